@@ -1,0 +1,88 @@
+/* nn.h - what models need: GEMM, attention, norms, embedding, cross-entropy, forward and backward. A library of its own, used by the
+ * examples; libzero never links it. Backends: "ref" (plain C, the truth) and "cpu" (oneDNN GEMMs; OpenMP and SIMD for the rest).
+ *
+ * Matrices are row-major. dtype (fp32 or bf16) is that of weights, activations and gradients alike; statistics (mean, rstd, logsumexp,
+ * losses) are fp32; sums run in fp32 inside a kernel and are rounded once. Kernels use no float atomics, and choose algorithms by shape, never by
+ * address, so the same call gives the same bits, for a given number of threads. Gradients of parameters are added (+=).
+ * A context belongs to one thread. It allocates nothing after a dry run: in dry mode every call only makes its primitive and notes the
+ * workspace it needs, and touches no buffer (all may be NULL); the caller then reserves zero_nn_workspace_bytes and hands it over.
+ * A call outside dry mode that was not made dry first, or wants more workspace than there is, is ZERO_ERR_ORDER.
+ * Once a call failed, the context keeps its first error; calls after it do nothing: check zero_nn_status once a layer.
+ */
+#ifndef ZERO_NN_NN_H
+#define ZERO_NN_NN_H
+
+#include "zero/base/base.h"
+
+typedef struct zero_nn zero_nn_t;
+
+/* backend: "cpu", "ref", or "auto" (cpu). threads >= 1. stream: the engine's native stream (NULL on CPU). */
+zero_status_t zero_nn_create(zero_nn_t **nn, const char *backend, int threads, void *stream, zero_error_t *error);
+void zero_nn_destroy(zero_nn_t *nn);
+const char *zero_nn_backend(const zero_nn_t *nn);
+void zero_nn_set_dry(zero_nn_t *nn, bool dry);
+/* The most that any call so far needs; 128-byte aligned memory. */
+uint64_t zero_nn_workspace_bytes(const zero_nn_t *nn);
+void zero_nn_set_workspace(zero_nn_t *nn, void *workspace, uint64_t bytes);
+/* The first error since the last call of this, ZERO_OK if none; clears it. */
+zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error);
+
+/* C (m, n) = A' (m, k) B' (k, n), + bias (n) where not NULL, + C where accumulate. A' is A, stored (m, k), or with trans_a its transpose, stored
+ * (k, m); B likewise: (k, n), or with trans_b (n, k). lda, ldb, ldc: elements from a row to the next as stored; 0: dense. */
+typedef struct zero_nn_gemm {
+    int64_t m, n, k;
+    bool trans_a, trans_b, accumulate;
+    int64_t lda, ldb, ldc;
+    zero_dtype_t dtype;
+    const void *a, *b, *bias;
+    void *c;
+} zero_nn_gemm_t;
+void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
+
+/* dbias (n) += column sums of dy (rows, n), in row order. */
+void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype);
+
+/* y (rows, C) = wte[tokens[r]] + wpe[r mod T]; rows = B * T; wte (V, C), wpe (positions, C). */
+void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe, int64_t B, int64_t T, int64_t C,
+                               zero_dtype_t dtype);
+/* dwte[tokens[r]] += dy[r], dwpe[t] += dy[b, t], in order of r. */
+void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B, int64_t T, int64_t C,
+                                int64_t V, zero_dtype_t dtype);
+
+/* y = (x - mean) * rstd * w + b over rows of C; mean, rstd (rows) fp32 are written where not NULL. */
+void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t rows,
+                               int64_t C, double eps, zero_dtype_t dtype);
+/* dx = layer norm's gradient, + dresidual where not NULL (may be dx itself); dw, db (C) += . */
+void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy, const void *x, const void *w,
+                                const float *mean, const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype);
+
+/* GELU, tanh approximation ("gelu_new"; Hendrycks and Gimpel 2016). y may be x. */
+void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);
+/* dx = dy * gelu'(x). dx may be dy. */
+void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype);
+
+/* y = a + b; y may be either. */
+void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
+
+/* Causal self-attention, blockwise with an online softmax (Dao et al. 2022): never more than a block of the (T, T) matrix. Head h of row r of
+ * q is at q + r * q_stride + h * D (elements), of k and v at + (h / (H / KV)) * D; out (rows, H * D) dense; lse (B, H, T) fp32, written where
+ * not NULL: logsumexp of the scaled scores. scale is normally 1 / sqrt(D). */
+typedef struct zero_nn_attention {
+    int64_t B, T, H, KV, D;
+    int64_t q_stride, k_stride, v_stride;
+    double scale;
+    zero_dtype_t dtype;
+    const void *q, *k, *v;
+    void *out;
+    float *lse;
+} zero_nn_attention_t;
+void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a);
+/* dq, dk, dv with the strides of q, k, v: overwritten. a->out and a->lse are the forward's. */
+void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk, void *dv);
+
+/* losses[r] (fp32) = -log softmax(logits[r])[targets[r]]; with grad, logits are overwritten by their gradient softmax - onehot (the sum over
+ * rows, not the mean). logits (rows, V) with ld elements from row to row. A target < 0 or >= V is an error. */
+void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V, int64_t ld, bool grad,
+                           zero_dtype_t dtype);
+
+#endif

@@ -1,0 +1,88 @@
+/* base.h - what every folder uses: errors, log, checked arithmetic, dtype conversions, and plain structs that describe what
+ * devices and communicators can do. Includes the public header for its types and nothing else of ours. */
+#ifndef ZERO_BASE_BASE_H
+#define ZERO_BASE_BASE_H
+
+#include "zero/zero.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+/* Sets *error (which may be NULL) and returns status: `return zero_fail(error, ZERO_ERR_IO, "cannot open '%s': %s", ...)`. */
+zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
+/* Calls log(ctx, ...) with the formatted sentence where log is not NULL. */
+void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *format, ...) ZERO_PRINTF(4, 5);
+
+/* Checked arithmetic on non-negative numbers: false on overflow, *out then unspecified. */
+static inline bool zero_add_u64(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_add_overflow(a, b, out); }
+static inline bool zero_mul_u64(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_mul_overflow(a, b, out); }
+static inline bool zero_mul_i64(int64_t a, int64_t b, int64_t *out) { return !__builtin_mul_overflow(a, b, out); }
+/* x rounded up to a multiple of unit (> 0); false on overflow. */
+static inline bool zero_round_up(uint64_t x, uint64_t unit, uint64_t *out)
+{
+    uint64_t r = x % unit;
+    return r == 0 ? (*out = x, true) : zero_add_u64(x, unit - r, out);
+}
+
+/* Elements: every tensor starts at a multiple of this; a segment is padded to world times this. */
+#define ZERO_ALIGN_ELEMENTS 128
+/* Elements of a block of the norm, and of the unit in which a partial offload cuts. */
+#define ZERO_NORM_BLOCK 4096
+/* Bytes: alignment of buffers in an arena. Kinds start at page bounds so that resident pages can be told apart. */
+#define ZERO_ALIGN_BYTES 128
+#define ZERO_PAGE 4096
+
+/* One element, round to nearest even, NaN stays NaN, subnormals kept. */
+static inline float zero_bf16_to_fp32(uint16_t h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+static inline uint16_t zero_fp32_to_bf16(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((u >> 16) | 0x0040u);
+    return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+float zero_fp16_to_fp32(uint16_t h);
+uint16_t zero_fp32_to_fp16(float f);
+
+/* What a communicator can do and costs, for the plan. */
+typedef struct zero_comm_caps {
+    char name[8];            /* "self", "shm", "mpi", "nccl" */
+    bool in_place;           /* collectives may run in place (send is recv's own slice, recv is send's own slice) */
+    bool host_pointers, device_pointers;
+    uint64_t ring_bytes;     /* shared memory that this rank contributes, per channel */
+    int node_ranks;          /* ranks of this communicator on this rank's node: they share its memory */
+} zero_comm_caps_t;
+
+/* What a device can do, for the plan. */
+typedef struct zero_device_caps {
+    char name[8];            /* "cpu", "cuda" */
+    bool asynchronous;       /* streams run beside the caller */
+    uint64_t page;           /* rounding of kinds in an arena, bytes */
+} zero_device_caps_t;
+
+/* Streams of an engine. Compute is the caller's (CPU: the calling thread). Each of the others runs its operations in issue order. */
+typedef enum zero_stream_id {
+    ZERO_STREAM_COMPUTE = 0, /* the caller's kernels; fills and casts of what they write */
+    ZERO_STREAM_GATHER,      /* all-gathers */
+    ZERO_STREAM_REDUCE,      /* reduce-scatters, accumulation, norms, exchange */
+    ZERO_STREAM_UPDATE,      /* optimizer updates, copies between tiers */
+    ZERO_STREAM_COUNT
+} zero_stream_id_t;
+
+/* SplitMix64 (Steele, Lea, Flood 2014): one step of a counter-based generator; good bits from any counter. */
+static inline uint64_t zero_splitmix64(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+#endif

@@ -1,0 +1,47 @@
+/* comm.h - a communicator: collectives over flat buffers. Backends: self.c, shm.c, mpi.c (later nccl.c).
+ *
+ * On CPU a collective runs on the thread that calls it and returns when this rank's part is done: what it sent may be reused, what it
+ * received is there. Calls on one communicator come in the same order on every rank, from one thread at a time; different communicators
+ * (zero_comm_split gives independent ones) may be used from different threads at once. Every wait is bounded by the options' timeout and polls the
+ * abort word: ZERO_ERR_TIMEOUT names the operation and the late ranks, ZERO_ERR_PEER carries the failed rank's sentence. A rank that vanished
+ * (its process is gone) is noticed by the shm backend within seconds and named.
+ * Reductions add ranks 0 ... N-1 in that order in fp32 and round once, whatever the backend or the nodes.
+ */
+#ifndef ZERO_COMM_COMM_H
+#define ZERO_COMM_COMM_H
+
+#include "zero/base/base.h"
+
+typedef struct zero_comm_ops {
+    /* recv (size * bytes) gets every rank's bytes in rank order. In place: send == recv + rank * bytes. bytes 0 is legal. */
+    zero_status_t (*all_gather)(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error);
+    /* recv (count) gets the sum over ranks of send[rank * count ...] (size * count elements). In place: recv == send + rank * count; the rest
+     * of send then keeps its values. */
+    zero_status_t (*reduce_scatter)(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
+                                    zero_error_t *error);
+    zero_status_t (*broadcast)(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error);
+    /* Host memory, small (at most 64 KiB per rank fast, any size legal): an all-gather. */
+    zero_status_t (*exchange)(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
+    zero_status_t (*split)(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error);
+    void (*abort)(zero_comm_t *c, const char *sentence);
+    /* ZERO_OK, or ZERO_ERR_PEER with the sentence of the rank that failed. */
+    zero_status_t (*check)(zero_comm_t *c, zero_error_t *error);
+    /* Resident bytes of this rank's rings, as the system reports them. */
+    uint64_t (*ring_resident)(const zero_comm_t *c);
+    void (*destroy)(zero_comm_t *c);
+} zero_comm_ops_t;
+
+/* Every backend's struct begins with this. The abort word is shared by a communicator and what was split from it. */
+struct zero_comm {
+    const zero_comm_ops_t *ops;
+    zero_comm_caps_t caps;
+    zero_comm_options_t options;
+    int rank, size;
+    uint64_t bytes_received; /* from other ranks in all_gather and broadcast, since the start */
+    uint64_t bytes_reduced;  /* from other ranks in reduce_scatter: (size - 1) * count * dtype size each */
+};
+
+/* Caps of a communicator that does not exist (planning for another world): name is "self", "shm" or "mpi". */
+zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_options_t *options, zero_comm_caps_t *caps, zero_error_t *error);
+
+#endif

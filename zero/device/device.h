@@ -1,0 +1,55 @@
+/* device.h - a device: arenas per tier, streams, events, copies. Backends (cpu.c, later cuda.c) fill zero_device_ops_t.
+ *
+ * Stream semantics are CUDA's: operations of one stream run in issue order; record() takes a snapshot of a stream's position into an
+ * event; wait() makes a stream's later operations run after the event's latest record at the time of the call (never
+ * recorded: no wait). The inline CPU device runs everything at once on the calling thread; the threaded one gives each stream but
+ * ZERO_STREAM_COMPUTE a worker thread, and compute operations, records and waits happen on the calling thread (a wait blocks it).
+ */
+#ifndef ZERO_DEVICE_DEVICE_H
+#define ZERO_DEVICE_DEVICE_H
+
+#include "zero/base/base.h"
+
+typedef struct zero_stream zero_stream_t;
+typedef struct zero_event zero_event_t;
+typedef struct zero_arena zero_arena_t;
+
+/* Work on a stream. On CPU it runs on the stream's thread and does the work; on a GPU device it is called at once on the issuing thread
+ * with the native stream (cudaStream_t) and launches it. native is NULL on CPU. Never called after the stream failed. */
+typedef zero_status_t (*zero_task_fn)(void *ctx, const void *arg, void *native, zero_error_t *error);
+
+typedef struct zero_device_ops {
+    /* One reservation of bytes (> 0), zeroed, its pages resident (ZERO_ERR_MEMORY with the numbers when the system has not enough). */
+    zero_status_t (*arena_create)(zero_device_t *d, zero_tier_t tier, uint64_t bytes, zero_arena_t **arena, zero_error_t *error);
+    void (*arena_destroy)(zero_arena_t *arena);
+    void *(*arena_base)(zero_arena_t *arena);
+    /* Bytes of [offset, offset + bytes) that are resident, as the system reports them (mincore), at most bytes. */
+    zero_status_t (*arena_resident)(zero_arena_t *arena, uint64_t offset, uint64_t bytes, uint64_t *resident, zero_error_t *error);
+    /* Bytes of a tier that could be reserved now: the least of MemAvailable and the cgroup's head room (v1 and v2). */
+    zero_status_t (*available)(zero_device_t *d, zero_tier_t tier, uint64_t *bytes, zero_error_t *error);
+
+    zero_status_t (*stream_create)(zero_device_t *d, zero_stream_id_t id, zero_stream_t **stream, zero_error_t *error);
+    void (*stream_destroy)(zero_stream_t *stream);               /* drains or, after a failure, drops what is queued */
+    /* Queues fn(ctx, arg, native). arg must stay valid until it ran (plans are constant). An error that a task returned makes the stream fail:
+     * later tasks are skipped, and enqueue, host_wait and sync return that error. */
+    zero_status_t (*enqueue)(zero_stream_t *stream, zero_task_fn fn, void *ctx, const void *arg, zero_error_t *error);
+    zero_status_t (*sync)(zero_stream_t *stream, double timeout_s, zero_error_t *error); /* host waits for all that was queued */
+    void *(*native)(zero_stream_t *stream);
+
+    zero_status_t (*event_create)(zero_device_t *d, zero_event_t **event, zero_error_t *error);
+    void (*event_destroy)(zero_event_t *event);
+    zero_status_t (*record)(zero_event_t *event, zero_stream_t *stream, zero_error_t *error);
+    zero_status_t (*wait)(zero_stream_t *stream, zero_event_t *event, double timeout_s, zero_error_t *error);
+    zero_status_t (*host_wait)(zero_event_t *event, double timeout_s, zero_error_t *error);
+
+    void (*destroy)(zero_device_t *d);
+} zero_device_ops_t;
+
+/* Every backend's struct begins with this. */
+struct zero_device {
+    const zero_device_ops_t *ops;
+    zero_device_caps_t caps;
+    zero_device_options_t options;
+};
+
+#endif

@@ -1,0 +1,52 @@
+/* exec.h - runs a plan: one loop over operations with a cursor. No policy of its own; it never asks what is sharded. */
+#ifndef ZERO_EXEC_EXEC_H
+#define ZERO_EXEC_EXEC_H
+
+#include "kernels/flat/flat.h"
+#include "zero/comm/comm.h"
+#include "zero/device/device.h"
+#include "zero/plan/plan.h"
+
+typedef struct zero_exec zero_exec_t;
+
+typedef struct zero_exec_options {
+    zero_adamw_t adamw;
+    double clip, grad_scale, timeout_s;
+    zero_log_fn log;
+    void *log_ctx;
+} zero_exec_options_t;
+
+/* Arenas, streams, events and channels for a plan that was checked. Collective over comm (duplicated by split, one per channel). plan, device and
+ * comm are borrowed. ZERO_ERR_MEMORY with the numbers, before anything is reserved, on every rank alike. */
+zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero_device_t *device, zero_comm_t *comm,
+                               const zero_exec_options_t *options, zero_error_t *error);
+void zero_exec_destroy(zero_exec_t *exec);
+
+/* Address of a buffer on this rank (own: of this rank's slice). */
+void *zero_exec_address(zero_exec_t *exec, int32_t buffer, bool own);
+
+/* Puts the cursor at the start of a program. The one before must have ended. */
+zero_status_t zero_exec_begin(zero_exec_t *exec, int32_t program, zero_error_t *error);
+/* Runs every operation up to and including the next USE of the unit (grad uses that are passed over stay zero). */
+zero_status_t zero_exec_use(zero_exec_t *exec, int32_t unit, zero_error_t *error);
+/* Runs the RELEASE of that use and the operations after it up to the next USE or RELEASE. */
+zero_status_t zero_exec_release(zero_exec_t *exec, int32_t unit, zero_error_t *error);
+/* Runs what is left of the program. */
+zero_status_t zero_exec_end(zero_exec_t *exec, zero_error_t *error);
+
+/* Host waits until every stream has run dry. */
+zero_status_t zero_exec_sync(zero_exec_t *exec, zero_error_t *error);
+
+/* Rate and signal bits for the next step's exchange; the outcome of the last one (waits for it). */
+void zero_exec_set_rate(zero_exec_t *exec, double lr);
+void zero_exec_signal(zero_exec_t *exec, uint32_t bits);
+zero_status_t zero_exec_stats(zero_exec_t *exec, zero_stats_t *stats, zero_error_t *error);
+void zero_exec_set_step(zero_exec_t *exec, int64_t step, int64_t applied);
+
+/* Resident bytes of each kind's range, as the device and the communicator read them from the system; external: process RSS minus those. */
+zero_status_t zero_exec_measure(zero_exec_t *exec, zero_memory_t *memory, zero_error_t *error);
+
+zero_status_t zero_exec_sum(zero_exec_t *exec, double *values, int n, zero_error_t *error);
+void zero_exec_abort(zero_exec_t *exec, const char *sentence);
+
+#endif

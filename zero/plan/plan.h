@@ -1,0 +1,192 @@
+/* plan.h - from declarations to a list of operations: pure computation, no I/O, no device, no rank.
+ *
+ * A plan is the same on every rank: an operand that means "this rank's slice" says so by a flag, and whoever runs the plan resolves it.
+ *
+ * Life of a unit's parameters and gradients, and which operations a program holds, follow from the placement table alone:
+ * sharding over a group of one rank is the same as full. Nothing here knows what a stage is.
+ */
+#ifndef ZERO_PLAN_PLAN_H
+#define ZERO_PLAN_PLAN_H
+
+#include "zero/base/base.h"
+
+/* ---- what is declared ---------------------------------------------------------------------------------------------- */
+
+typedef struct zero_spec_param {
+    char *name;
+    int32_t unit;
+    int32_t ndim;
+    int64_t shape[ZERO_MAX_DIMS];
+    int64_t count;             /* elements, may be 0 */
+    zero_dtype_t dtype;
+    bool trainable;
+    double decay_scale, lr_scale;
+} zero_spec_param_t;
+
+typedef struct zero_spec_unit { char *name; } zero_spec_unit_t;
+
+typedef struct zero_spec_use { int32_t unit; uint32_t flags; /* ZERO_READ | ZERO_GRAD | ZERO_HOLD */ } zero_spec_use_t;
+
+typedef struct zero_spec_pass {
+    char *name;
+    zero_pass_kind_t kind;
+    zero_spec_use_t *uses;
+    int32_t use_count;
+} zero_spec_pass_t;
+
+typedef struct zero_spec_reserve { zero_kind_t kind; zero_tier_t tier; uint64_t bytes; } zero_spec_reserve_t;
+
+typedef struct zero_spec {
+    int world;
+    zero_row_t parameters, gradients, optimizer;
+    int window;
+    zero_reduce_t reduce;
+    int micro_steps;
+    zero_dtype_t reduce_dtype;
+    int64_t persist_bytes;
+    zero_comm_caps_t comm;
+    int channels;              /* independent communicators that the engine makes: 1 where the device is not asynchronous */
+    zero_device_caps_t device;
+    zero_spec_unit_t *units;       int32_t unit_count;
+    zero_spec_param_t *params;     int32_t param_count;
+    zero_spec_pass_t *passes;      int32_t pass_count;
+    zero_spec_reserve_t *reserves; int32_t reserve_count;
+} zero_spec_t;
+
+/* ---- what is planned ------------------------------------------------------------------------------------------------ */
+
+/* What a buffer holds for its segment. "full": elements of the whole segment; "slice": elements / world. Roles that a segment does not need
+ * are -1. Several roles may name the same buffer (fp32: the parameter is its own master weight). */
+typedef enum zero_role {
+    ZERO_ROLE_PARAM = 0,   /* full: what the caller reads; a buffer of its own, or a slot where parameters are sharded */
+    ZERO_ROLE_PARAM_SHARD, /* slice, where parameters are sharded */
+    ZERO_ROLE_GRAD,        /* full: what the caller writes; its own, or a slot */
+    ZERO_ROLE_WIRE,        /* full: gradients cast to the wire's dtype, a slot; only where the dtypes differ */
+    ZERO_ROLE_WIRE_SHARD,  /* slice in the wire's dtype, a slot: where a reduced slice waits to be cast or accumulated */
+    ZERO_ROLE_SUM,         /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and written in another dtype */
+    ZERO_ROLE_FINAL,       /* what norm and update read: slice, or full (then the own slice of it is this rank's; where updates are full all of it is valid) */
+    ZERO_ROLE_MASTER, ZERO_ROLE_MOMENT1, ZERO_ROLE_MOMENT2, /* fp32: slice, or full where the optimizer is full */
+    ZERO_ROLE_COUNT
+} zero_role_t;
+const char *zero_role_name(zero_role_t role);
+
+/* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD only. */
+typedef struct zero_segment {
+    int32_t unit;
+    zero_dtype_t dtype;
+    bool trainable;
+    int64_t elements;      /* a multiple of world * ZERO_ALIGN_ELEMENTS; padding is zero and stays zero */
+    int64_t slice;         /* elements / world */
+    zero_dtype_t wire, final; /* dtypes of gradients on the wire, and as norm and update read them */
+    int32_t buffer[ZERO_ROLE_COUNT];
+    int32_t first_run, run_count;
+} zero_segment_t;
+
+/* Where a parameter lies. segment is -1 for an empty parameter. offset: elements from the segment's start, a multiple of 128. */
+typedef struct zero_placed { int32_t segment; int64_t offset; } zero_placed_t;
+
+/* Neighbouring parameters of a segment with the same decay and rate: what an update calls the kernel for. Covers the padding after them. */
+typedef struct zero_run { int64_t begin, end; /* elements of the segment */ double decay_scale, lr_scale; } zero_run_t;
+
+typedef struct zero_buffer {
+    int32_t segment;       /* -1: not of a segment (norms, exchange words, scalars, reserves) */
+    zero_role_t role;
+    zero_kind_t kind;
+    zero_tier_t tier;
+    zero_dtype_t dtype;
+    int64_t elements;
+    uint64_t offset, bytes;/* in the tier's arena. Buffers overlap only where they share a slot, or are reserves of rings (no offset) */
+    int32_t slot;          /* -1: a buffer of its own */
+} zero_buffer_t;
+
+typedef enum zero_op_kind {
+    ZERO_OP_GATHER = 0,    /* dst (full) = every rank's src (slice; or dst itself, own slice: in place) */
+    ZERO_OP_RELEASE,       /* the caller's access that USE began ends: all its reads and writes lie between the two. On COMPUTE */
+    ZERO_OP_REDUCE_SCATTER,/* dst (slice, or own slice of a full buffer) = sum over ranks of their src's that slice */
+    ZERO_OP_COPY,          /* dst = src, bytes */
+    ZERO_OP_CAST,          /* dst = src, rounded */
+    ZERO_OP_FILL,          /* dst = 0 */
+    ZERO_OP_ACCUMULATE,    /* dst (fp32) += src */
+    ZERO_OP_NORM,          /* norms[segment] of this rank = sum of squares of src (FINAL, own slice) */
+    ZERO_OP_EXCHANGE,      /* norms and status words of all ranks; computes the step's scalars */
+    ZERO_OP_UPDATE,        /* FINAL, scalars -> MASTER, moments, and the parameter (own slice, or full where the optimizer is full) */
+    ZERO_OP_READ, ZERO_OP_WRITE, /* NVMe (not planned yet: tier nvme is refused) */
+    ZERO_OP_RECORD,        /* event = this stream's position */
+    ZERO_OP_WAIT,          /* this stream waits for the event's latest record (none yet: no wait) */
+    ZERO_OP_HOST_WAIT,     /* the calling thread waits for the event's latest record */
+    ZERO_OP_USE,           /* the caller's access to a unit begins: reads PARAM, adds to GRAD, as flags say. On COMPUTE */
+    ZERO_OP_COUNT
+} zero_op_kind_t;
+const char *zero_op_name(zero_op_kind_t kind);
+
+/* 48 bytes. Operands are buffers; *_own: this rank's slice of it (elements [rank * slice, (rank + 1) * slice)). */
+typedef struct zero_op {
+    uint8_t kind, stream;
+    uint8_t src_own, dst_own;
+    uint8_t group;         /* 0: the shard group (today the world) */
+    uint8_t flags;         /* USE, RELEASE: ZERO_READ | ZERO_GRAD */
+    int32_t unit, segment; /* -1: none */
+    int32_t use;           /* USE, RELEASE: index in the pass; else the use that it serves, or -1 */
+    int32_t event;         /* RECORD, WAIT, HOST_WAIT */
+    int32_t src, dst;      /* buffers, -1: none */
+    int64_t count;         /* elements: GATHER and REDUCE_SCATTER: of a slice; else of what is touched */
+    uint64_t bytes;        /* collectives: that a rank receives from others, (world - 1) * count * dtype size */
+} zero_op_t;
+
+typedef enum zero_program_kind {
+    ZERO_PROGRAM_EVAL = 0, /* one per pass of kind EVAL */
+    ZERO_PROGRAM_ANY,      /* one per pass of kind ANY_ORDER and unit */
+    ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, /* micro-steps of a step that has several; only where micro_steps > 1 */
+    ZERO_PROGRAM_ONLY,     /* the one micro-step of a step */
+    ZERO_PROGRAM_STEP      /* norm, clip, update, publish */
+} zero_program_kind_t;
+const char *zero_program_name(zero_program_kind_t kind);
+
+typedef struct zero_program {
+    zero_program_kind_t kind;
+    int32_t pass, unit;    /* -1: none */
+    zero_op_t *ops;
+    int32_t op_count;
+} zero_program_t;
+
+typedef struct zero_plan {
+    const zero_spec_t *spec;          /* borrowed: outlives the plan */
+    zero_segment_t *segments;  int32_t segment_count;
+    zero_placed_t *placed;            /* spec->param_count */
+    zero_run_t *runs;          int32_t run_count;
+    zero_buffer_t *buffers;    int32_t buffer_count;
+    zero_program_t *programs;  int32_t program_count;
+    int32_t event_count;
+    int32_t *reserve_buffer;          /* spec->reserve_count */
+    int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world * (segments + words)]; bytes; norm scratch */
+    uint64_t arena_bytes[ZERO_TIER_COUNT];                   /* what is reserved at commit */
+    uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* each kind is one page-aligned range of the arena */
+    uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];   /* page multiples. RINGS: outside the arena, channels * comm.ring_bytes */
+    uint64_t hash;                    /* of all that ranks must agree on: declarations, table, programs, layout */
+} zero_plan_t;
+
+/* Doubles per rank that the exchange carries beside the norms: status, signals. */
+#define ZERO_EXCHANGE_WORDS 2
+/* Bytes of the step's scalars (exec/ defines what is in them). */
+#define ZERO_SCALARS_BYTES 512
+
+/* Checks the declarations, builds segments, programs with their events, and the memory layout. ZERO_ERR_ARG names what is wrong (a window too
+ * small for the units that are held together: with their names and the window that would do). Does not run the checker. */
+zero_status_t zero_plan_build(zero_plan_t **plan, const zero_spec_t *spec, zero_error_t *error);
+void zero_plan_destroy(zero_plan_t *plan);
+
+/* The program of this kind for a pass (and unit, for ANY; -1 otherwise), or -1. */
+int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int32_t pass, int32_t unit);
+
+/* Walks eval . any . first . middle . middle . last . step (or only . step), twice, with vector clocks: each byte range keeps its last write and
+ * reads, and what it holds (which segment's parameters of which update, which gradients). A read, write or reuse that is not ordered after what it needs, and a read
+ * of contents that are not what the operation needs, is ZERO_ERR_PLAN naming program, operation, unit and buffer. Independent of how the plan was built. */
+zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
+
+/* Bytes that a rank receives from others in one step of micro_steps micro-steps, by GATHER and by REDUCE_SCATTER. */
+zero_status_t zero_plan_bytes(const zero_plan_t *plan, int micro_steps, uint64_t *gathered, uint64_t *reduced, zero_error_t *error);
+
+/* The plan as text, for people and golden files: the table, units, buffers by kind with offsets, then each program, one operation a line. */
+void zero_plan_explain(const zero_plan_t *plan, zero_write_fn write, void *ctx);
+
+#endif

@@ -1,0 +1,379 @@
+/* zero.h - libzero: sharded data-parallel (ZeRO) training runtime. The only header that is installed.
+ *
+ * Every function returns ZERO_OK or an error status; the sentence for a person is in zero_last_error (functions that
+ * take an engine) or in the zero_error_t that the function was given (functions that do not). Structs that callers fill
+ * begin with their size and are initialised by their *_init function, so that they can grow. Handles are opaque.
+ * One thread at a time per engine; any number of engines per process. The library never prints, exits or installs
+ * signal handlers, and holds no global state.
+ */
+#ifndef ZERO_ZERO_H
+#define ZERO_ZERO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ZERO_VERSION_MAJOR 0
+#define ZERO_VERSION_MINOR 1
+#define ZERO_VERSION_PATCH 0
+#define ZERO_VERSION "0.1.0"
+
+#if defined(__GNUC__)
+#define ZERO_API __attribute__((visibility("default")))
+#define ZERO_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define ZERO_API
+#define ZERO_PRINTF(f, a)
+#endif
+
+/* ---- status, errors, log ----------------------------------------------------------------------------------------- */
+
+typedef enum zero_status {
+    ZERO_OK = 0,
+    ZERO_ERR_ARG,         /* an argument, option or declaration is wrong */
+    ZERO_ERR_ORDER,       /* a call that is not legal now (before commit, out of the declared order, ...) */
+    ZERO_ERR_MEMORY,      /* it does not fit, or an allocation failed; the sentence has the numbers */
+    ZERO_ERR_IO,          /* a file or socket could not be opened, read, written */
+    ZERO_ERR_FORMAT,      /* a file's contents are not what they should be */
+    ZERO_ERR_MISMATCH,    /* ranks disagree (options, model, plan) */
+    ZERO_ERR_PEER,        /* another rank failed; the sentence is that rank's */
+    ZERO_ERR_TIMEOUT,     /* a wait ran past its bound */
+    ZERO_ERR_UNSUPPORTED, /* not in this build or on this machine */
+    ZERO_ERR_PLAN,        /* the plan's checker found a hazard: a defect of the library, never of the caller */
+    ZERO_ERR_SYSTEM       /* a system call, MPI or device call failed */
+} zero_status_t;
+
+/* Status and the sentence that goes with it. Text is always terminated; longer sentences are cut. */
+typedef struct zero_error {
+    zero_status_t status;
+    char text[1000];
+} zero_error_t;
+
+/* "ok", "bad argument", ...: a constant string, never NULL. */
+ZERO_API const char *zero_status_name(zero_status_t status);
+
+/* The version of the library that runs, as in ZERO_VERSION. */
+ZERO_API const char *zero_version(void);
+
+typedef enum zero_log_level { ZERO_LOG_ERROR = 0, ZERO_LOG_WARNING, ZERO_LOG_INFO, ZERO_LOG_DEBUG } zero_log_level_t;
+
+/* Called by the library from any of its threads with one sentence without a newline. ctx is the caller's. */
+typedef void (*zero_log_fn)(void *ctx, zero_log_level_t level, const char *text);
+
+/* ---- dtypes, tiers, kinds of memory ------------------------------------------------------------------------------ */
+
+typedef enum zero_dtype { ZERO_FP32 = 0, ZERO_BF16, ZERO_FP16, ZERO_DTYPE_COUNT } zero_dtype_t;
+
+/* Bytes of one element; 0 for a value that is no dtype. */
+ZERO_API size_t zero_dtype_size(zero_dtype_t dtype);
+/* "fp32", "bf16", "fp16"; "?" otherwise. */
+ZERO_API const char *zero_dtype_name(zero_dtype_t dtype);
+
+typedef enum zero_tier { ZERO_TIER_DEVICE = 0, ZERO_TIER_HOST, ZERO_TIER_NVME, ZERO_TIER_COUNT } zero_tier_t;
+ZERO_API const char *zero_tier_name(zero_tier_t tier);
+
+/* What a byte of an arena is for: the rows of the forecast and of the measurement. */
+typedef enum zero_kind {
+    ZERO_KIND_PARAMETERS = 0, /* the parameters that stay: shards, or full where they are not sharded */
+    ZERO_KIND_GRADIENTS,      /* the gradients that stay between backward and update */
+    ZERO_KIND_MASTER,         /* fp32 master weights (none where the parameters are fp32) */
+    ZERO_KIND_MOMENTS,        /* Adam's first and second moments */
+    ZERO_KIND_WINDOW,         /* slots: units gathered for use, gradients being written, wire buffers */
+    ZERO_KIND_STAGING,        /* partial norms, exchange words, scalars of the step */
+    ZERO_KIND_RINGS,          /* this rank's shared-memory rings */
+    ZERO_KIND_ACTIVATIONS,    /* zero_reserve */
+    ZERO_KIND_WORKSPACE,      /* zero_reserve */
+    ZERO_KIND_COUNT
+} zero_kind_t;
+ZERO_API const char *zero_kind_name(zero_kind_t kind);
+
+/* ---- communicators ----------------------------------------------------------------------------------------------- */
+
+typedef struct zero_comm zero_comm_t;
+
+/* How ranks that have no MPI meet: an all-gather of small host buffers that the caller provides. Returns 0, or -1 when
+ * it failed. recv holds world * bytes, in rank order. Called by zero_comm_shm only, from the calling thread. */
+typedef struct zero_bootstrap {
+    size_t size;
+    int rank, world;
+    int (*all_gather)(void *ctx, const void *send, void *recv, size_t bytes);
+    void *ctx;
+} zero_bootstrap_t;
+
+typedef struct zero_comm_options {
+    size_t size;
+    double timeout_s;       /* bound of every wait; default 600 */
+    size_t ring_bytes;      /* shared memory that each rank contributes per channel; 0: the default */
+    int ranks_per_node;     /* tests: treat each run of so many ranks as a node; 0: what the machine says */
+    zero_log_fn log;
+    void *log_ctx;
+} zero_comm_options_t;
+ZERO_API void zero_comm_options_init(zero_comm_options_t *options);
+
+/* One rank. Never fails but for memory. */
+ZERO_API zero_status_t zero_comm_self(zero_comm_t **comm, zero_error_t *error);
+
+/* Ranks of one node through shared memory. Collective over the bootstrap's ranks. options may be NULL. */
+ZERO_API zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstrap, const zero_comm_options_t *options,
+                                     zero_error_t *error);
+
+/* Ranks of one node started by torchrun (RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment): shm with
+ * a bootstrap of its own. Ranks on several nodes are ZERO_ERR_UNSUPPORTED, naming mpiexec. */
+ZERO_API zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *options, zero_error_t *error);
+
+/* MPI ranks; those of one node exchange through shared memory. mpi_comm points to the caller's MPI_Comm, which is duplicated, or is
+ * NULL: MPI_COMM_WORLD. Initialises MPI where the caller has not, and then finalises it in zero_comm_destroy of the last
+ * such communicator. Collective. ZERO_ERR_UNSUPPORTED in a build without MPI. */
+ZERO_API zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options, zero_error_t *error);
+
+/* A communicator over the ranks that pass the same color, ordered by key, then by rank. Collective over comm. */
+ZERO_API zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error);
+
+ZERO_API int zero_comm_rank(const zero_comm_t *comm);
+ZERO_API int zero_comm_size(const zero_comm_t *comm);
+/* "self", "shm", "mpi". */
+ZERO_API const char *zero_comm_name(const zero_comm_t *comm);
+
+/* All-gather of bytes bytes of host memory per rank: recv holds size * bytes. Returns when it is done. Collective. */
+ZERO_API zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv, size_t bytes, zero_error_t *error);
+
+/* Publishes a sentence: every wait of every rank on this communicator ends with ZERO_ERR_PEER and that sentence. */
+ZERO_API void zero_comm_abort(zero_comm_t *comm, const char *sentence);
+
+/* Accepts NULL. Not collective after zero_comm_abort; otherwise every rank calls it. */
+ZERO_API void zero_comm_destroy(zero_comm_t *comm);
+
+/* ---- devices ----------------------------------------------------------------------------------------------------- */
+
+typedef struct zero_device zero_device_t;
+
+typedef struct zero_device_options {
+    size_t size;
+    bool threaded;          /* CPU: copies and collectives on worker threads, as a GPU would run them; default false (at once) */
+    uint64_t delay_seed;    /* threaded: not 0: random delays before each operation, from this seed (tests) */
+    int threads;            /* OpenMP threads of the flat kernels; 0: OpenMP's own default */
+} zero_device_options_t;
+ZERO_API void zero_device_options_init(zero_device_options_t *options);
+
+/* The CPU as a device. options may be NULL. */
+ZERO_API zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error);
+ZERO_API const char *zero_device_name(const zero_device_t *device);
+/* Accepts NULL. After the engines that use it. */
+ZERO_API void zero_device_destroy(zero_device_t *device);
+
+/* ---- engine: declaration ----------------------------------------------------------------------------------------- */
+
+typedef struct zero_engine zero_engine_t;
+typedef int32_t zero_unit_t;
+typedef int32_t zero_param_t;
+typedef int32_t zero_pass_t;
+typedef int32_t zero_reserve_t;
+
+typedef enum zero_sharding { ZERO_FULL = 0, ZERO_SHARDED = 1 } zero_sharding_t;
+
+/* One row of the placement table: over which group a kind of state is sharded, and where it lives. */
+typedef struct zero_row {
+    zero_sharding_t sharding;
+    zero_tier_t tier;
+} zero_row_t;
+
+typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_reduce_t;
+
+/* Decoupled AdamW (Loshchilov and Hutter 2019, as PyTorch computes it); fp32 master weights and moments. */
+typedef struct zero_adamw {
+    double beta1, beta2, eps, weight_decay; /* 0.9, 0.95, 1e-8, 0.1 */
+} zero_adamw_t;
+
+typedef struct zero_config {
+    size_t size;
+    zero_comm_t *comm;         /* borrowed, duplicated at commit; NULL only with plan_world */
+    zero_device_t *device;     /* borrowed, outlives the engine; NULL only with plan_world */
+    int plan_world;            /* > 0: plan for so many ranks; nothing is allocated, nothing can run after commit */
+    zero_row_t parameters, gradients, optimizer; /* default: the preset of stage 3 */
+    int window;                /* units gathered at once, prefetched ones counted; default 2 */
+    zero_reduce_t reduce;      /* reduce gradients each micro-step, or once a step; default every */
+    int micro_steps;           /* the most micro-steps in a step; default 1 */
+    zero_dtype_t reduce_dtype; /* of gradients on the wire; default fp32 */
+    int64_t persist_bytes;     /* units whose parameters are smaller stay full at every rank; default 65536; 0: none */
+    double clip;               /* global L2 norm; 0: off; default 1 */
+    double grad_scale;         /* summed gradients are multiplied by this before norm and update; default 1 */
+    zero_adamw_t adamw;
+    uint64_t memory_limit;     /* bytes of the device tier for this rank; 0: what the machine has to give */
+    double timeout_s;          /* default 600 */
+    zero_log_fn log;
+    void *log_ctx;
+} zero_config_t;
+
+/* Defaults into *config. */
+ZERO_API void zero_config_init(zero_config_t *config);
+/* The three rows of stage 0 (plain data parallel), 1 (optimizer state sharded), 2 (and gradients) or 3 (and parameters), on the
+ * device tier. ZERO_ERR_ARG for another number. */
+ZERO_API zero_status_t zero_config_stage(zero_config_t *config, int stage);
+
+/* An engine from *config, which is copied (size names the version of the struct). */
+ZERO_API zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, zero_error_t *error);
+
+/* Ends what is in flight and frees everything. Accepts NULL. Collective unless the engine has failed. */
+ZERO_API void zero_destroy(zero_engine_t *engine);
+
+/* The sentence of the last call that failed on this engine; "" if none did. Valid until the next call. */
+ZERO_API const char *zero_last_error(const zero_engine_t *engine);
+
+/* A unit: parameters that are gathered and dropped together. name is copied and must be unique. */
+ZERO_API zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t *unit);
+
+#define ZERO_MAX_DIMS 8
+
+typedef struct zero_param_desc {
+    size_t size;
+    const char *name;            /* unique; copied */
+    int32_t ndim;                /* 0 to ZERO_MAX_DIMS */
+    int64_t shape[ZERO_MAX_DIMS];/* each >= 0; a product of 0 is legal (an empty parameter) */
+    zero_dtype_t dtype;          /* what the caller's kernels read, and write gradients in */
+    bool trainable;              /* false: no gradient, master weights or moments */
+    double decay_scale;          /* multiplies weight decay; 0: none. Default by init: 1 */
+    double lr_scale;             /* multiplies the rate. Default by init: 1 */
+} zero_param_desc_t;
+ZERO_API void zero_param_desc_init(zero_param_desc_t *desc);
+
+ZERO_API zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *desc, zero_param_t *param);
+
+typedef enum zero_pass_kind {
+    ZERO_PASS_TRAIN = 0, /* uses in the declared order, with gradients */
+    ZERO_PASS_EVAL,      /* uses in the declared order, without */
+    ZERO_PASS_ANY_ORDER  /* units gathered on demand, one at a time (sampling, debugging) */
+} zero_pass_kind_t;
+
+/* At most one training pass. Any-order passes take no zero_use_add: every unit may be acquired. */
+ZERO_API zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_kind_t kind, zero_pass_t *pass);
+
+enum { ZERO_READ = 1, ZERO_GRAD = 2, ZERO_HOLD = 4 };
+/* One call per acquire, in order; a unit may recur. ZERO_READ: its parameters are read; ZERO_GRAD: its gradients are added to;
+ * ZERO_HOLD: it is still held when the next use is acquired (released after that one's release at the latest). */
+ZERO_API zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t unit, uint32_t flags);
+
+/* Bytes of the tier's arena for the caller (activations, workspaces), 128-byte aligned, counted in the forecast. kind is
+ * ZERO_KIND_ACTIVATIONS or ZERO_KIND_WORKSPACE. */
+ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes, zero_reserve_t *reserve);
+
+/* Makes the plan, checks it, compares its hash over the ranks, lays out memory, refuses what does not fit, allocates. Collective.
+ * Parameters are zero until filled. With plan_world: plans and checks only. */
+ZERO_API zero_status_t zero_commit(zero_engine_t *engine);
+
+/* ---- engine: contents -------------------------------------------------------------------------------------------- */
+
+/* Writes fp32 values of elements [begin, begin + count) of the parameter (row-major, counted from its start) to out. Returns 0, or
+ * -1 to fail the fill. Must give the same values for the same range on every rank. */
+typedef int (*zero_fill_fn)(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out);
+/* Initial values for the ranges that this rank owns: master weights in fp32, parameters rounded from them. Collective; after commit. */
+ZERO_API zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx);
+
+typedef enum zero_state { ZERO_STATE_PARAM = 0, ZERO_STATE_GRAD, ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2 } zero_state_t;
+/* Receives fp32 values of [begin, begin + count): each rank is called for what it owns alone (one rank per element). Frozen parameters
+ * have only ZERO_STATE_PARAM; master weights of fp32 parameters are the parameters. Waits for updates in flight. Not collective. */
+typedef int (*zero_read_fn)(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values);
+ZERO_API zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx);
+
+/* The parameter's address as the caller's kernels read it (param dtype, its whole shape), and its gradient's: one address for
+ * the engine's life. Contents are valid between acquire and release. NULL before commit, for an unknown or empty parameter, and for
+ * the gradient of a frozen one. */
+ZERO_API void *zero_param_data(zero_engine_t *engine, zero_param_t param);
+ZERO_API void *zero_param_grad(zero_engine_t *engine, zero_param_t param);
+/* What zero_reserve reserved. NULL before commit. */
+ZERO_API void *zero_reserved(zero_engine_t *engine, zero_reserve_t reserve);
+
+/* ---- engine: training -------------------------------------------------------------------------------------------- */
+
+enum { ZERO_LAST = 1 }; /* the step's last micro-step */
+
+/* Begins a micro-step of a training pass, or a run of another pass. Every rank begins the same passes in the same order. */
+ZERO_API zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t flags);
+/* After this, on the engine's compute stream (CPU: the calling thread), the unit's parameters are readable, and its gradients may be
+ * added to where the use says so: they are zero at the first use of a micro-step (or hold the sum so far, reducing once
+ * a step). Acquiring a later use than the next one first runs every operation before it; an earlier one is ZERO_ERR_ORDER. */
+ZERO_API zero_status_t zero_acquire(zero_engine_t *engine, zero_unit_t unit);
+/* The caller's kernels on the compute stream are done with the unit; after its last gradient use its reduction starts. */
+ZERO_API zero_status_t zero_release(zero_engine_t *engine, zero_unit_t unit);
+ZERO_API zero_status_t zero_micro_end(zero_engine_t *engine);
+
+/* Norm, clip, update, publish, with this learning rate. Collective; returns at once where it can. */
+ZERO_API zero_status_t zero_step(zero_engine_t *engine, double lr);
+
+typedef struct zero_stats {
+    size_t size;
+    int64_t step;        /* steps taken, skipped ones included */
+    int64_t skipped;     /* steps skipped because the gradient norm was not finite, since the start */
+    bool applied;        /* whether the last step's update was applied */
+    double grad_norm;    /* of the last step, after grad_scale, before clipping */
+    double clip_factor;  /* what the gradients were multiplied by */
+    uint32_t signals;    /* OR over the ranks of zero_signal */
+    uint64_t bytes_gathered, bytes_reduced; /* that this rank received in collectives, since the start, as counted by the communicator */
+    double comm_seconds, kernel_seconds, total_seconds; /* host time in collectives, in flat kernels, in the library, since the start */
+} zero_stats_t;
+/* Waits for what it reports. stats->size is set by the caller. */
+ZERO_API zero_status_t zero_step_stats(zero_engine_t *engine, zero_stats_t *stats);
+
+/* Adds a bit to the word that the next step's exchange ORs over the ranks (stop requests). Async-signal-safe. */
+ZERO_API void zero_signal(zero_engine_t *engine, uint32_t bits);
+
+/* values[i] becomes the sum over the ranks, added in rank order. Collective. n <= 64. */
+ZERO_API zero_status_t zero_sum(zero_engine_t *engine, double *values, int n);
+
+/* Publishes the caller's own failure: the other ranks return ZERO_ERR_PEER with this sentence. Only destroy works after. */
+ZERO_API void zero_abort(zero_engine_t *engine, const char *sentence);
+
+/* Resume: sets the number of steps taken and of updates applied (the bias correction's count). After commit. */
+ZERO_API zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied);
+
+/* ---- engine: the plan, memory ------------------------------------------------------------------------------------ */
+
+typedef struct zero_memory {
+    size_t size;
+    uint64_t bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];
+    uint64_t external; /* measured only: the process minus the arenas */
+} zero_memory_t;
+/* What this rank's arenas hold, from the plan. After commit; nothing needs to be allocated (plan_world). */
+ZERO_API zero_status_t zero_forecast(zero_engine_t *engine, zero_memory_t *memory);
+/* The same, from the resident pages of each arena as the system sees them. */
+ZERO_API zero_status_t zero_measure(zero_engine_t *engine, zero_memory_t *memory);
+
+/* Bytes that a rank receives in collectives in one step of the given number of micro-steps, by the plan. */
+ZERO_API zero_status_t zero_forecast_bytes(zero_engine_t *engine, int micro_steps, uint64_t *gathered, uint64_t *reduced);
+
+/* The plan as text: buffers, then each program's operations. write is called with pieces of it. */
+typedef void (*zero_write_fn)(void *ctx, const char *text, size_t bytes);
+ZERO_API zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx);
+/* Hash of everything that ranks must agree on. 0 before commit. */
+ZERO_API uint64_t zero_plan_hash(const zero_engine_t *engine);
+
+/* ---- tensors in files (safetensors) ------------------------------------------------------------------------------ */
+
+typedef struct zero_tensors zero_tensors_t;
+
+typedef struct zero_tensor_info {
+    const char *name;            /* owned by the zero_tensors_t */
+    char dtype[8];               /* as the file spells it: "F32", "BF16", "F16", "I64", ... */
+    int32_t ndim;
+    int64_t shape[ZERO_MAX_DIMS];
+    int64_t count;               /* elements */
+} zero_tensor_info_t;
+
+/* Opens one .safetensors file, an index (.json with "weight_map") or a folder that holds model.safetensors or
+ * model.safetensors.index.json. Headers are checked whole (lengths, overlaps, gaps, shapes, duplicates); data is mapped, not read. */
+ZERO_API zero_status_t zero_tensors_open(zero_tensors_t **tensors, const char *path, zero_error_t *error);
+ZERO_API int zero_tensors_count(const zero_tensors_t *tensors);
+ZERO_API zero_status_t zero_tensors_at(const zero_tensors_t *tensors, int index, zero_tensor_info_t *info);
+/* Index of a name, or -1. */
+ZERO_API int zero_tensors_find(const zero_tensors_t *tensors, const char *name);
+/* Elements [begin, begin + count) as fp32; the file's dtype is F32, BF16 or F16. Reads only the pages of that range. */
+ZERO_API zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_t begin, int64_t count, float *out, zero_error_t *error);
+ZERO_API void zero_tensors_close(zero_tensors_t *tensors);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
