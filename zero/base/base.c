@@ -1,0 +1,84 @@
+/* base.c - sentences and names. */
+#include "zero/base/base.h"
+
+#include <stdio.h>
+
+zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *format, ...)
+{
+    if (error == NULL)
+        return status;
+    /* By way of a copy, since an argument may be the sentence that is replaced: "unit 'a': <what went wrong below>". */
+    char text[sizeof error->text];
+    va_list args;
+    va_start(args, format);
+    if (vsnprintf(text, sizeof text, format, args) < 0)
+        text[0] = '\0';
+    va_end(args);
+    error->status = status;
+    memcpy(error->text, text, strlen(text) + 1);
+    return status;
+}
+
+void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *format, ...)
+{
+    if (log == NULL)
+        return;
+    char text[sizeof ((zero_error_t *)0)->text];
+    va_list args;
+    va_start(args, format);
+    if (vsnprintf(text, sizeof text, format, args) < 0)
+        text[0] = '\0';
+    va_end(args);
+    log(ctx, level, text);
+}
+
+const char *zero_version(void) { return ZERO_VERSION; }
+
+/* The name of index in a table that may have holes; a cast to unsigned makes negative values unknown as well. */
+static const char *name_of(const char *const *names, size_t count, unsigned index, const char *unknown)
+{
+    return index < count && names[index] != NULL ? names[index] : unknown;
+}
+#define NAME_OF(names, index, unknown) name_of(names, sizeof(names) / sizeof *(names), (unsigned)(index), unknown)
+
+const char *zero_status_name(zero_status_t status)
+{
+    static const char *const names[] = {
+        [ZERO_OK] = "ok",
+        [ZERO_ERR_ARG] = "bad argument",
+        [ZERO_ERR_ORDER] = "call out of order",
+        [ZERO_ERR_MEMORY] = "out of memory",
+        [ZERO_ERR_IO] = "input or output failed",
+        [ZERO_ERR_FORMAT] = "bad file format",
+        [ZERO_ERR_MISMATCH] = "ranks disagree",
+        [ZERO_ERR_PEER] = "another rank failed",
+        [ZERO_ERR_TIMEOUT] = "timeout",
+        [ZERO_ERR_UNSUPPORTED] = "unsupported",
+        [ZERO_ERR_PLAN] = "unsafe plan",
+        [ZERO_ERR_SYSTEM] = "system error",
+    };
+    return NAME_OF(names, status, "unknown status");
+}
+
+const char *zero_dtype_name(zero_dtype_t dtype)
+{
+    static const char *const names[ZERO_DTYPE_COUNT] = {[ZERO_FP32] = "fp32", [ZERO_BF16] = "bf16", [ZERO_FP16] = "fp16"};
+    return NAME_OF(names, dtype, "?");
+}
+
+const char *zero_tier_name(zero_tier_t tier)
+{
+    static const char *const names[ZERO_TIER_COUNT] = {
+        [ZERO_TIER_DEVICE] = "device", [ZERO_TIER_HOST] = "host", [ZERO_TIER_NVME] = "nvme"};
+    return NAME_OF(names, tier, "?");
+}
+
+const char *zero_kind_name(zero_kind_t kind)
+{
+    static const char *const names[ZERO_KIND_COUNT] = {
+        [ZERO_KIND_PARAMETERS] = "parameters", [ZERO_KIND_GRADIENTS] = "gradients",     [ZERO_KIND_MASTER] = "master",
+        [ZERO_KIND_MOMENTS] = "moments",       [ZERO_KIND_WINDOW] = "window",           [ZERO_KIND_STAGING] = "staging",
+        [ZERO_KIND_RINGS] = "rings",           [ZERO_KIND_ACTIVATIONS] = "activations", [ZERO_KIND_WORKSPACE] = "workspace",
+    };
+    return NAME_OF(names, kind, "?");
+}
