@@ -1,0 +1,136 @@
+/* backend.h - inside kernels/nn: what nn.c hands to a backend. nn.c checks arguments, keeps one plan per shape (made in dry mode, found
+ * later) and provides the workspace; a backend makes plans and computes. */
+#ifndef ZERO_NN_BACKEND_H
+#define ZERO_NN_BACKEND_H
+
+#include "kernels/nn/nn.h"
+
+typedef enum zero_nn_op {
+    ZERO_NN_GEMM = 0,        /* m, n, k, lda, ldb, ldc, flags */
+    ZERO_NN_BIAS_BACKWARD,   /* rows, n */
+    ZERO_NN_EMBED_FORWARD,   /* B, T, C */
+    ZERO_NN_EMBED_BACKWARD,  /* B, T, C, V */
+    ZERO_NN_NORM_FORWARD,    /* rows, C */
+    ZERO_NN_NORM_BACKWARD,   /* rows, C */
+    ZERO_NN_GELU_FORWARD,    /* count */
+    ZERO_NN_GELU_BACKWARD,   /* count */
+    ZERO_NN_ADD,             /* count */
+    ZERO_NN_ATTN_FORWARD,    /* B, T, H, KV, D, strides of q, k, v */
+    ZERO_NN_ATTN_BACKWARD,   /* the same */
+    ZERO_NN_CROSS_ENTROPY,   /* rows, V, ld, grad */
+    ZERO_NN_OP_COUNT
+} zero_nn_op_t;
+
+enum { ZERO_NN_TRANS_A = 1, ZERO_NN_TRANS_B = 2, ZERO_NN_ACCUMULATE = 4 };
+
+#define ZERO_NN_DIMS 8
+
+/* What a plan depends on, and so what names it: never an address, nor whether an optional buffer is there. */
+typedef struct zero_nn_shape {
+    int32_t op, dtype;
+    int64_t d[ZERO_NN_DIMS];
+} zero_nn_shape_t;
+
+typedef struct zero_nn_plan {
+    zero_nn_shape_t shape;
+    uint64_t workspace; /* bytes of zero_nn.workspace that the call may use */
+    void *data;         /* the backend's own: primitives; freed by its unplan */
+} zero_nn_plan_t;
+
+typedef struct zero_nn_embedding {
+    int64_t B, T, C, V;
+    zero_dtype_t dtype;
+    const int32_t *tokens; /* (B, T) */
+    const void *wte, *wpe; /* forward: (V, C), (positions, C) or NULL */
+    void *y;               /* forward: (B, T, C) */
+    const void *dy;        /* backward: (B, T, C) */
+    void *dwte, *dwpe;     /* backward: (V, C), (positions, C) or NULL */
+} zero_nn_embedding_t;
+
+typedef struct zero_nn_norm {
+    int64_t rows, C;
+    double eps;
+    zero_dtype_t dtype;
+    const void *x, *w, *b; /* (rows, C), (C), (C) */
+    void *y;               /* forward: (rows, C) */
+    float *mean, *rstd;    /* (rows); the backward reads them */
+    const void *dy, *dresidual;
+    void *dx, *dw, *db;
+} zero_nn_norm_t;
+
+typedef struct zero_nn_attention_grad {
+    const void *dout;
+    void *dq, *dk, *dv;
+} zero_nn_attention_grad_t;
+
+typedef struct zero_nn_entropy {
+    int64_t rows, V, ld;
+    bool grad;
+    zero_dtype_t dtype;
+    float *losses;          /* (rows) */
+    void *logits;           /* (rows, V) */
+    const int32_t *targets; /* (rows), all in range */
+} zero_nn_entropy_t;
+
+/* A backend. Arguments are checked: sizes are positive (k of a GEMM may be 0), leading dimensions filled in, indices in range. plan->workspace bytes
+ * are at nn->workspace, aligned to 128. */
+typedef struct zero_nn_ops {
+    const char *name;
+    /* Fills plan->workspace and plan->data for plan->shape. The only place where a backend allocates. */
+    zero_status_t (*plan)(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
+    void (*unplan)(zero_nn_plan_t *plan); /* may be NULL */
+    zero_status_t (*open)(zero_nn_t *nn, zero_error_t *error); /* may be NULL, as close */
+    void (*close)(zero_nn_t *nn);
+    void (*gemm)(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g);
+    void (*bias_backward)(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype);
+    void (*embedding_forward)(zero_nn_t *nn, const zero_nn_embedding_t *e);
+    void (*embedding_backward)(zero_nn_t *nn, const zero_nn_embedding_t *e);
+    void (*layernorm_forward)(zero_nn_t *nn, const zero_nn_norm_t *l);
+    void (*layernorm_backward)(zero_nn_t *nn, const zero_nn_norm_t *l);
+    void (*gelu_forward)(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);
+    void (*gelu_backward)(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype);
+    void (*add)(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
+    void (*attention_forward)(zero_nn_t *nn, const zero_nn_attention_t *a);
+    void (*attention_backward)(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g);
+    void (*cross_entropy)(zero_nn_t *nn, const zero_nn_entropy_t *e);
+} zero_nn_ops_t;
+
+struct zero_nn {
+    const zero_nn_ops_t *ops;
+    void *state; /* the backend's */
+    void *stream;
+    int threads;
+    bool dry;
+    zero_error_t error;      /* the first since zero_nn_status */
+    zero_nn_plan_t *plans;   /* in order of their making */
+    int32_t *table;          /* open addressing: index into plans, or -1; capacity is a power of two */
+    uint32_t count, capacity;
+    uint64_t need;           /* the most bytes that a plan wants */
+    unsigned char *workspace;
+    uint64_t workspace_bytes;
+};
+
+/* Keeps the first error of a context. */
+void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
+
+/* Rows [0, rows) ordered by token, equal tokens by row: order (rows) int32, scratch (rows) int32. A stable radix sort. Both backends add an
+ * embedding's gradient in this order, so that a row of dwte is read and rounded once. */
+void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows);
+
+/* Element i of a buffer of fp32 or bf16. */
+static inline float zero_nn_load(const void *p, int64_t i, zero_dtype_t dtype)
+{
+    return dtype == ZERO_FP32 ? ((const float *)p)[i] : zero_bf16_to_fp32(((const uint16_t *)p)[i]);
+}
+static inline void zero_nn_store(void *p, int64_t i, zero_dtype_t dtype, float value)
+{
+    if (dtype == ZERO_FP32)
+        ((float *)p)[i] = value;
+    else
+        ((uint16_t *)p)[i] = zero_fp32_to_bf16(value);
+}
+
+extern const zero_nn_ops_t zero_nn_ref_ops;
+extern const zero_nn_ops_t zero_nn_cpu_ops;
+
+#endif

@@ -1,0 +1,488 @@
+/* nn.c - contexts, plans by shape, checks of arguments, dispatch to a backend. */
+#include "kernels/nn/backend.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char *const OP_NAMES[ZERO_NN_OP_COUNT] = {
+    [ZERO_NN_GEMM] = "gemm",
+    [ZERO_NN_BIAS_BACKWARD] = "bias_backward",
+    [ZERO_NN_EMBED_FORWARD] = "embedding_forward",
+    [ZERO_NN_EMBED_BACKWARD] = "embedding_backward",
+    [ZERO_NN_NORM_FORWARD] = "layernorm_forward",
+    [ZERO_NN_NORM_BACKWARD] = "layernorm_backward",
+    [ZERO_NN_GELU_FORWARD] = "gelu_forward",
+    [ZERO_NN_GELU_BACKWARD] = "gelu_backward",
+    [ZERO_NN_ADD] = "add",
+    [ZERO_NN_ATTN_FORWARD] = "attention_forward",
+    [ZERO_NN_ATTN_BACKWARD] = "attention_backward",
+    [ZERO_NN_CROSS_ENTROPY] = "cross_entropy",
+};
+
+void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...)
+{
+    if (nn->error.status != ZERO_OK)
+        return;
+    char text[sizeof nn->error.text];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    zero_fail(&nn->error, status, "%s", text);
+}
+
+zero_status_t zero_nn_create(zero_nn_t **out, const char *backend, int threads, void *stream, zero_error_t *error)
+{
+    *out = NULL;
+    const zero_nn_ops_t *ops = NULL;
+    if (strcmp(backend, "cpu") == 0 || strcmp(backend, "auto") == 0)
+        ops = &zero_nn_cpu_ops;
+    else if (strcmp(backend, "ref") == 0)
+        ops = &zero_nn_ref_ops;
+    else
+        return zero_fail(error, ZERO_ERR_ARG, "kernels '%s' are unknown: choose cpu, ref or auto", backend);
+    if (threads < 1)
+        return zero_fail(error, ZERO_ERR_ARG, "kernels on %d threads: choose 1 or more", threads);
+    zero_nn_t *nn = calloc(1, sizeof *nn);
+    if (nn == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of a kernel context", sizeof *nn);
+    nn->ops = ops;
+    nn->threads = threads;
+    nn->stream = stream;
+    if (ops->open != NULL) {
+        zero_status_t status = ops->open(nn, error);
+        if (status != ZERO_OK) {
+            free(nn);
+            return status;
+        }
+    }
+    *out = nn;
+    return ZERO_OK;
+}
+
+void zero_nn_destroy(zero_nn_t *nn)
+{
+    if (nn == NULL)
+        return;
+    for (uint32_t i = 0; i < nn->count && nn->ops->unplan != NULL; i++)
+        nn->ops->unplan(&nn->plans[i]);
+    if (nn->ops->close != NULL)
+        nn->ops->close(nn);
+    free(nn->plans);
+    free(nn->table);
+    free(nn);
+}
+
+const char *zero_nn_backend(const zero_nn_t *nn)
+{
+    return nn->ops->name;
+}
+
+void zero_nn_set_dry(zero_nn_t *nn, bool dry)
+{
+    nn->dry = dry;
+}
+
+uint64_t zero_nn_workspace_bytes(const zero_nn_t *nn)
+{
+    return nn->need;
+}
+
+void zero_nn_set_workspace(zero_nn_t *nn, void *workspace, uint64_t bytes)
+{
+    if (workspace != NULL && (uintptr_t)workspace % ZERO_ALIGN_BYTES != 0) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "workspace at %p is not aligned to %d bytes", workspace, ZERO_ALIGN_BYTES);
+        return;
+    }
+    nn->workspace = workspace;
+    nn->workspace_bytes = workspace == NULL ? 0 : bytes;
+}
+
+zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error)
+{
+    zero_status_t status = nn->error.status;
+    if (status != ZERO_OK && error != NULL)
+        *error = nn->error;
+    nn->error.status = ZERO_OK;
+    nn->error.text[0] = '\0';
+    return status;
+}
+
+/* ---- plans ------------------------------------------------------------------------------------------------------- */
+
+/* "gemm (512, 768, 2304, ...) in fp32", for errors. */
+static const char *shape_text(const zero_nn_shape_t *shape, char *text, size_t size)
+{
+    int at = snprintf(text, size, "%s (", OP_NAMES[shape->op]);
+    int last = ZERO_NN_DIMS - 1;
+    while (last > 0 && shape->d[last] == 0)
+        last--;
+    for (int i = 0; i <= last; i++)
+        at += snprintf(text + at, size - (size_t)at, i == 0 ? "%lld" : ", %lld", (long long)shape->d[i]);
+    snprintf(text + at, size - (size_t)at, ") in %s", zero_dtype_name((zero_dtype_t)shape->dtype));
+    return text;
+}
+
+/* Slot of the shape's plan in the table, or of the free place where it belongs. */
+static uint32_t table_slot(const zero_nn_t *nn, const zero_nn_shape_t *shape)
+{
+    uint64_t h = zero_splitmix64(((uint64_t)shape->op << 32) | (uint32_t)shape->dtype);
+    for (int i = 0; i < ZERO_NN_DIMS; i++)
+        h = zero_splitmix64(h ^ (uint64_t)shape->d[i]);
+    uint32_t slot = (uint32_t)h & (nn->capacity - 1);
+    while (nn->table[slot] >= 0 && memcmp(&nn->plans[nn->table[slot]].shape, shape, sizeof *shape) != 0)
+        slot = (slot + 1) & (nn->capacity - 1);
+    return slot;
+}
+
+/* Room for one more plan at a load of at most one half. */
+static bool table_grow(zero_nn_t *nn)
+{
+    if (2 * (nn->count + 1) <= nn->capacity)
+        return true;
+    uint32_t capacity = nn->capacity == 0 ? 64 : 2 * nn->capacity;
+    zero_nn_plan_t *plans = realloc(nn->plans, capacity / 2 * sizeof *plans);
+    if (plans == NULL)
+        return false;
+    nn->plans = plans;
+    int32_t *table = realloc(nn->table, capacity * sizeof *table);
+    if (table == NULL)
+        return false;
+    nn->table = table;
+    nn->capacity = capacity;
+    memset(table, 0xff, capacity * sizeof *table);
+    for (uint32_t i = 0; i < nn->count; i++)
+        table[table_slot(nn, &plans[i].shape)] = (int32_t)i;
+    return true;
+}
+
+static void plan_make(zero_nn_t *nn, const zero_nn_shape_t *shape)
+{
+    char text[256];
+    if (!table_grow(nn)) {
+        zero_nn_fail(nn, ZERO_ERR_MEMORY, "no memory to plan %s", shape_text(shape, text, sizeof text));
+        return;
+    }
+    uint32_t slot = table_slot(nn, shape);
+    if (nn->table[slot] >= 0)
+        return;
+    zero_nn_plan_t plan = {.shape = *shape};
+    zero_error_t error = {.status = ZERO_OK};
+    zero_status_t status = nn->ops->plan(nn, &plan, &error);
+    if (status != ZERO_OK) {
+        zero_nn_fail(nn, status, "%s: %s", shape_text(shape, text, sizeof text), error.text);
+        return;
+    }
+    nn->plans[nn->count] = plan;
+    nn->table[slot] = (int32_t)nn->count++;
+    if (plan.workspace > nn->need)
+        nn->need = plan.workspace;
+}
+
+/* The shape's plan when the call is to compute; NULL in dry mode (the plan is made) and after an error. */
+static const zero_nn_plan_t *plan_begin(zero_nn_t *nn, const zero_nn_shape_t *shape)
+{
+    if (nn->dry) {
+        plan_make(nn, shape);
+        return NULL;
+    }
+    char text[256];
+    int32_t index = nn->capacity == 0 ? -1 : nn->table[table_slot(nn, shape)];
+    if (index < 0) {
+        zero_nn_fail(nn, ZERO_ERR_ORDER, "%s was not called in dry mode before: make the same calls dry first",
+                     shape_text(shape, text, sizeof text));
+        return NULL;
+    }
+    const zero_nn_plan_t *plan = &nn->plans[index];
+    if (plan->workspace > nn->workspace_bytes) {
+        zero_nn_fail(nn, ZERO_ERR_ORDER, "%s needs %llu bytes of workspace and has %llu: reserve zero_nn_workspace_bytes after the dry run",
+                     shape_text(shape, text, sizeof text), (unsigned long long)plan->workspace, (unsigned long long)nn->workspace_bytes);
+        return NULL;
+    }
+    return plan;
+}
+
+/* ---- checks ------------------------------------------------------------------------------------------------------ */
+
+static zero_nn_shape_t shape_of(zero_nn_op_t op, zero_dtype_t dtype)
+{
+    return (zero_nn_shape_t){.op = (int32_t)op, .dtype = (int32_t)dtype};
+}
+
+/* True when the context has no error and the call a known dtype and sizes in range; keeps an error if not. */
+static bool shape_ok(zero_nn_t *nn, const zero_nn_shape_t *shape)
+{
+    if (nn->error.status != ZERO_OK)
+        return false;
+    if (shape->dtype != ZERO_FP32 && shape->dtype != ZERO_BF16) {
+        zero_nn_fail(nn, ZERO_ERR_UNSUPPORTED, "%s in %s: only fp32 and bf16 are there", OP_NAMES[shape->op],
+                     zero_dtype_name((zero_dtype_t)shape->dtype));
+        return false;
+    }
+    char text[256];
+    for (int i = 0; i < ZERO_NN_DIMS; i++) {
+        if (shape->d[i] < 0 || shape->d[i] > (int64_t)1 << 40) {
+            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: size %lld is negative or beyond 2^40", shape_text(shape, text, sizeof text),
+                         (long long)shape->d[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* rows * columns elements of a matrix, or an error. */
+static bool matrix_ok(zero_nn_t *nn, const zero_nn_shape_t *shape, int64_t rows, int64_t ld)
+{
+    int64_t count;
+    if (zero_mul_i64(rows, ld, &count) && count <= (int64_t)1 << 56)
+        return true;
+    char text[256];
+    zero_nn_fail(nn, ZERO_ERR_ARG, "%s: a matrix of %lld rows of %lld elements is too large to address", shape_text(shape, text, sizeof text),
+                 (long long)rows, (long long)ld);
+    return false;
+}
+
+/* Not-NULL check of one operand outside dry mode. */
+static bool there(zero_nn_t *nn, const void *p, zero_nn_op_t op, const char *name)
+{
+    if (p == NULL)
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s is NULL", OP_NAMES[op], name);
+    return p != NULL;
+}
+
+/* Every index in [0, bound), or an error that names the first that is not. */
+static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const int32_t *index, int64_t count, int64_t bound)
+{
+    for (int64_t r = 0; r < count; r++) {
+        if (index[r] < 0 || index[r] >= bound) {
+            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s %d of row %lld is not in [0, %lld)", OP_NAMES[op], what, index[r], (long long)r,
+                         (long long)bound);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
+
+void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
+{
+    zero_nn_gemm_t g = *given;
+    if (g.lda == 0)
+        g.lda = g.trans_a ? g.m : g.k;
+    if (g.ldb == 0)
+        g.ldb = g.trans_b ? g.k : g.n;
+    if (g.ldc == 0)
+        g.ldc = g.n;
+    zero_nn_shape_t shape = shape_of(ZERO_NN_GEMM, g.dtype);
+    int64_t flags = (g.trans_a ? ZERO_NN_TRANS_A : 0) | (g.trans_b ? ZERO_NN_TRANS_B : 0) | (g.accumulate ? ZERO_NN_ACCUMULATE : 0);
+    int64_t d[] = {g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags};
+    memcpy(shape.d, d, sizeof d);
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, g.trans_a ? g.k : g.m, g.lda) || !matrix_ok(nn, &shape, g.trans_b ? g.n : g.k, g.ldb) ||
+        !matrix_ok(nn, &shape, g.m, g.ldc))
+        return;
+    if (g.lda < (g.trans_a ? g.m : g.k) || g.ldb < (g.trans_b ? g.k : g.n) || g.ldc < g.n) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "gemm (m %lld, n %lld, k %lld): lda %lld, ldb %lld or ldc %lld is less than a row", (long long)g.m,
+                     (long long)g.n, (long long)g.k, (long long)g.lda, (long long)g.ldb, (long long)g.ldc);
+        return;
+    }
+    if (g.m == 0 || g.n == 0)
+        return;
+    const zero_nn_plan_t *plan = plan_begin(nn, &shape);
+    if (plan == NULL || !there(nn, g.c, ZERO_NN_GEMM, "c"))
+        return;
+    if (g.k > 0 && (!there(nn, g.a, ZERO_NN_GEMM, "a") || !there(nn, g.b, ZERO_NN_GEMM, "b")))
+        return;
+    nn->ops->gemm(nn, plan, &g);
+}
+
+void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
+{
+    zero_nn_shape_t shape = shape_of(ZERO_NN_BIAS_BACKWARD, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = n;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, n) || rows == 0 || n == 0)
+        return;
+    if (plan_begin(nn, &shape) != NULL && there(nn, dbias, ZERO_NN_BIAS_BACKWARD, "dbias") && there(nn, dy, ZERO_NN_BIAS_BACKWARD, "dy"))
+        nn->ops->bias_backward(nn, dbias, dy, rows, n, dtype);
+}
+
+void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe, int64_t B, int64_t T, int64_t C,
+                               zero_dtype_t dtype)
+{
+    zero_nn_embedding_t e = {.B = B, .T = T, .C = C, .dtype = dtype, .tokens = tokens, .wte = wte, .wpe = wpe, .y = y};
+    zero_nn_shape_t shape = shape_of(ZERO_NN_EMBED_FORWARD, dtype);
+    int64_t d[] = {B, T, C};
+    memcpy(shape.d, d, sizeof d);
+    int64_t rows = 0;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, B, T) || (rows = B * T, !matrix_ok(nn, &shape, rows, C)) || rows == 0 || C == 0)
+        return;
+    if (plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_EMBED_FORWARD, "y") && there(nn, tokens, ZERO_NN_EMBED_FORWARD, "tokens") &&
+        there(nn, wte, ZERO_NN_EMBED_FORWARD, "wte") && indices_ok(nn, ZERO_NN_EMBED_FORWARD, "token", tokens, rows, INT32_MAX))
+        nn->ops->embedding_forward(nn, &e);
+}
+
+void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B, int64_t T, int64_t C,
+                                int64_t V, zero_dtype_t dtype)
+{
+    zero_nn_embedding_t e = {.B = B, .T = T, .C = C, .V = V, .dtype = dtype, .tokens = tokens, .dy = dy, .dwte = dwte, .dwpe = dwpe};
+    zero_nn_shape_t shape = shape_of(ZERO_NN_EMBED_BACKWARD, dtype);
+    int64_t d[] = {B, T, C, V};
+    memcpy(shape.d, d, sizeof d);
+    int64_t rows = 0;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, B, T) || (rows = B * T, !matrix_ok(nn, &shape, rows, C)) ||
+        !matrix_ok(nn, &shape, V, C) || rows == 0 || C == 0)
+        return;
+    if (rows > INT32_MAX) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "embedding_backward: %lld rows: at most 2^31 - 1 in a call", (long long)rows);
+        return;
+    }
+    if (plan_begin(nn, &shape) != NULL && there(nn, dwte, ZERO_NN_EMBED_BACKWARD, "dwte") && there(nn, dy, ZERO_NN_EMBED_BACKWARD, "dy") &&
+        there(nn, tokens, ZERO_NN_EMBED_BACKWARD, "tokens") && indices_ok(nn, ZERO_NN_EMBED_BACKWARD, "token", tokens, rows, V))
+        nn->ops->embedding_backward(nn, &e);
+}
+
+void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t rows,
+                               int64_t C, double eps, zero_dtype_t dtype)
+{
+    zero_nn_norm_t l = {.rows = rows, .C = C, .eps = eps, .dtype = dtype, .x = x, .w = w, .b = b, .y = y, .mean = mean, .rstd = rstd};
+    zero_nn_shape_t shape = shape_of(ZERO_NN_NORM_FORWARD, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = C;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
+        return;
+    if (plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_NORM_FORWARD, "y") && there(nn, x, ZERO_NN_NORM_FORWARD, "x") &&
+        there(nn, w, ZERO_NN_NORM_FORWARD, "w") && there(nn, b, ZERO_NN_NORM_FORWARD, "b"))
+        nn->ops->layernorm_forward(nn, &l);
+}
+
+void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy, const void *x, const void *w,
+                                const float *mean, const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype)
+{
+    zero_nn_norm_t l = {.rows = rows, .C = C, .dtype = dtype, .x = x, .w = w, .mean = (float *)mean, .rstd = (float *)rstd,
+                        .dy = dy, .dresidual = dresidual, .dx = dx, .dw = dw, .db = db};
+    zero_nn_shape_t shape = shape_of(ZERO_NN_NORM_BACKWARD, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = C;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
+        return;
+    zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
+    if (plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dw, op, "dw") && there(nn, db, op, "db") && there(nn, dy, op, "dy") &&
+        there(nn, x, op, "x") && there(nn, w, op, "w") && there(nn, mean, op, "mean") && there(nn, rstd, op, "rstd"))
+        nn->ops->layernorm_backward(nn, &l);
+}
+
+/* The three element-wise calls: true when there is something to compute. */
+static bool elements_begin(zero_nn_t *nn, zero_nn_op_t op, const void *out, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
+{
+    zero_nn_shape_t shape = shape_of(op, dtype);
+    shape.d[0] = count;
+    if (!shape_ok(nn, &shape) || count == 0)
+        return false;
+    return plan_begin(nn, &shape) != NULL && there(nn, out, op, "the result") && there(nn, a, op, "an operand") && there(nn, b, op, "an operand");
+}
+
+void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
+{
+    if (elements_begin(nn, ZERO_NN_GELU_FORWARD, y, x, x, count, dtype))
+        nn->ops->gelu_forward(nn, y, x, count, dtype);
+}
+
+void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
+{
+    if (elements_begin(nn, ZERO_NN_GELU_BACKWARD, dx, dy, x, count, dtype))
+        nn->ops->gelu_backward(nn, dx, dy, x, count, dtype);
+}
+
+void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
+{
+    if (elements_begin(nn, ZERO_NN_ADD, y, a, b, count, dtype))
+        nn->ops->add(nn, y, a, b, count, dtype);
+}
+
+/* Checks of both directions of attention: its plan when there is something to compute. */
+static const zero_nn_plan_t *attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn_op_t op)
+{
+    zero_nn_shape_t shape = shape_of(op, a->dtype);
+    int64_t d[ZERO_NN_DIMS] = {a->B, a->T, a->H, a->KV, a->D, a->q_stride, a->k_stride, a->v_stride};
+    memcpy(shape.d, d, sizeof d);
+    int64_t rows = 0;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, a->B, a->T))
+        return NULL;
+    rows = a->B * a->T;
+    if (!matrix_ok(nn, &shape, rows, a->q_stride) || !matrix_ok(nn, &shape, rows, a->k_stride) || !matrix_ok(nn, &shape, rows, a->v_stride) ||
+        !matrix_ok(nn, &shape, rows, a->H) || rows == 0 || a->H == 0 || a->D == 0)
+        return NULL;
+    if (a->KV < 1 || a->H % a->KV != 0) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %lld heads are not a multiple of %lld key and value heads", OP_NAMES[op], (long long)a->H,
+                     (long long)a->KV);
+        return NULL;
+    }
+    if (a->q_stride / a->D < a->H || a->k_stride / a->D < a->KV || a->v_stride / a->D < a->KV) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: rows of %lld, %lld, %lld elements do not hold %lld, %lld, %lld heads of %lld", OP_NAMES[op],
+                     (long long)a->q_stride, (long long)a->k_stride, (long long)a->v_stride, (long long)a->H, (long long)a->KV,
+                     (long long)a->KV, (long long)a->D);
+        return NULL;
+    }
+    const zero_nn_plan_t *plan = plan_begin(nn, &shape);
+    if (plan == NULL || !there(nn, a->q, op, "q") || !there(nn, a->k, op, "k") || !there(nn, a->v, op, "v") || !there(nn, a->out, op, "out"))
+        return NULL;
+    return plan;
+}
+
+void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
+{
+    if (attention_begin(nn, a, ZERO_NN_ATTN_FORWARD) != NULL)
+        nn->ops->attention_forward(nn, a);
+}
+
+void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk, void *dv)
+{
+    zero_nn_op_t op = ZERO_NN_ATTN_BACKWARD;
+    zero_nn_attention_grad_t g = {.dout = dout, .dq = dq, .dk = dk, .dv = dv};
+    if (attention_begin(nn, a, op) != NULL && there(nn, a->lse, op, "lse") && there(nn, dout, op, "dout") && there(nn, dq, op, "dq") &&
+        there(nn, dk, op, "dk") && there(nn, dv, op, "dv"))
+        nn->ops->attention_backward(nn, a, &g);
+}
+
+void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V, int64_t ld, bool grad,
+                           zero_dtype_t dtype)
+{
+    zero_nn_op_t op = ZERO_NN_CROSS_ENTROPY;
+    if (ld == 0)
+        ld = V;
+    zero_nn_entropy_t e = {.rows = rows, .V = V, .ld = ld, .grad = grad, .dtype = dtype, .losses = losses, .logits = logits, .targets = targets};
+    zero_nn_shape_t shape = shape_of(op, dtype);
+    int64_t d[] = {rows, V, ld, grad};
+    memcpy(shape.d, d, sizeof d);
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, ld) || rows == 0)
+        return;
+    if (V < 1 || ld < V) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "cross_entropy: rows of %lld logits, %lld apart: the vocabulary must be 1 or more and fit", (long long)V,
+                     (long long)ld);
+        return;
+    }
+    if (plan_begin(nn, &shape) != NULL && there(nn, losses, op, "losses") && there(nn, logits, op, "logits") && there(nn, targets, op, "targets") &&
+        indices_ok(nn, op, "target", targets, rows, V))
+        nn->ops->cross_entropy(nn, &e);
+}
+
+void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows)
+{
+    int32_t *from = order, *to = scratch;
+    for (int64_t r = 0; r < rows; r++)
+        from[r] = (int32_t)r;
+    /* Four passes, an even number: the last one writes to order. */
+    for (int shift = 0; shift < 32; shift += 8) {
+        int64_t start[257] = {0};
+        for (int64_t r = 0; r < rows; r++)
+            start[(((uint32_t)tokens[r] >> shift) & 255u) + 1]++;
+        for (int i = 0; i < 256; i++)
+            start[i + 1] += start[i];
+        for (int64_t i = 0; i < rows; i++)
+            to[start[((uint32_t)tokens[from[i]] >> shift) & 255u]++] = from[i];
+        int32_t *swap = from;
+        from = to;
+        to = swap;
+    }
+}

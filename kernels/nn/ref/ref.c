@@ -1,0 +1,298 @@
+/* ref.c - the truth: plain C, one thread, fp32 sums in index order, libm. Written to be read, not to be fast. */
+#include "kernels/nn/backend.h"
+
+#include <math.h>
+
+static zero_status_t ref_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
+{
+    (void)nn;
+    (void)error;
+    const int64_t *d = plan->shape.d;
+    switch (plan->shape.op) {
+    case ZERO_NN_EMBED_BACKWARD: /* order and scratch */
+        plan->workspace = 2 * (uint64_t)(d[0] * d[1]) * sizeof(int32_t);
+        break;
+    case ZERO_NN_NORM_BACKWARD: /* dw, db (C) */
+        plan->workspace = 2 * (uint64_t)d[1] * sizeof(float);
+        break;
+    case ZERO_NN_ATTN_FORWARD: /* a row of scores (T), a row of out (D) */
+        plan->workspace = (uint64_t)(d[1] + d[4]) * sizeof(float);
+        break;
+    case ZERO_NN_ATTN_BACKWARD: /* dk, dv (T, D), dq (D) */
+        plan->workspace = (uint64_t)((2 * d[1] + 1) * d[4]) * sizeof(float);
+        break;
+    default:
+        plan->workspace = 0;
+    }
+    return ZERO_OK;
+}
+
+static void ref_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g)
+{
+    (void)nn;
+    (void)plan;
+    int64_t a_row = g->trans_a ? 1 : g->lda, a_col = g->trans_a ? g->lda : 1;
+    int64_t b_row = g->trans_b ? 1 : g->ldb, b_col = g->trans_b ? g->ldb : 1;
+    for (int64_t i = 0; i < g->m; i++) {
+        for (int64_t j = 0; j < g->n; j++) {
+            float sum = 0;
+            for (int64_t l = 0; l < g->k; l++)
+                sum += zero_nn_load(g->a, i * a_row + l * a_col, g->dtype) * zero_nn_load(g->b, l * b_row + j * b_col, g->dtype);
+            if (g->bias != NULL)
+                sum += zero_nn_load(g->bias, j, g->dtype);
+            if (g->accumulate)
+                sum += zero_nn_load(g->c, i * g->ldc + j, g->dtype);
+            zero_nn_store(g->c, i * g->ldc + j, g->dtype, sum);
+        }
+    }
+}
+
+static void ref_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
+{
+    (void)nn;
+    for (int64_t j = 0; j < n; j++) {
+        float sum = 0;
+        for (int64_t r = 0; r < rows; r++)
+            sum += zero_nn_load(dy, r * n + j, dtype);
+        zero_nn_store(dbias, j, dtype, zero_nn_load(dbias, j, dtype) + sum);
+    }
+}
+
+static void ref_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
+{
+    (void)nn;
+    for (int64_t r = 0; r < e->B * e->T; r++) {
+        for (int64_t c = 0; c < e->C; c++) {
+            float value = zero_nn_load(e->wte, e->tokens[r] * e->C + c, e->dtype);
+            if (e->wpe != NULL)
+                value += zero_nn_load(e->wpe, r % e->T * e->C + c, e->dtype);
+            zero_nn_store(e->y, r * e->C + c, e->dtype, value);
+        }
+    }
+}
+
+static void ref_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
+{
+    int64_t rows = e->B * e->T, C = e->C;
+    int32_t *order = (int32_t *)nn->workspace;
+    zero_nn_sort_tokens(order, order + rows, e->tokens, rows);
+    for (int64_t i = 0, end; i < rows; i = end) {
+        int64_t token = e->tokens[order[i]];
+        for (end = i + 1; end < rows && e->tokens[order[end]] == token; end++)
+            continue;
+        for (int64_t c = 0; c < C; c++) {
+            float sum = zero_nn_load(e->dwte, token * C + c, e->dtype);
+            for (int64_t j = i; j < end; j++)
+                sum += zero_nn_load(e->dy, order[j] * C + c, e->dtype);
+            zero_nn_store(e->dwte, token * C + c, e->dtype, sum);
+        }
+    }
+    for (int64_t i = 0; i < e->T * C && e->dwpe != NULL; i++) {
+        float sum = zero_nn_load(e->dwpe, i, e->dtype);
+        for (int64_t b = 0; b < e->B; b++)
+            sum += zero_nn_load(e->dy, b * e->T * C + i, e->dtype);
+        zero_nn_store(e->dwpe, i, e->dtype, sum);
+    }
+}
+
+static void ref_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
+{
+    (void)nn;
+    for (int64_t r = 0; r < l->rows; r++) {
+        float mean = 0, square = 0;
+        for (int64_t c = 0; c < l->C; c++)
+            mean += zero_nn_load(l->x, r * l->C + c, l->dtype);
+        mean /= (float)l->C;
+        for (int64_t c = 0; c < l->C; c++) {
+            float x = zero_nn_load(l->x, r * l->C + c, l->dtype) - mean;
+            square += x * x;
+        }
+        float rstd = 1.0f / sqrtf(square / (float)l->C + (float)l->eps);
+        for (int64_t c = 0; c < l->C; c++) {
+            float x = (zero_nn_load(l->x, r * l->C + c, l->dtype) - mean) * rstd;
+            zero_nn_store(l->y, r * l->C + c, l->dtype, x * zero_nn_load(l->w, c, l->dtype) + zero_nn_load(l->b, c, l->dtype));
+        }
+        if (l->mean != NULL)
+            l->mean[r] = mean;
+        if (l->rstd != NULL)
+            l->rstd[r] = rstd;
+    }
+}
+
+/* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)); dw = sum of dy n, db = sum of dy over rows. */
+static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
+{
+    int64_t C = l->C;
+    float *dw = (float *)nn->workspace, *db = dw + C; /* (C) */
+    memset(dw, 0, 2 * (size_t)C * sizeof *dw);
+    for (int64_t r = 0; r < l->rows; r++) {
+        float mean = l->mean[r], rstd = l->rstd[r], sum_g = 0, sum_gn = 0;
+        for (int64_t c = 0; c < C; c++) {
+            float dy = zero_nn_load(l->dy, r * C + c, l->dtype), g = dy * zero_nn_load(l->w, c, l->dtype);
+            float n = (zero_nn_load(l->x, r * C + c, l->dtype) - mean) * rstd;
+            sum_g += g;
+            sum_gn += g * n;
+            dw[c] += dy * n;
+            db[c] += dy;
+        }
+        sum_g /= (float)C;
+        sum_gn /= (float)C;
+        for (int64_t c = 0; c < C; c++) {
+            float g = zero_nn_load(l->dy, r * C + c, l->dtype) * zero_nn_load(l->w, c, l->dtype);
+            float n = (zero_nn_load(l->x, r * C + c, l->dtype) - mean) * rstd;
+            float dx = rstd * (g - sum_g - n * sum_gn);
+            if (l->dresidual != NULL)
+                dx += zero_nn_load(l->dresidual, r * C + c, l->dtype);
+            zero_nn_store(l->dx, r * C + c, l->dtype, dx);
+        }
+    }
+    for (int64_t c = 0; c < C; c++) {
+        zero_nn_store(l->dw, c, l->dtype, zero_nn_load(l->dw, c, l->dtype) + dw[c]);
+        zero_nn_store(l->db, c, l->dtype, zero_nn_load(l->db, c, l->dtype) + db[c]);
+    }
+}
+
+/* gelu(x) = x / 2 (1 + tanh u), u = sqrt(2 / pi) (x + 0.044715 x^3). */
+#define GELU_SCALE 0.79788456080286535588f
+#define GELU_CUBE 0.044715f
+
+static void ref_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
+{
+    (void)nn;
+    for (int64_t i = 0; i < count; i++) {
+        float v = zero_nn_load(x, i, dtype);
+        float t = tanhf(GELU_SCALE * (v + GELU_CUBE * v * v * v));
+        zero_nn_store(y, i, dtype, 0.5f * v * (1.0f + t));
+    }
+}
+
+static void ref_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
+{
+    (void)nn;
+    for (int64_t i = 0; i < count; i++) {
+        float v = zero_nn_load(x, i, dtype);
+        float t = tanhf(GELU_SCALE * (v + GELU_CUBE * v * v * v));
+        float du = GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * v * v);
+        float slope = 0.5f * (1.0f + t) + 0.5f * v * (1.0f - t * t) * du;
+        zero_nn_store(dx, i, dtype, zero_nn_load(dy, i, dtype) * slope);
+    }
+}
+
+static void ref_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
+{
+    (void)nn;
+    for (int64_t i = 0; i < count; i++)
+        zero_nn_store(y, i, dtype, zero_nn_load(a, i, dtype) + zero_nn_load(b, i, dtype));
+}
+
+static float dot(const void *a, int64_t a_at, const void *b, int64_t b_at, int64_t n, zero_dtype_t dtype)
+{
+    float sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += zero_nn_load(a, a_at + i, dtype) * zero_nn_load(b, b_at + i, dtype);
+    return sum;
+}
+
+static void ref_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
+{
+    int64_t T = a->T, D = a->D, group = a->H / a->KV;
+    float *score = (float *)nn->workspace, *out = score + T; /* (T), (D) */
+    for (int64_t b = 0; b < a->B; b++) {
+        for (int64_t h = 0; h < a->H; h++) {
+            for (int64_t t = 0; t < T; t++) {
+                int64_t q = (b * T + t) * a->q_stride + h * D;
+                float max = -INFINITY, sum = 0;
+                for (int64_t s = 0; s <= t; s++) {
+                    score[s] = (float)a->scale * dot(a->q, q, a->k, (b * T + s) * a->k_stride + h / group * D, D, a->dtype);
+                    max = score[s] > max || isnan(score[s]) ? score[s] : max;
+                }
+                memset(out, 0, (size_t)D * sizeof *out);
+                for (int64_t s = 0; s <= t; s++) {
+                    float p = expf(score[s] - max);
+                    sum += p;
+                    for (int64_t i = 0; i < D; i++)
+                        out[i] += p * zero_nn_load(a->v, (b * T + s) * a->v_stride + h / group * D + i, a->dtype);
+                }
+                for (int64_t i = 0; i < D; i++)
+                    zero_nn_store(a->out, ((b * T + t) * a->H + h) * D + i, a->dtype, out[i] / sum);
+                if (a->lse != NULL)
+                    a->lse[(b * a->H + h) * T + t] = max + logf(sum);
+            }
+        }
+    }
+}
+
+/* With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP - sum of dout out), dq = scale dS k, dk = scale dS' q. */
+static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
+{
+    int64_t T = a->T, D = a->D, group = a->H / a->KV;
+    float scale = (float)a->scale;
+    float *dk = (float *)nn->workspace, *dv = dk + T * D, *dq = dv + T * D; /* (T, D), (T, D), (D) */
+    for (int64_t b = 0; b < a->B; b++) {
+        for (int64_t kv = 0; kv < a->KV; kv++) {
+            memset(dk, 0, 2 * (size_t)(T * D) * sizeof *dk);
+            for (int64_t h = kv * group; h < (kv + 1) * group; h++) {
+                for (int64_t t = 0; t < T; t++) {
+                    int64_t q = (b * T + t) * a->q_stride + h * D, o = ((b * T + t) * a->H + h) * D;
+                    float delta = dot(g->dout, o, a->out, o, D, a->dtype), lse = a->lse[(b * a->H + h) * T + t];
+                    memset(dq, 0, (size_t)D * sizeof *dq);
+                    for (int64_t s = 0; s <= t; s++) {
+                        int64_t k = (b * T + s) * a->k_stride + kv * D, v = (b * T + s) * a->v_stride + kv * D;
+                        float p = expf(scale * dot(a->q, q, a->k, k, D, a->dtype) - lse);
+                        float ds = scale * p * (dot(g->dout, o, a->v, v, D, a->dtype) - delta);
+                        for (int64_t i = 0; i < D; i++) {
+                            dv[s * D + i] += p * zero_nn_load(g->dout, o + i, a->dtype);
+                            dk[s * D + i] += ds * zero_nn_load(a->q, q + i, a->dtype);
+                            dq[i] += ds * zero_nn_load(a->k, k + i, a->dtype);
+                        }
+                    }
+                    for (int64_t i = 0; i < D; i++)
+                        zero_nn_store(g->dq, q + i, a->dtype, dq[i]);
+                }
+            }
+            for (int64_t s = 0; s < T; s++) {
+                for (int64_t i = 0; i < D; i++) {
+                    zero_nn_store(g->dk, (b * T + s) * a->k_stride + kv * D + i, a->dtype, dk[s * D + i]);
+                    zero_nn_store(g->dv, (b * T + s) * a->v_stride + kv * D + i, a->dtype, dv[s * D + i]);
+                }
+            }
+        }
+    }
+}
+
+static void ref_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    (void)nn;
+    for (int64_t r = 0; r < e->rows; r++) {
+        int64_t row = r * e->ld;
+        float max = -INFINITY, sum = 0;
+        for (int64_t j = 0; j < e->V; j++) {
+            float x = zero_nn_load(e->logits, row + j, e->dtype);
+            max = x > max || isnan(x) ? x : max;
+        }
+        for (int64_t j = 0; j < e->V; j++)
+            sum += expf(zero_nn_load(e->logits, row + j, e->dtype) - max);
+        e->losses[r] = logf(sum) + max - zero_nn_load(e->logits, row + e->targets[r], e->dtype);
+        for (int64_t j = 0; j < e->V && e->grad; j++) {
+            float p = expf(zero_nn_load(e->logits, row + j, e->dtype) - max) / sum;
+            zero_nn_store(e->logits, row + j, e->dtype, j == e->targets[r] ? p - 1.0f : p);
+        }
+    }
+}
+
+const zero_nn_ops_t zero_nn_ref_ops = {
+    .name = "ref",
+    .plan = ref_plan,
+    .gemm = ref_gemm,
+    .bias_backward = ref_bias_backward,
+    .embedding_forward = ref_embedding_forward,
+    .embedding_backward = ref_embedding_backward,
+    .layernorm_forward = ref_layernorm_forward,
+    .layernorm_backward = ref_layernorm_backward,
+    .gelu_forward = ref_gelu_forward,
+    .gelu_backward = ref_gelu_backward,
+    .add = ref_add,
+    .attention_forward = ref_attention_forward,
+    .attention_backward = ref_attention_backward,
+    .cross_entropy = ref_cross_entropy,
+};
