@@ -1,0 +1,28 @@
+#!/bin/sh
+# libzero.so exports exactly what zero/zero.h declares with ZERO_API: all of it, and nothing else; and it lacks none of its own symbols.
+set -eu
+srcdir=${srcdir:-.}
+library=${top_builddir:-.}/.libs/libzero.so
+[ -e "$library" ] || { echo "no shared library in this build"; exit 77; }
+command -v "${NM:-nm}" >/dev/null || { echo "no nm here"; exit 77; }
+
+# The name of a declaration is what stands before its first parenthesis; attributes stand before the type.
+declared=$(tr '\n' ' ' <"$srcdir/zero/zero.h" | sed 's/;/;\n/g' |
+    sed -n 's/.*ZERO_API \([^(]*[ *]\)\(zero_[a-z0-9_]*\)(.*/\2/p' | LC_ALL=C sort -u)
+# Sanitizers export symbols of their own (__asan_..., __odr_asan...), which never begin with our prefix.
+exported=$("${NM:-nm}" -D --defined-only "$library" | awk '{ print $NF }' | sed 's/@.*//' | grep -v '^__' | LC_ALL=C sort -u)
+lacking=$("${NM:-nm}" -D --undefined-only "$library" | awk '{ print $NF }' | grep '^zero_' || true)
+
+status=0
+[ -n "$declared" ] || { echo "no ZERO_API declaration found in zero/zero.h"; status=1; }
+for name in $exported; do
+    printf '%s\n' "$declared" | grep -qx "$name" || { echo "exported, but not in zero/zero.h: $name"; status=1; }
+done
+for name in $declared; do
+    printf '%s\n' "$exported" | grep -qx "$name" || { echo "in zero/zero.h, but not exported: $name"; status=1; }
+done
+for name in $lacking; do
+    echo "used, but defined nowhere: $name"; status=1
+done
+[ $status -ne 0 ] || echo "$(printf '%s\n' "$exported" | wc -l) symbols, all public"
+exit $status
