@@ -25,13 +25,13 @@ AS_CASE([$with_$1],
     [yes|guess],
     [for zero_module in $4; do
         AS_IF([test $zero_have = no && test -n "$PKG_CONFIG" && $PKG_CONFIG --exists $zero_module],
-            [ZERO_TRY([$2], [`$PKG_CONFIG --cflags $zero_module`], [`$PKG_CONFIG --libs $zero_module`], [$5], [$7])
-             zero_where=$zero_module])
+            [ZERO_TRY([$2], [`$PKG_CONFIG --cflags $zero_module`], [`$PKG_CONFIG --libs $zero_module`], [$5], [$7])])
     done
     AS_IF([test $zero_have = no], [ZERO_TRY([$2], [], [-l$6], [$5], [$7])])
     m4_ifval([$9], [AS_IF([test $zero_have = no], [$9])])],
-    [for zero_lib in lib lib64; do
-        AS_IF([test $zero_have = no],
+    [# The folder must hold it itself: the compiler would go on to look in its own paths.
+    for zero_lib in lib lib64; do
+        AS_IF([test $zero_have = no && test -f "$with_$1/include/$5" && ls "$with_$1/$zero_lib/lib$6".* >/dev/null 2>&1],
             [ZERO_TRY([$2], [-I$with_$1/include], [-L$with_$1/$zero_lib -Wl,-rpath,$with_$1/$zero_lib -l$6], [$5], [$7])])
     done
     m4_ifval([$9], [AS_IF([test $zero_have = no], [$9])])])
