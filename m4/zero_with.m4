@@ -30,7 +30,7 @@ AS_CASE([$with_$1],
     AS_IF([test $zero_have = no], [ZERO_TRY([$2], [], [-l$6], [$5], [$7])])
     m4_ifval([$9], [AS_IF([test $zero_have = no], [$9])])],
     [# The folder must hold it itself: the compiler would go on to look in its own paths.
-    for zero_lib in lib lib64; do
+    for zero_lib in lib lib64 lib/`$CC -print-multiarch 2>/dev/null`; do
         AS_IF([test $zero_have = no && test -f "$with_$1/include/$5" && ls "$with_$1/$zero_lib/lib$6".* >/dev/null 2>&1],
             [ZERO_TRY([$2], [-I$with_$1/include], [-L$with_$1/$zero_lib -Wl,-rpath,$with_$1/$zero_lib -l$6], [$5], [$7])])
     done

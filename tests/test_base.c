@@ -263,7 +263,7 @@ __attribute__((target("f16c"))) static float widen_by_processor(uint16_t h)
 /* The bits of the processor's own conversions, which SIMD kernels use: every half, and floats all over the range. */
 START_TEST(fp16_agrees_with_the_processor)
 {
-    if (!__builtin_cpu_supports("f16c"))
+    if (!__builtin_cpu_supports("avx2")) /* clang 14 does not know f16c by name; what has AVX2 has it */
         return;
     for (uint32_t h = 0; h < 0x10000; h++)
         ck_assert_uint_eq(bits_of(zero_fp16_to_fp32((uint16_t)h)), bits_of(widen_by_processor((uint16_t)h)));
