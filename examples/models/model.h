@@ -33,8 +33,9 @@ typedef struct zero_model_options {
     zero_dtype_t dtype;
     zero_recompute_t recompute;
     int threads;
-    const char *backend;             /* of kernels/nn: "auto", "cpu", "ref" */
+    const char *backend;             /* of kernels/nn: "auto" (NULL too), "cpu", "ref" */
     bool eval;                       /* declare an evaluation pass */
+    int64_t head_rows;               /* rows of logits that exist at once; 0: chosen by size */
 } zero_model_options_t;
 
 typedef struct zero_model zero_model_t;
@@ -54,7 +55,9 @@ zero_status_t zero_model_load(zero_model_t *model, const char *folder, zero_erro
 /* The checks of zero_model_load alone: needs no engine. */
 zero_status_t zero_model_check_folder(const zero_model_config_t *config, const char *folder, zero_error_t *error);
 
-/* One micro-step: tokens, targets (micro_batch, T). *loss_sum is the sum of the token losses (fp64 sum of fp32 losses in order). flags: ZERO_LAST. */
+/* One micro-step: tokens, targets (micro_batch, T), on the host. *loss_sum is the sum of the token losses (fp64 sum of fp32 losses in order). flags:
+ * ZERO_LAST. Gradients are those of the sum: the engine's grad_scale makes them a mean. After an error of this or the next two the engine may stand in the
+ * middle of a pass: the caller ends it with zero_abort. */
 zero_status_t zero_model_train(zero_model_t *model, const int32_t *tokens, const int32_t *targets, uint32_t flags, double *loss_sum, zero_error_t *error);
 /* The same without gradients, on the evaluation pass. rows <= micro_batch sequences count; all ranks call equally often. */
 zero_status_t zero_model_eval(zero_model_t *model, const int32_t *tokens, const int32_t *targets, int64_t rows, double *loss_sum, zero_error_t *error);

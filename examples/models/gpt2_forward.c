@@ -1,0 +1,58 @@
+/* gpt2_forward.c - GPT-2 forward (Radford et al. 2019), as Hugging Face's GPT2LMHeadModel computes it without dropout. */
+#include "examples/models/gpt2.h"
+
+#include <math.h>
+
+void zero_gpt2_linear(zero_model_t *m, void *y, const void *x, const zero_gpt2_param_t *w, const zero_gpt2_param_t *b, int64_t rows, int64_t in,
+                      int64_t out)
+{
+    zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = rows, .n = out, .k = in, .dtype = m->options.dtype, .a = x, .b = w->data, .bias = b->data, .c = y });
+}
+
+void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t *a, const void *x, void *out, int64_t B, int64_t T)
+{
+    const zero_model_config_t *c = &m->config;
+    const int64_t rows = B * T, C = c->width, F = c->hidden, D = C / c->heads;
+    const zero_dtype_t dtype = m->options.dtype;
+    const zero_gpt2_param_t *p = zero_gpt2_layer_param(m, l, 0);
+
+    zero_nn_layernorm_forward(m->nn, a->norm1, a->mean1, a->rstd1, x, p[GPT2_LN1_W].data, p[GPT2_LN1_B].data, rows, C, c->norm_eps, dtype);
+    zero_gpt2_linear(m, a->qkv, a->norm1, &p[GPT2_QKV_W], &p[GPT2_QKV_B], rows, C, 3 * C);
+    zero_nn_attention_forward(m->nn, &(zero_nn_attention_t){
+        .B = B, .T = T, .H = c->heads, .KV = c->heads, .D = D, .q_stride = 3 * C, .k_stride = 3 * C, .v_stride = 3 * C,
+        .scale = 1.0 / sqrt((double)D), .dtype = dtype, .q = a->qkv, .k = zero_gpt2_at(m, a->qkv, C), .v = zero_gpt2_at(m, a->qkv, 2 * C),
+        .out = a->attention, .lse = a->lse });
+    zero_gpt2_linear(m, a->mid, a->attention, &p[GPT2_PROJ_W], &p[GPT2_PROJ_B], rows, C, C);
+    zero_nn_add(m->nn, a->mid, a->mid, x, rows * C, dtype);
+
+    zero_nn_layernorm_forward(m->nn, a->norm2, a->mean2, a->rstd2, a->mid, p[GPT2_LN2_W].data, p[GPT2_LN2_B].data, rows, C, c->norm_eps, dtype);
+    zero_gpt2_linear(m, a->fc, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F);
+    zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);
+    if (out == NULL && !m->dry)
+        return;
+    zero_gpt2_linear(m, out, a->gelu, &p[GPT2_OUT_W], &p[GPT2_OUT_B], rows, F, C);
+    zero_nn_add(m->nn, out, out, a->mid, rows * C, dtype);
+}
+
+void zero_gpt2_head(zero_model_t *m, const int32_t *targets, int64_t rows, bool grad)
+{
+    const int64_t C = m->config.width, V = m->config.vocab, ld = m->logits_ld;
+    const zero_dtype_t dtype = m->options.dtype;
+    const zero_gpt2_param_t *wte = GPT2_WTE(m);
+
+    for (int64_t r = 0; r < rows; r += m->head_rows) {
+        const int64_t n = rows - r < m->head_rows ? rows - r : m->head_rows;
+        void *x = zero_gpt2_at(m, m->narrow, r * C); /* (n, C) */
+
+        /* logits (n, V) = x wte^T: the head is the embedding, stored (V, C) */
+        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = n, .n = V, .k = C, .trans_b = true, .ldc = ld, .dtype = dtype,
+                                               .a = x, .b = wte->data, .c = m->logits });
+        zero_nn_cross_entropy(m->nn, m->losses ? m->losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld, grad, dtype);
+        if (!grad)
+            continue;
+        /* dwte (V, C) += dlogits^T x, which is read here for the last time; then dx = dlogits wte takes its place */
+        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = V, .n = C, .k = n, .trans_a = true, .accumulate = true, .lda = ld, .dtype = dtype,
+                                               .a = m->logits, .b = x, .c = wte->grad });
+        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = n, .n = C, .k = V, .lda = ld, .dtype = dtype, .a = m->logits, .b = wte->data, .c = x });
+    }
+}

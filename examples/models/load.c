@@ -1,0 +1,189 @@
+/* load.c - weights from a Hugging Face folder, checked whole before a value is read; each rank reads the ranges that it owns. */
+#include "examples/models/gpt2.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PREFIX "transformer."
+#define PREFIX_BYTES (sizeof PREFIX - 1)
+
+/* "(50257, 768)" */
+static const char *shape_text(char *text, size_t bytes, int32_t ndim, const int64_t *shape)
+{
+    size_t used = (size_t)snprintf(text, bytes, "(");
+
+    for (int32_t i = 0; i < ndim && used < bytes; i++)
+        used += (size_t)snprintf(text + used, bytes - used, "%s%" PRId64, i ? ", " : "", shape[i]);
+    if (used < bytes)
+        snprintf(text + used, bytes - used, ")");
+    return text;
+}
+
+static bool same_shape(const zero_tensor_info_t *info, int32_t ndim, const int64_t *shape)
+{
+    if (info->ndim != ndim)
+        return false;
+    for (int32_t i = 0; i < ndim; i++)
+        if (info->shape[i] != shape[i])
+            return false;
+    return true;
+}
+
+static zero_status_t check_tensor(const char *folder, const zero_tensor_info_t *info, int32_t ndim, const int64_t *shape, zero_error_t *error)
+{
+    char found[200], wanted[200];
+
+    if (!same_shape(info, ndim, shape))
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' has the shape %s, wanted %s by its config.json", folder, info->name,
+                         shape_text(found, sizeof found, info->ndim, info->shape), shape_text(wanted, sizeof wanted, ndim, shape));
+    if (strcmp(info->dtype, "F32") && strcmp(info->dtype, "BF16") && strcmp(info->dtype, "F16"))
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' has the dtype %s, wanted F32, BF16 or F16", folder, info->name, info->dtype);
+    return ZERO_OK;
+}
+
+/* "h.<number>.attn.bias" and "h.<number>.attn.masked_bias": masks that old files hold as tensors. */
+static bool is_mask(const char *name)
+{
+    size_t digits;
+
+    if (strncmp(name, "h.", 2) != 0)
+        return false;
+    digits = strspn(name + 2, "0123456789");
+    name += 2 + digits;
+    return digits > 0 && (!strcmp(name, ".attn.bias") || !strcmp(name, ".attn.masked_bias"));
+}
+
+/* What is neither a parameter in map nor of no use here would be lost in silence: an error. */
+static zero_status_t check_rest(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, const int *map,
+                                zero_error_t *error)
+{
+    const int64_t head[2] = { config->vocab, config->width };
+
+    for (int i = 0; i < zero_tensors_count(file); i++) {
+        zero_tensor_info_t info;
+        const char *name;
+        zero_status_t status = zero_tensors_at(file, i, &info);
+        bool known = false;
+
+        if (status != ZERO_OK)
+            return zero_fail(error, status, "%s: tensor %d cannot be looked up", folder, i);
+        for (int j = 0; j < zero_gpt2_tensor_count(config) && !known; j++)
+            known = map[j] == i;
+        name = strncmp(info.name, PREFIX, PREFIX_BYTES) == 0 ? info.name + PREFIX_BYTES : info.name;
+        if (known || is_mask(name))
+            continue;
+        if (strcmp(info.name, "lm_head.weight") != 0) /* the head is tied: its copy, where one was written, is not read */
+            return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' is unexpected, wanted only those of a GPT-2 with n_layer %" PRId64
+                             " (config.json)", folder, info.name, config->layers);
+        status = check_tensor(folder, &info, 2, head, error);
+        if (status != ZERO_OK)
+            return status;
+    }
+    return ZERO_OK;
+}
+
+/* Index of each of the model's tensors in the file into map (an entry per tensor), when all is as the model wants it. */
+static zero_status_t match(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, int *map, zero_error_t *error)
+{
+    for (int i = 0; i < zero_gpt2_tensor_count(config); i++) {
+        char name[GPT2_NAME_BYTES + PREFIX_BYTES];
+        zero_tensor_info_t info;
+        zero_gpt2_tensor_t t;
+        zero_status_t status;
+        int plain, prefixed;
+
+        zero_gpt2_tensor(config, i, &t);
+        snprintf(name, sizeof name, PREFIX "%s", t.name);
+        plain = zero_tensors_find(file, t.name);
+        prefixed = zero_tensors_find(file, name);
+        if (plain < 0 && prefixed < 0)
+            return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' (or '%s') is missing, wanted for a GPT-2 with n_layer %" PRId64
+                             " (config.json)", folder, name, t.name, config->layers);
+        if (plain >= 0 && prefixed >= 0)
+            return zero_fail(error, ZERO_ERR_FORMAT, "%s: both '%s' and '%s' are there, wanted one of them", folder, name, t.name);
+        map[i] = plain >= 0 ? plain : prefixed;
+        status = zero_tensors_at(file, map[i], &info);
+        if (status != ZERO_OK)
+            return zero_fail(error, status, "%s: tensor '%s' cannot be looked up", folder, t.name);
+        status = check_tensor(folder, &info, t.ndim, t.shape, error);
+        if (status != ZERO_OK)
+            return status;
+    }
+    return check_rest(config, folder, file, map, error);
+}
+
+static zero_status_t open_folder(const zero_model_config_t *config, const char *folder, zero_tensors_t **file, int **map, zero_error_t *error)
+{
+    zero_status_t status;
+
+    *file = NULL;
+    *map = calloc((size_t)zero_gpt2_tensor_count(config), sizeof **map);
+    if (*map == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "out of memory for the table of tensors of '%s'", folder);
+    status = zero_tensors_open(file, folder, error);
+    if (status == ZERO_OK)
+        status = match(config, folder, *file, *map, error);
+    if (status != ZERO_OK) {
+        zero_tensors_close(*file);
+        free(*map);
+        *file = NULL;
+        *map = NULL;
+    }
+    return status;
+}
+
+zero_status_t zero_model_check_folder(const zero_model_config_t *config, const char *folder, zero_error_t *error)
+{
+    zero_tensors_t *file;
+    int *map;
+    zero_status_t status = zero_gpt2_check_config(config, error);
+
+    if (status == ZERO_OK)
+        status = open_folder(config, folder, &file, &map, error);
+    if (status == ZERO_OK) {
+        zero_tensors_close(file);
+        free(map);
+    }
+    return status;
+}
+
+typedef struct fill {
+    const zero_tensors_t *file;
+    int index;
+    zero_error_t error;
+} fill_t;
+
+static int fill_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
+{
+    fill_t *f = ctx;
+
+    (void)param;
+    return zero_tensors_read(f->file, f->index, begin, count, out, &f->error) == ZERO_OK ? 0 : -1;
+}
+
+zero_status_t zero_model_load(zero_model_t *m, const char *folder, zero_error_t *error)
+{
+    fill_t f = { .file = NULL };
+    zero_tensors_t *file;
+    zero_status_t status;
+    int *map;
+
+    if (!m->bound)
+        return zero_fail(error, ZERO_ERR_ORDER, "call zero_model_bind after zero_commit, before the model is loaded");
+    status = open_folder(&m->config, folder, &file, &map, error);
+    if (status != ZERO_OK)
+        return status;
+    f.file = file;
+    for (int i = 0; i < m->param_count && status == ZERO_OK; i++) {
+        f.index = map[i];
+        status = zero_param_fill(m->engine, m->params[i].id, fill_values, &f);
+        if (f.error.status != ZERO_OK)
+            status = zero_fail(error, f.error.status, "%s", f.error.text);
+        else
+            zero_gpt2_engine_error(m, status, error);
+    }
+    zero_tensors_close(file);
+    free(map);
+    return status;
+}
