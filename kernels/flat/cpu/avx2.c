@@ -1,0 +1,99 @@
+/* avx2.c - the flat kernels with AVX2, FMA and F16C. */
+#if defined(__x86_64__)
+
+#include "zero/base/base.h"
+
+#include <immintrin.h>
+
+#define SIMD __attribute__((target("avx2,fma,f16c")))
+#define WIDTH 8
+
+typedef __m256 vec;
+typedef __m256d dvec;
+
+static inline SIMD vec v_load_fp32(const float *x)
+{
+    return _mm256_loadu_ps(x);
+}
+
+static inline SIMD vec v_load_bf16(const uint16_t *x)
+{
+    __m256i h = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)x));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(h, 16));
+}
+
+static inline SIMD vec v_load_fp16(const uint16_t *x)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
+}
+
+static inline SIMD void v_store_fp32(float *x, vec value)
+{
+    _mm256_storeu_ps(x, value);
+}
+
+/* As zero_fp32_to_bf16. */
+static inline SIMD void v_store_bf16(uint16_t *x, vec value)
+{
+    __m256i u = _mm256_castps_si256(value);
+    __m256i high = _mm256_srli_epi32(u, 16);
+    __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+    __m256i h = _mm256_blendv_epi8(rounded, quiet, is_nan);
+    h = _mm256_packus_epi32(h, h); /* each half packed twice: the results are words 0 and 2 */
+    _mm_storeu_si128((__m128i *)x, _mm256_castsi256_si128(_mm256_permute4x64_epi64(h, 0x08)));
+}
+
+static inline SIMD void v_store_fp16(uint16_t *x, vec value)
+{
+    _mm_storeu_si128((__m128i *)x, _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+}
+
+static inline SIMD vec v_set(float value)
+{
+    return _mm256_set1_ps(value);
+}
+
+static inline SIMD vec v_fma(vec a, vec b, vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+static inline SIMD vec v_sqrt(vec a)
+{
+    return _mm256_sqrt_ps(a);
+}
+
+static inline SIMD dvec d_low(vec a)
+{
+    return _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+}
+
+static inline SIMD dvec d_high(vec a)
+{
+    return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+}
+
+static inline SIMD dvec d_fma(dvec a, dvec b, dvec c)
+{
+    return _mm256_fmadd_pd(a, b, c);
+}
+
+static inline SIMD void d_store(double *x, dvec value)
+{
+    _mm256_storeu_pd(x, value);
+}
+
+#include "kernels/flat/cpu/vector.h"
+
+const zero_flat_kernels_t zero_flat_avx2_kernels = {.cast = kernels_cast,
+                                                    .accumulate = kernels_accumulate,
+                                                    .sum = kernels_sum,
+                                                    .square_blocks = kernels_square_blocks,
+                                                    .adamw = kernels_adamw};
+
+#endif
+
+typedef int zero_flat_avx2_not_empty_t; /* ISO C forbids an empty file, which this is on other processors */

@@ -1,0 +1,251 @@
+/* flat.c - the CPU tables of flat.h: OpenMP threads over the kernels of one SIMD level, and the choice of the level. No thread
+ * count changes a bit: all but the norm is element-wise, and the norm's blocks are added here, in order. */
+#include "kernels/flat/kernels.h"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+/* Bytes below which a further thread costs more than it brings (a fork and join of OpenMP takes some microseconds). */
+#define BYTES_PER_THREAD 131072
+
+/* Threads begin at multiples of this many items (elements, or bytes of fill and copy): whole cache lines for every dtype, and
+ * whole blocks of the norm. */
+#define GRAIN ZERO_NORM_BLOCK
+
+/* What one call does to items [begin, end). */
+typedef void (*range_fn)(const void *call, int64_t begin, int64_t end);
+
+/* fn over items [0, count) by at most threads threads (0: OpenMP's default). bytes is what an item reads and writes. */
+static void run(range_fn fn, const void *call, int64_t count, int64_t bytes, int threads)
+{
+#if defined(_OPENMP)
+    int64_t worth = count / (BYTES_PER_THREAD / bytes);
+    if (threads <= 0)
+        threads = omp_get_max_threads();
+    if (threads > worth)
+        threads = (int)worth;
+    if (threads > 1) {
+#pragma omp parallel num_threads(threads)
+        {
+            int64_t n = omp_get_num_threads(), t = omp_get_thread_num();
+            int64_t grains = (count + GRAIN - 1) / GRAIN;
+            int64_t begin = grains * t / n * GRAIN, end = grains * (t + 1) / n * GRAIN;
+            if (end > count)
+                end = count;
+            if (begin < end)
+                fn(call, begin, end);
+        }
+        return;
+    }
+#endif
+    (void)bytes, (void)threads;
+    if (count > 0)
+        fn(call, 0, count);
+}
+
+/* Arguments of a call, for its threads. */
+typedef struct call {
+    const zero_flat_kernels_t *kernels;
+    void *dst;
+    zero_dtype_t dst_dtype;
+    const void *src;
+    zero_dtype_t src_dtype;
+    const void *const *sources;
+    int source_count;
+    float *master, *m, *v;
+    const zero_adamw_scalars_t *scalars;
+} call_t;
+
+static void fill_zero_range(const void *call, int64_t begin, int64_t end)
+{
+    const call_t *c = call;
+    memset((char *)c->dst + begin, 0, (size_t)(end - begin));
+}
+
+static void copy_range(const void *call, int64_t begin, int64_t end)
+{
+    const call_t *c = call;
+    memcpy((char *)c->dst + begin, (const char *)c->src + begin, (size_t)(end - begin));
+}
+
+static void cast_range(const void *call, int64_t begin, int64_t end)
+{
+    const call_t *c = call;
+    c->kernels->cast(c->dst, c->dst_dtype, c->src, c->src_dtype, begin, end);
+}
+
+static void accumulate_range(const void *call, int64_t begin, int64_t end)
+{
+    const call_t *c = call;
+    c->kernels->accumulate(c->dst, c->src, c->src_dtype, begin, end);
+}
+
+static void sum_range(const void *call, int64_t begin, int64_t end)
+{
+    const call_t *c = call;
+    c->kernels->sum(c->dst, c->sources, c->source_count, c->dst_dtype, begin, end);
+}
+
+static void square_range(const void *call, int64_t begin, int64_t end)
+{
+    const call_t *c = call;
+    c->kernels->square_blocks(c->dst, c->src, c->src_dtype, begin, end);
+}
+
+static void adamw_range(const void *call, int64_t begin, int64_t end)
+{
+    const call_t *c = call;
+    c->kernels->adamw(c->master, c->m, c->v, c->src, c->src_dtype, c->dst, c->dst_dtype, c->scalars, begin, end);
+}
+
+/* The functions of flat.h, over the kernels of a level. */
+
+static void fill_zero(void *dst, uint64_t bytes, int threads, void *native)
+{
+    (void)native;
+    run(fill_zero_range, &(call_t){.dst = dst}, (int64_t)bytes, 1, threads);
+}
+
+static void copy(void *dst, const void *src, uint64_t bytes, int threads, void *native)
+{
+    (void)native;
+    if (dst != src)
+        run(copy_range, &(call_t){.dst = dst, .src = src}, (int64_t)bytes, 2, threads);
+}
+
+static void cast(const zero_flat_kernels_t *kernels, void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype,
+                 int64_t count, int threads)
+{
+    call_t call = {.kernels = kernels, .dst = dst, .dst_dtype = dst_dtype, .src = src, .src_dtype = src_dtype};
+    if (dst_dtype == src_dtype)
+        copy(dst, src, (uint64_t)count * zero_dtype_size(src_dtype), threads, NULL);
+    else
+        run(cast_range, &call, count, 6, threads);
+}
+
+static void accumulate(const zero_flat_kernels_t *kernels, float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads)
+{
+    call_t call = {.kernels = kernels, .dst = dst, .src = src, .src_dtype = src_dtype};
+    run(accumulate_range, &call, count, 12, threads);
+}
+
+static void sum(const zero_flat_kernels_t *kernels, void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count,
+                int threads)
+{
+    call_t call = {.kernels = kernels, .dst = dst, .dst_dtype = dtype, .sources = src, .source_count = sources};
+    run(sum_range, &call, count, (int64_t)zero_dtype_size(dtype) * (sources + 1), threads);
+}
+
+static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count,
+                       int threads)
+{
+    call_t call = {.kernels = kernels, .dst = scratch, .src = x, .src_dtype = dtype};
+    run(square_range, &call, count, (int64_t)zero_dtype_size(dtype), threads);
+    double total = 0;
+    for (int64_t b = 0; b * ZERO_NORM_BLOCK < count; b++)
+        total += scratch[b];
+    *out = total;
+}
+
+static void adamw(const zero_flat_kernels_t *kernels, float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype,
+                  void *param, zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads)
+{
+    call_t call = {.kernels = kernels,
+                   .dst = param == master ? NULL : param,
+                   .dst_dtype = param_dtype,
+                   .src = grad,
+                   .src_dtype = grad_dtype,
+                   .master = master,
+                   .m = m,
+                   .v = v,
+                   .scalars = scalars};
+    run(adamw_range, &call, count, 28, threads);
+}
+
+/* A level's table. Its functions take no table, so each level has its own thin ones. */
+#define LEVEL(level, kernel_table)                                                                                                        \
+    static void level##_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,      \
+                             void *native)                                                                                                \
+    {                                                                                                                                     \
+        (void)native;                                                                                                                     \
+        cast(&kernel_table, dst, dst_dtype, src, src_dtype, count, threads);                                                              \
+    }                                                                                                                                     \
+    static void level##_accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)         \
+    {                                                                                                                                     \
+        (void)native;                                                                                                                     \
+        accumulate(&kernel_table, dst, src, src_dtype, count, threads);                                                                   \
+    }                                                                                                                                     \
+    static void level##_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads, void *native) \
+    {                                                                                                                                     \
+        (void)native;                                                                                                                     \
+        sum(&kernel_table, dst, src, sources, dtype, count, threads);                                                                     \
+    }                                                                                                                                     \
+    static void level##_square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads,           \
+                                   void *native)                                                                                          \
+    {                                                                                                                                     \
+        (void)native;                                                                                                                     \
+        square_sum(&kernel_table, out, scratch, x, dtype, count, threads);                                                                \
+    }                                                                                                                                     \
+    static void level##_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,                  \
+                              zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads, void *native)    \
+    {                                                                                                                                     \
+        (void)native;                                                                                                                     \
+        adamw(&kernel_table, master, m, v, grad, grad_dtype, param, param_dtype, count, scalars, threads);                                \
+    }                                                                                                                                     \
+    static const zero_flat_ops_t level##_ops = {.name = #level,                                                                           \
+                                                .fill_zero = fill_zero,                                                                   \
+                                                .copy = copy,                                                                             \
+                                                .cast = level##_cast,                                                                     \
+                                                .accumulate = level##_accumulate,                                                         \
+                                                .sum = level##_sum,                                                                       \
+                                                .square_sum = level##_square_sum,                                                         \
+                                                .adamw = level##_adamw};
+
+LEVEL(scalar, zero_flat_ref_kernels)
+#if defined(__x86_64__)
+LEVEL(avx2, zero_flat_avx2_kernels)
+LEVEL(avx512, zero_flat_avx512_kernels)
+
+static bool has_avx2(void)
+{
+    unsigned a, b, c, d;
+    /* F16C by hand: not every compiler's __builtin_cpu_supports knows it. */
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+const zero_flat_ops_t *zero_flat_cpu(void)
+{
+#if defined(__x86_64__)
+    if (has_avx512())
+        return &avx512_ops;
+    if (has_avx2())
+        return &avx2_ops;
+#endif
+    return &scalar_ops;
+}
+
+const zero_flat_ops_t *zero_flat_find(const char *name)
+{
+    if (strcmp(name, "ref") == 0)
+        return zero_flat_ref();
+    if (strcmp(name, "scalar") == 0)
+        return &scalar_ops;
+#if defined(__x86_64__)
+    if (strcmp(name, "avx2") == 0 && has_avx2())
+        return &avx2_ops;
+    if (strcmp(name, "avx512") == 0 && has_avx512())
+        return &avx512_ops;
+#endif
+    return NULL;
+}

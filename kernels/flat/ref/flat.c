@@ -1,0 +1,155 @@
+/* flat.c - the flat kernels in plain C: what the other implementations are tested against, bit for bit. Written to be read;
+ * fma and sqrt are the C library's, correctly rounded on every machine. */
+#include "kernels/flat/kernels.h"
+
+#include <math.h>
+
+/* x[i] in fp32: exact for every dtype. */
+static inline float load(const void *x, zero_dtype_t dtype, int64_t i)
+{
+    switch (dtype) {
+    case ZERO_BF16:
+        return zero_bf16_to_fp32(((const uint16_t *)x)[i]);
+    case ZERO_FP16:
+        return zero_fp16_to_fp32(((const uint16_t *)x)[i]);
+    default:
+        return ((const float *)x)[i];
+    }
+}
+
+/* x[i] = value, rounded once to nearest even. */
+static inline void store(void *x, zero_dtype_t dtype, int64_t i, float value)
+{
+    switch (dtype) {
+    case ZERO_BF16:
+        ((uint16_t *)x)[i] = zero_fp32_to_bf16(value);
+        break;
+    case ZERO_FP16:
+        ((uint16_t *)x)[i] = zero_fp32_to_fp16(value);
+        break;
+    default:
+        ((float *)x)[i] = value;
+    }
+}
+
+static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end)
+{
+    for (int64_t i = begin; i < end; i++)
+        store(dst, dst_dtype, i, load(src, src_dtype, i));
+}
+
+static void accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end)
+{
+    for (int64_t i = begin; i < end; i++)
+        dst[i] += load(src, src_dtype, i);
+}
+
+static void sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t begin, int64_t end)
+{
+    for (int64_t i = begin; i < end; i++) {
+        float s = load(src[0], dtype, i);
+        for (int k = 1; k < sources; k++)
+            s += load(src[k], dtype, i);
+        store(dst, dtype, i, s);
+    }
+}
+
+static void square_blocks(double *out, const void *x, zero_dtype_t dtype, int64_t begin, int64_t end)
+{
+    for (int64_t first = begin; first < end; first += ZERO_NORM_BLOCK) {
+        int64_t last = first + ZERO_NORM_BLOCK < end ? first + ZERO_NORM_BLOCK : end;
+        double lanes[16] = {0};
+        for (int64_t i = first; i < last; i++) {
+            double e = load(x, dtype, i);
+            lanes[(i - first) % 16] += e * e; /* fma(e, e, lane): the square of a 24-bit number is exact in fp64 */
+        }
+        out[first / ZERO_NORM_BLOCK] = zero_flat_lane_tree(lanes);
+    }
+}
+
+static void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype,
+                  const zero_adamw_scalars_t *scalars, int64_t begin, int64_t end)
+{
+    const zero_adamw_scalars_t c = *scalars;
+    for (int64_t i = begin; i < end; i++) {
+        float g = load(grad, grad_dtype, i) * c.grad_factor;
+        float m_new = fmaf(c.beta1, m[i], c.one_minus_beta1 * g);
+        float v_new = fmaf(c.beta2, v[i], (c.one_minus_beta2 * g) * g);
+        float p = master[i] * c.decay_factor;
+        p = fmaf(-c.step_size, m_new / fmaf(sqrtf(v_new), c.inv_sqrt_bc2, c.eps), p);
+        m[i] = m_new;
+        v[i] = v_new;
+        master[i] = p;
+        if (param)
+            store(param, param_dtype, i, p);
+    }
+}
+
+const zero_flat_kernels_t zero_flat_ref_kernels = {
+    .cast = cast, .accumulate = accumulate, .sum = sum, .square_blocks = square_blocks, .adamw = adamw};
+
+/* The table: one thread, whatever threads says. */
+
+static void ref_fill_zero(void *dst, uint64_t bytes, int threads, void *native)
+{
+    (void)threads, (void)native;
+    if (bytes > 0)
+        memset(dst, 0, bytes);
+}
+
+static void ref_copy(void *dst, const void *src, uint64_t bytes, int threads, void *native)
+{
+    (void)threads, (void)native;
+    if (bytes > 0 && dst != src)
+        memcpy(dst, src, bytes);
+}
+
+static void ref_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)
+{
+    if (dst_dtype == src_dtype)
+        ref_copy(dst, src, (uint64_t)count * zero_dtype_size(src_dtype), threads, native);
+    else
+        cast(dst, dst_dtype, src, src_dtype, 0, count);
+}
+
+static void ref_accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)
+{
+    (void)threads, (void)native;
+    accumulate(dst, src, src_dtype, 0, count);
+}
+
+static void ref_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads, void *native)
+{
+    (void)threads, (void)native;
+    sum(dst, src, sources, dtype, 0, count);
+}
+
+static void ref_square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, void *native)
+{
+    (void)threads, (void)native;
+    square_blocks(scratch, x, dtype, 0, count);
+    double total = 0;
+    for (int64_t b = 0; b * ZERO_NORM_BLOCK < count; b++)
+        total += scratch[b];
+    *out = total;
+}
+
+static void ref_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype,
+                      int64_t count, const zero_adamw_scalars_t *scalars, int threads, void *native)
+{
+    (void)threads, (void)native;
+    adamw(master, m, v, grad, grad_dtype, param == master ? NULL : param, param_dtype, scalars, 0, count);
+}
+
+const zero_flat_ops_t *zero_flat_ref(void)
+{
+    static const zero_flat_ops_t ops = {.name = "ref",
+                                        .fill_zero = ref_fill_zero,
+                                        .copy = ref_copy,
+                                        .cast = ref_cast,
+                                        .accumulate = ref_accumulate,
+                                        .sum = ref_sum,
+                                        .square_sum = ref_square_sum,
+                                        .adamw = ref_adamw};
+    return &ops;
+}

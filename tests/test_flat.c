@@ -1,0 +1,487 @@
+/* test_flat.c - the flat kernels: every SIMD level against plain C, bit for bit, over odd sizes, thread counts and special values; and
+ * plain C against its definition. Where a result is NaN, only that it is one has to agree. */
+#include "kernels/flat/flat.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+
+static const char *const levels[] = {"ref", "scalar", "avx2", "avx512"};
+enum { LEVELS = sizeof levels / sizeof levels[0] };
+
+/* The last one is enough for four threads of every kernel. */
+static const int64_t sizes[] = {0, 1, 15, 16, 17, 127, 128, 4095, 4096, 4097, 12305, 100003, 270001};
+enum { SIZES = sizeof sizes / sizeof sizes[0], GUARD = 64, THREADS = 4 };
+
+static const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_BF16, ZERO_FP16};
+
+static const uint32_t special[] = {
+    0x00000000, 0x80000000,                         /* +-0 */
+    0x00000001, 0x80000001, 0x007fffff, 0x00800000, /* smallest and largest subnormal, smallest normal */
+    0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, /* largest, infinite */
+    0x7fc00000, 0x7f800001, 0xffc12345, 0x7fffffff, /* NaN: quiet, signalling, with a payload, all ones */
+    0x3f800000, 0x3f808000, 0x3f818000, 0x3f807fff, /* one, ties of bf16, just below one */
+    0x477fe000, 0x477fefff, 0x477ff000, 0x38800000, /* 65504, just below and at the overflow of fp16, its smallest normal */
+    0x387fc000, 0x33800000, 0x33000000, 0x33000001, /* subnormals of fp16, half of its smallest and just above */
+    0x7f7f8000, 0x7f7f7fff, 0x00008000, 0x00018000, /* overflow of bf16, ties among its subnormals */
+};
+
+/* What a test of sixteen bits takes from the list: the halves, and fp16's own. */
+static const uint16_t special16[] = {0x0000, 0x8000, 0x0001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7c01, 0x7e00, 0x7f80, 0x7f81, 0xffff};
+
+/* A random float: a special one, any bits, or a sober number. */
+static uint32_t random32(uint64_t *state)
+{
+    uint64_t r = zero_splitmix64(++*state);
+    if (r % 16 == 0)
+        return special[(r >> 8) % (sizeof special / sizeof special[0])];
+    if (r % 16 < 4)
+        return (uint32_t)(r >> 32);
+    float f = ldexpf((float)(int32_t)(r >> 32), -31 - (int)(r >> 8) % 24);
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return u;
+}
+
+static uint16_t random16(uint64_t *state, zero_dtype_t dtype)
+{
+    uint64_t r = zero_splitmix64(++*state);
+    if (r % 16 == 0)
+        return special16[(r >> 8) % (sizeof special16 / sizeof special16[0])];
+    if (r % 16 < 4)
+        return (uint16_t)(r >> 32);
+    float f = ldexpf((float)(int32_t)(r >> 32), -31 - (int)(r >> 8) % 24);
+    return dtype == ZERO_BF16 ? zero_fp32_to_bf16(f) : zero_fp32_to_fp16(f);
+}
+
+/* count elements and GUARD bytes behind them, on a 128-byte bound. */
+static void *buffer(int64_t count, zero_dtype_t dtype)
+{
+    size_t bytes = (size_t)count * zero_dtype_size(dtype) + GUARD;
+    char *x = aligned_alloc(128, (bytes + 127) / 128 * 128);
+    ck_assert_ptr_nonnull(x);
+    memset(x, 0xa5, (bytes + 127) / 128 * 128);
+    return x;
+}
+
+static void *random_buffer(int64_t count, zero_dtype_t dtype, uint64_t seed)
+{
+    void *x = buffer(count, dtype);
+    uint64_t state = seed << 32;
+    for (int64_t i = 0; i < count; i++)
+        if (dtype == ZERO_FP32)
+            ((uint32_t *)x)[i] = random32(&state);
+        else
+            ((uint16_t *)x)[i] = random16(&state, dtype);
+    return x;
+}
+
+static void *clone(const void *x, int64_t count, zero_dtype_t dtype)
+{
+    void *y = buffer(count, dtype);
+    memcpy(y, x, (size_t)count * zero_dtype_size(dtype));
+    return y;
+}
+
+static bool is_nan(const void *x, zero_dtype_t dtype, int64_t i)
+{
+    if (dtype == ZERO_FP32)
+        return isnan(((const float *)x)[i]);
+    uint16_t h = ((const uint16_t *)x)[i] & 0x7fff;
+    return h > (dtype == ZERO_BF16 ? 0x7f80 : 0x7c00);
+}
+
+/* Same bits, or both NaN; and nothing written behind the end of got. */
+static void same(const void *want, const void *got, int64_t count, zero_dtype_t dtype, const char *what, const char *level, int threads)
+{
+    size_t size = zero_dtype_size(dtype);
+    for (int64_t i = 0; i < count; i++)
+        if (memcmp((const char *)want + (size_t)i * size, (const char *)got + (size_t)i * size, size) != 0 &&
+            !(is_nan(want, dtype, i) && is_nan(got, dtype, i))) {
+            uint32_t w = 0, g = 0;
+            memcpy(&w, (const char *)want + (size_t)i * size, size);
+            memcpy(&g, (const char *)got + (size_t)i * size, size);
+            ck_abort_msg("%s, %s, %d threads, %lld elements of %s: element %lld is %08x, wanted %08x", what, level, threads,
+                         (long long)count, zero_dtype_name(dtype), (long long)i, g, w);
+        }
+    for (int k = 0; k < GUARD; k++)
+        ck_assert_msg(((const uint8_t *)got)[(size_t)count * size + (size_t)k] == 0xa5, "%s, %s, %d threads, %lld elements of %s: byte %d behind the end",
+                      what, level, threads, (long long)count, zero_dtype_name(dtype), k);
+}
+
+/* Every test of a level runs for each of levels, as loop tests; a level that this processor has not got passes. */
+#define OPS                                                   \
+    const char *level = levels[_i];                           \
+    const zero_flat_ops_t *ops = zero_flat_find(level);       \
+    if (!ops)                                                 \
+        return;                                               \
+    const zero_flat_ops_t *ref = zero_flat_ref();             \
+    (void)ref
+
+START_TEST(test_choice)
+{
+    ck_assert_ptr_eq(zero_flat_find("ref"), zero_flat_ref());
+    ck_assert_ptr_nonnull(zero_flat_find("scalar"));
+    ck_assert_ptr_null(zero_flat_find("avx1024"));
+    ck_assert_ptr_null(zero_flat_find(""));
+    ck_assert_ptr_nonnull(zero_flat_cpu());
+    const zero_flat_ops_t *best = NULL;
+    for (int l = 0; l < LEVELS; l++) {
+        const zero_flat_ops_t *ops = zero_flat_find(levels[l]);
+        if (ops) {
+            ck_assert_str_eq(ops->name, levels[l]);
+            best = ops;
+        }
+    }
+    ck_assert_ptr_eq(zero_flat_cpu(), best);
+#if defined(__x86_64__)
+    ck_assert_int_eq(zero_flat_find("avx512") != NULL, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
+#endif
+}
+END_TEST
+
+START_TEST(test_fill_copy)
+{
+    OPS;
+    for (int s = 0; s < SIZES; s++)
+        for (int threads = 0; threads <= THREADS; threads++) {
+            int64_t n = sizes[s];
+            uint8_t *x = random_buffer(n, ZERO_FP32, 1), *y = buffer(n, ZERO_FP32), *zero = calloc((size_t)n * 4 + 1, 1);
+            for (uint64_t cut = 0; cut < 4 && cut <= (uint64_t)n * 4; cut++) { /* any number of bytes */
+                uint64_t bytes = (uint64_t)n * 4 - cut;
+                memset(y, 0xa5, (size_t)n * 4);
+                ops->copy(y, x, bytes, threads, NULL);
+                ck_assert(memcmp(x, y, bytes) == 0);
+                same(y, y, n, ZERO_FP32, "copy", level, threads);
+                for (uint64_t k = bytes; k < (uint64_t)n * 4; k++)
+                    ck_assert_uint_eq(y[k], 0xa5);
+                ops->fill_zero(y, bytes, threads, NULL);
+                ck_assert(memcmp(y, zero, bytes) == 0);
+                for (uint64_t k = bytes; k < (uint64_t)n * 4 + GUARD; k++)
+                    ck_assert_uint_eq(y[k], 0xa5);
+            }
+            ops->copy(x, x, (uint64_t)n * 4, threads, NULL);
+            free(x), free(y), free(zero);
+        }
+}
+END_TEST
+
+START_TEST(test_cast)
+{
+    OPS;
+    for (int a = 0; a < 3; a++)
+        for (int b = 0; b < 3; b++)
+            for (int s = 0; s < SIZES; s++) {
+                zero_dtype_t from = dtypes[a], to = dtypes[b];
+                int64_t n = sizes[s];
+                void *x = random_buffer(n, from, 7 + (uint64_t)s), *want = buffer(n, to);
+                ref->cast(want, to, x, from, n, 1, NULL);
+                for (int threads = 0; threads <= THREADS; threads++) {
+                    void *got = buffer(n, to);
+                    ops->cast(got, to, x, from, n, threads, NULL);
+                    same(want, got, n, to, "cast", level, threads);
+                    if (from == to) /* a copy, NaN payloads included */
+                        ck_assert(memcmp(x, got, (size_t)n * zero_dtype_size(to)) == 0);
+                    free(got);
+                }
+                if (from == to)
+                    ops->cast(x, to, x, from, n, 2, NULL);
+                free(x), free(want);
+            }
+}
+END_TEST
+
+/* Each 16-bit number widened, and what lies on, between and just beside 16-bit numbers narrowed: bits of NaN included, against base.h. */
+START_TEST(test_cast_all)
+{
+    OPS;
+    for (int b = 1; b < 3; b++) {
+        zero_dtype_t to = dtypes[b];
+        enum { N = 65536 };
+        uint16_t *h = buffer(N, to), *narrow = buffer(4 * N, to);
+        float *wide = buffer(N, ZERO_FP32), *x = buffer(4 * N, ZERO_FP32);
+        for (int i = 0; i < N; i++)
+            h[i] = (uint16_t)i;
+        ops->cast(wide, ZERO_FP32, h, to, N, 2, NULL);
+        for (int i = 0; i < N; i++) {
+            float want = to == ZERO_BF16 ? zero_bf16_to_fp32(h[i]) : zero_fp16_to_fp32(h[i]);
+            ck_assert_msg(memcmp(&want, &wide[i], 4) == 0, "%s %04x to fp32 by %s", zero_dtype_name(to), (unsigned)i, level);
+            uint32_t u, half = to == ZERO_BF16 ? 0x8000 : 0x1000; /* half a unit of the last place, for normal numbers */
+            memcpy(&u, &wide[i], 4);
+            for (uint32_t k = 0; k < 4; k++) {
+                uint32_t v = k == 0 ? u : u + half - 2 + k;
+                memcpy(&x[4 * i + (int)k], &v, 4);
+            }
+        }
+        ops->cast(narrow, to, x, ZERO_FP32, 4 * N, 2, NULL);
+        for (int i = 0; i < 4 * N; i++) {
+            uint16_t want = to == ZERO_BF16 ? zero_fp32_to_bf16(x[i]) : zero_fp32_to_fp16(x[i]);
+            ck_assert_msg(want == narrow[i], "%a to %s by %s: %04x, wanted %04x", (double)x[i], zero_dtype_name(to), level, narrow[i], want);
+        }
+        free(h), free(narrow), free(wide), free(x);
+    }
+}
+END_TEST
+
+START_TEST(test_accumulate)
+{
+    OPS;
+    for (int a = 0; a < 3; a++)
+        for (int s = 0; s < SIZES; s++) {
+            int64_t n = sizes[s];
+            void *x = random_buffer(n, dtypes[a], 3), *start = random_buffer(n, ZERO_FP32, 4), *want = clone(start, n, ZERO_FP32);
+            ref->accumulate(want, x, dtypes[a], n, 1, NULL);
+            for (int threads = 0; threads <= THREADS; threads++) {
+                void *got = clone(start, n, ZERO_FP32);
+                ops->accumulate(got, x, dtypes[a], n, threads, NULL);
+                same(want, got, n, ZERO_FP32, "accumulate", level, threads);
+                free(got);
+            }
+            free(x), free(start), free(want);
+        }
+}
+END_TEST
+
+START_TEST(test_sum)
+{
+    OPS;
+    for (int a = 0; a < 3; a++)
+        for (int s = 0; s < SIZES; s++)
+            for (int sources = 1; sources <= 5; sources++) {
+                zero_dtype_t dtype = dtypes[a];
+                int64_t n = sizes[s];
+                void *x[5], *want = buffer(n, dtype);
+                for (int k = 0; k < sources; k++)
+                    x[k] = random_buffer(n, dtype, 10 + (uint64_t)k);
+                ref->sum(want, (const void *const *)x, sources, dtype, n, 1, NULL);
+                for (int threads = 0; threads <= THREADS; threads++) {
+                    void *got = buffer(n, dtype);
+                    ops->sum(got, (const void *const *)x, sources, dtype, n, threads, NULL);
+                    same(want, got, n, dtype, "sum", level, threads);
+                    free(got);
+                }
+                /* In place, over the last source. */
+                ops->sum(x[sources - 1], (const void *const *)x, sources, dtype, n, 2, NULL);
+                same(want, x[sources - 1], n, dtype, "sum in place", level, 2);
+                for (int k = 0; k < sources; k++)
+                    free(x[k]);
+                free(want);
+            }
+}
+END_TEST
+
+/* The order of the sum shows: 1 + 2^-24 + 2^-24 is 1 from the left and more from the right. */
+START_TEST(test_sum_order)
+{
+    OPS;
+    enum { N = 35 };
+    float *one = buffer(N, ZERO_FP32), *small = buffer(N, ZERO_FP32), *out = buffer(N, ZERO_FP32);
+    for (int i = 0; i < N; i++) {
+        one[i] = 1;
+        small[i] = 0x1p-24f;
+    }
+    ops->sum(out, (const void *[]){one, small, small}, 3, ZERO_FP32, N, 1, NULL);
+    for (int i = 0; i < N; i++)
+        ck_assert_float_eq(out[i], 1);
+    ops->sum(out, (const void *[]){small, small, one}, 3, ZERO_FP32, N, 1, NULL);
+    for (int i = 0; i < N; i++)
+        ck_assert_float_eq(out[i], 1 + 0x1p-23f);
+    /* bf16: rounded once, at the end. 1 + 2^-8 + 2^-8 is 1 + 2^-7, though 1 + 2^-8 alone rounds to 1. */
+    uint16_t *h = buffer(N, ZERO_BF16), *e = buffer(N, ZERO_BF16);
+    for (int i = 0; i < N; i++) {
+        h[i] = zero_fp32_to_bf16(1);
+        e[i] = zero_fp32_to_bf16(0x1p-8f);
+    }
+    ops->sum(h, (const void *[]){h, e, e}, 3, ZERO_BF16, N, 1, NULL);
+    for (int i = 0; i < N; i++)
+        ck_assert_float_eq(zero_bf16_to_fp32(h[i]), 1 + 0x1p-7f);
+    free(one), free(small), free(out), free(h), free(e);
+}
+END_TEST
+
+static float element(const void *x, zero_dtype_t dtype, int64_t i)
+{
+    return dtype == ZERO_FP32 ? ((const float *)x)[i]
+                              : (dtype == ZERO_BF16 ? zero_bf16_to_fp32 : zero_fp16_to_fp32)(((const uint16_t *)x)[i]);
+}
+
+/* flat.h's definition, lane by lane. */
+static double square_sum_by_definition(const void *x, zero_dtype_t dtype, int64_t count)
+{
+    double total = 0;
+    for (int64_t block = 0; block < count; block += 4096) {
+        double lane[16];
+        for (int l = 0; l < 16; l++) {
+            lane[l] = 0;
+            for (int64_t i = block + l; i < count && i < block + 4096; i += 16) {
+                double e = (double)element(x, dtype, i);
+                lane[l] = fma(e, e, lane[l]);
+            }
+        }
+        for (int width = 8; width > 0; width /= 2)
+            for (int l = 0; l < width; l++)
+                lane[l] += lane[l + width];
+        total += lane[0];
+    }
+    return total;
+}
+
+START_TEST(test_square_sum)
+{
+    OPS;
+    for (int a = 0; a < 3; a++)
+        for (int s = 0; s < SIZES; s++)
+            for (int wild = 0; wild < 2; wild++) {
+                int64_t n = sizes[s];
+                void *x = random_buffer(n, dtypes[a], 20);
+                for (int64_t i = 0; !wild && i < n; i++) /* finite and near each other, so that every rounding shows */
+                    if (dtypes[a] == ZERO_FP32)
+                        ((float *)x)[i] = 1 + ldexpf((float)(zero_splitmix64((uint64_t)i) >> 40), -24);
+                    else
+                        ((uint16_t *)x)[i] = (uint16_t)(0x3c00 + zero_splitmix64((uint64_t)i) % 512);
+                double want = square_sum_by_definition(x, dtypes[a], n), *scratch = malloc(sizeof(double) * (size_t)(n / 4096 + 2));
+                long double exact = 0;
+                for (int64_t i = 0; i < n; i++)
+                    exact += (long double)element(x, dtypes[a], i) * element(x, dtypes[a], i);
+                for (int threads = 0; threads <= THREADS; threads++) {
+                    double got = -1;
+                    scratch[(n + 4095) / 4096] = 12345;
+                    ops->square_sum(&got, scratch, x, dtypes[a], n, threads, NULL);
+                    ck_assert_msg(memcmp(&got, &want, 8) == 0 || (isnan(got) && isnan(want)),
+                                  "square_sum, %s, %d threads, %lld of %s: %a, wanted %a", level, threads, (long long)n,
+                                  zero_dtype_name(dtypes[a]), got, want);
+                    ck_assert_double_eq(scratch[(n + 4095) / 4096], 12345);
+                    if (!wild)
+                        ck_assert_double_le(fabs(got - (double)exact), 1e-13 * (double)exact);
+                }
+                free(x), free(scratch);
+            }
+}
+END_TEST
+
+static const zero_adamw_scalars_t adamw_scalars[] = {
+    {.grad_factor = 0.3f, .beta1 = 0.9f, .one_minus_beta1 = 0.1f, .beta2 = 0.95f, .one_minus_beta2 = 0.05f, .decay_factor = 0.9999f,
+     .step_size = 1e-3f, .inv_sqrt_bc2 = 4.5f, .eps = 1e-8f},
+    {.grad_factor = 1, .beta1 = 0, .one_minus_beta1 = 1, .beta2 = 0.999f, .one_minus_beta2 = 1e-3f, .decay_factor = 1, .step_size = 0.1f,
+     .inv_sqrt_bc2 = 1, .eps = 0},
+};
+
+/* Compares the four results of an update with those that ref gave. */
+static void check_adamw(const zero_flat_ops_t *ops, int64_t n, zero_dtype_t grad_dtype, zero_dtype_t param_dtype, bool with_param,
+                        const zero_adamw_scalars_t *scalars)
+{
+    const zero_flat_ops_t *ref = zero_flat_ref();
+    float *start[3];
+    void *grad = random_buffer(n, grad_dtype, 33);
+    for (int k = 0; k < 3; k++)
+        start[k] = random_buffer(n, ZERO_FP32, 30 + (uint64_t)k);
+    for (int64_t i = 0; i < n; i++) /* mostly as in training: v is not negative */
+        if (i % 64 != 0)
+            start[2][i] = fabsf(start[2][i]);
+    float *want[3];
+    for (int k = 0; k < 3; k++)
+        want[k] = clone(start[k], n, ZERO_FP32);
+    void *want_param = buffer(n, param_dtype);
+    ref->adamw(want[0], want[1], want[2], grad, grad_dtype, with_param ? want_param : NULL, param_dtype, n, scalars, 1, NULL);
+
+    for (int threads = 0; threads <= THREADS; threads++) {
+        float *got[3];
+        for (int k = 0; k < 3; k++)
+            got[k] = clone(start[k], n, ZERO_FP32);
+        void *param = buffer(n, param_dtype);
+        ops->adamw(got[0], got[1], got[2], grad, grad_dtype, with_param ? param : NULL, param_dtype, n, scalars, threads, NULL);
+        same(want[0], got[0], n, ZERO_FP32, "adamw's master", ops->name, threads);
+        same(want[1], got[1], n, ZERO_FP32, "adamw's m", ops->name, threads);
+        same(want[2], got[2], n, ZERO_FP32, "adamw's v", ops->name, threads);
+        same(want_param, param, n, param_dtype, "adamw's param", ops->name, threads);
+        for (int k = 0; k < 3; k++)
+            free(got[k]);
+        free(param);
+    }
+    for (int k = 0; k < 3; k++)
+        free(start[k]), free(want[k]);
+    free(grad), free(want_param);
+}
+
+START_TEST(test_adamw)
+{
+    OPS;
+    for (int s = 0; s < SIZES; s++)
+        for (int g = 0; g < 3; g++) {
+            check_adamw(ops, sizes[s], dtypes[g], ZERO_FP32, false, &adamw_scalars[s % 2]);
+            for (int p = 0; p < 3; p++)
+                if (sizes[s] < 10000 || (s + g + p) % 3 == 0) /* each pair of dtypes at one of the large sizes */
+                    check_adamw(ops, sizes[s], dtypes[g], dtypes[p], true, &adamw_scalars[(s + p) % 2]);
+        }
+}
+END_TEST
+
+/* param may be the master itself: the same as none. Plain C by its definition, one element. */
+START_TEST(test_adamw_definition)
+{
+    OPS;
+    const zero_adamw_scalars_t c = adamw_scalars[0];
+    enum { N = 33 };
+    float *x[5];
+    for (int k = 0; k < 5; k++)
+        x[k] = buffer(N, ZERO_FP32);
+    for (int i = 0; i < N; i++) {
+        x[0][i] = 0.5f + (float)i;
+        x[1][i] = 0.01f * (float)(i - 10);
+        x[2][i] = 0.003f * (float)i;
+        x[3][i] = 0.7f - 0.1f * (float)i;
+    }
+    float want[3][N];
+    for (int i = 0; i < N; i++) {
+        volatile float g = x[3][i] * c.grad_factor, a = c.one_minus_beta1 * g, b = c.one_minus_beta2 * g, bg = b * g;
+        volatile float p = x[0][i] * c.decay_factor;
+        want[1][i] = fmaf(c.beta1, x[1][i], a);
+        want[2][i] = fmaf(c.beta2, x[2][i], bg);
+        volatile float root = sqrtf(want[2][i]), ratio = want[1][i] / fmaf(root, c.inv_sqrt_bc2, c.eps);
+        want[0][i] = fmaf(-c.step_size, ratio, p);
+    }
+    ops->adamw(x[0], x[1], x[2], x[3], ZERO_FP32, x[0], ZERO_FP32, N, &c, 1, NULL);
+    for (int k = 0; k < 3; k++)
+        same(want[k], memcpy(x[4], x[k], sizeof want[k]), N, ZERO_FP32, "adamw by definition", level, 1);
+    for (int k = 0; k < 5; k++)
+        free(x[k]);
+}
+END_TEST
+
+/* Padding stays zero: zero parameters, moments and gradients give zeros. */
+START_TEST(test_adamw_padding)
+{
+    OPS;
+    enum { N = 128 };
+    float *x = buffer(4 * N, ZERO_FP32), zero[4 * N] = {0};
+    memset(x, 0, sizeof zero);
+    ops->adamw(x, x + N, x + 2 * N, x + 3 * N, ZERO_FP32, NULL, ZERO_FP32, N, &adamw_scalars[0], 1, NULL);
+    ck_assert(memcmp(x, zero, sizeof zero) == 0);
+    free(x);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("flat");
+    TCase *tcase = tcase_create("flat");
+    tcase_set_timeout(tcase, 240);
+    tcase_add_test(tcase, test_choice);
+    tcase_add_loop_test(tcase, test_fill_copy, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_cast, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_cast_all, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_accumulate, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_sum, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_sum_order, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_square_sum, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_adamw, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_adamw_definition, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_adamw_padding, 0, LEVELS);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
