@@ -61,8 +61,8 @@ typedef enum zero_role {
     ZERO_ROLE_PARAM = 0,   /* full: what the caller reads; a buffer of its own, or a slot where parameters are sharded */
     ZERO_ROLE_PARAM_SHARD, /* slice, where parameters are sharded */
     ZERO_ROLE_GRAD,        /* full: what the caller writes; its own, or a slot */
-    ZERO_ROLE_WIRE,        /* full: gradients cast to the wire's dtype, a slot; only where the dtypes differ */
-    ZERO_ROLE_WIRE_SHARD,  /* slice in the wire's dtype, a slot: where a reduced slice waits to be cast or accumulated */
+    ZERO_ROLE_WIRE,        /* full: gradients cast to the wire's dtype, a slot, or FINAL where that is full; only where the dtypes differ */
+    ZERO_ROLE_WIRE_SHARD,  /* where a reduced slice waits to be cast or accumulated: the own slice of the buffer that it was reduced from */
     ZERO_ROLE_SUM,         /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and written in another dtype */
     ZERO_ROLE_FINAL,       /* what norm and update read: slice, or full (then the own slice of it is this rank's; where updates are full all of it is valid) */
     ZERO_ROLE_MASTER, ZERO_ROLE_MOMENT1, ZERO_ROLE_MOMENT2, /* fp32: slice, or full where the optimizer is full */
@@ -70,7 +70,8 @@ typedef enum zero_role {
 } zero_role_t;
 const char *zero_role_name(zero_role_t role);
 
-/* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD only. */
+/* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD only; without a
+ * training pass every segment is frozen. Segments are in the order of their units. GRAD is -1 where the training pass never uses the unit with ZERO_GRAD. */
 typedef struct zero_segment {
     int32_t unit;
     zero_dtype_t dtype;
@@ -108,8 +109,9 @@ typedef enum zero_op_kind {
     ZERO_OP_FILL,          /* dst = 0 */
     ZERO_OP_ACCUMULATE,    /* dst (fp32) += src */
     ZERO_OP_NORM,          /* norms[segment] of this rank = sum of squares of src (FINAL, own slice) */
-    ZERO_OP_EXCHANGE,      /* norms and status words of all ranks; computes the step's scalars */
-    ZERO_OP_UPDATE,        /* FINAL, scalars -> MASTER, moments, and the parameter (own slice, or full where the optimizer is full) */
+    ZERO_OP_EXCHANGE,      /* src norms and status words of all ranks, through the exchange buffer; computes the step's scalars, dst */
+    ZERO_OP_UPDATE,        /* src FINAL, scalars -> MASTER, moments, and dst, the parameter (count elements: own slices, or full where the optimizer is
+                            * full). MASTER is the own slice where it is dst and dst_own says so */
     ZERO_OP_READ, ZERO_OP_WRITE, /* NVMe (not planned yet: tier nvme is refused) */
     ZERO_OP_RECORD,        /* event = this stream's position */
     ZERO_OP_WAIT,          /* this stream waits for the event's latest record (none yet: no wait) */
@@ -161,7 +163,7 @@ typedef struct zero_plan {
     int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world * (segments + words)]; bytes; norm scratch */
     uint64_t arena_bytes[ZERO_TIER_COUNT];                   /* what is reserved at commit */
     uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* each kind is one page-aligned range of the arena */
-    uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];   /* page multiples. RINGS: outside the arena, channels * comm.ring_bytes */
+    uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];   /* page multiples. RINGS: outside the arena, tier host, channels * comm.ring_bytes, 0 for one rank */
     uint64_t hash;                    /* of all that ranks must agree on: declarations, table, programs, layout */
 } zero_plan_t;
 

@@ -1,0 +1,160 @@
+/* explain.c - the plan as text. Golden files hold it byte for byte, so what is printed depends on the plan alone. */
+#include "zero/plan/plan.h"
+
+#include <stdio.h>
+
+typedef struct out { zero_write_fn write; void *ctx; } out_t;
+
+static void print(const out_t *o, const char *format, ...) ZERO_PRINTF(2, 3);
+static void print(const out_t *o, const char *format, ...)
+{
+    char line[1024];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (n < 0)
+        return;
+    size_t bytes = (size_t)n < sizeof line ? (size_t)n : sizeof line - 1;
+    o->write(o->ctx, line, bytes);
+}
+
+static const char *const stream_names[ZERO_STREAM_COUNT] = { "compute", "gather", "reduce", "update" };
+
+static const char *sharding(const zero_spec_t *spec, const zero_row_t *row)
+{
+    return row->sharding == ZERO_FULL ? "full" : spec->world == 1 ? "sharded over 1 rank: full" : "sharded";
+}
+
+static void explain_table(const out_t *o, const zero_plan_t *plan)
+{
+    const zero_spec_t *spec = plan->spec;
+    print(o, "plan for %d rank%s\n", spec->world, spec->world == 1 ? "" : "s");
+    print(o, "  parameters  %s, %s, window %d, units below %lld bytes stay full\n", sharding(spec, &spec->parameters),
+          zero_tier_name(spec->parameters.tier), spec->window, (long long)spec->persist_bytes);
+    print(o, "  gradients   %s, %s, %s on the wire\n", sharding(spec, &spec->gradients), zero_tier_name(spec->gradients.tier),
+          zero_dtype_name(spec->reduce_dtype));
+    print(o, "  optimizer   %s, %s\n", sharding(spec, &spec->optimizer), zero_tier_name(spec->optimizer.tier));
+    print(o, "  micro-steps at most %d, reduced %s\n", spec->micro_steps, spec->reduce == ZERO_REDUCE_EVERY ? "every micro-step" : "once a step");
+    print(o, "  communicator %s, %d channel%s; device %s\n", spec->comm.name, spec->channels, spec->channels == 1 ? "" : "s", spec->device.name);
+}
+
+static void explain_units(const out_t *o, const zero_plan_t *plan)
+{
+    int32_t s = 0;
+    print(o, "\nunits\n");
+    for (int32_t u = 0; u < plan->spec->unit_count; u++) {
+        print(o, "  %s\n", plan->spec->units[u].name);
+        for (; s < plan->segment_count && plan->segments[s].unit == u; s++) {
+            const zero_segment_t *x = &plan->segments[s];
+            print(o, "    segment %d  %s %s  %lld elements, slice %lld", s, zero_dtype_name(x->dtype), x->trainable ? "trainable" : "frozen",
+                  (long long)x->elements, (long long)x->slice);
+            if (x->trainable)
+                print(o, ", gradients %s on the wire, %s for the update", zero_dtype_name(x->wire), zero_dtype_name(x->final));
+            print(o, "\n");
+            for (int32_t p = 0; p < plan->spec->param_count; p++)
+                if (plan->placed[p].segment == s)
+                    print(o, "      %-24s %lld elements at %lld\n", plan->spec->params[p].name, (long long)plan->spec->params[p].count,
+                          (long long)plan->placed[p].offset);
+            for (int32_t r = x->first_run; r < x->first_run + x->run_count; r++)
+                print(o, "      run %lld..%lld decay x %g, rate x %g\n", (long long)plan->runs[r].begin, (long long)plan->runs[r].end,
+                      plan->runs[r].decay_scale, plan->runs[r].lr_scale);
+        }
+    }
+}
+
+/* "param of block.0 (bf16)", "norms", ... */
+static void print_buffer(const out_t *o, const zero_plan_t *plan, int32_t index)
+{
+    const zero_buffer_t *x = &plan->buffers[index];
+    if (x->segment >= 0)
+        print(o, "%s.%s.%d", plan->spec->units[plan->segments[x->segment].unit].name, zero_role_name(x->role), x->segment);
+    else if (index == plan->norms || index == plan->exchange || index == plan->scalars || index == plan->scratch)
+        print(o, "%s", index == plan->norms ? "norms" : index == plan->exchange ? "exchange" : index == plan->scalars ? "scalars" : "scratch");
+    else
+        print(o, "reserve");
+}
+
+static void explain_memory(const out_t *o, const zero_plan_t *plan)
+{
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++) {
+        bool empty = true;
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+            empty = empty && plan->kind_bytes[tier][kind] == 0;
+        if (empty)
+            continue;
+        print(o, "\nmemory on the %s tier: an arena of %llu bytes\n", zero_tier_name((zero_tier_t)tier), (unsigned long long)plan->arena_bytes[tier]);
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
+            if (plan->kind_bytes[tier][kind] == 0)
+                continue;
+            if (kind == ZERO_KIND_RINGS) {
+                print(o, "  %s  %llu bytes, outside the arena\n", zero_kind_name((zero_kind_t)kind), (unsigned long long)plan->kind_bytes[tier][kind]);
+                continue;
+            }
+            print(o, "  %s  %llu bytes at %llu\n", zero_kind_name((zero_kind_t)kind), (unsigned long long)plan->kind_bytes[tier][kind],
+                  (unsigned long long)plan->kind_offset[tier][kind]);
+            for (int32_t i = 0; i < plan->buffer_count; i++) {
+                const zero_buffer_t *x = &plan->buffers[i];
+                if ((int)x->kind != kind || (int)x->tier != tier)
+                    continue;
+                print(o, "    %10llu  %10llu  ", (unsigned long long)x->offset, (unsigned long long)x->bytes);
+                print_buffer(o, plan, i);
+                if (x->segment >= 0)
+                    print(o, "  %s", zero_dtype_name(x->dtype));
+                if (x->slot >= 0)
+                    print(o, "  slot %d", x->slot);
+                print(o, "\n");
+            }
+        }
+    }
+}
+
+static void print_operand(const out_t *o, const zero_plan_t *plan, const char *before, int32_t buffer, bool own)
+{
+    if (buffer < 0)
+        return;
+    print(o, "%s", before);
+    print_buffer(o, plan, buffer);
+    print(o, "%s", own ? "[own]" : "");
+}
+
+static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t *op)
+{
+    print(o, "  %-8s %-14s", stream_names[op->stream], zero_op_name((zero_op_kind_t)op->kind));
+    if (op->kind == ZERO_OP_RECORD || op->kind == ZERO_OP_WAIT || op->kind == ZERO_OP_HOST_WAIT) {
+        print(o, " event %d\n", op->event);
+        return;
+    }
+    if (op->kind == ZERO_OP_USE || op->kind == ZERO_OP_RELEASE) {
+        print(o, " %s (use %d:%s%s)\n", plan->spec->units[op->unit].name, op->use, op->flags & ZERO_READ ? " read" : "",
+              op->flags & ZERO_GRAD ? " grad" : "");
+        return;
+    }
+    print_operand(o, plan, " ", op->src, op->src_own);
+    print_operand(o, plan, op->src >= 0 ? " -> " : " ", op->dst, op->dst_own);
+    print(o, ", %lld", (long long)op->count);
+    if (op->bytes > 0)
+        print(o, ", receives %llu bytes", (unsigned long long)op->bytes);
+    print(o, "\n");
+}
+
+void zero_plan_explain(const zero_plan_t *plan, zero_write_fn write, void *ctx)
+{
+    const out_t out = { write, ctx }, *o = &out;
+
+    explain_table(o, plan);
+    explain_units(o, plan);
+    explain_memory(o, plan);
+    for (int32_t i = 0; i < plan->program_count; i++) {
+        const zero_program_t *p = &plan->programs[i];
+        print(o, "\nprogram %s", zero_program_name(p->kind));
+        if (p->pass >= 0)
+            print(o, " of pass '%s'", plan->spec->passes[p->pass].name);
+        if (p->unit >= 0)
+            print(o, ", unit '%s'", plan->spec->units[p->unit].name);
+        print(o, ": %d operations\n", p->op_count);
+        for (int32_t k = 0; k < p->op_count; k++)
+            explain_op(o, plan, &p->ops[k]);
+    }
+    print(o, "\n%d events\n", plan->event_count);
+}

@@ -1,0 +1,53 @@
+/* layout.c - offsets: each kind is one page-aligned range of its tier's arena, buffers follow each other in it, slots likewise. */
+#include "zero/plan/build.h"
+
+/* Advances *end by bytes, aligned; *offset is where they begin. */
+static zero_status_t reserve(const zero_builder_t *b, uint64_t *end, uint64_t bytes, uint64_t align, uint64_t *offset)
+{
+    if (!zero_round_up(*end, align, offset) || !zero_add_u64(*offset, bytes, end) || *end > INT64_MAX)
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "the plan needs more than 2^63 bytes on the device tier");
+    return ZERO_OK;
+}
+
+static zero_status_t place_kind(zero_builder_t *b, zero_kind_t kind, uint64_t *end)
+{
+    zero_plan_t *plan = b->plan;
+    zero_status_t status;
+
+    if (kind == ZERO_KIND_WINDOW)
+        for (int32_t i = 0; i < b->slot_count; i++)
+            if ((status = reserve(b, end, b->slots[i].bytes, ZERO_ALIGN_BYTES, &b->slots[i].offset)) != ZERO_OK)
+                return status;
+    for (int32_t i = 0; i < plan->buffer_count; i++) {
+        zero_buffer_t *x = &plan->buffers[i];
+        if (x->kind != kind)
+            continue;
+        if (x->slot >= 0)
+            x->offset += b->slots[x->slot].offset; /* window.c placed it within its slot */
+        else if ((status = reserve(b, end, x->bytes, ZERO_ALIGN_BYTES, &x->offset)) != ZERO_OK)
+            return status;
+    }
+    return ZERO_OK;
+}
+
+zero_status_t zero_build_layout(zero_builder_t *b)
+{
+    zero_plan_t *plan = b->plan;
+    uint64_t page = b->spec->device.page > ZERO_PAGE ? b->spec->device.page : ZERO_PAGE, end = 0, unused;
+    zero_status_t status;
+
+    for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
+        uint64_t begin = end;
+        plan->kind_offset[ZERO_TIER_DEVICE][kind] = begin;
+        if (kind == ZERO_KIND_RINGS)
+            continue;
+        if ((status = place_kind(b, (zero_kind_t)kind, &end)) != ZERO_OK || (status = reserve(b, &end, 0, page, &unused)) != ZERO_OK)
+            return status;
+        plan->kind_bytes[ZERO_TIER_DEVICE][kind] = end - begin;
+    }
+    plan->arena_bytes[ZERO_TIER_DEVICE] = end;
+    if (b->spec->world > 1 && !zero_mul_u64((uint64_t)b->spec->channels, b->spec->comm.ring_bytes, &plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS]))
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "%d channels with rings of %llu bytes are too big", b->spec->channels,
+                         (unsigned long long)b->spec->comm.ring_bytes);
+    return ZERO_OK;
+}

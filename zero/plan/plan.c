@@ -1,0 +1,128 @@
+/* plan.c - a plan from declarations, step by step; its end; names and look-ups. */
+#include "zero/plan/build.h"
+
+#include <stdlib.h>
+
+const char *zero_role_name(zero_role_t role)
+{
+    static const char *const names[ZERO_ROLE_COUNT] = {
+        [ZERO_ROLE_PARAM] = "param", [ZERO_ROLE_PARAM_SHARD] = "param-shard", [ZERO_ROLE_GRAD] = "grad", [ZERO_ROLE_WIRE] = "wire",
+        [ZERO_ROLE_WIRE_SHARD] = "wire-shard", [ZERO_ROLE_SUM] = "sum", [ZERO_ROLE_FINAL] = "final", [ZERO_ROLE_MASTER] = "master",
+        [ZERO_ROLE_MOMENT1] = "moment1", [ZERO_ROLE_MOMENT2] = "moment2",
+    };
+    return (unsigned)role < ZERO_ROLE_COUNT ? names[role] : "?";
+}
+
+const char *zero_op_name(zero_op_kind_t kind)
+{
+    static const char *const names[ZERO_OP_COUNT] = {
+        [ZERO_OP_GATHER] = "GATHER", [ZERO_OP_RELEASE] = "RELEASE", [ZERO_OP_REDUCE_SCATTER] = "REDUCE_SCATTER", [ZERO_OP_COPY] = "COPY",
+        [ZERO_OP_CAST] = "CAST", [ZERO_OP_FILL] = "FILL", [ZERO_OP_ACCUMULATE] = "ACCUMULATE", [ZERO_OP_NORM] = "NORM",
+        [ZERO_OP_EXCHANGE] = "EXCHANGE", [ZERO_OP_UPDATE] = "UPDATE", [ZERO_OP_READ] = "READ", [ZERO_OP_WRITE] = "WRITE",
+        [ZERO_OP_RECORD] = "RECORD", [ZERO_OP_WAIT] = "WAIT", [ZERO_OP_HOST_WAIT] = "HOST_WAIT", [ZERO_OP_USE] = "USE",
+    };
+    return (unsigned)kind < ZERO_OP_COUNT ? names[kind] : "?";
+}
+
+const char *zero_program_name(zero_program_kind_t kind)
+{
+    static const char *const names[] = { "eval", "any", "first", "middle", "last", "only", "step" };
+    return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "?";
+}
+
+zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t size)
+{
+    void *p = calloc(n > 0 ? n : 1, size);
+    memcpy(out, &p, sizeof p);
+    return p != NULL ? ZERO_OK : zero_fail(b->error, ZERO_ERR_MEMORY, "no memory for a plan: %zu bytes", n * size);
+}
+
+zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_dtype_t dtype, int64_t elements,
+                                int32_t *out)
+{
+    zero_plan_t *plan = b->plan;
+    uint64_t bytes;
+
+    if (!zero_mul_u64((uint64_t)elements, zero_dtype_size(dtype), &bytes) || bytes > INT64_MAX)
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "a buffer of %lld elements needs more than 2^63 bytes", (long long)elements);
+    if (plan->buffer_count == b->buffer_capacity) {
+        int32_t capacity = b->buffer_capacity > 0 ? 2 * b->buffer_capacity : 256;
+        zero_buffer_t *grown = realloc(plan->buffers, (size_t)capacity * sizeof *grown);
+        if (grown == NULL)
+            return zero_fail(b->error, ZERO_ERR_MEMORY, "no memory for a plan: %d buffers", capacity);
+        plan->buffers = grown;
+        b->buffer_capacity = capacity;
+    }
+    *out = plan->buffer_count++;
+    plan->buffers[*out] = (zero_buffer_t){ .segment = segment, .role = role, .kind = kind, .tier = ZERO_TIER_DEVICE, .dtype = dtype,
+                                           .elements = elements, .bytes = bytes, .slot = -1 };
+    return ZERO_OK;
+}
+
+bool zero_build_is_full(const zero_builder_t *b, int32_t buffer)
+{
+    const zero_buffer_t *x = &b->plan->buffers[buffer];
+    return x->segment >= 0 && x->elements == b->plan->segments[x->segment].elements;
+}
+
+static void free_builder(zero_builder_t *b)
+{
+    if (b->passes != NULL)
+        for (int32_t i = 0; i < b->spec->pass_count; i++) {
+            free(b->passes[i].enter);
+            free(b->passes[i].enter_use);
+            free(b->passes[i].enter_begin);
+            free(b->passes[i].release_at);
+        }
+    free(b->passes);
+    free(b->units);
+    free(b->slots);
+}
+
+zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, zero_error_t *error)
+{
+    zero_builder_t b = { .spec = spec, .error = error };
+    zero_status_t status;
+
+    *out = NULL;
+    if ((status = zero_build_alloc(&b, &b.plan, 1, sizeof *b.plan)) != ZERO_OK)
+        return status;
+    b.plan->spec = spec;
+    if ((status = zero_build_declare(&b)) != ZERO_OK ||
+        (status = zero_build_alloc(&b, &b.units, (size_t)spec->unit_count, sizeof *b.units)) != ZERO_OK ||
+        (status = zero_build_alloc(&b, &b.passes, (size_t)spec->pass_count, sizeof *b.passes)) != ZERO_OK ||
+        (status = zero_build_segments(&b)) != ZERO_OK || (status = zero_build_window(&b)) != ZERO_OK ||
+        (status = zero_build_programs(&b)) != ZERO_OK || (status = zero_build_sync(&b)) != ZERO_OK || (status = zero_build_layout(&b)) != ZERO_OK) {
+        zero_plan_destroy(b.plan);
+    } else {
+        zero_build_hash(&b);
+        *out = b.plan;
+    }
+    free_builder(&b);
+    return status;
+}
+
+void zero_plan_destroy(zero_plan_t *plan)
+{
+    if (plan == NULL)
+        return;
+    for (int32_t i = 0; i < plan->program_count; i++)
+        free(plan->programs[i].ops);
+    free(plan->programs);
+    free(plan->segments);
+    free(plan->placed);
+    free(plan->runs);
+    free(plan->buffers);
+    free(plan->reserve_buffer);
+    free(plan);
+}
+
+int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int32_t pass, int32_t unit)
+{
+    for (int32_t i = 0; i < plan->program_count; i++) {
+        const zero_program_t *p = &plan->programs[i];
+        if (p->kind == kind && p->pass == pass && p->unit == unit)
+            return i;
+    }
+    return -1;
+}

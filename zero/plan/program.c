@@ -1,0 +1,276 @@
+/* program.c - the operations of each program, in the order in which they are issued, as if there were one stream. sync.c makes that order hold
+ * where it matters. */
+#include "zero/plan/build.h"
+
+#include <stdlib.h>
+
+/* A program while it grows. The first failure sticks, so that callers append without asking. */
+typedef struct writer {
+    zero_builder_t *b;
+    zero_program_t *program;
+    int32_t capacity;
+    zero_status_t status;
+} writer_t;
+
+static void append(writer_t *w, zero_op_t op)
+{
+    zero_program_t *p = w->program;
+    if (w->status != ZERO_OK)
+        return;
+    if (p->op_count == w->capacity) {
+        int32_t capacity = w->capacity > 0 ? 2 * w->capacity : 64;
+        zero_op_t *grown = realloc(p->ops, (size_t)capacity * sizeof *grown);
+        if (grown == NULL) {
+            w->status = zero_fail(w->b->error, ZERO_ERR_MEMORY, "no memory for a plan: %d operations", capacity);
+            return;
+        }
+        p->ops = grown;
+        w->capacity = capacity;
+    }
+    p->ops[p->op_count++] = op;
+}
+
+/* An operation on one segment's buffers. Slices of full buffers are this rank's own. */
+typedef enum extent { WHOLE, SLICE } extent_t;
+
+static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src, extent_t src_extent,
+                           int32_t dst, extent_t dst_extent)
+{
+    const zero_builder_t *b = w->b;
+    const zero_segment_t *s = &b->plan->segments[segment];
+    bool collective = kind == ZERO_OP_GATHER || kind == ZERO_OP_REDUCE_SCATTER;
+    bool slice = collective || (dst >= 0 ? dst_extent : src_extent) == SLICE;
+    zero_op_t op = {
+        .kind = (uint8_t)kind, .stream = (uint8_t)stream, .unit = s->unit, .segment = segment, .use = use, .event = -1, .src = src, .dst = dst,
+        .src_own = src >= 0 && src_extent == SLICE && zero_build_is_full(b, src),
+        .dst_own = dst >= 0 && dst_extent == SLICE && zero_build_is_full(b, dst),
+        .count = slice ? s->slice : s->elements,
+    };
+    if (collective)
+        op.bytes = (uint64_t)(b->spec->world - 1) * (uint64_t)s->slice * zero_dtype_size(b->plan->buffers[src].dtype);
+    append(w, op);
+}
+
+static void append_plain(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use, uint32_t flags)
+{
+    append(w, (zero_op_t){ .kind = (uint8_t)kind, .stream = (uint8_t)stream, .unit = unit, .segment = -1, .use = use, .event = -1, .src = -1,
+                           .dst = -1, .flags = (uint8_t)(flags & (ZERO_READ | ZERO_GRAD)) });
+}
+
+#define FOR_SEGMENTS(b, u, s) for (int32_t s = (b)->units[u].first_segment; s < (b)->units[u].first_segment + (b)->units[u].segment_count; s++)
+
+static void gather_unit(writer_t *w, int32_t unit, int32_t use)
+{
+    FOR_SEGMENTS(w->b, unit, s) {
+        const int32_t *buffer = w->b->plan->segments[s].buffer;
+        append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, buffer[ZERO_ROLE_PARAM_SHARD], SLICE, buffer[ZERO_ROLE_PARAM], WHOLE);
+    }
+}
+
+/* Where a micro-step stands in its step. */
+typedef struct micro { bool first, last; } micro_t;
+
+/* Gradients are zero at the unit's first GRAD use, or hold the local sum so far. */
+static void open_gradients(writer_t *w, int32_t unit, int32_t use, micro_t micro)
+{
+    FOR_SEGMENTS(w->b, unit, s) {
+        const zero_segment_t *segment = &w->b->plan->segments[s];
+        int32_t grad = segment->buffer[ZERO_ROLE_GRAD];
+        bool sums = w->b->sum_locally && segment->buffer[ZERO_ROLE_SUM] < 0;
+        if (grad >= 0 && (micro.first || !sums))
+            append_segment(w, ZERO_OP_FILL, ZERO_STREAM_COMPUTE, s, use, -1, WHOLE, grad, WHOLE);
+    }
+}
+
+/* FINAL is complete on this rank's slice: its part of the norm, and where updates are full, everybody's slices. */
+static void finish_segment(writer_t *w, int32_t s, int32_t use)
+{
+    int32_t final = w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL];
+    append_segment(w, ZERO_OP_NORM, ZERO_STREAM_REDUCE, s, use, final, SLICE, -1, SLICE);
+    if (!w->b->shard_optimizer && w->b->spec->world > 1)
+        append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, final, SLICE, final, WHOLE);
+}
+
+/* After the last GRAD use of a micro-step: what was written goes into FINAL, by way of SUM, WIRE and the wire where there are such. */
+static void reduce_segment(writer_t *w, int32_t s, int32_t use, micro_t micro)
+{
+    const zero_builder_t *b = w->b;
+    const zero_segment_t *segment = &b->plan->segments[s];
+    const int32_t *buffer = segment->buffer;
+    int32_t source = buffer[ZERO_ROLE_GRAD], final = buffer[ZERO_ROLE_FINAL];
+
+    if (buffer[ZERO_ROLE_SUM] >= 0) {
+        append_segment(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source, WHOLE, buffer[ZERO_ROLE_SUM], WHOLE);
+        source = buffer[ZERO_ROLE_SUM];
+    }
+    if (b->sum_locally && !micro.last)
+        return;
+    if (buffer[ZERO_ROLE_WIRE] >= 0) {
+        append_segment(w, ZERO_OP_CAST, ZERO_STREAM_REDUCE, s, use, source, WHOLE, buffer[ZERO_ROLE_WIRE], WHOLE);
+        source = buffer[ZERO_ROLE_WIRE];
+    }
+    bool begins = b->sum_locally || micro.first; /* nothing is in FINAL yet */
+    if (begins && segment->final == segment->wire) {
+        if (b->spec->world > 1)
+            append_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, WHOLE, final, SLICE);
+        else if (source != final)
+            append_segment(w, ZERO_OP_COPY, ZERO_STREAM_REDUCE, s, use, source, SLICE, final, SLICE);
+    } else {
+        if (b->spec->world > 1)
+            append_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, WHOLE, source, SLICE);
+        append_segment(w, begins ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source, SLICE, final, SLICE);
+    }
+    if (micro.last)
+        finish_segment(w, s, use);
+}
+
+static void reduce_unit(writer_t *w, int32_t unit, int32_t use, micro_t micro)
+{
+    FOR_SEGMENTS(w->b, unit, s)
+        if (w->b->plan->segments[s].trainable)
+            reduce_segment(w, s, use, micro);
+}
+
+/* Trainable units that the training pass never adds gradients to: zero gradients, once a step. */
+static void reduce_unused(writer_t *w, micro_t micro)
+{
+    const zero_builder_t *b = w->b;
+    for (int32_t s = 0; micro.last && s < b->plan->segment_count; s++) {
+        const zero_segment_t *segment = &b->plan->segments[s];
+        if (!segment->trainable || b->units[segment->unit].first_grad >= 0)
+            continue;
+        append_segment(w, ZERO_OP_FILL, ZERO_STREAM_REDUCE, s, -1, -1, WHOLE, segment->buffer[ZERO_ROLE_FINAL], b->shard_optimizer ? SLICE : WHOLE);
+        append_segment(w, ZERO_OP_NORM, ZERO_STREAM_REDUCE, s, -1, segment->buffer[ZERO_ROLE_FINAL], SLICE, -1, SLICE);
+    }
+}
+
+/* A pass with declared uses: a micro-step of training, or an evaluation (no use of it has ZERO_GRAD). */
+static void write_pass(writer_t *w, int32_t index, micro_t micro)
+{
+    const zero_builder_t *b = w->b;
+    const zero_spec_pass_t *pass = &b->spec->passes[index];
+    const zero_pass_plan_t *plan = &b->passes[index];
+    int32_t chain = 0;
+
+    for (int32_t i = 0; i < pass->use_count; i++) {
+        const zero_spec_use_t *use = &pass->uses[i];
+        for (int32_t e = plan->enter_begin[i]; e < plan->enter_begin[i + 1]; e++)
+            gather_unit(w, plan->enter[e], plan->enter_use[e]);
+        /* Reductions of what the position before released: after the gathers, which the next use waits for. */
+        for (int32_t j = chain; j < i && plan->release_at[j] < i; j++)
+            if ((pass->uses[j].flags & ZERO_GRAD) && b->units[pass->uses[j].unit].last_grad == j)
+                reduce_unit(w, pass->uses[j].unit, j, micro);
+        if (plan->release_at[chain] < i)
+            chain = i;
+        if ((use->flags & ZERO_GRAD) && b->units[use->unit].first_grad == i)
+            open_gradients(w, use->unit, i, micro);
+        append_plain(w, ZERO_OP_USE, ZERO_STREAM_COMPUTE, use->unit, i, use->flags);
+        for (int32_t j = i; j >= chain && plan->release_at[i] == i; j--)
+            append_plain(w, ZERO_OP_RELEASE, ZERO_STREAM_COMPUTE, pass->uses[j].unit, j, pass->uses[j].flags);
+    }
+    for (int32_t j = chain; j < pass->use_count; j++)
+        if ((pass->uses[j].flags & ZERO_GRAD) && b->units[pass->uses[j].unit].last_grad == j)
+            reduce_unit(w, pass->uses[j].unit, j, micro);
+}
+
+static void write_any(writer_t *w, int32_t unit)
+{
+    if (w->b->units[unit].sharded)
+        gather_unit(w, unit, 0);
+    append_plain(w, ZERO_OP_USE, ZERO_STREAM_COMPUTE, unit, 0, ZERO_READ);
+    append_plain(w, ZERO_OP_RELEASE, ZERO_STREAM_COMPUTE, unit, 0, ZERO_READ);
+}
+
+/* Updates of one unit, then what makes its parameters whole on every rank. */
+static void update_unit(writer_t *w, int32_t unit)
+{
+    const zero_builder_t *b = w->b;
+    bool sharded = b->units[unit].sharded;
+    extent_t extent = b->shard_optimizer ? SLICE : WHOLE;
+    int32_t use = b->units[unit].first_use;
+
+    FOR_SEGMENTS(b, unit, s) {
+        const zero_segment_t *segment = &b->plan->segments[s];
+        if (segment->trainable)
+            append_segment(w, ZERO_OP_UPDATE, ZERO_STREAM_UPDATE, s, use, segment->buffer[ZERO_ROLE_FINAL], extent,
+                           segment->buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], extent);
+    }
+    FOR_SEGMENTS(b, unit, s) {
+        const zero_segment_t *segment = &b->plan->segments[s];
+        if (segment->trainable && b->shard_optimizer && !sharded)
+            append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, segment->buffer[ZERO_ROLE_PARAM], SLICE, segment->buffer[ZERO_ROLE_PARAM],
+                           WHOLE);
+    }
+}
+
+static void write_step(writer_t *w)
+{
+    const zero_builder_t *b = w->b;
+    const zero_spec_pass_t *pass = &b->spec->passes[b->train];
+
+    append_plain(w, ZERO_OP_HOST_WAIT, ZERO_STREAM_REDUCE, -1, -1, 0);
+    uint64_t words = (uint64_t)b->plan->segment_count + ZERO_EXCHANGE_WORDS;
+    append(w, (zero_op_t){ .kind = ZERO_OP_EXCHANGE, .stream = ZERO_STREAM_REDUCE, .unit = -1, .segment = -1, .use = -1, .event = -1,
+                           .src = b->plan->norms, .dst = b->plan->scalars, .count = (int64_t)words,
+                           .bytes = (uint64_t)(b->spec->world - 1) * words * sizeof(double) });
+    for (int32_t i = 0; i < pass->use_count; i++)
+        if (b->units[pass->uses[i].unit].first_use == i)
+            update_unit(w, pass->uses[i].unit);
+    for (int32_t u = 0; u < b->spec->unit_count; u++)
+        if (b->units[u].first_use < 0)
+            update_unit(w, u);
+}
+
+/* Begins the next program; the plan's array has room for it. */
+static writer_t begin(zero_builder_t *b, zero_program_kind_t kind, int32_t pass, int32_t unit)
+{
+    zero_program_t *program = &b->plan->programs[b->plan->program_count++];
+    *program = (zero_program_t){ .kind = kind, .pass = pass, .unit = unit };
+    return (writer_t){ .b = b, .program = program };
+}
+
+static zero_status_t write_training(zero_builder_t *b)
+{
+    static const struct { zero_program_kind_t kind; micro_t micro; } micros[] = {
+        { ZERO_PROGRAM_FIRST, { true, false } }, { ZERO_PROGRAM_MIDDLE, { false, false } }, { ZERO_PROGRAM_LAST, { false, true } },
+        { ZERO_PROGRAM_ONLY, { true, true } },
+    };
+    for (size_t i = b->spec->micro_steps > 1 ? 0 : 3; i < 4; i++) {
+        writer_t w = begin(b, micros[i].kind, b->train, -1);
+        write_pass(&w, b->train, micros[i].micro);
+        reduce_unused(&w, micros[i].micro);
+        if (w.status != ZERO_OK)
+            return w.status;
+    }
+    writer_t w = begin(b, ZERO_PROGRAM_STEP, -1, -1);
+    write_step(&w);
+    return w.status;
+}
+
+zero_status_t zero_build_programs(zero_builder_t *b)
+{
+    const zero_spec_t *spec = b->spec;
+    size_t count = 5;
+    zero_status_t status;
+
+    for (int32_t p = 0; p < spec->pass_count; p++)
+        count += spec->passes[p].kind == ZERO_PASS_ANY_ORDER ? (size_t)spec->unit_count : 1;
+    if ((status = zero_build_alloc(b, &b->plan->programs, count, sizeof *b->plan->programs)) != ZERO_OK)
+        return status;
+    for (int32_t p = 0; p < spec->pass_count; p++) {
+        if (spec->passes[p].kind == ZERO_PASS_EVAL) {
+            writer_t w = begin(b, ZERO_PROGRAM_EVAL, p, -1);
+            write_pass(&w, p, (micro_t){ false, false });
+            status = w.status;
+        } else if (spec->passes[p].kind == ZERO_PASS_ANY_ORDER) {
+            for (int32_t u = 0; u < spec->unit_count && status == ZERO_OK; u++) {
+                writer_t w = begin(b, ZERO_PROGRAM_ANY, p, u);
+                write_any(&w, u);
+                status = w.status;
+            }
+        }
+        if (status != ZERO_OK)
+            return status;
+    }
+    return b->train >= 0 ? write_training(b) : ZERO_OK;
+}

@@ -1,0 +1,252 @@
+/* segments.c - the placement table becomes segments and buffers: which roles a segment has, of what dtype, whole or a slice. */
+#include "zero/plan/build.h"
+
+#include <stdlib.h>
+
+/* Parameters of a segment lie in the order of declaration; segments of a unit in the order of this key. */
+static int key_of(const zero_builder_t *b, const zero_spec_param_t *p)
+{
+    bool trainable = p->trainable && b->train >= 0;
+    return (trainable ? 0 : ZERO_DTYPE_COUNT) + (int)p->dtype;
+}
+
+static zero_status_t too_big(const zero_builder_t *b, const char *unit)
+{
+    return zero_fail(b->error, ZERO_ERR_MEMORY, "unit '%s' needs more than 2^63 bytes", unit);
+}
+
+/* Appends the run that p begins, or lengthens the last one. */
+static void add_run(zero_plan_t *plan, zero_segment_t *segment, int64_t begin, int64_t end, const zero_spec_param_t *p)
+{
+    zero_run_t *last = segment->run_count > 0 ? &plan->runs[plan->run_count - 1] : NULL;
+    if (last != NULL && last->decay_scale == p->decay_scale && last->lr_scale == p->lr_scale) {
+        last->end = end;
+        return;
+    }
+    if (segment->run_count == 0)
+        segment->first_run = plan->run_count;
+    segment->run_count++;
+    plan->runs[plan->run_count++] = (zero_run_t){ begin, end, p->decay_scale, p->lr_scale };
+}
+
+/* The segments of one unit whose parameters are params[0 .. count). */
+static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *params, int32_t count)
+{
+    const zero_spec_t *spec = b->spec;
+    zero_plan_t *plan = b->plan;
+    zero_unit_plan_t *u = &b->units[unit];
+    uint64_t quantum = (uint64_t)spec->world * ZERO_ALIGN_ELEMENTS, bytes = 0;
+
+    u->first_segment = plan->segment_count;
+    for (int key = 0; key < 2 * ZERO_DTYPE_COUNT; key++) {
+        zero_segment_t *segment = NULL;
+        uint64_t elements = 0;
+        for (int32_t i = 0; i < count; i++) {
+            const zero_spec_param_t *p = &spec->params[params[i]];
+            if (key_of(b, p) != key || p->count == 0)
+                continue;
+            if (segment == NULL) {
+                segment = &plan->segments[plan->segment_count++];
+                segment->unit = unit;
+                segment->dtype = p->dtype;
+                segment->trainable = key < ZERO_DTYPE_COUNT;
+                for (int r = 0; r < ZERO_ROLE_COUNT; r++)
+                    segment->buffer[r] = -1;
+            }
+            uint64_t end, param_bytes;
+            if (!zero_add_u64(elements, (uint64_t)p->count, &end) || !zero_round_up(end, ZERO_ALIGN_ELEMENTS, &end) ||
+                !zero_mul_u64((uint64_t)p->count, zero_dtype_size(p->dtype), &param_bytes) || !zero_add_u64(bytes, param_bytes, &bytes))
+                return too_big(b, spec->units[unit].name);
+            plan->placed[params[i]] = (zero_placed_t){ (int32_t)(segment - plan->segments), (int64_t)elements };
+            add_run(plan, segment, (int64_t)elements, (int64_t)end, p);
+            elements = end;
+        }
+        if (segment == NULL)
+            continue;
+        if (!zero_round_up(elements, quantum, &elements) || elements > (uint64_t)INT64_MAX / 8)
+            return too_big(b, spec->units[unit].name);
+        segment->elements = (int64_t)elements;
+        segment->slice = (int64_t)elements / spec->world;
+        plan->runs[plan->run_count - 1].end = segment->elements;
+    }
+    u->segment_count = plan->segment_count - u->first_segment;
+    u->sharded = b->shard_parameters && u->segment_count > 0 && bytes >= (uint64_t)spec->persist_bytes;
+    return ZERO_OK;
+}
+
+/* A gradient buffer of its own, or in a slot; the role then names it. */
+static zero_status_t own(zero_builder_t *b, int32_t segment, zero_role_t role, zero_dtype_t dtype, int64_t elements)
+{
+    return zero_build_buffer(b, segment, role, ZERO_KIND_GRADIENTS, dtype, elements, &b->plan->segments[segment].buffer[role]);
+}
+
+static zero_status_t in_slot(zero_builder_t *b, int32_t segment, zero_role_t role, zero_dtype_t dtype)
+{
+    return zero_build_buffer(b, segment, role, ZERO_KIND_WINDOW, dtype, b->plan->segments[segment].elements,
+                             &b->plan->segments[segment].buffer[role]);
+}
+
+/* Buffers for the gradients of one segment: written (GRAD), perhaps summed over micro-steps (SUM), cast for the wire (WIRE), and as norm and
+ * update read them (FINAL). Roles share a buffer wherever one's contents are done with when the other's begin. */
+static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
+{
+    zero_segment_t *s = &b->plan->segments[index];
+    int32_t *buffer = s->buffer;
+    bool several = b->spec->micro_steps > 1;
+    int64_t final_elements = b->shard_optimizer ? s->slice : s->elements;
+    zero_status_t status = ZERO_OK;
+
+    /* One rank and fp32 on the wire: nothing is rounded and nothing travels, so what was written is reduced as it is. */
+    bool no_wire = b->spec->world == 1 && b->spec->reduce_dtype == ZERO_FP32;
+    s->wire = no_wire ? (b->sum_locally ? ZERO_FP32 : s->dtype) : b->spec->reduce_dtype;
+    s->final = several ? ZERO_FP32 : s->wire;
+
+    if (b->units[s->unit].first_grad < 0) /* never written: zero, but still part of the norm and of the update */
+        return own(b, index, ZERO_ROLE_FINAL, s->final, final_elements);
+    if (b->sum_locally) {
+        zero_role_t sum = s->dtype == ZERO_FP32 ? ZERO_ROLE_GRAD : ZERO_ROLE_SUM;
+        if (sum == ZERO_ROLE_SUM && (status = in_slot(b, index, ZERO_ROLE_GRAD, s->dtype)) != ZERO_OK)
+            return status;
+        if ((status = own(b, index, sum, ZERO_FP32, s->elements)) != ZERO_OK)
+            return status;
+        buffer[ZERO_ROLE_FINAL] = buffer[sum];
+        if (s->wire != ZERO_FP32 && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
+            return status;
+    } else {
+        status = b->shard_gradients ? in_slot(b, index, ZERO_ROLE_GRAD, s->dtype) : own(b, index, ZERO_ROLE_GRAD, s->dtype, s->elements);
+        if (status != ZERO_OK)
+            return status;
+        if (!several && s->dtype == s->wire && !b->shard_gradients)
+            buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_GRAD];
+        else if ((status = own(b, index, ZERO_ROLE_FINAL, s->final, final_elements)) != ZERO_OK)
+            return status;
+        if (s->dtype != s->wire && !several && final_elements == s->elements)
+            buffer[ZERO_ROLE_WIRE] = buffer[ZERO_ROLE_FINAL];
+        else if (s->dtype != s->wire && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
+            return status;
+    }
+    if (several && (!b->sum_locally || s->final != s->wire)) /* reduced in place where it was read from, then cast or added */
+        buffer[ZERO_ROLE_WIRE_SHARD] = buffer[ZERO_ROLE_WIRE] >= 0 ? buffer[ZERO_ROLE_WIRE] : buffer[ZERO_ROLE_GRAD];
+    return ZERO_OK;
+}
+
+static zero_status_t place_segment(zero_builder_t *b, int32_t index)
+{
+    zero_segment_t *s = &b->plan->segments[index];
+    int32_t *buffer = s->buffer;
+    bool sharded = b->units[s->unit].sharded;
+    int64_t updated = b->shard_optimizer ? s->slice : s->elements;
+    zero_status_t status;
+
+    if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, sharded ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS, s->dtype, s->elements,
+                                    &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
+        return status;
+    if (sharded && (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, s->dtype, s->slice,
+                                               &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
+        return status;
+    if (!s->trainable) {
+        s->wire = s->final = s->dtype;
+        return ZERO_OK;
+    }
+    if (s->dtype == ZERO_FP32)
+        buffer[ZERO_ROLE_MASTER] = buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
+    else if ((status = zero_build_buffer(b, index, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, ZERO_FP32, updated, &buffer[ZERO_ROLE_MASTER])) != ZERO_OK)
+        return status;
+    for (int role = ZERO_ROLE_MOMENT1; role <= ZERO_ROLE_MOMENT2; role++)
+        if ((status = zero_build_buffer(b, index, (zero_role_t)role, ZERO_KIND_MOMENTS, ZERO_FP32, updated, &buffer[role])) != ZERO_OK)
+            return status;
+    return place_gradients(b, index);
+}
+
+/* Where the training pass uses each unit. */
+static void find_uses(zero_builder_t *b)
+{
+    for (int32_t u = 0; u < b->spec->unit_count; u++)
+        b->units[u].first_use = b->units[u].first_grad = b->units[u].last_grad = -1;
+    if (b->train < 0)
+        return;
+    const zero_spec_pass_t *pass = &b->spec->passes[b->train];
+    for (int32_t i = 0; i < pass->use_count; i++) {
+        zero_unit_plan_t *u = &b->units[pass->uses[i].unit];
+        if (u->first_use < 0)
+            u->first_use = i;
+        if (pass->uses[i].flags & ZERO_GRAD) {
+            if (u->first_grad < 0)
+                u->first_grad = i;
+            u->last_grad = i;
+        }
+    }
+}
+
+/* What is of no segment: partial norms, the exchange, the step's scalars, the norm's scratch; then what the caller reserves. */
+static zero_status_t place_others(zero_builder_t *b)
+{
+    zero_plan_t *plan = b->plan;
+    int64_t blocks = 1;
+    uint64_t words = 0;
+    zero_status_t status;
+
+    for (int32_t s = 0; s < plan->segment_count; s++) {
+        int64_t n = (plan->segments[s].slice + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK;
+        if (plan->segments[s].trainable && n > blocks)
+            blocks = n;
+    }
+    /* elements of these are fp32 words: two to a double */
+    if (!zero_mul_u64((uint64_t)b->spec->world, 2 * ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS), &words) || words > INT64_MAX / 8)
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "the exchange of %d ranks and %d segments is too big", b->spec->world, plan->segment_count);
+    int64_t norm_words = plan->segment_count > 0 ? 2 * (int64_t)plan->segment_count : 2;
+    const struct { int32_t *out; int64_t words; } staging[] = {
+        { &plan->norms, norm_words }, { &plan->exchange, (int64_t)words }, { &plan->scalars, ZERO_SCALARS_BYTES / 4 }, { &plan->scratch, 2 * blocks },
+    };
+    for (size_t i = 0; i < sizeof staging / sizeof *staging; i++)
+        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, ZERO_FP32, staging[i].words, staging[i].out)) != ZERO_OK)
+            return status;
+    for (int32_t i = 0; i < b->spec->reserve_count; i++) {
+        const zero_spec_reserve_t *r = &b->spec->reserves[i];
+        uint64_t bytes;
+        if (!zero_round_up(r->bytes, 4, &bytes) || bytes > INT64_MAX / 8)
+            return zero_fail(b->error, ZERO_ERR_MEMORY, "reserve %d wants %llu bytes, which is too big", i, (unsigned long long)r->bytes);
+        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, r->kind, ZERO_FP32, (int64_t)(bytes / 4), &plan->reserve_buffer[i])) != ZERO_OK)
+            return status;
+    }
+    return ZERO_OK;
+}
+
+zero_status_t zero_build_segments(zero_builder_t *b)
+{
+    const zero_spec_t *spec = b->spec;
+    zero_plan_t *plan = b->plan;
+    int32_t *first = NULL, *sorted = NULL;
+    zero_status_t status;
+
+    size_t params = (size_t)spec->param_count, units = (size_t)spec->unit_count;
+    if ((status = zero_build_alloc(b, &plan->segments, params, sizeof *plan->segments)) != ZERO_OK ||
+        (status = zero_build_alloc(b, &plan->placed, params, sizeof *plan->placed)) != ZERO_OK ||
+        (status = zero_build_alloc(b, &plan->runs, params, sizeof *plan->runs)) != ZERO_OK ||
+        (status = zero_build_alloc(b, &plan->reserve_buffer, (size_t)spec->reserve_count, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &first, units + 1, sizeof *first)) != ZERO_OK ||
+        (status = zero_build_alloc(b, &sorted, params, sizeof *sorted)) != ZERO_OK)
+        goto out;
+    find_uses(b);
+    for (int32_t i = 0; i < spec->param_count; i++) { /* counting sort by unit keeps the order of declaration */
+        plan->placed[i] = (zero_placed_t){ -1, 0 };
+        first[spec->params[i].unit + 1]++;
+    }
+    for (int32_t u = 0; u < spec->unit_count; u++)
+        first[u + 1] += first[u];
+    for (int32_t i = spec->param_count - 1; i >= 0; i--)
+        sorted[--first[spec->params[i].unit + 1]] = i;
+    for (int32_t u = 0; u < spec->unit_count; u++) {
+        int32_t begin = first[u + 1], end = u + 1 < spec->unit_count ? first[u + 2] : spec->param_count;
+        if ((status = cut_unit(b, u, sorted + begin, end - begin)) != ZERO_OK)
+            goto out;
+    }
+    for (int32_t s = 0; s < plan->segment_count; s++)
+        if ((status = place_segment(b, s)) != ZERO_OK)
+            goto out;
+    status = place_others(b);
+out:
+    free(first);
+    free(sorted);
+    return status;
+}

@@ -1,0 +1,506 @@
+/* sync.c - RECORD and WAIT, inserted by one walk over each finished program, from what each operation reads and writes.
+ *
+ * Within a program: an operation waits for an earlier one of another stream whose access conflicts with its own, unless a vector clock shows
+ * that they are ordered already. Across programs nothing is known about which ran before, only what each may have accessed: the first
+ * access waits for everything that any program does on another stream and that conflicts. Two kinds of event serve this:
+ *   - a lasting event of (group of resources, stream), recorded after the stream's last access to the group in every program that has one. A later
+ *     record on a stream implies the earlier ones, so one wait covers all programs before;
+ *   - a record of a whole stream at the start of the program, where nothing is lost by waiting for all that the stream did before.
+ * A resource is a slot, or the buffers of one role of a unit (several segments always move together); a group is a slot, or a whole unit. */
+#include "zero/plan/build.h"
+
+#include <stdlib.h>
+
+#define STREAMS ZERO_STREAM_COUNT
+#define UNKNOWN (-1)   /* clock: nothing of that stream is known to be done; 0: all before this program; n: operations [0, n) of this one too */
+#define MAX_ACCESSES 8
+
+typedef struct access { int32_t resource; bool write; } access_t;
+
+/* Who accesses a resource in any program, and what this program did to it so far. */
+typedef struct resource {
+    uint8_t readers, writers;          /* masks of streams */
+    int32_t stamp;                     /* of the walk that wrote the rest */
+    int32_t write;                     /* clock of the last write, 0: none yet */
+    int32_t read[STREAMS];             /* clock of the last read, by stream */
+} resource_t;
+
+typedef struct known { int32_t clock[STREAMS]; uint64_t *lasting; } known_t;
+
+typedef enum wait_kind { WAIT_OP, WAIT_START, WAIT_LASTING } wait_kind_t;
+/* Before operation `before`, its stream waits for: the record after operation ref; the record of stream ref at the start; a lasting event. */
+typedef struct wait { int32_t before, ref; wait_kind_t kind; } wait_t;
+
+typedef struct waits { wait_t *list; int32_t count, capacity; } waits_t;
+
+typedef struct sync {
+    zero_builder_t *b;
+    int32_t unit_base, other_base, resource_count, group_count;
+    resource_t *resources;
+    uint8_t *implied;                  /* [group * STREAMS + t]: mask of streams whose accesses to the group a lasting event of t implies */
+    int32_t *lasting;                  /* [group * STREAMS + t]: event, or -1 where nobody waits for it */
+    size_t words;                      /* of a bit set over (group, stream) */
+    known_t now[STREAMS];
+    uint64_t *bits;                    /* the storage of now[].lasting, then of each operation's */
+    known_t *after;                    /* [operations of the longest program]: what its stream knows after it */
+    waits_t *waits;                    /* by program */
+    int32_t *last, *next;              /* [group * STREAMS + t]: clock of the last access in a program; links of a list of keys */
+    int32_t stamp;
+} sync_t;
+
+/* ---- what an operation accesses ------------------------------------------------------------------------------------------------------ */
+
+static int32_t other_index(const sync_t *y, int32_t buffer)
+{
+    const zero_plan_t *plan = y->b->plan;
+    const int32_t others[] = { plan->norms, plan->exchange, plan->scalars, plan->scratch };
+    for (int32_t i = 0; i < 4; i++)
+        if (others[i] == buffer)
+            return i;
+    return 0;
+}
+
+static int32_t resource_of(const sync_t *y, int32_t buffer)
+{
+    const zero_buffer_t *x = &y->b->plan->buffers[buffer];
+    if (x->slot >= 0)
+        return x->slot;
+    if (x->segment >= 0)
+        return y->unit_base + y->b->plan->segments[x->segment].unit * ZERO_ROLE_COUNT + (int32_t)x->role;
+    return y->other_base + other_index(y, buffer);
+}
+
+static int32_t group_of(const sync_t *y, int32_t resource)
+{
+    if (resource < y->unit_base)
+        return resource;
+    if (resource < y->other_base)
+        return y->unit_base + (resource - y->unit_base) / ZERO_ROLE_COUNT;
+    return y->unit_base + y->b->spec->unit_count + resource - y->other_base;
+}
+
+static int add_access(const sync_t *y, access_t *list, int n, int32_t buffer, bool write)
+{
+    if (buffer < 0)
+        return n;
+    int32_t resource = resource_of(y, buffer);
+    for (int i = 0; i < n; i++)
+        if (list[i].resource == resource) {
+            list[i].write |= write;
+            return n;
+        }
+    list[n] = (access_t){ resource, write };
+    return n + 1;
+}
+
+/* Fills list[MAX_ACCESSES]. RELEASE has the accesses of its USE. */
+static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
+{
+    const zero_plan_t *plan = y->b->plan;
+    const int32_t *buffer = op->segment >= 0 ? plan->segments[op->segment].buffer : NULL;
+    int n = 0;
+
+    switch ((zero_op_kind_t)op->kind) {
+    case ZERO_OP_USE:
+    case ZERO_OP_RELEASE:
+        for (int32_t s = 0; s < y->b->units[op->unit].segment_count; s++) {
+            const int32_t *unit = plan->segments[y->b->units[op->unit].first_segment + s].buffer;
+            if (op->flags & ZERO_READ)
+                n = add_access(y, list, n, unit[ZERO_ROLE_PARAM], false);
+            if (op->flags & ZERO_GRAD)
+                n = add_access(y, list, n, unit[ZERO_ROLE_GRAD], true);
+        }
+        return n;
+    case ZERO_OP_NORM:
+        n = add_access(y, list, n, plan->norms, true);
+        n = add_access(y, list, n, plan->scratch, true);
+        break;
+    case ZERO_OP_EXCHANGE:
+        n = add_access(y, list, n, plan->exchange, true);
+        break;
+    case ZERO_OP_UPDATE:
+        n = add_access(y, list, n, plan->scalars, false);
+        for (int role = ZERO_ROLE_MASTER; role <= ZERO_ROLE_MOMENT2; role++)
+            n = add_access(y, list, n, buffer[role], true);
+        break;
+    case ZERO_OP_HOST_WAIT:
+    case ZERO_OP_RECORD:
+    case ZERO_OP_WAIT:
+        return 0;
+    default:
+        break;
+    }
+    n = add_access(y, list, n, op->src, false);
+    return add_access(y, list, n, op->dst, true);
+}
+
+/* ---- what is known ------------------------------------------------------------------------------------------------------------------- */
+
+static void join(const sync_t *y, known_t *into, const known_t *from)
+{
+    for (int t = 0; t < STREAMS; t++)
+        if (from->clock[t] > into->clock[t])
+            into->clock[t] = from->clock[t];
+    for (size_t w = 0; w < y->words; w++)
+        into->lasting[w] |= from->lasting[w];
+}
+
+static bool knows_lasting(const known_t *k, int32_t key) { return k->lasting[key / 64] >> (key % 64) & 1; }
+
+static void learn_lasting(const sync_t *y, known_t *k, int32_t key)
+{
+    for (int t = 0; t < STREAMS; t++)
+        if (y->implied[key] >> t & 1) {
+            int32_t other = key / STREAMS * STREAMS + t;
+            k->lasting[other / 64] |= (uint64_t)1 << (other % 64);
+        }
+}
+
+static zero_status_t add_wait(sync_t *y, waits_t *waits, int32_t before, wait_kind_t kind, int32_t ref)
+{
+    if (waits->count == waits->capacity) {
+        int32_t capacity = waits->capacity > 0 ? 2 * waits->capacity : 64;
+        wait_t *grown = realloc(waits->list, (size_t)capacity * sizeof *grown);
+        if (grown == NULL)
+            return zero_fail(y->b->error, ZERO_ERR_MEMORY, "no memory for a plan: %d waits", capacity);
+        waits->list = grown;
+        waits->capacity = capacity;
+    }
+    waits->list[waits->count++] = (wait_t){ before, ref, kind };
+    return ZERO_OK;
+}
+
+/* ---- one operation ------------------------------------------------------------------------------------------------------------------- */
+
+/* Waits for operations of this program. */
+static zero_status_t wait_within(sync_t *y, waits_t *waits, int32_t program, int32_t index, const access_t *list, int n)
+{
+    const zero_op_t *ops = y->b->plan->programs[program].ops;
+    known_t *me = &y->now[ops[index].stream];
+    int32_t need[STREAMS] = { 0 };
+    zero_status_t status;
+
+    for (int i = 0; i < n; i++) {
+        const resource_t *r = &y->resources[list[i].resource];
+        if (r->write > 0 && need[ops[r->write - 1].stream] < r->write)
+            need[ops[r->write - 1].stream] = r->write;
+        for (int t = 0; t < STREAMS && list[i].write; t++)
+            if (need[t] < r->read[t])
+                need[t] = r->read[t];
+    }
+    for (int t = 0; t < STREAMS; t++) {
+        bool needed = t != ops[index].stream && need[t] > me->clock[t] && need[t] > 0;
+        for (int other = 0; other < STREAMS && needed; other++) /* what another wait brings along */
+            needed = other == t || need[other] == 0 || other == ops[index].stream || y->after[need[other] - 1].clock[t] < need[t];
+        if (!needed)
+            continue;
+        if ((status = add_wait(y, waits, index, WAIT_OP, need[t] - 1)) != ZERO_OK)
+            return status;
+        join(y, me, &y->after[need[t] - 1]);
+    }
+    return ZERO_OK;
+}
+
+/* Waits for what any program may have done before. */
+static zero_status_t wait_across(sync_t *y, waits_t *waits, int32_t program, int32_t index, const access_t *list, int n)
+{
+    const zero_program_t *p = &y->b->plan->programs[program];
+    int stream = p->ops[index].stream;
+    known_t *me = &y->now[stream];
+    zero_status_t status;
+
+    for (int i = 0; i < n; i++) {
+        const resource_t *r = &y->resources[list[i].resource];
+        int mask = (r->writers | (list[i].write ? r->readers : 0)) & ~(1 << stream);
+        int32_t group = group_of(y, list[i].resource) * STREAMS;
+        int missing = 0;
+        for (int t = 0; t < STREAMS; t++)
+            if ((mask >> t & 1) && me->clock[t] == UNKNOWN && !knows_lasting(me, group + t))
+                missing |= 1 << t;
+        for (int t = 0; t < STREAMS; t++) {
+            bool whole = p->kind == ZERO_PROGRAM_STEP || t == ZERO_STREAM_REDUCE;
+            bool needed = missing >> t & 1;
+            for (int other = 0; other < STREAMS && needed && !whole; other++)
+                needed = other == t || !(missing >> other & 1) || !(y->implied[group + other] >> t & 1);
+            if (!needed || (!whole && knows_lasting(me, group + t)))
+                continue;
+            if (whole) {
+                if (me->clock[t] == UNKNOWN && (status = add_wait(y, waits, index, WAIT_START, t)) != ZERO_OK)
+                    return status;
+                me->clock[t] = me->clock[t] == UNKNOWN ? 0 : me->clock[t];
+            } else {
+                if ((status = add_wait(y, waits, index, WAIT_LASTING, group + t)) != ZERO_OK)
+                    return status;
+                y->lasting[group + t] = 0; /* somebody waits for it: numbered later */
+                learn_lasting(y, me, group + t);
+            }
+        }
+    }
+    return ZERO_OK;
+}
+
+/* Walks a program. across: with what other programs may have done (implied is then known). */
+static zero_status_t walk(sync_t *y, int32_t program, bool across)
+{
+    const zero_program_t *p = &y->b->plan->programs[program];
+    waits_t *waits = &y->waits[program];
+    access_t list[MAX_ACCESSES];
+    zero_status_t status;
+
+    waits->count = 0;
+    y->stamp++;
+    memset(y->bits, 0, STREAMS * y->words * sizeof *y->bits);
+    for (int s = 0; s < STREAMS; s++)
+        for (int t = 0; t < STREAMS; t++)
+            y->now[s].clock[t] = s == t ? 0 : UNKNOWN;
+    for (int32_t i = 0; i < p->op_count; i++) {
+        const zero_op_t *op = &p->ops[i];
+        known_t *me = &y->now[op->stream];
+        int n = accesses_of(y, op, list);
+        if (op->kind != ZERO_OP_RELEASE) { /* its USE has waited */
+            for (int a = 0; a < n; a++) {
+                resource_t *r = &y->resources[list[a].resource];
+                if (r->stamp != y->stamp) {
+                    r->stamp = y->stamp;
+                    r->write = 0;
+                    memset(r->read, 0, sizeof r->read);
+                }
+            }
+            if ((status = wait_within(y, waits, program, i, list, n)) != ZERO_OK)
+                return status;
+            if (across && (status = wait_across(y, waits, program, i, list, n)) != ZERO_OK)
+                return status;
+        }
+        if (n > 0)
+            me->clock[op->stream] = i + 1;
+        memcpy(y->after[i].clock, me->clock, sizeof me->clock);
+        memcpy(y->after[i].lasting, me->lasting, y->words * sizeof *me->lasting);
+        for (int a = 0; a < n && op->kind != ZERO_OP_USE; a++) { /* a USE accesses until its RELEASE */
+            resource_t *r = &y->resources[list[a].resource];
+            if (list[a].write) {
+                r->write = i + 1;
+                memset(r->read, 0, sizeof r->read);
+            } else {
+                r->read[op->stream] = i + 1;
+            }
+        }
+    }
+    return ZERO_OK;
+}
+
+/* ---- what lasting events imply ------------------------------------------------------------------------------------------------------- */
+
+/* Clock of the last access of each stream to each group, in y->last; groups that are not accessed have 0. */
+static void find_last(sync_t *y, const zero_program_t *p)
+{
+    access_t list[MAX_ACCESSES];
+
+    memset(y->last, 0, (size_t)y->group_count * STREAMS * sizeof *y->last);
+    for (int32_t i = 0; i < p->op_count; i++) {
+        int n = accesses_of(y, &p->ops[i], list);
+        for (int a = 0; a < n; a++)
+            y->last[group_of(y, list[a].resource) * STREAMS + p->ops[i].stream] = i + 1;
+    }
+}
+
+/* A lasting event of stream t implies what stream o did to the group where, in each program in which o accesses the group, t does so too
+ * and its last access comes after o's. In programs where o does not, a later record of t implies the earlier one anyhow. */
+static void restrict_implied(sync_t *y)
+{
+    for (int32_t g = 0; g < y->group_count * STREAMS; g += STREAMS)
+        for (int o = 0; o < STREAMS; o++)
+            for (int t = 0; t < STREAMS && y->last[g + o] > 0; t++)
+                if (t != o && (y->last[g + t] == 0 || y->after[y->last[g + t] - 1].clock[o] < y->last[g + o]))
+                    y->implied[g + t] &= (uint8_t)~(1 << o);
+}
+
+/* ---- writing the program anew -------------------------------------------------------------------------------------------------------- */
+
+/* Events that are waited for in the same program: one is free again when its last wait has been issued. until: the operation before which
+ * that is. */
+typedef struct pool { int32_t *until, count, capacity; } pool_t;
+
+static zero_status_t take_event(sync_t *y, pool_t *pool, int32_t at, int32_t until, int32_t *event)
+{
+    int32_t k = 0;
+    while (k < pool->count && pool->until[k] > at)
+        k++;
+    if (k == pool->capacity) {
+        int32_t capacity = k > 0 ? 2 * k : 16;
+        int32_t *grown = realloc(pool->until, (size_t)capacity * sizeof *grown);
+        if (grown == NULL)
+            return zero_fail(y->b->error, ZERO_ERR_MEMORY, "no memory for a plan: %d events", capacity);
+        pool->until = grown;
+        pool->capacity = capacity;
+    }
+    if (k == pool->count)
+        pool->count++;
+    pool->until[k] = until;
+    *event = k;
+    return ZERO_OK;
+}
+
+static void put_sync(zero_op_t *out, int32_t *n, zero_op_kind_t kind, const zero_op_t *of, int stream, int32_t event)
+{
+    out[(*n)++] = (zero_op_t){ .kind = (uint8_t)kind, .stream = (uint8_t)stream, .unit = of->unit, .segment = of->segment, .use = of->use,
+                               .event = event, .src = -1, .dst = -1 };
+}
+
+static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, pool_t *pool)
+{
+    zero_program_t *p = &y->b->plan->programs[program];
+    const waits_t *waits = &y->waits[program];
+    int32_t n = 0, next_wait = 0, keys = y->group_count * STREAMS, tails = 0;
+    int32_t *until = NULL, *event = NULL, *first_key = NULL; /* by operation, the starts of streams first */
+    zero_op_t *out = NULL;
+    zero_status_t status;
+
+    size_t rows = (size_t)p->op_count + STREAMS;
+    if ((status = zero_build_alloc(y->b, &until, rows, sizeof *until)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &event, rows, sizeof *event)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &first_key, rows, sizeof *first_key)) != ZERO_OK)
+        goto done;
+    find_last(y, p);
+    for (int32_t i = 0; i < (int32_t)rows; i++)
+        until[i] = first_key[i] = -1;
+    for (int32_t key = keys - 1; key >= 0; key--)
+        if (y->lasting[key] >= 0 && y->last[key] > 0) {
+            int32_t row = y->last[key] - 1 + STREAMS;
+            y->next[key] = first_key[row];
+            first_key[row] = key;
+            tails++;
+        }
+    for (int32_t w = 0; w < waits->count; w++)
+        if (waits->list[w].kind != WAIT_LASTING)
+            until[waits->list[w].ref + (waits->list[w].kind == WAIT_OP ? STREAMS : 0)] = waits->list[w].before;
+    if ((status = zero_build_alloc(y->b, &out, (size_t)p->op_count + 2 * (size_t)waits->count + (size_t)tails, sizeof *out)) != ZERO_OK)
+        goto done;
+    for (int32_t k = 0; k < pool->count; k++)
+        pool->until[k] = -1;
+
+    const zero_op_t none = { .unit = -1, .segment = -1, .use = -1 };
+    for (int32_t i = 0; i < p->op_count; i++) {
+        zero_op_t op = p->ops[i];
+        for (int t = 0; t < STREAMS && i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); t++) { /* the host's wait comes before all else */
+            if (until[t] < 0)
+                continue;
+            if ((status = take_event(y, pool, 0, until[t], &event[t])) != ZERO_OK)
+                goto done;
+            event[t] += lasting_count;
+            put_sync(out, &n, ZERO_OP_RECORD, &none, t, event[t]);
+        }
+        for (; next_wait < waits->count && waits->list[next_wait].before == i; next_wait++) {
+            const wait_t *w = &waits->list[next_wait];
+            int32_t e = w->kind == WAIT_LASTING ? y->lasting[w->ref] : event[w->ref + (w->kind == WAIT_OP ? STREAMS : 0)];
+            put_sync(out, &n, ZERO_OP_WAIT, &op, op.stream, e);
+        }
+        if (op.kind == ZERO_OP_HOST_WAIT)
+            op.event = y->lasting[group_of(y, resource_of(y, y->b->plan->scalars)) * STREAMS + ZERO_STREAM_REDUCE];
+        out[n++] = op;
+        int32_t row = i + STREAMS;
+        for (int32_t key = first_key[row]; key >= 0; key = y->next[key])
+            put_sync(out, &n, ZERO_OP_RECORD, &op, op.stream, event[row] = y->lasting[key]);
+        if (until[row] >= 0 && first_key[row] < 0) {
+            if ((status = take_event(y, pool, i, until[row], &event[row])) != ZERO_OK)
+                goto done;
+            event[row] += lasting_count;
+            put_sync(out, &n, ZERO_OP_RECORD, &op, op.stream, event[row]);
+        }
+    }
+    free(p->ops);
+    p->ops = out;
+    p->op_count = n;
+    out = NULL;
+done:
+    free(until);
+    free(event);
+    free(first_key);
+    free(out);
+    return status;
+}
+
+/* ---- all programs -------------------------------------------------------------------------------------------------------------------- */
+
+static zero_status_t prepare(sync_t *y)
+{
+    const zero_builder_t *b = y->b;
+    const zero_plan_t *plan = b->plan;
+    int32_t longest = 1;
+    access_t list[MAX_ACCESSES];
+    zero_status_t status;
+
+    y->unit_base = b->slot_count;
+    y->other_base = y->unit_base + b->spec->unit_count * ZERO_ROLE_COUNT;
+    y->resource_count = y->other_base + 4;
+    y->group_count = y->unit_base + b->spec->unit_count + 4;
+    size_t keys = (size_t)y->group_count * STREAMS;
+    y->words = (keys + 63) / 64;
+    for (int32_t i = 0; i < plan->program_count; i++)
+        if (plan->programs[i].op_count > longest)
+            longest = plan->programs[i].op_count;
+    if ((status = zero_build_alloc(y->b, &y->resources, (size_t)y->resource_count, sizeof *y->resources)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &y->implied, keys, 1)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &y->lasting, keys, sizeof *y->lasting)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &y->last, keys, sizeof *y->last)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &y->next, keys, sizeof *y->next)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &y->bits, ((size_t)longest + STREAMS) * y->words, sizeof *y->bits)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &y->after, (size_t)longest, sizeof *y->after)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &y->waits, (size_t)plan->program_count, sizeof *y->waits)) != ZERO_OK)
+        return status;
+    memset(y->implied, (1 << STREAMS) - 1, keys);
+    for (size_t k = 0; k < keys; k++)
+        y->lasting[k] = -1;
+    for (int s = 0; s < STREAMS; s++)
+        y->now[s].lasting = y->bits + (size_t)s * y->words;
+    for (int32_t i = 0; i < longest; i++)
+        y->after[i].lasting = y->bits + ((size_t)i + STREAMS) * y->words;
+    for (int32_t i = 0; i < plan->program_count; i++)
+        for (int32_t o = 0; o < plan->programs[i].op_count; o++) {
+            const zero_op_t *op = &plan->programs[i].ops[o];
+            int n = accesses_of(y, op, list);
+            for (int a = 0; a < n; a++)
+                *(list[a].write ? &y->resources[list[a].resource].writers : &y->resources[list[a].resource].readers) |= (uint8_t)(1 << op->stream);
+        }
+    return ZERO_OK;
+}
+
+zero_status_t zero_build_sync(zero_builder_t *b)
+{
+    zero_plan_t *plan = b->plan;
+    sync_t y = { .b = b };
+    pool_t pool = { 0 };
+    int32_t lasting_count = 0;
+    zero_status_t status = prepare(&y);
+
+    for (int32_t i = 0; i < plan->program_count && status == ZERO_OK; i++) {
+        if ((status = walk(&y, i, false)) != ZERO_OK)
+            break;
+        find_last(&y, &plan->programs[i]);
+        restrict_implied(&y);
+    }
+    for (int32_t i = 0; i < plan->program_count && status == ZERO_OK; i++)
+        status = walk(&y, i, true);
+    if (status != ZERO_OK)
+        goto done;
+    /* The host rewrites the rate before each exchange, so it waits for the last one. */
+    y.lasting[group_of(&y, resource_of(&y, plan->scalars)) * STREAMS + ZERO_STREAM_REDUCE] = 0;
+    for (int32_t k = 0; k < y.group_count * STREAMS; k++)
+        if (y.lasting[k] >= 0)
+            y.lasting[k] = lasting_count++;
+    for (int32_t i = 0; i < plan->program_count && status == ZERO_OK; i++)
+        status = rewrite(&y, i, lasting_count, &pool);
+    plan->event_count = lasting_count + pool.count;
+done:
+    for (int32_t i = 0; i < plan->program_count && y.waits != NULL; i++)
+        free(y.waits[i].list);
+    free(pool.until);
+    free(y.waits);
+    free(y.after);
+    free(y.bits);
+    free(y.next);
+    free(y.last);
+    free(y.lasting);
+    free(y.implied);
+    free(y.resources);
+    return status;
+}

@@ -1,0 +1,297 @@
+/* window.c - which units are resident when, and the slots that this asks for.
+ *
+ * At a use, the unit itself and those that are held are resident; then units of the uses that follow, until the window is full. Units that
+ * are resident together get different slots, so that a unit's address never changes. */
+#include "zero/plan/build.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Symmetric relation on units, a bit each. */
+typedef struct graph { uint64_t *bits; size_t words; } graph_t;
+
+static bool linked(const graph_t *g, int32_t a, int32_t b)
+{
+    return g->bits[(size_t)a * g->words + (size_t)b / 64] >> (b % 64) & 1;
+}
+
+static void link_units(graph_t *g, int32_t a, int32_t b)
+{
+    g->bits[(size_t)a * g->words + (size_t)b / 64] |= (uint64_t)1 << (b % 64);
+    g->bits[(size_t)b * g->words + (size_t)a / 64] |= (uint64_t)1 << (a % 64);
+}
+
+/* The units that are resident at one position, in the order in which they are needed, each with the use that needs it. */
+typedef struct resident { int32_t *unit, *use, count; } resident_t;
+
+static bool holds(const resident_t *r, int32_t unit)
+{
+    for (int32_t i = 0; i < r->count; i++)
+        if (r->unit[i] == unit)
+            return true;
+    return false;
+}
+
+static void add_resident(const zero_builder_t *b, resident_t *r, const zero_spec_pass_t *pass, int32_t use)
+{
+    int32_t unit = pass->uses[use].unit;
+    if (!(pass->uses[use].flags & ZERO_READ) || !b->units[unit].sharded || holds(r, unit))
+        return;
+    r->unit[r->count] = unit;
+    r->use[r->count++] = use;
+}
+
+static zero_status_t window_too_small(const zero_builder_t *b, const zero_spec_pass_t *pass, const resident_t *held, int32_t wanted)
+{
+    char names[600];
+    size_t used = 0;
+    for (int32_t i = 0; i < held->count && used < sizeof names; i++)
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s'%s'", i == 0 ? "" : i + 1 == held->count ? " and " : ", ",
+                                 b->spec->units[held->unit[i]].name);
+    return zero_fail(b->error, ZERO_ERR_ARG, "pass '%s' holds units %s together, more than the window of %d; the smallest window that works is %d",
+                     pass->name, names, b->spec->window, wanted);
+}
+
+/* What is held when a chain of held uses [first, last] is complete. */
+static void hold_chain(const zero_builder_t *b, resident_t *r, const zero_spec_pass_t *pass, int32_t first, int32_t last)
+{
+    r->count = 0;
+    for (int32_t i = first; i <= last; i++)
+        add_resident(b, r, pass, i);
+}
+
+/* Refuses windows that are too small, naming one that serves every chain of every pass. */
+static zero_status_t check_chains(const zero_builder_t *b, resident_t *r)
+{
+    const zero_spec_t *spec = b->spec;
+    int32_t wanted = 0, worst_pass = -1, worst_first = 0, worst_last = 0;
+
+    for (int32_t p = 0; p < spec->pass_count; p++) {
+        const zero_spec_pass_t *pass = &spec->passes[p];
+        for (int32_t first = 0, last; first < pass->use_count; first = last + 1) {
+            last = b->passes[p].release_at[first];
+            hold_chain(b, r, pass, first, last);
+            if (r->count > wanted) {
+                wanted = r->count;
+                worst_pass = p;
+                worst_first = first;
+                worst_last = last;
+            }
+        }
+    }
+    if (wanted <= spec->window)
+        return ZERO_OK;
+    hold_chain(b, r, &spec->passes[worst_pass], worst_first, worst_last);
+    return window_too_small(b, &spec->passes[worst_pass], r, wanted);
+}
+
+/* What a pass gathers before each use; units that are resident together are linked. */
+static void walk_pass(const zero_builder_t *b, int32_t index, resident_t *now, resident_t *before, graph_t *together)
+{
+    const zero_spec_pass_t *pass = &b->spec->passes[index];
+    zero_pass_plan_t *plan = &b->passes[index];
+    int32_t chain = 0, entered = 0;
+
+    before->count = 0;
+    for (int32_t i = 0; i < pass->use_count; i++) {
+        now->count = 0;
+        for (int32_t j = chain; j <= i; j++)
+            add_resident(b, now, pass, j);
+        for (int32_t j = i + 1; j < pass->use_count && now->count < b->spec->window; j++)
+            add_resident(b, now, pass, j);
+        plan->enter_begin[i] = entered;
+        for (int32_t r = 0; r < now->count; r++) {
+            if (holds(before, now->unit[r]))
+                continue;
+            plan->enter[entered] = now->unit[r];
+            plan->enter_use[entered++] = now->use[r];
+            for (int32_t other = 0; other < now->count; other++)
+                if (other != r)
+                    link_units(together, now->unit[r], now->unit[other]);
+        }
+        if (!(pass->uses[i].flags & ZERO_HOLD))
+            chain = i + 1;
+        resident_t swap = *before;
+        *before = *now;
+        *now = swap;
+    }
+    plan->enter_begin[pass->use_count] = entered;
+}
+
+/* Gradients: a unit's slot is taken from its first GRAD use of a pass until it is reduced, which may run beside the backward of the
+ * next window - 1 units. */
+static void link_gradients(const zero_builder_t *b, graph_t *together)
+{
+    const int32_t *release_at = b->passes[b->train].release_at;
+    int32_t units = b->spec->unit_count;
+
+    for (int32_t u = 0; u < units; u++) {
+        if (!b->units[u].grad_slot)
+            continue;
+        int32_t end = release_at[b->units[u].last_grad], later = 0;
+        for (int32_t use = b->units[u].first_grad; use < b->spec->passes[b->train].use_count; use++) {
+            int32_t v = b->spec->passes[b->train].uses[use].unit;
+            if (v == u || !b->units[v].grad_slot || b->units[v].first_grad != use)
+                continue;
+            if (use > end && ++later >= b->spec->window)
+                break;
+            link_units(together, u, v);
+        }
+    }
+}
+
+typedef struct candidate { uint64_t bytes; int32_t order, unit; } candidate_t;
+
+static int biggest_first(const void *pa, const void *pb)
+{
+    const candidate_t *a = pa, *b = pb;
+    if (a->bytes != b->bytes)
+        return a->bytes < b->bytes ? 1 : -1;
+    return a->order < b->order ? -1 : a->order > b->order;
+}
+
+/* Colours the units with bytes > 0, biggest first so that a later one fits into any slot; what is used next to each other goes in order, so that a
+ * chain of layers takes no more slots than its window. Appends the slots; slot_of (by unit) gets their indices. */
+static zero_status_t colour(zero_builder_t *b, const graph_t *together, const uint64_t *bytes, int32_t *slot_of)
+{
+    int32_t units = b->spec->unit_count, count = 0;
+    candidate_t *list = NULL;
+    zero_status_t status;
+
+    if ((status = zero_build_alloc(b, &list, (size_t)units, sizeof *list)) != ZERO_OK)
+        return status;
+    for (int32_t u = 0; u < units; u++) {
+        slot_of[u] = -1;
+        if (bytes[u] > 0)
+            list[count++] = (candidate_t){ bytes[u], b->units[u].first_use < 0 ? INT32_MAX : b->units[u].first_use, u };
+    }
+    qsort(list, (size_t)count, sizeof *list, biggest_first);
+    int32_t first = b->slot_count;
+    for (int32_t i = 0; i < count; i++) {
+        int32_t slot = first;
+        for (; slot < b->slot_count; slot++) {
+            bool free_slot = true;
+            for (int32_t j = 0; j < i && free_slot; j++)
+                free_slot = slot_of[list[j].unit] != slot || !linked(together, list[i].unit, list[j].unit);
+            if (free_slot)
+                break;
+        }
+        if (slot == b->slot_count)
+            b->slots[b->slot_count++].bytes = list[i].bytes;
+        slot_of[list[i].unit] = slot;
+    }
+    free(list);
+    return ZERO_OK;
+}
+
+/* Bytes of each unit's buffers of a role in slots; each buffer's offset within the slot. */
+static zero_status_t measure(zero_builder_t *b, zero_role_t role, uint64_t *bytes)
+{
+    for (int32_t u = 0; u < b->spec->unit_count; u++) {
+        bytes[u] = 0;
+        for (int32_t s = b->units[u].first_segment; s < b->units[u].first_segment + b->units[u].segment_count; s++) {
+            int32_t index = b->plan->segments[s].buffer[role];
+            zero_buffer_t *x = index >= 0 ? &b->plan->buffers[index] : NULL;
+            if (x == NULL || x->kind != ZERO_KIND_WINDOW)
+                continue;
+            x->offset = bytes[u];
+            if (!zero_add_u64(bytes[u], x->bytes, &bytes[u]) || !zero_round_up(bytes[u], ZERO_ALIGN_BYTES, &bytes[u]))
+                return zero_fail(b->error, ZERO_ERR_MEMORY, "unit '%s' needs more than 2^63 bytes", b->spec->units[u].name);
+        }
+    }
+    return ZERO_OK;
+}
+
+/* Every buffer of the role that lies in a slot, by its unit. */
+static void assign(zero_builder_t *b, zero_role_t role, const int32_t *slot_of)
+{
+    for (int32_t i = 0; i < b->plan->buffer_count; i++) {
+        zero_buffer_t *x = &b->plan->buffers[i];
+        if (x->kind == ZERO_KIND_WINDOW && x->role == role)
+            x->slot = slot_of[b->plan->segments[x->segment].unit];
+    }
+}
+
+/* Wire buffers are written and read on one stream only, one after the other: one slot serves all. */
+static void share_wire(zero_builder_t *b)
+{
+    int32_t slot = -1;
+    for (int32_t i = 0; i < b->plan->buffer_count; i++) {
+        zero_buffer_t *x = &b->plan->buffers[i];
+        if (x->kind != ZERO_KIND_WINDOW || x->role != ZERO_ROLE_WIRE)
+            continue;
+        if (slot < 0)
+            slot = b->slot_count++;
+        x->slot = slot;
+        if (x->bytes > b->slots[slot].bytes)
+            b->slots[slot].bytes = x->bytes;
+    }
+}
+
+static zero_status_t alloc_pass(zero_builder_t *b, int32_t index)
+{
+    const zero_spec_pass_t *pass = &b->spec->passes[index];
+    zero_pass_plan_t *plan = &b->passes[index];
+    size_t n = (size_t)pass->use_count;
+    zero_status_t status;
+
+    if ((status = zero_build_alloc(b, &plan->enter, n, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &plan->enter_use, n, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &plan->enter_begin, n + 1, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &plan->release_at, n, sizeof(int32_t))) != ZERO_OK)
+        return status;
+    for (int32_t i = pass->use_count - 1; i >= 0; i--)
+        plan->release_at[i] = pass->uses[i].flags & ZERO_HOLD ? plan->release_at[i + 1] : i;
+    return ZERO_OK;
+}
+
+zero_status_t zero_build_window(zero_builder_t *b)
+{
+    size_t units = (size_t)b->spec->unit_count;
+    graph_t together = { .words = units / 64 + 1 };
+    resident_t now = { 0 }, before = { 0 };
+    uint64_t *bytes = NULL;
+    int32_t *slot_of = NULL;
+    zero_status_t status;
+
+    if ((status = zero_build_alloc(b, &together.bits, units * together.words, sizeof(uint64_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &now.unit, units, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &now.use, units, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &before.unit, units, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &before.use, units, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &bytes, units, sizeof(uint64_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &slot_of, units, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &b->slots, 2 * units + 1, sizeof *b->slots)) != ZERO_OK)
+        goto out;
+    for (int32_t p = 0; p < b->spec->pass_count; p++)
+        if ((status = alloc_pass(b, p)) != ZERO_OK)
+            goto out;
+    if ((status = check_chains(b, &now)) != ZERO_OK)
+        goto out;
+    for (int32_t p = 0; p < b->spec->pass_count; p++)
+        walk_pass(b, p, &now, &before, &together);
+    if ((status = measure(b, ZERO_ROLE_PARAM, bytes)) != ZERO_OK || (status = colour(b, &together, bytes, slot_of)) != ZERO_OK)
+        goto out;
+    assign(b, ZERO_ROLE_PARAM, slot_of);
+
+    memset(together.bits, 0, units * together.words * sizeof(uint64_t));
+    if ((status = measure(b, ZERO_ROLE_GRAD, bytes)) != ZERO_OK)
+        goto out;
+    for (size_t u = 0; u < units; u++)
+        b->units[u].grad_slot = bytes[u] > 0;
+    if (b->train >= 0)
+        link_gradients(b, &together);
+    if ((status = colour(b, &together, bytes, slot_of)) != ZERO_OK)
+        goto out;
+    assign(b, ZERO_ROLE_GRAD, slot_of);
+    share_wire(b);
+out:
+    free(together.bits);
+    free(now.unit);
+    free(now.use);
+    free(before.unit);
+    free(before.use);
+    free(bytes);
+    free(slot_of);
+    return status;
+}
