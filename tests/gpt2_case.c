@@ -1,0 +1,332 @@
+/* gpt2_case.c - see gpt2_case.h. The training loop is what a user of the public API writes. */
+#include "tests/gpt2_case.h"
+
+#include "tests/ranks.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CASE_SECONDS 120
+
+/* ---- golden files ------------------------------------------------------------------------------------------------ */
+
+static void need(bool ok, const char *what)
+{
+    if (!ok) {
+        fprintf(stderr, "tests/golden/gpt2.json: %s\n", what);
+        exit(1);
+    }
+}
+
+const char *gpt2_path(const char *name)
+{
+    static char path[4096];
+    const char *root = getenv("srcdir");
+
+    snprintf(path, sizeof path, "%s/tests/golden/%s", root ? root : ".", name);
+    return path;
+}
+
+static double number(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+
+    need(json_is_number(value), key);
+    return json_number_value(value);
+}
+
+static void numbers(const json_t *object, const char *key, double *out, int count)
+{
+    const json_t *array = json_object_get(object, key);
+
+    need(json_array_size(array) == (size_t)count, key);
+    for (int i = 0; i < count; i++)
+        out[i] = json_number_value(json_array_get(array, (size_t)i));
+}
+
+static json_t *read_json(void)
+{
+    json_error_t where;
+    json_t *root = json_load_file(gpt2_path("gpt2.json"), 0, &where);
+
+    need(root != NULL, where.text);
+    return root;
+}
+
+void gpt2_read_golden(gpt2_golden_t *g, const char *name)
+{
+    json_t *root = read_json(), *run = NULL, *each;
+    const json_t *betas;
+    size_t i;
+
+    json_array_foreach(json_object_get(root, "runs"), i, each)
+        if (!strcmp(json_string_value(json_object_get(each, "name")), name))
+            run = each;
+    need(run != NULL, name);
+    memset(g, 0, sizeof *g);
+    snprintf(g->name, sizeof g->name, "%s", name);
+    g->dtype = strcmp(json_string_value(json_object_get(run, "dtype")), "bf16") == 0 ? ZERO_BF16 : ZERO_FP32;
+    g->seq_len = (int64_t)number(run, "seq_len");
+    g->batch = (int64_t)number(run, "batch");
+    g->steps = (int)number(run, "steps");
+    need(g->steps >= 1 && g->steps <= GPT2_STEPS_MOST, "steps");
+    betas = json_object_get(run, "betas");
+    g->adamw = (zero_adamw_t){ json_number_value(json_array_get(betas, 0)), json_number_value(json_array_get(betas, 1)), number(run, "eps"),
+                               number(run, "weight_decay") };
+    g->clip = number(run, "clip");
+    numbers(run, "losses", g->losses, g->steps);
+    numbers(run, "norms", g->norms, g->steps);
+    numbers(run, "rates", g->rates, g->steps);
+    g->eval_before = number(run, "eval_before");
+    g->eval_after = number(run, "eval_after");
+    json_decref(root);
+}
+
+double gpt2_read_eval(const char *folder, int64_t *seq_len)
+{
+    json_t *root = read_json();
+    const double loss = number(json_object_get(root, "eval_losses"), folder);
+
+    *seq_len = (int64_t)number(root, "eval_seq_len");
+    json_decref(root);
+    return loss;
+}
+
+int32_t *gpt2_read_tokens(int64_t *count)
+{
+    int32_t header[256], *tokens;
+    FILE *file = fopen(gpt2_path("gpt2.bin"), "rb");
+
+    need(file && fread(header, sizeof header, 1, file) == 1 && header[0] == 20240520 && header[1] == 1 && header[2] > 0, "gpt2.bin");
+    *count = header[2];
+    tokens = malloc((size_t)*count * sizeof *tokens);
+    need(tokens != NULL, "memory");
+    for (int64_t i = 0; i < *count; i++) {
+        uint16_t t;
+
+        need(fread(&t, sizeof t, 1, file) == 1, "gpt2.bin is short");
+        tokens[i] = t;
+    }
+    fclose(file);
+    return tokens;
+}
+
+/* ---- one rank ---------------------------------------------------------------------------------------------------- */
+
+static zero_status_t declare(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bootstrap_t *bootstrap)
+{
+    const gpt2_golden_t *g = c->golden;
+    zero_model_options_t options = { .micro_batch = c->micro_batch, .seq_len = g->seq_len, .sample_len = r->config.positions, .dtype = g->dtype,
+                                     .recompute = c->recompute, .threads = c->threads, .backend = c->backend, .eval = true,
+                                     .head_rows = c->head_rows };
+    zero_device_options_t device;
+    zero_config_t config;
+    zero_status_t status;
+
+    zero_device_options_init(&device);
+    device.threaded = c->threaded;
+    device.delay_seed = c->threaded ? 1 + (uint64_t)c->stage * 7 + (uint64_t)bootstrap->rank : 0;
+    device.threads = 1;
+    status = zero_device_cpu(&r->device, &device, &r->error);
+    if (status == ZERO_OK)
+        status = c->world == 1 ? zero_comm_self(&r->comm, &r->error) : zero_comm_shm(&r->comm, bootstrap, NULL, &r->error);
+    if (status != ZERO_OK)
+        return status;
+    zero_config_init(&config);
+    status = zero_config_stage(&config, c->stage);
+    if (status != ZERO_OK)
+        return status;
+    config.comm = r->comm;
+    config.device = r->device;
+    config.window = c->window;
+    config.reduce = c->reduce;
+    config.micro_steps = (int)(g->batch / (c->world * c->micro_batch));
+    config.persist_bytes = c->persist_bytes;
+    config.clip = g->clip;
+    config.grad_scale = 1.0 / (double)(g->batch * g->seq_len);
+    config.adamw = g->adamw;
+    config.timeout_s = CASE_SECONDS / 2;
+    status = zero_create(&r->engine, &config, &r->error);
+    if (status == ZERO_OK)
+        status = zero_model_create(&r->model, &r->config, &options, &r->error);
+    if (status == ZERO_OK)
+        status = zero_model_declare(r->model, r->engine, &r->error);
+    if (status == ZERO_OK && (status = zero_commit(r->engine)) != ZERO_OK)
+        snprintf(r->error.text, sizeof r->error.text, "%s", zero_last_error(r->engine));
+    if (status == ZERO_OK)
+        status = zero_model_bind(r->model, &r->error);
+    return status;
+}
+
+int gpt2_rank_open(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bootstrap_t *bootstrap)
+{
+    zero_status_t status;
+
+    memset(r, 0, sizeof *r);
+    status = zero_model_read_config(&r->config, gpt2_path(c->folder), &r->error);
+    if (status == ZERO_OK)
+        status = declare(r, c, bootstrap);
+    if (status == ZERO_OK)
+        status = zero_model_load(r->model, gpt2_path(c->folder), &r->error);
+    if (status != ZERO_OK)
+        fprintf(stderr, "rank %d: %s: %s\n", bootstrap->rank, zero_status_name(status), r->error.text);
+    return status == ZERO_OK ? 0 : -1;
+}
+
+void gpt2_rank_close(gpt2_rank_t *r)
+{
+    zero_destroy(r->engine);
+    zero_model_destroy(r->model);
+    zero_comm_destroy(r->comm);
+    zero_device_destroy(r->device);
+}
+
+/* Windows [first, first + rows) as inputs and targets, counted modulo all. */
+static void windows(const int32_t *tokens, int64_t count, int64_t T, int64_t first, int64_t rows, int32_t *x, int32_t *y)
+{
+    const int64_t all = (count - 1) / T;
+
+    for (int64_t i = 0; i < rows; i++) {
+        const int32_t *from = tokens + (first + i) % all * T;
+
+        memcpy(x + i * T, from, (size_t)T * sizeof *x);
+        memcpy(y + i * T, from + 1, (size_t)T * sizeof *y);
+    }
+}
+
+double gpt2_rank_eval(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *tokens, int64_t count)
+{
+    const int64_t T = c->golden->seq_len, B = c->micro_batch, all = (count - 1) / T, rank = zero_comm_rank(r->comm);
+    int32_t *x = malloc((size_t)(B * T) * sizeof *x), *y = malloc((size_t)(B * T) * sizeof *y);
+    double sum = 0;
+
+    for (int64_t first = rank * B; first - rank * B < all && !isnan(sum); first += c->world * B) {
+        const int64_t left = all - first, rows = left < 0 ? 0 : left < B ? left : B;
+        double loss = 0;
+
+        windows(tokens, count, T, first, rows, x, y);
+        if (zero_model_eval(r->model, x, y, rows, &loss, &r->error) != ZERO_OK) {
+            fprintf(stderr, "rank %d: evaluation: %s\n", (int)rank, r->error.text);
+            zero_abort(r->engine, r->error.text);
+            sum = NAN;
+        }
+        sum += loss;
+    }
+    free(x);
+    free(y);
+    if (!isnan(sum) && zero_sum(r->engine, &sum, 1) != ZERO_OK)
+        sum = NAN;
+    return sum / (double)(all * T);
+}
+
+/* A step over this rank's windows. Returns 0, or -1 after printing. */
+static int step(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *tokens, int64_t count, int s, int32_t *x, int32_t *y, double *loss,
+                double *norm)
+{
+    const gpt2_golden_t *g = c->golden;
+    const int64_t mine = g->batch / c->world, rank = zero_comm_rank(r->comm);
+    zero_stats_t stats = { .size = sizeof stats };
+    double sum = 0, part = 0;
+
+    for (int64_t j = 0; j < mine; j += c->micro_batch) {
+        windows(tokens, count, g->seq_len, s * g->batch + rank * mine + j, c->micro_batch, x, y);
+        if (zero_model_train(r->model, x, y, j + c->micro_batch == mine ? ZERO_LAST : 0, &part, &r->error) != ZERO_OK) {
+            fprintf(stderr, "rank %d, step %d: %s\n", (int)rank, s + 1, r->error.text);
+            zero_abort(r->engine, r->error.text);
+            return -1;
+        }
+        sum += part;
+    }
+    if (zero_step(r->engine, g->rates[s]) != ZERO_OK || zero_step_stats(r->engine, &stats) != ZERO_OK || zero_sum(r->engine, &sum, 1) != ZERO_OK) {
+        fprintf(stderr, "rank %d, step %d: %s\n", (int)rank, s + 1, zero_last_error(r->engine));
+        return -1;
+    }
+    *loss = sum / (double)(g->batch * g->seq_len);
+    *norm = stats.grad_norm;
+    return 0;
+}
+
+typedef struct shared {
+    gpt2_case_t c;
+    gpt2_result_t result;
+    double seen[8][2 * GPT2_STEPS_MOST + 2]; /* by rank: losses, norms, evaluations */
+} shared_t;
+
+typedef struct reader {
+    shared_t *shared;
+    int64_t offset;
+} reader_t;
+
+static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+{
+    reader_t *reader = ctx;
+
+    (void)param;
+    for (int64_t i = 0; i < count; i++) {
+        reader->shared->result.values[reader->offset + begin + i] = values[i];
+        __atomic_add_fetch(&reader->shared->result.owners[reader->offset + begin + i], 1, __ATOMIC_RELAXED);
+    }
+    return 0;
+}
+
+static int rank_main(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    shared_t *shared = arg;
+    const gpt2_case_t *c = &shared->c;
+    const int64_t room = c->micro_batch * c->golden->seq_len;
+    int32_t *x = malloc((size_t)room * sizeof *x), *y = malloc((size_t)room * sizeof *y);
+    double *losses = shared->seen[rank], *norms = losses + GPT2_STEPS_MOST, *evals = norms + GPT2_STEPS_MOST;
+    reader_t reader = { shared, 0 };
+    int64_t count;
+    int32_t *tokens = gpt2_read_tokens(&count);
+    gpt2_rank_t r;
+    int result = gpt2_rank_open(&r, c, bootstrap);
+
+    (void)world;
+    if (result != 0)
+        goto end;
+    evals[0] = gpt2_rank_eval(&r, c, tokens, count);
+    for (int s = 0; s < c->steps && result == 0; s++)
+        result = step(&r, c, tokens, count, s, x, y, &losses[s], &norms[s]);
+    if (result != 0)
+        goto end;
+    evals[1] = gpt2_rank_eval(&r, c, tokens, count);
+    for (int i = 0; i < zero_model_param_count(r.model) && result == 0; i++) {
+        if (zero_param_read(r.engine, zero_model_param(r.model, i), ZERO_STATE_MASTER, take, &reader) != ZERO_OK) {
+            fprintf(stderr, "rank %d: %s\n", rank, zero_last_error(r.engine));
+            result = -1;
+        }
+        reader.offset += zero_model_param_elements(r.model, i);
+    }
+    if (rank == 0)
+        shared->result.params = reader.offset;
+end:
+    gpt2_rank_close(&r);
+    free(tokens);
+    free(x);
+    free(y);
+    return result;
+}
+
+int gpt2_run(const gpt2_case_t *c, gpt2_result_t *result)
+{
+    shared_t *shared = ranks_shared(sizeof *shared);
+    int status;
+
+    shared->c = *c;
+    status = ranks_run(c->world, CASE_SECONDS, rank_main, shared);
+    shared->result.same_on_ranks = true;
+    for (int r = 1; r < c->world; r++)
+        if (memcmp(shared->seen[0], shared->seen[r], sizeof shared->seen[0]) != 0)
+            shared->result.same_on_ranks = false;
+    memcpy(shared->result.losses, shared->seen[0], sizeof shared->result.losses);
+    memcpy(shared->result.norms, shared->seen[0] + GPT2_STEPS_MOST, sizeof shared->result.norms);
+    shared->result.eval_before = shared->seen[0][2 * GPT2_STEPS_MOST];
+    shared->result.eval_after = shared->seen[0][2 * GPT2_STEPS_MOST + 1];
+    *result = shared->result;
+    ranks_unshare(shared, sizeof *shared);
+    return status;
+}

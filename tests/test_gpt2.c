@@ -1,0 +1,309 @@
+/* test_gpt2.c - GPT-2 under every stage against what PyTorch gives (tests/golden/generate.py), and the same bits wherever they are promised.
+ * `make check` runs a cover of the product of settings; ZERO_CHECK_FULL=1 all of it. */
+#include "tests/gpt2_case.h"
+#include "tests/ranks.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FP32_TOLERANCE 2e-5
+#define BF16_TOLERANCE 2e-2
+
+static bool full(void)
+{
+    const char *value = getenv("ZERO_CHECK_FULL");
+
+    return value && *value && strcmp(value, "0") != 0;
+}
+
+static const char *describe(const gpt2_case_t *c)
+{
+    static char text[300];
+
+    snprintf(text, sizeof text, "%s: %d ranks, stage %d, micro-batch %d, recompute %d, window %d, reduce %s, %s, persist %d, %s, head rows %d, "
+             "%d threads", c->golden->name, c->world, c->stage, (int)c->micro_batch, (int)c->recompute, c->window,
+             c->reduce == ZERO_REDUCE_EVERY ? "every" : "last", c->threaded ? "threaded" : "inline", (int)c->persist_bytes, c->backend,
+             (int)c->head_rows, c->threads);
+    return text;
+}
+
+static void check_close(const gpt2_case_t *c, const char *what, int step, double found, double wanted, double tolerance)
+{
+    ck_assert_msg(fabs(found - wanted) <= tolerance * fabs(wanted), "%s: %s %d is %.17g, PyTorch's is %.17g", describe(c), what, step, found, wanted);
+}
+
+/* The case against PyTorch's numbers. */
+static void check_golden(const gpt2_case_t *c, const gpt2_result_t *r)
+{
+    const gpt2_golden_t *g = c->golden;
+    const double tolerance = g->dtype == ZERO_BF16 ? BF16_TOLERANCE : FP32_TOLERANCE;
+
+    check_close(c, "evaluation", 0, r->eval_before, g->eval_before, tolerance);
+    for (int s = 0; s < c->steps; s++) {
+        check_close(c, "loss", s + 1, r->losses[s], g->losses[s], tolerance);
+        check_close(c, "norm", s + 1, r->norms[s], g->norms[s], tolerance);
+    }
+    if (c->steps == g->steps)
+        check_close(c, "evaluation", c->steps, r->eval_after, g->eval_after, tolerance);
+}
+
+static void run(const gpt2_case_t *c, gpt2_result_t *r)
+{
+    ck_assert_msg(gpt2_run(c, r) == 0, "%s: a rank failed", describe(c));
+    ck_assert_msg(r->same_on_ranks, "%s: ranks saw different numbers", describe(c));
+    for (int64_t i = 0; i < r->params; i++)
+        ck_assert_msg(r->owners[i] == 1, "%s: element %d was read from %d ranks", describe(c), (int)i, r->owners[i]);
+    check_golden(c, r);
+}
+
+/* The same bits of every loss, norm and parameter. */
+static void check_same(const gpt2_case_t *c, const gpt2_result_t *r, const gpt2_result_t *base)
+{
+    for (int s = 0; s < c->steps; s++) {
+        ck_assert_msg(memcmp(&r->losses[s], &base->losses[s], sizeof(double)) == 0, "%s: loss %d is %.17g, at stage 0 it is %.17g", describe(c), s + 1,
+                      r->losses[s], base->losses[s]);
+        ck_assert_msg(memcmp(&r->norms[s], &base->norms[s], sizeof(double)) == 0, "%s: norm %d is %.17g, at stage 0 it is %.17g", describe(c), s + 1,
+                      r->norms[s], base->norms[s]);
+    }
+    ck_assert_msg(r->eval_before == base->eval_before && r->eval_after == base->eval_after, "%s: evaluations differ from stage 0's", describe(c));
+    ck_assert_msg(r->params == base->params && memcmp(r->values, base->values, (size_t)r->params * sizeof(float)) == 0,
+                  "%s: parameters differ from stage 0's", describe(c));
+}
+
+/* What keeps the numbers to the bit apart: one base run for each. */
+static const struct { int world; int64_t micro_batch; zero_reduce_t reduce; } groups[] = {
+    { 1, 12, ZERO_REDUCE_EVERY }, { 1, 4, ZERO_REDUCE_LAST }, { 2, 6, ZERO_REDUCE_EVERY }, { 2, 3, ZERO_REDUCE_EVERY }, { 2, 1, ZERO_REDUCE_LAST },
+    { 3, 4, ZERO_REDUCE_EVERY }, { 3, 2, ZERO_REDUCE_LAST }, { 3, 1, ZERO_REDUCE_EVERY }, { 4, 3, ZERO_REDUCE_LAST }, { 4, 1, ZERO_REDUCE_EVERY },
+};
+enum { GROUPS = sizeof groups / sizeof *groups, STAGES = 4, RECOMPUTES = 3 };
+static const int windows[] = { 2, 1, 3, 9 };
+static const int64_t persists[] = { 0, 65536, 20000 };
+
+static gpt2_golden_t golden;
+static gpt2_result_t base, result;
+
+static gpt2_case_t group_base(int group)
+{
+    return (gpt2_case_t){ .golden = &golden, .folder = "gpt2", .world = groups[group].world, .window = 2, .threads = 1, .backend = "cpu",
+                          .micro_batch = groups[group].micro_batch, .reduce = groups[group].reduce, .steps = golden.steps };
+}
+
+/* Stage x recompute in every group; window, device and what persists go through all their pairs with them as the numbers go on. */
+START_TEST(test_matrix)
+{
+    const int group = _i;
+    gpt2_case_t c;
+    int n = 0;
+
+    gpt2_read_golden(&golden, "cosine");
+    c = group_base(group);
+    run(&c, &base);
+    for (int stage = 0; stage < STAGES; stage++)
+        for (int recompute = 0; recompute < RECOMPUTES; recompute++)
+            for (int window = 0; window < (full() ? 4 : 1); window++)
+                for (int persist = 0; persist < (full() ? 3 : 1); persist++)
+                    for (int threaded = 0; threaded < (full() ? 2 : 1); threaded++, n++) {
+                        c.stage = stage;
+                        c.recompute = (zero_recompute_t)recompute;
+                        c.window = windows[full() ? window : (n + group) % 4];
+                        c.persist_bytes = persists[full() ? persist : (n / 4 + stage + group) % 3];
+                        c.threaded = full() ? threaded : (n / 3 + recompute + group / 4) % 2;
+                        run(&c, &result);
+                        check_same(&c, &result, &base);
+                    }
+}
+END_TEST
+
+/* Other sequence lengths, schedules, betas, decay, without clipping, bf16; the head in chunks; plain C kernels; threads. */
+static const struct { const char *name; int world; int64_t micro_batch, head_rows; int threads; const char *backend; } others[] = {
+    { "noam", 2, 3, 0, 1, "cpu" }, { "noam", 3, 2, 40, 1, "cpu" }, { "linear", 4, 2, 0, 1, "cpu" }, { "linear", 1, 24, 64, 2, "cpu" },
+    { "bf16", 2, 2, 0, 1, "cpu" }, { "bf16", 3, 4, 0, 1, "cpu" }, { "cosine", 2, 2, 13, 2, "cpu" }, { "cosine", 3, 4, 0, 1, "ref" },
+    { "bf16", 2, 6, 30, 1, "ref" },
+};
+enum { OTHERS = sizeof others / sizeof *others };
+
+START_TEST(test_others)
+{
+    gpt2_case_t c;
+
+    gpt2_read_golden(&golden, others[_i].name);
+    c = (gpt2_case_t){ .golden = &golden, .folder = "gpt2", .world = others[_i].world, .window = 2, .threads = others[_i].threads,
+                       .backend = others[_i].backend, .micro_batch = others[_i].micro_batch, .head_rows = others[_i].head_rows,
+                       .steps = golden.steps };
+    run(&c, &base);
+    for (int stage = 1; stage < STAGES; stage++) {
+        c.stage = stage;
+        c.recompute = (zero_recompute_t)(stage % RECOMPUTES);
+        c.window = windows[stage];
+        run(&c, &result);
+        check_same(&c, &result, &base);
+    }
+}
+END_TEST
+
+/* One folder in the spellings that exist: each gives PyTorch's evaluation loss with the same rounded weights. */
+static const char *const folders[] = { "gpt2", "gpt2-sharded", "gpt2-bf16", "gpt2-old" };
+
+START_TEST(test_folder)
+{
+    double loss;
+    gpt2_case_t c;
+
+    gpt2_read_golden(&golden, "cosine");
+    c = group_base(5);
+    c.folder = folders[_i];
+    c.stage = 3;
+    c.steps = 0;
+    loss = gpt2_read_eval(c.folder, &golden.seq_len);
+    golden.eval_before = loss;
+    run(&c, &result);
+    for (int i = 0; i < 4; i++) { /* the spellings can be told apart by their losses, but for the first two */
+        int64_t seq_len;
+
+        if (i != _i && i + _i != 1)
+            ck_assert(fabs(gpt2_read_eval(folders[i], &seq_len) - result.eval_before) > FP32_TOLERANCE / 2 * loss);
+    }
+}
+END_TEST
+
+/* Losses from sampled logits, one length after the other, equal those of an evaluation of the whole sequence. */
+static int logits_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    const gpt2_case_t *c = arg;
+    const int64_t T = c->golden->seq_len;
+    double sum = 0, loss = 0;
+    int64_t count;
+    int32_t *tokens = gpt2_read_tokens(&count);
+    gpt2_rank_t r;
+    int failed = gpt2_rank_open(&r, c, bootstrap);
+
+    (void)world;
+    for (int64_t n = 1; n <= T && !failed; n++) {
+        float *logits = malloc((size_t)r.config.vocab * sizeof *logits);
+        double z = 0;
+
+        failed = zero_model_logits(r.model, tokens, n, logits, &r.error) != ZERO_OK;
+        for (int64_t v = 0; v < r.config.vocab && !failed; v++)
+            z += exp(logits[v]);
+        if (!failed)
+            sum += log(z) - logits[tokens[n]];
+        free(logits);
+    }
+    if (!failed)
+        failed = zero_model_eval(r.model, tokens, tokens + 1, 1, &loss, &r.error) != ZERO_OK;
+    if (failed)
+        fprintf(stderr, "rank %d: %s\n", rank, r.error.text);
+    else if (!(fabs(sum - loss) <= 1e-5 * loss)) {
+        fprintf(stderr, "rank %d: losses from logits sum to %.12g, those of an evaluation to %.12g\n", rank, sum, loss);
+        failed = 1;
+    }
+    gpt2_rank_close(&r);
+    free(tokens);
+    return failed;
+}
+
+START_TEST(test_logits)
+{
+    gpt2_case_t c;
+
+    gpt2_read_golden(&golden, "noam"); /* 33 tokens: all positions, and a last shape that is no power of two */
+    c = (gpt2_case_t){ .golden = &golden, .folder = "gpt2", .world = 2, .stage = 3, .window = 2, .threads = 1, .backend = "cpu", .micro_batch = 2 };
+    ck_assert_int_eq(ranks_run(2, 60, logits_rank, &c), 0);
+}
+END_TEST
+
+/* Bad tokens are refused before anything runs: the same rank can go on. */
+static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    const gpt2_case_t *c = arg;
+    const int64_t rows = c->micro_batch * c->golden->seq_len;
+    static const struct { int32_t token; const char *sentence; } bad[] = {
+        { 97, "input token 5 is 97, but the model's vocabulary has tokens 0 to 96" },
+        { -1, "input token 5 is -1, but the model's vocabulary has tokens 0 to 96" },
+    };
+    int32_t *x = calloc((size_t)rows, sizeof *x), *y = calloc((size_t)rows, sizeof *y);
+    int failed = 0;
+    gpt2_rank_t r;
+    double loss;
+
+    (void)rank;
+    (void)world;
+    failed = gpt2_rank_open(&r, c, bootstrap);
+    for (int i = 0; i < 2 && !failed; i++) {
+        x[5] = bad[i].token;
+        failed |= zero_model_train(r.model, x, y, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG || strcmp(r.error.text, bad[i].sentence);
+        failed |= zero_model_train(r.model, y, x, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG || !strstr(r.error.text, "target token 5 is");
+        failed |= zero_model_eval(r.model, x, y, c->micro_batch, &loss, &r.error) != ZERO_ERR_ARG;
+        failed |= zero_model_logits(r.model, x, 6, NULL, &r.error) != ZERO_ERR_ARG;
+    }
+    x[5] = 96;
+    failed = failed || zero_model_train(r.model, x, y, ZERO_LAST, &loss, &r.error) != ZERO_OK || zero_step(r.engine, 1e-3) != ZERO_OK;
+    if (failed)
+        fprintf(stderr, "last error: %s\n", r.error.text);
+    gpt2_rank_close(&r);
+    free(x);
+    free(y);
+    return failed;
+}
+
+START_TEST(test_tokens)
+{
+    gpt2_case_t c;
+
+    gpt2_read_golden(&golden, "cosine");
+    c = group_base(0);
+    ck_assert_int_eq(ranks_run(1, 60, tokens_rank, &c), 0);
+}
+END_TEST
+
+START_TEST(test_create_refuses)
+{
+    static const struct { zero_model_options_t options; zero_status_t status; const char *sentence; } bad[] = {
+        { { .micro_batch = 1, .seq_len = 257, .threads = 1 }, ZERO_ERR_ARG, "sequences of 257 tokens are longer than the model's 256 positions: use at most 256" },
+        { { .micro_batch = 0, .seq_len = 8, .threads = 1 }, ZERO_ERR_ARG, "at least 1" },
+        { { .micro_batch = 1, .seq_len = 8, .sample_len = 257, .threads = 1 }, ZERO_ERR_ARG, "256 positions" },
+        { { .micro_batch = 1, .seq_len = 8, .dtype = ZERO_FP16, .threads = 1 }, ZERO_ERR_UNSUPPORTED, "fp16" },
+        { { .micro_batch = 1, .seq_len = 8, .threads = 0 }, ZERO_ERR_ARG, "threads" },
+        { { .micro_batch = 1ll << 40, .seq_len = 8, .threads = 1 }, ZERO_ERR_ARG, "tokens at a time" },
+        { { .micro_batch = 1, .seq_len = 8, .threads = 1, .backend = "abacus" }, ZERO_ERR_ARG, "abacus" },
+    };
+    zero_model_config_t config;
+    zero_model_t *model = NULL;
+    zero_error_t error;
+
+    ck_assert_int_eq(zero_model_preset(&config, "tiny", &error), ZERO_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        memset(&error, 0, sizeof error);
+        ck_assert_int_eq(zero_model_create(&model, &config, &bad[i].options, &error), bad[i].status);
+        ck_assert_ptr_null(model);
+        ck_assert_msg(strstr(error.text, bad[i].sentence) != NULL, "%s", error.text);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("gpt2");
+    TCase *matrix = tcase_create("matrix"), *rest = tcase_create("rest");
+    SRunner *runner;
+    int failed;
+
+    tcase_set_timeout(matrix, 7200); /* the ranks have bounds of their own */
+    tcase_set_timeout(rest, 600);
+    tcase_add_loop_test(matrix, test_matrix, 0, GROUPS);
+    tcase_add_loop_test(rest, test_others, 0, OTHERS);
+    tcase_add_loop_test(rest, test_folder, 0, 4);
+    tcase_add_test(rest, test_logits);
+    tcase_add_test(rest, test_tokens);
+    tcase_add_test(rest, test_create_refuses);
+    suite_add_tcase(suite, rest);
+    suite_add_tcase(suite, matrix);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,417 @@
+/* test_model_load.c - sizes, presets and initial values of models; config.json and weights that lie are refused with a sentence that names what is
+ * wrong. No engine. */
+#include "examples/models/gpt2.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_presets)
+{
+    /* Parameters as transformers counts them for the published models. */
+    static const struct { const char *name; int64_t parameters; } published[] = {
+        { "gpt2", 124439808 }, { "gpt2-medium", 354823168 }, { "gpt2-large", 774030080 }, { "gpt2-xl", 1557611200 },
+    };
+    zero_model_config_t c;
+    zero_error_t error;
+
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
+        ck_assert_int_eq(zero_model_preset(&c, published[i].name, &error), ZERO_OK);
+        ck_assert_int_eq(zero_gpt2_check_config(&c, &error), ZERO_OK);
+        ck_assert_int_eq(zero_model_parameters(&c), published[i].parameters);
+    }
+    ck_assert_int_eq(zero_model_preset(&c, "tiny", &error), ZERO_OK);
+    ck_assert_int_eq(zero_gpt2_check_config(&c, &error), ZERO_OK);
+    ck_assert_int_eq(zero_model_preset(&c, "llama-8b", &error), ZERO_ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(error.text, "llama-8b"));
+    ck_assert_int_eq(zero_model_preset(&c, "gpt3", &error), ZERO_ERR_ARG);
+    ck_assert_str_eq(error.text, "there is no model 'gpt3': use tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or a Hugging Face folder");
+}
+END_TEST
+
+START_TEST(test_flops)
+{
+    zero_model_config_t c;
+    zero_error_t error;
+
+    ck_assert_int_eq(zero_model_preset(&c, "gpt2", &error), ZERO_OK);
+    /* 6 (12 layers of 12 C^2, and the head) + 12 layers heads head_dim T */
+    ck_assert_double_eq(zero_model_flops_per_token(&c, 1024), 6 * (12.0 * 12 * 768 * 768 + 50257.0 * 768) + 12.0 * 12 * 768 * 1024);
+}
+END_TEST
+
+/* ---- initial values ---------------------------------------------------------------------------------------------- */
+
+START_TEST(test_init)
+{
+    enum { N = 4 * 192 * 192 };
+    static float all[N], part[N];
+    zero_model_config_t c;
+    zero_gpt2_tensor_t t;
+    zero_error_t error;
+    double sum = 0, squares = 0;
+    int outside = 0;
+
+    ck_assert_int_eq(zero_model_preset(&c, "tiny", &error), ZERO_OK);
+    zero_gpt2_tensor(&c, 2 + GPT2_OUT_W, &t);
+    ck_assert_str_eq(t.name, "h.0.mlp.c_proj.weight");
+    ck_assert_int_eq(t.count, N);
+    ck_assert_double_eq_tol(t.std, 0.02 / sqrt(8), 1e-12);
+    zero_gpt2_init_values(&t, 7, 0, N, 1, all);
+    for (int i = 0; i < N; i++) {
+        sum += all[i];
+        squares += (double)all[i] * all[i];
+        outside += fabs(all[i]) > 2 * t.std;
+    }
+    /* mean, standard deviation and tail of a normal distribution, within five standard errors */
+    ck_assert_double_eq_tol(sum / N, 0, 5 * t.std / sqrt(N));
+    ck_assert_double_eq_tol(sqrt(squares / N), t.std, 5 * t.std / sqrt(2.0 * N));
+    ck_assert_double_eq_tol((double)outside / N, 0.0455, 5 * sqrt(0.0455 / N));
+
+    /* any split into ranges gives the same values, odd bounds and single elements included */
+    for (int64_t begin = 0, n = 1; begin < N; begin += n, n = n * 3 + 1) {
+        if (n > N - begin)
+            n = N - begin;
+        zero_gpt2_init_values(&t, 7, begin, n, 1, part + begin);
+    }
+    ck_assert_mem_eq(all, part, sizeof all);
+
+    /* another seed and another tensor give others */
+    zero_gpt2_init_values(&t, 8, 0, N, 1, part);
+    ck_assert_mem_ne(all, part, sizeof all);
+    zero_gpt2_tensor(&c, 2 + GPT2_LAYER_TENSORS + GPT2_OUT_W, &t);
+    zero_gpt2_init_values(&t, 7, 0, N, 1, part);
+    ck_assert_mem_ne(all, part, sizeof all);
+
+    zero_gpt2_tensor(&c, 2 + GPT2_LN1_W, &t);
+    zero_gpt2_init_values(&t, 7, 5, 1, 1, part);
+    ck_assert(part[0] == 1.0f);
+    zero_gpt2_tensor(&c, 2 + GPT2_QKV_B, &t);
+    zero_gpt2_init_values(&t, 7, 5, 1, 1, part);
+    ck_assert(part[0] == 0.0f);
+}
+END_TEST
+
+/* ---- config.json ------------------------------------------------------------------------------------------------- */
+
+#define SIZES "\"n_layer\": 2, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5"
+#define CONFIG "{\"model_type\": \"gpt2\", " SIZES "}"
+
+static zero_status_t parse(const char *text, zero_model_config_t *c, zero_error_t *error)
+{
+    memset(error, 0, sizeof *error);
+    return zero_gpt2_parse_config(c, text, strlen(text), "DIR/config.json", error);
+}
+
+START_TEST(test_config)
+{
+    zero_model_config_t c;
+    zero_error_t error;
+
+    ck_assert_int_eq(parse(CONFIG, &c, &error), ZERO_OK);
+    ck_assert_str_eq(c.family, "gpt2");
+    ck_assert_int_eq(c.layers, 2);
+    ck_assert_int_eq(c.heads, 3);
+    ck_assert_int_eq(c.width, 6);
+    ck_assert_int_eq(c.hidden, 24);
+    ck_assert_int_eq(c.vocab, 11);
+    ck_assert_int_eq(c.positions, 5);
+    ck_assert_double_eq(c.norm_eps, 1e-5);
+    ck_assert_double_eq(c.init_std, 0.02);
+    ck_assert_int_eq(parse("{\"model_type\": \"gpt2\", " SIZES ", \"n_inner\": 7, \"layer_norm_epsilon\": 1e-6, \"initializer_range\": 0.5,"
+                           "\"activation_function\": \"gelu_pytorch_tanh\", \"tie_word_embeddings\": true, \"scale_attn_weights\": true}",
+                           &c, &error), ZERO_OK);
+    ck_assert_int_eq(c.hidden, 7);
+    ck_assert_double_eq(c.norm_eps, 1e-6);
+    ck_assert_double_eq(c.init_std, 0.5);
+}
+END_TEST
+
+static const struct { const char *text, *sentence; } bad_configs[] = {
+    { "", "DIR/config.json: line" },
+    { "{\"model_type\": \"gpt2\"", "DIR/config.json: line 1" },
+    { CONFIG "x", "end of file" },
+    { "[1]", "no JSON object" },
+    { "{" SIZES "}", "\"model_type\" is missing, wanted \"gpt2\"" },
+    { "{\"model_type\": \"llama\", " SIZES "}", "\"model_type\" is \"llama\", wanted \"gpt2\"" },
+    { "{\"model_type\": [1], " SIZES "}", "\"model_type\" is [1], wanted" },
+    { "{\"model_type\": \"gpt2\", \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}", "\"n_layer\" is missing, wanted an integer" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"n_layer\": 2}", "duplicate" },
+    { "{\"model_type\": \"gpt2\", \"n_layer\": -1, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}", "\"n_layer\" is -1" },
+    { "{\"model_type\": \"gpt2\", \"n_layer\": 2.5, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}", "\"n_layer\" is 2.5" },
+    { "{\"model_type\": \"gpt2\", \"n_layer\": \"2\", \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}", "\"n_layer\" is \"2\"" },
+    { "{\"model_type\": \"gpt2\", \"n_layer\": 9223372036854775807, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}",
+      "layers 9223372036854775807" },
+    { "{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_head\": 1, \"n_embd\": 9223372036854775807, \"vocab_size\": 11, \"n_positions\": 5}",
+      "width 9223372036854775807" },
+    { "{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_head\": 4, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}",
+      "a width of 6 is no multiple of 4 heads: 4 or 8 would be" },
+    { "{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 4294967296, \"n_positions\": 5}", "vocabulary 4294967296" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"n_inner\": 0}", "\"n_inner\" is 0" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"layer_norm_epsilon\": 0}", "epsilon of 0" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"layer_norm_epsilon\": \"small\"}", "\"layer_norm_epsilon\" is \"small\"" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"activation_function\": \"relu\"}", "\"activation_function\" is \"relu\", wanted \"gelu_new\"" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"scale_attn_weights\": false}", "\"scale_attn_weights\" is false, wanted true" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"scale_attn_by_inverse_layer_idx\": true}", "\"scale_attn_by_inverse_layer_idx\" is true, wanted false" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"tie_word_embeddings\": false}", "\"tie_word_embeddings\" is false, wanted true" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"add_cross_attention\": 1}", "\"add_cross_attention\" is 1, wanted false" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"quantization_config\": {\"bits\": 4}}", "\"quantization_config\" is {\"bits\":4}" },
+};
+
+START_TEST(test_bad_config)
+{
+    zero_model_config_t c = { .layers = 77 };
+    zero_error_t error;
+
+    ck_assert_int_eq(parse(bad_configs[_i].text, &c, &error), ZERO_ERR_FORMAT);
+    ck_assert_msg(strstr(error.text, bad_configs[_i].sentence) != NULL, "the sentence '%s' does not say '%s'", error.text, bad_configs[_i].sentence);
+    ck_assert_ptr_nonnull(strstr(error.text, "DIR/config.json"));
+    ck_assert_int_eq(c.layers, 77); /* untouched */
+}
+END_TEST
+
+/* ---- folders ----------------------------------------------------------------------------------------------------- */
+
+static char folder[64];
+
+static const char *in_folder(const char *name)
+{
+    static char path[128];
+
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+static void make_folder(void)
+{
+    snprintf(folder, sizeof folder, "test_model_load.XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+}
+
+static void drop_folder(void)
+{
+    static const char *const names[] = { "config.json", "model.safetensors", "model.safetensors.index.json", "a.safetensors", "b.safetensors" };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        unlink(in_folder(names[i]));
+    rmdir(folder);
+}
+
+static void write_file(const char *name, const void *data, size_t bytes)
+{
+    FILE *file = fopen(in_folder(name), "wb");
+
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(data, 1, bytes, file), bytes);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+/* A tensor more, less or otherwise than the model of CONFIG has it. */
+typedef struct change {
+    const char *name;            /* "" for none; the tensor that is added where the model has none of this name */
+    const char *becomes;         /* another name; NULL: left out */
+    const char *dtype, *shape;   /* NULL: as it is */
+    int64_t count;               /* elements, with shape */
+} change_t;
+
+/* Tensors [first, last) of the model, changed, as one .safetensors file. */
+static void write_tensors(const char *file, const zero_model_config_t *c, int first, int last, const change_t *change)
+{
+    static char header[1 << 14];
+    static uint8_t data[1 << 16];
+    size_t used = (size_t)sprintf(header + 8, "{"), bytes = 0;
+    bool done = false;
+    FILE *out = fopen(in_folder(file), "wb");
+
+    ck_assert_ptr_nonnull(out);
+    for (int i = first; i < last + 1; i++) {
+        char shape[64], name[80];
+        const char *dtype = "F32";
+        zero_gpt2_tensor_t t;
+        int64_t count;
+
+        if (i < last) {
+            zero_gpt2_tensor(c, i, &t);
+        } else { /* after the last: what is added */
+            if (done || !*change->name)
+                break;
+            t = (zero_gpt2_tensor_t){ .ndim = 1, .shape = { 1 }, .count = 1 };
+            snprintf(t.name, sizeof t.name, "%s", change->name);
+        }
+        snprintf(name, sizeof name, "%s", t.name);
+        snprintf(shape, sizeof shape, t.ndim == 2 ? "%ld, %ld" : "%ld", (long)t.shape[0], (long)t.shape[1]);
+        count = t.count;
+        if (!strcmp(change->name, t.name)) {
+            done = true;
+            if (change->becomes == NULL)
+                continue;
+            snprintf(name, sizeof name, "%s", change->becomes);
+            dtype = change->dtype ? change->dtype : dtype;
+            if (change->shape) {
+                snprintf(shape, sizeof shape, "%s", change->shape);
+                count = change->count;
+            }
+        }
+        const size_t size = (size_t)count * (!strcmp(dtype, "F64") || !strcmp(dtype, "I64") ? 8 : !strcmp(dtype, "F32") ? 4 : 2);
+        used += (size_t)sprintf(header + 8 + used, "%s\"%s\": {\"dtype\": \"%s\", \"shape\": [%s], \"data_offsets\": [%zu, %zu]}", used > 1 ? ", " : "",
+                                name, dtype, shape, bytes, bytes + size);
+        bytes += size;
+    }
+    used += (size_t)sprintf(header + 8 + used, "}");
+    for (int i = 0; i < 8; i++)
+        header[i] = (char)((uint64_t)used >> (8 * i));
+    ck_assert_uint_lt(bytes, sizeof data);
+    ck_assert_uint_eq(fwrite(header, 1, used + 8, out), used + 8);
+    ck_assert_uint_eq(fwrite(data, 1, bytes, out), bytes);
+    ck_assert_int_eq(fclose(out), 0);
+}
+
+static const change_t none = { .name = "" };
+
+static const struct { change_t change; const char *sentence; } changes[] = {
+    /* legal: */
+    { { .name = "" }, NULL },
+    { { .name = "wpe.weight", .becomes = "transformer.wpe.weight" }, NULL },
+    { { .name = "h.1.attn.bias", .becomes = "h.1.attn.bias", .dtype = "I64" }, NULL },
+    { { .name = "transformer.h.0.attn.masked_bias", .becomes = "transformer.h.0.attn.masked_bias" }, NULL },
+    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "11, 6", .count = 66 }, NULL },
+    { { .name = "wte.weight", .becomes = "wte.weight", .dtype = "BF16" }, NULL },
+    { { .name = "wte.weight", .becomes = "wte.weight", .dtype = "F16" }, NULL },
+    /* refused: */
+    { { .name = "h.1.ln_2.bias" }, "tensor 'transformer.h.1.ln_2.bias' (or 'h.1.ln_2.bias') is missing, wanted for a GPT-2 with n_layer 2" },
+    { { .name = "wte.weight" }, "tensor 'transformer.wte.weight' (or 'wte.weight') is missing" },
+    { { .name = "ln_f.bias", .becomes = "ln_g.bias" }, "'ln_f.bias') is missing" },
+    { { .name = "h.2.ln_1.weight", .becomes = "h.2.ln_1.weight" }, "tensor 'h.2.ln_1.weight' is unexpected" },
+    { { .name = "extra", .becomes = "extra" }, "tensor 'extra' is unexpected" },
+    { { .name = "h..attn.bias", .becomes = "h..attn.bias" }, "tensor 'h..attn.bias' is unexpected" },
+    { { .name = "transformer.wte.weight", .becomes = "transformer.wte.weight" }, "both 'transformer.wte.weight' and 'wte.weight' are there" },
+    { { .name = "wte.weight", .becomes = "wte.weight", .shape = "6, 11", .count = 66 }, "tensor 'wte.weight' has the shape (6, 11), wanted (11, 6)" },
+    { { .name = "h.0.attn.c_attn.weight", .becomes = "h.0.attn.c_attn.weight", .shape = "18, 6", .count = 108 }, "(18, 6), wanted (6, 18)" },
+    { { .name = "ln_f.weight", .becomes = "ln_f.weight", .shape = "1, 6", .count = 6 }, "'ln_f.weight' has the shape (1, 6), wanted (6)" },
+    { { .name = "ln_f.weight", .becomes = "ln_f.weight", .shape = "5", .count = 5 }, "(5), wanted (6)" },
+    { { .name = "wpe.weight", .becomes = "wpe.weight", .dtype = "F64" }, "tensor 'wpe.weight' has the dtype F64, wanted F32, BF16 or F16" },
+    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "12, 6", .count = 72 }, "'lm_head.weight' has the shape (12, 6), wanted (11, 6)" },
+    /* lies of the file itself, that its reader must tell: */
+    { { .name = "wte.weight", .becomes = "wte.weight", .shape = "11, 7", .count = 66 }, "wte.weight" },
+    { { .name = "wte.weight", .becomes = "wte.weight", .shape = "9223372036854775807, 9223372036854775807", .count = 66 }, "wte.weight" },
+    { { .name = "wte.weight", .becomes = "wpe.weight" }, "wpe.weight" },
+};
+
+START_TEST(test_folder)
+{
+    zero_model_config_t c;
+    zero_error_t error = { .status = ZERO_OK };
+    zero_status_t status;
+
+    make_folder();
+    write_file("config.json", CONFIG, strlen(CONFIG));
+    ck_assert_int_eq(zero_model_read_config(&c, folder, &error), ZERO_OK);
+    write_tensors("model.safetensors", &c, 0, zero_gpt2_tensor_count(&c), &changes[_i].change);
+    status = zero_model_check_folder(&c, folder, &error);
+    drop_folder();
+    if (changes[_i].sentence == NULL) {
+        ck_assert_msg(status == ZERO_OK, "%s", error.text);
+    } else {
+        ck_assert_int_eq(status, ZERO_ERR_FORMAT);
+        ck_assert_msg(strstr(error.text, changes[_i].sentence) != NULL, "the sentence '%s' does not say '%s'", error.text, changes[_i].sentence);
+        ck_assert_msg(strstr(error.text, folder) != NULL, "the sentence '%s' does not name the folder", error.text);
+    }
+}
+END_TEST
+
+/* Two files with an index: whole, then with the index naming a file that is not there. */
+START_TEST(test_shards)
+{
+    static char index[1 << 13];
+    size_t used = (size_t)sprintf(index, "{\"metadata\": {}, \"weight_map\": {");
+    zero_model_config_t c;
+    zero_error_t error;
+    int count;
+
+    make_folder();
+    ck_assert_int_eq(parse(CONFIG, &c, &error), ZERO_OK);
+    count = zero_gpt2_tensor_count(&c);
+    write_tensors("a.safetensors", &c, 0, 9, &none);
+    write_tensors("b.safetensors", &c, 9, count, &none);
+    for (int i = 0; i < count; i++) {
+        zero_gpt2_tensor_t t;
+
+        zero_gpt2_tensor(&c, i, &t);
+        used += (size_t)sprintf(index + used, "%s\"%s\": \"%s.safetensors\"", i ? ", " : "", t.name, i < 9 ? "a" : "b");
+    }
+    used += (size_t)sprintf(index + used, "}}");
+    write_file("model.safetensors.index.json", index, used);
+    ck_assert_msg(zero_model_check_folder(&c, folder, &error) == ZERO_OK, "%s", error.text);
+    ck_assert_int_eq(unlink(in_folder("b.safetensors")), 0);
+    ck_assert_int_ne(zero_model_check_folder(&c, folder, &error), ZERO_OK);
+    ck_assert_ptr_nonnull(strstr(error.text, "b.safetensors"));
+    drop_folder();
+}
+END_TEST
+
+/* Files that are missing, empty, cut, or something else. */
+START_TEST(test_files)
+{
+    static const uint8_t huge[16] = { 255, 255, 255, 255, 255, 255, 255, 127, '{' };
+    static uint8_t whole[1 << 16];
+    zero_model_config_t c;
+    zero_error_t error;
+    size_t bytes;
+    FILE *file;
+
+    ck_assert_int_eq(zero_model_read_config(&c, "there/is/none", &error), ZERO_ERR_IO);
+    ck_assert_str_eq(error.text, "cannot open 'there/is/none/config.json': No such file or directory");
+    make_folder();
+    write_file("config.json", "", 0);
+    ck_assert_int_eq(zero_model_read_config(&c, folder, &error), ZERO_ERR_FORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "empty"));
+    write_file("config.json", CONFIG, strlen(CONFIG));
+    ck_assert_int_eq(zero_model_read_config(&c, folder, &error), ZERO_OK);
+    ck_assert_int_ne(zero_model_check_folder(&c, folder, &error), ZERO_OK); /* no weights at all */
+    ck_assert_ptr_nonnull(strstr(error.text, folder));
+    write_file("model.safetensors", "", 0);
+    ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);
+    write_file("model.safetensors", huge, sizeof huge);
+    ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);
+    write_tensors("model.safetensors", &c, 0, zero_gpt2_tensor_count(&c), &none);
+    ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_OK);
+    file = fopen(in_folder("model.safetensors"), "rb");
+    ck_assert_ptr_nonnull(file);
+    bytes = fread(whole, 1, sizeof whole, file);
+    fclose(file);
+    for (size_t cut = 0; cut < bytes; cut += 97) { /* every length is short of something */
+        write_file("model.safetensors", whole, cut);
+        ck_assert_msg(zero_model_check_folder(&c, folder, &error) == ZERO_ERR_FORMAT, "%zu of %zu bytes were taken for a whole file", cut, bytes);
+    }
+    drop_folder();
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("model_load");
+    TCase *tcase = tcase_create("all");
+    SRunner *runner;
+    int failed;
+
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, test_presets);
+    tcase_add_test(tcase, test_flops);
+    tcase_add_test(tcase, test_init);
+    tcase_add_test(tcase, test_config);
+    tcase_add_loop_test(tcase, test_bad_config, 0, sizeof bad_configs / sizeof *bad_configs);
+    tcase_add_loop_test(tcase, test_folder, 0, sizeof changes / sizeof *changes);
+    tcase_add_test(tcase, test_shards);
+    tcase_add_test(tcase, test_files);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
