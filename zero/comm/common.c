@@ -1,0 +1,167 @@
+/* common.c - the public functions on communicators, and what the backends share. */
+#include "zero/comm/backend.h"
+
+#include <stdlib.h>
+
+/* Four slots of 256 KiB and a page. Smaller slots are read while they are still in the writer's own cache, which is slower than from the
+ * cache that cores share; larger ones leave that one too. */
+#define RING_DEFAULT (4 * 262144 + 4096)
+
+void zero_comm_options_init(zero_comm_options_t *options)
+{
+    *options = (zero_comm_options_t){.size = sizeof *options, .timeout_s = 600};
+}
+
+zero_status_t zero_comm_options_take(zero_comm_options_t *out, const zero_comm_options_t *options, zero_error_t *error)
+{
+    zero_comm_options_init(out);
+    if (!options)
+        return ZERO_OK;
+    if (options->size < sizeof *out)
+        return zero_fail(error, ZERO_ERR_ARG, "zero_comm_options_t says that it has %zu bytes: call zero_comm_options_init first", options->size);
+    *out = *options;
+    out->size = sizeof *out;
+    if (!(out->timeout_s > 0 && out->timeout_s <= 1e9))
+        return zero_fail(error, ZERO_ERR_ARG, "a communicator's timeout of %g s was asked for: give more than 0", out->timeout_s);
+    if (out->ranks_per_node < 0)
+        return zero_fail(error, ZERO_ERR_ARG, "%d ranks per node were asked for: give 0 (what the machine says) or a positive number",
+                         out->ranks_per_node);
+    return ZERO_OK;
+}
+
+zero_status_t zero_ring_budget(const zero_comm_options_t *options, int world, uint64_t *bytes, zero_error_t *error)
+{
+    /* mpi.c gives a half each to the ring and to its staging. */
+    uint64_t floor = 2 * zero_node_least(world), rounded;
+    *bytes = 0;
+    if (world == 1)
+        return ZERO_OK;
+    if (options->ring_bytes && options->ring_bytes < floor)
+        return zero_fail(error, ZERO_ERR_ARG, "a ring of %zu bytes is too small for %d ranks: give 0 (the default) or at least %llu", options->ring_bytes,
+                         world, (unsigned long long)floor);
+    uint64_t wanted = options->ring_bytes ? options->ring_bytes : RING_DEFAULT;
+    if (wanted < floor)
+        wanted = floor;
+    if (!zero_round_up(wanted, ZERO_PAGE, &rounded) || rounded > INT64_MAX / 2)
+        return zero_fail(error, ZERO_ERR_ARG, "a ring of %zu bytes is larger than any memory", options->ring_bytes);
+    *bytes = rounded;
+    return ZERO_OK;
+}
+
+void zero_comm_caps_set(zero_comm_t *c, const char *name, uint64_t ring_bytes)
+{
+    c->caps = (zero_comm_caps_t){.in_place = true, .host_pointers = true, .ring_bytes = ring_bytes};
+    memcpy(c->caps.name, name, strlen(name) + 1);
+}
+
+zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_options_t *options, zero_comm_caps_t *caps, zero_error_t *error)
+{
+    zero_comm_options_t o;
+    zero_comm_t c = {0};
+    uint64_t ring_bytes = 0;
+    zero_status_t status = zero_comm_options_take(&o, options, error);
+    if (status)
+        return status;
+    if (strcmp(name, "self") && strcmp(name, "shm") && strcmp(name, "mpi"))
+        return zero_fail(error, ZERO_ERR_ARG, "there is no communicator '%s': name self, shm or mpi", name);
+    if (world < 1 || (!strcmp(name, "self") && world > 1))
+        return zero_fail(error, ZERO_ERR_ARG, "a communicator '%s' cannot have %d ranks: %s", name, world,
+                         world < 1 ? "give 1 or more" : "name shm or mpi, or give 1");
+    status = zero_ring_budget(&o, world, &ring_bytes, error);
+    zero_comm_caps_set(&c, name, ring_bytes);
+    *caps = c.caps;
+    return status;
+}
+
+/* ---- public ------------------------------------------------------------------------------------------------------ */
+
+int zero_comm_rank(const zero_comm_t *comm)
+{
+    return comm->rank;
+}
+
+int zero_comm_size(const zero_comm_t *comm)
+{
+    return comm->size;
+}
+
+const char *zero_comm_name(const zero_comm_t *comm)
+{
+    return comm->caps.name;
+}
+
+zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv, size_t bytes, zero_error_t *error)
+{
+    return comm->ops->exchange(comm, send, recv, bytes, error);
+}
+
+zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error)
+{
+    *out = NULL;
+    return comm->ops->split(comm, color, key, out, error);
+}
+
+void zero_comm_abort(zero_comm_t *comm, const char *sentence)
+{
+    comm->ops->abort(comm, sentence);
+}
+
+void zero_comm_destroy(zero_comm_t *comm)
+{
+    if (comm)
+        comm->ops->destroy(comm);
+}
+
+/* ---- split ------------------------------------------------------------------------------------------------------- */
+
+static zero_status_t exchange_meet(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
+{
+    zero_comm_t *c = ctx;
+    return c->ops->exchange(c, send, recv, bytes, error);
+}
+
+zero_meet_t zero_comm_meet(zero_comm_t *c)
+{
+    return (zero_meet_t){.rank = c->rank, .world = c->size, .all_gather = exchange_meet, .ctx = c};
+}
+
+typedef struct bid {
+    int color, key, rank;
+} bid_t;
+
+static int bid_compare(const void *a, const void *b)
+{
+    const bid_t *x = a, *y = b;
+    return x->key != y->key ? (x->key < y->key ? -1 : 1) : x->rank - y->rank;
+}
+
+zero_status_t zero_split_members(zero_comm_t *c, int color, int key, int **members, int *count, int *index, zero_error_t *error)
+{
+    zero_meet_t meet = zero_comm_meet(c);
+    zero_error_t why = {0};
+    zero_status_t status = ZERO_OK;
+    bid_t own = {color, key, c->rank}, *bids = calloc((size_t)c->size, sizeof *bids);
+    int *m = calloc((size_t)c->size, sizeof *m);
+    if (!bids || !m)
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator of %d ranks", c->size);
+    status = zero_meet_agree(&meet, status, &why);
+    if (status == ZERO_OK)
+        status = c->ops->exchange(c, &own, bids, sizeof own, &why);
+    if (status) {
+        free(bids);
+        free(m);
+        return zero_fail(error, status, "%s", why.text);
+    }
+    qsort(bids, (size_t)c->size, sizeof *bids, bid_compare);
+    *count = *index = 0;
+    for (int i = 0; i < c->size; i++) {
+        if (bids[i].color != color)
+            continue;
+        if (bids[i].rank == c->rank)
+            *index = *count;
+        m[(*count)++] = bids[i].rank;
+    }
+    free(bids);
+    *members = m;
+    return ZERO_OK;
+}

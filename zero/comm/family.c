@@ -1,0 +1,158 @@
+/* family.c - see family.h. */
+#define _GNU_SOURCE
+#include "zero/comm/family.h"
+#include "zero/device/host.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { ABORT_NONE = 0, ABORT_WRITING, ABORT_THERE };
+
+/* One page a rank. */
+typedef struct zero_seat {
+    _Atomic uint32_t abort; /* of this rank: written by whoever aborts */
+    atomic_bool left;       /* this rank dropped the family in good order */
+    char text[sizeof((zero_error_t *)0)->text];
+} zero_seat_t;
+
+zero_status_t zero_family_open(zero_family_t **out, const zero_meet_t *meet, const int *members, int count, int index, zero_error_t *error)
+{
+    zero_error_t why = {0};
+    zero_status_t status = ZERO_OK;
+    zero_family_t *f = calloc(1, sizeof *f);
+    *out = NULL;
+    if (f) {
+        f->member = calloc((size_t)count, sizeof *f->member);
+        f->pidfd = calloc((size_t)count, sizeof *f->pidfd);
+        f->own = count == 1 ? calloc(1, sizeof *f->own) : NULL;
+    }
+    if (!f || !f->member || !f->pidfd || (count == 1 && !f->own))
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", meet->world);
+    else {
+        atomic_store(&f->refs, 1);
+        f->rank = meet->rank;
+        f->size = meet->world;
+        f->seat = index;
+        f->seats = count;
+        memcpy(f->member, members, (size_t)count * sizeof *f->member);
+        for (int i = 0; i < count; i++)
+            f->pidfd[i] = -1;
+    }
+    status = zero_meet_agree(meet, status, &why);
+    if (status == ZERO_OK)
+        status = zero_shared_open(&f->pages, meet, members, count, index, sizeof(zero_seat_t), &why);
+    if (status) {
+        if (f)
+            zero_family_drop(f);
+        return zero_fail(error, status, "%s", why.text);
+    }
+    if (count > 1)
+        f->own = f->pages.part[index];
+    for (int i = 0; i < count && count > 1; i++)
+        if (i != index && f->pages.pid[i] > 0 && f->pages.pid[i] != (int)getpid())
+            f->pidfd[i] = (int)syscall(SYS_pidfd_open, f->pages.pid[i], 0);
+    /* Whoever took part in this exchange lived while the handles were opened, so that they are not another process's. */
+    status = zero_meet_agree(meet, ZERO_OK, error);
+    if (status) {
+        zero_family_drop(f);
+        return status;
+    }
+    *out = f;
+    return ZERO_OK;
+}
+
+zero_family_t *zero_family_hold(zero_family_t *f)
+{
+    atomic_fetch_add(&f->refs, 1);
+    return f;
+}
+
+void zero_family_drop(zero_family_t *f)
+{
+    if (!f || atomic_fetch_sub(&f->refs, 1) > 1)
+        return;
+    if (f->far)
+        f->far->close(f->far_ctx, zero_family_is_aborted(f));
+    if (f->own)
+        atomic_store(&f->own->left, true);
+    for (int i = 0; i < f->seats && f->pidfd; i++)
+        if (f->pidfd[i] >= 0)
+            close(f->pidfd[i]);
+    if (f->seats <= 1)
+        free(f->own);
+    zero_shared_close(&f->pages);
+    free(f->pidfd);
+    free(f->member);
+    free(f);
+}
+
+static void write_seat(zero_seat_t *seat, const char *sentence)
+{
+    uint32_t none = ABORT_NONE;
+    if (!atomic_compare_exchange_strong(&seat->abort, &none, ABORT_WRITING))
+        return;
+    snprintf(seat->text, sizeof seat->text, "%s", sentence);
+    atomic_store(&seat->abort, ABORT_THERE);
+}
+
+void zero_family_aborted(zero_family_t *f, const char *sentence)
+{
+    if (f->seats <= 1)
+        write_seat(f->own, sentence);
+    for (int i = 0; i < f->seats && f->seats > 1; i++)
+        write_seat(f->pages.part[i], sentence);
+}
+
+void zero_family_abort(zero_family_t *f, const char *sentence)
+{
+    zero_family_aborted(f, sentence);
+    if (f->far)
+        f->far->abort(f->far_ctx, sentence);
+}
+
+bool zero_family_is_aborted(const zero_family_t *f)
+{
+    return f->own && atomic_load_explicit(&f->own->abort, memory_order_acquire) == ABORT_THERE;
+}
+
+zero_status_t zero_family_check(const zero_family_t *f, zero_error_t *error)
+{
+    return zero_family_is_aborted(f) ? zero_fail(error, ZERO_ERR_PEER, "%s", f->own->text) : ZERO_OK;
+}
+
+int zero_family_pid(const zero_family_t *f, int seat)
+{
+    return f->seats > 1 ? f->pages.pid[seat] : (int)getpid();
+}
+
+bool zero_family_is_dead(const zero_family_t *f, int seat)
+{
+    if (f->pidfd[seat] >= 0) {
+        struct pollfd p = {.fd = f->pidfd[seat], .events = POLLIN};
+        return poll(&p, 1, 0) == 1;
+    }
+    /* Before Linux 5.3 there are no process handles; a zombie then counts as alive until it is waited for. */
+    return seat != f->seat && zero_family_pid(f, seat) > 0 && kill(zero_family_pid(f, seat), 0) < 0 && errno == ESRCH;
+}
+
+zero_status_t zero_family_watch(zero_family_t *f, const char *operation, zero_error_t *error)
+{
+    char sentence[200];
+    if (f->far && !zero_family_is_aborted(f))
+        f->far->poll(f->far_ctx, f);
+    for (int i = 0; i < f->seats && f->seats > 1 && !zero_family_is_aborted(f); i++) {
+        const zero_seat_t *seat = f->pages.part[i];
+        if (i == f->seat || !zero_family_is_dead(f, i) || atomic_load(&seat->left))
+            continue;
+        snprintf(sentence, sizeof sentence, "rank %d (pid %d) ended without a word during %s", f->member[i], zero_family_pid(f, i), operation);
+        zero_family_abort(f, sentence);
+        /* Where the dead rank had begun to write a sentence of its own, ours did not get in. */
+        return zero_family_is_aborted(f) ? zero_family_check(f, error) : zero_fail(error, ZERO_ERR_PEER, "%s", sentence);
+    }
+    return zero_family_check(f, error);
+}

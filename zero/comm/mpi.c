@@ -1,0 +1,491 @@
+/* mpi.c - ranks of any number of nodes: shared memory (node.c) inside a node, MPI messages between nodes.
+ *
+ * Gather: a slice crosses to each other node once, to the rank there whose place among its node's ranks is the sender's modulo their
+ * number; then the ranks of a node share what came. Reduce: sums are in rank order, so each rank needs every operand: slice j goes
+ * straight to rank j, part by part, into one of two halves of a fixed staging buffer.
+ */
+#define _GNU_SOURCE
+#include "zero/comm/backend.h"
+
+#if !defined(HAVE_MPI)
+zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options, zero_error_t *error)
+{
+    (void)mpi_comm, (void)options;
+    *comm = NULL;
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this build has no MPI: build with MPI, or start ranks of one machine with torchrun");
+}
+#else
+#include "zero/comm/mpi_base.h"
+#include "zero/device/host.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+typedef struct mpi_comm {
+    zero_local_t local;     /* node: the ranks of this communicator on this rank's node */
+    zero_mpi_t *mpi;        /* the family's */
+    int tag;
+    int here, far;          /* ranks on this node, and on others */
+    int *far_rank;          /* [far] increasing */
+    int *home;              /* [size] node of each rank */
+    int **lists, *lengths;  /* [here] ranks of other nodes whose slices each rank of this node takes in */
+    int *carrier;           /* [carriers] ranks of other nodes that take in this rank's slice */
+    int carriers;
+    MPI_Request *requests;  /* 2 halves of 2 * far */
+    int pending[2];
+    char *staging;          /* 2 halves of far parts */
+    uint64_t staging_bytes, part_bytes;
+    /* Of the reduction that is running. */
+    const char *send;
+    int64_t count;
+    uint64_t element;
+} mpi_comm_t;
+
+/* A message has an int of elements, so long ones go in pieces. */
+enum { PIECE_BYTES = 1 << 30 };
+
+/* ---- gather ------------------------------------------------------------------------------------------------------ */
+
+static zero_status_t isend(mpi_comm_t *c, const void *buffer, uint64_t bytes, int rank, MPI_Request *request, zero_error_t *error)
+{
+    int code = MPI_Isend(buffer, (int)bytes, MPI_BYTE, c->local.world[rank], c->tag, c->mpi->comm, request);
+    return code == MPI_SUCCESS ? ZERO_OK : zero_mpi_fail(error, "MPI_Isend", code);
+}
+
+static zero_status_t irecv(mpi_comm_t *c, void *buffer, uint64_t bytes, int rank, MPI_Request *request, zero_error_t *error)
+{
+    int code = MPI_Irecv(buffer, (int)bytes, MPI_BYTE, c->local.world[rank], c->tag, c->mpi->comm, request);
+    return code == MPI_SUCCESS ? ZERO_OK : zero_mpi_fail(error, "MPI_Irecv", code);
+}
+
+static zero_status_t wait(mpi_comm_t *c, int half, const char *operation, zero_error_t *error)
+{
+    int count = c->pending[half];
+    c->pending[half] = 0;
+    return count == 0 ? ZERO_OK : zero_mpi_wait(c->requests + (size_t)half * 2 * (size_t)c->far, count, c->local.base.options.timeout_s, c->local.family, operation, error);
+}
+
+/* Starts the messages of bytes [begin, begin + size) of every slice. */
+static zero_status_t cross(mpi_comm_t *c, const char *send, char *recv, uint64_t bytes, uint64_t begin, uint64_t size, zero_error_t *error)
+{
+    const zero_node_t *n = &c->local.node;
+    zero_status_t status = ZERO_OK;
+    for (int i = 0; i < c->lengths[n->index] && status == ZERO_OK; i++) {
+        int r = c->lists[n->index][i];
+        status = irecv(c, recv + (uint64_t)r * bytes + begin, size, r, &c->requests[c->pending[0]], error);
+        c->pending[0] += status == ZERO_OK;
+    }
+    for (int i = 0; i < c->carriers && status == ZERO_OK; i++) {
+        status = isend(c, send + begin, size, c->carrier[i], &c->requests[c->pending[0]], error);
+        c->pending[0] += status == ZERO_OK;
+    }
+    return status;
+}
+
+static zero_status_t gather(zero_comm_t *base, const char *operation, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+{
+    mpi_comm_t *c = (mpi_comm_t *)base;
+    zero_error_t why = {0};
+    zero_status_t status = zero_local_ready(&c->local, error);
+    if (status)
+        return status;
+    status = zero_family_check(c->local.family, &why);
+    for (uint64_t begin = 0; begin < bytes && status == ZERO_OK; begin += PIECE_BYTES) {
+        status = cross(c, send, recv, bytes, begin, bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, &why);
+        /* Meanwhile the node's own slices. */
+        if (begin == 0 && status == ZERO_OK)
+            status = zero_node_gather(&c->local.node, operation, send, recv, bytes, NULL, NULL, &why);
+        zero_error_t later;
+        zero_status_t waited = wait(c, 0, operation, status ? &later : &why);
+        status = status ? status : waited;
+    }
+    if (status == ZERO_OK && c->far && c->local.node.count > 1)
+        status = zero_node_gather(&c->local.node, operation, send, recv, bytes, (const int *const *)c->lists, c->lengths, &why);
+    return zero_local_done(&c->local, status, &why, error);
+}
+
+static zero_status_t mpi_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+{
+    zero_status_t status = gather(c, "all-gather", send, recv, bytes, error);
+    (void)native;
+    if (status == ZERO_OK)
+        c->bytes_received += (uint64_t)(c->size - 1) * bytes;
+    return status;
+}
+
+static zero_status_t mpi_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+{
+    return gather(c, "exchange", send, recv, bytes, error);
+}
+
+/* ---- reduce ------------------------------------------------------------------------------------------------------ */
+
+static zero_status_t far_start(void *ctx, int64_t part, int64_t begin, int64_t elements, zero_error_t *error)
+{
+    mpi_comm_t *c = ctx;
+    int half = (int)(part & 1);
+    MPI_Request *requests = c->requests + (size_t)half * 2 * (size_t)c->far;
+    zero_status_t status = ZERO_OK;
+    for (int i = 0; i < c->far && status == ZERO_OK; i++) {
+        status = irecv(c, c->staging + ((uint64_t)half * (uint64_t)c->far + (uint64_t)i) * c->part_bytes, (uint64_t)elements * c->element,
+                       c->far_rank[i], &requests[c->pending[half]], error);
+        c->pending[half] += status == ZERO_OK;
+    }
+    /* Begins with the next rank, so that not all send to one at a time. */
+    int first = 0;
+    while (first < c->far && c->far_rank[first] < c->local.base.rank)
+        first++;
+    for (int k = 0; k < c->far && status == ZERO_OK; k++) {
+        int r = c->far_rank[(first + k) % c->far];
+        const char *from = c->send + ((uint64_t)r * (uint64_t)c->count + (uint64_t)begin) * c->element;
+        status = isend(c, from, (uint64_t)elements * c->element, r, &requests[c->pending[half]], error);
+        c->pending[half] += status == ZERO_OK;
+    }
+    return status;
+}
+
+static zero_status_t far_finish(void *ctx, int64_t part, const void **source, zero_error_t *error)
+{
+    mpi_comm_t *c = ctx;
+    int half = (int)(part & 1);
+    zero_status_t status = wait(c, half, "reduce-scatter", error);
+    for (int i = 0; i < c->far; i++)
+        source[c->far_rank[i]] = c->staging + ((uint64_t)half * (uint64_t)c->far + (uint64_t)i) * c->part_bytes;
+    return status;
+}
+
+static zero_status_t mpi_reduce_scatter(zero_comm_t *base, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
+                                        zero_error_t *error)
+{
+    mpi_comm_t *c = (mpi_comm_t *)base;
+    zero_error_t why = {0};
+    zero_node_far_t far = {.start = far_start, .finish = far_finish, .ctx = c, .part_bytes = c->part_bytes};
+    zero_status_t status = zero_local_ready(&c->local, error);
+    (void)native;
+    if (status)
+        return status;
+    c->send = send;
+    c->count = count;
+    c->element = zero_dtype_size(dtype);
+    status = zero_node_reduce(&c->local.node, send, recv, count, dtype, base->rank, base->size, &far, &why);
+    if (status) {
+        /* Messages of the failed reduction must not write into memory that is given back. */
+        for (int half = 0; half < 2; half++) {
+            zero_mpi_drop(c->requests + (size_t)half * 2 * (size_t)c->far, c->pending[half]);
+            c->pending[half] = 0;
+        }
+    } else
+        base->bytes_reduced += (uint64_t)(base->size - 1) * (uint64_t)count * zero_dtype_size(dtype);
+    return zero_local_done(&c->local, status, &why, error);
+}
+
+/* ---- broadcast --------------------------------------------------------------------------------------------------- */
+
+/* The root sends to the first rank of every other node; then each node shares. */
+static zero_status_t mpi_broadcast(zero_comm_t *base, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
+{
+    mpi_comm_t *c = (mpi_comm_t *)base;
+    zero_node_t *n = &c->local.node;
+    zero_error_t why = {0};
+    zero_status_t status = zero_local_ready(&c->local, error);
+    (void)native;
+    if (status)
+        return status;
+    if (root < 0 || root >= base->size)
+        return zero_fail(error, ZERO_ERR_ARG, "broadcast from rank %d of %d: give 0 to %d", root, base->size, base->size - 1);
+    int here = 0; /* the node's rank that has it first */
+    while (here < n->count && n->rank[here] != root)
+        here++;
+    bool root_is_far = here == n->count;
+    here = root_is_far ? 0 : here;
+    status = zero_family_check(c->local.family, &why);
+    for (uint64_t begin = 0; begin < bytes && status == ZERO_OK; begin += PIECE_BYTES) {
+        uint64_t size = bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES;
+        char *piece = (char *)buffer + begin;
+        if (root_is_far && n->index == 0) {
+            status = irecv(c, piece, size, root, &c->requests[0], &why);
+            c->pending[0] += status == ZERO_OK;
+        }
+        for (int r = 0; r < base->size && root == base->rank && status == ZERO_OK; r++) {
+            bool first = c->home[r] != c->home[root];
+            for (int q = 0; q < r && first; q++)
+                first = c->home[q] != c->home[r];
+            if (!first)
+                continue;
+            status = isend(c, piece, size, r, &c->requests[c->pending[0]], &why);
+            c->pending[0] += status == ZERO_OK;
+        }
+        zero_error_t later;
+        zero_status_t waited = wait(c, 0, "broadcast", status ? &later : &why);
+        status = status ? status : waited;
+    }
+    if (status == ZERO_OK)
+        status = zero_node_broadcast(n, buffer, bytes, here, &why);
+    if (status == ZERO_OK && root != base->rank)
+        base->bytes_received += bytes;
+    return zero_local_done(&c->local, status, &why, error);
+}
+
+/* ---- set-up ------------------------------------------------------------------------------------------------------ */
+
+static void mpi_destroy(zero_comm_t *base)
+{
+    mpi_comm_t *c = (mpi_comm_t *)base;
+    for (int j = 0; j < c->here && c->lists; j++)
+        free(c->lists[j]);
+    if (c->staging)
+        munmap(c->staging, c->staging_bytes);
+    free(c->lists);
+    free(c->lengths);
+    free(c->carrier);
+    free(c->far_rank);
+    free(c->home);
+    free(c->requests);
+    zero_node_close(&c->local.node);
+    zero_family_drop(c->local.family);
+    free(c->local.world);
+    free(c);
+}
+
+static uint64_t mpi_ring_resident(const zero_comm_t *base)
+{
+    const mpi_comm_t *c = (const mpi_comm_t *)base;
+    uint64_t staged = 0;
+    if (c->staging)
+        zero_host_resident(c->staging, c->staging_bytes, &staged, NULL);
+    return zero_node_resident(&c->local.node) + staged;
+}
+
+static zero_status_t mpi_split(zero_comm_t *base, int color, int key, zero_comm_t **out, zero_error_t *error);
+
+static const zero_comm_ops_t mpi_ops = {
+    .all_gather = mpi_all_gather,
+    .reduce_scatter = mpi_reduce_scatter,
+    .broadcast = mpi_broadcast,
+    .exchange = mpi_exchange,
+    .split = mpi_split,
+    .abort = zero_local_abort,
+    .check = zero_local_check,
+    .ring_resident = mpi_ring_resident,
+    .destroy = mpi_destroy,
+};
+
+/* Who takes in whose slices. index[r]: place of rank r among its node's ranks. */
+static zero_status_t route(mpi_comm_t *c, const int *index, const int *local_count, zero_error_t *error)
+{
+    int size = c->local.base.size, rank = c->local.base.rank, here = local_count[rank];
+    c->here = here;
+    c->far_rank = calloc((size_t)size, sizeof *c->far_rank);
+    c->carrier = calloc((size_t)size, sizeof *c->carrier);
+    c->lengths = calloc((size_t)here, sizeof *c->lengths);
+    c->lists = calloc((size_t)here, sizeof *c->lists);
+    c->requests = calloc(4 * (size_t)size, sizeof *c->requests);
+    if (!c->far_rank || !c->carrier || !c->lengths || !c->lists || !c->requests)
+        goto no_memory;
+    for (int j = 0; j < here; j++)
+        if (!(c->lists[j] = calloc((size_t)size, sizeof **c->lists)))
+            goto no_memory;
+    for (int r = 0; r < size; r++) {
+        if (c->home[r] == c->home[rank])
+            continue;
+        int j = index[r] % here;
+        c->far_rank[c->far++] = r;
+        c->lists[j][c->lengths[j]++] = r;
+        if (index[r] == index[rank] % local_count[r])
+            c->carrier[c->carriers++] = r;
+    }
+    return ZERO_OK;
+no_memory:
+    return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
+}
+
+/* The least of every rank's value. Collective. */
+static zero_status_t agree_least(const zero_meet_t *meet, uint64_t *value, zero_error_t *error)
+{
+    uint64_t *all = calloc((size_t)meet->world, sizeof *all);
+    zero_status_t status = zero_meet_agree(meet, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world), error);
+    if (status == ZERO_OK)
+        status = meet->all_gather(meet->ctx, value, all, sizeof *value, error);
+    for (int r = 0; r < meet->world && status == ZERO_OK; r++)
+        *value = all[r] < *value ? all[r] : *value;
+    free(all);
+    return status;
+}
+
+/* Splits the budget between ring and staging, and makes both. */
+static zero_status_t make_rings(mpi_comm_t *c, zero_family_t *family, const zero_meet_t *meet, const int *members, const int *rank,
+                                const int *seat, int here, int place, zero_error_t *error)
+{
+    zero_comm_t *base = &c->local.base;
+    zero_error_t why = {0};
+    uint64_t budget = base->caps.ring_bytes, page = zero_host_page();
+    uint64_t ring = here == 1 ? 0 : c->far ? budget / 2 / page * page : budget, there;
+    zero_status_t status = ZERO_OK;
+    c->staging_bytes = budget - ring;
+    if (c->staging_bytes) {
+        status = zero_host_available(&there, &why);
+        if (status == ZERO_OK && there < c->staging_bytes)
+            status = zero_fail(&why, ZERO_ERR_MEMORY, "a staging buffer of %llu bytes is wanted, but only %llu bytes are available: choose a smaller ring",
+                               (unsigned long long)c->staging_bytes, (unsigned long long)there);
+        void *p = mmap(NULL, c->staging_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        c->staging = p == MAP_FAILED ? NULL : p;
+        if (status == ZERO_OK && !c->staging)
+            status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a staging buffer of %llu bytes", (unsigned long long)c->staging_bytes);
+        if (status == ZERO_OK)
+            status = zero_host_populate(c->staging, c->staging_bytes, &why);
+    }
+    status = zero_meet_agree(meet, status, &why);
+    if (status == ZERO_OK)
+        status = zero_node_open(&c->local.node, family, meet, members, rank, seat, here, place, base->size, ring, base->options.timeout_s, &why);
+    if (status)
+        return zero_fail(error, status, "%s", why.text);
+    /* Ranks of another communicator meet here too (split); theirs is one of the values, which costs a little and never harms. */
+    c->part_bytes = zero_node_part_bytes(&c->local.node);
+    if (c->far && c->staging_bytes / 2 / (uint64_t)c->far / 128 * 128 < c->part_bytes)
+        c->part_bytes = c->staging_bytes / 2 / (uint64_t)c->far / 128 * 128;
+    if (c->part_bytes > PIECE_BYTES)
+        c->part_bytes = PIECE_BYTES;
+    return agree_least(meet, &c->part_bytes, error);
+}
+
+/* A communicator of size ranks: members[i] is the meet's, world[i] the family's rank of rank i. Collective over the meet. Takes over the
+ * reference to family, also when it fails. */
+static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi_t *mpi, const zero_meet_t *meet, const int *members,
+                              const int *world, int size, int rank, int tag, const zero_comm_options_t *options, zero_error_t *error)
+{
+    zero_error_t why = {0};
+    zero_status_t status = ZERO_OK;
+    uint64_t budget = 0;
+    int here = 0, place = 0, *work = calloc(5 * (size_t)size, sizeof *work);
+    int *index = work, *local_count = work + size, *local_rank = work + 2 * size, *local_seat = work + 3 * size, *local_member = work + 4 * size;
+    mpi_comm_t *c = calloc(1, sizeof *c);
+    *out = NULL;
+    if (c) {
+        c->local.family = family;
+        c->mpi = mpi;
+        c->tag = tag;
+        c->home = calloc((size_t)size, sizeof *c->home);
+        c->local.world = calloc((size_t)size, sizeof *c->local.world);
+    }
+    if (!work || !c || !world || !c->home || !c->local.world)
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
+    else {
+        c->local.base = (zero_comm_t){.ops = &mpi_ops, .options = *options, .rank = rank, .size = size};
+        for (int i = 0; i < size; i++) {
+            c->local.world[i] = world[i];
+            c->home[i] = mpi->node[world[i]];
+            for (int j = 0; j < size; j++) {
+                local_count[i] += mpi->node[world[j]] == c->home[i];
+                index[i] += j < i && mpi->node[world[j]] == c->home[i];
+            }
+            if (c->home[i] != mpi->node[world[rank]])
+                continue;
+            place = i == rank ? here : place;
+            local_rank[here] = i;
+            local_seat[here] = zero_family_seat(family, world[i]);
+            local_member[here++] = members[i];
+        }
+        status = route(c, index, local_count, &why);
+        if (status == ZERO_OK)
+            status = zero_ring_budget(options, size, &budget, &why);
+        zero_comm_caps_set(&c->local.base, "mpi", budget);
+    }
+    status = zero_meet_agree(meet, status, &why);
+    if (status == ZERO_OK)
+        status = make_rings(c, family, meet, local_member, local_rank, local_seat, here, place, &why);
+    free(work);
+    if (status == ZERO_OK) {
+        *out = &c->local.base;
+        return ZERO_OK;
+    }
+    if (c)
+        mpi_destroy(&c->local.base);
+    else
+        zero_family_drop(family);
+    return zero_fail(error, status, "%s", why.text);
+}
+
+/* A tag that no other communicator of these ranks has: that of the first rank's count of splits, which it alone gives out. */
+static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_meet_t *meet, int leader, int *tag, zero_error_t *error)
+{
+    zero_error_t why = {0};
+    zero_status_t status = ZERO_OK;
+    int own = 0, *all = calloc((size_t)meet->world, sizeof *all);
+    if (!all)
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world);
+    if (meet->rank == leader) {
+        int number = atomic_fetch_add(&c->mpi->next_tag, 1);
+        if (number >= (c->mpi->max_tag - ZERO_MPI_TAG_FIRST - 1 - world[0]) / c->mpi->size)
+            status = zero_fail(&why, ZERO_ERR_UNSUPPORTED, "MPI has no tags left after %d splits of communicators", number);
+        own = ZERO_MPI_TAG_FIRST + 1 + number * c->mpi->size + world[0];
+    }
+    status = zero_meet_agree(meet, status, &why);
+    if (status == ZERO_OK)
+        status = meet->all_gather(meet->ctx, &own, all, sizeof own, &why);
+    if (status == ZERO_OK)
+        *tag = all[leader];
+    free(all);
+    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+}
+
+static zero_status_t mpi_split(zero_comm_t *base, int color, int key, zero_comm_t **out, zero_error_t *error)
+{
+    mpi_comm_t *c = (mpi_comm_t *)base;
+    zero_meet_t meet = zero_comm_meet(base);
+    int *members, *world, count, index, tag = 0;
+    zero_error_t why = {0};
+    zero_status_t status = zero_split_members(base, color, key, &members, &count, &index, error);
+    if (status)
+        return status;
+    world = calloc((size_t)count, sizeof *world);
+    for (int i = 0; i < count && world; i++)
+        world[i] = c->local.world[members[i]];
+    status = zero_meet_agree(&meet, world ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
+    if (status == ZERO_OK)
+        status = new_tag(c, world, &meet, members[0], &tag, &why);
+    if (status == ZERO_OK)
+        status = mpi_open(out, zero_family_hold(c->local.family), c->mpi, &meet, members, world, count, index, tag, &base->options, &why);
+    free(world);
+    free(members);
+    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+}
+
+zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options, zero_error_t *error)
+{
+    zero_comm_options_t o;
+    zero_mpi_t *mpi = NULL;
+    zero_family_t *family = NULL;
+    zero_error_t why = {0}, checked = {0};
+    *comm = NULL;
+    zero_status_t valid = zero_comm_options_take(&o, options, &checked), status;
+    if (valid) /* the others have to be told, and may have good options */
+        zero_comm_options_init(&o);
+    status = zero_mpi_open(&mpi, mpi_comm, &o, error);
+    if (status)
+        return status;
+    zero_meet_t meet = zero_mpi_meet(mpi);
+    int here = 0, place = 0, *all = calloc(2 * (size_t)mpi->size, sizeof *all), *node = all + mpi->size;
+    if (valid == ZERO_OK && !all)
+        valid = zero_fail(&checked, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", mpi->size);
+    why = checked;
+    status = zero_meet_agree(&meet, valid, &why);
+    for (int r = 0; r < mpi->size && status == ZERO_OK; r++) {
+        all[r] = r;
+        if (mpi->node[r] != mpi->node[mpi->rank])
+            continue;
+        place = r == mpi->rank ? here : place;
+        node[here++] = r;
+    }
+    if (status == ZERO_OK)
+        status = zero_family_open(&family, &meet, node, here, place, &why);
+    if (status)
+        zero_mpi_close(mpi, false);
+    else {
+        family->far = &zero_mpi_far_ops;
+        family->far_ctx = mpi;
+        status = mpi_open(comm, family, mpi, &meet, all, all, mpi->size, mpi->rank, ZERO_MPI_TAG_FIRST, &o, &why);
+    }
+    free(all);
+    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+}
+#endif

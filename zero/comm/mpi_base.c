@@ -1,0 +1,258 @@
+/* mpi_base.c - see mpi_base.h. */
+#define _GNU_SOURCE
+#if defined(HAVE_MPI)
+#include "zero/comm/mpi_base.h"
+#include "zero/device/host.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* MPI is one per process and can be started once, so this counts per process too: families of an MPI that we started (0 where the
+ * caller started it). The last one to close finalises. It is the library's only variable outside a handle. */
+static atomic_int mpi_users;
+
+zero_status_t zero_mpi_fail(zero_error_t *error, const char *what, int code)
+{
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    return zero_fail(error, ZERO_ERR_SYSTEM, "%s: %s", what, text);
+}
+
+void zero_mpi_drop(MPI_Request *requests, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (requests[i] != MPI_REQUEST_NULL) {
+            MPI_Cancel(&requests[i]);
+            MPI_Request_free(&requests[i]);
+        }
+}
+
+zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family, const char *operation, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    double start = 0, watched = 0;
+    for (int turn = 0;; turn++) {
+        int done = 0, code = MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE);
+        if (code != MPI_SUCCESS)
+            status = zero_mpi_fail(error, operation, code);
+        if (done || status)
+            break;
+        if (turn < 200)
+            continue;
+        sched_yield();
+        double now = zero_host_now();
+        if (start == 0)
+            start = watched = now;
+        if (now - watched > 0.001) {
+            watched = now;
+            if (family)
+                status = zero_family_watch(family, operation, error);
+            if (status)
+                break;
+        }
+        if (now - start > 0.02) /* late by more than messages take: leave the processor to others */
+            nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+        if (now - start > timeout_s) {
+            status = zero_fail(error, ZERO_ERR_TIMEOUT, "%s: MPI messages of other ranks did not come within %g s", operation, timeout_s);
+            break;
+        }
+    }
+    if (status)
+        zero_mpi_drop(requests, count);
+    return status;
+}
+
+static zero_status_t mpi_all_gather(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
+{
+    zero_mpi_t *m = ctx;
+    MPI_Request request;
+    int code = MPI_Iallgather(send, (int)bytes, MPI_BYTE, recv, (int)bytes, MPI_BYTE, m->comm, &request);
+    if (code != MPI_SUCCESS)
+        return zero_mpi_fail(error, "MPI_Iallgather", code);
+    return zero_mpi_wait(&request, 1, m->timeout_s, NULL, "meeting of the ranks", error);
+}
+
+zero_meet_t zero_mpi_meet(zero_mpi_t *m)
+{
+    return (zero_meet_t){.rank = m->rank, .world = m->size, .all_gather = mpi_all_gather, .ctx = m};
+}
+
+/* ---- which ranks share a node ------------------------------------------------------------------------------------ */
+
+/* Equal for processes that can open each other's /proc entries: one kernel, one PID namespace. */
+typedef struct place {
+    char boot[40], host[64];
+    uint64_t pid_space;
+} place_t;
+
+static void find_place(place_t *p)
+{
+    struct stat st;
+    *p = (place_t){0};
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (f) {
+        if (!fgets(p->boot, sizeof p->boot, f))
+            p->boot[0] = 0;
+        fclose(f);
+    }
+    gethostname(p->host, sizeof p->host - 1);
+    p->pid_space = stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+static zero_status_t find_nodes(zero_mpi_t *m, const zero_comm_options_t *options, zero_error_t *error)
+{
+    place_t own, *all = calloc((size_t)m->size, sizeof *all);
+    m->node = calloc((size_t)m->size, sizeof *m->node);
+    if (!all || !m->node) {
+        free(all);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", m->size);
+    }
+    find_place(&own);
+    zero_status_t status = mpi_all_gather(m, &own, all, sizeof own, error);
+    for (int r = 0; r < m->size && status == ZERO_OK; r++) {
+        int first = 0;
+        while (memcmp(&all[first], &all[r], sizeof own))
+            first++;
+        m->node[r] = options->ranks_per_node ? r / options->ranks_per_node * options->ranks_per_node : first;
+    }
+    m->alone = true;
+    for (int r = 0; r < m->size; r++)
+        m->alone = m->alone && m->node[r] == m->node[0];
+    free(all);
+    return status;
+}
+
+/* ---- start and end ----------------------------------------------------------------------------------------------- */
+
+/* Every function of MPI but these two is a fatal error outside of its life. */
+static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, zero_error_t *error)
+{
+    int initialised = 0, finalised = 0, provided = MPI_THREAD_SINGLE, code;
+    MPI_Finalized(&finalised);
+    if (finalised)
+        return zero_fail(error, ZERO_ERR_ORDER, "MPI was finalised already and cannot start again in this process: keep a communicator until the end");
+    MPI_Initialized(&initialised);
+    if (!initialised) {
+        code = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided);
+        if (code != MPI_SUCCESS)
+            return zero_mpi_fail(error, "MPI_Init_thread", code);
+        atomic_fetch_add(&mpi_users, 1);
+        m->counted = true;
+    } else if (atomic_load(&mpi_users) > 0) {
+        atomic_fetch_add(&mpi_users, 1);
+        m->counted = true;
+    }
+    MPI_Query_thread(&provided);
+    if (provided < MPI_THREAD_MULTIPLE)
+        zero_log(options->log, options->log_ctx, ZERO_LOG_WARNING, "MPI was started without MPI_THREAD_MULTIPLE: communicators over several nodes must "
+                 "be used from one thread only (no threaded device)");
+    return ZERO_OK;
+}
+
+zero_status_t zero_mpi_open(zero_mpi_t **out, const void *comm, const zero_comm_options_t *options, zero_error_t *error)
+{
+    zero_status_t status;
+    MPI_Request request;
+    int code, found = 0, *max_tag = NULL;
+    zero_mpi_t *m = calloc(1, sizeof *m);
+    *out = NULL;
+    if (!m)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for an MPI communicator");
+    m->comm = MPI_COMM_NULL;
+    m->timeout_s = options->timeout_s;
+    atomic_store(&m->next_tag, 0);
+    status = start(m, options, error);
+    if (status)
+        goto fail;
+    code = MPI_Comm_idup(comm ? *(const MPI_Comm *)comm : MPI_COMM_WORLD, &m->comm, &request);
+    if (code != MPI_SUCCESS) {
+        status = zero_mpi_fail(error, "MPI_Comm_idup", code);
+        goto fail;
+    }
+    status = zero_mpi_wait(&request, 1, m->timeout_s, NULL, "duplication of the MPI communicator", error);
+    if (status) {
+        m->comm = MPI_COMM_NULL;
+        goto fail;
+    }
+    MPI_Comm_set_errhandler(m->comm, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(m->comm, &m->rank);
+    MPI_Comm_size(m->comm, &m->size);
+    MPI_Comm_get_attr(m->comm, MPI_TAG_UB, &max_tag, &found);
+    m->max_tag = found ? *max_tag : 32767;
+    status = find_nodes(m, options, error);
+    if (status)
+        goto fail;
+    *out = m;
+    return ZERO_OK;
+fail:
+    zero_mpi_close(m, true);
+    return status;
+}
+
+void zero_mpi_close(zero_mpi_t *m, bool aborted)
+{
+    if (!m)
+        return;
+    if (m->comm != MPI_COMM_NULL && !aborted)
+        MPI_Comm_free(&m->comm);
+    if (m->counted && atomic_fetch_sub(&mpi_users, 1) == 1 && !aborted)
+        MPI_Finalize();
+    free(m->node);
+    free(m);
+}
+
+/* ---- abort between nodes ----------------------------------------------------------------------------------------- */
+
+enum { SENTENCE_BYTES = sizeof((zero_error_t *)0)->text };
+
+static void far_abort(void *ctx, const char *sentence)
+{
+    zero_mpi_t *m = ctx;
+    char text[SENTENCE_BYTES] = "";
+    MPI_Request *requests = calloc((size_t)m->size, sizeof *requests);
+    zero_error_t ignored;
+    int count = 0;
+    snprintf(text, sizeof text, "%s", sentence);
+    for (int r = 0; r < m->size && requests; r++)
+        if (m->node[r] != m->node[m->rank] &&
+            MPI_Isend(text, SENTENCE_BYTES, MPI_BYTE, r, ZERO_MPI_TAG_ABORT, m->comm, &requests[count]) == MPI_SUCCESS)
+            count++;
+    /* Small messages leave at once; where a rank is gone already nobody needs it. */
+    if (count)
+        zero_mpi_wait(requests, count, 1.0, NULL, "abort", &ignored);
+    free(requests);
+}
+
+static void far_poll(void *ctx, zero_family_t *family)
+{
+    zero_mpi_t *m = ctx;
+    char text[SENTENCE_BYTES];
+    int there = 0;
+    MPI_Message message;
+    MPI_Request request;
+    MPI_Status from;
+    zero_error_t ignored;
+    if (m->alone)
+        return;
+    /* Matched, so that two threads never take one message. */
+    if (MPI_Improbe(MPI_ANY_SOURCE, ZERO_MPI_TAG_ABORT, m->comm, &there, &message, &from) != MPI_SUCCESS || !there)
+        return;
+    if (MPI_Imrecv(text, SENTENCE_BYTES, MPI_BYTE, &message, &request) != MPI_SUCCESS ||
+        zero_mpi_wait(&request, 1, 1.0, NULL, "abort", &ignored))
+        return;
+    text[SENTENCE_BYTES - 1] = 0;
+    zero_family_aborted(family, text);
+}
+
+static void far_close(void *ctx, bool aborted)
+{
+    zero_mpi_close(ctx, aborted);
+}
+
+const zero_far_ops_t zero_mpi_far_ops = {.abort = far_abort, .poll = far_poll, .close = far_close};
+#endif

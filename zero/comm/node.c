@@ -1,0 +1,385 @@
+/* node.c - see node.h. */
+#define _GNU_SOURCE
+#include "zero/comm/node.h"
+#include "zero/device/host.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+enum {
+    LINES = 128,        /* processors fetch lines of 64 bytes in pairs */
+    SPIN_LOOKS = 200,   /* some 10 microseconds */
+    YIELDS = 500,
+    LARGE_DEFAULT = 8 << 20
+};
+
+/* A counter with one writer, alone in its lines. */
+typedef struct counter {
+    _Atomic uint32_t value;
+    _Atomic uint32_t sleepers;
+    char pad[LINES - 8];
+} counter_t;
+
+/* First page of a part; the slots follow. */
+typedef struct head {
+    counter_t published, consumed;
+    _Atomic uint32_t left;
+} head_t;
+
+static head_t *head(const zero_node_t *n, int i)
+{
+    return n->shared.part[i];
+}
+
+static char *slot(const zero_node_t *n, int i, uint32_t step)
+{
+    return (char *)n->shared.part[i] + zero_host_page() + step % ZERO_NODE_SLOTS * n->slot_bytes;
+}
+
+/* Steps wrap around; they are never further apart than the slots. */
+static bool reached(uint32_t value, uint32_t step)
+{
+    return (int32_t)(value - step) >= 0;
+}
+
+uint64_t zero_node_least(int count)
+{
+    uint64_t page = zero_host_page(), data = (uint64_t)ZERO_NODE_SLOTS * LINES * (uint64_t)count;
+    return page + (data + page - 1) / page * page;
+}
+
+uint64_t zero_node_part_bytes(const zero_node_t *n)
+{
+    return n->count > 1 ? n->slot_bytes / (uint64_t)(n->count - 1) / LINES * LINES : UINT64_MAX / LINES * LINES;
+}
+
+uint64_t zero_node_resident(const zero_node_t *n)
+{
+    uint64_t resident = 0;
+    if (n->count > 1)
+        zero_host_resident(n->shared.part[n->shared.index], n->shared.bytes, &resident, NULL);
+    return resident;
+}
+
+zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_meet_t *meet, const int *members, const int *rank,
+                             const int *seat, int count, int index, int size, uint64_t ring_bytes, double timeout_s, zero_error_t *error)
+{
+    zero_error_t why = {0};
+    zero_status_t status = ZERO_OK;
+    cpu_set_t cpus, *all_cpus = NULL;
+    *n = (zero_node_t){.count = count, .index = index, .family = family, .timeout_s = timeout_s};
+    n->rank = calloc((size_t)count, sizeof *n->rank);
+    n->seat = calloc((size_t)count, sizeof *n->seat);
+    n->consumed = calloc((size_t)count, sizeof *n->consumed);
+    n->source = calloc((size_t)size, sizeof *n->source);
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    n->large_bytes = cache > 0 ? (uint64_t)cache / 4 : LARGE_DEFAULT;
+    n->flat = zero_flat_cpu(); /* once: it asks the processor what it is, which is slow in a virtual machine */
+    all_cpus = calloc((size_t)meet->world, sizeof *all_cpus);
+    if (!n->rank || !n->seat || !n->consumed || !n->source || !all_cpus)
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
+    else {
+        memcpy(n->rank, rank, (size_t)count * sizeof *rank);
+        memcpy(n->seat, seat, (size_t)count * sizeof *seat);
+    }
+    status = zero_meet_agree(meet, status, &why);
+    if (status == ZERO_OK)
+        status = zero_shared_open(&n->shared, meet, members, count, index, ring_bytes, &why);
+    CPU_ZERO(&cpus);
+    sched_getaffinity(0, sizeof cpus, &cpus);
+    if (status == ZERO_OK)
+        status = meet->all_gather(meet->ctx, &cpus, all_cpus, sizeof cpus, &why);
+    for (int i = 0; i < count && status == ZERO_OK; i++)
+        CPU_OR(&cpus, &cpus, &all_cpus[members[i]]);
+    free(all_cpus);
+    if (status) {
+        zero_node_close(n);
+        return zero_fail(error, status, "%s", why.text);
+    }
+    if (count > 1)
+        n->slot_bytes = (ring_bytes - zero_host_page()) / ZERO_NODE_SLOTS / LINES * LINES;
+    /* Where ranks outnumber processors, whoever spins keeps the one it waits for from running. */
+    n->spins = CPU_COUNT(&cpus) < family->seats ? 1 : SPIN_LOOKS;
+    return ZERO_OK;
+}
+
+void zero_node_close(zero_node_t *n)
+{
+    if (n->count > 1 && n->shared.part && n->shared.part[n->index])
+        atomic_store(&head(n, n->index)->left, 1);
+    zero_shared_close(&n->shared);
+    free(n->rank);
+    free(n->seat);
+    free(n->consumed);
+    free(n->source);
+    *n = (zero_node_t){0};
+}
+
+/* ---- counters ---------------------------------------------------------------------------------------------------- */
+
+/* Everything that this rank wrote or read before is done for whoever sees the new value. */
+static void advance(counter_t *c, uint32_t value)
+{
+    /* Sequentially consistent with the sleeper's add and look, so that one of the two sees the other. */
+    atomic_store(&c->value, value);
+    if (atomic_load(&c->sleepers))
+        zero_host_wake(&c->value, true);
+}
+
+/* The sentence of a wait that ran too long names everyone who is late. */
+static zero_status_t too_late(const zero_node_t *n, bool consumed, uint32_t step, const char *operation, zero_error_t *error)
+{
+    char late[300] = "";
+    for (int j = 0; j < n->count; j++) {
+        counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
+        size_t used = strlen(late);
+        if (j != n->index && !reached(atomic_load(&c->value), step))
+            snprintf(late + used, sizeof late - used, "%s%d (pid %d)", used ? ", " : "", n->rank[j], n->shared.pid[j]);
+    }
+    return zero_fail(error, ZERO_ERR_TIMEOUT, "rank %d waited %g s in %s; late: rank %s", n->rank[n->index], n->timeout_s, operation,
+                     late[0] ? late : "none any more");
+}
+
+static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, bool consumed, uint32_t step, const char *operation,
+                                                         zero_error_t *error)
+{
+    counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
+    double start = zero_host_now();
+    for (int turn = 0;; turn++) {
+        uint32_t value = atomic_load(&c->value);
+        if (reached(value, step))
+            return ZERO_OK;
+        if (turn < YIELDS) {
+            sched_yield();
+            continue;
+        }
+        zero_status_t status = zero_family_watch(n->family, operation, error);
+        bool gone = atomic_load(&head(n, j)->left) || zero_family_is_dead(n->family, n->seat[j]);
+        if (status)
+            return status;
+        /* What it did before it left counts. */
+        if (gone && !reached(atomic_load(&c->value), step))
+            return zero_fail(error, ZERO_ERR_PEER, "rank %d (pid %d) has left, but rank %d waits for it in %s", n->rank[j], n->shared.pid[j],
+                             n->rank[n->index], operation);
+        if (zero_host_now() - start > n->timeout_s)
+            return too_late(n, consumed, step, operation, error);
+        atomic_fetch_add(&c->sleepers, 1);
+        if (atomic_load(&c->value) == value)
+            zero_host_sleep_on(&c->value, value, n->timeout_s < 0.02 ? n->timeout_s : 0.02, true);
+        atomic_fetch_sub(&c->sleepers, 1);
+    }
+}
+
+static inline zero_status_t wait_for(zero_node_t *n, int j, bool consumed, uint32_t step, const char *operation, zero_error_t *error)
+{
+    counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
+    for (int look = 0; look < n->spins; look++) {
+        if (reached(atomic_load_explicit(&c->value, memory_order_acquire), step))
+            return ZERO_OK;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+    return wait_long(n, j, consumed, step, operation, error);
+}
+
+/* Until this rank's slot of the step may be filled. */
+static zero_status_t wait_room(zero_node_t *n, uint32_t step, const char *operation, zero_error_t *error)
+{
+    uint32_t needed = step + 1 - ZERO_NODE_SLOTS;
+    for (int j = 0; j < n->count; j++) {
+        if (j == n->index || reached(n->consumed[j], needed))
+            continue;
+        zero_status_t status = wait_for(n, j, true, needed, operation, error);
+        if (status)
+            return status;
+        n->consumed[j] = atomic_load_explicit(&head(n, j)->consumed.value, memory_order_acquire);
+    }
+    return ZERO_OK;
+}
+
+/* memcpy that leaves the caches alone: what is larger than them would only push out the slots. */
+static void copy_past_caches(char *to, const char *from, uint64_t size)
+{
+#if defined(__SSE2__)
+    uint64_t head = (uint64_t)(-(uintptr_t)to % 16);
+    head = head < size ? head : size;
+    memcpy(to, from, head);
+    uint64_t at = head;
+    for (; at + 64 <= size; at += 64)
+        for (int i = 0; i < 64; i += 16)
+            _mm_stream_si128((__m128i *)(void *)(to + at + i), _mm_loadu_si128((const __m128i *)(const void *)(from + at + i)));
+    memcpy(to + at, from + at, size - at);
+#else
+    memcpy(to, from, size);
+#endif
+}
+
+/* To the buffer that the caller gets. */
+static void deliver(char *to, const char *from, uint64_t size, bool large)
+{
+    if (large)
+        copy_past_caches(to, from, size);
+    else
+        memcpy(to, from, size);
+}
+
+/* Streamed stores are not ordered by what follows. */
+static void delivered(void)
+{
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
+/* Copies size bytes to the slot, and to also where it is not NULL: block by block, so that the second copy reads the nearest cache. */
+static void fill(char *to, char *also, const char *from, uint64_t size, bool large)
+{
+    const uint64_t block = 8192;
+    if (!also) {
+        memcpy(to, from, size);
+        return;
+    }
+    for (uint64_t at = 0; at < size; at += block) {
+        uint64_t bytes = size - at < block ? size - at : block;
+        memcpy(to + at, from + at, bytes);
+        deliver(also + at, from + at, bytes, large);
+    }
+}
+
+/* ---- collectives ------------------------------------------------------------------------------------------------- */
+
+zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void *own, char *recv, uint64_t bytes, const int *const *lists,
+                               const int *lengths, zero_error_t *error)
+{
+    zero_status_t status = zero_family_check(n->family, error);
+    char *own_recv = recv + (uint64_t)n->rank[n->index] * bytes;
+    if (n->count == 1) {
+        if (status == ZERO_OK && own != own_recv && bytes)
+            memcpy(own_recv, own, bytes);
+        return status;
+    }
+    uint64_t parts = (bytes + n->slot_bytes - 1) / n->slot_bytes, steps = 0;
+    for (int j = 0; j < n->count; j++)
+        if (steps < parts * (uint64_t)(lists ? lengths[j] : 1))
+            steps = parts * (uint64_t)(lists ? lengths[j] : 1);
+    uint32_t base = n->step;
+    head_t *mine = head(n, n->index);
+    bool large = bytes >= n->large_bytes / (uint64_t)n->count;
+
+    for (uint64_t t = 0; t <= steps && steps && status == ZERO_OK; t++) {
+        if (t < steps) {
+            uint64_t which = t / parts, begin = t % parts * n->slot_bytes;
+            uint64_t size = bytes - begin < n->slot_bytes ? bytes - begin : n->slot_bytes;
+            int r = !lists ? n->rank[n->index] : which < (uint64_t)lengths[n->index] ? lists[n->index][which] : -1;
+            const char *from = r < 0 ? NULL : r == n->rank[n->index] ? own : recv + (uint64_t)r * bytes;
+            status = wait_room(n, base + (uint32_t)t, operation, error);
+            if (status)
+                break;
+            if (from)
+                fill(slot(n, n->index, base + (uint32_t)t), from == own && own != own_recv ? own_recv + begin : NULL, from + begin, size, large);
+            advance(&mine->published, base + (uint32_t)t + 1);
+        }
+        if (t == 0)
+            continue;
+        uint32_t step = base + (uint32_t)t - 1;
+        uint64_t which = (t - 1) / parts, begin = (t - 1) % parts * n->slot_bytes;
+        uint64_t size = bytes - begin < n->slot_bytes ? bytes - begin : n->slot_bytes;
+        for (int d = 1; d < n->count && status == ZERO_OK; d++) {
+            int j = (n->index + d) % n->count;
+            if (lists && which >= (uint64_t)lengths[j])
+                continue;
+            int r = lists ? lists[j][which] : n->rank[j];
+            status = wait_for(n, j, false, step + 1, operation, error);
+            if (status == ZERO_OK)
+                deliver(recv + (uint64_t)r * bytes + begin, slot(n, j, step), size, large);
+        }
+        if (status == ZERO_OK)
+            advance(&mine->consumed, step + 1);
+    }
+    delivered();
+    n->step = base + (uint32_t)steps;
+    return status;
+}
+
+zero_status_t zero_node_broadcast(zero_node_t *n, void *buffer, uint64_t bytes, int root, zero_error_t *error)
+{
+    const char *operation = "broadcast";
+    zero_status_t status = zero_family_check(n->family, error);
+    if (n->count == 1)
+        return status;
+    head_t *mine = head(n, n->index);
+    for (uint64_t begin = 0; begin < bytes && status == ZERO_OK; begin += n->slot_bytes, n->step++) {
+        uint64_t size = bytes - begin < n->slot_bytes ? bytes - begin : n->slot_bytes;
+        status = wait_room(n, n->step, operation, error);
+        if (status)
+            break;
+        if (root == n->index)
+            memcpy(slot(n, root, n->step), (char *)buffer + begin, size);
+        advance(&mine->published, n->step + 1);
+        if (root != n->index) {
+            status = wait_for(n, root, false, n->step + 1, operation, error);
+            if (status)
+                break;
+            memcpy((char *)buffer + begin, slot(n, root, n->step), size);
+        }
+        advance(&mine->consumed, n->step + 1);
+    }
+    return status;
+}
+
+zero_status_t zero_node_reduce(zero_node_t *n, const void *send, void *recv, int64_t count, zero_dtype_t dtype, int rank, int size,
+                               const zero_node_far_t *far, zero_error_t *error)
+{
+    const char *operation = "reduce-scatter";
+    uint64_t element = zero_dtype_size(dtype), room = zero_node_part_bytes(n);
+    uint64_t part_bytes = far ? far->part_bytes : room;
+    int64_t part = count < (int64_t)(part_bytes / element) ? count : (int64_t)(part_bytes / element);
+    int64_t steps = count == 0 ? 0 : (count + part - 1) / part;
+    uint32_t base = n->step;
+    head_t *mine = n->count > 1 ? head(n, n->index) : NULL;
+    zero_status_t status = zero_family_check(n->family, error);
+
+    for (int64_t t = 0; t <= steps && steps && status == ZERO_OK; t++) {
+        if (t < steps) {
+            int64_t begin = t * part, elements = count - begin < part ? count - begin : part;
+            if (far)
+                status = far->start(far->ctx, t, begin, elements, error);
+            if (status == ZERO_OK && mine)
+                status = wait_room(n, base + (uint32_t)t, operation, error);
+            if (status)
+                break;
+            for (int d = 1; d < n->count; d++) {
+                int j = (n->index + d) % n->count, place = j < n->index ? j : j - 1;
+                memcpy(slot(n, n->index, base + (uint32_t)t) + (uint64_t)place * room,
+                       (const char *)send + ((uint64_t)n->rank[j] * (uint64_t)count + (uint64_t)begin) * element, (uint64_t)elements * element);
+            }
+            if (mine)
+                advance(&mine->published, base + (uint32_t)t + 1);
+        }
+        if (t == 0)
+            continue;
+        uint32_t step = base + (uint32_t)t - 1;
+        int64_t begin = (t - 1) * part, elements = count - begin < part ? count - begin : part;
+        for (int d = 1; d < n->count && status == ZERO_OK; d++) {
+            int j = (n->index + d) % n->count, place = n->index < j ? n->index : n->index - 1;
+            status = wait_for(n, j, false, step + 1, operation, error);
+            n->source[n->rank[j]] = slot(n, j, step) + (uint64_t)place * room;
+        }
+        if (far && status == ZERO_OK)
+            status = far->finish(far->ctx, t - 1, n->source, error);
+        if (status)
+            break;
+        n->source[rank] = (const char *)send + ((uint64_t)rank * (uint64_t)count + (uint64_t)begin) * element;
+        n->flat->sum((char *)recv + (uint64_t)begin * element, n->source, size, dtype, elements, 1, NULL);
+        if (mine)
+            advance(&mine->consumed, step + 1);
+    }
+    n->step = base + (uint32_t)steps;
+    return status;
+}

@@ -1,0 +1,231 @@
+/* shared.c - see shared.h. A part is a memfd that the others open through /proc/PID/fd, so that the size of /dev/shm does not matter;
+ * where /proc refuses that (other containers, hardened kernels) it is a file in /dev/shm, unlinked as soon as everyone has it open. Pages
+ * are populated before use: too little memory is an error here, never a SIGBUS later. */
+#define _GNU_SOURCE
+#include "zero/comm/shared.h"
+#include "zero/device/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+typedef struct outcome {
+    int32_t status;
+    char text[1000];
+} outcome_t;
+
+/* What a rank tells the others about its part. */
+typedef struct card {
+    int32_t pid, fd;
+    uint64_t pid_space;     /* inode of its PID namespace */
+    uint64_t nonce;         /* first word of the part, to tell it from another process's file of the same number */
+    uint64_t bytes;
+} card_t;
+
+zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zero_error_t *error)
+{
+    outcome_t own = {.status = (int32_t)status}, *all = NULL;
+    if (status && error)
+        snprintf(own.text, sizeof own.text, "%s", error->text);
+    all = calloc((size_t)meet->world, sizeof *all);
+    if (!all)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world);
+    zero_status_t met = meet->all_gather(meet->ctx, &own, all, sizeof own, error);
+    for (int r = 0; !met && r < meet->world; r++)
+        if (all[r].status)
+            met = zero_fail(error, (zero_status_t)all[r].status, "%.*s", (int)sizeof all[r].text - 1, all[r].text);
+    free(all);
+    return met;
+}
+
+/* ---- this rank's part -------------------------------------------------------------------------------------------- */
+
+static void shm_name(char *name, size_t size, const card_t *card)
+{
+    snprintf(name, size, "/zero-%u-%d-%016llx", (unsigned)getuid(), card->pid, (unsigned long long)card->nonce);
+}
+
+static zero_status_t enough(uint64_t bytes, int count, bool dev_shm, zero_error_t *error)
+{
+    uint64_t there, wanted;
+    struct statvfs v;
+    zero_status_t status = zero_host_available(&there, error);
+    if (status)
+        return status;
+    if (!zero_mul_u64(bytes, (uint64_t)count, &wanted) || wanted > there)
+        return zero_fail(error, ZERO_ERR_MEMORY, "%d ranks of this machine want %llu bytes each of shared memory, but only %llu bytes are available: "
+                         "choose a smaller ring", count, (unsigned long long)bytes, (unsigned long long)there);
+    if (!dev_shm)
+        return ZERO_OK;
+    if (statvfs("/dev/shm", &v) < 0)
+        return zero_fail(error, ZERO_ERR_SYSTEM, "/dev/shm: %s, and /proc/PID/fd of the other ranks cannot be opened: mount a tmpfs on /dev/shm",
+                         strerror(errno));
+    there = (uint64_t)v.f_bavail * v.f_frsize;
+    if (wanted > there)
+        return zero_fail(error, ZERO_ERR_MEMORY, "%d ranks of this machine want %llu bytes each in /dev/shm, which has %llu bytes free: enlarge it "
+                         "(docker run --shm-size) or let the ranks open each other's /proc/PID/fd", count, (unsigned long long)bytes,
+                         (unsigned long long)there);
+    return ZERO_OK;
+}
+
+static zero_status_t make_part(zero_shared_t *s, card_t *card, bool dev_shm, zero_error_t *error)
+{
+    char name[64];
+    struct stat st;
+    zero_status_t status = enough(s->bytes, s->count, dev_shm, error);
+    if (status)
+        return status;
+    card->bytes = s->bytes;
+    card->pid = (int32_t)getpid();
+    card->pid_space = stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
+    if (getrandom(&card->nonce, sizeof card->nonce, 0) != sizeof card->nonce)
+        return zero_fail(error, ZERO_ERR_SYSTEM, "getrandom: %s", strerror(errno));
+    shm_name(name, sizeof name, card);
+    card->fd = dev_shm ? shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : memfd_create("zero-ring", MFD_CLOEXEC);
+    if (card->fd < 0)
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create shared memory (%s): %s", dev_shm ? name : "memfd", strerror(errno));
+    /* Before Linux 5.14 only posix_fallocate tells a full file system without a SIGBUS. */
+    int e = ftruncate(card->fd, (off_t)s->bytes) < 0 ? errno : posix_fallocate(card->fd, 0, (off_t)s->bytes);
+    if (e)
+        return zero_fail(error, e == ENOSPC || e == ENOMEM ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "%llu bytes of shared memory: %s",
+                         (unsigned long long)s->bytes, strerror(e));
+    void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, card->fd, 0);
+    if (p == MAP_FAILED)
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot map %llu bytes of shared memory: %s", (unsigned long long)s->bytes, strerror(errno));
+    s->part[s->index] = p;
+    status = zero_host_populate(p, s->bytes, error);
+    if (status == ZERO_OK)
+        memcpy(p, &card->nonce, sizeof card->nonce);
+    return status;
+}
+
+/* Maps the part of another rank. *refused: there is hope in the other way. */
+static zero_status_t map_part(zero_shared_t *s, int i, const card_t *own, const card_t *card, bool dev_shm, bool *refused, zero_error_t *error)
+{
+    char name[64];
+    uint64_t nonce = 0;
+    int fd;
+    if (card->bytes != own->bytes)
+        return zero_fail(error, ZERO_ERR_MISMATCH, "ranks want rings of different sizes (%llu bytes here, %llu in process %d): give the same on all",
+                         (unsigned long long)own->bytes, (unsigned long long)card->bytes, card->pid);
+    if (dev_shm) {
+        shm_name(name, sizeof name, card);
+        fd = shm_open(name, O_RDWR | O_CLOEXEC, 0);
+    } else {
+        snprintf(name, sizeof name, "/proc/%d/fd/%d", card->pid, card->fd);
+        /* The same number is another process elsewhere. */
+        errno = ESRCH;
+        fd = own->pid_space == card->pid_space ? open(name, O_RDWR | O_CLOEXEC) : -1;
+    }
+    if (fd < 0) {
+        *refused = true;
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot open the shared memory of process %d (%s%s): %s", card->pid, dev_shm ? "/dev/shm" : "", name,
+                         strerror(errno));
+    }
+    void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int e = errno;
+    close(fd);
+    if (p == MAP_FAILED)
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot map the shared memory of process %d: %s", card->pid, strerror(e));
+    s->part[i] = p;
+    memcpy(&nonce, p, sizeof nonce);
+    if (nonce != card->nonce)
+        return zero_fail(error, ZERO_ERR_SYSTEM, "%s is not the shared memory of process %d: the ranks are not on one machine", name, card->pid);
+    s->pid[i] = own->pid_space == card->pid_space ? card->pid : 0;
+    return zero_host_populate(p, s->bytes, error); /* page tables now rather than faults later */
+}
+
+static void unmap(zero_shared_t *s)
+{
+    for (int i = 0; i < s->count && s->part; i++) {
+        if (s->part[i])
+            munmap(s->part[i], s->bytes);
+        s->part[i] = NULL;
+    }
+}
+
+/* One attempt in one way; everyone returns the same. */
+static zero_status_t attempt(zero_shared_t *s, const zero_meet_t *meet, const int *members, bool dev_shm, bool *again, zero_error_t *error)
+{
+    card_t own = {.fd = -1}, *cards = NULL;
+    char name[64];
+    zero_error_t why = {0};
+    bool refused = false, *all_refused = NULL;
+    zero_status_t status = ZERO_OK;
+
+    cards = calloc((size_t)meet->world, sizeof *cards);
+    all_refused = calloc((size_t)meet->world, sizeof *all_refused);
+    if (!cards || !all_refused)
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world);
+    else if (s->count > 1)
+        status = make_part(s, &own, dev_shm, &why);
+    status = zero_meet_agree(meet, status, &why);
+    if (status == ZERO_OK)
+        status = meet->all_gather(meet->ctx, &own, cards, sizeof own, &why);
+    if (status)
+        goto done;
+    for (int i = 0; i < s->count && s->count > 1 && status == ZERO_OK; i++)
+        if (i == s->index)
+            s->pid[i] = own.pid;
+        else
+            status = map_part(s, i, &own, &cards[members[i]], dev_shm, &refused, &why);
+    status = zero_meet_agree(meet, status, &why);
+    zero_error_t ignored;
+    if (status && !dev_shm && meet->all_gather(meet->ctx, &refused, all_refused, sizeof refused, &ignored) == ZERO_OK)
+        for (int r = 0; r < meet->world; r++)
+            *again = *again || all_refused[r];
+    /* Everyone has read the nonce; the part begins as zeros. */
+    if (status == ZERO_OK && s->count > 1)
+        memset(s->part[s->index], 0, sizeof own.nonce);
+    if (status == ZERO_OK)
+        status = zero_meet_agree(meet, ZERO_OK, &why);
+done:
+    if (own.fd >= 0) {
+        close(own.fd);
+        if (dev_shm) {
+            shm_name(name, sizeof name, &own);
+            shm_unlink(name);
+        }
+    }
+    if (status)
+        unmap(s);
+    free(all_refused);
+    free(cards);
+    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+}
+
+zero_status_t zero_shared_open(zero_shared_t *s, const zero_meet_t *meet, const int *members, int count, int index, uint64_t bytes,
+                               zero_error_t *error)
+{
+    zero_error_t why = {0};
+    zero_status_t status = ZERO_OK;
+    bool again = false;
+    *s = (zero_shared_t){.count = count, .index = index};
+    s->part = calloc((size_t)count, sizeof *s->part);
+    s->pid = calloc((size_t)count, sizeof *s->pid);
+    if (!s->part || !s->pid || !zero_round_up(bytes, zero_host_page(), &s->bytes))
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to share %llu bytes with %d ranks", (unsigned long long)bytes, count);
+    status = zero_meet_agree(meet, status, &why);
+    if (status == ZERO_OK)
+        status = attempt(s, meet, members, false, &again, &why);
+    if (status && again)
+        status = attempt(s, meet, members, true, &again, &why);
+    if (status == ZERO_OK)
+        return ZERO_OK;
+    zero_shared_close(s);
+    return zero_fail(error, status, "%s", why.text);
+}
+
+void zero_shared_close(zero_shared_t *s)
+{
+    unmap(s);
+    free(s->part);
+    free(s->pid);
+    *s = (zero_shared_t){0};
+}

@@ -1,0 +1,221 @@
+/* shm.c - a communicator of ranks that share one node. */
+#include "zero/comm/backend.h"
+
+#include <stdlib.h>
+
+/* ---- for mpi.c too ----------------------------------------------------------------------------------------------- */
+
+zero_status_t zero_local_ready(const zero_local_t *l, zero_error_t *error)
+{
+    return l->failed.status ? zero_fail(error, l->failed.status, "%s", l->failed.text) : ZERO_OK;
+}
+
+zero_status_t zero_local_done(zero_local_t *l, zero_status_t status, const zero_error_t *why, zero_error_t *error)
+{
+    if (status == ZERO_OK)
+        return status;
+    l->failed = *why;
+    l->failed.status = status;
+    return zero_fail(error, status, "%s", why->text);
+}
+
+void zero_local_abort(zero_comm_t *c, const char *sentence)
+{
+    zero_family_abort(((zero_local_t *)c)->family, sentence);
+}
+
+zero_status_t zero_local_check(zero_comm_t *c, zero_error_t *error)
+{
+    return zero_family_watch(((zero_local_t *)c)->family, "a check", error);
+}
+
+int zero_family_seat(const zero_family_t *family, int rank)
+{
+    for (int i = 0; i < family->seats; i++)
+        if (family->member[i] == rank)
+            return i;
+    return -1;
+}
+
+/* ---- operations -------------------------------------------------------------------------------------------------- */
+
+static zero_status_t shm_gather(zero_comm_t *c, const char *operation, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+{
+    zero_local_t *l = (zero_local_t *)c;
+    zero_error_t why = {0};
+    zero_status_t status = zero_local_ready(l, error);
+    if (status)
+        return status;
+    status = zero_node_gather(&l->node, operation, send, recv, bytes, NULL, NULL, &why);
+    return zero_local_done(l, status, &why, error);
+}
+
+static zero_status_t shm_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+{
+    zero_status_t status = shm_gather(c, "all-gather", send, recv, bytes, error);
+    (void)native;
+    if (status == ZERO_OK)
+        c->bytes_received += (uint64_t)(c->size - 1) * bytes;
+    return status;
+}
+
+static zero_status_t shm_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+{
+    return shm_gather(c, "exchange", send, recv, bytes, error);
+}
+
+static zero_status_t shm_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
+                                        zero_error_t *error)
+{
+    zero_local_t *l = (zero_local_t *)c;
+    zero_error_t why = {0};
+    zero_status_t status = zero_local_ready(l, error);
+    (void)native;
+    if (status)
+        return status;
+    status = zero_node_reduce(&l->node, send, recv, count, dtype, c->rank, c->size, NULL, &why);
+    if (status == ZERO_OK)
+        c->bytes_reduced += (uint64_t)(c->size - 1) * (uint64_t)count * zero_dtype_size(dtype);
+    return zero_local_done(l, status, &why, error);
+}
+
+static zero_status_t shm_broadcast(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
+{
+    zero_local_t *l = (zero_local_t *)c;
+    zero_error_t why = {0};
+    zero_status_t status = zero_local_ready(l, error);
+    (void)native;
+    if (status)
+        return status;
+    if (root < 0 || root >= c->size)
+        return zero_fail(error, ZERO_ERR_ARG, "broadcast from rank %d of %d: give 0 to %d", root, c->size, c->size - 1);
+    status = zero_node_broadcast(&l->node, buffer, bytes, root, &why);
+    if (status == ZERO_OK && root != c->rank)
+        c->bytes_received += bytes;
+    return zero_local_done(l, status, &why, error);
+}
+
+static zero_status_t shm_split(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error)
+{
+    zero_local_t *l = (zero_local_t *)c;
+    zero_meet_t meet = zero_comm_meet(c);
+    int *members, *world, count, index;
+    zero_status_t status = zero_split_members(c, color, key, &members, &count, &index, error);
+    if (status)
+        return status;
+    world = calloc((size_t)count, sizeof *world);
+    for (int i = 0; i < count && world; i++)
+        world[i] = l->world[members[i]];
+    status = zero_shm_open(out, c->caps.name, zero_family_hold(l->family), &meet, members, world, count, index, &c->options, error);
+    free(world);
+    free(members);
+    return status;
+}
+
+static uint64_t shm_ring_resident(const zero_comm_t *c)
+{
+    return zero_node_resident(&((const zero_local_t *)c)->node);
+}
+
+static void shm_destroy(zero_comm_t *c)
+{
+    zero_local_t *l = (zero_local_t *)c;
+    zero_node_close(&l->node);
+    zero_family_drop(l->family);
+    free(l->world);
+    free(l);
+}
+
+static const zero_comm_ops_t shm_ops = {
+    .all_gather = shm_all_gather,
+    .reduce_scatter = shm_reduce_scatter,
+    .broadcast = shm_broadcast,
+    .exchange = shm_exchange,
+    .split = shm_split,
+    .abort = zero_local_abort,
+    .check = zero_local_check,
+    .ring_resident = shm_ring_resident,
+    .destroy = shm_destroy,
+};
+
+zero_status_t zero_shm_open(zero_comm_t **comm, const char *name, zero_family_t *family, const zero_meet_t *meet, const int *members,
+                            const int *world, int size, int rank, const zero_comm_options_t *options, zero_error_t *error)
+{
+    zero_error_t why = {0};
+    zero_status_t status;
+    uint64_t ring_bytes = 0;
+    int *ranks = calloc((size_t)size, sizeof *ranks), *seats = calloc((size_t)size, sizeof *seats);
+    zero_local_t *l = calloc(1, sizeof *l);
+    *comm = NULL;
+    if (!l || !ranks || !seats || !world || !(l->world = calloc((size_t)size, sizeof *l->world)))
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
+    else {
+        l->base.ops = &shm_ops;
+        l->base.options = *options;
+        l->base.rank = rank;
+        l->base.size = size;
+        for (int i = 0; i < size; i++) {
+            l->world[i] = world[i];
+            ranks[i] = i;
+            seats[i] = zero_family_seat(family, world[i]);
+        }
+        status = zero_ring_budget(options, size, &ring_bytes, &why);
+        zero_comm_caps_set(&l->base, name, ring_bytes);
+    }
+    status = zero_meet_agree(meet, status, &why);
+    if (status == ZERO_OK)
+        status = zero_node_open(&l->node, family, meet, members, ranks, seats, size, rank, size, ring_bytes, options->timeout_s, &why);
+    free(ranks);
+    free(seats);
+    if (status) {
+        zero_family_drop(family);
+        if (l)
+            free(l->world);
+        free(l);
+        return zero_fail(error, status, "%s", why.text);
+    }
+    l->family = family;
+    *comm = &l->base;
+    return ZERO_OK;
+}
+
+/* ---- bootstrapped by the caller ---------------------------------------------------------------------------------- */
+
+static zero_status_t bootstrap_meet(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
+{
+    const zero_bootstrap_t *b = ctx;
+    if (b->all_gather(b->ctx, send, recv, bytes) == 0)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_PEER, "rank %d of %d could not exchange %zu bytes with the others while the ranks met (the bootstrap failed)",
+                     b->rank, b->world, bytes);
+}
+
+zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstrap, const zero_comm_options_t *options, zero_error_t *error)
+{
+    zero_bootstrap_t b;
+    zero_comm_options_t o;
+    zero_family_t *family = NULL;
+    zero_error_t why = {0};
+    *comm = NULL;
+    if (!bootstrap || bootstrap->size < sizeof b || !bootstrap->all_gather)
+        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap has no all_gather, or its size is not set to sizeof(zero_bootstrap_t)");
+    b = *bootstrap;
+    if (b.world < 1 || b.rank < 0 || b.rank >= b.world)
+        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap says rank %d of %d: give a rank below a positive world", b.rank, b.world);
+    zero_meet_t meet = {.rank = b.rank, .world = b.world, .all_gather = bootstrap_meet, .ctx = &b};
+    zero_status_t status = zero_comm_options_take(&o, options, &why);
+    if (status == ZERO_OK && o.ranks_per_node && o.ranks_per_node < b.world)
+        status = zero_fail(&why, ZERO_ERR_ARG, "shared memory cannot split %d ranks into nodes of %d: use MPI (zero_comm_mpi)", b.world, o.ranks_per_node);
+    int *all = calloc((size_t)b.world, sizeof *all);
+    if (status == ZERO_OK && !all)
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", b.world);
+    for (int i = 0; i < b.world && all; i++)
+        all[i] = i;
+    status = zero_meet_agree(&meet, status, &why);
+    if (status == ZERO_OK)
+        status = zero_family_open(&family, &meet, all, b.world, b.rank, &why);
+    if (status == ZERO_OK)
+        status = zero_shm_open(comm, "shm", family, &meet, all, all, b.world, b.rank, &o, &why);
+    free(all);
+    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+}

@@ -1,0 +1,19 @@
+/* cpu.h - what cpu.c and cpu_streams.c share. */
+#ifndef ZERO_DEVICE_CPU_H
+#define ZERO_DEVICE_CPU_H
+
+#include "zero/device/device.h"
+
+/* Entries of zero_device_ops_t, for streams and events (cpu_streams.c). */
+zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero_stream_t **stream, zero_error_t *error);
+void zero_cpu_stream_destroy(zero_stream_t *stream);
+zero_status_t zero_cpu_enqueue(zero_stream_t *stream, zero_task_fn fn, void *ctx, const void *arg, zero_error_t *error);
+zero_status_t zero_cpu_sync(zero_stream_t *stream, double timeout_s, zero_error_t *error);
+void *zero_cpu_native(zero_stream_t *stream);
+zero_status_t zero_cpu_event_create(zero_device_t *d, zero_event_t **event, zero_error_t *error);
+void zero_cpu_event_destroy(zero_event_t *event);
+zero_status_t zero_cpu_record(zero_event_t *event, zero_stream_t *stream, zero_error_t *error);
+zero_status_t zero_cpu_wait(zero_stream_t *stream, zero_event_t *event, double timeout_s, zero_error_t *error);
+zero_status_t zero_cpu_host_wait(zero_event_t *event, double timeout_s, zero_error_t *error);
+
+#endif

@@ -1,0 +1,31 @@
+/* host.h - host memory and waiting, as the CPU device and the shared-memory communicator need them. */
+#ifndef ZERO_DEVICE_HOST_H
+#define ZERO_DEVICE_HOST_H
+
+#include "zero/base/base.h"
+
+#include <stdatomic.h>
+
+/* Bytes of memory that a process could still take: the least of MemAvailable and the head room of its control groups (v1 and v2;
+ * inactive page cache counts as free). Other processes may take from the same. */
+zero_status_t zero_host_available(uint64_t *bytes, zero_error_t *error);
+
+/* Makes the pages of [base, base + bytes) resident and writable; both are multiples of the system's page, contents are kept. Memory that
+ * a file system of limited size backs gives ZERO_ERR_MEMORY, never SIGBUS (Linux 5.14; before, only after posix_fallocate). */
+zero_status_t zero_host_populate(void *base, uint64_t bytes, zero_error_t *error);
+
+/* Bytes of [base, base + bytes), any range inside one mapping, whose pages are resident (mincore). */
+zero_status_t zero_host_resident(const void *base, uint64_t bytes, uint64_t *resident, zero_error_t *error);
+
+/* Bytes of a page of the system. */
+uint64_t zero_host_page(void);
+
+/* Monotonic seconds. */
+double zero_host_now(void);
+
+/* Sleeps for at most seconds while *word == expected. Wakes early for no reason at times: look again. shared: between processes. */
+void zero_host_sleep_on(_Atomic uint32_t *word, uint32_t expected, double seconds, bool shared);
+/* Wakes everyone who sleeps on *word. */
+void zero_host_wake(_Atomic uint32_t *word, bool shared);
+
+#endif
