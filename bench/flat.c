@@ -2,8 +2,8 @@
  *
  *   bench/flat [ELEMENTS [THREADS [LEVEL]]]     64e6 elements, OpenMP's default threads, the best SIMD level
  *
- * GB/s counts the bytes that the kernel has to read and write (not what a cache line costs besides), 10^9 bytes a GB; the median of several
- * runs. Buffers are touched first by the threads that use them. */
+ * GB/s counts the bytes that the kernel has to read and write (not what a cache line costs besides), 10^9 bytes a GB; the median
+ * of several runs. Buffers are touched first by the threads that use them. */
 #include "kernels/flat/flat.h"
 
 #if defined(_OPENMP)
@@ -240,8 +240,15 @@ int main(int argc, char **argv)
     bench_t b = {.ops = argc > 3 ? zero_flat_find(argv[3]) : zero_flat_cpu(),
                  .n = argc > 1 ? (int64_t)atof(argv[1]) : 64000000,
                  .threads = argc > 2 ? atoi(argv[2]) : 0,
-                 .scalars = {.grad_factor = 1, .beta1 = 0.9f, .one_minus_beta1 = 0.1f, .beta2 = 0.95f, .one_minus_beta2 = 0.05f,
-                             .decay_factor = 0.9999f, .step_size = 1e-3f, .inv_sqrt_bc2 = 1.5f, .eps = 1e-8f}};
+                 .scalars = {.grad_factor = 1,
+                             .beta1 = 0.9f,
+                             .one_minus_beta1 = 0.1f,
+                             .beta2 = 0.95f,
+                             .one_minus_beta2 = 0.05f,
+                             .decay_factor = 0.9999f,
+                             .step_size = 1e-3f,
+                             .inv_sqrt_bc2 = 1.5f,
+                             .eps = 1e-8f}};
     if (!b.ops || b.n <= 0) {
         fprintf(stderr, "usage: flat [ELEMENTS > 0 [THREADS [ref|scalar|avx2|avx512]]], a level that this processor has\n");
         return 2;
@@ -262,7 +269,8 @@ int main(int argc, char **argv)
     print_machine(&b);
     printf("%-20s %10s %10s %10s %12s\n", "kernel", "GB/s", "plain GB/s", "ratio", "1e9 elem/s");
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
-        double bytes = (double)rows[r].bytes * (double)b.n, kernel = seconds(rows[r].kernel, &b), plain = seconds(rows[r].plain, &b);
+        double bytes = (double)rows[r].bytes * (double)b.n, kernel = seconds(rows[r].kernel, &b),
+               plain = seconds(rows[r].plain, &b);
         printf("%-20s %10.1f %10.1f %10.2f %12.3f\n", rows[r].name, bytes / kernel / 1e9, bytes / plain / 1e9, plain / kernel,
                (double)b.n / kernel / 1e9);
         fflush(stdout);

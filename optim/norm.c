@@ -2,7 +2,8 @@
 
 #include <math.h>
 
-zero_norm_t zero_norm_combine(const double *square_sums, int64_t segments, int ranks, int64_t stride, double grad_scale, double clip)
+zero_norm_t zero_norm_combine(const double *square_sums, int64_t segments, int ranks, int64_t stride, double grad_scale,
+                              double clip)
 {
     double total = 0;
     for (int64_t s = 0; s < segments; s++)

@@ -1,5 +1,5 @@
-/* test_flat.c - the flat kernels: every SIMD level against plain C, bit for bit, over odd sizes, thread counts and special values; and
- * plain C against its definition. Where a result is NaN, only that it is one has to agree. */
+/* test_flat.c - the flat kernels: every SIMD level against plain C, bit for bit, over odd sizes, thread counts and special
+ * values; and plain C against its definition. Where a result is NaN, only that it is one has to agree. */
 #include "kernels/flat/flat.h"
 
 #include <check.h>
@@ -27,7 +27,8 @@ static const uint32_t special[] = {
 };
 
 /* What a test of sixteen bits takes from the list: the halves, and fp16's own. */
-static const uint16_t special16[] = {0x0000, 0x8000, 0x0001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7c01, 0x7e00, 0x7f80, 0x7f81, 0xffff};
+static const uint16_t special16[] = {0x0000, 0x8000, 0x0001, 0x03ff, 0x0400, 0x7bff, 0xfbff,
+                                     0x7c00, 0xfc00, 0x7c01, 0x7e00, 0x7f80, 0x7f81, 0xffff};
 
 /* A random float: a special one, any bits, or a sober number. */
 static uint32_t random32(uint64_t *state)
@@ -92,7 +93,8 @@ static bool is_nan(const void *x, zero_dtype_t dtype, int64_t i)
 }
 
 /* Same bits, or both NaN; and nothing written behind the end of got. */
-static void same(const void *want, const void *got, int64_t count, zero_dtype_t dtype, const char *what, const char *level, int threads)
+static void same(const void *want, const void *got, int64_t count, zero_dtype_t dtype, const char *what, const char *level,
+                 int threads)
 {
     size_t size = zero_dtype_size(dtype);
     for (int64_t i = 0; i < count; i++)
@@ -105,17 +107,18 @@ static void same(const void *want, const void *got, int64_t count, zero_dtype_t 
                          (long long)count, zero_dtype_name(dtype), (long long)i, g, w);
         }
     for (int k = 0; k < GUARD; k++)
-        ck_assert_msg(((const uint8_t *)got)[(size_t)count * size + (size_t)k] == 0xa5, "%s, %s, %d threads, %lld elements of %s: byte %d behind the end",
-                      what, level, threads, (long long)count, zero_dtype_name(dtype), k);
+        ck_assert_msg(((const uint8_t *)got)[(size_t)count * size + (size_t)k] == 0xa5,
+                      "%s, %s, %d threads, %lld elements of %s: byte %d behind the end", what, level, threads, (long long)count,
+                      zero_dtype_name(dtype), k);
 }
 
 /* Every test of a level runs for each of levels, as loop tests; a level that this processor has not got passes. */
-#define OPS                                                   \
-    const char *level = levels[_i];                           \
-    const zero_flat_ops_t *ops = zero_flat_find(level);       \
-    if (!ops)                                                 \
-        return;                                               \
-    const zero_flat_ops_t *ref = zero_flat_ref();             \
+#define OPS                                             \
+    const char *level = levels[_i];                     \
+    const zero_flat_ops_t *ops = zero_flat_find(level); \
+    if (!ops)                                           \
+        return;                                         \
+    const zero_flat_ops_t *ref = zero_flat_ref();       \
     (void)ref
 
 START_TEST(test_choice)
@@ -136,7 +139,8 @@ START_TEST(test_choice)
     ck_assert_ptr_eq(zero_flat_cpu(), best);
 #if defined(__x86_64__)
     ck_assert_int_eq(zero_flat_find("avx512") != NULL, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
+                                                           __builtin_cpu_supports("avx512dq") &&
+                                                           __builtin_cpu_supports("avx512vl"));
 #endif
 }
 END_TEST
@@ -192,7 +196,8 @@ START_TEST(test_cast)
 }
 END_TEST
 
-/* Each 16-bit number widened, and what lies on, between and just beside 16-bit numbers narrowed: bits of NaN included, against base.h. */
+/* Each 16-bit number widened, and what lies on, between and just beside 16-bit numbers narrowed: bits of NaN included, against
+ * base.h. */
 START_TEST(test_cast_all)
 {
     OPS;
@@ -217,7 +222,8 @@ START_TEST(test_cast_all)
         ops->cast(narrow, to, x, ZERO_FP32, 4 * N, 2, NULL);
         for (int i = 0; i < 4 * N; i++) {
             uint16_t want = to == ZERO_BF16 ? zero_fp32_to_bf16(x[i]) : zero_fp32_to_fp16(x[i]);
-            ck_assert_msg(want == narrow[i], "%a to %s by %s: %04x, wanted %04x", (double)x[i], zero_dtype_name(to), level, narrow[i], want);
+            ck_assert_msg(want == narrow[i], "%a to %s by %s: %04x, wanted %04x", (double)x[i], zero_dtype_name(to), level,
+                          narrow[i], want);
         }
         free(h), free(narrow), free(wide), free(x);
     }
@@ -340,7 +346,8 @@ START_TEST(test_square_sum)
                         ((float *)x)[i] = 1 + ldexpf((float)(zero_splitmix64((uint64_t)i) >> 40), -24);
                     else
                         ((uint16_t *)x)[i] = (uint16_t)(0x3c00 + zero_splitmix64((uint64_t)i) % 512);
-                double want = square_sum_by_definition(x, dtypes[a], n), *scratch = malloc(sizeof(double) * (size_t)(n / 4096 + 2));
+                double want = square_sum_by_definition(x, dtypes[a], n),
+                       *scratch = malloc(sizeof(double) * (size_t)(n / 4096 + 2));
                 long double exact = 0;
                 for (int64_t i = 0; i < n; i++)
                     exact += (long double)element(x, dtypes[a], i) * element(x, dtypes[a], i);
@@ -361,10 +368,24 @@ START_TEST(test_square_sum)
 END_TEST
 
 static const zero_adamw_scalars_t adamw_scalars[] = {
-    {.grad_factor = 0.3f, .beta1 = 0.9f, .one_minus_beta1 = 0.1f, .beta2 = 0.95f, .one_minus_beta2 = 0.05f, .decay_factor = 0.9999f,
-     .step_size = 1e-3f, .inv_sqrt_bc2 = 4.5f, .eps = 1e-8f},
-    {.grad_factor = 1, .beta1 = 0, .one_minus_beta1 = 1, .beta2 = 0.999f, .one_minus_beta2 = 1e-3f, .decay_factor = 1, .step_size = 0.1f,
-     .inv_sqrt_bc2 = 1, .eps = 0},
+    {.grad_factor = 0.3f,
+     .beta1 = 0.9f,
+     .one_minus_beta1 = 0.1f,
+     .beta2 = 0.95f,
+     .one_minus_beta2 = 0.05f,
+     .decay_factor = 0.9999f,
+     .step_size = 1e-3f,
+     .inv_sqrt_bc2 = 4.5f,
+     .eps = 1e-8f},
+    {.grad_factor = 1,
+     .beta1 = 0,
+     .one_minus_beta1 = 1,
+     .beta2 = 0.999f,
+     .one_minus_beta2 = 1e-3f,
+     .decay_factor = 1,
+     .step_size = 0.1f,
+     .inv_sqrt_bc2 = 1,
+     .eps = 0},
 };
 
 /* Compares the four results of an update with those that ref gave. */

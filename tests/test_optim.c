@@ -23,7 +23,8 @@ START_TEST(test_power)
     for (int b = 0; b < 6; b++)
         for (int64_t t = 1; t < 200000; t += 1 + t / 3) {
             long double exact = powl((long double)betas[b], (long double)t);
-            ck_assert_msg(fabsl(zero_power(betas[b], t) - exact) <= 0x1p-52L * (long double)t * exact + 0x1p-1000L, "%g^%lld", betas[b], (long long)t);
+            ck_assert_msg(fabsl(zero_power(betas[b], t) - exact) <= 0x1p-52L * (long double)t * exact + 0x1p-1000L, "%g^%lld",
+                          betas[b], (long long)t);
         }
 }
 END_TEST
@@ -83,7 +84,8 @@ static void torch_adamw(exact_t *x, long double g, const zero_adamw_t *o, long d
 
 START_TEST(test_trajectory)
 {
-    const zero_adamw_t options[] = {usual, {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-6, .weight_decay = 0.01}, {.beta1 = 0, .beta2 = 0.5, .eps = 1e-3}};
+    const zero_adamw_t options[] = {
+        usual, {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-6, .weight_decay = 0.01}, {.beta1 = 0, .beta2 = 0.5, .eps = 1e-3}};
     const zero_adamw_t *o = &options[_i];
     static float p[ELEMENTS], m[ELEMENTS], v[ELEMENTS], g[ELEMENTS];
     static exact_t exact[ELEMENTS];
@@ -132,7 +134,8 @@ END_TEST
 
 START_TEST(test_norm_order)
 {
-    /* (rank, segment) with a stride of 3, one word of each rank not a sum of squares. Only segment by segment, ranks in order, gives 2^53 + 4. */
+    /* (rank, segment) with a stride of 3, one word of each rank not a sum of squares. Only segment by segment, ranks in order,
+     * gives 2^53 + 4. */
     const double big = 0x1p53;
     const double sums[2 * 3] = {1, big, NAN, 1, 2, NAN};
     double want = 0;

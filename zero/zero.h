@@ -363,13 +363,16 @@ typedef struct zero_tensor_info {
 } zero_tensor_info_t;
 
 /* Opens one .safetensors file, an index (.json with "weight_map") or a folder that holds model.safetensors or
- * model.safetensors.index.json. Headers are checked whole (lengths, overlaps, gaps, shapes, duplicates); data is mapped, not read. */
+ * model.safetensors.index.json. Headers are checked whole (lengths, overlaps, gaps, shapes, duplicates); data is read by
+ * zero_tensors_read alone. An index decides which tensors there are; its shards lie in its own folder. */
 ZERO_API zero_status_t zero_tensors_open(zero_tensors_t **tensors, const char *path, zero_error_t *error);
+/* Tensors are numbered from 0 in order of their names (of the names' bytes). */
 ZERO_API int zero_tensors_count(const zero_tensors_t *tensors);
 ZERO_API zero_status_t zero_tensors_at(const zero_tensors_t *tensors, int index, zero_tensor_info_t *info);
 /* Index of a name, or -1. */
 ZERO_API int zero_tensors_find(const zero_tensors_t *tensors, const char *name);
-/* Elements [begin, begin + count) as fp32; the file's dtype is F32, BF16 or F16. Reads only the pages of that range. */
+/* Elements [begin, begin + count) as fp32; the file's dtype is F32, BF16 or F16. Reads only the bytes of that range. Any number of
+ * threads may read at a time. */
 ZERO_API zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_t begin, int64_t count, float *out, zero_error_t *error);
 ZERO_API void zero_tensors_close(zero_tensors_t *tensors);
 

@@ -11,12 +11,12 @@ typedef struct zero_flat_kernels {
     void (*cast)(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end);
     void (*accumulate)(float *dst, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end);
     void (*sum)(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t begin, int64_t end);
-    /* out[b] = sum of squares of the block of ZERO_NORM_BLOCK elements that starts at element b * ZERO_NORM_BLOCK, for the blocks that
-     * lie in [begin, end). begin is a block's first element; the last block may be short. */
+    /* out[b] = sum of squares of the block of ZERO_NORM_BLOCK elements that starts at element b * ZERO_NORM_BLOCK, for the blocks
+     * that lie in [begin, end). begin is a block's first element; the last block may be short. */
     void (*square_blocks)(double *out, const void *x, zero_dtype_t dtype, int64_t begin, int64_t end);
     /* param may be NULL. */
-    void (*adamw)(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype,
-                  const zero_adamw_scalars_t *scalars, int64_t begin, int64_t end);
+    void (*adamw)(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
+                  zero_dtype_t param_dtype, const zero_adamw_scalars_t *scalars, int64_t begin, int64_t end);
 } zero_flat_kernels_t;
 
 /* Plain C. The SIMD kernels also call these for the few elements at the end that fill no vector. */

@@ -127,21 +127,22 @@ static void cast(const zero_flat_kernels_t *kernels, void *dst, zero_dtype_t dst
         run(cast_range, &call, count, 6, threads);
 }
 
-static void accumulate(const zero_flat_kernels_t *kernels, float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads)
+static void accumulate(const zero_flat_kernels_t *kernels, float *dst, const void *src, zero_dtype_t src_dtype, int64_t count,
+                       int threads)
 {
     call_t call = {.kernels = kernels, .dst = dst, .src = src, .src_dtype = src_dtype};
     run(accumulate_range, &call, count, 12, threads);
 }
 
-static void sum(const zero_flat_kernels_t *kernels, void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count,
-                int threads)
+static void sum(const zero_flat_kernels_t *kernels, void *dst, const void *const *src, int sources, zero_dtype_t dtype,
+                int64_t count, int threads)
 {
     call_t call = {.kernels = kernels, .dst = dst, .dst_dtype = dtype, .sources = src, .source_count = sources};
     run(sum_range, &call, count, (int64_t)zero_dtype_size(dtype) * (sources + 1), threads);
 }
 
-static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count,
-                       int threads)
+static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *scratch, const void *x, zero_dtype_t dtype,
+                       int64_t count, int threads)
 {
     call_t call = {.kernels = kernels, .dst = scratch, .src = x, .src_dtype = dtype};
     run(square_range, &call, count, (int64_t)zero_dtype_size(dtype), threads);
@@ -151,8 +152,9 @@ static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *
     *out = total;
 }
 
-static void adamw(const zero_flat_kernels_t *kernels, float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype,
-                  void *param, zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads)
+static void adamw(const zero_flat_kernels_t *kernels, float *master, float *m, float *v, const void *grad,
+                  zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype, int64_t count,
+                  const zero_adamw_scalars_t *scalars, int threads)
 {
     call_t call = {.kernels = kernels,
                    .dst = param == master ? NULL : param,
@@ -167,42 +169,45 @@ static void adamw(const zero_flat_kernels_t *kernels, float *master, float *m, f
 }
 
 /* A level's table. Its functions take no table, so each level has its own thin ones. */
-#define LEVEL(level, kernel_table)                                                                                                        \
-    static void level##_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,      \
-                             void *native)                                                                                                \
-    {                                                                                                                                     \
-        (void)native;                                                                                                                     \
-        cast(&kernel_table, dst, dst_dtype, src, src_dtype, count, threads);                                                              \
-    }                                                                                                                                     \
-    static void level##_accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)         \
-    {                                                                                                                                     \
-        (void)native;                                                                                                                     \
-        accumulate(&kernel_table, dst, src, src_dtype, count, threads);                                                                   \
-    }                                                                                                                                     \
-    static void level##_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads, void *native) \
-    {                                                                                                                                     \
-        (void)native;                                                                                                                     \
-        sum(&kernel_table, dst, src, sources, dtype, count, threads);                                                                     \
-    }                                                                                                                                     \
-    static void level##_square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads,           \
-                                   void *native)                                                                                          \
-    {                                                                                                                                     \
-        (void)native;                                                                                                                     \
-        square_sum(&kernel_table, out, scratch, x, dtype, count, threads);                                                                \
-    }                                                                                                                                     \
-    static void level##_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,                  \
-                              zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads, void *native)    \
-    {                                                                                                                                     \
-        (void)native;                                                                                                                     \
-        adamw(&kernel_table, master, m, v, grad, grad_dtype, param, param_dtype, count, scalars, threads);                                \
-    }                                                                                                                                     \
-    static const zero_flat_ops_t level##_ops = {.name = #level,                                                                           \
-                                                .fill_zero = fill_zero,                                                                   \
-                                                .copy = copy,                                                                             \
-                                                .cast = level##_cast,                                                                     \
-                                                .accumulate = level##_accumulate,                                                         \
-                                                .sum = level##_sum,                                                                       \
-                                                .square_sum = level##_square_sum,                                                         \
+#define LEVEL(level, kernel_table)                                                                                              \
+    static void level##_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count,         \
+                             int threads, void *native)                                                                         \
+    {                                                                                                                           \
+        (void)native;                                                                                                           \
+        cast(&kernel_table, dst, dst_dtype, src, src_dtype, count, threads);                                                    \
+    }                                                                                                                           \
+    static void level##_accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,             \
+                                   void *native)                                                                                \
+    {                                                                                                                           \
+        (void)native;                                                                                                           \
+        accumulate(&kernel_table, dst, src, src_dtype, count, threads);                                                         \
+    }                                                                                                                           \
+    static void level##_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads,     \
+                            void *native)                                                                                       \
+    {                                                                                                                           \
+        (void)native;                                                                                                           \
+        sum(&kernel_table, dst, src, sources, dtype, count, threads);                                                           \
+    }                                                                                                                           \
+    static void level##_square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, \
+                                   void *native)                                                                                \
+    {                                                                                                                           \
+        (void)native;                                                                                                           \
+        square_sum(&kernel_table, out, scratch, x, dtype, count, threads);                                                      \
+    }                                                                                                                           \
+    static void level##_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,        \
+                              zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads,        \
+                              void *native)                                                                                     \
+    {                                                                                                                           \
+        (void)native;                                                                                                           \
+        adamw(&kernel_table, master, m, v, grad, grad_dtype, param, param_dtype, count, scalars, threads);                      \
+    }                                                                                                                           \
+    static const zero_flat_ops_t level##_ops = {.name = #level,                                                                 \
+                                                .fill_zero = fill_zero,                                                         \
+                                                .copy = copy,                                                                   \
+                                                .cast = level##_cast,                                                           \
+                                                .accumulate = level##_accumulate,                                               \
+                                                .sum = level##_sum,                                                             \
+                                                .square_sum = level##_square_sum,                                               \
                                                 .adamw = level##_adamw};
 
 LEVEL(scalar, zero_flat_ref_kernels)
@@ -219,8 +224,8 @@ static bool has_avx2(void)
 
 static bool has_avx512(void)
 {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 #endif
 

@@ -9,22 +9,23 @@
  *   d_low, d_high          the two halves of a vec as doubles
  *   d_fma, d_store         on dvec
  *
- * and then names its table of kernels_* functions. dtypes are constants wherever they are passed below, so every switch folds away. */
+ * and then names its table of kernels_* functions. dtypes are constants wherever they are passed below, so every switch folds
+ * away. */
 #include "kernels/flat/kernels.h"
 
 #define INLINE static inline SIMD __attribute__((always_inline))
 
 /* CALL(dtype) with dtype as a constant. */
-#define BY_DTYPE(dtype, CALL)    \
-    switch (dtype) {             \
-    case ZERO_BF16:              \
-        CALL(ZERO_BF16);         \
-        break;                   \
-    case ZERO_FP16:              \
-        CALL(ZERO_FP16);         \
-        break;                   \
-    default:                     \
-        CALL(ZERO_FP32);         \
+#define BY_DTYPE(dtype, CALL) \
+    switch (dtype) {          \
+    case ZERO_BF16:           \
+        CALL(ZERO_BF16);      \
+        break;                \
+    case ZERO_FP16:           \
+        CALL(ZERO_FP16);      \
+        break;                \
+    default:                  \
+        CALL(ZERO_FP32);      \
     }
 
 INLINE vec v_load(const void *x, zero_dtype_t dtype, int64_t i)
@@ -58,7 +59,8 @@ INLINE void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_
         v_store(dst, dst_dtype, i, v_load(src, src_dtype, i));
 }
 
-static SIMD void kernels_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end)
+static SIMD void kernels_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t begin,
+                              int64_t end)
 {
     int64_t mid = whole(begin, end);
 #define FROM_BF16(dtype) cast(dst, dtype, src, ZERO_BF16, begin, mid)
@@ -131,21 +133,26 @@ INLINE double square_block(const void *x, zero_dtype_t dtype, int64_t first)
     return zero_flat_lane_tree(out);
 }
 
+/* The blocks of [begin, end) that are whole; returns where they end. */
+INLINE int64_t square_whole(double *out, const void *x, zero_dtype_t dtype, int64_t begin, int64_t end)
+{
+    for (; begin + ZERO_NORM_BLOCK <= end; begin += ZERO_NORM_BLOCK)
+        out[begin / ZERO_NORM_BLOCK] = square_block(x, dtype, begin);
+    return begin;
+}
+
 static SIMD void kernels_square_blocks(double *out, const void *x, zero_dtype_t dtype, int64_t begin, int64_t end)
 {
-    int64_t first = begin;
-#define SQUARE(dtype)                                                     \
-    for (; first + ZERO_NORM_BLOCK <= end; first += ZERO_NORM_BLOCK)      \
-    out[first / ZERO_NORM_BLOCK] = square_block(x, dtype, first)
+    int64_t mid = begin;
+#define SQUARE(dtype) mid = square_whole(out, x, dtype, begin, end)
     BY_DTYPE(dtype, SQUARE)
-    if (first < end)
-        zero_flat_ref_kernels.square_blocks(out, x, dtype, first, end);
+    zero_flat_ref_kernels.square_blocks(out, x, dtype, mid, end);
 }
 
 /* Bound by memory: measured with two threads on Zen 4, this runs at 0.97 of the rate at which its four arrays can be read and
  * nothing done; unrolling and software prefetch change nothing, non-temporal stores cost a sixth. */
-INLINE void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype,
-                  const zero_adamw_scalars_t *c, int64_t begin, int64_t end)
+INLINE void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
+                  zero_dtype_t param_dtype, const zero_adamw_scalars_t *c, int64_t begin, int64_t end)
 {
     const vec grad_factor = v_set(c->grad_factor), beta1 = v_set(c->beta1), beta2 = v_set(c->beta2);
     const vec one_minus_beta1 = v_set(c->one_minus_beta1), one_minus_beta2 = v_set(c->one_minus_beta2);

@@ -67,8 +67,8 @@ static void square_blocks(double *out, const void *x, zero_dtype_t dtype, int64_
     }
 }
 
-static void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype,
-                  const zero_adamw_scalars_t *scalars, int64_t begin, int64_t end)
+static void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
+                  zero_dtype_t param_dtype, const zero_adamw_scalars_t *scalars, int64_t begin, int64_t end)
 {
     const zero_adamw_scalars_t c = *scalars;
     for (int64_t i = begin; i < end; i++) {
@@ -104,7 +104,8 @@ static void ref_copy(void *dst, const void *src, uint64_t bytes, int threads, vo
         memcpy(dst, src, bytes);
 }
 
-static void ref_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)
+static void ref_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,
+                     void *native)
 {
     if (dst_dtype == src_dtype)
         ref_copy(dst, src, (uint64_t)count * zero_dtype_size(src_dtype), threads, native);
@@ -124,7 +125,8 @@ static void ref_sum(void *dst, const void *const *src, int sources, zero_dtype_t
     sum(dst, src, sources, dtype, 0, count);
 }
 
-static void ref_square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, void *native)
+static void ref_square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads,
+                           void *native)
 {
     (void)threads, (void)native;
     square_blocks(scratch, x, dtype, 0, count);
@@ -134,8 +136,8 @@ static void ref_square_sum(double *out, double *scratch, const void *x, zero_dty
     *out = total;
 }
 
-static void ref_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype,
-                      int64_t count, const zero_adamw_scalars_t *scalars, int threads, void *native)
+static void ref_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
+                      zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads, void *native)
 {
     (void)threads, (void)native;
     adamw(master, m, v, grad, grad_dtype, param == master ? NULL : param, param_dtype, scalars, 0, count);
