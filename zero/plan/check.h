@@ -1,0 +1,90 @@
+/* check.h - what the files of the plan's checker share. Nothing of what built the plan is used here: only plan.h. */
+#ifndef ZERO_PLAN_CHECK_H
+#define ZERO_PLAN_CHECK_H
+
+#include "zero/plan/plan.h"
+
+#define ZERO_CHECK_HOST ZERO_STREAM_COUNT       /* the calling thread is one more party */
+#define ZERO_CHECK_PARTIES (ZERO_STREAM_COUNT + 1)
+
+/* Vector clock: how many operations of each party are known to be done. */
+typedef struct zero_clock { int32_t at[ZERO_CHECK_PARTIES]; } zero_clock_t;
+
+typedef enum zero_content_kind {
+    ZERO_HOLDS_NOTHING = 0, /* whatever was there: nobody may read it */
+    ZERO_HOLDS_ZERO,
+    ZERO_HOLDS_PARAM,       /* parameters of a segment after `version` updates (fp32: also its master weights) */
+    ZERO_HOLDS_MASTER, ZERO_HOLDS_MOMENT1, ZERO_HOLDS_MOMENT2,
+    ZERO_HOLDS_GRADIENT,    /* of micro-steps [first, end) of step `version`; of the last of these the first `uses` uses */
+    ZERO_HOLDS_NORM,        /* of a segment, in step `version`, after `end` micro-steps */
+    ZERO_HOLDS_SCALARS      /* of step `version` */
+} zero_content_kind_t;
+
+/* What a range of bytes holds. base: where element 0 of the segment would lie, so that shifted copies are told apart. */
+typedef struct zero_content {
+    uint8_t kind, dtype;
+    bool reduced;
+    int32_t segment, version;
+    int32_t first, end, uses;
+    int64_t base;
+} zero_content_t;
+
+/* The bytes between two neighbouring bounds of operands. */
+typedef struct zero_cell {
+    zero_content_t content;
+    int32_t write_time, read_time[ZERO_CHECK_PARTIES];
+    uint8_t writer;
+    int16_t open_reads, open_writes; /* uses that have begun and not ended */
+} zero_cell_t;
+
+typedef struct zero_cells { int32_t begin, end; } zero_cells_t;
+
+/* One operand: its cells, the content's base, and how to name it. */
+typedef struct zero_operand { zero_cells_t cells; int32_t buffer; int64_t base; bool own; } zero_operand_t;
+
+typedef struct zero_checker {
+    const zero_plan_t *plan;
+    zero_error_t *error;
+    int rank;
+    uint64_t *bounds; int32_t bound_count; /* sorted; cell i is [bounds[i], bounds[i + 1]) */
+    zero_cell_t *cells;
+    zero_cells_t *whole, *own;             /* by buffer */
+    zero_cells_t *norm;                    /* by segment: its part of the norms */
+    zero_cell_t rate;                      /* written by the host before each exchange */
+    zero_clock_t clock[ZERO_CHECK_PARTIES];
+    zero_clock_t *events;
+    /* where the walk is */
+    const zero_program_t *program;
+    int32_t op;
+    int32_t step, micro;                   /* steps done; micro-steps begun and ended in this one */
+
+    int32_t next_use, opened;              /* uses of the pass that began; of them the first that has not ended */
+    int32_t *version, *updated;            /* by segment: updates so far; the step of the last one */
+    int32_t *unit_segment;                 /* [unit_count + 1] */
+    int32_t *grad_total, *grad_done;       /* by unit: GRAD uses in the training pass; those that ended in this program */
+    bool *open;                            /* by unit: acquired */
+} zero_checker_t;
+
+/* Fails with "program P, operation N (KIND of unit 'U'): ...". */
+zero_status_t zero_check_fail(const zero_checker_t *c, const char *format, ...) ZERO_PRINTF(2, 3);
+/* The buffer for people: "param of 'block.0'". */
+const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char *text, size_t size);
+
+/* Cells of all operands of this rank, all holding nothing but parameters, master weights and moments. */
+zero_status_t zero_check_cells_create(zero_checker_t *c);
+void zero_check_cells_destroy(zero_checker_t *c);
+zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own);
+
+/* Whether a stream's next operation is ordered after what a read or a write of these cells conflicts with. */
+zero_status_t zero_check_may_read(const zero_checker_t *c, int stream, const zero_operand_t *x);
+zero_status_t zero_check_may_write(const zero_checker_t *c, int stream, const zero_operand_t *x);
+/* Notes the access, at the stream's present time. */
+void zero_check_did_read(zero_checker_t *c, int stream, const zero_operand_t *x);
+void zero_check_did_write(zero_checker_t *c, int stream, const zero_operand_t *x, zero_content_t content);
+/* The content of all cells, which must be one and lie where the operand says; ZERO_ERR_PLAN otherwise. */
+zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content);
+
+/* One operation. */
+zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op);
+
+#endif

@@ -1,0 +1,223 @@
+/* check_cells.c - bytes as the checker sees them: what each range holds, who touched it last, and whether that is ordered. */
+#include "zero/plan/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char *const party_names[ZERO_CHECK_PARTIES] = { "compute", "gather", "reduce", "update", "host" };
+
+const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char *text, size_t size)
+{
+    const zero_plan_t *plan = c->plan;
+    const zero_buffer_t *x = &plan->buffers[buffer];
+    if (x->segment >= 0)
+        snprintf(text, size, "%s of '%s'", zero_role_name(x->role), plan->spec->units[plan->segments[x->segment].unit].name);
+    else
+        snprintf(text, size, "%s", buffer == plan->norms ? "the norms" : buffer == plan->exchange ? "the exchange" :
+                                   buffer == plan->scalars ? "the step's scalars" : "the scratch of norms");
+    return text;
+}
+
+/* ---- cells --------------------------------------------------------------------------------------------------------------------------- */
+
+static int compare_u64(const void *pa, const void *pb)
+{
+    uint64_t a = *(const uint64_t *)pa, b = *(const uint64_t *)pb;
+    return a < b ? -1 : a > b;
+}
+
+static bool is_full(const zero_plan_t *plan, const zero_buffer_t *x)
+{
+    return x->segment >= 0 && x->elements == plan->segments[x->segment].elements;
+}
+
+/* This rank's slice of a full buffer, in the arena. */
+static void own_bytes(const zero_checker_t *c, const zero_buffer_t *x, uint64_t *begin, uint64_t *end)
+{
+    uint64_t slice = (uint64_t)c->plan->segments[x->segment].slice * zero_dtype_size(x->dtype);
+    *begin = x->offset + (uint64_t)c->rank * slice;
+    *end = *begin + slice;
+}
+
+static int32_t find(const zero_checker_t *c, uint64_t bound)
+{
+    int32_t low = 0, high = c->bound_count - 1;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (c->bounds[middle] < bound)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own)
+{
+    const zero_buffer_t *x = &c->plan->buffers[buffer];
+    int64_t base = (int64_t)x->offset;
+    if (x->segment >= 0 && !is_full(c->plan, x))
+        base -= c->rank * c->plan->segments[x->segment].slice * (int64_t)zero_dtype_size(x->dtype);
+    return (zero_operand_t){ .cells = own && is_full(c->plan, x) ? c->own[buffer] : c->whole[buffer], .buffer = buffer, .base = base, .own = own };
+}
+
+static void begin_with(zero_checker_t *c, int32_t buffer, zero_content_kind_t kind)
+{
+    if (buffer < 0)
+        return;
+    zero_operand_t x = zero_check_operand(c, buffer, false);
+    const zero_buffer_t *b = &c->plan->buffers[buffer];
+    for (int32_t i = x.cells.begin; i < x.cells.end; i++)
+        c->cells[i].content = (zero_content_t){ .kind = (uint8_t)kind, .dtype = (uint8_t)b->dtype, .segment = b->segment, .base = x.base };
+}
+
+zero_status_t zero_check_cells_create(zero_checker_t *c)
+{
+    const zero_plan_t *plan = c->plan;
+    size_t buffers = (size_t)plan->buffer_count, segments = (size_t)plan->segment_count;
+    int32_t n = 0;
+
+    c->bounds = malloc((4 * buffers + 2 * segments + 1) * sizeof *c->bounds);
+    c->whole = calloc(buffers + 1, sizeof *c->whole);
+    c->own = calloc(buffers + 1, sizeof *c->own);
+    c->norm = calloc(segments + 1, sizeof *c->norm);
+    if (c->bounds == NULL || c->whole == NULL || c->own == NULL || c->norm == NULL)
+        return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
+    for (int32_t i = 0; i < plan->buffer_count; i++) {
+        const zero_buffer_t *x = &plan->buffers[i];
+        c->bounds[n++] = x->offset;
+        c->bounds[n++] = x->offset + x->bytes;
+        if (is_full(plan, x)) {
+            own_bytes(c, x, &c->bounds[n], &c->bounds[n + 1]);
+            n += 2;
+        }
+    }
+    for (int32_t s = 0; s < plan->segment_count; s++) {
+        c->bounds[n++] = plan->buffers[plan->norms].offset + (uint64_t)s * sizeof(double);
+        c->bounds[n++] = plan->buffers[plan->norms].offset + ((uint64_t)s + 1) * sizeof(double);
+    }
+    qsort(c->bounds, (size_t)n, sizeof *c->bounds, compare_u64);
+    for (int32_t i = 0; i < n; i++)
+        if (i == 0 || c->bounds[i] != c->bounds[c->bound_count - 1])
+            c->bounds[c->bound_count++] = c->bounds[i];
+    c->cells = calloc((size_t)c->bound_count, sizeof *c->cells);
+    if (c->cells == NULL)
+        return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
+    for (int32_t i = 0; i < plan->buffer_count; i++) {
+        const zero_buffer_t *x = &plan->buffers[i];
+        uint64_t begin, end;
+        c->whole[i] = c->own[i] = (zero_cells_t){ find(c, x->offset), find(c, x->offset + x->bytes) };
+        if (is_full(plan, x)) {
+            own_bytes(c, x, &begin, &end);
+            c->own[i] = (zero_cells_t){ find(c, begin), find(c, end) };
+        }
+    }
+    for (int32_t s = 0; s < plan->segment_count; s++) {
+        uint64_t begin = plan->buffers[plan->norms].offset + (uint64_t)s * sizeof(double);
+        c->norm[s] = (zero_cells_t){ find(c, begin), find(c, begin + sizeof(double)) };
+        const int32_t *buffer = plan->segments[s].buffer;
+        begin_with(c, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], ZERO_HOLDS_PARAM);
+        if (plan->segments[s].dtype != ZERO_FP32)
+            begin_with(c, buffer[ZERO_ROLE_MASTER], ZERO_HOLDS_MASTER);
+        begin_with(c, buffer[ZERO_ROLE_MOMENT1], ZERO_HOLDS_MOMENT1);
+        begin_with(c, buffer[ZERO_ROLE_MOMENT2], ZERO_HOLDS_MOMENT2);
+    }
+    return ZERO_OK;
+}
+
+void zero_check_cells_destroy(zero_checker_t *c)
+{
+    free(c->bounds);
+    free(c->whole);
+    free(c->own);
+    free(c->norm);
+    free(c->cells);
+}
+
+/* ---- order --------------------------------------------------------------------------------------------------------------------------- */
+
+static zero_status_t held(const zero_checker_t *c, const zero_operand_t *x, const char *verb)
+{
+    char name[200];
+    return zero_check_fail(c, "it %s %s, which the caller's use still holds", verb, zero_check_buffer_name(c, x->buffer, name, sizeof name));
+}
+
+static zero_status_t unordered(const zero_checker_t *c, const zero_operand_t *x, const char *verb, const char *before, int party)
+{
+    char name[200];
+    return zero_check_fail(c, "it %s %s, but is not ordered after the %s stream's last %s of these bytes", verb,
+                           zero_check_buffer_name(c, x->buffer, name, sizeof name), party_names[party], before);
+}
+
+zero_status_t zero_check_may_read(const zero_checker_t *c, int stream, const zero_operand_t *x)
+{
+    const int32_t *known = c->clock[stream].at;
+    for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
+        const zero_cell_t *cell = &c->cells[i];
+        if (cell->open_writes > 0)
+            return held(c, x, "reads");
+        if (cell->write_time > known[cell->writer])
+            return unordered(c, x, "reads", "write", cell->writer);
+    }
+    return ZERO_OK;
+}
+
+zero_status_t zero_check_may_write(const zero_checker_t *c, int stream, const zero_operand_t *x)
+{
+    const int32_t *known = c->clock[stream].at;
+    for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
+        const zero_cell_t *cell = &c->cells[i];
+        if (cell->open_reads > 0 || cell->open_writes > 0)
+            return held(c, x, "writes");
+        if (cell->write_time > known[cell->writer])
+            return unordered(c, x, "writes", "write", cell->writer);
+        for (int p = 0; p < ZERO_CHECK_PARTIES; p++)
+            if (cell->read_time[p] > known[p])
+                return unordered(c, x, "writes", "read", p);
+    }
+    return ZERO_OK;
+}
+
+void zero_check_did_read(zero_checker_t *c, int stream, const zero_operand_t *x)
+{
+    for (int32_t i = x->cells.begin; i < x->cells.end; i++)
+        c->cells[i].read_time[stream] = c->clock[stream].at[stream];
+}
+
+void zero_check_did_write(zero_checker_t *c, int stream, const zero_operand_t *x, zero_content_t content)
+{
+    for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
+        zero_cell_t *cell = &c->cells[i];
+        cell->content = content;
+        cell->writer = (uint8_t)stream;
+        cell->write_time = c->clock[stream].at[stream];
+        memset(cell->read_time, 0, sizeof cell->read_time); /* the write is ordered after them */
+    }
+}
+
+static bool same(const zero_content_t *a, const zero_content_t *b)
+{
+    return a->kind == b->kind && a->dtype == b->dtype && a->reduced == b->reduced && a->segment == b->segment && a->version == b->version &&
+           a->first == b->first && a->end == b->end && a->uses == b->uses && a->base == b->base;
+}
+
+zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content)
+{
+    char name[200];
+    const zero_buffer_t *buffer = &c->plan->buffers[x->buffer];
+
+    *content = (zero_content_t){ .kind = ZERO_HOLDS_ZERO }; /* what no byte at all holds */
+    for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
+        const zero_content_t *here = &c->cells[i].content;
+        if (i == x->cells.begin)
+            *content = *here;
+        if (here->kind == ZERO_HOLDS_NOTHING)
+            return zero_check_fail(c, "it reads %s, which holds nothing", zero_check_buffer_name(c, x->buffer, name, sizeof name));
+        if (!same(here, content))
+            return zero_check_fail(c, "it reads %s, parts of which hold different things", zero_check_buffer_name(c, x->buffer, name, sizeof name));
+        if (here->kind != ZERO_HOLDS_ZERO &&
+            (here->base != x->base || (buffer->segment >= 0 && (here->dtype != buffer->dtype || here->segment != buffer->segment))))
+            return zero_check_fail(c, "it reads %s, which holds something else", zero_check_buffer_name(c, x->buffer, name, sizeof name));
+    }
+    return ZERO_OK;
+}

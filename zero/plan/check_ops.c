@@ -1,0 +1,437 @@
+/* check_ops.c - what each operation needs to find, and what it leaves behind. */
+#include "zero/plan/check.h"
+
+static const zero_segment_t *segment_of(const zero_checker_t *c, const zero_op_t *op) { return &c->plan->segments[op->segment]; }
+
+static int32_t unit_of(const zero_checker_t *c, int32_t segment) { return c->plan->segments[segment].unit; }
+
+static void tick(zero_checker_t *c, int party) { c->clock[party].at[party]++; }
+
+static void join(zero_clock_t *into, const zero_clock_t *from)
+{
+    for (int p = 0; p < ZERO_CHECK_PARTIES; p++)
+        if (from->at[p] > into->at[p])
+            into->at[p] = from->at[p];
+}
+
+/* Elements that an operand spans. */
+static int64_t extent(const zero_checker_t *c, int32_t buffer, bool own)
+{
+    const zero_buffer_t *x = &c->plan->buffers[buffer];
+    return own ? c->plan->segments[x->segment].slice : x->elements;
+}
+
+static zero_status_t ordered(const zero_checker_t *c, int stream, const zero_operand_t *src, const zero_operand_t *dst)
+{
+    zero_status_t status = src != NULL ? zero_check_may_read(c, stream, src) : ZERO_OK;
+    return status == ZERO_OK && dst != NULL ? zero_check_may_write(c, stream, dst) : status;
+}
+
+/* ---- gradients ----------------------------------------------------------------------------------------------------------------------- */
+
+/* All uses of its last micro-step are in. */
+static bool is_complete(const zero_checker_t *c, const zero_content_t *x) { return x->uses == c->grad_total[unit_of(c, x->segment)]; }
+
+static zero_status_t read_gradient(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content)
+{
+    char name[200];
+    zero_status_t status = zero_check_content(c, x, content);
+    if (status != ZERO_OK)
+        return status;
+    zero_check_buffer_name(c, x->buffer, name, sizeof name);
+    if (content->kind != ZERO_HOLDS_GRADIENT)
+        return zero_check_fail(c, "it reads %s, which holds no gradients", name);
+    if (content->version != c->step)
+        return zero_check_fail(c, "it reads %s, whose gradients are of another step", name);
+    if (!is_complete(c, content))
+        return zero_check_fail(c, "it reads %s, which lacks gradients of later uses", name);
+    return ZERO_OK;
+}
+
+/* What norm and update read: all of the step's gradients, of all ranks. */
+static zero_status_t read_final(const zero_checker_t *c, int32_t segment, const zero_operand_t *x)
+{
+    const zero_plan_t *plan = c->plan;
+    char name[200];
+    zero_content_t content;
+    zero_status_t status;
+
+    zero_check_buffer_name(c, x->buffer, name, sizeof name);
+    if (x->buffer != plan->segments[segment].buffer[ZERO_ROLE_FINAL])
+        return zero_check_fail(c, "it reads %s, which is not what the update reads", name);
+    if (c->grad_total[unit_of(c, segment)] == 0) {
+        if ((status = zero_check_content(c, x, &content)) != ZERO_OK)
+            return status;
+        return content.kind == ZERO_HOLDS_ZERO ? ZERO_OK : zero_check_fail(c, "it reads %s, which is not zero", name);
+    }
+    if ((status = read_gradient(c, x, &content)) != ZERO_OK)
+        return status;
+    if (!content.reduced && plan->spec->world > 1)
+        return zero_check_fail(c, "it reads %s, which is not reduced", name);
+    int32_t end = c->program->kind == ZERO_PROGRAM_STEP ? c->micro : c->micro + 1;
+    if (content.first != 0 || content.end != end)
+        return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d", name, content.first + 1, content.end, end);
+    return content.dtype == plan->segments[segment].final ? ZERO_OK : zero_check_fail(c, "it reads %s in another dtype than it should be", name);
+}
+
+/* ---- moving -------------------------------------------------------------------------------------------------------------------------- */
+
+static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), dst = zero_check_operand(c, op->dst, false);
+    zero_content_t content;
+    char name[200];
+    zero_status_t status;
+
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = zero_check_content(c, &src, &content)) != ZERO_OK)
+        return status;
+    zero_check_buffer_name(c, op->src, name, sizeof name);
+    if (op->dst_own || extent(c, op->dst, false) != segment_of(c, op)->elements || plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
+        return zero_check_fail(c, "it gathers into something other than a whole segment of the same dtype");
+    if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment] : content.kind != ZERO_HOLDS_GRADIENT && content.kind != ZERO_HOLDS_ZERO)
+        return zero_check_fail(c, "it gathers %s, which are not the current parameters", name);
+    if (content.kind == ZERO_HOLDS_GRADIENT && !content.reduced)
+        return zero_check_fail(c, "it gathers %s, which is not reduced", name);
+    if (content.kind != ZERO_HOLDS_ZERO)
+        content.base = dst.base;
+    zero_check_did_read(c, op->stream, &src);
+    zero_check_did_write(c, op->stream, &dst, content);
+    return ZERO_OK;
+}
+
+static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    zero_operand_t src = zero_check_operand(c, op->src, false), dst = zero_check_operand(c, op->dst, op->dst_own);
+    zero_content_t content;
+    zero_status_t status;
+
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_gradient(c, &src, &content)) != ZERO_OK)
+        return status;
+    if (op->src_own || extent(c, op->src, false) != segment_of(c, op)->elements)
+        return zero_check_fail(c, "it reduces something other than a whole segment");
+    if (content.reduced)
+        return zero_check_fail(c, "it reduces gradients that are reduced already");
+    if (content.dtype != segment_of(c, op)->wire || plan->buffers[op->dst].dtype != content.dtype)
+        return zero_check_fail(c, "it reduces in another dtype than the wire's");
+    content.reduced = true;
+    content.base = dst.base;
+    zero_check_did_read(c, op->stream, &src);
+    zero_check_did_write(c, op->stream, &dst, content);
+    return ZERO_OK;
+}
+
+static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), dst = zero_check_operand(c, op->dst, op->dst_own);
+    zero_content_t content;
+    zero_status_t status;
+
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = zero_check_content(c, &src, &content)) != ZERO_OK)
+        return status;
+    if (op->kind == ZERO_OP_COPY && plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
+        return zero_check_fail(c, "it copies between dtypes");
+    if (extent(c, op->src, op->src_own) != op->count)
+        return zero_check_fail(c, "its operands differ in size");
+    if (content.kind != ZERO_HOLDS_ZERO) {
+        content.dtype = (uint8_t)plan->buffers[op->dst].dtype;
+        content.base = dst.base;
+    }
+    zero_check_did_read(c, op->stream, &src);
+    zero_check_did_write(c, op->stream, &dst, content);
+    return ZERO_OK;
+}
+
+static zero_status_t do_fill(zero_checker_t *c, const zero_op_t *op)
+{
+    zero_operand_t dst = zero_check_operand(c, op->dst, op->dst_own);
+    zero_status_t status = ordered(c, op->stream, NULL, &dst);
+    if (status == ZERO_OK)
+        zero_check_did_write(c, op->stream, &dst, (zero_content_t){ .kind = ZERO_HOLDS_ZERO });
+    return status;
+}
+
+static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
+{
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), dst = zero_check_operand(c, op->dst, op->dst_own);
+    zero_content_t more, sum;
+    zero_status_t status;
+
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_gradient(c, &src, &more)) != ZERO_OK ||
+        (status = read_gradient(c, &dst, &sum)) != ZERO_OK)
+        return status;
+    if (extent(c, op->src, op->src_own) != op->count || c->plan->buffers[op->dst].dtype != ZERO_FP32)
+        return zero_check_fail(c, "its operands differ in size, or the sum is not fp32");
+    if (more.reduced != sum.reduced || more.segment != sum.segment || more.first != sum.end)
+        return zero_check_fail(c, "it adds gradients of micro-steps %d to %d to those of %d to %d", more.first + 1, more.end, sum.first + 1, sum.end);
+    sum.end = more.end;
+    sum.uses = more.uses;
+    zero_check_did_read(c, op->stream, &src);
+    zero_check_did_write(c, op->stream, &dst, sum);
+    return ZERO_OK;
+}
+
+/* ---- the step ------------------------------------------------------------------------------------------------------------------------ */
+
+static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), scratch = zero_check_operand(c, plan->scratch, false);
+    zero_operand_t norm = { .cells = c->norm[op->segment], .buffer = plan->norms };
+    zero_status_t status;
+
+    if ((status = ordered(c, op->stream, &src, &norm)) != ZERO_OK || (status = ordered(c, op->stream, NULL, &scratch)) != ZERO_OK ||
+        (status = read_final(c, op->segment, &src)) != ZERO_OK)
+        return status;
+    if (extent(c, op->src, op->src_own) != segment_of(c, op)->slice)
+        return zero_check_fail(c, "it squares something other than this rank's slice");
+    int64_t blocks = (op->count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK;
+    if ((uint64_t)blocks * sizeof(double) > plan->buffers[plan->scratch].bytes)
+        return zero_check_fail(c, "it needs %lld blocks of scratch, more than there are", (long long)blocks);
+    zero_check_did_read(c, op->stream, &src);
+    zero_check_did_write(c, op->stream, &scratch, (zero_content_t){ .kind = ZERO_HOLDS_NOTHING });
+    zero_check_did_write(c, op->stream, &norm, (zero_content_t){ .kind = ZERO_HOLDS_NORM, .segment = op->segment, .version = c->step,
+                                                               .end = c->micro + 1 });
+    return ZERO_OK;
+}
+
+static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    zero_operand_t norms = zero_check_operand(c, plan->norms, false), exchange = zero_check_operand(c, plan->exchange, false);
+    zero_operand_t scalars = zero_check_operand(c, plan->scalars, false);
+    zero_status_t status;
+
+    if (op->src != plan->norms || op->dst != plan->scalars || c->program->kind != ZERO_PROGRAM_STEP)
+        return zero_check_fail(c, "it does not exchange the norms for the step's scalars");
+    if ((status = ordered(c, op->stream, &norms, &exchange)) != ZERO_OK || (status = ordered(c, op->stream, NULL, &scalars)) != ZERO_OK)
+        return status;
+    for (int32_t s = 0; s < plan->segment_count; s++)
+        for (int32_t i = c->norm[s].begin; i < c->norm[s].end && plan->segments[s].trainable; i++) {
+            const zero_content_t *x = &c->cells[i].content;
+            if (x->kind != ZERO_HOLDS_NORM || x->segment != s || x->version != c->step || x->end != c->micro)
+                return zero_check_fail(c, "it reads the norm of unit '%s', which is not that of this step", plan->spec->units[unit_of(c, s)].name);
+        }
+    if (c->rate.content.version != c->step + 1)
+        return zero_check_fail(c, "it reads the rate, which the host has not written for this step");
+    c->rate.read_time[op->stream] = c->clock[op->stream].at[op->stream];
+    zero_check_did_read(c, op->stream, &norms);
+    zero_check_did_write(c, op->stream, &exchange, (zero_content_t){ .kind = ZERO_HOLDS_NOTHING });
+    zero_check_did_write(c, op->stream, &scalars, (zero_content_t){ .kind = ZERO_HOLDS_SCALARS, .version = c->step, .base = scalars.base });
+    return ZERO_OK;
+}
+
+/* Master weights or moments: of the last update, and as wide as this one. */
+static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, const zero_operand_t *x, zero_content_kind_t kind)
+{
+    zero_content_t content;
+    char name[200];
+    zero_status_t status;
+
+    if ((status = ordered(c, op->stream, x, x)) != ZERO_OK || (status = zero_check_content(c, x, &content)) != ZERO_OK)
+        return status;
+    zero_check_buffer_name(c, x->buffer, name, sizeof name);
+    if (content.kind != kind || content.version != c->version[op->segment])
+        return zero_check_fail(c, "it updates %s, which is not that of the last update", name);
+    return extent(c, x->buffer, x->own) == op->count ? ZERO_OK : zero_check_fail(c, "it updates %s, which has another size", name);
+}
+
+static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    const zero_segment_t *segment = segment_of(c, op);
+    const int32_t *buffer = segment->buffer;
+    int32_t step = c->step;
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), dst = zero_check_operand(c, op->dst, op->dst_own);
+    zero_operand_t scalars = zero_check_operand(c, plan->scalars, false);
+    zero_content_t content;
+    zero_status_t status;
+
+    if (c->program->kind != ZERO_PROGRAM_STEP || !segment->trainable || c->updated[op->segment] > step)
+        return zero_check_fail(c, "it updates what is frozen, or again, or outside of a step");
+    if (op->dst != buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM] || extent(c, op->dst, op->dst_own) != op->count ||
+        extent(c, op->src, op->src_own) != op->count)
+        return zero_check_fail(c, "it does not update all of this rank's parameters of the segment");
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_final(c, op->segment, &src)) != ZERO_OK ||
+        (status = ordered(c, op->stream, &scalars, NULL)) != ZERO_OK || (status = zero_check_content(c, &scalars, &content)) != ZERO_OK)
+        return status;
+    if (content.kind != ZERO_HOLDS_SCALARS || content.version != step)
+        return zero_check_fail(c, "it reads the step's scalars, which are not those of this step");
+    static const struct { zero_role_t role; zero_content_kind_t kind; } states[] = {
+        { ZERO_ROLE_MASTER, ZERO_HOLDS_MASTER }, { ZERO_ROLE_MOMENT1, ZERO_HOLDS_MOMENT1 }, { ZERO_ROLE_MOMENT2, ZERO_HOLDS_MOMENT2 },
+    };
+    for (int i = 0; i < 3; i++) {
+        int32_t state = buffer[states[i].role];
+        bool parameter = i == 0 && segment->dtype == ZERO_FP32;
+        if (state < 0 || (parameter && state != op->dst))
+            return zero_check_fail(c, "its segment lacks %s", zero_role_name(states[i].role));
+        zero_operand_t x = parameter ? dst : zero_check_operand(c, state, false);
+        zero_content_kind_t kind = parameter ? ZERO_HOLDS_PARAM : states[i].kind;
+        if ((status = read_state(c, op, &x, kind)) != ZERO_OK)
+            return status;
+        zero_check_did_write(c, op->stream, &x, (zero_content_t){ .kind = (uint8_t)kind, .dtype = ZERO_FP32, .segment = op->segment,
+                                                                  .version = c->version[op->segment] + 1, .base = x.base });
+    }
+    c->version[op->segment]++;
+    c->updated[op->segment] = step + 1;
+    zero_check_did_read(c, op->stream, &src);
+    zero_check_did_read(c, op->stream, &scalars);
+    zero_check_did_write(c, op->stream, &dst, (zero_content_t){ .kind = ZERO_HOLDS_PARAM, .dtype = (uint8_t)segment->dtype, .segment = op->segment,
+                                                                .version = c->version[op->segment], .base = dst.base });
+    return ZERO_OK;
+}
+
+/* ---- the caller's uses --------------------------------------------------------------------------------------------------------------- */
+
+/* The pass that this program unrolls, NULL for one unit in any order. */
+static const zero_spec_pass_t *pass_of(const zero_checker_t *c)
+{
+    return c->program->kind == ZERO_PROGRAM_ANY ? NULL : &c->plan->spec->passes[c->program->pass];
+}
+
+static void set_open(zero_checker_t *c, const zero_operand_t *x, int reads, int writes)
+{
+    for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
+        c->cells[i].open_reads += (int16_t)reads;
+        c->cells[i].open_writes += (int16_t)writes;
+    }
+}
+
+/* GRAD is zero, or holds what this pass, or the step so far, has added. */
+static zero_status_t writable_gradient(const zero_checker_t *c, int32_t unit, const zero_operand_t *x)
+{
+    int32_t done = c->grad_done[unit];
+    zero_content_t content;
+    zero_status_t status = zero_check_content(c, x, &content);
+
+    if (status != ZERO_OK)
+        return status;
+    if (content.kind == ZERO_HOLDS_ZERO ? done == 0 :
+        content.kind == ZERO_HOLDS_GRADIENT && !content.reduced && content.version == c->step &&
+            (done > 0 ? content.end == c->micro + 1 && content.uses == done : content.end == c->micro && is_complete(c, &content)))
+        return ZERO_OK;
+    return zero_check_fail(c, "its gradients are neither zero nor the sum so far");
+}
+
+static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    const zero_spec_pass_t *pass = pass_of(c);
+    zero_content_t content;
+    zero_status_t status;
+
+    uint32_t flags = ZERO_READ;
+    if (pass == NULL ? op->use != 0 || op->unit != c->program->unit || c->next_use > 0
+                     : op->use != c->next_use || op->use >= pass->use_count || op->unit != pass->uses[op->use].unit)
+        return zero_check_fail(c, "use %d is not the next one that was declared", op->use);
+    if (pass != NULL)
+        flags = pass->uses[op->use].flags & (ZERO_READ | ZERO_GRAD);
+    if (op->flags != flags || op->stream != ZERO_STREAM_COMPUTE || c->open[op->unit])
+        return zero_check_fail(c, "use %d does not begin as it was declared", op->use);
+    if (pass != NULL && op->use > 0 && !(pass->uses[op->use - 1].flags & ZERO_HOLD) && c->opened > 0)
+        return zero_check_fail(c, "use %d begins while the one before has not ended", op->use);
+    for (int32_t s = c->unit_segment[op->unit]; s < c->unit_segment[op->unit + 1]; s++) {
+        const int32_t *buffer = plan->segments[s].buffer;
+        if (op->flags & ZERO_READ) {
+            zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false);
+            if ((status = zero_check_may_read(c, op->stream, &param)) != ZERO_OK || (status = zero_check_content(c, &param, &content)) != ZERO_OK)
+                return status;
+            if (content.kind != ZERO_HOLDS_PARAM || content.version != c->version[s])
+                return zero_check_fail(c, "its parameters are not the current ones");
+            set_open(c, &param, 1, 0);
+        }
+        if ((op->flags & ZERO_GRAD) && plan->segments[s].trainable) {
+            zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false);
+            if ((status = zero_check_may_write(c, op->stream, &grad)) != ZERO_OK || (status = writable_gradient(c, op->unit, &grad)) != ZERO_OK)
+                return status;
+            set_open(c, &grad, 0, 1);
+        }
+    }
+    c->open[op->unit] = true;
+    c->opened++;
+    c->next_use++;
+    return ZERO_OK;
+}
+
+static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    const zero_spec_pass_t *pass = pass_of(c);
+
+    if (op->stream != ZERO_STREAM_COMPUTE || op->unit < 0 || !c->open[op->unit] || op->use >= c->next_use || op->use < 0 ||
+        (pass != NULL && (pass->uses[op->use].unit != op->unit || op->flags != (pass->uses[op->use].flags & (ZERO_READ | ZERO_GRAD)))))
+        return zero_check_fail(c, "it ends use %d, which has not begun", op->use);
+    if (pass != NULL && (pass->uses[op->use].flags & ZERO_HOLD) && c->next_use <= op->use + 1)
+        return zero_check_fail(c, "it ends use %d, which is held until the next one", op->use);
+    for (int32_t s = c->unit_segment[op->unit]; s < c->unit_segment[op->unit + 1]; s++) {
+        const int32_t *buffer = plan->segments[s].buffer;
+        if (op->flags & ZERO_READ) {
+            zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false);
+            set_open(c, &param, -1, 0);
+            zero_check_did_read(c, op->stream, &param);
+        }
+        if ((op->flags & ZERO_GRAD) && plan->segments[s].trainable) {
+            zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false);
+            zero_content_t content = c->cells[grad.cells.begin].content;
+            if (content.kind == ZERO_HOLDS_ZERO)
+                content = (zero_content_t){ .kind = ZERO_HOLDS_GRADIENT, .dtype = (uint8_t)plan->segments[s].dtype, .segment = s, .version = c->step,
+                                            .first = c->micro, .base = grad.base };
+            content.end = c->micro + 1;
+            content.uses = c->grad_done[op->unit] + 1;
+            set_open(c, &grad, 0, -1);
+            zero_check_did_write(c, op->stream, &grad, content);
+        }
+    }
+    c->grad_done[op->unit] += (op->flags & ZERO_GRAD) != 0;
+    c->open[op->unit] = false;
+    c->opened--;
+    return ZERO_OK;
+}
+
+/* ---- one operation ------------------------------------------------------------------------------------------------------------------- */
+
+static zero_status_t do_host_wait(zero_checker_t *c, const zero_op_t *op)
+{
+    zero_clock_t *host = &c->clock[ZERO_CHECK_HOST];
+    join(host, &c->events[op->event]);
+    tick(c, ZERO_CHECK_HOST);
+    if (c->rate.read_time[ZERO_STREAM_REDUCE] > host->at[ZERO_STREAM_REDUCE])
+        return zero_check_fail(c, "the host rewrites the rate while the last exchange may still read it");
+    c->rate.content.version = c->step + 1;
+    for (int s = 0; s < ZERO_STREAM_COUNT; s++) /* whatever is issued from now on comes after */
+        join(&c->clock[s], host);
+    return ZERO_OK;
+}
+
+zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
+{
+    switch ((zero_op_kind_t)op->kind) {
+    case ZERO_OP_RECORD:
+        c->events[op->event] = c->clock[op->stream];
+        return ZERO_OK;
+    case ZERO_OP_WAIT:
+        join(&c->clock[op->stream], &c->events[op->event]);
+        return ZERO_OK;
+    case ZERO_OP_HOST_WAIT:
+        return do_host_wait(c, op);
+    default:
+        break;
+    }
+    tick(c, op->stream);
+    switch ((zero_op_kind_t)op->kind) {
+    case ZERO_OP_GATHER:         return do_gather(c, op);
+    case ZERO_OP_REDUCE_SCATTER: return do_reduce_scatter(c, op);
+    case ZERO_OP_COPY:
+    case ZERO_OP_CAST:           return do_copy(c, op);
+    case ZERO_OP_FILL:           return do_fill(c, op);
+    case ZERO_OP_ACCUMULATE:     return do_accumulate(c, op);
+    case ZERO_OP_NORM:           return do_norm(c, op);
+    case ZERO_OP_EXCHANGE:       return do_exchange(c, op);
+    case ZERO_OP_UPDATE:         return do_update(c, op);
+    case ZERO_OP_USE:            return do_use(c, op);
+    case ZERO_OP_RELEASE:        return do_release(c, op);
+    default:                     return zero_check_fail(c, "operations of kind %s are not known here", zero_op_name((zero_op_kind_t)op->kind));
+    }
+}
