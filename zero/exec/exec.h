@@ -12,6 +12,7 @@ typedef struct zero_exec zero_exec_t;
 typedef struct zero_exec_options {
     zero_adamw_t adamw;
     double clip, grad_scale, timeout_s;
+    uint64_t memory_limit; /* bytes of the device tier for this rank; 0: none */
     zero_log_fn log;
     void *log_ctx;
 } zero_exec_options_t;
@@ -41,12 +42,19 @@ zero_status_t zero_exec_sync(zero_exec_t *exec, zero_error_t *error);
 void zero_exec_set_rate(zero_exec_t *exec, double lr);
 void zero_exec_signal(zero_exec_t *exec, uint32_t bits);
 zero_status_t zero_exec_stats(zero_exec_t *exec, zero_stats_t *stats, zero_error_t *error);
-void zero_exec_set_step(zero_exec_t *exec, int64_t step, int64_t applied);
+/* Numbers of steps taken and of updates applied. Not while a step runs. */
+zero_status_t zero_exec_set_step(zero_exec_t *exec, int64_t step, int64_t applied, zero_error_t *error);
 
 /* Resident bytes of each kind's range, as the device and the communicator read them from the system; external: process RSS minus those. */
 zero_status_t zero_exec_measure(zero_exec_t *exec, zero_memory_t *memory, zero_error_t *error);
 
+/* values[i] becomes the sum over the ranks, in rank order; n <= 64. */
 zero_status_t zero_exec_sum(zero_exec_t *exec, double *values, int n, zero_error_t *error);
+/* Publishes a failure that is not of the exec's own making. Everything but destroy fails after. */
 void zero_exec_abort(zero_exec_t *exec, const char *sentence);
+
+/* The same outcome on every rank: status where it is a failure; else the first rank's that failed, with its sentence (ZERO_ERR_MEMORY as it is, anything else as
+ * ZERO_ERR_PEER); else ZERO_OK. Collective, whatever status is. */
+zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_error_t *error);
 
 #endif

@@ -1,0 +1,295 @@
+/* engine_memory.c - what is forecast is what is there, nothing grows while training, and the checks that say so notice a planted defect. */
+#define _GNU_SOURCE
+#include "tests/engine_suites.h"
+#include "tests/engine_toy.h"
+#include "tests/ranks.h"
+#include "zero/device/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Sanitizers keep memory of their own that grows with what a program does. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+enum { MIB = 1 << 20, STEPS = 8, EXTERNAL_SLACK = 256 << 10, EXTERNAL_MOST = 100 * MIB };
+
+/* ---- a device that is the CPU's but for a planted defect ----------------------------------------------------------- */
+
+typedef enum defect { NONE, ALLOCATES_EACH_STEP, KEEPS_ARENAS, LOSES_A_PAGE, ARENA_EACH_STEP, DEFECTS } defect_t;
+
+typedef struct planted {
+    zero_device_t device; /* the CPU's struct: its functions look at nothing else */
+    zero_device_ops_t ops;
+} planted_t;
+
+static void keep_arena(zero_arena_t *arena) { (void)arena; }
+
+static void plant(planted_t *p, const zero_device_t *cpu, defect_t defect)
+{
+    p->device = *cpu;
+    p->ops = *cpu->ops;
+    p->device.ops = &p->ops;
+    if (defect == KEEPS_ARENAS)
+        p->ops.arena_destroy = keep_arena;
+}
+
+/* ---- the checks ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t resident(void)
+{
+    char line[256];
+    unsigned long long kb = 0;
+    FILE *f = fopen("/proc/self/smaps_rollup", "re");
+    while (f && fgets(line, sizeof line, f) && sscanf(line, "Rss: %llu kB", &kb) != 1)
+        ;
+    if (f)
+        fclose(f);
+    return kb * 1024;
+}
+
+/* After the second step external stays what it is, and below its bound. */
+static bool external_is_constant(const uint64_t external[STEPS])
+{
+    for (int s = 2; s < STEPS; s++)
+        if (external[s] > external[1] + EXTERNAL_SLACK || external[s] > EXTERNAL_MOST)
+            return false;
+    return true;
+}
+
+static bool forecast_is_measured(const zero_memory_t *forecast, const zero_memory_t *measured)
+{
+    return memcmp(forecast->bytes, measured->bytes, sizeof forecast->bytes) == 0;
+}
+
+/* ---- training under them ------------------------------------------------------------------------------------------- */
+
+typedef struct findings { bool constant, equal, returned; } findings_t;
+
+enum { UNITS = 6, COUNT = 100000 };
+
+static int fill(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
+{
+    (void)ctx;
+    for (int64_t i = 0; i < count; i++)
+        out[i] = 1e-3f * (float)(param + begin + i);
+    return 0;
+}
+
+#define TRY(call)                                                                                                                                \
+    do {                                                                                                                                         \
+        if ((call) != ZERO_OK) {                                                                                                                 \
+            fprintf(stderr, "%s: %s\n", #call, zero_last_error(e));                                                                              \
+            return -1;                                                                                                                           \
+        }                                                                                                                                        \
+    } while (0)
+
+static int train(zero_engine_t *e, defect_t defect, planted_t *device, findings_t *f)
+{
+    static const char *const names[UNITS] = {"a", "b", "c", "d", "e", "f"};
+    zero_unit_t unit[UNITS];
+    zero_param_t param[UNITS];
+    zero_pass_t pass;
+    zero_reserve_t reserve;
+    zero_memory_t forecast = {.size = sizeof forecast}, measured = {.size = sizeof measured};
+    uint64_t external[STEPS];
+    void *planted[STEPS] = {NULL};
+    zero_arena_t *arenas[STEPS] = {NULL};
+    TRY(zero_pass_add(e, "train", ZERO_PASS_TRAIN, &pass));
+    for (int u = 0; u < UNITS; u++) {
+        zero_param_desc_t desc;
+        zero_param_desc_init(&desc);
+        desc.name = names[u];
+        desc.ndim = 1;
+        desc.shape[0] = COUNT;
+        TRY(zero_unit_add(e, names[u], &unit[u]));
+        TRY(zero_param_add(e, unit[u], &desc, &param[u]));
+    }
+    for (int u = 0; u < 2 * UNITS; u++)
+        TRY(zero_use_add(e, pass, unit[u < UNITS ? u : 2 * UNITS - 1 - u], u < UNITS ? ZERO_READ : ZERO_READ | ZERO_GRAD));
+    TRY(zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 4 * MIB, &reserve));
+    TRY(zero_commit(e));
+    for (int u = 0; u < UNITS; u++)
+        TRY(zero_param_fill(e, param[u], fill, NULL));
+    for (int s = 0; s < STEPS; s++) {
+        TRY(zero_micro_begin(e, pass, ZERO_LAST));
+        for (int u = 0; u < 2 * UNITS; u++) {
+            int at = u < UNITS ? u : 2 * UNITS - 1 - u;
+            TRY(zero_acquire(e, unit[at]));
+            float *grad = zero_param_grad(e, param[at]), *data = zero_param_data(e, param[at]);
+            for (int i = 0; u >= UNITS && i < COUNT; i++)
+                grad[i] += data[i];
+            TRY(zero_release(e, unit[at]));
+        }
+        TRY(zero_micro_end(e));
+        TRY(zero_step(e, 0.01));
+        if (defect == ALLOCATES_EACH_STEP && (planted[s] = malloc(MIB)))
+            memset(planted[s], s, MIB);
+        if (defect == ARENA_EACH_STEP)
+            TRY(device->ops.arena_create(&device->device, ZERO_TIER_DEVICE, MIB, &arenas[s], NULL));
+        TRY(zero_measure(e, &measured));
+        external[s] = measured.external;
+    }
+    if (defect == LOSES_A_PAGE)
+        madvise((char *)zero_reserved(e, reserve) + MIB, ZERO_PAGE, MADV_DONTNEED);
+    TRY(zero_forecast(e, &forecast));
+    TRY(zero_measure(e, &measured));
+    f->equal = forecast_is_measured(&forecast, &measured);
+    f->constant = external_is_constant(external);
+    for (int s = 0; s < STEPS; s++) {
+        free(planted[s]);
+        if (arenas[s])
+            device->ops.arena_destroy(arenas[s]);
+    }
+    return 0;
+}
+
+typedef struct plot { defect_t defect; bool threaded; } plot_t;
+
+static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    const plot_t *plot = arg;
+    zero_comm_t *comm = NULL;
+    zero_device_t *cpu = NULL;
+    zero_device_options_t options;
+    planted_t device;
+    findings_t f = {false, false, false};
+    uint64_t before = 0, after = 0;
+    int result = 0;
+    (void)world;
+    zero_device_options_init(&options);
+    options.threaded = plot->threaded;
+    options.threads = 1;
+    if (zero_comm_shm(&comm, bootstrap, NULL, NULL) != ZERO_OK || zero_device_cpu(&cpu, &options, NULL) != ZERO_OK)
+        return 1;
+    plant(&device, cpu, plot->defect);
+    for (int life = 0; life < 3 && result == 0; life++) { /* the first one brings in code and the allocator's pools */
+        zero_engine_t *engine = NULL;
+        zero_config_t config;
+        zero_config_init(&config);
+        config.comm = comm;
+        config.device = &device.device;
+        config.timeout_s = 30;
+        if (zero_create(&engine, &config, NULL) != ZERO_OK)
+            return 1;
+        result = train(engine, plot->defect, &device, &f);
+        zero_destroy(engine);
+        after = resident();
+        if (life == 0)
+            before = after;
+    }
+    f.returned = after <= before + MIB;
+    zero_device_destroy(cpu);
+    zero_comm_destroy(comm);
+    bool constant = plot->defect != ALLOCATES_EACH_STEP && plot->defect != ARENA_EACH_STEP, equal = plot->defect != LOSES_A_PAGE;
+    bool returned = plot->defect != KEEPS_ARENAS && plot->defect != ARENA_EACH_STEP;
+    if (plot->defect == ARENA_EACH_STEP)
+        returned = f.returned; /* they are given back at the end */
+    if (SANITIZED)
+        constant = f.constant, returned = f.returned;
+    if (result == 0 && f.constant == constant && f.equal == equal && f.returned == returned)
+        return 0;
+    fprintf(stderr, "rank %d, defect %d, threaded %d: result %d, external constant %d (wanted %d), forecast measured %d (%d), memory returned %d (%d: %llu "
+            "after %llu)\n", rank, plot->defect, plot->threaded, result, f.constant, constant, f.equal, equal, f.returned, returned,
+            (unsigned long long)after, (unsigned long long)before);
+    return 1;
+}
+
+START_TEST(memory_is_as_forecast_and_defects_are_found)
+{
+    for (int threaded = 0; threaded < 2; threaded++) {
+        plot_t plot = {.defect = (defect_t)_i, .threaded = threaded};
+        ck_assert_int_eq(ranks_run(2, 60, run, &plot), 0);
+    }
+}
+END_TEST
+
+/* ---- what does not fit --------------------------------------------------------------------------------------------- */
+
+static uint64_t pretended; /* bytes that the device below says are there */
+
+static zero_status_t pretend(zero_device_t *d, zero_tier_t tier, uint64_t *bytes, zero_error_t *error)
+{
+    (void)d, (void)tier, (void)error;
+    *bytes = pretended;
+    return ZERO_OK;
+}
+
+/* Two ranks of a node that need a byte more than there is for both are refused; with that byte they run. */
+static int fit(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    (void)arg, (void)rank;
+    zero_comm_t *comm = NULL;
+    zero_device_t *cpu = NULL;
+    planted_t device;
+    uint64_t need = 0;
+    if (zero_comm_shm(&comm, bootstrap, NULL, NULL) != ZERO_OK || zero_device_cpu(&cpu, NULL, NULL) != ZERO_OK)
+        return 1;
+    plant(&device, cpu, NONE);
+    device.ops.available = pretend;
+    pretended = UINT64_MAX;
+    for (int round = 0; round < 3; round++) {
+        zero_engine_t *e = NULL;
+        zero_config_t config;
+        zero_unit_t unit;
+        zero_param_t param;
+        zero_param_desc_t desc;
+        zero_memory_t memory = {.size = sizeof memory};
+        zero_config_init(&config);
+        config.comm = comm;
+        config.device = &device.device;
+        zero_param_desc_init(&desc);
+        desc.name = "w";
+        desc.ndim = 1;
+        desc.shape[0] = COUNT;
+        if (zero_create(&e, &config, NULL) != ZERO_OK || zero_unit_add(e, "u", &unit) != ZERO_OK ||
+            zero_param_add(e, unit, &desc, &param) != ZERO_OK)
+            return 1;
+        zero_status_t status = zero_commit(e);
+        if (round == 1 && (status != ZERO_ERR_MEMORY || !strstr(zero_last_error(e), "are available"))) {
+            fprintf(stderr, "refused with %d: %s\n", status, zero_last_error(e));
+            return 1;
+        }
+        if (round != 1 && status != ZERO_OK) {
+            fprintf(stderr, "round %d: %s\n", round, zero_last_error(e));
+            return 1;
+        }
+        if (round == 0) {
+            TRY(zero_forecast(e, &memory));
+            for (int t = 0; t < ZERO_TIER_COUNT; t++)
+                for (int k = 0; k < ZERO_KIND_COUNT; k++)
+                    need += memory.bytes[t][k] * (uint64_t)world;
+        }
+        zero_destroy(e);
+        pretended = round == 0 ? need - (zero_comm_rank(comm) == 1) : need; /* only one rank sees too little */
+    }
+    zero_device_destroy(cpu);
+    zero_comm_destroy(comm);
+    return 0;
+}
+
+START_TEST(what_does_not_fit_is_refused_on_every_rank)
+{
+    ck_assert_int_eq(ranks_run(2, 60, fit, NULL), 0);
+}
+END_TEST
+
+Suite *engine_memory_suite(void)
+{
+    Suite *suite = suite_create("memory");
+    TCase *t = tcase_create("memory");
+    tcase_set_timeout(t, 150);
+    tcase_add_loop_test(t, memory_is_as_forecast_and_defects_are_found, 0, DEFECTS);
+    tcase_add_test(t, what_does_not_fit_is_refused_on_every_rank);
+    suite_add_tcase(suite, t);
+    return suite;
+}

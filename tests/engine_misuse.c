@@ -1,0 +1,435 @@
+/* engine_misuse.c - calls that are wrong say so and change nothing; ranks that disagree or fail end everywhere, each with one clear sentence. */
+#include "tests/engine_suites.h"
+#include "tests/engine_toy.h"
+#include "tests/ranks.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+static const toy_case_t plain = {.world = 1, .stage = 3, .window = 2, .micro_steps = 2, .dtype = ZERO_FP32, .steps = 1, .bad_step = -1};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The call fails with this status, and the sentence has this in it. */
+#define FAILS(engine, call, status, part)                                                                                                        \
+    do {                                                                                                                                         \
+        ck_assert_int_eq((call), (status));                                                                                                      \
+        ck_assert_msg(strstr(zero_last_error(engine), (part)) != NULL, "'%s' is not in '%s'", (part), zero_last_error(engine));                  \
+    } while (0)
+#define OK(call) ck_assert_int_eq((call), ZERO_OK)
+
+static int no_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
+{
+    (void)ctx, (void)param, (void)begin, (void)count, (void)out;
+    return -1;
+}
+
+static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+{
+    (void)param, (void)begin, (void)count, (void)values;
+    return ctx ? -1 : 0;
+}
+
+/* ---- one rank ------------------------------------------------------------------------------------------------------ */
+
+static zero_comm_t *alone(void)
+{
+    zero_comm_t *comm = NULL;
+    OK(zero_comm_self(&comm, NULL));
+    return comm;
+}
+
+START_TEST(configurations_are_checked)
+{
+    zero_comm_t *comm = alone();
+    zero_device_t *device = NULL;
+    zero_engine_t *engine = NULL;
+    zero_error_t error;
+    zero_config_t good, c;
+    OK(zero_device_cpu(&device, NULL, NULL));
+    zero_config_init(&good);
+    ck_assert_int_eq(zero_config_stage(&good, 4), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_config_stage(&good, -1), ZERO_ERR_ARG);
+    good.comm = comm;
+    good.device = device;
+#define BAD(change, part)                                                                                                                        \
+    do {                                                                                                                                         \
+        c = good;                                                                                                                                \
+        change;                                                                                                                                  \
+        ck_assert_int_eq(zero_create(&engine, &c, &error), ZERO_ERR_ARG);                                                                        \
+        ck_assert_ptr_null(engine);                                                                                                              \
+        ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);                                                \
+    } while (0)
+    BAD(c.size = 8, "zero_config_init");
+    BAD(c.comm = NULL, "config.comm is NULL");
+    BAD(c.device = NULL, "config.device is NULL");
+    BAD(c.plan_world = -1, "plan_world");
+    BAD(c.reduce_dtype = ZERO_FP16, "fp32 or bf16");
+    BAD(c.clip = -1, "clip");
+    BAD(c.clip = NAN, "clip");
+    BAD(c.grad_scale = 0, "grad_scale");
+    BAD(c.adamw.beta1 = 1, "betas");
+    BAD(c.adamw.eps = 0, "eps");
+    BAD(c.timeout_s = 0, "timeout_s");
+    ck_assert_int_eq(zero_create(NULL, &good, &error), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_create(&engine, NULL, NULL), ZERO_ERR_ARG);
+    /* What only the plan knows is refused by commit, and then only destroy works. */
+    static const struct { int window, micro_steps; const char *part; } planned[] = {{0, 1, "window"}, {2, 0, "micro-steps"}};
+    for (size_t i = 0; i < 2; i++) {
+        c = good;
+        c.window = planned[i].window;
+        c.micro_steps = planned[i].micro_steps;
+        OK(zero_create(&engine, &c, &error));
+        FAILS(engine, zero_commit(engine), ZERO_ERR_ARG, planned[i].part);
+        FAILS(engine, zero_commit(engine), ZERO_ERR_ARG, planned[i].part);
+        ck_assert_uint_eq(zero_plan_hash(engine), 0);
+        zero_destroy(engine);
+    }
+    zero_destroy(NULL);
+    zero_device_destroy(device);
+    zero_comm_destroy(comm);
+}
+END_TEST
+
+START_TEST(declarations_are_checked)
+{
+    zero_comm_t *comm = alone();
+    toy_t toy;
+    zero_unit_t unit;
+    zero_param_t param;
+    zero_pass_t pass;
+    zero_reserve_t reserve;
+    zero_param_desc_t desc;
+    zero_memory_t memory = {.size = sizeof memory};
+    ck_assert_int_eq(toy_create(&toy, &plain, comm, NULL), 0);
+    zero_engine_t *e = toy.engine;
+    ck_assert_int_eq(zero_unit_add(NULL, "x", &unit), ZERO_ERR_ARG);
+    FAILS(e, zero_unit_add(e, "", &unit), ZERO_ERR_ARG, "no name");
+    FAILS(e, zero_unit_add(e, NULL, &unit), ZERO_ERR_ARG, "no name");
+    FAILS(e, zero_unit_add(e, "mixed", &unit), ZERO_ERR_ARG, "unit 'mixed' already");
+    FAILS(e, zero_unit_add(e, "x", NULL), ZERO_ERR_ARG, "nowhere");
+    zero_param_desc_init(&desc);
+    desc.name = "big.w";
+    FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "parameter 'big.w' already");
+    desc.name = "x";
+    FAILS(e, zero_param_add(e, 99, &desc, &param), ZERO_ERR_ARG, "no unit 99");
+    FAILS(e, zero_param_add(e, toy.unit[0], NULL, &param), ZERO_ERR_ARG, "zero_param_desc_init");
+    desc.ndim = 9;
+    FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "9 dimensions");
+    desc.ndim = 2;
+    desc.shape[0] = desc.shape[1] = (int64_t)1 << 40;
+    FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "64 bits");
+    desc.shape[1] = -1;
+    FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "dimension 1");
+    desc.shape[0] = desc.shape[1] = 2;
+    desc.dtype = ZERO_DTYPE_COUNT;
+    FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "unknown dtype");
+    desc.dtype = ZERO_FP32;
+    desc.lr_scale = -1;
+    FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "lr_scale");
+    FAILS(e, zero_pass_add(e, "train2", ZERO_PASS_TRAIN, &pass), ZERO_ERR_ARG, "at most one");
+    FAILS(e, zero_pass_add(e, "eval", ZERO_PASS_EVAL, &pass), ZERO_ERR_ARG, "pass 'eval' already");
+    FAILS(e, zero_pass_add(e, "x", (zero_pass_kind_t)7, &pass), ZERO_ERR_ARG, "unknown kind");
+    FAILS(e, zero_use_add(e, 9, toy.unit[0], ZERO_READ), ZERO_ERR_ARG, "no pass 9");
+    FAILS(e, zero_use_add(e, toy.train, -1, ZERO_READ), ZERO_ERR_ARG, "no unit -1");
+    FAILS(e, zero_use_add(e, toy.train, toy.unit[0], ZERO_HOLD), ZERO_ERR_ARG, "flags 0x4");
+    FAILS(e, zero_use_add(e, toy.eval, toy.unit[0], ZERO_READ | ZERO_GRAD), ZERO_ERR_ARG, "evaluation pass");
+    FAILS(e, zero_use_add(e, toy.any, toy.unit[0], ZERO_READ), ZERO_ERR_ARG, "any-order");
+    FAILS(e, zero_reserve(e, ZERO_KIND_MASTER, ZERO_TIER_DEVICE, 1, &reserve), ZERO_ERR_ARG, "kind master");
+    FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_NVME, 1, &reserve), ZERO_ERR_ARG, "tier nvme");
+    /* Before commit nothing runs. */
+    FAILS(e, zero_micro_begin(e, toy.train, 0), ZERO_ERR_ORDER, "before zero_commit");
+    FAILS(e, zero_acquire(e, toy.unit[0]), ZERO_ERR_ORDER, "before zero_commit");
+    FAILS(e, zero_step(e, 1), ZERO_ERR_ORDER, "before zero_commit");
+    FAILS(e, zero_param_fill(e, toy.param[0], no_values, NULL), ZERO_ERR_ORDER, "before zero_commit");
+    FAILS(e, zero_forecast(e, &memory), ZERO_ERR_ORDER, "before zero_commit");
+    ck_assert_ptr_null(zero_param_data(e, toy.param[0]));
+    ck_assert_ptr_null(zero_reserved(e, toy.reserve));
+    OK(zero_commit(e));
+    FAILS(e, zero_commit(e), ZERO_ERR_ORDER, "already");
+    FAILS(e, zero_unit_add(e, "late2", &unit), ZERO_ERR_ORDER, "after zero_commit");
+    FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 1, &reserve), ZERO_ERR_ORDER, "after zero_commit");
+    memory.size = 3;
+    FAILS(e, zero_forecast(e, &memory), ZERO_ERR_ARG, "memory->size");
+    toy_destroy(&toy);
+    zero_comm_destroy(comm);
+}
+END_TEST
+
+/* Misuse while training changes nothing: after each of these, a step still gives the serial trajectory. */
+START_TEST(training_calls_are_checked)
+{
+    zero_comm_t *comm = alone();
+    toy_t toy;
+    double values[65] = {0};
+    zero_stats_t stats = {.size = 1};
+    int anything;
+    ck_assert_int_eq(toy_create(&toy, &plain, comm, NULL), 0);
+    zero_engine_t *e = toy.engine;
+    OK(zero_commit(e));
+    ck_assert_int_eq(toy_fill(&toy), 0);
+    ck_assert_int_eq(zero_acquire(NULL, 0), ZERO_ERR_ARG);
+    FAILS(e, zero_micro_begin(e, 17, 0), ZERO_ERR_ARG, "no pass 17");
+    FAILS(e, zero_micro_begin(e, toy.train, 2), ZERO_ERR_ARG, "flags 0x2");
+    FAILS(e, zero_micro_begin(e, toy.eval, ZERO_LAST), ZERO_ERR_ARG, "flags 0x1");
+    FAILS(e, zero_acquire(e, toy.unit[TOY_BIG]), ZERO_ERR_ORDER, "zero_micro_begin");
+    FAILS(e, zero_release(e, toy.unit[TOY_BIG]), ZERO_ERR_ORDER, "not held");
+    FAILS(e, zero_micro_end(e), ZERO_ERR_ORDER, "no micro-step");
+    FAILS(e, zero_step(e, 0.1), ZERO_ERR_ORDER, "ZERO_LAST");
+    FAILS(e, zero_sum(e, values, 65), ZERO_ERR_ARG, "65 values");
+    FAILS(e, zero_sum(e, NULL, 1), ZERO_ERR_ARG, "NULL");
+    FAILS(e, zero_step_stats(e, &stats), ZERO_ERR_ARG, "stats->size");
+    FAILS(e, zero_set_step(e, 3, 4), ZERO_ERR_ARG, "4 updates");
+    FAILS(e, zero_param_read(e, toy.param[0], ZERO_STATE_GRAD, take, NULL), ZERO_ERR_ORDER, "complete only");
+    FAILS(e, zero_param_read(e, toy.param[2], ZERO_STATE_MASTER, take, NULL), ZERO_ERR_ARG, "frozen");
+    FAILS(e, zero_param_read(e, toy.param[0], ZERO_STATE_PARAM, NULL, NULL), ZERO_ERR_ARG, "no function");
+    FAILS(e, zero_param_read(e, toy.param[0], ZERO_STATE_PARAM, take, &anything), ZERO_ERR_IO, "not taken");
+    FAILS(e, zero_param_fill(e, 55, no_values, NULL), ZERO_ERR_ARG, "no parameter 55");
+
+    OK(zero_micro_begin(e, toy.eval, 0));
+    FAILS(e, zero_micro_begin(e, toy.train, 0), ZERO_ERR_ORDER, "'eval' is still open");
+    OK(zero_acquire(e, toy.unit[TOY_FROZEN]));
+    FAILS(e, zero_acquire(e, toy.unit[TOY_FROZEN]), ZERO_ERR_ORDER, "twice");
+    FAILS(e, zero_acquire(e, toy.unit[TOY_MIXED]), ZERO_ERR_ORDER, "'frozen' is still held");
+    FAILS(e, zero_micro_end(e), ZERO_ERR_ORDER, "'frozen' is still held");
+    FAILS(e, zero_release(e, toy.unit[TOY_MIXED]), ZERO_ERR_ORDER, "not held");
+    OK(zero_release(e, toy.unit[TOY_FROZEN]));
+    FAILS(e, zero_release(e, toy.unit[TOY_FROZEN]), ZERO_ERR_ORDER, "not held");
+    FAILS(e, zero_acquire(e, toy.unit[TOY_EMBED]), ZERO_ERR_ORDER, "the next use is number 4, of unit 'mixed'");
+    FAILS(e, zero_acquire(e, toy.unit[TOY_LATE]), ZERO_ERR_ORDER, "not used in pass 'eval'");
+    FAILS(e, zero_step(e, 0.1), ZERO_ERR_ORDER, "still open");
+    FAILS(e, zero_param_fill(e, toy.param[0], no_values, NULL), ZERO_ERR_ORDER, "inside pass 'eval'");
+    OK(zero_micro_end(e));
+
+    OK(zero_micro_begin(e, toy.any, 0));
+    OK(zero_acquire(e, toy.unit[TOY_BIG]));
+    FAILS(e, zero_acquire(e, toy.unit[TOY_MIXED]), ZERO_ERR_ORDER, "one unit at a time");
+    FAILS(e, zero_micro_end(e), ZERO_ERR_ORDER, "'big' is still held");
+    FAILS(e, zero_release(e, toy.unit[TOY_MIXED]), ZERO_ERR_ORDER, "not held");
+    OK(zero_release(e, toy.unit[TOY_BIG]));
+    OK(zero_micro_end(e));
+
+    ck_assert_int_eq(toy_step(&toy, 2), 0);
+    OK(zero_set_step(e, 1, 1));
+    OK(zero_micro_begin(e, toy.train, 0));
+    OK(zero_micro_end(e));
+    FAILS(e, zero_micro_begin(e, toy.train, 0), ZERO_ERR_ORDER, "micro-step 2 of at most 2");
+    FAILS(e, zero_set_step(e, 0, 0), ZERO_ERR_ORDER, "middle of a step");
+    OK(zero_micro_begin(e, toy.train, ZERO_LAST));
+    OK(zero_micro_end(e));
+    FAILS(e, zero_micro_begin(e, toy.train, 0), ZERO_ERR_ORDER, "zero_step");
+    FAILS(e, zero_step(e, NAN), ZERO_ERR_ARG, "learning rate");
+    FAILS(e, zero_step(e, -1), ZERO_ERR_ARG, "learning rate");
+    OK(zero_step(e, 0.1));
+    FAILS(e, zero_param_fill(e, toy.param[0], no_values, NULL), ZERO_ERR_IO, "embed.w");
+    /* That was a failure, not a misuse: nothing but destroy works now, and every call says why. */
+    FAILS(e, zero_micro_begin(e, toy.eval, 0), ZERO_ERR_IO, "embed.w");
+    toy_destroy(&toy);
+    zero_comm_destroy(comm);
+}
+END_TEST
+
+START_TEST(planning_needs_no_ranks)
+{
+    for (int world = 1; world <= 1024; world *= 32) {
+        zero_engine_t *e = NULL;
+        zero_config_t config;
+        zero_unit_t unit;
+        zero_param_t param;
+        zero_pass_t pass;
+        zero_param_desc_t desc;
+        zero_memory_t memory = {.size = sizeof memory};
+        uint64_t gathered, reduced;
+        zero_config_init(&config);
+        config.plan_world = world;
+        config.persist_bytes = 0;
+        OK(zero_create(&e, &config, NULL));
+        OK(zero_unit_add(e, "u", &unit));
+        zero_param_desc_init(&desc);
+        desc.name = "w";
+        desc.ndim = 1;
+        desc.shape[0] = 1024 * 1024;
+        OK(zero_param_add(e, unit, &desc, &param));
+        OK(zero_pass_add(e, "train", ZERO_PASS_TRAIN, &pass));
+        OK(zero_use_add(e, pass, unit, ZERO_READ | ZERO_GRAD));
+        OK(zero_commit(e));
+        ck_assert_uint_ne(zero_plan_hash(e), 0);
+        OK(zero_forecast(e, &memory));
+        ck_assert_uint_eq(memory.bytes[ZERO_TIER_DEVICE][ZERO_KIND_MOMENTS], 8u * 1024 * 1024 / (unsigned)world);
+        OK(zero_forecast_bytes(e, 1, &gathered, &reduced));
+        ck_assert_uint_eq(gathered, 4u * 1024 * 1024 / (unsigned)world * (unsigned)(world - 1));
+        ck_assert_uint_eq(reduced, 4u * 1024 * 1024 / (unsigned)world * (unsigned)(world - 1));
+        FAILS(e, zero_micro_begin(e, pass, ZERO_LAST), ZERO_ERR_ORDER, "only plans");
+        FAILS(e, zero_measure(e, &memory), ZERO_ERR_ORDER, "only plans");
+        ck_assert_ptr_null(zero_param_data(e, param));
+        zero_destroy(e);
+    }
+}
+END_TEST
+
+/* ---- several ranks ------------------------------------------------------------------------------------------------- */
+
+typedef struct scene {
+    int kind, threaded;
+} scene_t;
+enum { DIFFERENT_WINDOW, DIFFERENT_SHAPE, DIFFERENT_USES, DIFFERENT_CLIP, TOO_LITTLE_MEMORY, ABORT, DIE, DESTROY, STOP_CALLING, DIFFERENT_RATE, SCENES };
+
+static int scene_rank, scene_kind; /* of this process, for the function below */
+
+static void edit(zero_config_t *config)
+{
+    if (scene_rank != 1)
+        return;
+    if (scene_kind == DIFFERENT_WINDOW)
+        config->window = 3;
+    if (scene_kind == DIFFERENT_CLIP)
+        config->clip = 0.75;
+    if (scene_kind == TOO_LITTLE_MEMORY)
+        config->memory_limit = 100000;
+}
+
+/* How each scene ends on rank 1, on the others, and what their sentences say. */
+static const struct { zero_status_t odd, others; const char *odd_part, *others_part; } endings[SCENES] = {
+    [DIFFERENT_WINDOW] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "rank 1 disagrees with rank 0 on config.window: 2 on rank 0, but 3 on rank 1",
+                          "rank 1 disagrees with rank 0 on config.window: 2 on rank 0, but 3 on rank 1"},
+    [DIFFERENT_SHAPE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "'extra' of unit 'extra', fp32 (5), decay 1, rate 1 on rank 0, but",
+                         "fp32 (6), decay 1, rate 1 on rank 1"},
+    [DIFFERENT_USES] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "the number of uses: 19 on rank 0, but 20 on rank 1", "the number of uses"},
+    [DIFFERENT_CLIP] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "config.clip", "0.75 on rank 1"},
+    [TOO_LITTLE_MEMORY] = {ZERO_ERR_MEMORY, ZERO_ERR_MEMORY, "the memory limit is 100000 bytes", "rank 1: a rank needs"},
+    [ABORT] = {ZERO_ERR_PEER, ZERO_ERR_PEER, "rank 1: the loss is not finite", "rank 1: the loss is not finite"},
+    [DIE] = {ZERO_OK, ZERO_ERR_PEER, "", "rank 1"},
+    [DESTROY] = {ZERO_OK, ZERO_ERR_PEER, "", "rank 1: the engine was destroyed in the middle of a step"},
+    [STOP_CALLING] = {ZERO_ERR_PEER, ZERO_ERR_TIMEOUT, "step 2", "step 2"},
+    [DIFFERENT_RATE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "learning rate", "learning rate"},
+};
+
+static int expect(const toy_t *toy, zero_status_t status, double seconds)
+{
+    bool odd = toy->rank == 1;
+    zero_status_t wanted = odd ? endings[scene_kind].odd : endings[scene_kind].others;
+    const char *part = odd ? endings[scene_kind].odd_part : endings[scene_kind].others_part, *text = zero_last_error(toy->engine);
+    /* Of the ranks that find a difference or run out of time at once, one is first, and the others may quote it. */
+    bool quoted = status == ZERO_ERR_PEER && (wanted == ZERO_ERR_TIMEOUT || scene_kind == DIFFERENT_RATE);
+    if ((status == wanted || quoted) && strstr(text, part) && seconds < 10)
+        return 0;
+    fprintf(stderr, "rank %d, scene %d: %s after %.1f s, not %s: '%s' has no '%s'\n", toy->rank, scene_kind, zero_status_name(status), seconds,
+            zero_status_name(wanted), text, part);
+    return 1;
+}
+
+/* A training step without the toy's checks, until something fails. */
+static zero_status_t bare_step(toy_t *toy, double lr)
+{
+    static const int order[] = {TOY_BIG, TOY_LATE, TOY_MIXED};
+    zero_status_t status = zero_micro_begin(toy->engine, toy->train, ZERO_LAST);
+    for (int u = 0; status == ZERO_OK && u < 3; u++)
+        if ((status = zero_acquire(toy->engine, toy->unit[order[u]])) == ZERO_OK)
+            status = zero_release(toy->engine, toy->unit[order[u]]);
+    if (status == ZERO_OK)
+        status = zero_micro_end(toy->engine);
+    if (status == ZERO_OK)
+        status = zero_step(toy->engine, lr);
+    zero_stats_t stats = {.size = sizeof stats};
+    return status == ZERO_OK ? zero_step_stats(toy->engine, &stats) : status;
+}
+
+static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    const scene_t *scene = arg;
+    toy_case_t c = plain;
+    toy_t toy;
+    zero_comm_t *comm = NULL;
+    zero_comm_options_t options;
+    zero_status_t status = ZERO_OK;
+    scene_rank = rank;
+    scene_kind = scene->kind;
+    c.world = world;
+    c.threaded = scene->threaded;
+    zero_comm_options_init(&options);
+    options.timeout_s = scene->kind == STOP_CALLING ? 1 : 30;
+    if (zero_comm_shm(&comm, bootstrap, &options, NULL) != ZERO_OK || toy_create(&toy, &c, comm, edit))
+        return 1;
+    if (scene->kind == DIFFERENT_SHAPE) {
+        zero_param_desc_t desc;
+        zero_unit_t unit;
+        zero_param_t param;
+        zero_param_desc_init(&desc);
+        desc.name = "extra";
+        desc.ndim = 1;
+        desc.shape[0] = rank == 1 ? 6 : 5;
+        if (zero_unit_add(toy.engine, "extra", &unit) != ZERO_OK || zero_param_add(toy.engine, unit, &desc, &param) != ZERO_OK)
+            return 1;
+    }
+    if (scene->kind == DIFFERENT_USES && rank == 1 && zero_use_add(toy.engine, toy.eval, toy.unit[TOY_BIG], ZERO_READ) != ZERO_OK)
+        return 1;
+    double start = now();
+    status = zero_commit(toy.engine);
+    for (int s = 0; status == ZERO_OK && s < 50; s++) {
+        if (s == 1 && rank == 1) {
+            if (scene->kind == DIE)
+                raise(SIGKILL);
+            if (scene->kind == ABORT)
+                zero_abort(toy.engine, "the loss is not finite");
+            if (scene->kind == DESTROY) {
+                /* in the middle of a step: after some of what the others wait for, before the rest */
+                if (zero_micro_begin(toy.engine, toy.train, 0) != ZERO_OK)
+                    return 1;
+                toy_destroy(&toy);
+                zero_comm_destroy(comm);
+                return 0;
+            }
+            if (scene->kind == STOP_CALLING)
+                sleep(2);
+        }
+        start = s == 1 ? now() : start;
+        status = bare_step(&toy, scene->kind == DIFFERENT_RATE && rank == 1 && s == 1 ? 0.1000001 : 0.1);
+    }
+    int result = expect(&toy, status, now() - start);
+    /* Whatever came first stays. */
+    if (zero_micro_begin(toy.engine, toy.train, 0) != status)
+        result = 1;
+    toy_destroy(&toy);
+    zero_comm_destroy(comm);
+    return result;
+}
+
+START_TEST(ranks_end_together)
+{
+    for (int threaded = 0; threaded < 2; threaded++) {
+        scene_t scene = {.kind = _i, .threaded = threaded};
+        int status[3];
+        ck_assert_int_eq(ranks_run_status(3, 60, play, &scene, status), 0);
+        for (int r = 0; r < 3; r++)
+            if (scene.kind == DIE && r == 1)
+                ck_assert_int_ne(status[r], 0);
+            else
+                ck_assert_msg(status[r] == 0, "scene %d, threaded %d: rank %d ended with %d", _i, threaded, r, status[r]);
+    }
+}
+END_TEST
+
+Suite *engine_misuse_suite(void)
+{
+    Suite *suite = suite_create("misuse");
+    TCase *t = tcase_create("one rank"), *several = tcase_create("several ranks");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, configurations_are_checked);
+    tcase_add_test(t, declarations_are_checked);
+    tcase_add_test(t, training_calls_are_checked);
+    tcase_add_test(t, planning_needs_no_ranks);
+    tcase_set_timeout(several, 120);
+    tcase_add_loop_test(several, ranks_end_together, 0, SCENES);
+    suite_add_tcase(suite, t);
+    suite_add_tcase(suite, several);
+    return suite;
+}

@@ -1,0 +1,11 @@
+/* engine_suites.h - the parts of test_engine. */
+#ifndef ZERO_TESTS_ENGINE_SUITES_H
+#define ZERO_TESTS_ENGINE_SUITES_H
+
+#include <check.h>
+
+Suite *engine_matrix_suite(void);
+Suite *engine_misuse_suite(void);
+Suite *engine_memory_suite(void);
+
+#endif

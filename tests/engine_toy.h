@@ -1,0 +1,55 @@
+/* engine_toy.h - a toy trainer on the public API, with units of every awkward kind, and the same training computed serially beside it. */
+#ifndef ZERO_TESTS_ENGINE_TOY_H
+#define ZERO_TESTS_ENGINE_TOY_H
+
+#include "zero/base/base.h"
+
+typedef struct toy_case {
+    int world, stage, window;
+    zero_reduce_t reduce;
+    int micro_steps;
+    zero_dtype_t dtype, reduce_dtype;
+    int threaded;          /* 0: inline; 1: threaded; 2: with random delays */
+    int64_t persist_bytes;
+    bool interleave;       /* evaluation and any-order passes between micro-steps and steps */
+    bool quiet;            /* statistics and state are read at the end alone, so that steps overlap */
+    int steps;
+    int bad_step;          /* one rank writes an infinite gradient in this step; -1: never */
+} toy_case_t;
+
+enum { TOY_MAX_RANKS = 8 };
+
+/* Trains the case on comm (of case->world ranks), comparing with the serial trajectory at every access. Returns 0, or -1 after it printed what
+ * differs. */
+int toy_run(const toy_case_t *toy_case, zero_comm_t *comm);
+
+/* ---- pieces, for other tests --------------------------------------------------------------------------------------- */
+
+enum { TOY_EMBED, TOY_SMALL, TOY_EMPTY, TOY_FROZEN, TOY_MIXED, TOY_BIG, TOY_UNUSED, TOY_LATE, TOY_UNITS };
+enum { TOY_PARAMS = 12, TOY_USES = 13 };
+
+typedef struct toy {
+    toy_case_t c;
+    int rank;
+    zero_device_t *device;
+    zero_engine_t *engine;
+    zero_unit_t unit[TOY_UNITS];
+    zero_param_t param[TOY_PARAMS];
+    zero_pass_t train, eval, any;
+    zero_reserve_t reserve;
+    struct toy_reference *reference;
+} toy_t;
+
+/* Device, engine and declarations; not committed. config may be changed by edit (NULL: not) before the engine is made. */
+int toy_create(toy_t *toy, const toy_case_t *toy_case, zero_comm_t *comm, void (*edit)(zero_config_t *config));
+/* Fills the parameters. */
+int toy_fill(toy_t *toy);
+/* One step of so many micro-steps, checked; and what is checked after the last. */
+int toy_step(toy_t *toy, int micro_steps);
+int toy_finish(toy_t *toy);
+void toy_destroy(toy_t *toy);
+
+/* Prints "rank R: <function> failed: <sentence>" and returns -1. */
+int toy_failed(const toy_t *toy, const char *what);
+
+#endif

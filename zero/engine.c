@@ -1,0 +1,229 @@
+/* engine.c - an engine's life: configuration, creation, failure, destruction. */
+#include "zero/engine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* ---- configuration ------------------------------------------------------------------------------------------------ */
+
+zero_status_t zero_config_stage(zero_config_t *config, int stage)
+{
+    if (!config || stage < 0 || stage > 3)
+        return ZERO_ERR_ARG;
+    zero_row_t full = {ZERO_FULL, ZERO_TIER_DEVICE}, sharded = {ZERO_SHARDED, ZERO_TIER_DEVICE};
+    config->parameters = stage >= 3 ? sharded : full;
+    config->gradients = stage >= 2 ? sharded : full;
+    config->optimizer = stage >= 1 ? sharded : full;
+    return ZERO_OK;
+}
+
+void zero_config_init(zero_config_t *config)
+{
+    *config = (zero_config_t){
+        .size = sizeof *config,
+        .window = 2,
+        .reduce = ZERO_REDUCE_EVERY,
+        .micro_steps = 1,
+        .reduce_dtype = ZERO_FP32,
+        .persist_bytes = 65536,
+        .clip = 1,
+        .grad_scale = 1,
+        .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1},
+        .timeout_s = 600,
+    };
+    zero_config_stage(config, 3);
+}
+
+/* What the plan does not check itself. */
+static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
+{
+    if (c->plan_world < 0)
+        return zero_fail(error, ZERO_ERR_ARG, "config.plan_world is %d: use 0 to train, or the number of ranks to plan for", c->plan_world);
+    if (c->plan_world == 0 && (!c->comm || !c->device))
+        return zero_fail(error, ZERO_ERR_ARG, "config.%s is NULL: give one, or set plan_world to plan only", c->comm ? "device" : "comm");
+    if (c->reduce_dtype != ZERO_FP32 && c->reduce_dtype != ZERO_BF16)
+        return zero_fail(error, ZERO_ERR_ARG, "config.reduce_dtype is %s: use fp32 or bf16", zero_dtype_name(c->reduce_dtype));
+    if (!(c->clip >= 0) || !isfinite(c->clip))
+        return zero_fail(error, ZERO_ERR_ARG, "config.clip is %g: it is at least 0 (off)", c->clip);
+    if (!(c->grad_scale > 0) || !isfinite(c->grad_scale))
+        return zero_fail(error, ZERO_ERR_ARG, "config.grad_scale is %g: it is a positive number", c->grad_scale);
+    const zero_adamw_t *a = &c->adamw;
+    if (!(a->beta1 >= 0 && a->beta1 < 1) || !(a->beta2 >= 0 && a->beta2 < 1))
+        return zero_fail(error, ZERO_ERR_ARG, "config.adamw's betas are %g and %g: each is at least 0 and less than 1", a->beta1, a->beta2);
+    if (!(a->eps > 0) || !isfinite(a->eps) || !(a->weight_decay >= 0) || !isfinite(a->weight_decay))
+        return zero_fail(error, ZERO_ERR_ARG, "config.adamw has eps %g and weight_decay %g: eps is positive and weight_decay at least 0", a->eps,
+                         a->weight_decay);
+    if (!(c->timeout_s > 0) || !isfinite(c->timeout_s))
+        return zero_fail(error, ZERO_ERR_ARG, "config.timeout_s is %g: it is a positive number of seconds", c->timeout_s);
+    return ZERO_OK;
+}
+
+zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, zero_error_t *error)
+{
+    if (!engine)
+        return zero_fail(error, ZERO_ERR_ARG, "zero_create has nowhere to put the engine");
+    *engine = NULL;
+    if (!config || config->size != sizeof *config)
+        return zero_fail(error, ZERO_ERR_ARG, "config.size is %zu, and this library's is %zu: call zero_config_init first",
+                         config ? config->size : (size_t)0, sizeof *config);
+    zero_status_t status = check_config(config, error);
+    if (status != ZERO_OK)
+        return status;
+
+    zero_engine_t *e = calloc(1, sizeof *e);
+    if (!e)
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate an engine of %zu bytes", sizeof *e);
+    e->config = *config;
+    e->pass = e->any_unit = e->use_pass = -1;
+    zero_spec_t *spec = &e->spec;
+    if (config->plan_world > 0) {
+        e->world = config->plan_world;
+        spec->device = (zero_device_caps_t){.name = "cpu", .asynchronous = false, .page = ZERO_PAGE};
+        status = zero_comm_describe(e->world == 1 ? "self" : "shm", e->world, NULL, &spec->comm, error);
+        if (status != ZERO_OK) {
+            zero_destroy(e);
+            return status;
+        }
+    } else {
+        e->world = config->comm->size;
+        e->rank = config->comm->rank;
+        spec->comm = config->comm->caps;
+        spec->device = config->device->caps;
+    }
+    spec->world = e->world;
+    spec->channels = spec->device.asynchronous ? 2 : 1;
+    spec->parameters = config->parameters;
+    spec->gradients = config->gradients;
+    spec->optimizer = config->optimizer;
+    spec->window = config->window;
+    spec->reduce = config->reduce;
+    spec->micro_steps = config->micro_steps;
+    spec->reduce_dtype = config->reduce_dtype;
+    spec->persist_bytes = config->persist_bytes;
+    *engine = e;
+    return ZERO_OK;
+}
+
+static void destroy_spec(zero_spec_t *spec)
+{
+    for (int32_t i = 0; i < spec->unit_count; i++)
+        free(spec->units[i].name);
+    for (int32_t i = 0; i < spec->param_count; i++)
+        free(spec->params[i].name);
+    for (int32_t i = 0; i < spec->pass_count; i++) {
+        free(spec->passes[i].name);
+        free(spec->passes[i].uses);
+    }
+    free(spec->units);
+    free(spec->params);
+    free(spec->passes);
+    free(spec->reserves);
+}
+
+void zero_destroy(zero_engine_t *engine)
+{
+    if (!engine)
+        return;
+    /* Ranks that are still in this step would wait for what this one will never send. */
+    if (engine->exec && engine->failed == ZERO_OK && (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)) {
+        char sentence[160];
+        snprintf(sentence, sizeof sentence, "the engine was destroyed in the middle of a step (%d of at most %d micro-steps done)",
+                 engine->micro_done, engine->config.micro_steps);
+        zero_exec_abort(engine->exec, sentence);
+    }
+    zero_exec_destroy(engine->exec);
+    zero_plan_destroy(engine->plan);
+    destroy_spec(&engine->spec);
+    free(engine);
+}
+
+/* ---- calls and failures ------------------------------------------------------------------------------------------- */
+
+zero_status_t zero_engine_enter(zero_engine_t *engine)
+{
+    if (!engine)
+        return ZERO_ERR_ARG;
+    engine->entered_ns = now_ns();
+    return engine->failed;
+}
+
+zero_status_t zero_engine_enter_running(zero_engine_t *engine, const char *what)
+{
+    zero_status_t status = zero_engine_enter(engine);
+    if (status != ZERO_OK)
+        return status;
+    if (engine->plan && !engine->exec)
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s cannot run: this engine only plans (config.plan_world is %d)", what,
+                         engine->config.plan_world);
+    if (!engine->exec)
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes before zero_commit: commit the engine first", what);
+    return ZERO_OK;
+}
+
+zero_status_t zero_engine_leave(zero_engine_t *engine, zero_status_t status)
+{
+    engine->total_ns += now_ns() - engine->entered_ns;
+    if (status == ZERO_OK || status == ZERO_ERR_ARG || status == ZERO_ERR_ORDER || engine->failed != ZERO_OK)
+        return status;
+    engine->failed = status;
+    return status;
+}
+
+bool zero_engine_has_unit(zero_engine_t *engine, zero_unit_t unit)
+{
+    if (unit >= 0 && unit < engine->spec.unit_count)
+        return true;
+    zero_fail(&engine->error, ZERO_ERR_ARG, "there is no unit %d: this engine has %d", unit, engine->spec.unit_count);
+    return false;
+}
+
+bool zero_engine_has_param(zero_engine_t *engine, zero_param_t param)
+{
+    if (param >= 0 && param < engine->spec.param_count)
+        return true;
+    zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter %d: this engine has %d", param, engine->spec.param_count);
+    return false;
+}
+
+bool zero_engine_has_pass(zero_engine_t *engine, zero_pass_t pass)
+{
+    if (pass >= 0 && pass < engine->spec.pass_count)
+        return true;
+    zero_fail(&engine->error, ZERO_ERR_ARG, "there is no pass %d: this engine has %d", pass, engine->spec.pass_count);
+    return false;
+}
+
+const char *zero_last_error(const zero_engine_t *engine)
+{
+    return engine ? engine->error.text : "the engine is NULL";
+}
+
+void zero_signal(zero_engine_t *engine, uint32_t bits)
+{
+    if (engine)
+        atomic_fetch_or_explicit(&engine->signals, bits, memory_order_relaxed);
+}
+
+void zero_abort(zero_engine_t *engine, const char *sentence)
+{
+    if (!engine || engine->failed != ZERO_OK)
+        return;
+    const char *text = sentence && *sentence ? sentence : "the trainer gave up without a reason";
+    if (engine->exec)
+        zero_exec_abort(engine->exec, text);
+    else if (engine->config.comm) {
+        zero_error_t error;
+        zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", engine->rank, text);
+        zero_comm_abort(engine->config.comm, error.text);
+    }
+    engine->failed = zero_fail(&engine->error, ZERO_ERR_PEER, "rank %d: %s", engine->rank, text);
+}

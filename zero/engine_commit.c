@@ -1,0 +1,100 @@
+/* engine_commit.c - from declarations to a plan that runs; memory, bytes and text of the plan. */
+#include "zero/engine.h"
+
+static zero_status_t plan(zero_engine_t *engine, zero_error_t *error)
+{
+    zero_status_t status = zero_plan_build(&engine->plan, &engine->spec, error);
+    return status == ZERO_OK ? zero_plan_check(engine->plan, error) : status;
+}
+
+zero_status_t zero_commit(zero_engine_t *engine)
+{
+    zero_status_t status = zero_engine_enter(engine);
+    if (status != ZERO_OK)
+        return status;
+    if (engine->commit_tried)
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_commit was called already: an engine is committed once");
+    engine->commit_tried = true;
+
+    const zero_config_t *config = &engine->config;
+    zero_error_t error = {0};
+    status = plan(engine, &error);
+    if (config->plan_world == 0)
+        status = zero_engine_compare(engine, status, &error);
+    if (status == ZERO_OK && config->plan_world == 0) {
+        zero_exec_options_t options = {.adamw = config->adamw,
+                                       .clip = config->clip,
+                                       .grad_scale = config->grad_scale,
+                                       .timeout_s = config->timeout_s,
+                                       .memory_limit = config->memory_limit,
+                                       .log = config->log,
+                                       .log_ctx = config->log_ctx};
+        status = zero_exec_create(&engine->exec, engine->plan, config->device, config->comm, &options, &error);
+    }
+    if (status == ZERO_OK)
+        return zero_engine_leave(engine, ZERO_OK);
+    zero_plan_destroy(engine->plan);
+    engine->plan = NULL;
+    engine->failed = zero_fail(&engine->error, status, "%s", error.text);
+    return status;
+}
+
+static zero_status_t enter_planned(zero_engine_t *engine, const char *what)
+{
+    zero_status_t status = zero_engine_enter(engine);
+    if (status == ZERO_OK && !engine->plan)
+        status = zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes before zero_commit: commit the engine first", what);
+    return status;
+}
+
+static zero_status_t check_memory(zero_engine_t *engine, const zero_memory_t *memory)
+{
+    if (memory && memory->size == sizeof *memory)
+        return ZERO_OK;
+    return zero_fail(&engine->error, ZERO_ERR_ARG, "memory->size is %zu, and this library's is %zu: set it to sizeof(zero_memory_t)",
+                     memory ? memory->size : (size_t)0, sizeof *memory);
+}
+
+zero_status_t zero_forecast(zero_engine_t *engine, zero_memory_t *memory)
+{
+    zero_status_t status = enter_planned(engine, "zero_forecast");
+    if (status != ZERO_OK || (status = check_memory(engine, memory)) != ZERO_OK)
+        return status;
+    memcpy(memory->bytes, engine->plan->kind_bytes, sizeof memory->bytes);
+    memory->external = 0;
+    return ZERO_OK;
+}
+
+zero_status_t zero_measure(zero_engine_t *engine, zero_memory_t *memory)
+{
+    zero_status_t status = zero_engine_enter_running(engine, "zero_measure");
+    if (status != ZERO_OK || (status = check_memory(engine, memory)) != ZERO_OK)
+        return status;
+    return zero_engine_leave(engine, zero_exec_measure(engine->exec, memory, &engine->error));
+}
+
+zero_status_t zero_forecast_bytes(zero_engine_t *engine, int micro_steps, uint64_t *gathered, uint64_t *reduced)
+{
+    zero_status_t status = enter_planned(engine, "zero_forecast_bytes");
+    uint64_t g, r;
+    if (status != ZERO_OK || (status = zero_plan_bytes(engine->plan, micro_steps, &g, &r, &engine->error)) != ZERO_OK)
+        return status;
+    if (gathered)
+        *gathered = g;
+    if (reduced)
+        *reduced = r;
+    return ZERO_OK;
+}
+
+zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx)
+{
+    zero_status_t status = enter_planned(engine, "zero_explain");
+    if (status != ZERO_OK)
+        return status;
+    if (!write)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_explain has no function to write with");
+    zero_plan_explain(engine->plan, write, ctx);
+    return ZERO_OK;
+}
+
+uint64_t zero_plan_hash(const zero_engine_t *engine) { return engine && engine->plan ? engine->plan->hash : 0; }

@@ -1,0 +1,212 @@
+/* engine_declare.c - units, parameters, passes, uses and reserves. */
+#include "zero/engine.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* Room for one more element of an array; false where there is no memory. */
+static bool grow(void **array, int32_t count, int32_t *capacity, size_t size)
+{
+    if (count < *capacity)
+        return true;
+    if (*capacity > INT32_MAX / 2)
+        return false;
+    int32_t wanted = *capacity ? 2 * *capacity : 16;
+    void *larger = realloc(*array, (size_t)wanted * size);
+    if (!larger)
+        return false;
+    *array = larger;
+    *capacity = wanted;
+    return true;
+}
+
+static zero_status_t no_memory(zero_engine_t *engine, const char *what)
+{
+    return zero_fail(&engine->error, ZERO_ERR_MEMORY, "cannot allocate room for one more %s", what);
+}
+
+static zero_status_t enter_declaring(zero_engine_t *engine, const char *what)
+{
+    zero_status_t status = zero_engine_enter(engine);
+    if (status == ZERO_OK && engine->commit_tried)
+        status = zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes after zero_commit: declare everything before it", what);
+    return status;
+}
+
+static zero_status_t check_name(zero_engine_t *engine, const char *what, const char *name)
+{
+    if (!name || !*name)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "a %s has no name: give one that is unique", what);
+    return ZERO_OK;
+}
+
+zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t *unit)
+{
+    zero_status_t status = enter_declaring(engine, "zero_unit_add");
+    if (status != ZERO_OK)
+        return status;
+    zero_spec_t *spec = &engine->spec;
+    if (!unit)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_unit_add has nowhere to put the unit's id");
+    *unit = -1;
+    if ((status = check_name(engine, "unit", name)) != ZERO_OK)
+        return status;
+    for (int32_t i = 0; i < spec->unit_count; i++)
+        if (strcmp(spec->units[i].name, name) == 0)
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "there is a unit '%s' already: names are unique", name);
+    char *copy = strdup(name);
+    if (!copy || !grow((void **)&spec->units, spec->unit_count, &engine->unit_capacity, sizeof *spec->units)) {
+        free(copy);
+        return zero_engine_leave(engine, no_memory(engine, "unit"));
+    }
+    spec->units[spec->unit_count].name = copy;
+    *unit = spec->unit_count++;
+    return ZERO_OK;
+}
+
+void zero_param_desc_init(zero_param_desc_t *desc)
+{
+    *desc = (zero_param_desc_t){.size = sizeof *desc, .dtype = ZERO_FP32, .trainable = true, .decay_scale = 1, .lr_scale = 1};
+}
+
+static zero_status_t check_desc(zero_engine_t *engine, const zero_param_desc_t *desc, int64_t *count)
+{
+    zero_status_t status;
+    if (!desc || desc->size != sizeof *desc)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "the parameter description's size is %zu, and this library's is %zu: call "
+                         "zero_param_desc_init first", desc ? desc->size : (size_t)0, sizeof *desc);
+    if ((status = check_name(engine, "parameter", desc->name)) != ZERO_OK)
+        return status;
+    if (desc->ndim < 0 || desc->ndim > ZERO_MAX_DIMS)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions: 0 to %d are possible", desc->name, desc->ndim,
+                         ZERO_MAX_DIMS);
+    *count = 1;
+    bool empty = false, overflow = false;
+    for (int d = 0; d < desc->ndim; d++) {
+        if (desc->shape[d] < 0)
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "dimension %d of parameter '%s' is %lld: it is at least 0", d, desc->name,
+                             (long long)desc->shape[d]);
+        empty |= desc->shape[d] == 0;
+        overflow |= !overflow && desc->shape[d] != 0 && !zero_mul_i64(*count, desc->shape[d], count);
+    }
+    if (empty)
+        *count = 0;
+    else if (overflow)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "the shape of parameter '%s' has more elements than 64 bits count", desc->name);
+    if (zero_dtype_size(desc->dtype) == 0)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has the unknown dtype %d", desc->name, (int)desc->dtype);
+    if (!(desc->decay_scale >= 0) || !isfinite(desc->decay_scale) || !(desc->lr_scale >= 0) || !isfinite(desc->lr_scale))
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has decay_scale %g and lr_scale %g: both are at least 0", desc->name,
+                         desc->decay_scale, desc->lr_scale);
+    return ZERO_OK;
+}
+
+zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *desc, zero_param_t *param)
+{
+    zero_status_t status = enter_declaring(engine, "zero_param_add");
+    if (status != ZERO_OK)
+        return status;
+    zero_spec_t *spec = &engine->spec;
+    int64_t count = 0;
+    if (!param)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_add has nowhere to put the parameter's id");
+    *param = -1;
+    if (!zero_engine_has_unit(engine, unit))
+        return ZERO_ERR_ARG;
+    if ((status = check_desc(engine, desc, &count)) != ZERO_OK)
+        return status;
+    for (int32_t i = 0; i < spec->param_count; i++)
+        if (strcmp(spec->params[i].name, desc->name) == 0)
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "there is a parameter '%s' already: names are unique", desc->name);
+    char *copy = strdup(desc->name);
+    if (!copy || !grow((void **)&spec->params, spec->param_count, &engine->param_capacity, sizeof *spec->params)) {
+        free(copy);
+        return zero_engine_leave(engine, no_memory(engine, "parameter"));
+    }
+    zero_spec_param_t *p = &spec->params[spec->param_count];
+    *p = (zero_spec_param_t){.name = copy, .unit = unit, .ndim = desc->ndim, .count = count, .dtype = desc->dtype, .trainable = desc->trainable,
+                             .decay_scale = desc->decay_scale, .lr_scale = desc->lr_scale};
+    memcpy(p->shape, desc->shape, (size_t)desc->ndim * sizeof *p->shape);
+    *param = spec->param_count++;
+    return ZERO_OK;
+}
+
+zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_kind_t kind, zero_pass_t *pass)
+{
+    zero_status_t status = enter_declaring(engine, "zero_pass_add");
+    if (status != ZERO_OK)
+        return status;
+    zero_spec_t *spec = &engine->spec;
+    if (!pass)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_pass_add has nowhere to put the pass's id");
+    *pass = -1;
+    if ((status = check_name(engine, "pass", name)) != ZERO_OK)
+        return status;
+    if (kind != ZERO_PASS_TRAIN && kind != ZERO_PASS_EVAL && kind != ZERO_PASS_ANY_ORDER)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' has the unknown kind %d", name, (int)kind);
+    for (int32_t i = 0; i < spec->pass_count; i++) {
+        if (strcmp(spec->passes[i].name, name) == 0)
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "there is a pass '%s' already: names are unique", name);
+        if (kind == ZERO_PASS_TRAIN && spec->passes[i].kind == ZERO_PASS_TRAIN)
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' would be a second training pass beside '%s': at most one is possible", name,
+                             spec->passes[i].name);
+    }
+    char *copy = strdup(name);
+    if (!copy || !grow((void **)&spec->passes, spec->pass_count, &engine->pass_capacity, sizeof *spec->passes)) {
+        free(copy);
+        return zero_engine_leave(engine, no_memory(engine, "pass"));
+    }
+    spec->passes[spec->pass_count] = (zero_spec_pass_t){.name = copy, .kind = kind};
+    *pass = spec->pass_count++;
+    return ZERO_OK;
+}
+
+zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t unit, uint32_t flags)
+{
+    zero_status_t status = enter_declaring(engine, "zero_use_add");
+    if (status != ZERO_OK)
+        return status;
+    if (!zero_engine_has_pass(engine, pass) || !zero_engine_has_unit(engine, unit))
+        return ZERO_ERR_ARG;
+    zero_spec_pass_t *p = &engine->spec.passes[pass];
+    const char *name = engine->spec.units[unit].name;
+    if (p->kind == ZERO_PASS_ANY_ORDER)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' takes no uses: in an any-order pass every unit may be acquired", p->name);
+    if ((flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD)) != 0 || (flags & (ZERO_READ | ZERO_GRAD)) == 0)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "the use of unit '%s' in pass '%s' has flags 0x%x: use ZERO_READ, ZERO_GRAD or both, and "
+                         "ZERO_HOLD where it stays held", name, p->name, flags);
+    if (p->kind == ZERO_PASS_EVAL && (flags & ZERO_GRAD))
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "unit '%s' is used with ZERO_GRAD in the evaluation pass '%s': only a training pass has "
+                         "gradients", name, p->name);
+    /* The capacity is known for one pass at a time; where uses of several are added in turn, it is taken to be the count. */
+    if (engine->use_pass != pass) {
+        engine->use_pass = pass;
+        engine->use_capacity = p->use_count;
+    }
+    if (!grow((void **)&p->uses, p->use_count, &engine->use_capacity, sizeof *p->uses))
+        return zero_engine_leave(engine, no_memory(engine, "use"));
+    p->uses[p->use_count++] = (zero_spec_use_t){.unit = unit, .flags = flags};
+    return ZERO_OK;
+}
+
+zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes, zero_reserve_t *reserve)
+{
+    zero_status_t status = enter_declaring(engine, "zero_reserve");
+    if (status != ZERO_OK)
+        return status;
+    zero_spec_t *spec = &engine->spec;
+    if (!reserve)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_reserve has nowhere to put the reserve's id");
+    *reserve = -1;
+    if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of kind %s is not possible: use activations or workspace", zero_kind_name(kind));
+    if (tier != ZERO_TIER_DEVICE && tier != ZERO_TIER_HOST)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve on tier %s is not possible: use device or host", zero_tier_name(tier));
+    if (bytes > INT64_MAX)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of %llu bytes is more than any machine has", (unsigned long long)bytes);
+    if (!grow((void **)&spec->reserves, spec->reserve_count, &engine->reserve_capacity, sizeof *spec->reserves))
+        return zero_engine_leave(engine, no_memory(engine, "reserve"));
+    spec->reserves[spec->reserve_count] = (zero_spec_reserve_t){.kind = kind, .tier = tier, .bytes = bytes};
+    *reserve = spec->reserve_count++;
+    return ZERO_OK;
+}

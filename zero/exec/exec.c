@@ -1,0 +1,290 @@
+/* exec.c - what a plan needs to run: arenas, streams, events, channels; failures; sums and statistics. */
+#include "zero/exec/internal.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error)
+{
+    int failing = atomic_load_explicit(&x->failing, memory_order_acquire);
+    if (failing == 0)
+        return ZERO_OK;
+    while (failing != 2) { /* another thread is writing the sentence */
+        sched_yield();
+        failing = atomic_load_explicit(&x->failing, memory_order_acquire);
+    }
+    return zero_fail(error, x->failure.status, "%s", x->failure.text);
+}
+
+/* "reduce_scatter of unit 'h3' (operation 12 of 80 of program 'last')" */
+static void describe(const zero_exec_t *x, const zero_op_t *op, char *out, size_t size)
+{
+    const zero_spec_t *spec = x->plan->spec;
+    int at = snprintf(out, size, "%s", zero_op_name((zero_op_kind_t)op->kind));
+    if (op->unit >= 0 && op->unit < spec->unit_count)
+        at += snprintf(out + at, size - (size_t)at, " of unit '%.60s'", spec->units[op->unit].name);
+    for (int32_t p = 0; p < x->plan->program_count; p++) {
+        const zero_program_t *program = &x->plan->programs[p];
+        if (op >= program->ops && op < program->ops + program->op_count)
+            snprintf(out + at, size - (size_t)at, " (operation %d of %d of program '%s')", (int)(op - program->ops) + 1, program->op_count,
+                     zero_program_name(program->kind));
+    }
+}
+
+zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
+{
+    int expected = 0;
+    if (!atomic_compare_exchange_strong(&x->failing, &expected, 1))
+        return zero_exec_check(x, error);
+    char where[240] = "";
+    long long step = (long long)atomic_load_explicit(&x->step, memory_order_relaxed) + 1;
+    if (op)
+        describe(x, op, where, sizeof where);
+    zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step, op ? " at " : "", where,
+             error->text);
+    x->failure.status = error->status;
+    if (error->status == ZERO_ERR_PEER)
+        zero_fail(&x->failure, error->status, "%s", error->text);
+    else
+        zero_fail(&x->failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, op ? ", " : "", where, error->text);
+    *error = x->failure;
+    atomic_store_explicit(&x->failing, 2, memory_order_release);
+    if (error->status != ZERO_ERR_PEER && x->channel_count > 0)
+        x->channels[0]->ops->abort(x->channels[0], error->text);
+    return error->status;
+}
+
+void zero_exec_abort(zero_exec_t *x, const char *sentence)
+{
+    zero_error_t error;
+    zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", x->rank, sentence);
+    int expected = 0;
+    if (!atomic_compare_exchange_strong(&x->failing, &expected, 1))
+        return;
+    x->failure = error;
+    atomic_store_explicit(&x->failing, 2, memory_order_release);
+    if (x->channel_count > 0)
+        x->channels[0]->ops->abort(x->channels[0], error.text);
+}
+
+/* Buffers' addresses. A buffer of kind rings has none: rings are the communicator's. */
+static void resolve(zero_exec_t *x)
+{
+    const zero_plan_t *plan = x->plan;
+    for (int32_t b = 0; b < plan->buffer_count; b++) {
+        const zero_buffer_t *buffer = &plan->buffers[b];
+        if (buffer->kind == ZERO_KIND_RINGS || !x->arenas[buffer->tier])
+            continue;
+        x->base[b] = x->own[b] = (char *)x->device->ops->arena_base(x->arenas[buffer->tier]) + buffer->offset;
+        if (buffer->segment >= 0 && buffer->elements > plan->segments[buffer->segment].slice)
+            x->own[b] += (uint64_t)x->rank * (uint64_t)plan->segments[buffer->segment].slice * zero_dtype_size(buffer->dtype);
+    }
+    x->scalars = (zero_exec_scalars_t *)x->base[plan->scalars];
+}
+
+/* What this rank makes without the others. */
+static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
+{
+    const zero_plan_t *plan = x->plan;
+    const zero_spec_t *spec = plan->spec;
+    const zero_device_ops_t *device = x->device->ops;
+    zero_status_t status;
+
+    x->use_capacity = 1;
+    for (int32_t p = 0; p < spec->pass_count; p++)
+        if (spec->passes[p].use_count > x->use_capacity)
+            x->use_capacity = spec->passes[p].use_count;
+    x->events = calloc((size_t)plan->event_count + 1, sizeof *x->events);
+    x->base = calloc((size_t)plan->buffer_count + 1, sizeof *x->base);
+    x->own = calloc((size_t)plan->buffer_count + 1, sizeof *x->own);
+    x->sums = calloc((size_t)x->world * ZERO_EXEC_SUM, sizeof *x->sums);
+    x->use_states = calloc((size_t)x->use_capacity, sizeof *x->use_states);
+    x->open_use = calloc((size_t)spec->unit_count + 1, sizeof *x->open_use);
+    if (!x->events || !x->base || !x->own || !x->sums || !x->use_states || !x->open_use)
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate the tables of a plan of %d buffers and %d events", plan->buffer_count,
+                         plan->event_count);
+    for (int32_t u = 0; u < spec->unit_count; u++)
+        x->open_use[u] = -1;
+
+    for (int t = 0; t < ZERO_TIER_COUNT; t++)
+        if (plan->arena_bytes[t] > 0 &&
+            (status = device->arena_create(x->device, (zero_tier_t)t, plan->arena_bytes[t], &x->arenas[t], error)) != ZERO_OK)
+            return status;
+    resolve(x);
+    for (int s = 0; s < ZERO_STREAM_COUNT; s++)
+        if ((status = device->stream_create(x->device, (zero_stream_id_t)s, &x->streams[s], error)) != ZERO_OK)
+            return status;
+    for (int32_t e = 0; e < plan->event_count; e++)
+        if ((status = device->event_create(x->device, &x->events[e], error)) != ZERO_OK)
+            return status;
+    return device->event_create(x->device, &x->exchanged, error);
+}
+
+zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero_device_t *device, zero_comm_t *comm,
+                               const zero_exec_options_t *options, zero_error_t *error)
+{
+    zero_error_t local = {0};
+    zero_status_t status;
+    zero_exec_t *x = calloc(1, sizeof *x);
+    *exec = NULL;
+    if (!x) {
+        comm->ops->abort(comm, "a rank is out of memory");
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate %zu bytes", sizeof *x);
+    }
+    x->plan = plan;
+    x->device = device;
+    x->comm = comm;
+    x->flat = zero_flat_cpu();
+    x->options = *options;
+    x->rank = comm->rank;
+    x->world = comm->size;
+    x->program = -1;
+
+    if ((status = zero_exec_fits(x, &local)) != ZERO_OK)
+        goto fail;
+    if ((status = zero_exec_agree(comm, allocate(x, &local), &local)) != ZERO_OK)
+        goto fail;
+    for (; x->channel_count < plan->spec->channels; x->channel_count++)
+        if ((status = comm->ops->split(comm, 0, x->rank, &x->channels[x->channel_count], &local)) != ZERO_OK)
+            break;
+    if ((status = zero_exec_agree(comm, status, &local)) != ZERO_OK)
+        goto fail;
+    *exec = x;
+    return ZERO_OK;
+
+fail:
+    status = zero_fail(error, status, "%s", local.text);
+    zero_exec_destroy(x);
+    return status;
+}
+
+void zero_exec_destroy(zero_exec_t *x)
+{
+    if (!x)
+        return;
+    const zero_device_ops_t *device = x->device->ops;
+    zero_error_t ignored;
+    /* A drain that does not end in time aborts the ranks, and then what is still queued is dropped. */
+    if (x->channel_count > 0 && zero_exec_check(x, &ignored) == ZERO_OK)
+        zero_exec_sync(x, &ignored);
+    for (int s = 0; s < ZERO_STREAM_COUNT; s++)
+        if (x->streams[s])
+            device->stream_destroy(x->streams[s]);
+    for (int32_t e = 0; x->events && e < x->plan->event_count; e++)
+        if (x->events[e])
+            device->event_destroy(x->events[e]);
+    if (x->exchanged)
+        device->event_destroy(x->exchanged);
+    for (int c = 0; c < ZERO_EXEC_CHANNELS; c++)
+        zero_comm_destroy(x->channels[c]);
+    for (int t = 0; t < ZERO_TIER_COUNT; t++)
+        if (x->arenas[t])
+            device->arena_destroy(x->arenas[t]);
+    free(x->open_use);
+    free(x->use_states);
+    free(x->sums);
+    free(x->own);
+    free(x->base);
+    free(x->events);
+    free(x);
+}
+
+void *zero_exec_address(zero_exec_t *x, int32_t buffer, bool own)
+{
+    return buffer < 0 ? NULL : own ? x->own[buffer] : x->base[buffer];
+}
+
+/* A failure of the calling thread that belongs to no operation. */
+static zero_status_t failed_outside(zero_exec_t *x, zero_status_t status, zero_error_t *local, zero_error_t *error)
+{
+    local->status = status;
+    status = zero_exec_failed(x, NULL, local);
+    return zero_fail(error, status, "%s", local->text);
+}
+
+zero_status_t zero_exec_sync(zero_exec_t *x, zero_error_t *error)
+{
+    zero_error_t local = {0};
+    zero_status_t status = zero_exec_check(x, error);
+    for (int s = 0; status == ZERO_OK && s < ZERO_STREAM_COUNT; s++)
+        if ((status = x->device->ops->sync(x->streams[s], x->options.timeout_s, &local)) != ZERO_OK)
+            status = failed_outside(x, status, &local, error);
+    return status;
+}
+
+void zero_exec_set_rate(zero_exec_t *x, double lr) { x->pending_rate = lr; }
+
+void zero_exec_signal(zero_exec_t *x, uint32_t bits) { x->pending_signals |= bits; }
+
+/* Waits for the last exchange; the scalars may then be read until the next one is issued. */
+static zero_status_t wait_exchanged(zero_exec_t *x, zero_error_t *error)
+{
+    zero_error_t local = {0};
+    zero_status_t status = zero_exec_check(x, error);
+    if (status == ZERO_OK && x->exchange_issued &&
+        (status = x->device->ops->host_wait(x->exchanged, x->options.timeout_s, &local)) != ZERO_OK)
+        status = failed_outside(x, status, &local, error);
+    return status;
+}
+
+zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t *error)
+{
+    zero_status_t status = wait_exchanged(x, error);
+    if (status != ZERO_OK)
+        return status;
+    const zero_exec_scalars_t *s = x->scalars;
+    uint64_t comm_ns = 0, kernel_ns = 0;
+    stats->step = s->step;
+    stats->skipped = s->skipped;
+    stats->applied = s->apply;
+    stats->grad_norm = s->norm;
+    stats->clip_factor = s->clip_factor;
+    stats->signals = s->signals;
+    stats->bytes_gathered = stats->bytes_reduced = 0;
+    for (int c = 0; c < x->channel_count; c++) {
+        stats->bytes_gathered += atomic_load_explicit(&x->gathered[c], memory_order_relaxed);
+        stats->bytes_reduced += atomic_load_explicit(&x->reduced[c], memory_order_relaxed);
+    }
+    for (int t = 0; t < ZERO_STREAM_COUNT; t++) {
+        comm_ns += atomic_load_explicit(&x->clocks[t].comm_ns, memory_order_relaxed);
+        kernel_ns += atomic_load_explicit(&x->clocks[t].kernel_ns, memory_order_relaxed);
+    }
+    stats->comm_seconds = 1e-9 * (double)comm_ns;
+    stats->kernel_seconds = 1e-9 * (double)kernel_ns;
+    return ZERO_OK;
+}
+
+zero_status_t zero_exec_set_step(zero_exec_t *x, int64_t step, int64_t applied, zero_error_t *error)
+{
+    zero_status_t status = wait_exchanged(x, error);
+    if (status == ZERO_OK)
+        status = zero_exec_sync(x, error); /* updates in flight read the count */
+    if (status != ZERO_OK)
+        return status;
+    x->scalars->step = step;
+    x->scalars->applied = applied;
+    x->scalars->skipped = step - applied;
+    atomic_store_explicit(&x->step, step, memory_order_relaxed);
+    return ZERO_OK;
+}
+
+zero_status_t zero_exec_sum(zero_exec_t *x, double *values, int n, zero_error_t *error)
+{
+    /* The reductions' channel is free once their stream has run dry: every rank gets there with the same calls behind it. */
+    zero_comm_t *comm = x->channels[x->channel_count - 1];
+    zero_error_t local = {0};
+    zero_status_t status = zero_exec_check(x, error);
+    if (status != ZERO_OK)
+        return status;
+    if ((status = x->device->ops->sync(x->streams[ZERO_STREAM_REDUCE], x->options.timeout_s, &local)) != ZERO_OK ||
+        (status = comm->ops->exchange(comm, values, x->sums, (uint64_t)n * sizeof *values, &local)) != ZERO_OK)
+        return failed_outside(x, status, &local, error);
+    for (int i = 0; i < n; i++) {
+        double sum = x->sums[i];
+        for (int r = 1; r < x->world; r++)
+            sum += x->sums[(size_t)r * (size_t)n + (size_t)i];
+        values[i] = sum;
+    }
+    return ZERO_OK;
+}

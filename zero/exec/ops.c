@@ -1,0 +1,178 @@
+/* ops.c - what each operation does, on its stream's thread. */
+#include "zero/exec/internal.h"
+
+#include "optim/adamw.h"
+#include "optim/norm.h"
+
+#include <time.h>
+
+uint64_t zero_exec_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static char *operand(const zero_exec_t *x, int32_t buffer, bool own) { return own ? x->own[buffer] : x->base[buffer]; }
+
+static int channel_of(const zero_exec_t *x, const zero_op_t *op)
+{
+    return op->stream == ZERO_STREAM_GATHER ? 0 : x->channel_count - 1;
+}
+
+static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
+{
+    int channel = channel_of(x, op);
+    zero_comm_t *comm = x->channels[channel];
+    zero_dtype_t dtype = x->plan->buffers[op->dst].dtype;
+    void *dst = operand(x, op->dst, op->dst_own), *src = operand(x, op->src, op->src_own);
+    zero_status_t status =
+        op->kind == ZERO_OP_GATHER
+            ? comm->ops->all_gather(comm, src, dst, (uint64_t)op->count * zero_dtype_size(dtype), native, error)
+            : comm->ops->reduce_scatter(comm, src, dst, op->count, dtype, native, error);
+    atomic_store_explicit(&x->gathered[channel], comm->bytes_received, memory_order_relaxed);
+    atomic_store_explicit(&x->reduced[channel], comm->bytes_reduced, memory_order_relaxed);
+    return status;
+}
+
+/* A number that ranks at the same step with the same rate share, exact in a double. */
+static double digest_of_step(int64_t step, double rate)
+{
+    uint64_t bits;
+    memcpy(&bits, &rate, sizeof bits);
+    return (double)(zero_splitmix64(zero_splitmix64((uint64_t)step) ^ bits) >> 11);
+}
+
+/* Every rank's partial norms, digest and signals; from them, the same on every rank, the norm, the clip factor and whether to update. */
+static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
+{
+    const zero_plan_t *plan = x->plan;
+    int32_t segments = plan->segment_count, width = segments + ZERO_EXCHANGE_WORDS;
+    double *rows = (double *)x->base[plan->exchange]; /* (world, segments + words) */
+    double *mine = rows + (size_t)x->rank * (size_t)width;
+    zero_exec_scalars_t *s = x->scalars;
+    zero_comm_t *comm = x->channels[channel_of(x, op)];
+
+    memcpy(mine, x->base[plan->norms], (size_t)segments * sizeof *mine);
+    mine[segments] = digest_of_step(s->step, x->rate);
+    mine[segments + 1] = x->signals;
+    zero_status_t status = comm->ops->exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error);
+    if (status != ZERO_OK)
+        return status;
+
+    uint32_t signals = 0;
+    for (int r = 0; r < x->world; r++) {
+        const double *row = rows + (size_t)r * (size_t)width;
+        if (row[segments] != mine[segments])
+            return zero_fail(error, ZERO_ERR_MISMATCH,
+                             "rank %d and rank %d disagree on the step or on the learning rate (here %.17g): pass the same rate to zero_step and "
+                             "the same numbers to zero_set_step on every rank",
+                             x->rank, r, x->rate);
+        signals |= (uint32_t)row[segments + 1];
+    }
+    zero_norm_t norm = zero_norm_combine(rows, segments, x->world, width, x->options.grad_scale, x->options.clip);
+    s->norm = norm.norm;
+    s->clip_factor = norm.clip_factor;
+    s->grad_factor = norm.grad_factor;
+    s->apply = norm.finite;
+    s->rate = x->rate;
+    s->signals |= signals;
+    s->step++;
+    if (s->apply) {
+        s->applied++;
+    } else {
+        s->skipped++;
+        if (x->rank == 0)
+            zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_WARNING,
+                     "step %lld is skipped: the gradient norm is not finite (%g); parameters and optimizer state are untouched",
+                     (long long)s->step, s->norm);
+    }
+    return ZERO_OK;
+}
+
+/* Address of element at of the segment in a buffer that holds all of it, or this rank's slice. */
+static char *element(const zero_exec_t *x, const zero_segment_t *segment, int32_t buffer, int64_t at)
+{
+    const zero_buffer_t *b = &x->plan->buffers[buffer];
+    int64_t begin = b->elements < segment->elements ? x->rank * segment->slice : 0;
+    return x->base[buffer] + (size_t)(at - begin) * zero_dtype_size(b->dtype);
+}
+
+/* AdamW over the part of the segment that this rank's optimizer state covers, one kernel call for each run of equal scales in it. */
+static void update(zero_exec_t *x, const zero_op_t *op, void *native)
+{
+    const zero_exec_scalars_t *s = x->scalars;
+    if (!s->apply)
+        return;
+    const zero_segment_t *segment = &x->plan->segments[op->segment];
+    const int32_t *buffer = segment->buffer;
+    bool full = x->plan->buffers[buffer[ZERO_ROLE_MOMENT1]].elements == segment->elements;
+    int64_t lo = full ? 0 : x->rank * segment->slice, hi = full ? segment->elements : lo + segment->slice;
+    int32_t param = buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? buffer[ZERO_ROLE_PARAM_SHARD] : buffer[ZERO_ROLE_PARAM];
+
+    for (int32_t r = 0; r < segment->run_count; r++) {
+        const zero_run_t *run = &x->plan->runs[segment->first_run + r];
+        int64_t begin = run->begin > lo ? run->begin : lo, end = run->end < hi ? run->end : hi;
+        if (begin >= end)
+            continue;
+        zero_adamw_scalars_t scalars =
+            zero_adamw_scalars(&x->options.adamw, s->rate, run->lr_scale, run->decay_scale, s->applied, s->grad_factor);
+        char *master = element(x, segment, buffer[ZERO_ROLE_MASTER], begin), *target = element(x, segment, param, begin);
+        x->flat->adamw((float *)master, (float *)element(x, segment, buffer[ZERO_ROLE_MOMENT1], begin),
+                       (float *)element(x, segment, buffer[ZERO_ROLE_MOMENT2], begin), element(x, segment, buffer[ZERO_ROLE_FINAL], begin),
+                       segment->final, target == master ? NULL : target, segment->dtype, end - begin, &scalars,
+                       x->device->options.threads, native);
+    }
+}
+
+static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
+{
+    const zero_plan_t *plan = x->plan;
+    int threads = x->device->options.threads;
+    char *dst = op->dst >= 0 ? operand(x, op->dst, op->dst_own) : NULL, *src = op->src >= 0 ? operand(x, op->src, op->src_own) : NULL;
+    zero_dtype_t to = op->dst >= 0 ? plan->buffers[op->dst].dtype : ZERO_FP32, from = op->src >= 0 ? plan->buffers[op->src].dtype : ZERO_FP32;
+    switch ((zero_op_kind_t)op->kind) {
+    case ZERO_OP_COPY:
+        x->flat->copy(dst, src, (uint64_t)op->count * zero_dtype_size(to), threads, native);
+        return ZERO_OK;
+    case ZERO_OP_CAST:
+        x->flat->cast(dst, to, src, from, op->count, threads, native);
+        return ZERO_OK;
+    case ZERO_OP_FILL:
+        x->flat->fill_zero(dst, (uint64_t)op->count * zero_dtype_size(to), threads, native);
+        return ZERO_OK;
+    case ZERO_OP_ACCUMULATE:
+        x->flat->accumulate((float *)dst, src, from, op->count, threads, native);
+        return ZERO_OK;
+    case ZERO_OP_NORM:
+        x->flat->square_sum((double *)x->base[plan->norms] + op->segment, (double *)x->base[plan->scratch], src, from, op->count, threads,
+                            native);
+        return ZERO_OK;
+    case ZERO_OP_UPDATE:
+        update(x, op, native);
+        return ZERO_OK;
+    default:
+        return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run here", zero_op_name((zero_op_kind_t)op->kind));
+    }
+}
+
+zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_error_t *error)
+{
+    zero_exec_t *x = ctx;
+    const zero_op_t *op = arg;
+    zero_exec_clock_t *clock = &x->clocks[op->stream];
+    bool collects = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
+    uint64_t start = zero_exec_now();
+    zero_error_t local = {0};
+    zero_status_t status = collects                         ? collective(x, op, native, &local)
+                           : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, &local)
+                                                            : kernel(x, op, native, &local);
+    uint64_t spent = zero_exec_now() - start;
+    _Atomic uint64_t *total = collects || op->kind == ZERO_OP_EXCHANGE ? &clock->comm_ns : &clock->kernel_ns;
+    atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + spent, memory_order_relaxed);
+    if (status == ZERO_OK)
+        return ZERO_OK;
+    local.status = status;
+    status = zero_exec_failed(x, op, &local);
+    return zero_fail(error, status, "%s", local.text);
+}
