@@ -28,6 +28,8 @@ typedef struct zero_comm_ops {
     zero_status_t (*check)(zero_comm_t *c, zero_error_t *error);
     /* Resident bytes of this rank's rings, as the system reports them. */
     uint64_t (*ring_resident)(const zero_comm_t *c);
+    /* The same of other ranks' rings that are mapped here: part of this process's resident bytes, but theirs to count. */
+    uint64_t (*peers_resident)(const zero_comm_t *c);
     void (*destroy)(zero_comm_t *c);
 } zero_comm_ops_t;
 

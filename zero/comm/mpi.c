@@ -256,6 +256,11 @@ static uint64_t mpi_ring_resident(const zero_comm_t *base)
     return zero_node_resident(&c->local.node) + staged;
 }
 
+static uint64_t mpi_peers_resident(const zero_comm_t *base)
+{
+    return zero_node_peers_resident(&((const mpi_comm_t *)base)->local.node);
+}
+
 static zero_status_t mpi_split(zero_comm_t *base, int color, int key, zero_comm_t **out, zero_error_t *error);
 
 static const zero_comm_ops_t mpi_ops = {
@@ -267,6 +272,7 @@ static const zero_comm_ops_t mpi_ops = {
     .abort = zero_local_abort,
     .check = zero_local_check,
     .ring_resident = mpi_ring_resident,
+    .peers_resident = mpi_peers_resident,
     .destroy = mpi_destroy,
 };
 
@@ -389,6 +395,7 @@ static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi
         if (status == ZERO_OK)
             status = zero_ring_budget(options, size, &budget, &why);
         zero_comm_caps_set(&c->local.base, "mpi", budget);
+        c->local.base.caps.node_ranks = here;
     }
     status = zero_meet_agree(meet, status, &why);
     if (status == ZERO_OK)

@@ -66,6 +66,15 @@ uint64_t zero_node_resident(const zero_node_t *n)
     return resident;
 }
 
+uint64_t zero_node_peers_resident(const zero_node_t *n)
+{
+    uint64_t total = 0, resident = 0;
+    for (int i = 0; i < n->shared.count && n->count > 1; i++)
+        if (i != n->shared.index && zero_host_resident(n->shared.part[i], n->shared.bytes, &resident, NULL) == ZERO_OK)
+            total += resident;
+    return total;
+}
+
 zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_meet_t *meet, const int *members, const int *rank,
                              const int *seat, int count, int index, int size, uint64_t ring_bytes, double timeout_s, zero_error_t *error)
 {

@@ -63,5 +63,7 @@ zero_status_t zero_node_reduce(zero_node_t *node, const void *send, void *recv, 
 uint64_t zero_node_part_bytes(const zero_node_t *node);
 /* Resident bytes of this rank's ring. */
 uint64_t zero_node_resident(const zero_node_t *node);
+/* The same of the others' rings as mapped here. */
+uint64_t zero_node_peers_resident(const zero_node_t *node);
 
 #endif

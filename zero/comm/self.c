@@ -86,6 +86,7 @@ static const zero_comm_ops_t self_ops = {
     .abort = self_abort,
     .check = self_check,
     .ring_resident = self_ring_resident,
+    .peers_resident = self_ring_resident, /* none either */
     .destroy = self_destroy,
 };
 
@@ -100,6 +101,7 @@ static zero_status_t self_open(zero_comm_t **out, word_t *word, zero_error_t *er
     s->base.size = 1;
     zero_comm_options_init(&s->base.options);
     status = zero_comm_describe("self", 1, NULL, &s->base.caps, error);
+    s->base.caps.node_ranks = 1;
     s->word = word ? word : calloc(1, sizeof *s->word);
     if (status == ZERO_OK && !s->word)
         status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *s->word);

@@ -117,6 +117,11 @@ static uint64_t shm_ring_resident(const zero_comm_t *c)
     return zero_node_resident(&((const zero_local_t *)c)->node);
 }
 
+static uint64_t shm_peers_resident(const zero_comm_t *c)
+{
+    return zero_node_peers_resident(&((const zero_local_t *)c)->node);
+}
+
 static void shm_destroy(zero_comm_t *c)
 {
     zero_local_t *l = (zero_local_t *)c;
@@ -135,6 +140,7 @@ static const zero_comm_ops_t shm_ops = {
     .abort = zero_local_abort,
     .check = zero_local_check,
     .ring_resident = shm_ring_resident,
+    .peers_resident = shm_peers_resident,
     .destroy = shm_destroy,
 };
 
@@ -161,6 +167,7 @@ zero_status_t zero_shm_open(zero_comm_t **comm, const char *name, zero_family_t 
         }
         status = zero_ring_budget(options, size, &ring_bytes, &why);
         zero_comm_caps_set(&l->base, name, ring_bytes);
+        l->base.caps.node_ranks = size;
     }
     status = zero_meet_agree(meet, status, &why);
     if (status == ZERO_OK)
