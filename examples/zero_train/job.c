@@ -1,0 +1,297 @@
+#define _GNU_SOURCE
+#include "examples/zero_train/job.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+/* ---- the model --------------------------------------------------------------------------------------------------------- */
+
+static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *error)
+{
+    options_t *o = &job->o;
+    struct stat info;
+    zero_error_t preset;
+    if (o->model == NULL)
+        o->model = "tiny";
+    zero_status_t status = zero_model_preset(&job->model, o->model, &preset);
+    if (status == ZERO_OK)
+        return status;
+    if (stat(o->model, &info) != 0) {
+        if (error != NULL)
+            *error = preset;
+        return status;
+    }
+    if (!S_ISDIR(info.st_mode))
+        return zero_fail(error, ZERO_ERR_ARG, "--model '%s' is a file, but must be a preset or a folder with config.json and model.safetensors", o->model);
+    job->folder = true;
+    status = zero_model_read_config(&job->model, o->model, error);
+    if (status == ZERO_OK && thorough)
+        status = zero_model_check_folder(&job->model, o->model, error);
+    return status;
+}
+
+/* ---- batches ----------------------------------------------------------------------------------------------------------- */
+
+/* The largest divisor of n that is at most most. */
+static int64_t divisor(int64_t n, int64_t most)
+{
+    int64_t d = n < most ? n : most;
+    while (n % d != 0)
+        d--;
+    return d;
+}
+
+static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
+{
+    options_t *o = &job->o;
+    int64_t world = job->world, most = tiny ? 8 : 4, usual = tiny ? 16 : 8;
+    if (o->batch < 0) {
+        int64_t unit = world * (o->micro_batch > 0 ? o->micro_batch : 1);
+        o->batch = unit >= usual ? unit : usual / unit * unit;
+    }
+    int64_t unit = world * (o->micro_batch > 0 ? o->micro_batch : 1);
+    if (o->batch % unit != 0) {
+        int64_t below = o->batch / unit * unit, above = below + unit;
+        char parts[64], nearest[64];
+        snprintf(parts, sizeof parts, o->micro_batch > 0 ? " x --micro-batch %lld" : "", (long long)o->micro_batch);
+        int n = below > 0 ? snprintf(nearest, sizeof nearest, "%lld or ", (long long)below) : 0;
+        snprintf(nearest + n, sizeof nearest - (size_t)n, "%lld", (long long)above);
+        return zero_fail(error, ZERO_ERR_ARG, "--batch is %lld, but must be a multiple of %lld (%lld ranks%s): use %s", (long long)o->batch, (long long)unit,
+                         (long long)world, parts, nearest);
+    }
+    job->local = o->batch / world;
+    if (o->micro_batch < 0)
+        o->micro_batch = divisor(job->local, most);
+    job->micro_steps = (int)(job->local / o->micro_batch);
+    return ZERO_OK;
+}
+
+static zero_status_t resolve_lengths(job_t *job, bool tiny, zero_error_t *error)
+{
+    options_t *o = &job->o;
+    int64_t usual = tiny ? 64 : 256, all;
+    if (o->seq_len < 0)
+        o->seq_len = usual < job->model.positions ? usual : job->model.positions;
+    if (o->seq_len > job->model.positions)
+        return zero_fail(error, ZERO_ERR_ARG, "--seq-len is %lld, but the model has %lld positions: use --seq-len %lld or less", (long long)o->seq_len,
+                         (long long)job->model.positions, (long long)job->model.positions);
+    if (o->steps < 0)
+        o->steps = o->compare_stages ? 10 : tiny ? 400 : 100;
+    if (o->compare_stages && o->steps == 0)
+        return zero_fail(error, ZERO_ERR_ARG, "--steps is 0, but --compare-stages needs at least 1: use --steps 1");
+    if (__builtin_mul_overflow(o->steps, o->batch, &all) || __builtin_mul_overflow(all, o->seq_len, &all))
+        return zero_fail(error, ZERO_ERR_ARG, "--steps %lld of --batch %lld x --seq-len %lld are more tokens than 64 bits count", (long long)o->steps,
+                         (long long)o->batch, (long long)o->seq_len);
+    return ZERO_OK;
+}
+
+/* ---- optimizer ---------------------------------------------------------------------------------------------------------- */
+
+static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
+{
+    options_t *o = &job->o;
+    if (isnan(o->lr))
+        o->lr = o->schedule == SCHEDULE_NOAM ? 1 : tiny ? 3e-3 : job->folder ? 5e-5 : 6e-4;
+    if (o->warmup < 0)
+        o->warmup = o->steps / 10 < 100 ? o->steps / 10 : 100;
+    if (o->schedule == SCHEDULE_NOAM && o->warmup == 0) {
+        if (o->steps >= 10 || o->steps == 0)
+            return zero_fail(error, ZERO_ERR_ARG, "--warmup is 0, but --schedule noam needs at least 1: use --warmup 1");
+        o->warmup = 1; /* the default of a short run */
+    }
+    job->schedule = (schedule_t){.kind = (int)o->schedule, .warmup = o->warmup, .steps = o->steps, .lr = o->lr, .min_lr = o->min_lr,
+                                 .width = (double)job->model.width};
+    return ZERO_OK;
+}
+
+/* ---- data and samples ---------------------------------------------------------------------------------------------------- */
+
+static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_error_t *error)
+{
+    options_t *o = &job->o;
+    const int64_t vocab = job->model.vocab;
+    zero_status_t status;
+    job->corpus = o->data == NULL;
+    job->eval = !o->compare_stages && (o->eval_data != NULL || o->eval_every > 0);
+    if (job->eval && o->eval_data == NULL && !job->corpus)
+        return zero_fail(error, ZERO_ERR_ARG, "--eval-every is %lld, but there is nothing to evaluate on: give --eval-data FILE", (long long)o->eval_every);
+    status = job->corpus ? data_open_corpus(&job->data, false, error) : data_open(&job->data, "--data", o->data, error);
+    if (status == ZERO_OK)
+        status = data_check(job->data, o->seq_len, vocab, o->shuffle, thorough ? o->steps * o->batch : 0, error);
+    if (status == ZERO_OK && job->eval)
+        status = o->eval_data == NULL ? data_open_corpus(&job->eval_data, true, error) : data_open(&job->eval_data, "--eval-data", o->eval_data, error);
+    if (status == ZERO_OK && job->eval)
+        status = data_check(job->eval_data, o->seq_len, vocab, -1, thorough ? o->eval_batches * o->batch : 0, error);
+    if (status != ZERO_OK)
+        return status;
+    job->windows = data_windows(job->data, o->seq_len);
+
+    bool text = data_is_text(job->data);
+    if (o->prompt != NULL && !text)
+        return zero_fail(error, ZERO_ERR_ARG, "--prompt needs --data that is text: the tokens of '%s' cannot be told from their text", o->data);
+    for (const char *p = o->prompt; p != NULL && *p != '\0'; p++)
+        if ((unsigned char)*p >= vocab)
+            return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld", (unsigned char)*p, (long long)vocab);
+    if (o->sample < 0)
+        o->sample = !o->compare_stages && ((tiny && text) || o->prompt != NULL) ? 48 : 0;
+    return ZERO_OK;
+}
+
+zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zero_error_t *error)
+{
+    options_t *o = &job->o;
+    zero_status_t status;
+    job->world = world;
+    if (o->ranks > 0 && o->ranks != world)
+        return zero_fail(error, ZERO_ERR_ARG, "--ranks is %lld, but the launcher started %d: use --ranks %d or leave it out", (long long)o->ranks, world, world);
+    o->ranks = world;
+    if (o->threads < 0)
+        o->threads = threads;
+    if (o->device == DEVICE_AUTO)
+        o->device = DEVICE_CPU;
+    if (o->reduce < 0)
+        o->reduce = o->compare_stages || o->stage >= 2 ? REDUCE_EVERY : REDUCE_LAST;
+    if ((status = resolve_model(job, thorough, error)) != ZERO_OK)
+        return status;
+    bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
+    if ((status = resolve_batch(job, tiny, error)) != ZERO_OK || (status = resolve_lengths(job, tiny, error)) != ZERO_OK ||
+        (status = resolve_rates(job, tiny, error)) != ZERO_OK)
+        return status;
+    return resolve_data(job, tiny, thorough, error);
+}
+
+void job_close(job_t *job)
+{
+    data_close(job->data);
+    data_close(job->eval_data);
+    job->data = job->eval_data = NULL;
+}
+
+/* ---- ranks that disagree ------------------------------------------------------------------------------------------------- */
+
+enum { TEXT = 256, EXTRA = 3 };
+
+/* What ranks compare: each shared option, then the model's shape and contents, the data, the evaluation data. */
+static zero_status_t describe(job_t *job, int index, char text[TEXT], const char **name, zero_error_t *error)
+{
+    uint64_t hash = 0;
+    zero_status_t status = ZERO_OK;
+    memset(text, 0, TEXT);
+    if (index < options_count()) {
+        option_view_t view;
+        options_view(&job->o, index, &view);
+        *name = view.name;
+        if (view.shared && strcmp(view.name, "model") != 0) /* folders may lie elsewhere on another machine: their contents count */
+            option_view_print(&view, text, TEXT);
+        return ZERO_OK;
+    }
+    index -= options_count();
+    *name = index == 0 ? "model" : index == 1 ? "data" : "eval-data";
+    if (index == 0) {
+        const zero_model_config_t *m = &job->model;
+        hash = 0;
+        if (job->folder) {
+            zero_tensors_t *tensors = NULL;
+            float first[64];
+            status = zero_tensors_open(&tensors, job->o.model, error);
+            for (int i = 0; status == ZERO_OK && i < zero_tensors_count(tensors); i++) {
+                zero_tensor_info_t info;
+                status = zero_tensors_at(tensors, i, &info);
+                bool number = strcmp(info.dtype, "F32") == 0 || strcmp(info.dtype, "BF16") == 0 || strcmp(info.dtype, "F16") == 0;
+                if (status != ZERO_OK || info.count == 0 || !number)
+                    continue;
+                int64_t n = info.count < 64 ? info.count : 64;
+                status = zero_tensors_read(tensors, i, info.count / 2 < info.count - n ? info.count / 2 : info.count - n, n, first, error);
+                hash = XXH64(first, (size_t)n * sizeof *first, hash);
+            }
+            zero_tensors_close(tensors);
+        }
+        snprintf(text, TEXT, "%s (%s of %lld layers, %lld heads, width %lld, vocabulary %lld, %lld positions; contents %016llx)",
+                 job->folder ? "a folder" : job->o.model, m->family, (long long)m->layers, (long long)m->heads, (long long)m->width, (long long)m->vocab,
+                 (long long)m->positions, (unsigned long long)hash);
+        return status;
+    }
+    data_t *data = index == 1 ? job->data : job->eval_data;
+    if (data != NULL)
+        status = data_fingerprint(data, &hash, error);
+    snprintf(text, TEXT, data != NULL ? "%lld tokens, contents %016llx" : "none", data != NULL ? (long long)data_tokens(data) : 0, (unsigned long long)hash);
+    return status;
+}
+
+zero_status_t job_agree(job_t *job, zero_comm_t *comm, zero_error_t *error)
+{
+    int count = options_count() + EXTRA, world = zero_comm_size(comm), rank = -1, index = -1;
+    uint64_t *own = calloc((size_t)count, sizeof *own), *all = calloc((size_t)world * (size_t)count, sizeof *all);
+    char text[TEXT], *texts = calloc((size_t)world, TEXT);
+    const char *name = "";
+    zero_status_t status = ZERO_OK;
+    if (own == NULL || all == NULL || texts == NULL) {
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for comparing the options of %d ranks", world);
+        goto end;
+    }
+    for (int i = 0; i < count && status == ZERO_OK; i++) {
+        status = describe(job, i, text, &name, error);
+        own[i] = XXH64(text, TEXT, 0);
+    }
+    if (status == ZERO_OK)
+        status = zero_comm_exchange(comm, own, all, (size_t)count * sizeof *own, error);
+    if (status != ZERO_OK)
+        goto end;
+    for (int r = 1; r < world && rank < 0; r++)
+        for (int i = 0; i < count && rank < 0; i++)
+            if (all[(size_t)r * (size_t)count + (size_t)i] != all[i]) {
+                rank = r;
+                index = i;
+            }
+    if (rank < 0)
+        goto end;
+    status = describe(job, index, text, &name, error);
+    if (status == ZERO_OK)
+        status = zero_comm_exchange(comm, text, texts, TEXT, error);
+    if (status == ZERO_OK)
+        status = zero_fail(error, ZERO_ERR_MISMATCH, "rank %d disagrees with rank 0 on --%s: rank %d has %.*s, rank 0 has %.*s; start all with the same", rank, name,
+                           rank, TEXT - 1, texts + (size_t)rank * TEXT, TEXT - 1, texts);
+end:
+    free(own);
+    free(all);
+    free(texts);
+    return status;
+}
+
+/* ---- threads ------------------------------------------------------------------------------------------------------------- */
+
+int job_cores(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+        return CPU_COUNT(&set);
+    long online = sysconf(_SC_NPROCESSORS_ONLN); /* more cores than a cpu_set_t holds */
+    return online > 0 ? (int)online : 1;
+}
+
+zero_status_t job_threads(zero_comm_t *comm, int *threads, zero_error_t *error)
+{
+    /* Ranks on the same machine that may run on the same cores share them; a launcher that bound each to cores of its own has shared them out already. */
+    struct {
+        char host[256];
+        cpu_set_t set;
+    } where;
+    int world = zero_comm_size(comm), sharing = 0;
+    memset(&where, 0, sizeof where);
+    gethostname(where.host, sizeof where.host - 1);
+    sched_getaffinity(0, sizeof where.set, &where.set);
+    uint64_t own = XXH64(&where, sizeof where, 0), *all = calloc((size_t)world, sizeof *all);
+    if (all == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the threads of %d ranks", world);
+    zero_status_t status = zero_comm_exchange(comm, &own, all, sizeof own, error);
+    for (int r = 0; r < world; r++)
+        sharing += all[r] == own;
+    free(all);
+    *threads = sharing > 0 && job_cores() / sharing > 1 ? job_cores() / sharing : 1;
+    return status;
+}

@@ -1,0 +1,267 @@
+/* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that a person starts checks everything and stays the parent of its ranks;
+ * a rank joins the others, agrees with them on what is trained, and trains. */
+#include "examples/zero_train/report.h"
+#include "examples/zero_train/train.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+static volatile int stop_signal;
+
+static void on_signal(int number)
+{
+    stop_signal = number;
+}
+
+/* Asks the run to end after its step; a second SIGTERM, SIGINT or SIGHUP ends it at once. */
+static void catch_signals(void)
+{
+    const int caught[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP};
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) {
+        action.sa_flags = SA_RESTART | (caught[i] == SIGUSR1 ? 0 : (int)SA_RESETHAND);
+        sigaction(caught[i], &action, NULL);
+    }
+    signal(SIGPIPE, SIG_IGN); /* a reader that is gone is no reason to lose a run */
+}
+
+static int complain(const char *sentence, int code)
+{
+    fprintf(stderr, "zero_train: %s\n", sentence);
+    return code;
+}
+
+/* Whether what was printed has arrived. */
+static int printed(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return EXIT_DONE;
+    return complain("cannot write standard output", EXIT_FAILED);
+}
+
+/* ---- --plan, --explain ---------------------------------------------------------------------------------------------------- */
+
+static void print_piece(void *ctx, const char *text, size_t bytes)
+{
+    fwrite(text, 1, bytes, ctx);
+}
+
+static zero_status_t look(const job_t *job, zero_error_t *error)
+{
+    zero_memory_t forecast = {.size = sizeof forecast};
+    uint64_t gathered, reduced;
+    run_t run;
+    zero_status_t status = run_plan(&run, job, (int)job->o.stage, error);
+    if (status == ZERO_OK && job->o.explain && (status = zero_explain(run.engine, print_piece, stdout)) != ZERO_OK)
+        run_engine_error(&run, status, error);
+    if (status == ZERO_OK && job->o.plan) {
+        if ((status = zero_forecast(run.engine, &forecast)) != ZERO_OK ||
+            (status = zero_forecast_bytes(run.engine, job->micro_steps, &gathered, &reduced)) != ZERO_OK)
+            run_engine_error(&run, status, error);
+        else {
+            report_head(job);
+            report_memory(&forecast, NULL);
+            printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n", (unsigned long long)(gathered + reduced),
+                   (unsigned long long)gathered, (unsigned long long)reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
+            printf("all %d rank%s: %.3f GiB\n", job->world, job->world == 1 ? "" : "s",
+                   (double)report_total(&forecast) * (double)job->world / (1024.0 * 1024.0 * 1024.0));
+        }
+    }
+    run_close(&run);
+    return status;
+}
+
+/* ---- before anything starts ------------------------------------------------------------------------------------------------- */
+
+/* That --log can be created, without creating it. */
+static zero_status_t check_log(const char *path, zero_error_t *error)
+{
+    struct stat info;
+    char folder[4096];
+    if (path == NULL)
+        return ZERO_OK;
+    if (stat(path, &info) == 0) {
+        if (S_ISDIR(info.st_mode))
+            return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is a folder, but must be a file", path);
+        if (access(path, W_OK) != 0)
+            return zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': %s", path, strerror(errno));
+        return ZERO_OK;
+    }
+    const char *slash = strrchr(path, '/');
+    int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+    snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : path);
+    if (access(folder, W_OK | X_OK) != 0)
+        return zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': '%s': %s", path, folder, strerror(errno));
+    return ZERO_OK;
+}
+
+/* ---- a rank ----------------------------------------------------------------------------------------------------------------- */
+
+/* Ranks without our parent have nobody who prints for them: the rank that failed does. Where one vanished, the lowest that is left does. */
+static bool speaks(const session_t *session, int rank, zero_status_t status, const char *sentence)
+{
+    int dead;
+    if (session->launch != NULL)
+        return false;
+    if (status != ZERO_ERR_PEER)
+        return true;
+    return strstr(sentence, "ended without a word") != NULL && sscanf(sentence, "rank %d", &dead) == 1 && rank == (dead == 0 ? 1 : 0);
+}
+
+/* Every rank's outcome of what each checked alone: the first failure, on all of them. Collective. */
+static zero_status_t settle(zero_comm_t *comm, zero_status_t status, zero_error_t *error, int *speaker)
+{
+    zero_error_t own = {.status = status}, ignored, *all = calloc((size_t)zero_comm_size(comm), sizeof own);
+    if (status != ZERO_OK)
+        own = *error;
+    if (all == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the outcomes of %d ranks", zero_comm_size(comm));
+    zero_status_t exchanged = zero_comm_exchange(comm, &own, all, sizeof own, &ignored);
+    if (exchanged != ZERO_OK && status == ZERO_OK)
+        status = zero_fail(error, exchanged, "%s", ignored.text);
+    *speaker = zero_comm_rank(comm);
+    for (int r = 0; exchanged == ZERO_OK && r < zero_comm_size(comm); r++)
+        if (all[r].status != ZERO_OK) {
+            status = zero_fail(error, all[r].status, "%s", all[r].text);
+            *speaker = r;
+            break;
+        }
+    free(all);
+    return status;
+}
+
+static zero_status_t join(launch_kind_t kind, zero_comm_t **comm, zero_error_t *error)
+{
+    switch (kind) {
+    case LAUNCH_MPI:
+        return zero_comm_mpi(comm, NULL, NULL, error);
+    case LAUNCH_TORCHRUN:
+        return zero_comm_torchrun(comm, NULL, error);
+    default:
+        return zero_comm_self(comm, error);
+    }
+}
+
+/* Trains as one rank. job is parsed with this status and error, and resolved where resolved says so. */
+static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_status_t status, zero_error_t *error)
+{
+    session_t session = {.job = job, .stop = &stop_signal};
+    zero_error_t closing;
+    int speaker, threads = 1, code;
+    catch_signals();
+    session.launch = launch_attach(rank);
+    session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
+    zero_error_t joining;
+    zero_status_t joined = join(kind, &session.comm, &joining);
+    if (joined != ZERO_OK) {
+        *error = joining;
+        status = joined;
+        speaker = rank;
+        goto end;
+    }
+    speaker = rank = zero_comm_rank(session.comm);
+    /* what each rank checks by itself comes first, and is then told to all */
+    if (status == ZERO_OK && !resolved)
+        status = job_threads(session.comm, &threads, error);
+    else if (!resolved && job_threads(session.comm, &threads, &closing) != ZERO_OK)
+        goto end;
+    if (status == ZERO_OK && !resolved)
+        status = job_resolve(job, zero_comm_size(session.comm), threads, session.launch == NULL, error);
+    if (status == ZERO_OK && !resolved && session.launch == NULL)
+        status = check_log(job->o.log, error);
+    if ((status = settle(session.comm, status, error, &speaker)) != ZERO_OK || (status = job_agree(job, session.comm, error)) != ZERO_OK) {
+        if (status == ZERO_ERR_MISMATCH)
+            speaker = 0; /* all have found the same */
+        goto end;
+    }
+    status = job->o.compare_stages ? compare_stages(&session, error) : train(&session, error);
+    speaker = status == ZERO_ERR_MISMATCH ? 0 : rank;
+end:
+    code = status == ZERO_OK ? (session.signal != 0 ? 128 + session.signal : EXIT_DONE) : session.training ? EXIT_FAILED : EXIT_USAGE;
+    if (status != ZERO_OK) {
+        launch_failed(session.launch, code, status == ZERO_ERR_PEER, error->text);
+        if (speaker == rank && speaks(&session, rank, status, error->text))
+            complain(error->text, code);
+        if (status == ZERO_ERR_TIMEOUT && session.cursor[0] != '\0')
+            complain(session.cursor, code);
+        if (session.comm != NULL)
+            zero_comm_abort(session.comm, error->text);
+        alarm(5); /* what hangs now ends */
+        signal(SIGALRM, SIG_DFL);
+    }
+    if (log_close(session.log, &closing) != ZERO_OK && code == EXIT_DONE) {
+        code = EXIT_FAILED;
+        launch_failed(session.launch, code, false, closing.text);
+        if (session.launch == NULL)
+            complain(closing.text, code);
+    }
+    if (code == EXIT_DONE || code > 128)
+        launch_ended(session.launch, code);
+    fflush(stdout);
+    job_close(job);
+    zero_comm_destroy(session.comm);
+    /* the parent reads how a rank ended from its note; mpiexec would stop the others at the first that ends with a signal's status */
+    return session.launch != NULL && code > 128 ? EXIT_DONE : code;
+}
+
+/* ---- the process that was started --------------------------------------------------------------------------------------------- */
+
+static int start(job_t *job, char *const *argv, zero_status_t status, zero_error_t *error)
+{
+    int world = job->o.ranks > 0 ? (int)job->o.ranks : 2, code;
+    int threads = job_cores() / world > 1 ? job_cores() / world : 1;
+    if (status == ZERO_OK)
+        status = job_resolve(job, world, threads, true, error);
+    if (status == ZERO_OK)
+        status = check_log(job->o.log, error);
+    if (status != ZERO_OK)
+        code = complain(error->text, EXIT_USAGE);
+    else if (world == 1)
+        return work(job, LAUNCH_NONE, 0, true, ZERO_OK, error);
+    else
+        code = launch_ranks(world, (int)job->o.threads, argv);
+    job_close(job);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    job_t job = {.world = 0};
+    zero_error_t error = {0};
+    int rank, world;
+    launch_kind_t kind = launch_detect(&rank, &world);
+    options_init(&job.o);
+    zero_status_t status = options_parse(&job.o, argc, argv, &error);
+    bool looks = status == ZERO_OK && (job.o.help || job.o.version || job.o.explain || job.o.plan);
+    if (looks && rank != 0)
+        return EXIT_DONE; /* the first of a launcher's ranks is enough */
+    if (looks && job.o.help) {
+        options_help(stdout);
+        return printed();
+    }
+    if (looks && job.o.version) {
+        printf("zero_train %s\n", zero_version());
+        return printed();
+    }
+    if (looks) {
+        int planned = job.o.ranks > 0 ? (int)job.o.ranks : world > 0 ? world : 2;
+        int threads = job_cores() / planned > 1 ? job_cores() / planned : 1;
+        status = job_resolve(&job, planned, threads, true, &error);
+        if (status == ZERO_OK)
+            status = look(&job, &error);
+        job_close(&job);
+        return status == ZERO_OK ? printed() : complain(error.text, EXIT_USAGE);
+    }
+    const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
+    if (kind == LAUNCH_NONE && tasks != NULL && atoi(tasks) > 1)
+        return complain("srun started several tasks without PMIx, so that they cannot find each other: give srun --mpi=pmix", EXIT_USAGE);
+    return kind == LAUNCH_NONE ? start(&job, argv, status, &error) : work(&job, kind, rank, false, status, &error);
+}

@@ -1,0 +1,71 @@
+/* options.h - the command line of zero_train: one table that parses, checks, documents and lists every option. */
+#ifndef EXAMPLES_ZERO_TRAIN_OPTIONS_H
+#define EXAMPLES_ZERO_TRAIN_OPTIONS_H
+
+#include "examples/models/model.h"
+
+#include <stdio.h>
+
+/* Values of the choices, in the order of the table's texts. */
+enum { DEVICE_AUTO = 0, DEVICE_CPU };
+enum { REDUCE_EVERY = 0, REDUCE_LAST };
+enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_NOAM };
+
+/* Unset until job_resolve chooses a value: -1 for whole numbers and choices, NaN for reals, NULL for texts. */
+typedef struct options {
+    /* sharding */
+    int64_t stage, ranks, threads, window, device, reduce, reduce_dtype;
+    /* model */
+    const char *model;
+    int64_t dtype, recompute, seed;
+    /* data */
+    const char *data, *eval_data;
+    int64_t shuffle;
+    /* batch */
+    int64_t batch, micro_batch, seq_len, steps;
+    /* optimizer */
+    int64_t optimizer, schedule, warmup;
+    double lr, min_lr, betas[2], eps, weight_decay, clip;
+    /* offload */
+    int64_t offload;
+    /* output */
+    const char *log, *prompt;
+    int64_t eval_every, eval_batches, sample, top_k;
+    double temperature, top_p;
+    int64_t quiet;
+    /* look first */
+    int64_t explain, plan, compare_stages;
+    /* -h, --version */
+    int64_t help, version;
+} options_t;
+
+/* Every option unset or at its default. */
+void options_init(options_t *options);
+
+/* Reads argv into *options (initialised); texts point into argv. ZERO_ERR_ARG names the option, the value found and the value wanted; an option that a
+ * later version will have is ZERO_ERR_UNSUPPORTED. */
+zero_status_t options_parse(options_t *options, int argc, char *const *argv, zero_error_t *error);
+
+/* The groups, each option with its default. */
+void options_help(FILE *file);
+
+/* What an option holds, for the log and for comparing ranks. */
+typedef enum option_type { OPTION_WHOLE = 0, OPTION_REAL, OPTION_PAIR, OPTION_TEXT, OPTION_CHOICE, OPTION_FLAG, OPTION_LATER } option_type_t;
+
+typedef struct option_view {
+    const char *name;     /* without dashes */
+    option_type_t type;
+    bool set;             /* false: no value */
+    bool shared;          /* must be the same on every rank */
+    int64_t whole;        /* WHOLE, FLAG */
+    double real[2];       /* REAL, PAIR */
+    char text[256];       /* TEXT (cut), CHOICE */
+    const char *full;     /* TEXT whole */
+} option_view_t;
+
+int options_count(void);
+void options_view(const options_t *options, int index, option_view_t *view);
+/* The value of a view as a person would type it. */
+void option_view_print(const option_view_t *view, char *out, size_t size);
+
+#endif

@@ -1,0 +1,174 @@
+#include "examples/zero_train/report.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+double report_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* 1234567 as "1,234,567". */
+typedef struct digits {
+    char text[32];
+} digits_t;
+
+static digits_t digits(uint64_t value)
+{
+    char plain[24];
+    digits_t d;
+    int n = snprintf(plain, sizeof plain, "%llu", (unsigned long long)value), at = 0;
+    for (int i = 0; i < n; i++) {
+        if (i > 0 && (n - i) % 3 == 0)
+            d.text[at++] = ',';
+        d.text[at++] = plain[i];
+    }
+    d.text[at] = '\0';
+    return d;
+}
+
+void report_head(const job_t *job)
+{
+    const options_t *o = &job->o;
+    printf("%s: %s parameters, %lld layers, width %lld; %d rank%s x %lld thread%s, ", o->model, digits((uint64_t)zero_model_parameters(&job->model)).text,
+           (long long)job->model.layers, (long long)job->model.width, job->world, job->world == 1 ? "" : "s", (long long)o->threads,
+           o->threads == 1 ? "" : "s");
+    if (o->compare_stages)
+        printf("stages 0 to 3");
+    else
+        printf("stage %lld", (long long)o->stage);
+    printf(", %s; %lld step%s of %lld sequences of %lld tokens\n", zero_dtype_name((zero_dtype_t)o->dtype), (long long)o->steps, o->steps == 1 ? "" : "s",
+           (long long)o->batch, (long long)o->seq_len);
+    fflush(stdout);
+}
+
+/* ---- progress ------------------------------------------------------------------------------------------------------------ */
+
+void progress_step(progress_t *p, int64_t step, double loss, double norm, double lr, double tokens_per_second)
+{
+    char line[160];
+    double now = report_clock();
+    int64_t part = p->steps / 20 > 1 ? p->steps / 20 : 1;
+    bool end = step == 1 || step == p->steps;
+    if (p->quiet || (p->terminal ? !end && now - p->last < 0.1 : !end && step % part != 0))
+        return;
+    snprintf(line, sizeof line, "step %lld/%lld  loss %.4f  norm %.3g  lr %.3g  %.0f tokens/s", (long long)step, (long long)p->steps, loss, norm, lr,
+             tokens_per_second);
+    if (p->terminal)
+        printf("\r%-79s", line);
+    else
+        puts(line);
+    fflush(stdout);
+    p->open = p->terminal;
+    p->last = now;
+}
+
+void progress_say(progress_t *p, const char *format, ...)
+{
+    va_list arguments;
+    if (p->quiet)
+        return;
+    if (p->open)
+        putchar('\n');
+    p->open = false;
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    if (format[0] != '\0')
+        putchar('\n');
+    fflush(stdout);
+}
+
+/* ---- tables -------------------------------------------------------------------------------------------------------------- */
+
+uint64_t report_total(const zero_memory_t *memory)
+{
+    uint64_t total = 0;
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+            total += memory->bytes[tier][kind];
+    return total;
+}
+
+/* Whether a row has anything to show. */
+static bool any(const zero_memory_t *a, const zero_memory_t *b, int tier, int kind)
+{
+    return a->bytes[tier][kind] > 0 || (b != NULL && b->bytes[tier][kind] > 0);
+}
+
+static void memory_row(const char *name, uint64_t forecast, const uint64_t *measured)
+{
+    printf("%-28s %18s", name, digits(forecast).text);
+    if (measured != NULL)
+        printf(" %18s", digits(*measured).text);
+    putchar('\n');
+}
+
+void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
+{
+    uint64_t total = measured != NULL ? report_total(measured) : 0;
+    printf("%-28s %18s%s\n", "bytes of a rank", "forecast", measured != NULL ? "           measured" : "");
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
+            char name[64];
+            snprintf(name, sizeof name, "  %s (%s)", zero_kind_name((zero_kind_t)kind), zero_tier_name((zero_tier_t)tier));
+            if (any(forecast, measured, tier, kind))
+                memory_row(name, forecast->bytes[tier][kind], measured != NULL ? &measured->bytes[tier][kind] : NULL);
+        }
+    memory_row("  total", report_total(forecast), measured != NULL ? &total : NULL);
+    if (measured != NULL)
+        printf("%-28s %18s %18s\n", "  outside (code, libraries)", "", digits(measured->external).text);
+    fflush(stdout);
+}
+
+void report_stages(const job_t *job, const stage_result_t results[4])
+{
+    printf("\n%-26s", "");
+    for (int s = 0; s < 4; s++)
+        printf(" %28s %d", "stage", s);
+    printf("\n%-26s", "bytes of a rank");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", "forecast", "measured");
+    putchar('\n');
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
+            char name[64];
+            bool shown = false;
+            for (int s = 0; s < 4; s++)
+                shown = shown || any(&results[s].forecast, &results[s].measured, tier, kind);
+            if (!shown)
+                continue;
+            snprintf(name, sizeof name, "  %s (%s)", zero_kind_name((zero_kind_t)kind), zero_tier_name((zero_tier_t)tier));
+            printf("%-26s", name);
+            for (int s = 0; s < 4; s++)
+                printf(" %14s %15s", digits(results[s].forecast.bytes[tier][kind]).text, digits(results[s].measured.bytes[tier][kind]).text);
+            putchar('\n');
+        }
+    printf("%-26s", "  total");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", digits(report_total(&results[s].forecast)).text, digits(report_total(&results[s].measured)).text);
+    printf("\n%-26s", "  the same on every rank");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", "", results[s].memory_equal ? "yes" : "NO");
+    printf("\n%-26s", "bytes received");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", digits(results[s].bytes_planned).text, digits(results[s].bytes_moved).text);
+    printf("\n%-26s", "tokens/s");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15.0f", "", results[s].tokens_per_second);
+    printf("\n%-26s", "last loss");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15.9g", "", results[s].losses[job->o.steps - 1]);
+    printf("\n%-26s", "parameters (xxh64)");
+    for (int s = 0; s < 4; s++)
+        printf("               %016llx", (unsigned long long)results[s].hash);
+    printf("\n%-26s", "same bits as stage 0");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", "", results[s].same ? "yes" : "NO");
+    putchar('\n');
+    fflush(stdout);
+}

@@ -1,0 +1,200 @@
+#include "examples/zero_train/run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void warn(void *ctx, zero_log_level_t level, const char *text)
+{
+    run_t *run = ctx;
+    if (level == ZERO_LOG_ERROR)
+        snprintf(run->cursor, sizeof run->cursor, "%s", text);
+    else if (run->rank == 0 && level == ZERO_LOG_WARNING && !run->job->o.quiet)
+        fprintf(stderr, "zero_train: warning: %s\n", text);
+}
+
+zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_error_t *error)
+{
+    return zero_fail(error, status, "%s", zero_last_error(run->engine));
+}
+
+/* An engine with the model declared on it, not committed. */
+static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
+{
+    const options_t *o = &run->job->o;
+    zero_config_t config;
+    zero_config_init(&config);
+    zero_status_t status = zero_config_stage(&config, stage);
+    if (status != ZERO_OK)
+        return zero_fail(error, status, "--stage is %d, but must be from 0 to 3", stage);
+    config.comm = run->comm;
+    config.device = run->device;
+    config.plan_world = run->comm == NULL ? run->job->world : 0;
+    config.window = (int)o->window;
+    config.reduce = o->reduce == REDUCE_EVERY ? ZERO_REDUCE_EVERY : ZERO_REDUCE_LAST;
+    config.reduce_dtype = (zero_dtype_t)o->reduce_dtype;
+    config.micro_steps = run->job->micro_steps;
+    config.clip = o->clip;
+    /* kernels give the gradient of the sum of losses; the loss is their mean */
+    config.grad_scale = 1.0 / ((double)o->batch * (double)o->seq_len);
+    config.adamw = (zero_adamw_t){.beta1 = o->betas[0], .beta2 = o->betas[1], .eps = o->eps, .weight_decay = o->weight_decay};
+    config.log = warn;
+    config.log_ctx = run;
+    if ((status = zero_create(&run->engine, &config, error)) != ZERO_OK)
+        return status;
+    zero_model_options_t options = {.micro_batch = o->micro_batch, .seq_len = o->seq_len, .sample_len = o->sample > 0 ? o->seq_len : 0,
+                                    .dtype = (zero_dtype_t)o->dtype, .recompute = (zero_recompute_t)o->recompute, .threads = (int)o->threads,
+                                    .backend = "auto", .eval = run->job->eval};
+    if ((status = zero_model_create(&run->model, &run->job->model, &options, error)) != ZERO_OK)
+        return status;
+    return zero_model_declare(run->model, run->engine, error);
+}
+
+zero_status_t run_plan(run_t *run, const job_t *job, int stage, zero_error_t *error)
+{
+    memset(run, 0, sizeof *run);
+    run->job = job;
+    zero_status_t status = declare(run, stage, error);
+    if (status == ZERO_OK && (status = zero_commit(run->engine)) != ZERO_OK)
+        run_engine_error(run, status, error);
+    return status;
+}
+
+zero_status_t run_open(run_t *run, const job_t *job, zero_comm_t *comm, int stage, zero_error_t *error)
+{
+    const options_t *o = &job->o;
+    zero_device_options_t device;
+    size_t tokens = (size_t)o->micro_batch * (size_t)o->seq_len;
+    memset(run, 0, sizeof *run);
+    run->job = job;
+    run->comm = comm;
+    run->rank = zero_comm_rank(comm);
+    zero_device_options_init(&device);
+    device.threads = (int)o->threads;
+    zero_status_t status = zero_device_cpu(&run->device, &device, error);
+    if (status == ZERO_OK)
+        status = declare(run, stage, error);
+    if (status != ZERO_OK)
+        return status;
+    run->tokens = calloc(tokens, sizeof *run->tokens);
+    run->targets = calloc(tokens, sizeof *run->targets);
+    if (run->tokens == NULL || run->targets == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of --micro-batch %lld x --seq-len %lld", (long long)o->micro_batch,
+                         (long long)o->seq_len);
+    if ((status = zero_commit(run->engine)) != ZERO_OK)
+        return run_engine_error(run, status, error);
+    if ((status = zero_model_bind(run->model, error)) != ZERO_OK)
+        return status;
+    return job->folder ? zero_model_load(run->model, o->model, error) : zero_model_init(run->model, (uint64_t)o->seed, error);
+}
+
+void run_close(run_t *run)
+{
+    zero_destroy(run->engine);
+    zero_model_destroy(run->model);
+    zero_device_destroy(run->device);
+    free(run->tokens);
+    free(run->targets);
+    memset(run, 0, sizeof *run);
+}
+
+/* ---- steps --------------------------------------------------------------------------------------------------------------- */
+
+zero_status_t run_step(run_t *run, int64_t s, double lr, const volatile int *stop, double *loss, zero_stats_t *stats, zero_error_t *error)
+{
+    const job_t *job = run->job;
+    const options_t *o = &job->o;
+    const int64_t T = o->seq_len;
+    zero_status_t status;
+    double sum = 0;
+    for (int m = 0; m < job->micro_steps; m++) {
+        double micro;
+        for (int64_t b = 0; b < o->micro_batch; b++) {
+            int64_t q = s * o->batch + run->rank * job->local + m * o->micro_batch + b;
+            status = data_read(job->data, data_window_at(job->windows, o->shuffle, q), T, job->model.vocab, run->tokens + b * T, run->targets + b * T, error);
+            if (status != ZERO_OK)
+                return status;
+        }
+        status = zero_model_train(run->model, run->tokens, run->targets, m == job->micro_steps - 1 ? ZERO_LAST : 0, &micro, error);
+        if (status != ZERO_OK)
+            return status;
+        sum += micro;
+    }
+    if (*stop > 0 && *stop < 32)
+        zero_signal(run->engine, 1u << *stop);
+    stats->size = sizeof *stats;
+    if ((status = zero_step(run->engine, lr)) != ZERO_OK || (status = zero_step_stats(run->engine, stats)) != ZERO_OK ||
+        (status = zero_sum(run->engine, &sum, 1)) != ZERO_OK)
+        return run_engine_error(run, status, error);
+    *loss = sum / ((double)o->batch * (double)T);
+    return ZERO_OK;
+}
+
+zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
+{
+    const job_t *job = run->job;
+    const options_t *o = &job->o;
+    const int64_t T = o->seq_len;
+    int64_t windows = data_windows(job->eval_data, T);
+    /* the product is at most 1e18 */
+    int64_t used = o->eval_batches * o->batch < windows ? o->eval_batches * o->batch : windows;
+    double sum = 0;
+    zero_status_t status;
+    for (int64_t first = 0; first < used; first += o->batch)
+        for (int m = 0; m < job->micro_steps; m++) {
+            double micro = 0;
+            int64_t rows = 0;
+            for (int64_t b = 0; b < o->micro_batch; b++) {
+                int64_t q = first + run->rank * job->local + m * o->micro_batch + b;
+                if (q >= used)
+                    break;
+                status = data_read(job->eval_data, q, T, job->model.vocab, run->tokens + b * T, run->targets + b * T, error);
+                if (status != ZERO_OK)
+                    return status;
+                rows++;
+            }
+            /* what is left in the other rows are tokens of before: they count for nothing */
+            status = zero_model_eval(run->model, run->tokens, run->targets, rows, &micro, error);
+            if (status != ZERO_OK)
+                return status;
+            sum += micro;
+        }
+    if ((status = zero_sum(run->engine, &sum, 1)) != ZERO_OK)
+        return run_engine_error(run, status, error);
+    *loss = sum / ((double)used * (double)T);
+    return ZERO_OK;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------------------- */
+
+static void largest(zero_memory_t *into, const zero_memory_t *from)
+{
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+            if (from->bytes[tier][kind] > into->bytes[tier][kind])
+                into->bytes[tier][kind] = from->bytes[tier][kind];
+    if (from->external > into->external)
+        into->external = from->external;
+}
+
+zero_status_t run_memory(run_t *run, zero_memory_t *forecast, zero_memory_t *measured, bool *equal, zero_error_t *error)
+{
+    zero_memory_t own[2] = {{.size = sizeof *own}, {.size = sizeof *own}}, *all;
+    int world = zero_comm_size(run->comm);
+    zero_status_t status;
+    if ((status = zero_forecast(run->engine, &own[0])) != ZERO_OK || (status = zero_measure(run->engine, &own[1])) != ZERO_OK)
+        return run_engine_error(run, status, error);
+    if ((all = calloc((size_t)world, sizeof own)) == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the numbers of %d ranks", world);
+    status = zero_comm_exchange(run->comm, own, all, sizeof own, error);
+    memset(forecast, 0, sizeof *forecast);
+    memset(measured, 0, sizeof *measured);
+    *equal = true;
+    for (int r = 0; r < world && status == ZERO_OK; r++) {
+        *equal = *equal && memcmp(all[2 * r].bytes, all[2 * r + 1].bytes, sizeof all->bytes) == 0;
+        largest(forecast, &all[2 * r]);
+        largest(measured, &all[2 * r + 1]);
+    }
+    free(all);
+    return status;
+}

@@ -1,0 +1,167 @@
+#include "examples/zero_train/train.h"
+#include "examples/zero_train/report.h"
+
+#include <math.h>
+#include <string.h>
+
+zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t *error)
+{
+    const job_t *job = session->job;
+    int rank = zero_comm_rank(session->comm);
+    zero_status_t status = log_open(&session->log, rank == 0 ? job->o.log : NULL, error);
+    if (status != ZERO_OK)
+        return status;
+    session->training = true;
+    log_begin(session->log, "start");
+    log_text(session->log, "version", zero_version());
+    log_options(session->log, &job->o);
+    log_whole(session->log, "world_size", job->world);
+    log_text(session->log, "communicator", zero_comm_name(session->comm));
+    log_whole(session->log, "parameters", zero_model_parameters(&job->model));
+    log_hash(session->log, "plan_hash", plan_hash);
+    return log_end(session->log, error);
+}
+
+typedef struct totals {
+    int64_t step;      /* taken */
+    double seconds;    /* in steps */
+    bool fresh;        /* the last evaluation was of this step */
+    double loss;
+    zero_stats_t stats;
+} totals_t;
+
+static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
+{
+    double loss;
+    zero_status_t status = run_eval(run, &loss, error);
+    if (status != ZERO_OK)
+        return status;
+    t->fresh = true;
+    if (run->rank == 0)
+        progress_say(progress, "step %lld  evaluation loss %.4f", (long long)t->step, loss);
+    log_begin(session->log, "eval");
+    log_whole(session->log, "step", t->step);
+    log_exact(session->log, "loss", loss);
+    return log_end(session->log, error);
+}
+
+static zero_status_t steps(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
+{
+    const job_t *job = session->job;
+    const double tokens = (double)job->o.batch * (double)job->o.seq_len;
+    zero_status_t status = ZERO_OK;
+    while (t->step < job->o.steps && session->signal == 0 && status == ZERO_OK) {
+        double begin = report_clock(), rate = schedule_rate(&job->schedule, t->step + 1);
+        zero_memory_t forecast, measured;
+        bool equal;
+        status = run_step(run, t->step, rate, session->stop, &t->loss, &t->stats, error);
+        if (status != ZERO_OK)
+            break;
+        double seconds = report_clock() - begin;
+        t->step++;
+        t->fresh = false;
+        t->seconds += seconds;
+        launch_step(session->launch, t->step);
+        if (run->rank == 0)
+            progress_step(progress, t->step, t->loss, t->stats.grad_norm, rate, tokens / seconds);
+        if (job->o.log != NULL) {
+            /* seconds is the step's alone: what follows is the price of a log */
+            if ((status = run_memory(run, &forecast, &measured, &equal, error)) != ZERO_OK)
+                break;
+            log_begin(session->log, "step");
+            log_whole(session->log, "step", t->step);
+            log_exact(session->log, "loss", t->loss);
+            log_exact(session->log, "grad_norm", t->stats.grad_norm);
+            log_number(session->log, "lr", rate);
+            log_number(session->log, "tokens", tokens);
+            log_number(session->log, "seconds", seconds);
+            log_number(session->log, "tokens_per_second", tokens / seconds);
+            log_number(session->log, "mfu", NAN); /* a CPU's peak is not known */
+            log_bool(session->log, "applied", t->stats.applied);
+            log_memory(session->log, "memory", &measured);
+            status = log_end(session->log, error);
+        }
+        /* every rank has the same word, so all stop here */
+        for (int s = 1; s < 32 && session->signal == 0; s++)
+            if (t->stats.signals >> s & 1)
+                session->signal = s;
+        if (status == ZERO_OK && session->signal == 0 && job->o.eval_every > 0 && t->step % job->o.eval_every == 0)
+            status = evaluate(session, run, progress, t, error);
+    }
+    if (t->step == job->o.steps)
+        session->signal = 0; /* came too late to end anything */
+    return status;
+}
+
+static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t, const zero_memory_t *forecast, const zero_memory_t *measured,
+                               zero_error_t *error)
+{
+    const job_t *job = session->job;
+    uint64_t hash;
+    zero_status_t status = run_hash(run, &hash, error);
+    if (status != ZERO_OK)
+        return status;
+    log_begin(session->log, "end");
+    log_text(session->log, "status", session->signal != 0 ? "signal" : "done");
+    log_whole(session->log, "step", t->step);
+    log_hash(session->log, "params_xxh64", hash);
+    log_number(session->log, "tokens", (double)t->step * (double)job->o.batch * (double)job->o.seq_len);
+    log_number(session->log, "seconds", t->seconds);
+    log_whole(session->log, "skipped", t->stats.skipped);
+    log_bytes(session->log, "bytes_gathered", t->stats.bytes_gathered);
+    log_bytes(session->log, "bytes_reduced", t->stats.bytes_reduced);
+    log_number(session->log, "comm_seconds", t->stats.comm_seconds);
+    log_number(session->log, "kernel_seconds", t->stats.kernel_seconds);
+    log_number(session->log, "library_seconds", t->stats.total_seconds);
+    if (session->signal != 0)
+        log_whole(session->log, "signal", session->signal);
+    log_memory(session->log, "forecast", forecast);
+    log_memory(session->log, "measured", measured);
+    return log_end(session->log, error);
+}
+
+zero_status_t train(session_t *session, zero_error_t *error)
+{
+    const job_t *job = session->job;
+    run_t run;
+    totals_t t = {.stats.size = sizeof t.stats};
+    zero_memory_t forecast, measured;
+    bool equal, first = zero_comm_rank(session->comm) == 0;
+    char after[64];
+    progress_t progress = {.quiet = job->o.quiet, .terminal = session->terminal, .steps = job->o.steps};
+    if (first && !job->o.quiet)
+        report_head(job);
+    zero_status_t status = run_open(&run, job, session->comm, (int)job->o.stage, error);
+    if (status == ZERO_OK)
+        status = session_start(session, zero_plan_hash(run.engine), error);
+    if (status == ZERO_OK)
+        status = run_sample(&run, "before training:", error);
+    if (status == ZERO_OK)
+        status = steps(session, &run, &progress, &t, error);
+    if (first)
+        progress_say(&progress, "%s", "");
+    if (status == ZERO_OK && session->signal == 0 && job->eval && job->o.eval_every < 0 && !t.fresh)
+        status = evaluate(session, &run, &progress, &t, error);
+    snprintf(after, sizeof after, "after %lld steps:", (long long)t.step);
+    if (status == ZERO_OK && session->signal == 0)
+        status = run_sample(&run, after, error);
+    if (status == ZERO_OK)
+        status = run_memory(&run, &forecast, &measured, &equal, error);
+    if (status == ZERO_OK)
+        status = end_event(session, &run, &t, &forecast, &measured, error);
+    if (status == ZERO_OK && first) {
+        if (t.stats.skipped > 0)
+            progress_say(&progress, "%lld of %lld steps were skipped: their gradient norm was not finite", (long long)t.stats.skipped, (long long)t.step);
+        if (session->signal != 0)
+            progress_say(&progress, "stopped by a signal after step %lld", (long long)t.step);
+        if (!job->o.quiet)
+            report_memory(&forecast, &measured);
+    }
+    if (status != ZERO_OK) {
+        memcpy(session->cursor, run.cursor, sizeof session->cursor);
+        if (run.engine != NULL)
+            zero_abort(run.engine, error->text);
+    }
+    run_close(&run);
+    return status;
+}

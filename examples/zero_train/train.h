@@ -1,0 +1,29 @@
+/* train.h - the two things that ranks do: train, and compare the stages. */
+#ifndef EXAMPLES_ZERO_TRAIN_TRAIN_H
+#define EXAMPLES_ZERO_TRAIN_TRAIN_H
+
+#include "examples/zero_train/launch.h"
+#include "examples/zero_train/log.h"
+#include "examples/zero_train/run.h"
+
+typedef struct session {
+    const job_t *job;
+    zero_comm_t *comm;
+    launch_t *launch;          /* NULL: the parent is not ours */
+    const volatile int *stop;  /* the signal that asked this rank to stop, 0: none */
+    bool terminal;
+    log_t *log;                /* open from the first step on; rank 0's alone has a file */
+    bool training;             /* false: what fails was found before */
+    int signal;                /* that ended the run, 0: none */
+    char cursor[400];          /* where the engine stopped */
+} session_t;
+
+/* Trains to the last step, or to the one after which a rank was asked to stop. Collective. */
+zero_status_t train(session_t *session, zero_error_t *error);
+/* Stages 0 to 3 on the same steps; ZERO_ERR_MISMATCH where numbers that must be equal are not. Collective. */
+zero_status_t compare_stages(session_t *session, zero_error_t *error);
+
+/* Opens the log and writes the start event. */
+zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t *error);
+
+#endif
