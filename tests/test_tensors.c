@@ -218,6 +218,24 @@ START_TEST(test_empty_header)
 }
 END_TEST
 
+/* Empty tensors at the first byte of another, at its end, and named after it. */
+START_TEST(test_empty_tensors)
+{
+    const float x[2] = {5, 6};
+    write_file("x.safetensors",
+               "{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+               "\"y\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},"
+               "\"z\":{\"dtype\":\"F16\",\"shape\":[0,9223372036854775807],\"data_offsets\":[8,8]}}",
+               x, 8);
+    zero_tensors_t *t = opened(at("x.safetensors"));
+    ck_assert_int_eq(zero_tensors_count(t), 3);
+    read_all(t, "x", x, 2);
+    read_all(t, "y", NULL, 0);
+    read_all(t, "z", NULL, 0);
+    zero_tensors_close(t);
+}
+END_TEST
+
 /* ---- an index ---------------------------------------------------------------------------------------------------- */
 
 #define ONE(name, value) "\"" name "\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[" value "]}"
@@ -320,7 +338,7 @@ static const struct {
     {T("\"F32\"", "[3]", "[0,8]"), "not 3 elements of F32"},   /* shape too large for the range */
     {T("\"F32\"", "[1]", "[0,8]"), "not 1 elements of F32"},   /* too small */
     {T("\"BF16\"", "[2]", "[0,8]"), "not 2 elements of BF16"}, /* wrong dtype */
-    {T("\"F4\"", "[3]", "[0,2]"), "not 3 elements of F4"},     /* half a byte */
+    {T("\"F4\"", "[3]", "[0,1]"), "not 3 elements of F4"},     /* half a byte */
     {T("\"F33\"", "[2]", "[0,8]"), "unknown dtype 'F33'"},
     {T("\"f32\"", "[2]", "[0,8]"), "unknown dtype 'f32'"},
     {T("\"F32\\u001b[2J\"", "[2]", "[0,8]"), "unknown dtype 'F32?[2J'"}, /* nothing for the terminal */
@@ -333,6 +351,7 @@ static const struct {
     {T("\"F32\"", "[\"2\"]", "[0,8]"), "dimension 0"},
     {T("\"F32\"", "[1,1,1,1,1,1,1,1,2]", "[0,8]"), "9 dimensions"},
     {T("\"F32\"", "[9223372036854775807]", "[0,8]"), "9223372036854775807 elements"}, /* bits overflow */
+    {T("\"U8\"", "[2305843009213693960]", "[0,8]"), "not 2305843009213693960 elements"}, /* 8 bytes modulo 2^64 bits */
     {T("\"F32\"", "[4611686018427387904,2]", "[0,8]"), "more than 2^63"},             /* the product does */
     {T("\"F32\"", "[4294967296,4294967296]", "[0,8]"), "more than 2^63"},
     {T("\"F32\"", "[9223372036854775807,9223372036854775807,0]", "[0,0]"), "more than 2^63"},
@@ -489,6 +508,7 @@ int main(void)
     tcase_add_test(tcase, test_good);
     tcase_add_test(tcase, test_large);
     tcase_add_test(tcase, test_empty_header);
+    tcase_add_test(tcase, test_empty_tensors);
     tcase_add_test(tcase, test_index);
     tcase_add_test(tcase, test_index_lies);
     tcase_add_loop_test(tcase, test_header_lies, 0, sizeof lies / sizeof lies[0]);
