@@ -101,6 +101,7 @@ struct zero_nn {
     void *stream;
     int threads;
     bool dry;
+    char label[64];          /* what zero_nn_backend says; open may add to the table's name */
     zero_error_t error;      /* the first since zero_nn_status */
     zero_nn_plan_t *plans;   /* in order of their making */
     int32_t *table;          /* open addressing: index into plans, or -1; capacity is a power of two */

@@ -49,6 +49,7 @@ zero_status_t zero_nn_create(zero_nn_t **out, const char *backend, int threads, 
     nn->ops = ops;
     nn->threads = threads;
     nn->stream = stream;
+    snprintf(nn->label, sizeof nn->label, "%s", ops->name);
     if (ops->open != NULL) {
         zero_status_t status = ops->open(nn, error);
         if (status != ZERO_OK) {
@@ -75,7 +76,7 @@ void zero_nn_destroy(zero_nn_t *nn)
 
 const char *zero_nn_backend(const zero_nn_t *nn)
 {
-    return nn->ops->name;
+    return nn->label;
 }
 
 void zero_nn_set_dry(zero_nn_t *nn, bool dry)

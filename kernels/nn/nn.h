@@ -5,8 +5,10 @@
  * losses) are fp32; sums run in fp32 inside a kernel and are rounded once. Kernels use no float atomics, and choose algorithms by shape, never by
  * address, so the same call gives the same bits, for a given number of threads. Gradients of parameters are added (+=).
  * A context belongs to one thread. It allocates nothing after a dry run: in dry mode every call only makes its primitive and notes the
- * workspace it needs, and touches no buffer (all may be NULL); the caller then reserves zero_nn_workspace_bytes and hands it over.
+ * workspace it needs, and touches no buffer (all may be NULL); the caller then reserves zero_nn_workspace_bytes and hands it over. What counts as the
+ * same call: sizes, leading dimensions, flags and dtype; not addresses, nor whether an optional buffer is there.
  * A call outside dry mode that was not made dry first, or wants more workspace than there is, is ZERO_ERR_ORDER.
+ * Calls of no rows or elements do nothing. After an error in its arguments (indices included) a call has written nothing.
  * Once a call failed, the context keeps its first error; calls after it do nothing: check zero_nn_status once a layer.
  */
 #ifndef ZERO_NN_NN_H
@@ -19,6 +21,7 @@ typedef struct zero_nn zero_nn_t;
 /* backend: "cpu", "ref", or "auto" (cpu). threads >= 1. stream: the engine's native stream (NULL on CPU). */
 zero_status_t zero_nn_create(zero_nn_t **nn, const char *backend, int threads, void *stream, zero_error_t *error);
 void zero_nn_destroy(zero_nn_t *nn);
+/* What computes: "ref", "cpu (oneDNN 2.6.3, avx512)", "cpu (without oneDNN, avx2)". Valid for the context's life. */
 const char *zero_nn_backend(const zero_nn_t *nn);
 void zero_nn_set_dry(zero_nn_t *nn, bool dry);
 /* The most that any call so far needs; 128-byte aligned memory. */
@@ -42,10 +45,11 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
 /* dbias (n) += column sums of dy (rows, n), in row order. */
 void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype);
 
-/* y (rows, C) = wte[tokens[r]] + wpe[r mod T]; rows = B * T; wte (V, C), wpe (positions, C). */
+/* y (rows, C) = wte[tokens[r]] + wpe[r mod T]; rows = B * T; wte (V, C), wpe (positions, C), or NULL: none. A token < 0 is an error; one >= V the
+ * caller's. */
 void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe, int64_t B, int64_t T, int64_t C,
                                zero_dtype_t dtype);
-/* dwte[tokens[r]] += dy[r], dwpe[t] += dy[b, t], in order of r. */
+/* dwte[tokens[r]] += dy[r], dwpe[t] += dy[b, t], in order of r; dwpe may be NULL. A token < 0 or >= V is an error. */
 void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B, int64_t T, int64_t C,
                                 int64_t V, zero_dtype_t dtype);
 

@@ -1,62 +1,251 @@
-/* cpu.c - the table of the CPU backend. */
+/* cpu.c - the CPU backend: shares rows, columns or elements out to threads; simd.h's kernels compute them. */
 #include "kernels/nn/cpu/cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Elements that are worth starting a thread for, and the unit in which they are shared out. */
+#define WORTH 16384
+#define UNIT 64
+/* Columns of a sum over rows that are kept in the first-level cache. */
+#define COLUMNS 1024
+
+static zero_status_t cpu_open(zero_nn_t *nn, zero_error_t *error)
+{
+    zero_nn_cpu_t *cpu = calloc(1, sizeof *cpu);
+    if (cpu == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of kernel state", sizeof *cpu);
+    cpu->simd = zero_nn_simd_best();
+    zero_status_t status = zero_nn_onednn_open(&cpu->onednn, error);
+    if (status != ZERO_OK) {
+        free(cpu);
+        return status;
+    }
+    nn->state = cpu;
+    char version[32];
+    zero_nn_onednn_version(version, sizeof version);
+    snprintf(nn->label, sizeof nn->label, "cpu (%s, %s)", version, cpu->simd->name);
+    return ZERO_OK;
+}
+
+static void cpu_close(zero_nn_t *nn)
+{
+    zero_nn_cpu_t *cpu = nn->state;
+    zero_nn_onednn_close(cpu->onednn);
+    free(cpu);
+    nn->state = NULL;
+}
 
 static zero_status_t cpu_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
 {
-    return zero_nn_ref_ops.plan(nn, plan, error);
+    const int64_t *d = plan->shape.d;
+    zero_status_t status = ZERO_OK;
+    switch (plan->shape.op) {
+    case ZERO_NN_GEMM:
+        status = zero_nn_onednn_plan(nn, plan, error);
+        if (plan->data == NULL)
+            plan->workspace = zero_nn_own_gemm_workspace(nn, &plan->shape);
+        break;
+    case ZERO_NN_EMBED_BACKWARD: /* order and scratch */
+        plan->workspace = 2 * (uint64_t)(d[0] * d[1]) * sizeof(int32_t);
+        break;
+    case ZERO_NN_NORM_BACKWARD: /* dw, db of each thread */
+        plan->workspace = (uint64_t)nn->threads * 2 * (uint64_t)zero_nn_up(d[1], 32) * sizeof(float);
+        break;
+    case ZERO_NN_ATTN_FORWARD:
+    case ZERO_NN_ATTN_BACKWARD:
+        plan->workspace = zero_nn_cpu_attention_workspace(nn, &plan->shape);
+        break;
+    default:
+        break;
+    }
+    return status;
 }
+
+static void cpu_unplan(zero_nn_plan_t *plan)
+{
+    if (plan->shape.op == ZERO_NN_GEMM)
+        zero_nn_onednn_unplan(plan);
+}
+
 static void cpu_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g)
 {
-    zero_nn_ref_ops.gemm(nn, plan, g);
+    if (plan->data != NULL)
+        zero_nn_onednn_gemm(nn, plan, g);
+    else
+        zero_nn_own_gemm(nn, g);
 }
+
+static const void *element(const void *p, int64_t i, zero_dtype_t dtype)
+{
+    return (const char *)p + (size_t)i * zero_dtype_size(dtype);
+}
+
+static void *element_out(void *p, int64_t i, zero_dtype_t dtype)
+{
+    return (char *)p + (size_t)i * zero_dtype_size(dtype);
+}
+
 static void cpu_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
 {
-    zero_nn_ref_ops.bias_backward(nn, dbias, dy, rows, n, dtype);
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, rows * n / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin, end;
+        zero_nn_part(n, UNIT, threads, t, &begin, &end);
+        for (int64_t j = begin; j < end; j += COLUMNS) {
+            int64_t width = end - j < COLUMNS ? end - j : COLUMNS;
+            float sum[COLUMNS] __attribute__((aligned(64)));
+            simd->load(sum, element(dy, j, dtype), width, dtype);
+            for (int64_t r = 1; r < rows; r++)
+                simd->add(sum, element(dy, r * n + j, dtype), width, dtype);
+            simd->add(sum, element(dbias, j, dtype), width, dtype);
+            simd->store(element_out(dbias, j, dtype), sum, width, dtype);
+        }
+    }
 }
+
 static void cpu_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
 {
-    zero_nn_ref_ops.embedding_forward(nn, e);
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int64_t rows = e->B * e->T;
+    int threads = zero_nn_threads(nn, rows * e->C / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const void *word = element(e->wte, e->tokens[r] * e->C, e->dtype);
+        void *y = element_out(e->y, r * e->C, e->dtype);
+        if (e->wpe != NULL)
+            simd->sum(y, word, element(e->wpe, r % e->T * e->C, e->dtype), e->C, e->dtype);
+        else
+            memcpy(y, word, (size_t)e->C * zero_dtype_size(e->dtype));
+    }
 }
+
+/* out (columns [j, j + width) of one row) += the same columns of the rows order[0 .. count) of dy, or of rows first, first + step, ... without order. */
+static void add_rows(const zero_nn_simd_t *simd, void *out, const void *dy, const int32_t *order, int64_t first, int64_t step, int64_t count,
+                     int64_t C, int64_t j, int64_t width, zero_dtype_t dtype)
+{
+    float sum[COLUMNS] __attribute__((aligned(64)));
+    simd->load(sum, out, width, dtype);
+    for (int64_t i = 0; i < count; i++)
+        simd->add(sum, element(dy, (order != NULL ? order[i] : first + i * step) * C + j, dtype), width, dtype);
+    simd->store(out, sum, width, dtype);
+}
+
 static void cpu_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
 {
-    zero_nn_ref_ops.embedding_backward(nn, e);
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int64_t rows = e->B * e->T, C = e->C;
+    int32_t *order = (int32_t *)nn->workspace;
+    zero_nn_sort_tokens(order, order + rows, e->tokens, rows);
+    int threads = zero_nn_threads(nn, rows * C / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin, end;
+        zero_nn_part(C, UNIT, threads, t, &begin, &end);
+        for (int64_t j = begin; j < end; j += COLUMNS) {
+            int64_t width = end - j < COLUMNS ? end - j : COLUMNS;
+            for (int64_t i = 0, next; i < rows; i = next) {
+                int64_t token = e->tokens[order[i]];
+                for (next = i + 1; next < rows && e->tokens[order[next]] == token; next++)
+                    continue;
+                add_rows(simd, element_out(e->dwte, token * C + j, e->dtype), e->dy, order + i, 0, 0, next - i, C, j, width, e->dtype);
+            }
+            for (int64_t i = 0; i < e->T && e->dwpe != NULL; i++)
+                add_rows(simd, element_out(e->dwpe, i * C + j, e->dtype), e->dy, NULL, i, e->T, e->B, C, j, width, e->dtype);
+        }
+    }
 }
+
 static void cpu_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
-    zero_nn_ref_ops.layernorm_forward(nn, l);
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, l->rows * l->C / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < l->rows; r++)
+        simd->norm(element_out(l->y, r * l->C, l->dtype), l->mean == NULL ? NULL : l->mean + r, l->rstd == NULL ? NULL : l->rstd + r,
+                   element(l->x, r * l->C, l->dtype), l->w, l->b, l->C, (float)l->eps, l->dtype);
 }
+
 static void cpu_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
-    zero_nn_ref_ops.layernorm_backward(nn, l);
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int64_t C = l->C, width = zero_nn_up(C, 32);
+    float *partial = (float *)nn->workspace; /* (threads, 2, width): dw, db */
+    int threads = zero_nn_threads(nn, l->rows * C / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        float *dw = partial + 2 * width * t, *db = dw + width;
+        memset(dw, 0, 2 * (size_t)width * sizeof *dw);
+        int64_t begin, end;
+        zero_nn_part(l->rows, 1, threads, t, &begin, &end);
+        for (int64_t r = begin; r < end; r++) {
+            const void *residual = l->dresidual == NULL ? NULL : element(l->dresidual, r * C, l->dtype);
+            simd->norm_grad(element_out(l->dx, r * C, l->dtype), dw, db, residual, element(l->dy, r * C, l->dtype), element(l->x, r * C, l->dtype),
+                            l->w, l->mean[r], l->rstd[r], C, l->dtype);
+        }
+    }
+    for (int t = 1; t < threads; t++)
+        simd->add(partial, partial + 2 * width * t, 2 * width, ZERO_FP32);
+    void *out[2] = {l->dw, l->db};
+    for (int i = 0; i < 2; i++) {
+        simd->add(partial + i * width, out[i], C, l->dtype);
+        simd->store(out[i], partial + i * width, C, l->dtype);
+    }
 }
+
 static void cpu_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
 {
-    zero_nn_ref_ops.gelu_forward(nn, y, x, count, dtype);
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, count / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin, end;
+        zero_nn_part(count, UNIT, threads, t, &begin, &end);
+        simd->gelu(element_out(y, begin, dtype), element(x, begin, dtype), end - begin, dtype);
+    }
 }
+
 static void cpu_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
 {
-    zero_nn_ref_ops.gelu_backward(nn, dx, dy, x, count, dtype);
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, count / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin, end;
+        zero_nn_part(count, UNIT, threads, t, &begin, &end);
+        simd->gelu_grad(element_out(dx, begin, dtype), element(dy, begin, dtype), element(x, begin, dtype), end - begin, dtype);
+    }
 }
+
 static void cpu_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
 {
-    zero_nn_ref_ops.add(nn, y, a, b, count, dtype);
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, count / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin, end;
+        zero_nn_part(count, UNIT, threads, t, &begin, &end);
+        simd->sum(element_out(y, begin, dtype), element(a, begin, dtype), element(b, begin, dtype), end - begin, dtype);
+    }
 }
-static void cpu_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
-{
-    zero_nn_ref_ops.attention_forward(nn, a);
-}
-static void cpu_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
-{
-    zero_nn_ref_ops.attention_backward(nn, a, g);
-}
+
 static void cpu_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
 {
-    zero_nn_ref_ops.cross_entropy(nn, e);
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, e->rows * e->V / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < e->rows; r++)
+        e->losses[r] = simd->entropy(element_out(e->logits, r * e->ld, e->dtype), e->targets[r], e->V, e->grad, e->dtype);
 }
 
 const zero_nn_ops_t zero_nn_cpu_ops = {
     .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
     .plan = cpu_plan,
+    .unplan = cpu_unplan,
     .gemm = cpu_gemm,
     .bias_backward = cpu_bias_backward,
     .embedding_forward = cpu_embedding_forward,
@@ -66,7 +255,7 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .gelu_forward = cpu_gelu_forward,
     .gelu_backward = cpu_gelu_backward,
     .add = cpu_add,
-    .attention_forward = cpu_attention_forward,
-    .attention_backward = cpu_attention_backward,
+    .attention_forward = zero_nn_cpu_attention_forward,
+    .attention_backward = zero_nn_cpu_attention_backward,
     .cross_entropy = cpu_cross_entropy,
 };

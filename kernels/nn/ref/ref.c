@@ -152,28 +152,32 @@ static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
     }
 }
 
-/* gelu(x) = x / 2 (1 + tanh u), u = sqrt(2 / pi) (x + 0.044715 x^3). */
+/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation where x is far below 0. */
 #define GELU_SCALE 0.79788456080286535588f
 #define GELU_CUBE 0.044715f
+
+static float gelu_argument(float x)
+{
+    return GELU_SCALE * (x + GELU_CUBE * x * x * x);
+}
 
 static void ref_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
 {
     (void)nn;
     for (int64_t i = 0; i < count; i++) {
         float v = zero_nn_load(x, i, dtype);
-        float t = tanhf(GELU_SCALE * (v + GELU_CUBE * v * v * v));
-        zero_nn_store(y, i, dtype, 0.5f * v * (1.0f + t));
+        zero_nn_store(y, i, dtype, v / (1.0f + expf(-2.0f * gelu_argument(v))));
     }
 }
 
+/* (x g)' = g + x 2 g (1 - g) u'. */
 static void ref_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
 {
     (void)nn;
     for (int64_t i = 0; i < count; i++) {
-        float v = zero_nn_load(x, i, dtype);
-        float t = tanhf(GELU_SCALE * (v + GELU_CUBE * v * v * v));
-        float du = GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * v * v);
-        float slope = 0.5f * (1.0f + t) + 0.5f * v * (1.0f - t * t) * du;
+        float v = zero_nn_load(x, i, dtype), u = gelu_argument(v);
+        float g = 1.0f / (1.0f + expf(-2.0f * u)), other = 1.0f / (1.0f + expf(2.0f * u));
+        float slope = g + 2.0f * v * g * other * GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * v * v);
         zero_nn_store(dx, i, dtype, zero_nn_load(dy, i, dtype) * slope);
     }
 }

@@ -1,0 +1,232 @@
+/* onednn.c - matrix products through oneDNN's matmul primitive: one per shape, scratchpad in our workspace, transposes as strides. */
+#include "kernels/nn/cpu/cpu.h"
+
+#include <stdio.h>
+
+#if defined(HAVE_ONEDNN) && ONEDNN_MAJOR == 2
+
+#include <dnnl.h>
+#include <omp.h>
+#include <stdlib.h>
+
+typedef struct zero_nn_onednn {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+} zero_nn_onednn_t;
+
+/* A product of one shape. Whether there is a bias is not part of a shape: one primitive for each case. */
+typedef struct product {
+    dnnl_primitive_t primitive[2];
+    dnnl_memory_t a, b, c, bias, scratch[2];
+} product_t;
+
+/* oneDNN runs as many threads as the caller's next parallel region would have, both when a primitive is made and when it runs. */
+static int threads_begin(const zero_nn_t *nn)
+{
+    int before = omp_get_max_threads();
+    omp_set_num_threads(nn->threads);
+    return before;
+}
+
+zero_status_t zero_nn_onednn_open(void **state, zero_error_t *error)
+{
+    zero_nn_onednn_t *o = calloc(1, sizeof *o);
+    *state = o;
+    if (o == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of oneDNN state", sizeof *o);
+    dnnl_status_t rc = dnnl_engine_create(&o->engine, dnnl_cpu, 0);
+    if (rc == dnnl_success)
+        rc = dnnl_stream_create(&o->stream, o->engine, dnnl_stream_default_flags);
+    if (rc == dnnl_success)
+        return ZERO_OK;
+    zero_nn_onednn_close(o);
+    *state = NULL;
+    return zero_fail(error, ZERO_ERR_SYSTEM, "oneDNN does not start: status %d", (int)rc);
+}
+
+void zero_nn_onednn_close(void *state)
+{
+    zero_nn_onednn_t *o = state;
+    if (o == NULL)
+        return;
+    if (o->stream != NULL)
+        dnnl_stream_destroy(o->stream);
+    if (o->engine != NULL)
+        dnnl_engine_destroy(o->engine);
+    free(o);
+}
+
+void zero_nn_onednn_version(char *text, size_t size)
+{
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(text, size, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
+}
+
+static void product_free(product_t *p)
+{
+    if (p == NULL)
+        return;
+    dnnl_memory_t memory[] = {p->a, p->b, p->c, p->bias, p->scratch[0], p->scratch[1]};
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
+        if (memory[i] != NULL)
+            dnnl_memory_destroy(memory[i]);
+    for (int i = 0; i < 2; i++)
+        if (p->primitive[i] != NULL)
+            dnnl_primitive_destroy(p->primitive[i]);
+    free(p);
+}
+
+void zero_nn_onednn_unplan(zero_nn_plan_t *plan)
+{
+    product_free(plan->data);
+    plan->data = NULL;
+}
+
+/* A row-major matrix of rows of step elements, or the transpose of one. */
+static dnnl_status_t matrix(dnnl_memory_desc_t *md, int64_t rows, int64_t columns, int64_t step, bool transposed, dnnl_data_type_t type)
+{
+    dnnl_dims_t dims = {rows, columns}, strides = {transposed ? 1 : step, transposed ? step : 1};
+    return dnnl_memory_desc_init_by_strides(md, 2, dims, type, strides);
+}
+
+/* Makes the primitive with or without bias; *bytes becomes at least its scratchpad. dnnl_unimplemented where there is none. */
+static dnnl_status_t primitive_make(product_t *p, dnnl_engine_t engine, const dnnl_memory_desc_t md[4], bool bias, bool accumulate, uint64_t *bytes)
+{
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_post_ops_t ops = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_matmul_desc_t desc;
+    dnnl_status_t rc = dnnl_primitive_attr_create(&attr);
+    if (rc == dnnl_success)
+        rc = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (rc == dnnl_success)
+        rc = dnnl_post_ops_create(&ops);
+    if (rc == dnnl_success && accumulate)
+        rc = dnnl_post_ops_append_sum(ops, 1.0f);
+    if (rc == dnnl_success)
+        rc = dnnl_primitive_attr_set_post_ops(attr, ops);
+    if (rc == dnnl_success)
+        rc = dnnl_matmul_desc_init(&desc, &md[0], &md[1], bias ? &md[3] : NULL, &md[2]);
+    if (rc == dnnl_success)
+        rc = dnnl_primitive_desc_create(&pd, &desc, attr, engine, NULL);
+    if (rc == dnnl_success)
+        rc = dnnl_primitive_create(&p->primitive[bias], pd);
+    if (rc == dnnl_success) {
+        const dnnl_memory_desc_t *scratch = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+        uint64_t size = dnnl_memory_desc_get_size(scratch);
+        *bytes = size > *bytes ? size : *bytes;
+        rc = dnnl_memory_create(&p->scratch[bias], scratch, engine, DNNL_MEMORY_NONE);
+    }
+    if (pd != NULL)
+        dnnl_primitive_desc_destroy(pd);
+    if (ops != NULL)
+        dnnl_post_ops_destroy(ops);
+    if (attr != NULL)
+        dnnl_primitive_attr_destroy(attr);
+    return rc;
+}
+
+zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
+{
+    const zero_nn_onednn_t *o = ((const zero_nn_cpu_t *)nn->state)->onednn;
+    const int64_t *d = plan->shape.d;
+    bool accumulate = (d[6] & ZERO_NN_ACCUMULATE) != 0;
+    if (o == NULL || d[2] == 0)
+        return ZERO_OK;
+    product_t *p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes", sizeof *p);
+    int before = threads_begin(nn);
+    dnnl_data_type_t type = plan->shape.dtype == ZERO_FP32 ? dnnl_f32 : dnnl_bf16;
+    dnnl_memory_desc_t md[4]; /* A', B', C, bias */
+    dnnl_status_t rc = matrix(&md[0], d[0], d[2], d[3], (d[6] & ZERO_NN_TRANS_A) != 0, type);
+    if (rc == dnnl_success)
+        rc = matrix(&md[1], d[2], d[1], d[4], (d[6] & ZERO_NN_TRANS_B) != 0, type);
+    if (rc == dnnl_success)
+        rc = matrix(&md[2], d[0], d[1], d[5], false, type);
+    if (rc == dnnl_success)
+        rc = matrix(&md[3], 1, d[1], d[1], false, type);
+    dnnl_memory_t *memory[] = {&p->a, &p->b, &p->c, &p->bias};
+    for (int i = 0; i < 4 && rc == dnnl_success; i++)
+        rc = dnnl_memory_create(memory[i], &md[i], o->engine, DNNL_MEMORY_NONE);
+    for (int bias = 0; bias < 2 && rc == dnnl_success; bias++)
+        rc = primitive_make(p, o->engine, md, bias, accumulate, &plan->workspace);
+    omp_set_num_threads(before);
+    if (rc == dnnl_success) {
+        plan->data = p;
+        return ZERO_OK;
+    }
+    product_free(p);
+    plan->workspace = 0;
+    if (rc == dnnl_unimplemented)
+        return ZERO_OK;
+    return zero_fail(error, rc == dnnl_out_of_memory ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "oneDNN's matmul primitive cannot be made: status %d", (int)rc);
+}
+
+void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g)
+{
+    const zero_nn_onednn_t *o = ((const zero_nn_cpu_t *)nn->state)->onednn;
+    product_t *p = plan->data;
+    int bias = g->bias != NULL, count = 0;
+    struct {
+        int arg;
+        dnnl_memory_t memory;
+        const void *data;
+    } given[] = {
+        {DNNL_ARG_SRC, p->a, g->a},      {DNNL_ARG_WEIGHTS, p->b, g->b},   {DNNL_ARG_DST, p->c, g->c},
+        {DNNL_ARG_SCRATCHPAD, p->scratch[bias], nn->workspace}, {DNNL_ARG_BIAS, p->bias, g->bias},
+    };
+    dnnl_exec_arg_t args[5];
+    dnnl_status_t rc = dnnl_success;
+    for (; count < 4 + bias && rc == dnnl_success; count++) {
+        rc = dnnl_memory_set_data_handle(given[count].memory, (void *)given[count].data);
+        args[count] = (dnnl_exec_arg_t){.arg = given[count].arg, .memory = given[count].memory};
+    }
+    int before = threads_begin(nn);
+    if (rc == dnnl_success)
+        rc = dnnl_primitive_execute(p->primitive[bias], o->stream, count, args);
+    if (rc == dnnl_success)
+        rc = dnnl_stream_wait(o->stream);
+    omp_set_num_threads(before);
+    if (rc != dnnl_success)
+        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "oneDNN's matmul primitive of m %lld, n %lld, k %lld in %s failed: status %d", (long long)g->m,
+                     (long long)g->n, (long long)g->k, zero_dtype_name(g->dtype), (int)rc);
+}
+
+#else
+
+zero_status_t zero_nn_onednn_open(void **state, zero_error_t *error)
+{
+    (void)error;
+    *state = NULL;
+    return ZERO_OK;
+}
+
+void zero_nn_onednn_close(void *state)
+{
+    (void)state;
+}
+
+void zero_nn_onednn_version(char *text, size_t size)
+{
+    snprintf(text, size, "without oneDNN");
+}
+
+zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
+{
+    (void)nn, (void)plan, (void)error;
+    return ZERO_OK;
+}
+
+void zero_nn_onednn_unplan(zero_nn_plan_t *plan)
+{
+    (void)plan;
+}
+
+void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g)
+{
+    (void)plan;
+    zero_nn_own_gemm(nn, g);
+}
+
+#endif

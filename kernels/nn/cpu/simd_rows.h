@@ -1,0 +1,508 @@
+/* simd_rows.h - the kernels of simd.h, compiled once per instruction set. The file that includes it defines: SIMD_TABLE, SIMD_NAME, TARGET (a function
+ * attribute), LANES, vf and vi (vectors of LANES floats and int32), vf_fma, vf_max (the second operand where one is NaN), and the tile sizes
+ * BLOCK_M, TILE_M, TILE_V (rows and vectors that the registers hold). */
+#include "kernels/nn/cpu/simd.h"
+
+#include <math.h>
+
+#define INLINE static inline __attribute__((always_inline)) TARGET
+#define KERNEL static TARGET
+
+typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef float vf_u __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t vh_u __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+INLINE vf vf_set(float x)
+{
+    return x - (vf){0}; /* x + 0 would be an addition: it turns -0 into 0 */
+}
+
+INLINE vf vf_get(const float *p)
+{
+    return *(const vf_u *)p;
+}
+
+INLINE void vf_put(float *p, vf v)
+{
+    *(vf_u *)p = v;
+}
+
+/* mask ? a : b, lane by lane. */
+INLINE vf vf_select(vi mask, vf a, vf b)
+{
+    return (vf)((mask & (vi)a) | (~mask & (vi)b));
+}
+
+/* Lanes below n all ones, the others zero. */
+INLINE vi vi_below(int64_t n)
+{
+    vi index;
+    for (int i = 0; i < LANES; i++)
+        index[i] = i;
+    return index < (vi){0} + (int32_t)n;
+}
+
+INLINE float vf_sum(vf v)
+{
+    float lane[LANES];
+    memcpy(lane, &v, sizeof lane);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            lane[i] += lane[i + width];
+    return lane[0];
+}
+
+INLINE float vf_top(vf v)
+{
+    float lane[LANES];
+    memcpy(lane, &v, sizeof lane);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
+    return lane[0];
+}
+
+INLINE vf bf16_widen(vh h)
+{
+    return (vf)(__builtin_convertvector(h, vu) << 16);
+}
+
+INLINE vh bf16_round(vf v)
+{
+    vu u = (vu)v, even = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = (u >> 16) | 0x40u;
+    vu is_nan = (vu)(v != v);
+    return __builtin_convertvector((is_nan & nan) | (~is_nan & even), vh);
+}
+
+/* LANES elements from element i on. dtype is a constant wherever these are inlined. */
+INLINE vf row_get(const void *p, int64_t i, zero_dtype_t dtype)
+{
+    return dtype == ZERO_FP32 ? vf_get((const float *)p + i) : bf16_widen(*(const vh_u *)((const uint16_t *)p + i));
+}
+
+INLINE void row_put(void *p, int64_t i, zero_dtype_t dtype, vf v)
+{
+    if (dtype == ZERO_FP32)
+        vf_put((float *)p + i, v);
+    else
+        *(vh_u *)((uint16_t *)p + i) = bf16_round(v);
+}
+
+/* The same for the n < LANES elements at a row's end; the lanes above are 0. */
+INLINE vf row_get_part(const void *p, int64_t i, int64_t n, zero_dtype_t dtype)
+{
+    if (dtype == ZERO_FP32) {
+        float lane[LANES] = {0};
+        memcpy(lane, (const float *)p + i, (size_t)n * sizeof *lane);
+        return vf_get(lane);
+    }
+    uint16_t lane[LANES] = {0};
+    memcpy(lane, (const uint16_t *)p + i, (size_t)n * sizeof *lane);
+    return bf16_widen(*(const vh_u *)lane);
+}
+
+INLINE void row_put_part(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v)
+{
+    if (dtype == ZERO_FP32) {
+        memcpy((float *)p + i, &v, (size_t)n * sizeof(float));
+    } else {
+        vh h = bf16_round(v);
+        memcpy((uint16_t *)p + i, &h, (size_t)n * sizeof(uint16_t));
+    }
+}
+
+/* LANES elements or, at the end, what is left of n. */
+INLINE vf row_get_to(const void *p, int64_t i, int64_t n, zero_dtype_t dtype)
+{
+    return i + LANES <= n ? row_get(p, i, dtype) : row_get_part(p, i, n - i, dtype);
+}
+
+INLINE void row_put_to(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v)
+{
+    if (i + LANES <= n)
+        row_put(p, i, dtype, v);
+    else
+        row_put_part(p, i, n - i, dtype, v);
+}
+
+/* Compiles body(dtype) for both dtypes, so that no loop asks. */
+#define FOR_DTYPE(dtype, body)                                                                                                                       \
+    do {                                                                                                                                             \
+        if ((dtype) == ZERO_FP32) {                                                                                                                  \
+            body(ZERO_FP32);                                                                                                                         \
+        } else {                                                                                                                                     \
+            body(ZERO_BF16);                                                                                                                         \
+        }                                                                                                                                            \
+    } while (0)
+
+/* e^x for x <= 88: at most 1 ulp off for x >= -87.33, 0 below (where the result would be subnormal); NaN stays. x = n ln 2 + r, a polynomial in r
+ * (coefficients: Cephes' expf), times 2^n through the exponent's bits. Adding 1.5 * 2^23 rounds to an integer. */
+INLINE vf vf_exp(vf x)
+{
+    const float shift = 12582912.0f;
+    vf t = vf_fma(x, vf_set(1.44269504088896341f), vf_set(shift)), n = t - shift;
+    vf r = vf_fma(n, vf_set(-0.693359375f), x);
+    r = vf_fma(n, vf_set(2.12194440e-4f), r);
+    vf p = vf_set(1.9875691500e-4f);
+    p = vf_fma(p, r, vf_set(1.3981999507e-3f));
+    p = vf_fma(p, r, vf_set(8.3334519073e-3f));
+    p = vf_fma(p, r, vf_set(4.1665795894e-2f));
+    p = vf_fma(p, r, vf_set(1.6666665459e-1f));
+    p = vf_fma(p, r, vf_set(5.0000001201e-1f));
+    p = vf_fma(p, r * r, r) + 1.0f;
+    vf power = (vf)(((vu)t + (127u - 0x4b400000u)) << 23);
+    vi tiny = x < vf_set(-87.33654f);
+    return (vf)(~tiny & (vi)(p * power));
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+KERNEL void rows_load(float *y, const void *x, int64_t n, zero_dtype_t dtype)
+{
+#define BODY(dt)                                                                                                                                     \
+    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+    row_put_to(y, i, n, ZERO_FP32, row_get_to(x, i, n, dt))
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
+}
+
+KERNEL void rows_add(float *y, const void *x, int64_t n, zero_dtype_t dtype)
+{
+#define BODY(dt)                                                                                                                                     \
+    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+    row_put_to(y, i, n, ZERO_FP32, row_get_to(y, i, n, ZERO_FP32) + row_get_to(x, i, n, dt))
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
+}
+
+KERNEL void rows_store(void *y, const float *x, int64_t n, zero_dtype_t dtype)
+{
+#define BODY(dt)                                                                                                                                     \
+    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+    row_put_to(y, i, n, dt, row_get_to(x, i, n, ZERO_FP32))
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
+}
+
+KERNEL void rows_scale(float *y, const float *x, float s, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += LANES)
+        row_put_to(y, i, n, ZERO_FP32, row_get_to(x, i, n, ZERO_FP32) * s);
+}
+
+KERNEL void rows_sum(void *y, const void *a, const void *b, int64_t n, zero_dtype_t dtype)
+{
+#define BODY(dt)                                                                                                                                     \
+    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+    row_put_to(y, i, n, dt, row_get_to(a, i, n, dt) + row_get_to(b, i, n, dt))
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
+}
+
+#define GELU_SCALE 0.79788456080286535588f
+#define GELU_CUBE 0.044715f
+
+/* (1 + tanh u) / 2 = 1 / (1 + e^-2u) without cancellation, by e = e^-2|u|; *other is 1 minus it. */
+INLINE vf gelu_gate(vf x, vf *other)
+{
+    vf u = x * vf_fma(x * x, vf_set(GELU_SCALE * GELU_CUBE), vf_set(GELU_SCALE));
+    vi negative = u < vf_set(0);
+    vf twice = u + u;
+    vf e = vf_exp(vf_select(negative, twice, -twice));
+    vf q = 1.0f / (1.0f + e), eq = e * q;
+    *other = vf_select(negative, q, eq);
+    return vf_select(negative, eq, q);
+}
+
+INLINE vf gelu_value(vf x)
+{
+    vf other;
+    return x * gelu_gate(x, &other);
+}
+
+/* With g the gate: (x g)' = g + x 2 g (1 - g) u'. */
+INLINE vf gelu_slope(vf x)
+{
+    vf other, g = gelu_gate(x, &other);
+    vf du = vf_fma(x * x, vf_set(3 * GELU_SCALE * GELU_CUBE), vf_set(GELU_SCALE));
+    return vf_fma(x * du, 2.0f * g * other, g);
+}
+
+KERNEL void rows_gelu(void *y, const void *x, int64_t n, zero_dtype_t dtype)
+{
+#define BODY(dt)                                                                                                                                     \
+    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+    row_put_to(y, i, n, dt, gelu_value(row_get_to(x, i, n, dt)))
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
+}
+
+KERNEL void rows_gelu_grad(void *dx, const void *dy, const void *x, int64_t n, zero_dtype_t dtype)
+{
+#define BODY(dt)                                                                                                                                     \
+    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+    row_put_to(dx, i, n, dt, row_get_to(dy, i, n, dt) * gelu_slope(row_get_to(x, i, n, dt)))
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
+}
+
+/* Four accumulators in turn: the order of additions depends on C alone. */
+INLINE void norm_row(void *y, float *mean_out, float *rstd_out, const void *x, const void *w, const void *b, int64_t C, float eps,
+                     const zero_dtype_t dtype)
+{
+    vf sum[4] = {{0}, {0}, {0}, {0}};
+    int64_t i = 0;
+    for (; i + 4 * LANES <= C; i += 4 * LANES)
+        for (int j = 0; j < 4; j++)
+            sum[j] += row_get(x, i + j * LANES, dtype);
+    for (; i < C; i += LANES)
+        sum[0] += row_get_to(x, i, C, dtype);
+    float mean = vf_sum((sum[0] + sum[1]) + (sum[2] + sum[3])) / (float)C;
+
+    for (int j = 0; j < 4; j++)
+        sum[j] = (vf){0};
+    for (i = 0; i + 4 * LANES <= C; i += 4 * LANES)
+        for (int j = 0; j < 4; j++) {
+            vf d = row_get(x, i + j * LANES, dtype) - mean;
+            sum[j] = vf_fma(d, d, sum[j]);
+        }
+    for (; i < C; i += LANES) {
+        vf d = (vf)(vi_below(C - i) & (vi)(row_get_to(x, i, C, dtype) - mean));
+        sum[0] = vf_fma(d, d, sum[0]);
+    }
+    float rstd = 1.0f / sqrtf(vf_sum((sum[0] + sum[1]) + (sum[2] + sum[3])) / (float)C + eps);
+
+    for (i = 0; i < C; i += LANES) {
+        vf n = (row_get_to(x, i, C, dtype) - mean) * rstd;
+        row_put_to(y, i, C, dtype, vf_fma(n, row_get_to(w, i, C, dtype), row_get_to(b, i, C, dtype)));
+    }
+    if (mean_out != NULL)
+        *mean_out = mean;
+    if (rstd_out != NULL)
+        *rstd_out = rstd;
+}
+
+KERNEL void rows_norm(void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t C, float eps, zero_dtype_t dtype)
+{
+#define BODY(dt) norm_row(y, mean, rstd, x, w, b, C, eps, dt)
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
+}
+
+INLINE void norm_grad_row(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x, const void *w, float mean,
+                          float rstd, int64_t C, const zero_dtype_t dtype)
+{
+    vf sum_g[2] = {{0}, {0}}, sum_gn[2] = {{0}, {0}};
+    for (int64_t i = 0; i < C; i += LANES) { /* dy is 0 beyond C: nothing is added there */
+        int j = (i / LANES) & 1;
+        vf d = row_get_to(dy, i, C, dtype), g = d * row_get_to(w, i, C, dtype), n = (row_get_to(x, i, C, dtype) - mean) * rstd;
+        sum_g[j] += g;
+        sum_gn[j] = vf_fma(g, n, sum_gn[j]);
+        row_put_to(dw, i, C, ZERO_FP32, vf_fma(d, n, row_get_to(dw, i, C, ZERO_FP32)));
+        row_put_to(db, i, C, ZERO_FP32, d + row_get_to(db, i, C, ZERO_FP32));
+    }
+    float mean_g = vf_sum(sum_g[0] + sum_g[1]) / (float)C, mean_gn = vf_sum(sum_gn[0] + sum_gn[1]) / (float)C;
+    for (int64_t i = 0; i < C; i += LANES) {
+        vf g = row_get_to(dy, i, C, dtype) * row_get_to(w, i, C, dtype), n = (row_get_to(x, i, C, dtype) - mean) * rstd;
+        vf d = rstd * (g - mean_g - n * mean_gn);
+        if (residual != NULL)
+            d += row_get_to(residual, i, C, dtype);
+        row_put_to(dx, i, C, dtype, d);
+    }
+}
+
+KERNEL void rows_norm_grad(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x, const void *w, float mean,
+                           float rstd, int64_t C, zero_dtype_t dtype)
+{
+#define BODY(dt) norm_grad_row(dx, dw, db, residual, dy, x, w, mean, rstd, C, dt)
+    FOR_DTYPE(dtype, BODY);
+#undef BODY
+}
+
+/* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. A NaN passes the maximum by, but not the sum. */
+INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, const zero_dtype_t dtype)
+{
+    vf top[4], sum[4];
+    for (int j = 0; j < 4; j++) {
+        top[j] = vf_set(-INFINITY);
+        sum[j] = (vf){0};
+    }
+    int64_t i = 0;
+    for (; i + 4 * LANES <= V; i += 4 * LANES)
+        for (int j = 0; j < 4; j++)
+            top[j] = vf_max(row_get(logits, i + j * LANES, dtype), top[j]);
+    for (; i < V; i += LANES)
+        top[0] = vf_max(vf_select(vi_below(V - i), row_get_to(logits, i, V, dtype), top[0]), top[0]);
+    float max = vf_top(vf_max(vf_max(top[0], top[1]), vf_max(top[2], top[3])));
+
+    for (i = 0; i + 4 * LANES <= V; i += 4 * LANES)
+        for (int j = 0; j < 4; j++)
+            sum[j] += vf_exp(row_get(logits, i + j * LANES, dtype) - max);
+    for (; i < V; i += LANES)
+        sum[0] += (vf)(vi_below(V - i) & (vi)vf_exp(row_get_to(logits, i, V, dtype) - max));
+    float total = vf_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    float at_target = dtype == ZERO_FP32 ? ((float *)logits)[target] : zero_bf16_to_fp32(((uint16_t *)logits)[target]);
+
+    if (grad) {
+        float inverse = 1.0f / total;
+        for (i = 0; i < V; i += LANES)
+            row_put_to(logits, i, V, dtype, vf_exp(row_get_to(logits, i, V, dtype) - max) * inverse);
+        float p = vf_exp(vf_set(at_target - max))[0] * inverse - 1.0f; /* again in fp32: p - 1 is rounded once */
+        if (dtype == ZERO_FP32)
+            ((float *)logits)[target] = p;
+        else
+            ((uint16_t *)logits)[target] = zero_fp32_to_bf16(p);
+    }
+    return logf(total) + max - at_target;
+}
+
+KERNEL float rows_entropy(void *logits, int64_t target, int64_t V, bool grad, zero_dtype_t dtype)
+{
+    return dtype == ZERO_FP32 ? entropy_row(logits, target, V, grad, ZERO_FP32) : entropy_row(logits, target, V, grad, ZERO_BF16);
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
+
+/* A tile of ROWS x VECTORS of C in registers. A (i, l) is at a[i * a_row + l * a_col]; constants, once inlined, wherever speed matters. */
+#define DEFINE_TILE(name, ROWS, VECTORS)                                                                                                             \
+    INLINE void name(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb, int64_t k, bool add)          \
+    {                                                                                                                                                \
+        vf sum[ROWS][VECTORS];                                                                                                                       \
+        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++)                                                                                    \
+            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)                                                                              \
+                sum[i][j] = add ? vf_get(c + i * ldc + j * LANES) : (vf){0};                                                                         \
+        for (int64_t l = 0; l < k; l++) {                                                                                                            \
+            vf bl[VECTORS];                                                                                                                          \
+            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)                                                                              \
+                bl[j] = vf_get(b + l * ldb + j * LANES);                                                                                             \
+            _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++) {                                                                              \
+                vf ai = vf_set(a[i * a_row + l * a_col]);                                                                                            \
+                _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)                                                                          \
+                    sum[i][j] = vf_fma(ai, bl[j], sum[i][j]);                                                                                        \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++)                                                                                    \
+            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)                                                                              \
+                vf_put(c + i * ldc + j * LANES, sum[i][j]);                                                                                          \
+    }
+
+DEFINE_TILE(tile_many_2, BLOCK_M, 2)
+DEFINE_TILE(tile_many_1, BLOCK_M, 1)
+DEFINE_TILE(tile_one_2, 1, 2)
+DEFINE_TILE(tile_one_1, 1, 1)
+DEFINE_TILE(tile_gemm, TILE_M, TILE_V)
+
+INLINE void block_product(float *c, int64_t ldc, const float *a, const int64_t a_row, const int64_t a_col, const float *b, int64_t ldb, int64_t m,
+                          int64_t n, int64_t k, bool add)
+{
+    int64_t i = 0;
+    for (; i + BLOCK_M <= m; i += BLOCK_M) {
+        int64_t j = 0;
+        for (; j + 2 * LANES <= n; j += 2 * LANES)
+            tile_many_2(c + i * ldc + j, ldc, a + i * a_row, a_row, a_col, b + j, ldb, k, add);
+        for (; j < n; j += LANES)
+            tile_many_1(c + i * ldc + j, ldc, a + i * a_row, a_row, a_col, b + j, ldb, k, add);
+    }
+    for (; i < m; i++) {
+        int64_t j = 0;
+        for (; j + 2 * LANES <= n; j += 2 * LANES)
+            tile_one_2(c + i * ldc + j, ldc, a + i * a_row, a_row, a_col, b + j, ldb, k, add);
+        for (; j < n; j += LANES)
+            tile_one_1(c + i * ldc + j, ldc, a + i * a_row, a_row, a_col, b + j, ldb, k, add);
+    }
+}
+
+KERNEL void rows_block(float *c, int64_t ldc, const float *a, bool trans_a, const float *b, int64_t ldb, int64_t m, int64_t n, int64_t k, bool add)
+{
+    if (trans_a)
+        block_product(c, ldc, a, 1, ZERO_NN_BLOCK, b, ldb, m, n, k, add);
+    else
+        block_product(c, ldc, a, ZERO_NN_BLOCK, 1, b, ldb, m, n, k, add);
+}
+
+KERNEL void rows_tile(float *c, const float *a, const float *b, int64_t k, bool add)
+{
+    tile_gemm(c, TILE_V * LANES, a, 1, TILE_M, b, TILE_V * LANES, k, add);
+}
+
+/* Keys of the vector of queries from t on: [0, *all) are seen by each of its lanes, [*all, *some) by lanes from key - t on, the rest by none. */
+INLINE void keys_seen(int64_t t, int64_t keys, bool diagonal, int64_t *all, int64_t *some)
+{
+    *all = diagonal && t + 1 < keys ? t + 1 : keys;
+    *some = diagonal && t + LANES < keys ? t + LANES : keys;
+}
+
+KERNEL void rows_softmax(float *s, float *max, float *sum, float *factor, int64_t keys, bool diagonal)
+{
+    for (int64_t t = 0; t < ZERO_NN_BLOCK; t += LANES) {
+        int64_t all, some, i;
+        keys_seen(t, keys, diagonal, &all, &some);
+        float *row = s + t;
+        vf old = vf_get(max + t), top = old, total = (vf){0};
+        for (i = 0; i < all; i++)
+            top = vf_max(vf_get(row + i * ZERO_NN_BLOCK), top);
+        for (; i < some; i++)
+            top = vf_max(vf_select(vi_below(i - t), top, vf_get(row + i * ZERO_NN_BLOCK)), top);
+        for (i = 0; i < all; i++) {
+            vf p = vf_exp(vf_get(row + i * ZERO_NN_BLOCK) - top);
+            vf_put(row + i * ZERO_NN_BLOCK, p);
+            total += p;
+        }
+        for (; i < some; i++) {
+            vf p = vf_select(vi_below(i - t), (vf){0}, vf_exp(vf_get(row + i * ZERO_NN_BLOCK) - top));
+            vf_put(row + i * ZERO_NN_BLOCK, p);
+            total += p;
+        }
+        for (; i < keys; i++)
+            vf_put(row + i * ZERO_NN_BLOCK, (vf){0});
+        vf f = vf_exp(old - top);
+        vf_put(factor + t, f);
+        vf_put(max + t, top);
+        vf_put(sum + t, vf_fma(vf_get(sum + t), f, total));
+    }
+}
+
+KERNEL void rows_softmax_grad(float *s, float *dp, const float *lse, const float *delta, int64_t keys, bool diagonal)
+{
+    for (int64_t t = 0; t < ZERO_NN_BLOCK; t += LANES) {
+        int64_t all, some, i;
+        keys_seen(t, keys, diagonal, &all, &some);
+        vf l = vf_get(lse + t), d = vf_get(delta + t);
+        for (i = 0; i < some; i++) {
+            float *at = s + i * ZERO_NN_BLOCK + t, *dp_at = dp + i * ZERO_NN_BLOCK + t;
+            vf p = vf_exp(vf_get(at) - l), ds = p * (vf_get(dp_at) - d);
+            if (i >= all) {
+                vi hidden = vi_below(i - t);
+                p = vf_select(hidden, (vf){0}, p);
+                ds = vf_select(hidden, (vf){0}, ds);
+            }
+            vf_put(at, p);
+            vf_put(dp_at, ds);
+        }
+        for (; i < keys; i++) {
+            vf_put(s + i * ZERO_NN_BLOCK + t, (vf){0});
+            vf_put(dp + i * ZERO_NN_BLOCK + t, (vf){0});
+        }
+    }
+}
+
+const zero_nn_simd_t SIMD_TABLE = {
+    .name = SIMD_NAME,
+    .load = rows_load,
+    .add = rows_add,
+    .store = rows_store,
+    .scale = rows_scale,
+    .sum = rows_sum,
+    .gelu = rows_gelu,
+    .gelu_grad = rows_gelu_grad,
+    .norm = rows_norm,
+    .norm_grad = rows_norm_grad,
+    .entropy = rows_entropy,
+    .block = rows_block,
+    .softmax = rows_softmax,
+    .softmax_grad = rows_softmax_grad,
+    .tile_m = TILE_M,
+    .tile_n = TILE_V * LANES,
+    .tile = rows_tile,
+};

@@ -1,0 +1,165 @@
+/* nn_common.h - what the tests of kernels/nn share: ways to compute, buffers with guards, comparison within bounds. */
+#ifndef ZERO_TESTS_NN_COMMON_H
+#define ZERO_TESTS_NN_COMMON_H
+
+#include "kernels/nn/cpu/cpu.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define EPS32 0x1p-24 /* half a unit in the last place of 1: one rounding */
+#define EPS16 0x1p-8
+
+/* Check's own assertions tell the parent of every one that holds: far too slow for each element. */
+#define EXPECT(condition, ...)                                                                                                                       \
+    do {                                                                                                                                             \
+        if (!(condition))                                                                                                                            \
+            ck_abort_msg(__VA_ARGS__);                                                                                                               \
+    } while (0)
+
+/* ---- contexts, calls, buffers ------------------------------------------------------------------------------------ */
+
+/* What computes: instruction set (NULL: the processor's best), threads, whether oneDNN may be used. */
+typedef struct way {
+    const char *name;
+    const zero_nn_simd_t *simd;
+    int threads;
+    bool onednn;
+} way_t;
+
+static const way_t WAYS[] = {
+    {"1 thread", NULL, 1, true},        {"2 threads", NULL, 2, true},     {"3 threads", NULL, 3, true},
+    {"own gemm", NULL, 1, false},       {"own gemm, 3 threads", NULL, 3, false}, {"base", &zero_nn_simd_base, 2, false},
+#if defined(__x86_64__)
+    {"avx2", &zero_nn_simd_avx2, 2, false}, {"avx512", &zero_nn_simd_avx512, 2, false},
+#endif
+};
+#define WAY_COUNT ((int)(sizeof WAYS / sizeof WAYS[0]))
+
+static inline bool way_runs(const way_t *way)
+{
+#if defined(__x86_64__)
+    const zero_nn_simd_t *best = zero_nn_simd_best();
+    if (way->simd == &zero_nn_simd_avx512)
+        return best == &zero_nn_simd_avx512;
+    if (way->simd == &zero_nn_simd_avx2)
+        return best != &zero_nn_simd_base;
+#endif
+    return way->simd == NULL || way->simd == &zero_nn_simd_base;
+}
+
+static inline zero_nn_t *context(const way_t *way)
+{
+    zero_nn_t *nn = NULL;
+    zero_error_t error;
+    ck_assert_int_eq(zero_nn_create(&nn, way == NULL ? "ref" : "cpu", way == NULL ? 1 : way->threads, NULL, &error), ZERO_OK);
+    if (way != NULL) {
+        zero_nn_cpu_t *cpu = nn->state;
+        if (way->simd != NULL)
+            cpu->simd = way->simd;
+        if (!way->onednn) {
+            zero_nn_onednn_close(cpu->onednn);
+            cpu->onednn = NULL;
+        }
+    }
+    return nn;
+}
+
+typedef void (*call_fn)(zero_nn_t *nn, void *arg);
+
+/* The call, dry and then for good, in a workspace of exactly the bytes asked for, full of NaN, with a guard behind it. */
+static inline void run(const way_t *way, call_fn call, void *arg)
+{
+    zero_nn_t *nn = context(way);
+    zero_error_t error = {.status = ZERO_OK};
+    zero_nn_set_dry(nn, true);
+    call(nn, arg);
+    zero_nn_set_dry(nn, false);
+    uint64_t bytes = zero_nn_workspace_bytes(nn);
+    unsigned char *workspace = aligned_alloc(128, (bytes + 255) / 128 * 128);
+    memset(workspace, 0xff, bytes);
+    memset(workspace + bytes, 0xa5, 64);
+    zero_nn_set_workspace(nn, bytes == 0 ? NULL : workspace, bytes);
+    call(nn, arg);
+    EXPECT(zero_nn_status(nn, &error) == ZERO_OK, "%s: %s", way == NULL ? "ref" : way->name, error.text);
+    for (int i = 0; i < 64; i++)
+        EXPECT(workspace[bytes + (unsigned)i] == 0xa5, "written behind the workspace");
+    free(workspace);
+    zero_nn_destroy(nn);
+}
+
+/* A buffer of fp32 or bf16 whose values are also there as double; with a guard behind it. */
+typedef struct buf {
+    zero_dtype_t dtype;
+    int64_t count;
+    unsigned char *data;
+} buf_t;
+
+static inline buf_t buf_new(zero_dtype_t dtype, int64_t count)
+{
+    buf_t b = {.dtype = dtype, .count = count};
+    size_t bytes = (size_t)count * zero_dtype_size(dtype);
+    b.data = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    memset(b.data, 0, bytes);
+    memset(b.data + bytes, 0x5a, 32);
+    return b;
+}
+
+static inline double buf_at(const buf_t *b, int64_t i)
+{
+    return zero_nn_load(b->data, i, b->dtype);
+}
+
+static uint64_t seed_state;
+
+/* Uniform in [-1, 1). */
+static inline double uniform(void)
+{
+    seed_state++;
+    return (double)(zero_splitmix64(seed_state) >> 11) * 0x1p-52 - 1.0;
+}
+
+static inline buf_t buf_random(zero_dtype_t dtype, int64_t count, double scale)
+{
+    buf_t b = buf_new(dtype, count);
+    for (int64_t i = 0; i < count; i++)
+        zero_nn_store(b.data, i, dtype, (float)(scale * uniform()));
+    return b;
+}
+
+static inline buf_t buf_copy(const buf_t *from)
+{
+    buf_t b = buf_new(from->dtype, from->count);
+    memcpy(b.data, from->data, (size_t)b.count * zero_dtype_size(b.dtype));
+    return b;
+}
+
+static inline void buf_free(buf_t *b)
+{
+    size_t bytes = (size_t)b->count * zero_dtype_size(b->dtype);
+    for (int i = 0; i < 32; i++)
+        EXPECT(b->data[bytes + (unsigned)i] == 0x5a, "written behind a buffer");
+    free(b->data);
+}
+
+/* |got - want| <= bound[i] + one rounding to the dtype on each side. bound NULL: slack, the same for all. */
+static inline void close_to(const char *what, const way_t *way, const buf_t *got, const buf_t *want, const double *bound, double slack)
+{
+    double rounding = want->dtype == ZERO_BF16 ? 2 * EPS16 : 2 * EPS32;
+    for (int64_t i = 0; i < want->count; i++) {
+        double g = buf_at(got, i), w = buf_at(want, i), allowed = (bound == NULL ? slack : bound[i]) + rounding * fabs(w) + 1e-37;
+        EXPECT(fabs(g - w) <= allowed, "%s, %s, %s: element %lld is %.9g, ref %.9g, off by %.3g, allowed %.3g", what, way->name,
+                      zero_dtype_name(want->dtype), (long long)i, g, w, fabs(g - w), allowed);
+    }
+}
+
+static inline void same_bits(const char *what, const buf_t *a, const buf_t *b)
+{
+    EXPECT(memcmp(a->data, b->data, (size_t)a->count * zero_dtype_size(a->dtype)) == 0, "%s: other bits", what);
+}
+
+static const zero_dtype_t DTYPES[] = {ZERO_FP32, ZERO_BF16};
+
+#endif

@@ -1,0 +1,345 @@
+/* test_nn.c - kernels/nn: GEMM against fp64 within the bound of fp32 sums; rows, elements and embeddings of cpu against ref; the same bits in every
+ * run. test_nn_model.c has the rest. No OpenMP region runs in the parent: every test is a child of its own. */
+#include "tests/nn_common.h"
+
+/* ---- GEMM -------------------------------------------------------------------------------------------------------- */
+
+static void call_gemm(zero_nn_t *nn, void *arg)
+{
+    zero_nn_gemm(nn, arg);
+}
+
+static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias, bool ref)
+{
+    int64_t lda = (g.trans_a ? g.m : g.k) + pad, ldb = (g.trans_b ? g.k : g.n) + pad, ldc = g.n + pad;
+    if (pad > 0) {
+        g.lda = lda;
+        g.ldb = ldb;
+        g.ldc = ldc;
+    }
+    buf_t a = buf_random(g.dtype, (g.trans_a ? g.k : g.m) * lda, 1), b = buf_random(g.dtype, (g.trans_b ? g.n : g.k) * ldb, 1);
+    buf_t v = buf_random(g.dtype, g.n, 1), c = buf_random(g.dtype, g.m * ldc, 1), want = buf_copy(&c), again = buf_copy(&c);
+    double *bound = calloc((size_t)(g.m * ldc) + 1, sizeof *bound);
+    g.a = a.data;
+    g.b = b.data;
+    g.bias = bias ? v.data : NULL;
+    /* Truth and bound, in fp64: each of the two sums of k products errs by at most (k + 2) roundings of the sum of magnitudes. */
+    for (int64_t i = 0; i < g.m; i++) {
+        for (int64_t j = 0; j < g.n; j++) {
+            double sum = bias ? buf_at(&v, j) : 0, size = fabs(sum);
+            for (int64_t l = 0; l < g.k; l++) {
+                double x = buf_at(&a, g.trans_a ? l * lda + i : i * lda + l) * buf_at(&b, g.trans_b ? j * ldb + l : l * ldb + j);
+                sum += x;
+                size += fabs(x);
+            }
+            if (g.accumulate) {
+                sum += buf_at(&c, i * ldc + j);
+                size += fabs(buf_at(&c, i * ldc + j));
+            }
+            zero_nn_store(want.data, i * ldc + j, g.dtype, (float)sum);
+            bound[i * ldc + j] = (double)(g.k + 2) * EPS32 * size;
+        }
+    }
+    g.c = c.data;
+    run(ref ? NULL : way, call_gemm, &g);
+    char what[160];
+    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d acc %d bias %d pad %lld", (long long)g.m, (long long)g.n, (long long)g.k,
+             g.trans_a, g.trans_b, g.accumulate, bias, (long long)pad);
+    close_to(what, way, &c, &want, bound, 0); /* what is between the rows must be as it was: bound 0 there */
+    g.c = again.data;
+    run(ref ? NULL : way, call_gemm, &g);
+    same_bits(what, &c, &again);
+    free(bound);
+    buf_t *all[] = {&a, &b, &v, &c, &want, &again};
+    for (int i = 0; i < 6; i++)
+        buf_free(all[i]);
+}
+
+START_TEST(gemm_against_fp64)
+{
+    const way_t *way = &WAYS[_i % WAY_COUNT];
+    static const int64_t SIZES[][3] = {{1, 1, 1}, {3, 5, 7}, {17, 33, 65}, {64, 48, 31}, {5, 130, 257}, {130, 5, 3}, {13, 17, 600}, {31, 37, 0}};
+    if (!way_runs(way))
+        return;
+    for (int d = 0; d < 2; d++) {
+        for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++) {
+            for (int flags = 0; flags < 16; flags++) {
+                zero_nn_gemm_t g = {.m = SIZES[i][0], .n = SIZES[i][1], .k = SIZES[i][2], .trans_a = flags & 1, .trans_b = flags & 2,
+                                    .accumulate = flags & 4, .dtype = DTYPES[d]};
+                gemm_case(way, g, (flags + (int)i) % 3 == 0 ? 3 : 0, flags & 8, false);
+                if (_i == 0)
+                    gemm_case(way, g, (flags + (int)i) % 3 == 0 ? 3 : 0, flags & 8, true);
+            }
+        }
+        /* Beyond a block's rows, columns and depth. */
+        gemm_case(way, (zero_nn_gemm_t){.m = 1560, .n = 19, .k = 5, .trans_a = true, .accumulate = true, .dtype = DTYPES[d]}, 0, false, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 14, .n = 3100, .k = 9, .trans_b = true, .dtype = DTYPES[d]}, 0, true, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 40, .n = 50, .k = 777, .dtype = DTYPES[d], .accumulate = true}, 1, true, false);
+    }
+}
+END_TEST
+
+/* ---- rows and elements: cpu against ref -------------------------------------------------------------------------- */
+
+typedef struct rows {
+    buf_t x, w, b, y, dy, residual, dx, dw, db;
+    float *mean, *rstd;
+    int64_t n, C;
+    bool in_place;
+} rows_t;
+
+static void call_bias_backward(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    zero_nn_bias_backward(nn, r->db.data, r->dy.data, r->n, r->C, r->x.dtype);
+}
+
+static void call_norm(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    zero_nn_layernorm_forward(nn, r->y.data, r->mean, r->rstd, r->x.data, r->w.data, r->b.data, r->n, r->C, 1e-5, r->x.dtype);
+}
+
+static void call_norm_backward(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    zero_nn_layernorm_backward(nn, r->dx.data, r->dw.data, r->db.data, r->in_place ? r->dx.data : r->residual.data, r->dy.data, r->x.data, r->w.data,
+                               r->mean, r->rstd, r->n, r->C, r->x.dtype);
+}
+
+static void call_gelu(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    zero_nn_gelu_forward(nn, r->y.data, r->in_place ? r->y.data : r->x.data, r->n * r->C, r->x.dtype);
+}
+
+static void call_gelu_backward(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    zero_nn_gelu_backward(nn, r->dx.data, r->in_place ? r->dx.data : r->dy.data, r->x.data, r->n * r->C, r->x.dtype);
+}
+
+static void call_add(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    zero_nn_add(nn, r->y.data, r->x.data, r->in_place ? r->y.data : r->dy.data, r->n * r->C, r->x.dtype);
+}
+
+static rows_t rows_new(zero_dtype_t dtype, int64_t n, int64_t C, uint64_t seed)
+{
+    seed_state = seed;
+    rows_t r = {.n = n, .C = C, .x = buf_random(dtype, n * C, 3), .w = buf_random(dtype, C, 1), .b = buf_random(dtype, C, 1)};
+    r.y = buf_random(dtype, n * C, 1);
+    r.dy = buf_random(dtype, n * C, 1);
+    r.residual = buf_random(dtype, n * C, 1);
+    r.dx = buf_random(dtype, n * C, 1);
+    r.dw = buf_random(dtype, C, 1);
+    r.db = buf_random(dtype, C, 1);
+    r.mean = calloc((size_t)n, sizeof(float));
+    r.rstd = calloc((size_t)n, sizeof(float));
+    return r;
+}
+
+static void rows_free(rows_t *r)
+{
+    buf_t *all[] = {&r->x, &r->w, &r->b, &r->y, &r->dy, &r->residual, &r->dx, &r->dw, &r->db};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        buf_free(all[i]);
+    free(r->mean);
+    free(r->rstd);
+}
+
+static const struct {
+    const char *name;
+    call_fn call;
+    double y, dx, sums; /* allowed beyond the rounding to dtype: for y, dx; and for dw, db, times the rows */
+} ROW_CALLS[] = {
+    {"bias_backward", call_bias_backward, 0, 0, 8 * EPS32},
+    {"gelu_forward", call_gelu, 16 * EPS32, 0, 0},
+    {"gelu_backward", call_gelu_backward, 0, 32 * EPS32, 0},
+    {"add", call_add, 0, 0, 0},
+};
+
+START_TEST(rows_against_ref)
+{
+    const way_t *way = &WAYS[_i];
+    static const int64_t SIZES[][2] = {{1, 1}, {3, 5}, {7, 63}, {2, 64}, {5, 200}, {33, 1100}, {40, 2100}};
+    if (!way_runs(way))
+        return;
+    for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
+        for (int d = 0; d < 4; d++) {
+            for (size_t c = 0; c < sizeof ROW_CALLS / sizeof ROW_CALLS[0]; c++) {
+                rows_t r[3];
+                for (int i = 0; i < 3; i++) {
+                    r[i] = rows_new(DTYPES[d % 2], SIZES[s][0], SIZES[s][1], 7 * s + c);
+                    r[i].in_place = d >= 2;
+                    run(i == 0 ? NULL : way, ROW_CALLS[c].call, &r[i]);
+                }
+                close_to(ROW_CALLS[c].name, way, &r[1].y, &r[0].y, NULL, ROW_CALLS[c].y);
+                close_to(ROW_CALLS[c].name, way, &r[1].dx, &r[0].dx, NULL, ROW_CALLS[c].dx);
+                close_to(ROW_CALLS[c].name, way, &r[1].db, &r[0].db, NULL, ROW_CALLS[c].sums * (double)r[0].n);
+                same_bits(ROW_CALLS[c].name, &r[1].y, &r[2].y);
+                same_bits(ROW_CALLS[c].name, &r[1].dx, &r[2].dx);
+                same_bits(ROW_CALLS[c].name, &r[1].db, &r[2].db);
+                for (int i = 0; i < 3; i++)
+                    rows_free(&r[i]);
+            }
+        }
+    }
+}
+END_TEST
+
+/* Layer norm's statistics feed its gradient: ref's for both. */
+START_TEST(norm_against_ref)
+{
+    const way_t *way = &WAYS[_i];
+    static const int64_t SIZES[][2] = {{1, 2}, {3, 5}, {7, 63}, {2, 64}, {5, 200}, {33, 1100}, {40, 2100}};
+    if (!way_runs(way))
+        return;
+    for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
+        for (int d = 0; d < 4; d++) {
+            rows_t r[3];
+            double C = (double)SIZES[s][1], n = (double)SIZES[s][0];
+            for (int i = 0; i < 3; i++) {
+                r[i] = rows_new(DTYPES[d % 2], SIZES[s][0], SIZES[s][1], 100 + s);
+                r[i].in_place = d >= 2;
+                run(i == 0 ? NULL : way, call_norm, &r[i]);
+                for (int64_t j = 0; j < r[i].n; j++) {
+                    EXPECT(fabs(r[i].mean[j] - r[0].mean[j]) <= 4 * C * EPS32, "mean %g, ref %g", r[i].mean[j], r[0].mean[j]);
+                    EXPECT(fabs(r[i].rstd[j] / r[0].rstd[j] - 1) <= 16 * C * EPS32, "rstd %g, ref %g", r[i].rstd[j], r[0].rstd[j]);
+                }
+                memcpy(r[i].mean, r[0].mean, (size_t)r[i].n * sizeof(float));
+                memcpy(r[i].rstd, r[0].rstd, (size_t)r[i].n * sizeof(float));
+                run(i == 0 ? NULL : way, call_norm_backward, &r[i]);
+            }
+            double rstd = 0;
+            for (int64_t j = 0; j < r[0].n; j++)
+                rstd = fmax(rstd, r[0].rstd[j]);
+            close_to("layernorm y", way, &r[1].y, &r[0].y, NULL, 32 * C * EPS32 * fmax(1, rstd));
+            close_to("layernorm dx", way, &r[1].dx, &r[0].dx, NULL, 32 * C * EPS32 * fmax(1, rstd));
+            close_to("layernorm dw", way, &r[1].dw, &r[0].dw, NULL, 8 * n * EPS32 * 6 * fmax(1, rstd));
+            close_to("layernorm db", way, &r[1].db, &r[0].db, NULL, 8 * n * EPS32);
+            same_bits("layernorm y", &r[1].y, &r[2].y);
+            same_bits("layernorm dx", &r[1].dx, &r[2].dx);
+            same_bits("layernorm dw", &r[1].dw, &r[2].dw);
+            same_bits("layernorm db", &r[1].db, &r[2].db);
+            for (int i = 0; i < 3; i++)
+                rows_free(&r[i]);
+        }
+    }
+}
+END_TEST
+
+/* Statistics are optional. */
+START_TEST(norm_without_statistics)
+{
+    for (int i = -1; i < WAY_COUNT; i++) {
+        const way_t *way = i < 0 ? NULL : &WAYS[i];
+        if (way != NULL && !way_runs(way))
+            continue;
+        rows_t r = rows_new(ZERO_FP32, 3, 37, 1);
+        buf_t y = buf_copy(&r.y);
+        run(way, call_norm, &r);
+        float *mean = r.mean, *rstd = r.rstd;
+        r.mean = r.rstd = NULL;
+        buf_t with = r.y;
+        r.y = y;
+        run(way, call_norm, &r);
+        same_bits("layernorm without statistics", &with, &r.y);
+        buf_free(&with);
+        r.mean = mean;
+        r.rstd = rstd;
+        rows_free(&r);
+    }
+}
+END_TEST
+
+typedef struct words {
+    int64_t B, T, C, V;
+    int32_t *tokens;
+    buf_t wte, wpe, y, dwte, dwpe;
+    bool positions;
+} words_t;
+
+static void call_embedding(zero_nn_t *nn, void *arg)
+{
+    words_t *w = arg;
+    zero_nn_embedding_forward(nn, w->y.data, w->tokens, w->wte.data, w->positions ? w->wpe.data : NULL, w->B, w->T, w->C, w->wte.dtype);
+    zero_nn_embedding_backward(nn, w->dwte.data, w->positions ? w->dwpe.data : NULL, w->y.data, w->tokens, w->B, w->T, w->C, w->V, w->wte.dtype);
+}
+
+/* Both backends add in the same order: the same bits, and the right ones by a sum in order of rows, rounded once. */
+START_TEST(embedding_is_exact)
+{
+    static const int64_t SIZES[][4] = {{1, 1, 1, 1}, {2, 7, 5, 3}, {3, 33, 70, 300}, {2, 40, 1200, 300}, {2, 9, 3, 70000}};
+    for (int i = -1; i < WAY_COUNT; i++) {
+        const way_t *way = i < 0 ? NULL : &WAYS[i];
+        for (size_t c = 0; c < 4 * (sizeof SIZES / sizeof SIZES[0]) && (way == NULL || way_runs(way)); c++) {
+            const int64_t *s = SIZES[c / 4];
+            zero_dtype_t dtype = DTYPES[c % 2];
+            seed_state = 77 + c;
+            words_t w = {.B = s[0], .T = s[1], .C = s[2], .V = s[3], .positions = c % 4 < 2};
+            int64_t rows = w.B * w.T;
+            w.wte = buf_random(dtype, w.V * w.C, 1);
+            w.wpe = buf_random(dtype, w.T * w.C, 1);
+            w.y = buf_new(dtype, rows * w.C);
+            w.dwte = buf_random(dtype, w.V * w.C, 1);
+            w.dwpe = buf_random(dtype, w.T * w.C, 1);
+            w.tokens = calloc((size_t)rows, sizeof *w.tokens);
+            for (int64_t r = 0; r < rows; r++)
+                w.tokens[r] = (int32_t)(zero_splitmix64((uint64_t)r) % (uint64_t)w.V);
+            w.tokens[rows - 1] = (int32_t)w.V - 1;
+            w.tokens[rows / 2] = w.tokens[0];
+            buf_t dwte = buf_copy(&w.dwte), dwpe = buf_copy(&w.dwpe);
+            run(way, call_embedding, &w);
+            for (int64_t j = 0; j < w.C; j++) {
+                for (int64_t r = 0; r < rows; r++) {
+                    float y = zero_nn_load(w.wte.data, w.tokens[r] * w.C + j, dtype);
+                    y += w.positions ? zero_nn_load(w.wpe.data, r % w.T * w.C + j, dtype) : 0;
+                    EXPECT(fabs(buf_at(&w.y, r * w.C + j) - y) <= (dtype == ZERO_BF16 ? EPS16 * fabs(y) : 0), "embedding forward");
+                }
+                for (int64_t r = 0; r < rows; r++) { /* each token once, at its first row */
+                    bool first = true;
+                    for (int64_t q = 0; q < r; q++)
+                        first = first && w.tokens[q] != w.tokens[r];
+                    float sum = zero_nn_load(dwte.data, w.tokens[r] * w.C + j, dtype);
+                    for (int64_t q = r; q < rows && first; q++)
+                        sum += w.tokens[q] == w.tokens[r] ? zero_nn_load(w.y.data, q * w.C + j, dtype) : 0;
+                    if (first)
+                        zero_nn_store(dwte.data, w.tokens[r] * w.C + j, dtype, sum);
+                }
+                for (int64_t t = 0; t < w.T && w.positions; t++) {
+                    float sum = zero_nn_load(dwpe.data, t * w.C + j, dtype);
+                    for (int64_t b = 0; b < w.B; b++)
+                        sum += zero_nn_load(w.y.data, (b * w.T + t) * w.C + j, dtype);
+                    zero_nn_store(dwpe.data, t * w.C + j, dtype, sum);
+                }
+            }
+            same_bits("embedding dwte", &w.dwte, &dwte);
+            same_bits("embedding dwpe", &w.dwpe, &dwpe);
+            buf_t *all[] = {&w.wte, &w.wpe, &w.y, &w.dwte, &w.dwpe, &dwte, &dwpe};
+            for (int j = 0; j < 7; j++)
+                buf_free(all[j]);
+            free(w.tokens);
+        }
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("nn");
+    TCase *tc = tcase_create("nn");
+    tcase_set_timeout(tc, 120);
+    tcase_add_loop_test(tc, gemm_against_fp64, 0, WAY_COUNT);
+    tcase_add_loop_test(tc, rows_against_ref, 0, WAY_COUNT);
+    tcase_add_loop_test(tc, norm_against_ref, 0, WAY_COUNT);
+    tcase_add_test(tc, norm_without_statistics);
+    tcase_add_test(tc, embedding_is_exact);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}

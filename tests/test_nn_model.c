@@ -1,0 +1,373 @@
+/* test_nn_model.c - kernels/nn: attention and cross-entropy of cpu against ref, exp and gelu against fp64, ref's gradients against finite differences, what is
+ * not finite, the dry-run contract, errors, threads. */
+#include "tests/nn_common.h"
+
+#include <dirent.h>
+
+/* ---- attention --------------------------------------------------------------------------------------------------- */
+
+typedef struct heads {
+    zero_nn_attention_t a;
+    buf_t q, k, v, out, dout, dq, dk, dv, lse;
+    bool backward;
+} heads_t;
+
+static void call_attention(zero_nn_t *nn, void *arg)
+{
+    heads_t *h = arg;
+    if (h->backward)
+        zero_nn_attention_backward(nn, &h->a, h->dout.data, h->dq.data, h->dk.data, h->dv.data);
+    else
+        zero_nn_attention_forward(nn, &h->a);
+}
+
+/* packed: q, k and v are columns of one buffer, as the product with a joint weight leaves them. */
+static heads_t heads_new(const int64_t s[5], zero_dtype_t dtype, double scale, bool packed)
+{
+    int64_t B = s[0], T = s[1], H = s[2], KV = s[3], D = s[4], rows = B * T, joint = (H + 2 * KV) * D;
+    heads_t h = {.a = {.B = B, .T = T, .H = H, .KV = KV, .D = D, .dtype = dtype, .scale = scale / sqrt((double)D)}};
+    h.a.q_stride = packed ? joint : H * D;
+    h.a.k_stride = h.a.v_stride = packed ? joint : KV * D;
+    h.q = buf_random(dtype, rows * h.a.q_stride, 1);
+    h.k = buf_random(dtype, rows * h.a.k_stride, 1);
+    h.v = buf_random(dtype, rows * h.a.v_stride, 1);
+    h.out = buf_new(dtype, rows * H * D);
+    h.dout = buf_random(dtype, rows * H * D, 1);
+    h.dq = buf_new(dtype, h.q.count);
+    h.dk = buf_new(dtype, h.k.count);
+    h.dv = buf_new(dtype, h.v.count);
+    h.lse = buf_new(ZERO_FP32, B * H * T);
+    h.a.q = h.q.data;
+    h.a.k = h.k.data;
+    h.a.v = h.v.data;
+    h.a.out = h.out.data;
+    h.a.lse = (float *)h.lse.data;
+    if (packed) { /* three views of one buffer */
+        size_t size = zero_dtype_size(dtype);
+        h.a.k = h.q.data + (size_t)(H * D) * size;
+        h.a.v = h.q.data + (size_t)((H + KV) * D) * size;
+    }
+    return h;
+}
+
+static void heads_free(heads_t *h)
+{
+    buf_t *all[] = {&h->q, &h->k, &h->v, &h->out, &h->dout, &h->dq, &h->dk, &h->dv, &h->lse};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        buf_free(all[i]);
+}
+
+START_TEST(attention_against_ref)
+{
+    const way_t *way = &WAYS[_i];
+    static const int64_t SIZES[][5] = {/* B, T, H, KV, D */
+        {1, 1, 1, 1, 1}, {2, 3, 2, 1, 5}, {1, 63, 1, 1, 16}, {1, 64, 3, 3, 8}, {2, 65, 2, 2, 17}, {1, 130, 4, 2, 33}, {1, 200, 6, 1, 64}, {3, 31, 3, 3, 72}};
+    if (!way_runs(way))
+        return;
+    for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
+        for (int d = 0; d < 4; d++) {
+            double sharp = d < 2 ? 1 : 12, T = (double)SIZES[s][1], D = (double)SIZES[s][4]; /* sharp: the maximum moves from block to block */
+            heads_t h[3];
+            buf_t first = {0};
+            for (int i = 0; i < 3; i++) {
+                seed_state = 1000 + s;
+                h[i] = heads_new(SIZES[s], DTYPES[d % 2], sharp, (s + (size_t)d) % 2 != 0);
+                run(i == 0 ? NULL : way, call_attention, &h[i]);
+                h[i].backward = true;
+                if (i > 0) { /* the gradient from ref's output: its own is rounded another way */
+                    close_to("attention out", way, &h[i].out, &h[0].out, NULL, 64 * (T + D) * EPS32 * sharp);
+                    close_to("attention lse", way, &h[i].lse, &h[0].lse, NULL, 64 * (T + D) * EPS32 * sharp);
+                    if (i == 1)
+                        first = buf_copy(&h[1].out);
+                    else
+                        same_bits("attention out", &h[2].out, &first);
+                    memcpy(h[i].out.data, h[0].out.data, (size_t)h[i].out.count * zero_dtype_size(h[i].a.dtype));
+                    memcpy(h[i].lse.data, h[0].lse.data, (size_t)h[i].lse.count * sizeof(float));
+                }
+                run(i == 0 ? NULL : way, call_attention, &h[i]);
+            }
+            double slack = 64 * (T + D) * EPS32 * sharp * sqrt(D) * (double)(SIZES[s][2] / SIZES[s][3]);
+            close_to("attention dq", way, &h[1].dq, &h[0].dq, NULL, slack);
+            close_to("attention dk", way, &h[1].dk, &h[0].dk, NULL, slack);
+            close_to("attention dv", way, &h[1].dv, &h[0].dv, NULL, slack);
+            same_bits("attention dq", &h[1].dq, &h[2].dq);
+            same_bits("attention dk", &h[1].dk, &h[2].dk);
+            same_bits("attention dv", &h[1].dv, &h[2].dv);
+            for (int i = 0; i < 3; i++)
+                heads_free(&h[i]);
+            buf_free(&first);
+        }
+    }
+}
+END_TEST
+
+/* ---- cross-entropy ----------------------------------------------------------------------------------------------- */
+
+typedef struct entropy {
+    int64_t rows, V, ld;
+    bool grad;
+    int32_t *targets;
+    buf_t logits, losses;
+} entropy_t;
+
+static void call_entropy(zero_nn_t *nn, void *arg)
+{
+    entropy_t *e = arg;
+    zero_nn_cross_entropy(nn, (float *)e->losses.data, e->logits.data, e->targets, e->rows, e->V, e->ld, e->grad, e->logits.dtype);
+}
+
+static entropy_t entropy_new(zero_dtype_t dtype, int64_t rows, int64_t V, int64_t pad, double scale)
+{
+    seed_state = (uint64_t)(rows * V);
+    entropy_t e = {.rows = rows, .V = V, .ld = V + pad, .grad = true, .targets = calloc((size_t)rows, sizeof(int32_t))};
+    e.logits = buf_random(dtype, rows * e.ld, scale);
+    e.losses = buf_new(ZERO_FP32, rows);
+    for (int64_t r = 0; r < rows; r++)
+        e.targets[r] = (int32_t)((r * 7919) % V);
+    return e;
+}
+
+static void entropy_free(entropy_t *e)
+{
+    buf_free(&e->logits);
+    buf_free(&e->losses);
+    free(e->targets);
+}
+
+START_TEST(entropy_against_ref)
+{
+    const way_t *way = &WAYS[_i];
+    static const int64_t SIZES[][3] = {{1, 1, 0}, {2, 2, 1}, {5, 15, 0}, {3, 64, 5}, {4, 1001, 3}, {17, 5003, 0}};
+    if (!way_runs(way))
+        return;
+    for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
+        for (int d = 0; d < 4; d++) {
+            entropy_t e[3];
+            for (int i = 0; i < 3; i++) {
+                e[i] = entropy_new(DTYPES[d % 2], SIZES[s][0], SIZES[s][1], SIZES[s][2], d < 2 ? 4 : 60);
+                buf_t before = buf_copy(&e[i].logits);
+                e[i].grad = false;
+                run(i == 0 ? NULL : way, call_entropy, &e[i]);
+                same_bits("logits without grad", &before, &e[i].logits);
+                buf_t losses = buf_copy(&e[i].losses);
+                e[i].grad = true;
+                run(i == 0 ? NULL : way, call_entropy, &e[i]);
+                same_bits("losses with and without grad", &losses, &e[i].losses);
+                for (int64_t r = 0; r < e[i].rows; r++) { /* what is between the rows stays */
+                    size_t size = zero_dtype_size(before.dtype), at = (size_t)(r * e[i].ld + e[i].V) * size;
+                    EXPECT(memcmp(before.data + at, e[i].logits.data + at, (size_t)(e[i].ld - e[i].V) * size) == 0, "written between rows");
+                }
+                buf_free(&before);
+                buf_free(&losses);
+            }
+            double V = (double)SIZES[s][1];
+            close_to("losses", way, &e[1].losses, &e[0].losses, NULL, 8 * sqrt(V) * EPS32 + 256 * EPS32);
+            close_to("gradient of logits", way, &e[1].logits, &e[0].logits, NULL, 8 * sqrt(V) * EPS32);
+            same_bits("losses", &e[1].losses, &e[2].losses);
+            same_bits("gradient of logits", &e[1].logits, &e[2].logits);
+            for (int i = 0; i < 3; i++)
+                entropy_free(&e[i]);
+        }
+    }
+}
+END_TEST
+
+/* ---- accuracy of exp and gelu ------------------------------------------------------------------------------------ */
+
+START_TEST(exp_within_an_ulp)
+{
+    const zero_nn_simd_t *simd[] = {&zero_nn_simd_base,
+#if defined(__x86_64__)
+                                    &zero_nn_simd_avx2, &zero_nn_simd_avx512
+#endif
+    };
+    static float s[ZERO_NN_BLOCK * ZERO_NN_BLOCK], dp[ZERO_NN_BLOCK * ZERO_NN_BLOCK], zero[ZERO_NN_BLOCK];
+    for (size_t k = 0; k < sizeof simd / sizeof simd[0]; k++) {
+        way_t way = {.simd = simd[k]};
+        if (!way_runs(&way))
+            continue;
+        for (double from = -110; from < 80; from += 0.37) {
+            float x[ZERO_NN_BLOCK];
+            for (int i = 0; i < ZERO_NN_BLOCK; i++)
+                x[i] = s[i] = (float)(from + 0.37 * i / ZERO_NN_BLOCK);
+            simd[k]->softmax_grad(s, dp, zero, zero, 1, false);
+            for (int i = 0; i < ZERO_NN_BLOCK; i++) {
+                double want = exp(x[i]), ulp = ldexp(1, ilogb(want) - 23);
+                if (x[i] < -87.3365f)
+                    EXPECT(s[i] == 0, "%s: exp(%.9g) = %.9g", simd[k]->name, x[i], s[i]);
+                else if (x[i] > -87.336f)
+                    EXPECT(fabs(s[i] - want) <= (simd[k] == &zero_nn_simd_base ? 2 : 1) * ulp, "%s: exp(%.9g) = %.9g, %.9g is right", simd[k]->name,
+                           x[i], s[i], want);
+            }
+        }
+    }
+}
+END_TEST
+
+typedef struct values {
+    buf_t x, y, dy;
+} values_t;
+
+static void call_gelu(zero_nn_t *nn, void *arg)
+{
+    values_t *v = arg;
+    zero_nn_gelu_forward(nn, v->y.data, v->x.data, v->x.count, ZERO_FP32);
+}
+
+static void call_gelu_backward(zero_nn_t *nn, void *arg)
+{
+    values_t *v = arg;
+    zero_nn_gelu_backward(nn, v->y.data, v->dy.data, v->x.data, v->x.count, ZERO_FP32);
+}
+
+START_TEST(gelu_against_fp64)
+{
+    const double scale = 0.79788456080286535588, cube = 0.044715;
+    values_t v = {.x = buf_new(ZERO_FP32, 4001), .y = buf_new(ZERO_FP32, 4001), .dy = buf_new(ZERO_FP32, 4001)};
+    for (int i = 0; i < 4001; i++) {
+        ((float *)v.x.data)[i] = (float)(i - 2000) / 150;
+        ((float *)v.dy.data)[i] = 2;
+    }
+    for (int w = -1; w < WAY_COUNT; w++) {
+        const way_t *way = w < 0 ? NULL : &WAYS[w];
+        if (way != NULL && !way_runs(way))
+            continue;
+        for (int backward = 0; backward < 2; backward++) {
+            run(way, backward ? call_gelu_backward : call_gelu, &v);
+            for (int i = 0; i < 4001; i++) {
+                double x = ((float *)v.x.data)[i], t = tanh(scale * (x + cube * x * x * x));
+                double want = backward ? 2 * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * scale * (1 + 3 * cube * x * x)) : 0.5 * x * (1 + t);
+                EXPECT(fabs(((float *)v.y.data)[i] - want) <= 16 * EPS32 * fmax(1, fabs(want)), "gelu %d at %.9g is %.9g, %.9g is right", backward, x,
+                       ((float *)v.y.data)[i], want);
+            }
+        }
+    }
+    buf_free(&v.x);
+    buf_free(&v.y);
+    buf_free(&v.dy);
+}
+END_TEST
+
+/* ---- ref's gradients --------------------------------------------------------------------------------------------- */
+
+/* A function of some inputs, its output weighed by w and summed in fp64; gradient of the sum in one buffer per input. */
+typedef struct slope {
+    call_fn forward;
+    void *arg;
+    buf_t *out, *weights;  /* fp32 */
+    buf_t *inputs[3], *gradients[3];
+    int count;
+} slope_t;
+
+static double slope_value(const slope_t *s)
+{
+    double sum = 0;
+    run(NULL, s->forward, s->arg);
+    for (int64_t i = 0; i < s->out->count; i++)
+        sum += buf_at(s->out, i) * buf_at(s->weights, i);
+    return sum;
+}
+
+/* Along random directions: the change of the sum over 2 h against the gradients. The fourth-order difference errs by h^4 and by fp32's rounding over h. */
+static void slope_check(const char *what, const slope_t *s)
+{
+    const double h = 0x1p-5;
+    for (int input = 0; input < s->count; input++) {
+        float *x = (float *)s->inputs[input]->data;
+        int64_t n = s->inputs[input]->count;
+        buf_t keep = buf_copy(s->inputs[input]), direction = buf_random(ZERO_FP32, n, 1);
+        double value[4], at[4] = {-2 * h, -h, h, 2 * h}, gradient = 0, size = 0;
+        for (int i = 0; i < 4; i++) {
+            for (int64_t j = 0; j < n; j++)
+                x[j] = (float)(buf_at(&keep, j) + at[i] * buf_at(&direction, j));
+            value[i] = slope_value(s);
+        }
+        memcpy(x, keep.data, (size_t)n * sizeof *x);
+        double slope = (8 * (value[2] - value[1]) - (value[3] - value[0])) / (12 * h);
+        for (int64_t j = 0; j < n; j++) {
+            double g = buf_at(s->gradients[input], j) * buf_at(&direction, j);
+            gradient += g;
+            size += g * g;
+        }
+        EXPECT(fabs(slope - gradient) <= 2e-3 * sqrt(size) + 1e-4, "%s, input %d: slope %.9g, gradient %.9g", what, input, slope, gradient);
+        buf_free(&keep);
+        buf_free(&direction);
+    }
+}
+
+typedef struct norm_case {
+    buf_t x, w, b, y, dy, dx, dw, db;
+    float mean[8], rstd[8];
+} norm_case_t;
+
+static void call_norm(zero_nn_t *nn, void *arg)
+{
+    norm_case_t *n = arg;
+    zero_nn_layernorm_forward(nn, n->y.data, n->mean, n->rstd, n->x.data, n->w.data, n->b.data, 5, 13, 1e-5, ZERO_FP32);
+}
+
+static void call_norm_backward(zero_nn_t *nn, void *arg)
+{
+    norm_case_t *n = arg;
+    zero_nn_layernorm_backward(nn, n->dx.data, n->dw.data, n->db.data, NULL, n->dy.data, n->x.data, n->w.data, n->mean, n->rstd, 5, 13, ZERO_FP32);
+}
+
+START_TEST(ref_gradients)
+{
+    seed_state = 4242;
+    norm_case_t n = {.x = buf_random(ZERO_FP32, 65, 1), .w = buf_random(ZERO_FP32, 13, 1), .b = buf_random(ZERO_FP32, 13, 1)};
+    n.y = buf_new(ZERO_FP32, 65);
+    n.dy = buf_random(ZERO_FP32, 65, 1);
+    n.dx = buf_new(ZERO_FP32, 65);
+    n.dw = buf_new(ZERO_FP32, 13);
+    n.db = buf_new(ZERO_FP32, 13);
+    run(NULL, call_norm, &n);
+    run(NULL, call_norm_backward, &n);
+    slope_check("layernorm", &(slope_t){call_norm, &n, &n.y, &n.dy, {&n.x, &n.w, &n.b}, {&n.dx, &n.dw, &n.db}, 3});
+
+    static const int64_t SIZES[][5] = {{2, 5, 2, 1, 3}, {1, 9, 3, 3, 4}, {1, 1, 2, 2, 2}};
+    for (int i = 0; i < 3; i++) {
+        heads_t h = heads_new(SIZES[i], ZERO_FP32, 2, false);
+        run(NULL, call_attention, &h);
+        h.backward = true;
+        run(NULL, call_attention, &h);
+        h.backward = false;
+        slope_check("attention", &(slope_t){call_attention, &h, &h.out, &h.dout, {&h.q, &h.k, &h.v}, {&h.dq, &h.dk, &h.dv}, 3});
+        heads_free(&h);
+    }
+
+    values_t v = {.x = buf_random(ZERO_FP32, 50, 3), .y = buf_new(ZERO_FP32, 50), .dy = buf_random(ZERO_FP32, 50, 1)};
+    run(NULL, call_gelu_backward, &v);
+    buf_t dx = v.y;
+    v.y = buf_new(ZERO_FP32, 50);
+    slope_check("gelu", &(slope_t){call_gelu, &v, &v.y, &v.dy, {&v.x}, {&dx}, 1});
+
+    entropy_t e = entropy_new(ZERO_FP32, 4, 11, 0, 2);
+    buf_t one = buf_new(ZERO_FP32, 4), logits = buf_copy(&e.logits);
+    for (int i = 0; i < 4; i++)
+        ((float *)one.data)[i] = 1;
+    run(NULL, call_entropy, &e);
+    buf_t gradient = buf_copy(&e.logits);
+    memcpy(e.logits.data, logits.data, 44 * sizeof(float));
+    e.grad = false;
+    slope_check("cross-entropy", &(slope_t){call_entropy, &e, &e.losses, &one, {&e.logits}, {&gradient}, 1});
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("nn_model");
+    TCase *tc = tcase_create("nn_model");
+    tcase_set_timeout(tc, 120);
+    tcase_add_loop_test(tc, attention_against_ref, 0, WAY_COUNT);
+    tcase_add_loop_test(tc, entropy_against_ref, 0, WAY_COUNT);
+    tcase_add_test(tc, exp_within_an_ulp);
+    tcase_add_test(tc, gelu_against_fp64);
+    tcase_add_test(tc, ref_gradients);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
