@@ -1,5 +1,5 @@
 /* check.c - the plan's checker: first that every number in the plan is in its range and that buffers lie apart, then a walk over the programs as
- * two steps and evaluations would run them, as the first rank and as the last. */
+ * steps and evaluations would run them, as the first rank and as the last. */
 #include "zero/plan/check.h"
 
 #include <stdio.h>
@@ -197,6 +197,8 @@ static zero_status_t run_program(zero_checker_t *c, const zero_program_t *progra
     zero_status_t status;
 
     c->program = program;
+    c->run++;
+    memset(c->recorded, 0, (size_t)c->plan->event_count * sizeof *c->recorded);
     c->next_use = c->opened = 0;
     memset(c->grad_done, 0, (size_t)c->plan->spec->unit_count * sizeof *c->grad_done);
     for (c->op = 0; c->op < program->op_count; c->op++)
@@ -212,7 +214,57 @@ static zero_status_t run_program(zero_checker_t *c, const zero_program_t *progra
     return ZERO_OK;
 }
 
-/* Every program of one kind. */
+/* Runs a program twice, next to itself. */
+static zero_status_t run_twice(zero_checker_t *c, const zero_program_t *program)
+{
+    zero_status_t status = run_program(c, program);
+    return status == ZERO_OK ? run_program(c, program) : status;
+}
+
+/* Every program of one kind right after what ran last, each as if it were the only one. */
+static zero_status_t try_each(zero_checker_t *c, zero_program_kind_t kind)
+{
+    zero_clock_t clocks[ZERO_CHECK_PARTIES];
+    zero_status_t status = ZERO_OK;
+
+    memcpy(clocks, c->clock, sizeof clocks);
+    memcpy(c->events_before, c->events, (size_t)c->plan->event_count * sizeof *c->events);
+    for (int32_t i = 0; i < c->plan->program_count && status == ZERO_OK; i++) {
+        if (c->plan->programs[i].kind != kind)
+            continue;
+        zero_check_trial_begin(c);
+        status = run_twice(c, &c->plan->programs[i]);
+        zero_check_trial_undo(c);
+        memcpy(c->clock, clocks, sizeof clocks);
+        memcpy(c->events, c->events_before, (size_t)c->plan->event_count * sizeof *c->events);
+    }
+    return status;
+}
+
+/* Every program of one kind, for good. The streams then forget what they learned of each other in them: whatever comes next must not rely on it,
+ * since another time these programs may not run. */
+static zero_status_t run_between(zero_checker_t *c, zero_program_kind_t kind)
+{
+    zero_clock_t before[ZERO_CHECK_PARTIES];
+    zero_status_t status;
+
+    if ((status = try_each(c, kind)) != ZERO_OK)
+        return status;
+    memcpy(before, c->clock, sizeof before);
+    for (int32_t i = 0; i < c->plan->program_count; i++) {
+        if (c->plan->programs[i].kind != kind)
+            continue;
+        if ((status = run_program(c, &c->plan->programs[i])) != ZERO_OK)
+            return status;
+        for (int p = 0; p < ZERO_CHECK_PARTIES; p++) {
+            int32_t own = c->clock[p].at[p];
+            c->clock[p] = before[p];
+            c->clock[p].at[p] = own;
+        }
+    }
+    return ZERO_OK;
+}
+
 static zero_status_t run_kind(zero_checker_t *c, zero_program_kind_t kind)
 {
     zero_status_t status = ZERO_OK;
@@ -222,28 +274,29 @@ static zero_status_t run_kind(zero_checker_t *c, zero_program_kind_t kind)
     return status;
 }
 
-/* Programs with the fewest predecessors first; then again with evaluations between, after and before each of them. */
+/* Steps of all lengths: by themselves, then with evaluations and units on demand before each program. */
 static zero_status_t walk(zero_checker_t *c)
 {
     static const zero_program_kind_t several[] = { ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP,
                                                    ZERO_PROGRAM_FIRST, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
     static const zero_program_kind_t one[] = { ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
-    bool micro_steps = c->plan->spec->micro_steps > 1;
+    bool training = false, micro_steps = c->plan->spec->micro_steps > 1;
     const zero_program_kind_t *order = micro_steps ? several : one;
     size_t count = micro_steps ? sizeof several / sizeof *several : sizeof one / sizeof *one;
     zero_status_t status;
 
-    for (int round = 0; round < 3; round++)
-        for (size_t i = 0; i < count; i++) {
-            bool between = round == 2 || (round == 0 && i == 0);
-            if (between && ((status = run_kind(c, ZERO_PROGRAM_EVAL)) != ZERO_OK || (status = run_kind(c, ZERO_PROGRAM_ANY)) != ZERO_OK))
+    for (int32_t i = 0; i < c->plan->program_count; i++)
+        training = training || c->plan->programs[i].kind == ZERO_PROGRAM_STEP;
+    for (int round = 0; round < 2; round++)
+        for (size_t i = 0; i < (2 - (size_t)round) * count && training; i++) {
+            if (round == 1 && ((status = try_each(c, ZERO_PROGRAM_ANY)) != ZERO_OK || (status = run_between(c, ZERO_PROGRAM_EVAL)) != ZERO_OK ||
+                               (status = run_between(c, ZERO_PROGRAM_ANY)) != ZERO_OK))
                 return status;
-            if ((status = run_kind(c, order[i])) != ZERO_OK)
+            if ((status = run_kind(c, order[i % count])) != ZERO_OK)
                 return status;
         }
-    if ((status = run_kind(c, ZERO_PROGRAM_ANY)) != ZERO_OK)
-        return status;
-    return run_kind(c, ZERO_PROGRAM_EVAL);
+    status = run_between(c, ZERO_PROGRAM_ANY);
+    return status == ZERO_OK ? run_between(c, ZERO_PROGRAM_EVAL) : status;
 }
 
 /* Every program that the walk relies on is there, once. */
@@ -283,14 +336,18 @@ static zero_status_t prepare(zero_checker_t *c)
     const zero_plan_t *plan = c->plan;
     size_t units = (size_t)plan->spec->unit_count, segments = (size_t)plan->segment_count;
 
+    if (plan->event_count < 0 || plan->lasting_event_count < 0 || plan->lasting_event_count > plan->event_count)
+        return zero_check_fail(c, "it has %d events, %d of them lasting", plan->event_count, plan->lasting_event_count);
     c->events = calloc((size_t)plan->event_count + 1, sizeof *c->events);
+    c->events_before = calloc((size_t)plan->event_count + 1, sizeof *c->events_before);
+    c->recorded = calloc((size_t)plan->event_count + 1, sizeof *c->recorded);
     c->version = calloc(segments + 1, sizeof *c->version);
     c->updated = calloc(segments + 1, sizeof *c->updated);
     c->unit_segment = calloc(units + 2, sizeof *c->unit_segment);
     c->grad_total = calloc(units + 1, sizeof *c->grad_total);
     c->grad_done = calloc(units + 1, sizeof *c->grad_done);
     c->open = calloc(units + 1, sizeof *c->open);
-    if (c->events == NULL || c->version == NULL || c->updated == NULL || c->unit_segment == NULL || c->grad_total == NULL || c->grad_done == NULL ||
+    if (c->events == NULL || c->events_before == NULL || c->recorded == NULL || c->version == NULL || c->updated == NULL || c->unit_segment == NULL || c->grad_total == NULL || c->grad_done == NULL ||
         c->open == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %zu units", units);
     for (int32_t p = 0; p < plan->spec->pass_count; p++)
@@ -315,6 +372,8 @@ static zero_status_t check_rank(const zero_plan_t *plan, int rank, zero_error_t 
         status = walk(&c);
     zero_check_cells_destroy(&c);
     free(c.events);
+    free(c.events_before);
+    free(c.recorded);
     free(c.version);
     free(c.updated);
     free(c.unit_segment);

@@ -34,6 +34,9 @@ typedef struct zero_cell {
     zero_content_t content;
     int32_t write_time, read_time[ZERO_CHECK_PARTIES];
     uint8_t writer;
+    bool in_slot;
+    int32_t run;             /* of the program that wrote the content: what one leaves in a slot is not there for the next */
+    int32_t saved;           /* the trial that has put this cell aside */
     int16_t open_reads, open_writes; /* uses that have begun and not ended */
 } zero_cell_t;
 
@@ -51,8 +54,11 @@ typedef struct zero_checker {
     zero_cells_t *whole, *own;             /* by buffer */
     zero_cells_t *norm;                    /* by segment: its part of the norms */
     zero_cell_t rate;                      /* written by the host before each exchange */
+    struct zero_saved *saved; int32_t saved_count, trial; bool trying; /* cells as they were before a trial */
+    int32_t run;                           /* programs run so far */
     zero_clock_t clock[ZERO_CHECK_PARTIES];
-    zero_clock_t *events;
+    zero_clock_t *events, *events_before;
+    bool *recorded;                        /* by event: in this program */
     /* where the walk is */
     const zero_program_t *program;
     int32_t op;
@@ -83,6 +89,13 @@ void zero_check_did_read(zero_checker_t *c, int stream, const zero_operand_t *x)
 void zero_check_did_write(zero_checker_t *c, int stream, const zero_operand_t *x, zero_content_t content);
 /* The content of all cells, which must be one and lie where the operand says; ZERO_ERR_PLAN otherwise. */
 zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content);
+
+/* Counts uses that begin (1) or end (-1) on these cells. */
+void zero_check_set_open(zero_checker_t *c, const zero_operand_t *x, int reads, int writes);
+
+/* From begin to undo, cells are put aside before they change; undo puts them back. */
+void zero_check_trial_begin(zero_checker_t *c);
+void zero_check_trial_undo(zero_checker_t *c);
 
 /* One operation. */
 zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op);

@@ -18,6 +18,8 @@ const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char
     return text;
 }
 
+typedef struct zero_saved { int32_t index; zero_cell_t cell; } zero_saved_t;
+
 /* ---- cells --------------------------------------------------------------------------------------------------------------------------- */
 
 static int compare_u64(const void *pa, const void *pb)
@@ -101,7 +103,8 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         if (i == 0 || c->bounds[i] != c->bounds[c->bound_count - 1])
             c->bounds[c->bound_count++] = c->bounds[i];
     c->cells = calloc((size_t)c->bound_count, sizeof *c->cells);
-    if (c->cells == NULL)
+    c->saved = malloc((size_t)c->bound_count * sizeof *c->saved);
+    if (c->cells == NULL || c->saved == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
@@ -122,6 +125,9 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         begin_with(c, buffer[ZERO_ROLE_MOMENT1], ZERO_HOLDS_MOMENT1);
         begin_with(c, buffer[ZERO_ROLE_MOMENT2], ZERO_HOLDS_MOMENT2);
     }
+    for (int32_t i = 0; i < plan->buffer_count; i++)
+        for (int32_t k = c->whole[i].begin; k < c->whole[i].end && plan->buffers[i].slot >= 0; k++)
+            c->cells[k].in_slot = true;
     return ZERO_OK;
 }
 
@@ -132,6 +138,7 @@ void zero_check_cells_destroy(zero_checker_t *c)
     free(c->own);
     free(c->norm);
     free(c->cells);
+    free(c->saved);
 }
 
 /* ---- order --------------------------------------------------------------------------------------------------------------------------- */
@@ -178,20 +185,54 @@ zero_status_t zero_check_may_write(const zero_checker_t *c, int stream, const ze
     return ZERO_OK;
 }
 
+static zero_cell_t *change(zero_checker_t *c, int32_t i)
+{
+    zero_cell_t *cell = &c->cells[i];
+    if (c->trying && cell->saved != c->trial) {
+        c->saved[c->saved_count++] = (zero_saved_t){ i, *cell };
+        cell->saved = c->trial;
+    }
+    return cell;
+}
+
+void zero_check_trial_begin(zero_checker_t *c)
+{
+    c->trying = true;
+    c->trial++;
+    c->saved_count = 0;
+}
+
+void zero_check_trial_undo(zero_checker_t *c)
+{
+    for (int32_t i = 0; i < c->saved_count; i++)
+        c->cells[c->saved[i].index] = c->saved[i].cell;
+    c->trying = false;
+}
+
 void zero_check_did_read(zero_checker_t *c, int stream, const zero_operand_t *x)
 {
     for (int32_t i = x->cells.begin; i < x->cells.end; i++)
-        c->cells[i].read_time[stream] = c->clock[stream].at[stream];
+        change(c, i)->read_time[stream] = c->clock[stream].at[stream];
 }
 
 void zero_check_did_write(zero_checker_t *c, int stream, const zero_operand_t *x, zero_content_t content)
 {
     for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
-        zero_cell_t *cell = &c->cells[i];
+        zero_cell_t *cell = change(c, i);
         cell->content = content;
+        cell->run = c->run;
         cell->writer = (uint8_t)stream;
         cell->write_time = c->clock[stream].at[stream];
         memset(cell->read_time, 0, sizeof cell->read_time); /* the write is ordered after them */
+    }
+}
+
+void zero_check_set_open(zero_checker_t *c, const zero_operand_t *x, int reads, int writes)
+{
+    for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
+        zero_cell_t *cell = change(c, i);
+        cell->open_reads += (int16_t)reads;
+        cell->open_writes += (int16_t)writes;
     }
 }
 
@@ -211,7 +252,7 @@ zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *
         const zero_content_t *here = &c->cells[i].content;
         if (i == x->cells.begin)
             *content = *here;
-        if (here->kind == ZERO_HOLDS_NOTHING)
+        if (here->kind == ZERO_HOLDS_NOTHING || (c->cells[i].in_slot && c->cells[i].run != c->run))
             return zero_check_fail(c, "it reads %s, which holds nothing", zero_check_buffer_name(c, x->buffer, name, sizeof name));
         if (!same(here, content))
             return zero_check_fail(c, "it reads %s, parts of which hold different things", zero_check_buffer_name(c, x->buffer, name, sizeof name));

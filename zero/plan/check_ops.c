@@ -291,14 +291,6 @@ static const zero_spec_pass_t *pass_of(const zero_checker_t *c)
     return c->program->kind == ZERO_PROGRAM_ANY ? NULL : &c->plan->spec->passes[c->program->pass];
 }
 
-static void set_open(zero_checker_t *c, const zero_operand_t *x, int reads, int writes)
-{
-    for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
-        c->cells[i].open_reads += (int16_t)reads;
-        c->cells[i].open_writes += (int16_t)writes;
-    }
-}
-
 /* GRAD is zero, or holds what this pass, or the step so far, has added. */
 static zero_status_t writable_gradient(const zero_checker_t *c, int32_t unit, const zero_operand_t *x)
 {
@@ -340,13 +332,13 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
                 return status;
             if (content.kind != ZERO_HOLDS_PARAM || content.version != c->version[s])
                 return zero_check_fail(c, "its parameters are not the current ones");
-            set_open(c, &param, 1, 0);
+            zero_check_set_open(c, &param, 1, 0);
         }
         if ((op->flags & ZERO_GRAD) && plan->segments[s].trainable) {
             zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false);
             if ((status = zero_check_may_write(c, op->stream, &grad)) != ZERO_OK || (status = writable_gradient(c, op->unit, &grad)) != ZERO_OK)
                 return status;
-            set_open(c, &grad, 0, 1);
+            zero_check_set_open(c, &grad, 0, 1);
         }
     }
     c->open[op->unit] = true;
@@ -369,7 +361,7 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
         const int32_t *buffer = plan->segments[s].buffer;
         if (op->flags & ZERO_READ) {
             zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false);
-            set_open(c, &param, -1, 0);
+            zero_check_set_open(c, &param, -1, 0);
             zero_check_did_read(c, op->stream, &param);
         }
         if ((op->flags & ZERO_GRAD) && plan->segments[s].trainable) {
@@ -380,7 +372,7 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
                                             .first = c->micro, .base = grad.base };
             content.end = c->micro + 1;
             content.uses = c->grad_done[op->unit] + 1;
-            set_open(c, &grad, 0, -1);
+            zero_check_set_open(c, &grad, 0, -1);
             zero_check_did_write(c, op->stream, &grad, content);
         }
     }
@@ -410,9 +402,11 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_RECORD:
         c->events[op->event] = c->clock[op->stream];
+        c->recorded[op->event] = true;
         return ZERO_OK;
     case ZERO_OP_WAIT:
-        join(&c->clock[op->stream], &c->events[op->event]);
+        if (op->event < c->plan->lasting_event_count || c->recorded[op->event]) /* otherwise it finds whatever another program left */
+            join(&c->clock[op->stream], &c->events[op->event]);
         return ZERO_OK;
     case ZERO_OP_HOST_WAIT:
         return do_host_wait(c, op);

@@ -159,6 +159,7 @@ typedef struct zero_plan {
     zero_buffer_t *buffers;    int32_t buffer_count;
     zero_program_t *programs;  int32_t program_count;
     int32_t event_count;
+    int32_t lasting_event_count;      /* events below this one are waited for across programs; the others only in the program that records them, before */
     int32_t *reserve_buffer;          /* spec->reserve_count */
     int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world * (segments + words)]; bytes; norm scratch */
     uint64_t arena_bytes[ZERO_TIER_COUNT];                   /* what is reserved at commit */

@@ -489,6 +489,7 @@ zero_status_t zero_build_sync(zero_builder_t *b)
             y.lasting[k] = lasting_count++;
     for (int32_t i = 0; i < plan->program_count && status == ZERO_OK; i++)
         status = rewrite(&y, i, lasting_count, &pool);
+    plan->lasting_event_count = lasting_count;
     plan->event_count = lasting_count + pool.count;
 done:
     for (int32_t i = 0; i < plan->program_count && y.waits != NULL; i++)
