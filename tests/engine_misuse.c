@@ -309,7 +309,8 @@ static const struct { zero_status_t odd, others; const char *odd_part, *others_p
     [ABORT] = {ZERO_ERR_PEER, ZERO_ERR_PEER, "rank 1: the loss is not finite", "rank 1: the loss is not finite"},
     [DIE] = {ZERO_OK, ZERO_ERR_PEER, "", "rank 1"},
     [DESTROY] = {ZERO_OK, ZERO_ERR_PEER, "", "rank 1: the engine was destroyed in the middle of a step"},
-    [STOP_CALLING] = {ZERO_ERR_PEER, ZERO_ERR_TIMEOUT, "step 2", "step 2"},
+    [STOP_CALLING] = {ZERO_ERR_PEER, ZERO_ERR_TIMEOUT, "rank 1 is in step 1 after program 'step'",
+                      "rank 1 is in step 1 after program 'step'"},
     [DIFFERENT_RATE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "learning rate", "learning rate"},
 };
 

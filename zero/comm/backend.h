@@ -36,6 +36,9 @@ zero_status_t zero_local_done(zero_local_t *l, zero_status_t status, const zero_
 /* abort and check of comm.h for a zero_local_t. */
 void zero_local_abort(zero_comm_t *c, const char *sentence);
 zero_status_t zero_local_check(zero_comm_t *c, zero_error_t *error);
+/* tell and told of comm.h for a zero_local_t. */
+void zero_local_tell(zero_comm_t *c, uint64_t word);
+uint64_t zero_local_told(const zero_comm_t *c, int rank);
 /* Seat of a family rank, or -1 where it is on another node. */
 int zero_family_seat(const zero_family_t *family, int rank);
 

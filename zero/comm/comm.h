@@ -30,6 +30,10 @@ typedef struct zero_comm_ops {
     uint64_t (*ring_resident)(const zero_comm_t *c);
     /* The same of other ranks' rings that are mapped here: part of this process's resident bytes, but theirs to count. */
     uint64_t (*peers_resident)(const zero_comm_t *c);
+    /* For sentences about ranks that are late: tell leaves a word (not 0) for the ranks of this node, told reads a rank's last one (0: none, or it is
+     * on another node). The word is shared by a communicator and what was split from it; tell comes from one thread at a time. */
+    void (*tell)(zero_comm_t *c, uint64_t word);
+    uint64_t (*told)(const zero_comm_t *c, int rank);
     void (*destroy)(zero_comm_t *c);
 } zero_comm_ops_t;
 

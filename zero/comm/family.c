@@ -18,6 +18,8 @@ typedef struct zero_seat {
     _Atomic uint32_t abort; /* of this rank: written by whoever aborts */
     atomic_bool left;       /* this rank dropped the family in good order */
     char text[sizeof((zero_error_t *)0)->text];
+    char apart[128];        /* from what waiting ranks poll */
+    _Atomic uint64_t word;  /* tell and told */
 } zero_seat_t;
 
 zero_status_t zero_family_open(zero_family_t **out, const zero_meet_t *meet, const int *members, int count, int index, zero_error_t *error)
@@ -128,6 +130,21 @@ zero_status_t zero_family_check(const zero_family_t *f, zero_error_t *error)
 int zero_family_pid(const zero_family_t *f, int seat)
 {
     return f->seats > 1 ? f->pages.pid[seat] : (int)getpid();
+}
+
+void zero_family_tell(zero_family_t *f, uint64_t word)
+{
+    atomic_store_explicit(&f->own->word, word, memory_order_relaxed);
+}
+
+uint64_t zero_family_told(const zero_family_t *f, int rank)
+{
+    for (int i = 0; i < f->seats; i++)
+        if (f->member[i] == rank) {
+            const zero_seat_t *seat = f->seats > 1 ? f->pages.part[i] : f->own;
+            return atomic_load_explicit(&seat->word, memory_order_relaxed);
+        }
+    return 0;
 }
 
 bool zero_family_is_dead(const zero_family_t *f, int seat)

@@ -52,4 +52,8 @@ zero_status_t zero_family_watch(zero_family_t *family, const char *operation, ze
 bool zero_family_is_dead(const zero_family_t *family, int seat);
 int zero_family_pid(const zero_family_t *family, int seat);
 
+/* tell and told of comm.h; rank is a family rank. */
+void zero_family_tell(zero_family_t *family, uint64_t word);
+uint64_t zero_family_told(const zero_family_t *family, int rank);
+
 #endif

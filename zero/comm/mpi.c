@@ -273,6 +273,8 @@ static const zero_comm_ops_t mpi_ops = {
     .check = zero_local_check,
     .ring_resident = mpi_ring_resident,
     .peers_resident = mpi_peers_resident,
+    .tell = zero_local_tell,
+    .told = zero_local_told,
     .destroy = mpi_destroy,
 };
 

@@ -6,6 +6,7 @@
 
 /* The abort word that a communicator shares with what was split from it. */
 typedef struct word {
+    _Atomic uint64_t told;
     atomic_int refs;
     atomic_int state; /* 0: none, 1: being written, 2: there */
     char text[sizeof((zero_error_t *)0)->text];
@@ -67,6 +68,17 @@ static uint64_t self_ring_resident(const zero_comm_t *c)
     return 0;
 }
 
+static void self_tell(zero_comm_t *c, uint64_t word)
+{
+    atomic_store_explicit(&((self_t *)c)->word->told, word, memory_order_relaxed);
+}
+
+static uint64_t self_told(const zero_comm_t *c, int rank)
+{
+    (void)rank;
+    return atomic_load_explicit(&((const self_t *)c)->word->told, memory_order_relaxed);
+}
+
 static void self_destroy(zero_comm_t *c)
 {
     word_t *w = ((self_t *)c)->word;
@@ -87,6 +99,8 @@ static const zero_comm_ops_t self_ops = {
     .check = self_check,
     .ring_resident = self_ring_resident,
     .peers_resident = self_ring_resident, /* none either */
+    .tell = self_tell,
+    .told = self_told,
     .destroy = self_destroy,
 };
 

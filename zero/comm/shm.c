@@ -29,6 +29,17 @@ zero_status_t zero_local_check(zero_comm_t *c, zero_error_t *error)
     return zero_family_watch(((zero_local_t *)c)->family, "a check", error);
 }
 
+void zero_local_tell(zero_comm_t *c, uint64_t word)
+{
+    zero_family_tell(((zero_local_t *)c)->family, word);
+}
+
+uint64_t zero_local_told(const zero_comm_t *c, int rank)
+{
+    const zero_local_t *l = (const zero_local_t *)c;
+    return zero_family_told(l->family, l->world[rank]);
+}
+
 int zero_family_seat(const zero_family_t *family, int rank)
 {
     for (int i = 0; i < family->seats; i++)
@@ -141,6 +152,8 @@ static const zero_comm_ops_t shm_ops = {
     .check = zero_local_check,
     .ring_resident = shm_ring_resident,
     .peers_resident = shm_peers_resident,
+    .tell = zero_local_tell,
+    .told = zero_local_told,
     .destroy = shm_destroy,
 };
 

@@ -22,6 +22,7 @@ typedef struct progress {
     atomic_bool failed;       /* error is set and constant */
     atomic_int refs;
     zero_stream_id_t id;
+    bool alone;               /* of an inline device: nobody can be asleep, so nobody is woken */
     zero_error_t error;
 } progress_t;
 
@@ -86,6 +87,8 @@ static void progress_advance(progress_t *p)
 {
     uint64_t done = atomic_load_explicit(&p->done, memory_order_relaxed) + 1;
     atomic_store_explicit(&p->done, done, memory_order_release);
+    if (p->alone)
+        return;
     atomic_store_explicit(&p->tick, (uint32_t)done, memory_order_release);
     zero_host_wake(&p->tick, false);
 }
@@ -128,8 +131,10 @@ static void delay(const zero_stream_t *s, uint64_t n)
 static void run(zero_stream_t *s, const item_t *item)
 {
     progress_t *p = s->progress;
-    zero_error_t error = {0};
+    zero_error_t error; /* a thousand bytes, of which only the first are set unless something fails */
     zero_status_t status = ZERO_OK;
+    error.status = ZERO_OK;
+    error.text[0] = '\0';
     if (!atomic_load_explicit(&p->failed, memory_order_relaxed)) {
         if (item->kind == ITEM_WAIT)
             status = progress_wait(item->progress, item->target, item->timeout_s, &error);
@@ -188,6 +193,7 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
         goto no_memory;
     atomic_store(&s->progress->refs, 1);
     s->progress->id = id;
+    s->progress->alone = !d->options.threaded;
     s->delay_seed = d->options.delay_seed;
     if (d->options.threaded && id != ZERO_STREAM_COMPUTE) {
         if (!(s->ring = calloc(RING_ITEMS, sizeof *s->ring)))

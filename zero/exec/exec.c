@@ -17,18 +17,57 @@ zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error)
     return zero_fail(error, x->failure.status, "%s", x->failure.text);
 }
 
-/* "reduce_scatter of unit 'h3' (operation 12 of 80 of program 'last')" */
-static void describe(const zero_exec_t *x, const zero_op_t *op, char *out, size_t size)
+typedef struct place_text { char s[160]; } place_text_t;
+
+/* "REDUCE_SCATTER of unit 'h3' (operation 12 of 80 of program 'last')" */
+static place_text_t place_of(const zero_exec_t *x, int32_t program, int32_t cursor)
 {
-    const zero_spec_t *spec = x->plan->spec;
-    int at = snprintf(out, size, "%s", zero_op_name((zero_op_kind_t)op->kind));
-    if (op->unit >= 0 && op->unit < spec->unit_count)
-        at += snprintf(out + at, size - (size_t)at, " of unit '%.60s'", spec->units[op->unit].name);
-    for (int32_t p = 0; p < x->plan->program_count; p++) {
-        const zero_program_t *program = &x->plan->programs[p];
-        if (op >= program->ops && op < program->ops + program->op_count)
-            snprintf(out + at, size - (size_t)at, " (operation %d of %d of program '%s')", (int)(op - program->ops) + 1, program->op_count,
-                     zero_program_name(program->kind));
+    const zero_program_t *p = &x->plan->programs[program];
+    const zero_op_t *op = &p->ops[cursor];
+    bool unit = op->unit >= 0 && op->unit < x->plan->spec->unit_count;
+    place_text_t t;
+    snprintf(t.s, sizeof t.s, "%s%s%.60s%s (operation %d of %d of program '%s')", zero_op_name((zero_op_kind_t)op->kind), unit ? " of unit '" : "",
+             unit ? x->plan->spec->units[op->unit].name : "", unit ? "'" : "", cursor + 1, p->op_count, zero_program_name(p->kind));
+    return t;
+}
+
+static place_text_t place_of_op(const zero_exec_t *x, const zero_op_t *op)
+{
+    for (int32_t p = 0; op && p < x->plan->program_count; p++)
+        if (op >= x->plan->programs[p].ops && op < x->plan->programs[p].ops + x->plan->programs[p].op_count)
+            return place_of(x, p, (int32_t)(op - x->plan->programs[p].ops));
+    return (place_text_t){""};
+}
+
+/* The word's fields: steps wrap, programs and operations are checked when they are read. */
+enum { WORD_PROGRAM_BITS = 20, WORD_CURSOR_BITS = 24 };
+
+uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor)
+{
+    uint64_t step = (uint64_t)atomic_load_explicit(&x->step, memory_order_relaxed) + 1;
+    return step << (WORD_PROGRAM_BITS + WORD_CURSOR_BITS) | (uint64_t)program << WORD_CURSOR_BITS | (uint64_t)cursor;
+}
+
+/* Appends "; rank 2 is in step 7 at REDUCE_SCATTER of unit 'h3' (...)" for every rank that left word, as far as there is room, and logs it. */
+static void add_cursors(const zero_exec_t *x, zero_error_t *error)
+{
+    const zero_comm_t *comm = x->channels[0];
+    for (int r = 0; r < x->world; r++) {
+        uint64_t word = comm->ops->told(comm, r);
+        int32_t program = (int32_t)(word >> WORD_CURSOR_BITS) & ((1 << WORD_PROGRAM_BITS) - 1), cursor = (int32_t)word & ((1 << WORD_CURSOR_BITS) - 1);
+        char text[240];
+        if (word == 0 || program >= x->plan->program_count || cursor > x->plan->programs[program].op_count)
+            continue;
+        const zero_program_t *p = &x->plan->programs[program];
+        if (cursor == p->op_count)
+            snprintf(text, sizeof text, "rank %d is in step %llu after program '%s'", r,
+                     (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)), zero_program_name(p->kind));
+        else
+            snprintf(text, sizeof text, "rank %d is in step %llu at %s", r, (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)),
+                     place_of(x, program, cursor).s);
+        zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "%s", text);
+        if (strlen(error->text) + strlen(text) + 2 < sizeof error->text)
+            zero_fail(error, error->status, "%s; %s", error->text, text);
     }
 }
 
@@ -37,17 +76,16 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     int expected = 0;
     if (!atomic_compare_exchange_strong(&x->failing, &expected, 1))
         return zero_exec_check(x, error);
-    char where[240] = "";
     long long step = (long long)atomic_load_explicit(&x->step, memory_order_relaxed) + 1;
-    if (op)
-        describe(x, op, where, sizeof where);
-    zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step, op ? " at " : "", where,
-             error->text);
-    x->failure.status = error->status;
+    place_text_t where = place_of_op(x, op);
+    zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step, where.s[0] ? " at " : "",
+             where.s, error->text);
     if (error->status == ZERO_ERR_PEER)
         zero_fail(&x->failure, error->status, "%s", error->text);
     else
-        zero_fail(&x->failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, op ? ", " : "", where, error->text);
+        zero_fail(&x->failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "", where.s, error->text);
+    if (error->status == ZERO_ERR_TIMEOUT)
+        add_cursors(x, &x->failure);
     *error = x->failure;
     atomic_store_explicit(&x->failing, 2, memory_order_release);
     if (error->status != ZERO_ERR_PEER && x->channel_count > 0)

@@ -72,6 +72,9 @@ struct zero_exec {
     zero_error_t failure;
 };
 
+/* A cursor as one word that is not 0: steps taken, program, operation (the program's length: after its end). */
+uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor);
+
 /* Monotonic time in nanoseconds. */
 uint64_t zero_exec_now(void);
 

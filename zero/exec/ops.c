@@ -163,7 +163,8 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
     zero_exec_clock_t *clock = &x->clocks[op->stream];
     bool collects = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
     uint64_t start = zero_exec_now();
-    zero_error_t local = {0};
+    zero_error_t local; /* large, and written only where something fails */
+    local.text[0] = '\0';
     zero_status_t status = collects                         ? collective(x, op, native, &local)
                            : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, &local)
                                                             : kernel(x, op, native, &local);

@@ -39,13 +39,21 @@ static zero_status_t issue(zero_exec_t *x, const zero_op_t *op, zero_error_t *er
 
 static zero_status_t run_one(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
-    zero_error_t local = {0};
+    zero_error_t local; /* large, and written only where something fails */
+    local.text[0] = '\0';
     zero_status_t status = issue(x, op, &local);
     if (status == ZERO_OK)
         return ZERO_OK;
     local.status = status;
     status = zero_exec_failed(x, op, &local);
     return zero_fail(error, status, "%s", local.text);
+}
+
+/* Leaves word of the cursor for the other ranks: zero_exec_failed() reads it. */
+static void tell(zero_exec_t *x)
+{
+    zero_comm_t *comm = x->channels[0];
+    comm->ops->tell(comm, zero_exec_word(x, x->program, x->cursor));
 }
 
 /* How far advance() goes: to the caller's next access; as far without making the calling thread wait; to the program's end. */
@@ -58,6 +66,7 @@ static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
     const zero_program_t *program = &x->plan->programs[x->program];
     for (; x->cursor < program->op_count; x->cursor++) {
         const zero_op_t *op = &program->ops[x->cursor];
+        tell(x);
         if (op->kind == ZERO_OP_USE)
             return ZERO_OK;
         if (op->kind == ZERO_OP_RELEASE && x->use_states[op->use] == ZERO_USE_OPEN)
@@ -68,6 +77,7 @@ static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
         if (status != ZERO_OK)
             return status;
     }
+    tell(x);
     return ZERO_OK;
 }
 
