@@ -4,7 +4,7 @@
  * to rank 0, which answers with everyone's. The sockets close when the communicator is made.
  */
 #define _GNU_SOURCE
-#include "zero/comm/shared.h"
+#include "zero/comm/backend.h"
 #include "zero/device/host.h"
 
 #include <errno.h>
@@ -150,7 +150,7 @@ static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *addre
     /* Until rank 0 listens; and again where it closed the meeting of an earlier communicator. */
     do {
         char go;
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
             return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s", strerror(errno));
         if (connect(fd, (const struct sockaddr *)address, length) == 0 && same_user(fd) && put(s, fd, &h, sizeof h) && get(s, fd, &go, 1)) {
@@ -211,11 +211,11 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
     zero_status_t status;
 
     *comm = NULL;
-    zero_comm_options_init(&o);
-    if (options && options->size >= sizeof o)
-        o = *options;
-    if ((status = number("RANK", 0, &s.rank, error)) || (status = number("WORLD_SIZE", 1, &s.world, error)) ||
-        (status = number("LOCAL_WORLD_SIZE", 1, &local_world, error)) || (status = number("MASTER_PORT", 1, &port, error)))
+    if ((status = zero_comm_options_take(&o, options, error)) || (status = number("RANK", 0, &s.rank, error)) ||
+        (status = number("WORLD_SIZE", 1, &s.world, error)) || (status = number("MASTER_PORT", 1, &port, error)))
+        return status;
+    local_world = s.world; /* where something else than torchrun sets the variables that it documents first */
+    if (getenv("LOCAL_WORLD_SIZE") && (status = number("LOCAL_WORLD_SIZE", 1, &local_world, error)))
         return status;
     if (!getenv("MASTER_ADDR"))
         return zero_fail(error, ZERO_ERR_ARG, "MASTER_ADDR is not set: torchrun sets it for each rank; start with torchrun, or with mpiexec");

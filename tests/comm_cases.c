@@ -1,0 +1,211 @@
+/* comm_cases.c - see comm_cases.h. */
+#include "tests/comm_cases.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Byte i of what rank r sends. */
+static unsigned char byte_of(unsigned seed, int r, uint64_t i)
+{
+    return (unsigned char)zero_splitmix64(seed * 1000003u + (unsigned)r * 7919u + i / 8 * 64) + (unsigned char)(i * 37);
+}
+
+/* Element i of what rank r sends: magnitudes so different that the order of a sum shows in its bits. */
+static float value_of(unsigned seed, int r, int64_t i)
+{
+    uint64_t h = zero_splitmix64(seed ^ zero_splitmix64((uint64_t)i * 31 + (uint64_t)r));
+    float scale[4] = {1e-3f, 1.0f, 37.0f, 900.0f};
+    return ((float)(h & 0xffff) / 32768.0f - 1.0f) * scale[(h >> 16) & 3];
+}
+
+static float load(const void *p, zero_dtype_t dtype, int64_t i)
+{
+    return dtype == ZERO_FP32 ? ((const float *)p)[i]
+                              : dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)p)[i]) : zero_fp16_to_fp32(((const uint16_t *)p)[i]);
+}
+
+static void store(void *p, zero_dtype_t dtype, int64_t i, float value)
+{
+    if (dtype == ZERO_FP32)
+        ((float *)p)[i] = value;
+    else
+        ((uint16_t *)p)[i] = dtype == ZERO_BF16 ? zero_fp32_to_bf16(value) : zero_fp32_to_fp16(value);
+}
+
+static int gather_case(zero_comm_t *c, uint64_t bytes, int mode, unsigned seed)
+{
+    enum { COPY, IN_PLACE, EXCHANGE };
+    uint64_t before = c->bytes_received;
+    unsigned char *recv = malloc((size_t)c->size * bytes + 1), *send = malloc(bytes + 1);
+    EXPECT(recv && send);
+    memset(recv, 0xee, (size_t)c->size * bytes + 1);
+    unsigned char *from = mode == IN_PLACE ? recv + (size_t)c->rank * bytes : send;
+    for (uint64_t i = 0; i < bytes; i++)
+        from[i] = byte_of(seed, c->rank, i);
+    if (mode == EXCHANGE)
+        EXPECT_OK(zero_comm_exchange(c, from, recv, bytes, error));
+    else
+        EXPECT_OK(c->ops->all_gather(c, from, recv, bytes, NULL, error));
+    EXPECT(c->bytes_received - before == (mode == EXCHANGE ? 0 : (uint64_t)(c->size - 1) * bytes));
+    for (int r = 0; r < c->size; r++)
+        for (uint64_t i = 0; i < bytes; i++)
+            if (recv[(size_t)r * bytes + i] != byte_of(seed, r, i)) {
+                fprintf(stderr, "%s gather of %llu bytes (mode %d): rank %d has a wrong byte %llu of rank %d of %d\n", zero_comm_name(c),
+                        (unsigned long long)bytes, mode, c->rank, (unsigned long long)i, r, c->size);
+                return 1;
+            }
+    EXPECT(recv[(size_t)c->size * bytes] == 0xee);
+    free(recv);
+    free(send);
+    return 0;
+}
+
+static int reduce_case(zero_comm_t *c, int64_t count, zero_dtype_t dtype, bool in_place, unsigned seed)
+{
+    size_t element = zero_dtype_size(dtype), bytes = (size_t)c->size * (size_t)count * element;
+    uint64_t before = c->bytes_reduced;
+    char *send = malloc(bytes + 1), *other = malloc((size_t)count * element + 1), *kept = malloc(bytes + 1);
+    EXPECT(send && other && kept);
+    for (int64_t i = 0; i < c->size * count; i++)
+        store(send, dtype, i, value_of(seed, c->rank, i));
+    memcpy(kept, send, bytes);
+    other[(size_t)count * element] = 0x5a;
+    char *recv = in_place ? send + (size_t)c->rank * (size_t)count * element : other;
+    EXPECT_OK(c->ops->reduce_scatter(c, send, recv, count, dtype, NULL, error));
+    EXPECT(c->bytes_reduced - before == (uint64_t)(c->size - 1) * (uint64_t)count * element);
+    for (int64_t i = 0; i < count; i++) {
+        char wanted[4], operand[4];
+        float sum = 0;
+        for (int r = 0; r < c->size; r++) {
+            store(operand, dtype, 0, value_of(seed, r, c->rank * count + i));
+            sum = r == 0 ? load(operand, dtype, 0) : sum + load(operand, dtype, 0);
+        }
+        store(wanted, dtype, 0, sum);
+        if (memcmp(wanted, recv + (size_t)i * element, element)) {
+            fprintf(stderr, "%s reduce-scatter of %lld %s (in place %d): rank %d of %d has %.9g at %lld, wanted %.9g\n", zero_comm_name(c),
+                    (long long)count, zero_dtype_name(dtype), in_place, c->rank, c->size, load(recv, dtype, i), (long long)i, load(wanted, dtype, 0));
+            return 1;
+        }
+    }
+    /* What was sent keeps its values. */
+    size_t own = (size_t)c->rank * (size_t)count * element, end = own + (size_t)count * element;
+    if (in_place)
+        EXPECT(memcmp(send, kept, own) == 0 && memcmp(send + end, kept + end, bytes - end) == 0);
+    else
+        EXPECT(memcmp(send, kept, bytes) == 0 && other[(size_t)count * element] == 0x5a);
+    free(send);
+    free(other);
+    free(kept);
+    return 0;
+}
+
+static int broadcast_case(zero_comm_t *c, uint64_t bytes, int root, unsigned seed)
+{
+    unsigned char *buffer = malloc(bytes + 1);
+    uint64_t before = c->bytes_received;
+    EXPECT(buffer);
+    for (uint64_t i = 0; i < bytes; i++)
+        buffer[i] = c->rank == root ? byte_of(seed, root, i) : 0;
+    EXPECT_OK(c->ops->broadcast(c, buffer, bytes, root, NULL, error));
+    EXPECT(c->bytes_received - before == (c->rank == root ? 0 : bytes));
+    for (uint64_t i = 0; i < bytes; i++)
+        if (buffer[i] != byte_of(seed, root, i)) {
+            fprintf(stderr, "%s broadcast of %llu bytes from %d: rank %d of %d has a wrong byte %llu\n", zero_comm_name(c), (unsigned long long)bytes,
+                    root, c->rank, c->size, (unsigned long long)i);
+            return 1;
+        }
+    free(buffer);
+    return 0;
+}
+
+int comm_cases(zero_comm_t *c, unsigned seed)
+{
+    static const uint64_t bytes[] = {0, 1, 3, 64, 127, 4096, 5000, 65537, 262144, 1000003, 3000001};
+    static const int64_t counts[] = {0, 1, 5, 127, 128, 1001, 40000, 300007};
+    EXPECT(c->caps.in_place && c->caps.host_pointers && zero_comm_rank(c) == c->rank && zero_comm_size(c) == c->size);
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++)
+        for (int mode = 0; mode < 3; mode++)
+            if (gather_case(c, bytes[i], mode, seed + (unsigned)i))
+                return 1;
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        for (int dtype = 0; dtype < ZERO_DTYPE_COUNT; dtype++)
+            for (int in_place = 0; in_place < 2; in_place++)
+                if (reduce_case(c, counts[i], (zero_dtype_t)dtype, in_place, seed + (unsigned)i))
+                    return 1;
+    for (int root = 0; root < c->size; root++)
+        for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i += 3)
+            if (broadcast_case(c, bytes[i], root, seed + (unsigned)i))
+                return 1;
+    zero_error_t e = {0};
+    EXPECT(c->ops->broadcast(c, NULL, 0, c->size, NULL, &e) == ZERO_ERR_ARG);
+    EXPECT_OK(c->ops->check(c, error));
+    return 0;
+}
+
+int comm_ring_cases(zero_comm_t *c)
+{
+    zero_comm_caps_t caps;
+    EXPECT_OK(zero_comm_describe(zero_comm_name(c), c->size, &c->options, &caps, error));
+    EXPECT(strcmp(caps.name, c->caps.name) == 0 && caps.ring_bytes == c->caps.ring_bytes && caps.in_place == c->caps.in_place &&
+           caps.host_pointers == c->caps.host_pointers && caps.device_pointers == c->caps.device_pointers);
+    EXPECT(c->ops->ring_resident(c) == c->caps.ring_bytes);
+    return 0;
+}
+
+int comm_split_cases(zero_comm_t *c)
+{
+    zero_comm_t *part, *again;
+    /* Parity, in reverse. */
+    EXPECT_OK(zero_comm_split(c, c->rank & 1, -c->rank, &part, error));
+    EXPECT(part->size == (c->size + 1 - (c->rank & 1)) / 2);
+    EXPECT(part->rank == part->size - 1 - c->rank / 2);
+    EXPECT(strcmp(zero_comm_name(part), zero_comm_name(c)) == 0);
+    if (comm_ring_cases(part) || comm_cases(part, 100 + (c->rank & 1)))
+        return 1;
+    /* The first is independent of it, and lives on. */
+    if (gather_case(c, 5000, 0, 3))
+        return 1;
+    /* A split of a split, with equal keys: by rank. */
+    EXPECT_OK(zero_comm_split(part, 7, 0, &again, error));
+    EXPECT(again->rank == part->rank && again->size == part->size);
+    zero_comm_destroy(part);
+    if (comm_cases(again, 200 + (c->rank & 1)))
+        return 1;
+    zero_comm_destroy(again);
+    return gather_case(c, 70000, 1, 4);
+}
+
+typedef struct thread_arg {
+    zero_comm_t *comm;
+    unsigned seed;
+    int result;
+} thread_arg_t;
+
+static void *thread_main(void *p)
+{
+    thread_arg_t *a = p;
+    a->result = comm_cases(a->comm, a->seed);
+    return NULL;
+}
+
+int comm_thread_cases(zero_comm_t *c)
+{
+    enum { THREADS = 4 };
+    thread_arg_t a[THREADS];
+    pthread_t threads[THREADS];
+    int result = 0;
+    for (int i = 0; i < THREADS; i++) {
+        a[i] = (thread_arg_t){.seed = 1000 + (unsigned)i, .result = 1};
+        EXPECT_OK(zero_comm_split(c, 0, i & 1 ? -c->rank : c->rank, &a[i].comm, error));
+    }
+    for (int i = 0; i < THREADS; i++)
+        EXPECT(pthread_create(&threads[i], NULL, thread_main, &a[i]) == 0);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        result |= a[i].result;
+    }
+    for (int i = 0; i < THREADS; i++)
+        zero_comm_destroy(a[i].comm);
+    return result;
+}

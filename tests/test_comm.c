@@ -1,0 +1,408 @@
+/* test_comm.c - communicators of one machine: self, shm, torchrun's. MPI's are in comm_mpi.c, which test_comm_mpi.sh starts. */
+#include "tests/comm_cases.h"
+#include "tests/ranks.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static int open_shm(zero_comm_t **c, const zero_bootstrap_t *b, double timeout_s, size_t ring_bytes)
+{
+    zero_comm_options_t o;
+    zero_comm_options_init(&o);
+    o.timeout_s = timeout_s;
+    o.ring_bytes = ring_bytes;
+    EXPECT_OK(zero_comm_shm(c, b, &o, error));
+    return 0;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- what they do ------------------------------------------------------------------------------------------------ */
+
+START_TEST(self_does_all)
+{
+    zero_comm_t *c, *part;
+    zero_error_t e = {0};
+    ck_assert(zero_comm_self(&c, &e) == ZERO_OK);
+    ck_assert_str_eq(zero_comm_name(c), "self");
+    ck_assert_int_eq(comm_cases(c, 1), 0);
+    ck_assert_int_eq(comm_ring_cases(c), 0);
+    ck_assert_int_eq(comm_split_cases(c), 0);
+    ck_assert(zero_comm_split(c, 5, 9, &part, &e) == ZERO_OK);
+    zero_comm_abort(part, "a sentence");
+    zero_comm_abort(c, "a later one");
+    zero_comm_destroy(part);
+    ck_assert(zero_comm_exchange(c, &e, &e, 0, &e) == ZERO_ERR_PEER);
+    ck_assert_str_eq(e.text, "a sentence");
+    zero_comm_destroy(c);
+    zero_comm_destroy(NULL);
+}
+END_TEST
+
+static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_t *c;
+    if (open_shm(&c, b, 60, *(size_t *)arg))
+        return 1;
+    EXPECT(c->rank == rank && c->size == world && strcmp(zero_comm_name(c), "shm") == 0);
+    EXPECT(*(size_t *)arg == 0 || world == 1 || c->caps.ring_bytes >= *(size_t *)arg);
+    if (comm_ring_cases(c) || comm_cases(c, 1) || comm_split_cases(c))
+        return 1;
+    zero_comm_destroy(c);
+    return 0;
+}
+
+START_TEST(shm_does_all)
+{
+    size_t ring_bytes = 0;
+    ck_assert_int_eq(ranks_run(_i, 100, cases_rank, &ring_bytes), 0);
+}
+END_TEST
+
+/* With the least ring every transfer goes in many pieces; the results are the same bits. */
+START_TEST(shm_does_all_with_the_least_ring)
+{
+    zero_comm_options_t o;
+    zero_comm_caps_t caps;
+    zero_error_t e = {0};
+    size_t least = 1;
+    zero_comm_options_init(&o);
+    o.ring_bytes = 1;
+    ck_assert(zero_comm_describe("shm", 3, &o, &caps, &e) == ZERO_ERR_ARG);
+    /* The sentence says what would do. */
+    const char *said = strstr(e.text, "at least ");
+    ck_assert_ptr_nonnull(said);
+    least = strtoull(said + 9, NULL, 10);
+    ck_assert_int_eq(ranks_run(3, 100, cases_rank, &least), 0);
+    o.ring_bytes = least - 1;
+    ck_assert(zero_comm_describe("shm", 3, &o, &caps, &e) == ZERO_ERR_ARG);
+    ck_assert(zero_comm_describe("self", 2, NULL, &caps, &e) == ZERO_ERR_ARG);
+    ck_assert(zero_comm_describe("carrier", 2, NULL, &caps, &e) == ZERO_ERR_ARG);
+    ck_assert(zero_comm_describe("mpi", 1024, NULL, &caps, &e) == ZERO_OK);
+    ck_assert_uint_gt(caps.ring_bytes, 0);
+}
+END_TEST
+
+static int thread_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_t *c;
+    (void)rank, (void)world, (void)arg;
+    if (open_shm(&c, b, 60, 0) || comm_thread_cases(c))
+        return 1;
+    zero_comm_destroy(c);
+    return 0;
+}
+
+START_TEST(communicators_work_side_by_side)
+{
+    ck_assert_int_eq(ranks_run(_i, 100, thread_rank, NULL), 0);
+}
+END_TEST
+
+/* ---- what goes wrong --------------------------------------------------------------------------------------------- */
+
+typedef struct shared {
+    char text[8][1000];
+    int status[8];
+    double seconds[8];
+} shared_t;
+
+static void keep(shared_t *s, int rank, zero_status_t status, const zero_error_t *e, double start)
+{
+    s->status[rank] = (int)status;
+    s->seconds[rank] = now() - start;
+    snprintf(s->text[rank], sizeof s->text[rank], "%s", e->text);
+}
+
+static int bad_options_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_options_t o;
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    zero_comm_options_init(&o);
+    o.timeout_s = 20;
+    o.ring_bytes = rank == 1 ? 100 : 0;
+    keep(arg, rank, zero_comm_shm(&c, b, &o, &e), &e, now());
+    EXPECT(c == NULL);
+    o.ring_bytes = rank == 1 ? (size_t)1 << 50 : 0; /* no machine has it */
+    EXPECT(zero_comm_shm(&c, b, &o, &e) == ZERO_ERR_MEMORY && strstr(e.text, "1125899906842624"));
+    o.ring_bytes = rank == 1 ? 1 << 20 : 2 << 20;
+    EXPECT(zero_comm_shm(&c, b, &o, &e) == ZERO_ERR_MISMATCH);
+    o.ring_bytes = 0;
+    o.ranks_per_node = 1;
+    EXPECT(zero_comm_shm(&c, b, &o, &e) == (world > 1 ? ZERO_ERR_ARG : ZERO_OK));
+    o.ranks_per_node = 0;
+    o.timeout_s = rank ? 20 : 0;
+    EXPECT(zero_comm_shm(&c, b, &o, &e) == ZERO_ERR_ARG);
+    return 0;
+}
+
+START_TEST(bad_options_fail_together)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    ck_assert_int_eq(ranks_run(3, 60, bad_options_rank, s), 0);
+    for (int r = 0; r < 3; r++) {
+        ck_assert_int_eq(s->status[r], ZERO_ERR_ARG);
+        ck_assert_str_eq(s->text[r], s->text[1]);
+        ck_assert_ptr_nonnull(strstr(s->text[r], "100 bytes"));
+    }
+}
+END_TEST
+
+static int abort_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_t *c, *part;
+    zero_error_t e = {0};
+    char buffer[64] = {0};
+    (void)world;
+    if (open_shm(&c, b, 50, 0))
+        return 1;
+    EXPECT_OK(zero_comm_split(c, 0, 0, &part, error));
+    double start = now();
+    if (rank == 1) {
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        zero_comm_abort(c, "rank 1: the disk is full");
+        zero_comm_abort(c, "another sentence");
+        keep(arg, rank, c->ops->check(c, &e), &e, start);
+    } else /* it waits on what was split off */
+        keep(arg, rank, part->ops->all_gather(part, buffer, buffer + 32, 8, NULL, &e), &e, start);
+    /* What failed stays failed. */
+    EXPECT(c->ops->exchange(c, buffer, buffer, 0, &e) == ZERO_ERR_PEER);
+    EXPECT(c->ops->reduce_scatter(c, buffer, buffer, 1, ZERO_FP32, NULL, &e) == ZERO_ERR_PEER);
+    zero_comm_destroy(part);
+    zero_comm_destroy(c);
+    return 0;
+}
+
+START_TEST(abort_reaches_everyone)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    ck_assert_int_eq(ranks_run(4, 60, abort_rank, s), 0);
+    for (int r = 0; r < 4; r++) {
+        ck_assert_int_eq(s->status[r], ZERO_ERR_PEER);
+        ck_assert_str_eq(s->text[r], "rank 1: the disk is full");
+        ck_assert(s->seconds[r] < 40);
+    }
+}
+END_TEST
+
+static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    char *buffer = calloc((size_t)world, 4 << 20);
+    if (open_shm(&c, b, 50, 0) || !buffer)
+        return 1;
+    double start = now();
+    for (int i = 0; i < 1000; i++) {
+        if (rank == world - 1 && i == 3)
+            raise(SIGKILL);
+        zero_status_t status = c->ops->all_gather(c, buffer + (size_t)rank * (4 << 20), buffer, 4 << 20, NULL, &e);
+        if (status) {
+            keep(arg, rank, status, &e, start);
+            zero_comm_destroy(c);
+            free(buffer);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+START_TEST(killed_rank_is_named)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    int status[4];
+    int world = _i;
+    ck_assert_int_eq(ranks_run_status(world, 60, killed_rank, s, status), 0);
+    ck_assert(WIFSIGNALED(status[world - 1]) && WTERMSIG(status[world - 1]) == SIGKILL);
+    for (int r = 0; r < world - 1; r++) {
+        char wanted[32];
+        snprintf(wanted, sizeof wanted, "rank %d (pid ", world - 1);
+        ck_assert_int_eq(status[r], 0);
+        ck_assert_int_eq(s->status[r], ZERO_ERR_PEER);
+        ck_assert_msg(strstr(s->text[r], wanted) && strstr(s->text[r], "ended without a word during all-gather"), "%s", s->text[r]);
+        ck_assert(s->seconds[r] < 40);
+    }
+}
+END_TEST
+
+/* Leaving in good order is no error, until somebody waits for the one that left. */
+static int left_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    uint64_t value = (uint64_t)rank, all[8];
+    (void)world;
+    if (open_shm(&c, b, 50, 0))
+        return 1;
+    EXPECT_OK(zero_comm_exchange(c, &value, all, sizeof value, error));
+    double start = now();
+    if (rank == 0) {
+        zero_comm_destroy(c);
+        return 0; /* the process ends, too */
+    }
+    nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+    EXPECT_OK(c->ops->check(c, error));
+    keep(arg, rank, zero_comm_exchange(c, &value, all, sizeof value, &e), &e, start);
+    zero_comm_destroy(c);
+    return 0;
+}
+
+START_TEST(left_rank_is_an_error_only_for_who_waits)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    ck_assert_int_eq(ranks_run(3, 60, left_rank, s), 0);
+    for (int r = 1; r < 3; r++) {
+        ck_assert_int_eq(s->status[r], ZERO_ERR_PEER);
+        ck_assert_msg(strstr(s->text[r], "has left") && strstr(s->text[r], "exchange"), "%s", s->text[r]);
+    }
+}
+END_TEST
+
+static int late_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    float values[4] = {0};
+    (void)world;
+    if (open_shm(&c, b, 0.3, 0))
+        return 1;
+    double start = now();
+    if (rank != 2) {
+        keep(arg, rank, c->ops->reduce_scatter(c, values, values + 3, 1, ZERO_FP32, NULL, &e), &e, start);
+        /* The ranks are out of step now: nothing may run. */
+        EXPECT(zero_comm_exchange(c, values, values, 0, &e) == ZERO_ERR_TIMEOUT);
+    }
+    char done = 0, all[8];
+    if (b->all_gather(b->ctx, &done, all, 1))
+        return 1;
+    zero_comm_destroy(c);
+    return 0;
+}
+
+START_TEST(timeout_names_who_is_late)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    ck_assert_int_eq(ranks_run(3, 60, late_rank, s), 0);
+    for (int r = 0; r < 2; r++) {
+        ck_assert_int_eq(s->status[r], ZERO_ERR_TIMEOUT);
+        ck_assert_msg(strstr(s->text[r], "reduce-scatter") && strstr(s->text[r], "late: rank 2 (pid"), "%s", s->text[r]);
+        ck_assert(s->seconds[r] >= 0.3);
+    }
+}
+END_TEST
+
+static int no_leak_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_t *c;
+    int first, last;
+    (void)rank, (void)world, (void)arg;
+    for (int i = 0; i < 3; i++) {
+        if (open_shm(&c, b, 20, 0))
+            return 1;
+        zero_comm_destroy(c);
+        last = open("/dev/null", O_RDONLY);
+        EXPECT(last >= 0 && close(last) == 0);
+        if (i == 0)
+            first = last;
+        EXPECT(first == last);
+    }
+    return 0;
+}
+
+START_TEST(no_descriptor_stays_open)
+{
+    ck_assert_int_eq(ranks_run(2, 60, no_leak_rank, NULL), 0);
+}
+END_TEST
+
+/* ---- torchrun ---------------------------------------------------------------------------------------------------- */
+
+static void set_number(const char *name, long value)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%ld", value);
+    setenv(name, text, 1);
+}
+
+static int torchrun_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_options_t o;
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    (void)b;
+    zero_comm_options_init(&o);
+    o.timeout_s = 30;
+    set_number("RANK", rank);
+    set_number("WORLD_SIZE", world);
+    set_number("LOCAL_RANK", rank);
+    set_number("LOCAL_WORLD_SIZE", world);
+    setenv("MASTER_ADDR", "127.0.0.1", 1);
+    set_number("MASTER_PORT", *(int *)arg);
+    setenv("TORCHELASTIC_RUN_ID", "a run with a very long name, longer than the name of a socket may be: 0123456789 0123456789 0123456789 0123456789", 1);
+    /* Twice in a row at one address. */
+    for (int i = 0; i < 2; i++) {
+        EXPECT_OK(zero_comm_torchrun(&c, &o, error));
+        EXPECT(c->rank == rank && c->size == world);
+        if (comm_ring_cases(c) || comm_cases(c, 7))
+            return 1;
+        zero_comm_destroy(c);
+    }
+    set_number("LOCAL_WORLD_SIZE", world + 1);
+    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_UNSUPPORTED && strstr(e.text, "mpiexec"));
+    setenv("RANK", "two", 1);
+    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_ARG && strstr(e.text, "RANK") && strstr(e.text, "two"));
+    set_number("RANK", world);
+    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_ARG);
+    unsetenv("WORLD_SIZE");
+    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_ARG && strstr(e.text, "WORLD_SIZE is not set"));
+    set_number("WORLD_SIZE", 2);
+    set_number("LOCAL_WORLD_SIZE", 2);
+    set_number("RANK", 1);
+    set_number("MASTER_PORT", *(int *)arg + 1);
+    o.timeout_s = 0.1; /* nobody listens there */
+    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_TIMEOUT);
+    return 0;
+}
+
+START_TEST(torchrun_ranks_meet)
+{
+    int port = 1024 + (int)getpid() % 60000;
+    ck_assert_int_eq(ranks_run(_i, 100, torchrun_rank, &port), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("comm");
+    TCase *t = tcase_create("comm");
+    tcase_set_timeout(t, 120);
+    tcase_add_test(t, self_does_all);
+    tcase_add_loop_test(t, shm_does_all, 1, 5);
+    tcase_add_test(t, shm_does_all_with_the_least_ring);
+    tcase_add_loop_test(t, communicators_work_side_by_side, 2, 4);
+    tcase_add_test(t, bad_options_fail_together);
+    tcase_add_test(t, abort_reaches_everyone);
+    tcase_add_loop_test(t, killed_rank_is_named, 2, 5);
+    tcase_add_test(t, left_rank_is_an_error_only_for_who_waits);
+    tcase_add_test(t, timeout_names_who_is_late);
+    tcase_add_test(t, no_descriptor_stays_open);
+    tcase_add_loop_test(t, torchrun_ranks_meet, 1, 4);
+    suite_add_tcase(suite, t);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

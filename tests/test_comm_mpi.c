@@ -1,0 +1,223 @@
+/* test_comm_mpi.c - MPI communicators: one node, and one machine's ranks made into several nodes, equal and not. Without arguments it
+ * starts itself under mpiexec for each case; `test_comm_mpi CASE RANKS_PER_NODE` is a rank of one. */
+#define _GNU_SOURCE
+#include "tests/comm_cases.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#if !defined(HAVE_MPI)
+int main(void)
+{
+    printf("no MPI in this build\n");
+    return 77;
+}
+#else
+#include <errno.h>
+#include <mpi.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int all_cases(const zero_comm_options_t *o)
+{
+    zero_comm_t *c, *second;
+    EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
+    /* A second one of the same MPI; whoever goes last ends MPI. */
+    EXPECT_OK(zero_comm_mpi(&second, NULL, o, error));
+    EXPECT(strcmp(zero_comm_name(c), "mpi") == 0);
+    if (comm_ring_cases(c) || comm_cases(c, 1) || comm_split_cases(c))
+        return 1;
+    zero_comm_destroy(c);
+    if (comm_cases(second, 2))
+        return 1;
+    zero_comm_destroy(second);
+    zero_error_t e = {0};
+    EXPECT(zero_comm_mpi(&c, NULL, o, &e) == ZERO_ERR_ORDER); /* it was finalised: it was ours */
+    return 0;
+}
+
+static int thread_cases(const zero_comm_options_t *o)
+{
+    zero_comm_t *c;
+    EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
+    int result = comm_thread_cases(c);
+    zero_comm_destroy(c);
+    return result;
+}
+
+/* The last rank gives up; everyone else, on its node or not, hears why although it waits for others. */
+static int abort_case(const zero_comm_options_t *o)
+{
+    zero_comm_t *c, *part;
+    zero_error_t e = {0};
+    float values[64] = {0};
+    EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
+    EXPECT_OK(zero_comm_split(c, 0, -c->rank, &part, error));
+    double start = now();
+    if (c->rank == c->size - 1) {
+        zero_comm_abort(c, "the last rank: no such file");
+        EXPECT(c->ops->check(c, &e) == ZERO_ERR_PEER);
+    } else {
+        zero_status_t status = c->rank & 1 ? part->ops->all_gather(part, values, values + 8, 4, NULL, &e)
+                                           : part->ops->reduce_scatter(part, values, values + 60, 1, ZERO_FP32, NULL, &e);
+        EXPECT(status == ZERO_ERR_PEER);
+    }
+    EXPECT(strcmp(e.text, "the last rank: no such file") == 0);
+    EXPECT(now() - start < 30);
+    EXPECT(c->ops->reduce_scatter(c, values, values, 1, ZERO_FP32, NULL, &e) == ZERO_ERR_PEER);
+    zero_comm_destroy(part);
+    zero_comm_destroy(c);
+    EXPECT(now() - start < 40);
+    return 0;
+}
+
+/* The last rank does not come. */
+static int timeout_case(zero_comm_options_t *o)
+{
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    float values[64] = {0};
+    o->timeout_s = 2;
+    EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
+    if (c->rank != c->size - 1) {
+        zero_status_t status = c->ops->reduce_scatter(c, values, values + 60, 1, ZERO_FP32, NULL, &e);
+        /* Whoever is first says so to the others, some of whom hear that before their own time is up. */
+        EXPECT(status == ZERO_ERR_TIMEOUT ? strstr(e.text, "reduce-scatter") != NULL : status == ZERO_ERR_PEER && !strcmp(e.text, "too late"));
+        zero_comm_abort(c, "too late");
+        zero_comm_destroy(c);
+        return 0;
+    }
+    while (c->ops->check(c, &e) == ZERO_OK)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    EXPECT(strcmp(e.text, "too late") == 0);
+    zero_comm_destroy(c);
+    return 0;
+}
+
+/* Bad options of one rank are everyone's error. */
+static int options_case(zero_comm_options_t *o)
+{
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    o->ring_bytes = rank && !strcmp(rank, "1") ? 100 : 0;
+    EXPECT(zero_comm_mpi(&c, NULL, o, &e) == ZERO_ERR_ARG && c == NULL);
+    EXPECT(strstr(e.text, "100 bytes"));
+    return 0;
+}
+
+static int run(int argc, char **argv)
+{
+    zero_comm_options_t o;
+    zero_comm_options_init(&o);
+    o.timeout_s = 60;
+    o.ranks_per_node = argc > 2 ? atoi(argv[2]) : 0;
+    const char *name = argc > 1 ? argv[1] : "";
+    if (!strcmp(name, "all"))
+        return all_cases(&o);
+    if (!strcmp(name, "small")) {
+        o.ring_bytes = 65536;
+        return all_cases(&o);
+    }
+    if (!strcmp(name, "threads"))
+        return thread_cases(&o);
+    if (!strcmp(name, "abort"))
+        return abort_case(&o);
+    if (!strcmp(name, "timeout"))
+        return timeout_case(&o);
+    if (!strcmp(name, "options"))
+        return options_case(&o);
+    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|abort|timeout|options RANKS_PER_NODE]\n");
+    return 2;
+}
+
+static int rank_main(int argc, char **argv)
+{
+    int result = run(argc, argv), initialised = 0, finalised = 0;
+    MPI_Initialized(&initialised);
+    MPI_Finalized(&finalised);
+    /* After an abort the library leaves MPI alone, since some rank might never come. Here all do, and mpiexec wants to see it. */
+    if (initialised && !finalised && result == 0)
+        MPI_Finalize();
+    return result;
+}
+
+/* ---- the parent -------------------------------------------------------------------------------------------------- */
+
+static void set_environment(void)
+{
+    static const char *const set[][2] = {
+        {"OMPI_ALLOW_RUN_AS_ROOT", "1"}, {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}, {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
+        {"OMPI_MCA_hwloc_base_binding_policy", "none"}, {"OMPI_MCA_pml", "ob1"}, {"OMPI_MCA_btl", "self,vader"}, {"OMPI_MCA_plm", "isolated"}};
+    for (size_t i = 0; i < sizeof set / sizeof *set; i++)
+        setenv(set[i][0], set[i][1], 1);
+}
+
+/* Returns 0 when all ranks ended with 0 in time, 77 where there is no mpiexec. */
+static int start(const char *self, int ranks, const char *name, int ranks_per_node)
+{
+    char count[16], per_node[16];
+    int status = 0;
+    snprintf(count, sizeof count, "%d", ranks);
+    snprintf(per_node, sizeof per_node, "%d", ranks_per_node);
+    pid_t pid = fork();
+    if (pid == 0) {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execlp("mpiexec", "mpiexec", "-q", "-n", count, self, name, per_node, (char *)NULL);
+        _exit(errno == ENOENT ? 77 : 1);
+    }
+    double end = now() + 200;
+    pid_t ended;
+    while ((ended = waitpid(pid, &status, WNOHANG)) == 0 && now() < end)
+        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    if (ended == 0) {
+        kill(-pid, SIGKILL);
+        waitpid(pid, &status, 0);
+    }
+    int result = ended > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+    printf("%s: %d ranks: %s %d\n", result ? "failed" : "ok", ranks, name, ranks_per_node);
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        int ranks;
+        const char *name;
+        int ranks_per_node;
+    } cover[] = {{1, "all", 0},     {2, "all", 0},     {3, "all", 1},   {3, "all", 2},   {4, "all", 2},   {3, "small", 2},   {2, "small", 1},  {3, "threads", 0},
+                 {3, "threads", 2}, {3, "abort", 0},   {4, "abort", 2}, {3, "abort", 1}, {3, "timeout", 0}, {3, "timeout", 2}, {3, "options", 2}};
+    static const char *const names[] = {"all", "small", "threads", "abort"};
+    char self[4096] = "";
+    int result = 0;
+    if (argc > 1)
+        return rank_main(argc, argv);
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
+        return 1;
+    set_environment();
+    for (size_t i = 0; i < sizeof cover / sizeof *cover; i++) {
+        int one = start(self, cover[i].ranks, cover[i].name, cover[i].ranks_per_node);
+        if (one == 77) {
+            printf("there is no mpiexec here\n");
+            return 77;
+        }
+        result |= one;
+    }
+    for (int ranks = 2; ranks <= 5 && getenv("ZERO_CHECK_FULL"); ranks++)
+        for (int per_node = 0; per_node <= 4; per_node++)
+            for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+                result |= start(self, ranks, names[i], per_node);
+    return result ? 1 : 0;
+}
+#endif
