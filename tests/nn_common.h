@@ -90,6 +90,11 @@ static inline void run(const way_t *way, call_fn call, void *arg)
     zero_nn_destroy(nn);
 }
 
+static inline void call_gemm(zero_nn_t *nn, void *arg)
+{
+    zero_nn_gemm(nn, arg);
+}
+
 /* A buffer of fp32 or bf16 whose values are also there as double; with a guard behind it. */
 typedef struct buf {
     zero_dtype_t dtype;

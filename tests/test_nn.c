@@ -4,11 +4,6 @@
 
 /* ---- GEMM -------------------------------------------------------------------------------------------------------- */
 
-static void call_gemm(zero_nn_t *nn, void *arg)
-{
-    zero_nn_gemm(nn, arg);
-}
-
 static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias, bool ref)
 {
     int64_t lda = (g.trans_a ? g.m : g.k) + pad, ldb = (g.trans_b ? g.k : g.n) + pad, ldc = g.n + pad;

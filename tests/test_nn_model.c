@@ -354,6 +354,213 @@ START_TEST(ref_gradients)
 }
 END_TEST
 
+/* ---- what is not finite ------------------------------------------------------------------------------------------ */
+
+/* A NaN or an infinity must reach the loss: the step is skipped by it. */
+START_TEST(not_finite_is_not_hidden)
+{
+    const float bad[] = {NAN, INFINITY, -NAN};
+    for (int w = -1; w < WAY_COUNT; w++) {
+        const way_t *way = w < 0 ? NULL : &WAYS[w];
+        for (int i = 0; i < 9 && (way == NULL || way_runs(way)); i++) {
+            static const int64_t SIZE[5] = {1, 70, 1, 1, 20};
+            entropy_t e = entropy_new(ZERO_FP32, 2, 77, 0, 1);
+            ((float *)e.logits.data)[(int[]){0, 40, 76}[i / 3]] = bad[i % 3];
+            run(way, call_entropy, &e);
+            EXPECT(isnan(((float *)e.losses.data)[0]), "a loss hides a logit that is not finite");
+            EXPECT(isnan(((float *)e.logits.data)[5]), "a gradient hides a logit that is not finite");
+            EXPECT(isfinite(((float *)e.losses.data)[1]), "another row's loss is hit");
+            entropy_free(&e);
+            if (i % 3 == 1) /* an infinite key is a score of -inf to some, and rightly nothing */
+                continue;
+            heads_t h = heads_new(SIZE, ZERO_FP32, 1, false);
+            ((float *)h.k.data)[(int[]){0, 40, 66}[i / 3] * 20] = bad[i % 3];
+            run(way, call_attention, &h);
+            EXPECT(!isfinite(((float *)h.out.data)[69 * 20]), "attention hides a key that is not a number");
+            EXPECT(i / 3 == 0 || isfinite(((float *)h.out.data)[39 * 20]), "a query sees a key behind it");
+            heads_free(&h);
+        }
+    }
+}
+END_TEST
+
+/* ---- the contract of dry runs ------------------------------------------------------------------------------------ */
+
+static void expect_error(zero_nn_t *nn, zero_status_t status, const char *part)
+{
+    zero_error_t error = {.status = ZERO_OK};
+    zero_status_t got = zero_nn_status(nn, &error);
+    EXPECT(got == status && error.status == status, "status %d (%s), %d is right", (int)got, error.text, (int)status);
+    EXPECT(status == ZERO_OK || strstr(error.text, part) != NULL, "'%s' does not say '%s'", error.text, part);
+    EXPECT(zero_nn_status(nn, NULL) == ZERO_OK, "reading the status does not clear it");
+}
+
+/* Every call once, with NULL for every buffer. */
+static void call_all_dry(zero_nn_t *nn)
+{
+    zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5, .n = 6, .k = 7, .trans_b = true});
+    zero_nn_bias_backward(nn, NULL, NULL, 5, 6, ZERO_FP32);
+    zero_nn_embedding_forward(nn, NULL, NULL, NULL, NULL, 2, 3, 4, ZERO_FP32);
+    zero_nn_embedding_backward(nn, NULL, NULL, NULL, NULL, 2, 3, 4, 9, ZERO_FP32);
+    zero_nn_layernorm_forward(nn, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, 1e-5, ZERO_FP32);
+    zero_nn_layernorm_backward(nn, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, ZERO_FP32);
+    zero_nn_gelu_forward(nn, NULL, NULL, 5, ZERO_FP32);
+    zero_nn_gelu_backward(nn, NULL, NULL, NULL, 5, ZERO_FP32);
+    zero_nn_add(nn, NULL, NULL, NULL, 5, ZERO_FP32);
+    zero_nn_attention_t a = {.B = 1, .T = 3, .H = 2, .KV = 1, .D = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4, .scale = 0.5};
+    zero_nn_attention_forward(nn, &a);
+    zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL);
+    zero_nn_cross_entropy(nn, NULL, NULL, NULL, 5, 6, 0, true, ZERO_FP32);
+}
+
+START_TEST(dry_runs)
+{
+    for (int w = -1; w < 2; w++) {
+        zero_nn_t *nn = context(w < 0 ? NULL : &WAYS[3 * w]);
+        zero_nn_set_dry(nn, true);
+        call_all_dry(nn);
+        expect_error(nn, ZERO_OK, "");
+        uint64_t bytes = zero_nn_workspace_bytes(nn);
+        ck_assert(bytes >= 2 * 6 * sizeof(float));
+        zero_nn_set_dry(nn, false);
+
+        /* Made dry, but no workspace yet; then too little of it. */
+        float x[64] = {0}, y[64] = {0}, mean[8] = {0};
+        zero_nn_layernorm_backward(nn, y, y, y, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
+        expect_error(nn, ZERO_ERR_ORDER, "layernorm_backward (5, 6) in fp32 needs");
+        void *workspace = aligned_alloc(128, (bytes + 127) / 128 * 128);
+        zero_nn_set_workspace(nn, workspace, 8);
+        zero_nn_layernorm_backward(nn, y, y, y, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
+        expect_error(nn, ZERO_ERR_ORDER, "has 8");
+        zero_nn_set_workspace(nn, (char *)workspace + 4, bytes);
+        expect_error(nn, ZERO_ERR_ARG, "aligned");
+        zero_nn_set_workspace(nn, workspace, bytes);
+        zero_nn_layernorm_backward(nn, y, y + 30, y + 40, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
+        expect_error(nn, ZERO_OK, "");
+
+        /* A shape, dtype, flag or leading dimension that was not dry; the first error stays, and stops the calls after it. */
+        zero_nn_add(nn, y, x, x, 6, ZERO_FP32);
+        expect_error(nn, ZERO_ERR_ORDER, "add (6) in fp32");
+        zero_nn_add(nn, y, x, x, 5, ZERO_BF16);
+        expect_error(nn, ZERO_ERR_ORDER, "add (5) in bf16");
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5, .n = 6, .k = 7, .a = x, .b = x, .c = y});
+        expect_error(nn, ZERO_ERR_ORDER, "gemm (5, 6, 7");
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5, .n = 6, .k = 7, .trans_b = true, .ldc = 7, .a = x, .b = x, .c = y});
+        for (int i = 0; i < 64; i++)
+            x[i] = 1;
+        zero_nn_add(nn, y, x, x, 5, ZERO_FP32);
+        EXPECT(y[0] == 0, "a call after an error computes");
+        expect_error(nn, ZERO_ERR_ORDER, "gemm (5, 6, 7");
+        zero_nn_add(nn, y, x, x, 5, ZERO_FP32);
+        expect_error(nn, ZERO_OK, "");
+        EXPECT(y[0] == 2 && y[5] == 0, "an addition of five");
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5, .n = 6, .k = 7, .trans_b = true, .a = x, .b = x, .bias = x, .c = y});
+        expect_error(nn, ZERO_OK, "");
+        EXPECT(y[0] == 8, "a bias that was not there in the dry run");
+        EXPECT(zero_nn_workspace_bytes(nn) == bytes, "the workspace grew outside a dry run");
+        free(workspace);
+        zero_nn_destroy(nn);
+    }
+    zero_nn_destroy(NULL);
+}
+END_TEST
+
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+START_TEST(errors)
+{
+    zero_nn_t *nn = NULL;
+    zero_error_t error;
+    ck_assert_int_eq(zero_nn_create(&nn, "cuda", 1, NULL, &error), ZERO_ERR_ARG);
+    ck_assert(nn == NULL && strstr(error.text, "'cuda'") != NULL);
+    ck_assert_int_eq(zero_nn_create(&nn, "cpu", 0, NULL, &error), ZERO_ERR_ARG);
+    for (int w = -1; w < 1; w++) {
+        nn = context(w < 0 ? NULL : &WAYS[0]);
+        ck_assert(strncmp(zero_nn_backend(nn), w < 0 ? "ref" : "cpu", 3) == 0);
+        zero_nn_set_dry(nn, true);
+        zero_nn_add(nn, NULL, NULL, NULL, 5, ZERO_FP16);
+        expect_error(nn, ZERO_ERR_UNSUPPORTED, "add in fp16");
+        zero_nn_add(nn, NULL, NULL, NULL, -1, ZERO_FP32);
+        expect_error(nn, ZERO_ERR_ARG, "-1");
+        zero_nn_bias_backward(nn, NULL, NULL, (int64_t)1 << 40, (int64_t)1 << 40, ZERO_FP32);
+        expect_error(nn, ZERO_ERR_ARG, "too large");
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 4, .n = 4, .k = 4, .lda = 3});
+        expect_error(nn, ZERO_ERR_ARG, "lda 3");
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 4, .n = 4, .k = 5, .trans_b = true, .ldb = 4});
+        expect_error(nn, ZERO_ERR_ARG, "ldb 4");
+        zero_nn_attention_t a = {.B = 1, .T = 3, .H = 3, .KV = 2, .D = 4, .q_stride = 12, .k_stride = 8, .v_stride = 8};
+        zero_nn_attention_forward(nn, &a);
+        expect_error(nn, ZERO_ERR_ARG, "3 heads are not a multiple of 2");
+        a.KV = 3;
+        zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL);
+        expect_error(nn, ZERO_ERR_ARG, "8 elements");
+        zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 4, false, ZERO_FP32);
+        expect_error(nn, ZERO_ERR_ARG, "cross_entropy");
+
+        /* Indices out of range: nothing is written. Calls of nothing do nothing. */
+        zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 0, true, ZERO_FP32);
+        zero_nn_embedding_forward(nn, NULL, NULL, NULL, NULL, 1, 3, 2, ZERO_FP32);
+        zero_nn_embedding_backward(nn, NULL, NULL, NULL, NULL, 1, 3, 2, 4, ZERO_FP32);
+        uint64_t bytes = zero_nn_workspace_bytes(nn);
+        void *workspace = aligned_alloc(128, (bytes + 127) / 128 * 128);
+        zero_nn_set_workspace(nn, workspace, bytes);
+        zero_nn_set_dry(nn, false);
+        float out[16], x[16] = {0}, losses[3];
+        int32_t bad[2][3] = {{0, 1, 5}, {0, -1, 2}};
+        for (int i = 0; i < 2; i++) {
+            for (int j = 0; j < 16; j++)
+                out[j] = 3;
+            losses[0] = 3;
+            zero_nn_cross_entropy(nn, losses, out, bad[i], 3, 5, 0, true, ZERO_FP32);
+            expect_error(nn, ZERO_ERR_ARG, i == 0 ? "target 5 of row 2 is not in [0, 5)" : "target -1 of row 1");
+            zero_nn_embedding_backward(nn, out, NULL, x, bad[i], 1, 3, 2, 4, ZERO_FP32);
+            expect_error(nn, ZERO_ERR_ARG, i == 0 ? "token 5 of row 2" : "token -1 of row 1");
+            EXPECT(losses[0] == 3, "losses written for a bad target");
+            for (int j = 0; j < 16; j++)
+                EXPECT(out[j] == 3, "written for a bad index");
+        }
+        zero_nn_embedding_forward(nn, out, bad[1], x, NULL, 1, 3, 2, ZERO_FP32);
+        expect_error(nn, ZERO_ERR_ARG, "token -1 of row 1");
+        zero_nn_embedding_forward(nn, NULL, bad[0], x, NULL, 1, 3, 2, ZERO_FP32);
+        expect_error(nn, ZERO_ERR_ARG, "y is NULL");
+        zero_nn_add(nn, NULL, NULL, NULL, 0, ZERO_FP32);
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 0, .n = 4, .k = 4});
+        zero_nn_layernorm_forward(nn, NULL, NULL, NULL, NULL, NULL, NULL, 0, 6, 1e-5, ZERO_FP32);
+        expect_error(nn, ZERO_OK, "");
+        free(workspace);
+        zero_nn_destroy(nn);
+    }
+}
+END_TEST
+
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
+
+static int thread_count(void)
+{
+    int count = 0;
+    DIR *dir = opendir("/proc/self/task");
+    for (struct dirent *entry = dir == NULL ? NULL : readdir(dir); entry != NULL; entry = readdir(dir))
+        count += entry->d_name[0] != '.';
+    if (dir != NULL)
+        closedir(dir);
+    return count;
+}
+
+/* A context of so many threads starts so many, whatever OpenMP's own default is: oneDNN's products too. */
+START_TEST(threads_as_told)
+{
+    seed_state = 5;
+    const way_t way = {.name = "threads", .threads = _i, .onednn = true};
+    buf_t x = buf_random(ZERO_FP32, 512 * 512, 1), y = buf_new(ZERO_FP32, 512 * 512);
+    int before = thread_count();
+    run(&way, call_gemm, &(zero_nn_gemm_t){.m = 512, .n = 512, .k = 512, .a = x.data, .b = x.data, .c = y.data});
+    ck_assert_int_eq(thread_count() - before, _i - 1);
+    values_t v = {.x = x, .y = y};
+    run(&way, call_gelu, &v);
+    ck_assert_int_eq(thread_count() - before, _i - 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("nn_model");
@@ -364,6 +571,10 @@ int main(void)
     tcase_add_test(tc, exp_within_an_ulp);
     tcase_add_test(tc, gelu_against_fp64);
     tcase_add_test(tc, ref_gradients);
+    tcase_add_test(tc, not_finite_is_not_hidden);
+    tcase_add_test(tc, dry_runs);
+    tcase_add_test(tc, errors);
+    tcase_add_loop_test(tc, threads_as_told, 1, 4);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

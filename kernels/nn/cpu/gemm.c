@@ -5,7 +5,7 @@
 /* Sizes of a block: its panels of A and B stay in the second-level cache while a tile runs down K elements. */
 #define ROWS 1536
 #define COLUMNS 1024
-#define DEPTH 256
+#define DEPTH 384
 
 /* What one thread computes, and where it packs. */
 typedef struct part {
@@ -95,7 +95,7 @@ static void block(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, const par
     bool own = g->dtype != ZERO_FP32;
     float *sum = own ? part->sum : (float *)g->c + i0 * g->ldc + j0;
     int64_t ld = own ? n : g->ldc, tm = simd->tile_m, tn = simd->tile_n;
-    float tile[ZERO_NN_BLOCK * ZERO_NN_BLOCK] __attribute__((aligned(64)));
+    float edge[16 * 64] __attribute__((aligned(64))); /* a tile that reaches beyond C */
     for (int64_t i = 0; i < m && g->k == 0 && (own || !g->accumulate); i++)
         memset(sum + i * ld, 0, (size_t)n * sizeof *sum);
     for (int64_t l0 = 0; l0 < g->k; l0 += DEPTH) {
@@ -106,16 +106,16 @@ static void block(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, const par
         for (int64_t j = 0; j < n; j += tn) {
             for (int64_t i = 0; i < m; i += tm) {
                 int64_t rows = at_most(tm, m - i), columns = at_most(tn, n - j);
-                for (int64_t r = 0; r < rows && add; r++)
-                    for (int64_t c = 0; c < columns; c += 16)
-                        __builtin_prefetch(sum + (i + r) * ld + j + c, 1);
-                simd->tile(tile, part->a + i * depth, part->b + j * depth, depth, false);
-                for (int64_t r = 0; r < rows; r++) {
-                    if (add)
-                        simd->add(sum + (i + r) * ld + j, tile + r * tn, columns, ZERO_FP32);
-                    else
-                        simd->store(sum + (i + r) * ld + j, tile + r * tn, columns, ZERO_FP32);
+                float *c = sum + i * ld + j;
+                if (rows == tm && columns == tn) {
+                    simd->tile(c, ld, part->a + i * depth, part->b + j * depth, depth, add);
+                    continue;
                 }
+                simd->tile(edge, tn, part->a + i * depth, part->b + j * depth, depth, false);
+                for (int64_t r = 0; r < rows && add; r++)
+                    simd->add(c + r * ld, edge + r * tn, columns, ZERO_FP32);
+                for (int64_t r = 0; r < rows && !add; r++)
+                    simd->store(c + r * ld, edge + r * tn, columns, ZERO_FP32);
             }
         }
     }

@@ -43,9 +43,9 @@ typedef struct zero_nn_simd {
     /* p = exp(s - lse) in place of s, ds = p (dp - delta) in place of dp; lse and delta (queries). Hidden ones become 0. */
     void (*softmax_grad)(float *s, float *dp, const float *lse, const float *delta, int64_t keys, bool diagonal);
 
-    /* C (m, n) tile of the GEMM: A packed (k, tile_m), B packed (k, tile_n); c (tile_m, tile_n) dense, = or += where add. */
+    /* C (tile_m, tile_n), rows ldc apart, = A B, or += where add. A is packed (k, tile_m), B packed (k, tile_n). */
     int tile_m, tile_n;
-    void (*tile)(float *c, const float *a, const float *b, int64_t k, bool add);
+    void (*tile)(float *c, int64_t ldc, const float *a, const float *b, int64_t k, bool add);
 } zero_nn_simd_t;
 
 extern const zero_nn_simd_t zero_nn_simd_base;

@@ -391,7 +391,6 @@ DEFINE_TILE(tile_many_2, BLOCK_M, 2)
 DEFINE_TILE(tile_many_1, BLOCK_M, 1)
 DEFINE_TILE(tile_one_2, 1, 2)
 DEFINE_TILE(tile_one_1, 1, 1)
-DEFINE_TILE(tile_gemm, TILE_M, TILE_V)
 
 INLINE void block_product(float *c, int64_t ldc, const float *a, const int64_t a_row, const int64_t a_col, const float *b, int64_t ldb, int64_t m,
                           int64_t n, int64_t k, bool add)
@@ -421,9 +420,31 @@ KERNEL void rows_block(float *c, int64_t ldc, const float *a, bool trans_a, cons
         block_product(c, ldc, a, ZERO_NN_BLOCK, 1, b, ldb, m, n, k, add);
 }
 
-KERNEL void rows_tile(float *c, const float *a, const float *b, int64_t k, bool add)
+/* C is on its way into cache while the products are summed, and only then read. */
+KERNEL void rows_tile(float *c, int64_t ldc, const float *a, const float *b, int64_t k, bool add)
 {
-    tile_gemm(c, TILE_V * LANES, a, 1, TILE_M, b, TILE_V * LANES, k, add);
+    vf sum[TILE_M][TILE_V];
+    for (int i = 0; i < TILE_M; i++)
+        for (int j = 0; j < TILE_V * LANES; j += 16)
+            __builtin_prefetch(c + i * ldc + j, 1);
+    _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++)
+        _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++)
+            sum[i][j] = (vf){0};
+    for (int64_t l = 0; l < k; l++, a += TILE_M, b += TILE_V * LANES) {
+        vf bl[TILE_V];
+        _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++)
+            bl[j] = vf_get(b + j * LANES);
+        _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++) {
+            vf ai = vf_set(a[i]);
+            _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++)
+                sum[i][j] = vf_fma(ai, bl[j], sum[i][j]);
+        }
+    }
+    _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++)
+        _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++) {
+            float *at = c + i * ldc + j * LANES;
+            vf_put(at, add ? vf_get(at) + sum[i][j] : sum[i][j]);
+        }
 }
 
 /* Keys of the vector of queries from t on: [0, *all) are seen by each of its lanes, [*all, *some) by lanes from key - t on, the rest by none. */
