@@ -31,7 +31,9 @@ zero_status_t zero_family_open(zero_family_t **out, const zero_meet_t *meet, con
     if (f) {
         f->member = calloc((size_t)count, sizeof *f->member);
         f->pidfd = calloc((size_t)count, sizeof *f->pidfd);
-        f->own = count == 1 ? calloc(1, sizeof *f->own) : NULL;
+        f->own = count == 1 ? aligned_alloc(_Alignof(zero_seat_t), sizeof *f->own) : NULL;
+        if (f->own)
+            memset(f->own, 0, sizeof *f->own);
     }
     if (!f || !f->member || !f->pidfd || (count == 1 && !f->own))
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", meet->world);
