@@ -121,7 +121,7 @@ static zero_status_t declare(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bo
     const gpt2_golden_t *g = c->golden;
     zero_model_options_t options = { .micro_batch = c->micro_batch, .seq_len = g->seq_len, .sample_len = r->config.positions, .dtype = g->dtype,
                                      .recompute = c->recompute, .threads = c->threads, .backend = c->backend, .eval = true,
-                                     .head_rows = c->head_rows };
+                                     .head_rows = c->head_rows, .head_columns = c->head_columns };
     zero_device_options_t device;
     zero_config_t config;
     zero_status_t status;

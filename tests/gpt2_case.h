@@ -23,7 +23,7 @@ typedef struct gpt2_case {
     const gpt2_golden_t *golden;
     const char *folder;          /* below tests/golden */
     int world, stage, window, threads;
-    int64_t micro_batch, head_rows, persist_bytes;
+    int64_t micro_batch, head_rows, head_columns, persist_bytes;
     zero_reduce_t reduce;
     zero_recompute_t recompute;
     const char *backend;

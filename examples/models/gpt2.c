@@ -9,6 +9,8 @@
 /* Logits of one chunk of the head: large enough for full speed of the matrix products, small beside a large model's state. */
 #define HEAD_BYTES (64u << 20)
 #define HEAD_ROWS_LEAST 64
+/* Weights of the head that one product takes: enough for full speed. */
+#define HEAD_PART_BYTES (16u << 20)
 /* The shortest shape that a sample is padded to; the others are its doubles. */
 #define SAMPLE_SHAPE_LEAST 16
 
@@ -187,27 +189,37 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s models are not supported yet: use fp32 or bf16", zero_dtype_name(o->dtype));
     if (o->threads < 1)
         return zero_fail(error, ZERO_ERR_ARG, "%d threads for a model: at least 1 is needed", o->threads);
-    if (o->head_rows < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "%" PRId64 " rows of logits at once: use 0 (chosen by size) or more", o->head_rows);
+    if (o->head_rows < 0 || o->head_columns < 0)
+        return zero_fail(error, ZERO_ERR_ARG, "%" PRId64 " rows of logits at once, %" PRId64 " tokens of the vocabulary: use 0 (chosen by size) or more",
+                         o->head_rows, o->head_columns);
     return ZERO_OK;
 }
 
-/* Rows of logits at once: what fits HEAD_BYTES, all chunks about equally long. */
+/* total in parts of at most most, all about equally long. */
+static int64_t even_part(int64_t total, int64_t most)
+{
+    const int64_t parts = (total + most - 1) / most;
+
+    return (total + parts - 1) / parts;
+}
+
+/* Rows of logits at once, and tokens of the vocabulary in one product. */
 static void head_shape(zero_model_t *m)
 {
     const int64_t rows = m->options.micro_batch * m->options.seq_len, V = m->config.vocab;
-    int64_t most = m->options.head_rows;
+    int64_t most_rows = m->options.head_rows, most_columns = m->options.head_columns;
 
-    m->logits_ld = (V + 15) / 16 * 16; /* rows start at a cache line where V is odd, as GPT-2's is */
-    if (most == 0) {
-        most = (int64_t)(HEAD_BYTES / ((uint64_t)m->logits_ld * m->element));
-        if (most < HEAD_ROWS_LEAST)
-            most = HEAD_ROWS_LEAST;
-    }
-    if (most > rows)
-        most = rows;
-    const int64_t chunks = (rows + most - 1) / most;
-    m->head_rows = (rows + chunks - 1) / chunks;
+    m->logits_ld = (V + 15) / 16 * 16; /* rows of fp32 start at a cache line where V is odd, as GPT-2's is */
+    if (most_rows == 0)
+        most_rows = (int64_t)(HEAD_BYTES / ((uint64_t)m->logits_ld * m->element));
+    if (m->options.head_rows == 0 && most_rows < HEAD_ROWS_LEAST)
+        most_rows = HEAD_ROWS_LEAST;
+    m->head_rows = even_part(rows, most_rows);
+    if (most_columns == 0) /* a multiple of 16, and so is every part but the last */
+        most_columns = (int64_t)(HEAD_PART_BYTES / ((uint64_t)m->config.width * sizeof(float))) / 16 * 16 + 16;
+    m->head_columns = even_part(V, most_columns);
+    if (m->options.head_columns == 0)
+        m->head_columns = (m->head_columns + 15) / 16 * 16;
 }
 
 zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t *config, const zero_model_options_t *options, zero_error_t *error)

@@ -78,6 +78,7 @@ struct zero_model {
     uint64_t workspace_bytes;
 
     int64_t head_rows, logits_ld;        /* rows of logits that exist at once; elements from one row to the next */
+    int64_t head_columns;                /* tokens of the vocabulary that one product takes */
     void **x;                            /* layers + 1 times (rows, C): the residual stream before each layer, and after the last */
     zero_gpt2_layer_t *layers;
     float *mean_f, *rstd_f;              /* (rows): of ln_f */
@@ -116,6 +117,8 @@ void zero_gpt2_linear(zero_model_t *m, void *y, const void *x, const zero_gpt2_p
 void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t *a, const void *x, void *out, int64_t B, int64_t T);
 /* m->dx (rows, C), the gradient of layer l's output, becomes that of its input m->x[l]; gradients of its parameters are added. */
 void zero_gpt2_layer_backward(zero_model_t *m, int64_t l);
+/* logits (rows, V; logits_ld) = x (rows, C) wte^T: the head is the embedding, stored (V, C). */
+void zero_gpt2_logits(zero_model_t *m, const void *x, int64_t rows);
 /* Losses of m->narrow (rows, C) against targets, head_rows at a time. With grad, narrow becomes its own gradient and wte's is added. */
 void zero_gpt2_head(zero_model_t *m, const int32_t *targets, int64_t rows, bool grad);
 

@@ -34,25 +34,44 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
     zero_nn_add(m->nn, out, out, a->mid, rows * C, dtype);
 }
 
+/* Products over the vocabulary go a part of it at a time: a kernel that keeps sums of a whole product aside then needs little room for them. */
+
+void zero_gpt2_logits(zero_model_t *m, const void *x, int64_t rows)
+{
+    const int64_t C = m->config.width, V = m->config.vocab;
+
+    for (int64_t v = 0; v < V; v += m->head_columns)
+        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){
+            .m = rows, .n = V - v < m->head_columns ? V - v : m->head_columns, .k = C, .trans_b = true, .ldc = m->logits_ld,
+            .dtype = m->options.dtype, .a = x, .b = zero_gpt2_at(m, GPT2_WTE(m)->data, v * C), .c = zero_gpt2_at(m, m->logits, v) });
+}
+
+/* dwte (V, C) += dlogits^T x, with dlogits (rows, V; logits_ld) in m->logits. */
+static void head_weight_backward(zero_model_t *m, const void *x, int64_t rows)
+{
+    const int64_t C = m->config.width, V = m->config.vocab;
+
+    for (int64_t v = 0; v < V; v += m->head_columns)
+        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){
+            .m = V - v < m->head_columns ? V - v : m->head_columns, .n = C, .k = rows, .trans_a = true, .accumulate = true, .lda = m->logits_ld,
+            .dtype = m->options.dtype, .a = zero_gpt2_at(m, m->logits, v), .b = x, .c = zero_gpt2_at(m, GPT2_WTE(m)->grad, v * C) });
+}
+
 void zero_gpt2_head(zero_model_t *m, const int32_t *targets, int64_t rows, bool grad)
 {
     const int64_t C = m->config.width, V = m->config.vocab, ld = m->logits_ld;
     const zero_dtype_t dtype = m->options.dtype;
-    const zero_gpt2_param_t *wte = GPT2_WTE(m);
 
     for (int64_t r = 0; r < rows; r += m->head_rows) {
         const int64_t n = rows - r < m->head_rows ? rows - r : m->head_rows;
         void *x = zero_gpt2_at(m, m->narrow, r * C); /* (n, C) */
 
-        /* logits (n, V) = x wte^T: the head is the embedding, stored (V, C) */
-        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = n, .n = V, .k = C, .trans_b = true, .ldc = ld, .dtype = dtype,
-                                               .a = x, .b = wte->data, .c = m->logits });
+        zero_gpt2_logits(m, x, n);
         zero_nn_cross_entropy(m->nn, m->losses ? m->losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld, grad, dtype);
         if (!grad)
             continue;
-        /* dwte (V, C) += dlogits^T x, which is read here for the last time; then dx = dlogits wte takes its place */
-        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = V, .n = C, .k = n, .trans_a = true, .accumulate = true, .lda = ld, .dtype = dtype,
-                                               .a = m->logits, .b = x, .c = wte->grad });
-        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = n, .n = C, .k = V, .lda = ld, .dtype = dtype, .a = m->logits, .b = wte->data, .c = x });
+        head_weight_backward(m, x, n);
+        /* x was read for the last time: dx = dlogits wte takes its place */
+        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = n, .n = C, .k = V, .lda = ld, .dtype = dtype, .a = m->logits, .b = GPT2_WTE(m)->data, .c = x });
     }
 }

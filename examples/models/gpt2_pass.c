@@ -134,7 +134,7 @@ zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32
 zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
-    const int64_t T = zero_gpt2_sample_shape(m, n), C = c->width, V = c->vocab;
+    const int64_t T = zero_gpt2_sample_shape(m, n), C = c->width;
     const zero_dtype_t dtype = m->options.dtype;
     run_t r = begin(m, m->sample, 0, error);
 
@@ -150,8 +150,7 @@ zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n
         done(&r, m->ln_f);
     }
     if (use(&r, m->embed, 0)) {
-        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = 1, .n = V, .k = C, .trans_b = true, .ldc = m->logits_ld, .dtype = dtype,
-                                               .a = m->narrow, .b = GPT2_WTE(m)->data, .c = m->logits });
+        zero_gpt2_logits(m, m->narrow, 1);
         done(&r, m->embed);
     }
     return end(&r);

@@ -36,6 +36,7 @@ typedef struct zero_model_options {
     const char *backend;             /* of kernels/nn: "auto" (NULL too), "cpu", "ref" */
     bool eval;                       /* declare an evaluation pass */
     int64_t head_rows;               /* rows of logits that exist at once; 0: chosen by size */
+    int64_t head_columns;            /* tokens of the vocabulary that one product of the head takes; 0: chosen by size */
 } zero_model_options_t;
 
 typedef struct zero_model zero_model_t;
