@@ -1,5 +1,6 @@
-/* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x ranks, each against the serial trajectory: so every two cases
- * that should have the same bits have them. `make check` runs a cover of all triples of levels, ZERO_CHECK_FULL=1 the whole product. */
+/* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x ranks, each against the serial
+ * trajectory: so every two cases that should have the same bits have them. `make check` runs a cover of all triples of levels,
+ * ZERO_CHECK_FULL=1 the whole product. */
 #include "tests/engine_suites.h"
 #include "tests/engine_toy.h"
 #include "tests/ranks.h"
@@ -10,7 +11,9 @@
 enum { STAGE, WINDOW, REDUCE, MICRO, DTYPE, WIRE, DEVICE, WORLD, PERSIST, INTERLEAVE, QUIET, BAD, DIMENSIONS, LEVELS = 4 };
 static const int levels[DIMENSIONS] = {4, 4, 2, 3, 2, 2, 3, 4, 3, 2, 2, 2};
 
-typedef struct tuple { int level[DIMENSIONS]; } tuple_t;
+typedef struct tuple {
+    int level[DIMENSIONS];
+} tuple_t;
 
 static toy_case_t case_of(const tuple_t *t)
 {
@@ -32,7 +35,10 @@ static toy_case_t case_of(const tuple_t *t)
                         .bad_step = l[BAD] ? 2 : -1};
 }
 
-typedef struct work { tuple_t *tuples; int count; } work_t;
+typedef struct work {
+    tuple_t *tuples;
+    int count;
+} work_t;
 
 /* ---- which cases --------------------------------------------------------------------------------------------------- */
 

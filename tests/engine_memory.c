@@ -1,4 +1,5 @@
-/* engine_memory.c - what is forecast is what is there, nothing grows while training, and the checks that say so notice a planted defect. */
+/* engine_memory.c - what is forecast is what is there, nothing grows while training, and the checks that say so notice a planted
+ * defect. */
 #define _GNU_SOURCE
 #include "tests/engine_suites.h"
 #include "tests/engine_toy.h"
@@ -32,7 +33,10 @@ typedef struct planted {
     zero_device_ops_t ops;
 } planted_t;
 
-static void keep_arena(zero_arena_t *arena) { (void)arena; }
+static void keep_arena(zero_arena_t *arena)
+{
+    (void)arena;
+}
 
 static void plant(planted_t *p, const zero_device_t *cpu, defect_t defect)
 {
@@ -73,7 +77,9 @@ static bool forecast_is_measured(const zero_memory_t *forecast, const zero_memor
 
 /* ---- training under them ------------------------------------------------------------------------------------------- */
 
-typedef struct findings { bool constant, equal, returned; } findings_t;
+typedef struct findings {
+    bool constant, equal, returned;
+} findings_t;
 
 enum { UNITS = 6, COUNT = 100000 };
 
@@ -85,12 +91,12 @@ static int fill(void *ctx, zero_param_t param, int64_t begin, int64_t count, flo
     return 0;
 }
 
-#define TRY(call)                                                                                                                                \
-    do {                                                                                                                                         \
-        if ((call) != ZERO_OK) {                                                                                                                 \
-            fprintf(stderr, "%s: %s\n", #call, zero_last_error(e));                                                                              \
-            return -1;                                                                                                                           \
-        }                                                                                                                                        \
+#define TRY(call)                                                                                                                  \
+    do {                                                                                                                           \
+        if ((call) != ZERO_OK) {                                                                                                   \
+            fprintf(stderr, "%s: %s\n", #call, zero_last_error(e));                                                                \
+            return -1;                                                                                                             \
+        }                                                                                                                          \
     } while (0)
 
 static int train(zero_engine_t *e, defect_t defect, planted_t *device, findings_t *f)
@@ -153,7 +159,10 @@ static int train(zero_engine_t *e, defect_t defect, planted_t *device, findings_
     return 0;
 }
 
-typedef struct plot { defect_t defect; bool threaded; } plot_t;
+typedef struct plot {
+    defect_t defect;
+    bool threaded;
+} plot_t;
 
 static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
@@ -191,15 +200,16 @@ static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg
     zero_device_destroy(cpu);
     zero_comm_destroy(comm);
     bool constant = plot->defect != ALLOCATES_EACH_STEP && plot->defect != ARENA_EACH_STEP, equal = plot->defect != LOSES_A_PAGE;
-    bool returned = plot->defect != KEEPS_ARENAS && plot->defect != ARENA_EACH_STEP;
-    if (plot->defect == ARENA_EACH_STEP)
-        returned = f.returned; /* they are given back at the end */
+    bool returned = plot->defect != KEEPS_ARENAS;
     if (SANITIZED)
         constant = f.constant, returned = f.returned;
     if (result == 0 && f.constant == constant && f.equal == equal && f.returned == returned)
         return 0;
-    fprintf(stderr, "rank %d, defect %d, threaded %d: result %d, external constant %d (wanted %d), forecast measured %d (%d), memory returned %d (%d: %llu "
-            "after %llu)\n", rank, plot->defect, plot->threaded, result, f.constant, constant, f.equal, equal, f.returned, returned,
+    fprintf(stderr,
+            "rank %d, defect %d, threaded %d: result %d, external constant %d (wanted %d), forecast measured %d (%d), memory "
+            "returned %d (%d: %llu "
+            "after %llu)\n",
+            rank, plot->defect, plot->threaded, result, f.constant, constant, f.equal, equal, f.returned, returned,
             (unsigned long long)after, (unsigned long long)before);
     return 1;
 }
@@ -210,6 +220,50 @@ START_TEST(memory_is_as_forecast_and_defects_are_found)
         plot_t plot = {.defect = (defect_t)_i, .threaded = threaded};
         ck_assert_int_eq(ranks_run(2, 60, run, &plot), 0);
     }
+}
+END_TEST
+
+/* external of an engine whose communicators have rings of so many bytes; 0 on failure. */
+static uint64_t external_with_rings(const zero_bootstrap_t *bootstrap, size_t ring_bytes)
+{
+    zero_comm_t *comm = NULL;
+    zero_device_t *cpu = NULL;
+    zero_engine_t *engine = NULL;
+    zero_config_t config;
+    zero_comm_options_t options;
+    zero_memory_t memory = {.size = sizeof memory};
+    zero_comm_options_init(&options);
+    zero_config_init(&config);
+    options.ring_bytes = ring_bytes;
+    if (zero_comm_shm(&comm, bootstrap, &options, NULL) != ZERO_OK || zero_device_cpu(&cpu, NULL, NULL) != ZERO_OK)
+        return 0;
+    config.comm = comm;
+    config.device = cpu;
+    if (zero_create(&engine, &config, NULL) != ZERO_OK || zero_commit(engine) != ZERO_OK ||
+        zero_measure(engine, &memory) != ZERO_OK)
+        return 0;
+    zero_destroy(engine);
+    zero_device_destroy(cpu);
+    zero_comm_destroy(comm);
+    return memory.bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS] == ring_bytes ? memory.external : 0;
+}
+
+/* External has neither this rank's rings nor what is mapped of the others'; the communicator that the caller keeps is the caller's.
+ */
+static int rings(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    uint64_t small = external_with_rings(bootstrap, MIB), large = external_with_rings(bootstrap, 9 * MIB);
+    (void)arg;
+    if (small > 0 && large > 0 && large <= small + (uint64_t)world * 8 * MIB + MIB)
+        return 0;
+    fprintf(stderr, "rank %d: external is %llu with small rings and %llu with large ones\n", rank, (unsigned long long)small,
+            (unsigned long long)large);
+    return 1;
+}
+
+START_TEST(rings_are_not_external)
+{
+    ck_assert_int_eq(ranks_run(3, 60, rings, NULL), 0);
 }
 END_TEST
 
@@ -289,6 +343,7 @@ Suite *engine_memory_suite(void)
     TCase *t = tcase_create("memory");
     tcase_set_timeout(t, 150);
     tcase_add_loop_test(t, memory_is_as_forecast_and_defects_are_found, 0, DEFECTS);
+    tcase_add_test(t, rings_are_not_external);
     tcase_add_test(t, what_does_not_fit_is_refused_on_every_rank);
     suite_add_tcase(suite, t);
     return suite;

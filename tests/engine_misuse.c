@@ -1,4 +1,5 @@
-/* engine_misuse.c - calls that are wrong say so and change nothing; ranks that disagree or fail end everywhere, each with one clear sentence. */
+/* engine_misuse.c - calls that are wrong say so and change nothing; ranks that disagree or fail end everywhere, each with one clear
+ * sentence. */
 #include "tests/engine_suites.h"
 #include "tests/engine_toy.h"
 #include "tests/ranks.h"
@@ -10,7 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static const toy_case_t plain = {.world = 1, .stage = 3, .window = 2, .micro_steps = 2, .dtype = ZERO_FP32, .steps = 1, .bad_step = -1};
+static const toy_case_t plain = {
+    .world = 1, .stage = 3, .window = 2, .micro_steps = 2, .dtype = ZERO_FP32, .steps = 1, .bad_step = -1};
 
 static double now(void)
 {
@@ -20,10 +22,10 @@ static double now(void)
 }
 
 /* The call fails with this status, and the sentence has this in it. */
-#define FAILS(engine, call, status, part)                                                                                                        \
-    do {                                                                                                                                         \
-        ck_assert_int_eq((call), (status));                                                                                                      \
-        ck_assert_msg(strstr(zero_last_error(engine), (part)) != NULL, "'%s' is not in '%s'", (part), zero_last_error(engine));                  \
+#define FAILS(engine, call, status, part)                                                                                          \
+    do {                                                                                                                           \
+        ck_assert_int_eq((call), (status));                                                                                        \
+        ck_assert_msg(strstr(zero_last_error(engine), (part)) != NULL, "'%s' is not in '%s'", (part), zero_last_error(engine));    \
     } while (0)
 #define OK(call) ck_assert_int_eq((call), ZERO_OK)
 
@@ -61,13 +63,13 @@ START_TEST(configurations_are_checked)
     ck_assert_int_eq(zero_config_stage(&good, -1), ZERO_ERR_ARG);
     good.comm = comm;
     good.device = device;
-#define BAD(change, part)                                                                                                                        \
-    do {                                                                                                                                         \
-        c = good;                                                                                                                                \
-        change;                                                                                                                                  \
-        ck_assert_int_eq(zero_create(&engine, &c, &error), ZERO_ERR_ARG);                                                                        \
-        ck_assert_ptr_null(engine);                                                                                                              \
-        ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);                                                \
+#define BAD(change, part)                                                                                                          \
+    do {                                                                                                                           \
+        c = good;                                                                                                                  \
+        change;                                                                                                                    \
+        ck_assert_int_eq(zero_create(&engine, &c, &error), ZERO_ERR_ARG);                                                          \
+        ck_assert_ptr_null(engine);                                                                                                \
+        ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);                                  \
     } while (0)
     BAD(c.size = 8, "zero_config_init");
     BAD(c.comm = NULL, "config.comm is NULL");
@@ -83,7 +85,10 @@ START_TEST(configurations_are_checked)
     ck_assert_int_eq(zero_create(NULL, &good, &error), ZERO_ERR_ARG);
     ck_assert_int_eq(zero_create(&engine, NULL, NULL), ZERO_ERR_ARG);
     /* What only the plan knows is refused by commit, and then only destroy works. */
-    static const struct { int window, micro_steps; const char *part; } planned[] = {{0, 1, "window"}, {2, 0, "micro-steps"}};
+    static const struct {
+        int window, micro_steps;
+        const char *part;
+    } planned[] = {{0, 1, "window"}, {2, 0, "micro-steps"}};
     for (size_t i = 0; i < 2; i++) {
         c = good;
         c.window = planned[i].window;
@@ -281,7 +286,19 @@ END_TEST
 typedef struct scene {
     int kind, threaded;
 } scene_t;
-enum { DIFFERENT_WINDOW, DIFFERENT_SHAPE, DIFFERENT_USES, DIFFERENT_CLIP, TOO_LITTLE_MEMORY, ABORT, DIE, DESTROY, STOP_CALLING, DIFFERENT_RATE, SCENES };
+enum {
+    DIFFERENT_WINDOW,
+    DIFFERENT_SHAPE,
+    DIFFERENT_USES,
+    DIFFERENT_CLIP,
+    TOO_LITTLE_MEMORY,
+    ABORT,
+    DIE,
+    DESTROY,
+    STOP_CALLING,
+    DIFFERENT_RATE,
+    SCENES
+};
 
 static int scene_rank, scene_kind; /* of this process, for the function below */
 
@@ -298,12 +315,17 @@ static void edit(zero_config_t *config)
 }
 
 /* How each scene ends on rank 1, on the others, and what their sentences say. */
-static const struct { zero_status_t odd, others; const char *odd_part, *others_part; } endings[SCENES] = {
-    [DIFFERENT_WINDOW] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "rank 1 disagrees with rank 0 on config.window: 2 on rank 0, but 3 on rank 1",
+static const struct {
+    zero_status_t odd, others;
+    const char *odd_part, *others_part;
+} endings[SCENES] = {
+    [DIFFERENT_WINDOW] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH,
+                          "rank 1 disagrees with rank 0 on config.window: 2 on rank 0, but 3 on rank 1",
                           "rank 1 disagrees with rank 0 on config.window: 2 on rank 0, but 3 on rank 1"},
     [DIFFERENT_SHAPE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "'extra' of unit 'extra', fp32 (5), decay 1, rate 1 on rank 0, but",
                          "fp32 (6), decay 1, rate 1 on rank 1"},
-    [DIFFERENT_USES] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "the number of uses: 19 on rank 0, but 20 on rank 1", "the number of uses"},
+    [DIFFERENT_USES] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "the number of uses: 19 on rank 0, but 20 on rank 1",
+                        "the number of uses"},
     [DIFFERENT_CLIP] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "config.clip", "0.75 on rank 1"},
     [TOO_LITTLE_MEMORY] = {ZERO_ERR_MEMORY, ZERO_ERR_MEMORY, "the memory limit is 100000 bytes", "rank 1: a rank needs"},
     [ABORT] = {ZERO_ERR_PEER, ZERO_ERR_PEER, "rank 1: the loss is not finite", "rank 1: the loss is not finite"},
@@ -323,8 +345,8 @@ static int expect(const toy_t *toy, zero_status_t status, double seconds)
     bool quoted = status == ZERO_ERR_PEER && (wanted == ZERO_ERR_TIMEOUT || scene_kind == DIFFERENT_RATE);
     if ((status == wanted || quoted) && strstr(text, part) && seconds < 10)
         return 0;
-    fprintf(stderr, "rank %d, scene %d: %s after %.1f s, not %s: '%s' has no '%s'\n", toy->rank, scene_kind, zero_status_name(status), seconds,
-            zero_status_name(wanted), text, part);
+    fprintf(stderr, "rank %d, scene %d: %s after %.1f s, not %s: '%s' has no '%s'\n", toy->rank, scene_kind,
+            zero_status_name(status), seconds, zero_status_name(wanted), text, part);
     return 1;
 }
 

@@ -1,4 +1,5 @@
-/* engine_toy.h - a toy trainer on the public API, with units of every awkward kind, and the same training computed serially beside it. */
+/* engine_toy.h - a toy trainer on the public API, with units of every awkward kind, and the same training computed serially beside
+ * it. */
 #ifndef ZERO_TESTS_ENGINE_TOY_H
 #define ZERO_TESTS_ENGINE_TOY_H
 
@@ -9,18 +10,18 @@ typedef struct toy_case {
     zero_reduce_t reduce;
     int micro_steps;
     zero_dtype_t dtype, reduce_dtype;
-    int threaded;          /* 0: inline; 1: threaded; 2: with random delays */
+    int threaded; /* 0: inline; 1: threaded; 2: with random delays */
     int64_t persist_bytes;
-    bool interleave;       /* evaluation and any-order passes between micro-steps and steps */
-    bool quiet;            /* statistics and state are read at the end alone, so that steps overlap */
+    bool interleave; /* evaluation and any-order passes between micro-steps and steps */
+    bool quiet;      /* statistics and state are read at the end alone, so that steps overlap */
     int steps;
-    int bad_step;          /* one rank writes an infinite gradient in this step; -1: never */
+    int bad_step; /* one rank writes an infinite gradient in this step; -1: never */
 } toy_case_t;
 
 enum { TOY_MAX_RANKS = 8 };
 
-/* Trains the case on comm (of case->world ranks), comparing with the serial trajectory at every access. Returns 0, or -1 after it printed what
- * differs. */
+/* Trains the case on comm (of case->world ranks), comparing with the serial trajectory at every access. Returns 0, or -1 after it
+ * printed what differs. */
 int toy_run(const toy_case_t *toy_case, zero_comm_t *comm);
 
 /* ---- pieces, for other tests --------------------------------------------------------------------------------------- */
@@ -38,6 +39,8 @@ typedef struct toy {
     zero_pass_t train, eval, any;
     zero_reserve_t reserve;
     struct toy_reference *reference;
+    void *data[TOY_PARAMS], *grad[TOY_PARAMS]; /* the addresses at commit */
+    uint64_t gathered, reduced;                /* that the plan said the steps would move */
 } toy_t;
 
 /* Device, engine and declarations; not committed. config may be changed by edit (NULL: not) before the engine is made. */

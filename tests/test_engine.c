@@ -1,4 +1,5 @@
-/* test_engine.c - the engine on the public API: numbers (engine_matrix.c), misuse and failures (engine_misuse.c), memory (engine_memory.c). */
+/* test_engine.c - the engine on the public API: numbers (engine_matrix.c), misuse and failures (engine_misuse.c), memory
+ * (engine_memory.c). */
 #include "tests/engine_suites.h"
 
 #include <stdlib.h>

@@ -47,9 +47,11 @@ void zero_config_init(zero_config_t *config)
 static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
 {
     if (c->plan_world < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "config.plan_world is %d: use 0 to train, or the number of ranks to plan for", c->plan_world);
+        return zero_fail(error, ZERO_ERR_ARG, "config.plan_world is %d: use 0 to train, or the number of ranks to plan for",
+                         c->plan_world);
     if (c->plan_world == 0 && (!c->comm || !c->device))
-        return zero_fail(error, ZERO_ERR_ARG, "config.%s is NULL: give one, or set plan_world to plan only", c->comm ? "device" : "comm");
+        return zero_fail(error, ZERO_ERR_ARG, "config.%s is NULL: give one, or set plan_world to plan only",
+                         c->comm ? "device" : "comm");
     if (c->reduce_dtype != ZERO_FP32 && c->reduce_dtype != ZERO_BF16)
         return zero_fail(error, ZERO_ERR_ARG, "config.reduce_dtype is %s: use fp32 or bf16", zero_dtype_name(c->reduce_dtype));
     if (!(c->clip >= 0) || !isfinite(c->clip))
@@ -58,9 +60,11 @@ static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_ARG, "config.grad_scale is %g: it is a positive number", c->grad_scale);
     const zero_adamw_t *a = &c->adamw;
     if (!(a->beta1 >= 0 && a->beta1 < 1) || !(a->beta2 >= 0 && a->beta2 < 1))
-        return zero_fail(error, ZERO_ERR_ARG, "config.adamw's betas are %g and %g: each is at least 0 and less than 1", a->beta1, a->beta2);
+        return zero_fail(error, ZERO_ERR_ARG, "config.adamw's betas are %g and %g: each is at least 0 and less than 1", a->beta1,
+                         a->beta2);
     if (!(a->eps > 0) || !isfinite(a->eps) || !(a->weight_decay >= 0) || !isfinite(a->weight_decay))
-        return zero_fail(error, ZERO_ERR_ARG, "config.adamw has eps %g and weight_decay %g: eps is positive and weight_decay at least 0", a->eps,
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.adamw has eps %g and weight_decay %g: eps is positive and weight_decay at least 0", a->eps,
                          a->weight_decay);
     if (!(c->timeout_s > 0) || !isfinite(c->timeout_s))
         return zero_fail(error, ZERO_ERR_ARG, "config.timeout_s is %g: it is a positive number of seconds", c->timeout_s);

@@ -9,26 +9,26 @@
 struct zero_engine {
     zero_config_t config;
     int rank, world;
-    zero_spec_t spec;           /* grows until commit; owned */
+    zero_spec_t spec; /* grows until commit; owned */
     int32_t unit_capacity, param_capacity, pass_capacity, reserve_capacity;
-    int32_t use_capacity;       /* of the pass that uses were last added to */
+    int32_t use_capacity; /* of the pass that uses were last added to */
     int32_t use_pass;
 
-    zero_plan_t *plan;          /* NULL before commit */
-    zero_exec_t *exec;          /* NULL before commit, and with plan_world */
+    zero_plan_t *plan; /* NULL before commit */
+    zero_exec_t *exec; /* NULL before commit, and with plan_world */
     bool commit_tried;
 
     /* Where training is. */
-    int32_t pass;               /* of the open micro-step, or -1 */
-    int32_t any_unit;           /* held in an any-order pass, or -1 */
-    int micro_done;             /* micro-steps of this step that have ended */
-    bool last_open, step_due;   /* the open micro-step is the step's last; the last one has ended and zero_step is due */
-    bool gradients_complete;    /* reduced, and not yet overwritten by the next step's */
+    int32_t pass;             /* of the open micro-step, or -1 */
+    int32_t any_unit;         /* held in an any-order pass, or -1 */
+    int micro_done;           /* micro-steps of this step that have ended */
+    bool last_open, step_due; /* the open micro-step is the step's last; the last one has ended and zero_step is due */
+    bool gradients_complete;  /* reduced, and not yet overwritten by the next step's */
 
     _Atomic uint32_t signals;
     uint64_t entered_ns, total_ns;
-    zero_status_t failed;       /* not ZERO_OK: only destroy works; error is why */
-    zero_error_t error;         /* the last failure's sentence */
+    zero_status_t failed; /* not ZERO_OK: only destroy works; error is why */
+    zero_error_t error;   /* the last failure's sentence */
 };
 
 /* Begins a public call: ZERO_OK, or the failure that ended this engine before. engine may be NULL (ZERO_ERR_ARG). */
@@ -43,7 +43,8 @@ bool zero_engine_has_unit(zero_engine_t *engine, zero_unit_t unit);
 bool zero_engine_has_param(zero_engine_t *engine, zero_param_t param);
 bool zero_engine_has_pass(zero_engine_t *engine, zero_pass_t pass);
 
-/* Compares the declarations and options of the ranks, and how planning went (status, its sentence in *error): the same outcome on every rank. */
+/* Compares the declarations and options of the ranks, and how planning went (status, its sentence in *error): the same outcome on
+ * every rank. */
 zero_status_t zero_engine_compare(zero_engine_t *engine, zero_status_t status, zero_error_t *error);
 
 #endif

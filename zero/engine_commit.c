@@ -51,7 +51,8 @@ static zero_status_t check_memory(zero_engine_t *engine, const zero_memory_t *me
 {
     if (memory && memory->size == sizeof *memory)
         return ZERO_OK;
-    return zero_fail(&engine->error, ZERO_ERR_ARG, "memory->size is %zu, and this library's is %zu: set it to sizeof(zero_memory_t)",
+    return zero_fail(&engine->error, ZERO_ERR_ARG,
+                     "memory->size is %zu, and this library's is %zu: set it to sizeof(zero_memory_t)",
                      memory ? memory->size : (size_t)0, sizeof *memory);
 }
 
@@ -97,4 +98,7 @@ zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx
     return ZERO_OK;
 }
 
-uint64_t zero_plan_hash(const zero_engine_t *engine) { return engine && engine->plan ? engine->plan->hash : 0; }
+uint64_t zero_plan_hash(const zero_engine_t *engine)
+{
+    return engine && engine->plan ? engine->plan->hash : 0;
+}

@@ -1,7 +1,9 @@
-/* engine_compare.c - at commit, every rank tells the others what it declared, so that ranks that disagree say so instead of hanging.
+/* engine_compare.c - at commit, every rank tells the others what it declared, so that ranks that disagree say so instead of
+ * hanging.
  *
- * A row of facts goes round, from the particular (options, counts) to the general (the plan's hash); the first in which ranks differ is named. Where it is
- * the parameters, their hashes go round too, and the first that differs is described as each of two ranks has it.
+ * A row of facts goes round, from the particular (options, counts) to the general (the plan's hash); the first in which ranks
+ * differ is named. Where it is the parameters, their hashes go round too, and the first that differs is described as each of two
+ * ranks has it.
  */
 #include "zero/engine.h"
 
@@ -11,12 +13,39 @@
 typedef enum fact_kind { FACT_INTEGER, FACT_REAL, FACT_DTYPE, FACT_REDUCE, FACT_SHARDING, FACT_HASH } fact_kind_t;
 
 typedef enum fact_id {
-    FACT_PARAMETERS, FACT_GRADIENTS, FACT_OPTIMIZER, FACT_WINDOW, FACT_REDUCE_MODE, FACT_MICRO_STEPS, FACT_REDUCE_DTYPE, FACT_PERSIST, FACT_CLIP,
-    FACT_GRAD_SCALE, FACT_BETA1, FACT_BETA2, FACT_EPS, FACT_DECAY, FACT_UNITS, FACT_PARAMS, FACT_PARAM_HASH, FACT_PASSES, FACT_USES, FACT_PASS_HASH,
-    FACT_RESERVES, FACT_RESERVE_HASH, FACT_CHANNELS, FACT_RING, FACT_VERSION, FACT_PLAN_HASH, FACT_COUNT
+    FACT_PARAMETERS,
+    FACT_GRADIENTS,
+    FACT_OPTIMIZER,
+    FACT_WINDOW,
+    FACT_REDUCE_MODE,
+    FACT_MICRO_STEPS,
+    FACT_REDUCE_DTYPE,
+    FACT_PERSIST,
+    FACT_CLIP,
+    FACT_GRAD_SCALE,
+    FACT_BETA1,
+    FACT_BETA2,
+    FACT_EPS,
+    FACT_DECAY,
+    FACT_UNITS,
+    FACT_PARAMS,
+    FACT_PARAM_HASH,
+    FACT_PASSES,
+    FACT_USES,
+    FACT_PASS_HASH,
+    FACT_RESERVES,
+    FACT_RESERVE_HASH,
+    FACT_CHANNELS,
+    FACT_RING,
+    FACT_VERSION,
+    FACT_PLAN_HASH,
+    FACT_COUNT
 } fact_id_t;
 
-static const struct { const char *name; fact_kind_t kind; } facts[FACT_COUNT] = {
+static const struct {
+    const char *name;
+    fact_kind_t kind;
+} facts[FACT_COUNT] = {
     [FACT_PARAMETERS] = {"config.parameters.sharding", FACT_SHARDING},
     [FACT_GRADIENTS] = {"config.gradients.sharding", FACT_SHARDING},
     [FACT_OPTIMIZER] = {"config.optimizer.sharding", FACT_SHARDING},
@@ -45,9 +74,14 @@ static const struct { const char *name; fact_kind_t kind; } facts[FACT_COUNT] = 
     [FACT_PLAN_HASH] = {"the plan", FACT_HASH},
 };
 
-typedef struct row { uint64_t fact[FACT_COUNT]; } row_t;
+typedef struct row {
+    uint64_t fact[FACT_COUNT];
+} row_t;
 
-static uint64_t mix(uint64_t hash, uint64_t value) { return zero_splitmix64(hash ^ zero_splitmix64(value)); }
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    return zero_splitmix64(hash ^ zero_splitmix64(value));
+}
 
 static uint64_t mix_real(uint64_t hash, double value)
 {
@@ -78,9 +112,11 @@ static row_t facts_of(const zero_engine_t *engine)
     const zero_spec_t *spec = &engine->spec;
     const zero_config_t *c = &engine->config;
     row_t row = {0};
-    const struct { fact_id_t id; double value; } reals[] = {
-        {FACT_CLIP, c->clip},           {FACT_GRAD_SCALE, c->grad_scale}, {FACT_BETA1, c->adamw.beta1},
-        {FACT_BETA2, c->adamw.beta2},   {FACT_EPS, c->adamw.eps},         {FACT_DECAY, c->adamw.weight_decay}};
+    const struct {
+        fact_id_t id;
+        double value;
+    } reals[] = {{FACT_CLIP, c->clip},         {FACT_GRAD_SCALE, c->grad_scale}, {FACT_BETA1, c->adamw.beta1},
+                 {FACT_BETA2, c->adamw.beta2}, {FACT_EPS, c->adamw.eps},         {FACT_DECAY, c->adamw.weight_decay}};
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
         memcpy(&row.fact[reals[i].id], &reals[i].value, sizeof reals[i].value);
     row.fact[FACT_PARAMETERS] = spec->parameters.sharding;
@@ -117,7 +153,9 @@ static row_t facts_of(const zero_engine_t *engine)
     return row;
 }
 
-typedef struct fact_text { char s[64]; } fact_text_t;
+typedef struct fact_text {
+    char s[64];
+} fact_text_t;
 static fact_text_t text_of(fact_kind_t kind, uint64_t value)
 {
     fact_text_t t;
@@ -189,7 +227,8 @@ static void describe_param(const zero_spec_t *spec, int32_t param, char out[DESC
              zero_dtype_name(p->dtype), shape, p->trainable ? "" : ", frozen", p->decay_scale, p->lr_scale);
 }
 
-/* Finds the first parameter in which other differs from reference and describes it as both have it; out is "" where there is none. Collective. */
+/* Finds the first parameter in which other differs from reference and describes it as both have it; out is "" where there is none.
+ * Collective. */
 static zero_status_t compare_params(zero_engine_t *engine, int reference, int other, int32_t common, char *out, size_t size,
                                     zero_error_t *error)
 {
@@ -201,7 +240,8 @@ static zero_status_t compare_params(zero_engine_t *engine, int reference, int ot
     uint64_t *all = malloc((size_t)engine->world * sizeof mine); /* at least DESCRIBED bytes a rank */
     if (!all) {
         comm->ops->abort(comm, "a rank is out of memory");
-        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate %zu bytes to compare the ranks", (size_t)engine->world * sizeof mine);
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate %zu bytes to compare the ranks",
+                         (size_t)engine->world * sizeof mine);
     }
     for (int32_t first = 0; status == ZERO_OK && found < 0 && first < common; first += HASHES) {
         int32_t count = common - first < HASHES ? common - first : HASHES;
@@ -217,8 +257,8 @@ static zero_status_t compare_params(zero_engine_t *engine, int reference, int ot
         describe_param(&engine->spec, found, text);
         status = comm->ops->exchange(comm, text, texts, sizeof text, error);
         if (status == ZERO_OK)
-            snprintf(out, size, ": parameter %d is %s on rank %d, but %s on rank %d", found, texts + (size_t)reference * DESCRIBED, reference,
-                     texts + (size_t)other * DESCRIBED, other);
+            snprintf(out, size, ": parameter %d is %s on rank %d, but %s on rank %d", found, texts + (size_t)reference * DESCRIBED,
+                     reference, texts + (size_t)other * DESCRIBED, other);
     }
     free(all);
     return status;
@@ -251,8 +291,8 @@ static zero_status_t mismatch(zero_engine_t *engine, const row_t *rows, zero_err
         if (params[0])
             memcpy(detail, params, sizeof detail);
     }
-    return zero_fail(error, ZERO_ERR_MISMATCH, "%s %s with rank %d on %s%s: start every rank with the same options and model", ranks,
-                     strchr(ranks, ',') ? "disagree" : "disagrees", reference, facts[fact].name, detail);
+    return zero_fail(error, ZERO_ERR_MISMATCH, "%s %s with rank %d on %s%s: start every rank with the same options and model",
+                     ranks, strchr(ranks, ',') ? "disagree" : "disagrees", reference, facts[fact].name, detail);
 }
 
 zero_status_t zero_engine_compare(zero_engine_t *engine, zero_status_t status, zero_error_t *error)
@@ -263,7 +303,8 @@ zero_status_t zero_engine_compare(zero_engine_t *engine, zero_status_t status, z
     row_t *rows = malloc((size_t)engine->world * sizeof *rows);
     if (!rows) {
         comm->ops->abort(comm, "a rank is out of memory");
-        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate %zu bytes to compare the ranks", (size_t)engine->world * sizeof *rows);
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate %zu bytes to compare the ranks",
+                         (size_t)engine->world * sizeof *rows);
     }
     zero_status_t compared = comm->ops->exchange(comm, &mine, rows, sizeof mine, &differ);
     if (compared == ZERO_OK)

@@ -6,7 +6,9 @@
 /* Elements that pass through the caller's function at a time: on the stack, so that nothing is allocated. */
 enum { PIECE = 16384 };
 
-typedef struct range { int64_t begin, end; } range_t;
+typedef struct range {
+    int64_t begin, end;
+} range_t;
 static range_t intersection(range_t a, range_t b)
 {
     return (range_t){a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
@@ -50,8 +52,8 @@ static void put(const zero_engine_t *engine, const zero_segment_t *segment, int3
 {
     range_t part = intersection(piece, held_by(engine, segment, buffer));
     if (part.begin < part.end)
-        zero_flat_ref()->cast(element(engine, segment, buffer, part.begin), engine->plan->buffers[buffer].dtype, values + (part.begin - piece.begin),
-                              ZERO_FP32, part.end - part.begin, 1, NULL);
+        zero_flat_ref()->cast(element(engine, segment, buffer, part.begin), engine->plan->buffers[buffer].dtype,
+                              values + (part.begin - piece.begin), ZERO_FP32, part.end - part.begin, 1, NULL);
 }
 
 static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx)
@@ -75,7 +77,8 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
     for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
         range_t piece = {at, mine.end - at < PIECE ? mine.end : at + PIECE};
         if (fn(ctx, param, piece.begin - placed->offset, piece.end - piece.begin, values) != 0) {
-            status = zero_fail(&engine->error, ZERO_ERR_IO, "the values of elements %lld to %lld of parameter '%s' could not be had",
+            status = zero_fail(&engine->error, ZERO_ERR_IO,
+                               "the values of elements %lld to %lld of parameter '%s' could not be had",
                                (long long)(piece.begin - placed->offset), (long long)(piece.end - placed->offset), p->name);
             zero_exec_abort(engine->exec, engine->error.text);
             return status;
@@ -95,10 +98,11 @@ zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fi
     if (!zero_engine_has_param(engine, param))
         return ZERO_ERR_ARG;
     if (!fn)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_fill of parameter '%s' has no function", engine->spec.params[param].name);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_fill of parameter '%s' has no function",
+                         engine->spec.params[param].name);
     if (engine->pass >= 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "parameter '%s' is filled inside pass '%s': end it first", engine->spec.params[param].name,
-                         engine->spec.passes[engine->pass].name);
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "parameter '%s' is filled inside pass '%s': end it first",
+                         engine->spec.params[param].name, engine->spec.passes[engine->pass].name);
     return zero_engine_leave(engine, fill(engine, param, fn, ctx));
 }
 
@@ -115,10 +119,11 @@ static zero_status_t read_state(zero_engine_t *engine, zero_param_t param, zero_
     range_t mine = intersection((range_t){placed->offset, placed->offset + p->count}, slice_of(engine, segment));
     for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
         int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE;
-        zero_flat_ref()->cast(values, ZERO_FP32, element(engine, segment, buffer, at), engine->plan->buffers[buffer].dtype, count, 1, NULL);
+        zero_flat_ref()->cast(values, ZERO_FP32, element(engine, segment, buffer, at), engine->plan->buffers[buffer].dtype, count,
+                              1, NULL);
         if (fn(ctx, param, at - placed->offset, count, values) != 0)
-            return zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken", (long long)(at - placed->offset),
-                             (long long)(at - placed->offset + count), p->name);
+            return zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken",
+                             (long long)(at - placed->offset), (long long)(at - placed->offset + count), p->name);
     }
     return zero_engine_leave(engine, ZERO_OK);
 }
@@ -132,14 +137,17 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
         return ZERO_ERR_ARG;
     const zero_spec_param_t *p = &engine->spec.params[param];
     if ((unsigned)state > ZERO_STATE_MOMENT2 || !fn)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_read of parameter '%s' has %s", p->name, fn ? "an unknown state" : "no function");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_read of parameter '%s' has %s", p->name,
+                         fn ? "an unknown state" : "no function");
     int32_t placed = engine->plan->placed[param].segment;
     if (state != ZERO_STATE_PARAM && (!p->trainable || (placed >= 0 && !engine->plan->segments[placed].trainable)))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' is %s: only ZERO_STATE_PARAM can be read", p->name,
                          p->trainable ? "not trained, because the engine has no training pass" : "frozen");
     if (state == ZERO_STATE_GRAD && !engine->gradients_complete)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "the gradient of parameter '%s' is complete only between zero_micro_end of a step's last "
-                         "micro-step and the next training micro-step", p->name);
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "the gradient of parameter '%s' is complete only between zero_micro_end of a step's last "
+                         "micro-step and the next training micro-step",
+                         p->name);
     return read_state(engine, param, state, fn, ctx); /* leaves; a caller that does not take the values does not end the engine */
 }
 
@@ -158,9 +166,15 @@ static void *address(zero_engine_t *engine, zero_param_t param, zero_role_t role
     return base + (size_t)placed->offset * zero_dtype_size(engine->plan->buffers[buffer].dtype);
 }
 
-void *zero_param_data(zero_engine_t *engine, zero_param_t param) { return address(engine, param, ZERO_ROLE_PARAM); }
+void *zero_param_data(zero_engine_t *engine, zero_param_t param)
+{
+    return address(engine, param, ZERO_ROLE_PARAM);
+}
 
-void *zero_param_grad(zero_engine_t *engine, zero_param_t param) { return address(engine, param, ZERO_ROLE_GRAD); }
+void *zero_param_grad(zero_engine_t *engine, zero_param_t param)
+{
+    return address(engine, param, ZERO_ROLE_GRAD);
+}
 
 void *zero_reserved(zero_engine_t *engine, zero_reserve_t reserve)
 {

@@ -73,31 +73,34 @@ static zero_status_t check_desc(zero_engine_t *engine, const zero_param_desc_t *
 {
     zero_status_t status;
     if (!desc || desc->size != sizeof *desc)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "the parameter description's size is %zu, and this library's is %zu: call "
-                         "zero_param_desc_init first", desc ? desc->size : (size_t)0, sizeof *desc);
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "the parameter description's size is %zu, and this library's is %zu: call "
+                         "zero_param_desc_init first",
+                         desc ? desc->size : (size_t)0, sizeof *desc);
     if ((status = check_name(engine, "parameter", desc->name)) != ZERO_OK)
         return status;
     if (desc->ndim < 0 || desc->ndim > ZERO_MAX_DIMS)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions: 0 to %d are possible", desc->name, desc->ndim,
-                         ZERO_MAX_DIMS);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions: 0 to %d are possible", desc->name,
+                         desc->ndim, ZERO_MAX_DIMS);
     *count = 1;
     bool empty = false, overflow = false;
     for (int d = 0; d < desc->ndim; d++) {
         if (desc->shape[d] < 0)
-            return zero_fail(&engine->error, ZERO_ERR_ARG, "dimension %d of parameter '%s' is %lld: it is at least 0", d, desc->name,
-                             (long long)desc->shape[d]);
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "dimension %d of parameter '%s' is %lld: it is at least 0", d,
+                             desc->name, (long long)desc->shape[d]);
         empty |= desc->shape[d] == 0;
         overflow |= !overflow && desc->shape[d] != 0 && !zero_mul_i64(*count, desc->shape[d], count);
     }
     if (empty)
         *count = 0;
     else if (overflow)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "the shape of parameter '%s' has more elements than 64 bits count", desc->name);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "the shape of parameter '%s' has more elements than 64 bits count",
+                         desc->name);
     if (zero_dtype_size(desc->dtype) == 0)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has the unknown dtype %d", desc->name, (int)desc->dtype);
     if (!(desc->decay_scale >= 0) || !isfinite(desc->decay_scale) || !(desc->lr_scale >= 0) || !isfinite(desc->lr_scale))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has decay_scale %g and lr_scale %g: both are at least 0", desc->name,
-                         desc->decay_scale, desc->lr_scale);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has decay_scale %g and lr_scale %g: both are at least 0",
+                         desc->name, desc->decay_scale, desc->lr_scale);
     return ZERO_OK;
 }
 
@@ -124,8 +127,14 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
         return zero_engine_leave(engine, no_memory(engine, "parameter"));
     }
     zero_spec_param_t *p = &spec->params[spec->param_count];
-    *p = (zero_spec_param_t){.name = copy, .unit = unit, .ndim = desc->ndim, .count = count, .dtype = desc->dtype, .trainable = desc->trainable,
-                             .decay_scale = desc->decay_scale, .lr_scale = desc->lr_scale};
+    *p = (zero_spec_param_t){.name = copy,
+                             .unit = unit,
+                             .ndim = desc->ndim,
+                             .count = count,
+                             .dtype = desc->dtype,
+                             .trainable = desc->trainable,
+                             .decay_scale = desc->decay_scale,
+                             .lr_scale = desc->lr_scale};
     memcpy(p->shape, desc->shape, (size_t)desc->ndim * sizeof *p->shape);
     *param = spec->param_count++;
     return ZERO_OK;
@@ -148,7 +157,8 @@ zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_k
         if (strcmp(spec->passes[i].name, name) == 0)
             return zero_fail(&engine->error, ZERO_ERR_ARG, "there is a pass '%s' already: names are unique", name);
         if (kind == ZERO_PASS_TRAIN && spec->passes[i].kind == ZERO_PASS_TRAIN)
-            return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' would be a second training pass beside '%s': at most one is possible", name,
+            return zero_fail(&engine->error, ZERO_ERR_ARG,
+                             "pass '%s' would be a second training pass beside '%s': at most one is possible", name,
                              spec->passes[i].name);
     }
     char *copy = strdup(name);
@@ -171,13 +181,18 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
     zero_spec_pass_t *p = &engine->spec.passes[pass];
     const char *name = engine->spec.units[unit].name;
     if (p->kind == ZERO_PASS_ANY_ORDER)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' takes no uses: in an any-order pass every unit may be acquired", p->name);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' takes no uses: in an any-order pass every unit may be acquired",
+                         p->name);
     if ((flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD)) != 0 || (flags & (ZERO_READ | ZERO_GRAD)) == 0)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "the use of unit '%s' in pass '%s' has flags 0x%x: use ZERO_READ, ZERO_GRAD or both, and "
-                         "ZERO_HOLD where it stays held", name, p->name, flags);
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "the use of unit '%s' in pass '%s' has flags 0x%x: use ZERO_READ, ZERO_GRAD or both, and "
+                         "ZERO_HOLD where it stays held",
+                         name, p->name, flags);
     if (p->kind == ZERO_PASS_EVAL && (flags & ZERO_GRAD))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "unit '%s' is used with ZERO_GRAD in the evaluation pass '%s': only a training pass has "
-                         "gradients", name, p->name);
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "unit '%s' is used with ZERO_GRAD in the evaluation pass '%s': only a training pass has "
+                         "gradients",
+                         name, p->name);
     /* The capacity is known for one pass at a time; where uses of several are added in turn, it is taken to be the count. */
     if (engine->use_pass != pass) {
         engine->use_pass = pass;
@@ -199,11 +214,14 @@ zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t 
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_reserve has nowhere to put the reserve's id");
     *reserve = -1;
     if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of kind %s is not possible: use activations or workspace", zero_kind_name(kind));
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of kind %s is not possible: use activations or workspace",
+                         zero_kind_name(kind));
     if (tier != ZERO_TIER_DEVICE && tier != ZERO_TIER_HOST)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve on tier %s is not possible: use device or host", zero_tier_name(tier));
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve on tier %s is not possible: use device or host",
+                         zero_tier_name(tier));
     if (bytes > INT64_MAX)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of %llu bytes is more than any machine has", (unsigned long long)bytes);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of %llu bytes is more than any machine has",
+                         (unsigned long long)bytes);
     if (!grow((void **)&spec->reserves, spec->reserve_count, &engine->reserve_capacity, sizeof *spec->reserves))
         return zero_engine_leave(engine, no_memory(engine, "reserve"));
     spec->reserves[spec->reserve_count] = (zero_spec_reserve_t){.kind = kind, .tier = tier, .bytes = bytes};

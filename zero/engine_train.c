@@ -3,10 +3,19 @@
 
 #include <math.h>
 
-static const char *unit_name(const zero_engine_t *engine, int32_t unit) { return engine->spec.units[unit].name; }
-static const char *pass_name(const zero_engine_t *engine) { return engine->spec.passes[engine->pass].name; }
+static const char *unit_name(const zero_engine_t *engine, int32_t unit)
+{
+    return engine->spec.units[unit].name;
+}
+static const char *pass_name(const zero_engine_t *engine)
+{
+    return engine->spec.passes[engine->pass].name;
+}
 
-static bool any_order(const zero_engine_t *engine) { return engine->spec.passes[engine->pass].kind == ZERO_PASS_ANY_ORDER; }
+static bool any_order(const zero_engine_t *engine)
+{
+    return engine->spec.passes[engine->pass].kind == ZERO_PASS_ANY_ORDER;
+}
 
 /* Which of the training programs this micro-step is. */
 static zero_program_kind_t training_program(const zero_engine_t *engine, bool last)
@@ -25,15 +34,18 @@ static zero_status_t micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32
     const zero_spec_pass_t *p = &engine->spec.passes[pass];
     bool train = p->kind == ZERO_PASS_TRAIN, last = flags & ZERO_LAST;
     if (flags & ~(uint32_t)(train ? ZERO_LAST : 0))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' begins with flags 0x%x: only ZERO_LAST exists, and only for a training pass", p->name,
-                         flags);
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "pass '%s' begins with flags 0x%x: only ZERO_LAST exists, and only for a training pass", p->name, flags);
     zero_program_kind_t kind = ZERO_PROGRAM_EVAL;
     if (train) {
         if (engine->step_due)
-            return zero_fail(&engine->error, ZERO_ERR_ORDER, "the step's last micro-step has ended: call zero_step before the next one begins");
+            return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                             "the step's last micro-step has ended: call zero_step before the next one begins");
         if (!last && engine->micro_done + 1 >= engine->config.micro_steps)
-            return zero_fail(&engine->error, ZERO_ERR_ORDER, "micro-step %d of at most %d begins without ZERO_LAST: pass it, or raise "
-                             "config.micro_steps", engine->micro_done + 1, engine->config.micro_steps);
+            return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                             "micro-step %d of at most %d begins without ZERO_LAST: pass it, or raise "
+                             "config.micro_steps",
+                             engine->micro_done + 1, engine->config.micro_steps);
         kind = training_program(engine, last);
     }
     if (p->kind != ZERO_PASS_ANY_ORDER) {
@@ -64,9 +76,11 @@ static zero_status_t acquire(zero_engine_t *engine, zero_unit_t unit)
     if (!any_order(engine))
         return zero_exec_use(engine->exec, unit, &engine->error);
     if (engine->any_unit >= 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is acquired while unit '%s' is held: pass '%s' holds one unit at a time",
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "unit '%s' is acquired while unit '%s' is held: pass '%s' holds one unit at a time",
                          unit_name(engine, unit), unit_name(engine, engine->any_unit), pass_name(engine));
-    zero_status_t status = zero_exec_begin(engine->exec, zero_plan_program(engine->plan, ZERO_PROGRAM_ANY, engine->pass, unit), &engine->error);
+    zero_status_t status = zero_exec_begin(engine->exec, zero_plan_program(engine->plan, ZERO_PROGRAM_ANY, engine->pass, unit),
+                                           &engine->error);
     if (status == ZERO_OK)
         status = zero_exec_use(engine->exec, unit, &engine->error);
     if (status == ZERO_OK)
@@ -85,7 +99,8 @@ static zero_status_t release(zero_engine_t *engine, zero_unit_t unit)
     if (!zero_engine_has_unit(engine, unit))
         return ZERO_ERR_ARG;
     if (engine->pass < 0 || (any_order(engine) && engine->any_unit != unit))
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is released but not held: acquire it first", unit_name(engine, unit));
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is released but not held: acquire it first",
+                         unit_name(engine, unit));
     zero_status_t status = zero_exec_release(engine->exec, unit, &engine->error);
     if (status == ZERO_OK && any_order(engine)) {
         engine->any_unit = -1;
@@ -105,7 +120,8 @@ static zero_status_t micro_end(zero_engine_t *engine)
     if (engine->pass < 0)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "no micro-step is open: call zero_micro_begin first");
     if (engine->any_unit >= 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is still held: release it first", unit_name(engine, engine->any_unit));
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is still held: release it first",
+                         unit_name(engine, engine->any_unit));
     if (!any_order(engine)) {
         zero_status_t status = zero_exec_end(engine->exec, &engine->error);
         if (status != ZERO_OK)
@@ -128,15 +144,19 @@ zero_status_t zero_micro_end(zero_engine_t *engine)
 static zero_status_t step(zero_engine_t *engine, double lr)
 {
     if (engine->pass >= 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "pass '%s' is still open: call zero_micro_end before zero_step", pass_name(engine));
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "pass '%s' is still open: call zero_micro_end before zero_step",
+                         pass_name(engine));
     if (!engine->step_due)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_step comes after a micro-step with ZERO_LAST: %d micro-steps of this step have ended, "
-                         "none of them the last", engine->micro_done);
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "zero_step comes after a micro-step with ZERO_LAST: %d micro-steps of this step have ended, "
+                         "none of them the last",
+                         engine->micro_done);
     if (!(lr >= 0) || !isfinite(lr))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "the learning rate is %g: it is at least 0", lr);
     zero_exec_set_rate(engine->exec, lr);
     zero_exec_signal(engine->exec, atomic_load_explicit(&engine->signals, memory_order_relaxed));
-    zero_status_t status = zero_exec_begin(engine->exec, zero_plan_program(engine->plan, ZERO_PROGRAM_STEP, -1, -1), &engine->error);
+    zero_status_t status = zero_exec_begin(engine->exec, zero_plan_program(engine->plan, ZERO_PROGRAM_STEP, -1, -1),
+                                           &engine->error);
     if (status == ZERO_OK)
         status = zero_exec_end(engine->exec, &engine->error);
     if (status != ZERO_OK)
@@ -158,7 +178,8 @@ zero_status_t zero_step_stats(zero_engine_t *engine, zero_stats_t *stats)
     if (status != ZERO_OK)
         return status;
     if (!stats || stats->size != sizeof *stats)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "stats->size is %zu, and this library's is %zu: set it to sizeof(zero_stats_t)",
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "stats->size is %zu, and this library's is %zu: set it to sizeof(zero_stats_t)",
                          stats ? stats->size : (size_t)0, sizeof *stats);
     status = zero_engine_leave(engine, zero_exec_stats(engine->exec, stats, &engine->error));
     stats->total_seconds = 1e-9 * (double)engine->total_ns;
@@ -171,7 +192,8 @@ zero_status_t zero_sum(zero_engine_t *engine, double *values, int n)
     if (status != ZERO_OK)
         return status;
     if (n < 0 || n > 64 || (n > 0 && !values))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_sum adds %d values%s: 0 to 64 are possible", n, values ? "" : " at NULL");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_sum adds %d values%s: 0 to 64 are possible", n,
+                         values ? "" : " at NULL");
     return n == 0 ? ZERO_OK : zero_engine_leave(engine, zero_exec_sum(engine->exec, values, n, &engine->error));
 }
 
@@ -181,8 +203,10 @@ zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied
     if (status != ZERO_OK)
         return status;
     if (step < 0 || applied < 0 || applied > step)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_set_step gets %lld steps and %lld updates: neither is negative, and there are no more "
-                         "updates than steps", (long long)step, (long long)applied);
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "zero_set_step gets %lld steps and %lld updates: neither is negative, and there are no more "
+                         "updates than steps",
+                         (long long)step, (long long)applied);
     if (engine->pass >= 0 || engine->micro_done > 0)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_set_step in the middle of a step: finish it with zero_step first");
     return zero_engine_leave(engine, zero_exec_set_step(engine->exec, step, applied, &engine->error));

@@ -203,7 +203,7 @@ typedef struct zero_config {
     double grad_scale;         /* summed gradients are multiplied by this before norm and update; default 1 */
     zero_adamw_t adamw;
     uint64_t memory_limit;     /* bytes of the device tier for this rank; 0: what the machine has to give */
-    double timeout_s;          /* default 600 */
+    double timeout_s;          /* of waits for this rank's own streams; collectives have the communicator's. Default 600 */
     zero_log_fn log;
     void *log_ctx;
 } zero_config_t;
@@ -294,7 +294,8 @@ enum { ZERO_LAST = 1 }; /* the step's last micro-step */
 ZERO_API zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t flags);
 /* After this, on the engine's compute stream (CPU: the calling thread), the unit's parameters are readable, and its gradients may be
  * added to where the use says so: they are zero at the first use of a micro-step (or hold the sum so far, reducing once
- * a step). Acquiring a later use than the next one first runs every operation before it; an earlier one is ZERO_ERR_ORDER. */
+ * a step). This is the unit's next use in the declared order: whatever comes before it and was not acquired is passed over, its operations run all the
+ * same. A unit that has no further use is ZERO_ERR_ORDER. */
 ZERO_API zero_status_t zero_acquire(zero_engine_t *engine, zero_unit_t unit);
 /* The caller's kernels on the compute stream are done with the unit; after its last gradient use its reduction starts. */
 ZERO_API zero_status_t zero_release(zero_engine_t *engine, zero_unit_t unit);
@@ -310,8 +311,9 @@ typedef struct zero_stats {
     bool applied;        /* whether the last step's update was applied */
     double grad_norm;    /* of the last step, after grad_scale, before clipping */
     double clip_factor;  /* what the gradients were multiplied by */
-    uint32_t signals;    /* OR over the ranks of zero_signal */
-    uint64_t bytes_gathered, bytes_reduced; /* that this rank received in collectives, since the start, as counted by the communicator */
+    uint32_t signals;    /* OR over the ranks of zero_signal, since the start, as of the last step */
+    uint64_t bytes_gathered, bytes_reduced; /* that this rank received in collectives, since the start, as counted by the communicator
+                                             * (collectives that still run are not waited for, nor counted) */
     double comm_seconds, kernel_seconds, total_seconds; /* host time in collectives, in flat kernels, in the library, since the start */
 } zero_stats_t;
 /* Waits for what it reports. stats->size is set by the caller. */

@@ -17,7 +17,9 @@ zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error)
     return zero_fail(error, x->failure.status, "%s", x->failure.text);
 }
 
-typedef struct place_text { char s[160]; } place_text_t;
+typedef struct place_text {
+    char s[160];
+} place_text_t;
 
 /* "REDUCE_SCATTER of unit 'h3' (operation 12 of 80 of program 'last')" */
 static place_text_t place_of(const zero_exec_t *x, int32_t program, int32_t cursor)
@@ -26,8 +28,9 @@ static place_text_t place_of(const zero_exec_t *x, int32_t program, int32_t curs
     const zero_op_t *op = &p->ops[cursor];
     bool unit = op->unit >= 0 && op->unit < x->plan->spec->unit_count;
     place_text_t t;
-    snprintf(t.s, sizeof t.s, "%s%s%.60s%s (operation %d of %d of program '%s')", zero_op_name((zero_op_kind_t)op->kind), unit ? " of unit '" : "",
-             unit ? x->plan->spec->units[op->unit].name : "", unit ? "'" : "", cursor + 1, p->op_count, zero_program_name(p->kind));
+    snprintf(t.s, sizeof t.s, "%s%s%.60s%s (operation %d of %d of program '%s')", zero_op_name((zero_op_kind_t)op->kind),
+             unit ? " of unit '" : "", unit ? x->plan->spec->units[op->unit].name : "", unit ? "'" : "", cursor + 1, p->op_count,
+             zero_program_name(p->kind));
     return t;
 }
 
@@ -48,13 +51,15 @@ uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor)
     return step << (WORD_PROGRAM_BITS + WORD_CURSOR_BITS) | (uint64_t)program << WORD_CURSOR_BITS | (uint64_t)cursor;
 }
 
-/* Appends "; rank 2 is in step 7 at REDUCE_SCATTER of unit 'h3' (...)" for every rank that left word, as far as there is room, and logs it. */
+/* Appends "; rank 2 is in step 7 at REDUCE_SCATTER of unit 'h3' (...)" for every rank that left word, as far as there is room, and
+ * logs it. */
 static void add_cursors(const zero_exec_t *x, zero_error_t *error)
 {
     const zero_comm_t *comm = x->channels[0];
     for (int r = 0; r < x->world; r++) {
         uint64_t word = comm->ops->told(comm, r);
-        int32_t program = (int32_t)(word >> WORD_CURSOR_BITS) & ((1 << WORD_PROGRAM_BITS) - 1), cursor = (int32_t)word & ((1 << WORD_CURSOR_BITS) - 1);
+        int32_t program = (int32_t)(word >> WORD_CURSOR_BITS) & ((1 << WORD_PROGRAM_BITS) - 1),
+                cursor = (int32_t)word & ((1 << WORD_CURSOR_BITS) - 1);
         char text[240];
         if (word == 0 || program >= x->plan->program_count || cursor > x->plan->programs[program].op_count)
             continue;
@@ -63,8 +68,8 @@ static void add_cursors(const zero_exec_t *x, zero_error_t *error)
             snprintf(text, sizeof text, "rank %d is in step %llu after program '%s'", r,
                      (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)), zero_program_name(p->kind));
         else
-            snprintf(text, sizeof text, "rank %d is in step %llu at %s", r, (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)),
-                     place_of(x, program, cursor).s);
+            snprintf(text, sizeof text, "rank %d is in step %llu at %s", r,
+                     (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)), place_of(x, program, cursor).s);
         zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "%s", text);
         if (strlen(error->text) + strlen(text) + 2 < sizeof error->text)
             zero_fail(error, error->status, "%s; %s", error->text, text);
@@ -78,12 +83,13 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
         return zero_exec_check(x, error);
     long long step = (long long)atomic_load_explicit(&x->step, memory_order_relaxed) + 1;
     place_text_t where = place_of_op(x, op);
-    zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step, where.s[0] ? " at " : "",
-             where.s, error->text);
+    zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step,
+             where.s[0] ? " at " : "", where.s, error->text);
     if (error->status == ZERO_ERR_PEER)
         zero_fail(&x->failure, error->status, "%s", error->text);
     else
-        zero_fail(&x->failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "", where.s, error->text);
+        zero_fail(&x->failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "", where.s,
+                  error->text);
     if (error->status == ZERO_ERR_TIMEOUT)
         add_cursors(x, &x->failure);
     *error = x->failure;
@@ -140,8 +146,8 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
     x->use_states = calloc((size_t)x->use_capacity, sizeof *x->use_states);
     x->open_use = calloc((size_t)spec->unit_count + 1, sizeof *x->open_use);
     if (!x->events || !x->base || !x->own || !x->sums || !x->use_states || !x->open_use)
-        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate the tables of a plan of %d buffers and %d events", plan->buffer_count,
-                         plan->event_count);
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate the tables of a plan of %d buffers and %d events",
+                         plan->buffer_count, plan->event_count);
     for (int32_t u = 0; u < spec->unit_count; u++)
         x->open_use[u] = -1;
 
@@ -251,9 +257,15 @@ zero_status_t zero_exec_sync(zero_exec_t *x, zero_error_t *error)
     return status;
 }
 
-void zero_exec_set_rate(zero_exec_t *x, double lr) { x->pending_rate = lr; }
+void zero_exec_set_rate(zero_exec_t *x, double lr)
+{
+    x->pending_rate = lr;
+}
 
-void zero_exec_signal(zero_exec_t *x, uint32_t bits) { x->pending_signals |= bits; }
+void zero_exec_signal(zero_exec_t *x, uint32_t bits)
+{
+    x->pending_signals |= bits;
+}
 
 /* Waits for the last exchange; the scalars may then be read until the next one is issued. */
 static zero_status_t wait_exchanged(zero_exec_t *x, zero_error_t *error)

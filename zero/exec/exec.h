@@ -17,8 +17,8 @@ typedef struct zero_exec_options {
     void *log_ctx;
 } zero_exec_options_t;
 
-/* Arenas, streams, events and channels for a plan that was checked. Collective over comm (duplicated by split, one per channel). plan, device and
- * comm are borrowed. ZERO_ERR_MEMORY with the numbers, before anything is reserved, on every rank alike. */
+/* Arenas, streams, events and channels for a plan that was checked. Collective over comm (duplicated by split, one per channel).
+ * plan, device and comm are borrowed. ZERO_ERR_MEMORY with the numbers, before anything is reserved, on every rank alike. */
 zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero_device_t *device, zero_comm_t *comm,
                                const zero_exec_options_t *options, zero_error_t *error);
 void zero_exec_destroy(zero_exec_t *exec);
@@ -26,11 +26,13 @@ void zero_exec_destroy(zero_exec_t *exec);
 /* Address of a buffer on this rank (own: of this rank's slice). */
 void *zero_exec_address(zero_exec_t *exec, int32_t buffer, bool own);
 
-/* Puts the cursor at the start of a program. The one before must have ended. */
+/* Puts the cursor at the start of a program and runs its operations up to the first USE, or to one that would make the caller wait. The
+ * program before must have ended. */
 zero_status_t zero_exec_begin(zero_exec_t *exec, int32_t program, zero_error_t *error);
 /* Runs every operation up to and including the next USE of the unit (grad uses that are passed over stay zero). */
 zero_status_t zero_exec_use(zero_exec_t *exec, int32_t unit, zero_error_t *error);
-/* Runs the RELEASE of that use and the operations after it up to the next USE or RELEASE. */
+/* Runs the RELEASE of that use (once those that come before it in the plan are released too) and the operations after it, up to the next
+ * USE, the RELEASE of a use that is held, or one that would make the caller wait. */
 zero_status_t zero_exec_release(zero_exec_t *exec, int32_t unit, zero_error_t *error);
 /* Runs what is left of the program. */
 zero_status_t zero_exec_end(zero_exec_t *exec, zero_error_t *error);
@@ -45,7 +47,8 @@ zero_status_t zero_exec_stats(zero_exec_t *exec, zero_stats_t *stats, zero_error
 /* Numbers of steps taken and of updates applied. Not while a step runs. */
 zero_status_t zero_exec_set_step(zero_exec_t *exec, int64_t step, int64_t applied, zero_error_t *error);
 
-/* Resident bytes of each kind's range, as the device and the communicator read them from the system; external: process RSS minus those. */
+/* Resident bytes of each kind's range, as the device and the communicator read them from the system; external: process RSS minus
+ * those. */
 zero_status_t zero_exec_measure(zero_exec_t *exec, zero_memory_t *memory, zero_error_t *error);
 
 /* values[i] becomes the sum over the ranks, in rank order; n <= 64. */
@@ -53,8 +56,8 @@ zero_status_t zero_exec_sum(zero_exec_t *exec, double *values, int n, zero_error
 /* Publishes a failure that is not of the exec's own making. Everything but destroy fails after. */
 void zero_exec_abort(zero_exec_t *exec, const char *sentence);
 
-/* The same outcome on every rank: status where it is a failure; else the first rank's that failed, with its sentence (ZERO_ERR_MEMORY as it is, anything else as
- * ZERO_ERR_PEER); else ZERO_OK. Collective, whatever status is. */
+/* The same outcome on every rank: status where it is a failure; else the first rank's that failed, with its sentence
+ * (ZERO_ERR_MEMORY as it is, anything else as ZERO_ERR_PEER); else ZERO_OK. Collective, whatever status is. */
 zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_error_t *error);
 
 #endif

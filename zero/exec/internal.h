@@ -11,18 +11,18 @@ enum { ZERO_EXEC_CHANNELS = 2 };
 /* The most values of zero_exec_sum. */
 enum { ZERO_EXEC_SUM = 64 };
 
-/* What plan->scalars holds: written by EXCHANGE, read by UPDATE on the same step. The counters live here too, because only the exchange
- * knows whether a step's update is applied. */
+/* What plan->scalars holds: written by EXCHANGE, read by UPDATE on the same step. The counters live here too, because only the
+ * exchange knows whether a step's update is applied. */
 typedef struct zero_exec_scalars {
     double norm;        /* of the summed gradients, times grad_scale, before clipping */
     double clip_factor; /* what clipping multiplies by; 1 where it is off */
     double grad_factor; /* clip_factor * grad_scale */
     double rate;
-    int64_t step;       /* steps taken, this one included */
-    int64_t applied;    /* updates applied: the bias corrections' count */
+    int64_t step;    /* steps taken, this one included */
+    int64_t applied; /* updates applied: the bias corrections' count */
     int64_t skipped;
-    uint32_t apply;     /* whether this step's UPDATEs do anything */
-    uint32_t signals;   /* of all ranks, since the start */
+    uint32_t apply;   /* whether this step's UPDATEs do anything */
+    uint32_t signals; /* of all ranks, since the start */
 } zero_exec_scalars_t;
 _Static_assert(sizeof(zero_exec_scalars_t) <= ZERO_SCALARS_BYTES, "the step's scalars fit their buffer");
 
@@ -30,7 +30,9 @@ _Static_assert(sizeof(zero_exec_scalars_t) <= ZERO_SCALARS_BYTES, "the step's sc
 typedef enum zero_use_state { ZERO_USE_AHEAD = 0, ZERO_USE_OPEN, ZERO_USE_DONE } zero_use_state_t;
 
 /* Time spent on a stream's thread; each is written by one thread. */
-typedef struct zero_exec_clock { _Atomic uint64_t comm_ns, kernel_ns; } zero_exec_clock_t;
+typedef struct zero_exec_clock {
+    _Atomic uint64_t comm_ns, kernel_ns;
+} zero_exec_clock_t;
 
 struct zero_exec {
     const zero_plan_t *plan;
@@ -54,7 +56,7 @@ struct zero_exec {
     int32_t program, cursor; /* -1: none runs */
     uint8_t *use_states;     /* zero_use_state_t of each use of the pass */
     int32_t use_capacity;
-    int32_t *open_use;       /* by unit: the use that the caller holds, or -1 */
+    int32_t *open_use; /* by unit: the use that the caller holds, or -1 */
     int32_t open_count;
     double pending_rate;
     uint32_t pending_signals;
@@ -66,7 +68,8 @@ struct zero_exec {
 
     _Atomic int64_t step; /* steps taken, for sentences */
     zero_exec_clock_t clocks[ZERO_STREAM_COUNT];
-    _Atomic uint64_t gathered[ZERO_EXEC_CHANNELS], reduced[ZERO_EXEC_CHANNELS]; /* the channels' counters after their last collective */
+    _Atomic uint64_t gathered[ZERO_EXEC_CHANNELS],
+        reduced[ZERO_EXEC_CHANNELS]; /* the channels' counters after their last collective */
 
     atomic_int failing; /* 0: no; 1: failure is being written; 2: it is there */
     zero_error_t failure;
@@ -81,14 +84,14 @@ uint64_t zero_exec_now(void);
 /* The task of every operation that does work (ctx: the exec, arg: the zero_op_t). */
 zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_error_t *error);
 
-/* Makes *error the exec's failure (or the failure that came first *error): adds rank, step, operation and unit, publishes the sentence to the other
- * ranks. op may be NULL. From any thread. Returns the status. */
+/* Makes *error the exec's failure (or the failure that came first *error): adds rank, step, operation and unit, publishes the
+ * sentence to the other ranks. op may be NULL. From any thread. Returns the status. */
 zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t *error);
 /* ZERO_OK, or the failure into *error. */
 zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error);
 
-/* Compares what the ranks of this node need together with what is there, and this rank's with its limit; every rank gets the same answer.
- * Collective. */
+/* Compares what the ranks of this node need together with what is there, and this rank's with its limit; every rank gets the same
+ * answer. Collective. */
 zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error);
 
 #endif

@@ -23,13 +23,16 @@ zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_erro
     for (int r = 0; status == ZERO_OK && r < comm->size; r++)
         if (all[r].status != ZERO_OK)
             /* Alike on every rank where the matter is memory; otherwise it is a peer that failed. */
-            status = zero_fail(error, all[r].status == ZERO_ERR_MEMORY ? ZERO_ERR_MEMORY : ZERO_ERR_PEER, "rank %d: %s", r, all[r].text);
+            status = zero_fail(error, all[r].status == ZERO_ERR_MEMORY ? ZERO_ERR_MEMORY : ZERO_ERR_PEER, "rank %d: %s", r,
+                               all[r].text);
     free(all);
     return status;
 }
 
 /* "1234 bytes (1.2 KiB)" */
-typedef struct bytes_text { char s[48]; } bytes_text_t;
+typedef struct bytes_text {
+    char s[48];
+} bytes_text_t;
 static bytes_text_t text_of(uint64_t bytes)
 {
     static const char *const names[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
@@ -56,10 +59,14 @@ static void kinds_text(const zero_plan_t *plan, zero_tier_t tier, char *out, siz
                                    (unsigned long long)plan->kind_bytes[tier][k]);
 }
 
-static const char what_to_change[] = "use a higher stage, more ranks, a smaller window, fewer micro-batches at a time or a smaller model";
+static const char what_to_change[] =
+    "use a higher stage, more ranks, a smaller window, fewer micro-batches at a time or a smaller model";
 
 /* Ranks that share this one's memory, itself included. */
-static int ranks_of_node(const zero_comm_t *comm) { return comm->caps.node_ranks > 0 ? comm->caps.node_ranks : 1; }
+static int ranks_of_node(const zero_comm_t *comm)
+{
+    return comm->caps.node_ranks > 0 ? comm->caps.node_ranks : 1;
+}
 
 static zero_status_t fits_here(const zero_exec_t *x, zero_error_t *error)
 {
@@ -88,8 +95,9 @@ static zero_status_t fits_here(const zero_exec_t *x, zero_error_t *error)
         if (status != ZERO_OK)
             return status;
         if (!zero_mul_u64(need[t], (uint64_t)sharing, &total) || total > available)
-            return zero_fail(error, ZERO_ERR_MEMORY, "%d rank(s) of this node need %s each of the %s tier (%s), but only %s are available: %s",
-                             sharing, text_of(need[t]).s, zero_tier_name((zero_tier_t)t), kinds, text_of(available).s, what_to_change);
+            return zero_fail(error, ZERO_ERR_MEMORY,
+                             "%d rank(s) of this node need %s each of the %s tier (%s), but only %s are available: %s", sharing,
+                             text_of(need[t]).s, zero_tier_name((zero_tier_t)t), kinds, text_of(available).s, what_to_change);
     }
     return ZERO_OK;
 }
@@ -101,7 +109,8 @@ zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)
     return status == ZERO_OK ? ZERO_OK : zero_fail(error, status, "%s", local.text);
 }
 
-/* Resident bytes of this process: from smaps_rollup, which is exact, or from statm, whose counters the kernel may keep some pages behind. */
+/* Resident bytes of this process: from smaps_rollup, which is exact, or from statm, whose counters the kernel may keep some pages
+ * behind. */
 static zero_status_t process_resident(uint64_t *bytes, zero_error_t *error)
 {
     char line[256];
@@ -121,7 +130,8 @@ static zero_status_t process_resident(uint64_t *bytes, zero_error_t *error)
         int e = errno;
         if (f)
             fclose(f);
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot read this process's resident bytes from /proc/self/statm: %s", strerror(e));
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot read this process's resident bytes from /proc/self/statm: %s",
+                         strerror(e));
     }
     fclose(f);
     *bytes = value * (uint64_t)sysconf(_SC_PAGESIZE);
@@ -138,13 +148,14 @@ zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_erro
             uint64_t *resident = &memory->bytes[t][k];
             if (k == ZERO_KIND_RINGS || plan->kind_bytes[t][k] == 0 || !x->arenas[t])
                 continue;
-            zero_status_t status = x->device->ops->arena_resident(x->arenas[t], plan->kind_offset[t][k], plan->kind_bytes[t][k], resident, error);
+            zero_status_t status = x->device->ops->arena_resident(x->arenas[t], plan->kind_offset[t][k], plan->kind_bytes[t][k],
+                                                                  resident, error);
             if (status != ZERO_OK)
                 return status;
             counted += *resident;
         }
-    /* The rings of the other ranks of this node are mapped here too, and so are part of this process's resident bytes. They are theirs to count:
-     * neither a kind of this rank nor external. */
+    /* The rings of the other ranks of this node are mapped here too, and so are part of this process's resident bytes. They are
+     * theirs to count: neither a kind of this rank nor external. */
     for (int c = 0; c < x->channel_count; c++) {
         uint64_t own = x->channels[c]->ops->ring_resident(x->channels[c]);
         memory->bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS] += own;

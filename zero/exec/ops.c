@@ -13,7 +13,10 @@ uint64_t zero_exec_now(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static char *operand(const zero_exec_t *x, int32_t buffer, bool own) { return own ? x->own[buffer] : x->base[buffer]; }
+static char *operand(const zero_exec_t *x, int32_t buffer, bool own)
+{
+    return own ? x->own[buffer] : x->base[buffer];
+}
 
 static int channel_of(const zero_exec_t *x, const zero_op_t *op)
 {
@@ -26,10 +29,9 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
     zero_comm_t *comm = x->channels[channel];
     zero_dtype_t dtype = x->plan->buffers[op->dst].dtype;
     void *dst = operand(x, op->dst, op->dst_own), *src = operand(x, op->src, op->src_own);
-    zero_status_t status =
-        op->kind == ZERO_OP_GATHER
-            ? comm->ops->all_gather(comm, src, dst, (uint64_t)op->count * zero_dtype_size(dtype), native, error)
-            : comm->ops->reduce_scatter(comm, src, dst, op->count, dtype, native, error);
+    zero_status_t status = op->kind == ZERO_OP_GATHER
+                               ? comm->ops->all_gather(comm, src, dst, (uint64_t)op->count * zero_dtype_size(dtype), native, error)
+                               : comm->ops->reduce_scatter(comm, src, dst, op->count, dtype, native, error);
     atomic_store_explicit(&x->gathered[channel], comm->bytes_received, memory_order_relaxed);
     atomic_store_explicit(&x->reduced[channel], comm->bytes_reduced, memory_order_relaxed);
     return status;
@@ -43,7 +45,8 @@ static double digest_of_step(int64_t step, double rate)
     return (double)(zero_splitmix64(zero_splitmix64((uint64_t)step) ^ bits) >> 11);
 }
 
-/* Every rank's partial norms, digest and signals; from them, the same on every rank, the norm, the clip factor and whether to update. */
+/* Every rank's partial norms, digest and signals; from them, the same on every rank, the norm, the clip factor and whether to
+ * update. */
 static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
@@ -65,7 +68,8 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, zero_error_t 
         const double *row = rows + (size_t)r * (size_t)width;
         if (row[segments] != mine[segments])
             return zero_fail(error, ZERO_ERR_MISMATCH,
-                             "rank %d and rank %d disagree on the step or on the learning rate (here %.17g): pass the same rate to zero_step and "
+                             "rank %d and rank %d disagree on the step or on the learning rate (here %.17g): pass the same rate to "
+                             "zero_step and "
                              "the same numbers to zero_set_step on every rank",
                              x->rank, r, x->rate);
         signals |= (uint32_t)row[segments + 1];
@@ -98,7 +102,7 @@ static char *element(const zero_exec_t *x, const zero_segment_t *segment, int32_
     return x->base[buffer] + (size_t)(at - begin) * zero_dtype_size(b->dtype);
 }
 
-/* AdamW over the part of the segment that this rank's optimizer state covers, one kernel call for each run of equal scales in it. */
+/* AdamW over the part of the segment that this rank's optimizer state covers, one kernel call for each run of equal scales. */
 static void update(zero_exec_t *x, const zero_op_t *op, void *native)
 {
     const zero_exec_scalars_t *s = x->scalars;
@@ -115,13 +119,13 @@ static void update(zero_exec_t *x, const zero_op_t *op, void *native)
         int64_t begin = run->begin > lo ? run->begin : lo, end = run->end < hi ? run->end : hi;
         if (begin >= end)
             continue;
-        zero_adamw_scalars_t scalars =
-            zero_adamw_scalars(&x->options.adamw, s->rate, run->lr_scale, run->decay_scale, s->applied, s->grad_factor);
+        zero_adamw_scalars_t scalars = zero_adamw_scalars(&x->options.adamw, s->rate, run->lr_scale, run->decay_scale, s->applied,
+                                                          s->grad_factor);
         char *master = element(x, segment, buffer[ZERO_ROLE_MASTER], begin), *target = element(x, segment, param, begin);
         x->flat->adamw((float *)master, (float *)element(x, segment, buffer[ZERO_ROLE_MOMENT1], begin),
-                       (float *)element(x, segment, buffer[ZERO_ROLE_MOMENT2], begin), element(x, segment, buffer[ZERO_ROLE_FINAL], begin),
-                       segment->final, target == master ? NULL : target, segment->dtype, end - begin, &scalars,
-                       x->device->options.threads, native);
+                       (float *)element(x, segment, buffer[ZERO_ROLE_MOMENT2], begin),
+                       element(x, segment, buffer[ZERO_ROLE_FINAL], begin), segment->final, target == master ? NULL : target,
+                       segment->dtype, end - begin, &scalars, x->device->options.threads, native);
     }
 }
 
@@ -129,8 +133,10 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
 {
     const zero_plan_t *plan = x->plan;
     int threads = x->device->options.threads;
-    char *dst = op->dst >= 0 ? operand(x, op->dst, op->dst_own) : NULL, *src = op->src >= 0 ? operand(x, op->src, op->src_own) : NULL;
-    zero_dtype_t to = op->dst >= 0 ? plan->buffers[op->dst].dtype : ZERO_FP32, from = op->src >= 0 ? plan->buffers[op->src].dtype : ZERO_FP32;
+    char *dst = op->dst >= 0 ? operand(x, op->dst, op->dst_own) : NULL,
+         *src = op->src >= 0 ? operand(x, op->src, op->src_own) : NULL;
+    zero_dtype_t to = op->dst >= 0 ? plan->buffers[op->dst].dtype : ZERO_FP32,
+                 from = op->src >= 0 ? plan->buffers[op->src].dtype : ZERO_FP32;
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_COPY:
         x->flat->copy(dst, src, (uint64_t)op->count * zero_dtype_size(to), threads, native);
@@ -145,14 +151,15 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
         x->flat->accumulate((float *)dst, src, from, op->count, threads, native);
         return ZERO_OK;
     case ZERO_OP_NORM:
-        x->flat->square_sum((double *)x->base[plan->norms] + op->segment, (double *)x->base[plan->scratch], src, from, op->count, threads,
-                            native);
+        x->flat->square_sum((double *)x->base[plan->norms] + op->segment, (double *)x->base[plan->scratch], src, from, op->count,
+                            threads, native);
         return ZERO_OK;
     case ZERO_OP_UPDATE:
         update(x, op, native);
         return ZERO_OK;
     default:
-        return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run here", zero_op_name((zero_op_kind_t)op->kind));
+        return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run here",
+                         zero_op_name((zero_op_kind_t)op->kind));
     }
 }
 
@@ -165,9 +172,9 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
     uint64_t start = zero_exec_now();
     zero_error_t local; /* large, and written only where something fails */
     local.text[0] = '\0';
-    zero_status_t status = collects                         ? collective(x, op, native, &local)
+    zero_status_t status = collects                       ? collective(x, op, native, &local)
                            : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, &local)
-                                                            : kernel(x, op, native, &local);
+                                                          : kernel(x, op, native, &local);
     uint64_t spent = zero_exec_now() - start;
     _Atomic uint64_t *total = collects || op->kind == ZERO_OP_EXCHANGE ? &clock->comm_ns : &clock->kernel_ns;
     atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + spent, memory_order_relaxed);

@@ -59,8 +59,8 @@ static void tell(zero_exec_t *x)
 /* How far advance() goes: to the caller's next access; as far without making the calling thread wait; to the program's end. */
 typedef enum reach { TO_ACCESS, WITHOUT_WAITING } reach_t;
 
-/* Runs operations from the cursor on. A USE is the caller's to start; a RELEASE is run once the caller released that use or passed it over. A wait
- * on the compute stream may block the caller, so it is left until the caller asks for what is behind it. */
+/* Runs operations from the cursor on. A USE is the caller's to start; a RELEASE is run once the caller released that use or passed
+ * it over. A wait on the compute stream may block the caller, so it is left until the caller asks for what is behind it. */
 static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
@@ -71,7 +71,8 @@ static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
             return ZERO_OK;
         if (op->kind == ZERO_OP_RELEASE && x->use_states[op->use] == ZERO_USE_OPEN)
             return ZERO_OK;
-        if (reach == WITHOUT_WAITING && (op->kind == ZERO_OP_HOST_WAIT || (op->kind == ZERO_OP_WAIT && op->stream == ZERO_STREAM_COMPUTE)))
+        if (reach == WITHOUT_WAITING &&
+            (op->kind == ZERO_OP_HOST_WAIT || (op->kind == ZERO_OP_WAIT && op->stream == ZERO_STREAM_COMPUTE)))
             return ZERO_OK;
         zero_status_t status = run_one(x, op, error);
         if (status != ZERO_OK)
@@ -112,9 +113,10 @@ static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found
         if (op->unit != unit)
             continue;
         if (held >= 0)
-            return zero_fail(error, ZERO_ERR_ORDER,
-                             "unit '%s' is still held where unit '%s' is acquired: release it first, or declare its use with ZERO_HOLD",
-                             unit_name(x, held), unit_name(x, unit));
+            return zero_fail(
+                error, ZERO_ERR_ORDER,
+                "unit '%s' is still held where unit '%s' is acquired: release it first, or declare its use with ZERO_HOLD",
+                unit_name(x, held), unit_name(x, unit));
         *found = i;
         return ZERO_OK;
     }
@@ -124,12 +126,13 @@ static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found
     const char *pass = program->pass >= 0 ? x->plan->spec->passes[program->pass].name : "?";
     char after[200] = "the pass has no further uses";
     if (next >= 0)
-        snprintf(after, sizeof after, "the next use is number %d, of unit '%s'", program->ops[next].use, unit_name(x, program->ops[next].unit));
+        snprintf(after, sizeof after, "the next use is number %d, of unit '%s'", program->ops[next].use,
+                 unit_name(x, program->ops[next].unit));
     if (last < 0)
-        return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is not used in pass '%s': declare it with zero_use_add (%s)", unit_name(x, unit), pass,
-                         after);
-    return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is acquired too late: its last use in pass '%s' is number %d, and %s", unit_name(x, unit),
-                     pass, program->ops[last].use, after);
+        return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is not used in pass '%s': declare it with zero_use_add (%s)",
+                         unit_name(x, unit), pass, after);
+    return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is acquired too late: its last use in pass '%s' is number %d, and %s",
+                     unit_name(x, unit), pass, program->ops[last].use, after);
 }
 
 zero_status_t zero_exec_use(zero_exec_t *x, int32_t unit, zero_error_t *error)
