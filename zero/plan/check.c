@@ -236,35 +236,15 @@ static zero_status_t try_each(zero_checker_t *c, zero_program_kind_t kind)
         status = run_twice(c, &c->plan->programs[i]);
         zero_check_trial_undo(c);
         memcpy(c->clock, clocks, sizeof clocks);
-        memcpy(c->events, c->events_before, (size_t)c->plan->event_count * sizeof *c->events);
+        const zero_program_t *p = &c->plan->programs[i];
+        for (int32_t o = 0; o < p->op_count; o++)
+            if (p->ops[o].kind == ZERO_OP_RECORD)
+                c->events[p->ops[o].event] = c->events_before[p->ops[o].event];
     }
     return status;
 }
 
-/* Every program of one kind, for good. The streams then forget what they learned of each other in them: whatever comes next must not rely on it,
- * since another time these programs may not run. */
-static zero_status_t run_between(zero_checker_t *c, zero_program_kind_t kind)
-{
-    zero_clock_t before[ZERO_CHECK_PARTIES];
-    zero_status_t status;
-
-    if ((status = try_each(c, kind)) != ZERO_OK)
-        return status;
-    memcpy(before, c->clock, sizeof before);
-    for (int32_t i = 0; i < c->plan->program_count; i++) {
-        if (c->plan->programs[i].kind != kind)
-            continue;
-        if ((status = run_program(c, &c->plan->programs[i])) != ZERO_OK)
-            return status;
-        for (int p = 0; p < ZERO_CHECK_PARTIES; p++) {
-            int32_t own = c->clock[p].at[p];
-            c->clock[p] = before[p];
-            c->clock[p].at[p] = own;
-        }
-    }
-    return ZERO_OK;
-}
-
+/* Every program of one kind, one after the other. */
 static zero_status_t run_kind(zero_checker_t *c, zero_program_kind_t kind)
 {
     zero_status_t status = ZERO_OK;
@@ -274,29 +254,82 @@ static zero_status_t run_kind(zero_checker_t *c, zero_program_kind_t kind)
     return status;
 }
 
-/* Steps of all lengths: by themselves, then with evaluations and units on demand before each program. */
-static zero_status_t walk(zero_checker_t *c)
+/* Every evaluation and every unit on demand. */
+static zero_status_t try_others(zero_checker_t *c)
+{
+    zero_status_t status = try_each(c, ZERO_PROGRAM_EVAL);
+    return status == ZERO_OK ? try_each(c, ZERO_PROGRAM_ANY) : status;
+}
+
+/* What else runs beside a step: nothing; nothing, but every other program is tried after each of the step's; one program before each of them; all units
+ * on demand before each. */
+typedef enum beside { NOTHING, TRIALS, ONE_BEFORE, ALL_UNITS_BEFORE } beside_t;
+
+/* A step of each length. */
+static zero_status_t walk_steps(zero_checker_t *c, beside_t beside, const zero_program_t *other)
 {
     static const zero_program_kind_t several[] = { ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP,
                                                    ZERO_PROGRAM_FIRST, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
     static const zero_program_kind_t one[] = { ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
-    bool training = false, micro_steps = c->plan->spec->micro_steps > 1;
+    bool micro_steps = c->plan->spec->micro_steps > 1;
     const zero_program_kind_t *order = micro_steps ? several : one;
     size_t count = micro_steps ? sizeof several / sizeof *several : sizeof one / sizeof *one;
-    zero_status_t status;
+    zero_status_t status = ZERO_OK;
+
+    for (size_t i = 0; i < count && status == ZERO_OK; i++) {
+        if (beside == ONE_BEFORE)
+            status = run_program(c, other);
+        else if (beside == ALL_UNITS_BEFORE)
+            status = run_kind(c, ZERO_PROGRAM_ANY);
+        if (status == ZERO_OK)
+            status = run_kind(c, order[i]);
+        if (status == ZERO_OK && beside == TRIALS)
+            status = try_others(c);
+    }
+    return status;
+}
+
+/* Units on demand that share a slot do alike to what comes after: the first of each slot stands for all. */
+static bool stands_for_slot(const zero_checker_t *c, const zero_program_t *program, bool *seen)
+{
+    int32_t slot = -1;
+    for (int32_t s = c->unit_segment[program->unit]; s < c->unit_segment[program->unit + 1]; s++)
+        slot = c->plan->buffers[c->plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot;
+    bool first = slot < 0 || slot >= c->plan->buffer_count ? false : !seen[slot];
+    if (first)
+        seen[slot] = true;
+    return first;
+}
+
+/* Steps by themselves; then, only as rank 0, steps with other programs between: what differs between ranks is where their slices lie, and not
+ * which programs touch them. */
+static zero_status_t walk(zero_checker_t *c)
+{
+    bool training = false, *seen;
+    zero_status_t status = ZERO_OK;
 
     for (int32_t i = 0; i < c->plan->program_count; i++)
         training = training || c->plan->programs[i].kind == ZERO_PROGRAM_STEP;
-    for (int round = 0; round < 2; round++)
-        for (size_t i = 0; i < (2 - (size_t)round) * count && training; i++) {
-            if (round == 1 && ((status = try_each(c, ZERO_PROGRAM_ANY)) != ZERO_OK || (status = run_between(c, ZERO_PROGRAM_EVAL)) != ZERO_OK ||
-                               (status = run_between(c, ZERO_PROGRAM_ANY)) != ZERO_OK))
-                return status;
-            if ((status = run_kind(c, order[i % count])) != ZERO_OK)
-                return status;
-        }
-    status = run_between(c, ZERO_PROGRAM_ANY);
-    return status == ZERO_OK ? run_between(c, ZERO_PROGRAM_EVAL) : status;
+    for (int32_t i = 0; i < c->plan->program_count; i++) /* others after each evaluation, before there is anything else */
+        if (c->plan->programs[i].kind == ZERO_PROGRAM_EVAL &&
+            ((status = run_program(c, &c->plan->programs[i])) != ZERO_OK || (status = try_others(c)) != ZERO_OK))
+            return status;
+    if (!training)
+        return try_others(c);
+    if ((status = walk_steps(c, NOTHING, NULL)) != ZERO_OK || (status = walk_steps(c, c->rank == 0 ? TRIALS : NOTHING, NULL)) != ZERO_OK || c->rank != 0)
+        return status;
+    seen = calloc((size_t)c->plan->buffer_count + 1, sizeof *seen); /* there are no more slots than buffers */
+    if (seen == NULL)
+        return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", c->plan->buffer_count);
+    for (int32_t i = 0; i < c->plan->program_count && status == ZERO_OK; i++) {
+        const zero_program_t *p = &c->plan->programs[i];
+        if (p->kind == ZERO_PROGRAM_EVAL || (p->kind == ZERO_PROGRAM_ANY && stands_for_slot(c, p, seen)))
+            status = walk_steps(c, ONE_BEFORE, p);
+    }
+    if (status == ZERO_OK)
+        status = walk_steps(c, ALL_UNITS_BEFORE, NULL);
+    free(seen);
+    return status;
 }
 
 /* Every program that the walk relies on is there, once. */

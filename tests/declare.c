@@ -1,0 +1,177 @@
+/* declare.c - see declare.h. */
+#include "tests/declare.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+uint64_t declare_draw(uint64_t *state, uint64_t n)
+{
+    return zero_splitmix64((*state)++) % n;
+}
+
+void declare_init(declare_t *d, int world)
+{
+    memset(d, 0, sizeof *d);
+    d->spec = (zero_spec_t){ .world = world, .window = 2, .micro_steps = 1, .channels = 2, .units = d->units, .params = d->params, .passes = d->passes,
+                             .reserves = d->reserves };
+    d->spec.comm = (zero_comm_caps_t){ .name = "shm", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20, .node_ranks = world };
+    d->spec.device = (zero_device_caps_t){ .name = "cpu", .asynchronous = true, .page = ZERO_PAGE };
+}
+
+void declare_stage(declare_t *d, int stage)
+{
+    d->spec.parameters.sharding = stage >= 3 ? ZERO_SHARDED : ZERO_FULL;
+    d->spec.gradients.sharding = stage >= 2 ? ZERO_SHARDED : ZERO_FULL;
+    d->spec.optimizer.sharding = stage >= 1 ? ZERO_SHARDED : ZERO_FULL;
+}
+
+int32_t declare_unit(declare_t *d, const char *name)
+{
+    int32_t u = d->spec.unit_count++;
+    assert(u < DECLARE_UNITS);
+    snprintf(d->unit_names[u], sizeof d->unit_names[u], "%s", name);
+    d->units[u].name = d->unit_names[u];
+    return u;
+}
+
+int32_t declare_param(declare_t *d, int32_t unit, int64_t count, zero_dtype_t dtype, bool trainable, double decay)
+{
+    int32_t p = d->spec.param_count++;
+    assert(p < DECLARE_PARAMS);
+    snprintf(d->param_names[p], sizeof d->param_names[p], "%.20s.%d", d->units[unit].name, p);
+    d->params[p] = (zero_spec_param_t){ .name = d->param_names[p], .unit = unit, .ndim = 1, .shape = { count }, .count = count, .dtype = dtype,
+                                        .trainable = trainable, .decay_scale = decay, .lr_scale = 1 };
+    return p;
+}
+
+int32_t declare_pass(declare_t *d, zero_pass_kind_t kind)
+{
+    int32_t p = d->spec.pass_count++;
+    assert(p < DECLARE_PASSES);
+    static const char *const names[] = { "train", "eval", "any" };
+    snprintf(d->pass_names[p], sizeof d->pass_names[p], "%s%d", names[kind], p);
+    d->passes[p] = (zero_spec_pass_t){ .name = d->pass_names[p], .kind = kind, .uses = d->uses[p] };
+    return p;
+}
+
+void declare_use(declare_t *d, int32_t pass, int32_t unit, uint32_t flags)
+{
+    assert(d->passes[pass].use_count < DECLARE_USES);
+    d->uses[pass][d->passes[pass].use_count++] = (zero_spec_use_t){ unit, flags };
+}
+
+void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype)
+{
+    char name[24];
+    for (int i = 0; i < layers; i++) {
+        snprintf(name, sizeof name, "layer.%d", i);
+        declare_param(d, declare_unit(d, name), count, dtype, true, 1);
+    }
+    int32_t train = declare_pass(d, ZERO_PASS_TRAIN), eval = declare_pass(d, ZERO_PASS_EVAL);
+    for (int i = 0; i < layers; i++) {
+        declare_use(d, train, i, ZERO_READ);
+        declare_use(d, eval, i, ZERO_READ);
+    }
+    for (int i = layers - 1; i >= 0; i--)
+        declare_use(d, train, i, ZERO_READ | ZERO_GRAD);
+}
+
+static zero_dtype_t random_dtype(uint64_t *r)
+{
+    static const zero_dtype_t dtypes[] = { ZERO_FP32, ZERO_FP32, ZERO_BF16, ZERO_BF16, ZERO_FP16 };
+    return dtypes[declare_draw(r, 5)];
+}
+
+static void random_unit(declare_t *d, uint64_t *r, bool small)
+{
+    static const int64_t sizes[] = { 0, 1, 3, 7, 100, 127, 128, 129, 385, 500, 1000, 3001 };
+    char name[24];
+    int32_t unit = d->spec.unit_count;
+    snprintf(name, sizeof name, "u%d", unit);
+    declare_unit(d, name);
+    zero_dtype_t dtype = random_dtype(r);
+    bool mixed = declare_draw(r, 4) == 0, frozen = declare_draw(r, 6) == 0;
+    for (uint64_t i = declare_draw(r, 8) == 0 ? 0 : 1 + declare_draw(r, small ? 2 : 4); i > 0; i--)
+        declare_param(d, unit, sizes[declare_draw(r, small ? 9 : 12)], mixed ? random_dtype(r) : dtype, frozen ? false : declare_draw(r, 8) != 0,
+                      (double)declare_draw(r, 2));
+}
+
+/* The longest run of uses that are held together, at least 1: a window that is sure to be large enough. */
+static int longest_hold(const declare_t *d)
+{
+    int longest = 1;
+    for (int32_t p = 0; p < d->spec.pass_count; p++)
+        for (int32_t i = 0, run = 1; i < d->passes[p].use_count; i++) {
+            run = i > 0 && (d->uses[p][i - 1].flags & ZERO_HOLD) ? run + 1 : 1;
+            longest = run > longest ? run : longest;
+        }
+    return longest;
+}
+
+static void random_holds(declare_t *d, uint64_t *r, int32_t pass)
+{
+    int32_t n = d->passes[pass].use_count, chain = 0;
+    if (declare_draw(r, 3) != 0)
+        return;
+    for (int32_t i = 0; i + 1 < n; i++) {
+        bool taken = false; /* a unit is not acquired while it is held */
+        for (int32_t j = chain; j <= i; j++)
+            taken = taken || d->uses[pass][j].unit == d->uses[pass][i + 1].unit;
+        if (!taken && i - chain < 2 && declare_draw(r, 3) == 0)
+            d->uses[pass][i].flags |= ZERO_HOLD;
+        else
+            chain = i + 1;
+    }
+}
+
+void declare_shuffle_table(declare_t *d, uint64_t seed)
+{
+    uint64_t state = zero_splitmix64(seed ^ 0x7461626c65u), *r = &state;
+    static const int64_t persist[] = { 0, 0, 300, 2000 };
+    int longest = longest_hold(d);
+    declare_stage(d, (int)declare_draw(r, 4));
+    if (d->spec.parameters.sharding == ZERO_SHARDED && declare_draw(r, 8) == 0)
+        d->spec.gradients.sharding = ZERO_FULL; /* a table that is no preset */
+    d->spec.window = 1 + (int)declare_draw(r, 4);
+    if (d->spec.window < longest)
+        d->spec.window = longest;
+    d->spec.persist_bytes = persist[declare_draw(r, 4)];
+}
+
+void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
+{
+    uint64_t state = zero_splitmix64(seed), *r = &state;
+
+    declare_init(d, 1 + (int)declare_draw(r, (uint64_t)max_world));
+    d->spec.micro_steps = 1 + (int)declare_draw(r, 3);
+    d->spec.reduce = declare_draw(r, 2) ? ZERO_REDUCE_EVERY : ZERO_REDUCE_LAST;
+    d->spec.reduce_dtype = declare_draw(r, 3) == 0 ? ZERO_BF16 : ZERO_FP32;
+    for (uint64_t n = 1 + declare_draw(r, small ? 5 : 12); n > 0; n--)
+        random_unit(d, r, small);
+    int32_t units = d->spec.unit_count, train = declare_pass(d, ZERO_PASS_TRAIN);
+    bool with_eval = declare_draw(r, 3) != 0, with_any = declare_draw(r, 2) == 0;
+    for (int32_t u = 0; u < units; u++)
+        if (declare_draw(r, 10) != 0) /* else only ever used on demand, or not at all */
+            declare_use(d, train, u, ZERO_READ);
+    if (declare_draw(r, 3) == 0)
+        declare_use(d, train, 0, ZERO_READ); /* tied: used at both ends */
+    if (declare_draw(r, 4) == 0)
+        declare_use(d, train, (int32_t)declare_draw(r, (uint64_t)units), ZERO_READ | ZERO_GRAD);
+    for (int32_t u = units - 1; u >= 0; u--) {
+        if (declare_draw(r, 10) == 0)
+            continue;
+        if (declare_draw(r, 8) == 0)
+            declare_use(d, train, u, ZERO_READ); /* recomputed first */
+        declare_use(d, train, u, declare_draw(r, 6) == 0 ? ZERO_GRAD : ZERO_READ | ZERO_GRAD);
+    }
+    random_holds(d, r, train);
+    if (with_eval) {
+        int32_t eval = declare_pass(d, ZERO_PASS_EVAL);
+        for (uint64_t n = declare_draw(r, 2 * (uint64_t)units + 1); n > 0; n--)
+            declare_use(d, eval, (int32_t)declare_draw(r, (uint64_t)units), ZERO_READ);
+        random_holds(d, r, eval);
+    }
+    if (with_any)
+        declare_pass(d, ZERO_PASS_ANY_ORDER);
+    declare_shuffle_table(d, declare_draw(r, UINT64_MAX));
+}

@@ -1,0 +1,45 @@
+/* declare.h - declarations for tests of the plan: written by hand in a few calls, or random from a seed. */
+#ifndef ZERO_TESTS_DECLARE_H
+#define ZERO_TESTS_DECLARE_H
+
+#include "zero/plan/plan.h"
+
+#define DECLARE_UNITS 256
+#define DECLARE_PARAMS 2048
+#define DECLARE_USES 1024
+#define DECLARE_PASSES 4
+
+/* spec points into the struct: it does not move once declare_init was called. */
+typedef struct declare {
+    zero_spec_t spec;
+    zero_spec_unit_t units[DECLARE_UNITS];
+    zero_spec_param_t params[DECLARE_PARAMS];
+    zero_spec_pass_t passes[DECLARE_PASSES];
+    zero_spec_use_t uses[DECLARE_PASSES][DECLARE_USES];
+    zero_spec_reserve_t reserves[4];
+    char unit_names[DECLARE_UNITS][24], param_names[DECLARE_PARAMS][40], pass_names[DECLARE_PASSES][16];
+} declare_t;
+
+/* An empty declaration: world ranks, window 2, one micro-step, fp32 on the wire, everything in the table full. */
+void declare_init(declare_t *d, int world);
+void declare_stage(declare_t *d, int stage);
+int32_t declare_unit(declare_t *d, const char *name);
+/* A parameter of one dimension. */
+int32_t declare_param(declare_t *d, int32_t unit, int64_t count, zero_dtype_t dtype, bool trainable, double decay);
+int32_t declare_pass(declare_t *d, zero_pass_kind_t kind);
+void declare_use(declare_t *d, int32_t pass, int32_t unit, uint32_t flags);
+
+/* `layers` units of one parameter each, all alike: forward, then backward in the opposite order. Passes: training, evaluation. */
+void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype);
+
+/* A random declaration: units of odd sizes, smaller than the world, empty, frozen, tied, of mixed dtypes; held uses; GRAD alone; READ alone; units that
+ * nobody uses; random table, window, micro-steps, reduction, dtypes and world (1 to max_world). small: few and short units. The
+ * window is made large enough for what is held. */
+void declare_random(declare_t *d, uint64_t seed, int max_world, bool small);
+/* A random valid table, window and persist_bytes for the same model, micro-steps, reduction, dtypes and world. */
+void declare_shuffle_table(declare_t *d, uint64_t seed);
+
+/* A counter-based generator: the next number of *state, below n (> 0). */
+uint64_t declare_draw(uint64_t *state, uint64_t n);
+
+#endif

@@ -1,0 +1,477 @@
+/* interpret.c - see interpret.h. */
+#include "tests/interpret.h"
+
+#include <stdlib.h>
+
+#define CELL 128 /* bytes: buffers are aligned to it, and so are slices */
+#define BLOCK 128 /* elements: one value, held by all cells of the block */
+#define STREAMS ZERO_STREAM_COUNT
+
+typedef struct instance {
+    const zero_op_t *op;
+    int32_t place;  /* of its program in the sequence */
+    int32_t micro;  /* micro-steps that were begun before */
+    int32_t awaits; /* instance of the RECORD that a WAIT or HOST_WAIT found, -1: none */
+} instance_t;
+
+typedef struct rank {
+    uint64_t *cells, *norms;
+    uint64_t rate;
+    int32_t issued;          /* instances */
+    int32_t head[STREAMS];   /* index in the stream's queue */
+    bool begun[STREAMS];     /* the operation at the head has begun to write */
+    bool *done;              /* by instance: RECORDs that happened */
+    uint64_t *read;          /* by instance: digest of what a USE or RELEASE saw */
+} rank_t;
+
+typedef struct machine {
+    const zero_plan_t *plan;
+    int world;
+    instance_t *list; int32_t count;
+    int32_t *queue[STREAMS], length[STREAMS];
+    rank_t *ranks;
+} machine_t;
+
+static uint64_t mix(uint64_t a, uint64_t b) { return zero_splitmix64(a ^ zero_splitmix64(b)); }
+
+/* ---- sequences ----------------------------------------------------------------------------------------------------------------------- */
+
+static void add_kind(const zero_plan_t *plan, interpret_sequence_t *q, zero_program_kind_t kind, uint64_t *state)
+{
+    for (int32_t i = 0; i < plan->program_count; i++)
+        if (plan->programs[i].kind == kind && (state == NULL || zero_splitmix64((*state)++) % 3 == 0))
+            q->programs[q->count++] = i;
+}
+
+void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequence_t *q)
+{
+    static const zero_program_kind_t several[] = { ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP, ZERO_PROGRAM_FIRST,
+                                                   ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
+    static const zero_program_kind_t one[] = { ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
+    bool micro_steps = plan->spec->micro_steps > 1;
+    size_t count = micro_steps ? sizeof several / sizeof *several : sizeof one / sizeof *one;
+    uint64_t state = zero_splitmix64(seed), *random = seed != 0 ? &state : NULL;
+
+    q->count = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (random != NULL || i == 0) {
+            bool swap = random != NULL && zero_splitmix64(state++) % 2;
+            add_kind(plan, q, swap ? ZERO_PROGRAM_ANY : ZERO_PROGRAM_EVAL, random);
+            add_kind(plan, q, swap ? ZERO_PROGRAM_EVAL : ZERO_PROGRAM_ANY, random);
+        }
+        add_kind(plan, q, micro_steps ? several[i] : one[i], NULL);
+    }
+    add_kind(plan, q, ZERO_PROGRAM_ANY, NULL);
+    add_kind(plan, q, ZERO_PROGRAM_EVAL, NULL);
+}
+
+/* ---- contents ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Blocks [begin, begin + count) of the segment that an operand spans, on one rank. */
+typedef struct span { uint64_t *cells; int64_t count, first; int per_block; } span_t;
+
+static span_t span_of(const machine_t *m, int rank, int32_t buffer, bool own)
+{
+    const zero_buffer_t *x = &m->plan->buffers[buffer];
+    int per_block = (int)(BLOCK * zero_dtype_size(x->dtype) / CELL);
+    span_t s = { m->ranks[rank].cells + x->offset / CELL, x->elements / BLOCK, 0, per_block };
+    if (x->segment < 0)
+        return s;
+    const zero_segment_t *segment = &m->plan->segments[x->segment];
+    int64_t slice = segment->slice / BLOCK;
+    bool full = x->elements == segment->elements;
+    if (own && full) {
+        s.cells += rank * slice * per_block;
+        s.count = slice;
+    }
+    if (own || !full)
+        s.first = rank * slice;
+    return s;
+}
+
+static uint64_t get(const span_t *s, int64_t block)
+{
+    const uint64_t *cell = s->cells + block * s->per_block;
+    uint64_t value = cell[0];
+    for (int i = 1; i < s->per_block; i++)
+        if (cell[i] != value)
+            value = mix(value, cell[i] + (uint64_t)i); /* torn */
+    return value;
+}
+
+static void put(const span_t *s, int64_t block, uint64_t value)
+{
+    for (int i = 0; i < s->per_block; i++)
+        s->cells[block * s->per_block + i] = value;
+}
+
+static uint64_t first_value(int32_t segment, int64_t block) { return mix((uint64_t)segment + 1, (uint64_t)block) >> 8; }
+
+static void fill_at_start(machine_t *m, int rank, int32_t buffer, bool zero)
+{
+    if (buffer < 0)
+        return;
+    span_t s = span_of(m, rank, buffer, false);
+    for (int64_t b = 0; b < s.count; b++)
+        put(&s, b, zero ? 0 : first_value(m->plan->buffers[buffer].segment, s.first + b));
+}
+
+static void start_contents(machine_t *m, uint64_t schedule)
+{
+    const zero_plan_t *plan = m->plan;
+    size_t cells = plan->arena_bytes[ZERO_TIER_DEVICE] / CELL;
+    for (int r = 0; r < m->world; r++) {
+        for (size_t i = 0; i < cells; i++)
+            m->ranks[r].cells[i] = (schedule + 1) * 0x9e3779b97f4a7c15u + i * 0xd1342543de82ef95u + (uint64_t)r;
+        for (int32_t s = 0; s < plan->segment_count; s++) {
+            const int32_t *buffer = plan->segments[s].buffer;
+            m->ranks[r].norms[s] = mix(schedule, (uint64_t)s);
+            fill_at_start(m, r, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], false);
+            fill_at_start(m, r, buffer[ZERO_ROLE_MASTER], false);
+            fill_at_start(m, r, buffer[ZERO_ROLE_MOMENT1], true);
+            fill_at_start(m, r, buffer[ZERO_ROLE_MOMENT2], true);
+        }
+    }
+}
+
+/* ---- operations ---------------------------------------------------------------------------------------------------------------------- */
+
+/* One half of the caller's work: reads all parameters of the unit, and adds to the gradients what depends on them. */
+static void use(machine_t *m, int rank, int32_t index, int half)
+{
+    const instance_t *x = &m->list[index];
+    const zero_op_t *op = x->op;
+    uint64_t digest = 0, salt = mix((uint64_t)op->use * 2 + (uint64_t)half, (uint64_t)x->micro * 64 + (uint64_t)rank);
+
+    for (int32_t s = 0; s < m->plan->segment_count; s++) {
+        const zero_segment_t *segment = &m->plan->segments[s];
+        if (segment->unit != op->unit)
+            continue;
+        span_t param = span_of(m, rank, segment->buffer[ZERO_ROLE_PARAM], false);
+        bool grad = (op->flags & ZERO_GRAD) && segment->trainable;
+        span_t g = grad ? span_of(m, rank, segment->buffer[ZERO_ROLE_GRAD], false) : param;
+        for (int64_t b = 0; b < segment->elements / BLOCK; b++) {
+            uint64_t value = op->flags & ZERO_READ ? get(&param, b) : 0;
+            digest += mix(value, (uint64_t)(s * 4096 + b));
+            if (grad)
+                put(&g, b, get(&g, b) + mix(value + salt, (uint64_t)b) % 1000003);
+        }
+    }
+    m->ranks[rank].read[index] = digest;
+}
+
+static void move(machine_t *m, int rank, const zero_op_t *op)
+{
+    span_t src = op->src >= 0 ? span_of(m, rank, op->src, op->src_own) : (span_t){ 0 }, dst = span_of(m, rank, op->dst, op->dst_own);
+    for (int64_t b = 0; b < dst.count; b++)
+        put(&dst, b, op->kind == ZERO_OP_FILL ? 0 : op->kind == ZERO_OP_ACCUMULATE ? get(&dst, b) + get(&src, b) : get(&src, b));
+}
+
+static void norm(machine_t *m, int rank, const zero_op_t *op)
+{
+    span_t src = span_of(m, rank, op->src, op->src_own);
+    uint64_t sum = 0;
+    for (int64_t b = 0; b < src.count; b++)
+        sum += mix(get(&src, b), (uint64_t)(src.first + b));
+    m->ranks[rank].norms[op->segment] = sum;
+}
+
+static void update(machine_t *m, int rank, const zero_op_t *op)
+{
+    const int32_t *buffer = m->plan->segments[op->segment].buffer;
+    span_t grad = span_of(m, rank, op->src, op->src_own), param = span_of(m, rank, op->dst, op->dst_own);
+    span_t master = buffer[ZERO_ROLE_MASTER] == op->dst ? param : span_of(m, rank, buffer[ZERO_ROLE_MASTER], false);
+    span_t m1 = span_of(m, rank, buffer[ZERO_ROLE_MOMENT1], false), m2 = span_of(m, rank, buffer[ZERO_ROLE_MOMENT2], false);
+    uint64_t scalars = m->ranks[rank].cells[m->plan->buffers[m->plan->scalars].offset / CELL];
+    for (int64_t b = 0; b < grad.count; b++) {
+        uint64_t g = get(&grad, b) * 3 + scalars;
+        put(&m1, b, get(&m1, b) * 5 + g);
+        put(&m2, b, get(&m2, b) * 7 + g * g);
+        put(&master, b, get(&master, b) + get(&m1, b) + get(&m2, b));
+        put(&param, b, get(&master, b));
+    }
+}
+
+/* Everything that an operation moves between ranks happens at once. */
+static void collective(machine_t *m, const zero_op_t *op)
+{
+    if (op->kind == ZERO_OP_EXCHANGE) {
+        uint64_t sum = 0;
+        for (int r = 0; r < m->world; r++)
+            for (int32_t s = 0; s < m->plan->segment_count; s++)
+                sum += m->plan->segments[s].trainable ? m->ranks[r].norms[s] * (uint64_t)(2 * s + 1) : 0;
+        for (int r = 0; r < m->world; r++)
+            m->ranks[r].cells[m->plan->buffers[m->plan->scalars].offset / CELL] = mix(sum, m->ranks[r].rate);
+        return;
+    }
+    const zero_segment_t *segment = &m->plan->segments[op->segment];
+    int64_t slice = segment->slice / BLOCK;
+    uint64_t *values = calloc((size_t)(segment->elements / BLOCK), sizeof *values);
+    if (values == NULL)
+        abort();
+    for (int r = 0; r < m->world; r++) {
+        span_t src = span_of(m, r, op->src, op->kind == ZERO_OP_GATHER && op->src_own);
+        for (int64_t b = 0; b < src.count; b++)
+            values[op->kind == ZERO_OP_GATHER ? src.first + b : b] += get(&src, b);
+    }
+    for (int r = 0; r < m->world; r++) {
+        span_t dst = span_of(m, r, op->dst, op->kind == ZERO_OP_REDUCE_SCATTER && op->dst_own);
+        int64_t first = op->kind == ZERO_OP_GATHER ? 0 : r * slice;
+        for (int64_t b = 0; b < dst.count; b++)
+            put(&dst, b, values[first + b]);
+    }
+    free(values);
+}
+
+static bool is_collective(const zero_op_t *op)
+{
+    return op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_EXCHANGE;
+}
+
+/* From here to its end, what an operation writes is nothing that anybody may read; what it also reads stays. */
+static void begin_writing(machine_t *m, int rank, const zero_op_t *op, uint64_t schedule)
+{
+    bool writes = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_CAST ||
+                  op->kind == ZERO_OP_FILL;
+    if (!writes || (op->src == op->dst && op->kind == ZERO_OP_REDUCE_SCATTER))
+        return;
+    span_t dst = span_of(m, rank, op->dst, op->kind != ZERO_OP_GATHER && op->dst_own);
+    span_t own = span_of(m, rank, op->dst, true);
+    for (int64_t b = 0; b < dst.count; b++)
+        if (op->src != op->dst || dst.first + b < own.first || dst.first + b >= own.first + own.count)
+            put(&dst, b, mix(schedule + 77, (uint64_t)b));
+}
+
+static void execute(machine_t *m, int rank, int32_t index)
+{
+    const zero_op_t *op = m->list[index].op;
+    switch ((zero_op_kind_t)op->kind) {
+    case ZERO_OP_RECORD:
+        m->ranks[rank].done[index] = true;
+        break;
+    case ZERO_OP_USE:
+        use(m, rank, index, 0);
+        break;
+    case ZERO_OP_RELEASE:
+        use(m, rank, index, 1);
+        break;
+    case ZERO_OP_COPY:
+    case ZERO_OP_CAST:
+    case ZERO_OP_FILL:
+    case ZERO_OP_ACCUMULATE:
+        move(m, rank, op);
+        break;
+    case ZERO_OP_NORM:
+        norm(m, rank, op);
+        break;
+    case ZERO_OP_UPDATE:
+        update(m, rank, op);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- orders -------------------------------------------------------------------------------------------------------------------------- */
+
+/* The host issues until an event holds it; the host writes the rate where the plan lets it. */
+static void issue(machine_t *m, int rank)
+{
+    rank_t *r = &m->ranks[rank];
+    while (r->issued < m->count) {
+        const instance_t *x = &m->list[r->issued];
+        if (x->op->kind == ZERO_OP_HOST_WAIT) {
+            if (x->awaits >= 0 && !r->done[x->awaits])
+                return;
+            r->rate = (uint64_t)x->place + 1;
+        }
+        r->issued++;
+    }
+}
+
+/* The instance at the head of a stream, or -1. */
+static int32_t head_of(const machine_t *m, int rank, int stream)
+{
+    const rank_t *r = &m->ranks[rank];
+    if (r->head[stream] == m->length[stream])
+        return -1;
+    int32_t index = m->queue[stream][r->head[stream]];
+    return index < r->issued ? index : -1;
+}
+
+static bool can_run(const machine_t *m, int rank, int stream)
+{
+    int32_t index = head_of(m, rank, stream);
+    if (index < 0)
+        return false;
+    const instance_t *x = &m->list[index];
+    if (x->op->kind == ZERO_OP_WAIT)
+        return x->awaits < 0 || m->ranks[rank].done[x->awaits];
+    if (!m->ranks[rank].begun[stream])
+        return true;
+    for (int other = 0; is_collective(x->op) && other < m->world; other++)
+        if (head_of(m, other, stream) != index || !m->ranks[other].begun[stream])
+            return false;
+    return true;
+}
+
+/* Begins the operation at the head of a stream, or ends it. */
+static void advance(machine_t *m, int rank, int stream, uint64_t schedule)
+{
+    int32_t index = head_of(m, rank, stream);
+    bool all = is_collective(m->list[index].op);
+    if (!m->ranks[rank].begun[stream]) {
+        begin_writing(m, rank, m->list[index].op, schedule);
+        m->ranks[rank].begun[stream] = true;
+        return;
+    }
+    if (all)
+        collective(m, m->list[index].op);
+    else
+        execute(m, rank, index);
+    for (int r = all ? 0 : rank; r < (all ? m->world : rank + 1); r++) {
+        m->ranks[r].head[stream]++;
+        m->ranks[r].begun[stream] = false;
+    }
+}
+
+/* Priorities of (rank, stream), a permutation of streams for fixed schedules: the first of four gets what there is, the last only runs when
+ * no other can. */
+static void set_priorities(const machine_t *m, uint64_t schedule, uint64_t *state, int *priority)
+{
+    int order[STREAMS] = { 0, 1, 2, 3 };
+    uint64_t code = schedule < INTERPRET_FIXED ? schedule : zero_splitmix64((*state)++) % INTERPRET_FIXED;
+    for (int i = STREAMS; i > 1; i--) {
+        int j = (int)(code % (uint64_t)i), swap = order[i - 1];
+        code /= (uint64_t)i;
+        order[i - 1] = order[j];
+        order[j] = swap;
+    }
+    bool ranks_differ = schedule >= INTERPRET_FIXED && zero_splitmix64((*state)++) % 2;
+    uint64_t turn = zero_splitmix64((*state)++);
+    for (int r = 0; r < m->world; r++)
+        for (int s = 0; s < STREAMS; s++)
+            priority[r * STREAMS + s] = order[s] * 16 + (ranks_differ ? (int)((turn >> (8 * (r % 8))) % 64) : 0);
+}
+
+static interpret_outcome_t run(machine_t *m, uint64_t schedule)
+{
+    uint64_t state = zero_splitmix64(schedule);
+    int *priority = calloc((size_t)m->world * STREAMS, sizeof *priority);
+    int64_t until = 0, moves = 0;
+    interpret_outcome_t outcome = INTERPRET_DONE;
+
+    if (priority == NULL)
+        abort();
+    for (;; moves++) {
+        if (moves == until) { /* random schedules change their mind now and then */
+            set_priorities(m, schedule, &state, priority);
+            until = schedule < INTERPRET_FIXED ? -1 : moves + 1 + (int64_t)(zero_splitmix64(state++) % 60);
+        }
+        int best = -1;
+        bool busy = false;
+        for (int r = 0; r < m->world; r++) {
+            issue(m, r);
+            busy = busy || m->ranks[r].issued < m->count;
+            for (int s = 0; s < STREAMS; s++) {
+                busy = busy || m->ranks[r].head[s] < m->length[s];
+                if (can_run(m, r, s) && (best < 0 || priority[r * STREAMS + s] < priority[best]))
+                    best = r * STREAMS + s;
+            }
+        }
+        if (best < 0) {
+            outcome = busy ? INTERPRET_DEADLOCK : INTERPRET_DONE;
+            break;
+        }
+        advance(m, best / STREAMS, best % STREAMS, schedule);
+    }
+    free(priority);
+    return outcome;
+}
+
+static uint64_t digest(const machine_t *m)
+{
+    uint64_t sum = 0;
+    for (int r = 0; r < m->world; r++) {
+        int32_t number = 0; /* of the use, so that other plans of the same model can be compared */
+        for (int32_t i = 0; i < m->count; i++)
+            if (m->list[i].op->kind == ZERO_OP_USE || m->list[i].op->kind == ZERO_OP_RELEASE)
+                sum += mix(m->ranks[r].read[i], (uint64_t)number++ * 64 + (uint64_t)r);
+        for (int32_t s = 0; s < m->plan->segment_count; s++) {
+            const int32_t *buffer = m->plan->segments[s].buffer;
+            bool sharded = buffer[ZERO_ROLE_PARAM_SHARD] >= 0;
+            span_t param = span_of(m, r, buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], !sharded);
+            for (int64_t b = 0; b < param.count; b++)
+                sum += mix(get(&param, b), (uint64_t)(s * 4096 + param.first + b));
+        }
+    }
+    return sum;
+}
+
+/* ---- the machine --------------------------------------------------------------------------------------------------------------------- */
+
+static void *need(size_t n, size_t size)
+{
+    void *p = calloc(n + 1, size);
+    if (p == NULL)
+        abort(); /* a test that cannot have a few megabytes has nothing to say */
+    return p;
+}
+
+/* Unrolls the sequence: which RECORD each WAIT finds depends on the order of issue alone. */
+static void unroll(machine_t *m, const interpret_sequence_t *q)
+{
+    const zero_plan_t *plan = m->plan;
+    int32_t total = 0, micro = 0, *latest = need((size_t)plan->event_count, sizeof *latest);
+
+    for (int i = 0; i < q->count; i++)
+        total += plan->programs[q->programs[i]].op_count;
+    m->list = need((size_t)total, sizeof *m->list);
+    for (int s = 0; s < STREAMS; s++)
+        m->queue[s] = need((size_t)total, sizeof **m->queue);
+    for (int32_t e = 0; e < plan->event_count; e++)
+        latest[e] = -1;
+    for (int i = 0; i < q->count; i++) {
+        const zero_program_t *p = &plan->programs[q->programs[i]];
+        for (int32_t o = 0; o < p->op_count; o++) {
+            const zero_op_t *op = &p->ops[o];
+            int32_t index = m->count++;
+            bool waits = op->kind == ZERO_OP_WAIT || op->kind == ZERO_OP_HOST_WAIT;
+            m->list[index] = (instance_t){ op, i, micro, waits ? latest[op->event] : -1 };
+            if (op->kind == ZERO_OP_RECORD)
+                latest[op->event] = index;
+            if (op->kind != ZERO_OP_HOST_WAIT)
+                m->queue[op->stream][m->length[op->stream]++] = index;
+        }
+        micro += p->kind >= ZERO_PROGRAM_FIRST && p->kind <= ZERO_PROGRAM_ONLY;
+    }
+    free(latest);
+}
+
+interpret_outcome_t interpret_run(const zero_plan_t *plan, const interpret_sequence_t *sequence, uint64_t schedule, uint64_t *result)
+{
+    machine_t m = { .plan = plan, .world = plan->spec->world };
+
+    unroll(&m, sequence);
+    m.ranks = need((size_t)m.world, sizeof *m.ranks);
+    for (int r = 0; r < m.world; r++) {
+        m.ranks[r].cells = need(plan->arena_bytes[ZERO_TIER_DEVICE] / CELL, sizeof(uint64_t));
+        m.ranks[r].norms = need((size_t)plan->segment_count, sizeof(uint64_t));
+        m.ranks[r].done = need((size_t)m.count, sizeof(bool));
+        m.ranks[r].read = need((size_t)m.count, sizeof(uint64_t));
+    }
+    start_contents(&m, schedule);
+    interpret_outcome_t outcome = run(&m, schedule);
+    *result = digest(&m);
+    for (int r = 0; r < m.world; r++) {
+        free(m.ranks[r].cells);
+        free(m.ranks[r].norms);
+        free(m.ranks[r].done);
+        free(m.ranks[r].read);
+    }
+    for (int s = 0; s < STREAMS; s++)
+        free(m.queue[s]);
+    free(m.list);
+    free(m.ranks);
+    return outcome;
+}

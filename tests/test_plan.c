@@ -1,0 +1,629 @@
+/* test_plan.c - what a plan promises: placement, slots, addresses, bytes, errors, its text.
+ *
+ * Golden files: tests/golden/plan-*.txt below $srcdir, compared byte for byte. ZERO_GOLDEN_WRITE=1 writes them anew instead; look at the
+ * difference before it is committed.
+ */
+#include "tests/declare.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static declare_t declaration, *const d = &declaration;
+
+static zero_plan_t *build(void)
+{
+    zero_plan_t *plan;
+    zero_error_t error = { .text = "" };
+    ck_assert_msg(zero_plan_build(&plan, &d->spec, &error) == ZERO_OK, "%s", error.text);
+    ck_assert_msg(zero_plan_check(plan, &error) == ZERO_OK, "%s", error.text);
+    return plan;
+}
+
+static int random_count(void)
+{
+    const char *text = getenv("ZERO_CHECK_FULL");
+    return text != NULL && strcmp(text, "1") == 0 ? 20000 : 600;
+}
+
+/* ---- properties ---------------------------------------------------------------------------------------------------------------------- */
+
+static void check_segments(const zero_plan_t *plan)
+{
+    for (int32_t i = 0; i < plan->segment_count; i++) {
+        const zero_segment_t *s = &plan->segments[i];
+        ck_assert_int_eq(s->elements % (d->spec.world * (int64_t)ZERO_ALIGN_ELEMENTS), 0);
+        ck_assert_int_eq(s->slice * d->spec.world, s->elements);
+        int64_t end = 0, params = 0;
+        for (int32_t r = s->first_run; r < s->first_run + s->run_count; r++) { /* runs cover the segment, padding too */
+            ck_assert_int_eq(plan->runs[r].begin, end);
+            ck_assert_int_gt(plan->runs[r].end, end);
+            end = plan->runs[r].end;
+        }
+        ck_assert_int_eq(end, s->elements);
+        for (int32_t p = 0; p < d->spec.param_count; p++) {
+            const zero_placed_t *at = &plan->placed[p];
+            if (at->segment != i)
+                continue;
+            ck_assert_int_eq(at->offset % ZERO_ALIGN_ELEMENTS, 0);
+            ck_assert_int_ge(at->offset, params); /* in the order of declaration, apart */
+            params = at->offset + d->params[p].count;
+            ck_assert_int_le(params, s->elements);
+            ck_assert_int_eq(s->unit, d->params[p].unit);
+            ck_assert_int_eq(s->dtype, d->params[p].dtype);
+            ck_assert_int_eq(s->trainable, d->params[p].trainable);
+            for (int32_t r = s->first_run; r < s->first_run + s->run_count; r++)
+                if (plan->runs[r].begin <= at->offset && at->offset < plan->runs[r].end)
+                    ck_assert(plan->runs[r].decay_scale == d->params[p].decay_scale);
+        }
+        ck_assert_int_lt(s->elements - params, d->spec.world * (int64_t)ZERO_ALIGN_ELEMENTS); /* no more padding than it takes */
+    }
+    for (int32_t p = 0; p < d->spec.param_count; p++)
+        ck_assert_int_eq(plan->placed[p].segment < 0, d->params[p].count == 0);
+}
+
+/* Byte ranges overlap only within a slot; each kind is a page-aligned range. */
+static void check_layout(const zero_plan_t *plan)
+{
+    uint64_t end = 0;
+    for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
+        if (kind == ZERO_KIND_RINGS)
+            continue;
+        ck_assert_uint_eq(plan->kind_offset[ZERO_TIER_DEVICE][kind], end);
+        ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_DEVICE][kind] % ZERO_PAGE, 0);
+        end += plan->kind_bytes[ZERO_TIER_DEVICE][kind];
+    }
+    ck_assert_uint_eq(end, plan->arena_bytes[ZERO_TIER_DEVICE]);
+    for (int32_t i = 0; i < plan->buffer_count; i++)
+        for (int32_t j = i + 1; j < plan->buffer_count; j++) {
+            const zero_buffer_t *a = &plan->buffers[i], *b = &plan->buffers[j];
+            bool overlap = a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes && a->bytes > 0 && b->bytes > 0;
+            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && a->role == b->role), "buffers %d and %d overlap", i, j);
+            if (overlap && a->role != ZERO_ROLE_WIRE) /* two units, never two segments of one */
+                ck_assert_int_ne(plan->segments[a->segment].unit, plan->segments[b->segment].unit);
+        }
+}
+
+/* Follows who is in each slot of parameters: at a use its unit is there, nobody is gathered over a unit that is held, and no more units than the
+ * window are there for uses to come. */
+static void check_window(const zero_plan_t *plan, const zero_program_t *p)
+{
+    static bool waiting[DECLARE_UNITS];  /* gathered, and used no more often than it was released */
+    static int32_t occupant[4096];       /* by slot */
+    static bool sharded[DECLARE_UNITS];
+    memset(waiting, 0, sizeof waiting);
+    memset(sharded, 0, sizeof sharded);
+    for (int32_t s = 0; s < plan->segment_count; s++)
+        sharded[plan->segments[s].unit] |= plan->segments[s].buffer[ZERO_ROLE_PARAM_SHARD] >= 0;
+    for (int i = 0; i < 4096; i++)
+        occupant[i] = -1;
+    for (int32_t o = 0; o < p->op_count; o++) {
+        const zero_op_t *op = &p->ops[o];
+        if (op->kind == ZERO_OP_GATHER && plan->buffers[op->dst].slot >= 0) {
+            int32_t *slot = &occupant[plan->buffers[op->dst].slot];
+            ck_assert(*slot < 0 || *slot == op->unit || !waiting[*slot]);
+            *slot = op->unit;
+            waiting[op->unit] = true;
+            int resident = 0;
+            for (int32_t u = 0; u < d->spec.unit_count; u++)
+                resident += waiting[u];
+            if (p->kind != ZERO_PROGRAM_ANY)
+                ck_assert_int_le(resident, d->spec.window);
+        } else if (op->kind == ZERO_OP_USE && (op->flags & ZERO_READ)) {
+            for (int32_t s = 0; s < plan->segment_count; s++) {
+                int32_t slot = plan->segments[s].unit == op->unit ? plan->buffers[plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot : -1;
+                ck_assert(slot < 0 || occupant[slot] == op->unit);
+            }
+        } else if (op->kind == ZERO_OP_RELEASE && (op->flags & ZERO_READ)) {
+            bool again = false; /* used again before it is gathered again: it stays */
+            for (int32_t k = o + 1; k < p->op_count && p->ops[k].kind != ZERO_OP_COUNT; k++) {
+                if (p->ops[k].unit != op->unit)
+                    continue;
+                if (p->ops[k].kind == ZERO_OP_GATHER && p->ops[k].stream == ZERO_STREAM_GATHER)
+                    break;
+                again = again || (p->ops[k].kind == ZERO_OP_USE && (p->ops[k].flags & ZERO_READ));
+            }
+            waiting[op->unit] = again && sharded[op->unit];
+        }
+    }
+}
+
+static void check_counts(const zero_plan_t *plan)
+{
+    int32_t segments_per_unit[DECLARE_UNITS] = { 0 }, most = 1;
+    for (int32_t s = 0; s < plan->segment_count; s++) {
+        int32_t n = ++segments_per_unit[plan->segments[s].unit];
+        most = n > most ? n : most;
+    }
+    for (int32_t i = 0; i < plan->program_count; i++) {
+        const zero_program_t *p = &plan->programs[i];
+        int32_t uses = p->kind == ZERO_PROGRAM_STEP ? d->spec.unit_count : p->kind == ZERO_PROGRAM_ANY ? 1 : d->passes[p->pass].use_count;
+        ck_assert_int_le(p->op_count, 8 + uses * (10 + 6 * most) + 2 * plan->segment_count);
+        for (int32_t o = 0; o < p->op_count; o++) /* what one rank does not need */
+            ck_assert(d->spec.world > 1 || (p->ops[o].kind != ZERO_OP_GATHER && p->ops[o].kind != ZERO_OP_REDUCE_SCATTER));
+        if (p->kind != ZERO_PROGRAM_STEP)
+            check_window(plan, p);
+    }
+}
+
+START_TEST(random_plans_are_right)
+{
+    for (uint64_t seed = 0; seed < (uint64_t)random_count(); seed++) {
+        declare_random(d, seed ^ 0xabcdef, 8, false);
+        zero_plan_t *plan = build();
+        check_segments(plan);
+        check_layout(plan);
+        check_counts(plan);
+        zero_plan_destroy(plan);
+    }
+}
+END_TEST
+
+START_TEST(addresses_depend_on_nothing_but_the_plan)
+{
+    /* The same declaration gives the same plan, byte for byte; the slots of a chain of equal layers are as many as the window. */
+    for (int window = 1; window <= 4; window++) {
+        declare_init(d, 4);
+        declare_stage(d, 3);
+        declare_chain(d, 9, 1000, ZERO_FP32);
+        d->spec.window = window;
+        zero_plan_t *a = build(), *b = build();
+        ck_assert_int_eq(a->buffer_count, b->buffer_count);
+        int highest = -1, lowest = 1000;
+        for (int32_t i = 0; i < a->buffer_count; i++) {
+            ck_assert_uint_eq(a->buffers[i].offset, b->buffers[i].offset);
+            if (a->buffers[i].role == ZERO_ROLE_PARAM) {
+                highest = a->buffers[i].slot > highest ? a->buffers[i].slot : highest;
+                lowest = a->buffers[i].slot < lowest ? a->buffers[i].slot : lowest;
+            }
+        }
+        ck_assert_int_eq(lowest, 0);
+        ck_assert_int_eq(highest - lowest + 1, window);
+        zero_plan_destroy(a);
+        zero_plan_destroy(b);
+    }
+}
+END_TEST
+
+/* ---- bytes --------------------------------------------------------------------------------------------------------------------------- */
+
+/* ARCHITECTURE: elements on the wire per parameter and step, times (N-1)/N: R + 1 at stages 0 to 2, 2A + R at stage 3 before elided gathers. */
+START_TEST(bytes_on_the_wire)
+{
+    enum { LAYERS = 6, COUNT = 128 * 24 };
+    for (int world = 1; world <= 4; world++)
+        for (int stage = 0; stage <= 3; stage++)
+            for (int reduce = 0; reduce <= 1; reduce++)
+                for (int micro = 1; micro <= 4; micro++)
+                    for (int window = 1; window <= 3; window++) {
+                        declare_init(d, world);
+                        declare_stage(d, stage);
+                        declare_chain(d, LAYERS, COUNT, ZERO_FP32);
+                        d->spec.micro_steps = 4;
+                        d->spec.reduce = (zero_reduce_t)reduce;
+                        d->spec.window = window;
+                        zero_plan_t *plan = build();
+                        uint64_t gathered, reduced;
+                        zero_error_t error;
+                        ck_assert_int_eq(zero_plan_bytes(plan, micro, &gathered, &reduced, &error), ZERO_OK);
+                        uint64_t layer = (uint64_t)(world - 1) * COUNT / (uint64_t)world * 4;
+                        uint64_t reductions = reduce == ZERO_REDUCE_EVERY ? (uint64_t)micro : 1;
+                        ck_assert_uint_eq(reduced, LAYERS * layer * reductions);
+                        /* stage 3: the last layers of forward are still there for backward */
+                        uint64_t gathers = stage < 3 ? LAYERS : (uint64_t)micro * (uint64_t)(2 * LAYERS - window);
+                        ck_assert_uint_eq(gathered, gathers * layer);
+                        zero_plan_destroy(plan);
+                    }
+    zero_plan_t *plan;
+    zero_error_t error;
+    uint64_t a, b;
+    declare_init(d, 2);
+    declare_chain(d, 2, 128, ZERO_FP32);
+    plan = build();
+    ck_assert_int_eq(zero_plan_bytes(plan, 2, &a, &b, &error), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_plan_bytes(plan, 0, &a, &b, &error), ZERO_ERR_ARG);
+    zero_plan_destroy(plan);
+}
+END_TEST
+
+/* Bytes per parameter that stay between steps, without windows. */
+static double bytes_per_parameter(int world, int stage, int micro_steps, zero_reduce_t reduce, zero_dtype_t wire)
+{
+    enum { LAYERS = 4, COUNT = 128 * 240 };
+    declare_init(d, world);
+    declare_stage(d, stage);
+    declare_chain(d, LAYERS, COUNT, ZERO_BF16);
+    d->spec.micro_steps = micro_steps;
+    d->spec.reduce = reduce;
+    d->spec.reduce_dtype = wire;
+    zero_plan_t *plan = build();
+    double bytes = 0;
+    for (int32_t i = 0; i < plan->buffer_count; i++)
+        if (plan->buffers[i].segment >= 0 && plan->buffers[i].kind != ZERO_KIND_WINDOW)
+            bytes += (double)plan->buffers[i].bytes;
+    zero_plan_destroy(plan);
+    return bytes / (LAYERS * COUNT);
+}
+
+START_TEST(bytes_per_parameter_at_each_stage)
+{
+    for (int n = 2; n <= 5; n++) {
+        /* bf16, Adam, one micro-step: ARCHITECTURE's 16; 4 + 12/N; 2 + 14/N; 16/N */
+        const double one[] = { 16, 4 + 12.0 / n, 2 + 14.0 / n, 16.0 / n };
+        for (int stage = 0; stage <= 3; stage++) {
+            ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 1, ZERO_REDUCE_EVERY, ZERO_BF16), one[stage], 1e-9);
+            ck_assert_double_eq_tol(bytes_per_parameter(1, stage, 1, ZERO_REDUCE_EVERY, ZERO_BF16), 16, 1e-9);
+        }
+        /* several, reduced once: one full fp32 gradient at every stage */
+        const double last[] = { 2 + 4 + 12, 2 + 4 + 12.0 / n, 2 + 4 + 12.0 / n, 4 + 14.0 / n };
+        /* several, each reduced: an fp32 slice more; what is written stays whole where gradients are full */
+        const double every[] = { 2 + 2 + 4 + 12, 4 + 16.0 / n, 2 + 16.0 / n, 18.0 / n };
+        for (int stage = 0; stage <= 3; stage++) {
+            ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 3, ZERO_REDUCE_LAST, ZERO_FP32), last[stage], 1e-9);
+            ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 3, ZERO_REDUCE_EVERY, ZERO_FP32), every[stage], 1e-9);
+        }
+    }
+}
+END_TEST
+
+START_TEST(rings_and_reserves_are_counted)
+{
+    declare_init(d, 3);
+    declare_chain(d, 2, 100, ZERO_FP32);
+    d->spec.channels = 2;
+    d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 10001 };
+    d->reserves[1] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 0 };
+    d->spec.reserve_count = 2;
+    zero_plan_t *plan = build();
+    ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS], 2 << 20);
+    ck_assert_uint_ge(plan->buffers[plan->reserve_buffer[0]].bytes, 10001);
+    ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS], 12288);
+    ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_DEVICE][ZERO_KIND_WORKSPACE], 0);
+    zero_plan_destroy(plan);
+}
+END_TEST
+
+START_TEST(small_units_stay_full)
+{
+    declare_init(d, 2);
+    declare_stage(d, 3);
+    declare_chain(d, 3, 1000, ZERO_FP32);
+    d->params[1].count = d->params[1].shape[0] = 10;
+    d->spec.persist_bytes = 41;
+    zero_plan_t *plan = build();
+    ck_assert_int_eq(plan->segments[1].buffer[ZERO_ROLE_PARAM_SHARD], -1);
+    ck_assert_int_ge(plan->segments[0].buffer[ZERO_ROLE_PARAM_SHARD], 0);
+    zero_plan_destroy(plan);
+    d->spec.persist_bytes = 40; /* smaller than, not as small as */
+    plan = build();
+    ck_assert_int_ge(plan->segments[1].buffer[ZERO_ROLE_PARAM_SHARD], 0);
+    zero_plan_destroy(plan);
+}
+END_TEST
+
+START_TEST(passes_without_training)
+{
+    declare_init(d, 2);
+    declare_stage(d, 3);
+    int32_t u = declare_unit(d, "only");
+    declare_param(d, u, 300, ZERO_BF16, true, 1);
+    int32_t eval = declare_pass(d, ZERO_PASS_EVAL);
+    declare_use(d, eval, u, ZERO_READ);
+    declare_pass(d, ZERO_PASS_ANY_ORDER);
+    zero_plan_t *plan = build();
+    ck_assert(!plan->segments[0].trainable);
+    ck_assert_int_eq(plan->program_count, 2);
+    ck_assert_int_eq(zero_plan_program(plan, ZERO_PROGRAM_EVAL, eval, -1), 0);
+    ck_assert_int_eq(zero_plan_program(plan, ZERO_PROGRAM_ANY, 1, u), 1);
+    ck_assert_int_eq(zero_plan_program(plan, ZERO_PROGRAM_STEP, -1, -1), -1);
+    zero_plan_destroy(plan);
+    declare_init(d, 2); /* nothing at all is a plan too */
+    zero_plan_destroy(build());
+    zero_plan_destroy(NULL);
+}
+END_TEST
+
+START_TEST(large_worlds)
+{
+    declare_init(d, 1024); /* a model of GPT-2 1.5B's size, 48 layers, without running it */
+    declare_stage(d, 3);
+    declare_chain(d, 48, 30740000, ZERO_BF16);
+    zero_plan_t *plan = build();
+    ck_assert_uint_lt(plan->kind_bytes[ZERO_TIER_DEVICE][ZERO_KIND_PARAMETERS], 4000000);
+    zero_plan_destroy(plan);
+}
+END_TEST
+
+/* ---- hash ---------------------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t hash(void)
+{
+    zero_plan_t *plan = build();
+    uint64_t h = plan->hash;
+    zero_plan_destroy(plan);
+    return h;
+}
+
+static void make_model(void)
+{
+    declare_init(d, 2);
+    declare_stage(d, 3);
+    declare_chain(d, 3, 1000, ZERO_FP32);
+}
+
+START_TEST(hash_sees_every_declaration)
+{
+    make_model();
+    uint64_t base = hash();
+    ck_assert_uint_eq(base, hash());
+#define CHANGES(statement)                                                                                                                       \
+    do {                                                                                                                                         \
+        make_model();                                                                                                                            \
+        statement;                                                                                                                               \
+        ck_assert_msg(hash() != base, "%s", #statement);                                                                                         \
+    } while (0)
+    CHANGES(d->spec.world = 3);
+    CHANGES(d->spec.window = 3);
+    CHANGES(d->spec.micro_steps = 2);
+    CHANGES(d->spec.reduce = ZERO_REDUCE_LAST);
+    CHANGES(d->spec.reduce_dtype = ZERO_BF16);
+    CHANGES(d->spec.persist_bytes = 1);
+    CHANGES(declare_stage(d, 2));
+    CHANGES(d->spec.channels = 3);
+    CHANGES(d->params[1].count = d->params[1].shape[0] = 999);
+    CHANGES(d->params[1].trainable = false);
+    CHANGES(d->params[1].decay_scale = 0);
+    CHANGES(d->params[1].lr_scale = 2);
+    CHANGES(d->params[1].dtype = ZERO_BF16);
+    CHANGES(d->param_names[1][0] = 'X');
+    CHANGES(d->unit_names[1][0] = 'X');
+    CHANGES(d->pass_names[0][0] = 'X');
+    CHANGES(d->uses[0][5].flags = ZERO_GRAD);
+    CHANGES((d->params[1].ndim = 2, d->params[1].shape[1] = 1));
+    CHANGES(declare_pass(d, ZERO_PASS_ANY_ORDER));
+#undef CHANGES
+    make_model(); /* what ranks may differ in */
+    d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 4096 };
+    d->spec.reserve_count = 1;
+    base = hash();
+    d->reserves[0].bytes = 8192;
+    ck_assert_uint_eq(base, hash());
+}
+END_TEST
+
+/* ---- errors -------------------------------------------------------------------------------------------------------------------------- */
+
+static void refused(zero_status_t wanted, const char *part)
+{
+    zero_plan_t *plan = NULL;
+    zero_error_t error = { .text = "" };
+    zero_status_t status = zero_plan_build(&plan, &d->spec, &error);
+    ck_assert_msg(status == wanted && error.status == wanted, "%s: %s, %s", part, zero_status_name(status), error.text);
+    ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);
+    ck_assert_ptr_null(plan);
+}
+
+START_TEST(bad_declarations)
+{
+#define REFUSED(statement, status, part)                                                                                                         \
+    do {                                                                                                                                         \
+        make_model();                                                                                                                            \
+        statement;                                                                                                                               \
+        refused(status, part);                                                                                                                   \
+    } while (0)
+    REFUSED(d->spec.world = 0, ZERO_ERR_ARG, "0 ranks");
+    REFUSED(d->spec.world = 1 << 30, ZERO_ERR_ARG, "ranks");
+    REFUSED(d->spec.window = 0, ZERO_ERR_ARG, "window");
+    REFUSED(d->spec.micro_steps = 0, ZERO_ERR_ARG, "micro-steps");
+    REFUSED(d->spec.reduce = 7, ZERO_ERR_ARG, "reduce");
+    REFUSED(d->spec.reduce_dtype = 9, ZERO_ERR_ARG, "dtype");
+    REFUSED(d->spec.persist_bytes = -1, ZERO_ERR_ARG, "persist_bytes");
+    REFUSED(d->spec.channels = 0, ZERO_ERR_ARG, "channels");
+    REFUSED(d->spec.channels = 1, ZERO_ERR_ARG, "2 channels");
+    REFUSED(d->spec.comm.in_place = false, ZERO_ERR_UNSUPPORTED, "in place");
+    REFUSED(d->spec.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "shard the optimizer");
+    REFUSED((declare_stage(d, 2), d->spec.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG, "gradients are sharded");
+    REFUSED(d->spec.gradients.sharding = 5, ZERO_ERR_ARG, "gradients");
+    REFUSED(d->spec.parameters.tier = ZERO_TIER_HOST, ZERO_ERR_UNSUPPORTED, "parameters on the host tier");
+    REFUSED(d->spec.optimizer.tier = ZERO_TIER_NVME, ZERO_ERR_UNSUPPORTED, "optimizer state on the nvme tier");
+    REFUSED(d->spec.optimizer.tier = 8, ZERO_ERR_ARG, "no tier");
+    REFUSED(d->params[1].unit = 3, ZERO_ERR_ARG, "unit 3");
+    REFUSED(d->params[1].unit = -1, ZERO_ERR_ARG, "unit -1");
+    REFUSED(d->params[1].dtype = ZERO_DTYPE_COUNT, ZERO_ERR_ARG, "no dtype");
+    REFUSED(d->params[1].ndim = 9, ZERO_ERR_ARG, "9 dimensions");
+    REFUSED(d->params[1].shape[0] = -5, ZERO_ERR_ARG, "size -5");
+    REFUSED(d->params[1].count = 7, ZERO_ERR_ARG, "says 7 elements");
+    REFUSED((d->params[1].ndim = 2, d->params[1].shape[0] = INT64_MAX, d->params[1].shape[1] = 4), ZERO_ERR_ARG, "2^63 elements");
+    REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX - 3), ZERO_ERR_MEMORY, "2^63 bytes");
+    REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX / 16, d->params[2].shape[0] = d->params[2].count = INT64_MAX / 16), ZERO_ERR_MEMORY,
+            "2^63 bytes");
+    REFUSED(d->params[1].decay_scale = -1, ZERO_ERR_ARG, "decay");
+    REFUSED(d->params[1].lr_scale = NAN, ZERO_ERR_ARG, "rate scale");
+    REFUSED(d->uses[0][2].unit = 3, ZERO_ERR_ARG, "use 2");
+    REFUSED(d->uses[0][2].flags = 0, ZERO_ERR_ARG, "neither");
+    REFUSED(d->uses[0][2].flags = ZERO_HOLD, ZERO_ERR_ARG, "neither");
+    REFUSED(d->uses[0][2].flags = 64, ZERO_ERR_ARG, "unknown flags");
+    REFUSED(d->uses[1][1].flags = ZERO_READ | ZERO_GRAD, ZERO_ERR_ARG, "only a training pass");
+    REFUSED(d->uses[0][5].flags |= ZERO_HOLD, ZERO_ERR_ARG, "it is the last");
+    REFUSED(d->uses[0][2].flags |= ZERO_HOLD, ZERO_ERR_ARG, "still holds");
+    REFUSED(d->passes[1].kind = ZERO_PASS_TRAIN, ZERO_ERR_ARG, "both train");
+    REFUSED(d->passes[1].kind = ZERO_PASS_ANY_ORDER, ZERO_ERR_ARG, "any order");
+    REFUSED(d->passes[1].kind = 9, ZERO_ERR_ARG, "no kind of pass");
+    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_MOMENTS, ZERO_TIER_DEVICE, 1 }), ZERO_ERR_ARG, "reserve 0");
+    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_HOST, 1 }), ZERO_ERR_UNSUPPORTED, "host");
+    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, UINT64_MAX }), ZERO_ERR_MEMORY,
+            "too big");
+    /* a window too small names the units that are held together, and the window that works */
+    REFUSED((d->uses[0][0].flags |= ZERO_HOLD, d->uses[0][1].flags |= ZERO_HOLD), ZERO_ERR_ARG,
+            "holds units 'layer.0', 'layer.1' and 'layer.2' together, more than the window of 2; the smallest window that works is 3");
+    make_model();
+    d->uses[0][0].flags |= ZERO_HOLD, d->uses[0][1].flags |= ZERO_HOLD;
+    d->spec.window = 3;
+    zero_plan_destroy(build());
+    make_model(); /* full parameters need no window */
+    declare_stage(d, 2);
+    d->spec.window = 1;
+    d->uses[0][0].flags |= ZERO_HOLD, d->uses[0][1].flags |= ZERO_HOLD;
+    zero_plan_destroy(build());
+#undef REFUSED
+}
+END_TEST
+
+/* The checker refuses plans whose numbers are wrong, with a sentence. */
+START_TEST(bad_numbers_in_a_plan)
+{
+    zero_error_t error;
+#define BREAKS(statement, part)                                                                                                                  \
+    do {                                                                                                                                         \
+        make_model();                                                                                                                            \
+        zero_plan_t *plan = build();                                                                                                             \
+        zero_program_t *only = &plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)];                                               \
+        zero_op_t *op = only->ops;                                                                                                               \
+        while (op->kind != ZERO_OP_GATHER)                                                                                                       \
+            op++;                                                                                                                                \
+        statement;                                                                                                                               \
+        error.text[0] = '\0';                                                                                                                    \
+        ck_assert_msg(zero_plan_check(plan, &error) == ZERO_ERR_PLAN, "%s", #statement);                                                         \
+        ck_assert_msg(strstr(error.text, part) != NULL, "%s: '%s' is not in '%s'", #statement, part, error.text);                                \
+        zero_plan_destroy(plan);                                                                                                                 \
+    } while (0)
+    BREAKS(op->src = plan->buffer_count, "out of range");
+    BREAKS(op->stream = 4, "out of range");
+    BREAKS(op->stream = ZERO_STREAM_UPDATE, "communicator");
+    BREAKS(op->count--, "counts");
+    BREAKS(op->bytes--, "receives");
+    BREAKS(op->dst = plan->segments[2].buffer[ZERO_ROLE_PARAM], "of another segment");
+    BREAKS(op->dst = op->src, "whole segment");
+    BREAKS(op->kind = ZERO_OP_READ, "");
+    BREAKS(only->kind = ZERO_PROGRAM_LAST, "programs of kind");
+    BREAKS(plan->buffers[0].offset += 64, "");
+    BREAKS(plan->buffers[1].offset = plan->buffers[plan->segments[1].buffer[ZERO_ROLE_PARAM_SHARD]].offset, "");
+    BREAKS(plan->segments[1].slice = 128, "slices");
+    BREAKS(plan->placed[1].offset = 1 << 20, "outside");
+    BREAKS(plan->event_count = 1, "");
+    BREAKS(plan->norms = -1, "staging");
+#undef BREAKS
+}
+END_TEST
+
+/* ---- text ---------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct text { char *bytes; size_t size; } text_t;
+
+static void append(void *ctx, const char *piece, size_t bytes)
+{
+    text_t *t = ctx;
+    t->bytes = realloc(t->bytes, t->size + bytes + 1);
+    ck_assert_ptr_nonnull(t->bytes);
+    memcpy(t->bytes + t->size, piece, bytes);
+    t->size += bytes;
+    t->bytes[t->size] = '\0';
+}
+
+static void compare(const char *name)
+{
+    const char *srcdir = getenv("srcdir"), *rewrite = getenv("ZERO_GOLDEN_WRITE");
+    char path[1000];
+    text_t have = { 0 }, want = { 0 };
+    zero_plan_t *plan = build();
+    zero_plan_explain(plan, append, &have);
+    zero_plan_destroy(plan);
+    snprintf(path, sizeof path, "%s/tests/golden/plan-%s.txt", srcdir != NULL ? srcdir : ".", name);
+    if (rewrite != NULL && strcmp(rewrite, "1") == 0) {
+        FILE *f = fopen(path, "w");
+        ck_assert_msg(f != NULL && fwrite(have.bytes, 1, have.size, f) == have.size && fclose(f) == 0, "cannot write %s", path);
+    }
+    FILE *f = fopen(path, "r");
+    ck_assert_msg(f != NULL, "cannot open %s", path);
+    char piece[4096];
+    for (size_t n; (n = fread(piece, 1, sizeof piece, f)) > 0;)
+        append(&want, piece, n);
+    fclose(f);
+    size_t same = 0;
+    int line = 1;
+    while (same < have.size && same < want.size && have.bytes[same] == want.bytes[same])
+        line += have.bytes[same++] == '\n';
+    ck_assert_msg(have.size == want.size && same == have.size, "the plan differs from %s in line %d: '%.60s' instead of '%.60s'", path, line,
+                  have.bytes + same, want.bytes + (same < want.size ? same : want.size));
+    free(have.bytes);
+    free(want.bytes);
+}
+
+/* Embedding tied to the head, two blocks with decayed and other parameters, a frozen adapter base. */
+static void make_golden(int world, int stage, zero_dtype_t dtype)
+{
+    declare_init(d, world);
+    declare_stage(d, stage);
+    int32_t embedding = declare_unit(d, "embedding"), first = declare_unit(d, "block.0"), second = declare_unit(d, "block.1");
+    declare_param(d, embedding, 1000, dtype, true, 1);
+    for (int32_t block = first; block <= second; block++) {
+        declare_param(d, block, 300, dtype, true, 1);
+        declare_param(d, block, 5, dtype, true, 0);
+    }
+    declare_param(d, second, 77, dtype, false, 0);
+    int32_t train = declare_pass(d, ZERO_PASS_TRAIN), eval = declare_pass(d, ZERO_PASS_EVAL);
+    for (int p = train; p <= eval; p++) {
+        for (int32_t u = embedding; u <= second; u++)
+            declare_use(d, p, u, ZERO_READ);
+        declare_use(d, p, embedding, ZERO_READ | (p == train ? ZERO_GRAD : 0));
+    }
+    declare_use(d, train, second, ZERO_READ | ZERO_GRAD);
+    declare_use(d, train, first, ZERO_READ | ZERO_GRAD);
+    declare_use(d, train, embedding, ZERO_GRAD);
+    declare_pass(d, ZERO_PASS_ANY_ORDER);
+}
+
+START_TEST(golden_text)
+{
+    char name[64];
+    for (int stage = 0; stage <= 3; stage++) {
+        make_golden(2, stage, ZERO_FP32);
+        snprintf(name, sizeof name, "stage%d", stage);
+        compare(name);
+    }
+    make_golden(1, 3, ZERO_FP32);
+    compare("one-rank");
+    make_golden(3, 3, ZERO_BF16);
+    d->spec.window = 1;
+    compare("stage3-bf16-window1");
+    make_golden(2, 3, ZERO_BF16);
+    d->spec.micro_steps = 3;
+    d->spec.window = 3;
+    d->spec.persist_bytes = 1000;
+    compare("stage3-bf16-every");
+    make_golden(2, 2, ZERO_BF16);
+    d->spec.micro_steps = 2;
+    d->spec.reduce = ZERO_REDUCE_LAST;
+    d->spec.reduce_dtype = ZERO_BF16;
+    compare("stage2-bf16-last");
+    make_golden(2, 0, ZERO_BF16);
+    d->spec.micro_steps = 2;
+    compare("stage0-bf16-every");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("plan");
+    TCase *tcase = tcase_create("plan");
+    tcase_set_timeout(tcase, 600);
+    tcase_add_test(tcase, random_plans_are_right);
+    tcase_add_test(tcase, addresses_depend_on_nothing_but_the_plan);
+    tcase_add_test(tcase, bytes_on_the_wire);
+    tcase_add_test(tcase, bytes_per_parameter_at_each_stage);
+    tcase_add_test(tcase, rings_and_reserves_are_counted);
+    tcase_add_test(tcase, small_units_stay_full);
+    tcase_add_test(tcase, passes_without_training);
+    tcase_add_test(tcase, large_worlds);
+    tcase_add_test(tcase, hash_sees_every_declaration);
+    tcase_add_test(tcase, bad_declarations);
+    tcase_add_test(tcase, bad_numbers_in_a_plan);
+    tcase_add_test(tcase, golden_text);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
