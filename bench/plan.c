@@ -1,4 +1,5 @@
-/* plan.c - how long planning takes: declarations of many units built and checked, small worlds and large. Prints the machine, then a line each. */
+/* plan.c - how long planning takes: declarations of many units built and checked, small worlds and large. Prints the machine,
+ * then a line each. */
 #include "zero/plan/plan.h"
 
 #include <stdio.h>
@@ -26,7 +27,8 @@ static void print_machine(void)
         fclose(f);
 }
 
-/* A transformer-like model: an embedding that is used again at the end, `layers` units of `matrices` large parameters and as many small ones. */
+/* A transformer-like model: an embedding that is used again at the end, `layers` units of `matrices` large parameters and as many
+ * small ones. */
 typedef struct model {
     zero_spec_unit_t *units;
     zero_spec_param_t *params;
@@ -39,8 +41,15 @@ typedef struct model {
 static void add_param(model_t *m, int unit, int64_t count, zero_dtype_t dtype, double decay)
 {
     zero_spec_param_t *p = &m->params[m->spec.param_count++];
-    *p = (zero_spec_param_t){ .name = m->names[unit], .unit = unit, .ndim = 1, .shape = { count }, .count = count, .dtype = dtype, .trainable = true,
-                              .decay_scale = decay, .lr_scale = 1 };
+    *p = (zero_spec_param_t){ .name = m->names[unit],
+                              .unit = unit,
+                              .ndim = 1,
+                              .shape = { count },
+                              .count = count,
+                              .dtype = dtype,
+                              .trainable = true,
+                              .decay_scale = decay,
+                              .lr_scale = 1 };
 }
 
 static int make(model_t *m, int layers, int matrices, int64_t count, int64_t embedding, zero_dtype_t dtype)
@@ -71,8 +80,16 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
     m->passes[0] = (zero_spec_pass_t){ "train", ZERO_PASS_TRAIN, m->train, uses };
     m->passes[1] = (zero_spec_pass_t){ "eval", ZERO_PASS_EVAL, m->eval, layers + 1 };
     m->passes[2] = (zero_spec_pass_t){ "sample", ZERO_PASS_ANY_ORDER, NULL, 0 };
-    m->spec = (zero_spec_t){ .window = 2, .micro_steps = 4, .channels = 2, .persist_bytes = 65536, .units = m->units, .unit_count = units,
-                             .params = m->params, .param_count = m->spec.param_count, .passes = m->passes, .pass_count = 3 };
+    m->spec = (zero_spec_t){ .window = 2,
+                             .micro_steps = 4,
+                             .channels = 2,
+                             .persist_bytes = 65536,
+                             .units = m->units,
+                             .unit_count = units,
+                             .params = m->params,
+                             .param_count = m->spec.param_count,
+                             .passes = m->passes,
+                             .pass_count = 3 };
     m->spec.comm = (zero_comm_caps_t){ .name = "mpi", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20 };
     m->spec.device = (zero_device_caps_t){ .name = "cpu", .asynchronous = true, .page = 4096 };
     return 0;
@@ -112,8 +129,8 @@ static int measure(const char *name, int layers, int matrices, int64_t count, in
             ops += plan->programs[p].op_count;
         zero_plan_destroy(plan);
     }
-    printf("%-24s stage %d %5d ranks %4d units %6lld operations: build %7.2f ms, check %7.2f ms\n", name, stage, world, layers + 1, (long long)ops,
-           1e3 * build, 1e3 * check);
+    printf("%-24s stage %d %5d ranks %4d units %6lld operations: build %7.2f ms, check %7.2f ms\n", name, stage, world,
+           layers + 1, (long long)ops, 1e3 * build, 1e3 * check);
     free(m.units);
     free(m.names);
     free(m.params);

@@ -12,9 +12,16 @@ uint64_t declare_draw(uint64_t *state, uint64_t n)
 void declare_init(declare_t *d, int world)
 {
     memset(d, 0, sizeof *d);
-    d->spec = (zero_spec_t){ .world = world, .window = 2, .micro_steps = 1, .channels = 2, .units = d->units, .params = d->params, .passes = d->passes,
+    d->spec = (zero_spec_t){ .world = world,
+                             .window = 2,
+                             .micro_steps = 1,
+                             .channels = 2,
+                             .units = d->units,
+                             .params = d->params,
+                             .passes = d->passes,
                              .reserves = d->reserves };
-    d->spec.comm = (zero_comm_caps_t){ .name = "shm", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20, .node_ranks = world };
+    d->spec.comm =
+        (zero_comm_caps_t){ .name = "shm", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20, .node_ranks = world };
     d->spec.device = (zero_device_caps_t){ .name = "cpu", .asynchronous = true, .page = ZERO_PAGE };
 }
 
@@ -39,8 +46,15 @@ int32_t declare_param(declare_t *d, int32_t unit, int64_t count, zero_dtype_t dt
     int32_t p = d->spec.param_count++;
     assert(p < DECLARE_PARAMS);
     snprintf(d->param_names[p], sizeof d->param_names[p], "%.20s.%d", d->units[unit].name, p);
-    d->params[p] = (zero_spec_param_t){ .name = d->param_names[p], .unit = unit, .ndim = 1, .shape = { count }, .count = count, .dtype = dtype,
-                                        .trainable = trainable, .decay_scale = decay, .lr_scale = 1 };
+    d->params[p] = (zero_spec_param_t){ .name = d->param_names[p],
+                                        .unit = unit,
+                                        .ndim = 1,
+                                        .shape = { count },
+                                        .count = count,
+                                        .dtype = dtype,
+                                        .trainable = trainable,
+                                        .decay_scale = decay,
+                                        .lr_scale = 1 };
     return p;
 }
 
@@ -92,8 +106,8 @@ static void random_unit(declare_t *d, uint64_t *r, bool small)
     zero_dtype_t dtype = random_dtype(r);
     bool mixed = declare_draw(r, 4) == 0, frozen = declare_draw(r, 6) == 0;
     for (uint64_t i = declare_draw(r, 8) == 0 ? 0 : 1 + declare_draw(r, small ? 2 : 4); i > 0; i--)
-        declare_param(d, unit, sizes[declare_draw(r, small ? 9 : 12)], mixed ? random_dtype(r) : dtype, frozen ? false : declare_draw(r, 8) != 0,
-                      (double)declare_draw(r, 2));
+        declare_param(d, unit, sizes[declare_draw(r, small ? 9 : 12)], mixed ? random_dtype(r) : dtype,
+                      frozen ? false : declare_draw(r, 8) != 0, (double)declare_draw(r, 2));
 }
 
 /* The longest run of uses that are held together, at least 1: a window that is sure to be large enough. */

@@ -34,7 +34,7 @@ typedef struct machine {
 
 static uint64_t mix(uint64_t a, uint64_t b) { return zero_splitmix64(a ^ zero_splitmix64(b)); }
 
-/* ---- sequences ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- sequences --------------------------------------------------------------------------------------------------- */
 
 static void add_kind(const zero_plan_t *plan, interpret_sequence_t *q, zero_program_kind_t kind, uint64_t *state)
 {
@@ -45,8 +45,9 @@ static void add_kind(const zero_plan_t *plan, interpret_sequence_t *q, zero_prog
 
 void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequence_t *q)
 {
-    static const zero_program_kind_t several[] = { ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP, ZERO_PROGRAM_FIRST,
-                                                   ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
+    static const zero_program_kind_t several[] = { ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST,
+                                                   ZERO_PROGRAM_STEP,  ZERO_PROGRAM_FIRST,  ZERO_PROGRAM_LAST,
+                                                   ZERO_PROGRAM_STEP,  ZERO_PROGRAM_ONLY,   ZERO_PROGRAM_STEP };
     static const zero_program_kind_t one[] = { ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
     bool micro_steps = plan->spec->micro_steps > 1;
     size_t count = micro_steps ? sizeof several / sizeof *several : sizeof one / sizeof *one;
@@ -65,7 +66,7 @@ void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequen
     add_kind(plan, q, ZERO_PROGRAM_EVAL, NULL);
 }
 
-/* ---- contents ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- contents ---------------------------------------------------------------------------------------------------- */
 
 /* Blocks [begin, begin + count) of the segment that an operand spans, on one rank. */
 typedef struct span { uint64_t *cells; int64_t count, first; int per_block; } span_t;
@@ -134,7 +135,7 @@ static void start_contents(machine_t *m, uint64_t schedule)
     }
 }
 
-/* ---- operations ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- operations -------------------------------------------------------------------------------------------------- */
 
 /* One half of the caller's work: reads all parameters of the unit, and adds to the gradients what depends on them. */
 static void use(machine_t *m, int rank, int32_t index, int half)
@@ -162,7 +163,8 @@ static void use(machine_t *m, int rank, int32_t index, int half)
 
 static void move(machine_t *m, int rank, const zero_op_t *op)
 {
-    span_t src = op->src >= 0 ? span_of(m, rank, op->src, op->src_own) : (span_t){ 0 }, dst = span_of(m, rank, op->dst, op->dst_own);
+    span_t src = op->src >= 0 ? span_of(m, rank, op->src, op->src_own) : (span_t){ 0 },
+           dst = span_of(m, rank, op->dst, op->dst_own);
     for (int64_t b = 0; b < dst.count; b++)
         put(&dst, b, op->kind == ZERO_OP_FILL ? 0 : op->kind == ZERO_OP_ACCUMULATE ? get(&dst, b) + get(&src, b) : get(&src, b));
 }
@@ -231,8 +233,8 @@ static bool is_collective(const zero_op_t *op)
 /* From here to its end, what an operation writes is nothing that anybody may read; what it also reads stays. */
 static void begin_writing(machine_t *m, int rank, const zero_op_t *op, uint64_t schedule)
 {
-    bool writes = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_CAST ||
-                  op->kind == ZERO_OP_FILL;
+    bool writes = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_COPY ||
+                  op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL;
     if (!writes || (op->src == op->dst && op->kind == ZERO_OP_REDUCE_SCATTER))
         return;
     span_t dst = span_of(m, rank, op->dst, op->kind != ZERO_OP_GATHER && op->dst_own);
@@ -272,7 +274,7 @@ static void execute(machine_t *m, int rank, int32_t index)
     }
 }
 
-/* ---- orders -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- orders ------------------------------------------------------------------------------------------------------ */
 
 /* The host issues until an event holds it; the host writes the rate where the plan lets it. */
 static void issue(machine_t *m, int rank)
@@ -335,8 +337,8 @@ static void advance(machine_t *m, int rank, int stream, uint64_t schedule)
     }
 }
 
-/* Priorities of (rank, stream), a permutation of streams for fixed schedules: the first of four gets what there is, the last only runs when
- * no other can. */
+/* Priorities of (rank, stream), a permutation of streams for fixed schedules: the first of four gets what there is, the last only
+ * runs when no other can. */
 static void set_priorities(const machine_t *m, uint64_t schedule, uint64_t *state, int *priority)
 {
     int order[STREAMS] = { 0, 1, 2, 3 };
@@ -408,7 +410,7 @@ static uint64_t digest(const machine_t *m)
     return sum;
 }
 
-/* ---- the machine --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the machine ------------------------------------------------------------------------------------------------- */
 
 static void *need(size_t n, size_t size)
 {
@@ -448,7 +450,8 @@ static void unroll(machine_t *m, const interpret_sequence_t *q)
     free(latest);
 }
 
-interpret_outcome_t interpret_run(const zero_plan_t *plan, const interpret_sequence_t *sequence, uint64_t schedule, uint64_t *result)
+interpret_outcome_t interpret_run(const zero_plan_t *plan, const interpret_sequence_t *sequence, uint64_t schedule,
+                                  uint64_t *result)
 {
     machine_t m = { .plan = plan, .world = plan->spec->world };
 

@@ -1,7 +1,7 @@
 /* test_plan.c - what a plan promises: placement, slots, addresses, bytes, errors, its text.
  *
- * Golden files: tests/golden/plan-*.txt below $srcdir, compared byte for byte. ZERO_GOLDEN_WRITE=1 writes them anew instead; look at the
- * difference before it is committed.
+ * Golden files: tests/golden/plan-*.txt below $srcdir, compared byte for byte. ZERO_GOLDEN_WRITE=1 writes them anew instead; look
+ * at the difference before it is committed.
  */
 #include "tests/declare.h"
 
@@ -27,7 +27,7 @@ static int random_count(void)
     return text != NULL && strcmp(text, "1") == 0 ? 20000 : 600;
 }
 
-/* ---- properties ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- properties -------------------------------------------------------------------------------------------------- */
 
 static void check_segments(const zero_plan_t *plan)
 {
@@ -79,14 +79,15 @@ static void check_layout(const zero_plan_t *plan)
         for (int32_t j = i + 1; j < plan->buffer_count; j++) {
             const zero_buffer_t *a = &plan->buffers[i], *b = &plan->buffers[j];
             bool overlap = a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes && a->bytes > 0 && b->bytes > 0;
-            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && a->role == b->role), "buffers %d and %d overlap", i, j);
+            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && a->role == b->role), "buffers %d and %d overlap", i,
+                          j);
             if (overlap && a->role != ZERO_ROLE_WIRE) /* two units, never two segments of one */
                 ck_assert_int_ne(plan->segments[a->segment].unit, plan->segments[b->segment].unit);
         }
 }
 
-/* Follows who is in each slot of parameters: at a use its unit is there, nobody is gathered over a unit that is held, and no more units than the
- * window are there for uses to come. */
+/* Follows who is in each slot of parameters: at a use its unit is there, nobody is gathered over a unit that is held, and no more
+ * units than the window are there for uses to come. */
 static void check_window(const zero_plan_t *plan, const zero_program_t *p)
 {
     static bool waiting[DECLARE_UNITS];  /* gathered, and used no more often than it was released */
@@ -112,7 +113,8 @@ static void check_window(const zero_plan_t *plan, const zero_program_t *p)
                 ck_assert_int_le(resident, d->spec.window);
         } else if (op->kind == ZERO_OP_USE && (op->flags & ZERO_READ)) {
             for (int32_t s = 0; s < plan->segment_count; s++) {
-                int32_t slot = plan->segments[s].unit == op->unit ? plan->buffers[plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot : -1;
+                int32_t slot =
+                    plan->segments[s].unit == op->unit ? plan->buffers[plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot : -1;
                 ck_assert(slot < 0 || occupant[slot] == op->unit);
             }
         } else if (op->kind == ZERO_OP_RELEASE && (op->flags & ZERO_READ)) {
@@ -138,7 +140,9 @@ static void check_counts(const zero_plan_t *plan)
     }
     for (int32_t i = 0; i < plan->program_count; i++) {
         const zero_program_t *p = &plan->programs[i];
-        int32_t uses = p->kind == ZERO_PROGRAM_STEP ? d->spec.unit_count : p->kind == ZERO_PROGRAM_ANY ? 1 : d->passes[p->pass].use_count;
+        int32_t uses = p->kind == ZERO_PROGRAM_STEP  ? d->spec.unit_count
+                       : p->kind == ZERO_PROGRAM_ANY ? 1
+                                                     : d->passes[p->pass].use_count;
         ck_assert_int_le(p->op_count, 8 + uses * (10 + 6 * most) + 2 * plan->segment_count);
         for (int32_t o = 0; o < p->op_count; o++) /* what one rank does not need */
             ck_assert(d->spec.world > 1 || (p->ops[o].kind != ZERO_OP_GATHER && p->ops[o].kind != ZERO_OP_REDUCE_SCATTER));
@@ -186,9 +190,10 @@ START_TEST(addresses_depend_on_nothing_but_the_plan)
 }
 END_TEST
 
-/* ---- bytes --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
-/* ARCHITECTURE: elements on the wire per parameter and step, times (N-1)/N: R + 1 at stages 0 to 2, 2A + R at stage 3 before elided gathers. */
+/* ARCHITECTURE: elements on the wire per parameter and step, times (N-1)/N: R + 1 at stages 0 to 2, 2A + R at stage 3 before
+ * elided gathers. */
 START_TEST(bytes_on_the_wire)
 {
     enum { LAYERS = 6, COUNT = 128 * 24 };
@@ -335,7 +340,7 @@ START_TEST(large_worlds)
 }
 END_TEST
 
-/* ---- hash ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- hash -------------------------------------------------------------------------------------------------------- */
 
 static uint64_t hash(void)
 {
@@ -357,11 +362,11 @@ START_TEST(hash_sees_every_declaration)
     make_model();
     uint64_t base = hash();
     ck_assert_uint_eq(base, hash());
-#define CHANGES(statement)                                                                                                                       \
-    do {                                                                                                                                         \
-        make_model();                                                                                                                            \
-        statement;                                                                                                                               \
-        ck_assert_msg(hash() != base, "%s", #statement);                                                                                         \
+#define CHANGES(statement)                                                                                                       \
+    do {                                                                                                                         \
+        make_model();                                                                                                            \
+        statement;                                                                                                               \
+        ck_assert_msg(hash() != base, "%s", #statement);                                                                         \
     } while (0)
     CHANGES(d->spec.world = 3);
     CHANGES(d->spec.window = 3);
@@ -392,7 +397,7 @@ START_TEST(hash_sees_every_declaration)
 }
 END_TEST
 
-/* ---- errors -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static void refused(zero_status_t wanted, const char *part)
 {
@@ -406,11 +411,11 @@ static void refused(zero_status_t wanted, const char *part)
 
 START_TEST(bad_declarations)
 {
-#define REFUSED(statement, status, part)                                                                                                         \
-    do {                                                                                                                                         \
-        make_model();                                                                                                                            \
-        statement;                                                                                                                               \
-        refused(status, part);                                                                                                                   \
+#define REFUSED(statement, status, part)                                                                                         \
+    do {                                                                                                                         \
+        make_model();                                                                                                            \
+        statement;                                                                                                               \
+        refused(status, part);                                                                                                   \
     } while (0)
     REFUSED(d->spec.world = 0, ZERO_ERR_ARG, "0 ranks");
     REFUSED(d->spec.world = 1 << 30, ZERO_ERR_ARG, "ranks");
@@ -436,8 +441,9 @@ START_TEST(bad_declarations)
     REFUSED(d->params[1].count = 7, ZERO_ERR_ARG, "says 7 elements");
     REFUSED((d->params[1].ndim = 2, d->params[1].shape[0] = INT64_MAX, d->params[1].shape[1] = 4), ZERO_ERR_ARG, "2^63 elements");
     REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX - 3), ZERO_ERR_MEMORY, "2^63 bytes");
-    REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX / 16, d->params[2].shape[0] = d->params[2].count = INT64_MAX / 16), ZERO_ERR_MEMORY,
-            "2^63 bytes");
+    REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX / 16,
+             d->params[2].shape[0] = d->params[2].count = INT64_MAX / 16),
+            ZERO_ERR_MEMORY, "2^63 bytes");
     REFUSED(d->params[1].decay_scale = -1, ZERO_ERR_ARG, "decay");
     REFUSED(d->params[1].lr_scale = NAN, ZERO_ERR_ARG, "rate scale");
     REFUSED(d->uses[0][2].unit = 3, ZERO_ERR_ARG, "use 2");
@@ -450,13 +456,17 @@ START_TEST(bad_declarations)
     REFUSED(d->passes[1].kind = ZERO_PASS_TRAIN, ZERO_ERR_ARG, "both train");
     REFUSED(d->passes[1].kind = ZERO_PASS_ANY_ORDER, ZERO_ERR_ARG, "any order");
     REFUSED(d->passes[1].kind = 9, ZERO_ERR_ARG, "no kind of pass");
-    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_MOMENTS, ZERO_TIER_DEVICE, 1 }), ZERO_ERR_ARG, "reserve 0");
-    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_HOST, 1 }), ZERO_ERR_UNSUPPORTED, "host");
-    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, UINT64_MAX }), ZERO_ERR_MEMORY,
-            "too big");
+    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_MOMENTS, ZERO_TIER_DEVICE, 1 }),
+            ZERO_ERR_ARG, "reserve 0");
+    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_HOST, 1 }),
+            ZERO_ERR_UNSUPPORTED, "host");
+    REFUSED(
+        (d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, UINT64_MAX }),
+        ZERO_ERR_MEMORY, "too big");
     /* a window too small names the units that are held together, and the window that works */
     REFUSED((d->uses[0][0].flags |= ZERO_HOLD, d->uses[0][1].flags |= ZERO_HOLD), ZERO_ERR_ARG,
-            "holds units 'layer.0', 'layer.1' and 'layer.2' together, more than the window of 2; the smallest window that works is 3");
+            "holds units 'layer.0', 'layer.1' and 'layer.2' together, more than the window of 2; the smallest window that works "
+            "is 3");
     make_model();
     d->uses[0][0].flags |= ZERO_HOLD, d->uses[0][1].flags |= ZERO_HOLD;
     d->spec.window = 3;
@@ -474,19 +484,19 @@ END_TEST
 START_TEST(bad_numbers_in_a_plan)
 {
     zero_error_t error;
-#define BREAKS(statement, part)                                                                                                                  \
-    do {                                                                                                                                         \
-        make_model();                                                                                                                            \
-        zero_plan_t *plan = build();                                                                                                             \
-        zero_program_t *only = &plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)];                                               \
-        zero_op_t *op = only->ops;                                                                                                               \
-        while (op->kind != ZERO_OP_GATHER)                                                                                                       \
-            op++;                                                                                                                                \
-        statement;                                                                                                                               \
-        error.text[0] = '\0';                                                                                                                    \
-        ck_assert_msg(zero_plan_check(plan, &error) == ZERO_ERR_PLAN, "%s", #statement);                                                         \
-        ck_assert_msg(strstr(error.text, part) != NULL, "%s: '%s' is not in '%s'", #statement, part, error.text);                                \
-        zero_plan_destroy(plan);                                                                                                                 \
+#define BREAKS(statement, part)                                                                                                  \
+    do {                                                                                                                         \
+        make_model();                                                                                                            \
+        zero_plan_t *plan = build();                                                                                             \
+        zero_program_t *only = &plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)];                               \
+        zero_op_t *op = only->ops;                                                                                               \
+        while (op->kind != ZERO_OP_GATHER)                                                                                       \
+            op++;                                                                                                                \
+        statement;                                                                                                               \
+        error.text[0] = '\0';                                                                                                    \
+        ck_assert_msg(zero_plan_check(plan, &error) == ZERO_ERR_PLAN, "%s", #statement);                                         \
+        ck_assert_msg(strstr(error.text, part) != NULL, "%s: '%s' is not in '%s'", #statement, part, error.text);                \
+        zero_plan_destroy(plan);                                                                                                 \
     } while (0)
     BREAKS(op->src = plan->buffer_count, "out of range");
     BREAKS(op->stream = 4, "out of range");
@@ -507,7 +517,7 @@ START_TEST(bad_numbers_in_a_plan)
 }
 END_TEST
 
-/* ---- text ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 typedef struct text { char *bytes; size_t size; } text_t;
 
@@ -544,8 +554,8 @@ static void compare(const char *name)
     int line = 1;
     while (same < have.size && same < want.size && have.bytes[same] == want.bytes[same])
         line += have.bytes[same++] == '\n';
-    ck_assert_msg(have.size == want.size && same == have.size, "the plan differs from %s in line %d: '%.60s' instead of '%.60s'", path, line,
-                  have.bytes + same, want.bytes + (same < want.size ? same : want.size));
+    ck_assert_msg(have.size == want.size && same == have.size, "the plan differs from %s in line %d: '%.60s' instead of '%.60s'",
+                  path, line, have.bytes + same, want.bytes + (same < want.size ? same : want.size));
     free(have.bytes);
     free(want.bytes);
 }

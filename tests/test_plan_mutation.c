@@ -1,8 +1,9 @@
 /* test_plan_mutation.c - the plan's checker against an interpreter that knows nothing of it.
  *
- * Plans of random declarations give one result in every legal order of their streams, and the same at every placement. Then each WAIT, RECORD,
- * GATHER and RELEASE is taken out of such plans, one at a time: where any order of the streams shows another result, or none, the checker must have
- * refused the plan. The other way round, what the checker refuses though no order showed a difference is counted and bounded.
+ * Plans of random declarations give one result in every legal order of their streams, and the same at every placement. Then each
+ * WAIT, RECORD, GATHER and RELEASE is taken out of such plans, one at a time: where any order of the streams shows another
+ * result, or none, the checker must have refused the plan. The other way round, what the checker refuses though no order showed a
+ * difference is counted and bounded.
  *
  * ZERO_CHECK_FULL=1 takes out every such operation of more plans; otherwise a sample.
  */
@@ -40,7 +41,7 @@ static void random_declaration(uint64_t seed)
         declaration.spec.world = 2;
 }
 
-/* ---- plans that are right ------------------------------------------------------------------------------------------------------------ */
+/* ---- plans that are right ---------------------------------------------------------------------------------------- */
 
 START_TEST(one_result_in_every_order)
 {
@@ -57,10 +58,12 @@ START_TEST(one_result_in_every_order)
                 interpret_sequence(plan, q, &sequence);
                 for (uint64_t schedule = 0; schedule < INTERPRET_FIXED + 4; schedule += table == 0 ? 1 : 5) {
                     interpret_outcome_t outcome = interpret_run(plan, &sequence, schedule, &result);
-                    ck_assert_msg(outcome == INTERPRET_DONE, "seed %d, table %d, schedule %d: deadlock", (int)seed, table, (int)schedule);
+                    ck_assert_msg(outcome == INTERPRET_DONE, "seed %d, table %d, schedule %d: deadlock", (int)seed, table,
+                                  (int)schedule);
                     if (table == 0 && schedule == 0)
                         expected[q] = result;
-                    ck_assert_msg(result == expected[q], "seed %d, table %d, schedule %d: another result", (int)seed, table, (int)schedule);
+                    ck_assert_msg(result == expected[q], "seed %d, table %d, schedule %d: another result", (int)seed, table,
+                                  (int)schedule);
                 }
             }
             zero_plan_destroy(plan);
@@ -69,7 +72,7 @@ START_TEST(one_result_in_every_order)
 }
 END_TEST
 
-/* ---- plans that lack an operation ---------------------------------------------------------------------------------------------------- */
+/* ---- plans that lack an operation -------------------------------------------------------------------------------- */
 
 typedef struct counts { int tried, refused, matters, missed, strict; } counts_t;
 
@@ -107,8 +110,8 @@ static zero_plan_t without(const zero_plan_t *plan, int32_t index, int32_t at, z
     return mutant;
 }
 
-static void mutate(const zero_plan_t *plan, int32_t index, int32_t at, uint64_t seed, const interpret_sequence_t *sequences, const uint64_t *expected,
-                   counts_t *counts)
+static void mutate(const zero_plan_t *plan, int32_t index, int32_t at, uint64_t seed, const interpret_sequence_t *sequences,
+                   const uint64_t *expected, counts_t *counts)
 {
     zero_program_t *programs;
     zero_plan_t mutant = without(plan, index, at, &programs);
@@ -160,15 +163,16 @@ START_TEST(what_matters_is_refused)
     int missed = 0, strict = 0, tried = 0;
     for (int k = 0; k < 4; k++) {
         const counts_t *c = &counts[kinds[k]];
-        printf("%-8s removed %5d times: refused %5d, matters %5d, missed %d, refused though no order showed it %d\n", zero_op_name(kinds[k]), c->tried,
-               c->refused, c->matters, c->missed, c->strict);
+        printf("%-8s removed %5d times: refused %5d, matters %5d, missed %d, refused though no order showed it %d\n",
+               zero_op_name(kinds[k]), c->tried, c->refused, c->matters, c->missed, c->strict);
         missed += c->missed;
         strict += c->strict;
         tried += c->tried;
     }
     ck_assert_int_eq(missed, 0);
     ck_assert_msg(only != NULL || counts[ZERO_OP_GATHER].matters > 0, "no removal mattered: the interpreter sees nothing");
-    ck_assert_msg(strict * 20 <= tried, "the checker refuses %d of %d plans that no order of the streams showed to be wrong", strict, tried);
+    ck_assert_msg(strict * 20 <= tried, "the checker refuses %d of %d plans that no order of the streams showed to be wrong",
+                  strict, tried);
 }
 END_TEST
 

@@ -39,7 +39,8 @@ typedef struct zero_builder {
 zero_status_t zero_build_declare(zero_builder_t *b);
 /* Segments, where each parameter lies, runs, and the buffers of every segment (no offsets, slots not chosen: slot is -1). */
 zero_status_t zero_build_segments(zero_builder_t *b);
-/* Which units are resident at each use, and the slots of parameters, gradients and wire buffers. Sets buffer slots and offsets within them. */
+/* Which units are resident at each use, and the slots of parameters, gradients and wire buffers. Sets buffer slots and offsets
+ * within them. */
 zero_status_t zero_build_window(zero_builder_t *b);
 /* The programs, without RECORD and WAIT. */
 zero_status_t zero_build_programs(zero_builder_t *b);
@@ -51,8 +52,8 @@ zero_status_t zero_build_layout(zero_builder_t *b);
 void zero_build_hash(zero_builder_t *b);
 
 /* Appends a buffer of bytes = elements * dtype size (overflow: ZERO_ERR_MEMORY). *out is its index. */
-zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_dtype_t dtype, int64_t elements,
-                                int32_t *out);
+zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_dtype_t dtype,
+                                int64_t elements, int32_t *out);
 /* Whether the buffer holds the whole segment (its own slice is then a part of it). */
 bool zero_build_is_full(const zero_builder_t *b, int32_t buffer);
 /* calloc that reports; n 0 gives memory too. *out is NULL on failure. */

@@ -1,5 +1,5 @@
-/* check.c - the plan's checker: first that every number in the plan is in its range and that buffers lie apart, then a walk over the programs as
- * steps and evaluations would run them, as the first rank and as the last. */
+/* check.c - the plan's checker: first that every number in the plan is in its range and that buffers lie apart, then a walk over
+ * the programs as steps and evaluations would run them, as the first rank and as the last. */
 #include "zero/plan/check.h"
 
 #include <stdio.h>
@@ -17,14 +17,15 @@ zero_status_t zero_check_fail(const zero_checker_t *c, const char *format, ...)
         const zero_op_t *op = &c->program->ops[c->op];
         bool known = op->unit >= 0 && op->unit < c->plan->spec->unit_count;
         snprintf(where, sizeof where, "program %s, operation %d (%s%s%s%s)", zero_program_name(c->program->kind), c->op,
-                 zero_op_name((zero_op_kind_t)op->kind), known ? " of unit '" : "", known ? c->plan->spec->units[op->unit].name : "", known ? "'" : "");
+                 zero_op_name((zero_op_kind_t)op->kind), known ? " of unit '" : "",
+                 known ? c->plan->spec->units[op->unit].name : "", known ? "'" : "");
     } else if (c->program != NULL) {
         snprintf(where, sizeof where, "program %s, at its end", zero_program_name(c->program->kind));
     }
     return zero_fail(c->error, ZERO_ERR_PLAN, "%s: %s", where, sentence);
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 static zero_status_t check_segments(const zero_checker_t *c)
 {
@@ -34,7 +35,8 @@ static zero_status_t check_segments(const zero_checker_t *c)
         if (s->unit < 0 || s->unit >= plan->spec->unit_count || (i > 0 && s->unit < plan->segments[i - 1].unit))
             return zero_check_fail(c, "segment %d is of unit %d, out of order or of none", i, s->unit);
         if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 || s->slice * plan->spec->world != s->elements)
-            return zero_check_fail(c, "segment %d has %lld elements in slices of %lld", i, (long long)s->elements, (long long)s->slice);
+            return zero_check_fail(c, "segment %d has %lld elements in slices of %lld", i, (long long)s->elements,
+                                   (long long)s->slice);
         for (int r = 0; r < ZERO_ROLE_COUNT; r++) {
             int32_t b = s->buffer[r];
             if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i))
@@ -50,10 +52,11 @@ static zero_status_t check_segments(const zero_checker_t *c)
     for (int32_t i = 0; i < plan->spec->param_count; i++) {
         const zero_spec_param_t *p = &plan->spec->params[i];
         const zero_placed_t *at = &plan->placed[i];
-        if (p->count == 0 ? at->segment != -1
-                          : at->segment < 0 || at->segment >= plan->segment_count || plan->segments[at->segment].unit != p->unit ||
-                                plan->segments[at->segment].dtype != p->dtype || at->offset < 0 || at->offset % ZERO_ALIGN_ELEMENTS != 0 ||
-                                p->count > plan->segments[at->segment].elements - at->offset)
+        if (p->count == 0
+                ? at->segment != -1
+                : at->segment < 0 || at->segment >= plan->segment_count || plan->segments[at->segment].unit != p->unit ||
+                      plan->segments[at->segment].dtype != p->dtype || at->offset < 0 || at->offset % ZERO_ALIGN_ELEMENTS != 0 ||
+                      p->count > plan->segments[at->segment].elements - at->offset)
             return zero_check_fail(c, "parameter '%s' lies outside of its unit's segments", p->name);
     }
     return ZERO_OK;
@@ -62,15 +65,16 @@ static zero_status_t check_segments(const zero_checker_t *c)
 static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->group != 0 || op->unit < -1 || op->unit >= plan->spec->unit_count ||
-        op->segment < -1 || op->segment >= plan->segment_count || op->src < -1 || op->src >= plan->buffer_count || op->dst < -1 ||
-        op->dst >= plan->buffer_count)
+    if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->group != 0 || op->unit < -1 ||
+        op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->src < -1 ||
+        op->src >= plan->buffer_count || op->dst < -1 || op->dst >= plan->buffer_count)
         return zero_check_fail(c, "a number of it is out of range");
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_RECORD:
     case ZERO_OP_WAIT:
     case ZERO_OP_HOST_WAIT:
-        return op->event >= 0 && op->event < plan->event_count ? ZERO_OK : zero_check_fail(c, "event %d is out of range", op->event);
+        return op->event >= 0 && op->event < plan->event_count ? ZERO_OK
+                                                               : zero_check_fail(c, "event %d is out of range", op->event);
     case ZERO_OP_USE:
     case ZERO_OP_RELEASE:
         return op->unit >= 0 ? ZERO_OK : zero_check_fail(c, "it names no unit");
@@ -97,13 +101,14 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         return zero_check_fail(c, "it counts %lld elements; its operand has %lld", (long long)op->count, (long long)count);
     if (collective && op->stream != ZERO_STREAM_GATHER && op->stream != ZERO_STREAM_REDUCE)
         return zero_check_fail(c, "it communicates on a stream without a communicator");
-    uint64_t bytes = (uint64_t)(plan->spec->world - 1) * (uint64_t)count * zero_dtype_size(has_src ? plan->buffers[op->src].dtype : ZERO_FP32);
+    uint64_t bytes =
+        (uint64_t)(plan->spec->world - 1) * (uint64_t)count * zero_dtype_size(has_src ? plan->buffers[op->src].dtype : ZERO_FP32);
     if (op->bytes != (collective ? bytes : 0))
         return zero_check_fail(c, "it says that it receives %llu bytes", (unsigned long long)op->bytes);
     return ZERO_OK;
 }
 
-/* ---- layout -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- layout ------------------------------------------------------------------------------------------------------ */
 
 static int by_offset(const void *pa, const void *pb)
 {
@@ -126,8 +131,9 @@ static zero_status_t check_layout(const zero_checker_t *c)
     for (int32_t i = 0; i < plan->buffer_count && status == ZERO_OK; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
         uint64_t begin = plan->kind_offset[x->tier][x->kind], end = begin + plan->kind_bytes[x->tier][x->kind];
-        if (x->tier != ZERO_TIER_DEVICE || x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end || x->bytes > end - x->offset ||
-            end > plan->arena_bytes[x->tier] || x->bytes != (uint64_t)x->elements * zero_dtype_size(x->dtype))
+        if (x->tier != ZERO_TIER_DEVICE || x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end ||
+            x->bytes > end - x->offset || end > plan->arena_bytes[x->tier] ||
+            x->bytes != (uint64_t)x->elements * zero_dtype_size(x->dtype))
             status = zero_check_fail(c, "buffer %d lies outside of its kind's range, unaligned, or has a wrong size", i);
         if (x->bytes > 0)
             sorted[n++] = x;
@@ -137,7 +143,8 @@ static zero_status_t check_layout(const zero_checker_t *c)
     uint64_t end = 0;
     for (int32_t i = 0; i < n && status == ZERO_OK; i++) {
         if (i > 0 && sorted[i]->offset < end && (sorted[i]->slot < 0 || sorted[i]->slot != sorted[i - 1]->slot))
-            status = zero_check_fail(c, "buffers %d and %d overlap", (int)(sorted[i - 1] - plan->buffers), (int)(sorted[i] - plan->buffers));
+            status = zero_check_fail(c, "buffers %d and %d overlap", (int)(sorted[i - 1] - plan->buffers),
+                                     (int)(sorted[i] - plan->buffers));
         if (sorted[i]->offset + sorted[i]->bytes > end)
             end = sorted[i]->offset + sorted[i]->bytes;
     }
@@ -154,8 +161,10 @@ static zero_status_t check_numbers(zero_checker_t *c)
     for (int i = 0; i < 4; i++)
         if (others[i] < 0 || others[i] >= plan->buffer_count || plan->buffers[others[i]].segment >= 0)
             return zero_check_fail(c, "it lacks a staging buffer");
-    if (plan->buffers[plan->norms].bytes < (uint64_t)plan->segment_count * sizeof(double) || plan->buffers[plan->scalars].bytes < ZERO_SCALARS_BYTES ||
-        plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) < (uint64_t)plan->spec->world)
+    if (plan->buffers[plan->norms].bytes < (uint64_t)plan->segment_count * sizeof(double) ||
+        plan->buffers[plan->scalars].bytes < ZERO_SCALARS_BYTES ||
+        plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) <
+            (uint64_t)plan->spec->world)
         return zero_check_fail(c, "a staging buffer is too small");
     if ((status = check_segments(c)) != ZERO_OK || (status = check_layout(c)) != ZERO_OK)
         return status;
@@ -169,7 +178,7 @@ static zero_status_t check_numbers(zero_checker_t *c)
     return ZERO_OK;
 }
 
-/* ---- the walk ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 static zero_status_t end_of_step(zero_checker_t *c)
 {
@@ -185,7 +194,8 @@ static zero_status_t end_of_step(zero_checker_t *c)
         zero_operand_t param = zero_check_operand(c, segment->buffer[ZERO_ROLE_PARAM], false);
         for (int32_t i = param.cells.begin; i < param.cells.end; i++)
             if (c->cells[i].content.kind != ZERO_HOLDS_PARAM || c->cells[i].content.version != c->version[s])
-                return zero_check_fail(c, "the new parameters of unit '%s' were not published", plan->spec->units[segment->unit].name);
+                return zero_check_fail(c, "the new parameters of unit '%s' were not published",
+                                       plan->spec->units[segment->unit].name);
     }
     c->step++;
     c->micro = 0;
@@ -204,7 +214,9 @@ static zero_status_t run_program(zero_checker_t *c, const zero_program_t *progra
     for (c->op = 0; c->op < program->op_count; c->op++)
         if ((status = zero_check_op(c, &program->ops[c->op])) != ZERO_OK)
             return status;
-    int32_t uses = program->kind == ZERO_PROGRAM_STEP ? 0 : program->kind == ZERO_PROGRAM_ANY ? 1 : c->plan->spec->passes[program->pass].use_count;
+    int32_t uses = program->kind == ZERO_PROGRAM_STEP  ? 0
+                   : program->kind == ZERO_PROGRAM_ANY ? 1
+                                                       : c->plan->spec->passes[program->pass].use_count;
     if (c->opened > 0 || c->next_use != uses)
         return zero_check_fail(c, "%d of %d uses have begun, %d have not ended", c->next_use, uses, c->opened);
     if (program->kind == ZERO_PROGRAM_STEP)
@@ -261,15 +273,17 @@ static zero_status_t try_others(zero_checker_t *c)
     return status == ZERO_OK ? try_each(c, ZERO_PROGRAM_ANY) : status;
 }
 
-/* What else runs beside a step: nothing; nothing, but every other program is tried after each of the step's; one program before each of them; all units
- * on demand before each. */
+/* What else runs beside a step: nothing; nothing, but every other program is tried after each of the step's; one program before
+ * each of them; all units on demand before each. */
 typedef enum beside { NOTHING, TRIALS, ONE_BEFORE, ALL_UNITS_BEFORE } beside_t;
 
 /* A step of each length. */
 static zero_status_t walk_steps(zero_checker_t *c, beside_t beside, const zero_program_t *other)
 {
-    static const zero_program_kind_t several[] = { ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP,
-                                                   ZERO_PROGRAM_FIRST, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
+    static const zero_program_kind_t several[] = { ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_MIDDLE,
+                                                   ZERO_PROGRAM_LAST,  ZERO_PROGRAM_STEP,   ZERO_PROGRAM_FIRST,
+                                                   ZERO_PROGRAM_LAST,  ZERO_PROGRAM_STEP,   ZERO_PROGRAM_ONLY,
+                                                   ZERO_PROGRAM_STEP };
     static const zero_program_kind_t one[] = { ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
     bool micro_steps = c->plan->spec->micro_steps > 1;
     const zero_program_kind_t *order = micro_steps ? several : one;
@@ -289,45 +303,68 @@ static zero_status_t walk_steps(zero_checker_t *c, beside_t beside, const zero_p
     return status;
 }
 
-/* Units on demand that share a slot do alike to what comes after: the first of each slot stands for all. */
-static bool stands_for_slot(const zero_checker_t *c, const zero_program_t *program, bool *seen)
+static bool has_steps(const zero_plan_t *plan)
 {
-    int32_t slot = -1;
-    for (int32_t s = c->unit_segment[program->unit]; s < c->unit_segment[program->unit + 1]; s++)
-        slot = c->plan->buffers[c->plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot;
-    bool first = slot < 0 || slot >= c->plan->buffer_count ? false : !seen[slot];
-    if (first)
-        seen[slot] = true;
-    return first;
+    for (int32_t i = 0; i < plan->program_count; i++)
+        if (plan->programs[i].kind == ZERO_PROGRAM_STEP)
+            return true;
+    return false;
 }
 
-/* Steps by themselves; then, only as rank 0, steps with other programs between: what differs between ranks is where their slices lie, and not
- * which programs touch them. */
+/* Lists what may run between the programs of steps: every evaluation, and of the units on demand that share a slot the first,
+ * since they do alike to what comes after. others has room for all programs; seen for all buffers, which no slot's number exceeds. */
+static int32_t list_others(const zero_checker_t *c, const zero_program_t **others, bool *seen)
+{
+    const zero_plan_t *plan = c->plan;
+    int32_t n = 0;
+    for (int32_t i = 0; i < plan->program_count; i++) {
+        const zero_program_t *p = &plan->programs[i];
+        if (p->kind == ZERO_PROGRAM_EVAL)
+            others[n++] = p;
+        if (p->kind != ZERO_PROGRAM_ANY)
+            continue;
+        int32_t slot = -1;
+        for (int32_t s = c->unit_segment[p->unit]; s < c->unit_segment[p->unit + 1]; s++)
+            slot = plan->buffers[plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot;
+        if (slot < 0 || slot >= plan->buffer_count || seen[slot])
+            continue;
+        seen[slot] = true;
+        others[n++] = p;
+    }
+    return n;
+}
+
+/* Steps by themselves; and, only as rank 0, each other program after each other, and steps with one of them before each program:
+ * what differs between ranks is where their slices lie, and not which programs touch them. */
 static zero_status_t walk(zero_checker_t *c)
 {
-    bool training = false, *seen;
+    const zero_plan_t *plan = c->plan;
+    const zero_program_t **others = calloc((size_t)plan->program_count + 1, sizeof *others);
+    bool *seen = calloc((size_t)plan->buffer_count + 1, sizeof *seen);
+    bool first_rank = c->rank == 0;
     zero_status_t status = ZERO_OK;
 
-    for (int32_t i = 0; i < c->plan->program_count; i++)
-        training = training || c->plan->programs[i].kind == ZERO_PROGRAM_STEP;
-    for (int32_t i = 0; i < c->plan->program_count; i++) /* others after each evaluation, before there is anything else */
-        if (c->plan->programs[i].kind == ZERO_PROGRAM_EVAL &&
-            ((status = run_program(c, &c->plan->programs[i])) != ZERO_OK || (status = try_others(c)) != ZERO_OK))
-            return status;
-    if (!training)
-        return try_others(c);
-    if ((status = walk_steps(c, NOTHING, NULL)) != ZERO_OK || (status = walk_steps(c, c->rank == 0 ? TRIALS : NOTHING, NULL)) != ZERO_OK || c->rank != 0)
-        return status;
-    seen = calloc((size_t)c->plan->buffer_count + 1, sizeof *seen); /* there are no more slots than buffers */
-    if (seen == NULL)
-        return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", c->plan->buffer_count);
-    for (int32_t i = 0; i < c->plan->program_count && status == ZERO_OK; i++) {
-        const zero_program_t *p = &c->plan->programs[i];
-        if (p->kind == ZERO_PROGRAM_EVAL || (p->kind == ZERO_PROGRAM_ANY && stands_for_slot(c, p, seen)))
-            status = walk_steps(c, ONE_BEFORE, p);
+    if (others == NULL || seen == NULL) {
+        status = zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d programs", plan->program_count);
+        goto out;
     }
-    if (status == ZERO_OK)
+    int32_t count = first_rank ? list_others(c, others, seen) : 0;
+    if ((status = try_others(c)) != ZERO_OK)
+        goto out;
+    for (int32_t i = 0; i < count; i++)
+        if ((status = run_program(c, others[i])) != ZERO_OK || (status = try_others(c)) != ZERO_OK)
+            goto out;
+    if (!has_steps(plan))
+        goto out;
+    if ((status = walk_steps(c, NOTHING, NULL)) != ZERO_OK ||
+        (status = walk_steps(c, first_rank ? TRIALS : NOTHING, NULL)) != ZERO_OK)
+        goto out;
+    for (int32_t i = 0; i < count && status == ZERO_OK; i++)
+        status = walk_steps(c, ONE_BEFORE, others[i]);
+    if (status == ZERO_OK && first_rank)
         status = walk_steps(c, ALL_UNITS_BEFORE, NULL);
+out:
+    free(others);
     free(seen);
     return status;
 }
@@ -358,11 +395,12 @@ static zero_status_t check_programs(const zero_checker_t *c)
         wanted[ZERO_PROGRAM_FIRST] = wanted[ZERO_PROGRAM_MIDDLE] = wanted[ZERO_PROGRAM_LAST] = wanted[ZERO_PROGRAM_ONLY];
     for (int k = 0; k <= ZERO_PROGRAM_STEP; k++)
         if (found[k] != wanted[k])
-            return zero_check_fail(c, "there are %d programs of kind %s instead of %d", found[k], zero_program_name((zero_program_kind_t)k), wanted[k]);
+            return zero_check_fail(c, "there are %d programs of kind %s instead of %d", found[k],
+                                   zero_program_name((zero_program_kind_t)k), wanted[k]);
     return ZERO_OK;
 }
 
-/* ---- the checker --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the checker ------------------------------------------------------------------------------------------------- */
 
 static zero_status_t prepare(zero_checker_t *c)
 {
@@ -380,8 +418,8 @@ static zero_status_t prepare(zero_checker_t *c)
     c->grad_total = calloc(units + 1, sizeof *c->grad_total);
     c->grad_done = calloc(units + 1, sizeof *c->grad_done);
     c->open = calloc(units + 1, sizeof *c->open);
-    if (c->events == NULL || c->events_before == NULL || c->recorded == NULL || c->version == NULL || c->updated == NULL || c->unit_segment == NULL || c->grad_total == NULL || c->grad_done == NULL ||
-        c->open == NULL)
+    if (c->events == NULL || c->events_before == NULL || c->recorded == NULL || c->version == NULL || c->updated == NULL ||
+        c->unit_segment == NULL || c->grad_total == NULL || c->grad_done == NULL || c->open == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %zu units", units);
     for (int32_t p = 0; p < plan->spec->pass_count; p++)
         for (int32_t i = 0; i < plan->spec->passes[p].use_count && plan->spec->passes[p].kind == ZERO_PASS_TRAIN; i++)
@@ -419,7 +457,8 @@ static zero_status_t check_rank(const zero_plan_t *plan, int rank, zero_error_t 
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error)
 {
     zero_status_t status = check_rank(plan, 0, error);
-    if (status == ZERO_OK && plan->spec->world > 1) /* own slices lie elsewhere; a middle rank has nothing that these two have not */
+    if (status == ZERO_OK &&
+        plan->spec->world > 1) /* own slices lie elsewhere; a middle rank has nothing that these two have not */
         status = check_rank(plan, plan->spec->world - 1, error);
     return status;
 }

@@ -20,7 +20,7 @@ const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char
 
 typedef struct zero_saved { int32_t index; zero_cell_t cell; } zero_saved_t;
 
-/* ---- cells --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- cells ------------------------------------------------------------------------------------------------------- */
 
 static int compare_u64(const void *pa, const void *pb)
 {
@@ -60,7 +60,9 @@ zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool 
     int64_t base = (int64_t)x->offset;
     if (x->segment >= 0 && !is_full(c->plan, x))
         base -= c->rank * c->plan->segments[x->segment].slice * (int64_t)zero_dtype_size(x->dtype);
-    return (zero_operand_t){ .cells = own && is_full(c->plan, x) ? c->own[buffer] : c->whole[buffer], .buffer = buffer, .base = base, .own = own };
+    return (zero_operand_t){
+        .cells = own && is_full(c->plan, x) ? c->own[buffer] : c->whole[buffer], .buffer = buffer, .base = base, .own = own
+    };
 }
 
 static void begin_with(zero_checker_t *c, int32_t buffer, zero_content_kind_t kind)
@@ -70,7 +72,8 @@ static void begin_with(zero_checker_t *c, int32_t buffer, zero_content_kind_t ki
     zero_operand_t x = zero_check_operand(c, buffer, false);
     const zero_buffer_t *b = &c->plan->buffers[buffer];
     for (int32_t i = x.cells.begin; i < x.cells.end; i++)
-        c->cells[i].content = (zero_content_t){ .kind = (uint8_t)kind, .dtype = (uint8_t)b->dtype, .segment = b->segment, .base = x.base };
+        c->cells[i].content =
+            (zero_content_t){ .kind = (uint8_t)kind, .dtype = (uint8_t)b->dtype, .segment = b->segment, .base = x.base };
 }
 
 zero_status_t zero_check_cells_create(zero_checker_t *c)
@@ -141,12 +144,13 @@ void zero_check_cells_destroy(zero_checker_t *c)
     free(c->saved);
 }
 
-/* ---- order --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- order ------------------------------------------------------------------------------------------------------- */
 
 static zero_status_t held(const zero_checker_t *c, const zero_operand_t *x, const char *verb)
 {
     char name[200];
-    return zero_check_fail(c, "it %s %s, which the caller's use still holds", verb, zero_check_buffer_name(c, x->buffer, name, sizeof name));
+    return zero_check_fail(c, "it %s %s, which the caller's use still holds", verb,
+                           zero_check_buffer_name(c, x->buffer, name, sizeof name));
 }
 
 static zero_status_t unordered(const zero_checker_t *c, const zero_operand_t *x, const char *verb, const char *before, int party)
@@ -238,8 +242,8 @@ void zero_check_set_open(zero_checker_t *c, const zero_operand_t *x, int reads, 
 
 static bool same(const zero_content_t *a, const zero_content_t *b)
 {
-    return a->kind == b->kind && a->dtype == b->dtype && a->reduced == b->reduced && a->segment == b->segment && a->version == b->version &&
-           a->first == b->first && a->end == b->end && a->uses == b->uses && a->base == b->base;
+    return a->kind == b->kind && a->dtype == b->dtype && a->reduced == b->reduced && a->segment == b->segment &&
+           a->version == b->version && a->first == b->first && a->end == b->end && a->uses == b->uses && a->base == b->base;
 }
 
 zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content)
@@ -255,10 +259,12 @@ zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *
         if (here->kind == ZERO_HOLDS_NOTHING || (c->cells[i].in_slot && c->cells[i].run != c->run))
             return zero_check_fail(c, "it reads %s, which holds nothing", zero_check_buffer_name(c, x->buffer, name, sizeof name));
         if (!same(here, content))
-            return zero_check_fail(c, "it reads %s, parts of which hold different things", zero_check_buffer_name(c, x->buffer, name, sizeof name));
+            return zero_check_fail(c, "it reads %s, parts of which hold different things",
+                                   zero_check_buffer_name(c, x->buffer, name, sizeof name));
         if (here->kind != ZERO_HOLDS_ZERO &&
             (here->base != x->base || (buffer->segment >= 0 && (here->dtype != buffer->dtype || here->segment != buffer->segment))))
-            return zero_check_fail(c, "it reads %s, which holds something else", zero_check_buffer_name(c, x->buffer, name, sizeof name));
+            return zero_check_fail(c, "it reads %s, which holds something else",
+                                   zero_check_buffer_name(c, x->buffer, name, sizeof name));
     }
     return ZERO_OK;
 }

@@ -27,10 +27,13 @@ static zero_status_t ordered(const zero_checker_t *c, int stream, const zero_ope
     return status == ZERO_OK && dst != NULL ? zero_check_may_write(c, stream, dst) : status;
 }
 
-/* ---- gradients ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- gradients --------------------------------------------------------------------------------------------------- */
 
 /* All uses of its last micro-step are in. */
-static bool is_complete(const zero_checker_t *c, const zero_content_t *x) { return x->uses == c->grad_total[unit_of(c, x->segment)]; }
+static bool is_complete(const zero_checker_t *c, const zero_content_t *x)
+{
+    return x->uses == c->grad_total[unit_of(c, x->segment)];
+}
 
 static zero_status_t read_gradient(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content)
 {
@@ -70,11 +73,14 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, const 
         return zero_check_fail(c, "it reads %s, which is not reduced", name);
     int32_t end = c->program->kind == ZERO_PROGRAM_STEP ? c->micro : c->micro + 1;
     if (content.first != 0 || content.end != end)
-        return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d", name, content.first + 1, content.end, end);
-    return content.dtype == plan->segments[segment].final ? ZERO_OK : zero_check_fail(c, "it reads %s in another dtype than it should be", name);
+        return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d", name,
+                               content.first + 1, content.end, end);
+    return content.dtype == plan->segments[segment].final
+               ? ZERO_OK
+               : zero_check_fail(c, "it reads %s in another dtype than it should be", name);
 }
 
-/* ---- moving -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- moving ------------------------------------------------------------------------------------------------------ */
 
 static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
 {
@@ -87,9 +93,11 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = zero_check_content(c, &src, &content)) != ZERO_OK)
         return status;
     zero_check_buffer_name(c, op->src, name, sizeof name);
-    if (op->dst_own || extent(c, op->dst, false) != segment_of(c, op)->elements || plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
+    if (op->dst_own || extent(c, op->dst, false) != segment_of(c, op)->elements ||
+        plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
         return zero_check_fail(c, "it gathers into something other than a whole segment of the same dtype");
-    if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment] : content.kind != ZERO_HOLDS_GRADIENT && content.kind != ZERO_HOLDS_ZERO)
+    if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
+                                         : content.kind != ZERO_HOLDS_GRADIENT && content.kind != ZERO_HOLDS_ZERO)
         return zero_check_fail(c, "it gathers %s, which are not the current parameters", name);
     if (content.kind == ZERO_HOLDS_GRADIENT && !content.reduced)
         return zero_check_fail(c, "it gathers %s, which is not reduced", name);
@@ -165,7 +173,8 @@ static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
     if (extent(c, op->src, op->src_own) != op->count || c->plan->buffers[op->dst].dtype != ZERO_FP32)
         return zero_check_fail(c, "its operands differ in size, or the sum is not fp32");
     if (more.reduced != sum.reduced || more.segment != sum.segment || more.first != sum.end)
-        return zero_check_fail(c, "it adds gradients of micro-steps %d to %d to those of %d to %d", more.first + 1, more.end, sum.first + 1, sum.end);
+        return zero_check_fail(c, "it adds gradients of micro-steps %d to %d to those of %d to %d", more.first + 1, more.end,
+                               sum.first + 1, sum.end);
     sum.end = more.end;
     sum.uses = more.uses;
     zero_check_did_read(c, op->stream, &src);
@@ -173,7 +182,7 @@ static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
     return ZERO_OK;
 }
 
-/* ---- the step ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the step ---------------------------------------------------------------------------------------------------- */
 
 static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
 {
@@ -192,8 +201,9 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
         return zero_check_fail(c, "it needs %lld blocks of scratch, more than there are", (long long)blocks);
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_write(c, op->stream, &scratch, (zero_content_t){ .kind = ZERO_HOLDS_NOTHING });
-    zero_check_did_write(c, op->stream, &norm, (zero_content_t){ .kind = ZERO_HOLDS_NORM, .segment = op->segment, .version = c->step,
-                                                               .end = c->micro + 1 });
+    zero_check_did_write(
+        c, op->stream, &norm,
+        (zero_content_t){ .kind = ZERO_HOLDS_NORM, .segment = op->segment, .version = c->step, .end = c->micro + 1 });
     return ZERO_OK;
 }
 
@@ -206,20 +216,23 @@ static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
 
     if (op->src != plan->norms || op->dst != plan->scalars || c->program->kind != ZERO_PROGRAM_STEP)
         return zero_check_fail(c, "it does not exchange the norms for the step's scalars");
-    if ((status = ordered(c, op->stream, &norms, &exchange)) != ZERO_OK || (status = ordered(c, op->stream, NULL, &scalars)) != ZERO_OK)
+    if ((status = ordered(c, op->stream, &norms, &exchange)) != ZERO_OK ||
+        (status = ordered(c, op->stream, NULL, &scalars)) != ZERO_OK)
         return status;
     for (int32_t s = 0; s < plan->segment_count; s++)
         for (int32_t i = c->norm[s].begin; i < c->norm[s].end && plan->segments[s].trainable; i++) {
             const zero_content_t *x = &c->cells[i].content;
             if (x->kind != ZERO_HOLDS_NORM || x->segment != s || x->version != c->step || x->end != c->micro)
-                return zero_check_fail(c, "it reads the norm of unit '%s', which is not that of this step", plan->spec->units[unit_of(c, s)].name);
+                return zero_check_fail(c, "it reads the norm of unit '%s', which is not that of this step",
+                                       plan->spec->units[unit_of(c, s)].name);
         }
     if (c->rate.content.version != c->step + 1)
         return zero_check_fail(c, "it reads the rate, which the host has not written for this step");
     c->rate.read_time[op->stream] = c->clock[op->stream].at[op->stream];
     zero_check_did_read(c, op->stream, &norms);
     zero_check_did_write(c, op->stream, &exchange, (zero_content_t){ .kind = ZERO_HOLDS_NOTHING });
-    zero_check_did_write(c, op->stream, &scalars, (zero_content_t){ .kind = ZERO_HOLDS_SCALARS, .version = c->step, .base = scalars.base });
+    zero_check_did_write(c, op->stream, &scalars,
+                         (zero_content_t){ .kind = ZERO_HOLDS_SCALARS, .version = c->step, .base = scalars.base });
     return ZERO_OK;
 }
 
@@ -251,16 +264,20 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
 
     if (c->program->kind != ZERO_PROGRAM_STEP || !segment->trainable || c->updated[op->segment] > step)
         return zero_check_fail(c, "it updates what is frozen, or again, or outside of a step");
-    if (op->dst != buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM] || extent(c, op->dst, op->dst_own) != op->count ||
-        extent(c, op->src, op->src_own) != op->count)
+    if (op->dst != buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM] ||
+        extent(c, op->dst, op->dst_own) != op->count || extent(c, op->src, op->src_own) != op->count)
         return zero_check_fail(c, "it does not update all of this rank's parameters of the segment");
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_final(c, op->segment, &src)) != ZERO_OK ||
-        (status = ordered(c, op->stream, &scalars, NULL)) != ZERO_OK || (status = zero_check_content(c, &scalars, &content)) != ZERO_OK)
+        (status = ordered(c, op->stream, &scalars, NULL)) != ZERO_OK ||
+        (status = zero_check_content(c, &scalars, &content)) != ZERO_OK)
         return status;
     if (content.kind != ZERO_HOLDS_SCALARS || content.version != step)
         return zero_check_fail(c, "it reads the step's scalars, which are not those of this step");
-    static const struct { zero_role_t role; zero_content_kind_t kind; } states[] = {
-        { ZERO_ROLE_MASTER, ZERO_HOLDS_MASTER }, { ZERO_ROLE_MOMENT1, ZERO_HOLDS_MOMENT1 }, { ZERO_ROLE_MOMENT2, ZERO_HOLDS_MOMENT2 },
+    static const struct { zero_role_t role; zero_content_kind_t kind;
+    } states[] = {
+        { ZERO_ROLE_MASTER, ZERO_HOLDS_MASTER },
+        { ZERO_ROLE_MOMENT1, ZERO_HOLDS_MOMENT1 },
+        { ZERO_ROLE_MOMENT2, ZERO_HOLDS_MOMENT2 },
     };
     for (int i = 0; i < 3; i++) {
         int32_t state = buffer[states[i].role];
@@ -278,12 +295,16 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
     c->updated[op->segment] = step + 1;
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_read(c, op->stream, &scalars);
-    zero_check_did_write(c, op->stream, &dst, (zero_content_t){ .kind = ZERO_HOLDS_PARAM, .dtype = (uint8_t)segment->dtype, .segment = op->segment,
-                                                                .version = c->version[op->segment], .base = dst.base });
+    zero_check_did_write(c, op->stream, &dst,
+                         (zero_content_t){ .kind = ZERO_HOLDS_PARAM,
+                                           .dtype = (uint8_t)segment->dtype,
+                                           .segment = op->segment,
+                                           .version = c->version[op->segment],
+                                           .base = dst.base });
     return ZERO_OK;
 }
 
-/* ---- the caller's uses --------------------------------------------------------------------------------------------------------------- */
+/* ---- the caller's uses ------------------------------------------------------------------------------------------- */
 
 /* The pass that this program unrolls, NULL for one unit in any order. */
 static const zero_spec_pass_t *pass_of(const zero_checker_t *c)
@@ -328,7 +349,8 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
         const int32_t *buffer = plan->segments[s].buffer;
         if (op->flags & ZERO_READ) {
             zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false);
-            if ((status = zero_check_may_read(c, op->stream, &param)) != ZERO_OK || (status = zero_check_content(c, &param, &content)) != ZERO_OK)
+            if ((status = zero_check_may_read(c, op->stream, &param)) != ZERO_OK ||
+                (status = zero_check_content(c, &param, &content)) != ZERO_OK)
                 return status;
             if (content.kind != ZERO_HOLDS_PARAM || content.version != c->version[s])
                 return zero_check_fail(c, "its parameters are not the current ones");
@@ -336,7 +358,8 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
         }
         if ((op->flags & ZERO_GRAD) && plan->segments[s].trainable) {
             zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false);
-            if ((status = zero_check_may_write(c, op->stream, &grad)) != ZERO_OK || (status = writable_gradient(c, op->unit, &grad)) != ZERO_OK)
+            if ((status = zero_check_may_write(c, op->stream, &grad)) != ZERO_OK ||
+                (status = writable_gradient(c, op->unit, &grad)) != ZERO_OK)
                 return status;
             zero_check_set_open(c, &grad, 0, 1);
         }
@@ -353,7 +376,8 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
     const zero_spec_pass_t *pass = pass_of(c);
 
     if (op->stream != ZERO_STREAM_COMPUTE || op->unit < 0 || !c->open[op->unit] || op->use >= c->next_use || op->use < 0 ||
-        (pass != NULL && (pass->uses[op->use].unit != op->unit || op->flags != (pass->uses[op->use].flags & (ZERO_READ | ZERO_GRAD)))))
+        (pass != NULL &&
+         (pass->uses[op->use].unit != op->unit || op->flags != (pass->uses[op->use].flags & (ZERO_READ | ZERO_GRAD)))))
         return zero_check_fail(c, "it ends use %d, which has not begun", op->use);
     if (pass != NULL && (pass->uses[op->use].flags & ZERO_HOLD) && c->next_use <= op->use + 1)
         return zero_check_fail(c, "it ends use %d, which is held until the next one", op->use);
@@ -368,8 +392,12 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
             zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false);
             zero_content_t content = c->cells[grad.cells.begin].content;
             if (content.kind == ZERO_HOLDS_ZERO)
-                content = (zero_content_t){ .kind = ZERO_HOLDS_GRADIENT, .dtype = (uint8_t)plan->segments[s].dtype, .segment = s, .version = c->step,
-                                            .first = c->micro, .base = grad.base };
+                content = (zero_content_t){ .kind = ZERO_HOLDS_GRADIENT,
+                                            .dtype = (uint8_t)plan->segments[s].dtype,
+                                            .segment = s,
+                                            .version = c->step,
+                                            .first = c->micro,
+                                            .base = grad.base };
             content.end = c->micro + 1;
             content.uses = c->grad_done[op->unit] + 1;
             zero_check_set_open(c, &grad, 0, -1);
@@ -382,7 +410,7 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
     return ZERO_OK;
 }
 
-/* ---- one operation ------------------------------------------------------------------------------------------------------------------- */
+/* ---- one operation ----------------------------------------------------------------------------------------------- */
 
 static zero_status_t do_host_wait(zero_checker_t *c, const zero_op_t *op)
 {
@@ -405,7 +433,8 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
         c->recorded[op->event] = true;
         return ZERO_OK;
     case ZERO_OP_WAIT:
-        if (op->event < c->plan->lasting_event_count || c->recorded[op->event]) /* otherwise it finds whatever another program left */
+        if (op->event < c->plan->lasting_event_count ||
+            c->recorded[op->event]) /* otherwise it finds whatever another program left */
             join(&c->clock[op->stream], &c->events[op->event]);
         return ZERO_OK;
     case ZERO_OP_HOST_WAIT:
@@ -426,6 +455,6 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
     case ZERO_OP_UPDATE:         return do_update(c, op);
     case ZERO_OP_USE:            return do_use(c, op);
     case ZERO_OP_RELEASE:        return do_release(c, op);
-    default:                     return zero_check_fail(c, "operations of kind %s are not known here", zero_op_name((zero_op_kind_t)op->kind));
+    default: return zero_check_fail(c, "operations of kind %s are not known here", zero_op_name((zero_op_kind_t)op->kind));
     }
 }

@@ -7,11 +7,13 @@
 static zero_status_t check_row(const zero_builder_t *b, const char *name, const zero_row_t *row)
 {
     if (row->sharding != ZERO_FULL && row->sharding != ZERO_SHARDED)
-        return zero_fail(b->error, ZERO_ERR_ARG, "the table's row of %s has sharding %d; it is ZERO_FULL or ZERO_SHARDED", name, (int)row->sharding);
+        return zero_fail(b->error, ZERO_ERR_ARG, "the table's row of %s has sharding %d; it is ZERO_FULL or ZERO_SHARDED", name,
+                         (int)row->sharding);
     if ((int)row->tier < 0 || row->tier >= ZERO_TIER_COUNT)
         return zero_fail(b->error, ZERO_ERR_ARG, "the table's row of %s has tier %d, which is no tier", name, (int)row->tier);
     if (row->tier != ZERO_TIER_DEVICE)
-        return zero_fail(b->error, ZERO_ERR_UNSUPPORTED, "the table puts %s on the %s tier; this version keeps all state on the device tier", name,
+        return zero_fail(b->error, ZERO_ERR_UNSUPPORTED,
+                         "the table puts %s on the %s tier; this version keeps all state on the device tier", name,
                          zero_tier_name(row->tier));
     return ZERO_OK;
 }
@@ -24,12 +26,16 @@ static zero_status_t check_table(zero_builder_t *b)
 
     if (spec->world < 1 || spec->world > MAX_WORLD)
         return zero_fail(error, ZERO_ERR_ARG, "the world has %d ranks; it has 1 to %d", spec->world, MAX_WORLD);
-    if ((status = check_row(b, "parameters", &spec->parameters)) != ZERO_OK || (status = check_row(b, "gradients", &spec->gradients)) != ZERO_OK ||
+    if ((status = check_row(b, "parameters", &spec->parameters)) != ZERO_OK ||
+        (status = check_row(b, "gradients", &spec->gradients)) != ZERO_OK ||
         (status = check_row(b, "optimizer state", &spec->optimizer)) != ZERO_OK)
         return status;
-    if (spec->optimizer.sharding == ZERO_FULL && (spec->parameters.sharding == ZERO_SHARDED || spec->gradients.sharding == ZERO_SHARDED))
-        return zero_fail(error, ZERO_ERR_ARG, "%s are sharded but the optimizer state is full: every rank would update what it does not hold; "
-                         "shard the optimizer state too", spec->parameters.sharding == ZERO_SHARDED ? "parameters" : "gradients");
+    if (spec->optimizer.sharding == ZERO_FULL &&
+        (spec->parameters.sharding == ZERO_SHARDED || spec->gradients.sharding == ZERO_SHARDED))
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%s are sharded but the optimizer state is full: every rank would update what it does not hold; "
+                         "shard the optimizer state too",
+                         spec->parameters.sharding == ZERO_SHARDED ? "parameters" : "gradients");
     if (spec->window < 1)
         return zero_fail(error, ZERO_ERR_ARG, "the window is %d units; it is at least 1", spec->window);
     if (spec->micro_steps < 1)
@@ -37,15 +43,18 @@ static zero_status_t check_table(zero_builder_t *b)
     if (spec->reduce != ZERO_REDUCE_EVERY && spec->reduce != ZERO_REDUCE_LAST)
         return zero_fail(error, ZERO_ERR_ARG, "reduce is %d; it is ZERO_REDUCE_EVERY or ZERO_REDUCE_LAST", (int)spec->reduce);
     if (zero_dtype_size(spec->reduce_dtype) == 0)
-        return zero_fail(error, ZERO_ERR_ARG, "the dtype of gradients on the wire is %d, which is no dtype", (int)spec->reduce_dtype);
+        return zero_fail(error, ZERO_ERR_ARG, "the dtype of gradients on the wire is %d, which is no dtype",
+                         (int)spec->reduce_dtype);
     if (spec->persist_bytes < 0)
         return zero_fail(error, ZERO_ERR_ARG, "persist_bytes is %lld; it is at least 0", (long long)spec->persist_bytes);
     if (spec->channels < 1)
         return zero_fail(error, ZERO_ERR_ARG, "the engine has %d channels; it has at least 1", spec->channels);
     if (spec->world > 1 && spec->device.asynchronous && spec->channels < 2)
-        return zero_fail(error, ZERO_ERR_ARG, "a device with asynchronous streams needs 2 channels, one for each stream of collectives; found 1");
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a device with asynchronous streams needs 2 channels, one for each stream of collectives; found 1");
     if (spec->world > 1 && !spec->comm.in_place)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "communicator '%s' cannot gather and reduce in place, which the plan relies on", spec->comm.name);
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "communicator '%s' cannot gather and reduce in place, which the plan relies on", spec->comm.name);
     return ZERO_OK;
 }
 
@@ -63,7 +72,8 @@ static zero_status_t check_params(zero_builder_t *b)
         if (zero_dtype_size(p->dtype) == 0)
             return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has dtype %d, which is no dtype", p->name, (int)p->dtype);
         if (p->ndim < 0 || p->ndim > ZERO_MAX_DIMS)
-            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions; it has 0 to %d", p->name, p->ndim, ZERO_MAX_DIMS);
+            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions; it has 0 to %d", p->name, p->ndim,
+                             ZERO_MAX_DIMS);
         int64_t count = 1;
         bool empty = false;
         for (int32_t d = 0; d < p->ndim; d++) {
@@ -76,10 +86,11 @@ static zero_status_t check_params(zero_builder_t *b)
                 return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has more than 2^63 elements", p->name);
         }
         if (p->count != (empty ? 0 : count))
-            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' says %lld elements; its shape has %lld", p->name, (long long)p->count,
-                             (long long)(empty ? 0 : count));
+            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' says %lld elements; its shape has %lld", p->name,
+                             (long long)p->count, (long long)(empty ? 0 : count));
         if (!(p->decay_scale >= 0 && p->decay_scale < 1e30) || !(p->lr_scale >= 0 && p->lr_scale < 1e30))
-            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has decay scale %g and rate scale %g; both are finite and at least 0", p->name,
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "parameter '%s' has decay scale %g and rate scale %g; both are finite and at least 0", p->name,
                              p->decay_scale, p->lr_scale);
     }
     for (int32_t i = 0; i < spec->reserve_count; i++) {
@@ -89,7 +100,8 @@ static zero_status_t check_params(zero_builder_t *b)
         if ((int)r->tier < 0 || r->tier >= ZERO_TIER_COUNT)
             return zero_fail(error, ZERO_ERR_ARG, "reserve %d is on tier %d, which is no tier", i, (int)r->tier);
         if (r->tier != ZERO_TIER_DEVICE)
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "reserve %d is on the %s tier; this version reserves on the device tier only", i,
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                             "reserve %d is on the %s tier; this version reserves on the device tier only", i,
                              zero_tier_name(r->tier));
     }
     return ZERO_OK;
@@ -107,29 +119,38 @@ static zero_status_t check_pass(zero_builder_t *b, int32_t index)
     if (pass->use_count < 0)
         return zero_fail(error, ZERO_ERR_ARG, "pass '%s' has a negative number of uses", pass->name);
     if (pass->kind == ZERO_PASS_ANY_ORDER && pass->use_count > 0)
-        return zero_fail(error, ZERO_ERR_ARG, "pass '%s' takes units in any order: it declares no uses, found %d", pass->name, pass->use_count);
+        return zero_fail(error, ZERO_ERR_ARG, "pass '%s' takes units in any order: it declares no uses, found %d", pass->name,
+                         pass->use_count);
     if (pass->kind == ZERO_PASS_TRAIN) {
         if (b->train >= 0)
-            return zero_fail(error, ZERO_ERR_ARG, "passes '%s' and '%s' both train; at most one does", spec->passes[b->train].name, pass->name);
+            return zero_fail(error, ZERO_ERR_ARG, "passes '%s' and '%s' both train; at most one does",
+                             spec->passes[b->train].name, pass->name);
         b->train = index;
     }
     int32_t chain = 0; /* first use of those that are held together */
     for (int32_t i = 0; i < pass->use_count; i++) {
         const zero_spec_use_t *use = &pass->uses[i];
         if (use->unit < 0 || use->unit >= spec->unit_count)
-            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' names unit %d; there are %d", i, pass->name, use->unit, spec->unit_count);
+            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' names unit %d; there are %d", i, pass->name, use->unit,
+                             spec->unit_count);
         const char *unit = spec->units[use->unit].name;
         if ((use->flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD)) != 0)
-            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has unknown flags 0x%x", i, pass->name, unit, (unsigned)use->flags);
+            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has unknown flags 0x%x", i, pass->name, unit,
+                             (unsigned)use->flags);
         if ((use->flags & (ZERO_READ | ZERO_GRAD)) == 0)
-            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has neither ZERO_READ nor ZERO_GRAD", i, pass->name, unit);
+            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has neither ZERO_READ nor ZERO_GRAD", i,
+                             pass->name, unit);
         if ((use->flags & ZERO_GRAD) && pass->kind != ZERO_PASS_TRAIN)
-            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') adds to gradients; only a training pass does", i, pass->name, unit);
+            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') adds to gradients; only a training pass does",
+                             i, pass->name, unit);
         if ((use->flags & ZERO_HOLD) && i + 1 == pass->use_count)
-            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') is held until the next use, but it is the last", i, pass->name, unit);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "use %d of pass '%s' (unit '%s') is held until the next use, but it is the last", i, pass->name,
+                             unit);
         for (int32_t j = chain; j < i; j++)
             if (pass->uses[j].unit == use->unit)
-                return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' acquires unit '%s', which use %d still holds", i, pass->name, unit, j);
+                return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' acquires unit '%s', which use %d still holds", i,
+                                 pass->name, unit, j);
         if (!(use->flags & ZERO_HOLD))
             chain = i + 1;
     }

@@ -35,8 +35,10 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
     print(o, "  gradients   %s, %s, %s on the wire\n", sharding(spec, &spec->gradients), zero_tier_name(spec->gradients.tier),
           zero_dtype_name(spec->reduce_dtype));
     print(o, "  optimizer   %s, %s\n", sharding(spec, &spec->optimizer), zero_tier_name(spec->optimizer.tier));
-    print(o, "  micro-steps at most %d, reduced %s\n", spec->micro_steps, spec->reduce == ZERO_REDUCE_EVERY ? "every micro-step" : "once a step");
-    print(o, "  communicator %s, %d channel%s; device %s\n", spec->comm.name, spec->channels, spec->channels == 1 ? "" : "s", spec->device.name);
+    print(o, "  micro-steps at most %d, reduced %s\n", spec->micro_steps,
+          spec->reduce == ZERO_REDUCE_EVERY ? "every micro-step" : "once a step");
+    print(o, "  communicator %s, %d channel%s; device %s\n", spec->comm.name, spec->channels, spec->channels == 1 ? "" : "s",
+          spec->device.name);
 }
 
 static void explain_units(const out_t *o, const zero_plan_t *plan)
@@ -47,32 +49,36 @@ static void explain_units(const out_t *o, const zero_plan_t *plan)
         print(o, "  %s\n", plan->spec->units[u].name);
         for (; s < plan->segment_count && plan->segments[s].unit == u; s++) {
             const zero_segment_t *x = &plan->segments[s];
-            print(o, "    segment %d  %s %s  %lld elements, slice %lld", s, zero_dtype_name(x->dtype), x->trainable ? "trainable" : "frozen",
-                  (long long)x->elements, (long long)x->slice);
+            print(o, "    segment %d  %s %s  %lld elements, slice %lld", s, zero_dtype_name(x->dtype),
+                  x->trainable ? "trainable" : "frozen", (long long)x->elements, (long long)x->slice);
             if (x->trainable)
                 print(o, ", gradients %s on the wire, %s for the update", zero_dtype_name(x->wire), zero_dtype_name(x->final));
             print(o, "\n");
             for (int32_t p = 0; p < plan->spec->param_count; p++)
                 if (plan->placed[p].segment == s)
-                    print(o, "      %-24s %lld elements at %lld\n", plan->spec->params[p].name, (long long)plan->spec->params[p].count,
-                          (long long)plan->placed[p].offset);
+                    print(o, "      %-24s %lld elements at %lld\n", plan->spec->params[p].name,
+                          (long long)plan->spec->params[p].count, (long long)plan->placed[p].offset);
             for (int32_t r = x->first_run; r < x->first_run + x->run_count; r++)
-                print(o, "      run %lld..%lld decay x %g, rate x %g\n", (long long)plan->runs[r].begin, (long long)plan->runs[r].end,
-                      plan->runs[r].decay_scale, plan->runs[r].lr_scale);
+                print(o, "      run %lld..%lld decay x %g, rate x %g\n", (long long)plan->runs[r].begin,
+                      (long long)plan->runs[r].end, plan->runs[r].decay_scale, plan->runs[r].lr_scale);
         }
     }
 }
 
-/* "param of block.0 (bf16)", "norms", ... */
+/* "block.0.param.3", "norms", ... */
 static void print_buffer(const out_t *o, const zero_plan_t *plan, int32_t index)
 {
     const zero_buffer_t *x = &plan->buffers[index];
     if (x->segment >= 0)
         print(o, "%s.%s.%d", plan->spec->units[plan->segments[x->segment].unit].name, zero_role_name(x->role), x->segment);
-    else if (index == plan->norms || index == plan->exchange || index == plan->scalars || index == plan->scratch)
-        print(o, "%s", index == plan->norms ? "norms" : index == plan->exchange ? "exchange" : index == plan->scalars ? "scalars" : "scratch");
+    else if (index == plan->norms)
+        print(o, "norms");
+    else if (index == plan->exchange)
+        print(o, "exchange");
+    else if (index == plan->scalars)
+        print(o, "scalars");
     else
-        print(o, "reserve");
+        print(o, index == plan->scratch ? "scratch" : "reserve");
 }
 
 static void explain_memory(const out_t *o, const zero_plan_t *plan)
@@ -83,16 +89,18 @@ static void explain_memory(const out_t *o, const zero_plan_t *plan)
             empty = empty && plan->kind_bytes[tier][kind] == 0;
         if (empty)
             continue;
-        print(o, "\nmemory on the %s tier: an arena of %llu bytes\n", zero_tier_name((zero_tier_t)tier), (unsigned long long)plan->arena_bytes[tier]);
+        print(o, "\nmemory on the %s tier: an arena of %llu bytes\n", zero_tier_name((zero_tier_t)tier),
+              (unsigned long long)plan->arena_bytes[tier]);
         for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
             if (plan->kind_bytes[tier][kind] == 0)
                 continue;
             if (kind == ZERO_KIND_RINGS) {
-                print(o, "  %s  %llu bytes, outside the arena\n", zero_kind_name((zero_kind_t)kind), (unsigned long long)plan->kind_bytes[tier][kind]);
+                print(o, "  %s  %llu bytes, outside the arena\n", zero_kind_name((zero_kind_t)kind),
+                      (unsigned long long)plan->kind_bytes[tier][kind]);
                 continue;
             }
-            print(o, "  %s  %llu bytes at %llu\n", zero_kind_name((zero_kind_t)kind), (unsigned long long)plan->kind_bytes[tier][kind],
-                  (unsigned long long)plan->kind_offset[tier][kind]);
+            print(o, "  %s  %llu bytes at %llu\n", zero_kind_name((zero_kind_t)kind),
+                  (unsigned long long)plan->kind_bytes[tier][kind], (unsigned long long)plan->kind_offset[tier][kind]);
             for (int32_t i = 0; i < plan->buffer_count; i++) {
                 const zero_buffer_t *x = &plan->buffers[i];
                 if ((int)x->kind != kind || (int)x->tier != tier)

@@ -1,7 +1,8 @@
 /* hash.c - one number for all that ranks must agree on, and the bytes that a step moves. */
 #include "zero/plan/build.h"
 
-/* Words are mixed one after the other (SplitMix64 as a keyed step); fields are added one by one, so that padding of structs never counts. */
+/* Words are mixed one after the other (SplitMix64 as a keyed step); fields are added one by one, so that padding of structs never
+ * counts. */
 static void add(uint64_t *hash, uint64_t word) { *hash = zero_splitmix64(*hash ^ word) + word; }
 
 static void add_double(uint64_t *hash, double value)
@@ -29,8 +30,9 @@ static void add_spec(uint64_t *hash, const zero_spec_t *spec)
         add(hash, (uint64_t)rows[i]->sharding);
         add(hash, (uint64_t)rows[i]->tier);
     }
-    const int64_t numbers[] = { spec->world, spec->window, spec->reduce, spec->micro_steps, spec->reduce_dtype, spec->persist_bytes, spec->channels,
-                                spec->unit_count, spec->param_count, spec->pass_count, spec->reserve_count };
+    const int64_t numbers[] = { spec->world,        spec->window,        spec->reduce,       spec->micro_steps,
+                                spec->reduce_dtype, spec->persist_bytes, spec->channels,     spec->unit_count,
+                                spec->param_count,  spec->pass_count,    spec->reserve_count };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         add(hash, (uint64_t)numbers[i]);
     add_text(hash, spec->comm.name);
@@ -110,7 +112,8 @@ static void count_program(const zero_plan_t *plan, zero_program_kind_t kind, uin
 zero_status_t zero_plan_bytes(const zero_plan_t *plan, int micro_steps, uint64_t *gathered, uint64_t *reduced, zero_error_t *error)
 {
     if (micro_steps < 1 || micro_steps > plan->spec->micro_steps)
-        return zero_fail(error, ZERO_ERR_ARG, "a step of %d micro-steps; this plan has steps of 1 to %d", micro_steps, plan->spec->micro_steps);
+        return zero_fail(error, ZERO_ERR_ARG, "a step of %d micro-steps; this plan has steps of 1 to %d", micro_steps,
+                         plan->spec->micro_steps);
     *gathered = *reduced = 0;
     if (micro_steps == 1) {
         count_program(plan, ZERO_PROGRAM_ONLY, 1, gathered, reduced);

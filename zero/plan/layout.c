@@ -41,12 +41,14 @@ zero_status_t zero_build_layout(zero_builder_t *b)
         plan->kind_offset[ZERO_TIER_DEVICE][kind] = begin;
         if (kind == ZERO_KIND_RINGS)
             continue;
-        if ((status = place_kind(b, (zero_kind_t)kind, &end)) != ZERO_OK || (status = reserve(b, &end, 0, page, &unused)) != ZERO_OK)
+        if ((status = place_kind(b, (zero_kind_t)kind, &end)) != ZERO_OK ||
+            (status = reserve(b, &end, 0, page, &unused)) != ZERO_OK)
             return status;
         plan->kind_bytes[ZERO_TIER_DEVICE][kind] = end - begin;
     }
     plan->arena_bytes[ZERO_TIER_DEVICE] = end;
-    if (b->spec->world > 1 && !zero_mul_u64((uint64_t)b->spec->channels, b->spec->comm.ring_bytes, &plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS]))
+    if (b->spec->world > 1 &&
+        !zero_mul_u64((uint64_t)b->spec->channels, b->spec->comm.ring_bytes, &plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS]))
         return zero_fail(b->error, ZERO_ERR_MEMORY, "%d channels with rings of %llu bytes are too big", b->spec->channels,
                          (unsigned long long)b->spec->comm.ring_bytes);
     return ZERO_OK;

@@ -16,10 +16,22 @@ const char *zero_role_name(zero_role_t role)
 const char *zero_op_name(zero_op_kind_t kind)
 {
     static const char *const names[ZERO_OP_COUNT] = {
-        [ZERO_OP_GATHER] = "GATHER", [ZERO_OP_RELEASE] = "RELEASE", [ZERO_OP_REDUCE_SCATTER] = "REDUCE_SCATTER", [ZERO_OP_COPY] = "COPY",
-        [ZERO_OP_CAST] = "CAST", [ZERO_OP_FILL] = "FILL", [ZERO_OP_ACCUMULATE] = "ACCUMULATE", [ZERO_OP_NORM] = "NORM",
-        [ZERO_OP_EXCHANGE] = "EXCHANGE", [ZERO_OP_UPDATE] = "UPDATE", [ZERO_OP_READ] = "READ", [ZERO_OP_WRITE] = "WRITE",
-        [ZERO_OP_RECORD] = "RECORD", [ZERO_OP_WAIT] = "WAIT", [ZERO_OP_HOST_WAIT] = "HOST_WAIT", [ZERO_OP_USE] = "USE",
+        [ZERO_OP_GATHER] = "GATHER",
+        [ZERO_OP_RELEASE] = "RELEASE",
+        [ZERO_OP_REDUCE_SCATTER] = "REDUCE_SCATTER",
+        [ZERO_OP_COPY] = "COPY",
+        [ZERO_OP_CAST] = "CAST",
+        [ZERO_OP_FILL] = "FILL",
+        [ZERO_OP_ACCUMULATE] = "ACCUMULATE",
+        [ZERO_OP_NORM] = "NORM",
+        [ZERO_OP_EXCHANGE] = "EXCHANGE",
+        [ZERO_OP_UPDATE] = "UPDATE",
+        [ZERO_OP_READ] = "READ",
+        [ZERO_OP_WRITE] = "WRITE",
+        [ZERO_OP_RECORD] = "RECORD",
+        [ZERO_OP_WAIT] = "WAIT",
+        [ZERO_OP_HOST_WAIT] = "HOST_WAIT",
+        [ZERO_OP_USE] = "USE",
     };
     return (unsigned)kind < ZERO_OP_COUNT ? names[kind] : "?";
 }
@@ -37,8 +49,8 @@ zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t si
     return p != NULL ? ZERO_OK : zero_fail(b->error, ZERO_ERR_MEMORY, "no memory for a plan: %zu bytes", n * size);
 }
 
-zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_dtype_t dtype, int64_t elements,
-                                int32_t *out)
+zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_dtype_t dtype,
+                                int64_t elements, int32_t *out)
 {
     zero_plan_t *plan = b->plan;
     uint64_t bytes;
@@ -92,7 +104,8 @@ zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, zero_e
         (status = zero_build_alloc(&b, &b.units, (size_t)spec->unit_count, sizeof *b.units)) != ZERO_OK ||
         (status = zero_build_alloc(&b, &b.passes, (size_t)spec->pass_count, sizeof *b.passes)) != ZERO_OK ||
         (status = zero_build_segments(&b)) != ZERO_OK || (status = zero_build_window(&b)) != ZERO_OK ||
-        (status = zero_build_programs(&b)) != ZERO_OK || (status = zero_build_sync(&b)) != ZERO_OK || (status = zero_build_layout(&b)) != ZERO_OK) {
+        (status = zero_build_programs(&b)) != ZERO_OK || (status = zero_build_sync(&b)) != ZERO_OK ||
+        (status = zero_build_layout(&b)) != ZERO_OK) {
         zero_plan_destroy(b.plan);
     } else {
         zero_build_hash(&b);

@@ -1,6 +1,7 @@
 /* plan.h - from declarations to a list of operations: pure computation, no I/O, no device, no rank.
  *
- * A plan is the same on every rank: an operand that means "this rank's slice" says so by a flag, and whoever runs the plan resolves it.
+ * A plan is the same on every rank: an operand that means "this rank's slice" says so by a flag, and whoever runs the plan resolves
+ * it.
  *
  * Life of a unit's parameters and gradients, and which operations a program holds, follow from the placement table alone:
  * sharding over a group of one rank is the same as full. Nothing here knows what a stage is.
@@ -55,23 +56,25 @@ typedef struct zero_spec {
 
 /* ---- what is planned ------------------------------------------------------------------------------------------------ */
 
-/* What a buffer holds for its segment. "full": elements of the whole segment; "slice": elements / world. Roles that a segment does not need
- * are -1. Several roles may name the same buffer (fp32: the parameter is its own master weight). */
+/* What a buffer holds for its segment. "full": elements of the whole segment; "slice": elements / world. Roles that a segment does
+ * not need are -1. Several roles may name the same buffer (fp32: the parameter is its own master weight). */
 typedef enum zero_role {
     ZERO_ROLE_PARAM = 0,   /* full: what the caller reads; a buffer of its own, or a slot where parameters are sharded */
     ZERO_ROLE_PARAM_SHARD, /* slice, where parameters are sharded */
     ZERO_ROLE_GRAD,        /* full: what the caller writes; its own, or a slot */
-    ZERO_ROLE_WIRE,        /* full: gradients cast to the wire's dtype, a slot, or FINAL where that is full; only where the dtypes differ */
-    ZERO_ROLE_WIRE_SHARD,  /* where a reduced slice waits to be cast or accumulated: the own slice of the buffer that it was reduced from */
-    ZERO_ROLE_SUM,         /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and written in another dtype */
-    ZERO_ROLE_FINAL,       /* what norm and update read: slice, or full (then the own slice of it is this rank's; where updates are full all of it is valid) */
+    ZERO_ROLE_WIRE,        /* full: gradients cast to the wire's dtype, a slot, or FINAL where that is full; where the dtypes differ */
+    ZERO_ROLE_WIRE_SHARD,  /* where a reduced slice waits to be cast or accumulated: the own slice of what it was reduced from */
+    ZERO_ROLE_SUM,         /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and not written so */
+    ZERO_ROLE_FINAL,       /* what norm and update read: slice, or full (then the own slice of it is this rank's; where updates are
+                            * full all of it is valid) */
     ZERO_ROLE_MASTER, ZERO_ROLE_MOMENT1, ZERO_ROLE_MOMENT2, /* fp32: slice, or full where the optimizer is full */
     ZERO_ROLE_COUNT
 } zero_role_t;
 const char *zero_role_name(zero_role_t role);
 
 /* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD only; without a
- * training pass every segment is frozen. Segments are in the order of their units. GRAD is -1 where the training pass never uses the unit with ZERO_GRAD. */
+ * training pass every segment is frozen. Segments are in the order of their units. GRAD is -1 where the training pass never uses
+ * the unit with ZERO_GRAD. */
 typedef struct zero_segment {
     int32_t unit;
     zero_dtype_t dtype;
@@ -86,7 +89,8 @@ typedef struct zero_segment {
 /* Where a parameter lies. segment is -1 for an empty parameter. offset: elements from the segment's start, a multiple of 128. */
 typedef struct zero_placed { int32_t segment; int64_t offset; } zero_placed_t;
 
-/* Neighbouring parameters of a segment with the same decay and rate: what an update calls the kernel for. Covers the padding after them. */
+/* Neighbouring parameters of a segment with the same decay and rate: what an update calls the kernel for. Covers the padding after
+ * them. */
 typedef struct zero_run { int64_t begin, end; /* elements of the segment */ double decay_scale, lr_scale; } zero_run_t;
 
 typedef struct zero_buffer {
@@ -96,7 +100,7 @@ typedef struct zero_buffer {
     zero_tier_t tier;
     zero_dtype_t dtype;
     int64_t elements;
-    uint64_t offset, bytes;/* in the tier's arena. Buffers overlap only where they share a slot, or are reserves of rings (no offset) */
+    uint64_t offset, bytes;/* in the tier's arena. Buffers overlap only where they share a slot */
     int32_t slot;          /* -1: a buffer of its own */
 } zero_buffer_t;
 
@@ -110,8 +114,8 @@ typedef enum zero_op_kind {
     ZERO_OP_ACCUMULATE,    /* dst (fp32) += src */
     ZERO_OP_NORM,          /* norms[segment] of this rank = sum of squares of src (FINAL, own slice) */
     ZERO_OP_EXCHANGE,      /* src norms and status words of all ranks, through the exchange buffer; computes the step's scalars, dst */
-    ZERO_OP_UPDATE,        /* src FINAL, scalars -> MASTER, moments, and dst, the parameter (count elements: own slices, or full where the optimizer is
-                            * full). MASTER is the own slice where it is dst and dst_own says so */
+    ZERO_OP_UPDATE,        /* src FINAL, scalars -> MASTER, moments, and dst, the parameter (count elements: own slices, or full where
+                            * the optimizer is full). MASTER is the own slice where it is dst and dst_own says so */
     ZERO_OP_READ, ZERO_OP_WRITE, /* NVMe (not planned yet: tier nvme is refused) */
     ZERO_OP_RECORD,        /* event = this stream's position */
     ZERO_OP_WAIT,          /* this stream waits for the event's latest record (none yet: no wait) */
@@ -138,7 +142,7 @@ typedef struct zero_op {
 typedef enum zero_program_kind {
     ZERO_PROGRAM_EVAL = 0, /* one per pass of kind EVAL */
     ZERO_PROGRAM_ANY,      /* one per pass of kind ANY_ORDER and unit */
-    ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, /* micro-steps of a step that has several; only where micro_steps > 1 */
+    ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, /* of a step that has several; only where micro_steps > 1 */
     ZERO_PROGRAM_ONLY,     /* the one micro-step of a step */
     ZERO_PROGRAM_STEP      /* norm, clip, update, publish */
 } zero_program_kind_t;
@@ -159,12 +163,15 @@ typedef struct zero_plan {
     zero_buffer_t *buffers;    int32_t buffer_count;
     zero_program_t *programs;  int32_t program_count;
     int32_t event_count;
-    int32_t lasting_event_count;      /* events below this one are waited for across programs; the others only in the program that records them, before */
+    int32_t lasting_event_count;      /* events below this one are waited for across programs, the others only in the program that
+                                       * records them, and after it does */
     int32_t *reserve_buffer;          /* spec->reserve_count */
-    int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world * (segments + words)]; bytes; norm scratch */
+    int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world * (segments + words)];
+                                                * bytes; norm scratch */
     uint64_t arena_bytes[ZERO_TIER_COUNT];                   /* what is reserved at commit */
     uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* each kind is one page-aligned range of the arena */
-    uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];   /* page multiples. RINGS: outside the arena, tier host, channels * comm.ring_bytes, 0 for one rank */
+    uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];   /* page multiples. RINGS: outside the arena, on the host tier,
+                                                              * channels * comm.ring_bytes, 0 for one rank */
     uint64_t hash;                    /* of all that ranks must agree on: declarations, table, programs, layout */
 } zero_plan_t;
 
@@ -173,23 +180,27 @@ typedef struct zero_plan {
 /* Bytes of the step's scalars (exec/ defines what is in them). */
 #define ZERO_SCALARS_BYTES 512
 
-/* Checks the declarations, builds segments, programs with their events, and the memory layout. ZERO_ERR_ARG names what is wrong (a window too
- * small for the units that are held together: with their names and the window that would do). Does not run the checker. */
+/* Checks the declarations, builds segments, programs with their events, and the memory layout. ZERO_ERR_ARG names what is wrong (a
+ * window too small for the units that are held together: with their names and the window that would do). Does not run the
+ * checker. */
 zero_status_t zero_plan_build(zero_plan_t **plan, const zero_spec_t *spec, zero_error_t *error);
 void zero_plan_destroy(zero_plan_t *plan);
 
 /* The program of this kind for a pass (and unit, for ANY; -1 otherwise), or -1. */
 int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int32_t pass, int32_t unit);
 
-/* Walks eval . any . first . middle . middle . last . step (or only . step), twice, with vector clocks: each byte range keeps its last write and
- * reads, and what it holds (which segment's parameters of which update, which gradients). A read, write or reuse that is not ordered after what it needs, and a read
- * of contents that are not what the operation needs, is ZERO_ERR_PLAN naming program, operation, unit and buffer. Independent of how the plan was built. */
+/* Walks steps of one and of several micro-steps, alone and with evaluations and units on demand between, as the first rank and as
+ * the last, with vector clocks: each byte range keeps its last write and reads, and what it holds (which segment's parameters of
+ * which update, which gradients). A read, write or reuse that is not ordered after what it needs, and a read of contents that are
+ * not what the operation needs, is ZERO_ERR_PLAN naming program, operation, unit and buffer. Independent of how the plan was
+ * built. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
 
 /* Bytes that a rank receives from others in one step of micro_steps micro-steps, by GATHER and by REDUCE_SCATTER. */
 zero_status_t zero_plan_bytes(const zero_plan_t *plan, int micro_steps, uint64_t *gathered, uint64_t *reduced, zero_error_t *error);
 
-/* The plan as text, for people and golden files: the table, units, buffers by kind with offsets, then each program, one operation a line. */
+/* The plan as text, for people and golden files: the table, units, buffers by kind with offsets, then each program, one operation a
+ * line. */
 void zero_plan_explain(const zero_plan_t *plan, zero_write_fn write, void *ctx);
 
 #endif

@@ -1,5 +1,5 @@
-/* program.c - the operations of each program, in the order in which they are issued, as if there were one stream. sync.c makes that order hold
- * where it matters. */
+/* program.c - the operations of each program, in the order in which they are issued, as if there were one stream. sync.c makes
+ * that order hold where it matters. */
 #include "zero/plan/build.h"
 
 #include <stdlib.h>
@@ -33,15 +33,22 @@ static void append(writer_t *w, zero_op_t op)
 /* An operation on one segment's buffers. Slices of full buffers are this rank's own. */
 typedef enum extent { WHOLE, SLICE } extent_t;
 
-static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src, extent_t src_extent,
-                           int32_t dst, extent_t dst_extent)
+static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src,
+                           extent_t src_extent, int32_t dst, extent_t dst_extent)
 {
     const zero_builder_t *b = w->b;
     const zero_segment_t *s = &b->plan->segments[segment];
     bool collective = kind == ZERO_OP_GATHER || kind == ZERO_OP_REDUCE_SCATTER;
     bool slice = collective || (dst >= 0 ? dst_extent : src_extent) == SLICE;
     zero_op_t op = {
-        .kind = (uint8_t)kind, .stream = (uint8_t)stream, .unit = s->unit, .segment = segment, .use = use, .event = -1, .src = src, .dst = dst,
+        .kind = (uint8_t)kind,
+        .stream = (uint8_t)stream,
+        .unit = s->unit,
+        .segment = segment,
+        .use = use,
+        .event = -1,
+        .src = src,
+        .dst = dst,
         .src_own = src >= 0 && src_extent == SLICE && zero_build_is_full(b, src),
         .dst_own = dst >= 0 && dst_extent == SLICE && zero_build_is_full(b, dst),
         .count = slice ? s->slice : s->elements,
@@ -53,17 +60,26 @@ static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t st
 
 static void append_plain(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use, uint32_t flags)
 {
-    append(w, (zero_op_t){ .kind = (uint8_t)kind, .stream = (uint8_t)stream, .unit = unit, .segment = -1, .use = use, .event = -1, .src = -1,
-                           .dst = -1, .flags = (uint8_t)(flags & (ZERO_READ | ZERO_GRAD)) });
+    append(w, (zero_op_t){ .kind = (uint8_t)kind,
+                           .stream = (uint8_t)stream,
+                           .unit = unit,
+                           .segment = -1,
+                           .use = use,
+                           .event = -1,
+                           .src = -1,
+                           .dst = -1,
+                           .flags = (uint8_t)(flags & (ZERO_READ | ZERO_GRAD)) });
 }
 
-#define FOR_SEGMENTS(b, u, s) for (int32_t s = (b)->units[u].first_segment; s < (b)->units[u].first_segment + (b)->units[u].segment_count; s++)
+#define FOR_SEGMENTS(b, u, s)                                                                                                    \
+    for (int32_t s = (b)->units[u].first_segment; s < (b)->units[u].first_segment + (b)->units[u].segment_count; s++)
 
 static void gather_unit(writer_t *w, int32_t unit, int32_t use)
 {
     FOR_SEGMENTS(w->b, unit, s) {
         const int32_t *buffer = w->b->plan->segments[s].buffer;
-        append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, buffer[ZERO_ROLE_PARAM_SHARD], SLICE, buffer[ZERO_ROLE_PARAM], WHOLE);
+        append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, buffer[ZERO_ROLE_PARAM_SHARD], SLICE,
+                       buffer[ZERO_ROLE_PARAM], WHOLE);
     }
 }
 
@@ -91,7 +107,8 @@ static void finish_segment(writer_t *w, int32_t s, int32_t use)
         append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, final, SLICE, final, WHOLE);
 }
 
-/* After the last GRAD use of a micro-step: what was written goes into FINAL, by way of SUM, WIRE and the wire where there are such. */
+/* After the last GRAD use of a micro-step: what was written goes into FINAL, by way of SUM, WIRE and the wire where there are
+ * such. */
 static void reduce_segment(writer_t *w, int32_t s, int32_t use, micro_t micro)
 {
     const zero_builder_t *b = w->b;
@@ -100,7 +117,8 @@ static void reduce_segment(writer_t *w, int32_t s, int32_t use, micro_t micro)
     int32_t source = buffer[ZERO_ROLE_GRAD], final = buffer[ZERO_ROLE_FINAL];
 
     if (buffer[ZERO_ROLE_SUM] >= 0) {
-        append_segment(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source, WHOLE, buffer[ZERO_ROLE_SUM], WHOLE);
+        append_segment(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source, WHOLE,
+                       buffer[ZERO_ROLE_SUM], WHOLE);
         source = buffer[ZERO_ROLE_SUM];
     }
     if (b->sum_locally && !micro.last)
@@ -139,7 +157,8 @@ static void reduce_unused(writer_t *w, micro_t micro)
         const zero_segment_t *segment = &b->plan->segments[s];
         if (!segment->trainable || b->units[segment->unit].first_grad >= 0)
             continue;
-        append_segment(w, ZERO_OP_FILL, ZERO_STREAM_REDUCE, s, -1, -1, WHOLE, segment->buffer[ZERO_ROLE_FINAL], b->shard_optimizer ? SLICE : WHOLE);
+        append_segment(w, ZERO_OP_FILL, ZERO_STREAM_REDUCE, s, -1, -1, WHOLE, segment->buffer[ZERO_ROLE_FINAL],
+                       b->shard_optimizer ? SLICE : WHOLE);
         append_segment(w, ZERO_OP_NORM, ZERO_STREAM_REDUCE, s, -1, segment->buffer[ZERO_ROLE_FINAL], SLICE, -1, SLICE);
     }
 }
@@ -198,8 +217,8 @@ static void update_unit(writer_t *w, int32_t unit)
     FOR_SEGMENTS(b, unit, s) {
         const zero_segment_t *segment = &b->plan->segments[s];
         if (segment->trainable && b->shard_optimizer && !sharded)
-            append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, segment->buffer[ZERO_ROLE_PARAM], SLICE, segment->buffer[ZERO_ROLE_PARAM],
-                           WHOLE);
+            append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, segment->buffer[ZERO_ROLE_PARAM], SLICE,
+                           segment->buffer[ZERO_ROLE_PARAM], WHOLE);
     }
 }
 
@@ -210,8 +229,15 @@ static void write_step(writer_t *w)
 
     append_plain(w, ZERO_OP_HOST_WAIT, ZERO_STREAM_REDUCE, -1, -1, 0);
     uint64_t words = (uint64_t)b->plan->segment_count + ZERO_EXCHANGE_WORDS;
-    append(w, (zero_op_t){ .kind = ZERO_OP_EXCHANGE, .stream = ZERO_STREAM_REDUCE, .unit = -1, .segment = -1, .use = -1, .event = -1,
-                           .src = b->plan->norms, .dst = b->plan->scalars, .count = (int64_t)words,
+    append(w, (zero_op_t){ .kind = ZERO_OP_EXCHANGE,
+                           .stream = ZERO_STREAM_REDUCE,
+                           .unit = -1,
+                           .segment = -1,
+                           .use = -1,
+                           .event = -1,
+                           .src = b->plan->norms,
+                           .dst = b->plan->scalars,
+                           .count = (int64_t)words,
                            .bytes = (uint64_t)(b->spec->world - 1) * words * sizeof(double) });
     for (int32_t i = 0; i < pass->use_count; i++)
         if (b->units[pass->uses[i].unit].first_use == i)

@@ -55,7 +55,8 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
             }
             uint64_t end, param_bytes;
             if (!zero_add_u64(elements, (uint64_t)p->count, &end) || !zero_round_up(end, ZERO_ALIGN_ELEMENTS, &end) ||
-                !zero_mul_u64((uint64_t)p->count, zero_dtype_size(p->dtype), &param_bytes) || !zero_add_u64(bytes, param_bytes, &bytes))
+                !zero_mul_u64((uint64_t)p->count, zero_dtype_size(p->dtype), &param_bytes) ||
+                !zero_add_u64(bytes, param_bytes, &bytes))
                 return too_big(b, spec->units[unit].name);
             plan->placed[params[i]] = (zero_placed_t){ (int32_t)(segment - plan->segments), (int64_t)elements };
             add_run(plan, segment, (int64_t)elements, (int64_t)end, p);
@@ -86,8 +87,8 @@ static zero_status_t in_slot(zero_builder_t *b, int32_t segment, zero_role_t rol
                              &b->plan->segments[segment].buffer[role]);
 }
 
-/* Buffers for the gradients of one segment: written (GRAD), perhaps summed over micro-steps (SUM), cast for the wire (WIRE), and as norm and
- * update read them (FINAL). Roles share a buffer wherever one's contents are done with when the other's begin. */
+/* Buffers for the gradients of one segment: written (GRAD), perhaps summed over micro-steps (SUM), cast for the wire (WIRE), and
+ * as norm and update read them (FINAL). Roles share a buffer wherever one's contents are done with when the other's begin. */
 static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
@@ -113,7 +114,8 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
         if (s->wire != ZERO_FP32 && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
     } else {
-        status = b->shard_gradients ? in_slot(b, index, ZERO_ROLE_GRAD, s->dtype) : own(b, index, ZERO_ROLE_GRAD, s->dtype, s->elements);
+        status = b->shard_gradients ? in_slot(b, index, ZERO_ROLE_GRAD, s->dtype)
+                                    : own(b, index, ZERO_ROLE_GRAD, s->dtype, s->elements);
         if (status != ZERO_OK)
             return status;
         if (!several && s->dtype == s->wire && !b->shard_gradients)
@@ -138,8 +140,8 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     int64_t updated = b->shard_optimizer ? s->slice : s->elements;
     zero_status_t status;
 
-    if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, sharded ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS, s->dtype, s->elements,
-                                    &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
+    if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, sharded ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS, s->dtype,
+                                    s->elements, &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
         return status;
     if (sharded && (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, s->dtype, s->slice,
                                                &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
@@ -150,10 +152,12 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     }
     if (s->dtype == ZERO_FP32)
         buffer[ZERO_ROLE_MASTER] = buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
-    else if ((status = zero_build_buffer(b, index, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, ZERO_FP32, updated, &buffer[ZERO_ROLE_MASTER])) != ZERO_OK)
+    else if ((status = zero_build_buffer(b, index, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, ZERO_FP32, updated,
+                                         &buffer[ZERO_ROLE_MASTER])) != ZERO_OK)
         return status;
     for (int role = ZERO_ROLE_MOMENT1; role <= ZERO_ROLE_MOMENT2; role++)
-        if ((status = zero_build_buffer(b, index, (zero_role_t)role, ZERO_KIND_MOMENTS, ZERO_FP32, updated, &buffer[role])) != ZERO_OK)
+        if ((status = zero_build_buffer(b, index, (zero_role_t)role, ZERO_KIND_MOMENTS, ZERO_FP32, updated, &buffer[role])) !=
+            ZERO_OK)
             return status;
     return place_gradients(b, index);
 }
@@ -192,21 +196,30 @@ static zero_status_t place_others(zero_builder_t *b)
             blocks = n;
     }
     /* elements of these are fp32 words: two to a double */
-    if (!zero_mul_u64((uint64_t)b->spec->world, 2 * ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS), &words) || words > INT64_MAX / 8)
-        return zero_fail(b->error, ZERO_ERR_MEMORY, "the exchange of %d ranks and %d segments is too big", b->spec->world, plan->segment_count);
+    if (!zero_mul_u64((uint64_t)b->spec->world, 2 * ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS), &words) ||
+        words > INT64_MAX / 8)
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "the exchange of %d ranks and %d segments is too big", b->spec->world,
+                         plan->segment_count);
     int64_t norm_words = plan->segment_count > 0 ? 2 * (int64_t)plan->segment_count : 2;
-    const struct { int32_t *out; int64_t words; } staging[] = {
-        { &plan->norms, norm_words }, { &plan->exchange, (int64_t)words }, { &plan->scalars, ZERO_SCALARS_BYTES / 4 }, { &plan->scratch, 2 * blocks },
+    const struct { int32_t *out; int64_t words;
+    } staging[] = {
+        { &plan->norms, norm_words },
+        { &plan->exchange, (int64_t)words },
+        { &plan->scalars, ZERO_SCALARS_BYTES / 4 },
+        { &plan->scratch, 2 * blocks },
     };
     for (size_t i = 0; i < sizeof staging / sizeof *staging; i++)
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, ZERO_FP32, staging[i].words, staging[i].out)) != ZERO_OK)
+        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, ZERO_FP32, staging[i].words,
+                                        staging[i].out)) != ZERO_OK)
             return status;
     for (int32_t i = 0; i < b->spec->reserve_count; i++) {
         const zero_spec_reserve_t *r = &b->spec->reserves[i];
         uint64_t bytes;
         if (!zero_round_up(r->bytes, 4, &bytes) || bytes > INT64_MAX / 8)
-            return zero_fail(b->error, ZERO_ERR_MEMORY, "reserve %d wants %llu bytes, which is too big", i, (unsigned long long)r->bytes);
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, r->kind, ZERO_FP32, (int64_t)(bytes / 4), &plan->reserve_buffer[i])) != ZERO_OK)
+            return zero_fail(b->error, ZERO_ERR_MEMORY, "reserve %d wants %llu bytes, which is too big", i,
+                             (unsigned long long)r->bytes);
+        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, r->kind, ZERO_FP32, (int64_t)(bytes / 4),
+                                        &plan->reserve_buffer[i])) != ZERO_OK)
             return status;
     }
     return ZERO_OK;

@@ -1,18 +1,21 @@
 /* sync.c - RECORD and WAIT, inserted by one walk over each finished program, from what each operation reads and writes.
  *
- * Within a program: an operation waits for an earlier one of another stream whose access conflicts with its own, unless a vector clock shows
- * that they are ordered already. Across programs nothing is known about which ran before, only what each may have accessed: the first
- * access waits for everything that any program does on another stream and that conflicts. Two kinds of event serve this:
- *   - a lasting event of (group of resources, stream), recorded after the stream's last access to the group in every program that has one. A later
- *     record on a stream implies the earlier ones, so one wait covers all programs before;
+ * Within a program: an operation waits for an earlier one of another stream whose access conflicts with its own, unless a vector
+ * clock shows that they are ordered already. Across programs nothing is known about which ran before, only what each may have
+ * accessed: the first access waits for everything that any program does on another stream and that conflicts. Two kinds of event
+ * serve this:
+ *   - a lasting event of (group of resources, stream), recorded after the stream's last access to the group in every program that
+ *     has one. A later record on a stream implies the earlier ones, so one wait covers all programs before;
  *   - a record of a whole stream at the start of the program, where nothing is lost by waiting for all that the stream did before.
- * A resource is a slot, or the buffers of one role of a unit (several segments always move together); a group is a slot, or a whole unit. */
+ * A resource is a slot, or the buffers of one role of a unit (several segments always move together); a group is a slot, or a whole
+ * unit. */
 #include "zero/plan/build.h"
 
 #include <stdlib.h>
 
 #define STREAMS ZERO_STREAM_COUNT
-#define UNKNOWN (-1)   /* clock: nothing of that stream is known to be done; 0: all before this program; n: operations [0, n) of this one too */
+/* A clock: nothing of that stream is known to be done. 0: all before this program; n: operations [0, n) of this one too. */
+#define UNKNOWN (-1)
 #define MAX_ACCESSES 8
 
 typedef struct access { int32_t resource; bool write; } access_t;
@@ -28,7 +31,8 @@ typedef struct resource {
 typedef struct known { int32_t clock[STREAMS]; uint64_t *lasting; } known_t;
 
 typedef enum wait_kind { WAIT_OP, WAIT_START, WAIT_LASTING } wait_kind_t;
-/* Before operation `before`, its stream waits for: the record after operation ref; the record of stream ref at the start; a lasting event. */
+/* Before operation `before`, its stream waits for: the record after operation ref; the record of stream ref at the start; a
+ * lasting event. */
 typedef struct wait { int32_t before, ref; wait_kind_t kind; } wait_t;
 
 typedef struct waits { wait_t *list; int32_t count, capacity; } waits_t;
@@ -37,7 +41,7 @@ typedef struct sync {
     zero_builder_t *b;
     int32_t unit_base, other_base, resource_count, group_count;
     resource_t *resources;
-    uint8_t *implied;                  /* [group * STREAMS + t]: mask of streams whose accesses to the group a lasting event of t implies */
+    uint8_t *implied; /* [group * STREAMS + t]: mask of streams whose accesses to the group a lasting event of t implies */
     int32_t *lasting;                  /* [group * STREAMS + t]: event, or -1 where nobody waits for it */
     size_t words;                      /* of a bit set over (group, stream) */
     known_t now[STREAMS];
@@ -48,7 +52,7 @@ typedef struct sync {
     int32_t stamp;
 } sync_t;
 
-/* ---- what an operation accesses ------------------------------------------------------------------------------------------------------ */
+/* ---- what an operation accesses ---------------------------------------------------------------------------------- */
 
 static int32_t other_index(const sync_t *y, int32_t buffer)
 {
@@ -134,7 +138,7 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
     return add_access(y, list, n, op->dst, true);
 }
 
-/* ---- what is known ------------------------------------------------------------------------------------------------------------------- */
+/* ---- what is known ----------------------------------------------------------------------------------------------- */
 
 static void join(const sync_t *y, known_t *into, const known_t *from)
 {
@@ -170,7 +174,7 @@ static zero_status_t add_wait(sync_t *y, waits_t *waits, int32_t before, wait_ki
     return ZERO_OK;
 }
 
-/* ---- one operation ------------------------------------------------------------------------------------------------------------------- */
+/* ---- one operation ----------------------------------------------------------------------------------------------- */
 
 /* Waits for operations of this program. */
 static zero_status_t wait_within(sync_t *y, waits_t *waits, int32_t program, int32_t index, const access_t *list, int n)
@@ -288,7 +292,7 @@ static zero_status_t walk(sync_t *y, int32_t program, bool across)
     return ZERO_OK;
 }
 
-/* ---- what lasting events imply ------------------------------------------------------------------------------------------------------- */
+/* ---- what lasting events imply ----------------------------------------------------------------------------------- */
 
 /* Clock of the last access of each stream to each group, in y->last; groups that are not accessed have 0. */
 static void find_last(sync_t *y, const zero_program_t *p)
@@ -303,8 +307,9 @@ static void find_last(sync_t *y, const zero_program_t *p)
     }
 }
 
-/* A lasting event of stream t implies what stream o did to the group where, in each program in which o accesses the group, t does so too
- * and its last access comes after o's. In programs where o does not, a later record of t implies the earlier one anyhow. */
+/* A lasting event of stream t implies what stream o did to the group where, in each program in which o accesses the group, t does
+ * so too and its last access comes after o's. In programs where o does not, a later record of t implies the earlier one anyhow.
+ */
 static void restrict_implied(sync_t *y)
 {
     for (int32_t g = 0; g < y->group_count * STREAMS; g += STREAMS)
@@ -314,10 +319,10 @@ static void restrict_implied(sync_t *y)
                     y->implied[g + t] &= (uint8_t)~(1 << o);
 }
 
-/* ---- writing the program anew -------------------------------------------------------------------------------------------------------- */
+/* ---- writing the program anew ------------------------------------------------------------------------------------ */
 
-/* Events that are waited for in the same program: one is free again when its last wait has been issued. until: the operation before which
- * that is. */
+/* Events that are waited for in the same program: one is free again when its last wait has been issued. until: the operation
+ * before which that is. */
 typedef struct pool { int32_t *until, count, capacity; } pool_t;
 
 static zero_status_t take_event(sync_t *y, pool_t *pool, int32_t at, int32_t until, int32_t *event)
@@ -342,8 +347,14 @@ static zero_status_t take_event(sync_t *y, pool_t *pool, int32_t at, int32_t unt
 
 static void put_sync(zero_op_t *out, int32_t *n, zero_op_kind_t kind, const zero_op_t *of, int stream, int32_t event)
 {
-    out[(*n)++] = (zero_op_t){ .kind = (uint8_t)kind, .stream = (uint8_t)stream, .unit = of->unit, .segment = of->segment, .use = of->use,
-                               .event = event, .src = -1, .dst = -1 };
+    out[(*n)++] = (zero_op_t){ .kind = (uint8_t)kind,
+                               .stream = (uint8_t)stream,
+                               .unit = of->unit,
+                               .segment = of->segment,
+                               .use = of->use,
+                               .event = event,
+                               .src = -1,
+                               .dst = -1 };
 }
 
 static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, pool_t *pool)
@@ -373,7 +384,8 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
     for (int32_t w = 0; w < waits->count; w++)
         if (waits->list[w].kind != WAIT_LASTING)
             until[waits->list[w].ref + (waits->list[w].kind == WAIT_OP ? STREAMS : 0)] = waits->list[w].before;
-    if ((status = zero_build_alloc(y->b, &out, (size_t)p->op_count + 2 * (size_t)waits->count + (size_t)tails, sizeof *out)) != ZERO_OK)
+    if ((status = zero_build_alloc(y->b, &out, (size_t)p->op_count + 2 * (size_t)waits->count + (size_t)tails, sizeof *out)) !=
+        ZERO_OK)
         goto done;
     for (int32_t k = 0; k < pool->count; k++)
         pool->until[k] = -1;
@@ -381,7 +393,8 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
     const zero_op_t none = { .unit = -1, .segment = -1, .use = -1 };
     for (int32_t i = 0; i < p->op_count; i++) {
         zero_op_t op = p->ops[i];
-        for (int t = 0; t < STREAMS && i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); t++) { /* the host's wait comes before all else */
+        bool starts = i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); /* the host's wait comes before all else */
+        for (int t = 0; t < STREAMS && starts; t++) {
             if (until[t] < 0)
                 continue;
             if ((status = take_event(y, pool, 0, until[t], &event[t])) != ZERO_OK)
@@ -419,7 +432,7 @@ done:
     return status;
 }
 
-/* ---- all programs -------------------------------------------------------------------------------------------------------------------- */
+/* ---- all programs ------------------------------------------------------------------------------------------------ */
 
 static zero_status_t prepare(sync_t *y)
 {
@@ -459,7 +472,8 @@ static zero_status_t prepare(sync_t *y)
             const zero_op_t *op = &plan->programs[i].ops[o];
             int n = accesses_of(y, op, list);
             for (int a = 0; a < n; a++)
-                *(list[a].write ? &y->resources[list[a].resource].writers : &y->resources[list[a].resource].readers) |= (uint8_t)(1 << op->stream);
+                *(list[a].write ? &y->resources[list[a].resource].writers : &y->resources[list[a].resource].readers) |=
+                    (uint8_t)(1 << op->stream);
         }
     return ZERO_OK;
 }

@@ -1,7 +1,7 @@
 /* window.c - which units are resident when, and the slots that this asks for.
  *
- * At a use, the unit itself and those that are held are resident; then units of the uses that follow, until the window is full. Units that
- * are resident together get different slots, so that a unit's address never changes. */
+ * At a use, the unit itself and those that are held are resident; then units of the uses that follow, until the window is full.
+ * Units that are resident together get different slots, so that a unit's address never changes. */
 #include "zero/plan/build.h"
 
 #include <stdio.h>
@@ -48,7 +48,8 @@ static zero_status_t window_too_small(const zero_builder_t *b, const zero_spec_p
     for (int32_t i = 0; i < held->count && used < sizeof names; i++)
         used += (size_t)snprintf(names + used, sizeof names - used, "%s'%s'", i == 0 ? "" : i + 1 == held->count ? " and " : ", ",
                                  b->spec->units[held->unit[i]].name);
-    return zero_fail(b->error, ZERO_ERR_ARG, "pass '%s' holds units %s together, more than the window of %d; the smallest window that works is %d",
+    return zero_fail(b->error, ZERO_ERR_ARG,
+                     "pass '%s' holds units %s together, more than the window of %d; the smallest window that works is %d",
                      pass->name, names, b->spec->window, wanted);
 }
 
@@ -150,8 +151,9 @@ static int biggest_first(const void *pa, const void *pb)
     return a->order < b->order ? -1 : a->order > b->order;
 }
 
-/* Colours the units with bytes > 0, biggest first so that a later one fits into any slot; what is used next to each other goes in order, so that a
- * chain of layers takes no more slots than its window. Appends the slots; slot_of (by unit) gets their indices. */
+/* Colours the units with bytes > 0, biggest first so that a later one fits into any slot; what is used next to each other goes in
+ * order, so that a chain of layers takes no more slots than its window. Appends the slots; slot_of (by unit) gets their indices.
+ */
 static zero_status_t colour(zero_builder_t *b, const graph_t *together, const uint64_t *bytes, int32_t *slot_of)
 {
     int32_t units = b->spec->unit_count, count = 0;
