@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
@@ -15,7 +14,8 @@ enum {
     LINES = 128,        /* processors fetch lines of 64 bytes in pairs */
     SPIN_LOOKS = 200,   /* some 10 microseconds */
     YIELDS = 500,
-    LARGE_DEFAULT = 8 << 20
+    MEASURED = 16384,   /* fills of so many bytes are timed */
+    TRY_EVERY = 32
 };
 
 /* A counter with one writer, alone in its lines. */
@@ -75,6 +75,19 @@ uint64_t zero_node_peers_resident(const zero_node_t *n)
     return total;
 }
 
+/* Bytes of the last-level cache. Not sysconf's, which adds up the caches of all sockets and threads of some processors. */
+static uint64_t shared_cache(void)
+{
+    unsigned long long kib = 0;
+    FILE *f = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re");
+    if (f) {
+        if (fscanf(f, "%lluK", &kib) != 1)
+            kib = 0;
+        fclose(f);
+    }
+    return kib ? kib * 1024 : 32 << 20;
+}
+
 zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_meet_t *meet, const int *members, const int *rank,
                              const int *seat, int count, int index, int size, uint64_t ring_bytes, double timeout_s, zero_error_t *error)
 {
@@ -86,8 +99,7 @@ zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_m
     n->seat = calloc((size_t)count, sizeof *n->seat);
     n->consumed = calloc((size_t)count, sizeof *n->consumed);
     n->source = calloc((size_t)size, sizeof *n->source);
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    n->large_bytes = cache > 0 ? (uint64_t)cache / 4 : LARGE_DEFAULT;
+    n->large_bytes = shared_cache() / 4;
     n->flat = zero_flat_cpu(); /* once: it asks the processor what it is, which is slow in a virtual machine */
     all_cpus = calloc((size_t)meet->world, sizeof *all_cpus);
     if (!n->rank || !n->seat || !n->consumed || !n->source || !all_cpus)
@@ -246,19 +258,39 @@ static void delivered(void)
 #endif
 }
 
+/* Which way of writing a slot is faster, by the times of past ones; every so often the other is tried. Between cores that share a cache plain
+ * stores win. Where they do not (other sockets, other parts of a processor), each plain store first fetches a line that the reader
+ * holds, and stores past the caches are several times faster. A hypervisor may move a rank from the one to the other. */
+static bool choose(zero_node_t *n)
+{
+    bool best = n->cost[true] < n->cost[false];
+    return n->fills++ % TRY_EVERY == TRY_EVERY - 1 ? !best : best;
+}
+
+static void learn(zero_node_t *n, bool past, double seconds, uint64_t size)
+{
+    double cost = seconds / (double)size, *known = &n->cost[past];
+    if (*known > 0 && cost > 2 * *known)
+        cost = 2 * *known; /* this rank was interrupted, perhaps */
+    *known = *known > 0 ? 0.75 * *known + 0.25 * cost : cost;
+}
+
 /* Copies size bytes to the slot, and to also where it is not NULL: block by block, so that the second copy reads the nearest cache. */
-static void fill(char *to, char *also, const char *from, uint64_t size, bool large)
+static void fill(zero_node_t *n, char *to, char *also, const char *from, uint64_t size, bool large)
 {
     const uint64_t block = 8192;
-    if (!also) {
-        memcpy(to, from, size);
-        return;
-    }
+    bool measured = size >= MEASURED, past = measured ? choose(n) : n->cost[true] < n->cost[false];
+    double start = measured ? zero_host_now() : 0;
     for (uint64_t at = 0; at < size; at += block) {
         uint64_t bytes = size - at < block ? size - at : block;
-        memcpy(to + at, from + at, bytes);
-        deliver(also + at, from + at, bytes, large);
+        deliver(to + at, from + at, bytes, past);
+        if (also)
+            deliver(also + at, from + at, bytes, large);
     }
+    if (past)
+        delivered();
+    if (measured)
+        learn(n, past, zero_host_now() - start, size);
 }
 
 /* ---- collectives ------------------------------------------------------------------------------------------------- */
@@ -291,7 +323,7 @@ zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void
             if (status)
                 break;
             if (from)
-                fill(slot(n, n->index, base + (uint32_t)t), from == own && own != own_recv ? own_recv + begin : NULL, from + begin, size, large);
+                fill(n, slot(n, n->index, base + (uint32_t)t), from == own && own != own_recv ? own_recv + begin : NULL, from + begin, size, large);
             advance(&mine->published, base + (uint32_t)t + 1);
         }
         if (t == 0)
@@ -329,7 +361,7 @@ zero_status_t zero_node_broadcast(zero_node_t *n, void *buffer, uint64_t bytes, 
         if (status)
             break;
         if (root == n->index)
-            memcpy(slot(n, root, n->step), (char *)buffer + begin, size);
+            fill(n, slot(n, root, n->step), NULL, (char *)buffer + begin, size, false);
         advance(&mine->published, n->step + 1);
         if (root != n->index) {
             status = wait_for(n, root, false, n->step + 1, operation, error);
@@ -365,8 +397,8 @@ zero_status_t zero_node_reduce(zero_node_t *n, const void *send, void *recv, int
                 break;
             for (int d = 1; d < n->count; d++) {
                 int j = (n->index + d) % n->count, place = j < n->index ? j : j - 1;
-                memcpy(slot(n, n->index, base + (uint32_t)t) + (uint64_t)place * room,
-                       (const char *)send + ((uint64_t)n->rank[j] * (uint64_t)count + (uint64_t)begin) * element, (uint64_t)elements * element);
+                fill(n, slot(n, n->index, base + (uint32_t)t) + (uint64_t)place * room, NULL,
+                     (const char *)send + ((uint64_t)n->rank[j] * (uint64_t)count + (uint64_t)begin) * element, (uint64_t)elements * element, false);
             }
             if (mine)
                 advance(&mine->published, base + (uint32_t)t + 1);

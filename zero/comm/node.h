@@ -25,6 +25,8 @@ typedef struct zero_node {
     const void **source;        /* [communicator's size] operands of a sum */
     const zero_flat_ops_t *flat;
     uint64_t large_bytes;       /* gathers that receive at least this much bypass the caches */
+    double cost[2];             /* seconds a byte of filling a slot, by plain stores and past the caches; 0: not known */
+    uint32_t fills;
     double timeout_s;
     int spins;                  /* looks at a counter before giving the processor away */
 } zero_node_t;
