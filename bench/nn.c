@@ -1,6 +1,6 @@
-/* nn.c - rates of the kernels of models at the sizes of GPT-2 124M with 512 rows a rank. Usage: bench/nn [threads (1)] [fp32|bf16] [cpu|ref] [own].
- * "own" leaves oneDNN out. Each line: the fastest of the repetitions that fit into its share of a few seconds. With one thread its CPU time counts, so
- * that other work on the machine disturbs less; with more, the time of day. */
+/* nn.c - rates of the kernels of models at the sizes of GPT-2 124M with 512 rows a rank. Usage: bench/nn [threads (1)] [fp32|bf16]
+ * [cpu|ref] [own]. "own" leaves oneDNN out. Each line: the fastest of the repetitions that fit into its share of a few seconds.
+ * With one thread its CPU time counts, so that other work on the machine disturbs less; with more, the time of day. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <math.h>
@@ -27,13 +27,13 @@ typedef struct product {
 } product_t;
 
 static const product_t PRODUCTS[] = {
-    {"qkv forward", ROWS, 3 * C, C, false, false, false},     {"proj forward", ROWS, C, C, false, false, false},
-    {"fc forward", ROWS, 4 * C, C, false, false, false},      {"fcproj forward", ROWS, C, 4 * C, false, false, false},
-    {"qkv dX", ROWS, C, 3 * C, false, true, false},           {"proj dX", ROWS, C, C, false, true, false},
-    {"fc dX", ROWS, C, 4 * C, false, true, false},            {"fcproj dX", ROWS, 4 * C, C, false, true, false},
-    {"qkv dW", C, 3 * C, ROWS, true, false, true},            {"proj dW", C, C, ROWS, true, false, true},
-    {"fc dW", C, 4 * C, ROWS, true, false, true},             {"fcproj dW", 4 * C, C, ROWS, true, false, true},
-    {"head forward", ROWS, V, C, false, true, false},         {"head dX", ROWS, C, V, false, false, false},
+    {"qkv forward", ROWS, 3 * C, C, false, false, false}, {"proj forward", ROWS, C, C, false, false, false},
+    {"fc forward", ROWS, 4 * C, C, false, false, false},  {"fcproj forward", ROWS, C, 4 * C, false, false, false},
+    {"qkv dX", ROWS, C, 3 * C, false, true, false},       {"proj dX", ROWS, C, C, false, true, false},
+    {"fc dX", ROWS, C, 4 * C, false, true, false},        {"fcproj dX", ROWS, 4 * C, C, false, true, false},
+    {"qkv dW", C, 3 * C, ROWS, true, false, true},        {"proj dW", C, C, ROWS, true, false, true},
+    {"fc dW", C, 4 * C, ROWS, true, false, true},         {"fcproj dW", 4 * C, C, ROWS, true, false, true},
+    {"head forward", ROWS, V, C, false, true, false},     {"head dX", ROWS, C, V, false, false, false},
     {"head dW", V, C, ROWS, true, false, true},
 };
 
@@ -74,8 +74,16 @@ static double fastest(bench_t *b, call_fn call, const void *arg)
 static void call_product(const bench_t *b, const void *arg)
 {
     const product_t *p = arg;
-    zero_nn_gemm_t g = {.m = p->m, .n = p->n, .k = p->k, .trans_a = p->trans_a, .trans_b = p->trans_b, .accumulate = p->accumulate,
-                        .dtype = b->dtype, .a = b->x, .b = b->y, .c = b->z};
+    zero_nn_gemm_t g = {.m = p->m,
+                        .n = p->n,
+                        .k = p->k,
+                        .trans_a = p->trans_a,
+                        .trans_b = p->trans_b,
+                        .accumulate = p->accumulate,
+                        .dtype = b->dtype,
+                        .a = b->x,
+                        .b = b->y,
+                        .c = b->z};
     zero_nn_gemm(b->nn, &g);
 }
 
@@ -88,8 +96,21 @@ static void call_attention(const bench_t *b, const void *arg)
 {
     const heads_t *h = arg;
     size_t size = zero_dtype_size(b->dtype) * C;
-    zero_nn_attention_t a = {.B = B, .T = h->T, .H = HEADS, .KV = HEADS, .D = C / HEADS, .q_stride = 3 * C, .k_stride = 3 * C, .v_stride = 3 * C,
-                             .scale = 0.125, .dtype = b->dtype, .q = b->x, .k = b->x + size, .v = b->x + 2 * size, .out = b->y, .lse = b->statistics};
+    zero_nn_attention_t a = {.B = B,
+                             .T = h->T,
+                             .H = HEADS,
+                             .KV = HEADS,
+                             .D = C / HEADS,
+                             .q_stride = 3 * C,
+                             .k_stride = 3 * C,
+                             .v_stride = 3 * C,
+                             .scale = 0.125,
+                             .dtype = b->dtype,
+                             .q = b->x,
+                             .k = b->x + size,
+                             .v = b->x + 2 * size,
+                             .out = b->y,
+                             .lse = b->statistics};
     if (h->backward)
         zero_nn_attention_backward(b->nn, &a, b->y, b->z, b->z + size, b->z + 2 * size);
     else
@@ -106,7 +127,8 @@ static void call_norm_backward(const bench_t *b, const void *arg)
 {
     (void)arg;
     unsigned char *sums = b->y + (size_t)ROWS * C * 4;
-    zero_nn_layernorm_backward(b->nn, b->z, sums, sums + C * 4, b->y, b->y, b->x, b->x, b->statistics, b->statistics + ROWS, ROWS, C, b->dtype);
+    zero_nn_layernorm_backward(b->nn, b->z, sums, sums + C * 4, b->y, b->y, b->x, b->x, b->statistics, b->statistics + ROWS, ROWS,
+                               C, b->dtype);
 }
 
 static void call_gelu(const bench_t *b, const void *arg)
@@ -155,14 +177,14 @@ static const struct {
     call_fn call;
     double elements; /* read and written, without parameters */
 } ROW_CALLS[] = {
-    {"layernorm forward", call_norm, 2.0 * ROWS * C},
-    {"layernorm backward", call_norm_backward, 4.0 * ROWS * C},
-    {"gelu forward", call_gelu, 8.0 * ROWS * C},
-    {"gelu backward", call_gelu_backward, 12.0 * ROWS * C},
-    {"add", call_add, 3.0 * ROWS * C},
-    {"bias backward", call_bias_backward, 4.0 * ROWS * C},
-    {"embedding forward", call_embedding, 3.0 * ROWS * C},
-    {"embedding backward", call_embedding_backward, 6.0 * ROWS * C},
+    {"layernorm forward", call_norm, 2.0 * ROWS *C},
+    {"layernorm backward", call_norm_backward, 4.0 * ROWS *C},
+    {"gelu forward", call_gelu, 8.0 * ROWS *C},
+    {"gelu backward", call_gelu_backward, 12.0 * ROWS *C},
+    {"add", call_add, 3.0 * ROWS *C},
+    {"bias backward", call_bias_backward, 4.0 * ROWS *C},
+    {"embedding forward", call_embedding, 3.0 * ROWS *C},
+    {"embedding backward", call_embedding_backward, 6.0 * ROWS *C},
 };
 
 static void print_machine(const bench_t *b, int threads)
@@ -212,16 +234,16 @@ int main(int argc, char **argv)
         int times = i < 12 ? 12 : 1;
         total += times * seconds;
         work += times * flops;
-        printf("gemm %-16s m %5lld n %5lld k %5lld  %8.3f ms %7.1f GFLOP/s\n", p->name, (long long)p->m, (long long)p->n, (long long)p->k,
-               1e3 * seconds, 1e-9 * flops / seconds);
+        printf("gemm %-16s m %5lld n %5lld k %5lld  %8.3f ms %7.1f GFLOP/s\n", p->name, (long long)p->m, (long long)p->n,
+               (long long)p->k, 1e3 * seconds, 1e-9 * flops / seconds);
     }
     printf("gemm of a micro-step (12 layers, head)      %8.1f ms %7.1f GFLOP/s\n", 1e3 * total, 1e-9 * work / total);
     for (int64_t t = 256; t <= 1024; t *= 2) {
         for (int backward = 0; backward < 2; backward++) { /* two products forward, five backward, of half the square */
             double seconds = fastest(&b, call_attention, &(heads_t){.T = t, .backward = backward});
             double flops = (backward ? 5 : 2) * 2.0 * B * HEADS * (C / HEADS) * (double)(t * (t + 1) / 2);
-            printf("attention %-8s B %d T %4lld H %d D %d      %8.3f ms %7.1f GFLOP/s\n", backward ? "backward" : "forward", B, (long long)t, HEADS,
-                   C / HEADS, 1e3 * seconds, 1e-9 * flops / seconds);
+            printf("attention %-8s B %d T %4lld H %d D %d      %8.3f ms %7.1f GFLOP/s\n", backward ? "backward" : "forward", B,
+                   (long long)t, HEADS, C / HEADS, 1e3 * seconds, 1e-9 * flops / seconds);
         }
     }
     for (size_t i = 0; i < sizeof ROW_CALLS / sizeof ROW_CALLS[0]; i++) {

@@ -13,10 +13,10 @@
 #define EPS16 0x1p-8
 
 /* Check's own assertions tell the parent of every one that holds: far too slow for each element. */
-#define EXPECT(condition, ...)                                                                                                                       \
-    do {                                                                                                                                             \
-        if (!(condition))                                                                                                                            \
-            ck_abort_msg(__VA_ARGS__);                                                                                                               \
+#define EXPECT(condition, ...)         \
+    do {                               \
+        if (!(condition))              \
+            ck_abort_msg(__VA_ARGS__); \
     } while (0)
 
 /* ---- contexts, calls, buffers ------------------------------------------------------------------------------------ */
@@ -30,10 +30,15 @@ typedef struct way {
 } way_t;
 
 static const way_t WAYS[] = {
-    {"1 thread", NULL, 1, true},        {"2 threads", NULL, 2, true},     {"3 threads", NULL, 3, true},
-    {"own gemm", NULL, 1, false},       {"own gemm, 3 threads", NULL, 3, false}, {"base", &zero_nn_simd_base, 2, false},
+    {"1 thread", NULL, 1, true},
+    {"2 threads", NULL, 2, true},
+    {"3 threads", NULL, 3, true},
+    {"own gemm", NULL, 1, false},
+    {"own gemm, 3 threads", NULL, 3, false},
+    {"base", &zero_nn_simd_base, 2, false},
 #if defined(__x86_64__)
-    {"avx2", &zero_nn_simd_avx2, 2, false}, {"avx512", &zero_nn_simd_avx512, 2, false},
+    {"avx2", &zero_nn_simd_avx2, 2, false},
+    {"avx512", &zero_nn_simd_avx512, 2, false},
 #endif
 };
 #define WAY_COUNT ((int)(sizeof WAYS / sizeof WAYS[0]))
@@ -150,13 +155,14 @@ static inline void buf_free(buf_t *b)
 }
 
 /* |got - want| <= bound[i] + one rounding to the dtype on each side. bound NULL: slack, the same for all. */
-static inline void close_to(const char *what, const way_t *way, const buf_t *got, const buf_t *want, const double *bound, double slack)
+static inline void close_to(const char *what, const way_t *way, const buf_t *got, const buf_t *want, const double *bound,
+                            double slack)
 {
     double rounding = want->dtype == ZERO_BF16 ? 2 * EPS16 : 2 * EPS32;
     for (int64_t i = 0; i < want->count; i++) {
         double g = buf_at(got, i), w = buf_at(want, i), allowed = (bound == NULL ? slack : bound[i]) + rounding * fabs(w) + 1e-37;
         EXPECT(fabs(g - w) <= allowed, "%s, %s, %s: element %lld is %.9g, ref %.9g, off by %.3g, allowed %.3g", what, way->name,
-                      zero_dtype_name(want->dtype), (long long)i, g, w, fabs(g - w), allowed);
+               zero_dtype_name(want->dtype), (long long)i, g, w, fabs(g - w), allowed);
     }
 }
 

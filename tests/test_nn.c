@@ -1,6 +1,9 @@
-/* test_nn.c - kernels/nn: GEMM against fp64 within the bound of fp32 sums; rows, elements and embeddings of cpu against ref; the same bits in every
- * run. test_nn_model.c has the rest. No OpenMP region runs in the parent: every test is a child of its own. */
+/* test_nn.c - kernels/nn: GEMM against fp64 within the bound of fp32 sums; rows, elements and embeddings of cpu against ref; the
+ * same bits in every run; as many threads as told. test_nn_model.c has the rest. No OpenMP region runs in the parent: every test
+ * is a child of its own. */
 #include "tests/nn_common.h"
+
+#include <dirent.h>
 
 /* ---- GEMM -------------------------------------------------------------------------------------------------------- */
 
@@ -38,8 +41,8 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
     g.c = c.data;
     run(ref ? NULL : way, call_gemm, &g);
     char what[160];
-    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d acc %d bias %d pad %lld", (long long)g.m, (long long)g.n, (long long)g.k,
-             g.trans_a, g.trans_b, g.accumulate, bias, (long long)pad);
+    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d acc %d bias %d pad %lld", (long long)g.m, (long long)g.n,
+             (long long)g.k, g.trans_a, g.trans_b, g.accumulate, bias, (long long)pad);
     close_to(what, way, &c, &want, bound, 0); /* what is between the rows must be as it was: bound 0 there */
     g.c = again.data;
     run(ref ? NULL : way, call_gemm, &g);
@@ -53,21 +56,31 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
 START_TEST(gemm_against_fp64)
 {
     const way_t *way = &WAYS[_i % WAY_COUNT];
-    static const int64_t SIZES[][3] = {{1, 1, 1}, {3, 5, 7}, {17, 33, 65}, {64, 48, 31}, {5, 130, 257}, {130, 5, 3}, {13, 17, 600}, {31, 37, 0}};
+    static const int64_t SIZES[][3] = {{1, 1, 1},     {3, 5, 7},   {17, 33, 65},  {64, 48, 31},
+                                       {5, 130, 257}, {130, 5, 3}, {13, 17, 600}, {31, 37, 0}};
     if (!way_runs(way))
         return;
     for (int d = 0; d < 2; d++) {
         for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++) {
             for (int flags = 0; flags < 16; flags++) {
-                zero_nn_gemm_t g = {.m = SIZES[i][0], .n = SIZES[i][1], .k = SIZES[i][2], .trans_a = flags & 1, .trans_b = flags & 2,
-                                    .accumulate = flags & 4, .dtype = DTYPES[d]};
+                zero_nn_gemm_t g = {.m = SIZES[i][0],
+                                    .n = SIZES[i][1],
+                                    .k = SIZES[i][2],
+                                    .trans_a = flags & 1,
+                                    .trans_b = flags & 2,
+                                    .accumulate = flags & 4,
+                                    .dtype = DTYPES[d]};
                 gemm_case(way, g, (flags + (int)i) % 3 == 0 ? 3 : 0, flags & 8, false);
                 if (_i == 0)
                     gemm_case(way, g, (flags + (int)i) % 3 == 0 ? 3 : 0, flags & 8, true);
             }
         }
+        /* A long sum, for which another implementation is chosen. */
+        gemm_case(way, (zero_nn_gemm_t){.m = 7, .n = 19, .k = 5003, .dtype = DTYPES[d]}, 0, true, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 7, .n = 19, .k = 5003, .trans_b = true, .accumulate = true, .dtype = DTYPES[d]}, 0, false, false);
         /* Beyond a block's rows, columns and depth. */
-        gemm_case(way, (zero_nn_gemm_t){.m = 1560, .n = 19, .k = 5, .trans_a = true, .accumulate = true, .dtype = DTYPES[d]}, 0, false, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 1560, .n = 19, .k = 5, .trans_a = true, .accumulate = true, .dtype = DTYPES[d]}, 0,
+                  false, false);
         gemm_case(way, (zero_nn_gemm_t){.m = 14, .n = 3100, .k = 9, .trans_b = true, .dtype = DTYPES[d]}, 0, true, false);
         gemm_case(way, (zero_nn_gemm_t){.m = 40, .n = 50, .k = 777, .dtype = DTYPES[d], .accumulate = true}, 1, true, false);
     }
@@ -98,8 +111,8 @@ static void call_norm(zero_nn_t *nn, void *arg)
 static void call_norm_backward(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
-    zero_nn_layernorm_backward(nn, r->dx.data, r->dw.data, r->db.data, r->in_place ? r->dx.data : r->residual.data, r->dy.data, r->x.data, r->w.data,
-                               r->mean, r->rstd, r->n, r->C, r->x.dtype);
+    zero_nn_layernorm_backward(nn, r->dx.data, r->dw.data, r->db.data, r->in_place ? r->dx.data : r->residual.data, r->dy.data,
+                               r->x.data, r->w.data, r->mean, r->rstd, r->n, r->C, r->x.dtype);
 }
 
 static void call_gelu(zero_nn_t *nn, void *arg)
@@ -259,8 +272,10 @@ typedef struct words {
 static void call_embedding(zero_nn_t *nn, void *arg)
 {
     words_t *w = arg;
-    zero_nn_embedding_forward(nn, w->y.data, w->tokens, w->wte.data, w->positions ? w->wpe.data : NULL, w->B, w->T, w->C, w->wte.dtype);
-    zero_nn_embedding_backward(nn, w->dwte.data, w->positions ? w->dwpe.data : NULL, w->y.data, w->tokens, w->B, w->T, w->C, w->V, w->wte.dtype);
+    zero_nn_embedding_forward(nn, w->y.data, w->tokens, w->wte.data, w->positions ? w->wpe.data : NULL, w->B, w->T, w->C,
+                              w->wte.dtype);
+    zero_nn_embedding_backward(nn, w->dwte.data, w->positions ? w->dwpe.data : NULL, w->y.data, w->tokens, w->B, w->T, w->C, w->V,
+                               w->wte.dtype);
 }
 
 /* Both backends add in the same order: the same bits, and the right ones by a sum in order of rows, rounded once. */
@@ -321,6 +336,37 @@ START_TEST(embedding_is_exact)
 }
 END_TEST
 
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
+
+static int thread_count(void)
+{
+    int count = 0;
+    DIR *dir = opendir("/proc/self/task");
+    for (struct dirent *entry = dir == NULL ? NULL : readdir(dir); entry != NULL; entry = readdir(dir))
+        count += entry->d_name[0] != '.';
+    if (dir != NULL)
+        closedir(dir);
+    return count;
+}
+
+/* A context of so many threads starts so many, whatever OpenMP's own default is: oneDNN's products too. */
+START_TEST(threads_as_told)
+{
+    seed_state = 5;
+    const way_t way = {.name = "threads", .threads = _i, .onednn = true};
+    buf_t x = buf_random(ZERO_FP32, 512 * 512, 1), y = buf_new(ZERO_FP32, 512 * 512);
+    int before = thread_count();
+    run(&way, call_gemm, &(zero_nn_gemm_t){.m = 512, .n = 512, .k = 512, .a = x.data, .b = x.data, .c = y.data});
+    ck_assert_int_eq(thread_count() - before, _i - 1);
+    rows_t r = rows_new(ZERO_FP32, 300, 300, 1);
+    run(&way, call_gelu, &r);
+    ck_assert_int_eq(thread_count() - before, _i - 1);
+    buf_free(&x);
+    buf_free(&y);
+    rows_free(&r);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("nn");
@@ -331,6 +377,7 @@ int main(void)
     tcase_add_loop_test(tc, norm_against_ref, 0, WAY_COUNT);
     tcase_add_test(tc, norm_without_statistics);
     tcase_add_test(tc, embedding_is_exact);
+    tcase_add_loop_test(tc, threads_as_told, 1, 4);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

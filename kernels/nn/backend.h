@@ -1,23 +1,23 @@
-/* backend.h - inside kernels/nn: what nn.c hands to a backend. nn.c checks arguments, keeps one plan per shape (made in dry mode, found
- * later) and provides the workspace; a backend makes plans and computes. */
+/* backend.h - inside kernels/nn: what nn.c hands to a backend. nn.c checks arguments, keeps one plan per shape (made in dry mode,
+ * found later) and provides the workspace; a backend makes plans and computes. */
 #ifndef ZERO_NN_BACKEND_H
 #define ZERO_NN_BACKEND_H
 
 #include "kernels/nn/nn.h"
 
 typedef enum zero_nn_op {
-    ZERO_NN_GEMM = 0,        /* m, n, k, lda, ldb, ldc, flags */
-    ZERO_NN_BIAS_BACKWARD,   /* rows, n */
-    ZERO_NN_EMBED_FORWARD,   /* B, T, C */
-    ZERO_NN_EMBED_BACKWARD,  /* B, T, C, V */
-    ZERO_NN_NORM_FORWARD,    /* rows, C */
-    ZERO_NN_NORM_BACKWARD,   /* rows, C */
-    ZERO_NN_GELU_FORWARD,    /* count */
-    ZERO_NN_GELU_BACKWARD,   /* count */
-    ZERO_NN_ADD,             /* count */
-    ZERO_NN_ATTN_FORWARD,    /* B, T, H, KV, D, strides of q, k, v */
-    ZERO_NN_ATTN_BACKWARD,   /* the same */
-    ZERO_NN_CROSS_ENTROPY,   /* rows, V, ld, grad */
+    ZERO_NN_GEMM = 0,       /* m, n, k, lda, ldb, ldc, flags */
+    ZERO_NN_BIAS_BACKWARD,  /* rows, n */
+    ZERO_NN_EMBED_FORWARD,  /* B, T, C */
+    ZERO_NN_EMBED_BACKWARD, /* B, T, C, V */
+    ZERO_NN_NORM_FORWARD,   /* rows, C */
+    ZERO_NN_NORM_BACKWARD,  /* rows, C */
+    ZERO_NN_GELU_FORWARD,   /* count */
+    ZERO_NN_GELU_BACKWARD,  /* count */
+    ZERO_NN_ADD,            /* count */
+    ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v */
+    ZERO_NN_ATTN_BACKWARD,  /* the same */
+    ZERO_NN_CROSS_ENTROPY,  /* rows, V, ld, grad */
     ZERO_NN_OP_COUNT
 } zero_nn_op_t;
 
@@ -72,13 +72,13 @@ typedef struct zero_nn_entropy {
     const int32_t *targets; /* (rows), all in range */
 } zero_nn_entropy_t;
 
-/* A backend. Arguments are checked: sizes are positive (k of a GEMM may be 0), leading dimensions filled in, indices in range. plan->workspace bytes
- * are at nn->workspace, aligned to 128. */
+/* A backend. Arguments are checked: sizes are positive (k of a GEMM may be 0), leading dimensions filled in, indices in range.
+ * plan->workspace bytes are at nn->workspace, aligned to 128. */
 typedef struct zero_nn_ops {
     const char *name;
     /* Fills plan->workspace and plan->data for plan->shape. The only place where a backend allocates. */
     zero_status_t (*plan)(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
-    void (*unplan)(zero_nn_plan_t *plan); /* may be NULL */
+    void (*unplan)(zero_nn_plan_t *plan);                      /* may be NULL */
     zero_status_t (*open)(zero_nn_t *nn, zero_error_t *error); /* may be NULL, as close */
     void (*close)(zero_nn_t *nn);
     void (*gemm)(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g);
@@ -101,12 +101,12 @@ struct zero_nn {
     void *stream;
     int threads;
     bool dry;
-    char label[64];          /* what zero_nn_backend says; open may add to the table's name */
-    zero_error_t error;      /* the first since zero_nn_status */
-    zero_nn_plan_t *plans;   /* in order of their making */
-    int32_t *table;          /* open addressing: index into plans, or -1; capacity is a power of two */
+    char label[64];        /* what zero_nn_backend says; open may add to the table's name */
+    zero_error_t error;    /* the first since zero_nn_status */
+    zero_nn_plan_t *plans; /* in order of their making */
+    int32_t *table;        /* open addressing: index into plans, or -1; capacity is a power of two */
     uint32_t count, capacity;
-    uint64_t need;           /* the most bytes that a plan wants */
+    uint64_t need; /* the most bytes that a plan wants */
     unsigned char *workspace;
     uint64_t workspace_bytes;
 };
@@ -114,8 +114,8 @@ struct zero_nn {
 /* Keeps the first error of a context. */
 void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
 
-/* Rows [0, rows) ordered by token, equal tokens by row: order (rows) int32, scratch (rows) int32. A stable radix sort. Both backends add an
- * embedding's gradient in this order, so that a row of dwte is read and rounded once. */
+/* Rows [0, rows) ordered by token, equal tokens by row: order (rows) int32, scratch (rows) int32. A stable radix sort. Both
+ * backends add an embedding's gradient in this order, so that a row of dwte is read and rounded once. */
 void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows);
 
 /* Element i of a buffer of fp32 or bf16. */

@@ -196,8 +196,9 @@ static const zero_nn_plan_t *plan_begin(zero_nn_t *nn, const zero_nn_shape_t *sh
     }
     const zero_nn_plan_t *plan = &nn->plans[index];
     if (plan->workspace > nn->workspace_bytes) {
-        zero_nn_fail(nn, ZERO_ERR_ORDER, "%s needs %llu bytes of workspace and has %llu: reserve zero_nn_workspace_bytes after the dry run",
-                     shape_text(shape, text, sizeof text), (unsigned long long)plan->workspace, (unsigned long long)nn->workspace_bytes);
+        zero_nn_fail(
+            nn, ZERO_ERR_ORDER, "%s needs %llu bytes of workspace and has %llu: reserve zero_nn_workspace_bytes after the dry run",
+            shape_text(shape, text, sizeof text), (unsigned long long)plan->workspace, (unsigned long long)nn->workspace_bytes);
         return NULL;
     }
     return plan;
@@ -238,8 +239,8 @@ static bool matrix_ok(zero_nn_t *nn, const zero_nn_shape_t *shape, int64_t rows,
     if (zero_mul_i64(rows, ld, &count) && count <= (int64_t)1 << 56)
         return true;
     char text[256];
-    zero_nn_fail(nn, ZERO_ERR_ARG, "%s: a matrix of %lld rows of %lld elements is too large to address", shape_text(shape, text, sizeof text),
-                 (long long)rows, (long long)ld);
+    zero_nn_fail(nn, ZERO_ERR_ARG, "%s: a matrix of %lld rows of %lld elements is too large to address",
+                 shape_text(shape, text, sizeof text), (long long)rows, (long long)ld);
     return false;
 }
 
@@ -279,12 +280,12 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
     int64_t flags = (g.trans_a ? ZERO_NN_TRANS_A : 0) | (g.trans_b ? ZERO_NN_TRANS_B : 0) | (g.accumulate ? ZERO_NN_ACCUMULATE : 0);
     int64_t d[] = {g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags};
     memcpy(shape.d, d, sizeof d);
-    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, g.trans_a ? g.k : g.m, g.lda) || !matrix_ok(nn, &shape, g.trans_b ? g.n : g.k, g.ldb) ||
-        !matrix_ok(nn, &shape, g.m, g.ldc))
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, g.trans_a ? g.k : g.m, g.lda) ||
+        !matrix_ok(nn, &shape, g.trans_b ? g.n : g.k, g.ldb) || !matrix_ok(nn, &shape, g.m, g.ldc))
         return;
     if (g.lda < (g.trans_a ? g.m : g.k) || g.ldb < (g.trans_b ? g.k : g.n) || g.ldc < g.n) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "gemm (m %lld, n %lld, k %lld): lda %lld, ldb %lld or ldc %lld is less than a row", (long long)g.m,
-                     (long long)g.n, (long long)g.k, (long long)g.lda, (long long)g.ldb, (long long)g.ldc);
+        zero_nn_fail(nn, ZERO_ERR_ARG, "gemm (m %lld, n %lld, k %lld): lda %lld, ldb %lld or ldc %lld is less than a row",
+                     (long long)g.m, (long long)g.n, (long long)g.k, (long long)g.lda, (long long)g.ldb, (long long)g.ldc);
         return;
     }
     if (g.m == 0 || g.n == 0)
@@ -304,29 +305,33 @@ void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t r
     shape.d[1] = n;
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, n) || rows == 0 || n == 0)
         return;
-    if (plan_begin(nn, &shape) != NULL && there(nn, dbias, ZERO_NN_BIAS_BACKWARD, "dbias") && there(nn, dy, ZERO_NN_BIAS_BACKWARD, "dy"))
+    if (plan_begin(nn, &shape) != NULL && there(nn, dbias, ZERO_NN_BIAS_BACKWARD, "dbias") &&
+        there(nn, dy, ZERO_NN_BIAS_BACKWARD, "dy"))
         nn->ops->bias_backward(nn, dbias, dy, rows, n, dtype);
 }
 
-void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe, int64_t B, int64_t T, int64_t C,
-                               zero_dtype_t dtype)
+void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe, int64_t B,
+                               int64_t T, int64_t C, zero_dtype_t dtype)
 {
     zero_nn_embedding_t e = {.B = B, .T = T, .C = C, .dtype = dtype, .tokens = tokens, .wte = wte, .wpe = wpe, .y = y};
     zero_nn_shape_t shape = shape_of(ZERO_NN_EMBED_FORWARD, dtype);
     int64_t d[] = {B, T, C};
     memcpy(shape.d, d, sizeof d);
     int64_t rows = 0;
-    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, B, T) || (rows = B * T, !matrix_ok(nn, &shape, rows, C)) || rows == 0 || C == 0)
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, B, T) || (rows = B * T, !matrix_ok(nn, &shape, rows, C)) || rows == 0 ||
+        C == 0)
         return;
-    if (plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_EMBED_FORWARD, "y") && there(nn, tokens, ZERO_NN_EMBED_FORWARD, "tokens") &&
-        there(nn, wte, ZERO_NN_EMBED_FORWARD, "wte") && indices_ok(nn, ZERO_NN_EMBED_FORWARD, "token", tokens, rows, INT32_MAX))
+    if (plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_EMBED_FORWARD, "y") &&
+        there(nn, tokens, ZERO_NN_EMBED_FORWARD, "tokens") && there(nn, wte, ZERO_NN_EMBED_FORWARD, "wte") &&
+        indices_ok(nn, ZERO_NN_EMBED_FORWARD, "token", tokens, rows, INT32_MAX))
         nn->ops->embedding_forward(nn, &e);
 }
 
-void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B, int64_t T, int64_t C,
-                                int64_t V, zero_dtype_t dtype)
+void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B, int64_t T,
+                                int64_t C, int64_t V, zero_dtype_t dtype)
 {
-    zero_nn_embedding_t e = {.B = B, .T = T, .C = C, .V = V, .dtype = dtype, .tokens = tokens, .dy = dy, .dwte = dwte, .dwpe = dwpe};
+    zero_nn_embedding_t e = {
+        .B = B, .T = T, .C = C, .V = V, .dtype = dtype, .tokens = tokens, .dy = dy, .dwte = dwte, .dwpe = dwpe};
     zero_nn_shape_t shape = shape_of(ZERO_NN_EMBED_BACKWARD, dtype);
     int64_t d[] = {B, T, C, V};
     memcpy(shape.d, d, sizeof d);
@@ -338,15 +343,17 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
         zero_nn_fail(nn, ZERO_ERR_ARG, "embedding_backward: %lld rows: at most 2^31 - 1 in a call", (long long)rows);
         return;
     }
-    if (plan_begin(nn, &shape) != NULL && there(nn, dwte, ZERO_NN_EMBED_BACKWARD, "dwte") && there(nn, dy, ZERO_NN_EMBED_BACKWARD, "dy") &&
-        there(nn, tokens, ZERO_NN_EMBED_BACKWARD, "tokens") && indices_ok(nn, ZERO_NN_EMBED_BACKWARD, "token", tokens, rows, V))
+    if (plan_begin(nn, &shape) != NULL && there(nn, dwte, ZERO_NN_EMBED_BACKWARD, "dwte") &&
+        there(nn, dy, ZERO_NN_EMBED_BACKWARD, "dy") && there(nn, tokens, ZERO_NN_EMBED_BACKWARD, "tokens") &&
+        indices_ok(nn, ZERO_NN_EMBED_BACKWARD, "token", tokens, rows, V))
         nn->ops->embedding_backward(nn, &e);
 }
 
-void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t rows,
-                               int64_t C, double eps, zero_dtype_t dtype)
+void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w, const void *b,
+                               int64_t rows, int64_t C, double eps, zero_dtype_t dtype)
 {
-    zero_nn_norm_t l = {.rows = rows, .C = C, .eps = eps, .dtype = dtype, .x = x, .w = w, .b = b, .y = y, .mean = mean, .rstd = rstd};
+    zero_nn_norm_t l = {
+        .rows = rows, .C = C, .eps = eps, .dtype = dtype, .x = x, .w = w, .b = b, .y = y, .mean = mean, .rstd = rstd};
     zero_nn_shape_t shape = shape_of(ZERO_NN_NORM_FORWARD, dtype);
     shape.d[0] = rows;
     shape.d[1] = C;
@@ -357,30 +364,43 @@ void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd,
         nn->ops->layernorm_forward(nn, &l);
 }
 
-void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy, const void *x, const void *w,
-                                const float *mean, const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype)
+void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy, const void *x,
+                                const void *w, const float *mean, const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype)
 {
-    zero_nn_norm_t l = {.rows = rows, .C = C, .dtype = dtype, .x = x, .w = w, .mean = (float *)mean, .rstd = (float *)rstd,
-                        .dy = dy, .dresidual = dresidual, .dx = dx, .dw = dw, .db = db};
+    zero_nn_norm_t l = {.rows = rows,
+                        .C = C,
+                        .dtype = dtype,
+                        .x = x,
+                        .w = w,
+                        .mean = (float *)mean,
+                        .rstd = (float *)rstd,
+                        .dy = dy,
+                        .dresidual = dresidual,
+                        .dx = dx,
+                        .dw = dw,
+                        .db = db};
     zero_nn_shape_t shape = shape_of(ZERO_NN_NORM_BACKWARD, dtype);
     shape.d[0] = rows;
     shape.d[1] = C;
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
         return;
     zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
-    if (plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dw, op, "dw") && there(nn, db, op, "db") && there(nn, dy, op, "dy") &&
-        there(nn, x, op, "x") && there(nn, w, op, "w") && there(nn, mean, op, "mean") && there(nn, rstd, op, "rstd"))
+    if (plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dw, op, "dw") && there(nn, db, op, "db") &&
+        there(nn, dy, op, "dy") && there(nn, x, op, "x") && there(nn, w, op, "w") && there(nn, mean, op, "mean") &&
+        there(nn, rstd, op, "rstd"))
         nn->ops->layernorm_backward(nn, &l);
 }
 
 /* The three element-wise calls: true when there is something to compute. */
-static bool elements_begin(zero_nn_t *nn, zero_nn_op_t op, const void *out, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
+static bool elements_begin(zero_nn_t *nn, zero_nn_op_t op, const void *out, const void *a, const void *b, int64_t count,
+                           zero_dtype_t dtype)
 {
     zero_nn_shape_t shape = shape_of(op, dtype);
     shape.d[0] = count;
     if (!shape_ok(nn, &shape) || count == 0)
         return false;
-    return plan_begin(nn, &shape) != NULL && there(nn, out, op, "the result") && there(nn, a, op, "an operand") && there(nn, b, op, "an operand");
+    return plan_begin(nn, &shape) != NULL && there(nn, out, op, "the result") && there(nn, a, op, "an operand") &&
+           there(nn, b, op, "an operand");
 }
 
 void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
@@ -411,22 +431,23 @@ static const zero_nn_plan_t *attention_begin(zero_nn_t *nn, const zero_nn_attent
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, a->B, a->T))
         return NULL;
     rows = a->B * a->T;
-    if (!matrix_ok(nn, &shape, rows, a->q_stride) || !matrix_ok(nn, &shape, rows, a->k_stride) || !matrix_ok(nn, &shape, rows, a->v_stride) ||
-        !matrix_ok(nn, &shape, rows, a->H) || rows == 0 || a->H == 0 || a->D == 0)
+    if (!matrix_ok(nn, &shape, rows, a->q_stride) || !matrix_ok(nn, &shape, rows, a->k_stride) ||
+        !matrix_ok(nn, &shape, rows, a->v_stride) || !matrix_ok(nn, &shape, rows, a->H) || rows == 0 || a->H == 0 || a->D == 0)
         return NULL;
     if (a->KV < 1 || a->H % a->KV != 0) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %lld heads are not a multiple of %lld key and value heads", OP_NAMES[op], (long long)a->H,
-                     (long long)a->KV);
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %lld heads are not a multiple of %lld key and value heads", OP_NAMES[op],
+                     (long long)a->H, (long long)a->KV);
         return NULL;
     }
     if (a->q_stride / a->D < a->H || a->k_stride / a->D < a->KV || a->v_stride / a->D < a->KV) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: rows of %lld, %lld, %lld elements do not hold %lld, %lld, %lld heads of %lld", OP_NAMES[op],
-                     (long long)a->q_stride, (long long)a->k_stride, (long long)a->v_stride, (long long)a->H, (long long)a->KV,
-                     (long long)a->KV, (long long)a->D);
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: rows of %lld, %lld, %lld elements do not hold %lld, %lld, %lld heads of %lld",
+                     OP_NAMES[op], (long long)a->q_stride, (long long)a->k_stride, (long long)a->v_stride, (long long)a->H,
+                     (long long)a->KV, (long long)a->KV, (long long)a->D);
         return NULL;
     }
     const zero_nn_plan_t *plan = plan_begin(nn, &shape);
-    if (plan == NULL || !there(nn, a->q, op, "q") || !there(nn, a->k, op, "k") || !there(nn, a->v, op, "v") || !there(nn, a->out, op, "out"))
+    if (plan == NULL || !there(nn, a->q, op, "q") || !there(nn, a->k, op, "k") || !there(nn, a->v, op, "v") ||
+        !there(nn, a->out, op, "out"))
         return NULL;
     return plan;
 }
@@ -441,30 +462,31 @@ void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, con
 {
     zero_nn_op_t op = ZERO_NN_ATTN_BACKWARD;
     zero_nn_attention_grad_t g = {.dout = dout, .dq = dq, .dk = dk, .dv = dv};
-    if (attention_begin(nn, a, op) != NULL && there(nn, a->lse, op, "lse") && there(nn, dout, op, "dout") && there(nn, dq, op, "dq") &&
-        there(nn, dk, op, "dk") && there(nn, dv, op, "dv"))
+    if (attention_begin(nn, a, op) != NULL && there(nn, a->lse, op, "lse") && there(nn, dout, op, "dout") &&
+        there(nn, dq, op, "dq") && there(nn, dk, op, "dk") && there(nn, dv, op, "dv"))
         nn->ops->attention_backward(nn, a, &g);
 }
 
-void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V, int64_t ld, bool grad,
-                           zero_dtype_t dtype)
+void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V, int64_t ld,
+                           bool grad, zero_dtype_t dtype)
 {
     zero_nn_op_t op = ZERO_NN_CROSS_ENTROPY;
     if (ld == 0)
         ld = V;
-    zero_nn_entropy_t e = {.rows = rows, .V = V, .ld = ld, .grad = grad, .dtype = dtype, .losses = losses, .logits = logits, .targets = targets};
+    zero_nn_entropy_t e = {
+        .rows = rows, .V = V, .ld = ld, .grad = grad, .dtype = dtype, .losses = losses, .logits = logits, .targets = targets};
     zero_nn_shape_t shape = shape_of(op, dtype);
     int64_t d[] = {rows, V, ld, grad};
     memcpy(shape.d, d, sizeof d);
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, ld) || rows == 0)
         return;
     if (V < 1 || ld < V) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "cross_entropy: rows of %lld logits, %lld apart: the vocabulary must be 1 or more and fit", (long long)V,
-                     (long long)ld);
+        zero_nn_fail(nn, ZERO_ERR_ARG, "cross_entropy: rows of %lld logits, %lld apart: the vocabulary must be 1 or more and fit",
+                     (long long)V, (long long)ld);
         return;
     }
-    if (plan_begin(nn, &shape) != NULL && there(nn, losses, op, "losses") && there(nn, logits, op, "logits") && there(nn, targets, op, "targets") &&
-        indices_ok(nn, op, "target", targets, rows, V))
+    if (plan_begin(nn, &shape) != NULL && there(nn, losses, op, "losses") && there(nn, logits, op, "logits") &&
+        there(nn, targets, op, "targets") && indices_ok(nn, op, "target", targets, rows, V))
         nn->ops->cross_entropy(nn, &e);
 }
 

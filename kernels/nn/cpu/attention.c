@@ -1,6 +1,7 @@
-/* attention.c - causal attention in blocks of 64 queries by 64 keys (Dao et al. 2022). Scores are held transposed, keys down and queries along the
- * vectors, so that the softmax needs no sums across lanes. Blocks above the diagonal are skipped, and half of those on it. All is fp32 inside.
- * A thread computes whole heads (forward: or every n-th block of queries of a head), always in the same order. */
+/* attention.c - causal attention in blocks of 64 queries by 64 keys (Dao et al. 2022). Scores are held transposed, keys down and
+ * queries along the vectors, so that the softmax needs no sums across lanes. Blocks above the diagonal are skipped, and half of
+ * those on it. All is fp32 inside. A thread computes whole heads (forward: or every n-th block of queries of a head), always in the
+ * same order. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <math.h>
@@ -16,7 +17,8 @@ typedef struct shape {
 
 static shape_t shape_make(const zero_nn_t *nn, int64_t T, int64_t D)
 {
-    return (shape_t){.simd = zero_nn_simd(nn), .T = T, .D = D, .width = zero_nn_up(D, ZERO_NN_LANES), .blocks = (T + BLOCK - 1) / BLOCK};
+    return (shape_t){
+        .simd = zero_nn_simd(nn), .T = T, .D = D, .width = zero_nn_up(D, ZERO_NN_LANES), .blocks = (T + BLOCK - 1) / BLOCK};
 }
 
 /* Floats of a block of rows (BLOCK, width), of a transposed one (D, BLOCK), of a block of scores. */
@@ -32,10 +34,10 @@ static int64_t turned_size(const shape_t *s)
 
 /* Buffers of a thread. turned: transposed blocks. */
 typedef struct buffers {
-    float *k_turned, *v_turned, *k, *v;  /* of all blocks of keys */
-    float *dk, *dv;                      /* backward: of all blocks of keys */
+    float *k_turned, *v_turned, *k, *v; /* of all blocks of keys */
+    float *dk, *dv;                     /* backward: of all blocks of keys */
     float *q, *q_turned, *dout, *dout_turned, *out, *scores, *dp;
-    float *max, *sum, *factor;           /* (BLOCK); backward: lse, delta */
+    float *max, *sum, *factor; /* (BLOCK); backward: lse, delta */
 } buffers_t;
 
 /* Lays the buffers out from base; returns their floats. base may be NULL: only the size is wanted. */
@@ -46,12 +48,22 @@ static int64_t buffers_lay(buffers_t *b, const shape_t *s, bool backward, float 
         float **buffer;
         int64_t floats;
     } list[] = {
-        {&b->k_turned, all_turned},  {&b->v_turned, backward ? all_turned : 0}, {&b->k, backward ? all_rows : 0},
-        {&b->v, all_rows},           {&b->dk, backward ? all_rows : 0},         {&b->dv, backward ? all_rows : 0},
-        {&b->q, rows_size(s)},       {&b->q_turned, turned_size(s)},            {&b->dout, backward ? rows_size(s) : 0},
-        {&b->out, rows_size(s)},     {&b->dout_turned, backward ? turned_size(s) : 0},
-        {&b->scores, SCORES},        {&b->dp, backward ? SCORES : 0},           {&b->max, BLOCK},
-        {&b->sum, BLOCK},            {&b->factor, BLOCK},
+        {&b->k_turned, all_turned},
+        {&b->v_turned, backward ? all_turned : 0},
+        {&b->k, backward ? all_rows : 0},
+        {&b->v, all_rows},
+        {&b->dk, backward ? all_rows : 0},
+        {&b->dv, backward ? all_rows : 0},
+        {&b->q, rows_size(s)},
+        {&b->q_turned, turned_size(s)},
+        {&b->dout, backward ? rows_size(s) : 0},
+        {&b->out, rows_size(s)},
+        {&b->dout_turned, backward ? turned_size(s) : 0},
+        {&b->scores, SCORES},
+        {&b->dp, backward ? SCORES : 0},
+        {&b->max, BLOCK},
+        {&b->sum, BLOCK},
+        {&b->factor, BLOCK},
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         *list[i].buffer = base == NULL ? NULL : base + at;
@@ -83,7 +95,8 @@ static const void *element(const void *p, int64_t i, zero_dtype_t dtype)
 }
 
 /* Rows of a head, stride elements apart, to fp32 rows (BLOCK, width), times scale; zeros below count and right of D. */
-static void rows_read(const shape_t *s, float *rows, const void *head, int64_t stride, int64_t count, float scale, zero_dtype_t dtype)
+static void rows_read(const shape_t *s, float *rows, const void *head, int64_t stride, int64_t count, float scale,
+                      zero_dtype_t dtype)
 {
     if (count < BLOCK || s->width > s->D)
         memset(rows, 0, (size_t)rows_size(s) * sizeof *rows);
@@ -103,7 +116,8 @@ static void rows_turn(const shape_t *s, float *turned, const float *rows)
 }
 
 /* Scores (keys, queries) = K Q' from transposed blocks; also dP' = V dout'. On the diagonal only those at or below it. */
-static void scores_product(const shape_t *s, float *scores, const float *k_turned, const float *q_turned, int64_t keys, bool diagonal)
+static void scores_product(const shape_t *s, float *scores, const float *k_turned, const float *q_turned, int64_t keys,
+                           bool diagonal)
 {
     if (!diagonal) {
         s->simd->block(scores, BLOCK, k_turned, true, q_turned, BLOCK, keys, BLOCK, s->D, false);
@@ -116,8 +130,8 @@ static void scores_product(const shape_t *s, float *scores, const float *k_turne
 }
 
 /* out (queries, width) = or += scores' (queries, keys) values (keys, width): the output, and dQ. */
-static void queries_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t queries, int64_t keys, bool diagonal,
-                            bool add)
+static void queries_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t queries, int64_t keys,
+                            bool diagonal, bool add)
 {
     if (!diagonal) {
         s->simd->block(out, s->width, scores, true, values, s->width, queries, s->width, keys, add);
@@ -130,7 +144,8 @@ static void queries_product(const shape_t *s, float *out, const float *scores, c
 }
 
 /* out (keys, width) += scores (keys, queries) values (queries, width): dV and dK. */
-static void keys_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t keys, int64_t queries, bool diagonal)
+static void keys_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t keys, int64_t queries,
+                         bool diagonal)
 {
     if (!diagonal) {
         s->simd->block(out, s->width, scores, false, values, s->width, keys, s->width, queries, true);
@@ -138,8 +153,8 @@ static void keys_product(const shape_t *s, float *out, const float *scores, cons
     }
     for (int64_t i = 0; i < keys; i += STRIP) {
         int64_t rows = keys - i < STRIP ? keys - i : STRIP;
-        s->simd->block(out + i * s->width, s->width, scores + i * BLOCK + i, false, values + i * s->width, s->width, rows, s->width, queries - i,
-                       true);
+        s->simd->block(out + i * s->width, s->width, scores + i * BLOCK + i, false, values + i * s->width, s->width, rows, s->width,
+                       queries - i, true);
     }
 }
 
@@ -153,7 +168,8 @@ static void keys_read(const shape_t *s, const buffers_t *b, const zero_nn_attent
 {
     for (int64_t i = 0; i < s->blocks; i++) {
         int64_t row = batch * s->T + i * BLOCK, count = block_count(s, i);
-        const void *k = element(a->k, row * a->k_stride + kv * s->D, a->dtype), *v = element(a->v, row * a->v_stride + kv * s->D, a->dtype);
+        const void *k = element(a->k, row * a->k_stride + kv * s->D, a->dtype),
+                   *v = element(a->v, row * a->v_stride + kv * s->D, a->dtype);
         float *rows = backward ? b->k + i * rows_size(s) : b->q; /* forward needs only the transpose */
         rows_read(s, rows, k, a->k_stride, count, 1.0f, a->dtype);
         rows_turn(s, b->k_turned + i * turned_size(s), rows);
@@ -163,7 +179,8 @@ static void keys_read(const shape_t *s, const buffers_t *b, const zero_nn_attent
     }
 }
 
-static void forward_block(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a, int64_t batch, int64_t h, int64_t block)
+static void forward_block(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a, int64_t batch, int64_t h,
+                          int64_t block)
 {
     int64_t row = batch * s->T + block * BLOCK, queries = block_count(s, block);
     rows_read(s, b->q, element(a->q, row * a->q_stride + h * s->D, a->dtype), a->q_stride, queries, (float)a->scale, a->dtype);
@@ -227,10 +244,11 @@ static float rows_dot(const float *x, const float *y, int64_t width)
 }
 
 /* The part of one block of queries of head h in dk and dv, and its dq. */
-static void backward_block(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g, int64_t batch,
-                           int64_t h, int64_t block)
+static void backward_block(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
+                           int64_t batch, int64_t h, int64_t block)
 {
-    int64_t row = batch * s->T + block * BLOCK, queries = block_count(s, block), out = (row * a->H + h) * s->D, stride = a->H * s->D;
+    int64_t row = batch * s->T + block * BLOCK, queries = block_count(s, block), out = (row * a->H + h) * s->D,
+            stride = a->H * s->D;
     float *lse = b->max, *delta = b->sum, *dq = b->out;
     rows_read(s, b->dout, element(g->dout, out, a->dtype), stride, queries, 1.0f, a->dtype);
     rows_turn(s, b->dout_turned, b->dout);

@@ -122,9 +122,10 @@ static void cpu_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
     }
 }
 
-/* out (columns [j, j + width) of one row) += the same columns of the rows order[0 .. count) of dy, or of rows first, first + step, ... without order. */
-static void add_rows(const zero_nn_simd_t *simd, void *out, const void *dy, const int32_t *order, int64_t first, int64_t step, int64_t count,
-                     int64_t C, int64_t j, int64_t width, zero_dtype_t dtype)
+/* out (columns [j, j + width) of one row) += the same columns of the rows order[0 .. count) of dy, or of rows first, first + step,
+ * ... without order. */
+static void add_rows(const zero_nn_simd_t *simd, void *out, const void *dy, const int32_t *order, int64_t first, int64_t step,
+                     int64_t count, int64_t C, int64_t j, int64_t width, zero_dtype_t dtype)
 {
     float sum[COLUMNS] __attribute__((aligned(64)));
     simd->load(sum, out, width, dtype);
@@ -150,7 +151,8 @@ static void cpu_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
                 int64_t token = e->tokens[order[i]];
                 for (next = i + 1; next < rows && e->tokens[order[next]] == token; next++)
                     continue;
-                add_rows(simd, element_out(e->dwte, token * C + j, e->dtype), e->dy, order + i, 0, 0, next - i, C, j, width, e->dtype);
+                add_rows(simd, element_out(e->dwte, token * C + j, e->dtype), e->dy, order + i, 0, 0, next - i, C, j, width,
+                         e->dtype);
             }
             for (int64_t i = 0; i < e->T && e->dwpe != NULL; i++)
                 add_rows(simd, element_out(e->dwpe, i * C + j, e->dtype), e->dy, NULL, i, e->T, e->B, C, j, width, e->dtype);
@@ -164,8 +166,9 @@ static void cpu_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
     int threads = zero_nn_threads(nn, l->rows * l->C / WORTH);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < l->rows; r++)
-        simd->norm(element_out(l->y, r * l->C, l->dtype), l->mean == NULL ? NULL : l->mean + r, l->rstd == NULL ? NULL : l->rstd + r,
-                   element(l->x, r * l->C, l->dtype), l->w, l->b, l->C, (float)l->eps, l->dtype);
+        simd->norm(element_out(l->y, r * l->C, l->dtype), l->mean == NULL ? NULL : l->mean + r,
+                   l->rstd == NULL ? NULL : l->rstd + r, element(l->x, r * l->C, l->dtype), l->w, l->b, l->C, (float)l->eps,
+                   l->dtype);
 }
 
 static void cpu_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
@@ -182,8 +185,8 @@ static void cpu_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         zero_nn_part(l->rows, 1, threads, t, &begin, &end);
         for (int64_t r = begin; r < end; r++) {
             const void *residual = l->dresidual == NULL ? NULL : element(l->dresidual, r * C, l->dtype);
-            simd->norm_grad(element_out(l->dx, r * C, l->dtype), dw, db, residual, element(l->dy, r * C, l->dtype), element(l->x, r * C, l->dtype),
-                            l->w, l->mean[r], l->rstd[r], C, l->dtype);
+            simd->norm_grad(element_out(l->dx, r * C, l->dtype), dw, db, residual, element(l->dy, r * C, l->dtype),
+                            element(l->x, r * C, l->dtype), l->w, l->mean[r], l->rstd[r], C, l->dtype);
         }
     }
     for (int t = 1; t < threads; t++)

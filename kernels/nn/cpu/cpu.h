@@ -36,8 +36,9 @@ static inline int zero_nn_threads(const zero_nn_t *nn, int64_t units)
     return units < nn->threads ? (units < 1 ? 1 : (int)units) : nn->threads;
 }
 
-/* oneDNN (onednn.c). open leaves *state NULL in a build without it. plan sets plan->data where oneDNN has an implementation, and leaves it NULL where
- * it has none, or where the context has no oneDNN: our own product computes those. version writes "oneDNN 2.6.3", or what stands in for it. */
+/* oneDNN (onednn.c). open leaves *state NULL in a build without it. plan sets plan->data where oneDNN has an implementation, and
+ * leaves it NULL where it has none, or where the context has no oneDNN: our own product computes those. version writes
+ * "oneDNN 2.6.3", or what stands in for it. */
 zero_status_t zero_nn_onednn_open(void **state, zero_error_t *error);
 void zero_nn_onednn_close(void *state);
 void zero_nn_onednn_version(char *text, size_t size);

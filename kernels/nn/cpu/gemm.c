@@ -1,5 +1,6 @@
-/* gemm.c - our own matrix product, after Goto and van de Geijn (2008): blocks of A and B are packed into panels that the register tile reads in
- * order, converted to fp32 on the way. Each thread computes its own rows or columns of C, so that no sum depends on the number of threads. */
+/* gemm.c - our own matrix product, after Goto and van de Geijn (2008): blocks of A and B are packed into panels that the register
+ * tile reads in order, converted to fp32 on the way. Each thread computes its own rows or columns of C, so that no sum depends on
+ * the number of threads. */
 #include "kernels/nn/cpu/cpu.h"
 
 /* Sizes of a block: its panels of A and B stay in the second-level cache while a tile runs down K elements. */
@@ -31,7 +32,8 @@ static int split(const zero_nn_t *nn, int64_t m, int64_t n, bool *columns)
 static int64_t part_sizes(const zero_nn_t *nn, int64_t m, int64_t n, int64_t k, zero_dtype_t dtype, int64_t size[3])
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
-    int64_t rows = zero_nn_up(at_most(m, ROWS), simd->tile_m), columns = zero_nn_up(at_most(n, COLUMNS), simd->tile_n), depth = at_most(k, DEPTH);
+    int64_t rows = zero_nn_up(at_most(m, ROWS), simd->tile_m), columns = zero_nn_up(at_most(n, COLUMNS), simd->tile_n),
+            depth = at_most(k, DEPTH);
     size[0] = zero_nn_up(rows * depth, 32);
     size[1] = zero_nn_up(columns * depth, 32);
     size[2] = dtype == ZERO_FP32 ? 0 : zero_nn_up(at_most(m, ROWS) * at_most(n, COLUMNS), 32);
@@ -46,10 +48,10 @@ uint64_t zero_nn_own_gemm_workspace(const zero_nn_t *nn, const zero_nn_shape_t *
     return (uint64_t)threads * (uint64_t)part_sizes(nn, m, n, shape->d[2], (zero_dtype_t)shape->dtype, size) * sizeof(float);
 }
 
-/* Panels of width columns (or rows) and depth k, zero-padded: panel[l * width + i] = matrix (first + i, l). Element (i, l) of the matrix is at
- * i * step + l when the depth runs along memory, at l * step + i otherwise. */
-static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int64_t step, bool along, int64_t first, int64_t count, int64_t l0,
-                 int64_t depth, int64_t width, zero_dtype_t dtype)
+/* Panels of width columns (or rows) and depth k, zero-padded: panel[l * width + i] = matrix (first + i, l). Element (i, l) of the
+ * matrix is at i * step + l when the depth runs along memory, at l * step + i otherwise. */
+static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int64_t step, bool along, int64_t first, int64_t count,
+                 int64_t l0, int64_t depth, int64_t width, zero_dtype_t dtype)
 {
     size_t size = zero_dtype_size(dtype);
     for (int64_t p = 0; p < count; p += width, out += width * depth) {
@@ -74,7 +76,8 @@ static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int
 }
 
 /* Adds bias and what C held to sums (m, n) of a block, and stores them in C's dtype. */
-static void finish(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, float *sum, int64_t ld, int64_t i0, int64_t m, int64_t j0, int64_t n)
+static void finish(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, float *sum, int64_t ld, int64_t i0, int64_t m, int64_t j0,
+                   int64_t n)
 {
     size_t size = zero_dtype_size(g->dtype);
     for (int64_t i = 0; i < m; i++) {
@@ -90,7 +93,8 @@ static void finish(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, float *s
 }
 
 /* One block of C: rows i0.., columns j0... fp32 sums are kept in C itself. */
-static void block(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, const part_t *part, int64_t i0, int64_t m, int64_t j0, int64_t n)
+static void block(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, const part_t *part, int64_t i0, int64_t m, int64_t j0,
+                  int64_t n)
 {
     bool own = g->dtype != ZERO_FP32;
     float *sum = own ? part->sum : (float *)g->c + i0 * g->ldc + j0;

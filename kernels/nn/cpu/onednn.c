@@ -1,4 +1,15 @@
-/* onednn.c - matrix products through oneDNN's matmul primitive: one per shape, scratchpad in our workspace, transposes as strides. */
+/* onednn.c - matrix products through oneDNN's matmul primitive: one per shape, scratchpad in our workspace, transposes as strides.
+ *
+ * oneDNN has two implementations: "brg", and "gemm:jit", which is dnnl_sgemm inside. Measured on one core of an AVX-512 AMD EPYC
+ * with a peak of 117 GFLOP/s in fp32, GPT-2 124M, 512 rows (bench/nn prints the rates of what is chosen; our own product in gemm.c
+ * reaches 92 on the whole): X W, forward                 brg 105 to 113   gemm:jit 110 to 115, less a second pass over C for the
+ * bias dY W', dX                    brg 103 to 112   gemm:jit 104 to 110 X' dY, dW                    brg  98 to 107   gemm:jit 108
+ * to 114 k = 50257 (dX of the head)   brg  83 to  99   gemm:jit 110 to 113 gemm:jit allocates 1 to 9 MB within a call, which no
+ * scratchpad mode prevents; so it is taken only where it gains much: where A is transposed or k is long. oneDNN itself takes it
+ * where rows of C are not dense, and on processors without AVX-512. bf16: brg 172 to 225, gemm:jit 202 to 208, but with sums of the
+ * whole product in its scratchpad: taken where k is long only. Copying transposed operands, or cutting products into pieces, gained
+ * nothing.
+ */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <stdio.h>
@@ -8,6 +19,8 @@
 #include <dnnl.h>
 #include <omp.h>
 #include <stdlib.h>
+
+#define LONG 4096 /* k beyond which gemm:jit is much faster */
 
 typedef struct zero_nn_onednn {
     dnnl_engine_t engine;
@@ -83,14 +96,50 @@ void zero_nn_onednn_unplan(zero_nn_plan_t *plan)
 }
 
 /* A row-major matrix of rows of step elements, or the transpose of one. */
-static dnnl_status_t matrix(dnnl_memory_desc_t *md, int64_t rows, int64_t columns, int64_t step, bool transposed, dnnl_data_type_t type)
+static dnnl_status_t matrix(dnnl_memory_desc_t *md, int64_t rows, int64_t columns, int64_t step, bool transposed,
+                            dnnl_data_type_t type)
 {
     dnnl_dims_t dims = {rows, columns}, strides = {transposed ? 1 : step, transposed ? step : 1};
     return dnnl_memory_desc_init_by_strides(md, 2, dims, type, strides);
 }
 
+/* The first implementation of desc whose name begins with want, or else the first of all. */
+static dnnl_status_t implementation(dnnl_primitive_desc_t *out, const dnnl_matmul_desc_t *desc, dnnl_primitive_attr_t attr,
+                                    dnnl_engine_t engine, const char *want)
+{
+    dnnl_primitive_desc_iterator_t it = NULL;
+    dnnl_status_t rc = dnnl_primitive_desc_iterator_create(&it, desc, attr, engine, NULL);
+    for (dnnl_status_t next = rc; next == dnnl_success; next = dnnl_primitive_desc_iterator_next(it)) {
+        dnnl_primitive_desc_t pd = dnnl_primitive_desc_iterator_fetch(it);
+        const char *name = "";
+        if (pd == NULL) {
+            rc = dnnl_out_of_memory;
+            break;
+        }
+        bool wanted = dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
+                      strncmp(name, want, strlen(want)) == 0;
+        if (wanted || *out == NULL) {
+            if (*out != NULL)
+                dnnl_primitive_desc_destroy(*out);
+            *out = pd;
+        } else {
+            dnnl_primitive_desc_destroy(pd);
+        }
+        if (wanted)
+            break;
+    }
+    if (it != NULL)
+        dnnl_primitive_desc_iterator_destroy(it);
+    if (rc != dnnl_success && *out != NULL) {
+        dnnl_primitive_desc_destroy(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
 /* Makes the primitive with or without bias; *bytes becomes at least its scratchpad. dnnl_unimplemented where there is none. */
-static dnnl_status_t primitive_make(product_t *p, dnnl_engine_t engine, const dnnl_memory_desc_t md[4], bool bias, bool accumulate, uint64_t *bytes)
+static dnnl_status_t primitive_make(product_t *p, dnnl_engine_t engine, const dnnl_memory_desc_t md[4], bool bias, bool accumulate,
+                                    const char *want, uint64_t *bytes)
 {
     dnnl_primitive_attr_t attr = NULL;
     dnnl_post_ops_t ops = NULL;
@@ -108,7 +157,7 @@ static dnnl_status_t primitive_make(product_t *p, dnnl_engine_t engine, const dn
     if (rc == dnnl_success)
         rc = dnnl_matmul_desc_init(&desc, &md[0], &md[1], bias ? &md[3] : NULL, &md[2]);
     if (rc == dnnl_success)
-        rc = dnnl_primitive_desc_create(&pd, &desc, attr, engine, NULL);
+        rc = implementation(&pd, &desc, attr, engine, want);
     if (rc == dnnl_success)
         rc = dnnl_primitive_create(&p->primitive[bias], pd);
     if (rc == dnnl_success) {
@@ -133,6 +182,8 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
     bool accumulate = (d[6] & ZERO_NN_ACCUMULATE) != 0;
     if (o == NULL || d[2] == 0)
         return ZERO_OK;
+    bool turned = plan->shape.dtype == ZERO_FP32 && (d[6] & ZERO_NN_TRANS_A) != 0;
+    const char *want = turned || d[2] > LONG ? "gemm:jit" : "";
     product_t *p = calloc(1, sizeof *p);
     if (p == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes", sizeof *p);
@@ -150,7 +201,7 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
     for (int i = 0; i < 4 && rc == dnnl_success; i++)
         rc = dnnl_memory_create(memory[i], &md[i], o->engine, DNNL_MEMORY_NONE);
     for (int bias = 0; bias < 2 && rc == dnnl_success; bias++)
-        rc = primitive_make(p, o->engine, md, bias, accumulate, &plan->workspace);
+        rc = primitive_make(p, o->engine, md, bias, accumulate, want, &plan->workspace);
     omp_set_num_threads(before);
     if (rc == dnnl_success) {
         plan->data = p;
@@ -160,7 +211,8 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
     plan->workspace = 0;
     if (rc == dnnl_unimplemented)
         return ZERO_OK;
-    return zero_fail(error, rc == dnnl_out_of_memory ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "oneDNN's matmul primitive cannot be made: status %d", (int)rc);
+    return zero_fail(error, rc == dnnl_out_of_memory ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM,
+                     "oneDNN's matmul primitive cannot be made: status %d", (int)rc);
 }
 
 void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g)
@@ -173,8 +225,9 @@ void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_n
         dnnl_memory_t memory;
         const void *data;
     } given[] = {
-        {DNNL_ARG_SRC, p->a, g->a},      {DNNL_ARG_WEIGHTS, p->b, g->b},   {DNNL_ARG_DST, p->c, g->c},
-        {DNNL_ARG_SCRATCHPAD, p->scratch[bias], nn->workspace}, {DNNL_ARG_BIAS, p->bias, g->bias},
+        {DNNL_ARG_SRC, p->a, g->a},        {DNNL_ARG_WEIGHTS, p->b, g->b},
+        {DNNL_ARG_DST, p->c, g->c},        {DNNL_ARG_SCRATCHPAD, p->scratch[bias], nn->workspace},
+        {DNNL_ARG_BIAS, p->bias, g->bias},
     };
     dnnl_exec_arg_t args[5];
     dnnl_status_t rc = dnnl_success;
@@ -189,8 +242,8 @@ void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_n
         rc = dnnl_stream_wait(o->stream);
     omp_set_num_threads(before);
     if (rc != dnnl_success)
-        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "oneDNN's matmul primitive of m %lld, n %lld, k %lld in %s failed: status %d", (long long)g->m,
-                     (long long)g->n, (long long)g->k, zero_dtype_name(g->dtype), (int)rc);
+        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "oneDNN's matmul primitive of m %lld, n %lld, k %lld in %s failed: status %d",
+                     (long long)g->m, (long long)g->n, (long long)g->k, zero_dtype_name(g->dtype), (int)rc);
 }
 
 #else

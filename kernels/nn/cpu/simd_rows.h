@@ -1,6 +1,6 @@
-/* simd_rows.h - the kernels of simd.h, compiled once per instruction set. The file that includes it defines: SIMD_TABLE, SIMD_NAME, TARGET (a function
- * attribute), LANES, vf and vi (vectors of LANES floats and int32), vf_fma, vf_max (the second operand where one is NaN), and the tile sizes
- * BLOCK_M, TILE_M, TILE_V (rows and vectors that the registers hold). */
+/* simd_rows.h - the kernels of simd.h, compiled once per instruction set. The file that includes it defines: SIMD_TABLE, SIMD_NAME,
+ * TARGET (a function attribute), LANES, vf and vi (vectors of LANES floats and int32), vf_fma, vf_max (the second operand where one
+ * is NaN), and the tile sizes BLOCK_M, TILE_M, TILE_V (rows and vectors that the registers hold). */
 #include "kernels/nn/cpu/simd.h"
 
 #include <math.h>
@@ -127,17 +127,17 @@ INLINE void row_put_to(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v)
 }
 
 /* Compiles body(dtype) for both dtypes, so that no loop asks. */
-#define FOR_DTYPE(dtype, body)                                                                                                                       \
-    do {                                                                                                                                             \
-        if ((dtype) == ZERO_FP32) {                                                                                                                  \
-            body(ZERO_FP32);                                                                                                                         \
-        } else {                                                                                                                                     \
-            body(ZERO_BF16);                                                                                                                         \
-        }                                                                                                                                            \
+#define FOR_DTYPE(dtype, body)      \
+    do {                            \
+        if ((dtype) == ZERO_FP32) { \
+            body(ZERO_FP32);        \
+        } else {                    \
+            body(ZERO_BF16);        \
+        }                           \
     } while (0)
 
-/* e^x for x <= 88: at most 1 ulp off for x >= -87.33, 0 below (where the result would be subnormal); NaN stays. x = n ln 2 + r, a polynomial in r
- * (coefficients: Cephes' expf), times 2^n through the exponent's bits. Adding 1.5 * 2^23 rounds to an integer. */
+/* e^x for x <= 88: at most 1 ulp off for x >= -87.33, 0 below (where the result would be subnormal); NaN stays. x = n ln 2 + r, a
+ * polynomial in r (coefficients: Cephes' expf), times 2^n through the exponent's bits. Adding 1.5 * 2^23 rounds to an integer. */
 INLINE vf vf_exp(vf x)
 {
     const float shift = 12582912.0f;
@@ -160,8 +160,8 @@ INLINE vf vf_exp(vf x)
 
 KERNEL void rows_load(float *y, const void *x, int64_t n, zero_dtype_t dtype)
 {
-#define BODY(dt)                                                                                                                                     \
-    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+#define BODY(dt)                           \
+    for (int64_t i = 0; i < n; i += LANES) \
     row_put_to(y, i, n, ZERO_FP32, row_get_to(x, i, n, dt))
     FOR_DTYPE(dtype, BODY);
 #undef BODY
@@ -169,8 +169,8 @@ KERNEL void rows_load(float *y, const void *x, int64_t n, zero_dtype_t dtype)
 
 KERNEL void rows_add(float *y, const void *x, int64_t n, zero_dtype_t dtype)
 {
-#define BODY(dt)                                                                                                                                     \
-    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+#define BODY(dt)                           \
+    for (int64_t i = 0; i < n; i += LANES) \
     row_put_to(y, i, n, ZERO_FP32, row_get_to(y, i, n, ZERO_FP32) + row_get_to(x, i, n, dt))
     FOR_DTYPE(dtype, BODY);
 #undef BODY
@@ -178,8 +178,8 @@ KERNEL void rows_add(float *y, const void *x, int64_t n, zero_dtype_t dtype)
 
 KERNEL void rows_store(void *y, const float *x, int64_t n, zero_dtype_t dtype)
 {
-#define BODY(dt)                                                                                                                                     \
-    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+#define BODY(dt)                           \
+    for (int64_t i = 0; i < n; i += LANES) \
     row_put_to(y, i, n, dt, row_get_to(x, i, n, ZERO_FP32))
     FOR_DTYPE(dtype, BODY);
 #undef BODY
@@ -193,8 +193,8 @@ KERNEL void rows_scale(float *y, const float *x, float s, int64_t n)
 
 KERNEL void rows_sum(void *y, const void *a, const void *b, int64_t n, zero_dtype_t dtype)
 {
-#define BODY(dt)                                                                                                                                     \
-    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+#define BODY(dt)                           \
+    for (int64_t i = 0; i < n; i += LANES) \
     row_put_to(y, i, n, dt, row_get_to(a, i, n, dt) + row_get_to(b, i, n, dt))
     FOR_DTYPE(dtype, BODY);
 #undef BODY
@@ -231,8 +231,8 @@ INLINE vf gelu_slope(vf x)
 
 KERNEL void rows_gelu(void *y, const void *x, int64_t n, zero_dtype_t dtype)
 {
-#define BODY(dt)                                                                                                                                     \
-    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+#define BODY(dt)                           \
+    for (int64_t i = 0; i < n; i += LANES) \
     row_put_to(y, i, n, dt, gelu_value(row_get_to(x, i, n, dt)))
     FOR_DTYPE(dtype, BODY);
 #undef BODY
@@ -240,8 +240,8 @@ KERNEL void rows_gelu(void *y, const void *x, int64_t n, zero_dtype_t dtype)
 
 KERNEL void rows_gelu_grad(void *dx, const void *dy, const void *x, int64_t n, zero_dtype_t dtype)
 {
-#define BODY(dt)                                                                                                                                     \
-    for (int64_t i = 0; i < n; i += LANES)                                                                                                           \
+#define BODY(dt)                           \
+    for (int64_t i = 0; i < n; i += LANES) \
     row_put_to(dx, i, n, dt, row_get_to(dy, i, n, dt) * gelu_slope(row_get_to(x, i, n, dt)))
     FOR_DTYPE(dtype, BODY);
 #undef BODY
@@ -283,15 +283,16 @@ INLINE void norm_row(void *y, float *mean_out, float *rstd_out, const void *x, c
         *rstd_out = rstd;
 }
 
-KERNEL void rows_norm(void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t C, float eps, zero_dtype_t dtype)
+KERNEL void rows_norm(void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t C, float eps,
+                      zero_dtype_t dtype)
 {
 #define BODY(dt) norm_row(y, mean, rstd, x, w, b, C, eps, dt)
     FOR_DTYPE(dtype, BODY);
 #undef BODY
 }
 
-INLINE void norm_grad_row(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x, const void *w, float mean,
-                          float rstd, int64_t C, const zero_dtype_t dtype)
+INLINE void norm_grad_row(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x, const void *w,
+                          float mean, float rstd, int64_t C, const zero_dtype_t dtype)
 {
     vf sum_g[2] = {{0}, {0}}, sum_gn[2] = {{0}, {0}};
     for (int64_t i = 0; i < C; i += LANES) { /* dy is 0 beyond C: nothing is added there */
@@ -312,15 +313,16 @@ INLINE void norm_grad_row(void *dx, float *dw, float *db, const void *residual, 
     }
 }
 
-KERNEL void rows_norm_grad(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x, const void *w, float mean,
-                           float rstd, int64_t C, zero_dtype_t dtype)
+KERNEL void rows_norm_grad(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x, const void *w,
+                           float mean, float rstd, int64_t C, zero_dtype_t dtype)
 {
 #define BODY(dt) norm_grad_row(dx, dw, db, residual, dy, x, w, mean, rstd, C, dt)
     FOR_DTYPE(dtype, BODY);
 #undef BODY
 }
 
-/* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. A NaN passes the maximum by, but not the sum. */
+/* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. A NaN passes the maximum by, but not the
+ * sum. */
 INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, const zero_dtype_t dtype)
 {
     vf top[4], sum[4];
@@ -364,27 +366,26 @@ KERNEL float rows_entropy(void *logits, int64_t target, int64_t V, bool grad, ze
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
-/* A tile of ROWS x VECTORS of C in registers. A (i, l) is at a[i * a_row + l * a_col]; constants, once inlined, wherever speed matters. */
-#define DEFINE_TILE(name, ROWS, VECTORS)                                                                                                             \
-    INLINE void name(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb, int64_t k, bool add)          \
-    {                                                                                                                                                \
-        vf sum[ROWS][VECTORS];                                                                                                                       \
-        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++)                                                                                    \
-            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)                                                                              \
-                sum[i][j] = add ? vf_get(c + i * ldc + j * LANES) : (vf){0};                                                                         \
-        for (int64_t l = 0; l < k; l++) {                                                                                                            \
-            vf bl[VECTORS];                                                                                                                          \
-            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)                                                                              \
-                bl[j] = vf_get(b + l * ldb + j * LANES);                                                                                             \
-            _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++) {                                                                              \
-                vf ai = vf_set(a[i * a_row + l * a_col]);                                                                                            \
-                _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)                                                                          \
-                    sum[i][j] = vf_fma(ai, bl[j], sum[i][j]);                                                                                        \
-            }                                                                                                                                        \
-        }                                                                                                                                            \
-        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++)                                                                                    \
-            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)                                                                              \
-                vf_put(c + i * ldc + j * LANES, sum[i][j]);                                                                                          \
+/* A tile of ROWS x VECTORS of C in registers. A (i, l) is at a[i * a_row + l * a_col]; constants, once inlined, wherever speed
+ * matters. */
+#define DEFINE_TILE(name, ROWS, VECTORS)                                                                                          \
+    INLINE void name(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb, int64_t k, \
+                     bool add)                                                                                                    \
+    {                                                                                                                             \
+        vf sum[ROWS][VECTORS];                                                                                                    \
+        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++) _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)     \
+            sum[i][j] = add ? vf_get(c + i * ldc + j * LANES) : (vf){0};                                                          \
+        for (int64_t l = 0; l < k; l++) {                                                                                         \
+            vf bl[VECTORS];                                                                                                       \
+            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++) bl[j] = vf_get(b + l * ldb + j * LANES);                  \
+            _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++)                                                             \
+            {                                                                                                                     \
+                vf ai = vf_set(a[i * a_row + l * a_col]);                                                                         \
+                _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++) sum[i][j] = vf_fma(ai, bl[j], sum[i][j]);             \
+            }                                                                                                                     \
+        }                                                                                                                         \
+        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++) _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)     \
+            vf_put(c + i * ldc + j * LANES, sum[i][j]);                                                                           \
     }
 
 DEFINE_TILE(tile_many_2, BLOCK_M, 2)
@@ -392,8 +393,8 @@ DEFINE_TILE(tile_many_1, BLOCK_M, 1)
 DEFINE_TILE(tile_one_2, 1, 2)
 DEFINE_TILE(tile_one_1, 1, 1)
 
-INLINE void block_product(float *c, int64_t ldc, const float *a, const int64_t a_row, const int64_t a_col, const float *b, int64_t ldb, int64_t m,
-                          int64_t n, int64_t k, bool add)
+INLINE void block_product(float *c, int64_t ldc, const float *a, const int64_t a_row, const int64_t a_col, const float *b,
+                          int64_t ldb, int64_t m, int64_t n, int64_t k, bool add)
 {
     int64_t i = 0;
     for (; i + BLOCK_M <= m; i += BLOCK_M) {
@@ -412,7 +413,8 @@ INLINE void block_product(float *c, int64_t ldc, const float *a, const int64_t a
     }
 }
 
-KERNEL void rows_block(float *c, int64_t ldc, const float *a, bool trans_a, const float *b, int64_t ldb, int64_t m, int64_t n, int64_t k, bool add)
+KERNEL void rows_block(float *c, int64_t ldc, const float *a, bool trans_a, const float *b, int64_t ldb, int64_t m, int64_t n,
+                       int64_t k, bool add)
 {
     if (trans_a)
         block_product(c, ldc, a, 1, ZERO_NN_BLOCK, b, ldb, m, n, k, add);
@@ -427,27 +429,26 @@ KERNEL void rows_tile(float *c, int64_t ldc, const float *a, const float *b, int
     for (int i = 0; i < TILE_M; i++)
         for (int j = 0; j < TILE_V * LANES; j += 16)
             __builtin_prefetch(c + i * ldc + j, 1);
-    _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++)
-        _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++)
-            sum[i][j] = (vf){0};
+    _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++) _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++) sum[i][j] =
+        (vf){0};
     for (int64_t l = 0; l < k; l++, a += TILE_M, b += TILE_V * LANES) {
         vf bl[TILE_V];
-        _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++)
-            bl[j] = vf_get(b + j * LANES);
-        _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++) {
+        _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++) bl[j] = vf_get(b + j * LANES);
+        _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++)
+        {
             vf ai = vf_set(a[i]);
-            _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++)
-                sum[i][j] = vf_fma(ai, bl[j], sum[i][j]);
+            _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++) sum[i][j] = vf_fma(ai, bl[j], sum[i][j]);
         }
     }
-    _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++)
-        _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++) {
-            float *at = c + i * ldc + j * LANES;
-            vf_put(at, add ? vf_get(at) + sum[i][j] : sum[i][j]);
-        }
+    _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++) _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++)
+    {
+        float *at = c + i * ldc + j * LANES;
+        vf_put(at, add ? vf_get(at) + sum[i][j] : sum[i][j]);
+    }
 }
 
-/* Keys of the vector of queries from t on: [0, *all) are seen by each of its lanes, [*all, *some) by lanes from key - t on, the rest by none. */
+/* Keys of the vector of queries from t on: [0, *all) are seen by each of its lanes, [*all, *some) by lanes from key - t on, the
+ * rest by none. */
 INLINE void keys_seen(int64_t t, int64_t keys, bool diagonal, int64_t *all, int64_t *some)
 {
     *all = diagonal && t + 1 < keys ? t + 1 : keys;

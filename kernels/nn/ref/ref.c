@@ -152,7 +152,8 @@ static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
     }
 }
 
-/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation where x is far below 0. */
+/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation where x is
+ * far below 0. */
 #define GELU_SCALE 0.79788456080286535588f
 #define GELU_CUBE 0.044715f
 
@@ -226,7 +227,8 @@ static void ref_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
     }
 }
 
-/* With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP - sum of dout out), dq = scale dS k, dk = scale dS' q. */
+/* With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP - sum of dout out), dq = scale dS k, dk = scale dS'
+ * q. */
 static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
     int64_t T = a->T, D = a->D, group = a->H / a->KV;
