@@ -22,9 +22,7 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
     if (status == ZERO_OK)
         return status;
     if (stat(o->model, &info) != 0) {
-        if (error != NULL)
-            *error = preset;
-        return status;
+        return zero_fail(error, status, "--model: %s", preset.text);
     }
     if (!S_ISDIR(info.st_mode))
         return zero_fail(error, ZERO_ERR_ARG, "--model '%s' is a file, but must be a preset or a folder with config.json and model.safetensors", o->model);
@@ -226,7 +224,7 @@ static zero_status_t describe(job_t *job, int index, char text[TEXT], const char
 zero_status_t job_agree(job_t *job, zero_comm_t *comm, zero_error_t *error)
 {
     int count = options_count() + EXTRA, world = zero_comm_size(comm), rank = -1, index = -1;
-    uint64_t *own = calloc((size_t)count, sizeof *own), *all = calloc((size_t)world * (size_t)count, sizeof *all);
+    uint64_t *own = calloc((size_t)count + 1, sizeof *own), *all = calloc((size_t)world * ((size_t)count + 1), sizeof *all);
     char text[TEXT], *texts = calloc((size_t)world, TEXT);
     const char *name = "";
     zero_status_t status = ZERO_OK;
@@ -238,13 +236,15 @@ zero_status_t job_agree(job_t *job, zero_comm_t *comm, zero_error_t *error)
         status = describe(job, i, text, &name, error);
         own[i] = XXH64(text, TEXT, 0);
     }
+    own[count] = job->o.log != NULL; /* not compared: only rank 0's counts */
     if (status == ZERO_OK)
-        status = zero_comm_exchange(comm, own, all, (size_t)count * sizeof *own, error);
+        status = zero_comm_exchange(comm, own, all, ((size_t)count + 1) * sizeof *own, error);
     if (status != ZERO_OK)
         goto end;
+    job->logs = all[count] != 0;
     for (int r = 1; r < world && rank < 0; r++)
         for (int i = 0; i < count && rank < 0; i++)
-            if (all[(size_t)r * (size_t)count + (size_t)i] != all[i]) {
+            if (all[(size_t)r * ((size_t)count + 1) + (size_t)i] != all[i]) {
                 rank = r;
                 index = i;
             }

@@ -12,6 +12,7 @@ typedef struct job {
     bool folder;                 /* --model is a Hugging Face folder */
     bool corpus;                 /* the built-in corpus */
     bool eval;                   /* there are evaluations */
+    bool logs;                   /* rank 0 writes a log: all measure for it. Known after job_agree */
     zero_model_config_t model;
     data_t *data, *eval_data;    /* eval_data NULL: none */
     int64_t windows;             /* of data */

@@ -404,6 +404,8 @@ static int conclude(const parent_t *p)
         complain(board->failure[0].sentence);
         return board->failure[0].code;
     }
+    if (p->vanished >= 0 && p->signal != 0 && code == 128 + p->signal)
+        return code; /* ended by the signal before there was anything to finish */
     if (p->vanished >= 0) {
         const place_t *place = &board->place[p->vanished];
         char how[64] = "ended without a word";

@@ -20,17 +20,19 @@ static void on_signal(int number)
     stop_signal = number;
 }
 
-/* Asks the run to end after its step; a second SIGTERM, SIGINT or SIGHUP ends it at once. */
+static void catch(int number, int flags)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART | flags};
+    sigemptyset(&action.sa_mask);
+    sigaction(number, &action, NULL);
+}
+
+/* Each asks the run to end after its step; the second of a kind ends it at once. */
 static void catch_signals(void)
 {
-    const int caught[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP};
-    struct sigaction action = {.sa_handler = on_signal};
-    sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) {
-        action.sa_flags = SA_RESTART | (caught[i] == SIGUSR1 ? 0 : (int)SA_RESETHAND);
-        sigaction(caught[i], &action, NULL);
-    }
-    signal(SIGPIPE, SIG_IGN); /* a reader that is gone is no reason to lose a run */
+    catch(SIGTERM, (int)SA_RESETHAND);
+    catch(SIGINT, (int)SA_RESETHAND);
+    catch(SIGHUP, (int)SA_RESETHAND);
 }
 
 static int complain(const char *sentence, int code)
@@ -153,10 +155,11 @@ static zero_status_t join(launch_kind_t kind, zero_comm_t **comm, zero_error_t *
 /* Trains as one rank. job is parsed with this status and error, and resolved where resolved says so. */
 static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_status_t status, zero_error_t *error)
 {
-    session_t session = {.job = job, .stop = &stop_signal};
+    session_t session = {.job = job, .stop = &stop_signal, .catch_signals = catch_signals};
     zero_error_t closing;
     int speaker, threads = 1, code;
-    catch_signals();
+    catch(SIGUSR1, 0);        /* the parent and mpiexec pass on signals as this one */
+    signal(SIGPIPE, SIG_IGN); /* a reader that is gone is no reason to lose a run */
     session.launch = launch_attach(rank);
     session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
     zero_error_t joining;

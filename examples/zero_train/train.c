@@ -12,6 +12,7 @@ zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t
     if (status != ZERO_OK)
         return status;
     session->training = true;
+    session->catch_signals();
     log_begin(session->log, "start");
     log_text(session->log, "version", zero_version());
     log_options(session->log, &job->o);
@@ -64,7 +65,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         launch_step(session->launch, t->step);
         if (run->rank == 0)
             progress_step(progress, t->step, t->loss, t->stats.grad_norm, rate, tokens / seconds);
-        if (job->o.log != NULL) {
+        if (job->logs) {
             /* seconds is the step's alone: what follows is the price of a log */
             if ((status = run_memory(run, &forecast, &measured, &equal, error)) != ZERO_OK)
                 break;

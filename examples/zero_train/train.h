@@ -11,6 +11,7 @@ typedef struct session {
     zero_comm_t *comm;
     launch_t *launch;          /* NULL: the parent is not ours */
     const volatile int *stop;  /* the signal that asked this rank to stop, 0: none */
+    void (*catch_signals)(void);/* called when training starts: before, a signal just ends the process */
     bool terminal;
     log_t *log;                /* open from the first step on; rank 0's alone has a file */
     bool training;             /* false: what fails was found before */

@@ -1,0 +1,489 @@
+/* test_train.c - the parts of zero_train that need no ranks: schedules, options, defaults, data, the built-in corpus, the log. */
+#include "examples/zero_train/corpus.h"
+#include "examples/zero_train/job.h"
+#include "examples/zero_train/log.h"
+
+#include <check.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* ---- schedules --------------------------------------------------------------------------------------------------------- */
+
+START_TEST(schedules_are_the_formulas)
+{
+    const double pi = acos(-1);
+    for (int64_t U = 0; U <= 7; U += 7)
+        for (int64_t s = 1; s <= 40; s++) {
+            schedule_t k = {.kind = SCHEDULE_CONSTANT, .warmup = U, .steps = 40, .lr = 0.3, .min_lr = 0.02, .width = 64};
+            double x = (double)(s - U) / (double)(40 - U), ramp = U > 0 ? 0.3 * (double)s / (double)U : 0;
+            ck_assert_double_eq_tol(schedule_rate(&k, s), s <= U ? ramp : 0.3, 1e-15);
+            k.kind = SCHEDULE_LINEAR;
+            ck_assert_double_eq_tol(schedule_rate(&k, s), s <= U ? ramp : 0.3 - 0.28 * x, 1e-15);
+            k.kind = SCHEDULE_COSINE;
+            ck_assert_double_eq_tol(schedule_rate(&k, s), s <= U ? ramp : 0.02 + 0.14 * (1 + cos(pi * x)), 1e-15);
+            if (U == 0)
+                continue;
+            k.kind = SCHEDULE_NOAM;
+            double a = pow((double)s, -0.5), b = (double)s * pow((double)U, -1.5);
+            ck_assert_double_eq_tol(schedule_rate(&k, s), 0.3 * pow(64, -0.5) * (a < b ? a : b), 1e-15);
+        }
+}
+END_TEST
+
+START_TEST(schedules_end_where_they_should)
+{
+    schedule_t k = {.kind = SCHEDULE_COSINE, .warmup = 3, .steps = 10, .lr = 0.5, .min_lr = 0.125};
+    ck_assert(schedule_rate(&k, 3) == 0.5);
+    ck_assert_double_eq_tol(schedule_rate(&k, 10), 0.125, 1e-16);
+    k.kind = SCHEDULE_LINEAR;
+    ck_assert(schedule_rate(&k, 10) == 0.125);
+    k.warmup = 10; /* nothing but warm-up */
+    ck_assert(schedule_rate(&k, 10) == 0.5);
+    ck_assert(schedule_rate(&k, 5) == 0.25);
+}
+END_TEST
+
+/* ---- options ----------------------------------------------------------------------------------------------------------- */
+
+/* Splits words at spaces and parses them. */
+static zero_status_t parse(options_t *o, const char *line, zero_error_t *error)
+{
+    static char text[512];
+    char *argv[32] = {"zero_train"};
+    int argc = 1;
+    snprintf(text, sizeof text, "%s", line);
+    for (char *p = strtok(text, " "); p != NULL && argc < 31; p = strtok(NULL, " "))
+        argv[argc++] = p;
+    options_init(o);
+    return options_parse(o, argc, argv, error);
+}
+
+START_TEST(options_are_read)
+{
+    options_t o;
+    zero_error_t e;
+    ck_assert_int_eq(parse(&o, "--stage=1 --lr 2e-3 --betas 0.5,0.75 --recompute --data a=b --quiet --reduce last", &e), ZERO_OK);
+    ck_assert_int_eq(o.stage, 1);
+    ck_assert(o.lr == 2e-3 && o.betas[0] == 0.5 && o.betas[1] == 0.75);
+    ck_assert_int_eq(o.recompute, ZERO_RECOMPUTE_FULL);
+    ck_assert_str_eq(o.data, "a=b");
+    ck_assert(o.quiet == 1 && o.reduce == REDUCE_LAST && o.explain == 0);
+    ck_assert(o.batch == -1 && o.log == NULL && isnan(parse(&o, "", &e) == ZERO_OK ? o.lr : 0));
+    ck_assert_int_eq(parse(&o, "--recompute=selective --prompt=--x --seed 9007199254740993", &e), ZERO_ERR_ARG);
+    ck_assert_int_eq(parse(&o, "--recompute=selective --prompt=--x --seed 900719925474099", &e), ZERO_OK);
+    ck_assert(o.recompute == ZERO_RECOMPUTE_SELECTIVE && o.seed == 900719925474099);
+    ck_assert_str_eq(o.prompt, "--x");
+}
+END_TEST
+
+START_TEST(options_are_refused)
+{
+    static const struct {
+        const char *line, *wanted; /* a part of the sentence */
+        zero_status_t status;
+    } cases[] = {
+        {"--stage 4", "--stage is 4, but must be from 0 to 3: use 3", ZERO_ERR_ARG},
+        {"--stage -1", "use 0", ZERO_ERR_ARG},
+        {"--stage 1x", "--stage is '1x', but must be a whole number", ZERO_ERR_ARG},
+        {"--batch 0", "--batch is 0, but must be 1 or more: use 1", ZERO_ERR_ARG},
+        {"--bacth 8", "did you mean --batch?", ZERO_ERR_ARG},
+        {"--frobnicate", "unknown option '--frobnicate': --help", ZERO_ERR_ARG},
+        {"--lr", "--lr needs a value", ZERO_ERR_ARG},
+        {"--lr --batch 8", "--lr needs a value", ZERO_ERR_ARG},
+        {"--lr nan", "--lr is 'nan', but must be a number", ZERO_ERR_ARG},
+        {"--lr 1e999", "--lr is '1e999'", ZERO_ERR_ARG},
+        {"--lr -1", "--lr is -1, but must be 0 or more", ZERO_ERR_ARG},
+        {"--betas 0.9", "--betas is '0.9'", ZERO_ERR_ARG},
+        {"--betas 0.9,1", "below 1", ZERO_ERR_ARG},
+        {"--top-p 2", "--top-p is 2, but must be from 0 to 1: use 1", ZERO_ERR_ARG},
+        {"--reduce never", "--reduce is 'never', but must be one of: every|last", ZERO_ERR_ARG},
+        {"--quiet=1", "--quiet takes no value", ZERO_ERR_ARG},
+        {"--data=", "--data is empty", ZERO_ERR_ARG},
+        {"stage", "'stage' is not an option", ZERO_ERR_ARG},
+        {"--save x", "--save is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--resume=x", "--resume is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--config x", "--config is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--lora-rank 8", "--lora-rank is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--loss-scale 8", "--loss-scale is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--dtype fp16", "--dtype fp16 is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--dtype fp17", "--dtype is 'fp17', but must be one of: fp32|bf16", ZERO_ERR_ARG},
+        {"--device cuda", "--device cuda is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--offload params", "--offload params is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--optimizer lion", "--optimizer lion is not supported yet", ZERO_ERR_UNSUPPORTED},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        options_t o;
+        zero_error_t e = {0};
+        ck_assert_msg(parse(&o, cases[i].line, &e) == cases[i].status, "%s: status %d, '%s'", cases[i].line, (int)e.status, e.text);
+        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "%s: '%s' lacks '%s'", cases[i].line, e.text, cases[i].wanted);
+        ck_assert_msg(strchr(e.text, '\n') == NULL, "%s: more than one line", cases[i].line);
+    }
+}
+END_TEST
+
+/* ---- defaults ---------------------------------------------------------------------------------------------------------- */
+
+static zero_status_t resolve(job_t *job, const char *line, int world, zero_error_t *error)
+{
+    memset(job, 0, sizeof *job);
+    zero_status_t status = parse(&job->o, line, error);
+    return status == ZERO_OK ? job_resolve(job, world, 1, true, error) : status;
+}
+
+START_TEST(defaults_always_fit)
+{
+    static const char *const lines[] = {"", "--micro-batch 3", "--micro-batch 100", "--model gpt2", "--model gpt2 --micro-batch 5", "--compare-stages",
+                                        "--schedule noam --steps 5"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        for (int world = 1; world <= 40; world++) {
+            job_t job;
+            zero_error_t e = {0};
+            ck_assert_msg(resolve(&job, lines[i], world, &e) == ZERO_OK, "%s on %d ranks: %s", lines[i], world, e.text);
+            ck_assert_int_eq(job.o.batch % (world * job.o.micro_batch), 0);
+            ck_assert_int_eq(job.local * world, job.o.batch);
+            ck_assert_int_eq(job.o.micro_batch * job.micro_steps, job.local);
+            ck_assert(job.o.seq_len <= job.model.positions);
+            job_close(&job);
+        }
+}
+END_TEST
+
+START_TEST(what_does_not_fit_is_named)
+{
+    static const struct {
+        const char *line, *wanted;
+        int world;
+    } cases[] = {
+        {"--batch 10 --micro-batch 3", "--batch is 10, but must be a multiple of 6 (2 ranks x --micro-batch 3): use 6 or 12", 2},
+        {"--batch 5", "use 4 or 6", 2},
+        {"--batch 2", "must be a multiple of 3 (3 ranks): use 3", 3},
+        {"--seq-len 100000", "positions: use --seq-len", 1},
+        {"--ranks 3", "--ranks is 3, but the launcher started 2", 2},
+        {"--schedule noam --warmup 0", "use --warmup 1", 1},
+        {"--compare-stages --steps 0", "use --steps 1", 1},
+        {"--steps 1000000000000 --batch 1000000000", "more tokens than 64 bits", 1},
+        {"--model llama-8b", "not supported yet", 1},
+        {"--model no-such-model", "there is no model 'no-such-model'", 1},
+        {"--model /dev/null", "is a file, but must be", 1},
+        {"--data /nonexistent", "cannot open --data '/nonexistent': No such file", 1},
+        {"--data /", "is a folder", 1},
+        {"--data /dev/zero", "is a device or pipe", 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        job_t job;
+        zero_error_t e = {0};
+        ck_assert_msg(resolve(&job, cases[i].line, cases[i].world, &e) != ZERO_OK, "%s was accepted", cases[i].line);
+        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "%s: '%s' lacks '%s'", cases[i].line, e.text, cases[i].wanted);
+        job_close(&job);
+    }
+}
+END_TEST
+
+/* ---- data -------------------------------------------------------------------------------------------------------------- */
+
+static char path[] = "test_train_data.bin"; /* in the current folder */
+
+static void write_tokens(const int32_t head[3], const void *tokens, size_t bytes)
+{
+    int32_t header[256] = {0};
+    FILE *f = fopen(path, "wb");
+    ck_assert_ptr_nonnull(f);
+    memcpy(header, head, 3 * sizeof *header);
+    ck_assert_int_eq(fwrite(header, 1, sizeof header, f), sizeof header);
+    ck_assert_int_eq(fwrite(tokens, 1, bytes, f), bytes);
+    ck_assert_int_eq(fclose(f), 0);
+}
+
+START_TEST(windows_of_both_widths)
+{
+    enum { N = 3001, T = 7 };
+    uint16_t narrow[N];
+    uint32_t wide[N];
+    int32_t x[T], y[T];
+    zero_error_t e;
+    for (int width = 2; width <= 4; width += 2) {
+        data_t *d;
+        for (int i = 0; i < N; i++) {
+            narrow[i] = (uint16_t)(i * 7919);
+            wide[i] = (uint32_t)i * 7919u;
+        }
+        write_tokens(width == 2 ? (int32_t[]){20240520, 1, N} : (int32_t[]){20240801, 7, N}, width == 2 ? (void *)narrow : wide, N * (size_t)width);
+        ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_OK, "%s", e.text);
+        ck_assert_int_eq(data_tokens(d), N);
+        ck_assert(!data_is_text(d));
+        ck_assert_int_eq(data_windows(d, T), (N - 1) / T);
+        ck_assert_int_eq(data_windows(d, N - 1), 1);
+        ck_assert_int_eq(data_windows(d, N), 0);
+        for (int64_t w = 0; w < data_windows(d, T); w++) {
+            ck_assert_msg(data_read(d, w, T, 1 << 30, x, y, &e) == ZERO_OK, "%s", e.text);
+            for (int i = 0; i < T; i++) {
+                ck_assert_int_eq(x[i], width == 2 ? narrow[w * T + i] : (int32_t)wide[w * T + i]);
+                ck_assert_int_eq(y[i], width == 2 ? narrow[w * T + i + 1] : (int32_t)wide[w * T + i + 1]);
+            }
+        }
+        data_close(d);
+    }
+    unlink(path);
+}
+END_TEST
+
+START_TEST(windows_longer_than_a_piece)
+{
+    enum { N = 5000, T = 2500 };
+    uint32_t tokens[N];
+    static int32_t x[T], y[T];
+    data_t *d;
+    zero_error_t e;
+    for (int i = 0; i < N; i++)
+        tokens[i] = (uint32_t)i;
+    write_tokens((int32_t[]){20240801, 7, N}, tokens, sizeof tokens);
+    ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
+    ck_assert_int_eq(data_windows(d, T), 1);
+    ck_assert_int_eq(data_read(d, 0, T, N, x, y, &e), ZERO_OK);
+    for (int i = 0; i < T; i++) {
+        ck_assert_int_eq(x[i], i);
+        ck_assert_int_eq(y[i], i + 1);
+    }
+    data_close(d);
+    unlink(path);
+}
+END_TEST
+
+START_TEST(tokens_past_the_vocabulary)
+{
+    uint16_t tokens[33] = {0};
+    int32_t x[8], y[8];
+    data_t *d;
+    zero_error_t e;
+    tokens[16] = 500; /* the last target of window 1, the first input of window 2 */
+    write_tokens((int32_t[]){20240520, 1, 33}, tokens, sizeof tokens);
+    ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
+    ck_assert_int_eq(data_read(d, 0, 8, 500, x, y, &e), ZERO_OK);
+    ck_assert_int_eq(data_read(d, 1, 8, 500, x, y, &e), ZERO_ERR_FORMAT);
+    ck_assert_ptr_nonnull(strstr(e.text, "token 500 at index 16, but the model's vocabulary has 500"));
+    ck_assert_int_eq(data_read(d, 1, 8, 501, x, y, &e), ZERO_OK);
+    /* only what is used counts: one window, then two; and with a shuffle the windows that it picks */
+    ck_assert_int_eq(data_check(d, 8, 500, -1, 1, &e), ZERO_OK);
+    ck_assert_int_eq(data_check(d, 8, 500, -1, 2, &e), ZERO_ERR_FORMAT);
+    ck_assert_int_eq(data_check(d, 8, 501, -1, 100, &e), ZERO_OK);
+    ck_assert_int_eq(data_check(d, 8, 500, 3, 100, &e), ZERO_ERR_FORMAT);
+    for (int64_t seed = 0; seed < 16; seed++) {
+        int64_t first = data_window_at(4, seed, 0);
+        ck_assert_int_eq(data_check(d, 8, 500, seed, 1, &e), first == 1 || first == 2 ? ZERO_ERR_FORMAT : ZERO_OK);
+    }
+    data_close(d);
+    unlink(path);
+}
+END_TEST
+
+START_TEST(token_files_that_lie)
+{
+    static const struct {
+        int32_t head[3];
+        size_t bytes;
+        const char *wanted;
+    } cases[] = {
+        {{1, 1, 10}, 20, "magic number is 1"},
+        {{20240520, 2, 10}, 20, "version 2, but must have 1"},
+        {{20240801, 1, 10}, 40, "version 1, but must have 7"},
+        {{20240520, 1, -1}, 20, "says that it has -1 tokens"},
+        {{20240520, 1, 11}, 20, "is truncated"},
+        {{20240520, 1, 9}, 20, "is longer than its header says"},
+        {{20240801, 7, 10}, 20, "is truncated"},
+        {{20240801, 7, INT32_MAX}, 40, "is truncated"},
+    };
+    uint32_t tokens[10] = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        data_t *d;
+        zero_error_t e = {0};
+        write_tokens(cases[i].head, tokens, cases[i].bytes);
+        ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_ERR_FORMAT, "case %zu was accepted", i);
+        ck_assert_ptr_null(d);
+        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[i].wanted);
+    }
+    unlink(path);
+}
+END_TEST
+
+START_TEST(a_file_that_shrinks_is_an_error)
+{
+    uint16_t tokens[4000] = {0};
+    static int32_t x[100], y[100];
+    data_t *d;
+    zero_error_t e;
+    write_tokens((int32_t[]){20240520, 1, 4000}, tokens, sizeof tokens);
+    ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
+    ck_assert_int_eq(truncate(path, 2000), 0);
+    ck_assert_int_eq(data_read(d, 0, 100, 10, x, y, &e), ZERO_OK);
+    ck_assert_int_eq(data_read(d, 30, 100, 10, x, y, &e), ZERO_ERR_IO);
+    ck_assert_ptr_nonnull(strstr(e.text, "became shorter"));
+    data_close(d);
+    unlink(path);
+}
+END_TEST
+
+START_TEST(shuffles_are_permutations)
+{
+    static const int64_t sizes[] = {1, 2, 3, 4, 5, 16, 17, 100, 1000, 4097};
+    static bool seen[4097];
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+        for (int64_t epoch = 0; epoch < 3; epoch++) {
+            int64_t n = sizes[k], fixed = 0, before = 0;
+            memset(seen, 0, sizeof seen);
+            for (int64_t i = 0; i < n; i++) {
+                int64_t w = data_window_at(n, 7, epoch * n + i);
+                ck_assert(w >= 0 && w < n && !seen[w]);
+                seen[w] = true;
+                fixed += w == i;
+                before += epoch > 0 && w == data_window_at(n, 7, i);
+                ck_assert_int_eq(data_window_at(n, -1, epoch * n + i), i);
+            }
+            if (n >= 100) { /* mixed, and otherwise in each epoch */
+                ck_assert_int_lt(fixed, n / 10);
+                ck_assert_int_lt(before, n / 10);
+            }
+        }
+    ck_assert_int_ge(data_permute(1, INT64_MAX / 4, INT64_MAX / 5), 0);
+}
+END_TEST
+
+/* ---- the corpus ---------------------------------------------------------------------------------------------------------- */
+
+START_TEST(numbers_are_spelled)
+{
+    static const struct {
+        int number;
+        const char *line;
+    } cases[] = {
+        {0, "0: zero\n"}, {7, "7: seven\n"}, {13, "13: thirteen\n"}, {20, "20: twenty\n"}, {99, "99: ninety-nine\n"}, {100, "100: one hundred\n"},
+        {101, "101: one hundred and one\n"}, {1000, "1000: one thousand\n"}, {1015, "1015: one thousand and fifteen\n"},
+        {4071, "4071: four thousand and seventy-one\n"}, {7777, "7777: seven thousand seven hundred and seventy-seven\n"},
+        {9900, "9900: nine thousand nine hundred\n"},
+    };
+    char line[64];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ck_assert_int_eq(corpus_line(line, cases[i].number), strlen(cases[i].line));
+        ck_assert_str_eq(line, cases[i].line);
+    }
+}
+END_TEST
+
+START_TEST(the_corpus_has_every_number_once)
+{
+    static int count[2][CORPUS_NUMBERS];
+    for (int held_out = 0; held_out < 2; held_out++) {
+        int64_t bytes;
+        char line[64], *text = corpus_make(held_out, &bytes);
+        ck_assert_ptr_nonnull(text);
+        for (char *p = text; p < text + bytes;) {
+            int number = (int)strtol(p, NULL, 10);
+            size_t length = corpus_line(line, number);
+            ck_assert_int_eq(memcmp(p, line, length), 0);
+            count[held_out][number]++;
+            p += length;
+        }
+        free(text);
+    }
+    int held = 0;
+    for (int n = 0; n < CORPUS_NUMBERS; n++) {
+        ck_assert_int_eq(count[0][n], !corpus_held_out(n));
+        ck_assert_int_eq(count[1][n], corpus_held_out(n));
+        held += count[1][n];
+    }
+    ck_assert(held > CORPUS_NUMBERS / 20 && held < CORPUS_NUMBERS / 10);
+}
+END_TEST
+
+/* ---- the log ------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(log_lines)
+{
+    char line[1024];
+    log_t *log;
+    zero_error_t e;
+    ck_assert_int_eq(log_open(&log, path, &e), ZERO_OK);
+    log_begin(log, "a\"b\\c\n\x01");
+    log_exact(log, "exact", 0.1);
+    log_number(log, "nine", 1.0 / 3);
+    log_number(log, "nan", NAN);
+    log_exact(log, "inf", -INFINITY);
+    log_text(log, "utf8", "\xc3\xa9\xff\xed\xa0\x80\xf0\x9f\x98\x80\xc0\x80");
+    log_text(log, "none", NULL);
+    log_whole(log, "low", INT64_MIN);
+    log_bytes(log, "high", UINT64_MAX);
+    log_hash(log, "hash", 0xabc);
+    log_bool(log, "yes", true);
+    log_open_object(log, "o");
+    log_open_array(log, "empty");
+    log_close_array(log);
+    log_open_array(log, "two");
+    log_number(log, NULL, 1);
+    log_number(log, NULL, 2);
+    log_close_array(log);
+    log_close_object(log);
+    log_whole(log, "after", 1);
+    ck_assert_int_eq(log_end(log, &e), ZERO_OK);
+    log_begin(log, "second");
+    ck_assert_int_eq(log_end(log, &e), ZERO_OK);
+    ck_assert_int_eq(log_close(log, &e), ZERO_OK);
+    FILE *f = fopen(path, "r");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_ptr_nonnull(fgets(line, sizeof line, f));
+    ck_assert_str_eq(line, "{\"event\":\"a\\\"b\\\\c\\u000a\\u0001\",\"exact\":0.10000000000000001,\"nine\":0.333333333,\"nan\":null,\"inf\":null,"
+                           "\"utf8\":\"\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xf0\x9f\x98\x80\xef\xbf\xbd\xef\xbf\xbd\",\"none\":null,"
+                           "\"low\":-9223372036854775808,\"high\":18446744073709551615,\"hash\":\"0000000000000abc\",\"yes\":true,"
+                           "\"o\":{\"empty\":[],\"two\":[1,2]},\"after\":1}\n");
+    ck_assert_ptr_nonnull(fgets(line, sizeof line, f));
+    ck_assert_str_eq(line, "{\"event\":\"second\"}\n");
+    fclose(f);
+    unlink(path);
+}
+END_TEST
+
+START_TEST(log_on_a_full_disk)
+{
+    log_t *log;
+    zero_error_t e = {0};
+    if (access("/dev/full", W_OK) != 0)
+        return;
+    ck_assert_int_eq(log_open(&log, "/dev/full", &e), ZERO_OK);
+    log_begin(log, "start");
+    ck_assert_int_eq(log_end(log, &e), ZERO_ERR_IO);
+    ck_assert_str_eq(e.text, "cannot write --log '/dev/full': No space left on device");
+    log_close(log, NULL);
+    ck_assert_int_eq(log_open(&log, "/nonexistent/x", &e), ZERO_ERR_IO);
+    ck_assert_ptr_null(log);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("zero_train");
+    TCase *c = tcase_create("parts");
+    tcase_set_timeout(c, 60);
+    tcase_add_test(c, schedules_are_the_formulas);
+    tcase_add_test(c, schedules_end_where_they_should);
+    tcase_add_test(c, options_are_read);
+    tcase_add_test(c, options_are_refused);
+    tcase_add_test(c, defaults_always_fit);
+    tcase_add_test(c, what_does_not_fit_is_named);
+    tcase_add_test(c, windows_of_both_widths);
+    tcase_add_test(c, windows_longer_than_a_piece);
+    tcase_add_test(c, tokens_past_the_vocabulary);
+    tcase_add_test(c, token_files_that_lie);
+    tcase_add_test(c, a_file_that_shrinks_is_an_error);
+    tcase_add_test(c, shuffles_are_permutations);
+    tcase_add_test(c, numbers_are_spelled);
+    tcase_add_test(c, the_corpus_has_every_number_once);
+    tcase_add_test(c, log_lines);
+    tcase_add_test(c, log_on_a_full_disk);
+    suite_add_tcase(suite, c);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,161 @@
+#!/bin/sh
+# Ranks that fail, vanish or disagree, and signals: everything ends soon, with one sentence and the right status, and nothing is left behind.
+. "${srcdir:-.}/tests/train.sh"
+long="--seq-len 16 --batch 6 --sample 0 --quiet --threads 1 --steps 100000000"
+
+# children PID: processes whose parent it is
+children()
+{
+    for stat in /proc/[0-9]*/stat; do
+        sed -n "s/^\([0-9]*\) (.*) [A-Z] $1 .*/\1/p" "$stat" 2>/dev/null
+    done
+}
+
+# begin ARGUMENTS...: in the background, until the first step is done: $parent, $ranks (process ids, in no order)
+begin()
+{
+    rm -f fault.log
+    "$train" "$@" --log fault.log >out 2>err &
+    parent=$!
+    tries=0
+    until grep -q '"event":"step"' fault.log 2>/dev/null; do
+        tries=$((tries + 1))
+        if [ $tries -ge 300 ] || ! kill -0 $parent 2>/dev/null; then
+            fail "zero_train $*: no first step"
+            break
+        fi
+        sleep 0.1
+    done
+    ranks=
+    for child in $(children $parent); do
+        ranks="$ranks $(children "$child")"
+    done
+    # without mpiexec the ranks are its children
+    [ -n "$(echo "$ranks" | tr -d ' ')" ] || ranks=$(children $parent)
+    everyone="$parent $(children $parent) $ranks"
+}
+
+# ended STATUS WHAT: within 10 seconds
+ended()
+{
+    tries=0
+    while kill -0 $parent 2>/dev/null; do
+        tries=$((tries + 1))
+        [ $tries -lt 100 ] || { fail "$2: still there after 10 seconds"; kill -9 $parent; break; }
+        sleep 0.1
+    done
+    wait $parent
+    found=$?
+    [ $found -eq "$1" ] || { fail "$2: status $found, wanted $1"; sed 's/^/    /' err; }
+}
+
+# nobody WHAT: none of $everyone is left
+nobody()
+{
+    tries=0
+    for process in $everyone; do
+        while kill -0 "$process" 2>/dev/null && [ $tries -lt 50 ]; do
+            tries=$((tries + 1))
+            sleep 0.1
+        done
+        kill -0 "$process" 2>/dev/null && { fail "$1: process $process is left"; kill -9 "$process"; }
+    done
+}
+
+sentence()
+{
+    equal "$1: lines on standard error" "$(grep -c . err)" 1
+    grep -q -e "$2" err || { fail "$1: no '$2'"; sed 's/^/    /' err; }
+}
+
+# A rank killed in the middle of a step.
+# shellcheck disable=SC2086 # $long is several arguments
+begin $long --ranks 3
+# shellcheck disable=SC2086
+set -- $ranks
+equal "ranks" $# 3
+kill -9 "$2"
+ended 1 "a rank was killed"
+sentence "a rank was killed" "rank [0-2] (process $2) was killed by signal 9"
+nobody "a rank was killed"
+
+# The parent asked to stop: the step is finished, the log ends well.
+for signal in TERM:143 USR1:138; do
+    # shellcheck disable=SC2086
+    begin $long --ranks 2
+    kill -"${signal%:*}" $parent
+    ended "${signal#*:}" "SIG${signal%:*}"
+    equal "SIG${signal%:*}: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" '{"event":"end","status":"signal"'
+    [ ! -s err ] || fail "SIG${signal%:*}: $(cat err)"
+    nobody "SIG${signal%:*}"
+done
+# A shell starts background processes with SIGINT ignored, which a program may keep; env restores what a terminal would give.
+if env --default-signal=INT true 2>/dev/null; then
+    rm -f fault.log
+    # shellcheck disable=SC2086
+    env --default-signal=INT "$train" $long --ranks 1 --log fault.log >out 2>err &
+    parent=$!
+    everyone=$parent
+    while ! grep -q '"event":"step"' fault.log 2>/dev/null && kill -0 $parent 2>/dev/null; do sleep 0.1; done
+    kill -INT $parent
+    ended 130 "SIGINT on one rank"
+    equal "SIGINT: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" '{"event":"end","status":"signal"'
+fi
+
+# The parent killed: its ranks go with it.
+# shellcheck disable=SC2086
+begin $long --ranks 2
+kill -9 $parent
+wait $parent 2>/dev/null
+nobody "the parent was killed"
+
+# A full disk.
+if [ -w /dev/full ]; then
+    for ranks in 1 2; do
+        run 1 --seq-len 16 --steps 3 --sample 0 --threads 1 --ranks $ranks --log /dev/full
+        sentence "a full disk on $ranks ranks" "cannot write --log '/dev/full': No space left on device"
+    done
+fi
+
+# Ranks that disagree, as a launcher may start them. torchrun's way needs nothing that is not here.
+# together ARGUMENTS0 ARGUMENTS1
+together()
+{
+    port=$((20000 + $$ % 20000 + ${used:=0}))
+    used=$((used + 1))
+    for rank in 0 1; do
+        [ $rank -eq 0 ] && arguments=$1 || arguments=$2
+        # shellcheck disable=SC2086
+        RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port timeout -k 5 60 "$train" \
+            --seq-len 16 --batch 2 --steps 2 --sample 0 --quiet --threads 1 $arguments >out$rank 2>err$rank &
+        eval "process$rank=\$!"
+    done
+    # shellcheck disable=SC2154
+    wait "$process0"
+    status0=$?
+    # shellcheck disable=SC2154
+    wait "$process1"
+    status1=$?
+    cat err0 err1 >err
+}
+together "--log joined.log" ""
+equal "two ranks that were started: status" "$status0 $status1" "0 0"
+[ ! -s err ] || fail "two ranks that were started: $(cat err)"
+equal "two ranks that were started: the log" "$(tail -1 joined.log | cut -c1-30)" '{"event":"end","status":"done"'
+together "--lr 0.25" "--lr 0.5"
+equal "ranks that disagree: status" "$status0 $status1" "2 2"
+sentence "ranks that disagree" "rank 1 disagrees with rank 0 on --lr: rank 1 has 0.5, rank 0 has 0.25"
+printf '%0200d' 1 >a.txt
+printf '%0200d' 2 >b.txt
+together "--data a.txt" "--data b.txt"
+sentence "other data on one rank" "rank 1 disagrees with rank 0 on --data"
+equal "other data on one rank: status" "$status0 $status1" "2 2"
+cp a.txt c.txt
+together "--data a.txt" "--data c.txt" # a copy elsewhere is the same data
+equal "a copy of the data on one rank: status" "$status0 $status1" "0 0"
+together "" "--stage 5"
+sentence "a bad option on one rank" "--stage is 5"
+equal "a bad option on one rank: status" "$status0 $status1" "2 2"
+together "--ranks 3" "--ranks 3"
+sentence "a wrong --ranks" "the launcher started 2"
+finish

@@ -1,0 +1,82 @@
+#!/bin/sh
+# Bad usage and bad input: found before training, status 2, one sentence, nothing written.
+. "${srcdir:-.}/tests/train.sh"
+
+# int32 N...: little-endian bytes
+int32()
+{
+    for n; do
+        # shellcheck disable=SC2059 # the format is what is computed
+        printf "$(printf '\\%03o\\%03o\\%03o\\%03o' $((n & 255)) $((n >> 8 & 255)) $((n >> 16 & 255)) $((n >> 24 & 255)))"
+    done
+}
+# tokens MAGIC VERSION COUNT BYTES: a token file with so many zero bytes behind the header
+tokens()
+{
+    int32 "$1" "$2" "$3"
+    head -c $((1024 - 12 + $4)) /dev/zero
+}
+
+refused --stage 4 -- "--stage is 4, but must be from 0 to 3: use 3"
+refused --no-such-option -- "unknown option '--no-such-option'"
+refused --micro-bach 2 -- "did you mean --micro-batch?"
+refused --batch 5 -- "--batch is 5, but must be a multiple of 2 (2 ranks): use 4 or 6"
+refused --ranks 4 --micro-batch 3 --batch 20 -- "use 12 or 24"
+refused --seq-len 257 -- "--seq-len is 257, but the model has 256 positions: use --seq-len 256 or less"
+refused --model llama-8b -- "not supported yet"
+refused --model gpt3 -- "there is no model 'gpt3'"
+refused --save here -- "--save is not supported yet"
+refused --dtype fp16 -- "not supported yet"
+refused --eval-every 5 --data "$0" --seq-len 16 -- "give --eval-data FILE"
+
+refused --data missing.txt -- "cannot open --data 'missing.txt': No such file or directory"
+refused --eval-data missing.txt -- "cannot open --eval-data 'missing.txt'"
+refused --data . -- "is a folder"
+: >empty.txt
+refused --data empty.txt -- "--data 'empty.txt' is empty"
+printf 'ten tokens' >short.txt
+refused --data short.txt -- "has 10 tokens, but one window of --seq-len 64 needs 65: use --seq-len 9 or less"
+run 0 --data short.txt --seq-len 9 --ranks 1 --steps 1 --sample 0 --quiet
+: >empty.bin
+refused --data empty.bin -- "is empty"
+tokens 20240520 1 0 0 | head -c 600 >cut.bin
+refused --data cut.bin -- "is truncated"
+tokens 20240521 1 500 1000 >magic.bin
+refused --data magic.bin -- "magic number is 20240521, but must be 20240520 or 20240801"
+tokens 20240520 1 500 999 >less.bin
+refused --data less.bin -- "is truncated: its header says 500 tokens"
+tokens 20240801 7 500 2001 >more.bin
+refused --data more.bin -- "is longer than its header says"
+tokens 20240520 1 0 0 >none.bin
+refused --data none.bin -- "has 0 tokens"
+{ tokens 20240520 1 500 800; int32 66000; head -c 196 /dev/zero; } >large.bin # 464 and 1 in 16 bits
+refused --data large.bin --batch 8 -- "has token 464 at index 400, but the model's vocabulary has 256"
+run 0 --data large.bin --ranks 1 --batch 1 --steps 6 --sample 0 --quiet # its tokens are not used so soon
+run 2 --data large.bin --ranks 1 --batch 1 --steps 7 --sample 0 --quiet
+refused --data none.bin --prompt x -- "has 0 tokens"
+
+mkdir folder
+refused --model folder -- "config.json"
+printf '{"model_type":"gpt2"' >folder/config.json
+refused --model folder -- "config.json"
+refused --model "$srcdir/tests/train.sh" -- "is a file, but must be a preset or a folder"
+
+run 2 --log no-such-folder/log
+grep -q "cannot create --log 'no-such-folder/log'" err || fail "a log that cannot be created"
+run 2 --log folder
+grep -q "is a folder" err || fail "a log that is a folder"
+
+# More than this machine has: refused with the numbers.
+refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- "bytes"
+[ ! -s out ] || grep -q "before training" out && fail "something was trained that does not fit"
+
+# Looking is not training: any number of ranks, nothing started.
+run 0 --plan --model gpt2-xl --ranks 1024
+grep -q "all 1024 ranks" out || fail "--plan of 1024 ranks"
+run 0 --explain
+grep -q GATHER out || fail "--explain names no operation"
+run 0 --help
+grep -q -e "--compare-stages" out || fail "--help"
+run 0 --version
+equal "--version" "$(cat out)" "zero_train $(sed -n 's/^#define ZERO_VERSION "\(.*\)"/\1/p' "$srcdir/zero/zero.h")"
+finish

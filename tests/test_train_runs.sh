@@ -1,0 +1,66 @@
+#!/bin/sh
+# What zero_train computes and logs: the same bits at every stage, the same numbers to rounding at every number of ranks, the fields of the log.
+. "${srcdir:-.}/tests/train.sh"
+small="--seq-len 16 --sample 0 --quiet --threads 1"
+
+# Stages 0 to 3, three ranks, two micro-steps.
+# shellcheck disable=SC2086 # $small is several arguments
+run 0 $small --compare-stages --ranks 3 --batch 6 --micro-batch 1 --steps 3 --log compare.log
+equal "compare events" "$(grep -c '"event":"compare"' compare.log)" 4
+equal "hashes of four stages" "$(values compare.log params_xxh64 | sort -u | wc -l)" 1
+equal "losses of four stages" "$(sed -n 's/.*"losses":\(\[[^]]*\]\).*/\1/p' compare.log | sort -u | wc -l)" 1
+equal "four stages equal their forecasts" "$(grep -c '"equal":true' compare.log)" 4
+grep -q "same bits as stage 0" out || fail "no table"
+
+# Windows, and one stage alone, change no bit.
+# shellcheck disable=SC2086
+run 0 $small --ranks 3 --batch 6 --micro-batch 1 --steps 3 --stage 1 --reduce every --window 3 --log one.log
+equal "a run alone and one compared" "$(values one.log params_xxh64)" "$(values compare.log params_xxh64 | tail -1)"
+
+# Other numbers of ranks: equal to rounding.
+for ranks in 1 2 4; do
+    # shellcheck disable=SC2086
+    run 0 $small --ranks $ranks --batch 4 --micro-batch 1 --steps 4 --shuffle 3 --log "ranks$ranks.log"
+    values "ranks$ranks.log" loss >"loss$ranks"
+    values "ranks$ranks.log" grad_norm >"norm$ranks"
+    [ "$(wc -l <"loss$ranks")" -eq 4 ] || fail "$ranks ranks logged $(wc -l <"loss$ranks") losses, wanted 4"
+done
+for ranks in 2 4; do
+    for what in loss norm; do
+        paste ${what}1 "$what$ranks" | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 2e-5 * $1) bad = 1 } END { exit bad }' ||
+            fail "$what of 1 and of $ranks ranks: $(paste ${what}1 "$what$ranks" | tr '\n' ';')"
+    done
+done
+[ "$(sort -u loss1 | wc -l)" -gt 1 ] || fail "losses do not change"
+
+# The log: one start, steps from 1, one end; the rate of the schedule; memory per tier and kind.
+# shellcheck disable=SC2086
+run 0 $small --ranks 2 --steps 5 --schedule linear --lr 0.5 --min-lr 0.1 --warmup 2 --eval-every 2 --eval-batches 2 --log fields.log
+equal "start" "$(head -1 fields.log | cut -c1-32)" '{"event":"start","version":"'"$("$train" --version | cut -d' ' -f2 | cut -c1-4)"
+equal "steps" "$(grep '"event":"step"' fields.log | sed 's/.*"step":\([0-9]*\).*/\1/' | tr '\n' ' ')" "1 2 3 4 5 "
+equal "rates" "$(grep '"event":"step"' fields.log | sed 's/.*"lr":\([^,]*\).*/\1/' | tr '\n' ' ')" "0.25 0.5 0.366666667 0.233333333 0.1 "
+equal "evaluations" "$(grep '"event":"eval"' fields.log | sed 's/.*"step":\([0-9]*\).*/\1/' | tr '\n' ' ')" "2 4 "
+equal "end" "$(tail -1 fields.log | cut -c1-38)" '{"event":"end","status":"done","step":'
+grep '"event":"step"' fields.log | grep -vq '"mfu":null.*"memory":{"device":{"parameters":[1-9]' && fail "a step without mfu and memory"
+grep -q '"options":{"stage":3,"ranks":2,"threads":1,.*"lr":0.5,' fields.log || fail "options are not logged as resolved"
+
+# A rate that blows up: steps are skipped, counted, and the run goes on.
+# shellcheck disable=SC2086
+run 0 --seq-len 16 --sample 0 --threads 1 --ranks 2 --batch 2 --steps 8 --warmup 0 --schedule constant --lr 1e15 --clip 0 --log huge.log
+if grep -q '"applied":false' huge.log; then
+    grep -q 'steps were skipped' out || fail "skipped steps were not counted"
+    grep -q '"grad_norm":null' huge.log || fail "a norm that is not finite is no null"
+else
+    fail "a rate of 1e15 skipped no step"
+fi
+equal "steps in spite of skips" "$(grep -c '"event":"step"' huge.log)" 8
+
+# A folder in Hugging Face's format.
+folder=$srcdir/tests/golden/gpt2
+if [ -e "$folder/config.json" ]; then
+    for ranks in 1 3; do
+        run 0 --model "$folder" --data "$train" --seq-len 8 --ranks $ranks --batch 3 --steps 0 --threads 1 --quiet --log "folder$ranks.log"
+    done
+    equal "parameters of a folder on 1 and 3 ranks" "$(values folder1.log params_xxh64)" "$(values folder3.log params_xxh64)"
+fi
+finish

@@ -1,0 +1,64 @@
+#!/bin/sh
+# train.sh - sourced by the tests that run zero_train: a folder of their own, bounded runs, checks that say what they found.
+set -u
+srcdir=$(cd "${srcdir:-.}" && pwd)
+train=$(cd "${top_builddir:-.}" && pwd)/zero_train
+[ -x "$train" ] || { echo "no zero_train in this build"; exit 77; }
+# A launcher around us is not meant for the ranks that these tests start.
+for name in $(env | sed -n 's/^\(PMIX_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do unset "$name"; done
+# Cores are few where tests run, and ranks many.
+export OMP_NUM_THREADS=1
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/test_train.XXXXXX") || exit 99
+trap 'rm -rf "$tmp"' EXIT
+cd "$tmp" || exit 99
+failures=0
+
+fail()
+{
+    echo "FAIL: $*"
+    failures=$((failures + 1))
+}
+
+# run STATUS ARGUMENTS...: out and err hold what was printed.
+run()
+{
+    wanted=$1
+    shift
+    timeout -k 5 60 "$train" "$@" >out 2>err
+    found=$?
+    [ "$found" -eq "$wanted" ] || { fail "zero_train $*: status $found, wanted $wanted"; sed 's/^/    /' err; }
+}
+
+# refused ARGUMENTS... -- TEXT: status 2, one sentence that has TEXT, nothing printed, no log.
+refused()
+{
+    arguments=
+    while [ "$1" != -- ]; do
+        arguments="$arguments $1"
+        shift
+    done
+    # shellcheck disable=SC2086 # split at spaces on purpose
+    run 2 $arguments --log refused.log
+    lines=$(wc -l <err)
+    [ "$lines" -eq 1 ] || { fail "zero_train$arguments: $lines lines on standard error, wanted 1"; sed 's/^/    /' err; }
+    grep -qF -e "$2" err || { fail "zero_train$arguments: the sentence lacks '$2'"; sed 's/^/    /' err; }
+    [ ! -e refused.log ] || { fail "zero_train$arguments: a log was written"; rm -f refused.log; }
+}
+
+# values LOG KEY: the key's values in the events that have it, one a line.
+values()
+{
+    sed -n "s/.*\"$2\":\"\{0,1\}\([^,\"}]*\).*/\1/p" "$1"
+}
+
+# equal WHAT A B
+equal()
+{
+    [ "$2" = "$3" ] || fail "$1: '$2', wanted '$3'"
+}
+
+finish()
+{
+    [ "$failures" -eq 0 ] || { echo "$failures failures"; exit 1; }
+    exit 0
+}
