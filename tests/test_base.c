@@ -20,6 +20,13 @@ static float float_of(uint32_t u)
     return f;
 }
 
+/* For loops over very many values: Check writes to its parent at every assertion. */
+#define HOLDS(condition, at)                                                                                                        \
+    do {                                                                                                                            \
+        if (!(condition))                                                                                                           \
+            ck_abort_msg("%s does not hold at %#llx", #condition, (unsigned long long)(at));                                        \
+    } while (0)
+
 /* ---- sentences and names ----------------------------------------------------------------------------------------- */
 
 START_TEST(fail_sets_status_and_sentence)
@@ -154,8 +161,8 @@ START_TEST(round_up_is_the_least_multiple)
     for (uint64_t unit = 1; unit <= 130; unit++) {
         for (uint64_t x = 0; x <= 300; x++) {
             uint64_t r;
-            ck_assert(zero_round_up(x, unit, &r));
-            ck_assert(r >= x && r - x < unit && r % unit == 0);
+            HOLDS(zero_round_up(x, unit, &r), x);
+            HOLDS(r >= x && r - x < unit && r % unit == 0, x);
         }
     }
     uint64_t r;
@@ -198,15 +205,15 @@ START_TEST(every_half_widens_exactly_and_comes_back)
     for (uint32_t h = 0; h < 0x10000; h++) {
         float f = format->widen((uint16_t)h);
         if (is_nan16((uint16_t)h, format->mantissa_bits)) {
-            ck_assert(isnan(f) && (bits_of(f) >> 31) == h >> 15);
-            ck_assert_uint_eq(format->narrow(f), h | 1u << (format->mantissa_bits - 1));
+            HOLDS(isnan(f) && (bits_of(f) >> 31) == h >> 15, h);
+            HOLDS(format->narrow(f) == (h | 1u << (format->mantissa_bits - 1)), h);
             continue;
         }
         if ((h & 0x7fff) == infinity16(format->mantissa_bits))
-            ck_assert(isinf(f) && (bits_of(f) >> 31) == h >> 15);
+            HOLDS(isinf(f) && (bits_of(f) >> 31) == h >> 15, h);
         else
-            ck_assert((double)f == value_of((uint16_t)h, format->mantissa_bits) && (bits_of(f) >> 31) == h >> 15);
-        ck_assert_uint_eq(format->narrow(f), h);
+            HOLDS((double)f == value_of((uint16_t)h, format->mantissa_bits) && (bits_of(f) >> 31) == h >> 15, h);
+        HOLDS(format->narrow(f) == h, h);
     }
 }
 END_TEST
@@ -218,12 +225,12 @@ START_TEST(narrowing_rounds_to_nearest_even)
     for (uint32_t h = 0; h < infinity16(format->mantissa_bits); h++) {
         double below = value_of((uint16_t)h, format->mantissa_bits), above = value_of((uint16_t)(h + 1), format->mantissa_bits);
         double middle = below + (above - below) / 2;
-        ck_assert((double)(float)middle == middle);
+        HOLDS((double)(float)middle == middle, h);
         uint32_t bits = bits_of((float)middle), even = h & 1 ? h + 1 : h;
         for (uint32_t sign = 0; sign < 2; sign++) {
-            ck_assert_uint_eq(format->narrow(float_of(sign << 31 | (bits - 1))), sign << 15 | h);
-            ck_assert_uint_eq(format->narrow(float_of(sign << 31 | bits)), sign << 15 | even);
-            ck_assert_uint_eq(format->narrow(float_of(sign << 31 | (bits + 1))), sign << 15 | (h + 1));
+            HOLDS(format->narrow(float_of(sign << 31 | (bits - 1))) == (sign << 15 | h), h);
+            HOLDS(format->narrow(float_of(sign << 31 | bits)) == (sign << 15 | even), h);
+            HOLDS(format->narrow(float_of(sign << 31 | (bits + 1))) == (sign << 15 | (h + 1)), h);
         }
     }
 }
@@ -266,9 +273,9 @@ START_TEST(fp16_agrees_with_the_processor)
     if (!__builtin_cpu_supports("avx2")) /* clang 14 does not know f16c by name; what has AVX2 has it */
         return;
     for (uint32_t h = 0; h < 0x10000; h++)
-        ck_assert_uint_eq(bits_of(zero_fp16_to_fp32((uint16_t)h)), bits_of(widen_by_processor((uint16_t)h)));
+        HOLDS(bits_of(zero_fp16_to_fp32((uint16_t)h)) == bits_of(widen_by_processor((uint16_t)h)), h);
     for (uint64_t u = 0; u <= UINT32_MAX; u += 997)
-        ck_assert_uint_eq(zero_fp32_to_fp16(float_of((uint32_t)u)), narrow_by_processor(float_of((uint32_t)u)));
+        HOLDS(zero_fp32_to_fp16(float_of((uint32_t)u)) == narrow_by_processor(float_of((uint32_t)u)), u);
 }
 END_TEST
 #endif
