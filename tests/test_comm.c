@@ -1,12 +1,18 @@
 /* test_comm.c - communicators of one machine: self, shm, torchrun's. MPI's are in comm_mpi.c, which test_comm_mpi.sh starts. */
+#define _GNU_SOURCE
 #include "tests/comm_cases.h"
 #include "tests/ranks.h"
 
 #include <check.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -327,6 +333,54 @@ START_TEST(no_descriptor_stays_open)
 }
 END_TEST
 
+/* Processes that nobody may look into (as between containers) meet in /dev/shm instead. */
+static int closed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    const char *shm_size = arg;
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    char entry[64], link[64];
+    if (shm_size) {
+        /* A /dev/shm of its own for this rank. */
+        EXPECT(unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+        EXPECT(mount("none", "/dev/shm", "tmpfs", 0, shm_size) == 0);
+    }
+    if (geteuid() == 0) /* root may look everywhere */
+        EXPECT(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
+    EXPECT(prctl(PR_SET_DUMPABLE, 0) == 0);
+    int pids[8], pid = (int)getpid();
+    EXPECT(b->all_gather(b->ctx, &pid, pids, sizeof pid) == 0);
+    snprintf(entry, sizeof entry, "/proc/%d/fd/0", pids[(rank + 1) % world]);
+    EXPECT(readlink(entry, link, sizeof link) < 0 && errno == EACCES);
+    if (shm_size) {
+        EXPECT(zero_comm_shm(&c, b, NULL, &e) == ZERO_ERR_MEMORY);
+        EXPECT(strstr(e.text, "in /dev/shm, which has") && strstr(e.text, "--shm-size"));
+        return 0;
+    }
+    if (open_shm(&c, b, 30, 0) || comm_ring_cases(c) || comm_cases(c, 5))
+        return 1;
+    zero_comm_destroy(c);
+    return 0;
+}
+
+START_TEST(closed_processes_meet_in_dev_shm)
+{
+    glob_t g;
+    ck_assert_int_eq(ranks_run(3, 60, closed_rank, NULL), 0);
+    char pattern[64];
+    snprintf(pattern, sizeof pattern, "/dev/shm/zero-%u-*", geteuid() == 0 ? 65534 : (unsigned)geteuid());
+    ck_assert_int_eq(glob(pattern, 0, NULL, &g), GLOB_NOMATCH);
+}
+END_TEST
+
+START_TEST(small_dev_shm_is_an_error)
+{
+    if (geteuid() != 0)
+        return; /* needs to mount one */
+    ck_assert_int_eq(ranks_run(2, 60, closed_rank, "size=4k"), 0);
+}
+END_TEST
+
 /* ---- torchrun ---------------------------------------------------------------------------------------------------- */
 
 static void set_number(const char *name, long value)
@@ -350,7 +404,8 @@ static int torchrun_rank(int rank, int world, const zero_bootstrap_t *b, void *a
     set_number("LOCAL_WORLD_SIZE", world);
     setenv("MASTER_ADDR", "127.0.0.1", 1);
     set_number("MASTER_PORT", *(int *)arg);
-    setenv("TORCHELASTIC_RUN_ID", "a run with a very long name, longer than the name of a socket may be: 0123456789 0123456789 0123456789 0123456789", 1);
+    setenv("TORCHELASTIC_RUN_ID", "a run with a very long name, longer than the name of a socket may be: 0123456789 0123456789 "
+           "0123456789 0123456789", 1);
     /* Twice in a row at one address. */
     for (int i = 0; i < 2; i++) {
         EXPECT_OK(zero_comm_torchrun(&c, &o, error));
@@ -398,6 +453,8 @@ int main(void)
     tcase_add_test(t, left_rank_is_an_error_only_for_who_waits);
     tcase_add_test(t, timeout_names_who_is_late);
     tcase_add_test(t, no_descriptor_stays_open);
+    tcase_add_test(t, closed_processes_meet_in_dev_shm);
+    tcase_add_test(t, small_dev_shm_is_an_error);
     tcase_add_loop_test(t, torchrun_ranks_meet, 1, 4);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);

@@ -196,8 +196,9 @@ int main(int argc, char **argv)
         int ranks;
         const char *name;
         int ranks_per_node;
-    } cover[] = {{1, "all", 0},     {2, "all", 0},     {3, "all", 1},   {3, "all", 2},   {4, "all", 2},   {3, "small", 2},   {2, "small", 1},  {3, "threads", 0},
-                 {3, "threads", 2}, {3, "abort", 0},   {4, "abort", 2}, {3, "abort", 1}, {3, "timeout", 0}, {3, "timeout", 2}, {3, "options", 2}};
+    } cover[] = {{1, "all", 0}, {2, "all", 0}, {3, "all", 1}, {3, "all", 2}, {4, "all", 2}, {3, "small", 2}, {2, "small", 1},
+                 {3, "threads", 0}, {3, "threads", 2}, {3, "abort", 0}, {4, "abort", 2}, {3, "abort", 1}, {3, "timeout", 0},
+                 {3, "timeout", 2}, {3, "options", 2}};
     static const char *const names[] = {"all", "small", "threads", "abort"};
     char self[4096] = "";
     int result = 0;

@@ -62,7 +62,10 @@ static zero_status_t wait(mpi_comm_t *c, int half, const char *operation, zero_e
 {
     int count = c->pending[half];
     c->pending[half] = 0;
-    return count == 0 ? ZERO_OK : zero_mpi_wait(c->requests + (size_t)half * 2 * (size_t)c->far, count, c->local.base.options.timeout_s, c->local.family, operation, error);
+    if (count == 0)
+        return ZERO_OK;
+    return zero_mpi_wait(c->requests + (size_t)half * 2 * (size_t)c->far, count, c->local.base.options.timeout_s, c->local.family,
+                         operation, error);
 }
 
 /* Starts the messages of bytes [begin, begin + size) of every slice. */
