@@ -17,11 +17,16 @@ begin()
     rm -f fault.log
     "$train" "$@" --log fault.log >out 2>err &
     parent=$!
+    await
+}
+
+await()
+{
     tries=0
     until grep -q '"event":"step"' fault.log 2>/dev/null; do
         tries=$((tries + 1))
         if [ $tries -ge 300 ] || ! kill -0 $parent 2>/dev/null; then
-            fail "zero_train $*: no first step"
+            fail "no first step"
             break
         fi
         sleep 0.1
@@ -78,6 +83,25 @@ kill -9 "$2"
 ended 1 "a rank was killed"
 sentence "a rank was killed" "rank [0-2] (process $2) was killed by signal 9"
 nobody "a rank was killed"
+
+equal "a rank was killed: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" '{"event":"end","status":"failed"'
+
+# The same where there is no mpiexec, and the ranks are children of zero_train. (The shell finds its commands before it is gone.)
+path=$PATH
+PATH=/nonexistent
+# shellcheck disable=SC2086
+"$train" $long --ranks 2 --log fault.log >out 2>err &
+parent=$!
+PATH=$path
+sleep 0.5
+await
+# shellcheck disable=SC2086
+set -- $ranks
+equal "ranks without mpiexec" $# 2
+kill -9 "$2"
+ended 1 "a rank without mpiexec was killed"
+sentence "a rank without mpiexec was killed" "was killed by signal 9"
+nobody "a rank without mpiexec was killed"
 
 # The parent asked to stop: the step is finished, the log ends well.
 for signal in TERM:143 USR1:138; do

@@ -34,19 +34,20 @@ bool corpus_held_out(int number)
 
 char *corpus_make(bool held_out, int64_t *bytes)
 {
-    char *text = malloc(CORPUS_NUMBERS * 64);
+    char *text = malloc((size_t)CORPUS_PASSES * CORPUS_NUMBERS * 64);
     int64_t n = 0;
     if (text == NULL)
         return NULL;
-    for (int i = 0; i < CORPUS_NUMBERS; i++) {
-        int number = (int)data_permute(20, CORPUS_NUMBERS, i);
-        char line[64];
-        if (corpus_held_out(number) != held_out)
-            continue;
-        size_t length = corpus_line(line, number);
-        memcpy(text + n, line, length);
-        n += (int64_t)length;
-    }
+    for (int pass = 0; pass < CORPUS_PASSES; pass++)
+        for (int i = 0; i < CORPUS_NUMBERS; i++) {
+            int number = (int)data_permute(zero_splitmix64((uint64_t)pass), CORPUS_NUMBERS, i);
+            char line[64];
+            if (corpus_held_out(number) != held_out)
+                continue;
+            size_t length = corpus_line(line, number);
+            memcpy(text + n, line, length);
+            n += (int64_t)length;
+        }
     *bytes = n;
     return text;
 }

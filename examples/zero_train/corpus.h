@@ -1,4 +1,5 @@
-/* corpus.h - the built-in corpus: numbers spelled as English words, "4071: four thousand and seventy-one", one a line. */
+/* corpus.h - the built-in corpus: numbers spelled as English words, "471: four hundred and seventy-one", one a line. The numbers come again and again, each time
+ * in another order: what can be learned is how to spell, not what comes next. */
 #ifndef EXAMPLES_ZERO_TRAIN_CORPUS_H
 #define EXAMPLES_ZERO_TRAIN_CORPUS_H
 
@@ -6,13 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CORPUS_NUMBERS = 10000 };
+enum { CORPUS_NUMBERS = 1000, CORPUS_PASSES = 32 };
 
 /* Writes the line of number (0 to 9999) with its newline; returns its length, at most 63. */
 size_t corpus_line(char line[64], int number);
 /* Whether training never sees the number (one in sixteen). */
 bool corpus_held_out(int number);
-/* All lines of the numbers that are held out, or of the others, in a fixed mixed order. The caller frees the text; NULL: no memory. */
+/* All lines of the numbers that are held out, or of the others, CORPUS_PASSES times, each in a mixed order. The caller frees the text; NULL: no memory. */
 char *corpus_make(bool held_out, int64_t *bytes);
 
 #endif

@@ -135,6 +135,8 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
     for (const char *p = o->prompt; p != NULL && *p != '\0'; p++)
         if ((unsigned char)*p >= vocab)
             return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld", (unsigned char)*p, (long long)vocab);
+    if (isnan(o->temperature))
+        o->temperature = job->corpus && o->prompt == NULL ? 0 : 0.8;
     if (o->sample < 0)
         o->sample = !o->compare_stages && ((tiny && text) || o->prompt != NULL) ? 48 : 0;
     return ZERO_OK;

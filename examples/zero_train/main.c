@@ -200,6 +200,12 @@ end:
         alarm(5); /* what hangs now ends */
         signal(SIGALRM, SIG_DFL);
     }
+    if (status != ZERO_OK && session.log != NULL && !job->o.compare_stages) {
+        log_begin(session.log, "end");
+        log_text(session.log, "status", "failed");
+        log_text(session.log, "error", error->text);
+        log_end(session.log, &closing); /* where the log itself failed there is nothing to add */
+    }
     if (log_close(session.log, &closing) != ZERO_OK && code == EXIT_DONE) {
         code = EXIT_FAILED;
         launch_failed(session.launch, code, false, closing.text);

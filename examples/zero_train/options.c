@@ -103,7 +103,7 @@ static const option_t table[] = {
      "length of the samples before and after training; 0: none", true},
     {"prompt", OUTPUT, OPTION_TEXT, FIELD(prompt), 0, 0, UNSET, NULL, NULL, "TEXT", "a newline; numbers, with the built-in corpus", "what samples begin with",
      true},
-    {"temperature", OUTPUT, OPTION_REAL, FIELD(temperature), 0, MANY, 0.5, NULL, NULL, "T", "0.5", "of samples; 0: always the likeliest token", true},
+    {"temperature", OUTPUT, OPTION_REAL, FIELD(temperature), 0, MANY, UNSET, NULL, NULL, "T", "0.8; 0 for numbers", "of samples; 0: always the likeliest token", true},
     {"top-k", OUTPUT, OPTION_WHOLE, FIELD(top_k), 0, 1e9, 0, NULL, NULL, "K", "0 (off)", "sample from the K likeliest tokens", true},
     {"top-p", OUTPUT, OPTION_REAL, FIELD(top_p), 0, 1, 1, NULL, NULL, "P", "1 (off)", "sample from the likeliest tokens that make up P", true},
     {"quiet", OUTPUT, OPTION_FLAG, FIELD(quiet), 0, 0, 0, NULL, NULL, NULL, NULL, "print errors only", false},
