@@ -104,6 +104,46 @@ static int timeout_case(zero_comm_options_t *o)
     return 0;
 }
 
+/* Ranks that waited in vain and let go of everything, without an abort, do not wait for the last one in MPI's end either. */
+static int leave_case(zero_comm_options_t *o)
+{
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    float values[64] = {0};
+    o->timeout_s = 1;
+    EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
+    bool last = c->rank == c->size - 1;
+    if (!last) {
+        zero_status_t status = c->ops->exchange(c, values, values + 32, 4, &e);
+        /* Whoever is first is gone before others' own time is up. */
+        EXPECT(status == ZERO_ERR_TIMEOUT ? strstr(e.text, "exchange") != NULL : status == ZERO_ERR_PEER && strstr(e.text, "has left"));
+        zero_comm_destroy(c);
+    }
+    MPI_Barrier(MPI_COMM_WORLD); /* the last one destroys when all others have */
+    if (last)
+        zero_comm_destroy(c);
+    return 0;
+}
+
+enum { MEET_ENDS = 3 }; /* the exit status */
+
+/* A meeting that does not come about is an error of ours, not one of MPI's that ends the process. */
+static int meet_case(zero_comm_options_t *o)
+{
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    int provided, rank, size;
+    o->timeout_s = 1;
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    if (rank != size - 1)
+        EXPECT(zero_comm_mpi(&c, NULL, o, &e) == ZERO_ERR_TIMEOUT && c == NULL && strstr(e.text, "1 s"));
+    MPI_Barrier(MPI_COMM_WORLD);
+    fflush(NULL);
+    _exit(MPI_Abort(MPI_COMM_WORLD, MEET_ENDS)); /* MPI cannot end in good order with half a duplication */
+}
+
 /* Bad options of one rank are everyone's error. */
 static int options_case(zero_comm_options_t *o)
 {
@@ -135,9 +175,13 @@ static int run(int argc, char **argv)
         return abort_case(&o);
     if (!strcmp(name, "timeout"))
         return timeout_case(&o);
+    if (!strcmp(name, "leave"))
+        return leave_case(&o);
+    if (!strcmp(name, "meet"))
+        return meet_case(&o);
     if (!strcmp(name, "options"))
         return options_case(&o);
-    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|abort|timeout|options RANKS_PER_NODE]\n");
+    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|abort|timeout|leave|meet|options RANKS_PER_NODE]\n");
     return 2;
 }
 
@@ -163,7 +207,7 @@ static void set_environment(void)
         setenv(set[i][0], set[i][1], 1);
 }
 
-/* Returns 0 when all ranks ended with 0 in time, 77 where there is no mpiexec. */
+/* Returns 0 when all ranks ended as they should in time, 77 where there is no mpiexec. */
 static int start(const char *self, int ranks, const char *name, int ranks_per_node)
 {
     char count[16], per_node[16];
@@ -185,7 +229,8 @@ static int start(const char *self, int ranks, const char *name, int ranks_per_no
         kill(-pid, SIGKILL);
         waitpid(pid, &status, 0);
     }
-    int result = ended > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+    int result = ended > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1, wanted = strcmp(name, "meet") ? 0 : MEET_ENDS;
+    result = result == wanted ? 0 : result ? result : 1;
     printf("%s: %d ranks: %s %d\n", result ? "failed" : "ok", ranks, name, ranks_per_node);
     return result;
 }
@@ -198,7 +243,7 @@ int main(int argc, char **argv)
         int ranks_per_node;
     } cover[] = {{1, "all", 0}, {2, "all", 0}, {3, "all", 1}, {3, "all", 2}, {4, "all", 2}, {3, "small", 2}, {2, "small", 1},
                  {3, "threads", 0}, {3, "threads", 2}, {3, "abort", 0}, {4, "abort", 2}, {3, "abort", 1}, {3, "timeout", 0},
-                 {3, "timeout", 2}, {3, "options", 2}};
+                 {3, "timeout", 2}, {3, "leave", 0}, {3, "leave", 2}, {3, "meet", 0}, {3, "options", 2}};
     static const char *const names[] = {"all", "small", "threads", "abort"};
     char self[4096] = "";
     int result = 0;

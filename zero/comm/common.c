@@ -103,7 +103,7 @@ zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t
 
 void zero_comm_abort(zero_comm_t *comm, const char *sentence)
 {
-    comm->ops->abort(comm, sentence);
+    comm->ops->abort(comm, sentence ? sentence : "a rank gave up without a reason");
 }
 
 void zero_comm_destroy(zero_comm_t *comm)

@@ -81,7 +81,7 @@ void zero_family_drop(zero_family_t *f)
     if (!f || atomic_fetch_sub(&f->refs, 1) > 1)
         return;
     if (f->far)
-        f->far->close(f->far_ctx, zero_family_is_aborted(f));
+        f->far->close(f->far_ctx, atomic_load(&f->broken) || zero_family_is_aborted(f));
     if (f->own)
         atomic_store(&f->own->left, true);
     for (int i = 0; i < f->seats && f->pidfd; i++)

@@ -23,6 +23,7 @@ typedef struct zero_far_ops {
 
 struct zero_family {
     atomic_int refs;
+    atomic_bool broken;     /* a collective failed here, perhaps not everywhere: others may not come to the end */
     int rank, size;         /* of this process in the first communicator, "family rank" */
     int seat, seats;        /* this process among the ranks of its node */
     zero_shared_t pages;    /* one zero_seat_t for each of the node's ranks */

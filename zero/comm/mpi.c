@@ -68,6 +68,13 @@ static zero_status_t wait(mpi_comm_t *c, int half, const char *operation, zero_e
                          operation, error);
 }
 
+/* Messages of a failed operation must not write into memory that is given back. */
+static void drop(mpi_comm_t *c, int half)
+{
+    zero_mpi_drop(c->requests + (size_t)half * 2 * (size_t)c->far, c->pending[half]);
+    c->pending[half] = 0;
+}
+
 /* Starts the messages of bytes [begin, begin + size) of every slice. */
 static zero_status_t cross(mpi_comm_t *c, const char *send, char *recv, uint64_t bytes, uint64_t begin, uint64_t size, zero_error_t *error)
 {
@@ -98,9 +105,10 @@ static zero_status_t gather(zero_comm_t *base, const char *operation, const void
         /* Meanwhile the node's own slices. */
         if (begin == 0 && status == ZERO_OK)
             status = zero_node_gather(&c->local.node, operation, send, recv, bytes, NULL, NULL, &why);
-        zero_error_t later;
-        zero_status_t waited = wait(c, 0, operation, status ? &later : &why);
-        status = status ? status : waited;
+        if (status)
+            drop(c, 0);
+        else
+            status = wait(c, 0, operation, &why);
     }
     if (status == ZERO_OK && c->far && c->local.node.count > 1)
         status = zero_node_gather(&c->local.node, operation, send, recv, bytes, (const int *const *)c->lists, c->lengths, &why);
@@ -172,11 +180,8 @@ static zero_status_t mpi_reduce_scatter(zero_comm_t *base, const void *send, voi
     c->element = zero_dtype_size(dtype);
     status = zero_node_reduce(&c->local.node, send, recv, count, dtype, base->rank, base->size, &far, &why);
     if (status) {
-        /* Messages of the failed reduction must not write into memory that is given back. */
-        for (int half = 0; half < 2; half++) {
-            zero_mpi_drop(c->requests + (size_t)half * 2 * (size_t)c->far, c->pending[half]);
-            c->pending[half] = 0;
-        }
+        drop(c, 0);
+        drop(c, 1);
     } else
         base->bytes_reduced += (uint64_t)(base->size - 1) * (uint64_t)count * zero_dtype_size(dtype);
     return zero_local_done(&c->local, status, &why, error);
@@ -218,9 +223,10 @@ static zero_status_t mpi_broadcast(zero_comm_t *base, void *buffer, uint64_t byt
             status = isend(c, piece, size, r, &c->requests[c->pending[0]], &why);
             c->pending[0] += status == ZERO_OK;
         }
-        zero_error_t later;
-        zero_status_t waited = wait(c, 0, "broadcast", status ? &later : &why);
-        status = status ? status : waited;
+        if (status)
+            drop(c, 0);
+        else
+            status = wait(c, 0, "broadcast", &why);
     }
     if (status == ZERO_OK)
         status = zero_node_broadcast(n, buffer, bytes, here, &why);

@@ -32,7 +32,7 @@ void zero_mpi_drop(MPI_Request *requests, int count)
         }
 }
 
-zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family, const char *operation, zero_error_t *error)
+static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s, zero_family_t *family, const char *operation, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
     double start = 0, watched = 0;
@@ -62,19 +62,40 @@ zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, 
             break;
         }
     }
+    return status;
+}
+
+zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family, const char *operation, zero_error_t *error)
+{
+    zero_status_t status = wait_all(requests, count, timeout_s, family, operation, error);
     if (status)
         zero_mpi_drop(requests, count);
     return status;
 }
 
+/* The request of a collective may neither be cancelled nor freed (MPI would end the process), so one that does not complete stays, and MPI
+ * may write what it receives at any time: it goes by way of memory that is then never given back. */
 static zero_status_t mpi_all_gather(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
     zero_mpi_t *m = ctx;
     MPI_Request request;
-    int code = MPI_Iallgather(send, (int)bytes, MPI_BYTE, recv, (int)bytes, MPI_BYTE, m->comm, &request);
-    if (code != MPI_SUCCESS)
-        return zero_mpi_fail(error, "MPI_Iallgather", code);
-    return zero_mpi_wait(&request, 1, m->timeout_s, NULL, "meeting of the ranks", error);
+    size_t total = bytes * (size_t)m->size;
+    char *own = malloc(bytes + total + 1), *all = own + bytes;
+    if (!own) {
+        m->broken = true;
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", m->size);
+    }
+    memcpy(own, send, bytes);
+    int code = MPI_Iallgather(own, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, m->comm, &request);
+    zero_status_t status = code == MPI_SUCCESS ? wait_all(&request, 1, m->timeout_s, NULL, "meeting of the ranks", error)
+                                               : zero_mpi_fail(error, "MPI_Iallgather", code);
+    if (status) {
+        m->broken = true;
+        return status;
+    }
+    memcpy(recv, all, total);
+    free(own);
+    return ZERO_OK;
 }
 
 zero_meet_t zero_mpi_meet(zero_mpi_t *m)
@@ -174,11 +195,9 @@ zero_status_t zero_mpi_open(zero_mpi_t **out, const void *comm, const zero_comm_
         status = zero_mpi_fail(error, "MPI_Comm_idup", code);
         goto fail;
     }
-    status = zero_mpi_wait(&request, 1, m->timeout_s, NULL, "duplication of the MPI communicator", error);
-    if (status) {
-        m->comm = MPI_COMM_NULL;
-        goto fail;
-    }
+    status = wait_all(&request, 1, m->timeout_s, NULL, "duplication of the MPI communicator", error);
+    if (status)
+        return status; /* MPI may still write m->comm, so m stays */
     MPI_Comm_set_errhandler(m->comm, MPI_ERRORS_RETURN);
     MPI_Comm_rank(m->comm, &m->rank);
     MPI_Comm_size(m->comm, &m->size);
@@ -198,6 +217,7 @@ void zero_mpi_close(zero_mpi_t *m, bool aborted)
 {
     if (!m)
         return;
+    aborted = aborted || m->broken;
     if (m->comm != MPI_COMM_NULL && !aborted)
         MPI_Comm_free(&m->comm);
     if (m->counted && atomic_fetch_sub(&mpi_users, 1) == 1 && !aborted)

@@ -17,6 +17,7 @@ typedef struct zero_mpi {
     bool alone;             /* all on one node: no message of MPI after the set-up */
     double timeout_s;
     bool counted;           /* holds a count of MPI's users */
+    bool broken;            /* a meeting failed here, perhaps not everywhere: others may not come to the end */
 } zero_mpi_t;
 
 enum { ZERO_MPI_TAG_ABORT = 1, ZERO_MPI_TAG_FIRST = 2 };

@@ -91,7 +91,9 @@ static zero_status_t make_part(zero_shared_t *s, card_t *card, bool dev_shm, zer
     if (card->fd < 0)
         return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create shared memory (%s): %s", dev_shm ? name : "memfd", strerror(errno));
     /* Before Linux 5.14 only posix_fallocate tells a full file system without a SIGBUS. */
-    int e = ftruncate(card->fd, (off_t)s->bytes) < 0 ? errno : posix_fallocate(card->fd, 0, (off_t)s->bytes);
+    int e = ftruncate(card->fd, (off_t)s->bytes) < 0 ? errno : EINTR;
+    for (int tries = 0; e == EINTR && tries < 100; tries++) /* a signal ends it early */
+        e = posix_fallocate(card->fd, 0, (off_t)s->bytes);
     if (e)
         return zero_fail(error, e == ENOSPC || e == ENOMEM ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "%llu bytes of shared memory: %s",
                          (unsigned long long)s->bytes, strerror(e));

@@ -16,6 +16,7 @@ zero_status_t zero_local_done(zero_local_t *l, zero_status_t status, const zero_
         return status;
     l->failed = *why;
     l->failed.status = status;
+    atomic_store(&l->family->broken, true);
     return zero_fail(error, status, "%s", why->text);
 }
 
