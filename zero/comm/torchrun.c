@@ -122,8 +122,10 @@ static zero_status_t listen_for_all(star_t *s, const struct sockaddr_un *address
         if (!ready(s, s->listener, POLLIN))
             return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time", missing, s->world);
         int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0)
+        if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
             continue;
+        if (fd < 0) /* out of descriptors, say */
+            return zero_fail(error, ZERO_ERR_SYSTEM, "cannot accept a rank's connection: %s", strerror(errno));
         if (!same_user(fd) || !get(s, fd, &h, sizeof h) || h.magic != HELLO_MAGIC) {
             close(fd);
             continue;
