@@ -44,6 +44,26 @@ equal "end" "$(tail -1 fields.log | cut -c1-38)" '{"event":"end","status":"done"
 grep '"event":"step"' fields.log | grep -vq '"mfu":null.*"memory":{"device":{"parameters":[1-9]' && fail "a step without mfu and memory"
 grep -q '"options":{"stage":3,"ranks":2,"threads":1,.*"lr":0.5,' fields.log || fail "options are not logged as resolved"
 
+# Evaluation: with a rate of 0 the first batch's loss is the first step's; windows that fill no batch count, on any number of ranks.
+head -c 100 "$train" >six.txt # 99 targets: 6 windows of 16
+# shellcheck disable=SC2086
+run 0 $small --ranks 1 --data six.txt --eval-data six.txt --lr 0 --batch 4 --steps 1 --eval-every 1 --eval-batches 1 --log same.log
+sed -n 's/.*"event":"\(step\|eval\)".*"loss":\([^,}]*\).*/\2/p' same.log >same
+awk 'NR == 1 { a = $1 } END { d = a - $1; if (d < 0) d = -d; exit !(NR == 2 && d < 1e-6 * a) }' same || fail "evaluation and step differ: $(tr '\n' ' ' <same)"
+for ranks in 1 4; do
+    # shellcheck disable=SC2086
+    run 0 $small --ranks $ranks --data six.txt --eval-data six.txt --lr 0 --batch 4 --micro-batch 1 --steps 1 --log "part$ranks.log"
+    grep '"event":"eval"' "part$ranks.log" | values /dev/stdin loss >"part$ranks"
+done
+paste part1 part4 | awk '{ d = $1 - $2; if (d < 0) d = -d; exit !(d < 1e-6 * $1) }' || fail "evaluation on 1 and 4 ranks: $(cat part1 part4 | tr '\n' ' ')"
+cmp -s part1 same && fail "the windows that fill no batch do not count"
+
+# What a person sees first: no options, and numbers spelled right that training never saw.
+run 0
+right=$(sed -n 's/^  \([0-9]*\) of 6 numbers .*/\1/p' out | tail -1)
+[ "${right:-0}" -ge 4 ] || { fail "the default run spelled ${right:-no} of 6 numbers right, wanted at least 4"; tail -25 out; }
+equal "right before training" "$(sed -n 's/^  \([0-9]*\) of 6 numbers .*/\1/p' out | head -1)" 0
+
 # A rate that blows up: steps are skipped, counted, and the run goes on.
 # shellcheck disable=SC2086
 run 0 --seq-len 16 --sample 0 --threads 1 --ranks 2 --batch 2 --steps 8 --warmup 0 --schedule constant --lr 1e15 --clip 0 --log huge.log

@@ -24,7 +24,7 @@ run()
 {
     wanted=$1
     shift
-    timeout -k 5 60 "$train" "$@" >out 2>err
+    timeout -k 5 300 "$train" "$@" >out 2>err
     found=$?
     [ "$found" -eq "$wanted" ] || { fail "zero_train $*: status $found, wanted $wanted"; sed 's/^/    /' err; }
 }

@@ -47,7 +47,7 @@ static int64_t divisor(int64_t n, int64_t most)
 static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
 {
     options_t *o = &job->o;
-    int64_t world = job->world, most = tiny ? 8 : 4, usual = tiny ? 16 : 8;
+    int64_t world = job->world, most = tiny ? 8 : 4, usual = 8;
     if (o->batch < 0) {
         int64_t unit = world * (o->micro_batch > 0 ? o->micro_batch : 1);
         o->batch = unit >= usual ? unit : usual / unit * unit;
@@ -55,8 +55,9 @@ static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
     int64_t unit = world * (o->micro_batch > 0 ? o->micro_batch : 1);
     if (o->batch % unit != 0) {
         int64_t below = o->batch / unit * unit, above = below + unit;
-        char parts[64], nearest[64];
-        snprintf(parts, sizeof parts, o->micro_batch > 0 ? " x --micro-batch %lld" : "", (long long)o->micro_batch);
+        char parts[64] = "", nearest[64];
+        if (o->micro_batch > 0)
+            snprintf(parts, sizeof parts, " x --micro-batch %lld", (long long)o->micro_batch);
         int n = below > 0 ? snprintf(nearest, sizeof nearest, "%lld or ", (long long)below) : 0;
         snprintf(nearest + n, sizeof nearest - (size_t)n, "%lld", (long long)above);
         return zero_fail(error, ZERO_ERR_ARG, "--batch is %lld, but must be a multiple of %lld (%lld ranks%s): use %s", (long long)o->batch, (long long)unit,
@@ -79,7 +80,7 @@ static zero_status_t resolve_lengths(job_t *job, bool tiny, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_ARG, "--seq-len is %lld, but the model has %lld positions: use --seq-len %lld or less", (long long)o->seq_len,
                          (long long)job->model.positions, (long long)job->model.positions);
     if (o->steps < 0)
-        o->steps = o->compare_stages ? 10 : tiny ? 400 : 100;
+        o->steps = o->compare_stages ? 10 : tiny ? 1500 : 100;
     if (o->compare_stages && o->steps == 0)
         return zero_fail(error, ZERO_ERR_ARG, "--steps is 0, but --compare-stages needs at least 1: use --steps 1");
     if (__builtin_mul_overflow(o->steps, o->batch, &all) || __builtin_mul_overflow(all, o->seq_len, &all))

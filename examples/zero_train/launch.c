@@ -43,6 +43,7 @@ typedef struct board {
 
 struct launch {
     board_t *board;
+    size_t bytes;
     place_t *place;
     int rank;
 };
@@ -103,10 +104,10 @@ launch_t *launch_attach(int rank)
         goto fail;
     close(file);
     launch->board = memory;
+    launch->bytes = (size_t)info.st_size;
     launch->rank = rank;
     if (rank < 0 || rank >= launch->board->world) {
-        munmap(memory, (size_t)info.st_size);
-        free(launch);
+        launch_detach(launch);
         return NULL;
     }
     launch->place = &launch->board->place[rank];
@@ -152,6 +153,13 @@ void launch_ended(launch_t *launch, int code)
         return;
     atomic_store(&launch->place->code, code);
     atomic_store(&launch->place->state, STATE_ENDED);
+}
+
+void launch_detach(launch_t *launch)
+{
+    if (launch != NULL)
+        munmap(launch->board, launch->bytes);
+    free(launch);
 }
 
 /* ---- the parent ------------------------------------------------------------------------------------------------------ */

@@ -35,5 +35,7 @@ void launch_step(launch_t *launch, int64_t step);
 void launch_failed(launch_t *launch, int code, bool peer, const char *sentence);
 /* Notes the end: 0, or 128 + n. */
 void launch_ended(launch_t *launch, int code);
+/* Accepts NULL. */
+void launch_detach(launch_t *launch);
 
 #endif

@@ -218,7 +218,10 @@ end:
     job_close(job);
     zero_comm_destroy(session.comm);
     /* the parent reads how a rank ended from its note; mpiexec would stop the others at the first that ends with a signal's status */
-    return session.launch != NULL && code > 128 ? EXIT_DONE : code;
+    if (session.launch != NULL && code > 128)
+        code = EXIT_DONE;
+    launch_detach(session.launch);
+    return code;
 }
 
 /* ---- the process that was started --------------------------------------------------------------------------------------------- */

@@ -60,12 +60,12 @@ static const option_t table[] = {
     {"tokenize", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
     {"shuffle", DATA, OPTION_WHOLE, FIELD(shuffle), 0, MANY, UNSET, NULL, NULL, "SEED", "in order", "permute the windows of each epoch", true},
 
-    {"batch", BATCH, OPTION_WHOLE, FIELD(batch), 1, 1e9, UNSET, NULL, NULL, "SEQUENCES", "16 or what fits the ranks; 8 for larger models",
+    {"batch", BATCH, OPTION_WHOLE, FIELD(batch), 1, 1e9, UNSET, NULL, NULL, "SEQUENCES", "8, or what fits the ranks",
      "per step, over all ranks", true},
     {"micro-batch", BATCH, OPTION_WHOLE, FIELD(micro_batch), 1, 1e9, UNSET, NULL, NULL, "SEQUENCES", "what fits --batch, at most 8; 4 for larger models",
      "per rank at a time", true},
     {"seq-len", BATCH, OPTION_WHOLE, FIELD(seq_len), 1, 1e9, UNSET, NULL, NULL, "TOKENS", "64; 256 for larger models", "of a sequence", true},
-    {"steps", BATCH, OPTION_WHOLE, FIELD(steps), 0, 1e12, UNSET, NULL, NULL, "N", "400; 100 for larger models, 10 with --compare-stages",
+    {"steps", BATCH, OPTION_WHOLE, FIELD(steps), 0, 1e12, UNSET, NULL, NULL, "N", "1500; 100 for larger models, 10 with --compare-stages",
      "counted from the start of training", true},
 
     {"optimizer", OPTIMIZER, OPTION_CHOICE, FIELD(optimizer), 0, 0, 0, "adamw", "*", "adamw", "adamw", "the update", true},
