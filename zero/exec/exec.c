@@ -51,8 +51,8 @@ uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor)
     return step << (WORD_PROGRAM_BITS + WORD_CURSOR_BITS) | (uint64_t)program << WORD_CURSOR_BITS | (uint64_t)cursor;
 }
 
-/* Appends "; rank 2 is in step 7 at REDUCE_SCATTER of unit 'h3' (...)" for every rank that left word, as far as there is room, and
- * logs it. */
+/* Appends "; rank 2 is in step 7 at REDUCE_SCATTER of unit 'h3' (...)" for every rank that left word, as far as there is room; with
+ * error NULL logs it. */
 static void add_cursors(const zero_exec_t *x, zero_error_t *error)
 {
     const zero_comm_t *comm = x->channels[0];
@@ -70,8 +70,9 @@ static void add_cursors(const zero_exec_t *x, zero_error_t *error)
         else
             snprintf(text, sizeof text, "rank %d is in step %llu at %s", r,
                      (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)), place_of(x, program, cursor).s);
-        zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "%s", text);
-        if (strlen(error->text) + strlen(text) + 2 < sizeof error->text)
+        if (!error)
+            zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "%s", text);
+        else if (strlen(error->text) + strlen(text) + 2 < sizeof error->text)
             zero_fail(error, error->status, "%s; %s", error->text, text);
     }
 }
@@ -83,8 +84,7 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
         return zero_exec_check(x, error);
     long long step = (long long)atomic_load_explicit(&x->step, memory_order_relaxed) + 1;
     place_text_t where = place_of_op(x, op);
-    zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step,
-             where.s[0] ? " at " : "", where.s, error->text);
+    zero_error_t why = *error;
     if (error->status == ZERO_ERR_PEER)
         zero_fail(&x->failure, error->status, "%s", error->text);
     else
@@ -96,6 +96,11 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     atomic_store_explicit(&x->failing, 2, memory_order_release);
     if (error->status != ZERO_ERR_PEER && x->channel_count > 0)
         x->channels[0]->ops->abort(x->channels[0], error->text);
+    /* Only now the caller's function, which may take its time, or wait for the thread that waits for the sentence above. */
+    zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step,
+             where.s[0] ? " at " : "", where.s, why.text);
+    if (why.status == ZERO_ERR_TIMEOUT)
+        add_cursors(x, NULL);
     return error->status;
 }
 
