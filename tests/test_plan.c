@@ -517,6 +517,36 @@ START_TEST(bad_numbers_in_a_plan)
 }
 END_TEST
 
+/* What is reduced ends in a slice, and what is gathered comes from slices, even where the whole buffer would do by its contents. */
+START_TEST(collectives_take_slices)
+{
+    static const zero_op_kind_t kinds[] = { ZERO_OP_REDUCE_SCATTER, ZERO_OP_GATHER };
+    for (int i = 0; i < 2; i++) {
+        zero_error_t error = { .text = "" };
+        make_model();
+        declare_stage(d, 1); /* both in place in full buffers */
+        zero_plan_t *plan = build();
+        zero_op_t *op = NULL;
+        for (int32_t p = 0; p < plan->program_count && op == NULL; p++)
+            for (int32_t o = 0; o < plan->programs[p].op_count && op == NULL; o++)
+                if (plan->programs[p].ops[o].kind == kinds[i])
+                    op = &plan->programs[p].ops[o];
+        ck_assert_ptr_nonnull(op);
+        if (kinds[i] == ZERO_OP_GATHER) {
+            ck_assert(op->src_own);
+            op->src_own = 0;
+        } else {
+            ck_assert(op->dst_own);
+            op->dst_own = 0;
+            op->count *= d->spec.world;
+            op->bytes *= (uint64_t)d->spec.world;
+        }
+        ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_ERR_PLAN);
+        zero_plan_destroy(plan);
+    }
+}
+END_TEST
+
 /* ---- text -------------------------------------------------------------------------------------------------------- */
 
 typedef struct text { char *bytes; size_t size; } text_t;
@@ -629,6 +659,7 @@ int main(void)
     tcase_add_test(tcase, hash_sees_every_declaration);
     tcase_add_test(tcase, bad_declarations);
     tcase_add_test(tcase, bad_numbers_in_a_plan);
+    tcase_add_test(tcase, collectives_take_slices);
     tcase_add_test(tcase, golden_text);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -94,8 +94,8 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
         return status;
     zero_check_buffer_name(c, op->src, name, sizeof name);
     if (op->dst_own || extent(c, op->dst, false) != segment_of(c, op)->elements ||
-        plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
-        return zero_check_fail(c, "it gathers into something other than a whole segment of the same dtype");
+        extent(c, op->src, op->src_own) != segment_of(c, op)->slice || plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
+        return zero_check_fail(c, "it gathers something other than slices into a whole segment of the same dtype");
     if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
                                          : content.kind != ZERO_HOLDS_GRADIENT && content.kind != ZERO_HOLDS_ZERO)
         return zero_check_fail(c, "it gathers %s, which are not the current parameters", name);
@@ -117,8 +117,9 @@ static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
 
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_gradient(c, &src, &content)) != ZERO_OK)
         return status;
-    if (op->src_own || extent(c, op->src, false) != segment_of(c, op)->elements)
-        return zero_check_fail(c, "it reduces something other than a whole segment");
+    if (op->src_own || extent(c, op->src, false) != segment_of(c, op)->elements ||
+        extent(c, op->dst, op->dst_own) != segment_of(c, op)->slice)
+        return zero_check_fail(c, "it reduces something other than a whole segment, or into something other than a slice");
     if (content.reduced)
         return zero_check_fail(c, "it reduces gradients that are reduced already");
     if (content.dtype != segment_of(c, op)->wire || plan->buffers[op->dst].dtype != content.dtype)
