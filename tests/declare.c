@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <string.h>
 
 uint64_t declare_draw(uint64_t *state, uint64_t n)
 {
@@ -45,7 +46,9 @@ int32_t declare_param(declare_t *d, int32_t unit, int64_t count, zero_dtype_t dt
 {
     int32_t p = d->spec.param_count++;
     assert(p < DECLARE_PARAMS);
-    snprintf(d->param_names[p], sizeof d->param_names[p], "%.20s.%d", d->units[unit].name, p);
+    char name[sizeof d->param_names[p]]; /* not written in place: the compiler cannot tell the two names of *d apart */
+    snprintf(name, sizeof name, "%.20s.%d", d->units[unit].name, p);
+    memcpy(d->param_names[p], name, sizeof name);
     d->params[p] = (zero_spec_param_t){ .name = d->param_names[p],
                                         .unit = unit,
                                         .ndim = 1,
