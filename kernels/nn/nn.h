@@ -9,6 +9,7 @@
  * same call: sizes, leading dimensions, flags and dtype; not addresses, nor whether an optional buffer is there.
  * A call outside dry mode that was not made dry first, or wants more workspace than there is, is ZERO_ERR_ORDER.
  * Calls of no rows or elements do nothing. After an error in its arguments (indices included) a call has written nothing.
+ * Programs take signals on a thread of their own (sigwait), or on an alternate stack: oneDNN's generated code does not stand handlers on its stack.
  * Once a call failed, the context keeps its first error; calls after it do nothing: check zero_nn_status once a layer.
  */
 #ifndef ZERO_NN_NN_H

@@ -1,14 +1,18 @@
 /* onednn.c - matrix products through oneDNN's matmul primitive: one per shape, scratchpad in our workspace, transposes as strides.
  *
- * oneDNN has two implementations: "brg", and "gemm:jit", which is dnnl_sgemm inside. Measured on one core of an AVX-512 AMD EPYC
- * with a peak of 117 GFLOP/s in fp32, GPT-2 124M, 512 rows (bench/nn prints the rates of what is chosen; our own product in gemm.c
- * reaches 92 on the whole): X W, forward                 brg 105 to 113   gemm:jit 110 to 115, less a second pass over C for the
- * bias dY W', dX                    brg 103 to 112   gemm:jit 104 to 110 X' dY, dW                    brg  98 to 107   gemm:jit 108
- * to 114 k = 50257 (dX of the head)   brg  83 to  99   gemm:jit 110 to 113 gemm:jit allocates 1 to 9 MB within a call, which no
- * scratchpad mode prevents; so it is taken only where it gains much: where A is transposed or k is long. oneDNN itself takes it
- * where rows of C are not dense, and on processors without AVX-512. bf16: brg 172 to 225, gemm:jit 202 to 208, but with sums of the
- * whole product in its scratchpad: taken where k is long only. Copying transposed operands, or cutting products into pieces, gained
- * nothing.
+ * oneDNN has two implementations: "brg", and "gemm:jit", which is dnnl_sgemm inside. Measured on one core of an AVX-512 AMD EPYC with a peak of
+ * 117 GFLOP/s in fp32, GPT-2 124M, 512 rows (bench/nn prints the rates of what is chosen; our own product in gemm.c reaches 92 on the whole):
+ *   X W, forward               brg 105 to 113   gemm:jit 110 to 115, less a second pass over C for the bias
+ *   dY W', dX                  brg 103 to 112   gemm:jit 104 to 110
+ *   X' dY, dW                  brg  98 to 107   gemm:jit 108 to 114
+ *   k = 50257, dX of the head  brg  83 to  99   gemm:jit 110 to 113
+ * gemm:jit allocates 1 to 9 MB within a call, which no scratchpad mode prevents; so it is taken only where it gains much: where A is transposed
+ * or k is long. oneDNN itself takes it where rows of C are not dense, and on processors without AVX-512. bf16: brg 172 to 225, gemm:jit 202 to 208,
+ * but with sums of the whole product in its scratchpad: taken where k is long only. Copying transposed operands, or cutting products into
+ * pieces, gained nothing.
+ *
+ * No signal handler may run on the stack of a thread that is inside gemm:jit: seen with oneDNN 2.6.3, one in five runs that a handler interrupted
+ * ended with a corrupted heap, and none where a thread of its own took the signals (as zero_train does).
  */
 #include "kernels/nn/cpu/cpu.h"
 
