@@ -4,12 +4,13 @@
  * Matrices are row-major. dtype (fp32 or bf16) is that of weights, activations and gradients alike; statistics (mean, rstd, logsumexp,
  * losses) are fp32; sums run in fp32 inside a kernel and are rounded once. Kernels use no float atomics, and choose algorithms by shape, never by
  * address, so the same call gives the same bits, for a given number of threads. Gradients of parameters are added (+=).
- * A context belongs to one thread. It allocates nothing after a dry run (but oneDNN's sgemm takes up to 9 MB within a call): in dry mode every call only makes its primitive and notes the
+ * A context belongs to one thread. It allocates nothing after a dry run (but oneDNN's sgemm takes up to 9 MB within a call): in dry mode
+ * every call only makes its primitive and notes the
  * workspace it needs, and touches no buffer (all may be NULL); the caller then reserves zero_nn_workspace_bytes and hands it over. What counts as the
  * same call: sizes, leading dimensions, flags and dtype; not addresses, nor whether an optional buffer is there.
  * A call outside dry mode that was not made dry first, or wants more workspace than there is, is ZERO_ERR_ORDER.
  * Calls of no rows or elements do nothing. After an error in its arguments (indices included) a call has written nothing.
- * Programs take signals on a thread of their own (sigwait), or on an alternate stack: oneDNN's generated code does not stand handlers on its stack.
+ * Programs take signals on a thread of their own (sigwait): oneDNN's generated code does not stand handlers on the stack that it uses.
  * Once a call failed, the context keeps its first error; calls after it do nothing: check zero_nn_status once a layer.
  */
 #ifndef ZERO_NN_NN_H
