@@ -75,16 +75,16 @@ static zero_status_t check_params(zero_builder_t *b)
             return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions; it has 0 to %d", p->name, p->ndim,
                              ZERO_MAX_DIMS);
         int64_t count = 1;
-        bool empty = false;
+        bool empty = false, overflow = false;
         for (int32_t d = 0; d < p->ndim; d++) {
             if (p->shape[d] < 0)
                 return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has size %lld in dimension %d; it is at least 0", p->name,
                                  (long long)p->shape[d], d);
-            if (p->shape[d] == 0)
-                empty = true;
-            else if (!zero_mul_i64(count, p->shape[d], &count))
-                return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has more than 2^63 elements", p->name);
+            empty |= p->shape[d] == 0;
+            overflow |= !overflow && p->shape[d] != 0 && !zero_mul_i64(count, p->shape[d], &count);
         }
+        if (overflow && !empty)
+            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has more than 2^63 elements", p->name);
         if (p->count != (empty ? 0 : count))
             return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' says %lld elements; its shape has %lld", p->name,
                              (long long)p->count, (long long)(empty ? 0 : count));
