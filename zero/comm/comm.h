@@ -1,10 +1,11 @@
 /* comm.h - a communicator: collectives over flat buffers. Backends: self.c, shm.c, mpi.c (later nccl.c).
  *
- * On CPU a collective runs on the thread that calls it and returns when this rank's part is done: what it sent may be reused, what it
- * received is there. Calls on one communicator come in the same order on every rank, from one thread at a time; different communicators
- * (zero_comm_split gives independent ones) may be used from different threads at once. Every wait is bounded by the options' timeout and polls the
- * abort word: ZERO_ERR_TIMEOUT names the operation and the late ranks, ZERO_ERR_PEER carries the failed rank's sentence. A rank that vanished
- * (its process is gone) is noticed by the shm backend within seconds and named.
+ * On CPU a collective runs on the thread that calls it and returns when this rank's part is done: what it sent may be reused,
+ * what it received is there. Calls on one communicator come in the same order on every rank, from one thread at a time;
+ * different communicators (zero_comm_split gives independent ones) may be used from different threads at once. Every wait is
+ * bounded by the options' timeout and polls the abort word: ZERO_ERR_TIMEOUT names the operation and the late ranks,
+ * ZERO_ERR_PEER carries the failed rank's sentence. A rank that vanished (its process is gone) is noticed by the shm backend
+ * within seconds and named.
  * Reductions add ranks 0 ... N-1 in that order in fp32 and round once, whatever the backend or the nodes.
  */
 #ifndef ZERO_COMM_COMM_H
@@ -15,8 +16,8 @@
 typedef struct zero_comm_ops {
     /* recv (size * bytes) gets every rank's bytes in rank order. In place: send == recv + rank * bytes. bytes 0 is legal. */
     zero_status_t (*all_gather)(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error);
-    /* recv (count) gets the sum over ranks of send[rank * count ...] (size * count elements). In place: recv == send + rank * count; the rest
-     * of send then keeps its values. */
+    /* recv (count) gets the sum over ranks of send[rank * count ...] (size * count elements). In place: recv == send + rank *
+     * count; the rest of send then keeps its values. */
     zero_status_t (*reduce_scatter)(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
                                     zero_error_t *error);
     zero_status_t (*broadcast)(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error);
@@ -30,8 +31,9 @@ typedef struct zero_comm_ops {
     uint64_t (*ring_resident)(const zero_comm_t *c);
     /* The same of other ranks' rings that are mapped here: part of this process's resident bytes, but theirs to count. */
     uint64_t (*peers_resident)(const zero_comm_t *c);
-    /* For sentences about ranks that are late: tell leaves a word (not 0) for the ranks of this node, told reads a rank's last one (0: none, or it is
-     * on another node). The word is shared by a communicator and what was split from it; tell comes from one thread at a time. */
+    /* For sentences about ranks that are late: tell leaves a word (not 0) for the ranks of this node, told reads a rank's last
+     * one (0: none, or it is on another node). The word is shared by a communicator and what was split from it; tell comes
+     * from one thread at a time. */
     void (*tell)(zero_comm_t *c, uint64_t word);
     uint64_t (*told)(const zero_comm_t *c, int rank);
     void (*destroy)(zero_comm_t *c);
@@ -48,6 +50,7 @@ struct zero_comm {
 };
 
 /* Caps of a communicator that does not exist (planning for another world): name is "self", "shm" or "mpi". */
-zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_options_t *options, zero_comm_caps_t *caps, zero_error_t *error);
+zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_options_t *options, zero_comm_caps_t *caps,
+                                 zero_error_t *error);
 
 #endif

@@ -6,8 +6,8 @@
 
 #include <mpi.h>
 
-/* What the communicators of a family share: one duplicate of the caller's MPI communicator, whose ranks are family ranks. Communicators tell
- * their messages apart by tag, so that a split needs no call of MPI that could wait for ever. */
+/* What the communicators of a family share: one duplicate of the caller's MPI communicator, whose ranks are family ranks.
+ * Communicators tell their messages apart by tag, so that a split needs no call of MPI that could wait for ever. */
 typedef struct zero_mpi {
     MPI_Comm comm;
     int rank, size;
@@ -29,9 +29,10 @@ void zero_mpi_close(zero_mpi_t *mpi, bool aborted);
 
 /* zero_fail with MPI's own words. */
 zero_status_t zero_mpi_fail(zero_error_t *error, const char *what, int code);
-/* Waits for all count requests (completed ones become MPI_REQUEST_NULL). family may be NULL while there is none; otherwise aborts and
- * vanished ranks end the wait. After a failure what is left of the requests is cancelled or let go. */
-zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family, const char *operation, zero_error_t *error);
+/* Waits for all count requests (completed ones become MPI_REQUEST_NULL). family may be NULL while there is none; otherwise
+ * aborts and vanished ranks end the wait. After a failure what is left of the requests is cancelled or let go. */
+zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family, const char *operation,
+                            zero_error_t *error);
 /* Cancels what it can of the requests and lets go of the rest. */
 void zero_mpi_drop(MPI_Request *requests, int count);
 /* The family's ranks meet through MPI. */

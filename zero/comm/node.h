@@ -1,9 +1,10 @@
-/* node.h - moves data between the ranks of one communicator that share a node, through a ring of slots in shared memory for each rank.
+/* node.h - moves data between the ranks of one communicator that share a node, through a ring of slots in shared memory for
+ * each rank.
  *
- * Every collective is a sequence of steps that all ranks of the node count alike. In a step a rank fills its slot (step modulo NODE_SLOTS),
- * publishes the step, reads the slots of the others and says that it has consumed the step. A slot is filled again when everyone has
- * consumed its last use. So each rank writes two counters and polls those of the others; nothing else is shared. Filling runs one step
- * ahead of reading, so that a rank that is late for a moment does not stop the rest.
+ * Every collective is a sequence of steps that all ranks of the node count alike. In a step a rank fills its slot (step modulo
+ * NODE_SLOTS), publishes the step, reads the slots of the others and says that it has consumed the step. A slot is filled
+ * again when everyone has consumed its last use. So each rank writes two counters and polls those of the others; nothing else
+ * is shared. Filling runs one step ahead of reading, so that a rank that is late for a moment does not stop the rest.
  */
 #ifndef ZERO_COMM_NODE_H
 #define ZERO_COMM_NODE_H
@@ -31,19 +32,22 @@ typedef struct zero_node {
     int spins;                  /* looks at a counter before giving the processor away */
 } zero_node_t;
 
-/* Sets node->family, timeout_s and makes the shared rings of ring_bytes bytes a rank. Collective over the meet. rank, seat: copied. */
-zero_status_t zero_node_open(zero_node_t *node, zero_family_t *family, const zero_meet_t *meet, const int *members, const int *rank,
-                             const int *seat, int count, int index, int size, uint64_t ring_bytes, double timeout_s, zero_error_t *error);
+/* Sets node->family, timeout_s and makes the shared rings of ring_bytes bytes a rank. Collective over the meet. rank, seat:
+ * copied. */
+zero_status_t zero_node_open(zero_node_t *node, zero_family_t *family, const zero_meet_t *meet, const int *members,
+                             const int *rank, const int *seat, int count, int index, int size, uint64_t ring_bytes,
+                             double timeout_s, zero_error_t *error);
 /* Tells the others that this rank left. */
 void zero_node_close(zero_node_t *node);
 
 /* The least ring that count ranks of one node can work with, bytes. */
 uint64_t zero_node_least(int count);
 
-/* recv + r * bytes gets the bytes bytes of communicator rank r, for all ranks r of lists[j][0 .. lengths[j]), which rank j of the node has; own is where
- * this rank's own slice (rank[index]) comes from, its other slices are in recv already. lists NULL: each has its own alone. */
-zero_status_t zero_node_gather(zero_node_t *node, const char *operation, const void *own, char *recv, uint64_t bytes, const int *const *lists,
-                               const int *lengths, zero_error_t *error);
+/* recv + r * bytes gets the bytes bytes of communicator rank r, for all ranks r of lists[j][0 .. lengths[j]), which rank j of
+ * the node has; own is where this rank's own slice (rank[index]) comes from, its other slices are in recv already. lists NULL:
+ * each has its own alone. */
+zero_status_t zero_node_gather(zero_node_t *node, const char *operation, const void *own, char *recv, uint64_t bytes,
+                               const int *const *lists, const int *lengths, zero_error_t *error);
 
 /* root: index on this node of the rank whose buffer goes to all others of the node. */
 zero_status_t zero_node_broadcast(zero_node_t *node, void *buffer, uint64_t bytes, int root, zero_error_t *error);
@@ -57,9 +61,10 @@ typedef struct zero_node_far {
     uint64_t part_bytes;        /* the most that a part may have, the same on every rank */
 } zero_node_far_t;
 
-/* recv (count) = sum over the communicator's size ranks r of send_r[rank * count ...], in rank order. far: NULL on a single node. */
-zero_status_t zero_node_reduce(zero_node_t *node, const void *send, void *recv, int64_t count, zero_dtype_t dtype, int rank, int size,
-                               const zero_node_far_t *far, zero_error_t *error);
+/* recv (count) = sum over the communicator's size ranks r of send_r[rank * count ...], in rank order. far: NULL on a single
+ * node. */
+zero_status_t zero_node_reduce(zero_node_t *node, const void *send, void *recv, int64_t count, zero_dtype_t dtype, int rank,
+                               int size, const zero_node_far_t *far, zero_error_t *error);
 
 /* Bytes of a slot that can go to one other rank. */
 uint64_t zero_node_part_bytes(const zero_node_t *node);

@@ -1,7 +1,7 @@
 /* plan.h - from declarations to a list of operations: pure computation, no I/O, no device, no rank.
  *
- * A plan is the same on every rank: an operand that means "this rank's slice" says so by a flag, and whoever runs the plan resolves
- * it.
+ * A plan is the same on every rank: an operand that means "this rank's slice" says so by a flag, and whoever runs the plan
+ * resolves it.
  *
  * Life of a unit's parameters and gradients, and which operations a program holds, follow from the placement table alone:
  * sharding over a group of one rank is the same as full. Nothing here knows what a stage is.
@@ -56,8 +56,8 @@ typedef struct zero_spec {
 
 /* ---- what is planned ------------------------------------------------------------------------------------------------ */
 
-/* What a buffer holds for its segment. "full": elements of the whole segment; "slice": elements / world. Roles that a segment does
- * not need are -1. Several roles may name the same buffer (fp32: the parameter is its own master weight). */
+/* What a buffer holds for its segment. "full": elements of the whole segment; "slice": elements / world. Roles that a segment
+ * does not need are -1. Several roles may name the same buffer (fp32: the parameter is its own master weight). */
 typedef enum zero_role {
     ZERO_ROLE_PARAM = 0,   /* full: what the caller reads; a buffer of its own, or a slot where parameters are sharded */
     ZERO_ROLE_PARAM_SHARD, /* slice, where parameters are sharded */
@@ -72,9 +72,9 @@ typedef enum zero_role {
 } zero_role_t;
 const char *zero_role_name(zero_role_t role);
 
-/* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD only; without a
- * training pass every segment is frozen. Segments are in the order of their units. GRAD is -1 where the training pass never uses
- * the unit with ZERO_GRAD. */
+/* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD only;
+ * without a training pass every segment is frozen. Segments are in the order of their units. GRAD is -1 where the training
+ * pass never uses the unit with ZERO_GRAD. */
 typedef struct zero_segment {
     int32_t unit;
     zero_dtype_t dtype;
@@ -89,8 +89,8 @@ typedef struct zero_segment {
 /* Where a parameter lies. segment is -1 for an empty parameter. offset: elements from the segment's start, a multiple of 128. */
 typedef struct zero_placed { int32_t segment; int64_t offset; } zero_placed_t;
 
-/* Neighbouring parameters of a segment with the same decay and rate: what an update calls the kernel for. Covers the padding after
- * them. */
+/* Neighbouring parameters of a segment with the same decay and rate: what an update calls the kernel for. Covers the padding
+ * after them. */
 typedef struct zero_run { int64_t begin, end; /* elements of the segment */ double decay_scale, lr_scale; } zero_run_t;
 
 typedef struct zero_buffer {
@@ -180,9 +180,9 @@ typedef struct zero_plan {
 /* Bytes of the step's scalars (exec/ defines what is in them). */
 #define ZERO_SCALARS_BYTES 512
 
-/* Checks the declarations, builds segments, programs with their events, and the memory layout. ZERO_ERR_ARG names what is wrong (a
- * window too small for the units that are held together: with their names and the window that would do). Does not run the
- * checker. */
+/* Checks the declarations, builds segments, programs with their events, and the memory layout. ZERO_ERR_ARG names what is
+ * wrong (a window too small for the units that are held together: with their names and the window that would do). Does not run
+ * the checker. */
 zero_status_t zero_plan_build(zero_plan_t **plan, const zero_spec_t *spec, zero_error_t *error);
 void zero_plan_destroy(zero_plan_t *plan);
 
@@ -197,10 +197,11 @@ int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
 
 /* Bytes that a rank receives from others in one step of micro_steps micro-steps, by GATHER and by REDUCE_SCATTER. */
-zero_status_t zero_plan_bytes(const zero_plan_t *plan, int micro_steps, uint64_t *gathered, uint64_t *reduced, zero_error_t *error);
+zero_status_t zero_plan_bytes(const zero_plan_t *plan, int micro_steps, uint64_t *gathered, uint64_t *reduced,
+                              zero_error_t *error);
 
-/* The plan as text, for people and golden files: the table, units, buffers by kind with offsets, then each program, one operation a
- * line. */
+/* The plan as text, for people and golden files: the table, units, buffers by kind with offsets, then each program, one
+ * operation a line. */
 void zero_plan_explain(const zero_plan_t *plan, zero_write_fn write, void *ctx);
 
 #endif
