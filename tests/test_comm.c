@@ -1,14 +1,15 @@
-/* test_comm.c - communicators of one machine: self, shm, torchrun's. MPI's are in comm_mpi.c, which test_comm_mpi.sh starts. */
+/* test_comm.c - communicators of one machine: self, shm; torchrun's are in comm_torchrun.c, MPI's in test_comm_mpi.c. */
 #define _GNU_SOURCE
 #include "tests/comm_cases.h"
+#include "tests/comm_torchrun.h"
 #include "tests/ranks.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
@@ -116,6 +117,8 @@ START_TEST(communicators_work_side_by_side)
 }
 END_TEST
 
+enum { TOGETHER_ROUNDS = 40 };
+
 /* ---- what goes wrong --------------------------------------------------------------------------------------------- */
 
 typedef struct shared {
@@ -200,6 +203,37 @@ START_TEST(abort_reaches_everyone)
         ck_assert_str_eq(s->text[r], "rank 1: the disk is full");
         ck_assert(s->seconds[r] < 40);
     }
+}
+END_TEST
+
+/* Every rank aborts at once; all of them end with one rank's sentence. */
+static int together_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    atomic_int *ready = arg; /* by round */
+    zero_comm_t *c;
+    for (int round = 0; round < TOGETHER_ROUNDS; round++) {
+        char own[1000] = "", all[4 * sizeof own];
+        zero_error_t e = {0};
+        if (open_shm(&c, b, 50, 0))
+            return 1;
+        snprintf(own, sizeof own, "rank %d: %0900d", rank, rank); /* long: two take turns while they are written */
+        atomic_fetch_add(&ready[round], 1);
+        for (double end = now() + 30; atomic_load(&ready[round]) < world && now() < end;)
+            ;
+        zero_comm_abort(c, own);
+        EXPECT(c->ops->check(c, &e) == ZERO_ERR_PEER);
+        EXPECT(b->all_gather(b->ctx, e.text, all, sizeof own) == 0);
+        for (int r = 0; r < world; r++)
+            EXPECT(strcmp(all + (size_t)r * sizeof own, e.text) == 0);
+        zero_comm_destroy(c);
+    }
+    return 0;
+}
+
+START_TEST(ranks_that_abort_at_once_agree_why)
+{
+    atomic_int *ready = ranks_shared(TOGETHER_ROUNDS * sizeof *ready);
+    ck_assert_int_eq(ranks_run(4, 100, together_rank, ready), 0);
 }
 END_TEST
 
@@ -381,63 +415,6 @@ START_TEST(small_dev_shm_is_an_error)
 }
 END_TEST
 
-/* ---- torchrun ---------------------------------------------------------------------------------------------------- */
-
-static void set_number(const char *name, long value)
-{
-    char text[32];
-    snprintf(text, sizeof text, "%ld", value);
-    setenv(name, text, 1);
-}
-
-static int torchrun_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
-{
-    zero_comm_options_t o;
-    zero_comm_t *c;
-    zero_error_t e = {0};
-    (void)b;
-    zero_comm_options_init(&o);
-    o.timeout_s = 30;
-    set_number("RANK", rank);
-    set_number("WORLD_SIZE", world);
-    set_number("LOCAL_RANK", rank);
-    set_number("LOCAL_WORLD_SIZE", world);
-    setenv("MASTER_ADDR", "127.0.0.1", 1);
-    set_number("MASTER_PORT", *(int *)arg);
-    setenv("TORCHELASTIC_RUN_ID", "a run with a very long name, longer than the name of a socket may be: 0123456789 0123456789 "
-           "0123456789 0123456789", 1);
-    /* Twice in a row at one address. */
-    for (int i = 0; i < 2; i++) {
-        EXPECT_OK(zero_comm_torchrun(&c, &o, error));
-        EXPECT(c->rank == rank && c->size == world);
-        if (comm_ring_cases(c) || comm_cases(c, 7))
-            return 1;
-        zero_comm_destroy(c);
-    }
-    set_number("LOCAL_WORLD_SIZE", world + 1);
-    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_UNSUPPORTED && strstr(e.text, "mpiexec"));
-    setenv("RANK", "two", 1);
-    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_ARG && strstr(e.text, "RANK") && strstr(e.text, "two"));
-    set_number("RANK", world);
-    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_ARG);
-    unsetenv("WORLD_SIZE");
-    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_ARG && strstr(e.text, "WORLD_SIZE is not set"));
-    set_number("WORLD_SIZE", 2);
-    set_number("LOCAL_WORLD_SIZE", 2);
-    set_number("RANK", 1);
-    set_number("MASTER_PORT", *(int *)arg + 1);
-    o.timeout_s = 0.1; /* nobody listens there */
-    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_TIMEOUT);
-    return 0;
-}
-
-START_TEST(torchrun_ranks_meet)
-{
-    int port = 1024 + (int)getpid() % 60000;
-    ck_assert_int_eq(ranks_run(_i, 100, torchrun_rank, &port), 0);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("comm");
@@ -449,14 +426,15 @@ int main(void)
     tcase_add_loop_test(t, communicators_work_side_by_side, 2, 4);
     tcase_add_test(t, bad_options_fail_together);
     tcase_add_test(t, abort_reaches_everyone);
+    tcase_add_test(t, ranks_that_abort_at_once_agree_why);
     tcase_add_loop_test(t, killed_rank_is_named, 2, 5);
     tcase_add_test(t, left_rank_is_an_error_only_for_who_waits);
     tcase_add_test(t, timeout_names_who_is_late);
     tcase_add_test(t, no_descriptor_stays_open);
     tcase_add_test(t, closed_processes_meet_in_dev_shm);
     tcase_add_test(t, small_dev_shm_is_an_error);
-    tcase_add_loop_test(t, torchrun_ranks_meet, 1, 4);
     suite_add_tcase(suite, t);
+    suite_add_tcase(suite, comm_torchrun_case());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);

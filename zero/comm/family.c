@@ -11,12 +11,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ABORT_NONE = 0, ABORT_WRITING, ABORT_THERE };
-
 /* One page a rank. */
 typedef struct zero_seat {
-    _Atomic uint32_t abort; /* of this rank: written by whoever aborts */
-    atomic_bool left;       /* this rank dropped the family in good order */
+    atomic_bool abort;       /* there is a winner: written by whoever aborts, polled by this rank */
+    atomic_bool spoke;       /* text is this rank's: taken by the first of its threads that aborts */
+    atomic_bool left;        /* this rank dropped the family in good order */
+    _Atomic uint32_t winner; /* of the first seat alone: 1 + the seat whose sentence is everyone's; 0 while there is none */
     char text[sizeof((zero_error_t *)0)->text];
     char apart[128];        /* from what waiting ranks poll */
     _Atomic uint64_t word;  /* tell and told */
@@ -95,21 +95,21 @@ void zero_family_drop(zero_family_t *f)
     free(f);
 }
 
-static void write_seat(zero_seat_t *seat, const char *sentence)
+static zero_seat_t *seat_of(const zero_family_t *f, int i)
 {
-    uint32_t none = ABORT_NONE;
-    if (!atomic_compare_exchange_strong(&seat->abort, &none, ABORT_WRITING))
-        return;
-    snprintf(seat->text, sizeof seat->text, "%s", sentence);
-    atomic_store(&seat->abort, ABORT_THERE);
+    return f->seats > 1 ? f->pages.part[i] : f->own;
 }
 
 void zero_family_aborted(zero_family_t *f, const char *sentence)
 {
-    if (f->seats <= 1)
-        write_seat(f->own, sentence);
-    for (int i = 0; i < f->seats && f->seats > 1; i++)
-        write_seat(f->pages.part[i], sentence);
+    uint32_t none = 0;
+    if (atomic_exchange(&f->own->spoke, true))
+        return;
+    snprintf(f->own->text, sizeof f->own->text, "%s", sentence);
+    /* Only whole sentences take part, and the words come after the choice: a rank that ends in between leaves no half of it. */
+    atomic_compare_exchange_strong(&seat_of(f, 0)->winner, &none, (uint32_t)f->seat + 1);
+    for (int i = 0; i < f->seats; i++)
+        atomic_store(&seat_of(f, i)->abort, true);
 }
 
 void zero_family_abort(zero_family_t *f, const char *sentence)
@@ -121,12 +121,14 @@ void zero_family_abort(zero_family_t *f, const char *sentence)
 
 bool zero_family_is_aborted(const zero_family_t *f)
 {
-    return f->own && atomic_load_explicit(&f->own->abort, memory_order_acquire) == ABORT_THERE;
+    return f->own && atomic_load_explicit(&f->own->abort, memory_order_acquire);
 }
 
 zero_status_t zero_family_check(const zero_family_t *f, zero_error_t *error)
 {
-    return zero_family_is_aborted(f) ? zero_fail(error, ZERO_ERR_PEER, "%s", f->own->text) : ZERO_OK;
+    if (!zero_family_is_aborted(f))
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_PEER, "%s", seat_of(f, (int)atomic_load(&seat_of(f, 0)->winner) - 1)->text);
 }
 
 int zero_family_pid(const zero_family_t *f, int seat)
@@ -142,10 +144,8 @@ void zero_family_tell(zero_family_t *f, uint64_t word)
 uint64_t zero_family_told(const zero_family_t *f, int rank)
 {
     for (int i = 0; i < f->seats; i++)
-        if (f->member[i] == rank) {
-            const zero_seat_t *seat = f->seats > 1 ? f->pages.part[i] : f->own;
-            return atomic_load_explicit(&seat->word, memory_order_relaxed);
-        }
+        if (f->member[i] == rank)
+            return atomic_load_explicit(&seat_of(f, i)->word, memory_order_relaxed);
     return 0;
 }
 
@@ -170,7 +170,7 @@ zero_status_t zero_family_watch(zero_family_t *f, const char *operation, zero_er
             continue;
         snprintf(sentence, sizeof sentence, "rank %d (pid %d) ended without a word during %s", f->member[i], zero_family_pid(f, i), operation);
         zero_family_abort(f, sentence);
-        /* Where the dead rank had begun to write a sentence of its own, ours did not get in. */
+        /* Where another thread of this rank had begun to write a sentence, ours did not get in. */
         return zero_family_is_aborted(f) ? zero_family_check(f, error) : zero_fail(error, ZERO_ERR_PEER, "%s", sentence);
     }
     return zero_family_check(f, error);

@@ -1,7 +1,9 @@
-/* torchrun.c - ranks that torchrun started meet at an abstract socket whose name is made from torchrun's variables, and then share memory.
+/* torchrun.c - ranks that torchrun started meet at an abstract socket whose name is made from torchrun's variables, and then
+ * share memory.
  *
- * Rank 0 listens. Every other rank connects and says who it is; when all are there rank 0 says go. Each all-gather sends the ranks' bytes
- * to rank 0, which answers with everyone's. The sockets close when the communicator is made.
+ * Rank 0 listens. Every other rank connects and says who it is; when all are there rank 0 answers go, and when they will not be,
+ * why. Each all-gather sends the ranks' bytes to rank 0, which answers with everyone's. The sockets close when the communicator
+ * is made.
  */
 #define _GNU_SOURCE
 #include "zero/comm/backend.h"
@@ -25,6 +27,10 @@ typedef struct star {
     double end;     /* of everything */
 } star_t;
 
+/* The most that rank 0 waits for what a connection says first. A rank says it at once; where the machine held it up for longer,
+ * it finds itself dropped and connects again. */
+#define HELLO_SECONDS 1.0
+
 typedef struct hello {
     uint32_t magic;
     int32_t rank, world;
@@ -32,12 +38,17 @@ typedef struct hello {
 
 enum { HELLO_MAGIC = 0x7a65726f };
 
+typedef struct answer {
+    int32_t status; /* ZERO_OK: go */
+    char text[508];
+} answer_t;
+
 /* ---- bounded socket calls ---------------------------------------------------------------------------------------- */
 
-static bool ready(const star_t *s, int fd, short events)
+static bool ready(double end, int fd, short events)
 {
     for (;;) {
-        double left = s->end - zero_host_now();
+        double left = end - zero_host_now();
         struct pollfd p = {.fd = fd, .events = events};
         if (left <= 0)
             return false;
@@ -49,27 +60,27 @@ static bool ready(const star_t *s, int fd, short events)
     }
 }
 
-static bool put(const star_t *s, int fd, const void *data, size_t bytes)
+static bool put(double end, int fd, const void *data, size_t bytes)
 {
     while (bytes) {
         ssize_t n = send(fd, data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n > 0) {
             data = (const char *)data + n;
             bytes -= (size_t)n;
-        } else if ((errno != EAGAIN && errno != EINTR) || !ready(s, fd, POLLOUT))
+        } else if ((errno != EAGAIN && errno != EINTR) || !ready(end, fd, POLLOUT))
             return false;
     }
     return true;
 }
 
-static bool get(const star_t *s, int fd, void *data, size_t bytes)
+static bool get(double end, int fd, void *data, size_t bytes)
 {
     while (bytes) {
         ssize_t n = recv(fd, data, bytes, MSG_DONTWAIT);
         if (n > 0) {
             data = (char *)data + n;
             bytes -= (size_t)n;
-        } else if (n == 0 || (errno != EAGAIN && errno != EINTR) || !ready(s, fd, POLLIN))
+        } else if (n == 0 || (errno != EAGAIN && errno != EINTR) || !ready(end, fd, POLLIN))
             return false;
     }
     return true;
@@ -79,14 +90,14 @@ static int star_all_gather(void *ctx, const void *send, void *recv, size_t bytes
 {
     star_t *s = ctx;
     if (s->rank)
-        return put(s, s->peer[0], send, bytes) && get(s, s->peer[0], recv, bytes * (size_t)s->world) ? 0 : -1;
+        return put(s->end, s->peer[0], send, bytes) && get(s->end, s->peer[0], recv, bytes * (size_t)s->world) ? 0 : -1;
     if (bytes)
         memcpy(recv, send, bytes);
     for (int r = 1; r < s->world; r++)
-        if (!get(s, s->peer[r], (char *)recv + (size_t)r * bytes, bytes))
+        if (!get(s->end, s->peer[r], (char *)recv + (size_t)r * bytes, bytes))
             return -1;
     for (int r = 1; r < s->world; r++)
-        if (!put(s, s->peer[r], recv, bytes * (size_t)s->world))
+        if (!put(s->end, s->peer[r], recv, bytes * (size_t)s->world))
             return -1;
     return 0;
 }
@@ -101,49 +112,82 @@ static bool same_user(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &length) == 0 && u.uid == getuid();
 }
 
-static zero_status_t listen_for_all(star_t *s, const struct sockaddr_un *address, socklen_t length, zero_error_t *error)
+static zero_status_t open_listener(star_t *s, const struct sockaddr_un *address, socklen_t length, zero_error_t *error)
 {
-    int missing = s->world - 1;
-    char go = 1;
     s->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->listener < 0)
         return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s", strerror(errno));
     /* In use: by the meeting of an earlier communicator that is just ending, or of another job. */
     while (bind(s->listener, (const struct sockaddr *)address, length) < 0) {
         if (errno != EADDRINUSE || zero_host_now() > s->end)
-            return zero_fail(error, ZERO_ERR_SYSTEM, "cannot bind the socket '@%s' where torchrun's ranks meet: %s (does another job of yours have the same "
-                             "MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID?)", address->sun_path + 1, strerror(errno));
+            return zero_fail(error, ZERO_ERR_SYSTEM,
+                             "cannot bind the socket '@%s' where torchrun's ranks meet: %s (does another job of yours have the "
+                             "same MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID?)",
+                             address->sun_path + 1, strerror(errno));
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
     if (listen(s->listener, s->world) < 0)
         return zero_fail(error, ZERO_ERR_SYSTEM, "cannot listen on a socket: %s", strerror(errno));
-    while (missing) {
+    return ZERO_OK;
+}
+
+/* Accepts connections until every rank has said who it is. *rejected: the one that ended that, or -1. */
+static zero_status_t hear_all(star_t *s, int *rejected, zero_error_t *error)
+{
+    for (int missing = s->world - 1; missing > 0;) {
         hello_t h;
-        if (!ready(s, s->listener, POLLIN))
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time", missing, s->world);
+        if (!ready(s->end, s->listener, POLLIN))
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time", missing,
+                             s->world);
         int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
             continue;
         if (fd < 0) /* out of descriptors, say */
             return zero_fail(error, ZERO_ERR_SYSTEM, "cannot accept a rank's connection: %s", strerror(errno));
-        if (!same_user(fd) || !get(s, fd, &h, sizeof h) || h.magic != HELLO_MAGIC) {
+        double end = zero_host_now() + HELLO_SECONDS;
+        if (!same_user(fd) || !get(end < s->end ? end : s->end, fd, &h, sizeof h) || h.magic != HELLO_MAGIC) {
             close(fd);
             continue;
         }
         if (h.world != s->world || h.rank < 1 || h.rank >= s->world || s->peer[h.rank] >= 0) {
-            close(fd);
-            return zero_fail(error, ZERO_ERR_MISMATCH, "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once", h.rank,
+            *rejected = fd;
+            return zero_fail(error, ZERO_ERR_MISMATCH,
+                             "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once", h.rank,
                              h.world, s->world - 1, s->world);
         }
         s->peer[h.rank] = fd;
         missing--;
     }
-    close(s->listener);
-    s->listener = -1;
-    for (int r = 1; r < s->world; r++)
-        if (!put(s, s->peer[r], &go, 1))
-            return zero_fail(error, ZERO_ERR_PEER, "rank %d left while torchrun's ranks met", r);
     return ZERO_OK;
+}
+
+static zero_status_t listen_for_all(star_t *s, const struct sockaddr_un *address, socklen_t length, zero_error_t *error)
+{
+    zero_error_t why = {0};
+    answer_t answer = {0};
+    int rejected = -1;
+    zero_status_t status = open_listener(s, address, length, &why);
+    if (status == ZERO_OK)
+        status = hear_all(s, &rejected, &why);
+    answer.status = (int32_t)status;
+    snprintf(answer.text, sizeof answer.text, "%.*s", (int)sizeof answer.text - 1, why.text);
+    for (int r = 1; r < s->world; r++)
+        if (s->peer[r] >= 0 && !put(s->end, s->peer[r], &answer, sizeof answer) && status == ZERO_OK)
+            status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left while torchrun's ranks met", r);
+    /* Whoever waits to be let in would find nobody here when it tries again. An answer fits a socket's buffer: no wait for it. */
+    for (int fd = rejected; status != ZERO_OK && s->listener >= 0;) {
+        if (fd >= 0) {
+            if (same_user(fd))
+                put(0, fd, &answer, sizeof answer);
+            close(fd);
+        }
+        if ((fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) < 0)
+            break;
+    }
+    if (s->listener >= 0)
+        close(s->listener);
+    s->listener = -1;
+    return status == ZERO_OK ? ZERO_OK : zero_fail(error, status, "%s", why.text);
 }
 
 static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *address, socklen_t length, zero_error_t *error)
@@ -151,18 +195,26 @@ static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *addre
     hello_t h = {HELLO_MAGIC, s->rank, s->world};
     /* Until rank 0 listens; and again where it closed the meeting of an earlier communicator. */
     do {
-        char go;
+        answer_t answer;
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
             return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s", strerror(errno));
-        if (connect(fd, (const struct sockaddr *)address, length) == 0 && same_user(fd) && put(s, fd, &h, sizeof h) && get(s, fd, &go, 1)) {
+        bool met = connect(fd, (const struct sockaddr *)address, length) == 0 && same_user(fd);
+        if (met) {
+            put(s->end, fd, &h, sizeof h); /* where rank 0 did not wait for that, its answer is there nevertheless */
+            met = get(s->end, fd, &answer, sizeof answer);
+        }
+        if (met && answer.status == ZERO_OK) {
             s->peer[0] = fd;
             return ZERO_OK;
         }
         close(fd);
+        if (met)
+            return zero_fail(error, (zero_status_t)answer.status, "%.*s", (int)sizeof answer.text - 1, answer.text);
         nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
     } while (zero_host_now() < s->end);
-    return zero_fail(error, ZERO_ERR_TIMEOUT, "rank %d did not find rank 0 at the socket '@%s' in time: start all ranks with one torchrun", s->rank,
+    return zero_fail(error, ZERO_ERR_TIMEOUT,
+                     "rank %d did not find rank 0 at the socket '@%s' in time: start all ranks with one torchrun", s->rank,
                      address->sun_path + 1);
 }
 
