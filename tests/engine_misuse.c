@@ -4,6 +4,7 @@
 #include "tests/engine_toy.h"
 #include "tests/ranks.h"
 #include "zero/comm/comm.h"
+#include "zero/exec/exec.h"
 
 #include <math.h>
 #include <signal.h>
@@ -150,7 +151,11 @@ START_TEST(declarations_are_checked)
     FAILS(e, zero_use_add(e, toy.eval, toy.unit[0], ZERO_READ | ZERO_GRAD), ZERO_ERR_ARG, "evaluation pass");
     FAILS(e, zero_use_add(e, toy.any, toy.unit[0], ZERO_READ), ZERO_ERR_ARG, "any-order");
     FAILS(e, zero_reserve(e, ZERO_KIND_MASTER, ZERO_TIER_DEVICE, 1, &reserve), ZERO_ERR_ARG, "kind master");
-    FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_NVME, 1, &reserve), ZERO_ERR_ARG, "tier nvme");
+    FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, (zero_tier_t)7, 1, &reserve), ZERO_ERR_ARG, "tier 7");
+    /* What is not there yet is refused before commit, which then works. */
+    FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_HOST, 1, &reserve), ZERO_ERR_UNSUPPORTED, "host tier");
+    FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_NVME, 1, &reserve), ZERO_ERR_UNSUPPORTED, "nvme tier");
+    ck_assert_int_eq(reserve, -1);
     /* Before commit nothing runs. */
     FAILS(e, zero_micro_begin(e, toy.train, 0), ZERO_ERR_ORDER, "before zero_commit");
     FAILS(e, zero_acquire(e, toy.unit[0]), ZERO_ERR_ORDER, "before zero_commit");
@@ -297,6 +302,8 @@ enum {
     DESTROY,
     STOP_CALLING,
     DIFFERENT_RATE,
+    SUM_OF_NONE,
+    SUM_OF_MORE,
     SCENES
 };
 
@@ -334,6 +341,10 @@ static const struct {
     [STOP_CALLING] = {ZERO_ERR_PEER, ZERO_ERR_TIMEOUT, "rank 1 is in step 1 after program 'step'",
                       "rank 1 is in step 1 after program 'step'"},
     [DIFFERENT_RATE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "learning rate", "learning rate"},
+    [SUM_OF_NONE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "zero_sum adds 2 values on rank 0, but 0 on rank 1",
+                     "zero_sum adds 2 values on rank 0, but 0 on rank 1"},
+    [SUM_OF_MORE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "zero_sum adds 2 values on rank 0, but 3 on rank 1",
+                     "zero_sum adds 2 values on rank 0, but 3 on rank 1"},
 };
 
 static int expect(const toy_t *toy, zero_status_t status, double seconds)
@@ -342,7 +353,9 @@ static int expect(const toy_t *toy, zero_status_t status, double seconds)
     zero_status_t wanted = odd ? endings[scene_kind].odd : endings[scene_kind].others;
     const char *part = odd ? endings[scene_kind].odd_part : endings[scene_kind].others_part, *text = zero_last_error(toy->engine);
     /* Of the ranks that find a difference or run out of time at once, one is first, and the others may quote it. */
-    bool quoted = status == ZERO_ERR_PEER && (wanted == ZERO_ERR_TIMEOUT || scene_kind == DIFFERENT_RATE);
+    bool together = wanted == ZERO_ERR_TIMEOUT || scene_kind == DIFFERENT_RATE || scene_kind == SUM_OF_NONE ||
+                    scene_kind == SUM_OF_MORE;
+    bool quoted = status == ZERO_ERR_PEER && together;
     if ((status == wanted || quoted) && strstr(text, part) && seconds < 40)
         return 0;
     fprintf(stderr, "rank %d, scene %d: %s after %.1f s, not %s: '%s' has no '%s'\n", toy->rank, scene_kind,
@@ -416,7 +429,12 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
                 nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
         }
         start = s == 1 ? now() : start;
-        status = bare_step(&toy, scene->kind == DIFFERENT_RATE && rank == 1 && s == 1 ? 0.1000001 : 0.1);
+        if (s == 1 && (scene->kind == SUM_OF_NONE || scene->kind == SUM_OF_MORE)) {
+            double values[3] = {1, 2, 3};
+            status = zero_sum(toy.engine, values, rank != 1 ? 2 : scene->kind == SUM_OF_NONE ? 0 : 3);
+        }
+        if (status == ZERO_OK)
+            status = bare_step(&toy, scene->kind == DIFFERENT_RATE && rank == 1 && s == 1 ? 0.1000001 : 0.1);
     }
     int result = expect(&toy, status, now() - start);
     /* Whatever came first stays. */
@@ -442,6 +460,28 @@ START_TEST(ranks_end_together)
 }
 END_TEST
 
+/* A rank without memory for what the others wait for says which one it is. */
+static int without_memory(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    zero_comm_t *comm = NULL;
+    zero_error_t error = {0};
+    char word = 0, all[8];
+    (void)world, (void)arg;
+    if (zero_comm_shm(&comm, bootstrap, NULL, NULL) != ZERO_OK)
+        return 1;
+    zero_status_t status = rank == 1 ? zero_exec_no_memory(comm, 12345, &error) : zero_comm_exchange(comm, &word, all, 1, &error);
+    int result = status != (rank == 1 ? ZERO_ERR_MEMORY : ZERO_ERR_PEER) ||
+                 strcmp(error.text, "rank 1 cannot allocate 12345 bytes") != 0;
+    zero_comm_destroy(comm);
+    return result;
+}
+
+START_TEST(ranks_without_memory_are_named)
+{
+    ck_assert_int_eq(ranks_run(3, 60, without_memory, NULL), 0);
+}
+END_TEST
+
 Suite *engine_misuse_suite(void)
 {
     Suite *suite = suite_create("misuse");
@@ -453,6 +493,7 @@ Suite *engine_misuse_suite(void)
     tcase_add_test(t, planning_needs_no_ranks);
     tcase_set_timeout(several, 120);
     tcase_add_loop_test(several, ranks_end_together, 0, SCENES);
+    tcase_add_test(several, ranks_without_memory_are_named);
     suite_add_tcase(suite, t);
     suite_add_tcase(suite, several);
     return suite;

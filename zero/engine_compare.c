@@ -238,11 +238,8 @@ static zero_status_t compare_params(zero_engine_t *engine, int reference, int ot
     out[0] = '\0';
     uint64_t mine[HASHES];
     uint64_t *all = malloc((size_t)engine->world * sizeof mine); /* at least DESCRIBED bytes a rank */
-    if (!all) {
-        comm->ops->abort(comm, "a rank is out of memory");
-        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate %zu bytes to compare the ranks",
-                         (size_t)engine->world * sizeof mine);
-    }
+    if (!all)
+        return zero_exec_no_memory(comm, (size_t)engine->world * sizeof mine, error);
     for (int32_t first = 0; status == ZERO_OK && found < 0 && first < common; first += HASHES) {
         int32_t count = common - first < HASHES ? common - first : HASHES;
         for (int32_t i = 0; i < count; i++)
@@ -301,11 +298,8 @@ zero_status_t zero_engine_compare(zero_engine_t *engine, zero_status_t status, z
     zero_error_t differ = {0};
     row_t mine = facts_of(engine);
     row_t *rows = malloc((size_t)engine->world * sizeof *rows);
-    if (!rows) {
-        comm->ops->abort(comm, "a rank is out of memory");
-        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate %zu bytes to compare the ranks",
-                         (size_t)engine->world * sizeof *rows);
-    }
+    if (!rows)
+        return zero_exec_no_memory(comm, (size_t)engine->world * sizeof *rows, error);
     zero_status_t compared = comm->ops->exchange(comm, &mine, rows, sizeof mine, &differ);
     if (compared == ZERO_OK)
         compared = mismatch(engine, rows, &differ);

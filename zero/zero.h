@@ -257,7 +257,7 @@ enum { ZERO_READ = 1, ZERO_GRAD = 2, ZERO_HOLD = 4 };
 ZERO_API zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t unit, uint32_t flags);
 
 /* Bytes of the tier's arena for the caller (activations, workspaces), 128-byte aligned, counted in the forecast. kind is
- * ZERO_KIND_ACTIVATIONS or ZERO_KIND_WORKSPACE. */
+ * ZERO_KIND_ACTIVATIONS or ZERO_KIND_WORKSPACE. This version has only the device tier: another is ZERO_ERR_UNSUPPORTED. */
 ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes, zero_reserve_t *reserve);
 
 /* Makes the plan, checks it, compares its hash over the ranks, lays out memory, refuses what does not fit, allocates. Collective.
@@ -322,7 +322,8 @@ ZERO_API zero_status_t zero_step_stats(zero_engine_t *engine, zero_stats_t *stat
 /* Adds a bit to the word that the next step's exchange ORs over the ranks (stop requests). Async-signal-safe. */
 ZERO_API void zero_signal(zero_engine_t *engine, uint32_t bits);
 
-/* values[i] becomes the sum over the ranks, added in rank order. Collective. n <= 64. */
+/* values[i] becomes the sum over the ranks, added in rank order. Collective: n, 0 to 64, is the same on every rank; where
+ * it is not, they all get ZERO_ERR_MISMATCH (or ZERO_ERR_PEER with the sentence of the first that saw it). */
 ZERO_API zero_status_t zero_sum(zero_engine_t *engine, double *values, int n);
 
 /* Publishes the caller's own failure: the other ranks return ZERO_ERR_PEER with this sentence. Only destroy works after. */

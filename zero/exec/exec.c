@@ -147,10 +147,10 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
     x->events = calloc((size_t)plan->event_count + 1, sizeof *x->events);
     x->base = calloc((size_t)plan->buffer_count + 1, sizeof *x->base);
     x->own = calloc((size_t)plan->buffer_count + 1, sizeof *x->own);
-    x->sums = calloc((size_t)x->world * ZERO_EXEC_SUM, sizeof *x->sums);
+    x->addends = calloc((size_t)x->world, sizeof *x->addends);
     x->use_states = calloc((size_t)x->use_capacity, sizeof *x->use_states);
     x->open_use = calloc((size_t)spec->unit_count + 1, sizeof *x->open_use);
-    if (!x->events || !x->base || !x->own || !x->sums || !x->use_states || !x->open_use)
+    if (!x->events || !x->base || !x->own || !x->addends || !x->use_states || !x->open_use)
         return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate the tables of a plan of %d buffers and %d events",
                          plan->buffer_count, plan->event_count);
     for (int32_t u = 0; u < spec->unit_count; u++)
@@ -177,10 +177,8 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero
     zero_status_t status;
     zero_exec_t *x = calloc(1, sizeof *x);
     *exec = NULL;
-    if (!x) {
-        comm->ops->abort(comm, "a rank is out of memory");
-        return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate %zu bytes", sizeof *x);
-    }
+    if (!x)
+        return zero_exec_no_memory(comm, sizeof *x, error);
     x->plan = plan;
     x->device = device;
     x->comm = comm;
@@ -232,7 +230,7 @@ void zero_exec_destroy(zero_exec_t *x)
             device->arena_destroy(x->arenas[t]);
     free(x->open_use);
     free(x->use_states);
-    free(x->sums);
+    free(x->addends);
     free(x->own);
     free(x->base);
     free(x->events);
@@ -328,17 +326,27 @@ zero_status_t zero_exec_sum(zero_exec_t *x, double *values, int n, zero_error_t 
 {
     /* The reductions' channel is free once their stream has run dry: every rank gets there with the same calls behind it. */
     zero_comm_t *comm = x->channels[x->channel_count - 1];
+    zero_exec_addends_t mine = {.count = n}, *all = x->addends; /* (world) */
     zero_error_t local = {0};
     zero_status_t status = zero_exec_check(x, error);
     if (status != ZERO_OK)
         return status;
+    for (int i = 0; i < n; i++)
+        mine.values[i] = values[i];
     if ((status = x->device->ops->sync(x->streams[ZERO_STREAM_REDUCE], x->options.timeout_s, &local)) != ZERO_OK ||
-        (status = comm->ops->exchange(comm, values, x->sums, (uint64_t)n * sizeof *values, &local)) != ZERO_OK)
+        (status = comm->ops->exchange(comm, &mine, all, sizeof mine, &local)) != ZERO_OK)
         return failed_outside(x, status, &local, error);
+    for (int r = 1; r < x->world; r++)
+        if (all[r].count != all[0].count) {
+            status = zero_fail(&local, ZERO_ERR_MISMATCH,
+                               "zero_sum adds %lld values on rank 0, but %lld on rank %d: call it with the same number on every rank",
+                               (long long)all[0].count, (long long)all[r].count, r);
+            return failed_outside(x, status, &local, error);
+        }
     for (int i = 0; i < n; i++) {
-        double sum = x->sums[i];
+        double sum = all[0].values[i];
         for (int r = 1; r < x->world; r++)
-            sum += x->sums[(size_t)r * (size_t)n + (size_t)i];
+            sum += all[r].values[i];
         values[i] = sum;
     }
     return ZERO_OK;

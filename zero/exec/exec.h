@@ -26,13 +26,13 @@ void zero_exec_destroy(zero_exec_t *exec);
 /* Address of a buffer on this rank (own: of this rank's slice). */
 void *zero_exec_address(zero_exec_t *exec, int32_t buffer, bool own);
 
-/* Puts the cursor at the start of a program and runs its operations up to the first USE, or to one that would make the caller wait. The
- * program before must have ended. */
+/* Puts the cursor at the start of a program and runs its operations up to the first USE, or to one that would make the caller
+ * wait. The program before must have ended. */
 zero_status_t zero_exec_begin(zero_exec_t *exec, int32_t program, zero_error_t *error);
 /* Runs every operation up to and including the next USE of the unit (grad uses that are passed over stay zero). */
 zero_status_t zero_exec_use(zero_exec_t *exec, int32_t unit, zero_error_t *error);
-/* Runs the RELEASE of that use (once those that come before it in the plan are released too) and the operations after it, up to the next
- * USE, the RELEASE of a use that is held, or one that would make the caller wait. */
+/* Runs the RELEASE of that use (once those that come before it in the plan are released too) and the operations after it, up
+ * to the next USE, the RELEASE of a use that is held, or one that would make the caller wait. */
 zero_status_t zero_exec_release(zero_exec_t *exec, int32_t unit, zero_error_t *error);
 /* Runs what is left of the program. */
 zero_status_t zero_exec_end(zero_exec_t *exec, zero_error_t *error);
@@ -51,10 +51,14 @@ zero_status_t zero_exec_set_step(zero_exec_t *exec, int64_t step, int64_t applie
  * those. */
 zero_status_t zero_exec_measure(zero_exec_t *exec, zero_memory_t *memory, zero_error_t *error);
 
-/* values[i] becomes the sum over the ranks, in rank order; n <= 64. */
+/* values[i] becomes the sum over the ranks, in rank order; n, 0 to 64, is the same on every rank (ZERO_ERR_MISMATCH).
+ * Collective. */
 zero_status_t zero_exec_sum(zero_exec_t *exec, double *values, int n, zero_error_t *error);
 /* Publishes a failure that is not of the exec's own making. Everything but destroy fails after. */
 void zero_exec_abort(zero_exec_t *exec, const char *sentence);
+
+/* Tells the other ranks, which would wait for this one, that it cannot allocate so many bytes. Returns ZERO_ERR_MEMORY. */
+zero_status_t zero_exec_no_memory(zero_comm_t *comm, size_t bytes, zero_error_t *error);
 
 /* The same outcome on every rank: status where it is a failure; else the first rank's that failed, with its sentence
  * (ZERO_ERR_MEMORY as it is, anything else as ZERO_ERR_PEER); else ZERO_OK. Collective, whatever status is. */

@@ -8,8 +8,13 @@
 
 /* Gathers and reductions run side by side on an asynchronous device, each kind on a communicator of its own. */
 enum { ZERO_EXEC_CHANNELS = 2 };
-/* The most values of zero_exec_sum. */
+/* The most values of zero_exec_sum, and what a rank sends for it: always all of it, so that ranks that disagree on count stay
+ * in step. */
 enum { ZERO_EXEC_SUM = 64 };
+typedef struct zero_exec_addends {
+    int64_t count;
+    double values[ZERO_EXEC_SUM];
+} zero_exec_addends_t;
 
 /* What plan->scalars holds: written by EXCHANGE, read by UPDATE on the same step. The counters live here too, because only the
  * exchange knows whether a step's update is applied. */
@@ -49,7 +54,7 @@ struct zero_exec {
     zero_comm_t *channels[ZERO_EXEC_CHANNELS];
     int channel_count;
     char **base, **own; /* plan->buffer_count: address, and that of this rank's slice */
-    double *sums;       /* world * ZERO_EXEC_SUM */
+    zero_exec_addends_t *addends; /* world */
     zero_exec_scalars_t *scalars;
 
     /* The calling thread's. */

@@ -6,17 +6,22 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+zero_status_t zero_exec_no_memory(zero_comm_t *comm, size_t bytes, zero_error_t *error)
+{
+    char sentence[80];
+    snprintf(sentence, sizeof sentence, "rank %d cannot allocate %zu bytes", comm->rank, bytes);
+    comm->ops->abort(comm, sentence);
+    return zero_fail(error, ZERO_ERR_MEMORY, "%s", sentence);
+}
+
 zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_error_t *error)
 {
     zero_error_t mine = {.status = status}, failed = {0};
     if (status != ZERO_OK && error)
         mine = *error, mine.status = status;
     zero_error_t *all = malloc((size_t)comm->size * sizeof *all);
-    if (!all) {
-        status = zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate %zu bytes", (size_t)comm->size * sizeof *all);
-        comm->ops->abort(comm, "a rank is out of memory");
-        return status;
-    }
+    if (!all)
+        return zero_exec_no_memory(comm, (size_t)comm->size * sizeof *all, error);
     zero_status_t exchanged = comm->ops->exchange(comm, &mine, all, sizeof mine, &failed);
     if (status == ZERO_OK && exchanged != ZERO_OK)
         status = zero_fail(error, exchanged, "%s", failed.text);
