@@ -136,7 +136,7 @@ static zero_status_t resolve(job_t *job, const char *line, int world, zero_error
 START_TEST(defaults_always_fit)
 {
     static const char *const lines[] = {"", "--micro-batch 3", "--micro-batch 100", "--model gpt2", "--model gpt2 --micro-batch 5", "--compare-stages",
-                                        "--schedule noam --steps 5"};
+                                        "--schedule noam --steps 5", "--schedule noam --steps 0"};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         for (int world = 1; world <= 40; world++) {
             job_t job;
@@ -163,7 +163,18 @@ START_TEST(what_does_not_fit_is_named)
         {"--seq-len 100000", "positions: use --seq-len", 1},
         {"--ranks 3", "--ranks is 3, but the launcher started 2", 2},
         {"--schedule noam --warmup 0", "use --warmup 1", 1},
+        {"--schedule noam --warmup 0 --steps 5", "--warmup is 0, but --schedule noam needs at least 1: use --warmup 1", 1},
+        {"--eps 0", "--eps is 0, but must be above 0 in fp32: use --eps 1e-8", 1},
+        {"--eps 1e-60", "--eps is 1e-60, but must be above 0", 1},
         {"--compare-stages --steps 0", "use --steps 1", 1},
+        {"--compare-stages --eval-data /dev/null", "--eval-data does nothing with --compare-stages", 1},
+        {"--compare-stages --eval-every 1", "--eval-every does nothing", 1},
+        {"--compare-stages --eval-batches 16", "--eval-batches does nothing", 1},
+        {"--compare-stages --sample 48", "--sample does nothing", 1},
+        {"--compare-stages --prompt x", "--prompt does nothing", 1},
+        {"--compare-stages --temperature 0", "--temperature does nothing", 1},
+        {"--compare-stages --top-k 0", "--top-k does nothing", 1},
+        {"--compare-stages --top-p 1", "--top-p does nothing", 1},
         {"--steps 1000000000000 --batch 1000000000", "more tokens than 64 bits", 1},
         {"--model llama-8b", "not supported yet", 1},
         {"--model no-such-model", "there is no model 'no-such-model'", 1},
@@ -177,6 +188,40 @@ START_TEST(what_does_not_fit_is_named)
         zero_error_t e = {0};
         ck_assert_msg(resolve(&job, cases[i].line, cases[i].world, &e) != ZERO_OK, "%s was accepted", cases[i].line);
         ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "%s: '%s' lacks '%s'", cases[i].line, e.text, cases[i].wanted);
+        job_close(&job);
+    }
+}
+END_TEST
+
+START_TEST(defaults_are_resolved)
+{
+    static const struct {
+        const char *line;
+        int64_t warmup, sample, eval_batches, top_k;
+        double top_p;
+    } cases[] = {
+        {"", 100, 48, 16, 0, 1},
+        {"--steps 50 --top-k 5 --top-p 0.5 --eval-batches 3", 5, 48, 3, 5, 0.5},
+        {"--steps 5", 0, 48, 16, 0, 1},
+        {"--steps 0", 0, 48, 16, 0, 1},
+        {"--schedule noam --steps 0", 1, 48, 16, 0, 1},
+        {"--schedule noam --steps 9", 1, 48, 16, 0, 1},
+        {"--schedule noam --steps 30", 3, 48, 16, 0, 1},
+        {"--schedule noam --steps 30 --warmup 7", 7, 48, 16, 0, 1},
+        {"--compare-stages", 1, 0, 16, 0, 1}, /* no pass is kept for samples */
+        {"--compare-stages --sample 0", 1, 0, 16, 0, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        job_t job;
+        zero_error_t e = {0};
+        ck_assert_msg(resolve(&job, cases[i].line, 2, &e) == ZERO_OK, "%s: %s", cases[i].line, e.text);
+        ck_assert_int_eq(job.o.warmup, cases[i].warmup);
+        ck_assert_int_eq(job.schedule.warmup, cases[i].warmup);
+        ck_assert_int_eq(job.o.sample, cases[i].sample);
+        ck_assert_int_eq(job.o.eval_batches, cases[i].eval_batches);
+        ck_assert_int_eq(job.o.top_k, cases[i].top_k);
+        ck_assert(job.o.top_p == cases[i].top_p);
+        ck_assert(!job.o.compare_stages || (!job.eval && job.o.sample == 0));
         job_close(&job);
     }
 }
@@ -470,6 +515,7 @@ int main(void)
     tcase_add_test(c, options_are_refused);
     tcase_add_test(c, defaults_always_fit);
     tcase_add_test(c, what_does_not_fit_is_named);
+    tcase_add_test(c, defaults_are_resolved);
     tcase_add_test(c, windows_of_both_widths);
     tcase_add_test(c, windows_longer_than_a_piece);
     tcase_add_test(c, tokens_past_the_vocabulary);

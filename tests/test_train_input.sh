@@ -29,6 +29,10 @@ refused --save here -- "--save is not supported yet"
 refused --dtype fp16 -- "not supported yet"
 refused --eval-every 5 --data "$0" --seq-len 16 -- "give --eval-data FILE"
 
+refused --eps 0 -- "--eps is 0, but must be above 0 in fp32: use --eps 1e-8"
+refused --compare-stages --eval-every 5 -- "--eval-every does nothing with --compare-stages"
+refused --schedule noam --warmup 0 -- "use --warmup 1"
+
 refused --data missing.txt -- "cannot open --data 'missing.txt': No such file or directory"
 refused --eval-data missing.txt -- "cannot open --eval-data 'missing.txt'"
 refused --data . -- "is a folder"
@@ -66,9 +70,55 @@ grep -q "cannot create --log 'no-such-folder/log'" err || fail "a log that canno
 run 2 --log folder
 grep -q "is a folder" err || fail "a log that is a folder"
 
+# A log that would write over what is read, under its own name or another.
+printf '%0500d' 7 >input.txt
+ln -s input.txt soft.txt
+ln input.txt hard.txt
+# overwrites WHAT FILE ARGUMENTS...
+overwrites()
+{
+    what=$1 file=$2
+    shift 2
+    before=$(cksum <"$file")
+    run 2 "$@"
+    grep -q -e "is a file that $what reads" err || fail "zero_train $*: $(cat err)"
+    equal "zero_train $*: the file" "$(cksum <"$file")" "$before"
+}
+for ranks in 1 2; do
+    for name in input.txt ./input.txt soft.txt hard.txt; do
+        overwrites --data input.txt --data input.txt --ranks $ranks --log $name
+    done
+    overwrites --eval-data input.txt --eval-data hard.txt --ranks $ranks --log soft.txt
+done
+if [ -e "$srcdir/tests/golden/gpt2/config.json" ]; then
+    cp -r "$srcdir/tests/golden/gpt2" golden
+    chmod -R u+w golden
+    for name in config.json model.safetensors; do
+        overwrites --model golden/$name --model golden --seq-len 8 --data input.txt --log golden/$name
+    done
+fi
+run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log
+run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log # a log of before is no input
+
 # More than this machine has: refused with the numbers.
 refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- "bytes"
-[ ! -s out ] || grep -q "before training" out && fail "something was trained that does not fit"
+if grep -q "before training" out; then fail "something was trained that does not fit"; fi
+
+# More ranks than there is room for: refused before any starts, with the largest number that has room, and which fits --batch.
+refused --ranks 1000000 -- "--ranks is 1000000, but so many need"
+most=$(sed -n 's/.*: use --ranks \([0-9]*\)$/\1/p' err)
+if [ "${most:-0}" -lt 1 ] || [ "$most" -ge 1000000 ]; then fail "no number of ranks that has room: $(cat err)"; fi
+refused --ranks 1048576 --batch 1048576 -- "use --ranks "
+even=$(sed -n 's/.*: use --ranks \([0-9]*\)$/\1/p' err)
+[ $((1048576 % ${even:-3})) -eq 0 ] || fail "--batch 1048576 does not fit --ranks $even"
+# shellcheck disable=SC3045 # where the shell cannot limit processes there is nothing to see
+if (ulimit -u 1 || ulimit -p 1) 2>/dev/null; then
+    ( { ulimit -u 1 || ulimit -p 1; } 2>/dev/null; exec "$train" --ranks 3 --log refused.log >out 2>err )
+    equal "no more processes: status" $? 2
+    grep -q "but each takes [0-9]* processes and threads, and this user may start 0 more here: use --ranks 1" err ||
+        fail "no more processes: $(cat err)"
+    [ ! -e refused.log ] || fail "no more processes: a log was written"
+fi
 
 # Looking is not training: any number of ranks, nothing started.
 run 0 --plan --model gpt2-xl --ranks 1024

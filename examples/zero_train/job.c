@@ -96,16 +96,31 @@ static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
     options_t *o = &job->o;
     if (isnan(o->lr))
         o->lr = o->schedule == SCHEDULE_NOAM ? 1 : tiny ? 3e-3 : job->folder ? 5e-5 : 6e-4;
+    if (o->schedule == SCHEDULE_NOAM && o->warmup == 0)
+        return zero_fail(error, ZERO_ERR_ARG, "--warmup is 0, but --schedule noam needs at least 1: use --warmup 1");
     if (o->warmup < 0)
         o->warmup = o->steps / 10 < 100 ? o->steps / 10 : 100;
-    if (o->schedule == SCHEDULE_NOAM && o->warmup == 0) {
-        if (o->steps >= 10 || o->steps == 0)
-            return zero_fail(error, ZERO_ERR_ARG, "--warmup is 0, but --schedule noam needs at least 1: use --warmup 1");
-        o->warmup = 1; /* the default of a short run */
-    }
+    if (o->schedule == SCHEDULE_NOAM && o->warmup == 0)
+        o->warmup = 1; /* of a short run */
+    /* the update divides by root + eps in fp32, and the root is 0 where a gradient always was: embeddings of tokens that never come */
+    if (!((float)o->eps > 0))
+        return zero_fail(error, ZERO_ERR_ARG, "--eps is %g, but must be above 0 in fp32: use --eps 1e-8", o->eps);
     job->schedule = (schedule_t){.kind = (int)o->schedule, .warmup = o->warmup, .steps = o->steps, .lr = o->lr, .min_lr = o->min_lr,
                                  .width = (double)job->model.width};
     return ZERO_OK;
+}
+
+/* ---- what goes together --------------------------------------------------------------------------------------------------- */
+
+/* --compare-stages takes steps and nothing else: what would ask for more is refused rather than ignored. Not so --sample 0, which asks for nothing. */
+static zero_status_t check_compared(const options_t *o, zero_error_t *error)
+{
+    const char *name = o->eval_data != NULL ? "eval-data" : o->eval_every >= 0 ? "eval-every" : o->eval_batches >= 0 ? "eval-batches"
+                     : o->sample > 0 ? "sample" : o->prompt != NULL ? "prompt" : !isnan(o->temperature) ? "temperature"
+                     : o->top_k >= 0 ? "top-k" : !isnan(o->top_p) ? "top-p" : NULL;
+    if (!o->compare_stages || name == NULL)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_ARG, "--%s does nothing with --compare-stages, which neither evaluates nor samples: leave one of the two out", name);
 }
 
 /* ---- data and samples ---------------------------------------------------------------------------------------------------- */
@@ -115,8 +130,10 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
     options_t *o = &job->o;
     const int64_t vocab = job->model.vocab;
     zero_status_t status;
+    if (o->eval_batches < 0)
+        o->eval_batches = 16;
     job->corpus = o->data == NULL;
-    job->eval = !o->compare_stages && (o->eval_data != NULL || o->eval_every > 0);
+    job->eval = o->eval_data != NULL || o->eval_every > 0;
     if (job->eval && o->eval_data == NULL && !job->corpus)
         return zero_fail(error, ZERO_ERR_ARG, "--eval-every is %lld, but there is nothing to evaluate on: give --eval-data FILE", (long long)o->eval_every);
     status = job->corpus ? data_open_corpus(&job->data, false, error) : data_open(&job->data, "--data", o->data, error);
@@ -136,6 +153,10 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
     for (const char *p = o->prompt; p != NULL && *p != '\0'; p++)
         if ((unsigned char)*p >= vocab)
             return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld", (unsigned char)*p, (long long)vocab);
+    if (o->top_k < 0)
+        o->top_k = 0;
+    if (isnan(o->top_p))
+        o->top_p = 1;
     if (isnan(o->temperature))
         o->temperature = job->corpus && o->prompt == NULL ? 0 : 0.8;
     if (o->sample < 0)
@@ -148,6 +169,8 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     options_t *o = &job->o;
     zero_status_t status;
     job->world = world;
+    if ((status = check_compared(o, error)) != ZERO_OK)
+        return status;
     if (o->ranks > 0 && o->ranks != world)
         return zero_fail(error, ZERO_ERR_ARG, "--ranks is %lld, but the launcher started %d: use --ranks %d or leave it out", (long long)o->ranks, world, world);
     o->ranks = world;

@@ -19,8 +19,12 @@ launch_kind_t launch_detect(int *rank, int *world);
 /* ---- the parent ---------------------------------------------------------------------------------------------------- */
 
 /* Starts world ranks of this program with these arguments, waits for them, prints the sentence of what failed, and returns the exit status. threads: of a
- * rank, for OMP_NUM_THREADS where it is not set. */
-int launch_ranks(int world, int threads, char *const *argv);
+ * rank, for OMP_NUM_THREADS where it is not set; cores: that the ranks share. */
+int launch_ranks(int world, int threads, int cores, char *const *argv);
+
+/* Starts this process again, as one rank of several threads, where the environment does not say how long idle threads spin; returns where it does, and where
+ * it cannot. OpenMP reads its environment before main. */
+void launch_restart(char *const *argv);
 
 /* ---- a rank -------------------------------------------------------------------------------------------------------- */
 

@@ -1,8 +1,10 @@
 /* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that a person starts checks everything and stays the parent of its ranks;
  * a rank joins the others, agrees with them on what is trained, and trains. */
 #include "examples/zero_train/report.h"
+#include "examples/zero_train/room.h"
 #include "examples/zero_train/train.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -83,9 +85,35 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
 
 /* ---- before anything starts ------------------------------------------------------------------------------------------------- */
 
-/* That --log can be created, without creating it. */
-static zero_status_t check_log(const char *path, zero_error_t *error)
+/* Whether path is the file that info is of, under whatever name. */
+static bool same_file(const struct stat *info, const char *path)
 {
+    struct stat other;
+    return path != NULL && stat(path, &other) == 0 && other.st_dev == info->st_dev && other.st_ino == info->st_ino;
+}
+
+/* That the file that --log would write over is none that is read. */
+static zero_status_t check_log_is_no_input(const options_t *o, const struct stat *info, zero_error_t *error)
+{
+    const char *input = same_file(info, o->data) ? "--data" : same_file(info, o->eval_data) ? "--eval-data" : NULL;
+    DIR *folder = o->model != NULL ? opendir(o->model) : NULL; /* a preset is no folder */
+    for (struct dirent *entry; folder != NULL && input == NULL && (entry = readdir(folder)) != NULL;) {
+        char path[8192];
+        snprintf(path, sizeof path, "%s/%s", o->model, entry->d_name);
+        if (same_file(info, path))
+            input = "--model";
+    }
+    if (folder != NULL)
+        closedir(folder);
+    if (input == NULL)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is a file that %s reads, and would be written over: use another file", o->log, input);
+}
+
+/* That --log can be created, without creating it. */
+static zero_status_t check_log(const job_t *job, zero_error_t *error)
+{
+    const char *path = job->o.log;
     struct stat info;
     char folder[4096];
     if (path == NULL)
@@ -95,7 +123,7 @@ static zero_status_t check_log(const char *path, zero_error_t *error)
             return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is a folder, but must be a file", path);
         if (access(path, W_OK) != 0)
             return zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': %s", path, strerror(errno));
-        return ZERO_OK;
+        return check_log_is_no_input(&job->o, &info, error);
     }
     const char *slash = strrchr(path, '/');
     int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
@@ -179,7 +207,7 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     if (status == ZERO_OK && !resolved)
         status = job_resolve(job, zero_comm_size(session.comm), threads, session.launch == NULL, error);
     if (status == ZERO_OK && !resolved && session.launch == NULL)
-        status = check_log(job->o.log, error);
+        status = check_log(job, error);
     if ((status = settle(session.comm, status, error, &speaker)) != ZERO_OK || (status = job_agree(job, session.comm, error)) != ZERO_OK) {
         if (status == ZERO_ERR_MISMATCH)
             speaker = 0; /* all have found the same */
@@ -230,16 +258,21 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
 {
     int world = job->o.ranks > 0 ? (int)job->o.ranks : 2, code;
     int threads = job_cores() / world > 1 ? job_cores() / world : 1;
+    const options_t given = job->o;
+    if (status == ZERO_OK && world == 1 && (given.threads > 0 ? given.threads : threads) > 1)
+        launch_restart(argv);
     if (status == ZERO_OK)
         status = job_resolve(job, world, threads, true, error);
     if (status == ZERO_OK)
-        status = check_log(job->o.log, error);
+        status = check_log(job, error);
+    if (status == ZERO_OK && world > 1)
+        status = room_check(&given, job, error);
     if (status != ZERO_OK)
         code = complain(error->text, EXIT_USAGE);
     else if (world == 1)
         return work(job, LAUNCH_NONE, 0, true, ZERO_OK, error);
     else
-        code = launch_ranks(world, (int)job->o.threads, argv);
+        code = launch_ranks(world, (int)job->o.threads, job_cores(), argv);
     job_close(job);
     return code;
 }
