@@ -6,7 +6,9 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,26 +17,50 @@
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-static volatile int stop_signal;
+/* What asked the run to end after its step, 0: nothing yet; and whether training has begun, before which SIGINT, SIGTERM and SIGHUP end it at once. */
+static atomic_int stop_signal, training;
 
-static void on_signal(int number)
+/* Waits for signals in the place of handlers. A handler would run on the stack of a thread that computes, and oneDNN's generated matrix products
+ * use the stack pointer as one more register while they run: the kernel would write the handler's frame into the heap. */
+static void *watch(void *arg)
 {
-    stop_signal = number;
+    const sigset_t *set = arg;
+    for (;;) {
+        int number;
+        if (sigwait(set, &number) != 0)
+            return NULL;
+        if (number != SIGUSR1 && (!atomic_load(&training) || atomic_load(&stop_signal) == number)) { /* the second of a kind ends it too */
+            sigset_t one;
+            signal(number, SIG_DFL);
+            sigemptyset(&one);
+            sigaddset(&one, number);
+            pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+            raise(number);
+        }
+        atomic_store(&stop_signal, number);
+    }
 }
 
-static void catch(int number, int flags)
+/* Before any other thread is started, since threads inherit what is blocked. The parent and mpiexec pass on signals as SIGUSR1. */
+static bool watch_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART | flags};
-    sigemptyset(&action.sa_mask);
-    sigaction(number, &action, NULL);
+    static sigset_t set;
+    pthread_t thread;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0 || pthread_create(&thread, NULL, watch, &set) != 0)
+        return false;
+    pthread_detach(thread);
+    return true;
 }
 
-/* Each asks the run to end after its step; the second of a kind ends it at once. */
+/* From here on each signal asks the run to end after its step. */
 static void catch_signals(void)
 {
-    catch(SIGTERM, (int)SA_RESETHAND);
-    catch(SIGINT, (int)SA_RESETHAND);
-    catch(SIGHUP, (int)SA_RESETHAND);
+    atomic_store(&training, 1);
 }
 
 static int complain(const char *sentence, int code)
@@ -186,12 +212,12 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     session_t session = {.job = job, .stop = &stop_signal, .catch_signals = catch_signals};
     zero_error_t closing;
     int speaker, threads = 1, code;
-    catch(SIGUSR1, 0);        /* the parent and mpiexec pass on signals as this one */
+    bool watched = watch_signals();
     signal(SIGPIPE, SIG_IGN); /* a reader that is gone is no reason to lose a run */
     session.launch = launch_attach(rank);
     session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
-    zero_error_t joining;
-    zero_status_t joined = join(kind, &session.comm, &joining);
+    zero_error_t joining = {.text = "cannot start the thread that waits for signals: raise the limit of processes (ulimit -u)"};
+    zero_status_t joined = !watched ? ZERO_ERR_SYSTEM : join(kind, &session.comm, &joining);
     if (joined != ZERO_OK) {
         *error = joining;
         status = joined;

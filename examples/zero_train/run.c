@@ -100,7 +100,7 @@ void run_close(run_t *run)
 
 /* ---- steps --------------------------------------------------------------------------------------------------------------- */
 
-zero_status_t run_step(run_t *run, int64_t s, double lr, const volatile int *stop, double *loss, zero_stats_t *stats, zero_error_t *error)
+zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, double *loss, zero_stats_t *stats, zero_error_t *error)
 {
     const job_t *job = run->job;
     const options_t *o = &job->o;

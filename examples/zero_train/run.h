@@ -4,6 +4,8 @@
 
 #include "examples/zero_train/job.h"
 
+#include <stdatomic.h>
+
 typedef struct run {
     const job_t *job;
     zero_comm_t *comm;       /* borrowed; NULL: only planned */
@@ -27,7 +29,7 @@ zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_erro
 
 /* Step s (from 0) at a rate: loss is the mean over all ranks' targets. *stop: the signal that asked this rank to stop, 0: none; all ranks learn of it as that
  * bit of stats->signals. */
-zero_status_t run_step(run_t *run, int64_t s, double lr, const volatile int *stop, double *loss, zero_stats_t *stats, zero_error_t *error);
+zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, double *loss, zero_stats_t *stats, zero_error_t *error);
 /* Mean loss of windows 0 ... min(W, eval-batches * G) - 1 of the evaluation data. */
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error);
 

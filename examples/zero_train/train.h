@@ -6,11 +6,13 @@
 #include "examples/zero_train/log.h"
 #include "examples/zero_train/run.h"
 
+#include <stdatomic.h>
+
 typedef struct session {
     const job_t *job;
     zero_comm_t *comm;
     launch_t *launch;          /* NULL: the parent is not ours */
-    const volatile int *stop;  /* the signal that asked this rank to stop, 0: none */
+    const atomic_int *stop;  /* the signal that asked this rank to stop, 0: none */
     void (*catch_signals)(void);/* called when training starts: before, a signal just ends the process */
     bool terminal;
     log_t *log;                /* open from the first step on; rank 0's alone has a file */
