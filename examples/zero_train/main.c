@@ -20,8 +20,8 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 /* What asked the run to end after its step, 0: nothing yet; and whether training has begun, before which SIGINT, SIGTERM and SIGHUP end it at once. */
 static atomic_int stop_signal, training;
 
-/* Waits for signals in the place of handlers. A handler would run on the stack of a thread that computes, and oneDNN's generated matrix products
- * use the stack pointer as one more register while they run: the kernel would write the handler's frame into the heap. */
+/* Waits for signals in the place of handlers. A handler would run on the stack of a thread that computes, which oneDNN's generated matrix products
+ * do not stand: one run in five that a handler interrupted ended with a corrupted heap (kernels/nn/cpu/onednn.c). */
 static void *watch(void *arg)
 {
     const sigset_t *set = arg;
