@@ -312,6 +312,7 @@ static int start_all(parent_t *p, int threads, int cores, char *const *argv, con
         setenv("OMPI_MCA_pml", "ob1", 0);
         setenv("OMPI_MCA_btl", "self,vader", 0);
         setenv("OMPI_MCA_plm", "isolated", 0);
+        setenv("HWLOC_HIDE_ERRORS", "2", 0); /* in a container without /sys, hwloc would put lines of its own beside our sentences */
         snprintf(world, sizeof world, "%d", p->world);
         while (argv[argc] != NULL)
             argc++;
