@@ -375,8 +375,12 @@ static int closed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
     zero_error_t e = {0};
     char entry[64], link[64];
     if (shm_size) {
-        /* A /dev/shm of its own for this rank. */
-        EXPECT(unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+        /* A /dev/shm of its own for this rank, unless this is a container whose root may not mount. What it is mounted over must not pass it on to
+         * others: that is the innermost of these that is a mount point (in a chroot / is none). */
+        if (unshare(CLONE_NEWNS) != 0 && errno == EPERM)
+            return 0;
+        EXPECT(mount("none", "/dev/shm", NULL, MS_PRIVATE, NULL) == 0 || mount("none", "/dev", NULL, MS_PRIVATE, NULL) == 0 ||
+               mount("none", "/", NULL, MS_PRIVATE, NULL) == 0);
         EXPECT(mount("none", "/dev/shm", "tmpfs", 0, shm_size) == 0);
     }
     if (geteuid() == 0) /* root may look everywhere */
