@@ -111,7 +111,7 @@ static const option_t table[] = {
     {"explain", LOOK, OPTION_FLAG, FIELD(explain), 0, 0, 0, NULL, NULL, NULL, NULL, "print the plan, run nothing", false},
     {"plan", LOOK, OPTION_FLAG, FIELD(plan), 0, 0, 0, NULL, NULL, NULL, NULL, "print the memory that a rank will need, run nothing; any --ranks", false},
     {"compare-stages", LOOK, OPTION_FLAG, FIELD(compare_stages), 0, 0, 0, NULL, NULL, NULL, NULL,
-     "run stages 0 to 3 on the same steps and print one table of memory, traffic, speed and results", true},
+     "run stages 0 to 3, whatever --stage says, on the same steps and print one table of memory, traffic, speed and results", true},
 
     {"config", FILES, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
 
