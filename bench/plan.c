@@ -91,7 +91,7 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
                              .passes = m->passes,
                              .pass_count = 3 };
     m->spec.comm = (zero_comm_caps_t){ .name = "mpi", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20 };
-    m->spec.device = (zero_device_caps_t){ .name = "cpu", .asynchronous = true, .page = 4096 };
+    m->spec.device = (zero_device_caps_t){ .name = "cpu", .asynchronous = true, .host_memory = true, .page = 4096 };
     return 0;
 }
 

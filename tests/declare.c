@@ -23,7 +23,7 @@ void declare_init(declare_t *d, int world)
                              .reserves = d->reserves };
     d->spec.comm =
         (zero_comm_caps_t){ .name = "shm", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20, .node_ranks = world };
-    d->spec.device = (zero_device_caps_t){ .name = "cpu", .asynchronous = true, .page = ZERO_PAGE };
+    d->spec.device = (zero_device_caps_t){ .name = "cpu", .asynchronous = true, .host_memory = true, .page = ZERO_PAGE };
 }
 
 void declare_stage(declare_t *d, int stage)

@@ -91,7 +91,7 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     zero_spec_t *spec = &e->spec;
     if (config->plan_world > 0) {
         e->world = config->plan_world;
-        spec->device = (zero_device_caps_t){.name = "cpu", .asynchronous = false, .page = ZERO_PAGE};
+        spec->device = (zero_device_caps_t){.name = "cpu", .host_memory = true, .page = ZERO_PAGE};
         status = zero_comm_describe(e->world == 1 ? "self" : "shm", e->world, NULL, &spec->comm, error);
         if (status != ZERO_OK) {
             zero_destroy(e);

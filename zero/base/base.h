@@ -64,6 +64,8 @@ typedef struct zero_comm_caps {
 typedef struct zero_device_caps {
     char name[8];            /* "cpu", "cuda" */
     bool asynchronous;       /* streams run beside the caller */
+    bool launches;           /* tasks run on the calling thread and only launch work on a native stream */
+    bool host_memory;        /* the host can read and write the device tier */
     uint64_t page;           /* rounding of kinds in an arena, bytes */
 } zero_device_caps_t;
 

@@ -97,6 +97,26 @@ static zero_status_t arena_resident(zero_arena_t *arena, uint64_t offset, uint64
     return zero_host_resident(arena->base + offset, bytes, resident, error);
 }
 
+static zero_status_t cpu_copy(zero_device_t *d, void *native, void *dst, const void *src, uint64_t bytes, zero_error_t *error)
+{
+    (void)d, (void)native, (void)error;
+    if (bytes)
+        memcpy(dst, src, bytes);
+    return ZERO_OK;
+}
+
+static zero_status_t cpu_finish(zero_device_t *d, void *native, double timeout_s, zero_error_t *error)
+{
+    (void)d, (void)native, (void)timeout_s, (void)error;
+    return ZERO_OK;
+}
+
+static uint64_t cpu_identity(const zero_device_t *d)
+{
+    (void)d;
+    return 0;
+}
+
 static void cpu_destroy(zero_device_t *d)
 {
     free(d);
@@ -113,6 +133,9 @@ static const zero_device_ops_t cpu_ops = {
     .enqueue = zero_cpu_enqueue,
     .sync = zero_cpu_sync,
     .native = zero_cpu_native,
+    .copy = cpu_copy,
+    .finish = cpu_finish,
+    .identity = cpu_identity,
     .event_create = zero_cpu_event_create,
     .event_destroy = zero_cpu_event_destroy,
     .record = zero_cpu_record,
@@ -145,7 +168,7 @@ zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a device (%zu bytes)", sizeof *d);
     d->ops = &cpu_ops;
     d->options = o;
-    d->caps = (zero_device_caps_t){.name = "cpu", .asynchronous = o.threaded, .page = zero_host_page()};
+    d->caps = (zero_device_caps_t){.name = "cpu", .asynchronous = o.threaded, .host_memory = true, .page = zero_host_page()};
     *device = d;
     return ZERO_OK;
 }

@@ -36,6 +36,14 @@ typedef struct zero_device_ops {
     zero_status_t (*sync)(zero_stream_t *stream, double timeout_s, zero_error_t *error); /* host waits for all that was queued */
     void *(*native)(zero_stream_t *stream);
 
+    /* Copies bytes between any two of the host's memory and this device's tiers, behind what was queued on native. The host's memory must stay as it
+     * is until then: finish. On CPU it is done on return. */
+    zero_status_t (*copy)(zero_device_t *d, void *native, void *dst, const void *src, uint64_t bytes, zero_error_t *error);
+    /* The host waits for all that was queued on a native stream, for tasks, which know no other. On CPU there is nothing to wait for. */
+    zero_status_t (*finish)(zero_device_t *d, void *native, double timeout_s, zero_error_t *error);
+    /* Names the physical device among those of this machine: two ranks that get the same number draw on the same memory. 0 on CPU. */
+    uint64_t (*identity)(const zero_device_t *d);
+
     zero_status_t (*event_create)(zero_device_t *d, zero_event_t **event, zero_error_t *error);
     void (*event_destroy)(zero_event_t *event);
     zero_status_t (*record)(zero_event_t *event, zero_stream_t *stream, zero_error_t *error);
