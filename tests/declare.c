@@ -153,6 +153,7 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
     if (d->spec.window < longest)
         d->spec.window = longest;
     d->spec.persist_bytes = persist[declare_draw(r, 4)];
+    d->spec.device.host_memory = declare_draw(r, 3) != 0;
 }
 
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)

@@ -153,7 +153,6 @@ START_TEST(declarations_are_checked)
     FAILS(e, zero_reserve(e, ZERO_KIND_MASTER, ZERO_TIER_DEVICE, 1, &reserve), ZERO_ERR_ARG, "kind master");
     FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, (zero_tier_t)7, 1, &reserve), ZERO_ERR_ARG, "tier 7");
     /* What is not there yet is refused before commit, which then works. */
-    FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_HOST, 1, &reserve), ZERO_ERR_UNSUPPORTED, "host tier");
     FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_NVME, 1, &reserve), ZERO_ERR_UNSUPPORTED, "nvme tier");
     ck_assert_int_eq(reserve, -1);
     /* Before commit nothing runs. */

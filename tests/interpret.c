@@ -68,6 +68,20 @@ void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequen
 
 /* ---- contents ---------------------------------------------------------------------------------------------------- */
 
+/* All tiers of a rank, one after the other. */
+static size_t cells_of(const zero_plan_t *plan)
+{
+    size_t bytes = 0;
+    for (int t = 0; t < ZERO_TIER_COUNT; t++)
+        bytes += plan->arena_bytes[t];
+    return bytes / CELL;
+}
+
+static size_t scalars_at(const machine_t *m)
+{
+    return zero_plan_place(m->plan, &m->plan->buffers[m->plan->scalars]) / CELL;
+}
+
 /* Blocks [begin, begin + count) of the segment that an operand spans, on one rank. */
 typedef struct span { uint64_t *cells; int64_t count, first; int per_block; } span_t;
 
@@ -75,7 +89,7 @@ static span_t span_of(const machine_t *m, int rank, int32_t buffer, bool own)
 {
     const zero_buffer_t *x = &m->plan->buffers[buffer];
     int per_block = (int)(BLOCK * zero_dtype_size(x->dtype) / CELL);
-    span_t s = { m->ranks[rank].cells + x->offset / CELL, x->elements / BLOCK, 0, per_block };
+    span_t s = { m->ranks[rank].cells + zero_plan_place(m->plan, x) / CELL, x->elements / BLOCK, 0, per_block };
     if (x->segment < 0)
         return s;
     const zero_segment_t *segment = &m->plan->segments[x->segment];
@@ -120,7 +134,7 @@ static void fill_at_start(machine_t *m, int rank, int32_t buffer, bool zero)
 static void start_contents(machine_t *m, uint64_t schedule)
 {
     const zero_plan_t *plan = m->plan;
-    size_t cells = plan->arena_bytes[ZERO_TIER_DEVICE] / CELL;
+    size_t cells = cells_of(plan);
     for (int r = 0; r < m->world; r++) {
         for (size_t i = 0; i < cells; i++)
             m->ranks[r].cells[i] = (schedule + 1) * 0x9e3779b97f4a7c15u + i * 0xd1342543de82ef95u + (uint64_t)r;
@@ -184,7 +198,7 @@ static void update(machine_t *m, int rank, const zero_op_t *op)
     span_t grad = span_of(m, rank, op->src, op->src_own), param = span_of(m, rank, op->dst, op->dst_own);
     span_t master = buffer[ZERO_ROLE_MASTER] == op->dst ? param : span_of(m, rank, buffer[ZERO_ROLE_MASTER], false);
     span_t m1 = span_of(m, rank, buffer[ZERO_ROLE_MOMENT1], false), m2 = span_of(m, rank, buffer[ZERO_ROLE_MOMENT2], false);
-    uint64_t scalars = m->ranks[rank].cells[m->plan->buffers[m->plan->scalars].offset / CELL];
+    uint64_t scalars = m->ranks[rank].cells[scalars_at(m)];
     for (int64_t b = 0; b < grad.count; b++) {
         uint64_t g = get(&grad, b) * 3 + scalars;
         put(&m1, b, get(&m1, b) * 5 + g);
@@ -203,7 +217,7 @@ static void collective(machine_t *m, const zero_op_t *op)
             for (int32_t s = 0; s < m->plan->segment_count; s++)
                 sum += m->plan->segments[s].trainable ? m->ranks[r].norms[s] * (uint64_t)(2 * s + 1) : 0;
         for (int r = 0; r < m->world; r++)
-            m->ranks[r].cells[m->plan->buffers[m->plan->scalars].offset / CELL] = mix(sum, m->ranks[r].rate);
+            m->ranks[r].cells[scalars_at(m)] = mix(sum, m->ranks[r].rate);
         return;
     }
     const zero_segment_t *segment = &m->plan->segments[op->segment];
@@ -458,7 +472,7 @@ interpret_outcome_t interpret_run(const zero_plan_t *plan, const interpret_seque
     unroll(&m, sequence);
     m.ranks = need((size_t)m.world, sizeof *m.ranks);
     for (int r = 0; r < m.world; r++) {
-        m.ranks[r].cells = need(plan->arena_bytes[ZERO_TIER_DEVICE] / CELL, sizeof(uint64_t));
+        m.ranks[r].cells = need(cells_of(plan), sizeof(uint64_t));
         m.ranks[r].norms = need((size_t)plan->segment_count, sizeof(uint64_t));
         m.ranks[r].done = need((size_t)m.count, sizeof(bool));
         m.ranks[r].read = need((size_t)m.count, sizeof(uint64_t));

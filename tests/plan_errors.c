@@ -51,7 +51,7 @@ START_TEST(bad_declarations)
     REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX - 3), ZERO_ERR_MEMORY, "2^63 bytes");
     REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX / 16,
              d->params[2].shape[0] = d->params[2].count = INT64_MAX / 16),
-            ZERO_ERR_MEMORY, "2^63 bytes");
+            ZERO_ERR_MEMORY, "2^61 bytes");
     REFUSED(d->params[1].decay_scale = -1, ZERO_ERR_ARG, "decay");
     REFUSED(d->params[1].lr_scale = NAN, ZERO_ERR_ARG, "rate scale");
     REFUSED(d->uses[0][2].unit = 3, ZERO_ERR_ARG, "use 2");
@@ -66,8 +66,8 @@ START_TEST(bad_declarations)
     REFUSED(d->passes[1].kind = 9, ZERO_ERR_ARG, "no kind of pass");
     REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_MOMENTS, ZERO_TIER_DEVICE, 1 }),
             ZERO_ERR_ARG, "reserve 0");
-    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_HOST, 1 }),
-            ZERO_ERR_UNSUPPORTED, "host");
+    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_NVME, 1 }),
+            ZERO_ERR_UNSUPPORTED, "nvme");
     REFUSED(
         (d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, UINT64_MAX }),
         ZERO_ERR_MEMORY, "too big");

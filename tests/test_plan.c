@@ -69,19 +69,21 @@ static void check_segments(const zero_plan_t *plan)
 /* Byte ranges overlap only within a slot; each kind is a page-aligned range. */
 static void check_layout(const zero_plan_t *plan)
 {
-    uint64_t end = 0;
-    for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
-        if (kind == ZERO_KIND_RINGS)
-            continue;
-        ck_assert_uint_eq(plan->kind_offset[ZERO_TIER_DEVICE][kind], end);
-        ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_DEVICE][kind] % ZERO_PAGE, 0);
-        end += plan->kind_bytes[ZERO_TIER_DEVICE][kind];
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++) {
+        uint64_t end = 0;
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
+            if (kind == ZERO_KIND_RINGS)
+                continue;
+            ck_assert_uint_eq(plan->kind_offset[tier][kind], end);
+            ck_assert_uint_eq(plan->kind_bytes[tier][kind] % ZERO_PAGE, 0);
+            end += plan->kind_bytes[tier][kind];
+        }
+        ck_assert_uint_eq(end, plan->arena_bytes[tier]);
     }
-    ck_assert_uint_eq(end, plan->arena_bytes[ZERO_TIER_DEVICE]);
     for (int32_t i = 0; i < plan->buffer_count; i++)
         for (int32_t j = i + 1; j < plan->buffer_count; j++) {
             const zero_buffer_t *a = &plan->buffers[i], *b = &plan->buffers[j];
-            bool overlap = a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes && a->bytes > 0 && b->bytes > 0;
+            bool overlap = a->tier == b->tier && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes && a->bytes > 0 && b->bytes > 0;
             ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && a->role == b->role), "buffers %d and %d overlap", i,
                           j);
             if (overlap && a->role != ZERO_ROLE_WIRE) /* two units, never two segments of one */

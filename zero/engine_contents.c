@@ -48,12 +48,17 @@ static void *element(const zero_engine_t *engine, const zero_segment_t *segment,
 }
 
 /* Rounds values of segment elements [piece) into what of them the buffer holds. */
-static void put(const zero_engine_t *engine, const zero_segment_t *segment, int32_t buffer, range_t piece, const float *values)
+static zero_status_t put(zero_engine_t *engine, const zero_segment_t *segment, int32_t buffer, range_t piece, const float *values)
 {
+    zero_dtype_t dtype = engine->plan->buffers[buffer].dtype;
     range_t part = intersection(piece, held_by(engine, segment, buffer));
-    if (part.begin < part.end)
-        zero_flat_ref()->cast(element(engine, segment, buffer, part.begin), engine->plan->buffers[buffer].dtype,
-                              values + (part.begin - piece.begin), ZERO_FP32, part.end - part.begin, 1, NULL);
+    int64_t count = part.end - part.begin;
+    float rounded[PIECE];
+    if (count <= 0)
+        return ZERO_OK;
+    zero_flat_ref()->cast(rounded, dtype, values + (part.begin - piece.begin), ZERO_FP32, count, 1, NULL);
+    return zero_exec_copy(engine->exec, element(engine, segment, buffer, part.begin), rounded, (uint64_t)count * zero_dtype_size(dtype),
+                          &engine->error);
 }
 
 static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx)
@@ -83,9 +88,11 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
             zero_exec_abort(engine->exec, engine->error.text);
             return status;
         }
-        put(engine, segment, data, piece, values);
-        if (master >= 0 && master != data)
-            put(engine, segment, master, piece, values);
+        status = put(engine, segment, data, piece, values);
+        if (status == ZERO_OK && master >= 0 && master != data)
+            status = put(engine, segment, master, piece, values);
+        if (status != ZERO_OK)
+            return status;
     }
     return ZERO_OK;
 }
@@ -110,17 +117,21 @@ static zero_status_t read_state(zero_engine_t *engine, zero_param_t param, zero_
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
     const zero_placed_t *placed = &engine->plan->placed[param];
-    float values[PIECE];
+    float values[PIECE], stored[PIECE];
     zero_status_t status = zero_exec_sync(engine->exec, &engine->error);
     if (status != ZERO_OK || placed->segment < 0)
         return zero_engine_leave(engine, status);
     const zero_segment_t *segment = &engine->plan->segments[placed->segment];
     int32_t buffer = buffer_of(segment, role_of(state));
+    zero_dtype_t dtype = engine->plan->buffers[buffer].dtype;
     range_t mine = intersection((range_t){placed->offset, placed->offset + p->count}, slice_of(engine, segment));
     for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
         int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE;
-        zero_flat_ref()->cast(values, ZERO_FP32, element(engine, segment, buffer, at), engine->plan->buffers[buffer].dtype, count,
-                              1, NULL);
+        status = zero_exec_copy(engine->exec, stored, element(engine, segment, buffer, at), (uint64_t)count * zero_dtype_size(dtype),
+                                &engine->error);
+        if (status != ZERO_OK)
+            return zero_engine_leave(engine, status);
+        zero_flat_ref()->cast(values, ZERO_FP32, stored, dtype, count, 1, NULL);
         if (fn(ctx, param, at - placed->offset, count, values) != 0)
             return zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken",
                              (long long)(at - placed->offset), (long long)(at - placed->offset + count), p->name);

@@ -218,9 +218,8 @@ zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t 
                          zero_kind_name(kind));
     if ((int)tier < 0 || tier >= ZERO_TIER_COUNT)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve on tier %d is not possible: there is no such tier", (int)tier);
-    if (tier != ZERO_TIER_DEVICE)
-        return zero_fail(&engine->error, ZERO_ERR_UNSUPPORTED,
-                         "a reserve on the %s tier is not possible in this version: use the device tier", zero_tier_name(tier));
+    if (tier == ZERO_TIER_NVME)
+        return zero_fail(&engine->error, ZERO_ERR_UNSUPPORTED, "a reserve on the nvme tier is not possible: it holds no memory, use device or host");
     if (bytes > INT64_MAX)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of %llu bytes is more than any machine has",
                          (unsigned long long)bytes);

@@ -172,6 +172,17 @@ zero_status_t zero_step(zero_engine_t *engine, double lr)
     return status == ZERO_OK ? zero_engine_leave(engine, step(engine, lr)) : status;
 }
 
+void *zero_stream(zero_engine_t *engine)
+{
+    return engine && engine->exec ? zero_exec_stream(engine->exec) : NULL;
+}
+
+zero_status_t zero_wait(zero_engine_t *engine)
+{
+    zero_status_t status = zero_engine_enter_running(engine, "zero_wait");
+    return status == ZERO_OK ? zero_engine_leave(engine, zero_exec_wait(engine->exec, &engine->error)) : status;
+}
+
 zero_status_t zero_step_stats(zero_engine_t *engine, zero_stats_t *stats)
 {
     zero_status_t status = zero_engine_enter_running(engine, "zero_step_stats");

@@ -257,7 +257,7 @@ enum { ZERO_READ = 1, ZERO_GRAD = 2, ZERO_HOLD = 4 };
 ZERO_API zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t unit, uint32_t flags);
 
 /* Bytes of the tier's arena for the caller (activations, workspaces), 128-byte aligned, counted in the forecast. kind is
- * ZERO_KIND_ACTIVATIONS or ZERO_KIND_WORKSPACE. This version has only the device tier: another is ZERO_ERR_UNSUPPORTED. */
+ * ZERO_KIND_ACTIVATIONS or ZERO_KIND_WORKSPACE; tier is device, or host: memory that host and device both read and write. */
 ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes, zero_reserve_t *reserve);
 
 /* Makes the plan, checks it, compares its hash over the ranks, lays out memory, refuses what does not fit, allocates. Collective.
@@ -303,6 +303,13 @@ ZERO_API zero_status_t zero_micro_end(zero_engine_t *engine);
 
 /* Norm, clip, update, publish, with this learning rate. Collective; returns at once where it can. */
 ZERO_API zero_status_t zero_step(zero_engine_t *engine, double lr);
+
+/* The engine's compute stream, on which acquire and release are ordered: a cudaStream_t, or NULL on CPU, where it is the calling thread. NULL
+ * before commit. Borrowed. */
+ZERO_API void *zero_stream(zero_engine_t *engine);
+/* The calling thread waits until all that was queued on the compute stream is done: what kernels wrote to host memory can then be read. On CPU
+ * that is so already. ZERO_ERR_PEER where another rank failed meanwhile, ZERO_ERR_TIMEOUT after config.timeout_s. */
+ZERO_API zero_status_t zero_wait(zero_engine_t *engine);
 
 typedef struct zero_stats {
     size_t size;

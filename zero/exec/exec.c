@@ -250,14 +250,56 @@ static zero_status_t failed_outside(zero_exec_t *x, zero_status_t status, zero_e
     return zero_fail(error, status, "%s", local->text);
 }
 
+zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_event_t *event, zero_error_t *error)
+{
+    const double piece = 0.05;
+    double left = x->options.timeout_s;
+    zero_comm_t *comm = x->channel_count > 0 ? x->channels[0] : NULL;
+    for (;;) {
+        double bound = x->device->caps.launches && comm && left > piece ? piece : left;
+        zero_status_t status = stream ? x->device->ops->sync(stream, bound, error) : x->device->ops->host_wait(event, bound, error);
+        left -= bound;
+        if (status != ZERO_ERR_TIMEOUT || left <= 0)
+            return status;
+        status = comm->ops->check(comm, error);
+        if (status != ZERO_OK)
+            return status;
+    }
+}
+
 zero_status_t zero_exec_sync(zero_exec_t *x, zero_error_t *error)
 {
     zero_error_t local = {0};
     zero_status_t status = zero_exec_check(x, error);
     for (int s = 0; status == ZERO_OK && s < ZERO_STREAM_COUNT; s++)
-        if ((status = x->device->ops->sync(x->streams[s], x->options.timeout_s, &local)) != ZERO_OK)
+        if ((status = zero_exec_wait_for(x, x->streams[s], NULL, &local)) != ZERO_OK)
             status = failed_outside(x, status, &local, error);
     return status;
+}
+
+void *zero_exec_stream(zero_exec_t *x)
+{
+    return x->device->ops->native(x->streams[ZERO_STREAM_COMPUTE]);
+}
+
+zero_status_t zero_exec_wait(zero_exec_t *x, zero_error_t *error)
+{
+    zero_error_t local = {0};
+    zero_status_t status = zero_exec_check(x, error);
+    if (status == ZERO_OK && (status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_COMPUTE], NULL, &local)) != ZERO_OK)
+        status = failed_outside(x, status, &local, error);
+    return status;
+}
+
+zero_status_t zero_exec_copy(zero_exec_t *x, void *dst, const void *src, uint64_t bytes, zero_error_t *error)
+{
+    const zero_device_ops_t *device = x->device->ops;
+    void *native = zero_exec_stream(x);
+    zero_error_t local = {0};
+    zero_status_t status = device->copy(x->device, native, dst, src, bytes, &local);
+    if (status == ZERO_OK)
+        status = device->finish(x->device, native, x->options.timeout_s, &local);
+    return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
 void zero_exec_set_rate(zero_exec_t *x, double lr)
@@ -276,7 +318,7 @@ static zero_status_t wait_exchanged(zero_exec_t *x, zero_error_t *error)
     zero_error_t local = {0};
     zero_status_t status = zero_exec_check(x, error);
     if (status == ZERO_OK && x->exchange_issued &&
-        (status = x->device->ops->host_wait(x->exchanged, x->options.timeout_s, &local)) != ZERO_OK)
+        (status = zero_exec_wait_for(x, NULL, x->exchanged, &local)) != ZERO_OK)
         status = failed_outside(x, status, &local, error);
     return status;
 }
@@ -333,7 +375,7 @@ zero_status_t zero_exec_sum(zero_exec_t *x, double *values, int n, zero_error_t 
         return status;
     for (int i = 0; i < n; i++)
         mine.values[i] = values[i];
-    if ((status = x->device->ops->sync(x->streams[ZERO_STREAM_REDUCE], x->options.timeout_s, &local)) != ZERO_OK ||
+    if ((status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_REDUCE], NULL, &local)) != ZERO_OK ||
         (status = comm->ops->exchange(comm, &mine, all, sizeof mine, &local)) != ZERO_OK)
         return failed_outside(x, status, &local, error);
     for (int r = 1; r < x->world; r++)

@@ -37,6 +37,12 @@ zero_status_t zero_exec_release(zero_exec_t *exec, int32_t unit, zero_error_t *e
 /* Runs what is left of the program. */
 zero_status_t zero_exec_end(zero_exec_t *exec, zero_error_t *error);
 
+/* The compute stream as kernels take it. */
+void *zero_exec_stream(zero_exec_t *exec);
+/* Host waits for what is queued on the compute stream. */
+zero_status_t zero_exec_wait(zero_exec_t *exec, zero_error_t *error);
+/* Copies bytes from the host to a buffer's memory, or back; returns when it is done. The streams must have run dry. */
+zero_status_t zero_exec_copy(zero_exec_t *exec, void *dst, const void *src, uint64_t bytes, zero_error_t *error);
 /* Host waits until every stream has run dry. */
 zero_status_t zero_exec_sync(zero_exec_t *exec, zero_error_t *error);
 

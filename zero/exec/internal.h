@@ -95,6 +95,10 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
 /* ZERO_OK, or the failure into *error. */
 zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error);
 
+/* The host waits for a stream, or where stream is NULL for an event. A collective that a device runs ends no wait by itself where another rank
+ * is gone, so the wait goes in pieces with a look at the ranks between them. */
+zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_event_t *event, zero_error_t *error);
+
 /* Compares what the ranks of this node need together with what is there, and this rank's with its limit; every rank gets the same
  * answer. Collective. */
 zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error);

@@ -88,7 +88,7 @@ static zero_status_t fits_here(const zero_exec_t *x, zero_error_t *error)
                          text_of(need[ZERO_TIER_DEVICE]).s, kinds, text_of(x->options.memory_limit).s, what_to_change);
 
     /* On a CPU both tiers are the machine's memory, and all ranks of the node draw on it. */
-    bool one_memory = strcmp(x->device->caps.name, "cpu") == 0;
+    bool one_memory = x->device->caps.host_memory;
     if (one_memory && !zero_add_u64(need[ZERO_TIER_DEVICE], need[ZERO_TIER_HOST], &need[ZERO_TIER_DEVICE]))
         return zero_fail(error, ZERO_ERR_MEMORY, "the plan's bytes do not fit 64 bits");
     for (int t = 0; t < (one_memory ? 1 : ZERO_TIER_NVME); t++) {

@@ -47,7 +47,7 @@ static double digest_of_step(int64_t step, double rate)
 
 /* Every rank's partial norms, digest and signals; from them, the same on every rank, the norm, the clip factor and whether to
  * update. */
-static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
+static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
     int32_t segments = plan->segment_count, width = segments + ZERO_EXCHANGE_WORDS;
@@ -56,10 +56,14 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, zero_error_t 
     zero_exec_scalars_t *s = x->scalars;
     zero_comm_t *comm = x->channels[channel_of(x, op)];
 
+    /* The norms that a device still computes; on CPU there is nothing to wait for. */
+    zero_status_t status = x->device->ops->finish(x->device, native, x->options.timeout_s, error);
+    if (status != ZERO_OK)
+        return status;
     memcpy(mine, x->base[plan->norms], (size_t)segments * sizeof *mine);
     mine[segments] = digest_of_step(s->step, x->rate);
     mine[segments + 1] = x->signals;
-    zero_status_t status = comm->ops->exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error);
+    status = comm->ops->exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error);
     if (status != ZERO_OK)
         return status;
 
@@ -173,7 +177,7 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
     zero_error_t local; /* large, and written only where something fails */
     local.text[0] = '\0';
     zero_status_t status = collects                       ? collective(x, op, native, &local)
-                           : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, &local)
+                           : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, native, &local)
                                                           : kernel(x, op, native, &local);
     uint64_t spent = zero_exec_now() - start;
     _Atomic uint64_t *total = collects || op->kind == ZERO_OP_EXCHANGE ? &clock->comm_ns : &clock->kernel_ns;

@@ -23,7 +23,7 @@ static zero_status_t issue(zero_exec_t *x, const zero_op_t *op, zero_error_t *er
     case ZERO_OP_WAIT:
         return device->wait(stream, x->events[op->event], x->options.timeout_s, error);
     case ZERO_OP_HOST_WAIT:
-        return device->host_wait(x->events[op->event], x->options.timeout_s, error);
+        return zero_exec_wait_for(x, NULL, x->events[op->event], error);
     case ZERO_OP_EXCHANGE:
         x->rate = x->pending_rate;
         x->signals = x->pending_signals;

@@ -52,8 +52,8 @@ zero_status_t zero_build_layout(zero_builder_t *b);
 void zero_build_hash(zero_builder_t *b);
 
 /* Appends a buffer of bytes = elements * dtype size (overflow: ZERO_ERR_MEMORY). *out is its index. */
-zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_dtype_t dtype,
-                                int64_t elements, int32_t *out);
+zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_tier_t tier,
+                                zero_dtype_t dtype, int64_t elements, int32_t *out);
 /* Whether the buffer holds the whole segment (its own slice is then a part of it). */
 bool zero_build_is_full(const zero_builder_t *b, int32_t buffer);
 /* calloc that reports; n 0 gives memory too. *out is NULL on failure. */

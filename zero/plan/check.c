@@ -113,6 +113,8 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
 static int by_offset(const void *pa, const void *pb)
 {
     const zero_buffer_t *const *a = pa, *const *b = pb;
+    if ((*a)->tier != (*b)->tier)
+        return (*a)->tier < (*b)->tier ? -1 : 1;
     if ((*a)->offset != (*b)->offset)
         return (*a)->offset < (*b)->offset ? -1 : 1;
     return *a < *b ? -1 : *a > *b;
@@ -131,7 +133,7 @@ static zero_status_t check_layout(const zero_checker_t *c)
     for (int32_t i = 0; i < plan->buffer_count && status == ZERO_OK; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
         uint64_t begin = plan->kind_offset[x->tier][x->kind], end = begin + plan->kind_bytes[x->tier][x->kind];
-        if (x->tier != ZERO_TIER_DEVICE || x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end ||
+        if (x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end ||
             x->bytes > end - x->offset || end > plan->arena_bytes[x->tier] ||
             x->bytes != (uint64_t)x->elements * zero_dtype_size(x->dtype))
             status = zero_check_fail(c, "buffer %d lies outside of its kind's range, unaligned, or has a wrong size", i);
@@ -142,6 +144,8 @@ static zero_status_t check_layout(const zero_checker_t *c)
         qsort(sorted, (size_t)n, sizeof *sorted, by_offset);
     uint64_t end = 0;
     for (int32_t i = 0; i < n && status == ZERO_OK; i++) {
+        if (i > 0 && sorted[i]->tier != sorted[i - 1]->tier)
+            end = 0;
         if (i > 0 && sorted[i]->offset < end && (sorted[i]->slot < 0 || sorted[i]->slot != sorted[i - 1]->slot))
             status = zero_check_fail(c, "buffers %d and %d overlap", (int)(sorted[i - 1] - plan->buffers),
                                      (int)(sorted[i] - plan->buffers));

@@ -37,7 +37,7 @@ static bool is_full(const zero_plan_t *plan, const zero_buffer_t *x)
 static void own_bytes(const zero_checker_t *c, const zero_buffer_t *x, uint64_t *begin, uint64_t *end)
 {
     uint64_t slice = (uint64_t)c->plan->segments[x->segment].slice * zero_dtype_size(x->dtype);
-    *begin = x->offset + (uint64_t)c->rank * slice;
+    *begin = zero_plan_place(c->plan, x) + (uint64_t)c->rank * slice;
     *end = *begin + slice;
 }
 
@@ -57,7 +57,7 @@ static int32_t find(const zero_checker_t *c, uint64_t bound)
 zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
-    int64_t base = (int64_t)x->offset;
+    int64_t base = (int64_t)zero_plan_place(c->plan, x);
     if (x->segment >= 0 && !is_full(c->plan, x))
         base -= c->rank * c->plan->segments[x->segment].slice * (int64_t)zero_dtype_size(x->dtype);
     return (zero_operand_t){
@@ -90,16 +90,16 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
-        c->bounds[n++] = x->offset;
-        c->bounds[n++] = x->offset + x->bytes;
+        c->bounds[n++] = zero_plan_place(plan, x);
+        c->bounds[n++] = zero_plan_place(plan, x) + x->bytes;
         if (is_full(plan, x)) {
             own_bytes(c, x, &c->bounds[n], &c->bounds[n + 1]);
             n += 2;
         }
     }
     for (int32_t s = 0; s < plan->segment_count; s++) {
-        c->bounds[n++] = plan->buffers[plan->norms].offset + (uint64_t)s * sizeof(double);
-        c->bounds[n++] = plan->buffers[plan->norms].offset + ((uint64_t)s + 1) * sizeof(double);
+        c->bounds[n++] = zero_plan_place(plan, &plan->buffers[plan->norms]) + (uint64_t)s * sizeof(double);
+        c->bounds[n++] = zero_plan_place(plan, &plan->buffers[plan->norms]) + ((uint64_t)s + 1) * sizeof(double);
     }
     qsort(c->bounds, (size_t)n, sizeof *c->bounds, compare_u64);
     for (int32_t i = 0; i < n; i++)
@@ -111,15 +111,15 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
-        uint64_t begin, end;
-        c->whole[i] = c->own[i] = (zero_cells_t){ find(c, x->offset), find(c, x->offset + x->bytes) };
+        uint64_t begin = zero_plan_place(plan, x), end = begin + x->bytes;
+        c->whole[i] = c->own[i] = (zero_cells_t){ find(c, begin), find(c, end) };
         if (is_full(plan, x)) {
             own_bytes(c, x, &begin, &end);
             c->own[i] = (zero_cells_t){ find(c, begin), find(c, end) };
         }
     }
     for (int32_t s = 0; s < plan->segment_count; s++) {
-        uint64_t begin = plan->buffers[plan->norms].offset + (uint64_t)s * sizeof(double);
+        uint64_t begin = zero_plan_place(plan, &plan->buffers[plan->norms]) + (uint64_t)s * sizeof(double);
         c->norm[s] = (zero_cells_t){ find(c, begin), find(c, begin + sizeof(double)) };
         const int32_t *buffer = plan->segments[s].buffer;
         begin_with(c, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], ZERO_HOLDS_PARAM);

@@ -99,10 +99,8 @@ static zero_status_t check_params(zero_builder_t *b)
             return zero_fail(error, ZERO_ERR_ARG, "reserve %d is of kind %d; it is activations or workspace", i, (int)r->kind);
         if ((int)r->tier < 0 || r->tier >= ZERO_TIER_COUNT)
             return zero_fail(error, ZERO_ERR_ARG, "reserve %d is on tier %d, which is no tier", i, (int)r->tier);
-        if (r->tier != ZERO_TIER_DEVICE)
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                             "reserve %d is on the %s tier; this version reserves on the device tier only", i,
-                             zero_tier_name(r->tier));
+        if (r->tier == ZERO_TIER_NVME)
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "reserve %d is on the nvme tier, which holds no memory: use device or host", i);
     }
     return ZERO_OK;
 }

@@ -2,35 +2,35 @@
 #include "zero/plan/build.h"
 
 /* Advances *end by bytes, aligned; *offset is where they begin. */
-static zero_status_t reserve(const zero_builder_t *b, uint64_t *end, uint64_t bytes, uint64_t align, uint64_t *offset)
+static zero_status_t reserve(const zero_builder_t *b, zero_tier_t tier, uint64_t *end, uint64_t bytes, uint64_t align, uint64_t *offset)
 {
-    if (!zero_round_up(*end, align, offset) || !zero_add_u64(*offset, bytes, end) || *end > INT64_MAX)
-        return zero_fail(b->error, ZERO_ERR_MEMORY, "the plan needs more than 2^63 bytes on the device tier");
+    if (!zero_round_up(*end, align, offset) || !zero_add_u64(*offset, bytes, end) || *end > INT64_MAX / ZERO_TIER_COUNT)
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "the plan needs more than 2^61 bytes on the %s tier", zero_tier_name(tier));
     return ZERO_OK;
 }
 
-static zero_status_t place_kind(zero_builder_t *b, zero_kind_t kind, uint64_t *end)
+static zero_status_t place_kind(zero_builder_t *b, zero_tier_t tier, zero_kind_t kind, uint64_t *end)
 {
     zero_plan_t *plan = b->plan;
     zero_status_t status;
 
-    if (kind == ZERO_KIND_WINDOW)
+    if (kind == ZERO_KIND_WINDOW && tier == ZERO_TIER_DEVICE) /* slots are the device's */
         for (int32_t i = 0; i < b->slot_count; i++)
-            if ((status = reserve(b, end, b->slots[i].bytes, ZERO_ALIGN_BYTES, &b->slots[i].offset)) != ZERO_OK)
+            if ((status = reserve(b, tier, end, b->slots[i].bytes, ZERO_ALIGN_BYTES, &b->slots[i].offset)) != ZERO_OK)
                 return status;
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         zero_buffer_t *x = &plan->buffers[i];
-        if (x->kind != kind)
+        if (x->kind != kind || x->tier != tier)
             continue;
         if (x->slot >= 0)
             x->offset += b->slots[x->slot].offset; /* window.c placed it within its slot */
-        else if ((status = reserve(b, end, x->bytes, ZERO_ALIGN_BYTES, &x->offset)) != ZERO_OK)
+        else if ((status = reserve(b, tier, end, x->bytes, ZERO_ALIGN_BYTES, &x->offset)) != ZERO_OK)
             return status;
     }
     return ZERO_OK;
 }
 
-zero_status_t zero_build_layout(zero_builder_t *b)
+static zero_status_t place_tier(zero_builder_t *b, zero_tier_t tier)
 {
     zero_plan_t *plan = b->plan;
     uint64_t page = b->spec->device.page > ZERO_PAGE ? b->spec->device.page : ZERO_PAGE, end = 0, unused;
@@ -38,15 +38,26 @@ zero_status_t zero_build_layout(zero_builder_t *b)
 
     for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
         uint64_t begin = end;
-        plan->kind_offset[ZERO_TIER_DEVICE][kind] = begin;
+        plan->kind_offset[tier][kind] = begin;
         if (kind == ZERO_KIND_RINGS)
             continue;
-        if ((status = place_kind(b, (zero_kind_t)kind, &end)) != ZERO_OK ||
-            (status = reserve(b, &end, 0, page, &unused)) != ZERO_OK)
+        if ((status = place_kind(b, tier, (zero_kind_t)kind, &end)) != ZERO_OK ||
+            (status = reserve(b, tier, &end, 0, page, &unused)) != ZERO_OK)
             return status;
-        plan->kind_bytes[ZERO_TIER_DEVICE][kind] = end - begin;
+        plan->kind_bytes[tier][kind] = end - begin;
     }
-    plan->arena_bytes[ZERO_TIER_DEVICE] = end;
+    plan->arena_bytes[tier] = end;
+    return ZERO_OK;
+}
+
+zero_status_t zero_build_layout(zero_builder_t *b)
+{
+    zero_plan_t *plan = b->plan;
+    zero_status_t status;
+
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        if ((status = place_tier(b, (zero_tier_t)tier)) != ZERO_OK)
+            return status;
     if (b->spec->world > 1 &&
         !zero_mul_u64((uint64_t)b->spec->channels, b->spec->comm.ring_bytes, &plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS]))
         return zero_fail(b->error, ZERO_ERR_MEMORY, "%d channels with rings of %llu bytes are too big", b->spec->channels,

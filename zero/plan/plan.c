@@ -49,8 +49,8 @@ zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t si
     return p != NULL ? ZERO_OK : zero_fail(b->error, ZERO_ERR_MEMORY, "no memory for a plan: %zu bytes", n * size);
 }
 
-zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_dtype_t dtype,
-                                int64_t elements, int32_t *out)
+zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_tier_t tier,
+                                zero_dtype_t dtype, int64_t elements, int32_t *out)
 {
     zero_plan_t *plan = b->plan;
     uint64_t bytes;
@@ -66,7 +66,7 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
         b->buffer_capacity = capacity;
     }
     *out = plan->buffer_count++;
-    plan->buffers[*out] = (zero_buffer_t){ .segment = segment, .role = role, .kind = kind, .tier = ZERO_TIER_DEVICE, .dtype = dtype,
+    plan->buffers[*out] = (zero_buffer_t){ .segment = segment, .role = role, .kind = kind, .tier = tier, .dtype = dtype,
                                            .elements = elements, .bytes = bytes, .slot = -1 };
     return ZERO_OK;
 }

@@ -175,6 +175,15 @@ typedef struct zero_plan {
     uint64_t hash;                    /* of all that ranks must agree on: declarations, table, programs, layout */
 } zero_plan_t;
 
+/* Where a buffer lies if the tiers' arenas followed each other: what the byte ranges of two buffers are compared by. */
+static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffer_t *buffer)
+{
+    uint64_t at = buffer->offset;
+    for (int tier = 0; tier < (int)buffer->tier; tier++)
+        at += plan->arena_bytes[tier];
+    return at;
+}
+
 /* Doubles per rank that the exchange carries beside the norms: status, signals. */
 #define ZERO_EXCHANGE_WORDS 2
 /* Bytes of the step's scalars (exec/ defines what is in them). */

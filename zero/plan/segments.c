@@ -78,12 +78,12 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
 /* A gradient buffer of its own, or in a slot; the role then names it. */
 static zero_status_t own(zero_builder_t *b, int32_t segment, zero_role_t role, zero_dtype_t dtype, int64_t elements)
 {
-    return zero_build_buffer(b, segment, role, ZERO_KIND_GRADIENTS, dtype, elements, &b->plan->segments[segment].buffer[role]);
+    return zero_build_buffer(b, segment, role, ZERO_KIND_GRADIENTS, ZERO_TIER_DEVICE, dtype, elements, &b->plan->segments[segment].buffer[role]);
 }
 
 static zero_status_t in_slot(zero_builder_t *b, int32_t segment, zero_role_t role, zero_dtype_t dtype)
 {
-    return zero_build_buffer(b, segment, role, ZERO_KIND_WINDOW, dtype, b->plan->segments[segment].elements,
+    return zero_build_buffer(b, segment, role, ZERO_KIND_WINDOW, ZERO_TIER_DEVICE, dtype, b->plan->segments[segment].elements,
                              &b->plan->segments[segment].buffer[role]);
 }
 
@@ -140,10 +140,10 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     int64_t updated = b->shard_optimizer ? s->slice : s->elements;
     zero_status_t status;
 
-    if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, sharded ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS, s->dtype,
-                                    s->elements, &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
+    if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, sharded ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE,
+                                    s->dtype, s->elements, &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
         return status;
-    if (sharded && (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, s->dtype, s->slice,
+    if (sharded && (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE, s->dtype, s->slice,
                                                &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
         return status;
     if (!s->trainable) {
@@ -152,12 +152,12 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     }
     if (s->dtype == ZERO_FP32)
         buffer[ZERO_ROLE_MASTER] = buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
-    else if ((status = zero_build_buffer(b, index, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, ZERO_FP32, updated,
+    else if ((status = zero_build_buffer(b, index, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, ZERO_TIER_DEVICE, ZERO_FP32, updated,
                                          &buffer[ZERO_ROLE_MASTER])) != ZERO_OK)
         return status;
     for (int role = ZERO_ROLE_MOMENT1; role <= ZERO_ROLE_MOMENT2; role++)
-        if ((status = zero_build_buffer(b, index, (zero_role_t)role, ZERO_KIND_MOMENTS, ZERO_FP32, updated, &buffer[role])) !=
-            ZERO_OK)
+        if ((status = zero_build_buffer(b, index, (zero_role_t)role, ZERO_KIND_MOMENTS, ZERO_TIER_DEVICE, ZERO_FP32, updated,
+                                        &buffer[role])) != ZERO_OK)
             return status;
     return place_gradients(b, index);
 }
@@ -201,16 +201,18 @@ static zero_status_t place_others(zero_builder_t *b)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the exchange of %d ranks and %d segments is too big", b->spec->world,
                          plan->segment_count);
     int64_t norm_words = plan->segment_count > 0 ? 2 * (int64_t)plan->segment_count : 2;
-    const struct { int32_t *out; int64_t words;
+    /* The exchange is the host's work, whatever the device. */
+    zero_tier_t host = b->spec->device.host_memory ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
+    const struct { int32_t *out; zero_tier_t tier; int64_t words;
     } staging[] = {
-        { &plan->norms, norm_words },
-        { &plan->exchange, (int64_t)words },
-        { &plan->scalars, ZERO_SCALARS_BYTES / 4 },
-        { &plan->scratch, 2 * blocks },
+        { &plan->norms, host, norm_words },
+        { &plan->exchange, host, (int64_t)words },
+        { &plan->scalars, host, ZERO_SCALARS_BYTES / 4 },
+        { &plan->scratch, ZERO_TIER_DEVICE, 2 * blocks },
     };
     for (size_t i = 0; i < sizeof staging / sizeof *staging; i++)
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, ZERO_FP32, staging[i].words,
-                                        staging[i].out)) != ZERO_OK)
+        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, staging[i].tier, ZERO_FP32,
+                                        staging[i].words, staging[i].out)) != ZERO_OK)
             return status;
     for (int32_t i = 0; i < b->spec->reserve_count; i++) {
         const zero_spec_reserve_t *r = &b->spec->reserves[i];
@@ -218,7 +220,7 @@ static zero_status_t place_others(zero_builder_t *b)
         if (!zero_round_up(r->bytes, 4, &bytes) || bytes > INT64_MAX / 8)
             return zero_fail(b->error, ZERO_ERR_MEMORY, "reserve %d wants %llu bytes, which is too big", i,
                              (unsigned long long)r->bytes);
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, r->kind, ZERO_FP32, (int64_t)(bytes / 4),
+        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, r->kind, r->tier, ZERO_FP32, (int64_t)(bytes / 4),
                                         &plan->reserve_buffer[i])) != ZERO_OK)
             return status;
     }
