@@ -1,11 +1,11 @@
 #!/bin/sh
 # Holds every source file to the project's rules on who may use what: the table of folders below (it is also in CONTRIBUTING.md), which
-# folders may use MPI and oneDNN, and that no library folder prints or ends the process. One line for each fault.
+# folders may use MPI, oneDNN and CUDA, and that no library folder prints or ends the process. One line for each fault.
 set -eu
 top=${srcdir:-$(dirname "$0")/..}
 cd "$top"
 
-find zero kernels optim offload examples tests bench \( -name '*.c' -o -name '*.h' -o -name '*.cu' \) -print | LC_ALL=C sort |
+find zero kernels optim offload examples tests bench \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' \) -print | LC_ALL=C sort |
 awk '
 # allow(folder, folders that it may include besides itself and zero/zero.h). The longest match wins.
 function allow(folder, list) { folders[++count] = folder; may[folder] = " " folder " " list " " }
@@ -13,9 +13,10 @@ BEGIN {
     all = "zero/base zero/device kernels/flat zero/comm offload optim zero/plan"
     allow("zero/base", "")
     allow("zero/device", "zero/base")
-    allow("kernels/flat", "zero/base zero/device")
-    allow("kernels/nn", "zero/base")
-    allow("zero/comm", "zero/base zero/device kernels/flat")
+    allow("kernels/cuda", "zero/base")
+    allow("kernels/flat", "zero/base zero/device kernels/cuda")
+    allow("kernels/nn", "zero/base kernels/cuda")
+    allow("zero/comm", "zero/base zero/device kernels/flat kernels/cuda")
     allow("offload", "zero/base zero/device")
     allow("optim", "zero/base zero/device kernels/flat")
     allow("zero/plan", "zero/base")
@@ -68,6 +69,14 @@ function check_include(line,   name, target) {
         fault("#include <mpi.h>: only zero/comm/ may use MPI")
     if (line ~ /<(oneapi\/)?(dnnl|dnnl\/[^>]*|dnnl_[^>]*)(\.h)?>/ && index(file, "kernels/nn/cpu/") != 1)
         fault("an #include of oneDNN: only kernels/nn/cpu/ may use it")
+    # CUDA is for the plugins: kernels in .cu files, and what starts with "cuda" or "nccl" in the device, the communicators and the kernels.
+    if (line ~ /<(cu[A-Za-z_0-9]*|nccl|nvml|nvrtc|library_types|vector_types|driver_types)\.h>/ && library &&
+        file !~ /\.cuh?$|^kernels\/cuda\/|\/cuda\/[^\/]*$|^zero\/(device|comm)\/(cuda|nccl)[^\/]*$/)
+        fault("an #include of CUDA: only the sources of plugins may use it")
+    if (line ~ /<cublas[A-Za-z_]*\.h>|<cudnn[a-z_]*\.h>/ && library && index(file, "kernels/nn/cuda/") != 1)
+        fault("an #include of cuBLAS or cuDNN: only kernels/nn/cuda/ may use them")
+    if (line ~ /<nccl\.h>/ && folder != "zero/comm" && library)
+        fault("#include <nccl.h>: only zero/comm/ may use NCCL")
     if (line ~ /<check\.h>/ && folder != "tests")
         fault("#include <check.h>: only tests/ may use Check")
 }
