@@ -33,7 +33,40 @@ static void store(void *p, zero_dtype_t dtype, int64_t i, float value)
         ((uint16_t *)p)[i] = dtype == ZERO_BF16 ? zero_fp32_to_bf16(value) : zero_fp32_to_fp16(value);
 }
 
-static int gather_case(zero_comm_t *c, uint64_t bytes, int mode, unsigned seed)
+/* Where the communicator's operands are: the host's memory, or (device not NULL) an arena of the device. */
+typedef struct place {
+    zero_device_t *device;
+    void *native;
+    zero_arena_t *arena;
+} place_t;
+
+static const place_t on_host = {0};
+
+/* The operand that starts as the host's bytes [data, data + bytes), at offset of the arena. */
+static void *operand(const place_t *p, void *data, uint64_t offset, uint64_t bytes)
+{
+    zero_error_t e = {0};
+    if (!p->device)
+        return data;
+    char *there = (char *)p->device->ops->arena_base(p->arena) + offset;
+    if (bytes && p->device->ops->copy(p->device, p->native, there, data, bytes, &e) != ZERO_OK) {
+        fprintf(stderr, "copy to the device: %s\n", e.text);
+        exit(1);
+    }
+    return there;
+}
+
+/* What an operand has become, to the host. */
+static int result(const place_t *p, void *data, const void *there, uint64_t bytes)
+{
+    if (!p->device || !bytes)
+        return 0;
+    EXPECT_OK(p->device->ops->copy(p->device, p->native, data, there, bytes, error));
+    EXPECT_OK(p->device->ops->finish(p->device, p->native, 60, error));
+    return 0;
+}
+
+static int gather_case(zero_comm_t *c, const place_t *p, uint64_t bytes, int mode, unsigned seed)
 {
     enum { COPY, IN_PLACE, EXCHANGE };
     uint64_t before = c->bytes_received;
@@ -45,8 +78,14 @@ static int gather_case(zero_comm_t *c, uint64_t bytes, int mode, unsigned seed)
         from[i] = byte_of(seed, c->rank, i);
     if (mode == EXCHANGE)
         EXPECT_OK(zero_comm_exchange(c, from, recv, bytes, error));
-    else
-        EXPECT_OK(c->ops->all_gather(c, from, recv, bytes, NULL, error));
+    else {
+        uint64_t total = (uint64_t)c->size * bytes + 1;
+        char *r = operand(p, recv, 0, total), *s = operand(p, send, total, bytes + 1);
+        s = mode == IN_PLACE ? r + (size_t)c->rank * bytes : s;
+        EXPECT_OK(c->ops->all_gather(c, s, r, bytes, p->native, error));
+        if (result(p, recv, r, total))
+            return 1;
+    }
     EXPECT(c->bytes_received - before == (mode == EXCHANGE ? 0 : (uint64_t)(c->size - 1) * bytes));
     for (int r = 0; r < c->size; r++)
         for (uint64_t i = 0; i < bytes; i++)
@@ -61,7 +100,7 @@ static int gather_case(zero_comm_t *c, uint64_t bytes, int mode, unsigned seed)
     return 0;
 }
 
-static int reduce_case(zero_comm_t *c, int64_t count, zero_dtype_t dtype, bool in_place, unsigned seed)
+static int reduce_case(zero_comm_t *c, const place_t *p, int64_t count, zero_dtype_t dtype, bool in_place, unsigned seed)
 {
     size_t element = zero_dtype_size(dtype), bytes = (size_t)c->size * (size_t)count * element;
     uint64_t before = c->bytes_reduced;
@@ -72,7 +111,12 @@ static int reduce_case(zero_comm_t *c, int64_t count, zero_dtype_t dtype, bool i
     memcpy(kept, send, bytes);
     other[(size_t)count * element] = 0x5a;
     char *recv = in_place ? send + (size_t)c->rank * (size_t)count * element : other;
-    EXPECT_OK(c->ops->reduce_scatter(c, send, recv, count, dtype, NULL, error));
+    uint64_t room = (bytes + 1 + 127) / 128 * 128;
+    char *from = operand(p, send, 0, bytes + 1), *to = operand(p, other, room, (uint64_t)count * element + 1);
+    to = in_place ? from + (size_t)c->rank * (size_t)count * element : to;
+    EXPECT_OK(c->ops->reduce_scatter(c, from, to, count, dtype, p->native, error));
+    if (result(p, send, from, bytes + 1) || (!in_place && result(p, other, to, (uint64_t)count * element + 1)))
+        return 1;
     EXPECT(c->bytes_reduced - before == (uint64_t)(c->size - 1) * (uint64_t)count * element);
     for (int64_t i = 0; i < count; i++) {
         char wanted[4], operand[4];
@@ -100,14 +144,17 @@ static int reduce_case(zero_comm_t *c, int64_t count, zero_dtype_t dtype, bool i
     return 0;
 }
 
-static int broadcast_case(zero_comm_t *c, uint64_t bytes, int root, unsigned seed)
+static int broadcast_case(zero_comm_t *c, const place_t *p, uint64_t bytes, int root, unsigned seed)
 {
     unsigned char *buffer = malloc(bytes + 1);
     uint64_t before = c->bytes_received;
     EXPECT(buffer);
     for (uint64_t i = 0; i < bytes; i++)
         buffer[i] = c->rank == root ? byte_of(seed, root, i) : 0;
-    EXPECT_OK(c->ops->broadcast(c, buffer, bytes, root, NULL, error));
+    void *there = operand(p, buffer, 0, bytes);
+    EXPECT_OK(c->ops->broadcast(c, there, bytes, root, p->native, error));
+    if (result(p, buffer, there, bytes))
+        return 1;
     EXPECT(c->bytes_received - before == (c->rank == root ? 0 : bytes));
     for (uint64_t i = 0; i < bytes; i++)
         if (buffer[i] != byte_of(seed, root, i)) {
@@ -119,28 +166,43 @@ static int broadcast_case(zero_comm_t *c, uint64_t bytes, int root, unsigned see
     return 0;
 }
 
-int comm_cases(zero_comm_t *c, unsigned seed)
+static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
 {
     static const uint64_t bytes[] = {0, 1, 3, 64, 127, 4096, 5000, 65537, 262144, 1000003, 3000001};
     static const int64_t counts[] = {0, 1, 5, 127, 128, 1001, 40000, 300007};
-    EXPECT(c->caps.in_place && c->caps.host_pointers && zero_comm_rank(c) == c->rank && zero_comm_size(c) == c->size);
+    EXPECT(c->caps.in_place && (p->device ? c->caps.device_pointers : c->caps.host_pointers) && zero_comm_rank(c) == c->rank && zero_comm_size(c) == c->size);
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++)
         for (int mode = 0; mode < 3; mode++)
-            if (gather_case(c, bytes[i], mode, seed + (unsigned)i))
+            if (gather_case(c, p, bytes[i], mode, seed + (unsigned)i))
                 return 1;
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         for (int dtype = 0; dtype < ZERO_DTYPE_COUNT; dtype++)
             for (int in_place = 0; in_place < 2; in_place++)
-                if (reduce_case(c, counts[i], (zero_dtype_t)dtype, in_place, seed + (unsigned)i))
+                if (reduce_case(c, p, counts[i], (zero_dtype_t)dtype, in_place, seed + (unsigned)i))
                     return 1;
     for (int root = 0; root < c->size; root++)
         for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i += 3)
-            if (broadcast_case(c, bytes[i], root, seed + (unsigned)i))
+            if (broadcast_case(c, p, bytes[i], root, seed + (unsigned)i))
                 return 1;
     zero_error_t e = {0};
     EXPECT(c->ops->broadcast(c, NULL, 0, c->size, NULL, &e) == ZERO_ERR_ARG);
     EXPECT_OK(c->ops->check(c, error));
     return 0;
+}
+
+int comm_cases(zero_comm_t *c, unsigned seed)
+{
+    return cases(c, &on_host, seed);
+}
+
+int comm_cases_on(zero_comm_t *c, zero_device_t *device, void *native, unsigned seed)
+{
+    place_t p = {.device = device, .native = native};
+    /* The largest: a gather's. */
+    EXPECT_OK(device->ops->arena_create(device, ZERO_TIER_DEVICE, ((uint64_t)c->size + 1) * 3000001 + 4096, &p.arena, error));
+    int failed = cases(c, &p, seed);
+    device->ops->arena_destroy(p.arena);
+    return failed;
 }
 
 int comm_ring_cases(zero_comm_t *c)
@@ -164,7 +226,7 @@ int comm_split_cases(zero_comm_t *c)
     if (comm_ring_cases(part) || comm_cases(part, 100 + (c->rank & 1)))
         return 1;
     /* The first is independent of it, and lives on. */
-    if (gather_case(c, 5000, 0, 3))
+    if (gather_case(c, &on_host, 5000, 0, 3))
         return 1;
     /* A split of a split, with equal keys: by rank. */
     EXPECT_OK(zero_comm_split(part, 7, 0, &again, error));
@@ -173,7 +235,7 @@ int comm_split_cases(zero_comm_t *c)
     if (comm_cases(again, 200 + (c->rank & 1)))
         return 1;
     zero_comm_destroy(again);
-    return gather_case(c, 70000, 1, 4);
+    return gather_case(c, &on_host, 70000, 1, 4);
 }
 
 typedef struct thread_arg {

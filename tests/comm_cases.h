@@ -3,10 +3,13 @@
 #define ZERO_TESTS_COMM_CASES_H
 
 #include "zero/comm/comm.h"
+#include "zero/device/device.h"
 
 /* All collectives over sizes, dtypes, in place and not, against a serial reference, bit by bit. seed: different data. Every rank
  * calls it. Returns 0, or 1 after printing what was wrong. */
 int comm_cases(zero_comm_t *c, unsigned seed);
+/* The same on a device's memory, with the collectives on one of its native streams. */
+int comm_cases_on(zero_comm_t *c, zero_device_t *device, void *native, unsigned seed);
 /* Splits by parity with reversed order, and once more, and runs comm_cases on the parts. */
 int comm_split_cases(zero_comm_t *c);
 /* Rings as the plan is told: caps = zero_comm_describe = resident. */

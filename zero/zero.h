@@ -165,6 +165,15 @@ ZERO_API const char *zero_device_name(const zero_device_t *device);
 /* Accepts NULL. After the engines that use it. */
 ZERO_API void zero_device_destroy(zero_device_t *device);
 
+/* ---- communicators of a device's memory -------------------------------------------------------------------------- */
+
+/* Collectives on a device's memory through a communicator that knows only the host's, which is taken over on success: the data goes by way of
+ * staging_bytes of pinned host memory (0: 8 MiB; none for one rank). It is for GPUs without NCCL, and for several ranks that share one GPU;
+ * its sums have the same bits as on CPU. device is borrowed and outlives the communicator; what was queued on its streams for a
+ * collective is done before zero_comm_destroy. Collective over inner's ranks: all succeed, or all fail and keep inner. */
+ZERO_API zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_device_t *device, uint64_t staging_bytes,
+                                        zero_error_t *error);
+
 /* ---- engine: declaration ----------------------------------------------------------------------------------------- */
 
 typedef struct zero_engine zero_engine_t;
