@@ -155,12 +155,22 @@ typedef struct zero_device_options {
     size_t size;
     bool threaded;          /* CPU: copies and collectives on worker threads, as a GPU would run them; default false (at once) */
     uint64_t delay_seed;    /* threaded: not 0: random delays before each operation, from this seed (tests) */
-    int threads;            /* OpenMP threads of the flat kernels; 0: OpenMP's own default */
+    int threads;            /* OpenMP threads of the flat kernels on the host; 0: OpenMP's own default */
+    int index;              /* CUDA: which GPU, as this process numbers them (CUDA_VISIBLE_DEVICES); default 0 */
+    void *stream;           /* CUDA: the caller's cudaStream_t, on which acquire and release are ordered: of this GPU, borrowed, outlives the
+                             * engines. NULL: the device makes one for each engine (zero_stream). The legacy default stream is cudaStreamLegacy */
 } zero_device_options_t;
 ZERO_API void zero_device_options_init(zero_device_options_t *options);
 
 /* The CPU as a device. options may be NULL. */
 ZERO_API zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error);
+/* A GPU as a device. options may be NULL. It becomes the calling thread's current one (cudaSetDevice), as it does on every thread that calls
+ * the library with an engine on it. ZERO_ERR_UNSUPPORTED: this build has no CUDA, or this machine no driver, one that is too old, or no GPU. */
+ZERO_API zero_status_t zero_device_cuda(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error);
+/* GPUs that zero_device_cuda can use; 0 where it could not for any reason (which it tells itself). Costs next to nothing where there is no
+ * driver. Otherwise CUDA is initialised in this process: children that it forks and that do not exec cannot use CUDA. */
+ZERO_API int zero_cuda_devices(void);
+/* "cpu", "cuda". */
 ZERO_API const char *zero_device_name(const zero_device_t *device);
 /* Accepts NULL. After the engines that use it. */
 ZERO_API void zero_device_destroy(zero_device_t *device);

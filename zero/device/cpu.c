@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "zero/device/cpu.h"
 #include "zero/device/host.h"
+#include "zero/device/options.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -144,25 +145,16 @@ static const zero_device_ops_t cpu_ops = {
     .destroy = cpu_destroy,
 };
 
-void zero_device_options_init(zero_device_options_t *options)
-{
-    *options = (zero_device_options_t){.size = sizeof *options};
-}
-
 zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error)
 {
     zero_device_options_t o;
     *device = NULL;
-    zero_device_options_init(&o);
-    if (options) {
-        if (options->size < offsetof(zero_device_options_t, threads) + sizeof o.threads)
-            return zero_fail(error, ZERO_ERR_ARG, "zero_device_options_t says that it has %zu bytes: call zero_device_options_init first",
-                             options->size);
-        memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
-        o.size = sizeof o;
-    }
-    if (o.threads < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "%d threads were asked for: give 0 (OpenMP's default) or a positive number", o.threads);
+    zero_status_t status = zero_device_options_read(&o, options, error);
+    if (status)
+        return status;
+    if (o.index != 0 || o.stream)
+        return zero_fail(error, ZERO_ERR_ARG, "the CPU device has no index or stream: leave zero_device_options_t's 'index' 0 and 'stream' NULL, or use "
+                         "zero_device_cuda");
     zero_device_t *d = calloc(1, sizeof *d);
     if (!d)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a device (%zu bytes)", sizeof *d);
@@ -171,15 +163,4 @@ zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_
     d->caps = (zero_device_caps_t){.name = "cpu", .asynchronous = o.threaded, .host_memory = true, .page = zero_host_page()};
     *device = d;
     return ZERO_OK;
-}
-
-const char *zero_device_name(const zero_device_t *device)
-{
-    return device->caps.name;
-}
-
-void zero_device_destroy(zero_device_t *device)
-{
-    if (device)
-        device->ops->destroy(device);
 }

@@ -1,45 +1,354 @@
-/* cuda.cu - see cuda.h. */
+/* cuda.cu - a CUDA GPU as a device: which there are, arenas, copies. Its streams and events are in cuda_streams.cu. */
+#include "zero/device/cuda_device.h"
 extern "C" {
 #include "zero/device/cuda.h"
-#include "zero/device/device.h"
+}
+#include "kernels/cuda/launch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+static const char *hint(cudaError_t e)
+{
+    switch (e) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorLaunchFailure:
+        return ": a kernel that was launched before has failed, and CUDA_LAUNCH_BLOCKING=1 shows which";
+    case cudaErrorNoKernelImageForDevice:
+        return ": this build has no code for that GPU; configure with NVCC_GENCODE='-gencode arch=compute_XY,code=sm_XY' of its compute capability X.Y";
+    default:
+        return "";
+    }
 }
 
-#include <cuda_runtime.h>
-
-/* "13.0" from CUDA's 13000. */
-#define VERSION_FORMAT "%d.%d"
-#define VERSION_OF(v) (v) / 1000, (v) % 1000 / 10
-
-/* The sentence of a failure to find or start GPUs. */
-static zero_status_t no_gpu(cudaError_t e, zero_error_t *error)
+zero_status_t zero_cuda_failed(const zero_cuda_t *d, cudaError_t e, zero_error_t *error, const char *what, ...)
 {
-    int driver = 0, runtime = 0;
-    cudaDriverGetVersion(&driver);
-    cudaRuntimeGetVersion(&runtime);
-    if (e == cudaErrorInsufficientDriver && driver == 0)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this machine has no CUDA driver: install NVIDIA's driver for CUDA " VERSION_FORMAT
-                         " or newer, or train on the CPU", VERSION_OF(runtime));
-    if (e == cudaErrorInsufficientDriver)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this machine's CUDA driver is for CUDA " VERSION_FORMAT ", and libzero was built with CUDA "
-                         VERSION_FORMAT ": install a newer driver, or build with an older toolkit", VERSION_OF(driver), VERSION_OF(runtime));
-    if (e == cudaErrorNoDevice)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this machine's CUDA driver shows no GPU (does CUDA_VISIBLE_DEVICES hide it?)");
-    return zero_fail(error, ZERO_ERR_SYSTEM, "cudaGetDeviceCount: %s (%s)", cudaGetErrorString(e), cudaGetErrorName(e));
+    char text[512];
+    va_list list;
+    va_start(list, what);
+    vsnprintf(text, sizeof text, what, list);
+    va_end(list);
+    cudaGetLastError();
+    return zero_fail(error, e == cudaErrorMemoryAllocation ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "%s: %s: %s (%s)%s", d->name, text,
+                     cudaGetErrorString(e), cudaGetErrorName(e), hint(e));
+}
+
+zero_status_t zero_cuda_enter(const zero_cuda_t *d, zero_error_t *error)
+{
+    int current;
+    cudaError_t e = cudaGetDevice(&current);
+    if (e == cudaSuccess && current != d->index)
+        e = cudaSetDevice(d->index);
+    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaSetDevice(%d)", d->index);
+}
+
+/* ---- arenas ------------------------------------------------------------------------------------------------------ */
+
+struct zero_arena {
+    zero_cuda_t *device;
+    zero_tier_t tier;
+    char *base;
+    uint64_t bytes;   /* as asked for */
+    uint64_t taken;   /* device tier: by how much the GPU's free memory fell when it was made */
+};
+
+/* The driver gives device memory in pieces of this size; a part of one could come out of what the process holds already, unseen by taken. */
+enum { DEVICE_PAGE = 2 << 20 };
+
+/* Seconds that the GPU has for what takes it less than one: a fill, an empty kernel. Other processes may share it. */
+static const double FILL_S = 60;
+
+static void arena_destroy(zero_arena_t *arena)
+{
+    if (!arena)
+        return;
+    /* cudaFree waits for all of the GPU's work, without a bound: what still runs on a stream that was given up must not be waited for, and keeps
+     * its memory until the process ends. */
+    if (arena->base && !__atomic_load_n(&arena->device->stuck, __ATOMIC_RELAXED) && zero_cuda_enter(arena->device, NULL) == ZERO_OK) {
+        if (arena->tier == ZERO_TIER_DEVICE)
+            cudaFree(arena->base);
+        else
+            cudaFreeHost(arena->base);
+    }
+    free(arena);
+}
+
+/* Free and total bytes of the GPU. */
+static zero_status_t gpu_memory(const zero_cuda_t *d, uint64_t *available, uint64_t *total, zero_error_t *error)
+{
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaError_t e = cudaMemGetInfo(&free_bytes, &total_bytes);
+    *available = free_bytes;
+    *total = total_bytes;
+    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaMemGetInfo");
+}
+
+static zero_status_t available(zero_device_t *device, zero_tier_t tier, uint64_t *bytes, zero_error_t *error)
+{
+    const zero_cuda_t *d = (const zero_cuda_t *)device;
+    uint64_t total;
+    if (tier == ZERO_TIER_HOST)
+        return zero_host_available(bytes, error);
+    if (tier != ZERO_TIER_DEVICE)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s has no memory of tier '%s': use tier '%s' or '%s'", d->name, zero_tier_name(tier),
+                         zero_tier_name(ZERO_TIER_DEVICE), zero_tier_name(ZERO_TIER_HOST));
+    zero_status_t status = zero_cuda_enter(d, error);
+    return status ? status : gpu_memory(d, bytes, &total, error);
+}
+
+static zero_status_t create_on_gpu(zero_arena_t *a, zero_error_t *error)
+{
+    const zero_cuda_t *d = a->device;
+    uint64_t before, after, total, rounded;
+    zero_status_t status = gpu_memory(d, &before, &total, error);
+    if (status)
+        return status;
+    if (!zero_round_up(a->bytes, DEVICE_PAGE, &rounded))
+        rounded = a->bytes;
+    cudaError_t e = a->bytes > before ? cudaErrorMemoryAllocation : cudaMalloc((void **)&a->base, rounded);
+    if (e == cudaErrorMemoryAllocation) {
+        a->base = NULL;
+        cudaGetLastError();
+        return zero_fail(error, ZERO_ERR_MEMORY, "an arena of %llu bytes (tier '%s') is wanted, but %s has only %llu bytes free of %llu: use more "
+                         "ranks, offload, or a smaller model or batch, or end the GPU's other programs (nvidia-smi shows them)",
+                         (unsigned long long)a->bytes, zero_tier_name(a->tier), d->name, (unsigned long long)before, (unsigned long long)total);
+    }
+    if (e != cudaSuccess) {
+        a->base = NULL;
+        return zero_cuda_failed(d, e, error, "cudaMalloc of %llu bytes", (unsigned long long)rounded);
+    }
+    status = gpu_memory(d, &after, &total, error);
+    if (status)
+        return status;
+    a->taken = before > after ? before - after : 0;
+    e = cudaMemsetAsync(a->base, 0, a->bytes, d->own);
+    if (e == cudaSuccess)
+        e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S);
+    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaMemsetAsync of %llu bytes", (unsigned long long)a->bytes);
+}
+
+static zero_status_t create_pinned(zero_arena_t *a, zero_error_t *error)
+{
+    uint64_t there;
+    char limit[64] = "without limit";
+    struct rlimit locked;
+    zero_status_t status = zero_host_available(&there, error);
+    if (status)
+        return status;
+    cudaError_t e = a->bytes > there ? cudaErrorMemoryAllocation : cudaHostAlloc((void **)&a->base, a->bytes, cudaHostAllocPortable);
+    if (e == cudaSuccess) {
+        memset(a->base, 0, a->bytes);
+        return ZERO_OK;
+    }
+    a->base = NULL;
+    cudaGetLastError();
+    if (getrlimit(RLIMIT_MEMLOCK, &locked) == 0 && locked.rlim_cur != RLIM_INFINITY)
+        snprintf(limit, sizeof limit, "up to %llu bytes", (unsigned long long)locked.rlim_cur);
+    return zero_fail(error, ZERO_ERR_MEMORY, "%llu bytes of pinned memory (tier '%s') are wanted: %s; this machine has %llu bytes available, and a "
+                     "process may lock memory %s: offload less, use more machines, or raise the limit (ulimit -l)", (unsigned long long)a->bytes,
+                     zero_tier_name(a->tier), a->bytes > there ? "more than there are" : cudaGetErrorString(e), (unsigned long long)there, limit);
+}
+
+static zero_status_t arena_create(zero_device_t *device, zero_tier_t tier, uint64_t bytes, zero_arena_t **out, zero_error_t *error)
+{
+    zero_cuda_t *d = (zero_cuda_t *)device;
+    uint64_t there;
+    *out = NULL;
+    zero_status_t status = available(device, tier, &there, error); /* refuses tiers that are not there */
+    if (status == ZERO_OK)
+        status = zero_cuda_enter(d, error);
+    if (status)
+        return status;
+    if (bytes == 0)
+        return zero_fail(error, ZERO_ERR_ARG, "an arena of 0 bytes was asked for; at least 1 is needed");
+    zero_arena_t *a = (zero_arena_t *)calloc(1, sizeof *a);
+    if (!a)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for an arena's handle (%zu bytes)", sizeof *a);
+    a->device = d;
+    a->tier = tier;
+    a->bytes = bytes;
+    status = tier == ZERO_TIER_DEVICE ? create_on_gpu(a, error) : create_pinned(a, error);
+    if (status) {
+        arena_destroy(a);
+        return status;
+    }
+    *out = a;
+    return ZERO_OK;
+}
+
+static void *arena_base(zero_arena_t *arena)
+{
+    return arena->base;
+}
+
+static zero_status_t arena_resident(zero_arena_t *a, uint64_t offset, uint64_t bytes, uint64_t *resident, zero_error_t *error)
+{
+    if (offset > a->bytes || bytes > a->bytes - offset)
+        return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes", (unsigned long long)offset,
+                         (unsigned long long)offset, (unsigned long long)bytes, (unsigned long long)a->bytes);
+    if (a->tier == ZERO_TIER_HOST)
+        return zero_host_resident(a->base + offset, bytes, resident, error);
+    /* A GPU's memory is not paged: what was taken is there. */
+    uint64_t there = a->taken > offset ? a->taken - offset : 0;
+    *resident = bytes < there ? bytes : there;
+    return ZERO_OK;
+}
+
+/* ---- the device -------------------------------------------------------------------------------------------------- */
+
+static zero_status_t copy(zero_device_t *device, void *native, void *dst, const void *src, uint64_t bytes, zero_error_t *error)
+{
+    const zero_cuda_t *d = (const zero_cuda_t *)device;
+    zero_status_t status = zero_cuda_enter(d, error);
+    if (status || bytes == 0)
+        return status;
+    cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, (cudaStream_t)native);
+    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaMemcpyAsync of %llu bytes", (unsigned long long)bytes);
+}
+
+static uint64_t identity(const zero_device_t *device)
+{
+    return ((const zero_cuda_t *)device)->identity;
+}
+
+static void destroy(zero_device_t *device)
+{
+    zero_cuda_t *d = (zero_cuda_t *)device;
+    if (d->own && zero_cuda_enter(d, NULL) == ZERO_OK)
+        cudaStreamDestroy(d->own);
+    free(d);
+}
+
+static const zero_device_ops_t cuda_ops = {
+    .arena_create = arena_create,
+    .arena_destroy = arena_destroy,
+    .arena_base = arena_base,
+    .arena_resident = arena_resident,
+    .available = available,
+    .stream_create = zero_cuda_stream_create,
+    .stream_destroy = zero_cuda_stream_destroy,
+    .enqueue = zero_cuda_enqueue,
+    .sync = zero_cuda_sync,
+    .native = zero_cuda_native,
+    .copy = copy,
+    .finish = zero_cuda_finish,
+    .identity = identity,
+    .event_create = zero_cuda_event_create,
+    .event_destroy = zero_cuda_event_destroy,
+    .record = zero_cuda_record,
+    .wait = zero_cuda_wait,
+    .host_wait = zero_cuda_host_wait,
+    .destroy = destroy,
+};
+
+/* Never 0. The parts of one GPU that is divided (MIG) differ in their uuid alone, and each has memory of its own. */
+static uint64_t identity_of(const cudaDeviceProp *p)
+{
+    uint64_t id = zero_splitmix64((uint64_t)(uint32_t)p->pciDomainID << 32 | (uint32_t)p->pciBusID << 8 | (uint32_t)p->pciDeviceID);
+    for (size_t i = 0; i < sizeof p->uuid.bytes; i++)
+        id = zero_splitmix64(id ^ (unsigned char)p->uuid.bytes[i]);
+    return id ? id : 1;
 }
 
 static zero_status_t count(int *count, zero_error_t *error)
 {
+    int driver = 0, runtime = 0;
     cudaError_t e = cudaGetDeviceCount(count);
-    if (e == cudaSuccess && *count == 0)
-        e = cudaErrorNoDevice;
-    if (e == cudaSuccess)
+    if (e == cudaSuccess && *count > 0)
         return ZERO_OK;
-    cudaGetLastError();
     *count = 0;
-    return no_gpu(e, error);
+    cudaGetLastError();
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    /* CUDA 13.2 is 13020. */
+    if (e == cudaErrorInsufficientDriver && driver == 0)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this machine has no CUDA driver: install NVIDIA's driver for CUDA %d.%d or newer, or train on the CPU",
+                         runtime / 1000, runtime % 1000 / 10);
+    if (e == cudaErrorInsufficientDriver)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this machine's driver is for CUDA %d.%d, and libzero was built with CUDA %d.%d: install a newer "
+                         "driver, or build libzero with an older toolkit", driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    if (e == cudaErrorNoDevice || e == cudaSuccess)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the CUDA driver shows no GPU on this machine (CUDA_VISIBLE_DEVICES may hide it)");
+    return zero_fail(error, ZERO_ERR_SYSTEM, "cudaGetDeviceCount: %s (%s)%s", cudaGetErrorString(e), cudaGetErrorName(e), hint(e));
+}
+
+__global__ void nothing(void) {}
+
+/* Makes the device's own stream and tries whether the GPU runs this build's code, and whether the caller's stream is of this GPU. */
+static zero_status_t try_out(zero_cuda_t *d, zero_error_t *error)
+{
+    cudaEvent_t event;
+    cudaError_t e = cudaStreamCreateWithFlags(&d->own, cudaStreamNonBlocking);
+    if (e != cudaSuccess) {
+        d->own = NULL;
+        return zero_cuda_failed(d, e, error, "cudaStreamCreateWithFlags");
+    }
+    ZERO_LAUNCH(nothing, 1, 1, 0, d->own);
+    e = cudaGetLastError();
+    if (e == cudaSuccess)
+        e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S);
+    if (e != cudaSuccess)
+        return zero_cuda_failed(d, e, error, "it does not run a kernel (its compute capability is %d.%d)", d->major, d->minor);
+    if (!d->base.options.stream)
+        return ZERO_OK;
+    e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    if (e != cudaSuccess)
+        return zero_cuda_failed(d, e, error, "cudaEventCreateWithFlags");
+    e = cudaEventRecord(event, (cudaStream_t)d->base.options.stream);
+    cudaEventDestroy(event);
+    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "the stream that was handed in cannot be used (is it another GPU's?)");
+}
+
+static zero_status_t create(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error)
+{
+    int gpus;
+    cudaDeviceProp properties;
+    *device = NULL;
+    zero_status_t status = count(&gpus, error);
+    if (status)
+        return status;
+    if (options->index < 0 || options->index >= gpus)
+        return zero_fail(error, ZERO_ERR_ARG, "GPU %d was asked for, but this machine has %d (they count from 0; CUDA_VISIBLE_DEVICES may hide some): use "
+                         "as many ranks per machine as it has GPUs, or name the GPU", options->index, gpus);
+    zero_cuda_t *d = (zero_cuda_t *)calloc(1, sizeof *d);
+    if (!d)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a device (%zu bytes)", sizeof *d);
+    d->base.ops = &cuda_ops;
+    d->base.options = *options;
+    snprintf(d->base.caps.name, sizeof d->base.caps.name, "cuda");
+    d->base.caps.asynchronous = true;
+    d->base.caps.launches = true;
+    d->base.caps.page = zero_host_page();
+    d->index = options->index;
+    snprintf(d->name, sizeof d->name, "GPU %d", d->index);
+    cudaError_t e = cudaSetDevice(d->index); /* makes CUDA's context there, which takes memory of its own */
+    if (e == cudaSuccess)
+        e = cudaGetDeviceProperties(&properties, d->index);
+    if (e != cudaSuccess) {
+        status = zero_cuda_failed(d, e, error, "it cannot be used");
+        goto fail;
+    }
+    snprintf(d->name, sizeof d->name, "GPU %d (%.100s)", d->index, properties.name);
+    d->major = properties.major;
+    d->minor = properties.minor;
+    d->identity = identity_of(&properties);
+    status = try_out(d, error);
+    if (status)
+        goto fail;
+    *device = &d->base;
+    return ZERO_OK;
+
+fail:
+    destroy(&d->base);
+    return status;
 }
 
 extern "C" const zero_cuda_device_t zero_cuda_device = {
     .version = ZERO_CUDA_DEVICE_VERSION,
     .count = count,
+    .create = create,
 };

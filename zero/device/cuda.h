@@ -3,13 +3,17 @@
 #define ZERO_DEVICE_CUDA_H
 
 #include "zero/base/plugin.h"
+#include "zero/device/device.h"
 
+/* Raise the revision with every change to this table, to zero_device_ops_t or to struct zero_device. */
 #define ZERO_CUDA_DEVICE_VERSION ZERO_PLUGIN_VERSION(1)
 
 typedef struct zero_cuda_device {
     uint32_t version;
-    /* GPUs that this process can use. ZERO_ERR_UNSUPPORTED where there is none, or the driver is absent or too old. */
+    /* GPUs that this process can use. ZERO_ERR_UNSUPPORTED where there is none, or the driver is absent or too old; *count is 0 then. */
     zero_status_t (*count)(int *count, zero_error_t *error);
+    /* GPU options->index as a device. options are complete and checked; they are copied. */
+    zero_status_t (*create)(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error);
 } zero_cuda_device_t;
 
 #ifdef __cplusplus

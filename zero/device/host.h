@@ -4,7 +4,11 @@
 
 #include "zero/base/base.h"
 
+#ifdef __cplusplus /* the plugins, which do not use what has C's atomics */
+extern "C" {
+#else
 #include <stdatomic.h>
+#endif
 
 /* Bytes of memory that a process could still take: the least of MemAvailable and the head room of its control groups (v1 and v2;
  * inactive page cache counts as free). Other processes may take from the same. */
@@ -23,9 +27,13 @@ uint64_t zero_host_page(void);
 /* Monotonic seconds. */
 double zero_host_now(void);
 
+#ifndef __cplusplus
 /* Sleeps for at most seconds while *word == expected. Wakes early for no reason at times: look again. shared: between processes. */
 void zero_host_sleep_on(_Atomic uint32_t *word, uint32_t expected, double seconds, bool shared);
 /* Wakes everyone who sleeps on *word. */
 void zero_host_wake(_Atomic uint32_t *word, bool shared);
+#else
+}
+#endif
 
 #endif
