@@ -12,7 +12,7 @@ function allow(folder, list) { folders[++count] = folder; may[folder] = " " fold
 BEGIN {
     all = "zero/base zero/device kernels/flat zero/comm offload optim zero/plan"
     allow("zero/base", "")
-    allow("zero/device", "zero/base")
+    allow("zero/device", "zero/base kernels/cuda")
     allow("kernels/cuda", "zero/base")
     allow("kernels/flat", "zero/base zero/device kernels/cuda")
     allow("kernels/nn", "zero/base kernels/cuda")
