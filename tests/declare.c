@@ -17,6 +17,7 @@ void declare_init(declare_t *d, int world)
                              .window = 2,
                              .micro_steps = 1,
                              .channels = 2,
+                             .offload_ratio = 1,
                              .units = d->units,
                              .params = d->params,
                              .passes = d->passes,
@@ -154,6 +155,16 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
         d->spec.window = longest;
     d->spec.persist_bytes = persist[declare_draw(r, 4)];
     d->spec.device.host_memory = declare_draw(r, 3) != 0;
+    d->spec.optimizer.tier = d->spec.gradients.tier = d->spec.parameters.tier = ZERO_TIER_DEVICE;
+    d->spec.offload_ratio = 1;
+    if (declare_draw(r, 2) == 0) {
+        static const double ratios[] = { 1, 1, 0, 0.37, 0.5 };
+        d->spec.optimizer.tier = declare_draw(r, 3) == 0 ? ZERO_TIER_NVME : ZERO_TIER_HOST;
+        d->spec.gradients.tier = declare_draw(r, 2) ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
+        d->spec.offload_ratio = ratios[declare_draw(r, 5)];
+    }
+    if (declare_draw(r, 4) == 0)
+        d->spec.parameters.tier = ZERO_TIER_HOST;
 }
 
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)

@@ -6,6 +6,7 @@
 #define CELL 128 /* bytes: buffers are aligned to it, and so are slices */
 #define BLOCK 128 /* elements: one value, held by all cells of the block */
 #define STREAMS ZERO_STREAM_COUNT
+#define SPREAD 211 /* of fixed schedules over the 5040 permutations of seven streams */
 
 typedef struct instance {
     const zero_op_t *op;
@@ -85,23 +86,12 @@ static size_t scalars_at(const machine_t *m)
 /* Blocks [begin, begin + count) of the segment that an operand spans, on one rank. */
 typedef struct span { uint64_t *cells; int64_t count, first; int per_block; } span_t;
 
-static span_t span_of(const machine_t *m, int rank, int32_t buffer, bool own)
+static span_t span_of(const machine_t *m, int rank, int32_t buffer, bool own, int32_t part)
 {
     const zero_buffer_t *x = &m->plan->buffers[buffer];
     int per_block = (int)(BLOCK * zero_dtype_size(x->dtype) / CELL);
-    span_t s = { m->ranks[rank].cells + zero_plan_place(m->plan, x) / CELL, x->elements / BLOCK, 0, per_block };
-    if (x->segment < 0)
-        return s;
-    const zero_segment_t *segment = &m->plan->segments[x->segment];
-    int64_t slice = segment->slice / BLOCK;
-    bool full = x->elements == segment->elements;
-    if (own && full) {
-        s.cells += rank * slice * per_block;
-        s.count = slice;
-    }
-    if (own || !full)
-        s.first = rank * slice;
-    return s;
+    zero_span_t at = zero_plan_span(m->plan, rank, buffer, own, part);
+    return (span_t){ m->ranks[rank].cells + (zero_plan_place(m->plan, x) + at.offset) / CELL, at.count / BLOCK, at.begin / BLOCK, per_block };
 }
 
 static uint64_t get(const span_t *s, int64_t block)
@@ -126,7 +116,7 @@ static void fill_at_start(machine_t *m, int rank, int32_t buffer, bool zero)
 {
     if (buffer < 0)
         return;
-    span_t s = span_of(m, rank, buffer, false);
+    span_t s = span_of(m, rank, buffer, false, -1);
     for (int64_t b = 0; b < s.count; b++)
         put(&s, b, zero ? 0 : first_value(m->plan->buffers[buffer].segment, s.first + b));
 }
@@ -142,7 +132,11 @@ static void start_contents(machine_t *m, uint64_t schedule)
             const int32_t *buffer = plan->segments[s].buffer;
             m->ranks[r].norms[s] = mix(schedule, (uint64_t)s);
             fill_at_start(m, r, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], false);
-            fill_at_start(m, r, buffer[ZERO_ROLE_MASTER], false);
+        }
+        for (int32_t p = 0; p < plan->part_count; p++) {
+            const int32_t *buffer = plan->parts[p].buffer;
+            if (plan->buffers[buffer[ZERO_ROLE_MASTER]].part >= 0)
+                fill_at_start(m, r, buffer[ZERO_ROLE_MASTER], false);
             fill_at_start(m, r, buffer[ZERO_ROLE_MOMENT1], true);
             fill_at_start(m, r, buffer[ZERO_ROLE_MOMENT2], true);
         }
@@ -162,9 +156,9 @@ static void use(machine_t *m, int rank, int32_t index, int half)
         const zero_segment_t *segment = &m->plan->segments[s];
         if (segment->unit != op->unit)
             continue;
-        span_t param = span_of(m, rank, segment->buffer[ZERO_ROLE_PARAM], false);
+        span_t param = span_of(m, rank, segment->buffer[ZERO_ROLE_PARAM], false, -1);
         bool grad = (op->flags & ZERO_GRAD) && segment->trainable;
-        span_t g = grad ? span_of(m, rank, segment->buffer[ZERO_ROLE_GRAD], false) : param;
+        span_t g = grad ? span_of(m, rank, segment->buffer[ZERO_ROLE_GRAD], false, -1) : param;
         for (int64_t b = 0; b < segment->elements / BLOCK; b++) {
             uint64_t value = op->flags & ZERO_READ ? get(&param, b) : 0;
             digest += mix(value, (uint64_t)(s * 4096 + b));
@@ -177,15 +171,15 @@ static void use(machine_t *m, int rank, int32_t index, int half)
 
 static void move(machine_t *m, int rank, const zero_op_t *op)
 {
-    span_t src = op->src >= 0 ? span_of(m, rank, op->src, op->src_own) : (span_t){ 0 },
-           dst = span_of(m, rank, op->dst, op->dst_own);
+    span_t src = op->src >= 0 ? span_of(m, rank, op->src, op->src_own, op->part) : (span_t){ 0 },
+           dst = span_of(m, rank, op->dst, op->dst_own, op->part);
     for (int64_t b = 0; b < dst.count; b++)
         put(&dst, b, op->kind == ZERO_OP_FILL ? 0 : op->kind == ZERO_OP_ACCUMULATE ? get(&dst, b) + get(&src, b) : get(&src, b));
 }
 
 static void norm(machine_t *m, int rank, const zero_op_t *op)
 {
-    span_t src = span_of(m, rank, op->src, op->src_own);
+    span_t src = span_of(m, rank, op->src, op->src_own, op->part);
     uint64_t sum = 0;
     for (int64_t b = 0; b < src.count; b++)
         sum += mix(get(&src, b), (uint64_t)(src.first + b));
@@ -194,10 +188,11 @@ static void norm(machine_t *m, int rank, const zero_op_t *op)
 
 static void update(machine_t *m, int rank, const zero_op_t *op)
 {
-    const int32_t *buffer = m->plan->segments[op->segment].buffer;
-    span_t grad = span_of(m, rank, op->src, op->src_own), param = span_of(m, rank, op->dst, op->dst_own);
-    span_t master = buffer[ZERO_ROLE_MASTER] == op->dst ? param : span_of(m, rank, buffer[ZERO_ROLE_MASTER], false);
-    span_t m1 = span_of(m, rank, buffer[ZERO_ROLE_MOMENT1], false), m2 = span_of(m, rank, buffer[ZERO_ROLE_MOMENT2], false);
+    const int32_t *state = m->plan->parts[op->part].buffer;
+    state += state[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
+    span_t grad = span_of(m, rank, op->src, op->src_own, op->part), param = span_of(m, rank, op->dst, op->dst_own, op->part);
+    span_t master = span_of(m, rank, state[0], false, op->part), m1 = span_of(m, rank, state[1], false, op->part);
+    span_t m2 = span_of(m, rank, state[2], false, op->part);
     uint64_t scalars = m->ranks[rank].cells[scalars_at(m)];
     for (int64_t b = 0; b < grad.count; b++) {
         uint64_t g = get(&grad, b) * 3 + scalars;
@@ -226,12 +221,12 @@ static void collective(machine_t *m, const zero_op_t *op)
     if (values == NULL)
         abort();
     for (int r = 0; r < m->world; r++) {
-        span_t src = span_of(m, r, op->src, op->kind == ZERO_OP_GATHER && op->src_own);
+        span_t src = span_of(m, r, op->src, op->kind == ZERO_OP_GATHER && op->src_own, -1);
         for (int64_t b = 0; b < src.count; b++)
             values[op->kind == ZERO_OP_GATHER ? src.first + b : b] += get(&src, b);
     }
     for (int r = 0; r < m->world; r++) {
-        span_t dst = span_of(m, r, op->dst, op->kind == ZERO_OP_REDUCE_SCATTER && op->dst_own);
+        span_t dst = span_of(m, r, op->dst, op->kind == ZERO_OP_REDUCE_SCATTER && op->dst_own, -1);
         int64_t first = op->kind == ZERO_OP_GATHER ? 0 : r * slice;
         for (int64_t b = 0; b < dst.count; b++)
             put(&dst, b, values[first + b]);
@@ -248,11 +243,11 @@ static bool is_collective(const zero_op_t *op)
 static void begin_writing(machine_t *m, int rank, const zero_op_t *op, uint64_t schedule)
 {
     bool writes = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_COPY ||
-                  op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL;
+                  op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
     if (!writes || (op->src == op->dst && op->kind == ZERO_OP_REDUCE_SCATTER))
         return;
-    span_t dst = span_of(m, rank, op->dst, op->kind != ZERO_OP_GATHER && op->dst_own);
-    span_t own = span_of(m, rank, op->dst, true);
+    span_t dst = span_of(m, rank, op->dst, op->kind != ZERO_OP_GATHER && op->dst_own, op->part);
+    span_t own = span_of(m, rank, op->dst, true, op->part);
     for (int64_t b = 0; b < dst.count; b++)
         if (op->src != op->dst || dst.first + b < own.first || dst.first + b >= own.first + own.count)
             put(&dst, b, mix(schedule + 77, (uint64_t)b));
@@ -272,6 +267,8 @@ static void execute(machine_t *m, int rank, int32_t index)
         use(m, rank, index, 1);
         break;
     case ZERO_OP_COPY:
+    case ZERO_OP_READ:
+    case ZERO_OP_WRITE:
     case ZERO_OP_CAST:
     case ZERO_OP_FILL:
     case ZERO_OP_ACCUMULATE:
@@ -351,12 +348,14 @@ static void advance(machine_t *m, int rank, int stream, uint64_t schedule)
     }
 }
 
-/* Priorities of (rank, stream), a permutation of streams for fixed schedules: the first of four gets what there is, the last only
+/* Priorities of (rank, stream), a permutation of streams for fixed schedules: the first gets what there is, the last only
  * runs when no other can. */
 static void set_priorities(const machine_t *m, uint64_t schedule, uint64_t *state, int *priority)
 {
-    int order[STREAMS] = { 0, 1, 2, 3 };
-    uint64_t code = schedule < INTERPRET_FIXED ? schedule : zero_splitmix64((*state)++) % INTERPRET_FIXED;
+    int order[STREAMS];
+    uint64_t code = schedule < INTERPRET_FIXED ? schedule * SPREAD : zero_splitmix64((*state)++);
+    for (int i = 0; i < STREAMS; i++)
+        order[i] = i;
     for (int i = STREAMS; i > 1; i--) {
         int j = (int)(code % (uint64_t)i), swap = order[i - 1];
         code /= (uint64_t)i;
@@ -416,7 +415,7 @@ static uint64_t digest(const machine_t *m)
         for (int32_t s = 0; s < m->plan->segment_count; s++) {
             const int32_t *buffer = m->plan->segments[s].buffer;
             bool sharded = buffer[ZERO_ROLE_PARAM_SHARD] >= 0;
-            span_t param = span_of(m, r, buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], !sharded);
+            span_t param = span_of(m, r, buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], true, -1);
             for (int64_t b = 0; b < param.count; b++)
                 sum += mix(get(&param, b), (uint64_t)(s * 4096 + param.first + b));
         }

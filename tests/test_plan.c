@@ -84,11 +84,19 @@ static void check_layout(const zero_plan_t *plan)
         for (int32_t j = i + 1; j < plan->buffer_count; j++) {
             const zero_buffer_t *a = &plan->buffers[i], *b = &plan->buffers[j];
             bool overlap = a->tier == b->tier && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes && a->bytes > 0 && b->bytes > 0;
-            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && a->role == b->role), "buffers %d and %d overlap", i,
+            bool staged = a->part >= 0 && b->part >= 0 && a->part != b->part; /* one after the other */
+            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged)), "buffers %d and %d overlap", i,
                           j);
-            if (overlap && a->role != ZERO_ROLE_WIRE) /* two units, never two segments of one */
+            if (overlap && a->role != ZERO_ROLE_WIRE && !staged) /* two units, never two segments of one */
                 ck_assert_int_ne(plan->segments[a->segment].unit, plan->segments[b->segment].unit);
         }
+}
+
+/* Fills a unit's slot of parameters, or part of it. */
+static bool brings_parameters(const zero_plan_t *plan, const zero_op_t *op)
+{
+    return (op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COPY) && plan->buffers[op->dst].role == ZERO_ROLE_PARAM &&
+           plan->buffers[op->dst].slot >= 0;
 }
 
 /* Follows who is in each slot of parameters: at a use its unit is there, nobody is gathered over a unit that is held, and no more
@@ -106,7 +114,7 @@ static void check_window(const zero_plan_t *plan, const zero_program_t *p)
         occupant[i] = -1;
     for (int32_t o = 0; o < p->op_count; o++) {
         const zero_op_t *op = &p->ops[o];
-        if (op->kind == ZERO_OP_GATHER && plan->buffers[op->dst].slot >= 0) {
+        if (brings_parameters(plan, op)) {
             int32_t *slot = &occupant[plan->buffers[op->dst].slot];
             ck_assert(*slot < 0 || *slot == op->unit || !waiting[*slot]);
             *slot = op->unit;
@@ -127,7 +135,7 @@ static void check_window(const zero_plan_t *plan, const zero_program_t *p)
             for (int32_t k = o + 1; k < p->op_count && p->ops[k].kind != ZERO_OP_COUNT; k++) {
                 if (p->ops[k].unit != op->unit)
                     continue;
-                if (p->ops[k].kind == ZERO_OP_GATHER && p->ops[k].stream == ZERO_STREAM_GATHER)
+                if (brings_parameters(plan, &p->ops[k]))
                     break;
                 again = again || (p->ops[k].kind == ZERO_OP_USE && (p->ops[k].flags & ZERO_READ));
             }
@@ -143,12 +151,15 @@ static void check_counts(const zero_plan_t *plan)
         int32_t n = ++segments_per_unit[plan->segments[s].unit];
         most = n > most ? n : most;
     }
+    int32_t away = 0; /* parts that are updated elsewhere: copied, read and written, with their waits */
+    for (int32_t p = 0; p < plan->part_count; p++)
+        away += plan->parts[p].tier != ZERO_TIER_DEVICE;
     for (int32_t i = 0; i < plan->program_count; i++) {
         const zero_program_t *p = &plan->programs[i];
         int32_t uses = p->kind == ZERO_PROGRAM_STEP  ? d->spec.unit_count
                        : p->kind == ZERO_PROGRAM_ANY ? 1
                                                      : d->passes[p->pass].use_count;
-        ck_assert_int_le(p->op_count, 8 + uses * (10 + 6 * most) + 2 * plan->segment_count);
+        ck_assert_int_le(p->op_count, 8 + uses * (10 + (d->spec.parameters.tier == ZERO_TIER_DEVICE ? 6 : 12) * most) + 2 * plan->segment_count + 32 * away);
         for (int32_t o = 0; o < p->op_count; o++) /* what one rank does not need */
             ck_assert(d->spec.world > 1 || (p->ops[o].kind != ZERO_OP_GATHER && p->ops[o].kind != ZERO_OP_REDUCE_SCATTER));
         if (p->kind != ZERO_PROGRAM_STEP)

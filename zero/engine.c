@@ -38,6 +38,7 @@ void zero_config_init(zero_config_t *config)
         .clip = 1,
         .grad_scale = 1,
         .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1},
+        .offload_ratio = 1,
         .timeout_s = 600,
     };
     zero_config_stage(config, 3);
@@ -113,6 +114,7 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->micro_steps = config->micro_steps;
     spec->reduce_dtype = config->reduce_dtype;
     spec->persist_bytes = config->persist_bytes;
+    spec->offload_ratio = config->offload_ratio;
     *engine = e;
     return ZERO_OK;
 }

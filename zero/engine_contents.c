@@ -14,51 +14,83 @@ static range_t intersection(range_t a, range_t b)
     return (range_t){a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
 }
 
-static zero_role_t role_of(zero_state_t state)
+/* What of a segment's state this rank holds in one buffer: elements [begin, end) from bytes offset on. */
+typedef struct piece {
+    int32_t buffer;
+    range_t range;
+    uint64_t offset;
+} piece_t;
+
+static piece_t piece_of(const zero_engine_t *engine, int32_t buffer, bool own, int32_t part)
 {
-    static const zero_role_t roles[] = {ZERO_ROLE_PARAM, ZERO_ROLE_FINAL, ZERO_ROLE_MASTER, ZERO_ROLE_MOMENT1, ZERO_ROLE_MOMENT2};
-    return roles[state];
+    zero_span_t span = zero_plan_span(engine->plan, engine->rank, buffer, own, part);
+    return (piece_t){buffer, {span.begin, span.begin + span.count}, span.offset};
 }
 
-/* The buffer that holds the segment's role for this rank: its slice of the parameters where they are sharded. */
-static int32_t buffer_of(const zero_segment_t *segment, zero_role_t role)
+/* The i-th piece of a state of a segment; false: there are no more. own: what this rank owns alone, else all that it holds. */
+static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segment, zero_state_t state, bool own, int32_t i, piece_t *piece)
 {
-    if (role == ZERO_ROLE_PARAM && segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0)
-        return segment->buffer[ZERO_ROLE_PARAM_SHARD];
-    return segment->buffer[role];
+    const int32_t *buffer = segment->buffer;
+    if (state == ZERO_STATE_PARAM) {
+        *piece = piece_of(engine, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], own, -1);
+        return i == 0;
+    }
+    if (i >= segment->part_count)
+        return false;
+    int32_t index = segment->first_part + i;
+    const int32_t *of_part = engine->plan->parts[index].buffer;
+    switch (state) {
+    case ZERO_STATE_GRAD: /* where the update reads it: elsewhere it may be gone */
+        *piece = piece_of(engine, of_part[ZERO_ROLE_UPDATE_GRAD] >= 0 ? of_part[ZERO_ROLE_UPDATE_GRAD] : buffer[ZERO_ROLE_FINAL], own, index);
+        return true;
+    case ZERO_STATE_MASTER:
+        *piece = piece_of(engine, of_part[ZERO_ROLE_MASTER], own, index);
+        return true;
+    default:
+        *piece = piece_of(engine, of_part[state == ZERO_STATE_MOMENT1 ? ZERO_ROLE_MOMENT1 : ZERO_ROLE_MOMENT2], own, index);
+        return true;
+    }
 }
 
-static range_t slice_of(const zero_engine_t *engine, const zero_segment_t *segment)
+/* Rounds values of segment elements [range) into what of them the piece holds. */
+static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t range, const float *values)
 {
-    return (range_t){engine->rank * segment->slice, (engine->rank + 1) * segment->slice};
-}
-
-/* Elements of the segment that the buffer holds here. */
-static range_t held_by(const zero_engine_t *engine, const zero_segment_t *segment, int32_t buffer)
-{
-    bool full = engine->plan->buffers[buffer].elements == segment->elements;
-    return full ? (range_t){0, segment->elements} : slice_of(engine, segment);
-}
-
-static void *element(const zero_engine_t *engine, const zero_segment_t *segment, int32_t buffer, int64_t at)
-{
-    range_t held = held_by(engine, segment, buffer);
-    char *base = zero_exec_address(engine->exec, buffer, false);
-    return base + (size_t)(at - held.begin) * zero_dtype_size(engine->plan->buffers[buffer].dtype);
-}
-
-/* Rounds values of segment elements [piece) into what of them the buffer holds. */
-static zero_status_t put(zero_engine_t *engine, const zero_segment_t *segment, int32_t buffer, range_t piece, const float *values)
-{
-    zero_dtype_t dtype = engine->plan->buffers[buffer].dtype;
-    range_t part = intersection(piece, held_by(engine, segment, buffer));
-    int64_t count = part.end - part.begin;
+    zero_dtype_t dtype = engine->plan->buffers[piece->buffer].dtype;
+    range_t both = intersection(range, piece->range);
+    int64_t count = both.end - both.begin;
     float rounded[PIECE];
     if (count <= 0)
         return ZERO_OK;
-    zero_flat_ref()->cast(rounded, dtype, values + (part.begin - piece.begin), ZERO_FP32, count, 1, NULL);
-    return zero_exec_copy(engine->exec, element(engine, segment, buffer, part.begin), rounded, (uint64_t)count * zero_dtype_size(dtype),
-                          &engine->error);
+    zero_flat_ref()->cast(rounded, dtype, values + (both.begin - range.begin), ZERO_FP32, count, 1, NULL);
+    return zero_exec_write(engine->exec, piece->buffer, piece->offset + (uint64_t)(both.begin - piece->range.begin) * zero_dtype_size(dtype), rounded,
+                           (uint64_t)count * zero_dtype_size(dtype), &engine->error);
+}
+
+/* Into the parameters, and into master weights of their own. */
+static zero_status_t put_all(zero_engine_t *engine, const zero_segment_t *segment, range_t range, const float *values)
+{
+    piece_t piece;
+    zero_status_t status = ZERO_OK;
+    for (int32_t i = 0; status == ZERO_OK && next_piece(engine, segment, ZERO_STATE_PARAM, false, i, &piece); i++)
+        status = put(engine, &piece, range, values);
+    for (int32_t i = 0; status == ZERO_OK && next_piece(engine, segment, ZERO_STATE_MASTER, false, i, &piece); i++)
+        if (engine->plan->buffers[piece.buffer].part >= 0)
+            status = put(engine, &piece, range, values);
+    return status;
+}
+
+/* The elements of the segment that any of its parameters and master weights hold here. */
+static range_t held(const zero_engine_t *engine, const zero_segment_t *segment)
+{
+    range_t all = {segment->elements, 0};
+    for (int state = 0; state < 2; state++) {
+        piece_t piece;
+        for (int32_t i = 0; next_piece(engine, segment, state ? ZERO_STATE_MASTER : ZERO_STATE_PARAM, false, i, &piece); i++) {
+            all.begin = piece.range.begin < all.begin ? piece.range.begin : all.begin;
+            all.end = piece.range.end > all.end ? piece.range.end : all.end;
+        }
+    }
+    return all;
 }
 
 static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx)
@@ -70,28 +102,18 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
     if (status != ZERO_OK || placed->segment < 0)
         return status;
     const zero_segment_t *segment = &engine->plan->segments[placed->segment];
-    int32_t data = buffer_of(segment, ZERO_ROLE_PARAM), master = segment->buffer[ZERO_ROLE_MASTER];
-    range_t whole = {placed->offset, placed->offset + p->count};
     /* Where the parameters or their master weights are full, every rank fills all of them, with the same values. */
-    range_t mine = intersection(whole, held_by(engine, segment, data));
-    if (master >= 0 && master != data) {
-        range_t also = intersection(whole, held_by(engine, segment, master));
-        if (also.end - also.begin > mine.end - mine.begin)
-            mine = also;
-    }
+    range_t mine = intersection((range_t){placed->offset, placed->offset + p->count}, held(engine, segment));
     for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
-        range_t piece = {at, mine.end - at < PIECE ? mine.end : at + PIECE};
-        if (fn(ctx, param, piece.begin - placed->offset, piece.end - piece.begin, values) != 0) {
+        range_t range = {at, mine.end - at < PIECE ? mine.end : at + PIECE};
+        if (fn(ctx, param, range.begin - placed->offset, range.end - range.begin, values) != 0) {
             status = zero_fail(&engine->error, ZERO_ERR_IO,
                                "the values of elements %lld to %lld of parameter '%s' could not be had",
-                               (long long)(piece.begin - placed->offset), (long long)(piece.end - placed->offset), p->name);
+                               (long long)(range.begin - placed->offset), (long long)(range.end - placed->offset), p->name);
             zero_exec_abort(engine->exec, engine->error.text);
             return status;
         }
-        status = put(engine, segment, data, piece, values);
-        if (status == ZERO_OK && master >= 0 && master != data)
-            status = put(engine, segment, master, piece, values);
-        if (status != ZERO_OK)
+        if ((status = put_all(engine, segment, range, values)) != ZERO_OK)
             return status;
     }
     return ZERO_OK;
@@ -113,29 +135,39 @@ zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fi
     return zero_engine_leave(engine, fill(engine, param, fn, ctx));
 }
 
-static zero_status_t read_state(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx)
+/* Hands out what of the parameter the piece holds. */
+static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const piece_t *piece, zero_read_fn fn, void *ctx)
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
-    const zero_placed_t *placed = &engine->plan->placed[param];
+    int64_t first = engine->plan->placed[param].offset;
+    zero_dtype_t dtype = engine->plan->buffers[piece->buffer].dtype;
+    range_t mine = intersection((range_t){first, first + p->count}, piece->range);
     float values[PIECE], stored[PIECE];
-    zero_status_t status = zero_exec_sync(engine->exec, &engine->error);
-    if (status != ZERO_OK || placed->segment < 0)
-        return zero_engine_leave(engine, status);
-    const zero_segment_t *segment = &engine->plan->segments[placed->segment];
-    int32_t buffer = buffer_of(segment, role_of(state));
-    zero_dtype_t dtype = engine->plan->buffers[buffer].dtype;
-    range_t mine = intersection((range_t){placed->offset, placed->offset + p->count}, slice_of(engine, segment));
     for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
         int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE;
-        status = zero_exec_copy(engine->exec, stored, element(engine, segment, buffer, at), (uint64_t)count * zero_dtype_size(dtype),
-                                &engine->error);
+        zero_status_t status = zero_exec_read(engine->exec, piece->buffer,
+                                              piece->offset + (uint64_t)(at - piece->range.begin) * zero_dtype_size(dtype), stored,
+                                              (uint64_t)count * zero_dtype_size(dtype), &engine->error);
         if (status != ZERO_OK)
             return zero_engine_leave(engine, status);
         zero_flat_ref()->cast(values, ZERO_FP32, stored, dtype, count, 1, NULL);
-        if (fn(ctx, param, at - placed->offset, count, values) != 0)
+        if (fn(ctx, param, at - first, count, values) != 0)
             return zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken",
-                             (long long)(at - placed->offset), (long long)(at - placed->offset + count), p->name);
+                             (long long)(at - first), (long long)(at - first + count), p->name);
     }
+    return ZERO_OK;
+}
+
+static zero_status_t read_state(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx)
+{
+    const zero_placed_t *placed = &engine->plan->placed[param];
+    piece_t piece;
+    zero_status_t status = zero_exec_sync(engine->exec, &engine->error);
+    if (status != ZERO_OK || placed->segment < 0)
+        return zero_engine_leave(engine, status);
+    for (int32_t i = 0; next_piece(engine, &engine->plan->segments[placed->segment], state, true, i, &piece); i++)
+        if ((status = read_piece(engine, param, &piece, fn, ctx)) != ZERO_OK)
+            return status; /* a caller that does not take the values does not end the engine */
     return zero_engine_leave(engine, ZERO_OK);
 }
 
@@ -159,7 +191,7 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
                          "the gradient of parameter '%s' is complete only between zero_micro_end of a step's last "
                          "micro-step and the next training micro-step",
                          p->name);
-    return read_state(engine, param, state, fn, ctx); /* leaves; a caller that does not take the values does not end the engine */
+    return read_state(engine, param, state, fn, ctx);
 }
 
 /* The address of a parameter's element 0 in the segment's full buffer of this role, or NULL. */

@@ -222,6 +222,7 @@ typedef struct zero_config {
     double grad_scale;         /* summed gradients are multiplied by this before norm and update; default 1 */
     zero_adamw_t adamw;
     uint64_t memory_limit;     /* bytes of the device tier for this rank; 0: what the machine has to give */
+    double offload_ratio;      /* where the optimizer's row is not on the device tier: the share of its state that goes there, 0 to 1; default 1 */
     double timeout_s;          /* of waits for this rank's own streams; collectives have the communicator's. Default 600 */
     zero_log_fn log;
     void *log_ctx;

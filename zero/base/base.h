@@ -74,7 +74,10 @@ typedef enum zero_stream_id {
     ZERO_STREAM_COMPUTE = 0, /* the caller's kernels; fills and casts of what they write */
     ZERO_STREAM_GATHER,      /* all-gathers */
     ZERO_STREAM_REDUCE,      /* reduce-scatters, accumulation, norms, exchange */
-    ZERO_STREAM_UPDATE,      /* optimizer updates, copies between tiers */
+    ZERO_STREAM_UPDATE,      /* optimizer updates of state on the device */
+    ZERO_STREAM_COPY,        /* copies between tiers */
+    ZERO_STREAM_HOST,        /* optimizer updates of state elsewhere */
+    ZERO_STREAM_IO,          /* reads and writes of the nvme tier */
     ZERO_STREAM_COUNT
 } zero_stream_id_t;
 

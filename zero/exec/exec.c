@@ -132,6 +132,18 @@ static void resolve(zero_exec_t *x)
     x->scalars = (zero_exec_scalars_t *)x->base[plan->scalars];
 }
 
+/* Streams without work are not made: each may be a thread. */
+static bool uses_stream(const zero_plan_t *plan, int stream)
+{
+    if (stream == ZERO_STREAM_COMPUTE || stream == ZERO_STREAM_REDUCE)
+        return true;
+    for (int32_t p = 0; p < plan->program_count; p++)
+        for (int32_t i = 0; i < plan->programs[p].op_count; i++)
+            if (plan->programs[p].ops[i].stream == stream)
+                return true;
+    return false;
+}
+
 /* What this rank makes without the others. */
 static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
 {
@@ -162,7 +174,7 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
             return status;
     resolve(x);
     for (int s = 0; s < ZERO_STREAM_COUNT; s++)
-        if ((status = device->stream_create(x->device, (zero_stream_id_t)s, &x->streams[s], error)) != ZERO_OK)
+        if (uses_stream(plan, s) && (status = device->stream_create(x->device, (zero_stream_id_t)s, &x->streams[s], error)) != ZERO_OK)
             return status;
     for (int32_t e = 0; e < plan->event_count; e++)
         if ((status = device->event_create(x->device, &x->events[e], error)) != ZERO_OK)
@@ -272,7 +284,7 @@ zero_status_t zero_exec_sync(zero_exec_t *x, zero_error_t *error)
     zero_error_t local = {0};
     zero_status_t status = zero_exec_check(x, error);
     for (int s = 0; status == ZERO_OK && s < ZERO_STREAM_COUNT; s++)
-        if ((status = zero_exec_wait_for(x, x->streams[s], NULL, &local)) != ZERO_OK)
+        if (x->streams[s] && (status = zero_exec_wait_for(x, x->streams[s], NULL, &local)) != ZERO_OK)
             status = failed_outside(x, status, &local, error);
     return status;
 }
@@ -291,7 +303,7 @@ zero_status_t zero_exec_wait(zero_exec_t *x, zero_error_t *error)
     return status;
 }
 
-zero_status_t zero_exec_copy(zero_exec_t *x, void *dst, const void *src, uint64_t bytes, zero_error_t *error)
+static zero_status_t copy(zero_exec_t *x, void *dst, const void *src, uint64_t bytes, zero_error_t *error)
 {
     const zero_device_ops_t *device = x->device->ops;
     void *native = zero_exec_stream(x);
@@ -300,6 +312,16 @@ zero_status_t zero_exec_copy(zero_exec_t *x, void *dst, const void *src, uint64_
     if (status == ZERO_OK)
         status = device->finish(x->device, native, x->options.timeout_s, &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
+}
+
+zero_status_t zero_exec_write(zero_exec_t *x, int32_t buffer, uint64_t offset, const void *src, uint64_t bytes, zero_error_t *error)
+{
+    return copy(x, x->base[buffer] + offset, src, bytes, error);
+}
+
+zero_status_t zero_exec_read(zero_exec_t *x, int32_t buffer, uint64_t offset, void *dst, uint64_t bytes, zero_error_t *error)
+{
+    return copy(x, dst, x->base[buffer] + offset, bytes, error);
 }
 
 void zero_exec_set_rate(zero_exec_t *x, double lr)

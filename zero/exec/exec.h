@@ -41,8 +41,9 @@ zero_status_t zero_exec_end(zero_exec_t *exec, zero_error_t *error);
 void *zero_exec_stream(zero_exec_t *exec);
 /* Host waits for what is queued on the compute stream. */
 zero_status_t zero_exec_wait(zero_exec_t *exec, zero_error_t *error);
-/* Copies bytes from the host to a buffer's memory, or back; returns when it is done. The streams must have run dry. */
-zero_status_t zero_exec_copy(zero_exec_t *exec, void *dst, const void *src, uint64_t bytes, zero_error_t *error);
+/* Bytes of the host into a buffer, from its byte offset on, or back; done on return. The streams must have run dry. */
+zero_status_t zero_exec_write(zero_exec_t *exec, int32_t buffer, uint64_t offset, const void *src, uint64_t bytes, zero_error_t *error);
+zero_status_t zero_exec_read(zero_exec_t *exec, int32_t buffer, uint64_t offset, void *dst, uint64_t bytes, zero_error_t *error);
 /* Host waits until every stream has run dry. */
 zero_status_t zero_exec_sync(zero_exec_t *exec, zero_error_t *error);
 

@@ -13,8 +13,10 @@ uint64_t zero_exec_now(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static char *operand(const zero_exec_t *x, int32_t buffer, bool own)
+static char *operand(const zero_exec_t *x, const zero_op_t *op, int32_t buffer, bool own)
 {
+    if (op->part >= 0)
+        return x->base[buffer] + zero_plan_span(x->plan, x->rank, buffer, own, op->part).offset;
     return own ? x->own[buffer] : x->base[buffer];
 }
 
@@ -28,7 +30,7 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
     int channel = channel_of(x, op);
     zero_comm_t *comm = x->channels[channel];
     zero_dtype_t dtype = x->plan->buffers[op->dst].dtype;
-    void *dst = operand(x, op->dst, op->dst_own), *src = operand(x, op->src, op->src_own);
+    void *dst = operand(x, op, op->dst, op->dst_own), *src = operand(x, op, op->src, op->src_own);
     zero_status_t status = op->kind == ZERO_OP_GATHER
                                ? comm->ops->all_gather(comm, src, dst, (uint64_t)op->count * zero_dtype_size(dtype), native, error)
                                : comm->ops->reduce_scatter(comm, src, dst, op->count, dtype, native, error);
@@ -98,38 +100,32 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     return ZERO_OK;
 }
 
-/* Address of element at of the segment in a buffer that holds all of it, or this rank's slice. */
-static char *element(const zero_exec_t *x, const zero_segment_t *segment, int32_t buffer, int64_t at)
-{
-    const zero_buffer_t *b = &x->plan->buffers[buffer];
-    int64_t begin = b->elements < segment->elements ? x->rank * segment->slice : 0;
-    return x->base[buffer] + (size_t)(at - begin) * zero_dtype_size(b->dtype);
-}
-
-/* AdamW over the part of the segment that this rank's optimizer state covers, one kernel call for each run of equal scales. */
-static void update(zero_exec_t *x, const zero_op_t *op, void *native)
+/* AdamW over a part, one kernel call for each run of equal scales. */
+static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native)
 {
     const zero_exec_scalars_t *s = x->scalars;
     if (!s->apply)
         return;
-    const zero_segment_t *segment = &x->plan->segments[op->segment];
-    const int32_t *buffer = segment->buffer;
-    bool full = x->plan->buffers[buffer[ZERO_ROLE_MOMENT1]].elements == segment->elements;
-    int64_t lo = full ? 0 : x->rank * segment->slice, hi = full ? segment->elements : lo + segment->slice;
-    int32_t param = buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? buffer[ZERO_ROLE_PARAM_SHARD] : buffer[ZERO_ROLE_PARAM];
+    const zero_plan_t *plan = x->plan;
+    const zero_segment_t *segment = &plan->segments[op->segment];
+    const int32_t *state = plan->parts[op->part].buffer;
+    state += state[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
+    zero_span_t span = zero_plan_span(plan, x->rank, op->src, op->src_own, op->part);
+    char *grad = operand(x, op, op->src, op->src_own), *param = operand(x, op, op->dst, op->dst_own);
+    float *master = (float *)operand(x, op, state[0], false), *m = (float *)operand(x, op, state[1], false),
+          *v = (float *)operand(x, op, state[2], false);
 
     for (int32_t r = 0; r < segment->run_count; r++) {
-        const zero_run_t *run = &x->plan->runs[segment->first_run + r];
-        int64_t begin = run->begin > lo ? run->begin : lo, end = run->end < hi ? run->end : hi;
+        const zero_run_t *run = &plan->runs[segment->first_run + r];
+        int64_t begin = run->begin > span.begin ? run->begin : span.begin,
+                end = run->end < span.begin + span.count ? run->end : span.begin + span.count, at = begin - span.begin;
         if (begin >= end)
             continue;
         zero_adamw_scalars_t scalars = zero_adamw_scalars(&x->options.adamw, s->rate, run->lr_scale, run->decay_scale, s->applied,
                                                           s->grad_factor);
-        char *master = element(x, segment, buffer[ZERO_ROLE_MASTER], begin), *target = element(x, segment, param, begin);
-        x->flat->adamw((float *)master, (float *)element(x, segment, buffer[ZERO_ROLE_MOMENT1], begin),
-                       (float *)element(x, segment, buffer[ZERO_ROLE_MOMENT2], begin),
-                       element(x, segment, buffer[ZERO_ROLE_FINAL], begin), segment->final, target == master ? NULL : target,
-                       segment->dtype, end - begin, &scalars, x->device->options.threads, native);
+        flat->adamw(master + at, m + at, v + at, grad + (size_t)at * zero_dtype_size(segment->final), segment->final,
+                    param == (char *)master ? NULL : param + (size_t)at * zero_dtype_size(segment->dtype), segment->dtype, end - begin,
+                    &scalars, x->device->options.threads, native);
     }
 }
 
@@ -137,8 +133,9 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
 {
     const zero_plan_t *plan = x->plan;
     int threads = x->device->options.threads;
-    char *dst = op->dst >= 0 ? operand(x, op->dst, op->dst_own) : NULL,
-         *src = op->src >= 0 ? operand(x, op->src, op->src_own) : NULL;
+    zero_status_t status;
+    char *dst = op->dst >= 0 ? operand(x, op, op->dst, op->dst_own) : NULL,
+         *src = op->src >= 0 ? operand(x, op, op->src, op->src_own) : NULL;
     zero_dtype_t to = op->dst >= 0 ? plan->buffers[op->dst].dtype : ZERO_FP32,
                  from = op->src >= 0 ? plan->buffers[op->src].dtype : ZERO_FP32;
     switch ((zero_op_kind_t)op->kind) {
@@ -159,8 +156,15 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
                             threads, native);
         return ZERO_OK;
     case ZERO_OP_UPDATE:
-        update(x, op, native);
-        return ZERO_OK;
+        if (op->stream != ZERO_STREAM_HOST) {
+            update(x, op, x->flat, native);
+            return ZERO_OK;
+        }
+        /* The host computes itself: what its operands wait for must be there. */
+        status = x->device->ops->finish(x->device, native, x->options.timeout_s, error);
+        if (status == ZERO_OK)
+            update(x, op, zero_flat_cpu(), NULL);
+        return status;
     default:
         return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run here",
                          zero_op_name((zero_op_kind_t)op->kind));

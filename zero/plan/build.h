@@ -7,7 +7,7 @@
 /* A unit as the table places it. Positions are indices of uses in the training pass, -1 for none. */
 typedef struct zero_unit_plan {
     int32_t first_segment, segment_count;
-    bool sharded;                        /* its parameters are gathered for use: PARAM is in a slot */
+    bool slotted;                        /* its parameters are brought in for use: PARAM is in a slot */
     bool grad_slot;                      /* its GRAD buffers are in a slot */
     int32_t first_use, first_grad, last_grad;
 } zero_unit_plan_t;
@@ -20,7 +20,7 @@ typedef struct zero_pass_plan {
     int32_t *release_at;   /* [use_count]: the position whose release also releases this use (itself where it is not held) */
 } zero_pass_plan_t;
 
-typedef struct zero_slot { uint64_t offset, bytes; } zero_slot_t;
+typedef struct zero_slot { uint64_t offset, bytes; zero_tier_t tier; zero_kind_t kind; } zero_slot_t;
 
 typedef struct zero_builder {
     const zero_spec_t *spec;
@@ -28,8 +28,11 @@ typedef struct zero_builder {
     zero_error_t *error;
     int32_t train;                        /* the training pass, -1: none */
     bool shard_parameters, shard_gradients, shard_optimizer; /* over more than one rank */
+    bool offload_parameters;              /* parameters live on another tier than the device */
     bool sum_locally;                     /* micro-steps are summed on each rank and reduced once a step */
     zero_unit_plan_t *units;
+    int32_t *order;                       /* units in the order in which they are updated: of their first use, so that the next step begins with what
+                                           * is updated first */
     zero_pass_plan_t *passes;
     zero_slot_t *slots; int32_t slot_count;
     int32_t buffer_capacity;
@@ -39,6 +42,8 @@ typedef struct zero_builder {
 zero_status_t zero_build_declare(zero_builder_t *b);
 /* Segments, where each parameter lies, runs, and the buffers of every segment (no offsets, slots not chosen: slot is -1). */
 zero_status_t zero_build_segments(zero_builder_t *b);
+/* The parts of every trainable segment, with the buffers of their state, and what is neither of a segment nor of a part. */
+zero_status_t zero_build_parts(zero_builder_t *b);
 /* Which units are resident at each use, and the slots of parameters, gradients and wire buffers. Sets buffer slots and offsets
  * within them. */
 zero_status_t zero_build_window(zero_builder_t *b);

@@ -37,14 +37,13 @@ static zero_status_t check_segments(const zero_checker_t *c)
         if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 || s->slice * plan->spec->world != s->elements)
             return zero_check_fail(c, "segment %d has %lld elements in slices of %lld", i, (long long)s->elements,
                                    (long long)s->slice);
-        for (int r = 0; r < ZERO_ROLE_COUNT; r++) {
+        for (int r = 0; r < ZERO_ROLE_MASTER; r++) {
             int32_t b = s->buffer[r];
             if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i))
                 return zero_check_fail(c, "segment %d has buffer %d as its %s", i, b, zero_role_name((zero_role_t)r));
         }
         bool lacks = s->buffer[ZERO_ROLE_PARAM] < 0;
-        for (int r = ZERO_ROLE_FINAL; r <= ZERO_ROLE_MOMENT2 && s->trainable; r++)
-            lacks = lacks || s->buffer[r] < 0;
+        lacks = lacks || (s->trainable && s->buffer[ZERO_ROLE_FINAL] < 0);
         lacks = lacks || (s->trainable && c->grad_total[s->unit] > 0 && s->buffer[ZERO_ROLE_GRAD] < 0);
         if (lacks)
             return zero_check_fail(c, "segment %d lacks a buffer that it needs", i);
@@ -62,11 +61,49 @@ static zero_status_t check_segments(const zero_checker_t *c)
     return ZERO_OK;
 }
 
+/* The parts of a segment cover what a rank updates of it, one after the other, and have the buffers of their state. */
+static zero_status_t check_parts(const zero_checker_t *c)
+{
+    const zero_plan_t *plan = c->plan;
+    int32_t next = 0;
+    for (int32_t i = 0; i < plan->segment_count; i++) {
+        const zero_segment_t *s = &plan->segments[i];
+        int64_t end = 0, updated = zero_plan_updates_full(plan->spec) ? s->elements : s->slice;
+        if (s->trainable && s->first_part != next)
+            return zero_check_fail(c, "the parts of segment %d are out of order", i);
+        for (int32_t p = next; s->trainable && p < next + s->part_count && p < plan->part_count; p++) {
+            const zero_part_t *part = &plan->parts[p];
+            if (part->segment != i || part->begin != end || part->end <= part->begin || part->begin % ZERO_NORM_BLOCK != 0)
+                return zero_check_fail(c, "part %d of segment %d begins at %lld, where %lld is next", p - next, i, (long long)part->begin,
+                                       (long long)end);
+            end = part->end;
+            for (int r = ZERO_ROLE_MASTER; r < ZERO_ROLE_COUNT; r++) {
+                int32_t b = part->buffer[r];
+                bool staged = r >= ZERO_ROLE_STAGED_MASTER && r <= ZERO_ROLE_STAGED_MOMENT2;
+                if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i) ||
+                    (b < 0 && (r <= ZERO_ROLE_MOMENT2 || (staged && part->tier == ZERO_TIER_NVME))) ||
+                    (b >= 0 && plan->buffers[b].part != p && (r != ZERO_ROLE_MASTER || plan->buffers[b].part >= 0)))
+                    return zero_check_fail(c, "part %d of segment %d has buffer %d as its %s", p - next, i, b, zero_role_name((zero_role_t)r));
+            }
+        }
+        if (s->trainable && end != updated)
+            return zero_check_fail(c, "the parts of segment %d end at %lld of %lld elements", i, (long long)end, (long long)updated);
+        next += s->trainable ? s->part_count : 0;
+    }
+    for (int32_t i = 0; i < plan->buffer_count; i++) {
+        const zero_buffer_t *x = &plan->buffers[i];
+        if (x->part < -1 || x->part >= plan->part_count || (x->part >= 0 && plan->parts[x->part].segment != x->segment) ||
+            (x->part >= 0 && x->elements != plan->parts[x->part].end - plan->parts[x->part].begin))
+            return zero_check_fail(c, "buffer %d is of part %d, out of range, of another segment or of another size", i, x->part);
+    }
+    return ZERO_OK;
+}
+
 static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
     if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->group != 0 || op->unit < -1 ||
-        op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->src < -1 ||
+        op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 || op->part >= plan->part_count || op->src < -1 ||
         op->src >= plan->buffer_count || op->dst < -1 || op->dst >= plan->buffer_count)
         return zero_check_fail(c, "a number of it is out of range");
     switch ((zero_op_kind_t)op->kind) {
@@ -87,12 +124,15 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
     const int32_t buffers[] = { op->src, op->dst };
     const bool wanted[] = { has_src, has_dst }, own[] = { op->src_own, op->dst_own };
     int64_t count = 0;
+    if (op->part >= 0 ? plan->parts[op->part].segment != op->segment : op->kind == ZERO_OP_UPDATE)
+        return zero_check_fail(c, "it is of no part of its segment");
     for (int i = 0; i < 2; i++) {
         if (!wanted[i])
             continue;
-        if (op->segment < 0 || buffers[i] < 0 || plan->buffers[buffers[i]].segment != op->segment)
-            return zero_check_fail(c, "an operand is missing or of another segment");
-        count = own[i] ? plan->segments[op->segment].slice : plan->buffers[buffers[i]].elements;
+        if (op->segment < 0 || buffers[i] < 0 || plan->buffers[buffers[i]].segment != op->segment ||
+            (plan->buffers[buffers[i]].part >= 0 && plan->buffers[buffers[i]].part != op->part))
+            return zero_check_fail(c, "an operand is missing or of another segment or part");
+        count = zero_plan_span(plan, c->rank, buffers[i], own[i], op->part).count;
     }
     bool collective = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
     if (op->kind == ZERO_OP_GATHER)
@@ -101,10 +141,12 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         return zero_check_fail(c, "it counts %lld elements; its operand has %lld", (long long)op->count, (long long)count);
     if (collective && op->stream != ZERO_STREAM_GATHER && op->stream != ZERO_STREAM_REDUCE)
         return zero_check_fail(c, "it communicates on a stream without a communicator");
-    uint64_t bytes =
-        (uint64_t)(plan->spec->world - 1) * (uint64_t)count * zero_dtype_size(has_src ? plan->buffers[op->src].dtype : ZERO_FP32);
-    if (op->bytes != (collective ? bytes : 0))
-        return zero_check_fail(c, "it says that it receives %llu bytes", (unsigned long long)op->bytes);
+    bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
+    moves = moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier;
+    uint64_t bytes = (uint64_t)count * zero_dtype_size(has_src ? plan->buffers[op->src].dtype : ZERO_FP32);
+    bytes = collective ? (uint64_t)(plan->spec->world - 1) * bytes : moves ? bytes : 0;
+    if (op->bytes != bytes)
+        return zero_check_fail(c, "it says that it moves %llu bytes instead of %llu", (unsigned long long)op->bytes, (unsigned long long)bytes);
     return ZERO_OK;
 }
 
@@ -170,7 +212,7 @@ static zero_status_t check_numbers(zero_checker_t *c)
         plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) <
             (uint64_t)plan->spec->world)
         return zero_check_fail(c, "a staging buffer is too small");
-    if ((status = check_segments(c)) != ZERO_OK || (status = check_layout(c)) != ZERO_OK)
+    if ((status = check_segments(c)) != ZERO_OK || (status = check_parts(c)) != ZERO_OK || (status = check_layout(c)) != ZERO_OK)
         return status;
     for (int32_t i = 0; i < plan->program_count; i++) {
         c->program = &plan->programs[i];
@@ -191,11 +233,11 @@ static zero_status_t end_of_step(zero_checker_t *c)
         const zero_segment_t *segment = &plan->segments[s];
         if (!segment->trainable)
             continue;
-        if (c->updated[s] != c->step + 1)
-            return zero_check_fail(c, "unit '%s' was not updated", plan->spec->units[segment->unit].name);
-        if (segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0)
-            continue;
-        zero_operand_t param = zero_check_operand(c, segment->buffer[ZERO_ROLE_PARAM], false);
+        for (int32_t p = segment->first_part; p < segment->first_part + segment->part_count; p++)
+            if (c->updated[p] != c->step + 1)
+                return zero_check_fail(c, "unit '%s' was not updated", plan->spec->units[segment->unit].name);
+        zero_operand_t param = zero_check_operand(
+            c, segment->buffer[segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], false, -1);
         for (int32_t i = param.cells.begin; i < param.cells.end; i++)
             if (c->cells[i].content.kind != ZERO_HOLDS_PARAM || c->cells[i].content.version != c->version[s])
                 return zero_check_fail(c, "the new parameters of unit '%s' were not published",
@@ -417,12 +459,13 @@ static zero_status_t prepare(zero_checker_t *c)
     c->events_before = calloc((size_t)plan->event_count + 1, sizeof *c->events_before);
     c->recorded = calloc((size_t)plan->event_count + 1, sizeof *c->recorded);
     c->version = calloc(segments + 1, sizeof *c->version);
-    c->updated = calloc(segments + 1, sizeof *c->updated);
+    c->updates = calloc((size_t)c->plan->part_count + 1, sizeof *c->updates);
+    c->updated = calloc((size_t)c->plan->part_count + 1, sizeof *c->updated);
     c->unit_segment = calloc(units + 2, sizeof *c->unit_segment);
     c->grad_total = calloc(units + 1, sizeof *c->grad_total);
     c->grad_done = calloc(units + 1, sizeof *c->grad_done);
     c->open = calloc(units + 1, sizeof *c->open);
-    if (c->events == NULL || c->events_before == NULL || c->recorded == NULL || c->version == NULL || c->updated == NULL ||
+    if (c->events == NULL || c->events_before == NULL || c->recorded == NULL || c->version == NULL || c->updates == NULL || c->updated == NULL ||
         c->unit_segment == NULL || c->grad_total == NULL || c->grad_done == NULL || c->open == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %zu units", units);
     for (int32_t p = 0; p < plan->spec->pass_count; p++)
@@ -450,6 +493,7 @@ static zero_status_t check_rank(const zero_plan_t *plan, int rank, zero_error_t 
     free(c.events_before);
     free(c.recorded);
     free(c.version);
+    free(c.updates);
     free(c.updated);
     free(c.unit_segment);
     free(c.grad_total);

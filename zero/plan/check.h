@@ -42,8 +42,8 @@ typedef struct zero_cell {
 
 typedef struct zero_cells { int32_t begin, end; } zero_cells_t;
 
-/* One operand: its cells, the content's base, and how to name it. */
-typedef struct zero_operand { zero_cells_t cells; int32_t buffer; int64_t base; bool own; } zero_operand_t;
+/* One operand: its cells and elements, the content's base, and how to name it. */
+typedef struct zero_operand { zero_cells_t cells; int32_t buffer; int64_t base, begin, count; } zero_operand_t;
 
 typedef struct zero_checker {
     const zero_plan_t *plan;
@@ -51,7 +51,7 @@ typedef struct zero_checker {
     int rank;
     uint64_t *bounds; int32_t bound_count; /* sorted; cell i is [bounds[i], bounds[i + 1]) */
     zero_cell_t *cells;
-    zero_cells_t *whole, *own;             /* by buffer */
+    struct zero_operand *operands;         /* by buffer: all of it, this rank's slice */
     zero_cells_t *norm;                    /* by segment: its part of the norms */
     zero_cell_t rate;                      /* written by the host before each exchange */
     struct zero_saved *saved; int32_t saved_count, trial; bool trying; /* cells as they were before a trial */
@@ -65,7 +65,8 @@ typedef struct zero_checker {
     int32_t step, micro;                   /* steps done; micro-steps begun and ended in this one */
 
     int32_t next_use, opened;              /* uses of the pass that began; of them the first that has not ended */
-    int32_t *version, *updated;            /* by segment: updates so far; the step of the last one */
+    int32_t *version;                      /* by segment: updates so far */
+    int32_t *updates, *updated;            /* by part: the same; the step of the last one */
     int32_t *unit_segment;                 /* [unit_count + 1] */
     int32_t *grad_total, *grad_done;       /* by unit: GRAD uses in the training pass; those that ended in this program */
     bool *open;                            /* by unit: acquired */
@@ -79,7 +80,7 @@ const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char
 /* Cells of all operands of this rank, all holding nothing but parameters, master weights and moments. */
 zero_status_t zero_check_cells_create(zero_checker_t *c);
 void zero_check_cells_destroy(zero_checker_t *c);
-zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own);
+zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own, int32_t part);
 
 /* Whether a stream's next operation is ordered after what a read or a write of these cells conflicts with. */
 zero_status_t zero_check_may_read(const zero_checker_t *c, int stream, const zero_operand_t *x);

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char *const party_names[ZERO_CHECK_PARTIES] = { "compute", "gather", "reduce", "update", "host" };
+static const char *const party_names[ZERO_CHECK_PARTIES] = { "compute", "gather", "reduce", "update", "copy", "host", "io",
+                                                              "calling" };
 
 const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char *text, size_t size)
 {
@@ -28,19 +29,6 @@ static int compare_u64(const void *pa, const void *pb)
     return a < b ? -1 : a > b;
 }
 
-static bool is_full(const zero_plan_t *plan, const zero_buffer_t *x)
-{
-    return x->segment >= 0 && x->elements == plan->segments[x->segment].elements;
-}
-
-/* This rank's slice of a full buffer, in the arena. */
-static void own_bytes(const zero_checker_t *c, const zero_buffer_t *x, uint64_t *begin, uint64_t *end)
-{
-    uint64_t slice = (uint64_t)c->plan->segments[x->segment].slice * zero_dtype_size(x->dtype);
-    *begin = zero_plan_place(c->plan, x) + (uint64_t)c->rank * slice;
-    *end = *begin + slice;
-}
-
 static int32_t find(const zero_checker_t *c, uint64_t bound)
 {
     int32_t low = 0, high = c->bound_count - 1;
@@ -54,26 +42,42 @@ static int32_t find(const zero_checker_t *c, uint64_t bound)
     return low;
 }
 
-zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own)
+static zero_operand_t resolve(const zero_checker_t *c, int32_t buffer, bool own, int32_t part)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
-    int64_t base = (int64_t)zero_plan_place(c->plan, x);
-    if (x->segment >= 0 && !is_full(c->plan, x))
-        base -= c->rank * c->plan->segments[x->segment].slice * (int64_t)zero_dtype_size(x->dtype);
-    return (zero_operand_t){
-        .cells = own && is_full(c->plan, x) ? c->own[buffer] : c->whole[buffer], .buffer = buffer, .base = base, .own = own
-    };
+    zero_span_t span = zero_plan_span(c->plan, c->rank, buffer, own, part);
+    uint64_t size = zero_dtype_size(x->dtype), begin = zero_plan_place(c->plan, x) + span.offset;
+    return (zero_operand_t){ .cells = { find(c, begin), find(c, begin + (uint64_t)span.count * size) },
+                             .buffer = buffer,
+                             .base = (int64_t)begin - span.begin * (int64_t)size,
+                             .begin = span.begin,
+                             .count = span.count };
 }
 
-static void begin_with(zero_checker_t *c, int32_t buffer, zero_content_kind_t kind)
+zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own, int32_t part)
 {
-    if (buffer < 0)
-        return;
-    zero_operand_t x = zero_check_operand(c, buffer, false);
+    if (part >= 0 && c->plan->buffers[buffer].part < 0)
+        return resolve(c, buffer, own, part);
+    return c->operands[2 * (size_t)buffer + own];
+}
+
+static void begin_with(zero_checker_t *c, int32_t buffer, int32_t part, zero_content_kind_t kind)
+{
+    zero_operand_t x = zero_check_operand(c, buffer, false, part);
     const zero_buffer_t *b = &c->plan->buffers[buffer];
     for (int32_t i = x.cells.begin; i < x.cells.end; i++)
         c->cells[i].content =
             (zero_content_t){ .kind = (uint8_t)kind, .dtype = (uint8_t)b->dtype, .segment = b->segment, .base = x.base };
+}
+
+/* The bounds of an operand, of which each rank and part has its own. */
+static void bound(zero_checker_t *c, int32_t *n, int32_t buffer, bool own, int32_t part)
+{
+    const zero_buffer_t *x = &c->plan->buffers[buffer];
+    zero_span_t span = zero_plan_span(c->plan, c->rank, buffer, own, part);
+    uint64_t begin = zero_plan_place(c->plan, x) + span.offset;
+    c->bounds[(*n)++] = begin;
+    c->bounds[(*n)++] = begin + (uint64_t)span.count * zero_dtype_size(x->dtype);
 }
 
 zero_status_t zero_check_cells_create(zero_checker_t *c)
@@ -82,21 +86,20 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     size_t buffers = (size_t)plan->buffer_count, segments = (size_t)plan->segment_count;
     int32_t n = 0;
 
-    c->bounds = malloc((4 * buffers + 2 * segments + 1) * sizeof *c->bounds);
-    c->whole = calloc(buffers + 1, sizeof *c->whole);
-    c->own = calloc(buffers + 1, sizeof *c->own);
+    size_t parts = (size_t)plan->part_count;
+    c->bounds = malloc((4 * buffers + 2 * segments + 2 * ZERO_ROLE_MASTER * parts + 1) * sizeof *c->bounds);
+    c->operands = calloc(2 * buffers + 1, sizeof *c->operands);
     c->norm = calloc(segments + 1, sizeof *c->norm);
-    if (c->bounds == NULL || c->whole == NULL || c->own == NULL || c->norm == NULL)
+    if (c->bounds == NULL || c->operands == NULL || c->norm == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
     for (int32_t i = 0; i < plan->buffer_count; i++) {
-        const zero_buffer_t *x = &plan->buffers[i];
-        c->bounds[n++] = zero_plan_place(plan, x);
-        c->bounds[n++] = zero_plan_place(plan, x) + x->bytes;
-        if (is_full(plan, x)) {
-            own_bytes(c, x, &c->bounds[n], &c->bounds[n + 1]);
-            n += 2;
-        }
+        bound(c, &n, i, false, -1);
+        bound(c, &n, i, true, -1);
     }
+    for (int32_t p = 0; p < plan->part_count; p++) /* parts of what is the segment's: gradients, parameters */
+        for (int r = 0; r < ZERO_ROLE_MASTER; r++)
+            if (plan->segments[plan->parts[p].segment].buffer[r] >= 0)
+                bound(c, &n, plan->segments[plan->parts[p].segment].buffer[r], plan->spec->optimizer.sharding == ZERO_SHARDED, p);
     for (int32_t s = 0; s < plan->segment_count; s++) {
         c->bounds[n++] = zero_plan_place(plan, &plan->buffers[plan->norms]) + (uint64_t)s * sizeof(double);
         c->bounds[n++] = zero_plan_place(plan, &plan->buffers[plan->norms]) + ((uint64_t)s + 1) * sizeof(double);
@@ -109,36 +112,34 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     c->saved = malloc((size_t)c->bound_count * sizeof *c->saved);
     if (c->cells == NULL || c->saved == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
-    for (int32_t i = 0; i < plan->buffer_count; i++) {
-        const zero_buffer_t *x = &plan->buffers[i];
-        uint64_t begin = zero_plan_place(plan, x), end = begin + x->bytes;
-        c->whole[i] = c->own[i] = (zero_cells_t){ find(c, begin), find(c, end) };
-        if (is_full(plan, x)) {
-            own_bytes(c, x, &begin, &end);
-            c->own[i] = (zero_cells_t){ find(c, begin), find(c, end) };
-        }
-    }
+    for (int32_t i = 0; i < plan->buffer_count; i++)
+        for (int own = 0; own < 2; own++)
+            c->operands[2 * (size_t)i + (size_t)own] = resolve(c, i, own, -1);
     for (int32_t s = 0; s < plan->segment_count; s++) {
         uint64_t begin = zero_plan_place(plan, &plan->buffers[plan->norms]) + (uint64_t)s * sizeof(double);
         c->norm[s] = (zero_cells_t){ find(c, begin), find(c, begin + sizeof(double)) };
         const int32_t *buffer = plan->segments[s].buffer;
-        begin_with(c, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], ZERO_HOLDS_PARAM);
-        if (plan->segments[s].dtype != ZERO_FP32)
-            begin_with(c, buffer[ZERO_ROLE_MASTER], ZERO_HOLDS_MASTER);
-        begin_with(c, buffer[ZERO_ROLE_MOMENT1], ZERO_HOLDS_MOMENT1);
-        begin_with(c, buffer[ZERO_ROLE_MOMENT2], ZERO_HOLDS_MOMENT2);
+        begin_with(c, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], -1, ZERO_HOLDS_PARAM);
     }
-    for (int32_t i = 0; i < plan->buffer_count; i++)
-        for (int32_t k = c->whole[i].begin; k < c->whole[i].end && plan->buffers[i].slot >= 0; k++)
+    for (int32_t p = 0; p < plan->part_count; p++) {
+        const zero_part_t *part = &plan->parts[p];
+        bool is_param = plan->segments[part->segment].dtype == ZERO_FP32; /* its own master weights */
+        begin_with(c, part->buffer[ZERO_ROLE_MASTER], p, is_param ? ZERO_HOLDS_PARAM : ZERO_HOLDS_MASTER);
+        begin_with(c, part->buffer[ZERO_ROLE_MOMENT1], p, ZERO_HOLDS_MOMENT1);
+        begin_with(c, part->buffer[ZERO_ROLE_MOMENT2], p, ZERO_HOLDS_MOMENT2);
+    }
+    for (int32_t i = 0; i < plan->buffer_count; i++) {
+        zero_cells_t all = zero_check_operand(c, i, false, -1).cells;
+        for (int32_t k = all.begin; k < all.end && plan->buffers[i].slot >= 0; k++)
             c->cells[k].in_slot = true;
+    }
     return ZERO_OK;
 }
 
 void zero_check_cells_destroy(zero_checker_t *c)
 {
     free(c->bounds);
-    free(c->whole);
-    free(c->own);
+    free(c->operands);
     free(c->norm);
     free(c->cells);
     free(c->saved);

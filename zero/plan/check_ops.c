@@ -14,13 +14,6 @@ static void join(zero_clock_t *into, const zero_clock_t *from)
             into->at[p] = from->at[p];
 }
 
-/* Elements that an operand spans. */
-static int64_t extent(const zero_checker_t *c, int32_t buffer, bool own)
-{
-    const zero_buffer_t *x = &c->plan->buffers[buffer];
-    return own ? c->plan->segments[x->segment].slice : x->elements;
-}
-
 static zero_status_t ordered(const zero_checker_t *c, int stream, const zero_operand_t *src, const zero_operand_t *dst)
 {
     zero_status_t status = src != NULL ? zero_check_may_read(c, stream, src) : ZERO_OK;
@@ -52,7 +45,7 @@ static zero_status_t read_gradient(const zero_checker_t *c, const zero_operand_t
 }
 
 /* What norm and update read: all of the step's gradients, of all ranks. */
-static zero_status_t read_final(const zero_checker_t *c, int32_t segment, const zero_operand_t *x)
+static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_t part, const zero_operand_t *x)
 {
     const zero_plan_t *plan = c->plan;
     char name[200];
@@ -60,7 +53,8 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, const 
     zero_status_t status;
 
     zero_check_buffer_name(c, x->buffer, name, sizeof name);
-    if (x->buffer != plan->segments[segment].buffer[ZERO_ROLE_FINAL])
+    if (x->buffer != plan->segments[segment].buffer[ZERO_ROLE_FINAL] &&
+        (part < 0 || x->buffer != plan->parts[part].buffer[ZERO_ROLE_UPDATE_GRAD]))
         return zero_check_fail(c, "it reads %s, which is not what the update reads", name);
     if (c->grad_total[unit_of(c, segment)] == 0) {
         if ((status = zero_check_content(c, x, &content)) != ZERO_OK)
@@ -85,7 +79,7 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, const 
 static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), dst = zero_check_operand(c, op->dst, false);
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, -1), dst = zero_check_operand(c, op->dst, false, -1);
     zero_content_t content;
     char name[200];
     zero_status_t status;
@@ -93,8 +87,7 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = zero_check_content(c, &src, &content)) != ZERO_OK)
         return status;
     zero_check_buffer_name(c, op->src, name, sizeof name);
-    if (op->dst_own || extent(c, op->dst, false) != segment_of(c, op)->elements ||
-        extent(c, op->src, op->src_own) != segment_of(c, op)->slice || plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
+    if (op->dst_own || dst.count != segment_of(c, op)->elements || src.count != segment_of(c, op)->slice || plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
         return zero_check_fail(c, "it gathers something other than slices into a whole segment of the same dtype");
     if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
                                          : content.kind != ZERO_HOLDS_GRADIENT && content.kind != ZERO_HOLDS_ZERO)
@@ -111,14 +104,13 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t src = zero_check_operand(c, op->src, false), dst = zero_check_operand(c, op->dst, op->dst_own);
+    zero_operand_t src = zero_check_operand(c, op->src, false, -1), dst = zero_check_operand(c, op->dst, op->dst_own, -1);
     zero_content_t content;
     zero_status_t status;
 
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_gradient(c, &src, &content)) != ZERO_OK)
         return status;
-    if (op->src_own || extent(c, op->src, false) != segment_of(c, op)->elements ||
-        extent(c, op->dst, op->dst_own) != segment_of(c, op)->slice)
+    if (op->src_own || src.count != segment_of(c, op)->elements || dst.count != segment_of(c, op)->slice)
         return zero_check_fail(c, "it reduces something other than a whole segment, or into something other than a slice");
     if (content.reduced)
         return zero_check_fail(c, "it reduces gradients that are reduced already");
@@ -134,16 +126,22 @@ static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), dst = zero_check_operand(c, op->dst, op->dst_own);
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part), dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
     zero_content_t content;
     zero_status_t status;
 
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = zero_check_content(c, &src, &content)) != ZERO_OK)
         return status;
-    if (op->kind == ZERO_OP_COPY && plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
+    bool reads = plan->buffers[op->src].tier == ZERO_TIER_NVME, writes = plan->buffers[op->dst].tier == ZERO_TIER_NVME;
+    if (op->kind == ZERO_OP_READ   ? !reads || writes
+        : op->kind == ZERO_OP_WRITE ? reads || !writes
+                                    : reads || writes)
+        return zero_check_fail(c, "it moves between the %s and the %s tier, which is another operation's work",
+                               zero_tier_name(plan->buffers[op->src].tier), zero_tier_name(plan->buffers[op->dst].tier));
+    if (op->kind != ZERO_OP_CAST && plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
         return zero_check_fail(c, "it copies between dtypes");
-    if (extent(c, op->src, op->src_own) != op->count)
-        return zero_check_fail(c, "its operands differ in size");
+    if (src.count != op->count || src.begin != dst.begin)
+        return zero_check_fail(c, "its operands differ in size, or are of different elements");
     if (content.kind != ZERO_HOLDS_ZERO) {
         content.dtype = (uint8_t)plan->buffers[op->dst].dtype;
         content.base = dst.base;
@@ -155,7 +153,7 @@ static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
 
 static zero_status_t do_fill(zero_checker_t *c, const zero_op_t *op)
 {
-    zero_operand_t dst = zero_check_operand(c, op->dst, op->dst_own);
+    zero_operand_t dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
     zero_status_t status = ordered(c, op->stream, NULL, &dst);
     if (status == ZERO_OK)
         zero_check_did_write(c, op->stream, &dst, (zero_content_t){ .kind = ZERO_HOLDS_ZERO });
@@ -164,14 +162,14 @@ static zero_status_t do_fill(zero_checker_t *c, const zero_op_t *op)
 
 static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
 {
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), dst = zero_check_operand(c, op->dst, op->dst_own);
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part), dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
     zero_content_t more, sum;
     zero_status_t status;
 
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_gradient(c, &src, &more)) != ZERO_OK ||
         (status = read_gradient(c, &dst, &sum)) != ZERO_OK)
         return status;
-    if (extent(c, op->src, op->src_own) != op->count || c->plan->buffers[op->dst].dtype != ZERO_FP32)
+    if (src.count != op->count || c->plan->buffers[op->dst].dtype != ZERO_FP32)
         return zero_check_fail(c, "its operands differ in size, or the sum is not fp32");
     if (more.reduced != sum.reduced || more.segment != sum.segment || more.first != sum.end)
         return zero_check_fail(c, "it adds gradients of micro-steps %d to %d to those of %d to %d", more.first + 1, more.end,
@@ -188,14 +186,14 @@ static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), scratch = zero_check_operand(c, plan->scratch, false);
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, -1), scratch = zero_check_operand(c, plan->scratch, false, -1);
     zero_operand_t norm = { .cells = c->norm[op->segment], .buffer = plan->norms };
     zero_status_t status;
 
     if ((status = ordered(c, op->stream, &src, &norm)) != ZERO_OK || (status = ordered(c, op->stream, NULL, &scratch)) != ZERO_OK ||
-        (status = read_final(c, op->segment, &src)) != ZERO_OK)
+        (status = read_final(c, op->segment, op->part, &src)) != ZERO_OK)
         return status;
-    if (extent(c, op->src, op->src_own) != segment_of(c, op)->slice)
+    if (src.count != segment_of(c, op)->slice)
         return zero_check_fail(c, "it squares something other than this rank's slice");
     int64_t blocks = (op->count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK;
     if ((uint64_t)blocks * sizeof(double) > plan->buffers[plan->scratch].bytes)
@@ -211,8 +209,8 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t norms = zero_check_operand(c, plan->norms, false), exchange = zero_check_operand(c, plan->exchange, false);
-    zero_operand_t scalars = zero_check_operand(c, plan->scalars, false);
+    zero_operand_t norms = zero_check_operand(c, plan->norms, false, -1), exchange = zero_check_operand(c, plan->exchange, false, -1);
+    zero_operand_t scalars = zero_check_operand(c, plan->scalars, false, -1);
     zero_status_t status;
 
     if (op->src != plan->norms || op->dst != plan->scalars || c->program->kind != ZERO_PROGRAM_STEP)
@@ -247,60 +245,58 @@ static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, co
     if ((status = ordered(c, op->stream, x, x)) != ZERO_OK || (status = zero_check_content(c, x, &content)) != ZERO_OK)
         return status;
     zero_check_buffer_name(c, x->buffer, name, sizeof name);
-    if (content.kind != kind || content.version != c->version[op->segment])
+    if (content.kind != kind || content.version != c->updates[op->part])
         return zero_check_fail(c, "it updates %s, which is not that of the last update", name);
-    return extent(c, x->buffer, x->own) == op->count ? ZERO_OK : zero_check_fail(c, "it updates %s, which has another size", name);
+    return x->count == op->count ? ZERO_OK : zero_check_fail(c, "it updates %s, which has another size", name);
 }
 
 static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
     const zero_segment_t *segment = segment_of(c, op);
-    const int32_t *buffer = segment->buffer;
-    int32_t step = c->step;
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own), dst = zero_check_operand(c, op->dst, op->dst_own);
-    zero_operand_t scalars = zero_check_operand(c, plan->scalars, false);
+    const zero_part_t *part = &plan->parts[op->part];
+    const int32_t *buffer = part->buffer;
+    int32_t step = c->step, target = segment->buffer[segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
+    int first = buffer[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
+    zero_tier_t memory = part->tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part), dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
+    zero_operand_t scalars = zero_check_operand(c, plan->scalars, false, -1);
     zero_content_t content;
     zero_status_t status;
 
-    if (c->program->kind != ZERO_PROGRAM_STEP || !segment->trainable || c->updated[op->segment] > step)
+    if (c->program->kind != ZERO_PROGRAM_STEP || !segment->trainable || c->updated[op->part] > step)
         return zero_check_fail(c, "it updates what is frozen, or again, or outside of a step");
-    if (op->dst != buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM] ||
-        extent(c, op->dst, op->dst_own) != op->count || extent(c, op->src, op->src_own) != op->count)
-        return zero_check_fail(c, "it does not update all of this rank's parameters of the segment");
-    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_final(c, op->segment, &src)) != ZERO_OK ||
+    if (op->dst != (buffer[ZERO_ROLE_UPDATE_PARAM] >= 0 ? buffer[ZERO_ROLE_UPDATE_PARAM] : target) || dst.count != op->count ||
+        src.count != op->count || src.begin != dst.begin)
+        return zero_check_fail(c, "it does not update all of this rank's parameters of the part");
+    if (plan->buffers[op->src].tier != memory || plan->buffers[op->dst].tier != memory ||
+        op->stream != (memory == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST))
+        return zero_check_fail(c, "it updates state on the %s tier from another memory or stream", zero_tier_name(part->tier));
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_final(c, op->segment, op->part, &src)) != ZERO_OK ||
         (status = ordered(c, op->stream, &scalars, NULL)) != ZERO_OK ||
         (status = zero_check_content(c, &scalars, &content)) != ZERO_OK)
         return status;
     if (content.kind != ZERO_HOLDS_SCALARS || content.version != step)
         return zero_check_fail(c, "it reads the step's scalars, which are not those of this step");
-    static const struct { zero_role_t role; zero_content_kind_t kind;
-    } states[] = {
-        { ZERO_ROLE_MASTER, ZERO_HOLDS_MASTER },
-        { ZERO_ROLE_MOMENT1, ZERO_HOLDS_MOMENT1 },
-        { ZERO_ROLE_MOMENT2, ZERO_HOLDS_MOMENT2 },
-    };
     for (int i = 0; i < 3; i++) {
-        int32_t state = buffer[states[i].role];
-        bool parameter = i == 0 && segment->dtype == ZERO_FP32;
-        if (state < 0 || (parameter && state != op->dst))
-            return zero_check_fail(c, "its segment lacks %s", zero_role_name(states[i].role));
-        zero_operand_t x = parameter ? dst : zero_check_operand(c, state, false);
-        zero_content_kind_t kind = parameter ? ZERO_HOLDS_PARAM : states[i].kind;
+        zero_content_kind_t kind = i == 0 && segment->dtype == ZERO_FP32 ? ZERO_HOLDS_PARAM : (zero_content_kind_t)(ZERO_HOLDS_MASTER + i);
+        zero_operand_t x = zero_check_operand(c, buffer[first + i], false, op->part);
+        if (plan->buffers[buffer[first + i]].tier != memory)
+            return zero_check_fail(c, "its %s is in another memory", zero_role_name((zero_role_t)(first + i)));
         if ((status = read_state(c, op, &x, kind)) != ZERO_OK)
             return status;
         zero_check_did_write(c, op->stream, &x, (zero_content_t){ .kind = (uint8_t)kind, .dtype = ZERO_FP32, .segment = op->segment,
-                                                                  .version = c->version[op->segment] + 1, .base = x.base });
+                                                                  .version = c->updates[op->part] + 1, .base = x.base });
     }
-    c->version[op->segment]++;
-    c->updated[op->segment] = step + 1;
+    c->version[op->segment] = ++c->updates[op->part];
+    c->updated[op->part] = step + 1;
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_read(c, op->stream, &scalars);
     zero_check_did_write(c, op->stream, &dst,
                          (zero_content_t){ .kind = ZERO_HOLDS_PARAM,
                                            .dtype = (uint8_t)segment->dtype,
                                            .segment = op->segment,
-                                           .version = c->version[op->segment],
+                                           .version = c->updates[op->part],
                                            .base = dst.base });
     return ZERO_OK;
 }
@@ -349,7 +345,7 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
     for (int32_t s = c->unit_segment[op->unit]; s < c->unit_segment[op->unit + 1]; s++) {
         const int32_t *buffer = plan->segments[s].buffer;
         if (op->flags & ZERO_READ) {
-            zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false);
+            zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false, -1);
             if ((status = zero_check_may_read(c, op->stream, &param)) != ZERO_OK ||
                 (status = zero_check_content(c, &param, &content)) != ZERO_OK)
                 return status;
@@ -358,7 +354,7 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
             zero_check_set_open(c, &param, 1, 0);
         }
         if ((op->flags & ZERO_GRAD) && plan->segments[s].trainable) {
-            zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false);
+            zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false, -1);
             if ((status = zero_check_may_write(c, op->stream, &grad)) != ZERO_OK ||
                 (status = writable_gradient(c, op->unit, &grad)) != ZERO_OK)
                 return status;
@@ -385,12 +381,12 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
     for (int32_t s = c->unit_segment[op->unit]; s < c->unit_segment[op->unit + 1]; s++) {
         const int32_t *buffer = plan->segments[s].buffer;
         if (op->flags & ZERO_READ) {
-            zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false);
+            zero_operand_t param = zero_check_operand(c, buffer[ZERO_ROLE_PARAM], false, -1);
             zero_check_set_open(c, &param, -1, 0);
             zero_check_did_read(c, op->stream, &param);
         }
         if ((op->flags & ZERO_GRAD) && plan->segments[s].trainable) {
-            zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false);
+            zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false, -1);
             zero_content_t content = c->cells[grad.cells.begin].content;
             if (content.kind == ZERO_HOLDS_ZERO)
                 content = (zero_content_t){ .kind = ZERO_HOLDS_GRADIENT,
@@ -448,6 +444,8 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
     case ZERO_OP_GATHER:         return do_gather(c, op);
     case ZERO_OP_REDUCE_SCATTER: return do_reduce_scatter(c, op);
     case ZERO_OP_COPY:
+    case ZERO_OP_READ:
+    case ZERO_OP_WRITE:
     case ZERO_OP_CAST:           return do_copy(c, op);
     case ZERO_OP_FILL:           return do_fill(c, op);
     case ZERO_OP_ACCUMULATE:     return do_accumulate(c, op);

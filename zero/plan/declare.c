@@ -11,10 +11,6 @@ static zero_status_t check_row(const zero_builder_t *b, const char *name, const 
                          (int)row->sharding);
     if ((int)row->tier < 0 || row->tier >= ZERO_TIER_COUNT)
         return zero_fail(b->error, ZERO_ERR_ARG, "the table's row of %s has tier %d, which is no tier", name, (int)row->tier);
-    if (row->tier != ZERO_TIER_DEVICE)
-        return zero_fail(b->error, ZERO_ERR_UNSUPPORTED,
-                         "the table puts %s on the %s tier; this version keeps all state on the device tier", name,
-                         zero_tier_name(row->tier));
     return ZERO_OK;
 }
 
@@ -36,6 +32,14 @@ static zero_status_t check_table(zero_builder_t *b)
                          "%s are sharded but the optimizer state is full: every rank would update what it does not hold; "
                          "shard the optimizer state too",
                          spec->parameters.sharding == ZERO_SHARDED ? "parameters" : "gradients");
+    if (spec->parameters.tier == ZERO_TIER_NVME || spec->gradients.tier == ZERO_TIER_NVME)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the table puts %s on the nvme tier, which is for optimizer state: use the host tier",
+                         spec->parameters.tier == ZERO_TIER_NVME ? "parameters" : "gradients");
+    if (spec->gradients.tier == ZERO_TIER_HOST && spec->optimizer.tier == ZERO_TIER_DEVICE)
+        return zero_fail(error, ZERO_ERR_ARG, "gradients are on the host tier, but the optimizer state that they update is on the device tier: put it on "
+                         "the host tier too, or leave gradients on the device tier");
+    if (!(spec->offload_ratio >= 0 && spec->offload_ratio <= 1))
+        return zero_fail(error, ZERO_ERR_ARG, "the offload ratio is %g; it is a share of the optimizer state, 0 to 1", spec->offload_ratio);
     if (spec->window < 1)
         return zero_fail(error, ZERO_ERR_ARG, "the window is %d units; it is at least 1", spec->window);
     if (spec->micro_steps < 1)
@@ -166,7 +170,10 @@ zero_status_t zero_build_declare(zero_builder_t *b)
     for (int32_t i = 0; i < spec->pass_count; i++)
         if ((status = check_pass(b, i)) != ZERO_OK)
             return status;
-    b->shard_parameters = spec->world > 1 && spec->parameters.sharding == ZERO_SHARDED;
+    b->offload_parameters = spec->parameters.tier != ZERO_TIER_DEVICE;
+    /* Parameters off the device come in unit by unit anyway; each rank then keeps no more of them than it updates. */
+    b->shard_parameters = spec->world > 1 && (spec->parameters.sharding == ZERO_SHARDED ||
+                                              (b->offload_parameters && spec->optimizer.sharding == ZERO_SHARDED));
     b->shard_gradients = spec->world > 1 && spec->gradients.sharding == ZERO_SHARDED;
     b->shard_optimizer = spec->world > 1 && spec->optimizer.sharding == ZERO_SHARDED;
     b->sum_locally = spec->micro_steps > 1 && spec->reduce == ZERO_REDUCE_LAST;

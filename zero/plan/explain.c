@@ -19,7 +19,7 @@ static void print(const out_t *o, const char *format, ...)
     o->write(o->ctx, line, bytes);
 }
 
-static const char *const stream_names[ZERO_STREAM_COUNT] = { "compute", "gather", "reduce", "update" };
+static const char *const stream_names[ZERO_STREAM_COUNT] = { "compute", "gather", "reduce", "update", "copy", "host", "io" };
 
 static const char *sharding(const zero_spec_t *spec, const zero_row_t *row)
 {
@@ -34,7 +34,10 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
           zero_tier_name(spec->parameters.tier), spec->window, (long long)spec->persist_bytes);
     print(o, "  gradients   %s, %s, %s on the wire\n", sharding(spec, &spec->gradients), zero_tier_name(spec->gradients.tier),
           zero_dtype_name(spec->reduce_dtype));
-    print(o, "  optimizer   %s, %s\n", sharding(spec, &spec->optimizer), zero_tier_name(spec->optimizer.tier));
+    print(o, "  optimizer   %s, %s", sharding(spec, &spec->optimizer), zero_tier_name(spec->optimizer.tier));
+    if (spec->optimizer.tier != ZERO_TIER_DEVICE && spec->offload_ratio < 1)
+        print(o, " for %g of it", spec->offload_ratio);
+    print(o, "\n");
     print(o, "  micro-steps at most %d, reduced %s\n", spec->micro_steps,
           spec->reduce == ZERO_REDUCE_EVERY ? "every micro-step" : "once a step");
     print(o, "  communicator %s, %d channel%s; device %s\n", spec->comm.name, spec->channels, spec->channels == 1 ? "" : "s",
@@ -71,7 +74,11 @@ static void print_buffer(const out_t *o, const zero_plan_t *plan, int32_t index)
     const zero_buffer_t *x = &plan->buffers[index];
     if (x->segment >= 0)
         print(o, "%s.%s.%d", plan->spec->units[plan->segments[x->segment].unit].name, zero_role_name(x->role), x->segment);
-    else if (index == plan->norms)
+    if (x->part >= 0 && plan->segments[x->segment].part_count > 1)
+        print(o, ".%d", x->part - plan->segments[x->segment].first_part);
+    if (x->segment >= 0)
+        return;
+    if (index == plan->norms)
         print(o, "norms");
     else if (index == plan->exchange)
         print(o, "exchange");
@@ -140,9 +147,12 @@ static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t 
     }
     print_operand(o, plan, " ", op->src, op->src_own);
     print_operand(o, plan, op->src >= 0 ? " -> " : " ", op->dst, op->dst_own);
+    if (op->part >= 0 && plan->segments[op->segment].part_count > 1)
+        print(o, ", part %d", op->part - plan->segments[op->segment].first_part);
     print(o, ", %lld", (long long)op->count);
     if (op->bytes > 0)
-        print(o, ", receives %llu bytes", (unsigned long long)op->bytes);
+        print(o, ", %s %llu bytes", op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE ? "moves" : "receives",
+              (unsigned long long)op->bytes);
     print(o, "\n");
 }
 

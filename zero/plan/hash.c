@@ -35,6 +35,7 @@ static void add_spec(uint64_t *hash, const zero_spec_t *spec)
                                 spec->param_count,  spec->pass_count,    spec->reserve_count };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         add(hash, (uint64_t)numbers[i]);
+    add_double(hash, spec->offload_ratio);
     add_text(hash, spec->comm.name);
     add(hash, spec->comm.ring_bytes);
     add_text(hash, spec->device.name);
@@ -74,7 +75,7 @@ void zero_build_hash(zero_builder_t *b)
         const zero_buffer_t *x = &plan->buffers[i];
         if (x->kind == ZERO_KIND_ACTIVATIONS || x->kind == ZERO_KIND_WORKSPACE)
             continue;
-        add(&hash, (uint64_t)x->segment);
+        add(&hash, (uint64_t)(uint32_t)x->segment | (uint64_t)(uint32_t)x->part << 32);
         add(&hash, (uint64_t)x->role | (uint64_t)x->kind << 8 | (uint64_t)x->tier << 16 | (uint64_t)x->dtype << 24);
         add(&hash, x->offset);
         add(&hash, x->bytes);
@@ -90,6 +91,7 @@ void zero_build_hash(zero_builder_t *b)
             add(&hash, (uint64_t)(uint32_t)op->unit | (uint64_t)(uint32_t)op->segment << 32);
             add(&hash, (uint64_t)(uint32_t)op->src | (uint64_t)(uint32_t)op->dst << 32);
             add(&hash, (uint64_t)(uint32_t)op->use | (uint64_t)(uint32_t)op->event << 32);
+            add(&hash, (uint64_t)(uint32_t)op->part);
             add(&hash, (uint64_t)op->count);
         }
     }

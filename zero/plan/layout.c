@@ -4,7 +4,7 @@
 /* Advances *end by bytes, aligned; *offset is where they begin. */
 static zero_status_t reserve(const zero_builder_t *b, zero_tier_t tier, uint64_t *end, uint64_t bytes, uint64_t align, uint64_t *offset)
 {
-    if (!zero_round_up(*end, align, offset) || !zero_add_u64(*offset, bytes, end) || *end > INT64_MAX / ZERO_TIER_COUNT)
+    if (!zero_round_up(*end, align, offset) || !zero_add_u64(*offset, bytes, end) || *end > INT64_MAX / 4)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the plan needs more than 2^61 bytes on the %s tier", zero_tier_name(tier));
     return ZERO_OK;
 }
@@ -14,17 +14,19 @@ static zero_status_t place_kind(zero_builder_t *b, zero_tier_t tier, zero_kind_t
     zero_plan_t *plan = b->plan;
     zero_status_t status;
 
-    if (kind == ZERO_KIND_WINDOW && tier == ZERO_TIER_DEVICE) /* slots are the device's */
-        for (int32_t i = 0; i < b->slot_count; i++)
-            if ((status = reserve(b, tier, end, b->slots[i].bytes, ZERO_ALIGN_BYTES, &b->slots[i].offset)) != ZERO_OK)
-                return status;
+    /* What goes to and from files does so by whole pages. */
+    uint64_t align = tier == ZERO_TIER_NVME ? ZERO_PAGE : ZERO_ALIGN_BYTES;
+    for (int32_t i = 0; i < b->slot_count; i++)
+        if (b->slots[i].kind == kind && b->slots[i].tier == tier &&
+            (status = reserve(b, tier, end, b->slots[i].bytes, kind == ZERO_KIND_STAGING ? ZERO_PAGE : align, &b->slots[i].offset)) != ZERO_OK)
+            return status;
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         zero_buffer_t *x = &plan->buffers[i];
         if (x->kind != kind || x->tier != tier)
             continue;
         if (x->slot >= 0)
-            x->offset += b->slots[x->slot].offset; /* window.c placed it within its slot */
-        else if ((status = reserve(b, tier, end, x->bytes, ZERO_ALIGN_BYTES, &x->offset)) != ZERO_OK)
+            x->offset += b->slots[x->slot].offset; /* it was placed within its slot */
+        else if ((status = reserve(b, tier, end, x->bytes, align, &x->offset)) != ZERO_OK)
             return status;
     }
     return ZERO_OK;

@@ -8,7 +8,9 @@ const char *zero_role_name(zero_role_t role)
     static const char *const names[ZERO_ROLE_COUNT] = {
         [ZERO_ROLE_PARAM] = "param", [ZERO_ROLE_PARAM_SHARD] = "param-shard", [ZERO_ROLE_GRAD] = "grad", [ZERO_ROLE_WIRE] = "wire",
         [ZERO_ROLE_WIRE_SHARD] = "wire-shard", [ZERO_ROLE_SUM] = "sum", [ZERO_ROLE_FINAL] = "final", [ZERO_ROLE_MASTER] = "master",
-        [ZERO_ROLE_MOMENT1] = "moment1", [ZERO_ROLE_MOMENT2] = "moment2",
+        [ZERO_ROLE_MOMENT1] = "moment1", [ZERO_ROLE_MOMENT2] = "moment2", [ZERO_ROLE_STAGED_MASTER] = "staged-master",
+        [ZERO_ROLE_STAGED_MOMENT1] = "staged-moment1", [ZERO_ROLE_STAGED_MOMENT2] = "staged-moment2", [ZERO_ROLE_UPDATE_GRAD] = "update-grad",
+        [ZERO_ROLE_UPDATE_PARAM] = "update-param",
     };
     return (unsigned)role < ZERO_ROLE_COUNT ? names[role] : "?";
 }
@@ -66,7 +68,7 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
         b->buffer_capacity = capacity;
     }
     *out = plan->buffer_count++;
-    plan->buffers[*out] = (zero_buffer_t){ .segment = segment, .role = role, .kind = kind, .tier = tier, .dtype = dtype,
+    plan->buffers[*out] = (zero_buffer_t){ .segment = segment, .part = -1, .role = role, .kind = kind, .tier = tier, .dtype = dtype,
                                            .elements = elements, .bytes = bytes, .slot = -1 };
     return ZERO_OK;
 }
@@ -88,6 +90,7 @@ static void free_builder(zero_builder_t *b)
         }
     free(b->passes);
     free(b->units);
+    free(b->order);
     free(b->slots);
 }
 
@@ -103,7 +106,7 @@ zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, zero_e
     if ((status = zero_build_declare(&b)) != ZERO_OK ||
         (status = zero_build_alloc(&b, &b.units, (size_t)spec->unit_count, sizeof *b.units)) != ZERO_OK ||
         (status = zero_build_alloc(&b, &b.passes, (size_t)spec->pass_count, sizeof *b.passes)) != ZERO_OK ||
-        (status = zero_build_segments(&b)) != ZERO_OK || (status = zero_build_window(&b)) != ZERO_OK ||
+        (status = zero_build_segments(&b)) != ZERO_OK || (status = zero_build_parts(&b)) != ZERO_OK || (status = zero_build_window(&b)) != ZERO_OK ||
         (status = zero_build_programs(&b)) != ZERO_OK || (status = zero_build_sync(&b)) != ZERO_OK ||
         (status = zero_build_layout(&b)) != ZERO_OK) {
         zero_plan_destroy(b.plan);
@@ -125,9 +128,31 @@ void zero_plan_destroy(zero_plan_t *plan)
     free(plan->segments);
     free(plan->placed);
     free(plan->runs);
+    free(plan->parts);
     free(plan->buffers);
     free(plan->reserve_buffer);
     free(plan);
+}
+
+zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bool own, int32_t part)
+{
+    const zero_buffer_t *x = &plan->buffers[buffer];
+    if (x->segment < 0)
+        return (zero_span_t){ 0, x->elements, 0 };
+    const zero_segment_t *segment = &plan->segments[x->segment];
+    const zero_part_t *p = x->part >= 0 ? &plan->parts[x->part] : part >= 0 ? &plan->parts[part] : NULL;
+    int64_t slice = rank * segment->slice, updated = zero_plan_updates_full(plan->spec) ? 0 : slice;
+    int64_t holds = x->part >= 0 ? updated + p->begin : x->elements == segment->elements ? 0 : slice;
+    int64_t begin = holds, end = holds + x->elements;
+    if (own && begin < slice)
+        begin = slice;
+    if (own && end > slice + segment->slice)
+        end = slice + segment->slice;
+    if (p != NULL && begin < updated + p->begin)
+        begin = updated + p->begin;
+    if (p != NULL && end > updated + p->end)
+        end = updated + p->end;
+    return (zero_span_t){ begin, end > begin ? end - begin : 0, (uint64_t)(begin - holds) * zero_dtype_size(x->dtype) };
 }
 
 int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int32_t pass, int32_t unit)

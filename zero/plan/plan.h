@@ -45,6 +45,7 @@ typedef struct zero_spec {
     int micro_steps;
     zero_dtype_t reduce_dtype;
     int64_t persist_bytes;
+    double offload_ratio;      /* share of the optimizer state that lies on its row's tier where that is not the device */
     zero_comm_caps_t comm;
     int channels;              /* independent communicators that the engine makes: 1 where the device is not asynchronous */
     zero_device_caps_t device;
@@ -60,14 +61,18 @@ typedef struct zero_spec {
  * does not need are -1. Several roles may name the same buffer (fp32: the parameter is its own master weight). */
 typedef enum zero_role {
     ZERO_ROLE_PARAM = 0,   /* full: what the caller reads; a buffer of its own, or a slot where parameters are sharded */
-    ZERO_ROLE_PARAM_SHARD, /* slice, where parameters are sharded */
+    ZERO_ROLE_PARAM_SHARD, /* where parameters are in slots, what they are filled from: a slice, or on another tier all of it */
     ZERO_ROLE_GRAD,        /* full: what the caller writes; its own, or a slot */
     ZERO_ROLE_WIRE,        /* full: gradients cast to the wire's dtype, a slot, or FINAL where that is full; where the dtypes differ */
     ZERO_ROLE_WIRE_SHARD,  /* where a reduced slice waits to be cast or accumulated: the own slice of what it was reduced from */
     ZERO_ROLE_SUM,         /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and not written so */
     ZERO_ROLE_FINAL,       /* what norm and update read: slice, or full (then the own slice of it is this rank's; where updates are
                             * full all of it is valid) */
-    ZERO_ROLE_MASTER, ZERO_ROLE_MOMENT1, ZERO_ROLE_MOMENT2, /* fp32: slice, or full where the optimizer is full */
+    /* Of a part: */
+    ZERO_ROLE_MASTER, ZERO_ROLE_MOMENT1, ZERO_ROLE_MOMENT2, /* fp32, on the part's tier */
+    ZERO_ROLE_STAGED_MASTER, ZERO_ROLE_STAGED_MOMENT1, ZERO_ROLE_STAGED_MOMENT2, /* the same in memory, in a slot, where the tier is nvme */
+    ZERO_ROLE_UPDATE_GRAD, /* FINAL's part, where the update reads it: on the host, for state that is not on the device */
+    ZERO_ROLE_UPDATE_PARAM,/* what the update writes, where the parameters are in other memory than it; then copied there */
     ZERO_ROLE_COUNT
 } zero_role_t;
 const char *zero_role_name(zero_role_t role);
@@ -82,9 +87,19 @@ typedef struct zero_segment {
     int64_t elements;      /* a multiple of world * ZERO_ALIGN_ELEMENTS; padding is zero and stays zero */
     int64_t slice;         /* elements / world */
     zero_dtype_t wire, final; /* dtypes of gradients on the wire, and as norm and update read them */
-    int32_t buffer[ZERO_ROLE_COUNT];
+    int32_t buffer[ZERO_ROLE_COUNT]; /* up to FINAL */
     int32_t first_run, run_count;
+    int32_t first_part, part_count;
 } zero_segment_t;
+
+/* A piece of what a rank updates of a segment (its slice, or all of it where the optimizer is full): its state lies on one tier and is updated by one
+ * operation. The parts of a segment follow each other and cover it; all bounds but the last are multiples of ZERO_NORM_BLOCK. */
+typedef struct zero_part {
+    int32_t segment;
+    int64_t begin, end;    /* elements, counted from the first one that the rank updates */
+    zero_tier_t tier;
+    int32_t buffer[ZERO_ROLE_COUNT]; /* from MASTER on. MASTER may be the parameters' own buffer (fp32 on one tier): then its part of it */
+} zero_part_t;
 
 /* Where a parameter lies. segment is -1 for an empty parameter. offset: elements from the segment's start, a multiple of 128. */
 typedef struct zero_placed { int32_t segment; int64_t offset; } zero_placed_t;
@@ -95,6 +110,7 @@ typedef struct zero_run { int64_t begin, end; /* elements of the segment */ doub
 
 typedef struct zero_buffer {
     int32_t segment;       /* -1: not of a segment (norms, exchange words, scalars, reserves) */
+    int32_t part;          /* -1: not of a part */
     zero_role_t role;
     zero_kind_t kind;
     zero_tier_t tier;
@@ -114,9 +130,9 @@ typedef enum zero_op_kind {
     ZERO_OP_ACCUMULATE,    /* dst (fp32) += src */
     ZERO_OP_NORM,          /* norms[segment] of this rank = sum of squares of src (FINAL, own slice) */
     ZERO_OP_EXCHANGE,      /* src norms and status words of all ranks, through the exchange buffer; computes the step's scalars, dst */
-    ZERO_OP_UPDATE,        /* src FINAL, scalars -> MASTER, moments, and dst, the parameter (count elements: own slices, or full where
-                            * the optimizer is full). MASTER is the own slice where it is dst and dst_own says so */
-    ZERO_OP_READ, ZERO_OP_WRITE, /* NVMe (not planned yet: tier nvme is refused) */
+    ZERO_OP_UPDATE,        /* of a part: src FINAL or UPDATE_GRAD, scalars -> MASTER, moments (STAGED where there are such), and dst: the parameter or
+                            * UPDATE_PARAM */
+    ZERO_OP_READ, ZERO_OP_WRITE, /* dst = src, of which one is on the nvme tier. On IO */
     ZERO_OP_RECORD,        /* event = this stream's position */
     ZERO_OP_WAIT,          /* this stream waits for the event's latest record (none yet: no wait) */
     ZERO_OP_HOST_WAIT,     /* the calling thread waits for the event's latest record */
@@ -125,18 +141,20 @@ typedef enum zero_op_kind {
 } zero_op_kind_t;
 const char *zero_op_name(zero_op_kind_t kind);
 
-/* 48 bytes. Operands are buffers; *_own: this rank's slice of it (elements [rank * slice, (rank + 1) * slice)). */
+/* 56 bytes. Operands are buffers; *_own: this rank's slice of it (elements [rank * slice, (rank + 1) * slice)); of an operation on a part,
+ * the part of that (zero_plan_span). */
 typedef struct zero_op {
     uint8_t kind, stream;
     uint8_t src_own, dst_own;
     uint8_t group;         /* 0: the shard group (today the world) */
     uint8_t flags;         /* USE, RELEASE: ZERO_READ | ZERO_GRAD */
-    int32_t unit, segment; /* -1: none */
+    int32_t unit, segment, part; /* -1: none */
     int32_t use;           /* USE, RELEASE: index in the pass; else the use that it serves, or -1 */
     int32_t event;         /* RECORD, WAIT, HOST_WAIT */
     int32_t src, dst;      /* buffers, -1: none */
     int64_t count;         /* elements: GATHER and REDUCE_SCATTER: of a slice; else of what is touched */
-    uint64_t bytes;        /* collectives: that a rank receives from others, (world - 1) * count * dtype size */
+    uint64_t bytes;        /* collectives: that a rank receives from others, (world - 1) * count * dtype size; copies between tiers, reads and
+                            * writes: that are moved */
 } zero_op_t;
 
 typedef enum zero_program_kind {
@@ -160,6 +178,7 @@ typedef struct zero_plan {
     zero_segment_t *segments;  int32_t segment_count;
     zero_placed_t *placed;            /* spec->param_count */
     zero_run_t *runs;          int32_t run_count;
+    zero_part_t *parts;        int32_t part_count;
     zero_buffer_t *buffers;    int32_t buffer_count;
     zero_program_t *programs;  int32_t program_count;
     int32_t event_count;
@@ -183,6 +202,17 @@ static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffe
         at += plan->arena_bytes[tier];
     return at;
 }
+
+/* Whether a rank updates whole segments: the optimizer is full, or there is one rank. */
+static inline bool zero_plan_updates_full(const zero_spec_t *spec)
+{
+    return spec->world == 1 || spec->optimizer.sharding == ZERO_FULL;
+}
+
+/* Elements [begin, begin + count) of its segment that an operand holds on a rank, at bytes offset of its buffer. Of a buffer without a segment: all. */
+typedef struct zero_span { int64_t begin, count; uint64_t offset; } zero_span_t;
+/* own: this rank's slice alone. part: that part of it alone; -1: all. */
+zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bool own, int32_t part);
 
 /* Doubles per rank that the exchange carries beside the norms: status, signals. */
 #define ZERO_EXCHANGE_WORDS 2

@@ -45,6 +45,7 @@ static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t st
         .stream = (uint8_t)stream,
         .unit = s->unit,
         .segment = segment,
+        .part = -1,
         .use = use,
         .event = -1,
         .src = src,
@@ -55,7 +56,32 @@ static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t st
     };
     if (collective)
         op.bytes = (uint64_t)(b->spec->world - 1) * (uint64_t)s->slice * zero_dtype_size(b->plan->buffers[src].dtype);
+    else if (kind == ZERO_OP_COPY && b->plan->buffers[src].tier != b->plan->buffers[dst].tier)
+        op.bytes = (uint64_t)op.count * zero_dtype_size(b->plan->buffers[src].dtype);
     append(w, op);
+}
+
+/* An operation on a part: of the segment's buffers it takes that part of what the rank updates. */
+static void append_part(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use, int32_t src, int32_t dst)
+{
+    const zero_builder_t *b = w->b;
+    const zero_part_t *p = &b->plan->parts[part];
+    const zero_buffer_t *from = &b->plan->buffers[src], *to = &b->plan->buffers[dst];
+    int64_t count = p->end - p->begin;
+    bool moves = kind == ZERO_OP_READ || kind == ZERO_OP_WRITE || (kind == ZERO_OP_COPY && from->tier != to->tier);
+    append(w, (zero_op_t){ .kind = (uint8_t)kind,
+                           .stream = (uint8_t)stream,
+                           .unit = b->plan->segments[p->segment].unit,
+                           .segment = p->segment,
+                           .part = part,
+                           .use = use,
+                           .event = -1,
+                           .src = src,
+                           .dst = dst,
+                           .src_own = b->shard_optimizer && from->part < 0 && zero_build_is_full(b, src),
+                           .dst_own = b->shard_optimizer && to->part < 0 && zero_build_is_full(b, dst),
+                           .count = count,
+                           .bytes = moves ? (uint64_t)count * zero_dtype_size(from->dtype) : 0 });
 }
 
 static void append_plain(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use, uint32_t flags)
@@ -64,6 +90,7 @@ static void append_plain(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stre
                            .stream = (uint8_t)stream,
                            .unit = unit,
                            .segment = -1,
+                           .part = -1,
                            .use = use,
                            .event = -1,
                            .src = -1,
@@ -71,15 +98,24 @@ static void append_plain(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stre
                            .flags = (uint8_t)(flags & (ZERO_READ | ZERO_GRAD)) });
 }
 
+#define FOR_PARTS(b, s, p)                                                                                                       \
+    for (int32_t p = (b)->plan->segments[s].first_part; p < (b)->plan->segments[s].first_part + (b)->plan->segments[s].part_count; p++)
+
 #define FOR_SEGMENTS(b, u, s)                                                                                                    \
     for (int32_t s = (b)->units[u].first_segment; s < (b)->units[u].first_segment + (b)->units[u].segment_count; s++)
 
 static void gather_unit(writer_t *w, int32_t unit, int32_t use)
 {
-    FOR_SEGMENTS(w->b, unit, s) {
-        const int32_t *buffer = w->b->plan->segments[s].buffer;
-        append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, buffer[ZERO_ROLE_PARAM_SHARD], SLICE,
-                       buffer[ZERO_ROLE_PARAM], WHOLE);
+    const zero_builder_t *b = w->b;
+    FOR_SEGMENTS(b, unit, s) {
+        int32_t param = b->plan->segments[s].buffer[ZERO_ROLE_PARAM], from = b->plan->segments[s].buffer[ZERO_ROLE_PARAM_SHARD];
+        if (b->offload_parameters) {
+            extent_t extent = b->shard_parameters ? SLICE : WHOLE;
+            append_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, from, extent, param, extent);
+            from = param;
+        }
+        if (b->shard_parameters)
+            append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, from, SLICE, param, WHOLE);
     }
 }
 
@@ -98,6 +134,16 @@ static void open_gradients(writer_t *w, int32_t unit, int32_t use, micro_t micro
     }
 }
 
+/* To the memory of updates elsewhere, as soon as they are whole. */
+static void send_gradients(writer_t *w, int32_t s, int32_t use)
+{
+    FOR_PARTS(w->b, s, p) {
+        int32_t to = w->b->plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];
+        if (to >= 0)
+            append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL], to);
+    }
+}
+
 /* FINAL is complete on this rank's slice: its part of the norm, and where updates are full, everybody's slices. */
 static void finish_segment(writer_t *w, int32_t s, int32_t use)
 {
@@ -105,6 +151,7 @@ static void finish_segment(writer_t *w, int32_t s, int32_t use)
     append_segment(w, ZERO_OP_NORM, ZERO_STREAM_REDUCE, s, use, final, SLICE, -1, SLICE);
     if (!w->b->shard_optimizer && w->b->spec->world > 1)
         append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, final, SLICE, final, WHOLE);
+    send_gradients(w, s, use);
 }
 
 /* After the last GRAD use of a micro-step: what was written goes into FINAL, by way of SUM, WIRE and the wire where there are
@@ -160,6 +207,7 @@ static void reduce_unused(writer_t *w, micro_t micro)
         append_segment(w, ZERO_OP_FILL, ZERO_STREAM_REDUCE, s, -1, -1, WHOLE, segment->buffer[ZERO_ROLE_FINAL],
                        b->shard_optimizer ? SLICE : WHOLE);
         append_segment(w, ZERO_OP_NORM, ZERO_STREAM_REDUCE, s, -1, segment->buffer[ZERO_ROLE_FINAL], SLICE, -1, SLICE);
+        send_gradients(w, s, -1);
     }
 }
 
@@ -194,29 +242,48 @@ static void write_pass(writer_t *w, int32_t index, micro_t micro)
 
 static void write_any(writer_t *w, int32_t unit)
 {
-    if (w->b->units[unit].sharded)
+    if (w->b->units[unit].slotted)
         gather_unit(w, unit, 0);
     append_plain(w, ZERO_OP_USE, ZERO_STREAM_COMPUTE, unit, 0, ZERO_READ);
     append_plain(w, ZERO_OP_RELEASE, ZERO_STREAM_COMPUTE, unit, 0, ZERO_READ);
 }
 
-/* Updates of one unit, then what makes its parameters whole on every rank. */
-static void update_unit(writer_t *w, int32_t unit)
+/* The state of a part that is not in memory is read ahead of its update, and written behind it. */
+static void move_state(writer_t *w, zero_op_kind_t kind, int32_t part)
+{
+    const zero_part_t *p = &w->b->plan->parts[part];
+    int32_t use = w->b->units[w->b->plan->segments[p->segment].unit].first_use;
+    for (int i = 0; i < 3 && p->tier == ZERO_TIER_NVME; i++) {
+        int32_t state = p->buffer[ZERO_ROLE_MASTER + i], staged = p->buffer[ZERO_ROLE_STAGED_MASTER + i];
+        append_part(w, kind, ZERO_STREAM_IO, part, use, kind == ZERO_OP_READ ? state : staged, kind == ZERO_OP_READ ? staged : state);
+    }
+}
+
+/* Updates of one unit, then what makes its parameters whole on every rank. next: the part on nvme that is updated after each, or -1. */
+static void update_unit(writer_t *w, int32_t unit, const int32_t *next)
 {
     const zero_builder_t *b = w->b;
-    bool sharded = b->units[unit].sharded;
-    extent_t extent = b->shard_optimizer ? SLICE : WHOLE;
+    bool slotted = b->units[unit].slotted;
     int32_t use = b->units[unit].first_use;
 
     FOR_SEGMENTS(b, unit, s) {
-        const zero_segment_t *segment = &b->plan->segments[s];
-        if (segment->trainable)
-            append_segment(w, ZERO_OP_UPDATE, ZERO_STREAM_UPDATE, s, use, segment->buffer[ZERO_ROLE_FINAL], extent,
-                           segment->buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], extent);
+        const int32_t *buffer = b->plan->segments[s].buffer;
+        FOR_PARTS(b, s, p) {
+            const zero_part_t *part = &b->plan->parts[p];
+            int32_t grad = part->buffer[ZERO_ROLE_UPDATE_GRAD], param = part->buffer[ZERO_ROLE_UPDATE_PARAM];
+            int32_t target = buffer[slotted ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
+            if (next[p] >= 0)
+                move_state(w, ZERO_OP_READ, next[p]);
+            append_part(w, ZERO_OP_UPDATE, part->tier == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST, p, use,
+                        grad >= 0 ? grad : buffer[ZERO_ROLE_FINAL], param >= 0 ? param : target);
+            if (param >= 0)
+                append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, param, target);
+            move_state(w, ZERO_OP_WRITE, p);
+        }
     }
     FOR_SEGMENTS(b, unit, s) {
         const zero_segment_t *segment = &b->plan->segments[s];
-        if (segment->trainable && b->shard_optimizer && !sharded)
+        if (segment->trainable && b->shard_optimizer && !slotted)
             append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, segment->buffer[ZERO_ROLE_PARAM], SLICE,
                            segment->buffer[ZERO_ROLE_PARAM], WHOLE);
     }
@@ -224,8 +291,9 @@ static void update_unit(writer_t *w, int32_t unit)
 
 static void write_step(writer_t *w)
 {
-    const zero_builder_t *b = w->b;
-    const zero_spec_pass_t *pass = &b->spec->passes[b->train];
+    zero_builder_t *b = w->b;
+    const int32_t *order = b->order;
+    int32_t *next = NULL, last = -1;
 
     append_plain(w, ZERO_OP_HOST_WAIT, ZERO_STREAM_REDUCE, -1, -1, 0);
     uint64_t words = (uint64_t)b->plan->segment_count + ZERO_EXCHANGE_WORDS;
@@ -233,18 +301,30 @@ static void write_step(writer_t *w)
                            .stream = ZERO_STREAM_REDUCE,
                            .unit = -1,
                            .segment = -1,
+                           .part = -1,
                            .use = -1,
                            .event = -1,
                            .src = b->plan->norms,
                            .dst = b->plan->scalars,
                            .count = (int64_t)words,
                            .bytes = (uint64_t)(b->spec->world - 1) * words * sizeof(double) });
-    for (int32_t i = 0; i < pass->use_count; i++)
-        if (b->units[pass->uses[i].unit].first_use == i)
-            update_unit(w, pass->uses[i].unit);
-    for (int32_t u = 0; u < b->spec->unit_count; u++)
-        if (b->units[u].first_use < 0)
-            update_unit(w, u);
+    if (w->status != ZERO_OK || (w->status = zero_build_alloc(b, &next, (size_t)b->plan->part_count, sizeof *next)) != ZERO_OK)
+        return;
+    for (int32_t i = 0; i < b->spec->unit_count; i++)
+        FOR_SEGMENTS(b, order[i], s)
+            FOR_PARTS(b, s, p) {
+                next[p] = -1;
+                if (b->plan->parts[p].tier != ZERO_TIER_NVME)
+                    continue;
+                if (last >= 0)
+                    next[last] = p;
+                else
+                    move_state(w, ZERO_OP_READ, p); /* the first one; the others are read while the one before is updated */
+                last = p;
+            }
+    for (int32_t i = 0; i < b->spec->unit_count; i++)
+        update_unit(w, order[i], next);
+    free(next);
 }
 
 /* Begins the next program; the plan's array has room for it. */

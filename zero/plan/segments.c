@@ -71,7 +71,7 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
         plan->runs[plan->run_count - 1].end = segment->elements;
     }
     u->segment_count = plan->segment_count - u->first_segment;
-    u->sharded = b->shard_parameters && u->segment_count > 0 && bytes >= (uint64_t)spec->persist_bytes;
+    u->slotted = (b->shard_parameters || b->offload_parameters) && u->segment_count > 0 && bytes >= (uint64_t)spec->persist_bytes;
     return ZERO_OK;
 }
 
@@ -114,18 +114,22 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
         if (s->wire != ZERO_FP32 && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
     } else {
-        status = b->shard_gradients ? in_slot(b, index, ZERO_ROLE_GRAD, s->dtype)
+        /* Gradients that are read elsewhere, and are whole after one micro-step, need not stay. */
+        bool sent = !several && b->spec->gradients.tier != ZERO_TIER_DEVICE && b->spec->offload_ratio >= 1;
+        status = b->shard_gradients || sent ? in_slot(b, index, ZERO_ROLE_GRAD, s->dtype)
                                     : own(b, index, ZERO_ROLE_GRAD, s->dtype, s->elements);
         if (status != ZERO_OK)
             return status;
-        if (!several && s->dtype == s->wire && !b->shard_gradients)
+        if (!several && s->dtype == s->wire && (sent || !b->shard_gradients))
             buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_GRAD];
-        else if ((status = own(b, index, ZERO_ROLE_FINAL, s->final, final_elements)) != ZERO_OK)
+        else if (!sent && (status = own(b, index, ZERO_ROLE_FINAL, s->final, final_elements)) != ZERO_OK)
             return status;
-        if (s->dtype != s->wire && !several && final_elements == s->elements)
+        if (s->dtype != s->wire && !several && !sent && final_elements == s->elements)
             buffer[ZERO_ROLE_WIRE] = buffer[ZERO_ROLE_FINAL];
         else if (s->dtype != s->wire && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
+        if (buffer[ZERO_ROLE_FINAL] < 0)
+            buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_WIRE];
     }
     if (several && (!b->sum_locally || s->final != s->wire)) /* reduced in place where it was read from, then cast or added */
         buffer[ZERO_ROLE_WIRE_SHARD] = buffer[ZERO_ROLE_WIRE] >= 0 ? buffer[ZERO_ROLE_WIRE] : buffer[ZERO_ROLE_GRAD];
@@ -136,30 +140,20 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
     int32_t *buffer = s->buffer;
-    bool sharded = b->units[s->unit].sharded;
-    int64_t updated = b->shard_optimizer ? s->slice : s->elements;
+    bool slotted = b->units[s->unit].slotted;
     zero_status_t status;
 
-    if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, sharded ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE,
+    if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, slotted ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE,
                                     s->dtype, s->elements, &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
         return status;
-    if (sharded && (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE, s->dtype, s->slice,
-                                               &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
+    if (slotted &&
+        (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, b->spec->parameters.tier, s->dtype,
+                                    b->shard_parameters ? s->slice : s->elements, &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
         return status;
-    if (!s->trainable) {
-        s->wire = s->final = s->dtype;
-        return ZERO_OK;
-    }
-    if (s->dtype == ZERO_FP32)
-        buffer[ZERO_ROLE_MASTER] = buffer[sharded ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
-    else if ((status = zero_build_buffer(b, index, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, ZERO_TIER_DEVICE, ZERO_FP32, updated,
-                                         &buffer[ZERO_ROLE_MASTER])) != ZERO_OK)
-        return status;
-    for (int role = ZERO_ROLE_MOMENT1; role <= ZERO_ROLE_MOMENT2; role++)
-        if ((status = zero_build_buffer(b, index, (zero_role_t)role, ZERO_KIND_MOMENTS, ZERO_TIER_DEVICE, ZERO_FP32, updated,
-                                        &buffer[role])) != ZERO_OK)
-            return status;
-    return place_gradients(b, index);
+    if (s->trainable)
+        return place_gradients(b, index);
+    s->wire = s->final = s->dtype;
+    return ZERO_OK;
 }
 
 /* Where the training pass uses each unit. */
@@ -180,51 +174,6 @@ static void find_uses(zero_builder_t *b)
             u->last_grad = i;
         }
     }
-}
-
-/* What is of no segment: partial norms, the exchange, the step's scalars, the norm's scratch; then what the caller reserves. */
-static zero_status_t place_others(zero_builder_t *b)
-{
-    zero_plan_t *plan = b->plan;
-    int64_t blocks = 1;
-    uint64_t words = 0;
-    zero_status_t status;
-
-    for (int32_t s = 0; s < plan->segment_count; s++) {
-        int64_t n = (plan->segments[s].slice + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK;
-        if (plan->segments[s].trainable && n > blocks)
-            blocks = n;
-    }
-    /* elements of these are fp32 words: two to a double */
-    if (!zero_mul_u64((uint64_t)b->spec->world, 2 * ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS), &words) ||
-        words > INT64_MAX / 8)
-        return zero_fail(b->error, ZERO_ERR_MEMORY, "the exchange of %d ranks and %d segments is too big", b->spec->world,
-                         plan->segment_count);
-    int64_t norm_words = plan->segment_count > 0 ? 2 * (int64_t)plan->segment_count : 2;
-    /* The exchange is the host's work, whatever the device. */
-    zero_tier_t host = b->spec->device.host_memory ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
-    const struct { int32_t *out; zero_tier_t tier; int64_t words;
-    } staging[] = {
-        { &plan->norms, host, norm_words },
-        { &plan->exchange, host, (int64_t)words },
-        { &plan->scalars, host, ZERO_SCALARS_BYTES / 4 },
-        { &plan->scratch, ZERO_TIER_DEVICE, 2 * blocks },
-    };
-    for (size_t i = 0; i < sizeof staging / sizeof *staging; i++)
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, staging[i].tier, ZERO_FP32,
-                                        staging[i].words, staging[i].out)) != ZERO_OK)
-            return status;
-    for (int32_t i = 0; i < b->spec->reserve_count; i++) {
-        const zero_spec_reserve_t *r = &b->spec->reserves[i];
-        uint64_t bytes;
-        if (!zero_round_up(r->bytes, 4, &bytes) || bytes > INT64_MAX / 8)
-            return zero_fail(b->error, ZERO_ERR_MEMORY, "reserve %d wants %llu bytes, which is too big", i,
-                             (unsigned long long)r->bytes);
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, r->kind, r->tier, ZERO_FP32, (int64_t)(bytes / 4),
-                                        &plan->reserve_buffer[i])) != ZERO_OK)
-            return status;
-    }
-    return ZERO_OK;
 }
 
 zero_status_t zero_build_segments(zero_builder_t *b)
@@ -259,7 +208,6 @@ zero_status_t zero_build_segments(zero_builder_t *b)
     for (int32_t s = 0; s < plan->segment_count; s++)
         if ((status = place_segment(b, s)) != ZERO_OK)
             goto out;
-    status = place_others(b);
 out:
     free(first);
     free(sorted);

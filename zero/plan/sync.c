@@ -7,8 +7,8 @@
  *   - a lasting event of (group of resources, stream), recorded after the stream's last access to the group in every program that
  *     has one. A later record on a stream implies the earlier ones, so one wait covers all programs before;
  *   - a record of a whole stream at the start of the program, where nothing is lost by waiting for all that the stream did before.
- * A resource is a slot, or the buffers of one role of a unit (several segments always move together); a group is a slot, or a whole
- * unit. */
+ * A resource is a slot, the buffers of one role of a unit (several segments always move together), or those of a part; a group is a slot, or
+ * a whole unit. */
 #include "zero/plan/build.h"
 
 #include <stdlib.h>
@@ -39,7 +39,7 @@ typedef struct waits { wait_t *list; int32_t count, capacity; } waits_t;
 
 typedef struct sync {
     zero_builder_t *b;
-    int32_t unit_base, other_base, resource_count, group_count;
+    int32_t unit_base, part_base, other_base, resource_count, group_count;
     resource_t *resources;
     uint8_t *implied; /* [group * STREAMS + t]: mask of streams whose accesses to the group a lasting event of t implies */
     int32_t *lasting;                  /* [group * STREAMS + t]: event, or -1 where nobody waits for it */
@@ -69,6 +69,8 @@ static int32_t resource_of(const sync_t *y, int32_t buffer)
     const zero_buffer_t *x = &y->b->plan->buffers[buffer];
     if (x->slot >= 0)
         return x->slot;
+    if (x->part >= 0)
+        return y->part_base + x->part;
     if (x->segment >= 0)
         return y->unit_base + y->b->plan->segments[x->segment].unit * ZERO_ROLE_COUNT + (int32_t)x->role;
     return y->other_base + other_index(y, buffer);
@@ -78,8 +80,10 @@ static int32_t group_of(const sync_t *y, int32_t resource)
 {
     if (resource < y->unit_base)
         return resource;
-    if (resource < y->other_base)
+    if (resource < y->part_base)
         return y->unit_base + (resource - y->unit_base) / ZERO_ROLE_COUNT;
+    if (resource < y->other_base)
+        return y->unit_base + y->b->plan->segments[y->b->plan->parts[resource - y->part_base].segment].unit;
     return y->unit_base + y->b->spec->unit_count + resource - y->other_base;
 }
 
@@ -101,7 +105,7 @@ static int add_access(const sync_t *y, access_t *list, int n, int32_t buffer, bo
 static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
 {
     const zero_plan_t *plan = y->b->plan;
-    const int32_t *buffer = op->segment >= 0 ? plan->segments[op->segment].buffer : NULL;
+    const int32_t *buffer;
     int n = 0;
 
     switch ((zero_op_kind_t)op->kind) {
@@ -124,8 +128,9 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
         break;
     case ZERO_OP_UPDATE:
         n = add_access(y, list, n, plan->scalars, false);
-        for (int role = ZERO_ROLE_MASTER; role <= ZERO_ROLE_MOMENT2; role++)
-            n = add_access(y, list, n, buffer[role], true);
+        buffer = plan->parts[op->part].buffer;
+        for (int i = 0; i < 3; i++)
+            n = add_access(y, list, n, buffer[(buffer[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER) + i], true);
         break;
     case ZERO_OP_HOST_WAIT:
     case ZERO_OP_RECORD:
@@ -351,6 +356,7 @@ static void put_sync(zero_op_t *out, int32_t *n, zero_op_kind_t kind, const zero
                                .stream = (uint8_t)stream,
                                .unit = of->unit,
                                .segment = of->segment,
+                               .part = -1,
                                .use = of->use,
                                .event = event,
                                .src = -1,
@@ -390,7 +396,7 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
     for (int32_t k = 0; k < pool->count; k++)
         pool->until[k] = -1;
 
-    const zero_op_t none = { .unit = -1, .segment = -1, .use = -1 };
+    const zero_op_t none = { .unit = -1, .segment = -1, .part = -1, .use = -1 };
     for (int32_t i = 0; i < p->op_count; i++) {
         zero_op_t op = p->ops[i];
         bool starts = i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); /* the host's wait comes before all else */
@@ -443,7 +449,8 @@ static zero_status_t prepare(sync_t *y)
     zero_status_t status;
 
     y->unit_base = b->slot_count;
-    y->other_base = y->unit_base + b->spec->unit_count * ZERO_ROLE_COUNT;
+    y->part_base = y->unit_base + b->spec->unit_count * ZERO_ROLE_COUNT;
+    y->other_base = y->part_base + plan->part_count;
     y->resource_count = y->other_base + 4;
     y->group_count = y->unit_base + b->spec->unit_count + 4;
     size_t keys = (size_t)y->group_count * STREAMS;

@@ -35,7 +35,7 @@ static bool holds(const resident_t *r, int32_t unit)
 static void add_resident(const zero_builder_t *b, resident_t *r, const zero_spec_pass_t *pass, int32_t use)
 {
     int32_t unit = pass->uses[use].unit;
-    if (!(pass->uses[use].flags & ZERO_READ) || !b->units[unit].sharded || holds(r, unit))
+    if (!(pass->uses[use].flags & ZERO_READ) || !b->units[unit].slotted || holds(r, unit))
         return;
     r->unit[r->count] = unit;
     r->use[r->count++] = use;
@@ -179,7 +179,7 @@ static zero_status_t colour(zero_builder_t *b, const graph_t *together, const ui
                 break;
         }
         if (slot == b->slot_count)
-            b->slots[b->slot_count++].bytes = list[i].bytes;
+            b->slots[b->slot_count++] = (zero_slot_t){ .bytes = list[i].bytes, .tier = ZERO_TIER_DEVICE, .kind = ZERO_KIND_WINDOW };
         slot_of[list[i].unit] = slot;
     }
     free(list);
@@ -222,8 +222,10 @@ static void share_wire(zero_builder_t *b)
         zero_buffer_t *x = &b->plan->buffers[i];
         if (x->kind != ZERO_KIND_WINDOW || x->role != ZERO_ROLE_WIRE)
             continue;
-        if (slot < 0)
+        if (slot < 0) {
             slot = b->slot_count++;
+            b->slots[slot] = (zero_slot_t){ .tier = ZERO_TIER_DEVICE, .kind = ZERO_KIND_WINDOW };
+        }
         x->slot = slot;
         if (x->bytes > b->slots[slot].bytes)
             b->slots[slot].bytes = x->bytes;
@@ -262,8 +264,7 @@ zero_status_t zero_build_window(zero_builder_t *b)
         (status = zero_build_alloc(b, &before.unit, units, sizeof(int32_t))) != ZERO_OK ||
         (status = zero_build_alloc(b, &before.use, units, sizeof(int32_t))) != ZERO_OK ||
         (status = zero_build_alloc(b, &bytes, units, sizeof(uint64_t))) != ZERO_OK ||
-        (status = zero_build_alloc(b, &slot_of, units, sizeof(int32_t))) != ZERO_OK ||
-        (status = zero_build_alloc(b, &b->slots, 2 * units + 1, sizeof *b->slots)) != ZERO_OK)
+        (status = zero_build_alloc(b, &slot_of, units, sizeof(int32_t))) != ZERO_OK)
         goto out;
     for (int32_t p = 0; p < b->spec->pass_count; p++)
         if ((status = alloc_pass(b, p)) != ZERO_OK)
