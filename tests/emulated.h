@@ -1,0 +1,22 @@
+/* emulated.h - tests of what runs on CUDA, without it. */
+#ifndef ZERO_TESTS_EMULATED_H
+#define ZERO_TESTS_EMULATED_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* From here on plugins are those of tests/emulator/, unless ZERO_PLUGIN_PATH says otherwise (the real ones: .libs). Returns 0 where
+ * they were not built, for want of a C++ compiler: the test ends with 77, a skip. */
+static inline int emulated_plugins(void)
+{
+    const char *top = getenv("top_builddir");
+    char path[4096], plugin[4200];
+    snprintf(path, sizeof path, "%s/tests/emulator", top ? top : ".");
+    setenv("ZERO_PLUGIN_PATH", path, 0);
+    snprintf(plugin, sizeof plugin, "%s/zero_cuda.so", path);
+    return strcmp(getenv("ZERO_PLUGIN_PATH"), path) != 0 || access(plugin, R_OK) == 0;
+}
+
+#endif
