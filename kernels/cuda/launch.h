@@ -22,7 +22,7 @@
 #else
 
 #define ZERO_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-    zero_emulator_launch(#kernel, kernel, (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
+    zero_emulator_launch(#kernel, kernel, (grid), (block), (shared_bytes), (stream)__VA_OPT__(, ) __VA_ARGS__)
 #define ZERO_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(zero_emulator_dynamic_shared())
 
 #endif
