@@ -73,7 +73,7 @@ typedef struct zero_nn_entropy {
 } zero_nn_entropy_t;
 
 /* A backend. Arguments are checked: sizes are positive (k of a GEMM may be 0), leading dimensions filled in, indices in range.
- * plan->workspace bytes are at nn->workspace, aligned to 128. */
+ * nn->plan is the call's; its workspace bytes are at nn->workspace, aligned to 128. */
 typedef struct zero_nn_ops {
     const char *name;
     /* Fills plan->workspace and plan->data for plan->shape. The only place where a backend allocates. */
@@ -81,7 +81,7 @@ typedef struct zero_nn_ops {
     void (*unplan)(zero_nn_plan_t *plan);                      /* may be NULL */
     zero_status_t (*open)(zero_nn_t *nn, zero_error_t *error); /* may be NULL, as close */
     void (*close)(zero_nn_t *nn);
-    void (*gemm)(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g);
+    void (*gemm)(zero_nn_t *nn, const zero_nn_gemm_t *g);
     void (*bias_backward)(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype);
     void (*embedding_forward)(zero_nn_t *nn, const zero_nn_embedding_t *e);
     void (*embedding_backward)(zero_nn_t *nn, const zero_nn_embedding_t *e);
@@ -106,6 +106,7 @@ struct zero_nn {
     zero_nn_plan_t *plans; /* in order of their making */
     int32_t *table;        /* open addressing: index into plans, or -1; capacity is a power of two */
     uint32_t count, capacity;
+    const zero_nn_plan_t *plan; /* of the call that computes now */
     uint64_t need; /* the most bytes that a plan wants */
     unsigned char *workspace;
     uint64_t workspace_bytes;
@@ -113,6 +114,10 @@ struct zero_nn {
 
 /* Keeps the first error of a context. */
 void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
+
+/* "layernorm_forward"; "gemm (512, 768, 2304, ...) in fp32" (text, which is returned). */
+const char *zero_nn_op_name(int32_t op);
+const char *zero_nn_shape_text(const zero_nn_shape_t *shape, char *text, size_t size);
 
 /* Rows [0, rows) ordered by token, equal tokens by row: order (rows) int32, scratch (rows) int32. A stable radix sort. Both
  * backends add an embedding's gradient in this order, so that a row of dwte is read and rounded once. */

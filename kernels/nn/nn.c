@@ -1,35 +1,8 @@
 /* nn.c - contexts, plans by shape, checks of arguments, dispatch to a backend. */
-#include "kernels/nn/backend.h"
+#include "kernels/nn/cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-static const char *const OP_NAMES[ZERO_NN_OP_COUNT] = {
-    [ZERO_NN_GEMM] = "gemm",
-    [ZERO_NN_BIAS_BACKWARD] = "bias_backward",
-    [ZERO_NN_EMBED_FORWARD] = "embedding_forward",
-    [ZERO_NN_EMBED_BACKWARD] = "embedding_backward",
-    [ZERO_NN_NORM_FORWARD] = "layernorm_forward",
-    [ZERO_NN_NORM_BACKWARD] = "layernorm_backward",
-    [ZERO_NN_GELU_FORWARD] = "gelu_forward",
-    [ZERO_NN_GELU_BACKWARD] = "gelu_backward",
-    [ZERO_NN_ADD] = "add",
-    [ZERO_NN_ATTN_FORWARD] = "attention_forward",
-    [ZERO_NN_ATTN_BACKWARD] = "attention_backward",
-    [ZERO_NN_CROSS_ENTROPY] = "cross_entropy",
-};
-
-void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...)
-{
-    if (nn->error.status != ZERO_OK)
-        return;
-    char text[sizeof nn->error.text];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    zero_fail(&nn->error, status, "%s", text);
-}
 
 zero_status_t zero_nn_create(zero_nn_t **out, const char *backend, int threads, void *stream, zero_error_t *error)
 {
@@ -39,10 +12,17 @@ zero_status_t zero_nn_create(zero_nn_t **out, const char *backend, int threads, 
         ops = &zero_nn_cpu_ops;
     else if (strcmp(backend, "ref") == 0)
         ops = &zero_nn_ref_ops;
-    else
-        return zero_fail(error, ZERO_ERR_ARG, "kernels '%s' are unknown: choose cpu, ref or auto", backend);
+    else if (strcmp(backend, "cuda") != 0)
+        return zero_fail(error, ZERO_ERR_ARG, "kernels '%s' are unknown: choose cpu, cuda, ref or auto", backend);
     if (threads < 1)
         return zero_fail(error, ZERO_ERR_ARG, "kernels on %d threads: choose 1 or more", threads);
+    if (ops == NULL) {
+        const void *table = NULL;
+        zero_status_t status = zero_plugin_table("zero_nn_cuda", "zero_cuda_nn", ZERO_CUDA_NN_VERSION, &table, error);
+        if (status != ZERO_OK)
+            return status;
+        ops = ((const zero_cuda_nn_t *)table)->ops;
+    }
     zero_nn_t *nn = calloc(1, sizeof *nn);
     if (nn == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of a kernel context", sizeof *nn);
@@ -111,19 +91,6 @@ zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error)
 
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
-/* "gemm (512, 768, 2304, ...) in fp32", for errors. */
-static const char *shape_text(const zero_nn_shape_t *shape, char *text, size_t size)
-{
-    int at = snprintf(text, size, "%s (", OP_NAMES[shape->op]);
-    int last = ZERO_NN_DIMS - 1;
-    while (last > 0 && shape->d[last] == 0)
-        last--;
-    for (int i = 0; i <= last; i++)
-        at += snprintf(text + at, size - (size_t)at, i == 0 ? "%lld" : ", %lld", (long long)shape->d[i]);
-    snprintf(text + at, size - (size_t)at, ") in %s", zero_dtype_name((zero_dtype_t)shape->dtype));
-    return text;
-}
-
 /* Slot of the shape's plan in the table, or of the free place where it belongs. */
 static uint32_t table_slot(const zero_nn_t *nn, const zero_nn_shape_t *shape)
 {
@@ -161,7 +128,7 @@ static void plan_make(zero_nn_t *nn, const zero_nn_shape_t *shape)
 {
     char text[256];
     if (!table_grow(nn)) {
-        zero_nn_fail(nn, ZERO_ERR_MEMORY, "no memory to plan %s", shape_text(shape, text, sizeof text));
+        zero_nn_fail(nn, ZERO_ERR_MEMORY, "no memory to plan %s", zero_nn_shape_text(shape, text, sizeof text));
         return;
     }
     uint32_t slot = table_slot(nn, shape);
@@ -171,7 +138,7 @@ static void plan_make(zero_nn_t *nn, const zero_nn_shape_t *shape)
     zero_error_t error = {.status = ZERO_OK};
     zero_status_t status = nn->ops->plan(nn, &plan, &error);
     if (status != ZERO_OK) {
-        zero_nn_fail(nn, status, "%s: %s", shape_text(shape, text, sizeof text), error.text);
+        zero_nn_fail(nn, status, "%s: %s", zero_nn_shape_text(shape, text, sizeof text), error.text);
         return;
     }
     nn->plans[nn->count] = plan;
@@ -191,16 +158,17 @@ static const zero_nn_plan_t *plan_begin(zero_nn_t *nn, const zero_nn_shape_t *sh
     int32_t index = nn->capacity == 0 ? -1 : nn->table[table_slot(nn, shape)];
     if (index < 0) {
         zero_nn_fail(nn, ZERO_ERR_ORDER, "%s was not called in dry mode before: make the same calls dry first",
-                     shape_text(shape, text, sizeof text));
+                     zero_nn_shape_text(shape, text, sizeof text));
         return NULL;
     }
     const zero_nn_plan_t *plan = &nn->plans[index];
     if (plan->workspace > nn->workspace_bytes) {
         zero_nn_fail(
             nn, ZERO_ERR_ORDER, "%s needs %llu bytes of workspace and has %llu: reserve zero_nn_workspace_bytes after the dry run",
-            shape_text(shape, text, sizeof text), (unsigned long long)plan->workspace, (unsigned long long)nn->workspace_bytes);
+            zero_nn_shape_text(shape, text, sizeof text), (unsigned long long)plan->workspace, (unsigned long long)nn->workspace_bytes);
         return NULL;
     }
+    nn->plan = plan;
     return plan;
 }
 
@@ -217,14 +185,14 @@ static bool shape_ok(zero_nn_t *nn, const zero_nn_shape_t *shape)
     if (nn->error.status != ZERO_OK)
         return false;
     if (shape->dtype != ZERO_FP32 && shape->dtype != ZERO_BF16) {
-        zero_nn_fail(nn, ZERO_ERR_UNSUPPORTED, "%s in %s: only fp32 and bf16 are there", OP_NAMES[shape->op],
+        zero_nn_fail(nn, ZERO_ERR_UNSUPPORTED, "%s in %s: only fp32 and bf16 are there", zero_nn_op_name(shape->op),
                      zero_dtype_name((zero_dtype_t)shape->dtype));
         return false;
     }
     char text[256];
     for (int i = 0; i < ZERO_NN_DIMS; i++) {
         if (shape->d[i] < 0 || shape->d[i] > (int64_t)1 << 40) {
-            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: size %lld is negative or beyond 2^40", shape_text(shape, text, sizeof text),
+            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: size %lld is negative or beyond 2^40", zero_nn_shape_text(shape, text, sizeof text),
                          (long long)shape->d[i]);
             return false;
         }
@@ -240,7 +208,7 @@ static bool matrix_ok(zero_nn_t *nn, const zero_nn_shape_t *shape, int64_t rows,
         return true;
     char text[256];
     zero_nn_fail(nn, ZERO_ERR_ARG, "%s: a matrix of %lld rows of %lld elements is too large to address",
-                 shape_text(shape, text, sizeof text), (long long)rows, (long long)ld);
+                 zero_nn_shape_text(shape, text, sizeof text), (long long)rows, (long long)ld);
     return false;
 }
 
@@ -248,7 +216,7 @@ static bool matrix_ok(zero_nn_t *nn, const zero_nn_shape_t *shape, int64_t rows,
 static bool there(zero_nn_t *nn, const void *p, zero_nn_op_t op, const char *name)
 {
     if (p == NULL)
-        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s is NULL", OP_NAMES[op], name);
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s is NULL", zero_nn_op_name(op), name);
     return p != NULL;
 }
 
@@ -257,7 +225,7 @@ static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const i
 {
     for (int64_t r = 0; r < count; r++) {
         if (index[r] < 0 || index[r] >= bound) {
-            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s %d of row %lld is not in [0, %lld)", OP_NAMES[op], what, index[r], (long long)r,
+            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s %d of row %lld is not in [0, %lld)", zero_nn_op_name(op), what, index[r], (long long)r,
                          (long long)bound);
             return false;
         }
@@ -290,12 +258,11 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
     }
     if (g.m == 0 || g.n == 0)
         return;
-    const zero_nn_plan_t *plan = plan_begin(nn, &shape);
-    if (plan == NULL || !there(nn, g.c, ZERO_NN_GEMM, "c"))
+    if (plan_begin(nn, &shape) == NULL || !there(nn, g.c, ZERO_NN_GEMM, "c"))
         return;
     if (g.k > 0 && (!there(nn, g.a, ZERO_NN_GEMM, "a") || !there(nn, g.b, ZERO_NN_GEMM, "b")))
         return;
-    nn->ops->gemm(nn, plan, &g);
+    nn->ops->gemm(nn, &g);
 }
 
 void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
@@ -421,40 +388,37 @@ void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t c
         nn->ops->add(nn, y, a, b, count, dtype);
 }
 
-/* Checks of both directions of attention: its plan when there is something to compute. */
-static const zero_nn_plan_t *attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn_op_t op)
+/* Checks of both directions of attention: true when there is something to compute. */
+static bool attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn_op_t op)
 {
     zero_nn_shape_t shape = shape_of(op, a->dtype);
     int64_t d[ZERO_NN_DIMS] = {a->B, a->T, a->H, a->KV, a->D, a->q_stride, a->k_stride, a->v_stride};
     memcpy(shape.d, d, sizeof d);
     int64_t rows = 0;
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, a->B, a->T))
-        return NULL;
+        return false;
     rows = a->B * a->T;
     if (!matrix_ok(nn, &shape, rows, a->q_stride) || !matrix_ok(nn, &shape, rows, a->k_stride) ||
         !matrix_ok(nn, &shape, rows, a->v_stride) || !matrix_ok(nn, &shape, rows, a->H) || rows == 0 || a->H == 0 || a->D == 0)
-        return NULL;
+        return false;
     if (a->KV < 1 || a->H % a->KV != 0) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %lld heads are not a multiple of %lld key and value heads", OP_NAMES[op],
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %lld heads are not a multiple of %lld key and value heads", zero_nn_op_name(op),
                      (long long)a->H, (long long)a->KV);
-        return NULL;
+        return false;
     }
     if (a->q_stride / a->D < a->H || a->k_stride / a->D < a->KV || a->v_stride / a->D < a->KV) {
         zero_nn_fail(nn, ZERO_ERR_ARG, "%s: rows of %lld, %lld, %lld elements do not hold %lld, %lld, %lld heads of %lld",
-                     OP_NAMES[op], (long long)a->q_stride, (long long)a->k_stride, (long long)a->v_stride, (long long)a->H,
+                     zero_nn_op_name(op), (long long)a->q_stride, (long long)a->k_stride, (long long)a->v_stride, (long long)a->H,
                      (long long)a->KV, (long long)a->KV, (long long)a->D);
-        return NULL;
+        return false;
     }
-    const zero_nn_plan_t *plan = plan_begin(nn, &shape);
-    if (plan == NULL || !there(nn, a->q, op, "q") || !there(nn, a->k, op, "k") || !there(nn, a->v, op, "v") ||
-        !there(nn, a->out, op, "out"))
-        return NULL;
-    return plan;
+    return plan_begin(nn, &shape) != NULL && there(nn, a->q, op, "q") && there(nn, a->k, op, "k") && there(nn, a->v, op, "v") &&
+           there(nn, a->out, op, "out");
 }
 
 void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
 {
-    if (attention_begin(nn, a, ZERO_NN_ATTN_FORWARD) != NULL)
+    if (attention_begin(nn, a, ZERO_NN_ATTN_FORWARD))
         nn->ops->attention_forward(nn, a);
 }
 
@@ -462,7 +426,7 @@ void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, con
 {
     zero_nn_op_t op = ZERO_NN_ATTN_BACKWARD;
     zero_nn_attention_grad_t g = {.dout = dout, .dq = dq, .dk = dk, .dv = dv};
-    if (attention_begin(nn, a, op) != NULL && there(nn, a->lse, op, "lse") && there(nn, dout, op, "dout") &&
+    if (attention_begin(nn, a, op) && there(nn, a->lse, op, "lse") && there(nn, dout, op, "dout") &&
         there(nn, dq, op, "dq") && there(nn, dk, op, "dk") && there(nn, dv, op, "dv"))
         nn->ops->attention_backward(nn, a, &g);
 }

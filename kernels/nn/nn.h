@@ -1,5 +1,6 @@
 /* nn.h - what models need: GEMM, attention, norms, embedding, cross-entropy, forward and backward. A library of its own, used by the
- * examples; libzero never links it. Backends: "ref" (plain C, the truth) and "cpu" (oneDNN GEMMs; OpenMP and SIMD for the rest).
+ * examples; libzero never links it. Backends: "ref" (plain C, the truth), "cpu" (oneDNN GEMMs; OpenMP and SIMD for the rest) and "cuda" (cuBLASLt,
+ * our own kernels for the rest; the plugin zero_nn_cuda).
  *
  * Matrices are row-major. dtype (fp32 or bf16) is that of weights, activations and gradients alike; statistics (mean, rstd, logsumexp,
  * losses) are fp32; sums run in fp32 inside a kernel and are rounded once. Kernels use no float atomics, and choose algorithms by shape, never by
@@ -11,6 +12,13 @@
  * A call outside dry mode that was not made dry first, or wants more workspace than there is, is ZERO_ERR_ORDER.
  * Calls of no rows or elements do nothing. After an error in its arguments (indices included) a call has written nothing.
  * Programs take signals on a thread of their own (sigwait): oneDNN's generated code does not stand handlers on the stack that it uses.
+ *
+ * With "cuda", calls queue their work on the stream and return; buffers and workspace are on the stream's GPU, which is the thread's current one when
+ * the context is made and used. But tokens, targets and losses are the host's, page-locked (others work, and make calls wait): nobody may write
+ * tokens or targets, or read losses, before the stream got there. Operands of a product begin at multiples of 16 bytes where their rows are
+ * (those of ld elements); where rows are multiples of less, of that; a bias always. Heads hold at most 256 elements. Sums over rows go
+ * through partial sums whose number depends on the shape alone. A kernel that fails after its launch shows at a later call, of the engine too.
+ *
  * Once a call failed, the context keeps its first error; calls after it do nothing: check zero_nn_status once a layer.
  */
 #ifndef ZERO_NN_NN_H
@@ -20,10 +28,12 @@
 
 typedef struct zero_nn zero_nn_t;
 
-/* backend: "cpu", "ref", or "auto" (cpu). threads >= 1. stream: the engine's native stream (NULL on CPU). */
+/* backend: "cpu", "cuda", "ref", or "auto" (cpu). threads >= 1, of the CPU's. stream: the engine's native stream (NULL on CPU). ZERO_ERR_UNSUPPORTED
+ * for "cuda" in a build without it, and where there is no GPU. */
 zero_status_t zero_nn_create(zero_nn_t **nn, const char *backend, int threads, void *stream, zero_error_t *error);
 void zero_nn_destroy(zero_nn_t *nn);
-/* What computes: "ref", "cpu (oneDNN 2.6.3, avx512)", "cpu (without oneDNN, avx2)". Valid for the context's life. */
+/* What computes: "ref", "cpu (oneDNN 2.6.3, avx512)", "cpu (without oneDNN, avx2)", "cuda (NVIDIA H200, cuBLASLt 13.0.2)". Valid for the context's
+ * life. */
 const char *zero_nn_backend(const zero_nn_t *nn);
 void zero_nn_set_dry(zero_nn_t *nn, bool dry);
 /* The most that any call so far needs; 128-byte aligned memory. */
@@ -44,7 +54,7 @@ typedef struct zero_nn_gemm {
 } zero_nn_gemm_t;
 void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
 
-/* dbias (n) += column sums of dy (rows, n), in row order. */
+/* dbias (n) += column sums of dy (rows, n), on CPU in row order. */
 void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype);
 
 /* y (rows, C) = wte[tokens[r]] + wpe[r mod T]; rows = B * T; wte (V, C), wpe (positions, C), or NULL: none. A token < 0 is an error; one >= V the

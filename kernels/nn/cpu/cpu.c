@@ -68,10 +68,10 @@ static void cpu_unplan(zero_nn_plan_t *plan)
         zero_nn_onednn_unplan(plan);
 }
 
-static void cpu_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g)
+static void cpu_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
-    if (plan->data != NULL)
-        zero_nn_onednn_gemm(nn, plan, g);
+    if (nn->plan->data != NULL)
+        zero_nn_onednn_gemm(nn, g);
     else
         zero_nn_own_gemm(nn, g);
 }

@@ -44,7 +44,7 @@ void zero_nn_onednn_close(void *state);
 void zero_nn_onednn_version(char *text, size_t size);
 zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
 void zero_nn_onednn_unplan(zero_nn_plan_t *plan);
-void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g);
+void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
 
 /* Our own product (gemm.c): packed panels, workspace from nn. */
 uint64_t zero_nn_own_gemm_workspace(const zero_nn_t *nn, const zero_nn_shape_t *shape);

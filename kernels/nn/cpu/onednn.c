@@ -219,10 +219,10 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
                      "oneDNN's matmul primitive cannot be made: status %d", (int)rc);
 }
 
-void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g)
+void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
     const zero_nn_onednn_t *o = ((const zero_nn_cpu_t *)nn->state)->onednn;
-    product_t *p = plan->data;
+    product_t *p = nn->plan->data;
     int bias = g->bias != NULL, count = 0;
     struct {
         int arg;
@@ -280,9 +280,8 @@ void zero_nn_onednn_unplan(zero_nn_plan_t *plan)
     (void)plan;
 }
 
-void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g)
+void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
-    (void)plan;
     zero_nn_own_gemm(nn, g);
 }
 

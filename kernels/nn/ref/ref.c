@@ -27,10 +27,9 @@ static zero_status_t ref_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t 
     return ZERO_OK;
 }
 
-static void ref_gemm(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_nn_gemm_t *g)
+static void ref_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
     (void)nn;
-    (void)plan;
     int64_t a_row = g->trans_a ? 1 : g->lda, a_col = g->trans_a ? g->lda : 1;
     int64_t b_row = g->trans_b ? 1 : g->ldb, b_col = g->trans_b ? g->ldb : 1;
     for (int64_t i = 0; i < g->m; i++) {

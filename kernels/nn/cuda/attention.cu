@@ -1,0 +1,87 @@
+/* attention.cu - see kernels.h. Causal attention forward, after Dao et al. (2022): a block for 64 queries of a head goes over the keys 64 at a time
+ * with a running maximum and sum. All in fp32. */
+#include "kernels/nn/cuda/attention.h"
+
+template <typename T, int PARTS>
+static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_forward(zero_attention<T> a, T *out, float *lse)
+{
+    __shared__ __align__(16) float weights[ZERO_TILE][ZERO_TILE_ROW], buffer[ZERO_TILE][ZERO_TILE_ROW];
+    const zero_attention_block block = zero_attention_find(a, a.H, blockIdx.x);
+    const int64_t q0 = (a.tiles - 1 - block.tile) * ZERO_TILE; /* the longest first */
+    const zero_head<T> q = zero_attention_head(a, a.q, a.q_stride, block.b, block.head);
+    const zero_head<T> k = zero_attention_head(a, a.k, a.k_stride, block.b, block.head / a.group);
+    const zero_head<T> v = zero_attention_head(a, a.v, a.v_stride, block.b, block.head / a.group);
+    float max[4], sum[4], s[4][4], sums[PARTS][4][4];
+    ZERO_UNROLL
+    for (int i = 0; i < 4; i++) {
+        max[i] = -INFINITY;
+        sum[i] = 0;
+        ZERO_UNROLL
+        for (int j = 0; j < 4 * PARTS; j++)
+            sums[j / 4][i][j % 4] = 0;
+    }
+    for (int64_t k0 = 0; k0 <= q0; k0 += ZERO_TILE) {
+        zero_tile_scores(s, buffer, q, q0, k, k0);
+        ZERO_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const int64_t query = q0 + 4 * threadIdx.y + i;
+            float most = -INFINITY, part = 0;
+            for (int j = 0; j < 4; j++) {
+                s[i][j] = k0 + 4 * threadIdx.x + j <= query ? a.scale * s[i][j] : -INFINITY;
+                most = fmaxf(most, s[i][j]);
+            }
+            most = fmaxf(max[i], zero_lanes_max(most, ZERO_TILE_SIDE));
+            for (int j = 0; j < 4; j++) {
+                s[i][j] = expf(s[i][j] - most);
+                part += s[i][j];
+            }
+            const float shrink = expf(max[i] - most);
+            max[i] = most;
+            sum[i] = sum[i] * shrink + zero_lanes_sum(part, ZERO_TILE_SIDE);
+            ZERO_UNROLL
+            for (int j = 0; j < 4 * PARTS; j++)
+                sums[j / 4][i][j % 4] *= shrink;
+        }
+        /* The last reader of weights has passed a barrier of zero_tile_scores. */
+        zero_tile_keep(weights, s);
+        zero_tile_add<T, PARTS>(sums, weights, buffer, v, k0);
+    }
+    ZERO_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const int64_t query = q0 + 4 * threadIdx.y + i;
+        if (query >= a.T)
+            continue;
+        ZERO_UNROLL
+        for (int part = 0; part < PARTS; part++) {
+            for (int j = 0; j < 4; j++) {
+                int64_t c = part * ZERO_TILE + 4 * threadIdx.x + j;
+                if (c < a.D)
+                    out[((block.b * a.T + query) * a.H + block.head) * a.D + c] = zero_narrow<T>(sums[part][i][j] / sum[i]);
+            }
+        }
+        if (threadIdx.x == 0 && lse != NULL)
+            lse[(block.b * a.H + block.head) * a.T + query] = max[i] + logf(sum[i]);
+    }
+}
+
+template <typename T> static cudaError_t launch(const zero_nn_attention_t *given, cudaStream_t stream)
+{
+    const zero_attention<T> a = zero_attention_of<T>(given);
+    const int64_t blocks = a.tiles * a.B * a.H;
+    if (blocks > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    const dim3 grid((unsigned)blocks), threads(ZERO_TILE_SIDE, ZERO_TILE_SIDE);
+    T *out = (T *)given->out;
+    if (a.D <= ZERO_TILE)
+        ZERO_LAUNCH((attention_forward<T, 1>), grid, threads, 0, stream, a, out, given->lse);
+    else if (a.D <= 2 * ZERO_TILE)
+        ZERO_LAUNCH((attention_forward<T, 2>), grid, threads, 0, stream, a, out, given->lse);
+    else
+        ZERO_LAUNCH((attention_forward<T, 4>), grid, threads, 0, stream, a, out, given->lse);
+    return cudaGetLastError();
+}
+
+cudaError_t zero_nn_cuda_attention_forward(const zero_nn_attention_t *a, cudaStream_t stream)
+{
+    return a->dtype == ZERO_FP32 ? launch<float>(a, stream) : launch<zero_bf16_t>(a, stream);
+}

@@ -1,0 +1,195 @@
+/* cuda.c - the CUDA backend: plans and launches. Every call only queues work on the context's stream. */
+#include "kernels/nn/cuda/cuda.h"
+#include "kernels/nn/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void zero_nn_cuda_check(zero_nn_t *nn, const char *call, cudaError_t status)
+{
+    char text[256];
+    if (status != cudaSuccess)
+        zero_nn_fail(nn, status == cudaErrorMemoryAllocation ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "%s: %s: %s (%s)",
+                     zero_nn_shape_text(&nn->plan->shape, text, sizeof text), call, cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+static zero_status_t cuda_open(zero_nn_t *nn, zero_error_t *error)
+{
+    struct cudaDeviceProp device;
+    int index = 0;
+    cudaError_t rc = cudaGetDevice(&index);
+    if (rc == cudaSuccess)
+        rc = cudaGetDeviceProperties(&device, index);
+    if (rc != cudaSuccess)
+        return zero_fail(error, rc == cudaErrorNoDevice || rc == cudaErrorInsufficientDriver ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_SYSTEM,
+                         "no kernels on a GPU: %s (%s)", cudaGetErrorString(rc), cudaGetErrorName(rc));
+    zero_nn_cuda_t *cuda = calloc(1, sizeof *cuda);
+    if (cuda == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of kernel state", sizeof *cuda);
+    zero_status_t status = zero_nn_cuda_blas_open(cuda, error);
+    if (status != ZERO_OK) {
+        free(cuda);
+        return status;
+    }
+    nn->state = cuda;
+    size_t version = cublasLtGetVersion();
+    snprintf(nn->label, sizeof nn->label, "cuda (%.32s, cuBLASLt %zu.%zu.%zu)", device.name, version / 10000, version / 100 % 100, version % 100);
+    return ZERO_OK;
+}
+
+static void cuda_close(zero_nn_t *nn)
+{
+    zero_nn_cuda_t *cuda = nn->state;
+    zero_nn_cuda_blas_close(cuda);
+    free(cuda);
+    nn->state = NULL;
+}
+
+/* Heads that our kernels hold. */
+static zero_status_t head_fits(int64_t D, zero_error_t *error)
+{
+    if (D <= ZERO_NN_CUDA_HEAD)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "heads of %lld elements: at most %d on a GPU", (long long)D, ZERO_NN_CUDA_HEAD);
+}
+
+static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
+{
+    const int64_t *d = plan->shape.d;
+    switch (plan->shape.op) {
+    case ZERO_NN_GEMM:
+        return zero_nn_cuda_gemm_plan(nn, plan, error);
+    case ZERO_NN_BIAS_BACKWARD: /* partial sums */
+        plan->workspace = (uint64_t)(zero_nn_cuda_sum_parts(d[0]) * d[1]) * sizeof(float);
+        return ZERO_OK;
+    case ZERO_NN_EMBED_FORWARD: /* tokens */
+        plan->workspace = (uint64_t)(d[0] * d[1]) * sizeof(int32_t);
+        return ZERO_OK;
+    case ZERO_NN_EMBED_BACKWARD: /* tokens, sorted */
+        plan->workspace = zero_nn_cuda_sort_workspace(d[0] * d[1]);
+        return ZERO_OK;
+    case ZERO_NN_NORM_BACKWARD: /* partial sums of dw and db */
+        plan->workspace = (uint64_t)(zero_nn_cuda_norm_parts(d[0]) * 2 * d[1]) * sizeof(float);
+        return ZERO_OK;
+    case ZERO_NN_ATTN_FORWARD:
+        return head_fits(d[4], error);
+    case ZERO_NN_ATTN_BACKWARD: /* delta (B, H, T) */
+        plan->workspace = (uint64_t)(d[0] * d[1] * d[2]) * sizeof(float);
+        return head_fits(d[4], error);
+    case ZERO_NN_CROSS_ENTROPY: /* targets, losses */
+        plan->workspace = 2 * (uint64_t)d[0] * sizeof(float);
+        return ZERO_OK;
+    default:
+        return ZERO_OK;
+    }
+}
+
+static void cuda_unplan(zero_nn_plan_t *plan)
+{
+    if (plan->shape.op == ZERO_NN_GEMM)
+        zero_nn_cuda_gemm_unplan(plan);
+}
+
+/* Queues a copy between the host's memory and the workspace; whoever owns the host's leaves it alone until the stream got there. */
+static bool copied(zero_nn_t *nn, void *to, const void *from, int64_t count)
+{
+    cudaError_t status = cudaMemcpyAsync(to, from, (size_t)count * 4, cudaMemcpyDefault, zero_nn_cuda_stream(nn));
+    zero_nn_cuda_check(nn, "cudaMemcpyAsync", status);
+    return status == cudaSuccess;
+}
+
+static void cuda_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
+{
+    float *partial = (float *)nn->workspace; /* (parts, n) */
+    cudaError_t status = zero_nn_cuda_column_sums(partial, dy, rows, n, dtype, zero_nn_cuda_stream(nn));
+    if (status == cudaSuccess)
+        status = zero_nn_cuda_add_parts(dbias, partial, zero_nn_cuda_sum_parts(rows), n, n, dtype, zero_nn_cuda_stream(nn));
+    zero_nn_cuda_check(nn, "its kernel", status);
+}
+
+static void cuda_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
+{
+    int32_t *tokens = (int32_t *)nn->workspace; /* (rows) */
+    if (copied(nn, tokens, e->tokens, e->B * e->T))
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_embedding_forward(e, tokens, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
+{
+    const int32_t *tokens = NULL, *order = NULL;
+    if (!copied(nn, nn->workspace, e->tokens, e->B * e->T))
+        return;
+    cudaError_t status = zero_nn_cuda_sort(nn->workspace, e->B * e->T, e->V, &tokens, &order, zero_nn_cuda_stream(nn));
+    if (status == cudaSuccess)
+        status = zero_nn_cuda_embedding_backward(e, tokens, order, zero_nn_cuda_stream(nn));
+    zero_nn_cuda_check(nn, "its kernel", status);
+}
+
+static void cuda_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_norm_forward(l, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_norm_backward(l, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_gelu_forward(y, x, count, dtype, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_gelu_backward(dx, dy, x, count, dtype, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_add(y, a, b, count, dtype, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_forward(a, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_backward(a, g, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
+{
+    int32_t *targets = (int32_t *)nn->workspace;        /* (rows) */
+    float *losses = (float *)nn->workspace + e->rows; /* (rows) */
+    if (!copied(nn, targets, e->targets, e->rows))
+        return;
+    cudaError_t status = zero_nn_cuda_entropy(e, targets, losses, zero_nn_cuda_stream(nn));
+    zero_nn_cuda_check(nn, "its kernel", status);
+    if (status == cudaSuccess)
+        copied(nn, e->losses, losses, e->rows);
+}
+
+static const zero_nn_ops_t OPS = {
+    .name = "cuda",
+    .open = cuda_open,
+    .close = cuda_close,
+    .plan = cuda_plan,
+    .unplan = cuda_unplan,
+    .gemm = zero_nn_cuda_gemm,
+    .bias_backward = cuda_bias_backward,
+    .embedding_forward = cuda_embedding_forward,
+    .embedding_backward = cuda_embedding_backward,
+    .layernorm_forward = cuda_layernorm_forward,
+    .layernorm_backward = cuda_layernorm_backward,
+    .gelu_forward = cuda_gelu_forward,
+    .gelu_backward = cuda_gelu_backward,
+    .add = cuda_add,
+    .attention_forward = cuda_attention_forward,
+    .attention_backward = cuda_attention_backward,
+    .cross_entropy = cuda_cross_entropy,
+};
+
+ZERO_API const zero_cuda_nn_t zero_cuda_nn = {.version = ZERO_CUDA_NN_VERSION, .ops = &OPS};

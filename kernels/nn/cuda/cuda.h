@@ -1,0 +1,32 @@
+/* cuda.h - inside kernels/nn/cuda, for .c files: the state of a context, and errors. */
+#ifndef ZERO_NN_CUDA_CUDA_H
+#define ZERO_NN_CUDA_CUDA_H
+
+#include "kernels/nn/cuda/kernels.h"
+
+#include <cublasLt.h>
+
+/* The most workspace that a product may choose: what cuBLAS recommends for Hopper. */
+#define ZERO_NN_CUDA_BLAS_WORKSPACE ((uint64_t)32 << 20)
+
+typedef struct zero_nn_cuda {
+    cublasLtHandle_t blas;
+} zero_nn_cuda_t;
+
+static inline cudaStream_t zero_nn_cuda_stream(const zero_nn_t *nn)
+{
+    return (cudaStream_t)nn->stream;
+}
+
+/* Keeps the error of a call that failed while nn->plan ran: "add (5) in fp32: its kernel: out of memory (cudaErrorMemoryAllocation)". */
+void zero_nn_cuda_check(zero_nn_t *nn, const char *call, cudaError_t status);
+
+/* Products (gemm.c). open and close: the library's handle. plan makes descriptors and chooses an algorithm for the shape, with and without a bias;
+ * unplan frees them. */
+zero_status_t zero_nn_cuda_blas_open(zero_nn_cuda_t *cuda, zero_error_t *error);
+void zero_nn_cuda_blas_close(zero_nn_cuda_t *cuda);
+zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
+void zero_nn_cuda_gemm_unplan(zero_nn_plan_t *plan);
+void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
+
+#endif

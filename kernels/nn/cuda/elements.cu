@@ -1,0 +1,98 @@
+/* elements.cu - see kernels.h. One thread for each pack of 16 bytes. */
+#include "kernels/nn/cuda/kernels.h"
+#include "kernels/nn/cuda/vector.h"
+
+enum { THREADS = 256 };
+typedef enum element_op { GELU_FORWARD, GELU_BACKWARD, ADD } element_op_t;
+
+/* gelu(x) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation where x is far below 0. */
+#define GELU_SCALE 0.79788456080286535588f
+#define GELU_CUBE 0.044715f
+
+static __device__ __forceinline__ float gelu_argument(float x)
+{
+    return GELU_SCALE * (x + GELU_CUBE * x * x * x);
+}
+
+static __device__ __forceinline__ float gelu(float x)
+{
+    return x / (1.0f + expf(-2.0f * gelu_argument(x)));
+}
+
+/* (x g)' = g + x 2 g (1 - g) u'. */
+static __device__ __forceinline__ float gelu_slope(float x)
+{
+    float u = gelu_argument(x), g = 1.0f / (1.0f + expf(-2.0f * u)), other = 1.0f / (1.0f + expf(2.0f * u));
+    return g + 2.0f * x * g * other * GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * x * x);
+}
+
+/* y may be a or b. */
+template <typename T, int OP>
+static __global__ void __launch_bounds__(THREADS) elements(T *y, const T *a, const T *b, int64_t count, bool wide)
+{
+    const int N = zero_pack<T>::N;
+    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N;
+    float x[N], z[N];
+    if (i >= count)
+        return;
+    zero_load(x, a + i, count - i, wide);
+    if (OP != GELU_FORWARD)
+        zero_load(z, b + i, count - i, wide);
+    for (int j = 0; j < N; j++)
+        x[j] = OP == GELU_FORWARD ? gelu(x[j]) : OP == GELU_BACKWARD ? x[j] * gelu_slope(z[j]) : x[j] + z[j];
+    zero_store(y + i, x, count - i, wide);
+}
+
+template <int OP>
+static cudaError_t launch_elements(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
+{
+    int64_t pack = 16 / (int64_t)zero_dtype_size(dtype), blocks = (count + pack * THREADS - 1) / (pack * THREADS);
+    bool wide = ((uintptr_t)y | (uintptr_t)a | (uintptr_t)b) % 16 == 0;
+    if (blocks > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    if (dtype == ZERO_FP32)
+        ZERO_LAUNCH((elements<float, OP>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)a, (const float *)b, count, wide);
+    else
+        ZERO_LAUNCH((elements<zero_bf16_t, OP>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y, (const zero_bf16_t *)a, (const zero_bf16_t *)b,
+                    count, wide);
+    return cudaGetLastError();
+}
+
+cudaError_t zero_nn_cuda_gelu_forward(void *y, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
+{
+    return launch_elements<GELU_FORWARD>(y, x, x, count, dtype, stream);
+}
+
+cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
+{
+    return launch_elements<GELU_BACKWARD>(dx, dy, x, count, dtype, stream);
+}
+
+cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
+{
+    return launch_elements<ADD>(y, a, b, count, dtype, stream);
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(THREADS) bias_rows(T *c, const T *bias, int64_t m, int64_t n, int64_t ldc, bool accumulate)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= m * n)
+        return;
+    int64_t column = i % n, at = i / n * ldc + column;
+    float sum = bias == NULL ? 0.0f : zero_widen(bias[column]);
+    c[at] = zero_narrow<T>(accumulate ? sum + zero_widen(c[at]) : sum);
+}
+
+cudaError_t zero_nn_cuda_bias(void *c, const void *bias, int64_t m, int64_t n, int64_t ldc, bool accumulate, zero_dtype_t dtype, cudaStream_t stream)
+{
+    int64_t blocks = (m * n + THREADS - 1) / THREADS;
+    if (blocks > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    if (dtype == ZERO_FP32)
+        ZERO_LAUNCH((bias_rows<float>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (float *)c, (const float *)bias, m, n, ldc, accumulate);
+    else
+        ZERO_LAUNCH((bias_rows<zero_bf16_t>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)c, (const zero_bf16_t *)bias, m, n, ldc,
+                    accumulate);
+    return cudaGetLastError();
+}

@@ -1,0 +1,117 @@
+/* embedding.cu - see kernels.h. Gradients are added row after row, as on the CPU: the same bits as there. */
+#include "kernels/nn/cuda/kernels.h"
+#include "kernels/nn/cuda/vector.h"
+
+enum { THREADS = 128, AHEAD = 4 /* rows that are read before the first of them is added */ };
+
+template <typename T>
+static __global__ void __launch_bounds__(THREADS)
+embedding_forward(T *y, const T *wte, const T *wpe, const int32_t *tokens, int64_t count, int64_t time, int64_t C, int64_t packs, bool wide)
+{
+    const int N = zero_pack<T>::N;
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, r = i / packs, c = i % packs * N;
+    float x[N], position[N];
+    if (i >= count)
+        return;
+    zero_load(x, wte + (int64_t)tokens[r] * C + c, C - c, wide);
+    if (wpe != NULL) {
+        zero_load(position, wpe + r % time * C + c, C - c, wide);
+        for (int j = 0; j < N; j++)
+            x[j] += position[j];
+    }
+    zero_store(y + r * C + c, x, C - c, wide);
+}
+
+/* Block (i, tile): where the run of a token begins at place i of the sorted rows, a part of its row of dwte += its rows of dy. */
+template <typename T>
+static __global__ void __launch_bounds__(THREADS)
+embedding_backward(T *dwte, const T *dy, const int32_t *tokens, const int32_t *order, int64_t rows, int64_t C, int64_t tiles, bool wide)
+{
+    const int N = zero_pack<T>::N;
+    int64_t i = blockIdx.x / tiles, c = ((int64_t)(blockIdx.x % tiles) * THREADS + threadIdx.x) * N;
+    int32_t token = tokens[i];
+    float sum[N], x[AHEAD][N];
+    if ((i > 0 && tokens[i - 1] == token) || c >= C)
+        return;
+    T *out = dwte + (int64_t)token * C + c;
+    zero_load(sum, out, C - c, wide);
+    while (i < rows && tokens[i] == token) {
+        bool there[AHEAD];
+        for (int j = 0; j < AHEAD; j++) {
+            there[j] = i + j < rows && tokens[i + j] == token;
+            if (there[j])
+                zero_load(x[j], dy + (int64_t)order[i + j] * C + c, C - c, wide);
+        }
+        for (int j = 0; j < AHEAD; j++)
+            for (int k = 0; k < N && there[j]; k++)
+                sum[k] += x[j][k];
+        i += AHEAD;
+    }
+    zero_store(out, sum, C - c, wide);
+}
+
+/* dwpe (count elements) += dy (B, count) over B. */
+template <typename T>
+static __global__ void __launch_bounds__(THREADS) position_backward(T *dwpe, const T *dy, int64_t B, int64_t count, bool wide)
+{
+    const int N = zero_pack<T>::N;
+    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N;
+    float sum[N], x[N];
+    if (i >= count)
+        return;
+    zero_load(sum, dwpe + i, count - i, wide);
+    for (int64_t b = 0; b < B; b++) {
+        zero_load(x, dy + b * count + i, count - i, wide);
+        for (int j = 0; j < N; j++)
+            sum[j] += x[j];
+    }
+    zero_store(dwpe + i, sum, count - i, wide);
+}
+
+/* Whether rows of `row` elements from these addresses on are multiples of 16 bytes. */
+static bool wide_rows(const void *a, const void *b, const void *c, int64_t row, zero_dtype_t dtype)
+{
+    return ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)(row * (int64_t)zero_dtype_size(dtype))) % 16 == 0;
+}
+
+static int64_t divide_up(int64_t x, int64_t by)
+{
+    return (x + by - 1) / by;
+}
+
+template <typename T> static cudaError_t forward(const zero_nn_embedding_t *e, const int32_t *tokens, cudaStream_t stream)
+{
+    int64_t packs = divide_up(e->C, zero_pack<T>::N), count = e->B * e->T * packs, blocks = divide_up(count, THREADS);
+    if (blocks > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    ZERO_LAUNCH((embedding_forward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->y, (const T *)e->wte, (const T *)e->wpe, tokens,
+                count, e->T, e->C, packs, wide_rows(e->y, e->wte, e->wpe, e->C, e->dtype));
+    return cudaGetLastError();
+}
+
+cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, const int32_t *tokens, cudaStream_t stream)
+{
+    return e->dtype == ZERO_FP32 ? forward<float>(e, tokens, stream) : forward<zero_bf16_t>(e, tokens, stream);
+}
+
+template <typename T>
+static cudaError_t backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order, cudaStream_t stream)
+{
+    int64_t rows = e->B * e->T, tiles = divide_up(e->C, THREADS * zero_pack<T>::N), blocks = rows * tiles;
+    int64_t count = e->T * e->C, more = divide_up(count, THREADS * zero_pack<T>::N);
+    if (blocks > INT32_MAX || more > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    ZERO_LAUNCH((embedding_backward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->dwte, (const T *)e->dy, tokens, order, rows, e->C,
+                tiles, wide_rows(e->dwte, e->dy, NULL, e->C, e->dtype));
+    cudaError_t status = cudaGetLastError();
+    if (status != cudaSuccess || e->dwpe == NULL)
+        return status;
+    ZERO_LAUNCH((position_backward<T>), dim3((unsigned)more), dim3(THREADS), 0, stream, (T *)e->dwpe, (const T *)e->dy, e->B, count,
+                wide_rows(e->dwpe, e->dy, NULL, count, e->dtype));
+    return cudaGetLastError();
+}
+
+cudaError_t zero_nn_cuda_embedding_backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order, cudaStream_t stream)
+{
+    return e->dtype == ZERO_FP32 ? backward<float>(e, tokens, order, stream) : backward<zero_bf16_t>(e, tokens, order, stream);
+}

@@ -1,0 +1,237 @@
+/* gemm.c - matrix products through cuBLASLt, whose matrices are column-major: a row-major C = A B is its C' = B' A', so that our b is its A, our a
+ * its B, our n its m, and a bias over columns one over rows.
+ *
+ * An algorithm is chosen when a shape is planned, by cuBLASLt's heuristic, among those that give the same bits in each run: a long sum may be cut into
+ * parts that are kept in fp32 in the workspace and added by a kernel of its own (COMPUTE_TYPE), never added in the order in which they become
+ * ready. fp32 is fp32: no TF32. The heuristic is told how operands are aligned, and addresses are not known then: so rows that are multiples of 16
+ * bytes (or less) oblige the operand to begin at such a multiple, and any other address is an error rather than another algorithm. */
+#include "kernels/nn/cuda/cuda.h"
+
+#include <stdlib.h>
+
+enum { CHOICES = 8, ALIGNMENT = 16 };
+
+/* A product of one shape. Whether there is a bias is not part of a shape: [1] is with one. */
+typedef struct product {
+    cublasLtMatmulDesc_t desc[2];
+    cublasLtMatrixLayout_t a, b, c; /* of cuBLASLt's A, B, C */
+    cublasLtMatmulAlgo_t algo[2];
+    bool fused; /* [1] is there; otherwise the bias is written to C first, and the product added to it */
+} product_t;
+
+static const char *status_name(cublasStatus_t status)
+{
+    const char *name = cublasLtGetStatusName(status);
+    return name == NULL ? "an unknown status" : name;
+}
+
+zero_status_t zero_nn_cuda_blas_open(zero_nn_cuda_t *cuda, zero_error_t *error)
+{
+    cublasStatus_t status = cublasLtCreate(&cuda->blas);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        return ZERO_OK;
+    cuda->blas = NULL;
+    return zero_fail(error, ZERO_ERR_SYSTEM, "cuBLASLt does not start: cublasLtCreate gives %s", status_name(status));
+}
+
+void zero_nn_cuda_blas_close(zero_nn_cuda_t *cuda)
+{
+    if (cuda->blas != NULL)
+        cublasLtDestroy(cuda->blas);
+    cuda->blas = NULL;
+}
+
+static void product_free(product_t *p)
+{
+    if (p == NULL)
+        return;
+    for (int i = 0; i < 2; i++)
+        if (p->desc[i] != NULL)
+            cublasLtMatmulDescDestroy(p->desc[i]);
+    cublasLtMatrixLayout_t layouts[] = {p->a, p->b, p->c};
+    for (int i = 0; i < 3; i++)
+        if (layouts[i] != NULL)
+            cublasLtMatrixLayoutDestroy(layouts[i]);
+    free(p);
+}
+
+/* What a matrix with rows of ld elements must be aligned to: the largest power of two up to 16 that divides the bytes of a row. */
+static uint32_t alignment(int64_t ld, zero_dtype_t dtype)
+{
+    int64_t bytes = ld * (int64_t)zero_dtype_size(dtype);
+    uint32_t most = ALIGNMENT;
+    while (bytes % most != 0)
+        most /= 2;
+    return most;
+}
+
+/* Descriptor p->desc[bias]. The bias's address is a stand-in that tells its alignment. */
+static cublasStatus_t describe(product_t *p, int bias, int64_t flags)
+{
+    int32_t no = CUBLAS_OP_N, yes = CUBLAS_OP_T;
+    uint32_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    const void *address = (const void *)(uintptr_t)ALIGNMENT;
+    cublasStatus_t status = cublasLtMatmulDescCreate(&p->desc[bias], CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        p->desc[bias] = NULL;
+        return status;
+    }
+    status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_TRANSA, flags & ZERO_NN_TRANS_B ? &yes : &no, sizeof no);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_TRANSB, flags & ZERO_NN_TRANS_A ? &yes : &no, sizeof no);
+    if (status == CUBLAS_STATUS_SUCCESS && bias)
+        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (status == CUBLAS_STATUS_SUCCESS && bias)
+        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_BIAS_POINTER, &address, sizeof address);
+    return status;
+}
+
+static cublasStatus_t layout(cublasLtMatrixLayout_t *out, zero_dtype_t dtype, bool transposed, int64_t rows, int64_t columns, int64_t ld)
+{
+    cublasStatus_t status = cublasLtMatrixLayoutCreate(out, dtype == ZERO_FP32 ? CUDA_R_32F : CUDA_R_16BF, (uint64_t)(transposed ? columns : rows),
+                                                       (uint64_t)(transposed ? rows : columns), ld);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        *out = NULL;
+    return status;
+}
+
+/* What algorithms may use, and the alignment that they may count on. */
+static cublasStatus_t prefer(cublasLtMatmulPreference_t preference, const int64_t *d, zero_dtype_t dtype)
+{
+    const uint64_t bytes = ZERO_NN_CUDA_BLAS_WORKSPACE;
+    const uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, a = alignment(d[4], dtype), b = alignment(d[3], dtype), c = alignment(d[5], dtype);
+    const struct {
+        cublasLtMatmulPreferenceAttributes_t name;
+        const void *value;
+        size_t size;
+    } all[] = {
+        {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes},   {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &scheme, sizeof scheme},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, sizeof a},         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b, sizeof b},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c, sizeof c},         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c, sizeof c},
+    };
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    for (size_t i = 0; i < sizeof all / sizeof all[0] && status == CUBLAS_STATUS_SUCCESS; i++)
+        status = cublasLtMatmulPreferenceSetAttribute(preference, all[i].name, all[i].value, all[i].size);
+    return status;
+}
+
+/* The first algorithm that the heuristic proposes and that fits: its bytes of workspace. */
+static cublasStatus_t choose(const zero_nn_cuda_t *cuda, product_t *p, int bias, cublasLtMatmulPreference_t preference, uint64_t *bytes)
+{
+    cublasLtMatmulHeuristicResult_t found[CHOICES];
+    int count = 0;
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(cuda->blas, p->desc[bias], p->a, p->b, p->c, p->c, preference, CHOICES, found, &count);
+    for (int i = 0; i < count && status == CUBLAS_STATUS_SUCCESS; i++) {
+        if (found[i].state == CUBLAS_STATUS_SUCCESS && found[i].workspaceSize <= ZERO_NN_CUDA_BLAS_WORKSPACE) {
+            p->algo[bias] = found[i].algo;
+            *bytes = found[i].workspaceSize;
+            return CUBLAS_STATUS_SUCCESS;
+        }
+    }
+    return status == CUBLAS_STATUS_SUCCESS ? CUBLAS_STATUS_NOT_SUPPORTED : status;
+}
+
+zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
+{
+    const zero_nn_cuda_t *cuda = nn->state;
+    const int64_t *d = plan->shape.d, m = d[0], n = d[1], k = d[2], flags = d[6];
+    const zero_dtype_t dtype = (zero_dtype_t)plan->shape.dtype;
+    const char *call = "cublasLtMatmulDescCreate";
+    cublasLtMatmulPreference_t preference = NULL;
+    uint64_t bytes = 0, more = 0;
+    if (k == 0)
+        return ZERO_OK;
+    product_t *p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of a product's plan", sizeof *p);
+    cublasStatus_t status = describe(p, 0, flags);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = describe(p, 1, flags);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        goto fail;
+    call = "cublasLtMatrixLayoutCreate";
+    status = layout(&p->a, dtype, flags & ZERO_NN_TRANS_B, n, k, d[4]);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = layout(&p->b, dtype, flags & ZERO_NN_TRANS_A, k, m, d[3]);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = layout(&p->c, dtype, false, n, m, d[5]);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        goto fail;
+    call = "cublasLtMatmulPreferenceCreate";
+    status = cublasLtMatmulPreferenceCreate(&preference);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        preference = NULL;
+        goto fail;
+    }
+    status = prefer(preference, d, dtype);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        goto fail;
+    call = "cublasLtMatmulAlgoGetHeuristic";
+    status = choose(cuda, p, 0, preference, &bytes);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        goto fail;
+    status = choose(cuda, p, 1, preference, &more);
+    p->fused = status == CUBLAS_STATUS_SUCCESS;
+    if (!p->fused && status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE)
+        goto fail;
+    plan->workspace = more > bytes ? more : bytes;
+    plan->data = p;
+    cublasLtMatmulPreferenceDestroy(preference);
+    return ZERO_OK;
+fail:
+    if (preference != NULL)
+        cublasLtMatmulPreferenceDestroy(preference);
+    product_free(p);
+    return zero_fail(error, status == CUBLAS_STATUS_NOT_SUPPORTED ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_SYSTEM, "%s gives %s", call, status_name(status));
+}
+
+void zero_nn_cuda_gemm_unplan(zero_nn_plan_t *plan)
+{
+    product_free(plan->data);
+    plan->data = NULL;
+}
+
+/* Whether the operand begins where its rows let the algorithm expect it. */
+static bool aligned(zero_nn_t *nn, const char *name, const void *p, uint32_t to)
+{
+    if ((uintptr_t)p % to == 0)
+        return true;
+    char text[256];
+    zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s at %p is not at a multiple of %u bytes, which products of this shape need on a GPU",
+                 zero_nn_shape_text(&nn->plan->shape, text, sizeof text), name, p, (unsigned)to);
+    return false;
+}
+
+void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
+{
+    const zero_nn_cuda_t *cuda = nn->state;
+    product_t *p = nn->plan->data;
+    cudaStream_t stream = zero_nn_cuda_stream(nn);
+    const float one = 1, zero = 0;
+    if (g->k == 0) {
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_bias(g->c, g->bias, g->m, g->n, g->ldc, g->accumulate, g->dtype, stream));
+        return;
+    }
+    if (!aligned(nn, "a", g->a, alignment(g->lda, g->dtype)) || !aligned(nn, "b", g->b, alignment(g->ldb, g->dtype)) ||
+        !aligned(nn, "c", g->c, alignment(g->ldc, g->dtype)) || !aligned(nn, "the bias", g->bias, ALIGNMENT))
+        return;
+    int bias = g->bias != NULL && p->fused;
+    bool add = g->accumulate;
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    if (g->bias != NULL && !p->fused) {
+        cudaError_t written = zero_nn_cuda_bias(g->c, g->bias, g->m, g->n, g->ldc, g->accumulate, g->dtype, stream);
+        zero_nn_cuda_check(nn, "the kernel of its bias", written);
+        if (written != cudaSuccess)
+            return;
+        add = true;
+    }
+    if (bias)
+        status = cublasLtMatmulDescSetAttribute(p->desc[1], CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias, sizeof g->bias);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = cublasLtMatmul(cuda->blas, p->desc[bias], &one, g->b, p->a, g->a, p->b, add ? &one : &zero, g->c, p->c, g->c, p->c, &p->algo[bias],
+                                nn->workspace, nn->plan->workspace, stream);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        char text[256];
+        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "%s: cublasLtMatmul gives %s", zero_nn_shape_text(&nn->plan->shape, text, sizeof text), status_name(status));
+    }
+}

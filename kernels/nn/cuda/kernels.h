@@ -1,0 +1,55 @@
+/* kernels.h - inside kernels/nn/cuda: the kernels of the .cu files, for cuda.c and gemm.c. Each function launches on a stream and returns at
+ * once with what the launch itself gave; sizes are as nn.c checks them. Buffers are on the device unless said otherwise. Sums have a fixed
+ * order that depends on the shape alone. */
+#ifndef ZERO_NN_CUDA_KERNELS_H
+#define ZERO_NN_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "kernels/nn/backend.h"
+
+/* elements.cu */
+cudaError_t zero_nn_cuda_gelu_forward(void *y, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
+cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
+cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
+/* c (m, n; ldc) = bias (n), or 0 where bias is NULL, + c where accumulate: a product without its sum. */
+cudaError_t zero_nn_cuda_bias(void *c, const void *bias, int64_t m, int64_t n, int64_t ldc, bool accumulate, zero_dtype_t dtype, cudaStream_t stream);
+
+/* sums.cu: a sum of (rows, n) over rows goes through partial sums of parts of the rows, in fp32: partial (parts, n). */
+int64_t zero_nn_cuda_sum_parts(int64_t rows);
+cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype, cudaStream_t stream);
+/* out (n) += the sum over parts of partial + part * stride, rounded once. */
+cudaError_t zero_nn_cuda_add_parts(void *out, const float *partial, int64_t parts, int64_t stride, int64_t n, zero_dtype_t dtype, cudaStream_t stream);
+
+/* norm.cu. The backward pass wants parts (as above) of 2 C floats: of dw, then of db. */
+cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stream);
+int64_t zero_nn_cuda_norm_parts(int64_t rows);
+cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, cudaStream_t stream);
+
+/* embedding.cu. tokens: a copy of e->tokens on the device, (rows). */
+cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, const int32_t *tokens, cudaStream_t stream);
+/* order: what zero_nn_cuda_sort leaves. */
+cudaError_t zero_nn_cuda_embedding_backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order, cudaStream_t stream);
+
+/* sort.cu: a stable radix sort of rows by token: *tokens (rows) sorted and *order (rows), the row of each, somewhere in the workspace, whose first
+ * rows int32 hold the tokens. Tokens are in [0, bound). */
+uint64_t zero_nn_cuda_sort_workspace(int64_t rows);
+cudaError_t zero_nn_cuda_sort(void *workspace, int64_t rows, int64_t bound, const int32_t **tokens, const int32_t **order, cudaStream_t stream);
+
+/* entropy.cu. targets, losses (rows): copies on the device. */
+cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, const int32_t *targets, float *losses, cudaStream_t stream);
+
+/* attention.cu, attention_grad.cu: our own, for heads of up to ZERO_NN_CUDA_HEAD elements. delta (B, H, T): workspace. */
+#define ZERO_NN_CUDA_HEAD 256
+cudaError_t zero_nn_cuda_attention_forward(const zero_nn_attention_t *a, cudaStream_t stream);
+cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g, float *delta, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,94 @@
+/* sums.cu - see kernels.h. Each thread of a block runs down its own rows, then the sums of its rows of threads are added in order. */
+#include "kernels/nn/cuda/kernels.h"
+#include "kernels/nn/cuda/vector.h"
+
+/* Rows of threads where rows are added, and where parts are; the most parts. */
+enum { HIGH = 8, HIGH_PARTS = 32, PARTS = 256 };
+
+/* Rows of a part: some for each row of threads. */
+static int64_t rows_of_part(int64_t rows)
+{
+    int64_t each = (rows + PARTS - 1) / PARTS;
+    return each < 4 * HIGH ? 4 * HIGH : each;
+}
+
+int64_t zero_nn_cuda_sum_parts(int64_t rows)
+{
+    int64_t each = rows_of_part(rows);
+    return (rows + each - 1) / each;
+}
+
+/* The N sums of each thread of row 0 become those of its column of the block, which has ROWS rows of 32 threads. */
+template <int N, int ROWS>
+static __device__ __forceinline__ void sum_down(float out[N])
+{
+    __shared__ float tile[ROWS][ZERO_WARP * N];
+    for (int i = 0; i < N; i++)
+        tile[threadIdx.y][i * ZERO_WARP + (int)threadIdx.x] = out[i];
+    __syncthreads();
+    if (threadIdx.y > 0)
+        return;
+    for (int y = 1; y < ROWS; y++)
+        for (int i = 0; i < N; i++)
+            out[i] += tile[y][i * ZERO_WARP + (int)threadIdx.x];
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(ZERO_WARP *HIGH)
+column_sums(float *partial, const T *dy, int64_t rows, int64_t n, int64_t each, int64_t tiles, bool wide)
+{
+    const int N = zero_pack<T>::N;
+    int64_t column = ((int64_t)(blockIdx.x % tiles) * ZERO_WARP + threadIdx.x) * N, part = blockIdx.x / tiles;
+    int64_t begin = part * each, end = begin + each < rows ? begin + each : rows;
+    float sum[N], x[N];
+    for (int i = 0; i < N; i++)
+        sum[i] = 0;
+    for (int64_t r = begin + threadIdx.y; r < end && column < n; r += HIGH) {
+        zero_load(x, dy + r * n + column, n - column, wide);
+        for (int i = 0; i < N; i++)
+            sum[i] += x[i];
+    }
+    sum_down<N, HIGH>(sum);
+    for (int i = 0; i < N && threadIdx.y == 0; i++)
+        if (column + i < n)
+            partial[part * n + column + i] = sum[i];
+}
+
+cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype, cudaStream_t stream)
+{
+    int64_t size = (int64_t)zero_dtype_size(dtype), width = ZERO_WARP * 16 / size, tiles = (n + width - 1) / width;
+    int64_t each = rows_of_part(rows), blocks = tiles * ((rows + each - 1) / each);
+    bool wide = (uintptr_t)dy % 16 == 0 && n * size % 16 == 0;
+    if (blocks > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    if (dtype == ZERO_FP32)
+        ZERO_LAUNCH((column_sums<float>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial, (const float *)dy, rows, n, each, tiles, wide);
+    else
+        ZERO_LAUNCH((column_sums<zero_bf16_t>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial, (const zero_bf16_t *)dy, rows, n, each,
+                    tiles, wide);
+    return cudaGetLastError();
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(ZERO_WARP *HIGH_PARTS) add_parts(T *out, const float *partial, int64_t parts, int64_t stride, int64_t n)
+{
+    int64_t column = (int64_t)blockIdx.x * ZERO_WARP + threadIdx.x;
+    float sum[1] = {0};
+    for (int64_t p = threadIdx.y; p < parts && column < n; p += HIGH_PARTS)
+        sum[0] += partial[p * stride + column];
+    sum_down<1, HIGH_PARTS>(sum);
+    if (threadIdx.y == 0 && column < n)
+        out[column] = zero_narrow<T>(zero_widen(out[column]) + sum[0]);
+}
+
+cudaError_t zero_nn_cuda_add_parts(void *out, const float *partial, int64_t parts, int64_t stride, int64_t n, zero_dtype_t dtype, cudaStream_t stream)
+{
+    int64_t blocks = (n + ZERO_WARP - 1) / ZERO_WARP;
+    if (blocks > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    if (dtype == ZERO_FP32)
+        ZERO_LAUNCH((add_parts<float>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH_PARTS), 0, stream, (float *)out, partial, parts, stride, n);
+    else
+        ZERO_LAUNCH((add_parts<zero_bf16_t>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH_PARTS), 0, stream, (zero_bf16_t *)out, partial, parts, stride, n);
+    return cudaGetLastError();
+}

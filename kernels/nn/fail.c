@@ -1,0 +1,48 @@
+/* fail.c - the errors of a context. The plugin with CUDA has a copy of its own. */
+#include "kernels/nn/backend.h"
+
+#include <stdio.h>
+
+static const char *const OP_NAMES[ZERO_NN_OP_COUNT] = {
+    [ZERO_NN_GEMM] = "gemm",
+    [ZERO_NN_BIAS_BACKWARD] = "bias_backward",
+    [ZERO_NN_EMBED_FORWARD] = "embedding_forward",
+    [ZERO_NN_EMBED_BACKWARD] = "embedding_backward",
+    [ZERO_NN_NORM_FORWARD] = "layernorm_forward",
+    [ZERO_NN_NORM_BACKWARD] = "layernorm_backward",
+    [ZERO_NN_GELU_FORWARD] = "gelu_forward",
+    [ZERO_NN_GELU_BACKWARD] = "gelu_backward",
+    [ZERO_NN_ADD] = "add",
+    [ZERO_NN_ATTN_FORWARD] = "attention_forward",
+    [ZERO_NN_ATTN_BACKWARD] = "attention_backward",
+    [ZERO_NN_CROSS_ENTROPY] = "cross_entropy",
+};
+
+const char *zero_nn_op_name(int32_t op)
+{
+    return OP_NAMES[op];
+}
+
+const char *zero_nn_shape_text(const zero_nn_shape_t *shape, char *text, size_t size)
+{
+    int at = snprintf(text, size, "%s (", OP_NAMES[shape->op]);
+    int last = ZERO_NN_DIMS - 1;
+    while (last > 0 && shape->d[last] == 0)
+        last--;
+    for (int i = 0; i <= last; i++)
+        at += snprintf(text + at, size - (size_t)at, i == 0 ? "%lld" : ", %lld", (long long)shape->d[i]);
+    snprintf(text + at, size - (size_t)at, ") in %s", zero_dtype_name((zero_dtype_t)shape->dtype));
+    return text;
+}
+
+void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...)
+{
+    if (nn->error.status != ZERO_OK)
+        return;
+    char text[sizeof nn->error.text];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    zero_fail(&nn->error, status, "%s", text);
+}
