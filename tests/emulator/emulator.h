@@ -57,8 +57,8 @@ struct emulator_place {
 };
 emulator_place emulator_find(const void *p, bool end = false);
 /* Between the two, this process may touch device memory (a count: they nest and threads may overlap). */
-void emulator_enter();
-void emulator_leave();
+ZERO_EMULATOR_API void emulator_enter();
+ZERO_EMULATOR_API void emulator_leave();
 
 /* ---- streams.cc ------------------------------------------------------------------------------------------------------------------ */
 

@@ -266,6 +266,17 @@ extern "C" cudaError_t cudaStreamGetDevice(cudaStream_t stream, int *device)
     return cudaSuccess;
 }
 
+/* Nothing is captured here: the thread's mode is only kept. */
+extern "C" cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *mode)
+{
+    static thread_local cudaStreamCaptureMode own = cudaStreamCaptureModeGlobal;
+    EMULATOR_BEGIN();
+    if (!mode || *mode > cudaStreamCaptureModeRelaxed)
+        return emulator_fail(cudaErrorInvalidValue);
+    std::swap(own, *mode);
+    return cudaSuccess;
+}
+
 extern "C" cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void *data)
 {
     EMULATOR_BEGIN();
