@@ -5,6 +5,8 @@
 
 #include <cuda_runtime_api.h>
 
+#ifdef __cplusplus /* C has the functions alone */
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -242,4 +244,5 @@ template <typename T> static inline cudaError_t cudaOccupancyMaxActiveBlocksPerM
     return ::cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, (const void *)kernel, block_size, shared_bytes);
 }
 
+#endif
 #endif
