@@ -349,3 +349,9 @@ void zero_nvme_destroy(zero_nvme_t *n)
     if (!lost)
         zero_nvme_free(n); /* otherwise the last worker does */
 }
+
+uint64_t zero_nvme_allocated(zero_nvme_t *n)
+{
+    struct stat st;
+    return n->file.system->fstat(n->file.fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}

@@ -77,6 +77,9 @@ typedef struct zero_nvme_counts {
 } zero_nvme_counts_t;
 void zero_nvme_counts(zero_nvme_t *n, zero_nvme_counts_t *counts);
 
+/* Bytes of the drive that the file takes, as the file system says. */
+uint64_t zero_nvme_allocated(zero_nvme_t *n);
+
 /* Accepts NULL. Waits for the transfers that the drive has, drops the others, frees everything and the drive's space. Transfers that do not end within
  * timeout_s are left to the system (logged): their memory must then not be used for anything else, but it may be unmapped. */
 void zero_nvme_destroy(zero_nvme_t *n);

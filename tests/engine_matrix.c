@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STAGE, WINDOW, REDUCE, MICRO, DTYPE, WIRE, DEVICE, WORLD, PERSIST, INTERLEAVE, QUIET, BAD, DIMENSIONS, LEVELS = 4 };
-static const int levels[DIMENSIONS] = {4, 4, 2, 3, 2, 2, 3, 4, 3, 2, 2, 2};
+enum { STAGE, WINDOW, REDUCE, MICRO, DTYPE, WIRE, DEVICE, WORLD, PERSIST, INTERLEAVE, QUIET, BAD, OFFLOAD, DIMENSIONS, LEVELS = TOY_OFFLOADS };
+static const int levels[DIMENSIONS] = {4, 4, 2, 3, 2, 2, 3, 4, 3, 2, 2, 2, TOY_OFFLOADS};
 
 typedef struct tuple {
     int level[DIMENSIONS];
@@ -31,6 +31,7 @@ static toy_case_t case_of(const tuple_t *t)
                         .persist_bytes = persist[l[PERSIST]],
                         .interleave = l[INTERLEAVE],
                         .quiet = l[QUIET],
+                        .offload = (toy_offload_t)l[OFFLOAD],
                         .steps = 4,
                         .bad_step = l[BAD] ? 2 : -1};
 }

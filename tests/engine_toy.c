@@ -22,9 +22,9 @@ static int complain(const toy_t *toy, const char *format, ...)
     fprintf(stderr,
             "rank %d of case {world %d, stage %d, window %d, reduce %s, micro-steps %d, %s, wire %s, device %d, persist %lld, "
             "interleave %d, "
-            "quiet %d}: %s\n",
+            "quiet %d, offload %d}: %s\n",
             toy->rank, c->world, c->stage, c->window, c->reduce ? "last" : "every", c->micro_steps, zero_dtype_name(c->dtype),
-            zero_dtype_name(c->reduce_dtype), c->threaded, (long long)c->persist_bytes, c->interleave, c->quiet, text);
+            zero_dtype_name(c->reduce_dtype), c->threaded, (long long)c->persist_bytes, c->interleave, c->quiet, c->offload, text);
     return -1;
 }
 
@@ -34,6 +34,22 @@ int toy_failed(const toy_t *toy, const char *what)
 }
 
 /* ---- the trainer --------------------------------------------------------------------------------------------------- */
+
+static void place(zero_config_t *config, toy_offload_t offload)
+{
+    bool nvme = offload == TOY_NVME || offload == TOY_NVME_SHARE;
+    if (offload == TOY_NONE)
+        return;
+    if (offload != TOY_PARAMETERS) {
+        config->optimizer.tier = nvme ? ZERO_TIER_NVME : ZERO_TIER_HOST;
+        config->gradients.tier = offload == TOY_SHARE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
+    }
+    if (offload == TOY_PARAMETERS || offload == TOY_ALL || offload == TOY_NVME_SHARE)
+        config->parameters.tier = ZERO_TIER_HOST;
+    if (offload == TOY_SHARE || offload == TOY_NVME_SHARE)
+        config->offload_ratio = 0.37;
+    config->nvme_path = ".";
+}
 
 int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(zero_config_t *config))
 {
@@ -61,6 +77,7 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
     config.timeout_s = 60;
     if (zero_config_stage(&config, c->stage) != ZERO_OK)
         return complain(toy, "zero_config_stage(%d) failed", c->stage);
+    place(&config, c->offload);
     if (edit)
         edit(&config);
     if (zero_create(&toy->engine, &config, &error) != ZERO_OK)
@@ -240,6 +257,17 @@ static int compare(void *ctx, zero_param_t param, int64_t begin, int64_t count, 
     return r->result;
 }
 
+/* What a rank holds of the gradients before the step's update. */
+static int check_gradients(toy_t *toy)
+{
+    for (int p = 0; p < TOY_PARAMS && toy->c.world <= TOY_MAX_RANKS; p++) {
+        reading_t reading = {toy, p, toy->reference->final[p], "gradient before the update", 0, 0};
+        if (toy_params[p].trainable)
+            TRY(zero_param_read(toy->engine, toy->param[p], ZERO_STATE_GRAD, compare, &reading));
+    }
+    return 0;
+}
+
 /* Every state of every parameter, and that each element is one rank's. */
 static int check_state(toy_t *toy)
 {
@@ -249,6 +277,8 @@ static int check_state(toy_t *toy)
         const float *wanted[] = {r->value[p], r->final[p], r->master[p], r->m[p], r->v[p]};
         for (int s = ZERO_STATE_PARAM; s <= (toy_params[p].trainable ? ZERO_STATE_MOMENT2 : ZERO_STATE_PARAM); s++) {
             reading_t reading = {.toy = toy, .param = p, .wanted = wanted[s], .what = names[s]};
+            if (s == ZERO_STATE_GRAD && toy->c.offload != TOY_NONE && toy->c.dtype == ZERO_BF16)
+                continue; /* their memory may have the new parameters */
             if (!r->last_applied && s == ZERO_STATE_GRAD)
                 continue; /* NaNs have no bits to compare */
             TRY(zero_param_read(toy->engine, toy->param[p], (zero_state_t)s, compare, &reading));
@@ -294,6 +324,8 @@ int toy_step(toy_t *toy, int micro_steps)
     }
     if (r->step == 1 && toy->rank == toy->c.world - 1)
         zero_signal(toy->engine, 6);
+    if (!toy->c.quiet && toy->c.bad_step != r->step && check_gradients(toy))
+        return -1;
     TRY(zero_step(toy->engine, toy_rate(r->step)));
     r->signals |= r->step == 1 ? 6 : 0;
     toy_reference_step(&toy->c, r);

@@ -5,6 +5,9 @@
 
 #include "zero/base/base.h"
 
+/* What lives elsewhere than on the device: optimizer state and gradients, all of them or in part; parameters; both; state on nvme. */
+typedef enum toy_offload { TOY_NONE = 0, TOY_OPTIMIZER, TOY_SHARE, TOY_PARAMETERS, TOY_ALL, TOY_NVME, TOY_NVME_SHARE, TOY_OFFLOADS } toy_offload_t;
+
 typedef struct toy_case {
     int world, stage, window;
     zero_reduce_t reduce;
@@ -15,6 +18,7 @@ typedef struct toy_case {
     bool interleave; /* evaluation and any-order passes between micro-steps and steps */
     bool quiet;      /* statistics and state are read at the end alone, so that steps overlap */
     int steps;
+    toy_offload_t offload;
     int bad_step; /* one rank writes an infinite gradient in this step; -1: never */
 } toy_case_t;
 

@@ -23,7 +23,7 @@ struct zero_engine {
     int32_t any_unit;         /* held in an any-order pass, or -1 */
     int micro_done;           /* micro-steps of this step that have ended */
     bool last_open, step_due; /* the open micro-step is the step's last; the last one has ended and zero_step is due */
-    bool gradients_complete;  /* reduced, and not yet overwritten by the next step's */
+    bool gradients_complete;  /* reduced, and not yet overwritten: by the next step's, or by an update */
 
     _Atomic uint32_t signals;
     uint64_t entered_ns, total_ns;

@@ -27,6 +27,7 @@ zero_status_t zero_commit(zero_engine_t *engine)
                                        .grad_scale = config->grad_scale,
                                        .timeout_s = config->timeout_s,
                                        .memory_limit = config->memory_limit,
+                                       .nvme_path = config->nvme_path,
                                        .log = config->log,
                                        .log_ctx = config->log_ctx};
         status = zero_exec_create(&engine->exec, engine->plan, config->device, config->comm, &options, &error);

@@ -189,7 +189,7 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
     if (state == ZERO_STATE_GRAD && !engine->gradients_complete)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "the gradient of parameter '%s' is complete only between zero_micro_end of a step's last "
-                         "micro-step and the next training micro-step",
+                         "micro-step and the next training micro-step, or zero_step where optimizer state is not on the device tier",
                          p->name);
     return read_state(engine, param, state, fn, ctx);
 }

@@ -135,7 +135,7 @@ ZERO_API zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, ze
 
 ZERO_API int zero_comm_rank(const zero_comm_t *comm);
 ZERO_API int zero_comm_size(const zero_comm_t *comm);
-/* "self", "shm", "mpi". */
+/* "self", "shm", "mpi", "nccl". */
 ZERO_API const char *zero_comm_name(const zero_comm_t *comm);
 
 /* All-gather of bytes bytes of host memory per rank: recv holds size * bytes. Returns when it is done. Collective. */
@@ -184,6 +184,17 @@ ZERO_API void zero_device_destroy(zero_device_t *device);
 ZERO_API zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_device_t *device, uint64_t staging_bytes,
                                         zero_error_t *error);
 
+/* CUDA devices through NCCL, one rank each. host is a communicator of the same ranks by whose help they meet, exchange small values, hear of each
+ * other's failures and split: borrowed, and it outlives the communicator and what is split from it, as device does. nccl_comm is NULL, or the
+ * caller's own ncclComm_t of the same ranks, not in use meanwhile, which is split once to share its set-up, and stays the caller's (best
+ * made with blocking = 0). options may be NULL. Collectives run on streams; a rank that fails, is gone or is late by more than the time limit
+ * ends them everywhere, and the sentence is what the next call on the engine (or communicator) returns.
+ * Collective over host's ranks: all succeed or all fail. ZERO_ERR_UNSUPPORTED: this build, machine or NCCL will not do, or two ranks have one GPU
+ * (zero_comm_staged works for them); host can then be used for something else. A failure of NCCL itself aborts host.
+ * NCCL is libnccl.so.2 as the loader finds it, or the file that ZERO_NCCL_LIBRARY names in the environment. */
+ZERO_API zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_t *device, void *nccl_comm,
+                                      const zero_comm_options_t *options, zero_error_t *error);
+
 /* ---- engine: declaration ----------------------------------------------------------------------------------------- */
 
 typedef struct zero_engine zero_engine_t;
@@ -223,6 +234,7 @@ typedef struct zero_config {
     zero_adamw_t adamw;
     uint64_t memory_limit;     /* bytes of the device tier for this rank; 0: what the machine has to give */
     double offload_ratio;      /* where the optimizer's row is not on the device tier: the share of its state that goes there, 0 to 1; default 1 */
+    const char *nvme_path;     /* a folder on a local drive, where a row is on the nvme tier; read by zero_commit */
     double timeout_s;          /* of waits for this rank's own streams; collectives have the communicator's. Default 600 */
     zero_log_fn log;
     void *log_ctx;
@@ -294,7 +306,8 @@ ZERO_API zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param
 
 typedef enum zero_state { ZERO_STATE_PARAM = 0, ZERO_STATE_GRAD, ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2 } zero_state_t;
 /* Receives fp32 values of [begin, begin + count): each rank is called for what it owns alone (one rank per element). Frozen parameters
- * have only ZERO_STATE_PARAM; master weights of fp32 parameters are the parameters. Waits for updates in flight. Not collective. */
+ * have only ZERO_STATE_PARAM; master weights of fp32 parameters are the parameters. Gradients can be read from zero_micro_end of a step's last
+ * micro-step to the next training micro-step; where optimizer state is not on the device tier, to zero_step. Waits for updates in flight. Not collective. */
 typedef int (*zero_read_fn)(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values);
 ZERO_API zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx);
 

@@ -31,6 +31,8 @@ static inline bool zero_round_up(uint64_t x, uint64_t unit, uint64_t *out)
 /* Bytes: alignment of buffers in an arena. Kinds start at page bounds so that resident pages can be told apart. */
 #define ZERO_ALIGN_BYTES 128
 #define ZERO_PAGE 4096
+/* Bytes: alignment of buffers on the nvme tier. */
+#define ZERO_FILE_ALIGN 16384
 
 /* One element, round to nearest even, NaN stays NaN, subnormals kept. */
 static inline float zero_bf16_to_fp32(uint16_t h)

@@ -57,7 +57,7 @@ struct zero_stream {
 
 static const char *stream_name(zero_stream_id_t id)
 {
-    static const char *const names[ZERO_STREAM_COUNT] = {"compute", "gather", "reduce", "update"};
+    static const char *const names[ZERO_STREAM_COUNT] = {"compute", "gather", "reduce", "update", "copy", "host", "io"};
     return names[id];
 }
 
@@ -193,9 +193,12 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
         goto no_memory;
     atomic_store(&s->progress->refs, 1);
     s->progress->id = id;
-    s->progress->alone = !d->options.threaded;
+    /* Drives are waited for by a thread in any case, beside which the others work. It never waits for them: what they were to do before was done
+     * when it was told. */
+    bool worker = d->options.threaded ? id != ZERO_STREAM_COMPUTE : id == ZERO_STREAM_IO;
+    s->progress->alone = !d->options.threaded && !worker;
     s->delay_seed = d->options.delay_seed;
-    if (d->options.threaded && id != ZERO_STREAM_COMPUTE) {
+    if (worker) {
         if (!(s->ring = calloc(RING_ITEMS, sizeof *s->ring)))
             goto no_memory;
         s->free_until = RING_ITEMS;

@@ -2,8 +2,9 @@
  *
  * Stream semantics are CUDA's: operations of one stream run in issue order; record() takes a snapshot of a stream's position into an
  * event; wait() makes a stream's later operations run after the event's latest record at the time of the call (never
- * recorded: no wait). The inline CPU device runs everything at once on the calling thread; the threaded one gives each stream but
- * ZERO_STREAM_COMPUTE a worker thread, and compute operations, records and waits happen on the calling thread (a wait blocks it).
+ * recorded: no wait). The inline CPU device runs everything at once on the calling thread, but for ZERO_STREAM_IO, which has a thread;
+ * the threaded one gives each stream but ZERO_STREAM_COMPUTE a worker thread, and compute operations, records and waits happen on the
+ * calling thread (a wait blocks it).
  */
 #ifndef ZERO_DEVICE_DEVICE_H
 #define ZERO_DEVICE_DEVICE_H
@@ -15,7 +16,8 @@ typedef struct zero_event zero_event_t;
 typedef struct zero_arena zero_arena_t;
 
 /* Work on a stream. On CPU it runs on the stream's thread and does the work; on a GPU device it is called at once on the issuing thread
- * with the native stream (cudaStream_t) and launches it. native is NULL on CPU. Never called after the stream failed. */
+ * with the native stream (cudaStream_t) and launches it, but on ZERO_STREAM_HOST and ZERO_STREAM_IO, whose work is the host's: there a worker runs it.
+ * native is NULL on CPU and there. Never called after the stream failed. */
 typedef zero_status_t (*zero_task_fn)(void *ctx, const void *arg, void *native, zero_error_t *error);
 
 typedef struct zero_device_ops {

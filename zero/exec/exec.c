@@ -169,10 +169,12 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
         x->open_use[u] = -1;
 
     for (int t = 0; t < ZERO_TIER_COUNT; t++)
-        if (plan->arena_bytes[t] > 0 &&
+        if (plan->arena_bytes[t] > 0 && t != ZERO_TIER_NVME &&
             (status = device->arena_create(x->device, (zero_tier_t)t, plan->arena_bytes[t], &x->arenas[t], error)) != ZERO_OK)
             return status;
     resolve(x);
+    if ((status = zero_exec_register_nvme(x, error)) != ZERO_OK)
+        return status;
     for (int s = 0; s < ZERO_STREAM_COUNT; s++)
         if (uses_stream(plan, s) && (status = device->stream_create(x->device, (zero_stream_id_t)s, &x->streams[s], error)) != ZERO_OK)
             return status;
@@ -201,6 +203,8 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero
     x->program = -1;
 
     if ((status = zero_exec_fits(x, &local)) != ZERO_OK)
+        goto fail;
+    if ((status = zero_exec_open_nvme(x, &local)) != ZERO_OK)
         goto fail;
     if ((status = zero_exec_agree(comm, allocate(x, &local), &local)) != ZERO_OK)
         goto fail;
@@ -237,6 +241,7 @@ void zero_exec_destroy(zero_exec_t *x)
         device->event_destroy(x->exchanged);
     for (int c = 0; c < ZERO_EXEC_CHANNELS; c++)
         zero_comm_destroy(x->channels[c]);
+    zero_nvme_destroy(x->nvme);
     for (int t = 0; t < ZERO_TIER_COUNT; t++)
         if (x->arenas[t])
             device->arena_destroy(x->arenas[t]);
@@ -270,11 +275,13 @@ zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_eve
     for (;;) {
         double bound = x->device->caps.launches && comm && left > piece ? piece : left;
         zero_status_t status = stream ? x->device->ops->sync(stream, bound, error) : x->device->ops->host_wait(event, bound, error);
+        /* Collectives that a device ran are over, too, once they were aborted: with whatever was there. */
+        zero_error_t why = {0};
+        zero_status_t failed = x->device->caps.launches && comm ? comm->ops->check(comm, &why) : ZERO_OK;
+        if (failed != ZERO_OK)
+            return zero_fail(error, failed, "%s", why.text);
         left -= bound;
         if (status != ZERO_ERR_TIMEOUT || left <= 0)
-            return status;
-        status = comm->ops->check(comm, error);
-        if (status != ZERO_OK)
             return status;
     }
 }
@@ -316,12 +323,20 @@ static zero_status_t copy(zero_exec_t *x, void *dst, const void *src, uint64_t b
 
 zero_status_t zero_exec_write(zero_exec_t *x, int32_t buffer, uint64_t offset, const void *src, uint64_t bytes, zero_error_t *error)
 {
-    return copy(x, x->base[buffer] + offset, src, bytes, error);
+    if (x->plan->buffers[buffer].tier != ZERO_TIER_NVME)
+        return copy(x, x->base[buffer] + offset, src, bytes, error);
+    zero_error_t local = {0};
+    zero_status_t status = zero_exec_touch_nvme(x, true, x->plan->buffers[buffer].offset + offset, (void *)(uintptr_t)src, bytes, &local);
+    return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
 zero_status_t zero_exec_read(zero_exec_t *x, int32_t buffer, uint64_t offset, void *dst, uint64_t bytes, zero_error_t *error)
 {
-    return copy(x, dst, x->base[buffer] + offset, bytes, error);
+    if (x->plan->buffers[buffer].tier != ZERO_TIER_NVME)
+        return copy(x, dst, x->base[buffer] + offset, bytes, error);
+    zero_error_t local = {0};
+    zero_status_t status = zero_exec_touch_nvme(x, false, x->plan->buffers[buffer].offset + offset, dst, bytes, &local);
+    return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
 void zero_exec_set_rate(zero_exec_t *x, double lr)

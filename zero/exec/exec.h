@@ -13,6 +13,7 @@ typedef struct zero_exec_options {
     zero_adamw_t adamw;
     double clip, grad_scale, timeout_s;
     uint64_t memory_limit; /* bytes of the device tier for this rank; 0: none */
+    const char *nvme_path; /* folder of the nvme tier, where the plan has one */
     zero_log_fn log;
     void *log_ctx;
 } zero_exec_options_t;

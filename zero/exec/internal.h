@@ -2,6 +2,7 @@
 #ifndef ZERO_EXEC_INTERNAL_H
 #define ZERO_EXEC_INTERNAL_H
 
+#include "offload/nvme.h"
 #include "zero/exec/exec.h"
 
 #include <stdatomic.h>
@@ -47,7 +48,8 @@ struct zero_exec {
     zero_exec_options_t options;
     int rank, world;
 
-    zero_arena_t *arenas[ZERO_TIER_COUNT];
+    zero_arena_t *arenas[ZERO_TIER_COUNT]; /* none on nvme */
+    zero_nvme_t *nvme;                     /* NULL: nothing is there */
     zero_stream_t *streams[ZERO_STREAM_COUNT];
     zero_event_t **events; /* plan->event_count */
     zero_event_t *exchanged;
@@ -98,6 +100,15 @@ zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error);
 /* The host waits for a stream, or where stream is NULL for an event. A collective that a device runs ends no wait by itself where another rank
  * is gone, so the wait goes in pieces with a look at the ranks between them. */
 zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_event_t *event, zero_error_t *error);
+
+/* Opens the file of the nvme tier, where the plan has anything there. Collective. */
+zero_status_t zero_exec_open_nvme(zero_exec_t *x, zero_error_t *error);
+/* Once the arenas are there: tells it of the memory that it will read into. */
+zero_status_t zero_exec_register_nvme(zero_exec_t *x, zero_error_t *error);
+/* READ and WRITE; returns when the transfer ended. */
+zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *error);
+/* Any bytes of the tier, to or from host memory. */
+zero_status_t zero_exec_touch_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes, zero_error_t *error);
 
 /* Compares what the ranks of this node need together with what is there, and this rank's with its limit; every rank gets the same
  * answer. Collective. */

@@ -73,7 +73,24 @@ static int ranks_of_node(const zero_comm_t *comm)
     return comm->caps.node_ranks > 0 ? comm->caps.node_ranks : 1;
 }
 
-static zero_status_t fits_here(const zero_exec_t *x, zero_error_t *error)
+/* Ranks of this node that use the same device. Collective. */
+static zero_status_t ranks_of_device(const zero_exec_t *x, int *ranks, zero_error_t *error)
+{
+    uint64_t mine = x->device->ops->identity(x->device), *all = malloc((size_t)x->world * sizeof *all);
+    if (!all)
+        return zero_exec_no_memory(x->comm, (size_t)x->world * sizeof *all, error);
+    zero_status_t status = x->comm->ops->exchange(x->comm, &mine, all, sizeof mine, error);
+    *ranks = 0;
+    for (int r = 0; r < x->world && status == ZERO_OK; r++)
+        *ranks += all[r] == mine;
+    /* Devices of other nodes may have the same number. */
+    if (*ranks > ranks_of_node(x->comm))
+        *ranks = ranks_of_node(x->comm);
+    free(all);
+    return status;
+}
+
+static zero_status_t fits_here(const zero_exec_t *x, int device_ranks, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
     uint64_t need[ZERO_TIER_COUNT] = {0};
@@ -92,7 +109,7 @@ static zero_status_t fits_here(const zero_exec_t *x, zero_error_t *error)
     if (one_memory && !zero_add_u64(need[ZERO_TIER_DEVICE], need[ZERO_TIER_HOST], &need[ZERO_TIER_DEVICE]))
         return zero_fail(error, ZERO_ERR_MEMORY, "the plan's bytes do not fit 64 bits");
     for (int t = 0; t < (one_memory ? 1 : ZERO_TIER_NVME); t++) {
-        int sharing = one_memory || t == ZERO_TIER_HOST ? ranks_of_node(x->comm) : 1;
+        int sharing = one_memory || t == ZERO_TIER_HOST ? ranks_of_node(x->comm) : device_ranks;
         uint64_t total, available;
         if (need[t] == 0)
             continue;
@@ -110,7 +127,10 @@ static zero_status_t fits_here(const zero_exec_t *x, zero_error_t *error)
 zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)
 {
     zero_error_t local = {0};
-    zero_status_t status = zero_exec_agree(x->comm, fits_here(x, &local), &local);
+    int device_ranks = 1;
+    zero_status_t status = ranks_of_device(x, &device_ranks, &local);
+    if (status == ZERO_OK)
+        status = zero_exec_agree(x->comm, fits_here(x, device_ranks, &local), &local);
     return status == ZERO_OK ? ZERO_OK : zero_fail(error, status, "%s", local.text);
 }
 
@@ -143,6 +163,13 @@ static zero_status_t process_resident(uint64_t *bytes, zero_error_t *error)
     return ZERO_OK;
 }
 
+/* Of bytes [offset, offset + bytes) of the file, those for which the drive has room set aside. */
+static uint64_t on_drive(const zero_exec_t *x, uint64_t offset, uint64_t bytes)
+{
+    uint64_t there = zero_nvme_allocated(x->nvme);
+    return there <= offset ? 0 : there - offset < bytes ? there - offset : bytes;
+}
+
 zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
@@ -151,6 +178,8 @@ zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_erro
     for (int t = 0; t < ZERO_TIER_COUNT; t++)
         for (int k = 0; k < ZERO_KIND_COUNT; k++) {
             uint64_t *resident = &memory->bytes[t][k];
+            if (t == ZERO_TIER_NVME && x->nvme) /* a drive's bytes, not the process's */
+                *resident = on_drive(x, plan->kind_offset[t][k], plan->kind_bytes[t][k]);
             if (k == ZERO_KIND_RINGS || plan->kind_bytes[t][k] == 0 || !x->arenas[t])
                 continue;
             zero_status_t status = x->device->ops->arena_resident(x->arenas[t], plan->kind_offset[t][k], plan->kind_bytes[t][k],

@@ -39,6 +39,14 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
     return status;
 }
 
+/* The host goes on with what the stream computed: it must be there. On CPU it is. */
+static zero_status_t settle(zero_exec_t *x, void *native, zero_error_t *error)
+{
+    zero_status_t status = x->device->ops->finish(x->device, native, x->options.timeout_s, error);
+    /* Collectives that were aborted are over, too. */
+    return status == ZERO_OK && x->device->caps.launches ? x->channels[0]->ops->check(x->channels[0], error) : status;
+}
+
 /* A number that ranks at the same step with the same rate share, exact in a double. */
 static double digest_of_step(int64_t step, double rate)
 {
@@ -58,8 +66,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     zero_exec_scalars_t *s = x->scalars;
     zero_comm_t *comm = x->channels[channel_of(x, op)];
 
-    /* The norms that a device still computes; on CPU there is nothing to wait for. */
-    zero_status_t status = x->device->ops->finish(x->device, native, x->options.timeout_s, error);
+    zero_status_t status = settle(x, native, error);
     if (status != ZERO_OK)
         return status;
     memcpy(mine, x->base[plan->norms], (size_t)segments * sizeof *mine);
@@ -104,8 +111,6 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
 static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native)
 {
     const zero_exec_scalars_t *s = x->scalars;
-    if (!s->apply)
-        return;
     const zero_plan_t *plan = x->plan;
     const zero_segment_t *segment = &plan->segments[op->segment];
     const int32_t *state = plan->parts[op->part].buffer;
@@ -114,6 +119,13 @@ static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *f
     char *grad = operand(x, op, op->src, op->src_own), *param = operand(x, op, op->dst, op->dst_own);
     float *master = (float *)operand(x, op, state[0], false), *m = (float *)operand(x, op, state[1], false),
           *v = (float *)operand(x, op, state[2], false);
+
+    if (!s->apply) {
+        /* What is copied to the parameters afterwards must be they, not what was there before. */
+        if (plan->buffers[op->dst].part >= 0 && param != (char *)master)
+            flat->cast(param, segment->dtype, master, ZERO_FP32, span.count, x->device->options.threads, native);
+        return;
+    }
 
     for (int32_t r = 0; r < segment->run_count; r++) {
         const zero_run_t *run = &plan->runs[segment->first_run + r];
@@ -155,13 +167,16 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
         x->flat->square_sum((double *)x->base[plan->norms] + op->segment, (double *)x->base[plan->scratch], src, from, op->count,
                             threads, native);
         return ZERO_OK;
+    case ZERO_OP_READ:
+    case ZERO_OP_WRITE:
+        status = settle(x, native, error);
+        return status == ZERO_OK ? zero_exec_move(x, op, error) : status;
     case ZERO_OP_UPDATE:
         if (op->stream != ZERO_STREAM_HOST) {
             update(x, op, x->flat, native);
             return ZERO_OK;
         }
-        /* The host computes itself: what its operands wait for must be there. */
-        status = x->device->ops->finish(x->device, native, x->options.timeout_s, error);
+        status = settle(x, native, error);
         if (status == ZERO_OK)
             update(x, op, zero_flat_cpu(), NULL);
         return status;

@@ -14,8 +14,8 @@ static zero_status_t place_kind(zero_builder_t *b, zero_tier_t tier, zero_kind_t
     zero_plan_t *plan = b->plan;
     zero_status_t status;
 
-    /* What goes to and from files does so by whole pages. */
-    uint64_t align = tier == ZERO_TIER_NVME ? ZERO_PAGE : ZERO_ALIGN_BYTES;
+    /* What goes to and from files does so by whole blocks and pages. */
+    uint64_t align = tier == ZERO_TIER_NVME ? ZERO_FILE_ALIGN : ZERO_ALIGN_BYTES;
     for (int32_t i = 0; i < b->slot_count; i++)
         if (b->slots[i].kind == kind && b->slots[i].tier == tier &&
             (status = reserve(b, tier, end, b->slots[i].bytes, kind == ZERO_KIND_STAGING ? ZERO_PAGE : align, &b->slots[i].offset)) != ZERO_OK)
@@ -36,6 +36,7 @@ static zero_status_t place_tier(zero_builder_t *b, zero_tier_t tier)
 {
     zero_plan_t *plan = b->plan;
     uint64_t page = b->spec->device.page > ZERO_PAGE ? b->spec->device.page : ZERO_PAGE, end = 0, unused;
+    page = tier == ZERO_TIER_NVME ? ZERO_FILE_ALIGN : page;
     zero_status_t status;
 
     for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {

@@ -1,0 +1,90 @@
+/* nvme.c - the plan's buffers on the nvme tier: a file of this rank. */
+#include "zero/exec/internal.h"
+
+#include <stdlib.h>
+#include <sys/random.h>
+
+_Static_assert(ZERO_FILE_ALIGN % ZERO_NVME_BLOCK == 0, "buffers on the nvme tier share no block of the file");
+
+/* The ranks of a run share a folder, which keeps other runs out by this number. */
+static zero_status_t agree_on_run(zero_exec_t *x, uint64_t *run, zero_error_t *error)
+{
+    uint64_t mine = 0, *all = malloc((size_t)x->world * sizeof *all);
+    if (!all)
+        return zero_exec_no_memory(x->comm, (size_t)x->world * sizeof *all, error);
+    if (x->rank == 0 && getrandom(&mine, sizeof mine, 0) != sizeof mine)
+        mine = zero_exec_now();
+    zero_status_t status = x->comm->ops->exchange(x->comm, &mine, all, sizeof mine, error);
+    *run = all[0] | 1;
+    free(all);
+    return status;
+}
+
+zero_status_t zero_exec_open_nvme(zero_exec_t *x, zero_error_t *error)
+{
+    uint64_t bytes = x->plan->arena_bytes[ZERO_TIER_NVME];
+    zero_nvme_options_t options;
+    if (bytes == 0)
+        return ZERO_OK;
+    zero_nvme_options_init(&options);
+    options.timeout_s = x->options.timeout_s;
+    options.log = x->options.log;
+    options.log_ctx = x->options.log_ctx;
+    zero_status_t status = agree_on_run(x, &options.run, error), opened = ZERO_OK;
+    zero_error_t local = {0};
+    if (status != ZERO_OK)
+        return status;
+    if (!x->options.nvme_path)
+        opened = zero_fail(&local, ZERO_ERR_ARG, "state is on the nvme tier, but config.nvme_path names no folder: give one on a local drive");
+    else
+        opened = zero_nvme_open(&x->nvme, x->options.nvme_path, x->rank, bytes, &options, &local);
+    status = zero_exec_agree(x->comm, opened, &local);
+    /* Where it is this rank's own, the status stays what it is; a peer's comes as such. */
+    return status == ZERO_OK ? ZERO_OK : zero_fail(error, opened != ZERO_OK ? opened : status, "%s", local.text);
+}
+
+zero_status_t zero_exec_register_nvme(zero_exec_t *x, zero_error_t *error)
+{
+    const zero_plan_t *plan = x->plan;
+    uint64_t bytes = plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_STAGING];
+    if (!x->nvme || bytes == 0)
+        return ZERO_OK;
+    char *base = (char *)x->device->ops->arena_base(x->arenas[ZERO_TIER_HOST]) + plan->kind_offset[ZERO_TIER_HOST][ZERO_KIND_STAGING];
+    return zero_nvme_register(x->nvme, base, bytes, error);
+}
+
+/* Starts a transfer and waits for its end. */
+static zero_status_t transfer(zero_exec_t *x, bool write, uint64_t offset, void *memory, uint64_t bytes, zero_error_t *error)
+{
+    zero_nvme_ticket_t ticket;
+    zero_status_t status = write ? zero_nvme_write(x->nvme, offset, memory, bytes, &ticket, error)
+                                 : zero_nvme_read(x->nvme, offset, memory, bytes, &ticket, error);
+    return status == ZERO_OK ? zero_nvme_wait(x->nvme, ticket, x->options.timeout_s, error) : status;
+}
+
+zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
+{
+    const zero_buffer_t *buffers = x->plan->buffers;
+    bool write = op->kind == ZERO_OP_WRITE;
+    return transfer(x, write, buffers[write ? op->dst : op->src].offset, x->base[write ? op->src : op->dst], op->bytes, error);
+}
+
+/* Files take whole blocks: what is around the bytes is read first. */
+zero_status_t zero_exec_touch_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes, zero_error_t *error)
+{
+    uint64_t begin = offset / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK, end = (offset + bytes + ZERO_NVME_BLOCK - 1) / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK;
+    if (end > x->plan->arena_bytes[ZERO_TIER_NVME])
+        end = x->plan->arena_bytes[ZERO_TIER_NVME];
+    char *blocks = aligned_alloc(ZERO_NVME_ALIGN, (end - begin + ZERO_NVME_BLOCK - 1) / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK);
+    if (!blocks)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %llu bytes of the nvme tier", (unsigned long long)(end - begin));
+    zero_status_t status = transfer(x, false, begin, blocks, end - begin, error);
+    if (status == ZERO_OK && write) {
+        memcpy(blocks + (offset - begin), host, bytes);
+        status = transfer(x, true, begin, blocks, end - begin, error);
+    } else if (status == ZERO_OK) {
+        memcpy(host, blocks + (offset - begin), bytes);
+    }
+    free(blocks);
+    return status;
+}
