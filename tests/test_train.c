@@ -111,7 +111,8 @@ START_TEST(options_are_refused)
         {"--dtype fp16", "--dtype fp16 is not supported yet", ZERO_ERR_UNSUPPORTED},
         {"--dtype fp17", "--dtype is 'fp17', but must be one of: fp32|bf16", ZERO_ERR_ARG},
         {"--device cuda", "--device cuda is not supported yet", ZERO_ERR_UNSUPPORTED},
-        {"--offload params", "--offload params is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--offload some", "must be one of: none|optimizer|params|all", ZERO_ERR_ARG},
+        {"--offload-ratio 1.5", "--offload-ratio", ZERO_ERR_ARG},
         {"--optimizer lion", "--optimizer lion is not supported yet", ZERO_ERR_UNSUPPORTED},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

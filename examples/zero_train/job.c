@@ -91,6 +91,22 @@ static zero_status_t resolve_lengths(job_t *job, bool tiny, zero_error_t *error)
 
 /* ---- optimizer ---------------------------------------------------------------------------------------------------------- */
 
+static zero_status_t check_offload(const options_t *o, zero_error_t *error)
+{
+    bool state = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL;
+    if (o->offload_tier == OFFLOAD_TO_NVME && !state)
+        return zero_fail(error, ZERO_ERR_ARG, "--offload-tier is nvme, which is for optimizer state, but --offload is %s: use --offload optimizer or all",
+                         o->offload == OFFLOAD_PARAMS ? "params" : "none");
+    if (o->offload_tier == OFFLOAD_TO_NVME && o->nvme_path == NULL)
+        return zero_fail(error, ZERO_ERR_ARG, "--offload-tier is nvme, but --nvme-path names no folder: give one on a local drive");
+    if (o->offload_tier != OFFLOAD_TO_NVME && o->nvme_path != NULL)
+        return zero_fail(error, ZERO_ERR_ARG, "--nvme-path is '%s', but nothing goes there: add --offload optimizer --offload-tier nvme", o->nvme_path);
+    if (o->offload_ratio < 1 && !state)
+        return zero_fail(error, ZERO_ERR_ARG, "--offload-ratio is %g, a share of the optimizer state, which --offload %s leaves on the device: use --offload "
+                         "optimizer or all", o->offload_ratio, o->offload == OFFLOAD_PARAMS ? "params" : "none");
+    return ZERO_OK;
+}
+
 static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
 {
     options_t *o = &job->o;
@@ -180,7 +196,7 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
         o->device = DEVICE_CPU;
     if (o->reduce < 0)
         o->reduce = o->compare_stages || o->stage >= 2 ? REDUCE_EVERY : REDUCE_LAST;
-    if ((status = resolve_model(job, thorough, error)) != ZERO_OK)
+    if ((status = check_offload(o, error)) != ZERO_OK || (status = resolve_model(job, thorough, error)) != ZERO_OK)
         return status;
     bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
     if ((status = resolve_batch(job, tiny, error)) != ZERO_OK || (status = resolve_lengths(job, tiny, error)) != ZERO_OK ||

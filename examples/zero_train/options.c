@@ -82,10 +82,12 @@ static const option_t table[] = {
     {"clip", OPTIMIZER, OPTION_REAL, FIELD(clip), 0, MANY, 1, NULL, NULL, "NORM", "1", "largest norm of the gradient; 0: off", true},
     {"loss-scale", OPTIMIZER, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "dynamic|VALUE", NULL, NULL, false},
 
-    {"offload", OFFLOAD, OPTION_CHOICE, FIELD(offload), 0, 0, 0, "none", "optimizer|params|all", "none", "none", "what lives outside the device", true},
-    {"offload-tier", OFFLOAD, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "host|nvme", NULL, NULL, false},
-    {"nvme-path", OFFLOAD, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
-    {"offload-ratio", OFFLOAD, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "0..1", NULL, NULL, false},
+    {"offload", OFFLOAD, OPTION_CHOICE, FIELD(offload), 0, 0, OFFLOAD_NONE, "none|optimizer|params|all", NULL, "none|optimizer|params|all", "none",
+     "what lives outside the device: optimizer state with its gradients, parameters, or both", true},
+    {"offload-tier", OFFLOAD, OPTION_CHOICE, FIELD(offload_tier), 0, 0, OFFLOAD_TO_HOST, "host|nvme", NULL, "host|nvme", "host",
+     "where: nvme is for optimizer state (parameters and gradients are in host memory then)", true},
+    {"nvme-path", OFFLOAD, OPTION_TEXT, FIELD(nvme_path), 0, 0, UNSET, NULL, NULL, "DIR", "none", "a folder on a local drive, for --offload-tier nvme", false},
+    {"offload-ratio", OFFLOAD, OPTION_REAL, FIELD(offload_ratio), 0, 1, 1, NULL, NULL, "0..1", "1", "share of the optimizer state that is offloaded", true},
 
     {"save", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
     {"save-every", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "N", NULL, NULL, false},

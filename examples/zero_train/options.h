@@ -9,6 +9,8 @@
 /* Values of the choices, in the order of the table's texts. */
 enum { DEVICE_AUTO = 0, DEVICE_CPU };
 enum { REDUCE_EVERY = 0, REDUCE_LAST };
+enum { OFFLOAD_NONE = 0, OFFLOAD_OPTIMIZER, OFFLOAD_PARAMS, OFFLOAD_ALL };
+enum { OFFLOAD_TO_HOST = 0, OFFLOAD_TO_NVME };
 enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_NOAM };
 
 /* Unset until job_resolve chooses a value: -1 for whole numbers and choices, NaN for reals, NULL for texts. */
@@ -27,7 +29,9 @@ typedef struct options {
     int64_t optimizer, schedule, warmup;
     double lr, min_lr, betas[2], eps, weight_decay, clip;
     /* offload */
-    int64_t offload;
+    int64_t offload, offload_tier;
+    const char *nvme_path;
+    double offload_ratio;
     /* output */
     const char *log, *prompt;
     int64_t eval_every, eval_batches, sample, top_k;

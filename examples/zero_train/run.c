@@ -27,6 +27,14 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     zero_status_t status = zero_config_stage(&config, stage);
     if (status != ZERO_OK)
         return zero_fail(error, status, "--stage is %d, but must be from 0 to 3", stage);
+    if (o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL) {
+        config.optimizer.tier = o->offload_tier == OFFLOAD_TO_NVME ? ZERO_TIER_NVME : ZERO_TIER_HOST;
+        config.gradients.tier = ZERO_TIER_HOST;
+        config.offload_ratio = o->offload_ratio;
+        config.nvme_path = o->nvme_path;
+    }
+    if (o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL)
+        config.parameters.tier = ZERO_TIER_HOST;
     config.comm = run->comm;
     config.device = run->device;
     config.plan_world = run->comm == NULL ? run->job->world : 0;
