@@ -1,6 +1,7 @@
-/* test_comm.c - communicators of one machine: self, shm; torchrun's are in comm_torchrun.c, MPI's in test_comm_mpi.c. */
+/* test_comm.c - communicators of one machine: self, shm; more of shm in comm_direct.c, torchrun's in comm_torchrun.c, MPI's in test_comm_mpi.c. */
 #define _GNU_SOURCE
 #include "tests/comm_cases.h"
+#include "tests/comm_direct.h"
 #include "tests/comm_torchrun.h"
 #include "tests/ranks.h"
 
@@ -438,6 +439,7 @@ int main(void)
     tcase_add_test(t, closed_processes_meet_in_dev_shm);
     tcase_add_test(t, small_dev_shm_is_an_error);
     suite_add_tcase(suite, t);
+    suite_add_tcase(suite, comm_direct_case());
     suite_add_tcase(suite, comm_torchrun_case());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

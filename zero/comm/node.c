@@ -3,9 +3,13 @@
 #include "zero/comm/node.h"
 #include "zero/device/host.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
@@ -15,7 +19,10 @@ enum {
     SPIN_LOOKS = 200,   /* some 10 microseconds */
     YIELDS = 500,
     MEASURED = 16384,   /* fills of so many bytes are timed */
-    TRY_EVERY = 32
+    TRY_EVERY = 32,
+    DIRECT = 65536,     /* slices of so many bytes: below, a system call and one more wait cost what the second copy does */
+    PIECE = 16 << 20,   /* bytes read between two looks for an abort */
+    GRACE_S = 30
 };
 
 /* A counter with one writer, alone in its lines. */
@@ -30,6 +37,13 @@ typedef struct head {
     counter_t published, consumed;
     _Atomic uint32_t left;
 } head_t;
+
+/* What a rank tells the others while they open. */
+typedef struct hello {
+    cpu_set_t cpus;
+    uint64_t nonce, address;    /* which word stands where in this rank's own memory */
+    bool reads;                 /* it could read everyone's */
+} hello_t;
 
 static head_t *head(const zero_node_t *n, int i)
 {
@@ -88,21 +102,40 @@ static uint64_t shared_cache(void)
     return kib ? kib * 1024 : 32 << 20;
 }
 
+/* Reads up to size bytes at from in the memory of the node's rank j; returns how many, or -1 with errno set. */
+static ssize_t peer_read(const zero_node_t *n, int j, void *to, uint64_t from, uint64_t size)
+{
+    struct iovec here = {to, size}, there = {(void *)(uintptr_t)from, size};
+    return process_vm_readv(n->shared.pid[j], &here, 1, &there, 1, 0);
+}
+
+/* Only trying tells: hardened kernels, seccomp filters and containers refuse it. */
+static bool can_read(const zero_node_t *n, const int *members, const hello_t *all)
+{
+    for (int j = 0; j < n->count; j++) {
+        uint64_t nonce = 0;
+        if (j != n->index && (n->shared.pid[j] == 0 || peer_read(n, j, &nonce, all[members[j]].address, sizeof nonce) != sizeof nonce ||
+                              nonce != all[members[j]].nonce))
+            return false;
+    }
+    return true;
+}
+
 zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_meet_t *meet, const int *members, const int *rank,
                              const int *seat, int count, int index, int size, uint64_t ring_bytes, double timeout_s, zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
-    cpu_set_t cpus, *all_cpus = NULL;
-    *n = (zero_node_t){.count = count, .index = index, .family = family, .timeout_s = timeout_s};
+    hello_t own = {.nonce = zero_splitmix64((uint64_t)getpid() ^ (uint64_t)(zero_host_now() * 1e9)), .address = (uintptr_t)&own.nonce}, *all;
+    *n = (zero_node_t){.count = count, .index = index, .family = family, .timeout_s = timeout_s, .direct_bytes = DIRECT};
     n->rank = calloc((size_t)count, sizeof *n->rank);
     n->seat = calloc((size_t)count, sizeof *n->seat);
     n->consumed = calloc((size_t)count, sizeof *n->consumed);
     n->source = calloc((size_t)size, sizeof *n->source);
     n->large_bytes = shared_cache() / 4;
     n->flat = zero_flat_cpu(); /* once: it asks the processor what it is, which is slow in a virtual machine */
-    all_cpus = calloc((size_t)meet->world, sizeof *all_cpus);
-    if (!n->rank || !n->seat || !n->consumed || !n->source || !all_cpus)
+    all = calloc((size_t)meet->world, sizeof *all);
+    if (!n->rank || !n->seat || !n->consumed || !n->source || !all)
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     else {
         memcpy(n->rank, rank, (size_t)count * sizeof *rank);
@@ -111,13 +144,20 @@ zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_m
     status = zero_meet_agree(meet, status, &why);
     if (status == ZERO_OK)
         status = zero_shared_open(&n->shared, meet, members, count, index, ring_bytes, &why);
-    CPU_ZERO(&cpus);
-    sched_getaffinity(0, sizeof cpus, &cpus);
+    sched_getaffinity(0, sizeof own.cpus, &own.cpus);
     if (status == ZERO_OK)
-        status = meet->all_gather(meet->ctx, &cpus, all_cpus, sizeof cpus, &why);
-    for (int i = 0; i < count && status == ZERO_OK; i++)
-        CPU_OR(&cpus, &cpus, &all_cpus[members[i]]);
-    free(all_cpus);
+        status = meet->all_gather(meet->ctx, &own, all, sizeof own, &why);
+    /* Once everyone has answered, everyone has looked: own need not stay. */
+    if (status == ZERO_OK) {
+        own.reads = can_read(n, members, all);
+        status = meet->all_gather(meet->ctx, &own, all, sizeof own, &why);
+    }
+    for (int i = 0; i < count && status == ZERO_OK; i++) {
+        CPU_OR(&own.cpus, &own.cpus, &all[members[i]].cpus);
+        if (!all[members[i]].reads)
+            n->direct_bytes = UINT64_MAX;
+    }
+    free(all);
     if (status) {
         zero_node_close(n);
         return zero_fail(error, status, "%s", why.text);
@@ -125,7 +165,10 @@ zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_m
     if (count > 1)
         n->slot_bytes = (ring_bytes - zero_host_page()) / ZERO_NODE_SLOTS / LINES * LINES;
     /* Where ranks outnumber processors, whoever spins keeps the one it waits for from running. */
-    n->spins = CPU_COUNT(&cpus) < family->seats ? 1 : SPIN_LOOKS;
+    n->spins = CPU_COUNT(&own.cpus) < family->seats ? 1 : SPIN_LOOKS;
+    /* Taking turns, ranks find the slots in a cache, and what the others have elsewhere no longer. */
+    if (n->spins == 1)
+        n->direct_bytes = UINT64_MAX;
     return ZERO_OK;
 }
 
@@ -166,6 +209,12 @@ static zero_status_t too_late(const zero_node_t *n, bool consumed, uint32_t step
                      late[0] ? late : "none any more");
 }
 
+static zero_status_t has_left(const zero_node_t *n, int j, const char *operation, zero_error_t *error)
+{
+    return zero_fail(error, ZERO_ERR_PEER, "rank %d (pid %d) has left, but rank %d waits for it in %s", n->rank[j], n->shared.pid[j],
+                     n->rank[n->index], operation);
+}
+
 static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, bool consumed, uint32_t step, const char *operation,
                                                          zero_error_t *error)
 {
@@ -185,8 +234,7 @@ static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, 
             return status;
         /* What it did before it left counts. */
         if (gone && !reached(atomic_load(&c->value), step))
-            return zero_fail(error, ZERO_ERR_PEER, "rank %d (pid %d) has left, but rank %d waits for it in %s", n->rank[j], n->shared.pid[j],
-                             n->rank[n->index], operation);
+            return has_left(n, j, operation, error);
         if (zero_host_now() - start > n->timeout_s)
             return too_late(n, consumed, step, operation, error);
         atomic_fetch_add(&c->sleepers, 1);
@@ -293,6 +341,72 @@ static void fill(zero_node_t *n, char *to, char *also, const char *from, uint64_
         learn(n, past, zero_host_now() - start, size);
 }
 
+/* ---- reading where the others have it ---------------------------------------------------------------------------- */
+
+/* bytes bytes at from in the memory of rank j, which waits until this rank has them. */
+static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64_t bytes, const char *operation, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    int failure = 0;
+    for (uint64_t at = 0; at < bytes && !failure && status == ZERO_OK;) {
+        ssize_t got = peer_read(n, j, to + at, from + at, bytes - at < PIECE ? bytes - at : PIECE);
+        if (got > 0)
+            at += (uint64_t)got;
+        else if (got == 0 || errno != EINTR)
+            failure = got == 0 ? EFAULT : errno;
+        status = zero_family_check(n->family, error);
+    }
+    /* If it ended, what was read may be another process's that got its number. */
+    if (!failure && zero_family_is_dead(n->family, n->seat[j]))
+        failure = ESRCH;
+    if (!failure || status)
+        return status;
+    /* Memory goes before the process does, and what failed first is the better reason: time for either to show. */
+    double end = zero_host_now() + (n->timeout_s < GRACE_S ? n->timeout_s : GRACE_S);
+    do {
+        status = zero_family_watch(n->family, operation, error);
+        if (status)
+            return status;
+        if (atomic_load(&head(n, j)->left))
+            return has_left(n, j, operation, error);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    } while (zero_host_now() < end);
+    return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot read %llu bytes of rank %d (pid %d) in %s: %s (are both buffers mapped? a process that "
+                     "gives up rights must do so before it opens a communicator)", n->rank[n->index], (unsigned long long)bytes, n->rank[j],
+                     n->shared.pid[j], operation, strerror(failure));
+}
+
+/* One step, in which the slots say where the slices are. */
+static zero_status_t gather_direct(zero_node_t *n, const char *operation, const void *own, char *recv, uint64_t bytes, bool large,
+                                   zero_error_t *error)
+{
+    uint64_t from = (uintptr_t)own;
+    char *own_recv = recv + (uint64_t)n->rank[n->index] * bytes;
+    uint32_t step = n->step++;
+    zero_status_t status = wait_room(n, step, operation, error);
+    if (status)
+        return status;
+    memcpy(slot(n, n->index, step), &from, sizeof from);
+    advance(&head(n, n->index)->published, step + 1);
+    if (own != own_recv)
+        deliver(own_recv, own, bytes, large);
+    for (int d = 1; d < n->count && status == ZERO_OK; d++) {
+        int j = (n->index + d) % n->count;
+        status = wait_for(n, j, false, step + 1, operation, error);
+        if (status)
+            break;
+        memcpy(&from, slot(n, j, step), sizeof from);
+        status = pull(n, j, recv + (uint64_t)n->rank[j] * bytes, from, bytes, operation, error);
+    }
+    delivered();
+    if (status == ZERO_OK)
+        advance(&head(n, n->index)->consumed, step + 1);
+    /* The caller may change own once the others have it. */
+    for (int d = 1; d < n->count && status == ZERO_OK; d++)
+        status = wait_for(n, (n->index + d) % n->count, true, step + 1, operation, error);
+    return status;
+}
+
 /* ---- collectives ------------------------------------------------------------------------------------------------- */
 
 zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void *own, char *recv, uint64_t bytes, const int *const *lists,
@@ -305,13 +419,15 @@ zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void
             memcpy(own_recv, own, bytes);
         return status;
     }
+    bool large = bytes >= n->large_bytes / (uint64_t)n->count;
+    if (status == ZERO_OK && !lists && bytes >= n->direct_bytes)
+        return gather_direct(n, operation, own, recv, bytes, large, error);
     uint64_t parts = (bytes + n->slot_bytes - 1) / n->slot_bytes, steps = 0;
     for (int j = 0; j < n->count; j++)
         if (steps < parts * (uint64_t)(lists ? lengths[j] : 1))
             steps = parts * (uint64_t)(lists ? lengths[j] : 1);
     uint32_t base = n->step;
     head_t *mine = head(n, n->index);
-    bool large = bytes >= n->large_bytes / (uint64_t)n->count;
 
     for (uint64_t t = 0; t <= steps && steps && status == ZERO_OK; t++) {
         if (t < steps) {

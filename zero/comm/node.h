@@ -1,10 +1,14 @@
 /* node.h - moves data between the ranks of one communicator that share a node, through a ring of slots in shared memory for
- * each rank.
+ * each rank, or straight from one process's memory to another's.
  *
  * Every collective is a sequence of steps that all ranks of the node count alike. In a step a rank fills its slot (step modulo
  * NODE_SLOTS), publishes the step, reads the slots of the others and says that it has consumed the step. A slot is filled
  * again when everyone has consumed its last use. So each rank writes two counters and polls those of the others; nothing else
  * is shared. Filling runs one step ahead of reading, so that a rank that is late for a moment does not stop the rest.
+ *
+ * A gather of long slices copies each byte once where the system lets ranks read each other's memory (process_vm_readv): in
+ * a single step a rank's slot holds the address of its slice, the others read it there into their buffers, and the
+ * step ends when everyone has consumed everyone's. That is tried when a node is opened, and ranks do it all or none.
  */
 #ifndef ZERO_COMM_NODE_H
 #define ZERO_COMM_NODE_H
@@ -26,6 +30,7 @@ typedef struct zero_node {
     const void **source;        /* [communicator's size] operands of a sum */
     const zero_flat_ops_t *flat;
     uint64_t large_bytes;       /* gathers that receive at least this much bypass the caches */
+    uint64_t direct_bytes;      /* gathers of at least this much a rank read each other's memory, not the rings; the same on all */
     double cost[2];             /* seconds a byte of filling a slot, by plain stores and past the caches; 0: not known */
     uint32_t fills;
     double timeout_s;

@@ -1,0 +1,9 @@
+/* comm_direct.h - gathers in which ranks read each other's memory, a part of test_comm. */
+#ifndef ZERO_TESTS_COMM_DIRECT_H
+#define ZERO_TESTS_COMM_DIRECT_H
+
+#include <check.h>
+
+TCase *comm_direct_case(void);
+
+#endif
