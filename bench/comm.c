@@ -1,11 +1,10 @@
 /* comm.c - our all-gather and reduce-scatter beside MPI's, in one run: `mpiexec -n N bench/comm [hot|cold [FROM TO]]` (bytes).
- * bench/comm.sh runs it over
- * what Open MPI can be told and prints the ratios.
+ * bench/comm.sh runs it over what Open MPI can be told and prints the ratios.
  *
  * A line: name of the collective, ranks, bytes of the whole buffer (what an all-gather receives, what a reduce-scatter sends), microseconds of
- * ours and of MPI's. Each time is the median over the repetitions of the slowest rank's; ours and MPI's take turns, from one barrier, before
- * which each rank writes what it will send, as training does. hot: the same buffers every time; cold: buffers in turn, more than the
- * caches hold, written long before.
+ * ours and of MPI's. Each time is the median over the repetitions of the slowest rank's; ours and MPI's take turns, also in who begins, from one
+ * barrier, before which each rank writes what it will send, as training does. hot: the same buffers every time; cold: buffers in turn, more
+ * than the caches hold, written long before. Buffers lie in huge pages where the system has them, as the engine's do.
  */
 #define _GNU_SOURCE
 #include "zero/comm/comm.h"
@@ -13,11 +12,16 @@
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 64 << 20, COLD = 256 << 20, REPEATS = 400 };
+enum { MOST = 64 << 20, COLD = 256 << 20, HUGE = 2 << 20, REPEATS = 400 };
+
+/* In place is how whole parameters are gathered after an update. */
+static const char *const collectives[] = {"all-gather", "gather-in-place", "reduce-scatter"};
+enum { WHICH = 2 * sizeof collectives / sizeof *collectives }; /* of each ours, then MPI's */
 
 static zero_comm_t *comm;
 static zero_error_t error;
@@ -64,16 +68,20 @@ static int compare(const void *a, const void *b)
 /* The slowest rank's time of one call. */
 static double timed(int which, float *send, void *recv, size_t bytes, int cold)
 {
-    size_t slice = bytes / (size_t)comm->size;
+    size_t slice = bytes / (size_t)comm->size / 4 * 4;
     double all[64], slowest = 0, start;
-    for (size_t i = 0; i < (which < 2 ? slice : bytes) / 4 && !cold; i++)
+    if (which / 2 == 1)
+        send = (float *)recv + (size_t)comm->rank * (slice / 4);
+    for (size_t i = 0; i < (which / 2 < 2 ? slice : bytes) / 4 && !cold; i++)
         send[i] += 0.25f;
     check(zero_comm_exchange(comm, &slowest, all, sizeof slowest, &error));
     start = now();
     switch (which) {
-    case 0: check(comm->ops->all_gather(comm, send, recv, slice, NULL, &error)); break;
+    case 0:
+    case 2: check(comm->ops->all_gather(comm, send, recv, slice, NULL, &error)); break;
     case 1: MPI_Allgather(send, (int)slice, MPI_BYTE, recv, (int)slice, MPI_BYTE, MPI_COMM_WORLD); break;
-    case 2: check(comm->ops->reduce_scatter(comm, send, recv, (int64_t)slice / 4, ZERO_FP32, NULL, &error)); break;
+    case 3: MPI_Allgather(MPI_IN_PLACE, 0, MPI_BYTE, recv, (int)slice, MPI_BYTE, MPI_COMM_WORLD); break;
+    case 4: check(comm->ops->reduce_scatter(comm, send, recv, (int64_t)slice / 4, ZERO_FP32, NULL, &error)); break;
     default: MPI_Reduce_scatter_block(send, recv, (int)slice / 4, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD); break;
     }
     double own = now() - start;
@@ -89,33 +97,36 @@ int main(int argc, char **argv)
     size_t room = cold ? COLD : MOST, from = argc > 3 ? strtoull(argv[2], NULL, 10) : 1024, to = argc > 3 ? strtoull(argv[3], NULL, 10) : MOST;
     MPI_Init(&argc, &argv);
     check(zero_comm_mpi(&comm, NULL, NULL, &error));
-    float *send = aligned_alloc(4096, room), *recv = aligned_alloc(4096, room);
+    float *send = aligned_alloc(HUGE, room), *recv = aligned_alloc(HUGE, room);
     if (!send || !recv || comm->size > 64) {
         fprintf(stderr, "bench/comm: no memory for two buffers of %zu bytes, or more than 64 ranks\n", room);
         return 1;
     }
+    madvise(send, room, MADV_HUGEPAGE);
+    madvise(recv, room, MADV_HUGEPAGE);
     for (size_t i = 0; i < room / 4; i++)
         send[i] = (float)(i % 1000) * 0.25f;
     memset(recv, 0, room);
     if (comm->rank == 0)
         machine(comm->size);
     for (size_t bytes = from < 1024 ? 1024 : from; bytes <= to && bytes <= MOST; bytes *= 2) {
-        static double times[4][REPEATS];
+        static double times[WHICH][REPEATS];
         int repeats = bytes <= 1 << 20 ? REPEATS : bytes <= 8 << 20 ? 60 : 16;
         size_t copies = room / bytes;
         for (int i = 0; i < repeats + 2; i++)
-            for (int which = 0; which < 4; which++) {
-                size_t at = cold ? (size_t)(i * 4 + which) * 7919 % copies * (bytes / 4) : 0;
+            for (int k = 0; k < WHICH; k++) {
+                int which = i & 1 ? k ^ 1 : k; /* who comes second finds other things in the caches */
+                size_t at = cold ? (size_t)(i * WHICH + which) * 7919 % copies * (bytes / 4) : 0;
                 double t = timed(which, send + at, recv + at, bytes, cold);
                 if (i >= 2) /* the first ones warm up */
                     times[which][i - 2] = t;
             }
-        for (int which = 0; which < 4; which++)
+        for (int which = 0; which < WHICH; which++)
             qsort(times[which], (size_t)repeats, sizeof(double), compare);
         if (comm->rank)
             continue;
-        printf("all-gather %d %zu %.2f %.2f\n", comm->size, bytes, times[0][repeats / 2] * 1e6, times[1][repeats / 2] * 1e6);
-        printf("reduce-scatter %d %zu %.2f %.2f\n", comm->size, bytes, times[2][repeats / 2] * 1e6, times[3][repeats / 2] * 1e6);
+        for (int which = 0; which < WHICH; which += 2)
+            printf("%s %d %zu %.2f %.2f\n", collectives[which / 2], comm->size, bytes, times[which][repeats / 2] * 1e6, times[which + 1][repeats / 2] * 1e6);
         fflush(stdout);
     }
     free(send);
