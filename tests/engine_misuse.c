@@ -257,7 +257,7 @@ START_TEST(planning_needs_no_ranks)
         zero_pass_t pass;
         zero_param_desc_t desc;
         zero_memory_t memory = {.size = sizeof memory};
-        uint64_t gathered, reduced;
+        zero_traffic_t traffic;
         zero_config_init(&config);
         config.plan_world = world;
         config.persist_bytes = 0;
@@ -274,9 +274,9 @@ START_TEST(planning_needs_no_ranks)
         ck_assert_uint_ne(zero_plan_hash(e), 0);
         OK(zero_forecast(e, &memory));
         ck_assert_uint_eq(memory.bytes[ZERO_TIER_DEVICE][ZERO_KIND_MOMENTS], 8u * 1024 * 1024 / (unsigned)world);
-        OK(zero_forecast_bytes(e, 1, &gathered, &reduced));
-        ck_assert_uint_eq(gathered, 4u * 1024 * 1024 / (unsigned)world * (unsigned)(world - 1));
-        ck_assert_uint_eq(reduced, 4u * 1024 * 1024 / (unsigned)world * (unsigned)(world - 1));
+        OK(zero_forecast_traffic(e, 1, &traffic));
+        ck_assert_uint_eq(traffic.gathered, 4u * 1024 * 1024 / (unsigned)world * (unsigned)(world - 1));
+        ck_assert_uint_eq(traffic.reduced, 4u * 1024 * 1024 / (unsigned)world * (unsigned)(world - 1));
         FAILS(e, zero_micro_begin(e, pass, ZERO_LAST), ZERO_ERR_ORDER, "only plans");
         FAILS(e, zero_measure(e, &memory), ZERO_ERR_ORDER, "only plans");
         ck_assert_ptr_null(zero_param_data(e, param));

@@ -292,6 +292,8 @@ static int check_state(toy_t *toy)
     return 0;
 }
 
+#define TRAFFIC(t) {(t).gathered, (t).reduced, (t).to_host, (t).to_device, (t).read, (t).written}
+
 static int check_stats(toy_t *toy)
 {
     const toy_reference_t *r = toy->reference;
@@ -304,17 +306,19 @@ static int check_stats(toy_t *toy)
     if (isfinite(r->norm) ? stats.grad_norm != r->norm || stats.clip_factor != r->clip_factor : isfinite(stats.grad_norm))
         return complain(toy, "step %lld: norm %.17g and clip factor %.17g are reported as %.17g and %.17g", (long long)r->step,
                         r->norm, r->clip_factor, stats.grad_norm, stats.clip_factor);
-    if (!toy->c.interleave && (stats.bytes_gathered != toy->gathered || stats.bytes_reduced != toy->reduced))
-        return complain(toy, "step %lld: %llu bytes were gathered and %llu reduced; the plan says %llu and %llu",
-                        (long long)r->step, (unsigned long long)stats.bytes_gathered, (unsigned long long)stats.bytes_reduced,
-                        (unsigned long long)toy->gathered, (unsigned long long)toy->reduced);
+    const uint64_t moved[] = TRAFFIC(stats.traffic), planned[] = TRAFFIC(toy->traffic);
+    static const char *const what[] = {"gathered", "reduced", "copied to the host", "copied to the device", "read", "written"};
+    for (int i = 0; i < 6 && !toy->c.interleave; i++)
+        if (moved[i] != planned[i]) /* check_state has waited for all streams */
+            return complain(toy, "step %lld: %llu bytes were %s; the plan says %llu", (long long)r->step, (unsigned long long)moved[i], what[i],
+                            (unsigned long long)planned[i]);
     return 0;
 }
 
 int toy_step(toy_t *toy, int micro_steps)
 {
     toy_reference_t *r = toy->reference;
-    uint64_t gathered, reduced;
+    zero_traffic_t t;
     for (int micro = 0; micro < micro_steps; micro++) {
         if (toy->c.interleave && (micro + r->step) % 2 == 0 && (eval_pass(toy) || any_pass(toy)))
             return -1;
@@ -329,9 +333,9 @@ int toy_step(toy_t *toy, int micro_steps)
     TRY(zero_step(toy->engine, toy_rate(r->step)));
     r->signals |= r->step == 1 ? 6 : 0;
     toy_reference_step(&toy->c, r);
-    TRY(zero_forecast_bytes(toy->engine, micro_steps, &gathered, &reduced));
-    toy->gathered += gathered;
-    toy->reduced += reduced;
+    TRY(zero_forecast_traffic(toy->engine, micro_steps, &t));
+    toy->traffic = (zero_traffic_t){toy->traffic.gathered + t.gathered, toy->traffic.reduced + t.reduced, toy->traffic.to_host + t.to_host,
+                                    toy->traffic.to_device + t.to_device, toy->traffic.read + t.read, toy->traffic.written + t.written};
     return toy->c.quiet ? 0 : check_state(toy) || check_stats(toy) ? -1 : 0;
 }
 

@@ -44,7 +44,7 @@ typedef struct toy {
     zero_reserve_t reserve;
     struct toy_reference *reference;
     void *data[TOY_PARAMS], *grad[TOY_PARAMS]; /* the addresses at commit */
-    uint64_t gathered, reduced;                /* that the plan said the steps would move */
+    zero_traffic_t traffic;                    /* that the plan said the steps would move */
 } toy_t;
 
 /* Device, engine and declarations; not committed. config may be changed by edit (NULL: not) before the engine is made. */

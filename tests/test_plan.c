@@ -225,25 +225,25 @@ START_TEST(bytes_on_the_wire)
                         d->spec.reduce = (zero_reduce_t)reduce;
                         d->spec.window = window;
                         zero_plan_t *plan = build();
-                        uint64_t gathered, reduced;
+                        zero_traffic_t t;
                         zero_error_t error;
-                        ck_assert_int_eq(zero_plan_bytes(plan, micro, &gathered, &reduced, &error), ZERO_OK);
+                        ck_assert_int_eq(zero_plan_traffic(plan, micro, &t, &error), ZERO_OK);
                         uint64_t layer = (uint64_t)(world - 1) * COUNT / (uint64_t)world * 4;
                         uint64_t reductions = reduce == ZERO_REDUCE_EVERY ? (uint64_t)micro : 1;
-                        ck_assert_uint_eq(reduced, LAYERS * layer * reductions);
+                        ck_assert_uint_eq(t.reduced, LAYERS * layer * reductions);
                         /* stage 3: the last layers of forward are still there for backward */
                         uint64_t gathers = stage < 3 ? LAYERS : (uint64_t)micro * (uint64_t)(2 * LAYERS - window);
-                        ck_assert_uint_eq(gathered, gathers * layer);
+                        ck_assert_uint_eq(t.gathered, gathers * layer);
                         zero_plan_destroy(plan);
                     }
     zero_plan_t *plan;
     zero_error_t error;
-    uint64_t a, b;
+    zero_traffic_t none;
     declare_init(d, 2);
     declare_chain(d, 2, 128, ZERO_FP32);
     plan = build();
-    ck_assert_int_eq(zero_plan_bytes(plan, 2, &a, &b, &error), ZERO_ERR_ARG);
-    ck_assert_int_eq(zero_plan_bytes(plan, 0, &a, &b, &error), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_plan_traffic(plan, 2, &none, &error), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_plan_traffic(plan, 0, &none, &error), ZERO_ERR_ARG);
     zero_plan_destroy(plan);
 }
 END_TEST

@@ -75,17 +75,14 @@ zero_status_t zero_measure(zero_engine_t *engine, zero_memory_t *memory)
     return zero_engine_leave(engine, zero_exec_measure(engine->exec, memory, &engine->error));
 }
 
-zero_status_t zero_forecast_bytes(zero_engine_t *engine, int micro_steps, uint64_t *gathered, uint64_t *reduced)
+zero_status_t zero_forecast_traffic(zero_engine_t *engine, int micro_steps, zero_traffic_t *traffic)
 {
-    zero_status_t status = enter_planned(engine, "zero_forecast_bytes");
-    uint64_t g, r;
-    if (status != ZERO_OK || (status = zero_plan_bytes(engine->plan, micro_steps, &g, &r, &engine->error)) != ZERO_OK)
+    zero_status_t status = enter_planned(engine, "zero_forecast_traffic");
+    if (status != ZERO_OK)
         return status;
-    if (gathered)
-        *gathered = g;
-    if (reduced)
-        *reduced = r;
-    return ZERO_OK;
+    if (!traffic)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_forecast_traffic has nowhere to put the bytes");
+    return zero_plan_traffic(engine->plan, micro_steps, traffic, &engine->error);
 }
 
 zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx)

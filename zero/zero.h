@@ -344,6 +344,12 @@ ZERO_API void *zero_stream(zero_engine_t *engine);
  * that is so already. ZERO_ERR_PEER where another rank failed meanwhile, ZERO_ERR_TIMEOUT after config.timeout_s. */
 ZERO_API zero_status_t zero_wait(zero_engine_t *engine);
 
+/* Bytes that a rank moves: received from other ranks in collectives, as the communicator counts them; copied between the device's memory and the host
+ * tier; read from and written to the nvme tier. */
+typedef struct zero_traffic {
+    uint64_t gathered, reduced, to_host, to_device, read, written;
+} zero_traffic_t;
+
 typedef struct zero_stats {
     size_t size;
     int64_t step;        /* steps taken, skipped ones included */
@@ -352,8 +358,7 @@ typedef struct zero_stats {
     double grad_norm;    /* of the last step, after grad_scale, before clipping */
     double clip_factor;  /* what the gradients were multiplied by */
     uint32_t signals;    /* OR over the ranks of zero_signal, since the start, as of the last step */
-    uint64_t bytes_gathered, bytes_reduced; /* that this rank received in collectives, since the start, as counted by the communicator
-                                             * (collectives that still run are not waited for, nor counted) */
+    zero_traffic_t traffic; /* since the start; what still runs is not waited for, nor counted */
     double comm_seconds, kernel_seconds, total_seconds; /* host time in collectives, in flat kernels, in the library, since the start */
 } zero_stats_t;
 /* Waits for what it reports. stats->size is set by the caller. */
@@ -384,8 +389,8 @@ ZERO_API zero_status_t zero_forecast(zero_engine_t *engine, zero_memory_t *memor
 /* The same, from the resident pages of each arena as the system sees them. */
 ZERO_API zero_status_t zero_measure(zero_engine_t *engine, zero_memory_t *memory);
 
-/* Bytes that a rank receives in collectives in one step of the given number of micro-steps, by the plan. */
-ZERO_API zero_status_t zero_forecast_bytes(zero_engine_t *engine, int micro_steps, uint64_t *gathered, uint64_t *reduced);
+/* Bytes that a rank moves in one step of the given number of micro-steps, by the plan. */
+ZERO_API zero_status_t zero_forecast_traffic(zero_engine_t *engine, int micro_steps, zero_traffic_t *traffic);
 
 /* The plan as text: buffers, then each program's operations. write is called with pieces of it. */
 typedef void (*zero_write_fn)(void *ctx, const char *text, size_t bytes);

@@ -11,11 +11,11 @@ static zero_status_t measure(session_t *session, run_t *run, stage_result_t *r, 
     const job_t *job = session->job;
     const double tokens = (double)job->o.batch * (double)job->o.seq_len;
     zero_stats_t before = {.size = sizeof before}, after = {.size = sizeof after};
-    uint64_t gathered, reduced;
+    zero_traffic_t planned;
     double begin = 0;
     zero_status_t status;
     if ((status = zero_step_stats(run->engine, &before)) != ZERO_OK ||
-        (status = zero_forecast_bytes(run->engine, job->micro_steps, &gathered, &reduced)) != ZERO_OK)
+        (status = zero_forecast_traffic(run->engine, job->micro_steps, &planned)) != ZERO_OK)
         return run_engine_error(run, status, error);
     for (int64_t s = 0; s < job->o.steps; s++) {
         /* the first step warms up, where there are others */
@@ -33,8 +33,8 @@ static zero_status_t measure(session_t *session, run_t *run, stage_result_t *r, 
             }
     }
     r->tokens_per_second = tokens * (double)(job->o.steps > 1 ? job->o.steps - 1 : 1) / (report_clock() - begin);
-    r->bytes_planned = (gathered + reduced) * (uint64_t)job->o.steps;
-    r->bytes_moved = after.bytes_gathered - before.bytes_gathered + after.bytes_reduced - before.bytes_reduced;
+    r->bytes_planned = (planned.gathered + planned.reduced) * (uint64_t)job->o.steps;
+    r->bytes_moved = after.traffic.gathered - before.traffic.gathered + after.traffic.reduced - before.traffic.reduced;
     status = run_memory(run, &r->forecast, &r->measured, &r->memory_equal, error);
     double differ = r->bytes_planned != r->bytes_moved;
     if (status == ZERO_OK && (status = zero_sum(run->engine, &differ, 1)) != ZERO_OK)

@@ -87,20 +87,21 @@ static void print_piece(void *ctx, const char *text, size_t bytes)
 static zero_status_t look(const job_t *job, zero_error_t *error)
 {
     zero_memory_t forecast = {.size = sizeof forecast};
-    uint64_t gathered, reduced;
+    zero_traffic_t t;
     run_t run;
     zero_status_t status = run_plan(&run, job, (int)job->o.stage, error);
     if (status == ZERO_OK && job->o.explain && (status = zero_explain(run.engine, print_piece, stdout)) != ZERO_OK)
         run_engine_error(&run, status, error);
     if (status == ZERO_OK && job->o.plan) {
         if ((status = zero_forecast(run.engine, &forecast)) != ZERO_OK ||
-            (status = zero_forecast_bytes(run.engine, job->micro_steps, &gathered, &reduced)) != ZERO_OK)
+            (status = zero_forecast_traffic(run.engine, job->micro_steps, &t)) != ZERO_OK)
             run_engine_error(&run, status, error);
         else {
             report_head(job);
             report_memory(&forecast, NULL);
-            printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n", (unsigned long long)(gathered + reduced),
-                   (unsigned long long)gathered, (unsigned long long)reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
+            printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n", (unsigned long long)(t.gathered + t.reduced),
+                   (unsigned long long)t.gathered, (unsigned long long)t.reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
+            report_tiers(&t, "moves");
             printf("all %d rank%s: %.3f GiB\n", job->world, job->world == 1 ? "" : "s",
                    (double)report_total(&forecast) * (double)job->world / (1024.0 * 1024.0 * 1024.0));
         }

@@ -125,6 +125,14 @@ void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
     fflush(stdout);
 }
 
+void report_tiers(const zero_traffic_t *t, const char *does)
+{
+    if (t->to_host + t->to_device > 0)
+        printf("a rank %s %s bytes a step to host memory and %s back\n", does, digits(t->to_host).text, digits(t->to_device).text);
+    if (t->read + t->written > 0)
+        printf("a rank %s %s bytes a step from nvme and %s back\n", does, digits(t->read).text, digits(t->written).text);
+}
+
 void report_stages(const job_t *job, const stage_result_t results[4])
 {
     printf("\n%-26s", "");

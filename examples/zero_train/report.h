@@ -25,6 +25,8 @@ void progress_say(progress_t *progress, const char *format, ...) ZERO_PRINTF(2, 
 /* Bytes per kind of one rank; measured NULL: forecast alone. */
 void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured);
 uint64_t report_total(const zero_memory_t *memory);
+/* "a rank <does> N bytes a step to ...": what goes between tiers, where anything does. */
+void report_tiers(const zero_traffic_t *traffic, const char *does);
 
 /* What --compare-stages found at one stage. */
 typedef struct stage_result {

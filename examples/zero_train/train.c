@@ -29,7 +29,16 @@ typedef struct totals {
     bool fresh;        /* the last evaluation was of this step */
     double loss;
     zero_stats_t stats;
+    zero_traffic_t moved; /* between tiers, in steps */
 } totals_t;
+
+static void add_traffic(zero_traffic_t *sum, const zero_traffic_t *before, const zero_traffic_t *after)
+{
+    sum->to_host += after->to_host - before->to_host;
+    sum->to_device += after->to_device - before->to_device;
+    sum->read += after->read - before->read;
+    sum->written += after->written - before->written;
+}
 
 static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
 {
@@ -55,9 +64,15 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         double begin = report_clock(), rate = schedule_rate(&job->schedule, t->step + 1);
         zero_memory_t forecast, measured;
         bool equal;
+        zero_stats_t before = {.size = sizeof before};
+        if ((status = zero_step_stats(run->engine, &before)) != ZERO_OK) {
+            run_engine_error(run, status, error);
+            break;
+        }
         status = run_step(run, t->step, rate, session->stop, &t->loss, &t->stats, error);
         if (status != ZERO_OK)
             break;
+        add_traffic(&t->moved, &before.traffic, &t->stats.traffic);
         double seconds = report_clock() - begin;
         t->step++;
         t->fresh = false;
@@ -109,8 +124,12 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     log_number(session->log, "tokens", (double)t->step * (double)job->o.batch * (double)job->o.seq_len);
     log_number(session->log, "seconds", t->seconds);
     log_whole(session->log, "skipped", t->stats.skipped);
-    log_bytes(session->log, "bytes_gathered", t->stats.bytes_gathered);
-    log_bytes(session->log, "bytes_reduced", t->stats.bytes_reduced);
+    log_bytes(session->log, "bytes_gathered", t->stats.traffic.gathered);
+    log_bytes(session->log, "bytes_reduced", t->stats.traffic.reduced);
+    log_bytes(session->log, "bytes_to_host", t->stats.traffic.to_host);
+    log_bytes(session->log, "bytes_to_device", t->stats.traffic.to_device);
+    log_bytes(session->log, "bytes_read", t->stats.traffic.read);
+    log_bytes(session->log, "bytes_written", t->stats.traffic.written);
     log_number(session->log, "comm_seconds", t->stats.comm_seconds);
     log_number(session->log, "kernel_seconds", t->stats.kernel_seconds);
     log_number(session->log, "library_seconds", t->stats.total_seconds);
@@ -119,6 +138,18 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     log_memory(session->log, "forecast", forecast);
     log_memory(session->log, "measured", measured);
     return log_end(session->log, error);
+}
+
+/* What went between tiers, per step as it was counted. */
+static void per_step(const totals_t *t)
+{
+    uint64_t steps = t->step > 0 ? (uint64_t)t->step : 1;
+    zero_traffic_t each = t->moved;
+    each.to_host /= steps;
+    each.to_device /= steps;
+    each.read /= steps;
+    each.written /= steps;
+    report_tiers(&each, "moved");
 }
 
 zero_status_t train(session_t *session, zero_error_t *error)
@@ -155,8 +186,10 @@ zero_status_t train(session_t *session, zero_error_t *error)
             progress_say(&progress, "%lld of %lld steps were skipped: their gradient norm was not finite", (long long)t.stats.skipped, (long long)t.step);
         if (session->signal != 0)
             progress_say(&progress, "stopped by a signal after step %lld", (long long)t.step);
-        if (!job->o.quiet)
+        if (!job->o.quiet) {
             report_memory(&forecast, &measured);
+            per_step(&t);
+        }
     }
     if (status != ZERO_OK) {
         memcpy(session->cursor, run.cursor, sizeof session->cursor);

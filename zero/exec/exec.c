@@ -373,10 +373,15 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
     stats->grad_norm = s->norm;
     stats->clip_factor = s->clip_factor;
     stats->signals = s->signals;
-    stats->bytes_gathered = stats->bytes_reduced = 0;
+    stats->traffic = (zero_traffic_t){
+        .to_host = atomic_load_explicit(&x->moved[ZERO_MOVED_TO_HOST], memory_order_relaxed),
+        .to_device = atomic_load_explicit(&x->moved[ZERO_MOVED_TO_DEVICE], memory_order_relaxed),
+        .read = atomic_load_explicit(&x->moved[ZERO_MOVED_READ], memory_order_relaxed),
+        .written = atomic_load_explicit(&x->moved[ZERO_MOVED_WRITTEN], memory_order_relaxed),
+    };
     for (int c = 0; c < x->channel_count; c++) {
-        stats->bytes_gathered += atomic_load_explicit(&x->gathered[c], memory_order_relaxed);
-        stats->bytes_reduced += atomic_load_explicit(&x->reduced[c], memory_order_relaxed);
+        stats->traffic.gathered += atomic_load_explicit(&x->gathered[c], memory_order_relaxed);
+        stats->traffic.reduced += atomic_load_explicit(&x->reduced[c], memory_order_relaxed);
     }
     for (int t = 0; t < ZERO_STREAM_COUNT; t++) {
         comm_ns += atomic_load_explicit(&x->clocks[t].comm_ns, memory_order_relaxed);

@@ -35,6 +35,9 @@ _Static_assert(sizeof(zero_exec_scalars_t) <= ZERO_SCALARS_BYTES, "the step's sc
 /* What happened to a use of the running program. */
 typedef enum zero_use_state { ZERO_USE_AHEAD = 0, ZERO_USE_OPEN, ZERO_USE_DONE } zero_use_state_t;
 
+/* Bytes between tiers. */
+enum { ZERO_MOVED_TO_HOST = 0, ZERO_MOVED_TO_DEVICE, ZERO_MOVED_READ, ZERO_MOVED_WRITTEN, ZERO_MOVED_COUNT };
+
 /* Time spent on a stream's thread; each is written by one thread. */
 typedef struct zero_exec_clock {
     _Atomic uint64_t comm_ns, kernel_ns;
@@ -77,6 +80,7 @@ struct zero_exec {
     zero_exec_clock_t clocks[ZERO_STREAM_COUNT];
     _Atomic uint64_t gathered[ZERO_EXEC_CHANNELS],
         reduced[ZERO_EXEC_CHANNELS]; /* the channels' counters after their last collective */
+    _Atomic uint64_t moved[ZERO_MOVED_COUNT]; /* each is one stream's */
 
     atomic_int failing; /* 0: no; 1: failure is being written; 2: it is there */
     zero_error_t failure;

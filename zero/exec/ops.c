@@ -141,6 +141,11 @@ static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *f
     }
 }
 
+static void moved(zero_exec_t *x, int which, uint64_t bytes)
+{
+    atomic_store_explicit(&x->moved[which], atomic_load_explicit(&x->moved[which], memory_order_relaxed) + bytes, memory_order_relaxed);
+}
+
 static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
@@ -153,6 +158,8 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_COPY:
         x->flat->copy(dst, src, (uint64_t)op->count * zero_dtype_size(to), threads, native);
+        if (op->bytes > 0)
+            moved(x, plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_MOVED_TO_HOST : ZERO_MOVED_TO_DEVICE, op->bytes);
         return ZERO_OK;
     case ZERO_OP_CAST:
         x->flat->cast(dst, to, src, from, op->count, threads, native);
@@ -170,7 +177,9 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     case ZERO_OP_READ:
     case ZERO_OP_WRITE:
         status = settle(x, native, error);
-        return status == ZERO_OK ? zero_exec_move(x, op, error) : status;
+        if (status == ZERO_OK && (status = zero_exec_move(x, op, error)) == ZERO_OK)
+            moved(x, op->kind == ZERO_OP_READ ? ZERO_MOVED_READ : ZERO_MOVED_WRITTEN, op->bytes);
+        return status;
     case ZERO_OP_UPDATE:
         if (op->stream != ZERO_STREAM_HOST) {
             update(x, op, x->flat, native);

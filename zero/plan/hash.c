@@ -98,32 +98,38 @@ void zero_build_hash(zero_builder_t *b)
     b->plan->hash = hash != 0 ? hash : 1;
 }
 
-static void count_program(const zero_plan_t *plan, zero_program_kind_t kind, uint64_t times, uint64_t *gathered, uint64_t *reduced)
+static void count_program(const zero_plan_t *plan, zero_program_kind_t kind, uint64_t times, zero_traffic_t *t)
 {
     for (int32_t i = 0; i < plan->program_count; i++) {
         const zero_program_t *p = &plan->programs[i];
         for (int32_t o = 0; o < p->op_count && p->kind == kind; o++) {
-            if (p->ops[o].kind == ZERO_OP_GATHER)
-                *gathered += times * p->ops[o].bytes;
-            else if (p->ops[o].kind == ZERO_OP_REDUCE_SCATTER)
-                *reduced += times * p->ops[o].bytes;
+            const zero_op_t *op = &p->ops[o];
+            uint64_t *sum = op->kind == ZERO_OP_GATHER           ? &t->gathered
+                            : op->kind == ZERO_OP_REDUCE_SCATTER ? &t->reduced
+                            : op->kind == ZERO_OP_READ           ? &t->read
+                            : op->kind == ZERO_OP_WRITE          ? &t->written
+                            : op->kind != ZERO_OP_COPY           ? NULL
+                            : plan->buffers[op->dst].tier == ZERO_TIER_HOST ? &t->to_host
+                                                                            : &t->to_device;
+            if (sum != NULL)
+                *sum += times * op->bytes;
         }
     }
 }
 
-zero_status_t zero_plan_bytes(const zero_plan_t *plan, int micro_steps, uint64_t *gathered, uint64_t *reduced, zero_error_t *error)
+zero_status_t zero_plan_traffic(const zero_plan_t *plan, int micro_steps, zero_traffic_t *traffic, zero_error_t *error)
 {
     if (micro_steps < 1 || micro_steps > plan->spec->micro_steps)
         return zero_fail(error, ZERO_ERR_ARG, "a step of %d micro-steps; this plan has steps of 1 to %d", micro_steps,
                          plan->spec->micro_steps);
-    *gathered = *reduced = 0;
+    *traffic = (zero_traffic_t){ 0 };
     if (micro_steps == 1) {
-        count_program(plan, ZERO_PROGRAM_ONLY, 1, gathered, reduced);
+        count_program(plan, ZERO_PROGRAM_ONLY, 1, traffic);
     } else {
-        count_program(plan, ZERO_PROGRAM_FIRST, 1, gathered, reduced);
-        count_program(plan, ZERO_PROGRAM_MIDDLE, (uint64_t)micro_steps - 2, gathered, reduced);
-        count_program(plan, ZERO_PROGRAM_LAST, 1, gathered, reduced);
+        count_program(plan, ZERO_PROGRAM_FIRST, 1, traffic);
+        count_program(plan, ZERO_PROGRAM_MIDDLE, (uint64_t)micro_steps - 2, traffic);
+        count_program(plan, ZERO_PROGRAM_LAST, 1, traffic);
     }
-    count_program(plan, ZERO_PROGRAM_STEP, 1, gathered, reduced);
+    count_program(plan, ZERO_PROGRAM_STEP, 1, traffic);
     return ZERO_OK;
 }

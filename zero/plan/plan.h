@@ -235,9 +235,8 @@ int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int
  * built. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
 
-/* Bytes that a rank receives from others in one step of micro_steps micro-steps, by GATHER and by REDUCE_SCATTER. */
-zero_status_t zero_plan_bytes(const zero_plan_t *plan, int micro_steps, uint64_t *gathered, uint64_t *reduced,
-                              zero_error_t *error);
+/* Bytes that a rank moves in one step of micro_steps micro-steps. */
+zero_status_t zero_plan_traffic(const zero_plan_t *plan, int micro_steps, zero_traffic_t *traffic, zero_error_t *error);
 
 /* The plan as text, for people and golden files: the table, units, buffers by kind with offsets, then each program, one
  * operation a line. */
