@@ -140,11 +140,16 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     return log_end(session->log, error);
 }
 
-/* What went between tiers, per step as it was counted. */
-static void per_step(const totals_t *t)
+/* What went between tiers, per step as it was counted. The last step's writes, which ran on after it, are done by now. */
+static void per_step(run_t *run, const totals_t *t)
 {
+    zero_stats_t now = {.size = sizeof now};
     uint64_t steps = t->step > 0 ? (uint64_t)t->step : 1;
     zero_traffic_t each = t->moved;
+    if (zero_step_stats(run->engine, &now) == ZERO_OK) {
+        each.read += now.traffic.read - t->stats.traffic.read;
+        each.written += now.traffic.written - t->stats.traffic.written;
+    }
     each.to_host /= steps;
     each.to_device /= steps;
     each.read /= steps;
@@ -188,7 +193,7 @@ zero_status_t train(session_t *session, zero_error_t *error)
             progress_say(&progress, "stopped by a signal after step %lld", (long long)t.step);
         if (!job->o.quiet) {
             report_memory(&forecast, &measured);
-            per_step(&t);
+            per_step(&run, &t);
         }
     }
     if (status != ZERO_OK) {
