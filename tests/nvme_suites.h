@@ -1,0 +1,11 @@
+/* nvme_suites.h - the parts of test_nvme. */
+#ifndef ZERO_TESTS_NVME_SUITES_H
+#define ZERO_TESTS_NVME_SUITES_H
+
+#include <check.h>
+
+/* engines: 0 (io_uring) is left out where first is 1. */
+TCase *nvme_folder_case(int first);
+TCase *nvme_faults_case(int first);
+
+#endif
