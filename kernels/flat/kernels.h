@@ -14,17 +14,42 @@ typedef struct zero_flat_kernels {
     /* out[b] = sum of squares of the block of ZERO_NORM_BLOCK elements that starts at element b * ZERO_NORM_BLOCK, for the blocks
      * that lie in [begin, end). begin is a block's first element; the last block may be short. */
     void (*square_blocks)(double *out, const void *x, zero_dtype_t dtype, int64_t begin, int64_t end);
-    /* param may be NULL. */
-    void (*adamw)(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
-                  zero_dtype_t param_dtype, const zero_adamw_scalars_t *scalars, int64_t begin, int64_t end);
+    /* begin is a multiple of ZERO_BLOCK8, and end too or u->count. */
+    void (*update)(const zero_update_t *u, int64_t begin, int64_t end);
 } zero_flat_kernels_t;
 
 /* Plain C. The SIMD kernels also call these for the few elements at the end that fill no vector. */
 extern const zero_flat_kernels_t zero_flat_ref_kernels;
+void zero_flat_ref_update(const zero_update_t *u, int64_t begin, int64_t end);
 #if defined(__x86_64__)
 extern const zero_flat_kernels_t zero_flat_avx2_kernels;   /* AVX2, FMA, F16C */
 extern const zero_flat_kernels_t zero_flat_avx512_kernels; /* AVX-512 F, BW, DQ, VL */
 #endif
+
+/* The arguments of a table's adamw as those of its update. */
+static inline zero_update_t zero_flat_adamw_update(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype,
+                                                   void *param, zero_dtype_t param_dtype, int64_t count,
+                                                   const zero_adamw_scalars_t *scalars)
+{
+    return (zero_update_t){.rule = ZERO_RULE_ADAMW,
+                           .grad_dtype = grad_dtype,
+                           .param_dtype = param_dtype,
+                           .count = count,
+                           .master = master,
+                           .state = {m, v},
+                           .grad = grad,
+                           .param = param,
+                           .scalars = *scalars};
+}
+
+/* What zero_block8_t's k of m and of v are added to. */
+enum { ZERO_BLOCK8_M = 889, ZERO_BLOCK8_V = 761 };
+
+/* 1 / scale, by which a block is encoded. */
+static inline float zero_block8_inverse(float scale)
+{
+    return scale < 0x1p-126f ? 0 : 1 / scale;
+}
 
 /* Adds the 16 lanes of a block's sum of squares as a binary tree: l and l+8, l+4, l+2, l+1. */
 static inline double zero_flat_lane_tree(const double lanes[16])

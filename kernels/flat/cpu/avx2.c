@@ -10,6 +10,8 @@
 
 typedef __m256 vec;
 typedef __m256d dvec;
+typedef __m128i hvec;
+typedef int32_t ivec __attribute__((vector_size(32)));
 
 static inline SIMD vec v_load_fp32(const float *x)
 {
@@ -32,8 +34,13 @@ static inline SIMD void v_store_fp32(float *x, vec value)
     _mm256_storeu_ps(x, value);
 }
 
+static inline SIMD void v_stream_fp32(float *x, vec value)
+{
+    _mm256_stream_ps(x, value);
+}
+
 /* As zero_fp32_to_bf16. */
-static inline SIMD void v_store_bf16(uint16_t *x, vec value)
+static inline SIMD hvec v_to_bf16(vec value)
 {
     __m256i u = _mm256_castps_si256(value);
     __m256i high = _mm256_srli_epi32(u, 16);
@@ -43,12 +50,43 @@ static inline SIMD void v_store_bf16(uint16_t *x, vec value)
     __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
     __m256i h = _mm256_blendv_epi8(rounded, quiet, is_nan);
     h = _mm256_packus_epi32(h, h); /* each half packed twice: the results are words 0 and 2 */
-    _mm_storeu_si128((__m128i *)x, _mm256_castsi256_si128(_mm256_permute4x64_epi64(h, 0x08)));
+    return _mm256_castsi256_si128(_mm256_permute4x64_epi64(h, 0x08));
 }
 
-static inline SIMD void v_store_fp16(uint16_t *x, vec value)
+static inline SIMD hvec v_to_fp16(vec value)
 {
-    _mm_storeu_si128((__m128i *)x, _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+    return _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT);
+}
+
+static inline SIMD void h_store(uint16_t *x, hvec value)
+{
+    _mm_storeu_si128((__m128i *)x, value);
+}
+
+static inline SIMD void h_stream(uint16_t *x, hvec value)
+{
+    _mm_stream_si128((__m128i *)x, value);
+}
+
+static inline SIMD ivec b_load(const uint8_t *x)
+{
+    return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)x));
+}
+
+static inline SIMD void b_store(uint8_t *x, ivec value)
+{
+    __m128i h = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)value), _mm256_extracti128_si256((__m256i)value, 1));
+    _mm_storel_epi64((__m128i *)x, _mm_packus_epi16(h, h));
+}
+
+static inline SIMD ivec i_max(ivec a, ivec b)
+{
+    return (ivec)_mm256_max_epi32((__m256i)a, (__m256i)b);
+}
+
+static inline SIMD ivec i_min(ivec a, ivec b)
+{
+    return (ivec)_mm256_min_epi32((__m256i)a, (__m256i)b);
 }
 
 static inline SIMD vec v_set(float value)
@@ -87,12 +125,13 @@ static inline SIMD void d_store(double *x, dvec value)
 }
 
 #include "kernels/flat/cpu/vector.h"
+#include "kernels/flat/cpu/update.h"
 
 const zero_flat_kernels_t zero_flat_avx2_kernels = {.cast = kernels_cast,
                                                     .accumulate = kernels_accumulate,
                                                     .sum = kernels_sum,
                                                     .square_blocks = kernels_square_blocks,
-                                                    .adamw = kernels_adamw};
+                                                    .update = kernels_update};
 
 #endif
 

@@ -11,6 +11,8 @@
 
 typedef __m512 vec;
 typedef __m512d dvec;
+typedef __m256i hvec;
+typedef int32_t ivec __attribute__((vector_size(64)));
 
 static inline SIMD vec v_load_fp32(const float *x)
 {
@@ -33,8 +35,13 @@ static inline SIMD void v_store_fp32(float *x, vec value)
     _mm512_storeu_ps(x, value);
 }
 
+static inline SIMD void v_stream_fp32(float *x, vec value)
+{
+    _mm512_stream_ps(x, value);
+}
+
 /* As zero_fp32_to_bf16. */
-static inline SIMD void v_store_bf16(uint16_t *x, vec value)
+static inline SIMD hvec v_to_bf16(vec value)
 {
     __m512i u = _mm512_castps_si512(value);
     __m512i high = _mm512_srli_epi32(u, 16);
@@ -42,12 +49,42 @@ static inline SIMD void v_store_bf16(uint16_t *x, vec value)
     __m512i h = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
     __mmask16 is_nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
     h = _mm512_mask_or_epi32(h, is_nan, high, _mm512_set1_epi32(0x40));
-    _mm256_storeu_si256((__m256i *)x, _mm512_cvtepi32_epi16(h));
+    return _mm512_cvtepi32_epi16(h);
 }
 
-static inline SIMD void v_store_fp16(uint16_t *x, vec value)
+static inline SIMD hvec v_to_fp16(vec value)
 {
-    _mm256_storeu_si256((__m256i *)x, _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+    return _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT);
+}
+
+static inline SIMD void h_store(uint16_t *x, hvec value)
+{
+    _mm256_storeu_si256((__m256i *)x, value);
+}
+
+static inline SIMD void h_stream(uint16_t *x, hvec value)
+{
+    _mm256_stream_si256((__m256i *)x, value);
+}
+
+static inline SIMD ivec b_load(const uint8_t *x)
+{
+    return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)x));
+}
+
+static inline SIMD void b_store(uint8_t *x, ivec value)
+{
+    _mm_storeu_si128((__m128i *)x, _mm512_cvtepi32_epi8((__m512i)value));
+}
+
+static inline SIMD ivec i_max(ivec a, ivec b)
+{
+    return (ivec)_mm512_max_epi32((__m512i)a, (__m512i)b);
+}
+
+static inline SIMD ivec i_min(ivec a, ivec b)
+{
+    return (ivec)_mm512_min_epi32((__m512i)a, (__m512i)b);
 }
 
 static inline SIMD vec v_set(float value)
@@ -86,12 +123,13 @@ static inline SIMD void d_store(double *x, dvec value)
 }
 
 #include "kernels/flat/cpu/vector.h"
+#include "kernels/flat/cpu/update.h"
 
 const zero_flat_kernels_t zero_flat_avx512_kernels = {.cast = kernels_cast,
                                                       .accumulate = kernels_accumulate,
                                                       .sum = kernels_sum,
                                                       .square_blocks = kernels_square_blocks,
-                                                      .adamw = kernels_adamw};
+                                                      .update = kernels_update};
 
 #endif
 

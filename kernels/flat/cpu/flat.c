@@ -56,8 +56,7 @@ typedef struct call {
     zero_dtype_t src_dtype;
     const void *const *sources;
     int source_count;
-    float *master, *m, *v;
-    const zero_adamw_scalars_t *scalars;
+    const zero_update_t *update;
 } call_t;
 
 static void fill_zero_range(const void *call, int64_t begin, int64_t end)
@@ -96,10 +95,10 @@ static void square_range(const void *call, int64_t begin, int64_t end)
     c->kernels->square_blocks(c->dst, c->src, c->src_dtype, begin, end);
 }
 
-static void adamw_range(const void *call, int64_t begin, int64_t end)
+static void update_range(const void *call, int64_t begin, int64_t end)
 {
     const call_t *c = call;
-    c->kernels->adamw(c->master, c->m, c->v, c->src, c->src_dtype, c->dst, c->dst_dtype, c->scalars, begin, end);
+    c->kernels->update(c->update, begin, end);
 }
 
 /* The functions of flat.h, over the kernels of a level. */
@@ -152,20 +151,9 @@ static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *
     *out = total;
 }
 
-static void adamw(const zero_flat_kernels_t *kernels, float *master, float *m, float *v, const void *grad,
-                  zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype, int64_t count,
-                  const zero_adamw_scalars_t *scalars, int threads)
+static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, int threads)
 {
-    call_t call = {.kernels = kernels,
-                   .dst = param == master ? NULL : param,
-                   .dst_dtype = param_dtype,
-                   .src = grad,
-                   .src_dtype = grad_dtype,
-                   .master = master,
-                   .m = m,
-                   .v = v,
-                   .scalars = scalars};
-    run(adamw_range, &call, count, 28, threads);
+    run(update_range, &(call_t){.kernels = kernels, .update = u}, u->count, 28, threads);
 }
 
 /* A level's table. Its functions take no table, so each level has its own thin ones. */
@@ -194,12 +182,17 @@ static void adamw(const zero_flat_kernels_t *kernels, float *master, float *m, f
         (void)native;                                                                                                           \
         square_sum(&kernel_table, out, scratch, x, dtype, count, threads);                                                      \
     }                                                                                                                           \
+    static void level##_update(const zero_update_t *u, int threads, void *native)                                               \
+    {                                                                                                                           \
+        (void)native;                                                                                                           \
+        update(&kernel_table, u, threads);                                                                                      \
+    }                                                                                                                           \
     static void level##_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,        \
                               zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads,        \
                               void *native)                                                                                     \
     {                                                                                                                           \
-        (void)native;                                                                                                           \
-        adamw(&kernel_table, master, m, v, grad, grad_dtype, param, param_dtype, count, scalars, threads);                      \
+        zero_update_t u = zero_flat_adamw_update(master, m, v, grad, grad_dtype, param, param_dtype, count, scalars);           \
+        level##_update(&u, threads, native);                                                                                    \
     }                                                                                                                           \
     static const zero_flat_ops_t level##_ops = {.name = #level,                                                                 \
                                                 .fill_zero = fill_zero,                                                         \
@@ -208,7 +201,8 @@ static void adamw(const zero_flat_kernels_t *kernels, float *master, float *m, f
                                                 .accumulate = level##_accumulate,                                               \
                                                 .sum = level##_sum,                                                             \
                                                 .square_sum = level##_square_sum,                                               \
-                                                .adamw = level##_adamw};
+                                                .adamw = level##_adamw,                                                         \
+                                                .update = level##_update};
 
 LEVEL(scalar, zero_flat_ref_kernels)
 #if defined(__x86_64__)

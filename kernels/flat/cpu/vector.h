@@ -4,12 +4,15 @@
  *   WIDTH                  floats in a vector: 8 or 16
  *   vec, dvec              a vector of WIDTH floats; of WIDTH / 2 doubles. The compiler's own operators work on both
  *   v_load_fp32/bf16/fp16  WIDTH elements at an address of any alignment, in fp32
- *   v_store_fp32/bf16/fp16 their inverse, rounded to nearest even
+ *   v_store_fp32           its inverse; v_stream_fp32 also, past the caches, to an address that is a multiple of the vector's size
+ *   hvec, v_to_bf16/fp16   WIDTH elements of 16 bits, rounded to nearest even; h_store and h_stream store them likewise
  *   v_set, v_fma, v_sqrt   broadcast; a * b + c rounded once; square root
+ *   ivec, i_min, i_max     a vector of WIDTH int32, on which the compiler's own operators work
+ *   b_load, b_store        WIDTH bytes at an address of any alignment, as ints of 0 to 255
  *   d_low, d_high          the two halves of a vec as doubles
  *   d_fma, d_store         on dvec
  *
- * and then names its table of kernels_* functions. dtypes are constants wherever they are passed below, so every switch folds
+ * and then includes update.h and names its table of kernels_* functions. dtypes are constants wherever they are passed below, so every switch folds
  * away. */
 #include "kernels/flat/kernels.h"
 
@@ -40,9 +43,9 @@ INLINE vec v_load(const void *x, zero_dtype_t dtype, int64_t i)
 INLINE void v_store(void *x, zero_dtype_t dtype, int64_t i, vec value)
 {
     if (dtype == ZERO_BF16)
-        v_store_bf16((uint16_t *)x + i, value);
+        h_store((uint16_t *)x + i, v_to_bf16(value));
     else if (dtype == ZERO_FP16)
-        v_store_fp16((uint16_t *)x + i, value);
+        h_store((uint16_t *)x + i, v_to_fp16(value));
     else
         v_store_fp32((float *)x + i, value);
 }
@@ -147,46 +150,4 @@ static SIMD void kernels_square_blocks(double *out, const void *x, zero_dtype_t 
 #define SQUARE(dtype) mid = square_whole(out, x, dtype, begin, end)
     BY_DTYPE(dtype, SQUARE)
     zero_flat_ref_kernels.square_blocks(out, x, dtype, mid, end);
-}
-
-/* Bound by memory: measured with two threads on Zen 4, this runs at 0.97 of the rate at which its four arrays can be read and
- * nothing done; unrolling and software prefetch change nothing, non-temporal stores cost a sixth. */
-INLINE void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
-                  zero_dtype_t param_dtype, const zero_adamw_scalars_t *c, int64_t begin, int64_t end)
-{
-    const vec grad_factor = v_set(c->grad_factor), beta1 = v_set(c->beta1), beta2 = v_set(c->beta2);
-    const vec one_minus_beta1 = v_set(c->one_minus_beta1), one_minus_beta2 = v_set(c->one_minus_beta2);
-    const vec decay_factor = v_set(c->decay_factor), step = v_set(-c->step_size);
-    const vec inv_sqrt_bc2 = v_set(c->inv_sqrt_bc2), eps = v_set(c->eps);
-    for (int64_t i = begin; i < end; i += WIDTH) {
-        vec g = v_load(grad, grad_dtype, i) * grad_factor;
-        vec m_new = v_fma(beta1, v_load_fp32(m + i), one_minus_beta1 * g);
-        vec v_new = v_fma(beta2, v_load_fp32(v + i), (one_minus_beta2 * g) * g);
-        vec p = v_load_fp32(master + i) * decay_factor;
-        p = v_fma(step, m_new / v_fma(v_sqrt(v_new), inv_sqrt_bc2, eps), p);
-        v_store_fp32(m + i, m_new);
-        v_store_fp32(v + i, v_new);
-        v_store_fp32(master + i, p);
-        if (param)
-            v_store(param, param_dtype, i, p);
-    }
-}
-
-static SIMD void kernels_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
-                               zero_dtype_t param_dtype, const zero_adamw_scalars_t *scalars, int64_t begin, int64_t end)
-{
-    int64_t mid = whole(begin, end);
-#define ADAMW_ALONE(dtype) adamw(master, m, v, grad, dtype, NULL, ZERO_FP32, scalars, begin, mid)
-#define ADAMW_BF16(dtype) adamw(master, m, v, grad, dtype, param, ZERO_BF16, scalars, begin, mid)
-#define ADAMW_FP16(dtype) adamw(master, m, v, grad, dtype, param, ZERO_FP16, scalars, begin, mid)
-#define ADAMW_FP32(dtype) adamw(master, m, v, grad, dtype, param, ZERO_FP32, scalars, begin, mid)
-    if (!param)
-        BY_DTYPE(grad_dtype, ADAMW_ALONE)
-    else if (param_dtype == ZERO_BF16)
-        BY_DTYPE(grad_dtype, ADAMW_BF16)
-    else if (param_dtype == ZERO_FP16)
-        BY_DTYPE(grad_dtype, ADAMW_FP16)
-    else
-        BY_DTYPE(grad_dtype, ADAMW_FP32)
-    zero_flat_ref_kernels.adamw(master, m, v, grad, grad_dtype, param, param_dtype, scalars, mid, end);
 }

@@ -1,36 +1,7 @@
-/* flat.c - the flat kernels in plain C: what the other implementations are tested against, bit for bit. Written to be read;
- * fma and sqrt are the C library's, correctly rounded on every machine. */
+/* flat.c - the flat kernels in plain C: what the other implementations are tested against, bit for bit. Written to be read.
+ * The optimizers are in update.c. */
 #include "kernels/flat/kernels.h"
-
-#include <math.h>
-
-/* x[i] in fp32: exact for every dtype. */
-static inline float load(const void *x, zero_dtype_t dtype, int64_t i)
-{
-    switch (dtype) {
-    case ZERO_BF16:
-        return zero_bf16_to_fp32(((const uint16_t *)x)[i]);
-    case ZERO_FP16:
-        return zero_fp16_to_fp32(((const uint16_t *)x)[i]);
-    default:
-        return ((const float *)x)[i];
-    }
-}
-
-/* x[i] = value, rounded once to nearest even. */
-static inline void store(void *x, zero_dtype_t dtype, int64_t i, float value)
-{
-    switch (dtype) {
-    case ZERO_BF16:
-        ((uint16_t *)x)[i] = zero_fp32_to_bf16(value);
-        break;
-    case ZERO_FP16:
-        ((uint16_t *)x)[i] = zero_fp32_to_fp16(value);
-        break;
-    default:
-        ((float *)x)[i] = value;
-    }
-}
+#include "kernels/flat/ref/element.h"
 
 static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end)
 {
@@ -67,26 +38,8 @@ static void square_blocks(double *out, const void *x, zero_dtype_t dtype, int64_
     }
 }
 
-static void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
-                  zero_dtype_t param_dtype, const zero_adamw_scalars_t *scalars, int64_t begin, int64_t end)
-{
-    const zero_adamw_scalars_t c = *scalars;
-    for (int64_t i = begin; i < end; i++) {
-        float g = load(grad, grad_dtype, i) * c.grad_factor;
-        float m_new = fmaf(c.beta1, m[i], c.one_minus_beta1 * g);
-        float v_new = fmaf(c.beta2, v[i], (c.one_minus_beta2 * g) * g);
-        float p = master[i] * c.decay_factor;
-        p = fmaf(-c.step_size, m_new / fmaf(sqrtf(v_new), c.inv_sqrt_bc2, c.eps), p);
-        m[i] = m_new;
-        v[i] = v_new;
-        master[i] = p;
-        if (param)
-            store(param, param_dtype, i, p);
-    }
-}
-
 const zero_flat_kernels_t zero_flat_ref_kernels = {
-    .cast = cast, .accumulate = accumulate, .sum = sum, .square_blocks = square_blocks, .adamw = adamw};
+    .cast = cast, .accumulate = accumulate, .sum = sum, .square_blocks = square_blocks, .update = zero_flat_ref_update};
 
 /* The table: one thread, whatever threads says. */
 
@@ -136,11 +89,17 @@ static void ref_square_sum(double *out, double *scratch, const void *x, zero_dty
     *out = total;
 }
 
+static void ref_update(const zero_update_t *u, int threads, void *native)
+{
+    (void)threads, (void)native;
+    zero_flat_ref_update(u, 0, u->count);
+}
+
 static void ref_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
                       zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads, void *native)
 {
-    (void)threads, (void)native;
-    adamw(master, m, v, grad, grad_dtype, param == master ? NULL : param, param_dtype, scalars, 0, count);
+    zero_update_t u = zero_flat_adamw_update(master, m, v, grad, grad_dtype, param, param_dtype, count, scalars);
+    ref_update(&u, threads, native);
 }
 
 const zero_flat_ops_t *zero_flat_ref(void)
@@ -152,6 +111,7 @@ const zero_flat_ops_t *zero_flat_ref(void)
                                         .accumulate = ref_accumulate,
                                         .sum = ref_sum,
                                         .square_sum = ref_square_sum,
-                                        .adamw = ref_adamw};
+                                        .adamw = ref_adamw,
+                                        .update = ref_update};
     return &ops;
 }

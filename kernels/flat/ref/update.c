@@ -1,0 +1,107 @@
+/* update.c - the optimizers in plain C: what the other implementations are tested against, bit for bit. Written to be read; fma and
+ * sqrt are the C library's, correctly rounded on every machine. */
+#include "kernels/flat/kernels.h"
+#include "kernels/flat/ref/element.h"
+
+#include <math.h>
+
+/* Moves an element p, whose gradient is g, and its state. */
+static inline float step(const zero_update_t *u, float p, float g, float *m, float *v)
+{
+    const zero_rule_scalars_t *c = &u->scalars;
+    float b, update;
+    switch (u->rule) {
+    case ZERO_RULE_SGD:
+        g = fmaf(c->l2, p, g);
+        b = u->state[0] ? c->beta1 * *m + g : g;
+        *m = b;
+        return fmaf(-c->step_size, b, p);
+    case ZERO_RULE_LION:
+        update = fmaf(c->beta1, *m, c->one_minus_beta1 * g);
+        *m = fmaf(c->beta2, *m, c->one_minus_beta2 * g);
+        p = p * c->decay_factor;
+        return p - (update > 0 ? c->step_size : update < 0 ? -c->step_size : 0);
+    default: /* AdamW, Adam */
+        if (u->rule == ZERO_RULE_ADAM)
+            g = fmaf(c->l2, p, g);
+        else
+            p = p * c->decay_factor;
+        *m = fmaf(c->beta1, *m, c->one_minus_beta1 * g);
+        *v = fmaf(c->beta2, *v, (c->one_minus_beta2 * g) * g);
+        return fmaf(-c->step_size, *m / fmaf(sqrtf(*v), c->inv_sqrt_bc2, c->eps), p);
+    }
+}
+
+/* The update of element i with its state at m and v. */
+static inline void update_element(const zero_update_t *u, int64_t i, float *m, float *v)
+{
+    float p = step(u, u->master[i], load(u->grad, u->grad_dtype, i) * u->scalars.grad_factor, m, v);
+    u->master[i] = p;
+    if (u->param && u->param != u->master)
+        store(u->param, u->param_dtype, i, p);
+}
+
+static uint32_t bits(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static float from_bits(uint32_t u)
+{
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/* The magnitude that k stands for, before its scale. */
+static float magnitude(int32_t k, int32_t bias)
+{
+    return k == 0 ? 0 : from_bits((uint32_t)(k + bias) << 20);
+}
+
+/* Its inverse for |x| * inv, between least and most. */
+static int32_t code(float x, float inv, int32_t bias, int32_t least, int32_t most)
+{
+    int32_t k = (int32_t)((bits(fabsf(x * inv)) + (1u << 19)) >> 20) - bias;
+    return k < least ? least : k > most ? most : k;
+}
+
+/* Elements [first, end) of u, which are one block or the start of it. */
+static void update_block8(const zero_update_t *u, int64_t first, int64_t end)
+{
+    zero_block8_t *mb = (zero_block8_t *)u->state[0] + first / ZERO_BLOCK8, *vb = (zero_block8_t *)u->state[1] + first / ZERO_BLOCK8;
+    float m[ZERO_BLOCK8], v[ZERO_BLOCK8];
+    uint32_t m_max = 0, v_max = 0;
+
+    for (int64_t i = first, k = 0; i < end; i++, k++) {
+        float sign = mb->code[k] & 0x80 ? -1.0f : 1.0f;
+        m[k] = sign * magnitude(mb->code[k] & 0x7f, ZERO_BLOCK8_M) * mb->scale;
+        v[k] = magnitude(vb->code[k], ZERO_BLOCK8_V) * vb->scale;
+        update_element(u, i, &m[k], &v[k]);
+        if (bits(fabsf(m[k])) > m_max)
+            m_max = bits(fabsf(m[k]));
+        if (bits(fabsf(v[k])) > v_max)
+            v_max = bits(fabsf(v[k]));
+    }
+    mb->scale = from_bits(m_max);
+    vb->scale = from_bits(v_max);
+    float m_inv = zero_block8_inverse(mb->scale), v_inv = zero_block8_inverse(vb->scale);
+    for (int64_t k = 0; k < end - first; k++) {
+        mb->code[k] = (uint8_t)(code(m[k], m_inv, ZERO_BLOCK8_M, 0, 127) | (signbit(m[k]) ? 0x80 : 0));
+        vb->code[k] = (uint8_t)code(v[k], v_inv, ZERO_BLOCK8_V, v[k] > 0, 255);
+    }
+}
+
+void zero_flat_ref_update(const zero_update_t *u, int64_t begin, int64_t end)
+{
+    if (u->rule == ZERO_RULE_ADAMW8) {
+        for (; begin < end; begin += ZERO_BLOCK8)
+            update_block8(u, begin, begin + ZERO_BLOCK8 < end ? begin + ZERO_BLOCK8 : end);
+        return;
+    }
+    float none = 0;
+    for (int64_t i = begin; i < end; i++)
+        update_element(u, i, u->state[0] ? (float *)u->state[0] + i : &none, u->state[1] ? (float *)u->state[1] + i : &none);
+}
