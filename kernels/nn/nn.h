@@ -1,6 +1,7 @@
 /* nn.h - what models need: GEMM, attention, norms, embedding, cross-entropy, forward and backward. A library of its own, used by the
- * examples; libzero never links it. Backends: "ref" (plain C, the truth), "cpu" (oneDNN GEMMs; OpenMP and SIMD for the rest) and "cuda" (cuBLASLt,
- * our own kernels for the rest; the plugin zero_nn_cuda).
+ * examples; libzero never links it. Backends: "ref" (plain C, the truth), "cpu" (oneDNN GEMMs; OpenMP and SIMD for the rest) and "cuda" (cuBLASLt;
+ * cuDNN for attention in bf16; our own kernels for the rest, and for attention where cuDNN is not there or does not take the shape; the plugin
+ * zero_nn_cuda).
  *
  * Matrices are row-major. dtype (fp32 or bf16) is that of weights, activations and gradients alike; statistics (mean, rstd, logsumexp,
  * losses) are fp32; sums run in fp32 inside a kernel and are rounded once. Kernels use no float atomics, and choose algorithms by shape, never by
@@ -16,7 +17,7 @@
  * With "cuda", calls queue their work on the stream and return; buffers and workspace are on the stream's GPU, which is the thread's current one when
  * the context is made and used. But tokens, targets and losses are the host's, page-locked (others work, and make calls wait): nobody may write
  * tokens or targets, or read losses, before the stream got there. Operands of a product begin at multiples of 16 bytes where their rows are
- * (those of ld elements); where rows are multiples of less, of that; a bias always. Heads hold at most 256 elements. Sums over rows go
+ * (those of ld elements); where rows are multiples of less, of that; a bias always, and so do operands of attention in bf16 whose rows are. Heads hold at most 256 elements. Sums over rows go
  * through partial sums whose number depends on the shape alone. A kernel that fails after its launch shows at a later call, of the engine too.
  *
  * Once a call failed, the context keeps its first error; calls after it do nothing: check zero_nn_status once a layer.
@@ -32,8 +33,8 @@ typedef struct zero_nn zero_nn_t;
  * for "cuda" in a build without it, and where there is no GPU. */
 zero_status_t zero_nn_create(zero_nn_t **nn, const char *backend, int threads, void *stream, zero_error_t *error);
 void zero_nn_destroy(zero_nn_t *nn);
-/* What computes: "ref", "cpu (oneDNN 2.6.3, avx512)", "cpu (without oneDNN, avx2)", "cuda (NVIDIA H200, cuBLASLt 13.0.2)". Valid for the context's
- * life. */
+/* What computes: "ref", "cpu (oneDNN 2.6.3, avx512)", "cpu (without oneDNN, avx2)", "cuda (NVIDIA H200, cuBLASLt 13.0.2, cuDNN 9.19.0)";
+ * cuDNN is named once a dry run has opened it. Valid for the context's life. */
 const char *zero_nn_backend(const zero_nn_t *nn);
 void zero_nn_set_dry(zero_nn_t *nn, bool dry);
 /* The most that any call so far needs; 128-byte aligned memory. */

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define NAME_MOST 24 /* bytes of a GPU's name in the label */
+
 void zero_nn_cuda_check(zero_nn_t *nn, const char *call, cudaError_t status)
 {
     char text[256];
@@ -33,24 +35,42 @@ static zero_status_t cuda_open(zero_nn_t *nn, zero_error_t *error)
     }
     nn->state = cuda;
     size_t version = cublasLtGetVersion();
-    snprintf(nn->label, sizeof nn->label, "cuda (%.32s, cuBLASLt %zu.%zu.%zu)", device.name, version / 10000, version / 100 % 100, version % 100);
+    snprintf(nn->label, sizeof nn->label, "cuda (%.*s, cuBLASLt %zu.%zu.%zu)", NAME_MOST, device.name, version / 10000, version / 100 % 100, version % 100);
+    cuda->label_end = (int)strlen(nn->label) - 1;
     return ZERO_OK;
 }
 
 static void cuda_close(zero_nn_t *nn)
 {
     zero_nn_cuda_t *cuda = nn->state;
+    zero_cudnn_close(cuda->cudnn);
     zero_nn_cuda_blas_close(cuda);
     free(cuda);
     nn->state = NULL;
 }
 
-/* Heads that our kernels hold. */
-static zero_status_t head_fits(int64_t D, zero_error_t *error)
+/* cuDNN computes attention in bf16 where it is there and takes the shape, otherwise our own kernels do: plan->data is NULL then. */
+static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
 {
-    if (D <= ZERO_NN_CUDA_HEAD)
-        return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "heads of %lld elements: at most %d on a GPU", (long long)D, ZERO_NN_CUDA_HEAD);
+    zero_nn_cuda_t *cuda = nn->state;
+    const int64_t *d = plan->shape.d;
+    zero_sdpa_t *sdpa = NULL;
+    if (d[4] > ZERO_NN_CUDA_HEAD)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "heads of %lld elements: at most %d on a GPU", (long long)d[4], ZERO_NN_CUDA_HEAD);
+    if (plan->shape.dtype == ZERO_BF16) {
+        if (!cuda->cudnn_asked && zero_cudnn_open(&cuda->cudnn, NULL, nn->stream, NULL) == ZERO_OK) {
+            const unsigned version = (unsigned)zero_cudnn_version(cuda->cudnn);
+            snprintf(nn->label + cuda->label_end, sizeof nn->label - (size_t)cuda->label_end, ", cuDNN %u.%u.%u)", version / 10000, version / 100 % 100,
+                     version % 100);
+        }
+        cuda->cudnn_asked = true;
+        if (cuda->cudnn != NULL && zero_sdpa_create(&sdpa, cuda->cudnn, &plan->shape, &plan->workspace, NULL) == ZERO_OK) {
+            plan->data = sdpa;
+            return ZERO_OK;
+        }
+    }
+    plan->workspace = plan->shape.op == ZERO_NN_ATTN_FORWARD ? 0 : (uint64_t)(d[0] * d[1] * d[2]) * sizeof(float); /* delta (B, H, T) */
+    return ZERO_OK;
 }
 
 static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
@@ -72,10 +92,8 @@ static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t
         plan->workspace = (uint64_t)(zero_nn_cuda_norm_parts(d[0]) * 2 * d[1]) * sizeof(float);
         return ZERO_OK;
     case ZERO_NN_ATTN_FORWARD:
-        return head_fits(d[4], error);
-    case ZERO_NN_ATTN_BACKWARD: /* delta (B, H, T) */
-        plan->workspace = (uint64_t)(d[0] * d[1] * d[2]) * sizeof(float);
-        return head_fits(d[4], error);
+    case ZERO_NN_ATTN_BACKWARD:
+        return attention_plan(nn, plan, error);
     case ZERO_NN_CROSS_ENTROPY: /* targets, losses */
         plan->workspace = 2 * (uint64_t)d[0] * sizeof(float);
         return ZERO_OK;
@@ -88,6 +106,8 @@ static void cuda_unplan(zero_nn_plan_t *plan)
 {
     if (plan->shape.op == ZERO_NN_GEMM)
         zero_nn_cuda_gemm_unplan(plan);
+    else if (plan->shape.op == ZERO_NN_ATTN_FORWARD || plan->shape.op == ZERO_NN_ATTN_BACKWARD)
+        zero_sdpa_destroy(plan->data);
 }
 
 /* Queues a copy between the host's memory and the workspace; whoever owns the host's leaves it alone until the stream got there. */
@@ -150,14 +170,30 @@ static void cuda_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_add(y, a, b, count, dtype, zero_nn_cuda_stream(nn)));
 }
 
+/* The call by cuDNN's plan. */
+static void sdpa(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
+{
+    zero_error_t error = {.status = ZERO_OK};
+    char text[256];
+    zero_status_t status = zero_sdpa_run(nn->plan->data, a, g, nn->workspace, &error);
+    if (status != ZERO_OK)
+        zero_nn_fail(nn, status, "%s: %s", zero_nn_shape_text(&nn->plan->shape, text, sizeof text), error.text);
+}
+
 static void cuda_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
 {
-    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_forward(a, zero_nn_cuda_stream(nn)));
+    if (nn->plan->data != NULL)
+        sdpa(nn, a, NULL);
+    else
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_forward(a, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
-    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_backward(a, g, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
+    if (nn->plan->data != NULL)
+        sdpa(nn, a, g);
+    else
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_backward(a, g, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)

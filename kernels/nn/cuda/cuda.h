@@ -2,6 +2,7 @@
 #ifndef ZERO_NN_CUDA_CUDA_H
 #define ZERO_NN_CUDA_CUDA_H
 
+#include "kernels/nn/cuda/cudnn.h"
 #include "kernels/nn/cuda/kernels.h"
 
 #include <cublasLt.h>
@@ -11,6 +12,9 @@
 
 typedef struct zero_nn_cuda {
     cublasLtHandle_t blas;
+    bool cudnn_asked;    /* whether cuDNN was looked for: with the first attention in bf16 */
+    zero_cudnn_t *cudnn; /* NULL: not asked for, or not there */
+    int label_end;       /* of nn->label, before what is said of cuDNN */
 } zero_nn_cuda_t;
 
 static inline cudaStream_t zero_nn_cuda_stream(const zero_nn_t *nn)
