@@ -68,7 +68,7 @@ state *the_state()
         e = getenv("ZERO_EMULATOR_MEMORY");
         n->settings.memory = e ? number("ZERO_EMULATOR_MEMORY", e, 1) : (uint64_t)1 << 30;
         e = getenv("ZERO_EMULATOR_DEVICES");
-        n->settings.devices = !e ? 1 : strcmp(e, "-1") == 0 ? -1 : (int)number("ZERO_EMULATOR_DEVICES", e, 0);
+        n->settings.devices = !e ? 1 : strcmp(e, "-1") == 0 ? -1 : strcmp(e, "-2") == 0 ? -2 : (int)number("ZERO_EMULATOR_DEVICES", e, 0);
         if (n->settings.devices > EMULATOR_DEVICES)
             emulator_die("ZERO_EMULATOR_DEVICES=%d: at most %d", n->settings.devices, EMULATOR_DEVICES);
         e = getenv("ZERO_EMULATOR_FAIL");
@@ -207,7 +207,8 @@ extern "C" cudaError_t cudaPeekAtLastError(void)
 
 extern "C" cudaError_t cudaDriverGetVersion(int *version)
 {
-    *version = emulator_setup()->devices < 0 ? 0 : CUDART_VERSION;
+    int devices = emulator_setup()->devices;
+    *version = devices == -1 ? 0 : devices == -2 ? CUDART_VERSION - 1000 : CUDART_VERSION;
     return cudaSuccess;
 }
 

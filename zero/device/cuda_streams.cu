@@ -197,7 +197,7 @@ void zero_cuda_stream_destroy(zero_stream_t *s)
         double bound = s->late || s->state->failed ? DRAIN_LATE_S : DRAIN_S;
         if (zero_cuda_poll(zero_cuda_query_stream, s->native, bound) == cudaErrorNotReady)
             __atomic_store_n(&s->device->stuck, true, __ATOMIC_RELAXED);
-        if (!s->borrowed)
+        else if (!s->borrowed)
             cudaStreamDestroy(s->native);
     }
     state_drop(s->state);
