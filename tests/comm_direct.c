@@ -99,7 +99,7 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     if (all_readable(b, &readable) || open_shm(&c, b, 60))
         return 1;
     EXPECT(sched_getaffinity(0, sizeof cpus, &cpus) == 0);
-    EXPECT(node_of(c)->direct_bytes == (readable && CPU_COUNT(&cpus) >= world ? LEAST : UINT64_MAX));
+    EXPECT(node_of(c)->direct_bytes == (!readable ? UINT64_MAX : CPU_COUNT(&cpus) < world ? 8 * LEAST : LEAST));
     if (readable) {
         node_of(c)->direct_bytes = 5000; /* some of the cases take turns with the ring */
         if (comm_cases(c, 1))

@@ -21,6 +21,7 @@ enum {
     MEASURED = 16384,   /* fills of so many bytes are timed */
     TRY_EVERY = 32,
     DIRECT = 65536,     /* slices of so many bytes: below, a system call and one more wait cost what the second copy does */
+    DIRECT_IN_TURNS = 8 * DIRECT,   /* where ranks outnumber processors */
     PIECE = 16 << 20,   /* bytes read between two looks for an abort */
     GRACE_S = 30
 };
@@ -166,9 +167,9 @@ zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_m
         n->slot_bytes = (ring_bytes - zero_host_page()) / ZERO_NODE_SLOTS / LINES * LINES;
     /* Where ranks outnumber processors, whoever spins keeps the one it waits for from running. */
     n->spins = CPU_COUNT(&own.cpus) < family->seats ? 1 : SPIN_LOOKS;
-    /* Taking turns, ranks find the slots in a cache, and what the others have elsewhere no longer. */
-    if (n->spins == 1)
-        n->direct_bytes = UINT64_MAX;
+    /* The waits at both ends of a direct gather cost more there. */
+    if (n->spins == 1 && n->direct_bytes == DIRECT)
+        n->direct_bytes = DIRECT_IN_TURNS;
     return ZERO_OK;
 }
 
