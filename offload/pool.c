@@ -4,6 +4,7 @@
 #include "zero/device/host.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -91,12 +92,28 @@ static const char *place(void *base, uint64_t bytes, const char *pci, int *nodes
 
 #endif
 
+/* Most machines have one node: there is then no need to look at all the rest of them. */
+static bool single_node(void)
+{
+    char online[16] = "";
+    FILE *f = fopen("/sys/devices/system/node/online", "re");
+    if (!f)
+        return false;
+    bool single = fgets(online, sizeof online, f) && !strcmp(online, "0\n");
+    fclose(f);
+    return single;
+}
+
 zero_status_t zero_host_place(void *base, uint64_t bytes, const char *pci, int *nodes, zero_log_fn log, void *log_ctx, zero_error_t *error)
 {
     *nodes = 0;
     zero_status_t status = check_range(base, bytes, error);
     if (status)
         return status;
+    if (single_node()) {
+        *nodes = 1;
+        return ZERO_OK;
+    }
     const char *why = place(base, bytes, pci, nodes);
     if (why)
         zero_log(log, log_ctx, ZERO_LOG_INFO, "%llu bytes of host memory stay on the NUMA nodes where they are, not those of %s%s: %s", (unsigned long long)bytes,

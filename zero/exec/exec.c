@@ -1,4 +1,5 @@
 /* exec.c - what a plan needs to run: arenas, streams, events, channels; failures; sums and statistics. */
+#include "offload/pool.h"
 #include "zero/exec/internal.h"
 
 #include <sched.h>
@@ -144,6 +145,22 @@ static bool uses_stream(const zero_plan_t *plan, int stream)
     return false;
 }
 
+/* Host memory goes to where it is used from, and state that was moved out of the device's way is kept from being swapped out. A device that is no CPU
+ * sees to its own. */
+static zero_status_t settle_arena(zero_exec_t *x, int tier, zero_error_t *error)
+{
+    void *base = x->device->ops->arena_base(x->arenas[tier]);
+    uint64_t bytes = x->plan->arena_bytes[tier];
+    int nodes;
+    bool locked;
+    if (!x->device->caps.host_memory)
+        return ZERO_OK;
+    zero_status_t status = zero_host_place(base, bytes, NULL, &nodes, x->options.log, x->options.log_ctx, error);
+    if (status == ZERO_OK && tier == ZERO_TIER_HOST)
+        status = zero_host_lock(base, bytes, &locked, x->options.log, x->options.log_ctx, error);
+    return status;
+}
+
 /* What this rank makes without the others. */
 static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
 {
@@ -168,9 +185,10 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
     for (int32_t u = 0; u < spec->unit_count; u++)
         x->open_use[u] = -1;
 
-    for (int t = 0; t < ZERO_TIER_COUNT; t++)
-        if (plan->arena_bytes[t] > 0 && t != ZERO_TIER_NVME &&
-            (status = device->arena_create(x->device, (zero_tier_t)t, plan->arena_bytes[t], &x->arenas[t], error)) != ZERO_OK)
+    for (int t = 0; t < ZERO_TIER_NVME; t++)
+        if (plan->arena_bytes[t] > 0 &&
+            ((status = device->arena_create(x->device, (zero_tier_t)t, plan->arena_bytes[t], &x->arenas[t], error)) != ZERO_OK ||
+             (status = settle_arena(x, t, error)) != ZERO_OK))
             return status;
     resolve(x);
     if ((status = zero_exec_register_nvme(x, error)) != ZERO_OK)
