@@ -1,17 +1,14 @@
-/* test_flat.c - the flat kernels: every SIMD level against plain C, bit for bit, over odd sizes, thread counts and special
+/* test_flat.c - the flat kernels: every SIMD level, and CUDA's, against plain C, bit for bit, over odd sizes, thread counts and special
  * values; and plain C against its definition. Where a result is NaN, only that it is one has to agree. */
-#include "kernels/flat/flat.h"
+#include "tests/flat_levels.h"
 
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
 
-static const char *const levels[] = {"ref", "scalar", "avx2", "avx512"};
-enum { LEVELS = sizeof levels / sizeof levels[0] };
-
 /* The last one is enough for four threads of every kernel. */
 static const int64_t sizes[] = {0, 1, 15, 16, 17, 127, 128, 4095, 4096, 4097, 12305, 100003, 270001};
-enum { SIZES = sizeof sizes / sizeof sizes[0], GUARD = 64, THREADS = 4 };
+enum { SIZES = sizeof sizes / sizeof sizes[0], GUARD = 64 };
 
 static const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_BF16, ZERO_FP16};
 
@@ -114,8 +111,8 @@ static void same(const void *want, const void *got, int64_t count, zero_dtype_t 
 
 /* Every test of a level runs for each of levels, as loop tests; a level that this processor has not got passes. */
 #define OPS                                             \
-    const char *level = levels[_i];                     \
-    const zero_flat_ops_t *ops = zero_flat_find(level); \
+    const char *level = flat_levels[_i];                \
+    const zero_flat_ops_t *ops = flat_level(level);     \
     if (!ops)                                           \
         return;                                         \
     const zero_flat_ops_t *ref = zero_flat_ref();       \
@@ -129,7 +126,8 @@ START_TEST(test_choice)
     ck_assert_ptr_null(zero_flat_find(""));
     ck_assert_ptr_nonnull(zero_flat_cpu());
     const zero_flat_ops_t *best = NULL;
-    for (int l = 0; l < LEVELS; l++) {
+    static const char *const levels[] = {"ref", "scalar", "avx2", "avx512"};
+    for (size_t l = 0; l < sizeof levels / sizeof levels[0]; l++) {
         const zero_flat_ops_t *ops = zero_flat_find(levels[l]);
         if (ops) {
             ck_assert_str_eq(ops->name, levels[l]);
@@ -149,7 +147,7 @@ START_TEST(test_fill_copy)
 {
     OPS;
     for (int s = 0; s < SIZES; s++)
-        for (int threads = 0; threads <= THREADS; threads++) {
+        for (int threads = 0; threads <= flat_most_threads; threads++) {
             int64_t n = sizes[s];
             uint8_t *x = random_buffer(n, ZERO_FP32, 1), *y = buffer(n, ZERO_FP32), *zero = calloc((size_t)n * 4 + 1, 1);
             for (uint64_t cut = 0; cut < 4 && cut <= (uint64_t)n * 4; cut++) { /* any number of bytes */
@@ -181,7 +179,7 @@ START_TEST(test_cast)
                 int64_t n = sizes[s];
                 void *x = random_buffer(n, from, 7 + (uint64_t)s), *want = buffer(n, to);
                 ref->cast(want, to, x, from, n, 1, NULL);
-                for (int threads = 0; threads <= THREADS; threads++) {
+                for (int threads = 0; threads <= flat_most_threads; threads++) {
                     void *got = buffer(n, to);
                     ops->cast(got, to, x, from, n, threads, NULL);
                     same(want, got, n, to, "cast", level, threads);
@@ -238,7 +236,7 @@ START_TEST(test_accumulate)
             int64_t n = sizes[s];
             void *x = random_buffer(n, dtypes[a], 3), *start = random_buffer(n, ZERO_FP32, 4), *want = clone(start, n, ZERO_FP32);
             ref->accumulate(want, x, dtypes[a], n, 1, NULL);
-            for (int threads = 0; threads <= THREADS; threads++) {
+            for (int threads = 0; threads <= flat_most_threads; threads++) {
                 void *got = clone(start, n, ZERO_FP32);
                 ops->accumulate(got, x, dtypes[a], n, threads, NULL);
                 same(want, got, n, ZERO_FP32, "accumulate", level, threads);
@@ -261,7 +259,7 @@ START_TEST(test_sum)
                 for (int k = 0; k < sources; k++)
                     x[k] = random_buffer(n, dtype, 10 + (uint64_t)k);
                 ref->sum(want, (const void *const *)x, sources, dtype, n, 1, NULL);
-                for (int threads = 0; threads <= THREADS; threads++) {
+                for (int threads = 0; threads <= flat_most_threads; threads++) {
                     void *got = buffer(n, dtype);
                     ops->sum(got, (const void *const *)x, sources, dtype, n, threads, NULL);
                     same(want, got, n, dtype, "sum", level, threads);
@@ -351,7 +349,7 @@ START_TEST(test_square_sum)
                 long double exact = 0;
                 for (int64_t i = 0; i < n; i++)
                     exact += (long double)element(x, dtypes[a], i) * element(x, dtypes[a], i);
-                for (int threads = 0; threads <= THREADS; threads++) {
+                for (int threads = 0; threads <= flat_most_threads; threads++) {
                     double got = -1;
                     scratch[(n + 4095) / 4096] = 12345;
                     ops->square_sum(&got, scratch, x, dtypes[a], n, threads, NULL);
@@ -406,7 +404,7 @@ static void check_adamw(const zero_flat_ops_t *ops, int64_t n, zero_dtype_t grad
     void *want_param = buffer(n, param_dtype);
     ref->adamw(want[0], want[1], want[2], grad, grad_dtype, with_param ? want_param : NULL, param_dtype, n, scalars, 1, NULL);
 
-    for (int threads = 0; threads <= THREADS; threads++) {
+    for (int threads = 0; threads <= flat_most_threads; threads++) {
         float *got[3];
         for (int k = 0; k < 3; k++)
             got[k] = clone(start[k], n, ZERO_FP32);
@@ -485,20 +483,22 @@ END_TEST
 
 int main(void)
 {
+    if (!flat_start())
+        return 77;
     Suite *suite = suite_create("flat");
     TCase *tcase = tcase_create("flat");
     tcase_set_timeout(tcase, 240);
     tcase_add_test(tcase, test_choice);
-    tcase_add_loop_test(tcase, test_fill_copy, 0, LEVELS);
-    tcase_add_loop_test(tcase, test_cast, 0, LEVELS);
-    tcase_add_loop_test(tcase, test_cast_all, 0, LEVELS);
-    tcase_add_loop_test(tcase, test_accumulate, 0, LEVELS);
-    tcase_add_loop_test(tcase, test_sum, 0, LEVELS);
-    tcase_add_loop_test(tcase, test_sum_order, 0, LEVELS);
-    tcase_add_loop_test(tcase, test_square_sum, 0, LEVELS);
-    tcase_add_loop_test(tcase, test_adamw, 0, LEVELS);
-    tcase_add_loop_test(tcase, test_adamw_definition, 0, LEVELS);
-    tcase_add_loop_test(tcase, test_adamw_padding, 0, LEVELS);
+    tcase_add_loop_test(tcase, test_fill_copy, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_cast, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_cast_all, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_accumulate, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_sum, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_sum_order, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_square_sum, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_adamw, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_adamw_definition, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_adamw_padding, 0, flat_level_count);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

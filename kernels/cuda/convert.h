@@ -50,9 +50,9 @@ template <> __device__ __forceinline__ zero_fp16_t zero_narrow<zero_fp16_t>(floa
     return zero_fp16_t{(uint16_t)((u >> 16 & 0x8000u) | h)};
 }
 
-/* Sixteen bytes of elements, which one instruction loads or stores: pointers to it must lie on 16-byte bounds. */
-template <typename T> struct __align__(16) zero_pack {
-    enum { N = 16 / sizeof(T) };
+/* COUNT elements, by default 16 bytes of them, which one instruction loads or stores: pointers to it must lie on bounds of its size. */
+template <typename T, int COUNT = 16 / sizeof(T)> struct __align__(COUNT * sizeof(T)) zero_pack {
+    enum { N = COUNT };
     T e[N];
 };
 

@@ -19,11 +19,18 @@
     extern __shared__ __align__(16) unsigned char zero_dynamic_shared[]; \
     type *name = reinterpret_cast<type *>(zero_dynamic_shared)
 
+/* Before a loop: unroll all of it (over an array that must stay in registers), or by n. */
+#define ZERO_UNROLL _Pragma("unroll")
+#define ZERO_PRAGMA(text) _Pragma(#text)
+#define ZERO_UNROLL_BY(n) ZERO_PRAGMA(unroll n)
+
 #else
 
 #define ZERO_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     zero_emulator_launch(#kernel, kernel, (grid), (block), (shared_bytes), (stream)__VA_OPT__(, ) __VA_ARGS__)
 #define ZERO_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(zero_emulator_dynamic_shared())
+#define ZERO_UNROLL
+#define ZERO_UNROLL_BY(n)
 
 #endif
 

@@ -18,8 +18,10 @@ enum : unsigned char { FRESH = 0xff, BORDER = 0xb5 };
 struct allocation {
     uint64_t bytes; /* as asked for */
     int device;     /* -1: pinned memory of the host */
-    char *pages;    /* device memory: the mapping, mapped bytes and the closed page; NULL for memory that was registered */
+    char *pages;    /* device memory: mapped bytes, within what was reserved of addresses; NULL for memory that was registered */
     uint64_t mapped, counted;
+    char *reserved;
+    uint64_t reserved_bytes;
 };
 
 struct memory {
@@ -114,12 +116,19 @@ extern "C" cudaError_t cudaMalloc(void **p, size_t bytes)
     uint64_t room = emulator_setup()->memory - m->used[device];
     if (bytes > room)
         return emulator_fail(cudaErrorMemoryAllocation);
-    allocation a = {bytes, device, nullptr, (bytes + PAGE - 1) / PAGE * PAGE, (bytes + GRANULE - 1) / GRANULE * GRANULE};
+    allocation a = {bytes, device, nullptr, 0, (bytes + GRANULE - 1) / GRANULE * GRANULE, nullptr, 0};
     if (a.counted > room)
         return emulator_fail(cudaErrorMemoryAllocation);
-    a.pages = (char *)mmap(nullptr, a.mapped + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (a.pages == MAP_FAILED || mprotect(a.pages + a.mapped, PAGE, PROT_NONE) != 0)
+    /* Large ones in huge pages, where the system has them: to open and close those costs next to nothing. */
+    bool large = bytes >= GRANULE;
+    a.mapped = large ? a.counted : (bytes + PAGE - 1) / PAGE * PAGE;
+    a.reserved_bytes = a.mapped + (large ? 2 * GRANULE : PAGE);
+    a.reserved = (char *)mmap(nullptr, a.reserved_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    a.pages = large ? (char *)(((uintptr_t)a.reserved + GRANULE - 1) / GRANULE * GRANULE) : a.reserved;
+    if (a.reserved == MAP_FAILED || mprotect(a.pages, a.mapped, PROT_READ | PROT_WRITE) != 0)
         emulator_die("emulator: no memory for a device's %llu bytes: %s", (unsigned long long)bytes, strerror(errno));
+    if (large)
+        madvise(a.pages, a.mapped, MADV_HUGEPAGE);
     char *data = a.pages + a.mapped - (bytes + ALIGN - 1) / ALIGN * ALIGN;
     memset(a.pages, BORDER, a.mapped);
     memset(data, FRESH, bytes);
@@ -147,7 +156,7 @@ extern "C" cudaError_t cudaFree(void *p)
     check_borders(at->first, a);
     m->used[a.device] -= a.counted;
     m->allocations.erase(at);
-    munmap(a.pages, a.mapped + PAGE);
+    munmap(a.reserved, a.reserved_bytes);
     return cudaSuccess;
 }
 
@@ -162,7 +171,7 @@ extern "C" cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned)
     if (posix_memalign(p, PAGE, bytes) != 0)
         return *p = nullptr, emulator_fail(cudaErrorMemoryAllocation);
     memset(*p, FRESH, bytes);
-    m->allocations[(uintptr_t)*p] = {bytes, -1, (char *)*p, bytes, 0};
+    m->allocations[(uintptr_t)*p] = {bytes, -1, (char *)*p, bytes, 0, nullptr, 0};
     return cudaSuccess;
 }
 
@@ -204,7 +213,7 @@ extern "C" cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned)
     place next = m->allocations.lower_bound((uintptr_t)p);
     if (find(m, (uintptr_t)p, false) != m->allocations.end() || (next != m->allocations.end() && next->first < (uintptr_t)p + bytes))
         return emulator_fail(cudaErrorHostMemoryAlreadyRegistered);
-    m->allocations[(uintptr_t)p] = {bytes, -1, nullptr, bytes, 0};
+    m->allocations[(uintptr_t)p] = {bytes, -1, nullptr, bytes, 0, nullptr, 0};
     return cudaSuccess;
 }
 

@@ -1,0 +1,425 @@
+/* flat.cu - flat.h's functions for NVIDIA GPUs, with the bits of ref/flat.c.
+ *
+ * All but the norm is element-wise and bound by memory. A thread takes UNROLL packs of N elements, a block's packs apart, so that each access of a warp
+ * is to contiguous bytes, 16 a thread where the elements allow it; it loads all of them before it computes. The blocks of a launch cover the
+ * buffer once: there is nothing to tune to a GPU's size. */
+extern "C" {
+#include "kernels/flat/cuda.h"
+}
+#include "kernels/cuda/convert.h"
+
+#include <math.h>
+
+enum { THREADS = 256 };
+
+/* ---- element-wise ---------------------------------------------------------------------------------------------------------------- */
+
+/* Elements of a pack: 16 bytes of the wider type. */
+template <typename A, typename B> struct together {
+    enum { N = sizeof(A) > sizeof(B) ? 16 / sizeof(A) : 16 / sizeof(B) };
+};
+
+template <int N, typename T> __device__ __forceinline__ zero_pack<T, N> load(const T *p)
+{
+    return *reinterpret_cast<const zero_pack<T, N> *>(p);
+}
+
+template <int N, typename T> __device__ __forceinline__ void store(T *p, const zero_pack<T, N> &x)
+{
+    *reinterpret_cast<zero_pack<T, N> *>(p) = x;
+}
+
+/* Runs op over elements [0, count). It has N (elements of a pack), UNROLL, in (what a pack's operands are), load and store of the pack that begins at
+ * element i, and single, for element i alone: of what is left behind the last pack, and of everything if buffers are not aligned (not wide). */
+template <typename OP> __device__ __forceinline__ void each(const OP &op, int64_t count, bool wide)
+{
+    const int64_t tile = (int64_t)THREADS * OP::UNROLL * OP::N, begin = (int64_t)blockIdx.x * tile;
+    const int64_t packed = wide ? count / OP::N * OP::N : begin, end = begin + tile < count ? begin + tile : count;
+    typename OP::in in[OP::UNROLL];
+    ZERO_UNROLL
+    for (int u = 0; u < OP::UNROLL; u++) {
+        int64_t i = begin + (int64_t)(u * THREADS + (int)threadIdx.x) * OP::N;
+        if (i < packed)
+            op.load(&in[u], i);
+    }
+    ZERO_UNROLL
+    for (int u = 0; u < OP::UNROLL; u++) {
+        int64_t i = begin + (int64_t)(u * THREADS + (int)threadIdx.x) * OP::N;
+        if (i < packed)
+            op.store(in[u], i);
+    }
+    ZERO_UNROLL_BY(1)
+    for (int64_t i = (packed > begin ? packed : begin) + threadIdx.x; i < end; i += THREADS)
+        op.single(i);
+}
+
+template <typename OP> unsigned blocks_for(int64_t count)
+{
+    const int64_t tile = (int64_t)THREADS * OP::UNROLL * OP::N;
+    return (unsigned)((count + tile - 1) / tile);
+}
+
+/* Whether packs of n elements of T can be loaded from p. */
+template <typename T> bool fits(const T *p, int n)
+{
+    return (uintptr_t)p % (sizeof(T) * (size_t)n) == 0;
+}
+
+template <typename D, typename S> struct cast_op {
+    enum { N = together<D, S>::N, UNROLL = 4 };
+    struct in {
+        zero_pack<S, N> s;
+    };
+    D *dst;
+    const S *src;
+
+    __device__ __forceinline__ void load(in *x, int64_t i) const { x->s = ::load<N>(src + i); }
+    __device__ __forceinline__ void store(const in &x, int64_t i) const
+    {
+        zero_pack<D, N> d;
+        ZERO_UNROLL
+        for (int e = 0; e < N; e++)
+            d.e[e] = zero_narrow<D>(zero_widen(x.s.e[e]));
+        ::store<N>(dst + i, d);
+    }
+    __device__ __forceinline__ void single(int64_t i) const { dst[i] = zero_narrow<D>(zero_widen(src[i])); }
+};
+
+template <typename D, typename S> __global__ void __launch_bounds__(THREADS) cast_kernel(D *dst, const S *src, int64_t count, bool wide)
+{
+    each(cast_op<D, S>{dst, src}, count, wide);
+}
+
+template <typename S> struct accumulate_op {
+    enum { N = together<float, S>::N, UNROLL = 4 };
+    struct in {
+        zero_pack<float, N> d;
+        zero_pack<S, N> s;
+    };
+    float *dst;
+    const S *src;
+
+    __device__ __forceinline__ void load(in *x, int64_t i) const
+    {
+        x->d = ::load<N>((const float *)dst + i);
+        x->s = ::load<N>(src + i);
+    }
+    __device__ __forceinline__ void store(const in &x, int64_t i) const
+    {
+        zero_pack<float, N> d;
+        ZERO_UNROLL
+        for (int e = 0; e < N; e++)
+            d.e[e] = x.d.e[e] + zero_widen(x.s.e[e]);
+        ::store<N>(dst + i, d);
+    }
+    __device__ __forceinline__ void single(int64_t i) const { dst[i] += zero_widen(src[i]); }
+};
+
+template <typename S> __global__ void __launch_bounds__(THREADS) accumulate_kernel(float *dst, const S *src, int64_t count, bool wide)
+{
+    each(accumulate_op<S>{dst, src}, count, wide);
+}
+
+/* The host's array of sources, by value: a kernel's arguments are at most 4 KiB, and 32 KiB from CUDA 12.1 on. */
+enum { FEW = 8, MOST = CUDART_VERSION >= 12010 ? 4000 : 500 };
+
+template <typename T, int ROOM> struct sources {
+    const T *p[ROOM];
+};
+
+/* While one source is added, the loads of the next ones are on their way: each is independent of the sum. */
+template <typename T, int ROOM> struct sum_op {
+    enum { N = 16 / sizeof(T), UNROLL = 2 };
+    struct in {
+        float sum[N];
+    };
+    T *dst;
+    const sources<T, ROOM> &src;
+    int count;
+
+    __device__ __forceinline__ void load(in *x, int64_t i) const
+    {
+        zero_pack<T, N> first = ::load<N>(src.p[0] + i);
+        ZERO_UNROLL
+        for (int e = 0; e < N; e++)
+            x->sum[e] = zero_widen(first.e[e]);
+        ZERO_UNROLL_BY(4)
+        for (int k = 1; k < count; k++) {
+            zero_pack<T, N> next = ::load<N>(src.p[k] + i);
+            ZERO_UNROLL
+            for (int e = 0; e < N; e++)
+                x->sum[e] += zero_widen(next.e[e]);
+        }
+    }
+    __device__ __forceinline__ void store(const in &x, int64_t i) const
+    {
+        zero_pack<T, N> d;
+        ZERO_UNROLL
+        for (int e = 0; e < N; e++)
+            d.e[e] = zero_narrow<T>(x.sum[e]);
+        ::store<N>(dst + i, d);
+    }
+    __device__ __forceinline__ void single(int64_t i) const
+    {
+        float s = zero_widen(src.p[0][i]);
+        for (int k = 1; k < count; k++)
+            s += zero_widen(src.p[k][i]);
+        dst[i] = zero_narrow<T>(s);
+    }
+};
+
+template <typename T, int ROOM>
+__global__ void __launch_bounds__(THREADS) sum_kernel(T *dst, const __grid_constant__ sources<T, ROOM> src, int source_count, int64_t count, bool wide)
+{
+    each(sum_op<T, ROOM>{dst, src, source_count}, count, wide);
+}
+
+/* P: of param, which may be NULL. */
+template <typename G, typename P> struct adamw_op {
+    enum { N = 4, UNROLL = 2 };
+    struct in {
+        zero_pack<float, N> p, m, v;
+        zero_pack<G, N> g;
+    };
+    float *master, *m, *v;
+    const G *grad;
+    P *param;
+    const zero_adamw_scalars_t &c;
+
+    /* flat.h's definition: each operation rounds once. */
+    __device__ __forceinline__ void update(float *p, float *m, float *v, float grad) const
+    {
+        float g = grad * c.grad_factor;
+        *m = fmaf(c.beta1, *m, c.one_minus_beta1 * g);
+        *v = fmaf(c.beta2, *v, (c.one_minus_beta2 * g) * g);
+        *p = fmaf(-c.step_size, *m / fmaf(sqrtf(*v), c.inv_sqrt_bc2, c.eps), *p * c.decay_factor);
+    }
+    __device__ __forceinline__ void load(in *x, int64_t i) const
+    {
+        x->p = ::load<N>((const float *)master + i);
+        x->m = ::load<N>((const float *)m + i);
+        x->v = ::load<N>((const float *)v + i);
+        x->g = ::load<N>(grad + i);
+    }
+    __device__ __forceinline__ void store(const in &x, int64_t i) const
+    {
+        in y = x;
+        zero_pack<P, N> narrow;
+        ZERO_UNROLL
+        for (int e = 0; e < N; e++) {
+            update(&y.p.e[e], &y.m.e[e], &y.v.e[e], zero_widen(y.g.e[e]));
+            narrow.e[e] = zero_narrow<P>(y.p.e[e]);
+        }
+        ::store<N>(master + i, y.p);
+        ::store<N>(m + i, y.m);
+        ::store<N>(v + i, y.v);
+        if (param)
+            ::store<N>(param + i, narrow);
+    }
+    __device__ __forceinline__ void single(int64_t i) const
+    {
+        update(&master[i], &m[i], &v[i], zero_widen(grad[i]));
+        if (param)
+            param[i] = zero_narrow<P>(master[i]);
+    }
+};
+
+template <typename G, typename P>
+__global__ void __launch_bounds__(THREADS) adamw_kernel(float *master, float *m, float *v, const G *grad, P *param, int64_t count,
+                                                        const __grid_constant__ zero_adamw_scalars_t scalars, bool wide)
+{
+    each(adamw_op<G, P>{master, m, v, grad, param, scalars}, count, wide);
+}
+
+/* ---- the norm -------------------------------------------------------------------------------------------------------------------- */
+
+/* A thread is a lane of a block of the norm: its 256 squares are a chain, so that what counts is that its loads do not wait for one another. Half
+ * a warp reads 16 neighbours at once: whole sectors of memory. */
+enum { LANES = 16, ROWS = ZERO_NORM_BLOCK / LANES, AHEAD = 32 };
+
+template <typename T> __global__ void __launch_bounds__(THREADS) square_kernel(double *out, const T *x, int64_t count)
+{
+    const int64_t block = (int64_t)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
+    const int lane = threadIdx.x % LANES;
+    const int64_t first = block * ZERO_NORM_BLOCK + lane, left = count - first; /* left may be negative */
+    double sum = 0;
+    if (left > ZERO_NORM_BLOCK - LANES) { /* all rows are there */
+        for (int row = 0; row < ROWS; row += AHEAD) {
+            T e[AHEAD];
+            ZERO_UNROLL
+            for (int r = 0; r < AHEAD; r++)
+                e[r] = x[first + (row + r) * LANES];
+            ZERO_UNROLL
+            for (int r = 0; r < AHEAD; r++) {
+                double d = (double)zero_widen(e[r]);
+                sum = fma(d, d, sum);
+            }
+        }
+    } else {
+        ZERO_UNROLL_BY(8)
+        for (int64_t i = 0; i < left; i += LANES) {
+            double d = (double)zero_widen(x[first + i]);
+            sum = fma(d, d, sum);
+        }
+    }
+    for (int width = LANES / 2; width > 0; width /= 2)
+        sum += __shfl_down_sync(ZERO_FULL_WARP, sum, width, LANES);
+    if (lane == 0 && left > 0)
+        out[block] = sum;
+}
+
+/* *out = blocks[0] + blocks[1] + ... in that order, which one thread must do: the others keep it in shared memory, a tile ahead. */
+enum { TILE = 2048, FETCHERS = 256 };
+
+__global__ void __launch_bounds__(32 + FETCHERS) add_kernel(double *out, const double *blocks, int64_t count)
+{
+    __shared__ double tile[2][TILE];
+    const int fetcher = (int)threadIdx.x - 32;
+    double sum = 0;
+    for (int64_t next = 0, step = 0; next < count + TILE; next += TILE, step++) {
+        if (fetcher >= 0) {
+            ZERO_UNROLL
+            for (int k = 0; k < TILE; k += FETCHERS)
+                if (next + k + fetcher < count)
+                    tile[step & 1][k + fetcher] = blocks[next + k + fetcher];
+        } else if (fetcher == -32 && step > 0) {
+            const double *x = tile[~step & 1];
+            const int there = next <= count ? TILE : (int)(count - (next - TILE));
+            ZERO_UNROLL_BY(16)
+            for (int k = 0; k < there; k++)
+                sum += x[k];
+        }
+        __syncthreads();
+    }
+    if (fetcher == -32)
+        *out = sum;
+}
+
+/* ---- flat.h ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Runs the code with T as the type of dtype's elements. */
+#define WITH_TYPE(dtype, T, ...)           \
+    switch (dtype) {                       \
+    case ZERO_FP32: {                      \
+        typedef float T;                   \
+        __VA_ARGS__;                       \
+        break;                             \
+    }                                      \
+    case ZERO_BF16: {                      \
+        typedef zero_bf16_t T;             \
+        __VA_ARGS__;                       \
+        break;                             \
+    }                                      \
+    case ZERO_FP16: {                      \
+        typedef zero_fp16_t T;             \
+        __VA_ARGS__;                       \
+        break;                             \
+    }                                      \
+    case ZERO_DTYPE_COUNT:                 \
+        break;                             \
+    }
+
+static void fill_zero(void *dst, uint64_t bytes, int threads, void *native)
+{
+    (void)threads;
+    if (bytes > 0)
+        cudaMemsetAsync(dst, 0, bytes, (cudaStream_t)native);
+}
+
+static void copy(void *dst, const void *src, uint64_t bytes, int threads, void *native)
+{
+    (void)threads;
+    if (bytes > 0 && dst != src)
+        cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, (cudaStream_t)native);
+}
+
+template <typename D, typename S> static void launch_cast(D *dst, const S *src, int64_t count, cudaStream_t stream)
+{
+    typedef cast_op<D, S> op;
+    ZERO_LAUNCH((cast_kernel<D, S>), blocks_for<op>(count), THREADS, 0, stream, dst, src, count, fits(dst, op::N) && fits(src, op::N));
+}
+
+static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)
+{
+    if (dst_dtype == src_dtype)
+        copy(dst, src, (uint64_t)count * zero_dtype_size(src_dtype), threads, native);
+    else if (count > 0)
+        WITH_TYPE(dst_dtype, D, WITH_TYPE(src_dtype, S, launch_cast((D *)dst, (const S *)src, count, (cudaStream_t)native)))
+}
+
+static void accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)
+{
+    (void)threads;
+    if (count > 0)
+        WITH_TYPE(src_dtype, S, typedef accumulate_op<S> op;
+                  ZERO_LAUNCH(accumulate_kernel<S>, blocks_for<op>(count), THREADS, 0, (cudaStream_t)native, dst, (const S *)src, count,
+                              fits(dst, op::N) && fits((const S *)src, op::N)))
+}
+
+template <typename T, int ROOM> static void launch_sum(T *dst, const void *const *src, int count, int64_t elements, cudaStream_t stream)
+{
+    typedef sum_op<T, ROOM> op;
+    sources<T, ROOM> s = {};
+    bool wide = fits(dst, op::N);
+    for (int k = 0; k < count && k < ROOM; k++) {
+        s.p[k] = (const T *)src[k];
+        wide = wide && fits(s.p[k], op::N);
+    }
+    /* Sources that have no room: a launch of no blocks, which is refused. */
+    ZERO_LAUNCH((sum_kernel<T, ROOM>), count <= ROOM ? blocks_for<op>(elements) : 0, THREADS, 0, stream, dst, s, count, elements, wide);
+}
+
+static void sum(void *dst, const void *const *src, int source_count, zero_dtype_t dtype, int64_t count, int threads, void *native)
+{
+    (void)threads;
+    if (count <= 0)
+        return;
+    if (source_count <= FEW)
+        WITH_TYPE(dtype, T, launch_sum<T, FEW>((T *)dst, src, source_count, count, (cudaStream_t)native))
+    else
+        WITH_TYPE(dtype, T, launch_sum<T, MOST>((T *)dst, src, source_count, count, (cudaStream_t)native))
+}
+
+static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, void *native)
+{
+    (void)threads;
+    const int64_t blocks = (count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK, grid = (blocks + THREADS / LANES - 1) / (THREADS / LANES);
+    if (count > 0)
+        WITH_TYPE(dtype, T, ZERO_LAUNCH(square_kernel<T>, (unsigned)grid, THREADS, 0, (cudaStream_t)native, scratch, (const T *)x, count))
+    ZERO_LAUNCH(add_kernel, 1, 32 + FETCHERS, 0, (cudaStream_t)native, out, (const double *)scratch, blocks);
+}
+
+template <typename G, typename P>
+static void launch_adamw(float *master, float *m, float *v, const G *grad, P *param, int64_t count, const zero_adamw_scalars_t *scalars, cudaStream_t stream)
+{
+    typedef adamw_op<G, P> op;
+    bool wide = fits(master, op::N) && fits(m, op::N) && fits(v, op::N) && fits(grad, op::N) && fits(param, op::N);
+    ZERO_LAUNCH((adamw_kernel<G, P>), blocks_for<op>(count), THREADS, 0, stream, master, m, v, grad, param, count, *scalars, wide);
+}
+
+static void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype, int64_t count,
+                  const zero_adamw_scalars_t *scalars, int threads, void *native)
+{
+    (void)threads;
+    if (param == master)
+        param = NULL;
+    if (count > 0)
+        WITH_TYPE(grad_dtype, G,
+                  WITH_TYPE(param_dtype, P, launch_adamw(master, m, v, (const G *)grad, (P *)param, count, scalars, (cudaStream_t)native)))
+}
+
+static const zero_flat_ops_t ops = {
+    .name = "cuda",
+    .fill_zero = fill_zero,
+    .copy = copy,
+    .cast = cast,
+    .accumulate = accumulate,
+    .sum = sum,
+    .square_sum = square_sum,
+    .adamw = adamw,
+};
+
+extern "C" const zero_cuda_flat_t zero_cuda_flat = {
+    .version = ZERO_CUDA_FLAT_VERSION,
+    .ops = &ops,
+};

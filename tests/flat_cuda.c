@@ -1,0 +1,229 @@
+/* flat_cuda.c - see flat_levels.h. CUDA's table, through one whose functions copy their operands to the device, call CUDA's, and copy the results
+ * back. Around each operand in the device's memory are bytes that nothing may write. */
+#include "tests/emulated.h"
+#include "tests/flat_levels.h"
+#include "zero/device/device.h"
+
+#include <check.h>
+
+/* How the operands lie and what the emulator does, where it is the emulator. */
+typedef struct level {
+    const char *name;
+    bool odd; /* operands begin one element behind a bound of 128 bytes */
+    const char *mode, *order;
+} level_t;
+
+static const level_t levels[] = {
+    {"cuda", false, "inline", "up"},
+    {"cuda-odd", true, "inline", "down"},
+    {"cuda-threads", false, "threads", "up"},
+};
+const char *const flat_levels[] = {"cuda", "cuda-odd", "cuda-threads"};
+const int flat_level_count = sizeof flat_levels / sizeof flat_levels[0], flat_most_threads = 0;
+
+enum { ROOM = 8 << 20, BORDER = 128, OPERANDS = 8, PATTERN = 0xa5 };
+#define SECONDS 60.0
+
+/* What the calls of a test share: each test is a process of its own. */
+static struct {
+    const level_t *level;
+    zero_device_t *device;
+    zero_stream_t *stream;
+    zero_arena_t *arena;
+    const zero_flat_ops_t *ops;
+    char *host; /* what lies around an operand */
+} cuda;
+
+#define OK(call)                                                    \
+    do {                                                            \
+        zero_error_t e_ = {0};                                      \
+        zero_error_t *error = &e_;                                  \
+        ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text); \
+    } while (0)
+
+/* ---- operands of one call --------------------------------------------------------------------------------------- */
+
+typedef struct operand {
+    const void *host;
+    uint64_t bytes;
+    char *device;
+} operand_t;
+
+typedef struct call {
+    operand_t operands[OPERANDS];
+    int count;
+    uint64_t used;
+} call_t;
+
+static void *native(void)
+{
+    return cuda.device->ops->native(cuda.stream);
+}
+
+static void move(void *dst, const void *src, uint64_t bytes)
+{
+    if (bytes > 0)
+        OK(cuda.device->ops->copy(cuda.device, native(), dst, src, bytes, error));
+    OK(cuda.device->ops->finish(cuda.device, native(), SECONDS, error));
+}
+
+/* bytes of the host at p as the device's memory: the same for the same p. */
+static void *put(call_t *c, const void *p, uint64_t bytes, uint64_t element)
+{
+    for (int i = 0; i < c->count; i++)
+        if (c->operands[i].host == p) {
+            ck_assert_uint_eq(c->operands[i].bytes, bytes);
+            return c->operands[i].device;
+        }
+    ck_assert_int_lt(c->count, OPERANDS);
+    uint64_t whole = BORDER + bytes + BORDER;
+    char *base = (char *)cuda.device->ops->arena_base(cuda.arena) + c->used, *device = base + BORDER + (cuda.level->odd ? element : 0);
+    c->used += (whole + element + 127) / 128 * 128;
+    ck_assert_uint_le(c->used, ROOM);
+    memset(cuda.host, PATTERN, BORDER);
+    move(device - BORDER, cuda.host, BORDER);
+    move(device + bytes, cuda.host, BORDER);
+    move(device, p, bytes);
+    c->operands[c->count++] = (operand_t){p, bytes, device};
+    return device;
+}
+
+/* The operand at p comes back, and nothing around it was written. */
+static void get(call_t *c, void *p)
+{
+    for (int i = 0; i < c->count; i++) {
+        const operand_t *o = &c->operands[i];
+        if (o->host != p)
+            continue;
+        move(p, o->device, o->bytes);
+        move(cuda.host, o->device - BORDER, BORDER);
+        move(cuda.host + BORDER, o->device + o->bytes, BORDER);
+        for (int k = 0; k < 2 * BORDER; k++)
+            ck_assert_msg((unsigned char)cuda.host[k] == PATTERN, "%s: the device's memory was written %d bytes %s an operand of %llu", cuda.level->name,
+                          k < BORDER ? BORDER - k : k - BORDER + 1, k < BORDER ? "before" : "behind", (unsigned long long)o->bytes);
+        return;
+    }
+    ck_abort_msg("no such operand");
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+
+static void fill_zero(void *dst, uint64_t bytes, int threads, void *unused)
+{
+    call_t c = {0};
+    (void)unused;
+    cuda.ops->fill_zero(put(&c, dst, bytes, 1), bytes, threads, native());
+    get(&c, dst);
+}
+
+static void copy(void *dst, const void *src, uint64_t bytes, int threads, void *unused)
+{
+    call_t c = {0};
+    (void)unused;
+    void *from = put(&c, src, bytes, 1);
+    cuda.ops->copy(put(&c, dst, bytes, 1), from, bytes, threads, native());
+    get(&c, dst);
+}
+
+static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *unused)
+{
+    call_t c = {0};
+    (void)unused;
+    size_t to = zero_dtype_size(dst_dtype), from = zero_dtype_size(src_dtype);
+    void *s = put(&c, src, (uint64_t)count * from, from);
+    cuda.ops->cast(put(&c, dst, (uint64_t)count * to, to), dst_dtype, s, src_dtype, count, threads, native());
+    get(&c, dst);
+}
+
+static void accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *unused)
+{
+    call_t c = {0};
+    (void)unused;
+    size_t from = zero_dtype_size(src_dtype);
+    void *s = put(&c, src, (uint64_t)count * from, from);
+    cuda.ops->accumulate(put(&c, dst, (uint64_t)count * 4, 4), s, src_dtype, count, threads, native());
+    get(&c, dst);
+}
+
+static void sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads, void *unused)
+{
+    call_t c = {0};
+    (void)unused;
+    size_t size = zero_dtype_size(dtype);
+    const void **s = calloc((size_t)sources, sizeof *s);
+    ck_assert_ptr_nonnull(s);
+    for (int k = 0; k < sources; k++)
+        s[k] = put(&c, src[k], (uint64_t)count * size, size);
+    cuda.ops->sum(put(&c, dst, (uint64_t)count * size, size), s, sources, dtype, count, threads, native());
+    memset(s, 0xff, (size_t)sources * sizeof *s); /* the call has kept what it needs of it */
+    free(s);
+    get(&c, dst);
+}
+
+static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, void *unused)
+{
+    call_t c = {0};
+    (void)unused;
+    size_t size = zero_dtype_size(dtype);
+    uint64_t blocks = ((uint64_t)count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK;
+    void *s = put(&c, x, (uint64_t)count * size, size);
+    double *partial = put(&c, scratch, blocks * 8, 8);
+    cuda.ops->square_sum(put(&c, out, 8, 8), partial, s, dtype, count, threads, native());
+    get(&c, out);
+    get(&c, scratch);
+}
+
+static void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype, int64_t count,
+                  const zero_adamw_scalars_t *scalars, int threads, void *unused)
+{
+    call_t c = {0};
+    (void)unused;
+    size_t from = zero_dtype_size(grad_dtype), to = zero_dtype_size(param_dtype);
+    zero_adamw_scalars_t s = *scalars;
+    float *dm = put(&c, m, (uint64_t)count * 4, 4), *dv = put(&c, v, (uint64_t)count * 4, 4), *p = put(&c, master, (uint64_t)count * 4, 4);
+    void *g = put(&c, grad, (uint64_t)count * from, from);
+    cuda.ops->adamw(p, dm, dv, g, grad_dtype, param ? put(&c, param, (uint64_t)count * to, to) : NULL, param_dtype, count, &s, threads, native());
+    memset(&s, 0xff, sizeof s);
+    get(&c, master);
+    get(&c, m);
+    get(&c, v);
+    if (param)
+        get(&c, param);
+}
+
+static const zero_flat_ops_t table = {.name = "cuda",
+                                      .fill_zero = fill_zero,
+                                      .copy = copy,
+                                      .cast = cast,
+                                      .accumulate = accumulate,
+                                      .sum = sum,
+                                      .square_sum = square_sum,
+                                      .adamw = adamw};
+
+const zero_flat_ops_t *flat_level(const char *name)
+{
+    if (cuda.level && strcmp(cuda.level->name, name) != 0)
+        return NULL; /* CK_FORK=no: the emulator keeps the first one's settings */
+    if (cuda.level)
+        return &table;
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
+        if (strcmp(levels[i].name, name) == 0)
+            cuda.level = &levels[i];
+    if (!cuda.level)
+        return NULL;
+    setenv("ZERO_EMULATOR", cuda.level->mode, 1);
+    setenv("ZERO_EMULATOR_ORDER", cuda.level->order, 1);
+    OK(zero_device_cuda(&cuda.device, NULL, error));
+    OK(cuda.device->ops->stream_create(cuda.device, ZERO_STREAM_COMPUTE, &cuda.stream, error));
+    OK(cuda.device->ops->arena_create(cuda.device, ZERO_TIER_DEVICE, ROOM, &cuda.arena, error));
+    OK(zero_flat_of(cuda.device, &cuda.ops, error));
+    ck_assert_str_eq(cuda.ops->name, "cuda");
+    cuda.host = malloc(2 * BORDER);
+    ck_assert_ptr_nonnull(cuda.host);
+    return &table;
+}
+
+int flat_start(void)
+{
+    return emulated_plugins();
+}
