@@ -164,7 +164,8 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
         d->spec.offload_ratio = ratios[declare_draw(r, 5)];
     }
     if (declare_draw(r, 4) == 0)
-        d->spec.parameters.tier = ZERO_TIER_HOST;
+        d->spec.parameters.tier =
+            d->spec.optimizer.tier != ZERO_TIER_DEVICE && d->spec.offload_ratio == 1 && declare_draw(r, 2) ? ZERO_TIER_NVME : ZERO_TIER_HOST;
 }
 
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)

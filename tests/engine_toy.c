@@ -37,7 +37,7 @@ int toy_failed(const toy_t *toy, const char *what)
 
 static void place(zero_config_t *config, toy_offload_t offload)
 {
-    bool nvme = offload == TOY_NVME || offload == TOY_NVME_SHARE;
+    bool nvme = offload >= TOY_NVME;
     if (offload == TOY_NONE)
         return;
     if (offload != TOY_PARAMETERS) {
@@ -46,6 +46,8 @@ static void place(zero_config_t *config, toy_offload_t offload)
     }
     if (offload == TOY_PARAMETERS || offload == TOY_ALL || offload == TOY_NVME_SHARE)
         config->parameters.tier = ZERO_TIER_HOST;
+    if (offload == TOY_NVME_ALL)
+        config->parameters.tier = ZERO_TIER_NVME;
     if (offload == TOY_SHARE || offload == TOY_NVME_SHARE)
         config->offload_ratio = 0.37;
     config->nvme_path = ".";

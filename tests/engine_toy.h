@@ -6,7 +6,7 @@
 #include "zero/base/base.h"
 
 /* What lives elsewhere than on the device: optimizer state and gradients, all of them or in part; parameters; both; state on nvme. */
-typedef enum toy_offload { TOY_NONE = 0, TOY_OPTIMIZER, TOY_SHARE, TOY_PARAMETERS, TOY_ALL, TOY_NVME, TOY_NVME_SHARE, TOY_OFFLOADS } toy_offload_t;
+typedef enum toy_offload { TOY_NONE = 0, TOY_OPTIMIZER, TOY_SHARE, TOY_PARAMETERS, TOY_ALL, TOY_NVME, TOY_NVME_SHARE, TOY_NVME_ALL, TOY_OFFLOADS } toy_offload_t;
 
 typedef struct toy_case {
     int world, stage, window;

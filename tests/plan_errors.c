@@ -39,7 +39,8 @@ START_TEST(bad_declarations)
     REFUSED(d->spec.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "shard the optimizer");
     REFUSED((declare_stage(d, 2), d->spec.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG, "gradients are sharded");
     REFUSED(d->spec.gradients.sharding = 5, ZERO_ERR_ARG, "gradients");
-    REFUSED(d->spec.parameters.tier = ZERO_TIER_NVME, ZERO_ERR_UNSUPPORTED, "parameters on the nvme tier");
+    REFUSED(d->spec.parameters.tier = ZERO_TIER_NVME, ZERO_ERR_ARG, "but optimizer state is on the device tier");
+    REFUSED((d->spec.parameters.tier = d->spec.optimizer.tier = ZERO_TIER_NVME, d->spec.offload_ratio = 0.5), ZERO_ERR_ARG, "a share of");
     REFUSED((d->spec.gradients.tier = ZERO_TIER_NVME, d->spec.optimizer.tier = ZERO_TIER_HOST), ZERO_ERR_UNSUPPORTED, "gradients on the nvme tier");
     REFUSED(d->spec.gradients.tier = ZERO_TIER_HOST, ZERO_ERR_ARG, "put it on the host tier too");
     REFUSED(d->spec.offload_ratio = 1.01, ZERO_ERR_ARG, "1.01");

@@ -159,7 +159,7 @@ static void check_counts(const zero_plan_t *plan)
         int32_t uses = p->kind == ZERO_PROGRAM_STEP  ? d->spec.unit_count
                        : p->kind == ZERO_PROGRAM_ANY ? 1
                                                      : d->passes[p->pass].use_count;
-        ck_assert_int_le(p->op_count, 8 + uses * (10 + (d->spec.parameters.tier == ZERO_TIER_DEVICE ? 6 : 12) * most) + 2 * plan->segment_count + 32 * away);
+        ck_assert_int_le(p->op_count, 8 + uses * (10 + (d->spec.parameters.tier == ZERO_TIER_DEVICE ? 6 : d->spec.parameters.tier == ZERO_TIER_HOST ? 12 : 20) * most) + 2 * plan->segment_count + 32 * away);
         for (int32_t o = 0; o < p->op_count; o++) /* what one rank does not need */
             ck_assert(d->spec.world > 1 || (p->ops[o].kind != ZERO_OP_GATHER && p->ops[o].kind != ZERO_OP_REDUCE_SCATTER));
         if (p->kind != ZERO_PROGRAM_STEP)

@@ -95,7 +95,7 @@ static zero_status_t check_offload(const options_t *o, zero_error_t *error)
 {
     bool state = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL;
     if (o->offload_tier == OFFLOAD_TO_NVME && !state)
-        return zero_fail(error, ZERO_ERR_ARG, "--offload-tier is nvme, which is for optimizer state, but --offload is %s: use --offload optimizer or all",
+        return zero_fail(error, ZERO_ERR_ARG, "--offload-tier is nvme, where optimizer state comes first, but --offload is %s: use --offload optimizer or all",
                          o->offload == OFFLOAD_PARAMS ? "params" : "none");
     if (o->offload_tier == OFFLOAD_TO_NVME && o->nvme_path == NULL)
         return zero_fail(error, ZERO_ERR_ARG, "--offload-tier is nvme, but --nvme-path names no folder: give one on a local drive");

@@ -85,7 +85,7 @@ static const option_t table[] = {
     {"offload", OFFLOAD, OPTION_CHOICE, FIELD(offload), 0, 0, OFFLOAD_NONE, "none|optimizer|params|all", NULL, "none|optimizer|params|all", "none",
      "what lives outside the device: optimizer state with its gradients, parameters, or both", true},
     {"offload-tier", OFFLOAD, OPTION_CHOICE, FIELD(offload_tier), 0, 0, OFFLOAD_TO_HOST, "host|nvme", NULL, "host|nvme", "host",
-     "where: nvme is for optimizer state (parameters and gradients are in host memory then)", true},
+     "where: host memory, or a drive (gradients are in host memory then)", true},
     {"nvme-path", OFFLOAD, OPTION_TEXT, FIELD(nvme_path), 0, 0, UNSET, NULL, NULL, "DIR", "none", "a folder on a local drive, for --offload-tier nvme", false},
     {"offload-ratio", OFFLOAD, OPTION_REAL, FIELD(offload_ratio), 0, 1, 1, NULL, NULL, "0..1", "1", "share of the optimizer state that is offloaded", true},
 

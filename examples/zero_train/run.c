@@ -34,7 +34,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
         config.nvme_path = o->nvme_path;
     }
     if (o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL)
-        config.parameters.tier = ZERO_TIER_HOST;
+        /* On the drive with all of their optimizer state; where a part of that stays on the device, in host memory. */
+        config.parameters.tier = o->offload_tier == OFFLOAD_TO_NVME && o->offload_ratio >= 1 ? ZERO_TIER_NVME : ZERO_TIER_HOST;
     config.comm = run->comm;
     config.device = run->device;
     config.plan_world = run->comm == NULL ? run->job->world : 0;

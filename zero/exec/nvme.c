@@ -64,9 +64,11 @@ static zero_status_t transfer(zero_exec_t *x, bool write, uint64_t offset, void 
 
 zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
-    const zero_buffer_t *buffers = x->plan->buffers;
     bool write = op->kind == ZERO_OP_WRITE;
-    return transfer(x, write, buffers[write ? op->dst : op->src].offset, x->base[write ? op->src : op->dst], op->bytes, error);
+    int32_t file = write ? op->dst : op->src, memory = write ? op->src : op->dst;
+    uint64_t at = x->plan->buffers[file].offset + zero_plan_span(x->plan, x->rank, file, write ? op->dst_own : op->src_own, op->part).offset;
+    char *bytes = x->base[memory] + zero_plan_span(x->plan, x->rank, memory, write ? op->src_own : op->dst_own, op->part).offset;
+    return transfer(x, write, at, bytes, op->bytes, error);
 }
 
 /* Files take whole blocks: what is around the bytes is read first. */

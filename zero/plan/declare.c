@@ -32,9 +32,12 @@ static zero_status_t check_table(zero_builder_t *b)
                          "%s are sharded but the optimizer state is full: every rank would update what it does not hold; "
                          "shard the optimizer state too",
                          spec->parameters.sharding == ZERO_SHARDED ? "parameters" : "gradients");
-    if (spec->parameters.tier == ZERO_TIER_NVME || spec->gradients.tier == ZERO_TIER_NVME)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the table puts %s on the nvme tier, which is for optimizer state: use the host tier",
-                         spec->parameters.tier == ZERO_TIER_NVME ? "parameters" : "gradients");
+    if (spec->gradients.tier == ZERO_TIER_NVME)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the table puts gradients on the nvme tier, which is for parameters and optimizer state: use the "
+                         "host tier");
+    if (spec->parameters.tier == ZERO_TIER_NVME && (spec->optimizer.tier == ZERO_TIER_DEVICE || spec->offload_ratio < 1))
+        return zero_fail(error, ZERO_ERR_ARG, "parameters are on the nvme tier, but %s is on the device tier, from where they cannot be written: put all of "
+                         "it on the host or the nvme tier", spec->optimizer.tier == ZERO_TIER_DEVICE ? "optimizer state" : "a share of the optimizer state");
     if (spec->gradients.tier == ZERO_TIER_HOST && spec->optimizer.tier == ZERO_TIER_DEVICE)
         return zero_fail(error, ZERO_ERR_ARG, "gradients are on the host tier, but the optimizer state that they update is on the device tier: put it on "
                          "the host tier too, or leave gradients on the device tier");

@@ -108,7 +108,8 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
         status = stage(b, part);
     if (status == ZERO_OK && memory != ZERO_TIER_DEVICE)
         status = make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, s->final);
-    if (status != ZERO_OK || memory == target_tier)
+    /* fp32 on nvme: written with the rest of the state. */
+    if (status != ZERO_OK || memory == target_tier || part->buffer[ZERO_ROLE_MASTER] == target)
         return status;
     /* Parameters that live in other memory than the update: the update leaves them in its own, in a buffer whose contents are done with. */
     if (s->dtype == ZERO_FP32)
@@ -192,7 +193,7 @@ zero_status_t zero_build_parts(zero_builder_t *b)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the optimizer state has more than 2^30 parts");
     if ((status = zero_build_alloc(b, &plan->parts, (size_t)count, sizeof *plan->parts)) != ZERO_OK ||
         (status = zero_build_alloc(b, &b->order, (size_t)b->spec->unit_count, sizeof *b->order)) != ZERO_OK ||
-        (status = zero_build_alloc(b, &b->slots, 2 * (size_t)b->spec->unit_count + 1 + RING, sizeof *b->slots)) != ZERO_OK)
+        (status = zero_build_alloc(b, &b->slots, 3 * (size_t)b->spec->unit_count + 1 + RING, sizeof *b->slots)) != ZERO_OK)
         return status;
     for (int32_t s = 0; s < plan->segment_count; s++)
         if (plan->segments[s].trainable && (status = cut_segment(b, s, &share)) != ZERO_OK)

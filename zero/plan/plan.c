@@ -8,7 +8,7 @@ const char *zero_role_name(zero_role_t role)
     static const char *const names[ZERO_ROLE_COUNT] = {
         [ZERO_ROLE_PARAM] = "param", [ZERO_ROLE_PARAM_SHARD] = "param-shard", [ZERO_ROLE_GRAD] = "grad", [ZERO_ROLE_WIRE] = "wire",
         [ZERO_ROLE_WIRE_SHARD] = "wire-shard", [ZERO_ROLE_SUM] = "sum", [ZERO_ROLE_FINAL] = "final", [ZERO_ROLE_MASTER] = "master",
-        [ZERO_ROLE_MOMENT1] = "moment1", [ZERO_ROLE_MOMENT2] = "moment2", [ZERO_ROLE_STAGED_MASTER] = "staged-master",
+        [ZERO_ROLE_MOMENT1] = "moment1", [ZERO_ROLE_MOMENT2] = "moment2", [ZERO_ROLE_STAGED_PARAM] = "staged-param", [ZERO_ROLE_STAGED_MASTER] = "staged-master",
         [ZERO_ROLE_STAGED_MOMENT1] = "staged-moment1", [ZERO_ROLE_STAGED_MOMENT2] = "staged-moment2", [ZERO_ROLE_UPDATE_GRAD] = "update-grad",
         [ZERO_ROLE_UPDATE_PARAM] = "update-param",
     };

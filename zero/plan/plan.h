@@ -62,6 +62,7 @@ typedef struct zero_spec {
 typedef enum zero_role {
     ZERO_ROLE_PARAM = 0,   /* full: what the caller reads; a buffer of its own, or a slot where parameters are sharded */
     ZERO_ROLE_PARAM_SHARD, /* where parameters are in slots, what they are filled from: a slice, or on another tier all of it */
+    ZERO_ROLE_STAGED_PARAM,/* PARAM_SHARD in memory, in a slot of the host tier, where it is on nvme */
     ZERO_ROLE_GRAD,        /* full: what the caller writes; its own, or a slot */
     ZERO_ROLE_WIRE,        /* full: gradients cast to the wire's dtype, a slot, or FINAL where that is full; where the dtypes differ */
     ZERO_ROLE_WIRE_SHARD,  /* where a reduced slice waits to be cast or accumulated: the own slice of what it was reduced from */

@@ -56,7 +56,7 @@ static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t st
     };
     if (collective)
         op.bytes = (uint64_t)(b->spec->world - 1) * (uint64_t)s->slice * zero_dtype_size(b->plan->buffers[src].dtype);
-    else if (kind == ZERO_OP_COPY && b->plan->buffers[src].tier != b->plan->buffers[dst].tier)
+    else if ((kind == ZERO_OP_COPY || kind == ZERO_OP_READ) && b->plan->buffers[src].tier != b->plan->buffers[dst].tier)
         op.bytes = (uint64_t)op.count * zero_dtype_size(b->plan->buffers[src].dtype);
     append(w, op);
 }
@@ -109,6 +109,12 @@ static void gather_unit(writer_t *w, int32_t unit, int32_t use)
     const zero_builder_t *b = w->b;
     FOR_SEGMENTS(b, unit, s) {
         int32_t param = b->plan->segments[s].buffer[ZERO_ROLE_PARAM], from = b->plan->segments[s].buffer[ZERO_ROLE_PARAM_SHARD];
+        if (b->plan->segments[s].buffer[ZERO_ROLE_STAGED_PARAM] >= 0) {
+            int32_t staged = b->plan->segments[s].buffer[ZERO_ROLE_STAGED_PARAM];
+            append_segment(w, ZERO_OP_READ, ZERO_STREAM_IO, s, use, from, b->shard_parameters ? SLICE : WHOLE, staged,
+                           b->shard_parameters ? SLICE : WHOLE);
+            from = staged;
+        }
         if (b->offload_parameters) {
             extent_t extent = b->shard_parameters ? SLICE : WHOLE;
             append_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, from, extent, param, extent);
@@ -276,7 +282,9 @@ static void update_unit(writer_t *w, int32_t unit, const int32_t *next)
                 move_state(w, ZERO_OP_READ, next[p]);
             append_part(w, ZERO_OP_UPDATE, part->tier == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST, p, use,
                         grad >= 0 ? grad : buffer[ZERO_ROLE_FINAL], param >= 0 ? param : target);
-            if (param >= 0)
+            if (param >= 0 && b->plan->buffers[target].tier == ZERO_TIER_NVME)
+                append_part(w, ZERO_OP_WRITE, ZERO_STREAM_IO, p, use, param, target);
+            else if (param >= 0)
                 append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, param, target);
             move_state(w, ZERO_OP_WRITE, p);
         }

@@ -150,6 +150,10 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
         (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, b->spec->parameters.tier, s->dtype,
                                     b->shard_parameters ? s->slice : s->elements, &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
         return status;
+    if (slotted && b->spec->parameters.tier == ZERO_TIER_NVME &&
+        (status = zero_build_buffer(b, index, ZERO_ROLE_STAGED_PARAM, ZERO_KIND_STAGING, ZERO_TIER_HOST, s->dtype,
+                                    b->shard_parameters ? s->slice : s->elements, &buffer[ZERO_ROLE_STAGED_PARAM])) != ZERO_OK)
+        return status;
     if (s->trainable)
         return place_gradients(b, index);
     s->wire = s->final = s->dtype;

@@ -154,7 +154,7 @@ static int biggest_first(const void *pa, const void *pb)
 /* Colours the units with bytes > 0, biggest first so that a later one fits into any slot; what is used next to each other goes in
  * order, so that a chain of layers takes no more slots than its window. Appends the slots; slot_of (by unit) gets their indices.
  */
-static zero_status_t colour(zero_builder_t *b, const graph_t *together, const uint64_t *bytes, int32_t *slot_of)
+static zero_status_t colour(zero_builder_t *b, const graph_t *together, const uint64_t *bytes, zero_slot_t kind, int32_t *slot_of)
 {
     int32_t units = b->spec->unit_count, count = 0;
     candidate_t *list = NULL;
@@ -179,7 +179,7 @@ static zero_status_t colour(zero_builder_t *b, const graph_t *together, const ui
                 break;
         }
         if (slot == b->slot_count)
-            b->slots[b->slot_count++] = (zero_slot_t){ .bytes = list[i].bytes, .tier = ZERO_TIER_DEVICE, .kind = ZERO_KIND_WINDOW };
+            b->slots[b->slot_count++] = (zero_slot_t){ .bytes = list[i].bytes, .tier = kind.tier, .kind = kind.kind };
         slot_of[list[i].unit] = slot;
     }
     free(list);
@@ -189,15 +189,16 @@ static zero_status_t colour(zero_builder_t *b, const graph_t *together, const ui
 /* Bytes of each unit's buffers of a role in slots; each buffer's offset within the slot. */
 static zero_status_t measure(zero_builder_t *b, zero_role_t role, uint64_t *bytes)
 {
+    uint64_t align = role == ZERO_ROLE_STAGED_PARAM ? ZERO_PAGE : ZERO_ALIGN_BYTES; /* what is read from files begins pages */
     for (int32_t u = 0; u < b->spec->unit_count; u++) {
         bytes[u] = 0;
         for (int32_t s = b->units[u].first_segment; s < b->units[u].first_segment + b->units[u].segment_count; s++) {
             int32_t index = b->plan->segments[s].buffer[role];
             zero_buffer_t *x = index >= 0 ? &b->plan->buffers[index] : NULL;
-            if (x == NULL || x->kind != ZERO_KIND_WINDOW)
+            if (x == NULL || x->kind != (role == ZERO_ROLE_STAGED_PARAM ? ZERO_KIND_STAGING : ZERO_KIND_WINDOW))
                 continue;
             x->offset = bytes[u];
-            if (!zero_add_u64(bytes[u], x->bytes, &bytes[u]) || !zero_round_up(bytes[u], ZERO_ALIGN_BYTES, &bytes[u]))
+            if (!zero_add_u64(bytes[u], x->bytes, &bytes[u]) || !zero_round_up(bytes[u], align, &bytes[u]))
                 return zero_fail(b->error, ZERO_ERR_MEMORY, "unit '%s' needs more than 2^63 bytes", b->spec->units[u].name);
         }
     }
@@ -209,7 +210,7 @@ static void assign(zero_builder_t *b, zero_role_t role, const int32_t *slot_of)
 {
     for (int32_t i = 0; i < b->plan->buffer_count; i++) {
         zero_buffer_t *x = &b->plan->buffers[i];
-        if (x->kind == ZERO_KIND_WINDOW && x->role == role)
+        if ((x->kind == ZERO_KIND_WINDOW || x->role == ZERO_ROLE_STAGED_PARAM) && x->role == role)
             x->slot = slot_of[b->plan->segments[x->segment].unit];
     }
 }
@@ -251,6 +252,8 @@ static zero_status_t alloc_pass(zero_builder_t *b, int32_t index)
 
 zero_status_t zero_build_window(zero_builder_t *b)
 {
+    const zero_slot_t on_device = { .tier = ZERO_TIER_DEVICE, .kind = ZERO_KIND_WINDOW },
+                      in_memory = { .tier = ZERO_TIER_HOST, .kind = ZERO_KIND_STAGING };
     size_t units = (size_t)b->spec->unit_count;
     graph_t together = { .words = units / 64 + 1 };
     resident_t now = { 0 }, before = { 0 };
@@ -273,9 +276,12 @@ zero_status_t zero_build_window(zero_builder_t *b)
         goto out;
     for (int32_t p = 0; p < b->spec->pass_count; p++)
         walk_pass(b, p, &now, &before, &together);
-    if ((status = measure(b, ZERO_ROLE_PARAM, bytes)) != ZERO_OK || (status = colour(b, &together, bytes, slot_of)) != ZERO_OK)
+    if ((status = measure(b, ZERO_ROLE_PARAM, bytes)) != ZERO_OK || (status = colour(b, &together, bytes, on_device, slot_of)) != ZERO_OK)
         goto out;
     assign(b, ZERO_ROLE_PARAM, slot_of);
+    if ((status = measure(b, ZERO_ROLE_STAGED_PARAM, bytes)) != ZERO_OK || (status = colour(b, &together, bytes, in_memory, slot_of)) != ZERO_OK)
+        goto out;
+    assign(b, ZERO_ROLE_STAGED_PARAM, slot_of);
 
     memset(together.bits, 0, units * together.words * sizeof(uint64_t));
     if ((status = measure(b, ZERO_ROLE_GRAD, bytes)) != ZERO_OK)
@@ -284,7 +290,7 @@ zero_status_t zero_build_window(zero_builder_t *b)
         b->units[u].grad_slot = bytes[u] > 0;
     if (b->train >= 0)
         link_gradients(b, &together);
-    if ((status = colour(b, &together, bytes, slot_of)) != ZERO_OK)
+    if ((status = colour(b, &together, bytes, on_device, slot_of)) != ZERO_OK)
         goto out;
     assign(b, ZERO_ROLE_GRAD, slot_of);
     share_wire(b);
