@@ -138,6 +138,14 @@ static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
                                     : reads || writes)
         return zero_check_fail(c, "it moves between the %s and the %s tier, which is another operation's work",
                                zero_tier_name(plan->buffers[op->src].tier), zero_tier_name(plan->buffers[op->dst].tier));
+    for (int i = 0; i < 2 && (reads || writes); i++) {
+        bool file = i == 0 ? reads : writes;
+        uint64_t at = plan->buffers[i == 0 ? op->src : op->dst].offset +
+                      zero_plan_span(plan, c->rank, i == 0 ? op->src : op->dst, i == 0 ? op->src_own : op->dst_own, op->part).offset;
+        if (at % (file ? ZERO_FILE_ALIGN : ZERO_PAGE) != 0)
+            return zero_check_fail(c, "it moves %s that begin at %llu, which is not aligned", file ? "blocks of the file" : "pages of memory",
+                                   (unsigned long long)at);
+    }
     if (op->kind != ZERO_OP_CAST && plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
         return zero_check_fail(c, "it copies between dtypes");
     if (src.count != op->count || src.begin != dst.begin)

@@ -26,7 +26,7 @@ static zero_status_t place_kind(zero_builder_t *b, zero_tier_t tier, zero_kind_t
             continue;
         if (x->slot >= 0)
             x->offset += b->slots[x->slot].offset; /* it was placed within its slot */
-        else if ((status = reserve(b, tier, end, x->bytes, align, &x->offset)) != ZERO_OK)
+        else if ((status = reserve(b, tier, end, x->bytes, tier == ZERO_TIER_HOST && x->part >= 0 ? ZERO_PAGE : align, &x->offset)) != ZERO_OK)
             return status;
     }
     return ZERO_OK;

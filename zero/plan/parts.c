@@ -108,8 +108,7 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
         status = stage(b, part);
     if (status == ZERO_OK && memory != ZERO_TIER_DEVICE)
         status = make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, s->final);
-    /* fp32 on nvme: written with the rest of the state. */
-    if (status != ZERO_OK || memory == target_tier || part->buffer[ZERO_ROLE_MASTER] == target)
+    if (status != ZERO_OK || memory == target_tier)
         return status;
     /* Parameters that live in other memory than the update: the update leaves them in its own, in a buffer whose contents are done with. */
     if (s->dtype == ZERO_FP32)

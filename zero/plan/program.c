@@ -282,9 +282,10 @@ static void update_unit(writer_t *w, int32_t unit, const int32_t *next)
                 move_state(w, ZERO_OP_READ, next[p]);
             append_part(w, ZERO_OP_UPDATE, part->tier == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST, p, use,
                         grad >= 0 ? grad : buffer[ZERO_ROLE_FINAL], param >= 0 ? param : target);
-            if (param >= 0 && b->plan->buffers[target].tier == ZERO_TIER_NVME)
-                append_part(w, ZERO_OP_WRITE, ZERO_STREAM_IO, p, use, param, target);
-            else if (param >= 0)
+            if (param >= 0 && b->plan->buffers[target].tier == ZERO_TIER_NVME) {
+                if (part->buffer[ZERO_ROLE_MASTER] != target) /* or else it is written with the rest of the state */
+                    append_part(w, ZERO_OP_WRITE, ZERO_STREAM_IO, p, use, param, target);
+            } else if (param >= 0)
                 append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, param, target);
             move_state(w, ZERO_OP_WRITE, p);
         }
