@@ -1,10 +1,13 @@
 /* nvme.c - rates of the nvme tier: what a step does to a rank's state, as far as the drive is concerned.
  *
- *   bench/nvme FOLDER [MIB [TRANSFER_KIB [DEPTH [uring|threads [plain|registered [BUFFERS_MIB]]]]]]     256 1024 16 uring registered 64
+ *   bench/nvme FOLDER [MIB [TRANSFER_KIB [DEPTH [uring|threads [plain|registered [BUFFERS_MIB]]]]]]
  *
- * Writes a file of so many MiB from its start to its end and reads it back, from and to four buffers in turn that have BUFFERS_MIB together, once for
- * practice (a file's space is only reserved until it is written) and then measured. A line for each direction: MB/s (10^6 bytes) and
- * seconds of processor time per GB, checksums included. bench/nvme.sh puts fio beside it. */
+ * Without them: 256 1024 16 uring registered 64.
+ *
+ * Writes a file of so many MiB from its start to its end and reads it back, from and to four buffers in turn that have
+ * BUFFERS_MIB together, once for practice (a file's space is only reserved until it is written) and then measured. A line for
+ * each direction: MB/s (10^6 bytes) and seconds of processor time per GB, checksums included. bench/nvme.sh puts fio beside
+ * it. */
 #define _GNU_SOURCE
 #include "offload/nvme.h"
 #include "zero/device/host.h"
@@ -51,11 +54,13 @@ static void pass(zero_nvme_t *n, char *memory, uint64_t size, uint64_t bytes, in
         if (at >= bytes)
             continue;
         uint64_t piece = bytes - at < size ? bytes - at : size;
-        check(write ? zero_nvme_write(n, at, slot, piece, &tickets[i % SLOTS], &error) : zero_nvme_read(n, at, slot, piece, &tickets[i % SLOTS], &error));
+        check(write ? zero_nvme_write(n, at, slot, piece, &tickets[i % SLOTS], &error)
+                    : zero_nvme_read(n, at, slot, piece, &tickets[i % SLOTS], &error));
     }
     double seconds = zero_host_now() - start;
     if (print)
-        printf("%s %.1f %.3f\n", write ? "write" : "read", (double)bytes / seconds * 1e-6, (processor() - used) / ((double)bytes * 1e-9));
+        printf("%s %.1f %.3f\n", write ? "write" : "read", (double)bytes / seconds * 1e-6,
+               (processor() - used) / ((double)bytes * 1e-9));
 }
 
 int main(int argc, char **argv)
@@ -63,10 +68,12 @@ int main(int argc, char **argv)
     zero_nvme_options_t o;
     zero_nvme_t *n;
     if (argc < 2) {
-        fprintf(stderr, "usage: bench/nvme FOLDER [MIB [TRANSFER_KIB [DEPTH [uring|threads [plain|registered [BUFFERS_MIB]]]]]]\n");
+        fprintf(stderr,
+                "usage: bench/nvme FOLDER [MIB [TRANSFER_KIB [DEPTH [uring|threads [plain|registered [BUFFERS_MIB]]]]]]\n");
         return 2;
     }
-    uint64_t bytes = (argc > 2 ? strtoull(argv[2], NULL, 10) : 256) << 20, room = (argc > 7 ? strtoull(argv[7], NULL, 10) : 64) << 20;
+    uint64_t bytes = (argc > 2 ? strtoull(argv[2], NULL, 10) : 256) << 20;
+    uint64_t room = (argc > 7 ? strtoull(argv[7], NULL, 10) : 64) << 20;
     zero_nvme_options_init(&o);
     o.transfer = (argc > 3 ? strtoull(argv[3], NULL, 10) : 1024) << 10;
     o.depth = argc > 4 ? atoi(argv[4]) : 16;

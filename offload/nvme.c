@@ -1,9 +1,10 @@
 /* nvme.c - see nvme.h.
  *
- * A request is cut into transfers, which workers take in order. A worker is a thread with a queue (nvme_system.h) of one or more lanes, a transfer each:
- * with io_uring one worker has all of them, with pread and pwrite each has one. It computes checksums between starting one transfer and hearing of
- * another, so that they cost the drive no time. One mutex guards all that threads share but the checksums: of these a transfer has its own, since
- * requests that overlap are refused until the earlier one has ended.
+ * A request is cut into transfers, which workers take in order. A worker is a thread with a queue (nvme_system.h) of one or more
+ * lanes, a transfer each: with io_uring one worker has all of them, with pread and pwrite each has one. It computes checksums
+ * between starting one transfer and hearing of another, so that they cost the drive no time. One mutex guards all that threads
+ * share but the checksums: of these a transfer has its own, since requests that overlap are refused until the earlier one has
+ * ended.
  */
 #define _GNU_SOURCE
 #include "offload/nvme_internal.h"
@@ -29,12 +30,14 @@ enum {
 
 void zero_nvme_options_init(zero_nvme_options_t *options)
 {
-    *options = (zero_nvme_options_t){.size = sizeof *options, .depth = DEFAULT_DEPTH, .transfer = DEFAULT_TRANSFER, .timeout_s = 600};
+    *options = (zero_nvme_options_t){
+        .size = sizeof *options, .depth = DEFAULT_DEPTH, .transfer = DEFAULT_TRANSFER, .timeout_s = 600};
 }
 
 uint64_t zero_nvme_memory(uint64_t bytes, const zero_nvme_options_t *options)
 {
-    uint64_t blocks = bytes / ZERO_NVME_BLOCK + (bytes % ZERO_NVME_BLOCK != 0), depth = options ? (uint64_t)options->depth : DEFAULT_DEPTH;
+    uint64_t blocks = bytes / ZERO_NVME_BLOCK + (bytes % ZERO_NVME_BLOCK != 0),
+             depth = options ? (uint64_t)options->depth : DEFAULT_DEPTH;
     return (blocks * sizeof(uint64_t) + ZERO_PAGE - 1) / ZERO_PAGE * ZERO_PAGE + depth * ZERO_NVME_BLOCK;
 }
 
@@ -46,14 +49,15 @@ static zero_status_t make_memory(zero_nvme_t *n, zero_error_t *error)
     n->memory = mmap(NULL, n->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (n->memory == MAP_FAILED) {
         n->memory = NULL;
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the checksums of %llu bytes in a file (%llu bytes)", (unsigned long long)n->file.bytes,
-                         (unsigned long long)n->memory_bytes);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the checksums of %llu bytes in a file (%llu bytes)",
+                         (unsigned long long)n->file.bytes, (unsigned long long)n->memory_bytes);
     }
     zero_status_t status = zero_host_populate(n->memory, n->memory_bytes, error);
     if (status)
         return status;
     n->sums = (uint64_t *)n->memory;
-    uint64_t empty = XXH3_64bits(n->memory, ZERO_NVME_BLOCK); /* of zeros, as everything is here still: a file never has fewer than one lane */
+    /* Everything here is zeros still, and there is a lane's block of it at least. */
+    uint64_t empty = XXH3_64bits(n->memory, ZERO_NVME_BLOCK);
     for (uint64_t i = 0; i < blocks; i++)
         n->sums[i] = empty;
     return ZERO_OK;
@@ -118,12 +122,15 @@ static zero_status_t choose_engine(zero_nvme_t *n, zero_error_t *error)
     if (o->engine != ZERO_NVME_THREADS) {
         e = s->uring ? make_queues(n, s->uring) : -ENOSYS;
         const char *why = s->uring ? strerror(-e) : "this build has no liburing";
-        const char *hint = s->uring && e == -EPERM ? " (containers refuse it by default, and sysctl kernel.io_uring_disabled can)" : "";
+        const char *hint =
+            s->uring && e == -EPERM ? " (containers refuse it by default, and sysctl kernel.io_uring_disabled can)" : "";
         if (e && o->engine == ZERO_NVME_URING)
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "io_uring was asked for and is not to be had: %s%s. Use threads", why, hint);
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "io_uring was asked for and is not to be had: %s%s. Use threads", why,
+                             hint);
         if (e)
-            zero_log(o->log, o->log_ctx, ZERO_LOG_WARNING, "rank %d: io_uring is not to be had: %s%s; %d threads read and write the nvme tier instead", n->file.rank, why,
-                     hint, o->depth);
+            zero_log(o->log, o->log_ctx, ZERO_LOG_WARNING,
+                     "rank %d: io_uring is not to be had: %s%s; %d threads read and write the nvme tier instead", n->file.rank,
+                     why, hint, o->depth);
     }
     if (e || o->engine == ZERO_NVME_THREADS)
         e = make_queues(n, s->threads);
@@ -137,14 +144,15 @@ static zero_status_t read_options(zero_nvme_options_t *o, const zero_nvme_option
     zero_nvme_options_init(o);
     if (options) {
         if (options->size < sizeof *o)
-            return zero_fail(error, ZERO_ERR_ARG, "zero_nvme_options_t says that it has %zu bytes: call zero_nvme_options_init first", options->size);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "zero_nvme_options_t says that it has %zu bytes: call zero_nvme_options_init first", options->size);
         *o = *options;
     }
     if (o->depth < 1 || o->depth > MOST_DEPTH)
         return zero_fail(error, ZERO_ERR_ARG, "%d transfers at a time were asked for: give 1 to %d", o->depth, MOST_DEPTH);
     if (o->transfer == 0 || o->transfer % ZERO_NVME_BLOCK || o->transfer > MOST_TRANSFER)
-        return zero_fail(error, ZERO_ERR_ARG, "transfers of %llu bytes were asked for: give a multiple of %d up to %d", (unsigned long long)o->transfer,
-                         ZERO_NVME_BLOCK, MOST_TRANSFER);
+        return zero_fail(error, ZERO_ERR_ARG, "transfers of %llu bytes were asked for: give a multiple of %d up to %d",
+                         (unsigned long long)o->transfer, ZERO_NVME_BLOCK, MOST_TRANSFER);
     if ((unsigned)o->engine > ZERO_NVME_THREADS)
         return zero_fail(error, ZERO_ERR_ARG, "%d is no engine of the nvme tier", (int)o->engine);
     if (!(o->timeout_s > 0))
@@ -160,7 +168,8 @@ static uint64_t own_run(void)
     return zero_splitmix64(zero_splitmix64((uint64_t)getpid()) ^ (uint64_t)t.tv_sec * 1000000000u ^ (uint64_t)t.tv_nsec) | 1;
 }
 
-zero_status_t zero_nvme_open(zero_nvme_t **out, const char *folder, int rank, uint64_t bytes, const zero_nvme_options_t *options, zero_error_t *error)
+zero_status_t zero_nvme_open(zero_nvme_t **out, const char *folder, int rank, uint64_t bytes, const zero_nvme_options_t *options,
+                             zero_error_t *error)
 {
     zero_nvme_options_t o;
     pthread_condattr_t attributes;
@@ -180,10 +189,13 @@ zero_status_t zero_nvme_open(zero_nvme_t **out, const char *folder, int rank, ui
     pthread_cond_init(&n->change, &attributes);
     pthread_condattr_destroy(&attributes);
     n->synced = true;
-    status = zero_nvme_file_open(&n->file, o.system ? o.system : &zero_nvme_system, folder, rank, bytes, o.run ? o.run : own_run(), o.log, o.log_ctx, error);
-    if (status || (status = make_memory(n, error)) || (status = choose_engine(n, error)) || (status = zero_nvme_workers_start(n, error)))
+    status = zero_nvme_file_open(&n->file, o.system ? o.system : &zero_nvme_system, folder, rank, bytes,
+                                 o.run ? o.run : own_run(), o.log, o.log_ctx, error);
+    if (status || (status = make_memory(n, error)) || (status = choose_engine(n, error)) ||
+        (status = zero_nvme_workers_start(n, error)))
         goto fail;
-    zero_log(o.log, o.log_ctx, ZERO_LOG_INFO, "rank %d: %llu bytes in a file without a name in '%s', through %s, %d transfers of up to %llu bytes at a time", rank,
+    zero_log(o.log, o.log_ctx, ZERO_LOG_INFO,
+             "rank %d: %llu bytes in a file without a name in '%s', through %s, %d transfers of up to %llu bytes at a time", rank,
              (unsigned long long)n->file.bytes, folder, n->ops->name, o.depth, (unsigned long long)o.transfer);
     *out = n;
     return ZERO_OK;
@@ -195,8 +207,9 @@ fail:
 zero_status_t zero_nvme_register(zero_nvme_t *n, void *base, uint64_t bytes, zero_error_t *error)
 {
     if ((uintptr_t)base % ZERO_NVME_ALIGN || bytes == 0 || bytes > (uint64_t)MOST_RANGES * RANGE_BYTES)
-        return zero_fail(error, ZERO_ERR_ARG, "memory to be registered starts at a multiple of %d and has 1 to %llu bytes; this has %llu at %p", ZERO_NVME_ALIGN,
-                         (unsigned long long)MOST_RANGES * RANGE_BYTES, (unsigned long long)bytes, base);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "memory to be registered starts at a multiple of %d and has 1 to %llu bytes; this has %llu at %p",
+                         ZERO_NVME_ALIGN, (unsigned long long)MOST_RANGES * RANGE_BYTES, (unsigned long long)bytes, base);
     if (n->issued || n->ranges)
         return zero_fail(error, ZERO_ERR_ORDER, "memory is registered once, before the first request");
     int count = (int)((bytes + RANGE_BYTES - 1) / RANGE_BYTES), e = 0;
@@ -212,15 +225,18 @@ zero_status_t zero_nvme_register(zero_nvme_t *n, void *base, uint64_t bytes, zer
     n->ranges = ranges;
     n->range_count = e ? 0 : count;
     if (e)
-        zero_log(n->options.log, n->options.log_ctx, ZERO_LOG_INFO, "rank %d: %s does not keep the %llu bytes of the nvme tier's buffers mapped: %s%s; each transfer maps its own", n->file.rank,
-                 n->ops->name, (unsigned long long)bytes, strerror(-e), e == -ENOMEM ? " (ulimit -l limits locked memory)" : "");
+        zero_log(n->options.log, n->options.log_ctx, ZERO_LOG_INFO,
+                 "rank %d: %s does not keep the %llu bytes of the nvme tier's buffers mapped: %s%s; each transfer maps its own",
+                 n->file.rank, n->ops->name, (unsigned long long)bytes, strerror(-e),
+                 e == -ENOMEM ? " (ulimit -l limits locked memory)" : "");
     return ZERO_OK;
 }
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 /* The mutex is held. */
-static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, char *buffer, uint64_t bytes, zero_nvme_ticket_t *ticket, zero_error_t *error)
+static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, char *buffer, uint64_t bytes,
+                                 zero_nvme_ticket_t *ticket, zero_error_t *error)
 {
     int slot = -1;
     if (n->failed)
@@ -230,14 +246,17 @@ static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, ch
         if (r->ticket == 0)
             slot = slot < 0 ? i : slot;
         else if (!r->ended && (r->write || write) && offset < r->offset + r->bytes && r->offset < offset + bytes)
-            return zero_fail(error, ZERO_ERR_ORDER, "%llu bytes at offset %llu are to be %s while %llu bytes at %llu are being %s: wait for that first", (unsigned long long)bytes,
-                             (unsigned long long)offset, write ? "written" : "read", (unsigned long long)r->bytes, (unsigned long long)r->offset,
-                             r->write ? "written" : "read");
+            return zero_fail(error, ZERO_ERR_ORDER,
+                             "%llu bytes at offset %llu are to be %s while %llu bytes at %llu are being %s: wait for that first",
+                             (unsigned long long)bytes, (unsigned long long)offset, write ? "written" : "read",
+                             (unsigned long long)r->bytes, (unsigned long long)r->offset, r->write ? "written" : "read");
     }
     if (slot < 0)
-        return zero_fail(error, ZERO_ERR_ORDER, "%d requests have been started and none was waited for: wait for one first", ZERO_NVME_REQUESTS);
+        return zero_fail(error, ZERO_ERR_ORDER, "%d requests have been started and none was waited for: wait for one first",
+                         ZERO_NVME_REQUESTS);
     zero_nvme_request_t *r = &n->requests[slot];
-    *r = (zero_nvme_request_t){.ticket = ++n->issued << 8 | (uint64_t)slot, .write = write, .offset = offset, .bytes = bytes, .buffer = buffer};
+    *r = (zero_nvme_request_t){
+        .ticket = ++n->issued << 8 | (uint64_t)slot, .write = write, .offset = offset, .bytes = bytes, .buffer = buffer};
     n->queued[(n->queued_first + n->queued_count++) % ZERO_NVME_REQUESTS] = r;
     *ticket = r->ticket;
     pthread_cond_broadcast(&n->work);
@@ -247,27 +266,31 @@ static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, ch
     return ZERO_OK;
 }
 
-static zero_status_t submit(zero_nvme_t *n, bool write, uint64_t offset, char *buffer, uint64_t bytes, zero_nvme_ticket_t *ticket, zero_error_t *error)
+static zero_status_t submit(zero_nvme_t *n, bool write, uint64_t offset, char *buffer, uint64_t bytes, zero_nvme_ticket_t *ticket,
+                            zero_error_t *error)
 {
     *ticket = 0;
     if (bytes == 0 || bytes > n->bytes || offset > n->bytes - bytes)
-        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at offset %llu do not lie in a file of %llu", (unsigned long long)bytes, (unsigned long long)offset,
-                         (unsigned long long)n->bytes);
+        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at offset %llu do not lie in a file of %llu", (unsigned long long)bytes,
+                         (unsigned long long)offset, (unsigned long long)n->bytes);
     if (offset % ZERO_NVME_BLOCK || (uintptr_t)buffer % ZERO_NVME_ALIGN)
-        return zero_fail(error, ZERO_ERR_ARG, "offset %llu or the buffer at %p is not aligned: offsets are multiples of %d, buffers of %d", (unsigned long long)offset,
-                         (void *)buffer, ZERO_NVME_BLOCK, ZERO_NVME_ALIGN);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "offset %llu or the buffer at %p is not aligned: offsets are multiples of %d, buffers of %d",
+                         (unsigned long long)offset, (void *)buffer, ZERO_NVME_BLOCK, ZERO_NVME_ALIGN);
     pthread_mutex_lock(&n->mutex);
     zero_status_t status = add_request(n, write, offset, buffer, bytes, ticket, error);
     pthread_mutex_unlock(&n->mutex);
     return status;
 }
 
-zero_status_t zero_nvme_read(zero_nvme_t *n, uint64_t offset, void *buffer, uint64_t bytes, zero_nvme_ticket_t *ticket, zero_error_t *error)
+zero_status_t zero_nvme_read(zero_nvme_t *n, uint64_t offset, void *buffer, uint64_t bytes, zero_nvme_ticket_t *ticket,
+                             zero_error_t *error)
 {
     return submit(n, false, offset, buffer, bytes, ticket, error);
 }
 
-zero_status_t zero_nvme_write(zero_nvme_t *n, uint64_t offset, const void *buffer, uint64_t bytes, zero_nvme_ticket_t *ticket, zero_error_t *error)
+zero_status_t zero_nvme_write(zero_nvme_t *n, uint64_t offset, const void *buffer, uint64_t bytes, zero_nvme_ticket_t *ticket,
+                              zero_error_t *error)
 {
     return submit(n, true, offset, (char *)buffer, bytes, ticket, error);
 }
@@ -295,14 +318,18 @@ zero_status_t zero_nvme_wait(zero_nvme_t *n, zero_nvme_ticket_t ticket, double t
     zero_nvme_request_t *r = &n->requests[(ticket & 0xff) % ZERO_NVME_REQUESTS];
     pthread_mutex_lock(&n->mutex);
     if (ticket == 0 || r->ticket != ticket) {
-        status = zero_fail(error, ZERO_ERR_ARG, "ticket %llu is of no request that is still to be waited for", (unsigned long long)ticket);
+        status = zero_fail(error, ZERO_ERR_ARG, "ticket %llu is of no request that is still to be waited for",
+                           (unsigned long long)ticket);
         goto out;
     }
     while (!r->ended && zero_host_now() < end)
         await(n, end);
     if (!r->ended) {
-        status = zero_fail(error, ZERO_ERR_TIMEOUT, "rank %d: %s %llu bytes at offset %llu of its file in '%s' did not end within %g s: is the drive there (dmesg)?", n->file.rank,
-                           r->write ? "writing" : "reading", (unsigned long long)r->bytes, (unsigned long long)r->offset, n->file.path, timeout_s);
+        status = zero_fail(
+            error, ZERO_ERR_TIMEOUT,
+            "rank %d: %s %llu bytes at offset %llu of its file in '%s' did not end within %g s: is the drive there (dmesg)?",
+            n->file.rank, r->write ? "writing" : "reading", (unsigned long long)r->bytes, (unsigned long long)r->offset,
+            n->file.path, timeout_s);
         goto out;
     }
     r->ticket = 0;
@@ -336,7 +363,8 @@ void zero_nvme_destroy(zero_nvme_t *n)
     n->abandoned = n->running > 0;
     int lost = n->running;
     if (lost)
-        zero_log(n->options.log, n->options.log_ctx, ZERO_LOG_ERROR, "rank %d: transfers of its file in '%s' did not end within %g s and are left to the system", n->file.rank,
+        zero_log(n->options.log, n->options.log_ctx, ZERO_LOG_ERROR,
+                 "rank %d: transfers of its file in '%s' did not end within %g s and are left to the system", n->file.rank,
                  n->file.path, n->options.timeout_s);
     for (int i = 0; n->workers && i < n->worker_count; i++) {
         zero_nvme_worker_t *w = &n->workers[i];

@@ -1,8 +1,9 @@
 /* nvme_file.c - the folder of the nvme tier: what is checked, its lock, and the file of a rank. See nvme_system.h.
  *
- * The lock is a file of which every rank of a run holds a shared flock, and whose text names that run. Whoever gets it exclusively is the first
- * one: it writes its run into it, and then shares it. So the text is that of the holders whenever one holds a share, and a lock that a crash
- * left, which nobody holds, is anybody's. The last rank of a run removes it; one who locked a removed file sees that it has no name.
+ * The lock is a file of which every rank of a run holds a shared flock, and whose text names that run. Whoever gets it
+ * exclusively is the first one: it writes its run into it, and then shares it. So the text is that of the holders whenever one
+ * holds a share, and a lock that a crash left, which nobody holds, is anybody's. The last rank of a run removes it; one who
+ * locked a removed file sees that it has no name.
  */
 #define _GNU_SOURCE
 #include "offload/nvme.h"
@@ -62,24 +63,31 @@ const zero_nvme_system_t zero_nvme_system = {
 
 static zero_status_t open_folder(zero_nvme_file_t *f, zero_error_t *error)
 {
+    static const struct {
+        uint32_t magic;
+        const char *name;
+    } in_memory[] = {{TMPFS_MAGIC, "tmpfs"}, {RAMFS_MAGIC, "ramfs"}, {HUGETLBFS_MAGIC, "hugetlbfs"}};
     struct statfs fs;
     f->folder = f->system->openat(AT_FDCWD, f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (f->folder < 0)
-        return zero_fail(error, ZERO_ERR_IO, "the folder for the nvme tier cannot be opened: '%s': %s%s", f->path, strerror(errno),
-                         errno == ENOENT ? " (make it, or name one that is there)" : "");
+        return zero_fail(error, ZERO_ERR_IO, "the folder for the nvme tier cannot be opened: '%s': %s%s", f->path,
+                         strerror(errno), errno == ENOENT ? " (make it, or name one that is there)" : "");
     if (f->system->fstatfs(f->folder, &fs) < 0)
         return zero_fail(error, ZERO_ERR_IO, "the file system of '%s' does not say what it is: %s", f->path, strerror(errno));
-    if ((uint32_t)fs.f_type == TMPFS_MAGIC || (uint32_t)fs.f_type == RAMFS_MAGIC || (uint32_t)fs.f_type == HUGETLBFS_MAGIC)
-        return zero_fail(error, ZERO_ERR_ARG, "'%s' is in memory (%s), where the nvme tier would save none: name a folder on a drive, or use the host tier",
-                         f->path, (uint32_t)fs.f_type == TMPFS_MAGIC ? "tmpfs" : (uint32_t)fs.f_type == RAMFS_MAGIC ? "ramfs" : "hugetlbfs");
+    for (size_t i = 0; i < sizeof in_memory / sizeof *in_memory; i++)
+        if ((uint32_t)fs.f_type == in_memory[i].magic)
+            return zero_fail(error, ZERO_ERR_ARG, "'%s' is in memory (%s), where the nvme tier would save none: name a folder on "
+                             "a drive, or use the host tier", f->path, in_memory[i].name);
     return ZERO_OK;
 }
 
 static zero_status_t cannot_make(const zero_nvme_file_t *f, const char *name, zero_error_t *error)
 {
     bool full = errno == ENOSPC || errno == EDQUOT, forbidden = errno == EACCES || errno == EPERM || errno == EROFS;
-    return zero_fail(error, full ? ZERO_ERR_MEMORY : ZERO_ERR_IO, "the nvme tier cannot make '%s/%s': %s%s", f->path, name, strerror(errno),
-                     forbidden ? " (name a folder that this user may write to, or change its permissions)" : full ? " (make room, or name another folder)" : "");
+    return zero_fail(error, full ? ZERO_ERR_MEMORY : ZERO_ERR_IO, "the nvme tier cannot make '%s/%s': %s%s", f->path, name,
+                     strerror(errno),
+                     forbidden ? " (name a folder that this user may write to, or change its permissions)" :
+                     full ? " (make room, or name another folder)" : "");
 }
 
 /* ---- the lock ---------------------------------------------------------------------------------------------------- */
@@ -102,7 +110,8 @@ static bool write_holder(const zero_nvme_file_t *f, uint64_t run)
 {
     char text[160], host[65] = "";
     gethostname(host, sizeof host - 1);
-    int n = snprintf(text, sizeof text, "run %llx process %d rank %d host %s\n", (unsigned long long)run, (int)getpid(), f->rank, *host ? host : "?");
+    int n = snprintf(text, sizeof text, "run %llx process %d rank %d host %s\n", (unsigned long long)run, (int)getpid(), f->rank,
+                     *host ? host : "?");
     return f->system->ftruncate(f->lock, 0) == 0 && f->system->pwrite(f->lock, text, (size_t)n, 0) == n;
 }
 
@@ -138,9 +147,11 @@ static zero_status_t try_lock(zero_nvme_file_t *f, uint64_t run, lock_state_t *s
         return cannot_make(f, LOCK_NAME, error);
     bool first = s->flock(f->lock, LOCK_EX | LOCK_NB) == 0;
     if (!first && errno != EWOULDBLOCK && errno != EINTR)
-        return zero_fail(error, ZERO_ERR_IO, "cannot lock '%s/%s', which keeps two runs apart: %s", f->path, LOCK_NAME, strerror(errno));
+        return zero_fail(error, ZERO_ERR_IO, "cannot lock '%s/%s', which keeps two runs apart: %s", f->path, LOCK_NAME,
+                         strerror(errno));
     if (first && has_name(f) && !write_holder(f, run))
-        return zero_fail(error, ZERO_ERR_IO, "cannot write '%s/%s', which keeps two runs apart: %s", f->path, LOCK_NAME, strerror(errno));
+        return zero_fail(error, ZERO_ERR_IO, "cannot write '%s/%s', which keeps two runs apart: %s", f->path, LOCK_NAME,
+                         strerror(errno));
     /* Between the two locks another one can have been the first: what counts is what stands there when this one has its share. */
     if (s->flock(f->lock, LOCK_SH | LOCK_NB) == 0 && has_name(f) && read_holder(f, holder))
         *state = holder->run == run ? LOCK_OURS : LOCK_OTHERS;
@@ -161,12 +172,16 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
             return ZERO_OK;
         /* Seen twice: one that ended between the two locks is seen once. */
         if (state == LOCK_OTHERS && others) {
-            status = zero_fail(error, ZERO_ERR_IO, "'%s' is the nvme folder of another run: process %d (rank %d) on %s has it. Wait for its end, or name another folder",
+            status = zero_fail(error, ZERO_ERR_IO,
+                               "'%s' is the nvme folder of another run: process %d (rank %d) on %s has it. Wait for its end, or "
+                               "name another folder",
                                f->path, holder.pid, holder.rank, holder.host);
             break;
         }
         if (zero_host_now() > end) {
-            status = zero_fail(error, ZERO_ERR_TIMEOUT, "'%s/%s' stayed locked for %g s by a process that does not say in it which run it is: end that process, or name another folder",
+            status = zero_fail(error, ZERO_ERR_TIMEOUT,
+                               "'%s/%s' stayed locked for %g s by a process that does not say in it which run it is: end that "
+                               "process, or name another folder",
                                f->path, LOCK_NAME, LOCK_SECONDS);
             break;
         }
@@ -181,8 +196,9 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
 
 static zero_status_t no_direct(const zero_nvme_file_t *f, zero_error_t *error)
 {
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the file system of '%s' refuses O_DIRECT, without which the nvme tier would fill memory with its page cache: name a folder on "
-                     "a local drive with ext4, XFS or Btrfs", f->path);
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                     "the file system of '%s' refuses O_DIRECT, without which the nvme tier would fill memory with its page "
+                     "cache: name a folder on a local drive with ext4, XFS or Btrfs", f->path);
 }
 
 /* A new file of this rank, which loses its name at once. The folder's lock is held: what has this name is a crashed run's. */
@@ -196,7 +212,8 @@ static zero_status_t make_file(zero_nvme_file_t *f, zero_error_t *error)
     int e = errno;
     /* Where O_DIRECT is refused the file may have been made all the same. */
     if (f->system->unlinkat(f->folder, name, 0) < 0 && f->fd >= 0)
-        return zero_fail(error, ZERO_ERR_IO, "cannot remove the name of '%s/%s', so that its space would stay taken after a crash: %s", f->path, name,
+        return zero_fail(error, ZERO_ERR_IO,
+                         "cannot remove the name of '%s/%s', so that its space would stay taken after a crash: %s", f->path, name,
                          strerror(errno));
     errno = e;
     if (f->fd < 0)
@@ -213,15 +230,17 @@ static zero_status_t check_alignment(const zero_nvme_file_t *f, zero_error_t *er
     if (DIO_OFFSET_ALIGN(x) == 0)
         return no_direct(f, error);
     if (ZERO_NVME_ALIGN % DIO_OFFSET_ALIGN(x) || (DIO_MEMORY_ALIGN(x) && ZERO_NVME_ALIGN % DIO_MEMORY_ALIGN(x)))
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the drive of '%s' wants transfers aligned to %u bytes of the file and %u of memory, and at most %d is given: name a folder on another",
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "the drive of '%s' wants transfers aligned to %u bytes of the file and %u of memory, and at most %d is "
+                         "given: name a folder on another",
                          f->path, DIO_OFFSET_ALIGN(x), DIO_MEMORY_ALIGN(x), ZERO_NVME_ALIGN);
     return ZERO_OK;
 }
 
 static zero_status_t too_full(const zero_nvme_file_t *f, uint64_t there, zero_error_t *error)
 {
-    return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs %llu bytes in '%s', but %llu are free there: make room, name another folder, or use more ranks",
-                     f->rank, (unsigned long long)f->bytes, f->path, (unsigned long long)there);
+    return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs %llu bytes in '%s', but %llu are free there: make room, name another "
+                     "folder, or use more ranks", f->rank, (unsigned long long)f->bytes, f->path, (unsigned long long)there);
 }
 
 static uint64_t free_space(const zero_nvme_file_t *f)
@@ -237,22 +256,24 @@ static zero_status_t reserve(const zero_nvme_file_t *f, zero_log_fn log, void *l
     int e;
     /* Going past this limit would be a signal. */
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && f->bytes > limit.rlim_cur)
-        return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs a file of %llu bytes for the nvme tier, but files are limited to %llu (ulimit -f): raise that", f->rank,
-                         (unsigned long long)f->bytes, (unsigned long long)limit.rlim_cur);
+        return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs a file of %llu bytes for the nvme tier, but files are limited to "
+                         "%llu (ulimit -f): raise that", f->rank, (unsigned long long)f->bytes, (unsigned long long)limit.rlim_cur);
     if (free_space(f) < f->bytes)
         return too_full(f, free_space(f), error);
     do
         e = f->system->fallocate(f->fd, 0, 0, (off_t)f->bytes) < 0 ? errno : 0;
     while (e == EINTR);
     if (e == EOPNOTSUPP || e == ENOSYS) {
-        zero_log(log, log_ctx, ZERO_LOG_WARNING, "rank %d: the file system of '%s' cannot reserve space: if others fill it, training will stop later", f->rank,
+        zero_log(log, log_ctx, ZERO_LOG_WARNING,
+                 "rank %d: the file system of '%s' cannot reserve space: if others fill it, training will stop later", f->rank,
                  f->path);
         e = f->system->ftruncate(f->fd, (off_t)f->bytes) < 0 ? errno : 0;
     }
     if (e == ENOSPC || e == EDQUOT)
         return too_full(f, free_space(f), error);
     if (e)
-        return zero_fail(error, e == EFBIG ? ZERO_ERR_MEMORY : ZERO_ERR_IO, "cannot make a file of %llu bytes in '%s' for the nvme tier of rank %d: %s",
+        return zero_fail(error, e == EFBIG ? ZERO_ERR_MEMORY : ZERO_ERR_IO,
+                         "cannot make a file of %llu bytes in '%s' for the nvme tier of rank %d: %s",
                          (unsigned long long)f->bytes, f->path, f->rank, strerror(e));
     return ZERO_OK;
 }
@@ -274,23 +295,24 @@ static zero_status_t try_transfer(const zero_nvme_file_t *f, zero_error_t *error
         else if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
             status = too_full(f, free_space(f), error);
         else if (n != ZERO_NVME_BLOCK)
-            status = zero_fail(error, ZERO_ERR_IO, "%s the first %d bytes of rank %d's file in '%s' failed: %s", write ? "writing" : "reading", ZERO_NVME_BLOCK,
-                               f->rank, f->path, n < 0 ? strerror(errno) : "only a part of it went through");
+            status = zero_fail(error, ZERO_ERR_IO, "%s the first %d bytes of rank %d's file in '%s' failed: %s",
+                               write ? "writing" : "reading", ZERO_NVME_BLOCK, f->rank, f->path,
+                               n < 0 ? strerror(errno) : "only a part of it went through");
     }
     munmap(block, ZERO_NVME_BLOCK);
     return status;
 }
 
-zero_status_t zero_nvme_file_open(zero_nvme_file_t *f, const zero_nvme_system_t *system, const char *folder, int rank, uint64_t bytes, uint64_t run,
-                                  zero_log_fn log, void *log_ctx, zero_error_t *error)
+zero_status_t zero_nvme_file_open(zero_nvme_file_t *f, const zero_nvme_system_t *system, const char *folder, int rank,
+                                  uint64_t bytes, uint64_t run, zero_log_fn log, void *log_ctx, zero_error_t *error)
 {
     zero_status_t status;
     *f = (zero_nvme_file_t){.system = system, .folder = -1, .lock = -1, .fd = -1, .rank = rank};
     if (!folder || !*folder)
         return zero_fail(error, ZERO_ERR_ARG, "the nvme tier needs a folder: name one on a local drive");
     if (bytes == 0 || !zero_round_up(bytes, ZERO_NVME_BLOCK, &f->bytes) || f->bytes > INT64_MAX)
-        return zero_fail(error, ZERO_ERR_ARG, "a file of %llu bytes was asked for; it can have 1 to %lld", (unsigned long long)bytes,
-                         (long long)INT64_MAX / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK);
+        return zero_fail(error, ZERO_ERR_ARG, "a file of %llu bytes was asked for; it can have 1 to %lld",
+                         (unsigned long long)bytes, (long long)INT64_MAX / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK);
     f->path = strdup(folder);
     if (!f->path)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the name of a folder");

@@ -36,7 +36,8 @@ static int threads_start(zero_nvme_queue_t *queue, int lane, const zero_nvme_tra
 {
     threads_queue_t *q = (threads_queue_t *)queue;
     (void)lane;
-    ssize_t n = t->write ? pwrite(t->fd, t->buffer, t->bytes, (off_t)t->offset) : pread(t->fd, t->buffer, t->bytes, (off_t)t->offset);
+    ssize_t n =
+        t->write ? pwrite(t->fd, t->buffer, t->bytes, (off_t)t->offset) : pread(t->fd, t->buffer, t->bytes, (off_t)t->offset);
     q->result = n < 0 ? -errno : n;
     q->done = true;
     return 0;
@@ -80,7 +81,7 @@ const zero_nvme_queue_ops_t zero_nvme_threads = {
 typedef struct uring_queue {
     struct io_uring ring;
     bool made;
-    int event;  /* an eventfd that both the kernel, when a transfer is done, and wake write to: the one thing that next waits for */
+    int event;  /* an eventfd: what next waits for. The kernel writes to it when a transfer is done, and so does wake */
 } uring_queue_t;
 
 enum { WAIT_MS = 100, RETRY_MS = 1 };
@@ -184,7 +185,8 @@ static int uring_next(zero_nvme_queue_t *queue, int *lane, int64_t *result)
         if (e < 0)
             return e;
     }
-    if (poll(&p, 1, left ? RETRY_MS : WAIT_MS) > 0 && read(q->event, &count, sizeof count) < 0 && errno != EAGAIN && errno != EINTR)
+    if (poll(&p, 1, left ? RETRY_MS : WAIT_MS) > 0 && read(q->event, &count, sizeof count) < 0 && errno != EAGAIN &&
+        errno != EINTR)
         return -errno;
     return uring_take(q, lane, result);
 }

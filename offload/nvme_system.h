@@ -19,16 +19,19 @@ typedef struct zero_nvme_transfer {
     uint64_t offset; /* in the file */
 } zero_nvme_transfer_t;
 
-/* Up to so many transfers at a time, each in a lane. One thread uses a queue, but for wake. Functions return 0 or a negative errno. */
+/* Up to so many transfers at a time, each in a lane. One thread uses a queue, but for wake. Functions return 0 or a negative
+ * errno. */
 typedef struct zero_nvme_queue zero_nvme_queue_t;
 typedef struct zero_nvme_queue_ops {
     const char *name;
-    bool blocks;     /* start returns when the transfer is done, so that a queue has one lane, and more at a time need more queues */
+    bool blocks;     /* start returns when the transfer is done: a queue has one lane, and more at a time need more queues */
     int (*create)(zero_nvme_queue_t **queue, int lanes);
     void (*destroy)(zero_nvme_queue_t *queue); /* at once, whatever is still under way. Accepts NULL */
-    int (*attach)(zero_nvme_queue_t *queue, const struct iovec *ranges, int count); /* registers memory; any thread, before the first start */
+    /* Registers memory. Any thread, before the first start. */
+    int (*attach)(zero_nvme_queue_t *queue, const struct iovec *ranges, int count);
     int (*start)(zero_nvme_queue_t *queue, int lane, const zero_nvme_transfer_t *transfer); /* in a lane that is free */
-    /* Waits, but not forever, until a transfer is done: 1, its lane and its result (bytes, or a negative errno). 0: none is, or somebody called wake. */
+    /* Waits, but not forever, until a transfer is done: 1, its lane and its result (bytes, or a negative errno). 0: none is,
+     * or somebody called wake. */
     int (*next)(zero_nvme_queue_t *queue, int *lane, int64_t *result);
     void (*wake)(zero_nvme_queue_t *queue);    /* any thread */
 } zero_nvme_queue_ops_t;
@@ -66,8 +69,8 @@ typedef struct zero_nvme_file {
 } zero_nvme_file_t;
 
 /* Fills *f, whose file then has bytes bytes (rounded up to blocks), and no name. On an error nothing stays open or behind. */
-zero_status_t zero_nvme_file_open(zero_nvme_file_t *f, const zero_nvme_system_t *system, const char *folder, int rank, uint64_t bytes, uint64_t run,
-                                  zero_log_fn log, void *log_ctx, zero_error_t *error);
+zero_status_t zero_nvme_file_open(zero_nvme_file_t *f, const zero_nvme_system_t *system, const char *folder, int rank,
+                                  uint64_t bytes, uint64_t run, zero_log_fn log, void *log_ctx, zero_error_t *error);
 void zero_nvme_file_close(zero_nvme_file_t *f);
 
 #endif

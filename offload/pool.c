@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -17,7 +18,8 @@ static zero_status_t check_range(const void *base, uint64_t bytes, zero_error_t 
     uint64_t page = zero_host_page();
     if (bytes && (uintptr_t)base % page == 0 && bytes % page == 0)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at %p are not whole pages of %llu bytes", (unsigned long long)bytes, base, (unsigned long long)page);
+    return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at %p are not whole pages of %llu bytes", (unsigned long long)bytes, base,
+                     (unsigned long long)page);
 }
 
 /* ---- placement --------------------------------------------------------------------------------------------------- */
@@ -32,7 +34,8 @@ static const char *find_nodes(hwloc_topology_t topology, const char *pci, hwloc_
     if (!cpus)
         return "no memory";
     if (pci) {
-        hwloc_obj_t device = hwloc_get_pcidev_by_busidstring(topology, pci), near = device ? hwloc_get_non_io_ancestor_obj(topology, device) : NULL;
+        hwloc_obj_t device = hwloc_get_pcidev_by_busidstring(topology, pci),
+                    near = device ? hwloc_get_non_io_ancestor_obj(topology, device) : NULL;
         if (near && near->cpuset)
             hwloc_bitmap_copy(cpus, near->cpuset);
         else
@@ -71,7 +74,8 @@ static const char *place(void *base, uint64_t bytes, const char *pci, int *nodes
     if (why)
         goto out;
     int count = hwloc_bitmap_weight(set);
-    if (hwloc_set_area_membind(topology, base, bytes, set, count == 1 ? HWLOC_MEMBIND_BIND : HWLOC_MEMBIND_INTERLEAVE, HWLOC_MEMBIND_BYNODESET | HWLOC_MEMBIND_MIGRATE) < 0)
+    if (hwloc_set_area_membind(topology, base, bytes, set, count == 1 ? HWLOC_MEMBIND_BIND : HWLOC_MEMBIND_INTERLEAVE,
+                               HWLOC_MEMBIND_BYNODESET | HWLOC_MEMBIND_MIGRATE) < 0)
         why = strerror(errno);
     else
         *nodes = count;
@@ -92,10 +96,13 @@ static const char *place(void *base, uint64_t bytes, const char *pci, int *nodes
 
 #endif
 
-/* Most machines have one node: there is then no need to look at all the rest of them. */
+/* Most machines have one node: there is then no need to look at all the rest of them. Where hwloc was told of another machine,
+ * that one counts. */
 static bool single_node(void)
 {
     char online[16] = "";
+    if (getenv("HWLOC_SYNTHETIC"))
+        return false;
     FILE *f = fopen("/sys/devices/system/node/online", "re");
     if (!f)
         return false;
@@ -104,7 +111,8 @@ static bool single_node(void)
     return single;
 }
 
-zero_status_t zero_host_place(void *base, uint64_t bytes, const char *pci, int *nodes, zero_log_fn log, void *log_ctx, zero_error_t *error)
+zero_status_t zero_host_place(void *base, uint64_t bytes, const char *pci, int *nodes, zero_log_fn log, void *log_ctx,
+                              zero_error_t *error)
 {
     *nodes = 0;
     zero_status_t status = check_range(base, bytes, error);
@@ -116,8 +124,9 @@ zero_status_t zero_host_place(void *base, uint64_t bytes, const char *pci, int *
     }
     const char *why = place(base, bytes, pci, nodes);
     if (why)
-        zero_log(log, log_ctx, ZERO_LOG_INFO, "%llu bytes of host memory stay on the NUMA nodes where they are, not those of %s%s: %s", (unsigned long long)bytes,
-                 pci ? "the device at " : "this thread", pci ? pci : "", why);
+        zero_log(log, log_ctx, ZERO_LOG_INFO,
+                 "%llu bytes of host memory stay on the NUMA nodes where they are, not those of %s%s: %s",
+                 (unsigned long long)bytes, pci ? "the device at " : "this thread", pci ? pci : "", why);
     return ZERO_OK;
 }
 
@@ -133,15 +142,16 @@ zero_status_t zero_host_lock(void *base, uint64_t bytes, bool *locked, zero_log_
         return status;
     /* mlock has one errno for what is not mapped and for what is too much. */
     if (zero_host_resident(base, bytes, &resident, NULL))
-        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at %p are to be locked in memory, but are not all mapped", (unsigned long long)bytes, base);
+        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at %p are to be locked in memory, but are not all mapped",
+                         (unsigned long long)bytes, base);
     *locked = mlock(base, bytes) == 0;
     if (*locked)
         return ZERO_OK;
     int e = errno;
     munlock(base, bytes);
     getrlimit(RLIMIT_MEMLOCK, &limit);
-    zero_log(log, log_ctx, ZERO_LOG_WARNING, "%llu bytes of host memory are not locked, so that the system may swap them out: %s (the limit is %llu bytes: ulimit -l)",
-             (unsigned long long)bytes, strerror(e), (unsigned long long)limit.rlim_cur);
+    zero_log(log, log_ctx, ZERO_LOG_WARNING, "%llu bytes of host memory are not locked, so that the system may swap them out: %s "
+             "(the limit is %llu bytes: ulimit -l)", (unsigned long long)bytes, strerror(e), (unsigned long long)limit.rlim_cur);
     return ZERO_OK;
 }
 

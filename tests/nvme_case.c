@@ -368,11 +368,17 @@ static int f_unlinkat(int folder, const char *name, int flags) { return CALL(unl
 static int f_flock(int fd, int operation) { return CALL(flock, fd, operation); }
 static int f_fstatfs(int fd, struct statfs *out) { return CALL(fstatfs, fd, out); }
 static int f_fstat(int fd, struct stat *out) { return CALL(fstat, fd, out); }
-static int f_statx(int fd, const char *name, int flags, unsigned mask, struct statx *out) { return CALL(statx, fd, name, flags, mask, out); }
+static int f_statx(int fd, const char *name, int flags, unsigned mask, struct statx *out)
+{
+    return CALL(statx, fd, name, flags, mask, out);
+}
 static int f_fallocate(int fd, int mode, off_t offset, off_t bytes) { return CALL(fallocate, fd, mode, offset, bytes); }
 static int f_ftruncate(int fd, off_t bytes) { return CALL(ftruncate, fd, bytes); }
 static ssize_t f_pread(int fd, void *buffer, size_t bytes, off_t offset) { return CALL(pread, fd, buffer, bytes, offset); }
-static ssize_t f_pwrite(int fd, const void *buffer, size_t bytes, off_t offset) { return CALL(pwrite, fd, buffer, bytes, offset); }
+static ssize_t f_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    return CALL(pwrite, fd, buffer, bytes, offset);
+}
 
 const zero_nvme_system_t fault_system = {
     .openat = f_openat,

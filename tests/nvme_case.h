@@ -1,4 +1,5 @@
-/* nvme_case.h - what the parts of test_nvme share: a folder, a log that remembers, and a system whose calls fail where a test wants it. */
+/* nvme_case.h - what the parts of test_nvme share: a folder, a log that remembers, and a system whose calls fail where a test
+ * wants it. */
 #ifndef ZERO_TESTS_NVME_CASE_H
 #define ZERO_TESTS_NVME_CASE_H
 
@@ -14,18 +15,19 @@
         ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text);     \
     } while (0)
 /* The call, which takes `error`, fails with this status, and the sentence has this in it. */
-#define FAILS(call, wanted, part)                                                                                                  \
-    do {                                                                                                                           \
-        zero_error_t e_ = {0};                                                                                                     \
-        zero_error_t *error = &e_;                                                                                                 \
-        zero_status_t status_ = (call);                                                                                            \
-        ck_assert_msg(status_ == (wanted), "%s: status %d, %s", #call, (int)status_, e_.text);                                     \
-        ck_assert_msg(strstr(e_.text, (part)) != NULL, "'%s' is not in '%s'", (part), e_.text);                                    \
+#define FAILS(call, wanted, part)                                                               \
+    do {                                                                                        \
+        zero_error_t e_ = {0};                                                                  \
+        zero_error_t *error = &e_;                                                              \
+        zero_status_t status_ = (call);                                                         \
+        ck_assert_msg(status_ == (wanted), "%s: status %d, %s", #call, (int)status_, e_.text);  \
+        ck_assert_msg(strstr(e_.text, (part)) != NULL, "'%s' is not in '%s'", (part), e_.text); \
     } while (0)
 
 enum { RANK = 7 };
 
-/* A new empty folder on a drive, removed by case_end, and default options with a log. The engine is io_uring (0) or threads (1). */
+/* A new empty folder on a drive, removed by case_end, and default options with a log. The engine is io_uring (0) or threads
+ * (1). */
 typedef struct nvme_case {
     char folder[256];
     zero_nvme_options_t options;

@@ -1,5 +1,5 @@
-/* nvme_faults.c - part of test_nvme: each thing that can go wrong goes wrong at each place in turn. What the system can get over changes nothing; all else
- * is one sentence, from every later call too. Nothing hangs, nothing is left. */
+/* nvme_faults.c - part of test_nvme: each thing that can go wrong goes wrong at each place in turn. What the system can get
+ * over changes nothing; all else is one sentence, from every later call too. Nothing hangs, nothing is left. */
 #define _GNU_SOURCE
 #include "tests/nvme_case.h"
 #include "tests/nvme_suites.h"
@@ -39,7 +39,8 @@ static zero_status_t scene(const nvme_case_t *c, char *memory, bool *wrong, zero
         }
         for (int i = 0; i < started; i++) {
             zero_status_t ended = zero_nvme_wait(n, tickets[i], 60, status ? &again : error);
-            ck_assert_msg(!status || ended == status, "one request ends with status %d, another with %d", (int)status, (int)ended);
+            ck_assert_msg(!status || ended == status, "one request ends with status %d, another with %d", (int)status,
+                          (int)ended);
             status = ended;
         }
         for (uint64_t i = 0; i < PIECES && !write && !status; i++)
@@ -104,7 +105,8 @@ START_TEST(each_transfer_fails_in_turn)
         }
         ck_assert_msg(status == ZERO_ERR_IO || status == ZERO_ERR_SYSTEM, "transfer %d: status %d", at, (int)status);
         ck_assert_msg(strstr(error.text, k->part) != NULL, "transfer %d: '%s' is not in '%s'", at, k->part, error.text);
-        ck_assert_msg(strstr(error.text, "rank 7") != NULL && strstr(error.text, c.folder) != NULL, "transfer %d: %s", at, error.text);
+        ck_assert_msg(strstr(error.text, "rank 7") != NULL && strstr(error.text, c.folder) != NULL, "transfer %d: %s", at,
+                      error.text);
     }
     /* 5 transfers for 9 blocks, 1 for 512 bytes, 3 and 1 for 5 blocks and more; written, read. */
     ck_assert_int_ge(at, 20);

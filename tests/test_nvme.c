@@ -1,5 +1,5 @@
-/* test_nvme.c - state in files: transfers with both engines and how they are chosen. The folder and its lock are in nvme_folder.c, what goes wrong in
- * nvme_faults.c. */
+/* test_nvme.c - state in files: transfers with both engines and how they are chosen. The folder and its lock are in
+ * nvme_folder.c, what goes wrong in nvme_faults.c. */
 #define _GNU_SOURCE
 #include "tests/nvme_case.h"
 #include "tests/nvme_suites.h"
@@ -31,8 +31,8 @@ static void do_read(zero_nvme_t *n, uint64_t offset, char *buffer, uint64_t byte
     OK(zero_nvme_wait(n, ticket, 60, error));
 }
 
-/* What is written is read, at any length, transfer and depth; a file begins as zeros; a read touches nothing behind its bytes; a write of less leaves
- * zeros behind it in its last block. */
+/* What is written is read, at any length, transfer and depth; a file begins as zeros; a read touches nothing behind its bytes;
+ * a write of less leaves zeros behind it in its last block. */
 START_TEST(what_is_written_is_read)
 {
     static const uint64_t sizes[] = {1, 512, 4096, 16383, 16384, 16385, 50000, 1 << 20, (1 << 20) + 1, 5 * 700001};
@@ -79,7 +79,8 @@ START_TEST(what_is_written_is_read)
 }
 END_TEST
 
-/* All requests that there can be at a time, of many lengths, waited for in another order, for several rounds; the memory is registered or not. */
+/* All requests that there can be at a time, of many lengths, waited for in another order, for several rounds; the memory is
+ * registered or not. */
 START_TEST(many_at_a_time)
 {
     enum { PIECE = 20 * ZERO_NVME_BLOCK, ROUNDS = 6, BYTES = PIECE * ZERO_NVME_REQUESTS };
@@ -117,8 +118,8 @@ START_TEST(many_at_a_time)
             for (uint64_t i = 0; i < ZERO_NVME_REQUESTS; i++)
                 OK(zero_nvme_wait(n, tickets[(i * 29 + 7) % ZERO_NVME_REQUESTS], 60, error));
             for (uint64_t i = 0; !write && i < ZERO_NVME_REQUESTS; i++)
-                ck_assert_msg(case_has_pattern(in + i * PIECE, lengths[i], round * 1000 + i), "round %llu piece %llu", (unsigned long long)round,
-                              (unsigned long long)i);
+                ck_assert_msg(case_has_pattern(in + i * PIECE, lengths[i], round * 1000 + i), "round %llu piece %llu",
+                              (unsigned long long)round, (unsigned long long)i);
         }
     zero_nvme_destroy(n);
     case_free(out, BYTES);
@@ -208,7 +209,8 @@ START_TEST(wrong_calls_say_so)
     FAILS(zero_nvme_read(n, 0, memory, 0, &t, error), ZERO_ERR_ARG, "0 bytes");
     FAILS(zero_nvme_read(n, 0, memory, BYTES + 1, &t, error), ZERO_ERR_ARG, "do not lie");
     FAILS(zero_nvme_read(n, 11 * ZERO_NVME_BLOCK, memory, 1, &t, error), ZERO_ERR_ARG, "do not lie");
-    FAILS(zero_nvme_write(n, UINT64_MAX / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK, memory, 3 * ZERO_NVME_BLOCK, &t, error), ZERO_ERR_ARG, "do not lie");
+    FAILS(zero_nvme_write(n, UINT64_MAX / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK, memory, 3 * ZERO_NVME_BLOCK, &t, error),
+          ZERO_ERR_ARG, "do not lie");
     FAILS(zero_nvme_read(n, 4096, memory, 1, &t, error), ZERO_ERR_ARG, "aligned");
     FAILS(zero_nvme_write(n, 0, memory + 512, 1, &t, error), ZERO_ERR_ARG, "aligned");
     ck_assert_uint_eq(t, 0);
@@ -231,8 +233,8 @@ START_TEST(wrong_calls_say_so)
 }
 END_TEST
 
-/* A drive that does not answer: waits end, more than once, and so does the destroy; the memory may go then, and when the drive wakes up after all it
- * is not touched. */
+/* A drive that does not answer: waits end, more than once, and so does the destroy; the memory may go then, and when the drive
+ * wakes up after all it is not touched. */
 START_TEST(waits_are_bounded)
 {
     enum { BYTES = 8 * ZERO_NVME_BLOCK };

@@ -133,7 +133,8 @@ END_TEST
 
 #if defined(HAVE_HWLOC)
 
-/* The policy of the mapping that begins at p, as /proc/self/numa_maps has it ("default", "prefer:0", ...); "" where there is no such file. */
+/* The policy of the mapping that begins at p, as /proc/self/numa_maps has it ("default", "prefer:0", ...); "" where there is
+ * no such file. */
 static void policy(const char *p, char *out, size_t size)
 {
     char line[512];
@@ -149,7 +150,8 @@ static void policy(const char *p, char *out, size_t size)
         fclose(f);
 }
 
-/* hwloc believes in a machine of two nodes with half of the CPUs each; the system below, which has node 0 at least, does the work. */
+/* hwloc believes in a machine of two nodes with half of the CPUs each; the system below, which has node 0 at least, does the
+ * work. */
 START_TEST(the_nodes_of_the_thread_are_chosen)
 {
     uint64_t bytes = 64 * zero_host_page();
