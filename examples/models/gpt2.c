@@ -84,73 +84,6 @@ double zero_model_flops_per_token(const zero_model_config_t *config, int64_t seq
     return 6 * weights + 12 * L * C * (double)seq_len; /* heads * head_dim = C */
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------ */
-
-typedef struct carve {
-    char *base;
-    uint64_t used;
-    bool ok;
-} carve_t;
-
-static void *take(carve_t *c, int64_t rows, int64_t columns, size_t element)
-{
-    uint64_t bytes, at = c->used;
-
-    c->ok = c->ok && zero_mul_u64((uint64_t)rows, (uint64_t)columns, &bytes) && zero_mul_u64(bytes, element, &bytes) &&
-            zero_round_up(bytes, ZERO_ALIGN_BYTES, &bytes) && zero_add_u64(c->used, bytes, &c->used);
-    return c->ok && c->base ? c->base + at : NULL;
-}
-
-bool zero_gpt2_layout(zero_model_t *m, void *base, uint64_t *bytes)
-{
-    const zero_model_options_t *o = &m->options;
-    const int64_t C = m->config.width, F = m->config.hidden, H = m->config.heads, L = m->config.layers;
-    const int64_t rows = o->micro_batch * o->seq_len, most = rows > o->sample_len ? rows : o->sample_len;
-    const size_t e = m->element, f = sizeof(float);
-    const bool selective = o->recompute == ZERO_RECOMPUTE_SELECTIVE, full = o->recompute == ZERO_RECOMPUTE_FULL;
-    carve_t c = { base, 0, true };
-
-    for (int64_t l = 0; l <= L; l++)
-        m->x[l] = take(&c, l == 0 ? most : rows, C, e);
-    for (int64_t l = 0; l < L; l++) {
-        zero_gpt2_layer_t *a = &m->layers[l];
-        const int64_t n = l == 0 ? most : rows; /* the first layer's buffers serve evaluation and sampling too */
-
-        if (l > 0 && full) {
-            *a = m->layers[0];
-            continue;
-        }
-        a->mean1 = take(&c, n, 1, f);
-        a->rstd1 = take(&c, n, 1, f);
-        a->qkv = take(&c, n, 3 * C, e);
-        a->attention = take(&c, n, C, e);
-        a->lse = take(&c, n, H, f);
-        a->mid = take(&c, n, C, e);
-        a->mean2 = take(&c, n, 1, f);
-        a->rstd2 = take(&c, n, 1, f);
-        a->fc = take(&c, n, F, e);
-        if (l > 0 && selective) {
-            a->norm1 = a->norm2 = m->layers[0].norm1;
-            a->gelu = m->layers[0].gelu;
-            continue;
-        }
-        a->norm1 = take(&c, n, C, e);
-        a->norm2 = selective ? a->norm1 : take(&c, n, C, e);
-        a->gelu = take(&c, n, F, e);
-    }
-    m->mean_f = take(&c, most, 1, f);
-    m->rstd_f = take(&c, most, 1, f);
-    m->losses = take(&c, rows, 1, f);
-    m->logits = take(&c, m->head_rows, m->logits_ld, e);
-    m->dx = take(&c, rows, C, e);
-    m->narrow = take(&c, most, C, e);
-    m->wide = take(&c, rows, F > 3 * C ? F : 3 * C, e);
-    m->tokens = take(&c, most, 1, sizeof(int32_t));
-    m->targets = take(&c, rows, 1, sizeof(int32_t));
-    *bytes = c.used;
-    return c.ok;
-}
-
 int64_t zero_gpt2_sample_shape(const zero_model_t *m, int64_t n)
 {
     int64_t shape = SAMPLE_SHAPE_LEAST;
@@ -337,11 +270,11 @@ static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
 zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_error_t *error)
 {
     zero_status_t status;
-    uint64_t bytes;
+    uint64_t device, host;
 
     if (m->engine != NULL)
         return zero_fail(error, ZERO_ERR_ORDER, "the model is declared on an engine already: create another model for another engine");
-    if (!zero_gpt2_layout(m, NULL, &bytes))
+    if (!zero_gpt2_layout(m, NULL, NULL, &device, &host))
         return zero_fail(error, ZERO_ERR_MEMORY, "the activations of %" PRId64 " sequences of %" PRId64 " tokens are more bytes than a number holds: "
                          "use a smaller micro-batch", m->options.micro_batch, m->options.seq_len);
     m->engine = engine;
@@ -359,7 +292,9 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     if (status != ZERO_OK)
         return status;
     m->workspace_bytes = zero_nn_workspace_bytes(m->nn);
-    status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, bytes, &m->activations);
+    status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, device, &m->activations);
+    if (status == ZERO_OK)
+        status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, host, &m->shared);
     if (status == ZERO_OK && m->workspace_bytes > 0)
         status = zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, m->workspace_bytes, &m->workspace);
     return zero_gpt2_engine_error(m, status, error);
@@ -368,11 +303,12 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
 zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
 {
     void *base = m->engine ? zero_reserved(m->engine, m->activations) : NULL;
-    uint64_t bytes;
+    uint64_t device, host;
 
     if (base == NULL)
         return zero_fail(error, ZERO_ERR_ORDER, "a model has addresses only after zero_model_declare and zero_commit");
-    zero_gpt2_layout(m, base, &bytes);
+    zero_gpt2_layout(m, base, zero_reserved(m->engine, m->shared), &device, &host);
+    zero_nn_set_stream(m->nn, zero_stream(m->engine));
     if (m->workspace_bytes > 0)
         zero_nn_set_workspace(m->nn, zero_reserved(m->engine, m->workspace), m->workspace_bytes);
     for (int i = 0; i < m->param_count; i++) {
@@ -400,13 +336,30 @@ static zero_status_t check_tokens(const zero_model_t *m, const char *what, const
     return ZERO_OK;
 }
 
-static double sum_losses(const zero_model_t *m, int64_t count)
+/* The first rows sequences of tokens and targets to where kernels read them, and token 0 in the others: kernels know one shape. */
+static void hand_over(zero_model_t *m, const int32_t *tokens, const int32_t *targets, int64_t rows)
 {
-    double sum = 0;
+    const int64_t T = m->options.seq_len, used = rows * T, all = m->options.micro_batch * T;
 
+    if (used > 0) { /* else there may be none */
+        memcpy(m->tokens, tokens, (size_t)used * sizeof *tokens);
+        memcpy(m->targets, targets, (size_t)used * sizeof *targets);
+    }
+    memset(m->tokens + used, 0, (size_t)(all - used) * sizeof *tokens);
+    memset(m->targets + used, 0, (size_t)(all - used) * sizeof *targets);
+}
+
+/* What kernels wrote to host memory is there once the stream is done; what they read from it may change then. */
+static zero_status_t wait_losses(zero_model_t *m, int64_t count, double *sum, zero_error_t *error)
+{
+    zero_status_t status = zero_gpt2_engine_error(m, zero_wait(m->engine), error);
+
+    if (status != ZERO_OK)
+        return status;
+    *sum = 0;
     for (int64_t i = 0; i < count; i++)
-        sum += (double)m->losses[i];
-    return sum;
+        *sum += (double)m->losses[i];
+    return ZERO_OK;
 }
 
 zero_status_t zero_model_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, uint32_t flags, double *loss_sum, zero_error_t *error)
@@ -418,11 +371,11 @@ zero_status_t zero_model_train(zero_model_t *m, const int32_t *tokens, const int
         status = check_tokens(m, "input token", tokens, count, error);
     if (status == ZERO_OK)
         status = check_tokens(m, "target token", targets, count, error);
-    if (status == ZERO_OK)
-        status = zero_gpt2_train(m, tokens, targets, flags, error);
-    if (status == ZERO_OK)
-        *loss_sum = sum_losses(m, count);
-    return status;
+    if (status != ZERO_OK)
+        return status;
+    hand_over(m, tokens, targets, m->options.micro_batch);
+    status = zero_gpt2_train(m, m->tokens, m->targets, flags, error);
+    return status == ZERO_OK ? wait_losses(m, count, loss_sum, error) : status;
 }
 
 zero_status_t zero_model_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, int64_t rows, double *loss_sum, zero_error_t *error)
@@ -442,18 +395,9 @@ zero_status_t zero_model_eval(zero_model_t *m, const int32_t *tokens, const int3
         status = check_tokens(m, "target token", targets, rows * T, error);
     if (status != ZERO_OK)
         return status;
-    if (rows > 0 && rows < B) { /* the kernels know one shape: fill up with token 0 and leave its losses out */
-        memset(m->tokens, 0, (size_t)(B * T) * sizeof *tokens);
-        memset(m->targets, 0, (size_t)(B * T) * sizeof *targets);
-        memcpy(m->tokens, tokens, (size_t)(rows * T) * sizeof *tokens);
-        memcpy(m->targets, targets, (size_t)(rows * T) * sizeof *targets);
-        tokens = m->tokens;
-        targets = m->targets;
-    }
-    status = zero_gpt2_eval(m, tokens, targets, rows, error);
-    if (status == ZERO_OK)
-        *loss_sum = sum_losses(m, rows * T);
-    return status;
+    hand_over(m, tokens, targets, rows);
+    status = zero_gpt2_eval(m, m->tokens, m->targets, rows, error);
+    return status == ZERO_OK ? wait_losses(m, rows * T, loss_sum, error) : status; /* not the losses of what was filled up */
 }
 
 zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t n, float *logits, zero_error_t *error)
@@ -472,10 +416,12 @@ zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t 
     memset(m->tokens, 0, (size_t)zero_gpt2_sample_shape(m, n) * sizeof *tokens);
     memcpy(m->tokens, tokens, (size_t)n * sizeof *tokens);
     status = zero_gpt2_sample(m, m->tokens, n, error);
+    if (status == ZERO_OK)
+        status = zero_gpt2_engine_error(m, zero_wait(m->engine), error);
     if (status != ZERO_OK)
         return status;
     for (int64_t v = 0; v < V; v++)
-        logits[v] = m->options.dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)m->logits)[v]) : ((const float *)m->logits)[v];
+        logits[v] = m->options.dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)m->sampled)[v]) : ((const float *)m->sampled)[v];
     return ZERO_OK;
 }
 

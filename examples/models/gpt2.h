@@ -74,7 +74,7 @@ struct zero_model {
     zero_gpt2_param_t *params;
     zero_unit_t embed, ln_f, *units;     /* units: one a layer */
     zero_pass_t train, eval, sample;
-    zero_reserve_t activations, workspace;
+    zero_reserve_t activations, shared, workspace;
     uint64_t workspace_bytes;
 
     int64_t head_rows, logits_ld;        /* rows of logits that exist at once; elements from one row to the next */
@@ -82,12 +82,15 @@ struct zero_model {
     void **x;                            /* layers + 1 times (rows, C): the residual stream before each layer, and after the last */
     zero_gpt2_layer_t *layers;
     float *mean_f, *rstd_f;              /* (rows): of ln_f */
-    float *losses;                       /* (rows) */
     void *logits;                        /* (head_rows, logits_ld) */
     void *dx;                            /* (rows, C): the residual stream's gradient */
     void *narrow;                        /* (rows, C): ln_f's output, then gradients of norms' outputs and of attention */
     void *wide;                          /* (rows, max(F, 3C)): gradients of fc and qkv */
-    int32_t *tokens, *targets;           /* (rows): what is padded to the shape of the dry run */
+
+    /* In memory that the host and the device reach: */
+    int32_t *tokens, *targets;           /* (rows) */
+    float *losses;                       /* (rows) */
+    void *sampled;                       /* (vocab): logits of a sample; NULL where there are none */
 };
 
 /* p + elements, and NULL for NULL: buffers of a dry run stay NULL. */
@@ -96,8 +99,9 @@ static inline void *zero_gpt2_at(const zero_model_t *m, void *p, int64_t element
     return p ? (char *)p + (size_t)elements * m->element : NULL;
 }
 
-/* Addresses of all buffers from base, or NULL for all where base is NULL. Sets *bytes to what they take together; false where that overflows. */
-bool zero_gpt2_layout(zero_model_t *m, void *base, uint64_t *bytes);
+/* Addresses of all buffers from the bases of the device's memory and of the host's that both reach, or NULL for those whose base is NULL. Sets what they
+ * take together; false where that overflows. */
+bool zero_gpt2_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes);
 
 /* Parameter k of layer l. */
 static inline zero_gpt2_param_t *zero_gpt2_layer_param(const zero_model_t *m, int64_t l, int k)

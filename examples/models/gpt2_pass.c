@@ -151,6 +151,7 @@ zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n
     }
     if (use(&r, m->embed, 0)) {
         zero_gpt2_logits(m, m->narrow, 1);
+        zero_nn_copy(m->nn, m->sampled, m->logits, (uint64_t)c->vocab * m->element);
         done(&r, m->embed);
     }
     return end(&r);

@@ -33,7 +33,7 @@ typedef struct zero_model_options {
     zero_dtype_t dtype;
     zero_recompute_t recompute;
     int threads;
-    const char *backend;             /* of kernels/nn: "auto" (NULL too), "cpu", "ref" */
+    const char *backend;             /* of kernels/nn: "auto" (NULL too), "cpu", "ref"; "cuda" for an engine on a CUDA device */
     bool eval;                       /* declare an evaluation pass */
     int64_t head_rows;               /* rows of logits that exist at once; 0: chosen by size */
     int64_t head_columns;            /* tokens of the vocabulary that one product of the head takes; 0: chosen by size */

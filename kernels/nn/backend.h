@@ -93,6 +93,8 @@ typedef struct zero_nn_ops {
     void (*attention_forward)(zero_nn_t *nn, const zero_nn_attention_t *a);
     void (*attention_backward)(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g);
     void (*cross_entropy)(zero_nn_t *nn, const zero_nn_entropy_t *e);
+    void (*set_stream)(zero_nn_t *nn); /* tells libraries of nn->stream; may be NULL */
+    void (*copy)(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes); /* no plan; bytes > 0. NULL: memcpy will do */
 } zero_nn_ops_t;
 
 struct zero_nn {

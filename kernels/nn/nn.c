@@ -59,6 +59,13 @@ const char *zero_nn_backend(const zero_nn_t *nn)
     return nn->label;
 }
 
+void zero_nn_set_stream(zero_nn_t *nn, void *stream)
+{
+    nn->stream = stream;
+    if (nn->ops->set_stream != NULL)
+        nn->ops->set_stream(nn);
+}
+
 void zero_nn_set_dry(zero_nn_t *nn, bool dry)
 {
     nn->dry = dry;
@@ -452,6 +459,18 @@ void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int
     if (plan_begin(nn, &shape) != NULL && there(nn, losses, op, "losses") && there(nn, logits, op, "logits") &&
         there(nn, targets, op, "targets") && indices_ok(nn, op, "target", targets, rows, V))
         nn->ops->cross_entropy(nn, &e);
+}
+
+void zero_nn_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
+{
+    if (nn->dry || nn->error.status != ZERO_OK || bytes == 0)
+        return;
+    if (dst == NULL || src == NULL)
+        zero_nn_fail(nn, ZERO_ERR_ARG, "a copy of %llu bytes from %p to %p", (unsigned long long)bytes, src, dst);
+    else if (nn->ops->copy != NULL)
+        nn->ops->copy(nn, dst, src, bytes);
+    else
+        memcpy(dst, src, bytes);
 }
 
 void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows)

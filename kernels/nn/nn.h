@@ -33,6 +33,8 @@ typedef struct zero_nn zero_nn_t;
  * for "cuda" in a build without it, and where there is no GPU. */
 zero_status_t zero_nn_create(zero_nn_t **nn, const char *backend, int threads, void *stream, zero_error_t *error);
 void zero_nn_destroy(zero_nn_t *nn);
+/* The stream for calls from here on: of an engine that was committed after the context was made. */
+void zero_nn_set_stream(zero_nn_t *nn, void *stream);
 /* What computes: "ref", "cpu (oneDNN 2.6.3, avx512)", "cpu (without oneDNN, avx2)", "cuda (NVIDIA H200, cuBLASLt 13.0.2, cuDNN 9.19.0)";
  * cuDNN is named once a dry run has opened it. Valid for the context's life. */
 const char *zero_nn_backend(const zero_nn_t *nn);
@@ -101,5 +103,9 @@ void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, con
  * rows, not the mean). logits (rows, V) with ld elements from row to row. A target < 0 or >= V is an error. */
 void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V, int64_t ld, bool grad,
                            zero_dtype_t dtype);
+
+/* Copies bytes between any two of the GPU's buffers and the host's, which are page-locked, behind the calls before it. On CPU it is done on return.
+ * Does nothing in dry mode. */
+void zero_nn_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes);
 
 #endif

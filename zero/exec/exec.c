@@ -214,12 +214,13 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero
     x->plan = plan;
     x->device = device;
     x->comm = comm;
-    x->flat = zero_flat_cpu();
     x->options = *options;
     x->rank = comm->rank;
     x->world = comm->size;
     x->program = -1;
 
+    if ((status = zero_exec_agree(comm, zero_flat_of(device, &x->flat, &local), &local)) != ZERO_OK)
+        goto fail;
     if ((status = zero_exec_fits(x, &local)) != ZERO_OK)
         goto fail;
     if ((status = zero_exec_open_nvme(x, &local)) != ZERO_OK)

@@ -208,6 +208,23 @@ static void cuda_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
         copied(nn, e->losses, losses, e->rows);
 }
 
+static void cuda_set_stream(zero_nn_t *nn)
+{
+    zero_nn_cuda_t *cuda = nn->state;
+    zero_error_t error = {.status = ZERO_OK};
+    zero_status_t status = cuda->cudnn != NULL ? zero_cudnn_set_stream(cuda->cudnn, nn->stream, &error) : ZERO_OK;
+    if (status != ZERO_OK)
+        zero_nn_fail(nn, status, "%s", error.text);
+}
+
+static void cuda_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
+{
+    cudaError_t status = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, zero_nn_cuda_stream(nn));
+    if (status != cudaSuccess)
+        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "a copy of %llu bytes: cudaMemcpyAsync: %s (%s)", (unsigned long long)bytes, cudaGetErrorString(status),
+                     cudaGetErrorName(status));
+}
+
 static const zero_nn_ops_t OPS = {
     .name = "cuda",
     .open = cuda_open,
@@ -226,6 +243,8 @@ static const zero_nn_ops_t OPS = {
     .attention_forward = cuda_attention_forward,
     .attention_backward = cuda_attention_backward,
     .cross_entropy = cuda_cross_entropy,
+    .set_stream = cuda_set_stream,
+    .copy = cuda_copy,
 };
 
 ZERO_API const zero_cuda_nn_t zero_cuda_nn = {.version = ZERO_CUDA_NN_VERSION, .ops = &OPS};

@@ -139,6 +139,12 @@ void zero_cudnn_close(zero_cudnn_t *c)
     free(c);
 }
 
+zero_status_t zero_cudnn_set_stream(zero_cudnn_t *c, void *stream, zero_error_t *error)
+{
+    cudnnStatus_t status = c->set_stream(c->handle, stream);
+    return status == CUDNN_STATUS_SUCCESS ? ZERO_OK : failed(c, "cudnnSetStream", status, error);
+}
+
 uint64_t zero_cudnn_version(const zero_cudnn_t *c)
 {
     return c->version();
@@ -390,6 +396,14 @@ zero_status_t zero_cudnn_open(zero_cudnn_t **cudnn, const char *properties, void
 void zero_cudnn_close(zero_cudnn_t *cudnn)
 {
     (void)cudnn;
+}
+
+zero_status_t zero_cudnn_set_stream(zero_cudnn_t *cudnn, void *stream, zero_error_t *error)
+{
+    (void)cudnn;
+    (void)stream;
+    (void)error;
+    return ZERO_OK;
 }
 
 uint64_t zero_cudnn_version(const zero_cudnn_t *cudnn)

@@ -13,6 +13,8 @@ typedef struct zero_sdpa zero_sdpa_t;
  * ZERO_ERR_UNSUPPORTED: this build has it not, or the library is not there or too old. */
 zero_status_t zero_cudnn_open(zero_cudnn_t **cudnn, const char *properties, void *stream, zero_error_t *error);
 void zero_cudnn_close(zero_cudnn_t *cudnn);
+/* Another stream for what runs from here on. */
+zero_status_t zero_cudnn_set_stream(zero_cudnn_t *cudnn, void *stream, zero_error_t *error);
 /* Of the library that was opened: 91900 for 9.19.0. */
 uint64_t zero_cudnn_version(const zero_cudnn_t *cudnn);
 

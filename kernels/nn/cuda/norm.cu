@@ -102,7 +102,7 @@ norm_backward(T *dx, float *partial, const T *residual, const T *dy, const T *x,
     const int lane = (int)threadIdx.x % ZERO_WARP, warp = (int)threadIdx.x / ZERO_WARP, warps = (int)blockDim.x / ZERO_WARP;
     const int64_t step = (int64_t)blockDim.x * N, first = (int64_t)threadIdx.x * N, chunks = K > 0 ? K : (C + step - 1) / step;
     const int64_t begin = blockIdx.x * each, end = begin + each < rows ? begin + each : rows;
-    float *dw = partial + (int64_t)blockIdx.x * 2 * C, *db = dw + C, a[N], d[N], scale[N], more[N];
+    float *dw = partial + (int64_t)blockIdx.x * 2 * C, *db = dw + C, a[N], d[N], scale[N], more[N] = {};
     norm_sums<K, N> sums;
     ZERO_UNROLL
     for (int64_t k = 0; k < chunks; k++) {
