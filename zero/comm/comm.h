@@ -1,4 +1,4 @@
-/* comm.h - a communicator: collectives over flat buffers. Backends: self.c, shm.c, mpi.c (later nccl.c).
+/* comm.h - a communicator: collectives over flat buffers. Backends: self.c, shm.c, mpi.c, nccl.c, and staged.c around another.
  *
  * On CPU a collective runs on the thread that calls it and returns when this rank's part is done: what it sent may be reused,
  * what it received is there. Calls on one communicator come in the same order on every rank, from one thread at a time;
@@ -6,7 +6,12 @@
  * bounded by the options' timeout and polls the abort word: ZERO_ERR_TIMEOUT names the operation and the late ranks,
  * ZERO_ERR_PEER carries the failed rank's sentence. A rank that vanished (its process is gone) is noticed by the shm backend
  * within seconds and named.
- * Reductions add ranks 0 ... N-1 in that order in fp32 and round once, whatever the backend or the nodes.
+ * Reductions add ranks 0 ... N-1 in that order in fp32 and round once, whatever the backend or the nodes (but nccl).
+ *
+ * With device pointers (caps) a collective is work on `native`, a stream of the device: it runs behind what was queued there, and what is
+ * queued there later runs behind it; nothing is known of it on return. A failure that comes later ends it all the same, so that the stream
+ * goes on with contents that do not count: whoever waited for a stream asks check. Nobody else is needed for that, and check may
+ * then return ZERO_ERR_TIMEOUT or ZERO_ERR_SYSTEM as well: what this rank alone knows, until it is published with abort.
  */
 #ifndef ZERO_COMM_COMM_H
 #define ZERO_COMM_COMM_H
@@ -25,7 +30,7 @@ typedef struct zero_comm_ops {
     zero_status_t (*exchange)(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
     zero_status_t (*split)(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error);
     void (*abort)(zero_comm_t *c, const char *sentence);
-    /* ZERO_OK, or ZERO_ERR_PEER with the sentence of the rank that failed. */
+    /* ZERO_OK, or ZERO_ERR_PEER with the sentence of the rank that failed. From any thread, beside any other operation. */
     zero_status_t (*check)(zero_comm_t *c, zero_error_t *error);
     /* Resident bytes of this rank's rings, as the system reports them. */
     uint64_t (*ring_resident)(const zero_comm_t *c);
@@ -36,6 +41,9 @@ typedef struct zero_comm_ops {
      * from one thread at a time. */
     void (*tell)(zero_comm_t *c, uint64_t word);
     uint64_t (*told)(const zero_comm_t *c, int rank);
+    /* NULL, or takes note of memory [base, base + bytes) of the device that operands will lie in, so that they need no copies on their
+     * way. It lasts as long as the communicator. Where that does not work there is a warning in the log, and no more. */
+    void (*attach)(zero_comm_t *c, void *base, uint64_t bytes);
     void (*destroy)(zero_comm_t *c);
 } zero_comm_ops_t;
 
@@ -45,11 +53,12 @@ struct zero_comm {
     zero_comm_caps_t caps;
     zero_comm_options_t options;
     int rank, size;
+    bool one_thread;         /* no check from other threads: an MPI over several nodes without MPI_THREAD_MULTIPLE */
     uint64_t bytes_received; /* from other ranks in all_gather and broadcast, since the start */
     uint64_t bytes_reduced;  /* from other ranks in reduce_scatter: (size - 1) * count * dtype size each */
 };
 
-/* Caps of a communicator that does not exist (planning for another world): name is "self", "shm" or "mpi". */
+/* Caps of a communicator that does not exist (planning for another world): name is "self", "shm", "mpi" or "nccl". */
 zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_options_t *options, zero_comm_caps_t *caps,
                                  zero_error_t *error);
 

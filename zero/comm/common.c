@@ -50,7 +50,8 @@ zero_status_t zero_ring_budget(const zero_comm_options_t *options, int world, ui
 
 void zero_comm_caps_set(zero_comm_t *c, const char *name, uint64_t ring_bytes)
 {
-    c->caps = (zero_comm_caps_t){.in_place = true, .host_pointers = true, .ring_bytes = ring_bytes};
+    bool device = strcmp(name, "nccl") == 0; /* its rings are the host communicator's */
+    c->caps = (zero_comm_caps_t){.in_place = true, .host_pointers = !device, .device_pointers = device, .ring_bytes = ring_bytes};
     memcpy(c->caps.name, name, strlen(name) + 1);
 }
 
@@ -62,8 +63,8 @@ zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_op
     zero_status_t status = zero_comm_options_take(&o, options, error);
     if (status)
         return status;
-    if (strcmp(name, "self") && strcmp(name, "shm") && strcmp(name, "mpi"))
-        return zero_fail(error, ZERO_ERR_ARG, "there is no communicator '%s': name self, shm or mpi", name);
+    if (strcmp(name, "self") && strcmp(name, "shm") && strcmp(name, "mpi") && strcmp(name, "nccl"))
+        return zero_fail(error, ZERO_ERR_ARG, "there is no communicator '%s': name self, shm, mpi or nccl", name);
     if (world < 1 || (!strcmp(name, "self") && world > 1))
         return zero_fail(error, ZERO_ERR_ARG, "a communicator '%s' cannot have %d ranks: %s", name, world,
                          world < 1 ? "give 1 or more" : "name shm or mpi, or give 1");

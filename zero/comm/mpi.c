@@ -387,7 +387,7 @@ static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi
     if (!work || !c || !world || !c->home || !c->local.world)
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     else {
-        c->local.base = (zero_comm_t){.ops = &mpi_ops, .options = *options, .rank = rank, .size = size};
+        c->local.base = (zero_comm_t){.ops = &mpi_ops, .options = *options, .rank = rank, .size = size, .one_thread = !mpi->alone && !mpi->multiple};
         for (int i = 0; i < size; i++) {
             c->local.world[i] = world[i];
             c->home[i] = mpi->node[world[i]];

@@ -169,7 +169,8 @@ static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, ze
         m->counted = true;
     }
     MPI_Query_thread(&provided);
-    if (provided < MPI_THREAD_MULTIPLE)
+    m->multiple = provided == MPI_THREAD_MULTIPLE;
+    if (!m->multiple)
         zero_log(options->log, options->log_ctx, ZERO_LOG_WARNING, "MPI was started without MPI_THREAD_MULTIPLE: communicators over several nodes must "
                  "be used from one thread only (no threaded device)");
     return ZERO_OK;

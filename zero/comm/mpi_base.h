@@ -15,6 +15,7 @@ typedef struct zero_mpi {
     atomic_int next_tag;    /* of the splits that this rank leads */
     int *node;              /* [size] node of each family rank: the least family rank there */
     bool alone;             /* all on one node: no message of MPI after the set-up */
+    bool multiple;          /* any thread may call MPI at any time */
     double timeout_s;
     bool counted;           /* holds a count of MPI's users */
     bool broken;            /* a meeting failed here, perhaps not everywhere: others may not come to the end */

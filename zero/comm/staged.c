@@ -297,8 +297,8 @@ static zero_status_t half_of(int world, uint64_t staging_bytes, uint64_t *half, 
     if (world == 1)
         return ZERO_OK;
     if (staging_bytes && wanted < least)
-        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes of pinned memory are too few for %d ranks to go through: give 0 (the default) or at least %llu",
-                         (unsigned long long)staging_bytes, world, (unsigned long long)(2 * least));
+        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes of pinned memory are too few for %d ranks to go through: give 0 (the default) or at least "
+                         "%llu", (unsigned long long)staging_bytes, world, (unsigned long long)(2 * least));
     if (!zero_round_up(wanted < least ? least : wanted, ZERO_PAGE, half) || *half > INT64_MAX / 2)
         return zero_fail(error, ZERO_ERR_ARG, "%llu bytes of pinned memory are more than any machine has", (unsigned long long)staging_bytes);
     return ZERO_OK;
@@ -309,7 +309,8 @@ zero_status_t zero_comm_staged_caps(zero_comm_caps_t *caps, int world, uint64_t 
     uint64_t half;
     zero_status_t status = half_of(world, staging_bytes, &half, error);
     if (status == ZERO_OK && !zero_add_u64(caps->ring_bytes, 2 * half, &caps->ring_bytes))
-        status = zero_fail(error, ZERO_ERR_ARG, "rings and pinned memory of %llu bytes are more than any machine has", (unsigned long long)staging_bytes);
+        status = zero_fail(error, ZERO_ERR_ARG, "rings and pinned memory of %llu bytes are more than any machine has",
+                           (unsigned long long)staging_bytes);
     caps->host_pointers = false;
     caps->device_pointers = true;
     return status;

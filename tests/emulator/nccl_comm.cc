@@ -1,0 +1,257 @@
+/* nccl_comm.cc - see nccl_comm.h. */
+#include "tests/emulator/nccl_comm.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+extern "C" {
+#include "zero/base/base.h"
+}
+
+[[noreturn]] void die(const char *what)
+{
+    fprintf(stderr, "emulated NCCL: %s\n", what);
+    abort();
+}
+
+void nap()
+{
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+}
+
+int fault(const char *name, int *second)
+{
+    const char *faults = getenv("ZERO_EMULATOR_NCCL");
+    size_t length = strlen(name);
+    for (const char *p = faults; p && *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : nullptr)
+        if (strncmp(p, name, length) == 0 && strchr("=,", p[length])) {
+            int value = 1, other = 0;
+            sscanf(p + length, "=%d:%d", &value, &other);
+            if (second)
+                *second = other;
+            return value;
+        }
+    return -1;
+}
+
+process *the_process()
+{
+    static process *p = new process();
+    return p;
+}
+
+ncclResult_t say(ncclResult_t r, const char *what)
+{
+    snprintf(the_process()->last_error, sizeof the_process()->last_error, "%s", what);
+    return r;
+}
+
+bool meet(ncclComm *c)
+{
+    uint64_t mine = ++c->arrivals;
+    c->shared->rank[c->rank].arrived = mine;
+    for (int r = 0; r < c->size; r++)
+        while (c->shared->rank[r].arrived < mine) {
+            if (c->aborted)
+                return false;
+            nap();
+        }
+    return !c->aborted;
+}
+
+void wait_for_ever(ncclComm *c)
+{
+    while (!c->aborted)
+        nap();
+}
+
+/* ---- communicators --------------------------------------------------------------------------------------------------------------- */
+
+ncclComm *make(const std::string &path, int size, int rank, const ncclConfig_t *config)
+{
+    ncclComm *c = new ncclComm();
+    c->path = path;
+    c->size = size;
+    c->rank = rank;
+    c->blocking = !config || config->blocking != 0;
+    cudaGetDevice(&c->device);
+    std::lock_guard<std::mutex> lock(the_process()->mutex);
+    the_process()->comms.insert(c);
+    return c;
+}
+
+void join(ncclComm *c)
+{
+    int fd = open(c->path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || ftruncate(fd, sizeof(board)) != 0)
+        die("the ranks' file cannot be opened");
+    void *p = mmap(nullptr, sizeof(board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (p == MAP_FAILED)
+        die("the ranks' file cannot be mapped");
+    c->shared = static_cast<board *>(p);
+    if (++c->shared->joined == c->size)
+        unlink(c->path.c_str());
+    while (c->shared->joined < c->size && !c->aborted)
+        nap();
+}
+
+bool valid(const ncclConfig_t *config)
+{
+    return !config || (config->size >= sizeof(ncclConfig_t) && config->magic == NCCL_CONFIG_MAGIC);
+}
+
+void free_comm(ncclComm *c)
+{
+    if (c->job.joinable())
+        c->job.join();
+    {
+        std::lock_guard<std::mutex> lock(the_process()->mutex);
+        the_process()->comms.erase(c);
+    }
+    if (c->shared) {
+        if (c->shared->joined < c->size)
+            unlink(c->path.c_str());
+        munmap(c->shared, sizeof(board));
+    }
+    delete c;
+}
+
+void wait_for_device()
+{
+    for (;; nap()) {
+        bool idle = true;
+        std::lock_guard<std::mutex> lock(the_process()->mutex);
+        for (ncclComm *c : the_process()->comms)
+            idle = idle && c->pending == 0;
+        if (idle)
+            return;
+    }
+}
+
+void abort_comms(const std::vector<ncclComm *> &comms)
+{
+    for (ncclComm *c : comms)
+        c->aborted = true;
+    wait_for_device();
+    for (ncclComm *c : comms) {
+        if (c->inside && fault("call-hangs") < 0)
+            die("a communicator is aborted while a thread is in a call on it");
+        while (c->inside)
+            nap();
+        free_comm(c);
+        the_process()->aborted++;
+    }
+}
+
+/* ---- collectives ----------------------------------------------------------------------------------------------------------------- */
+
+static float load(const char *p, ncclDataType_t type)
+{
+    uint16_t h;
+    float f;
+    memcpy(&f, p, type == ncclFloat32 ? 4 : 0);
+    memcpy(&h, p, 2);
+    return type == ncclFloat32 ? f : type == ncclBfloat16 ? zero_bf16_to_fp32(h) : zero_fp16_to_fp32(h);
+}
+
+static void store(char *p, ncclDataType_t type, float f)
+{
+    uint16_t h = type == ncclBfloat16 ? zero_fp32_to_bf16(f) : zero_fp32_to_fp16(f);
+    if (type == ncclFloat32)
+        memcpy(p, &f, 4);
+    else
+        memcpy(p, &h, 2);
+}
+
+/* Bytes [at, at + size) of every rank's part number part go round: true where they are all in the slots. */
+static bool show(work *w, uint64_t part, uint64_t at, uint64_t size)
+{
+    if (w->send) {
+        emulator_enter();
+        memcpy(w->c->shared->slot[w->c->rank], w->send + part * w->bytes + at, size);
+        emulator_leave();
+    }
+    return meet(w->c);
+}
+
+/* What the slots mean for this rank. */
+static void take(work *w, bool own, uint64_t at, uint64_t size)
+{
+    ncclComm *c = w->c;
+    uint64_t element = w->type == ncclFloat32 ? 4 : 2;
+    emulator_enter();
+    if (w->kind == work::GATHER)
+        for (int r = 0; r < c->size; r++)
+            memcpy(w->recv + (uint64_t)r * w->bytes + at, c->shared->slot[r], size);
+    else if (w->kind == work::BROADCAST)
+        memcpy(w->recv + at, c->shared->slot[w->root], size);
+    for (uint64_t i = 0; w->kind == work::REDUCE && own && i < size; i += element) {
+        float sum = load(c->shared->slot[0] + i, w->type);
+        for (int r = 1; r < c->size; r++)
+            sum += load(c->shared->slot[r] + i, w->type);
+        store(w->recv + at + i, w->type, sum);
+    }
+    emulator_leave();
+}
+
+/* The kernel. */
+static void run(work *w)
+{
+    ncclComm *c = w->c;
+    int code = 0;
+    while (c->turn != w->number && !c->aborted)
+        nap();
+    if (w->global == fault("async", &code)) {
+        c->async = code;
+        say((ncclResult_t)code, "as the test wanted");
+        wait_for_ever(c);
+    }
+    for (uint64_t at = 0; at < w->bytes && !c->aborted; at += CHUNK) {
+        uint64_t size = std::min<uint64_t>(CHUNK, w->bytes - at);
+        for (int part = 0; part < (w->kind == work::REDUCE ? c->size : 1) && show(w, (uint64_t)part, at, size); part++) {
+            take(w, part == c->rank, at, size);
+            if (!meet(c))
+                break;
+        }
+    }
+    c->turn++;
+    c->pending--;
+    delete w;
+}
+
+void check_memory(const void *p)
+{
+    cudaPointerAttributes at;
+    if (cudaPointerGetAttributes(&at, p) != cudaSuccess || at.type == cudaMemoryTypeUnregistered)
+        die("an operand lies in memory that the device cannot reach");
+}
+
+ncclResult_t enqueue(work w, cudaStream_t stream)
+{
+    ncclComm *c = w.c;
+    if (c->async != ncclSuccess)
+        return (ncclResult_t)c->async.load();
+    w.global = ++the_process()->collectives;
+    if (w.global == fault("call-hangs"))
+        wait_for_ever(c);
+    if (c->aborted)
+        return ncclRemoteError;
+    w.number = c->issued++;
+    check_memory(w.send ? w.send : w.recv);
+    check_memory(w.recv);
+    c->pending++;
+    work *queued = new work(w);
+    return launch(c, [=] {
+        cudaSetDevice(c->device);
+        if (cudaLaunchHostFunc(stream, [](void *p) { run(static_cast<work *>(p)); }, queued) != cudaSuccess) {
+            c->pending--;
+            delete queued;
+            c->async = say(ncclUnhandledCudaError, "cudaLaunchHostFunc");
+        }
+    });
+}

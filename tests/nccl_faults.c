@@ -1,0 +1,359 @@
+/* nccl_faults.c - what goes wrong with NCCL ends on every rank, in good time, with a sentence. No test depends on how long anything takes,
+ * but for limits that are far away. */
+#define _GNU_SOURCE
+#include "tests/nccl_tests.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *const modes[] = {"inline", "threads"};
+
+/* What each rank came to know. */
+typedef struct shared {
+    const char *mode;
+    char text[4][1000];
+    int status[4];
+} shared_t;
+
+static zero_status_t keep(shared_t *s, int rank, zero_status_t status, const zero_error_t *e)
+{
+    s->status[rank] = (int)status;
+    snprintf(s->text[rank], sizeof s->text[rank], "%s", status ? e->text : "");
+    return status;
+}
+
+/* A gather of c on stream i, and nothing else. */
+static zero_status_t gather(nccl_rank_t *r, zero_comm_t *c, int i, zero_error_t *e)
+{
+    char *own = r->room[i] + (size_t)c->rank * NCCL_SLICE;
+    return c->ops->all_gather(c, own, r->room[i], NCCL_SLICE, r->native[i], e);
+}
+
+/* What a trainer does: both streams get work, their ends are waited for, and then it asks whether that counts. */
+static zero_status_t work(nccl_rank_t *r, zero_comm_t *other, zero_error_t *e)
+{
+    zero_status_t status = gather(r, r->c, 0, e);
+    if (status == ZERO_OK)
+        status = gather(r, other, 1, e);
+    for (int i = 0; i < NCCL_STREAMS; i++) {
+        zero_error_t why = {0};
+        zero_status_t dry = r->device->ops->finish(r->device, r->native[i], 50, &why);
+        if (dry) {
+            fprintf(stderr, "stream %d did not run dry: %s\n", i, why.text);
+            return zero_fail(e, ZERO_ERR_PLAN, "%s", why.text);
+        }
+    }
+    return status ? status : r->c->ops->check(r->c, e);
+}
+
+/* Nothing runs any more on either communicator. */
+static int is_over(nccl_rank_t *r, zero_comm_t *other, zero_status_t expected)
+{
+    zero_error_t e = {0};
+    char byte = 0, all[8];
+    EXPECT(gather(r, r->c, 0, &e) == expected);
+    EXPECT(other->ops->reduce_scatter(other, r->room[1], r->room[1], 0, ZERO_FP32, r->native[1], &e) == expected);
+    EXPECT(other->ops->broadcast(other, r->room[1], 4, 0, r->native[1], &e) == expected);
+    EXPECT(other->ops->check(other, &e) == expected);
+    EXPECT(zero_comm_exchange(other, &byte, all, 1, &e) == expected);
+    return 0;
+}
+
+static void set_up(nccl_setup_t *setup, const shared_t *s, const char *faults, double timeout_s)
+{
+    *setup = (nccl_setup_t){.mode = s->mode, .faults = faults, .timeout_s = timeout_s};
+}
+
+/* Opens r with a second communicator, and works once; then every rank has. */
+static int begin(nccl_rank_t *r, zero_comm_t **other, const zero_bootstrap_t *b, const nccl_setup_t *setup)
+{
+    char done = 0, all[4];
+    if (nccl_rank_open(r, b, setup))
+        return 1;
+    EXPECT_OK(zero_comm_split(r->c, 0, b->rank, other, error));
+    EXPECT_OK(work(r, *other, error));
+    EXPECT(b->all_gather(b->ctx, &done, all, 1) == 0);
+    return 0;
+}
+
+static void end(nccl_rank_t *r, zero_comm_t *other)
+{
+    zero_comm_destroy(other);
+    nccl_rank_close(r);
+}
+
+/* ---- a rank is gone ---------------------------------------------------------------------------------------------- */
+
+static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    shared_t *s = arg;
+    nccl_setup_t setup;
+    nccl_rank_t r;
+    zero_comm_t *other;
+    zero_error_t e = {0};
+    /* The others' NCCL may notice in its own way, which says less: rank 1's does. */
+    set_up(&setup, s, rank == 1 ? "async=3:6" : NULL, 0);
+    if (begin(&r, &other, b, &setup))
+        return 1;
+    if (rank == world - 1)
+        raise(SIGKILL);
+    keep(s, rank, work(&r, other, &e), &e);
+    if (is_over(&r, other, ZERO_ERR_PEER))
+        return 1;
+    end(&r, other);
+    EXPECT(nccl_counts().comms == 0 && nccl_counts().aborted == 2);
+    return 0;
+}
+
+START_TEST(killed_rank_is_named)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    int status[4];
+    s->mode = modes[_i];
+    ck_assert_int_eq(ranks_run_status(3, 100, killed_rank, s, status), 0);
+    ck_assert(WIFSIGNALED(status[2]) && WTERMSIG(status[2]) == SIGKILL);
+    for (int r = 0; r < 2; r++) {
+        ck_assert_int_eq(status[r], 0);
+        ck_assert_msg(s->status[r] == ZERO_ERR_PEER && strstr(s->text[r], "rank 2 (pid ") && strstr(s->text[r], "ended without a word"), "%d %s",
+                      s->status[r], s->text[r]);
+    }
+}
+END_TEST
+
+/* ---- a rank gives up --------------------------------------------------------------------------------------------- */
+
+static int abort_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    shared_t *s = arg;
+    nccl_setup_t setup;
+    nccl_rank_t r;
+    zero_comm_t *other;
+    zero_error_t e = {0};
+    (void)world;
+    set_up(&setup, s, NULL, 0);
+    if (begin(&r, &other, b, &setup))
+        return 1;
+    if (rank == 1) {
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        zero_comm_abort(other, "rank 1: the disk is full");
+        zero_comm_abort(r.c, "another sentence");
+        keep(s, rank, r.c->ops->check(r.c, &e), &e);
+    } else
+        keep(s, rank, work(&r, other, &e), &e);
+    if (is_over(&r, other, ZERO_ERR_PEER))
+        return 1;
+    end(&r, other);
+    return 0;
+}
+
+START_TEST(abort_reaches_everyone)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    s->mode = modes[_i];
+    ck_assert_int_eq(ranks_run(3, 100, abort_rank, s), 0);
+    for (int r = 0; r < 3; r++) {
+        ck_assert_int_eq(s->status[r], ZERO_ERR_PEER);
+        ck_assert_str_eq(s->text[r], "rank 1: the disk is full");
+    }
+}
+END_TEST
+
+/* ---- a rank is late ---------------------------------------------------------------------------------------------- */
+
+/* Rank 0 finds out, and says so; nobody else has a time limit that passes. */
+static int late_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    shared_t *s = arg;
+    nccl_setup_t setup;
+    nccl_rank_t r;
+    zero_comm_t *other;
+    zero_error_t e = {0};
+    char done = 0, all[4];
+    (void)world;
+    set_up(&setup, s, NULL, rank ? 0 : 1);
+    if (begin(&r, &other, b, &setup))
+        return 1;
+    if (rank == 0) {
+        keep(s, rank, work(&r, other, &e), &e);
+        if (is_over(&r, other, ZERO_ERR_TIMEOUT))
+            return 1;
+        zero_comm_abort(r.c, "rank 0: all is lost");
+        /* Its own finding stays. */
+        EXPECT(r.c->ops->check(r.c, &e) == ZERO_ERR_TIMEOUT);
+    }
+    if (rank == 1)
+        keep(s, rank, work(&r, other, &e), &e);
+    if (b->all_gather(b->ctx, &done, all, 1)) /* rank 2 is late for the collectives until here */
+        return 1;
+    if (rank == 2)
+        keep(s, rank, work(&r, other, &e), &e);
+    end(&r, other);
+    return 0;
+}
+
+START_TEST(late_rank_is_a_timeout)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    s->mode = modes[_i];
+    ck_assert_int_eq(ranks_run(3, 100, late_rank, s), 0);
+    ck_assert_msg(s->status[0] == ZERO_ERR_TIMEOUT && strstr(s->text[0], "rank 0 of 3 waited 1 s for ") &&
+                      strstr(s->text[0], "all-gather of 100000 bytes") && strstr(s->text[0], "late"), "%d %s", s->status[0], s->text[0]);
+    for (int r = 1; r < 3; r++)
+        ck_assert_msg(s->status[r] == ZERO_ERR_PEER && strcmp(s->text[r], "rank 0: all is lost") == 0, "%d %s", s->status[r], s->text[r]);
+}
+END_TEST
+
+/* ---- NCCL fails -------------------------------------------------------------------------------------------------- */
+
+static int error_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    shared_t *s = arg;
+    nccl_setup_t setup;
+    nccl_rank_t r;
+    zero_comm_t *other;
+    zero_error_t e = {0};
+    (void)world;
+    set_up(&setup, s, rank == 0 ? "async=3:2" : NULL, 0);
+    if (begin(&r, &other, b, &setup))
+        return 1;
+    zero_status_t status = keep(s, rank, work(&r, other, &e), &e);
+    if (is_over(&r, other, status))
+        return 1;
+    if (rank == 0)
+        zero_comm_abort(r.c, e.text);
+    end(&r, other);
+    return 0;
+}
+
+START_TEST(error_of_nccl_is_told)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    s->mode = modes[_i];
+    ck_assert_int_eq(ranks_run(3, 100, error_rank, s), 0);
+    ck_assert_msg(s->status[0] == ZERO_ERR_SYSTEM && strstr(s->text[0], "NCCL: unhandled system error (as the test wanted)"), "%d %s", s->status[0],
+                  s->text[0]);
+    for (int r = 1; r < 3; r++) {
+        ck_assert_int_eq(s->status[r], ZERO_ERR_PEER);
+        ck_assert_str_eq(s->text[r], s->text[0]);
+    }
+}
+END_TEST
+
+/* A call that should return at once does not. */
+static int stuck_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    shared_t *s = arg;
+    nccl_setup_t setup;
+    nccl_rank_t r;
+    zero_comm_t *other;
+    zero_error_t e = {0};
+    (void)world;
+    set_up(&setup, s, rank == 0 ? "call-hangs=3" : NULL, rank == 0 ? 1 : 0);
+    if (begin(&r, &other, b, &setup))
+        return 1;
+    keep(s, rank, work(&r, other, &e), &e);
+    if (rank == 0)
+        zero_comm_abort(r.c, e.text);
+    end(&r, other);
+    return 0;
+}
+
+START_TEST(call_that_does_not_return)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    s->mode = "threads";
+    ck_assert_int_eq(ranks_run(2, 100, stuck_rank, s), 0);
+    ck_assert_msg(s->status[0] == ZERO_ERR_TIMEOUT && strstr(s->text[0], "did not return"), "%d %s", s->status[0], s->text[0]);
+    ck_assert_int_eq(s->status[1], ZERO_ERR_PEER);
+    ck_assert_str_eq(s->text[1], s->text[0]);
+}
+END_TEST
+
+/* ---- communicators that do not come about, or do not end --------------------------------------------------------- */
+
+typedef struct start_case {
+    const char *faults; /* rank 1's */
+    double timeout_s;
+    const char *sentence;
+    bool split;         /* it is the split that fails */
+} start_case_t;
+
+static const start_case_t start_cases[] = {
+    {.faults = "init-hangs", .timeout_s = 1, .sentence = "starting NCCL did not end within 1 s"},
+    {.faults = "init-fails", .sentence = "rank 1 of 3: starting NCCL: NCCL: unhandled system error (a socket was refused)"},
+    {.faults = "split-hangs", .timeout_s = 1, .sentence = "splitting an NCCL communicator did not end within 1 s", .split = true},
+};
+
+static int start_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    const start_case_t *t = arg;
+    nccl_setup_t setup = {.mode = "threads", .faults = rank == 1 ? t->faults : NULL, .timeout_s = t->timeout_s};
+    nccl_rank_t r;
+    zero_comm_t *other = NULL;
+    zero_error_t e = {0};
+    char byte = 0, all[8];
+    if (nccl_rank_begin(&r, rank, world, b, &setup))
+        return 1;
+    zero_status_t status = nccl_open(&r, &setup, NULL, &e);
+    if (t->split) {
+        EXPECT(status == ZERO_OK);
+        status = zero_comm_split(r.c, 0, 0, &other, &e);
+        EXPECT(gather(&r, r.c, 0, &e) != ZERO_OK);
+        EXPECT(zero_comm_split(r.c, 0, 0, &other, &e) != ZERO_OK);
+    } else
+        EXPECT(r.c == NULL);
+    EXPECT(status != ZERO_OK && other == NULL);
+    const char *part = strstr(t->sentence, "starting");
+    if (!strstr(e.text, rank == 1 && part ? part : t->sentence)) {
+        fprintf(stderr, "rank %d: '%s' and not '%s'\n", rank, e.text, t->sentence);
+        return 1;
+    }
+    /* Ranks that waited for it had to hear of it. */
+    EXPECT(zero_comm_exchange(r.host, &byte, all, 1, &e) == ZERO_ERR_PEER);
+    nccl_rank_close(&r);
+    return 0;
+}
+
+START_TEST(communicator_that_does_not_come_about)
+{
+    ck_assert_int_eq(ranks_run(3, 100, start_rank, (void *)&start_cases[_i]), 0);
+}
+END_TEST
+
+static int endless_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    nccl_setup_t setup = {.mode = "threads", .faults = rank == 1 ? "finalize-hangs" : NULL, .timeout_s = rank == 1 ? 1 : 60};
+    nccl_rank_t r;
+    zero_comm_t *other;
+    (void)world, (void)arg;
+    if (begin(&r, &other, b, &setup))
+        return 1;
+    end(&r, other);
+    nccl_counts_t n = nccl_counts();
+    EXPECT(n.comms == 0 && n.aborted == (rank == 1 ? 2 : 0) && n.destroyed == (rank == 1 ? 0 : 2) && r.aborted == (rank == 1));
+    return 0;
+}
+
+START_TEST(communicator_that_does_not_end)
+{
+    ck_assert_int_eq(ranks_run(2, 100, endless_rank, NULL), 0);
+}
+END_TEST
+
+TCase *nccl_faults_case(void)
+{
+    TCase *t = tcase_create("faults");
+    tcase_set_timeout(t, 120);
+    tcase_add_loop_test(t, killed_rank_is_named, 0, 2);
+    tcase_add_loop_test(t, abort_reaches_everyone, 0, 2);
+    tcase_add_loop_test(t, late_rank_is_a_timeout, 0, 2);
+    tcase_add_loop_test(t, error_of_nccl_is_told, 0, 2);
+    tcase_add_test(t, call_that_does_not_return);
+    tcase_add_loop_test(t, communicator_that_does_not_come_about, 0, (int)(sizeof start_cases / sizeof *start_cases));
+    tcase_add_test(t, communicator_that_does_not_end);
+    return t;
+}

@@ -1,0 +1,358 @@
+/* nccl.c - GPUs that exchange through NCCL, with a communicator of the host's memory for all else: how the ranks meet, exchange small values,
+ * hear of failures and tell where they are. nccl_watch.h has what keeps it from hanging.
+ *
+ * Sums are NCCL's: in its order, and for 16-bit types rounded in between. The same call with the same sizes gives the same bits.
+ */
+#include "zero/comm/backend.h"
+#include "zero/comm/nccl_watch.h"
+#include "zero/device/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+typedef struct nccl {
+    zero_comm_t base;
+    zero_nccl_watch_t *watch;
+    zero_nccl_member_t *member;
+    zero_comm_t *host;
+    bool host_owned;            /* a part of the first one's */
+} nccl_t;
+
+/* ---- collectives ------------------------------------------------------------------------------------------------- */
+
+static zero_status_t issue_all_gather(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm, const zero_nccl_call_t *c, zero_error_t *error)
+{
+    return api->all_gather(nccl, comm, c->send, c->recv, c->bytes, c->stream, error);
+}
+
+static zero_status_t issue_reduce_scatter(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm, const zero_nccl_call_t *c, zero_error_t *error)
+{
+    return api->reduce_scatter(nccl, comm, c->send, c->recv, c->count, c->dtype, c->stream, error);
+}
+
+static zero_status_t issue_broadcast(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm, const zero_nccl_call_t *c, zero_error_t *error)
+{
+    return api->broadcast(nccl, comm, c->recv, c->bytes, c->root, c->stream, error);
+}
+
+/* One of no bytes is no call of NCCL's, and still ends with the failure's sentence. */
+static zero_status_t issue(zero_comm_t *c, const zero_nccl_call_t *call, zero_error_t *error)
+{
+    nccl_t *n = (nccl_t *)c;
+    return call->bytes ? zero_nccl_issue(n->member, call, error) : zero_nccl_check(n->watch, error);
+}
+
+static zero_status_t nccl_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+{
+    zero_nccl_call_t call = {.issue = issue_all_gather, .what = "all-gather", .bytes = bytes, .stream = native, .send = send, .recv = recv};
+    zero_status_t status = issue(c, &call, error);
+    if (status == ZERO_OK)
+        c->bytes_received += (uint64_t)(c->size - 1) * bytes;
+    return status;
+}
+
+static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
+                                         zero_error_t *error)
+{
+    uint64_t bytes = (uint64_t)count * zero_dtype_size(dtype);
+    zero_nccl_call_t call = {.issue = issue_reduce_scatter, .what = "reduce-scatter", .bytes = bytes, .stream = native, .send = send, .recv = recv,
+                             .count = count, .dtype = dtype};
+    zero_status_t status = issue(c, &call, error);
+    if (status == ZERO_OK)
+        c->bytes_reduced += (uint64_t)(c->size - 1) * bytes;
+    return status;
+}
+
+static zero_status_t nccl_broadcast(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
+{
+    zero_nccl_call_t call = {.issue = issue_broadcast, .what = "broadcast", .bytes = bytes, .stream = native, .recv = buffer, .root = root};
+    if (root < 0 || root >= c->size)
+        return zero_fail(error, ZERO_ERR_ARG, "broadcast from rank %d of %d: give 0 to %d", root, c->size, c->size - 1);
+    zero_status_t status = issue(c, &call, error);
+    if (status == ZERO_OK && root != c->rank)
+        c->bytes_received += bytes;
+    return status;
+}
+
+/* ---- by way of the host ------------------------------------------------------------------------------------------ */
+
+static zero_status_t nccl_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+{
+    nccl_t *n = (nccl_t *)c;
+    zero_status_t status = zero_nccl_check(n->watch, error);
+    return status ? status : n->host->ops->exchange(n->host, send, recv, bytes, error);
+}
+
+/* The thread looks at the host communicator, too; this look is for a caller who waits, and for an MPI that only its own thread may use. */
+static zero_status_t nccl_check(zero_comm_t *c, zero_error_t *error)
+{
+    nccl_t *n = (nccl_t *)c;
+    zero_error_t why = {0};
+    zero_status_t status = zero_nccl_check(n->watch, error);
+    if (status)
+        return status;
+    status = n->host->ops->check(n->host, &why);
+    if (status)
+        zero_nccl_fail(n->watch, status, why.text);
+    return zero_nccl_check(n->watch, error);
+}
+
+static void nccl_abort(zero_comm_t *c, const char *sentence)
+{
+    nccl_t *n = (nccl_t *)c;
+    zero_error_t why = {0};
+    n->host->ops->abort(n->host, sentence);
+    zero_status_t status = n->host->ops->check(n->host, &why); /* perhaps another's sentence was first */
+    zero_nccl_fail(n->watch, ZERO_ERR_PEER, status ? why.text : sentence);
+}
+
+static uint64_t nccl_ring_resident(const zero_comm_t *c)
+{
+    const zero_comm_t *host = ((const nccl_t *)c)->host;
+    return host->ops->ring_resident(host);
+}
+
+static uint64_t nccl_peers_resident(const zero_comm_t *c)
+{
+    const zero_comm_t *host = ((const nccl_t *)c)->host;
+    return host->ops->peers_resident(host);
+}
+
+static void nccl_tell(zero_comm_t *c, uint64_t word)
+{
+    zero_comm_t *host = ((nccl_t *)c)->host;
+    host->ops->tell(host, word);
+}
+
+static uint64_t nccl_told(const zero_comm_t *c, int rank)
+{
+    const zero_comm_t *host = ((const nccl_t *)c)->host;
+    return host->ops->told(host, rank);
+}
+
+static void nccl_attach(zero_comm_t *c, void *base, uint64_t bytes)
+{
+    zero_nccl_attach(((nccl_t *)c)->member, base, bytes);
+}
+
+static void nccl_destroy(zero_comm_t *c)
+{
+    nccl_t *n = (nccl_t *)c;
+    zero_nccl_member_close(n->member);
+    if (n->host_owned)
+        zero_comm_destroy(n->host);
+    free(n);
+}
+
+static zero_status_t nccl_split(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error);
+
+static const zero_comm_ops_t nccl_ops = {
+    .all_gather = nccl_all_gather,
+    .reduce_scatter = nccl_reduce_scatter,
+    .broadcast = nccl_broadcast,
+    .exchange = nccl_exchange,
+    .split = nccl_split,
+    .abort = nccl_abort,
+    .check = nccl_check,
+    .ring_resident = nccl_ring_resident,
+    .peers_resident = nccl_peers_resident,
+    .tell = nccl_tell,
+    .told = nccl_told,
+    .attach = nccl_attach,
+    .destroy = nccl_destroy,
+};
+
+/* ---- set-up ------------------------------------------------------------------------------------------------------ */
+
+/* A communicator around what is given to it when it is ready. */
+static zero_status_t make(nccl_t **out, zero_comm_t *host, bool host_owned, const zero_comm_options_t *options, zero_error_t *error)
+{
+    nccl_t *n = *out = calloc(1, sizeof *n);
+    if (!n)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *n);
+    n->base.ops = &nccl_ops;
+    n->base.options = *options;
+    n->base.rank = host->rank;
+    n->base.size = host->size;
+    n->host = host;
+    n->host_owned = host_owned;
+    zero_comm_caps_set(&n->base, "nccl", host->caps.ring_bytes);
+    n->base.caps.node_ranks = host->caps.node_ranks;
+    return ZERO_OK;
+}
+
+/* NCCL lets ranks that wait for a failed one wait on, so that they have to hear of it: that ends the host communicator, too. */
+static zero_status_t open_member(nccl_t *n, zero_nccl_watch_t *watch, const zero_nccl_origin_t *origin, zero_error_t *error)
+{
+    zero_status_t status = zero_nccl_member_open(&n->member, watch, origin, n->base.size, n->base.rank, error);
+    n->watch = watch;
+    if (status && status != ZERO_ERR_PEER) {
+        char sentence[sizeof error->text + 40];
+        snprintf(sentence, sizeof sentence, "rank %d of %d: %s", n->base.rank, n->base.size, error->text);
+        n->host->ops->abort(n->host, sentence);
+    }
+    return status;
+}
+
+static zero_status_t nccl_split(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error)
+{
+    nccl_t *n = (nccl_t *)c, *part = NULL;
+    zero_meet_t meet = zero_comm_meet(c);
+    zero_comm_t *host = NULL;
+    zero_error_t why = {0};
+    int *members, count, index;
+    *out = NULL;
+    zero_status_t status = zero_split_members(c, color, key, &members, &count, &index, error);
+    if (status)
+        return status;
+    /* NCCL's colors are not negative, as the first member's rank is not, which is no other part's. */
+    zero_nccl_origin_t origin = {.parent = n->member, .color = members[0], .key = index};
+    free(members);
+    status = n->host->ops->split(n->host, color, key, &host, &why);
+    if (status == ZERO_OK)
+        status = make(&part, host, true, &n->base.options, &why);
+    status = zero_meet_agree(&meet, status, &why);
+    if (status == ZERO_OK)
+        status = zero_meet_agree(&meet, open_member(part, n->watch, &origin, &why), &why);
+    if (status == ZERO_OK) {
+        *out = &part->base;
+        return ZERO_OK;
+    }
+    if (part)
+        nccl_destroy(&part->base);
+    else
+        zero_comm_destroy(host);
+    return zero_fail(error, status, "%s", why.text);
+}
+
+/* What a rank tells the others before NCCL starts. */
+typedef struct card {
+    uint64_t machine, gpu;
+    int32_t number; /* NCCL's version */
+} card_t;
+
+/* The same number for processes under one kernel, whatever their containers. */
+static uint64_t this_machine(void)
+{
+    char text[80] = "";
+    uint64_t hash = 0;
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (!f || !fgets(text, sizeof text, f))
+        gethostname(text, sizeof text - 1);
+    if (f)
+        fclose(f);
+    for (const char *p = text; *p; p++)
+        hash = zero_splitmix64(hash ^ (unsigned char)*p);
+    return hash;
+}
+
+/* Ranks that NCCL could not join, which it would notice late, or never. Collective. */
+static zero_status_t compare(zero_comm_t *host, const card_t *own, zero_error_t *error)
+{
+    zero_meet_t meet = zero_comm_meet(host);
+    card_t *all = calloc((size_t)host->size, sizeof *all);
+    zero_status_t status = zero_meet_agree(&meet, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", host->size), error);
+    if (status == ZERO_OK)
+        status = meet.all_gather(meet.ctx, own, all, sizeof *own, error);
+    for (int r = 0; r < host->size && status == ZERO_OK; r++)
+        if (all[r].number != all[0].number)
+            status = zero_fail(error, ZERO_ERR_MISMATCH, "rank 0 has NCCL %d.%d.%d and rank %d NCCL %d.%d.%d: install the same on all machines",
+                               all[0].number / 10000, all[0].number / 100 % 100, all[0].number % 100, r, all[r].number / 10000,
+                               all[r].number / 100 % 100, all[r].number % 100);
+    for (int r = 0; r < host->size; r++)
+        for (int q = 0; q < r && status == ZERO_OK; q++)
+            if (all[q].machine == all[r].machine && all[q].gpu == all[r].gpu)
+                status = zero_fail(error, ZERO_ERR_UNSUPPORTED, "ranks %d and %d are on one GPU, which NCCL refuses: give each rank a GPU of "
+                                   "its own, or go by way of host memory (zero_comm_staged)", q, r);
+    free(all);
+    return status;
+}
+
+/* What this rank can find out alone. */
+static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, zero_comm_t *host, zero_device_t *device, void *callers, card_t *card,
+                             zero_error_t *error)
+{
+    const void *table = NULL;
+    int number = 0, size = host->size, rank = host->rank, index = device->options.index;
+    if (strcmp(device->caps.name, "cuda") != 0)
+        return zero_fail(error, ZERO_ERR_ARG, "NCCL needs a CUDA device, and device '%s' is none (zero_device_cuda)", device->caps.name);
+    zero_status_t status = zero_plugin_table("zero_cuda", "zero_cuda_nccl", ZERO_CUDA_NCCL_VERSION, &table, error);
+    if (status)
+        return status;
+    *api = table;
+    status = (*api)->open(nccl, &number, error);
+    if (status == ZERO_OK && callers)
+        status = (*api)->shape(*nccl, callers, &size, &rank, &index, error);
+    if (status == ZERO_OK && (size != host->size || rank != host->rank || index != device->options.index))
+        status = zero_fail(error, ZERO_ERR_ARG, "the NCCL communicator that was given is rank %d of %d on GPU %d, and here is rank %d of %d on GPU %d: "
+                           "give one of the same ranks and device", rank, size, index, host->rank, host->size, device->options.index);
+    *card = (card_t){.machine = this_machine(), .gpu = device->ops->identity(device), .number = number};
+    return status;
+}
+
+/* The id that rank 0 makes, on every rank. Collective. */
+static zero_status_t share_id(zero_nccl_watch_t *watch, zero_comm_t *host, char id[ZERO_NCCL_ID_BYTES], zero_error_t *error)
+{
+    zero_meet_t meet = zero_comm_meet(host);
+    char *all = calloc((size_t)host->size, ZERO_NCCL_ID_BYTES);
+    zero_status_t status = all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", host->size);
+    if (status == ZERO_OK && host->rank == 0)
+        status = zero_nccl_watch_id(watch, id, error);
+    status = zero_meet_agree(&meet, status, error);
+    if (status == ZERO_OK)
+        status = meet.all_gather(meet.ctx, id, all, ZERO_NCCL_ID_BYTES, error);
+    if (status == ZERO_OK)
+        memcpy(id, all, ZERO_NCCL_ID_BYTES);
+    free(all);
+    return status;
+}
+
+zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_t *device, void *nccl_comm, const zero_comm_options_t *options,
+                             zero_error_t *error)
+{
+    zero_meet_t meet = zero_comm_meet(host);
+    const zero_cuda_nccl_t *api = NULL;
+    zero_nccl_t *nccl = NULL;
+    zero_nccl_watch_t *watch = NULL;
+    nccl_t *n = NULL;
+    zero_comm_options_t o;
+    zero_error_t why = {0};
+    card_t card = {0};
+    char id[ZERO_NCCL_ID_BYTES] = {0};
+    *comm = NULL;
+    zero_status_t status = zero_comm_options_take(&o, options, &why);
+    if (status == ZERO_OK)
+        status = prepare(&api, &nccl, host, device, nccl_comm, &card, &why);
+    if (status == ZERO_OK)
+        status = make(&n, host, false, &o, &why);
+    status = zero_meet_agree(&meet, status, &why);
+    if (status == ZERO_OK)
+        status = compare(host, &card, &why);
+    if (status)
+        goto fail;
+    status = zero_nccl_watch_open(&watch, api, nccl, host, device->options.index, &o, &why);
+    if (status == ZERO_OK)
+        nccl = NULL;
+    status = zero_meet_agree(&meet, status, &why);
+    if (status == ZERO_OK && !nccl_comm)
+        status = share_id(watch, host, id, &why);
+    if (status)
+        goto fail;
+    zero_nccl_origin_t origin = {.id = nccl_comm ? NULL : id, .callers = nccl_comm, .key = host->rank};
+    status = zero_meet_agree(&meet, open_member(n, watch, &origin, &why), &why);
+    if (status)
+        goto fail;
+    zero_nccl_watch_drop(watch);
+    *comm = &n->base;
+    return ZERO_OK;
+fail:
+    if (n)
+        zero_nccl_member_close(n->member);
+    free(n);
+    if (watch)
+        zero_nccl_watch_drop(watch);
+    if (nccl)
+        api->close(nccl);
+    return zero_fail(error, status, "%s", why.text);
+}

@@ -1,0 +1,243 @@
+/* nccl_member.c - NCCL communicators from their making to their end (nccl_watch.h). */
+#include "zero/comm/nccl_state.h"
+#include "zero/device/host.h"
+
+#include <stdlib.h>
+
+/* ---- what the thread does ---------------------------------------------------------------------------------------- */
+
+/* Until NCCL is done with what was asked of comm. Only this thread knows comm as yet, or its owner waits for this thread. */
+static zero_status_t settle(zero_nccl_watch_t *w, void *comm, double end, const char *what, zero_error_t *error)
+{
+    zero_error_t why = {0};
+    double looked = 0, doubt = 0;
+    for (;; zero_nccl_nap(ZERO_NCCL_LOOK_SOON)) {
+        bool busy = false;
+        double now = zero_host_now();
+        if (now - looked > ZERO_NCCL_LOOK_EVERY) {
+            looked = now;
+            zero_nccl_look_at_host(w);
+        }
+        zero_status_t status = zero_nccl_check(w, error);
+        if (status)
+            return status;
+        if (doubt == 0 && w->api->state(w->nccl, comm, &busy, &why))
+            doubt = now;
+        if (doubt == 0 && !busy)
+            return ZERO_OK;
+        if (doubt > 0 && now - doubt > ZERO_NCCL_GRACE)
+            return zero_fail(error, ZERO_ERR_SYSTEM, "%s: %s", what, why.text);
+        if (now > end)
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "%s did not end within %g s: another rank is late, or cannot be reached (NCCL_DEBUG=INFO "
+                             "tells more)", what, w->options.timeout_s);
+    }
+}
+
+static zero_status_t make_events(zero_nccl_watch_t *w, zero_nccl_member_t *m, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    for (int i = 0; i < ZERO_NCCL_OPS && status == ZERO_OK; i++) {
+        status = w->api->event_create(&m->ops[i].begun, error);
+        if (status == ZERO_OK)
+            status = w->api->event_create(&m->ops[i].done, error);
+    }
+    return status;
+}
+
+static zero_status_t make(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t *error)
+{
+    const char *what = j->origin.id ? "starting NCCL" : "splitting an NCCL communicator";
+    zero_nccl_member_t *m = j->member;
+    void *parent = j->origin.callers ? j->origin.callers : j->origin.parent ? j->origin.parent->comm : NULL;
+    double end = zero_host_now() + w->options.timeout_s;
+    zero_error_t ignored;
+    zero_status_t status = make_events(w, m, error);
+    if (status == ZERO_OK && j->origin.id)
+        status = w->api->start(w->nccl, &m->comm, m->size, m->rank, j->id, error);
+    else if (status == ZERO_OK) {
+        status = w->api->split(w->nccl, parent, j->origin.color, j->origin.key, &m->comm, error);
+        m->lost = status == ZERO_OK; /* until the parent is ready again */
+        if (status == ZERO_OK)
+            status = settle(w, parent, end, what, error);
+        if (status == ZERO_OK)
+            m->lost = false;
+    }
+    if (status == ZERO_OK)
+        status = settle(w, m->comm, end, what, error);
+    if (status && m->comm && !m->lost) {
+        w->api->abort(w->nccl, &m->comm, 1, &ignored);
+        m->comm = NULL;
+    }
+    return status;
+}
+
+void zero_nccl_run_job(zero_nccl_watch_t *w)
+{
+    zero_nccl_job_t *j = &w->job;
+    if (j->kind == ZERO_NCCL_MAKE_ID) {
+        j->status = w->api->unique_id(w->nccl, j->id, &j->error);
+        return;
+    }
+    j->status = make(w, j, &j->error);
+    if (j->status) /* a parent may never be ready again, and the others wait */
+        zero_nccl_fail(w, j->status, j->error.text);
+}
+
+bool zero_nccl_step_closing(zero_nccl_member_t *m)
+{
+    zero_nccl_watch_t *w = m->watch;
+    zero_error_t error = {0};
+    zero_status_t status = ZERO_OK;
+    bool busy = true;
+    double now = zero_host_now();
+    if (!m->finalizing) {
+        for (; m->handle_count > 0 && status == ZERO_OK; m->handle_count--)
+            status = w->api->detach(w->nccl, m->comm, m->handles[m->handle_count - 1], &error);
+        if (status == ZERO_OK)
+            status = w->api->finalize(w->nccl, m->comm, &error);
+        m->finalizing = true;
+        m->since = now;
+    }
+    if (status == ZERO_OK)
+        status = w->api->state(w->nccl, m->comm, &busy, &error);
+    if (status == ZERO_OK && busy && now - m->since > w->options.timeout_s)
+        status = zero_fail(&error, ZERO_ERR_TIMEOUT, "it did not end within %g s", w->options.timeout_s);
+    if (status == ZERO_OK && busy)
+        return false;
+    void *comm = m->comm;
+    m->comm = NULL;
+    pthread_mutex_unlock(&w->mutex);
+    if (status) {
+        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "an NCCL communicator is aborted at its end: %s", error.text);
+        w->api->abort(w->nccl, &comm, 1, &error);
+    } else
+        w->api->destroy(w->nccl, comm, &error);
+    pthread_mutex_lock(&w->mutex);
+    m->open = false;
+    pthread_cond_broadcast(&w->news);
+    return true;
+}
+
+/* ---- asking the thread ------------------------------------------------------------------------------------------- */
+
+static bool job_free(const void *job)
+{
+    return ((const zero_nccl_job_t *)job)->kind == ZERO_NCCL_NO_JOB;
+}
+
+static bool job_done(const void *job)
+{
+    return ((const zero_nccl_job_t *)job)->done;
+}
+
+/* Has the thread do the job, and fills in what came of it. */
+static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_t *error)
+{
+    zero_status_t status = zero_nccl_check(w, error);
+    if (status)
+        return status;
+    pthread_mutex_lock(&w->mutex);
+    bool answered = zero_nccl_await(w, job_free, &w->job);
+    if (answered) {
+        w->job = *job;
+        answered = zero_nccl_await(w, job_done, &w->job);
+    }
+    if (answered) {
+        *job = w->job;
+        w->job = (zero_nccl_job_t){.kind = ZERO_NCCL_NO_JOB};
+        pthread_cond_broadcast(&w->news);
+        status = job->status ? zero_fail(error, job->status, "%s", job->error.text) : ZERO_OK;
+    } else {
+        w->stuck = true;
+        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, "NCCL did not return from making a communicator");
+        status = zero_nccl_check(w, error);
+    }
+    pthread_mutex_unlock(&w->mutex);
+    return status;
+}
+
+zero_status_t zero_nccl_watch_id(zero_nccl_watch_t *w, void *id, zero_error_t *error)
+{
+    zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_ID};
+    zero_status_t status = ask(w, &job, error);
+    if (status == ZERO_OK)
+        memcpy(id, job.id, ZERO_NCCL_ID_BYTES);
+    return status;
+}
+
+zero_status_t zero_nccl_member_open(zero_nccl_member_t **out, zero_nccl_watch_t *w, const zero_nccl_origin_t *origin, int size, int rank,
+                                    zero_error_t *error)
+{
+    zero_nccl_member_t *m = calloc(1, sizeof *m);
+    zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_MEMBER, .origin = *origin, .member = m};
+    *out = NULL;
+    if (!m)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *m);
+    m->watch = w;
+    m->size = size;
+    m->rank = rank;
+    if (origin->id)
+        memcpy(job.id, origin->id, sizeof job.id);
+    /* From the start: where it fails half-way, it is closed like any other. */
+    pthread_mutex_lock(&w->mutex);
+    w->refs++;
+    m->next = w->members;
+    w->members = m;
+    pthread_mutex_unlock(&w->mutex);
+    zero_status_t status = ask(w, &job, error);
+    if (status == ZERO_OK)
+        *out = m;
+    else
+        zero_nccl_member_close(m);
+    return status;
+}
+
+static bool member_gone(const void *member)
+{
+    return !((const zero_nccl_member_t *)member)->open;
+}
+
+static void free_member(zero_nccl_watch_t *w, zero_nccl_member_t *m)
+{
+    zero_nccl_member_t **at = &w->members;
+    while (*at != m)
+        at = &(*at)->next;
+    *at = m->next;
+    for (int i = 0; i < ZERO_NCCL_OPS; i++) {
+        if (m->ops[i].begun)
+            w->api->event_destroy(m->ops[i].begun);
+        if (m->ops[i].done)
+            w->api->event_destroy(m->ops[i].done);
+    }
+    free(m);
+}
+
+void zero_nccl_member_close(zero_nccl_member_t *m)
+{
+    if (!m)
+        return;
+    zero_nccl_watch_t *w = m->watch;
+    pthread_mutex_lock(&w->mutex);
+    m->closing = true;
+    bool gone = !w->stuck && zero_nccl_await(w, member_gone, m);
+    w->stuck = w->stuck || !gone || m->lost;
+    if (!w->stuck)
+        free_member(w, m);
+    pthread_mutex_unlock(&w->mutex);
+    zero_nccl_watch_drop(w);
+}
+
+void zero_nccl_attach(zero_nccl_member_t *m, void *base, uint64_t bytes)
+{
+    zero_nccl_watch_t *w = m->watch;
+    zero_error_t error = {0};
+    zero_status_t status = ZERO_OK;
+    pthread_mutex_lock(&w->mutex);
+    if (m->comm && m->handle_count < ZERO_NCCL_HANDLES && !zero_nccl_has_failed(w) &&
+        (status = w->api->attach(w->nccl, m->comm, base, bytes, &m->handles[m->handle_count], &error)) == ZERO_OK)
+        m->handle_count++;
+    pthread_mutex_unlock(&w->mutex);
+    if (status)
+        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "collectives go without registered memory: %s", error.text);
+}
+
