@@ -21,7 +21,7 @@ static const level_t levels[] = {
 const char *const flat_levels[] = {"cuda", "cuda-odd", "cuda-threads"};
 const int flat_level_count = sizeof flat_levels / sizeof flat_levels[0], flat_most_threads = 0;
 
-enum { ROOM = 8 << 20, BORDER = 128, OPERANDS = 8, PATTERN = 0xa5 };
+enum { ROOM = 16 << 20, BORDER = 128, OPERANDS = 8, PATTERN = 0xa5 };
 #define SECONDS 60.0
 
 /* What the calls of a test share: each test is a process of its own. */
@@ -191,6 +191,29 @@ static void adamw(float *master, float *m, float *v, const void *grad, zero_dtyp
         get(&c, param);
 }
 
+static void update(const zero_update_t *u, int threads, void *unused)
+{
+    call_t c = {0};
+    zero_update_t d = *u;
+    uint64_t elements = (uint64_t)u->count, state = elements * 4;
+    (void)unused;
+    if (u->rule == ZERO_RULE_ADAMW8)
+        state = (elements + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * sizeof(zero_block8_t);
+    for (int k = 0; k < 2; k++)
+        d.state[k] = u->state[k] ? put(&c, u->state[k], state, 4) : NULL;
+    d.master = put(&c, u->master, elements * 4, 4);
+    d.grad = put(&c, u->grad, elements * zero_dtype_size(u->grad_dtype), zero_dtype_size(u->grad_dtype));
+    d.param = u->param ? put(&c, u->param, elements * zero_dtype_size(u->param_dtype), zero_dtype_size(u->param_dtype)) : NULL;
+    cuda.ops->update(&d, threads, native());
+    memset(&d, 0xff, sizeof d);
+    get(&c, u->master);
+    for (int k = 0; k < 2; k++)
+        if (u->state[k])
+            get(&c, u->state[k]);
+    if (u->param)
+        get(&c, u->param);
+}
+
 static const zero_flat_ops_t table = {.name = "cuda",
                                       .fill_zero = fill_zero,
                                       .copy = copy,
@@ -198,7 +221,8 @@ static const zero_flat_ops_t table = {.name = "cuda",
                                       .accumulate = accumulate,
                                       .sum = sum,
                                       .square_sum = square_sum,
-                                      .adamw = adamw};
+                                      .adamw = adamw,
+                                      .update = update};
 
 const zero_flat_ops_t *flat_level(const char *name)
 {

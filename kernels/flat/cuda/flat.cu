@@ -1,69 +1,10 @@
-/* flat.cu - flat.h's functions for NVIDIA GPUs, with the bits of ref/flat.c.
- *
- * All but the norm is element-wise and bound by memory. A thread takes UNROLL packs of N elements, a block's packs apart, so that each access of a warp
- * is to contiguous bytes, 16 a thread where the elements allow it; it loads all of them before it computes. The blocks of a launch cover the
- * buffer once: there is nothing to tune to a GPU's size. */
+/* flat.cu - flat.h's functions for NVIDIA GPUs, with the bits of ref/flat.c. Updates are in update.cu. */
 extern "C" {
 #include "kernels/flat/cuda.h"
 }
-#include "kernels/cuda/convert.h"
-
-#include <math.h>
-
-enum { THREADS = 256 };
+#include "kernels/flat/cuda/each.h"
 
 /* ---- element-wise ---------------------------------------------------------------------------------------------------------------- */
-
-/* Elements of a pack: 16 bytes of the wider type. */
-template <typename A, typename B> struct together {
-    enum { N = sizeof(A) > sizeof(B) ? 16 / sizeof(A) : 16 / sizeof(B) };
-};
-
-template <int N, typename T> __device__ __forceinline__ zero_pack<T, N> load(const T *p)
-{
-    return *reinterpret_cast<const zero_pack<T, N> *>(p);
-}
-
-template <int N, typename T> __device__ __forceinline__ void store(T *p, const zero_pack<T, N> &x)
-{
-    *reinterpret_cast<zero_pack<T, N> *>(p) = x;
-}
-
-/* Runs op over elements [0, count). It has N (elements of a pack), UNROLL, in (what a pack's operands are), load and store of the pack that begins at
- * element i, and single, for element i alone: of what is left behind the last pack, and of everything if buffers are not aligned (not wide). */
-template <typename OP> __device__ __forceinline__ void each(const OP &op, int64_t count, bool wide)
-{
-    const int64_t tile = (int64_t)THREADS * OP::UNROLL * OP::N, begin = (int64_t)blockIdx.x * tile;
-    const int64_t packed = wide ? count / OP::N * OP::N : begin, end = begin + tile < count ? begin + tile : count;
-    typename OP::in in[OP::UNROLL];
-    ZERO_UNROLL
-    for (int u = 0; u < OP::UNROLL; u++) {
-        int64_t i = begin + (int64_t)(u * THREADS + (int)threadIdx.x) * OP::N;
-        if (i < packed)
-            op.load(&in[u], i);
-    }
-    ZERO_UNROLL
-    for (int u = 0; u < OP::UNROLL; u++) {
-        int64_t i = begin + (int64_t)(u * THREADS + (int)threadIdx.x) * OP::N;
-        if (i < packed)
-            op.store(in[u], i);
-    }
-    ZERO_UNROLL_BY(1)
-    for (int64_t i = (packed > begin ? packed : begin) + threadIdx.x; i < end; i += THREADS)
-        op.single(i);
-}
-
-template <typename OP> unsigned blocks_for(int64_t count)
-{
-    const int64_t tile = (int64_t)THREADS * OP::UNROLL * OP::N;
-    return (unsigned)((count + tile - 1) / tile);
-}
-
-/* Whether packs of n elements of T can be loaded from p. */
-template <typename T> bool fits(const T *p, int n)
-{
-    return (uintptr_t)p % (sizeof(T) * (size_t)n) == 0;
-}
 
 template <typename D, typename S> struct cast_op {
     enum { N = together<D, S>::N, UNROLL = 4 };
@@ -174,63 +115,6 @@ __global__ void __launch_bounds__(THREADS) sum_kernel(T *dst, const __grid_const
     each(sum_op<T, ROOM>{dst, src, source_count}, count, wide);
 }
 
-/* P: of param, which may be NULL. */
-template <typename G, typename P> struct adamw_op {
-    enum { N = 4, UNROLL = 2 };
-    struct in {
-        zero_pack<float, N> p, m, v;
-        zero_pack<G, N> g;
-    };
-    float *master, *m, *v;
-    const G *grad;
-    P *param;
-    const zero_adamw_scalars_t &c;
-
-    /* flat.h's definition: each operation rounds once. */
-    __device__ __forceinline__ void update(float *p, float *m, float *v, float grad) const
-    {
-        float g = grad * c.grad_factor;
-        *m = fmaf(c.beta1, *m, c.one_minus_beta1 * g);
-        *v = fmaf(c.beta2, *v, (c.one_minus_beta2 * g) * g);
-        *p = fmaf(-c.step_size, *m / fmaf(sqrtf(*v), c.inv_sqrt_bc2, c.eps), *p * c.decay_factor);
-    }
-    __device__ __forceinline__ void load(in *x, int64_t i) const
-    {
-        x->p = ::load<N>((const float *)master + i);
-        x->m = ::load<N>((const float *)m + i);
-        x->v = ::load<N>((const float *)v + i);
-        x->g = ::load<N>(grad + i);
-    }
-    __device__ __forceinline__ void store(const in &x, int64_t i) const
-    {
-        in y = x;
-        zero_pack<P, N> narrow;
-        ZERO_UNROLL
-        for (int e = 0; e < N; e++) {
-            update(&y.p.e[e], &y.m.e[e], &y.v.e[e], zero_widen(y.g.e[e]));
-            narrow.e[e] = zero_narrow<P>(y.p.e[e]);
-        }
-        ::store<N>(master + i, y.p);
-        ::store<N>(m + i, y.m);
-        ::store<N>(v + i, y.v);
-        if (param)
-            ::store<N>(param + i, narrow);
-    }
-    __device__ __forceinline__ void single(int64_t i) const
-    {
-        update(&master[i], &m[i], &v[i], zero_widen(grad[i]));
-        if (param)
-            param[i] = zero_narrow<P>(master[i]);
-    }
-};
-
-template <typename G, typename P>
-__global__ void __launch_bounds__(THREADS) adamw_kernel(float *master, float *m, float *v, const G *grad, P *param, int64_t count,
-                                                        const __grid_constant__ zero_adamw_scalars_t scalars, bool wide)
-{
-    each(adamw_op<G, P>{master, m, v, grad, param, scalars}, count, wide);
-}
-
 /* ---- the norm -------------------------------------------------------------------------------------------------------------------- */
 
 /* A thread is a lane of a block of the norm: its 256 squares are a chain, so that what counts is that its loads do not wait for one another. Half
@@ -296,28 +180,6 @@ __global__ void __launch_bounds__(32 + FETCHERS) add_kernel(double *out, const d
 }
 
 /* ---- flat.h ---------------------------------------------------------------------------------------------------------------------- */
-
-/* Runs the code with T as the type of dtype's elements. */
-#define WITH_TYPE(dtype, T, ...)           \
-    switch (dtype) {                       \
-    case ZERO_FP32: {                      \
-        typedef float T;                   \
-        __VA_ARGS__;                       \
-        break;                             \
-    }                                      \
-    case ZERO_BF16: {                      \
-        typedef zero_bf16_t T;             \
-        __VA_ARGS__;                       \
-        break;                             \
-    }                                      \
-    case ZERO_FP16: {                      \
-        typedef zero_fp16_t T;             \
-        __VA_ARGS__;                       \
-        break;                             \
-    }                                      \
-    case ZERO_DTYPE_COUNT:                 \
-        break;                             \
-    }
 
 static void fill_zero(void *dst, uint64_t bytes, int threads, void *native)
 {
@@ -389,23 +251,21 @@ static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t
     ZERO_LAUNCH(add_kernel, 1, 32 + FETCHERS, 0, (cudaStream_t)native, out, (const double *)scratch, blocks);
 }
 
-template <typename G, typename P>
-static void launch_adamw(float *master, float *m, float *v, const G *grad, P *param, int64_t count, const zero_adamw_scalars_t *scalars, cudaStream_t stream)
-{
-    typedef adamw_op<G, P> op;
-    bool wide = fits(master, op::N) && fits(m, op::N) && fits(v, op::N) && fits(grad, op::N) && fits(param, op::N);
-    ZERO_LAUNCH((adamw_kernel<G, P>), blocks_for<op>(count), THREADS, 0, stream, master, m, v, grad, param, count, *scalars, wide);
-}
-
 static void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype, int64_t count,
                   const zero_adamw_scalars_t *scalars, int threads, void *native)
 {
-    (void)threads;
-    if (param == master)
-        param = NULL;
-    if (count > 0)
-        WITH_TYPE(grad_dtype, G,
-                  WITH_TYPE(param_dtype, P, launch_adamw(master, m, v, (const G *)grad, (P *)param, count, scalars, (cudaStream_t)native)))
+    zero_update_t u = {};
+    u.rule = ZERO_RULE_ADAMW;
+    u.grad_dtype = grad_dtype;
+    u.param_dtype = param_dtype;
+    u.count = count;
+    u.master = master;
+    u.state[0] = m;
+    u.state[1] = v;
+    u.grad = grad;
+    u.param = param;
+    u.scalars = *scalars;
+    zero_cuda_flat_update(&u, threads, native);
 }
 
 static const zero_flat_ops_t ops = {
@@ -417,6 +277,7 @@ static const zero_flat_ops_t ops = {
     .sum = sum,
     .square_sum = square_sum,
     .adamw = adamw,
+    .update = zero_cuda_flat_update,
 };
 
 extern "C" const zero_cuda_flat_t zero_cuda_flat = {

@@ -1,0 +1,94 @@
+/* each.h - inside kernels/flat/cuda: what its element-wise kernels share.
+ *
+ * They are bound by memory. A thread takes UNROLL packs of N elements, a block's packs apart, so that each access of a warp is to contiguous
+ * bytes, 16 a thread where the elements allow it; it loads all of them before it computes. The blocks of a launch cover the buffer once:
+ * there is nothing to tune to a GPU's size. */
+#ifndef ZERO_FLAT_CUDA_EACH_H
+#define ZERO_FLAT_CUDA_EACH_H
+
+extern "C" {
+#include "kernels/flat/flat.h"
+}
+#include "kernels/cuda/convert.h"
+
+#include <math.h>
+
+enum { THREADS = 256 };
+
+/* update of flat.h, on a stream (update.cu). */
+void zero_cuda_flat_update(const zero_update_t *u, int threads, void *native);
+
+/* Elements of a pack: 16 bytes of the wider type. */
+template <typename A, typename B> struct together {
+    enum { N = sizeof(A) > sizeof(B) ? 16 / sizeof(A) : 16 / sizeof(B) };
+};
+
+template <int N, typename T> __device__ __forceinline__ zero_pack<T, N> load(const T *p)
+{
+    return *reinterpret_cast<const zero_pack<T, N> *>(p);
+}
+
+template <int N, typename T> __device__ __forceinline__ void store(T *p, const zero_pack<T, N> &x)
+{
+    *reinterpret_cast<zero_pack<T, N> *>(p) = x;
+}
+
+/* Runs op over elements [0, count). It has N (elements of a pack), UNROLL, in (what a pack's operands are), load and store of the pack that begins at
+ * element i, and single, for element i alone: of what is left behind the last pack, and of everything if buffers are not aligned (not wide). */
+template <typename OP> __device__ __forceinline__ void each(const OP &op, int64_t count, bool wide)
+{
+    const int64_t tile = (int64_t)THREADS * OP::UNROLL * OP::N, begin = (int64_t)blockIdx.x * tile;
+    const int64_t packed = wide ? count / OP::N * OP::N : begin, end = begin + tile < count ? begin + tile : count;
+    typename OP::in in[OP::UNROLL];
+    ZERO_UNROLL
+    for (int u = 0; u < OP::UNROLL; u++) {
+        int64_t i = begin + (int64_t)(u * THREADS + (int)threadIdx.x) * OP::N;
+        if (i < packed)
+            op.load(&in[u], i);
+    }
+    ZERO_UNROLL
+    for (int u = 0; u < OP::UNROLL; u++) {
+        int64_t i = begin + (int64_t)(u * THREADS + (int)threadIdx.x) * OP::N;
+        if (i < packed)
+            op.store(in[u], i);
+    }
+    ZERO_UNROLL_BY(1)
+    for (int64_t i = (packed > begin ? packed : begin) + threadIdx.x; i < end; i += THREADS)
+        op.single(i);
+}
+
+template <typename OP> unsigned blocks_for(int64_t count)
+{
+    const int64_t tile = (int64_t)THREADS * OP::UNROLL * OP::N;
+    return (unsigned)((count + tile - 1) / tile);
+}
+
+/* Whether packs of n elements of T can be loaded from p. */
+template <typename T> bool fits(const T *p, int n)
+{
+    return (uintptr_t)p % (sizeof(T) * (size_t)n) == 0;
+}
+
+/* Runs the code with T as the type of dtype's elements. */
+#define WITH_TYPE(dtype, T, ...)           \
+    switch (dtype) {                       \
+    case ZERO_FP32: {                      \
+        typedef float T;                   \
+        __VA_ARGS__;                       \
+        break;                             \
+    }                                      \
+    case ZERO_BF16: {                      \
+        typedef zero_bf16_t T;             \
+        __VA_ARGS__;                       \
+        break;                             \
+    }                                      \
+    case ZERO_FP16: {                      \
+        typedef zero_fp16_t T;             \
+        __VA_ARGS__;                       \
+        break;                             \
+    }                                      \
+    case ZERO_DTYPE_COUNT:                 \
+        break;                             \
+    }
+
+#endif
