@@ -1,5 +1,7 @@
-/* test_comm_device.c - communicators of a device's memory: staged. */
+/* test_comm_device.c - communicators of a device's memory: staged, on a device that is as late as it may be, and on emulated GPUs. */
+#define _GNU_SOURCE
 #include "tests/comm_cases.h"
+#include "tests/emulated.h"
 #include "tests/lazy_device.h"
 #include "tests/ranks.h"
 #include "zero/comm/staged.h"
@@ -33,20 +35,40 @@ static int ring_cases(const zero_comm_t *c, uint64_t staging_bytes)
     return 0;
 }
 
-enum { LAZY, CPU };
+enum { LAZY, CPU, CUDA, CUDA_THREADS, DEVICES };
 typedef struct how {
     int device;
     uint64_t staging_bytes;
 } how_t;
 
+/* All ranks have the same GPU. */
+static int open_device(int kind, zero_device_t **device, zero_stream_t **stream, void **native)
+{
+    *stream = NULL;
+    *native = NULL;
+    if (kind == LAZY) {
+        *device = lazy_device();
+        *native = lazy_stream(1);
+    } else if (kind == CPU)
+        EXPECT_OK(zero_device_cpu(device, NULL, error));
+    else {
+        setenv("ZERO_EMULATOR", kind == CUDA ? "inline" : "threads", 1);
+        EXPECT_OK(zero_device_cuda(device, NULL, error));
+        EXPECT_OK((*device)->ops->stream_create(*device, ZERO_STREAM_GATHER, stream, error));
+        *native = (*device)->ops->native(*stream);
+    }
+    return 0;
+}
+
 static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     const how_t *how = arg;
     zero_comm_t *c, *part;
-    zero_device_t *device = how->device == LAZY ? lazy_device() : NULL;
-    void *native = device ? lazy_stream(1) : NULL;
-    if (!device)
-        EXPECT_OK(zero_device_cpu(&device, NULL, error));
+    zero_device_t *device;
+    zero_stream_t *stream;
+    void *native;
+    if (open_device(how->device, &device, &stream, &native))
+        return 1;
     if (open_staged(&c, b, device, how->staging_bytes))
         return 1;
     EXPECT(c->rank == rank && c->size == world);
@@ -57,6 +79,8 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     EXPECT(part->size == (world + 1 - (rank & 1)) / 2 && part->rank == part->size - 1 - rank / 2);
     if (ring_cases(part, how->staging_bytes) || comm_cases_on(part, device, native, 2 + (unsigned)(rank & 1)))
         return 1;
+    if (stream)
+        device->ops->stream_destroy(stream);
     zero_comm_destroy(c);
     zero_comm_destroy(part);
     zero_device_destroy(device);
@@ -73,6 +97,8 @@ END_TEST
 START_TEST(staged_does_all_in_many_pieces)
 {
     how_t how = {.device = _i, .staging_bytes = 3 * 65536};
+    if (how.device >= CUDA && !emulated_plugins())
+        return;
     ck_assert_int_eq(ranks_run(3, 100, cases_rank, &how), 0);
 }
 END_TEST
@@ -223,7 +249,7 @@ int main(void)
     TCase *t = tcase_create("staged");
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, staged_does_all, 1, 5);
-    tcase_add_loop_test(t, staged_does_all_in_many_pieces, LAZY, CPU + 1);
+    tcase_add_loop_test(t, staged_does_all_in_many_pieces, LAZY, DEVICES);
     tcase_add_test(t, streams_take_turns);
     tcase_add_test(t, refusals_are_everyones);
     tcase_add_loop_test(t, a_failed_copy_is_the_end, 0, 4);
