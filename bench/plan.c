@@ -83,6 +83,8 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
     m->spec = (zero_spec_t){ .window = 2,
                              .micro_steps = 4,
                              .channels = 2,
+                             .states = 2,
+                             .state_block_bytes = 512,
                              .offload_ratio = 1,
                              .persist_bytes = 65536,
                              .units = m->units,

@@ -137,8 +137,8 @@ static void start_contents(machine_t *m, uint64_t schedule)
             const int32_t *buffer = plan->parts[p].buffer;
             if (plan->buffers[buffer[ZERO_ROLE_MASTER]].part >= 0)
                 fill_at_start(m, r, buffer[ZERO_ROLE_MASTER], false);
-            fill_at_start(m, r, buffer[ZERO_ROLE_MOMENT1], true);
-            fill_at_start(m, r, buffer[ZERO_ROLE_MOMENT2], true);
+            for (int i = 0; i < plan->spec->states; i++)
+                fill_at_start(m, r, buffer[ZERO_ROLE_MOMENT1 + i], true);
         }
     }
 }
@@ -191,14 +191,18 @@ static void update(machine_t *m, int rank, const zero_op_t *op)
     const int32_t *state = m->plan->parts[op->part].buffer;
     state += state[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
     span_t grad = span_of(m, rank, op->src, op->src_own, op->part), param = span_of(m, rank, op->dst, op->dst_own, op->part);
-    span_t master = span_of(m, rank, state[0], false, op->part), m1 = span_of(m, rank, state[1], false, op->part);
-    span_t m2 = span_of(m, rank, state[2], false, op->part);
+    span_t master = span_of(m, rank, state[0], false, op->part), moment[2];
+    for (int i = 0; i < m->plan->spec->states; i++)
+        moment[i] = span_of(m, rank, state[1 + i], false, op->part);
     uint64_t scalars = m->ranks[rank].cells[scalars_at(m)];
     for (int64_t b = 0; b < grad.count; b++) {
         uint64_t g = get(&grad, b) * 3 + scalars;
-        put(&m1, b, get(&m1, b) * 5 + g);
-        put(&m2, b, get(&m2, b) * 7 + g * g);
-        put(&master, b, get(&master, b) + get(&m1, b) + get(&m2, b));
+        uint64_t change = g;
+        for (int i = 0; i < m->plan->spec->states; i++) {
+            put(&moment[i], b, get(&moment[i], b) * (uint64_t)(5 + 2 * i) + g * (i > 0 ? g : 1));
+            change += get(&moment[i], b);
+        }
+        put(&master, b, get(&master, b) + change);
         put(&param, b, get(&master, b));
     }
 }

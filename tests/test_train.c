@@ -113,7 +113,7 @@ START_TEST(options_are_refused)
         {"--device cuda", "--device cuda is not supported yet", ZERO_ERR_UNSUPPORTED},
         {"--offload some", "must be one of: none|optimizer|params|all", ZERO_ERR_ARG},
         {"--offload-ratio 1.5", "--offload-ratio", ZERO_ERR_ARG},
-        {"--optimizer lion", "--optimizer lion is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--optimizer rmsprop", "must be one of: adamw|adam|sgd|lion|adamw8bit", ZERO_ERR_ARG},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         options_t o;

@@ -1,4 +1,5 @@
 /* engine.c - an engine's life: configuration, creation, failure, destruction. */
+#include "optim/rules.h"
 #include "zero/engine.h"
 
 #include <math.h>
@@ -62,6 +63,8 @@ static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_ARG, "config.clip is %g: it is at least 0 (off)", c->clip);
     if (!(c->grad_scale > 0) || !isfinite(c->grad_scale))
         return zero_fail(error, ZERO_ERR_ARG, "config.grad_scale is %g: it is a positive number", c->grad_scale);
+    if ((unsigned)c->rule >= ZERO_RULES)
+        return zero_fail(error, ZERO_ERR_ARG, "config.rule is %d: use one of zero_rule_t", (int)c->rule);
     const zero_adamw_t *a = &c->adamw;
     if (!(a->beta1 >= 0 && a->beta1 < 1) || !(a->beta2 >= 0 && a->beta2 < 1))
         return zero_fail(error, ZERO_ERR_ARG, "config.adamw's betas are %g and %g: each is at least 0 and less than 1", a->beta1,
@@ -118,6 +121,8 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->reduce_dtype = config->reduce_dtype;
     spec->persist_bytes = config->persist_bytes;
     spec->offload_ratio = config->offload_ratio;
+    spec->states = zero_rule_states(config->rule, &config->adamw);
+    spec->state_block_bytes = zero_rule_block_bytes(config->rule);
     *engine = e;
     return ZERO_OK;
 }

@@ -1,4 +1,5 @@
 /* engine_contents.c - values in and out: initial parameters, state, addresses. */
+#include "optim/rules.h"
 #include "zero/engine.h"
 
 #include <stdlib.h>
@@ -140,17 +141,21 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
     int64_t first = engine->plan->placed[param].offset;
-    zero_dtype_t dtype = engine->plan->buffers[piece->buffer].dtype;
+    const zero_buffer_t *buffer = &engine->plan->buffers[piece->buffer];
     range_t mine = intersection((range_t){first, first + p->count}, piece->range);
     float values[PIECE], stored[PIECE];
     for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
-        int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE;
-        zero_status_t status = zero_exec_read(engine->exec, piece->buffer,
-                                              piece->offset + (uint64_t)(at - piece->range.begin) * zero_dtype_size(dtype), stored,
-                                              (uint64_t)count * zero_dtype_size(dtype), &engine->error);
+        int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE, from = at - piece->range.begin;
+        /* What is coded is read by whole blocks, of which tensors have their own. */
+        int64_t stored_count = buffer->coded ? (count + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * ZERO_BLOCK8 : count;
+        zero_status_t status = zero_exec_read(engine->exec, piece->buffer, piece->offset + zero_plan_bytes(engine->plan, buffer, from), stored,
+                                              zero_plan_bytes(engine->plan, buffer, stored_count), &engine->error);
         if (status != ZERO_OK)
             return zero_engine_leave(engine, status);
-        zero_flat_ref()->cast(values, ZERO_FP32, stored, dtype, count, 1, NULL);
+        if (buffer->coded)
+            zero_block8_read(values, (const zero_block8_t *)(const void *)stored, buffer->role == ZERO_ROLE_MOMENT2, 0, count);
+        else
+            zero_flat_ref()->cast(values, ZERO_FP32, stored, buffer->dtype, count, 1, NULL);
         if (fn(ctx, param, at - first, count, values) != 0)
             return zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken",
                              (long long)(at - first), (long long)(at - first + count), p->name);
@@ -186,6 +191,10 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
     if (state != ZERO_STATE_PARAM && (!p->trainable || (placed >= 0 && !engine->plan->segments[placed].trainable)))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' is %s: only ZERO_STATE_PARAM can be read", p->name,
                          p->trainable ? "not trained, because the engine has no training pass" : "frozen");
+    int states = engine->spec.states;
+    if ((state == ZERO_STATE_MOMENT1 && states < 1) || (state == ZERO_STATE_MOMENT2 && states < 2))
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "optimizer '%s' keeps %d buffers of state beside the master weights: there is no moment %d",
+                         zero_rule_name(engine->config.rule), states, state == ZERO_STATE_MOMENT1 ? 1 : 2);
     if (state == ZERO_STATE_GRAD && !engine->gradients_complete)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "the gradient of parameter '%s' is complete only between zero_micro_end of a step's last "

@@ -213,7 +213,12 @@ typedef struct zero_row {
 
 typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_reduce_t;
 
-/* Decoupled AdamW (Loshchilov and Hutter 2019, as PyTorch computes it); fp32 master weights and moments. */
+/* How gradients move parameters. Each keeps fp32 master weights, and state beside them: AdamW (Loshchilov and Hutter 2019) and Adam (Kingma and Ba
+ * 2015, weight decay added to the gradient) two moments in fp32, SGD its momentum (none where beta1 is 0), Lion (Chen et al. 2023) one moment, 8-bit
+ * AdamW two moments in 8 bits, in blocks of 128 elements (Dettmers et al. 2022). All but the last compute as PyTorch's. */
+typedef enum zero_rule { ZERO_RULE_ADAMW = 0, ZERO_RULE_ADAM, ZERO_RULE_SGD, ZERO_RULE_LION, ZERO_RULE_ADAMW8, ZERO_RULES } zero_rule_t;
+
+/* beta1 is SGD's momentum, which reads neither beta2 nor eps; Lion reads no eps. */
 typedef struct zero_adamw {
     double beta1, beta2, eps, weight_decay; /* 0.9, 0.95, 1e-8, 0.1 */
 } zero_adamw_t;
@@ -231,7 +236,8 @@ typedef struct zero_config {
     int64_t persist_bytes;     /* units whose parameters are smaller stay full at every rank; default 65536; 0: none */
     double clip;               /* global L2 norm; 0: off; default 1 */
     double grad_scale;         /* summed gradients are multiplied by this before norm and update; default 1 */
-    zero_adamw_t adamw;
+    zero_rule_t rule;          /* default AdamW */
+    zero_adamw_t adamw;        /* its numbers */
     uint64_t memory_limit;     /* bytes of the device tier for this rank; 0: what the machine has to give */
     double offload_ratio;      /* where the optimizer's row is not on the device tier: the share of its state that goes there, 0 to 1; default 1 */
     const char *nvme_path;     /* a folder on a local drive, where a row is on the nvme tier; read by zero_commit */

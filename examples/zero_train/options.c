@@ -68,7 +68,8 @@ static const option_t table[] = {
     {"steps", BATCH, OPTION_WHOLE, FIELD(steps), 0, 1e12, UNSET, NULL, NULL, "N", "1500; 100 for larger models, 10 with --compare-stages",
      "counted from the start of training", true},
 
-    {"optimizer", OPTIMIZER, OPTION_CHOICE, FIELD(optimizer), 0, 0, 0, "adamw", "*", "adamw", "adamw", "the update", true},
+    {"optimizer", OPTIMIZER, OPTION_CHOICE, FIELD(optimizer), 0, 0, ZERO_RULE_ADAMW, "adamw|adam|sgd|lion|adamw8bit", NULL, "adamw|adam|sgd|lion|adamw8bit",
+     "adamw", "the update; adamw8bit keeps its moments in a quarter of the memory", true},
     {"lr", OPTIMIZER, OPTION_REAL, FIELD(lr), 0, MANY, UNSET, NULL, NULL, "RATE", "0.003; 0.0006 for larger presets, 0.00005 for folders; 1 with noam",
      "learning rate", true},
     {"min-lr", OPTIMIZER, OPTION_REAL, FIELD(min_lr), 0, MANY, 0, NULL, NULL, "RATE", "0", "at the end of linear and cosine", true},
@@ -76,7 +77,7 @@ static const option_t table[] = {
      "cosine", "of the learning rate", true},
     {"warmup", OPTIMIZER, OPTION_WHOLE, FIELD(warmup), 0, 1e12, UNSET, NULL, NULL, "STEPS", "a tenth of --steps, at most 100; with noam at least 1",
      "until the full rate", true},
-    {"betas", OPTIMIZER, OPTION_PAIR, FIELD(betas), 0, 1, UNSET, NULL, NULL, "B1,B2", "0.9,0.95", "decay of the moments; each below 1", true},
+    {"betas", OPTIMIZER, OPTION_PAIR, FIELD(betas), 0, 1, UNSET, NULL, NULL, "B1,B2", "0.9,0.95", "decay of the moments; each below 1; sgd: B1 is its momentum", true},
     {"eps", OPTIMIZER, OPTION_REAL, FIELD(eps), 0, MANY, 1e-8, NULL, NULL, "E", "1e-8", "above 0, added to the root of the second moment", true},
     {"weight-decay", OPTIMIZER, OPTION_REAL, FIELD(weight_decay), 0, MANY, 0.1, NULL, NULL, "W", "0.1", "of parameters with two or more dimensions", true},
     {"clip", OPTIMIZER, OPTION_REAL, FIELD(clip), 0, MANY, 1, NULL, NULL, "NORM", "1", "largest norm of the gradient; 0: off", true},

@@ -16,35 +16,27 @@ typedef struct zero_rule_scalars {
 } zero_rule_scalars_t;
 typedef zero_rule_scalars_t zero_adamw_scalars_t;
 
-/* How an optimizer moves a parameter p, given its gradient. Per element, in this order, each line rounded once per operation, with
+/* How an optimizer (zero_rule_t) moves a parameter p, given its gradient. Per element, in this order, each line rounded once per operation, with
  *   g = (float)grad * grad_factor
- * first and buffers of state that begin as zeros: */
-typedef enum zero_rule {
-    /* Loshchilov and Hutter 2019. decay_factor = 1 - lr * wd, step_size = lr / (1 - beta1^t), inv_sqrt_bc2 = 1 / sqrt(1 - beta2^t).
-     *   m = fma(beta1, m, (1 - beta1) * g)
-     *   v = fma(beta2, v, ((1 - beta2) * g) * g)
-     *   p = p * decay_factor
-     *   p = fma(-step_size, m / fma(sqrt(v), inv_sqrt_bc2, eps), p) */
-    ZERO_RULE_ADAMW = 0,
-    /* Kingma and Ba 2015, with weight decay as PyTorch's Adam has it: l2 = wd.
-     *   g = fma(l2, p, g)
-     *   m, v and the last line as AdamW's */
-    ZERO_RULE_ADAM,
-    /* PyTorch's SGD, without dampening and Nesterov: l2 = wd, beta1 = momentum, step_size = lr. state[0] NULL: no momentum, b = g.
-     *   g = fma(l2, p, g)
-     *   b = beta1 * b + g
-     *   p = fma(-step_size, b, p) */
-    ZERO_RULE_SGD,
-    /* Chen et al. 2023, algorithm 2. decay_factor = 1 - lr * wd, step_size = lr; sign(0) = 0.
-     *   c = fma(beta1, m, (1 - beta1) * g)
-     *   m = fma(beta2, m, (1 - beta2) * g)
-     *   p = p * decay_factor
-     *   p = p - step_size * sign(c) */
-    ZERO_RULE_LION,
-    /* AdamW whose m and v are kept in 8 bits, in blocks (zero_block8_t): decoded to fp32, updated and used as AdamW's, encoded. */
-    ZERO_RULE_ADAMW8,
-    ZERO_RULES
-} zero_rule_t;
+ * first and buffers of state that begin as zeros:
+ * ZERO_RULE_ADAMW: Loshchilov and Hutter 2019. decay_factor = 1 - lr * wd, step_size = lr / (1 - beta1^t), inv_sqrt_bc2 = 1 / sqrt(1 - beta2^t).
+ *   m = fma(beta1, m, (1 - beta1) * g)
+ *   v = fma(beta2, v, ((1 - beta2) * g) * g)
+ *   p = p * decay_factor
+ *   p = fma(-step_size, m / fma(sqrt(v), inv_sqrt_bc2, eps), p)
+ * ZERO_RULE_ADAM: Kingma and Ba 2015, with weight decay as PyTorch's Adam has it: l2 = wd.
+ *   g = fma(l2, p, g)
+ *   m, v and the last line as AdamW's
+ * ZERO_RULE_SGD: PyTorch's SGD, without dampening and Nesterov: l2 = wd, beta1 = momentum, step_size = lr. state[0] NULL: no momentum, b = g.
+ *   g = fma(l2, p, g)
+ *   b = beta1 * b + g
+ *   p = fma(-step_size, b, p)
+ * ZERO_RULE_LION: Chen et al. 2023, algorithm 2. decay_factor = 1 - lr * wd, step_size = lr; sign(0) = 0.
+ *   c = fma(beta1, m, (1 - beta1) * g)
+ *   m = fma(beta2, m, (1 - beta2) * g)
+ *   p = p * decay_factor
+ *   p = p - step_size * sign(c)
+ * ZERO_RULE_ADAMW8: AdamW whose m and v are kept in 8 bits, in blocks (zero_block8_t): decoded to fp32, updated and used as AdamW's, encoded. */
 
 /* Moments in 8 bits, by blocks of ZERO_BLOCK8 elements from the buffer's first, each with a scale of its own (the block-wise
  * quantization of Dettmers et al. 2022). Their code is a small floating-point number, its exponent below the largest element's: a
@@ -62,6 +54,9 @@ typedef struct zero_block8 {
     float scale;
     uint8_t code[ZERO_BLOCK8];
 } zero_block8_t; /* 132 bytes */
+
+/* Elements [begin, begin + count) of state[0] (m) or state[1] (v), decoded. */
+void zero_block8_read(float *out, const zero_block8_t *blocks, int state, int64_t begin, int64_t count);
 
 /* One step of count elements. What it reads and writes is as large as count says: master, grad and param count elements, state[] as the rule
  * has it: AdamW, Adam {m, v}, SGD {b} and Lion {m} in fp32; 8-bit AdamW {m, v} of ceil(count / ZERO_BLOCK8) blocks, of the last of

@@ -10,6 +10,7 @@
 typedef struct zero_exec zero_exec_t;
 
 typedef struct zero_exec_options {
+    zero_rule_t rule;
     zero_adamw_t adamw;
     double clip, grad_scale, timeout_s;
     uint64_t memory_limit; /* bytes of the device tier for this rank; 0: none */

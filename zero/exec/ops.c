@@ -1,8 +1,8 @@
 /* ops.c - what each operation does, on its stream's thread. */
 #include "zero/exec/internal.h"
 
-#include "optim/adamw.h"
 #include "optim/norm.h"
+#include "optim/rules.h"
 
 #include <time.h>
 
@@ -107,7 +107,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     return ZERO_OK;
 }
 
-/* AdamW over a part, one kernel call for each run of equal scales. */
+/* The optimizer over a part, one kernel call for each run of equal scales. */
 static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native)
 {
     const zero_exec_scalars_t *s = x->scalars;
@@ -117,8 +117,10 @@ static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *f
     state += state[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
     zero_span_t span = zero_plan_span(plan, x->rank, op->src, op->src_own, op->part);
     char *grad = operand(x, op, op->src, op->src_own), *param = operand(x, op, op->dst, op->dst_own);
-    float *master = (float *)operand(x, op, state[0], false), *m = (float *)operand(x, op, state[1], false),
-          *v = (float *)operand(x, op, state[2], false);
+    float *master = (float *)operand(x, op, state[0], false);
+    char *states[2] = {NULL};
+    for (int i = 0; i < plan->spec->states; i++)
+        states[i] = operand(x, op, state[1 + i], false);
 
     if (!s->apply) {
         /* What is copied to the parameters afterwards must be they, not what was there before. */
@@ -133,11 +135,18 @@ static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *f
                 end = run->end < span.begin + span.count ? run->end : span.begin + span.count, at = begin - span.begin;
         if (begin >= end)
             continue;
-        zero_adamw_scalars_t scalars = zero_adamw_scalars(&x->options.adamw, s->rate, run->lr_scale, run->decay_scale, s->applied,
-                                                          s->grad_factor);
-        flat->adamw(master + at, m + at, v + at, grad + (size_t)at * zero_dtype_size(segment->final), segment->final,
-                    param == (char *)master ? NULL : param + (size_t)at * zero_dtype_size(segment->dtype), segment->dtype, end - begin,
-                    &scalars, x->device->options.threads, native);
+        zero_update_t u = {.rule = x->options.rule,
+                           .grad_dtype = segment->final,
+                           .param_dtype = segment->dtype,
+                           .count = end - begin,
+                           .master = master + at,
+                           .grad = grad + (size_t)at * zero_dtype_size(segment->final),
+                           .param = param == (char *)master ? NULL : param + (size_t)at * zero_dtype_size(segment->dtype),
+                           .scalars = zero_rule_scalars(x->options.rule, &x->options.adamw, s->rate, run->lr_scale, run->decay_scale, s->applied,
+                                                        s->grad_factor)};
+        for (int i = 0; i < plan->spec->states; i++)
+            u.state[i] = states[i] + at / ZERO_ALIGN_ELEMENTS * plan->spec->state_block_bytes;
+        flat->update(&u, x->device->options.threads, native);
     }
 }
 

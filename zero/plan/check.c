@@ -79,9 +79,9 @@ static zero_status_t check_parts(const zero_checker_t *c)
             end = part->end;
             for (int r = ZERO_ROLE_MASTER; r < ZERO_ROLE_COUNT; r++) {
                 int32_t b = part->buffer[r];
-                bool staged = r >= ZERO_ROLE_STAGED_MASTER && r <= ZERO_ROLE_STAGED_MOMENT2;
+                bool staged = r >= ZERO_ROLE_STAGED_MASTER && r <= ZERO_ROLE_STAGED_MASTER + plan->spec->states;
                 if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i) ||
-                    (b < 0 && (r <= ZERO_ROLE_MOMENT2 || (staged && part->tier == ZERO_TIER_NVME))) ||
+                    (b < 0 && (r <= ZERO_ROLE_MASTER + plan->spec->states || (staged && part->tier == ZERO_TIER_NVME))) ||
                     (b >= 0 && plan->buffers[b].part != p && (r != ZERO_ROLE_MASTER || plan->buffers[b].part >= 0)))
                     return zero_check_fail(c, "part %d of segment %d has buffer %d as its %s", p - next, i, b, zero_role_name((zero_role_t)r));
             }
@@ -143,7 +143,7 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         return zero_check_fail(c, "it communicates on a stream without a communicator");
     bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
     moves = moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier;
-    uint64_t bytes = (uint64_t)count * zero_dtype_size(has_src ? plan->buffers[op->src].dtype : ZERO_FP32);
+    uint64_t bytes = has_src ? zero_plan_bytes(plan, &plan->buffers[op->src], count) : 0;
     bytes = collective ? (uint64_t)(plan->spec->world - 1) * bytes : moves ? bytes : 0;
     if (op->bytes != bytes)
         return zero_check_fail(c, "it says that it moves %llu bytes instead of %llu", (unsigned long long)op->bytes, (unsigned long long)bytes);
@@ -177,7 +177,7 @@ static zero_status_t check_layout(const zero_checker_t *c)
         uint64_t begin = plan->kind_offset[x->tier][x->kind], end = begin + plan->kind_bytes[x->tier][x->kind];
         if (x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end ||
             x->bytes > end - x->offset || end > plan->arena_bytes[x->tier] ||
-            x->bytes != (uint64_t)x->elements * zero_dtype_size(x->dtype))
+            x->bytes != zero_plan_bytes(plan, x, x->elements) || (x->coded && x->part < 0))
             status = zero_check_fail(c, "buffer %d lies outside of its kind's range, unaligned, or has a wrong size", i);
         if (x->bytes > 0)
             sorted[n++] = x;

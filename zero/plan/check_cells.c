@@ -47,7 +47,7 @@ static zero_operand_t resolve(const zero_checker_t *c, int32_t buffer, bool own,
     const zero_buffer_t *x = &c->plan->buffers[buffer];
     zero_span_t span = zero_plan_span(c->plan, c->rank, buffer, own, part);
     uint64_t size = zero_dtype_size(x->dtype), begin = zero_plan_place(c->plan, x) + span.offset;
-    return (zero_operand_t){ .cells = { find(c, begin), find(c, begin + (uint64_t)span.count * size) },
+    return (zero_operand_t){ .cells = { find(c, begin), find(c, begin + zero_plan_bytes(c->plan, x, span.count)) },
                              .buffer = buffer,
                              .base = (int64_t)begin - span.begin * (int64_t)size,
                              .begin = span.begin,
@@ -77,7 +77,7 @@ static void bound(zero_checker_t *c, int32_t *n, int32_t buffer, bool own, int32
     zero_span_t span = zero_plan_span(c->plan, c->rank, buffer, own, part);
     uint64_t begin = zero_plan_place(c->plan, x) + span.offset;
     c->bounds[(*n)++] = begin;
-    c->bounds[(*n)++] = begin + (uint64_t)span.count * zero_dtype_size(x->dtype);
+    c->bounds[(*n)++] = begin + zero_plan_bytes(c->plan, x, span.count);
 }
 
 zero_status_t zero_check_cells_create(zero_checker_t *c)
@@ -125,8 +125,8 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         const zero_part_t *part = &plan->parts[p];
         bool is_param = plan->segments[part->segment].dtype == ZERO_FP32; /* its own master weights */
         begin_with(c, part->buffer[ZERO_ROLE_MASTER], p, is_param ? ZERO_HOLDS_PARAM : ZERO_HOLDS_MASTER);
-        begin_with(c, part->buffer[ZERO_ROLE_MOMENT1], p, ZERO_HOLDS_MOMENT1);
-        begin_with(c, part->buffer[ZERO_ROLE_MOMENT2], p, ZERO_HOLDS_MOMENT2);
+        for (int i = 0; i < plan->spec->states; i++)
+            begin_with(c, part->buffer[ZERO_ROLE_MOMENT1 + i], p, (zero_content_kind_t)(ZERO_HOLDS_MOMENT1 + i));
     }
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         zero_cells_t all = zero_check_operand(c, i, false, -1).cells;

@@ -146,7 +146,8 @@ static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
             return zero_check_fail(c, "it moves %s that begin at %llu, which is not aligned", file ? "blocks of the file" : "pages of memory",
                                    (unsigned long long)at);
     }
-    if (op->kind != ZERO_OP_CAST && plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
+    if ((op->kind != ZERO_OP_CAST && plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype) ||
+        plan->buffers[op->src].coded != plan->buffers[op->dst].coded)
         return zero_check_fail(c, "it copies between dtypes");
     if (src.count != op->count || src.begin != dst.begin)
         return zero_check_fail(c, "its operands differ in size, or are of different elements");
@@ -286,7 +287,7 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
         return status;
     if (content.kind != ZERO_HOLDS_SCALARS || content.version != step)
         return zero_check_fail(c, "it reads the step's scalars, which are not those of this step");
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i <= plan->spec->states; i++) {
         zero_content_kind_t kind = i == 0 && segment->dtype == ZERO_FP32 ? ZERO_HOLDS_PARAM : (zero_content_kind_t)(ZERO_HOLDS_MASTER + i);
         zero_operand_t x = zero_check_operand(c, buffer[first + i], false, op->part);
         if (plan->buffers[buffer[first + i]].tier != memory)

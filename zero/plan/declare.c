@@ -43,6 +43,9 @@ static zero_status_t check_table(zero_builder_t *b)
                          "the host tier too, or leave gradients on the device tier");
     if (!(spec->offload_ratio >= 0 && spec->offload_ratio <= 1))
         return zero_fail(error, ZERO_ERR_ARG, "the offload ratio is %g; it is a share of the optimizer state, 0 to 1", spec->offload_ratio);
+    if (spec->states < 0 || spec->states > 2 || spec->state_block_bytes < 1)
+        return zero_fail(error, ZERO_ERR_ARG, "the optimizer keeps %d buffers of state with %d bytes for %d elements; it keeps 0 to 2, with bytes in them",
+                         spec->states, spec->state_block_bytes, ZERO_ALIGN_ELEMENTS);
     if (spec->window < 1)
         return zero_fail(error, ZERO_ERR_ARG, "the window is %d units; it is at least 1", spec->window);
     if (spec->micro_steps < 1)

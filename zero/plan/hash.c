@@ -35,6 +35,7 @@ static void add_spec(uint64_t *hash, const zero_spec_t *spec)
                                 spec->param_count,  spec->pass_count,    spec->reserve_count };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         add(hash, (uint64_t)numbers[i]);
+    add(hash, (uint64_t)spec->states | (uint64_t)spec->state_block_bytes << 8);
     add_double(hash, spec->offload_ratio);
     add_text(hash, spec->comm.name);
     add(hash, spec->comm.ring_bytes);

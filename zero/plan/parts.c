@@ -28,16 +28,21 @@ static int64_t elements_away(const zero_builder_t *b, share_t *share, int64_t up
 static zero_status_t make(zero_builder_t *b, zero_part_t *part, zero_role_t role, zero_kind_t kind, zero_tier_t tier, zero_dtype_t dtype)
 {
     zero_status_t status = zero_build_buffer(b, part->segment, role, kind, tier, dtype, part->end - part->begin, &part->buffer[role]);
-    if (status == ZERO_OK)
-        b->plan->buffers[part->buffer[role]].part = (int32_t)(part - b->plan->parts);
-    return status;
+    if (status != ZERO_OK)
+        return status;
+    zero_buffer_t *x = &b->plan->buffers[part->buffer[role]];
+    bool state = role == ZERO_ROLE_MOMENT1 || role == ZERO_ROLE_MOMENT2 || role == ZERO_ROLE_STAGED_MOMENT1 || role == ZERO_ROLE_STAGED_MOMENT2;
+    x->part = (int32_t)(part - b->plan->parts);
+    x->coded = state && b->spec->state_block_bytes != ZERO_ALIGN_ELEMENTS * (int)sizeof(float);
+    x->bytes = zero_plan_bytes(b->plan, x, x->elements);
+    return ZERO_OK;
 }
 
 /* Memory for a part of the nvme tier while it is updated: master weights and moments behind each other in the slot, which is of no size yet. */
 static zero_status_t stage(zero_builder_t *b, zero_part_t *part)
 {
     uint64_t at = 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i <= b->spec->states; i++) {
         zero_role_t role = (zero_role_t)(ZERO_ROLE_STAGED_MASTER + i);
         zero_status_t status = make(b, part, role, ZERO_KIND_STAGING, ZERO_TIER_HOST, ZERO_FP32);
         if (status != ZERO_OK)
@@ -74,7 +79,7 @@ static void assign_ring(zero_builder_t *b)
             int32_t slot = turn++ % RING;
             if (slot == b->slot_count)
                 b->slots[b->slot_count++] = (zero_slot_t){ .tier = ZERO_TIER_HOST, .kind = ZERO_KIND_STAGING };
-            for (int k = 0; k < 3; k++) {
+            for (int k = 0; k <= b->spec->states; k++) {
                 zero_buffer_t *x = &b->plan->buffers[part->buffer[ZERO_ROLE_STAGED_MASTER + k]];
                 uint64_t end = (x->offset + x->bytes + ZERO_PAGE - 1) / ZERO_PAGE * ZERO_PAGE;
                 x->slot = slot;
@@ -102,7 +107,7 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
         part->buffer[ZERO_ROLE_MASTER] = target;
     else
         status = make(b, part, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, tier, ZERO_FP32);
-    for (int role = ZERO_ROLE_MOMENT1; role <= ZERO_ROLE_MOMENT2 && status == ZERO_OK; role++)
+    for (int role = ZERO_ROLE_MOMENT1; role < ZERO_ROLE_MOMENT1 + b->spec->states && status == ZERO_OK; role++)
         status = make(b, part, (zero_role_t)role, ZERO_KIND_MOMENTS, tier, ZERO_FP32);
     if (status == ZERO_OK && tier == ZERO_TIER_NVME)
         status = stage(b, part);

@@ -45,6 +45,8 @@ typedef struct zero_spec {
     int micro_steps;
     zero_dtype_t reduce_dtype;
     int64_t persist_bytes;
+    int states;                /* buffers that the optimizer keeps beside the master weights, 0 to 2: MOMENT1, MOMENT2 */
+    int state_block_bytes;     /* of each, for every ZERO_ALIGN_ELEMENTS elements: 512 in fp32 */
     double offload_ratio;      /* share of the optimizer state that lies on its row's tier where that is not the device */
     zero_comm_caps_t comm;
     int channels;              /* independent communicators that the engine makes: 1 where the device is not asynchronous */
@@ -117,6 +119,7 @@ typedef struct zero_buffer {
     zero_tier_t tier;
     zero_dtype_t dtype;
     int64_t elements;
+    bool coded;            /* state that is not fp32: spec->state_block_bytes for every ZERO_ALIGN_ELEMENTS elements, all of it one operand */
     uint64_t offset, bytes;/* in the tier's arena. Buffers overlap only where they share a slot */
     int32_t slot;          /* -1: a buffer of its own */
 } zero_buffer_t;
@@ -202,6 +205,12 @@ static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffe
     for (int tier = 0; tier < (int)buffer->tier; tier++)
         at += plan->arena_bytes[tier];
     return at;
+}
+
+/* Bytes of so many elements of a buffer. */
+static inline uint64_t zero_plan_bytes(const zero_plan_t *plan, const zero_buffer_t *x, int64_t elements)
+{
+    return x->coded ? (uint64_t)elements / ZERO_ALIGN_ELEMENTS * (uint64_t)plan->spec->state_block_bytes : (uint64_t)elements * zero_dtype_size(x->dtype);
 }
 
 /* Whether a rank updates whole segments: the optimizer is full, or there is one rank. */

@@ -68,7 +68,7 @@ static void append_part(writer_t *w, zero_op_kind_t kind, zero_stream_id_t strea
     const zero_part_t *p = &b->plan->parts[part];
     const zero_buffer_t *from = &b->plan->buffers[src], *to = &b->plan->buffers[dst];
     int64_t count = p->end - p->begin;
-    bool moves = kind == ZERO_OP_READ || kind == ZERO_OP_WRITE || (kind == ZERO_OP_COPY && from->tier != to->tier);
+    bool moves = kind != ZERO_OP_UPDATE && from->tier != to->tier;
     append(w, (zero_op_t){ .kind = (uint8_t)kind,
                            .stream = (uint8_t)stream,
                            .unit = b->plan->segments[p->segment].unit,
@@ -81,7 +81,7 @@ static void append_part(writer_t *w, zero_op_kind_t kind, zero_stream_id_t strea
                            .src_own = b->shard_optimizer && from->part < 0 && zero_build_is_full(b, src),
                            .dst_own = b->shard_optimizer && to->part < 0 && zero_build_is_full(b, dst),
                            .count = count,
-                           .bytes = moves ? (uint64_t)count * zero_dtype_size(from->dtype) : 0 });
+                           .bytes = moves ? zero_plan_bytes(b->plan, from, count) : 0 });
 }
 
 static void append_plain(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use, uint32_t flags)
@@ -259,7 +259,7 @@ static void move_state(writer_t *w, zero_op_kind_t kind, int32_t part)
 {
     const zero_part_t *p = &w->b->plan->parts[part];
     int32_t use = w->b->units[w->b->plan->segments[p->segment].unit].first_use;
-    for (int i = 0; i < 3 && p->tier == ZERO_TIER_NVME; i++) {
+    for (int i = 0; i <= w->b->spec->states && p->tier == ZERO_TIER_NVME; i++) {
         int32_t state = p->buffer[ZERO_ROLE_MASTER + i], staged = p->buffer[ZERO_ROLE_STAGED_MASTER + i];
         append_part(w, kind, ZERO_STREAM_IO, part, use, kind == ZERO_OP_READ ? state : staged, kind == ZERO_OP_READ ? staged : state);
     }

@@ -129,7 +129,7 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
     case ZERO_OP_UPDATE:
         n = add_access(y, list, n, plan->scalars, false);
         buffer = plan->parts[op->part].buffer;
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i <= y->b->spec->states; i++)
             n = add_access(y, list, n, buffer[(buffer[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER) + i], true);
         break;
     case ZERO_OP_HOST_WAIT:

@@ -61,6 +61,19 @@ static float magnitude(int32_t k, int32_t bias)
     return k == 0 ? 0 : from_bits((uint32_t)(k + bias) << 20);
 }
 
+static float decode(const zero_block8_t *b, int64_t k, int state)
+{
+    if (state > 0)
+        return magnitude(b->code[k], ZERO_BLOCK8_V) * b->scale;
+    return (b->code[k] & 0x80 ? -1.0f : 1.0f) * magnitude(b->code[k] & 0x7f, ZERO_BLOCK8_M) * b->scale;
+}
+
+void zero_block8_read(float *out, const zero_block8_t *blocks, int state, int64_t begin, int64_t count)
+{
+    for (int64_t i = begin; i < begin + count; i++)
+        out[i - begin] = decode(blocks + i / ZERO_BLOCK8, i % ZERO_BLOCK8, state);
+}
+
 /* Its inverse for |x| * inv, between least and most. */
 static int32_t code(float x, float inv, int32_t bias, int32_t least, int32_t most)
 {
@@ -76,9 +89,8 @@ static void update_block8(const zero_update_t *u, int64_t first, int64_t end)
     uint32_t m_max = 0, v_max = 0;
 
     for (int64_t i = first, k = 0; i < end; i++, k++) {
-        float sign = mb->code[k] & 0x80 ? -1.0f : 1.0f;
-        m[k] = sign * magnitude(mb->code[k] & 0x7f, ZERO_BLOCK8_M) * mb->scale;
-        v[k] = magnitude(vb->code[k], ZERO_BLOCK8_V) * vb->scale;
+        m[k] = decode(mb, k, 0);
+        v[k] = decode(vb, k, 1);
         update_element(u, i, &m[k], &v[k]);
         if (bits(fabsf(m[k])) > m_max)
             m_max = bits(fabsf(m[k]));
