@@ -1,6 +1,8 @@
-/* test_optim.c - AdamW's scalars and update against its published formula in long double, the norm and the clip factor. */
+/* test_optim.c - AdamW's scalars and update against its published formula in long double, the other rules' scalars and state, the norm and the
+ * clip factor. */
 #include "optim/adamw.h"
 #include "optim/norm.h"
+#include "optim/rules.h"
 
 #include <check.h>
 #include <math.h>
@@ -60,6 +62,43 @@ START_TEST(test_scalars)
     ck_assert_float_eq(zero_adamw_scalars(&usual, 0, 1, 1, 1, 1).decay_factor, 1);
     ck_assert_float_eq(zero_adamw_scalars(&usual, 0, 1, 1, 1, 1).step_size, 0);
     ck_assert_float_eq(zero_adamw_scalars(&usual, 1e-3, 0, 1, 1, 1).step_size, 0);
+}
+END_TEST
+
+/* ---- the other rules ---------------------------------------------------------------------------------------------- */
+
+START_TEST(test_rules)
+{
+    static const struct {
+        const char *name;
+        int states, bytes;
+        bool coupled, corrected; /* decay goes to the gradient; moments have their bias corrected */
+    } want[ZERO_RULES] = {{"adamw", 2, 512, false, true},
+                          {"adam", 2, 512, true, true},
+                          {"sgd", 1, 512, true, false},
+                          {"lion", 1, 512, false, false},
+                          {"adamw8bit", 2, 132, false, true}};
+    const zero_adamw_t still = {.beta1 = 0};
+    for (int r = 0; r < ZERO_RULES; r++) {
+        zero_rule_t rule = (zero_rule_t)r;
+        ck_assert_str_eq(zero_rule_name(rule), want[r].name);
+        ck_assert_int_eq(zero_rule_states(rule, &usual), want[r].states);
+        ck_assert_int_eq(zero_rule_states(rule, &still), rule == ZERO_RULE_SGD ? 0 : want[r].states);
+        ck_assert_int_eq(zero_rule_block_bytes(rule), want[r].bytes);
+
+        zero_rule_scalars_t s = zero_rule_scalars(rule, &usual, 3e-4, 2, 0.5, 3, 0.125);
+        rounded(s.decay_factor, want[r].coupled ? 1 : 1 - 6e-4L * 0.05L, want[r].name, 3);
+        rounded(s.l2, want[r].coupled ? 0.05L : 0, want[r].name, 3);
+        rounded(s.step_size, want[r].corrected ? 6e-4L / (1 - powl(0.9, 3)) : 6e-4L, want[r].name, 3);
+        rounded(s.one_minus_beta2, 1 - (long double)0.95, want[r].name, 3);
+        ck_assert_float_eq(s.beta1, 0.9f);
+        ck_assert_float_eq(s.beta2, 0.95f);
+        ck_assert_float_eq(s.grad_factor, 0.125f);
+        if (rule == ZERO_RULE_ADAMW) {
+            zero_adamw_scalars_t adamw = zero_adamw_scalars(&usual, 3e-4, 2, 0.5, 3, 0.125);
+            ck_assert_mem_eq(&s, &adamw, sizeof s);
+        }
+    }
 }
 END_TEST
 
@@ -208,6 +247,7 @@ int main(void)
     TCase *tcase = tcase_create("optim");
     tcase_add_test(tcase, test_power);
     tcase_add_test(tcase, test_scalars);
+    tcase_add_test(tcase, test_rules);
     tcase_add_loop_test(tcase, test_trajectory, 0, 3);
     tcase_add_test(tcase, test_first_update);
     tcase_add_test(tcase, test_norm_order);
