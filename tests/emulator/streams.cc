@@ -283,6 +283,30 @@ extern "C" cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, 
     return emulator_fail(emulator_submit(stream, [=] { fn(data); }));
 }
 
+/* cuStreamWaitValue64 of the driver: the stream goes on when (int64_t)(*address - value) >= 0. */
+static int wait_value(cudaStream_t stream, unsigned long long address, uint64_t value, unsigned flags)
+{
+    cudaError_t e = emulator_begin("cuStreamWaitValue64");
+    if (e == cudaSuccess && (address % 8 || flags || emulator_find((void *)address).type != cudaMemoryTypeHost))
+        e = cudaErrorInvalidValue;
+    if (e != cudaSuccess)
+        return e;
+    return emulator_submit(stream, [=] {
+        while ((int64_t)(__atomic_load_n((uint64_t *)address, __ATOMIC_ACQUIRE) - value) < 0)
+            std::this_thread::sleep_for(std::chrono::microseconds(10));
+    });
+}
+
+extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned, unsigned long long,
+                                                        cudaDriverEntryPointQueryResult *result)
+{
+    EMULATOR_BEGIN();
+    bool known = strcmp(symbol, "cuStreamWaitValue64") == 0;
+    *function = known ? (void *)wait_value : nullptr;
+    *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+}
+
 /* ---- events ------------------------------------------------------------------------------------------------------------------------ */
 
 extern "C" cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)

@@ -1,8 +1,15 @@
-/* cpu.h - what cpu.c and cpu_streams.c share. */
+/* cpu.h - what cpu.c and cpu_streams.c share; the CUDA device has such streams, too, for the host's work. */
 #ifndef ZERO_DEVICE_CPU_H
 #define ZERO_DEVICE_CPU_H
 
 #include "zero/device/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* "compute", "gather", ... */
+const char *zero_stream_name(zero_stream_id_t id);
 
 /* Entries of zero_device_ops_t, for streams and events (cpu_streams.c). */
 zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero_stream_t **stream, zero_error_t *error);
@@ -15,5 +22,12 @@ void zero_cpu_event_destroy(zero_event_t *event);
 zero_status_t zero_cpu_record(zero_event_t *event, zero_stream_t *stream, zero_error_t *error);
 zero_status_t zero_cpu_wait(zero_stream_t *stream, zero_event_t *event, double timeout_s, zero_error_t *error);
 zero_status_t zero_cpu_host_wait(zero_event_t *event, double timeout_s, zero_error_t *error);
+
+/* From now on a stream that fails calls fn(ctx) at once, on the thread that ran the task, before anything that was queued behind it is passed over. */
+void zero_cpu_stream_on_failure(zero_stream_t *stream, void (*fn)(void *ctx), void *ctx);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

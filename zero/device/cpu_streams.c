@@ -53,9 +53,11 @@ struct zero_stream {
     uint64_t free_until;      /* the caller may fill items below this without looking at the worker's count */
     _Atomic uint64_t posted;
     _Atomic uint32_t post_tick;
+    void (*on_failure)(void *ctx); /* set before anything is enqueued */
+    void *on_failure_ctx;
 };
 
-static const char *stream_name(zero_stream_id_t id)
+const char *zero_stream_name(zero_stream_id_t id)
 {
     static const char *const names[ZERO_STREAM_COUNT] = {"compute", "gather", "reduce", "update", "copy", "host", "io"};
     return names[id];
@@ -112,7 +114,7 @@ static zero_status_t progress_wait(progress_t *p, uint64_t target, double timeou
             return status;
         double left = end - zero_host_now();
         if (left <= 0)
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "stream '%s' did not reach operation %llu within %g s (it is at %llu)", stream_name(p->id),
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "stream '%s' did not reach operation %llu within %g s (it is at %llu)", zero_stream_name(p->id),
                              (unsigned long long)target, timeout_s, (unsigned long long)done);
         zero_host_sleep_on(&p->tick, tick, left < 0.1 ? left : 0.1, false);
     }
@@ -142,8 +144,11 @@ static void run(zero_stream_t *s, const item_t *item)
             delay(s, atomic_load_explicit(&p->done, memory_order_relaxed));
             status = item->fn(item->ctx, item->arg, NULL, &error);
         }
-        if (status)
+        if (status) {
             progress_fail(p, status, &error);
+            if (s->on_failure)
+                s->on_failure(s->on_failure_ctx);
+        }
     }
     if (item->kind == ITEM_WAIT)
         progress_drop(item->progress);
@@ -208,12 +213,12 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
         int e = pthread_create(&s->thread, NULL, worker_main, s);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         if (e) {
-            zero_fail(error, ZERO_ERR_SYSTEM, "cannot start the thread of stream '%s': %s", stream_name(id), strerror(e));
+            zero_fail(error, ZERO_ERR_SYSTEM, "cannot start the thread of stream '%s': %s", zero_stream_name(id), strerror(e));
             zero_cpu_stream_destroy(s);
             return ZERO_ERR_SYSTEM;
         }
         s->worker = true;
-        snprintf(name, sizeof name, "zero-%s", stream_name(id));
+        snprintf(name, sizeof name, "zero-%s", zero_stream_name(id));
         pthread_setname_np(s->thread, name);
     }
     *stream = s;
@@ -234,6 +239,12 @@ void zero_cpu_stream_destroy(zero_stream_t *s)
     progress_drop(s->progress);
     free(s->ring);
     free(s);
+}
+
+void zero_cpu_stream_on_failure(zero_stream_t *s, void (*fn)(void *ctx), void *ctx)
+{
+    s->on_failure = fn;
+    s->on_failure_ctx = ctx;
 }
 
 zero_status_t zero_cpu_enqueue(zero_stream_t *s, zero_task_fn fn, void *ctx, const void *arg, zero_error_t *error)

@@ -68,7 +68,7 @@ static void arena_destroy(zero_arena_t *arena)
         return;
     /* cudaFree waits for all of the GPU's work, without a bound: what still runs on a stream that was given up must not be waited for, and keeps
      * its memory until the process ends. */
-    if (arena->base && !__atomic_load_n(&arena->device->stuck, __ATOMIC_RELAXED) && zero_cuda_enter(arena->device, NULL) == ZERO_OK) {
+    if (arena->base && !zero_cuda_gave_up(arena->device) && zero_cuda_enter(arena->device, NULL) == ZERO_OK) {
         if (arena->tier == ZERO_TIER_DEVICE)
             cudaFree(arena->base);
         else
@@ -323,6 +323,8 @@ static zero_status_t create(zero_device_t **device, const zero_device_options_t 
     d->base.caps.asynchronous = true;
     d->base.caps.launches = true;
     d->base.caps.page = zero_host_page();
+    d->workers.options = *options;
+    d->workers.options.threaded = true;
     d->index = options->index;
     snprintf(d->name, sizeof d->name, "GPU %d", d->index);
     cudaError_t e = cudaSetDevice(d->index); /* makes CUDA's context there, which takes memory of its own */

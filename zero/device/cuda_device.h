@@ -3,6 +3,7 @@
 #define ZERO_DEVICE_CUDA_DEVICE_H
 
 extern "C" {
+#include "zero/device/cpu.h"
 #include "zero/device/device.h"
 #include "zero/device/host.h"
 }
@@ -16,8 +17,13 @@ typedef struct zero_cuda {
     uint64_t identity;
     char name[160];            /* "GPU 0 (NVIDIA H100 80GB HBM3)" */
     cudaStream_t own;          /* fills of arenas */
-    bool stuck;                /* a stream was given up with work on it, which may still write: memory is not freed any more. Atomic access */
+    zero_device_t workers;     /* what the CPU device's streams ask of theirs: ZERO_STREAM_HOST and ZERO_STREAM_IO are such */
+    bool stuck;                /* see zero_cuda_give_up. Atomic access */
 } zero_cuda_t;
+
+/* A stream is left alone with work on it, which may still write: from now on no memory is freed. CUDA waits without a bound when memory is freed. */
+static inline void zero_cuda_give_up(zero_cuda_t *d) { __atomic_store_n(&d->stuck, true, __ATOMIC_RELAXED); }
+static inline bool zero_cuda_gave_up(const zero_cuda_t *d) { return __atomic_load_n(&d->stuck, __ATOMIC_RELAXED); }
 
 /* The GPU of d becomes the calling thread's current one, and stays so. Every entry begins with it: the current GPU is each thread's own. */
 zero_status_t zero_cuda_enter(const zero_cuda_t *d, zero_error_t *error);
@@ -42,5 +48,26 @@ void zero_cuda_event_destroy(zero_event_t *event);
 zero_status_t zero_cuda_record(zero_event_t *event, zero_stream_t *stream, zero_error_t *error);
 zero_status_t zero_cuda_wait(zero_stream_t *stream, zero_event_t *event, double timeout_s, zero_error_t *error);
 zero_status_t zero_cuda_host_wait(zero_event_t *event, double timeout_s, zero_error_t *error);
+
+/* ---- streams whose work is the host's (cuda_host.cu), and the two ways to wait between them and the GPU -------------------------------- */
+
+typedef struct zero_cuda_host zero_cuda_host_t;
+
+/* The GPU is the calling thread's current one in all of these. */
+zero_status_t zero_cuda_host_create(zero_cuda_t *d, zero_stream_id_t id, zero_cuda_host_t **host, zero_error_t *error);
+/* After a wait for the worker. Waits for the task that runs, and for at most drain_s for what the worker was to wait for. */
+void zero_cuda_host_destroy(zero_cuda_host_t *host, double drain_s);
+/* The CPU device's stream that does the work. */
+zero_stream_t *zero_cuda_host_worker(zero_cuda_host_t *host);
+/* The error of a task that failed. */
+zero_status_t zero_cuda_host_status(const zero_cuda_host_t *host, zero_error_t *error);
+/* Records mark, an event of the CPU device, and counts: *position is for zero_cuda_host_before. */
+zero_status_t zero_cuda_host_record(zero_cuda_host_t *host, zero_event_t *mark, uint64_t *position, zero_error_t *error);
+/* What is enqueued from now on runs after the event's latest record, which was on a CUDA stream. */
+zero_status_t zero_cuda_host_after(zero_cuda_host_t *host, cudaEvent_t event, double timeout_s, zero_error_t *error);
+/* What is launched on a CUDA stream from now on runs after the record of that position, whose mark is given; if the host's stream fails, at once. Where
+ * the driver does not offer such waits, the calling thread waits. */
+zero_status_t zero_cuda_host_before(zero_cuda_host_t *host, uint64_t position, zero_event_t *mark, cudaStream_t stream, double timeout_s,
+                                    zero_error_t *error);
 
 #endif

@@ -1,24 +1,27 @@
 /* cuda_streams.cu - streams and events of the CUDA device.
  *
  * Tasks run at once on the calling thread and launch; CUDA keeps the order. The host waits by polling, so that every wait has a bound: CUDA's own
- * waits have none. A wait of a stream for an event is bounded by whoever waits for that stream.
+ * waits have none. A wait of a stream for an event is bounded by whoever waits for that stream. Streams of the host's work are in
+ * cuda_host.cu; here is where they meet the others.
  */
 #include "zero/device/cuda_device.h"
 
 #include <stdlib.h>
 #include <time.h>
 
-/* A stream's failure, kept. Outlives the stream while events refer to it. */
+/* What is known of a stream, its failure above all. Outlives it while events and streams that wait for it refer to it. */
 typedef struct state {
     int refs;
-    bool failed;
+    bool failed;              /* error is set */
     zero_stream_id_t id;
+    zero_cuda_host_t *host;   /* of a stream of the host's work, while it is there */
+    struct state *after[ZERO_STREAM_COUNT]; /* those of the host's work that it has waited for, by way of others too: they fail it */
     zero_error_t error;
 } state_t;
 
 struct zero_stream {
     zero_cuda_t *device;
-    cudaStream_t native;
+    cudaStream_t native;      /* NULL on a stream of the host's work */
     bool borrowed;            /* the caller's */
     bool late;                /* the last wait for it ran past its bound */
     state_t *state;
@@ -27,16 +30,17 @@ struct zero_stream {
 struct zero_event {
     zero_cuda_t *device;
     cudaEvent_t native;
-    state_t *state;           /* of the stream that recorded it; NULL: never recorded */
+    zero_event_t *mark;       /* the CPU device's */
+    state_t *state;           /* of the stream that recorded it, native or, with a position, mark; NULL: never recorded */
+    uint64_t position;
 };
 
 /* Seconds for which destroy waits for a stream's work; and where the stream has failed, or a wait for it has run out of time already. */
-static const double DRAIN_S = 600, DRAIN_LATE_S = 5;
+static const double DRAIN_S = 600, DRAIN_LATE_S = 3;
 
-static const char *stream_name(zero_stream_id_t id)
+static bool is_host(zero_stream_id_t id)
 {
-    static const char *const names[] = {"compute", "gather", "reduce", "update", "copy", "host", "io"};
-    return (size_t)id < sizeof names / sizeof *names ? names[id] : "?";
+    return id == ZERO_STREAM_HOST || id == ZERO_STREAM_IO;
 }
 
 static void state_drop(state_t *s)
@@ -45,9 +49,40 @@ static void state_drop(state_t *s)
         free(s);
 }
 
+static void state_replace(state_t **place, state_t *s)
+{
+    if (*place == s)
+        return;
+    state_drop(*place);
+    *place = s;
+    s->refs++;
+}
+
+/* Of the stream alone. */
+static zero_status_t own_status(const state_t *s, zero_error_t *error)
+{
+    if (s->host)
+        return zero_cuda_host_status(s->host, error);
+    return s->failed ? zero_fail(error, s->error.status, "%s", s->error.text) : ZERO_OK;
+}
+
 static zero_status_t state_status(const state_t *s, zero_error_t *error)
 {
-    return s->failed ? zero_fail(error, s->error.status, "%s", s->error.text) : ZERO_OK;
+    zero_status_t status = own_status(s, error);
+    for (int i = 0; status == ZERO_OK && i < ZERO_STREAM_COUNT; i++)
+        if (s->after[i])
+            status = own_status(s->after[i], error);
+    return status;
+}
+
+/* s waits for a stream: it depends on what that one depends on. */
+static void state_follow(state_t *s, state_t *waited_for)
+{
+    for (int i = 0; i < ZERO_STREAM_COUNT; i++)
+        if (waited_for->after[i] && waited_for->after[i] != s)
+            state_replace(&s->after[i], waited_for->after[i]);
+    if (is_host(waited_for->id))
+        state_replace(&s->after[waited_for->id], waited_for);
 }
 
 /* Keeps the failure, whose sentence is *error. */
@@ -65,7 +100,7 @@ static zero_status_t state_fail(state_t *s, zero_status_t status, const zero_err
 static zero_status_t stream_failed(zero_stream_t *s, cudaError_t e, const char *call, zero_error_t *error)
 {
     zero_error_t local;
-    zero_status_t status = zero_cuda_failed(s->device, e, &local, "stream '%s', %s", stream_name(s->state->id), call);
+    zero_status_t status = zero_cuda_failed(s->device, e, &local, "stream '%s', %s", zero_stream_name(s->state->id), call);
     state_fail(s->state, status, &local);
     return zero_fail(error, status, "%s", local.text);
 }
@@ -110,15 +145,22 @@ cudaError_t zero_cuda_poll(cudaError_t (*query)(void *handle), void *handle, dou
 zero_status_t zero_cuda_sync(zero_stream_t *s, double timeout_s, zero_error_t *error)
 {
     zero_status_t status = state_status(s->state, error);
-    if (status == ZERO_OK)
-        status = zero_cuda_enter(s->device, error);
+    if (status)
+        return status;
+    if (s->state->host) {
+        status = zero_cpu_sync(zero_cuda_host_worker(s->state->host), timeout_s, error);
+        s->late = status == ZERO_ERR_TIMEOUT;
+        return status;
+    }
+    status = zero_cuda_enter(s->device, error);
     if (status)
         return status;
     cudaError_t e = zero_cuda_poll(zero_cuda_query_stream, s->native, timeout_s);
     s->late = e == cudaErrorNotReady;
     if (s->late)
-        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' was not done within %g s", s->device->name, stream_name(s->state->id), timeout_s);
-    return e == cudaSuccess ? ZERO_OK : stream_failed(s, e, "cudaStreamQuery", error);
+        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' was not done within %g s", s->device->name, zero_stream_name(s->state->id),
+                         timeout_s);
+    return e == cudaSuccess ? state_status(s->state, error) : stream_failed(s, e, "cudaStreamQuery", error);
 }
 
 zero_status_t zero_cuda_finish(zero_device_t *device, void *native, double timeout_s, zero_error_t *error)
@@ -138,18 +180,21 @@ zero_status_t zero_cuda_host_wait(zero_event_t *event, double timeout_s, zero_er
     if (!event->state)
         return ZERO_OK;
     zero_status_t status = state_status(event->state, error);
-    if (status == ZERO_OK)
-        status = zero_cuda_enter(event->device, error);
+    if (status)
+        return status;
+    if (event->position)
+        return zero_cpu_host_wait(event->mark, timeout_s, error);
+    status = zero_cuda_enter(event->device, error);
     if (status)
         return status;
     cudaError_t e = zero_cuda_poll(query_event, event->native, timeout_s);
     if (e == cudaErrorNotReady)
         return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' did not reach an event within %g s", event->device->name,
-                         stream_name(event->state->id), timeout_s);
+                         zero_stream_name(event->state->id), timeout_s);
     if (e == cudaSuccess)
         return ZERO_OK;
     zero_error_t local;
-    status = zero_cuda_failed(event->device, e, &local, "stream '%s', cudaEventQuery", stream_name(event->state->id));
+    status = zero_cuda_failed(event->device, e, &local, "stream '%s', cudaEventQuery", zero_stream_name(event->state->id));
     state_fail(event->state, status, &local);
     return zero_fail(error, status, "%s", local.text);
 }
@@ -173,17 +218,20 @@ zero_status_t zero_cuda_stream_create(zero_device_t *device, zero_stream_id_t id
     s->state->refs = 1;
     s->state->id = id;
     s->borrowed = id == ZERO_STREAM_COMPUTE && d->base.options.stream;
-    if (s->borrowed)
+    if (is_host(id))
+        status = zero_cuda_host_create(d, id, &s->state->host, error);
+    else if (s->borrowed)
         s->native = (cudaStream_t)d->base.options.stream;
     else {
         /* Non-blocking: nothing that a caller does on the legacy default stream orders it. */
         cudaError_t e = cudaStreamCreateWithFlags(&s->native, cudaStreamNonBlocking);
-        if (e != cudaSuccess) {
-            status = zero_cuda_failed(d, e, error, "stream '%s', cudaStreamCreateWithFlags", stream_name(id));
-            free(s->state);
-            free(s);
-            return status;
-        }
+        if (e != cudaSuccess)
+            status = zero_cuda_failed(d, e, error, "stream '%s', cudaStreamCreateWithFlags", zero_stream_name(id));
+    }
+    if (status) {
+        free(s->state);
+        free(s);
+        return status;
     }
     *stream = s;
     return ZERO_OK;
@@ -193,13 +241,28 @@ void zero_cuda_stream_destroy(zero_stream_t *s)
 {
     if (!s)
         return;
-    if (zero_cuda_enter(s->device, NULL) == ZERO_OK) {
-        double bound = s->late || s->state->failed ? DRAIN_LATE_S : DRAIN_S;
-        if (zero_cuda_poll(zero_cuda_query_stream, s->native, bound) == cudaErrorNotReady)
-            __atomic_store_n(&s->device->stuck, true, __ATOMIC_RELAXED);
+    zero_error_t failure;
+    zero_cuda_host_t *host = s->state->host;
+    zero_status_t entered = zero_cuda_enter(s->device, NULL);
+    double drain_s = s->late || state_status(s->state, NULL) ? DRAIN_LATE_S : DRAIN_S;
+    if (host)
+        zero_cpu_sync(zero_cuda_host_worker(host), drain_s, NULL);
+    else if (entered == ZERO_OK) {
+        if (zero_cuda_poll(zero_cuda_query_stream, s->native, drain_s) == cudaErrorNotReady)
+            zero_cuda_give_up(s->device);
         else if (!s->borrowed)
             cudaStreamDestroy(s->native);
     }
+    /* What is known of it stays for the events; nothing of other streams does, which may refer to this one. */
+    zero_status_t status = state_status(s->state, &failure);
+    s->state->host = NULL;
+    if (status)
+        state_fail(s->state, status, &failure);
+    for (int i = 0; i < ZERO_STREAM_COUNT; i++) {
+        state_drop(s->state->after[i]);
+        s->state->after[i] = NULL;
+    }
+    zero_cuda_host_destroy(host, drain_s);
     state_drop(s->state);
     free(s);
 }
@@ -208,8 +271,11 @@ zero_status_t zero_cuda_enqueue(zero_stream_t *s, zero_task_fn fn, void *ctx, co
 {
     zero_error_t local; /* a thousand bytes, of which only the first are set unless something fails */
     zero_status_t status = state_status(s->state, error);
-    if (status == ZERO_OK)
-        status = zero_cuda_enter(s->device, error);
+    if (status)
+        return status;
+    if (s->state->host)
+        return zero_cpu_enqueue(zero_cuda_host_worker(s->state->host), fn, ctx, arg, error);
+    status = zero_cuda_enter(s->device, error);
     if (status)
         return status;
     local.status = ZERO_OK;
@@ -238,12 +304,17 @@ zero_status_t zero_cuda_event_create(zero_device_t *device, zero_event_t **event
     zero_event_t *v = (zero_event_t *)calloc(1, sizeof *v);
     if (!v)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for an event (%zu bytes)", sizeof *v);
+    v->device = d;
     cudaError_t e = cudaEventCreateWithFlags(&v->native, cudaEventDisableTiming);
     if (e != cudaSuccess) {
-        free(v);
-        return zero_cuda_failed(d, e, error, "cudaEventCreateWithFlags");
+        v->native = NULL;
+        status = zero_cuda_failed(d, e, error, "cudaEventCreateWithFlags");
+    } else
+        status = zero_cpu_event_create(&d->workers, &v->mark, error);
+    if (status) {
+        zero_cuda_event_destroy(v);
+        return status;
     }
-    v->device = d;
     *event = v;
     return ZERO_OK;
 }
@@ -252,31 +323,30 @@ void zero_cuda_event_destroy(zero_event_t *event)
 {
     if (!event)
         return;
-    if (zero_cuda_enter(event->device, NULL) == ZERO_OK)
+    if (event->native && zero_cuda_enter(event->device, NULL) == ZERO_OK)
         cudaEventDestroy(event->native);
+    zero_cpu_event_destroy(event->mark);
     state_drop(event->state);
     free(event);
 }
 
 zero_status_t zero_cuda_record(zero_event_t *event, zero_stream_t *s, zero_error_t *error)
 {
-    if (event->state != s->state) {
-        state_drop(event->state);
-        event->state = s->state;
-        s->state->refs++;
-    }
+    state_replace(&event->state, s->state);
+    event->position = 0;
     zero_status_t status = state_status(s->state, error);
     if (status == ZERO_OK)
         status = zero_cuda_enter(s->device, error);
     if (status)
         return status;
+    if (s->state->host)
+        return zero_cuda_host_record(s->state->host, event->mark, &event->position, error);
     cudaError_t e = cudaEventRecord(event->native, s->native);
     return e == cudaSuccess ? ZERO_OK : stream_failed(s, e, "cudaEventRecord", error);
 }
 
 zero_status_t zero_cuda_wait(zero_stream_t *s, zero_event_t *event, double timeout_s, zero_error_t *error)
 {
-    (void)timeout_s;
     zero_status_t status = state_status(s->state, error);
     if (status || !event->state || event->state == s->state)
         return status;
@@ -285,6 +355,15 @@ zero_status_t zero_cuda_wait(zero_stream_t *s, zero_event_t *event, double timeo
         status = zero_cuda_enter(s->device, error);
     if (status)
         return status;
+
+    state_follow(s->state, event->state);
+    if (event->position && s->state->host)
+        return zero_cpu_wait(zero_cuda_host_worker(s->state->host), event->mark, timeout_s, error);
+    if (s->state->host)
+        return zero_cuda_host_after(s->state->host, event->native, timeout_s, error);
+    if (event->position) /* a stream that is gone has done all that it had to do */
+        return !event->state->host ? ZERO_OK
+                                   : zero_cuda_host_before(event->state->host, event->position, event->mark, s->native, timeout_s, error);
     cudaError_t e = cudaStreamWaitEvent(s->native, event->native, 0);
     return e == cudaSuccess ? ZERO_OK : stream_failed(s, e, "cudaStreamWaitEvent", error);
 }

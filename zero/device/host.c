@@ -28,13 +28,13 @@ double zero_host_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void zero_host_sleep_on(_Atomic uint32_t *word, uint32_t expected, double seconds, bool shared)
+void zero_host_sleep_on(zero_host_word_t *word, uint32_t expected, double seconds, bool shared)
 {
     struct timespec t = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
     syscall(SYS_futex, word, shared ? FUTEX_WAIT : FUTEX_WAIT_PRIVATE, expected, &t, NULL, 0);
 }
 
-void zero_host_wake(_Atomic uint32_t *word, bool shared)
+void zero_host_wake(zero_host_word_t *word, bool shared)
 {
     syscall(SYS_futex, word, shared ? FUTEX_WAKE : FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }

@@ -4,10 +4,13 @@
 
 #include "zero/base/base.h"
 
-#ifdef __cplusplus /* the plugins, which do not use what has C's atomics */
+/* C++ has no _Atomic: the plugins' sources use the compiler's __atomic functions on the same word. */
+#ifdef __cplusplus
+typedef uint32_t zero_host_word_t;
 extern "C" {
 #else
 #include <stdatomic.h>
+typedef _Atomic uint32_t zero_host_word_t;
 #endif
 
 /* Bytes of memory that a process could still take: the least of MemAvailable and the head room of its control groups (v1 and v2;
@@ -27,12 +30,12 @@ uint64_t zero_host_page(void);
 /* Monotonic seconds. */
 double zero_host_now(void);
 
-#ifndef __cplusplus
 /* Sleeps for at most seconds while *word == expected. Wakes early for no reason at times: look again. shared: between processes. */
-void zero_host_sleep_on(_Atomic uint32_t *word, uint32_t expected, double seconds, bool shared);
+void zero_host_sleep_on(zero_host_word_t *word, uint32_t expected, double seconds, bool shared);
 /* Wakes everyone who sleeps on *word. */
-void zero_host_wake(_Atomic uint32_t *word, bool shared);
-#else
+void zero_host_wake(zero_host_word_t *word, bool shared);
+
+#ifdef __cplusplus
 }
 #endif
 

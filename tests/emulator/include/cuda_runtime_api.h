@@ -116,6 +116,12 @@ typedef struct cudaDeviceProp {
     int integrated, canMapHostMemory, concurrentKernels, unifiedAddressing, pciBusID, pciDeviceID, pciDomainID;
 } cudaDeviceProp;
 
+typedef enum cudaDriverEntryPointQueryResult {
+    cudaDriverEntryPointSuccess = 0,
+    cudaDriverEntryPointSymbolNotFound = 1,
+    cudaDriverEntryPointVersionNotSufficent = 2
+} cudaDriverEntryPointQueryResult;
+
 typedef struct cudaPointerAttributes {
     cudaMemoryType type;
     int device;
@@ -141,6 +147,7 @@ typedef void (*cudaHostFn_t)(void *data);
 #define cudaHostAllocWriteCombined 0x04u
 #define cudaHostRegisterDefault 0x00u
 #define cudaHostRegisterPortable 0x01u
+#define cudaEnableDefault 0x0
 #define cudaDeviceScheduleAuto 0x00u
 #define cudaDeviceScheduleBlockingSync 0x04u
 
@@ -161,6 +168,9 @@ cudaError_t cudaSetDeviceFlags(unsigned flags);
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int device);
+/* Of the driver's interface: cuStreamWaitValue64 alone, with flags 0. */
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version, unsigned long long flags,
+                                             cudaDriverEntryPointQueryResult *result);
 cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);
 cudaError_t cudaDeviceSynchronize(void);
 cudaError_t cudaDeviceReset(void);

@@ -1,0 +1,58 @@
+/* cuda_case.h - what the parts of test_cuda_device share: the CUDA device on the emulator. Each test is a process of its own. */
+#ifndef ZERO_TESTS_CUDA_CASE_H
+#define ZERO_TESTS_CUDA_CASE_H
+
+#include "tests/emulator/include/cuda_runtime_api.h"
+#include "zero/device/device.h"
+
+#include <check.h>
+
+#define OK(call)                                                        \
+    do {                                                                \
+        zero_error_t e_ = {0};                                          \
+        zero_error_t *error = &e_;                                      \
+        ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text);     \
+    } while (0)
+
+#define LENGTH(a) (int)(sizeof(a) / sizeof *(a))
+
+/* The last error that a test provoked, and what it must say. */
+extern zero_error_t cuda_why;
+void cuda_says(const char *part);
+
+/* The emulator's settings, before its first call: whether streams have threads, and another one (NULL: none). */
+void cuda_emulate(int threads, const char *name, const char *value);
+
+/* A function of the emulator's runtime, which the plugin has opened: as the caller's own CUDA code would use it. */
+void *cuda_runtime(const char *name);
+#define RUNTIME(name) ((__typeof__(name) *)cuda_runtime(#name))
+
+/* They cannot fail. */
+zero_device_t *cuda_device(int index, void *stream);
+zero_stream_t *cuda_stream(zero_device_t *d, zero_stream_id_t id);
+zero_event_t *cuda_event(zero_device_t *d);
+void *cuda_arena(zero_device_t *d, zero_tier_t tier, uint64_t bytes, zero_arena_t **arena);
+/* Device memory as the host sees it. */
+void cuda_read_back(zero_device_t *d, void *dst, const void *src, uint64_t bytes);
+
+/* A task: a copy within or between the tiers; arg is a move_t. */
+typedef struct move {
+    zero_device_t *device;
+    void *dst;
+    const void *src;
+    uint64_t bytes;
+} move_t;
+zero_status_t cuda_move(void *ctx, const void *arg, void *native, zero_error_t *error);
+
+/* A task: keeps a CUDA stream busy until *(atomic_bool *)ctx. */
+zero_status_t cuda_hold(void *ctx, const void *arg, void *native, zero_error_t *error);
+/* A task: fails with ZERO_ERR_IO, "task 7 failed". */
+zero_status_t cuda_task_fails(void *ctx, const void *arg, void *native, zero_error_t *error);
+/* A task: adds 1 to *(atomic_int *)ctx. */
+zero_status_t cuda_task_counts(void *ctx, const void *arg, void *native, zero_error_t *error);
+
+/* The parts. */
+TCase *cuda_streams_case(void);
+TCase *cuda_host_case(void);
+
+#endif

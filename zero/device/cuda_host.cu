@@ -1,0 +1,206 @@
+/* cuda_host.cu - streams of the CUDA device whose work is the host's.
+ *
+ * A thread runs their tasks: the CPU device's kind of stream. Neither side blocks the calling thread to wait for the other. The thread waits for the
+ * GPU through a CUDA stream of its own, the shadow: that waits for the event, and then a host function of CUDA's counts. The GPU waits
+ * for the thread through a word in pinned memory, where the thread counts its records (cuStreamWaitValue64). CUDA does not see that order, so what
+ * the GPU waits for must not itself be queued behind the wait; nor is it: all that a record stands for was issued before.
+ */
+#include "zero/device/cuda_device.h"
+extern "C" {
+#include "zero/device/cpu.h"
+}
+
+#include <stdlib.h>
+
+/* cuStreamWaitValue64 of the driver's interface, version 2: the stream goes on when (int64_t)(*address - value) >= 0. */
+typedef int (*wait_value_fn)(cudaStream_t stream, unsigned long long address, uint64_t value, unsigned flags);
+
+struct zero_cuda_host {
+    zero_cuda_t *device;
+    zero_stream_id_t id;
+    zero_stream_t *worker;    /* the CPU device's */
+    zero_event_t *never;      /* the CPU device's, never recorded: a wait for it returns the worker's failure, and waits for nothing */
+    cudaStream_t shadow;
+    uint64_t *passed;         /* pinned: the records that the worker has passed; ALL once it has failed. Atomic access */
+    uint64_t records;
+    zero_host_word_t reached; /* waits for the GPU that are over. Atomic access */
+    uint32_t asked;
+    uint64_t timeout_us;      /* of the last wait asked for. Atomic access */
+    bool given_up;            /* waits for the GPU end. Atomic access */
+    wait_value_fn wait_value; /* NULL: the driver does not offer it */
+};
+
+static const uint64_t ALL = INT64_MAX;
+
+/* ---- on the worker's thread ---------------------------------------------------------------------------------------------------- */
+
+static zero_status_t pass(void *ctx, const void *arg, void *native, zero_error_t *error)
+{
+    zero_cuda_host_t *h = (zero_cuda_host_t *)ctx;
+    (void)native, (void)error;
+    __atomic_store_n(h->passed, (uint64_t)(uintptr_t)arg, __ATOMIC_RELEASE);
+    return ZERO_OK;
+}
+
+/* The worker has failed, and tells nothing any more: what the GPU does from now on does not matter, but it must come to an end. */
+static void pass_all(void *ctx)
+{
+    __atomic_store_n(((zero_cuda_host_t *)ctx)->passed, ALL, __ATOMIC_RELEASE);
+}
+
+static zero_status_t await_gpu(void *ctx, const void *arg, void *native, zero_error_t *error)
+{
+    zero_cuda_host_t *h = (zero_cuda_host_t *)ctx;
+    const uint32_t wanted = (uint32_t)(uintptr_t)arg;
+    const double timeout_s = 1e-6 * (double)__atomic_load_n(&h->timeout_us, __ATOMIC_RELAXED), end = zero_host_now() + timeout_s;
+    (void)native;
+    for (;;) {
+        uint32_t reached = __atomic_load_n(&h->reached, __ATOMIC_ACQUIRE);
+        if ((int32_t)(reached - wanted) >= 0)
+            return ZERO_OK;
+        double left = end - zero_host_now();
+        if (left <= 0 || __atomic_load_n(&h->given_up, __ATOMIC_RELAXED))
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what stream '%s' waits for was not done within %g s", h->device->name, zero_stream_name(h->id),
+                             timeout_s);
+        zero_host_sleep_on(&h->reached, reached, left < 0.1 ? left : 0.1, false);
+        /* After a fault CUDA calls no host functions any more. */
+        zero_status_t status = zero_cuda_enter(h->device, error);
+        cudaError_t e = status ? cudaSuccess : zero_cuda_query_stream(h->shadow);
+        if (status == ZERO_OK && e != cudaSuccess && e != cudaErrorNotReady)
+            status = zero_cuda_failed(h->device, e, error, "stream '%s' waits for the GPU, cudaStreamQuery", zero_stream_name(h->id));
+        if (status)
+            return status;
+    }
+}
+
+/* On a thread of CUDA's, behind what the shadow waited for. */
+static void CUDART_CB count_reached(void *data)
+{
+    zero_cuda_host_t *h = (zero_cuda_host_t *)data;
+    __atomic_add_fetch(&h->reached, 1, __ATOMIC_RELEASE);
+    zero_host_wake(&h->reached, false);
+}
+
+/* ---- on the calling thread ------------------------------------------------------------------------------------------------------- */
+
+/* The driver's function, where it exists and works here: tried on a value that is there already. */
+static wait_value_fn find_wait_value(const zero_cuda_t *d, uint64_t *word)
+{
+    void *fn = NULL;
+#if CUDART_VERSION >= 12050
+    cudaDriverEntryPointQueryResult result;
+    cudaError_t e = cudaGetDriverEntryPointByVersion("cuStreamWaitValue64", &fn, 12000, cudaEnableDefault, &result);
+#else
+    cudaError_t e = cudaGetDriverEntryPoint("cuStreamWaitValue64", &fn, cudaEnableDefault);
+#endif
+    wait_value_fn wait_value = (wait_value_fn)fn;
+    if (e == cudaSuccess && wait_value && wait_value(d->own, (uintptr_t)word, 0, 0) == 0 &&
+        zero_cuda_poll(zero_cuda_query_stream, d->own, 10) == cudaSuccess)
+        return wait_value;
+    cudaGetLastError();
+    return NULL;
+}
+
+zero_status_t zero_cuda_host_create(zero_cuda_t *d, zero_stream_id_t id, zero_cuda_host_t **host, zero_error_t *error)
+{
+    zero_status_t status;
+    cudaError_t e;
+    *host = NULL;
+    zero_cuda_host_t *h = (zero_cuda_host_t *)calloc(1, sizeof *h);
+    if (!h)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for stream '%s' (%zu bytes)", zero_stream_name(id), sizeof *h);
+    h->device = d;
+    h->id = id;
+    e = cudaHostAlloc((void **)&h->passed, sizeof *h->passed, cudaHostAllocPortable);
+    if (e != cudaSuccess) {
+        h->passed = NULL;
+        status = zero_cuda_failed(d, e, error, "stream '%s', cudaHostAlloc of %zu bytes", zero_stream_name(id), sizeof *h->passed);
+        goto fail;
+    }
+    *h->passed = 0;
+    e = cudaStreamCreateWithFlags(&h->shadow, cudaStreamNonBlocking);
+    if (e != cudaSuccess) {
+        h->shadow = NULL;
+        status = zero_cuda_failed(d, e, error, "stream '%s', cudaStreamCreateWithFlags", zero_stream_name(id));
+        goto fail;
+    }
+    status = zero_cpu_event_create(&d->workers, &h->never, error);
+    if (status)
+        goto fail;
+    status = zero_cpu_stream_create(&d->workers, id, &h->worker, error);
+    if (status)
+        goto fail;
+    zero_cpu_stream_on_failure(h->worker, pass_all, h);
+    h->wait_value = find_wait_value(d, h->passed);
+    *host = h;
+    return ZERO_OK;
+
+fail:
+    zero_cuda_host_destroy(h, 0);
+    return status;
+}
+
+void zero_cuda_host_destroy(zero_cuda_host_t *h, double drain_s)
+{
+    if (!h)
+        return;
+    if (h->worker) {
+        __atomic_store_n(&h->given_up, true, __ATOMIC_RELAXED);
+        zero_host_wake(&h->reached, false);
+        zero_cpu_stream_destroy(h->worker);
+    }
+    zero_cpu_event_destroy(h->never);
+    if (zero_cuda_enter(h->device, NULL) == ZERO_OK) {
+        if (h->shadow && zero_cuda_poll(zero_cuda_query_stream, h->shadow, drain_s) == cudaErrorNotReady)
+            zero_cuda_give_up(h->device);
+        /* A stream that was given up may still wait for the word, and call count_reached. */
+        if (zero_cuda_gave_up(h->device))
+            return;
+        if (h->shadow)
+            cudaStreamDestroy(h->shadow);
+        if (h->passed)
+            cudaFreeHost(h->passed);
+    }
+    free(h);
+}
+
+zero_stream_t *zero_cuda_host_worker(zero_cuda_host_t *h)
+{
+    return h->worker;
+}
+
+zero_status_t zero_cuda_host_status(const zero_cuda_host_t *h, zero_error_t *error)
+{
+    return zero_cpu_wait(h->worker, h->never, 0, error);
+}
+
+zero_status_t zero_cuda_host_record(zero_cuda_host_t *h, zero_event_t *mark, uint64_t *position, zero_error_t *error)
+{
+    *position = ++h->records;
+    zero_status_t status = zero_cpu_enqueue(h->worker, pass, h, (const void *)(uintptr_t)*position, error);
+    return status ? status : zero_cpu_record(mark, h->worker, error);
+}
+
+zero_status_t zero_cuda_host_after(zero_cuda_host_t *h, cudaEvent_t event, double timeout_s, zero_error_t *error)
+{
+    cudaError_t e = cudaStreamWaitEvent(h->shadow, event, 0);
+    if (e != cudaSuccess)
+        return zero_cuda_failed(h->device, e, error, "stream '%s', cudaStreamWaitEvent", zero_stream_name(h->id));
+    e = cudaLaunchHostFunc(h->shadow, count_reached, h);
+    if (e != cudaSuccess)
+        return zero_cuda_failed(h->device, e, error, "stream '%s', cudaLaunchHostFunc", zero_stream_name(h->id));
+    __atomic_store_n(&h->timeout_us, timeout_s < 1e9 ? (uint64_t)(timeout_s * 1e6) : (uint64_t)1e15, __ATOMIC_RELAXED);
+    return zero_cpu_enqueue(h->worker, await_gpu, h, (const void *)(uintptr_t)++h->asked, error);
+}
+
+zero_status_t zero_cuda_host_before(zero_cuda_host_t *h, uint64_t position, zero_event_t *mark, cudaStream_t stream, double timeout_s,
+                                    zero_error_t *error)
+{
+    if (__atomic_load_n(h->passed, __ATOMIC_ACQUIRE) >= position)
+        return ZERO_OK;
+    if (!h->wait_value)
+        return zero_cpu_host_wait(mark, timeout_s, error);
+    int e = h->wait_value(stream, (uintptr_t)h->passed, position, 0);
+    /* The driver's errors have the runtime's numbers. */
+    return e == 0 ? ZERO_OK : zero_cuda_failed(h->device, (cudaError_t)e, error, "a wait for stream '%s', cuStreamWaitValue64", zero_stream_name(h->id));
+}
