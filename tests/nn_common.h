@@ -1,4 +1,5 @@
-/* nn_common.h - what the tests of kernels/nn share: ways to compute, buffers with guards, comparison within bounds. */
+/* nn_common.h - what the tests of kernels/nn share: ways to compute, buffers with guards, comparison within bounds. The tests are compiled for the CPU's
+ * ways, and with ZERO_TEST_CUDA for those of CUDA, on the emulator or on a GPU. */
 #ifndef ZERO_TESTS_NN_COMMON_H
 #define ZERO_TESTS_NN_COMMON_H
 
@@ -26,21 +27,44 @@ typedef struct way {
     const char *name;
     const zero_nn_simd_t *simd;
     int threads;
-    bool onednn;
+    bool onednn, cuda; /* cuda: threads is the level */
 } way_t;
 
+/* CUDA (nn_cuda.c). Whether its plugins are there, real ones or the emulator's. A context whose calls take operands of the host's memory; levels are
+ * ways to lie in the device's. What softmax(...) v may err by, in relation to the largest of v: cuDNN rounds the softmax to bf16. */
+#define NN_CUDA_LEVELS 3
+bool nn_cuda_there(void);
+zero_nn_t *nn_cuda_context(int level);
+double nn_cuda_softmax_error(zero_dtype_t dtype);
+
+#if defined(ZERO_TEST_CUDA)
+#define SKIP_WITHOUT_CUDA()   \
+    do {                      \
+        if (!nn_cuda_there()) \
+            return 77;        \
+    } while (0)
 static const way_t WAYS[] = {
-    {"1 thread", NULL, 1, true},
-    {"2 threads", NULL, 2, true},
-    {"3 threads", NULL, 3, true},
-    {"own gemm", NULL, 1, false},
-    {"own gemm, 3 threads", NULL, 3, false},
-    {"base", &zero_nn_simd_base, 2, false},
+    {"cuda", NULL, 0, false, true},
+    {"cuda, odd addresses", NULL, 1, false, true},
+    {"cuda, threads", NULL, 2, false, true},
+};
+#define softmax_error nn_cuda_softmax_error
+#else
+#define SKIP_WITHOUT_CUDA() (void)0
+#define softmax_error(dtype) 0.0
+static const way_t WAYS[] = {
+    {"1 thread", NULL, 1, true, false},
+    {"2 threads", NULL, 2, true, false},
+    {"3 threads", NULL, 3, true, false},
+    {"own gemm", NULL, 1, false, false},
+    {"own gemm, 3 threads", NULL, 3, false, false},
+    {"base", &zero_nn_simd_base, 2, false, false},
 #if defined(__x86_64__)
-    {"avx2", &zero_nn_simd_avx2, 2, false},
-    {"avx512", &zero_nn_simd_avx512, 2, false},
+    {"avx2", &zero_nn_simd_avx2, 2, false, false},
+    {"avx512", &zero_nn_simd_avx512, 2, false, false},
 #endif
 };
+#endif
 #define WAY_COUNT ((int)(sizeof WAYS / sizeof WAYS[0]))
 
 static inline bool way_runs(const way_t *way)
@@ -59,6 +83,10 @@ static inline zero_nn_t *context(const way_t *way)
 {
     zero_nn_t *nn = NULL;
     zero_error_t error;
+#if defined(ZERO_TEST_CUDA)
+    if (way != NULL)
+        return nn_cuda_context(way->threads);
+#endif
     ck_assert_int_eq(zero_nn_create(&nn, way == NULL ? "ref" : "cpu", way == NULL ? 1 : way->threads, NULL, &error), ZERO_OK);
     if (way != NULL) {
         zero_nn_cpu_t *cpu = nn->state;

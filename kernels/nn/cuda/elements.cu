@@ -72,27 +72,3 @@ cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t coun
 {
     return launch_elements<ADD>(y, a, b, count, dtype, stream);
 }
-
-template <typename T>
-static __global__ void __launch_bounds__(THREADS) bias_rows(T *c, const T *bias, int64_t m, int64_t n, int64_t ldc, bool accumulate)
-{
-    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    if (i >= m * n)
-        return;
-    int64_t column = i % n, at = i / n * ldc + column;
-    float sum = bias == NULL ? 0.0f : zero_widen(bias[column]);
-    c[at] = zero_narrow<T>(accumulate ? sum + zero_widen(c[at]) : sum);
-}
-
-cudaError_t zero_nn_cuda_bias(void *c, const void *bias, int64_t m, int64_t n, int64_t ldc, bool accumulate, zero_dtype_t dtype, cudaStream_t stream)
-{
-    int64_t blocks = (m * n + THREADS - 1) / THREADS;
-    if (blocks > INT32_MAX)
-        return cudaErrorInvalidConfiguration;
-    if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((bias_rows<float>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (float *)c, (const float *)bias, m, n, ldc, accumulate);
-    else
-        ZERO_LAUNCH((bias_rows<zero_bf16_t>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)c, (const zero_bf16_t *)bias, m, n, ldc,
-                    accumulate);
-    return cudaGetLastError();
-}

@@ -16,7 +16,7 @@ typedef struct product {
     cublasLtMatmulDesc_t desc[2];
     cublasLtMatrixLayout_t a, b, c; /* of cuBLASLt's A, B, C */
     cublasLtMatmulAlgo_t algo[2];
-    bool fused; /* [1] is there; otherwise the bias is written to C first, and the product added to it */
+    bool fused; /* [1] is there */
 } product_t;
 
 static const char *status_name(cublasStatus_t status)
@@ -139,7 +139,8 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
     const char *call = "cublasLtMatmulDescCreate";
     cublasLtMatmulPreference_t preference = NULL;
     uint64_t bytes = 0, more = 0;
-    if (k == 0)
+    /* plan->data stays NULL: our own kernel computes. cuBLASLt's heuristic refuses a bias where one side is 1 (seen by PyTorch, addmm). */
+    if (k < 2 || n < 2)
         return ZERO_OK;
     product_t *p = calloc(1, sizeof *p);
     if (p == NULL)
@@ -168,21 +169,24 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
         goto fail;
     call = "cublasLtMatmulAlgoGetHeuristic";
     status = choose(cuda, p, 0, preference, &bytes);
-    if (status != CUBLAS_STATUS_SUCCESS)
+    if (status == CUBLAS_STATUS_SUCCESS) {
+        status = choose(cuda, p, 1, preference, &more);
+        p->fused = status == CUBLAS_STATUS_SUCCESS;
+        plan->workspace = more > bytes ? more : bytes;
+        plan->data = p;
+    }
+    if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE)
         goto fail;
-    status = choose(cuda, p, 1, preference, &more);
-    p->fused = status == CUBLAS_STATUS_SUCCESS;
-    if (!p->fused && status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE)
-        goto fail;
-    plan->workspace = more > bytes ? more : bytes;
-    plan->data = p;
     cublasLtMatmulPreferenceDestroy(preference);
+    if (plan->data == NULL)
+        product_free(p);
     return ZERO_OK;
 fail:
     if (preference != NULL)
         cublasLtMatmulPreferenceDestroy(preference);
     product_free(p);
-    return zero_fail(error, status == CUBLAS_STATUS_NOT_SUPPORTED ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_SYSTEM, "%s gives %s", call, status_name(status));
+    plan->data = NULL;
+    return zero_fail(error, ZERO_ERR_SYSTEM, "%s gives %s", call, status_name(status));
 }
 
 void zero_nn_cuda_gemm_unplan(zero_nn_plan_t *plan)
@@ -208,27 +212,19 @@ void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
     product_t *p = nn->plan->data;
     cudaStream_t stream = zero_nn_cuda_stream(nn);
     const float one = 1, zero = 0;
-    if (g->k == 0) {
-        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_bias(g->c, g->bias, g->m, g->n, g->ldc, g->accumulate, g->dtype, stream));
+    if (p == NULL || (g->bias != NULL && !p->fused)) {
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_product(g, stream));
         return;
     }
     if (!aligned(nn, "a", g->a, alignment(g->lda, g->dtype)) || !aligned(nn, "b", g->b, alignment(g->ldb, g->dtype)) ||
         !aligned(nn, "c", g->c, alignment(g->ldc, g->dtype)) || !aligned(nn, "the bias", g->bias, ALIGNMENT))
         return;
-    int bias = g->bias != NULL && p->fused;
-    bool add = g->accumulate;
+    int bias = g->bias != NULL;
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-    if (g->bias != NULL && !p->fused) {
-        cudaError_t written = zero_nn_cuda_bias(g->c, g->bias, g->m, g->n, g->ldc, g->accumulate, g->dtype, stream);
-        zero_nn_cuda_check(nn, "the kernel of its bias", written);
-        if (written != cudaSuccess)
-            return;
-        add = true;
-    }
     if (bias)
         status = cublasLtMatmulDescSetAttribute(p->desc[1], CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias, sizeof g->bias);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmul(cuda->blas, p->desc[bias], &one, g->b, p->a, g->a, p->b, add ? &one : &zero, g->c, p->c, g->c, p->c, &p->algo[bias],
+        status = cublasLtMatmul(cuda->blas, p->desc[bias], &one, g->b, p->a, g->a, p->b, g->accumulate ? &one : &zero, g->c, p->c, g->c, p->c, &p->algo[bias],
                                 nn->workspace, nn->plan->workspace, stream);
     if (status != CUBLAS_STATUS_SUCCESS) {
         char text[256];

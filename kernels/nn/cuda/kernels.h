@@ -16,8 +16,9 @@ extern "C" {
 cudaError_t zero_nn_cuda_gelu_forward(void *y, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
 cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
 cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
-/* c (m, n; ldc) = bias (n), or 0 where bias is NULL, + c where accumulate: a product without its sum. */
-cudaError_t zero_nn_cuda_bias(void *c, const void *bias, int64_t m, int64_t n, int64_t ldc, bool accumulate, zero_dtype_t dtype, cudaStream_t stream);
+
+/* product.cu: any product, slowly. */
+cudaError_t zero_nn_cuda_product(const zero_nn_gemm_t *g, cudaStream_t stream);
 
 /* sums.cu: a sum of (rows, n) over rows goes through partial sums of parts of the rows, in fp32: partial (parts, n). */
 int64_t zero_nn_cuda_sum_parts(int64_t rows);

@@ -106,7 +106,13 @@ cudaError_t zero_nn_cuda_sort(void *workspace, int64_t rows, int64_t bound, cons
     /* One pass at least, which numbers the rows. */
     for (int shift = 0; (shift == 0 || (bound - 1) >> shift > 0) && status == cudaSuccess; shift += 8, from = 1 - from) {
         ZERO_LAUNCH(count_digits, dim3((unsigned)s.tiles), dim3(DIGITS), 0, stream, s.places, (const int32_t *)s.tokens[from], rows, s.tiles, shift);
+        status = cudaGetLastError();
+        if (status != cudaSuccess)
+            break;
         ZERO_LAUNCH(scan_places, dim3(1), dim3(SCAN), 0, stream, s.places, DIGITS * s.tiles);
+        status = cudaGetLastError();
+        if (status != cudaSuccess) /* rows would move to places that are none */
+            break;
         ZERO_LAUNCH(move_rows, dim3((unsigned)s.tiles), dim3(DIGITS), 0, stream, s.tokens[1 - from], s.rows[1 - from],
                     (const int32_t *)s.tokens[from], shift == 0 ? (const int32_t *)NULL : (const int32_t *)s.rows[from], (const int32_t *)s.places,
                     rows, s.tiles, shift);

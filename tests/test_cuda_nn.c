@@ -1,0 +1,349 @@
+/* test_cuda_nn.c - what the CUDA backend of kernels/nn has of its own: its name, what it refuses, that calls only queue work, and faults at every place.
+ * Its results are held to ref's by test_cuda_nn_rows and test_cuda_nn_model. */
+#include "kernels/nn/nn.h"
+#include "tests/emulated.h"
+#include "tests/emulator/include/cuda_runtime_api.h"
+#include "zero/device/device.h"
+
+#include <check.h>
+#include <dlfcn.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { MOST = 512 << 10, WORKSPACE = 64 << 20 };
+#define SECONDS 100.0
+
+/* A GPU with memory on both sides, and a context on it. */
+typedef struct bench {
+    zero_device_t *device;
+    zero_stream_t *stream;
+    zero_arena_t *arena, *host;
+    zero_nn_t *nn;
+    void *native;
+    unsigned char *base; /* the device's: operands, then workspace */
+    float *pinned;
+} bench_t;
+
+static zero_error_t why;
+
+#define OK(call) ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, why.text)
+#define EXPECT(condition, ...)         \
+    do {                               \
+        if (!(condition))              \
+            ck_abort_msg(__VA_ARGS__); \
+    } while (0)
+
+static void says(zero_status_t got, zero_status_t status, const char *part)
+{
+    EXPECT(got == status, "status %d (%s), %d is right", (int)got, why.text, (int)status);
+    EXPECT(strstr(why.text, part) != NULL, "'%s' does not say '%s'", why.text, part);
+}
+
+static bool emulated(void)
+{
+    return strstr(getenv("ZERO_PLUGIN_PATH"), "emulator") != NULL;
+}
+
+static bench_t bench_new(const char *mode)
+{
+    bench_t b = {0};
+    setenv("ZERO_EMULATOR", mode, 1);
+    OK(zero_device_cuda(&b.device, NULL, &why));
+    OK(b.device->ops->stream_create(b.device, ZERO_STREAM_COMPUTE, &b.stream, &why));
+    OK(b.device->ops->arena_create(b.device, ZERO_TIER_DEVICE, 2 * MOST + WORKSPACE, &b.arena, &why));
+    OK(b.device->ops->arena_create(b.device, ZERO_TIER_HOST, MOST, &b.host, &why));
+    b.base = b.device->ops->arena_base(b.arena);
+    b.pinned = b.device->ops->arena_base(b.host);
+    b.native = b.device->ops->native(b.stream);
+    return b;
+}
+
+static void bench_free(bench_t *b)
+{
+    zero_nn_destroy(b->nn);
+    b->device->ops->arena_destroy(b->host);
+    b->device->ops->arena_destroy(b->arena);
+    b->device->ops->stream_destroy(b->stream);
+    zero_device_destroy(b->device);
+}
+
+static void finish(bench_t *b)
+{
+    OK(b->device->ops->finish(b->device, b->native, SECONDS, &why));
+}
+
+/* Every call once, in each dtype that it has, on operands that begin at p: NULL in a dry run. host: tokens, targets and losses. */
+enum { B = 2, T = 70, C = 24, V = 40, HEADS = 3, ROWS = B * T };
+
+static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
+{
+    const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_BF16};
+    const size_t most = (size_t)ROWS * 3 * C * sizeof(float); /* of an operand */
+    int32_t *index = (int32_t *)(host ? host + ROWS : NULL);
+    for (int d = 0; d < 2; d++) {
+        const zero_dtype_t dtype = dtypes[d];
+        void *x[8];
+        for (int i = 0; i < 8; i++)
+            x[i] = p == NULL ? NULL : p + ((size_t)(8 * d + i) * most + 255) / 256 * 256;
+        zero_nn_embedding_forward(nn, x[0], index, x[1], x[2], B, T, C, dtype);
+        zero_nn_layernorm_forward(nn, x[2], x[3], x[4], x[0], x[1], x[1], ROWS, C, 1e-5, dtype);
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = ROWS, .n = 3 * C, .k = C, .dtype = dtype, .a = x[2], .b = x[0], .bias = x[1], .c = x[5]});
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = C, .n = 1, .k = ROWS, .dtype = dtype, .trans_a = true, .a = x[2], .b = x[0], .bias = x[1], .c = x[6]});
+        zero_nn_gelu_forward(nn, x[6], x[5], ROWS * 3 * C, dtype);
+        zero_nn_gelu_backward(nn, x[6], x[6], x[5], ROWS * 3 * C, dtype);
+        zero_nn_add(nn, x[6], x[6], x[5], ROWS * 3 * C, dtype);
+        zero_nn_bias_backward(nn, x[7], x[6], ROWS, 3 * C, dtype);
+        zero_nn_attention_t a = {.B = B, .T = T, .H = HEADS, .KV = HEADS, .D = C / HEADS, .q_stride = C, .k_stride = C, .v_stride = C, .scale = 0.5,
+                                 .dtype = dtype, .q = x[0], .k = x[2], .v = x[0], .out = x[3], .lse = x[4]};
+        zero_nn_attention_forward(nn, &a);
+        zero_nn_attention_backward(nn, &a, x[2], x[5], x[6], x[7]);
+        zero_nn_layernorm_backward(nn, x[5], x[6], x[7], NULL, x[2], x[0], x[1], x[4], x[4], ROWS, C, dtype);
+        zero_nn_cross_entropy(nn, host, x[6], index, ROWS, V, 0, true, dtype);
+        zero_nn_embedding_backward(nn, x[1], x[7], x[5], index, B, T, C, V, dtype);
+    }
+}
+
+static void fill(bench_t *b)
+{
+    for (int i = 0; i < MOST / 4; i++)
+        b->pinned[i] = (float)sin(i) / 4;
+    OK(b->device->ops->copy(b->device, b->native, b->base, b->pinned, MOST, &why));
+    finish(b);
+    for (int i = 0; i < ROWS; i++)
+        ((int32_t *)b->pinned)[ROWS + i] = (i * 7919) % V;
+}
+
+/* A context with its calls planned, and workspace for them. */
+static void plan_all(bench_t *b)
+{
+    OK(zero_nn_create(&b->nn, "cuda", 1, b->native, &why));
+    zero_nn_set_dry(b->nn, true);
+    call_all(b->nn, NULL, NULL);
+    zero_nn_set_dry(b->nn, false);
+    OK(zero_nn_status(b->nn, &why));
+    ck_assert(zero_nn_workspace_bytes(b->nn) > 0 && zero_nn_workspace_bytes(b->nn) < WORKSPACE);
+    zero_nn_set_workspace(b->nn, b->base + 2 * MOST, zero_nn_workspace_bytes(b->nn));
+}
+
+/* ---- names, and what is refused ---------------------------------------------------------------------------------- */
+
+START_TEST(names)
+{
+    bench_t b = bench_new("inline");
+    plan_all(&b);
+    const char *name = zero_nn_backend(b.nn);
+    EXPECT(strncmp(name, "cuda (", 6) == 0 && strstr(name, "cuBLASLt ") != NULL && name[strlen(name) - 1] == ')', "%s", name);
+    if (emulated())
+        EXPECT(strstr(name, "cuDNN") == NULL, "%s", name);
+    bench_free(&b);
+}
+END_TEST
+
+START_TEST(without_the_plugin)
+{
+    zero_nn_t *nn = NULL;
+    setenv("ZERO_PLUGIN_PATH", "/nonexistent", 1);
+    says(zero_nn_create(&nn, "cuda", 1, NULL, &why), ZERO_ERR_UNSUPPORTED, "zero_nn_cuda.so");
+    ck_assert(nn == NULL);
+}
+END_TEST
+
+START_TEST(without_a_gpu)
+{
+    if (!emulated())
+        return;
+    zero_nn_t *nn = NULL;
+    setenv("ZERO_EMULATOR_DEVICES", _i == 0 ? "0" : "-1", 1);
+    says(zero_nn_create(&nn, "cuda", 1, NULL, &why), ZERO_ERR_UNSUPPORTED, _i == 0 ? "cudaErrorNoDevice" : "cudaErrorInsufficientDriver");
+    ck_assert(nn == NULL);
+}
+END_TEST
+
+/* Addresses never choose an algorithm: what a planned one cannot read is an error, and nothing is written. */
+START_TEST(refusals)
+{
+    bench_t b = bench_new("inline");
+    OK(zero_nn_create(&b.nn, "cuda", 1, b.native, &why));
+    zero_nn_gemm_t g = {.m = 8, .n = 16, .k = 24, .dtype = ZERO_BF16}, odd = {.m = 8, .n = 15, .k = 25, .dtype = ZERO_BF16};
+    zero_nn_set_dry(b.nn, true);
+    zero_nn_gemm(b.nn, &g);
+    zero_nn_gemm(b.nn, &odd);
+    OK(zero_nn_status(b.nn, &why));
+    zero_nn_attention_t a = {.B = 1, .T = 2, .H = 1, .KV = 1, .D = 257, .q_stride = 257, .k_stride = 257, .v_stride = 257, .scale = 1};
+    zero_nn_attention_forward(b.nn, &a);
+    says(zero_nn_status(b.nn, &why), ZERO_ERR_UNSUPPORTED, "heads of 257 elements: at most 256");
+    zero_nn_attention_backward(b.nn, &a, NULL, NULL, NULL, NULL);
+    says(zero_nn_status(b.nn, &why), ZERO_ERR_UNSUPPORTED, "attention_backward (1, 2, 1, 1, 257, 257, 257, 257) in fp32");
+    zero_nn_set_dry(b.nn, false);
+    zero_nn_set_workspace(b.nn, b.base + 2 * MOST, zero_nn_workspace_bytes(b.nn));
+    fill(&b);
+
+    unsigned char *p[] = {b.base, b.base + 4096, b.base + 8192, b.base + 12288};
+    const char *names[] = {"a at", "b at", "the bias at", "c at"};
+    for (int i = 0; i < 4; i++) {
+        zero_nn_gemm_t bad = g;
+        bad.a = p[0] + (i == 0 ? 8 : 0);
+        bad.b = p[1] + (i == 1 ? 8 : 0);
+        bad.bias = p[2] + (i == 2 ? 8 : 0);
+        bad.c = p[3] + (i == 3 ? 8 : 0);
+        zero_nn_gemm(b.nn, &bad);
+        says(zero_nn_status(b.nn, &why), ZERO_ERR_ARG, names[i]);
+        says(ZERO_ERR_ARG, ZERO_ERR_ARG, "multiple of 16 bytes");
+    }
+    unsigned char after[256], before[256];
+    memcpy(before, (unsigned char *)b.pinned + 12288, sizeof before);
+    OK(b.device->ops->copy(b.device, b.native, after, p[3], sizeof after, &why));
+    finish(&b);
+    ck_assert(memcmp(before, after, sizeof after) == 0);
+
+    /* Rows of an odd number of elements: any element may begin such a matrix, but not half of one. */
+    odd.a = p[0] + 2;
+    odd.b = p[1] + 2;
+    odd.c = p[3] + 2;
+    zero_nn_gemm(b.nn, &odd);
+    OK(zero_nn_status(b.nn, &why));
+    odd.c = p[3] + 1;
+    zero_nn_gemm(b.nn, &odd);
+    says(zero_nn_status(b.nn, &why), ZERO_ERR_ARG, "multiple of 2 bytes");
+    finish(&b);
+    bench_free(&b);
+}
+END_TEST
+
+/* ---- calls only queue work --------------------------------------------------------------------------------------- */
+
+static atomic_int may_go;
+
+static void hold(void *data)
+{
+    (void)data;
+    while (atomic_load(&may_go) == 0)
+        usleep(1000);
+}
+
+static void results(bench_t *b, unsigned char *out)
+{
+    memcpy(out, b->pinned, ROWS * sizeof(float));
+    OK(b->device->ops->copy(b->device, b->native, out + ROWS * sizeof(float), b->base, 2 * MOST, &why));
+    finish(b);
+}
+
+/* Every call returns while the stream is held up, leaves what it leaves on a free one, and takes no memory of the device. */
+START_TEST(calls_only_queue)
+{
+    if (!emulated())
+        return;
+    bench_t b = bench_new("threads");
+    plan_all(&b);
+    size_t bytes = 2 * MOST + ROWS * sizeof(float);
+    unsigned char *free_run = malloc(bytes), *held_run = malloc(bytes);
+    uint64_t before = 0, after = 0;
+    fill(&b);
+    OK(b.device->ops->available(b.device, ZERO_TIER_DEVICE, &before, &why));
+    call_all(b.nn, b.base, b.pinned);
+    finish(&b);
+    OK(zero_nn_status(b.nn, &why));
+    results(&b, free_run);
+
+    void *library = dlopen("libcuda_emulator.so", RTLD_NOW | RTLD_NOLOAD);
+    ck_assert_msg(library != NULL, "%s", dlerror());
+    cudaError_t (*launch)(cudaStream_t, cudaHostFn_t, void *);
+    *(void **)&launch = dlsym(library, "cudaLaunchHostFunc");
+    ck_assert(launch != NULL);
+    OK(b.device->ops->copy(b.device, b.native, b.base + MOST, b.base, 0, &why));
+    fill(&b);
+    ck_assert_int_eq(launch(b.native, hold, NULL), cudaSuccess);
+    call_all(b.nn, b.base, b.pinned);
+    OK(zero_nn_status(b.nn, &why));
+    atomic_store(&may_go, 1);
+    finish(&b);
+    results(&b, held_run);
+    ck_assert(memcmp(free_run, held_run, bytes) == 0);
+    OK(b.device->ops->available(b.device, ZERO_TIER_DEVICE, &after, &why));
+    ck_assert_uint_eq(before, after);
+    free(free_run);
+    free(held_run);
+    bench_free(&b);
+}
+END_TEST
+
+/* ---- faults ------------------------------------------------------------------------------------------------------ */
+
+static const struct {
+    const char *fail; /* the n-th call of this, for n = 1, 2, ... */
+    int most;
+    const char *say;
+} FAULTS[] = {
+    {"cublasLtCreate", 1, "cublasLtCreate gives CUBLAS_STATUS_NOT_INITIALIZED"},
+    {"cublasLtMatmulAlgoGetHeuristic", 4, "cublasLtMatmulAlgoGetHeuristic gives CUBLAS_STATUS_NOT_INITIALIZED"},
+    {"cublasLtMatmul", 2, "cublasLtMatmul gives CUBLAS_STATUS_EXECUTION_FAILED"},
+    {"launch", 42, "its kernel: "},
+    {"cudaMemcpyAsync", 8, "cudaMemcpyAsync: "},
+};
+
+/* A failure shows as one sentence that names the call, calls after it do nothing, and nothing is lost (the sanitizer would tell). */
+START_TEST(faults)
+{
+    int fault = 0, n = _i + 1;
+    if (!emulated())
+        return;
+    while (n > FAULTS[fault].most)
+        n -= FAULTS[fault++].most;
+    char value[64];
+    /* The device tries a kernel when it is made, and fill() copies once. */
+    snprintf(value, sizeof value, "%s:%d", FAULTS[fault].fail, n + (fault >= 3));
+    setenv("ZERO_EMULATOR_FAIL", value, 1);
+    bench_t b = bench_new("inline");
+    zero_status_t status = zero_nn_create(&b.nn, "cuda", 1, b.native, &why);
+    if (fault == 0) {
+        says(status, ZERO_ERR_SYSTEM, FAULTS[fault].say);
+        ck_assert(b.nn == NULL);
+        bench_free(&b);
+        return;
+    }
+    OK(status);
+    zero_nn_set_dry(b.nn, true);
+    call_all(b.nn, NULL, NULL);
+    zero_nn_set_dry(b.nn, false);
+    status = zero_nn_status(b.nn, &why);
+    if (fault == 1) {
+        says(status, ZERO_ERR_SYSTEM, FAULTS[fault].say);
+        says(status, ZERO_ERR_SYSTEM, n <= 2 ? "gemm (140, 72, 24, 24, 72, 72) in fp32: " : "gemm (140, 72, 24, 24, 72, 72) in bf16: ");
+        bench_free(&b);
+        return;
+    }
+    OK(status);
+    zero_nn_set_workspace(b.nn, b.base + 2 * MOST, zero_nn_workspace_bytes(b.nn));
+    fill(&b);
+    call_all(b.nn, b.base, b.pinned);
+    status = zero_nn_status(b.nn, &why);
+    says(status, ZERO_ERR_SYSTEM, FAULTS[fault].say);
+    says(status, ZERO_ERR_SYSTEM, ") in ");
+    bench_free(&b);
+}
+END_TEST
+
+int main(void)
+{
+    if (!emulated_plugins())
+        return 77;
+    int cases = 0;
+    for (size_t i = 0; i < sizeof FAULTS / sizeof FAULTS[0]; i++)
+        cases += FAULTS[i].most;
+    Suite *suite = suite_create("cuda_nn");
+    TCase *tc = tcase_create("cuda_nn");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, names);
+    tcase_add_test(tc, without_the_plugin);
+    tcase_add_loop_test(tc, without_a_gpu, 0, 2);
+    tcase_add_test(tc, refusals);
+    tcase_add_test(tc, calls_only_queue);
+    tcase_add_loop_test(tc, faults, 0, cases);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
