@@ -365,6 +365,25 @@ START_TEST(test_square_sum)
 }
 END_TEST
 
+/* So many blocks that their sums are not all at hand at once, where the device's memory is far away. */
+START_TEST(test_square_sum_of_many)
+{
+    OPS;
+    static const int64_t counts[] = {512 * 4096 - 1, 512 * 4096, 512 * 4096 + 1, 1025 * 4096 + 77};
+    int64_t most = counts[3];
+    uint16_t *x = buffer(most, ZERO_BF16);
+    double *scratch = malloc(sizeof(double) * (size_t)(most / 4096 + 1));
+    for (int64_t i = 0; i < most; i++)
+        x[i] = (uint16_t)(0x3c00 + zero_splitmix64((uint64_t)i) % 512);
+    for (int c = 0; c < 4; c++) {
+        double got = -1, want = square_sum_by_definition(x, ZERO_BF16, counts[c]);
+        ops->square_sum(&got, scratch, x, ZERO_BF16, counts[c], flat_most_threads, NULL);
+        ck_assert_msg(memcmp(&got, &want, 8) == 0, "square_sum, %s, %lld elements: %a, wanted %a", level, (long long)counts[c], got, want);
+    }
+    free(x), free(scratch);
+}
+END_TEST
+
 static const zero_adamw_scalars_t adamw_scalars[] = {
     {.grad_factor = 0.3f,
      .beta1 = 0.9f,
@@ -496,6 +515,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_sum, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_sum_order, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_square_sum, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_square_sum_of_many, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_adamw, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_adamw_definition, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_adamw_padding, 0, flat_level_count);

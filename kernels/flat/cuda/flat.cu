@@ -153,7 +153,7 @@ template <typename T> __global__ void __launch_bounds__(THREADS) square_kernel(d
 }
 
 /* *out = blocks[0] + blocks[1] + ... in that order, which one thread must do: the others keep it in shared memory, a tile ahead. */
-enum { TILE = 2048, FETCHERS = 256 };
+enum { TILE = 512, FETCHERS = 128 };
 
 __global__ void __launch_bounds__(32 + FETCHERS) add_kernel(double *out, const double *blocks, int64_t count)
 {
