@@ -83,7 +83,7 @@ void zero_nccl_run_job(zero_nccl_watch_t *w)
         zero_nccl_fail(w, j->status, j->error.text);
 }
 
-bool zero_nccl_step_closing(zero_nccl_member_t *m)
+void zero_nccl_step_closing(zero_nccl_member_t *m)
 {
     zero_nccl_watch_t *w = m->watch;
     zero_error_t error = {0};
@@ -102,20 +102,28 @@ bool zero_nccl_step_closing(zero_nccl_member_t *m)
         status = w->api->state(w->nccl, m->comm, &busy, &error);
     if (status == ZERO_OK && busy && now - m->since > w->options.timeout_s)
         status = zero_fail(&error, ZERO_ERR_TIMEOUT, "it did not end within %g s", w->options.timeout_s);
-    if (status == ZERO_OK && busy)
-        return false;
+    if (status)
+        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "an NCCL communicator is aborted at its end: %s", error.text);
+    m->given_up = status != ZERO_OK;
+    m->over = m->given_up || !busy;
+}
+
+void zero_nccl_end_member(zero_nccl_member_t *m)
+{
+    zero_nccl_watch_t *w = m->watch;
+    zero_error_t ignored;
     void *comm = m->comm;
+    pthread_mutex_lock(&w->mutex);
     m->comm = NULL;
     pthread_mutex_unlock(&w->mutex);
-    if (status) {
-        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "an NCCL communicator is aborted at its end: %s", error.text);
-        w->api->abort(w->nccl, &comm, 1, &error);
-    } else
-        w->api->destroy(w->nccl, comm, &error);
+    if (m->given_up)
+        w->api->abort(w->nccl, &comm, 1, &ignored);
+    else
+        w->api->destroy(w->nccl, comm, &ignored);
     pthread_mutex_lock(&w->mutex);
     m->open = false;
     pthread_cond_broadcast(&w->news);
-    return true;
+    pthread_mutex_unlock(&w->mutex);
 }
 
 /* ---- asking the thread ------------------------------------------------------------------------------------------- */
@@ -197,17 +205,22 @@ static bool member_gone(const void *member)
     return !((const zero_nccl_member_t *)member)->open;
 }
 
-static void free_member(zero_nccl_watch_t *w, zero_nccl_member_t *m)
+static void unlink_member(zero_nccl_member_t *m)
 {
-    zero_nccl_member_t **at = &w->members;
+    zero_nccl_member_t **at = &m->watch->members;
     while (*at != m)
         at = &(*at)->next;
     *at = m->next;
+}
+
+static void free_member(zero_nccl_member_t *m)
+{
+    const zero_cuda_nccl_t *api = m->watch->api;
     for (int i = 0; i < ZERO_NCCL_OPS; i++) {
         if (m->ops[i].begun)
-            w->api->event_destroy(m->ops[i].begun);
+            api->event_destroy(m->ops[i].begun);
         if (m->ops[i].done)
-            w->api->event_destroy(m->ops[i].done);
+            api->event_destroy(m->ops[i].done);
     }
     free(m);
 }
@@ -217,13 +230,16 @@ void zero_nccl_member_close(zero_nccl_member_t *m)
     if (!m)
         return;
     zero_nccl_watch_t *w = m->watch;
+    atomic_store(&m->closing, true);
     pthread_mutex_lock(&w->mutex);
-    m->closing = true;
     bool gone = !w->stuck && zero_nccl_await(w, member_gone, m);
-    w->stuck = w->stuck || !gone || m->lost;
-    if (!w->stuck)
-        free_member(w, m);
+    gone = gone && !m->lost;
+    if (gone)
+        unlink_member(m);
+    w->stuck = w->stuck || !gone;
     pthread_mutex_unlock(&w->mutex);
+    if (gone)
+        free_member(m);
     zero_nccl_watch_drop(w);
 }
 
@@ -232,11 +248,13 @@ void zero_nccl_attach(zero_nccl_member_t *m, void *base, uint64_t bytes)
     zero_nccl_watch_t *w = m->watch;
     zero_error_t error = {0};
     zero_status_t status = ZERO_OK;
-    pthread_mutex_lock(&w->mutex);
-    if (m->comm && m->handle_count < ZERO_NCCL_HANDLES && !zero_nccl_has_failed(w) &&
-        (status = w->api->attach(w->nccl, m->comm, base, bytes, &m->handles[m->handle_count], &error)) == ZERO_OK)
-        m->handle_count++;
-    pthread_mutex_unlock(&w->mutex);
+    if (zero_nccl_begin_calls(w, &error))
+        return; /* the failure says so */
+    if (m->handle_count < ZERO_NCCL_HANDLES) {
+        status = w->api->attach(w->nccl, m->comm, base, bytes, &m->handles[m->handle_count], &error);
+        m->handle_count += status == ZERO_OK;
+    }
+    pthread_mutex_unlock(&w->calls);
     if (status)
         zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "collectives go without registered memory: %s", error.text);
 }

@@ -24,14 +24,18 @@ typedef struct zero_nccl_op {
 } zero_nccl_op_t;
 
 struct zero_nccl_member {
-    zero_nccl_member_t *next;
     zero_nccl_watch_t *watch;
-    void *comm;             /* NULL before it is made, and once its end has begun */
     int size, rank;
+    /* With the watch's mutex; comm and open are written by the thread alone, which looks at them without. */
+    zero_nccl_member_t *next;
+    void *comm;             /* NULL before it is made, and once its end has begun */
     bool open;              /* it was made, and has not come to its end: false is what its closing waits for */
+    atomic_bool closing;
+    /* The thread's. */
     bool lost;              /* NCCL may still write comm, so that this has to stay */
-    bool closing, finalizing;
+    bool finalizing, over, given_up;
     double since;           /* of finalizing */
+    /* With the watch's calls. */
     void *handles[ZERO_NCCL_HANDLES];
     int handle_count;
     zero_nccl_op_t ops[ZERO_NCCL_OPS];
@@ -56,7 +60,8 @@ struct zero_nccl_watch {
     zero_comm_options_t options;
     int device;
     pthread_t thread;
-    pthread_mutex_t mutex;      /* of what follows, and of every call on a member's communicator */
+    pthread_mutex_t calls;      /* held in every call on a member's communicator but abort and destroy, and in no long one, if NCCL is right */
+    pthread_mutex_t mutex;      /* of what follows: never held in a call of NCCL's or CUDA's. Taken after calls */
     pthread_cond_t news;        /* from the thread */
     _Atomic uint32_t bell;      /* for the thread, which sleeps on it without the mutex, so that nobody can keep it asleep */
     zero_nccl_member_t *members;
@@ -76,6 +81,8 @@ bool zero_nccl_has_failed(zero_nccl_watch_t *watch);
 void zero_nccl_look_at_host(zero_nccl_watch_t *watch);
 /* Asks the thread to look, and waits for its news until so(what); false where that takes too long. With the mutex. */
 bool zero_nccl_await(zero_nccl_watch_t *watch, bool (*so)(const void *what), const void *what);
+/* Takes calls. TIMEOUT: somebody did not return from NCCL in time. */
+zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *watch, zero_error_t *error);
 /* Wakes the thread. */
 void zero_nccl_ring(zero_nccl_watch_t *watch);
 void zero_nccl_nap(double seconds);
@@ -84,7 +91,9 @@ void zero_nccl_nap(double seconds);
 
 /* Does the job that was asked for. Without the mutex. */
 void zero_nccl_run_job(zero_nccl_watch_t *watch);
-/* One step of a member's end: true where it let go of the mutex meanwhile. */
-bool zero_nccl_step_closing(zero_nccl_member_t *member);
+/* A step of a closing member's end, with calls. Then it is over, perhaps. */
+void zero_nccl_step_closing(zero_nccl_member_t *member);
+/* Lets go of a member that is over. */
+void zero_nccl_end_member(zero_nccl_member_t *member);
 
 #endif

@@ -50,12 +50,25 @@ bool zero_nccl_has_failed(zero_nccl_watch_t *w)
 /* An error of NCCL's becomes the failure after a while, unless the host communicator comes up with a better one. */
 static void suspect(zero_nccl_watch_t *w, const zero_error_t *error)
 {
-    if (w->suspect.status)
-        return;
-    w->suspect = *error;
-    w->suspect.status = ZERO_ERR_SYSTEM;
-    w->suspect_since = zero_host_now();
+    pthread_mutex_lock(&w->mutex);
+    if (!w->suspect.status) {
+        w->suspect = *error;
+        w->suspect.status = ZERO_ERR_SYSTEM;
+        w->suspect_since = zero_host_now();
+    }
+    pthread_mutex_unlock(&w->mutex);
     zero_nccl_ring(w);
+}
+
+/* Whether there is such an error. */
+static bool look_at_suspect(zero_nccl_watch_t *w)
+{
+    pthread_mutex_lock(&w->mutex);
+    bool there = w->suspect.status, enough = there && zero_host_now() - w->suspect_since > ZERO_NCCL_GRACE;
+    pthread_mutex_unlock(&w->mutex);
+    if (enough)
+        zero_nccl_fail(w, ZERO_ERR_SYSTEM, w->suspect.text); /* written once */
+    return there;
 }
 
 void zero_nccl_nap(double seconds)
@@ -72,9 +85,32 @@ void zero_nccl_look_at_host(zero_nccl_watch_t *w)
         zero_nccl_fail(w, status, error.text);
 }
 
+/* ---- calls of NCCL's --------------------------------------------------------------------------------------------- */
+
+static struct timespec after(clockid_t clock, double seconds)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    double end = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec + seconds;
+    return (struct timespec){.tv_sec = (time_t)end, .tv_nsec = (long)((end - (double)(time_t)end) * 1e9)};
+}
+
+/* ZERO_ERR_TIMEOUT: another thread does not return from NCCL. */
+zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *w, zero_error_t *error)
+{
+    struct timespec end = after(CLOCK_REALTIME, w->options.timeout_s);
+    int e = pthread_mutex_timedlock(&w->calls, &end);
+    if (e)
+        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, "a call of NCCL's or CUDA's that should return at once did not return");
+    zero_status_t status = zero_nccl_check(w, error);
+    if (status && !e)
+        pthread_mutex_unlock(&w->calls);
+    return status;
+}
+
 /* ---- collectives ------------------------------------------------------------------------------------------------- */
 
-/* Lets go of the collectives that are done, and finds the oldest that is not to have run for too long. With the mutex. */
+/* Lets go of the collectives that are done, and finds the oldest that is not to have run for too long. With calls. */
 static void retire(zero_nccl_member_t *m)
 {
     zero_nccl_watch_t *w = m->watch;
@@ -104,9 +140,7 @@ static void retire(zero_nccl_member_t *m)
 /* Waits until the thread made the failure of what this one found. */
 static zero_status_t blame(zero_nccl_watch_t *w, const zero_error_t *why, zero_error_t *error)
 {
-    pthread_mutex_lock(&w->mutex);
     suspect(w, why);
-    pthread_mutex_unlock(&w->mutex);
     for (double end = zero_host_now() + ZERO_NCCL_GRACE + ZERO_NCCL_BEYOND; !zero_nccl_has_failed(w) && zero_host_now() < end;)
         zero_nccl_nap(ZERO_NCCL_LOOK_SOON);
     zero_nccl_fail(w, ZERO_ERR_SYSTEM, why->text);
@@ -127,16 +161,16 @@ static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *ca
 {
     zero_nccl_watch_t *w = m->watch;
     for (double start = 0;; zero_nccl_nap(1e-4)) {
-        pthread_mutex_lock(&w->mutex);
+        zero_status_t status = zero_nccl_begin_calls(w, error);
+        if (status)
+            return status;
         if (m->issued - m->retired == ZERO_NCCL_OPS)
             retire(m);
         bool room = m->issued - m->retired < ZERO_NCCL_OPS;
-        pthread_mutex_unlock(&w->mutex);
-        zero_status_t status = zero_nccl_check(w, error);
-        if (status || room) {
-            *op = &m->ops[m->issued % ZERO_NCCL_OPS];
-            return status;
-        }
+        *op = &m->ops[m->issued % ZERO_NCCL_OPS];
+        pthread_mutex_unlock(&w->calls);
+        if (room)
+            return ZERO_OK;
         if (start == 0)
             start = zero_host_now();
         if (zero_host_now() - start > w->options.timeout_s)
@@ -151,16 +185,20 @@ static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *ca
     bool issued = false, busy = true;
     double start = 0;
     for (int turn = 0;; turn++) {
+        zero_status_t status = zero_nccl_begin_calls(w, error);
+        if (status)
+            return status;
         pthread_mutex_lock(&w->mutex);
-        zero_status_t status = zero_nccl_check(w, error), called = ZERO_OK;
-        if (status == ZERO_OK && !issued)
-            called = call->issue(w->api, w->nccl, m->comm, call, why);
-        if (status == ZERO_OK && called == ZERO_OK)
-            called = w->api->state(w->nccl, m->comm, &busy, why);
+        void *comm = m->comm; /* which lives while there is no failure, and calls are ours */
         pthread_mutex_unlock(&w->mutex);
+        if (!issued)
+            status = call->issue(w->api, w->nccl, comm, call, why);
+        if (status == ZERO_OK)
+            status = w->api->state(w->nccl, comm, &busy, why);
+        pthread_mutex_unlock(&w->calls);
         issued = true;
-        if (status || called)
-            return status ? status : blame(w, why, error);
+        if (status)
+            return blame(w, why, error);
         if (!busy)
             return ZERO_OK;
         if (turn < SPINS) {
@@ -187,87 +225,79 @@ zero_status_t zero_nccl_issue(zero_nccl_member_t *m, const zero_nccl_call_t *cal
         status = hand_over(m, call, &why, error);
     if (status == ZERO_OK && w->api->record(op->done, call->stream, &why))
         status = blame(w, &why, error);
+    if (status == ZERO_OK)
+        status = zero_nccl_begin_calls(w, error);
     if (status)
         return status;
-    pthread_mutex_lock(&w->mutex);
     op->what = call->what;
     op->bytes = call->bytes;
     op->since = 0;
     m->issued++;
-    pthread_mutex_unlock(&w->mutex);
+    pthread_mutex_unlock(&w->calls);
     return ZERO_OK;
 }
 
 /* ---- the thread -------------------------------------------------------------------------------------------------- */
 
-/* Looks after every member. With the mutex. Returns whether to look again soon. */
+/* The first open member, or the next one. An open one stays, since only the thread ends them. */
+static zero_nccl_member_t *next_open(zero_nccl_watch_t *w, zero_nccl_member_t *m)
+{
+    pthread_mutex_lock(&w->mutex);
+    for (m = m ? m->next : w->members; m && !m->open;)
+        m = m->next;
+    pthread_mutex_unlock(&w->mutex);
+    return m;
+}
+
+/* Looks after every member, with calls. Returns whether to look again soon. */
 static bool look_at_members(zero_nccl_watch_t *w)
 {
     zero_error_t error = {0};
     bool soon = false, busy;
-    for (zero_nccl_member_t *m = w->members; m;) {
-        if (m->open && m->closing && m->comm) {
+    for (zero_nccl_member_t *m = next_open(w, NULL); m; m = next_open(w, m)) {
+        if (atomic_load(&m->closing)) {
+            zero_nccl_step_closing(m);
             soon = true;
-            if (zero_nccl_step_closing(m)) {
-                m = w->members; /* others may have left meanwhile */
-                continue;
-            }
-        } else if (m->open && m->comm) {
-            if (w->api->state(w->nccl, m->comm, &busy, &error))
-                suspect(w, &error);
-            retire(m);
+            continue;
         }
-        m = m->next;
+        if (w->api->state(w->nccl, m->comm, &busy, &error))
+            suspect(w, &error);
+        retire(m);
     }
-    if (w->suspect.status && zero_host_now() - w->suspect_since > ZERO_NCCL_GRACE)
-        zero_nccl_fail(w, ZERO_ERR_SYSTEM, w->suspect.text);
-    return soon || w->suspect.status;
+    return soon;
 }
 
-/* After a failure: ends all kernels. With the mutex where held, which it lets go of meanwhile. */
-static void abort_members(zero_nccl_watch_t *w, bool held)
+/* After a failure: takes the communicators from all members, so that nobody begins a call on them, and ends their kernels. calls: held, and
+ * let go of. */
+static void abort_members(zero_nccl_watch_t *w, bool calls)
 {
     enum { MANY = 64 };
     void *comms[MANY];
     int count = 0;
     zero_error_t error = {0};
+    pthread_mutex_lock(&w->mutex);
     for (zero_nccl_member_t *m = w->members; m && count < MANY; m = m->next)
         if (m->open && m->comm) {
             comms[count++] = m->comm;
             m->comm = NULL;
         }
-    if (!count)
-        return;
-    if (held)
-        pthread_mutex_unlock(&w->mutex);
-    if (w->api->abort(w->nccl, comms, count, &error))
+    pthread_mutex_unlock(&w->mutex);
+    if (calls)
+        pthread_mutex_unlock(&w->calls);
+    if (count && w->api->abort(w->nccl, comms, count, &error))
         zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "%s", error.text);
-    if (held)
-        pthread_mutex_lock(&w->mutex);
-}
-
-/* After a failure, with the mutex. */
-static void bury_members(zero_nccl_watch_t *w)
-{
-    abort_members(w, true);
+    pthread_mutex_lock(&w->mutex);
     for (zero_nccl_member_t *m = w->members; m; m = m->next)
         m->open = m->open && m->comm;
     pthread_cond_broadcast(&w->news);
+    pthread_mutex_unlock(&w->mutex);
 }
 
-static struct timespec after(clockid_t clock, double seconds)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    double end = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec + seconds;
-    return (struct timespec){.tv_sec = (time_t)end, .tv_nsec = (long)((end - (double)(time_t)end) * 1e9)};
-}
-
-/* A thread that has the mutex is in a call of NCCL's or CUDA's that should return at once. Where one does not, this one goes on without. */
-static bool take(zero_nccl_watch_t *w, double *since)
+/* A thread that has calls is in one that should return at once. Where it does not, this one goes on without. */
+static bool take_calls(zero_nccl_watch_t *w, double *since)
 {
     struct timespec end = after(CLOCK_REALTIME, ZERO_NCCL_LOOK_EVERY);
-    if (pthread_mutex_timedlock(&w->mutex, &end) == 0) {
+    if (pthread_mutex_timedlock(&w->calls, &end) == 0) {
         *since = 0;
         return true;
     }
@@ -281,6 +311,48 @@ static bool take(zero_nccl_watch_t *w, double *since)
     return false;
 }
 
+/* Does a job that was asked for. */
+static void work(zero_nccl_watch_t *w)
+{
+    pthread_mutex_lock(&w->mutex);
+    bool asked = w->job.kind && !w->job.done;
+    pthread_mutex_unlock(&w->mutex);
+    if (!asked)
+        return;
+    zero_nccl_run_job(w);
+    pthread_mutex_lock(&w->mutex);
+    if (w->job.member && w->job.status == ZERO_OK)
+        w->job.member->open = true;
+    w->job.done = true;
+    pthread_cond_broadcast(&w->news);
+    pthread_mutex_unlock(&w->mutex);
+}
+
+/* Looks at everything once. Returns whether to look again soon. */
+static bool look(zero_nccl_watch_t *w, double *since)
+{
+    bool soon = false;
+    zero_nccl_look_at_host(w);
+    work(w);
+    if (!take_calls(w, since))
+        return true;
+    if (!zero_nccl_has_failed(w))
+        soon = look_at_members(w);
+    if (look_at_suspect(w))
+        soon = true;
+    if (zero_nccl_has_failed(w)) {
+        abort_members(w, true);
+        return false;
+    }
+    pthread_mutex_unlock(&w->calls);
+    for (zero_nccl_member_t *m = next_open(w, NULL), *next; m; m = next) {
+        next = next_open(w, m);
+        if (m->over)
+            zero_nccl_end_member(m);
+    }
+    return soon;
+}
+
 static void *watch_main(void *arg)
 {
     zero_nccl_watch_t *w = arg;
@@ -289,31 +361,16 @@ static void *watch_main(void *arg)
     zero_status_t status = w->api->enter(w->device, &entered);
     if (status)
         zero_nccl_fail(w, status, entered.text);
-    for (bool quit = false; !quit;) {
+    for (;;) {
         uint32_t rung = atomic_load(&w->bell);
-        zero_nccl_look_at_host(w);
-        if (!take(w, &since))
-            continue;
-        bool soon = false;
-        if (w->job.kind && !w->job.done) {
-            pthread_mutex_unlock(&w->mutex);
-            zero_nccl_run_job(w);
-            pthread_mutex_lock(&w->mutex);
-            if (w->job.member && w->job.status == ZERO_OK)
-                w->job.member->open = true;
-            w->job.done = true;
-            pthread_cond_broadcast(&w->news);
-        }
-        if (!zero_nccl_has_failed(w))
-            soon = look_at_members(w);
-        if (zero_nccl_has_failed(w))
-            bury_members(w);
-        quit = w->quit;
+        bool soon = look(w, &since);
+        pthread_mutex_lock(&w->mutex);
+        bool quit = w->quit;
         pthread_mutex_unlock(&w->mutex);
-        if (!quit)
-            zero_host_sleep_on(&w->bell, rung, soon ? ZERO_NCCL_LOOK_SOON : ZERO_NCCL_LOOK_EVERY, false);
+        if (quit)
+            return NULL;
+        zero_host_sleep_on(&w->bell, rung, soon ? ZERO_NCCL_LOOK_SOON : ZERO_NCCL_LOOK_EVERY, false);
     }
-    return NULL;
 }
 
 /* ---- its start and end ------------------------------------------------------------------------------------------- */
@@ -339,6 +396,7 @@ static void end_thread(zero_nccl_watch_t *w, bool stuck)
     }
     w->api->close(w->nccl);
     pthread_cond_destroy(&w->news);
+    pthread_mutex_destroy(&w->calls);
     pthread_mutex_destroy(&w->mutex);
     free(w);
 }
@@ -369,6 +427,7 @@ zero_status_t zero_nccl_watch_open(zero_nccl_watch_t **out, const zero_cuda_nccl
     w->device = device;
     w->options = *options;
     w->refs = 1;
+    pthread_mutex_init(&w->calls, NULL);
     pthread_mutex_init(&w->mutex, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
