@@ -206,12 +206,12 @@ typedef struct fault_queue {
     const zero_nvme_queue_ops_t *ops;
     zero_nvme_queue_t *real;
     struct {
-        bool struck, made_up;
-        int64_t result;      /* made up */
+        bool struck, made_up, held;
+        int64_t result;      /* made up, or held back */
         zero_nvme_transfer_t transfer;
     } lanes[MOST_LANES];
-    int held, held_lane;     /* a result that is held back */
-    int64_t held_result;
+    int under_way, held;     /* transfers; of those, with a result that is held back */
+    atomic_bool woken;
 } fault_queue_t;
 
 static int fault_create(const zero_nvme_queue_ops_t *ops, zero_nvme_queue_t **queue, int lanes)
@@ -275,26 +275,26 @@ static int fault_start(zero_nvme_queue_t *queue, int lane, const zero_nvme_trans
     q->lanes[lane].made_up = made_up;
     q->lanes[lane].result = result;
     q->lanes[lane].transfer = t;
-    return made_up ? 0 : q->ops->start(q->real, lane, &t);
+    int e = made_up ? 0 : q->ops->start(q->real, lane, &t);
+    q->under_way += e == 0;
+    return e;
 }
 
-static int fault_next(zero_nvme_queue_t *queue, int *lane, int64_t *result)
+static int find_next(fault_queue_t *q, int *lane, int64_t *result)
 {
-    fault_queue_t *q = (fault_queue_t *)queue;
     int found = 0;
     for (int i = 0; i < MOST_LANES; i++)
-        if (q->lanes[i].made_up) {
-            q->lanes[i].made_up = false;
+        if (q->lanes[i].made_up || (q->lanes[i].held && atomic_load(&armed.released))) {
+            q->held -= q->lanes[i].held;
+            q->lanes[i].made_up = q->lanes[i].held = false;
             *lane = i;
             *result = q->lanes[i].result;
             return 1;
         }
-    if (q->held && atomic_load(&armed.released)) {
-        *lane = q->held_lane;
-        *result = q->held_result;
-        q->held = 0;
-        return 1;
-    }
+    /* Nothing else can end: only a call of wake, for which a real queue does not wait this long, ends this. */
+    for (int i = 0; q->held && q->under_way == q->held && i < 120000 && !atomic_load(&q->woken) && !atomic_load(&armed.released); i++)
+        nap();
+    atomic_store(&q->woken, false);
     found = q->ops->next(q->real, lane, result);
     if (found != 1 || !q->lanes[*lane].struck)
         return found;
@@ -308,18 +308,27 @@ static int fault_next(zero_nvme_queue_t *queue, int *lane, int64_t *result)
     case FAULT_HOLD:
         if (atomic_load(&armed.released))
             break;
-        q->held = 1;
-        q->held_lane = *lane;
-        q->held_result = *result;
+        q->lanes[*lane].held = true;
+        q->lanes[*lane].result = *result;
+        q->held++;
         return 0;
     default: break;
     }
     return 1;
 }
 
+static int fault_next(zero_nvme_queue_t *queue, int *lane, int64_t *result)
+{
+    fault_queue_t *q = (fault_queue_t *)queue;
+    int found = find_next(q, lane, result);
+    q->under_way -= found == 1;
+    return found;
+}
+
 static void fault_wake(zero_nvme_queue_t *queue)
 {
     fault_queue_t *q = (fault_queue_t *)queue;
+    atomic_store(&q->woken, true);
     q->ops->wake(q->real);
 }
 

@@ -228,6 +228,28 @@ START_TEST(what_is_queued_ends_too)
 }
 END_TEST
 
+/* Of two that fail it is the first one's error that all calls return. One worker hears of them in the order of their lanes. */
+START_TEST(the_first_error_counts)
+{
+    nvme_case_t c;
+    zero_nvme_t *n;
+    zero_nvme_ticket_t t;
+    char *memory = case_memory(2 * ZERO_NVME_BLOCK, 3);
+    case_begin(&c, 0);
+    c.options.transfer = ZERO_NVME_BLOCK;
+    c.options.depth = 2;
+    c.options.system = &fault_system;
+    fault_arm(FAULT_ERROR, EIO, 0, 2);
+    OK(zero_nvme_open(&n, c.folder, RANK, 2 * ZERO_NVME_BLOCK, &c.options, error));
+    OK(zero_nvme_read(n, 0, memory, 2 * ZERO_NVME_BLOCK, &t, error));
+    FAILS(zero_nvme_wait(n, t, 60, error), ZERO_ERR_IO, "reading 16384 bytes at offset 0 of");
+    FAILS(zero_nvme_read(n, 0, memory, 1, &t, error), ZERO_ERR_IO, "reading 16384 bytes at offset 0 of");
+    zero_nvme_destroy(n);
+    case_free(memory, 2 * ZERO_NVME_BLOCK);
+    case_end(&c);
+}
+END_TEST
+
 TCase *nvme_faults_case(int first)
 {
     TCase *t = tcase_create("faults");
@@ -236,5 +258,7 @@ TCase *nvme_faults_case(int first)
     tcase_add_loop_test(t, each_call_fails_in_turn, first, 10);
     tcase_add_loop_test(t, the_drive_forgets, 2 * first, 4);
     tcase_add_loop_test(t, what_is_queued_ends_too, first, 2);
+    if (first == 0)
+        tcase_add_test(t, the_first_error_counts);
     return t;
 }
