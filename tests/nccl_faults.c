@@ -174,10 +174,11 @@ static int late_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     zero_error_t e = {0};
     char done = 0, all[4];
     (void)world;
-    set_up(&setup, s, NULL, rank ? 0 : 1);
+    set_up(&setup, s, NULL, 0);
     if (begin(&r, &other, b, &setup))
         return 1;
     if (rank == 0) {
+        r.c->options.timeout_s = other->options.timeout_s = 1;
         keep(s, rank, work(&r, other, &e), &e);
         if (is_over(&r, other, ZERO_ERR_TIMEOUT))
             return 1;
@@ -252,7 +253,7 @@ static int stuck_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     zero_comm_t *other;
     zero_error_t e = {0};
     (void)world;
-    set_up(&setup, s, rank == 0 ? "call-hangs=3" : NULL, rank == 0 ? 1 : 0);
+    set_up(&setup, s, rank == 0 ? "call-hangs=3" : NULL, rank == 0 ? 10 : 0);
     if (begin(&r, &other, b, &setup))
         return 1;
     keep(s, rank, work(&r, other, &e), &e);
@@ -277,15 +278,15 @@ END_TEST
 
 typedef struct start_case {
     const char *faults; /* rank 1's */
-    double timeout_s;
     const char *sentence;
+    double timeout_s;   /* of the start, where that is to fail by it */
     bool split;         /* it is the split that fails */
 } start_case_t;
 
 static const start_case_t start_cases[] = {
-    {.faults = "init-hangs", .timeout_s = 1, .sentence = "starting NCCL did not end within 1 s"},
+    {.faults = "init-hangs", .sentence = "starting NCCL did not end within 3 s", .timeout_s = 3},
     {.faults = "init-fails", .sentence = "rank 1 of 3: starting NCCL: NCCL: unhandled system error (a socket was refused)"},
-    {.faults = "split-hangs", .timeout_s = 1, .sentence = "splitting an NCCL communicator did not end within 1 s", .split = true},
+    {.faults = "split-hangs", .sentence = "splitting an NCCL communicator did not end within 1 s", .split = true},
 };
 
 static int start_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
@@ -301,6 +302,7 @@ static int start_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     zero_status_t status = nccl_open(&r, &setup, NULL, &e);
     if (t->split) {
         EXPECT(status == ZERO_OK);
+        r.c->options.timeout_s = 1;
         status = zero_comm_split(r.c, 0, 0, &other, &e);
         EXPECT(gather(&r, r.c, 0, &e) != ZERO_OK);
         EXPECT(zero_comm_split(r.c, 0, 0, &other, &e) != ZERO_OK);
@@ -326,12 +328,13 @@ END_TEST
 
 static int endless_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
-    nccl_setup_t setup = {.mode = "threads", .faults = rank == 1 ? "finalize-hangs" : NULL, .timeout_s = rank == 1 ? 1 : 60};
+    nccl_setup_t setup = {.mode = "threads", .faults = rank == 1 ? "finalize-hangs" : NULL};
     nccl_rank_t r;
     zero_comm_t *other;
     (void)world, (void)arg;
     if (begin(&r, &other, b, &setup))
         return 1;
+    r.c->options.timeout_s = other->options.timeout_s = 1;
     end(&r, other);
     nccl_counts_t n = nccl_counts();
     EXPECT(n.comms == 0 && n.aborted == (rank == 1 ? 2 : 0) && n.destroyed == (rank == 1 ? 0 : 2) && r.aborted == (rank == 1));

@@ -37,9 +37,10 @@ static zero_status_t issue_broadcast(const zero_cuda_nccl_t *api, zero_nccl_t *n
 }
 
 /* One of no bytes is no call of NCCL's, and still ends with the failure's sentence. */
-static zero_status_t issue(zero_comm_t *c, const zero_nccl_call_t *call, zero_error_t *error)
+static zero_status_t issue(zero_comm_t *c, zero_nccl_call_t *call, zero_error_t *error)
 {
     nccl_t *n = (nccl_t *)c;
+    call->timeout_s = c->options.timeout_s;
     return call->bytes ? zero_nccl_issue(n->member, call, error) : zero_nccl_check(n->watch, error);
 }
 
@@ -139,7 +140,7 @@ static void nccl_attach(zero_comm_t *c, void *base, uint64_t bytes)
 static void nccl_destroy(zero_comm_t *c)
 {
     nccl_t *n = (nccl_t *)c;
-    zero_nccl_member_close(n->member);
+    zero_nccl_member_close(n->member, c->options.timeout_s);
     if (n->host_owned)
         zero_comm_destroy(n->host);
     free(n);
@@ -207,7 +208,7 @@ static zero_status_t nccl_split(zero_comm_t *c, int color, int key, zero_comm_t 
     if (status)
         return status;
     /* NCCL's colors are not negative, as the first member's rank is not, which is no other part's. */
-    zero_nccl_origin_t origin = {.parent = n->member, .color = members[0], .key = index};
+    zero_nccl_origin_t origin = {.parent = n->member, .color = members[0], .key = index, .timeout_s = c->options.timeout_s};
     free(members);
     status = n->host->ops->split(n->host, color, key, &host, &why);
     if (status == ZERO_OK)
@@ -339,7 +340,7 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
         status = share_id(watch, host, id, &why);
     if (status)
         goto fail;
-    zero_nccl_origin_t origin = {.id = nccl_comm ? NULL : id, .callers = nccl_comm, .key = host->rank};
+    zero_nccl_origin_t origin = {.id = nccl_comm ? NULL : id, .callers = nccl_comm, .key = host->rank, .timeout_s = o.timeout_s};
     status = zero_meet_agree(&meet, open_member(n, watch, &origin, &why), &why);
     if (status)
         goto fail;
@@ -348,7 +349,7 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     return ZERO_OK;
 fail:
     if (n)
-        zero_nccl_member_close(n->member);
+        zero_nccl_member_close(n->member, o.timeout_s);
     free(n);
     if (watch)
         zero_nccl_watch_drop(watch);

@@ -7,8 +7,9 @@
 /* ---- what the thread does ---------------------------------------------------------------------------------------- */
 
 /* Until NCCL is done with what was asked of comm. Only this thread knows comm as yet, or its owner waits for this thread. */
-static zero_status_t settle(zero_nccl_watch_t *w, void *comm, double end, const char *what, zero_error_t *error)
+static zero_status_t settle(zero_nccl_watch_t *w, void *comm, double start, const zero_nccl_origin_t *origin, zero_error_t *error)
 {
+    const char *what = origin->id ? "starting NCCL" : "splitting an NCCL communicator";
     zero_error_t why = {0};
     double looked = 0, doubt = 0;
     for (;; zero_nccl_nap(ZERO_NCCL_LOOK_SOON)) {
@@ -27,9 +28,9 @@ static zero_status_t settle(zero_nccl_watch_t *w, void *comm, double end, const 
             return ZERO_OK;
         if (doubt > 0 && now - doubt > ZERO_NCCL_GRACE)
             return zero_fail(error, ZERO_ERR_SYSTEM, "%s: %s", what, why.text);
-        if (now > end)
+        if (now - start > origin->timeout_s)
             return zero_fail(error, ZERO_ERR_TIMEOUT, "%s did not end within %g s: another rank is late, or cannot be reached (NCCL_DEBUG=INFO "
-                             "tells more)", what, w->options.timeout_s);
+                             "tells more)", what, origin->timeout_s);
     }
 }
 
@@ -46,10 +47,9 @@ static zero_status_t make_events(zero_nccl_watch_t *w, zero_nccl_member_t *m, ze
 
 static zero_status_t make(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t *error)
 {
-    const char *what = j->origin.id ? "starting NCCL" : "splitting an NCCL communicator";
     zero_nccl_member_t *m = j->member;
     void *parent = j->origin.callers ? j->origin.callers : j->origin.parent ? j->origin.parent->comm : NULL;
-    double end = zero_host_now() + w->options.timeout_s;
+    double start = zero_host_now();
     zero_error_t ignored;
     zero_status_t status = make_events(w, m, error);
     if (status == ZERO_OK && j->origin.id)
@@ -58,12 +58,12 @@ static zero_status_t make(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t
         status = w->api->split(w->nccl, parent, j->origin.color, j->origin.key, &m->comm, error);
         m->lost = status == ZERO_OK; /* until the parent is ready again */
         if (status == ZERO_OK)
-            status = settle(w, parent, end, what, error);
+            status = settle(w, parent, start, &j->origin, error);
         if (status == ZERO_OK)
             m->lost = false;
     }
     if (status == ZERO_OK)
-        status = settle(w, m->comm, end, what, error);
+        status = settle(w, m->comm, start, &j->origin, error);
     if (status && m->comm && !m->lost) {
         w->api->abort(w->nccl, &m->comm, 1, &ignored);
         m->comm = NULL;
@@ -100,8 +100,8 @@ void zero_nccl_step_closing(zero_nccl_member_t *m)
     }
     if (status == ZERO_OK)
         status = w->api->state(w->nccl, m->comm, &busy, &error);
-    if (status == ZERO_OK && busy && now - m->since > w->options.timeout_s)
-        status = zero_fail(&error, ZERO_ERR_TIMEOUT, "it did not end within %g s", w->options.timeout_s);
+    if (status == ZERO_OK && busy && now - m->since > m->timeout_s)
+        status = zero_fail(&error, ZERO_ERR_TIMEOUT, "it did not end within %g s", m->timeout_s);
     if (status)
         zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "an NCCL communicator is aborted at its end: %s", error.text);
     m->given_up = status != ZERO_OK;
@@ -145,10 +145,10 @@ static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_
     if (status)
         return status;
     pthread_mutex_lock(&w->mutex);
-    bool answered = zero_nccl_await(w, job_free, &w->job);
+    bool answered = zero_nccl_await(w, job_free, &w->job, w->options.timeout_s);
     if (answered) {
         w->job = *job;
-        answered = zero_nccl_await(w, job_done, &w->job);
+        answered = zero_nccl_await(w, job_done, &w->job, job->origin.timeout_s);
     }
     if (answered) {
         *job = w->job;
@@ -166,7 +166,7 @@ static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_
 
 zero_status_t zero_nccl_watch_id(zero_nccl_watch_t *w, void *id, zero_error_t *error)
 {
-    zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_ID};
+    zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_ID, .origin.timeout_s = w->options.timeout_s};
     zero_status_t status = ask(w, &job, error);
     if (status == ZERO_OK)
         memcpy(id, job.id, ZERO_NCCL_ID_BYTES);
@@ -196,7 +196,7 @@ zero_status_t zero_nccl_member_open(zero_nccl_member_t **out, zero_nccl_watch_t 
     if (status == ZERO_OK)
         *out = m;
     else
-        zero_nccl_member_close(m);
+        zero_nccl_member_close(m, origin->timeout_s);
     return status;
 }
 
@@ -225,14 +225,15 @@ static void free_member(zero_nccl_member_t *m)
     free(m);
 }
 
-void zero_nccl_member_close(zero_nccl_member_t *m)
+void zero_nccl_member_close(zero_nccl_member_t *m, double timeout_s)
 {
     if (!m)
         return;
     zero_nccl_watch_t *w = m->watch;
-    atomic_store(&m->closing, true);
     pthread_mutex_lock(&w->mutex);
-    bool gone = !w->stuck && zero_nccl_await(w, member_gone, m);
+    m->timeout_s = timeout_s;
+    atomic_store(&m->closing, true);
+    bool gone = !w->stuck && zero_nccl_await(w, member_gone, m, timeout_s);
     gone = gone && !m->lost;
     if (gone)
         unlink_member(m);

@@ -20,7 +20,7 @@ typedef struct zero_nccl_op {
     void *begun, *done;     /* events around it */
     const char *what;
     uint64_t bytes;
-    double since;           /* when it was seen to have begun; 0: not yet */
+    double timeout_s, since; /* since: when it was seen to have begun; 0: not yet */
 } zero_nccl_op_t;
 
 struct zero_nccl_member {
@@ -30,6 +30,7 @@ struct zero_nccl_member {
     zero_nccl_member_t *next;
     void *comm;             /* NULL before it is made, and once its end has begun */
     bool open;              /* it was made, and has not come to its end: false is what its closing waits for */
+    double timeout_s;       /* of its end */
     atomic_bool closing;
     /* The thread's. */
     bool lost;              /* NCCL may still write comm, so that this has to stay */
@@ -79,8 +80,8 @@ struct zero_nccl_watch {
 bool zero_nccl_has_failed(zero_nccl_watch_t *watch);
 /* Makes what the host communicator knows the failure. */
 void zero_nccl_look_at_host(zero_nccl_watch_t *watch);
-/* Asks the thread to look, and waits for its news until so(what); false where that takes too long. With the mutex. */
-bool zero_nccl_await(zero_nccl_watch_t *watch, bool (*so)(const void *what), const void *what);
+/* Asks the thread to look, and waits for its news until so(what); false where it takes ZERO_NCCL_BEYOND longer than it may. With the mutex. */
+bool zero_nccl_await(zero_nccl_watch_t *watch, bool (*so)(const void *what), const void *what, double timeout_s);
 /* Takes calls. TIMEOUT: somebody did not return from NCCL in time. */
 zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *watch, zero_error_t *error);
 /* Wakes the thread. */

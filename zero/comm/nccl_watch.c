@@ -127,10 +127,10 @@ static void retire(zero_nccl_member_t *m)
             suspect(w, &error);
         else if (op->since == 0 && yes)
             op->since = zero_host_now();
-        else if (op->since > 0 && zero_host_now() - op->since > w->options.timeout_s) {
+        else if (op->since > 0 && zero_host_now() - op->since > op->timeout_s) {
             char text[300];
             snprintf(text, sizeof text, "rank %d of %d waited %g s for %s of %llu bytes on the GPU (number %llu of its communicator): another rank "
-                     "is late", m->rank, m->size, w->options.timeout_s, op->what, (unsigned long long)op->bytes, (unsigned long long)m->retired + 1);
+                     "is late", m->rank, m->size, op->timeout_s, op->what, (unsigned long long)op->bytes, (unsigned long long)m->retired + 1);
             zero_nccl_fail(w, ZERO_ERR_TIMEOUT, text);
         }
         return;
@@ -151,7 +151,7 @@ static zero_status_t too_late(const zero_nccl_member_t *m, const zero_nccl_call_
 {
     char text[300];
     snprintf(text, sizeof text, "rank %d of %d waited %g s for %s %s of %llu bytes: another rank is late", m->rank, m->size,
-             m->watch->options.timeout_s, what, call->what, (unsigned long long)call->bytes);
+             call->timeout_s, what, call->what, (unsigned long long)call->bytes);
     zero_nccl_fail(m->watch, ZERO_ERR_TIMEOUT, text);
     return zero_nccl_check(m->watch, error);
 }
@@ -173,7 +173,7 @@ static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *ca
             return ZERO_OK;
         if (start == 0)
             start = zero_host_now();
-        if (zero_host_now() - start > w->options.timeout_s)
+        if (zero_host_now() - start > call->timeout_s)
             return too_late(m, call, "earlier collectives before", error);
     }
 }
@@ -207,7 +207,7 @@ static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *ca
         }
         if (start == 0)
             start = zero_host_now();
-        if (zero_host_now() - start > w->options.timeout_s)
+        if (zero_host_now() - start > call->timeout_s)
             return too_late(m, call, "NCCL to begin", error);
         zero_nccl_nap(2e-5);
     }
@@ -231,6 +231,7 @@ zero_status_t zero_nccl_issue(zero_nccl_member_t *m, const zero_nccl_call_t *cal
         return status;
     op->what = call->what;
     op->bytes = call->bytes;
+    op->timeout_s = call->timeout_s;
     op->since = 0;
     m->issued++;
     pthread_mutex_unlock(&w->calls);
@@ -375,9 +376,9 @@ static void *watch_main(void *arg)
 
 /* ---- its start and end ------------------------------------------------------------------------------------------- */
 
-bool zero_nccl_await(zero_nccl_watch_t *w, bool (*so)(const void *what), const void *what)
+bool zero_nccl_await(zero_nccl_watch_t *w, bool (*so)(const void *what), const void *what, double timeout_s)
 {
-    struct timespec end = after(CLOCK_MONOTONIC, w->options.timeout_s + ZERO_NCCL_BEYOND);
+    struct timespec end = after(CLOCK_MONOTONIC, timeout_s + ZERO_NCCL_BEYOND);
     zero_nccl_ring(w);
     while (!so(what))
         if (pthread_cond_timedwait(&w->news, &w->mutex, &end) == ETIMEDOUT)

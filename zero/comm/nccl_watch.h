@@ -32,12 +32,13 @@ typedef struct zero_nccl_origin {
     void *callers;
     zero_nccl_member_t *parent;
     int color, key;
+    double timeout_s;
 } zero_nccl_origin_t;
 /* Rank rank of size ranks, which all call it at about the same time. Returns when it is ready. After a failure of this only aborting helps. */
 zero_status_t zero_nccl_member_open(zero_nccl_member_t **member, zero_nccl_watch_t *watch, const zero_nccl_origin_t *origin, int size, int rank,
                                     zero_error_t *error);
-/* Waits for what is in flight. Accepts NULL. */
-void zero_nccl_member_close(zero_nccl_member_t *member);
+/* Waits for what is in flight, and aborts it when the time is up. Accepts NULL. */
+void zero_nccl_member_close(zero_nccl_member_t *member, double timeout_s);
 
 /* A collective: call(call) issues it on comm and stream. */
 typedef struct zero_nccl_call zero_nccl_call_t;
@@ -46,6 +47,7 @@ struct zero_nccl_call {
     const char *what;   /* "all-gather" */
     uint64_t bytes;     /* that a rank gives or gets, for sentences */
     void *stream;
+    double timeout_s;   /* from when it begins */
     /* issue's own */
     const void *send;
     void *recv;
