@@ -124,18 +124,20 @@ static void clean(const char *folder)
     closedir(d);
 }
 
+static const int errors[] = {EIO, ENOSPC, EINTR, EACCES, EWOULDBLOCK};
+enum { ERRORS = sizeof errors / sizeof *errors };
+
 START_TEST(each_call_fails_in_turn)
 {
-    static const int errors[] = {EIO, ENOSPC, EINTR, EACCES, EWOULDBLOCK};
     nvme_case_t c;
     char *memory = case_memory(BYTES, 0);
     int files = case_count("/proc/self/fd"), threads = case_count("/proc/self/task"), at, failed = 0;
     bool wrong;
-    case_begin(&c, _i % 2);
+    case_begin(&c, _i / ERRORS);
     c.options.system = &fault_system;
     for (at = 0;; at++) {
         zero_error_t error = {0};
-        fault_arm(FAULT_CALL, errors[_i / 2], at, 1);
+        fault_arm(FAULT_CALL, errors[_i % ERRORS], at, 1);
         zero_status_t status = scene(&c, memory, &wrong, &error);
         ck_assert(!wrong);
         ck_assert_int_eq(case_count("/proc/self/fd"), files);
@@ -154,7 +156,7 @@ START_TEST(each_call_fails_in_turn)
             ck_assert_msg(case_count(c.folder) == 2, "%s fails, and the folder is not empty", fault_call());
     }
     ck_assert_int_ge(at, 15);
-    ck_assert_int_ge(failed, errors[_i / 2] == EINTR || errors[_i / 2] == EWOULDBLOCK ? 4 : 8);
+    ck_assert_int_ge(failed, errors[_i % ERRORS] == EINTR || errors[_i % ERRORS] == EWOULDBLOCK ? 4 : 8);
     case_free(memory, BYTES);
     case_end(&c);
 }
@@ -255,7 +257,7 @@ TCase *nvme_faults_case(int first)
     TCase *t = tcase_create("faults");
     tcase_set_timeout(t, 240);
     tcase_add_loop_test(t, each_transfer_fails_in_turn, first * KINDS, 2 * KINDS);
-    tcase_add_loop_test(t, each_call_fails_in_turn, first, 10);
+    tcase_add_loop_test(t, each_call_fails_in_turn, first * ERRORS, 2 * ERRORS);
     tcase_add_loop_test(t, the_drive_forgets, 2 * first, 4);
     tcase_add_loop_test(t, what_is_queued_ends_too, first, 2);
     if (first == 0)

@@ -258,6 +258,20 @@ static int refused_fallocate(int fd, int mode, off_t offset, off_t bytes)
     return -1;
 }
 
+static int interrupted; /* so many calls more */
+
+static int interrupted_fallocate(int fd, int mode, off_t offset, off_t bytes)
+{
+    errno = EINTR;
+    return interrupted-- > 0 ? -1 : zero_nvme_system.fallocate(fd, mode, offset, bytes);
+}
+
+static ssize_t interrupted_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    errno = EINTR;
+    return bytes == ZERO_NVME_BLOCK && interrupted-- > 0 ? -1 : zero_nvme_system.pwrite(fd, buffer, bytes, offset);
+}
+
 static int full_fallocate(int fd, int mode, off_t offset, off_t bytes)
 {
     (void)fd, (void)mode, (void)offset, (void)bytes;
@@ -297,6 +311,15 @@ START_TEST(what_file_systems_lack)
 #else
     (void)coarse_statx;
 #endif
+    /* A signal is no error. */
+    s = zero_nvme_system, s.fallocate = interrupted_fallocate, interrupted = 3;
+    OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &c.options, error));
+    ck_assert_int_lt(interrupted, 0);
+    zero_nvme_destroy(n);
+    s = zero_nvme_system, s.pwrite = interrupted_pwrite, interrupted = 3;
+    OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &c.options, error));
+    ck_assert_int_lt(interrupted, 0);
+    zero_nvme_destroy(n);
     /* Without a reservation it goes on, and says so. */
     s = zero_nvme_system, s.fallocate = refused_fallocate;
     OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &c.options, error));
