@@ -65,7 +65,7 @@ static void kinds_text(const zero_plan_t *plan, zero_tier_t tier, char *out, siz
 }
 
 static const char what_to_change[] =
-    "use a higher stage, more ranks, a smaller window, fewer micro-batches at a time or a smaller model";
+    "use a higher stage, more ranks, another tier for a part of it, a smaller window, smaller micro-batches or a smaller model";
 
 /* Ranks that share this one's memory, itself included. */
 static int ranks_of_node(const zero_comm_t *comm)
