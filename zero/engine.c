@@ -1,6 +1,7 @@
 /* engine.c - an engine's life: configuration, creation, failure, destruction. */
 #include "optim/rules.h"
 #include "zero/engine.h"
+#include "zero/comm/staged.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -98,8 +99,11 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     zero_spec_t *spec = &e->spec;
     if (config->plan_world > 0) {
         e->world = config->plan_world;
-        spec->device = (zero_device_caps_t){.name = "cpu", .host_memory = true, .page = ZERO_PAGE};
-        status = zero_comm_describe(e->world == 1 ? "self" : "shm", e->world, NULL, &spec->comm, error);
+        spec->device = config->device ? config->device->caps : (zero_device_caps_t){.name = "cpu", .host_memory = true, .page = ZERO_PAGE};
+        bool host = spec->device.host_memory;
+        status = zero_comm_describe(e->world == 1 ? "self" : host ? "shm" : "nccl", e->world, NULL, &spec->comm, error);
+        if (status == ZERO_OK && e->world == 1 && !host)
+            status = zero_comm_staged_caps(&spec->comm, 1, 0, error);
         if (status != ZERO_OK) {
             zero_destroy(e);
             return status;

@@ -172,6 +172,8 @@ ZERO_API zero_status_t zero_device_cuda(zero_device_t **device, const zero_devic
 ZERO_API int zero_cuda_devices(void);
 /* "cpu", "cuda". */
 ZERO_API const char *zero_device_name(const zero_device_t *device);
+/* As its maker calls it ("NVIDIA H200"); "" where that is not known, as on CPU. */
+ZERO_API const char *zero_device_label(const zero_device_t *device);
 /* Accepts NULL. After the engines that use it. */
 ZERO_API void zero_device_destroy(zero_device_t *device);
 
@@ -226,8 +228,9 @@ typedef struct zero_adamw {
 typedef struct zero_config {
     size_t size;
     zero_comm_t *comm;         /* borrowed, duplicated at commit; NULL only with plan_world */
-    zero_device_t *device;     /* borrowed, outlives the engine; NULL only with plan_world */
-    int plan_world;            /* > 0: plan for so many ranks; nothing is allocated, nothing can run after commit */
+    zero_device_t *device;     /* borrowed, outlives the engine; NULL only with plan_world: the CPU */
+    int plan_world;            /* > 0: plan for so many ranks (through shared memory on the CPU, NCCL on GPUs); nothing is allocated, nothing can run
+                                * after commit */
     zero_row_t parameters, gradients, optimizer; /* default: the preset of stage 3 */
     int window;                /* units gathered at once, prefetched ones counted; default 2 */
     zero_reduce_t reduce;      /* reduce gradients each micro-step, or once a step; default every */

@@ -92,7 +92,7 @@ zero_status_t compare_stages(session_t *session, zero_error_t *error)
 {
     const job_t *job = session->job;
     const size_t count = (size_t)job->o.steps, size = count * sizeof(double);
-    bool first = zero_comm_rank(session->comm) == 0;
+    bool first = zero_comm_rank(session->place.comm) == 0;
     stage_result_t results[4] = {{.hash = 0}};
     double *numbers = calloc(8 * count, sizeof *numbers);
     zero_status_t status = ZERO_OK;
@@ -100,12 +100,12 @@ zero_status_t compare_stages(session_t *session, zero_error_t *error)
     if (numbers == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the results of %lld steps", (long long)job->o.steps);
     if (first && !job->o.quiet)
-        report_head(job);
+        report_head(job, zero_device_label(session->place.device));
     for (int stage = 0; stage < 4 && status == ZERO_OK && session->signal == 0; stage++) {
         stage_result_t *r = &results[stage];
         r->losses = numbers + 2 * (size_t)stage * count;
         r->norms = r->losses + count;
-        status = run_open(&run, job, session->comm, stage, error);
+        status = run_open(&run, job, &session->place, stage, error);
         if (status == ZERO_OK && session->log == NULL)
             status = session_start(session, zero_plan_hash(run.engine), error);
         if (status == ZERO_OK)

@@ -52,7 +52,7 @@ static zero_status_t read_owned(run_t *run, int index, owned_t *owned, zero_erro
 
 zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
 {
-    int count = zero_model_param_count(run->model), world = zero_comm_size(run->comm), turn = 0;
+    int count = zero_model_param_count(run->model), world = zero_comm_size(run->place.comm), turn = 0;
     int *order = calloc((size_t)count + 1, sizeof *order);
     struct { int64_t begin, end; } *own = calloc((size_t)count + 1, sizeof *own), *all = calloc((size_t)world * (size_t)count + 1, sizeof *all);
     XXH64_state_t state = {0}, *states = calloc((size_t)world, sizeof *states);
@@ -71,7 +71,7 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
         own[i].end = owned.end;
     }
     if (status == ZERO_OK)
-        status = zero_comm_exchange(run->comm, own, all, (size_t)count * sizeof *own, error);
+        status = zero_comm_exchange(run->place.comm, own, all, (size_t)count * sizeof *own, error);
 
     /* The state is with the rank whose turn it is. All ranks walk the same table, so all know when it moves on. */
     XXH64_reset(&state, 0);
@@ -86,7 +86,7 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
                 break;
             }
             if (owner != turn) {
-                status = zero_comm_exchange(run->comm, &state, states, sizeof state, error);
+                status = zero_comm_exchange(run->place.comm, &state, states, sizeof state, error);
                 state = states[turn];
                 turn = owner;
             }
@@ -96,7 +96,7 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
             next = all[owner * count + i].end;
         }
     if (status == ZERO_OK)
-        status = zero_comm_exchange(run->comm, &state, states, sizeof state, error);
+        status = zero_comm_exchange(run->place.comm, &state, states, sizeof state, error);
     if (status == ZERO_OK)
         *hash = XXH64_digest(&states[turn]);
 end:

@@ -180,6 +180,24 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
     return ZERO_OK;
 }
 
+static zero_status_t resolve_device(options_t *o, zero_error_t *error)
+{
+    if (o->device != DEVICE_CPU && zero_cuda_devices() > 0)
+        o->device = DEVICE_CUDA;
+    else if (o->device == DEVICE_CUDA) {
+        zero_device_t *device = NULL;
+        zero_error_t why;
+        zero_status_t status = zero_device_cuda(&device, NULL, &why);
+        zero_device_destroy(device);
+        if (status != ZERO_OK)
+            return zero_fail(error, status, "--device is cuda, but %s", why.text);
+    } else
+        o->device = DEVICE_CPU;
+    if (o->dtype < 0)
+        o->dtype = o->device == DEVICE_CUDA ? ZERO_BF16 : ZERO_FP32;
+    return ZERO_OK;
+}
+
 zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zero_error_t *error)
 {
     options_t *o = &job->o;
@@ -192,8 +210,8 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     o->ranks = world;
     if (o->threads < 0)
         o->threads = threads;
-    if (o->device == DEVICE_AUTO)
-        o->device = DEVICE_CPU;
+    if ((status = resolve_device(o, error)) != ZERO_OK)
+        return status;
     if (o->reduce < 0)
         o->reduce = o->compare_stages || o->stage >= 2 ? REDUCE_EVERY : REDUCE_LAST;
     if ((status = check_offload(o, error)) != ZERO_OK || (status = resolve_model(job, thorough, error)) != ZERO_OK)
@@ -316,23 +334,43 @@ int job_cores(void)
     return online > 0 ? (int)online : 1;
 }
 
-zero_status_t job_threads(zero_comm_t *comm, int *threads, zero_error_t *error)
+int job_ranks(const options_t *o)
+{
+    int gpus = o->ranks > 0 || o->device == DEVICE_CPU ? 0 : zero_cuda_devices();
+    return o->ranks > 0 ? (int)o->ranks : gpus > 0 ? gpus : 2;
+}
+
+/* The same number for processes under one kernel, whatever their containers are called. */
+static uint64_t machine(void)
+{
+    char text[256] = "";
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (f == NULL || fgets(text, sizeof text, f) == NULL)
+        gethostname(text, sizeof text - 1);
+    if (f != NULL)
+        fclose(f);
+    return XXH64(text, strlen(text), 0);
+}
+
+zero_status_t job_neighbours(zero_comm_t *comm, int *threads, int *local, zero_error_t *error)
 {
     /* Ranks on the same machine that may run on the same cores share them; a launcher that bound each to cores of its own has shared them out already. */
-    struct {
-        char host[256];
-        cpu_set_t set;
-    } where;
+    struct where {
+        uint64_t machine, cores;
+    } own, *all;
+    cpu_set_t set;
     int world = zero_comm_size(comm), sharing = 0;
-    memset(&where, 0, sizeof where);
-    gethostname(where.host, sizeof where.host - 1);
-    sched_getaffinity(0, sizeof where.set, &where.set);
-    uint64_t own = XXH64(&where, sizeof where, 0), *all = calloc((size_t)world, sizeof *all);
-    if (all == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the threads of %d ranks", world);
+    memset(&set, 0, sizeof set);
+    sched_getaffinity(0, sizeof set, &set);
+    own = (struct where){machine(), XXH64(&set, sizeof set, 0)};
+    if ((all = calloc((size_t)world, sizeof *all)) == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the machines of %d ranks", world);
     zero_status_t status = zero_comm_exchange(comm, &own, all, sizeof own, error);
-    for (int r = 0; r < world; r++)
-        sharing += all[r] == own;
+    *local = 0;
+    for (int r = 0; r < world; r++) {
+        sharing += all[r].machine == own.machine && all[r].cores == own.cores;
+        *local += r < zero_comm_rank(comm) && all[r].machine == own.machine;
+    }
     free(all);
     *threads = sharing > 0 && job_cores() / sharing > 1 ? job_cores() / sharing : 1;
     return status;

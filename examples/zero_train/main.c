@@ -97,7 +97,7 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
             (status = zero_forecast_traffic(run.engine, job->micro_steps, &t)) != ZERO_OK)
             run_engine_error(&run, status, error);
         else {
-            report_head(job);
+            report_head(job, zero_device_label(run.place.device));
             report_memory(&forecast, NULL);
             printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n", (unsigned long long)(t.gathered + t.reduced),
                    (unsigned long long)t.gathered, (unsigned long long)t.reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
@@ -211,35 +211,44 @@ static zero_status_t join(launch_kind_t kind, zero_comm_t **comm, zero_error_t *
 static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_status_t status, zero_error_t *error)
 {
     session_t session = {.job = job, .stop = &stop_signal, .catch_signals = catch_signals};
-    zero_error_t closing;
-    int speaker, threads = 1, code;
+    zero_error_t closing, why;
+    int speaker, threads = 1, local = 0, code;
     bool watched = watch_signals();
     signal(SIGPIPE, SIG_IGN); /* a reader that is gone is no reason to lose a run */
     session.launch = launch_attach(rank);
     session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
     zero_error_t joining = {.text = "cannot start the thread that waits for signals: raise the limit of processes (ulimit -u)"};
-    zero_status_t joined = !watched ? ZERO_ERR_SYSTEM : join(kind, &session.comm, &joining);
+    zero_status_t joined = !watched ? ZERO_ERR_SYSTEM : join(kind, &session.place.comm, &joining);
     if (joined != ZERO_OK) {
         *error = joining;
         status = joined;
         speaker = rank;
         goto end;
     }
-    speaker = rank = zero_comm_rank(session.comm);
+    speaker = rank = zero_comm_rank(session.place.comm);
     /* what each rank checks by itself comes first, and is then told to all */
     if (status == ZERO_OK && !resolved)
-        status = job_threads(session.comm, &threads, error);
-    else if (!resolved && job_threads(session.comm, &threads, &closing) != ZERO_OK)
+        status = job_neighbours(session.place.comm, &threads, &local, error);
+    else if (!resolved && job_neighbours(session.place.comm, &threads, &local, &closing) != ZERO_OK)
         goto end;
     if (status == ZERO_OK && !resolved)
-        status = job_resolve(job, zero_comm_size(session.comm), threads, session.launch == NULL, error);
+        status = job_resolve(job, zero_comm_size(session.place.comm), threads, session.launch == NULL, error);
     if (status == ZERO_OK && !resolved && session.launch == NULL)
         status = check_log(job, error);
-    if ((status = settle(session.comm, status, error, &speaker)) != ZERO_OK || (status = job_agree(job, session.comm, error)) != ZERO_OK) {
+    if (status == ZERO_OK)
+        status = place_device(&session.place, job, local, error);
+    status = settle(session.place.comm, status, error, &speaker);
+    if (status == ZERO_OK)
+        status = job_agree(job, session.place.comm, error);
+    if (status == ZERO_OK)
+        status = place_wire(&session.place, &why, error);
+    if (status != ZERO_OK) {
         if (status == ZERO_ERR_MISMATCH)
             speaker = 0; /* all have found the same */
         goto end;
     }
+    if (why.text[0] != '\0' && rank == 0 && !job->o.quiet)
+        fprintf(stderr, "zero_train: warning: ranks exchange by way of host memory, which is slower: %s\n", why.text);
     status = job->o.compare_stages ? compare_stages(&session, error) : train(&session, error);
     speaker = status == ZERO_ERR_MISMATCH ? 0 : rank;
 end:
@@ -250,8 +259,8 @@ end:
             complain(error->text, code);
         if (status == ZERO_ERR_TIMEOUT && session.cursor[0] != '\0')
             complain(session.cursor, code);
-        if (session.comm != NULL)
-            zero_comm_abort(session.comm, error->text);
+        if (session.place.comm != NULL)
+            zero_comm_abort(session.place.comm, error->text);
         alarm(5); /* what hangs now ends */
         signal(SIGALRM, SIG_DFL);
     }
@@ -271,7 +280,7 @@ end:
         launch_ended(session.launch, code);
     fflush(stdout);
     job_close(job);
-    zero_comm_destroy(session.comm);
+    place_close(&session.place);
     /* the parent reads how a rank ended from its note; mpiexec would stop the others at the first that ends with a signal's status */
     if (session.launch != NULL && code > 128)
         code = EXIT_DONE;
@@ -283,7 +292,7 @@ end:
 
 static int start(job_t *job, char *const *argv, zero_status_t status, zero_error_t *error)
 {
-    int world = job->o.ranks > 0 ? (int)job->o.ranks : 2, code;
+    int world = job_ranks(&job->o), code;
     int threads = job_cores() / world > 1 ? job_cores() / world : 1;
     const options_t given = job->o;
     if (status == ZERO_OK && world == 1 && (given.threads > 0 ? given.threads : threads) > 1)
@@ -324,7 +333,7 @@ int main(int argc, char **argv)
         return printed();
     }
     if (looks) {
-        int planned = job.o.ranks > 0 ? (int)job.o.ranks : world > 0 ? world : 2;
+        int planned = job.o.ranks <= 0 && world > 0 ? world : job_ranks(&job.o);
         int threads = job_cores() / planned > 1 ? job_cores() / planned : 1;
         status = job_resolve(&job, planned, threads, true, &error);
         if (status == ZERO_OK)

@@ -34,10 +34,11 @@ typedef struct option {
 static const option_t table[] = {
     {"stage", SHARDING, OPTION_WHOLE, FIELD(stage), 0, 3, 3, NULL, NULL, "0..3", "3",
      "what is sharded over the ranks: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters", true},
-    {"ranks", SHARDING, OPTION_WHOLE, FIELD(ranks), 1, 1 << 20, UNSET, NULL, NULL, "N", "2, or what the launcher started",
-     "processes; 1 starts no others", false},
+    {"ranks", SHARDING, OPTION_WHOLE, FIELD(ranks), 1, 1 << 20, UNSET, NULL, NULL, "N", "one for each GPU, 2 on CPU; what a launcher started",
+     "processes; 1 starts no others; where they are more than the GPUs, they share them", false},
     {"threads", SHARDING, OPTION_WHOLE, FIELD(threads), 1, 4096, UNSET, NULL, NULL, "N", "cores / ranks of this machine", "per rank", false},
-    {"device", SHARDING, OPTION_CHOICE, FIELD(device), 0, 0, DEVICE_AUTO, "auto|cpu", "cuda", "auto|cpu", "auto", "what computes", true},
+    {"device", SHARDING, OPTION_CHOICE, FIELD(device), 0, 0, DEVICE_AUTO, "auto|cpu|cuda", NULL, "auto|cpu|cuda", "auto",
+     "what computes; auto: cuda where there is a GPU that this build can use", true},
     {"window", SHARDING, OPTION_WHOLE, FIELD(window), 1, 1 << 20, 2, NULL, NULL, "UNITS", "2", "units gathered at once, prefetched ones counted", true},
     {"reduce", SHARDING, OPTION_CHOICE, FIELD(reduce), 0, 0, UNSET, "every|last", NULL, "every|last", "every at stages 2 and 3, last below",
      "reduce gradients each micro-step, or once a step", true},
@@ -46,7 +47,8 @@ static const option_t table[] = {
 
     {"model", MODEL, OPTION_TEXT, FIELD(model), 0, 0, UNSET, NULL, NULL, "NAME|DIR", "tiny",
      "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or a Hugging Face folder of a GPT-2 to start from", true},
-    {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, ZERO_FP32, "fp32|bf16", "fp16", "fp32|bf16", "fp32", "parameters, activations, gradients", true},
+    {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16", "fp16", "fp32|bf16", "fp32 on CPU, bf16 on GPUs",
+     "parameters, activations, gradients", true},
     {"recompute", MODEL, OPTION_CHOICE, FIELD(recompute), 0, 0, ZERO_RECOMPUTE_NONE, "none|selective|full", NULL, "[=full|selective]",
      "none; full where no value is given", "compute activations again in the backward pass instead of keeping them", true},
     {"lora-rank", MODEL, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "N", NULL, NULL, false},
@@ -342,7 +344,7 @@ void options_help(FILE *file)
     fputs("Usage: zero_train [--option value | --option=value] ...\n"
           "\n"
           "Trains GPT-2 models with parameters, gradients and optimizer state sharded over ranks.\n"
-          "With no options: a small model on numbers spelled as words, on 2 ranks of this machine.\n"
+          "With no options: a small model on numbers spelled as words, on each of this machine's GPUs, or on 2 ranks of its CPU.\n"
           "Under mpiexec, srun or torchrun it joins the ranks that these started.\n",
           file);
     for (int group = 0; group < GROUP_COUNT; group++) {

@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 /* Values of the choices, in the order of the table's texts. */
-enum { DEVICE_AUTO = 0, DEVICE_CPU };
+enum { DEVICE_AUTO = 0, DEVICE_CPU, DEVICE_CUDA };
 enum { REDUCE_EVERY = 0, REDUCE_LAST };
 enum { OFFLOAD_NONE = 0, OFFLOAD_OPTIMIZER, OFFLOAD_PARAMS, OFFLOAD_ALL };
 enum { OFFLOAD_TO_HOST = 0, OFFLOAD_TO_NVME };

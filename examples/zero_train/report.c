@@ -31,12 +31,12 @@ static digits_t digits(uint64_t value)
     return d;
 }
 
-void report_head(const job_t *job)
+void report_head(const job_t *job, const char *gpu)
 {
     const options_t *o = &job->o;
-    printf("%s: %s parameters, %lld layers, width %lld; %d rank%s x %lld thread%s, ", o->model, digits((uint64_t)zero_model_parameters(&job->model)).text,
+    printf("%s: %s parameters, %lld layers, width %lld; %d rank%s x %lld thread%s%s%s, ", o->model, digits((uint64_t)zero_model_parameters(&job->model)).text,
            (long long)job->model.layers, (long long)job->model.width, job->world, job->world == 1 ? "" : "s", (long long)o->threads,
-           o->threads == 1 ? "" : "s");
+           o->threads == 1 ? "" : "s", gpu[0] != '\0' ? " on " : "", gpu);
     if (o->compare_stages)
         printf("stages 0 to 3");
     else

@@ -7,8 +7,8 @@
 /* Seconds of a clock that only goes forward. */
 double report_clock(void);
 
-/* One line about what is trained. world ranks may be planned only. */
-void report_head(const job_t *job);
+/* One line about what is trained, and on what: gpu is its name, "" the CPU. world ranks may be planned only. */
+void report_head(const job_t *job, const char *gpu);
 
 /* Progress on standard output: one line that is written over on a terminal, otherwise a line about every twentieth part. */
 typedef struct progress {

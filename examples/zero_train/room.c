@@ -114,7 +114,8 @@ static uint64_t task_room(void)
 
 /* ---- what ranks need ------------------------------------------------------------------------------------------------------- */
 
-/* Bytes of each of world ranks, forecast by an engine that only plans; fails where the options do not fit this number. */
+/* Bytes of each of world ranks, forecast by an engine that only plans; fails where the options do not fit this number. Planning for GPUs takes memory
+ * of one, so what ranks on GPUs have in host memory counts when they look themselves, before they reserve it. */
 static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *bytes, zero_error_t *error)
 {
     job_t job = {.o = *given};
@@ -124,6 +125,11 @@ static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *byt
     job.o.quiet = 1; /* warnings come from the ranks */
     *bytes = 0;
     zero_status_t status = job_resolve(&job, world, job_cores() / world > 1 ? job_cores() / world : 1, false, error);
+    if (status == ZERO_OK && job.o.device == DEVICE_CUDA) {
+        *bytes = OUTSIDE;
+        job_close(&job);
+        return ZERO_OK;
+    }
     int first = given->compare_stages ? 0 : (int)given->stage, last = given->compare_stages ? 3 : (int)given->stage;
     for (int stage = first; stage <= last && status == ZERO_OK; stage++) {
         status = run_plan(&run, &job, stage, error);

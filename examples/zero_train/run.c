@@ -36,9 +36,9 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     if (o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL)
         /* On the drive with all of their optimizer state; where a part of that stays on the device, in host memory. */
         config.parameters.tier = o->offload_tier == OFFLOAD_TO_NVME && o->offload_ratio >= 1 ? ZERO_TIER_NVME : ZERO_TIER_HOST;
-    config.comm = run->comm;
-    config.device = run->device;
-    config.plan_world = run->comm == NULL ? run->job->world : 0;
+    config.comm = run->place.wire;
+    config.device = run->place.device;
+    config.plan_world = run->place.comm == NULL ? run->job->world : 0;
     config.window = (int)o->window;
     config.reduce = o->reduce == REDUCE_EVERY ? ZERO_REDUCE_EVERY : ZERO_REDUCE_LAST;
     config.reduce_dtype = (zero_dtype_t)o->reduce_dtype;
@@ -54,7 +54,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
         return status;
     zero_model_options_t options = {.micro_batch = o->micro_batch, .seq_len = o->seq_len, .sample_len = o->sample > 0 ? o->seq_len : 0,
                                     .dtype = (zero_dtype_t)o->dtype, .recompute = (zero_recompute_t)o->recompute, .threads = (int)o->threads,
-                                    .backend = "auto", .eval = run->job->eval};
+                                    .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu", .eval = run->job->eval};
     if ((status = zero_model_create(&run->model, &run->job->model, &options, error)) != ZERO_OK)
         return status;
     return zero_model_declare(run->model, run->engine, error);
@@ -64,26 +64,23 @@ zero_status_t run_plan(run_t *run, const job_t *job, int stage, zero_error_t *er
 {
     memset(run, 0, sizeof *run);
     run->job = job;
-    zero_status_t status = declare(run, stage, error);
+    zero_status_t status = place_device(&run->place, job, 0, error);
+    if (status == ZERO_OK)
+        status = declare(run, stage, error);
     if (status == ZERO_OK && (status = zero_commit(run->engine)) != ZERO_OK)
         run_engine_error(run, status, error);
     return status;
 }
 
-zero_status_t run_open(run_t *run, const job_t *job, zero_comm_t *comm, int stage, zero_error_t *error)
+zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int stage, zero_error_t *error)
 {
     const options_t *o = &job->o;
-    zero_device_options_t device;
     size_t tokens = (size_t)o->micro_batch * (size_t)o->seq_len;
     memset(run, 0, sizeof *run);
     run->job = job;
-    run->comm = comm;
-    run->rank = zero_comm_rank(comm);
-    zero_device_options_init(&device);
-    device.threads = (int)o->threads;
-    zero_status_t status = zero_device_cpu(&run->device, &device, error);
-    if (status == ZERO_OK)
-        status = declare(run, stage, error);
+    run->place = *place;
+    run->rank = zero_comm_rank(place->comm);
+    zero_status_t status = declare(run, stage, error);
     if (status != ZERO_OK)
         return status;
     run->tokens = calloc(tokens, sizeof *run->tokens);
@@ -102,7 +99,8 @@ void run_close(run_t *run)
 {
     zero_destroy(run->engine);
     zero_model_destroy(run->model);
-    zero_device_destroy(run->device);
+    if (run->place.comm == NULL)
+        zero_device_destroy(run->place.device);
     free(run->tokens);
     free(run->targets);
     memset(run, 0, sizeof *run);
@@ -190,13 +188,13 @@ static void largest(zero_memory_t *into, const zero_memory_t *from)
 zero_status_t run_memory(run_t *run, zero_memory_t *forecast, zero_memory_t *measured, bool *equal, zero_error_t *error)
 {
     zero_memory_t own[2] = {{.size = sizeof *own}, {.size = sizeof *own}}, *all;
-    int world = zero_comm_size(run->comm);
+    int world = zero_comm_size(run->place.comm);
     zero_status_t status;
     if ((status = zero_forecast(run->engine, &own[0])) != ZERO_OK || (status = zero_measure(run->engine, &own[1])) != ZERO_OK)
         return run_engine_error(run, status, error);
     if ((all = calloc((size_t)world, sizeof own)) == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the numbers of %d ranks", world);
-    status = zero_comm_exchange(run->comm, own, all, sizeof own, error);
+    status = zero_comm_exchange(run->place.comm, own, all, sizeof own, error);
     memset(forecast, 0, sizeof *forecast);
     memset(measured, 0, sizeof *measured);
     *equal = true;

@@ -2,25 +2,24 @@
 #ifndef EXAMPLES_ZERO_TRAIN_RUN_H
 #define EXAMPLES_ZERO_TRAIN_RUN_H
 
-#include "examples/zero_train/job.h"
+#include "examples/zero_train/place.h"
 
 #include <stdatomic.h>
 
 typedef struct run {
     const job_t *job;
-    zero_comm_t *comm;       /* borrowed; NULL: only planned */
+    place_t place;           /* borrowed, but the device of a plan */
     int rank;
-    zero_device_t *device;
     zero_engine_t *engine;
     zero_model_t *model;
     int32_t *tokens, *targets; /* (micro_batch, T) */
     char cursor[400];        /* where the engine stopped, in its own words */
 } run_t;
 
-/* Plans job at a stage for job->world ranks; nothing runs. */
+/* Plans job at a stage for job->world ranks; nothing runs. For GPUs it needs one, whose libraries say what workspace their kernels take. */
 zero_status_t run_plan(run_t *run, const job_t *job, int stage, zero_error_t *error);
 /* The same with everything allocated and initial values in place. Collective. */
-zero_status_t run_open(run_t *run, const job_t *job, zero_comm_t *comm, int stage, zero_error_t *error);
+zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int stage, zero_error_t *error);
 /* Accepts what run_plan and run_open left, also when they failed. Collective unless something failed. */
 void run_close(run_t *run);
 

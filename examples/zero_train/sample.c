@@ -75,7 +75,7 @@ static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop
         zero_status_t status = zero_model_logits(s->run->model, s->tokens + *n - used, used, s->logits, error);
         int32_t token = status == ZERO_OK ? pick(s) : 0;
         if (status == ZERO_OK)
-            status = zero_comm_exchange(s->run->comm, &token, s->picks, sizeof token, error);
+            status = zero_comm_exchange(s->run->place.comm, &token, s->picks, sizeof token, error);
         if (status != ZERO_OK)
             return status;
         s->tokens[(*n)++] = s->picks[0];
@@ -183,7 +183,7 @@ zero_status_t run_sample(run_t *run, const char *heading, zero_error_t *error)
     s.logits = malloc((size_t)job->model.vocab * sizeof *s.logits);
     s.candidates = malloc((size_t)job->model.vocab * sizeof *s.candidates);
     s.tokens = malloc((prompt + (size_t)job->o.sample) * sizeof *s.tokens);
-    s.picks = malloc((size_t)zero_comm_size(run->comm) * sizeof *s.picks);
+    s.picks = malloc((size_t)zero_comm_size(run->place.comm) * sizeof *s.picks);
     if (s.logits == NULL || s.candidates == NULL || s.tokens == NULL || s.picks == NULL)
         status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a sample of %lld tokens", (long long)job->o.sample);
     else {

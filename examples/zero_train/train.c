@@ -7,7 +7,8 @@
 zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t *error)
 {
     const job_t *job = session->job;
-    int rank = zero_comm_rank(session->comm);
+    const char *gpu = zero_device_label(session->place.device);
+    int rank = zero_comm_rank(session->place.comm);
     zero_status_t status = log_open(&session->log, rank == 0 ? job->o.log : NULL, error);
     if (status != ZERO_OK)
         return status;
@@ -17,7 +18,8 @@ zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t
     log_text(session->log, "version", zero_version());
     log_options(session->log, &job->o);
     log_whole(session->log, "world_size", job->world);
-    log_text(session->log, "communicator", zero_comm_name(session->comm));
+    log_text(session->log, "communicator", zero_comm_name(session->place.wire));
+    log_text(session->log, "gpu", gpu[0] != '\0' ? gpu : NULL);
     log_whole(session->log, "parameters", zero_model_parameters(&job->model));
     log_hash(session->log, "plan_hash", plan_hash);
     return log_end(session->log, error);
@@ -58,7 +60,8 @@ static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progre
 static zero_status_t steps(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
 {
     const job_t *job = session->job;
-    const double tokens = (double)job->o.batch * (double)job->o.seq_len;
+    const double tokens = (double)job->o.batch * (double)job->o.seq_len, flops = zero_model_flops_per_token(&job->model, job->o.seq_len);
+    const double peak = job->world * place_peak(zero_device_label(session->place.device), (zero_dtype_t)job->o.dtype);
     zero_status_t status = ZERO_OK;
     while (t->step < job->o.steps && session->signal == 0 && status == ZERO_OK) {
         double begin = report_clock(), rate = schedule_rate(&job->schedule, t->step + 1);
@@ -92,7 +95,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             log_number(session->log, "tokens", tokens);
             log_number(session->log, "seconds", seconds);
             log_number(session->log, "tokens_per_second", tokens / seconds);
-            log_number(session->log, "mfu", NAN); /* a CPU's peak is not known */
+            log_number(session->log, "mfu", tokens / seconds * flops / peak);
             log_bool(session->log, "applied", t->stats.applied);
             log_memory(session->log, "memory", &measured);
             status = log_end(session->log, error);
@@ -163,12 +166,12 @@ zero_status_t train(session_t *session, zero_error_t *error)
     run_t run;
     totals_t t = {.stats.size = sizeof t.stats};
     zero_memory_t forecast, measured;
-    bool equal, first = zero_comm_rank(session->comm) == 0;
+    bool equal, first = zero_comm_rank(session->place.comm) == 0;
     char after[64];
     progress_t progress = {.quiet = job->o.quiet, .terminal = session->terminal, .steps = job->o.steps};
     if (first && !job->o.quiet)
-        report_head(job);
-    zero_status_t status = run_open(&run, job, session->comm, (int)job->o.stage, error);
+        report_head(job, zero_device_label(session->place.device));
+    zero_status_t status = run_open(&run, job, &session->place, (int)job->o.stage, error);
     if (status == ZERO_OK)
         status = session_start(session, zero_plan_hash(run.engine), error);
     if (status == ZERO_OK)

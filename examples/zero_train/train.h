@@ -10,7 +10,7 @@
 
 typedef struct session {
     const job_t *job;
-    zero_comm_t *comm;
+    place_t place;
     launch_t *launch;          /* NULL: the parent is not ours */
     const atomic_int *stop;  /* the signal that asked this rank to stop, 0: none */
     void (*catch_signals)(void);/* called when training starts: before, a signal just ends the process */

@@ -299,7 +299,11 @@ extern "C" cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
     if (!is_device(device))
         return emulator_fail(cudaErrorInvalidDevice);
     *p = cudaDeviceProp{};
-    snprintf(p->name, sizeof p->name, "Emulated GPU %d", device);
+    const char *name = getenv("ZERO_EMULATOR_NAME");
+    if (name)
+        snprintf(p->name, sizeof p->name, "%s", name);
+    else
+        snprintf(p->name, sizeof p->name, "Emulated GPU %d", device);
     memcpy(p->uuid.bytes, "zero-emulator-00", 16);
     p->uuid.bytes[15] = (char)('0' + device);
     p->totalGlobalMem = emulator_setup()->memory;

@@ -335,6 +335,7 @@ static zero_status_t create(zero_device_t **device, const zero_device_options_t 
         goto fail;
     }
     snprintf(d->name, sizeof d->name, "GPU %d (%.100s)", d->index, properties.name);
+    snprintf(d->base.label, sizeof d->base.label, "%.95s", properties.name);
     d->major = properties.major;
     d->minor = properties.minor;
     d->identity = identity_of(&properties);

@@ -67,6 +67,11 @@ const char *zero_device_name(const zero_device_t *device)
     return device->caps.name;
 }
 
+const char *zero_device_label(const zero_device_t *device)
+{
+    return device->label;
+}
+
 void zero_device_destroy(zero_device_t *device)
 {
     if (device)

@@ -60,6 +60,7 @@ struct zero_device {
     const zero_device_ops_t *ops;
     zero_device_caps_t caps;
     zero_device_options_t options;
+    char label[96]; /* as its maker calls it; "" where that is not known */
 };
 
 #endif

@@ -1,0 +1,155 @@
+#!/bin/sh
+# zero_train on GPUs, emulated ones: the same bits at every stage, window, offload and number of GPUs that ranks share; the CPU's numbers to rounding;
+# memory as forecast; and GPUs that are not there, are too small, or fail.
+. "${srcdir:-.}/tests/train.sh"
+plugins=$(dirname "$train")/tests/emulator
+[ -e "$plugins/zero_cuda.so" ] && [ -e "$plugins/zero_nn_cuda.so" ] || { echo "no emulated GPU in this build"; exit 77; }
+export ZERO_PLUGIN_PATH="$plugins"
+small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
+
+# losses WHAT LOG1 LOG2 MOST: the steps' losses, at most so far apart, relatively
+losses()
+{
+    values "$2" loss >loss1
+    values "$3" loss >loss2
+    paste loss1 loss2 | awk -v most="$4" '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= most * $1)) bad = 1 } END { exit bad || NR == 0 }' ||
+        fail "$1: $(paste loss1 loss2 | tr '\n' ';')"
+}
+
+# Stages 0 to 3 on two ranks that share a GPU: one line says so.
+# shellcheck disable=SC2086 # $small is several arguments
+run 0 $small --ranks 2 --steps 3 --device cuda --compare-stages --log compare.log
+equal "compare events" "$(grep -c '"event":"compare"' compare.log)" 4
+equal "hashes of four stages" "$(values compare.log params_xxh64 | sort -u | wc -l)" 1
+equal "four stages equal their forecasts" "$(grep -c '"equal":true' compare.log)" 4
+grep -q '"device":"cuda",.*"dtype":"bf16",.*"communicator":"\(shm\|mpi\)","gpu":"Emulated GPU 0"' compare.log || fail "what ran: $(head -1 compare.log)"
+[ ! -s err ] || fail "--quiet: $(cat err)"
+hash=$(values compare.log params_xxh64 | tail -1)
+
+# Windows, offload, streams with threads of their own, a GPU for each rank and NCCL: the same bits.
+# same WHAT ARGUMENTS...
+same()
+{
+    what=$1
+    shift
+    # shellcheck disable=SC2086
+    run 0 $small --steps 3 --reduce every "$@" --log same.log
+    equal "$what" "$(values same.log params_xxh64)" "$hash"
+    forecast=$(sed -n 's/.*"event":"end".*"forecast":\({.*}\),"measured":.*/\1/p' same.log)
+    measured=$(sed -n 's/.*"event":"end".*"measured":\({.*}\),"external".*/\1/p' same.log)
+    equal "$what: memory" "${measured:-none}" "${forecast%\}}"
+}
+same "a window of one" --ranks 2 --window 1
+ZERO_EMULATOR=threads same "streams with threads" --ranks 2 --window 3
+same "all offloaded" --ranks 2 --offload all
+ZERO_EMULATOR=threads same "optimizer state offloaded in part" --ranks 2 --stage 1 --offload optimizer --offload-ratio 0.4
+same "optimizer state on nvme" --ranks 2 --offload optimizer --offload-tier nvme --nvme-path .
+export ZERO_EMULATOR_DEVICES=2
+if [ -e "$plugins/libnccl_emulator.so" ]; then
+    export ZERO_NCCL_LIBRARY="$plugins/libnccl_emulator.so"
+    same "NCCL" # a rank for each GPU is the default, and so is the GPU
+    grep -q '"world_size":2,"communicator":"nccl"' same.log || fail "no NCCL: $(head -1 same.log)"
+    ZERO_EMULATOR=threads same "NCCL beside streams with threads" --offload all
+fi
+# shellcheck disable=SC2086
+ZERO_NCCL_LIBRARY=/nonexistent run 0 --seq-len 16 --sample 0 --threads 1 --batch 4 --steps 1
+equal "without NCCL" "$(grep -c 'warning: ranks exchange by way of host memory, which is slower: NCCL cannot be opened' err)" 1
+export ZERO_EMULATOR_DEVICES=1
+run 0 --seq-len 16 --sample 0 --threads 1 --batch 4 --steps 1 --ranks 2
+equal "ranks that share a GPU" "$(cat err)" "zero_train: warning: ranks exchange by way of host memory, which is slower: \
+ranks 0 and 1 are on one GPU, which NCCL refuses: give each rank a GPU of its own"
+
+# The CPU's losses, evaluations and samples.
+printf '%0500d' 7 >data.txt
+for device in cpu cuda; do
+    run 0 --seq-len 16 --threads 1 --ranks 1 --batch 3 --micro-batch 3 --steps 4 --dtype fp32 --device $device --eval-every 3 --eval-batches 1 --log $device.log
+    sed -n '/training:$/,/that training/p; /^after/,/that training/p' out >$device.txt
+done
+losses "fp32 on CPU and GPU" cpu.log cuda.log 1e-5
+equal "evaluations" "$(grep -c '"event":"eval"' cuda.log)" 1
+[ "$(grep -c : cpu.txt)" -ge 14 ] || fail "no samples: $(cat cpu.txt)"
+cmp -s cpu.txt cuda.txt || fail "samples differ: $(diff cpu.txt cuda.txt)"
+for device in cpu cuda; do
+    # shellcheck disable=SC2086
+    run 0 $small --ranks 1 --steps 3 --dtype bf16 --device $device --log $device.log
+done
+losses "bf16 on CPU and GPU" cpu.log cuda.log 2e-3
+
+# --plan is what a run has, on one rank and on those that have a GPU each.
+for ranks in 1 2; do
+    [ $ranks -eq 1 ] || [ -n "${ZERO_NCCL_LIBRARY:-}" ] || continue
+    export ZERO_EMULATOR_DEVICES=$ranks
+    run 0 --seq-len 16 --threads 1 --steps 1 --plan
+    sed -n 's/^\(  .*\(device\|host\))\)  *\([0-9,]*\)$/\1 \3/p' out >planned
+    run 0 --seq-len 16 --threads 1 --steps 1
+    sed -n 's/^\(  .*\(device\|host\))\)  *\([0-9,]*\)  *[0-9,]*$/\1 \3/p' out >ran
+    [ "$(wc -l <ran)" -ge 8 ] || fail "no memory: $(cat out)"
+    cmp -s planned ran || fail "--plan of $ranks: $(diff planned ran)"
+done
+export ZERO_EMULATOR_DEVICES=1
+
+# MFU: 2605056 operations a token (6 * (2 * (4 + 8) * 128^2 + 256 * 128) + 12 * 2 * 128 * 16), and the peak of each rank's GPU.
+# shellcheck disable=SC2086
+ZERO_EMULATOR_NAME="NVIDIA H200" run 0 $small --ranks 2 --steps 1 --log mfu.log
+echo "$(values mfu.log tokens_per_second) $(values mfu.log mfu)" >mfu
+awk '{ d = $2 / ($1 * 2605056 / (2 * 989e12)) - 1; exit !(d < 1e-6 && d > -1e-6) }' mfu || fail "mfu: $(cat mfu)"
+equal "a GPU whose peak is not known" "$(values cuda.log mfu | sort -u)" null
+
+# GPUs that are not there: --device auto is the CPU then, and --device cuda an error.
+# shellcheck disable=SC2086
+ZERO_EMULATOR_DEVICES=0 run 0 $small --steps 1 --log none.log
+grep -q '"world_size":2.*"gpu":null' none.log || fail "without a GPU: $(head -1 none.log)"
+grep -q '"device":"cpu",.*"dtype":"fp32",' none.log || fail "without a GPU: $(head -1 none.log)"
+ZERO_EMULATOR_DEVICES=0 refused --device cuda -- "--device is cuda, but the CUDA driver shows no GPU on this machine"
+ZERO_EMULATOR_DEVICES=-1 refused --device cuda -- "--device is cuda, but this machine has no CUDA driver: install"
+ZERO_EMULATOR_DEVICES=-2 refused --device cuda --ranks 1 -- "driver is for CUDA 12.0, and libzero was built with CUDA"
+ZERO_PLUGIN_PATH=/nonexistent refused --device cuda -- "--device is cuda, but this build has no CUDA plugin (zero_cuda.so was not found in /nonexistent): configure --with-cuda"
+ZERO_EMULATOR_DEVICES=0 refused --device cuda --plan -- "shows no GPU"
+
+# What does not fit, or cannot be reserved: nothing was trained.
+for ranks in 1 2; do
+    # shellcheck disable=SC2086
+    ZERO_EMULATOR_MEMORY=4000000 refused $small --ranks $ranks -- "$ranks rank(s) of this node need"
+    # shellcheck disable=SC2086
+    ZERO_EMULATOR_FAIL=cudaMalloc:1 refused $small --ranks $ranks -- "(tier 'device') is wanted, but GPU 0"
+    # shellcheck disable=SC2086
+    ZERO_EMULATOR_FAIL=cudaHostAlloc:1 refused $small --ranks $ranks -- "bytes of pinned memory (tier 'host') are wanted: out of memory"
+done
+# Each would have room alone.
+# shellcheck disable=SC2086
+ZERO_EMULATOR_MEMORY=12000000 refused $small --ranks 2 -- "2 rank(s) of this node need"
+refused --ranks 1000000 -- "--ranks is 1000000, but so many need"
+
+# GPUs that fail on the way: one sentence, status 1, soon.
+for ranks in 1 2; do
+    for what in launch:300 cudaMemcpyAsync:200 cudaStreamQuery:250:700; do
+        # shellcheck disable=SC2086
+        ZERO_EMULATOR_FAIL=$what run 1 $small --ranks $ranks --steps 30
+        equal "$what on $ranks ranks: lines on standard error" "$(grep -c . err)" 1
+        grep -q "cudaErrorLaunchFailure\|cudaErrorIllegalAddress" err || fail "$what on $ranks ranks: $(cat err)"
+    done
+done
+
+# One of two ranks fails: the other has its sentence. torchrun's way, so that each has an environment of its own.
+for way in staged nccl; do
+    [ $way = staged ] || [ -n "${ZERO_NCCL_LIBRARY:-}" ] || continue
+    port=$((20000 + ($$ + 7919) % 20000))
+    for rank in 0 1; do
+        [ $rank -eq 0 ] && fault="" || fault=launch:300
+        [ $way = staged ] && gpus=1 || gpus=2
+        # shellcheck disable=SC2086
+        ZERO_EMULATOR_DEVICES=$gpus ZERO_EMULATOR_FAIL=$fault RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 \
+            MASTER_PORT=$port timeout -k 5 300 "$train" $small --steps 9 --device cuda >out$rank 2>err$rank &
+        eval "process$rank=\$!"
+    done
+    # shellcheck disable=SC2154
+    wait "$process0"
+    equal "$way: the status of the other rank" $? 1
+    # shellcheck disable=SC2154
+    wait "$process1"
+    equal "$way: the status of the rank that failed" $? 1
+    cat err0 err1 >err
+    equal "$way: lines on standard error" "$(grep -c . err)" 1
+    grep -q "cudaErrorLaunchFailure" err1 || fail "$way: $(cat err)"
+done
+finish
