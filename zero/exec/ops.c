@@ -39,10 +39,11 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
     return status;
 }
 
-/* The host goes on with what the stream computed: it must be there. On CPU it is. */
+/* The host goes on with what the stream computed: it must be there. On CPU it is, and on a GPU's streams of host work, which have no native one and have
+ * waited for what comes before. */
 static zero_status_t settle(zero_exec_t *x, void *native, zero_error_t *error)
 {
-    zero_status_t status = x->device->ops->finish(x->device, native, x->options.timeout_s, error);
+    zero_status_t status = native ? x->device->ops->finish(x->device, native, x->options.timeout_s, error) : ZERO_OK;
     /* Collectives that were aborted are over, too. */
     return status == ZERO_OK && x->device->caps.launches ? x->channels[0]->ops->check(x->channels[0], error) : status;
 }
