@@ -1,4 +1,5 @@
 /* cuda_streams.c - streams and events of the CUDA device, its failures, the caller's threads and stream. */
+#include "kernels/flat/flat.h"
 #include "tests/cuda_case.h"
 #include "zero/device/host.h"
 
@@ -259,6 +260,41 @@ START_TEST(faults_of_cuda_are_kept)
 }
 END_TEST
 
+/* A task: adds the numbers at arg to themselves. */
+static zero_status_t doubles(void *ctx, const void *arg, void *native, zero_error_t *error)
+{
+    const zero_flat_ops_t *flat = ctx;
+    const move_t *m = arg;
+    (void)error;
+    flat->accumulate(m->dst, m->src, ZERO_FP32, (int64_t)m->bytes / 4, 0, native);
+    return ZERO_OK;
+}
+
+/* A kernel that is not launched fails the stream, though nothing that it is made of returns a status. The first launch is the device's own. */
+START_TEST(launches_that_fail_are_told)
+{
+    cuda_emulate(_i, "ZERO_EMULATOR_FAIL", "launch:3:701");
+    zero_device_t *d = cuda_device(0, NULL);
+    zero_arena_t *arena;
+    float *values = cuda_arena(d, ZERO_TIER_DEVICE, 4096, &arena);
+    zero_stream_t *a = cuda_stream(d, ZERO_STREAM_REDUCE), *b = cuda_stream(d, ZERO_STREAM_UPDATE);
+    const zero_flat_ops_t *flat;
+    move_t all = {d, values, values, 4096};
+    OK(zero_flat_of(d, &flat, error));
+    OK(d->ops->enqueue(a, doubles, (void *)flat, &all, error));
+    ck_assert_int_eq(d->ops->enqueue(a, doubles, (void *)flat, &all, &cuda_why), ZERO_ERR_SYSTEM);
+    cuda_says("stream 'reduce', the launch of its work: ");
+    cuda_says("cudaErrorLaunchOutOfResources");
+    ck_assert_int_eq(d->ops->sync(a, 30, &cuda_why), ZERO_ERR_SYSTEM);
+    OK(d->ops->enqueue(b, doubles, (void *)flat, &all, error));
+    OK(d->ops->sync(b, 30, error));
+    d->ops->stream_destroy(a);
+    d->ops->stream_destroy(b);
+    d->ops->arena_destroy(arena);
+    zero_device_destroy(d);
+}
+END_TEST
+
 /* ---- threads, the caller's stream -------------------------------------------------------------------------------- */
 
 typedef struct elsewhere {
@@ -364,6 +400,7 @@ TCase *cuda_streams_case(void)
     tcase_add_test(t, a_stream_that_does_not_end_is_given_up);
     tcase_add_loop_test(t, failure_is_kept_and_passed_on, 0, 2);
     tcase_add_loop_test(t, faults_of_cuda_are_kept, 0, 2 * LENGTH(stream_faults));
+    tcase_add_loop_test(t, launches_that_fail_are_told, 0, 2);
     tcase_add_loop_test(t, any_thread_may_call, 0, 2);
     tcase_add_loop_test(t, the_callers_stream_is_borrowed, 0, 2);
     return t;

@@ -1,6 +1,10 @@
 /* test_plugin.c - the loader of plugins: where it looks, and what it says of those that do not fit. */
 #define _GNU_SOURCE
+#include "kernels/flat/cuda.h"
+#include "kernels/nn/cuda.h"
 #include "tests/plugin_sample.h"
+#include "zero/comm/nccl.h"
+#include "zero/device/cuda.h"
 
 #include <check.h>
 #include <limits.h>
@@ -109,6 +113,26 @@ START_TEST(what_is_no_library_is_said)
 }
 END_TEST
 
+/* The plugins of a build with CUDA, which are complete on machines without a GPU, too. */
+START_TEST(ours_load)
+{
+    static const struct {
+        const char *plugin, *symbol;
+        uint32_t version;
+    } tables[] = {
+        {"zero_cuda", "zero_cuda_device", ZERO_CUDA_DEVICE_VERSION},
+        {"zero_cuda", "zero_cuda_flat", ZERO_CUDA_FLAT_VERSION},
+        {"zero_cuda", "zero_cuda_nccl", ZERO_CUDA_NCCL_VERSION},
+        {"zero_nn_cuda", "zero_cuda_nn", ZERO_CUDA_NN_VERSION},
+    };
+    const char *top = getenv("top_builddir");
+    char file[PATH_MAX];
+    snprintf(file, sizeof file, "%s/.libs/%s.so", top ? top : ".", tables[_i].plugin);
+    set_path("%s/.libs", top ? top : ".");
+    look(tables[_i].plugin, tables[_i].symbol, tables[_i].version, access(file, F_OK) == 0 ? ZERO_OK : ZERO_ERR_UNSUPPORTED);
+}
+END_TEST
+
 int main(void)
 {
     char sample[PATH_MAX + 32];
@@ -123,6 +147,7 @@ int main(void)
     tcase_add_test(t, found_in_the_path_alone);
     tcase_add_test(t, what_does_not_fit_is_said);
     tcase_add_test(t, what_is_no_library_is_said);
+    tcase_add_loop_test(t, ours_load, 0, 4);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

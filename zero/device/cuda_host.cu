@@ -200,6 +200,10 @@ zero_status_t zero_cuda_host_before(zero_cuda_host_t *h, uint64_t position, zero
         return ZERO_OK;
     if (!h->wait_value)
         return zero_cpu_host_wait(mark, timeout_s, error);
+    /* Unlike the runtime's functions, the driver's do not make the GPU's context current on a thread that has none. */
+    cudaError_t set = cudaSetDevice(h->device->index);
+    if (set != cudaSuccess)
+        return zero_cuda_failed(h->device, set, error, "cudaSetDevice(%d)", h->device->index);
     int e = h->wait_value(stream, (uintptr_t)h->passed, position, 0);
     /* The driver's errors have the runtime's numbers. */
     return e == 0 ? ZERO_OK : zero_cuda_failed(h->device, (cudaError_t)e, error, "a wait for stream '%s', cuStreamWaitValue64", zero_stream_name(h->id));

@@ -281,10 +281,13 @@ zero_status_t zero_cuda_enqueue(zero_stream_t *s, zero_task_fn fn, void *ctx, co
     local.status = ZERO_OK;
     local.text[0] = '\0';
     status = fn(ctx, arg, s->native, &local);
-    if (status == ZERO_OK)
-        return ZERO_OK;
-    state_fail(s->state, status, &local);
-    return zero_fail(error, status, "%s", local.text);
+    if (status != ZERO_OK) {
+        state_fail(s->state, status, &local);
+        return zero_fail(error, status, "%s", local.text);
+    }
+    /* Kernels have no other way to tell that they were not launched. */
+    cudaError_t e = cudaGetLastError();
+    return e == cudaSuccess ? ZERO_OK : stream_failed(s, e, "the launch of its work", error);
 }
 
 void *zero_cuda_native(zero_stream_t *s)
