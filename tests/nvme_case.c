@@ -157,7 +157,7 @@ static struct {
     fault_t fault;
     int error, at, times;
     atomic_int transfers, calls;
-    atomic_bool struck, released;
+    atomic_bool struck, holding, released;
     const char *call;
 } armed;
 
@@ -171,6 +171,7 @@ void fault_arm(fault_t fault, int error, int at, int times)
     atomic_store(&armed.transfers, 0);
     atomic_store(&armed.calls, 0);
     atomic_store(&armed.struck, false);
+    atomic_store(&armed.holding, false);
     atomic_store(&armed.released, false);
 }
 
@@ -187,6 +188,17 @@ void fault_release(void)
 const char *fault_call(void)
 {
     return armed.call;
+}
+
+static void nap(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+void fault_await_hold(void)
+{
+    while (!atomic_load(&armed.holding))
+        nap();
 }
 
 static bool strikes(atomic_int *counter)
@@ -247,11 +259,6 @@ static int fault_attach(zero_nvme_queue_t *queue, const struct iovec *ranges, in
     return q->ops->attach(q->real, ranges, count);
 }
 
-static void nap(void)
-{
-    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-}
-
 static int fault_start(zero_nvme_queue_t *queue, int lane, const zero_nvme_transfer_t *given)
 {
     fault_queue_t *q = (fault_queue_t *)queue;
@@ -266,6 +273,8 @@ static int fault_start(zero_nvme_queue_t *queue, int lane, const zero_nvme_trans
         case FAULT_SHORT: t.bytes = t.bytes > ZERO_NVME_ALIGN ? t.bytes / 2 / ZERO_NVME_ALIGN * ZERO_NVME_ALIGN : t.bytes; break;
         case FAULT_FLIP: made_up = t.write; result = t.bytes; break;
         case FAULT_HOLD:
+            if (q->ops->blocks)
+                atomic_store(&armed.holding, true);
             while (q->ops->blocks && !atomic_load(&armed.released))
                 nap();
             break;
@@ -311,6 +320,7 @@ static int find_next(fault_queue_t *q, int *lane, int64_t *result)
         q->lanes[*lane].held = true;
         q->lanes[*lane].result = *result;
         q->held++;
+        atomic_store(&armed.holding, true);
         return 0;
     default: break;
     }

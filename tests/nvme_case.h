@@ -74,6 +74,8 @@ typedef enum fault {
 /* The fault strikes at the operation of this index (from 0): transfers, or for FAULT_CALL calls. times: at so many in a row. */
 void fault_arm(fault_t fault, int error, int at, int times);
 bool fault_struck(void);
+/* Waits until FAULT_HOLD holds one back. */
+void fault_await_hold(void);
 void fault_release(void);
 /* The name of the call that failed last by FAULT_CALL. */
 const char *fault_call(void);

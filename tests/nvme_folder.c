@@ -279,13 +279,15 @@ static int full_fallocate(int fd, int mode, off_t offset, off_t bytes)
     return -1;
 }
 
+static unsigned offset_align; /* what a drive wants */
+
 static int coarse_statx(int fd, const char *name, int flags, unsigned mask, struct statx *out)
 {
     int result = zero_nvme_system.statx(fd, name, flags, mask, out);
 #ifdef STATX_DIOALIGN
     out->stx_mask |= STATX_DIOALIGN;
     out->stx_dio_mem_align = 512;
-    out->stx_dio_offset_align = 65536;
+    out->stx_dio_offset_align = offset_align;
 #endif
     return result;
 }
@@ -306,10 +308,12 @@ START_TEST(what_file_systems_lack)
     s = zero_nvme_system, s.fallocate = full_fallocate;
     refused(c.folder, BYTES, &c.options, ZERO_ERR_MEMORY, "rank 7 needs 49152 bytes");
 #ifdef STATX_DIOALIGN
-    s = zero_nvme_system, s.statx = coarse_statx;
+    s = zero_nvme_system, s.statx = coarse_statx, offset_align = 65536;
     refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "aligned to 65536 bytes");
+    offset_align = 0;
+    refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "refuses O_DIRECT");
 #else
-    (void)coarse_statx;
+    (void)coarse_statx, (void)offset_align;
 #endif
     /* A signal is no error. */
     s = zero_nvme_system, s.fallocate = interrupted_fallocate, interrupted = 3;

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sched.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -251,8 +250,7 @@ START_TEST(waits_are_bounded)
     fault_arm(FAULT_HOLD, 0, 0, 1);
     OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &c.options, error));
     OK(zero_nvme_read(n, 0, memory, BYTES / 2, &t, error));
-    while (!fault_struck()) /* this is the one that is held */
-        sched_yield();
+    fault_await_hold(); /* this is the one that is held */
     OK(zero_nvme_read(n, BYTES / 2, memory + BYTES / 2, BYTES / 2, &u, error));
     FAILS(zero_nvme_wait(n, t, 0.05, error), ZERO_ERR_TIMEOUT, "did not end within 0.05 s");
     FAILS(zero_nvme_wait(n, t, 0, error), ZERO_ERR_TIMEOUT, "rank 7: reading 65536 bytes at offset 0");
