@@ -244,40 +244,6 @@ START_TEST(error_of_nccl_is_told)
 }
 END_TEST
 
-/* Whoever would publish what went wrong waits for the others, as they do for it. */
-static int unpublished_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
-{
-    shared_t *s = arg;
-    nccl_setup_t setup;
-    nccl_rank_t r;
-    zero_comm_t *other;
-    zero_error_t e = {0};
-    char byte = 0, all[4];
-    (void)world;
-    set_up(&setup, s, rank == 0 ? "async=3:2" : NULL, 0);
-    if (begin(&r, &other, b, &setup))
-        return 1;
-    if (rank == 0) {
-        EXPECT_OK(gather(&r, r.c, 0, error));
-        keep(s, rank, zero_comm_exchange(r.host, &byte, all, 1, &e), &e);
-        EXPECT(r.c->ops->check(r.c, &e) == ZERO_ERR_SYSTEM);
-    } else
-        keep(s, rank, work(&r, other, &e), &e);
-    end(&r, other);
-    return 0;
-}
-
-START_TEST(error_that_nobody_asks_for_is_told)
-{
-    shared_t *s = ranks_shared(sizeof *s);
-    s->mode = "threads";
-    ck_assert_int_eq(ranks_run(2, 100, unpublished_rank, s), 0);
-    ck_assert_msg(s->status[0] == ZERO_ERR_PEER && strncmp(s->text[0], "rank 0 of 2: NCCL: ", 19) == 0, "%d %s", s->status[0], s->text[0]);
-    ck_assert_int_eq(s->status[1], ZERO_ERR_PEER);
-    ck_assert_str_eq(s->text[1], s->text[0]);
-}
-END_TEST
-
 /* A call that should return at once does not. */
 static int stuck_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
@@ -389,7 +355,6 @@ TCase *nccl_faults_case(void)
     tcase_add_loop_test(t, abort_reaches_everyone, 0, 2);
     tcase_add_loop_test(t, late_rank_is_a_timeout, 0, 2);
     tcase_add_loop_test(t, error_of_nccl_is_told, 0, 2);
-    tcase_add_test(t, error_that_nobody_asks_for_is_told);
     tcase_add_test(t, call_that_does_not_return);
     tcase_add_loop_test(t, communicator_that_does_not_come_about, 0, (int)(sizeof start_cases / sizeof *start_cases));
     tcase_add_test(t, communicator_that_does_not_end);
