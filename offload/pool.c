@@ -96,8 +96,8 @@ static const char *place(void *base, uint64_t bytes, const char *pci, int *nodes
 
 #endif
 
-/* Most machines have one node: there is then no need to look at all the rest of them. Where hwloc was told of another machine,
- * that one counts. */
+/* Most machines have one node: there is then no need to look at all the rest of them. Where hwloc was told of another machine, that one
+ * counts. Without sysfs nothing is known, and hwloc would complain of that on standard error. */
 static bool single_node(void)
 {
     char online[16] = "";
@@ -105,7 +105,7 @@ static bool single_node(void)
         return false;
     FILE *f = fopen("/sys/devices/system/node/online", "re");
     if (!f)
-        return false;
+        return true;
     bool single = fgets(online, sizeof online, f) && !strcmp(online, "0\n");
     fclose(f);
     return single;
