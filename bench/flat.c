@@ -21,7 +21,7 @@ typedef struct bench {
     int threads;
     float *x[BUFFERS]; /* n floats each */
     double *scratch, norm;
-    zero_adamw_scalars_t scalars;
+    zero_rule_scalars_t scalars;
 } bench_t;
 
 static double now(void)
@@ -195,14 +195,21 @@ static void square_sum(bench_t *b)
     b->ops->square_sum(&b->norm, b->scratch, b->x[1], ZERO_FP32, b->n, b->threads, NULL);
 }
 
+static void adamw_with(bench_t *b, zero_dtype_t grad_dtype, void *param)
+{
+    zero_update_t u = {.rule = ZERO_RULE_ADAMW, .grad_dtype = grad_dtype, .param_dtype = ZERO_BF16, .count = b->n, .master = b->x[0],
+                       .state = {b->x[1], b->x[2]}, .grad = b->x[3], .param = param, .scalars = b->scalars};
+    b->ops->update(&u, b->threads, NULL);
+}
+
 static void adamw(bench_t *b)
 {
-    b->ops->adamw(b->x[0], b->x[1], b->x[2], b->x[3], ZERO_FP32, NULL, ZERO_FP32, b->n, &b->scalars, b->threads, NULL);
+    adamw_with(b, ZERO_FP32, NULL);
 }
 
 static void adamw16(bench_t *b)
 {
-    b->ops->adamw(b->x[0], b->x[1], b->x[2], b->x[3], ZERO_BF16, b->x[4], ZERO_BF16, b->n, &b->scalars, b->threads, NULL);
+    adamw_with(b, ZERO_BF16, b->x[4]);
 }
 
 static const struct {

@@ -1,5 +1,6 @@
 #include "optim/rules.h"
-#include "optim/adamw.h"
+
+#include <math.h>
 
 static const struct rule {
     const char *name;
@@ -27,14 +28,29 @@ int zero_rule_block_bytes(zero_rule_t rule)
     return rules[rule].block_bytes;
 }
 
+double zero_power(double x, int64_t n)
+{
+    double result = 1;
+    for (double square = x; n > 0; n >>= 1, square *= square)
+        if (n & 1)
+            result *= square;
+    return result;
+}
+
 zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_adamw_t *options, double lr, double lr_scale, double decay_scale,
                                       int64_t t, double grad_factor)
 {
-    bool coupled = rule == ZERO_RULE_ADAM || rule == ZERO_RULE_SGD;
-    zero_rule_scalars_t s = zero_adamw_scalars(options, lr, lr_scale, coupled ? 0 : decay_scale, t, grad_factor);
-    if (coupled)
-        s.l2 = (float)(options->weight_decay * decay_scale);
-    if (rule == ZERO_RULE_SGD || rule == ZERO_RULE_LION) /* no bias to correct */
-        s.step_size = (float)(lr * lr_scale);
-    return s;
+    bool coupled = rule == ZERO_RULE_ADAM || rule == ZERO_RULE_SGD, corrected = rule != ZERO_RULE_SGD && rule != ZERO_RULE_LION;
+    double rate = lr * lr_scale, decay = options->weight_decay * decay_scale;
+    double bc1 = corrected ? 1 - zero_power(options->beta1, t) : 1, bc2 = 1 - zero_power(options->beta2, t);
+    return (zero_rule_scalars_t){.grad_factor = (float)grad_factor,
+                                 .beta1 = (float)options->beta1,
+                                 .one_minus_beta1 = (float)(1 - options->beta1),
+                                 .beta2 = (float)options->beta2,
+                                 .one_minus_beta2 = (float)(1 - options->beta2),
+                                 .decay_factor = coupled ? 1 : (float)(1 - rate * decay),
+                                 .l2 = coupled ? (float)decay : 0,
+                                 .step_size = (float)(rate / bc1),
+                                 .inv_sqrt_bc2 = (float)(1 / sqrt(bc2)),
+                                 .eps = (float)options->eps};
 }

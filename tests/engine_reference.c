@@ -1,7 +1,7 @@
 /* engine_reference.c - see engine_reference.h. */
 #include "tests/engine_reference.h"
 
-#include "optim/adamw.h"
+#include "optim/rules.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -174,24 +174,6 @@ static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t
     get(&c, scratch);
 }
 
-static void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype, int64_t count,
-                  const zero_adamw_scalars_t *scalars, int threads, void *unused)
-{
-    call_t c = {0};
-    (void)unused;
-    size_t from = zero_dtype_size(grad_dtype), to = zero_dtype_size(param_dtype);
-    zero_adamw_scalars_t s = *scalars;
-    float *dm = put(&c, m, (uint64_t)count * 4, 4), *dv = put(&c, v, (uint64_t)count * 4, 4), *p = put(&c, master, (uint64_t)count * 4, 4);
-    void *g = put(&c, grad, (uint64_t)count * from, from);
-    cuda.ops->adamw(p, dm, dv, g, grad_dtype, param ? put(&c, param, (uint64_t)count * to, to) : NULL, param_dtype, count, &s, threads, native());
-    memset(&s, 0xff, sizeof s);
-    get(&c, master);
-    get(&c, m);
-    get(&c, v);
-    if (param)
-        get(&c, param);
-}
-
 static void update(const zero_update_t *u, int threads, void *unused)
 {
     call_t c = {0};
@@ -222,7 +204,6 @@ static const zero_flat_ops_t table = {.name = "cuda",
                                       .accumulate = accumulate,
                                       .sum = sum,
                                       .square_sum = square_sum,
-                                      .adamw = adamw,
                                       .update = update};
 
 const zero_flat_ops_t *flat_level(const char *name)

@@ -384,122 +384,6 @@ START_TEST(test_square_sum_of_many)
 }
 END_TEST
 
-static const zero_adamw_scalars_t adamw_scalars[] = {
-    {.grad_factor = 0.3f,
-     .beta1 = 0.9f,
-     .one_minus_beta1 = 0.1f,
-     .beta2 = 0.95f,
-     .one_minus_beta2 = 0.05f,
-     .decay_factor = 0.9999f,
-     .step_size = 1e-3f,
-     .inv_sqrt_bc2 = 4.5f,
-     .eps = 1e-8f},
-    {.grad_factor = 1,
-     .beta1 = 0,
-     .one_minus_beta1 = 1,
-     .beta2 = 0.999f,
-     .one_minus_beta2 = 1e-3f,
-     .decay_factor = 1,
-     .step_size = 0.1f,
-     .inv_sqrt_bc2 = 1,
-     .eps = 0},
-};
-
-/* Compares the four results of an update with those that ref gave. */
-static void check_adamw(const zero_flat_ops_t *ops, int64_t n, zero_dtype_t grad_dtype, zero_dtype_t param_dtype, bool with_param,
-                        const zero_adamw_scalars_t *scalars)
-{
-    const zero_flat_ops_t *ref = zero_flat_ref();
-    float *start[3];
-    void *grad = random_buffer(n, grad_dtype, 33);
-    for (int k = 0; k < 3; k++)
-        start[k] = random_buffer(n, ZERO_FP32, 30 + (uint64_t)k);
-    for (int64_t i = 0; i < n; i++) /* mostly as in training: v is not negative */
-        if (i % 64 != 0)
-            start[2][i] = fabsf(start[2][i]);
-    float *want[3];
-    for (int k = 0; k < 3; k++)
-        want[k] = clone(start[k], n, ZERO_FP32);
-    void *want_param = buffer(n, param_dtype);
-    ref->adamw(want[0], want[1], want[2], grad, grad_dtype, with_param ? want_param : NULL, param_dtype, n, scalars, 1, NULL);
-
-    for (int threads = 0; threads <= flat_most_threads; threads++) {
-        float *got[3];
-        for (int k = 0; k < 3; k++)
-            got[k] = clone(start[k], n, ZERO_FP32);
-        void *param = buffer(n, param_dtype);
-        ops->adamw(got[0], got[1], got[2], grad, grad_dtype, with_param ? param : NULL, param_dtype, n, scalars, threads, NULL);
-        same(want[0], got[0], n, ZERO_FP32, "adamw's master", ops->name, threads);
-        same(want[1], got[1], n, ZERO_FP32, "adamw's m", ops->name, threads);
-        same(want[2], got[2], n, ZERO_FP32, "adamw's v", ops->name, threads);
-        same(want_param, param, n, param_dtype, "adamw's param", ops->name, threads);
-        for (int k = 0; k < 3; k++)
-            free(got[k]);
-        free(param);
-    }
-    for (int k = 0; k < 3; k++)
-        free(start[k]), free(want[k]);
-    free(grad), free(want_param);
-}
-
-START_TEST(test_adamw)
-{
-    OPS;
-    for (int s = 0; s < SIZES; s++)
-        for (int g = 0; g < 3; g++) {
-            check_adamw(ops, sizes[s], dtypes[g], ZERO_FP32, false, &adamw_scalars[s % 2]);
-            for (int p = 0; p < 3; p++)
-                if (sizes[s] < 10000 || (s + g + p) % 3 == 0) /* each pair of dtypes at one of the large sizes */
-                    check_adamw(ops, sizes[s], dtypes[g], dtypes[p], true, &adamw_scalars[(s + p) % 2]);
-        }
-}
-END_TEST
-
-/* param may be the master itself: the same as none. Plain C by its definition, one element. */
-START_TEST(test_adamw_definition)
-{
-    OPS;
-    const zero_adamw_scalars_t c = adamw_scalars[0];
-    enum { N = 33 };
-    float *x[5];
-    for (int k = 0; k < 5; k++)
-        x[k] = buffer(N, ZERO_FP32);
-    for (int i = 0; i < N; i++) {
-        x[0][i] = 0.5f + (float)i;
-        x[1][i] = 0.01f * (float)(i - 10);
-        x[2][i] = 0.003f * (float)i;
-        x[3][i] = 0.7f - 0.1f * (float)i;
-    }
-    float want[3][N];
-    for (int i = 0; i < N; i++) {
-        volatile float g = x[3][i] * c.grad_factor, a = c.one_minus_beta1 * g, b = c.one_minus_beta2 * g, bg = b * g;
-        volatile float p = x[0][i] * c.decay_factor;
-        want[1][i] = fmaf(c.beta1, x[1][i], a);
-        want[2][i] = fmaf(c.beta2, x[2][i], bg);
-        volatile float root = sqrtf(want[2][i]), ratio = want[1][i] / fmaf(root, c.inv_sqrt_bc2, c.eps);
-        want[0][i] = fmaf(-c.step_size, ratio, p);
-    }
-    ops->adamw(x[0], x[1], x[2], x[3], ZERO_FP32, x[0], ZERO_FP32, N, &c, 1, NULL);
-    for (int k = 0; k < 3; k++)
-        same(want[k], memcpy(x[4], x[k], sizeof want[k]), N, ZERO_FP32, "adamw by definition", level, 1);
-    for (int k = 0; k < 5; k++)
-        free(x[k]);
-}
-END_TEST
-
-/* Padding stays zero: zero parameters, moments and gradients give zeros. */
-START_TEST(test_adamw_padding)
-{
-    OPS;
-    enum { N = 128 };
-    float *x = buffer(4 * N, ZERO_FP32), zero[4 * N] = {0};
-    memset(x, 0, sizeof zero);
-    ops->adamw(x, x + N, x + 2 * N, x + 3 * N, ZERO_FP32, NULL, ZERO_FP32, N, &adamw_scalars[0], 1, NULL);
-    ck_assert(memcmp(x, zero, sizeof zero) == 0);
-    free(x);
-}
-END_TEST
-
 int main(void)
 {
     if (!flat_start())
@@ -516,9 +400,6 @@ int main(void)
     tcase_add_loop_test(tcase, test_sum_order, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_square_sum, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_square_sum_of_many, 0, flat_level_count);
-    tcase_add_loop_test(tcase, test_adamw, 0, flat_level_count);
-    tcase_add_loop_test(tcase, test_adamw_definition, 0, flat_level_count);
-    tcase_add_loop_test(tcase, test_adamw_padding, 0, flat_level_count);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -14,7 +14,6 @@ typedef struct zero_rule_scalars {
     float grad_factor, beta1, one_minus_beta1, beta2, one_minus_beta2, decay_factor, step_size, inv_sqrt_bc2, eps;
     float l2; /* weight decay that is added to the gradient */
 } zero_rule_scalars_t;
-typedef zero_rule_scalars_t zero_adamw_scalars_t;
 
 /* How an optimizer (zero_rule_t) moves a parameter p, given its gradient. Per element, in this order, each line rounded once per operation, with
  *   g = (float)grad * grad_factor
@@ -89,10 +88,7 @@ typedef struct zero_flat_ops {
      * sum = fma(x, x, sum)), lanes added as a binary tree (l and l+8, l+4, l+2, l+1), blocks added in index order. scratch holds
      * ceil(count / ZERO_NORM_BLOCK) doubles. count 0 gives 0. */
     void (*square_sum)(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, void *native);
-    /* The same as update of ZERO_RULE_ADAMW. */
-    void (*adamw)(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype,
-                  int64_t count, const zero_adamw_scalars_t *scalars, int threads, void *native);
-    /* master and state in place; NULL in a table that has adamw alone. u is the caller's and free again when the call returns. */
+    /* master and state in place. u is the caller's and free again when the call returns. */
     void (*update)(const zero_update_t *u, int threads, void *native);
 } zero_flat_ops_t;
 

@@ -26,22 +26,6 @@ extern const zero_flat_kernels_t zero_flat_avx2_kernels;   /* AVX2, FMA, F16C */
 extern const zero_flat_kernels_t zero_flat_avx512_kernels; /* AVX-512 F, BW, DQ, VL */
 #endif
 
-/* The arguments of a table's adamw as those of its update. */
-static inline zero_update_t zero_flat_adamw_update(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype,
-                                                   void *param, zero_dtype_t param_dtype, int64_t count,
-                                                   const zero_adamw_scalars_t *scalars)
-{
-    return (zero_update_t){.rule = ZERO_RULE_ADAMW,
-                           .grad_dtype = grad_dtype,
-                           .param_dtype = param_dtype,
-                           .count = count,
-                           .master = master,
-                           .state = {m, v},
-                           .grad = grad,
-                           .param = param,
-                           .scalars = *scalars};
-}
-
 /* What zero_block8_t's k of m and of v are added to. */
 enum { ZERO_BLOCK8_M = 889, ZERO_BLOCK8_V = 761 };
 

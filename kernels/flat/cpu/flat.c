@@ -187,13 +187,6 @@ static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, i
         (void)native;                                                                                                           \
         update(&kernel_table, u, threads);                                                                                      \
     }                                                                                                                           \
-    static void level##_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,        \
-                              zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads,        \
-                              void *native)                                                                                     \
-    {                                                                                                                           \
-        zero_update_t u = zero_flat_adamw_update(master, m, v, grad, grad_dtype, param, param_dtype, count, scalars);           \
-        level##_update(&u, threads, native);                                                                                    \
-    }                                                                                                                           \
     static const zero_flat_ops_t level##_ops = {.name = #level,                                                                 \
                                                 .fill_zero = fill_zero,                                                         \
                                                 .copy = copy,                                                                   \
@@ -201,7 +194,6 @@ static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, i
                                                 .accumulate = level##_accumulate,                                               \
                                                 .sum = level##_sum,                                                             \
                                                 .square_sum = level##_square_sum,                                               \
-                                                .adamw = level##_adamw,                                                         \
                                                 .update = level##_update};
 
 LEVEL(scalar, zero_flat_ref_kernels)

@@ -251,23 +251,6 @@ static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t
     ZERO_LAUNCH(add_kernel, 1, 32 + FETCHERS, 0, (cudaStream_t)native, out, (const double *)scratch, blocks);
 }
 
-static void adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param, zero_dtype_t param_dtype, int64_t count,
-                  const zero_adamw_scalars_t *scalars, int threads, void *native)
-{
-    zero_update_t u = {};
-    u.rule = ZERO_RULE_ADAMW;
-    u.grad_dtype = grad_dtype;
-    u.param_dtype = param_dtype;
-    u.count = count;
-    u.master = master;
-    u.state[0] = m;
-    u.state[1] = v;
-    u.grad = grad;
-    u.param = param;
-    u.scalars = *scalars;
-    zero_cuda_flat_update(&u, threads, native);
-}
-
 static const zero_flat_ops_t ops = {
     .name = "cuda",
     .fill_zero = fill_zero,
@@ -276,7 +259,6 @@ static const zero_flat_ops_t ops = {
     .accumulate = accumulate,
     .sum = sum,
     .square_sum = square_sum,
-    .adamw = adamw,
     .update = zero_cuda_flat_update,
 };
 

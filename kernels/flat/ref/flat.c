@@ -95,13 +95,6 @@ static void ref_update(const zero_update_t *u, int threads, void *native)
     zero_flat_ref_update(u, 0, u->count);
 }
 
-static void ref_adamw(float *master, float *m, float *v, const void *grad, zero_dtype_t grad_dtype, void *param,
-                      zero_dtype_t param_dtype, int64_t count, const zero_adamw_scalars_t *scalars, int threads, void *native)
-{
-    zero_update_t u = zero_flat_adamw_update(master, m, v, grad, grad_dtype, param, param_dtype, count, scalars);
-    ref_update(&u, threads, native);
-}
-
 const zero_flat_ops_t *zero_flat_ref(void)
 {
     static const zero_flat_ops_t ops = {.name = "ref",
@@ -111,7 +104,6 @@ const zero_flat_ops_t *zero_flat_ref(void)
                                         .accumulate = ref_accumulate,
                                         .sum = ref_sum,
                                         .square_sum = ref_square_sum,
-                                        .adamw = ref_adamw,
                                         .update = ref_update};
     return &ops;
 }
