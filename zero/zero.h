@@ -73,7 +73,9 @@ ZERO_API size_t zero_dtype_size(zero_dtype_t dtype);
 /* "fp32", "bf16", "fp16"; "?" otherwise. */
 ZERO_API const char *zero_dtype_name(zero_dtype_t dtype);
 
+/* Where memory is: beside the compute, in the host's memory, in files on a drive. */
 typedef enum zero_tier { ZERO_TIER_DEVICE = 0, ZERO_TIER_HOST, ZERO_TIER_NVME, ZERO_TIER_COUNT } zero_tier_t;
+/* "device", "host", "nvme"; "?" otherwise. */
 ZERO_API const char *zero_tier_name(zero_tier_t tier);
 
 /* What a byte of an arena is for: the rows of the forecast and of the measurement. */
@@ -89,6 +91,7 @@ typedef enum zero_kind {
     ZERO_KIND_WORKSPACE,      /* zero_reserve */
     ZERO_KIND_COUNT
 } zero_kind_t;
+/* "parameters", "gradients", ...; "?" otherwise. */
 ZERO_API const char *zero_kind_name(zero_kind_t kind);
 
 /* ---- communicators ----------------------------------------------------------------------------------------------- */
@@ -112,6 +115,7 @@ typedef struct zero_comm_options {
     zero_log_fn log;
     void *log_ctx;
 } zero_comm_options_t;
+/* Defaults into *options. */
 ZERO_API void zero_comm_options_init(zero_comm_options_t *options);
 
 /* One rank. Never fails but for memory. */
@@ -133,6 +137,7 @@ ZERO_API zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, c
 /* A communicator over the ranks that pass the same color, ordered by key, then by rank. Collective over comm. */
 ZERO_API zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error);
 
+/* This rank, from 0, and how many there are. */
 ZERO_API int zero_comm_rank(const zero_comm_t *comm);
 ZERO_API int zero_comm_size(const zero_comm_t *comm);
 /* "self", "shm", "mpi", "nccl". */
@@ -160,6 +165,7 @@ typedef struct zero_device_options {
     void *stream;           /* CUDA: the caller's cudaStream_t, on which acquire and release are ordered: of this GPU, borrowed, outlives the
                              * engines. NULL: the device makes one for each engine (zero_stream). The legacy default stream is cudaStreamLegacy */
 } zero_device_options_t;
+/* Defaults into *options. */
 ZERO_API void zero_device_options_init(zero_device_options_t *options);
 
 /* The CPU as a device. options may be NULL. */
@@ -279,8 +285,10 @@ typedef struct zero_param_desc {
     double decay_scale;          /* multiplies weight decay; 0: none. Default by init: 1 */
     double lr_scale;             /* multiplies the rate. Default by init: 1 */
 } zero_param_desc_t;
+/* Defaults into *desc. */
 ZERO_API void zero_param_desc_init(zero_param_desc_t *desc);
 
+/* A parameter of the unit, from *desc, which is copied. */
 ZERO_API zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *desc, zero_param_t *param);
 
 typedef enum zero_pass_kind {
@@ -341,6 +349,7 @@ ZERO_API zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass,
 ZERO_API zero_status_t zero_acquire(zero_engine_t *engine, zero_unit_t unit);
 /* The caller's kernels on the compute stream are done with the unit; after its last gradient use its reduction starts. */
 ZERO_API zero_status_t zero_release(zero_engine_t *engine, zero_unit_t unit);
+/* Ends the micro-step, in which every unit has been released. Uses that were not acquired are passed over, their operations run all the same. */
 ZERO_API zero_status_t zero_micro_end(zero_engine_t *engine);
 
 /* Norm, clip, update, publish, with this learning rate. Collective; returns at once where it can. */
@@ -425,12 +434,14 @@ typedef struct zero_tensor_info {
 ZERO_API zero_status_t zero_tensors_open(zero_tensors_t **tensors, const char *path, zero_error_t *error);
 /* Tensors are numbered from 0 in order of their names (of the names' bytes). */
 ZERO_API int zero_tensors_count(const zero_tensors_t *tensors);
+/* What the file says of a tensor. ZERO_ERR_ARG for an index that there is not. */
 ZERO_API zero_status_t zero_tensors_at(const zero_tensors_t *tensors, int index, zero_tensor_info_t *info);
 /* Index of a name, or -1. */
 ZERO_API int zero_tensors_find(const zero_tensors_t *tensors, const char *name);
 /* Elements [begin, begin + count) as fp32; the file's dtype is F32, BF16 or F16. Reads only the bytes of that range. Any number of
  * threads may read at a time. */
 ZERO_API zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_t begin, int64_t count, float *out, zero_error_t *error);
+/* Accepts NULL. */
 ZERO_API void zero_tensors_close(zero_tensors_t *tensors);
 
 #ifdef __cplusplus
