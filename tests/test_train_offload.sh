@@ -1,0 +1,61 @@
+#!/bin/sh
+# State elsewhere than on the device changes no bit, with any optimizer: host memory, a drive, and a part of it.
+. "${srcdir:-.}/tests/train.sh"
+small="--seq-len 16 --sample 0 --quiet --threads 1 --ranks 2 --batch 4 --micro-batch 1 --steps 2 --schedule constant --reduce every"
+
+# A drive: this folder, or the one that the tests were started in.
+drive=
+for folder in "$tmp" "${OLDPWD:-.}"; do
+    drive=$(mktemp -d "$folder/nvme.XXXXXX") || continue
+    # shellcheck disable=SC2086 # $small is several arguments, here and below
+    timeout 60 "$train" $small --ranks 1 --offload optimizer --offload-tier nvme --nvme-path "$drive" >out 2>err && break
+    rmdir "$drive"
+    drive=
+done
+[ -n "$drive" ] || { echo "no folder on a drive, so nothing is on nvme: $(cat err)"; }
+trap 'rm -rf "$tmp" ${drive:+"$drive"}' EXIT
+
+# bytes LOG TIER KIND: in the last step's memory.
+bytes()
+{
+    sed -n "s/.*\"memory\":{.*\"$2\":{[^}]*\"$3\":\([0-9]*\).*/\1/p" "$1" | tail -1
+}
+
+# beside NAME TIER PART ARGUMENTS...: the run's losses and hash are those of none.log, and its moments are on TIER: all of them, or a part.
+beside()
+{
+    name=$1 tier=$2 part=$3
+    shift 3
+    rm -f some.log
+    # shellcheck disable=SC2086
+    run 0 $small "$@" --log some.log
+    equal "$name: losses" "$(values some.log loss | tr '\n' ' ')" "$(values none.log loss | tr '\n' ' ')"
+    equal "$name: parameters" "$(values some.log params_xxh64)" "$(values none.log params_xxh64)"
+    there=$(bytes some.log "$tier" moments) left=$(bytes some.log device moments)
+    [ "${there:-0}" -gt 0 ] || fail "$name: no moments on $tier"
+    [ "$part" = all ] && equal "$name: moments left" "$left" 0
+    [ "$part" = some ] && { [ "${left:-0}" -gt "$there" ] || fail "$name: $left bytes of moments left, $there on $tier"; }
+}
+
+for dtype in fp32 bf16; do
+    : >hashes
+    for optimizer in adamw adam sgd lion adamw8bit; do
+        rm -f none.log
+        # shellcheck disable=SC2086
+        run 0 $small --optimizer $optimizer --dtype $dtype --log none.log
+        equal "$optimizer, $dtype: steps" "$(values none.log loss | wc -l)" 2
+        values none.log params_xxh64 >>hashes
+        set -- --optimizer $optimizer --dtype $dtype
+        # A cover: everything to one tier and a part to the other, the other way round for the other type.
+        if [ $dtype = fp32 ]; then
+            beside "$optimizer, $dtype, part of it host" host some "$@" --stage 1 --offload optimizer --offload-ratio 0.37
+            [ -z "$drive" ] || beside "$optimizer, $dtype, nvme" nvme all "$@" --stage 2 --offload all --offload-tier nvme --nvme-path "$drive"
+        else
+            beside "$optimizer, $dtype, host" host all "$@" --stage 3 --offload all
+            [ -z "$drive" ] || beside "$optimizer, $dtype, part of it nvme" nvme some "$@" --stage 3 --offload optimizer --offload-ratio 0.37 \
+                --offload-tier nvme --nvme-path "$drive"
+        fi
+    done
+    equal "$dtype: different results of five optimizers" "$(sort -u hashes | wc -l)" 5
+done
+finish
