@@ -1,0 +1,56 @@
+# Turns the plain comments of zero/zero.h into Doxygen's: a comment in front of a declaration, one behind a member (which may go on in the lines
+# below), and a group for each "---- section ----". A function that shares the comment of the declaration right above it refers to that.
+
+# What a line declares: a function, a function's type, or the name behind a type's closing brace or at the end of a typedef.
+function declared(line) {
+    if (line ~ /\(\*/) {
+        sub(/.*\(\*/, "", line)
+        sub(/\).*/, "", line)
+        return line
+    }
+    if (line ~ /\(/) {
+        sub(/\(.*/, "", line)
+        sub(/.*[ *]/, "", line)
+        return line "()"
+    }
+    sub(/;.*/, "", line)
+    sub(/.*[ *]/, "", line)
+    return line
+}
+function end_group() {
+    if (group) print "/** @} */"
+    group = 0
+}
+
+NR == 1 { sub(/^\/\* zero\.h - /, "/** @file\n * ") }
+
+/^\/\* ----/ {
+    title = $0
+    gsub(/^\/\* -* | -* \*\/$/, "", title)
+    name = tolower(title)
+    gsub(/[^a-z0-9]+/, "_", name)
+    end_group()
+    print "/** @defgroup libzero_" name " " title "\n * @{ */"
+    group = 1
+    first = ""
+    next
+}
+/^#ifdef __cplusplus/ { end_group() }
+/^$/ { first = ""; commented = 0 }
+
+/^\/\*/ { sub(/^\/\*+/, "/**"); commented = 1; first = "" }
+
+/^(ZERO_API|static inline) / {
+    if (!commented && first != "") print (first ~ /\(/ ? "/** @copydoc " : "/** See #") first " */"
+    if (first == "") first = declared($0)
+    commented = 0
+}
+/^(typedef .*;|\} [a-z0-9_]+;)/ {
+    if (first == "") first = declared($0)
+    commented = 0
+}
+
+/^(typedef )?(enum|struct) .*\{/ { members = 1 }
+members && !/^ *\/\*/ { sub(/\/\* /, "/**< ") }
+/^\}/ || (members && /\{.*\}/) { members = 0 }
+{ print }

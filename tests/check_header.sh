@@ -1,0 +1,29 @@
+#!/bin/sh
+# zero/zero.h alone compiles without a warning as C11, and as C++11 and C++20, by the compilers of this build.
+set -eu
+srcdir=${srcdir:-.}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+printf '#include <zero/zero.h>\n#include <zero/zero.h>\nint main(void)\n{\n    zero_config_t config;\n    zero_config_init(&config);\n    return 0;\n}\n' \
+    >"$folder/use.c"
+cp "$folder/use.c" "$folder/use.cc"
+status=0
+
+# try(language, compiler and flags, file)
+try() {
+    # shellcheck disable=SC2086 # words on purpose
+    if $2 -Wall -Wextra -pedantic -Werror -I"$srcdir" -c "$folder/$3" -o "$folder/use.o"; then
+        echo "$1: ok"
+    else
+        echo "zero/zero.h does not compile as $1"
+        status=1
+    fi
+}
+try C11 "${CC:-cc} -std=c11 -Wstrict-prototypes" use.c
+if [ "${HAVE_CXX:-yes}" = yes ]; then
+    try C++11 "${CXX:-c++} -std=c++11" use.cc
+    try C++20 "${CXX:-c++} -std=c++20" use.cc
+else
+    echo "no C++ compiler here"
+fi
+exit $status
