@@ -63,6 +63,7 @@ mkdir folder
 refused --model folder -- "config.json"
 printf '{"model_type":"gpt2"' >folder/config.json
 refused --model folder -- "config.json"
+refused --model folder/config.json -- "folder/config.json"
 refused --model "$srcdir/tests/train.sh" -- "is a file, but must be a preset or a folder"
 
 run 2 --log no-such-folder/log
@@ -96,6 +97,7 @@ if [ -e "$srcdir/tests/golden/gpt2/config.json" ]; then
     for name in config.json model.safetensors; do
         overwrites --model golden/$name --model golden --seq-len 8 --data input.txt --log golden/$name
     done
+    overwrites --model golden/config.json --model golden/config.json --seq-len 8 --data input.txt --log golden/config.json
 fi
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log # a log of before is no input

@@ -82,5 +82,13 @@ if [ -e "$folder/config.json" ]; then
         run 0 --model "$folder" --data "$train" --seq-len 8 --ranks $ranks --batch 3 --steps 0 --threads 1 --quiet --log "folder$ranks.log"
     done
     equal "parameters of a folder on 1 and 3 ranks" "$(values folder1.log params_xxh64)" "$(values folder3.log params_xxh64)"
+    # Its shape alone: values from --seed, on any number of ranks.
+    for run in "1 5" "3 5" "1 6"; do
+        run 0 --model "$folder/config.json" --data "$train" --seq-len 8 --ranks "${run% *}" --seed "${run#* }" --batch 3 --steps 0 --threads 1 --quiet --log shape.log
+        values shape.log params_xxh64
+    done >shapes
+    equal "values of a shape: two seeds" "$(sort -u shapes | wc -l)" 2
+    equal "values of a shape: two numbers of ranks" "$(sed -n 1p shapes)" "$(sed -n 2p shapes)"
+    equal "a shape has none of the folder's values" "$(grep -c "$(values folder1.log params_xxh64)" shapes)" 0
 fi
 finish

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #define CONFIG_BYTES_MOST (1u << 20)
 
@@ -182,19 +183,20 @@ end:
     return status;
 }
 
-zero_status_t zero_model_read_config(zero_model_config_t *config, const char *folder, zero_error_t *error)
+zero_status_t zero_model_read_config(zero_model_config_t *config, const char *folder_or_file, zero_error_t *error)
 {
-    const size_t path_bytes = strlen(folder) + sizeof "/config.json";
+    const size_t path_bytes = strlen(folder_or_file) + sizeof "/config.json";
     char *path = malloc(path_bytes), *text = malloc(CONFIG_BYTES_MOST + 1);
     zero_status_t status;
+    struct stat info;
     FILE *file = NULL;
     size_t bytes;
 
     if (path == NULL || text == NULL) {
-        status = zero_fail(error, ZERO_ERR_MEMORY, "out of memory for config.json of '%.800s'", folder);
+        status = zero_fail(error, ZERO_ERR_MEMORY, "out of memory for config.json of '%.800s'", folder_or_file);
         goto end;
     }
-    snprintf(path, path_bytes, "%s/config.json", folder);
+    snprintf(path, path_bytes, "%s%s", folder_or_file, stat(folder_or_file, &info) == 0 && S_ISREG(info.st_mode) ? "" : "/config.json");
     file = fopen(path, "rb");
     if (file == NULL) {
         status = zero_fail(error, ZERO_ERR_IO, "cannot open '%.800s': %s", path, strerror(errno));

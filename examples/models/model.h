@@ -20,9 +20,9 @@ typedef struct zero_model_config {
 /* Presets by name: "tiny", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl". An unknown name is ZERO_ERR_ARG and lists them; one that is planned
  * for later (llama-..., qwen...) says that it is not supported yet. */
 zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, zero_error_t *error);
-/* config.json of a Hugging Face folder. Anything that this code would compute differently (activation, attention scaling, untied head, ...) is an
- * error that names the key, the value found and the value wanted. */
-zero_status_t zero_model_read_config(zero_model_config_t *config, const char *folder, zero_error_t *error);
+/* config.json of a Hugging Face folder, or that file itself. Anything that this code would compute differently (activation, attention scaling, untied
+ * head, ...) is an error that names the key, the value found and the value wanted. */
+zero_status_t zero_model_read_config(zero_model_config_t *config, const char *folder_or_file, zero_error_t *error);
 int64_t zero_model_parameters(const zero_model_config_t *config);
 /* F of INTERFACE: 6 * weights of matrix products (head included) + 12 * layers * heads * head_dim * T, per token. */
 double zero_model_flops_per_token(const zero_model_config_t *config, int64_t seq_len);

@@ -24,11 +24,14 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
     if (stat(o->model, &info) != 0) {
         return zero_fail(error, status, "--model: %s", preset.text);
     }
-    if (!S_ISDIR(info.st_mode))
-        return zero_fail(error, ZERO_ERR_ARG, "--model '%s' is a file, but must be a preset or a folder with config.json and model.safetensors", o->model);
-    job->folder = true;
+    const char *ending = strrchr(o->model, '.');
+    job->folder = S_ISDIR(info.st_mode);
+    job->shape = S_ISREG(info.st_mode) && ending != NULL && strcmp(ending, ".json") == 0;
+    if (!job->folder && !job->shape)
+        return zero_fail(error, ZERO_ERR_ARG, "--model '%s' is a file, but must be a preset or a folder with config.json and model.safetensors, or a "
+                         "config.json alone to begin from random values", o->model);
     status = zero_model_read_config(&job->model, o->model, error);
-    if (status == ZERO_OK && thorough)
+    if (status == ZERO_OK && thorough && job->folder)
         status = zero_model_check_folder(&job->model, o->model, error);
     return status;
 }
@@ -270,8 +273,8 @@ static zero_status_t describe(job_t *job, int index, char text[TEXT], const char
             zero_tensors_close(tensors);
         }
         snprintf(text, TEXT, "%s (%s of %lld layers, %lld heads, width %lld, vocabulary %lld, %lld positions; contents %016llx)",
-                 job->folder ? "a folder" : job->o.model, m->family, (long long)m->layers, (long long)m->heads, (long long)m->width, (long long)m->vocab,
-                 (long long)m->positions, (unsigned long long)hash);
+                 job->folder ? "a folder" : job->shape ? "a configuration" : job->o.model, m->family, (long long)m->layers, (long long)m->heads,
+                 (long long)m->width, (long long)m->vocab, (long long)m->positions, (unsigned long long)hash);
         return status;
     }
     data_t *data = index == 1 ? job->data : job->eval_data;

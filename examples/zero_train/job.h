@@ -10,6 +10,7 @@ typedef struct job {
     options_t o;                 /* resolved: what is still unset has no value */
     int world;
     bool folder;                 /* --model is a Hugging Face folder */
+    bool shape;                  /* --model is a config.json alone: values from --seed */
     bool corpus;                 /* the built-in corpus */
     bool eval;                   /* there are evaluations */
     bool logs;                   /* rank 0 writes a log: all measure for it. Known after job_agree */

@@ -122,7 +122,7 @@ static bool same_file(const struct stat *info, const char *path)
 /* That the file that --log would write over is none that is read. */
 static zero_status_t check_log_is_no_input(const options_t *o, const struct stat *info, zero_error_t *error)
 {
-    const char *input = same_file(info, o->data) ? "--data" : same_file(info, o->eval_data) ? "--eval-data" : NULL;
+    const char *input = same_file(info, o->data) ? "--data" : same_file(info, o->eval_data) ? "--eval-data" : same_file(info, o->model) ? "--model" : NULL;
     DIR *folder = o->model != NULL ? opendir(o->model) : NULL; /* a preset is no folder */
     for (struct dirent *entry; folder != NULL && input == NULL && (entry = readdir(folder)) != NULL;) {
         char path[8192];

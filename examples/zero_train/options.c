@@ -45,8 +45,8 @@ static const option_t table[] = {
     {"reduce-dtype", SHARDING, OPTION_CHOICE, FIELD(reduce_dtype), 0, 0, ZERO_FP32, "fp32|bf16", NULL, "fp32|bf16", "fp32", "gradients on the wire",
      true},
 
-    {"model", MODEL, OPTION_TEXT, FIELD(model), 0, 0, UNSET, NULL, NULL, "NAME|DIR", "tiny",
-     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or a Hugging Face folder of a GPT-2 to start from", true},
+    {"model", MODEL, OPTION_TEXT, FIELD(model), 0, 0, UNSET, NULL, NULL, "NAME|DIR|FILE", "tiny",
+     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl; a Hugging Face folder of a GPT-2 to start from; or a config.json alone: random values", true},
     {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16", "fp16", "fp32|bf16", "fp32 on CPU, bf16 on GPUs",
      "parameters, activations, gradients", true},
     {"recompute", MODEL, OPTION_CHOICE, FIELD(recompute), 0, 0, ZERO_RECOMPUTE_NONE, "none|selective|full", NULL, "[=full|selective]",
