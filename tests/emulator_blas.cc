@@ -285,8 +285,21 @@ START_TEST(test_conditions)
     p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, off);
     p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, aux_ld);
     ck_assert_int_eq(p.find(a, b, c), CUBLAS_STATUS_INVALID_VALUE);
+    p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, (int64_t)0); /* less than a column */
+    ck_assert_int_eq(p.find(a, b, c), CUBLAS_STATUS_INVALID_VALUE);
     p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, (int64_t)8);
     OK(p.find(a, b, c));
+    OK(p.run(a, b, c, 1, 0, &p.found[0].algo));
+    p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, off + 8);
+    ck_assert_int_eq(p.find(a, b, c), CUBLAS_STATUS_INVALID_VALUE);
+    ck_assert_int_eq(p.run(a, b, c, 1, 0, &p.found[0].algo), CUBLAS_STATUS_INVALID_VALUE);
+    p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, (char *)nullptr);
+    OK(p.find(a, b, c));
+    ck_assert_int_eq(p.run(a, b, c, 1, 0, &p.found[0].algo), CUBLAS_STATUS_INVALID_VALUE);
+    p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, off);
+    p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, (int32_t)CUDA_R_16BF);
+    ck_assert_int_eq(p.find(a, b, c), CUBLAS_STATUS_NOT_SUPPORTED);
+    p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, (int32_t)-1);
     p.set(CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)2); /* ReLU: not here */
     ck_assert_int_eq(p.find(a, b, c), CUBLAS_STATUS_NOT_SUPPORTED);
     OK(cudaFree(off));

@@ -44,7 +44,7 @@ typedef cublasLtMatmulDescOpaque_t desc;
 struct choice {
     uint64_t magic, product, workspace;
     uint32_t align[4]; /* of A, B, C, D */
-    uint32_t bias_align, aux_align;
+    uint32_t bias_align;
 };
 static_assert(sizeof(choice) <= sizeof(cublasLtMatmulAlgo_t));
 
@@ -106,7 +106,8 @@ cublasStatus_t check(const desc *x, const layout *a, const layout *b, const layo
     if (has_aux(x->epilogue)) {
         if (x->aux_type != -1 && (uint32_t)x->aux_type != d->type)
             return CUBLAS_STATUS_NOT_SUPPORTED;
-        if (x->aux_ld % 8 != 0 || x->aux_ld < (int64_t)d->rows || (d->batch > 1 && x->aux_stride % 8 != 0))
+        /* A heuristic takes a pointer that is not there yet as an aligned one. */
+        if ((uintptr_t)x->aux % 16 != 0 || x->aux_ld % 8 != 0 || x->aux_ld < (int64_t)d->rows || (d->batch > 1 && x->aux_stride % 8 != 0))
             return CUBLAS_STATUS_INVALID_VALUE;
     }
     /* Epilogues beside the result read and write column by column. */
@@ -461,7 +462,7 @@ extern "C" cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle
     uint64_t split = 2 * d->rows * d->columns * 4, k = op_columns(*a, x->trans_a);
     bool splits = k >= 512 && split <= preference->workspace && (preference->schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
     for (int i = splits ? 0 : 1; i < 2 && *count < most; i++) {
-        choice y = {MAGIC, product_of(x, a, b, c, d), i == 0 ? split : 0, {}, alignment_of(x->bias), alignment_of(x->aux)};
+        choice y = {MAGIC, product_of(x, a, b, c, d), i == 0 ? split : 0, {}, alignment_of(x->bias)};
         memcpy(y.align, preference->align, sizeof y.align);
         cublasLtMatmulHeuristicResult_t *r = &results[(*count)++];
         *r = cublasLtMatmulHeuristicResult_t{};
@@ -501,7 +502,7 @@ extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmul
     bool with_bias = has_bias(x->epilogue) || has_bias_gradient(x->epilogue), with_aux = has_aux(x->epilogue);
     if ((adds && !C) || (with_bias && !x->bias) || (with_aux && !x->aux) || (C == D && !same_layout(*c, *d)))
         return CUBLAS_STATUS_INVALID_VALUE;
-    choice y = {MAGIC, product_of(x, a, b, c, d), 0, {16, 16, 16, 16}, 16, 16};
+    choice y = {MAGIC, product_of(x, a, b, c, d), 0, {16, 16, 16, 16}, 16};
     for (int i = 0; i < 4; i++) /* without one it chooses by the addresses */
         y.align[i] = alignment_of(i == 0 ? A : i == 1 ? B : i == 2 ? C : D);
     if (algo) {
@@ -512,7 +513,7 @@ extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmul
     if ((uintptr_t)workspace % 16 != 0)
         return CUBLAS_STATUS_INVALID_VALUE;
     if ((uintptr_t)A % y.align[0] || (uintptr_t)B % y.align[1] || (adds && (uintptr_t)C % y.align[2]) || (uintptr_t)D % y.align[3] ||
-        (with_bias && (uintptr_t)x->bias % std::min(y.bias_align, 16u)) || (with_aux && (uintptr_t)x->aux % std::min(y.aux_align, 16u)))
+        (with_bias && (uintptr_t)x->bias % std::min(y.bias_align, 16u)))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     p.workspace_bytes = y.workspace;
     reach("A", A, extent(*a));

@@ -71,6 +71,8 @@ state *the_state()
         n->settings.devices = !e ? 1 : strcmp(e, "-1") == 0 ? -1 : strcmp(e, "-2") == 0 ? -2 : (int)number("ZERO_EMULATOR_DEVICES", e, 0);
         if (n->settings.devices > EMULATOR_DEVICES)
             emulator_die("ZERO_EMULATOR_DEVICES=%d: at most %d", n->settings.devices, EMULATOR_DEVICES);
+        e = getenv("ZERO_EMULATOR_MAJOR");
+        n->settings.major = e ? (int)number("ZERO_EMULATOR_MAJOR", e, 1) : 9;
         e = getenv("ZERO_EMULATOR_FAIL");
         if (e && *e)
             parse_fail(n, e);
@@ -315,7 +317,7 @@ extern "C" cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
     p->maxThreadsDim[2] = 64;
     p->maxGridSize[0] = 0x7fffffff;
     p->maxGridSize[1] = p->maxGridSize[2] = 65535;
-    p->major = 9;
+    p->major = emulator_setup()->major;
     p->multiProcessorCount = processors;
     p->maxThreadsPerMultiProcessor = 2048;
     p->l2CacheSize = 50 << 20;

@@ -19,7 +19,7 @@ enum { EMULATOR_DEVICES = 16, EMULATOR_SHARED_LIMIT = 227 << 10, EMULATOR_SHARED
 struct emulator_settings {
     bool threads, down;
     uint64_t seed, memory;
-    int devices;
+    int devices, major;
 };
 
 /* ---- device.cc ------------------------------------------------------------------------------------------------------------------- */

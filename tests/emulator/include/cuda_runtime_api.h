@@ -11,6 +11,7 @@
  *   ZERO_EMULATOR_MEMORY=bytes      of each device (1 GiB)
  *   ZERO_EMULATOR_DEVICES=n         (1) 0: cudaErrorNoDevice, -1 and -2: cudaErrorInsufficientDriver, with no driver and an old one
  *   ZERO_EMULATOR_NAME=name         what every device is called
+ *   ZERO_EMULATOR_MAJOR=n           of its compute capability (9)
  *   ZERO_EMULATOR_FAIL=call:n[:e]   the n-th call of that function (or the n-th "launch") fails with error e (719, cudaErrorLaunchFailure; functions
  *                                   that reserve memory: 2, cudaErrorMemoryAllocation), once; n may be "n+": that one and all after it
  * Programs that misuse the interface where CUDA's behaviour is undefined end with one sentence on stderr and SIGABRT. */
