@@ -1,6 +1,7 @@
 /* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x ranks, each against the serial
- * trajectory: so every two cases that should have the same bits have them. `make check` runs a cover of all triples of levels,
- * ZERO_CHECK_FULL=1 the whole product. */
+ * trajectory: so every two cases that should have the same bits have them. `make check` runs a cover of all triples of levels on CPU
+ * and of all pairs on emulated GPUs, ZERO_CHECK_FULL=1 the whole product on CPU and all triples on GPUs. */
+#include "tests/emulated.h"
 #include "tests/engine_suites.h"
 #include "tests/engine_toy.h"
 #include "tests/ranks.h"
@@ -8,14 +9,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STAGE, WINDOW, REDUCE, MICRO, DTYPE, WIRE, DEVICE, WORLD, PERSIST, INTERLEAVE, QUIET, BAD, OFFLOAD, DIMENSIONS, LEVELS = TOY_OFFLOADS };
-static const int levels[DIMENSIONS] = {4, 4, 2, 3, 2, 2, 3, 4, 3, 2, 2, 2, TOY_OFFLOADS};
+/* MODE: of the emulator. NONE has one level, so that a pair is a triple with it. */
+enum { STAGE, WINDOW, REDUCE, MICRO, DTYPE, WIRE, WORLD, DEVICE, PERSIST, INTERLEAVE, QUIET, BAD, OFFLOAD, MODE, NONE, DIMENSIONS };
+enum { LEVELS = TOY_OFFLOADS, WORLDS = 4, MODES = 2 };
+typedef int levels_t[DIMENSIONS];
+static const levels_t on_cpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, 1, 1};
+static const levels_t on_gpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_DEVICES - TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, MODES, 1};
 
 typedef struct tuple {
     int level[DIMENSIONS];
 } tuple_t;
 
-static toy_case_t case_of(const tuple_t *t)
+static toy_case_t case_of(const tuple_t *t, bool gpu)
 {
     static const int windows[] = {1, 2, 3, 100};
     static const int64_t persist[] = {0, 2000, 1 << 30};
@@ -27,7 +32,7 @@ static toy_case_t case_of(const tuple_t *t)
                         .micro_steps = 1 + l[MICRO],
                         .dtype = l[DTYPE] ? ZERO_BF16 : ZERO_FP32,
                         .reduce_dtype = l[WIRE] ? ZERO_BF16 : ZERO_FP32,
-                        .threaded = l[DEVICE],
+                        .threaded = l[DEVICE] + (gpu ? TOY_CUDA : 0),
                         .persist_bytes = persist[l[PERSIST]],
                         .interleave = l[INTERLEAVE],
                         .quiet = l[QUIET],
@@ -39,18 +44,20 @@ static toy_case_t case_of(const tuple_t *t)
 typedef struct work {
     tuple_t *tuples;
     int count;
+    bool gpu;
+    int mode;
 } work_t;
 
 /* ---- which cases --------------------------------------------------------------------------------------------------- */
 
 typedef bool covered_t[DIMENSIONS][DIMENSIONS][DIMENSIONS][LEVELS][LEVELS][LEVELS];
 
-static int new_triples(covered_t covered, const tuple_t *t, bool mark)
+static int new_triples(covered_t covered, const tuple_t *t, bool triples, bool mark)
 {
     int count = 0;
-    for (int a = 0; a < DIMENSIONS; a++)
-        for (int b = a + 1; b < DIMENSIONS; b++)
-            for (int c = b + 1; c < DIMENSIONS; c++) {
+    for (int a = 0; a < NONE; a++)
+        for (int b = a + 1; b < NONE; b++)
+            for (int c = triples ? b + 1 : NONE; c < DIMENSIONS; c++) {
                 bool *here = &covered[a][b][c][t->level[a]][t->level[b]][t->level[c]];
                 count += !*here;
                 *here |= mark;
@@ -58,7 +65,7 @@ static int new_triples(covered_t covered, const tuple_t *t, bool mark)
     return count;
 }
 
-static tuple_t random_tuple(uint64_t *random)
+static tuple_t random_tuple(const levels_t levels, uint64_t *random)
 {
     tuple_t t;
     for (int d = 0; d < DIMENSIONS; d++)
@@ -66,28 +73,28 @@ static tuple_t random_tuple(uint64_t *random)
     return t;
 }
 
-/* Greedy: of many random tuples the one with the most triples that none before it had. Seeded, so always the same. */
-static work_t cover(void)
+/* All pairs of levels, or triples. Greedy: of many random tuples the one with the most that none before it had. Seeded, so always the same. */
+static work_t cover(const levels_t levels, bool triples)
 {
     enum { MOST = 2000, CANDIDATES = 100 };
-    work_t w = {calloc(MOST, sizeof *w.tuples), 0};
+    work_t w = {.tuples = calloc(MOST, sizeof *w.tuples)};
     bool(*covered)[DIMENSIONS][DIMENSIONS][LEVELS][LEVELS][LEVELS] = calloc(1, sizeof(covered_t));
     uint64_t random = 12345;
     int left = 0;
-    for (int a = 0; a < DIMENSIONS; a++)
-        for (int b = a + 1; b < DIMENSIONS; b++)
-            for (int c = b + 1; c < DIMENSIONS; c++)
+    for (int a = 0; a < NONE; a++)
+        for (int b = a + 1; b < NONE; b++)
+            for (int c = triples ? b + 1 : NONE; c < DIMENSIONS; c++)
                 left += levels[a] * levels[b] * levels[c];
     while (w.tuples && covered && left > 0 && w.count < MOST) {
         tuple_t best = {{0}};
         int most = 0;
         for (int k = 0; k < CANDIDATES || most == 0; k++) {
-            tuple_t t = random_tuple(&random);
-            int triples = new_triples(covered, &t, false);
-            if (triples > most)
-                most = triples, best = t;
+            tuple_t t = random_tuple(levels, &random);
+            int fresh = new_triples(covered, &t, triples, false);
+            if (fresh > most)
+                most = fresh, best = t;
         }
-        left -= new_triples(covered, &best, true);
+        left -= new_triples(covered, &best, triples, true);
         w.tuples[w.count++] = best;
     }
     free(covered);
@@ -95,16 +102,16 @@ static work_t cover(void)
 }
 
 /* Every combination of what the placement and the order of operations depend on; the rest drawn at random. */
-static work_t product(void)
+static work_t product(const levels_t levels)
 {
     int total = 1;
     uint64_t random = 6789;
-    for (int d = 0; d <= WORLD; d++)
+    for (int d = 0; d <= DEVICE; d++)
         total *= levels[d];
-    work_t w = {calloc((size_t)total, sizeof *w.tuples), 0};
+    work_t w = {.tuples = calloc((size_t)total, sizeof *w.tuples)};
     for (int i = 0; w.tuples && i < total; i++) {
-        w.tuples[i] = random_tuple(&random);
-        for (int d = 0, rest = i; d <= WORLD; rest /= levels[d], d++)
+        w.tuples[i] = random_tuple(levels, &random);
+        for (int d = 0, rest = i; d <= DEVICE; rest /= levels[d], d++)
             w.tuples[i].level[d] = rest % levels[d];
         w.count = i + 1;
     }
@@ -113,7 +120,7 @@ static work_t product(void)
 
 /* ---- the run ------------------------------------------------------------------------------------------------------- */
 
-/* All cases of one world size, one after the other on the same communicator. */
+/* All cases of one world size and mode, one after the other on the same communicator. */
 static int run_cases(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     const work_t *work = arg;
@@ -121,6 +128,7 @@ static int run_cases(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     zero_error_t error = {0};
     zero_comm_options_t options;
     int result = 0;
+    setenv("ZERO_EMULATOR", work->mode ? "threads" : "inline", 1); /* streams that run at once, and streams with threads */
     zero_comm_options_init(&options);
     options.timeout_s = 60;
     if ((world == 1 ? zero_comm_self(&comm, &error) : zero_comm_shm(&comm, bootstrap, &options, &error)) != ZERO_OK) {
@@ -128,22 +136,42 @@ static int run_cases(int rank, int world, const zero_bootstrap_t *bootstrap, voi
         return 1;
     }
     for (int i = 0; i < work->count && result == 0; i++) {
-        toy_case_t c = case_of(&work->tuples[i]);
-        if (c.world == world)
+        toy_case_t c = case_of(&work->tuples[i], work->gpu);
+        if (c.world == world && work->tuples[i].level[MODE] == work->mode)
             result = toy_run(&c, comm);
     }
     zero_comm_destroy(comm);
     return result != 0;
 }
 
-START_TEST(same_bits_as_serial)
+static void run_work(work_t work, int world)
 {
     bool full = getenv("ZERO_CHECK_FULL") != NULL;
-    work_t work = full ? product() : cover();
     ck_assert_ptr_nonnull(work.tuples);
     ck_assert_int_gt(work.count, 0);
-    ck_assert_int_eq(ranks_run(1 + _i, full ? 7200 : 240, run_cases, &work), 0);
+    ck_assert_int_eq(ranks_run(world, full ? 7200 : 240, run_cases, &work), 0);
     free(work.tuples);
+}
+
+START_TEST(same_bits_as_serial)
+{
+    run_work(getenv("ZERO_CHECK_FULL") ? product(on_cpu) : cover(on_cpu, true), 1 + _i);
+}
+END_TEST
+
+START_TEST(same_bits_on_gpus)
+{
+    char nccl[4096];
+    work_t work;
+    if (!emulated_plugins())
+        return;
+    snprintf(nccl, sizeof nccl, "%s/libnccl_emulator.so", getenv("ZERO_PLUGIN_PATH"));
+    setenv("ZERO_NCCL_LIBRARY", nccl, 1);
+    setenv("ZERO_EMULATOR_DEVICES", "4", 1);
+    work = cover(on_gpu, getenv("ZERO_CHECK_FULL") != NULL);
+    work.gpu = true;
+    work.mode = _i / WORLDS;
+    run_work(work, 1 + _i % WORLDS);
 }
 END_TEST
 
@@ -152,7 +180,8 @@ Suite *engine_matrix_suite(void)
     Suite *suite = suite_create("matrix");
     TCase *t = tcase_create("matrix");
     tcase_set_timeout(t, getenv("ZERO_CHECK_FULL") ? 7300 : 300);
-    tcase_add_loop_test(t, same_bits_as_serial, 0, levels[WORLD]);
+    tcase_add_loop_test(t, same_bits_as_serial, 0, WORLDS);
+    tcase_add_loop_test(t, same_bits_on_gpus, 0, WORLDS * MODES);
     suite_add_tcase(suite, t);
     return suite;
 }

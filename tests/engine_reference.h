@@ -54,6 +54,20 @@ double toy_rate(int64_t step);
 float toy_load(const void *p, zero_dtype_t dtype, int64_t i);
 void toy_store(void *p, zero_dtype_t dtype, int64_t i, float x);
 
+/* ---- engine_mirror.c: on a GPU ------------------------------------------------------------------------------------------------ */
+
+/* Whether the toy's parameters are where the host cannot touch them. */
+bool toy_mirrored(const toy_t *toy);
+/* A GPU as the toy's device, and what its memory is exchanged through. Collective; -1 with *error. */
+int toy_gpu(toy_t *toy, zero_comm_t *comm, const zero_device_options_t *options, zero_error_t *error);
+/* What the mirrors take in the host tier, and where the copy of a parameter or of its gradient lies there. */
+size_t toy_mirrors_bytes(void);
+void *toy_mirror(const toy_t *toy, int param, bool gradient);
+/* Copies on the compute stream, not waited for: any; a unit's parameters or gradients to the mirrors; its gradients back. -1 after printing. */
+int toy_copy(const toy_t *toy, void *to, const void *from, size_t bytes);
+int toy_fetch(const toy_t *toy, int unit, bool gradient);
+int toy_send_gradients(const toy_t *toy, int unit);
+
 toy_reference_t *toy_reference_create(const toy_case_t *c);
 void toy_reference_destroy(toy_reference_t *r);
 void toy_reference_micro(const toy_case_t *c, toy_reference_t *r, int micro, bool last);

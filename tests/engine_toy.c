@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+enum { RESERVED = 12345 }; /* bytes */
+
 #define TRY(call)                                                                                                                  \
     do {                                                                                                                           \
         if ((call) != ZERO_OK)                                                                                                     \
@@ -63,10 +65,10 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
     device.threaded = c->threaded > 0;
     device.delay_seed = c->threaded > 1 ? (uint64_t)(1 + toy->rank) : 0;
     device.threads = 1 + c->window % 2; /* never changes a bit */
-    if (zero_device_cpu(&toy->device, &device, &error) != ZERO_OK)
-        return complain(toy, "zero_device_cpu: %s", error.text);
+    if (c->threaded >= TOY_CUDA ? toy_gpu(toy, comm, &device, &error) != 0 : zero_device_cpu(&toy->device, &device, &error) != ZERO_OK)
+        return complain(toy, "no device: %s", error.text);
     zero_config_init(&config);
-    config.comm = comm;
+    config.comm = toy->wire ? toy->wire : comm;
     config.device = toy->device;
     config.window = c->window;
     config.reduce = c->reduce;
@@ -108,7 +110,45 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
                          toy_uses[u].flags & (c->window > 1 ? ~0u : ~(uint32_t)ZERO_HOLD)));
     for (int u = 0; u < 6; u++)
         TRY(zero_use_add(toy->engine, toy->eval, toy->unit[toy_uses[u].unit], ZERO_READ));
-    TRY(zero_reserve(toy->engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 12345, &toy->reserve));
+    TRY(zero_reserve(toy->engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, RESERVED, &toy->reserve));
+    if (toy_mirrored(toy))
+        TRY(zero_reserve(toy->engine, ZERO_KIND_WORKSPACE, ZERO_TIER_HOST, toy_mirrors_bytes(), &toy->mirrors));
+    return 0;
+}
+
+static bool same_bits(float a, float b)
+{
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
+static int compare_unit(const toy_t *toy, int unit)
+{
+    for (int p = 0; p < TOY_PARAMS; p++) {
+        if (toy_params[p].unit != unit || toy_params[p].count == 0)
+            continue;
+        const void *data = toy_mirrored(toy) ? toy_mirror(toy, p, false) : toy->data[p];
+        for (int64_t i = 0; i < toy_params[p].count; i++) {
+            float found = toy_load(data, toy_dtype(&toy->c, p), i), wanted = toy->reference->value[p][i];
+            if (!same_bits(found, wanted))
+                return complain(toy, "step %lld: element %lld of %s is %.9g when acquired, not %.9g",
+                                (long long)toy->reference->step, (long long)i, toy_params[p].name, found, wanted);
+        }
+    }
+    return 0;
+}
+
+/* Waits for copies to the mirrors, and compares what has yet to be. */
+static int settle(toy_t *toy)
+{
+    if (!toy_mirrored(toy))
+        return 0;
+    TRY(zero_wait(toy->engine));
+    for (int u = 0; u < TOY_UNITS; u++)
+        if (toy->looked[u]) {
+            toy->looked[u] = false;
+            if (compare_unit(toy, u))
+                return -1;
+        }
     return 0;
 }
 
@@ -132,47 +172,42 @@ int toy_fill(toy_t *toy)
         if (!toy_params[p].trainable && toy->grad[p])
             return complain(toy, "frozen parameter %s has a gradient", toy_params[p].name);
     }
-    memset(zero_reserved(toy->engine, toy->reserve), 0xa5, 12345);
-    return 0;
-}
-
-static bool same_bits(float a, float b)
-{
-    return memcmp(&a, &b, sizeof a) == 0;
+    void *reserved = zero_reserved(toy->engine, toy->reserve), *filled = toy_mirrored(toy) ? toy_mirror(toy, 0, false) : reserved;
+    memset(filled, 0xa5, RESERVED);
+    return filled == reserved ? 0 : toy_copy(toy, reserved, filled, RESERVED) || settle(toy) ? -1 : 0;
 }
 
 /* What a unit holds between acquire and release is the current parameters, at the address that it had from the start. */
-static int check_values(const toy_t *toy, int unit)
+static int check_values(toy_t *toy, int unit)
 {
-    for (int p = 0; p < TOY_PARAMS; p++) {
-        if (toy_params[p].unit != unit || toy_params[p].count == 0)
-            continue;
-        const void *data = zero_param_data(toy->engine, toy->param[p]);
-        if (data != toy->data[p])
+    for (int p = 0; p < TOY_PARAMS; p++)
+        if (toy_params[p].unit == unit && zero_param_data(toy->engine, toy->param[p]) != toy->data[p])
             return complain(toy, "parameter %s has moved", toy_params[p].name);
-        for (int64_t i = 0; i < toy_params[p].count; i++) {
-            float found = toy_load(data, toy_dtype(&toy->c, p), i), wanted = toy->reference->value[p][i];
-            if (!same_bits(found, wanted))
-                return complain(toy, "step %lld: element %lld of %s is %.9g when acquired, not %.9g",
-                                (long long)toy->reference->step, (long long)i, toy_params[p].name, found, wanted);
-        }
-    }
+    if (!toy_mirrored(toy))
+        return compare_unit(toy, unit);
+    if ((toy->looked[unit] && settle(toy)) || toy_fetch(toy, unit, false))
+        return -1;
+    toy->looked[unit] = true;
     return 0;
 }
 
-static void add_gradients(const toy_t *toy, moment_t t)
+static int add_gradients(toy_t *toy, moment_t t)
 {
+    bool mirrored = toy_mirrored(toy);
+    if (mirrored && (toy_fetch(toy, toy_uses[t.use].unit, true) || settle(toy)))
+        return -1;
     for (int p = 0; p < TOY_PARAMS; p++) {
         if (toy_params[p].unit != toy_uses[t.use].unit || !toy_params[p].trainable || toy_params[p].count == 0)
             continue;
         zero_dtype_t dtype = toy_dtype(&toy->c, p);
-        void *grad = toy->grad[p];
-        const void *data = toy->data[p];
+        void *grad = mirrored ? toy_mirror(toy, p, true) : toy->grad[p];
+        const void *data = mirrored ? toy_mirror(toy, p, false) : toy->data[p];
         for (int64_t i = 0; i < toy_params[p].count; i++) {
             float x = toy_uses[t.use].flags & ZERO_READ ? toy_load(data, dtype, i) : 0;
             toy_store(grad, dtype, i, toy_load(grad, dtype, i) + toy_gradient(&toy->c, t, p, i, x));
         }
     }
+    return mirrored ? toy_send_gradients(toy, toy_uses[t.use].unit) : 0;
 }
 
 static int eval_pass(toy_t *toy)
@@ -221,8 +256,8 @@ static int train_micro(toy_t *toy, int micro, bool last)
         if (!over) {
             if ((toy_uses[u].flags & ZERO_READ) && check_values(toy, toy_uses[u].unit))
                 return -1;
-            if (toy_uses[u].flags & ZERO_GRAD)
-                add_gradients(toy, t);
+            if ((toy_uses[u].flags & ZERO_GRAD) && add_gradients(toy, t))
+                return -1;
         }
         if (!over && (toy_uses[u].flags & ZERO_HOLD) && toy->c.window > 1) {
             held = u;
@@ -334,10 +369,16 @@ int toy_step(toy_t *toy, int micro_steps)
         return -1;
     TRY(zero_step(toy->engine, toy_rate(r->step)));
     r->signals |= r->step == 1 ? 6 : 0;
+    if (settle(toy)) /* only now: what was read was not yet updated */
+        return -1;
     toy_reference_step(&toy->c, r);
     TRY(zero_forecast_traffic(toy->engine, micro_steps, &t));
-    toy->traffic = (zero_traffic_t){toy->traffic.gathered + t.gathered, toy->traffic.reduced + t.reduced, toy->traffic.to_host + t.to_host,
-                                    toy->traffic.to_device + t.to_device, toy->traffic.read + t.read, toy->traffic.written + t.written};
+    toy->traffic.gathered += t.gathered;
+    toy->traffic.reduced += t.reduced;
+    toy->traffic.to_host += t.to_host;
+    toy->traffic.to_device += t.to_device;
+    toy->traffic.read += t.read;
+    toy->traffic.written += t.written;
     return toy->c.quiet ? 0 : check_state(toy) || check_stats(toy) ? -1 : 0;
 }
 
@@ -355,7 +396,12 @@ int toy_finish(toy_t *toy)
                                 zero_tier_name((zero_tier_t)t), (unsigned long long)forecast.bytes[t][k],
                                 (unsigned long long)measured.bytes[t][k]);
     const unsigned char *reserved = zero_reserved(toy->engine, toy->reserve);
-    for (int i = 0; i < 12345; i++)
+    if (toy_mirrored(toy)) {
+        if (toy_copy(toy, toy_mirror(toy, 0, false), reserved, RESERVED) || settle(toy))
+            return -1;
+        reserved = toy_mirror(toy, 0, false);
+    }
+    for (int i = 0; i < RESERVED; i++)
         if (reserved[i] != 0xa5)
             return complain(toy, "byte %d of the reserve was overwritten", i);
     return 0;
@@ -364,6 +410,7 @@ int toy_finish(toy_t *toy)
 void toy_destroy(toy_t *toy)
 {
     zero_destroy(toy->engine);
+    zero_comm_destroy(toy->wire);
     zero_device_destroy(toy->device);
     toy_reference_destroy(toy->reference);
     *toy = (toy_t){0};

@@ -13,7 +13,7 @@ typedef struct toy_case {
     zero_reduce_t reduce;
     int micro_steps;
     zero_dtype_t dtype, reduce_dtype;
-    int threaded; /* 0: inline; 1: threaded; 2: with random delays */
+    int threaded; /* 0: inline; 1: threaded; 2: with random delays; TOY_CUDA: GPU 0 for all ranks, staged; TOY_NCCL: each rank's GPU of its number */
     int64_t persist_bytes;
     bool interleave; /* evaluation and any-order passes between micro-steps and steps */
     bool quiet;      /* statistics and state are read at the end alone, so that steps overlap */
@@ -23,6 +23,7 @@ typedef struct toy_case {
 } toy_case_t;
 
 enum { TOY_MAX_RANKS = 8 };
+enum { TOY_CUDA = 3, TOY_NCCL, TOY_DEVICES };
 
 /* Trains the case on comm (of case->world ranks), comparing with the serial trajectory at every access. Returns 0, or -1 after it
  * printed what differs. */
@@ -37,11 +38,13 @@ typedef struct toy {
     toy_case_t c;
     int rank;
     zero_device_t *device;
+    zero_comm_t *wire; /* for a GPU's memory; NULL: the caller's communicator will do */
     zero_engine_t *engine;
     zero_unit_t unit[TOY_UNITS];
     zero_param_t param[TOY_PARAMS];
     zero_pass_t train, eval, any;
-    zero_reserve_t reserve;
+    zero_reserve_t reserve, mirrors; /* mirrors: the host's copies of parameters and gradients on a GPU, one behind the other */
+    bool looked[TOY_UNITS];          /* copies of the unit's parameters are under way, and have yet to be compared */
     struct toy_reference *reference;
     void *data[TOY_PARAMS], *grad[TOY_PARAMS]; /* the addresses at commit */
     zero_traffic_t traffic;                    /* that the plan said the steps would move */
