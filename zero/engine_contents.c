@@ -4,8 +4,21 @@
 
 #include <stdlib.h>
 
-/* Elements that pass through the caller's function at a time: on the stack, so that nothing is allocated. */
-enum { PIECE = 16384 };
+/* The most elements that pass through the caller's function at a time: enough to keep a drive busy. */
+enum { PIECE = 1 << 20 };
+
+/* Room for two buffers of at most PIECE of so many elements, in fp32 or in whole blocks of coded ones: the caller's to free. NULL, and the
+ * engine's error, where there is no memory. */
+static float *buffers_of(zero_engine_t *engine, int64_t elements, float **second)
+{
+    int64_t most = elements < PIECE ? elements : PIECE;
+    size_t room = ((size_t)most + ZERO_ALIGN_ELEMENTS - 1) / ZERO_ALIGN_ELEMENTS * ZERO_ALIGN_ELEMENTS;
+    float *first = malloc(2 * room * sizeof *first);
+    if (!first)
+        zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for %zu values on their way to or from the engine", 2 * room);
+    *second = first + (first ? room : 0);
+    return first;
+}
 
 typedef struct range {
     int64_t begin, end;
@@ -15,7 +28,7 @@ static range_t intersection(range_t a, range_t b)
     return (range_t){a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
 }
 
-/* What of a segment's state this rank holds in one buffer: elements [begin, end) from bytes offset on. */
+/* What of a segment's state a rank holds in one buffer: elements [begin, end) from bytes offset on. */
 typedef struct piece {
     int32_t buffer;
     range_t range;
@@ -53,30 +66,37 @@ static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segmen
     }
 }
 
-/* Rounds values of segment elements [range) into what of them the piece holds. */
-static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t range, const float *values)
+/* Rounds values of segment elements [range) into what of them the piece holds, by way of room for as many. What is coded is written by whole
+ * blocks, of which tensors have their own: there range begins and ends at bounds of blocks, or where the tensor does. */
+static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t range, const float *values, float *rounded)
 {
-    zero_dtype_t dtype = engine->plan->buffers[piece->buffer].dtype;
+    const zero_buffer_t *buffer = &engine->plan->buffers[piece->buffer];
     range_t both = intersection(range, piece->range);
-    int64_t count = both.end - both.begin;
-    float rounded[PIECE];
+    int64_t count = both.end - both.begin, stored = count;
     if (count <= 0)
         return ZERO_OK;
-    zero_flat_ref()->cast(rounded, dtype, values + (both.begin - range.begin), ZERO_FP32, count, 1, NULL);
-    return zero_exec_write(engine->exec, piece->buffer, piece->offset + (uint64_t)(both.begin - piece->range.begin) * zero_dtype_size(dtype), rounded,
-                           (uint64_t)count * zero_dtype_size(dtype), &engine->error);
+    values += both.begin - range.begin;
+    if (buffer->coded) {
+        stored = (count + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * ZERO_BLOCK8;
+        memset((zero_block8_t *)(void *)rounded + stored / ZERO_BLOCK8 - 1, 0, sizeof(zero_block8_t)); /* codes of what pads the last one */
+        zero_block8_write((zero_block8_t *)(void *)rounded, buffer->role == ZERO_ROLE_MOMENT2, values, count);
+    } else {
+        zero_flat_ref()->cast(rounded, buffer->dtype, values, ZERO_FP32, count, 1, NULL);
+    }
+    return zero_exec_write(engine->exec, piece->buffer, piece->offset + zero_plan_bytes(engine->plan, buffer, both.begin - piece->range.begin), rounded,
+                           zero_plan_bytes(engine->plan, buffer, stored), &engine->error);
 }
 
 /* Into the parameters, and into master weights of their own. */
-static zero_status_t put_all(zero_engine_t *engine, const zero_segment_t *segment, range_t range, const float *values)
+static zero_status_t put_all(zero_engine_t *engine, const zero_segment_t *segment, range_t range, const float *values, float *rounded)
 {
     piece_t piece;
     zero_status_t status = ZERO_OK;
     for (int32_t i = 0; status == ZERO_OK && next_piece(engine, segment, ZERO_STATE_PARAM, false, i, &piece); i++)
-        status = put(engine, &piece, range, values);
+        status = put(engine, &piece, range, values, rounded);
     for (int32_t i = 0; status == ZERO_OK && next_piece(engine, segment, ZERO_STATE_MASTER, false, i, &piece); i++)
         if (engine->plan->buffers[piece.buffer].part >= 0)
-            status = put(engine, &piece, range, values);
+            status = put(engine, &piece, range, values, rounded);
     return status;
 }
 
@@ -98,26 +118,32 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
     const zero_placed_t *placed = &engine->plan->placed[param];
-    float values[PIECE];
     zero_status_t status = zero_exec_sync(engine->exec, &engine->error);
     if (status != ZERO_OK || placed->segment < 0)
         return status;
     const zero_segment_t *segment = &engine->plan->segments[placed->segment];
     /* Where the parameters or their master weights are full, every rank fills all of them, with the same values. */
     range_t mine = intersection((range_t){placed->offset, placed->offset + p->count}, held(engine, segment));
-    for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
+    if (mine.begin >= mine.end)
+        return ZERO_OK;
+    float *rounded, *values = buffers_of(engine, mine.end - mine.begin, &rounded);
+    if (!values) {
+        zero_exec_abort(engine->exec, engine->error.text);
+        return ZERO_ERR_MEMORY;
+    }
+    for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += PIECE) {
         range_t range = {at, mine.end - at < PIECE ? mine.end : at + PIECE};
         if (fn(ctx, param, range.begin - placed->offset, range.end - range.begin, values) != 0) {
             status = zero_fail(&engine->error, ZERO_ERR_IO,
                                "the values of elements %lld to %lld of parameter '%s' could not be had",
                                (long long)(range.begin - placed->offset), (long long)(range.end - placed->offset), p->name);
             zero_exec_abort(engine->exec, engine->error.text);
-            return status;
+            break;
         }
-        if ((status = put_all(engine, segment, range, values)) != ZERO_OK)
-            return status;
+        status = put_all(engine, segment, range, values, rounded);
     }
-    return ZERO_OK;
+    free(values);
+    return status;
 }
 
 zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx)
@@ -136,61 +162,74 @@ zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fi
     return zero_engine_leave(engine, fill(engine, param, fn, ctx));
 }
 
-/* Hands out what of the parameter the piece holds. */
-static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const piece_t *piece, zero_read_fn fn, void *ctx)
+/* Hands out what of the parameter's segment elements [range) the piece holds. */
+static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const piece_t *piece, range_t range, zero_read_fn fn, void *ctx)
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
     int64_t first = engine->plan->placed[param].offset;
     const zero_buffer_t *buffer = &engine->plan->buffers[piece->buffer];
-    range_t mine = intersection((range_t){first, first + p->count}, piece->range);
-    float values[PIECE], stored[PIECE];
+    range_t mine = intersection(range, piece->range);
+    zero_status_t status = ZERO_OK;
+    if (mine.begin >= mine.end)
+        return ZERO_OK;
+    float *stored, *values = buffers_of(engine, mine.end - mine.begin, &stored);
+    if (!values)
+        return ZERO_ERR_MEMORY;
     for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
         int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE, from = at - piece->range.begin;
         /* What is coded is read by whole blocks, of which tensors have their own. */
         int64_t stored_count = buffer->coded ? (count + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * ZERO_BLOCK8 : count;
-        zero_status_t status = zero_exec_read(engine->exec, piece->buffer, piece->offset + zero_plan_bytes(engine->plan, buffer, from), stored,
-                                              zero_plan_bytes(engine->plan, buffer, stored_count), &engine->error);
-        if (status != ZERO_OK)
-            return zero_engine_leave(engine, status);
+        status = zero_exec_read(engine->exec, piece->buffer, piece->offset + zero_plan_bytes(engine->plan, buffer, from), stored,
+                                zero_plan_bytes(engine->plan, buffer, stored_count), &engine->error);
+        if (status != ZERO_OK) {
+            status = zero_engine_leave(engine, status);
+            break;
+        }
         if (buffer->coded)
             zero_block8_read(values, (const zero_block8_t *)(const void *)stored, buffer->role == ZERO_ROLE_MOMENT2, 0, count);
         else
             zero_flat_ref()->cast(values, ZERO_FP32, stored, buffer->dtype, count, 1, NULL);
-        if (fn(ctx, param, at - first, count, values) != 0)
-            return zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken",
-                             (long long)(at - first), (long long)(at - first + count), p->name);
+        if (fn(ctx, param, at - first, count, values) != 0) {
+            status = zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken", (long long)(at - first),
+                               (long long)(at - first + count), p->name);
+            break;
+        }
     }
+    free(values);
+    return status;
+}
+
+/* Of segment elements [range), which are the parameter's, those that this rank owns. */
+static zero_status_t read_range(zero_engine_t *engine, zero_param_t param, zero_state_t state, range_t range, zero_read_fn fn, void *ctx)
+{
+    int32_t segment = engine->plan->placed[param].segment;
+    zero_status_t status;
+    piece_t piece;
+    for (int32_t i = 0; next_piece(engine, &engine->plan->segments[segment], state, true, i, &piece); i++)
+        if ((status = read_piece(engine, param, &piece, range, fn, ctx)) != ZERO_OK)
+            return status; /* a caller that does not take the values does not end the engine */
     return ZERO_OK;
 }
 
-static zero_status_t read_state(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx)
+/* A parameter's elements of its segment. */
+static range_t range_of(const zero_engine_t *engine, zero_param_t param)
 {
-    const zero_placed_t *placed = &engine->plan->placed[param];
-    piece_t piece;
-    zero_status_t status = zero_exec_sync(engine->exec, &engine->error);
-    if (status != ZERO_OK || placed->segment < 0)
-        return zero_engine_leave(engine, status);
-    for (int32_t i = 0; next_piece(engine, &engine->plan->segments[placed->segment], state, true, i, &piece); i++)
-        if ((status = read_piece(engine, param, &piece, fn, ctx)) != ZERO_OK)
-            return status; /* a caller that does not take the values does not end the engine */
-    return zero_engine_leave(engine, ZERO_OK);
+    int64_t first = engine->plan->placed[param].offset;
+    return (range_t){first, first + engine->spec.params[param].count};
 }
 
-zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx)
+/* Whether a parameter has a state that can be had now. what: read, set. */
+static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero_state_t state, const char *what)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_param_read");
-    if (status != ZERO_OK)
-        return status;
     if (!zero_engine_has_param(engine, param))
         return ZERO_ERR_ARG;
     const zero_spec_param_t *p = &engine->spec.params[param];
-    if ((unsigned)state > ZERO_STATE_MOMENT2 || !fn)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_read of parameter '%s' has %s", p->name,
-                         fn ? "an unknown state" : "no function");
+    if ((unsigned)state > ZERO_STATE_MOMENT2)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "state %d of parameter '%s' is to be %s: use one of zero_state_t", (int)state, p->name, what);
     int32_t placed = engine->plan->placed[param].segment;
     if (state != ZERO_STATE_PARAM && (!p->trainable || (placed >= 0 && !engine->plan->segments[placed].trainable)))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' is %s: only ZERO_STATE_PARAM can be read", p->name,
-                         p->trainable ? "not trained, because the engine has no training pass" : "frozen");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' is %s: only ZERO_STATE_PARAM can be %s", p->name,
+                         p->trainable ? "not trained, because the engine has no training pass" : "frozen", what);
     int states = engine->spec.states;
     if ((state == ZERO_STATE_MOMENT1 && states < 1) || (state == ZERO_STATE_MOMENT2 && states < 2))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "optimizer '%s' keeps %d buffers of state beside the master weights: there is no moment %d",
@@ -200,7 +239,223 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
                          "the gradient of parameter '%s' is complete only between zero_micro_end of a step's last "
                          "micro-step and the next training micro-step, or zero_step where optimizer state is not on the device tier",
                          p->name);
-    return read_state(engine, param, state, fn, ctx);
+    return ZERO_OK;
+}
+
+zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx)
+{
+    zero_status_t status = zero_engine_enter_running(engine, "zero_param_read");
+    if (status == ZERO_OK)
+        status = check_state(engine, param, state, "read");
+    if (status != ZERO_OK)
+        return status;
+    if (!fn)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_read of parameter '%s' has no function", engine->spec.params[param].name);
+    status = zero_engine_leave(engine, zero_exec_sync(engine->exec, &engine->error));
+    return status != ZERO_OK || engine->plan->placed[param].segment < 0 ? status
+                                                                        : read_range(engine, param, state, range_of(engine, param), fn, ctx);
+}
+
+/* ---- whole tensors ------------------------------------------------------------------------------------------------ */
+
+/* Every rank is at the same call: what it names, and whether it can be served there. Collective. */
+static zero_status_t meet(zero_engine_t *engine, zero_status_t status, zero_param_t param, zero_state_t state, const char *what)
+{
+    /* Small integers, which doubles hold: sums of squares say whether all are alike. */
+    double sums[4] = {status != ZERO_OK, param, (double)param * param, (double)state * (double)state};
+    const double own[4] = {sums[0], sums[1], sums[2], sums[3]};
+    zero_error_t error = engine->error;
+    zero_status_t met = zero_exec_sum(engine->exec, sums, 4, &engine->error);
+    if (met != ZERO_OK)
+        return zero_engine_leave(engine, met);
+    if (status != ZERO_OK) {
+        engine->error = error;
+        return status;
+    }
+    if (sums[0] > 0)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' was refused on another rank, which has the sentence: make the same call on every "
+                         "rank", what, engine->spec.params[param].name);
+    if (sums[1] != own[1] * engine->world || sums[2] != own[2] * engine->world || sums[3] != own[3] * engine->world)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' meets a call for another parameter or state on another rank: make the same call "
+                         "on every rank", what, engine->spec.params[param].name);
+    return ZERO_OK;
+}
+
+static zero_status_t enter_whole(zero_entry_t *entry, zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, bool values,
+                                 const char *what, const char *done)
+{
+    zero_status_t status = zero_engine_enter_running(entry, engine, what);
+    if (status != ZERO_OK)
+        return status;
+    if (engine->pass >= 0)
+        status = zero_fail(&engine->error, ZERO_ERR_ORDER, "%s inside pass '%s': end it first", what, engine->spec.passes[engine->pass].name);
+    if (status == ZERO_OK)
+        status = check_state(engine, param, state, done);
+    if (status == ZERO_OK && zero_dtype_size(dtype) == 0)
+        status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has the unknown dtype %d", what, engine->spec.params[param].name, (int)dtype);
+    if (status == ZERO_OK && !values && engine->spec.params[param].count > 0)
+        status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has no values", what, engine->spec.params[param].name);
+    return meet(engine, status, param, state, what);
+}
+
+typedef struct into {
+    float *values;
+    int64_t first; /* the parameter's element that values begins with */
+} into_t;
+static int take_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+{
+    const into_t *into = ctx;
+    (void)param;
+    memcpy(into->values + (begin - into->first), values, (size_t)count * sizeof *values);
+    return 0;
+}
+
+/* Elements that a rank sends at a time. */
+enum { TURN = 16384 };
+
+/* In turns: the i-th piece of what each rank owns goes to all of them. */
+static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, char *out)
+{
+    range_t whole = range_of(engine, param);
+    int64_t slice = engine->plan->segments[engine->plan->placed[param].segment].slice, longest = 0;
+    size_t bytes = (size_t)(engine->world + 1) * TURN * sizeof(float);
+    zero_status_t status = ZERO_OK;
+    float *mine = malloc(bytes), *all = mine ? mine + TURN : NULL;
+    if (!mine) {
+        status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "zero_param_get of parameter '%s' cannot have %zu bytes", engine->spec.params[param].name, bytes);
+        zero_exec_abort(engine->exec, engine->error.text);
+        return status;
+    }
+    for (int r = 0; r < engine->world; r++) {
+        range_t theirs = intersection(whole, (range_t){r * slice, (r + 1) * slice});
+        longest = theirs.end - theirs.begin > longest ? theirs.end - theirs.begin : longest;
+    }
+    for (int64_t done = 0; done < longest && status == ZERO_OK; done += TURN) {
+        range_t own = intersection(whole, (range_t){engine->rank * slice, (engine->rank + 1) * slice});
+        own = intersection(own, (range_t){own.begin + done, own.begin + done + TURN});
+        into_t into = {mine, own.begin - whole.begin};
+        if (own.begin < own.end)
+            status = read_range(engine, param, state, own, take_values, &into);
+        if (status == ZERO_OK)
+            status = zero_exec_exchange(engine->exec, mine, all, TURN * sizeof *mine, &engine->error);
+        for (int r = 0; r < engine->world && out && status == ZERO_OK; r++) {
+            range_t theirs = intersection(whole, (range_t){r * slice, (r + 1) * slice});
+            theirs = intersection(theirs, (range_t){theirs.begin + done, theirs.begin + done + TURN});
+            if (theirs.begin < theirs.end)
+                zero_flat_ref()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype, all + (size_t)r * TURN, ZERO_FP32,
+                                      theirs.end - theirs.begin, 1, NULL);
+        }
+    }
+    free(mine);
+    return status;
+}
+
+zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, void *values)
+{
+    zero_status_t status = enter_whole(&entry, engine, param, state, dtype, true, "zero_param_get", "read");
+    if (status != ZERO_OK)
+        return status;
+    status = zero_exec_sync(engine->exec, &engine->error);
+    if (status == ZERO_OK && engine->plan->placed[param].segment >= 0)
+        status = gather(engine, param, state, dtype, values);
+    return zero_engine_leave(engine, status);
+}
+
+/* The squares of the gradients anew, as the NORM operation adds them: blocks in index order. */
+static zero_status_t renew_norm(zero_engine_t *engine, int32_t s)
+{
+    const zero_segment_t *segment = &engine->plan->segments[s];
+    double sum = 0, square, scratch;
+    zero_status_t status;
+    piece_t piece;
+    for (int32_t i = 0; next_piece(engine, segment, ZERO_STATE_GRAD, true, i, &piece); i++) {
+        zero_dtype_t dtype = engine->plan->buffers[piece.buffer].dtype;
+        for (int64_t at = piece.range.begin; at < piece.range.end; at += ZERO_NORM_BLOCK) {
+            int64_t count = piece.range.end - at < ZERO_NORM_BLOCK ? piece.range.end - at : ZERO_NORM_BLOCK;
+            float values[ZERO_NORM_BLOCK];
+            status = zero_exec_read(engine->exec, piece.buffer, piece.offset + (uint64_t)(at - piece.range.begin) * zero_dtype_size(dtype), values,
+                                    (uint64_t)count * zero_dtype_size(dtype), &engine->error);
+            if (status != ZERO_OK)
+                return status;
+            zero_flat_ref()->square_sum(&square, &scratch, values, dtype, count, 1, NULL);
+            sum += square;
+        }
+    }
+    return zero_exec_write(engine->exec, engine->plan->norms, (uint64_t)s * sizeof sum, &sum, sizeof sum, &engine->error);
+}
+
+static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, const char *values)
+{
+    range_t whole = range_of(engine, param);
+    int32_t s = engine->plan->placed[param].segment;
+    const zero_segment_t *segment = &engine->plan->segments[s];
+    zero_status_t status = ZERO_OK;
+    float *rounded, *as_fp32 = buffers_of(engine, whole.end - whole.begin, &rounded);
+    piece_t piece;
+    if (!as_fp32) {
+        zero_exec_abort(engine->exec, engine->error.text);
+        return ZERO_ERR_MEMORY;
+    }
+    for (int64_t at = whole.begin; at < whole.end && status == ZERO_OK; at += PIECE) {
+        range_t range = {at, whole.end - at < PIECE ? whole.end : at + PIECE};
+        zero_flat_ref()->cast(as_fp32, ZERO_FP32, values + (size_t)(at - whole.begin) * zero_dtype_size(dtype), dtype, range.end - range.begin, 1, NULL);
+        if (state == ZERO_STATE_PARAM || state == ZERO_STATE_MASTER)
+            status = put_all(engine, segment, range, as_fp32, rounded);
+        else
+            for (int32_t i = 0; status == ZERO_OK && next_piece(engine, segment, state, false, i, &piece); i++)
+                status = put(engine, &piece, range, as_fp32, rounded);
+    }
+    free(as_fp32);
+    return status == ZERO_OK && state == ZERO_STATE_GRAD ? renew_norm(engine, s) : status;
+}
+
+zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, const void *values)
+{
+    zero_status_t status = enter_whole(&entry, engine, param, state, dtype, values != NULL, "zero_param_set", "set");
+    if (status != ZERO_OK)
+        return status;
+    status = zero_exec_sync(engine->exec, &engine->error);
+    if (status == ZERO_OK && engine->plan->placed[param].segment >= 0)
+        status = set(engine, param, state, dtype, values);
+    return zero_engine_leave(engine, status);
+}
+
+/* ---- names and addresses ------------------------------------------------------------------------------------------ */
+
+zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_param_t *param)
+{
+    zero_status_t status = zero_engine_enter(&entry, engine);
+    if (status != ZERO_OK)
+        return status;
+    if (!name || !param)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_find has no %s", name ? "place for the parameter's id" : "name");
+    for (*param = 0; *param < engine->spec.param_count; ++*param)
+        if (strcmp(engine->spec.params[*param].name, name) == 0)
+            return ZERO_OK;
+    *param = -1;
+    return zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter '%s': this engine has %d others", name, engine->spec.param_count);
+}
+
+static const zero_spec_param_t *spec_param(const zero_engine_t *engine, zero_param_t param)
+{
+    return engine && param >= 0 && param < engine->spec.param_count ? &engine->spec.params[param] : NULL;
+}
+
+int32_t zero_param_count(const zero_engine_t *engine)
+{
+    return engine ? engine->spec.param_count : 0;
+}
+
+const char *zero_param_name(const zero_engine_t *engine, zero_param_t param)
+{
+    const zero_spec_param_t *p = spec_param(engine, param);
+    return p ? p->name : NULL;
+}
+
+int64_t zero_param_elements(const zero_engine_t *engine, zero_param_t param)
+{
+    const zero_spec_param_t *p = spec_param(engine, param);
+    return p ? p->count : 0;
 }
 
 /* The address of a parameter's element 0 in the segment's full buffer of this role, or NULL. */

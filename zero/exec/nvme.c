@@ -71,21 +71,52 @@ zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *
     return transfer(x, write, at, bytes, op->bytes, error);
 }
 
-/* Files take whole blocks: what is around the bytes is read first. */
+/* Files take whole blocks: where a write ends inside one, its rest is read first. Many transfers of the drive at a time, and little memory. */
+enum { TOUCH_BYTES = 4 << 20 };
+_Static_assert(TOUCH_BYTES % ZERO_NVME_BLOCK == 0, "pieces of whole blocks");
+
+/* Whole blocks; the file's last one may be cut short. */
+static zero_status_t move_blocks(zero_exec_t *x, bool write, uint64_t offset, char *blocks, uint64_t bytes, zero_error_t *error)
+{
+    uint64_t left = x->plan->arena_bytes[ZERO_TIER_NVME] - offset;
+    return transfer(x, write, offset, blocks, bytes < left ? bytes : left, error);
+}
+
+static zero_status_t touch_piece(zero_exec_t *x, bool write, uint64_t offset, char *host, uint64_t bytes, char *blocks, zero_error_t *error)
+{
+    const uint64_t block = ZERO_NVME_BLOCK;
+    uint64_t begin = offset / block * block, end = (offset + bytes + block - 1) / block * block, last = end - block;
+    zero_status_t status = ZERO_OK;
+    if (!write) {
+        status = move_blocks(x, false, begin, blocks, end - begin, error);
+        if (status == ZERO_OK)
+            memcpy(host, blocks + (offset - begin), bytes);
+        return status;
+    }
+    if (offset > begin || (last == begin && offset + bytes < end))
+        status = move_blocks(x, false, begin, blocks, block, error);
+    if (status == ZERO_OK && last > begin && offset + bytes < end)
+        status = move_blocks(x, false, last, blocks + (last - begin), block, error);
+    if (status == ZERO_OK) {
+        memcpy(blocks + (offset - begin), host, bytes);
+        status = move_blocks(x, true, begin, blocks, end - begin, error);
+    }
+    return status;
+}
+
 zero_status_t zero_exec_touch_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes, zero_error_t *error)
 {
-    uint64_t begin = offset / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK, end = (offset + bytes + ZERO_NVME_BLOCK - 1) / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK;
-    if (end > x->plan->arena_bytes[ZERO_TIER_NVME])
-        end = x->plan->arena_bytes[ZERO_TIER_NVME];
-    char *blocks = aligned_alloc(ZERO_NVME_ALIGN, (end - begin + ZERO_NVME_BLOCK - 1) / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK);
-    if (!blocks)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %llu bytes of the nvme tier", (unsigned long long)(end - begin));
-    zero_status_t status = transfer(x, false, begin, blocks, end - begin, error);
-    if (status == ZERO_OK && write) {
-        memcpy(blocks + (offset - begin), host, bytes);
-        status = transfer(x, true, begin, blocks, end - begin, error);
-    } else if (status == ZERO_OK) {
-        memcpy(host, blocks + (offset - begin), bytes);
+    uint64_t room = bytes + 2 * ZERO_NVME_BLOCK < TOUCH_BYTES ? (bytes + 2 * ZERO_NVME_BLOCK) / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK : TOUCH_BYTES;
+    zero_status_t status = ZERO_OK;
+    char *blocks = bytes > 0 ? aligned_alloc(ZERO_NVME_ALIGN, room) : NULL;
+    if (bytes > 0 && !blocks)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %llu bytes of the nvme tier", (unsigned long long)room);
+    for (uint64_t at = 0, piece; at < bytes && status == ZERO_OK; at += piece) {
+        /* The first piece ends at a block's bound, so that the others are whole. */
+        piece = room - (offset + at) % ZERO_NVME_BLOCK;
+        if (piece > bytes - at)
+            piece = bytes - at;
+        status = touch_piece(x, write, offset + at, (char *)host + at, piece, blocks, error);
     }
     free(blocks);
     return status;
