@@ -10,6 +10,7 @@ static const struct rule {
     [ZERO_RULE_ADAM] = {"adam", 2, ZERO_BLOCK8 * sizeof(float)},
     [ZERO_RULE_SGD] = {"sgd", 1, ZERO_BLOCK8 * sizeof(float)},
     [ZERO_RULE_LION] = {"lion", 1, ZERO_BLOCK8 * sizeof(float)},
+    [ZERO_RULE_CUSTOM] = {"custom", 0, ZERO_BLOCK8 * sizeof(float)}, /* its states are the caller's to count */
     [ZERO_RULE_ADAMW8] = {"adamw8bit", 2, sizeof(zero_block8_t)},
 };
 

@@ -72,7 +72,7 @@ START_TEST(configurations_are_checked)
         ck_assert_ptr_null(engine);                                                                                                \
         ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);                                  \
     } while (0)
-    BAD(c.size = 8, "zero_config_init");
+    BAD(c.size = 8, "zero_config_t has size 8");
     BAD(c.comm = NULL, "config.comm is NULL");
     BAD(c.device = NULL, "config.device is NULL");
     BAD(c.plan_world = -1, "plan_world");
@@ -128,7 +128,7 @@ START_TEST(declarations_are_checked)
     FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "parameter 'big.w' already");
     desc.name = "x";
     FAILS(e, zero_param_add(e, 99, &desc, &param), ZERO_ERR_ARG, "no unit 99");
-    FAILS(e, zero_param_add(e, toy.unit[0], NULL, &param), ZERO_ERR_ARG, "zero_param_desc_init");
+    FAILS(e, zero_param_add(e, toy.unit[0], NULL, &param), ZERO_ERR_ARG, "zero_param_desc_t is NULL");
     desc.ndim = 9;
     FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "9 dimensions");
     desc.ndim = 2;
@@ -168,7 +168,7 @@ START_TEST(declarations_are_checked)
     FAILS(e, zero_unit_add(e, "late2", &unit), ZERO_ERR_ORDER, "after zero_commit");
     FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 1, &reserve), ZERO_ERR_ORDER, "after zero_commit");
     memory.size = 3;
-    FAILS(e, zero_forecast(e, &memory), ZERO_ERR_ARG, "memory->size");
+    FAILS(e, zero_forecast(e, &memory), ZERO_ERR_ARG, "zero_memory_t has size 3");
     toy_destroy(&toy);
     zero_comm_destroy(comm);
 }
@@ -196,7 +196,7 @@ START_TEST(training_calls_are_checked)
     FAILS(e, zero_step(e, 0.1), ZERO_ERR_ORDER, "ZERO_LAST");
     FAILS(e, zero_sum(e, values, 65), ZERO_ERR_ARG, "65 values");
     FAILS(e, zero_sum(e, NULL, 1), ZERO_ERR_ARG, "NULL");
-    FAILS(e, zero_step_stats(e, &stats), ZERO_ERR_ARG, "stats->size");
+    FAILS(e, zero_step_stats(e, &stats), ZERO_ERR_ARG, "zero_stats_t has size 1");
     FAILS(e, zero_set_step(e, 3, 4), ZERO_ERR_ARG, "4 updates");
     FAILS(e, zero_param_read(e, toy.param[0], ZERO_STATE_GRAD, take, NULL), ZERO_ERR_ORDER, "complete only");
     FAILS(e, zero_param_read(e, toy.param[2], ZERO_STATE_MASTER, take, NULL), ZERO_ERR_ARG, "frozen");

@@ -68,7 +68,7 @@ static void check(const zero_tensors_t *tensors)
     zero_error_t error;
     float out[64];
     for (int k = 0; k < zero_tensors_count(tensors); k++) {
-        zero_tensor_info_t info;
+        zero_tensor_info_t info = {.size = sizeof info};
         need(zero_tensors_at(tensors, k, &info) == ZERO_OK);
         need(zero_tensors_find(tensors, info.name) == k);
         need(info.ndim >= 0 && info.ndim <= ZERO_MAX_DIMS && info.count >= 0);

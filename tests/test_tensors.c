@@ -135,12 +135,12 @@ START_TEST(test_good)
     static const char *const names[] = {"big", "brain", "half", "none", "odd", "one", "tiny", "w"};
     ck_assert_int_eq(zero_tensors_count(t), 8);
     for (int k = 0; k < 8; k++) {
-        zero_tensor_info_t info;
+        zero_tensor_info_t info = {.size = sizeof info};
         ck_assert_int_eq(zero_tensors_at(t, k, &info), ZERO_OK);
         ck_assert_str_eq(info.name, names[k]);
         ck_assert_int_eq(zero_tensors_find(t, names[k]), k);
     }
-    zero_tensor_info_t info;
+    zero_tensor_info_t info = {.size = sizeof info};
     ck_assert_int_eq(zero_tensors_at(t, zero_tensors_find(t, "w"), &info), ZERO_OK);
     ck_assert_str_eq(info.dtype, "F32");
     ck_assert_int_eq(info.ndim, 2);

@@ -28,10 +28,10 @@ zero_status_t zero_config_stage(zero_config_t *config, int stage)
     return ZERO_OK;
 }
 
-void zero_config_init(zero_config_t *config)
+static zero_config_t default_config(void)
 {
-    *config = (zero_config_t){
-        .size = sizeof *config,
+    zero_config_t config = {
+        .size = sizeof config,
         .window = 2,
         .reduce = ZERO_REDUCE_EVERY,
         .micro_steps = 1,
@@ -43,7 +43,14 @@ void zero_config_init(zero_config_t *config)
         .offload_ratio = 1,
         .timeout_s = 600,
     };
-    zero_config_stage(config, 3);
+    zero_config_stage(&config, 3);
+    return config;
+}
+
+void zero_config_init_size(zero_config_t *config, size_t size)
+{
+    const zero_config_t defaults = default_config();
+    zero_struct_init(config, size, &defaults, sizeof defaults);
 }
 
 /* What the plan does not check itself. */
@@ -66,6 +73,11 @@ static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_ARG, "config.grad_scale is %g: it is a positive number", c->grad_scale);
     if ((unsigned)c->rule >= ZERO_RULES)
         return zero_fail(error, ZERO_ERR_ARG, "config.rule is %d: use one of zero_rule_t", (int)c->rule);
+    if ((c->rule == ZERO_RULE_CUSTOM) != (c->update != NULL))
+        return zero_fail(error, ZERO_ERR_ARG, "config.rule is '%s' and config.update is %s: set both for an optimizer of your own, or neither",
+                         zero_rule_name(c->rule), c->update ? "set" : "NULL");
+    if (c->update_states < 0 || c->update_states > 2 || (c->update_states > 0 && !c->update))
+        return zero_fail(error, ZERO_ERR_ARG, "config.update_states is %d: 0 to 2 with config.update, else 0", c->update_states);
     const zero_adamw_t *a = &c->adamw;
     if (!(a->beta1 >= 0 && a->beta1 < 1) || !(a->beta2 >= 0 && a->beta2 < 1))
         return zero_fail(error, ZERO_ERR_ARG, "config.adamw's betas are %g and %g: each is at least 0 and less than 1", a->beta1,
@@ -84,10 +96,12 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     if (!engine)
         return zero_fail(error, ZERO_ERR_ARG, "zero_create has nowhere to put the engine");
     *engine = NULL;
-    if (!config || config->size != sizeof *config)
-        return zero_fail(error, ZERO_ERR_ARG, "config.size is %zu, and this library's is %zu: call zero_config_init first",
-                         config ? config->size : (size_t)0, sizeof *config);
-    zero_status_t status = check_config(config, error);
+    zero_config_t own = default_config();
+    zero_status_t status = zero_struct_take(&own, sizeof own, config, ZERO_UP_TO(zero_config_t, update_states), "zero_config_t", error);
+    if (status != ZERO_OK)
+        return status;
+    config = &own;
+    status = check_config(config, error);
     if (status != ZERO_OK)
         return status;
 
@@ -125,7 +139,7 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->reduce_dtype = config->reduce_dtype;
     spec->persist_bytes = config->persist_bytes;
     spec->offload_ratio = config->offload_ratio;
-    spec->states = zero_rule_states(config->rule, &config->adamw);
+    spec->states = config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &config->adamw);
     spec->state_block_bytes = zero_rule_block_bytes(config->rule);
     *engine = e;
     return ZERO_OK;
@@ -151,6 +165,11 @@ void zero_destroy(zero_engine_t *engine)
 {
     if (!engine)
         return;
+    if (atomic_load(&engine->busy)) { /* better lost memory than memory that is still used */
+        zero_log(engine->config.log, engine->config.log_ctx, ZERO_LOG_ERROR, "zero_destroy was called inside another call on the same engine, which is "
+                 "kept: destroy it once that has returned");
+        return;
+    }
     /* Ranks that are still in this step would wait for what this one will never send. */
     if (engine->exec && engine->failed == ZERO_OK && (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)) {
         char sentence[160];
@@ -166,17 +185,31 @@ void zero_destroy(zero_engine_t *engine)
 
 /* ---- calls and failures ------------------------------------------------------------------------------------------- */
 
-zero_status_t zero_engine_enter(zero_engine_t *engine)
+void zero_entry_end(zero_entry_t *entry)
+{
+    if (entry->engine)
+        atomic_store_explicit(&entry->engine->busy, 0, memory_order_release);
+}
+
+zero_status_t zero_engine_enter(zero_entry_t *entry, zero_engine_t *engine)
 {
     if (!engine)
         return ZERO_ERR_ARG;
+    if (atomic_exchange_explicit(&engine->busy, 1, memory_order_acquire)) {
+        /* Whoever is inside may be writing engine->error. */
+        atomic_store(&engine->intruder, "this call was made while another one on the same engine was running, in another thread or around a function that "
+                                        "the library called: make one call at a time, and none from inside such functions");
+        return ZERO_ERR_ORDER;
+    }
+    entry->engine = engine;
+    atomic_store(&engine->intruder, NULL);
     engine->entered_ns = now_ns();
     return engine->failed;
 }
 
-zero_status_t zero_engine_enter_running(zero_engine_t *engine, const char *what)
+zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engine, const char *what)
 {
-    zero_status_t status = zero_engine_enter(engine);
+    zero_status_t status = zero_engine_enter(entry, engine);
     if (status != ZERO_OK)
         return status;
     if (engine->plan && !engine->exec)
@@ -222,7 +255,8 @@ bool zero_engine_has_pass(zero_engine_t *engine, zero_pass_t pass)
 
 const char *zero_last_error(const zero_engine_t *engine)
 {
-    return engine ? engine->error.text : "the engine is NULL";
+    const char *intruder = engine ? atomic_load(&engine->intruder) : NULL;
+    return intruder ? intruder : engine ? engine->error.text : "the engine is NULL";
 }
 
 void zero_signal(zero_engine_t *engine, uint32_t bits)

@@ -25,16 +25,26 @@ struct zero_engine {
     bool last_open, step_due; /* the open micro-step is the step's last; the last one has ended and zero_step is due */
     bool gradients_complete;  /* reduced, and not yet overwritten: by the next step's, or by an update */
 
+    atomic_int busy;                /* a public function is running */
+    const char *_Atomic intruder;   /* the sentence of a call that found it so, or NULL */
     _Atomic uint32_t signals;
     uint64_t entered_ns, total_ns;
     zero_status_t failed; /* not ZERO_OK: only destroy works; error is why */
     zero_error_t error;   /* the last failure's sentence */
 };
 
-/* Begins a public call: ZERO_OK, or the failure that ended this engine before. engine may be NULL (ZERO_ERR_ARG). */
-zero_status_t zero_engine_enter(zero_engine_t *engine);
+/* One public function at a time works on an engine. ZERO_ENTRY(entry) in a function's scope holds what zero_engine_enter takes, until it returns. */
+typedef struct zero_entry {
+    zero_engine_t *engine; /* NULL: not entered */
+} zero_entry_t;
+void zero_entry_end(zero_entry_t *entry);
+#define ZERO_ENTRY(entry) __attribute__((cleanup(zero_entry_end))) zero_entry_t entry = {NULL}
+
+/* Begins a public call: ZERO_OK, the failure that ended this engine before, or ZERO_ERR_ORDER where another call is running. engine may be NULL
+ * (ZERO_ERR_ARG). */
+zero_status_t zero_engine_enter(zero_entry_t *entry, zero_engine_t *engine);
 /* The same, for calls that need a committed engine that can run. what is the function's name. */
-zero_status_t zero_engine_enter_running(zero_engine_t *engine, const char *what);
+zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engine, const char *what);
 /* Ends a public call that was entered: keeps time, and ends the engine where status is more than a misuse. Returns status. */
 zero_status_t zero_engine_leave(zero_engine_t *engine, zero_status_t status);
 

@@ -9,7 +9,8 @@ static zero_status_t plan(zero_engine_t *engine, zero_error_t *error)
 
 zero_status_t zero_commit(zero_engine_t *engine)
 {
-    zero_status_t status = zero_engine_enter(engine);
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter(&entry, engine);
     if (status != ZERO_OK)
         return status;
     if (engine->commit_tried)
@@ -30,7 +31,9 @@ zero_status_t zero_commit(zero_engine_t *engine)
                                        .memory_limit = config->memory_limit,
                                        .nvme_path = config->nvme_path,
                                        .log = config->log,
-                                       .log_ctx = config->log_ctx};
+                                       .log_ctx = config->log_ctx,
+                                       .update = config->update,
+                                       .update_ctx = config->update_ctx};
         status = zero_exec_create(&engine->exec, engine->plan, config->device, config->comm, &options, &error);
     }
     if (status == ZERO_OK)
@@ -41,44 +44,50 @@ zero_status_t zero_commit(zero_engine_t *engine)
     return status;
 }
 
-static zero_status_t enter_planned(zero_engine_t *engine, const char *what)
+static zero_status_t enter_planned(zero_entry_t *entry, zero_engine_t *engine, const char *what)
 {
-    zero_status_t status = zero_engine_enter(engine);
+    zero_status_t status = zero_engine_enter(entry, engine);
     if (status == ZERO_OK && !engine->plan)
         status = zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes before zero_commit: commit the engine first", what);
     return status;
 }
 
+_Static_assert((int)ZERO_TIER_COUNT <= (int)ZERO_MAX_TIERS && (int)ZERO_KIND_COUNT <= (int)ZERO_MAX_KINDS, "zero_memory_t has room for every tier and kind");
+
 static zero_status_t check_memory(zero_engine_t *engine, const zero_memory_t *memory)
 {
-    if (memory && memory->size == sizeof *memory)
-        return ZERO_OK;
-    return zero_fail(&engine->error, ZERO_ERR_ARG,
-                     "memory->size is %zu, and this library's is %zu: set it to sizeof(zero_memory_t)",
-                     memory ? memory->size : (size_t)0, sizeof *memory);
+    return zero_struct_check(memory, ZERO_UP_TO(zero_memory_t, external), "zero_memory_t", &engine->error);
 }
 
 zero_status_t zero_forecast(zero_engine_t *engine, zero_memory_t *memory)
 {
-    zero_status_t status = enter_planned(engine, "zero_forecast");
+    ZERO_ENTRY(entry);
+    zero_status_t status = enter_planned(&entry, engine, "zero_forecast");
     if (status != ZERO_OK || (status = check_memory(engine, memory)) != ZERO_OK)
         return status;
-    memcpy(memory->bytes, engine->plan->kind_bytes, sizeof memory->bytes);
-    memory->external = 0;
+    zero_memory_t own = {.size = sizeof own};
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        memcpy(own.bytes[tier], engine->plan->kind_bytes[tier], sizeof engine->plan->kind_bytes[tier]);
+    zero_struct_init(memory, memory->size, &own, sizeof own);
     return ZERO_OK;
 }
 
 zero_status_t zero_measure(zero_engine_t *engine, zero_memory_t *memory)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_measure");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_measure");
     if (status != ZERO_OK || (status = check_memory(engine, memory)) != ZERO_OK)
         return status;
-    return zero_engine_leave(engine, zero_exec_measure(engine->exec, memory, &engine->error));
+    zero_memory_t own = {.size = sizeof own};
+    status = zero_engine_leave(engine, zero_exec_measure(engine->exec, &own, &engine->error));
+    zero_struct_init(memory, memory->size, &own, sizeof own);
+    return status;
 }
 
 zero_status_t zero_forecast_traffic(zero_engine_t *engine, int micro_steps, zero_traffic_t *traffic)
 {
-    zero_status_t status = enter_planned(engine, "zero_forecast_traffic");
+    ZERO_ENTRY(entry);
+    zero_status_t status = enter_planned(&entry, engine, "zero_forecast_traffic");
     if (status != ZERO_OK)
         return status;
     if (!traffic)
@@ -88,7 +97,8 @@ zero_status_t zero_forecast_traffic(zero_engine_t *engine, int micro_steps, zero
 
 zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx)
 {
-    zero_status_t status = enter_planned(engine, "zero_explain");
+    ZERO_ENTRY(entry);
+    zero_status_t status = enter_planned(&entry, engine, "zero_explain");
     if (status != ZERO_OK)
         return status;
     if (!write)

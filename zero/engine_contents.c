@@ -148,7 +148,8 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
 
 zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_param_fill");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_param_fill");
     if (status != ZERO_OK)
         return status;
     if (!zero_engine_has_param(engine, param))
@@ -244,7 +245,8 @@ static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero
 
 zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_param_read");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_param_read");
     if (status == ZERO_OK)
         status = check_state(engine, param, state, "read");
     if (status != ZERO_OK)
@@ -352,6 +354,7 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
 
 zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, void *values)
 {
+    ZERO_ENTRY(entry);
     zero_status_t status = enter_whole(&entry, engine, param, state, dtype, true, "zero_param_get", "read");
     if (status != ZERO_OK)
         return status;
@@ -411,6 +414,7 @@ static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t
 
 zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, const void *values)
 {
+    ZERO_ENTRY(entry);
     zero_status_t status = enter_whole(&entry, engine, param, state, dtype, values != NULL, "zero_param_set", "set");
     if (status != ZERO_OK)
         return status;
@@ -424,6 +428,7 @@ zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_sta
 
 zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_param_t *param)
 {
+    ZERO_ENTRY(entry);
     zero_status_t status = zero_engine_enter(&entry, engine);
     if (status != ZERO_OK)
         return status;

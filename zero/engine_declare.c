@@ -25,9 +25,9 @@ static zero_status_t no_memory(zero_engine_t *engine, const char *what)
     return zero_fail(&engine->error, ZERO_ERR_MEMORY, "cannot allocate room for one more %s", what);
 }
 
-static zero_status_t enter_declaring(zero_engine_t *engine, const char *what)
+static zero_status_t enter_declaring(zero_entry_t *entry, zero_engine_t *engine, const char *what)
 {
-    zero_status_t status = zero_engine_enter(engine);
+    zero_status_t status = zero_engine_enter(entry, engine);
     if (status == ZERO_OK && engine->commit_tried)
         status = zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes after zero_commit: declare everything before it", what);
     return status;
@@ -42,7 +42,8 @@ static zero_status_t check_name(zero_engine_t *engine, const char *what, const c
 
 zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t *unit)
 {
-    zero_status_t status = enter_declaring(engine, "zero_unit_add");
+    ZERO_ENTRY(entry);
+    zero_status_t status = enter_declaring(&entry, engine, "zero_unit_add");
     if (status != ZERO_OK)
         return status;
     zero_spec_t *spec = &engine->spec;
@@ -64,19 +65,16 @@ zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t
     return ZERO_OK;
 }
 
-void zero_param_desc_init(zero_param_desc_t *desc)
+static const zero_param_desc_t default_desc = {.size = sizeof default_desc, .dtype = ZERO_FP32, .trainable = true, .decay_scale = 1, .lr_scale = 1};
+
+void zero_param_desc_init_size(zero_param_desc_t *desc, size_t size)
 {
-    *desc = (zero_param_desc_t){.size = sizeof *desc, .dtype = ZERO_FP32, .trainable = true, .decay_scale = 1, .lr_scale = 1};
+    zero_struct_init(desc, size, &default_desc, sizeof default_desc);
 }
 
 static zero_status_t check_desc(zero_engine_t *engine, const zero_param_desc_t *desc, int64_t *count)
 {
     zero_status_t status;
-    if (!desc || desc->size != sizeof *desc)
-        return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "the parameter description's size is %zu, and this library's is %zu: call "
-                         "zero_param_desc_init first",
-                         desc ? desc->size : (size_t)0, sizeof *desc);
     if ((status = check_name(engine, "parameter", desc->name)) != ZERO_OK)
         return status;
     if (desc->ndim < 0 || desc->ndim > ZERO_MAX_DIMS)
@@ -104,9 +102,11 @@ static zero_status_t check_desc(zero_engine_t *engine, const zero_param_desc_t *
     return ZERO_OK;
 }
 
-zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *desc, zero_param_t *param)
+zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *given, zero_param_t *param)
 {
-    zero_status_t status = enter_declaring(engine, "zero_param_add");
+    zero_param_desc_t own = default_desc, *desc = &own;
+    ZERO_ENTRY(entry);
+    zero_status_t status = enter_declaring(&entry, engine, "zero_param_add");
     if (status != ZERO_OK)
         return status;
     zero_spec_t *spec = &engine->spec;
@@ -116,7 +116,8 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
     *param = -1;
     if (!zero_engine_has_unit(engine, unit))
         return ZERO_ERR_ARG;
-    if ((status = check_desc(engine, desc, &count)) != ZERO_OK)
+    if ((status = zero_struct_take(&own, sizeof own, given, ZERO_UP_TO(zero_param_desc_t, lr_scale), "zero_param_desc_t", &engine->error)) != ZERO_OK ||
+        (status = check_desc(engine, desc, &count)) != ZERO_OK)
         return status;
     for (int32_t i = 0; i < spec->param_count; i++)
         if (strcmp(spec->params[i].name, desc->name) == 0)
@@ -142,7 +143,8 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
 
 zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_kind_t kind, zero_pass_t *pass)
 {
-    zero_status_t status = enter_declaring(engine, "zero_pass_add");
+    ZERO_ENTRY(entry);
+    zero_status_t status = enter_declaring(&entry, engine, "zero_pass_add");
     if (status != ZERO_OK)
         return status;
     zero_spec_t *spec = &engine->spec;
@@ -173,7 +175,8 @@ zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_k
 
 zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t unit, uint32_t flags)
 {
-    zero_status_t status = enter_declaring(engine, "zero_use_add");
+    ZERO_ENTRY(entry);
+    zero_status_t status = enter_declaring(&entry, engine, "zero_use_add");
     if (status != ZERO_OK)
         return status;
     if (!zero_engine_has_pass(engine, pass) || !zero_engine_has_unit(engine, unit))
@@ -206,7 +209,8 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
 
 zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes, zero_reserve_t *reserve)
 {
-    zero_status_t status = enter_declaring(engine, "zero_reserve");
+    ZERO_ENTRY(entry);
+    zero_status_t status = enter_declaring(&entry, engine, "zero_reserve");
     if (status != ZERO_OK)
         return status;
     zero_spec_t *spec = &engine->spec;

@@ -62,7 +62,8 @@ static zero_status_t micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32
 
 zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t flags)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_micro_begin");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_micro_begin");
     return status == ZERO_OK ? zero_engine_leave(engine, micro_begin(engine, pass, flags)) : status;
 }
 
@@ -90,7 +91,8 @@ static zero_status_t acquire(zero_engine_t *engine, zero_unit_t unit)
 
 zero_status_t zero_acquire(zero_engine_t *engine, zero_unit_t unit)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_acquire");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_acquire");
     return status == ZERO_OK ? zero_engine_leave(engine, acquire(engine, unit)) : status;
 }
 
@@ -111,7 +113,8 @@ static zero_status_t release(zero_engine_t *engine, zero_unit_t unit)
 
 zero_status_t zero_release(zero_engine_t *engine, zero_unit_t unit)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_release");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_release");
     return status == ZERO_OK ? zero_engine_leave(engine, release(engine, unit)) : status;
 }
 
@@ -137,7 +140,8 @@ static zero_status_t micro_end(zero_engine_t *engine)
 
 zero_status_t zero_micro_end(zero_engine_t *engine)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_micro_end");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_micro_end");
     return status == ZERO_OK ? zero_engine_leave(engine, micro_end(engine)) : status;
 }
 
@@ -180,7 +184,8 @@ static zero_status_t step(zero_engine_t *engine, double lr)
 
 zero_status_t zero_step(zero_engine_t *engine, double lr)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_step");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_step");
     return status == ZERO_OK ? zero_engine_leave(engine, step(engine, lr)) : status;
 }
 
@@ -191,27 +196,31 @@ void *zero_stream(zero_engine_t *engine)
 
 zero_status_t zero_wait(zero_engine_t *engine)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_wait");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_wait");
     return status == ZERO_OK ? zero_engine_leave(engine, zero_exec_wait(engine->exec, &engine->error)) : status;
 }
 
 zero_status_t zero_step_stats(zero_engine_t *engine, zero_stats_t *stats)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_step_stats");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_step_stats");
     if (status != ZERO_OK)
         return status;
-    if (!stats || stats->size != sizeof *stats)
-        return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "stats->size is %zu, and this library's is %zu: set it to sizeof(zero_stats_t)",
-                         stats ? stats->size : (size_t)0, sizeof *stats);
-    status = zero_engine_leave(engine, zero_exec_stats(engine->exec, stats, &engine->error));
-    stats->total_seconds = 1e-9 * (double)engine->total_ns;
+    zero_stats_t own = {.size = sizeof own};
+    status = zero_struct_check(stats, ZERO_UP_TO(zero_stats_t, total_seconds), "zero_stats_t", &engine->error);
+    if (status != ZERO_OK)
+        return status;
+    status = zero_engine_leave(engine, zero_exec_stats(engine->exec, &own, &engine->error));
+    own.total_seconds = 1e-9 * (double)engine->total_ns;
+    zero_struct_init(stats, stats->size, &own, sizeof own);
     return status;
 }
 
 zero_status_t zero_sum(zero_engine_t *engine, double *values, int n)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_sum");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_sum");
     if (status != ZERO_OK)
         return status;
     if (n < 0 || n > 64 || (n > 0 && !values))
@@ -222,7 +231,8 @@ zero_status_t zero_sum(zero_engine_t *engine, double *values, int n)
 
 zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied)
 {
-    zero_status_t status = zero_engine_enter_running(engine, "zero_set_step");
+    ZERO_ENTRY(entry);
+    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_set_step");
     if (status != ZERO_OK)
         return status;
     if (step < 0 || applied < 0 || applied > step)

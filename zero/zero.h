@@ -1,10 +1,17 @@
 /* zero.h - libzero: sharded data-parallel (ZeRO) training runtime. The only header that is installed.
  *
  * Every function returns ZERO_OK or an error status; the sentence for a person is in zero_last_error (functions that
- * take an engine) or in the zero_error_t that the function was given (functions that do not). Structs that callers fill
- * begin with their size and are initialised by their *_init function, so that they can grow. Handles are opaque.
- * One thread at a time per engine; any number of engines per process. The library never prints, exits or installs
- * signal handlers, and holds no global state.
+ * take an engine) or in the zero_error_t that the function was given (functions that do not; it may be NULL). After a misuse
+ * (ZERO_ERR_ARG, ZERO_ERR_ORDER) an engine goes on as if the call had not been made; after any other failure only zero_destroy works.
+ *
+ * Structs that callers fill begin with their size and are initialised by their *_init function; structs that the library fills have
+ * their size set by the caller. So both can grow: a program that was compiled against an older header runs with this library.
+ * Handles are opaque. "Collective": every rank makes the call, in the same order as its other collective calls.
+ *
+ * Threads: one at a time per engine, communicator or device, and not always the same; any number of engines per process. A call on an
+ * engine that is inside another call, from a second thread or from a function that the library called, is ZERO_ERR_ORDER and
+ * changes nothing; only zero_signal may be called at any time, from signal handlers too. What has neither state nor a handle is free of locks.
+ * The library never prints, exits or installs signal handlers, and holds no global state.
  */
 #ifndef ZERO_ZERO_H
 #define ZERO_ZERO_H
@@ -115,8 +122,12 @@ typedef struct zero_comm_options {
     zero_log_fn log;
     void *log_ctx;
 } zero_comm_options_t;
-/* Defaults into *options. */
-ZERO_API void zero_comm_options_init(zero_comm_options_t *options);
+/* Defaults into *options, of which the caller's struct has size bytes. */
+ZERO_API void zero_comm_options_init_size(zero_comm_options_t *options, size_t size);
+static inline void zero_comm_options_init(zero_comm_options_t *options)
+{
+    zero_comm_options_init_size(options, sizeof *options);
+}
 
 /* One rank. Never fails but for memory. */
 ZERO_API zero_status_t zero_comm_self(zero_comm_t **comm, zero_error_t *error);
@@ -156,6 +167,17 @@ ZERO_API void zero_comm_destroy(zero_comm_t *comm);
 
 typedef struct zero_device zero_device_t;
 
+/* The caller's memory in place of the library's: one reservation per tier (device, host) and engine, made by zero_commit and kept until zero_destroy.
+ * Contents need not be zero. allocate returns NULL where there is no memory, which fails the commit; what it returns is a multiple of alignment, a
+ * power of two up to 2 MiB. On the host tier of a GPU it is pinned by CUDA (cudaHostAlloc or cudaHostRegister, portable); on its device tier it is
+ * that GPU's (cudaMalloc or a pool of it, never managed memory). zero_measure counts such memory as it was handed over. Called from the
+ * thread that commits or destroys. */
+typedef struct zero_allocator {
+    void *(*allocate)(void *ctx, zero_tier_t tier, size_t bytes, size_t alignment);
+    void (*release)(void *ctx, zero_tier_t tier, void *memory, size_t bytes);
+    void *ctx;
+} zero_allocator_t;
+
 typedef struct zero_device_options {
     size_t size;
     bool threaded;          /* CPU: copies and collectives on worker threads, as a GPU would run them; default false (at once) */
@@ -164,9 +186,14 @@ typedef struct zero_device_options {
     int index;              /* CUDA: which GPU, as this process numbers them (CUDA_VISIBLE_DEVICES); default 0 */
     void *stream;           /* CUDA: the caller's cudaStream_t, on which acquire and release are ordered: of this GPU, borrowed, outlives the
                              * engines. NULL: the device makes one for each engine (zero_stream). The legacy default stream is cudaStreamLegacy */
+    zero_allocator_t allocator; /* both functions, or neither (default): the library's own */
 } zero_device_options_t;
-/* Defaults into *options. */
-ZERO_API void zero_device_options_init(zero_device_options_t *options);
+/* Defaults into *options, of which the caller's struct has size bytes. */
+ZERO_API void zero_device_options_init_size(zero_device_options_t *options, size_t size);
+static inline void zero_device_options_init(zero_device_options_t *options)
+{
+    zero_device_options_init_size(options, sizeof *options);
+}
 
 /* The CPU as a device. options may be NULL. */
 ZERO_API zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error);
@@ -224,12 +251,42 @@ typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_re
 /* How gradients move parameters. Each keeps fp32 master weights, and state beside them: AdamW (Loshchilov and Hutter 2019) and Adam (Kingma and Ba
  * 2015, weight decay added to the gradient) two moments in fp32, SGD its momentum (none where beta1 is 0), Lion (Chen et al. 2023) one moment, 8-bit
  * AdamW two moments in 8 bits, in blocks of 128 elements (Dettmers et al. 2022). All but the last compute as PyTorch's. */
-typedef enum zero_rule { ZERO_RULE_ADAMW = 0, ZERO_RULE_ADAM, ZERO_RULE_SGD, ZERO_RULE_LION, ZERO_RULE_ADAMW8, ZERO_RULES } zero_rule_t;
+typedef enum zero_rule {
+    ZERO_RULE_ADAMW = 0,
+    ZERO_RULE_ADAM,
+    ZERO_RULE_SGD,
+    ZERO_RULE_LION,
+    ZERO_RULE_ADAMW8,
+    ZERO_RULE_CUSTOM, /* config.update */
+    ZERO_RULES
+} zero_rule_t;
 
 /* beta1 is SGD's momentum, which reads neither beta2 nor eps; Lion reads no eps. */
 typedef struct zero_adamw {
     double beta1, beta2, eps, weight_decay; /* 0.9, 0.95, 1e-8, 0.1 */
 } zero_adamw_t;
+
+/* One call of the caller's own optimizer: elements [begin, begin + count) of a parameter, counted row-major from its start. */
+typedef struct zero_update_args {
+    size_t size;
+    zero_param_t param;
+    const char *name;          /* the parameter's; the library's */
+    int64_t begin, count;
+    int64_t step;              /* updates, this one included: skipped steps do not count */
+    double lr;                 /* zero_step's, times the parameter's lr_scale */
+    double decay_scale;        /* the parameter's */
+    double grad_factor;        /* multiplies the gradients: grad_scale and clipping. They are not yet multiplied */
+    zero_dtype_t grad_dtype;   /* fp32, or the parameter's dtype */
+    const void *grad;          /* (count) */
+    float *master;             /* (count): fp32 weights, to be updated in place; parameters are rounded from them afterwards */
+    float *state[2];           /* (count) each, zero before the first update; NULL beyond config.update_states */
+    int threads;               /* of the device's options */
+    void *stream;              /* not NULL: the memory is the GPU's, and the work is queued on this cudaStream_t. NULL: it is the host's, and done on return */
+} zero_update_args_t;
+/* Returns 0, or -1 to fail the step on every rank. Updates are cut into ranges that depend on the number of ranks and on what is offloaded, so
+ * each element's result must depend on that element alone. Called in any order of ranges, perhaps from a thread of the library's, one call at a time;
+ * calls no function of the engine. */
+typedef int (*zero_update_fn)(void *ctx, const zero_update_args_t *args);
 
 typedef struct zero_config {
     size_t size;
@@ -253,10 +310,17 @@ typedef struct zero_config {
     double timeout_s;          /* of waits for this rank's own streams; collectives have the communicator's. Default 600 */
     zero_log_fn log;
     void *log_ctx;
+    zero_update_fn update;     /* with ZERO_RULE_CUSTOM: the caller's own optimizer */
+    void *update_ctx;
+    int update_states;         /* with ZERO_RULE_CUSTOM: fp32 buffers that it keeps beside the master weights, 0 to 2 */
 } zero_config_t;
 
-/* Defaults into *config. */
-ZERO_API void zero_config_init(zero_config_t *config);
+/* Defaults into *config, of which the caller's struct has size bytes. */
+ZERO_API void zero_config_init_size(zero_config_t *config, size_t size);
+static inline void zero_config_init(zero_config_t *config)
+{
+    zero_config_init_size(config, sizeof *config);
+}
 /* The three rows of stage 0 (plain data parallel), 1 (optimizer state sharded), 2 (and gradients) or 3 (and parameters), on the
  * device tier. ZERO_ERR_ARG for another number. */
 ZERO_API zero_status_t zero_config_stage(zero_config_t *config, int stage);
@@ -285,8 +349,12 @@ typedef struct zero_param_desc {
     double decay_scale;          /* multiplies weight decay; 0: none. Default by init: 1 */
     double lr_scale;             /* multiplies the rate. Default by init: 1 */
 } zero_param_desc_t;
-/* Defaults into *desc. */
-ZERO_API void zero_param_desc_init(zero_param_desc_t *desc);
+/* Defaults into *desc, of which the caller's struct has size bytes. */
+ZERO_API void zero_param_desc_init_size(zero_param_desc_t *desc, size_t size);
+static inline void zero_param_desc_init(zero_param_desc_t *desc)
+{
+    zero_param_desc_init_size(desc, sizeof *desc);
+}
 
 /* A parameter of the unit, from *desc, which is copied. */
 ZERO_API zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *desc, zero_param_t *param);
@@ -328,6 +396,23 @@ typedef enum zero_state { ZERO_STATE_PARAM = 0, ZERO_STATE_GRAD, ZERO_STATE_MAST
 typedef int (*zero_read_fn)(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values);
 ZERO_API zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx);
 
+/* The parameter of this name. ZERO_ERR_ARG where there is none. */
+ZERO_API zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_param_t *param);
+/* How many there are: ids are 0 to that minus 1, in the order of zero_param_add. 0 for NULL. */
+ZERO_API int32_t zero_param_count(const zero_engine_t *engine);
+/* The name and the number of elements; NULL and 0 for an id that does not exist. The text is the engine's. */
+ZERO_API const char *zero_param_name(const zero_engine_t *engine, zero_param_t param);
+ZERO_API int64_t zero_param_elements(const zero_engine_t *engine, zero_param_t param);
+
+/* A whole parameter's state, gathered from the ranks, as dtype (rounded from what is kept) into values: host memory for all of its elements,
+ * row-major; NULL on ranks that do not want it. States as for zero_param_read, between passes only. Collective, with the same param and state on every
+ * rank. Takes 64 KiB a rank for a moment. */
+ZERO_API zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, void *values);
+/* The inverse: values, the same on every rank, is read where this rank keeps the elements, and can be freed afterwards. ZERO_STATE_PARAM and
+ * ZERO_STATE_MASTER are one: master weights keep the values in fp32, parameters are rounded from them. Gradients can be set while they can be read; the
+ * step's norm is computed anew from them. 8-bit moments are rounded to their code. Collective. */
+ZERO_API zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, const void *values);
+
 /* The parameter's address as the caller's kernels read it (param dtype, its whole shape), and its gradient's: one address for
  * the engine's life. Contents are valid between acquire and release. NULL before commit, for an unknown or empty parameter, and for
  * the gradient of a frozen one. */
@@ -366,6 +451,7 @@ ZERO_API zero_status_t zero_wait(zero_engine_t *engine);
  * tier; read from and written to the nvme tier. */
 typedef struct zero_traffic {
     uint64_t gathered, reduced, to_host, to_device, read, written;
+    uint64_t reserved[2]; /* 0 */
 } zero_traffic_t;
 
 typedef struct zero_stats {
@@ -397,9 +483,11 @@ ZERO_API zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_
 
 /* ---- engine: the plan, memory ------------------------------------------------------------------------------------ */
 
+/* More than there are tiers and kinds today, so that programs need not be compiled anew. */
+enum { ZERO_MAX_TIERS = 4, ZERO_MAX_KINDS = 16 };
 typedef struct zero_memory {
-    size_t size;
-    uint64_t bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];
+    size_t size;       /* set by the caller */
+    uint64_t bytes[ZERO_MAX_TIERS][ZERO_MAX_KINDS]; /* by zero_tier_t and zero_kind_t */
     uint64_t external; /* measured only: the process minus the arenas */
 } zero_memory_t;
 /* What this rank's arenas hold, from the plan. After commit; nothing needs to be allocated (plan_world). */
@@ -421,6 +509,7 @@ ZERO_API uint64_t zero_plan_hash(const zero_engine_t *engine);
 typedef struct zero_tensors zero_tensors_t;
 
 typedef struct zero_tensor_info {
+    size_t size;                 /* set by the caller */
     const char *name;            /* owned by the zero_tensors_t */
     char dtype[8];               /* as the file spells it: "F32", "BF16", "F16", "I64", ... */
     int32_t ndim;
@@ -432,9 +521,9 @@ typedef struct zero_tensor_info {
  * model.safetensors.index.json. Headers are checked whole (lengths, overlaps, gaps, shapes, duplicates); data is read by
  * zero_tensors_read alone. An index decides which tensors there are; its shards lie in its own folder. */
 ZERO_API zero_status_t zero_tensors_open(zero_tensors_t **tensors, const char *path, zero_error_t *error);
-/* Tensors are numbered from 0 in order of their names (of the names' bytes). */
+/* Tensors are numbered from 0 in order of their names (of the names' bytes). 0 for NULL. */
 ZERO_API int zero_tensors_count(const zero_tensors_t *tensors);
-/* What the file says of a tensor. ZERO_ERR_ARG for an index that there is not. */
+/* What is known of a tensor. ZERO_ERR_ARG: no such number, or info->size is not set. */
 ZERO_API zero_status_t zero_tensors_at(const zero_tensors_t *tensors, int index, zero_tensor_info_t *info);
 /* Index of a name, or -1. */
 ZERO_API int zero_tensors_find(const zero_tensors_t *tensors, const char *name);

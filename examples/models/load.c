@@ -61,7 +61,7 @@ static zero_status_t check_rest(const zero_model_config_t *config, const char *f
     const int64_t head[2] = { config->vocab, config->width };
 
     for (int i = 0; i < zero_tensors_count(file); i++) {
-        zero_tensor_info_t info;
+        zero_tensor_info_t info = {.size = sizeof info};
         const char *name;
         zero_status_t status = zero_tensors_at(file, i, &info);
         bool known = false;
@@ -88,7 +88,7 @@ static zero_status_t match(const zero_model_config_t *config, const char *folder
 {
     for (int i = 0; i < zero_gpt2_tensor_count(config); i++) {
         char name[GPT2_NAME_BYTES + PREFIX_BYTES];
-        zero_tensor_info_t info;
+        zero_tensor_info_t info = {.size = sizeof info};
         zero_gpt2_tensor_t t;
         zero_status_t status;
         int plain, prefixed;

@@ -56,6 +56,8 @@ typedef struct zero_block8 {
 
 /* Elements [begin, begin + count) of state[0] (m) or state[1] (v), decoded. */
 void zero_block8_read(float *out, const zero_block8_t *blocks, int state, int64_t begin, int64_t count);
+/* Its inverse: count elements from the first block's start, encoded. Of the last block, only the codes of elements that there are change. */
+void zero_block8_write(zero_block8_t *blocks, int state, const float *values, int64_t count);
 
 /* One step of count elements. What it reads and writes is as large as count says: master, grad and param count elements, state[] as the rule
  * has it: AdamW, Adam {m, v}, SGD {b} and Lion {m} in fp32; 8-bit AdamW {m, v} of ceil(count / ZERO_BLOCK8) blocks, of the last of

@@ -32,6 +32,42 @@ void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *fo
     log(ctx, level, text);
 }
 
+void zero_struct_init(void *given, size_t given_size, const void *own, size_t size)
+{
+    if (!given || given_size < sizeof given_size)
+        return;
+    memset(given, 0, given_size);
+    memcpy(given, own, given_size < size ? given_size : size);
+    memcpy(given, &given_size, sizeof given_size);
+}
+
+zero_status_t zero_struct_check(const void *given, size_t least, const char *type, zero_error_t *error)
+{
+    size_t size;
+    if (!given)
+        return zero_fail(error, ZERO_ERR_ARG, "%s is NULL: give one", type);
+    memcpy(&size, given, sizeof size);
+    return size >= least ? ZERO_OK
+                         : zero_fail(error, ZERO_ERR_ARG, "%s has size %zu, and this library wants %zu or more: call its init function, or set size to "
+                                     "sizeof(%s)", type, size, least, type);
+}
+
+zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t least, const char *type, zero_error_t *error)
+{
+    size_t given_size;
+    zero_status_t status = zero_struct_check(given, least, type, error);
+    if (status != ZERO_OK)
+        return status;
+    memcpy(&given_size, given, sizeof given_size);
+    for (size_t i = size; i < given_size; i++)
+        if (((const char *)given)[i] != 0)
+            return zero_fail(error, ZERO_ERR_ARG, "%s sets an option that is newer than this library, version %s, which knows %zu of its %zu bytes: leave it "
+                             "as its init function does, or use a newer library", type, ZERO_VERSION, size, given_size);
+    memcpy(own, given, given_size < size ? given_size : size);
+    memcpy(own, &size, sizeof size);
+    return ZERO_OK;
+}
+
 const char *zero_version(void) { return ZERO_VERSION; }
 
 /* The name of index in a table that may have holes; a cast to unsigned makes negative values unknown as well. */

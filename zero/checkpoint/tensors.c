@@ -234,9 +234,9 @@ int zero_tensors_count(const zero_tensors_t *tensors)
 
 zero_status_t zero_tensors_at(const zero_tensors_t *tensors, int index, zero_tensor_info_t *info)
 {
-    if (!tensors || !info || index < 0 || index >= tensors->count)
+    if (!tensors || index < 0 || index >= tensors->count || zero_struct_check(info, ZERO_UP_TO(zero_tensor_info_t, count), "zero_tensor_info_t", NULL))
         return ZERO_ERR_ARG;
-    *info = tensors->entries[index].info;
+    zero_struct_init(info, info->size, &tensors->entries[index].info, sizeof *info);
     return ZERO_OK;
 }
 

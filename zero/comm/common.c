@@ -7,9 +7,10 @@
  * cache that cores share; larger ones leave that one too. */
 #define RING_DEFAULT (4 * 262144 + 4096)
 
-void zero_comm_options_init(zero_comm_options_t *options)
+void zero_comm_options_init_size(zero_comm_options_t *options, size_t size)
 {
-    *options = (zero_comm_options_t){.size = sizeof *options, .timeout_s = 600};
+    const zero_comm_options_t defaults = {.size = sizeof defaults, .timeout_s = 600};
+    zero_struct_init(options, size, &defaults, sizeof defaults);
 }
 
 zero_status_t zero_comm_options_take(zero_comm_options_t *out, const zero_comm_options_t *options, zero_error_t *error)
@@ -17,10 +18,9 @@ zero_status_t zero_comm_options_take(zero_comm_options_t *out, const zero_comm_o
     zero_comm_options_init(out);
     if (!options)
         return ZERO_OK;
-    if (options->size < sizeof *out)
-        return zero_fail(error, ZERO_ERR_ARG, "zero_comm_options_t says that it has %zu bytes: call zero_comm_options_init first", options->size);
-    *out = *options;
-    out->size = sizeof *out;
+    zero_status_t status = zero_struct_take(out, sizeof *out, options, ZERO_UP_TO(zero_comm_options_t, log_ctx), "zero_comm_options_t", error);
+    if (status != ZERO_OK)
+        return status;
     if (!(out->timeout_s > 0 && out->timeout_s <= 1e9))
         return zero_fail(error, ZERO_ERR_ARG, "a communicator's timeout of %g s was asked for: give more than 0", out->timeout_s);
     if (out->ranks_per_node < 0)

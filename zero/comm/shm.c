@@ -218,13 +218,15 @@ zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstra
     zero_family_t *family = NULL;
     zero_error_t why = {0};
     *comm = NULL;
-    if (!bootstrap || bootstrap->size < sizeof b || !bootstrap->all_gather)
-        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap has no all_gather, or its size is not set to sizeof(zero_bootstrap_t)");
-    b = *bootstrap;
+    zero_status_t status = zero_struct_take(&b, sizeof b, bootstrap, ZERO_UP_TO(zero_bootstrap_t, ctx), "zero_bootstrap_t", error);
+    if (status != ZERO_OK)
+        return status;
+    if (!b.all_gather)
+        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap of rank %d has no all_gather: give the function by which the ranks meet", b.rank);
     if (b.world < 1 || b.rank < 0 || b.rank >= b.world)
         return zero_fail(error, ZERO_ERR_ARG, "the bootstrap says rank %d of %d: give a rank below a positive world", b.rank, b.world);
     zero_meet_t meet = {.rank = b.rank, .world = b.world, .all_gather = bootstrap_meet, .ctx = &b};
-    zero_status_t status = zero_comm_options_take(&o, options, &why);
+    status = zero_comm_options_take(&o, options, &why);
     if (status == ZERO_OK && o.ranks_per_node && o.ranks_per_node < b.world)
         status = zero_fail(&why, ZERO_ERR_ARG, "shared memory cannot split %d ranks into nodes of %d: use MPI (zero_comm_mpi)", b.world, o.ranks_per_node);
     int *all = calloc((size_t)b.world, sizeof *all);

@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 
 struct zero_arena {
+    zero_allocator_t allocator; /* the caller's, whose memory base is; else none */
+    zero_tier_t tier;
     char *map;          /* the whole mapping: a guard page or more, the arena, a guard page */
     uint64_t map_bytes;
     char *base;
@@ -21,6 +23,8 @@ static void arena_destroy(zero_arena_t *arena)
 {
     if (!arena)
         return;
+    if (arena->allocator.release && arena->base)
+        arena->allocator.release(arena->allocator.ctx, arena->tier, arena->base, arena->bytes);
     if (arena->map)
         munmap(arena->map, arena->map_bytes);
     free(arena);
@@ -54,9 +58,18 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
     a = calloc(1, sizeof *a);
     if (!a)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for an arena's handle (%zu bytes)", sizeof *a);
+    a->tier = tier;
+    a->bytes = bytes;
+    if (d->options.allocator.allocate) {
+        a->allocator = d->options.allocator;
+        status = zero_host_take(&a->allocator, tier, bytes, true, &a->base, error);
+        if (status)
+            goto fail;
+        *out = a;
+        return ZERO_OK;
+    }
     /* Guard pages: a kernel that runs past the arena faults, and no neighbour is merged into its mapping, whose huge pages could
      * otherwise cover memory that is not counted here. */
-    a->bytes = bytes;
     a->map_bytes = rounded + 2 * page + (rounded >= HUGE_PAGE ? HUGE_PAGE : 0);
     a->map = mmap(NULL, a->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (a->map == MAP_FAILED) {
@@ -95,6 +108,10 @@ static zero_status_t arena_resident(zero_arena_t *arena, uint64_t offset, uint64
     if (offset > arena->bytes || bytes > arena->bytes - offset)
         return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes", (unsigned long long)offset,
                          (unsigned long long)offset, (unsigned long long)bytes, (unsigned long long)arena->bytes);
+    if (arena->allocator.release) { /* whose pages they are, and where, is the caller's */
+        *resident = bytes;
+        return ZERO_OK;
+    }
     return zero_host_resident(arena->base + offset, bytes, resident, error);
 }
 

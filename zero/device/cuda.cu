@@ -54,6 +54,7 @@ struct zero_arena {
     char *base;
     uint64_t bytes;   /* as asked for */
     uint64_t taken;   /* device tier: by how much the GPU's free memory fell when it was made */
+    zero_allocator_t allocator; /* the caller's, whose memory base is; else none */
 };
 
 /* The driver gives device memory in pieces of this size; a part of one could come out of what the process holds already, unseen by taken. */
@@ -69,7 +70,9 @@ static void arena_destroy(zero_arena_t *arena)
     /* cudaFree waits for all of the GPU's work, without a bound: what still runs on a stream that was given up must not be waited for, and keeps
      * its memory until the process ends. */
     if (arena->base && !zero_cuda_gave_up(arena->device) && zero_cuda_enter(arena->device, NULL) == ZERO_OK) {
-        if (arena->tier == ZERO_TIER_DEVICE)
+        if (arena->allocator.release)
+            arena->allocator.release(arena->allocator.ctx, arena->tier, arena->base, arena->bytes);
+        else if (arena->tier == ZERO_TIER_DEVICE)
             cudaFree(arena->base);
         else
             cudaFreeHost(arena->base);
@@ -100,6 +103,23 @@ static zero_status_t available(zero_device_t *device, zero_tier_t tier, uint64_t
     return status ? status : gpu_memory(d, bytes, &total, error);
 }
 
+static zero_status_t zero_out(const zero_arena_t *a, zero_error_t *error)
+{
+    const zero_cuda_t *d = a->device;
+    cudaError_t e = cudaMemsetAsync(a->base, 0, a->bytes, d->own);
+    if (e == cudaSuccess)
+        e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S);
+    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaMemsetAsync of %llu bytes", (unsigned long long)a->bytes);
+}
+
+/* Of the caller's allocator. */
+static zero_status_t take_theirs(zero_arena_t *a, zero_error_t *error)
+{
+    a->allocator = a->device->base.options.allocator;
+    zero_status_t status = zero_host_take(&a->allocator, a->tier, a->bytes, a->tier == ZERO_TIER_HOST, &a->base, error);
+    return status == ZERO_OK && a->tier == ZERO_TIER_DEVICE ? zero_out(a, error) : status;
+}
+
 static zero_status_t create_on_gpu(zero_arena_t *a, zero_error_t *error)
 {
     const zero_cuda_t *d = a->device;
@@ -125,10 +145,7 @@ static zero_status_t create_on_gpu(zero_arena_t *a, zero_error_t *error)
     if (status)
         return status;
     a->taken = before > after ? before - after : 0;
-    e = cudaMemsetAsync(a->base, 0, a->bytes, d->own);
-    if (e == cudaSuccess)
-        e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S);
-    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaMemsetAsync of %llu bytes", (unsigned long long)a->bytes);
+    return zero_out(a, error);
 }
 
 static zero_status_t create_pinned(zero_arena_t *a, zero_error_t *error)
@@ -171,7 +188,9 @@ static zero_status_t arena_create(zero_device_t *device, zero_tier_t tier, uint6
     a->device = d;
     a->tier = tier;
     a->bytes = bytes;
-    status = tier == ZERO_TIER_DEVICE ? create_on_gpu(a, error) : create_pinned(a, error);
+    status = d->base.options.allocator.allocate ? take_theirs(a, error)
+             : tier == ZERO_TIER_DEVICE         ? create_on_gpu(a, error)
+                                                : create_pinned(a, error);
     if (status) {
         arena_destroy(a);
         return status;
@@ -190,6 +209,10 @@ static zero_status_t arena_resident(zero_arena_t *a, uint64_t offset, uint64_t b
     if (offset > a->bytes || bytes > a->bytes - offset)
         return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes", (unsigned long long)offset,
                          (unsigned long long)offset, (unsigned long long)bytes, (unsigned long long)a->bytes);
+    if (a->allocator.release) { /* what of it is there is the caller's business */
+        *resident = bytes;
+        return ZERO_OK;
+    }
     if (a->tier == ZERO_TIER_HOST)
         return zero_host_resident(a->base + offset, bytes, resident, error);
     /* A GPU's memory is not paged: what was taken is there. */

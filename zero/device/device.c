@@ -7,21 +7,23 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 
-void zero_device_options_init(zero_device_options_t *options)
+void zero_device_options_init_size(zero_device_options_t *options, size_t size)
 {
-    *options = (zero_device_options_t){.size = sizeof *options};
+    const zero_device_options_t defaults = {.size = sizeof defaults};
+    zero_struct_init(options, size, &defaults, sizeof defaults);
 }
 
 zero_status_t zero_device_options_read(zero_device_options_t *out, const zero_device_options_t *options, zero_error_t *error)
 {
     zero_device_options_init(out);
-    if (options) {
-        if (options->size < offsetof(zero_device_options_t, threads) + sizeof out->threads)
-            return zero_fail(error, ZERO_ERR_ARG, "zero_device_options_t says that it has %zu bytes: call zero_device_options_init first",
-                             options->size);
-        memcpy(out, options, options->size < sizeof *out ? options->size : sizeof *out);
-        out->size = sizeof *out;
-    }
+    zero_status_t status = ZERO_OK;
+    if (options)
+        status = zero_struct_take(out, sizeof *out, options, ZERO_UP_TO(zero_device_options_t, allocator), "zero_device_options_t", error);
+    if (status != ZERO_OK)
+        return status;
+    if (!out->allocator.allocate != !out->allocator.release)
+        return zero_fail(error, ZERO_ERR_ARG, "zero_device_options_t's allocator has no '%s': give both functions, or neither",
+                         out->allocator.allocate ? "release" : "allocate");
     if (out->threads < 0)
         return zero_fail(error, ZERO_ERR_ARG, "%d threads were asked for: give 0 (OpenMP's default) or a positive number", out->threads);
     return ZERO_OK;

@@ -16,6 +16,25 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+zero_status_t zero_host_take(const zero_allocator_t *allocator, zero_tier_t tier, uint64_t bytes, bool host, char **base, zero_error_t *error)
+{
+    uint64_t alignment = host ? zero_host_page() : 256; /* cudaMalloc's */
+    *base = allocator->allocate(allocator->ctx, tier, bytes, alignment);
+    if (!*base)
+        return zero_fail(error, ZERO_ERR_MEMORY, "the caller's allocator has no %llu bytes of tier '%s': let it give more, or shard or offload more",
+                         (unsigned long long)bytes, zero_tier_name(tier));
+    if ((uintptr_t)*base % alignment) {
+        zero_status_t status = zero_fail(error, ZERO_ERR_ARG, "the caller's allocator gave memory at %p, which is no multiple of the %llu bytes asked for",
+                                         (void *)*base, (unsigned long long)alignment);
+        allocator->release(allocator->ctx, tier, *base, bytes);
+        *base = NULL;
+        return status;
+    }
+    if (host)
+        memset(*base, 0, bytes);
+    return ZERO_OK;
+}
+
 uint64_t zero_host_page(void)
 {
     return (uint64_t)sysconf(_SC_PAGESIZE);

@@ -24,6 +24,9 @@ zero_status_t zero_host_populate(void *base, uint64_t bytes, zero_error_t *error
 /* Bytes of [base, base + bytes), any range inside one mapping, whose pages are resident (mincore). */
 zero_status_t zero_host_resident(const void *base, uint64_t bytes, uint64_t *resident, zero_error_t *error);
 
+/* Memory of the caller's for an arena, which is then *base. host: the host can touch it; then it is zeroed, and at a page's bound. */
+zero_status_t zero_host_take(const zero_allocator_t *allocator, zero_tier_t tier, uint64_t bytes, bool host, char **base, zero_error_t *error);
+
 /* Bytes of a page of the system. */
 uint64_t zero_host_page(void);
 

@@ -146,14 +146,14 @@ static bool uses_stream(const zero_plan_t *plan, int stream)
 }
 
 /* Host memory goes to where it is used from, and state that was moved out of the device's way is kept from being swapped out. A device that is no CPU
- * sees to its own. */
+ * sees to its own, and so does a caller who brings the memory. */
 static zero_status_t settle_arena(zero_exec_t *x, int tier, zero_error_t *error)
 {
     void *base = x->device->ops->arena_base(x->arenas[tier]);
     uint64_t bytes = x->plan->arena_bytes[tier];
     int nodes;
     bool locked;
-    if (!x->device->caps.host_memory)
+    if (!x->device->caps.host_memory || x->device->options.allocator.allocate)
         return ZERO_OK;
     zero_status_t status = zero_host_place(base, bytes, NULL, &nodes, x->options.log, x->options.log_ctx, error);
     if (status == ZERO_OK && tier == ZERO_TIER_HOST)
@@ -425,20 +425,29 @@ zero_status_t zero_exec_set_step(zero_exec_t *x, int64_t step, int64_t applied, 
     return ZERO_OK;
 }
 
-zero_status_t zero_exec_sum(zero_exec_t *x, double *values, int n, zero_error_t *error)
+zero_status_t zero_exec_exchange(zero_exec_t *x, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
     /* The reductions' channel is free once their stream has run dry: every rank gets there with the same calls behind it. */
     zero_comm_t *comm = x->channels[x->channel_count - 1];
-    zero_exec_addends_t mine = {.count = n}, *all = x->addends; /* (world) */
     zero_error_t local = {0};
     zero_status_t status = zero_exec_check(x, error);
     if (status != ZERO_OK)
         return status;
+    if ((status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_REDUCE], NULL, &local)) != ZERO_OK ||
+        (status = comm->ops->exchange(comm, send, recv, bytes, &local)) != ZERO_OK)
+        return failed_outside(x, status, &local, error);
+    return ZERO_OK;
+}
+
+zero_status_t zero_exec_sum(zero_exec_t *x, double *values, int n, zero_error_t *error)
+{
+    zero_exec_addends_t mine = {.count = n}, *all = x->addends; /* (world) */
+    zero_error_t local = {0};
     for (int i = 0; i < n; i++)
         mine.values[i] = values[i];
-    if ((status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_REDUCE], NULL, &local)) != ZERO_OK ||
-        (status = comm->ops->exchange(comm, &mine, all, sizeof mine, &local)) != ZERO_OK)
-        return failed_outside(x, status, &local, error);
+    zero_status_t status = zero_exec_exchange(x, &mine, all, sizeof mine, error);
+    if (status != ZERO_OK)
+        return status;
     for (int r = 1; r < x->world; r++)
         if (all[r].count != all[0].count) {
             status = zero_fail(&local, ZERO_ERR_MISMATCH,

@@ -17,6 +17,8 @@ typedef struct zero_exec_options {
     const char *nvme_path; /* folder of the nvme tier, where the plan has one */
     zero_log_fn log;
     void *log_ctx;
+    zero_update_fn update; /* ZERO_RULE_CUSTOM */
+    void *update_ctx;
 } zero_exec_options_t;
 
 /* Arenas, streams, events and channels for a plan that was checked. Collective over comm (duplicated by split, one per channel).
@@ -63,6 +65,8 @@ zero_status_t zero_exec_measure(zero_exec_t *exec, zero_memory_t *memory, zero_e
 /* values[i] becomes the sum over the ranks, in rank order; n, 0 to 64, is the same on every rank (ZERO_ERR_MISMATCH).
  * Collective. */
 zero_status_t zero_exec_sum(zero_exec_t *exec, double *values, int n, zero_error_t *error);
+/* recv (world * bytes) gets every rank's bytes of host memory, in rank order. Not inside a program. Collective. */
+zero_status_t zero_exec_exchange(zero_exec_t *exec, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
 /* Publishes a failure that is not of the exec's own making. Everything but destroy fails after. */
 void zero_exec_abort(zero_exec_t *exec, const char *sentence);
 

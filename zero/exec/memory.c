@@ -104,6 +104,9 @@ static zero_status_t fits_here(const zero_exec_t *x, int device_ranks, zero_erro
         return zero_fail(error, ZERO_ERR_MEMORY, "a rank needs %s of the device tier (%s) but the memory limit is %s: %s",
                          text_of(need[ZERO_TIER_DEVICE]).s, kinds, text_of(x->options.memory_limit).s, what_to_change);
 
+    if (x->device->options.allocator.allocate) /* which says itself what there is */
+        return ZERO_OK;
+
     /* On a CPU both tiers are the machine's memory, and all ranks of the node draw on it. */
     bool one_memory = x->device->caps.host_memory;
     if (one_memory && !zero_add_u64(need[ZERO_TIER_DEVICE], need[ZERO_TIER_HOST], &need[ZERO_TIER_DEVICE]))

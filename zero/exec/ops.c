@@ -108,8 +108,53 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     return ZERO_OK;
 }
 
+/* What an update works on: elements [span) of its segment. */
+typedef struct operands {
+    const zero_segment_t *segment;
+    zero_span_t span;
+    float *master;
+    char *grad, *param, *state[2]; /* param may be master */
+} operands_t;
+
+/* The caller's own optimizer, one call for each parameter of the part. */
+static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const operands_t *o, const zero_flat_ops_t *flat, void *native, zero_error_t *error)
+{
+    const zero_exec_scalars_t *s = x->scalars;
+    const zero_spec_t *spec = x->plan->spec;
+    int threads = x->device->options.threads;
+    for (int32_t p = 0; p < spec->param_count; p++) {
+        const zero_placed_t *placed = &x->plan->placed[p];
+        int64_t last = placed->offset + spec->params[p].count, until = o->span.begin + o->span.count;
+        int64_t begin = placed->offset > o->span.begin ? placed->offset : o->span.begin, end = last < until ? last : until, at = begin - o->span.begin;
+        if (placed->segment != op->segment || begin >= end)
+            continue;
+        zero_update_args_t args = {.size = sizeof args,
+                                   .param = p,
+                                   .name = spec->params[p].name,
+                                   .begin = begin - placed->offset,
+                                   .count = end - begin,
+                                   .step = s->applied,
+                                   .lr = s->rate * spec->params[p].lr_scale,
+                                   .decay_scale = spec->params[p].decay_scale,
+                                   .grad_factor = s->grad_factor,
+                                   .grad_dtype = o->segment->final,
+                                   .grad = o->grad + (size_t)at * zero_dtype_size(o->segment->final),
+                                   .master = o->master + at,
+                                   .threads = threads,
+                                   .stream = native};
+        for (int i = 0; i < spec->states; i++)
+            args.state[i] = (float *)(void *)o->state[i] + at;
+        if (x->options.update(x->options.update_ctx, &args) != 0)
+            return zero_fail(error, ZERO_ERR_ARG, "config.update refused elements %lld to %lld of parameter '%s'", (long long)args.begin,
+                             (long long)(args.begin + args.count), args.name);
+    }
+    if (o->param != (char *)o->master)
+        flat->cast(o->param, o->segment->dtype, o->master, ZERO_FP32, o->span.count, threads, native);
+    return ZERO_OK;
+}
+
 /* The optimizer over a part, one kernel call for each run of equal scales. */
-static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native)
+static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native, zero_error_t *error)
 {
     const zero_exec_scalars_t *s = x->scalars;
     const zero_plan_t *plan = x->plan;
@@ -127,7 +172,11 @@ static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *f
         /* What is copied to the parameters afterwards must be they, not what was there before. */
         if (plan->buffers[op->dst].part >= 0 && param != (char *)master)
             flat->cast(param, segment->dtype, master, ZERO_FP32, span.count, x->device->options.threads, native);
-        return;
+        return ZERO_OK;
+    }
+    if (x->options.rule == ZERO_RULE_CUSTOM) {
+        operands_t o = {.segment = segment, .span = span, .master = master, .grad = grad, .param = param, .state = {states[0], states[1]}};
+        return update_custom(x, op, &o, flat, native, error);
     }
 
     for (int32_t r = 0; r < segment->run_count; r++) {
@@ -149,6 +198,7 @@ static void update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *f
             u.state[i] = states[i] + at / ZERO_ALIGN_ELEMENTS * plan->spec->state_block_bytes;
         flat->update(&u, x->device->options.threads, native);
     }
+    return ZERO_OK;
 }
 
 static void moved(zero_exec_t *x, int which, uint64_t bytes)
@@ -191,14 +241,10 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
             moved(x, op->kind == ZERO_OP_READ ? ZERO_MOVED_READ : ZERO_MOVED_WRITTEN, op->bytes);
         return status;
     case ZERO_OP_UPDATE:
-        if (op->stream != ZERO_STREAM_HOST) {
-            update(x, op, x->flat, native);
-            return ZERO_OK;
-        }
+        if (op->stream != ZERO_STREAM_HOST)
+            return update(x, op, x->flat, native, error);
         status = settle(x, native, error);
-        if (status == ZERO_OK)
-            update(x, op, zero_flat_cpu(), NULL);
-        return status;
+        return status == ZERO_OK ? update(x, op, zero_flat_cpu(), NULL, error) : status;
     default:
         return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run here",
                          zero_op_name((zero_op_kind_t)op->kind));

@@ -81,29 +81,39 @@ static int32_t code(float x, float inv, int32_t bias, int32_t least, int32_t mos
     return k < least ? least : k > most ? most : k;
 }
 
+/* The first count elements of a block. */
+static void encode(zero_block8_t *b, int state, const float *values, int64_t count)
+{
+    uint32_t largest = 0;
+    for (int64_t k = 0; k < count; k++)
+        if (bits(fabsf(values[k])) > largest)
+            largest = bits(fabsf(values[k]));
+    b->scale = from_bits(largest);
+    float inv = zero_block8_inverse(b->scale);
+    for (int64_t k = 0; k < count; k++)
+        b->code[k] = (uint8_t)(state > 0 ? code(values[k], inv, ZERO_BLOCK8_V, values[k] > 0, 255)
+                                         : code(values[k], inv, ZERO_BLOCK8_M, 0, 127) | (signbit(values[k]) ? 0x80 : 0));
+}
+
+void zero_block8_write(zero_block8_t *blocks, int state, const float *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i += ZERO_BLOCK8)
+        encode(blocks + i / ZERO_BLOCK8, state, values + i, count - i < ZERO_BLOCK8 ? count - i : ZERO_BLOCK8);
+}
+
 /* Elements [first, end) of u, which are one block or the start of it. */
 static void update_block8(const zero_update_t *u, int64_t first, int64_t end)
 {
     zero_block8_t *mb = (zero_block8_t *)u->state[0] + first / ZERO_BLOCK8, *vb = (zero_block8_t *)u->state[1] + first / ZERO_BLOCK8;
     float m[ZERO_BLOCK8], v[ZERO_BLOCK8];
-    uint32_t m_max = 0, v_max = 0;
 
     for (int64_t i = first, k = 0; i < end; i++, k++) {
         m[k] = decode(mb, k, 0);
         v[k] = decode(vb, k, 1);
         update_element(u, i, &m[k], &v[k]);
-        if (bits(fabsf(m[k])) > m_max)
-            m_max = bits(fabsf(m[k]));
-        if (bits(fabsf(v[k])) > v_max)
-            v_max = bits(fabsf(v[k]));
     }
-    mb->scale = from_bits(m_max);
-    vb->scale = from_bits(v_max);
-    float m_inv = zero_block8_inverse(mb->scale), v_inv = zero_block8_inverse(vb->scale);
-    for (int64_t k = 0; k < end - first; k++) {
-        mb->code[k] = (uint8_t)(code(m[k], m_inv, ZERO_BLOCK8_M, 0, 127) | (signbit(m[k]) ? 0x80 : 0));
-        vb->code[k] = (uint8_t)code(v[k], v_inv, ZERO_BLOCK8_V, v[k] > 0, 255);
-    }
+    encode(mb, 0, m, end - first);
+    encode(vb, 1, v, end - first);
 }
 
 void zero_flat_ref_update(const zero_update_t *u, int64_t begin, int64_t end)
