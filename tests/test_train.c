@@ -105,7 +105,7 @@ START_TEST(options_are_refused)
         {"stage", "'stage' is not an option", ZERO_ERR_ARG},
         {"--save x", "--save is not supported yet", ZERO_ERR_UNSUPPORTED},
         {"--resume=x", "--resume is not supported yet", ZERO_ERR_UNSUPPORTED},
-        {"--config x", "--config is not supported yet", ZERO_ERR_UNSUPPORTED},
+        {"--config=", "--config is empty", ZERO_ERR_ARG},
         {"--lora-rank 8", "--lora-rank is not supported yet", ZERO_ERR_UNSUPPORTED},
         {"--loss-scale 8", "--loss-scale is not supported yet", ZERO_ERR_UNSUPPORTED},
         {"--dtype fp16", "--dtype fp16 is not supported yet", ZERO_ERR_UNSUPPORTED},

@@ -50,17 +50,24 @@ static int64_t divisor(int64_t n, int64_t most)
 static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
 {
     options_t *o = &job->o;
-    int64_t world = job->world, most = tiny ? 8 : 4, usual = 8;
-    if (o->batch < 0) {
-        int64_t unit = world * (o->micro_batch > 0 ? o->micro_batch : 1);
-        o->batch = unit >= usual ? unit : usual / unit * unit;
-    }
-    int64_t unit = world * (o->micro_batch > 0 ? o->micro_batch : 1);
+    int64_t world = job->world, most = tiny ? 8 : 4, usual = 8, unit;
+    const bool all = o->micro_batch > 0 && o->accumulation > 0;
+    if (__builtin_mul_overflow(world * (o->micro_batch > 0 ? o->micro_batch : 1), o->accumulation > 0 ? o->accumulation : 1, &unit))
+        return zero_fail(error, ZERO_ERR_ARG, "--micro-batch %lld x %lld micro-steps x %lld ranks are more sequences than 64 bits count: use fewer",
+                         (long long)o->micro_batch, (long long)o->accumulation, (long long)world);
+    if (o->batch < 0)
+        o->batch = unit >= usual || all ? unit : usual / unit * unit;
+    if (all && o->batch != unit)
+        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': train_batch_size (--batch) is %lld, but train_micro_batch_size_per_gpu (--micro-batch) "
+                         "%lld x gradient_accumulation_steps %lld x %lld ranks is %lld: use %lld, or leave one of the three out", o->config,
+                         (long long)o->batch, (long long)o->micro_batch, (long long)o->accumulation, (long long)world, (long long)unit, (long long)unit);
     if (o->batch % unit != 0) {
         int64_t below = o->batch / unit * unit, above = below + unit;
         char parts[64] = "", nearest[64];
         if (o->micro_batch > 0)
             snprintf(parts, sizeof parts, " x --micro-batch %lld", (long long)o->micro_batch);
+        else if (o->accumulation > 0)
+            snprintf(parts, sizeof parts, " x gradient_accumulation_steps %lld", (long long)o->accumulation);
         int n = below > 0 ? snprintf(nearest, sizeof nearest, "%lld or ", (long long)below) : 0;
         snprintf(nearest + n, sizeof nearest - (size_t)n, "%lld", (long long)above);
         return zero_fail(error, ZERO_ERR_ARG, "--batch is %lld, but must be a multiple of %lld (%lld ranks%s): use %s", (long long)o->batch, (long long)unit,
@@ -68,7 +75,7 @@ static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
     }
     job->local = o->batch / world;
     if (o->micro_batch < 0)
-        o->micro_batch = divisor(job->local, most);
+        o->micro_batch = o->accumulation > 0 ? job->local / o->accumulation : divisor(job->local, most);
     job->micro_steps = (int)(job->local / o->micro_batch);
     return ZERO_OK;
 }
@@ -261,7 +268,7 @@ static zero_status_t describe(job_t *job, int index, char text[TEXT], const char
             float first[64];
             status = zero_tensors_open(&tensors, job->o.model, error);
             for (int i = 0; status == ZERO_OK && i < zero_tensors_count(tensors); i++) {
-                zero_tensor_info_t info;
+                zero_tensor_info_t info = {.size = sizeof info};
                 status = zero_tensors_at(tensors, i, &info);
                 bool number = strcmp(info.dtype, "F32") == 0 || strcmp(info.dtype, "BF16") == 0 || strcmp(info.dtype, "F16") == 0;
                 if (status != ZERO_OK || info.count == 0 || !number)

@@ -2,12 +2,14 @@
 #ifndef EXAMPLES_ZERO_TRAIN_JOB_H
 #define EXAMPLES_ZERO_TRAIN_JOB_H
 
+#include "examples/zero_train/config.h"
 #include "examples/zero_train/data.h"
 #include "examples/zero_train/options.h"
 #include "examples/zero_train/schedule.h"
 
 typedef struct job {
     options_t o;                 /* resolved: what is still unset has no value */
+    const config_t *config;      /* what o was read from; NULL: the command line alone */
     int world;
     bool folder;                 /* --model is a Hugging Face folder */
     bool shape;                  /* --model is a config.json alone: values from --seed */

@@ -122,7 +122,8 @@ static bool same_file(const struct stat *info, const char *path)
 /* That the file that --log would write over is none that is read. */
 static zero_status_t check_log_is_no_input(const options_t *o, const struct stat *info, zero_error_t *error)
 {
-    const char *input = same_file(info, o->data) ? "--data" : same_file(info, o->eval_data) ? "--eval-data" : same_file(info, o->model) ? "--model" : NULL;
+    const char *input = same_file(info, o->data) ? "--data" : same_file(info, o->eval_data) ? "--eval-data" : same_file(info, o->config) ? "--config"
+                      : same_file(info, o->model) ? "--model" : NULL;
     DIR *folder = o->model != NULL ? opendir(o->model) : NULL; /* a preset is no folder */
     for (struct dirent *entry; folder != NULL && input == NULL && (entry = readdir(folder)) != NULL;) {
         char path[8192];
@@ -158,6 +159,15 @@ static zero_status_t check_log(const job_t *job, zero_error_t *error)
     if (access(folder, W_OK | X_OK) != 0)
         return zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': '%s': %s", path, folder, strerror(errno));
     return ZERO_OK;
+}
+
+/* What became of the keys of --config: once, before ranks are started. */
+static void print_config(const job_t *job)
+{
+    if (job->o.quiet)
+        return;
+    config_print(job->config, stdout);
+    fflush(stdout);
 }
 
 /* ---- a rank ----------------------------------------------------------------------------------------------------------------- */
@@ -238,6 +248,8 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     if (status == ZERO_OK)
         status = place_device(&session.place, job, local, error);
     status = settle(session.place.comm, status, error, &speaker);
+    if (status == ZERO_OK && rank == 0 && !resolved && session.launch == NULL)
+        print_config(job);
     if (status == ZERO_OK)
         status = job_agree(job, session.place.comm, error);
     if (status == ZERO_OK)
@@ -303,6 +315,8 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         status = check_log(job, error);
     if (status == ZERO_OK && world > 1)
         status = room_check(&given, job, error);
+    if (status == ZERO_OK)
+        print_config(job);
     if (status != ZERO_OK)
         code = complain(error->text, EXIT_USAGE);
     else if (world == 1)
@@ -313,36 +327,50 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
     return code;
 }
 
-int main(int argc, char **argv)
+/* What the options in *job ask for; status and error are of reading them. */
+static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_t *error)
 {
-    job_t job = {.world = 0};
-    zero_error_t error = {0};
     int rank, world;
     launch_kind_t kind = launch_detect(&rank, &world);
-    options_init(&job.o);
-    zero_status_t status = options_parse(&job.o, argc, argv, &error);
-    bool looks = status == ZERO_OK && (job.o.help || job.o.version || job.o.explain || job.o.plan);
+    bool looks = status == ZERO_OK && (job->o.help || job->o.version || job->o.explain || job->o.plan);
     if (looks && rank != 0)
         return EXIT_DONE; /* the first of a launcher's ranks is enough */
-    if (looks && job.o.help) {
+    if (looks && job->o.help) {
         options_help(stdout);
         return printed();
     }
-    if (looks && job.o.version) {
+    if (looks && job->o.version) {
         printf("zero_train %s\n", zero_version());
         return printed();
     }
     if (looks) {
-        int planned = job.o.ranks <= 0 && world > 0 ? world : job_ranks(&job.o);
+        int planned = job->o.ranks <= 0 && world > 0 ? world : job_ranks(&job->o);
         int threads = job_cores() / planned > 1 ? job_cores() / planned : 1;
-        status = job_resolve(&job, planned, threads, true, &error);
+        status = job_resolve(job, planned, threads, true, error);
         if (status == ZERO_OK)
-            status = look(&job, &error);
-        job_close(&job);
-        return status == ZERO_OK ? printed() : complain(error.text, EXIT_USAGE);
+            print_config(job);
+        if (status == ZERO_OK)
+            status = look(job, error);
+        job_close(job);
+        return status == ZERO_OK ? printed() : complain(error->text, EXIT_USAGE);
     }
     const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
     if (kind == LAUNCH_NONE && tasks != NULL && atoi(tasks) > 1)
         return complain("srun started several tasks without PMIx, so that they cannot find each other: give srun --mpi=pmix", EXIT_USAGE);
-    return kind == LAUNCH_NONE ? start(&job, argv, status, &error) : work(&job, kind, rank, false, status, &error);
+    return kind == LAUNCH_NONE ? start(job, argv, status, error) : work(job, kind, rank, false, status, error);
+}
+
+int main(int argc, char **argv)
+{
+    job_t job = {.world = 0};
+    config_t *config = NULL;
+    zero_error_t error = {0};
+    options_init(&job.o);
+    zero_status_t status = options_parse(&job.o, argc, argv, &error);
+    if (status == ZERO_OK && !job.o.help && !job.o.version)
+        status = config_read(&config, &job.o, &error);
+    job.config = config;
+    int code = obey(&job, argv, status, &error);
+    config_close(config);
+    return code;
 }

@@ -118,11 +118,14 @@ static const option_t table[] = {
     {"compare-stages", LOOK, OPTION_FLAG, FIELD(compare_stages), 0, 0, 0, NULL, NULL, NULL, NULL,
      "run stages 0 to 3, whatever --stage says, on the same steps and print one table of memory, traffic, speed and results", true},
 
-    {"config", FILES, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
+    {"config", FILES, OPTION_TEXT, FIELD(config), 0, 0, UNSET, NULL, NULL, "FILE", "none",
+     "JSON with DeepSpeed's keys, and any of these options by name; the command line wins", false},
 
     {"help", GROUP_COUNT, OPTION_FLAG, FIELD(help), 0, 0, 0, NULL, NULL, NULL, NULL, "this text", false},
     {"version", GROUP_COUNT, OPTION_FLAG, FIELD(version), 0, 0, 0, NULL, NULL, NULL, NULL, "the version", false},
 };
+
+_Static_assert(COUNT_OPTIONS <= OPTIONS_MOST, "options_t marks each option that is given");
 
 static void *field(options_t *options, const option_t *option)
 {
@@ -153,6 +156,7 @@ void options_init(options_t *options)
     }
     options->betas[0] = 0.9;
     options->betas[1] = 0.95;
+    options->accumulation = -1;
 }
 
 /* Index of value in "a|b|c", or -1. */
@@ -179,8 +183,7 @@ static void choice_text(const char *choices, int64_t index, char *out, size_t si
     snprintf(out, size, "%.*s", p != NULL ? (int)strcspn(p, "|") : 1, p != NULL ? p : "?");
 }
 
-/* Edits (insertions, deletions, replacements) that turn a into b (Levenshtein 1966); texts longer than 63 count as far away. */
-static int distance(const char *a, const char *b)
+int options_distance(const char *a, const char *b)
 {
     size_t m = strlen(a), n = strlen(b);
     int row[64];
@@ -209,7 +212,7 @@ static zero_status_t unknown(const char *name, zero_error_t *error)
     int best = 64;
     const char *nearest = NULL;
     for (int i = 0; i < COUNT_OPTIONS; i++) {
-        int d = distance(name, table[i].name);
+        int d = options_distance(name, table[i].name);
         if (d < best) {
             best = d;
             nearest = table[i].name;
@@ -297,6 +300,29 @@ static zero_status_t set_value(options_t *options, const option_t *option, const
     return zero_fail(error, ZERO_ERR_ARG, "--%s takes no value, but was given '%s'", option->name, text);
 }
 
+zero_status_t options_set(options_t *options, int index, const char *text, zero_error_t *error)
+{
+    const option_t *option = &table[index];
+    if (option->type != OPTION_FLAG)
+        return set_value(options, option, text, error);
+    *(int64_t *)field(options, option) = strcmp(text, "true") == 0;
+    return ZERO_OK;
+}
+
+int options_find(const char *name)
+{
+    for (int i = 0; i < options_count(); i++) {
+        const char *a = table[i].name, *b = name;
+        while (*a != '\0' && (*a == *b || (*a == '-' && *b == '_'))) {
+            a++;
+            b++;
+        }
+        if (*a == '\0' && *b == '\0')
+            return i;
+    }
+    return -1;
+}
+
 zero_status_t options_parse(options_t *options, int argc, char *const *argv, zero_error_t *error)
 {
     for (int i = 1; i < argc; i++) {
@@ -319,6 +345,7 @@ zero_status_t options_parse(options_t *options, int argc, char *const *argv, zer
         if (option == NULL)
             return unknown(name, error);
 
+        options->given[option - table] = true;
         const char *value = equals != NULL ? equals + 1 : NULL;
         bool optional = option->argument != NULL && option->argument[0] == '[';
         if (value == NULL && option->type == OPTION_FLAG) {

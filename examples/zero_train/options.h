@@ -13,6 +13,8 @@ enum { OFFLOAD_NONE = 0, OFFLOAD_OPTIMIZER, OFFLOAD_PARAMS, OFFLOAD_ALL };
 enum { OFFLOAD_TO_HOST = 0, OFFLOAD_TO_NVME };
 enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_NOAM };
 
+enum { OPTIONS_MOST = 128 };
+
 /* Unset until job_resolve chooses a value: -1 for whole numbers and choices, NaN for reals, NULL for texts. */
 typedef struct options {
     /* sharding */
@@ -39,8 +41,13 @@ typedef struct options {
     int64_t quiet;
     /* look first */
     int64_t explain, plan, compare_stages;
+    /* file */
+    const char *config;
     /* -h, --version */
     int64_t help, version;
+    /* no options of their own */
+    int64_t accumulation;      /* micro-steps of a step that --config asks for, -1: it does not */
+    bool given[OPTIONS_MOST];  /* on the command line, by index */
 } options_t;
 
 /* Every option unset or at its default. */
@@ -49,6 +56,13 @@ void options_init(options_t *options);
 /* Reads argv into *options (initialised); texts point into argv. ZERO_ERR_ARG names the option, the value found and the value wanted; an option that a
  * later version will have is ZERO_ERR_UNSUPPORTED. */
 zero_status_t options_parse(options_t *options, int argc, char *const *argv, zero_error_t *error);
+
+/* Sets the option of this index as --name text does, but not as given: for values from elsewhere. text is kept where the option is a text. */
+zero_status_t options_set(options_t *options, int index, const char *text, zero_error_t *error);
+/* Index of a setting (not --help or --version) by name, with dashes or underscores; -1: there is none. */
+int options_find(const char *name);
+/* Edits (insertions, deletions, replacements) that turn a into b (Levenshtein 1966); texts longer than 63 count as far away. */
+int options_distance(const char *a, const char *b);
 
 /* The groups, each option with its default. */
 void options_help(FILE *file);

@@ -1,0 +1,248 @@
+#!/bin/sh
+# --config: what each key of a file does, what wins over it, and what is refused.
+. "${srcdir:-.}/tests/train.sh"
+
+# file JSON: in c.json
+file()
+{
+    printf '%s\n' "$1" >c.json
+}
+# option NAME: as the start event of the log has it, without quotes
+option()
+{
+    sed -n 's/.*"options":{\(.*\)},"world_size".*/,\1/p' log | sed -n "s/.*,\"$1\":\(\[[^]]*\]\|[^,]*\).*/\1/p" | tr -d '"'
+}
+# sets JSON NAME VALUE [ARGUMENTS...]: the file, with the arguments, resolves the option so; 2 ranks unless the arguments say otherwise
+sets()
+{
+    file "$1"
+    name=$2 value=$3 json=$1
+    shift 3
+    rm -f log
+    run 0 --steps 0 --sample 0 --log log --config c.json "$@"
+    equal "$json $*: $name" "$(option "$name")" "$value"
+}
+# says JSON TEXT [ARGUMENTS...]: the report has the text
+says()
+{
+    file "$1"
+    json=$1 text=$2
+    shift 2
+    run 0 --plan --config c.json "$@"
+    tr -s ' ' <out >words
+    grep -qF -e "$text" words || { fail "$json $*: the report lacks '$text'"; sed 's/^/    /' words; }
+}
+# bad JSON TEXT [ARGUMENTS...]
+bad()
+{
+    file "$1"
+    text=$2
+    shift 2
+    refused --config c.json "$@" -- "$text"
+}
+
+# ---- a whole file, as they are written for ZeRO-3 with offload
+cat >whole.json <<'END'
+{
+  "train_micro_batch_size_per_gpu": 2,
+  "gradient_accumulation_steps": 3,
+  "gradient_clipping": 0.25,
+  "steps_per_print": 10,
+  "wall_clock_breakdown": false,
+  "bf16": { "enabled": true },
+  "fp16": { "enabled": false, "loss_scale": 0, "loss_scale_window": 1000, "initial_scale_power": 16, "hysteresis": 2, "min_loss_scale": 1 },
+  "optimizer": { "type": "AdamW", "params": { "lr": 2e-3, "betas": [0.9, 0.98], "eps": 1e-7, "weight_decay": 0.01 } },
+  "scheduler": { "type": "WarmupDecayLR", "params": { "warmup_min_lr": 0, "warmup_max_lr": 1e-3, "warmup_num_steps": 2, "total_num_steps": 4 } },
+  "zero_optimization": {
+    "stage": 3,
+    "offload_optimizer": { "device": "cpu", "pin_memory": true },
+    "offload_param": { "device": "cpu", "pin_memory": true, "buffer_count": 5, "buffer_size": 1e8, "max_in_cpu": 1e9 },
+    "overlap_comm": true,
+    "contiguous_gradients": true,
+    "reduce_bucket_size": "auto",
+    "stage3_prefetch_bucket_size": "auto",
+    "stage3_param_persistence_threshold": 1e5,
+    "sub_group_size": 1e9,
+    "stage3_max_live_parameters": 1e9,
+    "stage3_max_reuse_distance": 1e9,
+    "stage3_gather_16bit_weights_on_model_save": true
+  },
+  "activation_checkpointing": { "partition_activations": false, "cpu_checkpointing": false, "number_checkpoints": null },
+  "tensorboard": { "enabled": false, "output_path": "runs" },
+  "model": "tiny",
+  "seq_len": 16,
+  "sample": 0
+}
+END
+run 0 --config whole.json --log log
+for pair in stage=3 dtype=bf16 offload=all offload-tier=host clip=0.25 optimizer=adamw lr=0.001 'betas=[0.9,0.98]' eps=1e-07 weight-decay=0.01 \
+    schedule=linear warmup=2 steps=4 batch=12 micro-batch=2 seq-len=16 sample=0 config=whole.json; do
+    equal "whole.json: ${pair%%=*}" "$(option "${pair%%=*}")" "${pair#*=}"
+done
+equal "steps of whole.json" "$(values log step | tail -1)" 4
+equal "rows of whole.json" "$(sed '1d; /^tiny: /,$d' out | grep -c .)" 46
+grep -q '^  zero_optimization.overlap_comm  *true  *no effect: always on' out || fail "no row of overlap_comm"
+grep -q '^  zero_optimization.reduce_bucket_size  *"auto"  *its default' out || fail "no row of reduce_bucket_size"
+# the same on the command line: the same bits
+cp log from-file
+run 0 --stage 3 --dtype bf16 --offload all --clip 0.25 --lr 0.001 --betas 0.9,0.98 --eps 1e-7 --weight-decay 0.01 --schedule linear --warmup 2 --steps 4 \
+    --batch 12 --micro-batch 2 --seq-len 16 --sample 0 --log log
+equal "parameters of the file and of the command line" "$(values log params_xxh64)" "$(values from-file params_xxh64)"
+run 0 --config whole.json --quiet
+[ ! -s out ] || fail "--quiet printed a report"
+run 0 --config whole.json --plan
+equal "reports with --plan" "$(grep -c '^whole.json:$' out)" 1
+
+# ---- each key
+sets '{"zero_optimization": {"stage": 1}}' stage 1
+sets '{"zero_optimization": {"stage": 2.0}}' stage 2
+sets '{"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}' offload optimizer
+sets '{"zero_optimization": {"offload_param": {"device": "cpu"}}}' offload params
+sets '{"zero_optimization": {"offload_optimizer": {"device": "none"}, "offload_param": {"device": "cpu"}}}' offload params
+sets '{"zero_optimization": {"offload_optimizer": {"device": "none"}}}' offload none
+sets '{"zero_optimization": {"offload_optimizer": {"device": "cpu", "ratio": 0.4}}}' offload-ratio 0.4
+sets '{"zero_optimization": {"offload_optimizer": {"device": "none", "ratio": 0.4}}}' offload-ratio 1
+sets '{"zero_optimization": {"offload_optimizer": {"device": "cpu", "nvme_path": "/nowhere"}}}' nvme-path null
+mkdir drive
+nvme='{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive", "buffer_count": 4}}, "aio": {"block_size": 262144}}'
+file "$nvme"
+says "$nvme" "--offload optimizer --offload-tier nvme"
+says "$nvme" "--nvme-path drive"
+says '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"}, "offload_param": {"device": "nvme", "nvme_path": "drive"}}}' \
+    "offload_param.device \"nvme\" --offload all --offload-tier nvme"
+sets "$nvme" nvme-path null --offload none
+sets "$nvme" offload-tier host --offload-tier host
+sets '{"bf16": {"enabled": true}}' dtype bf16
+sets '{"bf16": {"enabled": false}}' dtype fp32
+sets '{"fp16": {"enabled": false}, "bf16": {"enabled": true}}' dtype bf16
+sets '{"bf16": {"enabled": "auto"}, "fp16": {"enabled": false}}' dtype fp32
+says '{"bf16": {"enabled": "auto"}, "fp16": {"enabled": false}}' "fp16.enabled false no effect: off"
+sets '{"communication_data_type": "bf16"}' reduce-dtype bf16
+sets '{"communication_data_type": null}' reduce-dtype fp32
+sets '{"gradient_clipping": 0}' clip 0
+sets '{"optimizer": {"type": "Lion"}}' optimizer lion
+sets '{"optimizer": {"type": "SGD", "params": {"momentum": 0.8}}}' betas '[0.8,0.95]'
+sets '{"optimizer": {"type": "SGD"}}' optimizer sgd
+sets '{"optimizer": {"type": "Adam"}}' optimizer adamw
+sets '{"optimizer": {"type": "Adam", "params": {"adam_w_mode": true}}}' optimizer adamw
+sets '{"optimizer": {"type": "Adam", "params": {"adam_w_mode": false, "torch_adam": true}}}' optimizer adam
+sets '{"optimizer": {"type": "AdamW", "params": {"adam_w_mode": false}}}' optimizer adamw
+sets '{"optimizer": "adamw8bit"}' optimizer adamw8bit
+sets '{"optimizer": {"params": {"lr": 0.1}}}' lr 0.1
+sets '{"optimizer": {"params": {"lr": "auto", "betas": "auto"}}}' lr 0.003
+sets '{"optimizer": {"params": {"betas": [0.5, 0.75]}}}' betas '[0.5,0.75]'
+sets '{"optimizer": {"params": {"weight_decay": 0}}}' weight-decay 0
+sets '{"optimizer": {"params": {"eps": 1e-6}}}' eps 1e-06
+sets '{"scheduler": {"type": "WarmupLR"}}' schedule constant
+sets '{"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 7}}}' warmup 7
+sets '{"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 0.25}}, "optimizer": {"params": {"lr": 0.5}}}' lr 0.25
+sets '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.5}}, "optimizer": {"params": {"lr": 0.25}}}' min-lr 0.125
+sets '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.5}}, "optimizer": {"params": {"lr": 0.25}}}' min-lr 0.5 --lr 1
+sets '{"scheduler": {"type": "WarmupCosineLR"}}' schedule cosine
+sets '{"scheduler": {"type": "WarmupCosineLR"}}' schedule noam --schedule noam
+
+# options by name
+sets '{"micro-batch": 2, "seed": 5}' micro-batch 2
+sets '{"micro_batch": 2, "seed": 5}' seed 5
+sets '{"shuffle": 3}' shuffle 3
+sets '{"betas": [0.5, 0.75]}' betas '[0.5,0.75]'
+sets '{"recompute": "full"}' recompute full
+sets '{"prompt": "auto"}' prompt auto
+sets '{"device": "auto"}' device cpu
+sets '{"ranks": 3}' ranks 3
+sets '{"quiet": true}' quiet true
+[ ! -s out ] || fail "quiet in a file printed something"
+sets '{"quiet": false}' quiet false
+
+# ---- batches, with 2 ranks
+sets '{"train_batch_size": 12}' batch 12
+sets '{"train_batch_size": 12, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 3}' micro-batch 2
+sets '{"train_batch_size": 12, "gradient_accumulation_steps": 2}' micro-batch 3
+sets '{"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 3}' batch 12
+sets '{"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}' batch 2
+sets '{"gradient_accumulation_steps": 2}' micro-batch 2
+sets '{"gradient_accumulation_steps": 5}' batch 10
+sets '{"train_batch_size": 12, "train_micro_batch_size_per_gpu": 3}' batch 12
+sets '{"train_batch_size": 12, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 3}' batch 8 --batch 8
+sets '{"train_batch_size": 12, "gradient_accumulation_steps": 2}' micro-batch 1 --batch 4
+sets '{"train_batch_size": 12, "gradient_accumulation_steps": 2}' batch 12 --micro-batch 1
+sets '{"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 3}' batch 18 --ranks 3
+bad '{"train_batch_size": 32, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 2}' \
+    "train_micro_batch_size_per_gpu (--micro-batch) 4 x gradient_accumulation_steps 2 x 2 ranks is 16: use 16"
+bad '{"train_batch_size": 6, "gradient_accumulation_steps": 2}' "must be a multiple of 4 (2 ranks x gradient_accumulation_steps 2): use 4 or 8"
+bad '{"gradient_accumulation_steps": 0}' "gradient_accumulation_steps is 0, but must be from 1"
+bad '{"train_micro_batch_size_per_gpu": 1000000000, "gradient_accumulation_steps": 1000000, "ranks": 1048576}' "more sequences than 64 bits count"
+
+# ---- the command line wins, before or after the file's name
+file '{"zero_optimization": {"stage": 1}, "fp16": {"enabled": true}, "optimizer": {"type": "Lamb"}, "steps": 0, "sample": 0}'
+run 0 --stage 2 --config c.json --dtype bf16 --optimizer sgd --log log
+equal "stage before --config" "$(option stage)" 2
+equal "dtype after --config" "$(option dtype)" bf16
+equal "optimizer after --config" "$(option optimizer)" sgd
+equal "steps of the file" "$(option steps)" 0
+grep -q 'stage  *1  *not used: the command line has --stage' out || fail "the report does not say that --stage wins"
+
+# ---- refused
+bad '{"stage": 3,}' "--config 'c.json', line 1, column 13"
+bad '{
+  "stage": 3
+  "seed": 1}' "line 3"
+bad '{"stage": 1, "stage": 2}' "duplicate"
+bad '' "near end of file"
+bad '[1]' "must have an object"
+bad '{"stage": 3} x' "line 1"
+bad '{"zero_optimization": {"stag": 2}}' "unknown key zero_optimization.stag: did you mean zero_optimization.stage?"
+bad '{"overlap_comm": true}' "unknown key overlap_comm: did you mean zero_optimization.overlap_comm?"
+bad '{"seq_lenn": 2}' "unknown key seq_lenn: did you mean seq-len?"
+bad '{"bf16": {"stage": 2}}' "did you mean zero_optimization.stage?"
+bad '{"no_such_key_anywhere": 2}' "unknown key no_such_key_anywhere: use DeepSpeed's keys"
+bad '{"config": "c.json"}' "one file does not name another"
+bad '{"help": true}' "unknown key help"
+bad '{"zero_optimization": {"stage": "3"}}' "zero_optimization.stage is \"3\", a string, but must be a whole number"
+bad '{"zero_optimization": {"stage": 1.5}}' "a number, but must be a whole number"
+bad '{"zero_optimization": {"stage": 4}}' "--stage is 4, but must be from 0 to 3: use 3"
+bad '{"zero_optimization": true}' "must be an object in {}"
+bad '{"zero_optimization": {"overlap_comm": 1}}' "must be true or false"
+bad '{"gradient_clipping": "1"}' "must be a number"
+bad '{"optimizer": {"type": 1}}' "must be a string"
+bad '{"optimizer": {"params": {"betas": [0.9]}}}' "must be two numbers in []"
+bad '{"optimizer": {"params": {"betas": [0.9, 1]}}}' "both must be at least 0 and below 1"
+bad '{"bf16": {"enabled": true}, "fp16": {"enabled": true}}' "at most one may be true"
+bad '{"zero_optimization": {"offload_optimizer": {"pin_memory": true}}}' "zero_optimization.offload_optimizer has no device"
+bad '{"zero_optimization": {"offload_optimizer": {"device": "gpu"}}}' "must be one of: none, cpu, nvme"
+bad '{"zero_optimization": {"offload_param": {"device": "nvme", "nvme_path": "drive"}}}' "use \"nvme\" for offload_optimizer too"
+bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"}, "offload_param": {"device": "cpu"}}}' "offload_optimizer says \"nvme\""
+bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}' "--nvme-path names no folder"
+bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"}, "offload_param": {"device": "nvme", "nvme_path": "other"}}}' \
+    "both set --nvme-path, to drive and to other"
+bad '{"stage": 2, "zero_optimization": {"stage": 3}}' "stage and zero_optimization.stage both set --stage, to 2 and to 3"
+bad '{"zero_optimization": {"zero_quantized_weights": true}}' "zero_quantized_weights is true, but must be false"
+bad '{"zero_optimization": {"zero_hpz_partition_size": 8}}' "but must be 1"
+bad '{"optimizer": {"type": "OneBitAdam"}}' "must be one of: AdamW, Adam, SGD, Lion"
+bad '{"optimizer": {"type": "AdamW", "params": {"momentum": 0.9}}}' "only SGD has it"
+bad '{"scheduler": {"type": "OneCycle"}}' "must be one of: WarmupLR, WarmupDecayLR, WarmupCosineLR"
+bad '{"scheduler": {"type": "WarmupLR", "params": {"warmup_type": "log"}}}' "must be \"linear\""
+bad '{"scheduler": {"type": "WarmupLR", "params": {"warmup_min_lr": 0.1}}}' "must be 0"
+bad '{"scheduler": {"type": "WarmupLR", "params": {"cos_min_ratio": 0.1}}}' "only WarmupCosineLR has it"
+bad '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.1}}}' "there is no optimizer.params.lr"
+bad '{"scheduler": {"type": "WarmupCosineLR", "params": {"warmup_max_lr": 0.1}}}' "use optimizer.params.lr"
+bad '{"tensorboard": {"enabled": true}}' "use \"log\": \"FILE\""
+bad '{"activation_checkpointing": {"cpu_checkpointing": true}}' "\"recompute\": \"full\""
+refused --config missing.json -- "cannot open --config 'missing.json': No such file"
+refused --config . -- "is a folder"
+refused --config /dev/null -- "must be a file"
+file '{"steps": 1}'
+run 2 --config c.json --log c.json
+grep -q "is a file that --config reads" err || fail "a log over the configuration"
+
+# Ranks that a launcher started, each of which reads the file: one report.
+file '{"zero_optimization": {"stage": 1}, "steps": 1, "sample": 0, "threads": 1, "seq-len": 16, "log": "log"}'
+for rank in 0 1; do
+    RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + $$ % 20000)) \
+        timeout -k 5 300 "$train" --config c.json >"out.$rank" 2>"err.$rank" &
+done
+wait
+equal "reports of two ranks" "$(cat out.0 out.1 | grep -c '^c.json:$')" 1
+equal "errors of two ranks" "$(cat err.0 err.1)" ""
+equal "stage of two ranks" "$(option stage)" 1
+finish
