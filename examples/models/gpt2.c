@@ -11,6 +11,8 @@
 #define HEAD_ROWS_LEAST 64
 /* Weights of the head that one product takes: enough for full speed. */
 #define HEAD_PART_BYTES (16u << 20)
+/* Micro-steps that the host may be ahead of a device. */
+#define PLACES_MOST 16
 /* The shortest shape that a sample is padded to; the others are its doubles. */
 #define SAMPLE_SHAPE_LEAST 16
 
@@ -122,6 +124,8 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s models are not supported yet: use fp32 or bf16", zero_dtype_name(o->dtype));
     if (o->threads < 1)
         return zero_fail(error, ZERO_ERR_ARG, "%d threads for a model: at least 1 is needed", o->threads);
+    if (o->micro_steps < 0)
+        return zero_fail(error, ZERO_ERR_ARG, "%" PRId64 " micro-steps in a step: use 0 (which is 1) or more", o->micro_steps);
     if (o->head_rows < 0 || o->head_columns < 0)
         return zero_fail(error, ZERO_ERR_ARG, "%" PRId64 " rows of logits at once, %" PRId64 " tokens of the vocabulary: use 0 (chosen by size) or more",
                          o->head_rows, o->head_columns);
@@ -171,6 +175,10 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
         goto memory;
     m->config = *config;
     m->options = *options;
+    /* a host that computes itself has waited when it returns */
+    m->places = options->backend == NULL || strcmp(options->backend, "cuda") != 0 || options->micro_steps < 1 ? 1 : options->micro_steps;
+    if (m->places > PLACES_MOST)
+        m->places = PLACES_MOST;
     m->element = zero_dtype_size(options->dtype);
     head_shape(m);
     m->param_count = zero_gpt2_tensor_count(config);
@@ -257,9 +265,9 @@ static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
 
     m->dry = true;
     zero_nn_set_dry(m->nn, true);
-    status = zero_gpt2_train(m, NULL, NULL, 0, error);
+    status = zero_gpt2_train(m, NULL, NULL, NULL, 0, error);
     if (status == ZERO_OK && m->options.eval)
-        status = zero_gpt2_eval(m, NULL, NULL, m->options.micro_batch, error);
+        status = zero_gpt2_eval(m, NULL, NULL, NULL, m->options.micro_batch, error);
     for (int64_t n = 1; status == ZERO_OK && n <= m->options.sample_len; n = zero_gpt2_sample_shape(m, n) + 1)
         status = zero_gpt2_sample(m, NULL, n, error);
     zero_nn_set_dry(m->nn, false);
@@ -336,46 +344,69 @@ static zero_status_t check_tokens(const zero_model_t *m, const char *what, const
     return ZERO_OK;
 }
 
-/* The first rows sequences of tokens and targets to where kernels read them, and token 0 in the others: kernels know one shape. */
-static void hand_over(zero_model_t *m, const int32_t *tokens, const int32_t *targets, int64_t rows)
+/* Kernels read tokens and targets, and write losses, in memory that host and device reach, each micro-step of a step at a place of its own. */
+static int64_t place(const zero_model_t *m, int64_t micro)
+{
+    return micro * m->options.micro_batch * m->options.seq_len;
+}
+
+/* The first rows sequences of tokens and targets there, and token 0 in the others: kernels know one shape. */
+static void hand_over(zero_model_t *m, int64_t at, const int32_t *tokens, const int32_t *targets, int64_t rows)
 {
     const int64_t T = m->options.seq_len, used = rows * T, all = m->options.micro_batch * T;
 
     if (used > 0) { /* else there may be none */
-        memcpy(m->tokens, tokens, (size_t)used * sizeof *tokens);
-        memcpy(m->targets, targets, (size_t)used * sizeof *targets);
+        memcpy(m->tokens + at, tokens, (size_t)used * sizeof *tokens);
+        memcpy(m->targets + at, targets, (size_t)used * sizeof *targets);
     }
-    memset(m->tokens + used, 0, (size_t)(all - used) * sizeof *tokens);
-    memset(m->targets + used, 0, (size_t)(all - used) * sizeof *targets);
+    memset(m->tokens + at + used, 0, (size_t)(all - used) * sizeof *tokens);
+    memset(m->targets + at + used, 0, (size_t)(all - used) * sizeof *targets);
 }
 
-/* What kernels wrote to host memory is there once the stream is done; what they read from it may change then. */
-static zero_status_t wait_losses(zero_model_t *m, int64_t count, double *sum, zero_error_t *error)
+static double sum_losses(const float *losses, int64_t count)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < count; i++)
+        sum += (double)losses[i];
+    return sum;
+}
+
+/* Waits for what is under way: losses are there then, and every place is free again. */
+static zero_status_t settle(zero_model_t *m, zero_error_t *error)
 {
     zero_status_t status = zero_gpt2_engine_error(m, zero_wait(m->engine), error);
 
-    if (status != ZERO_OK)
-        return status;
-    *sum = 0;
-    for (int64_t i = 0; i < count; i++)
-        *sum += (double)m->losses[i];
-    return ZERO_OK;
+    for (int64_t k = 0; k < m->pending && status == ZERO_OK; k++)
+        m->loss += sum_losses(m->losses + place(m, k), place(m, 1));
+    m->pending = 0;
+    return status;
 }
 
 zero_status_t zero_model_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, uint32_t flags, double *loss_sum, zero_error_t *error)
 {
     const int64_t count = m->options.micro_batch * m->options.seq_len;
+    int64_t at;
     zero_status_t status = check_bound(m, error);
 
+    *loss_sum = 0;
     if (status == ZERO_OK)
         status = check_tokens(m, "input token", tokens, count, error);
     if (status == ZERO_OK)
         status = check_tokens(m, "target token", targets, count, error);
+    if (status == ZERO_OK && m->pending == m->places)
+        status = settle(m, error);
     if (status != ZERO_OK)
         return status;
-    hand_over(m, tokens, targets, m->options.micro_batch);
-    status = zero_gpt2_train(m, m->tokens, m->targets, flags, error);
-    return status == ZERO_OK ? wait_losses(m, count, loss_sum, error) : status;
+    at = place(m, m->pending++);
+    hand_over(m, at, tokens, targets, m->options.micro_batch);
+    status = zero_gpt2_train(m, m->tokens + at, m->targets + at, m->losses + at, flags, error);
+    if (status != ZERO_OK || !(flags & ZERO_LAST))
+        return status;
+    status = settle(m, error);
+    *loss_sum = m->loss;
+    m->loss = 0;
+    return status;
 }
 
 zero_status_t zero_model_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, int64_t rows, double *loss_sum, zero_error_t *error)
@@ -395,9 +426,16 @@ zero_status_t zero_model_eval(zero_model_t *m, const int32_t *tokens, const int3
         status = check_tokens(m, "target token", targets, rows * T, error);
     if (status != ZERO_OK)
         return status;
-    hand_over(m, tokens, targets, rows);
-    status = zero_gpt2_eval(m, m->tokens, m->targets, rows, error);
-    return status == ZERO_OK ? wait_losses(m, rows * T, loss_sum, error) : status; /* not the losses of what was filled up */
+    status = settle(m, error);
+    if (status != ZERO_OK)
+        return status;
+    hand_over(m, 0, tokens, targets, rows);
+    status = zero_gpt2_eval(m, m->tokens, m->targets, m->losses, rows, error);
+    if (status == ZERO_OK)
+        status = settle(m, error);
+    if (status == ZERO_OK)
+        *loss_sum = sum_losses(m->losses, rows * T); /* not those of what was filled up */
+    return status;
 }
 
 zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t n, float *logits, zero_error_t *error)
@@ -411,13 +449,15 @@ zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t 
         return zero_fail(error, ZERO_ERR_ARG, "a sample of %" PRId64 " tokens: 1 to %" PRId64 " (the length it was created for) are possible", n,
                          m->options.sample_len);
     status = check_tokens(m, "token", tokens, n, error);
+    if (status == ZERO_OK)
+        status = settle(m, error);
     if (status != ZERO_OK)
         return status;
     memset(m->tokens, 0, (size_t)zero_gpt2_sample_shape(m, n) * sizeof *tokens);
     memcpy(m->tokens, tokens, (size_t)n * sizeof *tokens);
     status = zero_gpt2_sample(m, m->tokens, n, error);
     if (status == ZERO_OK)
-        status = zero_gpt2_engine_error(m, zero_wait(m->engine), error);
+        status = settle(m, error);
     if (status != ZERO_OK)
         return status;
     for (int64_t v = 0; v < V; v++)

@@ -88,9 +88,13 @@ struct zero_model {
     void *wide;                          /* (rows, max(F, 3C)): gradients of fc and qkv */
 
     /* In memory that the host and the device reach: */
-    int32_t *tokens, *targets;           /* (rows) */
-    float *losses;                       /* (rows) */
+    int32_t *tokens, *targets;           /* (places, rows) */
+    float *losses;                       /* (places, rows) */
     void *sampled;                       /* (vocab): logits of a sample; NULL where there are none */
+
+    int64_t places;                      /* micro-steps that may be under way */
+    int64_t pending;                     /* of them, those whose losses are not yet waited for */
+    double loss;                         /* of those of this step that were */
 };
 
 /* p + elements, and NULL for NULL: buffers of a dry run stay NULL. */
@@ -123,12 +127,12 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
 void zero_gpt2_layer_backward(zero_model_t *m, int64_t l);
 /* logits (rows, V; logits_ld) = x (rows, C) wte^T: the head is the embedding, stored (V, C). */
 void zero_gpt2_logits(zero_model_t *m, const void *x, int64_t rows);
-/* Losses of m->narrow (rows, C) against targets, head_rows at a time. With grad, narrow becomes its own gradient and wte's is added. */
-void zero_gpt2_head(zero_model_t *m, const int32_t *targets, int64_t rows, bool grad);
+/* Losses (rows) of m->narrow (rows, C) against targets, head_rows at a time. With grad, narrow becomes its own gradient and wte's is added. */
+void zero_gpt2_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, bool grad);
 
 /* One micro-step, evaluation, or sample of exactly n tokens; in a dry run with no tokens, buffers or engine. */
-zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, uint32_t flags, zero_error_t *error);
-zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, int64_t rows, zero_error_t *error);
+zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, uint32_t flags, zero_error_t *error);
+zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, int64_t rows, zero_error_t *error);
 zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n, zero_error_t *error);
 
 /* The length to which a sample of n tokens is padded: few shapes, so that few primitives are made. */

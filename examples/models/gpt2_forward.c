@@ -57,7 +57,7 @@ static void head_weight_backward(zero_model_t *m, const void *x, int64_t rows)
             .dtype = m->options.dtype, .a = zero_gpt2_at(m, m->logits, v), .b = x, .c = zero_gpt2_at(m, GPT2_WTE(m)->grad, v * C) });
 }
 
-void zero_gpt2_head(zero_model_t *m, const int32_t *targets, int64_t rows, bool grad)
+void zero_gpt2_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, bool grad)
 {
     const int64_t C = m->config.width, V = m->config.vocab, ld = m->logits_ld;
     const zero_dtype_t dtype = m->options.dtype;
@@ -67,7 +67,7 @@ void zero_gpt2_head(zero_model_t *m, const int32_t *targets, int64_t rows, bool 
         void *x = zero_gpt2_at(m, m->narrow, r * C); /* (n, C) */
 
         zero_gpt2_logits(m, x, n);
-        zero_nn_cross_entropy(m->nn, m->losses ? m->losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld, grad, dtype);
+        zero_nn_cross_entropy(m->nn, losses ? losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld, grad, dtype);
         if (!grad)
             continue;
         head_weight_backward(m, x, n);

@@ -60,9 +60,9 @@ bool zero_gpt2_layout(zero_model_t *m, void *device, void *host, uint64_t *devic
     m->dx = take(&c, rows, C, e);
     m->narrow = take(&c, most, C, e);
     m->wide = take(&c, rows, F > 3 * C ? F : 3 * C, e);
-    m->tokens = take(&h, most, 1, sizeof(int32_t));
-    m->targets = take(&h, rows, 1, sizeof(int32_t));
-    m->losses = take(&h, rows, 1, f);
+    m->tokens = take(&h, m->places, most, sizeof(int32_t));
+    m->targets = take(&h, m->places, rows, sizeof(int32_t));
+    m->losses = take(&h, m->places, rows, f);
     m->sampled = o->sample_len > 0 ? take(&h, m->config.vocab, 1, e) : NULL;
     *device_bytes = c.used;
     *host_bytes = h.used;

@@ -49,7 +49,7 @@ static zero_status_t end(run_t *r)
     return r->status;
 }
 
-zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, uint32_t flags, zero_error_t *error)
+zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, uint32_t flags, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
     const int64_t B = m->options.micro_batch, T = m->options.seq_len, rows = B * T, C = c->width;
@@ -71,7 +71,7 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
         done(&r, m->ln_f);
     }
     if (use(&r, m->embed, ZERO_READ | ZERO_GRAD)) {
-        zero_gpt2_head(m, targets, rows, true);
+        zero_gpt2_head(m, losses, targets, rows, true);
         done(&r, m->embed);
     }
     if (use(&r, m->ln_f, ZERO_READ | ZERO_GRAD)) {
@@ -104,7 +104,7 @@ static void layers_forward(run_t *r, int64_t B, int64_t T, uint32_t flags)
         }
 }
 
-zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, int64_t rows, zero_error_t *error)
+zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, int64_t rows, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
     /* A rank without sequences gathers with the others and computes nothing. */
@@ -125,7 +125,7 @@ zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32
         done(&r, m->ln_f);
     }
     if (use(&r, m->embed, ZERO_READ)) {
-        zero_gpt2_head(m, targets, B * T, false);
+        zero_gpt2_head(m, losses, targets, B * T, false);
         done(&r, m->embed);
     }
     return end(&r);

@@ -30,6 +30,7 @@ double zero_model_flops_per_token(const zero_model_config_t *config, int64_t seq
 typedef struct zero_model_options {
     int64_t micro_batch, seq_len;    /* sequences of a micro-step on this rank, tokens of a sequence */
     int64_t sample_len;              /* the longest sequence that is sampled; 0: no sampling pass */
+    int64_t micro_steps;             /* of a step, so that the host may go ahead of a device and wait once a step; 0: 1 */
     zero_dtype_t dtype;
     zero_recompute_t recompute;
     int threads;
@@ -56,9 +57,10 @@ zero_status_t zero_model_load(zero_model_t *model, const char *folder, zero_erro
 /* The checks of zero_model_load alone: needs no engine. */
 zero_status_t zero_model_check_folder(const zero_model_config_t *config, const char *folder, zero_error_t *error);
 
-/* One micro-step: tokens, targets (micro_batch, T), on the host. *loss_sum is the sum of the token losses (fp64 sum of fp32 losses in order). flags:
- * ZERO_LAST. Gradients are those of the sum: the engine's grad_scale makes them a mean. After an error of this or the next two the engine may stand in the
- * middle of a pass: the caller ends it with zero_abort. */
+/* One micro-step: tokens, targets (micro_batch, T), on the host, free again on return. flags: ZERO_LAST; *loss_sum is then the sum of the token losses of
+ * the step (fp64 sums of fp32 losses in order, one for each micro-step, added in order), and 0 before it. Gradients are those of the
+ * sum: the engine's grad_scale makes them a mean. After an error of this or the next two the engine may stand in the middle of a pass: the caller ends it
+ * with zero_abort. */
 zero_status_t zero_model_train(zero_model_t *model, const int32_t *tokens, const int32_t *targets, uint32_t flags, double *loss_sum, zero_error_t *error);
 /* The same without gradients, on the evaluation pass. rows <= micro_batch sequences count; all ranks call equally often. */
 zero_status_t zero_model_eval(zero_model_t *model, const int32_t *tokens, const int32_t *targets, int64_t rows, double *loss_sum, zero_error_t *error);
