@@ -32,6 +32,9 @@ typedef struct zero_exec_scalars {
 } zero_exec_scalars_t;
 _Static_assert(sizeof(zero_exec_scalars_t) <= ZERO_SCALARS_BYTES, "the step's scalars fit their buffer");
 
+/* READs or WRITEs in a row that a drive has at a time. */
+enum { ZERO_EXEC_TRANSFERS = 8 };
+
 /* What happened to a use of the running program. */
 typedef enum zero_use_state { ZERO_USE_AHEAD = 0, ZERO_USE_OPEN, ZERO_USE_DONE } zero_use_state_t;
 
@@ -53,6 +56,8 @@ struct zero_exec {
 
     zero_arena_t *arenas[ZERO_TIER_COUNT]; /* none on nvme */
     zero_nvme_t *nvme;                     /* NULL: nothing is there */
+    zero_nvme_ticket_t transfers[ZERO_EXEC_TRANSFERS]; /* started, not waited for: the thread's of their stream */
+    int transfer_count;
     zero_stream_t *streams[ZERO_STREAM_COUNT];
     zero_event_t **events; /* plan->event_count */
     zero_event_t *exchanged;
@@ -109,7 +114,8 @@ zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_eve
 zero_status_t zero_exec_open_nvme(zero_exec_t *x, zero_error_t *error);
 /* Once the arenas are there: tells it of the memory that it will read into. */
 zero_status_t zero_exec_register_nvme(zero_exec_t *x, zero_error_t *error);
-/* READ and WRITE; returns when the transfer ended. */
+/* READ and WRITE, on the thread of their stream. Returns when the transfer ended, and all that were started before it; where operations of the same kind follow
+ * right behind it, it may only be started. */
 zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *error);
 /* Any bytes of the tier, to or from host memory. */
 zero_status_t zero_exec_touch_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes, zero_error_t *error);

@@ -62,13 +62,36 @@ static zero_status_t transfer(zero_exec_t *x, bool write, uint64_t offset, void 
     return status == ZERO_OK ? zero_nvme_wait(x->nvme, ticket, x->options.timeout_s, error) : status;
 }
 
+/* Whether the operation behind this one in its program moves bytes in the same direction. */
+static bool goes_on(const zero_exec_t *x, const zero_op_t *op)
+{
+    for (int32_t p = 0; p < x->plan->program_count; p++) {
+        const zero_program_t *program = &x->plan->programs[p];
+        if (op >= program->ops && op < program->ops + program->op_count)
+            return op + 1 < program->ops + program->op_count && op[1].kind == op->kind;
+    }
+    return false;
+}
+
+/* A part's state is in a file in as many places as it has buffers: the drive gets all of them at once. Nothing waits for one of such a run but for all of
+ * them, since no event is between them, and none overlaps another. */
 zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
     bool write = op->kind == ZERO_OP_WRITE;
     int32_t file = write ? op->dst : op->src, memory = write ? op->src : op->dst;
     uint64_t at = x->plan->buffers[file].offset + zero_plan_span(x->plan, x->rank, file, write ? op->dst_own : op->src_own, op->part).offset;
     char *bytes = x->base[memory] + zero_plan_span(x->plan, x->rank, memory, write ? op->src_own : op->dst_own, op->part).offset;
-    return transfer(x, write, at, bytes, op->bytes, error);
+    zero_nvme_ticket_t *ticket = &x->transfers[x->transfer_count];
+    zero_status_t status = write ? zero_nvme_write(x->nvme, at, bytes, op->bytes, ticket, error) : zero_nvme_read(x->nvme, at, bytes, op->bytes, ticket, error);
+    if (status != ZERO_OK)
+        return status;
+    x->transfer_count++;
+    if (x->transfer_count < ZERO_EXEC_TRANSFERS && goes_on(x, op))
+        return ZERO_OK;
+    for (int i = 0; i < x->transfer_count && status == ZERO_OK; i++)
+        status = zero_nvme_wait(x->nvme, x->transfers[i], x->options.timeout_s, error);
+    x->transfer_count = 0;
+    return status;
 }
 
 /* Files take whole blocks: where a write ends inside one, its rest is read first. Many transfers of the drive at a time, and little memory. */
