@@ -167,11 +167,14 @@ static void wrapped_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
     }
     note_matrix(g->c, g->m, g->n, g->ldc, g->dtype);
     note(g->bias, g->n * size_of(g->dtype), 16);
+    if (g->epilogue != ZERO_NN_EPILOGUE_NONE)
+        note_matrix(g->aux, g->m, g->n, g->ldc, g->dtype);
     begin(nn);
     d.a = at(g->a);
     d.b = at(g->b);
     d.c = at(g->c);
     d.bias = at(g->bias);
+    d.aux = at(g->aux);
     cuda.ops->gemm(nn, &d);
     end(nn);
 }

@@ -1,4 +1,4 @@
-/* test_nn.c - kernels/nn: GEMM against fp64 within the bound of fp32 sums; rows, elements and embeddings of cpu against ref; the
+/* test_nn.c - kernels/nn: GEMM against fp64 within the bound of fp32 sums, its epilogues against the calls that they stand for; rows, elements and embeddings of cpu against ref; the
  * same bits in every run; as many threads as told. test_nn_model.c has the rest. No OpenMP region runs in the parent: every test
  * is a child of its own. */
 #include "tests/nn_common.h"
@@ -94,6 +94,82 @@ START_TEST(gemm_against_fp64)
                   false, false);
         gemm_case(way, (zero_nn_gemm_t){.m = 14, .n = 3100, .k = 9, .trans_b = true, .dtype = DTYPES[d]}, 0, true, false);
         gemm_case(way, (zero_nn_gemm_t){.m = 40, .n = 50, .k = 777, .dtype = DTYPES[d], .accumulate = true}, 1, true, false);
+    }
+}
+END_TEST
+
+/* ---- epilogues ---------------------------------------------------------------------------------------------------- */
+
+/* The calls that a product with an epilogue stands for. */
+static void call_apart(zero_nn_t *nn, void *arg)
+{
+    const zero_nn_gemm_t *g = arg;
+    zero_nn_gemm_t plain = *g;
+    bool backward = g->epilogue == ZERO_NN_EPILOGUE_GELU_BACKWARD;
+    plain.epilogue = ZERO_NN_EPILOGUE_NONE;
+    plain.c = backward ? g->c : g->aux;
+    zero_nn_gemm(nn, &plain);
+    if (backward)
+        zero_nn_gelu_backward(nn, g->c, g->c, g->aux, g->m * g->n, g->dtype);
+    else
+        zero_nn_gelu_forward(nn, g->c, g->aux, g->m * g->n, g->dtype);
+}
+
+static void epilogue_case(const way_t *way, zero_nn_gemm_t g, bool bias)
+{
+    bool backward = g.epilogue == ZERO_NN_EPILOGUE_GELU_BACKWARD, may_fuse = way->cuda && g.dtype == ZERO_BF16;
+    int64_t count = g.m * g.n;
+    buf_t a = buf_random(g.dtype, g.m * g.k, 1), b = buf_random(g.dtype, g.k * g.n, 1), v = buf_random(g.dtype, g.n, 1);
+    buf_t c[3], aux[3], start = buf_random(g.dtype, count, 1), before = buf_random(g.dtype, count, 3);
+    char what[160];
+    g.a = a.data;
+    g.b = b.data;
+    g.bias = bias ? v.data : NULL;
+    for (int i = 0; i < 3; i++) { /* ref; the way; the way again, where it has the bits of the two calls as these */
+        c[i] = buf_copy(&start);
+        aux[i] = buf_copy(&before);
+        g.c = c[i].data;
+        g.aux = aux[i].data;
+        run(i == 0 ? NULL : way, i == 2 && !may_fuse ? call_apart : call_gemm, &g);
+    }
+    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d epilogue %d bias %d", (long long)g.m, (long long)g.n, (long long)g.k, g.trans_a,
+             g.trans_b, (int)g.epilogue, bias);
+    /* Sums of another order, and apart what lies between is rounded: gelu and gelu' are at most 1.13 times as far from each other as that. A GPU's tanh
+     * in bf16 may err by one part in 1024 of what it is multiplied with. */
+    double *bound = calloc((size_t)count, sizeof *bound), one = g.dtype == ZERO_BF16 ? EPS16 : EPS32, tanh_error = may_fuse ? 0x1p-10 : 4 * EPS32;
+    for (int64_t i = 0; i < count; i++)
+        bound[i] = 2 * (double)(g.k + 2) * EPS32 * (double)g.k;
+    if (backward)
+        same_bits(what, &aux[1], &before);
+    else
+        close_to(what, way, &aux[1], &aux[0], bound, 0);
+    for (int64_t i = 0; i < count; i++) {
+        double x = buf_at(&aux[0], i), between = backward ? fabs(buf_at(&c[0], i)) : fabs(x);
+        bound[i] = 1.2 * (bound[i] + one * between) + tanh_error * (backward ? sqrt((double)g.k) * (1 + fabs(x)) : fabs(x));
+    }
+    close_to(what, way, &c[1], &c[0], bound, 0);
+    same_bits(what, &c[1], &c[2]);
+    same_bits(what, &aux[1], &aux[2]);
+    free(bound);
+    buf_t *all[] = {&a, &b, &v, &start, &before, &c[0], &c[1], &c[2], &aux[0], &aux[1], &aux[2]};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        buf_free(all[i]);
+}
+
+START_TEST(epilogues_against_ref)
+{
+    const way_t *way = &WAYS[_i];
+    static const int64_t SIZES[][3] = {{1, 8, 2}, {5, 16, 24}, {33, 72, 40}, {7, 15, 9}, {4, 1, 6}, {6, 8, 1}, {9, 24, 600}};
+    if (!way_runs(way))
+        return;
+    seed_state = 31;
+    for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++) {
+        for (int n = 0; n < 16; n++) {
+            bool backward = n & 1;
+            epilogue_case(way, (zero_nn_gemm_t){.m = SIZES[i][0], .n = SIZES[i][1], .k = SIZES[i][2], .dtype = DTYPES[n / 2 % 2], .trans_a = n & 4,
+                                                .trans_b = n & 8,
+                                                .epilogue = backward ? ZERO_NN_EPILOGUE_GELU_BACKWARD : ZERO_NN_EPILOGUE_GELU}, !backward && n & 4);
+        }
     }
 }
 END_TEST
@@ -387,6 +463,7 @@ int main(void)
     TCase *tc = tcase_create("nn");
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, gemm_against_fp64, 0, WAY_COUNT);
+    tcase_add_loop_test(tc, epilogues_against_ref, 0, WAY_COUNT);
     tcase_add_loop_test(tc, rows_against_ref, 0, WAY_COUNT);
     tcase_add_loop_test(tc, norm_against_ref, 0, WAY_COUNT);
     tcase_add_test(tc, norm_without_statistics);

@@ -428,6 +428,8 @@ static void call_all_dry(zero_nn_t *nn)
     zero_nn_embedding_backward(nn, NULL, NULL, NULL, NULL, 2, 3, 4, 9, ZERO_FP32);
     zero_nn_layernorm_forward(nn, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, 1e-5, ZERO_FP32);
     zero_nn_layernorm_backward(nn, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, ZERO_FP32);
+    for (int d = 0; d < 2; d++)
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5, .n = 8, .k = 7, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU});
     zero_nn_gelu_forward(nn, NULL, NULL, 5, ZERO_FP32);
     zero_nn_gelu_backward(nn, NULL, NULL, NULL, 5, ZERO_FP32);
     zero_nn_add(nn, NULL, NULL, NULL, 5, ZERO_FP32);
@@ -469,6 +471,16 @@ START_TEST(dry_runs)
         expect_error(nn, ZERO_ERR_ORDER, "add (5) in bf16");
         zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5, .n = 6, .k = 7, .a = x, .b = x, .c = y});
         expect_error(nn, ZERO_ERR_ORDER, "gemm (5, 6, 7");
+        for (int d = 0; d < 2; d++) {
+            zero_nn_gemm_t g = {.m = 5, .n = 8, .k = 9, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU};
+            g.a = g.b = x;
+            g.c = y;
+            zero_nn_gemm(nn, &g);
+            expect_error(nn, ZERO_ERR_ARG, "aux is NULL");
+            g.aux = x;
+            zero_nn_gemm(nn, &g);
+            expect_error(nn, ZERO_ERR_ORDER, "gemm (5, 8, 9");
+        }
         zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5, .n = 6, .k = 7, .trans_b = true, .ldc = 7, .a = x, .b = x, .c = y});
         for (int i = 0; i < 64; i++)
             x[i] = 1;
@@ -518,6 +530,27 @@ START_TEST(errors)
         a.KV = 3;
         zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL);
         expect_error(nn, ZERO_ERR_ARG, "8 elements");
+        zero_nn_gemm_t g = {.m = 4, .n = 8, .k = 4, .dtype = ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU}, bad_g = g;
+        bad_g.epilogue = (zero_nn_epilogue_t)3;
+        zero_nn_gemm(nn, &bad_g);
+        expect_error(nn, ZERO_ERR_ARG, "unknown");
+        bad_g = g;
+        bad_g.accumulate = true;
+        zero_nn_gemm(nn, &bad_g);
+        expect_error(nn, ZERO_ERR_ARG, "accumulate");
+        bad_g = g;
+        bad_g.ldc = 16;
+        zero_nn_gemm(nn, &bad_g);
+        expect_error(nn, ZERO_ERR_ARG, "dense");
+        bad_g = g;
+        bad_g.c = bad_g.aux = nn;
+        zero_nn_gemm(nn, &bad_g);
+        expect_error(nn, ZERO_ERR_ARG, "aux is C");
+        bad_g = g;
+        bad_g.epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD;
+        bad_g.bias = nn;
+        zero_nn_gemm(nn, &bad_g);
+        expect_error(nn, ZERO_ERR_ARG, "bias");
         zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 4, false, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ARG, "cross_entropy");
 

@@ -21,7 +21,8 @@ typedef enum zero_nn_op {
     ZERO_NN_OP_COUNT
 } zero_nn_op_t;
 
-enum { ZERO_NN_TRANS_A = 1, ZERO_NN_TRANS_B = 2, ZERO_NN_ACCUMULATE = 4 };
+/* Flags of a GEMM's shape; its zero_nn_epilogue_t is above them. */
+enum { ZERO_NN_TRANS_A = 1, ZERO_NN_TRANS_B = 2, ZERO_NN_ACCUMULATE = 4, ZERO_NN_EPILOGUE_SHIFT = 3 };
 
 #define ZERO_NN_DIMS 8
 
@@ -76,6 +77,8 @@ typedef struct zero_nn_entropy {
  * nn->plan is the call's; its workspace bytes are at nn->workspace, aligned to 128. */
 typedef struct zero_nn_ops {
     const char *name;
+    /* Whether gemm has epilogues. Where it has not that of a shape, plan gives ZERO_ERR_UNSUPPORTED, and nn.c makes the two calls. */
+    bool epilogues;
     /* Fills plan->workspace and plan->data for plan->shape. The only place where a backend allocates. */
     zero_status_t (*plan)(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
     void (*unplan)(zero_nn_plan_t *plan);                      /* may be NULL */

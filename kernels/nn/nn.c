@@ -131,7 +131,8 @@ static bool table_grow(zero_nn_t *nn)
     return true;
 }
 
-static void plan_make(zero_nn_t *nn, const zero_nn_shape_t *shape)
+/* optional: a shape that the backend does not support is no error, and has no plan. */
+static void plan_make(zero_nn_t *nn, const zero_nn_shape_t *shape, bool optional)
 {
     char text[256];
     if (!table_grow(nn)) {
@@ -144,6 +145,8 @@ static void plan_make(zero_nn_t *nn, const zero_nn_shape_t *shape)
     zero_nn_plan_t plan = {.shape = *shape};
     zero_error_t error = {.status = ZERO_OK};
     zero_status_t status = nn->ops->plan(nn, &plan, &error);
+    if (status == ZERO_ERR_UNSUPPORTED && optional)
+        return;
     if (status != ZERO_OK) {
         zero_nn_fail(nn, status, "%s: %s", zero_nn_shape_text(shape, text, sizeof text), error.text);
         return;
@@ -158,7 +161,7 @@ static void plan_make(zero_nn_t *nn, const zero_nn_shape_t *shape)
 static const zero_nn_plan_t *plan_begin(zero_nn_t *nn, const zero_nn_shape_t *shape)
 {
     if (nn->dry) {
-        plan_make(nn, shape);
+        plan_make(nn, shape, false);
         return NULL;
     }
     char text[256];
@@ -242,6 +245,53 @@ static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const i
 
 /* ---- calls ------------------------------------------------------------------------------------------------------- */
 
+/* Whether the epilogue goes with the rest of the call; keeps an error if not. */
+static bool epilogue_ok(zero_nn_t *nn, const zero_nn_gemm_t *g, const zero_nn_shape_t *shape)
+{
+    const char *problem = NULL;
+    if (g->epilogue == ZERO_NN_EPILOGUE_NONE)
+        return true;
+    if (g->epilogue != ZERO_NN_EPILOGUE_GELU && g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
+        problem = "its epilogue is unknown: choose a zero_nn_epilogue_t";
+    else if (g->accumulate)
+        problem = "a product with an epilogue does not accumulate: leave one of them out";
+    else if (g->epilogue == ZERO_NN_EPILOGUE_GELU_BACKWARD && g->bias != NULL)
+        problem = "the gradient of GELU has no bias: leave it out";
+    else if (g->ldc != g->n)
+        problem = "a product with an epilogue has a dense C: let ldc be n";
+    else if (g->aux != NULL && g->aux == g->c)
+        problem = "aux is C: each needs a buffer of its own";
+    char text[256];
+    if (problem != NULL)
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s", zero_nn_shape_text(shape, text, sizeof text), problem);
+    return problem == NULL;
+}
+
+/* Whether the backend does the product and its epilogue in one: as the dry run found, or finds now. */
+static bool epilogue_fused(zero_nn_t *nn, const zero_nn_shape_t *shape)
+{
+    if (!nn->ops->epilogues)
+        return false;
+    if (nn->dry)
+        plan_make(nn, shape, true);
+    return nn->capacity > 0 && nn->table[table_slot(nn, shape)] >= 0;
+}
+
+/* The product and its epilogue as calls of their own. */
+static void gemm_apart(zero_nn_t *nn, const zero_nn_gemm_t *g)
+{
+    zero_nn_gemm_t plain = *g;
+    plain.epilogue = ZERO_NN_EPILOGUE_NONE;
+    if (g->epilogue == ZERO_NN_EPILOGUE_GELU) {
+        plain.c = g->aux;
+        zero_nn_gemm(nn, &plain);
+        zero_nn_gelu_forward(nn, g->c, g->aux, g->m * g->n, g->dtype);
+    } else {
+        zero_nn_gemm(nn, &plain);
+        zero_nn_gelu_backward(nn, g->c, g->c, g->aux, g->m * g->n, g->dtype);
+    }
+}
+
 void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
 {
     zero_nn_gemm_t g = *given;
@@ -252,7 +302,8 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
     if (g.ldc == 0)
         g.ldc = g.n;
     zero_nn_shape_t shape = shape_of(ZERO_NN_GEMM, g.dtype);
-    int64_t flags = (g.trans_a ? ZERO_NN_TRANS_A : 0) | (g.trans_b ? ZERO_NN_TRANS_B : 0) | (g.accumulate ? ZERO_NN_ACCUMULATE : 0);
+    int64_t flags = (g.trans_a ? ZERO_NN_TRANS_A : 0) | (g.trans_b ? ZERO_NN_TRANS_B : 0) | (g.accumulate ? ZERO_NN_ACCUMULATE : 0) |
+                    ((int64_t)g.epilogue << ZERO_NN_EPILOGUE_SHIFT);
     int64_t d[] = {g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags};
     memcpy(shape.d, d, sizeof d);
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, g.trans_a ? g.k : g.m, g.lda) ||
@@ -263,8 +314,14 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
                      (long long)g.m, (long long)g.n, (long long)g.k, (long long)g.lda, (long long)g.ldb, (long long)g.ldc);
         return;
     }
-    if (g.m == 0 || g.n == 0)
+    if (!epilogue_ok(nn, &g, &shape) || g.m == 0 || g.n == 0)
         return;
+    if (g.epilogue != ZERO_NN_EPILOGUE_NONE && !nn->dry && (!there(nn, g.c, ZERO_NN_GEMM, "c") || !there(nn, g.aux, ZERO_NN_GEMM, "aux")))
+        return;
+    if (g.epilogue != ZERO_NN_EPILOGUE_NONE && !epilogue_fused(nn, &shape)) {
+        gemm_apart(nn, &g);
+        return;
+    }
     if (plan_begin(nn, &shape) == NULL || !there(nn, g.c, ZERO_NN_GEMM, "c"))
         return;
     if (g.k > 0 && (!there(nn, g.a, ZERO_NN_GEMM, "a") || !there(nn, g.b, ZERO_NN_GEMM, "b")))

@@ -17,7 +17,7 @@
  * With "cuda", calls queue their work on the stream and return; buffers and workspace are on the stream's GPU, which is the thread's current one when
  * the context is made and used. But tokens, targets and losses are the host's, page-locked (others work, and make calls wait): nobody may write
  * tokens or targets, or read losses, before the stream got there. Operands of a product begin at multiples of 16 bytes where their rows are
- * (those of ld elements); where rows are multiples of less, of that; a bias always, and so do operands of attention in bf16 whose rows are. Heads hold at most 256 elements. Sums over rows go
+ * (those of ld elements); where rows are multiples of less, of that; a bias always, aux as C does, and so do operands of attention in bf16 whose rows are. Heads hold at most 256 elements. Sums over rows go
  * through partial sums whose number depends on the shape alone. A kernel that fails after its launch shows at a later call, of the engine too.
  *
  * Once a call failed, the context keeps its first error; calls after it do nothing: check zero_nn_status once a layer.
@@ -45,6 +45,14 @@ void zero_nn_set_workspace(zero_nn_t *nn, void *workspace, uint64_t bytes);
 /* The first error since the last call of this, ZERO_OK if none; clears it. */
 zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error);
 
+/* What is done to a product before it becomes C: with "cuda" by the product's own kernel where that is fast (gemm.c says where: by GPU, shape and dtype),
+ * otherwise, and on CPU always, as the two calls that are named, whose bits it has then. In one kernel what lies between is not rounded first: C is
+ * the GELU of what aux was rounded from.
+ * ZERO_NN_EPILOGUE_GELU           aux (m, n) = what C would be, C = gelu(aux): zero_nn_gemm to aux, zero_nn_gelu_forward
+ * ZERO_NN_EPILOGUE_GELU_BACKWARD  C = the product * gelu'(aux (m, n)): zero_nn_gemm, zero_nn_gelu_backward; without a bias
+ * C and aux are dense and not the same; nothing is accumulated. */
+typedef enum zero_nn_epilogue { ZERO_NN_EPILOGUE_NONE = 0, ZERO_NN_EPILOGUE_GELU, ZERO_NN_EPILOGUE_GELU_BACKWARD } zero_nn_epilogue_t;
+
 /* C (m, n) = A' (m, k) B' (k, n), + bias (n) where not NULL, + C where accumulate. A' is A, stored (m, k), or with trans_a its transpose, stored
  * (k, m); B likewise: (k, n), or with trans_b (n, k). lda, ldb, ldc: elements from a row to the next as stored; 0: dense. */
 typedef struct zero_nn_gemm {
@@ -54,6 +62,8 @@ typedef struct zero_nn_gemm {
     zero_dtype_t dtype;
     const void *a, *b, *bias;
     void *c;
+    zero_nn_epilogue_t epilogue;
+    void *aux; /* the epilogue's; read only with GELU_BACKWARD */
 } zero_nn_gemm_t;
 void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
 

@@ -33,6 +33,7 @@ static zero_status_t cuda_open(zero_nn_t *nn, zero_error_t *error)
         free(cuda);
         return status;
     }
+    cuda->gelu = device.major == 9 || device.major == 10;
     nn->state = cuda;
     size_t version = cublasLtGetVersion();
     snprintf(nn->label, sizeof nn->label, "cuda (%.*s, cuBLASLt %zu.%zu.%zu)", NAME_MOST, device.name, version / 10000, version / 100 % 100, version % 100);
@@ -227,6 +228,7 @@ static void cuda_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
 
 static const zero_nn_ops_t OPS = {
     .name = "cuda",
+    .epilogues = true,
     .open = cuda_open,
     .close = cuda_close,
     .plan = cuda_plan,

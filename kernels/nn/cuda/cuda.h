@@ -12,6 +12,7 @@
 
 typedef struct zero_nn_cuda {
     cublasLtHandle_t blas;
+    bool gelu;           /* whether cuBLASLt computes GELU fast on this GPU, see gemm.c */
     bool cudnn_asked;    /* whether cuDNN was looked for: with the first attention in bf16 */
     zero_cudnn_t *cudnn; /* NULL: not asked for, or not there */
     int label_end;       /* of nn->label, before what is said of cuDNN */
@@ -26,7 +27,7 @@ static inline cudaStream_t zero_nn_cuda_stream(const zero_nn_t *nn)
 void zero_nn_cuda_check(zero_nn_t *nn, const char *call, cudaError_t status);
 
 /* Products (gemm.c). open and close: the library's handle. plan makes descriptors and chooses an algorithm for the shape, with and without a bias;
- * unplan frees them. */
+ * ZERO_ERR_UNSUPPORTED for an epilogue that is better apart. unplan frees them. */
 zero_status_t zero_nn_cuda_blas_open(zero_nn_cuda_t *cuda, zero_error_t *error);
 void zero_nn_cuda_blas_close(zero_nn_cuda_t *cuda);
 zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);

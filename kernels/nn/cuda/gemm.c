@@ -4,14 +4,31 @@
  * An algorithm is chosen when a shape is planned, by cuBLASLt's heuristic, among those that give the same bits in each run: a long sum may be cut into
  * parts that are kept in fp32 in the workspace and added by a kernel of its own (COMPUTE_TYPE), never added in the order in which they become
  * ready. fp32 is fp32: no TF32. The heuristic is told how operands are aligned, and addresses are not known then: so rows that are multiples of 16
- * bytes (or less) oblige the operand to begin at such a multiple, and any other address is an error rather than another algorithm. */
+ * bytes (or less) oblige the operand to begin at such a multiple, and any other address is an error rather than another algorithm.
+ *
+ * A bias is added by the product's own kernel, and so are GELU and its gradient where all of this holds; otherwise nn.c makes calls of their own:
+ * - the GPU's compute capability is 9 or 10 (zero_nn_cuda_t.gelu): on an older one cuBLASLt was seen to run a second kernel for GELU, slower than one
+ *   of its own (llm.c, pull requests 338, 591 and 653), on 12 to be slower, too (SGLang, pull request 34350);
+ * - bf16: how exact its tanh is it does not say, and fp32 is there to be exact;
+ * - rows of a multiple of 8 elements, which it wants of aux; then they are multiples of 16 bytes, and aux must begin at one;
+ * - the heuristic has an algorithm, with a bias and without.
+ * The gradient of a bias stays a kernel of its own (zero_nn_bias_backward). cuBLASLt's (BGRADA, DGELU_BGRAD) overwrites, in C's dtype: it would be
+ * rounded to bf16 before it is added, by one more kernel; of the order in which DGELU_BGRAD adds nothing is said; and to save one reading of dy it has
+ * made the training of wide models slower (NVIDIA/CUDALibrarySamples, issue 90). */
 #include "kernels/nn/cuda/cuda.h"
 
 #include <stdlib.h>
 
 enum { CHOICES = 8, ALIGNMENT = 16 };
 
-/* A product of one shape. Whether there is a bias is not part of a shape: [1] is with one. */
+/* What is asked of cuBLASLt without a bias, and with one; 0: is not to be. */
+static const uint32_t EPILOGUES[][2] = {
+    [ZERO_NN_EPILOGUE_NONE] = {CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS},
+    [ZERO_NN_EPILOGUE_GELU] = {CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_AUX_BIAS},
+    [ZERO_NN_EPILOGUE_GELU_BACKWARD] = {CUBLASLT_EPILOGUE_DGELU, 0},
+};
+
+/* A product of one shape. Whether there is a bias is not part of a shape: [1] is with one, NULL where there is none to be. */
 typedef struct product {
     cublasLtMatmulDesc_t desc[2];
     cublasLtMatrixLayout_t a, b, c; /* of cuBLASLt's A, B, C */
@@ -65,11 +82,12 @@ static uint32_t alignment(int64_t ld, zero_dtype_t dtype)
     return most;
 }
 
-/* Descriptor p->desc[bias]. The bias's address is a stand-in that tells its alignment. */
-static cublasStatus_t describe(product_t *p, int bias, int64_t flags)
+/* Descriptor p->desc[bias]. Addresses of the bias and of aux are stand-ins that tell their alignment. */
+static cublasStatus_t describe(product_t *p, int bias, int64_t flags, int64_t ldc)
 {
     int32_t no = CUBLAS_OP_N, yes = CUBLAS_OP_T;
-    uint32_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    const bool aux = flags >> ZERO_NN_EPILOGUE_SHIFT != ZERO_NN_EPILOGUE_NONE;
+    const uint32_t epilogue = EPILOGUES[flags >> ZERO_NN_EPILOGUE_SHIFT][bias];
     const void *address = (const void *)(uintptr_t)ALIGNMENT;
     cublasStatus_t status = cublasLtMatmulDescCreate(&p->desc[bias], CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (status != CUBLAS_STATUS_SUCCESS) {
@@ -79,10 +97,14 @@ static cublasStatus_t describe(product_t *p, int bias, int64_t flags)
     status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_TRANSA, flags & ZERO_NN_TRANS_B ? &yes : &no, sizeof no);
     if (status == CUBLAS_STATUS_SUCCESS)
         status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_TRANSB, flags & ZERO_NN_TRANS_A ? &yes : &no, sizeof no);
-    if (status == CUBLAS_STATUS_SUCCESS && bias)
+    if (status == CUBLAS_STATUS_SUCCESS)
         status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (status == CUBLAS_STATUS_SUCCESS && bias)
         status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_BIAS_POINTER, &address, sizeof address);
+    if (status == CUBLAS_STATUS_SUCCESS && aux)
+        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &address, sizeof address);
+    if (status == CUBLAS_STATUS_SUCCESS && aux)
+        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ldc, sizeof ldc);
     return status;
 }
 
@@ -139,15 +161,18 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
     const char *call = "cublasLtMatmulDescCreate";
     cublasLtMatmulPreference_t preference = NULL;
     uint64_t bytes = 0, more = 0;
+    const int epilogue = (int)(flags >> ZERO_NN_EPILOGUE_SHIFT);
+    if (epilogue != ZERO_NN_EPILOGUE_NONE && !(cuda->gelu && dtype == ZERO_BF16 && n % 8 == 0 && k >= 2))
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "no product with this epilogue");
     /* plan->data stays NULL: our own kernel computes. cuBLASLt's heuristic refuses a bias where one side is 1 (seen by PyTorch, addmm). */
     if (k < 2 || n < 2)
         return ZERO_OK;
     product_t *p = calloc(1, sizeof *p);
     if (p == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of a product's plan", sizeof *p);
-    cublasStatus_t status = describe(p, 0, flags);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = describe(p, 1, flags);
+    cublasStatus_t status = describe(p, 0, flags, d[5]);
+    if (status == CUBLAS_STATUS_SUCCESS && EPILOGUES[epilogue][1] != 0)
+        status = describe(p, 1, flags, d[5]);
     if (status != CUBLAS_STATUS_SUCCESS)
         goto fail;
     call = "cublasLtMatrixLayoutCreate";
@@ -170,17 +195,22 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
     call = "cublasLtMatmulAlgoGetHeuristic";
     status = choose(cuda, p, 0, preference, &bytes);
     if (status == CUBLAS_STATUS_SUCCESS) {
-        status = choose(cuda, p, 1, preference, &more);
+        if (p->desc[1] != NULL)
+            status = choose(cuda, p, 1, preference, &more);
         p->fused = status == CUBLAS_STATUS_SUCCESS;
-        plan->workspace = more > bytes ? more : bytes;
-        plan->data = p;
+        /* Without an epilogue, our own kernel can compute what has a bias. */
+        if (p->fused || epilogue == ZERO_NN_EPILOGUE_NONE) {
+            plan->workspace = more > bytes ? more : bytes;
+            plan->data = p;
+        }
     }
     if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE)
         goto fail;
     cublasLtMatmulPreferenceDestroy(preference);
-    if (plan->data == NULL)
-        product_free(p);
-    return ZERO_OK;
+    if (plan->data != NULL)
+        return ZERO_OK;
+    product_free(p);
+    return epilogue == ZERO_NN_EPILOGUE_NONE ? ZERO_OK : zero_fail(error, ZERO_ERR_UNSUPPORTED, "no algorithm with this epilogue");
 fail:
     if (preference != NULL)
         cublasLtMatmulPreferenceDestroy(preference);
@@ -217,12 +247,15 @@ void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         return;
     }
     if (!aligned(nn, "a", g->a, alignment(g->lda, g->dtype)) || !aligned(nn, "b", g->b, alignment(g->ldb, g->dtype)) ||
-        !aligned(nn, "c", g->c, alignment(g->ldc, g->dtype)) || !aligned(nn, "the bias", g->bias, ALIGNMENT))
+        !aligned(nn, "c", g->c, alignment(g->ldc, g->dtype)) || !aligned(nn, "the bias", g->bias, ALIGNMENT) ||
+        !aligned(nn, "aux", g->epilogue == ZERO_NN_EPILOGUE_NONE ? NULL : g->aux, ALIGNMENT))
         return;
     int bias = g->bias != NULL;
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     if (bias)
         status = cublasLtMatmulDescSetAttribute(p->desc[1], CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias, sizeof g->bias);
+    if (status == CUBLAS_STATUS_SUCCESS && g->epilogue != ZERO_NN_EPILOGUE_NONE)
+        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &g->aux, sizeof g->aux);
     if (status == CUBLAS_STATUS_SUCCESS)
         status = cublasLtMatmul(cuda->blas, p->desc[bias], &one, g->b, p->a, g->a, p->b, g->accumulate ? &one : &zero, g->c, p->c, g->c, p->c, &p->algo[bias],
                                 nn->workspace, nn->plan->workspace, stream);
