@@ -106,8 +106,10 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
         return status;
 
     zero_engine_t *e = calloc(1, sizeof *e);
-    if (!e)
+    if (!e || pthread_mutex_init(&e->updating, NULL) != 0) {
+        free(e);
         return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate an engine of %zu bytes", sizeof *e);
+    }
     e->config = *config;
     e->pass = e->any_unit = e->use_pass = -1;
     zero_spec_t *spec = &e->spec;
@@ -161,11 +163,22 @@ static void destroy_spec(zero_spec_t *spec)
     free(spec->reserves);
 }
 
+static uintptr_t this_thread(void)
+{
+    return (uintptr_t)pthread_self();
+}
+
+/* Whether config.update is what calls, which may be on a thread of the device's, outside any call on the engine. */
+static bool visits(const zero_engine_t *engine)
+{
+    return atomic_load(&engine->guest) == this_thread();
+}
+
 void zero_destroy(zero_engine_t *engine)
 {
     if (!engine)
         return;
-    if (atomic_load(&engine->busy)) { /* better lost memory than memory that is still used */
+    if (atomic_load(&engine->busy) || visits(engine)) { /* better lost memory than memory that is still used */
         zero_log(engine->config.log, engine->config.log_ctx, ZERO_LOG_ERROR, "zero_destroy was called inside another call on the same engine, which is "
                  "kept: destroy it once that has returned");
         return;
@@ -180,30 +193,47 @@ void zero_destroy(zero_engine_t *engine)
     zero_exec_destroy(engine->exec);
     zero_plan_destroy(engine->plan);
     destroy_spec(&engine->spec);
+    pthread_mutex_destroy(&engine->updating);
     free(engine);
 }
 
 /* ---- calls and failures ------------------------------------------------------------------------------------------- */
 
+/* Of this thread: what was said to another one stays. */
+static void forget_intruder(zero_engine_t *engine)
+{
+    uintptr_t own = this_thread();
+    atomic_compare_exchange_strong(&engine->intruder, &own, 0);
+}
+
 void zero_entry_end(zero_entry_t *entry)
 {
-    if (entry->engine)
-        atomic_store_explicit(&entry->engine->busy, 0, memory_order_release);
+    zero_engine_t *engine = entry->engine;
+    if (!engine)
+        return;
+    forget_intruder(engine); /* from inside: this call has the last word */
+    atomic_store_explicit(&engine->busy, 0, memory_order_release);
+}
+
+static bool take(zero_entry_t *entry, zero_engine_t *engine)
+{
+    uintptr_t nobody = 0;
+    if (visits(engine) || !atomic_compare_exchange_strong_explicit(&engine->busy, &nobody, this_thread(), memory_order_acquire, memory_order_relaxed))
+        return false;
+    entry->engine = engine;
+    engine->entered_ns = now_ns();
+    return true;
 }
 
 zero_status_t zero_engine_enter(zero_entry_t *entry, zero_engine_t *engine)
 {
     if (!engine)
         return ZERO_ERR_ARG;
-    if (atomic_exchange_explicit(&engine->busy, 1, memory_order_acquire)) {
-        /* Whoever is inside may be writing engine->error. */
-        atomic_store(&engine->intruder, "this call was made while another one on the same engine was running, in another thread or around a function that "
-                                        "the library called: make one call at a time, and none from inside such functions");
+    if (!take(entry, engine)) {
+        atomic_store(&engine->intruder, this_thread());
         return ZERO_ERR_ORDER;
     }
-    entry->engine = engine;
-    atomic_store(&engine->intruder, NULL);
-    engine->entered_ns = now_ns();
+    forget_intruder(engine);
     return engine->failed;
 }
 
@@ -255,8 +285,14 @@ bool zero_engine_has_pass(zero_engine_t *engine, zero_pass_t pass)
 
 const char *zero_last_error(const zero_engine_t *engine)
 {
-    const char *intruder = engine ? atomic_load(&engine->intruder) : NULL;
-    return intruder ? intruder : engine ? engine->error.text : "the engine is NULL";
+    if (!engine)
+        return "the engine is NULL";
+    /* Whoever is inside may be writing engine->error. */
+    uintptr_t inside = atomic_load(&engine->busy), self = this_thread();
+    if (atomic_load(&engine->intruder) == self || (inside != 0 && inside != self) || visits(engine))
+        return "this call was made while another one on the same engine was running, in another thread or around a function that the library called: make "
+               "one call at a time, and none from inside such functions";
+    return engine->error.text;
 }
 
 void zero_signal(zero_engine_t *engine, uint32_t bits)
@@ -267,15 +303,19 @@ void zero_signal(zero_engine_t *engine, uint32_t bits)
 
 void zero_abort(zero_engine_t *engine, const char *sentence)
 {
-    if (!engine || engine->failed != ZERO_OK)
+    if (!engine)
         return;
-    const char *text = sentence && *sentence ? sentence : "the trainer gave up without a reason";
-    if (engine->exec)
-        zero_exec_abort(engine->exec, text);
-    else if (engine->config.comm) {
-        zero_error_t error;
-        zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", engine->rank, text);
+    ZERO_ENTRY(entry);
+    zero_error_t error;
+    zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", engine->rank, sentence && *sentence ? sentence : "the trainer gave up without a reason");
+    if (!take(&entry, engine)) /* the call that is running ends by what the communicator tells it */
         zero_comm_abort(engine->config.comm, error.text);
-    }
-    engine->failed = zero_fail(&engine->error, ZERO_ERR_PEER, "rank %d: %s", engine->rank, text);
+    if (!entry.engine || engine->failed != ZERO_OK)
+        return;
+    if (engine->exec)
+        zero_exec_abort(engine->exec, sentence && *sentence ? sentence : "the trainer gave up without a reason");
+    else
+        zero_comm_abort(engine->config.comm, error.text);
+    engine->error = error;
+    engine->failed = ZERO_ERR_PEER;
 }

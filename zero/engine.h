@@ -4,6 +4,7 @@
 
 #include "zero/exec/exec.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 struct zero_engine {
@@ -25,8 +26,10 @@ struct zero_engine {
     bool last_open, step_due; /* the open micro-step is the step's last; the last one has ended and zero_step is due */
     bool gradients_complete;  /* reduced, and not yet overwritten: by the next step's, or by an update */
 
-    atomic_int busy;                /* a public function is running */
-    const char *_Atomic intruder;   /* the sentence of a call that found it so, or NULL */
+    atomic_uintptr_t busy;          /* the thread whose public function is running, or 0 */
+    atomic_uintptr_t intruder;      /* the thread whose call was refused last because of that, or 0: zero_last_error tells it */
+    pthread_mutex_t updating;       /* config.update is called by one thread at a time, perhaps one of the device's */
+    atomic_uintptr_t guest;         /* the thread that is inside config.update, or 0 */
     _Atomic uint32_t signals;
     uint64_t entered_ns, total_ns;
     zero_status_t failed; /* not ZERO_OK: only destroy works; error is why */

@@ -7,6 +7,18 @@ static zero_status_t plan(zero_engine_t *engine, zero_error_t *error)
     return status == ZERO_OK ? zero_plan_check(engine->plan, error) : status;
 }
 
+/* config.update, for one thread at a time and on no account around another call. */
+static int update(void *ctx, const zero_update_args_t *args)
+{
+    zero_engine_t *engine = ctx;
+    pthread_mutex_lock(&engine->updating);
+    atomic_store(&engine->guest, (uintptr_t)pthread_self());
+    int result = engine->config.update(engine->config.update_ctx, args);
+    atomic_store(&engine->guest, 0);
+    pthread_mutex_unlock(&engine->updating);
+    return result;
+}
+
 zero_status_t zero_commit(zero_engine_t *engine)
 {
     ZERO_ENTRY(entry);
@@ -32,8 +44,8 @@ zero_status_t zero_commit(zero_engine_t *engine)
                                        .nvme_path = config->nvme_path,
                                        .log = config->log,
                                        .log_ctx = config->log_ctx,
-                                       .update = config->update,
-                                       .update_ctx = config->update_ctx};
+                                       .update = update,
+                                       .update_ctx = engine};
         status = zero_exec_create(&engine->exec, engine->plan, config->device, config->comm, &options, &error);
     }
     if (status == ZERO_OK)

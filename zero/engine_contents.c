@@ -261,43 +261,48 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
 /* ---- whole tensors ------------------------------------------------------------------------------------------------ */
 
 /* Every rank is at the same call: what it names, and whether it can be served there. Collective. */
-static zero_status_t meet(zero_engine_t *engine, zero_status_t status, zero_param_t param, zero_state_t state, const char *what)
+static zero_status_t meet(zero_engine_t *engine, zero_status_t status, zero_param_t param, int call, const char *what)
 {
-    /* Small integers, which doubles hold: sums of squares say whether all are alike. */
-    double sums[4] = {status != ZERO_OK, param, (double)param * param, (double)state * (double)state};
-    const double own[4] = {sums[0], sums[1], sums[2], sums[3]};
+    /* Small integers, which doubles hold. All numbers are alike where each is their mean, and so is each square. */
+    const double own[4] = {param, (double)param * param, call, (double)call * call};
+    double sums[5] = {own[0], own[1], own[2], own[3], status != ZERO_OK};
+    bool alike = true;
     zero_error_t error = engine->error;
-    zero_status_t met = zero_exec_sum(engine->exec, sums, 4, &engine->error);
+    zero_status_t met = zero_exec_sum(engine->exec, sums, 5, &engine->error);
     if (met != ZERO_OK)
         return zero_engine_leave(engine, met);
     if (status != ZERO_OK) {
         engine->error = error;
         return status;
     }
-    if (sums[0] > 0)
+    if (sums[4] > 0)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' was refused on another rank, which has the sentence: make the same call on every "
                          "rank", what, engine->spec.params[param].name);
-    if (sums[1] != own[1] * engine->world || sums[2] != own[2] * engine->world || sums[3] != own[3] * engine->world)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' meets a call for another parameter or state on another rank: make the same call "
-                         "on every rank", what, engine->spec.params[param].name);
+    for (int i = 0; i < 4; i++)
+        alike &= sums[i] == own[i] * engine->world;
+    if (!alike)
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' meets a call for another parameter or state, or one the other way, on another rank: "
+                         "make the same call on every rank", what, engine->spec.params[param].name);
     return ZERO_OK;
 }
 
-static zero_status_t enter_whole(zero_entry_t *entry, zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, bool values,
-                                 const char *what, const char *done)
+/* Begins zero_param_set, or zero_param_get. */
+static zero_status_t enter_whole(zero_entry_t *entry, zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, bool set,
+                                 const void *values)
 {
+    const char *what = set ? "zero_param_set" : "zero_param_get";
     zero_status_t status = zero_engine_enter_running(entry, engine, what);
     if (status != ZERO_OK)
         return status;
-    if (engine->pass >= 0)
-        status = zero_fail(&engine->error, ZERO_ERR_ORDER, "%s inside pass '%s': end it first", what, engine->spec.passes[engine->pass].name);
+    if (engine->pass >= 0) /* where ranks may be at different uses, and so cannot meet */
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s inside pass '%s': end it first", what, engine->spec.passes[engine->pass].name);
     if (status == ZERO_OK)
-        status = check_state(engine, param, state, done);
+        status = check_state(engine, param, state, set ? "set" : "read");
     if (status == ZERO_OK && zero_dtype_size(dtype) == 0)
         status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has the unknown dtype %d", what, engine->spec.params[param].name, (int)dtype);
-    if (status == ZERO_OK && !values && engine->spec.params[param].count > 0)
+    if (status == ZERO_OK && set && !values && engine->spec.params[param].count > 0)
         status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has no values", what, engine->spec.params[param].name);
-    return meet(engine, status, param, state, what);
+    return meet(engine, status, param, status == ZERO_OK ? 2 * (int)state + set : 0, what);
 }
 
 typedef struct into {
@@ -355,7 +360,7 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
 zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, void *values)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_whole(&entry, engine, param, state, dtype, true, "zero_param_get", "read");
+    zero_status_t status = enter_whole(&entry, engine, param, state, dtype, false, NULL);
     if (status != ZERO_OK)
         return status;
     status = zero_exec_sync(engine->exec, &engine->error);
@@ -415,7 +420,7 @@ static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t
 zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, const void *values)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_whole(&entry, engine, param, state, dtype, values != NULL, "zero_param_set", "set");
+    zero_status_t status = enter_whole(&entry, engine, param, state, dtype, true, values);
     if (status != ZERO_OK)
         return status;
     status = zero_exec_sync(engine->exec, &engine->error);

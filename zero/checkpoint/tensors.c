@@ -255,6 +255,8 @@ zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_
     if (!tensors || index < 0 || index >= tensors->count)
         return zero_fail(error, ZERO_ERR_ARG, "there is no tensor number %d: the file has %d", index,
                          zero_tensors_count(tensors));
+    if (!out && count > 0)
+        return zero_fail(error, ZERO_ERR_ARG, "zero_tensors_read has nowhere to put the elements");
     const zero_tensor_entry_t *entry = &tensors->entries[index];
     const zero_safetensors_t *file = &tensors->files[entry->file];
     zero_quote(&name, entry->info.name);

@@ -7,6 +7,9 @@
 /* The caller's options, or the defaults, checked. */
 zero_status_t zero_comm_options_take(zero_comm_options_t *out, const zero_comm_options_t *options, zero_error_t *error);
 
+/* Whether the caller has room for the communicator that function makes; *comm becomes NULL. */
+zero_status_t zero_comm_place(zero_comm_t **comm, const char *function, zero_error_t *error);
+
 /* Bytes of rings that a rank of a communicator of world ranks has in all, whatever the nodes are. */
 zero_status_t zero_ring_budget(const zero_comm_options_t *options, int world, uint64_t *bytes, zero_error_t *error);
 

@@ -76,35 +76,48 @@ zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_op
 
 /* ---- public ------------------------------------------------------------------------------------------------------ */
 
+zero_status_t zero_comm_place(zero_comm_t **comm, const char *function, zero_error_t *error)
+{
+    if (!comm)
+        return zero_fail(error, ZERO_ERR_ARG, "%s has nowhere to put the communicator", function);
+    *comm = NULL;
+    return ZERO_OK;
+}
+
 int zero_comm_rank(const zero_comm_t *comm)
 {
-    return comm->rank;
+    return comm ? comm->rank : -1;
 }
 
 int zero_comm_size(const zero_comm_t *comm)
 {
-    return comm->size;
+    return comm ? comm->size : 0;
 }
 
 const char *zero_comm_name(const zero_comm_t *comm)
 {
-    return comm->caps.name;
+    return comm ? comm->caps.name : "";
 }
 
 zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
+    if (!comm || (bytes > 0 && (!send || !recv)))
+        return zero_fail(error, ZERO_ERR_ARG, "zero_comm_exchange has no %s", !comm ? "communicator" : send ? "place for what is received" : "bytes to send");
     return comm->ops->exchange(comm, send, recv, bytes, error);
 }
 
 zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error)
 {
-    *out = NULL;
+    zero_status_t status = zero_comm_place(out, "zero_comm_split", error);
+    if (status != ZERO_OK || !comm)
+        return status != ZERO_OK ? status : zero_fail(error, ZERO_ERR_ARG, "zero_comm_split has no communicator to split");
     return comm->ops->split(comm, color, key, out, error);
 }
 
 void zero_comm_abort(zero_comm_t *comm, const char *sentence)
 {
-    comm->ops->abort(comm, sentence ? sentence : "a rank gave up without a reason");
+    if (comm)
+        comm->ops->abort(comm, sentence && *sentence ? sentence : "a rank gave up without a reason");
 }
 
 void zero_comm_destroy(zero_comm_t *comm)

@@ -11,7 +11,9 @@
 zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options, zero_error_t *error)
 {
     (void)mpi_comm, (void)options;
-    *comm = NULL;
+    zero_status_t status = zero_comm_place(comm, "zero_comm_mpi", error);
+    if (status != ZERO_OK)
+        return status;
     return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this build has no MPI: build with MPI, or start ranks of one machine with torchrun");
 }
 #else
@@ -474,8 +476,10 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
     zero_mpi_t *mpi = NULL;
     zero_family_t *family = NULL;
     zero_error_t why = {0}, checked = {0};
-    *comm = NULL;
-    zero_status_t valid = zero_comm_options_take(&o, options, &checked), status;
+    zero_status_t valid, status = zero_comm_place(comm, "zero_comm_mpi", error);
+    if (status != ZERO_OK)
+        return status;
+    valid = zero_comm_options_take(&o, options, &checked);
     if (valid) /* the others have to be told, and may have good options */
         zero_comm_options_init(&o);
     status = zero_mpi_open(&mpi, mpi_comm, &o, error);

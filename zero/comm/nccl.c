@@ -312,7 +312,6 @@ static zero_status_t share_id(zero_nccl_watch_t *watch, zero_comm_t *host, char 
 zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_t *device, void *nccl_comm, const zero_comm_options_t *options,
                              zero_error_t *error)
 {
-    zero_meet_t meet = zero_comm_meet(host);
     const zero_cuda_nccl_t *api = NULL;
     zero_nccl_t *nccl = NULL;
     zero_nccl_watch_t *watch = NULL;
@@ -321,8 +320,13 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     zero_error_t why = {0};
     card_t card = {0};
     char id[ZERO_NCCL_ID_BYTES] = {0};
-    *comm = NULL;
-    zero_status_t status = zero_comm_options_take(&o, options, &why);
+    zero_status_t status = zero_comm_place(comm, "zero_comm_nccl", error);
+    if (status != ZERO_OK || !host)
+        return status != ZERO_OK ? status : zero_fail(error, ZERO_ERR_ARG, "zero_comm_nccl has no communicator by which its ranks meet");
+    zero_meet_t meet = zero_comm_meet(host);
+    status = zero_comm_options_take(&o, options, &why);
+    if (status == ZERO_OK && !device) /* the others have to be told */
+        status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_nccl has no device");
     if (status == ZERO_OK)
         status = prepare(&api, &nccl, host, device, nccl_comm, &card, &why);
     if (status == ZERO_OK)

@@ -1,5 +1,5 @@
 /* self.c - a communicator of one rank. */
-#include "zero/comm/comm.h"
+#include "zero/comm/backend.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -137,5 +137,6 @@ static zero_status_t self_split(zero_comm_t *c, int color, int key, zero_comm_t 
 
 zero_status_t zero_comm_self(zero_comm_t **comm, zero_error_t *error)
 {
-    return self_open(comm, NULL, error);
+    zero_status_t status = zero_comm_place(comm, "zero_comm_self", error);
+    return status == ZERO_OK ? self_open(comm, NULL, error) : status;
 }

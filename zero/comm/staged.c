@@ -333,12 +333,15 @@ static zero_status_t make(staged_t *s, zero_error_t *error)
 
 zero_status_t zero_comm_staged(zero_comm_t **out, zero_comm_t *inner, zero_device_t *device, uint64_t staging_bytes, zero_error_t *error)
 {
-    zero_meet_t meet = zero_comm_meet(inner);
     zero_error_t why = {0};
-    zero_status_t status;
+    zero_status_t status = zero_comm_place(out, "zero_comm_staged", error);
+    if (status != ZERO_OK || !inner)
+        return status != ZERO_OK ? status : zero_fail(error, ZERO_ERR_ARG, "zero_comm_staged has no communicator to wrap");
+    zero_meet_t meet = zero_comm_meet(inner);
     staged_t *s = calloc(1, sizeof *s);
-    *out = NULL;
-    if (s) {
+    if (!device) /* the others have to be told */
+        status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_staged has no device");
+    else if (s) {
         s->base = (zero_comm_t){.ops = &staged_ops,
                                 .caps = inner->caps,
                                 .options = inner->options,
@@ -357,7 +360,7 @@ zero_status_t zero_comm_staged(zero_comm_t **out, zero_comm_t *inner, zero_devic
         *out = &s->base;
         return ZERO_OK;
     }
-    if (s)
+    if (s && device)
         device->ops->arena_destroy(s->arena);
     free(s);
     return zero_fail(error, status, "%s", why.text);

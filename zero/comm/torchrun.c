@@ -264,8 +264,7 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
     int local_world, port;
     zero_status_t status;
 
-    *comm = NULL;
-    if ((status = zero_comm_options_take(&o, options, error)) || (status = number("RANK", 0, &s.rank, error)) ||
+    if ((status = zero_comm_place(comm, "zero_comm_torchrun", error)) || (status = zero_comm_options_take(&o, options, error)) || (status = number("RANK", 0, &s.rank, error)) ||
         (status = number("WORLD_SIZE", 1, &s.world, error)) || (status = number("MASTER_PORT", 1, &port, error)))
         return status;
     local_world = s.world; /* where something else than torchrun sets the variables that it documents first */

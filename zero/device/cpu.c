@@ -165,6 +165,8 @@ static const zero_device_ops_t cpu_ops = {
 zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error)
 {
     zero_device_options_t o;
+    if (!device)
+        return zero_fail(error, ZERO_ERR_ARG, "zero_device_cpu has nowhere to put the device");
     *device = NULL;
     zero_status_t status = zero_device_options_read(&o, options, error);
     if (status)

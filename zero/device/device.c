@@ -41,6 +41,8 @@ zero_status_t zero_device_cuda(zero_device_t **device, const zero_device_options
 {
     const zero_cuda_device_t *table;
     zero_device_options_t o;
+    if (!device)
+        return zero_fail(error, ZERO_ERR_ARG, "zero_device_cuda has nowhere to put the device");
     *device = NULL;
     zero_status_t status = zero_device_options_read(&o, options, error);
     if (status)
@@ -66,12 +68,12 @@ int zero_cuda_devices(void)
 
 const char *zero_device_name(const zero_device_t *device)
 {
-    return device->caps.name;
+    return device ? device->caps.name : "";
 }
 
 const char *zero_device_label(const zero_device_t *device)
 {
-    return device->label;
+    return device ? device->label : "";
 }
 
 void zero_device_destroy(zero_device_t *device)

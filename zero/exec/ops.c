@@ -145,7 +145,7 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
         for (int i = 0; i < spec->states; i++)
             args.state[i] = (float *)(void *)o->state[i] + at;
         if (x->options.update(x->options.update_ctx, &args) != 0)
-            return zero_fail(error, ZERO_ERR_ARG, "config.update refused elements %lld to %lld of parameter '%s'", (long long)args.begin,
+            return zero_fail(error, ZERO_ERR_SYSTEM, "config.update refused elements %lld to %lld of parameter '%s'", (long long)args.begin,
                              (long long)(args.begin + args.count), args.name);
     }
     if (o->param != (char *)o->master)
