@@ -114,6 +114,7 @@ typedef struct zero_bootstrap {
     void *ctx;
 } zero_bootstrap_t;
 
+/* Options of communicators; zero_comm_options_init has the defaults. */
 typedef struct zero_comm_options {
     size_t size;
     double timeout_s;       /* bound of every wait; default 600 */
@@ -178,6 +179,7 @@ typedef struct zero_allocator {
     void *ctx;
 } zero_allocator_t;
 
+/* Options of devices; zero_device_options_init has the defaults. */
 typedef struct zero_device_options {
     size_t size;
     bool threaded;          /* CPU: copies and collectives on worker threads, as a GPU would run them; default false (at once) */
@@ -288,6 +290,7 @@ typedef struct zero_update_args {
  * calls no function of the engine. */
 typedef int (*zero_update_fn)(void *ctx, const zero_update_args_t *args);
 
+/* Options of an engine; zero_config_init has the defaults. */
 typedef struct zero_config {
     size_t size;
     zero_comm_t *comm;         /* borrowed, duplicated at commit; NULL only with plan_world */
@@ -339,6 +342,7 @@ ZERO_API zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, ze
 
 #define ZERO_MAX_DIMS 8
 
+/* What a parameter is; zero_param_desc_init has the defaults. */
 typedef struct zero_param_desc {
     size_t size;
     const char *name;            /* unique; copied */
@@ -454,6 +458,7 @@ typedef struct zero_traffic {
     uint64_t reserved[2]; /* 0 */
 } zero_traffic_t;
 
+/* What an engine has done. */
 typedef struct zero_stats {
     size_t size;
     int64_t step;        /* steps taken, skipped ones included */
@@ -485,6 +490,7 @@ ZERO_API zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_
 
 /* More than there are tiers and kinds today, so that programs need not be compiled anew. */
 enum { ZERO_MAX_TIERS = 4, ZERO_MAX_KINDS = 16 };
+/* Bytes of this rank, by tier and by what they are for. */
 typedef struct zero_memory {
     size_t size;       /* set by the caller */
     uint64_t bytes[ZERO_MAX_TIERS][ZERO_MAX_KINDS]; /* by zero_tier_t and zero_kind_t */
@@ -508,6 +514,7 @@ ZERO_API uint64_t zero_plan_hash(const zero_engine_t *engine);
 
 typedef struct zero_tensors zero_tensors_t;
 
+/* What a file says of a tensor. */
 typedef struct zero_tensor_info {
     size_t size;                 /* set by the caller */
     const char *name;            /* owned by the zero_tensors_t */
