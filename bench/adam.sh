@@ -44,8 +44,10 @@ awk '
             ours[work, round] = rate
             plains[key] = plains[key] " " field("plain_gb_s")
             plain[key] = plain[key] " " field("gb_s") / field("plain_gb_s")
-        } else
+        } else {
+            peers++
             ratio[key] = ratio[key] " " ours[work, round] / rate
+        }
     }
     END {
         printf "%-16s %8s %12s %8s %12s %8s\n", "ours", "bytes", "1e9 elem/s", "GB/s", "plain GB/s", "ratio"
@@ -54,12 +56,13 @@ awk '
             if (k[2] == "")
                 printf "%-16s %8.2f %12.3f %8.1f %12.1f %8.2f\n", k[1], bytes[order[i]], median(rates[order[i]]), bytes[order[i]] * median(rates[order[i]]), median(plains[order[i]]), median(plain[order[i]])
         }
-        printf "\n%-30s %-12s %8s %12s %8s %14s %14s\n", "peer", "work", "bytes", "1e9 elem/s", "GB/s", "ours, elements", "ours, bytes"
+        if (peers)
+            printf "\n%-30s %-12s %8s %12s %8s %18s %16s\n", "peer", "work", "bytes", "1e9 elem/s", "GB/s", "ours/it: elements", "ours/it: bytes"
         for (i = 1; i <= count; i++) {
             split(order[i], k, SUBSEP)
             if (k[2] != "") {
                 x = median(ratio[order[i]])
-                printf "%-30s %-12s %8.2f %12.3f %8.1f %14.2f %14.2f\n", k[2], k[1], bytes[order[i]], median(rates[order[i]]), bytes[order[i]] * median(rates[order[i]]), x, x * bytes[k[1] SUBSEP ""] / bytes[order[i]]
+                printf "%-30s %-12s %8.2f %12.3f %8.1f %18.2f %16.2f\n", k[2], k[1], bytes[order[i]], median(rates[order[i]]), bytes[order[i]] * median(rates[order[i]]), x, x * bytes[k[1] SUBSEP ""] / bytes[order[i]]
             }
         }
     }' "$tmp/lines"
