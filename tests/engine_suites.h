@@ -7,5 +7,6 @@
 Suite *engine_matrix_suite(void);
 Suite *engine_misuse_suite(void);
 Suite *engine_memory_suite(void);
+Suite *engine_values_suite(void);
 
 #endif

@@ -152,7 +152,7 @@ zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bo
         begin = updated + p->begin;
     if (p != NULL && end > updated + p->end)
         end = updated + p->end;
-    return (zero_span_t){ begin, end > begin ? end - begin : 0, (uint64_t)(begin - holds) * zero_dtype_size(x->dtype) };
+    return (zero_span_t){ begin, end > begin ? end - begin : 0, zero_plan_bytes(plan, x, begin - holds) };
 }
 
 int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int32_t pass, int32_t unit)

@@ -1,0 +1,323 @@
+/* engine_values.c - whole parameters, gradients and moments by zero_param_get and zero_param_set, wherever their state is. */
+#include "tests/engine_small.h"
+#include "tests/engine_suites.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TRY(call) SMALL_TRY(call)
+#define IS(condition) SMALL_IS(condition)
+
+/* ---- there and back ------------------------------------------------------------------------------------------------- */
+
+/* All states from one engine into another. */
+static int write_states(small_t *s, const small_states_t *states)
+{
+    for (int p = SMALL_PARAMS - 1; p >= 0; p--)
+        for (int state = ZERO_STATE_MOMENT2; state >= 0; state--)
+            if (states->values[p][state] && (state != ZERO_STATE_PARAM || !small_params[p].trainable))
+                TRY(zero_param_set(s->engine, s->param[p], (zero_state_t)state, ZERO_FP32, states->values[p][state]));
+    return 0;
+}
+
+static int same_stats(small_t *s, small_t *other)
+{
+    zero_stats_t a, b;
+    if (small_stats(s, &a) || small_stats(other, &b))
+        return -1;
+    IS(a.step == b.step && a.skipped == b.skipped && a.applied == b.applied);
+    IS(memcmp(&a.grad_norm, &b.grad_norm, sizeof a.grad_norm) == 0 && memcmp(&a.clip_factor, &b.clip_factor, sizeof a.clip_factor) == 0);
+    return 0;
+}
+
+static int same_states(small_t *s, small_t *other, const char *when)
+{
+    small_states_t a, b;
+    int result = small_read(s, &a) || small_read(other, &b) ? -1 : small_compare(s, &a, &b, when);
+    small_forget(&a);
+    small_forget(&b);
+    return result;
+}
+
+/* The initial values by set are what they are by fill. */
+static int set_is_fill(small_t *s, small_t *filled)
+{
+    static float values[SMALL_ELEMENTS];
+    for (int p = 0; p < SMALL_PARAMS; p++) {
+        for (int64_t i = 0; i < small_params[p].count; i++)
+            values[i] = small_initial(p, i);
+        TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_PARAM, ZERO_FP32, small_params[p].count ? values : NULL));
+        memset(values, 0xff, sizeof values); /* they were not kept */
+    }
+    return same_states(filled, s, "after the values were set, not filled") || small_step(s, 1) || small_step(filled, 1) || same_stats(filled, s) ||
+                   same_states(filled, s, "a step after the values were set, not filled")
+               ? -1
+               : 0;
+}
+
+/* A parameter's gradient by any rank, or by this one's choice none; and set to what it was, after it was something else. */
+static int gradients_there_and_back(small_t *s)
+{
+    static float values[SMALL_PARAMS][SMALL_ELEMENTS], other[SMALL_ELEMENTS];
+    for (int p = 0; p < SMALL_PARAMS; p++)
+        if (small_params[p].trainable)
+            TRY(zero_param_get(s->engine, s->param[p], ZERO_STATE_GRAD, ZERO_FP32, values[p]));
+    for (int i = 0; i < SMALL_ELEMENTS; i++)
+        other[i] = 3;
+    for (int p = 0; p < SMALL_PARAMS; p++)
+        if (small_params[p].trainable)
+            TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_GRAD, ZERO_FP32, other));
+    TRY(zero_param_get(s->engine, s->param[SMALL_BIG], ZERO_STATE_GRAD, ZERO_FP32, other));
+    for (int64_t i = 0; i < small_params[SMALL_BIG].count; i++)
+        IS(other[i] == 3);
+    for (int p = SMALL_PARAMS - 1; p >= 0; p--)
+        if (small_params[p].trainable)
+            TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_GRAD, ZERO_FP32, values[p]));
+    return 0;
+}
+
+/* Gradients of which the norm is known: a half in one parameter, a quarter in another, nothing in the others. */
+static int gradients_of_ones_own(small_t *s, int64_t step)
+{
+    static float values[SMALL_ELEMENTS];
+    zero_stats_t stats;
+    double squares = 0;
+    if (small_micros(s, step))
+        return -1;
+    for (int p = 0; p < SMALL_PARAMS; p++) {
+        float x = p == SMALL_BIG ? 0.5f : p == 1 ? 0.25f : 0;
+        for (int i = 0; i < SMALL_ELEMENTS; i++)
+            values[i] = x;
+        squares += (double)small_params[p].count * x * x;
+        if (small_params[p].trainable)
+            TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_GRAD, ZERO_FP32, values));
+    }
+    TRY(zero_step(s->engine, 0.01));
+    if (small_stats(s, &stats))
+        return -1;
+    if (stats.grad_norm != sqrt(squares) * 0.5) /* grad_scale; squares is exact */
+        return small_complain(s, "the norm of gradients that were set is %.17g, not %.17g", stats.grad_norm, sqrt(squares) * 0.5);
+    return 0;
+}
+
+/* As another dtype, on the last rank alone; and what was read as a narrow one is set again as that. */
+static int narrow_values(small_t *s)
+{
+    static float wide[SMALL_ELEMENTS];
+    static uint16_t bf16[SMALL_ELEMENTS], fp16[SMALL_ELEMENTS];
+    bool wanted = s->rank == s->c.world - 1;
+    for (int p = 0; p < SMALL_PARAMS; p++) {
+        int64_t count = small_params[p].count;
+        TRY(zero_param_get(s->engine, s->param[p], ZERO_STATE_PARAM, ZERO_FP32, wide));
+        TRY(zero_param_get(s->engine, s->param[p], ZERO_STATE_PARAM, ZERO_BF16, wanted ? bf16 : NULL));
+        TRY(zero_param_get(s->engine, s->param[p], ZERO_STATE_PARAM, ZERO_FP16, wanted ? NULL : fp16));
+        for (int64_t i = 0; i < count; i++)
+            IS(wanted ? bf16[i] == zero_fp32_to_bf16(wide[i]) : fp16[i] == zero_fp32_to_fp16(wide[i]));
+        for (int64_t i = 0; i < count; i++)
+            fp16[i] = zero_fp32_to_fp16(wide[i]);
+        TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_PARAM, ZERO_FP16, fp16));
+        TRY(zero_param_get(s->engine, s->param[p], small_params[p].trainable ? ZERO_STATE_MASTER : ZERO_STATE_PARAM, ZERO_FP32, wide));
+        for (int64_t i = 0; i < count; i++) {
+            float x = zero_fp16_to_fp32(fp16[i]);
+            IS(wide[i] == (small_params[p].trainable || small_params[p].fp32 || s->c.dtype == ZERO_FP32 ? x : zero_bf16_to_fp32(zero_fp32_to_bf16(x))));
+        }
+    }
+    return 0;
+}
+
+/* What was set is what the next pass reads. */
+static int passes_read_what_was_set(small_t *s)
+{
+    static float values[SMALL_ELEMENTS];
+    for (int i = 0; i < SMALL_ELEMENTS; i++)
+        values[i] = (float)(i % 200) / 4;
+    for (int p = 0; p < SMALL_PARAMS; p++)
+        TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_PARAM, ZERO_FP32, values));
+    TRY(zero_micro_begin(s->engine, s->eval, 0));
+    for (int u = 0; u < SMALL_UNITS; u++) {
+        TRY(zero_acquire(s->engine, s->unit[u]));
+        for (int p = 0; p < SMALL_PARAMS; p++) {
+            const void *data = zero_param_data(s->engine, s->param[p]);
+            bool bf16 = s->c.dtype == ZERO_BF16 && !small_params[p].fp32;
+            for (int64_t i = 0; small_params[p].unit == u && i < small_params[p].count; i++)
+                IS((bf16 ? zero_bf16_to_fp32(((const uint16_t *)data)[i]) : ((const float *)data)[i]) == values[i]);
+        }
+        TRY(zero_release(s->engine, s->unit[u]));
+    }
+    TRY(zero_micro_end(s->engine));
+    return 0;
+}
+
+static int there_and_back(small_t *s, small_t *other)
+{
+    small_states_t states = {0};
+    if (zero_commit(other->engine) != ZERO_OK || set_is_fill(other, s) || small_step(s, 2) || small_step(s, 3) || small_read(s, &states))
+        goto fail;
+    /* the other one has taken one step of them, and goes on from here */
+    if (write_states(other, &states) || zero_set_step(other->engine, 3, 3) != ZERO_OK || same_states(s, other, "after the states were copied"))
+        goto fail;
+    small_forget(&states);
+    if (small_step(s, 4) || small_step(other, 4) || same_stats(s, other) || same_states(s, other, "a step after the states were copied") || small_step(s, 5) ||
+        small_micros(other, 5) || gradients_there_and_back(other) || zero_step(other->engine, 0.01) != ZERO_OK || same_stats(s, other) ||
+        same_states(s, other, "a step whose gradients were set") || gradients_of_ones_own(s, 6) || narrow_values(s) || passes_read_what_was_set(s))
+        goto fail;
+    return 0;
+fail:
+    small_forget(&states);
+    return small_complain(other, "so far, and: %s", zero_last_error(other->engine));
+}
+
+static int run_pair(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    zero_comm_t *comm = small_comm(bootstrap);
+    small_t s = {0}, other = {0};
+    small_case_t c = *(const small_case_t *)arg, d = c;
+    d.folder = "values.nvme";
+    (void)rank, (void)world;
+    int result = !comm || small_start(&s, &c, comm) || small_create(&other, &d, comm) || there_and_back(&s, &other);
+    small_destroy(&other);
+    small_destroy(&s);
+    zero_comm_destroy(comm);
+    return result;
+}
+
+/* Every stage with every place; ranks, dtypes, rules, threads and micro-steps in turn, so that any two of them meet. */
+enum { CHUNKS = 8 };
+START_TEST(states_go_there_and_back)
+{
+    static const struct {
+        zero_rule_t rule;
+        double momentum;
+    } rules[] = {{ZERO_RULE_ADAMW, 0}, {ZERO_RULE_ADAMW8, 0}, {ZERO_RULE_SGD, 0}, {ZERO_RULE_SGD, 0.9}};
+    for (int i = _i; i < 4 * SMALL_PLACES * 4; i += CHUNKS) {
+        int stage = i % 4, where = i / 4 % SMALL_PLACES, turn = i / (4 * SMALL_PLACES), rule = (turn + stage + where) % 4;
+        small_case_t c = {.world = 1 + (turn + where + stage / 2) % 3,
+                          .stage = stage,
+                          .threaded = (turn + 2 * stage + where) % 3,
+                          .micro_steps = 1 + (turn / 2 + stage) % 2,
+                          .dtype = (turn + where / 2) % 2 ? ZERO_BF16 : ZERO_FP32,
+                          .rule = rules[rule].rule,
+                          .momentum = rules[rule].momentum,
+                          .place = (small_place_t)where};
+        ck_assert_int_eq(ranks_run(c.world, 100, run_pair, &c), 0);
+    }
+}
+END_TEST
+
+/* ---- calls that are wrong ------------------------------------------------------------------------------------------- */
+
+#define FAILS(call, status, part) SMALL_FAILS(call, status, part)
+
+static float some[SMALL_ELEMENTS];
+
+static int before_and_between(small_t *s)
+{
+    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "zero_param_get comes before zero_commit");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "zero_param_set comes before zero_commit");
+    TRY(zero_commit(s->engine));
+    if (small_fill(s))
+        return -1;
+    FAILS(zero_param_get(s->engine, 99, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, "no parameter 99");
+    FAILS(zero_param_get(s->engine, -1, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, "no parameter -1");
+    FAILS(zero_param_get(s->engine, 0, (zero_state_t)9, ZERO_FP32, some), ZERO_ERR_ARG, "state 9");
+    FAILS(zero_param_get(s->engine, 0, (zero_state_t)-1, ZERO_FP32, some), ZERO_ERR_ARG, "state -1");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_DTYPE_COUNT, some), ZERO_ERR_ARG, "unknown dtype 3");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, NULL), ZERO_ERR_ARG, "no values");
+    FAILS(zero_param_get(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_MASTER, ZERO_FP32, some), ZERO_ERR_ARG, "'f.w' is frozen");
+    FAILS(zero_param_set(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ARG, "'f.w' is frozen");
+    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_MOMENT2, ZERO_FP32, some), ZERO_ERR_ARG, "no moment 2");
+    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ORDER, "complete only between");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ORDER, "complete only between");
+    TRY(zero_param_get(s->engine, s->param[SMALL_EMPTY], ZERO_STATE_MASTER, ZERO_FP32, NULL));
+    TRY(zero_param_set(s->engine, s->param[SMALL_EMPTY], ZERO_STATE_MASTER, ZERO_FP32, NULL));
+    TRY(zero_micro_begin(s->engine, s->eval, 0));
+    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "inside pass 'eval'");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "inside pass 'eval'");
+    TRY(zero_micro_end(s->engine));
+    return 0;
+}
+
+/* One rank's call is another than the others': which one, and what the others are told. */
+static int apart(small_t *s)
+{
+    zero_engine_t *e = s->engine;
+    bool odd = s->rank == 1;
+    const char *other = "another parameter or state";
+    FAILS(zero_param_get(e, odd, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
+    FAILS(zero_param_get(e, 0, odd ? ZERO_STATE_MASTER : ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
+    FAILS(odd ? zero_param_get(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some) : zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
+    FAILS(zero_param_get(e, odd ? 99 : 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, odd ? "no parameter 99" : "was refused on another rank");
+    FAILS(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, odd ? NULL : some), ZERO_ERR_ARG, odd ? "no values" : "was refused on another rank");
+    FAILS(zero_param_get(e, 0, odd ? ZERO_STATE_GRAD : ZERO_STATE_PARAM, ZERO_FP32, some), odd ? ZERO_ERR_ORDER : ZERO_ERR_ARG,
+          odd ? "complete only" : "was refused on another rank");
+    /* of which one is the mean of all, so that means alone would not tell it */
+    static const int param[] = {4, 5, 3, 4, 4}, state[] = {ZERO_STATE_MOMENT1, ZERO_STATE_PARAM, ZERO_STATE_MASTER, ZERO_STATE_MASTER, ZERO_STATE_MASTER};
+    FAILS(zero_param_get(e, param[s->rank], ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
+    FAILS(zero_param_get(e, 4, state[s->rank], ZERO_FP32, some), ZERO_ERR_ARG, other);
+    zero_stats_t stats;
+    double values[1] = {1};
+    if (small_step(s, 1) || small_stats(s, &stats))
+        return -1;
+    TRY(zero_sum(e, values, 1));
+    return 0;
+}
+
+/* A rank that is inside a pass cannot meet the others, and its end is theirs. */
+static int inside_and_gone(small_t *s)
+{
+    zero_status_t status = s->rank == 1 ? zero_micro_begin(s->engine, s->train, ZERO_LAST) : ZERO_OK, wanted = s->rank == 1 ? ZERO_ERR_ORDER : ZERO_ERR_PEER;
+    if (status == ZERO_OK)
+        status = zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some);
+    /* what the pass gathers at its start may meet the others' call, too, and nobody takes it for what it is not */
+    IS(status == wanted || status == ZERO_ERR_MISMATCH || status == ZERO_ERR_PEER);
+    return 0;
+}
+
+static int run_wrong(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    zero_comm_t *comm = small_comm(bootstrap);
+    small_t s = {0};
+    const small_case_t c = {.world = world, .stage = 3, .threaded = *(int *)arg, .micro_steps = 1, .rule = ZERO_RULE_SGD, .momentum = 0.9};
+    (void)rank;
+    int result = !comm || small_create(&s, &c, comm) || before_and_between(&s) || (world > 4 && (apart(&s) || inside_and_gone(&s)));
+    small_destroy(&s);
+    zero_comm_destroy(comm);
+    return result;
+}
+
+START_TEST(wrong_calls_are_refused_everywhere)
+{
+    for (int threaded = 0; threaded < 2; threaded++)
+        for (int world = 1; world <= 5; world += 4)
+            ck_assert_int_eq(ranks_run(world, 60, run_wrong, &threaded), 0);
+}
+END_TEST
+
+START_TEST(planning_has_no_values)
+{
+    zero_engine_t *e;
+    zero_config_t config;
+    zero_config_init(&config);
+    config.plan_world = 3;
+    ck_assert_int_eq(zero_create(&e, &config, NULL), ZERO_OK);
+    ck_assert_int_eq(zero_commit(e), ZERO_OK);
+    ck_assert_int_eq(zero_param_get(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER);
+    ck_assert(strstr(zero_last_error(e), "zero_param_get cannot run: this engine only plans"));
+    ck_assert_int_eq(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER);
+    ck_assert(strstr(zero_last_error(e), "only plans"));
+    zero_destroy(e);
+}
+END_TEST
+
+Suite *engine_values_suite(void)
+{
+    Suite *suite = suite_create("values");
+    TCase *t = tcase_create("values");
+    tcase_set_timeout(t, 150);
+    tcase_add_loop_test(t, states_go_there_and_back, 0, CHUNKS);
+    tcase_add_test(t, wrong_calls_are_refused_everywhere);
+    tcase_add_test(t, planning_has_no_values);
+    suite_add_tcase(suite, t);
+    return suite;
+}
