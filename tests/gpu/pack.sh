@@ -1,11 +1,13 @@
 #!/bin/sh
 # Packs what checks libzero on a GPU into one folder, which then needs nothing of the machine that it runs on but a driver, the CUDA toolkit's
 # libraries and python3: sh tests/gpu/pack.sh OUT, in a build folder of a CUDA build (after `make`). There: OUT/run.py.
+# A small folder: configure --with-onednn=no (48 MB less), and for one kind of GPU NVCC_GENCODE='-gencode arch=compute_90,code=sm_90'.
 set -eu
 [ $# -eq 1 ] || { echo "usage: sh tests/gpu/pack.sh OUT, in a build folder" >&2; exit 2; }
 out=$1 source=$(cd "$(dirname "$0")/../.." && pwd)
 [ -f .libs/zero_cuda.so ] && [ -f .libs/zero_nn_cuda.so ] || { echo "there are no plugins in .libs: configure --with-cuda, then make" >&2; exit 2; }
-programs='tests/test_cuda_flat tests/test_cuda_update tests/test_cuda_nn tests/test_cuda_nn_rows bench/cuda'
+[ ! -e "$out" ] || [ -f "$out/run.py" ] || { echo "$out is there and was not made by this script: name another folder" >&2; exit 2; }
+programs='tests/test_cuda_flat tests/test_cuda_update tests/test_cuda_nn tests/test_cuda_nn_rows tests/test_cuda_nn_model bench/cuda bench/exposed'
 # shellcheck disable=SC2086 # a list of words on purpose
 make -s zero_train $programs
 rm -rf "$out"
@@ -18,7 +20,7 @@ for program in zero_train $programs; do
     strip -o "$out/bin/$(basename "$program")" "$real"
 done
 for plugin in zero_cuda zero_nn_cuda; do
-    cp ".libs/$plugin.so" "$out/lib/"
+    strip --strip-unneeded -o "$out/lib/$plugin.so" ".libs/$plugin.so"
 done
 # The C library's own parts are the target's, which must be as new; CUDA's come from the toolkit there.
 for file in "$out"/bin/*; do
@@ -26,15 +28,17 @@ for file in "$out"/bin/*; do
 done | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
     grep -Ev '/(ld-linux|libc|libm|libpthread|libdl|librt|libresolv|libutil|libgcc_s|libstdc\+\+|libcud|libcublas|libnccl)[-.]' |
     while read -r library; do
-        strip -o "$out/lib/$(basename "$library")" "$library"
+        strip --strip-unneeded -o "$out/lib/$(basename "$library")" "$library"
     done
 cp "$source/tests/gpu/run.py" "$source/tests/gpu/torch_gpt2.py" "$out/"
 chmod +x "$out/run.py"
 { git -C "$source" rev-parse HEAD 2>/dev/null || echo unknown; } >"$out/commit"
 [ -z "$(git -C "$source" status --porcelain --untracked-files=no 2>/dev/null)" ] || sed -i 's/$/ and changes/' "$out/commit"
 
-# What the CPU makes of the same training, to compare with.
+# What the CPU makes of the same training, to compare with: of the steps that run.py takes on a GPU, and of fewer and shorter ones, for an emulated one.
 for dtype in fp32 bf16; do
     ./zero_train --device cpu --ranks 1 --threads 1 --dtype "$dtype" --steps 12 --sample 0 --quiet --log "$out/cpu-$dtype.json"
+    ./zero_train --device cpu --ranks 1 --threads 1 --dtype "$dtype" --steps 2 --seq-len 16 --batch 4 --micro-batch 1 --sample 0 --quiet \
+        --log "$out/cpu-$dtype-small.json"
 done
 du -sh "$out"
