@@ -54,5 +54,6 @@ zero_status_t cuda_task_counts(void *ctx, const void *arg, void *native, zero_er
 /* The parts. */
 TCase *cuda_streams_case(void);
 TCase *cuda_host_case(void);
+TCase *cuda_capture_case(void);
 
 #endif

@@ -237,7 +237,7 @@ zero_status_t zero_engine_enter(zero_entry_t *entry, zero_engine_t *engine)
     return engine->failed;
 }
 
-zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engine, const char *what)
+static zero_status_t enter_committed(zero_entry_t *entry, zero_engine_t *engine, const char *what)
 {
     zero_status_t status = zero_engine_enter(entry, engine);
     if (status != ZERO_OK)
@@ -248,6 +248,33 @@ zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engi
     if (!engine->exec)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes before zero_commit: commit the engine first", what);
     return ZERO_OK;
+}
+
+/* What a call queues on the compute stream would become part of the caller's graph, and what it waits for would never come. */
+static bool is_captured(const zero_engine_t *engine)
+{
+    const zero_device_t *device = engine->config.device;
+    return device->ops->capturing && device->ops->capturing(device, zero_exec_stream(engine->exec));
+}
+
+zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engine, const char *what)
+{
+    zero_status_t status = enter_committed(entry, engine, what);
+    if (status == ZERO_OK && is_captured(engine))
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s is called while the engine's compute stream is captured into a CUDA graph: end the capture "
+                         "first", what);
+    return status;
+}
+
+zero_status_t zero_engine_enter_unit(zero_entry_t *entry, zero_engine_t *engine, const char *what, const char *did, zero_unit_t unit)
+{
+    zero_status_t status = enter_committed(entry, engine, what);
+    if (status == ZERO_OK && !zero_engine_has_unit(engine, unit))
+        return ZERO_ERR_ARG;
+    if (status == ZERO_OK && is_captured(engine))
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is %s while the engine's compute stream is captured into a CUDA graph: end the "
+                         "capture, acquire the unit, then launch the graph, and release the unit after it", engine->spec.units[unit].name, did);
+    return status;
 }
 
 zero_status_t zero_engine_leave(zero_engine_t *engine, zero_status_t status)

@@ -48,6 +48,8 @@ void zero_entry_end(zero_entry_t *entry);
 zero_status_t zero_engine_enter(zero_entry_t *entry, zero_engine_t *engine);
 /* The same, for calls that need a committed engine that can run. what is the function's name. */
 zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engine, const char *what);
+/* The same, for calls with a unit, which is checked too. did is what they do to it: "acquired". */
+zero_status_t zero_engine_enter_unit(zero_entry_t *entry, zero_engine_t *engine, const char *what, const char *did, zero_unit_t unit);
 /* Ends a public call that was entered: keeps time, and ends the engine where status is more than a misuse. Returns status. */
 zero_status_t zero_engine_leave(zero_engine_t *engine, zero_status_t status);
 

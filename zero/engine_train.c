@@ -69,8 +69,6 @@ zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t
 
 static zero_status_t acquire(zero_engine_t *engine, zero_unit_t unit)
 {
-    if (!zero_engine_has_unit(engine, unit))
-        return ZERO_ERR_ARG;
     if (engine->pass < 0)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is acquired outside a micro-step: call zero_micro_begin first",
                          unit_name(engine, unit));
@@ -92,14 +90,12 @@ static zero_status_t acquire(zero_engine_t *engine, zero_unit_t unit)
 zero_status_t zero_acquire(zero_engine_t *engine, zero_unit_t unit)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_acquire");
+    zero_status_t status = zero_engine_enter_unit(&entry, engine, "zero_acquire", "acquired", unit);
     return status == ZERO_OK ? zero_engine_leave(engine, acquire(engine, unit)) : status;
 }
 
 static zero_status_t release(zero_engine_t *engine, zero_unit_t unit)
 {
-    if (!zero_engine_has_unit(engine, unit))
-        return ZERO_ERR_ARG;
     if (engine->pass < 0 || (any_order(engine) && engine->any_unit != unit))
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is released but not held: acquire it first",
                          unit_name(engine, unit));
@@ -114,7 +110,7 @@ static zero_status_t release(zero_engine_t *engine, zero_unit_t unit)
 zero_status_t zero_release(zero_engine_t *engine, zero_unit_t unit)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_release");
+    zero_status_t status = zero_engine_enter_unit(&entry, engine, "zero_release", "released", unit);
     return status == ZERO_OK ? zero_engine_leave(engine, release(engine, unit)) : status;
 }
 

@@ -434,7 +434,10 @@ ZERO_API zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass,
 /* After this, on the engine's compute stream (CPU: the calling thread), the unit's parameters are readable, and its gradients may be
  * added to where the use says so: they are zero at the first use of a micro-step (or hold the sum so far, reducing once
  * a step). This is the unit's next use in the declared order: whatever comes before it and was not acquired is passed over, its operations run all the
- * same. A unit that has no further use is ZERO_ERR_ORDER. */
+ * same. A unit that has no further use is ZERO_ERR_ORDER.
+ * CUDA graphs: addresses are constant, so kernels between acquire and release may be captured once (stream capture of zero_stream, begun after the acquire
+ * and ended before the release), and the graph launched between every later acquire and release of that use. What the engine does is no part of a graph:
+ * this and every other call that runs something, made while the compute stream is captured, is ZERO_ERR_ORDER; the capture goes on. */
 ZERO_API zero_status_t zero_acquire(zero_engine_t *engine, zero_unit_t unit);
 /* The caller's kernels on the compute stream are done with the unit; after its last gradient use its reduction starts. */
 ZERO_API zero_status_t zero_release(zero_engine_t *engine, zero_unit_t unit);

@@ -165,6 +165,11 @@ cudaError_t emulator_begin(const char *call, bool reserves)
     X(cudaErrorECCUncorrectable, "uncorrectable ECC error encountered")                                    \
     X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                           \
     X(cudaErrorNotReady, "device not ready")                                                               \
+    X(cudaErrorIllegalState, "the operation cannot be performed in the present state")                    \
+    X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")               \
+    X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")        \
+    X(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing blocking stream") \
+    X(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread") \
     X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                                 \
     X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")                            \
     X(cudaErrorLaunchTimeout, "the launch timed out and was terminated")                                   \

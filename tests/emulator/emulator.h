@@ -10,6 +10,10 @@
 #include <cuda_runtime.h>
 
 #include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 #define ZERO_EMULATOR_API __attribute__((visibility("default")))
 
@@ -67,6 +71,15 @@ cudaError_t emulator_submit(cudaStream_t stream, std::function<void()> work);
 /* Waits for what was queued on a stream; device_wait for every stream of the device (device -1: of all), of blocking ones only if asked. */
 void emulator_stream_wait(cudaStream_t stream);
 void emulator_device_wait(int device, bool blocking_only);
+
+/* What was queued on a stream since its capture began (graph.cc). */
+struct emulator_capture {
+    std::vector<std::function<void()>> work;
+    bool broken = false;   /* by a call that cannot be captured */
+    std::thread::id owner; /* only this thread may end it; none: any */
+};
+/* Where a stream's capture is kept (NULL: it is not captured). NULL for what is no stream of the current device. */
+std::unique_ptr<emulator_capture> *emulator_capture_of(cudaStream_t stream);
 
 /* ---- block.cc -------------------------------------------------------------------------------------------------------------------- */
 

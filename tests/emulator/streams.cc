@@ -34,6 +34,7 @@ struct CUstream_st {
     unsigned flags;
     std::shared_ptr<line> work;
     std::thread thread;
+    std::unique_ptr<emulator_capture> capture;
 };
 
 struct CUevent_st {
@@ -142,8 +143,27 @@ cudaError_t emulator_submit(cudaStream_t stream, std::function<void()> work)
     CUstream_st *s = check_stream(stream);
     if (!s || s->device != emulator_device())
         return cudaErrorInvalidResourceHandle;
-    push(s, std::move(work));
+    if (!s->capture)
+        push(s, std::move(work));
+    else if (s->capture->broken)
+        return cudaErrorStreamCaptureInvalidated;
+    else
+        s->capture->work.push_back(std::move(work));
     return cudaSuccess;
+}
+
+std::unique_ptr<emulator_capture> *emulator_capture_of(cudaStream_t stream)
+{
+    CUstream_st *s = check_stream(stream);
+    return s && s->device == emulator_device() ? &s->capture : nullptr;
+}
+
+/* A call on a stream that must not be captured breaks the capture. */
+static bool breaks_capture(CUstream_st *s)
+{
+    if (s->capture)
+        s->capture->broken = true;
+    return s->capture != nullptr;
 }
 
 void emulator_stream_wait(cudaStream_t stream)
@@ -173,7 +193,7 @@ static cudaError_t stream_create(cudaStream_t *stream, unsigned flags)
 {
     if (!stream || flags > cudaStreamNonBlocking)
         return emulator_fail(cudaErrorInvalidValue);
-    CUstream_st *s = new CUstream_st{emulator_device(), flags, std::make_shared<line>(), {}};
+    CUstream_st *s = new CUstream_st{emulator_device(), flags, std::make_shared<line>(), {}, {}};
     registry *r = the_registry();
     std::lock_guard<std::mutex> lock(r->mutex);
     r->streams.insert(s);
@@ -231,6 +251,8 @@ extern "C" cudaError_t cudaStreamQuery(cudaStream_t stream)
     CUstream_st *s = check_stream(stream);
     if (!s)
         return emulator_fail(cudaErrorInvalidResourceHandle);
+    if (breaks_capture(s))
+        return emulator_fail(cudaErrorStreamCaptureUnsupported);
     if (!is_complete(s->work.get(), queued(s->work.get())))
         return cudaErrorNotReady; /* does not become the last error */
     return emulator_fail(emulator_lost());
@@ -242,6 +264,8 @@ extern "C" cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     CUstream_st *s = check_stream(stream);
     if (!s)
         return emulator_fail(cudaErrorInvalidResourceHandle);
+    if (breaks_capture(s))
+        return emulator_fail(cudaErrorStreamCaptureUnsupported);
     emulator_stream_wait(s);
     return emulator_fail(emulator_lost());
 }
@@ -266,7 +290,7 @@ extern "C" cudaError_t cudaStreamGetDevice(cudaStream_t stream, int *device)
     return cudaSuccess;
 }
 
-/* Nothing is captured here: the thread's mode is only kept. */
+/* No call minds another stream's capture here: the thread's mode is only kept. */
 extern "C" cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *mode)
 {
     static thread_local cudaStreamCaptureMode own = cudaStreamCaptureModeGlobal;
@@ -346,6 +370,8 @@ extern "C" cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     CUstream_st *s = check_stream(stream);
     if (!s || !check_event(event) || event->device != s->device)
         return emulator_fail(cudaErrorInvalidResourceHandle);
+    if (breaks_capture(s))
+        return emulator_fail(cudaErrorStreamCaptureUnsupported);
     auto time = std::make_shared<time_point>();
     uint64_t position = push(s, [time] { *time = std::chrono::steady_clock::now(); });
     std::lock_guard<std::mutex> lock(event->mutex);
@@ -362,6 +388,8 @@ extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t even
     CUstream_st *s = check_stream(stream);
     if (!s || !check_event(event))
         return emulator_fail(cudaErrorInvalidResourceHandle);
+    if (breaks_capture(s))
+        return emulator_fail(cudaErrorStreamCaptureUnsupported);
     std::lock_guard<std::mutex> lock(event->mutex);
     if (event->recorded) {
         std::shared_ptr<line> work = event->work;
@@ -487,17 +515,19 @@ extern "C" void zero_emulator_queue(zero_emulator_kernel *kernel, dim3 grid, dim
         emulator_fail(e);
         return;
     }
-    emulator_submit(stream, [=] {
+    std::shared_ptr<zero_emulator_kernel> owned(kernel, kernel->drop); /* of a graph it is run many times */
+    e = emulator_submit(stream, [=] {
         cudaError_t fault = emulator_injected("kernel", false);
         if (fault != cudaSuccess)
             emulator_lose(fault);
         if (emulator_lost() == cudaSuccess) {
             emulator_enter();
-            emulator_run(kernel, grid, block, shared_bytes);
+            emulator_run(owned.get(), grid, block, shared_bytes);
             emulator_leave();
         }
-        kernel->drop(kernel);
     });
+    if (e != cudaSuccess)
+        emulator_fail(e);
 }
 
 #pragma GCC visibility pop

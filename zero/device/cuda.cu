@@ -233,6 +233,17 @@ static zero_status_t copy(zero_device_t *device, void *native, void *dst, const 
     return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaMemcpyAsync of %llu bytes", (unsigned long long)bytes);
 }
 
+/* The only call that is allowed at any time. On the legacy stream CUDA may say Implicit: another stream, for which it would wait, is captured. */
+static bool capturing(const zero_device_t *device, void *native)
+{
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    cudaError_t e = cudaStreamIsCapturing((cudaStream_t)native, &status);
+    (void)device;
+    if (e == cudaErrorStreamCaptureImplicit)
+        cudaGetLastError();
+    return e == cudaErrorStreamCaptureImplicit || status != cudaStreamCaptureStatusNone;
+}
+
 static uint64_t identity(const zero_device_t *device)
 {
     return ((const zero_cuda_t *)device)->identity;
@@ -259,6 +270,7 @@ static const zero_device_ops_t cuda_ops = {
     .native = zero_cuda_native,
     .copy = copy,
     .finish = zero_cuda_finish,
+    .capturing = capturing,
     .identity = identity,
     .event_create = zero_cuda_event_create,
     .event_destroy = zero_cuda_event_destroy,

@@ -43,6 +43,8 @@ typedef struct zero_device_ops {
     zero_status_t (*copy)(zero_device_t *d, void *native, void *dst, const void *src, uint64_t bytes, zero_error_t *error);
     /* The host waits for all that was queued on a native stream, for tasks, which know no other. On CPU there is nothing to wait for. */
     zero_status_t (*finish)(zero_device_t *d, void *native, double timeout_s, zero_error_t *error);
+    /* Whether what is queued on a native stream is recorded into a graph (a CUDA graph) in place of being run. NULL where there is no such thing. */
+    bool (*capturing)(const zero_device_t *d, void *native);
     /* Names the physical device among those of this machine: two ranks that get the same number draw on the same memory. 0 on CPU. */
     uint64_t (*identity)(const zero_device_t *d);
 

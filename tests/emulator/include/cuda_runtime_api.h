@@ -3,6 +3,8 @@
  * - Work of the legacy default stream (0) is refused: the project has streams of its own.
  * - Each cudaMalloc counts as a multiple of 2 MiB, ends at a page that nobody may touch, and is filled with 0xff (NaN) bytes. The host
  *   cannot touch it: it may be used inside kernels and by copies only (not enforced with ZERO_EMULATOR=threads).
+ * - Kernels, copies, fills, host functions and graphs can be captured; events cannot (cudaErrorStreamCaptureUnsupported). A capture minds its own
+ *   stream alone: no other call is refused meanwhile, whatever its mode.
  * - A process that forks after its first call cannot go on to use CUDA in the child, as with the real one: cudaErrorInitializationError.
  * The environment, read at the first call:
  *   ZERO_EMULATOR=inline|threads    work runs at once, on the calling thread; or each stream has a thread, with random delays
@@ -47,6 +49,7 @@ typedef enum cudaError {
     cudaErrorNoKernelImageForDevice = 209,
     cudaErrorECCUncorrectable = 214,
     cudaErrorInvalidResourceHandle = 400,
+    cudaErrorIllegalState = 401,
     cudaErrorNotReady = 600,
     cudaErrorIllegalAddress = 700,
     cudaErrorLaunchOutOfResources = 701,
@@ -56,6 +59,10 @@ typedef enum cudaError {
     cudaErrorMisalignedAddress = 716,
     cudaErrorLaunchFailure = 719,
     cudaErrorNotSupported = 801,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureImplicit = 906,
+    cudaErrorStreamCaptureWrongThread = 908,
     cudaErrorUnknown = 999
 } cudaError_t;
 
@@ -105,6 +112,12 @@ typedef enum cudaStreamCaptureMode {
     cudaStreamCaptureModeRelaxed = 2
 } cudaStreamCaptureMode;
 
+typedef enum cudaStreamCaptureStatus {
+    cudaStreamCaptureStatusNone = 0,
+    cudaStreamCaptureStatusActive = 1,
+    cudaStreamCaptureStatusInvalidated = 2
+} cudaStreamCaptureStatus;
+
 typedef struct CUuuid_st {
     char bytes[16];
 } cudaUUID_t;
@@ -132,6 +145,8 @@ typedef struct cudaPointerAttributes {
 
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
+typedef struct CUgraph_st *cudaGraph_t;
+typedef struct CUgraphExec_st *cudaGraphExec_t;
 typedef void (*cudaHostFn_t)(void *data);
 
 #define cudaStreamDefault 0x00u
@@ -214,6 +229,15 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream ZERO_EMULATOR
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end);
+
+/* graphs */
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *status);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long flags ZERO_EMULATOR_DEFAULT(0));
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 
 /* kernels */
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
