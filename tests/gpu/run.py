@@ -124,7 +124,8 @@ def perform(group, name, work, write):
     except Exception as e:  # an item that cannot be measured has failed; the others go on
         word, text, numbers = "FAIL", "%s: %s" % (type(e).__name__, e), {}
     seconds = time.monotonic() - start
-    RESULTS.append({"group": group, "item": name, "result": word, "seconds": round(seconds, 2), "numbers": numbers, "text": "" if word == "pass" else text[-4000:]})
+    RESULTS.append({"group": group, "item": name, "result": word, "seconds": round(seconds, 2), "numbers": numbers,
+                    "text": "" if word == "pass" else text[-4000:]})
     write()
     print("%-4s %6.1f s  %-9s %s%s" % (word, seconds, group, name, "  " + json.dumps(numbers) if numbers else ""), flush=True)
     if word in ("FAIL", "skip"):
@@ -171,6 +172,8 @@ def train(ranks, *options, timeout=180, threads=1, **env):
             events = [json.loads(line) for line in file]
     if events[0]["event"] != "start" or events[-1]["event"] != "end":
         raise RuntimeError("the log does not go from start to end")
+    if not events[0]["gpu"]:
+        raise RuntimeError("it did not run on a GPU")
     return events[0], [e for e in events if e["event"] == "step"], events[-1]
 
 
@@ -181,7 +184,7 @@ def training():
     return ["--steps", 12], ""
 
 
-def same_bits(ranks, dtype, wanted=None):
+def same_bits(ranks, dtype, wanted=None, **env):
     runs = [("--stage", s) for s in range(4)]
     runs += [("--stage", 3, "--window", 1), ("--stage", 3, "--window", 4), ("--stage", 3, "--offload", "params"), ("--stage", 3, "--offload", "all"),
              ("--stage", 1, "--offload", "optimizer"), ("--stage", 2, "--offload", "optimizer", "--offload-ratio", 0.4)]
@@ -189,9 +192,9 @@ def same_bits(ranks, dtype, wanted=None):
     with tempfile.TemporaryDirectory() as folder:
         runs.append(("--stage", 3, "--offload", "all", "--offload-tier", "nvme", "--nvme-path", folder))
         for options in runs:
-            start, steps, end = train(ranks, "--device", "cuda", "--dtype", dtype, "--reduce", "every", *training()[0], *options)
-            if start["device"] != "cuda" or (wanted and start["communicator"] != wanted):
-                return False, "%s ran on %s through %s" % (options, start["device"], start["communicator"]), {}
+            start, steps, end = train(ranks, "--device", "cuda", "--dtype", dtype, "--reduce", "every", *training()[0], *options, **env)
+            if wanted and start["communicator"] != wanted:
+                return False, "%s: ranks exchanged through %s, not %s" % (options, start["communicator"], wanted), {}
             result = ([s["loss"] for s in steps], end["params_xxh64"])
             first = first or result
             if not steps or result != first:
@@ -221,15 +224,11 @@ def stages():
         for dtype in ("fp32", "bf16"):
             # several ranks share one GPU here: through the host's memory. NCCL would refuse them.
             item("stages", "the same bits at every stage, window and offload, %d ranks, %s" % (ranks, dtype),
-                 lambda ranks=ranks, dtype=dtype: same_bits(ranks, dtype, None) if ranks == 1 else one_gpu(ranks, dtype))
+                 lambda ranks=ranks, dtype=dtype: same_bits(ranks, dtype, "shm" if ranks > 1 else None, CUDA_VISIBLE_DEVICES=one_gpu()))
 
 
-def one_gpu(ranks, dtype):
-    os.environ["CUDA_VISIBLE_DEVICES"] = "0"
-    try:
-        return same_bits(ranks, dtype)
-    finally:
-        del os.environ["CUDA_VISIBLE_DEVICES"]
+def one_gpu():
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
 # ---- nccl ------------------------------------------------------------------------------------------------------------
@@ -298,17 +297,19 @@ def speed(shape, *options, timeout=280):
     layers, width, heads, batch, tokens = shape
     steps = 7 if ARGS.emulated else 20
     with tempfile.TemporaryDirectory() as folder:
-        _, steps, _ = train(1, "--device", "cuda", "--dtype", "bf16", *write_model(folder, layers, width, heads, tokens), "--batch", batch, "--micro-batch", batch,
-                            "--seq-len", tokens, "--steps", steps, *options, timeout=timeout, threads=CORES)
+        model = write_model(folder, layers, width, heads, tokens)
+        _, steps, _ = train(1, "--device", "cuda", "--dtype", "bf16", *model, "--batch", batch, "--micro-batch", batch, "--seq-len", tokens, "--steps", steps,
+                            *options, timeout=timeout, threads=CORES)
     rate, mfu = statistics.median(s["tokens_per_second"] for s in steps[5:]), [s["mfu"] for s in steps[5:]]
     return rate, statistics.median(mfu) if None not in mfu else None
 
 
 def torch_speed(shape):
     layers, width, heads, batch, tokens = shape
-    command = [sys.executable, os.path.join(HERE, "torch_gpt2.py"), "--layers", str(layers), "--width", str(width), "--heads", str(heads), "--batch", str(batch),
-               "--seq-len", str(tokens)]
-    passed, text = run_all([(command, dict(os.environ))], 300)  # PyTorch brings its own libraries
+    command = [sys.executable, os.path.join(HERE, "torch_gpt2.py")]
+    for name, value in (("layers", layers), ("width", width), ("heads", heads), ("batch", batch), ("seq-len", tokens)):
+        command += ["--" + name, str(value)]
+    passed, text = run_all([(command, dict(os.environ))], 330)  # PyTorch brings its own libraries
     if not passed:
         raise RuntimeError(text.strip()[-1500:])
     return json.loads(text.strip().splitlines()[-1])
@@ -451,7 +452,8 @@ def main():
             break
         perform(group, name, work, write)
     counts = {word: sum(r["result"] == word for r in RESULTS) for word in ("pass", "FAIL", "miss", "skip", "left")}
-    print("%d items: %d passed, %d failed, %d missed their goal, %d do not apply here, %d were left out for want of time" % ((len(items),) + tuple(counts.values())))
+    print("%d items: %d passed, %d failed, %d missed their goal, %d do not apply here, %d were left out for want of time"
+          % ((len(items),) + tuple(counts.values())))
     return 0 if counts["FAIL"] + counts["miss"] + counts["left"] == 0 else 1
 
 

@@ -32,7 +32,7 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, layers, width, heads, vocab=50257, positions=1024):
+    def __init__(self, layers, width, heads, vocab=50304, positions=1024):  # 50257 tokens, and rows that make products faster, as people add them
         super().__init__()
         self.wte, self.wpe = nn.Embedding(vocab, width), nn.Embedding(positions, width)
         self.h, self.ln_f = nn.ModuleList([Block(width, heads) for _ in range(layers)]), nn.LayerNorm(width)
