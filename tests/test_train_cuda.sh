@@ -42,8 +42,19 @@ same()
 same "a window of one" --ranks 2 --window 1
 ZERO_EMULATOR=threads same "streams with threads" --ranks 2 --window 3
 same "all offloaded" --ranks 2 --offload all
+same "layers computed again" --ranks 2 --recompute
 ZERO_EMULATOR=threads same "optimizer state offloaded in part" --ranks 2 --stage 1 --offload optimizer --offload-ratio 0.4
 same "optimizer state on nvme" --ranks 2 --offload optimizer --offload-tier nvme --nvme-path .
+# Where GELU is a kernel of its own and not a part of its product, the bits are others, and those of every recompute mode.
+fused=$hash
+for mode in none selective full; do
+    # shellcheck disable=SC2086
+    ZERO_EMULATOR_MAJOR=8 run 0 $small --ranks 2 --steps 3 --reduce every --recompute=$mode --log apart.log
+    [ "$mode" = none ] && hash=$(values apart.log params_xxh64)
+    equal "GELU apart, recompute $mode" "$(values apart.log params_xxh64)" "$hash"
+done
+[ "${hash:-none}" != "$fused" ] || fail "GELU is not a part of its product"
+hash=$fused
 export ZERO_EMULATOR_DEVICES=2
 if [ -e "$plugins/libnccl_emulator.so" ]; then
     export ZERO_NCCL_LIBRARY="$plugins/libnccl_emulator.so"

@@ -26,8 +26,14 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
     zero_nn_add(m->nn, a->mid, a->mid, x, rows * C, dtype);
 
     zero_nn_layernorm_forward(m->nn, a->norm2, a->mean2, a->rstd2, a->mid, p[GPT2_LN2_W].data, p[GPT2_LN2_B].data, rows, C, c->norm_eps, dtype);
-    zero_gpt2_linear(m, a->fc, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F);
-    zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);
+    if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE) { /* as the backward pass computes it again from fc */
+        zero_gpt2_linear(m, a->fc, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F);
+        zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);
+    } else {
+        zero_nn_gemm(m->nn, &(zero_nn_gemm_t){
+            .m = rows, .n = F, .k = C, .dtype = dtype, .a = a->norm2, .b = p[GPT2_FC_W].data, .bias = p[GPT2_FC_B].data, .c = a->gelu,
+            .epilogue = ZERO_NN_EPILOGUE_GELU, .aux = a->fc });
+    }
     if (out == NULL && !m->dry)
         return;
     zero_gpt2_linear(m, out, a->gelu, &p[GPT2_OUT_W], &p[GPT2_OUT_B], rows, F, C);
