@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MOST_UNITS = 64, MOST_USES = 2 * MOST_UNITS, WARM = 2, WORKSPACE = 64 << 20 };
 
@@ -184,12 +185,15 @@ int main(int argc, char **argv)
     void *events[2 * MOST_USES + 2];
     zero_arena_t *arena;
     zero_comm_t *self;
+    zero_device_options_t options;
     zero_error_t error = {0};
     if (zero_cuda_devices() == 0) {
         fprintf(stderr, "bench/exposed: there is no GPU here\n");
         return 77;
     }
-    check(zero_device_cuda(&b.device, NULL, &error) != ZERO_OK || zero_comm_self(&self, &error) != ZERO_OK ||
+    zero_device_options_init(&options);
+    options.threads = (int)sysconf(_SC_NPROCESSORS_ONLN); /* of updates on the host */
+    check(zero_device_cuda(&b.device, &options, &error) != ZERO_OK || zero_comm_self(&self, &error) != ZERO_OK ||
           zero_comm_staged(&b.comm, self, b.device, 0, &error) != ZERO_OK || zero_nn_create(&b.nn, "cuda", 1, NULL, &error) != ZERO_OK, error.text);
     uint64_t matrix = (uint64_t)b.size * (uint64_t)b.size * 2;
     check(b.device->ops->arena_create(b.device, ZERO_TIER_DEVICE, 3 * matrix + WORKSPACE, &arena, &error) != ZERO_OK, error.text);
