@@ -65,7 +65,7 @@ function check_include(line,   name, target) {
             fault("#include \"" name "\": " folder "/ may not include " target "/")
         return
     }
-    if (line ~ /<mpi\.h>/ && folder != "zero/comm" && folder != "tests" && folder != "bench")
+    if (line ~ /<mpi\.h>/ && folder != "zero/comm" && folder != "tests" && folder != "bench" && index(file, "examples/link/") != 1)
         fault("#include <mpi.h>: only zero/comm/ may use MPI")
     if (line ~ /<(oneapi\/)?(dnnl|dnnl\/[^>]*|dnnl_[^>]*)(\.h)?>/ && index(file, "kernels/nn/cpu/") != 1)
         fault("an #include of oneDNN: only kernels/nn/cpu/ may use it")

@@ -1,0 +1,218 @@
+/* gpu.cu - libzero under kernels of one's own, on a CUDA stream of one's own: a network with a hidden layer, whose forward and backward pass are the four
+ * kernels below. The library orders acquire and release on that stream, so the host queues step after step and waits once, at the end.
+ *
+ *   nvcc -O2 gpu.cu -o gpu $(pkg-config --cflags --libs zero)
+ *   mpiexec -n 2 ./gpu
+ *
+ * Ranks take GPUs in turn. With a GPU each they exchange through NCCL, otherwise by way of host memory. Exit status 77: there is no GPU. */
+#include <cuda_runtime.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zero/zero.h>
+
+enum { LAYERS = 2, BATCH = 64, STEPS = 60, THREADS = 128 };
+static const int width[LAYERS + 1] = {8, 64, 1};
+
+static zero_engine_t *engine;
+static zero_error_t error;
+
+static void ok(zero_status_t status)
+{
+    if (status == ZERO_OK)
+        return;
+    fprintf(stderr, "%s\n", engine ? zero_last_error(engine) : error.text);
+    exit(status == ZERO_ERR_UNSUPPORTED ? 77 : 1);
+}
+
+static void cuda(cudaError_t code)
+{
+    if (code == cudaSuccess)
+        return;
+    fprintf(stderr, "CUDA: %s\n", cudaGetErrorString(code));
+    if (engine)
+        zero_abort(engine, cudaGetErrorString(code)); /* the other ranks end with this sentence */
+    exit(1);
+}
+
+/* ---- kernels: one thread for each result, so that sums have an order; W is (out, in + 1), its last column is added ------------------- */
+
+__host__ __device__ static float noise(uint64_t i)
+{
+    i = (i + 1) * 0x9e3779b97f4a7c15u;
+    i = (i ^ (i >> 31)) * 0xbf58476d1ce4e5b9u;
+    return (float)(int32_t)(i >> 32) / 2147483648.0f;
+}
+
+/* y = W x, through tanh in all layers but the last; x (n, in), y (n, out) */
+__global__ void forward(float *y, const float *w, const float *x, int n, int in, int out, bool last)
+{
+    int t = blockIdx.x * blockDim.x + threadIdx.x, s = t / out, o = t % out;
+    if (s >= n)
+        return;
+    float sum = w[o * (in + 1) + in];
+    for (int i = 0; i < in; i++)
+        sum += w[o * (in + 1) + i] * x[s * in + i];
+    y[t] = last ? sum : tanhf(sum);
+}
+
+/* dy = y - target, and the sum of (y - target)^2 / 2 to *loss; y (n). By one thread: n is small. */
+__global__ void compare(float *dy, double *loss, const float *y, const float *x, int n, int in)
+{
+    double sum = 0;
+    for (int s = 0; s < n; s++) {
+        dy[s] = y[s] - (x[s * in] * x[s * in + 1] + 0.5f * x[s * in + 2]);
+        sum += 0.5 * (double)dy[s] * (double)dy[s];
+    }
+    *loss = sum;
+}
+
+/* dW += dy x^T; dy (n, out) */
+__global__ void weight_gradient(float *dw, const float *dy, const float *x, int n, int in, int out)
+{
+    int t = blockIdx.x * blockDim.x + threadIdx.x, o = t / (in + 1), i = t % (in + 1);
+    if (o >= out)
+        return;
+    float sum = 0;
+    for (int s = 0; s < n; s++)
+        sum += dy[s * out + o] * (i < in ? x[s * in + i] : 1.0f);
+    dw[t] += sum;
+}
+
+/* dx = W^T dy, times the derivative of the tanh that x came from */
+__global__ void input_gradient(float *dx, const float *w, const float *dy, const float *x, int n, int in, int out)
+{
+    int t = blockIdx.x * blockDim.x + threadIdx.x, s = t / in, i = t % in;
+    if (s >= n)
+        return;
+    float sum = 0;
+    for (int o = 0; o < out; o++)
+        sum += w[o * (in + 1) + i] * dy[s * out + o];
+    dx[t] = sum * (1.0f - x[t] * x[t]);
+}
+
+static int blocks(int results)
+{
+    return (results + THREADS - 1) / THREADS;
+}
+
+/* ---- the trainer --------------------------------------------------------------------------------------------------------- */
+
+static int initial(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = *(const float *)ctx * noise(((uint64_t)(param + 1) << 32) + (uint64_t)(begin + i));
+    return 0;
+}
+
+int main(void)
+{
+    zero_comm_t *host = NULL, *wire = NULL;
+    zero_device_t *device = NULL;
+    zero_config_t config;
+    zero_device_options_t options;
+    cudaStream_t stream;
+    zero_pass_t pass;
+    zero_unit_t unit[LAYERS];
+    zero_param_t param[LAYERS];
+    zero_reserve_t values[LAYERS + 1], derivatives[LAYERS + 1], losses;
+    float *x[LAYERS + 1], *dx[LAYERS + 1];
+
+    zero_status_t status = zero_comm_mpi(&host, NULL, NULL, &error);
+    ok(status == ZERO_ERR_UNSUPPORTED ? zero_comm_self(&host, &error) : status);
+    int rank = zero_comm_rank(host), world = zero_comm_size(host), gpus = zero_cuda_devices(), n = 0;
+    zero_device_options_init(&options);
+    options.index = gpus > 0 ? rank % gpus : 0;
+    if (gpus > 0) {
+        cuda(cudaSetDevice(options.index));
+        cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+        options.stream = stream; /* borrowed */
+    }
+    ok(zero_device_cuda(&device, &options, &error)); /* which says what is missing, where there is no GPU */
+    status = world > 1 ? zero_comm_nccl(&wire, host, device, NULL, NULL, &error) : ZERO_ERR_UNSUPPORTED;
+    if (status == ZERO_ERR_UNSUPPORTED) {
+        status = zero_comm_staged(&wire, host, device, 0, &error);
+        host = NULL; /* taken over */
+    }
+    ok(status);
+
+    zero_config_init(&config);
+    config.comm = wire;
+    config.device = device;
+    config.persist_bytes = 0;
+    config.grad_scale = 1.0 / BATCH;
+    ok(zero_create(&engine, &config, &error));
+    ok(zero_pass_add(engine, "train", ZERO_PASS_TRAIN, &pass));
+    for (int l = 0; l < LAYERS; l++) {
+        static const char *const names[LAYERS] = {"hidden", "output"};
+        zero_param_desc_t desc;
+        zero_param_desc_init(&desc);
+        desc.name = names[l];
+        desc.ndim = 2;
+        desc.shape[0] = width[l + 1];
+        desc.shape[1] = width[l] + 1;
+        desc.trainable = true;
+        ok(zero_unit_add(engine, names[l], &unit[l]));
+        ok(zero_param_add(engine, unit[l], &desc, &param[l]));
+        ok(zero_use_add(engine, pass, unit[l], l < LAYERS - 1 ? ZERO_READ : ZERO_READ | ZERO_GRAD));
+    }
+    for (int l = LAYERS - 2; l >= 0; l--)
+        ok(zero_use_add(engine, pass, unit[l], ZERO_READ | ZERO_GRAD));
+    for (int l = 0; l <= LAYERS; l++) { /* activations are part of the engine's memory, and of its forecast */
+        ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, sizeof(float) * BATCH * width[l], &values[l]));
+        ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, sizeof(float) * BATCH * width[l], &derivatives[l]));
+    }
+    ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, sizeof(double) * STEPS, &losses)); /* kernels write it, the host reads it */
+    ok(zero_commit(engine));
+    for (int l = 0; l <= LAYERS; l++) {
+        x[l] = (float *)zero_reserved(engine, values[l]);
+        dx[l] = (float *)zero_reserved(engine, derivatives[l]);
+    }
+    double *loss = (double *)zero_reserved(engine, losses);
+    for (int l = 0; l < LAYERS; l++) {
+        float bound = sqrtf(3.0f / (float)width[l]);
+        ok(zero_param_fill(engine, param[l], initial, &bound));
+    }
+    float inputs[BATCH * 8]; /* every rank keeps its share of one batch */
+    for (int s = rank; s < BATCH; s += world, n++)
+        for (int i = 0; i < width[0]; i++)
+            inputs[n * width[0] + i] = noise((uint64_t)(s * width[0] + i));
+    cuda(cudaMemcpyAsync(x[0], inputs, sizeof(float) * n * width[0], cudaMemcpyHostToDevice, stream));
+
+    for (int step = 0; step < STEPS; step++) { /* nothing in here waits for the GPU */
+        ok(zero_micro_begin(engine, pass, ZERO_LAST));
+        for (int use = 0; use < 2 * LAYERS - 1; use++) {
+            int l = use < LAYERS ? use : 2 * LAYERS - 2 - use, in = width[l], out = width[l + 1];
+            bool last = l == LAYERS - 1;
+            ok(zero_acquire(engine, unit[l]));
+            const float *w = (const float *)zero_param_data(engine, param[l]);
+            float *dw = (float *)zero_param_grad(engine, param[l]);
+            if (use < LAYERS)
+                forward<<<blocks(n * out), THREADS, 0, stream>>>(x[l + 1], w, x[l], n, in, out, last);
+            if (last)
+                compare<<<1, 1, 0, stream>>>(dx[LAYERS], loss + step, x[LAYERS], x[0], n, width[0]);
+            if (use >= LAYERS - 1)
+                weight_gradient<<<blocks((in + 1) * out), THREADS, 0, stream>>>(dw, dx[l + 1], x[l], n, in, out);
+            if (use >= LAYERS - 1 && l > 0)
+                input_gradient<<<blocks(n * in), THREADS, 0, stream>>>(dx[l], w, dx[l + 1], x[l], n, in, out);
+            cuda(cudaGetLastError());
+            ok(zero_release(engine, unit[l]));
+        }
+        ok(zero_micro_end(engine));
+        ok(zero_step(engine, 0.02));
+    }
+    ok(zero_wait(engine)); /* until all that was queued on the stream is done: now the losses can be read */
+    ok(zero_sum(engine, loss, STEPS));
+    if (rank == 0)
+        printf("loss %.5f, %.5f after %d steps\n", loss[0] / BATCH, loss[STEPS - 1] / BATCH, STEPS);
+    int failed = !(loss[STEPS - 1] < 0.1 * loss[0]);
+
+    zero_destroy(engine);
+    zero_comm_destroy(wire); /* before the communicator and the device that it was made from */
+    zero_comm_destroy(host);
+    zero_device_destroy(device);
+    cuda((engine = NULL, cudaStreamDestroy(stream)));
+    return failed;
+}

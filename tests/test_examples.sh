@@ -1,0 +1,91 @@
+#!/bin/sh
+# The programs in examples/link: each is built by the command that its first comment has, runs on one rank and on several, and ends with 0 only
+# where it has found what it should. perceptron_zero has the losses of perceptron, digit by digit, at every stage.
+. "${srcdir:-.}/tests/link.sh"
+[ "$have_mpi" = yes ] && worlds='1 2 3' || worlds=1
+
+# build SOURCE: by its own command.
+build()
+{
+    command=$(sed -n 's/^ \*   \(\(cc\|c++\|mpicc\|nvcc\) .*\)$/\1/p' "$1" | sed 's/ && .*//; s/ \*\/$//' | head -n 1)
+    [ -n "$command" ] || { fail "$1 does not say how it is built"; return 1; }
+    eval "$command" >out 2>&1 || { fail "$1: $command"; cat out; return 1; }
+}
+
+# ranks N PROGRAM ARGUMENTS...
+ranks()
+{
+    n=$1
+    shift
+    if [ "$have_mpi" = yes ]; then mpiexec -n "$n" "$@"; else timeout -k 5 120 "$@"; fi
+}
+
+# try N PROGRAM ARGUMENTS...: out has what it prints.
+try()
+{
+    ranks "$@" >out 2>&1
+    found=$?
+    [ $found -eq 0 ] || { fail "$*: status $found"; sed 's/^/    /' out; }
+}
+
+if build minimal.c; then
+    ./minimal >out || fail "minimal: $(cat out)"
+fi
+
+if build perceptron.c && build perceptron_zero.c; then
+    for n in $worlds; do
+        ./perceptron "$n" >before || fail "perceptron $n"
+        [ "$(wc -l <before)" -eq 20 ] || fail "perceptron $n printed $(wc -l <before) losses"
+        for stage in 0 1 2 3; do
+            for tier in 0 1 2; do
+                [ $stage -eq 3 ] || [ $tier -eq 0 ] || [ "$n" -eq 3 ] || continue
+                try "$n" ./perceptron_zero $stage $tier
+                cmp -s before out || { fail "$n ranks, stage $stage, tier $tier: other losses than perceptron's"; diff before out; }
+            done
+        done
+    done
+    # One part or three: other sums, so the comparisons above do compare.
+    ./perceptron 1 >before
+    ./perceptron 3 >out
+    cmp -s before out && fail "perceptron has the same losses for 1 part and for 3"
+    # What libzero changes in a trainer is a page.
+    for name in perceptron perceptron_zero; do sed -n '/^#include/,$p' $name.c >$name.body; done
+    added=$(diff perceptron.body perceptron_zero.body | grep -c '^>')
+    [ "$added" -le 80 ] || fail "perceptron_zero.c adds $added lines to perceptron.c: at most 80 are a page"
+fi
+
+for name in lora between_steps; do
+    build $name.c || continue
+    for n in $worlds; do try "$n" ./$name; done
+done
+
+if [ "$have_mpi" = yes ] && build two_models.c; then
+    for n in 2 3 4; do try $n ./two_models; done
+fi
+
+if [ "$have_cxx" = yes ] && build classifier.cc; then
+    for n in $worlds; do try "$n" ./classifier; done
+fi
+
+# The CUDA program: by nvcc where there is one, and then it ends with 77 and a sentence where there is no GPU. And on the emulated GPU, as C++.
+if [ -n "$nvcc" ] && build gpu.cu; then
+    ./gpu >out 2>&1
+    found=$?
+    [ $found -eq 77 ] && [ "$(wc -l <out)" -eq 1 ] || { fail "gpu without a GPU: status $found, wanted 77 and a sentence"; cat out; }
+fi
+emulator=$build/tests/emulator
+if [ -f "$emulator/zero_cuda.so" ] && [ -f "$emulator/libcuda_emulator.so" ]; then
+    sed 's/\([a-z_]*\)<<<\(.*\)>>>(/zero_emulator_launch("\1", \1, \2, /' gpu.cu >gpu.cc
+    # shellcheck disable=SC2046 # words on purpose
+    if c++ -std=c++17 -O2 -I"$srcdir/tests/emulator/include" gpu.cc -o gpu $(pkg-config --cflags --libs zero) -L"$emulator" -lcuda_emulator >out 2>&1; then
+        export ZERO_PLUGIN_PATH="$emulator" LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$emulator"
+        for n in $worlds; do try "$n" ./gpu; done
+        ZERO_EMULATOR=threads try 1 ./gpu
+        ZERO_EMULATOR_DEVICES=0 ranks 1 ./gpu >out 2>&1 && fail "gpu succeeds where there is no GPU"
+        grep -q 'no GPU' out || fail "gpu does not say that there is no GPU: $(cat out)"
+    else
+        fail "gpu.cu does not compile as C++"
+        cat out
+    fi
+fi
+finish
