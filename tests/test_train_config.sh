@@ -141,6 +141,9 @@ sets '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.5}}
 sets '{"scheduler": {"type": "WarmupCosineLR"}}' schedule cosine
 sets '{"scheduler": {"type": "WarmupCosineLR"}}' schedule noam --schedule noam
 
+says '{"zero_optimization": {"zero_hpz_partition_size": 1.0}}' "zero_hpz_partition_size 1 no effect: always so"
+says '{"zero_optimization": null, "flops_profiler": {}, "tensor_parallel": {"autotp_size": 1}}' "flops_profiler {} no effect: off"
+
 # options by name
 sets '{"micro-batch": 2, "seed": 5}' micro-batch 2
 sets '{"micro_batch": 2, "seed": 5}' seed 5
@@ -227,7 +230,7 @@ bad '{"scheduler": {"type": "WarmupLR", "params": {"cos_min_ratio": 0.1}}}' "onl
 bad '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.1}}}' "there is no optimizer.params.lr"
 bad '{"scheduler": {"type": "WarmupCosineLR", "params": {"warmup_max_lr": 0.1}}}' "use optimizer.params.lr"
 bad '{"tensorboard": {"enabled": true}}' "use \"log\": \"FILE\""
-bad '{"activation_checkpointing": {"cpu_checkpointing": true}}' "\"recompute\": \"full\""
+bad '{"activation_checkpointing": {"cpu_checkpointing": true}}' "use --recompute=full"
 refused --config missing.json -- "cannot open --config 'missing.json': No such file"
 refused --config . -- "is a folder"
 refused --config /dev/null -- "must be a file"
