@@ -1,9 +1,11 @@
 /* nccl_faults.c - what goes wrong with NCCL ends on every rank, in good time, with a sentence. No test depends on how long anything takes,
  * but for limits that are far away. */
 #define _GNU_SOURCE
+#include "tests/emulator/include/cuda_runtime_api.h"
 #include "tests/nccl_tests.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -244,6 +246,55 @@ START_TEST(error_of_nccl_is_told)
 }
 END_TEST
 
+static void CUDART_CB hold(void *open)
+{
+    while (!atomic_load((atomic_bool *)open))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+/* Rank 0, who would publish what went wrong, waits for the others meanwhile; rank 1 waits for its GPU, which waits for rank 0's; rank 2 is in no call. The
+ * error comes when rank 0 has handed over what fails, whose stream is held until then: else that call may tell it. */
+static int unpublished_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    static atomic_bool open;
+    shared_t *s = arg;
+    nccl_setup_t setup;
+    nccl_rank_t r;
+    zero_comm_t *other;
+    zero_error_t e = {0};
+    char byte = 0, all[4];
+    (void)world;
+    set_up(&setup, s, rank == 0 ? "async=3:2" : NULL, 0);
+    if (begin(&r, &other, b, &setup))
+        return 1;
+    if (rank == 0) {
+        EXPECT(((__typeof__(cudaLaunchHostFunc) *)nccl_symbol("cudaLaunchHostFunc"))(r.native[0], hold, &open) == cudaSuccess);
+        EXPECT_OK(gather(&r, r.c, 0, error));
+        atomic_store(&open, true);
+        keep(s, rank, zero_comm_exchange(r.host, &byte, all, 1, &e), &e);
+        EXPECT(r.c->ops->check(r.c, &e) == ZERO_ERR_SYSTEM);
+    } else if (rank == 1)
+        keep(s, rank, work(&r, other, &e), &e);
+    EXPECT(b->all_gather(b->ctx, &byte, all, 1) == 0);
+    if (rank == 2)
+        keep(s, rank, zero_comm_exchange(r.c, &byte, all, 1, &e), &e);
+    end(&r, other);
+    return 0;
+}
+
+START_TEST(error_that_nobody_asks_for_is_told)
+{
+    shared_t *s = ranks_shared(sizeof *s);
+    s->mode = "threads";
+    ck_assert_int_eq(ranks_run(3, 100, unpublished_rank, s), 0);
+    ck_assert_msg(s->status[0] == ZERO_ERR_PEER && strncmp(s->text[0], "rank 0 of 3: NCCL: ", 19) == 0, "%d %s", s->status[0], s->text[0]);
+    for (int r = 1; r < 3; r++) {
+        ck_assert_int_eq(s->status[r], ZERO_ERR_PEER);
+        ck_assert_str_eq(s->text[r], s->text[0]);
+    }
+}
+END_TEST
+
 /* A call that should return at once does not. */
 static int stuck_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
@@ -355,6 +406,7 @@ TCase *nccl_faults_case(void)
     tcase_add_loop_test(t, abort_reaches_everyone, 0, 2);
     tcase_add_loop_test(t, late_rank_is_a_timeout, 0, 2);
     tcase_add_loop_test(t, error_of_nccl_is_told, 0, 2);
+    tcase_add_test(t, error_that_nobody_asks_for_is_told);
     tcase_add_test(t, call_that_does_not_return);
     tcase_add_loop_test(t, communicator_that_does_not_come_about, 0, (int)(sizeof start_cases / sizeof *start_cases));
     tcase_add_test(t, communicator_that_does_not_end);

@@ -10,8 +10,8 @@
  *
  * With device pointers (caps) a collective is work on `native`, a stream of the device: it runs behind what was queued there, and what is
  * queued there later runs behind it; nothing is known of it on return. A failure that comes later ends it all the same, so that the stream
- * goes on with contents that do not count: whoever waited for a stream asks check. Nobody else is needed for that, and check may
- * then return ZERO_ERR_TIMEOUT or ZERO_ERR_SYSTEM as well: what this rank alone knows, until it is published with abort.
+ * goes on with contents that do not count: whoever waited for a stream asks check, which may then return ZERO_ERR_TIMEOUT or
+ * ZERO_ERR_SYSTEM as well: what this rank alone knows, until abort publishes it.
  */
 #ifndef ZERO_COMM_COMM_H
 #define ZERO_COMM_COMM_H

@@ -73,6 +73,8 @@ struct zero_nccl_watch {
     double suspect_since;
     atomic_int failing;         /* 0: no; 1: failure is being written; 2: it is there */
     zero_error_t failure;
+    double failed_since;        /* when the thread saw it; the thread's. 0: not yet */
+    bool published;
 };
 
 /* ---- nccl_watch.c ------------------------------------------------------------------------------------------------ */

@@ -11,6 +11,7 @@
 
 enum { SPINS = 200 };
 #define STUCK_CALL 5.0      /* s: after a failure, how long the thread waits for another one to return from NCCL */
+#define PUBLISH_AFTER 15.0  /* s: after a failure, how long the other ranks wait for whoever knows more to tell them of it */
 
 void zero_nccl_ring(zero_nccl_watch_t *w)
 {
@@ -83,6 +84,20 @@ void zero_nccl_look_at_host(zero_nccl_watch_t *w)
     zero_status_t status = w->host->one_thread || zero_nccl_has_failed(w) ? ZERO_OK : w->host->ops->check(w->host, &error);
     if (status)
         zero_nccl_fail(w, status, error.text);
+}
+
+/* This rank's own failure is published by its owner, who can say where it was. Who waits for other ranks meanwhile, as they do for it, never
+ * gets there. */
+static void publish(zero_nccl_watch_t *w)
+{
+    char sentence[sizeof w->failure.text + 40];
+    double now = zero_host_now();
+    w->failed_since = w->failed_since > 0 ? w->failed_since : now;
+    if (w->published || w->host->one_thread || w->failure.status == ZERO_ERR_PEER || now - w->failed_since < PUBLISH_AFTER)
+        return;
+    w->published = true;
+    snprintf(sentence, sizeof sentence, "rank %d of %d: %s", w->host->rank, w->host->size, w->failure.text);
+    w->host->ops->abort(w->host, sentence);
 }
 
 /* ---- calls of NCCL's --------------------------------------------------------------------------------------------- */
@@ -335,6 +350,8 @@ static bool look(zero_nccl_watch_t *w, double *since)
     bool soon = false;
     zero_nccl_look_at_host(w);
     work(w);
+    if (zero_nccl_has_failed(w))
+        publish(w);
     if (!take_calls(w, since))
         return true;
     if (!zero_nccl_has_failed(w))

@@ -4,7 +4,8 @@
  * perhaps, in a call of CUDA's that knows no time limit) waits along. So a communicator, and all that was split from it, has a thread. It
  * looks at the host communicator (aborts, ranks that are gone), at NCCL's errors, and at how long the oldest collective has run. What it
  * finds becomes the failure of all these communicators; then it aborts them, which ends their kernels, so that the streams run dry. The
- * failure is there before that: whoever finds a stream dry asks zero_nccl_check whether its contents count.
+ * failure is there before that: whoever finds a stream dry asks zero_nccl_check whether its contents count. Whoever asks publishes what
+ * only this rank knows; where nobody asks, the thread does it after a while, unless the host communicator is not for other threads.
  *
  * The thread also makes, ends and aborts communicators for the others, who wait for it with a bound: whatever NCCL should hang in,
  * it is this thread that hangs.

@@ -347,6 +347,7 @@ zero_status_t zero_comm_staged(zero_comm_t **out, zero_comm_t *inner, zero_devic
                                 .options = inner->options,
                                 .rank = inner->rank,
                                 .size = inner->size,
+                                .one_thread = inner->one_thread,
                                 .bytes_received = inner->bytes_received,
                                 .bytes_reduced = inner->bytes_reduced};
         s->inner = inner;
