@@ -31,7 +31,8 @@ tool()
 {
     name=$1
     shift
-    printf '#!/bin/sh\nexec %s\n' "$*" >"$tmp/bin/$name" && chmod +x "$tmp/bin/$name"
+    # With the path as it is now: the command may be called cc itself.
+    printf '#!/bin/sh\nPATH=%s\nexec %s\n' "'$PATH'" "$*" >"$tmp/bin/$name" && chmod +x "$tmp/bin/$name"
 }
 warnings='-Wall -Wextra -Werror'
 tool cc "${CC:-cc} -std=c11 $warnings $zero_cflags \"\$@\""
