@@ -32,17 +32,20 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, layers, width, heads, vocab=50304, positions=1024):  # 50257 tokens, and rows that make products faster, as people add them
+    def __init__(self, layers, width, heads, positions, vocab=50304):  # 50257 tokens, and rows that make products faster, as people add them
         super().__init__()
         self.wte, self.wpe = nn.Embedding(vocab, width), nn.Embedding(positions, width)
         self.h, self.ln_f = nn.ModuleList([Block(width, heads) for _ in range(layers)]), nn.LayerNorm(width)
+        for p in self.parameters():
+            if p.ndim == 2:
+                nn.init.normal_(p, std=0.02)
 
     def forward(self, tokens, targets):  # (B, T)
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.h:
             x = block(x)
         logits = F.linear(self.ln_f(x), self.wte.weight)  # the head is tied
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
+        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
 
 
 def main():
@@ -52,7 +55,7 @@ def main():
     args = parser.parse_args()
     torch.manual_seed(1)
     torch.set_float32_matmul_precision("high")
-    model = Model(args.layers, args.width, args.heads).cuda()
+    model = Model(args.layers, args.width, args.heads, args.seq_len).cuda()
     step = torch.compile(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     seconds = []
