@@ -43,6 +43,7 @@ same "a window of one" --ranks 2 --window 1
 ZERO_EMULATOR=threads same "streams with threads" --ranks 2 --window 3
 same "all offloaded" --ranks 2 --offload all
 same "layers computed again" --ranks 2 --recompute
+ZERO_EMULATOR=threads same "layers computed again from host memory" --ranks 2 --recompute --offload-activations
 ZERO_EMULATOR=threads same "optimizer state offloaded in part" --ranks 2 --stage 1 --offload optimizer --offload-ratio 0.4
 same "optimizer state on nvme" --ranks 2 --offload optimizer --offload-tier nvme --nvme-path .
 # Where GELU is a kernel of its own and not a part of its product, the bits are others, and those of every recompute mode.

@@ -58,4 +58,26 @@ for dtype in fp32 bf16; do
     done
     equal "$dtype: different results of five optimizers" "$(sort -u hashes | wc -l)" 5
 done
+
+# Layers' inputs, which a recomputation begins with, in host memory: the same bits, and what leaves the device is what the host gets.
+cat >deep.json <<'END'
+{"model_type": "gpt2", "n_layer": 5, "n_head": 2, "n_embd": 32, "n_positions": 32, "vocab_size": 256}
+END
+for dtype in fp32 bf16; do
+    set -- --model deep.json --data "$train" --eval-data "$train" --eval-every 1 --eval-batches 1 --dtype $dtype --recompute
+    rm -f none.log some.log
+    # shellcheck disable=SC2086
+    run 0 $small "$@" --log none.log
+    # shellcheck disable=SC2086
+    run 0 $small "$@" --offload-activations --log some.log
+    equal "activations, $dtype: losses" "$(values some.log loss | tr '\n' ' ')" "$(values none.log loss | tr '\n' ' ')"
+    equal "activations, $dtype: parameters" "$(values some.log params_xxh64)" "$(values none.log params_xxh64)"
+    size=4
+    [ $dtype = bf16 ] && size=2
+    equal "activations, $dtype: bytes that left the device" $(($(bytes none.log device activations) - $(bytes some.log device activations))) \
+        $((4 * 16 * 32 * size))
+    equal "activations, $dtype: bytes that the host got" $(($(bytes some.log host activations) - $(bytes none.log host activations))) $((4 * 16 * 32 * size))
+done
+refused --recompute=selective --offload-activations -- "use --recompute=full"
+refused --offload-activations -- "--recompute is none"
 finish

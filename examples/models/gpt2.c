@@ -122,6 +122,9 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
                          o->micro_batch, o->seq_len, INT32_MAX);
     if (o->dtype != ZERO_FP32 && o->dtype != ZERO_BF16)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s models are not supported yet: use fp32 or bf16", zero_dtype_name(o->dtype));
+    if (o->offload_activations && o->recompute != ZERO_RECOMPUTE_FULL)
+        return zero_fail(error, ZERO_ERR_ARG, "only layers' inputs can be in the host's memory until the backward pass: use ZERO_RECOMPUTE_FULL, which "
+                         "keeps nothing else");
     if (o->threads < 1)
         return zero_fail(error, ZERO_ERR_ARG, "%d threads for a model: at least 1 is needed", o->threads);
     if (o->micro_steps < 0)
@@ -185,8 +188,9 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     m->params = calloc((size_t)m->param_count, sizeof *m->params);
     m->units = calloc((size_t)config->layers, sizeof *m->units);
     m->x = calloc((size_t)config->layers + 1, sizeof *m->x);
+    m->kept = calloc((size_t)config->layers, sizeof *m->kept);
     m->layers = calloc((size_t)config->layers, sizeof *m->layers);
-    if (!m->params || !m->units || !m->x || !m->layers)
+    if (!m->params || !m->units || !m->x || !m->kept || !m->layers)
         goto memory;
     for (int i = 0; i < m->param_count; i++) {
         zero_gpt2_tensor_t t;
@@ -214,6 +218,7 @@ void zero_model_destroy(zero_model_t *m)
         return;
     zero_nn_destroy(m->nn);
     free(m->layers);
+    free(m->kept);
     free(m->x);
     free(m->units);
     free(m->params);

@@ -27,7 +27,9 @@ bool zero_gpt2_layout(zero_model_t *m, void *device, void *host, uint64_t *devic
     carve_t c = { device, 0, true }, h = { host, 0, true };
 
     for (int64_t l = 0; l <= L; l++)
-        m->x[l] = take(&c, l == 0 ? most : rows, C, e);
+        m->x[l] = o->offload_activations && l >= 2 ? m->x[l - 2] : take(&c, l == 0 ? most : rows, C, e);
+    for (int64_t l = 0; o->offload_activations && l < L - 1; l++) /* the last one's stays */
+        m->kept[l] = take(&h, rows, C, e);
     for (int64_t l = 0; l < L; l++) {
         zero_gpt2_layer_t *a = &m->layers[l];
         const int64_t n = l == 0 ? most : rows; /* the first layer's buffers serve evaluation and sampling too */

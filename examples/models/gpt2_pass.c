@@ -55,6 +55,7 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
     const int64_t B = m->options.micro_batch, T = m->options.seq_len, rows = B * T, C = c->width;
     const zero_dtype_t dtype = m->options.dtype;
     const zero_gpt2_param_t *w = GPT2_LNF_W(m), *b = GPT2_LNF_B(m);
+    const uint64_t kept_bytes = (uint64_t)(rows * C) * m->element;
     run_t r = begin(m, m->train, flags, error);
 
     if (use(&r, m->embed, ZERO_READ)) {
@@ -63,6 +64,8 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
     }
     for (int64_t l = 0; l < c->layers; l++)
         if (use(&r, m->units[l], ZERO_READ)) {
+            if (m->kept[l] != NULL)
+                zero_nn_copy(m->nn, m->kept[l], m->x[l], kept_bytes);
             zero_gpt2_layer_forward(m, l, &m->layers[l], m->x[l], m->x[l + 1], B, T);
             done(&r, m->units[l]);
         }
@@ -81,6 +84,8 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
     }
     for (int64_t l = c->layers - 1; l >= 0; l--)
         if (use(&r, m->units[l], ZERO_READ | ZERO_GRAD)) {
+            if (m->kept[l] != NULL)
+                zero_nn_copy(m->nn, m->x[l], m->kept[l], kept_bytes);
             zero_gpt2_layer_backward(m, l);
             done(&r, m->units[l]);
         }

@@ -33,6 +33,7 @@ typedef struct zero_model_options {
     int64_t micro_steps;             /* of a step, so that the host may go ahead of a device and wait once a step; 0: 1 */
     zero_dtype_t dtype;
     zero_recompute_t recompute;
+    bool offload_activations;        /* with ZERO_RECOMPUTE_FULL: what is kept, the layers' inputs, is in the host's memory until the backward pass */
     int threads;
     const char *backend;             /* of kernels/nn: "auto" (NULL too), "cpu", "ref"; "cuda" for an engine on a CUDA device */
     bool eval;                       /* declare an evaluation pass */

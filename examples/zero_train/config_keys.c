@@ -171,7 +171,7 @@ const config_key_t config_keys[] = {
 
     {"activation_checkpointing", KEY_OBJECT, KEY_SECTION, NULL, NULL},
     {"activation_checkpointing.partition_activations", KEY_BOOL, KEY_IDLE, "no effect: each rank has its own; --recompute keeps fewer", NULL},
-    {"activation_checkpointing.cpu_checkpointing", KEY_BOOL, KEY_ONLY, "activations stay on the device: \"recompute\": \"full\" keeps fewer", "false"},
+    {"activation_checkpointing.cpu_checkpointing", KEY_BOOL, KEY_OPTION, "offload-activations", NULL},
     {"activation_checkpointing.contiguous_memory_optimization", KEY_BOOL, KEY_IDLE, ALWAYS, NULL},
     {"activation_checkpointing.number_checkpoints", KEY_WHOLE, KEY_IDLE, "no effect: --recompute says what is kept", NULL},
     {"activation_checkpointing.synchronize_checkpoint_boundary", KEY_BOOL, KEY_IDLE, TORCH, NULL},

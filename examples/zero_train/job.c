@@ -104,6 +104,9 @@ static zero_status_t resolve_lengths(job_t *job, bool tiny, zero_error_t *error)
 static zero_status_t check_offload(const options_t *o, zero_error_t *error)
 {
     bool state = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL;
+    if (o->offload_activations && o->recompute != ZERO_RECOMPUTE_FULL)
+        return zero_fail(error, ZERO_ERR_ARG, "--offload-activations moves what --recompute=full keeps, but --recompute is %s: use --recompute=full",
+                         o->recompute == ZERO_RECOMPUTE_SELECTIVE ? "selective" : "none");
     if (o->offload_tier == OFFLOAD_TO_NVME && !state)
         return zero_fail(error, ZERO_ERR_ARG, "--offload-tier is nvme, where optimizer state comes first, but --offload is %s: use --offload optimizer or all",
                          o->offload == OFFLOAD_PARAMS ? "params" : "none");

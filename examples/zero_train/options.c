@@ -91,6 +91,8 @@ static const option_t table[] = {
      "where: host memory, or a drive (gradients are in host memory then)", true},
     {"nvme-path", OFFLOAD, OPTION_TEXT, FIELD(nvme_path), 0, 0, UNSET, NULL, NULL, "DIR", "none", "a folder on a local drive, for --offload-tier nvme", false},
     {"offload-ratio", OFFLOAD, OPTION_REAL, FIELD(offload_ratio), 0, 1, 1, NULL, NULL, "0..1", "1", "share of the optimizer state that is offloaded", true},
+    {"offload-activations", OFFLOAD, OPTION_FLAG, FIELD(offload_activations), 0, 0, 0, NULL, NULL, NULL, NULL,
+     "with --recompute: the layers' inputs, which are kept, in host memory", true},
 
     {"save", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
     {"save-every", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "N", NULL, NULL, false},

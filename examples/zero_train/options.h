@@ -34,6 +34,7 @@ typedef struct options {
     int64_t offload, offload_tier;
     const char *nvme_path;
     double offload_ratio;
+    int64_t offload_activations;
     /* output */
     const char *log, *prompt;
     int64_t eval_every, eval_batches, sample, top_k;

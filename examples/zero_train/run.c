@@ -54,7 +54,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
         return status;
     zero_model_options_t options = {.micro_batch = o->micro_batch, .seq_len = o->seq_len, .sample_len = o->sample > 0 ? o->seq_len : 0,
                                     .micro_steps = run->job->micro_steps,
-                                    .dtype = (zero_dtype_t)o->dtype, .recompute = (zero_recompute_t)o->recompute, .threads = (int)o->threads,
+                                    .dtype = (zero_dtype_t)o->dtype, .recompute = (zero_recompute_t)o->recompute,
+                                    .offload_activations = o->offload_activations != 0, .threads = (int)o->threads,
                                     .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu", .eval = run->job->eval};
     if ((status = zero_model_create(&run->model, &run->job->model, &options, error)) != ZERO_OK)
         return status;
