@@ -8,5 +8,6 @@ Suite *engine_matrix_suite(void);
 Suite *engine_misuse_suite(void);
 Suite *engine_memory_suite(void);
 Suite *engine_values_suite(void);
+Suite *engine_guests_suite(void);
 
 #endif

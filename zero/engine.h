@@ -28,8 +28,8 @@ struct zero_engine {
 
     atomic_uintptr_t busy;          /* the thread whose public function is running, or 0 */
     atomic_uintptr_t intruder;      /* the thread whose call was refused last because of that, or 0: zero_last_error tells it */
-    pthread_mutex_t updating;       /* config.update is called by one thread at a time, perhaps one of the device's */
-    atomic_uintptr_t guest;         /* the thread that is inside config.update, or 0 */
+    pthread_mutex_t updating;       /* config.update works on the host in one thread at a time, perhaps one of the device's */
+    atomic_uintptr_t guest;         /* the thread that does, or 0 */
     _Atomic uint32_t signals;
     uint64_t entered_ns, total_ns;
     zero_status_t failed; /* not ZERO_OK: only destroy works; error is why */

@@ -7,10 +7,13 @@ static zero_status_t plan(zero_engine_t *engine, zero_error_t *error)
     return status == ZERO_OK ? zero_plan_check(engine->plan, error) : status;
 }
 
-/* config.update, for one thread at a time and on no account around another call. */
+/* config.update: of calls that do their work on the host, perhaps on threads of the device's, one at a time, and none around another call. What only
+ * queues work is inside a call on the engine as it is, and may wait for its stream, which may wait for such work. */
 static int update(void *ctx, const zero_update_args_t *args)
 {
     zero_engine_t *engine = ctx;
+    if (args->stream)
+        return engine->config.update(engine->config.update_ctx, args);
     pthread_mutex_lock(&engine->updating);
     atomic_store(&engine->guest, (uintptr_t)pthread_self());
     int result = engine->config.update(engine->config.update_ctx, args);

@@ -286,8 +286,9 @@ typedef struct zero_update_args {
     void *stream;              /* not NULL: the memory is the GPU's, and the work is queued on this cudaStream_t. NULL: it is the host's, and done on return */
 } zero_update_args_t;
 /* Returns 0, or -1 to fail the step on every rank. Updates are cut into ranges that depend on the number of ranks and on what is offloaded, so
- * each element's result must depend on that element alone. Called in any order of ranges, perhaps from a thread of the library's, one call at a time;
- * calls no function of the engine. */
+ * each element's result must depend on that element alone. Called in any order of ranges, perhaps from a thread of the library's, one call at a time (but
+ * where a part of a GPU's state is offloaded, a call with a stream and one without may run at once). Calls no function of the engine
+ * that returns a status. */
 typedef int (*zero_update_fn)(void *ctx, const zero_update_args_t *args);
 
 /* Options of an engine; zero_config_init has the defaults. */
