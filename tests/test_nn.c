@@ -174,6 +174,38 @@ START_TEST(epilogues_against_ref)
 }
 END_TEST
 
+/* What does not go with an epilogue is refused, by every backend alike. */
+START_TEST(epilogue_errors)
+{
+    char c, bias;
+    const struct {
+        zero_nn_gemm_t g;
+        const char *say;
+    } cases[] = {
+        {{.epilogue = (zero_nn_epilogue_t)3}, "unknown"},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU, .accumulate = true}, "accumulate"},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU, .ldc = 16}, "dense"},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU, .c = &c, .aux = &c}, "aux is C"},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD, .bias = &bias}, "has no bias"},
+    };
+    for (int w = -1; w < 1; w++) {
+        zero_nn_t *nn = context(w < 0 ? NULL : &WAYS[0]);
+        zero_nn_set_dry(nn, true);
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+            zero_error_t error = {.status = ZERO_OK};
+            zero_nn_gemm_t g = cases[i].g;
+            g.m = g.k = 4;
+            g.n = 8;
+            g.dtype = ZERO_BF16;
+            zero_nn_gemm(nn, &g);
+            EXPECT(zero_nn_status(nn, &error) == ZERO_ERR_ARG && strstr(error.text, cases[i].say) != NULL, "'%s' does not say '%s'", error.text,
+                   cases[i].say);
+        }
+        zero_nn_destroy(nn);
+    }
+}
+END_TEST
+
 /* ---- rows and elements: cpu against ref -------------------------------------------------------------------------- */
 
 typedef struct rows {
@@ -464,6 +496,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, gemm_against_fp64, 0, WAY_COUNT);
     tcase_add_loop_test(tc, epilogues_against_ref, 0, WAY_COUNT);
+    tcase_add_test(tc, epilogue_errors);
     tcase_add_loop_test(tc, rows_against_ref, 0, WAY_COUNT);
     tcase_add_loop_test(tc, norm_against_ref, 0, WAY_COUNT);
     tcase_add_test(tc, norm_without_statistics);
