@@ -1,4 +1,4 @@
-/* engine_guests.c - what callers bring along: an optimizer of their own, memory of their own. */
+/* engine_guests.c - what callers bring along: an optimizer of their own. */
 #include "tests/emulated.h"
 #include "tests/engine_small.h"
 #include "tests/engine_suites.h"

@@ -95,7 +95,7 @@ static int make_device(small_t *s, zero_comm_t *comm)
         return zero_device_cpu(&s->device, &options, &error) == ZERO_OK ? 0 : small_complain(s, "no device: %s", error.text);
     }
     if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK && zero_comm_split(comm, 0, s->rank, &inner, &error) == ZERO_OK &&
-        zero_comm_staged(&s->wire, inner, s->device, 16384, &error) == ZERO_OK)
+        zero_comm_staged(&s->wire, inner, s->device, SMALL_STAGING, &error) == ZERO_OK)
         return 0;
     zero_comm_destroy(inner);
     return small_complain(s, "no GPU: %s", error.text);

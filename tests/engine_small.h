@@ -7,7 +7,7 @@
 #include "zero/base/base.h"
 
 enum { SMALL_UNITS = 4, SMALL_PARAMS = 8, SMALL_BIG = 7, SMALL_FROZEN = 3, SMALL_EMPTY = 2, SMALL_ELEMENTS = 70000 };
-enum { SMALL_CUDA = 3 }; /* in place of threads: GPU 0 for all ranks, staged */
+enum { SMALL_CUDA = 3, SMALL_STAGING = 16384 }; /* in place of threads: GPU 0 for all ranks, staged; bytes of staging */
 
 /* What is not on the device: nothing; the optimizer's state and gradients, all or in part; those and parameters; the state on nvme, all or in part. */
 typedef enum small_place { SMALL_DEVICE, SMALL_HOST, SMALL_SHARE, SMALL_HOST_ALL, SMALL_NVME, SMALL_NVME_SHARE, SMALL_PLACES } small_place_t;

@@ -9,5 +9,6 @@ Suite *engine_misuse_suite(void);
 Suite *engine_memory_suite(void);
 Suite *engine_values_suite(void);
 Suite *engine_guests_suite(void);
+Suite *engine_allocators_suite(void);
 
 #endif

@@ -1,6 +1,6 @@
 /* test_engine.c - the engine on the public API: numbers (engine_matrix.c), misuse and failures (engine_misuse.c), memory
  * (engine_memory.c), values in and out (engine_values.c), the caller's own
- * optimizer and memory (engine_guests.c). */
+ * optimizer (engine_guests.c) and memory (engine_allocators.c). */
 #include "tests/engine_suites.h"
 
 #include <stdlib.h>
@@ -12,6 +12,7 @@ int main(void)
     srunner_add_suite(runner, engine_memory_suite());
     srunner_add_suite(runner, engine_values_suite());
     srunner_add_suite(runner, engine_guests_suite());
+    srunner_add_suite(runner, engine_allocators_suite());
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
