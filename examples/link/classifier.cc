@@ -79,7 +79,7 @@ public:
 
 namespace {
 
-constexpr int hidden = 32, classes = 3, batch = 48, steps = 400;
+constexpr int hidden = 32, classes = 3, batch = 48, steps = 200;
 
 float noise(std::uint64_t i)
 {
@@ -220,10 +220,10 @@ double train(zero_comm_t *comm)
             }
         }
         e(zero_micro_end);
-        e(zero_step, 0.02);
+        e(zero_step, 0.04);
         e(zero_sum, sums, 2);
         right += step >= steps - 20 ? sums[1] / (20 * batch) : 0;
-        if (rank == 0 && step % 100 == 99)
+        if (rank == 0 && step % 50 == 49)
             std::printf("step %3d  loss %.4f\n", step + 1, sums[0]);
     }
 

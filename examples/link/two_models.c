@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <zero/zero.h>
 
-enum { POINTS = 24, STEPS = 300 };
+enum { POINTS = 24, STEPS = 150 };
 
 static zero_error_t error;
 
@@ -80,7 +80,7 @@ static double learn(const model_t *m, float slope, float offset)
     ok(e, zero_release(e, m->unit[1]));
     ok(e, zero_release(e, m->unit[0]));
     ok(e, zero_micro_end(e));
-    ok(e, zero_step(e, 0.05));
+    ok(e, zero_step(e, 0.1));
     ok(e, zero_sum(e, &loss, 1));
     return loss;
 }
