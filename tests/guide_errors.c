@@ -1,0 +1,165 @@
+/* guide_errors.c - meets the errors that docs/guide.md tells of, and prints the library's sentence for each, one a line: the guide has the same. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <zero/zero.h>
+
+static zero_comm_t *comm;
+static zero_device_t *device;
+static zero_engine_t *engine;
+static zero_pass_t train;
+static zero_unit_t unit[3];
+static zero_param_t param[3];
+
+static void must(zero_status_t status)
+{
+    if (status != ZERO_OK)
+        exit(1);
+}
+
+/* The sentence of a call that is refused; a call that succeeds ends the program. */
+static void refused(zero_status_t status)
+{
+    if (status == ZERO_OK) {
+        printf("a call succeeded that should not have\n");
+        exit(1);
+    }
+    printf("%s\n", zero_last_error(engine));
+}
+
+static void config_of(zero_config_t *config)
+{
+    zero_config_init(config);
+    config->comm = comm;
+    config->device = device;
+    config->persist_bytes = 0;
+}
+
+/* Three units of a parameter each, the last one frozen, that are used forwards and backwards. The first so many are held until the next one is. */
+static void declare(const zero_config_t *config, int held)
+{
+    static const char *const units[] = {"fc0", "fc1", "fc2"}, *const params[] = {"fc0.weight", "fc1.weight", "fc2.weight"};
+    zero_error_t error;
+    zero_destroy(engine);
+    must(zero_create(&engine, config, &error));
+    must(zero_pass_add(engine, "train", ZERO_PASS_TRAIN, &train));
+    for (int u = 0; u < 3; u++) {
+        zero_param_desc_t desc;
+        zero_param_desc_init(&desc);
+        desc.name = params[u];
+        desc.ndim = 2;
+        desc.shape[0] = desc.shape[1] = 512;
+        desc.trainable = u < 2;
+        must(zero_unit_add(engine, units[u], &unit[u]));
+        must(zero_param_add(engine, unit[u], &desc, &param[u]));
+        must(zero_use_add(engine, train, unit[u], ZERO_READ | (u < held ? ZERO_HOLD : 0u)));
+    }
+    for (int u = 2; u >= 0; u--)
+        must(zero_use_add(engine, train, unit[u], ZERO_READ | ZERO_GRAD));
+}
+
+static void create_refused(const zero_config_t *config)
+{
+    zero_error_t error = {0};
+    zero_engine_t *none = NULL;
+    if (zero_create(&none, config, &error) == ZERO_OK)
+        exit(1);
+    printf("%s\n", error.text);
+}
+
+/* Of two ranks: what one of them does otherwise. Rank 0 prints. */
+static int ranks(void)
+{
+    zero_error_t error = {0};
+    zero_config_t config;
+    must(zero_comm_mpi(&comm, NULL, NULL, &error));
+    must(zero_device_cpu(&device, NULL, &error));
+    int rank = zero_comm_rank(comm);
+    config_of(&config);
+    config.clip = 1 + rank;
+    declare(&config, 0);
+    if (zero_commit(engine) == ZERO_OK)
+        return 1;
+    if (rank == 0)
+        printf("%s\n", zero_last_error(engine));
+    config_of(&config);
+    declare(&config, 0);
+    must(zero_commit(engine));
+    if (rank == 1) {
+        zero_abort(engine, "data/7.bin ends in the middle of a sample");
+    } else {
+        double zero = 0;
+        refused(zero_sum(engine, &zero, 1));
+    }
+    zero_destroy(engine);
+    zero_device_destroy(device);
+    zero_comm_destroy(comm);
+    return 0; /* which mpiexec does not, since MPI is not finalised after a failure */
+}
+
+int main(int argc, char **argv)
+{
+    zero_error_t error = {0};
+    zero_config_t config;
+    (void)argv;
+    if (argc > 1)
+        return ranks();
+    must(zero_comm_self(&comm, &error));
+    must(zero_device_cpu(&device, NULL, &error));
+
+    /* before commit */
+    config = (zero_config_t){.comm = comm, .device = device};
+    create_refused(&config);
+    config_of(&config);
+    config.rule = ZERO_RULE_CUSTOM;
+    create_refused(&config);
+    config_of(&config);
+    config.rule = ZERO_RULE_SGD;
+    config.adamw = (zero_adamw_t){.beta1 = 0.9};
+    create_refused(&config);
+
+    /* commit */
+    config_of(&config);
+    config.optimizer.tier = ZERO_TIER_NVME;
+    declare(&config, 0);
+    refused(zero_commit(engine));
+    config_of(&config);
+    config.plan_world = 2; /* one rank gathers nothing */
+    config.window = 1;
+    declare(&config, 2);
+    refused(zero_commit(engine));
+    config_of(&config);
+    declare(&config, 3);
+    refused(zero_commit(engine));
+    config_of(&config);
+    config.memory_limit = 4 << 20;
+    declare(&config, 0);
+    refused(zero_commit(engine));
+
+    /* training */
+    config_of(&config);
+    declare(&config, 0);
+    refused(zero_micro_begin(engine, train, ZERO_LAST));
+    must(zero_commit(engine));
+    refused(zero_acquire(engine, unit[0]));
+    refused(zero_micro_begin(engine, train, 0));
+    must(zero_micro_begin(engine, train, ZERO_LAST));
+    must(zero_acquire(engine, unit[0]));
+    refused(zero_micro_end(engine));
+    refused(zero_param_get(engine, param[0], ZERO_STATE_PARAM, ZERO_FP32, &config));
+    must(zero_release(engine, unit[0]));
+    must(zero_acquire(engine, unit[0])); /* its backward use: the units between are passed over */
+    must(zero_release(engine, unit[0]));
+    refused(zero_acquire(engine, unit[1]));
+    must(zero_micro_end(engine));
+    refused(zero_micro_begin(engine, train, ZERO_LAST));
+    refused(zero_param_get(engine, param[2], ZERO_STATE_GRAD, ZERO_FP32, &config));
+    must(zero_step(engine, 0.1));
+    refused(zero_step(engine, 0.1));
+
+    if (zero_comm_torchrun(&comm, NULL, &error) == ZERO_OK)
+        return 1;
+    printf("%s\n", error.text);
+    zero_destroy(engine);
+    zero_device_destroy(device);
+    return 0;
+}
