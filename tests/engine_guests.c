@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define TRY(call) SMALL_TRY(call)
 #define IS(condition) SMALL_IS(condition)
@@ -24,7 +25,8 @@ typedef struct guest {
     int64_t step;               /* that calls are expected to name */
     atomic_int wrong;           /* calls whose arguments are not as documented */
     int refuse;                 /* the parameter whose update fails, or -1 */
-    int intrude;                /* calls back into the engine */
+    int intrude;                /* calls back into the engine: 2: once the step has returned */
+    atomic_bool returned;
     atomic_int refused, logged; /* such calls that were refused; sentences that say so */
     uint8_t covered[SMALL_PARAMS][SMALL_ELEMENTS];
 } guest_t;
@@ -111,6 +113,8 @@ static int adamw(void *ctx, const zero_update_args_t *a)
     if (atomic_fetch_add(&g->inside[a->stream != NULL], 1) != 0 || !expected(g, a))
         atomic_fetch_add(&g->wrong, 1);
     atomic_fetch_add(&g->calls, 1);
+    for (int i = 0; g->intrude == 2 && i < 5000 && !atomic_load(&g->returned); i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     if (g->intrude)
         intrude(g);
     if (g->states == 2) {
@@ -270,9 +274,14 @@ static int call_back(small_t *s, guest_t *g)
 {
     zero_stats_t stats;
     double one = 1;
-    g->intrude = 1;
+    g->intrude = s->c.threaded ? 2 : 1;
     g->step = 1;
-    if (small_step(s, 1) || small_stats(s, &stats))
+    if (small_step(s, 1))
+        return -1;
+    atomic_store(&g->returned, true);
+    for (int i = 0; i < 5000 && atomic_load(&g->refused) == 0; i++) /* this thread is in no call */
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    if (small_stats(s, &stats))
         return -1;
     TRY(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, NULL)); /* updates are done */
     TRY(zero_sum(s->engine, &one, 1));
