@@ -206,7 +206,7 @@ int main(void)
     ok(zero_wait(engine)); /* until all that was queued on the stream is done: now the losses can be read */
     ok(zero_sum(engine, loss, STEPS));
     if (rank == 0)
-        printf("loss %.5f, %.5f after %d steps\n", loss[0] / BATCH, loss[STEPS - 1] / BATCH, STEPS);
+        printf("loss %.9f, %.9f after %d steps\n", loss[0] / BATCH, loss[STEPS - 1] / BATCH, STEPS);
     int failed = !(loss[STEPS - 1] < 0.1 * loss[0]);
 
     zero_destroy(engine);
