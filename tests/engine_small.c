@@ -186,8 +186,7 @@ int small_start(small_t *s, const small_case_t *c, zero_comm_t *comm)
 
 /* ---- training ------------------------------------------------------------------------------------------------------ */
 
-/* bytes of the engine's memory to or from the host's. */
-static int copy(small_t *s, void *to, const void *from, size_t bytes)
+int small_copy(small_t *s, void *to, const void *from, size_t bytes)
 {
     zero_error_t error;
     if (s->device->caps.host_memory)
@@ -209,11 +208,11 @@ static int add_gradients(small_t *s, int p, int64_t step, int micro)
     void *gradients = zero_param_grad(s->engine, s->param[p]);
     if (count == 0)
         return 0;
-    if (copy(s, there, zero_param_data(s->engine, s->param[p]), bytes))
+    if (small_copy(s, there, zero_param_data(s->engine, s->param[p]), bytes))
         return -1;
     for (int64_t i = 0; i < count; i++)
         data[i] = dtype == ZERO_BF16 ? zero_bf16_to_fp32(((uint16_t *)(void *)there)[i]) : ((float *)(void *)there)[i];
-    if (copy(s, there, gradients, bytes))
+    if (small_copy(s, there, gradients, bytes))
         return -1;
     for (int64_t i = 0; i < count; i++) {
         grad[i] = dtype == ZERO_BF16 ? zero_bf16_to_fp32(((uint16_t *)(void *)there)[i]) : ((float *)(void *)there)[i];
@@ -225,7 +224,7 @@ static int add_gradients(small_t *s, int p, int64_t step, int micro)
         else
             ((float *)(void *)there)[i] = grad[i];
     }
-    return copy(s, gradients, there, bytes);
+    return small_copy(s, gradients, there, bytes);
 }
 
 int small_micros(small_t *s, int64_t step)

@@ -82,6 +82,9 @@ int small_step(small_t *s, int64_t step);
 /* Waits for the last step. */
 int small_stats(small_t *s, zero_stats_t *stats);
 
+/* Bytes of the engine's memory to or from the host's: at once. */
+int small_copy(small_t *s, void *to, const void *from, size_t bytes);
+
 /* All states of all parameters, in fp32, as zero_param_get has them. */
 typedef struct small_states {
     float *values[SMALL_PARAMS][ZERO_STATE_MOMENT2 + 1]; /* NULL: there is no such state */

@@ -1,4 +1,5 @@
 /* engine_values.c - whole parameters, gradients and moments by zero_param_get and zero_param_set, wherever their state is. */
+#include "tests/emulated.h"
 #include "tests/engine_small.h"
 #include "tests/engine_suites.h"
 
@@ -130,6 +131,7 @@ static int narrow_values(small_t *s)
 static int passes_read_what_was_set(small_t *s)
 {
     static float values[SMALL_ELEMENTS];
+    static char there[sizeof values];
     for (int i = 0; i < SMALL_ELEMENTS; i++)
         values[i] = (float)(i % 200) / 4;
     for (int p = 0; p < SMALL_PARAMS; p++)
@@ -138,10 +140,12 @@ static int passes_read_what_was_set(small_t *s)
     for (int u = 0; u < SMALL_UNITS; u++) {
         TRY(zero_acquire(s->engine, s->unit[u]));
         for (int p = 0; p < SMALL_PARAMS; p++) {
-            const void *data = zero_param_data(s->engine, s->param[p]);
             bool bf16 = s->c.dtype == ZERO_BF16 && !small_params[p].fp32;
-            for (int64_t i = 0; small_params[p].unit == u && i < small_params[p].count; i++)
-                IS((bf16 ? zero_bf16_to_fp32(((const uint16_t *)data)[i]) : ((const float *)data)[i]) == values[i]);
+            int64_t count = small_params[p].unit == u ? small_params[p].count : 0;
+            if (count > 0 && small_copy(s, there, zero_param_data(s->engine, s->param[p]), (size_t)count * (bf16 ? 2 : 4)))
+                return -1;
+            for (int64_t i = 0; i < count; i++)
+                IS((bf16 ? zero_bf16_to_fp32(((const uint16_t *)(const void *)there)[i]) : ((const float *)(const void *)there)[i]) == values[i]);
         }
         TRY(zero_release(s->engine, s->unit[u]));
     }
@@ -190,17 +194,20 @@ START_TEST(states_go_there_and_back)
         zero_rule_t rule;
         double momentum;
     } rules[] = {{ZERO_RULE_ADAMW, 0}, {ZERO_RULE_ADAMW8, 0}, {ZERO_RULE_SGD, 0}, {ZERO_RULE_SGD, 0.9}};
+    bool emulated = emulated_plugins();
+    setenv("ZERO_EMULATOR", _i % 2 ? "threads" : "inline", 1);
     for (int i = _i; i < 4 * SMALL_PLACES * 4; i += CHUNKS) {
         int stage = i % 4, where = i / 4 % SMALL_PLACES, turn = i / (4 * SMALL_PLACES), rule = (turn + stage + where) % 4;
         small_case_t c = {.world = 1 + (turn + where + stage / 2) % 3,
                           .stage = stage,
-                          .threaded = (turn + 2 * stage + where) % 3,
+                          .threaded = (turn + 2 * stage + where) % 4,
                           .micro_steps = 1 + (turn / 2 + stage) % 2,
                           .dtype = (turn + where / 2) % 2 ? ZERO_BF16 : ZERO_FP32,
                           .rule = rules[rule].rule,
                           .momentum = rules[rule].momentum,
                           .place = (small_place_t)where};
-        ck_assert_int_eq(ranks_run(c.world, 100, run_pair, &c), 0);
+        if (c.threaded < SMALL_CUDA || emulated)
+            ck_assert_int_eq(ranks_run(c.world, 100, run_pair, &c), 0);
     }
 }
 END_TEST
