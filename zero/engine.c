@@ -333,16 +333,19 @@ void zero_abort(zero_engine_t *engine, const char *sentence)
     if (!engine)
         return;
     ZERO_ENTRY(entry);
-    zero_error_t error;
-    zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", engine->rank, sentence && *sentence ? sentence : "the trainer gave up without a reason");
-    if (!take(&entry, engine)) /* the call that is running ends by what the communicator tells it */
-        zero_comm_abort(engine->config.comm, error.text);
-    if (!entry.engine || engine->failed != ZERO_OK)
+    const char *text = sentence && *sentence ? sentence : "the trainer gave up without a reason";
+    bool alone = take(&entry, engine); /* otherwise the call that is running, or the next, ends by what it is told here */
+    if (alone && engine->failed != ZERO_OK)
         return;
-    if (engine->exec)
-        zero_exec_abort(engine->exec, sentence && *sentence ? sentence : "the trainer gave up without a reason");
+    zero_exec_t *exec = atomic_load(&engine->committed);
+    zero_error_t error;
+    zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", engine->rank, text);
+    if (exec)
+        zero_exec_abort(exec, text);
     else
         zero_comm_abort(engine->config.comm, error.text);
+    if (!alone)
+        return;
     engine->error = error;
     engine->failed = ZERO_ERR_PEER;
 }
