@@ -17,6 +17,7 @@ struct zero_engine {
 
     zero_plan_t *plan; /* NULL before commit */
     zero_exec_t *exec; /* NULL before commit, and with plan_world */
+    zero_exec_t *_Atomic committed; /* exec, for zero_abort beside a call */
     bool commit_tried;
 
     /* Where training is. */

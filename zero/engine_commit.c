@@ -51,6 +51,7 @@ zero_status_t zero_commit(zero_engine_t *engine)
                                        .update_ctx = engine};
         status = zero_exec_create(&engine->exec, engine->plan, config->device, config->comm, &options, &error);
     }
+    atomic_store(&engine->committed, engine->exec);
     if (status == ZERO_OK)
         return zero_engine_leave(engine, ZERO_OK);
     zero_plan_destroy(engine->plan);
