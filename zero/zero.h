@@ -1,16 +1,20 @@
 /* zero.h - libzero: sharded data-parallel (ZeRO) training runtime. The only header that is installed.
  *
- * Every function returns ZERO_OK or an error status; the sentence for a person is in zero_last_error (functions that
+ * What can fail returns ZERO_OK or an error status; the sentence for a person is in zero_last_error (functions that
  * take an engine) or in the zero_error_t that the function was given (functions that do not; it may be NULL). After a misuse
- * (ZERO_ERR_ARG, ZERO_ERR_ORDER) an engine goes on as if the call had not been made; after any other failure only zero_destroy works.
+ * (ZERO_ERR_ARG, ZERO_ERR_ORDER) an engine goes on as if the call had not been made; after any other failure only zero_destroy works. A handle
+ * or pointer that is NULL where none may be is ZERO_ERR_ARG; functions without a status then do nothing, or answer -1, 0, "" or NULL. After a failure
+ * a handle that was to be made is NULL, and an id -1.
  *
  * Structs that callers fill begin with their size and are initialised by their *_init function; structs that the library fills have
  * their size set by the caller. So both can grow: a program that was compiled against an older header runs with this library.
  * Handles are opaque. "Collective": every rank makes the call, in the same order as its other collective calls.
  *
- * Threads: one at a time per engine, communicator or device, and not always the same; any number of engines per process. A call on an
- * engine that is inside another call, from a second thread or from a function that the library called, is ZERO_ERR_ORDER and
- * changes nothing; only zero_signal may be called at any time, from signal handlers too. What has neither state nor a handle is free of locks.
+ * Threads: one at a time per engine, communicator or device, and not always the same; any number of engines per process. Where an engine is
+ * inside a call, another one from a second thread, or from a function that the library called, is ZERO_ERR_ORDER and changes nothing. What answers
+ * without a status (names, counts, addresses, the stream, the hash) is allowed in such functions, and beside any call but those that declare and
+ * zero_commit; zero_abort from any thread at any time; zero_signal from signal handlers, too. What takes no handle has no state.
+ * Memory that a call is given is the caller's again when it returns, on a GPU too, unless its comment says otherwise.
  * The library never prints, exits or installs signal handlers, and holds no global state.
  */
 #ifndef ZERO_ZERO_H
@@ -68,7 +72,8 @@ ZERO_API const char *zero_version(void);
 
 typedef enum zero_log_level { ZERO_LOG_ERROR = 0, ZERO_LOG_WARNING, ZERO_LOG_INFO, ZERO_LOG_DEBUG } zero_log_level_t;
 
-/* Called by the library from any of its threads with one sentence without a newline. ctx is the caller's. */
+/* Called by the library from any of its threads, perhaps from several at once, with one sentence without a newline, which lasts as long as the call.
+ * It calls no function of the library on what it may be about. ctx is the caller's. */
 typedef void (*zero_log_fn)(void *ctx, zero_log_level_t level, const char *text);
 
 /* ---- dtypes, tiers, kinds of memory ------------------------------------------------------------------------------ */
@@ -130,7 +135,7 @@ static inline void zero_comm_options_init(zero_comm_options_t *options)
     zero_comm_options_init_size(options, sizeof *options);
 }
 
-/* One rank. Never fails but for memory. */
+/* One rank. Fails only where there is no memory. */
 ZERO_API zero_status_t zero_comm_self(zero_comm_t **comm, zero_error_t *error);
 
 /* Ranks of one node through shared memory. Collective over the bootstrap's ranks. options may be NULL. */
@@ -146,22 +151,26 @@ ZERO_API zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_op
  * such communicator. Collective. ZERO_ERR_UNSUPPORTED in a build without MPI. */
 ZERO_API zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options, zero_error_t *error);
 
-/* A communicator over the ranks that pass the same color, ordered by key, then by rank. Collective over comm. */
+/* A communicator over the ranks that pass the same color, ordered by key, then by rank: the caller's to destroy, before or after comm. What is
+ * published on one of them by zero_comm_abort ends both. Collective over comm: all succeed, or all fail. */
 ZERO_API zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error);
 
-/* This rank, from 0, and how many there are. */
+/* This rank, from 0, and how many there are; -1 and 0 for NULL. */
 ZERO_API int zero_comm_rank(const zero_comm_t *comm);
 ZERO_API int zero_comm_size(const zero_comm_t *comm);
 /* "self", "shm", "mpi", "nccl". */
 ZERO_API const char *zero_comm_name(const zero_comm_t *comm);
 
-/* All-gather of bytes bytes of host memory per rank: recv holds size * bytes. Returns when it is done. Collective. */
+/* All-gather of bytes bytes of host memory per rank, as many on each: recv holds size * bytes, in rank order. Returns when it is done. After a
+ * failure other than ZERO_ERR_ARG (ZERO_ERR_PEER, ZERO_ERR_TIMEOUT, ...) later ones fail alike. Collective. */
 ZERO_API zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv, size_t bytes, zero_error_t *error);
 
-/* Publishes a sentence: every wait of every rank on this communicator ends with ZERO_ERR_PEER and that sentence. */
+/* Publishes a sentence (NULL: a general one): every wait of every rank on this communicator, and on what was split from it, ends with ZERO_ERR_PEER
+ * and that sentence. The first one stays. From any thread, beside any other call. */
 ZERO_API void zero_comm_abort(zero_comm_t *comm, const char *sentence);
 
-/* Accepts NULL. Not collective after zero_comm_abort; otherwise every rank calls it. */
+/* Accepts NULL. Not collective after zero_comm_abort; otherwise every rank calls it. An engine has duplicates of its own: the communicator that it was
+ * given may go before it, once it is committed. */
 ZERO_API void zero_comm_destroy(zero_comm_t *comm);
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
@@ -206,9 +215,9 @@ ZERO_API zero_status_t zero_device_cuda(zero_device_t **device, const zero_devic
 /* GPUs that zero_device_cuda can use; 0 where it could not for any reason (which it tells itself). Costs next to nothing where there is no
  * driver. Otherwise CUDA is initialised in this process: children that it forks and that do not exec cannot use CUDA. */
 ZERO_API int zero_cuda_devices(void);
-/* "cpu", "cuda". */
+/* "cpu", "cuda"; "" for NULL. */
 ZERO_API const char *zero_device_name(const zero_device_t *device);
-/* As its maker calls it ("NVIDIA H200"); "" where that is not known, as on CPU. */
+/* As its maker calls it ("NVIDIA H200"); "" where that is not known, as on CPU, and for NULL. The text is the device's. */
 ZERO_API const char *zero_device_label(const zero_device_t *device);
 /* Accepts NULL. After the engines that use it. */
 ZERO_API void zero_device_destroy(zero_device_t *device);
