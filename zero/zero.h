@@ -179,8 +179,8 @@ typedef struct zero_device zero_device_t;
 
 /* The caller's memory in place of the library's: one reservation per tier (device, host) and engine, made by zero_commit and kept until zero_destroy;
  * and one of the host tier for each communicator of zero_comm_staged on this device, and for each that is split from it (an engine splits off
- * two), kept until that is destroyed. What a GPU that failed may still use is not given back. Contents need not be zero. allocate returns NULL where there is no memory, which fails the commit; what it returns is a multiple of alignment, a
- * power of two up to 2 MiB. On the host tier of a GPU it is pinned by CUDA (cudaHostAlloc or cudaHostRegister, portable); on its device tier it is
+ * two), kept until that is destroyed. What a GPU that failed may still use is not given back. Contents need not be zero. allocate returns NULL
+ * where there is no memory, which fails the commit; what it returns is a multiple of alignment, a power of two up to 2 MiB. On the host tier of a GPU it is pinned by CUDA (cudaHostAlloc or cudaHostRegister, portable); on its device tier it is
  * that GPU's (cudaMalloc or a pool of it, never managed memory). zero_measure counts such memory as it was handed over. Called from the
  * thread that commits or destroys. */
 typedef struct zero_allocator {
@@ -295,7 +295,7 @@ typedef struct zero_update_args {
     int threads;               /* of the device's options */
     void *stream;              /* not NULL: the memory is the GPU's, and the work is queued on this cudaStream_t. NULL: it is the host's, and done on return */
 } zero_update_args_t;
-/* Returns 0, or -1 to fail the step on every rank. Updates are cut into ranges that depend on the number of ranks and on what is offloaded, so
+/* Returns 0, or -1 to fail the step: the engine ends with ZERO_ERR_SYSTEM on this rank, and with ZERO_ERR_PEER on the others. Updates are cut into ranges that depend on the number of ranks and on what is offloaded, so
  * each element's result must depend on that element alone. Called in any order of ranges, perhaps from a thread of the library's, one call at a time (but
  * where a part of a GPU's state is offloaded, a call with a stream and one without may run at once). Calls no function of the engine
  * that returns a status. */
@@ -339,16 +339,23 @@ static inline void zero_config_init(zero_config_t *config)
  * device tier. ZERO_ERR_ARG for another number. */
 ZERO_API zero_status_t zero_config_stage(zero_config_t *config, int stage);
 
-/* An engine from *config, which is copied (size names the version of the struct). */
+/* An engine from *config, which is copied (what it points to is not: nvme_path lasts until zero_commit returns, communicator, device and the functions'
+ * contexts as their comments say). The caller's, until zero_destroy. ZERO_ERR_ARG: an option is wrong; ZERO_ERR_UNSUPPORTED: the
+ * communicator cannot reach the device's memory. Not collective. */
 ZERO_API zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, zero_error_t *error);
 
-/* Ends what is in flight and frees everything. Accepts NULL. Collective unless the engine has failed. */
+/* Waits for what is in flight and frees everything; in the middle of a step, which the other ranks then cannot end, they get ZERO_ERR_PEER. Accepts
+ * NULL. Collective unless the engine has failed. From a function that the library called it does nothing but say so in the log. */
 ZERO_API void zero_destroy(zero_engine_t *engine);
 
-/* The sentence of the last call that failed on this engine; "" if none did. Valid until the next call. */
+/* The sentence of the last call that failed on this engine; "" if none did. Valid until the next call of any thread. A thread whose call was refused
+ * because another was running gets that sentence. Never NULL; of NULL it says that. */
 ZERO_API const char *zero_last_error(const zero_engine_t *engine);
 
-/* A unit: parameters that are gathered and dropped together. name is copied and must be unique. */
+/* Declarations: the same on every rank, in the same order (zero_commit compares them); not collective. ZERO_ERR_ORDER after zero_commit, ZERO_ERR_ARG for
+ * what is wrong by itself, ZERO_ERR_MEMORY. Ids count from 0.
+ *
+ * A unit: parameters that are gathered and dropped together. name is copied and must be unique among units. */
 ZERO_API zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t *unit);
 
 #define ZERO_MAX_DIMS 8
@@ -371,7 +378,7 @@ static inline void zero_param_desc_init(zero_param_desc_t *desc)
     zero_param_desc_init_size(desc, sizeof *desc);
 }
 
-/* A parameter of the unit, from *desc, which is copied. */
+/* A parameter of the unit, from *desc, which is copied with its name. */
 ZERO_API zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *desc, zero_param_t *param);
 
 typedef enum zero_pass_kind {
@@ -380,7 +387,7 @@ typedef enum zero_pass_kind {
     ZERO_PASS_ANY_ORDER  /* units gathered on demand, one at a time (sampling, debugging) */
 } zero_pass_kind_t;
 
-/* At most one training pass. Any-order passes take no zero_use_add: every unit may be acquired. */
+/* At most one training pass. Any-order passes take no zero_use_add: every unit may be acquired. name is copied and must be unique among passes. */
 ZERO_API zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_kind_t kind, zero_pass_t *pass);
 
 enum { ZERO_READ = 1, ZERO_GRAD = 2, ZERO_HOLD = 4 };
@@ -392,26 +399,29 @@ ZERO_API zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zer
  * ZERO_KIND_ACTIVATIONS or ZERO_KIND_WORKSPACE; tier is device, or host: memory that host and device both read and write. */
 ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes, zero_reserve_t *reserve);
 
-/* Makes the plan, checks it, compares its hash over the ranks, lays out memory, refuses what does not fit, allocates. Collective.
- * Parameters are zero until filled. With plan_world: plans and checks only. */
+/* Makes the plan, checks it, compares its hash over the ranks, lays out memory, refuses what does not fit, allocates. Collective: all succeed, or
+ * all fail, and then only zero_destroy works. ZERO_ERR_MISMATCH: ranks declared something else, or have other options; ZERO_ERR_MEMORY: it does not
+ * fit; ZERO_ERR_ARG: what only the whole shows. Once per engine. Parameters and state are zero until filled. With plan_world: plans and checks only. */
 ZERO_API zero_status_t zero_commit(zero_engine_t *engine);
 
 /* ---- engine: contents -------------------------------------------------------------------------------------------- */
 
 /* Writes fp32 values of elements [begin, begin + count) of the parameter (row-major, counted from its start) to out. Returns 0, or
- * -1 to fail the fill. Must give the same values for the same range on every rank. */
+ * -1 to fail the fill, and with it the engine on every rank (ZERO_ERR_IO here). Must give the same values for the same range on every rank. Called
+ * from the thread that fills, in any number of ranges in order. */
 typedef int (*zero_fill_fn)(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out);
-/* Initial values for the ranges that this rank owns: master weights in fp32, parameters rounded from them. Collective; after commit. */
+/* Initial values for the ranges that this rank holds: master weights in fp32, parameters rounded from them. Between passes; waits for updates in
+ * flight. Collective. */
 ZERO_API zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx);
 
 typedef enum zero_state { ZERO_STATE_PARAM = 0, ZERO_STATE_GRAD, ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2 } zero_state_t;
 /* Receives fp32 values of [begin, begin + count): each rank is called for what it owns alone (one rank per element). Frozen parameters
- * have only ZERO_STATE_PARAM; master weights of fp32 parameters are the parameters. Gradients can be read from zero_micro_end of a step's last
+ * have only ZERO_STATE_PARAM; master weights of fp32 parameters are the parameters. Returns 0, or -1: zero_param_read is ZERO_ERR_IO, and the engine goes on. Gradients can be read from zero_micro_end of a step's last
  * micro-step to the next training micro-step; where optimizer state is not on the device tier, to zero_step. Waits for updates in flight. Not collective. */
 typedef int (*zero_read_fn)(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values);
 ZERO_API zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx);
 
-/* The parameter of this name. ZERO_ERR_ARG where there is none. */
+/* The parameter of this name, before zero_commit too. ZERO_ERR_ARG where there is none. */
 ZERO_API zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_param_t *param);
 /* How many there are: ids are 0 to that minus 1, in the order of zero_param_add. 0 for NULL. */
 ZERO_API int32_t zero_param_count(const zero_engine_t *engine);
@@ -421,7 +431,7 @@ ZERO_API int64_t zero_param_elements(const zero_engine_t *engine, zero_param_t p
 
 /* A whole parameter's state, gathered from the ranks, as dtype (rounded from what is kept) into values: host memory for all of its elements,
  * row-major; NULL on ranks that do not want it. States as for zero_param_read, between passes only. Collective, with the same param and state on every
- * rank. Takes 64 KiB a rank for a moment. */
+ * rank: where they differ, or where one rank's call is refused, all get ZERO_ERR_ARG and go on. Takes 64 KiB a rank for a moment. */
 ZERO_API zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, void *values);
 /* The inverse: values, the same on every rank, is read where this rank keeps the elements, and can be freed afterwards. ZERO_STATE_PARAM and
  * ZERO_STATE_MASTER are one: master weights keep the values in fp32, parameters are rounded from them. Gradients can be set while they can be read; the
@@ -440,22 +450,26 @@ ZERO_API void *zero_reserved(zero_engine_t *engine, zero_reserve_t reserve);
 
 enum { ZERO_LAST = 1 }; /* the step's last micro-step */
 
-/* Begins a micro-step of a training pass, or a run of another pass. Every rank begins the same passes in the same order. */
+/* Begins a micro-step of a training pass, or a run of another pass. Every rank begins the same passes in the same order. ZERO_ERR_ORDER: a pass is
+ * open, zero_step is due, or there are more than config.micro_steps. Collective as all until zero_step are: what they wait for may be late elsewhere. */
 ZERO_API zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t flags);
 /* After this, on the engine's compute stream (CPU: the calling thread), the unit's parameters are readable, and its gradients may be
  * added to where the use says so: they are zero at the first use of a micro-step (or hold the sum so far, reducing once
  * a step). This is the unit's next use in the declared order: whatever comes before it and was not acquired is passed over, its operations run all the
- * same. A unit that has no further use is ZERO_ERR_ORDER.
+ * same; a gradient that was passed over counts as zero. A unit that is held, or has no further use, is ZERO_ERR_ORDER.
  * CUDA graphs: addresses are constant, so kernels between acquire and release may be captured once (stream capture of zero_stream, begun after the acquire
  * and ended before the release), and the graph launched between every later acquire and release of that use. What the engine does is no part of a graph:
  * this and every other call that runs something, made while the compute stream is captured, is ZERO_ERR_ORDER; the capture goes on. */
 ZERO_API zero_status_t zero_acquire(zero_engine_t *engine, zero_unit_t unit);
-/* The caller's kernels on the compute stream are done with the unit; after its last gradient use its reduction starts. */
+/* What the caller queued on the compute stream until now was the last of this use; after the unit's last gradient use its reduction starts, ordered
+ * behind that. ZERO_ERR_ORDER where it is not held. */
 ZERO_API zero_status_t zero_release(zero_engine_t *engine, zero_unit_t unit);
 /* Ends the micro-step, in which every unit has been released. Uses that were not acquired are passed over, their operations run all the same. */
 ZERO_API zero_status_t zero_micro_end(zero_engine_t *engine);
 
-/* Norm, clip, update, publish, with this learning rate. Collective; returns at once where it can. */
+/* Norm, clip, update, publish, with this learning rate, which is at least 0 and the same on every rank (ZERO_ERR_MISMATCH). After the micro-step with
+ * ZERO_LAST (ZERO_ERR_ORDER). Where the norm is not finite nothing is updated, and the step counts as skipped. Collective; returns at once where
+ * it can: failures of what still runs are told by later calls. */
 ZERO_API zero_status_t zero_step(zero_engine_t *engine, double lr);
 
 /* The engine's compute stream, on which acquire and release are ordered: a cudaStream_t, or NULL on CPU, where it is the calling thread. NULL
@@ -484,20 +498,23 @@ typedef struct zero_stats {
     zero_traffic_t traffic; /* since the start; what still runs is not waited for, nor counted */
     double comm_seconds, kernel_seconds, total_seconds; /* host time in collectives, in flat kernels, in the library, since the start */
 } zero_stats_t;
-/* Waits for what it reports. stats->size is set by the caller. */
+/* Waits for what it reports: the last step's exchange, not its update. stats->size is set by the caller. Not collective. */
 ZERO_API zero_status_t zero_step_stats(zero_engine_t *engine, zero_stats_t *stats);
 
 /* Adds a bit to the word that the next step's exchange ORs over the ranks (stop requests). Async-signal-safe. */
 ZERO_API void zero_signal(zero_engine_t *engine, uint32_t bits);
 
-/* values[i] becomes the sum over the ranks, added in rank order. Collective: n, 0 to 64, is the same on every rank; where
- * it is not, they all get ZERO_ERR_MISMATCH (or ZERO_ERR_PEER with the sentence of the first that saw it). */
+/* values[i], of host memory, becomes the sum over the ranks, added in rank order; waits for it. Collective: n, 0 to 64, is the same on every rank; where
+ * it is not, they all get ZERO_ERR_MISMATCH (or ZERO_ERR_PEER with the sentence of the first that saw it). Inside a pass every rank has acquired and
+ * released the same uses. */
 ZERO_API zero_status_t zero_sum(zero_engine_t *engine, double *values, int n);
 
-/* Publishes the caller's own failure: the other ranks return ZERO_ERR_PEER with this sentence. Only destroy works after. */
+/* Publishes the caller's own failure: this rank and the others return ZERO_ERR_PEER with this sentence (NULL: a general one) from what waits, and from
+ * what comes later. Only zero_destroy works after. From any thread, beside another call too, which then ends; not from signal handlers. */
 ZERO_API void zero_abort(zero_engine_t *engine, const char *sentence);
 
-/* Resume: sets the number of steps taken and of updates applied (the bias correction's count). After commit. */
+/* Resume: sets the number of steps taken and of updates applied (the bias correction's count; at most as many). Between steps; the same on every
+ * rank, which the next step checks. Not collective. */
 ZERO_API zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied);
 
 /* ---- engine: the plan, memory ------------------------------------------------------------------------------------ */
@@ -510,12 +527,12 @@ typedef struct zero_memory {
     uint64_t bytes[ZERO_MAX_TIERS][ZERO_MAX_KINDS]; /* by zero_tier_t and zero_kind_t */
     uint64_t external; /* measured only: the process minus the arenas */
 } zero_memory_t;
-/* What this rank's arenas hold, from the plan. After commit; nothing needs to be allocated (plan_world). */
+/* What this rank's arenas hold, in bytes, from the plan. After commit; nothing needs to be allocated (plan_world: rank 0's). Not collective. */
 ZERO_API zero_status_t zero_forecast(zero_engine_t *engine, zero_memory_t *memory);
-/* The same, from the resident pages of each arena as the system sees them. */
+/* The same, from the resident pages of each arena as the system sees them (of a caller's allocator: as it was handed over). Not collective. */
 ZERO_API zero_status_t zero_measure(zero_engine_t *engine, zero_memory_t *memory);
 
-/* Bytes that a rank moves in one step of the given number of micro-steps, by the plan. */
+/* Bytes that this rank moves in one step of the given number of micro-steps, 1 to config.micro_steps, by the plan. */
 ZERO_API zero_status_t zero_forecast_traffic(zero_engine_t *engine, int micro_steps, zero_traffic_t *traffic);
 
 /* The plan as text: buffers, then each program's operations. write is called with pieces of it. */
@@ -544,7 +561,7 @@ typedef struct zero_tensor_info {
 ZERO_API zero_status_t zero_tensors_open(zero_tensors_t **tensors, const char *path, zero_error_t *error);
 /* Tensors are numbered from 0 in order of their names (of the names' bytes). 0 for NULL. */
 ZERO_API int zero_tensors_count(const zero_tensors_t *tensors);
-/* What is known of a tensor. ZERO_ERR_ARG: no such number, or info->size is not set. */
+/* What is known of a tensor. ZERO_ERR_ARG, without a sentence: no such number, or info->size is not set. */
 ZERO_API zero_status_t zero_tensors_at(const zero_tensors_t *tensors, int index, zero_tensor_info_t *info);
 /* Index of a name, or -1. */
 ZERO_API int zero_tensors_find(const zero_tensors_t *tensors, const char *name);
