@@ -180,9 +180,9 @@ typedef struct zero_device zero_device_t;
 /* The caller's memory in place of the library's: one reservation per tier (device, host) and engine, made by zero_commit and kept until zero_destroy;
  * and one of the host tier for each communicator of zero_comm_staged on this device, and for each that is split from it (an engine splits off
  * two), kept until that is destroyed. What a GPU that failed may still use is not given back. Contents need not be zero. allocate returns NULL
- * where there is no memory, which fails the commit; what it returns is a multiple of alignment, a power of two up to 2 MiB. On the host tier of a GPU it is pinned by CUDA (cudaHostAlloc or cudaHostRegister, portable); on its device tier it is
- * that GPU's (cudaMalloc or a pool of it, never managed memory). zero_measure counts such memory as it was handed over. Called from the
- * thread that commits or destroys. */
+ * where there is no memory, which fails the commit; what it returns is a multiple of alignment, a power of two up to 2 MiB. On the host tier of a
+ * GPU it is pinned by CUDA (cudaHostAlloc or cudaHostRegister, portable); on its device tier it is that GPU's (cudaMalloc or a pool of it, never
+ * managed memory). zero_measure counts such memory as it was handed over. Called from the thread that commits or destroys. */
 typedef struct zero_allocator {
     void *(*allocate)(void *ctx, zero_tier_t tier, size_t bytes, size_t alignment);
     void (*release)(void *ctx, zero_tier_t tier, void *memory, size_t bytes);
