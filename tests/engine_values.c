@@ -301,6 +301,33 @@ START_TEST(wrong_calls_are_refused_everywhere)
 }
 END_TEST
 
+/* The communicator that it was given is needed until zero_commit alone. */
+static int run_without(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    zero_comm_t *comm = small_comm(bootstrap);
+    small_t s = {0};
+    zero_stats_t stats;
+    const small_case_t c = {.world = world, .stage = 3, .threaded = *(int *)arg, .micro_steps = 1};
+    (void)rank;
+    int result = !comm || small_start(&s, &c, comm);
+    zero_comm_destroy(comm);
+    result = result || small_step(&s, 1) || small_step(&s, 2) || small_stats(&s, &stats);
+    if (result == 0 && rank == 1)
+        zero_abort(s.engine, "enough");
+    result = result || (zero_micro_begin(s.engine, s.train, ZERO_LAST) == ZERO_OK && zero_micro_end(s.engine) == ZERO_OK && zero_step(s.engine, 0.1) == ZERO_OK &&
+                        zero_step_stats(s.engine, &stats) == ZERO_OK);
+    result = result || !strstr(zero_last_error(s.engine), "rank 1: enough");
+    small_destroy(&s);
+    return result;
+}
+
+START_TEST(engines_outlive_the_communicator_that_was_given)
+{
+    for (int threaded = 0; threaded < 2; threaded++)
+        ck_assert_int_eq(ranks_run(3, 60, run_without, &threaded), 0);
+}
+END_TEST
+
 START_TEST(planning_has_no_values)
 {
     zero_engine_t *e;
@@ -325,6 +352,7 @@ Suite *engine_values_suite(void)
     tcase_add_loop_test(t, states_go_there_and_back, 0, CHUNKS);
     tcase_add_test(t, wrong_calls_are_refused_everywhere);
     tcase_add_test(t, planning_has_no_values);
+    tcase_add_test(t, engines_outlive_the_communicator_that_was_given);
     suite_add_tcase(suite, t);
     return suite;
 }
