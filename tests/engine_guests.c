@@ -386,6 +386,56 @@ START_TEST(guests_keep_as_much_as_they_say)
 }
 END_TEST
 
+/* One rank brings another optimizer than the others, or none, or one that keeps more. */
+typedef struct odd_guest {
+    int way;
+    const char *part;
+} odd_guest_t;
+
+static void invite_oddly(zero_config_t *config, void *ctx)
+{
+    guest_t *g = ctx;
+    invite(config, ctx);
+    if (g->s->rank != 1)
+        return;
+    if (g->intrude == 0) {
+        config->rule = ZERO_RULE_ADAMW;
+        config->update = NULL;
+        config->update_states = 0;
+    } else {
+        config->update_states = 1;
+    }
+}
+
+static int run_odd_guest(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    static guest_t g = {.states = 2};
+    const odd_guest_t *odd = arg;
+    zero_comm_t *comm = small_comm(bootstrap);
+    small_t s = {0};
+    const small_case_t c = {.world = world, .stage = 2, .micro_steps = 1, .edit = invite_oddly, .ctx = &g};
+    (void)rank;
+    g.s = &s;
+    g.intrude = odd->way;
+    int result = !comm || small_create(&s, &c, comm);
+    zero_status_t status = result == 0 ? zero_commit(s.engine) : ZERO_OK;
+    if (result == 0 && (status != ZERO_ERR_MISMATCH || !strstr(zero_last_error(s.engine), odd->part)))
+        result = small_complain(&s, "way %d: %s: %s", odd->way, zero_status_name(status), zero_last_error(s.engine));
+    small_destroy(&s);
+    zero_comm_destroy(comm);
+    return result;
+}
+
+START_TEST(guests_are_the_same_everywhere)
+{
+    static const odd_guest_t odds[] = {{0, "rank 1 disagrees with rank 0 on config.rule"}, {1, "rank 1 disagrees with rank 0 on config.update_states"}};
+    for (size_t i = 0; i < sizeof odds / sizeof *odds; i++) {
+        odd_guest_t odd = odds[i];
+        ck_assert_int_eq(ranks_run(3, 60, run_odd_guest, &odd), 0);
+    }
+}
+END_TEST
+
 Suite *engine_guests_suite(void)
 {
     Suite *suite = suite_create("guests");
@@ -395,6 +445,7 @@ Suite *engine_guests_suite(void)
     tcase_add_loop_test(t, guests_fail_for_all_and_do_not_call_back, 0, 2);
     tcase_add_test(t, guests_are_announced);
     tcase_add_test(t, guests_keep_as_much_as_they_say);
+    tcase_add_test(t, guests_are_the_same_everywhere);
     suite_add_tcase(suite, t);
     return suite;
 }

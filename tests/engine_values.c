@@ -212,6 +212,22 @@ START_TEST(states_go_there_and_back)
 }
 END_TEST
 
+/* More ranks, some of which own nothing of many parameters. */
+START_TEST(states_go_there_and_back_over_many_ranks)
+{
+    for (int world = 4; world <= 8; world++) {
+        small_case_t c = {.world = world,
+                          .stage = world % 4,
+                          .threaded = world % 2,
+                          .micro_steps = 1,
+                          .dtype = world % 3 ? ZERO_BF16 : ZERO_FP32,
+                          .rule = world == 7 ? ZERO_RULE_ADAMW8 : ZERO_RULE_ADAMW,
+                          .place = (small_place_t)(world % SMALL_PLACES)};
+        ck_assert_int_eq(ranks_run(c.world, 100, run_pair, &c), 0);
+    }
+}
+END_TEST
+
 /* ---- calls that are wrong ------------------------------------------------------------------------------------------- */
 
 #define FAILS(call, status, part) SMALL_FAILS(call, status, part)
@@ -350,6 +366,7 @@ Suite *engine_values_suite(void)
     TCase *t = tcase_create("values");
     tcase_set_timeout(t, 150);
     tcase_add_loop_test(t, states_go_there_and_back, 0, CHUNKS);
+    tcase_add_test(t, states_go_there_and_back_over_many_ranks);
     tcase_add_test(t, wrong_calls_are_refused_everywhere);
     tcase_add_test(t, planning_has_no_values);
     tcase_add_test(t, engines_outlive_the_communicator_that_was_given);

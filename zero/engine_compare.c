@@ -24,6 +24,7 @@ typedef enum fact_id {
     FACT_CLIP,
     FACT_GRAD_SCALE,
     FACT_RULE,
+    FACT_UPDATE_STATES,
     FACT_BETA1,
     FACT_BETA2,
     FACT_EPS,
@@ -58,6 +59,7 @@ static const struct {
     [FACT_CLIP] = {"config.clip", FACT_REAL},
     [FACT_GRAD_SCALE] = {"config.grad_scale", FACT_REAL},
     [FACT_RULE] = {"config.rule", FACT_INTEGER},
+    [FACT_UPDATE_STATES] = {"config.update_states", FACT_INTEGER},
     [FACT_BETA1] = {"config.adamw.beta1", FACT_REAL},
     [FACT_BETA2] = {"config.adamw.beta2", FACT_REAL},
     [FACT_EPS] = {"config.adamw.eps", FACT_REAL},
@@ -127,6 +129,7 @@ static row_t facts_of(const zero_engine_t *engine)
     row.fact[FACT_WINDOW] = (uint64_t)spec->window;
     row.fact[FACT_REDUCE_MODE] = spec->reduce;
     row.fact[FACT_RULE] = c->rule;
+    row.fact[FACT_UPDATE_STATES] = (uint64_t)c->update_states;
     row.fact[FACT_MICRO_STEPS] = (uint64_t)spec->micro_steps;
     row.fact[FACT_REDUCE_DTYPE] = spec->reduce_dtype;
     row.fact[FACT_PERSIST] = (uint64_t)spec->persist_bytes;
