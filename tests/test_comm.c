@@ -1,7 +1,9 @@
-/* test_comm.c - communicators of one machine: self, shm; more of shm in comm_direct.c, torchrun's in comm_torchrun.c, MPI's in test_comm_mpi.c. */
+/* test_comm.c - communicators of one machine: self, shm; more of shm in comm_direct.c, torchrun's in comm_torchrun.c
+ * and comm_tcp.c, MPI's in test_comm_mpi.c. */
 #define _GNU_SOURCE
 #include "tests/comm_cases.h"
 #include "tests/comm_direct.h"
+#include "tests/comm_tcp.h"
 #include "tests/comm_torchrun.h"
 #include "tests/ranks.h"
 
@@ -441,6 +443,7 @@ int main(void)
     suite_add_tcase(suite, t);
     suite_add_tcase(suite, comm_direct_case());
     suite_add_tcase(suite, comm_torchrun_case());
+    suite_add_tcase(suite, comm_tcp_case());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);

@@ -65,6 +65,9 @@ static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
     if (c->plan_world == 0 && !c->device->caps.host_memory && !c->comm->caps.device_pointers)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "communicator '%s' cannot reach the memory of device '%s': wrap it in zero_comm_staged, or use "
                          "zero_comm_nccl", c->comm->caps.name, c->device->caps.name);
+    if (c->plan_world == 0 && c->device->caps.host_memory && !c->comm->caps.host_pointers && !c->comm->caps.device_pointers)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "communicator '%s' moves no data, and device '%s' has none that does: start CPU ranks on several "
+                         "machines with mpiexec (zero_comm_mpi)", c->comm->caps.name, c->device->caps.name);
     if (c->reduce_dtype != ZERO_FP32 && c->reduce_dtype != ZERO_BF16)
         return zero_fail(error, ZERO_ERR_ARG, "config.reduce_dtype is %s: use fp32 or bf16", zero_dtype_name(c->reduce_dtype));
     if (!(c->clip >= 0) || !isfinite(c->clip))

@@ -142,8 +142,10 @@ ZERO_API zero_status_t zero_comm_self(zero_comm_t **comm, zero_error_t *error);
 ZERO_API zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstrap, const zero_comm_options_t *options,
                                      zero_error_t *error);
 
-/* Ranks of one node started by torchrun (RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment): shm with
- * a bootstrap of its own. Ranks on several nodes are ZERO_ERR_UNSUPPORTED, naming mpiexec. */
+/* Ranks started by torchrun (RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment). Of one node: shm with a bootstrap of
+ * its own. Of several: sockets, which exchange small values and split but move no data: what zero_comm_nccl needs of a host communicator, while
+ * zero_create on a CPU, and zero_comm_staged, are ZERO_ERR_UNSUPPORTED, naming mpiexec. Rank 0 listens at MASTER_PORT or one of the 7 ports
+ * after it. */
 ZERO_API zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *options, zero_error_t *error);
 
 /* MPI ranks; those of one node exchange through shared memory. mpi_comm points to the caller's MPI_Comm, which is duplicated, or is
@@ -158,7 +160,7 @@ ZERO_API zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, ze
 /* This rank, from 0, and how many there are; -1 and 0 for NULL. */
 ZERO_API int zero_comm_rank(const zero_comm_t *comm);
 ZERO_API int zero_comm_size(const zero_comm_t *comm);
-/* "self", "shm", "mpi", "nccl". */
+/* "self", "shm", "tcp", "mpi", "nccl". */
 ZERO_API const char *zero_comm_name(const zero_comm_t *comm);
 
 /* All-gather of bytes bytes of host memory per rank, as many on each: recv holds size * bytes, in rank order. Returns when it is done. After a

@@ -1,4 +1,5 @@
-/* comm.h - a communicator: collectives over flat buffers. Backends: self.c, shm.c, mpi.c, nccl.c, and staged.c around another.
+/* comm.h - a communicator: collectives over flat buffers. Backends: self.c, shm.c, mpi.c, nccl.c, and staged.c around another;
+ * tcp.c has only what needs no data: exchange, split, abort, check (caps say neither kind of pointers).
  *
  * On CPU a collective runs on the thread that calls it and returns when this rank's part is done: what it sent may be reused,
  * what it received is there. Calls on one communicator come in the same order on every rank, from one thread at a time;

@@ -5,11 +5,11 @@
  */
 #include "zero/comm/backend.h"
 #include "zero/comm/nccl_watch.h"
+#include "zero/comm/tcp.h"
 #include "zero/device/device.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 typedef struct nccl {
     zero_comm_t base;
@@ -233,21 +233,6 @@ typedef struct card {
     int32_t number; /* NCCL's version */
 } card_t;
 
-/* The same number for processes under one kernel, whatever their containers. */
-static uint64_t this_machine(void)
-{
-    char text[80] = "";
-    uint64_t hash = 0;
-    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
-    if (!f || !fgets(text, sizeof text, f))
-        gethostname(text, sizeof text - 1);
-    if (f)
-        fclose(f);
-    for (const char *p = text; *p; p++)
-        hash = zero_splitmix64(hash ^ (unsigned char)*p);
-    return hash;
-}
-
 /* Ranks that NCCL could not join, which it would notice late, or never. Collective. */
 static zero_status_t compare(zero_comm_t *host, const card_t *own, zero_error_t *error)
 {
@@ -288,7 +273,7 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
     if (status == ZERO_OK && (size != host->size || rank != host->rank || index != device->options.index))
         status = zero_fail(error, ZERO_ERR_ARG, "the NCCL communicator that was given is rank %d of %d on GPU %d, and here is rank %d of %d on GPU %d: "
                            "give one of the same ranks and device", rank, size, index, host->rank, host->size, device->options.index);
-    *card = (card_t){.machine = this_machine(), .gpu = device->ops->identity(device), .number = number};
+    *card = (card_t){.machine = zero_this_machine(), .gpu = device->ops->identity(device), .number = number};
     return status;
 }
 

@@ -341,6 +341,9 @@ zero_status_t zero_comm_staged(zero_comm_t **out, zero_comm_t *inner, zero_devic
     staged_t *s = calloc(1, sizeof *s);
     if (!device) /* the others have to be told */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_staged has no device");
+    else if (!inner->caps.host_pointers)
+        status = zero_fail(&why, ZERO_ERR_UNSUPPORTED, "data cannot go by way of host memory, since communicator '%s' moves none: between machines that needs "
+                           "ranks that mpiexec starts (zero_comm_mpi)", inner->caps.name);
     else if (s) {
         s->base = (zero_comm_t){.ops = &staged_ops,
                                 .caps = inner->caps,

@@ -1,5 +1,5 @@
-/* torchrun.c - ranks that torchrun started meet at an abstract socket whose name is made from torchrun's variables, and then
- * share memory.
+/* torchrun.c - ranks that torchrun started on one node meet at an abstract socket whose name is made from torchrun's variables, and then
+ * share memory. Those of several nodes have tcp.c.
  *
  * Rank 0 listens. Every other rank connects and says who it is; when all are there rank 0 answers go, and when they will not be,
  * why. Each all-gather sends the ranks' bytes to rank 0, which answers with everyone's. The sockets close when the communicator
@@ -7,6 +7,8 @@
  */
 #define _GNU_SOURCE
 #include "zero/comm/backend.h"
+#include "zero/comm/sockets.h"
+#include "zero/comm/tcp.h"
 #include "zero/device/host.h"
 
 #include <errno.h>
@@ -43,61 +45,18 @@ typedef struct answer {
     char text[508];
 } answer_t;
 
-/* ---- bounded socket calls ---------------------------------------------------------------------------------------- */
-
-static bool ready(double end, int fd, short events)
-{
-    for (;;) {
-        double left = end - zero_host_now();
-        struct pollfd p = {.fd = fd, .events = events};
-        if (left <= 0)
-            return false;
-        int n = poll(&p, 1, left > 1 ? 1000 : (int)(left * 1000) + 1);
-        if (n > 0)
-            return true;
-        if (n < 0 && errno != EINTR)
-            return false;
-    }
-}
-
-static bool put(double end, int fd, const void *data, size_t bytes)
-{
-    while (bytes) {
-        ssize_t n = send(fd, data, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n > 0) {
-            data = (const char *)data + n;
-            bytes -= (size_t)n;
-        } else if ((errno != EAGAIN && errno != EINTR) || !ready(end, fd, POLLOUT))
-            return false;
-    }
-    return true;
-}
-
-static bool get(double end, int fd, void *data, size_t bytes)
-{
-    while (bytes) {
-        ssize_t n = recv(fd, data, bytes, MSG_DONTWAIT);
-        if (n > 0) {
-            data = (char *)data + n;
-            bytes -= (size_t)n;
-        } else if (n == 0 || (errno != EAGAIN && errno != EINTR) || !ready(end, fd, POLLIN))
-            return false;
-    }
-    return true;
-}
-
 static int star_all_gather(void *ctx, const void *send, void *recv, size_t bytes)
 {
     star_t *s = ctx;
     if (s->rank)
-        return put(s->end, s->peer[0], send, bytes) && get(s->end, s->peer[0], recv, bytes * (size_t)s->world) ? 0 : -1;
+        return zero_socket_put(s->end, s->peer[0], send, bytes) && zero_socket_get(s->end, s->peer[0], recv, bytes * (size_t)s->world) ? 0 : -1;
     if (bytes)
         memcpy(recv, send, bytes);
     for (int r = 1; r < s->world; r++)
-        if (!get(s->end, s->peer[r], (char *)recv + (size_t)r * bytes, bytes))
+        if (!zero_socket_get(s->end, s->peer[r], (char *)recv + (size_t)r * bytes, bytes))
             return -1;
     for (int r = 1; r < s->world; r++)
-        if (!put(s->end, s->peer[r], recv, bytes * (size_t)s->world))
+        if (!zero_socket_put(s->end, s->peer[r], recv, bytes * (size_t)s->world))
             return -1;
     return 0;
 }
@@ -136,7 +95,7 @@ static zero_status_t hear_all(star_t *s, int *rejected, zero_error_t *error)
 {
     for (int missing = s->world - 1; missing > 0;) {
         hello_t h;
-        if (!ready(s->end, s->listener, POLLIN))
+        if (!zero_socket_ready(s->end, s->listener, POLLIN))
             return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time", missing,
                              s->world);
         int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -145,7 +104,7 @@ static zero_status_t hear_all(star_t *s, int *rejected, zero_error_t *error)
         if (fd < 0) /* out of descriptors, say */
             return zero_fail(error, ZERO_ERR_SYSTEM, "cannot accept a rank's connection: %s", strerror(errno));
         double end = zero_host_now() + HELLO_SECONDS;
-        if (!same_user(fd) || !get(end < s->end ? end : s->end, fd, &h, sizeof h) || h.magic != HELLO_MAGIC) {
+        if (!same_user(fd) || !zero_socket_get(end < s->end ? end : s->end, fd, &h, sizeof h) || h.magic != HELLO_MAGIC) {
             close(fd);
             continue;
         }
@@ -172,13 +131,13 @@ static zero_status_t listen_for_all(star_t *s, const struct sockaddr_un *address
     answer.status = (int32_t)status;
     snprintf(answer.text, sizeof answer.text, "%.*s", (int)sizeof answer.text - 1, why.text);
     for (int r = 1; r < s->world; r++)
-        if (s->peer[r] >= 0 && !put(s->end, s->peer[r], &answer, sizeof answer) && status == ZERO_OK)
+        if (s->peer[r] >= 0 && !zero_socket_put(s->end, s->peer[r], &answer, sizeof answer) && status == ZERO_OK)
             status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left while torchrun's ranks met", r);
     /* Whoever waits to be let in would find nobody here when it tries again. An answer fits a socket's buffer: no wait for it. */
     for (int fd = rejected; status != ZERO_OK && s->listener >= 0;) {
         if (fd >= 0) {
             if (same_user(fd))
-                put(0, fd, &answer, sizeof answer);
+                zero_socket_put(0, fd, &answer, sizeof answer);
             close(fd);
         }
         if ((fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) < 0)
@@ -201,8 +160,8 @@ static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *addre
             return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s", strerror(errno));
         bool met = connect(fd, (const struct sockaddr *)address, length) == 0 && same_user(fd);
         if (met) {
-            put(s->end, fd, &h, sizeof h); /* where rank 0 did not wait for that, its answer is there nevertheless */
-            met = get(s->end, fd, &answer, sizeof answer);
+            zero_socket_put(s->end, fd, &h, sizeof h); /* where rank 0 did not wait for that, its answer is there nevertheless */
+            met = zero_socket_get(s->end, fd, &answer, sizeof answer);
         }
         if (met && answer.status == ZERO_OK) {
             s->peer[0] = fd;
@@ -242,7 +201,8 @@ static uint64_t hash(uint64_t h, const char *text)
     return (h ^ 0xff) * 0x100000001b3u;
 }
 
-static void name_socket(struct sockaddr_un *address, socklen_t *length)
+/* The same for the ranks that meet, and another one for those that torchrun starts anew. */
+static uint64_t hash_of_job(void)
 {
     static const char *const names[] = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"};
     uint64_t h = 0xcbf29ce484222325u;
@@ -250,8 +210,13 @@ static void name_socket(struct sockaddr_un *address, socklen_t *length)
         const char *value = getenv(names[i]);
         h = hash(h, value ? value : "");
     }
+    return h;
+}
+
+static void name_socket(struct sockaddr_un *address, socklen_t *length)
+{
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "zero-%u-%016llx", (unsigned)getuid(), (unsigned long long)h);
+    int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "zero-%u-%016llx", (unsigned)getuid(), (unsigned long long)hash_of_job());
     *length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
@@ -274,9 +239,15 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
         return zero_fail(error, ZERO_ERR_ARG, "MASTER_ADDR is not set: torchrun sets it for each rank; start with torchrun, or with mpiexec");
     if (s.rank >= s.world)
         return zero_fail(error, ZERO_ERR_ARG, "RANK is %d, but WORLD_SIZE is %d: ranks are 0 to %d", s.rank, s.world, s.world - 1);
-    if (local_world != s.world)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "torchrun started %d of %d ranks on this machine, but CPU ranks on several machines need MPI: "
-                         "start them with mpiexec", local_world, s.world);
+    if (local_world > s.world)
+        return zero_fail(error, ZERO_ERR_ARG, "LOCAL_WORLD_SIZE is %d, but WORLD_SIZE is %d: a machine has no more ranks than all have", local_world, s.world);
+    if (local_world < s.world) {
+        /* Where torchrun keeps a store of its own at the port, as it says then, ranks meet at one of the next. */
+        const char *store = getenv("TORCHELASTIC_USE_AGENT_STORE");
+        zero_tcp_place_t place = {.host = getenv("MASTER_ADDR"), .port = port, .taken = store && strcmp(store, "True") == 0, .job = hash_of_job(),
+                                  .rank = s.rank, .world = s.world};
+        return zero_tcp_open(comm, &place, &o, error);
+    }
     s.end = zero_host_now() + o.timeout_s;
     name_socket(&address, &length);
     s.peer = calloc((size_t)s.world, sizeof *s.peer);

@@ -1,0 +1,427 @@
+/* tcp.c - see tcp.h. */
+#define _GNU_SOURCE
+#include "zero/comm/tcp.h"
+#include "zero/comm/sockets.h"
+#include "zero/device/host.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BEYOND 5.0      /* s: what the hub's answer may take longer than the time that it gives others */
+#define TELL_SECONDS 1.0 /* the most for telling the hub something that nobody waits for */
+
+typedef struct tcp tcp_t;
+
+/* A rank's connection, which a communicator and what was split from it share. */
+typedef struct link {
+    pthread_mutex_t reading, writing; /* nobody holds both */
+    int fd, rank, world;
+    zero_tcp_card_t *cards;     /* [world] */
+    zero_tcp_hub_t *hub;        /* rank 0's */
+    zero_tcp_buffer_t in;       /* reading's, as all below */
+    tcp_t *comms;
+    bool aborted;
+    char sentence[sizeof((zero_error_t *)0)->text];
+    atomic_int splits;
+} link_t;
+
+struct tcp {
+    zero_comm_t base;
+    link_t *link;
+    tcp_t *next;                /* of the link's */
+    uint64_t id;
+    int *world;                 /* [size] ranks of the link */
+    /* What the hub answered: reading's. */
+    bool answered;
+    zero_error_t answer;        /* status ZERO_OK: all, of bytes bytes */
+    char *all;
+    uint64_t bytes;
+    zero_error_t failed;        /* of the first exchange that failed: ranks are out of step, so the later ones fail alike */
+};
+
+/* ---- the connection ------------------------------------------------------------------------------------------------------ */
+
+static void set_aborted(link_t *l, const char *sentence, size_t bytes)
+{
+    if (l->aborted)
+        return;
+    if (bytes >= sizeof l->sentence)
+        bytes = sizeof l->sentence - 1;
+    memcpy(l->sentence, sentence, bytes);
+    l->sentence[bytes] = 0;
+    l->aborted = true;
+}
+
+/* A frame that came. */
+static void take(link_t *l, const zero_tcp_frame_t *f, const char *payload)
+{
+    if (f->kind == ZERO_TCP_ABORT)
+        set_aborted(l, payload, f->bytes);
+    for (tcp_t *c = l->comms; c && f->kind == ZERO_TCP_ALL; c = c->next) {
+        if (c->id != f->id || c->answered)
+            continue;
+        c->answered = true;
+        c->answer = (zero_error_t){.status = ZERO_OK};
+        if (f->status != ZERO_OK)
+            zero_fail(&c->answer, (zero_status_t)f->status, "%.*s", (int)f->bytes, payload);
+        else if ((c->all = malloc(f->bytes + 1)) == NULL)
+            zero_fail(&c->answer, ZERO_ERR_MEMORY, "no memory for an exchange of %llu bytes", (unsigned long long)f->bytes);
+        else
+            memcpy(c->all, payload, f->bytes);
+        c->bytes = f->bytes;
+    }
+}
+
+/* Takes what has come, without waiting. With reading. */
+static void hear(link_t *l)
+{
+    const char *payload;
+    zero_tcp_frame_t frame;
+    bool bad = false;
+    int more = 1, error = 0;
+    while (more > 0 && !l->aborted) {
+        more = zero_tcp_receive(&l->in, l->fd);
+        error = errno;
+        size_t done = 0;
+        zero_tcp_buffer_t rest = l->in;
+        while (zero_tcp_next(&rest, &frame, &payload, &bad)) {
+            take(l, &frame, payload);
+            done += sizeof frame + frame.bytes;
+            rest.data = l->in.data + done;
+            rest.used = l->in.used - done;
+        }
+        zero_tcp_drop(&l->in, done);
+        if (bad)
+            break;
+    }
+    char text[sizeof l->sentence];
+    int n = 0;
+    if (bad)
+        n = snprintf(text, sizeof text, "rank %d cannot make sense of what rank 0 sent it", l->rank);
+    else if (more < 0)
+        n = snprintf(text, sizeof text, "rank 0 (pid %d on %s) ended without a word%s%s", l->cards[0].pid, l->cards[0].host,
+                     error && error != ECONNRESET ? ", or cannot be reached any more: " : "", error && error != ECONNRESET ? strerror(error) : "");
+    if (n > 0)
+        set_aborted(l, text, (size_t)n);
+}
+
+/* false: the connection has ended, which hear finds too. */
+static bool send_frame(link_t *l, const zero_tcp_frame_t *frame, const void *payload, double end)
+{
+    pthread_mutex_lock(&l->writing);
+    bool sent = zero_socket_put(end, l->fd, frame, sizeof *frame) && zero_socket_put(end, l->fd, payload, frame->bytes);
+    if (!sent) /* half a frame may be there, so nothing else can follow */
+        shutdown(l->fd, SHUT_WR);
+    pthread_mutex_unlock(&l->writing);
+    return sent;
+}
+
+static zero_status_t look(link_t *l, zero_error_t *error)
+{
+    pthread_mutex_lock(&l->reading);
+    hear(l);
+    zero_status_t status = l->aborted ? zero_fail(error, ZERO_ERR_PEER, "%s", l->sentence) : ZERO_OK;
+    pthread_mutex_unlock(&l->reading);
+    return status;
+}
+
+/* ---- operations ---------------------------------------------------------------------------------------------------------- */
+
+static zero_status_t moves_nothing(zero_error_t *error)
+{
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "ranks that torchrun started on several machines exchange data through NCCL only: start CPU ranks, and those "
+                     "that share a GPU, with mpiexec");
+}
+
+static zero_status_t tcp_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+{
+    (void)c, (void)send, (void)recv, (void)bytes, (void)native;
+    return moves_nothing(error);
+}
+
+static zero_status_t tcp_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native, zero_error_t *error)
+{
+    (void)c, (void)send, (void)recv, (void)count, (void)dtype, (void)native;
+    return moves_nothing(error);
+}
+
+static zero_status_t tcp_broadcast(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
+{
+    (void)c, (void)buffer, (void)bytes, (void)root, (void)native;
+    return moves_nothing(error);
+}
+
+/* Until the hub has answered, who also says which ranks are late. */
+static zero_status_t await(tcp_t *c, double end, void *recv, zero_error_t *why)
+{
+    link_t *l = c->link;
+    for (;;) {
+        bool over = false;
+        zero_status_t status = ZERO_OK;
+        pthread_mutex_lock(&l->reading);
+        hear(l);
+        if (c->answered) {
+            over = true;
+            status = c->answer.status ? zero_fail(why, c->answer.status, "%s", c->answer.text) : ZERO_OK;
+            if (status == ZERO_OK && c->bytes)
+                memcpy(recv, c->all, c->bytes);
+            free(c->all);
+            c->all = NULL;
+            c->answered = false;
+        } else if (l->aborted) {
+            over = true;
+            status = zero_fail(why, ZERO_ERR_PEER, "%s", l->sentence);
+        }
+        pthread_mutex_unlock(&l->reading);
+        if (over)
+            return status;
+        if (zero_host_now() > end)
+            return zero_fail(why, ZERO_ERR_TIMEOUT, "exchange: rank 0 (pid %d on %s), which serves the others, did not answer within %g s", l->cards[0].pid,
+                             l->cards[0].host, c->base.options.timeout_s + BEYOND);
+        /* Another thread may take our answer in while this one sleeps. */
+        struct pollfd p = {.fd = l->fd, .events = POLLIN};
+        poll(&p, 1, 5);
+    }
+}
+
+static zero_status_t tcp_exchange(zero_comm_t *base, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+{
+    tcp_t *c = (tcp_t *)base;
+    zero_error_t why = {0};
+    zero_status_t status;
+    if (c->failed.status)
+        return zero_fail(error, c->failed.status, "%s", c->failed.text);
+    if (bytes > ZERO_TCP_MOST / (uint64_t)base->size) /* the same on all ranks, or they find out */
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "an exchange of %llu bytes a rank is too much without MPI: at most %llu", (unsigned long long)bytes,
+                         (unsigned long long)(ZERO_TCP_MOST / (uint64_t)base->size));
+    double end = zero_host_now() + base->options.timeout_s + BEYOND;
+    zero_tcp_frame_t frame = {.kind = ZERO_TCP_GIVE, .index = base->rank, .size = base->size, .id = c->id, .bytes = bytes,
+                              .timeout_s = base->options.timeout_s};
+    status = look(c->link, &why);
+    if (status == ZERO_OK && !send_frame(c->link, &frame, send, end) && (status = look(c->link, &why)) == ZERO_OK)
+        status = zero_fail(&why, ZERO_ERR_TIMEOUT, "exchange: rank 0, which serves the others, takes nothing any more");
+    if (status == ZERO_OK)
+        status = await(c, end, recv, &why);
+    if (status == ZERO_OK)
+        return ZERO_OK;
+    c->failed = why;
+    c->failed.status = status;
+    return zero_fail(error, status, "%s", why.text);
+}
+
+/* The hub chooses whose sentence is everyone's. */
+static void tcp_abort(zero_comm_t *base, const char *sentence)
+{
+    link_t *l = ((tcp_t *)base)->link;
+    double end = zero_host_now() + TELL_SECONDS;
+    if (look(l, NULL) != ZERO_OK)
+        return;
+    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = strlen(sentence)}, sentence, end);
+    while (look(l, NULL) == ZERO_OK && zero_socket_ready(end, l->fd, POLLIN))
+        ;
+    pthread_mutex_lock(&l->reading);
+    set_aborted(l, sentence, strlen(sentence));
+    pthread_mutex_unlock(&l->reading);
+}
+
+static zero_status_t tcp_check(zero_comm_t *base, zero_error_t *error)
+{
+    return look(((tcp_t *)base)->link, error);
+}
+
+static uint64_t no_rings(const zero_comm_t *c)
+{
+    (void)c;
+    return 0;
+}
+
+/* Words are for ranks that share memory. */
+static void tcp_tell(zero_comm_t *c, uint64_t word)
+{
+    (void)c, (void)word;
+}
+
+static uint64_t tcp_told(const zero_comm_t *c, int rank)
+{
+    (void)c, (void)rank;
+    return 0;
+}
+
+/* ---- start and end ------------------------------------------------------------------------------------------------------- */
+
+static void close_link(link_t *l)
+{
+    if (l->fd >= 0) {
+        send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_BYE}, NULL, zero_host_now() + TELL_SECONDS);
+        shutdown(l->fd, SHUT_WR);
+    }
+    zero_tcp_hub_close(l->hub);
+    if (l->fd >= 0)
+        close(l->fd);
+    pthread_mutex_destroy(&l->reading);
+    pthread_mutex_destroy(&l->writing);
+    free(l->in.data);
+    free(l->cards);
+    free(l);
+}
+
+static void tcp_destroy(zero_comm_t *base)
+{
+    tcp_t *c = (tcp_t *)base;
+    link_t *l = c->link;
+    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_LEAVE, .id = c->id}, NULL, zero_host_now() + TELL_SECONDS);
+    pthread_mutex_lock(&l->reading);
+    for (tcp_t **p = &l->comms; *p; p = &(*p)->next)
+        if (*p == c) {
+            *p = c->next;
+            break;
+        }
+    bool last = l->comms == NULL;
+    pthread_mutex_unlock(&l->reading);
+    if (last)
+        close_link(l);
+    free(c->all);
+    free(c->world);
+    free(c);
+}
+
+static zero_status_t tcp_split(zero_comm_t *base, int color, int key, zero_comm_t **out, zero_error_t *error);
+
+static const zero_comm_ops_t tcp_ops = {
+    .all_gather = tcp_all_gather,
+    .reduce_scatter = tcp_reduce_scatter,
+    .broadcast = tcp_broadcast,
+    .exchange = tcp_exchange,
+    .split = tcp_split,
+    .abort = tcp_abort,
+    .check = tcp_check,
+    .ring_resident = no_rings,
+    .peers_resident = no_rings,
+    .tell = tcp_tell,
+    .told = tcp_told,
+    .destroy = tcp_destroy,
+};
+
+/* A communicator of the link; members[i] is the link's rank of rank i, or of parent where there is one. */
+static tcp_t *make(link_t *l, const tcp_t *parent, const int *members, int size, int rank, const zero_comm_options_t *options)
+{
+    tcp_t *c = calloc(1, sizeof *c);
+    int here = 0;
+    if (!c || !(c->world = calloc((size_t)size, sizeof *c->world))) {
+        free(c);
+        return NULL;
+    }
+    c->base = (zero_comm_t){.ops = &tcp_ops, .options = *options, .rank = rank, .size = size};
+    c->link = l;
+    for (int i = 0; i < size; i++) {
+        c->world[i] = parent ? parent->world[members[i]] : i;
+        here += l->cards[c->world[i]].node == l->cards[l->rank].node;
+    }
+    zero_comm_caps_set(&c->base, "tcp", 0);
+    c->base.caps.host_pointers = false;
+    c->base.caps.node_ranks = here;
+    return c;
+}
+
+static void join(link_t *l, tcp_t *c)
+{
+    pthread_mutex_lock(&l->reading);
+    c->next = l->comms;
+    l->comms = c;
+    pthread_mutex_unlock(&l->reading);
+}
+
+static zero_status_t tcp_split(zero_comm_t *base, int color, int key, zero_comm_t **out, zero_error_t *error)
+{
+    tcp_t *c = (tcp_t *)base, *part;
+    zero_meet_t meet = zero_comm_meet(base);
+    zero_error_t why = {0};
+    int *members, count, index;
+    zero_status_t status = zero_split_members(base, color, key, &members, &count, &index, error);
+    if (status)
+        return status;
+    /* Its number is one that its first rank alone gives out. */
+    uint64_t own = 0, *all = calloc((size_t)base->size, sizeof *all);
+    if (members[0] == base->rank)
+        own = (uint64_t)(atomic_fetch_add(&c->link->splits, 1) + 1) * (uint64_t)c->link->world + (uint64_t)c->link->rank;
+    part = make(c->link, c, members, count, index, &base->options);
+    status = zero_meet_agree(&meet, all && part ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
+    if (status == ZERO_OK)
+        status = tcp_exchange(base, &own, all, sizeof own, &why);
+    if (status == ZERO_OK) {
+        part->id = all[members[0]];
+        join(c->link, part);
+        zero_tcp_frame_t frame = {.kind = ZERO_TCP_OPEN, .size = count, .id = part->id, .bytes = (uint64_t)count * sizeof *part->world};
+        /* Where this fails, so does all that comes after it. */
+        send_frame(c->link, &frame, part->world, zero_host_now() + base->options.timeout_s);
+        *out = &part->base;
+    } else if (part) {
+        free(part->world);
+        free(part);
+    }
+    free(all);
+    free(members);
+    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+}
+
+/* Rank 0 is a client of its own hub by a pair of sockets. */
+static zero_status_t open_hub(link_t *l, int *peers, const zero_comm_options_t *options, zero_error_t *error)
+{
+    int pair[2];
+    if (l->rank) {
+        l->fd = peers[0];
+        peers[0] = -1;
+        return ZERO_OK;
+    }
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a pair of sockets: %s", strerror(errno));
+    l->fd = pair[0];
+    peers[0] = pair[1];
+    zero_status_t status = zero_tcp_hub_open(&l->hub, l->world, peers, l->cards, options->timeout_s, error);
+    for (int r = 0; r < l->world; r++)
+        peers[r] = -1;
+    return status;
+}
+
+zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_place_t *place, const zero_comm_options_t *options, zero_error_t *error)
+{
+    zero_status_t status;
+    tcp_t *c = NULL;
+    int *peers = malloc((size_t)place->world * sizeof *peers);
+    link_t *l = calloc(1, sizeof *l);
+    if (!peers || !l || !(l->cards = calloc((size_t)place->world, sizeof *l->cards))) {
+        free(peers);
+        free(l);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", place->world);
+    }
+    l->fd = -1;
+    l->rank = place->rank;
+    l->world = place->world;
+    pthread_mutex_init(&l->reading, NULL);
+    pthread_mutex_init(&l->writing, NULL);
+    status = zero_tcp_meet(place, options->timeout_s, l->cards, peers, error);
+    if (status == ZERO_OK && !(c = make(l, NULL, NULL, place->world, place->rank, options)))
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", place->world);
+    if (status == ZERO_OK)
+        status = open_hub(l, peers, options, error);
+    for (int r = 0; r < place->world; r++)
+        if (peers[r] >= 0)
+            close(peers[r]);
+    free(peers);
+    if (status) {
+        if (c)
+            free(c->world);
+        free(c);
+        close_link(l);
+        return status;
+    }
+    join(l, c);
+    *comm = &c->base;
+    return ZERO_OK;
+}

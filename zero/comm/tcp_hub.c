@@ -1,0 +1,441 @@
+/* tcp_hub.c - rank 0's thread: puts the parts of an exchange together, passes an abort on, and finds ranks that vanished or are late. It never waits for
+ * one rank: what one does not take now stays in its buffer. */
+#define _GNU_SOURCE
+#include "zero/comm/tcp.h"
+#include "zero/device/host.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define FAREWELL_SECONDS 2.0 /* after an abort: how long the others' sentences may take */
+
+/* ---- buffers and frames, for tcp.c too --------------------------------------------------------------------------------- */
+
+static bool make_room(zero_tcp_buffer_t *b, size_t bytes)
+{
+    if (b->room - b->used >= bytes)
+        return true;
+    size_t room = b->used + bytes + b->used / 2;
+    char *data = realloc(b->data, room);
+    if (!data)
+        return false;
+    b->data = data;
+    b->room = room;
+    return true;
+}
+
+bool zero_tcp_add(zero_tcp_buffer_t *b, const void *data, size_t bytes)
+{
+    if (!make_room(b, bytes))
+        return false;
+    if (bytes)
+        memcpy(b->data + b->used, data, bytes);
+    b->used += bytes;
+    return true;
+}
+
+void zero_tcp_drop(zero_tcp_buffer_t *b, size_t bytes)
+{
+    b->used -= bytes;
+    if (b->used)
+        memmove(b->data, b->data + bytes, b->used);
+}
+
+int zero_tcp_receive(zero_tcp_buffer_t *b, int fd)
+{
+    enum { PIECE = 65536 };
+    errno = ENOMEM;
+    if (!make_room(b, PIECE))
+        return -1;
+    ssize_t n = recv(fd, b->data + b->used, PIECE, MSG_DONTWAIT);
+    if (n > 0)
+        b->used += (size_t)n;
+    else if (n == 0)
+        errno = 0;
+    return n > 0 ? 1 : n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
+}
+
+bool zero_tcp_next(const zero_tcp_buffer_t *b, zero_tcp_frame_t *frame, const char **payload, bool *bad)
+{
+    *bad = false;
+    if (b->used < sizeof *frame)
+        return false;
+    memcpy(frame, b->data, sizeof *frame);
+    *payload = b->data + sizeof *frame;
+    *bad = frame->kind < ZERO_TCP_OPEN || frame->kind > ZERO_TCP_BYE || frame->bytes > ZERO_TCP_MOST;
+    return !*bad && b->used - sizeof *frame >= frame->bytes;
+}
+
+/* ---- state ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct peer {
+    int fd;             /* -1: the connection has ended */
+    bool left;          /* said bye */
+    zero_tcp_buffer_t in, out;
+} peer_t;
+
+/* A communicator. */
+typedef struct group {
+    struct group *next;
+    uint64_t id;
+    int size, using;    /* ranks, and those that did not leave it */
+    int *member;        /* [size] */
+    bool *gave;         /* [size] to the exchange that is on its way */
+    int there;          /* how many gave */
+    uint64_t bytes;     /* of each part */
+    char *all;
+    double since, timeout_s;
+    zero_error_t failed; /* status: ZERO_OK, or of the first exchange that failed, and so of all later ones */
+} group_t;
+
+struct zero_tcp_hub {
+    pthread_t thread;
+    int world;
+    double timeout_s;
+    peer_t *peer;           /* [world] */
+    zero_tcp_card_t *card;  /* [world] */
+    group_t *groups;
+    bool aborted;
+    double end;             /* from when rank 0 left, or had to: when to stop waiting for the others; 0: not yet */
+};
+
+static void queue(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *frame, const void *payload)
+{
+    peer_t *p = &h->peer[rank];
+    if (p->fd < 0 || p->left)
+        return;
+    if (zero_tcp_add(&p->out, frame, sizeof *frame) && zero_tcp_add(&p->out, payload, frame->bytes))
+        return;
+    close(p->fd); /* whoever cannot be told finds its connection ended */
+    p->fd = -1;
+}
+
+static void abort_all(zero_tcp_hub_t *h, const char *sentence, size_t bytes)
+{
+    if (h->aborted)
+        return;
+    h->aborted = true;
+    for (int r = 0; r < h->world; r++)
+        queue(h, r, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = bytes}, sentence);
+}
+
+__attribute__((format(printf, 2, 3))) static void say(zero_tcp_hub_t *h, const char *format, ...)
+{
+    char text[sizeof((zero_error_t *)0)->text];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    abort_all(h, text, strlen(text));
+}
+
+/* The connection of a rank that did not say bye. error: errno, or 0. */
+static void lose(zero_tcp_hub_t *h, int rank, int error)
+{
+    peer_t *p = &h->peer[rank];
+    if (p->fd >= 0)
+        close(p->fd);
+    p->fd = -1;
+    if (!p->left)
+        say(h, "rank %d (pid %d on %s) ended without a word%s%s", rank, h->card[rank].pid, h->card[rank].host,
+            error && error != ECONNRESET ? ", or cannot be reached any more: " : "", error && error != ECONNRESET ? strerror(error) : "");
+}
+
+/* ---- exchanges --------------------------------------------------------------------------------------------------------- */
+
+static void drop_group(group_t *g)
+{
+    free(g->member);
+    free(g->gave);
+    free(g->all);
+    free(g);
+}
+
+static group_t *find_group(zero_tcp_hub_t *h, uint64_t id)
+{
+    for (group_t *g = h->groups; g; g = g->next)
+        if (g->id == id)
+            return g;
+    return NULL;
+}
+
+static bool open_group(zero_tcp_hub_t *h, uint64_t id, int size, const void *members)
+{
+    group_t *g = find_group(h, id);
+    if (g)
+        return g->size == size;
+    g = calloc(1, sizeof *g);
+    if (!g)
+        return false;
+    *g = (group_t){.id = id, .size = size, .using = size, .member = calloc((size_t)size, sizeof *g->member), .gave = calloc((size_t)size, sizeof *g->gave)};
+    bool whole = g->member && g->gave;
+    if (whole)
+        memcpy(g->member, members, (size_t)size * sizeof *g->member);
+    for (int i = 0; i < size && whole; i++)
+        whole = g->member[i] >= 0 && g->member[i] < h->world;
+    if (!whole) {
+        drop_group(g);
+        return false;
+    }
+    g->next = h->groups;
+    h->groups = g;
+    return true;
+}
+
+static void leave_group(zero_tcp_hub_t *h, uint64_t id)
+{
+    for (group_t **g = &h->groups; *g; g = &(*g)->next)
+        if ((*g)->id == id) {
+            if (--(*g)->using == 0) {
+                group_t *gone = *g;
+                *g = gone->next;
+                drop_group(gone);
+            }
+            return;
+        }
+}
+
+/* Ends the exchange for all that gave their part; those that come later hear the same. */
+static void fail_group(zero_tcp_hub_t *h, group_t *g)
+{
+    zero_tcp_frame_t frame = {.kind = ZERO_TCP_ALL, .status = (int32_t)g->failed.status, .id = g->id, .bytes = strlen(g->failed.text)};
+    for (int i = 0; i < g->size; i++)
+        if (g->gave[i]) {
+            queue(h, g->member[i], &frame, g->failed.text);
+            g->gave[i] = false;
+        }
+    g->there = 0;
+}
+
+/* "rank 3" or "ranks 3, 5": the members that did not give, and have left where left is set. */
+static int name_missing(const zero_tcp_hub_t *h, const group_t *g, bool left, char *text, size_t size)
+{
+    int count = 0, n = 0, shown = 0;
+    for (int i = 0; i < g->size; i++)
+        count += !g->gave[i] && (!left || h->peer[g->member[i]].left);
+    n = snprintf(text, size, "rank%s ", count > 1 ? "s" : "");
+    for (int i = 0; i < g->size && (size_t)n + 24 < size; i++)
+        if (!g->gave[i] && (!left || h->peer[g->member[i]].left))
+            n += snprintf(text + n, size - (size_t)n, "%s%d", shown++ ? ", " : "", g->member[i]);
+    if (shown < count)
+        snprintf(text + n, size - (size_t)n, " and %d more", count - shown);
+    return count;
+}
+
+/* Whether it can still come to its end, and where not, what comes of it. */
+static void look_at_group(zero_tcp_hub_t *h, group_t *g, double now)
+{
+    char names[200];
+    if (!g->there)
+        return;
+    if (name_missing(h, g, true, names, sizeof names))
+        zero_fail(&g->failed, ZERO_ERR_PEER, "exchange: %s left the communicator, while others waited there", names);
+    else if (now - g->since > g->timeout_s) {
+        name_missing(h, g, false, names, sizeof names);
+        zero_fail(&g->failed, ZERO_ERR_TIMEOUT, "exchange: %s did not come within %g s", names, g->timeout_s);
+    } else
+        return;
+    fail_group(h, g);
+}
+
+/* A part of an exchange. false: it makes no sense. */
+static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
+{
+    group_t *g = find_group(h, f->id);
+    if (!g || f->index < 0 || f->index >= g->size || g->member[f->index] != rank || g->gave[f->index])
+        return false;
+    if (!g->there) {
+        g->bytes = f->bytes;
+        g->since = zero_host_now();
+        g->timeout_s = f->timeout_s;
+        free(g->all);
+        g->all = calloc((size_t)g->size, f->bytes ? f->bytes : 1);
+        if (!g->all && g->failed.status == ZERO_OK)
+            zero_fail(&g->failed, ZERO_ERR_MEMORY, "rank 0 has no memory for an exchange of %d times %llu bytes", g->size, (unsigned long long)f->bytes);
+    } else if (f->bytes != g->bytes && g->failed.status == ZERO_OK)
+        zero_fail(&g->failed, ZERO_ERR_MISMATCH, "exchange: rank %d gives %llu bytes, and others give %llu", rank, (unsigned long long)f->bytes,
+                  (unsigned long long)g->bytes);
+    g->gave[f->index] = true;
+    g->there++;
+    if (g->failed.status) {
+        fail_group(h, g);
+        return true;
+    }
+    memcpy(g->all + (uint64_t)f->index * g->bytes, payload, g->bytes);
+    if (g->there < g->size) {
+        look_at_group(h, g, g->since);
+        return true;
+    }
+    zero_tcp_frame_t frame = {.kind = ZERO_TCP_ALL, .id = g->id, .bytes = (uint64_t)g->size * g->bytes};
+    for (int i = 0; i < g->size; i++) {
+        queue(h, g->member[i], &frame, g->all);
+        g->gave[i] = false;
+    }
+    g->there = 0;
+    return true;
+}
+
+/* ---- the thread -------------------------------------------------------------------------------------------------------- */
+
+static void bye(zero_tcp_hub_t *h, int rank)
+{
+    h->peer[rank].left = true;
+    for (group_t *g = h->groups; g; g = g->next)
+        look_at_group(h, g, g->since);
+}
+
+static bool take(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
+{
+    switch (f->kind) {
+    case ZERO_TCP_OPEN:
+        return f->size > 0 && f->bytes == (uint64_t)f->size * sizeof(int32_t) && open_group(h, f->id, f->size, payload);
+    case ZERO_TCP_GIVE:
+        return give(h, rank, f, payload);
+    case ZERO_TCP_ABORT:
+        abort_all(h, payload, f->bytes);
+        return true;
+    case ZERO_TCP_LEAVE:
+        leave_group(h, f->id);
+        return true;
+    case ZERO_TCP_BYE:
+        bye(h, rank);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Takes what one socket has for a while, so that others have their turn. */
+static void hear(zero_tcp_hub_t *h, int rank)
+{
+    peer_t *p = &h->peer[rank];
+    const char *payload;
+    zero_tcp_frame_t frame;
+    bool bad = false;
+    int more = zero_tcp_receive(&p->in, p->fd), error = errno;
+    while (zero_tcp_next(&p->in, &frame, &payload, &bad)) {
+        bad = !take(h, rank, &frame, payload);
+        zero_tcp_drop(&p->in, sizeof frame + frame.bytes);
+        if (bad)
+            break;
+    }
+    if (bad)
+        say(h, "rank 0 cannot make sense of what rank %d (pid %d on %s) sent it, or has no memory for it", rank, h->card[rank].pid, h->card[rank].host);
+    if (p->fd >= 0 && (more < 0 || bad))
+        lose(h, rank, error);
+}
+
+static void speak(zero_tcp_hub_t *h, int rank)
+{
+    peer_t *p = &h->peer[rank];
+    ssize_t n = send(p->fd, p->out.data, p->out.used, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n > 0)
+        zero_tcp_drop(&p->out, (size_t)n);
+    else if (errno != EAGAIN && errno != EINTR)
+        lose(h, rank, errno);
+}
+
+/* Whether the thread has still somebody to serve. */
+static bool goes_on(zero_tcp_hub_t *h, double now)
+{
+    bool others = false;
+    for (int r = 1; r < h->world; r++)
+        others = others || (h->peer[r].fd >= 0 && !h->peer[r].left);
+    if (h->peer[0].fd >= 0 && !h->peer[0].left)
+        return true;
+    if (h->end == 0)
+        h->end = now + h->timeout_s;
+    if (h->aborted && h->end > now + FAREWELL_SECONDS)
+        h->end = now + FAREWELL_SECONDS;
+    return others && now < h->end;
+}
+
+static void *hub_main(void *arg)
+{
+    zero_tcp_hub_t *h = arg;
+    struct pollfd *polled = calloc((size_t)h->world, sizeof *polled);
+    if (!polled)
+        say(h, "rank 0 has no memory to serve %d ranks", h->world);
+    for (double now = zero_host_now(); goes_on(h, now); now = zero_host_now()) {
+        for (group_t *g = h->groups; g; g = g->next)
+            look_at_group(h, g, now);
+        for (int r = 0; r < h->world && polled; r++)
+            polled[r] = (struct pollfd){.fd = h->peer[r].fd, .events = (short)(POLLIN | (h->peer[r].out.used ? POLLOUT : 0))};
+        if (!polled || poll(polled, (nfds_t)h->world, 100) < 0)
+            usleep(1000);
+        for (int r = 0; r < h->world; r++) {
+            if (h->peer[r].fd >= 0 && (!polled || polled[r].revents & (POLLIN | POLLHUP | POLLERR)))
+                hear(h, r);
+            if (h->peer[r].fd >= 0 && h->peer[r].out.used)
+                speak(h, r);
+        }
+    }
+    free(polled);
+    return NULL;
+}
+
+static void free_hub(zero_tcp_hub_t *h)
+{
+    for (int r = 0; r < h->world && h->peer; r++) {
+        if (h->peer[r].fd >= 0)
+            close(h->peer[r].fd);
+        free(h->peer[r].in.data);
+        free(h->peer[r].out.data);
+    }
+    for (group_t *g = h->groups, *next; g; g = next) {
+        next = g->next;
+        drop_group(g);
+    }
+    free(h->peer);
+    free(h->card);
+    free(h);
+}
+
+zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peers, const zero_tcp_card_t *cards, double timeout_s, zero_error_t *error)
+{
+    sigset_t all, old;
+    int *members = calloc((size_t)world, sizeof *members);
+    zero_tcp_hub_t *h = calloc(1, sizeof *h);
+    if (h)
+        *h = (zero_tcp_hub_t){.world = world, .timeout_s = timeout_s, .peer = calloc((size_t)world, sizeof *h->peer),
+                              .card = calloc((size_t)world, sizeof *h->card)};
+    for (int r = 0; r < world && h && h->peer; r++)
+        h->peer[r].fd = peers[r];
+    for (int r = 0; r < world && members; r++)
+        members[r] = r;
+    bool whole = members && h && h->peer && h->card && open_group(h, 0, world, members);
+    free(members);
+    if (!whole) {
+        for (int r = 0; r < world && !(h && h->peer); r++)
+            close(peers[r]);
+        if (h)
+            free_hub(h);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", world);
+    }
+    memcpy(h->card, cards, (size_t)world * sizeof *cards);
+    sigfillset(&all); /* signals are the other threads' */
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int e = pthread_create(&h->thread, NULL, hub_main, h);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (e) {
+        free_hub(h);
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot start the thread that serves ranks of several nodes: %s", strerror(e));
+    }
+    *out = h;
+    return ZERO_OK;
+}
+
+void zero_tcp_hub_close(zero_tcp_hub_t *h)
+{
+    if (!h)
+        return;
+    pthread_join(h->thread, NULL);
+    free_hub(h);
+}

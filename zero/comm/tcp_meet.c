@@ -1,0 +1,297 @@
+/* tcp_meet.c - how ranks of several nodes find each other: rank 0 listens at one of a few ports, and the others look for it there. It speaks first,
+ * so that whoever else listens at one of them hears nothing of us. */
+#define _GNU_SOURCE
+#include "zero/comm/sockets.h"
+#include "zero/comm/tcp.h"
+#include "zero/device/host.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAGIC 0x7a65726f74637031u
+#define CONNECT_SECONDS 2.0 /* the most for a connection to a port, where a firewall may swallow it */
+#define GREET_SECONDS 3.0   /* the most for rank 0's first word */
+#define HELLO_SECONDS 1.0   /* the most for what a connection answers to that */
+
+typedef struct answer {
+    int32_t status; /* ZERO_OK: go, and world cards follow */
+    char text[508];
+} answer_t;
+
+uint64_t zero_this_machine(void)
+{
+    char text[80] = "";
+    uint64_t hash = 0;
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (!f || !fgets(text, sizeof text, f))
+        gethostname(text, sizeof text - 1);
+    if (f)
+        fclose(f);
+    for (const char *p = text; *p; p++)
+        hash = zero_splitmix64(hash ^ (unsigned char)*p);
+    return hash;
+}
+
+static zero_tcp_card_t own_card(const zero_tcp_place_t *place)
+{
+    zero_tcp_card_t card = {.magic = MAGIC, .job = place->job, .node = zero_this_machine(), .rank = place->rank, .world = place->world,
+                            .pid = (int32_t)getpid()};
+    gethostname(card.host, sizeof card.host - 1);
+    return card;
+}
+
+/* Small messages leave at once, and a node that is silent for half a minute is gone. */
+static void tune(int fd)
+{
+    const int on = 1, idle = 15, every = 5, times = 3;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof every);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof times);
+    const unsigned int unheard_ms = 30000;
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unheard_ms, sizeof unheard_ms);
+}
+
+static double sooner(double end, double seconds)
+{
+    double then = zero_host_now() + seconds;
+    return then < end ? then : end;
+}
+
+static zero_status_t find(const zero_tcp_place_t *place, bool *numeric, struct addrinfo **out, zero_error_t *error)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
+    int code = getaddrinfo(place->host, NULL, &hints, out);
+    *numeric = code == 0;
+    if (code == EAI_NONAME) {
+        hints.ai_flags = 0;
+        code = getaddrinfo(place->host, NULL, &hints, out);
+    }
+    if (code)
+        return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot find the address of MASTER_ADDR '%s': %s", place->rank, place->host,
+                         code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
+    return ZERO_OK;
+}
+
+static void set_port(struct sockaddr *address, int port)
+{
+    if (address->sa_family == AF_INET6)
+        ((struct sockaddr_in6 *)address)->sin6_port = htons((uint16_t)port);
+    else
+        ((struct sockaddr_in *)address)->sin_port = htons((uint16_t)port);
+}
+
+/* The i-th port that is tried, or 0. */
+static int port_of(const zero_tcp_place_t *place, int i)
+{
+    int port = place->port + i;
+    return port > 65535 || (i == 0 && place->taken) ? 0 : port;
+}
+
+/* ---- rank 0 -------------------------------------------------------------------------------------------------------------- */
+
+static int listen_at(struct sockaddr *address, socklen_t length, int port, int world)
+{
+    const int on = 1, off = 0;
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    set_port(address, port);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on); /* of connections that have ended */
+    if (address->sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    if (bind(fd, address, length) == 0 && listen(fd, world < 16 ? 16 : world) == 0)
+        return fd;
+    int kept = errno;
+    close(fd);
+    errno = kept;
+    return -1;
+}
+
+/* At the address that was named, where one was and it is this node's: a name may mean another address here than elsewhere. */
+static zero_status_t open_listener(const zero_tcp_place_t *place, double end, int *listener, zero_error_t *error)
+{
+    struct sockaddr_in6 any6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_ANY_INIT};
+    struct sockaddr_in any4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
+    struct addrinfo *named = NULL;
+    bool numeric = false;
+    int why = 0;
+    zero_status_t status = find(place, &numeric, &named, error);
+    if (status)
+        return status;
+    for (*listener = -1; *listener < 0; nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL)) {
+        for (int i = 0; i < ZERO_TCP_PORTS && *listener < 0; i++) {
+            int port = port_of(place, i);
+            if (!port)
+                continue;
+            bool elsewhere = !numeric;
+            if (numeric) {
+                *listener = listen_at(named->ai_addr, named->ai_addrlen, port, place->world);
+                elsewhere = *listener < 0 && errno == EADDRNOTAVAIL;
+            }
+            if (elsewhere)
+                *listener = listen_at((struct sockaddr *)&any6, sizeof any6, port, place->world);
+            if (elsewhere && *listener < 0 && errno != EADDRINUSE)
+                *listener = listen_at((struct sockaddr *)&any4, sizeof any4, port, place->world);
+            why = *listener < 0 ? errno : 0;
+        }
+        if (*listener < 0 && zero_host_now() > end) {
+            status = zero_fail(error, ZERO_ERR_SYSTEM, "rank 0 cannot listen at %s, ports %d to %d: %s: choose another MASTER_PORT", place->host,
+                               place->port, place->port + ZERO_TCP_PORTS - 1, strerror(why));
+            break;
+        }
+    }
+    freeaddrinfo(named);
+    return status;
+}
+
+/* Greets connections until every rank has said who it is. *rejected: the one that ended that, or -1. */
+static zero_status_t hear_all(const zero_tcp_place_t *place, int listener, double end, zero_tcp_card_t *cards, int *peers, int *rejected, zero_error_t *error)
+{
+    char late[200] = "";
+    for (int missing = place->world - 1; missing > 0;) {
+        zero_tcp_card_t card;
+        if (!zero_socket_ready(end, listener, POLLIN)) {
+            for (int r = 1, n = 0; r < place->world && n < 150; r++)
+                if (peers[r] < 0)
+                    n += snprintf(late + n, sizeof late - (size_t)n, "%s%d", n ? ", " : "", r);
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time: %s", missing, place->world, late);
+        }
+        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0 && errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
+            continue; /* of the network, or of a connection that is gone again */
+        if (fd < 0)
+            return zero_fail(error, ZERO_ERR_SYSTEM, "cannot accept a rank's connection: %s", strerror(errno));
+        double soon = sooner(end, HELLO_SECONDS);
+        if (!zero_socket_put(soon, fd, &cards[0], sizeof cards[0]) || !zero_socket_get(soon, fd, &card, sizeof card) || card.magic != MAGIC ||
+            card.job != place->job) {
+            close(fd);
+            continue;
+        }
+        if (card.world != place->world || card.rank < 1 || card.rank >= place->world || peers[card.rank] >= 0) {
+            *rejected = fd;
+            return zero_fail(error, ZERO_ERR_MISMATCH, "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once",
+                             card.rank, card.world, place->world - 1, place->world);
+        }
+        tune(fd);
+        card.host[sizeof card.host - 1] = 0;
+        cards[card.rank] = card;
+        peers[card.rank] = fd;
+        missing--;
+    }
+    return ZERO_OK;
+}
+
+static zero_status_t listen_for_all(const zero_tcp_place_t *place, double end, zero_tcp_card_t *cards, int *peers, zero_error_t *error)
+{
+    zero_error_t why = {0};
+    answer_t answer = {0};
+    int listener = -1, rejected = -1;
+    zero_status_t status = open_listener(place, end, &listener, &why);
+    if (status == ZERO_OK)
+        status = hear_all(place, listener, end, cards, peers, &rejected, &why);
+    answer.status = (int32_t)status;
+    snprintf(answer.text, sizeof answer.text, "%.*s", (int)sizeof answer.text - 1, why.text);
+    /* Failures are told for some seconds even where the time is up. */
+    double told = zero_host_now() + 2 > end ? zero_host_now() + 2 : end;
+    for (int r = 1; r < place->world; r++) {
+        bool gone = peers[r] >= 0 && !zero_socket_put(told, peers[r], &answer, sizeof answer);
+        if (peers[r] >= 0 && answer.status == ZERO_OK && !gone)
+            gone = !zero_socket_put(told, peers[r], cards, sizeof *cards * (size_t)place->world);
+        if (gone && status == ZERO_OK)
+            status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left while torchrun's ranks met", r);
+    }
+    if (rejected >= 0) {
+        zero_socket_put(0, rejected, &answer, sizeof answer);
+        shutdown(rejected, SHUT_WR);
+        close(rejected);
+    }
+    if (listener >= 0)
+        close(listener);
+    return status == ZERO_OK ? ZERO_OK : zero_fail(error, status, "%s", why.text);
+}
+
+/* ---- the others ---------------------------------------------------------------------------------------------------------- */
+
+/* A connection to rank 0, which has greeted, or -1. */
+static int connect_at(const zero_tcp_place_t *place, struct sockaddr *address, socklen_t length, int port, double end)
+{
+    zero_tcp_card_t first;
+    int code = 0;
+    socklen_t size = sizeof code;
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    set_port(address, port);
+    bool there = connect(fd, address, length) == 0;
+    if (!there && errno == EINPROGRESS && zero_socket_ready(sooner(end, CONNECT_SECONDS), fd, POLLOUT))
+        there = getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 && code == 0;
+    if (there && zero_socket_get(sooner(end, GREET_SECONDS), fd, &first, sizeof first) && first.magic == MAGIC && first.job == place->job && first.rank == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* Says who we are, and hears whether all are there. false: rank 0 closed the connection, or the time is up. */
+static bool introduce(const zero_tcp_card_t *own, int fd, double end, answer_t *answer, zero_tcp_card_t *cards)
+{
+    zero_socket_put(end, fd, own, sizeof *own); /* where rank 0 did not wait for that, its answer is there nevertheless */
+    return zero_socket_get(end, fd, answer, sizeof *answer) &&
+           (answer->status != ZERO_OK || zero_socket_get(end, fd, cards, sizeof *cards * (size_t)own->world));
+}
+
+static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end, zero_tcp_card_t *cards, int *peers, zero_error_t *error)
+{
+    const zero_tcp_card_t own = own_card(place);
+    struct addrinfo *found = NULL;
+    zero_error_t why = {0};
+    bool numeric;
+    /* Until rank 0 listens; and again where it closed the meeting of an earlier communicator. Names may become known meanwhile. */
+    do {
+        zero_status_t status = found ? ZERO_OK : find(place, &numeric, &found, &why);
+        for (struct addrinfo *a = found; a && status == ZERO_OK; a = a->ai_next)
+            for (int i = 0; i < ZERO_TCP_PORTS; i++) {
+                answer_t answer;
+                int port = port_of(place, i);
+                int fd = port && (a->ai_family == AF_INET || a->ai_family == AF_INET6) ? connect_at(place, a->ai_addr, a->ai_addrlen, port, end) : -1;
+                if (fd < 0)
+                    continue;
+                bool heard = introduce(&own, fd, end, &answer, cards);
+                if (heard && answer.status == ZERO_OK) {
+                    tune(fd);
+                    peers[0] = fd;
+                    freeaddrinfo(found);
+                    return ZERO_OK;
+                }
+                close(fd);
+                if (heard) {
+                    freeaddrinfo(found);
+                    return zero_fail(error, (zero_status_t)answer.status, "%.*s", (int)sizeof answer.text - 1, answer.text);
+                }
+            }
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    } while (zero_host_now() < end);
+    if (!found)
+        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s", why.text);
+    freeaddrinfo(found);
+    return zero_fail(error, ZERO_ERR_TIMEOUT, "rank %d did not find rank 0 at %s, ports %d to %d, in time: start all ranks with one torchrun, and let these "
+                     "ports through", place->rank, place->host, place->port, place->port + ZERO_TCP_PORTS - 1);
+}
+
+zero_status_t zero_tcp_meet(const zero_tcp_place_t *place, double timeout_s, zero_tcp_card_t *cards, int *peers, zero_error_t *error)
+{
+    double end = zero_host_now() + timeout_s;
+    for (int r = 0; r < place->world; r++)
+        peers[r] = -1;
+    cards[place->rank] = own_card(place);
+    return place->rank ? connect_to_first(place, end, cards, peers, error) : listen_for_all(place, end, cards, peers, error);
+}
