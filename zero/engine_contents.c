@@ -268,7 +268,7 @@ static zero_status_t meet(zero_engine_t *engine, zero_status_t status, zero_para
     double sums[5] = {own[0], own[1], own[2], own[3], status != ZERO_OK};
     bool alike = true;
     zero_error_t error = engine->error;
-    zero_status_t met = zero_exec_sum(engine->exec, sums, 5, &engine->error);
+    zero_status_t met = zero_exec_sum(engine->exec, true, sums, 5, &engine->error);
     if (met != ZERO_OK)
         return zero_engine_leave(engine, met);
     if (status != ZERO_OK) {

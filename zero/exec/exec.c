@@ -439,9 +439,9 @@ zero_status_t zero_exec_exchange(zero_exec_t *x, const void *send, void *recv, u
     return ZERO_OK;
 }
 
-zero_status_t zero_exec_sum(zero_exec_t *x, double *values, int n, zero_error_t *error)
+zero_status_t zero_exec_sum(zero_exec_t *x, bool whole, double *values, int n, zero_error_t *error)
 {
-    zero_exec_addends_t mine = {.count = n}, *all = x->addends; /* (world) */
+    zero_exec_addends_t mine = {.count = n, .whole = whole}, *all = x->addends; /* (world) */
     zero_error_t local = {0};
     for (int i = 0; i < n; i++)
         mine.values[i] = values[i];
@@ -449,7 +449,11 @@ zero_status_t zero_exec_sum(zero_exec_t *x, double *values, int n, zero_error_t 
     if (status != ZERO_OK)
         return status;
     for (int r = 1; r < x->world; r++)
-        if (all[r].count != all[0].count) {
+        if (all[r].whole != all[0].whole) {
+            status = zero_fail(&local, ZERO_ERR_MISMATCH, "zero_sum on rank %d meets zero_param_get or zero_param_set on rank %d: make the same calls in the same "
+                               "order on every rank", all[0].whole ? r : 0, all[0].whole ? 0 : r);
+            return failed_outside(x, status, &local, error);
+        } else if (all[r].count != all[0].count) {
             status = zero_fail(&local, ZERO_ERR_MISMATCH,
                                "zero_sum adds %lld values on rank 0, but %lld on rank %d: call it with the same number on every rank",
                                (long long)all[0].count, (long long)all[r].count, r);

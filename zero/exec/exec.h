@@ -62,9 +62,9 @@ zero_status_t zero_exec_set_step(zero_exec_t *exec, int64_t step, int64_t applie
  * those. */
 zero_status_t zero_exec_measure(zero_exec_t *exec, zero_memory_t *memory, zero_error_t *error);
 
-/* values[i] becomes the sum over the ranks, in rank order; n, 0 to 64, is the same on every rank (ZERO_ERR_MISMATCH).
- * Collective. */
-zero_status_t zero_exec_sum(zero_exec_t *exec, double *values, int n, zero_error_t *error);
+/* values[i] becomes the sum over the ranks, in rank order; n, 0 to 64, is the same on every rank (ZERO_ERR_MISMATCH), and so is whole: whether
+ * this is for a call on a whole parameter, and not zero_sum. Collective. */
+zero_status_t zero_exec_sum(zero_exec_t *exec, bool whole, double *values, int n, zero_error_t *error);
 /* recv (world * bytes) gets every rank's bytes of host memory, in rank order. Not inside a program. Collective. */
 zero_status_t zero_exec_exchange(zero_exec_t *exec, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
 /* Publishes a failure that is not of the exec's own making. Everything but destroy fails after. */

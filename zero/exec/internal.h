@@ -13,7 +13,7 @@ enum { ZERO_EXEC_CHANNELS = 2 };
  * in step. */
 enum { ZERO_EXEC_SUM = 64 };
 typedef struct zero_exec_addends {
-    int64_t count;
+    int32_t count, whole; /* whole: for a call on a whole parameter, not for zero_sum */
     double values[ZERO_EXEC_SUM];
 } zero_exec_addends_t;
 
