@@ -1,5 +1,6 @@
 /* gpu.cu - libzero under kernels of one's own, on a CUDA stream of one's own: a network with a hidden layer, whose forward and backward pass are the four
- * kernels below. The library orders acquire and release on that stream, so the host queues step after step and waits once, at the end.
+ * kernels below. The library orders acquire and release on that stream, so the host queues step after step and waits once, at the end. What is between
+ * an acquire and its release is captured into a graph in the first step, which works because addresses never change.
  *
  *   nvcc -O2 gpu.cu -o gpu $(pkg-config --cflags --libs zero)
  *   mpiexec -n 2 ./gpu
@@ -13,7 +14,7 @@
 #include <string.h>
 #include <zero/zero.h>
 
-enum { LAYERS = 2, BATCH = 64, STEPS = 60, THREADS = 128 };
+enum { LAYERS = 2, USES = 2 * LAYERS - 1, BATCH = 64, STEPS = 60, THREADS = 128 };
 static const int width[LAYERS + 1] = {8, 64, 1};
 
 static zero_engine_t *engine;
@@ -58,15 +59,15 @@ __global__ void forward(float *y, const float *w, const float *x, int n, int in,
     y[t] = last ? sum : tanhf(sum);
 }
 
-/* dy = y - target, and the sum of (y - target)^2 / 2 to *loss; y (n). By one thread: n is small. */
-__global__ void compare(float *dy, double *loss, const float *y, const float *x, int n, int in)
+/* dy = y - target, and the sum of (y - target)^2 / 2 to losses[*step], for the next step's place; y (n). By one thread: n is small. */
+__global__ void compare(float *dy, double *losses, int *step, const float *y, const float *x, int n, int in)
 {
     double sum = 0;
     for (int s = 0; s < n; s++) {
         dy[s] = y[s] - (x[s * in] * x[s * in + 1] + 0.5f * x[s * in + 2]);
         sum += 0.5 * (double)dy[s] * (double)dy[s];
     }
-    *loss = sum;
+    losses[(*step)++] = sum;
 }
 
 /* dW += dy x^T; dy (n, out) */
@@ -98,6 +99,28 @@ static int blocks(int results)
     return (results + THREADS - 1) / THREADS;
 }
 
+/* What a use's kernels work on: a unit's layer forwards, the last one's also backwards, then the others' backwards. */
+typedef struct work {
+    int layer, in, out, n;
+    bool forward, last, backward;
+    float *w, *dw, *x, *y, *dx, *dy, *inputs;
+    double *losses;
+    int *step;
+} work_t;
+
+static void launch(const work_t *u, cudaStream_t stream)
+{
+    if (u->forward)
+        forward<<<blocks(u->n * u->out), THREADS, 0, stream>>>(u->y, u->w, u->x, u->n, u->in, u->out, u->last);
+    if (u->last)
+        compare<<<1, 1, 0, stream>>>(u->dy, u->losses, u->step, u->y, u->inputs, u->n, width[0]);
+    if (u->backward)
+        weight_gradient<<<blocks((u->in + 1) * u->out), THREADS, 0, stream>>>(u->dw, u->dy, u->x, u->n, u->in, u->out);
+    if (u->backward && u->layer > 0)
+        input_gradient<<<blocks(u->n * u->in), THREADS, 0, stream>>>(u->dx, u->w, u->dy, u->x, u->n, u->in, u->out);
+    cuda(cudaGetLastError());
+}
+
 /* ---- the trainer --------------------------------------------------------------------------------------------------------- */
 
 static int initial(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
@@ -117,8 +140,9 @@ int main(void)
     zero_pass_t pass;
     zero_unit_t unit[LAYERS];
     zero_param_t param[LAYERS];
-    zero_reserve_t values[LAYERS + 1], derivatives[LAYERS + 1], losses;
+    zero_reserve_t values[LAYERS + 1], derivatives[LAYERS + 1], losses, counter;
     float *x[LAYERS + 1], *dx[LAYERS + 1];
+    cudaGraphExec_t graph[USES] = {};
 
     zero_status_t status = zero_comm_mpi(&host, NULL, NULL, &error);
     ok(status == ZERO_ERR_UNSUPPORTED ? zero_comm_self(&host, &error) : status);
@@ -165,12 +189,15 @@ int main(void)
         ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, sizeof(float) * BATCH * width[l], &derivatives[l]));
     }
     ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, sizeof(double) * STEPS, &losses)); /* kernels write it, the host reads it */
+    ok(zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, sizeof(int), &counter));
     ok(zero_commit(engine));
     for (int l = 0; l <= LAYERS; l++) {
         x[l] = (float *)zero_reserved(engine, values[l]);
         dx[l] = (float *)zero_reserved(engine, derivatives[l]);
     }
     double *loss = (double *)zero_reserved(engine, losses);
+    int *taken = (int *)zero_reserved(engine, counter);
+    cuda(cudaMemsetAsync(taken, 0, sizeof *taken, stream));
     for (int l = 0; l < LAYERS; l++) {
         float bound = sqrtf(3.0f / (float)width[l]);
         ok(zero_param_fill(engine, param[l], initial, &bound));
@@ -183,21 +210,21 @@ int main(void)
 
     for (int step = 0; step < STEPS; step++) { /* nothing in here waits for the GPU */
         ok(zero_micro_begin(engine, pass, ZERO_LAST));
-        for (int use = 0; use < 2 * LAYERS - 1; use++) {
-            int l = use < LAYERS ? use : 2 * LAYERS - 2 - use, in = width[l], out = width[l + 1];
-            bool last = l == LAYERS - 1;
+        for (int use = 0; use < USES; use++) {
+            int l = use < LAYERS ? use : 2 * LAYERS - 2 - use;
             ok(zero_acquire(engine, unit[l]));
-            const float *w = (const float *)zero_param_data(engine, param[l]);
-            float *dw = (float *)zero_param_grad(engine, param[l]);
-            if (use < LAYERS)
-                forward<<<blocks(n * out), THREADS, 0, stream>>>(x[l + 1], w, x[l], n, in, out, last);
-            if (last)
-                compare<<<1, 1, 0, stream>>>(dx[LAYERS], loss + step, x[LAYERS], x[0], n, width[0]);
-            if (use >= LAYERS - 1)
-                weight_gradient<<<blocks((in + 1) * out), THREADS, 0, stream>>>(dw, dx[l + 1], x[l], n, in, out);
-            if (use >= LAYERS - 1 && l > 0)
-                input_gradient<<<blocks(n * in), THREADS, 0, stream>>>(dx[l], w, dx[l + 1], x[l], n, in, out);
-            cuda(cudaGetLastError());
+            if (!graph[use]) {
+                cudaGraph_t captured;
+                work_t work = {l, width[l], width[l + 1], n, use < LAYERS, use == LAYERS - 1, use >= LAYERS - 1,
+                               (float *)zero_param_data(engine, param[l]), (float *)zero_param_grad(engine, param[l]),
+                               x[l], x[l + 1], dx[l], dx[l + 1], x[0], loss, taken};
+                cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+                launch(&work, stream);
+                cuda(cudaStreamEndCapture(stream, &captured));
+                cuda(cudaGraphInstantiate(&graph[use], captured, 0));
+                cuda(cudaGraphDestroy(captured));
+            }
+            cuda(cudaGraphLaunch(graph[use], stream));
             ok(zero_release(engine, unit[l]));
         }
         ok(zero_micro_end(engine));
@@ -209,6 +236,8 @@ int main(void)
         printf("loss %.9f, %.9f after %d steps\n", loss[0] / BATCH, loss[STEPS - 1] / BATCH, STEPS);
     int failed = !(loss[STEPS - 1] < 0.1 * loss[0]);
 
+    for (int use = 0; use < USES; use++)
+        cuda(cudaGraphExecDestroy(graph[use]));
     zero_destroy(engine);
     zero_comm_destroy(wire); /* before the communicator and the device that it was made from */
     zero_comm_destroy(host);
