@@ -14,7 +14,7 @@
 
 /* ---- an allocator that keeps books ----------------------------------------------------------------------------------- */
 
-enum { MOST = 8, NOTHING = 1, CROOKED };
+enum { MOST = 8, NOTHING = 1, CROOKED, FOREIGN };
 
 typedef struct books {
     small_t *s;
@@ -23,6 +23,7 @@ typedef struct books {
         zero_tier_t tier;
         char *memory; /* as it was given */
         size_t bytes, aside;
+        bool foreign; /* the host's, as if it were the GPU's */
         int released;
     } loans[MOST];
     int count, wrong;   /* calls that are not as documented */
@@ -61,13 +62,15 @@ static void *allocate(void *ctx, zero_tier_t tier, size_t bytes, size_t alignmen
         b->odd_at = -1;
         return NULL;
     }
-    size_t aside = odd ? alignment / 2 : 0;
-    char *memory = take(b, tier, bytes + aside, alignment);
+    bool foreign = odd && b->odd_by == FOREIGN;
+    size_t aside = odd && !foreign ? alignment / 2 : 0;
+    char *memory = foreign ? aligned_alloc(4096, (bytes + 4095) / 4096 * 4096) : take(b, tier, bytes + aside, alignment);
     if (!memory || b->count == MOST)
         return NULL;
     b->loans[b->count].tier = tier;
     b->loans[b->count].memory = memory + aside;
     b->loans[b->count].bytes = bytes;
+    b->loans[b->count].foreign = foreign;
     b->loans[b->count++].aside = aside;
     return memory + aside;
 }
@@ -81,7 +84,7 @@ static void release(void *ctx, zero_tier_t tier, void *memory, size_t bytes)
         if (b->loans[i].tier != tier || b->loans[i].bytes != bytes)
             b->wrong++;
         b->loans[i].released++;
-        if (!b->gpu)
+        if (!b->gpu || b->loans[i].foreign)
             free((char *)memory - b->loans[i].aside);
         else if ((tier == ZERO_TIER_DEVICE ? RUNTIME(cudaFree) : RUNTIME(cudaFreeHost))((char *)memory - b->loans[i].aside) != cudaSuccess)
             b->wrong++;
@@ -199,8 +202,8 @@ static int run_failing(int rank, int world, const zero_bootstrap_t *bootstrap, v
     int result = !comm || small_create(s, &c, comm);
     books.odd_at = rank == 1 ? books.count + f->at : -1;
     if (result == 0) {
-        zero_status_t status = zero_commit(s->engine), wanted = f->by == NOTHING ? ZERO_ERR_MEMORY : rank == 1 ? ZERO_ERR_ARG : ZERO_ERR_PEER;
-        const char *part = f->by == NOTHING ? "the caller's allocator has no" : "which is no multiple of";
+        zero_status_t status = zero_commit(s->engine), wanted = f->by == NOTHING ? ZERO_ERR_MEMORY : rank != 1 ? ZERO_ERR_PEER : f->by == CROOKED ? ZERO_ERR_ARG : ZERO_ERR_SYSTEM;
+        const char *part = f->by == NOTHING ? "the caller's allocator has no" : f->by == CROOKED ? "which is no multiple of" : "cudaMemset";
         if (status != wanted || !strstr(zero_last_error(s->engine), part) || (rank != 1 && !strstr(zero_last_error(s->engine), "rank 1: ")))
             result = small_complain(s, "%s: %s", zero_status_name(status), zero_last_error(s->engine));
         else if (zero_micro_begin(s->engine, s->train, ZERO_LAST) != wanted)
@@ -216,9 +219,13 @@ START_TEST(lenders_fail_for_all)
 {
     bool emulated = emulated_plugins();
     setenv("ZERO_EMULATOR", "inline", 1);
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < 13; i++) {
         failing_t f = {.c = {.world = 3, .stage = 3, .threaded = i / 4 ? 2 * (i / 4) - 1 : 0, .micro_steps = 1, .place = SMALL_HOST},
                        .at = i % 2, .by = i / 2 % 2 ? NOTHING : CROOKED};
+        if (i == 12) { /* the GPU's, by the host's memory */
+            f.c.threaded = SMALL_CUDA;
+            f.by = FOREIGN;
+        }
         if (f.c.threaded < SMALL_CUDA || emulated)
             ck_assert_int_eq(ranks_run(3, 60, run_failing, &f), 0);
     }
