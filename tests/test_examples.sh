@@ -32,6 +32,10 @@ if build minimal.c; then
     ./minimal >out || fail "minimal: $(cat out)"
 fi
 
+if build own_ranks.c; then
+    for n in 1 2 3; do timeout -k 5 120 ./own_ranks $n >out 2>&1 || { fail "own_ranks $n"; cat out; }; done
+fi
+
 if build perceptron.c && build perceptron_zero.c; then
     for n in $worlds; do
         ./perceptron "$n" >before || fail "perceptron $n"

@@ -4,8 +4,8 @@
  *   cc -O2 between_steps.c -o between_steps $(pkg-config --cflags --libs zero) -lm
  *   mpiexec -n 2 ./between_steps
  *
- * The model is h = h + tanh(w * h), number by number, in each of a few blocks, then y = w . h. The last steps have a rate that is too high, on purpose: the program then goes
- * back to the best parameters that an evaluation found. */
+ * The model is h = h + tanh(w * h), number by number, in each of a few blocks, then y = w . h. The last steps have a rate that is too high, on purpose: the
+ * program then goes back to the best parameters that an evaluation found. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
