@@ -157,6 +157,9 @@ START_TEST(programs_of_other_versions_run)
     given.size = 0;
     ck_assert_int_eq(f->use(given.bytes), ZERO_ERR_ARG);
     API_SAYS(why.text, "has size 0");
+    given.size = (size_t)-1 / 2;
+    ck_assert_int_eq(f->use(given.bytes), ZERO_ERR_ARG);
+    API_SAYS(why.text, "has size 9223372036854775807, and this library wants");
     ck_assert_int_eq(f->use(NULL) == ZERO_OK, f->use == use_comm || f->use == use_device); /* these have defaults */
 }
 END_TEST
@@ -230,6 +233,9 @@ START_TEST(the_library_fills_what_there_is)
                 changed += (unsigned char)given.bytes[i] != MARK;
             ck_assert_int_eq(changed > (int)outs[o].today / 2, size >= outs[o].first);
         }
+    given.size = (size_t)-1 / 2; /* never set: what happened to be there */
+    for (size_t o = 0; o < sizeof outs / sizeof *outs; o++)
+        ck_assert_int_eq(outs[o].fill(given.bytes), ZERO_ERR_ARG);
     zero_tensors_close(tensors);
     api_free(&a);
 }

@@ -47,9 +47,10 @@ zero_status_t zero_struct_check(const void *given, size_t least, const char *typ
     if (!given)
         return zero_fail(error, ZERO_ERR_ARG, "%s is NULL: give one", type);
     memcpy(&size, given, sizeof size);
-    return size >= least ? ZERO_OK
-                         : zero_fail(error, ZERO_ERR_ARG, "%s has size %zu, and this library wants %zu or more: call its init function, or set size to "
-                                     "sizeof(%s)", type, size, least, type);
+    if (size >= least && size <= ZERO_STRUCT_MOST)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_ARG, "%s has size %zu, and this library wants %zu or %s: call its init function, or set size to sizeof(%s)", type, size,
+                     least, size < least ? "more" : "not many more", type);
 }
 
 zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t least, const char *type, zero_error_t *error)

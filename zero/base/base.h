@@ -16,10 +16,12 @@ void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *fo
 /* Structs of the public header that can grow: each begins with its size_t size, which is that of the header its owner was compiled with.
  * ZERO_UP_TO(type, member): what the first version had, whose last member that is. */
 #define ZERO_UP_TO(type, member) (offsetof(type, member) + sizeof((type *)0)->member)
+/* No version will have more bytes: what says so was never initialised. */
+enum { ZERO_STRUCT_MOST = 1 << 16 };
 /* An *_init_size function: own, size bytes of defaults, into given, of which the caller has given_size. What this library does not know becomes 0. */
 void zero_struct_init(void *given, size_t given_size, const void *own, size_t size);
 /* The caller's struct into own, which holds size bytes of defaults for what the caller's is too old to have. ZERO_ERR_ARG: it is smaller than
- * least (not initialised), or asks for something that this library is too old to know. type is its name. */
+ * least or larger than all (not initialised), or asks for something that this library is too old to know. type is its name. */
 zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t least, const char *type, zero_error_t *error);
 /* Whether the library can fill a caller's struct: it has set its size. */
 zero_status_t zero_struct_check(const void *given, size_t least, const char *type, zero_error_t *error);
