@@ -11,6 +11,7 @@ zero_cflags=$(variable ZERO_CFLAGS)
 have_mpi=$(variable HAVE_MPI)
 have_cxx=$(variable HAVE_CXX)
 nvcc=$(variable NVCC)
+case $zero_cflags in *-fsanitize=*) nvcc= ;; esac # it would not link with a libzero that has a sanitizer
 
 # A launcher around us is not meant for the ranks that these tests start.
 for name in $(env | sed -n 's/^\(PMIX_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do unset "$name"; done
