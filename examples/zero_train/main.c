@@ -224,7 +224,7 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     zero_error_t closing, why;
     int speaker, threads = 1, local = 0, code;
     bool watched = watch_signals();
-    signal(SIGPIPE, SIG_IGN); /* a reader that is gone is no reason to lose a run */
+    signal(SIGPIPE, SIG_IGN); /* a reader that is gone ends the run as other signals do, after a step */
     session.launch = launch_attach(rank);
     session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
     zero_error_t joining = {.text = "cannot start the thread that waits for signals: raise the limit of processes (ulimit -u)"};
@@ -255,7 +255,7 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     if (status == ZERO_OK)
         status = place_wire(&session.place, &why, error);
     if (status != ZERO_OK) {
-        if (status == ZERO_ERR_MISMATCH)
+        if (status == ZERO_ERR_MISMATCH || status == ZERO_ERR_UNSUPPORTED)
             speaker = 0; /* all have found the same */
         goto end;
     }

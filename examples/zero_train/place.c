@@ -37,6 +37,8 @@ zero_status_t place_wire(place_t *place, zero_error_t *why, zero_error_t *error)
     char *advice = strstr(why->text, ", or go by way of host memory");
     if (advice != NULL)
         *advice = '\0';
+    if (strcmp(zero_comm_name(place->comm), "tcp") == 0)
+        return zero_fail(error, status, "ranks that torchrun started on several machines need NCCL (mpiexec does not): %s", why->text);
     status = zero_comm_staged(&place->wire, place->comm, place->device, 0, error);
     if (status == ZERO_OK)
         place->comm = place->wire; /* which has taken it over */

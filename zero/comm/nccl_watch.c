@@ -228,6 +228,19 @@ static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *ca
     }
 }
 
+static bool member_ended(const void *what)
+{
+    return !((const zero_nccl_member_t *)what)->open;
+}
+
+/* NCCL may still be about to put the call on the stream, which the caller may end once it knows of the failure. */
+static void wait_for_abort(zero_nccl_member_t *m)
+{
+    pthread_mutex_lock(&m->watch->mutex);
+    zero_nccl_await(m->watch, member_ended, m, 0);
+    pthread_mutex_unlock(&m->watch->mutex);
+}
+
 zero_status_t zero_nccl_issue(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
@@ -236,8 +249,8 @@ zero_status_t zero_nccl_issue(zero_nccl_member_t *m, const zero_nccl_call_t *cal
     zero_status_t status = find_room(m, call, &op, error);
     if (status == ZERO_OK && w->api->record(op->begun, call->stream, &why))
         status = blame(w, &why, error);
-    if (status == ZERO_OK)
-        status = hand_over(m, call, &why, error);
+    if (status == ZERO_OK && (status = hand_over(m, call, &why, error)) != ZERO_OK)
+        wait_for_abort(m);
     if (status == ZERO_OK && w->api->record(op->done, call->stream, &why))
         status = blame(w, &why, error);
     if (status == ZERO_OK)
