@@ -228,6 +228,48 @@ START_TEST(states_go_there_and_back_over_many_ranks)
 }
 END_TEST
 
+/* Gradients that are set to what they are leave the norm its bits, though a part of the state ends inside a block of a rank's slice. */
+static int norms(small_t *s, small_t *other)
+{
+    zero_stats_t a, b;
+    for (int step = 1; step <= 40; step++) {
+        if (small_step(s, step) || small_micros(other, step) || gradients_there_and_back(other))
+            return -1;
+        TRY(zero_step(other->engine, 0.01));
+        if (small_stats(s, &a) || small_stats(other, &b))
+            return -1;
+        if (memcmp(&a.grad_norm, &b.grad_norm, sizeof a.grad_norm) != 0)
+            return small_complain(s, "step %d: the norm is %.17g, and %.17g after its gradients were set", step, a.grad_norm, b.grad_norm);
+    }
+    return 0;
+}
+
+/* In the slice of the second rank: the first one's begins at a block's bound, as parts do. */
+static void cut_second_slice(zero_config_t *config, void *ctx)
+{
+    (void)ctx;
+    config->offload_ratio = 0.8;
+}
+
+static int run_norms(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    zero_comm_t *comm = small_comm(bootstrap);
+    small_t s = {0}, other = {0};
+    const small_case_t c = {.world = world, .stage = 0, .micro_steps = 1, .place = SMALL_SHARE, .edit = cut_second_slice};
+    (void)rank, (void)arg;
+    int result = !comm || small_start(&s, &c, comm) || small_start(&other, &c, comm) || norms(&s, &other);
+    small_destroy(&other);
+    small_destroy(&s);
+    zero_comm_destroy(comm);
+    return result;
+}
+
+START_TEST(norms_of_gradients_that_were_set)
+{
+    ck_assert_int_eq(ranks_run(2, 60, run_norms, NULL), 0);
+}
+END_TEST
+
 /* ---- calls that are wrong ------------------------------------------------------------------------------------------- */
 
 #define FAILS(call, status, part) SMALL_FAILS(call, status, part)
@@ -385,6 +427,7 @@ Suite *engine_values_suite(void)
     tcase_set_timeout(t, 150);
     tcase_add_loop_test(t, states_go_there_and_back, 0, CHUNKS);
     tcase_add_test(t, states_go_there_and_back_over_many_ranks);
+    tcase_add_test(t, norms_of_gradients_that_were_set);
     tcase_add_test(t, wrong_calls_are_refused_everywhere);
     tcase_add_test(t, planning_has_no_values);
     tcase_add_test(t, engines_outlive_the_communicator_that_was_given);

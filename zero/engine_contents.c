@@ -341,8 +341,8 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
         range_t own = intersection(whole, (range_t){engine->rank * slice, (engine->rank + 1) * slice});
         own = intersection(own, (range_t){own.begin + done, own.begin + done + TURN});
         into_t into = {mine, own.begin - whole.begin};
-        if (own.begin < own.end)
-            status = read_range(engine, param, state, own, take_values, &into);
+        if (own.begin < own.end && (status = read_range(engine, param, state, own, take_values, &into)) != ZERO_OK)
+            zero_exec_abort(engine->exec, engine->error.text); /* no memory: the others wait for this piece */
         if (status == ZERO_OK)
             status = zero_exec_exchange(engine->exec, mine, all, TURN * sizeof *mine, &engine->error);
         for (int r = 0; r < engine->world && out && status == ZERO_OK; r++) {
@@ -369,25 +369,29 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
     return zero_engine_leave(engine, status);
 }
 
-/* The squares of the gradients anew, as the NORM operation adds them: blocks in index order. */
+/* The squares of the gradients anew, as the NORM operation adds them: blocks of this rank's slice in index order, wherever its parts end. */
 static zero_status_t renew_norm(zero_engine_t *engine, int32_t s)
 {
     const zero_segment_t *segment = &engine->plan->segments[s];
+    const range_t own = {engine->rank * segment->slice, (engine->rank + 1) * segment->slice};
+    const size_t element = zero_dtype_size(segment->final);
     double sum = 0, square, scratch;
     zero_status_t status;
     piece_t piece;
-    for (int32_t i = 0; next_piece(engine, segment, ZERO_STATE_GRAD, true, i, &piece); i++) {
-        zero_dtype_t dtype = engine->plan->buffers[piece.buffer].dtype;
-        for (int64_t at = piece.range.begin; at < piece.range.end; at += ZERO_NORM_BLOCK) {
-            int64_t count = piece.range.end - at < ZERO_NORM_BLOCK ? piece.range.end - at : ZERO_NORM_BLOCK;
-            float values[ZERO_NORM_BLOCK];
-            status = zero_exec_read(engine->exec, piece.buffer, piece.offset + (uint64_t)(at - piece.range.begin) * zero_dtype_size(dtype), values,
-                                    (uint64_t)count * zero_dtype_size(dtype), &engine->error);
+    for (int64_t at = own.begin; at < own.end; at += ZERO_NORM_BLOCK) {
+        range_t block = intersection(own, (range_t){at, at + ZERO_NORM_BLOCK});
+        float values[ZERO_NORM_BLOCK];
+        for (int32_t i = 0; next_piece(engine, segment, ZERO_STATE_GRAD, true, i, &piece); i++) {
+            range_t both = intersection(block, piece.range);
+            if (both.begin >= both.end)
+                continue;
+            status = zero_exec_read(engine->exec, piece.buffer, piece.offset + (uint64_t)(both.begin - piece.range.begin) * element,
+                                    (char *)values + (size_t)(both.begin - at) * element, (uint64_t)(both.end - both.begin) * element, &engine->error);
             if (status != ZERO_OK)
                 return status;
-            zero_flat_ref()->square_sum(&square, &scratch, values, dtype, count, 1, NULL);
-            sum += square;
         }
+        zero_flat_ref()->square_sum(&square, &scratch, values, segment->final, block.end - block.begin, 1, NULL);
+        sum += square;
     }
     return zero_exec_write(engine->exec, engine->plan->norms, (uint64_t)s * sizeof sum, &sum, sizeof sum, &engine->error);
 }
