@@ -260,6 +260,46 @@ START_TEST(lenders_take_back)
 }
 END_TEST
 
+/* A lender is asked for more than the machine has to give now: it may have taken that before. */
+static void *nothing_of(void *ctx, zero_tier_t tier, size_t bytes, size_t alignment)
+{
+    (void)alignment;
+    *(uint64_t *)ctx += tier == ZERO_TIER_DEVICE ? bytes : 0;
+    return NULL;
+}
+static void not_lent(void *ctx, zero_tier_t tier, void *memory, size_t bytes)
+{
+    (void)ctx, (void)tier, (void)memory, (void)bytes;
+}
+
+START_TEST(lenders_know_what_they_have)
+{
+    const uint64_t much = 1ull << 46;
+    uint64_t asked = 0;
+    zero_device_t *device = NULL;
+    zero_comm_t *comm = NULL;
+    zero_engine_t *engine = NULL;
+    zero_reserve_t reserve;
+    zero_config_t config;
+    zero_device_options_t options;
+    zero_device_options_init(&options);
+    options.allocator = (zero_allocator_t){.allocate = nothing_of, .release = not_lent, .ctx = &asked};
+    ck_assert_int_eq(zero_device_cpu(&device, &options, NULL), ZERO_OK);
+    ck_assert_int_eq(zero_comm_self(&comm, NULL), ZERO_OK);
+    zero_config_init(&config);
+    config.device = device;
+    config.comm = comm;
+    ck_assert_int_eq(zero_create(&engine, &config, NULL), ZERO_OK);
+    ck_assert_int_eq(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, much, &reserve), ZERO_OK);
+    ck_assert_int_eq(zero_commit(engine), ZERO_ERR_MEMORY);
+    ck_assert_msg(strstr(zero_last_error(engine), "the caller's allocator has no"), "%s", zero_last_error(engine));
+    ck_assert_uint_ge(asked, much);
+    zero_destroy(engine);
+    zero_comm_destroy(comm);
+    zero_device_destroy(device);
+}
+END_TEST
+
 Suite *engine_allocators_suite(void)
 {
     Suite *suite = suite_create("allocators");
@@ -268,6 +308,7 @@ Suite *engine_allocators_suite(void)
     tcase_add_test(t, engines_live_in_memory_that_is_lent);
     tcase_add_test(t, lenders_fail_for_all);
     tcase_add_test(t, lenders_take_back);
+    tcase_add_test(t, lenders_know_what_they_have);
     suite_add_tcase(suite, t);
     return suite;
 }

@@ -51,7 +51,8 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
         return status;
     if (bytes == 0)
         return zero_fail(error, ZERO_ERR_ARG, "an arena of 0 bytes was asked for; at least 1 is needed");
-    if (bytes > there || !zero_round_up(bytes, page, &rounded) || rounded > SIZE_MAX - 2 * HUGE_PAGE - 2 * page)
+    /* What a caller's allocator has is its own to know: it may have taken it from the machine long ago. */
+    if ((bytes > there && !d->options.allocator.allocate) || !zero_round_up(bytes, page, &rounded) || rounded > SIZE_MAX - 2 * HUGE_PAGE - 2 * page)
         return zero_fail(error, ZERO_ERR_MEMORY, "an arena of %llu bytes (tier '%s') is wanted, but only %llu bytes are available on this machine: "
                          "use more ranks on more machines, a smaller model or batch, or a larger memory limit", (unsigned long long)bytes,
                          zero_tier_name(tier), (unsigned long long)there);
