@@ -156,10 +156,12 @@ int main(int argc, char **argv)
     must(zero_step(engine, 0.1));
     refused(zero_step(engine, 0.1));
 
-    if (zero_comm_torchrun(&comm, NULL, &error) == ZERO_OK)
+    zero_comm_t *none = NULL;
+    if (zero_comm_torchrun(&none, NULL, &error) == ZERO_OK)
         return 1;
     printf("%s\n", error.text);
     zero_destroy(engine);
     zero_device_destroy(device);
+    zero_comm_destroy(comm);
     return 0;
 }
