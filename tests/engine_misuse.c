@@ -167,6 +167,15 @@ START_TEST(declarations_are_checked)
     FAILS(e, zero_commit(e), ZERO_ERR_ORDER, "already");
     FAILS(e, zero_unit_add(e, "late2", &unit), ZERO_ERR_ORDER, "after zero_commit");
     FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 1, &reserve), ZERO_ERR_ORDER, "after zero_commit");
+    /* Whoever does not look at the status has no id that works. */
+    zero_param_t late = 0, found = 0;
+    pass = 0;
+    unit = reserve = 0;
+    ck_assert(zero_unit_add(e, "late3", &unit) != ZERO_OK && zero_param_add(e, 0, NULL, &late) != ZERO_OK && zero_pass_add(e, "late", ZERO_PASS_EVAL, &pass) != ZERO_OK &&
+              zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 1, &reserve) != ZERO_OK && zero_param_find(e, NULL, &found) != ZERO_OK);
+    ck_assert(unit == -1 && late == -1 && pass == -1 && reserve == -1 && found == -1);
+    unit = found = 0;
+    ck_assert(zero_unit_add(NULL, "nowhere", &unit) != ZERO_OK && zero_param_find(NULL, "nowhere", &found) != ZERO_OK && unit == -1 && found == -1);
     memory.size = 3;
     FAILS(e, zero_forecast(e, &memory), ZERO_ERR_ARG, "zero_memory_t has size 3");
     toy_destroy(&toy);

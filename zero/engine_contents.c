@@ -437,16 +437,19 @@ zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_sta
 
 zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_param_t *param)
 {
+    if (param)
+        *param = -1;
     ZERO_ENTRY(entry);
     zero_status_t status = zero_engine_enter(&entry, engine);
     if (status != ZERO_OK)
         return status;
     if (!name || !param)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_find has no %s", name ? "place for the parameter's id" : "name");
-    for (*param = 0; *param < engine->spec.param_count; ++*param)
-        if (strcmp(engine->spec.params[*param].name, name) == 0)
+    for (int32_t i = 0; i < engine->spec.param_count; i++)
+        if (strcmp(engine->spec.params[i].name, name) == 0) {
+            *param = i;
             return ZERO_OK;
-    *param = -1;
+        }
     return zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter '%s': this engine has %d others", name, engine->spec.param_count);
 }
 

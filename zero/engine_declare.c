@@ -25,6 +25,13 @@ static zero_status_t no_memory(zero_engine_t *engine, const char *what)
     return zero_fail(&engine->error, ZERO_ERR_MEMORY, "cannot allocate room for one more %s", what);
 }
 
+/* What a declaration gives until it has succeeded. */
+static void no_id(int32_t *id)
+{
+    if (id)
+        *id = -1;
+}
+
 static zero_status_t enter_declaring(zero_entry_t *entry, zero_engine_t *engine, const char *what)
 {
     zero_status_t status = zero_engine_enter(entry, engine);
@@ -42,6 +49,7 @@ static zero_status_t check_name(zero_engine_t *engine, const char *what, const c
 
 zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t *unit)
 {
+    no_id(unit);
     ZERO_ENTRY(entry);
     zero_status_t status = enter_declaring(&entry, engine, "zero_unit_add");
     if (status != ZERO_OK)
@@ -49,7 +57,6 @@ zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t
     zero_spec_t *spec = &engine->spec;
     if (!unit)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_unit_add has nowhere to put the unit's id");
-    *unit = -1;
     if ((status = check_name(engine, "unit", name)) != ZERO_OK)
         return status;
     for (int32_t i = 0; i < spec->unit_count; i++)
@@ -105,6 +112,7 @@ static zero_status_t check_desc(zero_engine_t *engine, const zero_param_desc_t *
 zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *given, zero_param_t *param)
 {
     zero_param_desc_t own = default_desc, *desc = &own;
+    no_id(param);
     ZERO_ENTRY(entry);
     zero_status_t status = enter_declaring(&entry, engine, "zero_param_add");
     if (status != ZERO_OK)
@@ -113,7 +121,6 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
     int64_t count = 0;
     if (!param)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_add has nowhere to put the parameter's id");
-    *param = -1;
     if (!zero_engine_has_unit(engine, unit))
         return ZERO_ERR_ARG;
     if ((status = zero_struct_take(&own, sizeof own, given, ZERO_UP_TO(zero_param_desc_t, lr_scale), "zero_param_desc_t", &engine->error)) != ZERO_OK ||
@@ -143,6 +150,7 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
 
 zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_kind_t kind, zero_pass_t *pass)
 {
+    no_id(pass);
     ZERO_ENTRY(entry);
     zero_status_t status = enter_declaring(&entry, engine, "zero_pass_add");
     if (status != ZERO_OK)
@@ -150,7 +158,6 @@ zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_k
     zero_spec_t *spec = &engine->spec;
     if (!pass)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_pass_add has nowhere to put the pass's id");
-    *pass = -1;
     if ((status = check_name(engine, "pass", name)) != ZERO_OK)
         return status;
     if (kind != ZERO_PASS_TRAIN && kind != ZERO_PASS_EVAL && kind != ZERO_PASS_ANY_ORDER)
@@ -209,6 +216,7 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
 
 zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes, zero_reserve_t *reserve)
 {
+    no_id(reserve);
     ZERO_ENTRY(entry);
     zero_status_t status = enter_declaring(&entry, engine, "zero_reserve");
     if (status != ZERO_OK)
@@ -216,7 +224,6 @@ zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t 
     zero_spec_t *spec = &engine->spec;
     if (!reserve)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_reserve has nowhere to put the reserve's id");
-    *reserve = -1;
     if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of kind %s is not possible: use activations or workspace",
                          zero_kind_name(kind));
