@@ -159,6 +159,26 @@ if env --default-signal=INT true 2>/dev/null; then
     equal "SIGINT: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" '{"event":"end","status":"signal"'
 fi
 
+# A reader of what is printed that has enough: the run ends as by a signal, and nobody has a word to say about it.
+# unread WHAT PROGRAM COMMAND...: what reads is PROGRAM
+unread()
+{
+    what=$1 reader=$2
+    shift 2
+    rm -f fault.log
+    { timeout -k 5 300 "$@" --seq-len 16 --batch 6 --sample 0 --threads 1 --steps 4000 --log fault.log 2>err; echo $? >status; } | $reader >out
+    equal "$what: status" "$(cat status)" 141
+    equal "$what: lines on standard error" "$(grep -c . err)" 0
+    equal "$what: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" '{"event":"end","status":"signal"'
+}
+head=$(command -v head)
+unread "a reader of one line" "$head -1" "$train" --ranks 1
+equal "a reader of one line: what it read" "$(grep -c '^tiny: ' out)" 1
+unread "a reader of one line of 2 ranks" "$head -1" "$train" --ranks 2
+equal "a reader of one line of 2 ranks: what it read" "$(grep -c '^tiny: ' out)" 1
+unread "a reader that is gone at once" true "$train" --ranks 2
+unread "a reader of one line without mpiexec" "$head -1" env PATH=/nonexistent "$train" --ranks 2
+
 # The parent killed: its ranks go with it.
 # shellcheck disable=SC2086
 begin $long --ranks 2

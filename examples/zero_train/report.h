@@ -6,6 +6,8 @@
 
 /* Seconds of a clock that only goes forward. */
 double report_clock(void);
+/* Whether what was printed could not be written because the reader of standard output is gone. */
+bool report_unread(void);
 
 /* One line about what is trained, and on what: gpu is its name, "" the CPU. world ranks may be planned only. */
 void report_head(const job_t *job, const char *gpu);

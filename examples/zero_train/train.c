@@ -2,6 +2,7 @@
 #include "examples/zero_train/report.h"
 
 #include <math.h>
+#include <signal.h>
 #include <string.h>
 
 zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t *error)
@@ -81,8 +82,11 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         t->fresh = false;
         t->seconds += seconds;
         launch_step(session->launch, t->step);
-        if (run->rank == 0)
+        if (run->rank == 0) {
             progress_step(progress, t->step, t->loss, t->stats.grad_norm, rate, tokens / seconds);
+            if (report_unread())
+                atomic_store(session->stop, SIGPIPE);
+        }
         if (job->logs) {
             /* seconds is the step's alone: what follows is the price of a log */
             if ((status = run_memory(run, &forecast, &measured, &equal, error)) != ZERO_OK)

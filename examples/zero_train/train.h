@@ -12,7 +12,7 @@ typedef struct session {
     const job_t *job;
     place_t place;
     launch_t *launch;          /* NULL: the parent is not ours */
-    const atomic_int *stop;  /* the signal that asked this rank to stop, 0: none */
+    atomic_int *stop;          /* the signal that asked this rank to stop, 0: none */
     void (*catch_signals)(void);/* called when training starts: before, a signal just ends the process */
     bool terminal;
     log_t *log;                /* open from the first step on; rank 0's alone has a file */
