@@ -213,7 +213,7 @@ static zero_status_t bootstrap_meet(void *ctx, const void *send, void *recv, siz
 
 zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstrap, const zero_comm_options_t *options, zero_error_t *error)
 {
-    zero_bootstrap_t b;
+    zero_bootstrap_t b = {0};
     zero_comm_options_t o;
     zero_family_t *family = NULL;
     zero_error_t why = {0};
