@@ -31,6 +31,10 @@ refused --eval-every 5 --data "$0" --seq-len 16 -- "give --eval-data FILE"
 
 refused --eps 0 -- "--eps is 0, but must be above 0 in fp32: use --eps 1e-8"
 refused --compare-stages --eval-every 5 -- "--eval-every does nothing with --compare-stages"
+refused --compare-stages --plan -- "but --plan runs nothing"
+refused --explain --compare-stages -- "but --explain runs nothing"
+refused --stag 3 -- "did you mean --stage?"
+refused --foo -- "unknown option '--foo': --help lists the options"
 refused --schedule noam --warmup 0 -- "use --warmup 1"
 
 refused --data missing.txt -- "cannot open --data 'missing.txt': No such file or directory"
@@ -129,6 +133,7 @@ run 0 --explain
 grep -q GATHER out || fail "--explain names no operation"
 run 0 --help
 grep -q -e "--compare-stages" out || fail "--help"
+! grep -e "--resume" out || fail "--help names what is refused"
 run 0 --version
 equal "--version" "$(cat out)" "zero_train $(sed -n 's/^#define ZERO_VERSION "\(.*\)"/\1/p' "$srcdir/zero/zero.h")"
 finish

@@ -147,7 +147,12 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
     const char *name = o->eval_data != NULL ? "eval-data" : o->eval_every >= 0 ? "eval-every" : o->eval_batches >= 0 ? "eval-batches"
                      : o->sample > 0 ? "sample" : o->prompt != NULL ? "prompt" : !isnan(o->temperature) ? "temperature"
                      : o->top_k >= 0 ? "top-k" : !isnan(o->top_p) ? "top-p" : NULL;
-    if (!o->compare_stages || name == NULL)
+    if (!o->compare_stages)
+        return ZERO_OK;
+    if (o->plan || o->explain)
+        return zero_fail(error, ZERO_ERR_ARG, "--compare-stages runs all stages, but --%s runs nothing, and looks at the one of --stage: leave one of the two out",
+                         o->plan ? "plan" : "explain");
+    if (name == NULL)
         return ZERO_OK;
     return zero_fail(error, ZERO_ERR_ARG, "--%s does nothing with --compare-stages, which neither evaluates nor samples: leave one of the two out", name);
 }

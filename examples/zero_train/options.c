@@ -215,12 +215,12 @@ static zero_status_t unknown(const char *name, zero_error_t *error)
     const char *nearest = NULL;
     for (int i = 0; i < COUNT_OPTIONS; i++) {
         int d = options_distance(name, table[i].name);
-        if (d < best) {
+        if (d < best && table[i].type != OPTION_LATER) {
             best = d;
             nearest = table[i].name;
         }
     }
-    if (nearest != NULL && best <= 3 && (size_t)best < strlen(name))
+    if (nearest != NULL && best <= 3 && 2 * (size_t)best < strlen(name))
         return zero_fail(error, ZERO_ERR_ARG, "unknown option '--%s': did you mean --%s?", name, nearest);
     return zero_fail(error, ZERO_ERR_ARG, "unknown option '--%s': --help lists the options", name);
 }
@@ -394,11 +394,7 @@ void options_help(FILE *file)
             fputc('\n', file);
         }
     }
-    fputs("\nOf later versions, refused by this one:\n ", file);
-    for (int i = 0; i < COUNT_OPTIONS; i++)
-        if (table[i].type == OPTION_LATER)
-            fprintf(file, " --%s", table[i].name);
-    fputs("\n\n  -h, --help                      this text\n"
+    fputs("\n  -h, --help                      this text\n"
           "  --version                       the version\n"
           "\nExit status: 0 done; 2 bad usage or input, found before training; 1 a failure while running; 128 + n ended by signal n.\n",
           file);
