@@ -54,7 +54,7 @@ cat >"$tmp/agent" <<'END'
 #!/bin/sh
 host=zero${1##*.}
 shift
-exec ip netns exec "$host" unshare --uts --mount sh -c 'hostname "$1"; mount -t tmpfs tmpfs /dev/shm; shift; eval "$*"' sh "$host" "$@"
+exec ip netns exec "$host" unshare --uts --mount sh -c 'hostname "$1"; [ -n "${ONE_SHM:-}" ] || mount -t tmpfs tmpfs /dev/shm; shift; eval "$*"' sh "$host" "$@"
 END
 chmod +x "$tmp/agent"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_plm_rsh_agent="$tmp/agent" OMPI_MCA_hwloc_base_binding_policy=none
@@ -141,6 +141,56 @@ lost()
         [ -z "$(ip netns pids zero$h)" ] || fail "$name: host $h still has processes"
     done
 }
+
+# GPUs, emulated ones, as torchrun starts their ranks: the losses of one host, and a host that is lost.
+plugins=$(dirname "$train")/tests/emulator
+export ZERO_PLUGIN_PATH="$plugins" ZERO_NCCL_LIBRARY="$plugins/libnccl_emulator.so" ZERO_EMULATOR_DEVICES=4
+
+# nodes ARGUMENTS...: begins two ranks on each of two hosts; err0 to err3. The wire of the emulated NCCL is a file in /dev/shm.
+nodes()
+{
+    for rank in 0 1 2 3; do
+        ONE_SHM=1 RANK=$rank LOCAL_RANK=$((rank % 2)) WORLD_SIZE=4 LOCAL_WORLD_SIZE=2 MASTER_ADDR=10.98.0.1 MASTER_PORT=29500 timeout -k 5 100 \
+            "$tmp/agent" 10.98.0.$((rank / 2 + 1)) "$train" --device cuda --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 \
+            --reduce every "$@" >"$tmp/out$rank" 2>"$tmp/err$rank" &
+        eval "process$rank=\$!"
+    done
+}
+
+if [ -e "$plugins/zero_cuda.so" ] && [ -e "$plugins/zero_nn_cuda.so" ] && [ -e "$plugins/libnccl_emulator.so" ]; then
+    "$train" --device cuda --ranks 4 --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 --reduce every --steps 3 --log "$tmp/gpus.log" ||
+        fail "GPUs of one host"
+    nodes --steps 3 --log "$tmp/nodes.log"
+    for rank in 0 1 2 3; do
+        eval "wait \$process$rank" || fail "GPUs of two hosts: rank $rank: $(cat "$tmp/err$rank")"
+    done
+    if [ -z "$(values gpus.log loss)" ] || [ "$(values gpus.log loss)" != "$(values nodes.log loss)" ]; then
+        fail "losses of GPUs on two hosts: $(values nodes.log loss | tr '\n' ' '), on one: $(values gpus.log loss | tr '\n' ' ')"
+    fi
+    echo "4 GPUs of two hosts: the losses of one host, $(values nodes.log loss | tail -1) after 3 steps"
+    nodes --steps 1000000 --log "$tmp/lost-node.log"
+    tries=0
+    until [ "$(values lost-node.log step 2>"$tmp/none" | wc -l)" -gt 3 ] || [ $tries -eq 200 ]; do
+        sleep 0.3
+        tries=$((tries + 1))
+    done
+    ip link set zero2-0 down
+    start=$(date +%s)
+    for rank in 0 1 2 3; do
+        eval "wait \$process$rank"
+        status=$?
+        [ $status -eq 1 ] || fail "a lost host with GPUs: rank $rank ended with status $status"
+    done
+    seconds=$(($(date +%s) - start))
+    ip link set zero2-0 up
+    cat "$tmp"/err[0-3] >"$tmp/err"
+    echo "a lost host with GPUs: the ranks ended after $seconds s with these words:"
+    sed 's/^/    /' "$tmp/err"
+    # Each side finds that the other is gone.
+    if [ $seconds -gt 60 ] || ! grep -q 'rank [23] (pid [0-9]* on zero2) ended without a word, or cannot be reached any more' "$tmp/err"; then
+        fail "a lost host with GPUs"
+    fi
+fi
 
 # The wire that mpiexec has to the host, too: mpiexec notices.
 lost lost-host net0 0 1
