@@ -82,6 +82,12 @@ START_TEST(configurations_are_checked)
     BAD(c.grad_scale = 0, "grad_scale");
     BAD(c.adamw.beta1 = 1, "betas");
     BAD(c.adamw.eps = 0, "eps");
+    c = good; /* a rule that reads no eps asks for none */
+    c.rule = ZERO_RULE_SGD;
+    c.adamw = (zero_adamw_t){.beta1 = 0.9};
+    OK(zero_create(&engine, &c, &error));
+    zero_destroy(engine);
+    engine = NULL;
     BAD(c.timeout_s = 0, "timeout_s");
     ck_assert_int_eq(zero_create(NULL, &good, &error), ZERO_ERR_ARG);
     ck_assert_int_eq(zero_create(&engine, NULL, NULL), ZERO_ERR_ARG);

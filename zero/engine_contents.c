@@ -327,7 +327,7 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
     int64_t slice = engine->plan->segments[engine->plan->placed[param].segment].slice, longest = 0;
     size_t bytes = (size_t)(engine->world + 1) * TURN * sizeof(float);
     zero_status_t status = ZERO_OK;
-    float *mine = malloc(bytes), *all = mine ? mine + TURN : NULL;
+    float *mine = calloc(1, bytes), *all = mine ? mine + TURN : NULL;
     if (!mine) {
         status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "zero_param_get of parameter '%s' cannot have %zu bytes", engine->spec.params[param].name, bytes);
         zero_exec_abort(engine->exec, engine->error.text);

@@ -2,7 +2,7 @@
  *
  * What can fail returns ZERO_OK or an error status; the sentence for a person is in zero_last_error (functions that
  * take an engine) or in the zero_error_t that the function was given (functions that do not; it may be NULL). After a misuse
- * (ZERO_ERR_ARG, ZERO_ERR_ORDER) an engine goes on as if the call had not been made; after any other failure only zero_destroy works. A handle
+ * (ZERO_ERR_ARG, ZERO_ERR_ORDER) an engine goes on as if the call had not been made; after any other failure only zero_destroy works, unless the function says otherwise. A handle
  * or pointer that is NULL where none may be is ZERO_ERR_ARG; functions without a status then do nothing, or answer -1, 0, "" or NULL. After a failure
  * a handle that was to be made is NULL, and an id -1.
  *
@@ -398,7 +398,8 @@ enum { ZERO_READ = 1, ZERO_GRAD = 2, ZERO_HOLD = 4 };
 ZERO_API zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t unit, uint32_t flags);
 
 /* Bytes of the tier's arena for the caller (activations, workspaces), 128-byte aligned, counted in the forecast. kind is
- * ZERO_KIND_ACTIVATIONS or ZERO_KIND_WORKSPACE; tier is device, or host: memory that host and device both read and write. */
+ * ZERO_KIND_ACTIVATIONS or ZERO_KIND_WORKSPACE; tier is device, or host: memory that host and device both read and write.
+ * ZERO_ERR_UNSUPPORTED: another tier; the engine goes on. */
 ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes, zero_reserve_t *reserve);
 
 /* Makes the plan, checks it, compares its hash over the ranks, lays out memory, refuses what does not fit, allocates. Collective: all succeed, or
@@ -418,8 +419,8 @@ ZERO_API zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param
 
 typedef enum zero_state { ZERO_STATE_PARAM = 0, ZERO_STATE_GRAD, ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2 } zero_state_t;
 /* Receives fp32 values of [begin, begin + count): each rank is called for what it owns alone (one rank per element). Frozen parameters
- * have only ZERO_STATE_PARAM; master weights of fp32 parameters are the parameters. Returns 0, or -1: zero_param_read is ZERO_ERR_IO, and the engine goes on. Gradients can be read from zero_micro_end of a step's last
- * micro-step to the next training micro-step; where optimizer state is not on the device tier, to zero_step. Waits for updates in flight. Not collective. */
+ * have only ZERO_STATE_PARAM; master weights of fp32 parameters are the parameters. Returns 0, or -1: zero_param_read is ZERO_ERR_IO, and the engine
+ * goes on. Gradients can be read from zero_micro_end of a step's last micro-step to the next training micro-step; where optimizer state is not on the device tier, to zero_step. Waits for updates in flight. Not collective. */
 typedef int (*zero_read_fn)(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values);
 ZERO_API zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx);
 
