@@ -113,8 +113,7 @@ int main(int argc, char **argv)
     config.rule = ZERO_RULE_CUSTOM;
     create_refused(&config);
     config_of(&config);
-    config.rule = ZERO_RULE_SGD;
-    config.adamw = (zero_adamw_t){.beta1 = 0.9};
+    config.adamw = (zero_adamw_t){.beta1 = 0.9, .beta2 = 0.95};
     create_refused(&config);
 
     /* commit */

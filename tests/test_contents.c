@@ -5,6 +5,8 @@
 
 #include <check.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 enum { PARAMS = 4 };
 static const int64_t counts[PARAMS] = {300, (5 << 19) + 77, 7, 50000};
@@ -14,6 +16,7 @@ typedef struct contents_case {
     zero_dtype_t dtype;
     zero_tier_t tier;
     zero_rule_t rule;
+    const char *folder; /* of the nvme tier: tests that run at the same time have others */
 } contents_case_t;
 
 typedef struct reading {
@@ -135,7 +138,7 @@ static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg
     config.optimizer.tier = config.parameters.tier = c->tier;
     if (c->tier != ZERO_TIER_DEVICE)
         config.gradients.tier = ZERO_TIER_HOST;
-    config.nvme_path = ".";
+    config.nvme_path = c->folder;
     if (zero_create(&engine, &config, &error) != ZERO_OK) {
         fprintf(stderr, "zero_create: %s\n", error.text);
         return 1;
@@ -150,12 +153,16 @@ static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg
 START_TEST(what_goes_in_comes_out)
 {
     static const zero_tier_t tiers[] = {ZERO_TIER_DEVICE, ZERO_TIER_HOST, ZERO_TIER_NVME};
+    char folder[] = "contents.XXXXXX";
+    ck_assert_ptr_nonnull(mkdtemp(folder));
     for (int world = 1; world <= 3; world += 2)
         for (int bf16 = 0; bf16 < 2; bf16++) {
             contents_case_t c = {.world = world, .dtype = bf16 ? ZERO_BF16 : ZERO_FP32, .tier = tiers[_i],
-                                 .rule = (world == 3) == bf16 ? ZERO_RULE_ADAMW8 : ZERO_RULE_ADAMW};
+                                 .rule = (world == 3) == bf16 ? ZERO_RULE_ADAMW8 : ZERO_RULE_ADAMW,
+                                 .folder = folder};
             ck_assert_msg(ranks_run(world, 120, run, &c) == 0, "%d ranks, %s, tier %s", world, zero_dtype_name(c.dtype), zero_tier_name(c.tier));
         }
+    ck_assert_int_eq(rmdir(folder), 0);
 }
 END_TEST
 
