@@ -35,6 +35,9 @@ refused --compare-stages --plan -- "but --plan runs nothing"
 refused --explain --compare-stages -- "but --explain runs nothing"
 refused --stag 3 -- "did you mean --stage?"
 refused --foo -- "unknown option '--foo': --help lists the options"
+export RANK=0 WORLD_SIZE=two MASTER_ADDR=127.0.0.1 MASTER_PORT=29999
+refused --steps 1 -- "WORLD_SIZE is 'two': a whole number of at least 1 is wanted"
+unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT
 refused --schedule noam --warmup 0 -- "use --warmup 1"
 
 refused --data missing.txt -- "cannot open --data 'missing.txt': No such file or directory"

@@ -70,10 +70,12 @@ launch_kind_t launch_detect(int *rank, int *world)
     if (environment_int("OMPI_COMM_WORLD_RANK", &r) || environment_int("PMIX_RANK", &r)) {
         kind = LAUNCH_MPI;
         environment_int("OMPI_COMM_WORLD_SIZE", &w);
-    } else if (environment_int("RANK", &r) && environment_int("WORLD_SIZE", &w) && getenv("MASTER_ADDR") != NULL && getenv("MASTER_PORT") != NULL)
+    } else if (getenv("RANK") != NULL && getenv("WORLD_SIZE") != NULL && getenv("MASTER_ADDR") != NULL && getenv("MASTER_PORT") != NULL) {
         kind = LAUNCH_TORCHRUN;
-    else
-        r = w = 0;
+        w = 1; /* where it is no number, the communicator will say so */
+        environment_int("RANK", &r);
+        environment_int("WORLD_SIZE", &w);
+    }
     if (rank != NULL)
         *rank = r;
     if (world != NULL)
