@@ -17,6 +17,8 @@ case $zero_cflags in *-fsanitize=*) nvcc= ;; esac # it would not link with a lib
 for name in $(env | sed -n 's/^\(PMIX_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do unset "$name"; done
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none \
     OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMP_NUM_THREADS=1
+# In a container without /sys, hwloc would put lines of its own among the output.
+export HWLOC_HIDE_ERRORS=2
 # The same on machines with GPUs.
 export CUDA_VISIBLE_DEVICES=
 
