@@ -5,13 +5,14 @@
 static const struct rule {
     const char *name;
     int states, block_bytes;
+    bool reads_eps;
 } rules[ZERO_RULES] = {
-    [ZERO_RULE_ADAMW] = {"adamw", 2, ZERO_BLOCK8 * sizeof(float)},
-    [ZERO_RULE_ADAM] = {"adam", 2, ZERO_BLOCK8 * sizeof(float)},
-    [ZERO_RULE_SGD] = {"sgd", 1, ZERO_BLOCK8 * sizeof(float)},
-    [ZERO_RULE_LION] = {"lion", 1, ZERO_BLOCK8 * sizeof(float)},
-    [ZERO_RULE_CUSTOM] = {"custom", 0, ZERO_BLOCK8 * sizeof(float)}, /* its states are the caller's to count */
-    [ZERO_RULE_ADAMW8] = {"adamw8bit", 2, sizeof(zero_block8_t)},
+    [ZERO_RULE_ADAMW] = {"adamw", 2, ZERO_BLOCK8 * sizeof(float), true},
+    [ZERO_RULE_ADAM] = {"adam", 2, ZERO_BLOCK8 * sizeof(float), true},
+    [ZERO_RULE_SGD] = {"sgd", 1, ZERO_BLOCK8 * sizeof(float), false},
+    [ZERO_RULE_LION] = {"lion", 1, ZERO_BLOCK8 * sizeof(float), false},
+    [ZERO_RULE_CUSTOM] = {"custom", 0, ZERO_BLOCK8 * sizeof(float), false}, /* its states are the caller's to count */
+    [ZERO_RULE_ADAMW8] = {"adamw8bit", 2, sizeof(zero_block8_t), true},
 };
 
 const char *zero_rule_name(zero_rule_t rule)
@@ -22,6 +23,11 @@ const char *zero_rule_name(zero_rule_t rule)
 int zero_rule_states(zero_rule_t rule, const zero_adamw_t *options)
 {
     return rule == ZERO_RULE_SGD && options->beta1 == 0 ? 0 : rules[rule].states;
+}
+
+bool zero_rule_reads_eps(zero_rule_t rule)
+{
+    return rules[rule].reads_eps;
 }
 
 int zero_rule_block_bytes(zero_rule_t rule)

@@ -11,6 +11,9 @@ const char *zero_rule_name(zero_rule_t rule);
  * none where its momentum, options->beta1, is 0. */
 int zero_rule_states(zero_rule_t rule, const zero_adamw_t *options);
 
+/* Whether it divides by a root that eps keeps from 0. */
+bool zero_rule_reads_eps(zero_rule_t rule);
+
 /* 512 where state is fp32, sizeof(zero_block8_t) where it is in 8 bits. */
 int zero_rule_block_bytes(zero_rule_t rule);
 

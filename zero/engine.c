@@ -85,8 +85,7 @@ static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
     if (!(a->beta1 >= 0 && a->beta1 < 1) || !(a->beta2 >= 0 && a->beta2 < 1))
         return zero_fail(error, ZERO_ERR_ARG, "config.adamw's betas are %g and %g: each is at least 0 and less than 1", a->beta1,
                          a->beta2);
-    bool divides = c->rule == ZERO_RULE_ADAMW || c->rule == ZERO_RULE_ADAM || c->rule == ZERO_RULE_ADAMW8;
-    if ((divides && !(a->eps > 0)) || !isfinite(a->eps) || !(a->weight_decay >= 0) || !isfinite(a->weight_decay))
+    if ((zero_rule_reads_eps(c->rule) && !(a->eps > 0)) || !isfinite(a->eps) || !(a->weight_decay >= 0) || !isfinite(a->weight_decay))
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.adamw has eps %g and weight_decay %g: eps is positive and weight_decay at least 0", a->eps,
                          a->weight_decay);

@@ -296,8 +296,7 @@ static zero_status_t enter_whole(zero_entry_t *entry, zero_engine_t *engine, zer
         return status;
     if (engine->pass >= 0) /* where ranks may be at different uses, and so cannot meet */
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s inside pass '%s': end it first", what, engine->spec.passes[engine->pass].name);
-    if (status == ZERO_OK)
-        status = check_state(engine, param, state, set ? "set" : "read");
+    status = check_state(engine, param, state, set ? "set" : "read");
     if (status == ZERO_OK && zero_dtype_size(dtype) == 0)
         status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has the unknown dtype %d", what, engine->spec.params[param].name, (int)dtype);
     if (status == ZERO_OK && set && !values && engine->spec.params[param].count > 0)
