@@ -144,6 +144,16 @@ static void random_holds(declare_t *d, uint64_t *r, int32_t pass)
     }
 }
 
+/* What the training pass gives no gradients is not trained. */
+static void freeze_unwritten(declare_t *d, int32_t train)
+{
+    bool written[DECLARE_UNITS] = { false };
+    for (int32_t i = 0; i < d->passes[train].use_count; i++)
+        written[d->uses[train][i].unit] |= (d->uses[train][i].flags & ZERO_GRAD) != 0;
+    for (int32_t p = 0; p < d->spec.param_count; p++)
+        d->params[p].trainable &= written[d->params[p].unit];
+}
+
 void declare_shuffle_table(declare_t *d, uint64_t seed)
 {
     uint64_t state = zero_splitmix64(seed ^ 0x7461626c65u), *r = &state;
@@ -197,6 +207,7 @@ void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
             declare_use(d, train, u, ZERO_READ); /* recomputed first */
         declare_use(d, train, u, declare_draw(r, 6) == 0 ? ZERO_GRAD : ZERO_READ | ZERO_GRAD);
     }
+    freeze_unwritten(d, train);
     random_holds(d, r, train);
     if (with_eval) {
         int32_t eval = declare_pass(d, ZERO_PASS_EVAL);

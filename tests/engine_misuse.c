@@ -417,7 +417,8 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
         desc.name = "extra";
         desc.ndim = 1;
         desc.shape[0] = rank == 1 ? 6 : 5;
-        if (zero_unit_add(toy.engine, "extra", &unit) != ZERO_OK || zero_param_add(toy.engine, unit, &desc, &param) != ZERO_OK)
+        if (zero_unit_add(toy.engine, "extra", &unit) != ZERO_OK || zero_param_add(toy.engine, unit, &desc, &param) != ZERO_OK ||
+            zero_use_add(toy.engine, toy.train, unit, ZERO_GRAD) != ZERO_OK)
             return 1;
     }
     if (scene->kind == DIFFERENT_USES && rank == 1 && zero_use_add(toy.engine, toy.eval, toy.unit[TOY_BIG], ZERO_READ) != ZERO_OK)

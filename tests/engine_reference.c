@@ -12,7 +12,7 @@ const toy_param_t toy_params[TOY_PARAMS] = {
     {TOY_MIXED, "mixed.b", 13, true, false, 0, 0.5},   {TOY_MIXED, "mixed.f", 77, false, false, 1, 1},
     {TOY_MIXED, "mixed.none", 0, true, false, 1, 1},   {TOY_MIXED, "mixed.norm", 31, true, true, 0, 1},
     {TOY_BIG, "big.w", 17500, true, false, 1, 1},      {TOY_BIG, "big.v", 130, true, false, 1, 2},
-    {TOY_UNUSED, "unused.w", 257, true, false, 1, 1},  {TOY_LATE, "late.w", 511, true, false, 0.5, 1},
+    {TOY_UNUSED, "unused.w", 257, false, false, 1, 1}, {TOY_LATE, "late.w", 511, true, false, 0.5, 1},
 };
 const char *const toy_units[TOY_UNITS] = {"embed", "small", "empty", "frozen", "mixed", "big", "unused", "late"};
 

@@ -34,8 +34,9 @@ static void config_of(zero_config_t *config)
     config->persist_bytes = 0;
 }
 
-/* Three units of a parameter each, the last one frozen, that are used forwards and backwards. The first so many are held until the next one is. */
-static void declare(const zero_config_t *config, int held)
+/* Three units of a parameter each, the last one frozen, that are used forwards and backwards, the latter down to unit last. The first so many
+ * are held until the next one is. */
+static void declare_down_to(int last, const zero_config_t *config, int held)
 {
     static const char *const units[] = {"fc0", "fc1", "fc2"}, *const params[] = {"fc0.weight", "fc1.weight", "fc2.weight"};
     zero_error_t error;
@@ -53,8 +54,12 @@ static void declare(const zero_config_t *config, int held)
         must(zero_param_add(engine, unit[u], &desc, &param[u]));
         must(zero_use_add(engine, train, unit[u], ZERO_READ | (u < held ? ZERO_HOLD : 0u)));
     }
-    for (int u = 2; u >= 0; u--)
+    for (int u = 2; u >= last; u--)
         must(zero_use_add(engine, train, unit[u], ZERO_READ | ZERO_GRAD));
+}
+static void declare(const zero_config_t *config, int held)
+{
+    declare_down_to(0, config, held);
 }
 
 static void create_refused(const zero_config_t *config)
@@ -128,6 +133,9 @@ int main(int argc, char **argv)
     refused(zero_commit(engine));
     config_of(&config);
     declare(&config, 3);
+    refused(zero_commit(engine));
+    config_of(&config);
+    declare_down_to(1, &config, 0);
     refused(zero_commit(engine));
     config_of(&config);
     config.memory_limit = 4 << 20;

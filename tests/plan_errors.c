@@ -67,6 +67,7 @@ START_TEST(bad_declarations)
     REFUSED(d->uses[1][1].flags = ZERO_READ | ZERO_GRAD, ZERO_ERR_ARG, "only a training pass");
     REFUSED(d->uses[0][5].flags |= ZERO_HOLD, ZERO_ERR_ARG, "it is the last");
     REFUSED(d->uses[0][2].flags |= ZERO_HOLD, ZERO_ERR_ARG, "still holds");
+    REFUSED(d->uses[0][4].flags = ZERO_READ, ZERO_ERR_ARG, "no use of the unit in pass 'train0' has ZERO_GRAD");
     REFUSED(d->passes[1].kind = ZERO_PASS_TRAIN, ZERO_ERR_ARG, "both train");
     REFUSED(d->passes[1].kind = ZERO_PASS_ANY_ORDER, ZERO_ERR_ARG, "any order");
     REFUSED(d->passes[1].kind = 9, ZERO_ERR_ARG, "no kind of pass");

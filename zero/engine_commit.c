@@ -7,6 +7,58 @@ static zero_status_t plan(zero_engine_t *engine, zero_error_t *error)
     return status == ZERO_OK ? zero_plan_check(engine->plan, error) : status;
 }
 
+static bool pass_uses(const zero_spec_pass_t *pass, int32_t unit, uint32_t flags)
+{
+    for (int32_t u = 0; u < pass->use_count; u++)
+        if (pass->uses[u].unit == unit && (pass->uses[u].flags & flags) == flags)
+            return true;
+    return false;
+}
+
+/* Whether the unit has parameters, and none of them is trainable. */
+static bool frozen_whole(const zero_spec_t *spec, int32_t unit)
+{
+    bool any = false;
+    for (int32_t p = 0; p < spec->param_count; p++)
+        if (spec->params[p].unit == unit) {
+            if (spec->params[p].trainable)
+                return false;
+            any = true;
+        }
+    return any;
+}
+
+/* Logs what can be planned, but is hardly what the caller means. */
+static void warn(const zero_engine_t *engine)
+{
+    const zero_spec_t *spec = &engine->spec;
+    const zero_config_t *c = &engine->config;
+    bool any_order = false;
+    if (engine->rank != 0)
+        return;
+    for (int32_t p = 0; p < spec->pass_count; p++) {
+        const zero_spec_pass_t *pass = &spec->passes[p];
+        any_order |= pass->kind == ZERO_PASS_ANY_ORDER;
+        if (pass->kind != ZERO_PASS_TRAIN)
+            continue;
+        if (pass->use_count == 0)
+            zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING, "training pass '%s' has no uses, so it trains nothing: declare each acquire with zero_use_add",
+                     pass->name);
+        for (int32_t u = 0; u < spec->unit_count; u++)
+            if (pass_uses(pass, u, ZERO_GRAD) && frozen_whole(spec, u))
+                zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING, "unit '%s' is used with ZERO_GRAD in pass '%s', but none of its parameters is trainable: it has "
+                         "no gradient to add to; leave ZERO_GRAD out, or set trainable", spec->units[u].name, pass->name);
+    }
+    for (int32_t u = 0; u < spec->unit_count && spec->pass_count > 0 && !any_order; u++) {
+        bool used = false;
+        for (int32_t p = 0; p < spec->pass_count && !used; p++)
+            used = pass_uses(&spec->passes[p], u, 0);
+        if (!used)
+            zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING, "unit '%s' is used by no pass, so it cannot be acquired: declare its uses with zero_use_add",
+                     spec->units[u].name);
+    }
+}
+
 /* config.update: of calls that do their work on the host, perhaps on threads of the device's, one at a time, and none around another call. What only
  * queues work is inside a call on the engine as it is, and may wait for its stream, which may wait for such work. */
 static int update(void *ctx, const zero_update_args_t *args)
@@ -52,8 +104,10 @@ zero_status_t zero_commit(zero_engine_t *engine)
         status = zero_exec_create(&engine->exec, engine->plan, config->device, config->comm, &options, &error);
     }
     atomic_store(&engine->committed, engine->exec);
-    if (status == ZERO_OK)
+    if (status == ZERO_OK) {
+        warn(engine);
         return zero_engine_leave(engine, ZERO_OK);
+    }
     zero_plan_destroy(engine->plan);
     engine->plan = NULL;
     engine->failed = zero_fail(&engine->error, status, "%s", error.text);

@@ -362,14 +362,15 @@ ZERO_API zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, ze
 
 #define ZERO_MAX_DIMS 8
 
-/* What a parameter is; zero_param_desc_init has the defaults. */
+/* What a parameter is; zero_param_desc_init sets the defaults. name is NULL by init, and has to be given. */
 typedef struct zero_param_desc {
     size_t size;
     const char *name;            /* unique; copied */
-    int32_t ndim;                /* 0 to ZERO_MAX_DIMS */
+    int32_t ndim;                /* 0 to ZERO_MAX_DIMS. Default by init: 0, one element */
     int64_t shape[ZERO_MAX_DIMS];/* each >= 0; a product of 0 is legal (an empty parameter) */
-    zero_dtype_t dtype;          /* what the caller's kernels read, and write gradients in */
-    bool trainable;              /* false: no gradient, master weights or moments */
+    zero_dtype_t dtype;          /* what the caller's kernels read, and write gradients in. Default by init: fp32 */
+    bool trainable;              /* false: no gradient, master weights or moments. true: where there is a training pass, it uses the unit with
+                                  * ZERO_GRAD, or zero_commit refuses it. Default by init: true */
     double decay_scale;          /* multiplies weight decay; 0: none. Default by init: 1 */
     double lr_scale;             /* multiplies the rate. Default by init: 1 */
 } zero_param_desc_t;
@@ -404,7 +405,9 @@ ZERO_API zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zer
 
 /* Makes the plan, checks it, compares its hash over the ranks, lays out memory, refuses what does not fit, allocates. Collective: all succeed, or
  * all fail, and then only zero_destroy works. ZERO_ERR_MISMATCH: ranks declared something else, or have other options; ZERO_ERR_MEMORY: it does not
- * fit; ZERO_ERR_ARG: what only the whole shows. Once per engine. Parameters and state are zero until filled. With plan_world: plans and checks only. */
+ * fit; ZERO_ERR_ARG: what only the whole shows (a trainable parameter that gets no gradients, too much held at once, ...). Rank 0 logs warnings of what is
+ * legal and hardly meant: ZERO_GRAD for a unit that is frozen whole, a unit that no pass uses, a training pass without uses. Once per
+ * engine. Parameters and state are zero until filled. With plan_world: plans and checks only. */
 ZERO_API zero_status_t zero_commit(zero_engine_t *engine);
 
 /* ---- engine: contents -------------------------------------------------------------------------------------------- */

@@ -165,6 +165,24 @@ static zero_status_t check_pass(zero_builder_t *b, int32_t index)
     return ZERO_OK;
 }
 
+/* A trainable parameter whose unit the training pass never uses with ZERO_GRAD would have no gradient to write to, and weight decay would move it. */
+static zero_status_t check_gradients(const zero_builder_t *b)
+{
+    const zero_spec_t *spec = b->spec;
+    const zero_spec_pass_t *train = b->train >= 0 ? &spec->passes[b->train] : NULL;
+    for (int32_t i = 0; train && i < spec->param_count; i++) {
+        const zero_spec_param_t *p = &spec->params[i];
+        bool written = !p->trainable || p->count == 0;
+        for (int32_t u = 0; u < train->use_count && !written; u++)
+            written = train->uses[u].unit == p->unit && (train->uses[u].flags & ZERO_GRAD);
+        if (!written)
+            return zero_fail(b->error, ZERO_ERR_ARG, "parameter '%s' of unit '%s' is trainable, but no use of the unit in pass '%s' has ZERO_GRAD: declare "
+                             "the use that adds to its gradient with ZERO_GRAD, or the parameter with trainable = false",
+                             p->name, spec->units[p->unit].name, train->name);
+    }
+    return ZERO_OK;
+}
+
 zero_status_t zero_build_declare(zero_builder_t *b)
 {
     const zero_spec_t *spec = b->spec;
@@ -176,6 +194,8 @@ zero_status_t zero_build_declare(zero_builder_t *b)
     for (int32_t i = 0; i < spec->pass_count; i++)
         if ((status = check_pass(b, i)) != ZERO_OK)
             return status;
+    if ((status = check_gradients(b)) != ZERO_OK)
+        return status;
     b->offload_parameters = spec->parameters.tier != ZERO_TIER_DEVICE;
     /* Parameters off the device come in unit by unit anyway; each rank then keeps no more of them than it updates. */
     b->shard_parameters = spec->world > 1 && (spec->parameters.sharding == ZERO_SHARDED ||
