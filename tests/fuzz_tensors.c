@@ -169,6 +169,7 @@ static const char *const words[] = {
     "[1,2,3,4,5,6,7,8,9]",
     "\"__metadata__\":{}",
     "\"weight_map\":",
+    "version https://git-lfs.github.com/spec/v1",
     "\"a\"",
     "\"b\"",
     "\x1b[2J",

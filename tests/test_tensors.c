@@ -250,7 +250,7 @@ static void write_index(const char *name, const char *map)
 static void write_shards(void)
 {
     const float data[2] = {1, 2}, other[2] = {3, 4};
-    write_file("a.safetensors", "{" ONE("p", "0,4") "," ONE("q", "4,8") "}", data, 8);
+    write_file("a.safetensors", "{" ONE("p", "0,4") "}", data, 4);
     write_file("b.safetensors", "{" ONE("q", "0,4") "," ONE("m", "4,8") "}", other, 8);
 }
 
@@ -265,7 +265,7 @@ START_TEST(test_index)
         ck_assert_int_eq(zero_tensors_find(t, "p"), 1);
         ck_assert_int_eq(zero_tensors_find(t, "q"), 2);
         read_all(t, "p", &(float){1}, 1);
-        read_all(t, "q", &(float){3}, 1); /* a's q is nobody's: the index decides */
+        read_all(t, "q", &(float){3}, 1);
         read_all(t, "m", &(float){4}, 1);
         zero_tensors_close(t);
     }
@@ -322,6 +322,35 @@ START_TEST(test_index_lies)
     /* Longer than any index: refused by its size alone (the file is all holes). */
     ck_assert_int_eq(truncate(at("odd.index.json"), 200000000), 0);
     refused(at("odd.index.json"), ZERO_ERR_FORMAT, "200000000", "odd.index.json");
+}
+END_TEST
+
+/* What a shard holds and the index does not list for it would be lost without a word; one rule for tensors that nobody lists, and for those of another
+ * shard. */
+START_TEST(test_index_unlisted)
+{
+    const float data[2] = {1, 2};
+    write_shards();
+    write_index("odd.index.json", "{\"q\":\"b.safetensors\",\"p\":\"a.safetensors\"}");
+    refused(at("odd.index.json"), ZERO_ERR_FORMAT, "tensor 'm' of '", "b.safetensors' is not listed in the index '");
+    write_file("a.safetensors", "{" ONE("p", "0,4") "," ONE("q", "4,8") "}", data, 8);
+    write_index("odd.index.json", "{\"q\":\"b.safetensors\",\"p\":\"a.safetensors\",\"m\":\"b.safetensors\"}");
+    refused(at("odd.index.json"), ZERO_ERR_FORMAT, "tensor 'q' is in '", "a.safetensors' and, as the index '");
+    /* one that a shard of which nothing is listed holds does not count: the index does not name the file */
+    write_index("odd.index.json", "{\"q\":\"b.safetensors\",\"m\":\"b.safetensors\"}");
+    zero_tensors_close(opened(at("odd.index.json")));
+}
+END_TEST
+
+START_TEST(test_pointer)
+{
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n";
+    write_bytes("x.safetensors", pointer, sizeof pointer - 1);
+    refused(at("x.safetensors"), ZERO_ERR_FORMAT, "x.safetensors' is a git-lfs pointer, not the file", "run git lfs pull");
+    write_bytes("odd.index.json", pointer, sizeof pointer - 1);
+    refused(at("odd.index.json"), ZERO_ERR_FORMAT, "odd.index.json' is a git-lfs pointer, not the file", "run git lfs pull");
+    write_bytes("x.safetensors", pointer, 12); /* shorter than one */
+    refused(at("x.safetensors"), ZERO_ERR_FORMAT, "x.safetensors", "header");
 }
 END_TEST
 
@@ -488,7 +517,7 @@ START_TEST(test_descriptors)
     write_shards();
     write_index("odd.index.json", "{\"p\":\"a.safetensors\",\"absent\":\"b.safetensors\"}");
     refused(at("odd.index.json"), ZERO_ERR_FORMAT, "'absent'", "");
-    write_index("odd.index.json", "{\"p\":\"a.safetensors\",\"m\":\"b.safetensors\"}");
+    write_index("odd.index.json", "{\"p\":\"a.safetensors\",\"m\":\"b.safetensors\",\"q\":\"b.safetensors\"}");
     zero_tensors_close(opened(at("odd.index.json")));
     write_file("a.safetensors", "{", NULL, 0);
     refused(at("a.safetensors"), ZERO_ERR_FORMAT, "JSON", "");
@@ -511,6 +540,8 @@ int main(void)
     tcase_add_test(tcase, test_empty_tensors);
     tcase_add_test(tcase, test_index);
     tcase_add_test(tcase, test_index_lies);
+    tcase_add_test(tcase, test_index_unlisted);
+    tcase_add_test(tcase, test_pointer);
     tcase_add_loop_test(tcase, test_header_lies, 0, sizeof lies / sizeof lies[0]);
     tcase_add_test(tcase, test_nesting);
     tcase_add_test(tcase, test_truncated);

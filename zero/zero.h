@@ -564,7 +564,8 @@ typedef struct zero_tensor_info {
 
 /* Opens one .safetensors file, an index (.json with "weight_map") or a folder that holds model.safetensors or
  * model.safetensors.index.json. Headers are checked whole (lengths, overlaps, gaps, shapes, duplicates); data is read by
- * zero_tensors_read alone. An index decides which tensors there are; its shards lie in its own folder. */
+ * zero_tensors_read alone. An index lists every tensor of its shards, which lie in its own folder: one that it does not list, or
+ * lists for another shard, is an error. A git-lfs pointer in the place of a file is an error that says so. */
 ZERO_API zero_status_t zero_tensors_open(zero_tensors_t **tensors, const char *path, zero_error_t *error);
 /* Tensors are numbered from 0 in order of their names (of the names' bytes). 0 for NULL. */
 ZERO_API int zero_tensors_count(const zero_tensors_t *tensors);

@@ -30,7 +30,8 @@ typedef struct zero_quoted {
  * *quoted. */
 const char *zero_quote(zero_quoted_t *quoted, const char *text);
 
-/* Opens a regular file for reading, without waiting where it is none, and says its size. *fd is -1 on failure. */
+/* Opens a regular file for reading, without waiting where it is none, and says its size. A git-lfs pointer is an error. *fd is -1 on
+ * failure. */
 zero_status_t zero_open_file(const char *path, int *fd, uint64_t *bytes, zero_error_t *error);
 
 /* bytes bytes from offset. An end of the file before them is an error: the file was cut after it had been opened. path is for the

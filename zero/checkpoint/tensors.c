@@ -124,7 +124,31 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const zero_tensor_entry_t *)a)->info.name, ((const zero_tensor_entry_t *)b)->info.name);
 }
 
-/* The index decides which tensors there are and in which shard: what a shard holds besides is another shard's, or nobody's. */
+/* Every tensor of every shard must be listed for that shard: what the index leaves out would be lost without a word. The entries are
+ * sorted. */
+static zero_status_t check_listed(const zero_tensors_t *tensors, const char *path, zero_error_t *error)
+{
+    int64_t held = 0;
+    zero_quoted_t name;
+    for (int f = 0; f < tensors->file_count; f++)
+        held += tensors->files[f].count;
+    if (held == tensors->count) /* each entry is another tensor of a shard */
+        return ZERO_OK;
+    for (int f = 0; f < tensors->file_count; f++)
+        for (int k = 0; k < tensors->files[f].count; k++) {
+            const char *own = tensors->files[f].entries[k].info.name;
+            const zero_tensor_entry_t *entry = zero_safetensors_find(tensors->entries, tensors->count, own);
+            zero_quote(&name, own);
+            if (!entry)
+                return zero_fail(error, ZERO_ERR_FORMAT, "tensor '%s' of '%s' is not listed in the index '%s': list it, or take it out of the file",
+                                 name.text, tensors->files[f].path, path);
+            if (entry->file != f)
+                return zero_fail(error, ZERO_ERR_FORMAT, "tensor '%s' is in '%s' and, as the index '%s' says, in '%s': take it out of the first",
+                                 name.text, tensors->files[f].path, path, tensors->files[entry->file].path);
+        }
+    return ZERO_OK;
+}
+
 static zero_status_t open_index(zero_tensors_t *tensors, const char *path, zero_error_t *error)
 {
     const char *slash = strrchr(path, '/'), *name;
@@ -174,6 +198,7 @@ static zero_status_t open_index(zero_tensors_t *tensors, const char *path, zero_
         tensors->entries[tensors->count++].file = number;
     }
     qsort(tensors->entries, (size_t)tensors->count, sizeof *tensors->entries, by_name);
+    status = check_listed(tensors, path, error);
 
 end:
     json_decref(root);
