@@ -158,7 +158,7 @@ static const struct { const char *text, *sentence; } bad_configs[] = {
     { "{\"model_type\": \"gpt2\", " SIZES ", \"activation_function\": \"relu\"}", "\"activation_function\" is \"relu\", wanted \"gelu_new\"" },
     { "{\"model_type\": \"gpt2\", " SIZES ", \"scale_attn_weights\": false}", "\"scale_attn_weights\" is false, wanted true" },
     { "{\"model_type\": \"gpt2\", " SIZES ", \"scale_attn_by_inverse_layer_idx\": true}", "\"scale_attn_by_inverse_layer_idx\" is true, wanted false" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"tie_word_embeddings\": false}", "\"tie_word_embeddings\" is false, wanted true" },
+    { "{\"model_type\": \"gpt2\", " SIZES ", \"tie_word_embeddings\": false}", "\"tie_word_embeddings\" is false, wanted true: a head apart from the embedding" },
     { "{\"model_type\": \"gpt2\", " SIZES ", \"add_cross_attention\": 1}", "\"add_cross_attention\" is 1, wanted false" },
     { "{\"model_type\": \"gpt2\", " SIZES ", \"quantization_config\": {\"bits\": 4}}", "\"quantization_config\" is {\"bits\":4}" },
 };
@@ -217,6 +217,7 @@ typedef struct change {
     const char *becomes;         /* another name; NULL: left out */
     const char *dtype, *shape;   /* NULL: as it is */
     int64_t count;               /* elements, with shape */
+    uint8_t last;                /* its last byte; the others, and those of other tensors, are 0 */
 } change_t;
 
 /* Tensors [first, last) of the model, changed, as one .safetensors file. */
@@ -232,6 +233,7 @@ static void write_tensors(const char *file, const zero_model_config_t *c, int fi
     for (int i = first; i < last + 1; i++) {
         char shape[64], name[80];
         const char *dtype = "F32";
+        uint8_t value = 0;
         zero_gpt2_tensor_t t;
         int64_t count;
 
@@ -257,10 +259,13 @@ static void write_tensors(const char *file, const zero_model_config_t *c, int fi
                 count = change->count;
             }
         }
+        if (!strcmp(change->name, t.name))
+            value = change->last;
         const size_t size = (size_t)count * (!strcmp(dtype, "F64") || !strcmp(dtype, "I64") ? 8 : !strcmp(dtype, "F32") ? 4 : 2);
         used += (size_t)sprintf(header + 8 + used, "%s\"%s\": {\"dtype\": \"%s\", \"shape\": [%s], \"data_offsets\": [%zu, %zu]}", used > 1 ? ", " : "",
                                 name, dtype, shape, bytes, bytes + size);
         bytes += size;
+        data[bytes - 1] = value;
     }
     used += (size_t)sprintf(header + 8 + used, "}");
     for (int i = 0; i < 8; i++)
@@ -280,6 +285,8 @@ static const struct { change_t change; const char *sentence; } changes[] = {
     { { .name = "h.1.attn.bias", .becomes = "h.1.attn.bias", .dtype = "I64" }, NULL },
     { { .name = "transformer.h.0.attn.masked_bias", .becomes = "transformer.h.0.attn.masked_bias" }, NULL },
     { { .name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "11, 6", .count = 66 }, NULL },
+    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .dtype = "BF16", .shape = "11, 6", .count = 66 }, NULL },
+    { { .name = "wte.weight", .becomes = "lm_head.weight", .last = 1 }, NULL }, /* tied, and stored once */
     { { .name = "wte.weight", .becomes = "wte.weight", .dtype = "BF16" }, NULL },
     { { .name = "wte.weight", .becomes = "wte.weight", .dtype = "F16" }, NULL },
     /* refused: */
@@ -296,6 +303,16 @@ static const struct { change_t change; const char *sentence; } changes[] = {
     { { .name = "ln_f.weight", .becomes = "ln_f.weight", .shape = "5", .count = 5 }, "(5), wanted (6)" },
     { { .name = "wpe.weight", .becomes = "wpe.weight", .dtype = "F64" }, "tensor 'wpe.weight' has the dtype F64, wanted F32, BF16 or F16" },
     { { .name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "12, 6", .count = 72 }, "'lm_head.weight' has the shape (12, 6), wanted (11, 6)" },
+    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "11, 6", .count = 66, .last = 1 },
+      "tensors 'lm_head.weight' and 'wte.weight' differ, but the head of a GPT-2 is its embedding" },
+    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .dtype = "I64", .shape = "11, 6", .count = 66 }, "'lm_head.weight' has the dtype I64" },
+    { { .name = "wte.weight", .becomes = "lm_head.weight", .shape = "6, 11", .count = 66 }, "'lm_head.weight' has the shape (6, 11), wanted (11, 6)" },
+    { { .name = "wte.weight", .becomes = "_orig_mod.transformer.wte.weight" },
+      "names begin with the prefix '_orig_mod.', which torch.compile puts there ('_orig_mod.transformer.wte.weight')" },
+    { { .name = "h.0.ln_1.bias", .becomes = "module.h.0.ln_1.bias" }, "the prefix 'module.', which DistributedDataParallel puts there" },
+    { { .name = "wpe.weight", .becomes = "module._orig_mod.transformer.wpe.weight" }, "the prefix 'module._orig_mod.'" },
+    { { .name = "ln_f.bias", .becomes = "net.transformer.ln_f.bias" }, "names begin with the prefix 'net.' ('net.transformer.ln_f.bias')" },
+    { { .name = "ln_f.bias", .becomes = "xln_f.bias" }, "'ln_f.bias') is missing" },
     /* lies of the file itself, that its reader must tell: */
     { { .name = "wte.weight", .becomes = "wte.weight", .shape = "11, 7", .count = 66 }, "wte.weight" },
     { { .name = "wte.weight", .becomes = "wte.weight", .shape = "9223372036854775807, 9223372036854775807", .count = 66 }, "wte.weight" },
@@ -324,7 +341,7 @@ START_TEST(test_folder)
 }
 END_TEST
 
-/* Two files with an index: whole, then with the index naming a file that is not there. */
+/* Two files with an index: whole, then with a tensor that the index does not list, then with the index naming a file that is not there. */
 START_TEST(test_shards)
 {
     static char index[1 << 13];
@@ -347,6 +364,10 @@ START_TEST(test_shards)
     used += (size_t)sprintf(index + used, "}}");
     write_file("model.safetensors.index.json", index, used);
     ck_assert_msg(zero_model_check_folder(&c, folder, &error) == ZERO_OK, "%s", error.text);
+    write_tensors("b.safetensors", &c, 9, count, &(change_t){ .name = "extra", .becomes = "extra" });
+    ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "tensor 'extra' of '"));
+    ck_assert_ptr_nonnull(strstr(error.text, "b.safetensors' is not listed in the index"));
     ck_assert_int_eq(unlink(in_folder("b.safetensors")), 0);
     ck_assert_int_ne(zero_model_check_folder(&c, folder, &error), ZERO_OK);
     ck_assert_ptr_nonnull(strstr(error.text, "b.safetensors"));
@@ -357,6 +378,7 @@ END_TEST
 /* Files that are missing, empty, cut, or something else. */
 START_TEST(test_files)
 {
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n";
     static const uint8_t huge[16] = { 255, 255, 255, 255, 255, 255, 255, 127, '{' };
     static uint8_t whole[1 << 16];
     zero_model_config_t c;
@@ -378,6 +400,12 @@ START_TEST(test_files)
     ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);
     write_file("model.safetensors", huge, sizeof huge);
     ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);
+    write_file("model.safetensors", pointer, strlen(pointer));
+    ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "model.safetensors' is a git-lfs pointer, not the file: run git lfs pull"));
+    write_file("config.json", pointer, strlen(pointer));
+    ck_assert_int_eq(zero_model_read_config(&c, folder, &error), ZERO_ERR_FORMAT);
+    ck_assert_ptr_nonnull(strstr(error.text, "config.json is a git-lfs pointer"));
     write_tensors("model.safetensors", &c, 0, zero_gpt2_tensor_count(&c), &none);
     ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_OK);
     file = fopen(in_folder("model.safetensors"), "rb");

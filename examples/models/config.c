@@ -66,6 +66,13 @@ zero_status_t zero_gpt2_check_config(const zero_model_config_t *c, zero_error_t 
     return ZERO_OK;
 }
 
+bool zero_model_is_pointer(const char *text, size_t bytes)
+{
+    static const char pointer[] = "version https://git-lfs.github.com/spec/";
+
+    return bytes >= sizeof pointer - 1 && memcmp(text, pointer, sizeof pointer - 1) == 0;
+}
+
 /* ---- config.json ------------------------------------------------------------------------------------------------- */
 
 /* A value as JSON text for an error, cut to fit. */
@@ -121,7 +128,8 @@ static zero_status_t check_switches(const json_t *root, const char *name, zero_e
     for (size_t i = 0; i < sizeof switches / sizeof *switches; i++) {
         value = json_object_get(root, switches[i].key);
         if (value != NULL && (!json_is_boolean(value) || json_boolean_value(value) != switches[i].wanted))
-            return wrong(name, switches[i].key, value, switches[i].wanted ? "true" : "false", error);
+            return wrong(name, switches[i].key, value, !strcmp(switches[i].key, "tie_word_embeddings") ?
+                         "true: a head apart from the embedding is not supported for this model" : switches[i].wanted ? "true" : "false", error);
     }
     value = json_object_get(root, "activation_function");
     if (value != NULL && (!json_is_string(value) ||
@@ -205,6 +213,10 @@ zero_status_t zero_model_read_config(zero_model_config_t *config, const char *fo
     bytes = fread(text, 1, CONFIG_BYTES_MOST + 1, file);
     if (ferror(file)) {
         status = zero_fail(error, ZERO_ERR_IO, "cannot read '%.800s': %s", path, strerror(errno));
+        goto end;
+    }
+    if (zero_model_is_pointer(text, bytes)) {
+        status = zero_fail(error, ZERO_ERR_FORMAT, "%.800s is a git-lfs pointer, not the file: run git lfs pull in its folder", path);
         goto end;
     }
     if (bytes == 0 || bytes > CONFIG_BYTES_MOST) {

@@ -7,6 +7,8 @@
 
 #define PREFIX "transformer."
 #define PREFIX_BYTES (sizeof PREFIX - 1)
+#define EMBEDDING "wte.weight"
+#define HEAD "lm_head.weight"
 
 /* "(50257, 768)" */
 static const char *shape_text(char *text, size_t bytes, int32_t ndim, const int64_t *shape)
@@ -54,12 +56,47 @@ static bool is_mask(const char *name)
     return digits > 0 && (!strcmp(name, ".attn.bias") || !strcmp(name, ".attn.masked_bias"));
 }
 
+/* The head is the embedding: a copy of it is not read, and a tensor of other values would make another model. */
+static zero_status_t check_head(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, int head, int embedding,
+                                zero_error_t *error)
+{
+    enum { PIECE = 8192 };
+    const int64_t shape[2] = { config->vocab, config->width }, count = config->vocab * config->width;
+    zero_tensor_info_t info = {.size = sizeof info};
+    zero_status_t status = zero_tensors_at(file, head, &info);
+    float a[PIECE], b[PIECE];
+
+    if (status != ZERO_OK)
+        return zero_fail(error, status, "%s: tensor '%s' cannot be looked up", folder, HEAD);
+    status = check_tensor(folder, &info, 2, shape, error);
+    for (int64_t begin = 0; begin < count && status == ZERO_OK; begin += PIECE) {
+        const int64_t n = count - begin < PIECE ? count - begin : PIECE;
+
+        status = zero_tensors_read(file, head, begin, n, a, error);
+        if (status == ZERO_OK)
+            status = zero_tensors_read(file, embedding, begin, n, b, error);
+        if (status != ZERO_OK || memcmp(a, b, (size_t)n * sizeof *a) == 0)
+            continue;
+        zero_tensors_at(file, embedding, &info);
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensors '%s' and '%s' differ, but the head of a GPT-2 is its embedding, and one of its own is not "
+                         "supported: take '%s' out of the file to train with the embedding as the head", folder, HEAD, info.name, HEAD);
+    }
+    return status;
+}
+
 /* What is neither a parameter in map nor of no use here would be lost in silence: an error. */
 static zero_status_t check_rest(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, const int *map,
                                 zero_error_t *error)
 {
-    const int64_t head[2] = { config->vocab, config->width };
+    int embedding = 0;
 
+    for (int j = 0; j < zero_gpt2_tensor_count(config); j++) {
+        zero_gpt2_tensor_t t;
+
+        zero_gpt2_tensor(config, j, &t);
+        if (strcmp(t.name, EMBEDDING) == 0)
+            embedding = map[j];
+    }
     for (int i = 0; i < zero_tensors_count(file); i++) {
         zero_tensor_info_t info = {.size = sizeof info};
         const char *name;
@@ -73,14 +110,46 @@ static zero_status_t check_rest(const zero_model_config_t *config, const char *f
         name = strncmp(info.name, PREFIX, PREFIX_BYTES) == 0 ? info.name + PREFIX_BYTES : info.name;
         if (known || is_mask(name))
             continue;
-        if (strcmp(info.name, "lm_head.weight") != 0) /* the head is tied: its copy, where one was written, is not read */
+        if (strcmp(info.name, HEAD) != 0)
             return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' is unexpected, wanted only those of a GPT-2 with n_layer %" PRId64
                              " (config.json)", folder, info.name, config->layers);
-        status = check_tensor(folder, &info, 2, head, error);
+        status = check_head(config, folder, file, i, embedding, error);
         if (status != ZERO_OK)
             return status;
     }
     return ZERO_OK;
+}
+
+/* A tensor that is there under neither of its names: perhaps behind what a wrapper put before every name. */
+static zero_status_t missing(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, const char *name, zero_error_t *error)
+{
+    static const struct { const char *prefix, *from; } wrappers[] = {
+        { "_orig_mod.", "torch.compile" }, { "module.", "DistributedDataParallel" }, { "_fsdp_wrapped_module.", "FSDP" },
+    };
+    const size_t length = strlen(name);
+
+    for (int i = 0; i < zero_tensors_count(file); i++) {
+        zero_tensor_info_t info = {.size = sizeof info};
+        char prefix[128];
+        size_t before;
+
+        if (zero_tensors_at(file, i, &info) != ZERO_OK || strlen(info.name) <= length + 1)
+            continue;
+        before = strlen(info.name) - length;
+        if (strcmp(info.name + before, name) != 0 || info.name[before - 1] != '.')
+            continue;
+        if (before > PREFIX_BYTES && strncmp(info.name + before - PREFIX_BYTES, PREFIX, PREFIX_BYTES) == 0)
+            before -= PREFIX_BYTES;
+        snprintf(prefix, sizeof prefix, "%.*s", (int)before, info.name);
+        for (size_t k = 0; k < sizeof wrappers / sizeof *wrappers; k++)
+            if (strncmp(info.name, wrappers[k].prefix, strlen(wrappers[k].prefix)) == 0)
+                return zero_fail(error, ZERO_ERR_FORMAT, "%s: names begin with the prefix '%s', which %s puts there ('%s'): save the model inside the "
+                                 "wrapper, or take the prefix off every name", folder, prefix, wrappers[k].from, info.name);
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: names begin with the prefix '%s' ('%s'), wanted '%s': take the prefix off every name", folder,
+                         prefix, info.name, name);
+    }
+    return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '" PREFIX "%s' (or '%s') is missing, wanted for a GPT-2 with n_layer %" PRId64
+                     " (config.json)", folder, name, name, config->layers);
 }
 
 /* Index of each of the model's tensors in the file into map (an entry per tensor), when all is as the model wants it. */
@@ -97,9 +166,10 @@ static zero_status_t match(const zero_model_config_t *config, const char *folder
         snprintf(name, sizeof name, PREFIX "%s", t.name);
         plain = zero_tensors_find(file, t.name);
         prefixed = zero_tensors_find(file, name);
+        if (plain < 0 && prefixed < 0 && strcmp(t.name, EMBEDDING) == 0)
+            plain = zero_tensors_find(file, HEAD); /* one tensor of two names, which safetensors' save_model stores once under either */
         if (plain < 0 && prefixed < 0)
-            return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' (or '%s') is missing, wanted for a GPT-2 with n_layer %" PRId64
-                             " (config.json)", folder, name, t.name, config->layers);
+            return missing(config, folder, file, t.name, error);
         if (plain >= 0 && prefixed >= 0)
             return zero_fail(error, ZERO_ERR_FORMAT, "%s: both '%s' and '%s' are there, wanted one of them", folder, name, t.name);
         map[i] = plain >= 0 ? plain : prefixed;

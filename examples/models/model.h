@@ -23,6 +23,8 @@ zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, z
 /* config.json of a Hugging Face folder, or that file itself. Anything that this code would compute differently (activation, attention scaling, untied
  * head, ...) is an error that names the key, the value found and the value wanted. */
 zero_status_t zero_model_read_config(zero_model_config_t *config, const char *folder_or_file, zero_error_t *error);
+/* Whether a file's first bytes are those of a git-lfs pointer, which a clone without git-lfs has in the file's place. */
+bool zero_model_is_pointer(const char *text, size_t bytes);
 int64_t zero_model_parameters(const zero_model_config_t *config);
 /* F of INTERFACE: 6 * weights of matrix products (head included) + 12 * layers * heads * head_dim * T, per token. */
 double zero_model_flops_per_token(const zero_model_config_t *config, int64_t seq_len);
