@@ -196,13 +196,13 @@ int main(int argc, char **argv)
     check(zero_device_cuda(&b.device, &options, &error) != ZERO_OK || zero_comm_self(&self, &error) != ZERO_OK ||
           zero_comm_staged(&b.comm, self, b.device, 0, &error) != ZERO_OK || zero_nn_create(&b.nn, "cuda", 1, NULL, &error) != ZERO_OK, error.text);
     uint64_t matrix = (uint64_t)b.size * (uint64_t)b.size * 2;
-    check(b.device->ops->arena_create(b.device, ZERO_TIER_DEVICE, 3 * matrix + WORKSPACE, &arena, &error) != ZERO_OK, error.text);
+    check(b.device->ops->arena_create(b.device, ZERO_TIER_DEVICE, 3 * matrix + WORKSPACE + ZERO_NN_ALIGN, &arena, &error) != ZERO_OK, error.text);
     b.operands = b.device->ops->arena_base(arena);
     zero_nn_set_dry(b.nn, true);
     compute(&b, 1);
     zero_nn_set_dry(b.nn, false);
     check(zero_nn_workspace_bytes(b.nn) > WORKSPACE, "the product wants more workspace than there is");
-    zero_nn_set_workspace(b.nn, b.operands + 3 * matrix, WORKSPACE);
+    zero_nn_set_workspace(b.nn, zero_nn_aligned(b.operands + 3 * matrix), WORKSPACE);
     *(void **)&cuda.create = symbol("cudaEventCreate");
     *(void **)&cuda.record = symbol("cudaEventRecord");
     *(void **)&cuda.wait = symbol("cudaEventSynchronize");

@@ -227,7 +227,7 @@ START_TEST(test_workspace)
     OK(RUN(p.workspace, bytes));
     ck_assert_int_eq(RUN(p.workspace, bytes - 1), CUBLAS_STATUS_INVALID_VALUE);
     ck_assert_int_eq(RUN(nullptr, bytes), CUBLAS_STATUS_INVALID_VALUE);
-    ck_assert_int_eq(RUN((char *)p.workspace + 8, bytes), CUBLAS_STATUS_INVALID_VALUE);
+    ck_assert_int_eq(RUN((char *)p.workspace + 128, bytes), CUBLAS_STATUS_INVALID_VALUE);
     /* The same algorithm for another product. */
     ck_assert_int_eq(p.run(a, wider, d, 1, 0, algo), CUBLAS_STATUS_INVALID_VALUE);
     p.set(CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)CUBLASLT_EPILOGUE_GELU);

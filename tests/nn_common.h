@@ -111,7 +111,7 @@ static inline void run(const way_t *way, call_fn call, void *arg)
     call(nn, arg);
     zero_nn_set_dry(nn, false);
     uint64_t bytes = zero_nn_workspace_bytes(nn);
-    unsigned char *workspace = aligned_alloc(128, (bytes + 255) / 128 * 128);
+    unsigned char *workspace = aligned_alloc(ZERO_NN_ALIGN, (bytes / ZERO_NN_ALIGN + 2) * ZERO_NN_ALIGN);
     memset(workspace, 0xff, bytes);
     memset(workspace + bytes, 0xa5, 64);
     zero_nn_set_workspace(nn, bytes == 0 ? NULL : workspace, bytes);

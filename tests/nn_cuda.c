@@ -108,7 +108,8 @@ static void begin(zero_nn_t *nn)
     bool odd = cuda.odd;
     cuda.odd = false;
     cuda.given = nn->workspace;
-    cuda.workspace = place(bytes, 128, 128);
+    cuda.used = (cuda.used + ZERO_NN_ALIGN - 1) / ZERO_NN_ALIGN * ZERO_NN_ALIGN + ZERO_NN_ALIGN - BORDER;
+    cuda.workspace = place(bytes, ZERO_NN_ALIGN, ZERO_NN_ALIGN);
     cuda.odd = odd;
     memset(cuda.mirror, PATTERN, cuda.used);
     for (int i = 0; i < cuda.count; i++)

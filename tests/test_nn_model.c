@@ -454,11 +454,11 @@ START_TEST(dry_runs)
         float x[64] = {0}, y[64] = {0}, mean[8] = {0};
         zero_nn_layernorm_backward(nn, y, y, y, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ORDER, "layernorm_backward (5, 6) in fp32 needs");
-        void *workspace = aligned_alloc(128, (bytes + 127) / 128 * 128);
+        void *workspace = aligned_alloc(ZERO_NN_ALIGN, (bytes / ZERO_NN_ALIGN + 1) * ZERO_NN_ALIGN);
         zero_nn_set_workspace(nn, workspace, 8);
         zero_nn_layernorm_backward(nn, y, y, y, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ORDER, "has 8");
-        zero_nn_set_workspace(nn, (char *)workspace + 4, bytes);
+        zero_nn_set_workspace(nn, (char *)workspace + ZERO_NN_ALIGN / 2, bytes);
         expect_error(nn, ZERO_ERR_ARG, "aligned");
         zero_nn_set_workspace(nn, workspace, bytes);
         zero_nn_layernorm_backward(nn, y, y + 30, y + 40, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
@@ -538,7 +538,7 @@ START_TEST(errors)
         zero_nn_embedding_forward(nn, NULL, NULL, NULL, NULL, 1, 3, 2, ZERO_FP32);
         zero_nn_embedding_backward(nn, NULL, NULL, NULL, NULL, 1, 3, 2, 4, ZERO_FP32);
         uint64_t bytes = zero_nn_workspace_bytes(nn);
-        void *workspace = aligned_alloc(128, (bytes + 127) / 128 * 128);
+        void *workspace = aligned_alloc(ZERO_NN_ALIGN, (bytes / ZERO_NN_ALIGN + 1) * ZERO_NN_ALIGN);
         zero_nn_set_workspace(nn, workspace, bytes);
         zero_nn_set_dry(nn, false);
         float out[16], x[16] = {0}, losses[3];

@@ -309,7 +309,7 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     if (status == ZERO_OK)
         status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, host, &m->shared);
     if (status == ZERO_OK && m->workspace_bytes > 0)
-        status = zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, m->workspace_bytes, &m->workspace);
+        status = zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, m->workspace_bytes + ZERO_NN_ALIGN, &m->workspace);
     return zero_gpt2_engine_error(m, status, error);
 }
 
@@ -323,7 +323,7 @@ zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
     zero_gpt2_layout(m, base, zero_reserved(m->engine, m->shared), &device, &host);
     zero_nn_set_stream(m->nn, zero_stream(m->engine));
     if (m->workspace_bytes > 0)
-        zero_nn_set_workspace(m->nn, zero_reserved(m->engine, m->workspace), m->workspace_bytes);
+        zero_nn_set_workspace(m->nn, zero_nn_aligned(zero_reserved(m->engine, m->workspace)), m->workspace_bytes);
     for (int i = 0; i < m->param_count; i++) {
         m->params[i].data = zero_param_data(m->engine, m->params[i].id);
         m->params[i].grad = zero_param_grad(m->engine, m->params[i].id);

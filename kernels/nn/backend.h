@@ -74,7 +74,7 @@ typedef struct zero_nn_entropy {
 } zero_nn_entropy_t;
 
 /* A backend. Arguments are checked: sizes are positive (k of a GEMM may be 0), leading dimensions filled in, indices in range.
- * nn->plan is the call's; its workspace bytes are at nn->workspace, aligned to 128. */
+ * nn->plan is the call's; its workspace bytes are at nn->workspace, aligned to ZERO_NN_ALIGN. */
 typedef struct zero_nn_ops {
     const char *name;
     /* Whether gemm has epilogues. Where it has not that of a shape, plan gives ZERO_ERR_UNSUPPORTED, and nn.c makes the two calls. */

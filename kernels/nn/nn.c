@@ -78,8 +78,8 @@ uint64_t zero_nn_workspace_bytes(const zero_nn_t *nn)
 
 void zero_nn_set_workspace(zero_nn_t *nn, void *workspace, uint64_t bytes)
 {
-    if (workspace != NULL && (uintptr_t)workspace % ZERO_ALIGN_BYTES != 0) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "workspace at %p is not aligned to %d bytes", workspace, ZERO_ALIGN_BYTES);
+    if (workspace != NULL && (uintptr_t)workspace % ZERO_NN_ALIGN != 0) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "workspace at %p is not aligned to %d bytes: use zero_nn_aligned", workspace, ZERO_NN_ALIGN);
         return;
     }
     nn->workspace = workspace;

@@ -39,9 +39,16 @@ void zero_nn_set_stream(zero_nn_t *nn, void *stream);
  * cuDNN is named once a dry run has opened it. Valid for the context's life. */
 const char *zero_nn_backend(const zero_nn_t *nn);
 void zero_nn_set_dry(zero_nn_t *nn, bool dry);
-/* The most that any call so far needs; 128-byte aligned memory. */
+/* The most that any call so far needs, at an address that is a multiple of ZERO_NN_ALIGN (cuBLASLt wants this of its workspace). zero_reserve aligns
+ * memory to less: reserve ZERO_NN_ALIGN bytes more, and hand over the first such address. */
+#define ZERO_NN_ALIGN 256
 uint64_t zero_nn_workspace_bytes(const zero_nn_t *nn);
 void zero_nn_set_workspace(zero_nn_t *nn, void *workspace, uint64_t bytes);
+/* The first address from p on where a workspace may begin; NULL for NULL. */
+static inline void *zero_nn_aligned(void *p)
+{
+    return p == NULL ? NULL : (char *)p + (ZERO_NN_ALIGN - (uintptr_t)p % ZERO_NN_ALIGN) % ZERO_NN_ALIGN;
+}
 /* The first error since the last call of this, ZERO_OK if none; clears it. */
 zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error);
 

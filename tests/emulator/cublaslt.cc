@@ -510,7 +510,7 @@ extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmul
         if (y.magic != MAGIC || y.product != product_of(x, a, b, c, d) || y.workspace > workspace_bytes || (y.workspace && !workspace))
             return CUBLAS_STATUS_INVALID_VALUE;
     }
-    if ((uintptr_t)workspace % 16 != 0)
+    if ((uintptr_t)workspace % 256 != 0)
         return CUBLAS_STATUS_INVALID_VALUE;
     if ((uintptr_t)A % y.align[0] || (uintptr_t)B % y.align[1] || (adds && (uintptr_t)C % y.align[2]) || (uintptr_t)D % y.align[3] ||
         (with_bias && (uintptr_t)x->bias % std::min(y.bias_align, 16u)))

@@ -240,7 +240,7 @@ zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zer
         zero_sdpa_destroy(s);
         return status;
     }
-    s->bytes = up(s->bytes, ZERO_ALIGN_BYTES);
+    s->bytes = up(s->bytes, ZERO_NN_ALIGN);
     *workspace = (uint64_t)(s->bytes + (backward ? p.B * p.H : B * H) * T * (int64_t)sizeof(float));
     *out = s;
     return ZERO_OK;
