@@ -166,7 +166,7 @@ static void wrapped_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         note_matrix(g->a, g->trans_a ? g->k : g->m, g->trans_a ? g->m : g->k, g->lda, g->dtype);
         note_matrix(g->b, g->trans_b ? g->n : g->k, g->trans_b ? g->k : g->n, g->ldb, g->dtype);
     }
-    note_matrix(g->c, g->m, g->n, g->ldc, g->dtype);
+    note_matrix(g->c, g->m, g->n, g->ldc, g->wide ? ZERO_FP32 : g->dtype);
     note(g->bias, g->n * size_of(g->dtype), 16);
     if (g->epilogue != ZERO_NN_EPILOGUE_NONE)
         note_matrix(g->aux, g->m, g->n, g->ldc, g->dtype);
@@ -284,6 +284,15 @@ static void wrapped_add(zero_nn_t *nn, void *y, const void *a, const void *b, in
     end(nn);
 }
 
+static void wrapped_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
+{
+    note_row(y, count, dtype);
+    note_row(sums, count, ZERO_FP32);
+    begin(nn);
+    cuda.ops->add_sums(nn, at(y), at(sums), count, dtype);
+    end(nn);
+}
+
 static void wrapped_attention(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
     zero_nn_attention_t d = *a;
@@ -368,6 +377,7 @@ zero_nn_t *nn_cuda_context(int level)
     cuda.wrapped.gelu_forward = wrapped_gelu_forward;
     cuda.wrapped.gelu_backward = wrapped_gelu_backward;
     cuda.wrapped.add = wrapped_add;
+    cuda.wrapped.add_sums = wrapped_add_sums;
     cuda.wrapped.attention_forward = wrapped_attention_forward;
     cuda.wrapped.attention_backward = wrapped_attention;
     cuda.wrapped.cross_entropy = wrapped_cross_entropy;

@@ -27,7 +27,9 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
         g.ldc = ldc;
     }
     buf_t a = buf_random(g.dtype, (g.trans_a ? g.k : g.m) * lda, 1), b = buf_random(g.dtype, (g.trans_b ? g.n : g.k) * ldb, 1);
-    buf_t v = buf_random(g.dtype, g.n, 1), c = buf_random(g.dtype, g.m * ldc, 1), want = buf_copy(&c), again = buf_copy(&c);
+    const zero_dtype_t c_dtype = g.wide ? ZERO_FP32 : g.dtype;
+    const bool twice = way->cuda && g.k >= 1024 && g.k % 8 != 0 && c_dtype == ZERO_BF16; /* in two products, each rounded */
+    buf_t v = buf_random(g.dtype, g.n, 1), c = buf_random(c_dtype, g.m * ldc, 1), want = buf_copy(&c), again = buf_copy(&c);
     double *bound = calloc((size_t)(g.m * ldc) + 1, sizeof *bound);
     g.a = a.data;
     g.b = b.data;
@@ -45,15 +47,15 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
                 sum += buf_at(&c, i * ldc + j);
                 size += fabs(buf_at(&c, i * ldc + j));
             }
-            zero_nn_store(want.data, i * ldc + j, g.dtype, (float)sum);
-            bound[i * ldc + j] = (double)(g.k + 2) * EPS32 * size;
+            zero_nn_store(want.data, i * ldc + j, c_dtype, (float)sum);
+            bound[i * ldc + j] = (double)(g.k + 2) * EPS32 * size + (twice ? EPS16 * size : 0);
         }
     }
     g.c = c.data;
     run(ref ? NULL : way, call_gemm, &g);
     char what[160];
-    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d acc %d bias %d pad %lld", (long long)g.m, (long long)g.n,
-             (long long)g.k, g.trans_a, g.trans_b, g.accumulate, bias, (long long)pad);
+    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d acc %d wide %d bias %d pad %lld", (long long)g.m, (long long)g.n,
+             (long long)g.k, g.trans_a, g.trans_b, g.accumulate, g.wide, bias, (long long)pad);
     close_to(what, way, &c, &want, bound, 0); /* what is between the rows must be as it was: bound 0 there */
     g.c = again.data;
     run(ref ? NULL : way, call_gemm, &g);
@@ -94,6 +96,20 @@ START_TEST(gemm_against_fp64)
                   false, false);
         gemm_case(way, (zero_nn_gemm_t){.m = 14, .n = 3100, .k = 9, .trans_b = true, .dtype = DTYPES[d]}, 0, true, false);
         gemm_case(way, (zero_nn_gemm_t){.m = 40, .n = 50, .k = 777, .dtype = DTYPES[d], .accumulate = true}, 1, true, false);
+        /* A long size that is not a multiple of 8, of matrices whose rows are. */
+        gemm_case(way, (zero_nn_gemm_t){.m = 1157, .n = 13, .k = 40, .trans_a = true, .accumulate = true, .dtype = DTYPES[d]}, 3, true, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 13, .n = 1157, .k = 37, .trans_b = true, .dtype = DTYPES[d]}, 3, true, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 13, .n = 1157, .k = 37, .dtype = DTYPES[d]}, 3, false, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 13, .n = 21, .k = 1157, .dtype = DTYPES[d]}, 3, true, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 13, .n = 21, .k = 1157, .trans_a = true, .trans_b = true, .accumulate = true, .dtype = DTYPES[d]}, 3, true, false);
+        /* Sums that stay in fp32. */
+        for (int i = 0; i < 4; i++) {
+            static const int64_t WIDE[][3] = {{17, 33, 65}, {1157, 13, 40}, {1560, 1, 9}, {31, 37, 0}};
+            zero_nn_gemm_t g = {.m = WIDE[i][0], .n = WIDE[i][1], .k = WIDE[i][2], .trans_a = true, .wide = true, .dtype = DTYPES[d]};
+            gemm_case(way, g, 3, false, _i == 0);
+            g.accumulate = true;
+            gemm_case(way, g, 3, false, false);
+        }
     }
 }
 END_TEST
@@ -187,6 +203,8 @@ START_TEST(epilogue_errors)
         {{.epilogue = ZERO_NN_EPILOGUE_GELU, .ldc = 16}, "dense"},
         {{.epilogue = ZERO_NN_EPILOGUE_GELU, .c = &c, .aux = &c}, "aux is C"},
         {{.epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD, .bias = &bias}, "has no bias"},
+        {{.wide = true, .bias = &bias}, "sums in fp32"},
+        {{.wide = true, .epilogue = ZERO_NN_EPILOGUE_GELU}, "sums in fp32"},
     };
     for (int w = -1; w < 1; w++) {
         zero_nn_t *nn = context(w < 0 ? NULL : &WAYS[0]);
@@ -252,6 +270,18 @@ static void call_add(zero_nn_t *nn, void *arg)
     zero_nn_add(nn, r->y.data, r->x.data, r->in_place ? r->y.data : r->dy.data, r->n * r->C, r->x.dtype);
 }
 
+/* x's values as fp32, whatever its dtype is. */
+static void call_add_sums(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    const int64_t count = r->n * r->C;
+    float *sums = malloc((size_t)count * sizeof *sums);
+    for (int64_t i = 0; i < count; i++)
+        sums[i] = (float)buf_at(&r->x, i) * 1.001f;
+    zero_nn_add_sums(nn, r->y.data, sums, count, r->x.dtype);
+    free(sums);
+}
+
 static rows_t rows_new(zero_dtype_t dtype, int64_t n, int64_t C, uint64_t seed)
 {
     seed_state = seed;
@@ -285,6 +315,7 @@ static const struct {
     {"gelu_forward", call_gelu, 16 * EPS32, 0, 0},
     {"gelu_backward", call_gelu_backward, 0, 32 * EPS32, 0},
     {"add", call_add, 0, 0, 0},
+    {"add_sums", call_add_sums, 0, 0, 0},
 };
 
 START_TEST(rows_against_ref)

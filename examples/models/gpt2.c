@@ -6,11 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Logits of one chunk of the head: large enough for full speed of the matrix products, small beside a large model's state. */
-#define HEAD_BYTES (64u << 20)
-#define HEAD_ROWS_LEAST 64
-/* Weights of the head that one product takes: enough for full speed. */
-#define HEAD_PART_BYTES (16u << 20)
 /* Micro-steps that the host may be ahead of a device. */
 #define PLACES_MOST 16
 /* The shortest shape that a sample is padded to; the others are its doubles. */
@@ -143,23 +138,35 @@ static int64_t even_part(int64_t total, int64_t most)
     return (total + parts - 1) / parts;
 }
 
-/* Rows of logits at once, and tokens of the vocabulary in one product. */
+static int64_t round_up(int64_t x, int64_t unit)
+{
+    return (x + unit - 1) / unit * unit;
+}
+
+/* Rows of logits at once, and tokens of the vocabulary in one product, as suits what computes. */
 static void head_shape(zero_model_t *m)
 {
+    const zero_nn_sizes_t *sizes = zero_nn_sizes(m->nn);
     const int64_t rows = m->options.micro_batch * m->options.seq_len, V = m->config.vocab;
     int64_t most_rows = m->options.head_rows, most_columns = m->options.head_columns;
 
-    m->logits_ld = (V + 15) / 16 * 16; /* rows of fp32 start at a cache line where V is odd, as GPT-2's is */
-    if (most_rows == 0)
-        most_rows = (int64_t)(HEAD_BYTES / ((uint64_t)m->logits_ld * m->element));
-    if (m->options.head_rows == 0 && most_rows < HEAD_ROWS_LEAST)
-        most_rows = HEAD_ROWS_LEAST;
+    m->logits_ld = round_up(V, sizes->columns);
+    if (most_rows == 0) {
+        most_rows = (int64_t)(sizes->logits_bytes / ((uint64_t)m->logits_ld * m->element)) / sizes->rows * sizes->rows;
+        if (most_rows < sizes->least_rows)
+            most_rows = sizes->least_rows;
+    }
     m->head_rows = even_part(rows, most_rows);
-    if (most_columns == 0) /* a multiple of 16, and so is every part but the last */
-        most_columns = (int64_t)(HEAD_PART_BYTES / ((uint64_t)m->config.width * sizeof(float))) / 16 * 16 + 16;
+    if (m->options.head_rows == 0 && m->head_rows < rows)
+        m->head_rows = round_up(m->head_rows, sizes->rows);
+    if (most_columns == 0)
+        most_columns = sizes->weights_bytes == 0
+                           ? V
+                           : round_up((int64_t)(sizes->weights_bytes / ((uint64_t)m->config.width * sizeof(float))) + 1, sizes->columns);
     m->head_columns = even_part(V, most_columns);
     if (m->options.head_columns == 0)
-        m->head_columns = (m->head_columns + 15) / 16 * 16;
+        m->head_columns = round_up(m->head_columns, sizes->columns);
+    m->head_sums = sizes->wide_sums && m->options.dtype != ZERO_FP32 && m->head_rows < rows;
 }
 
 zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t *config, const zero_model_options_t *options, zero_error_t *error)
@@ -183,7 +190,6 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     if (m->places > PLACES_MOST)
         m->places = PLACES_MOST;
     m->element = zero_dtype_size(options->dtype);
-    head_shape(m);
     m->param_count = zero_gpt2_tensor_count(config);
     m->params = calloc((size_t)m->param_count, sizeof *m->params);
     m->units = calloc((size_t)config->layers, sizeof *m->units);
@@ -203,6 +209,7 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     status = zero_nn_create(&m->nn, options->backend ? options->backend : "auto", options->threads, NULL, error);
     if (status != ZERO_OK)
         goto fail;
+    head_shape(m);
     *model = m;
     return ZERO_OK;
 memory:

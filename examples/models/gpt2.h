@@ -79,12 +79,14 @@ struct zero_model {
 
     int64_t head_rows, logits_ld;        /* rows of logits that exist at once; elements from one row to the next */
     int64_t head_columns;                /* tokens of the vocabulary that one product takes */
+    bool head_sums;                      /* wte's gradient is added up in dwte before it is rounded */
     void **x;                            /* layers + 1 times (rows, C): the residual stream before each layer, and after the last. With
                                             offload_activations two buffers take turns */
     void **kept;                         /* layers times (rows, C) in memory that host and device reach, where x is until the backward pass; NULL: in x */
     zero_gpt2_layer_t *layers;
     float *mean_f, *rstd_f;              /* (rows): of ln_f */
     void *logits;                        /* (head_rows, logits_ld) */
+    float *dwte;                         /* (V, C): of the head alone; NULL without head_sums */
     void *dx;                            /* (rows, C): the residual stream's gradient */
     void *narrow;                        /* (rows, C): ln_f's output, then gradients of norms' outputs and of attention */
     void *wide;                          /* (rows, max(F, 3C)): gradients of fc and qkv */

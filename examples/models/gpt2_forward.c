@@ -40,7 +40,7 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
     zero_nn_add(m->nn, out, out, a->mid, rows * C, dtype);
 }
 
-/* Products over the vocabulary go a part of it at a time: a kernel that keeps sums of a whole product aside then needs little room for them. */
+/* Where the backend wants it, products over the vocabulary go a part of it at a time (zero_nn_sizes). */
 
 void zero_gpt2_logits(zero_model_t *m, const void *x, int64_t rows)
 {
@@ -52,15 +52,16 @@ void zero_gpt2_logits(zero_model_t *m, const void *x, int64_t rows)
             .dtype = m->options.dtype, .a = x, .b = zero_gpt2_at(m, GPT2_WTE(m)->data, v * C), .c = zero_gpt2_at(m, m->logits, v) });
 }
 
-/* dwte (V, C) += dlogits^T x, with dlogits (rows, V; logits_ld) in m->logits. */
-static void head_weight_backward(zero_model_t *m, const void *x, int64_t rows)
+/* wte's gradient (V, C) += dlogits^T x, with dlogits (rows, V; logits_ld) in m->logits; or m->dwte instead, which the first rows overwrite. */
+static void head_weight_backward(zero_model_t *m, const void *x, int64_t rows, bool first)
 {
     const int64_t C = m->config.width, V = m->config.vocab;
 
     for (int64_t v = 0; v < V; v += m->head_columns)
         zero_nn_gemm(m->nn, &(zero_nn_gemm_t){
-            .m = V - v < m->head_columns ? V - v : m->head_columns, .n = C, .k = rows, .trans_a = true, .accumulate = true, .lda = m->logits_ld,
-            .dtype = m->options.dtype, .a = zero_gpt2_at(m, m->logits, v), .b = x, .c = zero_gpt2_at(m, GPT2_WTE(m)->grad, v * C) });
+            .m = V - v < m->head_columns ? V - v : m->head_columns, .n = C, .k = rows, .trans_a = true, .accumulate = !m->head_sums || !first,
+            .wide = m->head_sums, .lda = m->logits_ld, .dtype = m->options.dtype, .a = zero_gpt2_at(m, m->logits, v), .b = x,
+            .c = !m->head_sums ? zero_gpt2_at(m, GPT2_WTE(m)->grad, v * C) : m->dwte ? m->dwte + v * C : NULL });
 }
 
 void zero_gpt2_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, bool grad)
@@ -76,8 +77,10 @@ void zero_gpt2_head(zero_model_t *m, float *losses, const int32_t *targets, int6
         zero_nn_cross_entropy(m->nn, losses ? losses + r : NULL, m->logits, targets ? targets + r : NULL, n, V, ld, grad, dtype);
         if (!grad)
             continue;
-        head_weight_backward(m, x, n);
+        head_weight_backward(m, x, n, r == 0);
         /* x was read for the last time: dx = dlogits wte takes its place */
         zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = n, .n = C, .k = V, .lda = ld, .dtype = dtype, .a = m->logits, .b = GPT2_WTE(m)->data, .c = x });
     }
+    if (grad && m->head_sums)
+        zero_nn_add_sums(m->nn, GPT2_WTE(m)->grad, m->dwte, V * C, dtype);
 }

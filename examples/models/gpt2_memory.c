@@ -59,6 +59,7 @@ bool zero_gpt2_layout(zero_model_t *m, void *device, void *host, uint64_t *devic
     m->mean_f = take(&c, most, 1, f);
     m->rstd_f = take(&c, most, 1, f);
     m->logits = take(&c, m->head_rows, m->logits_ld, e);
+    m->dwte = m->head_sums ? take(&c, m->config.vocab, C, f) : NULL;
     m->dx = take(&c, rows, C, e);
     m->narrow = take(&c, most, C, e);
     m->wide = take(&c, rows, F > 3 * C ? F : 3 * C, e);

@@ -15,6 +15,7 @@ typedef enum zero_nn_op {
     ZERO_NN_GELU_FORWARD,   /* count */
     ZERO_NN_GELU_BACKWARD,  /* count */
     ZERO_NN_ADD,            /* count */
+    ZERO_NN_ADD_SUMS,       /* count */
     ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v */
     ZERO_NN_ATTN_BACKWARD,  /* the same */
     ZERO_NN_CROSS_ENTROPY,  /* rows, V, ld, grad */
@@ -22,7 +23,7 @@ typedef enum zero_nn_op {
 } zero_nn_op_t;
 
 /* Flags of a GEMM's shape; its zero_nn_epilogue_t is above them. */
-enum { ZERO_NN_TRANS_A = 1, ZERO_NN_TRANS_B = 2, ZERO_NN_ACCUMULATE = 4, ZERO_NN_EPILOGUE_SHIFT = 3 };
+enum { ZERO_NN_TRANS_A = 1, ZERO_NN_TRANS_B = 2, ZERO_NN_ACCUMULATE = 4, ZERO_NN_WIDE = 8, ZERO_NN_EPILOGUE_SHIFT = 4 };
 
 #define ZERO_NN_DIMS 8
 
@@ -79,6 +80,9 @@ typedef struct zero_nn_ops {
     const char *name;
     /* Whether gemm has epilogues. Where it has not that of a shape, plan gives ZERO_ERR_UNSUPPORTED, and nn.c makes the two calls. */
     bool epilogues;
+    /* Not 0: a product of a long size that is not a multiple of 16 bytes comes in two, the first of a multiple of this (zero_nn_gemm_t says when). */
+    int64_t even;
+    zero_nn_sizes_t sizes;
     /* Fills plan->workspace and plan->data for plan->shape. The only place where a backend allocates. */
     zero_status_t (*plan)(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
     void (*unplan)(zero_nn_plan_t *plan);                      /* may be NULL */
@@ -93,6 +97,7 @@ typedef struct zero_nn_ops {
     void (*gelu_forward)(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);
     void (*gelu_backward)(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype);
     void (*add)(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
+    void (*add_sums)(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype);
     void (*attention_forward)(zero_nn_t *nn, const zero_nn_attention_t *a);
     void (*attention_backward)(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g);
     void (*cross_entropy)(zero_nn_t *nn, const zero_nn_entropy_t *e);
@@ -140,6 +145,10 @@ static inline void zero_nn_store(void *p, int64_t i, zero_dtype_t dtype, float v
     else
         ((uint16_t *)p)[i] = zero_fp32_to_bf16(value);
 }
+
+/* Sizes of a head on a processor: enough for full speed of products, little beside a large model's state and for kernels that keep sums of a whole
+ * product aside; rows of fp32 logits start at a cache line. */
+#define ZERO_NN_CPU_SIZES {.logits_bytes = 64u << 20, .weights_bytes = 16u << 20, .least_rows = 64, .rows = 1, .columns = 16}
 
 extern const zero_nn_ops_t zero_nn_ref_ops;
 extern const zero_nn_ops_t zero_nn_cpu_ops;

@@ -13,6 +13,7 @@ static const char *const OP_NAMES[ZERO_NN_OP_COUNT] = {
     [ZERO_NN_GELU_FORWARD] = "gelu_forward",
     [ZERO_NN_GELU_BACKWARD] = "gelu_backward",
     [ZERO_NN_ADD] = "add",
+    [ZERO_NN_ADD_SUMS] = "add_sums",
     [ZERO_NN_ATTN_FORWARD] = "attention_forward",
     [ZERO_NN_ATTN_BACKWARD] = "attention_backward",
     [ZERO_NN_CROSS_ENTROPY] = "cross_entropy",

@@ -59,6 +59,11 @@ const char *zero_nn_backend(const zero_nn_t *nn)
     return nn->label;
 }
 
+const zero_nn_sizes_t *zero_nn_sizes(const zero_nn_t *nn)
+{
+    return &nn->ops->sizes;
+}
+
 void zero_nn_set_stream(zero_nn_t *nn, void *stream)
 {
     nn->stream = stream;
@@ -245,13 +250,17 @@ static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const i
 
 /* ---- calls ------------------------------------------------------------------------------------------------------- */
 
-/* Whether the epilogue goes with the rest of the call; keeps an error if not. */
+/* Whether the epilogue, or a C of its own dtype, goes with the rest of the call; keeps an error if not. */
 static bool epilogue_ok(zero_nn_t *nn, const zero_nn_gemm_t *g, const zero_nn_shape_t *shape)
 {
     const char *problem = NULL;
-    if (g->epilogue == ZERO_NN_EPILOGUE_NONE)
+    if (g->epilogue == ZERO_NN_EPILOGUE_NONE && !g->wide)
         return true;
-    if (g->epilogue != ZERO_NN_EPILOGUE_GELU && g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
+    if (g->wide && (g->bias != NULL || g->epilogue != ZERO_NN_EPILOGUE_NONE))
+        problem = "sums in fp32 have no bias and no epilogue: leave them out";
+    else if (g->wide)
+        return true;
+    else if (g->epilogue != ZERO_NN_EPILOGUE_GELU && g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
         problem = "its epilogue is unknown: choose a zero_nn_epilogue_t";
     else if (g->accumulate)
         problem = "a product with an epilogue does not accumulate: leave one of them out";
@@ -292,9 +301,54 @@ static void gemm_apart(zero_nn_t *nn, const zero_nn_gemm_t *g)
     }
 }
 
+/* Sizes below this are not worth two products. */
+#define LONG 1024
+
+/* p + elements of dtype; NULL for NULL. */
+static void *at(const void *p, int64_t elements, zero_dtype_t dtype)
+{
+    return p == NULL ? NULL : (char *)p + elements * (int64_t)zero_dtype_size(dtype);
+}
+
+/* The two products of a size that does not suit the backend, see zero_nn_gemm_t; false where all do. */
+static bool gemm_cut(zero_nn_t *nn, const zero_nn_gemm_t *g)
+{
+    const zero_dtype_t dtype = g->dtype;
+    const int64_t pack = 16 / (int64_t)zero_dtype_size(dtype), even = nn->ops->even;
+    const bool a = g->lda % pack == 0, b = g->ldb % pack == 0, c = g->ldc % pack == 0;
+    zero_nn_gemm_t first = *g, rest = *g;
+    if (even == 0 || g->epilogue != ZERO_NN_EPILOGUE_NONE)
+        return false;
+    if (g->m >= LONG && g->m % pack != 0 && g->trans_a && a) {
+        first.m = g->m / even * even;
+        rest.m = g->m - first.m;
+        rest.a = at(g->a, first.m, dtype);
+        rest.c = at(g->c, first.m * g->ldc, g->wide ? ZERO_FP32 : dtype);
+    } else if (g->n >= LONG && g->n % pack != 0 && c && (g->trans_b || b)) {
+        first.n = g->n / even * even;
+        rest.n = g->n - first.n;
+        rest.b = at(g->b, g->trans_b ? first.n * g->ldb : first.n, dtype);
+        rest.c = at(g->c, first.n, g->wide ? ZERO_FP32 : dtype);
+        rest.bias = at(g->bias, first.n, dtype);
+    } else if (g->k >= LONG && g->k % pack != 0 && ((!g->trans_a && a) || (g->trans_b && b))) {
+        first.k = g->k / even * even;
+        rest.k = g->k - first.k;
+        rest.a = at(g->a, g->trans_a ? first.k * g->lda : first.k, dtype);
+        rest.b = at(g->b, g->trans_b ? first.k : first.k * g->ldb, dtype);
+        rest.bias = NULL;
+        rest.accumulate = true;
+    } else {
+        return false;
+    }
+    zero_nn_gemm(nn, &first);
+    zero_nn_gemm(nn, &rest);
+    return true;
+}
+
 void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
 {
     zero_nn_gemm_t g = *given;
+    g.wide = g.wide && g.dtype != ZERO_FP32;
     if (g.lda == 0)
         g.lda = g.trans_a ? g.m : g.k;
     if (g.ldb == 0)
@@ -303,7 +357,7 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
         g.ldc = g.n;
     zero_nn_shape_t shape = shape_of(ZERO_NN_GEMM, g.dtype);
     int64_t flags = (g.trans_a ? ZERO_NN_TRANS_A : 0) | (g.trans_b ? ZERO_NN_TRANS_B : 0) | (g.accumulate ? ZERO_NN_ACCUMULATE : 0) |
-                    ((int64_t)g.epilogue << ZERO_NN_EPILOGUE_SHIFT);
+                    (g.wide ? ZERO_NN_WIDE : 0) | ((int64_t)g.epilogue << ZERO_NN_EPILOGUE_SHIFT);
     int64_t d[] = {g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags};
     memcpy(shape.d, d, sizeof d);
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, g.trans_a ? g.k : g.m, g.lda) ||
@@ -322,6 +376,8 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
         gemm_apart(nn, &g);
         return;
     }
+    if (gemm_cut(nn, &g))
+        return;
     if (plan_begin(nn, &shape) == NULL || !there(nn, g.c, ZERO_NN_GEMM, "c"))
         return;
     if (g.k > 0 && (!there(nn, g.a, ZERO_NN_GEMM, "a") || !there(nn, g.b, ZERO_NN_GEMM, "b")))
@@ -450,6 +506,12 @@ void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t c
 {
     if (elements_begin(nn, ZERO_NN_ADD, y, a, b, count, dtype))
         nn->ops->add(nn, y, a, b, count, dtype);
+}
+
+void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
+{
+    if (elements_begin(nn, ZERO_NN_ADD_SUMS, y, sums, sums, count, dtype))
+        nn->ops->add_sums(nn, y, sums, count, dtype);
 }
 
 /* Checks of both directions of attention: true when there is something to compute. */

@@ -38,6 +38,16 @@ void zero_nn_set_stream(zero_nn_t *nn, void *stream);
 /* What computes: "ref", "cpu (oneDNN 2.6.3, avx512)", "cpu (without oneDNN, avx2)", "cuda (NVIDIA H200, cuBLASLt 13.0.2, cuDNN 9.19.0)";
  * cuDNN is named once a dry run has opened it. Valid for the context's life. */
 const char *zero_nn_backend(const zero_nn_t *nn);
+/* How the head of a language model is computed best: logits = x W' for some of the rows at a time, and their gradients. */
+typedef struct zero_nn_sizes {
+    uint64_t logits_bytes;  /* at most so many of logits at once, but at least least_rows of them */
+    uint64_t weights_bytes; /* rows of W in one product take about so many at most, as fp32; 0: a product takes all of W */
+    int64_t least_rows;
+    int64_t rows;           /* rows of logits at once are a multiple of this, unless they are all */
+    int64_t columns;        /* elements from a row of logits to the next are a multiple of this, and rows of W that one of several products takes */
+    bool wide_sums;         /* a gradient of W that is the sum of several products is added up in fp32: zero_nn_gemm_t.wide */
+} zero_nn_sizes_t;
+const zero_nn_sizes_t *zero_nn_sizes(const zero_nn_t *nn);
 void zero_nn_set_dry(zero_nn_t *nn, bool dry);
 /* The most that any call so far needs, at an address that is a multiple of ZERO_NN_ALIGN (cuBLASLt wants this of its workspace). zero_reserve aligns
  * memory to less: reserve ZERO_NN_ALIGN bytes more, and hand over the first such address. */
@@ -61,10 +71,13 @@ zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error);
 typedef enum zero_nn_epilogue { ZERO_NN_EPILOGUE_NONE = 0, ZERO_NN_EPILOGUE_GELU, ZERO_NN_EPILOGUE_GELU_BACKWARD } zero_nn_epilogue_t;
 
 /* C (m, n) = A' (m, k) B' (k, n), + bias (n) where not NULL, + C where accumulate. A' is A, stored (m, k), or with trans_a its transpose, stored
- * (k, m); B likewise: (k, n), or with trans_b (n, k). lda, ldb, ldc: elements from a row to the next as stored; 0: dense. */
+ * (k, m); B likewise: (k, n), or with trans_b (n, k). lda, ldb, ldc: elements from a row to the next as stored; 0: dense.
+ * With "cuda", a long m, n or k that is not a multiple of 8 elements, of matrices whose rows are, is computed in two products, the first over a multiple
+ * of 128: kernels are much slower where the rows that they read end inside of 16 bytes. Where it is k, C is rounded twice. */
 typedef struct zero_nn_gemm {
     int64_t m, n, k;
     bool trans_a, trans_b, accumulate;
+    bool wide; /* C is fp32 whatever dtype is: sums that more products add to, for zero_nn_add_sums; without a bias or an epilogue */
     int64_t lda, ldb, ldc;
     zero_dtype_t dtype;
     const void *a, *b, *bias;
@@ -99,6 +112,9 @@ void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *
 
 /* y = a + b; y may be either. */
 void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
+
+/* y += sums, which are fp32; rounded once. */
+void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype);
 
 /* Causal self-attention, blockwise with an online softmax (Dao et al. 2022): never more than a block of the (T, T) matrix. Head h of row r of
  * q is at q + r * q_stride + h * D (elements), of k and v at + (h / (H / KV)) * D; out (rows, H * D) dense; lse (B, H, T) fp32, written where

@@ -6,7 +6,9 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <mutex>
+#include <string>
 #include <unistd.h>
 
 namespace {
@@ -20,6 +22,8 @@ struct state {
     int fail_error = 0;
     std::atomic<int64_t> calls{0};
     std::atomic<int> lost{cudaSuccess};
+    std::mutex counted;
+    std::map<std::string, uint64_t> counts;
 };
 
 thread_local cudaError_t last_error = cudaSuccess;
@@ -125,6 +129,10 @@ cudaError_t emulator_lost()
 cudaError_t emulator_injected(const char *what, bool reserves)
 {
     state *s = the_state();
+    {
+        std::lock_guard<std::mutex> lock(s->counted);
+        s->counts[what]++;
+    }
     if (s->fail_at == 0 || s->fail_call != what)
         return cudaSuccess;
     int64_t n = ++s->calls;
@@ -148,6 +156,13 @@ cudaError_t emulator_begin(const char *call, bool reserves)
 }
 
 #pragma GCC visibility push(default)
+
+extern "C" uint64_t zero_emulator_calls(const char *what)
+{
+    state *s = the_state();
+    std::lock_guard<std::mutex> lock(s->counted);
+    return s->counts[what];
+}
 
 #define ERRORS(X)                                                                                          \
     X(cudaSuccess, "no error")                                                                             \

@@ -234,6 +234,24 @@ static void cpu_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_
     }
 }
 
+static void cpu_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
+{
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    int threads = zero_nn_threads(nn, count / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin, end;
+        zero_nn_part(count, UNIT, threads, t, &begin, &end);
+        for (int64_t j = begin; j < end; j += COLUMNS) {
+            int64_t width = end - j < COLUMNS ? end - j : COLUMNS;
+            float sum[COLUMNS] __attribute__((aligned(64)));
+            memcpy(sum, sums + j, (size_t)width * sizeof *sum);
+            simd->add(sum, element(y, j, dtype), width, dtype);
+            simd->store(element_out(y, j, dtype), sum, width, dtype);
+        }
+    }
+}
+
 static void cpu_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
@@ -245,6 +263,7 @@ static void cpu_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
 
 const zero_nn_ops_t zero_nn_cpu_ops = {
     .name = "cpu",
+    .sizes = ZERO_NN_CPU_SIZES,
     .open = cpu_open,
     .close = cpu_close,
     .plan = cpu_plan,
@@ -258,6 +277,7 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .gelu_forward = cpu_gelu_forward,
     .gelu_backward = cpu_gelu_backward,
     .add = cpu_add,
+    .add_sums = cpu_add_sums,
     .attention_forward = zero_nn_cpu_attention_forward,
     .attention_backward = zero_nn_cpu_attention_backward,
     .cross_entropy = cpu_cross_entropy,

@@ -28,7 +28,7 @@ static int split(const zero_nn_t *nn, int64_t m, int64_t n, bool *columns)
     return zero_nn_threads(nn, *columns ? across : down);
 }
 
-/* Floats that a thread packs: of A, B and sums. Multiples of 32, so that each starts at a multiple of 128 bytes. */
+/* Floats that a thread packs: of A, B and sums; dtype is C's. Multiples of 32, so that each starts at a multiple of 128 bytes. */
 static int64_t part_sizes(const zero_nn_t *nn, int64_t m, int64_t n, int64_t k, zero_dtype_t dtype, int64_t size[3])
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
@@ -45,7 +45,8 @@ uint64_t zero_nn_own_gemm_workspace(const zero_nn_t *nn, const zero_nn_shape_t *
     bool columns;
     int64_t size[3], m = shape->d[0], n = shape->d[1];
     int threads = split(nn, m, n, &columns);
-    return (uint64_t)threads * (uint64_t)part_sizes(nn, m, n, shape->d[2], (zero_dtype_t)shape->dtype, size) * sizeof(float);
+    zero_dtype_t dtype = shape->d[6] & ZERO_NN_WIDE ? ZERO_FP32 : (zero_dtype_t)shape->dtype;
+    return (uint64_t)threads * (uint64_t)part_sizes(nn, m, n, shape->d[2], dtype, size) * sizeof(float);
 }
 
 /* Panels of width columns (or rows) and depth k, zero-padded: panel[l * width + i] = matrix (first + i, l). Element (i, l) of the
@@ -96,7 +97,7 @@ static void finish(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, float *s
 static void block(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, const part_t *part, int64_t i0, int64_t m, int64_t j0,
                   int64_t n)
 {
-    bool own = g->dtype != ZERO_FP32;
+    bool own = g->dtype != ZERO_FP32 && !g->wide;
     float *sum = own ? part->sum : (float *)g->c + i0 * g->ldc + j0;
     int64_t ld = own ? n : g->ldc, tm = simd->tile_m, tn = simd->tile_n;
     float edge[16 * 64] __attribute__((aligned(64))); /* a tile that reaches beyond C */
@@ -132,7 +133,7 @@ void zero_nn_own_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
     bool columns;
     int threads = split(nn, g->m, g->n, &columns);
-    int64_t size[3], floats = part_sizes(nn, g->m, g->n, g->k, g->dtype, size);
+    int64_t size[3], floats = part_sizes(nn, g->m, g->n, g->k, g->wide ? ZERO_FP32 : g->dtype, size);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
         part_t part = {.m0 = 0, .m1 = g->m, .n0 = 0, .n1 = g->n, .a = (float *)nn->workspace + t * floats};

@@ -184,7 +184,7 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
     const zero_nn_onednn_t *o = ((const zero_nn_cpu_t *)nn->state)->onednn;
     const int64_t *d = plan->shape.d;
     bool accumulate = (d[6] & ZERO_NN_ACCUMULATE) != 0;
-    if (o == NULL || d[2] == 0)
+    if (o == NULL || d[2] == 0 || (d[6] & ZERO_NN_WIDE) != 0)
         return ZERO_OK;
     bool turned = plan->shape.dtype == ZERO_FP32 && (d[6] & ZERO_NN_TRANS_A) != 0;
     const char *want = turned || d[2] > LONG ? "gemm:jit" : "";

@@ -171,6 +171,11 @@ static void cuda_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_add(y, a, b, count, dtype, zero_nn_cuda_stream(nn)));
 }
 
+static void cuda_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_add_sums(y, sums, count, dtype, zero_nn_cuda_stream(nn)));
+}
+
 /* The call by cuDNN's plan. */
 static void sdpa(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
@@ -229,6 +234,8 @@ static void cuda_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
 static const zero_nn_ops_t OPS = {
     .name = "cuda",
     .epilogues = true,
+    .even = 128,
+    .sizes = {.logits_bytes = (uint64_t)2 << 30, .least_rows = 128, .rows = 128, .columns = 128, .wide_sums = true},
     .open = cuda_open,
     .close = cuda_close,
     .plan = cuda_plan,
@@ -242,6 +249,7 @@ static const zero_nn_ops_t OPS = {
     .gelu_forward = cuda_gelu_forward,
     .gelu_backward = cuda_gelu_backward,
     .add = cuda_add,
+    .add_sums = cuda_add_sums,
     .attention_forward = cuda_attention_forward,
     .attention_backward = cuda_attention_backward,
     .cross_entropy = cuda_cross_entropy,

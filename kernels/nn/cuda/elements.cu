@@ -43,17 +43,40 @@ static __global__ void __launch_bounds__(THREADS) elements(T *y, const T *a, con
     zero_store(y + i, x, count - i, wide);
 }
 
+/* y += sums, rounded once. */
+template <typename T> static __global__ void __launch_bounds__(THREADS) add_sums(T *y, const float *sums, int64_t count, bool wide)
+{
+    const int N = zero_pack<T>::N;
+    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N;
+    float x[N], z[N];
+    if (i >= count)
+        return;
+    zero_load(x, y + i, count - i, wide);
+    for (int j = 0; j < N; j += zero_pack<float>::N)
+        zero_load(z + j, sums + i + j, count - i - j, wide);
+    for (int j = 0; j < N; j++)
+        x[j] += z[j];
+    zero_store(y + i, x, count - i, wide);
+}
+
+/* Blocks for count elements; 0: more than a grid has. */
+static unsigned blocks_of(int64_t count, zero_dtype_t dtype)
+{
+    int64_t pack = 16 / (int64_t)zero_dtype_size(dtype), blocks = (count + pack * THREADS - 1) / (pack * THREADS);
+    return blocks > INT32_MAX ? 0 : (unsigned)blocks;
+}
+
 template <int OP>
 static cudaError_t launch_elements(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
 {
-    int64_t pack = 16 / (int64_t)zero_dtype_size(dtype), blocks = (count + pack * THREADS - 1) / (pack * THREADS);
+    const unsigned blocks = blocks_of(count, dtype);
     bool wide = ((uintptr_t)y | (uintptr_t)a | (uintptr_t)b) % 16 == 0;
-    if (blocks > INT32_MAX)
+    if (blocks == 0)
         return cudaErrorInvalidConfiguration;
     if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((elements<float, OP>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)a, (const float *)b, count, wide);
+        ZERO_LAUNCH((elements<float, OP>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)a, (const float *)b, count, wide);
     else
-        ZERO_LAUNCH((elements<zero_bf16_t, OP>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y, (const zero_bf16_t *)a, (const zero_bf16_t *)b,
+        ZERO_LAUNCH((elements<zero_bf16_t, OP>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y, (const zero_bf16_t *)a, (const zero_bf16_t *)b,
                     count, wide);
     return cudaGetLastError();
 }
@@ -71,4 +94,17 @@ cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, 
 cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
 {
     return launch_elements<ADD>(y, a, b, count, dtype, stream);
+}
+
+cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
+{
+    const unsigned blocks = blocks_of(count, dtype);
+    bool wide = ((uintptr_t)y | (uintptr_t)sums) % 16 == 0;
+    if (blocks == 0)
+        return cudaErrorInvalidConfiguration;
+    if (dtype == ZERO_FP32)
+        ZERO_LAUNCH((add_sums<float>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, sums, count, wide);
+    else
+        ZERO_LAUNCH((add_sums<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y, sums, count, wide);
+    return cudaGetLastError();
 }

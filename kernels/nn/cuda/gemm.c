@@ -108,6 +108,12 @@ static cublasStatus_t describe(product_t *p, int bias, int64_t flags, int64_t ld
     return status;
 }
 
+/* Of C, which is fp32 where sums are. */
+static zero_dtype_t c_dtype(const int64_t *d, zero_dtype_t dtype)
+{
+    return d[6] & ZERO_NN_WIDE ? ZERO_FP32 : dtype;
+}
+
 static cublasStatus_t layout(cublasLtMatrixLayout_t *out, zero_dtype_t dtype, bool transposed, int64_t rows, int64_t columns, int64_t ld)
 {
     cublasStatus_t status = cublasLtMatrixLayoutCreate(out, dtype == ZERO_FP32 ? CUDA_R_32F : CUDA_R_16BF, (uint64_t)(transposed ? columns : rows),
@@ -121,7 +127,7 @@ static cublasStatus_t layout(cublasLtMatrixLayout_t *out, zero_dtype_t dtype, bo
 static cublasStatus_t prefer(cublasLtMatmulPreference_t preference, const int64_t *d, zero_dtype_t dtype)
 {
     const uint64_t bytes = ZERO_NN_CUDA_BLAS_WORKSPACE;
-    const uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, a = alignment(d[4], dtype), b = alignment(d[3], dtype), c = alignment(d[5], dtype);
+    const uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, a = alignment(d[4], dtype), b = alignment(d[3], dtype), c = alignment(d[5], c_dtype(d, dtype));
     const struct {
         cublasLtMatmulPreferenceAttributes_t name;
         const void *value;
@@ -171,7 +177,7 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
     if (p == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of a product's plan", sizeof *p);
     cublasStatus_t status = describe(p, 0, flags, d[5]);
-    if (status == CUBLAS_STATUS_SUCCESS && EPILOGUES[epilogue][1] != 0)
+    if (status == CUBLAS_STATUS_SUCCESS && EPILOGUES[epilogue][1] != 0 && !(flags & ZERO_NN_WIDE))
         status = describe(p, 1, flags, d[5]);
     if (status != CUBLAS_STATUS_SUCCESS)
         goto fail;
@@ -180,7 +186,7 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
     if (status == CUBLAS_STATUS_SUCCESS)
         status = layout(&p->b, dtype, flags & ZERO_NN_TRANS_A, k, m, d[3]);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = layout(&p->c, dtype, false, n, m, d[5]);
+        status = layout(&p->c, c_dtype(d, dtype), false, n, m, d[5]);
     if (status != CUBLAS_STATUS_SUCCESS)
         goto fail;
     call = "cublasLtMatmulPreferenceCreate";
@@ -247,7 +253,7 @@ void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         return;
     }
     if (!aligned(nn, "a", g->a, alignment(g->lda, g->dtype)) || !aligned(nn, "b", g->b, alignment(g->ldb, g->dtype)) ||
-        !aligned(nn, "c", g->c, alignment(g->ldc, g->dtype)) || !aligned(nn, "the bias", g->bias, ALIGNMENT) ||
+        !aligned(nn, "c", g->c, alignment(g->ldc, g->wide ? ZERO_FP32 : g->dtype)) || !aligned(nn, "the bias", g->bias, ALIGNMENT) ||
         !aligned(nn, "aux", g->epilogue == ZERO_NN_EPILOGUE_NONE ? NULL : g->aux, ALIGNMENT))
         return;
     int bias = g->bias != NULL;

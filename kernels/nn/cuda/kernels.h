@@ -16,6 +16,7 @@ extern "C" {
 cudaError_t zero_nn_cuda_gelu_forward(void *y, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
 cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
 cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
+cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
 
 /* product.cu: any product, slowly. */
 cudaError_t zero_nn_cuda_product(const zero_nn_gemm_t *g, cudaStream_t stream);

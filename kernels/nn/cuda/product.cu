@@ -5,9 +5,9 @@
 enum { THREADS = 256 };
 
 /* Element (i, l) of A' is at i * a_row + l * a_column; B' and C alike. */
-template <typename T>
+template <typename T, typename R>
 static __global__ void __launch_bounds__(THREADS)
-product(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t a_row, int64_t a_column, int64_t b_row, int64_t b_column,
+product(R *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t a_row, int64_t a_column, int64_t b_row, int64_t b_column,
         int64_t ldc, bool accumulate)
 {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x, i = at / n, j = at % n;
@@ -20,15 +20,15 @@ product(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64
         sum += zero_widen(bias[j]);
     if (accumulate)
         sum += zero_widen(c[i * ldc + j]);
-    c[i * ldc + j] = zero_narrow<T>(sum);
+    c[i * ldc + j] = zero_narrow<R>(sum);
 }
 
-template <typename T> static cudaError_t launch(const zero_nn_gemm_t *g, cudaStream_t stream)
+template <typename T, typename R> static cudaError_t launch(const zero_nn_gemm_t *g, cudaStream_t stream)
 {
     int64_t blocks = (g->m * g->n + THREADS - 1) / THREADS;
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    ZERO_LAUNCH((product<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)g->c, (const T *)(g->k > 0 ? g->a : NULL),
+    ZERO_LAUNCH((product<T, R>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (R *)g->c, (const T *)(g->k > 0 ? g->a : NULL),
                 (const T *)(g->k > 0 ? g->b : NULL), (const T *)g->bias, g->m, g->n, g->k, g->trans_a ? 1 : g->lda,
                 g->trans_a ? g->lda : 1, g->trans_b ? 1 : g->ldb, g->trans_b ? g->ldb : 1, g->ldc, g->accumulate);
     return cudaGetLastError();
@@ -36,5 +36,7 @@ template <typename T> static cudaError_t launch(const zero_nn_gemm_t *g, cudaStr
 
 cudaError_t zero_nn_cuda_product(const zero_nn_gemm_t *g, cudaStream_t stream)
 {
-    return g->dtype == ZERO_FP32 ? launch<float>(g, stream) : launch<zero_bf16_t>(g, stream);
+    if (g->dtype == ZERO_FP32)
+        return launch<float, float>(g, stream);
+    return g->wide ? launch<zero_bf16_t, float>(g, stream) : launch<zero_bf16_t, zero_bf16_t>(g, stream);
 }

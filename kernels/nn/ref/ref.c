@@ -30,6 +30,7 @@ static zero_status_t ref_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t 
 static void ref_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
     (void)nn;
+    const zero_dtype_t c_dtype = g->wide ? ZERO_FP32 : g->dtype;
     int64_t a_row = g->trans_a ? 1 : g->lda, a_col = g->trans_a ? g->lda : 1;
     int64_t b_row = g->trans_b ? 1 : g->ldb, b_col = g->trans_b ? g->ldb : 1;
     for (int64_t i = 0; i < g->m; i++) {
@@ -40,8 +41,8 @@ static void ref_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
             if (g->bias != NULL)
                 sum += zero_nn_load(g->bias, j, g->dtype);
             if (g->accumulate)
-                sum += zero_nn_load(g->c, i * g->ldc + j, g->dtype);
-            zero_nn_store(g->c, i * g->ldc + j, g->dtype, sum);
+                sum += zero_nn_load(g->c, i * g->ldc + j, c_dtype);
+            zero_nn_store(g->c, i * g->ldc + j, c_dtype, sum);
         }
     }
 }
@@ -189,6 +190,13 @@ static void ref_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_
         zero_nn_store(y, i, dtype, zero_nn_load(a, i, dtype) + zero_nn_load(b, i, dtype));
 }
 
+static void ref_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
+{
+    (void)nn;
+    for (int64_t i = 0; i < count; i++)
+        zero_nn_store(y, i, dtype, zero_nn_load(y, i, dtype) + sums[i]);
+}
+
 static float dot(const void *a, int64_t a_at, const void *b, int64_t b_at, int64_t n, zero_dtype_t dtype)
 {
     float sum = 0;
@@ -287,6 +295,7 @@ static void ref_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
 
 const zero_nn_ops_t zero_nn_ref_ops = {
     .name = "ref",
+    .sizes = ZERO_NN_CPU_SIZES,
     .plan = ref_plan,
     .gemm = ref_gemm,
     .bias_backward = ref_bias_backward,
@@ -297,6 +306,7 @@ const zero_nn_ops_t zero_nn_ref_ops = {
     .gelu_forward = ref_gelu_forward,
     .gelu_backward = ref_gelu_backward,
     .add = ref_add,
+    .add_sums = ref_add_sums,
     .attention_forward = ref_attention_forward,
     .attention_backward = ref_attention_backward,
     .cross_entropy = ref_cross_entropy,

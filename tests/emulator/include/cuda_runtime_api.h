@@ -243,6 +243,9 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *kernel, int block_size, size_t shared_bytes);
 
+/* The emulator's own: how often this process made a call so far ("cudaMemcpyAsync"), or launched a kernel of ours ("launch"). */
+uint64_t zero_emulator_calls(const char *what);
+
 #ifdef __cplusplus
 }
 #endif

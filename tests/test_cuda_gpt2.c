@@ -1,0 +1,232 @@
+/* test_cuda_gpt2.c - what GPT-2 does on a GPU alone, on the emulated one: how the head is cut, and how many calls a micro-step queues. */
+#include "examples/models/gpt2.h"
+#include "tests/emulated.h"
+#include "tests/emulator/include/cuda_runtime_api.h"
+
+#include <check.h>
+#include <dlfcn.h>
+#include <math.h>
+#include <stdlib.h>
+
+enum { B = 3, T = 32, ROWS = B * T };
+#define RATE 1.0
+
+static zero_error_t why;
+#define OK(call) ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, why.text)
+
+/* GPT-2 on one GPU with gradients that an update by SGD shows. */
+typedef struct bench {
+    zero_device_t *device;
+    zero_comm_t *comm;
+    zero_engine_t *engine;
+    zero_model_t *model;
+} bench_t;
+
+static const zero_model_config_t SMALL = {.family = "gpt2", .layers = 2, .heads = 2, .width = 32, .hidden = 128, .vocab = 1157, .positions = T,
+                                          .norm_eps = 1e-5, .init_std = 0.02};
+
+/* plan: nothing is allocated, nothing can run. */
+static void declare(bench_t *b, const zero_model_config_t *model, const zero_model_options_t *given, bool plan)
+{
+    zero_model_options_t options = *given;
+    zero_config_t config;
+    memset(b, 0, sizeof *b);
+    OK(zero_device_cuda(&b->device, NULL, &why));
+    zero_comm_t *self;
+    OK(zero_comm_self(&self, &why));
+    OK(zero_comm_staged(&b->comm, self, b->device, 0, &why));
+    zero_config_init(&config);
+    OK(zero_config_stage(&config, 0));
+    config.device = b->device;
+    config.comm = plan ? NULL : b->comm;
+    config.plan_world = plan ? 1 : 0;
+    config.clip = 0;
+    config.rule = ZERO_RULE_SGD;
+    config.adamw = (zero_adamw_t){0};
+    OK(zero_create(&b->engine, &config, &why));
+    options.threads = 1;
+    options.backend = "cuda";
+    OK(zero_model_create(&b->model, model, &options, &why));
+    OK(zero_model_declare(b->model, b->engine, &why));
+    ck_assert_msg(zero_commit(b->engine) == ZERO_OK, "%s", zero_last_error(b->engine));
+}
+
+static void end(bench_t *b)
+{
+    zero_destroy(b->engine);
+    zero_model_destroy(b->model);
+    zero_comm_destroy(b->comm);
+    zero_device_destroy(b->device);
+}
+
+static void start(bench_t *b, const zero_model_config_t *model, const zero_model_options_t *options)
+{
+    declare(b, model, options, false);
+    OK(zero_model_bind(b->model, &why));
+    OK(zero_model_init(b->model, 1, &why));
+}
+
+static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+{
+    (void)param;
+    memcpy((float *)ctx + begin, values, (size_t)count * sizeof *values);
+    return 0;
+}
+
+/* wte (V, C) of a step: how much it moves. */
+static float *wte_step(bench_t *b, double *loss)
+{
+    const size_t count = (size_t)zero_model_param_elements(b->model, 0);
+    float *before = malloc(count * sizeof *before), *after = malloc(count * sizeof *after);
+    int32_t tokens[ROWS], targets[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        tokens[i] = i * 7919 % 31;
+        targets[i] = (int32_t)(i * 104729 % SMALL.vocab);
+    }
+    ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, before), ZERO_OK);
+    OK(zero_model_train(b->model, tokens, targets, ZERO_LAST, loss, &why));
+    ck_assert_int_eq(zero_step(b->engine, RATE), ZERO_OK);
+    ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, after), ZERO_OK);
+    for (size_t i = 0; i < count; i++)
+        after[i] = (float)((before[i] - after[i]) / RATE);
+    free(before);
+    return after;
+}
+
+/* ---- the head ------------------------------------------------------------------------------------------------------ */
+
+/* The head in 12 parts leaves the gradient of the head in one, but for the order of sums in fp32: parts are not rounded each, which would show in nearly
+ * every element. */
+START_TEST(parts_of_the_head)
+{
+    float *whole, *parts;
+    double losses[2];
+    bench_t b;
+    zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = ZERO_BF16};
+    start(&b, &SMALL, &options);
+    whole = wte_step(&b, &losses[0]);
+    end(&b);
+    options.head_rows = ROWS / 12;
+    start(&b, &SMALL, &options);
+    parts = wte_step(&b, &losses[1]);
+    const int64_t count = zero_model_param_elements(b.model, 0);
+    end(&b);
+    int64_t other = 0, zero = 0;
+    for (int64_t i = 0; i < count; i++) {
+        other += whole[i] != parts[i];
+        zero += whole[i] == 0;
+        ck_assert_msg(fabsf(whole[i] - parts[i]) <= 0x1p-7f * fabsf(whole[i]) + 1e-6f, "element %lld is %.9g, and %.9g in parts", (long long)i, whole[i],
+                      parts[i]);
+    }
+    ck_assert_msg(zero < count / 10, "%lld of %lld gradients are 0", (long long)zero, (long long)count);
+    ck_assert_msg(other < count / 20, "%lld of %lld gradients differ", (long long)other, (long long)count);
+    ck_assert_msg(fabs(losses[0] - losses[1]) <= 1e-6 * losses[0], "losses are %.9g and %.9g", losses[0], losses[1]);
+    free(whole);
+    free(parts);
+}
+END_TEST
+
+/* Rows of logits at once, and what the forecast counts for them: at most 2 GiB, in multiples of 128 rows. */
+START_TEST(sizes_of_the_head)
+{
+    static const struct {
+        int64_t width, batch, seq_len, rows;
+        bool sums;
+    } CASES[] = {
+        {768, 16, 1024, 16 * 1024, false}, /* 1.65 GB, in one */
+        {64, 32, 1024, 16 * 1024, true},
+        {64, 21, 1024, 10752, true},       /* 21,504 rows in two */
+        {64, 3, 10, 30, false},
+    };
+    setenv("ZERO_EMULATOR_MEMORY", "400000000000", 1);
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        zero_model_config_t model = {.family = "gpt2", .layers = 1, .heads = CASES[i].width / 64, .width = CASES[i].width, .hidden = 4 * CASES[i].width, .vocab = 50257,
+                                     .positions = 1024, .norm_eps = 1e-5, .init_std = 0.02};
+        zero_model_options_t options = {.micro_batch = CASES[i].batch, .seq_len = CASES[i].seq_len, .dtype = ZERO_BF16};
+        zero_memory_t with = {.size = sizeof with}, without = with;
+        bench_t b;
+        declare(&b, &model, &options, true);
+        ck_assert_int_eq(b.model->head_rows, CASES[i].rows);
+        ck_assert_int_eq(b.model->head_columns >= 50257, 1);
+        ck_assert_int_eq(b.model->logits_ld, 50304);
+        ck_assert_int_eq(b.model->head_sums, CASES[i].sums);
+        ck_assert_int_eq(zero_forecast(b.engine, &with), ZERO_OK);
+        end(&b);
+        options.head_rows = 1;
+        declare(&b, &model, &options, true);
+        ck_assert_int_eq(zero_forecast(b.engine, &without), ZERO_OK);
+        end(&b);
+        const uint64_t row = 50304 * 2, sums = (uint64_t)(50257 * CASES[i].width * 4 + 127) / 128 * 128;
+        const uint64_t wanted = (uint64_t)CASES[i].rows * row - row - (CASES[i].sums ? 0 : sums);
+        const uint64_t found = with.bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS] - without.bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS];
+        /* An arena ends with a page. */
+        ck_assert_msg(found < wanted + 65536 && found + 65536 > wanted, "case %d: %llu bytes more than with one row at a time, %llu are right", (int)i, (unsigned long long)found,
+                      (unsigned long long)wanted);
+    }
+}
+END_TEST
+
+/* ---- calls --------------------------------------------------------------------------------------------------------- */
+
+static uint64_t (*calls)(const char *what);
+
+typedef struct count {
+    int products, launches, copies;
+} count_t;
+
+static count_t counted(const count_t *before)
+{
+    count_t now = {(int)calls("cublasLtMatmul"), (int)calls("launch"), (int)calls("cudaMemcpyAsync")};
+    return (count_t){now.products - before->products, now.launches - before->launches, now.copies - before->copies};
+}
+
+#define COUNT(what, call, p, l, c)                                                                                                                      \
+    do {                                                                                                                                               \
+        const count_t none = {0}, before = counted(&none);                                                                                             \
+        call;                                                                                                                                          \
+        const count_t n = counted(&before);                                                                                                            \
+        OK(zero_nn_status(b.model->nn, &why));                                                                                                         \
+        ck_assert_msg(n.products == (p) && n.launches == (l) && n.copies == (c), "%s: %d products, %d launches, %d copies", what, n.products, n.launches, \
+                      n.copies);                                                                                                                       \
+    } while (0)
+
+/* What docs/gpu-status.md says of them. */
+START_TEST(calls_of_a_micro_step)
+{
+    bench_t b;
+    zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = ZERO_BF16};
+    start(&b, &SMALL, &options);
+    void *library = dlopen("libcuda_emulator.so", RTLD_NOW | RTLD_NOLOAD);
+    ck_assert_msg(library != NULL, "%s", dlerror());
+    *(void **)&calls = dlsym(library, "zero_emulator_calls");
+    ck_assert(calls != NULL);
+    zero_model_t *m = b.model;
+    memset(m->tokens, 0, ROWS * sizeof *m->tokens);
+    memset(m->targets, 0, ROWS * sizeof *m->targets);
+    const zero_dtype_t dtype = ZERO_BF16;
+    COUNT("the embedding", zero_nn_embedding_forward(m->nn, m->x[0], m->tokens, GPT2_WTE(m)->data, GPT2_WPE(m)->data, B, T, SMALL.width, dtype), 0, 1, 1);
+    COUNT("a layer forward", zero_gpt2_layer_forward(m, 0, &m->layers[0], m->x[0], m->x[1], B, T), 4, 5, 0);
+    COUNT("the head", zero_gpt2_head(m, m->losses, m->targets, ROWS, true), 6, 1, 2);
+    COUNT("a layer backward", zero_gpt2_layer_backward(m, 0), 8, 17, 0);
+    OK(zero_wait(b.engine));
+    end(&b);
+}
+END_TEST
+
+int main(void)
+{
+    if (!emulated_plugins() || strstr(getenv("ZERO_PLUGIN_PATH"), "emulator") == NULL)
+        return 77;
+    Suite *suite = suite_create("cuda_gpt2");
+    TCase *tc = tcase_create("cuda_gpt2");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, parts_of_the_head);
+    tcase_add_test(tc, sizes_of_the_head);
+    tcase_add_test(tc, calls_of_a_micro_step);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
