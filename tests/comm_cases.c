@@ -144,28 +144,6 @@ static int reduce_case(zero_comm_t *c, const place_t *p, int64_t count, zero_dty
     return 0;
 }
 
-static int broadcast_case(zero_comm_t *c, const place_t *p, uint64_t bytes, int root, unsigned seed)
-{
-    unsigned char *buffer = malloc(bytes + 1);
-    uint64_t before = c->bytes_received;
-    EXPECT(buffer);
-    for (uint64_t i = 0; i < bytes; i++)
-        buffer[i] = c->rank == root ? byte_of(seed, root, i) : 0;
-    void *there = operand(p, buffer, 0, bytes);
-    EXPECT_OK(c->ops->broadcast(c, there, bytes, root, p->native, error));
-    if (result(p, buffer, there, bytes))
-        return 1;
-    EXPECT(c->bytes_received - before == (c->rank == root ? 0 : bytes));
-    for (uint64_t i = 0; i < bytes; i++)
-        if (buffer[i] != byte_of(seed, root, i)) {
-            fprintf(stderr, "%s broadcast of %llu bytes from %d: rank %d of %d has a wrong byte %llu\n", zero_comm_name(c), (unsigned long long)bytes,
-                    root, c->rank, c->size, (unsigned long long)i);
-            return 1;
-        }
-    free(buffer);
-    return 0;
-}
-
 static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
 {
     static const uint64_t bytes[] = {0, 1, 3, 64, 127, 4096, 5000, 65537, 262144, 1000003, 3000001};
@@ -180,12 +158,6 @@ static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
             for (int in_place = 0; in_place < 2; in_place++)
                 if (reduce_case(c, p, counts[i], (zero_dtype_t)dtype, in_place, seed + (unsigned)i))
                     return 1;
-    for (int root = 0; root < c->size; root++)
-        for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i += 3)
-            if (broadcast_case(c, p, bytes[i], root, seed + (unsigned)i))
-                return 1;
-    zero_error_t e = {0};
-    EXPECT(c->ops->broadcast(c, NULL, 0, c->size, NULL, &e) == ZERO_ERR_ARG);
     EXPECT_OK(c->ops->check(c, error));
     return 0;
 }

@@ -26,7 +26,6 @@ typedef struct zero_comm_ops {
      * count; the rest of send then keeps its values. */
     zero_status_t (*reduce_scatter)(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
                                     zero_error_t *error);
-    zero_status_t (*broadcast)(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error);
     /* Host memory, small (at most 64 KiB per rank fast, any size legal): an all-gather. */
     zero_status_t (*exchange)(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
     zero_status_t (*split)(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error);
@@ -55,7 +54,7 @@ struct zero_comm {
     zero_comm_options_t options;
     int rank, size;
     bool one_thread;         /* no check from other threads: an MPI over several nodes without MPI_THREAD_MULTIPLE */
-    uint64_t bytes_received; /* from other ranks in all_gather and broadcast, since the start */
+    uint64_t bytes_received; /* from other ranks in all_gather, since the start */
     uint64_t bytes_reduced;  /* from other ranks in reduce_scatter: (size - 1) * count * dtype size each */
 };
 

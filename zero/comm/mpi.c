@@ -189,54 +189,6 @@ static zero_status_t mpi_reduce_scatter(zero_comm_t *base, const void *send, voi
     return zero_local_done(&c->local, status, &why, error);
 }
 
-/* ---- broadcast --------------------------------------------------------------------------------------------------- */
-
-/* The root sends to the first rank of every other node; then each node shares. */
-static zero_status_t mpi_broadcast(zero_comm_t *base, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
-{
-    mpi_comm_t *c = (mpi_comm_t *)base;
-    zero_node_t *n = &c->local.node;
-    zero_error_t why = {0};
-    zero_status_t status = zero_local_ready(&c->local, error);
-    (void)native;
-    if (status)
-        return status;
-    if (root < 0 || root >= base->size)
-        return zero_fail(error, ZERO_ERR_ARG, "broadcast from rank %d of %d: give 0 to %d", root, base->size, base->size - 1);
-    int here = 0; /* the node's rank that has it first */
-    while (here < n->count && n->rank[here] != root)
-        here++;
-    bool root_is_far = here == n->count;
-    here = root_is_far ? 0 : here;
-    status = zero_family_check(c->local.family, &why);
-    for (uint64_t begin = 0; begin < bytes && status == ZERO_OK; begin += PIECE_BYTES) {
-        uint64_t size = bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES;
-        char *piece = (char *)buffer + begin;
-        if (root_is_far && n->index == 0) {
-            status = irecv(c, piece, size, root, &c->requests[0], &why);
-            c->pending[0] += status == ZERO_OK;
-        }
-        for (int r = 0; r < base->size && root == base->rank && status == ZERO_OK; r++) {
-            bool first = c->home[r] != c->home[root];
-            for (int q = 0; q < r && first; q++)
-                first = c->home[q] != c->home[r];
-            if (!first)
-                continue;
-            status = isend(c, piece, size, r, &c->requests[c->pending[0]], &why);
-            c->pending[0] += status == ZERO_OK;
-        }
-        if (status)
-            drop(c, 0);
-        else
-            status = wait(c, 0, "broadcast", &why);
-    }
-    if (status == ZERO_OK)
-        status = zero_node_broadcast(n, buffer, bytes, here, &why);
-    if (status == ZERO_OK && root != base->rank)
-        base->bytes_received += bytes;
-    return zero_local_done(&c->local, status, &why, error);
-}
-
 /* ---- set-up ------------------------------------------------------------------------------------------------------ */
 
 static void mpi_destroy(zero_comm_t *base)
@@ -277,7 +229,6 @@ static zero_status_t mpi_split(zero_comm_t *base, int color, int key, zero_comm_
 static const zero_comm_ops_t mpi_ops = {
     .all_gather = mpi_all_gather,
     .reduce_scatter = mpi_reduce_scatter,
-    .broadcast = mpi_broadcast,
     .exchange = mpi_exchange,
     .split = mpi_split,
     .abort = zero_local_abort,

@@ -31,11 +31,6 @@ static zero_status_t issue_reduce_scatter(const zero_cuda_nccl_t *api, zero_nccl
     return api->reduce_scatter(nccl, comm, c->send, c->recv, c->count, c->dtype, c->stream, error);
 }
 
-static zero_status_t issue_broadcast(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm, const zero_nccl_call_t *c, zero_error_t *error)
-{
-    return api->broadcast(nccl, comm, c->recv, c->bytes, c->root, c->stream, error);
-}
-
 /* One of no bytes is no call of NCCL's, and still ends with the failure's sentence. */
 static zero_status_t issue(zero_comm_t *c, zero_nccl_call_t *call, zero_error_t *error)
 {
@@ -62,17 +57,6 @@ static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void 
     zero_status_t status = issue(c, &call, error);
     if (status == ZERO_OK)
         c->bytes_reduced += (uint64_t)(c->size - 1) * bytes;
-    return status;
-}
-
-static zero_status_t nccl_broadcast(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
-{
-    zero_nccl_call_t call = {.issue = issue_broadcast, .what = "broadcast", .bytes = bytes, .stream = native, .recv = buffer, .root = root};
-    if (root < 0 || root >= c->size)
-        return zero_fail(error, ZERO_ERR_ARG, "broadcast from rank %d of %d: give 0 to %d", root, c->size, c->size - 1);
-    zero_status_t status = issue(c, &call, error);
-    if (status == ZERO_OK && root != c->rank)
-        c->bytes_received += bytes;
     return status;
 }
 
@@ -151,7 +135,6 @@ static zero_status_t nccl_split(zero_comm_t *c, int color, int key, zero_comm_t 
 static const zero_comm_ops_t nccl_ops = {
     .all_gather = nccl_all_gather,
     .reduce_scatter = nccl_reduce_scatter,
-    .broadcast = nccl_broadcast,
     .exchange = nccl_exchange,
     .split = nccl_split,
     .abort = nccl_abort,

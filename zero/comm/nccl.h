@@ -9,7 +9,7 @@
 
 #include "zero/base/plugin.h"
 
-#define ZERO_CUDA_NCCL_VERSION ZERO_PLUGIN_VERSION(1)
+#define ZERO_CUDA_NCCL_VERSION ZERO_PLUGIN_VERSION(2)
 
 enum { ZERO_NCCL_ID_BYTES = 128 };
 
@@ -39,7 +39,6 @@ typedef struct zero_cuda_nccl {
     zero_status_t (*all_gather)(zero_nccl_t *nccl, void *comm, const void *send, void *recv, uint64_t bytes, void *stream, zero_error_t *error);
     zero_status_t (*reduce_scatter)(zero_nccl_t *nccl, void *comm, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *stream,
                                     zero_error_t *error);
-    zero_status_t (*broadcast)(zero_nccl_t *nccl, void *comm, void *buffer, uint64_t bytes, int root, void *stream, zero_error_t *error);
     /* Registers memory of the device for collectives. *handle: for detach. */
     zero_status_t (*attach)(zero_nccl_t *nccl, void *comm, void *base, uint64_t bytes, void **handle, zero_error_t *error);
     zero_status_t (*detach)(zero_nccl_t *nccl, void *comm, void *handle, zero_error_t *error);

@@ -19,7 +19,7 @@ static_assert(sizeof(ncclUniqueId) == ZERO_NCCL_ID_BYTES, "ranks exchange NCCL's
 #define NCCL_FUNCTIONS(of)                                                                                                          \
     of(ncclGetVersion) of(ncclGetErrorString) of(ncclGetLastError) of(ncclGetUniqueId) of(ncclCommInitRankConfig) of(ncclCommSplit)  \
     of(ncclCommCount) of(ncclCommUserRank) of(ncclCommCuDevice) of(ncclCommGetAsyncError) of(ncclAllGather) of(ncclReduceScatter)     \
-    of(ncclBroadcast) of(ncclCommRegister) of(ncclCommDeregister) of(ncclCommFinalize) of(ncclCommDestroy) of(ncclCommAbort)          \
+    of(ncclCommRegister) of(ncclCommDeregister) of(ncclCommFinalize) of(ncclCommDestroy) of(ncclCommAbort)          \
     of(ncclGroupStart) of(ncclGroupEnd)
 
 struct zero_nccl {
@@ -177,12 +177,6 @@ static zero_status_t reduce_scatter(zero_nccl_t *n, void *comm, const void *send
                             (unsigned long long)(dtype == ZERO_FP32 ? 4 : 2));
 }
 
-static zero_status_t broadcast(zero_nccl_t *n, void *comm, void *buffer, uint64_t bytes, int root, void *stream, zero_error_t *error)
-{
-    ncclResult_t r = n->ncclBroadcast(buffer, buffer, bytes, ncclUint8, root, (ncclComm_t)comm, (cudaStream_t)stream);
-    return fine(r) ? ZERO_OK : failed(n, (ncclComm_t)comm, r, error, "ncclBroadcast of %llu bytes", (unsigned long long)bytes);
-}
-
 static zero_status_t attach(zero_nccl_t *n, void *comm, void *base, uint64_t bytes, void **handle, zero_error_t *error)
 {
     ncclResult_t r = n->ncclCommRegister((ncclComm_t)comm, base, bytes, handle);
@@ -258,7 +252,6 @@ extern "C" const zero_cuda_nccl_t zero_cuda_nccl = {
     .state = state,
     .all_gather = all_gather,
     .reduce_scatter = reduce_scatter,
-    .broadcast = broadcast,
     .attach = attach,
     .detach = detach,
     .finalize = finalize,

@@ -54,7 +54,6 @@ struct zero_nccl_call {
     void *recv;
     int64_t count;
     zero_dtype_t dtype;
-    int root;
 };
 /* Returns when it is on the stream. */
 zero_status_t zero_nccl_issue(zero_nccl_member_t *member, const zero_nccl_call_t *call, zero_error_t *error);

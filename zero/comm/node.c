@@ -465,32 +465,6 @@ zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void
     return status;
 }
 
-zero_status_t zero_node_broadcast(zero_node_t *n, void *buffer, uint64_t bytes, int root, zero_error_t *error)
-{
-    const char *operation = "broadcast";
-    zero_status_t status = zero_family_check(n->family, error);
-    if (n->count == 1)
-        return status;
-    head_t *mine = head(n, n->index);
-    for (uint64_t begin = 0; begin < bytes && status == ZERO_OK; begin += n->slot_bytes, n->step++) {
-        uint64_t size = bytes - begin < n->slot_bytes ? bytes - begin : n->slot_bytes;
-        status = wait_room(n, n->step, operation, error);
-        if (status)
-            break;
-        if (root == n->index)
-            fill(n, slot(n, root, n->step), NULL, (char *)buffer + begin, size, false);
-        advance(&mine->published, n->step + 1);
-        if (root != n->index) {
-            status = wait_for(n, root, false, n->step + 1, operation, error);
-            if (status)
-                break;
-            memcpy((char *)buffer + begin, slot(n, root, n->step), size);
-        }
-        advance(&mine->consumed, n->step + 1);
-    }
-    return status;
-}
-
 zero_status_t zero_node_reduce(zero_node_t *n, const void *send, void *recv, int64_t count, zero_dtype_t dtype, int rank, int size,
                                const zero_node_far_t *far, zero_error_t *error)
 {

@@ -54,9 +54,6 @@ uint64_t zero_node_least(int count);
 zero_status_t zero_node_gather(zero_node_t *node, const char *operation, const void *own, char *recv, uint64_t bytes,
                                const int *const *lists, const int *lengths, zero_error_t *error);
 
-/* root: index on this node of the rank whose buffer goes to all others of the node. */
-zero_status_t zero_node_broadcast(zero_node_t *node, void *buffer, uint64_t bytes, int root, zero_error_t *error);
-
 /* Ranks of other nodes in a sum: start begins to move elements [begin, begin + count) of every slice, finish waits for them and
  * sets source[r] for the communicator ranks r that are elsewhere. start of a part comes before finish of the part before it. */
 typedef struct zero_node_far {

@@ -44,14 +44,6 @@ static zero_status_t self_reduce_scatter(zero_comm_t *c, const void *send, void 
     return copy(c, send, recv, (uint64_t)count * zero_dtype_size(dtype), error);
 }
 
-static zero_status_t self_broadcast(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
-{
-    (void)buffer, (void)bytes, (void)native;
-    if (root != 0)
-        return zero_fail(error, ZERO_ERR_ARG, "broadcast from rank %d of a communicator of one rank: give 0", root);
-    return self_check(c, error);
-}
-
 static void self_abort(zero_comm_t *c, const char *sentence)
 {
     word_t *w = ((self_t *)c)->word;
@@ -92,7 +84,6 @@ static zero_status_t self_split(zero_comm_t *c, int color, int key, zero_comm_t 
 static const zero_comm_ops_t self_ops = {
     .all_gather = self_all_gather,
     .reduce_scatter = self_reduce_scatter,
-    .broadcast = self_broadcast,
     .exchange = copy,
     .split = self_split,
     .abort = self_abort,

@@ -91,22 +91,6 @@ static zero_status_t shm_reduce_scatter(zero_comm_t *c, const void *send, void *
     return zero_local_done(l, status, &why, error);
 }
 
-static zero_status_t shm_broadcast(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
-{
-    zero_local_t *l = (zero_local_t *)c;
-    zero_error_t why = {0};
-    zero_status_t status = zero_local_ready(l, error);
-    (void)native;
-    if (status)
-        return status;
-    if (root < 0 || root >= c->size)
-        return zero_fail(error, ZERO_ERR_ARG, "broadcast from rank %d of %d: give 0 to %d", root, c->size, c->size - 1);
-    status = zero_node_broadcast(&l->node, buffer, bytes, root, &why);
-    if (status == ZERO_OK && root != c->rank)
-        c->bytes_received += bytes;
-    return zero_local_done(l, status, &why, error);
-}
-
 static zero_status_t shm_split(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error)
 {
     zero_local_t *l = (zero_local_t *)c;
@@ -146,7 +130,6 @@ static void shm_destroy(zero_comm_t *c)
 static const zero_comm_ops_t shm_ops = {
     .all_gather = shm_all_gather,
     .reduce_scatter = shm_reduce_scatter,
-    .broadcast = shm_broadcast,
     .exchange = shm_exchange,
     .split = shm_split,
     .abort = zero_local_abort,

@@ -27,12 +27,11 @@ typedef struct staged {
 
 /* A collective on its way. Slices of total bytes, of which pieces of at most piece bytes move at a time. */
 typedef struct job {
-    enum { GATHER, REDUCE, BROADCAST } kind;
+    enum { GATHER, REDUCE } kind;
     const char *send;
     char *recv;
     uint64_t total, piece;
     zero_dtype_t dtype;                 /* REDUCE */
-    int root;                           /* BROADCAST */
     void *native;
 } job_t;
 
@@ -68,15 +67,9 @@ static uint64_t size_of(const job_t *j, uint64_t at)
 static zero_status_t fetch(const staged_t *s, const job_t *j, char *half, uint64_t at, zero_error_t *error)
 {
     uint64_t size = size_of(j, at);
-    int rank = s->base.rank;
-    switch (j->kind) {
-    case GATHER:
-        return copy(s, j, half + (uint64_t)rank * size, j->send + at, size, error);
-    case REDUCE:
-        return copy_slices(s, j, (char *)j->send, half, true, 0, s->base.size, at, size, error);
-    default:
-        return rank == j->root ? copy(s, j, half, j->send + at, size, error) : ZERO_OK;
-    }
+    if (j->kind == GATHER)
+        return copy(s, j, half + (uint64_t)s->base.rank * size, j->send + at, size, error);
+    return copy_slices(s, j, (char *)j->send, half, true, 0, s->base.size, at, size, error);
 }
 
 /* The inner collective on a piece, in place. */
@@ -85,14 +78,9 @@ static zero_status_t collect(const staged_t *s, const job_t *j, char *half, uint
     zero_comm_t *c = s->inner;
     uint64_t size = size_of(j, at);
     char *own = half + (uint64_t)s->base.rank * size;
-    switch (j->kind) {
-    case GATHER:
+    if (j->kind == GATHER)
         return c->ops->all_gather(c, own, half, size, NULL, error);
-    case REDUCE:
-        return c->ops->reduce_scatter(c, half, own, (int64_t)(size / zero_dtype_size(j->dtype)), j->dtype, NULL, error);
-    default:
-        return c->ops->broadcast(c, half, size, j->root, NULL, error);
-    }
+    return c->ops->reduce_scatter(c, half, own, (int64_t)(size / zero_dtype_size(j->dtype)), j->dtype, NULL, error);
 }
 
 /* Queues the copies of a piece's result to the device. */
@@ -100,16 +88,10 @@ static zero_status_t deliver(const staged_t *s, const job_t *j, char *half, uint
 {
     uint64_t size = size_of(j, at);
     int rank = s->base.rank;
-    zero_status_t status;
-    switch (j->kind) {
-    case GATHER:
-        status = copy_slices(s, j, j->recv, half, false, 0, rank, at, size, error);
-        return status ? status : copy_slices(s, j, j->recv, half, false, rank + 1, s->base.size, at, size, error);
-    case REDUCE:
+    if (j->kind == REDUCE)
         return copy(s, j, j->recv + at, half + (uint64_t)rank * size, size, error);
-    default:
-        return rank == j->root ? ZERO_OK : copy(s, j, j->recv + at, half, size, error);
-    }
+    zero_status_t status = copy_slices(s, j, j->recv, half, false, 0, rank, at, size, error);
+    return status ? status : copy_slices(s, j, j->recv, half, false, rank + 1, s->base.size, at, size, error);
 }
 
 static zero_status_t finish(const staged_t *s, void *native, zero_error_t *error)
@@ -120,8 +102,7 @@ static zero_status_t finish(const staged_t *s, void *native, zero_error_t *error
 /* A collective of no bytes still ends with an abort's sentence, and keeps the ranks in step. */
 static zero_status_t pipeline(staged_t *s, job_t *j, zero_error_t *error)
 {
-    uint64_t room = j->kind == BROADCAST ? s->half_bytes : s->half_bytes / (uint64_t)s->base.size;
-    j->piece = room / LINE * LINE;
+    j->piece = s->half_bytes / (uint64_t)s->base.size / LINE * LINE;
     zero_status_t status = s->used && s->native != j->native ? finish(s, s->native, error) : ZERO_OK;
     s->native = j->native;
     s->used = true;
@@ -196,14 +177,6 @@ static zero_status_t staged_reduce_scatter(zero_comm_t *c, const void *send, voi
     return run((staged_t *)c, &j, error);
 }
 
-static zero_status_t staged_broadcast(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
-{
-    job_t j = {.kind = BROADCAST, .send = buffer, .recv = buffer, .total = bytes, .root = root, .native = native};
-    if (root < 0 || root >= c->size)
-        return zero_fail(error, ZERO_ERR_ARG, "broadcast from rank %d of %d: give 0 to %d", root, c->size, c->size - 1);
-    return run((staged_t *)c, &j, error);
-}
-
 static zero_status_t staged_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
     staged_t *s = (staged_t *)c;
@@ -275,7 +248,6 @@ static void staged_destroy(zero_comm_t *c)
 static const zero_comm_ops_t staged_ops = {
     .all_gather = staged_all_gather,
     .reduce_scatter = staged_reduce_scatter,
-    .broadcast = staged_broadcast,
     .exchange = staged_exchange,
     .split = staged_split,
     .abort = staged_abort,

@@ -151,12 +151,6 @@ static zero_status_t tcp_reduce_scatter(zero_comm_t *c, const void *send, void *
     return moves_nothing(error);
 }
 
-static zero_status_t tcp_broadcast(zero_comm_t *c, void *buffer, uint64_t bytes, int root, void *native, zero_error_t *error)
-{
-    (void)c, (void)buffer, (void)bytes, (void)root, (void)native;
-    return moves_nothing(error);
-}
-
 /* Until the hub has answered, who also says which ranks are late. */
 static zero_status_t await(tcp_t *c, double end, void *recv, zero_error_t *why)
 {
@@ -296,7 +290,6 @@ static zero_status_t tcp_split(zero_comm_t *base, int color, int key, zero_comm_
 static const zero_comm_ops_t tcp_ops = {
     .all_gather = tcp_all_gather,
     .reduce_scatter = tcp_reduce_scatter,
-    .broadcast = tcp_broadcast,
     .exchange = tcp_exchange,
     .split = tcp_split,
     .abort = tcp_abort,
