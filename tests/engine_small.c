@@ -89,12 +89,16 @@ static int make_device(small_t *s, zero_comm_t *comm)
     options.threads = 1;
     if (s->c.allocator)
         options.allocator = *s->c.allocator;
-    if (s->c.threaded != SMALL_CUDA) {
+    if (s->c.threaded < SMALL_CUDA) {
         options.threaded = s->c.threaded > 0;
         options.delay_seed = s->c.threaded > 1 ? (uint64_t)(1 + s->rank) : 0;
         return zero_device_cpu(&s->device, &options, &error) == ZERO_OK ? 0 : small_complain(s, "no device: %s", error.text);
     }
-    if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK && zero_comm_split(comm, 0, s->rank, &inner, &error) == ZERO_OK &&
+    if (s->c.threaded == SMALL_NCCL) {
+        options.index = s->rank;
+        if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK && zero_comm_nccl(&s->wire, comm, s->device, NULL, NULL, &error) == ZERO_OK)
+            return 0;
+    } else if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK && zero_comm_split(comm, 0, s->rank, &inner, &error) == ZERO_OK &&
         zero_comm_staged(&s->wire, inner, s->device, SMALL_STAGING, &error) == ZERO_OK)
         return 0;
     zero_comm_destroy(inner);

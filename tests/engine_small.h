@@ -7,7 +7,7 @@
 #include "zero/base/base.h"
 
 enum { SMALL_UNITS = 4, SMALL_PARAMS = 8, SMALL_BIG = 7, SMALL_FROZEN = 3, SMALL_EMPTY = 2, SMALL_ELEMENTS = 70000 };
-enum { SMALL_CUDA = 3, SMALL_STAGING = 16384 }; /* in place of threads: GPU 0 for all ranks, staged; bytes of staging */
+enum { SMALL_CUDA = 3, SMALL_NCCL, SMALL_STAGING = 16384 }; /* in place of threads: GPU 0 for all ranks, staged; a GPU for each rank. Bytes of staging */
 
 /* What is not on the device: nothing; the optimizer's state and gradients, all or in part; those and parameters; the state on nvme, all or in part. */
 typedef enum small_place { SMALL_DEVICE, SMALL_HOST, SMALL_SHARE, SMALL_HOST_ALL, SMALL_NVME, SMALL_NVME_SHARE, SMALL_PLACES } small_place_t;
@@ -22,7 +22,7 @@ typedef struct small_param {
 extern const small_param_t small_params[SMALL_PARAMS];
 
 typedef struct small_case {
-    int world, stage, threaded, micro_steps; /* threaded: 0: inline, 1: threads, 2: with delays, SMALL_CUDA */
+    int world, stage, threaded, micro_steps; /* threaded: 0: inline, 1: threads, 2: with delays, SMALL_CUDA, SMALL_NCCL */
     zero_dtype_t dtype;
     zero_rule_t rule;
     double momentum; /* beta1 of ZERO_RULE_SGD */

@@ -38,7 +38,7 @@ void nccl_rank_close(nccl_rank_t *r);
 /* The emulated NCCL itself. */
 void *nccl_symbol(const char *name);
 typedef struct nccl_counts {
-    int comms, aborted, destroyed, registered;
+    int comms, aborted, destroyed, registered, elsewhere; /* elsewhere: operands that were not registered */
 } nccl_counts_t;
 nccl_counts_t nccl_counts(void);
 

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "tests/emulated.h"
 #include "tests/emulator/include/nccl.h"
+#include "tests/engine_small.h"
 #include "tests/nccl_tests.h"
 
 #include <dlfcn.h>
@@ -87,8 +88,8 @@ void *nccl_symbol(const char *name)
 nccl_counts_t nccl_counts(void)
 {
     nccl_counts_t n;
-    void (*counts)(int *, int *, int *, int *) = (void (*)(int *, int *, int *, int *))nccl_symbol("zero_emulated_nccl_counts");
-    counts(&n.comms, &n.aborted, &n.destroyed, &n.registered);
+    void (*counts)(int *, int *, int *, int *, int *) = (void (*)(int *, int *, int *, int *, int *))nccl_symbol("zero_emulated_nccl_counts");
+    counts(&n.comms, &n.aborted, &n.destroyed, &n.registered, &n.elsewhere);
     return n;
 }
 
@@ -331,6 +332,33 @@ START_TEST(callers_communicator_is_split)
 }
 END_TEST
 
+/* ---- under an engine --------------------------------------------------------------------------------------------- */
+
+/* NCCL knows all the memory that an engine's collectives work on, as long as the engine lives. */
+static int registered_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    small_case_t c = {.world = world, .stage = *(const int *)arg, .threaded = SMALL_NCCL, .micro_steps = 2, .dtype = ZERO_BF16};
+    zero_comm_t *comm = small_comm(b);
+    small_t s;
+    char text[16];
+    snprintf(text, sizeof text, "%d", world);
+    setenv("ZERO_EMULATOR_DEVICES", text, 1);
+    EXPECT(comm && zero_comm_rank(comm) == rank);
+    if (small_start(&s, &c, comm) || small_step(&s, 0) || small_step(&s, 1))
+        return 1;
+    EXPECT(nccl_counts().registered == 2 && nccl_counts().elsewhere == 0);
+    small_destroy(&s);
+    EXPECT(nccl_counts().registered == 0 && nccl_counts().aborted == 0);
+    zero_comm_destroy(comm);
+    return 0;
+}
+
+START_TEST(engines_register_their_memory)
+{
+    ck_assert_int_eq(ranks_run(2, 100, registered_rank, &_i), 0);
+}
+END_TEST
+
 int main(void)
 {
     char library[4096];
@@ -347,6 +375,7 @@ int main(void)
     tcase_add_test(t, refusals_are_everyones);
     tcase_add_test(t, nccl_that_cannot_begin_says_why);
     tcase_add_loop_test(t, callers_communicator_is_split, 0, 2);
+    tcase_add_loop_test(t, engines_register_their_memory, 0, 4);
     suite_add_tcase(suite, t);
     suite_add_tcase(suite, nccl_faults_case());
     SRunner *runner = srunner_create(suite);

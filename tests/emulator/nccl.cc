@@ -139,7 +139,7 @@ static size_t size_of(ncclDataType_t type)
 extern "C" ncclResult_t ncclAllGather(const void *send, void *recv, size_t count, ncclDataType_t type, ncclComm_t comm, cudaStream_t stream)
 {
     call here(comm);
-    return enqueue(work{comm, work::GATHER, 0, count * size_of(type), type, 0, 0, (const char *)send, (char *)recv}, stream);
+    return enqueue(work{comm, work::GATHER, 0, count * size_of(type), type, 0, (const char *)send, (char *)recv}, stream);
 }
 
 extern "C" ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm,
@@ -148,22 +148,16 @@ extern "C" ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t c
     call here(comm);
     if (op != ncclSum || type == ncclUint8)
         return say(ncclInvalidArgument, "arguments of ncclReduceScatter");
-    return enqueue(work{comm, work::REDUCE, 0, count * size_of(type), type, 0, 0, (const char *)send, (char *)recv}, stream);
+    return enqueue(work{comm, work::REDUCE, 0, count * size_of(type), type, 0, (const char *)send, (char *)recv}, stream);
 }
 
-extern "C" ncclResult_t ncclBroadcast(const void *send, void *recv, size_t count, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t stream)
-{
-    call here(comm);
-    const char *from = comm->rank == root ? (const char *)send : nullptr;
-    return enqueue(work{comm, work::BROADCAST, 0, count * size_of(type), type, root, 0, from, (char *)recv}, stream);
-}
-
-extern "C" ncclResult_t ncclCommRegister(const ncclComm_t comm, void *base, size_t, void **handle)
+extern "C" ncclResult_t ncclCommRegister(const ncclComm_t comm, void *base, size_t bytes, void **handle)
 {
     call here(comm);
     check_memory(base);
+    check_memory((char *)base + bytes - 1);
     *handle = base;
-    comm->registered.insert(base);
+    comm->registered[(char *)base] = bytes;
     the_process()->registered++;
     return ncclSuccess;
 }
@@ -171,7 +165,7 @@ extern "C" ncclResult_t ncclCommRegister(const ncclComm_t comm, void *base, size
 extern "C" ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle)
 {
     call here(comm);
-    if (comm->registered.erase(handle) == 0)
+    if (comm->registered.erase((char *)handle) == 0)
         return say(ncclInvalidArgument, "what is deregistered was not registered");
     the_process()->registered--;
     return ncclSuccess;
@@ -224,14 +218,15 @@ extern "C" ncclResult_t ncclGroupEnd(void)
     return ncclSuccess;
 }
 
-/* For tests: how many communicators there are, and what became of others, and registrations. */
-extern "C" void zero_emulated_nccl_counts(int *comms, int *aborted, int *destroyed, int *registered)
+/* For tests: how many communicators there are, and what became of others; registrations, and operands that lie in none. */
+extern "C" void zero_emulated_nccl_counts(int *comms, int *aborted, int *destroyed, int *registered, int *elsewhere)
 {
     std::lock_guard<std::mutex> lock(the_process()->mutex);
     *comms = (int)the_process()->comms.size();
     *aborted = the_process()->aborted;
     *destroyed = the_process()->destroyed;
     *registered = the_process()->registered;
+    *elsewhere = the_process()->elsewhere;
 }
 
 #pragma GCC visibility pop

@@ -171,11 +171,9 @@ static void store(char *p, ncclDataType_t type, float f)
 /* Bytes [at, at + size) of every rank's part number part go round: true where they are all in the slots. */
 static bool show(work *w, uint64_t part, uint64_t at, uint64_t size)
 {
-    if (w->send) {
-        emulator_enter();
-        memcpy(w->c->shared->slot[w->c->rank], w->send + part * w->bytes + at, size);
-        emulator_leave();
-    }
+    emulator_enter();
+    memcpy(w->c->shared->slot[w->c->rank], w->send + part * w->bytes + at, size);
+    emulator_leave();
     return meet(w->c);
 }
 
@@ -188,8 +186,6 @@ static void take(work *w, bool own, uint64_t at, uint64_t size)
     if (w->kind == work::GATHER)
         for (int r = 0; r < c->size; r++)
             memcpy(w->recv + (uint64_t)r * w->bytes + at, c->shared->slot[r], size);
-    else if (w->kind == work::BROADCAST)
-        memcpy(w->recv + at, c->shared->slot[w->root], size);
     for (uint64_t i = 0; w->kind == work::REDUCE && own && i < size; i += element) {
         float sum = load(c->shared->slot[0] + i, w->type);
         for (int r = 1; r < c->size; r++)
@@ -231,6 +227,16 @@ void check_memory(const void *p)
         die("an operand lies in memory that the device cannot reach");
 }
 
+/* Whether bytes of memory lie in what was registered with the communicator. */
+static bool is_registered(const ncclComm *c, const char *p, uint64_t bytes)
+{
+    auto after = c->registered.upper_bound(p);
+    if (after == c->registered.begin())
+        return false;
+    auto at = std::prev(after);
+    return p + bytes <= at->first + at->second;
+}
+
 ncclResult_t enqueue(work w, cudaStream_t stream)
 {
     ncclComm *c = w.c;
@@ -242,8 +248,11 @@ ncclResult_t enqueue(work w, cudaStream_t stream)
     if (c->aborted)
         return ncclRemoteError;
     w.number = c->issued++;
-    check_memory(w.send ? w.send : w.recv);
+    check_memory(w.send);
     check_memory(w.recv);
+    uint64_t all = w.bytes * (uint64_t)c->size;
+    the_process()->elsewhere += !is_registered(c, w.send, w.kind == work::REDUCE ? all : w.bytes) +
+                                !is_registered(c, w.recv, w.kind == work::GATHER ? all : w.bytes);
     c->pending++;
     work *queued = new work(w);
     return launch(c, [=] {

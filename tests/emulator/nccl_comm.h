@@ -6,6 +6,7 @@
 #include "tests/emulator/include/nccl.h"
 
 #include <atomic>
+#include <map>
 #include <mutex>
 #include <set>
 #include <string>
@@ -34,14 +35,14 @@ struct ncclComm {
     uint64_t issued = 0, arrivals = 0;
     int splits = 0;
     std::thread job;
-    std::set<void *> registered;
+    std::map<const char *, uint64_t> registered; /* bytes from there on */
 };
 
 /* What a process has of NCCL. */
 struct process {
     std::mutex mutex;
     std::set<ncclComm *> comms;
-    std::atomic<int> collectives{0}, registered{0}, aborted{0}, destroyed{0};
+    std::atomic<int> collectives{0}, registered{0}, elsewhere{0}, aborted{0}, destroyed{0};
     char last_error[200] = "";
 };
 
@@ -104,11 +105,11 @@ void abort_comms(const std::vector<ncclComm *> &comms);
 /* A collective. */
 struct work {
     ncclComm *c;
-    enum { GATHER, REDUCE, BROADCAST } kind;
+    enum { GATHER, REDUCE } kind;
     uint64_t number, bytes; /* of a slice */
     ncclDataType_t type;
-    int root, global;
-    const char *send; /* NULL: this rank has nothing to send */
+    int global;
+    const char *send;
     char *recv;
 };
 

@@ -202,6 +202,15 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
     return device->event_create(x->device, &x->exchanged, error);
 }
 
+/* What collectives work on: a communicator that knows the memory beforehand copies less. */
+static void attach(zero_exec_t *x)
+{
+    zero_arena_t *arena = x->arenas[ZERO_TIER_DEVICE];
+    for (int c = 0; c < x->channel_count && arena; c++)
+        if (x->channels[c]->ops->attach)
+            x->channels[c]->ops->attach(x->channels[c], x->device->ops->arena_base(arena), x->plan->arena_bytes[ZERO_TIER_DEVICE]);
+}
+
 zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero_device_t *device, zero_comm_t *comm,
                                const zero_exec_options_t *options, zero_error_t *error)
 {
@@ -232,6 +241,7 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero
             break;
     if ((status = zero_exec_agree(comm, status, &local)) != ZERO_OK)
         goto fail;
+    attach(x);
     *exec = x;
     return ZERO_OK;
 
