@@ -1,4 +1,4 @@
-/* test_train.c - the parts of zero_train that need no ranks: schedules, options, defaults, data, the built-in corpus, the log. */
+/* test_train.c - the parts of zero_train that need no ranks: schedules, options, defaults, the built-in corpus, the log. */
 #include "examples/zero_train/corpus.h"
 #include "examples/zero_train/job.h"
 #include "examples/zero_train/log.h"
@@ -228,174 +228,6 @@ START_TEST(defaults_are_resolved)
 }
 END_TEST
 
-/* ---- data -------------------------------------------------------------------------------------------------------------- */
-
-static char path[] = "test_train_data.bin"; /* in the current folder */
-
-static void write_tokens(const int32_t head[3], const void *tokens, size_t bytes)
-{
-    int32_t header[256] = {0};
-    FILE *f = fopen(path, "wb");
-    ck_assert_ptr_nonnull(f);
-    memcpy(header, head, 3 * sizeof *header);
-    ck_assert_int_eq(fwrite(header, 1, sizeof header, f), sizeof header);
-    ck_assert_int_eq(fwrite(tokens, 1, bytes, f), bytes);
-    ck_assert_int_eq(fclose(f), 0);
-}
-
-START_TEST(windows_of_both_widths)
-{
-    enum { N = 3001, T = 7 };
-    uint16_t narrow[N];
-    uint32_t wide[N];
-    int32_t x[T], y[T];
-    zero_error_t e;
-    for (int width = 2; width <= 4; width += 2) {
-        data_t *d;
-        for (int i = 0; i < N; i++) {
-            narrow[i] = (uint16_t)(i * 7919);
-            wide[i] = (uint32_t)i * 7919u;
-        }
-        write_tokens(width == 2 ? (int32_t[]){20240520, 1, N} : (int32_t[]){20240801, 7, N}, width == 2 ? (void *)narrow : wide, N * (size_t)width);
-        ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_OK, "%s", e.text);
-        ck_assert_int_eq(data_tokens(d), N);
-        ck_assert(!data_is_text(d));
-        ck_assert_int_eq(data_windows(d, T), (N - 1) / T);
-        ck_assert_int_eq(data_windows(d, N - 1), 1);
-        ck_assert_int_eq(data_windows(d, N), 0);
-        for (int64_t w = 0; w < data_windows(d, T); w++) {
-            ck_assert_msg(data_read(d, w, T, 1 << 30, x, y, &e) == ZERO_OK, "%s", e.text);
-            for (int i = 0; i < T; i++) {
-                ck_assert_int_eq(x[i], width == 2 ? narrow[w * T + i] : (int32_t)wide[w * T + i]);
-                ck_assert_int_eq(y[i], width == 2 ? narrow[w * T + i + 1] : (int32_t)wide[w * T + i + 1]);
-            }
-        }
-        data_close(d);
-    }
-    unlink(path);
-}
-END_TEST
-
-START_TEST(windows_longer_than_a_piece)
-{
-    enum { N = 5000, T = 2500 };
-    uint32_t tokens[N];
-    static int32_t x[T], y[T];
-    data_t *d;
-    zero_error_t e;
-    for (int i = 0; i < N; i++)
-        tokens[i] = (uint32_t)i;
-    write_tokens((int32_t[]){20240801, 7, N}, tokens, sizeof tokens);
-    ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
-    ck_assert_int_eq(data_windows(d, T), 1);
-    ck_assert_int_eq(data_read(d, 0, T, N, x, y, &e), ZERO_OK);
-    for (int i = 0; i < T; i++) {
-        ck_assert_int_eq(x[i], i);
-        ck_assert_int_eq(y[i], i + 1);
-    }
-    data_close(d);
-    unlink(path);
-}
-END_TEST
-
-START_TEST(tokens_past_the_vocabulary)
-{
-    uint16_t tokens[33] = {0};
-    int32_t x[8], y[8];
-    data_t *d;
-    zero_error_t e;
-    tokens[16] = 500; /* the last target of window 1, the first input of window 2 */
-    write_tokens((int32_t[]){20240520, 1, 33}, tokens, sizeof tokens);
-    ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
-    ck_assert_int_eq(data_read(d, 0, 8, 500, x, y, &e), ZERO_OK);
-    ck_assert_int_eq(data_read(d, 1, 8, 500, x, y, &e), ZERO_ERR_FORMAT);
-    ck_assert_ptr_nonnull(strstr(e.text, "token 500 at index 16, but the model's vocabulary has 500"));
-    ck_assert_int_eq(data_read(d, 1, 8, 501, x, y, &e), ZERO_OK);
-    /* only what is used counts: one window, then two; and with a shuffle the windows that it picks */
-    ck_assert_int_eq(data_check(d, 8, 500, -1, 1, &e), ZERO_OK);
-    ck_assert_int_eq(data_check(d, 8, 500, -1, 2, &e), ZERO_ERR_FORMAT);
-    ck_assert_int_eq(data_check(d, 8, 501, -1, 100, &e), ZERO_OK);
-    ck_assert_int_eq(data_check(d, 8, 500, 3, 100, &e), ZERO_ERR_FORMAT);
-    for (int64_t seed = 0; seed < 16; seed++) {
-        int64_t first = data_window_at(4, seed, 0);
-        ck_assert_int_eq(data_check(d, 8, 500, seed, 1, &e), first == 1 || first == 2 ? ZERO_ERR_FORMAT : ZERO_OK);
-    }
-    data_close(d);
-    unlink(path);
-}
-END_TEST
-
-START_TEST(token_files_that_lie)
-{
-    static const struct {
-        int32_t head[3];
-        size_t bytes;
-        const char *wanted;
-    } cases[] = {
-        {{1, 1, 10}, 20, "magic number is 1"},
-        {{20240520, 2, 10}, 20, "version 2, but must have 1"},
-        {{20240801, 1, 10}, 40, "version 1, but must have 7"},
-        {{20240520, 1, -1}, 20, "says that it has -1 tokens"},
-        {{20240520, 1, 11}, 20, "is truncated"},
-        {{20240520, 1, 9}, 20, "is longer than its header says"},
-        {{20240801, 7, 10}, 20, "is truncated"},
-        {{20240801, 7, INT32_MAX}, 40, "is truncated"},
-    };
-    uint32_t tokens[10] = {0};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        data_t *d;
-        zero_error_t e = {0};
-        write_tokens(cases[i].head, tokens, cases[i].bytes);
-        ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_ERR_FORMAT, "case %zu was accepted", i);
-        ck_assert_ptr_null(d);
-        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[i].wanted);
-    }
-    unlink(path);
-}
-END_TEST
-
-START_TEST(a_file_that_shrinks_is_an_error)
-{
-    uint16_t tokens[4000] = {0};
-    static int32_t x[100], y[100];
-    data_t *d;
-    zero_error_t e;
-    write_tokens((int32_t[]){20240520, 1, 4000}, tokens, sizeof tokens);
-    ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
-    ck_assert_int_eq(truncate(path, 2000), 0);
-    ck_assert_int_eq(data_read(d, 0, 100, 10, x, y, &e), ZERO_OK);
-    ck_assert_int_eq(data_read(d, 30, 100, 10, x, y, &e), ZERO_ERR_IO);
-    ck_assert_ptr_nonnull(strstr(e.text, "became shorter"));
-    data_close(d);
-    unlink(path);
-}
-END_TEST
-
-START_TEST(shuffles_are_permutations)
-{
-    static const int64_t sizes[] = {1, 2, 3, 4, 5, 16, 17, 100, 1000, 4097};
-    static bool seen[4097];
-    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
-        for (int64_t epoch = 0; epoch < 3; epoch++) {
-            int64_t n = sizes[k], fixed = 0, before = 0;
-            memset(seen, 0, sizeof seen);
-            for (int64_t i = 0; i < n; i++) {
-                int64_t w = data_window_at(n, 7, epoch * n + i);
-                ck_assert(w >= 0 && w < n && !seen[w]);
-                seen[w] = true;
-                fixed += w == i;
-                before += epoch > 0 && w == data_window_at(n, 7, i);
-                ck_assert_int_eq(data_window_at(n, -1, epoch * n + i), i);
-            }
-            if (n >= 100) { /* mixed, and otherwise in each epoch */
-                ck_assert_int_lt(fixed, n / 10);
-                ck_assert_int_lt(before, n / 10);
-            }
-        }
-    ck_assert_int_ge(data_permute(1, INT64_MAX / 4, INT64_MAX / 5), 0);
-}
-END_TEST
-
 /* ---- the corpus ---------------------------------------------------------------------------------------------------------- */
 
 START_TEST(numbers_are_spelled)
@@ -444,6 +276,8 @@ START_TEST(the_corpus_has_every_number)
 END_TEST
 
 /* ---- the log ------------------------------------------------------------------------------------------------------------- */
+
+static const char path[] = "test_train.log"; /* in the current folder */
 
 START_TEST(log_lines)
 {
@@ -518,12 +352,6 @@ int main(void)
     tcase_add_test(c, defaults_always_fit);
     tcase_add_test(c, what_does_not_fit_is_named);
     tcase_add_test(c, defaults_are_resolved);
-    tcase_add_test(c, windows_of_both_widths);
-    tcase_add_test(c, windows_longer_than_a_piece);
-    tcase_add_test(c, tokens_past_the_vocabulary);
-    tcase_add_test(c, token_files_that_lie);
-    tcase_add_test(c, a_file_that_shrinks_is_an_error);
-    tcase_add_test(c, shuffles_are_permutations);
     tcase_add_test(c, numbers_are_spelled);
     tcase_add_test(c, the_corpus_has_every_number);
     tcase_add_test(c, log_lines);

@@ -66,7 +66,33 @@ run 0 --data large.bin --ranks 1 --batch 1 --steps 6 --sample 0 --quiet # its to
 run 2 --data large.bin --ranks 1 --batch 1 --steps 7 --sample 0 --quiet
 refused --data none.bin --prompt x -- "has 0 tokens"
 
+# What a file is stands in its first bytes; its name matters where they say nothing.
+tokens 20240520 1 500 1000 >tokens_without_ending
+refused --data tokens_without_ending --prompt x -- "--prompt needs --data that is text"
+refused --data tokens_without_ending --seq-len 64 --eval-data less.bin -- "--eval-data 'less.bin' is truncated"
+run 0 --data tokens_without_ending --eval-data tokens_without_ending --ranks 1 --steps 1 --eval-batches 1 --quiet --log log
+# array FILE DESCR COUNT: a numpy array of zeros, two bytes each
+array()
+{
+    { printf '\223NUMPY\001\000\166\000'; printf "%-117s\n" "{'descr': '$2', 'fortran_order': False, 'shape': ($3,), }"; head -c 1000 /dev/zero; } >"$1"
+}
+array array.npy '<u2' 500
+array array '<u2' 500
+run 0 --data array.npy --eval-data array --ranks 1 --steps 1 --eval-batches 1 --quiet --log array.log
+equal "parameters after a token file and after an array of the same tokens" "$(values array.log params_xxh64)" "$(values log params_xxh64)"
+array floats.npy '<f4' 250
+refused --data floats.npy -- "--data 'floats.npy' is a numpy array of dtype '<f4', but must be of uint8, uint16, uint32, int32 or int64"
+array long.npy '<u2' 501
+refused --eval-data long.npy -- "--eval-data 'long.npy' is truncated: its header says 501 tokens"
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n' >pointer
+cp pointer pointer.bin
+refused --data pointer -- "--data 'pointer' is a git-lfs pointer, not the file: run git lfs pull"
+refused --eval-data pointer.bin -- "--eval-data 'pointer.bin' is a git-lfs pointer, not the file"
+refused --config pointer -- "--config 'pointer' is a git-lfs pointer, not the file"
+
 mkdir folder
+cp pointer folder/config.json
+refused --model folder -- "folder/config.json is a git-lfs pointer, not the file"
 refused --model folder -- "config.json"
 printf '{"model_type":"gpt2"' >folder/config.json
 refused --model folder -- "config.json"
@@ -105,6 +131,35 @@ if [ -e "$srcdir/tests/golden/gpt2/config.json" ]; then
         overwrites --model golden/$name --model golden --seq-len 8 --data input.txt --log golden/$name
     done
     overwrites --model golden/config.json --model golden/config.json --seq-len 8 --data input.txt --log golden/config.json
+fi
+
+# Weights under other names. header COMMAND: folder 'other' with golden's weights, whose header went through the command; 'more' follows the data
+header()
+{
+    length=$(od -An -tu8 -N8 golden/model.safetensors | tr -d ' ')
+    tail -c +9 golden/model.safetensors | head -c "$length" | sed 's/ *$//' | eval "$1" | tr -d '\n' >header
+    mkdir -p other
+    cp golden/config.json other
+    { int32 "$(wc -c <header)" 0; cat header; tail -c +"$((length + 9))" golden/model.safetensors; cat more; } >other/model.safetensors
+}
+if [ -d golden ]; then
+    : >more
+    run 0 --model golden --data input.txt --seq-len 8 --steps 2 --lr 0.01 --quiet --log golden.log
+    header "sed 's/\"transformer.wte.weight\":/\"lm_head.weight\":/; s/{\"format\":\"pt\"}/{\"transformer.wte.weight\":\"lm_head.weight\"}/'"
+    run 0 --model other --data input.txt --seq-len 8 --steps 2 --lr 0.01 --quiet --log other.log
+    equal "parameters from a tied tensor that is stored as lm_head.weight" "$(values other.log params_xxh64)" "$(values golden.log params_xxh64)"
+    bytes=$(($(wc -c <golden/model.safetensors) - length - 8)) head=$((97 * 35 * 4))
+    head -c $head /dev/zero >more
+    header "sed 's/}}\$/},\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[97,35],\"data_offsets\":[$bytes,$((bytes + head))]}}/'"
+    refused --model other --data input.txt --seq-len 8 -- "tensors 'lm_head.weight' and 'transformer.wte.weight' differ"
+    : >more
+    header "sed 's/\"transformer\\./\"_orig_mod.transformer./g'"
+    refused --model other --data input.txt --seq-len 8 -- "names begin with the prefix '_orig_mod.', which torch.compile puts there"
+    cp pointer other/model.safetensors
+    refused --model other --data input.txt --seq-len 8 -- "'other/model.safetensors' is a git-lfs pointer, not the file: run git lfs pull"
+    cp pointer other/model.safetensors.index.json
+    rm -f other/model.safetensors
+    refused --model other --data input.txt --seq-len 8 -- "'other/model.safetensors.index.json' is a git-lfs pointer, not the file"
 fi
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log # a log of before is no input

@@ -318,6 +318,7 @@ static zero_status_t load(config_t *config, zero_error_t *error)
 {
     struct stat info;
     json_error_t where;
+    char first[64];
     if (stat(config->file, &info) != 0)
         return zero_fail(error, ZERO_ERR_IO, "cannot open --config '%s': %s", config->file, strerror(errno));
     if (!S_ISREG(info.st_mode))
@@ -326,6 +327,12 @@ static zero_status_t load(config_t *config, zero_error_t *error)
     FILE *file = fopen(config->file, "re");
     if (file == NULL)
         return zero_fail(error, ZERO_ERR_IO, "cannot open --config '%s': %s", config->file, strerror(errno));
+    size_t bytes = fread(first, 1, sizeof first, file);
+    rewind(file);
+    if (zero_model_is_pointer(first, bytes)) {
+        fclose(file);
+        return zero_fail(error, ZERO_ERR_FORMAT, "--config '%s' is a git-lfs pointer, not the file: run git lfs pull in its folder", config->file);
+    }
     config->root = json_loadf(file, JSON_REJECT_DUPLICATES, &where);
     fclose(file);
     if (config->root == NULL)

@@ -1,5 +1,6 @@
 #include "examples/zero_train/data.h"
 #include "examples/zero_train/corpus.h"
+#include "examples/zero_train/data_format.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,16 +11,14 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { HEADER_BYTES = 1024, PIECE_TOKENS = 65536 };
+enum { PIECE_TOKENS = 65536 };
 
 struct data {
     char option[32], *path;
     int file;           /* -1: the corpus */
     char *text;         /* the corpus */
-    int width;          /* bytes of a token: 1 text, 2 or 4 token files */
-    int64_t start;      /* of the tokens in the file, bytes */
-    int64_t count;      /* tokens */
-    unsigned char *raw; /* PIECE_TOKENS * 4 bytes, aligned for any token */
+    data_format_t is;
+    unsigned char *raw; /* PIECE_TOKENS * 8 bytes, aligned for any token */
 };
 
 static zero_status_t read_bytes(data_t *data, int64_t offset, void *out, int64_t bytes, zero_error_t *error)
@@ -43,53 +42,25 @@ static zero_status_t read_bytes(data_t *data, int64_t offset, void *out, int64_t
 }
 
 /* tokens [first, first + count) as they are, count <= PIECE_TOKENS */
-static zero_status_t read_tokens(data_t *data, int64_t first, int64_t count, uint32_t *out, zero_error_t *error)
+static zero_status_t read_tokens(data_t *data, int64_t first, int64_t count, int64_t *out, zero_error_t *error)
 {
-    zero_status_t status = read_bytes(data, data->start + first * data->width, data->raw, count * data->width, error);
-    if (status != ZERO_OK)
-        return status;
-    switch (data->width) {
-    case 1:
-        for (int64_t i = 0; i < count; i++)
+    const void *raw = data->raw;
+    zero_status_t status = read_bytes(data, data->is.start + first * data->is.width, data->raw, count * data->is.width, error);
+    for (int64_t i = 0; i < count && status == ZERO_OK; i++)
+        switch (data->is.width) {
+        case 1:
             out[i] = data->raw[i];
-        break;
-    case 2:
-        for (int64_t i = 0; i < count; i++)
-            out[i] = ((const uint16_t *)(const void *)data->raw)[i];
-        break;
-    default:
-        memcpy(out, data->raw, (size_t)count * 4);
-    }
-    return ZERO_OK;
-}
-
-/* The header of a token file of size bytes. */
-static zero_status_t read_header(data_t *data, int64_t size, zero_error_t *error)
-{
-    const char *o = data->option, *p = data->path;
-    int32_t header[HEADER_BYTES / 4];
-    if (size < HEADER_BYTES)
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' is truncated: it has %lld bytes, and the header of a token file alone has %d", o, p,
-                         (long long)size, HEADER_BYTES);
-    zero_status_t status = read_bytes(data, 0, header, HEADER_BYTES, error);
-    if (status != ZERO_OK)
-        return status;
-    if (header[0] != 20240520 && header[0] != 20240801)
-        return zero_fail(error, ZERO_ERR_FORMAT,
-                         "%s '%s' is no token file: its magic number is %d, but must be 20240520 or 20240801 (text files do not end in .bin)", o, p, header[0]);
-    int wanted = header[0] == 20240520 ? 1 : 7;
-    if (header[1] != wanted)
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has version %d, but must have %d with magic number %d", o, p, header[1], wanted, header[0]);
-    if (header[2] < 0)
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' says that it has %d tokens", o, p, header[2]);
-    data->width = wanted == 1 ? 2 : 4;
-    data->start = HEADER_BYTES;
-    data->count = header[2];
-    int64_t bytes = HEADER_BYTES + data->count * data->width;
-    if (size != bytes)
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' %s: its header says %lld tokens, which is a file of %lld bytes, but it has %lld", o, p,
-                         size < bytes ? "is truncated" : "is longer than its header says", (long long)data->count, (long long)bytes, (long long)size);
-    return ZERO_OK;
+            break;
+        case 2:
+            out[i] = ((const uint16_t *)raw)[i];
+            break;
+        case 4:
+            out[i] = data->is.negative ? ((const int32_t *)raw)[i] : (int64_t)((const uint32_t *)raw)[i];
+            break;
+        default:
+            out[i] = ((const int64_t *)raw)[i];
+        }
+    return status;
 }
 
 static data_t *data_new(const char *option, const char *path)
@@ -99,9 +70,9 @@ static data_t *data_new(const char *option, const char *path)
         return NULL;
     snprintf(data->option, sizeof data->option, "%s", option);
     data->file = -1;
-    data->width = 1;
+    data->is = (data_format_t){.text = true, .width = 1};
     data->path = strdup(path);
-    data->raw = malloc(PIECE_TOKENS * 4);
+    data->raw = malloc(PIECE_TOKENS * 8);
     if (data->path == NULL || data->raw == NULL) {
         data_close(data);
         return NULL;
@@ -127,9 +98,9 @@ zero_status_t data_open(data_t **out, const char *option, const char *path, zero
     else if (info.st_size == 0)
         status = zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' is empty: it has 0 bytes", option, path);
     else {
-        size_t length = strlen(path);
-        data->count = info.st_size;
-        status = length >= 4 && strcmp(path + length - 4, ".bin") == 0 ? read_header(data, info.st_size, error) : ZERO_OK;
+        status = read_bytes(data, 0, data->raw, info.st_size < DATA_HEAD_BYTES ? info.st_size : DATA_HEAD_BYTES, error);
+        if (status == ZERO_OK)
+            status = data_format_find(&data->is, option, path, data->raw, info.st_size, error);
     }
     if (status != ZERO_OK) {
         data_close(data);
@@ -144,7 +115,7 @@ zero_status_t data_open_corpus(data_t **out, bool held_out, zero_error_t *error)
     *out = NULL;
     data_t *data = data_new(held_out ? "--eval-data" : "--data", "the built-in corpus");
     if (data != NULL)
-        data->text = corpus_make(held_out, &data->count);
+        data->text = corpus_make(held_out, &data->is.count);
     if (data == NULL || data->text == NULL) {
         data_close(data);
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the built-in corpus");
@@ -167,17 +138,17 @@ void data_close(data_t *data)
 
 int64_t data_tokens(const data_t *data)
 {
-    return data->count;
+    return data->is.count;
 }
 
 bool data_is_text(const data_t *data)
 {
-    return data->width == 1;
+    return data->is.text;
 }
 
 int64_t data_windows(const data_t *data, int64_t seq_len)
 {
-    return data->count > 0 ? (data->count - 1) / seq_len : 0;
+    return data->is.count > 0 ? (data->is.count - 1) / seq_len : 0;
 }
 
 int64_t data_permute(uint64_t key, int64_t n, int64_t i)
@@ -206,23 +177,27 @@ int64_t data_window_at(int64_t windows, int64_t shuffle, int64_t q)
     return data_permute(zero_splitmix64((uint64_t)shuffle) ^ zero_splitmix64((uint64_t)epoch + 0x5eed), windows, i);
 }
 
-static zero_status_t too_large(const data_t *data, uint32_t token, int64_t at, int64_t vocab, zero_error_t *error)
+/* A token that the model does not have. */
+static zero_status_t no_token(const data_t *data, int64_t token, int64_t at, int64_t vocab, zero_error_t *error)
 {
-    return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has token %u at index %lld, but the model's vocabulary has %lld: use a --model with more than %u tokens",
-                     data->option, data->path, token, (long long)at, (long long)vocab, token);
+    if (token < 0)
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has token %lld at index %lld, but tokens are numbers from 0", data->option, data->path,
+                         (long long)token, (long long)at);
+    return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has token %lld at index %lld, but the model's vocabulary has %lld: use a --model with more than %lld "
+                     "tokens", data->option, data->path, (long long)token, (long long)at, (long long)vocab, (long long)token);
 }
 
 zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t vocab, int32_t *tokens, int32_t *targets, zero_error_t *error)
 {
-    uint32_t piece[1024];
+    int64_t piece[1024];
     for (int64_t done = 0; done <= seq_len;) {
         int64_t n = seq_len + 1 - done < 1024 ? seq_len + 1 - done : 1024;
         zero_status_t status = read_tokens(data, window * seq_len + done, n, piece, error);
         if (status != ZERO_OK)
             return status;
         for (int64_t i = 0; i < n; i++) {
-            if (piece[i] >= (uint64_t)vocab)
-                return too_large(data, piece[i], window * seq_len + done + i, vocab, error);
+            if (piece[i] < 0 || piece[i] >= vocab)
+                return no_token(data, piece[i], window * seq_len + done + i, vocab, error);
             if (done + i < seq_len)
                 tokens[done + i] = (int32_t)piece[i];
             if (done + i > 0)
@@ -234,7 +209,7 @@ zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t v
 }
 
 /* Tokens [first, first + count). */
-static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int64_t vocab, uint32_t *piece, zero_error_t *error)
+static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int64_t vocab, int64_t *piece, zero_error_t *error)
 {
     for (int64_t done = 0; done < count;) {
         int64_t n = count - done < PIECE_TOKENS ? count - done : PIECE_TOKENS;
@@ -242,8 +217,8 @@ static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int
         if (status != ZERO_OK)
             return status;
         for (int64_t i = 0; i < n; i++)
-            if (piece[i] >= (uint64_t)vocab)
-                return too_large(data, piece[i], first + done + i, vocab, error);
+            if (piece[i] < 0 || piece[i] >= vocab)
+                return no_token(data, piece[i], first + done + i, vocab, error);
         done += n;
     }
     return ZERO_OK;
@@ -252,16 +227,16 @@ static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int
 zero_status_t data_check(data_t *data, int64_t seq_len, int64_t vocab, int64_t shuffle, int64_t positions, zero_error_t *error)
 {
     int64_t windows = data_windows(data, seq_len);
-    if (windows == 0 && data->count < 2)
+    if (windows == 0 && data->is.count < 2)
         return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has %lld token%s, but one window needs at least 2", data->option, data->path,
-                         (long long)data->count, data->count == 1 ? "" : "s");
+                         (long long)data->is.count, data->is.count == 1 ? "" : "s");
     if (windows == 0)
         return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has %lld tokens, but one window of --seq-len %lld needs %lld: use --seq-len %lld or less",
-                         data->option, data->path, (long long)data->count, (long long)seq_len, (long long)seq_len + 1, (long long)data->count - 1);
+                         data->option, data->path, (long long)data->is.count, (long long)seq_len, (long long)seq_len + 1, (long long)data->is.count - 1);
     /* what a token of this width cannot reach needs no look */
-    if (vocab > (data->width == 1 ? 255 : data->width == 2 ? 65535 : (int64_t)UINT32_MAX))
+    if (!data->is.negative && vocab > (data->is.width == 1 ? 255 : data->is.width == 2 ? 65535 : (int64_t)UINT32_MAX))
         return ZERO_OK;
-    uint32_t *piece = malloc(PIECE_TOKENS * sizeof *piece);
+    int64_t *piece = malloc(PIECE_TOKENS * sizeof *piece);
     if (piece == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for reading %s '%s'", data->option, data->path);
     zero_status_t status = ZERO_OK;
@@ -280,7 +255,7 @@ zero_status_t data_fingerprint(data_t *data, uint64_t *hash, zero_error_t *error
 {
     enum { PIECES = 256, BYTES = 4096 };
     unsigned char piece[BYTES];
-    int64_t bytes = data->start + data->count * data->width;
+    int64_t bytes = data->is.start + data->is.count * data->is.width;
     *hash = (uint64_t)bytes;
     for (int64_t i = 0; i < PIECES; i++) {
         int64_t offset = bytes <= BYTES ? 0 : (int64_t)((double)(bytes - BYTES) / (PIECES - 1) * (double)i);

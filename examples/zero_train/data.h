@@ -1,4 +1,4 @@
-/* data.h - tokens to train on: text files (a byte is a token), token files, and the built-in corpus. Windows and batches of them.
+/* data.h - tokens to train on: text files (a byte is a token), token files, numpy arrays, and the built-in corpus. Windows and batches of them.
  *
  * Tokens t[0..n). Window i has inputs t[iT .. iT+T) and targets t[iT+1 .. iT+T+1), i < W = floor((n - 1) / T). Step s (from 0) uses positions
  * q = s G + j, j < G, of the endless sequence of windows: window q mod W, or with a shuffle a permutation of the windows in each epoch q / W.
@@ -10,8 +10,7 @@
 
 typedef struct data data_t;
 
-/* Opens a file: a token file where the name ends in .bin (256 int32 header: 20240520, 1, n and n uint16; or 20240801, 7, n and n uint32), else
- * text. option ("--data") is named in errors. The file is read in pieces when windows are, never mapped: a file that shrinks is an error, not a
+/* Opens a file: a token file, a numpy array or text, as its first bytes say (data_format.h). option ("--data") is named in errors. The file is read in pieces when windows are, never mapped: a file that shrinks is an error, not a
  * signal, and no page of it counts as memory of this process. */
 zero_status_t data_open(data_t **data, const char *option, const char *path, zero_error_t *error);
 /* The built-in corpus, or (held_out) the numbers that it leaves out. */

@@ -55,7 +55,7 @@ static const option_t table[] = {
     {"seed", MODEL, OPTION_WHOLE, FIELD(seed), 0, MANY, 0, NULL, NULL, "N", "0", "of initial values and of samples", true},
 
     {"data", DATA, OPTION_TEXT, FIELD(data), 0, 0, UNSET, NULL, NULL, "FILE", "numbers spelled as words, built in",
-     "text (a byte is a token), or a token file (.bin)", false},
+     "text (a byte is a token), a token file, or a numpy array of tokens: its first bytes say which", false},
     {"eval-data", DATA, OPTION_TEXT, FIELD(eval_data), 0, 0, UNSET, NULL, NULL, "FILE", "numbers that training leaves out, built in",
      "the same, for evaluation", false},
     {"tokenizer", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},

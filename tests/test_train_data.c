@@ -1,0 +1,367 @@
+/* test_train_data.c - tokens that zero_train reads: token files, numpy arrays, text; what they are is said by their first bytes, not by their names. */
+#include "examples/zero_train/data.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char *path = "test_train_data"; /* no ending says what it is */
+
+static void write_bytes(const void *first, size_t first_bytes, const void *tokens, size_t bytes)
+{
+    FILE *f = fopen(path, "wb");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_eq(fwrite(first, 1, first_bytes, f), first_bytes);
+    ck_assert_uint_eq(fwrite(tokens, 1, bytes, f), bytes);
+    ck_assert_int_eq(fclose(f), 0);
+}
+
+static void write_tokens(const int32_t head[3], const void *tokens, size_t bytes)
+{
+    int32_t header[256] = {0};
+    memcpy(header, head, 3 * sizeof *header);
+    write_bytes(header, sizeof header, tokens, bytes);
+}
+
+START_TEST(windows_of_both_widths)
+{
+    enum { N = 3001, T = 7 };
+    uint16_t narrow[N];
+    uint32_t wide[N];
+    int32_t x[T], y[T];
+    zero_error_t e;
+    for (int width = 2; width <= 4; width += 2) {
+        data_t *d;
+        for (int i = 0; i < N; i++) {
+            narrow[i] = (uint16_t)(i * 7919);
+            wide[i] = (uint32_t)i * 7919u;
+        }
+        write_tokens(width == 2 ? (int32_t[]){20240520, 1, N} : (int32_t[]){20240801, 7, N}, width == 2 ? (void *)narrow : wide, N * (size_t)width);
+        ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_OK, "%s", e.text);
+        ck_assert_int_eq(data_tokens(d), N);
+        ck_assert(!data_is_text(d));
+        ck_assert_int_eq(data_windows(d, T), (N - 1) / T);
+        ck_assert_int_eq(data_windows(d, N - 1), 1);
+        ck_assert_int_eq(data_windows(d, N), 0);
+        for (int64_t w = 0; w < data_windows(d, T); w++) {
+            ck_assert_msg(data_read(d, w, T, 1 << 30, x, y, &e) == ZERO_OK, "%s", e.text);
+            for (int i = 0; i < T; i++) {
+                ck_assert_int_eq(x[i], width == 2 ? narrow[w * T + i] : (int32_t)wide[w * T + i]);
+                ck_assert_int_eq(y[i], width == 2 ? narrow[w * T + i + 1] : (int32_t)wide[w * T + i + 1]);
+            }
+        }
+        data_close(d);
+    }
+    unlink(path);
+}
+END_TEST
+
+START_TEST(windows_longer_than_a_piece)
+{
+    enum { N = 5000, T = 2500 };
+    uint32_t tokens[N];
+    static int32_t x[T], y[T];
+    data_t *d;
+    zero_error_t e;
+    for (int i = 0; i < N; i++)
+        tokens[i] = (uint32_t)i;
+    write_tokens((int32_t[]){20240801, 7, N}, tokens, sizeof tokens);
+    ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
+    ck_assert_int_eq(data_windows(d, T), 1);
+    ck_assert_int_eq(data_read(d, 0, T, N, x, y, &e), ZERO_OK);
+    for (int i = 0; i < T; i++) {
+        ck_assert_int_eq(x[i], i);
+        ck_assert_int_eq(y[i], i + 1);
+    }
+    data_close(d);
+    unlink(path);
+}
+END_TEST
+
+START_TEST(tokens_past_the_vocabulary)
+{
+    uint16_t tokens[33] = {0};
+    int32_t x[8], y[8];
+    data_t *d;
+    zero_error_t e;
+    tokens[16] = 500; /* the last target of window 1, the first input of window 2 */
+    write_tokens((int32_t[]){20240520, 1, 33}, tokens, sizeof tokens);
+    ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
+    ck_assert_int_eq(data_read(d, 0, 8, 500, x, y, &e), ZERO_OK);
+    ck_assert_int_eq(data_read(d, 1, 8, 500, x, y, &e), ZERO_ERR_FORMAT);
+    ck_assert_ptr_nonnull(strstr(e.text, "token 500 at index 16, but the model's vocabulary has 500"));
+    ck_assert_int_eq(data_read(d, 1, 8, 501, x, y, &e), ZERO_OK);
+    /* only what is used counts: one window, then two; and with a shuffle the windows that it picks */
+    ck_assert_int_eq(data_check(d, 8, 500, -1, 1, &e), ZERO_OK);
+    ck_assert_int_eq(data_check(d, 8, 500, -1, 2, &e), ZERO_ERR_FORMAT);
+    ck_assert_int_eq(data_check(d, 8, 501, -1, 100, &e), ZERO_OK);
+    ck_assert_int_eq(data_check(d, 8, 500, 3, 100, &e), ZERO_ERR_FORMAT);
+    for (int64_t seed = 0; seed < 16; seed++) {
+        int64_t first = data_window_at(4, seed, 0);
+        ck_assert_int_eq(data_check(d, 8, 500, seed, 1, &e), first == 1 || first == 2 ? ZERO_ERR_FORMAT : ZERO_OK);
+    }
+    data_close(d);
+    unlink(path);
+}
+END_TEST
+
+START_TEST(token_files_that_lie)
+{
+    static const struct {
+        int32_t head[3];
+        size_t bytes;
+        const char *wanted;
+    } cases[] = {
+        {{20240520, 2, 10}, 20, "version 2, but must have 1"},
+        {{20240801, 1, 10}, 40, "version 1, but must have 7"},
+        {{20240520, 1, -1}, 20, "says that it has -1 tokens"},
+        {{20240520, 1, 11}, 20, "is truncated"},
+        {{20240520, 1, 9}, 20, "is longer than its header says"},
+        {{20240801, 7, 10}, 20, "is truncated"},
+        {{20240801, 7, INT32_MAX}, 40, "is truncated"},
+    };
+    uint32_t tokens[10] = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        data_t *d;
+        zero_error_t e = {0};
+        write_tokens(cases[i].head, tokens, cases[i].bytes);
+        ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_ERR_FORMAT, "case %zu was accepted", i);
+        ck_assert_ptr_null(d);
+        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[i].wanted);
+    }
+    unlink(path);
+}
+END_TEST
+
+START_TEST(a_file_that_shrinks_is_an_error)
+{
+    uint16_t tokens[4000] = {0};
+    static int32_t x[100], y[100];
+    data_t *d;
+    zero_error_t e;
+    write_tokens((int32_t[]){20240520, 1, 4000}, tokens, sizeof tokens);
+    ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
+    ck_assert_int_eq(truncate(path, 2000), 0);
+    ck_assert_int_eq(data_read(d, 0, 100, 10, x, y, &e), ZERO_OK);
+    ck_assert_int_eq(data_read(d, 30, 100, 10, x, y, &e), ZERO_ERR_IO);
+    ck_assert_ptr_nonnull(strstr(e.text, "became shorter"));
+    data_close(d);
+    unlink(path);
+}
+END_TEST
+
+START_TEST(shuffles_are_permutations)
+{
+    static const int64_t sizes[] = {1, 2, 3, 4, 5, 16, 17, 100, 1000, 4097};
+    static bool seen[4097];
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+        for (int64_t epoch = 0; epoch < 3; epoch++) {
+            int64_t n = sizes[k], fixed = 0, before = 0;
+            memset(seen, 0, sizeof seen);
+            for (int64_t i = 0; i < n; i++) {
+                int64_t w = data_window_at(n, 7, epoch * n + i);
+                ck_assert(w >= 0 && w < n && !seen[w]);
+                seen[w] = true;
+                fixed += w == i;
+                before += epoch > 0 && w == data_window_at(n, 7, i);
+                ck_assert_int_eq(data_window_at(n, -1, epoch * n + i), i);
+            }
+            if (n >= 100) { /* mixed, and otherwise in each epoch */
+                ck_assert_int_lt(fixed, n / 10);
+                ck_assert_int_lt(before, n / 10);
+            }
+        }
+    ck_assert_int_ge(data_permute(1, INT64_MAX / 4, INT64_MAX / 5), 0);
+}
+END_TEST
+
+/* ---- numpy arrays -------------------------------------------------------------------------------------------------------- */
+
+/* An array of this version of the format: a dictionary, padded with blanks and a line feed to a multiple of 64 bytes, and data. */
+static void write_array(int version, const char *dictionary, const void *tokens, size_t bytes)
+{
+    char head[512];
+    size_t start = version == 1 ? 10 : 12, length = strlen(dictionary) + 1, whole = (start + length + 63) / 64 * 64;
+    memset(head, ' ', sizeof head);
+    memcpy(head, "\x93NUMPY", 6);
+    head[6] = (char)version;
+    head[7] = 0;
+    for (size_t k = 8; k < start; k++)
+        head[k] = (char)((whole - start) >> (8 * (k - 8)));
+    memcpy(head + start, dictionary, length - 1);
+    head[whole - 1] = '\n';
+    write_bytes(head, whole, tokens, bytes);
+}
+
+START_TEST(arrays_of_every_type)
+{
+    enum { N = 22, T = 7 };
+    static const struct { const char *descr; size_t width; } types[] = {{"|u1", 1}, {"<u2", 2}, {"<u4", 4}, {"<i4", 4}, {"<i8", 8}};
+    int32_t x[T], y[T];
+    zero_error_t e;
+    for (size_t k = 0; k < 5; k++)
+        for (int version = 1; version <= 3; version++) {
+            uint8_t bytes[N * 8] = {0};
+            char dictionary[128];
+            data_t *d;
+            for (size_t i = 0; i < N; i++) { /* little-endian, with something in every byte that a vocabulary can have */
+                uint64_t token = types[k].width == 1 ? i * 11 : types[k].width == 2 ? i * 3001 : i * 90000001;
+                for (size_t b = 0; b < types[k].width; b++)
+                    bytes[i * types[k].width + b] = (uint8_t)(token >> (8 * b));
+            }
+            snprintf(dictionary, sizeof dictionary, "{'descr': '%s', 'fortran_order': False, 'shape': (%d,), }", types[k].descr, N);
+            write_array(version, dictionary, bytes, N * types[k].width);
+            ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_OK, "%s", e.text);
+            ck_assert_int_eq(data_tokens(d), N);
+            ck_assert(!data_is_text(d));
+            for (int64_t w = 0; w < 3; w++) {
+                ck_assert_msg(data_read(d, w, T, INT32_MAX, x, y, &e) == ZERO_OK, "%s", e.text);
+                for (int i = 0; i < T; i++) {
+                    int32_t unit = types[k].width == 1 ? 11 : types[k].width == 2 ? 3001 : 90000001;
+                    ck_assert_int_eq(x[i], (int32_t)(w * T + i) * unit);
+                    ck_assert_int_eq(y[i], (int32_t)(w * T + i + 1) * unit);
+                }
+            }
+            data_close(d);
+        }
+    unlink(path);
+}
+END_TEST
+
+START_TEST(arrays_with_other_numbers)
+{
+    static const struct { const char *descr; size_t width; int64_t token; const char *wanted; } cases[] = {
+        {"<i4", 4, -1, "has token -1 at index 3, but tokens are numbers from 0"},
+        {"<i8", 8, -5, "has token -5 at index 3, but tokens are numbers from 0"},
+        {"<i8", 8, (int64_t)1 << 40, "has token 1099511627776 at index 3, but the model's vocabulary has 256"},
+        {"<u4", 4, 0xfffffffe, "has token 4294967294 at index 3, but"},
+        {"|u1", 1, 255, NULL},
+    };
+    int32_t x[4], y[4];
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        uint8_t bytes[9 * 8] = {0};
+        char dictionary[128];
+        data_t *d;
+        zero_error_t e;
+        const zero_status_t wanted = cases[k].wanted != NULL ? ZERO_ERR_FORMAT : ZERO_OK;
+        for (size_t b = 0; b < cases[k].width; b++)
+            bytes[3 * cases[k].width + b] = (uint8_t)((uint64_t)cases[k].token >> (8 * b));
+        snprintf(dictionary, sizeof dictionary, "{'descr': '%s', 'fortran_order': False, 'shape': (9,), }", cases[k].descr);
+        write_array(1, dictionary, bytes, 9 * cases[k].width);
+        ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
+        ck_assert_int_eq(data_read(d, 0, 4, 256, x, y, &e), wanted);
+        ck_assert_int_eq(data_check(d, 4, 256, -1, 1, &e), wanted);
+        ck_assert_msg(wanted == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[k].wanted);
+        /* however large the vocabulary: no type has these in it */
+        if (cases[k].token < 0)
+            ck_assert_int_eq(data_check(d, 4, INT32_MAX, -1, 1, &e), ZERO_ERR_FORMAT);
+        data_close(d);
+    }
+    unlink(path);
+}
+END_TEST
+
+START_TEST(arrays_that_are_refused)
+{
+#define SHAPE(shape) "{'descr': '<u2', 'fortran_order': False, 'shape': " shape ", }"
+#define DESCR(descr) "{'descr': " descr ", 'fortran_order': False, 'shape': (5,), }"
+    static const struct { int version; const char *dictionary, *wanted; } cases[] = {
+        {1, SHAPE("(5,)"), NULL},
+        {1, SHAPE("(5, )"), NULL},
+        {1, "{\"shape\":(5,),\"descr\":\"<u2\"}", NULL}, /* of others than numpy itself */
+        {4, SHAPE("(5,)"), "is a numpy array of version 4, but must be of 1 to 3"},
+        {1, SHAPE("(4,)"), "is longer than its header says: its header says 4 tokens"},
+        {1, SHAPE("(6,)"), "is truncated: its header says 6 tokens"},
+        {1, SHAPE("(99999999999999999999999,)"), "more than any file has"},
+        {1, SHAPE("(5, 1)"), "of another shape than (n,): save one dimension, as tokens.ravel()"},
+        {1, SHAPE("()"), "of another shape than (n,)"},
+        {1, SHAPE("(-5,)"), "of another shape than (n,)"},
+        {1, SHAPE("5"), "of another shape than (n,)"},
+        {1, SHAPE("(5"), "of another shape than (n,)"},
+        {1, "{'descr': '<u2', 'shape': ", "of another shape than (n,)"},
+        {1, "{'descr': '<u2'}", "whose header has no 'shape'"},
+        {1, "{'shape': (5,)}", "whose header has no 'descr'"},
+        {1, "", "whose header has no 'descr'"},
+        {1, DESCR("'<f4'"), "of dtype '<f4', but must be of uint8, uint16, uint32, int32 or int64, little-endian"},
+        {1, DESCR("'>u2'"), "of dtype '>u2'"},
+        {1, DESCR("'<u8'"), "of dtype '<u8'"},
+        {1, DESCR("[('a', '<u2')]"), "of dtype 'with fields'"},
+        {1, DESCR("'"), "of dtype"},
+        {1, DESCR("'\x1b[2J'"), "of dtype 'with fields'"},
+    };
+    const uint16_t tokens[5] = {1, 2, 3, 4, 5};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        data_t *d;
+        zero_error_t e = {0};
+        write_array(cases[k].version, cases[k].dictionary, tokens, sizeof tokens);
+        zero_status_t status = data_open(&d, "--data", path, &e);
+        ck_assert_msg(status == (cases[k].wanted != NULL ? ZERO_ERR_FORMAT : ZERO_OK), "case %zu: %s", k, e.text);
+        ck_assert_msg(status == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[k].wanted);
+        ck_assert(status != ZERO_OK || data_tokens(d) == 5);
+        data_close(d);
+    }
+    write_array(1, SHAPE("(5,)"), tokens, sizeof tokens); /* cut anywhere: text before the magic number is whole, and an error after it */
+    for (off_t cut = 137; cut > 0; cut--) {
+        data_t *d;
+        zero_error_t e = {0};
+        ck_assert_int_eq(truncate(path, cut), 0);
+        ck_assert_int_eq(data_open(&d, "--data", path, &e), cut < 6 ? ZERO_OK : ZERO_ERR_FORMAT);
+        data_close(d);
+    }
+    unlink(path);
+}
+END_TEST
+
+/* ---- names ----------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(first_bytes_decide)
+{
+    static const struct { const char *first, *name; bool text; const char *wanted; } cases[] = {
+        {"one two three", "test_train_data", true, NULL},
+        {"one two three", "test_train_data.txt", true, NULL},
+        {"one two three", "test_train_data.bin", false, "magic number is 543518319, but must be 20240520 or 20240801"},
+        {"one two three", "test_train_data.npy", false, "is no numpy array"},
+        {"on", "test_train_data.bin", false, "magic number is 0"},
+        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.txt", false, "is a git-lfs pointer, not the file: run git lfs pull"},
+        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.bin", false, "is a git-lfs pointer, not the file: run git lfs pull"},
+    };
+    const char *usual = path;
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        data_t *d;
+        zero_error_t e = {0};
+        path = cases[k].name;
+        write_bytes(cases[k].first, strlen(cases[k].first), "", 0);
+        zero_status_t status = data_open(&d, "--data", path, &e);
+        ck_assert_msg(status == (cases[k].wanted != NULL ? ZERO_ERR_FORMAT : ZERO_OK), "case %zu: %s", k, e.text);
+        ck_assert_msg(status == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[k].wanted);
+        ck_assert(status != ZERO_OK || (data_is_text(d) == cases[k].text && data_tokens(d) == 13));
+        data_close(d);
+        unlink(path);
+    }
+    path = usual;
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("zero_train data");
+    TCase *c = tcase_create("data");
+    tcase_set_timeout(c, 60);
+    tcase_add_test(c, windows_of_both_widths);
+    tcase_add_test(c, windows_longer_than_a_piece);
+    tcase_add_test(c, tokens_past_the_vocabulary);
+    tcase_add_test(c, token_files_that_lie);
+    tcase_add_test(c, a_file_that_shrinks_is_an_error);
+    tcase_add_test(c, shuffles_are_permutations);
+    tcase_add_test(c, arrays_of_every_type);
+    tcase_add_test(c, arrays_with_other_numbers);
+    tcase_add_test(c, arrays_that_are_refused);
+    tcase_add_test(c, first_bytes_decide);
+    suite_add_tcase(suite, c);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
