@@ -85,6 +85,7 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
                              .channels = 2,
                              .states = 2,
                              .state_block_bytes = 512,
+                             .piece = ZERO_PIECE,
                              .offload_ratio = 1,
                              .persist_bytes = 65536,
                              .units = m->units,

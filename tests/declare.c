@@ -19,6 +19,7 @@ void declare_init(declare_t *d, int world)
                              .channels = 2,
                              .states = 2,
                              .state_block_bytes = 512,
+                             .piece = ZERO_PIECE,
                              .offload_ratio = 1,
                              .units = d->units,
                              .params = d->params,
@@ -104,7 +105,7 @@ static zero_dtype_t random_dtype(uint64_t *r)
 
 static void random_unit(declare_t *d, uint64_t *r, bool small)
 {
-    static const int64_t sizes[] = { 0, 1, 3, 7, 100, 127, 128, 129, 385, 500, 1000, 3001 };
+    static const int64_t sizes[] = { 0, 1, 3, 7, 100, 127, 128, 129, 17001, 385, 500, 1000, 3001 };
     char name[24];
     int32_t unit = d->spec.unit_count;
     snprintf(name, sizeof name, "u%d", unit);
@@ -112,7 +113,7 @@ static void random_unit(declare_t *d, uint64_t *r, bool small)
     zero_dtype_t dtype = random_dtype(r);
     bool mixed = declare_draw(r, 4) == 0, frozen = declare_draw(r, 6) == 0;
     for (uint64_t i = declare_draw(r, 8) == 0 ? 0 : 1 + declare_draw(r, small ? 2 : 4); i > 0; i--)
-        declare_param(d, unit, sizes[declare_draw(r, small ? 9 : 12)], mixed ? random_dtype(r) : dtype,
+        declare_param(d, unit, sizes[declare_draw(r, small ? 9 : 13)], mixed ? random_dtype(r) : dtype,
                       frozen ? false : declare_draw(r, 8) != 0, (double)declare_draw(r, 2));
 }
 
@@ -169,6 +170,7 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
     d->spec.device.host_memory = declare_draw(r, 3) != 0;
     d->spec.optimizer.tier = d->spec.gradients.tier = d->spec.parameters.tier = ZERO_TIER_DEVICE;
     d->spec.offload_ratio = 1;
+    d->spec.piece = declare_draw(r, 2) ? ZERO_PIECE_QUANTUM : ZERO_PIECE;
     if (declare_draw(r, 2) == 0) {
         static const double ratios[] = { 1, 1, 0, 0.37, 0.5 };
         d->spec.optimizer.tier = declare_draw(r, 3) == 0 ? ZERO_TIER_NVME : ZERO_TIER_HOST;

@@ -33,6 +33,7 @@ START_TEST(bad_declarations)
     REFUSED(d->spec.reduce = 7, ZERO_ERR_ARG, "reduce");
     REFUSED(d->spec.reduce_dtype = 9, ZERO_ERR_ARG, "dtype");
     REFUSED(d->spec.persist_bytes = -1, ZERO_ERR_ARG, "persist_bytes");
+    REFUSED(d->spec.piece = ZERO_PIECE_QUANTUM / 2, ZERO_ERR_ARG, "a piece has 4096 elements");
     REFUSED(d->spec.channels = 0, ZERO_ERR_ARG, "channels");
     REFUSED(d->spec.channels = 1, ZERO_ERR_ARG, "2 channels");
     REFUSED(d->spec.comm.in_place = false, ZERO_ERR_UNSUPPORTED, "in place");

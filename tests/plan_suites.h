@@ -12,5 +12,6 @@ zero_plan_t *plan_build(const declare_t *declared);
 void plan_model(declare_t *declared);
 
 TCase *plan_errors_case(void);
+TCase *plan_offload_case(void);
 
 #endif

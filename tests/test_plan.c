@@ -85,9 +85,10 @@ static void check_layout(const zero_plan_t *plan)
             const zero_buffer_t *a = &plan->buffers[i], *b = &plan->buffers[j];
             bool overlap = a->tier == b->tier && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes && a->bytes > 0 && b->bytes > 0;
             bool staged = a->part >= 0 && b->part >= 0 && a->part != b->part; /* one after the other */
-            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged)), "buffers %d and %d overlap", i,
-                          j);
-            if (overlap && a->role != ZERO_ROLE_WIRE && !staged) /* two units, never two segments of one */
+            bool reduced = (a->role == ZERO_ROLE_WIRE || a->role == ZERO_ROLE_WHOLE) && (b->role == ZERO_ROLE_WIRE || b->role == ZERO_ROLE_WHOLE);
+            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged || reduced)), "buffers %d and %d overlap",
+                          i, j);
+            if (overlap && !reduced && !staged) /* two units, never two segments of one */
                 ck_assert_int_ne(plan->segments[a->segment].unit, plan->segments[b->segment].unit);
         }
 }
@@ -278,11 +279,14 @@ START_TEST(bytes_per_parameter_at_each_stage)
         }
         /* several, reduced once: one full fp32 gradient at every stage */
         const double last[] = { 2 + 4 + 12, 2 + 4 + 12.0 / n, 2 + 4 + 12.0 / n, 4 + 14.0 / n };
-        /* several, each reduced: an fp32 slice more; what is written stays whole where gradients are full */
-        const double every[] = { 2 + 2 + 4 + 12, 4 + 16.0 / n, 2 + 16.0 / n, 18.0 / n };
+        /* several, each reduced: an fp32 slice, or whole where updates are full; what is written is in slots */
+        const double every[] = { 2 + 4 + 12, 2 + 16.0 / n, 2 + 16.0 / n, 18.0 / n };
         for (int stage = 0; stage <= 3; stage++) {
             ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 3, ZERO_REDUCE_LAST, ZERO_FP32), last[stage], 1e-9);
             ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 3, ZERO_REDUCE_EVERY, ZERO_FP32), every[stage], 1e-9);
+            /* one rank: no more for the one than for the other */
+            ck_assert_double_eq_tol(bytes_per_parameter(1, stage, 3, ZERO_REDUCE_EVERY, ZERO_FP32), 18, 1e-9);
+            ck_assert_double_eq_tol(bytes_per_parameter(1, stage, 3, ZERO_REDUCE_LAST, ZERO_FP32), 18, 1e-9);
         }
     }
 }
@@ -392,6 +396,7 @@ START_TEST(hash_sees_every_declaration)
     CHANGES(d->spec.persist_bytes = 1);
     CHANGES(declare_stage(d, 2));
     CHANGES(d->spec.channels = 3);
+    CHANGES(d->spec.piece = ZERO_PIECE_QUANTUM);
     CHANGES(d->params[1].count = d->params[1].shape[0] = 999);
     CHANGES(d->params[1].trainable = false);
     CHANGES(d->params[1].decay_scale = 0);
@@ -506,6 +511,14 @@ START_TEST(golden_text)
     make_golden(2, 0, ZERO_BF16);
     d->spec.micro_steps = 2;
     compare("stage0-bf16-every");
+    for (int last = 0; last < 2; last++) {
+        make_golden(2, 2, ZERO_BF16);
+        d->spec.micro_steps = 2;
+        d->spec.reduce = last ? ZERO_REDUCE_LAST : ZERO_REDUCE_EVERY;
+        d->spec.reduce_dtype = ZERO_BF16;
+        d->spec.optimizer.tier = d->spec.gradients.tier = ZERO_TIER_HOST;
+        compare(last ? "stage2-bf16-last-offload" : "stage2-bf16-every-offload");
+    }
 }
 END_TEST
 
@@ -526,6 +539,7 @@ int main(void)
     tcase_add_test(tcase, golden_text);
     suite_add_tcase(suite, tcase);
     suite_add_tcase(suite, plan_errors_case());
+    suite_add_tcase(suite, plan_offload_case());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

@@ -1,9 +1,9 @@
 /* test_plan_mutation.c - the plan's checker against an interpreter that knows nothing of it.
  *
  * Plans of random declarations give one result in every legal order of their streams, and the same at every placement. Then each
- * WAIT, RECORD, GATHER and RELEASE is taken out of such plans, one at a time: where any order of the streams shows another
- * result, or none, the checker must have refused the plan. The other way round, what the checker refuses though no order showed a
- * difference is counted and bounded.
+ * WAIT, RECORD, GATHER, RELEASE, COPY, CAST, ACCUMULATE and NORM is taken out of such plans, one at a time: where any order of the
+ * streams shows another result, or none, the checker must have refused the plan. The other way round, what the checker refuses though
+ * no order showed a difference is counted and bounded.
  *
  * ZERO_CHECK_FULL=1 takes out every such operation of more plans; otherwise a sample.
  */
@@ -136,7 +136,9 @@ static void mutate(const zero_plan_t *plan, int32_t index, int32_t at, uint64_t 
 
 START_TEST(what_matters_is_refused)
 {
-    static const zero_op_kind_t kinds[] = { ZERO_OP_WAIT, ZERO_OP_RECORD, ZERO_OP_GATHER, ZERO_OP_RELEASE };
+    static const zero_op_kind_t kinds[] = { ZERO_OP_WAIT, ZERO_OP_RECORD, ZERO_OP_GATHER, ZERO_OP_RELEASE, ZERO_OP_COPY, ZERO_OP_CAST, ZERO_OP_ACCUMULATE,
+                                            ZERO_OP_NORM };
+    enum { KINDS = sizeof kinds / sizeof *kinds };
     counts_t counts[ZERO_OP_COUNT] = { 0 };
     uint64_t state = 1;
     const char *only = getenv("ZERO_CHECK_SEED");
@@ -155,15 +157,15 @@ START_TEST(what_matters_is_refused)
         }
         for (int32_t p = 0; p < plan->program_count; p++)
             for (int32_t o = 0; o < plan->programs[p].op_count; o++)
-                for (int k = 0; k < 4; k++)
+                for (int k = 0; k < KINDS; k++)
                     if (plan->programs[p].ops[o].kind == kinds[k] && declare_draw(&state, (uint64_t)share) == 0)
                         mutate(plan, p, o, seed, sequences, expected, &counts[kinds[k]]);
         zero_plan_destroy(plan);
     }
     int missed = 0, strict = 0, tried = 0;
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < KINDS; k++) {
         const counts_t *c = &counts[kinds[k]];
-        printf("%-8s removed %5d times: refused %5d, matters %5d, missed %d, refused though no order showed it %d\n",
+        printf("%-10s removed %5d times: refused %5d, matters %5d, missed %d, refused though no order showed it %d\n",
                zero_op_name(kinds[k]), c->tried, c->refused, c->matters, c->missed, c->strict);
         missed += c->missed;
         strict += c->strict;

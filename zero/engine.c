@@ -143,6 +143,7 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->micro_steps = config->micro_steps;
     spec->reduce_dtype = config->reduce_dtype;
     spec->persist_bytes = config->persist_bytes;
+    spec->piece = ZERO_PIECE;
     spec->offload_ratio = config->offload_ratio;
     spec->states = config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &config->adamw);
     spec->state_block_bytes = zero_rule_block_bytes(config->rule);

@@ -238,7 +238,7 @@ static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero
     if (state == ZERO_STATE_GRAD && !engine->gradients_complete)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "the gradient of parameter '%s' is complete only between zero_micro_end of a step's last "
-                         "micro-step and the next training micro-step, or zero_step where optimizer state is not on the device tier",
+                         "micro-step and the next training micro-step",
                          p->name);
     return ZERO_OK;
 }

@@ -141,17 +141,6 @@ zero_status_t zero_micro_end(zero_engine_t *engine)
     return status == ZERO_OK ? zero_engine_leave(engine, micro_end(engine)) : status;
 }
 
-/* Whether an update leaves the parameters where it found the gradients. */
-static bool takes_gradients(const zero_engine_t *engine)
-{
-    for (int32_t p = 0; p < engine->plan->part_count; p++) {
-        const int32_t *buffer = engine->plan->parts[p].buffer;
-        if (buffer[ZERO_ROLE_UPDATE_GRAD] >= 0 && buffer[ZERO_ROLE_UPDATE_PARAM] == buffer[ZERO_ROLE_UPDATE_GRAD])
-            return true;
-    }
-    return false;
-}
-
 static zero_status_t step(zero_engine_t *engine, double lr)
 {
     if (engine->pass >= 0)
@@ -174,7 +163,6 @@ static zero_status_t step(zero_engine_t *engine, double lr)
         return status;
     engine->micro_done = 0;
     engine->step_due = false;
-    engine->gradients_complete = engine->gradients_complete && !takes_gradients(engine);
     return ZERO_OK;
 }
 

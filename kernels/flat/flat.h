@@ -87,8 +87,8 @@ typedef struct zero_flat_ops {
     /* dst[i] = src[0][i] + src[1][i] + ... in that order in fp32, rounded once to dtype. dst may be one of the sources. sources >= 1. */
     void (*sum)(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads, void *native);
     /* *out = sum of squares in fp64: blocks of ZERO_NORM_BLOCK elements from x[0], within a block 16 lanes (lane l takes elements l, l+16, ...,
-     * sum = fma(x, x, sum)), lanes added as a binary tree (l and l+8, l+4, l+2, l+1), blocks added in index order. scratch holds
-     * ceil(count / ZERO_NORM_BLOCK) doubles. count 0 gives 0. */
+     * sum = fma(x, x, sum)), lanes added as a binary tree (l and l+8, l+4, l+2, l+1), blocks added in index order. scratch gets
+     * the sums of the blocks, ceil(count / ZERO_NORM_BLOCK) doubles. count 0 gives 0. */
     void (*square_sum)(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, void *native);
     /* master and state in place. u is the caller's and free again when the call returns. */
     void (*update)(const zero_update_t *u, int threads, void *native);

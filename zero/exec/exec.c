@@ -126,9 +126,8 @@ static void resolve(zero_exec_t *x)
         const zero_buffer_t *buffer = &plan->buffers[b];
         if (buffer->kind == ZERO_KIND_RINGS || !x->arenas[buffer->tier])
             continue;
-        x->base[b] = x->own[b] = (char *)x->device->ops->arena_base(x->arenas[buffer->tier]) + buffer->offset;
-        if (buffer->segment >= 0 && buffer->elements > plan->segments[buffer->segment].slice)
-            x->own[b] += (uint64_t)x->rank * (uint64_t)plan->segments[buffer->segment].slice * zero_dtype_size(buffer->dtype);
+        x->base[b] = (char *)x->device->ops->arena_base(x->arenas[buffer->tier]) + buffer->offset;
+        x->own[b] = x->base[b] + zero_plan_span(plan, x->rank, b, true, -1).offset;
     }
     x->scalars = (zero_exec_scalars_t *)x->base[plan->scalars];
 }

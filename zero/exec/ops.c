@@ -206,33 +206,51 @@ static void moved(zero_exec_t *x, int which, uint64_t bytes)
     atomic_store_explicit(&x->moved[which], atomic_load_explicit(&x->moved[which], memory_order_relaxed) + bytes, memory_order_relaxed);
 }
 
+/* A norm that goes on, which only the host's do, adds its blocks to the sum of those before, so that wherever it is cut it has the same bits. */
+static void norm(zero_exec_t *x, const zero_op_t *op, const void *src, zero_dtype_t dtype, void *native)
+{
+    bool on_host = op->stream == ZERO_STREAM_HOST;
+    double *out = (double *)x->base[x->plan->norms] + op->segment, so_far = on_host ? *out : 0;
+    double *blocks = (double *)x->base[on_host ? x->plan->host_scratch : x->plan->scratch];
+    (on_host ? zero_flat_cpu() : x->flat)->square_sum(out, blocks, src, dtype, op->count, x->device->options.threads, native);
+    if (!(op->flags & ZERO_NORM_GOES_ON))
+        return;
+    for (int64_t i = 0; i * ZERO_NORM_BLOCK < op->count; i++)
+        so_far += blocks[i];
+    *out = so_far;
+}
+
 static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
     int threads = x->device->options.threads;
-    zero_status_t status;
+    bool on_host = op->stream == ZERO_STREAM_HOST;
+    const zero_flat_ops_t *flat = on_host ? zero_flat_cpu() : x->flat;
+    zero_status_t status = on_host ? settle(x, native, error) : ZERO_OK;
     char *dst = op->dst >= 0 ? operand(x, op, op->dst, op->dst_own) : NULL,
          *src = op->src >= 0 ? operand(x, op, op->src, op->src_own) : NULL;
     zero_dtype_t to = op->dst >= 0 ? plan->buffers[op->dst].dtype : ZERO_FP32,
                  from = op->src >= 0 ? plan->buffers[op->src].dtype : ZERO_FP32;
+    if (status != ZERO_OK)
+        return status;
+    native = on_host ? NULL : native;
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_COPY:
-        x->flat->copy(dst, src, (uint64_t)op->count * zero_dtype_size(to), threads, native);
+        flat->copy(dst, src, (uint64_t)op->count * zero_dtype_size(to), threads, native);
         if (op->bytes > 0)
             moved(x, plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_MOVED_TO_HOST : ZERO_MOVED_TO_DEVICE, op->bytes);
         return ZERO_OK;
     case ZERO_OP_CAST:
-        x->flat->cast(dst, to, src, from, op->count, threads, native);
+        flat->cast(dst, to, src, from, op->count, threads, native);
         return ZERO_OK;
     case ZERO_OP_FILL:
-        x->flat->fill_zero(dst, (uint64_t)op->count * zero_dtype_size(to), threads, native);
+        flat->fill_zero(dst, (uint64_t)op->count * zero_dtype_size(to), threads, native);
         return ZERO_OK;
     case ZERO_OP_ACCUMULATE:
-        x->flat->accumulate((float *)dst, src, from, op->count, threads, native);
+        flat->accumulate((float *)dst, src, from, op->count, threads, native);
         return ZERO_OK;
     case ZERO_OP_NORM:
-        x->flat->square_sum((double *)x->base[plan->norms] + op->segment, (double *)x->base[plan->scratch], src, from, op->count,
-                            threads, native);
+        norm(x, op, src, from, native);
         return ZERO_OK;
     case ZERO_OP_READ:
     case ZERO_OP_WRITE:
@@ -241,10 +259,7 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
             moved(x, op->kind == ZERO_OP_READ ? ZERO_MOVED_READ : ZERO_MOVED_WRITTEN, op->bytes);
         return status;
     case ZERO_OP_UPDATE:
-        if (op->stream != ZERO_STREAM_HOST)
-            return update(x, op, x->flat, native, error);
-        status = settle(x, native, error);
-        return status == ZERO_OK ? update(x, op, zero_flat_cpu(), NULL, error) : status;
+        return update(x, op, flat, native, error);
     default:
         return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run here",
                          zero_op_name((zero_op_kind_t)op->kind));

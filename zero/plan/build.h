@@ -12,6 +12,16 @@ typedef struct zero_unit_plan {
     int32_t first_use, first_grad, last_grad;
 } zero_unit_plan_t;
 
+/* Pieces of a segment: indices of plan->parts. */
+typedef struct zero_pieces { int32_t first, count; } zero_pieces_t;
+
+/* A trainable segment as the table places it. */
+typedef struct zero_segment_plan {
+    int64_t stays;                       /* elements of what a rank updates whose state is on the device: the first ones */
+    bool away;                           /* gradients of the others are on the host tier, with what is summed up for them */
+    zero_pieces_t written, sum, reduced; /* in which what every micro-step brings, the local sum, and the reduced gradients are staged */
+} zero_segment_plan_t;
+
 /* What one pass gathers, and when. */
 typedef struct zero_pass_plan {
     int32_t *enter;        /* units that are gathered, in the order of their next use */
@@ -30,7 +40,9 @@ typedef struct zero_builder {
     bool shard_parameters, shard_gradients, shard_optimizer; /* over more than one rank */
     bool offload_parameters;              /* parameters live on another tier than the device */
     bool sum_locally;                     /* micro-steps are summed on each rank and reduced once a step */
+    bool gather_gradients;                /* there are several ranks, and each updates everything */
     zero_unit_plan_t *units;
+    zero_segment_plan_t *segments;
     int32_t *order;                       /* units in the order in which they are updated: of their first use, so that the next step begins with what
                                            * is updated first */
     zero_pass_plan_t *passes;
@@ -61,6 +73,18 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
                                 zero_dtype_t dtype, int64_t elements, int32_t *out);
 /* Whether the buffer holds the whole segment (its own slice is then a part of it). */
 bool zero_build_is_full(const zero_builder_t *b, int32_t buffer);
+/* Whether a segment's micro-steps are summed on the host tier from what each of them writes. Otherwise, where a local sum is away, it comes to the device
+ * before more is added to it. */
+static inline bool zero_build_sums_there(const zero_builder_t *b, const zero_segment_t *s)
+{
+    return b->sum_locally && s->dtype != ZERO_FP32;
+}
+/* Whether a segment's norm is taken on the host tier, as far as its gradients are there: what reduces them leaves nothing whole on the device. */
+static inline bool zero_build_norm_away(const zero_builder_t *b, int32_t segment)
+{
+    bool there = zero_build_sums_there(b, &b->plan->segments[segment]) && b->spec->world == 1;
+    return b->segments[segment].away && b->spec->micro_steps > 1 && (there || (!b->sum_locally && !b->gather_gradients));
+}
 /* calloc that reports; n 0 gives memory too. *out is NULL on failure. */
 zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t size);
 

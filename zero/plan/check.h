@@ -16,7 +16,7 @@ typedef enum zero_content_kind {
     ZERO_HOLDS_PARAM,       /* parameters of a segment after `version` updates (fp32: also its master weights) */
     ZERO_HOLDS_MASTER, ZERO_HOLDS_MOMENT1, ZERO_HOLDS_MOMENT2,
     ZERO_HOLDS_GRADIENT,    /* of micro-steps [first, end) of step `version`; of the last of these the first `uses` uses */
-    ZERO_HOLDS_NORM,        /* of a segment, in step `version`, after `end` micro-steps */
+    ZERO_HOLDS_NORM,        /* of the first `base` elements of a segment's slice, in step `version`, after `end` micro-steps */
     ZERO_HOLDS_SCALARS      /* of step `version` */
 } zero_content_kind_t;
 

@@ -86,7 +86,7 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     size_t buffers = (size_t)plan->buffer_count, segments = (size_t)plan->segment_count;
     int32_t n = 0;
 
-    size_t parts = (size_t)plan->part_count;
+    size_t parts = (size_t)plan->part_count + (size_t)plan->piece_count;
     c->bounds = malloc((4 * buffers + 2 * segments + 2 * ZERO_ROLE_MASTER * parts + 1) * sizeof *c->bounds);
     c->operands = calloc(2 * buffers + 1, sizeof *c->operands);
     c->norm = calloc(segments + 1, sizeof *c->norm);
@@ -96,10 +96,10 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         bound(c, &n, i, false, -1);
         bound(c, &n, i, true, -1);
     }
-    for (int32_t p = 0; p < plan->part_count; p++) /* parts of what is the segment's: gradients, parameters */
+    for (int32_t p = 0; p < plan->part_count + plan->piece_count; p++) /* parts of what is the segment's: gradients, parameters */
         for (int r = 0; r < ZERO_ROLE_MASTER; r++)
             if (plan->segments[plan->parts[p].segment].buffer[r] >= 0)
-                bound(c, &n, plan->segments[plan->parts[p].segment].buffer[r], plan->spec->optimizer.sharding == ZERO_SHARDED, p);
+                bound(c, &n, plan->segments[plan->parts[p].segment].buffer[r], plan->parts[p].own, p);
     for (int32_t s = 0; s < plan->segment_count; s++) {
         c->bounds[n++] = zero_plan_place(plan, &plan->buffers[plan->norms]) + (uint64_t)s * sizeof(double);
         c->bounds[n++] = zero_plan_place(plan, &plan->buffers[plan->norms]) + ((uint64_t)s + 1) * sizeof(double);

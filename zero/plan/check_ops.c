@@ -44,8 +44,8 @@ static zero_status_t read_gradient(const zero_checker_t *c, const zero_operand_t
     return ZERO_OK;
 }
 
-/* What norm and update read: all of the step's gradients, of all ranks. */
-static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_t part, const zero_operand_t *x)
+/* What norm and update read: all of the step's gradients, of all ranks. An update reads them where they stay. */
+static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_t part, bool norm, const zero_operand_t *x)
 {
     const zero_plan_t *plan = c->plan;
     char name[200];
@@ -53,7 +53,7 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
     zero_status_t status;
 
     zero_check_buffer_name(c, x->buffer, name, sizeof name);
-    if (x->buffer != plan->segments[segment].buffer[ZERO_ROLE_FINAL] &&
+    if (!norm && x->buffer != plan->segments[segment].buffer[ZERO_ROLE_FINAL] &&
         (part < 0 || x->buffer != plan->parts[part].buffer[ZERO_ROLE_UPDATE_GRAD]))
         return zero_check_fail(c, "it reads %s, which is not what the update reads", name);
     if (c->grad_total[unit_of(c, segment)] == 0) {
@@ -69,7 +69,8 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
     if (content.first != 0 || content.end != end)
         return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d", name,
                                content.first + 1, content.end, end);
-    return content.dtype == plan->segments[segment].final
+    /* The norm may be taken of what FINAL is cast from: the same values. */
+    return content.dtype == plan->segments[segment].final || (norm && content.dtype == plan->segments[segment].wire)
                ? ZERO_OK
                : zero_check_fail(c, "it reads %s in another dtype than it should be", name);
 }
@@ -195,23 +196,39 @@ static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, -1), scratch = zero_check_operand(c, plan->scratch, false, -1);
+    int32_t room = op->stream == ZERO_STREAM_HOST ? plan->host_scratch : plan->scratch;
+    if (room < 0 || plan->buffers[room].tier != (op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE))
+        return zero_check_fail(c, "it has no scratch where it runs");
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part), scratch = zero_check_operand(c, room, false, -1);
     zero_operand_t norm = { .cells = c->norm[op->segment], .buffer = plan->norms };
+    int64_t at = c->rank * segment_of(c, op)->slice; /* where the slice, or what is left of it, begins */
     zero_status_t status;
 
     if ((status = ordered(c, op->stream, &src, &norm)) != ZERO_OK || (status = ordered(c, op->stream, NULL, &scratch)) != ZERO_OK ||
-        (status = read_final(c, op->segment, op->part, &src)) != ZERO_OK)
+        (status = read_final(c, op->segment, op->part, true, &src)) != ZERO_OK)
         return status;
-    if (src.count != segment_of(c, op)->slice)
+    if (op->flags & ZERO_NORM_GOES_ON) {
+        const zero_content_t *so_far = &c->cells[norm.cells.begin].content;
+        if (op->stream != ZERO_STREAM_HOST)
+            return zero_check_fail(c, "it goes on with a norm elsewhere than on the host");
+        if ((status = zero_check_may_read(c, op->stream, &norm)) != ZERO_OK)
+            return status;
+        if (so_far->kind != ZERO_HOLDS_NORM || so_far->segment != op->segment || so_far->version != c->step || so_far->end != c->micro + 1 ||
+            so_far->base % ZERO_NORM_BLOCK != 0)
+            return zero_check_fail(c, "it goes on with a norm that is not of the same gradients, or does not end with a block");
+        at += so_far->base;
+    }
+    if (src.begin != at || src.begin + src.count > (c->rank + 1) * segment_of(c, op)->slice)
         return zero_check_fail(c, "it squares something other than this rank's slice");
     int64_t blocks = (op->count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK;
-    if ((uint64_t)blocks * sizeof(double) > plan->buffers[plan->scratch].bytes)
+    if ((uint64_t)blocks * sizeof(double) > plan->buffers[room].bytes)
         return zero_check_fail(c, "it needs %lld blocks of scratch, more than there are", (long long)blocks);
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_write(c, op->stream, &scratch, (zero_content_t){ .kind = ZERO_HOLDS_NOTHING });
     zero_check_did_write(
         c, op->stream, &norm,
-        (zero_content_t){ .kind = ZERO_HOLDS_NORM, .segment = op->segment, .version = c->step, .end = c->micro + 1 });
+        (zero_content_t){ .kind = ZERO_HOLDS_NORM, .segment = op->segment, .version = c->step, .end = c->micro + 1,
+                          .base = src.begin + src.count - c->rank * segment_of(c, op)->slice });
     return ZERO_OK;
 }
 
@@ -230,8 +247,8 @@ static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
     for (int32_t s = 0; s < plan->segment_count; s++)
         for (int32_t i = c->norm[s].begin; i < c->norm[s].end && plan->segments[s].trainable; i++) {
             const zero_content_t *x = &c->cells[i].content;
-            if (x->kind != ZERO_HOLDS_NORM || x->segment != s || x->version != c->step || x->end != c->micro)
-                return zero_check_fail(c, "it reads the norm of unit '%s', which is not that of this step",
+            if (x->kind != ZERO_HOLDS_NORM || x->segment != s || x->version != c->step || x->end != c->micro || x->base != plan->segments[s].slice)
+                return zero_check_fail(c, "it reads the norm of unit '%s', which is not that of this step, or of a part of its gradients",
                                        plan->spec->units[unit_of(c, s)].name);
         }
     if (c->rate.content.version != c->step + 1)
@@ -281,7 +298,7 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
     if (plan->buffers[op->src].tier != memory || plan->buffers[op->dst].tier != memory ||
         op->stream != (memory == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST))
         return zero_check_fail(c, "it updates state on the %s tier from another memory or stream", zero_tier_name(part->tier));
-    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_final(c, op->segment, op->part, &src)) != ZERO_OK ||
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_final(c, op->segment, op->part, false, &src)) != ZERO_OK ||
         (status = ordered(c, op->stream, &scalars, NULL)) != ZERO_OK ||
         (status = zero_check_content(c, &scalars, &content)) != ZERO_OK)
         return status;

@@ -4,6 +4,8 @@
 /* Ranks of one plan: enough for any machine, small enough that world * 128 elements of padding cannot overflow. */
 #define MAX_WORLD (1 << 20)
 
+_Static_assert(ZERO_PIECE_QUANTUM % ZERO_NORM_BLOCK == 0 && ZERO_PIECE % ZERO_PIECE_QUANTUM == 0, "parts end at bounds of the norm's blocks");
+
 static zero_status_t check_row(const zero_builder_t *b, const char *name, const zero_row_t *row)
 {
     if (row->sharding != ZERO_FULL && row->sharding != ZERO_SHARDED)
@@ -46,6 +48,8 @@ static zero_status_t check_table(zero_builder_t *b)
     if (spec->states < 0 || spec->states > 2 || spec->state_block_bytes < 1)
         return zero_fail(error, ZERO_ERR_ARG, "the optimizer keeps %d buffers of state with %d bytes for %d elements; it keeps 0 to 2, with bytes in them",
                          spec->states, spec->state_block_bytes, ZERO_ALIGN_ELEMENTS);
+    if (spec->piece < 1 || spec->piece % ZERO_PIECE_QUANTUM != 0)
+        return zero_fail(error, ZERO_ERR_ARG, "a piece has %lld elements; it has a multiple of %d", (long long)spec->piece, ZERO_PIECE_QUANTUM);
     if (spec->window < 1)
         return zero_fail(error, ZERO_ERR_ARG, "the window is %d units; it is at least 1", spec->window);
     if (spec->micro_steps < 1)
@@ -202,6 +206,7 @@ zero_status_t zero_build_declare(zero_builder_t *b)
                                               (b->offload_parameters && spec->optimizer.sharding == ZERO_SHARDED));
     b->shard_gradients = spec->world > 1 && spec->gradients.sharding == ZERO_SHARDED;
     b->shard_optimizer = spec->world > 1 && spec->optimizer.sharding == ZERO_SHARDED;
+    b->gather_gradients = spec->world > 1 && !b->shard_optimizer;
     b->sum_locally = spec->micro_steps > 1 && spec->reduce == ZERO_REDUCE_LAST;
     return ZERO_OK;
 }

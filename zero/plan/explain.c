@@ -68,14 +68,25 @@ static void explain_units(const out_t *o, const zero_plan_t *plan)
     }
 }
 
+/* A segment's first part, or first piece; whether it has more than one. */
+static int32_t first_of(const zero_plan_t *plan, int32_t segment, int32_t part)
+{
+    return part < plan->part_count ? plan->segments[segment].first_part : plan->segments[segment].first_piece;
+}
+
+static bool is_of_many(const zero_plan_t *plan, int32_t segment, int32_t part)
+{
+    return (part < plan->part_count ? plan->segments[segment].part_count : plan->segments[segment].piece_count) > 1;
+}
+
 /* "block.0.param.3", "norms", ... */
 static void print_buffer(const out_t *o, const zero_plan_t *plan, int32_t index)
 {
     const zero_buffer_t *x = &plan->buffers[index];
     if (x->segment >= 0)
         print(o, "%s.%s.%d", plan->spec->units[plan->segments[x->segment].unit].name, zero_role_name(x->role), x->segment);
-    if (x->part >= 0 && plan->segments[x->segment].part_count > 1)
-        print(o, ".%d", x->part - plan->segments[x->segment].first_part);
+    if (x->part >= 0 && is_of_many(plan, x->segment, x->part))
+        print(o, ".%d", x->part - first_of(plan, x->segment, x->part));
     if (x->segment >= 0)
         return;
     if (index == plan->norms)
@@ -84,6 +95,8 @@ static void print_buffer(const out_t *o, const zero_plan_t *plan, int32_t index)
         print(o, "exchange");
     else if (index == plan->scalars)
         print(o, "scalars");
+    else if (index == plan->host_scratch)
+        print(o, "host-scratch");
     else
         print(o, index == plan->scratch ? "scratch" : "reserve");
 }
@@ -147,8 +160,8 @@ static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t 
     }
     print_operand(o, plan, " ", op->src, op->src_own);
     print_operand(o, plan, op->src >= 0 ? " -> " : " ", op->dst, op->dst_own);
-    if (op->part >= 0 && plan->segments[op->segment].part_count > 1)
-        print(o, ", part %d", op->part - plan->segments[op->segment].first_part);
+    if (op->part >= 0 && is_of_many(plan, op->segment, op->part))
+        print(o, ", %s %d", op->part < plan->part_count ? "part" : "piece", op->part - first_of(plan, op->segment, op->part));
     print(o, ", %lld", (long long)op->count);
     if (op->bytes > 0)
         print(o, ", %s %llu bytes", op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE ? "moves" : "receives",

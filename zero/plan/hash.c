@@ -32,7 +32,8 @@ static void add_spec(uint64_t *hash, const zero_spec_t *spec)
     }
     const int64_t numbers[] = { spec->world,        spec->window,        spec->reduce,       spec->micro_steps,
                                 spec->reduce_dtype, spec->persist_bytes, spec->channels,     spec->unit_count,
-                                spec->param_count,  spec->pass_count,    spec->reserve_count };
+                                spec->param_count,  spec->pass_count,    spec->reserve_count,
+                                spec->piece };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         add(hash, (uint64_t)numbers[i]);
     add(hash, (uint64_t)spec->states | (uint64_t)spec->state_block_bytes << 8);

@@ -1,29 +1,8 @@
 /* parts.c - what a rank updates of each segment, cut by where its state lives; the buffers of that state; then what is of no segment. */
 #include "zero/plan/build.h"
 
-/* Elements of a part off the device: enough for large transfers, little enough that a ring of parts is small. */
-#define PIECE (1 << 20)
-_Static_assert(PIECE % ZERO_NORM_BLOCK == 0, "parts end at bounds of the norm's blocks");
-/* Parts in memory at once where their state is on nvme: one is read, one is updated, one is written. */
+/* Parts in memory at once where they are staged: one is read, one is worked on, one is written. */
 #define RING 3
-
-/* State placed so far, and how much of it is off the device. */
-typedef struct share { int64_t all, away; } share_t;
-
-/* Elements of the segment, out of updated, whose state goes to the optimizer's tier. Errors of rounding do not add up over segments. */
-static int64_t elements_away(const zero_builder_t *b, share_t *share, int64_t updated)
-{
-    double ratio = b->spec->optimizer.tier == ZERO_TIER_DEVICE ? 0 : b->spec->offload_ratio;
-    share->all += updated;
-    double wanted = ratio * (double)share->all - (double)share->away;
-    int64_t away = (int64_t)(wanted / ZERO_NORM_BLOCK + 0.5) * ZERO_NORM_BLOCK;
-    if (wanted < 0 || away < 0)
-        away = 0;
-    if (ratio >= 1 || away > updated)
-        away = updated;
-    share->away += away;
-    return away;
-}
 
 static zero_status_t make(zero_builder_t *b, zero_part_t *part, zero_role_t role, zero_kind_t kind, zero_tier_t tier, zero_dtype_t dtype)
 {
@@ -31,27 +10,12 @@ static zero_status_t make(zero_builder_t *b, zero_part_t *part, zero_role_t role
     if (status != ZERO_OK)
         return status;
     zero_buffer_t *x = &b->plan->buffers[part->buffer[role]];
+    x->own = part->own;
+    x->begin = part->begin;
     bool state = role == ZERO_ROLE_MOMENT1 || role == ZERO_ROLE_MOMENT2 || role == ZERO_ROLE_STAGED_MOMENT1 || role == ZERO_ROLE_STAGED_MOMENT2;
     x->part = (int32_t)(part - b->plan->parts);
     x->coded = state && b->spec->state_block_bytes != ZERO_ALIGN_ELEMENTS * (int)sizeof(float);
     x->bytes = zero_plan_bytes(b->plan, x, x->elements);
-    return ZERO_OK;
-}
-
-/* Memory for a part of the nvme tier while it is updated: master weights and moments behind each other in the slot, which is of no size yet. */
-static zero_status_t stage(zero_builder_t *b, zero_part_t *part)
-{
-    uint64_t at = 0;
-    for (int i = 0; i <= b->spec->states; i++) {
-        zero_role_t role = (zero_role_t)(ZERO_ROLE_STAGED_MASTER + i);
-        zero_status_t status = make(b, part, role, ZERO_KIND_STAGING, ZERO_TIER_HOST, ZERO_FP32);
-        if (status != ZERO_OK)
-            return status;
-        zero_buffer_t *x = &b->plan->buffers[part->buffer[role]];
-        x->offset = at;
-        if (!zero_round_up(at + x->bytes, ZERO_PAGE, &at)) /* whole pages are read */
-            return zero_fail(b->error, ZERO_ERR_MEMORY, "a part of %lld elements is too big", (long long)(part->end - part->begin));
-    }
     return ZERO_OK;
 }
 
@@ -67,26 +31,55 @@ static void order_units(const zero_builder_t *b)
             b->order[n++] = u;
 }
 
-/* Parts take turns in the ring as they are updated, so that one is read while the one before it still has its slot. */
-static void assign_ring(zero_builder_t *b)
+/* Rings of slots in which what is staged takes turns, so that one is filled while the one before it is still in use. */
+typedef struct ring { int32_t slot[ZERO_TIER_COUNT][RING], turn[ZERO_TIER_COUNT]; } ring_t;
+
+static ring_t empty_ring(void)
 {
-    int32_t turn = 0;
-    for (int32_t i = 0; i < b->spec->unit_count; i++)
-        for (int32_t p = 0; p < b->plan->part_count; p++) {
-            const zero_part_t *part = &b->plan->parts[p];
-            if (part->tier != ZERO_TIER_NVME || b->plan->segments[part->segment].unit != b->order[i])
-                continue;
-            int32_t slot = turn++ % RING;
-            if (slot == b->slot_count)
-                b->slots[b->slot_count++] = (zero_slot_t){ .tier = ZERO_TIER_HOST, .kind = ZERO_KIND_STAGING };
-            for (int k = 0; k <= b->spec->states; k++) {
-                zero_buffer_t *x = &b->plan->buffers[part->buffer[ZERO_ROLE_STAGED_MASTER + k]];
-                uint64_t end = (x->offset + x->bytes + ZERO_PAGE - 1) / ZERO_PAGE * ZERO_PAGE;
-                x->slot = slot;
-                if (end > b->slots[slot].bytes)
-                    b->slots[slot].bytes = end;
-            }
+    ring_t ring = { .turn = { 0 } };
+    memset(ring.slot, -1, sizeof ring.slot);
+    return ring;
+}
+
+/* The next slot of the ring for what of the part is staged, one buffer behind the other. Each begins a page: what is read from files does so. */
+static zero_status_t take_turn(zero_builder_t *b, ring_t *ring, int32_t index)
+{
+    const zero_part_t *part = &b->plan->parts[index];
+    int32_t *turn = NULL;
+    uint64_t at = 0;
+    for (int r = ZERO_ROLE_STAGED_MASTER; r < ZERO_ROLE_COUNT; r++) {
+        zero_buffer_t *x = part->buffer[r] >= 0 ? &b->plan->buffers[part->buffer[r]] : NULL;
+        if (x == NULL || x->kind != ZERO_KIND_STAGING || (int)x->role != r)
+            continue;
+        if (turn == NULL)
+            turn = &ring->slot[x->tier][ring->turn[x->tier]++ % RING];
+        if (*turn < 0) {
+            *turn = b->slot_count++;
+            b->slots[*turn] = (zero_slot_t){ .tier = x->tier, .kind = ZERO_KIND_STAGING };
         }
+        x->slot = *turn;
+        x->offset = at;
+        if (!zero_round_up(at + x->bytes, ZERO_PAGE, &at))
+            return zero_fail(b->error, ZERO_ERR_MEMORY, "a part of %lld elements is too big", (long long)(part->end - part->begin));
+        if (at > b->slots[*turn].bytes)
+            b->slots[*turn].bytes = at;
+    }
+    return ZERO_OK;
+}
+
+/* Parts take turns as they are updated, pieces as they are numbered. */
+static zero_status_t assign_rings(zero_builder_t *b)
+{
+    const zero_plan_t *plan = b->plan;
+    ring_t parts = empty_ring(), pieces = empty_ring();
+    zero_status_t status = ZERO_OK;
+    for (int32_t i = 0; i < b->spec->unit_count; i++)
+        for (int32_t s = b->units[b->order[i]].first_segment; s < b->units[b->order[i]].first_segment + b->units[b->order[i]].segment_count; s++)
+            for (int32_t p = plan->segments[s].first_part; p < plan->segments[s].first_part + plan->segments[s].part_count && status == ZERO_OK; p++)
+                status = take_turn(b, &parts, p);
+    for (int32_t p = plan->part_count; p < plan->part_count + plan->piece_count && status == ZERO_OK; p++)
+        status = take_turn(b, &pieces, p);
+    return status;
 }
 
 static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, int64_t end, zero_tier_t tier)
@@ -98,7 +91,7 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
     zero_tier_t target_tier = plan->buffers[target].tier, memory = tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
     zero_status_t status = ZERO_OK;
 
-    *part = (zero_part_t){ .segment = index, .begin = begin, .end = end, .tier = tier };
+    *part = (zero_part_t){ .segment = index, .own = b->shard_optimizer, .begin = begin, .end = end, .tier = tier };
     for (int r = 0; r < ZERO_ROLE_COUNT; r++)
         part->buffer[r] = -1;
     if (s->part_count++ == 0)
@@ -109,32 +102,69 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
         status = make(b, part, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, tier, ZERO_FP32);
     for (int role = ZERO_ROLE_MOMENT1; role < ZERO_ROLE_MOMENT1 + b->spec->states && status == ZERO_OK; role++)
         status = make(b, part, (zero_role_t)role, ZERO_KIND_MOMENTS, tier, ZERO_FP32);
-    if (status == ZERO_OK && tier == ZERO_TIER_NVME)
-        status = stage(b, part);
-    if (status == ZERO_OK && memory != ZERO_TIER_DEVICE)
+    for (int i = 0; i <= b->spec->states && tier == ZERO_TIER_NVME && status == ZERO_OK; i++) /* in memory while the part is updated */
+        status = make(b, part, (zero_role_t)(ZERO_ROLE_STAGED_MASTER + i), ZERO_KIND_STAGING, memory, ZERO_FP32);
+    if (status == ZERO_OK && memory != plan->buffers[s->buffer[ZERO_ROLE_FINAL]].tier)
         status = make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, s->final);
     if (status != ZERO_OK || memory == target_tier)
         return status;
-    /* Parameters that live in other memory than the update: the update leaves them in its own, in a buffer whose contents are done with. */
-    if (s->dtype == ZERO_FP32)
-        part->buffer[ZERO_ROLE_UPDATE_PARAM] = part->buffer[tier == ZERO_TIER_NVME ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER];
-    else if (memory != ZERO_TIER_DEVICE && s->final == s->dtype)
-        part->buffer[ZERO_ROLE_UPDATE_PARAM] = part->buffer[ZERO_ROLE_UPDATE_GRAD];
-    else
+    /* Parameters that live in other memory than the update: the update leaves them in its own, from where they are moved. */
+    if (s->dtype != ZERO_FP32)
         return make(b, part, ZERO_ROLE_UPDATE_PARAM, ZERO_KIND_STAGING, memory, s->dtype);
+    part->buffer[ZERO_ROLE_UPDATE_PARAM] = part->buffer[tier == ZERO_TIER_NVME ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER];
     return ZERO_OK;
 }
 
-static zero_status_t cut_segment(zero_builder_t *b, int32_t index, share_t *share)
+static zero_status_t cut_segment(zero_builder_t *b, int32_t index)
 {
-    const zero_segment_t *s = &b->plan->segments[index];
-    int64_t updated = b->shard_optimizer ? s->slice : s->elements, away = elements_away(b, share, updated);
+    int64_t updated = b->shard_optimizer ? b->plan->segments[index].slice : b->plan->segments[index].elements, stays = b->segments[index].stays;
+    zero_status_t status = stays > 0 ? add_part(b, index, 0, stays, ZERO_TIER_DEVICE) : ZERO_OK;
+
+    for (int64_t begin = stays; begin < updated && status == ZERO_OK; begin += b->spec->piece)
+        status = add_part(b, index, begin, updated - begin < b->spec->piece ? updated : begin + b->spec->piece, b->spec->optimizer.tier);
+    return status;
+}
+
+/* Pieces of elements [begin, end) of the segment, or of this rank's slice of it. */
+static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int64_t begin, int64_t end, zero_dtype_t dtype, zero_pieces_t *pieces)
+{
+    zero_plan_t *plan = b->plan;
+    zero_segment_t *s = &plan->segments[index];
     zero_status_t status = ZERO_OK;
 
-    for (int64_t begin = 0; begin < away && status == ZERO_OK; begin += PIECE)
-        status = add_part(b, index, begin, away - begin < PIECE ? away : begin + PIECE, b->spec->optimizer.tier);
-    if (status == ZERO_OK && away < updated)
-        status = add_part(b, index, away, updated, ZERO_TIER_DEVICE);
+    pieces->first = plan->part_count + plan->piece_count;
+    for (; begin < end && status == ZERO_OK; begin += b->spec->piece) {
+        zero_part_t *piece = &plan->parts[plan->part_count + plan->piece_count++];
+        *piece = (zero_part_t){ .segment = index, .own = own, .begin = begin, .end = end - begin < b->spec->piece ? end : begin + b->spec->piece, .tier = ZERO_TIER_HOST };
+        for (int r = 0; r < ZERO_ROLE_COUNT; r++)
+            piece->buffer[r] = -1;
+        if (s->piece_count++ == 0)
+            s->first_piece = pieces->first;
+        pieces->count++;
+        status = make(b, piece, ZERO_ROLE_STAGED_GRAD, ZERO_KIND_STAGING, ZERO_TIER_HOST, dtype);
+    }
+    return status;
+}
+
+/* Gradients that are away are staged wherever the host casts or adds what it sends or gets. */
+static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
+{
+    const zero_segment_t *s = &b->plan->segments[index];
+    zero_segment_plan_t *x = &b->segments[index];
+    bool there = zero_build_sums_there(b, s), own = b->shard_optimizer;
+    int64_t updated = own ? s->slice : s->elements;
+    zero_status_t status = ZERO_OK;
+
+    if (!x->away || b->spec->micro_steps == 1)
+        return ZERO_OK;
+    if (there)
+        status = add_pieces(b, index, false, 0, s->elements, s->dtype, &x->written);
+    else if (!b->sum_locally)
+        status = add_pieces(b, index, b->spec->world > 1, b->gather_gradients ? 0 : x->stays, s->slice, s->wire, &x->written);
+    if (status == ZERO_OK && there && s->wire != ZERO_FP32)
+        status = add_pieces(b, index, false, 0, s->elements, s->wire, &x->sum);
+    if (status == ZERO_OK && b->sum_locally && s->wire != ZERO_FP32 && !(there && b->spec->world == 1))
+        status = add_pieces(b, index, own, x->stays, updated, s->wire, &x->reduced);
     return status;
 }
 
@@ -146,7 +176,9 @@ static zero_status_t place_others(zero_builder_t *b)
     uint64_t words = 0;
     zero_status_t status;
 
+    bool host_norms = false;
     for (int32_t s = 0; s < plan->segment_count; s++) {
+        host_norms = host_norms || zero_build_norm_away(b, s);
         int64_t n = (plan->segments[s].slice + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK;
         if (plan->segments[s].trainable && n > blocks)
             blocks = n;
@@ -165,8 +197,10 @@ static zero_status_t place_others(zero_builder_t *b)
         { &plan->exchange, host, (int64_t)words },
         { &plan->scalars, host, ZERO_SCALARS_BYTES / 4 },
         { &plan->scratch, ZERO_TIER_DEVICE, 2 * blocks },
+        { &plan->host_scratch, ZERO_TIER_HOST, 2 * blocks }, /* the last one: of norms that are taken there */
     };
-    for (size_t i = 0; i < sizeof staging / sizeof *staging; i++)
+    plan->host_scratch = -1;
+    for (size_t i = 0; i < sizeof staging / sizeof *staging - !host_norms; i++)
         if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, staging[i].tier, ZERO_FP32, staging[i].words,
                                         staging[i].out)) != ZERO_OK)
             return status;
@@ -186,23 +220,25 @@ static zero_status_t place_others(zero_builder_t *b)
 zero_status_t zero_build_parts(zero_builder_t *b)
 {
     zero_plan_t *plan = b->plan;
-    share_t share = { 0 };
     uint64_t count = 0;
     zero_status_t status;
 
     for (int32_t s = 0; s < plan->segment_count; s++)
         if (plan->segments[s].trainable)
-            count += (uint64_t)plan->segments[s].elements / PIECE + 2;
+            count += 4 * ((uint64_t)(plan->segments[s].elements / b->spec->piece) + 2); /* pieces are at most three times as many as parts */
     if (count > INT32_MAX / 2)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the optimizer state has more than 2^30 parts");
     if ((status = zero_build_alloc(b, &plan->parts, (size_t)count, sizeof *plan->parts)) != ZERO_OK ||
         (status = zero_build_alloc(b, &b->order, (size_t)b->spec->unit_count, sizeof *b->order)) != ZERO_OK ||
-        (status = zero_build_alloc(b, &b->slots, 3 * (size_t)b->spec->unit_count + 1 + RING, sizeof *b->slots)) != ZERO_OK)
+        (status = zero_build_alloc(b, &b->slots, 3 * (size_t)b->spec->unit_count + 1 + 2 * ZERO_TIER_COUNT * RING, sizeof *b->slots)) != ZERO_OK)
         return status;
     for (int32_t s = 0; s < plan->segment_count; s++)
-        if (plan->segments[s].trainable && (status = cut_segment(b, s, &share)) != ZERO_OK)
+        if (plan->segments[s].trainable && (status = cut_segment(b, s)) != ZERO_OK)
+            return status;
+    for (int32_t s = 0; s < plan->segment_count; s++)
+        if ((status = cut_pieces(b, s)) != ZERO_OK)
             return status;
     order_units(b);
-    assign_ring(b);
-    return place_others(b);
+    status = assign_rings(b);
+    return status == ZERO_OK ? place_others(b) : status;
 }

@@ -10,7 +10,7 @@ const char *zero_role_name(zero_role_t role)
         [ZERO_ROLE_WIRE_SHARD] = "wire-shard", [ZERO_ROLE_SUM] = "sum", [ZERO_ROLE_FINAL] = "final", [ZERO_ROLE_MASTER] = "master",
         [ZERO_ROLE_MOMENT1] = "moment1", [ZERO_ROLE_MOMENT2] = "moment2", [ZERO_ROLE_STAGED_PARAM] = "staged-param", [ZERO_ROLE_STAGED_MASTER] = "staged-master",
         [ZERO_ROLE_STAGED_MOMENT1] = "staged-moment1", [ZERO_ROLE_STAGED_MOMENT2] = "staged-moment2", [ZERO_ROLE_UPDATE_GRAD] = "update-grad",
-        [ZERO_ROLE_UPDATE_PARAM] = "update-param",
+        [ZERO_ROLE_UPDATE_PARAM] = "update-param", [ZERO_ROLE_WHOLE] = "whole", [ZERO_ROLE_STAGED_GRAD] = "staged-grad",
     };
     return (unsigned)role < ZERO_ROLE_COUNT ? names[role] : "?";
 }
@@ -69,7 +69,8 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
     }
     *out = plan->buffer_count++;
     plan->buffers[*out] = (zero_buffer_t){ .segment = segment, .part = -1, .role = role, .kind = kind, .tier = tier, .dtype = dtype,
-                                           .elements = elements, .bytes = bytes, .slot = -1 };
+                                           .own = segment >= 0 && elements < plan->segments[segment].elements, .elements = elements, .bytes = bytes,
+                                           .slot = -1 };
     return ZERO_OK;
 }
 
@@ -90,6 +91,7 @@ static void free_builder(zero_builder_t *b)
         }
     free(b->passes);
     free(b->units);
+    free(b->segments);
     free(b->order);
     free(b->slots);
 }
@@ -140,18 +142,17 @@ zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bo
     if (x->segment < 0)
         return (zero_span_t){ 0, x->elements, 0 };
     const zero_segment_t *segment = &plan->segments[x->segment];
-    const zero_part_t *p = x->part >= 0 ? &plan->parts[x->part] : part >= 0 ? &plan->parts[part] : NULL;
-    int64_t slice = rank * segment->slice, updated = zero_plan_updates_full(plan->spec) ? 0 : slice;
-    int64_t holds = x->part >= 0 ? updated + p->begin : x->elements == segment->elements ? 0 : slice;
-    int64_t begin = holds, end = holds + x->elements;
+    const zero_part_t *p = part >= 0 ? &plan->parts[part] : NULL;
+    int64_t slice = rank * segment->slice, counted = p != NULL && p->own ? slice : 0;
+    int64_t holds = (x->own ? slice : 0) + x->begin, begin = holds, end = holds + x->elements;
     if (own && begin < slice)
         begin = slice;
     if (own && end > slice + segment->slice)
         end = slice + segment->slice;
-    if (p != NULL && begin < updated + p->begin)
-        begin = updated + p->begin;
-    if (p != NULL && end > updated + p->end)
-        end = updated + p->end;
+    if (p != NULL && begin < counted + p->begin)
+        begin = counted + p->begin;
+    if (p != NULL && end > counted + p->end)
+        end = counted + p->end;
     return (zero_span_t){ begin, end > begin ? end - begin : 0, zero_plan_bytes(plan, x, begin - holds) };
 }
 

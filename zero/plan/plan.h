@@ -47,6 +47,7 @@ typedef struct zero_spec {
     int64_t persist_bytes;
     int states;                /* buffers that the optimizer keeps beside the master weights, 0 to 2: MOMENT1, MOMENT2 */
     int state_block_bytes;     /* of each, for every ZERO_ALIGN_ELEMENTS elements: 512 in fp32 */
+    int64_t piece;             /* elements of a part off the device, and of what is staged at a time: a multiple of ZERO_PIECE_QUANTUM */
     double offload_ratio;      /* share of the optimizer state that lies on its row's tier where that is not the device */
     zero_comm_caps_t comm;
     int channels;              /* independent communicators that the engine makes: 1 where the device is not asynchronous */
@@ -56,6 +57,11 @@ typedef struct zero_spec {
     zero_spec_pass_t *passes;      int32_t pass_count;
     zero_spec_reserve_t *reserves; int32_t reserve_count;
 } zero_spec_t;
+
+/* spec->piece of an engine: enough for large transfers, little enough that a ring of pieces is small. */
+#define ZERO_PIECE (1 << 20)
+/* Parts begin with whole blocks of files, in every dtype, and of the norm. */
+#define ZERO_PIECE_QUANTUM (ZERO_FILE_ALIGN / 2)
 
 /* ---- what is planned ------------------------------------------------------------------------------------------------ */
 
@@ -67,15 +73,17 @@ typedef enum zero_role {
     ZERO_ROLE_STAGED_PARAM,/* PARAM_SHARD in memory, in a slot of the host tier, where it is on nvme */
     ZERO_ROLE_GRAD,        /* full: what the caller writes; its own, or a slot */
     ZERO_ROLE_WIRE,        /* full: gradients cast to the wire's dtype, a slot, or FINAL where that is full; where the dtypes differ */
-    ZERO_ROLE_WIRE_SHARD,  /* where a reduced slice waits to be cast or accumulated: the own slice of what it was reduced from */
-    ZERO_ROLE_SUM,         /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and not written so */
+    ZERO_ROLE_WIRE_SHARD,  /* where a reduced slice waits to be cast, accumulated or moved: the own slice of what it was reduced from */
+    ZERO_ROLE_SUM,         /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and the sum is not GRAD */
+    ZERO_ROLE_WHOLE,       /* full, fp32, a slot: where FINAL is gathered if it is on the host tier and updates are full */
     ZERO_ROLE_FINAL,       /* what norm and update read: slice, or full (then the own slice of it is this rank's; where updates are
-                            * full all of it is valid) */
+                            * full all of it is valid). On the host tier without what of it stays on the device */
     /* Of a part: */
     ZERO_ROLE_MASTER, ZERO_ROLE_MOMENT1, ZERO_ROLE_MOMENT2, /* fp32, on the part's tier */
     ZERO_ROLE_STAGED_MASTER, ZERO_ROLE_STAGED_MOMENT1, ZERO_ROLE_STAGED_MOMENT2, /* the same in memory, in a slot, where the tier is nvme */
-    ZERO_ROLE_UPDATE_GRAD, /* FINAL's part, where the update reads it: on the host, for state that is not on the device */
+    ZERO_ROLE_UPDATE_GRAD, /* FINAL's part, where the update reads it if FINAL is in other memory */
     ZERO_ROLE_UPDATE_PARAM,/* what the update writes, where the parameters are in other memory than it; then copied there */
+    ZERO_ROLE_STAGED_GRAD, /* of a piece: gradients on their way between the device and the host tier, in a slot of the host tier */
     ZERO_ROLE_COUNT
 } zero_role_t;
 const char *zero_role_name(zero_role_t role);
@@ -93,13 +101,16 @@ typedef struct zero_segment {
     int32_t buffer[ZERO_ROLE_COUNT]; /* up to FINAL */
     int32_t first_run, run_count;
     int32_t first_part, part_count;
+    int32_t first_piece, piece_count; /* indices of plan->parts */
 } zero_segment_t;
 
-/* A piece of what a rank updates of a segment (its slice, or all of it where the optimizer is full): its state lies on one tier and is updated by one
- * operation. The parts of a segment follow each other and cover it; all bounds but the last are multiples of ZERO_NORM_BLOCK. */
+/* A part of what a rank updates of a segment (its slice, or all of it where the optimizer is full): its state lies on one tier and is updated by one
+ * operation. The parts of a segment follow each other and cover it, what stays on the device first; all bounds but the last are multiples of
+ * ZERO_NORM_BLOCK. Pieces are parts that are not updated: they bound what is staged in host memory at a time. */
 typedef struct zero_part {
     int32_t segment;
-    int64_t begin, end;    /* elements, counted from the first one that the rank updates */
+    bool own;              /* counted from the first element of this rank's slice; else from the segment's */
+    int64_t begin, end;    /* elements */
     zero_tier_t tier;
     int32_t buffer[ZERO_ROLE_COUNT]; /* from MASTER on. MASTER may be the parameters' own buffer (fp32 on one tier): then its part of it */
 } zero_part_t;
@@ -118,7 +129,8 @@ typedef struct zero_buffer {
     zero_kind_t kind;
     zero_tier_t tier;
     zero_dtype_t dtype;
-    int64_t elements;
+    bool own;              /* its elements begin in this rank's slice; else in the segment */
+    int64_t begin, elements; /* from there on: the first one, and how many */
     bool coded;            /* state that is not fp32: spec->state_block_bytes for every ZERO_ALIGN_ELEMENTS elements, all of it one operand */
     uint64_t offset, bytes;/* in the tier's arena. Buffers overlap only where they share a slot */
     int32_t slot;          /* -1: a buffer of its own */
@@ -132,7 +144,8 @@ typedef enum zero_op_kind {
     ZERO_OP_CAST,          /* dst = src, rounded */
     ZERO_OP_FILL,          /* dst = 0 */
     ZERO_OP_ACCUMULATE,    /* dst (fp32) += src */
-    ZERO_OP_NORM,          /* norms[segment] of this rank = sum of squares of src (FINAL, own slice) */
+    ZERO_OP_NORM,          /* norms[segment] of this rank = sum of squares of src (FINAL's values, own slice); ZERO_NORM_GOES_ON: the same sum
+                            * goes on behind the elements that it has so far */
     ZERO_OP_EXCHANGE,      /* src norms and status words of all ranks, through the exchange buffer; computes the step's scalars, dst */
     ZERO_OP_UPDATE,        /* of a part: src FINAL or UPDATE_GRAD, scalars -> MASTER, moments (STAGED where there are such), and dst: the parameter or
                             * UPDATE_PARAM */
@@ -144,6 +157,7 @@ typedef enum zero_op_kind {
     ZERO_OP_COUNT
 } zero_op_kind_t;
 const char *zero_op_name(zero_op_kind_t kind);
+#define ZERO_NORM_GOES_ON 1
 
 /* 56 bytes. Operands are buffers; *_own: this rank's slice of it (elements [rank * slice, (rank + 1) * slice)); of an operation on a part,
  * the part of that (zero_plan_span). */
@@ -151,7 +165,7 @@ typedef struct zero_op {
     uint8_t kind, stream;
     uint8_t src_own, dst_own;
     uint8_t group;         /* 0: the shard group (today the world) */
-    uint8_t flags;         /* USE, RELEASE: ZERO_READ | ZERO_GRAD */
+    uint8_t flags;         /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_GOES_ON */
     int32_t unit, segment, part; /* -1: none */
     int32_t use;           /* USE, RELEASE: index in the pass; else the use that it serves, or -1 */
     int32_t event;         /* RECORD, WAIT, HOST_WAIT */
@@ -182,7 +196,7 @@ typedef struct zero_plan {
     zero_segment_t *segments;  int32_t segment_count;
     zero_placed_t *placed;            /* spec->param_count */
     zero_run_t *runs;          int32_t run_count;
-    zero_part_t *parts;        int32_t part_count;
+    zero_part_t *parts;        int32_t part_count, piece_count; /* pieces behind the parts */
     zero_buffer_t *buffers;    int32_t buffer_count;
     zero_program_t *programs;  int32_t program_count;
     int32_t event_count;
@@ -191,6 +205,7 @@ typedef struct zero_plan {
     int32_t *reserve_buffer;          /* spec->reserve_count */
     int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world * (segments + words)];
                                                 * bytes; norm scratch */
+    int32_t host_scratch;             /* of norms that are taken on the host stream; -1: none is */
     uint64_t arena_bytes[ZERO_TIER_COUNT];                   /* what is reserved at commit */
     uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* each kind is one page-aligned range of the arena */
     uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];   /* page multiples. RINGS: outside the arena, on the host tier,

@@ -68,7 +68,7 @@ static void append_part(writer_t *w, zero_op_kind_t kind, zero_stream_id_t strea
     const zero_part_t *p = &b->plan->parts[part];
     const zero_buffer_t *from = &b->plan->buffers[src], *to = &b->plan->buffers[dst];
     int64_t count = p->end - p->begin;
-    bool moves = kind != ZERO_OP_UPDATE && from->tier != to->tier;
+    bool moves = (kind == ZERO_OP_COPY || kind == ZERO_OP_READ || kind == ZERO_OP_WRITE) && from->tier != to->tier;
     append(w, (zero_op_t){ .kind = (uint8_t)kind,
                            .stream = (uint8_t)stream,
                            .unit = b->plan->segments[p->segment].unit,
@@ -78,10 +78,30 @@ static void append_part(writer_t *w, zero_op_kind_t kind, zero_stream_id_t strea
                            .event = -1,
                            .src = src,
                            .dst = dst,
-                           .src_own = b->shard_optimizer && from->part < 0 && zero_build_is_full(b, src),
-                           .dst_own = b->shard_optimizer && to->part < 0 && zero_build_is_full(b, dst),
+                           .src_own = p->own && from->part < 0 && zero_build_is_full(b, src),
+                           .dst_own = p->own && to->part < 0 && zero_build_is_full(b, dst),
                            .count = count,
                            .bytes = moves ? zero_plan_bytes(b->plan, from, count) : 0 });
+}
+
+/* The squares of src, of the own slice where it is a whole segment's; behind those of the slice's elements before, where it begins later. */
+static void append_norm(writer_t *w, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src)
+{
+    const zero_segment_t *s = &w->b->plan->segments[segment];
+    const zero_buffer_t *x = &w->b->plan->buffers[src];
+    bool full = zero_build_is_full(w->b, src);
+    append(w, (zero_op_t){ .kind = ZERO_OP_NORM,
+                           .stream = (uint8_t)stream,
+                           .unit = s->unit,
+                           .segment = segment,
+                           .part = x->part,
+                           .use = use,
+                           .event = -1,
+                           .src = src,
+                           .dst = -1,
+                           .src_own = full,
+                           .flags = x->begin > 0 ? ZERO_NORM_GOES_ON : 0,
+                           .count = full ? s->slice : x->elements });
 }
 
 static void append_plain(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use, uint32_t flags)
@@ -133,10 +153,12 @@ static void open_gradients(writer_t *w, int32_t unit, int32_t use, micro_t micro
 {
     FOR_SEGMENTS(w->b, unit, s) {
         const zero_segment_t *segment = &w->b->plan->segments[s];
-        int32_t grad = segment->buffer[ZERO_ROLE_GRAD];
-        bool sums = w->b->sum_locally && segment->buffer[ZERO_ROLE_SUM] < 0;
+        int32_t grad = segment->buffer[ZERO_ROLE_GRAD], sum = segment->buffer[ZERO_ROLE_SUM];
+        bool sums = w->b->sum_locally && segment->dtype == ZERO_FP32; /* what is written is added to the sum so far */
         if (grad >= 0 && (micro.first || !sums))
             append_segment(w, ZERO_OP_FILL, ZERO_STREAM_COMPUTE, s, use, -1, WHOLE, grad, WHOLE);
+        else if (grad >= 0 && sum >= 0)
+            append_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, sum, WHOLE, grad, WHOLE);
     }
 }
 
@@ -154,11 +176,128 @@ static void send_gradients(writer_t *w, int32_t s, int32_t use)
 static void finish_segment(writer_t *w, int32_t s, int32_t use)
 {
     int32_t final = w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL];
-    append_segment(w, ZERO_OP_NORM, ZERO_STREAM_REDUCE, s, use, final, SLICE, -1, SLICE);
-    if (!w->b->shard_optimizer && w->b->spec->world > 1)
+    append_norm(w, ZERO_STREAM_REDUCE, s, use, final);
+    if (w->b->gather_gradients)
         append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, final, SLICE, final, WHOLE);
     send_gradients(w, s, use);
 }
+
+/* ---- gradients that are away ---- */
+
+/* Of src, on the device, to dst, in host memory: into what is there (begins: in place of it), piece by piece. */
+static void take_away(writer_t *w, int32_t use, zero_pieces_t pieces, int32_t src, int32_t dst, bool begins)
+{
+    const zero_plan_t *plan = w->b->plan;
+    bool as_it_is = begins && plan->buffers[src].dtype == plan->buffers[dst].dtype;
+    for (int32_t p = pieces.first; p < pieces.first + pieces.count; p++) {
+        int32_t staged = plan->parts[p].buffer[ZERO_ROLE_STAGED_GRAD];
+        append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, src, as_it_is ? dst : staged);
+        if (!as_it_is)
+            append_part(w, begins ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_HOST, p, use, staged, dst);
+    }
+}
+
+/* The local sum in the wire's dtype: to dst, on the device; or rounded where it is. */
+static void bring_sum(writer_t *w, int32_t s, int32_t use, int32_t dst)
+{
+    const zero_plan_t *plan = w->b->plan;
+    zero_pieces_t pieces = w->b->segments[s].sum;
+    int32_t sum = plan->segments[s].buffer[ZERO_ROLE_SUM];
+    if (pieces.count == 0 && dst != sum)
+        append_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, sum, WHOLE, dst, WHOLE);
+    for (int32_t p = pieces.first; p < pieces.first + pieces.count; p++) {
+        int32_t staged = plan->parts[p].buffer[ZERO_ROLE_STAGED_GRAD];
+        append_part(w, ZERO_OP_CAST, ZERO_STREAM_HOST, p, use, sum, staged);
+        append_part(w, dst == sum ? ZERO_OP_CAST : ZERO_OP_COPY, dst == sum ? ZERO_STREAM_HOST : ZERO_STREAM_COPY, p, use, staged, dst);
+    }
+}
+
+/* Reduced gradients, on the device or in FINAL, to where each part's update reads them. */
+static void deliver(writer_t *w, int32_t s, int32_t use, int32_t from)
+{
+    const zero_plan_t *plan = w->b->plan;
+    int32_t final = plan->segments[s].buffer[ZERO_ROLE_FINAL];
+    bool same = plan->buffers[from].dtype == plan->segments[s].final;
+    FOR_PARTS(w->b, s, p) {
+        int32_t stays = plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];
+        if (stays >= 0 && from == final)
+            append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, from, stays);
+        else if (stays >= 0)
+            append_part(w, same ? ZERO_OP_COPY : ZERO_OP_CAST, ZERO_STREAM_REDUCE, p, use, from, stays);
+        else if (same && from != final)
+            append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, from, final);
+    }
+    if (!same)
+        take_away(w, use, w->b->segments[s].reduced, from, final, true);
+}
+
+/* The own slice of `from`, on the device, is reduced: its part of the norm, everybody's slices where updates are full, and away. */
+static void finish_away(writer_t *w, int32_t s, int32_t use, int32_t from)
+{
+    append_norm(w, ZERO_STREAM_REDUCE, s, use, from);
+    if (w->b->gather_gradients)
+        append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, from, SLICE, from, WHOLE);
+    deliver(w, s, use, from);
+}
+
+/* A micro-step's reduced gradients are added up where the update reads them. */
+static void accumulate_away(writer_t *w, int32_t s, int32_t use, micro_t micro, int32_t from)
+{
+    const zero_builder_t *b = w->b;
+    const int32_t *buffer = b->plan->segments[s].buffer;
+    int32_t whole = buffer[ZERO_ROLE_WHOLE], final = buffer[ZERO_ROLE_FINAL];
+
+    FOR_PARTS(b, s, p) {
+        int32_t stays = b->plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];
+        if (stays >= 0 && whole < 0)
+            append_part(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, p, use, from, stays);
+        if (stays >= 0 && whole < 0 && micro.last)
+            append_norm(w, ZERO_STREAM_REDUCE, s, use, stays);
+    }
+    take_away(w, use, b->segments[s].written, from, final, micro.first);
+    if (micro.last && whole >= 0) {
+        append_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, final, SLICE, whole, SLICE);
+        finish_away(w, s, use, whole);
+    } else if (micro.last) {
+        append_norm(w, ZERO_STREAM_HOST, s, use, final);
+    }
+}
+
+/* reduce_segment() where gradients are summed up and updated on another tier. */
+static void reduce_away(writer_t *w, int32_t s, int32_t use, micro_t micro)
+{
+    const zero_builder_t *b = w->b;
+    const zero_segment_t *segment = &b->plan->segments[s];
+    const int32_t *buffer = segment->buffer;
+    int32_t source = buffer[ZERO_ROLE_GRAD], sum = buffer[ZERO_ROLE_SUM];
+    bool there = zero_build_sums_there(b, segment);
+
+    if (there)
+        take_away(w, use, b->segments[s].written, source, sum, micro.first);
+    else if (b->sum_locally && !micro.last)
+        append_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, source, WHOLE, sum, WHOLE);
+    if (b->sum_locally && !micro.last)
+        return;
+    if (there && b->spec->world == 1) {
+        bring_sum(w, s, use, sum);
+        append_norm(w, ZERO_STREAM_HOST, s, use, sum);
+        deliver(w, s, use, sum);
+        return;
+    }
+    source = buffer[ZERO_ROLE_WIRE_SHARD];
+    if (there)
+        bring_sum(w, s, use, source);
+    else if (buffer[ZERO_ROLE_WIRE] >= 0)
+        append_segment(w, ZERO_OP_CAST, ZERO_STREAM_REDUCE, s, use, buffer[ZERO_ROLE_GRAD], WHOLE, source, WHOLE);
+    if (b->spec->world > 1)
+        append_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, WHOLE, source, SLICE);
+    if (b->spec->micro_steps > 1 && !b->sum_locally)
+        accumulate_away(w, s, use, micro, source);
+    else
+        finish_away(w, s, use, source);
+}
+
+/* ---- reductions ---- */
 
 /* After the last GRAD use of a micro-step: what was written goes into FINAL, by way of SUM, WIRE and the wire where there are
  * such. */
@@ -197,9 +336,12 @@ static void reduce_segment(writer_t *w, int32_t s, int32_t use, micro_t micro)
 
 static void reduce_unit(writer_t *w, int32_t unit, int32_t use, micro_t micro)
 {
-    FOR_SEGMENTS(w->b, unit, s)
-        if (w->b->plan->segments[s].trainable)
+    FOR_SEGMENTS(w->b, unit, s) {
+        if (w->b->segments[s].away)
+            reduce_away(w, s, use, micro);
+        else if (w->b->plan->segments[s].trainable)
             reduce_segment(w, s, use, micro);
+    }
 }
 
 /* Trainable units that the training pass never adds gradients to: zero gradients, once a step. */
@@ -212,7 +354,7 @@ static void reduce_unused(writer_t *w, micro_t micro)
             continue;
         append_segment(w, ZERO_OP_FILL, ZERO_STREAM_REDUCE, s, -1, -1, WHOLE, segment->buffer[ZERO_ROLE_FINAL],
                        b->shard_optimizer ? SLICE : WHOLE);
-        append_segment(w, ZERO_OP_NORM, ZERO_STREAM_REDUCE, s, -1, segment->buffer[ZERO_ROLE_FINAL], SLICE, -1, SLICE);
+        append_norm(w, ZERO_STREAM_REDUCE, s, -1, segment->buffer[ZERO_ROLE_FINAL]);
         send_gradients(w, s, -1);
     }
 }

@@ -75,16 +75,66 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
     return ZERO_OK;
 }
 
-/* A gradient buffer of its own, or in a slot; the role then names it. */
-static zero_status_t own(zero_builder_t *b, int32_t segment, zero_role_t role, zero_dtype_t dtype, int64_t elements)
+/* Elements, of those that a rank updates of the segment, whose state stays on the device. Errors of rounding do not add up over segments: updated and
+ * stays are the sums over those before. */
+typedef struct share { int64_t updated, stays; } share_t;
+static int64_t elements_that_stay(const zero_builder_t *b, share_t *share, const zero_segment_t *s)
 {
-    return zero_build_buffer(b, segment, role, ZERO_KIND_GRADIENTS, ZERO_TIER_DEVICE, dtype, elements, &b->plan->segments[segment].buffer[role]);
+    double ratio = b->spec->optimizer.tier == ZERO_TIER_DEVICE ? 0 : b->spec->offload_ratio;
+    int64_t updated = b->shard_optimizer ? s->slice : s->elements;
+    share->updated += updated;
+    double wanted = (1 - ratio) * (double)share->updated - (double)share->stays;
+    int64_t stays = wanted > 0 ? (int64_t)(wanted / ZERO_NORM_BLOCK + 0.5) * ZERO_NORM_BLOCK : 0;
+    if (ratio <= 0 || stays > updated)
+        stays = updated;
+    share->stays += stays;
+    return stays;
+}
+
+/* A gradient buffer of its own, or in a slot; the role then names it. */
+static zero_status_t own(zero_builder_t *b, int32_t segment, zero_role_t role, zero_tier_t tier, zero_dtype_t dtype, int64_t elements)
+{
+    return zero_build_buffer(b, segment, role, ZERO_KIND_GRADIENTS, tier, dtype, elements, &b->plan->segments[segment].buffer[role]);
 }
 
 static zero_status_t in_slot(zero_builder_t *b, int32_t segment, zero_role_t role, zero_dtype_t dtype)
 {
     return zero_build_buffer(b, segment, role, ZERO_KIND_WINDOW, ZERO_TIER_DEVICE, dtype, b->plan->segments[segment].elements,
                              &b->plan->segments[segment].buffer[role]);
+}
+
+/* Gradients that are summed up and updated elsewhere are on the device only while they are written and reduced, in slots. */
+static zero_status_t place_away(zero_builder_t *b, int32_t index)
+{
+    zero_segment_t *s = &b->plan->segments[index];
+    int32_t *buffer = s->buffer;
+    bool several = b->spec->micro_steps > 1, rounds_there = zero_build_sums_there(b, s) && b->spec->world == 1;
+    int64_t stays = b->gather_gradients ? 0 : b->segments[index].stays;
+    zero_status_t status = in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
+
+    if (status == ZERO_OK && s->dtype != s->wire && !rounds_there)
+        status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire);
+    buffer[ZERO_ROLE_WIRE_SHARD] = buffer[buffer[ZERO_ROLE_WIRE] >= 0 ? ZERO_ROLE_WIRE : ZERO_ROLE_GRAD];
+    if (status == ZERO_OK && several && b->gather_gradients && !b->sum_locally) {
+        if (s->wire == ZERO_FP32)
+            buffer[ZERO_ROLE_WHOLE] = buffer[ZERO_ROLE_WIRE_SHARD];
+        else
+            status = in_slot(b, index, ZERO_ROLE_WHOLE, ZERO_FP32);
+    }
+    if (status != ZERO_OK)
+        return status;
+    if (b->sum_locally) {
+        status = own(b, index, ZERO_ROLE_SUM, ZERO_TIER_HOST, ZERO_FP32, s->elements);
+        buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_SUM];
+        return status;
+    }
+    status = own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, s->final, (b->shard_optimizer ? s->slice : s->elements) - stays);
+    if (status == ZERO_OK) {
+        zero_buffer_t *x = &b->plan->buffers[buffer[ZERO_ROLE_FINAL]];
+        x->own = b->shard_optimizer;
+        x->begin = stays;
+    }
+    return status;
 }
 
 /* Buffers for the gradients of one segment: written (GRAD), perhaps summed over micro-steps (SUM), cast for the wire (WIRE), and
@@ -103,33 +153,32 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
     s->final = several ? ZERO_FP32 : s->wire;
 
     if (b->units[s->unit].first_grad < 0) /* never written: zero, but still part of the norm and of the update */
-        return own(b, index, ZERO_ROLE_FINAL, s->final, final_elements);
+        return own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_DEVICE, s->final, final_elements);
+    if (b->segments[index].away)
+        return place_away(b, index);
     if (b->sum_locally) {
         zero_role_t sum = s->dtype == ZERO_FP32 ? ZERO_ROLE_GRAD : ZERO_ROLE_SUM;
         if (sum == ZERO_ROLE_SUM && (status = in_slot(b, index, ZERO_ROLE_GRAD, s->dtype)) != ZERO_OK)
             return status;
-        if ((status = own(b, index, sum, ZERO_FP32, s->elements)) != ZERO_OK)
+        if ((status = own(b, index, sum, ZERO_TIER_DEVICE, ZERO_FP32, s->elements)) != ZERO_OK)
             return status;
         buffer[ZERO_ROLE_FINAL] = buffer[sum];
         if (s->wire != ZERO_FP32 && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
     } else {
-        /* Gradients that are read elsewhere, and are whole after one micro-step, need not stay. */
-        bool sent = !several && b->spec->gradients.tier != ZERO_TIER_DEVICE && b->spec->offload_ratio >= 1;
-        status = b->shard_gradients || sent ? in_slot(b, index, ZERO_ROLE_GRAD, s->dtype)
-                                    : own(b, index, ZERO_ROLE_GRAD, s->dtype, s->elements);
+        /* What is reduced, or added to the sum, into another buffer need not stay. */
+        bool stays = !several && !b->shard_gradients;
+        status = stays ? own(b, index, ZERO_ROLE_GRAD, ZERO_TIER_DEVICE, s->dtype, s->elements) : in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
         if (status != ZERO_OK)
             return status;
-        if (!several && s->dtype == s->wire && (sent || !b->shard_gradients))
+        if (stays && s->dtype == s->wire)
             buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_GRAD];
-        else if (!sent && (status = own(b, index, ZERO_ROLE_FINAL, s->final, final_elements)) != ZERO_OK)
+        else if ((status = own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_DEVICE, s->final, final_elements)) != ZERO_OK)
             return status;
-        if (s->dtype != s->wire && !several && !sent && final_elements == s->elements)
+        if (s->dtype != s->wire && !several && final_elements == s->elements)
             buffer[ZERO_ROLE_WIRE] = buffer[ZERO_ROLE_FINAL];
         else if (s->dtype != s->wire && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
-        if (buffer[ZERO_ROLE_FINAL] < 0)
-            buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_WIRE];
     }
     if (several && (!b->sum_locally || s->final != s->wire)) /* reduced in place where it was read from, then cast or added */
         buffer[ZERO_ROLE_WIRE_SHARD] = buffer[ZERO_ROLE_WIRE] >= 0 ? buffer[ZERO_ROLE_WIRE] : buffer[ZERO_ROLE_GRAD];
@@ -185,10 +234,12 @@ zero_status_t zero_build_segments(zero_builder_t *b)
     const zero_spec_t *spec = b->spec;
     zero_plan_t *plan = b->plan;
     int32_t *first = NULL, *sorted = NULL;
+    share_t share = { 0 };
     zero_status_t status;
 
     size_t params = (size_t)spec->param_count, units = (size_t)spec->unit_count;
     if ((status = zero_build_alloc(b, &plan->segments, params, sizeof *plan->segments)) != ZERO_OK ||
+        (status = zero_build_alloc(b, &b->segments, params, sizeof *b->segments)) != ZERO_OK ||
         (status = zero_build_alloc(b, &plan->placed, params, sizeof *plan->placed)) != ZERO_OK ||
         (status = zero_build_alloc(b, &plan->runs, params, sizeof *plan->runs)) != ZERO_OK ||
         (status = zero_build_alloc(b, &plan->reserve_buffer, (size_t)spec->reserve_count, sizeof(int32_t))) != ZERO_OK ||
@@ -209,9 +260,16 @@ zero_status_t zero_build_segments(zero_builder_t *b)
         if ((status = cut_unit(b, u, sorted + begin, end - begin)) != ZERO_OK)
             goto out;
     }
-    for (int32_t s = 0; s < plan->segment_count; s++)
+    for (int32_t s = 0; s < plan->segment_count; s++) {
+        zero_segment_plan_t *x = &b->segments[s];
+        if (plan->segments[s].trainable) {
+            x->stays = elements_that_stay(b, &share, &plan->segments[s]);
+            x->away = spec->gradients.tier != ZERO_TIER_DEVICE && b->units[plan->segments[s].unit].first_grad >= 0 &&
+                      x->stays < (b->shard_optimizer ? plan->segments[s].slice : plan->segments[s].elements);
+        }
         if ((status = place_segment(b, s)) != ZERO_OK)
             goto out;
+    }
 out:
     free(first);
     free(sorted);

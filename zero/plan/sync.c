@@ -17,6 +17,8 @@
 /* A clock: nothing of that stream is known to be done. 0: all before this program; n: operations [0, n) of this one too. */
 #define UNKNOWN (-1)
 #define MAX_ACCESSES 8
+/* Buffers of no segment that operations work with. */
+#define OTHERS 5
 
 typedef struct access { int32_t resource; bool write; } access_t;
 
@@ -57,8 +59,8 @@ typedef struct sync {
 static int32_t other_index(const sync_t *y, int32_t buffer)
 {
     const zero_plan_t *plan = y->b->plan;
-    const int32_t others[] = { plan->norms, plan->exchange, plan->scalars, plan->scratch };
-    for (int32_t i = 0; i < 4; i++)
+    const int32_t others[OTHERS] = { plan->norms, plan->exchange, plan->scalars, plan->scratch, plan->host_scratch };
+    for (int32_t i = 0; i < OTHERS; i++)
         if (others[i] == buffer)
             return i;
     return 0;
@@ -121,7 +123,7 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
         return n;
     case ZERO_OP_NORM:
         n = add_access(y, list, n, plan->norms, true);
-        n = add_access(y, list, n, plan->scratch, true);
+        n = add_access(y, list, n, op->stream == ZERO_STREAM_HOST ? plan->host_scratch : plan->scratch, true);
         break;
     case ZERO_OP_EXCHANGE:
         n = add_access(y, list, n, plan->exchange, true);
@@ -451,8 +453,8 @@ static zero_status_t prepare(sync_t *y)
     y->unit_base = b->slot_count;
     y->part_base = y->unit_base + b->spec->unit_count * ZERO_ROLE_COUNT;
     y->other_base = y->part_base + plan->part_count;
-    y->resource_count = y->other_base + 4;
-    y->group_count = y->unit_base + b->spec->unit_count + 4;
+    y->resource_count = y->other_base + OTHERS;
+    y->group_count = y->unit_base + b->spec->unit_count + OTHERS;
     size_t keys = (size_t)y->group_count * STREAMS;
     y->words = (keys + 63) / 64;
     for (int32_t i = 0; i < plan->program_count; i++)
