@@ -117,6 +117,17 @@ static void tear_down(void)
     api_free(&engine);
 }
 
+/* The sentence says what sets the size of such a struct: its init function, or the caller where it has none. */
+static void says_what_sets_the_size(const char *text, const char *type, bool has_init)
+{
+    char remedy[100];
+    if (has_init)
+        snprintf(remedy, sizeof remedy, "call %.*s_init before", (int)strlen(type) - 2, type); /* less _t */
+    else
+        snprintf(remedy, sizeof remedy, "set .size = sizeof(%s)", type);
+    API_SAYS(text, remedy);
+}
+
 START_TEST(programs_of_other_versions_run)
 {
     const struct filled *f = &filled[_i];
@@ -156,10 +167,12 @@ START_TEST(programs_of_other_versions_run)
     f->init(given.bytes, f->today);
     given.size = 0;
     ck_assert_int_eq(f->use(given.bytes), ZERO_ERR_ARG);
-    API_SAYS(why.text, "has size 0");
+    API_SAYS(why.text, "has size 0, but no version of it has fewer than");
+    says_what_sets_the_size(why.text, f->name, f->init != init_bootstrap);
     given.size = (size_t)-1 / 2;
     ck_assert_int_eq(f->use(given.bytes), ZERO_ERR_ARG);
-    API_SAYS(why.text, "has size 9223372036854775807, and this library wants");
+    API_SAYS(why.text, "has size 9223372036854775807, but no version of it has more than 65536 bytes");
+    says_what_sets_the_size(why.text, f->name, f->init != init_bootstrap);
     ck_assert_int_eq(f->use(NULL) == ZERO_OK, f->use == use_comm || f->use == use_device); /* these have defaults */
 }
 END_TEST
@@ -218,6 +231,9 @@ START_TEST(the_library_fills_what_there_is)
     trained = a.engine;
     OK(zero_commit(trained));
     open_tensors();
+    zero_stats_t stats = {.size = 0};
+    ck_assert_int_eq(zero_step_stats(trained, &stats), ZERO_ERR_ARG);
+    says_what_sets_the_size(zero_last_error(trained), "zero_stats_t", false);
     for (size_t o = 0; o < sizeof outs / sizeof *outs; o++)
         for (size_t size = 0; size < outs[o].today + 100; size += size < outs[o].first - 4 ? 7 : 1) {
             memset(given.bytes, MARK, ROOM);

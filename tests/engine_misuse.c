@@ -51,67 +51,6 @@ static zero_comm_t *alone(void)
     return comm;
 }
 
-START_TEST(configurations_are_checked)
-{
-    zero_comm_t *comm = alone();
-    zero_device_t *device = NULL;
-    zero_engine_t *engine = NULL;
-    zero_error_t error;
-    zero_config_t good, c;
-    OK(zero_device_cpu(&device, NULL, NULL));
-    zero_config_init(&good);
-    ck_assert_int_eq(zero_config_stage(&good, 4), ZERO_ERR_ARG);
-    ck_assert_int_eq(zero_config_stage(&good, -1), ZERO_ERR_ARG);
-    good.comm = comm;
-    good.device = device;
-#define BAD(change, part)                                                                                                          \
-    do {                                                                                                                           \
-        c = good;                                                                                                                  \
-        change;                                                                                                                    \
-        ck_assert_int_eq(zero_create(&engine, &c, &error), ZERO_ERR_ARG);                                                          \
-        ck_assert_ptr_null(engine);                                                                                                \
-        ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);                                  \
-    } while (0)
-    BAD(c.size = 8, "zero_config_t has size 8");
-    BAD(c.comm = NULL, "config.comm is NULL");
-    BAD(c.device = NULL, "config.device is NULL");
-    BAD(c.plan_world = -1, "plan_world");
-    BAD(c.reduce_dtype = ZERO_FP16, "fp32 or bf16");
-    BAD(c.clip = -1, "clip");
-    BAD(c.clip = NAN, "clip");
-    BAD(c.grad_scale = 0, "grad_scale");
-    BAD(c.adamw.beta1 = 1, "betas");
-    BAD(c.adamw.eps = 0, "eps");
-    c = good; /* a rule that reads no eps asks for none */
-    c.rule = ZERO_RULE_SGD;
-    c.adamw = (zero_adamw_t){.beta1 = 0.9};
-    OK(zero_create(&engine, &c, &error));
-    zero_destroy(engine);
-    engine = NULL;
-    BAD(c.timeout_s = 0, "timeout_s");
-    ck_assert_int_eq(zero_create(NULL, &good, &error), ZERO_ERR_ARG);
-    ck_assert_int_eq(zero_create(&engine, NULL, NULL), ZERO_ERR_ARG);
-    /* What only the plan knows is refused by commit, and then only destroy works. */
-    static const struct {
-        int window, micro_steps;
-        const char *part;
-    } planned[] = {{0, 1, "window"}, {2, 0, "micro-steps"}};
-    for (size_t i = 0; i < 2; i++) {
-        c = good;
-        c.window = planned[i].window;
-        c.micro_steps = planned[i].micro_steps;
-        OK(zero_create(&engine, &c, &error));
-        FAILS(engine, zero_commit(engine), ZERO_ERR_ARG, planned[i].part);
-        FAILS(engine, zero_commit(engine), ZERO_ERR_ARG, planned[i].part);
-        ck_assert_uint_eq(zero_plan_hash(engine), 0);
-        zero_destroy(engine);
-    }
-    zero_destroy(NULL);
-    zero_device_destroy(device);
-    zero_comm_destroy(comm);
-}
-END_TEST
-
 START_TEST(declarations_are_checked)
 {
     zero_comm_t *comm = alone();
@@ -502,7 +441,6 @@ Suite *engine_misuse_suite(void)
     Suite *suite = suite_create("misuse");
     TCase *t = tcase_create("one rank"), *several = tcase_create("several ranks");
     tcase_set_timeout(t, 60);
-    tcase_add_test(t, configurations_are_checked);
     tcase_add_test(t, declarations_are_checked);
     tcase_add_test(t, training_calls_are_checked);
     tcase_add_test(t, planning_needs_no_ranks);

@@ -2,6 +2,7 @@
 #include "tests/engine_suites.h"
 #include "zero/zero.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +12,115 @@
         ck_assert_int_eq(call, status);                                                                                            \
         ck_assert_msg(strstr(zero_last_error(engine), part) != NULL, "'%s' is not in '%s'", part, zero_last_error(engine));        \
     } while (0)
+
+/* ---- options
+ * --------------------------------------------------------------------------------------------------------- */
+
+static int no_update(void *ctx, const zero_update_args_t *args)
+{
+    (void)ctx, (void)args;
+    return 0;
+}
+
+/* zero_create finds each wrong option, and the sentence begins with the member's name. */
+START_TEST(wrong_options_are_named_at_once)
+{
+    zero_comm_t *comm = NULL;
+    zero_device_t *device = NULL;
+    zero_engine_t *engine = NULL;
+    zero_error_t error;
+    zero_config_t good, c;
+    OK(zero_comm_self(&comm, NULL));
+    OK(zero_device_cpu(&device, NULL, NULL));
+    zero_config_init(&good);
+    ck_assert_int_eq(zero_config_stage(&good, 4), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_config_stage(&good, -1), ZERO_ERR_ARG);
+    good.comm = comm;
+    good.device = device;
+#define REFUSED(change, status, begin, part)                                                                           \
+    do {                                                                                                               \
+        c = good;                                                                                                      \
+        change;                                                                                                        \
+        error.text[0] = '\0';                                                                                          \
+        ck_assert_msg(zero_create(&engine, &c, &error) == status, "%s: %s", #change, error.text);                      \
+        ck_assert_ptr_null(engine);                                                                                    \
+        ck_assert_msg(strncmp(error.text, begin, strlen(begin)) == 0, "'%s' does not begin with '%s'", error.text,     \
+                      begin);                                                                                          \
+        ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);                      \
+    } while (0)
+#define BAD(change, begin) REFUSED(change, ZERO_ERR_ARG, begin, "")
+    BAD(c.size = 8, "zero_config_t has size 8, but no version of it has fewer than");
+    REFUSED(c.size = 0, ZERO_ERR_ARG, "zero_config_t has size 0", "call zero_config_init before you set its members");
+    BAD(c.comm = NULL, "config.comm is NULL");
+    BAD(c.device = NULL, "config.device is NULL");
+    BAD(c.plan_world = -1, "config.plan_world is -1");
+    BAD(c.parameters.sharding = 5, "config.parameters.sharding is 5: use ZERO_FULL or ZERO_SHARDED");
+    BAD(c.gradients.sharding = -1, "config.gradients.sharding is -1");
+    BAD(c.optimizer.sharding = 2, "config.optimizer.sharding is 2");
+    REFUSED(c.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "config.parameters.sharding is ZERO_SHARDED",
+            "config.optimizer.sharding is ZERO_FULL");
+    REFUSED((zero_config_stage(&c, 2), c.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG,
+            "config.gradients.sharding is ZERO_SHARDED", "config.optimizer.sharding is ZERO_FULL");
+    BAD(c.parameters.tier = 7, "config.parameters.tier is 7");
+    BAD(c.gradients.tier = -1, "config.gradients.tier is -1");
+    BAD(c.optimizer.tier = ZERO_TIER_COUNT, "config.optimizer.tier is 3");
+    REFUSED((c.gradients.tier = ZERO_TIER_NVME, c.optimizer.tier = ZERO_TIER_HOST), ZERO_ERR_UNSUPPORTED,
+            "config.gradients.tier is ZERO_TIER_NVME", "use ZERO_TIER_DEVICE or ZERO_TIER_HOST");
+    REFUSED(c.gradients.tier = ZERO_TIER_HOST, ZERO_ERR_ARG, "config.gradients.tier is ZERO_TIER_HOST",
+            "config.optimizer.tier is ZERO_TIER_DEVICE");
+    REFUSED((c.parameters.tier = ZERO_TIER_NVME, c.nvme_path = "."), ZERO_ERR_ARG,
+            "config.parameters.tier is ZERO_TIER_NVME", "config.optimizer.tier is ZERO_TIER_DEVICE");
+    REFUSED((c.parameters.tier = c.optimizer.tier = ZERO_TIER_NVME, c.nvme_path = ".", c.offload_ratio = 0.5),
+            ZERO_ERR_ARG, "config.parameters.tier is ZERO_TIER_NVME", "config.offload_ratio is 0.5");
+    REFUSED(c.optimizer.tier = ZERO_TIER_NVME, ZERO_ERR_ARG, "config.optimizer.tier is ZERO_TIER_NVME",
+            "config.nvme_path names no folder");
+    REFUSED((c.optimizer.tier = ZERO_TIER_NVME, c.nvme_path = ""), ZERO_ERR_ARG,
+            "config.optimizer.tier is ZERO_TIER_NVME", "config.nvme_path names no folder");
+    BAD(c.offload_ratio = 2, "config.offload_ratio is 2");
+    BAD(c.offload_ratio = -0.1, "config.offload_ratio is -0.1");
+    BAD(c.offload_ratio = NAN, "config.offload_ratio is");
+    BAD(c.window = 0, "config.window is 0");
+    BAD(c.reduce = 2, "config.reduce is 2");
+    BAD(c.micro_steps = 0, "config.micro_steps is 0");
+    BAD(c.micro_steps = -3, "config.micro_steps is -3");
+    BAD(c.reduce_dtype = ZERO_FP16, "config.reduce_dtype is 2 (fp16): use ZERO_FP32 or ZERO_BF16");
+    BAD(c.reduce_dtype = 9, "config.reduce_dtype is 9");
+    BAD(c.persist_bytes = -1, "config.persist_bytes is -1");
+    BAD(c.clip = -1, "config.clip is -1");
+    BAD(c.clip = NAN, "config.clip is");
+    BAD(c.grad_scale = 0, "config.grad_scale is 0");
+    BAD(c.rule = ZERO_RULES, "config.rule is 6");
+    BAD(c.rule = ZERO_RULE_CUSTOM, "config.rule is 'custom' and config.update is NULL");
+    BAD(c.update = no_update, "config.rule is 'adamw' and config.update is set");
+    BAD((c.rule = ZERO_RULE_CUSTOM, c.update = no_update, c.update_states = 3), "config.update_states is 3");
+    BAD(c.update_states = 1, "config.update_states is 1");
+    BAD(c.adamw.beta1 = 1, "config.adamw.beta1 is 1");
+    BAD(c.adamw.beta2 = -0.5, "config.adamw.beta2 is -0.5");
+    BAD(c.adamw.eps = 0, "config.adamw.eps is 0");
+    BAD(c.adamw.eps = INFINITY, "config.adamw.eps is inf");
+    BAD(c.adamw.weight_decay = -1, "config.adamw.weight_decay is -1");
+    BAD(c.timeout_s = 0, "config.timeout_s is 0");
+    good.comm = NULL;
+    good.device = NULL;
+    REFUSED(c.plan_world = (1 << 20) + 1, ZERO_ERR_ARG, "the plan is for 1048577 ranks", "config.plan_world");
+    good.plan_world = 2;
+    BAD(c.window = 0, "config.window is 0");
+    c = good; /* what only plans needs no folder */
+    c.optimizer.tier = ZERO_TIER_NVME;
+    OK(zero_create(&engine, &c, &error));
+    zero_destroy(engine);
+    c = good; /* a rule that reads no eps asks for none */
+    c.rule = ZERO_RULE_SGD;
+    c.adamw = (zero_adamw_t){.beta1 = 0.9};
+    OK(zero_create(&engine, &c, &error));
+    zero_destroy(engine);
+    ck_assert_int_eq(zero_create(NULL, &good, &error), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_create(&engine, NULL, NULL), ZERO_ERR_ARG);
+    zero_destroy(NULL);
+    zero_device_destroy(device);
+    zero_comm_destroy(comm);
+}
+END_TEST
 
 /* ---- declarations ---------------------------------------------------------------------------------------------------- */
 
@@ -108,10 +218,119 @@ START_TEST(empty_training_passes_are_told)
 }
 END_TEST
 
+/* A plan that is refused leaves nothing to do but to destroy the engine, which goes on saying why. */
+START_TEST(what_was_refused_stays_refused)
+{
+    char said[2000];
+    zero_pass_t pass;
+    zero_engine_t *e = two_units(said, &pass);
+    OK(zero_use_add(e, pass, 0, ZERO_READ));
+    FAILS(e, zero_commit(e), ZERO_ERR_ARG, "has ZERO_GRAD");
+    FAILS(e, zero_commit(e), ZERO_ERR_ARG, "has ZERO_GRAD");
+    ck_assert_uint_eq(zero_plan_hash(e), 0);
+    zero_destroy(e);
+}
+END_TEST
+
+/* ---- acquires in another order than declared
+ * ------------------------------------------------------------------------- */
+
+typedef struct running {
+    zero_comm_t *comm;
+    zero_device_t *device;
+    zero_engine_t *engine;
+} running_t;
+
+/* Frozen units a, b and c, which pass 'eval' uses in that order, with these flags beside ZERO_READ; the pass has begun.
+ */
+static running_t run_three(uint32_t a, uint32_t b, uint32_t c)
+{
+    static const char *const names[] = {"a", "b", "c"};
+    const uint32_t flags[] = {a, b, c};
+    running_t r = {NULL, NULL, NULL};
+    zero_config_t config;
+    zero_param_desc_t desc;
+    zero_unit_t unit;
+    zero_param_t param;
+    zero_pass_t pass;
+    OK(zero_comm_self(&r.comm, NULL));
+    OK(zero_device_cpu(&r.device, NULL, NULL));
+    zero_config_init(&config);
+    config.comm = r.comm;
+    config.device = r.device;
+    config.window = 3;
+    OK(zero_create(&r.engine, &config, NULL));
+    OK(zero_pass_add(r.engine, "eval", ZERO_PASS_EVAL, &pass));
+    for (int u = 0; u < 3; u++) {
+        zero_param_desc_init(&desc);
+        desc.name = names[u];
+        desc.trainable = false;
+        OK(zero_unit_add(r.engine, names[u], &unit));
+        OK(zero_param_add(r.engine, unit, &desc, &param));
+        OK(zero_use_add(r.engine, pass, unit, ZERO_READ | flags[u]));
+    }
+    OK(zero_commit(r.engine));
+    OK(zero_micro_begin(r.engine, pass, 0));
+    return r;
+}
+
+static void run_end(running_t *r)
+{
+    zero_destroy(r->engine);
+    zero_device_destroy(r->device);
+    zero_comm_destroy(r->comm);
+}
+
+START_TEST(held_too_long)
+{
+    enum { A, B, C };
+    running_t r = run_three(0, 0, 0);
+    OK(zero_acquire(r.engine, A));
+    FAILS(r.engine, zero_acquire(r.engine, B), ZERO_ERR_ORDER,
+          "unit 'a' is still held where unit 'b' is acquired: release it first, or declare its use with ZERO_HOLD");
+    FAILS(r.engine, zero_acquire(r.engine, C), ZERO_ERR_ORDER,
+          "unit 'a' is still held where unit 'c' is acquired: release it first");
+    ck_assert_ptr_null(strstr(zero_last_error(r.engine), "ZERO_HOLD")); /* which would not help */
+    run_end(&r);
+    r = run_three(ZERO_HOLD, 0, 0);
+    OK(zero_acquire(r.engine, A));
+    OK(zero_acquire(r.engine, B));
+    OK(zero_release(r.engine, B));
+    FAILS(r.engine, zero_acquire(r.engine, C), ZERO_ERR_ORDER,
+          "unit 'a' is still held where unit 'c' is acquired: its ZERO_HOLD lasts until use number 1 of the pass, of "
+          "unit 'b', is released; release it by then");
+    OK(zero_release(r.engine, A));
+    OK(zero_acquire(r.engine, C));
+    OK(zero_release(r.engine, C));
+    OK(zero_micro_end(r.engine));
+    run_end(&r);
+}
+END_TEST
+
+START_TEST(acquired_too_often)
+{
+    enum { A, B, C };
+    running_t r = run_three(0, 0, 0);
+    OK(zero_acquire(r.engine, A));
+    OK(zero_release(r.engine, A));
+    FAILS(r.engine, zero_acquire(r.engine, A), ZERO_ERR_ORDER,
+          "unit 'a' is acquired once more than pass 'eval' declares: it has 1 use of the unit, number 0; add another "
+          "zero_use_add (the next use is number 1, of unit 'b')");
+    OK(zero_acquire(r.engine, C));
+    FAILS(r.engine, zero_acquire(r.engine, B), ZERO_ERR_ORDER,
+          "unit 'b' is acquired too late: its last use in pass 'eval' is number 1, and the pass has no further uses");
+    run_end(&r);
+}
+END_TEST
+
 Suite *engine_options_suite(void)
 {
     Suite *suite = suite_create("options");
     TCase *t = tcase_create("declarations");
+    tcase_add_test(t, wrong_options_are_named_at_once);
+    tcase_add_test(t, what_was_refused_stays_refused);
+    tcase_add_test(t, held_too_long);
+    tcase_add_test(t, acquired_too_often);
     tcase_add_test(t, uses_fit_what_is_trained);
     tcase_add_test(t, empty_training_passes_are_told);
     suite_add_tcase(suite, t);

@@ -120,12 +120,11 @@ int main(int argc, char **argv)
     config_of(&config);
     config.adamw = (zero_adamw_t){.beta1 = 0.9, .beta2 = 0.95};
     create_refused(&config);
-
-    /* commit */
     config_of(&config);
     config.optimizer.tier = ZERO_TIER_NVME;
-    declare(&config, 0);
-    refused(zero_commit(engine));
+    create_refused(&config);
+
+    /* commit */
     config_of(&config);
     config.plan_world = 2; /* one rank gathers nothing */
     config.window = 1;
@@ -157,10 +156,13 @@ int main(int argc, char **argv)
     must(zero_acquire(engine, unit[0])); /* its backward use: the units between are passed over */
     must(zero_release(engine, unit[0]));
     refused(zero_acquire(engine, unit[1]));
+    refused(zero_acquire(engine, unit[0]));
     must(zero_micro_end(engine));
     refused(zero_micro_begin(engine, train, ZERO_LAST));
     refused(zero_param_get(engine, param[2], ZERO_STATE_GRAD, ZERO_FP32, &config));
     must(zero_step(engine, 0.1));
+    zero_stats_t stats = {0};
+    refused(zero_step_stats(engine, &stats));
     refused(zero_step(engine, 0.1));
 
     zero_comm_t *none = NULL;

@@ -26,28 +26,31 @@ START_TEST(bad_declarations)
         statement;                                                                                                               \
         refused(status, part);                                                                                                   \
     } while (0)
-    REFUSED(d->spec.world = 0, ZERO_ERR_ARG, "0 ranks");
+    REFUSED(d->spec.world = 0, ZERO_ERR_ARG, "for 0 ranks");
     REFUSED(d->spec.world = 1 << 30, ZERO_ERR_ARG, "ranks");
-    REFUSED(d->spec.window = 0, ZERO_ERR_ARG, "window");
-    REFUSED(d->spec.micro_steps = 0, ZERO_ERR_ARG, "micro-steps");
-    REFUSED(d->spec.reduce = 7, ZERO_ERR_ARG, "reduce");
-    REFUSED(d->spec.reduce_dtype = 9, ZERO_ERR_ARG, "dtype");
-    REFUSED(d->spec.persist_bytes = -1, ZERO_ERR_ARG, "persist_bytes");
+    REFUSED(d->spec.window = 0, ZERO_ERR_ARG, "config.window is 0");
+    REFUSED(d->spec.micro_steps = 0, ZERO_ERR_ARG, "config.micro_steps is 0");
+    REFUSED(d->spec.reduce = 7, ZERO_ERR_ARG, "config.reduce is 7");
+    REFUSED(d->spec.reduce_dtype = 9, ZERO_ERR_ARG, "config.reduce_dtype is 9");
+    REFUSED(d->spec.persist_bytes = -1, ZERO_ERR_ARG, "config.persist_bytes is -1");
     REFUSED(d->spec.piece = ZERO_PIECE_QUANTUM / 2, ZERO_ERR_ARG, "a piece has 4096 elements");
     REFUSED(d->spec.channels = 0, ZERO_ERR_ARG, "channels");
     REFUSED(d->spec.channels = 1, ZERO_ERR_ARG, "2 channels");
     REFUSED(d->spec.comm.in_place = false, ZERO_ERR_UNSUPPORTED, "in place");
     REFUSED(d->spec.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "shard the optimizer");
-    REFUSED((declare_stage(d, 2), d->spec.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG, "gradients are sharded");
-    REFUSED(d->spec.gradients.sharding = 5, ZERO_ERR_ARG, "gradients");
-    REFUSED(d->spec.parameters.tier = ZERO_TIER_NVME, ZERO_ERR_ARG, "but optimizer state is on the device tier");
-    REFUSED((d->spec.parameters.tier = d->spec.optimizer.tier = ZERO_TIER_NVME, d->spec.offload_ratio = 0.5), ZERO_ERR_ARG, "a share of");
-    REFUSED((d->spec.gradients.tier = ZERO_TIER_NVME, d->spec.optimizer.tier = ZERO_TIER_HOST), ZERO_ERR_UNSUPPORTED, "gradients on the nvme tier");
-    REFUSED(d->spec.gradients.tier = ZERO_TIER_HOST, ZERO_ERR_ARG, "put it on the host tier too");
+    REFUSED((declare_stage(d, 2), d->spec.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG,
+            "config.gradients.sharding is ZERO_SHARDED, but");
+    REFUSED(d->spec.gradients.sharding = 5, ZERO_ERR_ARG, "config.gradients.sharding is 5");
+    REFUSED(d->spec.parameters.tier = ZERO_TIER_NVME, ZERO_ERR_ARG, "but config.optimizer.tier is ZERO_TIER_DEVICE");
+    REFUSED((d->spec.parameters.tier = d->spec.optimizer.tier = ZERO_TIER_NVME, d->spec.offload_ratio = 0.5),
+            ZERO_ERR_ARG, "but config.offload_ratio is 0.5");
+    REFUSED((d->spec.gradients.tier = ZERO_TIER_NVME, d->spec.optimizer.tier = ZERO_TIER_HOST), ZERO_ERR_UNSUPPORTED,
+            "config.gradients.tier is ZERO_TIER_NVME");
+    REFUSED(d->spec.gradients.tier = ZERO_TIER_HOST, ZERO_ERR_ARG, "put both on the host tier");
     REFUSED(d->spec.offload_ratio = 1.01, ZERO_ERR_ARG, "1.01");
     REFUSED(d->spec.offload_ratio = -0.1, ZERO_ERR_ARG, "0 to 1");
     REFUSED(d->spec.offload_ratio = 0.0 / zero, ZERO_ERR_ARG, "0 to 1");
-    REFUSED(d->spec.optimizer.tier = 8, ZERO_ERR_ARG, "no tier");
+    REFUSED(d->spec.optimizer.tier = 8, ZERO_ERR_ARG, "config.optimizer.tier is 8");
     REFUSED(d->params[1].unit = 3, ZERO_ERR_ARG, "unit 3");
     REFUSED(d->params[1].unit = -1, ZERO_ERR_ARG, "unit -1");
     REFUSED(d->params[1].dtype = ZERO_DTYPE_COUNT, ZERO_ERR_ARG, "no dtype");

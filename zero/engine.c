@@ -53,7 +53,51 @@ void zero_config_init_size(zero_config_t *config, size_t size)
     zero_struct_init(config, size, &defaults, sizeof defaults);
 }
 
-/* What the plan does not check itself. */
+static zero_status_t check_optimizer(const zero_config_t *c, zero_error_t *error)
+{
+    const zero_adamw_t *a = &c->adamw;
+    if ((unsigned)c->rule >= ZERO_RULES)
+        return zero_fail(error, ZERO_ERR_ARG, "config.rule is %d: use one of zero_rule_t", (int)c->rule);
+    if ((c->rule == ZERO_RULE_CUSTOM) != (c->update != NULL))
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.rule is '%s' and config.update is %s: set both for an optimizer of your own, or "
+                         "neither",
+                         zero_rule_name(c->rule), c->update ? "set" : "NULL");
+    if (c->update_states < 0 || c->update_states > 2 || (c->update_states > 0 && !c->update))
+        return zero_fail(error, ZERO_ERR_ARG, "config.update_states is %d: 0 to 2 with config.update, else 0",
+                         c->update_states);
+    const struct {
+        const char *name;
+        double value;
+    } betas[] = {{"beta1", a->beta1}, {"beta2", a->beta2}};
+    for (int i = 0; i < 2; i++)
+        if (!(betas[i].value >= 0 && betas[i].value < 1))
+            return zero_fail(error, ZERO_ERR_ARG, "config.adamw.%s is %g: it is at least 0 and less than 1",
+                             betas[i].name, betas[i].value);
+    if ((zero_rule_reads_eps(c->rule) && !(a->eps > 0)) || !isfinite(a->eps))
+        return zero_fail(error, ZERO_ERR_ARG, "config.adamw.eps is %g: it is a positive number", a->eps);
+    if (!(a->weight_decay >= 0) || !isfinite(a->weight_decay))
+        return zero_fail(error, ZERO_ERR_ARG, "config.adamw.weight_decay is %g: it is at least 0", a->weight_decay);
+    return ZERO_OK;
+}
+
+/* Where a row is on a drive, a folder there is named, unless nothing is to run. */
+static zero_status_t check_nvme(const zero_config_t *c, zero_error_t *error)
+{
+    const struct {
+        const char *name;
+        zero_tier_t tier;
+    } rows[] = {{"parameters", c->parameters.tier}, {"optimizer", c->optimizer.tier}};
+    for (int i = 0; i < 2; i++)
+        if (rows[i].tier == ZERO_TIER_NVME && c->plan_world == 0 && (!c->nvme_path || !*c->nvme_path))
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "config.%s.tier is ZERO_TIER_NVME, but config.nvme_path names no folder: give one on a "
+                             "local drive",
+                             rows[i].name);
+    return ZERO_OK;
+}
+
+/* What zero_plan_check_options does not. */
 static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
 {
     if (c->plan_world < 0)
@@ -66,32 +110,18 @@ static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "communicator '%s' cannot reach the memory of device '%s': wrap it in zero_comm_staged, or use "
                          "zero_comm_nccl", c->comm->caps.name, c->device->caps.name);
     if (c->plan_world == 0 && c->device->caps.host_memory && !c->comm->caps.host_pointers && !c->comm->caps.device_pointers)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "communicator '%s' moves no data, and device '%s' has none that does: start CPU ranks on several "
-                         "machines with mpiexec (zero_comm_mpi)", c->comm->caps.name, c->device->caps.name);
-    if (c->reduce_dtype != ZERO_FP32 && c->reduce_dtype != ZERO_BF16)
-        return zero_fail(error, ZERO_ERR_ARG, "config.reduce_dtype is %s: use fp32 or bf16", zero_dtype_name(c->reduce_dtype));
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "communicator '%s' moves no data, and device '%s' has none that does: start CPU ranks on "
+                         "several machines with mpiexec (zero_comm_mpi)",
+                         c->comm->caps.name, c->device->caps.name);
     if (!(c->clip >= 0) || !isfinite(c->clip))
         return zero_fail(error, ZERO_ERR_ARG, "config.clip is %g: it is at least 0 (off)", c->clip);
     if (!(c->grad_scale > 0) || !isfinite(c->grad_scale))
         return zero_fail(error, ZERO_ERR_ARG, "config.grad_scale is %g: it is a positive number", c->grad_scale);
-    if ((unsigned)c->rule >= ZERO_RULES)
-        return zero_fail(error, ZERO_ERR_ARG, "config.rule is %d: use one of zero_rule_t", (int)c->rule);
-    if ((c->rule == ZERO_RULE_CUSTOM) != (c->update != NULL))
-        return zero_fail(error, ZERO_ERR_ARG, "config.rule is '%s' and config.update is %s: set both for an optimizer of your own, or neither",
-                         zero_rule_name(c->rule), c->update ? "set" : "NULL");
-    if (c->update_states < 0 || c->update_states > 2 || (c->update_states > 0 && !c->update))
-        return zero_fail(error, ZERO_ERR_ARG, "config.update_states is %d: 0 to 2 with config.update, else 0", c->update_states);
-    const zero_adamw_t *a = &c->adamw;
-    if (!(a->beta1 >= 0 && a->beta1 < 1) || !(a->beta2 >= 0 && a->beta2 < 1))
-        return zero_fail(error, ZERO_ERR_ARG, "config.adamw's betas are %g and %g: each is at least 0 and less than 1", a->beta1,
-                         a->beta2);
-    if ((zero_rule_reads_eps(c->rule) && !(a->eps > 0)) || !isfinite(a->eps) || !(a->weight_decay >= 0) || !isfinite(a->weight_decay))
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "config.adamw has eps %g and weight_decay %g: eps is positive and weight_decay at least 0", a->eps,
-                         a->weight_decay);
     if (!(c->timeout_s > 0) || !isfinite(c->timeout_s))
         return zero_fail(error, ZERO_ERR_ARG, "config.timeout_s is %g: it is a positive number of seconds", c->timeout_s);
-    return ZERO_OK;
+    zero_status_t status = check_optimizer(c, error);
+    return status == ZERO_OK ? check_nvme(c, error) : status;
 }
 
 zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, zero_error_t *error)
@@ -100,7 +130,8 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
         return zero_fail(error, ZERO_ERR_ARG, "zero_create has nowhere to put the engine");
     *engine = NULL;
     zero_config_t own = default_config();
-    zero_status_t status = zero_struct_take(&own, sizeof own, config, ZERO_UP_TO(zero_config_t, update_states), "zero_config_t", error);
+    zero_status_t status = zero_struct_take(&own, sizeof own, config, ZERO_UP_TO(zero_config_t, update_states),
+                                            "zero_config_t", "zero_config_init", error);
     if (status != ZERO_OK)
         return status;
     config = &own;
@@ -123,10 +154,8 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
         status = zero_comm_describe(e->world == 1 ? "self" : host ? "shm" : "nccl", e->world, NULL, &spec->comm, error);
         if (status == ZERO_OK && e->world == 1 && !host)
             status = zero_comm_staged_caps(&spec->comm, 1, 0, error);
-        if (status != ZERO_OK) {
-            zero_destroy(e);
-            return status;
-        }
+        if (status != ZERO_OK)
+            goto fail;
     } else {
         e->world = config->comm->size;
         e->rank = config->comm->rank;
@@ -147,8 +176,14 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->offload_ratio = config->offload_ratio;
     spec->states = config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &config->adamw);
     spec->state_block_bytes = zero_rule_block_bytes(config->rule);
+    if ((status = zero_plan_check_options(spec, error)) != ZERO_OK)
+        goto fail;
     *engine = e;
     return ZERO_OK;
+
+fail:
+    zero_destroy(e);
+    return status;
 }
 
 static void destroy_spec(zero_spec_t *spec)

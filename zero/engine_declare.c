@@ -123,7 +123,8 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_add has nowhere to put the parameter's id");
     if (!zero_engine_has_unit(engine, unit))
         return ZERO_ERR_ARG;
-    if ((status = zero_struct_take(&own, sizeof own, given, ZERO_UP_TO(zero_param_desc_t, lr_scale), "zero_param_desc_t", &engine->error)) != ZERO_OK ||
+    if ((status = zero_struct_take(&own, sizeof own, given, ZERO_UP_TO(zero_param_desc_t, lr_scale),
+                                   "zero_param_desc_t", "zero_param_desc_init", &engine->error)) != ZERO_OK ||
         (status = check_desc(engine, desc, &count)) != ZERO_OK)
         return status;
     for (int32_t i = 0; i < spec->param_count; i++)

@@ -341,9 +341,11 @@ static inline void zero_config_init(zero_config_t *config)
  * device tier. ZERO_ERR_ARG for another number. */
 ZERO_API zero_status_t zero_config_stage(zero_config_t *config, int stage);
 
-/* An engine from *config, which is copied (what it points to is not: nvme_path lasts until zero_commit returns, communicator, device and the functions'
- * contexts as their comments say). The caller's, until zero_destroy. ZERO_ERR_ARG: an option is wrong; ZERO_ERR_UNSUPPORTED: the
- * communicator cannot reach the device's memory. Not collective. */
+/* An engine from *config, which is copied (what it points to is not: nvme_path lasts until zero_commit returns,
+ * communicator, device and the functions' contexts as their comments say). The caller's, until zero_destroy.
+ * ZERO_ERR_ARG: an option is wrong, by itself or beside the others; the sentence begins with its name.
+ * ZERO_ERR_UNSUPPORTED: the communicator cannot reach the device's memory, or a tier is not possible for a row. Not
+ * collective. */
 ZERO_API zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, zero_error_t *error);
 
 /* Waits for what is in flight and frees everything; in the middle of a step, which the other ranks then cannot end, they get ZERO_ERR_PEER. Accepts

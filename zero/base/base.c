@@ -41,29 +41,44 @@ void zero_struct_init(void *given, size_t given_size, const void *own, size_t si
     memcpy(given, &given_size, sizeof given_size);
 }
 
-zero_status_t zero_struct_check(const void *given, size_t least, const char *type, zero_error_t *error)
+/* Whether given has a size that some version's struct has. init: the function that sets it, or NULL. */
+static zero_status_t check_size(const void *given, size_t least, const char *type, const char *init,
+                                zero_error_t *error)
 {
     size_t size;
+    char remedy[80];
     if (!given)
         return zero_fail(error, ZERO_ERR_ARG, "%s is NULL: give one", type);
     memcpy(&size, given, sizeof size);
     if (size >= least && size <= ZERO_STRUCT_MOST)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_ARG, "%s has size %zu, and this library wants %zu or %s: call its init function, or set size to sizeof(%s)", type, size,
-                     least, size < least ? "more" : "not many more", type);
+    if (init)
+        snprintf(remedy, sizeof remedy, "call %s before you set its members", init);
+    else
+        snprintf(remedy, sizeof remedy, "set .size = sizeof(%s)", type);
+    return zero_fail(error, ZERO_ERR_ARG, "%s has size %zu, but no version of it has %s than %zu bytes: %s", type, size,
+                     size < least ? "fewer" : "more", size < least ? least : (size_t)ZERO_STRUCT_MOST, remedy);
 }
 
-zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t least, const char *type, zero_error_t *error)
+zero_status_t zero_struct_check(const void *given, size_t least, const char *type, zero_error_t *error)
+{
+    return check_size(given, least, type, NULL, error);
+}
+
+zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t least, const char *type,
+                               const char *init, zero_error_t *error)
 {
     size_t given_size;
-    zero_status_t status = zero_struct_check(given, least, type, error);
+    zero_status_t status = check_size(given, least, type, init, error);
     if (status != ZERO_OK)
         return status;
     memcpy(&given_size, given, sizeof given_size);
     for (size_t i = size; i < given_size; i++)
         if (((const char *)given)[i] != 0)
-            return zero_fail(error, ZERO_ERR_ARG, "%s sets an option that is newer than this library, version %s, which knows %zu of its %zu bytes: leave it "
-                             "as its init function does, or use a newer library", type, ZERO_VERSION, size, given_size);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "%s sets an option that is newer than this library, version %s, which knows %zu of its "
+                             "%zu bytes: leave it at its default, or use a newer library",
+                             type, ZERO_VERSION, size, given_size);
     memcpy(own, given, given_size < size ? given_size : size);
     memcpy(own, &size, sizeof size);
     return ZERO_OK;

@@ -20,9 +20,11 @@ void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *fo
 enum { ZERO_STRUCT_MOST = 1 << 16 };
 /* An *_init_size function: own, size bytes of defaults, into given, of which the caller has given_size. What this library does not know becomes 0. */
 void zero_struct_init(void *given, size_t given_size, const void *own, size_t size);
-/* The caller's struct into own, which holds size bytes of defaults for what the caller's is too old to have. ZERO_ERR_ARG: it is smaller than
- * least or larger than all (not initialised), or asks for something that this library is too old to know. type is its name. */
-zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t least, const char *type, zero_error_t *error);
+/* The caller's struct into own, which holds size bytes of defaults for what the caller's is too old to have.
+ * ZERO_ERR_ARG: it is smaller than least or larger than all (not initialised), or asks for something that this library
+ * is too old to know. type is its name, and init that of the function that sets its defaults, or NULL: it has none. */
+zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t least, const char *type,
+                               const char *init, zero_error_t *error);
 /* Whether the library can fill a caller's struct: it has set its size. */
 zero_status_t zero_struct_check(const void *given, size_t least, const char *type, zero_error_t *error);
 

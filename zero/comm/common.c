@@ -18,7 +18,8 @@ zero_status_t zero_comm_options_take(zero_comm_options_t *out, const zero_comm_o
     zero_comm_options_init(out);
     if (!options)
         return ZERO_OK;
-    zero_status_t status = zero_struct_take(out, sizeof *out, options, ZERO_UP_TO(zero_comm_options_t, log_ctx), "zero_comm_options_t", error);
+    zero_status_t status = zero_struct_take(out, sizeof *out, options, ZERO_UP_TO(zero_comm_options_t, log_ctx),
+                                            "zero_comm_options_t", "zero_comm_options_init", error);
     if (status != ZERO_OK)
         return status;
     if (!(out->timeout_s > 0 && out->timeout_s <= 1e9))

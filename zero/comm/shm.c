@@ -203,7 +203,8 @@ zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstra
     zero_status_t status = zero_comm_place(comm, "zero_comm_shm", error);
     if (status != ZERO_OK)
         return status;
-    status = zero_struct_take(&b, sizeof b, bootstrap, ZERO_UP_TO(zero_bootstrap_t, ctx), "zero_bootstrap_t", error);
+    status =
+        zero_struct_take(&b, sizeof b, bootstrap, ZERO_UP_TO(zero_bootstrap_t, ctx), "zero_bootstrap_t", NULL, error);
     if (status != ZERO_OK)
         return status;
     if (!b.all_gather)

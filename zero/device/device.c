@@ -18,7 +18,8 @@ zero_status_t zero_device_options_read(zero_device_options_t *out, const zero_de
     zero_device_options_init(out);
     zero_status_t status = ZERO_OK;
     if (options)
-        status = zero_struct_take(out, sizeof *out, options, ZERO_UP_TO(zero_device_options_t, allocator), "zero_device_options_t", error);
+        status = zero_struct_take(out, sizeof *out, options, ZERO_UP_TO(zero_device_options_t, allocator),
+                                  "zero_device_options_t", "zero_device_options_init", error);
     if (status != ZERO_OK)
         return status;
     if (!out->allocator.allocate != !out->allocator.release)

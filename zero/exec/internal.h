@@ -36,7 +36,7 @@ _Static_assert(sizeof(zero_exec_scalars_t) <= ZERO_SCALARS_BYTES, "the step's sc
 enum { ZERO_EXEC_TRANSFERS = 8 };
 
 /* What happened to a use of the running program. */
-typedef enum zero_use_state { ZERO_USE_AHEAD = 0, ZERO_USE_OPEN, ZERO_USE_DONE } zero_use_state_t;
+typedef enum zero_use_state { ZERO_USE_AHEAD = 0, ZERO_USE_OPEN, ZERO_USE_DONE, ZERO_USE_PASSED_OVER } zero_use_state_t;
 
 /* Bytes between tiers. */
 enum { ZERO_MOVED_TO_HOST = 0, ZERO_MOVED_TO_DEVICE, ZERO_MOVED_READ, ZERO_MOVED_WRITTEN, ZERO_MOVED_COUNT };

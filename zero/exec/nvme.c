@@ -30,14 +30,11 @@ zero_status_t zero_exec_open_nvme(zero_exec_t *x, zero_error_t *error)
     options.timeout_s = x->options.timeout_s;
     options.log = x->options.log;
     options.log_ctx = x->options.log_ctx;
-    zero_status_t status = agree_on_run(x, &options.run, error), opened = ZERO_OK;
+    zero_status_t status = agree_on_run(x, &options.run, error), opened;
     zero_error_t local = {0};
     if (status != ZERO_OK)
         return status;
-    if (!x->options.nvme_path)
-        opened = zero_fail(&local, ZERO_ERR_ARG, "state is on the nvme tier, but config.nvme_path names no folder: give one on a local drive");
-    else
-        opened = zero_nvme_open(&x->nvme, x->options.nvme_path, x->rank, bytes, &options, &local);
+    opened = zero_nvme_open(&x->nvme, x->options.nvme_path, x->rank, bytes, &options, &local);
     status = zero_exec_agree(x->comm, opened, &local);
     /* Where it is this rank's own, the status stays what it is; a peer's comes as such. */
     return status == ZERO_OK ? ZERO_OK : zero_fail(error, opened != ZERO_OK ? opened : status, "%s", local.text);

@@ -97,42 +97,75 @@ zero_status_t zero_exec_begin(zero_exec_t *x, int32_t program, zero_error_t *err
     return advance(x, WITHOUT_WAITING, error);
 }
 
-/* The cursor of the next USE of the unit, provided that the caller holds nothing that has to be released before it. */
-static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found, zero_error_t *error)
+/* Refuses a use, at the cursor target, of a unit that comes only after the RELEASE at the cursor open, of a use that
+ * the caller still holds. */
+static zero_status_t refuse_held(const zero_exec_t *x, int32_t open, int32_t target, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
-    int32_t held = -1, next = -1, last = -1;
-    for (int32_t i = x->cursor; i < program->op_count; i++) {
-        const zero_op_t *op = &program->ops[i];
-        if (op->kind == ZERO_OP_RELEASE && held < 0 && x->use_states[op->use] == ZERO_USE_OPEN)
-            held = op->unit;
-        if (op->kind != ZERO_OP_USE)
-            continue;
-        if (next < 0)
-            next = i;
-        if (op->unit != unit)
-            continue;
-        if (held >= 0)
-            return zero_fail(
-                error, ZERO_ERR_ORDER,
-                "unit '%s' is still held where unit '%s' is acquired: release it first, or declare its use with ZERO_HOLD",
-                unit_name(x, held), unit_name(x, unit));
-        *found = i;
-        return ZERO_OK;
-    }
+    const zero_op_t *held = &program->ops[open], *wanted = &program->ops[target];
+    const char *held_name = unit_name(x, held->unit), *wanted_name = unit_name(x, wanted->unit);
+    int32_t end = open; /* the use whose release ends the hold: the last one before */
+    while (program->ops[end].kind != ZERO_OP_USE)
+        end--;
+    if (program->ops[end].use != held->use)
+        return zero_fail(error, ZERO_ERR_ORDER,
+                         "unit '%s' is still held where unit '%s' is acquired: its ZERO_HOLD lasts until use number %d "
+                         "of the pass, of unit '%s', is released; release it by then",
+                         held_name, wanted_name, program->ops[end].use, unit_name(x, program->ops[end].unit));
+    bool next = wanted->use == held->use + 1;
+    return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is still held where unit '%s' is acquired: release it first%s",
+                     held_name, wanted_name, next ? ", or declare its use with ZERO_HOLD" : "");
+}
+
+/* Refuses a use of a unit of which the running pass has no further one. next: cursor of the pass's next use, or -1. */
+static zero_status_t refuse_late(const zero_exec_t *x, int32_t unit, int32_t next, zero_error_t *error)
+{
+    const zero_program_t *program = &x->plan->programs[x->program];
+    int32_t last = -1, count = 0;
+    bool skipped = false; /* its last use */
     for (int32_t i = 0; i < x->cursor; i++)
-        if (program->ops[i].kind == ZERO_OP_USE && program->ops[i].unit == unit)
-            last = i;
-    const char *pass = program->pass >= 0 ? x->plan->spec->passes[program->pass].name : "?";
+        if (program->ops[i].kind == ZERO_OP_USE && program->ops[i].unit == unit) {
+            last = program->ops[i].use;
+            skipped = x->use_states[last] == ZERO_USE_PASSED_OVER;
+            count++;
+        }
+    const char *name = unit_name(x, unit), *pass = program->pass >= 0 ? x->plan->spec->passes[program->pass].name : "?";
     char after[200] = "the pass has no further uses";
     if (next >= 0)
         snprintf(after, sizeof after, "the next use is number %d, of unit '%s'", program->ops[next].use,
                  unit_name(x, program->ops[next].unit));
     if (last < 0)
         return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is not used in pass '%s': declare it with zero_use_add (%s)",
-                         unit_name(x, unit), pass, after);
-    return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is acquired too late: its last use in pass '%s' is number %d, and %s",
-                     unit_name(x, unit), pass, program->ops[last].use, after);
+                         name, pass, after);
+    if (skipped)
+        return zero_fail(error, ZERO_ERR_ORDER,
+                         "unit '%s' is acquired too late: its last use in pass '%s' is number %d, and %s", name, pass,
+                         last, after);
+    return zero_fail(error, ZERO_ERR_ORDER,
+                     "unit '%s' is acquired once more than pass '%s' declares: it has %d use%s of the unit, %snumber "
+                     "%d; add another zero_use_add (%s)",
+                     name, pass, count, count > 1 ? "s" : "", count > 1 ? "the last one " : "", last, after);
+}
+
+/* The cursor of the next USE of the unit, provided that the caller holds nothing that has to be released before it. */
+static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found, zero_error_t *error)
+{
+    const zero_program_t *program = &x->plan->programs[x->program];
+    int32_t open = -1, next = -1;
+    for (int32_t i = x->cursor; i < program->op_count; i++) {
+        const zero_op_t *op = &program->ops[i];
+        if (op->kind == ZERO_OP_RELEASE && open < 0 && x->use_states[op->use] == ZERO_USE_OPEN)
+            open = i;
+        if (op->kind != ZERO_OP_USE)
+            continue;
+        if (next < 0)
+            next = i;
+        if (op->unit != unit)
+            continue;
+        *found = i;
+        return open < 0 ? ZERO_OK : refuse_held(x, open, i, error);
+    }
+    return refuse_late(x, unit, next, error);
 }
 
 zero_status_t zero_exec_use(zero_exec_t *x, int32_t unit, zero_error_t *error)
@@ -156,7 +189,7 @@ zero_status_t zero_exec_use(zero_exec_t *x, int32_t unit, zero_error_t *error)
             return status;
         const zero_op_t *op = &program->ops[x->cursor]; /* a USE: no RELEASE before the target is of an open use */
         bool reached = x->cursor == target;
-        x->use_states[op->use] = reached ? ZERO_USE_OPEN : ZERO_USE_DONE;
+        x->use_states[op->use] = reached ? ZERO_USE_OPEN : ZERO_USE_PASSED_OVER;
         x->cursor++;
         if (reached) {
             x->open_use[unit] = op->use;
@@ -194,8 +227,8 @@ zero_status_t zero_exec_end(zero_exec_t *x, zero_error_t *error)
         status = advance(x, TO_ACCESS, error);
         if (status != ZERO_OK)
             return status;
-        if (x->cursor < program->op_count) /* a USE that was passed over */
-            x->use_states[program->ops[x->cursor++].use] = ZERO_USE_DONE;
+        if (x->cursor < program->op_count) /* a USE */
+            x->use_states[program->ops[x->cursor++].use] = ZERO_USE_PASSED_OVER;
     }
     if (program->kind == ZERO_PROGRAM_STEP)
         atomic_fetch_add_explicit(&x->step, 1, memory_order_relaxed);

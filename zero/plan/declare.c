@@ -6,61 +6,88 @@
 
 _Static_assert(ZERO_PIECE_QUANTUM % ZERO_NORM_BLOCK == 0 && ZERO_PIECE % ZERO_PIECE_QUANTUM == 0, "parts end at bounds of the norm's blocks");
 
-static zero_status_t check_row(const zero_builder_t *b, const char *name, const zero_row_t *row)
+static zero_status_t check_row(const char *name, const zero_row_t *row, zero_error_t *error)
 {
     if (row->sharding != ZERO_FULL && row->sharding != ZERO_SHARDED)
-        return zero_fail(b->error, ZERO_ERR_ARG, "the table's row of %s has sharding %d; it is ZERO_FULL or ZERO_SHARDED", name,
+        return zero_fail(error, ZERO_ERR_ARG, "config.%s.sharding is %d: use ZERO_FULL or ZERO_SHARDED", name,
                          (int)row->sharding);
     if ((int)row->tier < 0 || row->tier >= ZERO_TIER_COUNT)
-        return zero_fail(b->error, ZERO_ERR_ARG, "the table's row of %s has tier %d, which is no tier", name, (int)row->tier);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.%s.tier is %d: use ZERO_TIER_DEVICE, ZERO_TIER_HOST or ZERO_TIER_NVME", name,
+                         (int)row->tier);
     return ZERO_OK;
 }
 
-static zero_status_t check_table(zero_builder_t *b)
+/* Rows that do not go together. */
+static zero_status_t check_rows(const zero_spec_t *spec, zero_error_t *error)
 {
-    const zero_spec_t *spec = b->spec;
-    zero_error_t *error = b->error;
-    zero_status_t status;
-
-    if (spec->world < 1 || spec->world > MAX_WORLD)
-        return zero_fail(error, ZERO_ERR_ARG, "the world has %d ranks; it has 1 to %d", spec->world, MAX_WORLD);
-    if ((status = check_row(b, "parameters", &spec->parameters)) != ZERO_OK ||
-        (status = check_row(b, "gradients", &spec->gradients)) != ZERO_OK ||
-        (status = check_row(b, "optimizer state", &spec->optimizer)) != ZERO_OK)
-        return status;
     if (spec->optimizer.sharding == ZERO_FULL &&
         (spec->parameters.sharding == ZERO_SHARDED || spec->gradients.sharding == ZERO_SHARDED))
         return zero_fail(error, ZERO_ERR_ARG,
-                         "%s are sharded but the optimizer state is full: every rank would update what it does not hold; "
-                         "shard the optimizer state too",
+                         "config.%s.sharding is ZERO_SHARDED, but config.optimizer.sharding is ZERO_FULL: every rank "
+                         "would update what it does not hold; shard the optimizer too",
                          spec->parameters.sharding == ZERO_SHARDED ? "parameters" : "gradients");
     if (spec->gradients.tier == ZERO_TIER_NVME)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the table puts gradients on the nvme tier, which is for parameters and optimizer state: use the "
-                         "host tier");
-    if (spec->parameters.tier == ZERO_TIER_NVME && (spec->optimizer.tier == ZERO_TIER_DEVICE || spec->offload_ratio < 1))
-        return zero_fail(error, ZERO_ERR_ARG, "parameters are on the nvme tier, but %s is on the device tier, from where they cannot be written: put all of "
-                         "it on the host or the nvme tier", spec->optimizer.tier == ZERO_TIER_DEVICE ? "optimizer state" : "a share of the optimizer state");
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "config.gradients.tier is ZERO_TIER_NVME, which is for parameters and the optimizer: use "
+                         "ZERO_TIER_DEVICE or ZERO_TIER_HOST");
+    if (spec->parameters.tier == ZERO_TIER_NVME && spec->optimizer.tier == ZERO_TIER_DEVICE)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.parameters.tier is ZERO_TIER_NVME, but config.optimizer.tier is ZERO_TIER_DEVICE, "
+                         "from where parameters cannot be written to a drive: use ZERO_TIER_HOST or ZERO_TIER_NVME for "
+                         "the optimizer");
+    if (spec->parameters.tier == ZERO_TIER_NVME && spec->offload_ratio < 1)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.parameters.tier is ZERO_TIER_NVME, but config.offload_ratio is %g, which leaves a "
+                         "share of the optimizer's state on the device tier, from where parameters cannot be written "
+                         "to a drive: use 1",
+                         spec->offload_ratio);
     if (spec->gradients.tier == ZERO_TIER_HOST && spec->optimizer.tier == ZERO_TIER_DEVICE)
-        return zero_fail(error, ZERO_ERR_ARG, "gradients are on the host tier, but the optimizer state that they update is on the device tier: put it on "
-                         "the host tier too, or leave gradients on the device tier");
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.gradients.tier is ZERO_TIER_HOST, but config.optimizer.tier is ZERO_TIER_DEVICE, "
+                         "where they are used: put both on the host tier, or both on the device tier");
+    return ZERO_OK;
+}
+
+zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *error)
+{
+    zero_status_t status;
+
+    if (spec->world < 1 || spec->world > MAX_WORLD)
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "the plan is for %d ranks (config.plan_world, or the communicator's): 1 to %d are possible",
+                         spec->world, MAX_WORLD);
+    if ((status = check_row("parameters", &spec->parameters, error)) != ZERO_OK ||
+        (status = check_row("gradients", &spec->gradients, error)) != ZERO_OK ||
+        (status = check_row("optimizer", &spec->optimizer, error)) != ZERO_OK)
+        return status;
     if (!(spec->offload_ratio >= 0 && spec->offload_ratio <= 1))
-        return zero_fail(error, ZERO_ERR_ARG, "the offload ratio is %g; it is a share of the optimizer state, 0 to 1", spec->offload_ratio);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.offload_ratio is %g: it is a share of the optimizer's state, 0 to 1",
+                         spec->offload_ratio);
+    if ((status = check_rows(spec, error)) != ZERO_OK)
+        return status;
     if (spec->states < 0 || spec->states > 2 || spec->state_block_bytes < 1)
         return zero_fail(error, ZERO_ERR_ARG, "the optimizer keeps %d buffers of state with %d bytes for %d elements; it keeps 0 to 2, with bytes in them",
                          spec->states, spec->state_block_bytes, ZERO_ALIGN_ELEMENTS);
     if (spec->piece < 1 || spec->piece % ZERO_PIECE_QUANTUM != 0)
         return zero_fail(error, ZERO_ERR_ARG, "a piece has %lld elements; it has a multiple of %d", (long long)spec->piece, ZERO_PIECE_QUANTUM);
     if (spec->window < 1)
-        return zero_fail(error, ZERO_ERR_ARG, "the window is %d units; it is at least 1", spec->window);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.window is %d: it is the number of units gathered at once, at least 1", spec->window);
     if (spec->micro_steps < 1)
-        return zero_fail(error, ZERO_ERR_ARG, "a step has at most %d micro-steps; it has at least 1", spec->micro_steps);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.micro_steps is %d: it is the most micro-steps that a step has, at least 1",
+                         spec->micro_steps);
     if (spec->reduce != ZERO_REDUCE_EVERY && spec->reduce != ZERO_REDUCE_LAST)
-        return zero_fail(error, ZERO_ERR_ARG, "reduce is %d; it is ZERO_REDUCE_EVERY or ZERO_REDUCE_LAST", (int)spec->reduce);
-    if (zero_dtype_size(spec->reduce_dtype) == 0)
-        return zero_fail(error, ZERO_ERR_ARG, "the dtype of gradients on the wire is %d, which is no dtype",
-                         (int)spec->reduce_dtype);
+        return zero_fail(error, ZERO_ERR_ARG, "config.reduce is %d: use ZERO_REDUCE_EVERY or ZERO_REDUCE_LAST",
+                         (int)spec->reduce);
+    if (spec->reduce_dtype != ZERO_FP32 && spec->reduce_dtype != ZERO_BF16)
+        return zero_fail(error, ZERO_ERR_ARG, "config.reduce_dtype is %d (%s): use ZERO_FP32 or ZERO_BF16",
+                         (int)spec->reduce_dtype, zero_dtype_name(spec->reduce_dtype));
     if (spec->persist_bytes < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "persist_bytes is %lld; it is at least 0", (long long)spec->persist_bytes);
+        return zero_fail(error, ZERO_ERR_ARG, "config.persist_bytes is %lld: it is at least 0",
+                         (long long)spec->persist_bytes);
     if (spec->channels < 1)
         return zero_fail(error, ZERO_ERR_ARG, "the engine has %d channels; it has at least 1", spec->channels);
     if (spec->world > 1 && spec->device.asynchronous && spec->channels < 2)
@@ -68,7 +95,8 @@ static zero_status_t check_table(zero_builder_t *b)
                          "a device with asynchronous streams needs 2 channels, one for each stream of collectives; found 1");
     if (spec->world > 1 && !spec->comm.in_place)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "communicator '%s' cannot gather and reduce in place, which the plan relies on", spec->comm.name);
+                         "communicator '%s' cannot gather and reduce in place, which the plan relies on",
+                         spec->comm.name);
     return ZERO_OK;
 }
 
@@ -193,7 +221,7 @@ zero_status_t zero_build_declare(zero_builder_t *b)
     zero_status_t status;
 
     b->train = -1;
-    if ((status = check_table(b)) != ZERO_OK || (status = check_params(b)) != ZERO_OK)
+    if ((status = zero_plan_check_options(spec, b->error)) != ZERO_OK || (status = check_params(b)) != ZERO_OK)
         return status;
     for (int32_t i = 0; i < spec->pass_count; i++)
         if ((status = check_pass(b, i)) != ZERO_OK)

@@ -244,9 +244,13 @@ zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bo
 /* Bytes of the step's scalars (exec/ defines what is in them). */
 #define ZERO_SCALARS_BYTES 512
 
-/* Checks the declarations, builds segments, programs with their events, and the memory layout. ZERO_ERR_ARG names what is
- * wrong (a window too small for the units that are held together: with their names and the window that would do). Does not run
- * the checker. */
+/* Whether the options, all in spec but units, parameters, passes and reserves, can be planned with, each by itself and
+ * together. The sentence names the member of zero_config_t. */
+zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *error);
+
+/* Checks options and declarations, builds segments, programs with their events, and the memory layout. ZERO_ERR_ARG
+ * names what is wrong (a window too small for the units that are held together: with their names and the window that
+ * would do). Does not run the checker. */
 zero_status_t zero_plan_build(zero_plan_t **plan, const zero_spec_t *spec, zero_error_t *error);
 void zero_plan_destroy(zero_plan_t *plan);
 
