@@ -4,6 +4,7 @@
 #include "tests/nn_common.h"
 
 #include <dirent.h>
+#include <omp.h>
 
 /* Sizes beyond which CUDA's kernels share the work out another way: rows of partial sums, columns of a thread, tokens of a tile. */
 #if defined(ZERO_TEST_CUDA)
@@ -517,6 +518,102 @@ START_TEST(threads_as_told)
     rows_free(&r);
 }
 END_TEST
+
+/* Places where OpenMP gives a region fewer threads than it asks for. */
+enum { PLAIN, BUSY, LEVELS, INSIDE, PLACES };
+
+/* A context of way's threads, made where there are all, then a call in a place. The context's error goes to *error. */
+static void run_in(int place, const way_t *way, call_fn call, void *arg, zero_error_t *error)
+{
+    zero_nn_t *nn = context(way);
+    *error = (zero_error_t){.status = ZERO_OK};
+    zero_nn_set_dry(nn, true);
+    call(nn, arg);
+    zero_nn_set_dry(nn, false);
+    uint64_t bytes = zero_nn_workspace_bytes(nn);
+    void *workspace = aligned_alloc(128, (bytes + 255) / 128 * 128);
+    zero_nn_set_workspace(nn, workspace, bytes);
+    int levels = omp_get_max_active_levels(), threads = omp_get_max_threads();
+    omp_set_dynamic(place == BUSY);
+    omp_set_max_active_levels(place == LEVELS ? 0 : levels);
+#pragma omp parallel num_threads(2) if (place == INSIDE)
+    {
+#pragma omp single
+        call(nn, arg);
+    }
+    EXPECT(omp_get_dynamic() == (place == BUSY) && omp_get_max_threads() == threads, "the caller's settings are others");
+    omp_set_max_active_levels(levels);
+    omp_set_dynamic(0);
+    zero_nn_status(nn, error);
+    free(workspace);
+    zero_nn_destroy(nn);
+}
+
+/* However few threads there are: the bits of the context's number, or an error and nothing written. */
+START_TEST(fewer_threads)
+{
+    static const way_t ways[] = {
+        {"2 threads", NULL, 2, true, false},
+        {"own gemm, 2 threads", NULL, 2, false, false},
+        {"1 thread", NULL, 1, true, false},
+    };
+    const way_t *way = &ways[_i];
+    zero_nn_t *nn = context(way);
+    bool whole = ((zero_nn_cpu_t *)nn->state)->onednn != NULL && way->threads > 1; /* oneDNN needs them all */
+    zero_nn_destroy(nn);
+    zero_error_t error;
+    seed_state = 9;
+    buf_t x = buf_random(ZERO_FP32, 300 * 300, 1), none = buf_new(ZERO_FP32, 300 * 300), y[PLACES];
+    rows_t r[PLACES];
+    for (int place = 0; place < PLACES; place++) {
+        y[place] = buf_new(ZERO_FP32, 300 * 300);
+        r[place] = rows_new(ZERO_FP32, 300, 300, 1);
+        zero_nn_gemm_t g = {.m = 300, .n = 300, .k = 300, .a = x.data, .b = x.data, .c = y[place].data};
+        run_in(place, way, call_gemm, &g, &error);
+        bool refused = whole && (place == LEVELS || place == INSIDE);
+        EXPECT(error.status == (refused ? ZERO_ERR_ORDER : ZERO_OK), "%s, place %d: %s", way->name, place, error.text);
+        const char *why = place == LEVELS ? "planned for 2 threads has 1 of them, because OMP_MAX_ACTIVE_LEVELS is 0"
+                                          : "inside an OpenMP parallel region";
+        EXPECT(!refused || strstr(error.text, why) != NULL, "%s", error.text);
+        same_bits("a product of fewer threads", &y[place], refused ? &none : &y[PLAIN]);
+        run_in(place, way, call_norm, &r[place], &error);
+        run_in(place, way, call_norm_backward, &r[place], &error);
+        EXPECT(error.status == ZERO_OK, "%s, place %d: %s", way->name, place, error.text);
+        same_bits("dx", &r[place].dx, &r[PLAIN].dx);
+        same_bits("dw", &r[place].dw, &r[PLAIN].dw);
+        same_bits("db", &r[place].db, &r[PLAIN].db);
+    }
+    buf_free(&x);
+    buf_free(&none);
+    for (int place = 0; place < PLACES; place++) {
+        buf_free(&y[place]);
+        rows_free(&r[place]);
+    }
+}
+END_TEST
+
+START_TEST(fewer_threads_are_refused)
+{
+    zero_nn_t *nn = NULL;
+    zero_error_t error;
+    int levels = omp_get_max_active_levels();
+    omp_set_max_active_levels(0);
+    ck_assert_int_eq(zero_nn_create(&nn, "cpu", 2, NULL, &error), ZERO_ERR_ARG);
+    ck_assert_str_eq(error.text, "kernels on 2 threads, but OpenMP gives 1, because OMP_MAX_ACTIVE_LEVELS is 0: choose 1, "
+                                 "or change that");
+    ck_assert_int_eq(zero_nn_create(&nn, "cpu", 1, NULL, &error), ZERO_OK);
+    zero_nn_destroy(nn);
+    omp_set_max_active_levels(levels);
+    zero_status_t status = ZERO_OK;
+#pragma omp parallel num_threads(2)
+    {
+#pragma omp single
+        status = zero_nn_create(&nn, "cpu", 2, NULL, &error);
+    }
+    ck_assert_int_eq(status, ZERO_ERR_ARG);
+    ck_assert(strstr(error.text, "inside an OpenMP parallel region") != NULL);
+}
+END_TEST
 #endif
 
 int main(void)
@@ -534,6 +631,8 @@ int main(void)
     tcase_add_test(tc, embedding_is_exact);
 #if !defined(ZERO_TEST_CUDA)
     tcase_add_loop_test(tc, threads_as_told, 1, 4);
+    tcase_add_loop_test(tc, fewer_threads, 0, 3);
+    tcase_add_test(tc, fewer_threads_are_refused);
 #endif
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -29,8 +29,13 @@
 
 typedef struct zero_nn zero_nn_t;
 
-/* backend: "cpu", "cuda", "ref", or "auto" (cpu). threads >= 1, of the CPU's. stream: the engine's native stream (NULL on CPU). ZERO_ERR_UNSUPPORTED
- * for "cuda" in a build without it, and where there is no GPU. */
+/* The most threads that OpenMP's settings allow a parallel region which the caller opens now. why (size bytes) gets what
+ * bounds them, for a sentence: "OMP_THREAD_LIMIT is 1". It says nothing of cores. */
+int zero_nn_threads_most(char *why, size_t size);
+/* backend: "cpu", "cuda", "ref", or "auto" (cpu). threads >= 1, of the CPU's, and for "cpu" at most zero_nn_threads_most.
+ * Where a call's region has fewer threads, as inside a parallel region of the caller's, a product is ZERO_ERR_ORDER
+ * (oneDNN's need them all), and other calls take longer. stream: the engine's native stream (NULL on CPU).
+ * ZERO_ERR_UNSUPPORTED for "cuda" in a build without it, and where there is no GPU. */
 zero_status_t zero_nn_create(zero_nn_t **nn, const char *backend, int threads, void *stream, zero_error_t *error);
 void zero_nn_destroy(zero_nn_t *nn);
 /* The stream for calls from here on: of an engine that was committed after the context was made. */

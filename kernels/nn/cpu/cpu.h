@@ -9,6 +9,7 @@
 typedef struct zero_nn_cpu {
     const zero_nn_simd_t *simd;
     void *onednn; /* zero_nn_onednn_t; NULL in a build without */
+    bool counted; /* a region of the context's threads was seen to have them all */
 } zero_nn_cpu_t;
 
 static inline const zero_nn_simd_t *zero_nn_simd(const zero_nn_t *nn)
@@ -35,6 +36,15 @@ static inline int zero_nn_threads(const zero_nn_t *nn, int64_t units)
 {
     return units < nn->threads ? (units < 1 ? 1 : (int)units) : nn->threads;
 }
+
+/* OpenMP's teams (team.c). begin: regions that the calling thread opens until end have this many threads, not fewer where
+ * the machine is busy (OMP_DYNAMIC). count: how many threads a region that asks for so many has; it opens one. */
+typedef struct zero_nn_team {
+    int threads, dynamic;
+} zero_nn_team_t;
+zero_nn_team_t zero_nn_team_begin(int threads);
+void zero_nn_team_end(zero_nn_team_t before);
+int zero_nn_team_count(int threads);
 
 /* oneDNN (onednn.c). open leaves *state NULL in a build without it. plan sets plan->data where oneDNN has an implementation, and
  * leaves it NULL where it has none, or where the context has no oneDNN: our own product computes those. version writes

@@ -21,7 +21,6 @@
 #if defined(HAVE_ONEDNN) && ONEDNN_MAJOR == 2
 
 #include <dnnl.h>
-#include <omp.h>
 #include <stdlib.h>
 
 #define LONG 4096 /* k beyond which gemm:jit is much faster */
@@ -36,14 +35,6 @@ typedef struct product {
     dnnl_primitive_t primitive[2];
     dnnl_memory_t a, b, c, bias, scratch[2];
 } product_t;
-
-/* oneDNN runs as many threads as the caller's next parallel region would have, both when a primitive is made and when it runs. */
-static int threads_begin(const zero_nn_t *nn)
-{
-    int before = omp_get_max_threads();
-    omp_set_num_threads(nn->threads);
-    return before;
-}
 
 zero_status_t zero_nn_onednn_open(void **state, zero_error_t *error)
 {
@@ -191,7 +182,7 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
     product_t *p = calloc(1, sizeof *p);
     if (p == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes", sizeof *p);
-    int before = threads_begin(nn);
+    zero_nn_team_t before = zero_nn_team_begin(nn->threads); /* a primitive is made for the next region's threads */
     dnnl_data_type_t type = plan->shape.dtype == ZERO_FP32 ? dnnl_f32 : dnnl_bf16;
     dnnl_memory_desc_t md[4]; /* A', B', C, bias */
     dnnl_status_t rc = matrix(&md[0], d[0], d[2], d[3], (d[6] & ZERO_NN_TRANS_A) != 0, type);
@@ -206,7 +197,7 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
         rc = dnnl_memory_create(memory[i], &md[i], o->engine, DNNL_MEMORY_NONE);
     for (int bias = 0; bias < 2 && rc == dnnl_success; bias++)
         rc = primitive_make(p, o->engine, md, bias, accumulate, want, &plan->workspace);
-    omp_set_num_threads(before);
+    zero_nn_team_end(before);
     if (rc == dnnl_success) {
         plan->data = p;
         return ZERO_OK;
@@ -217,6 +208,27 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
         return ZERO_OK;
     return zero_fail(error, rc == dnnl_out_of_memory ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM,
                      "oneDNN's matmul primitive cannot be made: status %d", (int)rc);
+}
+
+/* A primitive shares a product out to the threads that it was made for. Where a region has fewer, oneDNN computes only a
+ * part of the product, and returns success. So each product asks first. A context of one thread always has it. */
+static bool team_is_whole(zero_nn_t *nn)
+{
+    zero_nn_cpu_t *cpu = nn->state;
+    char why[96];
+    if (nn->threads == 1)
+        return true;
+    int most = zero_nn_threads_most(why, sizeof why);
+    if (most >= nn->threads && !cpu->counted) {
+        most = zero_nn_team_count(nn->threads);
+        snprintf(why, sizeof why, "a parallel region has no more");
+        cpu->counted = most >= nn->threads;
+    }
+    if (most < nn->threads)
+        zero_nn_fail(nn, ZERO_ERR_ORDER,
+                     "a product planned for %d threads has %d of them, because %s: call where OpenMP gives %d threads, or "
+                     "make the context with 1 thread", nn->threads, most, why, nn->threads);
+    return most >= nn->threads;
 }
 
 void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
@@ -239,12 +251,12 @@ void zero_nn_onednn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         rc = dnnl_memory_set_data_handle(given[count].memory, (void *)given[count].data);
         args[count] = (dnnl_exec_arg_t){.arg = given[count].arg, .memory = given[count].memory};
     }
-    int before = threads_begin(nn);
-    if (rc == dnnl_success)
+    zero_nn_team_t before = zero_nn_team_begin(nn->threads);
+    if (rc == dnnl_success && team_is_whole(nn))
         rc = dnnl_primitive_execute(p->primitive[bias], o->stream, count, args);
     if (rc == dnnl_success)
         rc = dnnl_stream_wait(o->stream);
-    omp_set_num_threads(before);
+    zero_nn_team_end(before);
     if (rc != dnnl_success)
         zero_nn_fail(nn, ZERO_ERR_SYSTEM, "oneDNN's matmul primitive of m %lld, n %lld, k %lld in %s failed: status %d",
                      (long long)g->m, (long long)g->n, (long long)g->k, zero_dtype_name(g->dtype), (int)rc);
