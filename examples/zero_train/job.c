@@ -1,12 +1,10 @@
-#define _GNU_SOURCE
 #include "examples/zero_train/job.h"
+#include "examples/zero_train/cores.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 /* ---- the model --------------------------------------------------------------------------------------------------------- */
@@ -228,6 +226,8 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     o->ranks = world;
     if (o->threads < 0)
         o->threads = threads;
+    if ((status = cores_check(o->threads, error)) != ZERO_OK)
+        return status;
     if ((status = resolve_device(o, error)) != ZERO_OK)
         return status;
     if (o->reduce < 0)
@@ -239,6 +239,12 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
         (status = resolve_rates(job, tiny, error)) != ZERO_OK)
         return status;
     return resolve_data(job, tiny, thorough, error);
+}
+
+int job_ranks(const options_t *o)
+{
+    int gpus = o->ranks > 0 || o->device == DEVICE_CPU ? 0 : zero_cuda_devices();
+    return o->ranks > 0 ? (int)o->ranks : gpus > 0 ? gpus : 2;
 }
 
 void job_close(job_t *job)
@@ -338,58 +344,5 @@ end:
     free(own);
     free(all);
     free(texts);
-    return status;
-}
-
-/* ---- threads ------------------------------------------------------------------------------------------------------------- */
-
-int job_cores(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-        return CPU_COUNT(&set);
-    long online = sysconf(_SC_NPROCESSORS_ONLN); /* more cores than a cpu_set_t holds */
-    return online > 0 ? (int)online : 1;
-}
-
-int job_ranks(const options_t *o)
-{
-    int gpus = o->ranks > 0 || o->device == DEVICE_CPU ? 0 : zero_cuda_devices();
-    return o->ranks > 0 ? (int)o->ranks : gpus > 0 ? gpus : 2;
-}
-
-/* The same number for processes under one kernel, whatever their containers are called. */
-static uint64_t machine(void)
-{
-    char text[256] = "";
-    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
-    if (f == NULL || fgets(text, sizeof text, f) == NULL)
-        gethostname(text, sizeof text - 1);
-    if (f != NULL)
-        fclose(f);
-    return XXH64(text, strlen(text), 0);
-}
-
-zero_status_t job_neighbours(zero_comm_t *comm, int *threads, int *local, zero_error_t *error)
-{
-    /* Ranks on the same machine that may run on the same cores share them; a launcher that bound each to cores of its own has shared them out already. */
-    struct where {
-        uint64_t machine, cores;
-    } own, *all;
-    cpu_set_t set;
-    int world = zero_comm_size(comm), sharing = 0;
-    memset(&set, 0, sizeof set);
-    sched_getaffinity(0, sizeof set, &set);
-    own = (struct where){machine(), XXH64(&set, sizeof set, 0)};
-    if ((all = calloc((size_t)world, sizeof *all)) == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the machines of %d ranks", world);
-    zero_status_t status = zero_comm_exchange(comm, &own, all, sizeof own, error);
-    *local = 0;
-    for (int r = 0; r < world; r++) {
-        sharing += all[r].machine == own.machine && all[r].cores == own.cores;
-        *local += r < zero_comm_rank(comm) && all[r].machine == own.machine;
-    }
-    free(all);
-    *threads = sharing > 0 && job_cores() / sharing > 1 ? job_cores() / sharing : 1;
     return status;
 }

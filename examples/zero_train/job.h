@@ -32,11 +32,7 @@ void job_close(job_t *job);
 /* Compares options, model and data over the ranks: ZERO_ERR_MISMATCH names the first rank and the option that differ. Collective. */
 zero_status_t job_agree(job_t *job, zero_comm_t *comm, zero_error_t *error);
 
-/* Cores that this process may run on, at least 1. */
-int job_cores(void);
 /* Ranks to start: what --ranks says, or one for each GPU that the options would use, or 2. */
 int job_ranks(const options_t *options);
-/* Threads of a rank: cores over the ranks that share them. local: its number among the ranks of its machine. Collective. */
-zero_status_t job_neighbours(zero_comm_t *comm, int *threads, int *local, zero_error_t *error);
 
 #endif

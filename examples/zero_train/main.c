@@ -1,11 +1,13 @@
 /* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that a person starts checks everything and stays the parent of its ranks;
  * a rank joins the others, agrees with them on what is trained, and trains. */
+#include "examples/zero_train/cores.h"
 #include "examples/zero_train/report.h"
 #include "examples/zero_train/room.h"
 #include "examples/zero_train/train.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <omp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -238,8 +240,8 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     speaker = rank = zero_comm_rank(session.place.comm);
     /* what each rank checks by itself comes first, and is then told to all */
     if (status == ZERO_OK && !resolved)
-        status = job_neighbours(session.place.comm, &threads, &local, error);
-    else if (!resolved && job_neighbours(session.place.comm, &threads, &local, &closing) != ZERO_OK)
+        status = cores_neighbours(session.place.comm, &threads, &local, error);
+    else if (!resolved && cores_neighbours(session.place.comm, &threads, &local, &closing) != ZERO_OK)
         goto end;
     if (status == ZERO_OK && !resolved)
         status = job_resolve(job, zero_comm_size(session.place.comm), threads, session.launch == NULL, error);
@@ -305,7 +307,7 @@ end:
 static int start(job_t *job, char *const *argv, zero_status_t status, zero_error_t *error)
 {
     int world = job_ranks(&job->o), code;
-    int threads = job_cores() / world > 1 ? job_cores() / world : 1;
+    int threads = cores_threads(world);
     const options_t given = job->o;
     if (status == ZERO_OK && world == 1 && (given.threads > 0 ? given.threads : threads) > 1)
         launch_restart(argv);
@@ -322,7 +324,7 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
     else if (world == 1)
         return work(job, LAUNCH_NONE, 0, true, ZERO_OK, error);
     else
-        code = launch_ranks(world, (int)job->o.threads, job_cores(), argv);
+        code = launch_ranks(world, (int)job->o.threads, cores_here(), argv);
     job_close(job);
     return code;
 }
@@ -345,8 +347,7 @@ static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_
     }
     if (looks) {
         int planned = job->o.ranks <= 0 && world > 0 ? world : job_ranks(&job->o);
-        int threads = job_cores() / planned > 1 ? job_cores() / planned : 1;
-        status = job_resolve(job, planned, threads, true, error);
+        status = job_resolve(job, planned, cores_threads(planned), true, error);
         if (status == ZERO_OK)
             print_config(job);
         if (status == ZERO_OK)
@@ -365,6 +366,7 @@ int main(int argc, char **argv)
     job_t job = {.world = 0};
     config_t *config = NULL;
     zero_error_t error = {0};
+    omp_set_dynamic(0); /* --threads says how many: not fewer where the machine is busy */
     options_init(&job.o);
     zero_status_t status = options_parse(&job.o, argc, argv, &error);
     if (status == ZERO_OK && !job.o.help && !job.o.version)

@@ -1,5 +1,7 @@
 #define _GNU_SOURCE
 #include "examples/zero_train/room.h"
+#include "examples/zero_train/cgroup.h"
+#include "examples/zero_train/cores.h"
 #include "examples/zero_train/report.h"
 
 #include <ctype.h>
@@ -17,69 +19,40 @@ enum { TASKS_RANK = 3, TASKS_OTHER = 8 };
 
 /* ---- what there is ------------------------------------------------------------------------------------------------------- */
 
-/* The first number of a file (key NULL), or that after a key; false where there is none ("max" is no number). */
-static bool read_number(const char *folder, const char *name, const char *key, uint64_t *out)
-{
-    char line[512], *end;
-    bool found = false;
-    snprintf(line, sizeof line, "%s/%s", folder, name);
-    FILE *f = fopen(line, "re");
-    while (f != NULL && !found && fgets(line, sizeof line, f) != NULL) {
-        size_t length = key != NULL ? strlen(key) : 0;
-        if (length > 0 && (strncmp(line, key, length) != 0 || strchr(": ", line[length]) == NULL))
-            continue;
-        const char *number = line + length + (length > 0);
-        *out = strtoull(number, &end, 10);
-        found = end != number;
-    }
-    if (f != NULL)
-        fclose(f);
-    return found;
-}
+/* Files of a controller that say how much there may be, and is. What is only a cache of files is no usage: cache is its
+ * key in memory.stat, NULL: none. [1]: version 2. */
+typedef struct group {
+    struct {
+        const char *limit, *usage, *cache;
+    } files[2];
+    uint64_t least; /* room */
+} group_t;
 
-/* Lowers *least to the room in this process's control groups of a controller, and in those above them: limit less usage. What is only a cache of files is
- * no usage: cache is its key in memory.stat, NULL: none. */
-static void group_room(const char *controller, bool second, const char *limit, const char *usage, const char *cache, uint64_t *least)
+static void lower(const char *folder, bool second, void *ctx)
 {
-    char line[400], folder[480];
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        /* "ID:CONTROLLERS:PATH"; version 2 has no controllers there */
-        line[strcspn(line, "\n")] = '\0';
-        char *list = strchr(line, ':'), *path = list != NULL ? strchr(list + 1, ':') : NULL;
-        if (path == NULL)
-            continue;
-        *path++ = '\0';
-        if (strcmp(list + 1, second ? "" : controller) != 0)
-            continue;
-        int top = snprintf(folder, sizeof folder, "/sys/fs/cgroup%s%s", second ? "" : "/", second ? "" : controller);
-        snprintf(folder + top, sizeof folder - (size_t)top, "%s", path);
-        for (;;) {
-            uint64_t most, used, files = 0;
-            if (read_number(folder, limit, NULL, &most) && read_number(folder, usage, NULL, &used)) {
-                if (cache != NULL)
-                    read_number(folder, "memory.stat", cache, &files);
-                used -= files < used ? files : used;
-                uint64_t room = most > used ? most - used : 0;
-                *least = room < *least ? room : *least;
-            }
-            if (strlen(folder) <= (size_t)top)
-                break;
-            *strrchr(folder, '/') = '\0';
-        }
-    }
-    if (f != NULL)
-        fclose(f);
+    group_t *g = ctx;
+    const char *cache = g->files[second].cache;
+    uint64_t most, used, files = 0;
+    if (!cgroup_number(folder, g->files[second].limit, NULL, &most) ||
+        !cgroup_number(folder, g->files[second].usage, NULL, &used))
+        return;
+    if (cache != NULL)
+        cgroup_number(folder, "memory.stat", cache, &files);
+    used -= files < used ? files : used;
+    uint64_t room = most > used ? most - used : 0;
+    g->least = room < g->least ? room : g->least;
 }
 
 static uint64_t memory_room(void)
 {
-    uint64_t least = UINT64_MAX, kib;
-    if (read_number("/proc", "meminfo", "MemAvailable", &kib))
-        least = kib * 1024;
-    group_room("memory", true, "memory.max", "memory.current", "inactive_file", &least);
-    group_room("memory", false, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", &least);
-    return least;
+    group_t g = {.files = {{"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"},
+                           {"memory.max", "memory.current", "inactive_file"}},
+                 .least = UINT64_MAX};
+    uint64_t kib;
+    if (cgroup_number("/proc", "meminfo", "MemAvailable", &kib))
+        g.least = kib * 1024;
+    cgroup_walk("", "memory", lower, &g);
+    return g.least;
 }
 
 /* Tasks of this user. */
@@ -101,15 +74,14 @@ static uint64_t user_tasks(void)
 
 static uint64_t task_room(void)
 {
-    uint64_t least = UINT64_MAX;
+    group_t g = {.files = {{"pids.max", "pids.current", NULL}, {"pids.max", "pids.current", NULL}}, .least = UINT64_MAX};
     struct rlimit limit;
     if (getrlimit(RLIMIT_NPROC, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
         uint64_t used = user_tasks();
-        least = limit.rlim_cur > used ? limit.rlim_cur - used : 0;
+        g.least = limit.rlim_cur > used ? limit.rlim_cur - used : 0;
     }
-    group_room("pids", true, "pids.max", "pids.current", NULL, &least);
-    group_room("pids", false, "pids.max", "pids.current", NULL, &least);
-    return least;
+    cgroup_walk("", "pids", lower, &g);
+    return g.least;
 }
 
 /* ---- what ranks need ------------------------------------------------------------------------------------------------------- */
@@ -124,7 +96,7 @@ static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *byt
     job.o.ranks = world;
     job.o.quiet = 1; /* warnings come from the ranks */
     *bytes = 0;
-    zero_status_t status = job_resolve(&job, world, job_cores() / world > 1 ? job_cores() / world : 1, false, error);
+    zero_status_t status = job_resolve(&job, world, cores_threads(world), false, error);
     if (status == ZERO_OK && job.o.device == DEVICE_CUDA) {
         *bytes = OUTSIDE;
         job_close(&job);

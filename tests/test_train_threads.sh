@@ -1,0 +1,64 @@
+#!/bin/sh
+# test_train_threads.sh - OpenMP's settings: what they leave of a rank's threads changes no number, or is an error
+# before training. No part of the program may share work out to threads that a parallel region then does not have.
+. "${srcdir:-.}/tests/train.sh"
+unset OMP_NUM_THREADS
+
+# steps LOG SETTING ARGUMENTS...: 20 steps of one rank with a variable set; what they computed is in found.
+steps()
+{
+    log=$1 setting=$2
+    shift 2
+    rm -f "$log"
+    timeout -k 5 300 env "$setting" "$train" --ranks 1 --steps 20 --sample 0 --quiet --log "$log" "$@" >out 2>err ||
+        { fail "$setting zero_train $*: status $?"; sed 's/^/    /' err; }
+    found=$(values "$log" loss; values "$log" grad_norm; values "$log" params_xxh64)
+}
+
+steps two.log ZERO=0 --threads 2
+two=$found
+equal "steps that were taken" "$(values two.log loss | wc -l)" 20
+steps one.log ZERO=0 --threads 1
+one=$found
+# the values that step 1 has with every number of threads, to four digits
+equal "step 1 on one thread" "$(values one.log loss | head -1 | cut -c1-6)" 6.2379
+equal "step 1 on two threads" "$(values two.log loss | head -1 | cut -c1-6)" 6.2379
+
+for setting in OMP_DYNAMIC=true OMP_NUM_THREADS=1 OMP_NUM_THREADS=3,2 OMP_NESTED=true OMP_THREAD_LIMIT=2 \
+    OMP_MAX_ACTIVE_LEVELS=3 OMP_PROC_BIND=true OMP_WAIT_POLICY=passive; do
+    steps log "$setting" --threads 2
+    equal "--threads 2 with $setting" "$found" "$two"
+done
+
+# more threads than cores that the process may run on
+core=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*\([0-9]*\).*/\1/p' /proc/self/status)
+if taskset -c "$core" true 2>/dev/null; then
+    rm -f log
+    timeout -k 5 300 taskset -c "$core" "$train" --ranks 1 --threads 2 --steps 20 --sample 0 --quiet --log log \
+        >out 2>err || { fail "on one core: status $?"; sed 's/^/    /' err; }
+    equal "--threads 2 on one core" "$(values log loss; values log grad_norm; values log params_xxh64)" "$two"
+fi
+
+# threads that OpenMP does not give: refused where they are asked for, and not chosen where they are not
+for setting in OMP_THREAD_LIMIT=1 OMP_MAX_ACTIVE_LEVELS=0; do
+    export "${setting?}"
+    variable=${setting%=*}
+    for ranks in 1 2; do
+        refused --ranks $ranks --threads 2 --steps 20 -- \
+            "--threads is 2, but OpenMP gives a rank 1, because $variable is ${setting#*=}: use --threads 1"
+    done
+    steps log "$setting"
+    equal "threads chosen with $setting" "$(values log threads)" 1
+    equal "the default number of threads with $setting" "$found" "$one"
+    unset "$variable"
+done
+
+# what the runtime does to flat buffers has the same bits with every number of threads that there are
+for program in test_flat test_update; do
+    [ -x "${train%/*}/tests/$program" ] || continue
+    for setting in OMP_THREAD_LIMIT=1 OMP_MAX_ACTIVE_LEVELS=0 OMP_DYNAMIC=true OMP_NUM_THREADS=3; do
+        env "$setting" srcdir="$srcdir" timeout -k 5 300 "${train%/*}/tests/$program" >out 2>&1 ||
+            { fail "$program with $setting: status $?"; sed 's/^/    /' out; }
+    done
+done
+finish
