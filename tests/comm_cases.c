@@ -210,6 +210,49 @@ int comm_split_cases(zero_comm_t *c)
     return gather_case(c, &on_host, 70000, 1, 4);
 }
 
+int comm_differ_cases(zero_comm_t *c, int kind)
+{
+    static char data[4 * 200000], recv[4 * 200000];
+    const bool odd = c->rank == c->size - 1;
+    const zero_comm_ops_t *ops = c->ops;
+    zero_comm_note_t note = {.key = 1 + odd, .words = {[0] = (uint64_t)c->rank, [ZERO_COMM_WORDS - 1] = 77 + (uint64_t)c->rank}};
+    zero_error_t e = {0};
+    zero_status_t status = ZERO_OK;
+    switch (kind) {
+    case 0:
+        status = odd ? ops->reduce_scatter(c, data, recv, 16, ZERO_FP32, NULL, &e) : ops->all_gather(c, data, recv, 64, NULL, &e);
+        break;
+    case 1: /* one of many steps, or that lets others read its memory, and one of a few bytes */
+        status = odd ? ops->exchange(c, data, recv, 8, &e) : ops->all_gather(c, data, recv, 199999, NULL, &e);
+        break;
+    case 2:
+        status = ops->all_gather(c, data, recv, odd ? 5004 : 5000, NULL, &e);
+        break;
+    case 3:
+        status = ops->reduce_scatter(c, data, recv, odd ? 4000 : 8000, odd ? ZERO_FP32 : ZERO_BF16, NULL, &e);
+        break;
+    case 4: /* where no byte is to be had */
+        status = odd ? ops->reduce_scatter(c, data, recv, 0, ZERO_FP32, NULL, &e) : ops->exchange(c, data, recv, 0, &e);
+        break;
+    default: /* the same for another purpose */
+        c->note = &note;
+        status = ops->exchange(c, data, recv, 64, &e);
+    }
+    if (status == ZERO_ERR_MISMATCH) {
+        int other = c->other.rank;
+        EXPECT(other >= 0 && other < c->size && other != c->rank && (odd || other == c->size - 1));
+        EXPECT(c->note == NULL || (c->other.note.key == (odd ? 1u : 2u) && c->other.note.words[0] == (uint64_t)other &&
+                                   c->other.note.words[ZERO_COMM_WORDS - 1] == 77 + (uint64_t)other));
+        zero_comm_abort(c, e.text);
+    } else
+        EXPECT(status == ZERO_ERR_PEER);
+    EXPECT(strstr(e.text, "make the same calls") && (kind != 2 || (strstr(e.text, "5000 bytes") && strstr(e.text, "5004 bytes"))));
+    for (size_t i = 0; i < sizeof recv; i++)
+        EXPECT(recv[i] == 0); /* and what was sent is 0, too: nothing else came */
+    EXPECT(ops->exchange(c, data, recv, 64, &e) != ZERO_OK);
+    return 0;
+}
+
 typedef struct thread_arg {
     zero_comm_t *comm;
     unsigned seed;

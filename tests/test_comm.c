@@ -120,6 +120,23 @@ START_TEST(communicators_work_side_by_side)
 }
 END_TEST
 
+static int differ_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_comm_t *c;
+    (void)rank, (void)world;
+    if (open_shm(&c, b, 60, 0) || comm_differ_cases(c, *(int *)arg))
+        return 1;
+    zero_comm_destroy(c);
+    return 0;
+}
+
+START_TEST(ranks_that_differ_are_told)
+{
+    int kind = _i / 2;
+    ck_assert_int_eq(ranks_run(2 + _i % 2, 50, differ_rank, &kind), 0);
+}
+END_TEST
+
 enum { TOGETHER_ROUNDS = 40 };
 
 /* ---- what goes wrong --------------------------------------------------------------------------------------------- */
@@ -430,6 +447,7 @@ int main(void)
     tcase_add_test(t, self_does_all);
     tcase_add_loop_test(t, shm_does_all, 1, 5);
     tcase_add_test(t, shm_does_all_with_the_least_ring);
+    tcase_add_loop_test(t, ranks_that_differ_are_told, 0, 2 * COMM_DIFFER_KINDS);
     tcase_add_loop_test(t, communicators_work_side_by_side, 2, 4);
     tcase_add_test(t, bad_options_fail_together);
     tcase_add_test(t, abort_reaches_everyone);

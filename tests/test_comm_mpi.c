@@ -55,6 +55,18 @@ static int thread_cases(const zero_comm_options_t *o)
     return result;
 }
 
+static int differ_cases(const zero_comm_options_t *o, int kind)
+{
+    zero_comm_t *c;
+    EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
+    double start = now();
+    if (comm_differ_cases(c, kind))
+        return 1;
+    zero_comm_destroy(c);
+    EXPECT(now() - start < 40);
+    return 0;
+}
+
 /* The last rank gives up; everyone else, on its node or not, hears why although it waits for others. */
 static int abort_case(const zero_comm_options_t *o)
 {
@@ -68,7 +80,7 @@ static int abort_case(const zero_comm_options_t *o)
         zero_comm_abort(c, "the last rank: no such file");
         EXPECT(c->ops->check(c, &e) == ZERO_ERR_PEER);
     } else {
-        zero_status_t status = c->rank & 1 ? part->ops->all_gather(part, values, values + 8, 4, NULL, &e)
+        zero_status_t status = c->size & 1 ? part->ops->all_gather(part, values, values + 8, 4, NULL, &e)
                                            : part->ops->reduce_scatter(part, values, values + 60, 1, ZERO_FP32, NULL, &e);
         EXPECT(status == ZERO_ERR_PEER);
     }
@@ -171,6 +183,8 @@ static int run(int argc, char **argv)
     }
     if (!strcmp(name, "threads"))
         return thread_cases(&o);
+    if (!strncmp(name, "differ", 6))
+        return differ_cases(&o, name[6] - '0');
     if (!strcmp(name, "abort"))
         return abort_case(&o);
     if (!strcmp(name, "timeout"))
@@ -181,7 +195,7 @@ static int run(int argc, char **argv)
         return meet_case(&o);
     if (!strcmp(name, "options"))
         return options_case(&o);
-    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|abort|timeout|leave|meet|options RANKS_PER_NODE]\n");
+    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|differ0-5|abort|timeout|leave|meet|options RANKS_PER_NODE]\n");
     return 2;
 }
 
@@ -242,7 +256,8 @@ int main(int argc, char **argv)
         const char *name;
         int ranks_per_node;
     } cover[] = {{1, "all", 0}, {2, "all", 0}, {3, "all", 1}, {3, "all", 2}, {4, "all", 2}, {3, "small", 2}, {2, "small", 1},
-                 {3, "threads", 0}, {3, "threads", 2}, {3, "abort", 0}, {4, "abort", 2}, {3, "abort", 1}, {3, "timeout", 0},
+                 {3, "threads", 0}, {3, "threads", 2}, {3, "differ0", 2}, {2, "differ1", 1}, {4, "differ2", 2}, {2, "differ3", 1},
+                 {3, "differ4", 1}, {3, "differ5", 2}, {3, "abort", 0}, {4, "abort", 2}, {3, "abort", 1}, {3, "timeout", 0},
                  {3, "timeout", 2}, {3, "leave", 0}, {3, "leave", 2}, {3, "meet", 0}, {3, "options", 2}};
     static const char *const names[] = {"all", "small", "threads", "abort"};
     char self[4096] = "";

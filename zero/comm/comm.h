@@ -9,6 +9,9 @@
  * within seconds and named.
  * Reductions add ranks 0 ... N-1 in that order in fp32 and round once, whatever the backend or the nodes (but nccl).
  *
+ * Ranks that make different calls get ZERO_ERR_MISMATCH, or ZERO_ERR_PEER once somebody aborts because of it: at its begin a collective compares its
+ * kind, its bytes and the caller's note on all ranks (compare.h). NCCL's collectives cannot; an exchange beside them compares.
+ *
  * With device pointers (caps) a collective is work on `native`, a stream of the device: it runs behind what was queued there, and what is
  * queued there later runs behind it; nothing is known of it on return. A failure that comes later ends it all the same, so that the stream
  * goes on with contents that do not count: whoever waited for a stream asks check, which may then return ZERO_ERR_TIMEOUT or
@@ -18,6 +21,13 @@
 #define ZERO_COMM_COMM_H
 
 #include "zero/base/base.h"
+
+/* What a rank does in a collective, as its caller has it. Ranks compare the key; the words are for a sentence about ranks that differ. */
+enum { ZERO_COMM_WORDS = 24 };
+typedef struct zero_comm_note {
+    uint64_t key; /* not 0 */
+    uint64_t words[ZERO_COMM_WORDS];
+} zero_comm_note_t;
 
 typedef struct zero_comm_ops {
     /* recv (size * bytes) gets every rank's bytes in rank order. In place: send == recv + rank * bytes. bytes 0 is legal. */
@@ -54,6 +64,11 @@ struct zero_comm {
     zero_comm_options_t options;
     int rank, size;
     bool one_thread;         /* no check from other threads: an MPI over several nodes without MPI_THREAD_MULTIPLE */
+    const zero_comm_note_t *note; /* of the next collective: the caller's, who sets it; NULL: none */
+    struct {
+        int rank;
+        zero_comm_note_t note;
+    } other;                 /* after ZERO_ERR_MISMATCH: a rank that is in another collective, and its note */
     uint64_t bytes_received; /* from other ranks in all_gather, since the start */
     uint64_t bytes_reduced;  /* from other ranks in reduce_scatter: (size - 1) * count * dtype size each */
 };

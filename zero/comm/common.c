@@ -104,7 +104,12 @@ zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv
 {
     if (!comm || (bytes > 0 && (!send || !recv)))
         return zero_fail(error, ZERO_ERR_ARG, "zero_comm_exchange has no %s", !comm ? "communicator" : send ? "place for what is received" : "bytes to send");
-    return comm->ops->exchange(comm, send, recv, bytes, error);
+    zero_error_t why;
+    zero_status_t status = comm->ops->exchange(comm, send, recv, bytes, &why);
+    /* Of ranks that differ some may not see it, and would wait for the others. */
+    if (status == ZERO_ERR_MISMATCH)
+        comm->ops->abort(comm, why.text);
+    return status == ZERO_OK ? status : zero_fail(error, status, "%s", why.text);
 }
 
 zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error)

@@ -3,6 +3,9 @@
  * Gather: a slice crosses to each other node once, to the rank there whose place among its node's ranks is the sender's modulo their
  * number; then the ranks of a node share what came. Reduce: sums are in rank order, so each rank needs every operand: slice j goes
  * straight to rank j, part by part, into one of two halves of a fixed staging buffer.
+ *
+ * Before its data a rank sends what its call is (compare.h) to the same ranks, which compare that before they post room for the data. It does not wait
+ * for theirs before it sends data, so that this costs a message but no further turn.
  */
 #define _GNU_SOURCE
 #include "zero/comm/backend.h"
@@ -33,11 +36,13 @@ typedef struct mpi_comm {
     int **lists, *lengths;  /* [here] ranks of other nodes whose slices each rank of this node takes in */
     int *carrier;           /* [carriers] ranks of other nodes that take in this rank's slice */
     int carriers;
-    MPI_Request *requests;  /* 2 halves of 2 * far */
-    int pending[2];
+    zero_call_card_t *cards; /* [1 + far] this rank's call, and others' as they come in */
+    MPI_Request *requests;  /* 3 sets of 2 * far: of the halves, and of cards */
+    int pending[3];
     char *staging;          /* 2 halves of far parts */
     uint64_t staging_bytes, part_bytes;
     /* Of the reduction that is running. */
+    const zero_call_t *call;
     const char *send;
     int64_t count;
     uint64_t element;
@@ -45,8 +50,10 @@ typedef struct mpi_comm {
 
 /* A message has an int of elements, so long ones go in pieces. */
 enum { PIECE_BYTES = 1 << 30 };
+/* Sets of requests. */
+enum { CARDS = 2, SETS };
 
-/* ---- gather ------------------------------------------------------------------------------------------------------ */
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
 
 static zero_status_t isend(mpi_comm_t *c, const void *buffer, uint64_t bytes, int rank, MPI_Request *request, zero_error_t *error)
 {
@@ -60,66 +67,108 @@ static zero_status_t irecv(mpi_comm_t *c, void *buffer, uint64_t bytes, int rank
     return code == MPI_SUCCESS ? ZERO_OK : zero_mpi_fail(error, "MPI_Irecv", code);
 }
 
-static zero_status_t wait(mpi_comm_t *c, int half, const char *operation, zero_error_t *error)
+static MPI_Request *requests(const mpi_comm_t *c, int set)
 {
-    int count = c->pending[half];
-    c->pending[half] = 0;
+    return c->requests + (size_t)set * 2 * (size_t)c->far;
+}
+
+static zero_status_t wait(mpi_comm_t *c, int set, const char *operation, zero_error_t *error)
+{
+    int count = c->pending[set];
+    c->pending[set] = 0;
     if (count == 0)
         return ZERO_OK;
-    return zero_mpi_wait(c->requests + (size_t)half * 2 * (size_t)c->far, count, c->local.base.options.timeout_s, c->local.family,
-                         operation, error);
+    return zero_mpi_wait(requests(c, set), count, c->local.base.options.timeout_s, c->local.family, operation, error);
 }
 
 /* Messages of a failed operation must not write into memory that is given back. */
-static void drop(mpi_comm_t *c, int half)
+static void drop(mpi_comm_t *c)
 {
-    zero_mpi_drop(c->requests + (size_t)half * 2 * (size_t)c->far, c->pending[half]);
-    c->pending[half] = 0;
+    for (int set = 0; set < SETS; set++) {
+        zero_mpi_drop(requests(c, set), c->pending[set]);
+        c->pending[set] = 0;
+    }
 }
 
-/* Starts the messages of bytes [begin, begin + size) of every slice. */
-static zero_status_t cross(mpi_comm_t *c, const char *send, char *recv, uint64_t bytes, uint64_t begin, uint64_t size, zero_error_t *error)
+/* Ranks of other nodes that a collective begins with, each a list of ranks. */
+typedef struct partners {
+    const int *from, *to;
+    int from_count, to_count;
+} partners_t;
+
+/* Sends the card of this rank's call, and awaits theirs. */
+static zero_status_t greet(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
 {
-    const zero_node_t *n = &c->local.node;
     zero_status_t status = ZERO_OK;
-    for (int i = 0; i < c->lengths[n->index] && status == ZERO_OK; i++) {
-        int r = c->lists[n->index][i];
-        status = irecv(c, recv + (uint64_t)r * bytes + begin, size, r, &c->requests[c->pending[0]], error);
+    zero_call_card(call, &c->cards[0]);
+    for (int i = 0; i < p->from_count && status == ZERO_OK; i++) {
+        status = irecv(c, &c->cards[1 + i], sizeof *c->cards, p->from[i], &requests(c, CARDS)[c->pending[CARDS]], error);
+        c->pending[CARDS] += status == ZERO_OK;
+    }
+    for (int i = 0; i < p->to_count && status == ZERO_OK; i++) {
+        status = isend(c, &c->cards[0], sizeof *c->cards, p->to[i], &requests(c, CARDS)[c->pending[CARDS]], error);
+        c->pending[CARDS] += status == ZERO_OK;
+    }
+    return status;
+}
+
+/* Whether they are in the same call. */
+static zero_status_t greeted(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
+{
+    zero_status_t status = wait(c, CARDS, call->operation, error);
+    for (int i = 0; i < p->from_count && status == ZERO_OK; i++)
+        status = zero_call_compare(call, p->from[i], &c->cards[1 + i].id, c->cards[1 + i].words, error);
+    return status;
+}
+
+/* ---- gather ------------------------------------------------------------------------------------------------------ */
+
+/* Starts the messages of bytes [begin, begin + size) of every slice. A rank that makes another call is found before there is room for what it sends. */
+static zero_status_t cross(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, const char *send, char *recv, uint64_t bytes, uint64_t begin,
+                           uint64_t size, zero_error_t *error)
+{
+    zero_status_t status = begin == 0 ? greet(c, call, p, error) : ZERO_OK;
+    for (int i = 0; i < p->to_count && size && status == ZERO_OK; i++) {
+        status = isend(c, send + begin, size, p->to[i], &c->requests[c->pending[0]], error);
         c->pending[0] += status == ZERO_OK;
     }
-    for (int i = 0; i < c->carriers && status == ZERO_OK; i++) {
-        status = isend(c, send + begin, size, c->carrier[i], &c->requests[c->pending[0]], error);
+    if (status == ZERO_OK && begin == 0)
+        status = greeted(c, call, p, error);
+    for (int i = 0; i < p->from_count && size && status == ZERO_OK; i++) {
+        status = irecv(c, recv + (uint64_t)p->from[i] * bytes + begin, size, p->from[i], &c->requests[c->pending[0]], error);
         c->pending[0] += status == ZERO_OK;
     }
     return status;
 }
 
-static zero_status_t gather(zero_comm_t *base, const char *operation, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+static zero_status_t gather(zero_comm_t *base, zero_call_t call, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
     mpi_comm_t *c = (mpi_comm_t *)base;
+    zero_node_t *n = &c->local.node;
+    const partners_t p = {c->lists[n->index], c->carrier, c->lengths[n->index], c->carriers};
     zero_error_t why = {0};
     zero_status_t status = zero_local_ready(&c->local, error);
     if (status)
         return status;
     status = zero_family_check(c->local.family, &why);
-    for (uint64_t begin = 0; begin < bytes && status == ZERO_OK; begin += PIECE_BYTES) {
-        status = cross(c, send, recv, bytes, begin, bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, &why);
+    for (uint64_t begin = 0; (begin == 0 || begin < bytes) && status == ZERO_OK; begin += PIECE_BYTES) {
+        status = cross(c, &call, &p, send, recv, bytes, begin, bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, &why);
         /* Meanwhile the node's own slices. */
         if (begin == 0 && status == ZERO_OK)
-            status = zero_node_gather(&c->local.node, operation, send, recv, bytes, NULL, NULL, &why);
-        if (status)
-            drop(c, 0);
-        else
-            status = wait(c, 0, operation, &why);
+            status = zero_node_gather(n, &call, send, recv, bytes, NULL, NULL, &why);
+        if (status == ZERO_OK)
+            status = wait(c, 0, call.operation, &why);
     }
-    if (status == ZERO_OK && c->far && c->local.node.count > 1)
-        status = zero_node_gather(&c->local.node, operation, send, recv, bytes, (const int *const *)c->lists, c->lengths, &why);
+    if (status == ZERO_OK && c->far && n->count > 1 && bytes)
+        status = zero_node_gather(n, &call, send, recv, bytes, (const int *const *)c->lists, c->lengths, &why);
+    if (status)
+        drop(c);
     return zero_local_done(&c->local, status, &why, error);
 }
 
 static zero_status_t mpi_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
 {
-    zero_status_t status = gather(c, "all-gather", send, recv, bytes, error);
+    zero_status_t status = gather(c, zero_call_gather(c, bytes), send, recv, bytes, error);
     (void)native;
     if (status == ZERO_OK)
         c->bytes_received += (uint64_t)(c->size - 1) * bytes;
@@ -128,7 +177,7 @@ static zero_status_t mpi_all_gather(zero_comm_t *c, const void *send, void *recv
 
 static zero_status_t mpi_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
-    return gather(c, "exchange", send, recv, bytes, error);
+    return gather(c, zero_call_exchange(c, bytes), send, recv, bytes, error);
 }
 
 /* ---- reduce ------------------------------------------------------------------------------------------------------ */
@@ -137,13 +186,8 @@ static zero_status_t far_start(void *ctx, int64_t part, int64_t begin, int64_t e
 {
     mpi_comm_t *c = ctx;
     int half = (int)(part & 1);
-    MPI_Request *requests = c->requests + (size_t)half * 2 * (size_t)c->far;
-    zero_status_t status = ZERO_OK;
-    for (int i = 0; i < c->far && status == ZERO_OK; i++) {
-        status = irecv(c, c->staging + ((uint64_t)half * (uint64_t)c->far + (uint64_t)i) * c->part_bytes, (uint64_t)elements * c->element,
-                       c->far_rank[i], &requests[c->pending[half]], error);
-        c->pending[half] += status == ZERO_OK;
-    }
+    const partners_t all = {c->far_rank, c->far_rank, c->far, c->far};
+    zero_status_t status = part == 0 ? greet(c, c->call, &all, error) : ZERO_OK;
     /* Begins with the next rank, so that not all send to one at a time. */
     int first = 0;
     while (first < c->far && c->far_rank[first] < c->local.base.rank)
@@ -151,7 +195,14 @@ static zero_status_t far_start(void *ctx, int64_t part, int64_t begin, int64_t e
     for (int k = 0; k < c->far && status == ZERO_OK; k++) {
         int r = c->far_rank[(first + k) % c->far];
         const char *from = c->send + ((uint64_t)r * (uint64_t)c->count + (uint64_t)begin) * c->element;
-        status = isend(c, from, (uint64_t)elements * c->element, r, &requests[c->pending[half]], error);
+        status = isend(c, from, (uint64_t)elements * c->element, r, &requests(c, half)[c->pending[half]], error);
+        c->pending[half] += status == ZERO_OK;
+    }
+    if (status == ZERO_OK && part == 0)
+        status = greeted(c, c->call, &all, error);
+    for (int i = 0; i < c->far && status == ZERO_OK; i++) {
+        status = irecv(c, c->staging + ((uint64_t)half * (uint64_t)c->far + (uint64_t)i) * c->part_bytes, (uint64_t)elements * c->element,
+                       c->far_rank[i], &requests(c, half)[c->pending[half]], error);
         c->pending[half] += status == ZERO_OK;
     }
     return status;
@@ -171,20 +222,21 @@ static zero_status_t mpi_reduce_scatter(zero_comm_t *base, const void *send, voi
                                         zero_error_t *error)
 {
     mpi_comm_t *c = (mpi_comm_t *)base;
+    zero_call_t call = zero_call_reduce(base, count, dtype);
     zero_error_t why = {0};
     zero_node_far_t far = {.start = far_start, .finish = far_finish, .ctx = c, .part_bytes = c->part_bytes};
     zero_status_t status = zero_local_ready(&c->local, error);
     (void)native;
     if (status)
         return status;
+    c->call = &call;
     c->send = send;
     c->count = count;
     c->element = zero_dtype_size(dtype);
-    status = zero_node_reduce(&c->local.node, send, recv, count, dtype, base->rank, base->size, &far, &why);
-    if (status) {
-        drop(c, 0);
-        drop(c, 1);
-    } else
+    status = zero_node_reduce(&c->local.node, &call, send, recv, count, dtype, base->rank, base->size, &far, &why);
+    if (status)
+        drop(c);
+    else
         base->bytes_reduced += (uint64_t)(base->size - 1) * (uint64_t)count * zero_dtype_size(dtype);
     return zero_local_done(&c->local, status, &why, error);
 }
@@ -204,6 +256,7 @@ static void mpi_destroy(zero_comm_t *base)
     free(c->far_rank);
     free(c->home);
     free(c->requests);
+    free(c->cards);
     zero_node_close(&c->local.node);
     zero_family_drop(c->local.family);
     free(c->local.world);
@@ -249,8 +302,9 @@ static zero_status_t route(mpi_comm_t *c, const int *index, const int *local_cou
     c->carrier = calloc((size_t)size, sizeof *c->carrier);
     c->lengths = calloc((size_t)here, sizeof *c->lengths);
     c->lists = calloc((size_t)here, sizeof *c->lists);
-    c->requests = calloc(4 * (size_t)size, sizeof *c->requests);
-    if (!c->far_rank || !c->carrier || !c->lengths || !c->lists || !c->requests)
+    c->requests = calloc(2 * SETS * (size_t)size, sizeof *c->requests);
+    c->cards = calloc((size_t)size, sizeof *c->cards);
+    if (!c->far_rank || !c->carrier || !c->lengths || !c->lists || !c->requests || !c->cards)
         goto no_memory;
     for (int j = 0; j < here; j++)
         if (!(c->lists[j] = calloc((size_t)size, sizeof **c->lists)))

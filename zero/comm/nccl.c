@@ -66,7 +66,10 @@ static zero_status_t nccl_exchange(zero_comm_t *c, const void *send, void *recv,
 {
     nccl_t *n = (nccl_t *)c;
     zero_status_t status = zero_nccl_check(n->watch, error);
-    return status ? status : n->host->ops->exchange(n->host, send, recv, bytes, error);
+    n->host->note = c->note;
+    if (status == ZERO_OK && (status = n->host->ops->exchange(n->host, send, recv, bytes, error)) != ZERO_OK)
+        c->other = n->host->other;
+    return status;
 }
 
 /* The thread looks at the host communicator, too; this look is for a caller who waits, and for an MPI that only its own thread may use. */

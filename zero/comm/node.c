@@ -30,14 +30,18 @@ enum {
 typedef struct counter {
     _Atomic uint32_t value;
     _Atomic uint32_t sleepers;
-    char pad[LINES - 8];
+    /* Of published steps: the collective that begins with the step in a slot. Who reads the value has it, too. */
+    zero_call_id_t id[ZERO_NODE_SLOTS];
+    char pad[LINES - 8 - ZERO_NODE_SLOTS * sizeof(zero_call_id_t)];
 } counter_t;
 
 /* First page of a part; the slots follow. */
 typedef struct head {
     counter_t published, consumed;
+    uint64_t words[ZERO_NODE_SLOTS][ZERO_COMM_WORDS]; /* of the same collectives: read where they differ */
     _Atomic uint32_t left;
 } head_t;
+_Static_assert(sizeof(head_t) <= ZERO_PAGE, "the head of a part fits its page");
 
 /* What a rank tells the others while they open. */
 typedef struct hello {
@@ -258,6 +262,22 @@ static inline zero_status_t wait_for(zero_node_t *n, int j, bool consumed, uint3
     return wait_long(n, j, consumed, step, operation, error);
 }
 
+/* Leaves word of the collective that begins with a step, whose slot may be filled. */
+static void announce(const zero_node_t *n, const zero_call_t *call, uint32_t step)
+{
+    head_t *mine = head(n, n->index);
+    mine->published.id[step % ZERO_NODE_SLOTS] = call->id;
+    zero_call_words(call, mine->words[step % ZERO_NODE_SLOTS]);
+}
+
+/* Until rank j has published a collective's first step, and whether that is the same collective. */
+static zero_status_t meet(zero_node_t *n, int j, const zero_call_t *call, uint32_t step, zero_error_t *error)
+{
+    zero_status_t status = wait_for(n, j, false, step + 1, call->operation, error);
+    return status ? status
+                  : zero_call_compare(call, n->rank[j], &head(n, j)->published.id[step % ZERO_NODE_SLOTS], head(n, j)->words[step % ZERO_NODE_SLOTS], error);
+}
+
 /* Until this rank's slot of the step may be filled. */
 static zero_status_t wait_room(zero_node_t *n, uint32_t step, const char *operation, zero_error_t *error)
 {
@@ -378,9 +398,10 @@ static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64
 }
 
 /* One step, in which the slots say where the slices are. */
-static zero_status_t gather_direct(zero_node_t *n, const char *operation, const void *own, char *recv, uint64_t bytes, bool large,
+static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, const void *own, char *recv, uint64_t bytes, bool large,
                                    zero_error_t *error)
 {
+    const char *operation = call->operation;
     uint64_t from = (uintptr_t)own;
     char *own_recv = recv + (uint64_t)n->rank[n->index] * bytes;
     uint32_t step = n->step++;
@@ -388,12 +409,13 @@ static zero_status_t gather_direct(zero_node_t *n, const char *operation, const 
     if (status)
         return status;
     memcpy(slot(n, n->index, step), &from, sizeof from);
+    announce(n, call, step);
     advance(&head(n, n->index)->published, step + 1);
     if (own != own_recv)
         deliver(own_recv, own, bytes, large);
     for (int d = 1; d < n->count && status == ZERO_OK; d++) {
         int j = (n->index + d) % n->count;
-        status = wait_for(n, j, false, step + 1, operation, error);
+        status = meet(n, j, call, step, error);
         if (status)
             break;
         memcpy(&from, slot(n, j, step), sizeof from);
@@ -410,9 +432,10 @@ static zero_status_t gather_direct(zero_node_t *n, const char *operation, const 
 
 /* ---- collectives ------------------------------------------------------------------------------------------------- */
 
-zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void *own, char *recv, uint64_t bytes, const int *const *lists,
+zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const void *own, char *recv, uint64_t bytes, const int *const *lists,
                                const int *lengths, zero_error_t *error)
 {
+    const char *operation = call->operation;
     zero_status_t status = zero_family_check(n->family, error);
     char *own_recv = recv + (uint64_t)n->rank[n->index] * bytes;
     if (n->count == 1) {
@@ -422,15 +445,16 @@ zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void
     }
     bool large = bytes >= n->large_bytes / (uint64_t)n->count;
     if (status == ZERO_OK && !lists && bytes >= n->direct_bytes)
-        return gather_direct(n, operation, own, recv, bytes, large, error);
-    uint64_t parts = (bytes + n->slot_bytes - 1) / n->slot_bytes, steps = 0;
+        return gather_direct(n, call, own, recv, bytes, large, error);
+    /* One of no bytes has a step, too: it is compared. */
+    uint64_t parts = bytes ? (bytes + n->slot_bytes - 1) / n->slot_bytes : 1, steps = 0;
     for (int j = 0; j < n->count; j++)
         if (steps < parts * (uint64_t)(lists ? lengths[j] : 1))
             steps = parts * (uint64_t)(lists ? lengths[j] : 1);
     uint32_t base = n->step;
     head_t *mine = head(n, n->index);
 
-    for (uint64_t t = 0; t <= steps && steps && status == ZERO_OK; t++) {
+    for (uint64_t t = 0; t <= steps && status == ZERO_OK; t++) {
         if (t < steps) {
             uint64_t which = t / parts, begin = t % parts * n->slot_bytes;
             uint64_t size = bytes - begin < n->slot_bytes ? bytes - begin : n->slot_bytes;
@@ -441,6 +465,8 @@ zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void
                 break;
             if (from)
                 fill(n, slot(n, n->index, base + (uint32_t)t), from == own && own != own_recv ? own_recv + begin : NULL, from + begin, size, large);
+            if (t == 0 && !lists)
+                announce(n, call, base);
             advance(&mine->published, base + (uint32_t)t + 1);
         }
         if (t == 0)
@@ -453,8 +479,8 @@ zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void
             if (lists && which >= (uint64_t)lengths[j])
                 continue;
             int r = lists ? lists[j][which] : n->rank[j];
-            status = wait_for(n, j, false, step + 1, operation, error);
-            if (status == ZERO_OK)
+            status = t == 1 && !lists ? meet(n, j, call, step, error) : wait_for(n, j, false, step + 1, operation, error);
+            if (status == ZERO_OK && size)
                 deliver(recv + (uint64_t)r * bytes + begin, slot(n, j, step), size, large);
         }
         if (status == ZERO_OK)
@@ -465,19 +491,19 @@ zero_status_t zero_node_gather(zero_node_t *n, const char *operation, const void
     return status;
 }
 
-zero_status_t zero_node_reduce(zero_node_t *n, const void *send, void *recv, int64_t count, zero_dtype_t dtype, int rank, int size,
+zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const void *send, void *recv, int64_t count, zero_dtype_t dtype, int rank, int size,
                                const zero_node_far_t *far, zero_error_t *error)
 {
-    const char *operation = "reduce-scatter";
+    const char *operation = call->operation;
     uint64_t element = zero_dtype_size(dtype), room = zero_node_part_bytes(n);
     uint64_t part_bytes = far ? far->part_bytes : room;
     int64_t part = count < (int64_t)(part_bytes / element) ? count : (int64_t)(part_bytes / element);
-    int64_t steps = count == 0 ? 0 : (count + part - 1) / part;
+    int64_t steps = count == 0 ? 1 : (count + part - 1) / part; /* one of nothing is compared, too */
     uint32_t base = n->step;
     head_t *mine = n->count > 1 ? head(n, n->index) : NULL;
     zero_status_t status = zero_family_check(n->family, error);
 
-    for (int64_t t = 0; t <= steps && steps && status == ZERO_OK; t++) {
+    for (int64_t t = 0; t <= steps && status == ZERO_OK; t++) {
         if (t < steps) {
             int64_t begin = t * part, elements = count - begin < part ? count - begin : part;
             if (far)
@@ -491,6 +517,8 @@ zero_status_t zero_node_reduce(zero_node_t *n, const void *send, void *recv, int
                 fill(n, slot(n, n->index, base + (uint32_t)t) + (uint64_t)place * room, NULL,
                      (const char *)send + ((uint64_t)n->rank[j] * (uint64_t)count + (uint64_t)begin) * element, (uint64_t)elements * element, false);
             }
+            if (mine && t == 0)
+                announce(n, call, base);
             if (mine)
                 advance(&mine->published, base + (uint32_t)t + 1);
         }
@@ -500,7 +528,7 @@ zero_status_t zero_node_reduce(zero_node_t *n, const void *send, void *recv, int
         int64_t begin = (t - 1) * part, elements = count - begin < part ? count - begin : part;
         for (int d = 1; d < n->count && status == ZERO_OK; d++) {
             int j = (n->index + d) % n->count, place = n->index < j ? n->index : n->index - 1;
-            status = wait_for(n, j, false, step + 1, operation, error);
+            status = t == 1 ? meet(n, j, call, step, error) : wait_for(n, j, false, step + 1, operation, error);
             n->source[n->rank[j]] = slot(n, j, step) + (uint64_t)place * room;
         }
         if (far && status == ZERO_OK)
@@ -508,7 +536,8 @@ zero_status_t zero_node_reduce(zero_node_t *n, const void *send, void *recv, int
         if (status)
             break;
         n->source[rank] = (const char *)send + ((uint64_t)rank * (uint64_t)count + (uint64_t)begin) * element;
-        n->flat->sum((char *)recv + (uint64_t)begin * element, n->source, size, dtype, elements, 1, NULL);
+        if (elements)
+            n->flat->sum((char *)recv + (uint64_t)begin * element, n->source, size, dtype, elements, 1, NULL);
         if (mine)
             advance(&mine->consumed, step + 1);
     }

@@ -3,8 +3,8 @@
  *
  * Every collective is a sequence of steps that all ranks of the node count alike. In a step a rank fills its slot (step modulo
  * NODE_SLOTS), publishes the step, reads the slots of the others and says that it has consumed the step. A slot is filled
- * again when everyone has consumed its last use. So each rank writes two counters and polls those of the others; nothing else
- * is shared. Filling runs one step ahead of reading, so that a rank that is late for a moment does not stop the rest.
+ * again when everyone has consumed its last use. So each rank writes two counters and polls those of the others. Beside the
+ * counter of a collective's first step stands which collective it is: whoever sees the step compares that before it goes on. Filling runs one step ahead of reading, so that a rank that is late for a moment does not stop the rest.
  *
  * A gather of long slices copies each byte once where the system lets ranks read each other's memory (process_vm_readv): in
  * a single step a rank's slot holds the address of its slice, the others read it there into their buffers, and the
@@ -14,6 +14,7 @@
 #define ZERO_COMM_NODE_H
 
 #include "kernels/flat/flat.h"
+#include "zero/comm/compare.h"
 #include "zero/comm/family.h"
 
 enum { ZERO_NODE_SLOTS = 4 };
@@ -48,10 +49,12 @@ void zero_node_close(zero_node_t *node);
 /* The least ring that count ranks of one node can work with, bytes. */
 uint64_t zero_node_least(int count);
 
-/* recv + r * bytes gets the bytes bytes of communicator rank r, for all ranks r of lists[j][0 .. lengths[j]), which rank j of
+/* Collectives. They compare call on the ranks of the node; a gather with lists does not: it belongs to one without.
+ *
+ * recv + r * bytes gets the bytes bytes of communicator rank r, for all ranks r of lists[j][0 .. lengths[j]), which rank j of
  * the node has; own is where this rank's own slice (rank[index]) comes from, its other slices are in recv already. lists NULL:
  * each has its own alone. */
-zero_status_t zero_node_gather(zero_node_t *node, const char *operation, const void *own, char *recv, uint64_t bytes,
+zero_status_t zero_node_gather(zero_node_t *node, const zero_call_t *call, const void *own, char *recv, uint64_t bytes,
                                const int *const *lists, const int *lengths, zero_error_t *error);
 
 /* Ranks of other nodes in a sum: start begins to move elements [begin, begin + count) of every slice, finish waits for them and
@@ -65,7 +68,7 @@ typedef struct zero_node_far {
 
 /* recv (count) = sum over the communicator's size ranks r of send_r[rank * count ...], in rank order. far: NULL on a single
  * node. */
-zero_status_t zero_node_reduce(zero_node_t *node, const void *send, void *recv, int64_t count, zero_dtype_t dtype, int rank,
+zero_status_t zero_node_reduce(zero_node_t *node, const zero_call_t *call, const void *send, void *recv, int64_t count, zero_dtype_t dtype, int rank,
                                int size, const zero_node_far_t *far, zero_error_t *error);
 
 /* Bytes of a slot that can go to one other rank. */

@@ -51,20 +51,20 @@ int zero_family_seat(const zero_family_t *family, int rank)
 
 /* ---- operations -------------------------------------------------------------------------------------------------- */
 
-static zero_status_t shm_gather(zero_comm_t *c, const char *operation, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+static zero_status_t shm_gather(zero_comm_t *c, zero_call_t call, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
     zero_local_t *l = (zero_local_t *)c;
     zero_error_t why = {0};
     zero_status_t status = zero_local_ready(l, error);
     if (status)
         return status;
-    status = zero_node_gather(&l->node, operation, send, recv, bytes, NULL, NULL, &why);
+    status = zero_node_gather(&l->node, &call, send, recv, bytes, NULL, NULL, &why);
     return zero_local_done(l, status, &why, error);
 }
 
 static zero_status_t shm_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
 {
-    zero_status_t status = shm_gather(c, "all-gather", send, recv, bytes, error);
+    zero_status_t status = shm_gather(c, zero_call_gather(c, bytes), send, recv, bytes, error);
     (void)native;
     if (status == ZERO_OK)
         c->bytes_received += (uint64_t)(c->size - 1) * bytes;
@@ -73,19 +73,20 @@ static zero_status_t shm_all_gather(zero_comm_t *c, const void *send, void *recv
 
 static zero_status_t shm_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
-    return shm_gather(c, "exchange", send, recv, bytes, error);
+    return shm_gather(c, zero_call_exchange(c, bytes), send, recv, bytes, error);
 }
 
 static zero_status_t shm_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
                                         zero_error_t *error)
 {
     zero_local_t *l = (zero_local_t *)c;
+    zero_call_t call = zero_call_reduce(c, count, dtype);
     zero_error_t why = {0};
     zero_status_t status = zero_local_ready(l, error);
     (void)native;
     if (status)
         return status;
-    status = zero_node_reduce(&l->node, send, recv, count, dtype, c->rank, c->size, NULL, &why);
+    status = zero_node_reduce(&l->node, &call, send, recv, count, dtype, c->rank, c->size, NULL, &why);
     if (status == ZERO_OK)
         c->bytes_reduced += (uint64_t)(c->size - 1) * (uint64_t)count * zero_dtype_size(dtype);
     return zero_local_done(l, status, &why, error);

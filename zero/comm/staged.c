@@ -77,6 +77,7 @@ static zero_status_t collect(const staged_t *s, const job_t *j, char *half, uint
 {
     zero_comm_t *c = s->inner;
     uint64_t size = size_of(j, at);
+    c->note = s->base.note;
     char *own = half + (uint64_t)s->base.rank * size;
     if (j->kind == GATHER)
         return c->ops->all_gather(c, own, half, size, NULL, error);
@@ -159,6 +160,7 @@ static zero_status_t run(staged_t *s, job_t *j, zero_error_t *error)
         return ZERO_OK;
     s->failed = why;
     s->failed.status = status;
+    s->base.other = s->inner->other;
     return zero_fail(error, status, "%s", why.text);
 }
 
@@ -182,7 +184,11 @@ static zero_status_t staged_exchange(zero_comm_t *c, const void *send, void *rec
     staged_t *s = (staged_t *)c;
     if (s->failed.status)
         return zero_fail(error, s->failed.status, "%s", s->failed.text);
-    return s->inner->ops->exchange(s->inner, send, recv, bytes, error);
+    s->inner->note = c->note;
+    zero_status_t status = s->inner->ops->exchange(s->inner, send, recv, bytes, error);
+    if (status != ZERO_OK)
+        c->other = s->inner->other;
+    return status;
 }
 
 static zero_status_t staged_split(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error)

@@ -39,7 +39,8 @@ struct tcp {
     int *world;                 /* [size] ranks of the link */
     /* What the hub answered: reading's. */
     bool answered;
-    zero_error_t answer;        /* status ZERO_OK: all, of bytes bytes */
+    zero_error_t answer;        /* status ZERO_OK: all, of bytes bytes; ZERO_ERR_MISMATCH: differ */
+    zero_tcp_differ_t differ;
     char *all;
     uint64_t bytes;
     zero_error_t failed;        /* of the first exchange that failed: ranks are out of step, so the later ones fail alike */
@@ -68,7 +69,10 @@ static void take(link_t *l, const zero_tcp_frame_t *f, const char *payload)
             continue;
         c->answered = true;
         c->answer = (zero_error_t){.status = ZERO_OK};
-        if (f->status != ZERO_OK)
+        if (f->status == ZERO_ERR_MISMATCH && f->bytes == sizeof c->differ) {
+            c->answer.status = ZERO_ERR_MISMATCH;
+            memcpy(&c->differ, payload, sizeof c->differ);
+        } else if (f->status != ZERO_OK)
             zero_fail(&c->answer, (zero_status_t)f->status, "%.*s", (int)f->bytes, payload);
         else if ((c->all = malloc(f->bytes + 1)) == NULL)
             zero_fail(&c->answer, ZERO_ERR_MEMORY, "no memory for an exchange of %llu bytes", (unsigned long long)f->bytes);
@@ -112,14 +116,19 @@ static void hear(link_t *l)
 }
 
 /* false: the connection has ended, which hear finds too. */
-static bool send_frame(link_t *l, const zero_tcp_frame_t *frame, const void *payload, double end)
+static bool send_parts(link_t *l, const void *head, size_t head_bytes, const void *payload, size_t bytes, double end)
 {
     pthread_mutex_lock(&l->writing);
-    bool sent = zero_socket_put(end, l->fd, frame, sizeof *frame) && zero_socket_put(end, l->fd, payload, frame->bytes);
+    bool sent = zero_socket_put(end, l->fd, head, head_bytes) && zero_socket_put(end, l->fd, payload, bytes);
     if (!sent) /* half a frame may be there, so nothing else can follow */
         shutdown(l->fd, SHUT_WR);
     pthread_mutex_unlock(&l->writing);
     return sent;
+}
+
+static bool send_frame(link_t *l, const zero_tcp_frame_t *frame, const void *payload, double end)
+{
+    return send_parts(l, frame, sizeof *frame, payload, frame->bytes, end);
 }
 
 static zero_status_t look(link_t *l, zero_error_t *error)
@@ -151,8 +160,15 @@ static zero_status_t tcp_reduce_scatter(zero_comm_t *c, const void *send, void *
     return moves_nothing(error);
 }
 
+/* Of two ranks in different calls at least one is in another than this rank. */
+static zero_status_t mismatch(const zero_call_t *call, const zero_tcp_differ_t *d, zero_error_t *error)
+{
+    zero_status_t status = zero_call_compare(call, d->rank[0], &d->card[0].id, d->card[0].words, error);
+    return status ? status : zero_call_compare(call, d->rank[1], &d->card[1].id, d->card[1].words, error);
+}
+
 /* Until the hub has answered, who also says which ranks are late. */
-static zero_status_t await(tcp_t *c, double end, void *recv, zero_error_t *why)
+static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *recv, zero_error_t *why)
 {
     link_t *l = c->link;
     for (;;) {
@@ -162,7 +178,9 @@ static zero_status_t await(tcp_t *c, double end, void *recv, zero_error_t *why)
         hear(l);
         if (c->answered) {
             over = true;
-            status = c->answer.status ? zero_fail(why, c->answer.status, "%s", c->answer.text) : ZERO_OK;
+            status = c->answer.status == ZERO_ERR_MISMATCH ? mismatch(call, &c->differ, why)
+                     : c->answer.status                    ? zero_fail(why, c->answer.status, "%s", c->answer.text)
+                                                           : ZERO_OK;
             if (status == ZERO_OK && c->bytes)
                 memcpy(recv, c->all, c->bytes);
             free(c->all);
@@ -187,6 +205,8 @@ static zero_status_t await(tcp_t *c, double end, void *recv, zero_error_t *why)
 static zero_status_t tcp_exchange(zero_comm_t *base, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
     tcp_t *c = (tcp_t *)base;
+    zero_call_t call = zero_call_exchange(base, bytes);
+    struct { zero_tcp_frame_t frame; zero_call_card_t card; } head;
     zero_error_t why = {0};
     zero_status_t status;
     if (c->failed.status)
@@ -195,13 +215,14 @@ static zero_status_t tcp_exchange(zero_comm_t *base, const void *send, void *rec
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "an exchange of %llu bytes a rank is too much without MPI: at most %llu", (unsigned long long)bytes,
                          (unsigned long long)(ZERO_TCP_MOST / (uint64_t)base->size));
     double end = zero_host_now() + base->options.timeout_s + BEYOND;
-    zero_tcp_frame_t frame = {.kind = ZERO_TCP_GIVE, .index = base->rank, .size = base->size, .id = c->id, .bytes = bytes,
-                              .timeout_s = base->options.timeout_s};
+    head.frame = (zero_tcp_frame_t){.kind = ZERO_TCP_GIVE, .index = base->rank, .size = base->size, .id = c->id, .bytes = sizeof head.card + bytes,
+                                    .timeout_s = base->options.timeout_s};
+    zero_call_card(&call, &head.card);
     status = look(c->link, &why);
-    if (status == ZERO_OK && !send_frame(c->link, &frame, send, end) && (status = look(c->link, &why)) == ZERO_OK)
+    if (status == ZERO_OK && !send_parts(c->link, &head, sizeof head, send, bytes, end) && (status = look(c->link, &why)) == ZERO_OK)
         status = zero_fail(&why, ZERO_ERR_TIMEOUT, "exchange: rank 0, which serves the others, takes nothing any more");
     if (status == ZERO_OK)
-        status = await(c, end, recv, &why);
+        status = await(c, &call, end, recv, &why);
     if (status == ZERO_OK)
         return ZERO_OK;
     c->failed = why;

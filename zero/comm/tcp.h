@@ -8,6 +8,7 @@
 #define ZERO_COMM_TCP_H
 
 #include "zero/comm/backend.h"
+#include "zero/comm/compare.h"
 
 /* Where ranks meet, and who this one is. */
 typedef struct zero_tcp_place {
@@ -42,8 +43,8 @@ zero_status_t zero_tcp_meet(const zero_tcp_place_t *place, double timeout_s, zer
 
 typedef enum zero_tcp_kind {
     ZERO_TCP_OPEN = 1,  /* to the hub: there is a communicator id of size ranks, int32_t each */
-    ZERO_TCP_GIVE,      /* to the hub: rank index's part of an exchange */
-    ZERO_TCP_ALL,       /* from it: status 0 and all parts, or why it failed, as text */
+    ZERO_TCP_GIVE,      /* to the hub: the card of rank index's call (compare.h), and its part of an exchange */
+    ZERO_TCP_ALL,       /* from it: status 0 and all parts, or why it failed: ZERO_ERR_MISMATCH and zero_tcp_differ_t, another status and text */
     ZERO_TCP_ABORT,     /* to and from it: a sentence */
     ZERO_TCP_LEAVE,     /* to the hub: this rank has no use for communicator id any more */
     ZERO_TCP_BYE,       /* to the hub: nor for any */
@@ -54,6 +55,12 @@ typedef struct zero_tcp_frame {
     uint64_t id, bytes;
     double timeout_s;   /* of an exchange, from its first part on */
 } zero_tcp_frame_t;
+
+/* Two ranks of a communicator that are in different calls. */
+typedef struct zero_tcp_differ {
+    int32_t rank[2];
+    zero_call_card_t card[2];
+} zero_tcp_differ_t;
 
 /* The longest frame: more is no frame of ours. */
 #define ZERO_TCP_MOST ((uint64_t)1 << 30)

@@ -91,6 +91,7 @@ typedef struct group {
     int there;          /* how many gave */
     uint64_t bytes;     /* of each part */
     char *all;
+    zero_tcp_differ_t differ; /* the first to give, and, where failed is ZERO_ERR_MISMATCH, one that is elsewhere */
     double since, timeout_s;
     zero_error_t failed; /* status: ZERO_OK, or of the first exchange that failed, and so of all later ones */
 } group_t;
@@ -205,10 +206,12 @@ static void leave_group(zero_tcp_hub_t *h, uint64_t id)
 /* Ends the exchange for all that gave their part; those that come later hear the same. */
 static void fail_group(zero_tcp_hub_t *h, group_t *g)
 {
-    zero_tcp_frame_t frame = {.kind = ZERO_TCP_ALL, .status = (int32_t)g->failed.status, .id = g->id, .bytes = strlen(g->failed.text)};
+    bool differ = g->failed.status == ZERO_ERR_MISMATCH;
+    zero_tcp_frame_t frame = {.kind = ZERO_TCP_ALL, .status = (int32_t)g->failed.status, .id = g->id,
+                              .bytes = differ ? sizeof g->differ : strlen(g->failed.text)};
     for (int i = 0; i < g->size; i++)
         if (g->gave[i]) {
-            queue(h, g->member[i], &frame, g->failed.text);
+            queue(h, g->member[i], &frame, differ ? (const void *)&g->differ : g->failed.text);
             g->gave[i] = false;
         }
     g->there = 0;
@@ -249,19 +252,29 @@ static void look_at_group(zero_tcp_hub_t *h, group_t *g, double now)
 static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
 {
     group_t *g = find_group(h, f->id);
-    if (!g || f->index < 0 || f->index >= g->size || g->member[f->index] != rank || g->gave[f->index])
+    zero_call_card_t card;
+    if (!g || f->index < 0 || f->index >= g->size || g->member[f->index] != rank || g->gave[f->index] || f->bytes < sizeof card)
         return false;
+    memcpy(&card, payload, sizeof card);
+    payload += sizeof card;
     if (!g->there) {
-        g->bytes = f->bytes;
+        g->bytes = f->bytes - sizeof card;
         g->since = zero_host_now();
         g->timeout_s = f->timeout_s;
         free(g->all);
-        g->all = calloc((size_t)g->size, f->bytes ? f->bytes : 1);
+        g->all = calloc((size_t)g->size, g->bytes ? g->bytes : 1);
         if (!g->all && g->failed.status == ZERO_OK)
-            zero_fail(&g->failed, ZERO_ERR_MEMORY, "rank 0 has no memory for an exchange of %d times %llu bytes", g->size, (unsigned long long)f->bytes);
-    } else if (f->bytes != g->bytes && g->failed.status == ZERO_OK)
-        zero_fail(&g->failed, ZERO_ERR_MISMATCH, "exchange: rank %d gives %llu bytes, and others give %llu", rank, (unsigned long long)f->bytes,
-                  (unsigned long long)g->bytes);
+            zero_fail(&g->failed, ZERO_ERR_MEMORY, "rank 0 has no memory for an exchange of %d times %llu bytes", g->size, (unsigned long long)g->bytes);
+        if (g->failed.status == ZERO_OK) {
+            g->differ.rank[0] = f->index;
+            g->differ.card[0] = card;
+        }
+    } else if (g->failed.status == ZERO_OK && memcmp(&card.id, &g->differ.card[0].id, sizeof card.id)) {
+        g->failed.status = ZERO_ERR_MISMATCH;
+        g->differ.rank[1] = f->index;
+        g->differ.card[1] = card;
+    } else if (g->failed.status == ZERO_OK && f->bytes - sizeof card != g->bytes)
+        return false;
     g->gave[f->index] = true;
     g->there++;
     if (g->failed.status) {

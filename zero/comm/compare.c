@@ -1,0 +1,70 @@
+/* compare.c - see compare.h. */
+#include "zero/comm/compare.h"
+
+#include <stdio.h>
+
+enum { GATHER = 1, EXCHANGE, REDUCE /* and the dtype */ };
+
+static zero_call_t call_of(zero_comm_t *comm, const char *operation, uint64_t kind, uint64_t bytes)
+{
+    return (zero_call_t){comm, operation, {comm->note ? comm->note->key : 0, bytes, kind}};
+}
+
+zero_call_t zero_call_gather(zero_comm_t *comm, uint64_t bytes)
+{
+    return call_of(comm, "all-gather", GATHER, bytes);
+}
+
+zero_call_t zero_call_exchange(zero_comm_t *comm, uint64_t bytes)
+{
+    return call_of(comm, "exchange", EXCHANGE, bytes);
+}
+
+zero_call_t zero_call_reduce(zero_comm_t *comm, int64_t count, zero_dtype_t dtype)
+{
+    return call_of(comm, "reduce-scatter", REDUCE + (uint64_t)dtype, (uint64_t)count * zero_dtype_size(dtype));
+}
+
+void zero_call_words(const zero_call_t *call, uint64_t *words)
+{
+    if (call->comm->note)
+        memcpy(words, call->comm->note->words, sizeof call->comm->note->words);
+    else
+        memset(words, 0, sizeof call->comm->note->words);
+}
+
+void zero_call_card(const zero_call_t *call, zero_call_card_t *card)
+{
+    card->id = call->id;
+    zero_call_words(call, card->words);
+}
+
+/* "an exchange of 8 bytes a rank" */
+static void describe(const zero_call_id_t *id, char *text, size_t size)
+{
+    if (id->kind == GATHER || id->kind == EXCHANGE)
+        snprintf(text, size, "an %s of %llu bytes a rank", id->kind == GATHER ? "all-gather" : "exchange", (unsigned long long)id->bytes);
+    else
+        snprintf(text, size, "a reduce-scatter of %llu bytes a rank in %s", (unsigned long long)id->bytes, zero_dtype_name((zero_dtype_t)(id->kind - REDUCE)));
+}
+
+static __attribute__((noinline)) zero_status_t differ(const zero_call_t *call, int rank, const zero_call_id_t *id, const uint64_t *words,
+                                                      zero_error_t *error)
+{
+    zero_comm_t *c = call->comm;
+    const zero_call_id_t *first = rank < c->rank ? id : &call->id, *second = rank < c->rank ? &call->id : id;
+    char texts[2][80];
+    c->other.rank = rank;
+    c->other.note.key = id->key;
+    memcpy(c->other.note.words, words, sizeof c->other.note.words);
+    describe(first, texts[0], sizeof texts[0]);
+    describe(second, texts[1], sizeof texts[1]);
+    return zero_fail(error, ZERO_ERR_MISMATCH, "rank %d is in %s, and rank %d in %s%s: make the same calls with the same sizes in the same order on every "
+                     "rank", rank < c->rank ? rank : c->rank, texts[0], rank < c->rank ? c->rank : rank, texts[1],
+                     strcmp(texts[0], texts[1]) ? "" : " for another purpose");
+}
+
+zero_status_t zero_call_compare(const zero_call_t *call, int rank, const zero_call_id_t *id, const uint64_t *words, zero_error_t *error)
+{
+    return memcmp(id, &call->id, sizeof *id) == 0 ? ZERO_OK : differ(call, rank, id, words, error);
+}
