@@ -121,7 +121,7 @@ static void row(bench_t *b, const zero_flat_ops_t *ops, size_t r)
         b->u.scalars = zero_rule_scalars(b->u.rule, &options, 1e-4, 1, 1, k + 3, 1);
         b->u.param = rows[r].dtype == ZERO_FP32 ? NULL : param;
         double start = now();
-        ops->update(&b->u, b->threads, NULL);
+        ops->update(&b->u, 1, b->threads, NULL);
         double end = now();
         b->u.param = param;
         rows[r].plain(b);

@@ -52,7 +52,7 @@ static void cast(const operands_t *o) { flat->cast(o->b, ZERO_BF16, o->a, ZERO_F
 static void accumulate(const operands_t *o) { flat->accumulate((float *)o->a, o->d, ZERO_BF16, o->count, 1, native); }
 static void norm32(const operands_t *o) { flat->square_sum((double *)o->e, (double *)o->e + 16, o->a, ZERO_FP32, o->count, 1, native); }
 static void norm16(const operands_t *o) { flat->square_sum((double *)o->e, (double *)o->e + 16, o->d, ZERO_BF16, o->count, 1, native); }
-static void adamw(const operands_t *o) { flat->update(&o->adamw, 1, native); }
+static void adamw(const operands_t *o) { flat->update(&o->adamw, 1, 1, native); }
 static void entropy(const operands_t *o) { zero_nn_cross_entropy(nn, o->losses, o->d, o->targets, o->rows, VOCABULARY, ROW, true, ZERO_BF16); }
 
 /* Ordinary numbers into bytes at p, a block over and over: what is timed on zeros may be faster than it is. */

@@ -199,7 +199,7 @@ static void adamw_with(bench_t *b, zero_dtype_t grad_dtype, void *param)
 {
     zero_update_t u = {.rule = ZERO_RULE_ADAMW, .grad_dtype = grad_dtype, .param_dtype = ZERO_BF16, .count = b->n, .master = b->x[0],
                        .state = {b->x[1], b->x[2]}, .grad = b->x[3], .param = param, .scalars = b->scalars};
-    b->ops->update(&u, b->threads, NULL);
+    b->ops->update(&u, 1, b->threads, NULL);
 }
 
 static void adamw(bench_t *b)

@@ -21,7 +21,7 @@ static const level_t levels[] = {
 const char *const flat_levels[] = {"cuda", "cuda-odd", "cuda-threads"};
 const int flat_level_count = sizeof flat_levels / sizeof flat_levels[0], flat_most_threads = 0;
 
-enum { ROOM = 32 << 20, BORDER = 128, OPERANDS = 8, PATTERN = 0xa5 };
+enum { ROOM = 160 << 20, BORDER = 128, OPERANDS = 600, PATTERN = 0xa5 };
 #define SECONDS 60.0
 
 /* What the calls of a test share: each test is a process of its own. */
@@ -174,27 +174,35 @@ static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t
     get(&c, scratch);
 }
 
-static void update(const zero_update_t *u, int threads, void *unused)
+static void update(const zero_update_t *u, int count, int threads, void *unused)
 {
     call_t c = {0};
-    zero_update_t d = *u;
-    uint64_t elements = (uint64_t)u->count, state = elements * 4;
+    zero_update_t *d = malloc((size_t)count * sizeof *d);
     (void)unused;
-    if (u->rule == ZERO_RULE_ADAMW8)
-        state = (elements + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * sizeof(zero_block8_t);
-    for (int k = 0; k < 2; k++)
-        d.state[k] = u->state[k] ? put(&c, u->state[k], state, 4) : NULL;
-    d.master = put(&c, u->master, elements * 4, 4);
-    d.grad = put(&c, u->grad, elements * zero_dtype_size(u->grad_dtype), zero_dtype_size(u->grad_dtype));
-    d.param = u->param ? put(&c, u->param, elements * zero_dtype_size(u->param_dtype), zero_dtype_size(u->param_dtype)) : NULL;
-    cuda.ops->update(&d, threads, native());
-    memset(&d, 0xff, sizeof d);
-    get(&c, u->master);
-    for (int k = 0; k < 2; k++)
-        if (u->state[k])
-            get(&c, u->state[k]);
-    if (u->param)
-        get(&c, u->param);
+    ck_assert_ptr_nonnull(d);
+    for (int n = 0; n < count; n++) {
+        uint64_t elements = (uint64_t)u[n].count, state = elements * 4;
+        if (u[n].rule == ZERO_RULE_ADAMW8)
+            state = (elements + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * sizeof(zero_block8_t);
+        d[n] = u[n];
+        for (int k = 0; k < 2; k++)
+            d[n].state[k] = u[n].state[k] ? put(&c, u[n].state[k], state, 4) : NULL;
+        d[n].master = put(&c, u[n].master, elements * 4, 4);
+        d[n].grad = put(&c, u[n].grad, elements * zero_dtype_size(u[n].grad_dtype), zero_dtype_size(u[n].grad_dtype));
+        uint64_t size = zero_dtype_size(u[n].param_dtype);
+        d[n].param = u[n].param ? put(&c, u[n].param, elements * size, size) : NULL;
+    }
+    cuda.ops->update(d, count, threads, native());
+    memset(d, 0xff, (size_t)count * sizeof *d); /* the call has kept what it needs of it */
+    free(d);
+    for (int n = 0; n < count; n++) {
+        get(&c, u[n].master);
+        for (int k = 0; k < 2; k++)
+            if (u[n].state[k])
+                get(&c, u[n].state[k]);
+        if (u[n].param)
+            get(&c, u[n].param);
+    }
 }
 
 static const zero_flat_ops_t table = {.name = "cuda",

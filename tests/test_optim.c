@@ -135,7 +135,7 @@ START_TEST(test_trajectory)
         }
         zero_rule_scalars_t s = zero_rule_scalars(ZERO_RULE_ADAMW, o, lr, 1, 1, t, factor);
         zero_update_t u = {.rule = ZERO_RULE_ADAMW, .count = ELEMENTS, .master = p, .state = {m, v}, .grad = g, .scalars = s};
-        zero_flat_cpu()->update(&u, 1, NULL);
+        zero_flat_cpu()->update(&u, 1, 1, NULL);
     }
     /* A rounding of the parameter per update, and the update's own relative error of a few roundings. */
     long double moved = 0;
@@ -159,7 +159,7 @@ START_TEST(test_first_update)
     zero_adamw_t o = {.beta1 = 0.9, .beta2 = 0.95, .eps = 0x1p-60, .weight_decay = 0};
     zero_rule_scalars_t s = zero_rule_scalars(ZERO_RULE_ADAMW, &o, 0x1p-10, 1, 1, 1, 1);
     zero_update_t u = {.rule = ZERO_RULE_ADAMW, .count = 3, .master = p, .state = {m, v}, .grad = g, .scalars = s};
-    zero_flat_ref()->update(&u, 1, NULL);
+    zero_flat_ref()->update(&u, 1, 1, NULL);
     ck_assert_float_eq_tol(p[0], 1 - 0x1p-10f, 3e-7f);
     ck_assert_float_eq_tol(p[1], 1 + 0x1p-10f, 3e-7f);
     ck_assert_float_eq(p[2], 1);

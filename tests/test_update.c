@@ -208,11 +208,11 @@ static zero_rule_scalars_t bare_scalars(zero_rule_t rule)
 static void check(const zero_flat_ops_t *ops, zero_update_t *u, const char *level)
 {
     zero_update_t want = operands_clone(u);
-    zero_flat_ref()->update(&want, 1, NULL);
+    zero_flat_ref()->update(&want, 1, 1, NULL);
     for (int threads = 0; threads <= flat_most_threads; threads++) {
         char what[160];
         zero_update_t got = operands_clone(u);
-        ops->update(&got, threads, NULL);
+        ops->update(&got, 1, threads, NULL);
         snprintf(what, sizeof what, "%s by %s, %d threads, gradients in %s, parameters in %s, %lld elements", zero_rule_name(u->rule), level,
                  threads, zero_dtype_name(u->grad_dtype), zero_dtype_name(u->param_dtype), (long long)u->count);
         same_update(&want, &got, what);
@@ -265,12 +265,40 @@ START_TEST(test_large)
             free(got.param);
             char *param = buffer((uint64_t)(u.count + off) * zero_dtype_size(u.param_dtype));
             got.param = param + (size_t)off * zero_dtype_size(u.param_dtype);
-            zero_flat_ref()->update(&want, 1, NULL);
-            ops->update(&got, 1, NULL);
+            zero_flat_ref()->update(&want, 1, 1, NULL);
+            ops->update(&got, 1, 1, NULL);
             same_update(&want, &got, level);
             got.param = param;
             operands_destroy(&u), operands_destroy(&want), operands_destroy(&got);
         }
+}
+END_TEST
+
+/* Many updates in one call, empty ones among them, with scalars of their own. */
+START_TEST(test_many)
+{
+    OPS;
+    enum { MANY = 100 };
+    for (int r = 0; r < ZERO_RULE_CUSTOM; r++) {
+        zero_update_t u[MANY], want[MANY];
+        for (int n = 0; n < MANY; n++) {
+            u[n] = (zero_update_t){.rule = (zero_rule_t)r, .grad_dtype = ZERO_BF16, .param_dtype = ZERO_BF16};
+            u[n].count = sizes[n % (n < 90 ? SIZES - 2 : SIZES)];
+            u[n].scalars = some_scalars(u[n].rule);
+            u[n].scalars.step_size *= (float)(n + 1);
+            operands_create(&u[n], (uint64_t)(1000 * r + n), false);
+            want[n] = operands_clone(&u[n]);
+        }
+        for (int n = 0; n < MANY; n++)
+            zero_flat_ref()->update(&want[n], 1, 1, NULL);
+        ops->update(u, MANY, 1, NULL);
+        for (int n = 0; n < MANY; n++) {
+            char what[80];
+            snprintf(what, sizeof what, "%s by %s, update %d of %d", zero_rule_name(u[n].rule), level, n, MANY);
+            same_update(&want[n], &u[n], what);
+            operands_destroy(&want[n]), operands_destroy(&u[n]);
+        }
+    }
 }
 END_TEST
 
@@ -283,11 +311,11 @@ START_TEST(test_master_is_param)
         u.scalars = some_scalars(u.rule);
         operands_create(&u, 5, false);
         zero_update_t want = operands_clone(&u), got = operands_clone(&u);
-        zero_flat_ref()->update(&want, 1, NULL);
+        zero_flat_ref()->update(&want, 1, 1, NULL);
         free(got.param);
         got.param = got.master;
         got.param_dtype = ZERO_BF16;
-        ops->update(&got, 1, NULL);
+        ops->update(&got, 1, 1, NULL);
         got.param = clone(got.master, 300 * 4);
         same_update(&want, &got, level);
         operands_destroy(&u), operands_destroy(&want), operands_destroy(&got);
@@ -309,7 +337,7 @@ START_TEST(test_padding)
         zero_update_t want = operands_clone(&u);
         memset(want.param, 0, 2 * BLOCK * 4);
         for (int t = 0; t < 3; t++)
-            ops->update(&u, 1, NULL);
+            ops->update(&u, 1, 1, NULL);
         same_update(&want, &u, level);
         operands_destroy(&u), operands_destroy(&want);
     }
@@ -365,7 +393,7 @@ START_TEST(test_definition)
                                      (float *)want.state[1] + i);
             ((float *)want.param)[i] = want.master[i];
         }
-        zero_flat_ref()->update(&u, 1, NULL);
+        zero_flat_ref()->update(&u, 1, 1, NULL);
         same_update(&want, &u, zero_rule_name(u.rule));
         operands_destroy(&u), operands_destroy(&want);
     }
@@ -422,7 +450,7 @@ START_TEST(test_block8_definition)
             vb->code[k] = (uint8_t)nearest((double)(v[k] * (1 / v_most)), 255, v[k] > 0);
         }
     }
-    zero_flat_ref()->update(&u, 1, NULL);
+    zero_flat_ref()->update(&u, 1, 1, NULL);
     same_update(&want, &u, "8-bit AdamW by definition");
     operands_destroy(&u), operands_destroy(&want);
 }
@@ -444,7 +472,7 @@ START_TEST(test_block8_kept)
             vb->code[i % BLOCK] = (uint8_t)(i == 0 ? 255 : i);
         }
         zero_update_t want = operands_clone(&u);
-        ops->update(&u, 1, NULL);
+        ops->update(&u, 1, 1, NULL);
         for (int b = 0; b < 2; b++)
             ck_assert_msg(memcmp((char *)want.state[b], (char *)u.state[b], 2 * sizeof(zero_block8_t)) == 0, "state %d at scale %a by %s", b,
                           (double)scales[s], level);
@@ -471,7 +499,7 @@ START_TEST(test_block8_tiny)
         ck_assert_float_eq(v, 0);
         ((zero_block8_t *)want.state[0])->scale = m; /* the last is the largest; every code is 0 */
     }
-    ops->update(&u, 1, NULL);
+    ops->update(&u, 1, 1, NULL);
     same_update(&want, &u, level);
     operands_destroy(&u), operands_destroy(&want);
 }
@@ -497,7 +525,7 @@ START_TEST(test_torch)
             for (int i = 0; i < ELEMENTS; i++)
                 g[i] = ldexpf(((float)((i * 37 + t * 101 + i * t * 7) % 257) - 128.5f) / 64, -(i % 12));
             u.scalars = zero_rule_scalars(golden->rule, &golden->options, golden->lr, 1, 1, t, 1);
-            ops->update(&u, 1, NULL);
+            ops->update(&u, 1, 1, NULL);
             if (t != marks[mark])
                 continue;
             for (int i = 0; i < ELEMENTS; i++) {
@@ -535,7 +563,7 @@ static double minimize(zero_rule_t rule, bool spread, float *p)
         }
         zero_update_t u = {.rule = rule, .count = WIDTH, .master = p, .state = {m, v}, .grad = g};
         u.scalars = zero_rule_scalars(rule, &options, 0.02 * (1 - 0.9 * t / STEPS), 1, 1, t, 1);
-        zero_flat_cpu()->update(&u, 1, NULL);
+        zero_flat_cpu()->update(&u, 1, 1, NULL);
     }
     free(g), free(m), free(v);
     return loss;
@@ -567,6 +595,7 @@ int main(void)
     tcase_set_timeout(tcase, 240);
     tcase_add_loop_test(tcase, test_levels, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_large, 0, flat_level_count);
+    tcase_add_loop_test(tcase, test_many, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_master_is_param, 0, flat_level_count);
     tcase_add_loop_test(tcase, test_padding, 0, flat_level_count);
     tcase_add_test(tcase, test_definition);

@@ -153,7 +153,8 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
     return ZERO_OK;
 }
 
-/* The optimizer over a part, one kernel call for each run of equal scales. */
+/* The optimizer over a part: an update for each run of equal scales, and a call for as many of them as there is room
+ * for. */
 static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native, zero_error_t *error)
 {
     const zero_exec_scalars_t *s = x->scalars;
@@ -179,25 +180,34 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
         return update_custom(x, op, &o, flat, native, error);
     }
 
+    zero_update_t updates[32];
+    int count = 0, room = sizeof updates / sizeof *updates;
     for (int32_t r = 0; r < segment->run_count; r++) {
         const zero_run_t *run = &plan->runs[segment->first_run + r];
         int64_t begin = run->begin > span.begin ? run->begin : span.begin,
                 end = run->end < span.begin + span.count ? run->end : span.begin + span.count, at = begin - span.begin;
         if (begin >= end)
             continue;
-        zero_update_t u = {.rule = x->options.rule,
-                           .grad_dtype = segment->final,
-                           .param_dtype = segment->dtype,
-                           .count = end - begin,
-                           .master = master + at,
-                           .grad = grad + (size_t)at * zero_dtype_size(segment->final),
-                           .param = param == (char *)master ? NULL : param + (size_t)at * zero_dtype_size(segment->dtype),
-                           .scalars = zero_rule_scalars(x->options.rule, &x->options.adamw, s->rate, run->lr_scale, run->decay_scale, s->applied,
-                                                        s->grad_factor)};
+        if (count == room) {
+            flat->update(updates, count, x->device->options.threads, native);
+            count = 0;
+        }
+        zero_update_t *u = &updates[count++];
+        *u = (zero_update_t){.rule = x->options.rule,
+                             .grad_dtype = segment->final,
+                             .param_dtype = segment->dtype,
+                             .count = end - begin,
+                             .master = master + at,
+                             .grad = grad + (size_t)at * zero_dtype_size(segment->final),
+                             .scalars = zero_rule_scalars(x->options.rule, &x->options.adamw, s->rate, run->lr_scale,
+                                                          run->decay_scale, s->applied, s->grad_factor)};
+        if (param != (char *)master)
+            u->param = param + (size_t)at * zero_dtype_size(segment->dtype);
         for (int i = 0; i < plan->spec->states; i++)
-            u.state[i] = states[i] + at / ZERO_ALIGN_ELEMENTS * plan->spec->state_block_bytes;
-        flat->update(&u, x->device->options.threads, native);
+            u->state[i] = states[i] + at / ZERO_ALIGN_ELEMENTS * plan->spec->state_block_bytes;
     }
+    if (count > 0)
+        flat->update(updates, count, x->device->options.threads, native);
     return ZERO_OK;
 }
 
@@ -206,18 +216,21 @@ static void moved(zero_exec_t *x, int which, uint64_t bytes)
     atomic_store_explicit(&x->moved[which], atomic_load_explicit(&x->moved[which], memory_order_relaxed) + bytes, memory_order_relaxed);
 }
 
-/* A norm that goes on, which only the host's do, adds its blocks to the sum of those before, so that wherever it is cut it has the same bits. */
+/* A norm that goes on, which only the host's do, adds its blocks to the sum of those before, so that wherever it is cut
+ * it has the same bits. */
 static void norm(zero_exec_t *x, const zero_op_t *op, const void *src, zero_dtype_t dtype, void *native)
 {
     bool on_host = op->stream == ZERO_STREAM_HOST;
-    double *out = (double *)x->base[x->plan->norms] + op->segment, so_far = on_host ? *out : 0;
+    const zero_flat_ops_t *flat = on_host ? zero_flat_cpu() : x->flat;
+    double *out = (double *)x->base[x->plan->norms] + op->segment;
     double *blocks = (double *)x->base[on_host ? x->plan->host_scratch : x->plan->scratch];
-    (on_host ? zero_flat_cpu() : x->flat)->square_sum(out, blocks, src, dtype, op->count, x->device->options.threads, native);
-    if (!(op->flags & ZERO_NORM_GOES_ON))
+    flat->square_sum(out, blocks, src, dtype, op->count, x->device->options.threads, native);
+    if (!on_host)
         return;
-    for (int64_t i = 0; i * ZERO_NORM_BLOCK < op->count; i++)
-        so_far += blocks[i];
-    *out = so_far;
+    zero_flat_sum_t *sum = &x->sums[op->segment];
+    if (!(op->flags & ZERO_NORM_GOES_ON))
+        *sum = (zero_flat_sum_t){0};
+    *out = zero_flat_sum_add(sum, blocks, (op->count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK);
 }
 
 static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)

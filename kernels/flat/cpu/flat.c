@@ -145,15 +145,13 @@ static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *
 {
     call_t call = {.kernels = kernels, .dst = scratch, .src = x, .src_dtype = dtype};
     run(square_range, &call, count, (int64_t)zero_dtype_size(dtype), threads);
-    double total = 0;
-    for (int64_t b = 0; b * ZERO_NORM_BLOCK < count; b++)
-        total += scratch[b];
-    *out = total;
+    *out = zero_flat_sum(scratch, (count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK);
 }
 
-static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, int threads)
+static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, int count, int threads)
 {
-    run(update_range, &(call_t){.kernels = kernels, .update = u}, u->count, 28, threads);
+    for (int k = 0; k < count; k++)
+        run(update_range, &(call_t){.kernels = kernels, .update = &u[k]}, u[k].count, 28, threads);
 }
 
 /* A level's table. Its functions take no table, so each level has its own thin ones. */
@@ -182,10 +180,10 @@ static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, i
         (void)native;                                                                                                           \
         square_sum(&kernel_table, out, scratch, x, dtype, count, threads);                                                      \
     }                                                                                                                           \
-    static void level##_update(const zero_update_t *u, int threads, void *native)                                               \
+    static void level##_update(const zero_update_t *u, int count, int threads, void *native)                                    \
     {                                                                                                                           \
         (void)native;                                                                                                           \
-        update(&kernel_table, u, threads);                                                                                      \
+        update(&kernel_table, u, count, threads);                                                                                   \
     }                                                                                                                           \
     static const zero_flat_ops_t level##_ops = {.name = #level,                                                                 \
                                                 .fill_zero = fill_zero,                                                         \

@@ -221,8 +221,12 @@ static SIMD void kernels_update(const zero_update_t *u, int64_t begin, int64_t e
     case ZERO_RULE_LION:
         update_turns(ZERO_RULE_LION, u, begin, mid);
         break;
-    default:
+    case ZERO_RULE_ADAMW8:
         update_blocks8(u, begin, mid);
+        break;
+    case ZERO_RULE_CUSTOM: /* the caller's own function is called in its place */
+    case ZERO_RULES:
+        break;
     }
     zero_flat_ref_kernels.update(u, mid, end);
 }

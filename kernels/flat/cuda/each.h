@@ -16,9 +16,10 @@ extern "C" {
 enum { THREADS = 256 };
 
 /* update of flat.h, on a stream (update.cu). */
-void zero_cuda_flat_update(const zero_update_t *u, int threads, void *native);
+void zero_cuda_flat_update(const zero_update_t *u, int count, int threads, void *native);
 
-/* Elements of a pack: 16 bytes of the wider type. */
+/* Elements of a pack: 16 bytes of the wider type. With 16 of the narrower, neighbours would read the wider one 32
+ * bytes apart, half of each sector of memory at a time. */
 template <typename A, typename B> struct together {
     enum { N = sizeof(A) > sizeof(B) ? 16 / sizeof(A) : 16 / sizeof(B) };
 };
@@ -33,11 +34,12 @@ template <int N, typename T> __device__ __forceinline__ void store(T *p, const z
     *reinterpret_cast<zero_pack<T, N> *>(p) = x;
 }
 
-/* Runs op over elements [0, count). It has N (elements of a pack), UNROLL, in (what a pack's operands are), load and store of the pack that begins at
- * element i, and single, for element i alone: of what is left behind the last pack, and of everything if buffers are not aligned (not wide). */
-template <typename OP> __device__ __forceinline__ void each(const OP &op, int64_t count, bool wide)
+/* Runs op over the block-th tile of elements [0, count). It has N (elements of a pack), UNROLL, in (what a pack's
+ * operands are), load and store of the pack that begins at element i, and single, for element i alone: of what is
+ * left behind the last pack, and of everything if buffers are not aligned (not wide). */
+template <typename OP> __device__ __forceinline__ void each(const OP &op, int64_t block, int64_t count, bool wide)
 {
-    const int64_t tile = (int64_t)THREADS * OP::UNROLL * OP::N, begin = (int64_t)blockIdx.x * tile;
+    const int64_t tile = (int64_t)THREADS * OP::UNROLL * OP::N, begin = block * tile;
     const int64_t packed = wide ? count / OP::N * OP::N : begin, end = begin + tile < count ? begin + tile : count;
     typename OP::in in[OP::UNROLL];
     ZERO_UNROLL

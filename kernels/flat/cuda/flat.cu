@@ -28,7 +28,7 @@ template <typename D, typename S> struct cast_op {
 
 template <typename D, typename S> __global__ void __launch_bounds__(THREADS) cast_kernel(D *dst, const S *src, int64_t count, bool wide)
 {
-    each(cast_op<D, S>{dst, src}, count, wide);
+    each(cast_op<D, S>{dst, src}, blockIdx.x, count, wide);
 }
 
 template <typename S> struct accumulate_op {
@@ -58,7 +58,7 @@ template <typename S> struct accumulate_op {
 
 template <typename S> __global__ void __launch_bounds__(THREADS) accumulate_kernel(float *dst, const S *src, int64_t count, bool wide)
 {
-    each(accumulate_op<S>{dst, src}, count, wide);
+    each(accumulate_op<S>{dst, src}, blockIdx.x, count, wide);
 }
 
 /* The host's array of sources, by value: a kernel's arguments are at most 4 KiB, and 32 KiB from CUDA 12.1 on. */
@@ -112,13 +112,15 @@ template <typename T, int ROOM> struct sum_op {
 template <typename T, int ROOM>
 __global__ void __launch_bounds__(THREADS) sum_kernel(T *dst, const __grid_constant__ sources<T, ROOM> src, int source_count, int64_t count, bool wide)
 {
-    each(sum_op<T, ROOM>{dst, src, source_count}, count, wide);
+    each(sum_op<T, ROOM>{dst, src, source_count}, blockIdx.x, count, wide);
 }
 
 /* ---- the norm -------------------------------------------------------------------------------------------------------------------- */
 
-/* A thread is a lane of a block of the norm: its 256 squares are a chain, so that what counts is that its loads do not wait for one another. Half
- * a warp reads 16 neighbours at once: whole sectors of memory. */
+/* A thread is a lane of a block of the norm: its 256 squares are a chain, so that what counts is that its loads do
+ * not wait for one another. Half a warp reads 16 neighbours at once: whole sectors of memory. A thread that loaded
+ * 16 bytes would have 4 or 8 lanes: there would be that many times fewer threads, and ptxas keeps only 2 or 3 such
+ * loads on their way, which is too little for the segment of one layer. */
 enum { LANES = 16, ROWS = ZERO_NORM_BLOCK / LANES, AHEAD = 32 };
 
 template <typename T> __global__ void __launch_bounds__(THREADS) square_kernel(double *out, const T *x, int64_t count)
@@ -152,31 +154,43 @@ template <typename T> __global__ void __launch_bounds__(THREADS) square_kernel(d
         out[block] = sum;
 }
 
-/* *out = blocks[0] + blocks[1] + ... in that order, which one thread must do: the others keep it in shared memory, a tile ahead. */
-enum { TILE = 512, FETCHERS = 128 };
+/* zero_flat_sum: a thread adds the doubles of a group, and one adds the groups. */
+enum { ADDERS = 256, FETCH = 16 };
 
-__global__ void __launch_bounds__(32 + FETCHERS) add_kernel(double *out, const double *blocks, int64_t count)
+__global__ void __launch_bounds__(ADDERS) add_kernel(double *out, const double *x, int64_t count, bool wide)
 {
-    __shared__ double tile[2][TILE];
-    const int fetcher = (int)threadIdx.x - 32;
-    double sum = 0;
-    for (int64_t next = 0, step = 0; next < count + TILE; next += TILE, step++) {
-        if (fetcher >= 0) {
-            ZERO_UNROLL
-            for (int k = 0; k < TILE; k += FETCHERS)
-                if (next + k + fetcher < count)
-                    tile[step & 1][k + fetcher] = blocks[next + k + fetcher];
-        } else if (fetcher == -32 && step > 0) {
-            const double *x = tile[~step & 1];
-            const int there = next <= count ? TILE : (int)(count - (next - TILE));
+    __shared__ double groups[ADDERS];
+    double total = 0;
+    for (int64_t begin = 0; begin < count; begin += (int64_t)ADDERS * ZERO_SUM_GROUP) {
+        const int64_t first = begin + (int64_t)threadIdx.x * ZERO_SUM_GROUP;
+        double sum = 0;
+        if (wide && first + ZERO_SUM_GROUP <= count) {
+            for (int64_t i = first; i < first + ZERO_SUM_GROUP; i += 2 * FETCH) {
+                zero_pack<double> d[FETCH];
+                ZERO_UNROLL
+                for (int e = 0; e < FETCH; e++)
+                    d[e] = load<2>(x + i + 2 * e);
+                ZERO_UNROLL
+                for (int e = 0; e < FETCH; e++)
+                    sum = sum + d[e].e[0] + d[e].e[1];
+            }
+        } else {
+            ZERO_UNROLL_BY(8)
+            for (int64_t i = first; i < first + ZERO_SUM_GROUP && i < count; i++)
+                sum += x[i];
+        }
+        groups[threadIdx.x] = sum;
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            const int64_t left = (count - begin + ZERO_SUM_GROUP - 1) / ZERO_SUM_GROUP;
             ZERO_UNROLL_BY(16)
-            for (int k = 0; k < there; k++)
-                sum += x[k];
+            for (int g = 0; g < (left < ADDERS ? (int)left : ADDERS); g++)
+                total += groups[g];
         }
         __syncthreads();
     }
-    if (fetcher == -32)
-        *out = sum;
+    if (threadIdx.x == 0)
+        *out = total;
 }
 
 /* ---- flat.h ---------------------------------------------------------------------------------------------------------------------- */
@@ -248,7 +262,7 @@ static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t
     const int64_t blocks = (count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK, grid = (blocks + THREADS / LANES - 1) / (THREADS / LANES);
     if (count > 0)
         WITH_TYPE(dtype, T, ZERO_LAUNCH(square_kernel<T>, (unsigned)grid, THREADS, 0, (cudaStream_t)native, scratch, (const T *)x, count))
-    ZERO_LAUNCH(add_kernel, 1, 32 + FETCHERS, 0, (cudaStream_t)native, out, (const double *)scratch, blocks);
+    ZERO_LAUNCH(add_kernel, 1, ADDERS, 0, (cudaStream_t)native, out, (const double *)scratch, blocks, fits(scratch, 2));
 }
 
 static const zero_flat_ops_t ops = {

@@ -17,6 +17,8 @@ template <int RULE> __device__ __forceinline__ float step(const zero_rule_scalar
         *m = fmaf(c.beta2, *m, c.one_minus_beta2 * g);
         return p * c.decay_factor - (update > 0 ? c.step_size : update < 0 ? -c.step_size : 0.0f);
     }
+    static_assert(RULE == ZERO_RULE_SGD || RULE == ZERO_RULE_LION || RULE == ZERO_RULE_ADAM || RULE == ZERO_RULE_ADAMW,
+                  "a rule without its update");
     if (RULE == ZERO_RULE_ADAM)
         g = fmaf(c.l2, p, g);
     else
@@ -24,6 +26,43 @@ template <int RULE> __device__ __forceinline__ float step(const zero_rule_scalar
     *m = fmaf(c.beta1, *m, c.one_minus_beta1 * g);
     *v = fmaf(c.beta2, *v, (c.one_minus_beta2 * g) * g);
     return fmaf(-c.step_size, *m / fmaf(sqrtf(*v), c.inv_sqrt_bc2, c.eps), p);
+}
+
+/* ---- the table of a launch --------------------------------------------------------------------------------------- */
+
+/* One update of a launch, which has the blocks from first_block to the next one's. */
+struct job {
+    float *master;
+    void *state[2];
+    const void *grad;
+    void *param; /* NULL: the rounded parameters go nowhere */
+    int64_t count;
+    zero_rule_scalars_t scalars;
+    unsigned first_block;
+    bool wide; /* packs of 4 fit all that is read and written in packs */
+};
+
+/* By value: a kernel's arguments are at most 4 KiB. */
+enum { JOBS = 40 };
+struct jobs {
+    int count;
+    zero_dtype_t param_dtype;
+    job of[JOBS];
+};
+static_assert(sizeof(jobs) <= 4000, "the table of a launch is a kernel's argument");
+
+/* The job of this block: the last that begins at or before it. */
+__device__ __forceinline__ const job &job_of_block(const jobs &all)
+{
+    int low = 0, high = all.count;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (all.of[middle].first_block <= blockIdx.x)
+            low = middle;
+        else
+            high = middle;
+    }
+    return all.of[low];
 }
 
 /* Where the rounded parameters go; NULL: nowhere. Its dtype is not a template's: a branch that all threads take costs nothing here. */
@@ -111,12 +150,14 @@ template <int RULE, typename G> struct update_op {
     }
 };
 
-/* m may be NULL (SGD without momentum), and v is for rules without a second state. */
+/* state[0] may be NULL (SGD without momentum), and state[1] is for rules with a second state. */
 template <int RULE, typename G>
-__global__ void __launch_bounds__(THREADS) update_kernel(float *master, float *m, float *v, const G *grad, void *param, zero_dtype_t param_dtype,
-                                                         int64_t count, const __grid_constant__ zero_rule_scalars_t scalars, bool wide)
+__global__ void __launch_bounds__(THREADS) update_kernel(const __grid_constant__ jobs all)
 {
-    each(update_op<RULE, G>{master, m, v, grad, {param, param_dtype}, scalars}, count, wide);
+    const job &j = job_of_block(all);
+    const update_op<RULE, G> op = {j.master, (float *)j.state[0], (float *)j.state[1], (const G *)j.grad,
+                                   {j.param, all.param_dtype}, j.scalars};
+    each(op, blockIdx.x - j.first_block, j.count, j.wide);
 }
 
 /* ---- state in 8 bits -------------------------------------------------------------------------------------------------------------- */
@@ -143,19 +184,21 @@ __device__ __forceinline__ uint32_t largest(uint32_t x)
 /* A warp has a block, a lane LANE neighbours of it: one word of codes. */
 enum { LANE = ZERO_BLOCK8 / 32, BLOCKS = THREADS / 32 };
 
-template <typename G>
-__global__ void __launch_bounds__(THREADS) update8_kernel(float *master, zero_block8_t *m, zero_block8_t *v, const G *grad, void *param,
-                                                          zero_dtype_t param_dtype, int64_t count,
-                                                          const __grid_constant__ zero_rule_scalars_t scalars, bool wide)
+template <typename G> __global__ void __launch_bounds__(THREADS) update8_kernel(const __grid_constant__ jobs all)
 {
-    const int64_t block = (int64_t)blockIdx.x * BLOCKS + threadIdx.x / 32;
+    const job &j = job_of_block(all);
+    const zero_rule_scalars_t &scalars = j.scalars;
+    const int64_t block = (int64_t)(blockIdx.x - j.first_block) * BLOCKS + threadIdx.x / 32, count = j.count;
     const int lane = threadIdx.x % 32;
     const int64_t i = block * ZERO_BLOCK8 + lane * LANE;
     if (block * ZERO_BLOCK8 >= count) /* the same for a warp's lanes */
         return;
     const int have = i + LANE <= count ? LANE : i < count ? (int)(count - i) : 0;
-    const output out = {param, param_dtype};
-    zero_block8_t *const mb = m + block, *const vb = v + block;
+    const bool packed = j.wide && have == LANE;
+    const output out = {j.param, all.param_dtype};
+    float *const master = j.master;
+    const G *const grad = (const G *)j.grad;
+    zero_block8_t *const mb = (zero_block8_t *)j.state[0] + block, *const vb = (zero_block8_t *)j.state[1] + block;
     /* A block of codes begins at a multiple of 4 bytes. */
     uint32_t *const mw = (uint32_t *)mb->code + lane, *const vw = (uint32_t *)vb->code + lane;
     uint32_t m_code = *mw, v_code = *vw, m_max = 0, v_max = 0;
@@ -163,7 +206,7 @@ __global__ void __launch_bounds__(THREADS) update8_kernel(float *master, zero_bl
     zero_pack<float, LANE> p = {};
     zero_pack<G, LANE> g = {};
     float m1[LANE], v1[LANE];
-    if (wide && have == LANE) {
+    if (packed) {
         p = load<LANE>((const float *)master + i);
         g = load<LANE>(grad + i);
     } else {
@@ -184,7 +227,7 @@ __global__ void __launch_bounds__(THREADS) update8_kernel(float *master, zero_bl
         m_max = mu > m_max ? mu : m_max;
         v_max = vu > v_max ? vu : v_max;
     }
-    if (wide && have == LANE) {
+    if (packed) {
         store<LANE>(master + i, p);
         out.store<LANE>(p, i);
     } else {
@@ -214,41 +257,70 @@ __global__ void __launch_bounds__(THREADS) update8_kernel(float *master, zero_bl
 
 /* ---- flat.h ---------------------------------------------------------------------------------------------------------------------- */
 
-/* Whether packs of 4 fit everything that an update reads and writes in packs. */
-template <typename G> static bool all_fit(const zero_update_t *u, const void *param, const G *grad)
-{
-    const size_t bytes = 4 * zero_dtype_size(u->param_dtype);
-    bool states = u->rule == ZERO_RULE_ADAMW8 || (fits((const float *)u->state[0], 4) && fits((const float *)u->state[1], 4));
-    return fits(u->master, 4) && states && fits(grad, 4) && (!param || (uintptr_t)param % bytes == 0);
-}
-
-template <int RULE, typename G> static void launch(const zero_update_t *u, void *param, const G *grad, cudaStream_t stream)
-{
+/* Of a rule's kernel with gradients of G: elements of a block, and the launch of a table. */
+template <int RULE, typename G> struct rule_kernel {
     typedef update_op<RULE, G> op;
-    ZERO_LAUNCH((update_kernel<RULE, G>), blocks_for<op>(u->count), THREADS, 0, stream, u->master, (float *)u->state[0], (float *)u->state[1], grad,
-                param, u->param_dtype, u->count, u->scalars, all_fit(u, param, grad));
+    static constexpr int64_t TILE = (int64_t)THREADS * op::UNROLL * op::N;
+    static void launch(const jobs &all, unsigned blocks, cudaStream_t stream)
+    {
+        ZERO_LAUNCH((update_kernel<RULE, G>), blocks, THREADS, 0, stream, all);
+    }
+};
+template <typename G> struct rule_kernel<ZERO_RULE_ADAMW8, G> {
+    static constexpr int64_t TILE = (int64_t)ZERO_BLOCK8 * BLOCKS;
+    static void launch(const jobs &all, unsigned blocks, cudaStream_t stream)
+    {
+        ZERO_LAUNCH(update8_kernel<G>, blocks, THREADS, 0, stream, all);
+    }
+};
+
+static job job_for(const zero_update_t *u, unsigned first_block)
+{
+    void *param = u->param == u->master ? NULL : u->param;
+    job j = {u->master, {u->state[0], u->state[1]}, u->grad, param, u->count, u->scalars, first_block, true};
+    const bool fp32 = u->rule != ZERO_RULE_ADAMW8; /* codes are read in words */
+    j.wide = fits(u->master, 4) && (uintptr_t)j.grad % (4 * zero_dtype_size(u->grad_dtype)) == 0 &&
+             (!fp32 || (fits((const float *)j.state[0], 4) && fits((const float *)j.state[1], 4))) &&
+             (uintptr_t)j.param % (4 * zero_dtype_size(u->param_dtype)) == 0;
+    return j;
 }
 
-template <typename G> static void launch_rule(const zero_update_t *u, const G *grad, cudaStream_t stream)
+template <typename K> static void launch_all(const zero_update_t *u, int count, cudaStream_t stream)
 {
-    const int64_t tile = (int64_t)ZERO_BLOCK8 * BLOCKS;
-    void *param = u->param == u->master ? NULL : u->param;
+    jobs all = {0, u->param_dtype, {}};
+    unsigned blocks = 0;
+    for (int k = 0; k < count; k++) {
+        if (u[k].count <= 0)
+            continue;
+        if (all.count == JOBS) {
+            K::launch(all, blocks, stream);
+            all.count = 0;
+            blocks = 0;
+        }
+        all.of[all.count++] = job_for(&u[k], blocks);
+        blocks += (unsigned)((u[k].count + K::TILE - 1) / K::TILE);
+    }
+    if (all.count > 0)
+        K::launch(all, blocks, stream);
+}
+
+template <typename G> static void launch_rule(const zero_update_t *u, int count, cudaStream_t stream)
+{
     switch (u->rule) {
     case ZERO_RULE_ADAMW:
-        launch<ZERO_RULE_ADAMW>(u, param, grad, stream);
+        launch_all<rule_kernel<ZERO_RULE_ADAMW, G>>(u, count, stream);
         break;
     case ZERO_RULE_ADAM:
-        launch<ZERO_RULE_ADAM>(u, param, grad, stream);
+        launch_all<rule_kernel<ZERO_RULE_ADAM, G>>(u, count, stream);
         break;
     case ZERO_RULE_SGD:
-        launch<ZERO_RULE_SGD>(u, param, grad, stream);
+        launch_all<rule_kernel<ZERO_RULE_SGD, G>>(u, count, stream);
         break;
     case ZERO_RULE_LION:
-        launch<ZERO_RULE_LION>(u, param, grad, stream);
+        launch_all<rule_kernel<ZERO_RULE_LION, G>>(u, count, stream);
         break;
     case ZERO_RULE_ADAMW8:
-        ZERO_LAUNCH(update8_kernel<G>, (unsigned)((u->count + tile - 1) / tile), THREADS, 0, stream, u->master, (zero_block8_t *)u->state[0],
-                    (zero_block8_t *)u->state[1], grad, param, u->param_dtype, u->count, u->scalars, all_fit(u, param, grad));
+        launch_all<rule_kernel<ZERO_RULE_ADAMW8, G>>(u, count, stream);
         break;
     case ZERO_RULE_CUSTOM: /* the caller's own function is called in its place */
     case ZERO_RULES:
@@ -256,9 +328,9 @@ template <typename G> static void launch_rule(const zero_update_t *u, const G *g
     }
 }
 
-void zero_cuda_flat_update(const zero_update_t *u, int threads, void *native)
+void zero_cuda_flat_update(const zero_update_t *u, int count, int threads, void *native)
 {
     (void)threads;
-    if (u->count > 0)
-        WITH_TYPE(u->grad_dtype, G, launch_rule(u, (const G *)u->grad, (cudaStream_t)native))
+    if (count > 0)
+        WITH_TYPE(u->grad_dtype, G, launch_rule<G>(u, count, (cudaStream_t)native))
 }

@@ -83,16 +83,14 @@ static void ref_square_sum(double *out, double *scratch, const void *x, zero_dty
 {
     (void)threads, (void)native;
     square_blocks(scratch, x, dtype, 0, count);
-    double total = 0;
-    for (int64_t b = 0; b * ZERO_NORM_BLOCK < count; b++)
-        total += scratch[b];
-    *out = total;
+    *out = zero_flat_sum(scratch, (count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK);
 }
 
-static void ref_update(const zero_update_t *u, int threads, void *native)
+static void ref_update(const zero_update_t *u, int count, int threads, void *native)
 {
     (void)threads, (void)native;
-    zero_flat_ref_update(u, 0, u->count);
+    for (int k = 0; k < count; k++)
+        zero_flat_ref_update(&u[k], 0, u[k].count);
 }
 
 const zero_flat_ops_t *zero_flat_ref(void)

@@ -5,7 +5,8 @@
 
 #include <math.h>
 
-/* Moves an element p, whose gradient is g, and its state. */
+/* Moves an element p, whose gradient is g, and its state. Its switch names every rule, so that a new one without an
+ * update here does not compile. */
 static inline float step(const zero_update_t *u, float p, float g, float *m, float *v)
 {
     const zero_rule_scalars_t *c = &u->scalars;
@@ -21,7 +22,9 @@ static inline float step(const zero_update_t *u, float p, float g, float *m, flo
         *m = fmaf(c->beta2, *m, c->one_minus_beta2 * g);
         p = p * c->decay_factor;
         return p - (update > 0 ? c->step_size : update < 0 ? -c->step_size : 0);
-    default: /* AdamW, Adam */
+    case ZERO_RULE_ADAMW:
+    case ZERO_RULE_ADAMW8:
+    case ZERO_RULE_ADAM:
         if (u->rule == ZERO_RULE_ADAM)
             g = fmaf(c->l2, p, g);
         else
@@ -29,7 +32,11 @@ static inline float step(const zero_update_t *u, float p, float g, float *m, flo
         *m = fmaf(c->beta1, *m, c->one_minus_beta1 * g);
         *v = fmaf(c->beta2, *v, (c->one_minus_beta2 * g) * g);
         return fmaf(-c->step_size, *m / fmaf(sqrtf(*v), c->inv_sqrt_bc2, c->eps), p);
+    case ZERO_RULE_CUSTOM: /* the caller's own function is called in its place */
+    case ZERO_RULES:
+        break;
     }
+    return p;
 }
 
 /* The update of element i with its state at m and v. */
