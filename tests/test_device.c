@@ -3,6 +3,7 @@
 #include "zero/device/host.h"
 
 #include <check.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -326,6 +327,42 @@ START_TEST(queue_longer_than_its_ring)
 }
 END_TEST
 
+/* A wait of so many seconds that is looked at every time zero_host_pause says so, a look taking 2 microseconds: by
+ * how much it ends late; and for how long it looked without a pause. */
+static double late_by(double lasts, double expected, double *looked)
+{
+    const double look = 2e-6;
+    double waited = look;
+    for (*looked = 0; waited < lasts; waited += look) {
+        double pause = zero_host_pause(waited, expected);
+        ck_assert(pause >= 0 && pause <= 1e-3);
+        *looked += pause > 0 ? 0 : look;
+        waited += pause;
+    }
+    return waited - lasts;
+}
+
+START_TEST(waits_end_soon_and_sleep_meanwhile)
+{
+    static const double expected[] = {0, 1e-5, 5e-4, 2e-3, 0.0301, 0.25, 7};
+    for (int e = 0; e < (int)(sizeof expected / sizeof *expected); e++)
+        for (double off = -3e-3; off < 3.01e-3; off += 1e-4) {
+            double looked, lasts = expected[e] + off;
+            if (lasts <= 0)
+                continue;
+            double late = late_by(lasts, expected[e], &looked);
+            if (expected[e] > 0 && fabs(off) < 0.99e-3)
+                ck_assert_msg(late < 5e-6, "a wait of %g s ends %g s late after one of %g s", lasts, late, expected[e]);
+            const double most = 0.11 * lasts + 25e-6;
+            ck_assert_msg(late <= 1.01e-3 && late <= most, "a wait of %g s ends %g s late", lasts, late);
+            ck_assert_msg(looked < 2.1e-3, "a wait of %g s looks for %g s without a pause", lasts, looked);
+        }
+    double looked;
+    late_by(20, 0.05, &looked);
+    ck_assert(looked < 2.1e-3);
+}
+END_TEST
+
 START_TEST(options_are_checked)
 {
     zero_device_options_t o = {0};
@@ -354,6 +391,7 @@ int main(void)
     tcase_add_test(t, record_is_a_snapshot);
     tcase_add_loop_test(t, failure_is_kept_and_passed_on, 0, 2);
     tcase_add_test(t, queue_longer_than_its_ring);
+    tcase_add_test(t, waits_end_soon_and_sleep_meanwhile);
     tcase_add_test(t, options_are_checked);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);

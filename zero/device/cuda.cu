@@ -108,7 +108,7 @@ static zero_status_t zero_out(const zero_arena_t *a, zero_error_t *error)
     const zero_cuda_t *d = a->device;
     cudaError_t e = cudaMemsetAsync(a->base, 0, a->bytes, d->own);
     if (e == cudaSuccess)
-        e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S);
+        e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S, NULL);
     return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaMemsetAsync of %llu bytes", (unsigned long long)a->bytes);
 }
 
@@ -313,7 +313,8 @@ static zero_status_t count(int *count, zero_error_t *error)
 
 __global__ void nothing(void) {}
 
-/* Makes the device's own stream and tries whether the GPU runs this build's code, and whether the caller's stream is of this GPU. */
+/* Makes the device's own stream, loads the plugin's kernels, and tries whether the GPU runs this build's code, and
+ * whether the caller's stream is of this GPU. */
 static zero_status_t try_out(zero_cuda_t *d, zero_error_t *error)
 {
     cudaEvent_t event;
@@ -322,10 +323,13 @@ static zero_status_t try_out(zero_cuda_t *d, zero_error_t *error)
         d->own = NULL;
         return zero_cuda_failed(d, e, error, "cudaStreamCreateWithFlags");
     }
-    ZERO_LAUNCH(nothing, 1, 1, 0, d->own);
-    e = cudaGetLastError();
+    e = zero_load_kernels();
+    if (e == cudaSuccess) {
+        ZERO_LAUNCH(nothing, 1, 1, 0, d->own);
+        e = cudaGetLastError();
+    }
     if (e == cudaSuccess)
-        e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S);
+        e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S, NULL);
     if (e != cudaSuccess)
         return zero_cuda_failed(d, e, error, "it does not run a kernel (its compute capability is %d.%d)", d->major, d->minor);
     if (!d->base.options.stream)

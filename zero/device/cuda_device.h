@@ -18,6 +18,7 @@ typedef struct zero_cuda {
     char name[160];            /* "GPU 0 (NVIDIA H100 80GB HBM3)" */
     cudaStream_t own;          /* fills of arenas */
     zero_device_t workers;     /* what the CPU device's streams ask of theirs: ZERO_STREAM_HOST and ZERO_STREAM_IO are such */
+    double lasted;             /* the last wait of zero_cuda_finish, in seconds. Atomic access */
     bool stuck;                /* see zero_cuda_give_up. Atomic access */
 } zero_cuda_t;
 
@@ -32,8 +33,10 @@ zero_status_t zero_cuda_enter(const zero_cuda_t *d, zero_error_t *error);
  * lacked, otherwise ZERO_ERR_SYSTEM. Clears what the runtime keeps of an error that is not sticky. */
 zero_status_t zero_cuda_failed(const zero_cuda_t *d, cudaError_t e, zero_error_t *error, const char *what, ...) ZERO_PRINTF(4, 5);
 
-/* Polls query(handle) until it is not cudaErrorNotReady, more and more slowly, for at most timeout_s: then that is what it returns. */
-cudaError_t zero_cuda_poll(cudaError_t (*query)(void *handle), void *handle, double timeout_s);
+/* Polls query(handle) until it is not cudaErrorNotReady, for at most timeout_s: then that is what it returns. It
+ * sleeps in between, longer and longer, but not when the wait has taken about as long as *lasted, the seconds of the
+ * last one of its kind, which it sets. lasted may be NULL. */
+cudaError_t zero_cuda_poll(cudaError_t (*query)(void *handle), void *handle, double timeout_s, double *lasted);
 cudaError_t zero_cuda_query_stream(void *stream);
 
 /* Entries of zero_device_ops_t, for streams and events (cuda_streams.cu). */

@@ -95,7 +95,7 @@ static wait_value_fn find_wait_value(const zero_cuda_t *d, uint64_t *word)
 #endif
     wait_value_fn wait_value = (wait_value_fn)fn;
     if (e == cudaSuccess && wait_value && wait_value(d->own, (uintptr_t)word, 0, 0) == 0 &&
-        zero_cuda_poll(zero_cuda_query_stream, d->own, 10) == cudaSuccess)
+        zero_cuda_poll(zero_cuda_query_stream, d->own, 10, NULL) == cudaSuccess)
         return wait_value;
     cudaGetLastError();
     return NULL;
@@ -151,7 +151,7 @@ void zero_cuda_host_destroy(zero_cuda_host_t *h, double drain_s)
     }
     zero_cpu_event_destroy(h->never);
     if (zero_cuda_enter(h->device, NULL) == ZERO_OK) {
-        if (h->shadow && zero_cuda_poll(zero_cuda_query_stream, h->shadow, drain_s) == cudaErrorNotReady)
+        if (h->shadow && zero_cuda_poll(zero_cuda_query_stream, h->shadow, drain_s, NULL) == cudaErrorNotReady)
             zero_cuda_give_up(h->device);
         /* A stream that was given up may still wait for the word, and call count_reached. */
         if (zero_cuda_gave_up(h->device))

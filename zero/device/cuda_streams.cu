@@ -24,6 +24,7 @@ struct zero_stream {
     cudaStream_t native;      /* NULL on a stream of the host's work */
     bool borrowed;            /* the caller's */
     bool late;                /* the last wait for it ran past its bound */
+    double lasted;            /* the last wait for it, in seconds */
     state_t *state;
 };
 
@@ -33,6 +34,7 @@ struct zero_event {
     zero_event_t *mark;       /* the CPU device's */
     state_t *state;           /* of the stream that recorded it, native or, with a position, mark; NULL: never recorded */
     uint64_t position;
+    double lasted;            /* the host's last wait for it, in seconds */
 };
 
 /* Seconds for which destroy waits for a stream's work; and where the stream has failed, or a wait for it has run out of time already. */
@@ -125,18 +127,22 @@ static cudaError_t query_event(void *event)
     return not_kept(cudaEventQuery((cudaEvent_t)event));
 }
 
-cudaError_t zero_cuda_poll(cudaError_t (*query)(void *handle), void *handle, double timeout_s)
+cudaError_t zero_cuda_poll(cudaError_t (*query)(void *handle), void *handle, double timeout_s, double *lasted)
 {
     const double begin = zero_host_now();
+    double expected = 0;
+    if (lasted)
+        __atomic_load(lasted, &expected, __ATOMIC_RELAXED);
     for (;;) {
         cudaError_t e = query(handle);
         double waited = zero_host_now() - begin;
+        if (lasted && e == cudaSuccess)
+            __atomic_store(lasted, &waited, __ATOMIC_RELAXED);
         if (e != cudaErrorNotReady || waited >= timeout_s)
             return e;
-        /* At once for the first moments, then a tenth of what was waited so far, up to a millisecond. */
-        long nanoseconds = waited < 20e-6 ? 0 : waited < 10e-3 ? (long)(waited * 1e8) : 1000000;
-        if (nanoseconds) {
-            struct timespec pause = {0, nanoseconds};
+        double seconds = zero_host_pause(waited, expected);
+        if (seconds > 0) {
+            struct timespec pause = {0, (long)(seconds * 1e9)};
             nanosleep(&pause, NULL);
         }
     }
@@ -155,7 +161,7 @@ zero_status_t zero_cuda_sync(zero_stream_t *s, double timeout_s, zero_error_t *e
     status = zero_cuda_enter(s->device, error);
     if (status)
         return status;
-    cudaError_t e = zero_cuda_poll(zero_cuda_query_stream, s->native, timeout_s);
+    cudaError_t e = zero_cuda_poll(zero_cuda_query_stream, s->native, timeout_s, &s->lasted);
     s->late = e == cudaErrorNotReady;
     if (s->late)
         return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' was not done within %g s", s->device->name, zero_stream_name(s->state->id),
@@ -169,7 +175,7 @@ zero_status_t zero_cuda_finish(zero_device_t *device, void *native, double timeo
     zero_status_t status = zero_cuda_enter(d, error);
     if (status)
         return status;
-    cudaError_t e = zero_cuda_poll(zero_cuda_query_stream, native, timeout_s);
+    cudaError_t e = zero_cuda_poll(zero_cuda_query_stream, native, timeout_s, &d->lasted);
     if (e == cudaErrorNotReady)
         return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what was queued on a stream was not done within %g s", d->name, timeout_s);
     return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaStreamQuery");
@@ -187,7 +193,7 @@ zero_status_t zero_cuda_host_wait(zero_event_t *event, double timeout_s, zero_er
     status = zero_cuda_enter(event->device, error);
     if (status)
         return status;
-    cudaError_t e = zero_cuda_poll(query_event, event->native, timeout_s);
+    cudaError_t e = zero_cuda_poll(query_event, event->native, timeout_s, &event->lasted);
     if (e == cudaErrorNotReady)
         return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' did not reach an event within %g s", event->device->name,
                          zero_stream_name(event->state->id), timeout_s);
@@ -248,7 +254,7 @@ void zero_cuda_stream_destroy(zero_stream_t *s)
     if (host)
         zero_cpu_sync(zero_cuda_host_worker(host), drain_s, NULL);
     else if (entered == ZERO_OK) {
-        if (zero_cuda_poll(zero_cuda_query_stream, s->native, drain_s) == cudaErrorNotReady)
+        if (zero_cuda_poll(zero_cuda_query_stream, s->native, drain_s, NULL) == cudaErrorNotReady)
             zero_cuda_give_up(s->device);
         else if (!s->borrowed)
             cudaStreamDestroy(s->native);

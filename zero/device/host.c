@@ -47,6 +47,15 @@ double zero_host_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+double zero_host_pause(double waited, double expected)
+{
+    const double moment = 20e-6, near = 1e-3, longest = 1e-3;
+    double pause = waited / 10 < longest ? waited / 10 : longest, until = expected - near - waited;
+    if (waited < moment || (expected > 0 && until <= 0 && waited < expected + near))
+        return 0;
+    return until > 0 && pause > until ? until : pause;
+}
+
 void zero_host_sleep_on(zero_host_word_t *word, uint32_t expected, double seconds, bool shared)
 {
     struct timespec t = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};

@@ -33,6 +33,12 @@ uint64_t zero_host_page(void);
 /* Monotonic seconds. */
 double zero_host_now(void);
 
+/* How long to sleep before the next look at something that was waited for for so many seconds, and took expected
+ * seconds the last time (0: not known). 0: look again at once, as in the first moments and from a millisecond before
+ * to a millisecond after what is expected. Those looks take 2 ms of a wait at most, however long it is. The pauses
+ * in between grow with the wait, up to a millisecond. */
+double zero_host_pause(double waited, double expected);
+
 /* Sleeps for at most seconds while *word == expected. Wakes early for no reason at times: look again. shared: between processes. */
 void zero_host_sleep_on(zero_host_word_t *word, uint32_t expected, double seconds, bool shared);
 /* Wakes everyone who sleeps on *word. */
