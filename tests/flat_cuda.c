@@ -227,6 +227,7 @@ const zero_flat_ops_t *flat_level(const char *name)
         return NULL;
     setenv("ZERO_EMULATOR", cuda.level->mode, 1);
     setenv("ZERO_EMULATOR_ORDER", cuda.level->order, 1);
+    setenv("ZERO_EMULATOR_UNLOADED", "refuse", 1);
     OK(zero_device_cuda(&cuda.device, NULL, error));
     OK(cuda.device->ops->stream_create(cuda.device, ZERO_STREAM_COMPUTE, &cuda.stream, error));
     OK(cuda.device->ops->arena_create(cuda.device, ZERO_TIER_DEVICE, ROOM, &cuda.arena, error));

@@ -358,6 +358,7 @@ zero_nn_t *nn_cuda_context(int level)
     if (cuda.device == NULL) { /* the first level of a process decides how the emulator runs */
         setenv("ZERO_EMULATOR", l->mode, 1);
         setenv("ZERO_EMULATOR_ORDER", l->order, 1);
+        setenv("ZERO_EMULATOR_UNLOADED", "refuse", 1);
         OK(zero_device_cuda(&cuda.device, NULL, error));
         OK(cuda.device->ops->stream_create(cuda.device, ZERO_STREAM_COMPUTE, &cuda.stream, error));
         OK(cuda.device->ops->arena_create(cuda.device, ZERO_TIER_DEVICE, ROOM, &cuda.arena, error));

@@ -38,6 +38,7 @@ static const struct {
     {"ZERO_EMULATOR_DEVICES", "2", -1, ZERO_ERR_ARG, {"GPU -1 was asked for", "this machine has 2"}},
     {"ZERO_EMULATOR_FAIL", "cudaSetDevice:1+:46", 0, ZERO_ERR_SYSTEM, {"GPU 0: it cannot be used", ""}},
     {"ZERO_EMULATOR_FAIL", "launch:1:209", 0, ZERO_ERR_SYSTEM, {"cudaErrorNoKernelImageForDevice", "NVCC_GENCODE"}},
+    {"ZERO_EMULATOR_FAIL", "cudaFuncGetAttributes:5", 0, ZERO_ERR_SYSTEM, {"not run a kernel", "cudaErrorLaunchFailure"}},
     {"ZERO_EMULATOR_FAIL", "cudaStreamCreateWithFlags:1", 0, ZERO_ERR_MEMORY, {"cudaStreamCreateWithFlags", "cudaErrorMemoryAllocation"}},
     {"ZERO_EMULATOR_FAIL", "cudaGetDeviceCount:1+:999", 0, ZERO_ERR_SYSTEM, {"cudaGetDeviceCount", "cudaErrorUnknown"}},
 };

@@ -9,11 +9,42 @@
 
 #include <stdint.h>
 
+/* The kernels of this plugin, for zero_load_kernels. Each kernel that a ZERO_LAUNCH names puts itself on the list when
+ * the plugin is opened, so that none is forgotten. */
+struct zero_kernel {
+    const void *address;
+    const zero_kernel *next;
+};
+__attribute__((visibility("hidden"))) inline const zero_kernel *zero_kernels = nullptr;
+
+template <auto KERNEL> struct zero_listed {
+    struct entry : zero_kernel {
+        entry() : zero_kernel{(const void *)KERNEL, zero_kernels} { zero_kernels = this; }
+    };
+    static entry in;
+};
+template <auto KERNEL> typename zero_listed<KERNEL>::entry zero_listed<KERNEL>::in;
+
+/* Loads all of them on the current GPU. Otherwise CUDA loads a kernel at its first launch, which may wait for all work
+ * on that GPU, such as the kernel of a collective, which waits for other ranks. */
+static inline cudaError_t zero_load_kernels(void)
+{
+    cudaFuncAttributes attributes;
+    for (const zero_kernel *k = zero_kernels; k; k = k->next) {
+        cudaError_t e = cudaFuncGetAttributes(&attributes, k->address);
+        if (e != cudaSuccess)
+            return e;
+    }
+    return cudaSuccess;
+}
+
+/* ZERO_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) is kernel<<<grid, block, shared_bytes, stream>>>(...).
+ * kernel is a name, not a variable; with several template arguments it goes in parentheses. cudaGetLastError, on the
+ * same thread, tells what failed to launch. */
 #if defined(__CUDACC__)
 
-/* kernel<<<grid, block, shared_bytes, stream>>>(...). A kernel with several template arguments goes in parentheses. What fails to launch is told by
- * cudaGetLastError, of the same thread. */
-#define ZERO_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+#define ZERO_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+    ((void)&zero_listed<kernel>::in, kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__))
 /* In a kernel: `type *name`, the block's shared_bytes bytes of shared memory, on a 16-byte bound. */
 #define ZERO_DYNAMIC_SHARED(type, name)                                \
     extern __shared__ __align__(16) unsigned char zero_dynamic_shared[]; \
@@ -27,7 +58,8 @@
 #else
 
 #define ZERO_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-    zero_emulator_launch(#kernel, kernel, (grid), (block), (shared_bytes), (stream)__VA_OPT__(, ) __VA_ARGS__)
+    ((void)&zero_listed<kernel>::in,                                \
+     zero_emulator_launch(#kernel, kernel, (grid), (block), (shared_bytes), (stream)__VA_OPT__(, ) __VA_ARGS__))
 #define ZERO_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(zero_emulator_dynamic_shared())
 #define ZERO_UNROLL
 #define ZERO_UNROLL_BY(n)

@@ -67,6 +67,10 @@ state *the_state()
         if (e && strcmp(e, "up") != 0 && strcmp(e, "down") != 0)
             emulator_die("ZERO_EMULATOR_ORDER=%s: it must be up or down", e);
         n->settings.down = e && strcmp(e, "down") == 0;
+        e = getenv("ZERO_EMULATOR_UNLOADED");
+        if (e && strcmp(e, "refuse") != 0)
+            emulator_die("ZERO_EMULATOR_UNLOADED=%s: it must be refuse", e);
+        n->settings.refuse_unloaded = e;
         e = getenv("ZERO_EMULATOR_SEED");
         n->settings.seed = e ? number("ZERO_EMULATOR_SEED", e, 0) : 1;
         e = getenv("ZERO_EMULATOR_MEMORY");

@@ -21,7 +21,7 @@ enum { EMULATOR_DEVICES = 16, EMULATOR_SHARED_LIMIT = 227 << 10, EMULATOR_SHARED
 
 /* What the environment said. */
 struct emulator_settings {
-    bool threads, down;
+    bool threads, down, refuse_unloaded;
     uint64_t seed, memory;
     int devices, major;
 };

@@ -54,6 +54,7 @@ struct registry {
     std::set<CUstream_st *> streams;
     std::set<CUevent_st *> events;
     std::map<const void *, int> dynamic_shared;
+    std::set<std::pair<int, const void *>> loaded; /* kernels, by device */
     uint64_t created = 0;
 };
 
@@ -463,6 +464,19 @@ extern "C" cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribut
     return cudaSuccess;
 }
 
+extern "C" cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *kernel)
+{
+    EMULATOR_BEGIN();
+    if (!kernel)
+        return emulator_fail(cudaErrorInvalidDeviceFunction);
+    registry *r = the_registry();
+    std::lock_guard<std::mutex> lock(r->mutex);
+    r->loaded.insert({emulator_device(), kernel});
+    *attributes = {};
+    attributes->maxThreadsPerBlock = EMULATOR_THREADS_LIMIT;
+    return cudaSuccess;
+}
+
 extern "C" cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *kernel, int block_size, size_t shared_bytes)
 {
     EMULATOR_BEGIN();
@@ -490,6 +504,8 @@ static cudaError_t check_launch(const zero_emulator_kernel *kernel, dim3 grid, d
     {
         registry *r = the_registry();
         std::lock_guard<std::mutex> lock(r->mutex);
+        if (emulator_setup()->refuse_unloaded && r->loaded.count({s->device, kernel->address}) == 0)
+            emulator_die("kernel %s is launched on device %d before it was loaded there", kernel->name, s->device);
         auto at = r->dynamic_shared.find(kernel->address);
         if (at != r->dynamic_shared.end())
             limit = (size_t)at->second;

@@ -25,6 +25,10 @@ static zero_status_t cuda_open(zero_nn_t *nn, zero_error_t *error)
     if (rc != cudaSuccess)
         return zero_fail(error, rc == cudaErrorNoDevice || rc == cudaErrorInsufficientDriver ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_SYSTEM,
                          "no kernels on a GPU: %s (%s)", cudaGetErrorString(rc), cudaGetErrorName(rc));
+    rc = zero_nn_cuda_load_kernels();
+    if (rc != cudaSuccess)
+        return zero_fail(error, ZERO_ERR_SYSTEM, "the kernels of models cannot be loaded on GPU %d (%s): %s (%s)",
+                         index, device.name, cudaGetErrorString(rc), cudaGetErrorName(rc));
     zero_nn_cuda_t *cuda = calloc(1, sizeof *cuda);
     if (cuda == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of kernel state", sizeof *cuda);

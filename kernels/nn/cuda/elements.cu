@@ -108,3 +108,8 @@ cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zer
         ZERO_LAUNCH((add_sums<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y, sums, count, wide);
     return cudaGetLastError();
 }
+
+cudaError_t zero_nn_cuda_load_kernels(void)
+{
+    return zero_load_kernels();
+}

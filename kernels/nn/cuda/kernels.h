@@ -12,6 +12,9 @@ extern "C" {
 
 #include "kernels/nn/backend.h"
 
+/* Loads the plugin's kernels on the current GPU (kernels/cuda/launch.h). */
+cudaError_t zero_nn_cuda_load_kernels(void);
+
 /* elements.cu */
 cudaError_t zero_nn_cuda_gelu_forward(void *y, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
 cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);

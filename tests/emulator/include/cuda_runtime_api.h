@@ -1,22 +1,33 @@
-/* cuda_runtime_api.h - the part of CUDA's runtime that the emulator has, under CUDA's names and with its numbers (CUDA Runtime API, version 13).
- * What is not here the project does not use: add it when it does. What differs from the real library:
+/* cuda_runtime_api.h - the part of CUDA's runtime that the emulator has, under CUDA's names and with its numbers
+ * (CUDA Runtime API, version 13). What is not here the project does not use: add it when it does. What differs from
+ * the real library:
  * - Work of the legacy default stream (0) is refused: the project has streams of its own.
- * - Each cudaMalloc counts as a multiple of 2 MiB, ends at a page that nobody may touch, and is filled with 0xff (NaN) bytes. The host
+ * - Each cudaMalloc counts as a multiple of 2 MiB, ends at a page that nobody may touch, and is filled with 0xff
+ *   (NaN) bytes. The host
  *   cannot touch it: it may be used inside kernels and by copies only (not enforced with ZERO_EMULATOR=threads).
- * - Kernels, copies, fills, host functions and graphs can be captured; events cannot (cudaErrorStreamCaptureUnsupported). A capture minds its own
+ * - Kernels, copies, fills, host functions and graphs can be captured; events cannot
+ *   (cudaErrorStreamCaptureUnsupported). A capture minds its own
  *   stream alone: no other call is refused meanwhile, whatever its mode.
- * - A process that forks after its first call cannot go on to use CUDA in the child, as with the real one: cudaErrorInitializationError.
+ * - A process that forks after its first call cannot go on to use CUDA in the child, as with the real one:
+ *   cudaErrorInitializationError.
  * The environment, read at the first call:
- *   ZERO_EMULATOR=inline|threads    work runs at once, on the calling thread; or each stream has a thread, with random delays
+ *   ZERO_EMULATOR=inline|threads    work runs at once, on the calling thread; or each stream has a thread, with
+ * random delays
  *   ZERO_EMULATOR_SEED=n            of the delays (1)
  *   ZERO_EMULATOR_ORDER=up|down     of blocks, and of the threads between two barriers of a block
  *   ZERO_EMULATOR_MEMORY=bytes      of each device (1 GiB)
- *   ZERO_EMULATOR_DEVICES=n         (1) 0: cudaErrorNoDevice, -1 and -2: cudaErrorInsufficientDriver, with no driver and an old one
+ *   ZERO_EMULATOR_DEVICES=n         (1) 0: cudaErrorNoDevice, -1 and -2: cudaErrorInsufficientDriver, with no driver
+ * and an old one
  *   ZERO_EMULATOR_NAME=name         what every device is called
  *   ZERO_EMULATOR_MAJOR=n           of its compute capability (9)
- *   ZERO_EMULATOR_FAIL=call:n[:e]   the n-th call of that function (or the n-th "launch") fails with error e (719, cudaErrorLaunchFailure; functions
- *                                   that reserve memory: 2, cudaErrorMemoryAllocation), once; n may be "n+": that one and all after it
- * Programs that misuse the interface where CUDA's behaviour is undefined end with one sentence on stderr and SIGABRT. */
+ *   ZERO_EMULATOR_UNLOADED=refuse   a launch of a kernel that was not loaded before by cudaFuncGetAttributes, when
+ * CUDA might wait for the device's work
+ *   ZERO_EMULATOR_FAIL=call:n[:e]   the n-th call of that function (or the n-th "launch") fails with error e (719,
+ * cudaErrorLaunchFailure; functions
+ *                                   that reserve memory: 2, cudaErrorMemoryAllocation), once; n may be "n+": that
+ * one and all after it
+ * Programs that misuse the interface where CUDA's behaviour is undefined end with one sentence on stderr and
+ * SIGABRT. */
 #ifndef ZERO_EMULATOR_CUDA_RUNTIME_API_H
 #define ZERO_EMULATOR_CUDA_RUNTIME_API_H
 
@@ -240,6 +251,11 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 
 /* kernels */
+typedef struct cudaFuncAttributes {
+    size_t sharedSizeBytes, constSizeBytes, localSizeBytes;
+    int maxThreadsPerBlock, numRegs;
+} cudaFuncAttributes;
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *kernel);
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *kernel, int block_size, size_t shared_bytes);
 
