@@ -337,6 +337,122 @@ START_TEST(what_does_not_fit_is_refused_on_every_rank)
 }
 END_TEST
 
+/* Commits a chain of units with so much memory and a limit; bytes becomes what a rank needs. */
+typedef struct request {
+    zero_comm_t *comm;
+    planted_t *device;
+    uint64_t available, limit;
+    zero_config_t config; /* of which window and the table count */
+} request_t;
+
+static zero_status_t commit(request_t *q, uint64_t *bytes, char *sentence, size_t size)
+{
+    enum { CHAIN = 6 };
+    zero_engine_t *e = NULL;
+    zero_pass_t pass;
+    zero_unit_t unit[CHAIN];
+    zero_memory_t memory = {.size = sizeof memory};
+    q->config.comm = q->comm;
+    q->config.device = &q->device->device;
+    q->config.memory_limit = q->limit;
+    pretended = q->available;
+    zero_status_t status = zero_create(&e, &q->config, NULL);
+    if (status == ZERO_OK)
+        status = zero_pass_add(e, "train", ZERO_PASS_TRAIN, &pass);
+    for (int u = 0; u < 2 * CHAIN && status == ZERO_OK; u++) {
+        zero_param_desc_t desc;
+        zero_param_t param;
+        char name[16];
+        int at = u < CHAIN ? u : 2 * CHAIN - 1 - u;
+        snprintf(name, sizeof name, "unit.%d", u);
+        zero_param_desc_init(&desc);
+        desc.name = name;
+        desc.ndim = 1;
+        desc.shape[0] = COUNT;
+        if (u < CHAIN && (status = zero_unit_add(e, name, &unit[u])) == ZERO_OK)
+            status = zero_param_add(e, unit[u], &desc, &param);
+        if (status == ZERO_OK)
+            status = zero_use_add(e, pass, unit[at], u < CHAIN ? ZERO_READ : ZERO_READ | ZERO_GRAD);
+    }
+    if (status == ZERO_OK)
+        status = zero_commit(e);
+    snprintf(sentence, size, "%s", e ? zero_last_error(e) : "");
+    *bytes = 0;
+    if (status == ZERO_OK && zero_forecast(e, &memory) == ZERO_OK)
+        for (int t = 0; t < ZERO_TIER_COUNT; t++)
+            for (int k = 0; k < ZERO_KIND_COUNT && (q->limit == 0 || t == ZERO_TIER_DEVICE); k++)
+                *bytes += memory.bytes[t][k];
+    zero_destroy(e);
+    return status;
+}
+
+/* The sentence names what is largest first, and a change with which the plan fits to the byte; it is the same on every rank. */
+static int find_change(request_t *q, const zero_config_t *narrow, const zero_config_t *wide, bool limited, const char *kinds, const char *change)
+{
+    char sentence[1000], all[2][1000];
+    uint64_t need;
+    q->available = UINT64_MAX;
+    q->limit = limited ? UINT64_MAX : 0;
+    q->config = *narrow;
+    if (commit(q, &need, sentence, sizeof sentence) != ZERO_OK)
+        return fprintf(stderr, "%s\n", sentence), 1;
+    for (int enough = 0; enough < 2; enough++) {
+        uint64_t unused, there = need * (limited ? 1 : 2) - !enough;
+        q->available = limited ? UINT64_MAX : there;
+        q->limit = limited ? there : 0;
+        q->config = *wide;
+        zero_status_t status = commit(q, &unused, sentence, sizeof sentence);
+        if (zero_comm_exchange(q->comm, sentence, all, sizeof sentence, NULL) != ZERO_OK)
+            return 1;
+        bool told = strstr(sentence, change) != NULL, first = strstr(sentence, kinds) != NULL, same = strcmp(all[0], all[1]) == 0;
+        if (status != ZERO_ERR_MEMORY || told != enough || !first || !same)
+            return fprintf(stderr, "%d, told %d, kinds %d, the same %d: %s\n", (int)status, told, first, same, sentence), 1;
+        q->config = *narrow;
+        status = commit(q, &unused, sentence, sizeof sentence);
+        if (status != (enough ? ZERO_OK : ZERO_ERR_MEMORY))
+            return fprintf(stderr, "with the change, %d: %s\n", (int)status, sentence), 1;
+    }
+    return 0;
+}
+
+static int nearest(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    zero_comm_t *comm = NULL;
+    zero_device_t *cpu = NULL;
+    planted_t device;
+    zero_config_t wide, narrow;
+    (void)rank, (void)world, (void)arg;
+    if (zero_comm_shm(&comm, bootstrap, NULL, NULL) != ZERO_OK || zero_device_cpu(&cpu, NULL, NULL) != ZERO_OK)
+        return 1;
+    plant(&device, cpu, NONE);
+    device.ops.available = pretend;
+    request_t q = {.comm = comm, .device = &device};
+    zero_config_init(&wide);
+    wide.window = 2;
+    narrow = wide;
+    narrow.window = 1;
+    int result = find_change(&q, &narrow, &wide, false, "of memory (device moments ", ": set config.window = 1, with which it needs ");
+    wide.window = 1;
+    zero_config_stage(&wide, 1);
+    narrow = wide;
+    zero_config_stage(&narrow, 2);
+    result |= find_change(&q, &narrow, &wide, false, "of memory (device parameters ", ": call zero_config_stage(&config, 2), with which it needs ");
+    zero_config_stage(&wide, 3);
+    narrow = wide;
+    narrow.optimizer.tier = narrow.gradients.tier = ZERO_TIER_HOST;
+    result |= find_change(&q, &narrow, &wide, true, "of the device tier (moments ",
+                          ": set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST, with which it needs ");
+    zero_device_destroy(cpu);
+    zero_comm_destroy(comm);
+    return result;
+}
+
+START_TEST(the_nearest_change_that_fits_is_named)
+{
+    ck_assert_int_eq(ranks_run(2, 60, nearest, NULL), 0);
+}
+END_TEST
+
 Suite *engine_memory_suite(void)
 {
     Suite *suite = suite_create("memory");
@@ -345,6 +461,7 @@ Suite *engine_memory_suite(void)
     tcase_add_loop_test(t, memory_is_as_forecast_and_defects_are_found, 0, DEFECTS);
     tcase_add_test(t, rings_are_not_external);
     tcase_add_test(t, what_does_not_fit_is_refused_on_every_rank);
+    tcase_add_test(t, the_nearest_change_that_fits_is_named);
     suite_add_tcase(suite, t);
     return suite;
 }

@@ -287,7 +287,7 @@ static const struct {
     [DIFFERENT_USES] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "the number of uses: 19 on rank 0, but 20 on rank 1",
                         "the number of uses"},
     [DIFFERENT_CLIP] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "config.clip", "0.75 on rank 1"},
-    [TOO_LITTLE_MEMORY] = {ZERO_ERR_MEMORY, ZERO_ERR_MEMORY, "the memory limit is 100000 bytes", "rank 1: a rank needs"},
+    [TOO_LITTLE_MEMORY] = {ZERO_ERR_MEMORY, ZERO_ERR_MEMORY, "but its memory limit is 97.66 KiB: ", "rank 1 needs "},
     [ABORT] = {ZERO_ERR_PEER, ZERO_ERR_PEER, "rank 1: the loss is not finite", "rank 1: the loss is not finite"},
     [DIE] = {ZERO_OK, ZERO_ERR_PEER, "", "rank 1"},
     [DESTROY] = {ZERO_OK, ZERO_ERR_PEER, "", "rank 1: the engine was destroyed in the middle of a step"},

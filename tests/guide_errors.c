@@ -137,7 +137,7 @@ int main(int argc, char **argv)
     declare_down_to(1, &config, 0);
     refused(zero_commit(engine));
     config_of(&config);
-    config.memory_limit = 4 << 20;
+    config.memory_limit = 3 << 20;
     declare(&config, 0);
     refused(zero_commit(engine));
 

@@ -264,6 +264,11 @@ int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int
  * built. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
 
+/* The i-th of ZERO_CHANGES single changes of a declaration with which the plan may need less memory: nearest first, of what changes no result. text says
+ * what to set in a zero_config_t. False where it would change nothing. What does not go together is left to zero_plan_build. */
+enum { ZERO_CHANGES = 11 };
+bool zero_plan_change(const zero_spec_t *spec, int i, zero_spec_t *changed, char *text, size_t size);
+
 /* Bytes that a rank moves in one step of micro_steps micro-steps. */
 zero_status_t zero_plan_traffic(const zero_plan_t *plan, int micro_steps, zero_traffic_t *traffic, zero_error_t *error);
 

@@ -1,0 +1,204 @@
+/* fits.c - whether the plan's memory fits, before it is reserved; where it does not, what takes it, and the nearest single change that would. */
+#include "zero/exec/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What a rank needs and has: told to all, so that all of them find the same. */
+typedef struct room {
+    zero_status_t status;                               /* of finding out */
+    zero_error_t error;
+    uint64_t bytes[ZERO_TIER_NVME][ZERO_KIND_COUNT];    /* of device and host tier */
+    uint64_t available[ZERO_TIER_NVME];                 /* to all that share it */
+    int sharing[ZERO_TIER_NVME];                        /* ranks that do, this one included */
+    uint64_t limit;                                     /* of the device tier, for this rank alone; UINT64_MAX: none */
+    bool one_memory;                                    /* both tiers are the machine's: the first one's numbers are of both */
+} room_t;
+
+/* What a rank has too little of. */
+typedef enum lack { NOTHING, LIMIT, DEVICE_TIER, HOST_TIER } lack_t;
+
+typedef struct text { char s[500]; } text_t;
+
+/* "12.34 GiB" */
+static text_t text_of(uint64_t bytes)
+{
+    static const char *const names[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    text_t t;
+    double v = (double)bytes;
+    int k = 0;
+    for (; v >= 1024 && k < 4; k++)
+        v /= 1024;
+    snprintf(t.s, sizeof t.s, "%.*f %s", k == 0 ? 0 : 2, v, names[k]);
+    return t;
+}
+
+/* Bytes of a tier; of both where they are one memory, and all is false. */
+static uint64_t sum_of(const room_t *r, int tier, bool alone)
+{
+    uint64_t sum = 0;
+    for (int t = 0; t < ZERO_TIER_NVME; t++)
+        for (int k = 0; k < ZERO_KIND_COUNT && (t == tier || (r->one_memory && !alone)); k++)
+            if (!zero_add_u64(sum, r->bytes[t][k], &sum))
+                return UINT64_MAX;
+    return sum;
+}
+
+static lack_t lacks(const room_t *r)
+{
+    if (sum_of(r, ZERO_TIER_DEVICE, true) > r->limit)
+        return LIMIT;
+    for (int t = 0; t < (r->one_memory ? 1 : ZERO_TIER_NVME); t++) {
+        uint64_t total, need = sum_of(r, t, false);
+        if (need > 0 && (!zero_mul_u64(need, (uint64_t)r->sharing[t], &total) || total > r->available[t]))
+            return t == ZERO_TIER_DEVICE ? DEVICE_TIER : HOST_TIER;
+    }
+    return NOTHING;
+}
+
+/* "moments 45.08 GiB (host), ...": the kinds that a sentence counts, largest first. */
+static text_t kinds_of(const room_t *r, int tier, bool alone)
+{
+    text_t out = {""};
+    room_t left = *r;
+    bool both = r->one_memory && !alone;
+    size_t at = 0;
+    for (;;) {
+        int t = -1, k = 0;
+        for (int i = 0; i < ZERO_TIER_NVME * ZERO_KIND_COUNT; i++) {
+            int this = i / ZERO_KIND_COUNT, kind = i % ZERO_KIND_COUNT;
+            if ((both || this == tier) && left.bytes[this][kind] > (t < 0 ? 0 : left.bytes[t][k]))
+                t = this, k = kind;
+        }
+        if (t < 0 || at >= sizeof out.s)
+            return out;
+        at += (size_t)snprintf(out.s + at, sizeof out.s - at, "%s%s%s %s", at > 0 ? ", " : "", !both ? "" : t == ZERO_TIER_DEVICE ? "device " : "host ",
+                               zero_kind_name((zero_kind_t)k), text_of(left.bytes[t][k]).s);
+        left.bytes[t][k] = 0;
+    }
+}
+
+/* A rank's room with another plan of the same model: what differs, differs alike on every rank. */
+static room_t with_plan(const zero_exec_t *x, const room_t *room, const zero_plan_t *other)
+{
+    room_t r = *room;
+    for (int t = 0; t < ZERO_TIER_NVME; t++)
+        for (int k = 0; k < ZERO_KIND_COUNT; k++)
+            r.bytes[t][k] += other->kind_bytes[t][k] - x->plan->kind_bytes[t][k]; /* modulo 2^64 */
+    return r;
+}
+
+/* "set X, with which it needs Y". rooms: of all ranks. */
+static text_t advice(const zero_exec_t *x, const room_t *rooms, const room_t *short_one, lack_t lack)
+{
+    const char *const more = "use more ranks, smaller micro-batches or a smaller model";
+    text_t best = {""};
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < ZERO_CHANGES; i++) {
+        zero_spec_t spec;
+        zero_plan_t *other;
+        zero_error_t ignored;
+        char change[140];
+        if (!zero_plan_change(x->plan->spec, i, &spec, change, sizeof change) || zero_plan_build(&other, &spec, &ignored) != ZERO_OK)
+            continue;
+        bool fits = true;
+        for (int r = 0; r < x->world && fits; r++) {
+            room_t room = with_plan(x, &rooms[r], other);
+            fits = lacks(&room) == NOTHING;
+        }
+        room_t room = with_plan(x, short_one, other);
+        uint64_t need = sum_of(&room, lack == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE, lack == LIMIT);
+        zero_plan_destroy(other);
+        if (fits) {
+            snprintf(best.s, sizeof best.s, "%s, with which it needs %s", change, text_of(need).s);
+            return best;
+        }
+        if (need < least) {
+            least = need;
+            snprintf(best.s, sizeof best.s, "no single change is enough: %s, with which it still needs %s, and %s", change, text_of(need).s, more);
+        }
+    }
+    if (best.s[0] == '\0')
+        snprintf(best.s, sizeof best.s, "%s", more);
+    return best;
+}
+
+/* Ranks that share this one's memory, itself included. */
+static int ranks_of_node(const zero_comm_t *comm)
+{
+    return comm->caps.node_ranks > 0 ? comm->caps.node_ranks : 1;
+}
+
+/* Ranks of this node that use the same device. Collective. */
+static zero_status_t ranks_of_device(const zero_exec_t *x, int *ranks, zero_error_t *error)
+{
+    uint64_t mine = x->device->ops->identity(x->device), *all = malloc((size_t)x->world * sizeof *all);
+    if (!all)
+        return zero_exec_no_memory(x->comm, (size_t)x->world * sizeof *all, error);
+    zero_status_t status = x->comm->ops->exchange(x->comm, &mine, all, sizeof mine, error);
+    *ranks = 0;
+    for (int r = 0; r < x->world && status == ZERO_OK; r++)
+        *ranks += all[r] == mine;
+    /* Devices of other nodes may have the same number. */
+    if (*ranks > ranks_of_node(x->comm))
+        *ranks = ranks_of_node(x->comm);
+    free(all);
+    return status;
+}
+
+static void look(const zero_exec_t *x, int device_ranks, room_t *room)
+{
+    memset(room, 0, sizeof *room);
+    memcpy(room->bytes, x->plan->kind_bytes, sizeof room->bytes);
+    room->limit = x->options.memory_limit > 0 ? x->options.memory_limit : UINT64_MAX;
+    /* On a CPU both tiers are the machine's memory, and all ranks of the node draw on it. */
+    room->one_memory = x->device->caps.host_memory;
+    for (int t = 0; t < ZERO_TIER_NVME; t++) {
+        room->sharing[t] = room->one_memory || t == ZERO_TIER_HOST ? ranks_of_node(x->comm) : device_ranks;
+        room->available[t] = UINT64_MAX;
+        if (!x->device->options.allocator.allocate && room->status == ZERO_OK) /* or else that says itself what there is */
+            room->status = x->device->ops->available(x->device, (zero_tier_t)t, &room->available[t], &room->error);
+    }
+}
+
+static zero_status_t too_much(const zero_exec_t *x, const room_t *rooms, int rank, lack_t lack, zero_error_t *error)
+{
+    const room_t *r = &rooms[rank];
+    int tier = lack == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
+    text_t kinds = kinds_of(r, tier, lack == LIMIT), change = advice(x, rooms, r, lack);
+    text_t need = text_of(sum_of(r, tier, lack == LIMIT)), with = {""};
+    char of[32] = "memory";
+    if (lack == LIMIT || !r->one_memory)
+        snprintf(of, sizeof of, "the %s tier", zero_tier_name((zero_tier_t)tier));
+    if (lack == LIMIT)
+        return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs %s of %s (%s), but its memory limit is %s: %s", rank, need.s, of, kinds.s, text_of(r->limit).s,
+                         change.s);
+    if (r->sharing[tier] > 1)
+        snprintf(with.s, sizeof with.s, ", like each of the %d ranks that share it,", r->sharing[tier]);
+    return zero_fail(error, ZERO_ERR_MEMORY, "rank %d%s needs %s of %s (%s), but only %s are available: %s", rank, with.s, need.s, of, kinds.s,
+                     text_of(r->available[tier]).s, change.s);
+}
+
+zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)
+{
+    int device_ranks = 1;
+    room_t mine, *rooms = NULL;
+    zero_status_t status = ranks_of_device(x, &device_ranks, error);
+    if (status != ZERO_OK)
+        return status;
+    if (!(rooms = malloc((size_t)x->world * sizeof *rooms)))
+        return zero_exec_no_memory(x->comm, (size_t)x->world * sizeof *rooms, error);
+    look(x, device_ranks, &mine);
+    status = x->comm->ops->exchange(x->comm, &mine, rooms, sizeof mine, error);
+    for (int r = 0; r < x->world && status == ZERO_OK; r++)
+        if (rooms[r].status != ZERO_OK)
+            status = r == x->rank ? zero_fail(error, rooms[r].status, "%s", rooms[r].error.text)
+                                  : zero_fail(error, ZERO_ERR_PEER, "rank %d: %s", r, rooms[r].error.text);
+    for (int r = 0; r < x->world && status == ZERO_OK; r++) {
+        lack_t lack = lacks(&rooms[r]);
+        if (lack != NOTHING)
+            status = too_much(x, rooms, r, lack, error);
+    }
+    free(rooms);
+    return status;
+}
