@@ -46,6 +46,35 @@ START_TEST(schedules_end_where_they_should)
 }
 END_TEST
 
+/* The rates that DeepSpeed's Warmup schedulers leave in the optimizer for updates 1 to 12, computed from the formulas of
+ * deepspeed/runtime/lr_schedules.py: each has the rate of index -1 first, and step() after each update. */
+START_TEST(deepspeeds_rises_are_its_own)
+{
+    enum { N = 12 };
+    static const struct { schedule_t schedule; double rates[N]; } cases[] = {
+        {{.kind = SCHEDULE_CONSTANT, .rise = RISE_LOG, .warmup = 5, .from = 0.02},
+         {0.02, 0.02, 0.14058943626055, 0.211129734456076, 0.2611788725211, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}},
+        {{.kind = SCHEDULE_CONSTANT, .rise = RISE_LINEAR, .warmup = 5, .from = 0.02},
+         {0.02, 0.02, 0.076, 0.132, 0.188, 0.244, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}},
+        {{.kind = SCHEDULE_LINEAR, .rise = RISE_LOG, .warmup = 3, .steps = 8, .from = 0.02, .min_lr = 0.02},
+         {0.02, 0.02, 0.196660331000008, 0.3, 0.3, 0.244, 0.188, 0.132, 0.076, 0.02, 0.02, 0.02}},
+        {{.kind = SCHEDULE_LINEAR, .rise = RISE_LINEAR, .warmup = 3, .steps = 8, .from = 0.02, .min_lr = 0.02},
+         {0.02, 0.02, 0.113333333333333, 0.206666666666667, 0.3, 0.244, 0.188, 0.132, 0.076, 0.02, 0.02, 0.02}},
+        {{.kind = SCHEDULE_COSINE, .rise = RISE_LOG, .warmup = 3, .steps = 8, .from = 0.03, .min_lr = 0.075},
+         {0, 0.03, 0.200351033464293, 0.3, 0.278514411867182, 0.222264411867182, 0.152735588132818, 0.0964855881328184, 0.075, 0.075, 0.075, 0.075}},
+        {{.kind = SCHEDULE_COSINE, .rise = RISE_LINEAR, .warmup = 3, .steps = 8, .from = 0.03, .min_lr = 0.075},
+         {0, 0.03, 0.12, 0.21, 0.278514411867182, 0.222264411867182, 0.152735588132818, 0.0964855881328184, 0.075, 0.075, 0.075, 0.075}},
+        {{.kind = SCHEDULE_CONSTANT, .rise = RISE_LOG, .warmup = 0}, {0, 0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}}, /* as 2 */
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
+        for (int s = 1; s <= N; s++) {
+            schedule_t schedule = cases[k].schedule;
+            schedule.lr = 0.3;
+            ck_assert_double_eq_tol(schedule_rate(&schedule, s), cases[k].rates[s - 1], 1e-14);
+        }
+}
+END_TEST
+
 /* ---- options ----------------------------------------------------------------------------------------------------------- */
 
 /* Splits words at spaces and parses them. */
@@ -347,6 +376,7 @@ int main(void)
     tcase_set_timeout(c, 60);
     tcase_add_test(c, schedules_are_the_formulas);
     tcase_add_test(c, schedules_end_where_they_should);
+    tcase_add_test(c, deepspeeds_rises_are_its_own);
     tcase_add_test(c, options_are_read);
     tcase_add_test(c, options_are_refused);
     tcase_add_test(c, defaults_always_fit);

@@ -133,26 +133,26 @@ if [ -e "$srcdir/tests/golden/gpt2/config.json" ]; then
     overwrites --model golden/config.json --model golden/config.json --seq-len 8 --data input.txt --log golden/config.json
 fi
 
-# Weights under other names. header COMMAND: folder 'other' with golden's weights, whose header went through the command; 'more' follows the data
+# Weights under other names. header COMMAND: folder 'other' with golden's weights, whose header went through the command; 'behind' follows the data
 header()
 {
     length=$(od -An -tu8 -N8 golden/model.safetensors | tr -d ' ')
     tail -c +9 golden/model.safetensors | head -c "$length" | sed 's/ *$//' | eval "$1" | tr -d '\n' >header
     mkdir -p other
     cp golden/config.json other
-    { int32 "$(wc -c <header)" 0; cat header; tail -c +"$((length + 9))" golden/model.safetensors; cat more; } >other/model.safetensors
+    { int32 "$(wc -c <header)" 0; cat header; tail -c +"$((length + 9))" golden/model.safetensors; cat behind; } >other/model.safetensors
 }
 if [ -d golden ]; then
-    : >more
+    : >behind
     run 0 --model golden --data input.txt --seq-len 8 --steps 2 --lr 0.01 --quiet --log golden.log
     header "sed 's/\"transformer.wte.weight\":/\"lm_head.weight\":/; s/{\"format\":\"pt\"}/{\"transformer.wte.weight\":\"lm_head.weight\"}/'"
     run 0 --model other --data input.txt --seq-len 8 --steps 2 --lr 0.01 --quiet --log other.log
     equal "parameters from a tied tensor that is stored as lm_head.weight" "$(values other.log params_xxh64)" "$(values golden.log params_xxh64)"
     bytes=$(($(wc -c <golden/model.safetensors) - length - 8)) head=$((97 * 35 * 4))
-    head -c $head /dev/zero >more
+    head -c $head /dev/zero >behind
     header "sed 's/}}\$/},\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[97,35],\"data_offsets\":[$bytes,$((bytes + head))]}}/'"
     refused --model other --data input.txt --seq-len 8 -- "tensors 'lm_head.weight' and 'transformer.wte.weight' differ"
-    : >more
+    : >behind
     header "sed 's/\"transformer\\./\"_orig_mod.transformer./g'"
     refused --model other --data input.txt --seq-len 8 -- "names begin with the prefix '_orig_mod.', which torch.compile puts there"
     cp pointer other/model.safetensors

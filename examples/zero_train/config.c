@@ -9,15 +9,15 @@
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------------- */
 
-config_row_t *config_row_any(config_t *config, const char *path)
+config_row_t *config_row_any(const config_t *config, const char *path)
 {
     for (int i = 0; i < config->count; i++)
-        if (strcmp(config->rows[i].path, path) == 0)
+        if (config->rows[i].key != NULL && strcmp(config->rows[i].key->path, path) == 0)
             return &config->rows[i];
     return NULL;
 }
 
-config_row_t *config_row(config_t *config, const char *path)
+config_row_t *config_row(const config_t *config, const char *path)
 {
     config_row_t *row = config_row_any(config, path);
     return row != NULL && !row->automatic ? row : NULL;
@@ -31,20 +31,10 @@ void config_say(config_row_t *row, const char *format, ...)
     va_end(arguments);
 }
 
-void config_real(double value, char *out, size_t size)
-{
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(out, size, "%.*g", digits, value);
-        if (strtod(out, NULL) == value)
-            return;
-    }
-}
-
-/* A value as its file has it, cut to out. */
-static void value_text(const json_t *value, char *out, size_t size)
+void config_value(const json_t *value, char *out, size_t size)
 {
     if (json_is_real(value)) {
-        config_real(json_real_value(value), out, size);
+        options_real(json_real_value(value), out, size);
         return;
     }
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15));
@@ -61,7 +51,7 @@ zero_status_t config_bad(const config_t *config, const config_row_t *row, zero_e
     va_start(arguments, format);
     vsnprintf(rest, sizeof rest, format, arguments);
     va_end(arguments);
-    value_text(row->value, value, sizeof value);
+    config_value(row->value, value, sizeof value);
     return zero_fail(error, ZERO_ERR_ARG, "--config '%s': %s is %s, %s", config->file, row->path, value, rest);
 }
 
@@ -85,7 +75,7 @@ zero_status_t config_assign(config_t *config, config_row_t *row, const char *nam
     option_view_print(&view, before, sizeof before);
     zero_status_t status = options_set(config->o, index, text, &why);
     if (status != ZERO_OK) {
-        value_text(row->value, value, sizeof value);
+        config_value(row->value, value, sizeof value);
         return zero_fail(error, status, "--config '%s': %s is %s: %s", config->file, row->path, value, why.text);
     }
     options_view(config->o, index, &view);
@@ -115,11 +105,11 @@ static const char *argument_text(const json_t *value, char *small, size_t size)
         if (json_real_value(value) == floor(json_real_value(value)) && fabs(json_real_value(value)) < 1e15)
             snprintf(small, size, "%.0f", json_real_value(value)); /* 5e8 is a whole number */
         else
-            config_real(json_real_value(value), small, size);
+            options_real(json_real_value(value), small, size);
         return small;
     case JSON_ARRAY: /* of two numbers */
-        config_real(json_number_value(json_array_get(value, 0)), small, size);
-        config_real(json_number_value(json_array_get(value, 1)), second, sizeof second);
+        options_real(json_number_value(json_array_get(value, 0)), small, size);
+        options_real(json_number_value(json_array_get(value, 1)), second, sizeof second);
         snprintf(small + strlen(small), size - strlen(small), ",%s", second);
         return small;
     default:
@@ -131,9 +121,17 @@ static const char *argument_text(const json_t *value, char *small, size_t size)
 
 static const config_key_t *find_key(const char *path)
 {
-    for (int i = 0; i < config_key_count; i++)
-        if (strcmp(config_keys[i].path, path) == 0)
+    static const char section[] = "zero_optimization.", prefix[] = "stage3_";
+    size_t length = sizeof section - 1;
+    for (int i = 0; i < config_key_count; i++) {
+        const char *key = config_keys[i].path;
+        if (strcmp(key, path) == 0)
             return &config_keys[i];
+        /* DeepSpeed's settings of stage 3 have two names each, with this prefix and without it */
+        if (strncmp(path, section, length) == 0 && strncmp(key, section, length) == 0 && strncmp(key + length, prefix, sizeof prefix - 1) == 0 &&
+            strcmp(key + length + sizeof prefix - 1, path + length) == 0)
+            return &config_keys[i];
+    }
     return NULL;
 }
 
@@ -168,7 +166,8 @@ static zero_status_t unknown(const config_t *config, const char *path, zero_erro
     }
     if (nearest != NULL)
         return zero_fail(error, ZERO_ERR_ARG, "--config '%s': unknown key %s: did you mean %s?", config->file, path, nearest);
-    return zero_fail(error, ZERO_ERR_ARG, "--config '%s': unknown key %s: use DeepSpeed's keys, or options of zero_train by name (--help)", config->file, path);
+    return zero_fail(error, ZERO_ERR_ARG, "--config '%s': unknown key %s: it is no option of zero_train (--help) and none of the keys of DeepSpeed's that it "
+                     "takes: leave it out", config->file, path);
 }
 
 static bool is_whole(const json_t *value)
@@ -199,11 +198,24 @@ static zero_status_t check_type(const config_t *config, const config_row_t *row,
     return config_bad(config, row, error, "%s, but must be %s", found[json_typeof(v)], wanted[type]);
 }
 
-/* Whether a section asks for nothing. */
-static bool is_off(const json_t *section)
+/* Whether a section asks for nothing, as DeepSpeed reads it: "enabled" is false where it is absent, in the section and in its parts, and "auto" is what
+ * Hugging Face's trainer, which replaces it, leaves off by default. by: another member that turns the section on. */
+static bool is_off(const json_t *section, const char *by)
 {
-    const json_t *enabled = json_object_get(section, "enabled"), *size = json_object_get(section, "autotp_size");
-    return json_object_size(section) == 0 || json_is_false(enabled) || (enabled == NULL && json_is_integer(size) && json_integer_value(size) <= 1);
+    const json_t *value = json_object_get(section, by != NULL ? by : "enabled");
+    const char *name;
+    if (json_object_size(section) == 0)
+        return true;
+    if (by != NULL && strcmp(by, "mode") == 0) /* of sparse_attention, which has a sparse default */
+        return json_is_string(value) && strcmp(json_string_value(value), "dense") == 0;
+    if (by != NULL)
+        return value == NULL || (json_is_integer(value) && json_integer_value(value) <= 1);
+    if (value != NULL)
+        return json_is_false(value) || json_is_null(value) || (json_is_string(value) && strcmp(json_string_value(value), "auto") == 0);
+    json_object_foreach((json_t *)section, name, value)
+        if (json_is_object(value) && !is_off(value, NULL))
+            return false;
+    return true;
 }
 
 static bool is_only(const json_t *value, const char *only)
@@ -214,7 +226,7 @@ static bool is_only(const json_t *value, const char *only)
     return same;
 }
 
-static config_row_t *add_row(config_t *config, const char *path, const json_t *value)
+static config_row_t *add_row(config_t *config, const char *path, const config_key_t *key, const json_t *value)
 {
     if (config->count == config->room) {
         int room = config->room * 2 + 32;
@@ -225,7 +237,7 @@ static config_row_t *add_row(config_t *config, const char *path, const json_t *v
         config->room = room;
     }
     config_row_t *row = &config->rows[config->count];
-    *row = (config_row_t){.path = strdup(path), .value = value};
+    *row = (config_row_t){.path = strdup(path), .key = key, .value = value};
     if (row->path == NULL)
         return NULL;
     config->count++;
@@ -273,7 +285,8 @@ static zero_status_t take_key(config_t *config, config_row_t *row, const config_
         return is_only(row->value, key->only) ? ZERO_OK : config_bad(config, row, error, "but must be %s: %s", key->only, key->text);
     case KEY_OFF:
         config_say(row, "no effect: off");
-        return is_off(row->value) ? ZERO_OK : config_bad(config, row, error, "which zero_train does not have: %s, and leave it out", key->text);
+        return is_off(row->value, key->only) ? ZERO_OK : config_bad(config, row, error, "which zero_train does not have: %s, and leave it out", key->text);
+    case KEY_FOREIGN:
     case KEY_RELATED:
     case KEY_SECTION:
         break;
@@ -301,7 +314,7 @@ static zero_status_t take_members(config_t *config, json_t *object, const char *
         if (key != NULL && key->rule == KEY_SECTION && json_is_object(value))
             status = take_members(config, value, path, error);
         else {
-            config_row_t *row = add_row(config, path, value);
+            config_row_t *row = add_row(config, path, key, value);
             if (row == NULL)
                 return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the keys of --config '%s'", config->file);
             status = key != NULL ? take_key(config, row, key, error) : take_option(config, row, option, error);
@@ -359,23 +372,6 @@ zero_status_t config_read(config_t **out, options_t *o, zero_error_t *error)
     if (status == ZERO_OK)
         status = take_members(config, config->root, "", error);
     return status == ZERO_OK ? config_relate(config, error) : status;
-}
-
-void config_print(const config_t *config, FILE *file)
-{
-    enum { VALUE = 20 };
-    int wide = 0;
-    if (config == NULL)
-        return;
-    fprintf(file, "%s:\n", config->file);
-    for (int i = 0; i < config->count; i++)
-        if ((int)strlen(config->rows[i].path) > wide)
-            wide = (int)strlen(config->rows[i].path);
-    for (int i = 0; i < config->count; i++) {
-        char value[VALUE + 1];
-        value_text(config->rows[i].value, value, sizeof value);
-        fprintf(file, "  %-*s  %-*s  %s\n", wide, config->rows[i].path, VALUE, value, config->rows[i].result);
-    }
 }
 
 void config_close(config_t *config)

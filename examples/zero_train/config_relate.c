@@ -1,6 +1,6 @@
 #include "examples/zero_train/config_parts.h"
+#include "examples/zero_train/schedule.h"
 
-#include <math.h>
 #include <string.h>
 #include <strings.h>
 
@@ -52,7 +52,7 @@ static zero_status_t relate_dtype(config_t *c, zero_error_t *error)
     if ((row = config_row(c, "fp16.loss_scale")) != NULL) {
         char text[32] = "dynamic";
         if (number(row) != 0)
-            config_real(number(row), text, sizeof text);
+            options_real(number(row), text, sizeof text);
         config_say(row, "no effect: fp16 is off");
         if (scaled)
             TRY(config_assign(c, row, "loss-scale", text, error));
@@ -74,16 +74,11 @@ enum { DEVICE_NONE_ = 0, DEVICE_HOST_, DEVICE_NVME_ };
 static zero_status_t offload_device(config_t *c, const char *section, config_row_t **row, int *device, zero_error_t *error)
 {
     char path[96];
-    size_t length = strlen(section);
     snprintf(path, sizeof path, "%s.device", section);
     *row = config_row(c, path);
     *device = DEVICE_NONE_;
-    if (*row == NULL) {
-        for (int i = 0; i < c->count && config_row_any(c, path) == NULL; i++)
-            if (strncmp(c->rows[i].path, section, length) == 0 && c->rows[i].path[length] == '.')
-                return zero_fail(error, ZERO_ERR_ARG, "--config '%s': %s has no device: add \"device\": \"cpu\", or leave the section out", c->file, section);
+    if (*row == NULL) /* and so it is off, as in DeepSpeed, whatever else the section says */
         return ZERO_OK;
-    }
     *device = strcmp(string(*row), "none") == 0 ? DEVICE_NONE_ : strcmp(string(*row), "cpu") == 0 ? DEVICE_HOST_
             : strcmp(string(*row), "nvme") == 0 ? DEVICE_NVME_ : -1;
     return *device >= 0 ? ZERO_OK : config_bad(c, *row, error, "but must be one of: none, cpu, nvme");
@@ -125,7 +120,7 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
     }
     if ((row = config_row(c, OFFLOAD_OPTIMIZER_ ".ratio")) != NULL) {
         char text[32];
-        config_real(number(row), text, sizeof text);
+        options_real(number(row), text, sizeof text);
         config_say(row, "no effect: optimizer state stays on the device");
         if (offloaded)
             TRY(config_assign(c, row, "offload-ratio", text, error));
@@ -134,6 +129,21 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
 }
 
 /* ---- optimizer, schedule ---------------------------------------------------------------------------------------------------- */
+
+/* Keys below prefix of optimizers or schedulers that zero_train does not have: without an effect where the command line
+ * has the option. */
+static zero_status_t check_foreign(config_t *c, const char *prefix, const char *option, zero_error_t *error)
+{
+    for (int i = 0; i < c->count; i++) {
+        config_row_t *row = &c->rows[i];
+        if (row->automatic || row->key == NULL || row->key->rule != KEY_FOREIGN || strncmp(row->key->path, prefix, strlen(prefix)) != 0)
+            continue;
+        if (!config_given(c, option))
+            return config_bad(c, row, error, "a parameter of DeepSpeed's %s, which zero_train does not have: leave it out", row->key->text);
+        config_say(row, "not used: the command line has --%s", option);
+    }
+    return ZERO_OK;
+}
 
 static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
 {
@@ -151,6 +161,7 @@ static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
         option = "adam";
     if (type != NULL && option == NULL && !config_given(c, "optimizer"))
         return config_bad(c, type, error, "but must be one of: AdamW, Adam, SGD, Lion, AdamW8bit; AdamW is the usual one");
+    TRY(check_foreign(c, OPTIMIZER_, "optimizer", error));
     if (type != NULL)
         TRY(config_assign(c, type, "optimizer", option != NULL ? option : "adamw", error));
     if (mode != NULL && adam)
@@ -159,7 +170,7 @@ static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
         config_say(mode, "no effect: of the type Adam alone");
     if (momentum != NULL && c->o->optimizer == ZERO_RULE_SGD) {
         char text[64];
-        config_real(number(momentum), text, 32);
+        options_real(number(momentum), text, 32);
         snprintf(text + strlen(text), sizeof text - strlen(text), ",%g", c->o->betas[1]); /* which SGD does not read */
         TRY(config_assign(c, momentum, "betas", text, error));
     } else if (momentum != NULL && !config_given(c, "optimizer"))
@@ -169,53 +180,120 @@ static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
     return ZERO_OK;
 }
 
+/* The parameters of DeepSpeed's Warmup schedulers, and its defaults (deepspeed/runtime/lr_schedules.py). */
+enum { WARMUP_LR = 0, WARMUP_DECAY, WARMUP_COSINE, KINDS, NONE = -1 };
+static const struct { const char *type, *option; } kinds[KINDS] = {
+    {"WarmupLR", "constant"}, {"WarmupDecayLR", "linear"}, {"WarmupCosineLR", "cosine"},
+};
+static const int warmup_num_steps = 1000;
+static const double decay_max_lr = 0.001, cos_min_ratio = 0.0001;
+
+/* Parameters that no option is called after: without an effect where the command line chose another schedule, refused
+ * where the scheduler does not have them. */
+static zero_status_t check_parameters(config_t *c, int kind, bool chosen, zero_error_t *error)
+{
+    static const struct { const char *path; bool of[KINDS]; const char *instead; } parameters[] = {
+        {SCHEDULER_ "warmup_type", {true, true, true}, ""},
+        {SCHEDULER_ "warmup_min_lr", {true, true, false}, "use warmup_min_ratio"},
+        {SCHEDULER_ "warmup_max_lr", {true, true, false}, "use optimizer.params.lr"},
+        {SCHEDULER_ "warmup_min_ratio", {false, false, true}, "use warmup_min_lr"},
+        {SCHEDULER_ "cos_min_ratio", {false, false, true}, "only WarmupCosineLR has it"},
+    };
+    for (size_t i = 0; i < sizeof parameters / sizeof parameters[0]; i++) {
+        config_row_t *row = config_row(c, parameters[i].path);
+        if (row == NULL)
+            continue;
+        if (strcmp(parameters[i].path, SCHEDULER_ "warmup_max_lr") == 0 && (chosen || kind == NONE))
+            continue; /* it is a rate, and sets --lr */
+        if (chosen)
+            config_say(row, "not used: the command line has --schedule");
+        else if (kind == NONE)
+            return config_bad(c, row, error, "but there is no scheduler.type, and so no scheduler: add a type, or use \"schedule\", as --schedule");
+        else if (!parameters[i].of[kind])
+            return config_bad(c, row, error, "but %s has no such parameter: %s", kinds[kind].type, parameters[i].instead);
+        else if (json_is_number(row->value) && !(number(row) >= 0))
+            return config_bad(c, row, error, "but must be 0 or more: use 0");
+    }
+    return ZERO_OK;
+}
+
+/* How the rate rises, and from where. */
+static zero_status_t relate_rise(config_t *c, int kind, config_row_t *type, zero_error_t *error)
+{
+    config_row_t *how = config_row(c, SCHEDULER_ "warmup_type"), *row;
+    bool linear = how != NULL && strcmp(string(how), "linear") == 0;
+    char text[32];
+    if (how != NULL && !linear && strcmp(string(how), "log") != 0)
+        return config_bad(c, how, error, "but must be \"log\" or \"linear\"");
+    c->o->rise = linear ? RISE_LINEAR : RISE_LOG;
+    config_say(type, "--schedule %s, after DeepSpeed's %s rise", kinds[kind].option, linear ? "linear" : "logarithmic");
+    if (how != NULL)
+        config_say(how, "the rate rises %s", linear ? "linearly" : "logarithmically");
+    if (config_row_any(c, SCHEDULER_ "warmup_num_steps") == NULL && !config_given(c, "warmup") && c->by[options_find("warmup")] < 0)
+        c->o->warmup = warmup_num_steps;
+    if ((row = config_row(c, SCHEDULER_ "warmup_min_lr")) != NULL) {
+        options_real(number(row), text, sizeof text);
+        if (kind == WARMUP_DECAY) /* ends where it began */
+            TRY(config_assign(c, row, "min-lr", text, error));
+        c->o->rise_from = number(row);
+        config_say(row, "the rate rises from %s%s", text, kind == WARMUP_DECAY && !config_given(c, "min-lr") ? ", and falls to it" : "");
+    }
+    if ((row = config_row(c, SCHEDULER_ "warmup_min_ratio")) != NULL) {
+        c->o->rise_from_ratio = number(row);
+        config_say(row, "the rate rises from this part of --lr, after one step at 0");
+    }
+    return ZERO_OK;
+}
+
+/* Where a cosine ends. */
+static zero_status_t relate_end(config_t *c, zero_error_t *error)
+{
+    config_row_t *row = config_row(c, SCHEDULER_ "cos_min_ratio");
+    const int by = c->by[options_find("min-lr")];
+    const bool given = config_given(c, "min-lr");
+    if (row != NULL && by >= 0)
+        return config_bad(c, row, error, "and %s sets --min-lr too: leave one out", c->rows[by].path);
+    if (row != NULL)
+        config_say(row, given ? "not used: the command line has --min-lr" : "--min-lr: this part of --lr");
+    if (by < 0 && !given)
+        c->o->min_ratio = row != NULL ? number(row) : cos_min_ratio;
+    return ZERO_OK;
+}
+
 static zero_status_t relate_schedule(config_t *c, zero_error_t *error)
 {
-    enum { KINDS = 3, COSINE = 2 };
-    static const struct { const char *type, *option; } kinds[KINDS] = {
-        {"WarmupLR", "constant"}, {"WarmupDecayLR", "linear"}, {"WarmupCosineLR", "cosine"},
-    };
-    config_row_t *type = config_row(c, "scheduler.type"), *lr = config_row(c, OPTIMIZER_ "lr"), *most = config_row(c, SCHEDULER_ "warmup_max_lr"), *row;
-    int kind = -1;
+    config_row_t *type = config_row(c, "scheduler.type"), *lr = config_row(c, OPTIMIZER_ "lr"), *most = config_row(c, SCHEDULER_ "warmup_max_lr");
+    const bool chosen = config_given(c, "schedule");
+    int kind = NONE;
     char text[32];
     for (int i = 0; type != NULL && i < KINDS; i++)
         if (strcmp(kinds[i].type, string(type)) == 0)
             kind = i;
-    bool chosen = config_given(c, "schedule");
-    if (type != NULL && kind < 0 && !chosen)
+    if (type != NULL && kind == NONE && !chosen)
         return config_bad(c, type, error, "but must be one of: WarmupLR, WarmupDecayLR, WarmupCosineLR; or use \"schedule\", as --schedule");
+    TRY(check_foreign(c, SCHEDULER_, "schedule", error));
+    TRY(check_parameters(c, kind, chosen, error));
     if (type != NULL)
-        TRY(config_assign(c, type, "schedule", kind >= 0 ? kinds[kind].option : "constant", error));
+        TRY(config_assign(c, type, "schedule", kind != NONE ? kinds[kind].option : "constant", error));
+    if (kind != NONE && !chosen)
+        TRY(relate_rise(c, kind, type, error));
+    if (kind == WARMUP_COSINE && !chosen)
+        TRY(relate_end(c, error));
 
-    /* the rate: the schedule's, where it has one */
-    if (most != NULL && kind == COSINE)
-        return config_bad(c, most, error, "but WarmupCosineLR has no such parameter: use optimizer.params.lr");
-    row = most != NULL ? most : lr;
-    if (row != NULL) {
-        config_real(number(row), text, sizeof text);
-        TRY(config_assign(c, row, "lr", text, error));
-    }
-    if (most != NULL && lr != NULL)
-        config_say(lr, "no effect: warmup_max_lr is the rate");
-
-    const char *const starts[] = {SCHEDULER_ "warmup_min_lr", SCHEDULER_ "warmup_min_ratio"};
-    for (int i = 0; i < 2; i++)
-        if ((row = config_row(c, starts[i])) != NULL) {
-            if (number(row) != 0 && !chosen)
-                return config_bad(c, row, error, "but must be 0: the rate rises from there");
-            config_say(row, chosen ? "not used: the command line has --schedule" : "no effect: always so");
-        }
-    if ((row = config_row(c, SCHEDULER_ "cos_min_ratio")) != NULL) {
-        if (chosen) {
-            config_say(row, "not used: the command line has --schedule");
-            return ZERO_OK;
-        }
-        if (kind != COSINE)
-            return config_bad(c, row, error, "but only WarmupCosineLR has it: use \"min_lr\", as --min-lr");
-        if (isnan(c->o->lr))
-            return config_bad(c, row, error, "a part of the rate, but there is no optimizer.params.lr: add it, or use \"min_lr\", as --min-lr");
-        config_real(number(row) * c->o->lr, text, sizeof text);
-        TRY(config_assign(c, row, "min-lr", text, error));
+    /* the rate: the scheduler's, where it has one */
+    if (most != NULL) {
+        options_real(number(most), text, sizeof text);
+        TRY(config_assign(c, most, "lr", text, error));
+        if (lr != NULL)
+            config_say(lr, "no effect: warmup_max_lr is the rate");
+    } else if (kind == WARMUP_DECAY && !chosen && config_row_any(c, SCHEDULER_ "warmup_max_lr") == NULL) {
+        if (!config_given(c, "lr"))
+            c->o->lr = decay_max_lr;
+        if (lr != NULL)
+            config_say(lr, "not used: WarmupDecayLR rises to its warmup_max_lr, which is %g where a file has none", decay_max_lr);
+    } else if (lr != NULL) {
+        options_real(number(lr), text, sizeof text);
+        TRY(config_assign(c, lr, "lr", text, error));
     }
     return ZERO_OK;
 }

@@ -132,7 +132,9 @@ static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
     /* the update divides by root + eps in fp32, and the root is 0 where a gradient always was: embeddings of tokens that never come */
     if (!((float)o->eps > 0))
         return zero_fail(error, ZERO_ERR_ARG, "--eps is %g, but must be above 0 in fp32: use --eps 1e-8", o->eps);
-    job->schedule = (schedule_t){.kind = (int)o->schedule, .warmup = o->warmup, .steps = o->steps, .lr = o->lr, .min_lr = o->min_lr,
+    if (!isnan(o->min_ratio))
+        o->min_lr = o->min_ratio * o->lr;
+    job->schedule = (schedule_t){.kind = (int)o->schedule, .rise = (int)o->rise, .from = o->rise_from + o->rise_from_ratio * o->lr, .warmup = o->warmup, .steps = o->steps, .lr = o->lr, .min_lr = o->min_lr,
                                  .width = (double)job->model.width};
     return ZERO_OK;
 }

@@ -267,6 +267,8 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     speaker = status == ZERO_ERR_MISMATCH ? 0 : rank;
 end:
     code = status == ZERO_OK ? (session.signal != 0 ? 128 + session.signal : EXIT_DONE) : session.training ? EXIT_FAILED : EXIT_USAGE;
+    if (status != ZERO_OK && !session.training)
+        config_blame(job->config, error);
     if (status != ZERO_OK) {
         launch_failed(session.launch, code, status == ZERO_ERR_PEER, error->text);
         if (speaker == rank && speaks(&session, rank, status, error->text))
@@ -319,9 +321,10 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         status = room_check(&given, job, error);
     if (status == ZERO_OK)
         print_config(job);
-    if (status != ZERO_OK)
+    if (status != ZERO_OK) {
+        config_blame(job->config, error);
         code = complain(error->text, EXIT_USAGE);
-    else if (world == 1)
+    } else if (world == 1)
         return work(job, LAUNCH_NONE, 0, true, ZERO_OK, error);
     else
         code = launch_ranks(world, (int)job->o.threads, cores_here(), argv);
@@ -353,6 +356,8 @@ static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_
         if (status == ZERO_OK)
             status = look(job, error);
         job_close(job);
+        if (status != ZERO_OK)
+            config_blame(job->config, error);
         return status == ZERO_OK ? printed() : complain(error->text, EXIT_USAGE);
     }
     const char *tasks = getenv("SLURM_STEP_NUM_TASKS");

@@ -160,6 +160,7 @@ void options_init(options_t *options)
     options->betas[0] = 0.9;
     options->betas[1] = 0.95;
     options->accumulation = -1;
+    options->min_ratio = NAN;
 }
 
 /* Index of value in "a|b|c", or -1. */
@@ -444,16 +445,28 @@ void options_view(const options_t *options, int index, option_view_t *view)
     }
 }
 
+void options_real(double value, char *out, size_t size)
+{
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(out, size, "%.*g", digits, value);
+        if (strtod(out, NULL) == value)
+            return;
+    }
+}
+
 void option_view_print(const option_view_t *view, char *out, size_t size)
 {
+    char first[32], second[32];
+    options_real(view->real[0], first, sizeof first);
+    options_real(view->real[1], second, sizeof second);
     if (!view->set)
         snprintf(out, size, "unset");
     else if (view->type == OPTION_TEXT || view->type == OPTION_CHOICE)
         snprintf(out, size, "%s", view->text);
     else if (view->type == OPTION_REAL)
-        snprintf(out, size, "%.17g", view->real[0]);
+        snprintf(out, size, "%s", first);
     else if (view->type == OPTION_PAIR)
-        snprintf(out, size, "%.17g,%.17g", view->real[0], view->real[1]);
+        snprintf(out, size, "%s,%s", first, second);
     else
         snprintf(out, size, "%lld", (long long)view->whole);
 }

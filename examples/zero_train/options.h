@@ -48,6 +48,9 @@ typedef struct options {
     int64_t help, version;
     /* no options of their own */
     int64_t accumulation;      /* micro-steps of a step that --config asks for, -1: it does not */
+    int64_t rise;              /* RISE_OWN ... of schedule.h: of a Warmup scheduler that --config asks for */
+    double rise_from, rise_from_ratio; /* where its rise begins: a rate and a share of the rate, of which one is 0 */
+    double min_ratio;          /* where it ends, as a share of the rate; NaN: at min_lr */
     bool given[OPTIONS_MOST];  /* on the command line, by index */
 } options_t;
 
@@ -84,6 +87,8 @@ typedef struct option_view {
 
 int options_count(void);
 void options_view(const options_t *options, int index, option_view_t *view);
+/* The fewest digits that read back as value. */
+void options_real(double value, char *out, size_t size);
 /* The value of a view as a person would type it. */
 void option_view_print(const option_view_t *view, char *out, size_t size);
 
