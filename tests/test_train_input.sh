@@ -165,7 +165,7 @@ run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log 
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log # a log of before is no input
 
 # More than this machine has: refused with the numbers.
-refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- "bytes"
+refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- " TiB of memory (device activations "
 if grep -q "before training" out; then fail "something was trained that does not fit"; fi
 
 # More ranks than there is room for: refused before any starts, with the largest number that has room, and which fits --batch.
