@@ -1,4 +1,5 @@
-/* test_train_data.c - tokens that zero_train reads: token files, numpy arrays, text; what they are is said by their first bytes, not by their names. */
+/* test_train_data.c - tokens that zero_train reads: token files, numpy arrays, text; what they are is said by their
+ * first bytes, not by their names. */
 #include "examples/zero_train/data.h"
 
 #include <check.h>
@@ -37,7 +38,8 @@ START_TEST(windows_of_both_widths)
             narrow[i] = (uint16_t)(i * 7919);
             wide[i] = (uint32_t)i * 7919u;
         }
-        write_tokens(width == 2 ? (int32_t[]){20240520, 1, N} : (int32_t[]){20240801, 7, N}, width == 2 ? (void *)narrow : wide, N * (size_t)width);
+        write_tokens(width == 2 ? (int32_t[]){20240520, 1, N} : (int32_t[]){20240801, 7, N},
+                     width == 2 ? (void *)narrow : wide, N * (size_t)width);
         ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_OK, "%s", e.text);
         ck_assert_int_eq(data_tokens(d), N);
         ck_assert(!data_is_text(d));
@@ -176,9 +178,10 @@ START_TEST(shuffles_are_permutations)
 }
 END_TEST
 
-/* ---- numpy arrays -------------------------------------------------------------------------------------------------------- */
+/* ---- numpy arrays ----------------------------------------------------------------------------------------------- */
 
-/* An array of this version of the format: a dictionary, padded with blanks and a line feed to a multiple of 64 bytes, and data. */
+/* An array of this version of the format: a dictionary, padded with blanks and a line feed to a multiple of 64 bytes,
+ * and data. */
 static void write_array(int version, const char *dictionary, const void *tokens, size_t bytes)
 {
     char head[512];
@@ -197,7 +200,9 @@ static void write_array(int version, const char *dictionary, const void *tokens,
 START_TEST(arrays_of_every_type)
 {
     enum { N = 22, T = 7 };
-    static const struct { const char *descr; size_t width; } types[] = {{"|u1", 1}, {"<u2", 2}, {"<u4", 4}, {"<i4", 4}, {"<i8", 8}};
+    static const struct { const char *descr; size_t width; } types[] = {
+        {"|u1", 1}, {"<u2", 2}, {"<u4", 4}, {"<i4", 4}, {"<i8", 8},
+    };
     int32_t x[T], y[T];
     zero_error_t e;
     for (size_t k = 0; k < 5; k++)
@@ -205,12 +210,14 @@ START_TEST(arrays_of_every_type)
             uint8_t bytes[N * 8] = {0};
             char dictionary[128];
             data_t *d;
-            for (size_t i = 0; i < N; i++) { /* little-endian, with something in every byte that a vocabulary can have */
+            /* little-endian, with something in every byte that a vocabulary can have */
+            for (size_t i = 0; i < N; i++) {
                 uint64_t token = types[k].width == 1 ? i * 11 : types[k].width == 2 ? i * 3001 : i * 90000001;
                 for (size_t b = 0; b < types[k].width; b++)
                     bytes[i * types[k].width + b] = (uint8_t)(token >> (8 * b));
             }
-            snprintf(dictionary, sizeof dictionary, "{'descr': '%s', 'fortran_order': False, 'shape': (%d,), }", types[k].descr, N);
+            snprintf(dictionary, sizeof dictionary, "{'descr': '%s', 'fortran_order': False, 'shape': (%d,), }",
+                     types[k].descr, N);
             write_array(version, dictionary, bytes, N * types[k].width);
             ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_OK, "%s", e.text);
             ck_assert_int_eq(data_tokens(d), N);
@@ -247,12 +254,14 @@ START_TEST(arrays_with_other_numbers)
         const zero_status_t wanted = cases[k].wanted != NULL ? ZERO_ERR_FORMAT : ZERO_OK;
         for (size_t b = 0; b < cases[k].width; b++)
             bytes[3 * cases[k].width + b] = (uint8_t)((uint64_t)cases[k].token >> (8 * b));
-        snprintf(dictionary, sizeof dictionary, "{'descr': '%s', 'fortran_order': False, 'shape': (9,), }", cases[k].descr);
+        snprintf(dictionary, sizeof dictionary, "{'descr': '%s', 'fortran_order': False, 'shape': (9,), }",
+                 cases[k].descr);
         write_array(1, dictionary, bytes, 9 * cases[k].width);
         ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
         ck_assert_int_eq(data_read(d, 0, 4, 256, x, y, &e), wanted);
         ck_assert_int_eq(data_check(d, 4, 256, -1, 1, &e), wanted);
-        ck_assert_msg(wanted == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[k].wanted);
+        ck_assert_msg(wanted == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text,
+                      cases[k].wanted);
         /* however large the vocabulary: no type has these in it */
         if (cases[k].token < 0)
             ck_assert_int_eq(data_check(d, 4, INT32_MAX, -1, 1, &e), ZERO_ERR_FORMAT);
@@ -297,11 +306,13 @@ START_TEST(arrays_that_are_refused)
         write_array(cases[k].version, cases[k].dictionary, tokens, sizeof tokens);
         zero_status_t status = data_open(&d, "--data", path, &e);
         ck_assert_msg(status == (cases[k].wanted != NULL ? ZERO_ERR_FORMAT : ZERO_OK), "case %zu: %s", k, e.text);
-        ck_assert_msg(status == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[k].wanted);
+        ck_assert_msg(status == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text,
+                      cases[k].wanted);
         ck_assert(status != ZERO_OK || data_tokens(d) == 5);
         data_close(d);
     }
-    write_array(1, SHAPE("(5,)"), tokens, sizeof tokens); /* cut anywhere: text before the magic number is whole, and an error after it */
+    /* cut anywhere: text before the magic number is whole, and an error after it */
+    write_array(1, SHAPE("(5,)"), tokens, sizeof tokens);
     for (off_t cut = 137; cut > 0; cut--) {
         data_t *d;
         zero_error_t e = {0};
@@ -313,7 +324,7 @@ START_TEST(arrays_that_are_refused)
 }
 END_TEST
 
-/* ---- names ----------------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(first_bytes_decide)
 {
@@ -323,8 +334,10 @@ START_TEST(first_bytes_decide)
         {"one two three", "test_train_data.bin", false, "magic number is 543518319, but must be 20240520 or 20240801"},
         {"one two three", "test_train_data.npy", false, "is no numpy array"},
         {"on", "test_train_data.bin", false, "magic number is 0"},
-        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.txt", false, "is a git-lfs pointer, not the file: run git lfs pull"},
-        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.bin", false, "is a git-lfs pointer, not the file: run git lfs pull"},
+        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.txt", false,
+         "is a git-lfs pointer, not the file: run git lfs pull"},
+        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.bin", false,
+         "is a git-lfs pointer, not the file: run git lfs pull"},
     };
     const char *usual = path;
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
@@ -334,7 +347,8 @@ START_TEST(first_bytes_decide)
         write_bytes(cases[k].first, strlen(cases[k].first), "", 0);
         zero_status_t status = data_open(&d, "--data", path, &e);
         ck_assert_msg(status == (cases[k].wanted != NULL ? ZERO_ERR_FORMAT : ZERO_OK), "case %zu: %s", k, e.text);
-        ck_assert_msg(status == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[k].wanted);
+        ck_assert_msg(status == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text,
+                      cases[k].wanted);
         ck_assert(status != ZERO_OK || (data_is_text(d) == cases[k].text && data_tokens(d) == 13));
         data_close(d);
         unlink(path);

@@ -57,8 +57,8 @@ static bool is_mask(const char *name)
 }
 
 /* The head is the embedding: a copy of it is not read, and a tensor of other values would make another model. */
-static zero_status_t check_head(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, int head, int embedding,
-                                zero_error_t *error)
+static zero_status_t check_head(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
+                                int head, int embedding, zero_error_t *error)
 {
     enum { PIECE = 8192 };
     const int64_t shape[2] = { config->vocab, config->width }, count = config->vocab * config->width;
@@ -78,8 +78,11 @@ static zero_status_t check_head(const zero_model_config_t *config, const char *f
         if (status != ZERO_OK || memcmp(a, b, (size_t)n * sizeof *a) == 0)
             continue;
         zero_tensors_at(file, embedding, &info);
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensors '%s' and '%s' differ, but the head of a GPT-2 is its embedding, and one of its own is not "
-                         "supported: take '%s' out of the file to train with the embedding as the head", folder, HEAD, info.name, HEAD);
+        return zero_fail(
+            error, ZERO_ERR_FORMAT,
+            "%s: tensors '%s' and '%s' differ, but the head of a GPT-2 is its embedding, and one of its own is not "
+            "supported: take '%s' out of the file to train with the embedding as the head",
+            folder, HEAD, info.name, HEAD);
     }
     return status;
 }
@@ -121,10 +124,13 @@ static zero_status_t check_rest(const zero_model_config_t *config, const char *f
 }
 
 /* A tensor that is there under neither of its names: perhaps behind what a wrapper put before every name. */
-static zero_status_t missing(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, const char *name, zero_error_t *error)
+static zero_status_t missing(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
+                             const char *name, zero_error_t *error)
 {
     static const struct { const char *prefix, *from; } wrappers[] = {
-        { "_orig_mod.", "torch.compile" }, { "module.", "DistributedDataParallel" }, { "_fsdp_wrapped_module.", "FSDP" },
+        {"_orig_mod.", "torch.compile"},
+        {"module.", "DistributedDataParallel"},
+        {"_fsdp_wrapped_module.", "FSDP"},
     };
     const size_t length = strlen(name);
 
@@ -143,13 +149,19 @@ static zero_status_t missing(const zero_model_config_t *config, const char *fold
         snprintf(prefix, sizeof prefix, "%.*s", (int)before, info.name);
         for (size_t k = 0; k < sizeof wrappers / sizeof *wrappers; k++)
             if (strncmp(info.name, wrappers[k].prefix, strlen(wrappers[k].prefix)) == 0)
-                return zero_fail(error, ZERO_ERR_FORMAT, "%s: names begin with the prefix '%s', which %s puts there ('%s'): save the model inside the "
-                                 "wrapper, or take the prefix off every name", folder, prefix, wrappers[k].from, info.name);
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s: names begin with the prefix '%s' ('%s'), wanted '%s': take the prefix off every name", folder,
-                         prefix, info.name, name);
+                return zero_fail(
+                    error, ZERO_ERR_FORMAT,
+                    "%s: names begin with the prefix '%s', which %s puts there ('%s'): save the model inside the "
+                    "wrapper, or take the prefix off every name",
+                    folder, prefix, wrappers[k].from, info.name);
+        return zero_fail(error, ZERO_ERR_FORMAT,
+                         "%s: names begin with the prefix '%s' ('%s'), wanted '%s': take the prefix off every name",
+                         folder, prefix, info.name, name);
     }
-    return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '" PREFIX "%s' (or '%s') is missing, wanted for a GPT-2 with n_layer %" PRId64
-                     " (config.json)", folder, name, name, config->layers);
+    return zero_fail(error, ZERO_ERR_FORMAT,
+                     "%s: tensor '" PREFIX "%s' (or '%s') is missing, wanted for a GPT-2 with n_layer %" PRId64
+                     " (config.json)",
+                     folder, name, name, config->layers);
 }
 
 /* Index of each of the model's tensors in the file into map (an entry per tensor), when all is as the model wants it. */
@@ -167,7 +179,7 @@ static zero_status_t match(const zero_model_config_t *config, const char *folder
         plain = zero_tensors_find(file, t.name);
         prefixed = zero_tensors_find(file, name);
         if (plain < 0 && prefixed < 0 && strcmp(t.name, EMBEDDING) == 0)
-            plain = zero_tensors_find(file, HEAD); /* one tensor of two names, which safetensors' save_model stores once under either */
+            plain = zero_tensors_find(file, HEAD); /* safetensors' save_model stores a tied tensor once, under either name */
         if (plain < 0 && prefixed < 0)
             return missing(config, folder, file, t.name, error);
         if (plain >= 0 && prefixed >= 0)

@@ -128,7 +128,8 @@ static const config_key_t *find_key(const char *path)
         if (strcmp(key, path) == 0)
             return &config_keys[i];
         /* DeepSpeed's settings of stage 3 have two names each, with this prefix and without it */
-        if (strncmp(path, section, length) == 0 && strncmp(key, section, length) == 0 && strncmp(key + length, prefix, sizeof prefix - 1) == 0 &&
+        if (strncmp(path, section, length) == 0 && strncmp(key, section, length) == 0 &&
+            strncmp(key + length, prefix, sizeof prefix - 1) == 0 &&
             strcmp(key + length + sizeof prefix - 1, path + length) == 0)
             return &config_keys[i];
     }
@@ -166,8 +167,11 @@ static zero_status_t unknown(const config_t *config, const char *path, zero_erro
     }
     if (nearest != NULL)
         return zero_fail(error, ZERO_ERR_ARG, "--config '%s': unknown key %s: did you mean %s?", config->file, path, nearest);
-    return zero_fail(error, ZERO_ERR_ARG, "--config '%s': unknown key %s: it is no option of zero_train (--help) and none of the keys of DeepSpeed's that it "
-                     "takes: leave it out", config->file, path);
+    return zero_fail(
+        error, ZERO_ERR_ARG,
+        "--config '%s': unknown key %s: it is no option of zero_train (--help) and none of the keys of DeepSpeed's that it "
+        "takes: leave it out",
+        config->file, path);
 }
 
 static bool is_whole(const json_t *value)
@@ -198,8 +202,9 @@ static zero_status_t check_type(const config_t *config, const config_row_t *row,
     return config_bad(config, row, error, "%s, but must be %s", found[json_typeof(v)], wanted[type]);
 }
 
-/* Whether a section asks for nothing, as DeepSpeed reads it: "enabled" is false where it is absent, in the section and in its parts, and "auto" is what
- * Hugging Face's trainer, which replaces it, leaves off by default. by: another member that turns the section on. */
+/* Whether a section asks for nothing, as DeepSpeed reads it: "enabled" is false where it is absent, in the section and
+ * in its parts, and "auto" is what Hugging Face's trainer, which replaces it, leaves off by default. by: another member
+ * that turns the section on. */
 static bool is_off(const json_t *section, const char *by)
 {
     const json_t *value = json_object_get(section, by != NULL ? by : "enabled");
@@ -211,7 +216,8 @@ static bool is_off(const json_t *section, const char *by)
     if (by != NULL)
         return value == NULL || (json_is_integer(value) && json_integer_value(value) <= 1);
     if (value != NULL)
-        return json_is_false(value) || json_is_null(value) || (json_is_string(value) && strcmp(json_string_value(value), "auto") == 0);
+        return json_is_false(value) || json_is_null(value) ||
+               (json_is_string(value) && strcmp(json_string_value(value), "auto") == 0);
     json_object_foreach((json_t *)section, name, value)
         if (json_is_object(value) && !is_off(value, NULL))
             return false;
@@ -285,7 +291,9 @@ static zero_status_t take_key(config_t *config, config_row_t *row, const config_
         return is_only(row->value, key->only) ? ZERO_OK : config_bad(config, row, error, "but must be %s: %s", key->only, key->text);
     case KEY_OFF:
         config_say(row, "no effect: off");
-        return is_off(row->value, key->only) ? ZERO_OK : config_bad(config, row, error, "which zero_train does not have: %s, and leave it out", key->text);
+        return is_off(row->value, key->only)
+                   ? ZERO_OK
+                   : config_bad(config, row, error, "which zero_train does not have: %s, and leave it out", key->text);
     case KEY_FOREIGN:
     case KEY_RELATED:
     case KEY_SECTION:
@@ -344,7 +352,9 @@ static zero_status_t load(config_t *config, zero_error_t *error)
     rewind(file);
     if (zero_model_is_pointer(first, bytes)) {
         fclose(file);
-        return zero_fail(error, ZERO_ERR_FORMAT, "--config '%s' is a git-lfs pointer, not the file: run git lfs pull in its folder", config->file);
+        return zero_fail(error, ZERO_ERR_FORMAT,
+                         "--config '%s' is a git-lfs pointer, not the file: run git lfs pull in its folder",
+                         config->file);
     }
     config->root = json_loadf(file, JSON_REJECT_DUPLICATES, &where);
     fclose(file);

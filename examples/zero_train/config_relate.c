@@ -136,10 +136,13 @@ static zero_status_t check_foreign(config_t *c, const char *prefix, const char *
 {
     for (int i = 0; i < c->count; i++) {
         config_row_t *row = &c->rows[i];
-        if (row->automatic || row->key == NULL || row->key->rule != KEY_FOREIGN || strncmp(row->key->path, prefix, strlen(prefix)) != 0)
+        if (row->automatic || row->key == NULL || row->key->rule != KEY_FOREIGN ||
+            strncmp(row->key->path, prefix, strlen(prefix)) != 0)
             continue;
         if (!config_given(c, option))
-            return config_bad(c, row, error, "a parameter of DeepSpeed's %s, which zero_train does not have: leave it out", row->key->text);
+            return config_bad(c, row, error,
+                              "a parameter of DeepSpeed's %s, which zero_train does not have: leave it out",
+                              row->key->text);
         config_say(row, "not used: the command line has --%s", option);
     }
     return ZERO_OK;
@@ -208,9 +211,12 @@ static zero_status_t check_parameters(config_t *c, int kind, bool chosen, zero_e
         if (chosen)
             config_say(row, "not used: the command line has --schedule");
         else if (kind == NONE)
-            return config_bad(c, row, error, "but there is no scheduler.type, and so no scheduler: add a type, or use \"schedule\", as --schedule");
+            return config_bad(
+                c, row, error,
+                "but there is no scheduler.type, and so no scheduler: add a type, or use \"schedule\", as --schedule");
         else if (!parameters[i].of[kind])
-            return config_bad(c, row, error, "but %s has no such parameter: %s", kinds[kind].type, parameters[i].instead);
+            return config_bad(c, row, error, "but %s has no such parameter: %s", kinds[kind].type,
+                              parameters[i].instead);
         else if (json_is_number(row->value) && !(number(row) >= 0))
             return config_bad(c, row, error, "but must be 0 or more: use 0");
     }
@@ -229,14 +235,16 @@ static zero_status_t relate_rise(config_t *c, int kind, config_row_t *type, zero
     config_say(type, "--schedule %s, after DeepSpeed's %s rise", kinds[kind].option, linear ? "linear" : "logarithmic");
     if (how != NULL)
         config_say(how, "the rate rises %s", linear ? "linearly" : "logarithmically");
-    if (config_row_any(c, SCHEDULER_ "warmup_num_steps") == NULL && !config_given(c, "warmup") && c->by[options_find("warmup")] < 0)
+    if (config_row_any(c, SCHEDULER_ "warmup_num_steps") == NULL && !config_given(c, "warmup") &&
+        c->by[options_find("warmup")] < 0)
         c->o->warmup = warmup_num_steps;
     if ((row = config_row(c, SCHEDULER_ "warmup_min_lr")) != NULL) {
         options_real(number(row), text, sizeof text);
         if (kind == WARMUP_DECAY) /* ends where it began */
             TRY(config_assign(c, row, "min-lr", text, error));
         c->o->rise_from = number(row);
-        config_say(row, "the rate rises from %s%s", text, kind == WARMUP_DECAY && !config_given(c, "min-lr") ? ", and falls to it" : "");
+        config_say(row, "the rate rises from %s%s", text,
+                   kind == WARMUP_DECAY && !config_given(c, "min-lr") ? ", and falls to it" : "");
     }
     if ((row = config_row(c, SCHEDULER_ "warmup_min_ratio")) != NULL) {
         c->o->rise_from_ratio = number(row);
@@ -262,7 +270,8 @@ static zero_status_t relate_end(config_t *c, zero_error_t *error)
 
 static zero_status_t relate_schedule(config_t *c, zero_error_t *error)
 {
-    config_row_t *type = config_row(c, "scheduler.type"), *lr = config_row(c, OPTIMIZER_ "lr"), *most = config_row(c, SCHEDULER_ "warmup_max_lr");
+    config_row_t *type = config_row(c, "scheduler.type"), *lr = config_row(c, OPTIMIZER_ "lr"),
+                 *most = config_row(c, SCHEDULER_ "warmup_max_lr");
     const bool chosen = config_given(c, "schedule");
     int kind = NONE;
     char text[32];
@@ -290,7 +299,8 @@ static zero_status_t relate_schedule(config_t *c, zero_error_t *error)
         if (!config_given(c, "lr"))
             c->o->lr = decay_max_lr;
         if (lr != NULL)
-            config_say(lr, "not used: WarmupDecayLR rises to its warmup_max_lr, which is %g where a file has none", decay_max_lr);
+            config_say(lr, "not used: WarmupDecayLR rises to its warmup_max_lr, which is %g where a file has none",
+                       decay_max_lr);
     } else if (lr != NULL) {
         options_real(number(lr), text, sizeof text);
         TRY(config_assign(c, lr, "lr", text, error));

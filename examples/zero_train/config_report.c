@@ -6,7 +6,7 @@
 
 enum { VALUE = 20 };
 
-/* ---- errors of what checks the options later ------------------------------------------------------------------------------ */
+/* ---- errors of what checks the options later -------------------------------------------------------------------- */
 
 static bool in_word(char c)
 {
@@ -57,10 +57,11 @@ void config_blame(const config_t *config, zero_error_t *error)
     if (count == 0)
         return;
     memcpy(text, error->text, sizeof text);
-    zero_fail(error, error->status, "--config '%.200s', %s %s: %s", config->file, count > 1 ? "keys" : "key", keys, text);
+    zero_fail(error, error->status, "--config '%.200s', %s %s: %s", config->file, count > 1 ? "keys" : "key", keys,
+              text);
 }
 
-/* ---- what became of the keys, and of what the file leaves open ------------------------------------------------------------- */
+/* ---- what became of the keys, and of what the file leaves open -------------------------------------------------- */
 
 /* DeepSpeed's defaults that are not ours. */
 static const struct {
@@ -74,7 +75,7 @@ static const struct {
 };
 enum { DEFAULTS = sizeof defaults / sizeof defaults[0] };
 
-/* DeepSpeed's default of the k-th, which depends on the optimizer and the scheduler; NULL: none that could be compared. */
+/* DeepSpeed's default of the k-th, which depends on the optimizer and the scheduler; NULL: none to compare with. */
 static const char *default_of(const config_t *c, int k)
 {
     const char *option = defaults[k].option;
@@ -87,7 +88,8 @@ static const char *default_of(const config_t *c, int k)
         return "0.9,0.99";
     if (strcmp(option, "betas") == 0 && c->o->optimizer == ZERO_RULE_SGD)
         return "0,0.95"; /* its momentum; it has no other */
-    if (strcmp(option, "weight-decay") == 0 && torch != NULL && json_is_true(torch->value) && c->o->optimizer == ZERO_RULE_ADAMW)
+    if (strcmp(option, "weight-decay") == 0 && torch != NULL && json_is_true(torch->value) &&
+        c->o->optimizer == ZERO_RULE_ADAMW)
         return "0.01";
     return defaults[k].value;
 }

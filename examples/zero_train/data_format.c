@@ -39,14 +39,16 @@ static zero_status_t check_size(const source_t *from, const data_format_t *f, in
     if (size == bytes)
         return ZERO_OK;
     return WRONG(from, "%s: its header says %lld tokens, which is a file of %lld bytes, but it has %lld",
-                 size < bytes ? "is truncated" : "is longer than its header says", (long long)f->count, (long long)bytes, (long long)size);
+                 size < bytes ? "is truncated" : "is longer than its header says", (long long)f->count,
+                 (long long)bytes, (long long)size);
 }
 
 static zero_status_t token_file(const source_t *from, data_format_t *f, const unsigned char *head, int64_t size)
 {
     int32_t header[3];
     if (size < HEADER_BYTES)
-        return WRONG(from, "is truncated: it has %lld bytes, and the header of a token file alone has %d", (long long)size, HEADER_BYTES);
+        return WRONG(from, "is truncated: it has %lld bytes, and the header of a token file alone has %d",
+                     (long long)size, HEADER_BYTES);
     memcpy(header, head, sizeof header);
     int wanted = header[0] == MAGIC_NARROW ? 1 : 7;
     if (header[1] != wanted)
@@ -57,14 +59,15 @@ static zero_status_t token_file(const source_t *from, data_format_t *f, const un
     return check_size(from, f, size);
 }
 
-/* ---- numpy arrays: a Python dictionary of three keys, {'descr': '<u2', 'fortran_order': False, 'shape': (7,), } ------------------- */
+/* ---- numpy arrays: a Python dictionary of three keys, {'descr': '<u2', 'fortran_order': False, 'shape': (7,)} */
 
 static const char *skip_blank(const char *p)
 {
     return p + strspn(p, " \n");
 }
 
-/* Where the value of a key begins; NULL: there is no such key. The header has no other text that looks like a key in quotes and a colon. */
+/* Where the value of a key begins; NULL: there is no such key. The header has no other text that looks like a key in
+ * quotes and a colon. */
 static const char *npy_value(const char *text, const char *key)
 {
     size_t length = strlen(key);
@@ -113,9 +116,11 @@ static zero_status_t npy_array(const source_t *from, data_format_t *f, const uns
     if (version > 1)
         length |= (int64_t)head[10] << 16 | (int64_t)head[11] << 24;
     if (length > size - start)
-        return WRONG(from, "is truncated: it has %lld bytes, and its header alone has %lld", (long long)size, (long long)(start + length));
+        return WRONG(from, "is truncated: it has %lld bytes, and its header alone has %lld", (long long)size,
+                     (long long)(start + length));
     if (length > readable - start)
-        return WRONG(from, "is a numpy array with a header of %lld bytes, at most %d are read", (long long)length, (int)(DATA_HEAD_BYTES - start));
+        return WRONG(from, "is a numpy array with a header of %lld bytes, at most %d are read", (long long)length,
+                     (int)(DATA_HEAD_BYTES - start));
     memcpy(text, head + start, (size_t)length);
     text[length] = '\0';
     f->start = start + length;
@@ -132,13 +137,15 @@ static zero_status_t npy_array(const source_t *from, data_format_t *f, const uns
             f->negative = types[i].negative;
         }
     if (f->width == 0)
-        return WRONG(from, "is a numpy array of dtype '%s', but must be of uint8, uint16, uint32, int32 or int64, little-endian: save "
-                     "tokens.astype('uint16') or 'uint32'", descr[0] != '\0' ? descr : "with fields");
+        return WRONG(from, "is a numpy array of dtype '%s', but must be of uint8, uint16, uint32, int32 or int64, "
+                     "little-endian: save tokens.astype('uint16') or 'uint32'",
+                     descr[0] != '\0' ? descr : "with fields");
     zero_status_t status = npy_shape(from, shape, &f->count);
     return status == ZERO_OK ? check_size(from, f, size) : status;
 }
 
-zero_status_t data_format_find(data_format_t *format, const char *option, const char *path, const unsigned char *head, int64_t size, zero_error_t *error)
+zero_status_t data_format_find(data_format_t *format, const char *option, const char *path, const unsigned char *head,
+                               int64_t size, zero_error_t *error)
 {
     const source_t from = {option, path, error};
     const int32_t magic = magic_of(head, size);
@@ -150,9 +157,12 @@ zero_status_t data_format_find(data_format_t *format, const char *option, const 
     if (size >= (int64_t)sizeof npy_magic && memcmp(head, npy_magic, sizeof npy_magic) == 0)
         return npy_array(&from, format, head, size);
     if (ends_in(path, ".bin"))
-        return WRONG(&from, "is no token file: its magic number is %d, but must be %d or %d (text files do not end in .bin)", magic, MAGIC_NARROW, MAGIC_WIDE);
+        return WRONG(&from,
+                     "is no token file: its magic number is %d, but must be %d or %d (text files do not end in .bin)",
+                     magic, MAGIC_NARROW, MAGIC_WIDE);
     if (ends_in(path, ".npy"))
-        return WRONG(&from, "is no numpy array: its first bytes are not those of one (%s)", "text files do not end in .npy");
+        return WRONG(&from, "is no numpy array: its first bytes are not those of one (%s)",
+                     "text files do not end in .npy");
     *format = (data_format_t){.text = true, .width = 1, .count = size};
     return ZERO_OK;
 }

@@ -15,10 +15,12 @@ typedef struct data_format {
     int64_t count;  /* tokens */
 } data_format_t;
 
-/* What the file of size bytes is whose first bytes are head (size, at most DATA_HEAD_BYTES). A token file: 256 int32, 20240520, 1, n, 0..., and n uint16; or
- * 20240801, 7, n, 0..., and n uint32. A numpy array: version 1 to 3 of its format, one dimension, uint8, uint16, uint32, int32 or int64, little-endian. Else
- * text; a name that promises one of the former (.bin, .npy) is then an error, and so are a git-lfs pointer and a size that is not the header's. option
+/* What the file of size bytes is whose first bytes are head (size, at most DATA_HEAD_BYTES). A token file: 256 int32,
+ * 20240520, 1, n, 0..., and n uint16; or 20240801, 7, n, 0..., and n uint32. A numpy array: version 1 to 3 of its
+ * format, one dimension, uint8, uint16, uint32, int32 or int64, little-endian. Else text; a name that promises one of
+ * the former (.bin, .npy) is then an error, and so are a git-lfs pointer and a size that is not the header's. option
  * and path are for the sentence. */
-zero_status_t data_format_find(data_format_t *format, const char *option, const char *path, const unsigned char *head, int64_t size, zero_error_t *error);
+zero_status_t data_format_find(data_format_t *format, const char *option, const char *path, const unsigned char *head,
+                               int64_t size, zero_error_t *error);
 
 #endif

@@ -17,13 +17,15 @@ typedef struct schedule {
     double width;        /* noam: d, the model's width */
 } schedule_t;
 
-/* The rate of step s, counted from 1. Up to U: lr0 s/U. After: constant lr0; linear lr0 + (lr1 - lr0)(s - U)/(S - U); cosine lr1 + (lr0 - lr1)/2
- * (1 + cos(pi (s - U)/(S - U))) (Loshchilov and Hutter 2017). noam, at every s: lr0 d^-0.5 min(s^-0.5, s U^-1.5) (Vaswani et al. 2017).
+/* The rate of step s, counted from 1. Up to U: lr0 s/U. After: constant lr0; linear lr0 + (lr1 - lr0)(s - U)/(S - U);
+ * cosine lr1 + (lr0 - lr1)/2 (1 + cos(pi (s - U)/(S - U))) (Loshchilov and Hutter 2017). noam, at every s: lr0 d^-0.5
+ * min(s^-0.5, s U^-1.5) (Vaswani et al. 2017).
  *
- * With a rise of DeepSpeed's, the rates that its WarmupLR, WarmupDecayLR and WarmupCosineLR give to step s (deepspeed/runtime/lr_schedules.py). They set
- * the rate after each step, so that step 1 has the first one, and step s that of their index i = s - 2. U is at least 2. For i < U:
- * from + (lr0 - from) r, where r is log(i + 1)/log(U) or i/U. After: constant lr0; linear lr1 + (lr0 - lr1)(S - i)/(S - U); cosine lr1 + (lr0 - lr1)/2
- * (1 + cos(pi (i - U + 1)/(S - U))); past S, lr1. */
+ * With a rise of DeepSpeed's, the rates that its WarmupLR, WarmupDecayLR and WarmupCosineLR give to step s
+ * (deepspeed/runtime/lr_schedules.py). They set the rate after each step, so that step 1 has the first one, and step s
+ * that of their index i = s - 2. U is at least 2. For i < U: from + (lr0 - from) r, where r is log(i + 1)/log(U) or
+ * i/U. After: constant lr0; linear lr1 + (lr0 - lr1)(S - i)/(S - U); cosine lr1 + (lr0 - lr1)/2 (1 + cos(pi
+ * (i - U + 1)/(S - U))); past S, lr1. */
 double schedule_rate(const schedule_t *schedule, int64_t s);
 
 #endif

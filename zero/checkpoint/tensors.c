@@ -124,8 +124,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const zero_tensor_entry_t *)a)->info.name, ((const zero_tensor_entry_t *)b)->info.name);
 }
 
-/* Every tensor of every shard must be listed for that shard: what the index leaves out would be lost without a word. The entries are
- * sorted. */
+/* Every tensor of every shard must be listed for that shard: what the index leaves out would be lost without a word.
+ * The entries are sorted. */
 static zero_status_t check_listed(const zero_tensors_t *tensors, const char *path, zero_error_t *error)
 {
     int64_t held = 0;
@@ -140,11 +140,15 @@ static zero_status_t check_listed(const zero_tensors_t *tensors, const char *pat
             const zero_tensor_entry_t *entry = zero_safetensors_find(tensors->entries, tensors->count, own);
             zero_quote(&name, own);
             if (!entry)
-                return zero_fail(error, ZERO_ERR_FORMAT, "tensor '%s' of '%s' is not listed in the index '%s': list it, or take it out of the file",
-                                 name.text, tensors->files[f].path, path);
+                return zero_fail(
+                    error, ZERO_ERR_FORMAT,
+                    "tensor '%s' of '%s' is not listed in the index '%s': list it, or take it out of the file",
+                    name.text, tensors->files[f].path, path);
             if (entry->file != f)
-                return zero_fail(error, ZERO_ERR_FORMAT, "tensor '%s' is in '%s' and, as the index '%s' says, in '%s': take it out of the first",
-                                 name.text, tensors->files[f].path, path, tensors->files[entry->file].path);
+                return zero_fail(
+                    error, ZERO_ERR_FORMAT,
+                    "tensor '%s' is in '%s' and, as the index '%s' says, in '%s': take it out of the first", name.text,
+                    tensors->files[f].path, path, tensors->files[entry->file].path);
         }
     return ZERO_OK;
 }
