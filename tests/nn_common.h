@@ -36,6 +36,7 @@ typedef struct way {
 bool nn_cuda_there(void);
 zero_nn_t *nn_cuda_context(int level);
 double nn_cuda_softmax_error(zero_dtype_t dtype);
+bool nn_cuda_emulated(void); /* sizes are small there */
 
 #if defined(ZERO_TEST_CUDA)
 #define SKIP_WITHOUT_CUDA()   \
@@ -192,6 +193,22 @@ static inline void close_to(const char *what, const way_t *way, const buf_t *got
         EXPECT(fabs(g - w) <= allowed, "%s, %s, %s: element %lld is %.9g, ref %.9g, off by %.3g, allowed %.3g", what, way->name,
                zero_dtype_name(want->dtype), (long long)i, g, w, fabs(g - w), allowed);
     }
+}
+
+/* |got - want| <= part * |want| + floor * sqrt(count), of norms: for gradients whose elements are sums of rounded
+ * terms, of which single ones may be far off. floor is for a want that is zero but for rounding. */
+static inline void close_in_norm(const char *what, const way_t *way, const buf_t *got, const buf_t *want, double part,
+                                 double floor)
+{
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < want->count; i++) {
+        double w = buf_at(want, i), e = buf_at(got, i) - w;
+        error += e * e;
+        norm += w * w;
+    }
+    double allowed = part * sqrt(norm) + floor * sqrt((double)want->count);
+    EXPECT(sqrt(error) <= allowed, "%s, %s, %s: off by %.3g in norm, allowed %.3g; ref's norm is %.9g", what, way->name,
+           zero_dtype_name(want->dtype), sqrt(error), allowed, sqrt(norm));
 }
 
 static inline void same_bits(const char *what, const buf_t *a, const buf_t *b)

@@ -391,6 +391,11 @@ bool nn_cuda_there(void)
     return emulated_plugins();
 }
 
+bool nn_cuda_emulated(void)
+{
+    return strstr(getenv("ZERO_PLUGIN_PATH"), "emulator") != NULL;
+}
+
 double nn_cuda_softmax_error(zero_dtype_t dtype)
 {
     return cuda.cudnn && dtype == ZERO_BF16 ? EPS16 : 0;

@@ -94,10 +94,17 @@ START_TEST(attention_against_ref)
                 run(i == 0 ? NULL : way, call_attention, &h[i]);
             }
             double slack = 64 * (T + D) * EPS32 * sharp * sqrt(D) * (double)(SIZES[s][2] / SIZES[s][3]);
-            slack += 8 * softmax_error(DTYPES[d % 2]) * sharp * sqrt(T * D) * (double)(SIZES[s][2] / SIZES[s][3]);
-            close_to("attention dq", way, &h[1].dq, &h[0].dq, NULL, slack);
-            close_to("attention dk", way, &h[1].dk, &h[0].dk, NULL, slack);
-            close_to("attention dv", way, &h[1].dv, &h[0].dv, NULL, slack);
+            if (DTYPES[d % 2] == ZERO_BF16) { /* cuDNN rounds the softmax and its gradient to bf16, too */
+                double part = EPS16 + 2 * softmax_error(ZERO_BF16);
+                slack += softmax_error(ZERO_BF16) * sharp * sqrt(D) * (double)(SIZES[s][2] / SIZES[s][3]);
+                close_in_norm("attention dq", way, &h[1].dq, &h[0].dq, part, slack);
+                close_in_norm("attention dk", way, &h[1].dk, &h[0].dk, part, slack);
+                close_in_norm("attention dv", way, &h[1].dv, &h[0].dv, part, slack);
+            } else {
+                close_to("attention dq", way, &h[1].dq, &h[0].dq, NULL, slack);
+                close_to("attention dk", way, &h[1].dk, &h[0].dk, NULL, slack);
+                close_to("attention dv", way, &h[1].dv, &h[0].dv, NULL, slack);
+            }
             same_bits("attention dq", &h[1].dq, &h[2].dq);
             same_bits("attention dk", &h[1].dk, &h[2].dk);
             same_bits("attention dv", &h[1].dv, &h[2].dv);
@@ -105,6 +112,57 @@ START_TEST(attention_against_ref)
                 heads_free(&h[i]);
             buf_free(&first);
         }
+    }
+}
+END_TEST
+
+/* A plan that is used again, with work of the same shape, gives the same bits. */
+START_TEST(attention_repeats)
+{
+    const way_t *way = &WAYS[_i];
+    int64_t shape[] = {2, 130, 2, 2, 64}; /* B, T, H, KV, D */
+    if (!way_runs(way))
+        return;
+#if defined(ZERO_TEST_CUDA)
+    if (!nn_cuda_emulated()) { /* so that many blocks add to a gradient */
+        shape[1] = 1024;
+        shape[2] = shape[3] = 8;
+    }
+#endif
+    for (int d = 0; d < 2; d++) {
+        seed_state = 77;
+        heads_t h = heads_new(shape, DTYPES[d], 1, false);
+        zero_nn_t *nn = context(way);
+        zero_error_t error = {.status = ZERO_OK};
+        buf_t out = {0}, dq = {0}, dk = {0}, dv = {0};
+        zero_nn_set_dry(nn, true);
+        call_attention(nn, &h);
+        h.backward = true;
+        call_attention(nn, &h);
+        zero_nn_set_dry(nn, false);
+        uint64_t bytes = zero_nn_workspace_bytes(nn);
+        unsigned char *workspace = aligned_alloc(ZERO_NN_ALIGN, (bytes / ZERO_NN_ALIGN + 1) * ZERO_NN_ALIGN);
+        zero_nn_set_workspace(nn, bytes == 0 ? NULL : workspace, bytes);
+        for (int time = 0; time < 4; time++) {
+            memset(workspace, time % 2 ? 0xff : 0, bytes);
+            h.backward = false;
+            call_attention(nn, &h);
+            h.backward = true;
+            call_attention(nn, &h);
+            EXPECT(zero_nn_status(nn, &error) == ZERO_OK, "%s: %s", way->name, error.text);
+            if (time == 0) {
+                out = buf_copy(&h.out), dq = buf_copy(&h.dq), dk = buf_copy(&h.dk), dv = buf_copy(&h.dv);
+                continue;
+            }
+            same_bits("attention out, again", &h.out, &out);
+            same_bits("attention dq, again", &h.dq, &dq);
+            same_bits("attention dk, again", &h.dk, &dk);
+            same_bits("attention dv, again", &h.dv, &dv);
+        }
+        free(workspace);
+        zero_nn_destroy(nn);
+        heads_free(&h);
+        buf_free(&out), buf_free(&dq), buf_free(&dk), buf_free(&dv);
     }
 }
 END_TEST
@@ -576,6 +634,7 @@ int main(void)
     TCase *tc = tcase_create("nn_model");
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, attention_against_ref, 0, WAY_COUNT);
+    tcase_add_loop_test(tc, attention_repeats, 0, WAY_COUNT);
     tcase_add_loop_test(tc, entropy_against_ref, 0, WAY_COUNT);
 #if !defined(ZERO_TEST_CUDA)
     tcase_add_test(tc, exp_within_an_ulp);
