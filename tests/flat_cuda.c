@@ -216,15 +216,14 @@ static const zero_flat_ops_t table = {.name = "cuda",
 
 const zero_flat_ops_t *flat_level(const char *name)
 {
-    if (cuda.level && strcmp(cuda.level->name, name) != 0)
-        return NULL; /* CK_FORK=no: the emulator keeps the first one's settings */
-    if (cuda.level)
-        return &table;
+    cuda.level = NULL;
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++)
         if (strcmp(levels[i].name, name) == 0)
             cuda.level = &levels[i];
     if (!cuda.level)
         return NULL;
+    if (cuda.device) /* CK_FORK=no: the emulator keeps the first level's settings, but operands lie as this one's */
+        return &table;
     setenv("ZERO_EMULATOR", cuda.level->mode, 1);
     setenv("ZERO_EMULATOR_ORDER", cuda.level->order, 1);
     setenv("ZERO_EMULATOR_UNLOADED", "refuse", 1);

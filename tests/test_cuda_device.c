@@ -32,7 +32,7 @@ static const struct {
 } refusals[] = {
     {"ZERO_EMULATOR_DEVICES", "0", 0, ZERO_ERR_UNSUPPORTED, {"shows no GPU", "CUDA_VISIBLE_DEVICES"}},
     {"ZERO_EMULATOR_DEVICES", "-1", 0, ZERO_ERR_UNSUPPORTED, {"no CUDA driver", "CUDA 13.0 or newer"}},
-    {"ZERO_EMULATOR_DEVICES", "-2", 0, ZERO_ERR_UNSUPPORTED, {"driver is for CUDA 12.0, ", "built with CUDA 13.0: "}},
+    {"ZERO_EMULATOR_DEVICES", "-2", 0, ZERO_ERR_UNSUPPORTED, {"driver supports CUDA 12.0, ", "needs CUDA 13.0: "}},
     {"ZERO_EMULATOR_DEVICES", "2", 3, ZERO_ERR_ARG, {"GPU 3 was asked for", "this machine has 2"}},
     {"ZERO_EMULATOR_DEVICES", "2", 2, ZERO_ERR_ARG, {"GPU 2 was asked for", "this machine has 2"}},
     {"ZERO_EMULATOR_DEVICES", "2", -1, ZERO_ERR_ARG, {"GPU -1 was asked for", "this machine has 2"}},

@@ -114,7 +114,7 @@ grep -q '"world_size":2.*"gpu":null' none.log || fail "without a GPU: $(head -1 
 grep -q '"device":"cpu",.*"dtype":"fp32",' none.log || fail "without a GPU: $(head -1 none.log)"
 ZERO_EMULATOR_DEVICES=0 refused --device cuda -- "--device is cuda, but the CUDA driver shows no GPU on this machine"
 ZERO_EMULATOR_DEVICES=-1 refused --device cuda -- "--device is cuda, but this machine has no CUDA driver: install"
-ZERO_EMULATOR_DEVICES=-2 refused --device cuda --ranks 1 -- "driver is for CUDA 12.0, and libzero was built with CUDA"
+ZERO_EMULATOR_DEVICES=-2 refused --device cuda --ranks 1 -- "driver supports CUDA 12.0, and this build of libzero needs CUDA"
 ZERO_PLUGIN_PATH=/nonexistent refused --device cuda -- "--device is cuda, but this build has no CUDA plugin (zero_cuda.so was not found in /nonexistent): configure --with-cuda"
 ZERO_EMULATOR_DEVICES=0 refused --device cuda --plan -- "shows no GPU"
 

@@ -59,7 +59,7 @@ START_TEST(no_gpu_is_the_cpu_or_an_error)
     } cases[] = {
         {"0", "--device is cuda, but the CUDA driver shows no GPU"},
         {"-1", "--device is cuda, but this machine has no CUDA driver"},
-        {"-2", "--device is cuda, but this machine's driver is for CUDA 12.0"},
+        {"-2", "--device is cuda, but this machine's driver supports CUDA 12.0"},
         {NULL, "--device is cuda, but this build has no CUDA plugin (zero_cuda.so was not found in /nonexistent): configure --with-cuda"},
     };
     if (cases[_i].devices != NULL)

@@ -7,7 +7,8 @@ set -eu
 out=$1 source=$(cd "$(dirname "$0")/../.." && pwd)
 [ -f .libs/zero_cuda.so ] && [ -f .libs/zero_nn_cuda.so ] || { echo "there are no plugins in .libs: configure --with-cuda, then make" >&2; exit 2; }
 [ ! -e "$out" ] || [ -f "$out/run.py" ] || { echo "$out is there and was not made by this script: name another folder" >&2; exit 2; }
-programs='tests/test_cuda_flat tests/test_cuda_update tests/test_cuda_nn tests/test_cuda_nn_rows tests/test_cuda_nn_model bench/cuda bench/exposed'
+programs='tests/test_cuda_flat tests/test_cuda_update tests/test_cuda_nn tests/test_cuda_nn_rows tests/test_cuda_nn_model
+    tests/test_nccl_one bench/cuda bench/exposed'
 # shellcheck disable=SC2086 # a list of words on purpose
 make -s zero_train $programs
 rm -rf "$out"
@@ -32,6 +33,8 @@ done | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
     done
 cp "$source/tests/gpu/run.py" "$source/tests/gpu/torch_gpt2.py" "$out/"
 chmod +x "$out/run.py"
+# The CUDA version of the toolkit: the driver there must be for it.
+"$(sed -n 's/^NVCC = //p' Makefile)" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p' | grep . >"$out/cuda"
 { git -C "$source" rev-parse HEAD 2>/dev/null || echo unknown; } >"$out/commit"
 [ -z "$(git -C "$source" status --porcelain --untracked-files=no 2>/dev/null)" ] || sed -i 's/$/ and changes/' "$out/commit"
 
