@@ -21,7 +21,7 @@ static const level_t levels[] = {
 const char *const flat_levels[] = {"cuda", "cuda-odd", "cuda-threads"};
 const int flat_level_count = sizeof flat_levels / sizeof flat_levels[0], flat_most_threads = 0;
 
-enum { ROOM = 160 << 20, BORDER = 128, OPERANDS = 600, PATTERN = 0xa5 };
+enum { ROOM = 32 << 20, BORDER = 128, OPERANDS = 600, PATTERN = 0xa5 };
 #define SECONDS 60.0
 
 /* What the calls of a test share: each test is a process of its own. */

@@ -105,7 +105,8 @@ START_TEST(nccl_works_with_one_rank)
 }
 END_TEST
 
-/* An abort with collectives on the stream: what waits comes to an end, the sentence is told, and NCCL can be started anew. */
+/* An abort with collectives on the stream: what waits comes to an end, the sentence is told, and NCCL can be started
+ * anew. */
 static int abort_case(void)
 {
     rank_t r;

@@ -73,30 +73,6 @@ typedef struct zero_update {
     zero_rule_scalars_t scalars;
 } zero_update_t;
 
-/* A sum of doubles in groups of ZERO_SUM_GROUP: x[0] + x[1] + ... within a group, in index order from 0, and so the
- * groups. A GPU adds groups side by side. Up to one group, it is the plain sum. It begins as zeros. */
-enum { ZERO_SUM_GROUP = 64 };
-typedef struct zero_flat_sum {
-    double total, group; /* the whole groups, and what there is of the last one */
-    int64_t count;
-} zero_flat_sum_t;
-static inline double zero_flat_sum_add(zero_flat_sum_t *s, const double *x, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        if (s->count++ % ZERO_SUM_GROUP == 0) {
-            s->total += s->group;
-            s->group = 0;
-        }
-        s->group += x[i];
-    }
-    return s->total + s->group;
-}
-static inline double zero_flat_sum(const double *x, int64_t count)
-{
-    zero_flat_sum_t s = {0, 0, 0};
-    return zero_flat_sum_add(&s, x, count);
-}
-
 typedef struct zero_flat_ops {
     const char *name; /* "ref", "avx2", "avx512", "cuda" */
 
@@ -112,8 +88,8 @@ typedef struct zero_flat_ops {
     void (*sum)(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads, void *native);
     /* *out = sum of squares in fp64: blocks of ZERO_NORM_BLOCK elements from x[0], within a block 16 lanes (lane l
      * takes elements l, l+16, ..., sum = fma(x, x, sum)), lanes added as a binary tree (l and l+8, l+4, l+2, l+1),
-     * then zero_flat_sum of the blocks. scratch gets the sums of the blocks, ceil(count / ZERO_NORM_BLOCK) doubles.
-     * count 0 gives 0. */
+     * blocks added in index order, which is the order in which a norm goes on behind another one. scratch gets the sums
+     * of the blocks, ceil(count / ZERO_NORM_BLOCK) doubles. count 0 gives 0. */
     void (*square_sum)(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, void *native);
     /* count updates in place, which have rule and dtypes in common and share no element. u is the caller's and free
      * again when the call returns. */

@@ -176,10 +176,9 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
     x->base = calloc((size_t)plan->buffer_count + 1, sizeof *x->base);
     x->own = calloc((size_t)plan->buffer_count + 1, sizeof *x->own);
     x->addends = calloc((size_t)x->world, sizeof *x->addends);
-    x->sums = calloc((size_t)plan->segment_count + 1, sizeof *x->sums);
     x->use_states = calloc((size_t)x->use_capacity, sizeof *x->use_states);
     x->open_use = calloc((size_t)spec->unit_count + 1, sizeof *x->open_use);
-    if (!x->events || !x->base || !x->own || !x->addends || !x->sums || !x->use_states || !x->open_use)
+    if (!x->events || !x->base || !x->own || !x->addends || !x->use_states || !x->open_use)
         return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate the tables of a plan of %d buffers and %d events",
                          plan->buffer_count, plan->event_count);
     for (int32_t u = 0; u < spec->unit_count; u++)
@@ -276,7 +275,6 @@ void zero_exec_destroy(zero_exec_t *x)
             device->arena_destroy(x->arenas[t]);
     free(x->open_use);
     free(x->use_states);
-    free(x->sums);
     free(x->addends);
     free(x->own);
     free(x->base);

@@ -66,7 +66,6 @@ struct zero_exec {
     char **base, **own; /* plan->buffer_count: address, and that of this rank's slice */
     zero_exec_addends_t *addends; /* world */
     zero_exec_scalars_t *scalars;
-    zero_flat_sum_t *sums; /* by segment: norms that the host takes, as far as they are. The host stream's */
 
     /* The calling thread's. */
     int32_t program, cursor; /* -1: none runs */

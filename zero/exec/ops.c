@@ -216,21 +216,19 @@ static void moved(zero_exec_t *x, int which, uint64_t bytes)
     atomic_store_explicit(&x->moved[which], atomic_load_explicit(&x->moved[which], memory_order_relaxed) + bytes, memory_order_relaxed);
 }
 
-/* A norm that goes on, which only the host's do, adds its blocks to the sum of those before, so that wherever it is cut
- * it has the same bits. */
+/* A norm that goes on, which only the host's do, adds its blocks to the sum of those before, so that wherever it is
+ * cut it has the same bits. */
 static void norm(zero_exec_t *x, const zero_op_t *op, const void *src, zero_dtype_t dtype, void *native)
 {
     bool on_host = op->stream == ZERO_STREAM_HOST;
-    const zero_flat_ops_t *flat = on_host ? zero_flat_cpu() : x->flat;
-    double *out = (double *)x->base[x->plan->norms] + op->segment;
+    double *out = (double *)x->base[x->plan->norms] + op->segment, so_far = on_host ? *out : 0;
     double *blocks = (double *)x->base[on_host ? x->plan->host_scratch : x->plan->scratch];
-    flat->square_sum(out, blocks, src, dtype, op->count, x->device->options.threads, native);
-    if (!on_host)
-        return;
-    zero_flat_sum_t *sum = &x->sums[op->segment];
+    (on_host ? zero_flat_cpu() : x->flat)->square_sum(out, blocks, src, dtype, op->count, x->device->options.threads, native);
     if (!(op->flags & ZERO_NORM_GOES_ON))
-        *sum = (zero_flat_sum_t){0};
-    *out = zero_flat_sum_add(sum, blocks, (op->count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK);
+        return;
+    for (int64_t i = 0; i * ZERO_NORM_BLOCK < op->count; i++)
+        so_far += blocks[i];
+    *out = so_far;
 }
 
 static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)

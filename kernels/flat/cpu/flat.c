@@ -145,7 +145,10 @@ static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *
 {
     call_t call = {.kernels = kernels, .dst = scratch, .src = x, .src_dtype = dtype};
     run(square_range, &call, count, (int64_t)zero_dtype_size(dtype), threads);
-    *out = zero_flat_sum(scratch, (count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK);
+    double total = 0;
+    for (int64_t b = 0; b * ZERO_NORM_BLOCK < count; b++)
+        total += scratch[b];
+    *out = total;
 }
 
 static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, int count, int threads)

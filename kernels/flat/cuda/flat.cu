@@ -154,43 +154,32 @@ template <typename T> __global__ void __launch_bounds__(THREADS) square_kernel(d
         out[block] = sum;
 }
 
-/* zero_flat_sum: a thread adds the doubles of a group, and one adds the groups. */
-enum { ADDERS = 256, FETCH = 16 };
+/* *out = blocks[0] + blocks[1] + ... in that order, which one thread must do: the others keep it in shared memory, a
+ * tile ahead. */
+enum { TILE = 512, FETCHERS = 128 };
 
-__global__ void __launch_bounds__(ADDERS) add_kernel(double *out, const double *x, int64_t count, bool wide)
+__global__ void __launch_bounds__(32 + FETCHERS) add_kernel(double *out, const double *blocks, int64_t count)
 {
-    __shared__ double groups[ADDERS];
-    double total = 0;
-    for (int64_t begin = 0; begin < count; begin += (int64_t)ADDERS * ZERO_SUM_GROUP) {
-        const int64_t first = begin + (int64_t)threadIdx.x * ZERO_SUM_GROUP;
-        double sum = 0;
-        if (wide && first + ZERO_SUM_GROUP <= count) {
-            for (int64_t i = first; i < first + ZERO_SUM_GROUP; i += 2 * FETCH) {
-                zero_pack<double> d[FETCH];
-                ZERO_UNROLL
-                for (int e = 0; e < FETCH; e++)
-                    d[e] = load<2>(x + i + 2 * e);
-                ZERO_UNROLL
-                for (int e = 0; e < FETCH; e++)
-                    sum = sum + d[e].e[0] + d[e].e[1];
-            }
-        } else {
-            ZERO_UNROLL_BY(8)
-            for (int64_t i = first; i < first + ZERO_SUM_GROUP && i < count; i++)
-                sum += x[i];
-        }
-        groups[threadIdx.x] = sum;
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            const int64_t left = (count - begin + ZERO_SUM_GROUP - 1) / ZERO_SUM_GROUP;
+    __shared__ double tile[2][TILE];
+    const int fetcher = (int)threadIdx.x - 32;
+    double sum = 0;
+    for (int64_t next = 0, step = 0; next < count + TILE; next += TILE, step++) {
+        if (fetcher >= 0) {
+            ZERO_UNROLL
+            for (int k = 0; k < TILE; k += FETCHERS)
+                if (next + k + fetcher < count)
+                    tile[step & 1][k + fetcher] = blocks[next + k + fetcher];
+        } else if (fetcher == -32 && step > 0) {
+            const double *x = tile[~step & 1];
+            const int there = next <= count ? TILE : (int)(count - (next - TILE));
             ZERO_UNROLL_BY(16)
-            for (int g = 0; g < (left < ADDERS ? (int)left : ADDERS); g++)
-                total += groups[g];
+            for (int k = 0; k < there; k++)
+                sum += x[k];
         }
         __syncthreads();
     }
-    if (threadIdx.x == 0)
-        *out = total;
+    if (fetcher == -32)
+        *out = sum;
 }
 
 /* ---- flat.h ---------------------------------------------------------------------------------------------------------------------- */
@@ -262,7 +251,7 @@ static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t
     const int64_t blocks = (count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK, grid = (blocks + THREADS / LANES - 1) / (THREADS / LANES);
     if (count > 0)
         WITH_TYPE(dtype, T, ZERO_LAUNCH(square_kernel<T>, (unsigned)grid, THREADS, 0, (cudaStream_t)native, scratch, (const T *)x, count))
-    ZERO_LAUNCH(add_kernel, 1, ADDERS, 0, (cudaStream_t)native, out, (const double *)scratch, blocks, fits(scratch, 2));
+    ZERO_LAUNCH(add_kernel, 1, 32 + FETCHERS, 0, (cudaStream_t)native, out, (const double *)scratch, blocks);
 }
 
 static const zero_flat_ops_t ops = {
