@@ -249,6 +249,7 @@ enum {
     DIFFERENT_SHAPE,
     DIFFERENT_USES,
     DIFFERENT_CLIP,
+    DIFFERENT_CHECK,
     TOO_LITTLE_MEMORY,
     ABORT,
     DIE,
@@ -270,6 +271,8 @@ static void edit(zero_config_t *config)
         config->window = 3;
     if (scene_kind == DIFFERENT_CLIP)
         config->clip = 0.75;
+    if (scene_kind == DIFFERENT_CHECK)
+        config->check_order = false;
     if (scene_kind == TOO_LITTLE_MEMORY)
         config->memory_limit = 100000;
 }
@@ -287,17 +290,20 @@ static const struct {
     [DIFFERENT_USES] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "the number of uses: 19 on rank 0, but 20 on rank 1",
                         "the number of uses"},
     [DIFFERENT_CLIP] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "config.clip", "0.75 on rank 1"},
+    [DIFFERENT_CHECK] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "config.check_order: 1 on rank 0, but 0 on rank 1",
+                         "config.check_order"},
     [TOO_LITTLE_MEMORY] = {ZERO_ERR_MEMORY, ZERO_ERR_MEMORY, "but its memory limit is 97.66 KiB: ", "rank 1 needs "},
     [ABORT] = {ZERO_ERR_PEER, ZERO_ERR_PEER, "rank 1: the loss is not finite", "rank 1: the loss is not finite"},
     [DIE] = {ZERO_OK, ZERO_ERR_PEER, "", "rank 1"},
     [DESTROY] = {ZERO_OK, ZERO_ERR_PEER, "", "rank 1: the engine was destroyed in the middle of a step"},
     [STOP_CALLING] = {ZERO_ERR_PEER, ZERO_ERR_TIMEOUT, "rank 1 is in step 1 after program 'step'",
                       "rank 1 is in step 1 after program 'step'"},
-    [DIFFERENT_RATE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "learning rate", "learning rate"},
-    [SUM_OF_NONE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "zero_sum adds 2 values on rank 0, but 0 on rank 1",
-                     "zero_sum adds 2 values on rank 0, but 0 on rank 1"},
-    [SUM_OF_MORE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "zero_sum adds 2 values on rank 0, but 3 on rank 1",
-                     "zero_sum adds 2 values on rank 0, but 3 on rank 1"},
+    [DIFFERENT_RATE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "zero_step gets the learning rate 0.10000000000000001 on rank 0, but 0.10000009999999999 on rank 1",
+                        "zero_step gets the learning rate 0.10000000000000001 on rank 0, but 0.10000009999999999 on rank 1"},
+    [SUM_OF_NONE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "rank 1 calls zero_sum of 0 values",
+                     "rank 1 calls zero_sum of 0 values"},
+    [SUM_OF_MORE] = {ZERO_ERR_MISMATCH, ZERO_ERR_MISMATCH, "rank 1 calls zero_sum of 3 values",
+                     "rank 1 calls zero_sum of 3 values"},
 };
 
 static int expect(const toy_t *toy, zero_status_t status, double seconds)
@@ -372,7 +378,7 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
                 zero_abort(toy.engine, "the loss is not finite");
             if (scene->kind == DESTROY) {
                 /* in the middle of a step: after some of what the others wait for, before the rest */
-                if (zero_micro_begin(toy.engine, toy.train, 0) != ZERO_OK)
+                if (zero_micro_begin(toy.engine, toy.train, ZERO_LAST) != ZERO_OK)
                     return 1;
                 toy_destroy(&toy);
                 zero_comm_destroy(comm);

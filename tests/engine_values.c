@@ -308,14 +308,14 @@ static int apart(small_t *s)
 {
     zero_engine_t *e = s->engine;
     bool odd = s->rank == 1;
-    const char *other = "another parameter or state";
+    const char *other = "make the same call on every rank";
     FAILS(zero_param_get(e, odd, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
     FAILS(zero_param_get(e, 0, odd ? ZERO_STATE_MASTER : ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
     FAILS(odd ? zero_param_get(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some) : zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
-    FAILS(zero_param_get(e, odd ? 99 : 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, odd ? "no parameter 99" : "was refused on another rank");
-    FAILS(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, odd ? NULL : some), ZERO_ERR_ARG, odd ? "no values" : "was refused on another rank");
+    FAILS(zero_param_get(e, odd ? 99 : 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, odd ? "no parameter 99" : "was refused on rank 1");
+    FAILS(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, odd ? NULL : some), ZERO_ERR_ARG, odd ? "no values" : "was refused on rank 1");
     FAILS(zero_param_get(e, 0, odd ? ZERO_STATE_GRAD : ZERO_STATE_PARAM, ZERO_FP32, some), odd ? ZERO_ERR_ORDER : ZERO_ERR_ARG,
-          odd ? "complete only" : "was refused on another rank");
+          odd ? "complete only" : "was refused on rank 1");
     /* of which one is the mean of all, so that means alone would not tell it */
     static const int param[] = {4, 5, 3, 4, 4}, state[] = {ZERO_STATE_MOMENT1, ZERO_STATE_PARAM, ZERO_STATE_MASTER, ZERO_STATE_MASTER, ZERO_STATE_MASTER};
     FAILS(zero_param_get(e, param[s->rank], ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
@@ -334,7 +334,9 @@ static int sum_and_set(small_t *s)
     double five[5] = {1, 2, 3, 4, 5};
     zero_status_t status = s->rank == 1 ? zero_sum(s->engine, five, 5) : zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some);
     IS(status == ZERO_ERR_MISMATCH || status == ZERO_ERR_PEER);
-    FAILS(zero_sum(s->engine, five, 5), status, "zero_sum on rank 1 meets zero_param_get or zero_param_set on rank 0");
+    FAILS(zero_sum(s->engine, five, 5), status, "rank 1 calls zero_sum of 5 values");
+    FAILS(zero_sum(s->engine, five, 5), status, " calls zero_param_set of parameter 'a.w'");
+    FAILS(zero_sum(s->engine, five, 5), status, "make the same calls in the same order on every rank");
     return 0;
 }
 

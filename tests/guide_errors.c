@@ -76,7 +76,9 @@ static int ranks(void)
 {
     zero_error_t error = {0};
     zero_config_t config;
+    zero_comm_t *second; /* an error that ranks have together is a communicator's end */
     must(zero_comm_mpi(&comm, NULL, NULL, &error));
+    must(zero_comm_mpi(&second, NULL, NULL, &error));
     must(zero_device_cpu(&device, NULL, &error));
     int rank = zero_comm_rank(comm);
     config_of(&config);
@@ -87,16 +89,25 @@ static int ranks(void)
     if (rank == 0)
         printf("%s\n", zero_last_error(engine));
     config_of(&config);
+    config.comm = second;
+    declare(&config, 0);
+    must(zero_commit(engine));
+    double sum = 0;
+    if (rank == 0)
+        refused(zero_sum(engine, &sum, 1));
+    else if (zero_micro_begin(engine, train, ZERO_LAST) == ZERO_OK)
+        return 1;
+    config_of(&config);
     declare(&config, 0);
     must(zero_commit(engine));
     if (rank == 1) {
         zero_abort(engine, "data/7.bin ends in the middle of a sample");
     } else {
-        double zero = 0;
-        refused(zero_sum(engine, &zero, 1));
+        refused(zero_sum(engine, &sum, 1));
     }
     zero_destroy(engine);
     zero_device_destroy(device);
+    zero_comm_destroy(second);
     zero_comm_destroy(comm);
     return 0; /* which mpiexec does not, since MPI is not finalised after a failure */
 }

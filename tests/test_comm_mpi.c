@@ -2,6 +2,7 @@
  * starts itself under mpiexec for each case; `test_comm_mpi CASE RANKS_PER_NODE` is a rank of one. */
 #define _GNU_SOURCE
 #include "tests/comm_cases.h"
+#include "tests/order_case.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,17 @@ static int differ_cases(const zero_comm_options_t *o, int kind)
     zero_comm_destroy(c);
     EXPECT(now() - start < 40);
     return 0;
+}
+
+/* digits: scene, stage, reduction. */
+static int order_cases(const zero_comm_options_t *o, const char *digits)
+{
+    zero_comm_t *c;
+    order_case_t order = {.scene = (order_scene_t)(digits[0] - '0'), .stage = digits[1] - '0', .reduce = (zero_reduce_t)(digits[2] - '0')};
+    EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
+    int result = order_case(&order, c);
+    zero_comm_destroy(c);
+    return result;
 }
 
 /* The last rank gives up; everyone else, on its node or not, hears why although it waits for others. */
@@ -185,6 +197,8 @@ static int run(int argc, char **argv)
         return thread_cases(&o);
     if (!strncmp(name, "differ", 6))
         return differ_cases(&o, name[6] - '0');
+    if (!strncmp(name, "order", 5) && strlen(name) == 8)
+        return order_cases(&o, name + 5);
     if (!strcmp(name, "abort"))
         return abort_case(&o);
     if (!strcmp(name, "timeout"))
@@ -195,7 +209,7 @@ static int run(int argc, char **argv)
         return meet_case(&o);
     if (!strcmp(name, "options"))
         return options_case(&o);
-    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|differ0-5|abort|timeout|leave|meet|options RANKS_PER_NODE]\n");
+    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|differ0-5|order000-731|abort|timeout|leave|meet|options RANKS_PER_NODE]\n");
     return 2;
 }
 
@@ -257,7 +271,8 @@ int main(int argc, char **argv)
         int ranks_per_node;
     } cover[] = {{1, "all", 0}, {2, "all", 0}, {3, "all", 1}, {3, "all", 2}, {4, "all", 2}, {3, "small", 2}, {2, "small", 1},
                  {3, "threads", 0}, {3, "threads", 2}, {3, "differ0", 2}, {2, "differ1", 1}, {4, "differ2", 2}, {2, "differ3", 1},
-                 {3, "differ4", 1}, {3, "differ5", 2}, {3, "abort", 0}, {4, "abort", 2}, {3, "abort", 1}, {3, "timeout", 0},
+                 {3, "differ4", 1}, {3, "differ5", 2}, {2, "order030", 1}, {4, "order101", 2}, {3, "order220", 1},
+                 {3, "order330", 2}, {4, "order511", 2}, {2, "order700", 1}, {3, "abort", 0}, {4, "abort", 2}, {3, "abort", 1}, {3, "timeout", 0},
                  {3, "timeout", 2}, {3, "leave", 0}, {3, "leave", 2}, {3, "meet", 0}, {3, "options", 2}};
     static const char *const names[] = {"all", "small", "threads", "abort"};
     char self[4096] = "";

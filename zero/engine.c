@@ -42,6 +42,7 @@ static zero_config_t default_config(void)
         .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1},
         .offload_ratio = 1,
         .timeout_s = 600,
+        .check_order = true,
     };
     zero_config_stage(&config, 3);
     return config;

@@ -100,7 +100,8 @@ zero_status_t zero_commit(zero_engine_t *engine)
                                        .log = config->log,
                                        .log_ctx = config->log_ctx,
                                        .update = update,
-                                       .update_ctx = engine};
+                                       .update_ctx = engine,
+                                       .check_order = config->check_order};
         status = zero_exec_create(&engine->exec, engine->plan, config->device, config->comm, &options, &error);
     }
     atomic_store(&engine->committed, engine->exec);

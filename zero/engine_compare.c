@@ -38,6 +38,7 @@ typedef enum fact_id {
     FACT_RESERVES,
     FACT_RESERVE_HASH,
     FACT_CHANNELS,
+    FACT_CHECK_ORDER,
     FACT_RING,
     FACT_VERSION,
     FACT_PLAN_HASH,
@@ -73,6 +74,7 @@ static const struct {
     [FACT_RESERVES] = {"the bytes of zero_reserve", FACT_INTEGER},
     [FACT_RESERVE_HASH] = {"the reserves", FACT_HASH},
     [FACT_CHANNELS] = {"the number of communicators (two where the device is threaded)", FACT_INTEGER},
+    [FACT_CHECK_ORDER] = {"config.check_order", FACT_INTEGER},
     [FACT_RING] = {"the bytes of a communicator's ring", FACT_INTEGER},
     [FACT_VERSION] = {"the library's version", FACT_HASH},
     [FACT_PLAN_HASH] = {"the plan", FACT_HASH},
@@ -153,6 +155,7 @@ static row_t facts_of(const zero_engine_t *engine)
         row.fact[FACT_RESERVE_HASH] = mix(mix(mix(row.fact[FACT_RESERVE_HASH], reserve->kind), reserve->tier), reserve->bytes);
     }
     row.fact[FACT_CHANNELS] = (uint64_t)spec->channels;
+    row.fact[FACT_CHECK_ORDER] = c->check_order;
     row.fact[FACT_RING] = spec->comm.ring_bytes;
     row.fact[FACT_VERSION] = mix_text(0, ZERO_VERSION);
     row.fact[FACT_PLAN_HASH] = engine->plan ? engine->plan->hash : 0;

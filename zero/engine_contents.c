@@ -118,7 +118,9 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
     const zero_placed_t *placed = &engine->plan->placed[param];
-    zero_status_t status = zero_exec_sync(engine->exec, &engine->error);
+    zero_status_t status = zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_FILL, param, 0, -1}, &engine->error);
+    if (status == ZERO_OK)
+        status = zero_exec_sync(engine->exec, &engine->error);
     if (status != ZERO_OK || placed->segment < 0)
         return status;
     const zero_segment_t *segment = &engine->plan->segments[placed->segment];
@@ -260,30 +262,47 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
 
 /* ---- whole tensors ------------------------------------------------------------------------------------------------ */
 
-/* Every rank is at the same call: what it names, and whether it can be served there. Collective. */
-static zero_status_t meet(zero_engine_t *engine, zero_status_t status, zero_param_t param, int call, const char *what)
+/* What a rank asks for. */
+typedef struct request {
+    int32_t refused, param, state, set;
+} request_t;
+
+static const char *name_of(const request_t *r)
 {
-    /* Small integers, which doubles hold. All numbers are alike where each is their mean, and so is each square. */
-    const double own[4] = {param, (double)param * param, call, (double)call * call};
-    double sums[5] = {own[0], own[1], own[2], own[3], status != ZERO_OK};
-    bool alike = true;
+    return r->set ? "zero_param_set" : "zero_param_get";
+}
+
+/* Every rank is at the same call: what it names, and whether it can be served there. Collective. */
+static zero_status_t meet(zero_engine_t *engine, zero_status_t status, const request_t *own)
+{
+    static const char *const states[] = {"values", "gradient", "master weights", "first moment", "second moment"};
+    const char *what = name_of(own), *param = status == ZERO_OK ? engine->spec.params[own->param].name : "";
     zero_error_t error = engine->error;
-    zero_status_t met = zero_exec_sum(engine->exec, true, sums, 5, &engine->error);
-    if (met != ZERO_OK)
-        return zero_engine_leave(engine, met);
-    if (status != ZERO_OK) {
-        engine->error = error;
-        return status;
+    request_t *all = malloc((size_t)engine->world * sizeof *all);
+    if (!all) {
+        status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for %s: %zu bytes", what, (size_t)engine->world * sizeof *all);
+        zero_exec_abort(engine->exec, engine->error.text);
+        return zero_engine_leave(engine, status);
     }
-    if (sums[4] > 0)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' was refused on another rank, which has the sentence: make the same call on every "
-                         "rank", what, engine->spec.params[param].name);
-    for (int i = 0; i < 4; i++)
-        alike &= sums[i] == own[i] * engine->world;
-    if (!alike)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' meets a call for another parameter or state, or one the other way, on another rank: "
-                         "make the same call on every rank", what, engine->spec.params[param].name);
-    return ZERO_OK;
+    const zero_exec_call_t call = {ZERO_CALL_WHOLE, status == ZERO_OK ? own->param : -1, own->set, -1};
+    zero_status_t met = zero_exec_call(engine->exec, &call, &engine->error);
+    if (met == ZERO_OK)
+        met = zero_exec_exchange(engine->exec, own, all, sizeof *own, &engine->error);
+    if (met != ZERO_OK)
+        status = zero_engine_leave(engine, met);
+    else if (status != ZERO_OK)
+        engine->error = error;
+    for (int r = 0; r < engine->world && status == ZERO_OK; r++)
+        if (all[r].refused)
+            status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' was refused on rank %d, which has the sentence: make the same call on every "
+                               "rank", what, param, r);
+    for (int r = 0; r < engine->world && status == ZERO_OK; r++)
+        if (memcmp(&all[r], own, sizeof *own) != 0)
+            status = zero_fail(&engine->error, ZERO_ERR_ARG, "rank %d calls %s of parameter '%s' (%s), but rank %d %s of parameter '%s' (%s): make the same call "
+                               "on every rank", engine->rank, what, param, states[own->state], r, name_of(&all[r]),
+                               engine->spec.params[all[r].param].name, states[all[r].state]);
+    free(all);
+    return status;
 }
 
 /* Begins zero_param_set, or zero_param_get. */
@@ -301,7 +320,7 @@ static zero_status_t enter_whole(zero_entry_t *entry, zero_engine_t *engine, zer
         status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has the unknown dtype %d", what, engine->spec.params[param].name, (int)dtype);
     if (status == ZERO_OK && set && !values && engine->spec.params[param].count > 0)
         status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has no values", what, engine->spec.params[param].name);
-    return meet(engine, status, param, status == ZERO_OK ? 2 * (int)state + set : 0, what);
+    return meet(engine, status, &(request_t){status != ZERO_OK, param, (int32_t)state, set});
 }
 
 typedef struct into {

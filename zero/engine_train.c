@@ -210,7 +210,7 @@ zero_status_t zero_sum(zero_engine_t *engine, double *values, int n)
     if (n < 0 || n > 64 || (n > 0 && !values))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_sum adds %d values%s: 0 to 64 are possible", n,
                          values ? "" : " at NULL");
-    return zero_engine_leave(engine, zero_exec_sum(engine->exec, false, values, n, &engine->error));
+    return zero_engine_leave(engine, zero_exec_sum(engine->exec, values, n, &engine->error));
 }
 
 zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied)

@@ -329,6 +329,10 @@ typedef struct zero_config {
     zero_update_fn update;     /* with ZERO_RULE_CUSTOM: the caller's own optimizer */
     void *update_ctx;
     int update_states;         /* with ZERO_RULE_CUSTOM: fp32 buffers that it keeps beside the master weights, 0 to 2 */
+    bool check_order;          /* ranks compare what each calls (a pass, zero_step, zero_sum, ...) as it begins, by an exchange of host memory: the host
+                                * waits there for the other ranks' hosts. Ranks that differ get ZERO_ERR_MISMATCH at once; without, collectives of NCCL
+                                * would wait for each other, or take each other's data. On a device that runs its collectives in the calling thread (the
+                                * CPU, not threaded) they compare by themselves, and this changes nothing. Default true */
 } zero_config_t;
 
 /* Defaults into *config, of which the caller's struct has size bytes. */
@@ -459,7 +463,9 @@ ZERO_API void *zero_reserved(zero_engine_t *engine, zero_reserve_t reserve);
 
 enum { ZERO_LAST = 1 }; /* the step's last micro-step */
 
-/* Begins a micro-step of a training pass, or a run of another pass. Every rank begins the same passes in the same order. ZERO_ERR_ORDER: a pass is
+/* Begins a micro-step of a training pass, or a run of another pass. Every rank begins the same passes in the same order;
+ * ranks that do not get ZERO_ERR_MISMATCH (or ZERO_ERR_PEER with the sentence of the first that saw it), which names
+ * what each was doing: here, in a later call that waits for other ranks, or in zero_step at the latest. ZERO_ERR_ORDER: a pass is
  * open, zero_step is due, or there are more than config.micro_steps. Collective as all until zero_step are: what they wait for may be late elsewhere. */
 ZERO_API zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t flags);
 /* After this, on the engine's compute stream (CPU: the calling thread), the unit's parameters are readable, and its gradients may be
@@ -514,7 +520,8 @@ ZERO_API zero_status_t zero_step_stats(zero_engine_t *engine, zero_stats_t *stat
 ZERO_API void zero_signal(zero_engine_t *engine, uint32_t bits);
 
 /* values[i], of host memory, becomes the sum over the ranks, added in rank order; waits for it. Collective: n, 0 to 64, is the same on every rank; where
- * it is not, they all get ZERO_ERR_MISMATCH (or ZERO_ERR_PEER with the sentence of the first that saw it). Inside a pass every rank has acquired and
+ * it is not, or where a rank makes another call, they all get ZERO_ERR_MISMATCH (or ZERO_ERR_PEER with the sentence of
+ * the first that saw it). Inside a pass every rank has acquired and
  * released the same uses. */
 ZERO_API zero_status_t zero_sum(zero_engine_t *engine, double *values, int n);
 

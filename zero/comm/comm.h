@@ -64,6 +64,7 @@ struct zero_comm {
     zero_comm_options_t options;
     int rank, size;
     bool one_thread;         /* no check from other threads: an MPI over several nodes without MPI_THREAD_MULTIPLE */
+    bool uncompared;         /* all_gather and reduce_scatter do not compare: NCCL's */
     const zero_comm_note_t *note; /* of the next collective: the caller's, who sets it; NULL: none */
     struct {
         int rank;

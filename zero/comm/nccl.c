@@ -162,6 +162,7 @@ static zero_status_t make(nccl_t **out, zero_comm_t *host, bool host_owned, cons
     n->base.options = *options;
     n->base.rank = host->rank;
     n->base.size = host->size;
+    n->base.uncompared = true;
     n->host = host;
     n->host_owned = host_owned;
     zero_comm_caps_set(&n->base, "nccl", host->caps.ring_bytes);

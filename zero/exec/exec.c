@@ -86,7 +86,7 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     long long step = (long long)atomic_load_explicit(&x->step, memory_order_relaxed) + 1;
     place_text_t where = place_of_op(x, op);
     zero_error_t why = *error;
-    if (error->status == ZERO_ERR_PEER)
+    if (error->status == ZERO_ERR_PEER || error->status == ZERO_ERR_MISMATCH) /* which name their ranks */
         zero_fail(&x->failure, error->status, "%s", error->text);
     else
         zero_fail(&x->failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "", where.s,
@@ -137,6 +137,8 @@ static bool uses_stream(const zero_plan_t *plan, int stream)
 {
     if (stream == ZERO_STREAM_COMPUTE || stream == ZERO_STREAM_REDUCE)
         return true;
+    if (stream == ZERO_STREAM_GATHER && plan->spec->channels > 1 && plan->spec->world > 1)
+        return true; /* calls are compared there */
     for (int32_t p = 0; p < plan->program_count; p++)
         for (int32_t i = 0; i < plan->programs[p].op_count; i++)
             if (plan->programs[p].ops[i].stream == stream)
@@ -175,7 +177,7 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
     x->events = calloc((size_t)plan->event_count + 1, sizeof *x->events);
     x->base = calloc((size_t)plan->buffer_count + 1, sizeof *x->base);
     x->own = calloc((size_t)plan->buffer_count + 1, sizeof *x->own);
-    x->addends = calloc((size_t)x->world, sizeof *x->addends);
+    x->addends = calloc((size_t)x->world * ZERO_EXEC_SUM, sizeof *x->addends);
     x->use_states = calloc((size_t)x->use_capacity, sizeof *x->use_states);
     x->open_use = calloc((size_t)spec->unit_count + 1, sizeof *x->open_use);
     if (!x->events || !x->base || !x->own || !x->addends || !x->use_states || !x->open_use)
@@ -226,6 +228,8 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero
     x->rank = comm->rank;
     x->world = comm->size;
     x->program = -1;
+    for (int c = 0; c < ZERO_EXEC_CHANNELS; c++)
+        x->courses[c].tale.step = 1;
 
     if ((status = zero_exec_agree(comm, zero_flat_of(device, &x->flat, &local), &local)) != ZERO_OK)
         goto fail;
@@ -431,48 +435,42 @@ zero_status_t zero_exec_set_step(zero_exec_t *x, int64_t step, int64_t applied, 
     x->scalars->applied = applied;
     x->scalars->skipped = step - applied;
     atomic_store_explicit(&x->step, step, memory_order_relaxed);
+    for (int c = 0; c < x->channel_count; c++) {
+        x->courses[c].tale.step = step + 1;
+        x->courses[c].stepped = false;
+    }
     return ZERO_OK;
 }
 
 zero_status_t zero_exec_exchange(zero_exec_t *x, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
     /* The reductions' channel is free once their stream has run dry: every rank gets there with the same calls behind it. */
-    zero_comm_t *comm = x->channels[x->channel_count - 1];
+    int channel = x->channel_count - 1;
+    zero_comm_t *comm = x->channels[channel];
     zero_error_t local = {0};
     zero_status_t status = zero_exec_check(x, error);
     if (status != ZERO_OK)
         return status;
-    if ((status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_REDUCE], NULL, &local)) != ZERO_OK ||
-        (status = comm->ops->exchange(comm, send, recv, bytes, &local)) != ZERO_OK)
+    if ((status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_REDUCE], NULL, &local)) != ZERO_OK)
         return failed_outside(x, status, &local, error);
-    return ZERO_OK;
+    zero_exec_note(x, channel, NULL);
+    status = zero_exec_noted(x, channel, true, comm->ops->exchange(comm, send, recv, bytes, &local), &local);
+    return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
-zero_status_t zero_exec_sum(zero_exec_t *x, bool whole, double *values, int n, zero_error_t *error)
+zero_status_t zero_exec_sum(zero_exec_t *x, double *values, int n, zero_error_t *error)
 {
-    zero_exec_addends_t mine = {.count = n, .whole = whole}, *all = x->addends; /* (world) */
-    zero_error_t local = {0};
-    for (int i = 0; i < n; i++)
-        mine.values[i] = values[i];
-    zero_status_t status = zero_exec_exchange(x, &mine, all, sizeof mine, error);
-    if (status != ZERO_OK)
-        return status;
-    for (int r = 1; r < x->world; r++)
-        if (all[r].whole != all[0].whole) {
-            status = zero_fail(&local, ZERO_ERR_MISMATCH, "zero_sum on rank %d meets zero_param_get or zero_param_set on rank %d: make the same calls in the same "
-                               "order on every rank", all[0].whole ? r : 0, all[0].whole ? 0 : r);
-            return failed_outside(x, status, &local, error);
-        } else if (all[r].count != all[0].count) {
-            status = zero_fail(&local, ZERO_ERR_MISMATCH,
-                               "zero_sum adds %lld values on rank 0, but %lld on rank %d: call it with the same number on every rank",
-                               (long long)all[0].count, (long long)all[r].count, r);
-            return failed_outside(x, status, &local, error);
-        }
-    for (int i = 0; i < n; i++) {
-        double sum = all[0].values[i];
+    const double *all = x->addends; /* (world, n) */
+    zero_status_t status = zero_exec_check(x, error);
+    if (status == ZERO_OK)
+        status = zero_exec_call(x, &(zero_exec_call_t){ZERO_CALL_SUM, n, 0, -1}, error);
+    if (status == ZERO_OK)
+        status = zero_exec_exchange(x, values, x->addends, (uint64_t)n * sizeof *values, error);
+    for (int i = 0; i < n && status == ZERO_OK; i++) {
+        double sum = all[i];
         for (int r = 1; r < x->world; r++)
-            sum += all[r].values[i];
+            sum += all[r * n + i];
         values[i] = sum;
     }
-    return ZERO_OK;
+    return status;
 }

@@ -19,7 +19,17 @@ typedef struct zero_exec_options {
     void *log_ctx;
     zero_update_fn update; /* ZERO_RULE_CUSTOM */
     void *update_ctx;
+    bool check_order;      /* of zero_config_t */
 } zero_exec_options_t;
+
+/* A call that every rank makes at the same place among its calls. */
+typedef enum zero_exec_call_kind { ZERO_CALL_PASS = 0, ZERO_CALL_STEP, ZERO_CALL_SUM, ZERO_CALL_WHOLE, ZERO_CALL_FILL } zero_exec_call_kind_t;
+typedef struct zero_exec_call {
+    int32_t kind;
+    int32_t index;   /* PASS: which; SUM: how many values; WHOLE, FILL: the parameter (-1: one that there is not) */
+    int32_t detail;  /* PASS: the unit of an any-order pass, or -1; WHOLE: 1 for set, 0 for get */
+    int32_t program; /* PASS, STEP: which; else -1 */
+} zero_exec_call_t;
 
 /* Arenas, streams, events and channels for a plan that was checked. Collective over comm (duplicated by split, one per channel).
  * plan, device and comm are borrowed. ZERO_ERR_MEMORY with the numbers, before anything is reserved, on every rank alike. */
@@ -62,10 +72,12 @@ zero_status_t zero_exec_set_step(zero_exec_t *exec, int64_t step, int64_t applie
  * those. */
 zero_status_t zero_exec_measure(zero_exec_t *exec, zero_memory_t *memory, zero_error_t *error);
 
-/* values[i] becomes the sum over the ranks, in rank order; n, 0 to 64, is the same on every rank (ZERO_ERR_MISMATCH), and so is whole: whether
- * this is for a call on a whole parameter, and not zero_sum. Collective. */
-zero_status_t zero_exec_sum(zero_exec_t *exec, bool whole, double *values, int n, zero_error_t *error);
-/* recv (world * bytes) gets every rank's bytes of host memory, in rank order. Not inside a program. Collective. */
+/* values[i] becomes the sum over the ranks, in rank order; n, 0 to 64, is the same on every rank (ZERO_ERR_MISMATCH). Collective. */
+zero_status_t zero_exec_sum(zero_exec_t *exec, double *values, int n, zero_error_t *error);
+/* A call begins that is no program: what is exchanged from now on is compared as its part. Ranks that make different calls get ZERO_ERR_MISMATCH (or
+ * ZERO_ERR_PEER with the sentence of the first that saw it), here or in a later collective. */
+zero_status_t zero_exec_call(zero_exec_t *exec, const zero_exec_call_t *call, zero_error_t *error);
+/* recv (world * bytes) gets every rank's bytes of host memory, in rank order; part of the call that began last. Collective. */
 zero_status_t zero_exec_exchange(zero_exec_t *exec, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
 /* Publishes a failure that is not of the exec's own making. Everything but destroy fails after. */
 void zero_exec_abort(zero_exec_t *exec, const char *sentence);

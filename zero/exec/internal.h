@@ -9,13 +9,35 @@
 
 /* Gathers and reductions run side by side on an asynchronous device, each kind on a communicator of its own. */
 enum { ZERO_EXEC_CHANNELS = 2 };
-/* The most values of zero_exec_sum, and what a rank sends for it: always all of it, so that ranks that disagree on count stay
- * in step. */
+/* The most values of zero_exec_sum. */
 enum { ZERO_EXEC_SUM = 64 };
-typedef struct zero_exec_addends {
-    int32_t count, whole; /* whole: for a call on a whole parameter, not for zero_sum */
-    double values[ZERO_EXEC_SUM];
-} zero_exec_addends_t;
+
+/* Equal calls in a row: a zero_exec_call_t, and how many. */
+typedef struct zero_exec_run {
+    int32_t kind, index, detail;
+    uint32_t count;
+} zero_exec_run_t;
+
+/* What a rank tells the others of its calls: the words of a note. */
+enum { ZERO_EXEC_RUNS = 9 };
+typedef struct zero_exec_tale {
+    uint64_t digest;                     /* of all calls */
+    int64_t step, applied;               /* the step that is on its way, from 1; applied: at EXCHANGE */
+    int32_t program, cursor;             /* -1: none, its begin */
+    int32_t micro;                       /* of the last training program, from 1 */
+    int32_t runs, lost, unused;          /* lost: calls before the last run for which there was no room */
+    zero_exec_run_t run[ZERO_EXEC_RUNS]; /* since the ranks last agreed, or only the call on its way */
+} zero_exec_tale_t;
+
+/* A channel's calls so far: its stream's. */
+typedef struct zero_exec_course {
+    zero_comm_note_t note;
+    zero_exec_tale_t tale;
+    bool met, stepped; /* the ranks have agreed in the call on its way; it is a step's */
+} zero_exec_course_t;
+
+/* Calls that streams may have yet to read. */
+enum { ZERO_EXEC_CALLS = 256 };
 
 /* What plan->scalars holds: written by EXCHANGE, read by UPDATE on the same step. The counters live here too, because only the
  * exchange knows whether a step's update is applied. */
@@ -64,7 +86,7 @@ struct zero_exec {
     zero_comm_t *channels[ZERO_EXEC_CHANNELS];
     int channel_count;
     char **base, **own; /* plan->buffer_count: address, and that of this rank's slice */
-    zero_exec_addends_t *addends; /* world */
+    double *addends; /* (world, ZERO_EXEC_SUM) */
     zero_exec_scalars_t *scalars;
 
     /* The calling thread's. */
@@ -76,6 +98,12 @@ struct zero_exec {
     double pending_rate;
     uint32_t pending_signals;
     bool exchange_issued;
+
+    /* Calls: the calling thread's, which streams follow (calls.c). */
+    zero_exec_call_t calls[ZERO_EXEC_CALLS];
+    uint64_t called;
+    zero_exec_course_t courses[ZERO_EXEC_CHANNELS];
+    _Atomic uint64_t followed[ZERO_EXEC_CHANNELS];
 
     /* What EXCHANGE sends: staged by the calling thread when it issues it, which is ordered after the exchange before. */
     double rate;
@@ -93,6 +121,13 @@ struct zero_exec {
 
 /* A cursor as one word that is not 0: steps taken, program, operation (the program's length: after its end). */
 uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor);
+
+/* The next collective of a channel is this operation, or with op NULL one of a call that is no program; on the thread that runs it. */
+void zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op);
+/* It came to this status, which is returned: where ranks differ, with what each was doing. compared: it is one that compares. */
+zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_status_t status, zero_error_t *error);
+/* zero_exec_call for a program that begins. */
+zero_status_t zero_exec_call_program(zero_exec_t *x, int32_t program, zero_error_t *error);
 
 /* Monotonic time in nanoseconds. */
 uint64_t zero_exec_now(void);

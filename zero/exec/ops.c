@@ -31,12 +31,13 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
     zero_comm_t *comm = x->channels[channel];
     zero_dtype_t dtype = x->plan->buffers[op->dst].dtype;
     void *dst = operand(x, op, op->dst, op->dst_own), *src = operand(x, op, op->src, op->src_own);
+    zero_exec_note(x, channel, op);
     zero_status_t status = op->kind == ZERO_OP_GATHER
                                ? comm->ops->all_gather(comm, src, dst, (uint64_t)op->count * zero_dtype_size(dtype), native, error)
                                : comm->ops->reduce_scatter(comm, src, dst, op->count, dtype, native, error);
     atomic_store_explicit(&x->gathered[channel], comm->bytes_received, memory_order_relaxed);
     atomic_store_explicit(&x->reduced[channel], comm->bytes_reduced, memory_order_relaxed);
-    return status;
+    return zero_exec_noted(x, channel, !comm->uncompared, status, error);
 }
 
 /* The host goes on with what the stream computed: it must be there. On CPU it is, and on a GPU's streams of host work, which have no native one and have
@@ -48,15 +49,7 @@ static zero_status_t settle(zero_exec_t *x, void *native, zero_error_t *error)
     return status == ZERO_OK && x->device->caps.launches ? x->channels[0]->ops->check(x->channels[0], error) : status;
 }
 
-/* A number that ranks at the same step with the same rate share, exact in a double. */
-static double digest_of_step(int64_t step, double rate)
-{
-    uint64_t bits;
-    memcpy(&bits, &rate, sizeof bits);
-    return (double)(zero_splitmix64(zero_splitmix64((uint64_t)step) ^ bits) >> 11);
-}
-
-/* Every rank's partial norms, digest and signals; from them, the same on every rank, the norm, the clip factor and whether to
+/* Every rank's partial norms, rate and signals; from them, the same on every rank, the norm, the clip factor and whether to
  * update. */
 static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
 {
@@ -65,27 +58,26 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     double *rows = (double *)x->base[plan->exchange]; /* (world, segments + words) */
     double *mine = rows + (size_t)x->rank * (size_t)width;
     zero_exec_scalars_t *s = x->scalars;
-    zero_comm_t *comm = x->channels[channel_of(x, op)];
+    int channel = channel_of(x, op);
+    zero_comm_t *comm = x->channels[channel];
 
     zero_status_t status = settle(x, native, error);
     if (status != ZERO_OK)
         return status;
     memcpy(mine, x->base[plan->norms], (size_t)segments * sizeof *mine);
-    mine[segments] = digest_of_step(s->step, x->rate);
+    mine[segments] = x->rate;
     mine[segments + 1] = x->signals;
-    status = comm->ops->exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error);
+    zero_exec_note(x, channel, op);
+    status = zero_exec_noted(x, channel, true, comm->ops->exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error), error);
     if (status != ZERO_OK)
         return status;
 
     uint32_t signals = 0;
     for (int r = 0; r < x->world; r++) {
         const double *row = rows + (size_t)r * (size_t)width;
-        if (row[segments] != mine[segments])
-            return zero_fail(error, ZERO_ERR_MISMATCH,
-                             "rank %d and rank %d disagree on the step or on the learning rate (here %.17g): pass the same rate to "
-                             "zero_step and "
-                             "the same numbers to zero_set_step on every rank",
-                             x->rank, r, x->rate);
+        if (row[segments] != rows[segments])
+            return zero_fail(error, ZERO_ERR_MISMATCH, "zero_step gets the learning rate %.17g on rank 0, but %.17g on rank %d: pass the same rate on every rank",
+                             rows[segments], row[segments], r);
         signals |= (uint32_t)row[segments + 1];
     }
     zero_norm_t norm = zero_norm_combine(rows, segments, x->world, width, x->options.grad_scale, x->options.clip);

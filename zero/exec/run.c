@@ -91,6 +91,8 @@ zero_status_t zero_exec_begin(zero_exec_t *x, int32_t program, zero_error_t *err
         return zero_fail(error, ZERO_ERR_ORDER, "the program before has not ended");
     if (program < 0 || program >= x->plan->program_count)
         return zero_fail(error, ZERO_ERR_PLAN, "the plan has no program %d", program);
+    if ((status = zero_exec_call_program(x, program, error)) != ZERO_OK)
+        return status;
     x->program = program;
     x->cursor = 0;
     memset(x->use_states, ZERO_USE_AHEAD, (size_t)x->use_capacity);
