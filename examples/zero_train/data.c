@@ -234,7 +234,7 @@ zero_status_t data_check(data_t *data, int64_t seq_len, int64_t vocab, int64_t s
         return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has %lld tokens, but one window of --seq-len %lld needs %lld: use --seq-len %lld or less",
                          data->option, data->path, (long long)data->is.count, (long long)seq_len, (long long)seq_len + 1, (long long)data->is.count - 1);
     /* what a token of this width cannot reach needs no look */
-    if (!data->is.negative && vocab > (data->is.width == 1 ? 255 : data->is.width == 2 ? 65535 : (int64_t)UINT32_MAX))
+    if (data->is.width <= 2 && vocab > (data->is.width == 1 ? 255 : 65535))
         return ZERO_OK;
     int64_t *piece = malloc(PIECE_TOKENS * sizeof *piece);
     if (piece == NULL)
