@@ -361,4 +361,15 @@ wait
 equal "reports of two ranks" "$(cat out.0 out.1 | grep -c '^c.json:$')" 1
 equal "errors of two ranks" "$(cat err.0 err.1)" ""
 equal "stage of two ranks" "$(option stage)" 1
+
+# Ranks whose files differ: told before training.
+for rank in 0 1; do
+    rise=$([ $rank -eq 0 ] && echo log || echo linear)
+    printf '%s\n' "{\"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_type\": \"$rise\"}}, \"steps\": 1, \"threads\": 1}" >$rank.json
+    RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + ($$ + 9) % 20000)) \
+        timeout -k 5 300 "$train" --config $rank.json >"out.$rank" 2>"err.$rank" &
+done
+wait
+grep -q "rank 1 disagrees with rank 0 on --schedule: rank 1 has constant after a linear rise from 0, rank 0 has constant after a logarithmic" err.0 ||
+    fail "two rises: $(cat err.0 err.1)"
 finish

@@ -272,6 +272,9 @@ static zero_status_t describe(job_t *job, int index, char text[TEXT], const char
         *name = view.name;
         if (view.shared && strcmp(view.name, "model") != 0) /* folders may lie elsewhere on another machine: their contents count */
             option_view_print(&view, text, TEXT);
+        if (strcmp(view.name, "schedule") == 0 && job->schedule.rise != RISE_OWN)
+            snprintf(text + strlen(text), TEXT - strlen(text), " after a %s rise from %.17g",
+                     job->schedule.rise == RISE_LOG ? "logarithmic" : "linear", job->schedule.from);
         return ZERO_OK;
     }
     index -= options_count();
