@@ -100,6 +100,16 @@ for ranks in 1 2; do
 done
 export ZERO_EMULATOR_DEVICES=1
 
+# A GPU with room for slots of gradients and for no whole ones, whatever the micro-steps: what does not fit names the option that does.
+# shellcheck disable=SC2086
+for reduce in every last; do
+    run 0 $small --ranks 1 --steps 2 --device cuda --reduce $reduce --log roomy.log
+    ZERO_EMULATOR_MEMORY=3000000 refused $small --ranks 1 --steps 2 --device cuda --reduce $reduce -- "available: use --offload optimizer, with which it needs 1.95 MiB"
+    ZERO_EMULATOR_MEMORY=3000000 run 0 $small --ranks 1 --steps 2 --device cuda --reduce $reduce --offload optimizer --log tight.log
+    equal "a small GPU, --reduce $reduce" "$(values tight.log params_xxh64)" "$(values roomy.log params_xxh64)"
+    ! grep -q '"gradients":{[^}]*"device":[1-9]' tight.log || fail "gradients stay on the GPU: $(tail -1 tight.log)"
+done
+
 # MFU: 2605056 operations a token (6 * (2 * (4 + 8) * 128^2 + 256 * 128) + 12 * 2 * 128 * 16), and the peak of each rank's GPU.
 # shellcheck disable=SC2086
 ZERO_EMULATOR_NAME="NVIDIA H200" run 0 $small --ranks 2 --steps 1 --log mfu.log
@@ -121,7 +131,7 @@ ZERO_EMULATOR_DEVICES=0 refused --device cuda --plan -- "shows no GPU"
 # What does not fit, or cannot be reserved: nothing was trained.
 for ranks in 1 2; do
     # shellcheck disable=SC2086
-    ZERO_EMULATOR_MEMORY=4000000 refused $small --ranks $ranks -- "$ranks rank(s) of this node need"
+    ZERO_EMULATOR_MEMORY=4000000 refused $small --ranks $ranks -- "MiB of the device tier ("
     # shellcheck disable=SC2086
     ZERO_EMULATOR_FAIL=cudaMalloc:1 refused $small --ranks $ranks -- "(tier 'device') is wanted, but GPU 0"
     # shellcheck disable=SC2086
@@ -129,7 +139,7 @@ for ranks in 1 2; do
 done
 # Each would have room alone.
 # shellcheck disable=SC2086
-ZERO_EMULATOR_MEMORY=12000000 refused $small --ranks 2 -- "2 rank(s) of this node need"
+ZERO_EMULATOR_MEMORY=12000000 refused $small --ranks 2 -- "like each of the 2 ranks that share it, needs"
 refused --ranks 1000000 -- "--ranks is 1000000, but so many need"
 
 # GPUs that fail on the way: one sentence, status 1, soon.

@@ -164,9 +164,12 @@ fi
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log # a log of before is no input
 
-# More than this machine has: refused with the numbers.
-refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- " TiB of memory (device activations "
+# More than this machine has: refused with the numbers, what takes most of it, and an option with which it would fit, where there is one.
+refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- "GiB of memory (device activations"
 if grep -q "before training" out; then fail "something was trained that does not fit"; fi
+for ranks in 1 2; do
+    refused --ranks $ranks --batch 1048576 --micro-batch $((1048576 / ranks)) -- "are available here: use --micro-batch 1"
+done
 
 # More ranks than there is room for: refused before any starts, with the largest number that has room, and which fits --batch.
 refused --ranks 1000000 -- "--ranks is 1000000, but so many need"

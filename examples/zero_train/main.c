@@ -101,11 +101,11 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
         else {
             report_head(job, zero_device_label(run.place.device));
             report_memory(&forecast, NULL);
+            report_parameter(job, &forecast);
             printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n", (unsigned long long)(t.gathered + t.reduced),
                    (unsigned long long)t.gathered, (unsigned long long)t.reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
             report_tiers(&t, "moves");
-            printf("all %d rank%s: %.3f GiB\n", job->world, job->world == 1 ? "" : "s",
-                   (double)report_total(&forecast) * (double)job->world / (1024.0 * 1024.0 * 1024.0));
+            report_ranks(job, &forecast);
         }
     }
     run_close(&run);
@@ -317,7 +317,7 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         status = job_resolve(job, world, threads, true, error);
     if (status == ZERO_OK)
         status = check_log(job, error);
-    if (status == ZERO_OK && world > 1)
+    if (status == ZERO_OK)
         status = room_check(&given, job, error);
     if (status == ZERO_OK)
         print_config(job);

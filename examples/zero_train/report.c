@@ -102,6 +102,62 @@ uint64_t report_total(const zero_memory_t *memory)
     return total;
 }
 
+uint64_t report_in_memory(const zero_memory_t *memory)
+{
+    uint64_t total = report_total(memory);
+    for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+        total -= memory->bytes[ZERO_TIER_NVME][kind];
+    return total;
+}
+
+void report_largest(const zero_memory_t *memory, char *text, size_t size)
+{
+    zero_memory_t left = *memory;
+    uint64_t least = report_in_memory(memory) / 100;
+    size_t at = 0;
+    text[0] = '\0';
+    while (at < size) {
+        int t = 0, k = 0;
+        for (int tier = 0; tier < ZERO_TIER_NVME; tier++)
+            for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+                if (left.bytes[tier][kind] > left.bytes[t][k])
+                    t = tier, k = kind;
+        if (left.bytes[t][k] <= least)
+            return;
+        double mib = (double)left.bytes[t][k] / (1024.0 * 1024.0);
+        at += (size_t)snprintf(text + at, size - at, "%s%s %s %.2f %s", at > 0 ? ", " : "", zero_tier_name((zero_tier_t)t), zero_kind_name((zero_kind_t)k),
+                               mib < 1024 ? mib : mib / 1024, mib < 1024 ? "MiB" : "GiB");
+        left.bytes[t][k] = 0;
+    }
+}
+
+void report_parameter(const job_t *job, const zero_memory_t *forecast)
+{
+    const double parameters = (double)zero_model_parameters(&job->model);
+    const char *before = "bytes a parameter of a rank:";
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++) {
+        uint64_t bytes = 0;
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+            if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE && kind != ZERO_KIND_RINGS)
+                bytes += forecast->bytes[tier][kind];
+        if (bytes == 0)
+            continue;
+        printf("%s %.2f (%s)", before, (double)bytes / parameters, zero_tier_name((zero_tier_t)tier));
+        before = ",";
+    }
+    printf(", without activations and workspace\n");
+}
+
+void report_ranks(const job_t *job, const zero_memory_t *forecast)
+{
+    const double gib = 1024.0 * 1024.0 * 1024.0, ranks = (double)job->world;
+    uint64_t memory = report_in_memory(forecast), drive = report_total(forecast) - memory;
+    printf("all %d rank%s: %.3f GiB", job->world, job->world == 1 ? "" : "s", (double)memory * ranks / gib);
+    if (drive > 0)
+        printf(", and %.3f GiB on drives", (double)drive * ranks / gib);
+    putchar('\n');
+}
+
 /* Whether a row has anything to show. */
 static bool any(const zero_memory_t *a, const zero_memory_t *b, int tier, int kind)
 {

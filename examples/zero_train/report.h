@@ -27,6 +27,14 @@ void progress_say(progress_t *progress, const char *format, ...) ZERO_PRINTF(2, 
 /* Bytes per kind of one rank; measured NULL: forecast alone. */
 void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured);
 uint64_t report_total(const zero_memory_t *memory);
+/* The same without what is on a drive. */
+uint64_t report_in_memory(const zero_memory_t *memory);
+/* "device moments 1.50 GiB, host ...": kinds in memory of at least a hundredth of the whole, largest first. */
+void report_largest(const zero_memory_t *memory, char *text, size_t size);
+/* Bytes a parameter of the model on each tier of a rank: of all kinds but activations, workspace and rings. */
+void report_parameter(const job_t *job, const zero_memory_t *forecast);
+/* The bytes of all ranks. */
+void report_ranks(const job_t *job, const zero_memory_t *forecast);
 /* "a rank <does> N bytes a step to ...": what goes between tiers, where anything does. */
 void report_tiers(const zero_traffic_t *traffic, const char *does);
 

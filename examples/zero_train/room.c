@@ -87,8 +87,8 @@ static uint64_t task_room(void)
 /* ---- what ranks need ------------------------------------------------------------------------------------------------------- */
 
 /* Bytes of each of world ranks, forecast by an engine that only plans; fails where the options do not fit this number. Planning for GPUs takes memory
- * of one, so what ranks on GPUs have in host memory counts when they look themselves, before they reserve it. */
-static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *bytes, zero_error_t *error)
+ * of one, so what ranks on GPUs have in host memory counts when they look themselves, before they reserve it. kinds (may be NULL): what takes them. */
+static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *bytes, zero_memory_t *kinds, zero_error_t *error)
 {
     job_t job = {.o = *given};
     zero_memory_t forecast = {.size = sizeof forecast};
@@ -107,8 +107,11 @@ static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *byt
         status = run_plan(&run, &job, stage, error);
         if (status == ZERO_OK && (status = zero_forecast(run.engine, &forecast)) != ZERO_OK)
             run_engine_error(&run, status, error);
-        if (status == ZERO_OK && report_total(&forecast) + OUTSIDE > *bytes)
-            *bytes = report_total(&forecast) + OUTSIDE;
+        if (status == ZERO_OK && report_in_memory(&forecast) + OUTSIDE > *bytes) {
+            *bytes = report_in_memory(&forecast) + OUTSIDE;
+            if (kinds != NULL)
+                *kinds = forecast;
+        }
         run_close(&run);
     }
     job_close(&job);
@@ -119,7 +122,7 @@ static bool fits(const options_t *given, uint64_t world, uint64_t memory)
 {
     uint64_t bytes;
     zero_error_t ignored;
-    return rank_bytes(given, (int)world, &bytes, &ignored) == ZERO_OK && memory / bytes >= world;
+    return rank_bytes(given, (int)world, &bytes, NULL, &ignored) == ZERO_OK && memory / bytes >= world;
 }
 
 /* The largest number of ranks, at most most, that the options and the memory allow; 0: none. */
@@ -141,10 +144,55 @@ static int largest(const options_t *given, uint64_t most, uint64_t memory)
     return (int)low;
 }
 
+/* The i-th single change of options with which a rank may need less memory, nearest first: what costs the least time. False: it changes nothing. */
+enum { CHANGES = 7 };
+static bool change(options_t *o, const job_t *job, int i, char *text, size_t size)
+{
+    const options_t *now = &job->o;
+    switch (i) {
+    case 0:
+        o->window = 1;
+        snprintf(text, size, "--window 1");
+        return now->window > 1;
+    case 1:
+        o->stage = 3;
+        snprintf(text, size, "--stage 3");
+        return now->stage < 3 && !now->compare_stages && job->world > 1;
+    case 2:
+    case 3:
+        o->micro_batch = i == 2 ? now->micro_batch / 2 : 1;
+        snprintf(text, size, "--micro-batch %lld", (long long)o->micro_batch);
+        return now->micro_batch > o->micro_batch && o->micro_batch > 0;
+    case 4:
+        o->recompute = ZERO_RECOMPUTE_FULL;
+        snprintf(text, size, "--recompute");
+        return now->recompute != ZERO_RECOMPUTE_FULL;
+    default:
+        o->offload = i == 5 && now->offload != OFFLOAD_PARAMS && now->offload != OFFLOAD_ALL ? OFFLOAD_OPTIMIZER : OFFLOAD_ALL;
+        o->offload_tier = OFFLOAD_TO_NVME;
+        o->offload_ratio = 1;
+        o->nvme_path = now->nvme_path != NULL ? now->nvme_path : ".";
+        snprintf(text, size, "--offload %s --offload-tier nvme --nvme-path DIR", o->offload == OFFLOAD_ALL ? "all" : "optimizer");
+        return now->offload_tier != OFFLOAD_TO_NVME || now->offload != o->offload || now->offload_ratio < 1;
+    }
+}
+
+/* The first of these with which as many ranks fit; false: none. */
+static bool find_change(const options_t *given, const job_t *job, uint64_t memory, char *text, size_t size)
+{
+    for (int i = 0; i < CHANGES && (uint64_t)job->world <= memory / OUTSIDE; i++) {
+        options_t o = *given;
+        if (change(&o, job, i, text, size) && fits(&o, (uint64_t)job->world, memory))
+            return true;
+    }
+    return false;
+}
+
 zero_status_t room_check(const options_t *given, const job_t *job, zero_error_t *error)
 {
+    zero_memory_t kinds = {.size = sizeof kinds};
     uint64_t bytes, memory = memory_room(), tasks = task_room(), each = (uint64_t)job->o.threads + TASKS_RANK, world = (uint64_t)job->world;
-    zero_status_t status = rank_bytes(given, job->world, &bytes, error);
+    zero_status_t status = rank_bytes(given, job->world, &bytes, &kinds, error);
     if (status != ZERO_OK)
         return status;
     uint64_t by_tasks = tasks > TASKS_OTHER + each ? (tasks - TASKS_OTHER) / each : 1; /* one rank is this process */
@@ -154,14 +202,21 @@ zero_status_t room_check(const options_t *given, const job_t *job, zero_error_t 
     bool by_memory = (uint64_t)best <= by_tasks;
     if (!by_memory)
         best = largest(given, by_tasks, memory);
-    char advice[96] = "use a smaller --model, --micro-batch or --seq-len";
+    char advice[96] = "use a smaller --model, --micro-batch or --seq-len", option[80];
     if (best > 0)
         snprintf(advice, sizeof advice, "use --ranks %d", best);
+    if (by_memory && find_change(given, job, memory, option, sizeof option))
+        snprintf(advice, sizeof advice, "use %s", option);
     if (!by_memory)
         return zero_fail(error, ZERO_ERR_MEMORY,
                          "--ranks is %d, but each takes %llu processes and threads, and this user may start %llu more here: %s", job->world,
                          (unsigned long long)each, (unsigned long long)tasks, advice);
+    char list[400];
+    report_largest(&kinds, list, sizeof list);
+    if (world == 1)
+        return zero_fail(error, ZERO_ERR_MEMORY, "a rank needs %.2f GiB of memory (%s), but only %.2f GiB are available here: %s", (double)bytes / GIB,
+                         list, (double)memory / GIB, advice);
     return zero_fail(error, ZERO_ERR_MEMORY,
-                     "--ranks is %d, but so many need %.1f GiB of memory (%.0f MiB each), and %.1f GiB are available here: %s", job->world,
-                     (double)world * (double)bytes / GIB, (double)bytes / (1024.0 * 1024.0), (double)memory / GIB, advice);
+                     "--ranks is %d, but so many need %.2f GiB of memory (%.2f GiB each: %s), and %.2f GiB are available here: %s", job->world,
+                     (double)world * (double)bytes / GIB, (double)bytes / GIB, list, (double)memory / GIB, advice);
 }

@@ -18,6 +18,44 @@ zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_erro
     return zero_fail(error, status, "%s", zero_last_error(run->engine));
 }
 
+/* The library names members of its config in what it says of memory; here they are options. */
+static void name_options(const options_t *o, zero_error_t *error)
+{
+    const bool optimizer = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL, params = o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL;
+    const struct { const char *members, *option; } names[] = {
+        {"set config.window = ", "use --window "},
+        {"call zero_config_stage(&config, 1)", "use --stage 1"},
+        {"call zero_config_stage(&config, 2)", "use --stage 2"},
+        {"call zero_config_stage(&config, 3)", "use --stage 3"},
+        {"set config.offload_ratio = 1", "use --offload-ratio 1"},
+        {"set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST", params ? "use --offload all" : "use --offload optimizer"},
+        {"set config.parameters.tier = ZERO_TIER_HOST", optimizer ? "use --offload all" : "use --offload params"},
+        {"set config.optimizer.tier, config.gradients.tier and config.parameters.tier = ZERO_TIER_HOST", "use --offload all"},
+        {"set config.optimizer.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST",
+         params ? "use --offload all --offload-tier nvme --nvme-path DIR" : "use --offload optimizer --offload-tier nvme --nvme-path DIR"},
+        {"set config.optimizer.tier and config.parameters.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST",
+         "use --offload all --offload-tier nvme --nvme-path DIR"},
+        {"use more ranks, smaller micro-batches or a smaller model", "use more --ranks, a smaller --micro-batch, --recompute or a smaller --model"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        zero_error_t before = *error;
+        const char *at = strstr(before.text, names[i].members);
+        if (at != NULL)
+            zero_fail(error, before.status, "%.*s%s%s", (int)(at - before.text), before.text, names[i].option, at + strlen(names[i].members));
+    }
+}
+
+static zero_status_t commit(run_t *run, zero_error_t *error)
+{
+    zero_status_t status = zero_commit(run->engine);
+    if (status == ZERO_OK)
+        return ZERO_OK;
+    run_engine_error(run, status, error);
+    if (status == ZERO_ERR_MEMORY)
+        name_options(&run->job->o, error);
+    return status;
+}
+
 /* An engine with the model declared on it, not committed. */
 static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
 {
@@ -69,9 +107,7 @@ zero_status_t run_plan(run_t *run, const job_t *job, int stage, zero_error_t *er
     zero_status_t status = place_device(&run->place, job, 0, error);
     if (status == ZERO_OK)
         status = declare(run, stage, error);
-    if (status == ZERO_OK && (status = zero_commit(run->engine)) != ZERO_OK)
-        run_engine_error(run, status, error);
-    return status;
+    return status == ZERO_OK ? commit(run, error) : status;
 }
 
 zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int stage, zero_error_t *error)
@@ -90,8 +126,8 @@ zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int s
     if (run->tokens == NULL || run->targets == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of --micro-batch %lld x --seq-len %lld", (long long)o->micro_batch,
                          (long long)o->seq_len);
-    if ((status = zero_commit(run->engine)) != ZERO_OK)
-        return run_engine_error(run, status, error);
+    if ((status = commit(run, error)) != ZERO_OK)
+        return status;
     if ((status = zero_model_bind(run->model, error)) != ZERO_OK)
         return status;
     return job->folder ? zero_model_load(run->model, o->model, error) : zero_model_init(run->model, (uint64_t)o->seed, error);
