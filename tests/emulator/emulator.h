@@ -60,6 +60,8 @@ struct emulator_place {
     uint64_t left;
 };
 emulator_place emulator_find(const void *p, bool end = false);
+/* cuMemGetAddressRange of the driver. */
+int emulator_address_range(unsigned long long *base, size_t *bytes, unsigned long long address);
 /* Between the two, this process may touch device memory (a count: they nest and threads may overlap). */
 ZERO_EMULATOR_API void emulator_enter();
 ZERO_EMULATOR_API void emulator_leave();

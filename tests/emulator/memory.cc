@@ -80,6 +80,18 @@ emulator_place emulator_find(const void *p, bool end)
     return {at->second.device < 0 ? cudaMemoryTypeHost : cudaMemoryTypeDevice, at->second.device, at->second.bytes - ((uintptr_t)p - at->first)};
 }
 
+int emulator_address_range(unsigned long long *base, size_t *bytes, unsigned long long address)
+{
+    memory *m = the_memory();
+    std::lock_guard<std::mutex> lock(m->mutex);
+    place at = find(m, (uintptr_t)address, false);
+    if (at == m->allocations.end() || at->second.device < 0)
+        return cudaErrorInvalidValue;
+    *base = at->first;
+    *bytes = at->second.bytes;
+    return cudaSuccess;
+}
+
 void emulator_enter()
 {
     memory *m = the_memory();

@@ -326,9 +326,10 @@ extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void
                                                         cudaDriverEntryPointQueryResult *result)
 {
     EMULATOR_BEGIN();
-    bool known = strcmp(symbol, "cuStreamWaitValue64") == 0;
-    *function = known ? (void *)wait_value : nullptr;
-    *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    *function = strcmp(symbol, "cuStreamWaitValue64") == 0    ? (void *)wait_value
+                : strcmp(symbol, "cuMemGetAddressRange") == 0 ? (void *)emulator_address_range
+                                                              : nullptr;
+    *result = *function ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
     return cudaSuccess;
 }
 

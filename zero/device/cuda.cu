@@ -46,6 +46,21 @@ zero_status_t zero_cuda_enter(const zero_cuda_t *d, zero_error_t *error)
     return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaSetDevice(%d)", d->index);
 }
 
+void *zero_cuda_driver(const char *symbol)
+{
+    void *function = NULL;
+#if CUDART_VERSION >= 12050
+    cudaDriverEntryPointQueryResult result;
+    cudaError_t e = cudaGetDriverEntryPointByVersion(symbol, &function, 12000, cudaEnableDefault, &result);
+#else
+    cudaError_t e = cudaGetDriverEntryPoint(symbol, &function, cudaEnableDefault);
+#endif
+    if (e == cudaSuccess)
+        return function;
+    cudaGetLastError();
+    return NULL;
+}
+
 /* ---- arenas ------------------------------------------------------------------------------------------------------ */
 
 struct zero_arena {
@@ -53,12 +68,25 @@ struct zero_arena {
     zero_tier_t tier;
     char *base;
     uint64_t bytes;   /* as asked for */
-    uint64_t taken;   /* device tier: by how much the GPU's free memory fell when it was made */
+    uint64_t taken;   /* device tier: the driver's count of the allocation */
     zero_allocator_t allocator; /* the caller's, whose memory base is; else none */
 };
 
-/* The driver gives device memory in pieces of this size; a part of one could come out of what the process holds already, unseen by taken. */
+/* The driver gives device memory in pieces of this size. */
 enum { DEVICE_PAGE = 2 << 20 };
+
+/* cuMemGetAddressRange of the driver's interface, version 2: where the allocation of address begins, and its bytes. */
+typedef int (*address_range_fn)(unsigned long long *base, size_t *bytes, unsigned long long address);
+
+/* The driver's count of an allocation, 0 where it does not tell. How far cudaMemGetInfo falls is no measure of it:
+ * other ranks and programs on the GPU take memory and free it at the same time. */
+static uint64_t allocated(const void *base)
+{
+    unsigned long long first = 0;
+    size_t bytes = 0;
+    address_range_fn range = (address_range_fn)zero_cuda_driver("cuMemGetAddressRange");
+    return range && range(&first, &bytes, (uintptr_t)base) == 0 && first == (uintptr_t)base ? bytes : 0;
+}
 
 /* Seconds that the GPU has for what takes it less than one: a fill, an empty kernel. Other processes may share it. */
 static const double FILL_S = 60;
@@ -123,7 +151,7 @@ static zero_status_t take_theirs(zero_arena_t *a, zero_error_t *error)
 static zero_status_t create_on_gpu(zero_arena_t *a, zero_error_t *error)
 {
     const zero_cuda_t *d = a->device;
-    uint64_t before, after, total, rounded;
+    uint64_t before, total, rounded;
     zero_status_t status = gpu_memory(d, &before, &total, error);
     if (status)
         return status;
@@ -141,10 +169,9 @@ static zero_status_t create_on_gpu(zero_arena_t *a, zero_error_t *error)
         a->base = NULL;
         return zero_cuda_failed(d, e, error, "cudaMalloc of %llu bytes", (unsigned long long)rounded);
     }
-    status = gpu_memory(d, &after, &total, error);
-    if (status)
-        return status;
-    a->taken = before > after ? before - after : 0;
+    a->taken = allocated(a->base);
+    if (a->taken == 0)
+        a->taken = rounded;
     return zero_out(a, error);
 }
 

@@ -29,6 +29,9 @@ static inline bool zero_cuda_gave_up(const zero_cuda_t *d) { return __atomic_loa
 /* The GPU of d becomes the calling thread's current one, and stays so. Every entry begins with it: the current GPU is each thread's own. */
 zero_status_t zero_cuda_enter(const zero_cuda_t *d, zero_error_t *error);
 
+/* A function of the driver's interface as CUDA 12.0 has it; NULL where there is none. */
+void *zero_cuda_driver(const char *symbol);
+
 /* The sentence of a CUDA call that failed: "GPU 0 (...): <what, as printf>: out of memory (cudaErrorMemoryAllocation)". ZERO_ERR_MEMORY where memory
  * lacked, otherwise ZERO_ERR_SYSTEM. Clears what the runtime keeps of an error that is not sticky. */
 zero_status_t zero_cuda_failed(const zero_cuda_t *d, cudaError_t e, zero_error_t *error, const char *what, ...) ZERO_PRINTF(4, 5);

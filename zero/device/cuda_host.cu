@@ -86,15 +86,8 @@ static void CUDART_CB count_reached(void *data)
 /* The driver's function, where it exists and works here: tried on a value that is there already. */
 static wait_value_fn find_wait_value(const zero_cuda_t *d, uint64_t *word)
 {
-    void *fn = NULL;
-#if CUDART_VERSION >= 12050
-    cudaDriverEntryPointQueryResult result;
-    cudaError_t e = cudaGetDriverEntryPointByVersion("cuStreamWaitValue64", &fn, 12000, cudaEnableDefault, &result);
-#else
-    cudaError_t e = cudaGetDriverEntryPoint("cuStreamWaitValue64", &fn, cudaEnableDefault);
-#endif
-    wait_value_fn wait_value = (wait_value_fn)fn;
-    if (e == cudaSuccess && wait_value && wait_value(d->own, (uintptr_t)word, 0, 0) == 0 &&
+    wait_value_fn wait_value = (wait_value_fn)zero_cuda_driver("cuStreamWaitValue64");
+    if (wait_value && wait_value(d->own, (uintptr_t)word, 0, 0) == 0 &&
         zero_cuda_poll(zero_cuda_query_stream, d->own, 10, NULL) == cudaSuccess)
         return wait_value;
     cudaGetLastError();
