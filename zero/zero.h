@@ -211,8 +211,12 @@ static inline void zero_device_options_init(zero_device_options_t *options)
 
 /* The CPU as a device. options may be NULL. */
 ZERO_API zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error);
-/* A GPU as a device. options may be NULL. It becomes the calling thread's current one (cudaSetDevice), as it does on every thread that calls
- * the library with an engine on it. ZERO_ERR_UNSUPPORTED: this build has no CUDA, or this machine no driver, one that is too old, or no GPU. */
+/* A GPU as a device. options may be NULL. It becomes the calling thread's current one (cudaSetDevice), as it does on
+ * every thread that calls the library with an engine on it. ZERO_ERR_UNSUPPORTED: this build has no CUDA, or this
+ * machine no driver, one that is too old, or no GPU. An engine has up to ten streams on it. CUDA gives a process
+ * eight connections to a GPU by default, and work of streams that share one may wait for each other: set
+ * CUDA_DEVICE_MAX_CONNECTIONS=32 in the environment before the first call of CUDA's, as zero_train does. The library
+ * changes no environment. */
 ZERO_API zero_status_t zero_device_cuda(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error);
 /* GPUs that zero_device_cuda can use; 0 where it could not for any reason (which it tells itself). Costs next to nothing where there is no
  * driver. Otherwise CUDA is initialised in this process: children that it forks and that do not exec cannot use CUDA. */

@@ -372,6 +372,7 @@ int main(int argc, char **argv)
     config_t *config = NULL;
     zero_error_t error = {0};
     omp_set_dynamic(0); /* --threads says how many: not fewer where the machine is busy */
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); /* see zero_device_cuda; inherited by the ranks */
     options_init(&job.o);
     zero_status_t status = options_parse(&job.o, argc, argv, &error);
     if (status == ZERO_OK && !job.o.help && !job.o.version)
