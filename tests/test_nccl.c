@@ -135,6 +135,7 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     EXPECT_OK(zero_comm_exchange(r.c, &done, all, 1, error));
     EXPECT(r.c->ops->told(r.c, world - 1) == 100 + (uint64_t)world - 1);
     nccl_rank_close(&r);
+    EXPECT(((int (*)(void))nccl_symbol("zero_emulated_nccl_most_ctas"))() == 16);
     nccl_counts_t n = nccl_counts();
     EXPECT(n.comms == 0 && n.aborted == 0 && n.destroyed == 3 && n.registered == 0 && !r.aborted);
     return 0;

@@ -78,6 +78,7 @@ extern "C" ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclC
     int number = ++comm->splits, device = comm->device;
     ncclConfig_t taken = NCCL_CONFIG_INITIALIZER;
     taken.blocking = config ? config->blocking : comm->blocking;
+    taken.maxCTAs = config ? config->maxCTAs : NCCL_CONFIG_UNDEF_INT;
     launch(comm, [=] {
         cudaSetDevice(device);
         if (fault("split-hangs") >= 0)
@@ -227,6 +228,12 @@ extern "C" void zero_emulated_nccl_counts(int *comms, int *aborted, int *destroy
     *destroyed = the_process()->destroyed;
     *registered = the_process()->registered;
     *elsewhere = the_process()->elsewhere;
+}
+
+/* For tests: the most CTAs that any communicator of this process may use; INT_MAX where one's config leaves it open. */
+extern "C" int zero_emulated_nccl_most_ctas(void)
+{
+    return the_process()->most_ctas;
 }
 
 #pragma GCC visibility pop

@@ -80,6 +80,8 @@ ncclComm *make(const std::string &path, int size, int rank, const ncclConfig_t *
     c->blocking = !config || config->blocking != 0;
     cudaGetDevice(&c->device);
     std::lock_guard<std::mutex> lock(the_process()->mutex);
+    const int ctas = config && config->maxCTAs != NCCL_CONFIG_UNDEF_INT ? config->maxCTAs : INT_MAX;
+    the_process()->most_ctas = std::max(the_process()->most_ctas.load(), ctas);
     the_process()->comms.insert(c);
     return c;
 }

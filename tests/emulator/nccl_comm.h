@@ -43,6 +43,7 @@ struct process {
     std::mutex mutex;
     std::set<ncclComm *> comms;
     std::atomic<int> collectives{0}, registered{0}, elsewhere{0}, aborted{0}, destroyed{0};
+    std::atomic<int> most_ctas{0}; /* what a communicator's config allows, the largest of all */
     char last_error[200] = "";
 };
 

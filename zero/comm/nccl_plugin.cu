@@ -117,10 +117,15 @@ static zero_status_t unique_id(zero_nccl_t *n, void *id, zero_error_t *error)
     return r == ncclSuccess ? ZERO_OK : failed(n, NULL, r, error, "ncclGetUniqueId");
 }
 
+/* The most multiprocessors that a collective takes from the caller's kernels; gathers and sums run at the same time.
+ * It is half of what NCCL takes by itself. NCCL_MAX_CTAS in the environment, which NCCL reads, goes before it. */
+enum { MOST_CTAS = 16 };
+
 static ncclConfig_t nonblocking(void)
 {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
+    config.maxCTAs = MOST_CTAS;
     config.splitShare = 0; /* gathers and reductions run at the same time, which communicators with shared resources do not */
     return config;
 }
