@@ -7,9 +7,10 @@
     run.py --limit S     starts nothing after S seconds, and ends what runs then (default: 570; 0: no limit)
     run.py --out DIR     where results.json goes, written anew after each item (default: this folder)
 
-Each group should end within the ten minutes that some machines give to a command. What the limit leaves out is listed, and
-the exit status is 1 then. An item passes, fails, or misses the goal that it measures; results.json has the numbers. The exit
-status is 0 where all passed, 1 where not, 77 where there is no GPU, or no driver that is new enough for this build.
+Each group should end within the ten minutes that some machines give to a command. What the limit leaves out is
+listed, and the exit status is 1 then. An item passes, fails, or misses the goal that it measures; results.json has
+the numbers. The exit status is 0 where all passed, 1 where not, 77 where there is no GPU, or no driver that is new
+enough for this build.
 ZERO_PLUGIN_PATH names other plugins than those of this folder.
 """
 
@@ -223,7 +224,8 @@ def like_cpu(dtype):
     apart = [abs(s["loss"] - c) / abs(c) for s, c in zip(steps, cpu)]
     # Roundings grow from step to step: only the first ones tell a right kernel from a wrong one.
     worst, bound = max(apart[:FIRST_STEPS]), 2e-4 if dtype == "fp32" else 1e-2
-    return worst < bound, "the first losses differ by up to %g of the CPU's; %g is allowed" % (worst, bound), {"worst": worst, "last": apart[-1]}
+    text = "the first losses differ by up to %g of the CPU's; %g is allowed" % (worst, bound)
+    return worst < bound, text, {"worst": worst, "last": apart[-1]}
 
 
 def same_bits_item(group, ranks, dtype):
@@ -439,8 +441,8 @@ def lacking():
                 found = " (%s)" % re.search(r"\d+\.\d+(\.\d+)?", file.read()).group(0)
         except (OSError, AttributeError):
             found = ""
-        return "the driver here%s is for %s, and this build wants CUDA %d.0: driver %s or newer, or a build with an older toolkit" % (
-            found, cuda_text(version.value), major, DRIVERS.get(major, "of that version"))
+        return ("the driver here%s is for %s, and this build wants CUDA %d.0: install driver %s or newer, or use a build "
+                "with an older toolkit" % (found, cuda_text(version.value), major, DRIVERS.get(major, "of that version")))
     return None if gpus() else "the driver shows no GPU here"
 
 
