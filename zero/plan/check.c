@@ -43,8 +43,7 @@ static zero_status_t check_segments(const zero_checker_t *c)
                 return zero_check_fail(c, "segment %d has buffer %d as its %s", i, b, zero_role_name((zero_role_t)r));
         }
         bool lacks = s->buffer[ZERO_ROLE_PARAM] < 0;
-        lacks = lacks || (s->trainable && s->buffer[ZERO_ROLE_FINAL] < 0);
-        lacks = lacks || (s->trainable && c->grad_total[s->unit] > 0 && s->buffer[ZERO_ROLE_GRAD] < 0);
+        lacks = lacks || (s->trainable && (s->buffer[ZERO_ROLE_FINAL] < 0 || s->buffer[ZERO_ROLE_GRAD] < 0));
         if (lacks)
             return zero_check_fail(c, "segment %d lacks a buffer that it needs", i);
     }

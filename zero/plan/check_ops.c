@@ -56,11 +56,6 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
     if (!norm && x->buffer != plan->segments[segment].buffer[ZERO_ROLE_FINAL] &&
         (part < 0 || x->buffer != plan->parts[part].buffer[ZERO_ROLE_UPDATE_GRAD]))
         return zero_check_fail(c, "it reads %s, which is not what the update reads", name);
-    if (c->grad_total[unit_of(c, segment)] == 0) {
-        if ((status = zero_check_content(c, x, &content)) != ZERO_OK)
-            return status;
-        return content.kind == ZERO_HOLDS_ZERO ? ZERO_OK : zero_check_fail(c, "it reads %s, which is not zero", name);
-    }
     if ((status = read_gradient(c, x, &content)) != ZERO_OK)
         return status;
     if (!content.reduced && plan->spec->world > 1)
@@ -91,12 +86,11 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
     if (op->dst_own || dst.count != segment_of(c, op)->elements || src.count != segment_of(c, op)->slice || plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
         return zero_check_fail(c, "it gathers something other than slices into a whole segment of the same dtype");
     if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
-                                         : content.kind != ZERO_HOLDS_GRADIENT && content.kind != ZERO_HOLDS_ZERO)
+                                         : content.kind != ZERO_HOLDS_GRADIENT)
         return zero_check_fail(c, "it gathers %s, which are not the current parameters", name);
     if (content.kind == ZERO_HOLDS_GRADIENT && !content.reduced)
         return zero_check_fail(c, "it gathers %s, which is not reduced", name);
-    if (content.kind != ZERO_HOLDS_ZERO)
-        content.base = dst.base;
+    content.base = dst.base;
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_write(c, op->stream, &dst, content);
     return ZERO_OK;
@@ -152,10 +146,8 @@ static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
         return zero_check_fail(c, "it copies between dtypes");
     if (src.count != op->count || src.begin != dst.begin)
         return zero_check_fail(c, "its operands differ in size, or are of different elements");
-    if (content.kind != ZERO_HOLDS_ZERO) {
-        content.dtype = (uint8_t)plan->buffers[op->dst].dtype;
-        content.base = dst.base;
-    }
+    content.dtype = (uint8_t)plan->buffers[op->dst].dtype;
+    content.base = dst.base;
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_write(c, op->stream, &dst, content);
     return ZERO_OK;

@@ -89,8 +89,7 @@ typedef enum zero_role {
 const char *zero_role_name(zero_role_t role);
 
 /* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD only;
- * without a training pass every segment is frozen. Segments are in the order of their units. GRAD is -1 where the training
- * pass never uses the unit with ZERO_GRAD. */
+ * without a training pass every segment is frozen. Segments are in the order of their units. */
 typedef struct zero_segment {
     int32_t unit;
     zero_dtype_t dtype;

@@ -344,21 +344,6 @@ static void reduce_unit(writer_t *w, int32_t unit, int32_t use, micro_t micro)
     }
 }
 
-/* Trainable units that the training pass never adds gradients to: zero gradients, once a step. */
-static void reduce_unused(writer_t *w, micro_t micro)
-{
-    const zero_builder_t *b = w->b;
-    for (int32_t s = 0; micro.last && s < b->plan->segment_count; s++) {
-        const zero_segment_t *segment = &b->plan->segments[s];
-        if (!segment->trainable || b->units[segment->unit].first_grad >= 0)
-            continue;
-        append_segment(w, ZERO_OP_FILL, ZERO_STREAM_REDUCE, s, -1, -1, WHOLE, segment->buffer[ZERO_ROLE_FINAL],
-                       b->shard_optimizer ? SLICE : WHOLE);
-        append_norm(w, ZERO_STREAM_REDUCE, s, -1, segment->buffer[ZERO_ROLE_FINAL]);
-        send_gradients(w, s, -1);
-    }
-}
-
 /* A pass with declared uses: a micro-step of training, or an evaluation (no use of it has ZERO_GRAD). */
 static void write_pass(writer_t *w, int32_t index, micro_t micro)
 {
@@ -495,7 +480,6 @@ static zero_status_t write_training(zero_builder_t *b)
     for (size_t i = b->spec->micro_steps > 1 ? 0 : 3; i < 4; i++) {
         writer_t w = begin(b, micros[i].kind, b->train, -1);
         write_pass(&w, b->train, micros[i].micro);
-        reduce_unused(&w, micros[i].micro);
         if (w.status != ZERO_OK)
             return w.status;
     }

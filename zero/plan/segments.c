@@ -152,8 +152,6 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
     s->wire = no_wire ? (b->sum_locally ? ZERO_FP32 : s->dtype) : b->spec->reduce_dtype;
     s->final = several ? ZERO_FP32 : s->wire;
 
-    if (b->units[s->unit].first_grad < 0) /* never written: zero, but still part of the norm and of the update */
-        return own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_DEVICE, s->final, final_elements);
     if (b->segments[index].away)
         return place_away(b, index);
     if (b->sum_locally) {
@@ -264,7 +262,7 @@ zero_status_t zero_build_segments(zero_builder_t *b)
         zero_segment_plan_t *x = &b->segments[s];
         if (plan->segments[s].trainable) {
             x->stays = elements_that_stay(b, &share, &plan->segments[s]);
-            x->away = spec->gradients.tier != ZERO_TIER_DEVICE && b->units[plan->segments[s].unit].first_grad >= 0 &&
+            x->away = spec->gradients.tier != ZERO_TIER_DEVICE &&
                       x->stays < (b->shard_optimizer ? plan->segments[s].slice : plan->segments[s].elements);
         }
         if ((status = place_segment(b, s)) != ZERO_OK)
