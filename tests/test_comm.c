@@ -6,6 +6,7 @@
 #include "tests/comm_tcp.h"
 #include "tests/comm_torchrun.h"
 #include "tests/ranks.h"
+#include "zero/comm/shared.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -138,6 +139,39 @@ START_TEST(ranks_that_differ_are_told)
 END_TEST
 
 enum { TOGETHER_ROUNDS = 40 };
+
+/* A meeting from which everybody's words come back as zeros. */
+static int forgetful(void *ctx, const void *send, void *recv, size_t bytes)
+{
+    (void)send;
+    memset(recv, 0, (size_t)*(int *)ctx * bytes);
+    return 0;
+}
+
+static zero_status_t forgetful_meet(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
+{
+    (void)error;
+    return forgetful(ctx, send, recv, bytes) ? ZERO_ERR_PEER : ZERO_OK;
+}
+
+/* What a rank could not have it goes on without in no case. */
+START_TEST(failures_here_stay_failures)
+{
+    int world = 2;
+    zero_meet_t meet = {.world = world, .all_gather = forgetful_meet, .ctx = &world};
+    zero_bootstrap_t b = {.size = sizeof b, .world = world, .all_gather = forgetful, .ctx = &world};
+    zero_comm_options_t o;
+    zero_comm_t *c;
+    zero_error_t e = {.text = "no memory"};
+    ck_assert_int_eq(zero_meet_agree(&meet, ZERO_ERR_MEMORY, &e), ZERO_ERR_MEMORY);
+    ck_assert_str_eq(e.text, "no memory");
+    ck_assert_int_eq(zero_meet_agree(&meet, ZERO_OK, &e), ZERO_OK);
+    zero_comm_options_init(&o);
+    o.timeout_s = -1;
+    ck_assert_int_eq(zero_comm_shm(&c, &b, &o, &e), ZERO_ERR_ARG);
+    ck_assert_msg(strstr(e.text, "a communicator's timeout of -1 s") != NULL, "'%s'", e.text);
+}
+END_TEST
 
 /* ---- what goes wrong --------------------------------------------------------------------------------------------- */
 
@@ -447,6 +481,7 @@ int main(void)
     tcase_add_test(t, self_does_all);
     tcase_add_loop_test(t, shm_does_all, 1, 5);
     tcase_add_test(t, shm_does_all_with_the_least_ring);
+    tcase_add_test(t, failures_here_stay_failures);
     tcase_add_loop_test(t, ranks_that_differ_are_told, 0, 2 * COMM_DIFFER_KINDS);
     tcase_add_loop_test(t, communicators_work_side_by_side, 2, 4);
     tcase_add_test(t, bad_options_fail_together);

@@ -380,8 +380,7 @@ static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
     uint64_t budget = 0;
-    int here = 0, place = 0, *work = calloc(5 * (size_t)size, sizeof *work);
-    int *index = work, *local_count = work + size, *local_rank = work + 2 * size, *local_seat = work + 3 * size, *local_member = work + 4 * size;
+    int here = 0, place = 0, *local_rank = NULL, *local_seat = NULL, *local_member = NULL, *work = calloc(5 * (size_t)size, sizeof *work);
     mpi_comm_t *c = calloc(1, sizeof *c);
     *out = NULL;
     if (c) {
@@ -394,6 +393,10 @@ static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi
     if (!work || !c || !world || !c->home || !c->local.world)
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     else {
+        int *index = work, *local_count = work + size;
+        local_rank = work + 2 * size;
+        local_seat = work + 3 * size;
+        local_member = work + 4 * size;
         c->local.base = (zero_comm_t){.ops = &mpi_ops, .options = *options, .rank = rank, .size = size, .one_thread = !mpi->alone && !mpi->multiple};
         for (int i = 0; i < size; i++) {
             c->local.world[i] = world[i];
@@ -491,7 +494,7 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
     if (status)
         return status;
     zero_meet_t meet = zero_mpi_meet(mpi);
-    int here = 0, place = 0, *all = calloc(2 * (size_t)mpi->size, sizeof *all), *node = all + mpi->size;
+    int here = 0, place = 0, *all = calloc(2 * (size_t)mpi->size, sizeof *all), *node = all ? all + mpi->size : NULL;
     if (valid == ZERO_OK && !all)
         valid = zero_fail(&checked, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", mpi->size);
     why = checked;

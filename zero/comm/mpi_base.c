@@ -80,11 +80,12 @@ static zero_status_t mpi_all_gather(void *ctx, const void *send, void *recv, siz
     zero_mpi_t *m = ctx;
     MPI_Request request;
     size_t total = bytes * (size_t)m->size;
-    char *own = malloc(bytes + total + 1), *all = own + bytes;
+    char *all, *own = malloc(bytes + total + 1);
     if (!own) {
         m->broken = true;
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", m->size);
     }
+    all = own + bytes;
     memcpy(own, send, bytes);
     int code = MPI_Iallgather(own, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, m->comm, &request);
     zero_status_t status = code == MPI_SUCCESS ? wait_all(&request, 1, m->timeout_s, NULL, "meeting of the ranks", error)

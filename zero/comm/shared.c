@@ -41,7 +41,8 @@ zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zer
         if (all[r].status)
             met = zero_fail(error, (zero_status_t)all[r].status, "%.*s", (int)sizeof all[r].text - 1, all[r].text);
     free(all);
-    return met;
+    /* What failed here has failed, whatever became of the words about it on their way. */
+    return met || !status ? met : zero_fail(error, status, "%s", own.text);
 }
 
 /* ---- this rank's part -------------------------------------------------------------------------------------------- */

@@ -25,7 +25,8 @@ zero_status_t zero_shared_open(zero_shared_t *shared, const zero_meet_t *meet, c
                                uint64_t bytes, zero_error_t *error);
 void zero_shared_close(zero_shared_t *shared);
 
-/* Collective: ZERO_OK where every rank passes ZERO_OK, else on all ranks the status and sentence of the first that does not. */
+/* Collective: ZERO_OK where every rank passes ZERO_OK, else on all ranks the status and sentence of the first that does not.
+ * Never ZERO_OK where this rank does not pass it. */
 zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zero_error_t *error);
 
 #endif
