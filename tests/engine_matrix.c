@@ -46,6 +46,7 @@ typedef struct work {
     int count;
     bool gpu;
     int mode;
+    bool guard;
 } work_t;
 
 /* ---- which cases --------------------------------------------------------------------------------------------------- */
@@ -137,6 +138,7 @@ static int run_cases(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     }
     for (int i = 0; i < work->count && result == 0; i++) {
         toy_case_t c = case_of(&work->tuples[i], work->gpu);
+        c.guard = work->guard;
         if (c.world == world && work->tuples[i].level[MODE] == work->mode)
             result = toy_run(&c, comm);
     }
@@ -156,6 +158,15 @@ static void run_work(work_t work, int world)
 START_TEST(same_bits_as_serial)
 {
     run_work(getenv("ZERO_CHECK_FULL") ? product(on_cpu) : cover(on_cpu, true), 1 + _i);
+}
+END_TEST
+
+/* The trainer touches what it holds, and nothing of the library is in the way of config.guard. */
+START_TEST(same_bits_behind_a_guard)
+{
+    work_t work = cover(on_cpu, getenv("ZERO_CHECK_FULL") != NULL);
+    work.guard = true;
+    run_work(work, 1 + _i);
 }
 END_TEST
 
@@ -181,6 +192,7 @@ Suite *engine_matrix_suite(void)
     TCase *t = tcase_create("matrix");
     tcase_set_timeout(t, getenv("ZERO_CHECK_FULL") ? 7300 : 300);
     tcase_add_loop_test(t, same_bits_as_serial, 0, WORLDS);
+    tcase_add_loop_test(t, same_bits_behind_a_guard, 0, WORLDS);
     tcase_add_loop_test(t, same_bits_on_gpus, 0, WORLDS * MODES);
     suite_add_tcase(suite, t);
     return suite;

@@ -1,6 +1,6 @@
 /* engine_options.c - what zero_create and zero_commit say of options and declarations. */
 #include "tests/engine_suites.h"
-#include "zero/zero.h"
+#include "zero/device/device.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -104,6 +104,8 @@ START_TEST(wrong_options_are_named_at_once)
     good.device = NULL;
     REFUSED(c.plan_world = (1 << 20) + 1, ZERO_ERR_ARG, "the plan is for 1048577 ranks", "config.plan_world");
     good.plan_world = 2;
+    zero_device_t far_away = {.caps = {.name = "far"}};
+    REFUSED((c.guard = true, c.device = &far_away), ZERO_ERR_UNSUPPORTED, "config.guard is set", "device 'far'");
     BAD(c.window = 0, "config.window is 0");
     c = good; /* what only plans needs no folder */
     c.optimizer.tier = ZERO_TIER_NVME;

@@ -8,6 +8,7 @@ Suite *engine_matrix_suite(void);
 Suite *engine_misuse_suite(void);
 Suite *engine_options_suite(void);
 Suite *engine_order_suite(void);
+Suite *engine_guard_suite(void);
 Suite *engine_memory_suite(void);
 Suite *engine_values_suite(void);
 Suite *engine_guests_suite(void);

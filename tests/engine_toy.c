@@ -80,6 +80,7 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
     config.grad_scale = toy_grad_scale;
     config.adamw = toy_adamw;
     config.timeout_s = 60;
+    config.guard = c->guard;
     if (zero_config_stage(&config, c->stage) != ZERO_OK)
         return complain(toy, "zero_config_stage(%d) failed", c->stage);
     place(&config, c->offload);

@@ -19,6 +19,7 @@ typedef struct toy_case {
     bool quiet;      /* statistics and state are read at the end alone, so that steps overlap */
     int steps;
     toy_offload_t offload;
+    bool guard;   /* config.guard */
     int bad_step; /* one rank writes an infinite gradient in this step; -1: never */
 } toy_case_t;
 

@@ -115,6 +115,11 @@ static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
                          "communicator '%s' moves no data, and device '%s' has none that does: start CPU ranks on "
                          "several machines with mpiexec (zero_comm_mpi)",
                          c->comm->caps.name, c->device->caps.name);
+    if (c->guard && c->device && !c->device->caps.host_memory)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "config.guard is set, but device '%s' has memory that the host cannot protect: leave it off, "
+                         "or run the same program on the CPU device",
+                         c->device->caps.name);
     if (!(c->clip >= 0) || !isfinite(c->clip))
         return zero_fail(error, ZERO_ERR_ARG, "config.clip is %g: it is at least 0 (off)", c->clip);
     if (!(c->grad_scale > 0) || !isfinite(c->grad_scale))
@@ -174,6 +179,7 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->reduce_dtype = config->reduce_dtype;
     spec->persist_bytes = config->persist_bytes;
     spec->piece = ZERO_PIECE;
+    spec->own_pages = config->guard;
     spec->offload_ratio = config->offload_ratio;
     spec->states = config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &config->adamw);
     spec->state_block_bytes = zero_rule_block_bytes(config->rule);

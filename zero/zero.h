@@ -337,6 +337,11 @@ typedef struct zero_config {
                                 * waits there for the other ranks' hosts. Ranks that differ get ZERO_ERR_MISMATCH at once; without, collectives of NCCL
                                 * would wait for each other, or take each other's data. On a device that runs its collectives in the calling thread (the
                                 * CPU, not threaded) they compare by themselves, and this changes nothing. Default true */
+    bool guard;                /* to find mistakes, on the CPU device: parameters and gradients have no access rights
+                                * unless the unit is held (gradients: by a use with ZERO_GRAD), so that an access after
+                                * release ends the process with SIGSEGV, there. Takes whole pages a buffer, and two
+                                * system calls an operation. In a process with AddressSanitizer such accesses are
+                                * reported (use-after-poison) without it. Default false */
 } zero_config_t;
 
 /* Defaults into *config, of which the caller's struct has size bytes. */

@@ -192,7 +192,8 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
              (status = settle_arena(x, t, error)) != ZERO_OK))
             return status;
     resolve(x);
-    if ((status = zero_exec_register_nvme(x, error)) != ZERO_OK)
+    if ((status = zero_exec_register_nvme(x, error)) != ZERO_OK ||
+        (status = zero_exec_guard_create(x, error)) != ZERO_OK)
         return status;
     for (int s = 0; s < ZERO_STREAM_COUNT; s++)
         if (uses_stream(plan, s) && (status = device->stream_create(x->device, (zero_stream_id_t)s, &x->streams[s], error)) != ZERO_OK)
@@ -274,6 +275,7 @@ void zero_exec_destroy(zero_exec_t *x)
     for (int c = 0; c < ZERO_EXEC_CHANNELS; c++)
         zero_comm_destroy(x->channels[c]);
     zero_nvme_destroy(x->nvme);
+    zero_exec_guard_destroy(x);
     for (int t = 0; t < ZERO_TIER_COUNT; t++)
         if (x->arenas[t])
             device->arena_destroy(x->arenas[t]);
@@ -342,21 +344,27 @@ zero_status_t zero_exec_wait(zero_exec_t *x, zero_error_t *error)
     return status;
 }
 
-static zero_status_t copy(zero_exec_t *x, void *dst, const void *src, uint64_t bytes, zero_error_t *error)
+/* To or from the buffer, by way of the compute stream. */
+static zero_status_t copy(zero_exec_t *x, int32_t buffer, void *dst, const void *src, uint64_t bytes,
+                          zero_error_t *error)
 {
     const zero_device_ops_t *device = x->device->ops;
     void *native = zero_exec_stream(x);
     zero_error_t local = {0};
-    zero_status_t status = device->copy(x->device, native, dst, src, bytes, &local);
+    zero_status_t status = x->guard ? zero_exec_guard_buffer(x, buffer, true, &local) : ZERO_OK;
+    if (status == ZERO_OK)
+        status = device->copy(x->device, native, dst, src, bytes, &local);
     if (status == ZERO_OK)
         status = device->finish(x->device, native, x->options.timeout_s, &local);
+    if (status == ZERO_OK && x->guard)
+        status = zero_exec_guard_buffer(x, buffer, false, &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
 zero_status_t zero_exec_write(zero_exec_t *x, int32_t buffer, uint64_t offset, const void *src, uint64_t bytes, zero_error_t *error)
 {
     if (x->plan->buffers[buffer].tier != ZERO_TIER_NVME)
-        return copy(x, x->base[buffer] + offset, src, bytes, error);
+        return copy(x, buffer, x->base[buffer] + offset, src, bytes, error);
     zero_error_t local = {0};
     zero_status_t status = zero_exec_touch_nvme(x, true, x->plan->buffers[buffer].offset + offset, (void *)(uintptr_t)src, bytes, &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
@@ -365,7 +373,7 @@ zero_status_t zero_exec_write(zero_exec_t *x, int32_t buffer, uint64_t offset, c
 zero_status_t zero_exec_read(zero_exec_t *x, int32_t buffer, uint64_t offset, void *dst, uint64_t bytes, zero_error_t *error)
 {
     if (x->plan->buffers[buffer].tier != ZERO_TIER_NVME)
-        return copy(x, dst, x->base[buffer] + offset, bytes, error);
+        return copy(x, buffer, dst, x->base[buffer] + offset, bytes, error);
     zero_error_t local = {0};
     zero_status_t status = zero_exec_touch_nvme(x, false, x->plan->buffers[buffer].offset + offset, dst, bytes, &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);

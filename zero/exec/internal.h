@@ -63,6 +63,9 @@ typedef enum zero_use_state { ZERO_USE_AHEAD = 0, ZERO_USE_OPEN, ZERO_USE_DONE, 
 /* Bytes between tiers. */
 enum { ZERO_MOVED_TO_HOST = 0, ZERO_MOVED_TO_DEVICE, ZERO_MOVED_READ, ZERO_MOVED_WRITTEN, ZERO_MOVED_COUNT };
 
+/* What closes memory to the caller, see guard.c. */
+typedef struct zero_exec_guard zero_exec_guard_t;
+
 /* Time spent on a stream's thread; each is written by one thread. */
 typedef struct zero_exec_clock {
     _Atomic uint64_t comm_ns, kernel_ns;
@@ -87,6 +90,7 @@ struct zero_exec {
     int channel_count;
     char **base, **own; /* plan->buffer_count: address, and that of this rank's slice */
     double *addends; /* (world, ZERO_EXEC_SUM) */
+    zero_exec_guard_t *guard; /* NULL: all memory is open */
     zero_exec_scalars_t *scalars;
 
     /* The calling thread's. */
@@ -144,6 +148,16 @@ zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error);
 /* The host waits for a stream, or where stream is NULL for an event. A collective that a device runs ends no wait by itself where another rank
  * is gone, so the wait goes in pieces with a look at the ranks between them. */
 zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_event_t *event, zero_error_t *error);
+
+/* Makes x->guard where the plan or the process asks for one, and closes what it guards. Once the arenas are there. */
+zero_status_t zero_exec_guard_create(zero_exec_t *x, zero_error_t *error);
+/* Opens all. Accepts that there is none. */
+void zero_exec_guard_destroy(zero_exec_t *x);
+/* The rest needs x->guard. Each open has a close of the same. From any thread. */
+zero_status_t zero_exec_guard_op(zero_exec_t *x, const zero_op_t *op, bool open, zero_error_t *error);
+zero_status_t zero_exec_guard_buffer(zero_exec_t *x, int32_t buffer, bool open, zero_error_t *error);
+/* The caller holds the unit's parameters (ZERO_READ) and gradients (ZERO_GRAD) as flags say; 0: it holds neither. */
+zero_status_t zero_exec_guard_unit(zero_exec_t *x, int32_t unit, uint32_t flags, zero_error_t *error);
 
 /* Opens the file of the nvme tier, where the plan has anything there. Collective. */
 zero_status_t zero_exec_open_nvme(zero_exec_t *x, zero_error_t *error);

@@ -278,9 +278,13 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
     uint64_t start = zero_exec_now();
     zero_error_t local; /* large, and written only where something fails */
     local.text[0] = '\0';
-    zero_status_t status = collects                       ? collective(x, op, native, &local)
-                           : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, native, &local)
-                                                          : kernel(x, op, native, &local);
+    zero_status_t status = x->guard ? zero_exec_guard_op(x, op, true, &local) : ZERO_OK;
+    if (status == ZERO_OK)
+        status = collects                       ? collective(x, op, native, &local)
+                 : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, native, &local)
+                                                : kernel(x, op, native, &local);
+    if (status == ZERO_OK && x->guard)
+        status = zero_exec_guard_op(x, op, false, &local);
     uint64_t spent = zero_exec_now() - start;
     _Atomic uint64_t *total = collects || op->kind == ZERO_OP_EXCHANGE ? &clock->comm_ns : &clock->kernel_ns;
     atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + spent, memory_order_relaxed);

@@ -170,6 +170,17 @@ static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found
     return refuse_late(x, unit, next, error);
 }
 
+/* What the caller holds of the unit from now on; op may be NULL. */
+static zero_status_t guard_unit(zero_exec_t *x, const zero_op_t *op, int32_t unit, uint32_t flags, zero_error_t *error)
+{
+    zero_error_t local = {.text = ""};
+    zero_status_t status = zero_exec_guard_unit(x, unit, flags, &local);
+    if (status == ZERO_OK)
+        return ZERO_OK;
+    status = zero_exec_failed(x, op, &local);
+    return zero_fail(error, status, "%s", local.text);
+}
+
 zero_status_t zero_exec_use(zero_exec_t *x, int32_t unit, zero_error_t *error)
 {
     zero_status_t status = zero_exec_check(x, error);
@@ -196,7 +207,7 @@ zero_status_t zero_exec_use(zero_exec_t *x, int32_t unit, zero_error_t *error)
         if (reached) {
             x->open_use[unit] = op->use;
             x->open_count++;
-            return ZERO_OK;
+            return x->guard ? guard_unit(x, op, unit, op->flags, error) : ZERO_OK;
         }
     }
 }
@@ -211,6 +222,8 @@ zero_status_t zero_exec_release(zero_exec_t *x, int32_t unit, zero_error_t *erro
     x->use_states[x->open_use[unit]] = ZERO_USE_DONE;
     x->open_use[unit] = -1;
     x->open_count--;
+    if (x->guard && (status = guard_unit(x, NULL, unit, 0, error)) != ZERO_OK)
+        return status;
     return advance(x, WITHOUT_WAITING, error);
 }
 

@@ -68,6 +68,13 @@ zero_status_t zero_build_layout(zero_builder_t *b);
 /* plan->hash. */
 void zero_build_hash(zero_builder_t *b);
 
+/* What buffers of a tier in memory begin at multiples of, at least. */
+static inline uint64_t zero_build_align(const zero_spec_t *spec, zero_tier_t tier)
+{
+    uint64_t page = spec->device.page > ZERO_PAGE ? spec->device.page : ZERO_PAGE;
+    return tier == ZERO_TIER_DEVICE && spec->own_pages ? page : ZERO_ALIGN_BYTES;
+}
+
 /* Appends a buffer of bytes = elements * dtype size (overflow: ZERO_ERR_MEMORY). *out is its index. */
 zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_tier_t tier,
                                 zero_dtype_t dtype, int64_t elements, int32_t *out);

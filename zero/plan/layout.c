@@ -15,7 +15,7 @@ static zero_status_t place_kind(zero_builder_t *b, zero_tier_t tier, zero_kind_t
     zero_status_t status;
 
     /* What goes to and from files does so by whole blocks and pages. */
-    uint64_t align = tier == ZERO_TIER_NVME ? ZERO_FILE_ALIGN : ZERO_ALIGN_BYTES;
+    uint64_t align = tier == ZERO_TIER_NVME ? ZERO_FILE_ALIGN : zero_build_align(b->spec, tier);
     for (int32_t i = 0; i < b->slot_count; i++)
         if (b->slots[i].kind == kind && b->slots[i].tier == tier &&
             (status = reserve(b, tier, end, b->slots[i].bytes, kind == ZERO_KIND_STAGING ? ZERO_PAGE : align, &b->slots[i].offset)) != ZERO_OK)

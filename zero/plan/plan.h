@@ -48,6 +48,7 @@ typedef struct zero_spec {
     int states;                /* buffers that the optimizer keeps beside the master weights, 0 to 2: MOMENT1, MOMENT2 */
     int state_block_bytes;     /* of each, for every ZERO_ALIGN_ELEMENTS elements: 512 in fp32 */
     int64_t piece;             /* elements of a part off the device, and of what is staged at a time: a multiple of ZERO_PIECE_QUANTUM */
+    bool own_pages;            /* buffers of the device tier share no pages of memory, so that each can be protected */
     double offload_ratio;      /* share of the optimizer state that lies on its row's tier where that is not the device */
     zero_comm_caps_t comm;
     int channels;              /* independent communicators that the engine makes: 1 where the device is not asynchronous */

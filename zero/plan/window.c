@@ -189,7 +189,8 @@ static zero_status_t colour(zero_builder_t *b, const graph_t *together, const ui
 /* Bytes of each unit's buffers of a role in slots; each buffer's offset within the slot. */
 static zero_status_t measure(zero_builder_t *b, zero_role_t role, uint64_t *bytes)
 {
-    uint64_t align = role == ZERO_ROLE_STAGED_PARAM ? ZERO_PAGE : ZERO_ALIGN_BYTES; /* what is read from files begins pages */
+    /* What is read from files begins pages. */
+    uint64_t align = role == ZERO_ROLE_STAGED_PARAM ? ZERO_PAGE : zero_build_align(b->spec, ZERO_TIER_DEVICE);
     for (int32_t u = 0; u < b->spec->unit_count; u++) {
         bytes[u] = 0;
         for (int32_t s = b->units[u].first_segment; s < b->units[u].first_segment + b->units[u].segment_count; s++) {
