@@ -327,8 +327,38 @@ int options_find(const char *name)
     return -1;
 }
 
+static bool takes_optional(const option_t *option)
+{
+    return option->argument != NULL && option->argument[0] == '[';
+}
+
+/* An argument that is no option: it follows last, the option before it (NULL: it is the first), whose value came with it or
+ * is not needed. */
+static zero_status_t stray(const char *argument, const option_t *last, const char *value, zero_error_t *error)
+{
+    if (argument[0] == '-' && argument[1] != '\0' && argument[1] != '-')
+        for (int i = 0; i < COUNT_OPTIONS; i++)
+            if (strncmp(table[i].name, argument + 1, strcspn(argument + 1, "=")) == 0 &&
+                table[i].name[strcspn(argument + 1, "=")] == '\0')
+                return zero_fail(error, ZERO_ERR_ARG, "'%s' is not an option: did you mean --%s?", argument, table[i].name);
+    if (argument[0] == '-' || last == NULL)
+        return zero_fail(error, ZERO_ERR_ARG, "'%s' is not an option: --help lists the options", argument);
+    if (last->type == OPTION_FLAG)
+        return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, which takes no value: leave it out", argument, last->name);
+    if (value == NULL && choice_index(last->choices, argument) >= 0)
+        return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, whose value comes with '=': write --%s=%s", argument,
+                         last->name, last->name, argument);
+    if (value == NULL)
+        return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, whose value comes with '=' and must be one of: %s", argument,
+                         last->name, last->choices);
+    return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s %s, but an option takes one value: leave it out", argument,
+                     last->name, value);
+}
+
 zero_status_t options_parse(options_t *options, int argc, char *const *argv, zero_error_t *error)
 {
+    const option_t *last = NULL;
+    const char *value = NULL; /* of last; NULL: it has none */
     for (int i = 1; i < argc; i++) {
         const char *argument = argv[i];
         char name[64];
@@ -337,7 +367,7 @@ zero_status_t options_parse(options_t *options, int argc, char *const *argv, zer
             continue;
         }
         if (strncmp(argument, "--", 2) != 0 || argument[2] == '\0')
-            return zero_fail(error, ZERO_ERR_ARG, "'%s' is not an option: --help lists the options", argument);
+            return stray(argument, last, value, error);
         const char *equals = strchr(argument, '=');
         size_t length = equals != NULL ? (size_t)(equals - argument - 2) : strlen(argument + 2);
         snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name), argument + 2);
@@ -350,20 +380,19 @@ zero_status_t options_parse(options_t *options, int argc, char *const *argv, zer
             return unknown(name, error);
 
         options->given[option - table] = true;
-        const char *value = equals != NULL ? equals + 1 : NULL;
-        bool optional = option->argument != NULL && option->argument[0] == '[';
+        last = option;
+        value = equals != NULL ? equals + 1 : NULL;
         if (value == NULL && option->type == OPTION_FLAG) {
             *(int64_t *)field(options, option) = 1;
             continue;
         }
-        if (value == NULL && optional)
-            value = "full";
-        if (value == NULL && option->type != OPTION_LATER) {
+        bool alone = value == NULL && takes_optional(option);
+        if (value == NULL && !alone && option->type != OPTION_LATER) {
             if (i + 1 >= argc || strncmp(argv[i + 1], "--", 2) == 0)
                 return zero_fail(error, ZERO_ERR_ARG, "--%s needs a value: --%s %s", option->name, option->name, option->argument);
             value = argv[++i];
         }
-        zero_status_t status = set_value(options, option, value != NULL ? value : "", error);
+        zero_status_t status = set_value(options, option, value != NULL ? value : alone ? "full" : "", error);
         if (status != ZERO_OK)
             return status;
     }
@@ -388,7 +417,7 @@ void options_help(FILE *file)
             if (!head)
                 fprintf(file, "\n%s\n", group_names[group]);
             head = true;
-            snprintf(left, sizeof left, "--%s%s%s", option->name, option->argument != NULL && option->argument[0] != '[' ? " " : "",
+            snprintf(left, sizeof left, "--%s%s%s", option->name, option->argument != NULL && !takes_optional(option) ? " " : "",
                      option->argument != NULL ? option->argument : "");
             fprintf(file, "  %-32s%s%s", left, strlen(left) > 31 ? "\n                                  " : "", option->help);
             if (option->fallback != NULL)
