@@ -341,6 +341,10 @@ static int check_stats(toy_t *toy)
         return complain(toy, "step %lld (skipped %lld, applied %d, signals %x) is reported as %lld (%lld, %d, %x)",
                         (long long)r->step, (long long)r->skipped, r->last_applied, r->signals, (long long)stats.step,
                         (long long)stats.skipped, stats.applied, stats.signals);
+    const char *unit = r->last_applied ? NULL : toy_units[toy_uses[7].unit]; /* where toy_gradient is infinite */
+    if (unit ? !stats.not_finite || strcmp(stats.not_finite, unit) != 0 : stats.not_finite != NULL)
+        return complain(toy, "step %lld: gradients of unit '%s' are reported as not finite, not '%s'",
+                        (long long)r->step, stats.not_finite ? stats.not_finite : "none", unit ? unit : "none");
     if (isfinite(r->norm) ? stats.grad_norm != r->norm || stats.clip_factor != r->clip_factor : isfinite(stats.grad_norm))
         return complain(toy, "step %lld: norm %.17g and clip factor %.17g are reported as %.17g and %.17g", (long long)r->step,
                         r->norm, r->clip_factor, stats.grad_norm, stats.clip_factor);

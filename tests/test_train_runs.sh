@@ -75,6 +75,55 @@ else
 fi
 equal "steps in spite of skips" "$(grep -c '"event":"step"' huge.log)" 8
 
+# A run of nothing but skipped steps fails: after as many as --max-skipped says, or at the end where there was no other.
+# blows STATUS STEPS ARGUMENTS...: a run whose steps are skipped from the second on, which ends after so many.
+blows()
+{
+    status=$1 taken=$2
+    shift 2
+    run "$status" --quiet --seq-len 16 --sample 0 --threads 1 --batch 2 --warmup 0 --schedule constant --lr 1e15 --clip 0 \
+        --log blows.log "$@"
+    equal "$* of skipped steps" "$(grep -c '"event":"step"' blows.log)" "$taken"
+}
+for ranks in 1 2; do
+    blows 1 11 --ranks $ranks --steps 40
+    equal "lines about it" "$(wc -l <err)" 1
+    grep -q "steps 2 to 11 were skipped, since their gradient norm was not finite: at step 2 gradients were first \
+infinite or nan in unit 'ln_f' of the backward pass, and .* loss was not; use a smaller --lr (it is 1e+15), or a larger --max-skipped (10)" \
+        err ||
+        fail "skipped steps: $(cat err)"
+    equal "the end of a run of skipped steps" "$(grep '"event":"end"' blows.log | values /dev/stdin status)" failed
+done
+blows 1 4 --ranks 1 --steps 40 --max-skipped 3
+blows 0 20 --ranks 1 --steps 20 --max-skipped 0
+blows 0 9 --ranks 1 --steps 9 # the first was none
+sed 's/\("initializer_range": \)[^,]*/\11e39/; s/\("vocab_size": \)[0-9]*/\1256/' \
+    "$srcdir/tests/golden/gpt2/config.json" >nan.json
+run 1 --quiet --ranks 2 --model nan.json --seq-len 16 --sample 0 --threads 1 --batch 2 --steps 3
+grep -q "steps 1 to 3 were skipped" err || fail "nothing but skipped steps: $(cat err)"
+run 1 --quiet --ranks 2 --model nan.json --seq-len 16 --threads 1 --batch 2 --steps 3 --compare-stages
+grep -q "steps 1 to 3 were skipped" err || fail "stages with nothing but skipped steps: $(cat err)"
+
+# Rates that are all 0 train nothing, and that is said. The last step of a cosine has --min-lr.
+# rates WANTED ARGUMENTS...: how many warnings
+rates()
+{
+    warnings=$1
+    shift
+    run 0 --seq-len 16 --ranks 1 --threads 1 --sample 0 "$@"
+    equal "warnings of $*" "$(grep -c 'warning: nothing is trained' err)" "$warnings"
+}
+rates 1 --steps 1
+grep -qF -e '--steps is 1: use --schedule constant, a --min-lr above 0, or more --steps' err || fail "one step: $(cat err)"
+rates 1 --steps 1 --schedule linear
+rates 1 --steps 3 --lr 0
+grep -q 'since --lr is 0' err || fail "a rate of 0: $(cat err)"
+rates 0 --steps 1 --quiet
+rates 0 --steps 2
+rates 0 --steps 1 --schedule constant
+rates 0 --steps 1 --min-lr 1e-5
+rates 0 --steps 1 --warmup 1
+
 # A folder in Hugging Face's format.
 folder=$srcdir/tests/golden/gpt2
 if [ -e "$folder/config.json" ]; then

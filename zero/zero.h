@@ -521,6 +521,8 @@ typedef struct zero_stats {
     uint32_t signals;    /* OR over the ranks of zero_signal, since the start, as of the last step */
     zero_traffic_t traffic; /* since the start; what still runs is not waited for, nor counted */
     double comm_seconds, kernel_seconds, total_seconds; /* host time in collectives, in flat kernels, in the library, since the start */
+    const char *not_finite; /* of the last step: the first unit, in the order in which the backward pass finishes them, whose
+                             * gradients are not finite. NULL: none. Valid until zero_destroy */
 } zero_stats_t;
 /* Waits for what it reports: the last step's exchange, not its update. stats->size is set by the caller. Not collective. */
 ZERO_API zero_status_t zero_step_stats(zero_engine_t *engine, zero_stats_t *stats);

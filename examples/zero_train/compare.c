@@ -22,6 +22,8 @@ static zero_status_t measure(session_t *session, run_t *run, stage_result_t *r, 
         if (s == 0 || s == 1)
             begin = report_clock();
         status = run_step(run, s, schedule_rate(&job->schedule, s + 1), session->stop, &r->losses[s], &after, error);
+        if (status == ZERO_OK)
+            status = run_check_skipped(run, s + 1, &after, error);
         if (status != ZERO_OK)
             return status;
         r->norms[s] = after.grad_norm;

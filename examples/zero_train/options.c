@@ -84,6 +84,8 @@ static const option_t table[] = {
     {"eps", OPTIMIZER, OPTION_REAL, FIELD(eps), 0, MANY, 1e-8, NULL, NULL, "E", "1e-8", "above 0, added to the root of the second moment", true},
     {"weight-decay", OPTIMIZER, OPTION_REAL, FIELD(weight_decay), 0, MANY, 0.1, NULL, NULL, "W", "0.1", "of parameters with two or more dimensions", true},
     {"clip", OPTIMIZER, OPTION_REAL, FIELD(clip), 0, MANY, 1, NULL, NULL, "NORM", "1", "largest norm of the gradient; 0: off", true},
+    {"max-skipped", OPTIMIZER, OPTION_WHOLE, FIELD(max_skipped), 0, MANY, 10, NULL, NULL, "STEPS", "10",
+     "the run fails after so many steps in a row whose gradient norm is not finite; 0: it goes on", true},
     {"loss-scale", OPTIMIZER, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "dynamic|VALUE", NULL, NULL, false},
 
     {"offload", OFFLOAD, OPTION_CHOICE, FIELD(offload), 0, 0, OFFLOAD_NONE, "none|optimizer|params|all", NULL, "none|optimizer|params|all", "none",

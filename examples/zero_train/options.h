@@ -29,6 +29,7 @@ typedef struct options {
     int64_t batch, micro_batch, seq_len, steps;
     /* optimizer */
     int64_t optimizer, schedule, warmup;
+    int64_t max_skipped;
     double lr, min_lr, betas[2], eps, weight_decay, clip;
     /* offload */
     int64_t offload, offload_tier;

@@ -54,6 +54,20 @@ void report_head(const job_t *job, const char *gpu)
     fflush(stdout);
 }
 
+void report_rates(const job_t *job)
+{
+    const schedule_t *s = &job->schedule;
+    /* between its first and its last step a schedule is 0 only where it is 0 at both */
+    if (s->steps == 0 || schedule_rate(s, 1) != 0 || schedule_rate(s, s->steps) != 0)
+        return;
+    if (s->lr == 0)
+        fprintf(stderr, "zero_train: warning: nothing is trained, since --lr is 0: the rate of every step is 0\n");
+    else
+        fprintf(stderr,
+                "zero_train: warning: nothing is trained, since the rate of every step is 0: --schedule ends at --min-lr, "
+                "which is 0, and --steps is %lld: use --schedule constant, a --min-lr above 0, or more --steps\n", (long long)s->steps);
+}
+
 /* ---- progress ------------------------------------------------------------------------------------------------------------ */
 
 void progress_step(progress_t *p, int64_t step, double loss, double norm, double lr, double tokens_per_second)

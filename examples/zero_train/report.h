@@ -12,6 +12,9 @@ bool report_unread(void);
 /* One line about what is trained, and on what: gpu is its name, "" the CPU. world ranks may be planned only. */
 void report_head(const job_t *job, const char *gpu);
 
+/* A warning where every step has the rate 0, so that nothing would be trained. */
+void report_rates(const job_t *job);
+
 /* Progress on standard output: one line that is written over on a terminal, otherwise a line about every twentieth part. */
 typedef struct progress {
     bool quiet, terminal;

@@ -1,5 +1,6 @@
 #include "examples/zero_train/run.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,7 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
             return status;
         sum += micro;
     }
+    run->own_loss = sum / ((double)job->local * (double)T);
     if (*stop > 0 && *stop < 32)
         zero_signal(run->engine, 1u << *stop);
     stats->size = sizeof *stats;
@@ -174,6 +176,58 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
         return run_engine_error(run, status, error);
     *loss = sum / ((double)o->batch * (double)T);
     return ZERO_OK;
+}
+
+/* Which ranks had a finite loss, for a sentence: "the loss of rank 3 was not". Collective. */
+static zero_status_t blame(const run_t *run, char *text, size_t size, zero_error_t *error)
+{
+    int world = zero_comm_size(run->place.comm), bad = 0, first = 0;
+    double *all = calloc((size_t)world, sizeof *all);
+    if (all == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the losses of %d ranks", world);
+    zero_status_t status = zero_comm_exchange(run->place.comm, &run->skipped.own_loss, all, sizeof *all, error);
+    for (int r = world - 1; r >= 0 && status == ZERO_OK; r--)
+        if (!isfinite(all[r])) {
+            bad++;
+            first = r;
+        }
+    if (bad == 0)
+        snprintf(text, size, "%s loss was finite", world == 1 ? "the" : "every rank's");
+    else if (bad == world)
+        snprintf(text, size, "%s loss was not", world == 1 ? "the" : "every rank's");
+    else
+        snprintf(text, size, "the loss of rank %d was not", first);
+    free(all);
+    return status;
+}
+
+zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *stats, zero_error_t *error)
+{
+    const options_t *o = &run->job->o;
+    char losses[96];
+    if (stats->applied) {
+        run->skipped.count = 0;
+        return ZERO_OK;
+    }
+    if (run->skipped.count++ == 0) {
+        run->skipped.first = step;
+        run->skipped.own_loss = run->own_loss;
+        snprintf(run->skipped.unit, sizeof run->skipped.unit, "%s", stats->not_finite != NULL ? stats->not_finite : "");
+    }
+    if (o->max_skipped == 0 || (run->skipped.count < o->max_skipped && run->skipped.count < o->steps))
+        return ZERO_OK;
+    zero_status_t status = blame(run, losses, sizeof losses, error);
+    if (status != ZERO_OK)
+        return status;
+    bool named = run->skipped.unit[0] != '\0';
+    /* the same everywhere: rank 0 says it */
+    return zero_fail(error, run->rank == 0 ? ZERO_ERR_ARG : ZERO_ERR_PEER,
+                     "steps %lld to %lld were skipped, since their gradient norm was not finite: at step %lld%s%s%s, and "
+                     "%s; use a smaller --lr (it is %g), or a larger --max-skipped (%lld)",
+                     (long long)run->skipped.first, (long long)step, (long long)run->skipped.first,
+                     named ? " gradients were first infinite or nan in unit '" : " only their sum was not",
+                     run->skipped.unit, named ? "' of the backward pass" : "", losses, o->lr,
+                     (long long)o->max_skipped);
 }
 
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)

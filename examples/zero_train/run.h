@@ -13,6 +13,12 @@ typedef struct run {
     zero_engine_t *engine;
     zero_model_t *model;
     int32_t *tokens, *targets; /* (micro_batch, T) */
+    double own_loss;         /* of the last step: the mean over this rank's targets */
+    struct {                 /* steps that were skipped since the last one that was not */
+        int64_t count, first;
+        double own_loss;       /* of the first */
+        char unit[64];       /* where it was first not finite */
+    } skipped;
     char cursor[400];        /* where the engine stopped, in its own words */
 } run_t;
 
@@ -29,6 +35,9 @@ zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_erro
 /* Step s (from 0) at a rate: loss is the mean over all ranks' targets. *stop: the signal that asked this rank to stop, 0: none; all ranks learn of it as that
  * bit of stats->signals. */
 zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, double *loss, zero_stats_t *stats, zero_error_t *error);
+/* Fails where --max-skipped steps in a row were skipped, or all of --steps; step: from 1, the last one taken.
+ * Collective. */
+zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *stats, zero_error_t *error);
 /* Mean loss of windows 0 ... min(W, eval-batches * G) - 1 of the evaluation data. */
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error);
 

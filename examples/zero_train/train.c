@@ -13,6 +13,8 @@ zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t
     zero_status_t status = log_open(&session->log, rank == 0 ? job->o.log : NULL, error);
     if (status != ZERO_OK)
         return status;
+    if (rank == 0 && !job->o.quiet)
+        report_rates(job);
     session->training = true;
     session->catch_signals();
     log_begin(session->log, "start");
@@ -108,6 +110,8 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         for (int s = 1; s < 32 && session->signal == 0; s++)
             if (t->stats.signals >> s & 1)
                 session->signal = s;
+        if (status == ZERO_OK)
+            status = run_check_skipped(run, t->step, &t->stats, error);
         if (status == ZERO_OK && session->signal == 0 && job->o.eval_every > 0 && t->step % job->o.eval_every == 0)
             status = evaluate(session, run, progress, t, error);
     }

@@ -413,6 +413,7 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
     stats->grad_norm = s->norm;
     stats->clip_factor = s->clip_factor;
     stats->signals = s->signals;
+    stats->not_finite = s->not_finite > 0 ? x->plan->spec->units[s->not_finite - 1].name : NULL;
     stats->traffic = (zero_traffic_t){
         .to_host = atomic_load_explicit(&x->moved[ZERO_MOVED_TO_HOST], memory_order_relaxed),
         .to_device = atomic_load_explicit(&x->moved[ZERO_MOVED_TO_DEVICE], memory_order_relaxed),

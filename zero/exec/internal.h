@@ -51,6 +51,7 @@ typedef struct zero_exec_scalars {
     int64_t skipped;
     uint32_t apply;   /* whether this step's UPDATEs do anything */
     uint32_t signals; /* of all ranks, since the start */
+    int32_t not_finite; /* 1 + the unit whose gradients were first not finite; 0: none's */
 } zero_exec_scalars_t;
 _Static_assert(sizeof(zero_exec_scalars_t) <= ZERO_SCALARS_BYTES, "the step's scalars fit their buffer");
 

@@ -4,6 +4,7 @@
 #include "optim/norm.h"
 #include "optim/rules.h"
 
+#include <math.h>
 #include <time.h>
 
 uint64_t zero_exec_now(void)
@@ -49,6 +50,20 @@ static zero_status_t settle(zero_exec_t *x, void *native, zero_error_t *error)
     return status == ZERO_OK && x->device->caps.launches ? x->channels[0]->ops->check(x->channels[0], error) : status;
 }
 
+/* 1 + the unit of the first norm that is not finite; 0: each is finite, and only their sum is not. Programs take norms in
+ * the order in which the backward pass finishes units, so those after it may have it from there. */
+static int32_t first_not_finite(const zero_plan_t *plan, const double *rows, int32_t width, int world)
+{
+    for (int32_t p = 0; p < plan->program_count; p++)
+        for (int32_t i = 0; i < plan->programs[p].op_count; i++) {
+            const zero_op_t *op = &plan->programs[p].ops[i];
+            for (int r = 0; r < world && op->kind == ZERO_OP_NORM; r++)
+                if (!isfinite(rows[(size_t)r * (size_t)width + (size_t)op->segment]))
+                    return 1 + op->unit;
+        }
+    return 0;
+}
+
 /* Every rank's partial norms, rate and signals; from them, the same on every rank, the norm, the clip factor and whether to
  * update. */
 static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
@@ -85,6 +100,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     s->clip_factor = norm.clip_factor;
     s->grad_factor = norm.grad_factor;
     s->apply = norm.finite;
+    s->not_finite = norm.finite ? 0 : first_not_finite(plan, rows, width, x->world);
     s->rate = x->rate;
     s->signals |= signals;
     s->step++;
@@ -94,8 +110,10 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
         s->skipped++;
         if (x->rank == 0)
             zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_WARNING,
-                     "step %lld is skipped: the gradient norm is not finite (%g); parameters and optimizer state are untouched",
-                     (long long)s->step, s->norm);
+                     "step %lld is skipped: the gradient norm is not finite (%g)%s%s%s; parameters and optimizer state "
+                     "are untouched",
+                     (long long)s->step, fabs(s->norm), s->not_finite > 0 ? ", in the backward pass first in unit '" : "",
+                     s->not_finite > 0 ? plan->spec->units[s->not_finite - 1].name : "", s->not_finite > 0 ? "'" : "");
     }
     return ZERO_OK;
 }
