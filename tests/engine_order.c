@@ -1,4 +1,4 @@
-/* engine_order.c - ranks that make different calls are told what each was doing, at once, and never get a wrong value. */
+/* engine_order.c - ranks that make different calls are told at once what each was doing, and never get a wrong value. */
 #include "tests/emulated.h"
 #include "tests/engine_suites.h"
 #include "tests/order_case.h"
@@ -19,9 +19,13 @@ static int order_rank(int rank, int world, const zero_bootstrap_t *bootstrap, vo
 static void play(int world, int threaded, bool unchecked, int first, int step, int scenes)
 {
     for (int i = first; i < 2 * 4 * scenes; i += step) {
-        order_case_t o = {.scene = (order_scene_t)(i / 8), .stage = i % 4, .reduce = (zero_reduce_t)(i / 4 % 2), .threaded = threaded, .unchecked = unchecked};
-        ck_assert_msg(ranks_run(world, 60, order_rank, &o) == 0, "world %d, scene %d, stage %d, reduce %d, threaded %d", world, o.scene, o.stage, o.reduce,
-                      threaded);
+        order_case_t o = {.scene = (order_scene_t)(i / 8),
+                          .stage = i % 4,
+                          .reduce = (zero_reduce_t)(i / 4 % 2),
+                          .threaded = threaded,
+                          .unchecked = unchecked};
+        ck_assert_msg(ranks_run(world, 60, order_rank, &o) == 0, "world %d, scene %d, stage %d, reduce %d, threaded %d",
+                      world, o.scene, o.stage, o.reduce, threaded);
     }
 }
 

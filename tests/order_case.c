@@ -9,13 +9,15 @@ enum { MICRO_STEPS = 2 };
 /* What the sentence says of rank 0, and of the other rank. */
 static const char *const parts[ORDER_SCENES][2] = {
     [ORDER_EVALUATES] = {"pass 'eval'", "pass 'train'"},
-    [ORDER_MICRO_STEP] = {"micro-step 1, the step's last, of pass 'train'", "run the same number of micro-steps in each step on every rank"},
+    [ORDER_MICRO_STEP] = {"micro-step 1, the step's last, of pass 'train'",
+                          "run the same number of micro-steps in each step on every rank"},
     [ORDER_SUM] = {"rank 0 calls zero_sum of 2 values", "pass 'train'"},
     [ORDER_GET] = {"rank 0 calls zero_param_get of parameter 'b.w'", "pass 'train'"},
     [ORDER_OTHER_PASS] = {"pass 'other'", "pass 'eval'"},
     [ORDER_SWAPPED] = {"pass 'other'", "pass 'eval'"},
     [ORDER_FILL] = {"zero_param_fill", "pass 'train'"},
-    [ORDER_SET_STEP] = {"rank 0 takes step 8 after 6 updates", "step 8 after 7: pass the same numbers to zero_set_step"},
+    [ORDER_SET_STEP] = {"rank 0 takes step 8 after 6 updates",
+                        "step 8 after 7: pass the same numbers to zero_set_step"},
 };
 
 /* The passes' uses; gradients stay zero. Parameters are what they were filled with until the first step. */
@@ -29,7 +31,8 @@ static zero_status_t pass(small_t *s, zero_pass_t which, uint32_t flags)
         for (int p = 0; p < SMALL_PARAMS && s->c.threaded < SMALL_CUDA; p++)
             for (int64_t i = 0; small_params[p].unit == unit[u] && i < small_params[p].count; i++)
                 if (((const float *)zero_param_data(s->engine, s->param[p]))[i] != small_initial(p, i)) {
-                    small_complain(s, "element %lld of %s is wrong after a zero_acquire that went well", (long long)i, small_params[p].name);
+                    small_complain(s, "element %lld of %s is wrong after a zero_acquire that went well", (long long)i,
+                                   small_params[p].name);
                     return ZERO_ERR_PLAN;
                 }
         status = zero_release(s->engine, s->unit[unit[u]]);
@@ -97,7 +100,12 @@ static void configure(zero_config_t *config, void *ctx)
 static int run(small_t *s, const order_case_t *o, zero_comm_t *comm)
 {
     order_case_t copy = *o;
-    const small_case_t c = {.world = zero_comm_size(comm), .stage = o->stage, .threaded = o->threaded, .micro_steps = MICRO_STEPS, .edit = configure, .ctx = &copy};
+    const small_case_t c = {.world = zero_comm_size(comm),
+                            .stage = o->stage,
+                            .threaded = o->threaded,
+                            .micro_steps = MICRO_STEPS,
+                            .edit = configure,
+                            .ctx = &copy};
     struct timespec begin, end;
     zero_pass_t other;
     if (small_create(s, &c, comm))
@@ -117,11 +125,13 @@ static int run(small_t *s, const order_case_t *o, zero_comm_t *comm)
     /* Where streams run beside the caller, config.check_order finds it before anything is in flight. */
     if (o->scene == ORDER_EVALUATES && (strstr(text, "begins pass 'eval'") != NULL) != (o->threaded && !o->unchecked))
         return small_complain(s, "not at the begin, or there without config.check_order: '%s'", text);
-    if ((status == ZERO_ERR_MISMATCH || status == ZERO_ERR_PEER) && strstr(text, "rank 0 ") && (strstr(text, "rank 1 ") || strstr(text, "rank 2 ") || strstr(text, "rank 3 ")) &&
+    if ((status == ZERO_ERR_MISMATCH || status == ZERO_ERR_PEER) && strstr(text, "rank 0 ") &&
+        (strstr(text, "rank 1 ") || strstr(text, "rank 2 ") || strstr(text, "rank 3 ")) &&
         strstr(text, parts[o->scene][0]) && strstr(text, parts[o->scene][1]) && end.tv_sec - begin.tv_sec < 20)
         return 0;
-    return small_complain(s, "scene %d, reduce %d: %s after %ld s: '%s', where '%s' and '%s' should be", o->scene, o->reduce, zero_status_name(status),
-                          (long)(end.tv_sec - begin.tv_sec), text, parts[o->scene][0], parts[o->scene][1]);
+    return small_complain(s, "scene %d, reduce %d: %s after %ld s: '%s', where '%s' and '%s' should be", o->scene,
+                          o->reduce, zero_status_name(status), (long)(end.tv_sec - begin.tv_sec), text,
+                          parts[o->scene][0], parts[o->scene][1]);
 }
 
 int order_case(const order_case_t *o, zero_comm_t *comm)

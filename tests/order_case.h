@@ -6,14 +6,14 @@
 
 /* What rank 0 does that the others do not. */
 typedef enum order_scene {
-    ORDER_EVALUATES,   /* a pass more */
-    ORDER_MICRO_STEP,  /* a micro-step less */
-    ORDER_SUM,         /* zero_sum */
-    ORDER_GET,         /* zero_param_get */
-    ORDER_OTHER_PASS,  /* another pass */
-    ORDER_SWAPPED,     /* two passes in the other order */
-    ORDER_FILL,        /* zero_param_fill */
-    ORDER_SET_STEP,    /* other numbers to zero_set_step */
+    ORDER_EVALUATES,  /* a pass more */
+    ORDER_MICRO_STEP, /* a micro-step less */
+    ORDER_SUM,        /* zero_sum */
+    ORDER_GET,        /* zero_param_get */
+    ORDER_OTHER_PASS, /* another pass */
+    ORDER_SWAPPED,    /* two passes in the other order */
+    ORDER_FILL,       /* zero_param_fill */
+    ORDER_SET_STEP,   /* other numbers to zero_set_step */
     ORDER_SCENES
 } order_scene_t;
 
@@ -21,11 +21,12 @@ typedef struct order_case {
     order_scene_t scene;
     int stage, threaded; /* as in small_case_t */
     zero_reduce_t reduce;
-    bool unchecked;      /* without config.check_order */
+    bool unchecked; /* without config.check_order */
 } order_case_t;
 
-/* A rank's part, on a communicator that is of no use afterwards. 0 where the ranks' calls end as they should: with a sentence that says what rank 0 and
- * another rank were doing, and without a wrong value before. Else -1, after a line on stderr. */
+/* A rank's part, on a communicator that is of no use afterwards. 0 where the ranks' calls end as they should: with a
+ * sentence that says what rank 0 and another rank were doing, and without a wrong value before. Else -1, after a line
+ * on stderr. */
 int order_case(const order_case_t *o, zero_comm_t *comm);
 
 #endif

@@ -43,13 +43,15 @@ void zero_call_card(const zero_call_t *call, zero_call_card_t *card)
 static void describe(const zero_call_id_t *id, char *text, size_t size)
 {
     if (id->kind == GATHER || id->kind == EXCHANGE)
-        snprintf(text, size, "an %s of %llu bytes a rank", id->kind == GATHER ? "all-gather" : "exchange", (unsigned long long)id->bytes);
+        snprintf(text, size, "an %s of %llu bytes a rank", id->kind == GATHER ? "all-gather" : "exchange",
+                 (unsigned long long)id->bytes);
     else
-        snprintf(text, size, "a reduce-scatter of %llu bytes a rank in %s", (unsigned long long)id->bytes, zero_dtype_name((zero_dtype_t)(id->kind - REDUCE)));
+        snprintf(text, size, "a reduce-scatter of %llu bytes a rank in %s", (unsigned long long)id->bytes,
+                 zero_dtype_name((zero_dtype_t)(id->kind - REDUCE)));
 }
 
-static __attribute__((noinline)) zero_status_t differ(const zero_call_t *call, int rank, const zero_call_id_t *id, const uint64_t *words,
-                                                      zero_error_t *error)
+static __attribute__((noinline)) zero_status_t differ(const zero_call_t *call, int rank, const zero_call_id_t *id,
+                                                      const uint64_t *words, zero_error_t *error)
 {
     zero_comm_t *c = call->comm;
     const zero_call_id_t *first = rank < c->rank ? id : &call->id, *second = rank < c->rank ? &call->id : id;
@@ -59,12 +61,16 @@ static __attribute__((noinline)) zero_status_t differ(const zero_call_t *call, i
     memcpy(c->other.note.words, words, sizeof c->other.note.words);
     describe(first, texts[0], sizeof texts[0]);
     describe(second, texts[1], sizeof texts[1]);
-    return zero_fail(error, ZERO_ERR_MISMATCH, "rank %d is in %s, and rank %d in %s%s: make the same calls with the same sizes in the same order on every "
-                     "rank", rank < c->rank ? rank : c->rank, texts[0], rank < c->rank ? c->rank : rank, texts[1],
-                     strcmp(texts[0], texts[1]) ? "" : " for another purpose");
+    return zero_fail(
+        error, ZERO_ERR_MISMATCH,
+        "rank %d is in %s, and rank %d in %s%s: make the same calls with the same sizes in the same order on every "
+        "rank",
+        rank < c->rank ? rank : c->rank, texts[0], rank < c->rank ? c->rank : rank, texts[1],
+        strcmp(texts[0], texts[1]) ? "" : " for another purpose");
 }
 
-zero_status_t zero_call_compare(const zero_call_t *call, int rank, const zero_call_id_t *id, const uint64_t *words, zero_error_t *error)
+zero_status_t zero_call_compare(const zero_call_t *call, int rank, const zero_call_id_t *id, const uint64_t *words,
+                                zero_error_t *error)
 {
     return memcmp(id, &call->id, sizeof *id) == 0 ? ZERO_OK : differ(call, rank, id, words, error);
 }

@@ -1,5 +1,5 @@
-/* compare.h - ranks tell each other at the begin of a collective what it is, and compare that before they use each other's data. Ranks that make
- * different calls so get ZERO_ERR_MISMATCH, and never what was meant for another call. */
+/* compare.h - ranks tell each other at the begin of a collective what it is, and compare that before they use each
+ * other's data. Ranks that make different calls so get ZERO_ERR_MISMATCH, and never what was meant for another call. */
 #ifndef ZERO_COMM_COMPARE_H
 #define ZERO_COMM_COMPARE_H
 
@@ -34,7 +34,9 @@ zero_call_t zero_call_reduce(zero_comm_t *comm, int64_t count, zero_dtype_t dtyp
 void zero_call_words(const zero_call_t *call, uint64_t *words);
 void zero_call_card(const zero_call_t *call, zero_call_card_t *card);
 
-/* ZERO_OK where rank of the communicator is in the same collective; else ZERO_ERR_MISMATCH, and its note is in comm->other. */
-zero_status_t zero_call_compare(const zero_call_t *call, int rank, const zero_call_id_t *id, const uint64_t *words, zero_error_t *error);
+/* ZERO_OK where rank of the communicator is in the same collective; else ZERO_ERR_MISMATCH, and its note is in
+ * comm->other. */
+zero_status_t zero_call_compare(const zero_call_t *call, int rank, const zero_call_id_t *id, const uint64_t *words,
+                                zero_error_t *error);
 
 #endif

@@ -1,7 +1,8 @@
-/* calls.c - which calls the ranks make. Every collective carries a note of the call that it belongs to and of all calls before, which the communicator
- * compares; where ranks differ, the sentence says what each was doing.
+/* calls.c - which calls the ranks make. Every collective carries a note of the call that it belongs to and of all calls
+ * before, which the communicator compares; where ranks differ, the sentence says what each was doing.
  *
- * Streams may run behind the caller, so each channel is told of a call by a task on its own stream, and so has its own course of them.
+ * Streams may run behind the caller, so each channel is told of a call by a task on its own stream, and so has its own
+ * course of them.
  */
 #include "zero/exec/internal.h"
 
@@ -13,7 +14,8 @@ _Static_assert(sizeof(zero_exec_tale_t) <= sizeof((zero_comm_note_t *)0)->words,
 
 static bool is_training(const zero_exec_t *x, int32_t program)
 {
-    return program >= 0 && x->plan->programs[program].kind >= ZERO_PROGRAM_FIRST && x->plan->programs[program].kind <= ZERO_PROGRAM_ONLY;
+    return program >= 0 && x->plan->programs[program].kind >= ZERO_PROGRAM_FIRST &&
+           x->plan->programs[program].kind <= ZERO_PROGRAM_ONLY;
 }
 
 static bool same_run(const zero_exec_run_t *a, const zero_exec_run_t *b)
@@ -25,9 +27,10 @@ static bool same_run(const zero_exec_run_t *a, const zero_exec_run_t *b)
 static void follow(const zero_exec_t *x, zero_exec_course_t *c, const zero_exec_call_t *call)
 {
     zero_exec_tale_t *t = &c->tale;
-    bool whole = call->kind == ZERO_CALL_WHOLE; /* which compares by itself what it is for */
-    uint64_t what = (uint64_t)call->kind << 32 | (uint32_t)(call->program >= 0 ? call->program : whole ? 0 : call->index);
-    t->digest = zero_splitmix64(zero_splitmix64(t->digest) ^ what);
+    uint32_t what = (uint32_t)(call->program >= 0 ? call->program : call->index);
+    if (call->kind == ZERO_CALL_WHOLE) /* which compares by itself what it is for */
+        what = 0;
+    t->digest = zero_splitmix64(zero_splitmix64(t->digest) ^ (uint64_t)call->kind << 32 ^ what);
     t->step += c->stepped;
     c->stepped = call->kind == ZERO_CALL_STEP;
     t->program = call->program;
@@ -85,7 +88,8 @@ zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_s
 
 /* ---- calls ------------------------------------------------------------------------------------------------------- */
 
-/* Ranks meet here where the call begins, which shows calls that would wait for each other on different channels, or on a device, for ever. */
+/* Ranks meet here where the call begins, which shows calls that would wait for each other on different channels, or on
+ * a device, for ever. */
 static zero_status_t meet(zero_exec_t *x, zero_error_t *error)
 {
     char nothing = 0;
@@ -137,7 +141,7 @@ zero_status_t zero_exec_call(zero_exec_t *x, const zero_exec_call_t *call, zero_
     zero_exec_call_t *kept = &x->calls[x->called % ZERO_EXEC_CALLS];
     for (int c = 0; c < x->channel_count && status == ZERO_OK; c++)
         if (x->called - atomic_load_explicit(&x->followed[c], memory_order_acquire) >= ZERO_EXEC_CALLS)
-            status = zero_exec_wait_for(x, stream_of(x, c), NULL, &local); /* it still has to read what was kept there */
+            status = zero_exec_wait_for(x, stream_of(x, c), NULL, &local); /* which has yet to read its place */
     *kept = *call;
     x->called++;
     for (int c = 0; c < x->channel_count && status == ZERO_OK; c++)
@@ -153,7 +157,8 @@ zero_status_t zero_exec_call_program(zero_exec_t *x, int32_t program, zero_error
 {
     const zero_program_t *p = &x->plan->programs[program];
     bool step = p->kind == ZERO_PROGRAM_STEP;
-    return zero_exec_call(x, &(zero_exec_call_t){step ? ZERO_CALL_STEP : ZERO_CALL_PASS, p->pass, p->unit, program}, error);
+    return zero_exec_call(x, &(zero_exec_call_t){step ? ZERO_CALL_STEP : ZERO_CALL_PASS, p->pass, p->unit, program},
+                          error);
 }
 
 /* ---- sentences --------------------------------------------------------------------------------------------------- */
@@ -218,7 +223,8 @@ static text_t place_of(const zero_exec_t *x, const zero_exec_tale_t *tale)
     text_t t = {.used = 0};
     add(&t, "%s ", within ? "is in" : passes ? "begins" : "calls");
     if (p && is_train_pass(x, r) && x->plan->spec->micro_steps > 1)
-        add(&t, "micro-step %d%s of ", tale->micro, p->kind == ZERO_PROGRAM_LAST || p->kind == ZERO_PROGRAM_ONLY ? ", the step's last," : "");
+        add(&t, "micro-step %d%s of ", tale->micro,
+            p->kind == ZERO_PROGRAM_LAST || p->kind == ZERO_PROGRAM_ONLY ? ", the step's last," : "");
     add_call(x, r, &t);
     if (!within)
         return t;
@@ -303,23 +309,27 @@ static zero_status_t differ(const zero_exec_t *x, int channel, zero_error_t *err
     const zero_exec_tale_t *const tales[2] = {first ? own : &other, first ? &other : own};
     const zero_exec_tale_t *a = tales[0], *b = tales[1];
     int ranks[2] = {first ? x->rank : comm->other.rank, first ? comm->other.rank : x->rank};
-    bool together = same_run(&a->run[a->runs - 1], &b->run[b->runs - 1]) && a->program == b->program && a->cursor == b->cursor &&
-                    (!is_training(x, a->program) || a->micro == b->micro);
+    bool together = same_run(&a->run[a->runs - 1], &b->run[b->runs - 1]) && a->program == b->program &&
+                    a->cursor == b->cursor && (!is_training(x, a->program) || a->micro == b->micro);
     if (together && a->digest == b->digest)
-        return zero_fail(error, ZERO_ERR_MISMATCH, "rank %d takes step %lld after %lld updates, but rank %d step %lld after %lld: pass the same numbers to "
-                         "zero_set_step on every rank", ranks[0], (long long)a->step, (long long)a->applied, ranks[1], (long long)b->step,
-                         (long long)b->applied);
+        return zero_fail(
+            error, ZERO_ERR_MISMATCH,
+            "rank %d takes step %lld after %lld updates, but rank %d step %lld after %lld: pass the same numbers to "
+            "zero_set_step on every rank",
+            ranks[0], (long long)a->step, (long long)a->applied, ranks[1], (long long)b->step, (long long)b->applied);
     int32_t from = difference(a, b);
     text_t t = {.used = 0}, more = {.used = 0};
     if (a->step == b->step)
         add(&t, "in step %lld ", (long long)a->step);
     if (together)
-        return zero_fail(error, ZERO_ERR_MISMATCH, "%sranks %d and %d have made different calls since the ranks last exchanged data: rank %d ran %s; rank %d ran %s: %s",
-                         t.s, ranks[0], ranks[1], ranks[0], history_of(x, a, from).s, ranks[1], history_of(x, b, from).s,
-                         advice(x, tales, from));
+        return zero_fail(error, ZERO_ERR_MISMATCH,
+                         "%sranks %d and %d have made different calls since the ranks last exchanged data: rank %d ran "
+                         "%s; rank %d ran %s: %s",
+                         t.s, ranks[0], ranks[1], ranks[0], history_of(x, a, from).s, ranks[1],
+                         history_of(x, b, from).s, advice(x, tales, from));
     if (a->runs - from > 1 || b->runs - from > 1)
-        add(&more, " (since the ranks last exchanged data, rank %d ran %.120s; rank %d ran %.120s)", ranks[0], history_of(x, a, from).s, ranks[1],
-            history_of(x, b, from).s);
-    return zero_fail(error, ZERO_ERR_MISMATCH, "%srank %d %s; rank %d %s%s: %s", t.s, ranks[0], place_of(x, a).s, ranks[1], place_of(x, b).s, more.s,
-                     advice(x, tales, from));
+        add(&more, " (since the ranks last exchanged data, rank %d ran %.120s; rank %d ran %.120s)", ranks[0],
+            history_of(x, a, from).s, ranks[1], history_of(x, b, from).s);
+    return zero_fail(error, ZERO_ERR_MISMATCH, "%srank %d %s; rank %d %s%s: %s", t.s, ranks[0], place_of(x, a).s,
+                     ranks[1], place_of(x, b).s, more.s, advice(x, tales, from));
 }
