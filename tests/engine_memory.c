@@ -386,8 +386,10 @@ static zero_status_t commit(request_t *q, uint64_t *bytes, char *sentence, size_
     return status;
 }
 
-/* The sentence names what is largest first, and a change with which the plan fits to the byte; it is the same on every rank. */
-static int find_change(request_t *q, const zero_config_t *narrow, const zero_config_t *wide, bool limited, const char *kinds, const char *change)
+/* The sentence names what is largest first, and a change with which the plan fits to the byte; it is the same on every
+ * rank. */
+static int find_change(request_t *q, const zero_config_t *narrow, const zero_config_t *wide, bool limited,
+                       const char *kinds, const char *change)
 {
     char sentence[1000], all[2][1000];
     uint64_t need;
@@ -404,9 +406,11 @@ static int find_change(request_t *q, const zero_config_t *narrow, const zero_con
         zero_status_t status = commit(q, &unused, sentence, sizeof sentence);
         if (zero_comm_exchange(q->comm, sentence, all, sizeof sentence, NULL) != ZERO_OK)
             return 1;
-        bool told = strstr(sentence, change) != NULL, first = strstr(sentence, kinds) != NULL, same = strcmp(all[0], all[1]) == 0;
+        bool told = strstr(sentence, change) != NULL, first = strstr(sentence, kinds) != NULL,
+            same = strcmp(all[0], all[1]) == 0;
         if (status != ZERO_ERR_MEMORY || told != enough || !first || !same)
-            return fprintf(stderr, "%d, told %d, kinds %d, the same %d: %s\n", (int)status, told, first, same, sentence), 1;
+            return fprintf(stderr, "%d, told %d, kinds %d, the same %d: %s\n", (int)status, told, first, same,
+                           sentence), 1;
         q->config = *narrow;
         status = commit(q, &unused, sentence, sizeof sentence);
         if (status != (enough ? ZERO_OK : ZERO_ERR_MEMORY))
@@ -431,12 +435,14 @@ static int nearest(int rank, int world, const zero_bootstrap_t *bootstrap, void 
     wide.window = 2;
     narrow = wide;
     narrow.window = 1;
-    int result = find_change(&q, &narrow, &wide, false, "of memory (device moments ", ": set config.window = 1, with which it needs ");
+    int result = find_change(&q, &narrow, &wide, false, "of memory (device moments ",
+                             ": set config.window = 1, with which it needs ");
     wide.window = 1;
     zero_config_stage(&wide, 1);
     narrow = wide;
     zero_config_stage(&narrow, 2);
-    result |= find_change(&q, &narrow, &wide, false, "of memory (device parameters ", ": call zero_config_stage(&config, 2), with which it needs ");
+    result |= find_change(&q, &narrow, &wide, false, "of memory (device parameters ",
+                          ": call zero_config_stage(&config, 2), with which it needs ");
     zero_config_stage(&wide, 3);
     narrow = wide;
     narrow.optimizer.tier = narrow.gradients.tier = ZERO_TIER_HOST;

@@ -1,4 +1,5 @@
-/* plan_offload.c - what a plan keeps in which memory where gradients and optimizer state are on the host tier, however many micro-steps a step has. */
+/* plan_offload.c - what a plan keeps in which memory where gradients and optimizer state are on the host tier, however
+ * many micro-steps a step has. */
 #include "tests/plan_suites.h"
 
 #include <stdio.h>
@@ -47,7 +48,8 @@ static const char *name_of(model_t m, int micro_steps)
 {
     static char text[160];
     snprintf(text, sizeof text, "%d ranks, stage %d, %s, %s, %s on the wire, state on %s, parameters on %s, %d micro-steps", m.world, m.stage,
-             m.reduce == ZERO_REDUCE_LAST ? "last" : "every", zero_dtype_name(m.dtype), zero_dtype_name(m.wire), zero_tier_name(m.state),
+             m.reduce == ZERO_REDUCE_LAST ? "last" : "every", zero_dtype_name(m.dtype), zero_dtype_name(m.wire),
+             zero_tier_name(m.state),
              zero_tier_name(m.parameters), micro_steps);
     return text;
 }
@@ -63,7 +65,8 @@ static double lasting(const zero_plan_t *plan, zero_tier_t tier, zero_kind_t kin
     return (double)bytes / (COUNT * (double)plan->segment_count);
 }
 
-/* The device has parameters, or their window, and slots of gradients: not more of them for more layers or micro-steps. */
+/* The device has parameters, or their window, and slots of gradients: not more of them for more layers or
+ * micro-steps. */
 START_TEST(the_device_holds_windows)
 {
     static const int micro_steps[] = { 1, 2, 4 };
@@ -74,9 +77,11 @@ START_TEST(the_device_holds_windows)
                 zero_plan_t *plan = plan_of(m, micro_steps[k], LAYERS * (1 + longer), 1);
                 const uint64_t *bytes = plan->kind_bytes[ZERO_TIER_DEVICE];
                 const char *name = name_of(m, micro_steps[k]);
-                ck_assert_msg(bytes[ZERO_KIND_GRADIENTS] == 0 && bytes[ZERO_KIND_MASTER] == 0 && bytes[ZERO_KIND_MOMENTS] == 0, "%s", name);
+                ck_assert_msg(bytes[ZERO_KIND_GRADIENTS] == 0 && bytes[ZERO_KIND_MASTER] == 0 &&
+                              bytes[ZERO_KIND_MOMENTS] == 0, "%s", name);
                 ck_assert_msg(bytes[ZERO_KIND_STAGING] <= 2 * ZERO_PAGE, "%s", name);
-                /* Parameters, gradients of as many units as the window and one that is reduced; what is cast for the wire, or gathered. */
+                /* Parameters, gradients of as many units as the window and one that is reduced; what is cast for the
+                 * wire, or gathered. */
                 uint64_t window = 2 * COUNT * (uint64_t)zero_dtype_size(m.dtype) + 3 * COUNT * (uint64_t)zero_dtype_size(m.dtype) + 4 * COUNT + ZERO_PAGE;
                 ck_assert_msg(bytes[ZERO_KIND_WINDOW] <= window, "%s: a window of %llu bytes, at most %llu", name,
                               (unsigned long long)bytes[ZERO_KIND_WINDOW], (unsigned long long)window);
@@ -86,17 +91,20 @@ START_TEST(the_device_holds_windows)
 }
 END_TEST
 
-/* The host has what norm and update read, and the local sum; what is staged there is a ring, however large the model. */
+/* The host has what norm and update read, and the local sum; what is staged there is a ring, however large the
+ * model. */
 START_TEST(the_host_holds_what_is_summed)
 {
     for (int i = 0; i < MODELS; i++) {
         model_t m = model(1 + _i, i);
-        double ranks = m.stage > 0 ? m.world : 1, wire = (double)zero_dtype_size(m.world == 1 && m.wire == ZERO_FP32 ? m.dtype : m.wire);
+        double ranks = m.stage > 0 ? m.world : 1;
+        double wire = (double)zero_dtype_size(m.world == 1 && m.wire == ZERO_FP32 ? m.dtype : m.wire);
         for (int micro_steps = 1; micro_steps <= 2; micro_steps++) {
             const char *name = name_of(m, micro_steps);
             zero_plan_t *plan = plan_of(m, micro_steps, LAYERS, 1);
             double wanted = micro_steps == 1 ? wire / ranks : m.reduce == ZERO_REDUCE_LAST ? 4 : 4 / ranks;
-            double found = lasting(plan, ZERO_TIER_HOST, ZERO_KIND_GRADIENTS), staged = (double)plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_STAGING];
+            double found = lasting(plan, ZERO_TIER_HOST, ZERO_KIND_GRADIENTS),
+                staged = (double)plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_STAGING];
             ck_assert_msg(found == wanted, "%s: %g bytes a parameter, wanted %g", name, found, wanted);
             /* On nvme: master weights and moments of a piece, and parameters of as many units as the window. */
             double most = RING * PIECE * (4 + 2 + (m.state == ZERO_TIER_NVME ? 12 : 0)) + 2 * ZERO_PAGE;
@@ -120,8 +128,10 @@ START_TEST(a_share_keeps_its_gradients)
         for (int micro_steps = 1; micro_steps <= 2; micro_steps++) {
             zero_plan_t *plan = plan_of(m, micro_steps, LAYERS, 0.5);
             double ranks = m.stage > 0 ? m.world : 1;
-            double final = (double)zero_dtype_size(plan->segments[0].final) / ranks, device = lasting(plan, ZERO_TIER_DEVICE, ZERO_KIND_GRADIENTS);
-            ck_assert_msg(device == final / 2, "%s: %g bytes a parameter on the device, wanted %g", name_of(m, micro_steps), device, final / 2);
+            double final = (double)zero_dtype_size(plan->segments[0].final) / ranks,
+                device = lasting(plan, ZERO_TIER_DEVICE, ZERO_KIND_GRADIENTS);
+            ck_assert_msg(device == final / 2, "%s: %g bytes a parameter on the device, wanted %g",
+                          name_of(m, micro_steps), device, final / 2);
             zero_plan_destroy(plan);
         }
     }
@@ -136,8 +146,8 @@ static void moves(model_t m, double to_host, double to_device)
     ck_assert_int_eq(zero_plan_traffic(plan, 3, &t, NULL), ZERO_OK);
     double parameters = COUNT * (double)LAYERS;
     ck_assert_msg((double)t.to_host == to_host * parameters && (double)t.to_device == to_device * parameters,
-                  "%s: %g down and %g up, wanted %g and %g", name_of(m, 3), (double)t.to_host / parameters, (double)t.to_device / parameters, to_host,
-                  to_device);
+                  "%s: %g down and %g up, wanted %g and %g", name_of(m, 3), (double)t.to_host / parameters,
+                  (double)t.to_device / parameters, to_host, to_device);
     zero_plan_destroy(plan);
 }
 

@@ -85,8 +85,10 @@ static void check_layout(const zero_plan_t *plan)
             const zero_buffer_t *a = &plan->buffers[i], *b = &plan->buffers[j];
             bool overlap = a->tier == b->tier && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes && a->bytes > 0 && b->bytes > 0;
             bool staged = a->part >= 0 && b->part >= 0 && a->part != b->part; /* one after the other */
-            bool reduced = (a->role == ZERO_ROLE_WIRE || a->role == ZERO_ROLE_WHOLE) && (b->role == ZERO_ROLE_WIRE || b->role == ZERO_ROLE_WHOLE);
-            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged || reduced)), "buffers %d and %d overlap",
+            bool reduced = (a->role == ZERO_ROLE_WIRE || a->role == ZERO_ROLE_WHOLE) &&
+                (b->role == ZERO_ROLE_WIRE || b->role == ZERO_ROLE_WHOLE);
+            ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged || reduced)),
+                          "buffers %d and %d overlap",
                           i, j);
             if (overlap && !reduced && !staged) /* two units, never two segments of one */
                 ck_assert_int_ne(plan->segments[a->segment].unit, plan->segments[b->segment].unit);

@@ -136,7 +136,8 @@ static void mutate(const zero_plan_t *plan, int32_t index, int32_t at, uint64_t 
 
 START_TEST(what_matters_is_refused)
 {
-    static const zero_op_kind_t kinds[] = { ZERO_OP_WAIT, ZERO_OP_RECORD, ZERO_OP_GATHER, ZERO_OP_RELEASE, ZERO_OP_COPY, ZERO_OP_CAST, ZERO_OP_ACCUMULATE,
+    static const zero_op_kind_t kinds[] = { ZERO_OP_WAIT, ZERO_OP_RECORD, ZERO_OP_GATHER, ZERO_OP_RELEASE, ZERO_OP_COPY,
+                                            ZERO_OP_CAST, ZERO_OP_ACCUMULATE,
                                             ZERO_OP_NORM };
     enum { KINDS = sizeof kinds / sizeof *kinds };
     counts_t counts[ZERO_OP_COUNT] = { 0 };

@@ -438,8 +438,8 @@ ZERO_API zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param
 typedef enum zero_state { ZERO_STATE_PARAM = 0, ZERO_STATE_GRAD, ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2 } zero_state_t;
 /* Receives fp32 values of [begin, begin + count): each rank is called for what it owns alone (one rank per element). Frozen parameters
  * have only ZERO_STATE_PARAM; master weights of fp32 parameters are the parameters. Returns 0, or -1: zero_param_read is ZERO_ERR_IO, and the engine
- * goes on. Gradients can be read from zero_micro_end of a step's last micro-step to the next training micro-step. Waits for updates
- * in flight. Not collective. */
+ * goes on. Gradients can be read from zero_micro_end of a step's last micro-step to the next training micro-step. Waits
+ * for updates in flight. Not collective. */
 typedef int (*zero_read_fn)(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values);
 ZERO_API zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_read_fn fn, void *ctx);
 

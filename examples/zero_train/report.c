@@ -139,7 +139,8 @@ void report_largest(const zero_memory_t *memory, char *text, size_t size)
         if (left.bytes[t][k] <= least)
             return;
         double mib = (double)left.bytes[t][k] / (1024.0 * 1024.0);
-        at += (size_t)snprintf(text + at, size - at, "%s%s %s %.2f %s", at > 0 ? ", " : "", zero_tier_name((zero_tier_t)t), zero_kind_name((zero_kind_t)k),
+        at += (size_t)snprintf(text + at, size - at, "%s%s %s %.2f %s", at > 0 ? ", " : "",
+                               zero_tier_name((zero_tier_t)t), zero_kind_name((zero_kind_t)k),
                                mib < 1024 ? mib : mib / 1024, mib < 1024 ? "MiB" : "GiB");
         left.bytes[t][k] = 0;
     }

@@ -87,8 +87,10 @@ static uint64_t task_room(void)
 /* ---- what ranks need ------------------------------------------------------------------------------------------------------- */
 
 /* Bytes of each of world ranks, forecast by an engine that only plans; fails where the options do not fit this number. Planning for GPUs takes memory
- * of one, so what ranks on GPUs have in host memory counts when they look themselves, before they reserve it. kinds (may be NULL): what takes them. */
-static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *bytes, zero_memory_t *kinds, zero_error_t *error)
+ * of one, so what ranks on GPUs have in host memory counts when they look themselves, before they reserve it. kinds
+ * (may be NULL): what takes them. */
+static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *bytes, zero_memory_t *kinds,
+                                zero_error_t *error)
 {
     job_t job = {.o = *given};
     zero_memory_t forecast = {.size = sizeof forecast};
@@ -144,7 +146,8 @@ static int largest(const options_t *given, uint64_t most, uint64_t memory)
     return (int)low;
 }
 
-/* The i-th single change of options with which a rank may need less memory, nearest first: what costs the least time. False: it changes nothing. */
+/* The i-th single change of options with which a rank may need less memory, nearest first: what costs the least time.
+ * False: it changes nothing. */
 enum { CHANGES = 7 };
 static bool change(options_t *o, const job_t *job, int i, char *text, size_t size)
 {
@@ -168,11 +171,13 @@ static bool change(options_t *o, const job_t *job, int i, char *text, size_t siz
         snprintf(text, size, "--recompute");
         return now->recompute != ZERO_RECOMPUTE_FULL;
     default:
-        o->offload = i == 5 && now->offload != OFFLOAD_PARAMS && now->offload != OFFLOAD_ALL ? OFFLOAD_OPTIMIZER : OFFLOAD_ALL;
+        o->offload = i == 5 && now->offload != OFFLOAD_PARAMS && now->offload != OFFLOAD_ALL
+            ? OFFLOAD_OPTIMIZER : OFFLOAD_ALL;
         o->offload_tier = OFFLOAD_TO_NVME;
         o->offload_ratio = 1;
         o->nvme_path = now->nvme_path != NULL ? now->nvme_path : ".";
-        snprintf(text, size, "--offload %s --offload-tier nvme --nvme-path DIR", o->offload == OFFLOAD_ALL ? "all" : "optimizer");
+        snprintf(text, size, "--offload %s --offload-tier nvme --nvme-path DIR",
+                 o->offload == OFFLOAD_ALL ? "all" : "optimizer");
         return now->offload_tier != OFFLOAD_TO_NVME || now->offload != o->offload || now->offload_ratio < 1;
     }
 }
@@ -214,8 +219,9 @@ zero_status_t room_check(const options_t *given, const job_t *job, zero_error_t 
     char list[400];
     report_largest(&kinds, list, sizeof list);
     if (world == 1)
-        return zero_fail(error, ZERO_ERR_MEMORY, "a rank needs %.2f GiB of memory (%s), but only %.2f GiB are available here: %s", (double)bytes / GIB,
-                         list, (double)memory / GIB, advice);
+        return zero_fail(error, ZERO_ERR_MEMORY,
+                         "a rank needs %.2f GiB of memory (%s), but only %.2f GiB are available here: %s",
+                         (double)bytes / GIB, list, (double)memory / GIB, advice);
     return zero_fail(error, ZERO_ERR_MEMORY,
                      "--ranks is %d, but so many need %.2f GiB of memory (%.2f GiB each: %s), and %.2f GiB are available here: %s", job->world,
                      (double)world * (double)bytes / GIB, (double)bytes / GIB, list, (double)memory / GIB, advice);

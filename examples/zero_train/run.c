@@ -22,27 +22,32 @@ zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_erro
 /* The library names members of its config in what it says of memory; here they are options. */
 static void name_options(const options_t *o, zero_error_t *error)
 {
-    const bool optimizer = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL, params = o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL;
+    const bool optimizer = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL,
+        params = o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL;
     const struct { const char *members, *option; } names[] = {
         {"set config.window = ", "use --window "},
         {"call zero_config_stage(&config, 1)", "use --stage 1"},
         {"call zero_config_stage(&config, 2)", "use --stage 2"},
         {"call zero_config_stage(&config, 3)", "use --stage 3"},
         {"set config.offload_ratio = 1", "use --offload-ratio 1"},
-        {"set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST", params ? "use --offload all" : "use --offload optimizer"},
+        {"set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST",
+          params ? "use --offload all" : "use --offload optimizer"},
         {"set config.parameters.tier = ZERO_TIER_HOST", optimizer ? "use --offload all" : "use --offload params"},
-        {"set config.optimizer.tier, config.gradients.tier and config.parameters.tier = ZERO_TIER_HOST", "use --offload all"},
+        {"set config.optimizer.tier, config.gradients.tier and config.parameters.tier = ZERO_TIER_HOST",
+          "use --offload all"},
         {"set config.optimizer.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST",
          params ? "use --offload all --offload-tier nvme --nvme-path DIR" : "use --offload optimizer --offload-tier nvme --nvme-path DIR"},
         {"set config.optimizer.tier and config.parameters.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST",
          "use --offload all --offload-tier nvme --nvme-path DIR"},
-        {"use more ranks, smaller micro-batches or a smaller model", "use more --ranks, a smaller --micro-batch, --recompute or a smaller --model"},
+        {"use more ranks, smaller micro-batches or a smaller model",
+          "use more --ranks, a smaller --micro-batch, --recompute or a smaller --model"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         zero_error_t before = *error;
         const char *at = strstr(before.text, names[i].members);
         if (at != NULL)
-            zero_fail(error, before.status, "%.*s%s%s", (int)(at - before.text), before.text, names[i].option, at + strlen(names[i].members));
+            zero_fail(error, before.status, "%.*s%s%s", (int)(at - before.text), before.text, names[i].option,
+                      at + strlen(names[i].members));
     }
 }
 

@@ -1,4 +1,5 @@
-/* fits.c - whether the plan's memory fits, before it is reserved; where it does not, what takes it, and the nearest single change that would. */
+/* fits.c - whether the plan's memory fits, before it is reserved; where it does not, what takes it, and the nearest
+ * single change that would. */
 #include "zero/exec/internal.h"
 
 #include <stdio.h>
@@ -72,7 +73,8 @@ static text_t kinds_of(const room_t *r, int tier, bool alone)
         }
         if (t < 0 || at >= sizeof out.s)
             return out;
-        at += (size_t)snprintf(out.s + at, sizeof out.s - at, "%s%s%s %s", at > 0 ? ", " : "", !both ? "" : t == ZERO_TIER_DEVICE ? "device " : "host ",
+        at += (size_t)snprintf(out.s + at, sizeof out.s - at, "%s%s%s %s", at > 0 ? ", " : "",
+                               !both ? "" : t == ZERO_TIER_DEVICE ? "device " : "host ",
                                zero_kind_name((zero_kind_t)k), text_of(left.bytes[t][k]).s);
         left.bytes[t][k] = 0;
     }
@@ -99,7 +101,8 @@ static text_t advice(const zero_exec_t *x, const room_t *rooms, const room_t *sh
         zero_plan_t *other;
         zero_error_t ignored;
         char change[140];
-        if (!zero_plan_change(x->plan->spec, i, &spec, change, sizeof change) || zero_plan_build(&other, &spec, &ignored) != ZERO_OK)
+        if (!zero_plan_change(x->plan->spec, i, &spec, change, sizeof change) ||
+            zero_plan_build(&other, &spec, &ignored) != ZERO_OK)
             continue;
         bool fits = true;
         for (int r = 0; r < x->world && fits; r++) {
@@ -115,7 +118,8 @@ static text_t advice(const zero_exec_t *x, const room_t *rooms, const room_t *sh
         }
         if (need < least) {
             least = need;
-            snprintf(best.s, sizeof best.s, "no single change is enough: %s, with which it still needs %s, and %s", change, text_of(need).s, more);
+            snprintf(best.s, sizeof best.s, "no single change is enough: %s, with which it still needs %s, and %s",
+                     change, text_of(need).s, more);
         }
     }
     if (best.s[0] == '\0')
@@ -171,11 +175,13 @@ static zero_status_t too_much(const zero_exec_t *x, const room_t *rooms, int ran
     if (lack == LIMIT || !r->one_memory)
         snprintf(of, sizeof of, "the %s tier", zero_tier_name((zero_tier_t)tier));
     if (lack == LIMIT)
-        return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs %s of %s (%s), but its memory limit is %s: %s", rank, need.s, of, kinds.s, text_of(r->limit).s,
+        return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs %s of %s (%s), but its memory limit is %s: %s", rank,
+                         need.s, of, kinds.s, text_of(r->limit).s,
                          change.s);
     if (r->sharing[tier] > 1)
         snprintf(with.s, sizeof with.s, ", like each of the %d ranks that share it,", r->sharing[tier]);
-    return zero_fail(error, ZERO_ERR_MEMORY, "rank %d%s needs %s of %s (%s), but only %s are available: %s", rank, with.s, need.s, of, kinds.s,
+    return zero_fail(error, ZERO_ERR_MEMORY, "rank %d%s needs %s of %s (%s), but only %s are available: %s", rank,
+                     with.s, need.s, of, kinds.s,
                      text_of(r->available[tier]).s, change.s);
 }
 

@@ -80,17 +80,19 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
                                 zero_dtype_t dtype, int64_t elements, int32_t *out);
 /* Whether the buffer holds the whole segment (its own slice is then a part of it). */
 bool zero_build_is_full(const zero_builder_t *b, int32_t buffer);
-/* Whether a segment's micro-steps are summed on the host tier from what each of them writes. Otherwise, where a local sum is away, it comes to the device
- * before more is added to it. */
+/* Whether a segment's micro-steps are summed on the host tier from what each of them writes. Otherwise, where a local
+ * sum is away, it comes to the device before more is added to it. */
 static inline bool zero_build_sums_there(const zero_builder_t *b, const zero_segment_t *s)
 {
     return b->sum_locally && s->dtype != ZERO_FP32;
 }
-/* Whether a segment's norm is taken on the host tier, as far as its gradients are there: what reduces them leaves nothing whole on the device. */
+/* Whether a segment's norm is taken on the host tier, as far as its gradients are there: what reduces them leaves
+ * nothing whole on the device. */
 static inline bool zero_build_norm_away(const zero_builder_t *b, int32_t segment)
 {
     bool there = zero_build_sums_there(b, &b->plan->segments[segment]) && b->spec->world == 1;
-    return b->segments[segment].away && b->spec->micro_steps > 1 && (there || (!b->sum_locally && !b->gather_gradients));
+    return b->segments[segment].away && b->spec->micro_steps > 1 &&
+        (there || (!b->sum_locally && !b->gather_gradients));
 }
 /* calloc that reports; n 0 gives memory too. *out is NULL on failure. */
 zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t size);

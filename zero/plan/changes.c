@@ -1,4 +1,5 @@
-/* changes.c - single changes of the table with which a plan may need less memory, nearest first: what costs no bits and the least time. */
+/* changes.c - single changes of the table with which a plan may need less memory, nearest first: what costs no bits and
+ * the least time. */
 #include "zero/plan/plan.h"
 
 #include <stdio.h>

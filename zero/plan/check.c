@@ -72,7 +72,8 @@ static zero_status_t check_parts(const zero_checker_t *c)
             return zero_check_fail(c, "the parts of segment %d are out of order", i);
         for (int32_t p = next; s->trainable && p < next + s->part_count && p < plan->part_count; p++) {
             const zero_part_t *part = &plan->parts[p];
-            if (part->segment != i || part->begin != end || part->end <= part->begin || part->begin % ZERO_NORM_BLOCK != 0 ||
+            if (part->segment != i || part->begin != end || part->end <= part->begin ||
+                part->begin % ZERO_NORM_BLOCK != 0 ||
                 (part->own && updated != s->slice) || (!part->own && updated != s->elements))
                 return zero_check_fail(c, "part %d of segment %d begins at %lld, where %lld is next", p - next, i, (long long)part->begin,
                                        (long long)end);
@@ -94,19 +95,24 @@ static zero_status_t check_parts(const zero_checker_t *c)
         const zero_part_t *piece = &plan->parts[p];
         bool known = piece->segment >= 0 && piece->segment < plan->segment_count;
         const zero_segment_t *s = known ? &plan->segments[piece->segment] : NULL;
-        if (!known || piece->begin < 0 || piece->end <= piece->begin || piece->end > (piece->own ? s->slice : s->elements))
+        if (!known || piece->begin < 0 || piece->end <= piece->begin ||
+            piece->end > (piece->own ? s->slice : s->elements))
             return zero_check_fail(c, "piece %d is of elements that its segment has not", p - plan->part_count);
     }
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
-        const zero_segment_t *s = x->segment >= 0 && x->segment < plan->segment_count ? &plan->segments[x->segment] : NULL;
-        if (s != NULL && (x->begin < 0 || x->elements < 0 || x->elements > (x->own ? s->slice : s->elements) - x->begin))
+        const zero_segment_t *s = x->segment >= 0 && x->segment < plan->segment_count
+            ? &plan->segments[x->segment] : NULL;
+        if (s != NULL && (x->begin < 0 || x->elements < 0 ||
+                          x->elements > (x->own ? s->slice : s->elements) - x->begin))
             return zero_check_fail(c, "buffer %d has elements that its segment has not", i);
         if (x->part < -1 || x->part >= plan->part_count + plan->piece_count)
             return zero_check_fail(c, "buffer %d is of part %d, out of range", i, x->part);
         const zero_part_t *part = x->part >= 0 ? &plan->parts[x->part] : NULL;
-        if (part != NULL && (part->segment != x->segment || x->own != part->own || x->begin != part->begin || x->elements != part->end - part->begin))
-            return zero_check_fail(c, "buffer %d is of part %d, but of another segment or of other elements", i, x->part);
+        if (part != NULL && (part->segment != x->segment || x->own != part->own || x->begin != part->begin ||
+                             x->elements != part->end - part->begin))
+            return zero_check_fail(c, "buffer %d is of part %d, but of another segment or of other elements", i,
+                                   x->part);
     }
     return ZERO_OK;
 }
@@ -115,7 +121,8 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
 {
     const zero_plan_t *plan = c->plan;
     if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->group != 0 || op->unit < -1 ||
-        op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 || op->part >= plan->part_count + plan->piece_count ||
+        op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 ||
+        op->part >= plan->part_count + plan->piece_count ||
         (op->kind == ZERO_OP_UPDATE && op->part >= plan->part_count) || op->src < -1 ||
         op->src >= plan->buffer_count || op->dst < -1 || op->dst >= plan->buffer_count)
         return zero_check_fail(c, "a number of it is out of range");
@@ -154,10 +161,12 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         return zero_check_fail(c, "it counts %lld elements; its operand has %lld", (long long)op->count, (long long)count);
     if (collective && op->stream != ZERO_STREAM_GATHER && op->stream != ZERO_STREAM_REDUCE)
         return zero_check_fail(c, "it communicates on a stream without a communicator");
-    bool computes = collective || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL || op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM;
+    bool computes = collective || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
+        op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM;
     for (int i = 0; i < 2 && computes; i++)
         if (wanted[i] && plan->buffers[buffers[i]].tier != (op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE))
-            return zero_check_fail(c, "it works on the %s tier from the other memory's stream", zero_tier_name(plan->buffers[buffers[i]].tier));
+            return zero_check_fail(c, "it works on the %s tier from the other memory's stream",
+                                   zero_tier_name(plan->buffers[buffers[i]].tier));
     bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
     moves = moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier;
     uint64_t bytes = has_src ? zero_plan_bytes(plan, &plan->buffers[op->src], count) : 0;
@@ -222,7 +231,8 @@ static zero_status_t check_numbers(zero_checker_t *c)
 
     const int32_t others[] = { plan->norms, plan->exchange, plan->scalars, plan->scratch, plan->host_scratch };
     for (int i = 0; i < 5; i++)
-        if (others[i] < (i == 4 ? -1 : 0) || others[i] >= plan->buffer_count || (others[i] >= 0 && plan->buffers[others[i]].segment >= 0))
+        if (others[i] < (i == 4 ? -1 : 0) || others[i] >= plan->buffer_count ||
+            (others[i] >= 0 && plan->buffers[others[i]].segment >= 0))
             return zero_check_fail(c, "it lacks a staging buffer");
     if (plan->buffers[plan->norms].bytes < (uint64_t)plan->segment_count * sizeof(double) ||
         plan->buffers[plan->scalars].bytes < ZERO_SCALARS_BYTES ||

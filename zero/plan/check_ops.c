@@ -45,7 +45,8 @@ static zero_status_t read_gradient(const zero_checker_t *c, const zero_operand_t
 }
 
 /* What norm and update read: all of the step's gradients, of all ranks. An update reads them where they stay. */
-static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_t part, bool norm, const zero_operand_t *x)
+static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_t part, bool norm,
+                                const zero_operand_t *x)
 {
     const zero_plan_t *plan = c->plan;
     char name[200];
@@ -191,7 +192,8 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
     int32_t room = op->stream == ZERO_STREAM_HOST ? plan->host_scratch : plan->scratch;
     if (room < 0 || plan->buffers[room].tier != (op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE))
         return zero_check_fail(c, "it has no scratch where it runs");
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part), scratch = zero_check_operand(c, room, false, -1);
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
+        scratch = zero_check_operand(c, room, false, -1);
     zero_operand_t norm = { .cells = c->norm[op->segment], .buffer = plan->norms };
     int64_t at = c->rank * segment_of(c, op)->slice; /* where the slice, or what is left of it, begins */
     zero_status_t status;
@@ -205,7 +207,8 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
             return zero_check_fail(c, "it goes on with a norm elsewhere than on the host");
         if ((status = zero_check_may_read(c, op->stream, &norm)) != ZERO_OK)
             return status;
-        if (so_far->kind != ZERO_HOLDS_NORM || so_far->segment != op->segment || so_far->version != c->step || so_far->end != c->micro + 1 ||
+        if (so_far->kind != ZERO_HOLDS_NORM || so_far->segment != op->segment || so_far->version != c->step ||
+            so_far->end != c->micro + 1 ||
             so_far->base % ZERO_NORM_BLOCK != 0)
             return zero_check_fail(c, "it goes on with a norm that is not of the same gradients, or does not end with a block");
         at += so_far->base;
@@ -239,7 +242,8 @@ static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
     for (int32_t s = 0; s < plan->segment_count; s++)
         for (int32_t i = c->norm[s].begin; i < c->norm[s].end && plan->segments[s].trainable; i++) {
             const zero_content_t *x = &c->cells[i].content;
-            if (x->kind != ZERO_HOLDS_NORM || x->segment != s || x->version != c->step || x->end != c->micro || x->base != plan->segments[s].slice)
+            if (x->kind != ZERO_HOLDS_NORM || x->segment != s || x->version != c->step || x->end != c->micro ||
+                x->base != plan->segments[s].slice)
                 return zero_check_fail(c, "it reads the norm of unit '%s', which is not that of this step, or of a part of its gradients",
                                        plan->spec->units[unit_of(c, s)].name);
         }
@@ -290,7 +294,8 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
     if (plan->buffers[op->src].tier != memory || plan->buffers[op->dst].tier != memory ||
         op->stream != (memory == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST))
         return zero_check_fail(c, "it updates state on the %s tier from another memory or stream", zero_tier_name(part->tier));
-    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_final(c, op->segment, op->part, false, &src)) != ZERO_OK ||
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
+        (status = read_final(c, op->segment, op->part, false, &src)) != ZERO_OK ||
         (status = ordered(c, op->stream, &scalars, NULL)) != ZERO_OK ||
         (status = zero_check_content(c, &scalars, &content)) != ZERO_OK)
         return status;

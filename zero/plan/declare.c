@@ -4,7 +4,8 @@
 /* Ranks of one plan: enough for any machine, small enough that world * 128 elements of padding cannot overflow. */
 #define MAX_WORLD (1 << 20)
 
-_Static_assert(ZERO_PIECE_QUANTUM % ZERO_NORM_BLOCK == 0 && ZERO_PIECE % ZERO_PIECE_QUANTUM == 0, "parts end at bounds of the norm's blocks");
+_Static_assert(ZERO_PIECE_QUANTUM % ZERO_NORM_BLOCK == 0 && ZERO_PIECE % ZERO_PIECE_QUANTUM == 0,
+               "parts end at bounds of the norm's blocks");
 
 static zero_status_t check_row(const char *name, const zero_row_t *row, zero_error_t *error)
 {
@@ -71,7 +72,8 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
         return zero_fail(error, ZERO_ERR_ARG, "the optimizer keeps %d buffers of state with %d bytes for %d elements; it keeps 0 to 2, with bytes in them",
                          spec->states, spec->state_block_bytes, ZERO_ALIGN_ELEMENTS);
     if (spec->piece < 1 || spec->piece % ZERO_PIECE_QUANTUM != 0)
-        return zero_fail(error, ZERO_ERR_ARG, "a piece has %lld elements; it has a multiple of %d", (long long)spec->piece, ZERO_PIECE_QUANTUM);
+        return zero_fail(error, ZERO_ERR_ARG, "a piece has %lld elements; it has a multiple of %d",
+                         (long long)spec->piece, ZERO_PIECE_QUANTUM);
     if (spec->window < 1)
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.window is %d: it is the number of units gathered at once, at least 1", spec->window);

@@ -161,7 +161,8 @@ static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t 
     print_operand(o, plan, " ", op->src, op->src_own);
     print_operand(o, plan, op->src >= 0 ? " -> " : " ", op->dst, op->dst_own);
     if (op->part >= 0 && is_of_many(plan, op->segment, op->part))
-        print(o, ", %s %d", op->part < plan->part_count ? "part" : "piece", op->part - first_of(plan, op->segment, op->part));
+        print(o, ", %s %d", op->part < plan->part_count ? "part" : "piece",
+              op->part - first_of(plan, op->segment, op->part));
     print(o, ", %lld", (long long)op->count);
     if (op->bytes > 0)
         print(o, ", %s %llu bytes", op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE ? "moves" : "receives",

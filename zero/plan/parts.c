@@ -41,7 +41,8 @@ static ring_t empty_ring(void)
     return ring;
 }
 
-/* The next slot of the ring for what of the part is staged, one buffer behind the other. Each begins a page: what is read from files does so. */
+/* The next slot of the ring for what of the part is staged, one buffer behind the other. Each begins a page: what is
+ * read from files does so. */
 static zero_status_t take_turn(zero_builder_t *b, ring_t *ring, int32_t index)
 {
     const zero_part_t *part = &b->plan->parts[index];
@@ -60,7 +61,8 @@ static zero_status_t take_turn(zero_builder_t *b, ring_t *ring, int32_t index)
         x->slot = *turn;
         x->offset = at;
         if (!zero_round_up(at + x->bytes, ZERO_PAGE, &at))
-            return zero_fail(b->error, ZERO_ERR_MEMORY, "a part of %lld elements is too big", (long long)(part->end - part->begin));
+            return zero_fail(b->error, ZERO_ERR_MEMORY, "a part of %lld elements is too big",
+                             (long long)(part->end - part->begin));
         if (at > b->slots[*turn].bytes)
             b->slots[*turn].bytes = at;
     }
@@ -108,7 +110,8 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
         status = make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, s->final);
     if (status != ZERO_OK || memory == target_tier)
         return status;
-    /* Parameters that live in other memory than the update: the update leaves them in its own, from where they are moved. */
+    /* Parameters that live in other memory than the update: the update leaves them in its own, from where they are
+     * moved. */
     if (s->dtype != ZERO_FP32)
         return make(b, part, ZERO_ROLE_UPDATE_PARAM, ZERO_KIND_STAGING, memory, s->dtype);
     part->buffer[ZERO_ROLE_UPDATE_PARAM] = part->buffer[tier == ZERO_TIER_NVME ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER];
@@ -117,16 +120,19 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
 
 static zero_status_t cut_segment(zero_builder_t *b, int32_t index)
 {
-    int64_t updated = b->shard_optimizer ? b->plan->segments[index].slice : b->plan->segments[index].elements, stays = b->segments[index].stays;
+    int64_t updated = b->shard_optimizer ? b->plan->segments[index].slice : b->plan->segments[index].elements,
+        stays = b->segments[index].stays;
     zero_status_t status = stays > 0 ? add_part(b, index, 0, stays, ZERO_TIER_DEVICE) : ZERO_OK;
 
     for (int64_t begin = stays; begin < updated && status == ZERO_OK; begin += b->spec->piece)
-        status = add_part(b, index, begin, updated - begin < b->spec->piece ? updated : begin + b->spec->piece, b->spec->optimizer.tier);
+        status = add_part(b, index, begin, updated - begin < b->spec->piece ? updated : begin + b->spec->piece,
+                          b->spec->optimizer.tier);
     return status;
 }
 
 /* Pieces of elements [begin, end) of the segment, or of this rank's slice of it. */
-static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int64_t begin, int64_t end, zero_dtype_t dtype, zero_pieces_t *pieces)
+static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int64_t begin, int64_t end,
+                                zero_dtype_t dtype, zero_pieces_t *pieces)
 {
     zero_plan_t *plan = b->plan;
     zero_segment_t *s = &plan->segments[index];
@@ -135,7 +141,9 @@ static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int6
     pieces->first = plan->part_count + plan->piece_count;
     for (; begin < end && status == ZERO_OK; begin += b->spec->piece) {
         zero_part_t *piece = &plan->parts[plan->part_count + plan->piece_count++];
-        *piece = (zero_part_t){ .segment = index, .own = own, .begin = begin, .end = end - begin < b->spec->piece ? end : begin + b->spec->piece, .tier = ZERO_TIER_HOST };
+        *piece = (zero_part_t){ .segment = index, .own = own, .begin = begin,
+                                .end = end - begin < b->spec->piece ? end : begin + b->spec->piece,
+                                .tier = ZERO_TIER_HOST };
         for (int r = 0; r < ZERO_ROLE_COUNT; r++)
             piece->buffer[r] = -1;
         if (s->piece_count++ == 0)
@@ -160,7 +168,8 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
     if (there)
         status = add_pieces(b, index, false, 0, s->elements, s->dtype, &x->written);
     else if (!b->sum_locally)
-        status = add_pieces(b, index, b->spec->world > 1, b->gather_gradients ? 0 : x->stays, s->slice, s->wire, &x->written);
+        status = add_pieces(b, index, b->spec->world > 1, b->gather_gradients ? 0 : x->stays, s->slice, s->wire,
+                            &x->written);
     if (status == ZERO_OK && there && s->wire != ZERO_FP32)
         status = add_pieces(b, index, false, 0, s->elements, s->wire, &x->sum);
     if (status == ZERO_OK && b->sum_locally && s->wire != ZERO_FP32 && !(there && b->spec->world == 1))
@@ -230,7 +239,8 @@ zero_status_t zero_build_parts(zero_builder_t *b)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the optimizer state has more than 2^30 parts");
     if ((status = zero_build_alloc(b, &plan->parts, (size_t)count, sizeof *plan->parts)) != ZERO_OK ||
         (status = zero_build_alloc(b, &b->order, (size_t)b->spec->unit_count, sizeof *b->order)) != ZERO_OK ||
-        (status = zero_build_alloc(b, &b->slots, 3 * (size_t)b->spec->unit_count + 1 + 2 * ZERO_TIER_COUNT * RING, sizeof *b->slots)) != ZERO_OK)
+        (status = zero_build_alloc(b, &b->slots, 3 * (size_t)b->spec->unit_count + 1 + 2 * ZERO_TIER_COUNT * RING,
+                                   sizeof *b->slots)) != ZERO_OK)
         return status;
     for (int32_t s = 0; s < plan->segment_count; s++)
         if (plan->segments[s].trainable && (status = cut_segment(b, s)) != ZERO_OK)

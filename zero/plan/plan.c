@@ -69,7 +69,8 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
     }
     *out = plan->buffer_count++;
     plan->buffers[*out] = (zero_buffer_t){ .segment = segment, .part = -1, .role = role, .kind = kind, .tier = tier, .dtype = dtype,
-                                           .own = segment >= 0 && elements < plan->segments[segment].elements, .elements = elements, .bytes = bytes,
+                                           .own = segment >= 0 && elements < plan->segments[segment].elements,
+                                           .elements = elements, .bytes = bytes,
                                            .slot = -1 };
     return ZERO_OK;
 }

@@ -104,9 +104,10 @@ typedef struct zero_segment {
     int32_t first_piece, piece_count; /* indices of plan->parts */
 } zero_segment_t;
 
-/* A part of what a rank updates of a segment (its slice, or all of it where the optimizer is full): its state lies on one tier and is updated by one
- * operation. The parts of a segment follow each other and cover it, what stays on the device first; all bounds but the last are multiples of
- * ZERO_NORM_BLOCK. Pieces are parts that are not updated: they bound what is staged in host memory at a time. */
+/* A part of what a rank updates of a segment (its slice, or all of it where the optimizer is full): its state lies on
+ * one tier and is updated by one operation. The parts of a segment follow each other and cover it, what stays on the
+ * device first; all bounds but the last are multiples of ZERO_NORM_BLOCK. Pieces are parts that are not updated: they
+ * bound what is staged in host memory at a time. */
 typedef struct zero_part {
     int32_t segment;
     bool own;              /* counted from the first element of this rank's slice; else from the segment's */
@@ -264,8 +265,9 @@ int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int
  * built. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
 
-/* The i-th of ZERO_CHANGES single changes of a declaration with which the plan may need less memory: nearest first, of what changes no result. text says
- * what to set in a zero_config_t. False where it would change nothing. What does not go together is left to zero_plan_build. */
+/* The i-th of ZERO_CHANGES single changes of a declaration with which the plan may need less memory: nearest first, of
+ * what changes no result. text says what to set in a zero_config_t. False where it would change nothing. What does not
+ * go together is left to zero_plan_build. */
 enum { ZERO_CHANGES = 11 };
 bool zero_plan_change(const zero_spec_t *spec, int i, zero_spec_t *changed, char *text, size_t size);
 

@@ -84,7 +84,8 @@ static void append_part(writer_t *w, zero_op_kind_t kind, zero_stream_id_t strea
                            .bytes = moves ? zero_plan_bytes(b->plan, from, count) : 0 });
 }
 
-/* The squares of src, of the own slice where it is a whole segment's; behind those of the slice's elements before, where it begins later. */
+/* The squares of src, of the own slice where it is a whole segment's; behind those of the slice's elements before,
+ * where it begins later. */
 static void append_norm(writer_t *w, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src)
 {
     const zero_segment_t *s = &w->b->plan->segments[segment];
@@ -208,7 +209,8 @@ static void bring_sum(writer_t *w, int32_t s, int32_t use, int32_t dst)
     for (int32_t p = pieces.first; p < pieces.first + pieces.count; p++) {
         int32_t staged = plan->parts[p].buffer[ZERO_ROLE_STAGED_GRAD];
         append_part(w, ZERO_OP_CAST, ZERO_STREAM_HOST, p, use, sum, staged);
-        append_part(w, dst == sum ? ZERO_OP_CAST : ZERO_OP_COPY, dst == sum ? ZERO_STREAM_HOST : ZERO_STREAM_COPY, p, use, staged, dst);
+        append_part(w, dst == sum ? ZERO_OP_CAST : ZERO_OP_COPY, dst == sum ? ZERO_STREAM_HOST : ZERO_STREAM_COPY, p,
+                    use, staged, dst);
     }
 }
 
@@ -231,7 +233,8 @@ static void deliver(writer_t *w, int32_t s, int32_t use, int32_t from)
         take_away(w, use, w->b->segments[s].reduced, from, final, true);
 }
 
-/* The own slice of `from`, on the device, is reduced: its part of the norm, everybody's slices where updates are full, and away. */
+/* The own slice of `from`, on the device, is reduced: its part of the norm, everybody's slices where updates are full,
+ * and away. */
 static void finish_away(writer_t *w, int32_t s, int32_t use, int32_t from)
 {
     append_norm(w, ZERO_STREAM_REDUCE, s, use, from);

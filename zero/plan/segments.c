@@ -75,8 +75,8 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
     return ZERO_OK;
 }
 
-/* Elements, of those that a rank updates of the segment, whose state stays on the device. Errors of rounding do not add up over segments: updated and
- * stays are the sums over those before. */
+/* Elements, of those that a rank updates of the segment, whose state stays on the device. Errors of rounding do not add
+ * up over segments: updated and stays are the sums over those before. */
 typedef struct share { int64_t updated, stays; } share_t;
 static int64_t elements_that_stay(const zero_builder_t *b, share_t *share, const zero_segment_t *s)
 {
@@ -92,9 +92,11 @@ static int64_t elements_that_stay(const zero_builder_t *b, share_t *share, const
 }
 
 /* A gradient buffer of its own, or in a slot; the role then names it. */
-static zero_status_t own(zero_builder_t *b, int32_t segment, zero_role_t role, zero_tier_t tier, zero_dtype_t dtype, int64_t elements)
+static zero_status_t own(zero_builder_t *b, int32_t segment, zero_role_t role, zero_tier_t tier, zero_dtype_t dtype,
+                         int64_t elements)
 {
-    return zero_build_buffer(b, segment, role, ZERO_KIND_GRADIENTS, tier, dtype, elements, &b->plan->segments[segment].buffer[role]);
+    return zero_build_buffer(b, segment, role, ZERO_KIND_GRADIENTS, tier, dtype, elements,
+                             &b->plan->segments[segment].buffer[role]);
 }
 
 static zero_status_t in_slot(zero_builder_t *b, int32_t segment, zero_role_t role, zero_dtype_t dtype)
@@ -103,7 +105,8 @@ static zero_status_t in_slot(zero_builder_t *b, int32_t segment, zero_role_t rol
                              &b->plan->segments[segment].buffer[role]);
 }
 
-/* Gradients that are summed up and updated elsewhere are on the device only while they are written and reduced, in slots. */
+/* Gradients that are summed up and updated elsewhere are on the device only while they are written and reduced, in
+ * slots. */
 static zero_status_t place_away(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
@@ -128,7 +131,8 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
         buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_SUM];
         return status;
     }
-    status = own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, s->final, (b->shard_optimizer ? s->slice : s->elements) - stays);
+    status = own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, s->final,
+                 (b->shard_optimizer ? s->slice : s->elements) - stays);
     if (status == ZERO_OK) {
         zero_buffer_t *x = &b->plan->buffers[buffer[ZERO_ROLE_FINAL]];
         x->own = b->shard_optimizer;
@@ -166,7 +170,8 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
     } else {
         /* What is reduced, or added to the sum, into another buffer need not stay. */
         bool stays = !several && !b->shard_gradients;
-        status = stays ? own(b, index, ZERO_ROLE_GRAD, ZERO_TIER_DEVICE, s->dtype, s->elements) : in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
+        status = stays ? own(b, index, ZERO_ROLE_GRAD, ZERO_TIER_DEVICE, s->dtype, s->elements)
+                       : in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
         if (status != ZERO_OK)
             return status;
         if (stays && s->dtype == s->wire)
