@@ -231,7 +231,7 @@ def like_cpu(dtype):
 def same_bits_item(group, ranks, dtype):
     # several ranks share one GPU here: through the host's memory. NCCL would refuse them.
     item(group, "the same bits at every stage, window and offload, %d ranks, %s" % (ranks, dtype),
-         lambda: same_bits(ranks, dtype, "shm" if ranks > 1 else None, CUDA_VISIBLE_DEVICES=one_gpu()))
+         lambda: same_bits(ranks, dtype, "shm" if ranks > 1 else None, CUDA_VISIBLE_DEVICES=one_gpu(), ZERO_EMULATOR_DEVICES=1))
 
 
 def stages():
