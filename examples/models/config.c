@@ -205,7 +205,13 @@ zero_status_t zero_model_read_config(zero_model_config_t *config, const char *fo
         goto end;
     }
     snprintf(path, path_bytes, "%s%s", folder_or_file, stat(folder_or_file, &info) == 0 && S_ISREG(info.st_mode) ? "" : "/config.json");
-    file = fopen(path, "rb");
+    errno = 0;
+    bool regular = stat(path, &info) == 0 && S_ISREG(info.st_mode); /* opening a FIFO would wait for its writer */
+    file = regular ? fopen(path, "rb") : NULL;
+    if (errno == 0 && !regular) {
+        status = zero_fail(error, ZERO_ERR_ARG, "'%.800s' must be a file", path);
+        goto end;
+    }
     if (file == NULL) {
         status = zero_fail(error, ZERO_ERR_IO, "cannot open '%.800s': %s", path, strerror(errno));
         goto end;

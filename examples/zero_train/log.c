@@ -3,10 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+enum { OPEN_MS = 5000, OPEN_TICK_MS = 20, WRITE_MS = 30000 }; /* the most that a FIFO's reader takes to come, and to read */
 
 struct log {
     int file; /* -1: none */
@@ -14,7 +19,32 @@ struct log {
     size_t used, room;
     bool first;  /* no comma before the next member */
     bool failed; /* no memory for the line */
+    bool stuck;  /* the reader was waited for once */
 };
+
+/* Waits for a FIFO's reader, but for nothing else. */
+static int open_path(const char *path, int flags, zero_error_t *error)
+{
+    struct stat info;
+    int file;
+    for (int waited = 0; (file = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | flags, 0666)) < 0; waited += OPEN_TICK_MS) {
+        const int why = errno;
+        const bool unread = why == ENXIO && stat(path, &info) == 0 && S_ISFIFO(info.st_mode);
+        if (!unread)
+            zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': %s", path, strerror(why));
+        else if (waited >= OPEN_MS)
+            zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': it is a FIFO that nobody reads: start its reader first", path);
+        if (!unread || waited >= OPEN_MS)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = OPEN_TICK_MS * 1000000L}, NULL);
+    }
+    return file;
+}
+
+zero_status_t log_hold(const char *path, zero_error_t *error)
+{
+    return open_path(path, 0, error) >= 0 ? ZERO_OK : ZERO_ERR_IO;
+}
 
 zero_status_t log_open(log_t **out, const char *path, zero_error_t *error)
 {
@@ -25,9 +55,11 @@ zero_status_t log_open(log_t **out, const char *path, zero_error_t *error)
     log->file = -1;
     if (path != NULL) {
         log->path = strdup(path);
-        log->file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (log->path == NULL || log->file < 0) {
-            zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': %s", path, strerror(errno));
+        if (log->path == NULL)
+            zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': no memory", path);
+        else
+            log->file = open_path(path, O_CREAT | O_TRUNC, error);
+        if (log->file < 0) {
             log_close(log, NULL);
             return ZERO_ERR_IO;
         }
@@ -140,6 +172,14 @@ zero_status_t log_end(log_t *log, zero_error_t *error)
         ssize_t n = write(log->file, log->line + done, log->used - done);
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EAGAIN) {
+            struct pollfd reader = {.fd = log->file, .events = POLLOUT};
+            log->stuck = log->stuck || poll(&reader, 1, WRITE_MS) == 0;
+            if (!log->stuck)
+                continue;
+            return zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': its reader took nothing for %d s", log->path,
+                             WRITE_MS / 1000);
+        }
         if (n < 0)
             return zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': %s", log->path, strerror(errno));
         done += (size_t)n;

@@ -7,7 +7,10 @@
 /* A log without a file (path NULL) takes events and keeps none. Once a call failed, the ones after it do nothing until log_end reports it. */
 typedef struct log log_t;
 
-/* Creates or empties the file. */
+/* For a path that is a FIFO: waits some seconds for a reader, and keeps it open until the process ends, so that the
+ * reader has a writer from here on. */
+zero_status_t log_hold(const char *path, zero_error_t *error);
+/* Creates or empties the file. No wait for a reader, here or later, is longer than half a minute. */
 zero_status_t log_open(log_t **log, const char *path, zero_error_t *error);
 /* Accepts NULL. */
 zero_status_t log_close(log_t *log, zero_error_t *error);

@@ -1,12 +1,14 @@
+#define _GNU_SOURCE
 /* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that a person starts checks everything and stays the parent of its ranks;
  * a rank joins the others, agrees with them on what is trained, and trains. */
 #include "examples/zero_train/cores.h"
+#include "examples/zero_train/files.h"
 #include "examples/zero_train/report.h"
 #include "examples/zero_train/room.h"
 #include "examples/zero_train/train.h"
 
-#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <omp.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -22,16 +24,42 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 /* What asked the run to end after its step, 0: nothing yet; and whether training has begun, before which SIGINT, SIGTERM and SIGHUP end it at once. */
 static atomic_int stop_signal, training;
 
-/* Waits for signals in the place of handlers. A handler would run on the stack of a thread that computes, which oneDNN's generated matrix products
- * do not stand: one run in five that a handler interrupted ended with a corrupted heap (kernels/nn/cpu/onednn.c). */
+/* When the ranks must have met (report_clock), 0: they have, or nobody waits for others; and whose sentence it would be. */
+static struct {
+    _Atomic double end;
+    launch_t *launch;
+    int64_t timeout_s;
+} meeting;
+
+/* MPI_Init waits for other ranks without a bound, and cannot be told to stop. */
+static void watch_meeting(void)
+{
+    char sentence[200];
+    double end = atomic_load(&meeting.end);
+    if (end == 0 || report_clock() < end)
+        return;
+    snprintf(sentence, sizeof sentence, "the ranks did not meet within %lld s: start all of them together, or give more time "
+             "with --timeout SECONDS", (long long)meeting.timeout_s);
+    if (meeting.launch == NULL)
+        fprintf(stderr, "zero_train: %s\n", sentence);
+    launch_failed(meeting.launch, EXIT_USAGE, false, sentence);
+    _exit(EXIT_USAGE);
+}
+
+/* Waits for signals in the place of handlers. A handler would run on the stack of a thread that computes, which oneDNN's
+ * generated matrix products do not stand: one run in five that a handler interrupted ended with a corrupted heap
+ * (kernels/nn/cpu/onednn.c). */
 static void *watch(void *arg)
 {
     const sigset_t *set = arg;
+    const struct timespec second = {.tv_sec = 1};
     for (;;) {
-        int number;
-        if (sigwait(set, &number) != 0)
-            return NULL;
-        if (number != SIGUSR1 && (!atomic_load(&training) || atomic_load(&stop_signal) == number)) { /* the second of a kind ends it too */
+        int number = sigtimedwait(set, NULL, &second);
+        watch_meeting();
+        if (number <= 0)
+            continue;
+        /* the second of a kind ends it too */
+        if (number != SIGUSR1 && (!atomic_load(&training) || atomic_load(&stop_signal) == number)) {
             sigset_t one;
             signal(number, SIG_DFL);
             sigemptyset(&one);
@@ -41,18 +69,22 @@ static void *watch(void *arg)
         }
         atomic_store(&stop_signal, number);
     }
+    return NULL;
 }
 
-/* Before any other thread is started, since threads inherit what is blocked. The parent and mpiexec pass on signals as SIGUSR1. */
+/* Before any other thread is started, since threads inherit what is blocked. The parent and mpiexec pass on signals as
+ * SIGUSR1. */
 static bool watch_signals(void)
 {
     static sigset_t set;
+    struct sigaction hangup;
     pthread_t thread;
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
+    if (sigaction(SIGHUP, NULL, &hangup) != 0 || hangup.sa_handler != SIG_IGN) /* as nohup has it */
+        sigaddset(&set, SIGHUP);
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0 || pthread_create(&thread, NULL, watch, &set) != 0)
         return false;
     pthread_detach(thread);
@@ -60,9 +92,10 @@ static bool watch_signals(void)
 }
 
 /* From here on each signal asks the run to end after its step. */
-static void catch_signals(void)
+static void catch_signals(session_t *session)
 {
     atomic_store(&training, 1);
+    launch_training(session->launch);
 }
 
 static int complain(const char *sentence, int code)
@@ -74,9 +107,8 @@ static int complain(const char *sentence, int code)
 /* Whether what was printed has arrived. */
 static int printed(void)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return EXIT_DONE;
-    return complain("cannot write standard output", EXIT_FAILED);
+    zero_error_t error;
+    return report_written(&error) == ZERO_OK ? EXIT_DONE : complain(error.text, EXIT_FAILED);
 }
 
 /* ---- --plan, --explain ---------------------------------------------------------------------------------------------------- */
@@ -114,62 +146,11 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
 
 /* ---- before anything starts ------------------------------------------------------------------------------------------------- */
 
-/* Whether path is the file that info is of, under whatever name. */
-static bool same_file(const struct stat *info, const char *path)
-{
-    struct stat other;
-    return path != NULL && stat(path, &other) == 0 && other.st_dev == info->st_dev && other.st_ino == info->st_ino;
-}
-
-/* That the file that --log would write over is none that is read. */
-static zero_status_t check_log_is_no_input(const options_t *o, const struct stat *info, zero_error_t *error)
-{
-    const char *input = same_file(info, o->data) ? "--data" : same_file(info, o->eval_data) ? "--eval-data" : same_file(info, o->config) ? "--config"
-                      : same_file(info, o->model) ? "--model" : NULL;
-    DIR *folder = o->model != NULL ? opendir(o->model) : NULL; /* a preset is no folder */
-    for (struct dirent *entry; folder != NULL && input == NULL && (entry = readdir(folder)) != NULL;) {
-        char path[8192];
-        snprintf(path, sizeof path, "%s/%s", o->model, entry->d_name);
-        if (same_file(info, path))
-            input = "--model";
-    }
-    if (folder != NULL)
-        closedir(folder);
-    if (input == NULL)
-        return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is a file that %s reads, and would be written over: use another file", o->log, input);
-}
-
-/* That --log can be created, without creating it. */
-static zero_status_t check_log(const job_t *job, zero_error_t *error)
-{
-    const char *path = job->o.log;
-    struct stat info;
-    char folder[4096];
-    if (path == NULL)
-        return ZERO_OK;
-    if (stat(path, &info) == 0) {
-        if (S_ISDIR(info.st_mode))
-            return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is a folder, but must be a file", path);
-        if (access(path, W_OK) != 0)
-            return zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': %s", path, strerror(errno));
-        return check_log_is_no_input(&job->o, &info, error);
-    }
-    const char *slash = strrchr(path, '/');
-    int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
-    snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : path);
-    if (access(folder, W_OK | X_OK) != 0)
-        return zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': '%s': %s", path, folder, strerror(errno));
-    return ZERO_OK;
-}
-
 /* What became of the keys of --config: once, before ranks are started. */
 static void print_config(const job_t *job)
 {
-    if (job->o.quiet)
-        return;
-    config_print(job->config, stdout);
-    fflush(stdout);
+    if (!job->o.quiet)
+        config_print(job->config, stdout);
 }
 
 /* ---- a rank ----------------------------------------------------------------------------------------------------------------- */
@@ -207,16 +188,21 @@ static zero_status_t settle(zero_comm_t *comm, zero_status_t status, zero_error_
     return status;
 }
 
-static zero_status_t join(launch_kind_t kind, zero_comm_t **comm, zero_error_t *error)
+static zero_status_t join(launch_kind_t kind, int64_t timeout_s, launch_t *launch, zero_comm_t **comm, zero_error_t *error)
 {
-    switch (kind) {
-    case LAUNCH_MPI:
-        return zero_comm_mpi(comm, NULL, NULL, error);
-    case LAUNCH_TORCHRUN:
-        return zero_comm_torchrun(comm, NULL, error);
-    default:
-        return zero_comm_self(comm, error);
-    }
+    zero_comm_options_t options;
+    zero_status_t status;
+    zero_comm_options_init(&options);
+    options.timeout_s = (double)timeout_s;
+    meeting.launch = launch;
+    meeting.timeout_s = timeout_s;
+    atomic_store(&meeting.end, report_clock() + (double)timeout_s + 5); /* the communicator's own sentence comes first */
+    status = kind == LAUNCH_MPI ? zero_comm_mpi(comm, NULL, &options, error)
+             : kind == LAUNCH_TORCHRUN ? zero_comm_torchrun(comm, &options, error) : zero_comm_self(comm, error);
+    atomic_store(&meeting.end, 0);
+    if (status == ZERO_OK)
+        launch_joined(launch);
+    return status;
 }
 
 /* Trains as one rank. job is parsed with this status and error, and resolved where resolved says so. */
@@ -230,11 +216,11 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     session.launch = launch_attach(rank);
     session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
     zero_error_t joining = {.text = "cannot start the thread that waits for signals: raise the limit of processes (ulimit -u)"};
-    zero_status_t joined = !watched ? ZERO_ERR_SYSTEM : join(kind, &session.place.comm, &joining);
+    zero_status_t joined = !watched ? ZERO_ERR_SYSTEM : join(kind, job->o.timeout, session.launch, &session.place.comm, &joining);
     if (joined != ZERO_OK) {
         *error = joining;
         status = joined;
-        speaker = rank;
+        speaker = joined == ZERO_ERR_UNSUPPORTED || joined == ZERO_ERR_MISMATCH ? 0 : rank; /* all have found the same */
         goto end;
     }
     speaker = rank = zero_comm_rank(session.place.comm);
@@ -246,7 +232,7 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     if (status == ZERO_OK && !resolved)
         status = job_resolve(job, zero_comm_size(session.place.comm), threads, session.launch == NULL, error);
     if (status == ZERO_OK && !resolved && session.launch == NULL)
-        status = check_log(job, error);
+        status = files_check_log(&job->o, error);
     if (status == ZERO_OK)
         status = place_device(&session.place, job, local, error);
     status = settle(session.place.comm, status, error, &speaker);
@@ -292,9 +278,14 @@ end:
         if (session.launch == NULL)
             complain(closing.text, code);
     }
+    if (code == EXIT_DONE && report_written(&closing) != ZERO_OK && !report_unread()) {
+        code = EXIT_FAILED;
+        launch_failed(session.launch, code, false, closing.text);
+        if (session.launch == NULL)
+            complain(closing.text, code);
+    }
     if (code == EXIT_DONE || code > 128)
         launch_ended(session.launch, code);
-    fflush(stdout);
     job_close(job);
     place_close(&session.place);
     /* the parent reads how a rank ended from its note; mpiexec would stop the others at the first that ends with a signal's status */
@@ -316,18 +307,20 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
     if (status == ZERO_OK)
         status = job_resolve(job, world, threads, true, error);
     if (status == ZERO_OK)
-        status = check_log(job, error);
+        status = files_check_log(&job->o, error);
     if (status == ZERO_OK)
         status = room_check(&given, job, error);
     if (status == ZERO_OK)
         print_config(job);
+    launch_plan_t plan = {.world = world, .threads = (int)job->o.threads, .cores = cores_here(),
+                          .timeout_s = (double)job->o.timeout, .argv = argv};
     if (status != ZERO_OK) {
         config_blame(job->config, error);
         code = complain(error->text, EXIT_USAGE);
-    } else if (world == 1)
+    } else if ((code = printed()) == EXIT_DONE && world == 1)
         return work(job, LAUNCH_NONE, 0, true, ZERO_OK, error);
-    else
-        code = launch_ranks(world, (int)job->o.threads, cores_here(), argv);
+    else if (code == EXIT_DONE)
+        code = launch_ranks(&plan);
     job_close(job);
     return code;
 }
@@ -366,6 +359,20 @@ static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_
     return kind == LAUNCH_NONE ? start(job, argv, status, error) : work(job, kind, rank, false, status, error);
 }
 
+/* What this process was started without, no file of ours may become: standard output that is closed fails, as it would. */
+static void open_standard(void)
+{
+    for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)
+        if (fcntl(file, F_GETFD) < 0 && open("/dev/null", file == STDERR_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            _exit(EXIT_FAILED);
+}
+
+/* Whether this process alone reads what options name. */
+static bool alone(const options_t *o)
+{
+    return o->plan || o->explain || (launch_detect(NULL, NULL) == LAUNCH_NONE && job_ranks(o) == 1);
+}
+
 int main(int argc, char **argv)
 {
     job_t job = {.world = 0};
@@ -373,8 +380,11 @@ int main(int argc, char **argv)
     zero_error_t error = {0};
     omp_set_dynamic(0); /* --threads says how many: not fewer where the machine is busy */
     setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); /* see zero_device_cuda; inherited by the ranks */
+    open_standard();
     options_init(&job.o);
     zero_status_t status = options_parse(&job.o, argc, argv, &error);
+    if (status == ZERO_OK && !job.o.help && !job.o.version && !alone(&job.o))
+        status = files_check_shared(&job.o, &error);
     if (status == ZERO_OK && !job.o.help && !job.o.version)
         status = config_read(&config, &job.o, &error);
     job.config = config;

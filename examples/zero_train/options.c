@@ -45,6 +45,8 @@ static const option_t table[] = {
      "reduce gradients each micro-step, or once a step", true},
     {"reduce-dtype", SHARDING, OPTION_CHOICE, FIELD(reduce_dtype), 0, 0, ZERO_FP32, "fp32|bf16", NULL, "fp32|bf16", "fp32", "gradients on the wire",
      true},
+    {"timeout", SHARDING, OPTION_WHOLE, FIELD(timeout), 1, 1e6, 600, NULL, NULL, "SECONDS", "600",
+     "the most that ranks take to start, and that they wait for each other", true},
 
     {"model", MODEL, OPTION_TEXT, FIELD(model), 0, 0, UNSET, NULL, NULL, "NAME|DIR|FILE", "tiny",
      "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl; a Hugging Face folder of a GPT-2 to start from; or a config.json alone: random values", true},

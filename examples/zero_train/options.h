@@ -18,7 +18,7 @@ enum { OPTIONS_MOST = 128 };
 /* Unset until job_resolve chooses a value: -1 for whole numbers and choices, NaN for reals, NULL for texts. */
 typedef struct options {
     /* sharding */
-    int64_t stage, ranks, threads, window, device, reduce, reduce_dtype;
+    int64_t stage, ranks, threads, window, device, reduce, reduce_dtype, timeout;
     /* model */
     const char *model;
     int64_t dtype, recompute, seed;

@@ -1,5 +1,6 @@
 #include "examples/zero_train/report.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,6 +19,23 @@ bool report_unread(void)
 {
     struct pollfd out = {.fd = STDOUT_FILENO};
     return ferror(stdout) && poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
+/* errno of the first flush that failed */
+static int flush_failure;
+
+static void flush(void)
+{
+    if (fflush(stdout) != 0 && flush_failure == 0)
+        flush_failure = errno;
+}
+
+zero_status_t report_written(zero_error_t *error)
+{
+    flush();
+    if (!ferror(stdout))
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_IO, "cannot write standard output: %s", strerror(flush_failure != 0 ? flush_failure : EIO));
 }
 
 /* 1234567 as "1,234,567". */
@@ -51,7 +69,7 @@ void report_head(const job_t *job, const char *gpu)
         printf("stage %lld", (long long)o->stage);
     printf(", %s; %lld step%s of %lld sequences of %lld tokens\n", zero_dtype_name((zero_dtype_t)o->dtype), (long long)o->steps, o->steps == 1 ? "" : "s",
            (long long)o->batch, (long long)o->seq_len);
-    fflush(stdout);
+    flush();
 }
 
 void report_rates(const job_t *job)
@@ -84,7 +102,7 @@ void progress_step(progress_t *p, int64_t step, double loss, double norm, double
         printf("\r%-79s", line);
     else
         puts(line);
-    fflush(stdout);
+    flush();
     p->open = p->terminal;
     p->last = now;
 }
@@ -102,7 +120,7 @@ void progress_say(progress_t *p, const char *format, ...)
     va_end(arguments);
     if (format[0] != '\0')
         putchar('\n');
-    fflush(stdout);
+    flush();
 }
 
 /* ---- tables -------------------------------------------------------------------------------------------------------------- */
@@ -201,7 +219,7 @@ void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
     memory_row("  total", report_total(forecast), measured != NULL ? &total : NULL);
     if (measured != NULL)
         printf("%-28s %18s %18s\n", "  outside (code, libraries)", "", digits(measured->external).text);
-    fflush(stdout);
+    flush();
 }
 
 void report_tiers(const zero_traffic_t *t, const char *does)
@@ -257,5 +275,5 @@ void report_stages(const job_t *job, const stage_result_t results[4])
     for (int s = 0; s < 4; s++)
         printf(" %14s %15s", "", results[s].same ? "yes" : "NO");
     putchar('\n');
-    fflush(stdout);
+    flush();
 }

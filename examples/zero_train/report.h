@@ -8,6 +8,8 @@
 double report_clock(void);
 /* Whether what was printed could not be written because the reader of standard output is gone. */
 bool report_unread(void);
+/* Flushes standard output; ZERO_ERR_IO where anything printed so far did not reach it. */
+zero_status_t report_written(zero_error_t *error);
 
 /* One line about what is trained, and on what: gpu is its name, "" the CPU. world ranks may be planned only. */
 void report_head(const job_t *job, const char *gpu);

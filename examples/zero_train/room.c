@@ -16,6 +16,8 @@
 #define OUTSIDE (40ull << 20) /* of a rank, besides the forecast: program, libraries, MPI, tables; about 20 MiB as measured, and room for larger ones */
 /* Tasks (processes and threads) of a rank besides its OpenMP threads, and of what starts the ranks. */
 enum { TASKS_RANK = 3, TASKS_OTHER = 8 };
+/* Open files of mpiexec: Open MPI's needs 36 for 2 ranks, and 6 more for each further one. */
+enum { FILES_RANK = 6, FILES_OTHER = 24 };
 
 /* ---- what there is ------------------------------------------------------------------------------------------------------- */
 
@@ -82,6 +84,21 @@ static uint64_t task_room(void)
     }
     cgroup_walk("", "pids", lower, &g);
     return g.least;
+}
+
+/* That mpiexec may open what it needs, which it would not say but hang: pipes to each rank. Takes what may be had. */
+static zero_status_t check_files(int world, zero_error_t *error)
+{
+    struct rlimit limit;
+    const rlim_t needed = FILES_OTHER + FILES_RANK * (rlim_t)world;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= needed)
+        return ZERO_OK;
+    limit.rlim_cur = limit.rlim_max < needed ? limit.rlim_max : needed;
+    if (limit.rlim_cur >= needed && setrlimit(RLIMIT_NOFILE, &limit) == 0)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_SYSTEM, "--ranks is %d, and starting them takes %llu open files, but a process may have %llu "
+                     "here: raise ulimit -n, or use --ranks 1", world, (unsigned long long)needed,
+                     (unsigned long long)limit.rlim_cur);
 }
 
 /* ---- what ranks need ------------------------------------------------------------------------------------------------------- */
@@ -202,7 +219,7 @@ zero_status_t room_check(const options_t *given, const job_t *job, zero_error_t 
         return status;
     uint64_t by_tasks = tasks > TASKS_OTHER + each ? (tasks - TASKS_OTHER) / each : 1; /* one rank is this process */
     if (world <= memory / bytes && world <= by_tasks)
-        return ZERO_OK;
+        return world > 1 ? check_files(job->world, error) : ZERO_OK;
     int best = largest(given, memory / OUTSIDE < world ? memory / OUTSIDE : world, memory);
     bool by_memory = (uint64_t)best <= by_tasks;
     if (!by_memory)

@@ -16,7 +16,7 @@ zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t
     if (rank == 0 && !job->o.quiet)
         report_rates(job);
     session->training = true;
-    session->catch_signals();
+    session->catch_signals(session);
     log_begin(session->log, "start");
     log_text(session->log, "version", zero_version());
     log_options(session->log, &job->o);
@@ -88,6 +88,8 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             progress_step(progress, t->step, t->loss, t->stats.grad_norm, rate, tokens / seconds);
             if (report_unread())
                 atomic_store(session->stop, SIGPIPE);
+            else if ((status = report_written(error)) != ZERO_OK)
+                break;
         }
         if (job->logs) {
             /* seconds is the step's alone: what follows is the price of a log */

@@ -8,18 +8,19 @@
 
 #include <stdatomic.h>
 
-typedef struct session {
+typedef struct session session_t;
+struct session {
     const job_t *job;
     place_t place;
     launch_t *launch;          /* NULL: the parent is not ours */
     atomic_int *stop;          /* the signal that asked this rank to stop, 0: none */
-    void (*catch_signals)(void);/* called when training starts: before, a signal just ends the process */
+    void (*catch_signals)(session_t *); /* called when training starts: before, a signal just ends the process */
     bool terminal;
     log_t *log;                /* open from the first step on; rank 0's alone has a file */
     bool training;             /* false: what fails was found before */
     int signal;                /* that ended the run, 0: none */
     char cursor[400];          /* where the engine stopped */
-} session_t;
+};
 
 /* Trains to the last step, or to the one after which a rank was asked to stop. Collective. */
 zero_status_t train(session_t *session, zero_error_t *error);

@@ -1,0 +1,36 @@
+/* launch_board.h - the memory that the parent shares with its ranks. */
+#ifndef EXAMPLES_ZERO_TRAIN_LAUNCH_BOARD_H
+#define EXAMPLES_ZERO_TRAIN_LAUNCH_BOARD_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define LAUNCH_ENVIRONMENT "ZERO_TRAIN_PARENT" /* "PID:FD" of the shared memory */
+
+/* How far a rank is. One that is between NONE and ENDED has a process. */
+enum { STATE_NONE = 0, STATE_STARTED, STATE_JOINED, STATE_TRAINING, STATE_ENDED, STATE_FAILED };
+
+/* One a rank, on a cache line of its own. */
+typedef struct board_place {
+    _Alignas(64) _Atomic int32_t process;
+    _Atomic int32_t state, code;
+    _Atomic int64_t step;
+} board_place_t;
+
+/* A text is written by whoever claims it first, and read once it is complete. */
+typedef struct board {
+    int32_t world, terminal;
+    int32_t output, errors; /* the parent's descriptors that lead to its standard output and standard error */
+    struct {
+        _Atomic int32_t claimed, complete;
+        int32_t rank, code;
+        char sentence[1000];
+    } failure[2]; /* [1]: of a peer */
+    struct {
+        _Atomic int32_t claimed, complete;
+        char path[400]; /* the folder where mpiexec keeps files of this run */
+    } session;
+    board_place_t place[];
+} board_t;
+
+#endif
