@@ -5,7 +5,7 @@ srcdir=$(cd "${srcdir:-.}" && pwd)
 train=$(cd "${top_builddir:-.}" && pwd)/zero_train
 [ -x "$train" ] || { echo "no zero_train in this build"; exit 77; }
 # A launcher around us is not meant for the ranks that these tests start.
-for name in $(env | sed -n 's/^\(PMIX_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do unset "$name"; done
+for name in $(env | sed -n 's/^\(PMIX_[A-Z_]*\|PMI_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do unset "$name"; done
 # The same on machines with GPUs: tests that want one say so.
 export CUDA_VISIBLE_DEVICES=
 # Cores are few where tests run, and ranks many.

@@ -150,7 +150,8 @@ ZERO_API zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_op
 
 /* MPI ranks; those of one node exchange through shared memory. mpi_comm points to the caller's MPI_Comm, which is duplicated, or is
  * NULL: MPI_COMM_WORLD. Initialises MPI where the caller has not, and then finalises it in zero_comm_destroy of the last
- * such communicator. Collective. ZERO_ERR_UNSUPPORTED in a build without MPI. */
+ * such communicator. Collective. ZERO_ERR_UNSUPPORTED in a build without MPI, and where MPI_COMM_WORLD is used and has one
+ * rank while OMPI_COMM_WORLD_SIZE or PMI_SIZE in the environment says more: another MPI's launcher started the ranks. */
 ZERO_API zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options, zero_error_t *error);
 
 /* A communicator over the ranks that pass the same color, ordered by key, then by rank: the caller's to destroy, before or after comm. What is

@@ -177,6 +177,19 @@ static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, ze
     return ZERO_OK;
 }
 
+/* A launcher that this MPI does not know starts ranks of which each sees itself alone, and would do all of the work. */
+static zero_status_t check_alone(int size, zero_error_t *error)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
+    for (size_t i = 0; i < sizeof names / sizeof *names && size == 1; i++) {
+        const char *text = getenv(names[i]);
+        if (text && atoi(text) > 1)
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s is '%s', but MPI sees one rank, since another MPI's launcher started it: "
+                             "start ranks with the mpiexec of the MPI that this build has, or with srun --mpi=pmix", names[i], text);
+    }
+    return ZERO_OK;
+}
+
 zero_status_t zero_mpi_open(zero_mpi_t **out, const void *comm, const zero_comm_options_t *options, zero_error_t *error)
 {
     zero_status_t status;
@@ -205,7 +218,9 @@ zero_status_t zero_mpi_open(zero_mpi_t **out, const void *comm, const zero_comm_
     MPI_Comm_size(m->comm, &m->size);
     MPI_Comm_get_attr(m->comm, MPI_TAG_UB, &max_tag, &found);
     m->max_tag = found ? *max_tag : 32767;
-    status = find_nodes(m, options, error);
+    status = comm ? ZERO_OK : check_alone(m->size, error);
+    if (status == ZERO_OK)
+        status = find_nodes(m, options, error);
     if (status)
         goto fail;
     *out = m;

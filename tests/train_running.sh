@@ -1,0 +1,80 @@
+# train_running.sh - sourced in the place of train.sh by the tests that send signals to running ranks.
+. "${srcdir:-.}/tests/train.sh"
+# shellcheck disable=SC2034 # used by those
+long="--seq-len 16 --batch 6 --sample 0 --quiet --threads 1 --steps 100000000"
+
+# children PID: processes whose parent it is
+children()
+{
+    for stat in /proc/[0-9]*/stat; do
+        sed -n "s/^\([0-9]*\) (.*) [A-Z] $1 .*/\1/p" "$stat" 2>/dev/null
+    done
+}
+
+# begin ARGUMENTS...: in the background, until the first step is done: $parent, $ranks (process ids, in no order)
+begin()
+{
+    rm -f fault.log
+    "$train" "$@" --log fault.log >out 2>err &
+    parent=$!
+    await
+}
+
+# Waits end with what they wait for. Their limits only tell a hang: they are far above what a busy machine needs.
+first_step()
+{
+    tries=0
+    until grep -q '"event":"step"' fault.log 2>/dev/null; do
+        tries=$((tries + 1))
+        if [ $tries -ge 1200 ] || ! kill -0 $parent 2>/dev/null; then
+            fail "no first step"
+            break
+        fi
+        sleep 0.1
+    done
+}
+
+await()
+{
+    first_step
+    ranks=
+    for child in $(children $parent); do
+        ranks="$ranks $(children "$child")"
+    done
+    # without mpiexec the ranks are its children
+    [ -n "$(echo "$ranks" | tr -d ' ')" ] || ranks=$(children $parent)
+    everyone="$parent $(children $parent) $ranks"
+}
+
+# ended STATUS WHAT: within a minute
+ended()
+{
+    tries=0
+    while kill -0 $parent 2>/dev/null; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] || { fail "$2: still there after a minute"; kill -9 $parent; break; }
+        sleep 0.1
+    done
+    wait $parent
+    found=$?
+    [ $found -eq "$1" ] || { fail "$2: status $found, wanted $1"; sed 's/^/    /' err; }
+}
+
+# nobody WHAT: none of $everyone is left
+nobody()
+{
+    tries=0
+    for process in $everyone; do
+        while kill -0 "$process" 2>/dev/null && [ $tries -lt 600 ]; do
+            tries=$((tries + 1))
+            sleep 0.1
+        done
+        kill -0 "$process" 2>/dev/null && { fail "$1: process $process is left"; kill -9 "$process"; }
+    done
+}
+
+sentence()
+{
+    equal "$1: lines on standard error" "$(grep -c . err)" 1
+    grep -q -e "$2" err || { fail "$1: no '$2'"; sed 's/^/    /' err; }
+}
