@@ -6,13 +6,16 @@ static const struct rule {
     const char *name;
     int states, block_bytes;
     bool reads_eps;
+    bool coupled;   /* weight decay is added to the gradient */
+    bool corrected; /* moments are corrected for their start at 0 */
 } rules[ZERO_RULES] = {
-    [ZERO_RULE_ADAMW] = {"adamw", 2, ZERO_BLOCK8 * sizeof(float), true},
-    [ZERO_RULE_ADAM] = {"adam", 2, ZERO_BLOCK8 * sizeof(float), true},
-    [ZERO_RULE_SGD] = {"sgd", 1, ZERO_BLOCK8 * sizeof(float), false},
-    [ZERO_RULE_LION] = {"lion", 1, ZERO_BLOCK8 * sizeof(float), false},
-    [ZERO_RULE_CUSTOM] = {"custom", 0, ZERO_BLOCK8 * sizeof(float), false}, /* its states are the caller's to count */
-    [ZERO_RULE_ADAMW8] = {"adamw8bit", 2, sizeof(zero_block8_t), true},
+    [ZERO_RULE_ADAMW] = {"adamw", 2, ZERO_BLOCK8 * sizeof(float), true, false, true},
+    [ZERO_RULE_ADAM] = {"adam", 2, ZERO_BLOCK8 * sizeof(float), true, true, true},
+    [ZERO_RULE_SGD] = {"sgd", 1, ZERO_BLOCK8 * sizeof(float), false, true, false},
+    [ZERO_RULE_LION] = {"lion", 1, ZERO_BLOCK8 * sizeof(float), false, false, false},
+    [ZERO_RULE_CUSTOM] = {"custom", 0, ZERO_BLOCK8 * sizeof(float), false, false,
+                          false}, /* the caller counts its states */
+    [ZERO_RULE_ADAMW8] = {"adamw8bit", 2, sizeof(zero_block8_t), true, false, true},
 };
 
 const char *zero_rule_name(zero_rule_t rule)
@@ -47,7 +50,7 @@ double zero_power(double x, int64_t n)
 zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_adamw_t *options, double lr, double lr_scale, double decay_scale,
                                       int64_t t, double grad_factor)
 {
-    bool coupled = rule == ZERO_RULE_ADAM || rule == ZERO_RULE_SGD, corrected = rule != ZERO_RULE_SGD && rule != ZERO_RULE_LION;
+    bool coupled = rules[rule].coupled, corrected = rules[rule].corrected;
     double rate = lr * lr_scale, decay = options->weight_decay * decay_scale;
     double bc1 = corrected ? 1 - zero_power(options->beta1, t) : 1, bc2 = 1 - zero_power(options->beta2, t);
     return (zero_rule_scalars_t){.grad_factor = (float)grad_factor,

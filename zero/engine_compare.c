@@ -5,17 +5,34 @@
  * differ is named. Where it is the parameters, their hashes go round too, and the first that differs is described as each of two
  * ranks has it.
  */
+#include "optim/rules.h"
 #include "zero/engine.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-typedef enum fact_kind { FACT_INTEGER, FACT_REAL, FACT_DTYPE, FACT_REDUCE, FACT_SHARDING, FACT_HASH } fact_kind_t;
+typedef enum fact_kind {
+    FACT_INTEGER,
+    FACT_REAL,
+    FACT_DTYPE,
+    FACT_REDUCE,
+    FACT_SHARDING,
+    FACT_TIER,
+    FACT_RULE_NAME,
+    FACT_SWITCH,
+    FACT_BYTES,
+    FACT_HASH
+} fact_kind_t;
 
 typedef enum fact_id {
     FACT_PARAMETERS,
     FACT_GRADIENTS,
     FACT_OPTIMIZER,
+    FACT_PARAMETERS_TIER,
+    FACT_GRADIENTS_TIER,
+    FACT_OPTIMIZER_TIER,
+    FACT_OFFLOAD_RATIO,
+    FACT_GUARD,
     FACT_WINDOW,
     FACT_REDUCE_MODE,
     FACT_MICRO_STEPS,
@@ -52,14 +69,19 @@ static const struct {
     [FACT_PARAMETERS] = {"config.parameters.sharding", FACT_SHARDING},
     [FACT_GRADIENTS] = {"config.gradients.sharding", FACT_SHARDING},
     [FACT_OPTIMIZER] = {"config.optimizer.sharding", FACT_SHARDING},
+    [FACT_PARAMETERS_TIER] = {"config.parameters.tier", FACT_TIER},
+    [FACT_GRADIENTS_TIER] = {"config.gradients.tier", FACT_TIER},
+    [FACT_OPTIMIZER_TIER] = {"config.optimizer.tier", FACT_TIER},
+    [FACT_OFFLOAD_RATIO] = {"config.offload_ratio", FACT_REAL},
+    [FACT_GUARD] = {"config.guard", FACT_SWITCH},
     [FACT_WINDOW] = {"config.window", FACT_INTEGER},
     [FACT_REDUCE_MODE] = {"config.reduce", FACT_REDUCE},
     [FACT_MICRO_STEPS] = {"config.micro_steps", FACT_INTEGER},
     [FACT_REDUCE_DTYPE] = {"config.reduce_dtype", FACT_DTYPE},
-    [FACT_PERSIST] = {"config.persist_bytes", FACT_INTEGER},
+    [FACT_PERSIST] = {"config.persist_bytes", FACT_BYTES},
     [FACT_CLIP] = {"config.clip", FACT_REAL},
     [FACT_GRAD_SCALE] = {"config.grad_scale", FACT_REAL},
-    [FACT_RULE] = {"config.rule", FACT_INTEGER},
+    [FACT_RULE] = {"config.rule", FACT_RULE_NAME},
     [FACT_UPDATE_STATES] = {"config.update_states", FACT_INTEGER},
     [FACT_BETA1] = {"config.adamw.beta1", FACT_REAL},
     [FACT_BETA2] = {"config.adamw.beta2", FACT_REAL},
@@ -71,11 +93,11 @@ static const struct {
     [FACT_PASSES] = {"the number of passes", FACT_INTEGER},
     [FACT_USES] = {"the number of uses", FACT_INTEGER},
     [FACT_PASS_HASH] = {"the passes and their uses", FACT_HASH},
-    [FACT_RESERVES] = {"the bytes of zero_reserve", FACT_INTEGER},
+    [FACT_RESERVES] = {"the memory of zero_reserve", FACT_BYTES},
     [FACT_RESERVE_HASH] = {"the reserves", FACT_HASH},
     [FACT_CHANNELS] = {"the number of communicators (two where the device is threaded)", FACT_INTEGER},
-    [FACT_CHECK_ORDER] = {"config.check_order", FACT_INTEGER},
-    [FACT_RING] = {"the bytes of a communicator's ring", FACT_INTEGER},
+    [FACT_CHECK_ORDER] = {"config.check_order", FACT_SWITCH},
+    [FACT_RING] = {"a communicator's ring", FACT_BYTES},
     [FACT_VERSION] = {"the library's version", FACT_HASH},
     [FACT_PLAN_HASH] = {"the plan", FACT_HASH},
 };
@@ -121,13 +143,22 @@ static row_t facts_of(const zero_engine_t *engine)
     const struct {
         fact_id_t id;
         double value;
-    } reals[] = {{FACT_CLIP, c->clip},         {FACT_GRAD_SCALE, c->grad_scale}, {FACT_BETA1, c->adamw.beta1},
-                 {FACT_BETA2, c->adamw.beta2}, {FACT_EPS, c->adamw.eps},         {FACT_DECAY, c->adamw.weight_decay}};
+    } reals[] = {{FACT_OFFLOAD_RATIO, spec->offload_ratio},
+                 {FACT_CLIP, c->clip},
+                 {FACT_GRAD_SCALE, c->grad_scale},
+                 {FACT_BETA1, c->adamw.beta1},
+                 {FACT_BETA2, c->adamw.beta2},
+                 {FACT_EPS, c->adamw.eps},
+                 {FACT_DECAY, c->adamw.weight_decay}};
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
         memcpy(&row.fact[reals[i].id], &reals[i].value, sizeof reals[i].value);
     row.fact[FACT_PARAMETERS] = spec->parameters.sharding;
     row.fact[FACT_GRADIENTS] = spec->gradients.sharding;
     row.fact[FACT_OPTIMIZER] = spec->optimizer.sharding;
+    row.fact[FACT_PARAMETERS_TIER] = spec->parameters.tier;
+    row.fact[FACT_GRADIENTS_TIER] = spec->gradients.tier;
+    row.fact[FACT_OPTIMIZER_TIER] = spec->optimizer.tier;
+    row.fact[FACT_GUARD] = c->guard;
     row.fact[FACT_WINDOW] = (uint64_t)spec->window;
     row.fact[FACT_REDUCE_MODE] = spec->reduce;
     row.fact[FACT_RULE] = c->rule;
@@ -186,6 +217,10 @@ static fact_text_t text_of(fact_kind_t kind, uint64_t value)
     case FACT_SHARDING:
         snprintf(t.s, sizeof t.s, "%s", value == ZERO_SHARDED ? "sharded" : "full");
         break;
+    case FACT_TIER: snprintf(t.s, sizeof t.s, "%s", zero_tier_name((zero_tier_t)value)); break;
+    case FACT_RULE_NAME: snprintf(t.s, sizeof t.s, "%s", zero_rule_name((zero_rule_t)value)); break;
+    case FACT_SWITCH: snprintf(t.s, sizeof t.s, "%s", value ? "true" : "false"); break;
+    case FACT_BYTES: snprintf(t.s, sizeof t.s, "%llu bytes", (unsigned long long)value); break;
     case FACT_HASH:
         snprintf(t.s, sizeof t.s, "%016llx", (unsigned long long)value);
         break;

@@ -33,11 +33,17 @@ extern "C" {
 #define ZERO_VERSION_PATCH 0
 #define ZERO_VERSION "0.1.0"
 
+/* A program may define ZERO_API before, to its own way of marking what is exported. */
+#ifndef ZERO_API
 #if defined(__GNUC__)
 #define ZERO_API __attribute__((visibility("default")))
-#define ZERO_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #else
 #define ZERO_API
+#endif
+#endif
+#if defined(__GNUC__)
+#define ZERO_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
 #define ZERO_PRINTF(f, a)
 #endif
 
@@ -267,9 +273,11 @@ typedef struct zero_row {
 
 typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_reduce_t;
 
-/* How gradients move parameters. Each keeps fp32 master weights, and state beside them: AdamW (Loshchilov and Hutter 2019) and Adam (Kingma and Ba
- * 2015, weight decay added to the gradient) two moments in fp32, SGD its momentum (none where beta1 is 0), Lion (Chen et al. 2023) one moment, 8-bit
- * AdamW two moments in 8 bits, in blocks of 128 elements (Dettmers et al. 2022). All but the last compute as PyTorch's. */
+/* How gradients move parameters. Each keeps fp32 master weights, and state beside them: AdamW (Loshchilov and Hutter
+ * 2019) and Adam (Kingma and Ba 2015, weight decay added to the gradient) two moments in fp32, SGD its momentum (none
+ * where beta1 is 0), Lion one moment, 8-bit AdamW two moments in 8 bits, in blocks of 128 elements (Dettmers et al.
+ * 2022). AdamW, Adam and SGD compute as PyTorch's. Lion, which PyTorch does not have, is algorithm 2 of Chen et al.
+ * 2023, "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675. */
 typedef enum zero_rule {
     ZERO_RULE_ADAMW = 0,
     ZERO_RULE_ADAM,
