@@ -326,6 +326,157 @@ START_TEST(cuts)
 }
 END_TEST
 
+/* ---- algorithms of products ---------------------------------------------------------------------------------------- */
+
+static int told;
+static char last_told[512];
+
+static void hear(void *ctx, zero_log_level_t level, const char *text)
+{
+    (void)ctx;
+    ck_assert_int_eq((int)level, ZERO_LOG_WARNING);
+    told++;
+    snprintf(last_told, sizeof last_told, "%s", text);
+}
+
+enum { PM = 40, PN = 72, PK = 64, PART = 16 << 10 };
+
+/* A product with a bias and GELU, and a plain one, by a context with these choices: (m, n) of each at got. The choices then, which the caller frees. */
+static char *products(bench_t *b, const char *choices, bool measure, zero_dtype_t dtype, unsigned char *got)
+{
+    zero_nn_gemm_t g = {.m = PM, .n = PN, .k = PK, .dtype = dtype, .a = b->base, .b = b->base + PART, .bias = b->base + 2 * PART, .c = b->base + 3 * PART,
+                        .epilogue = ZERO_NN_EPILOGUE_GELU, .aux = b->base + 4 * PART};
+    zero_nn_gemm_t plain = {.m = PM, .n = PN, .k = PK, .dtype = dtype, .a = g.a, .b = g.b, .c = b->base + 5 * PART};
+    zero_nn_destroy(b->nn);
+    OK(zero_nn_create(&b->nn, "cuda", 1, b->native, &why));
+    zero_nn_set_log(b->nn, hear, NULL);
+    if (choices != NULL || measure)
+        OK(zero_nn_set_choices(b->nn, choices, measure, &why));
+    for (int i = 0; i < 3 * PART / 4; i++)
+        zero_nn_store(b->pinned, i, dtype, (float)sin(i));
+    OK(b->device->ops->copy(b->device, b->native, b->base, b->pinned, 3 * PART, &why));
+    for (int dry = 1; dry >= 0; dry--) {
+        zero_nn_set_dry(b->nn, dry);
+        zero_nn_gemm(b->nn, &g);
+        zero_nn_gemm(b->nn, &plain);
+        OK(zero_nn_status(b->nn, &why));
+        zero_nn_set_workspace(b->nn, b->base + 2 * MOST, WORKSPACE);
+    }
+    OK(b->device->ops->copy(b->device, b->native, got, b->base + 3 * PART, 3 * PART, &why));
+    finish(b);
+    return zero_nn_choices(b->nn);
+}
+
+/* Choices are measured once, and give the same bits whoever reads them; what the heuristic proposes first gives others. */
+START_TEST(choices)
+{
+    if (!emulated())
+        return;
+    bench_t b = bench_new("inline");
+    unsigned char *got[4];
+    for (int i = 0; i < 4; i++)
+        got[i] = malloc(3 * PART);
+    char *none = products(&b, NULL, false, ZERO_FP32, got[0]), *measured = products(&b, "", true, ZERO_FP32, got[1]);
+    ck_assert_int_eq(strncmp(none, "zero_nn products of Emulated GPU 0, cuBLASLt 13.0.0\n", 49), 0);
+    ck_assert_msg(strchr(none, '\n')[1] == '\0' && strchr(measured, '\n')[1] != '\0', "%s", measured);
+    uint64_t (*calls)(const char *);
+    *(void **)&calls = dlsym(dlopen("libcuda_emulator.so", RTLD_NOW | RTLD_NOLOAD), "zero_emulator_calls");
+    const uint64_t timed = calls("cudaEventElapsedTime");
+    ck_assert(timed > 0);
+    char *again = products(&b, measured, true, ZERO_FP32, got[2]), *read = products(&b, measured, false, ZERO_FP32, got[3]);
+    ck_assert_str_eq(measured, again);
+    ck_assert_str_eq(measured, read);
+    ck_assert_uint_eq(calls("cudaEventElapsedTime"), timed);
+    ck_assert(memcmp(got[1], got[2], 3 * PART) == 0 && memcmp(got[1], got[3], 3 * PART) == 0);
+    ck_assert(memcmp(got[0], got[1], 3 * PART) != 0);
+    ck_assert_int_eq(told, 0);
+
+    /* Texts that are none; an algorithm of another product; a product that is there twice. */
+    char text[4096], *line = strchr(measured, '\n') + 1, *next = strchr(line, '\n') + 1;
+    zero_nn_t *nn = NULL;
+    OK(zero_nn_create(&nn, "cuda", 1, b.native, &why));
+    says(zero_nn_set_choices(nn, "no choices\n", true, &why), ZERO_ERR_ARG, "line 1 does not begin with 'zero_nn products of '");
+    says(zero_nn_set_choices(nn, "zero_nn products of Another GPU, cuBLASLt 13.0.0\n", true, &why), ZERO_ERR_ARG, "are for Another GPU, cuBLASLt 13.0.0, but this is Emul");
+    snprintf(text, sizeof text, "%s40 72\n", none);
+    says(zero_nn_set_choices(nn, text, true, &why), ZERO_ERR_ARG, "line 2 is no product");
+    snprintf(text, sizeof text, "%s%.*s%.*s", none, (int)(next - line), line, (int)(next - line), line);
+    says(zero_nn_set_choices(nn, text, true, &why), ZERO_ERR_ARG, "line 3 is of a product that an earlier line has");
+    zero_nn_destroy(nn);
+    OK(zero_nn_create(&nn, "cuda", 1, b.native, &why));
+    snprintf(text, sizeof text, "%s56 72 64 64 72 72 0%s", none, strstr(line, " fp32 plain")); /* the sizes of another product before its algorithm */
+    strchr(strchr(text, '\n') + 1, '\n')[1] = '\0';
+    OK(zero_nn_set_choices(nn, text, true, &why));
+    zero_nn_set_dry(nn, true);
+    zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 56, .n = 72, .k = 64});
+    says(zero_nn_status(nn, &why), ZERO_ERR_ARG, "cuBLASLt refuses the algorithm that the choices of products have for it (CUBLAS_STATUS_INVALID_VALUE)");
+    zero_nn_destroy(nn);
+    OK(zero_nn_create(&nn, "cpu", 1, NULL, &why));
+    says(zero_nn_set_choices(nn, NULL, true, &why), ZERO_ERR_UNSUPPORTED, "there is nothing to choose");
+    zero_nn_destroy(nn);
+    for (int i = 0; i < 4; i++)
+        free(got[i]);
+    free(none);
+    free(measured);
+    free(again);
+    free(read);
+    bench_free(&b);
+}
+END_TEST
+
+/* What the heuristic proposes and the call then refuses is computed by our own kernels, and GELU by one of its own: the same to rounding. Told once each. */
+START_TEST(refused_when_called)
+{
+    if (!emulated())
+        return;
+    unsigned char *got = malloc(3 * PART);
+    setenv("ZERO_EMULATOR_FAIL", _i == 0 ? "unsupported:1+" : "unsupported:2", 1);
+    bench_t b = bench_new("inline");
+    free(products(&b, NULL, false, ZERO_BF16, got));
+    ck_assert_int_eq(told, _i == 0 ? 3 : 1);
+    ck_assert_msg(strstr(last_told, "will be slow: cuBLASLt proposed an algorithm for it that it now refuses (CUBLAS_STATUS_NOT_SUPPORTED)") != NULL, "%s", last_told);
+    /* a * b + bias by plain loops */
+    for (int i = 0; i < PM; i++)
+        for (int j = 0; j < PN; j++) {
+            float sum = 0, bias = zero_nn_load((char *)b.pinned + 2 * PART, j, ZERO_BF16), before, plain, after;
+            for (int l = 0; l < PK; l++)
+                sum += zero_nn_load(b.pinned, i * PK + l, ZERO_BF16) * zero_nn_load((char *)b.pinned + PART, l * PN + j, ZERO_BF16);
+            after = zero_nn_load(got, i * PN + j, ZERO_BF16);
+            before = zero_nn_load(got + PART, i * PN + j, ZERO_BF16);
+            plain = zero_nn_load(got + 2 * PART, i * PN + j, ZERO_BF16);
+            const float gelu = 0.5f * (sum + bias) * (1 + tanhf(0.79788456f * (sum + bias + 0.044715f * powf(sum + bias, 3))));
+            EXPECT(fabsf(before - sum - bias) <= 0x1p-7f * (fabsf(sum + bias) + 1), "(%d, %d): %g + %g gives %g", i, j, sum, bias, before);
+            EXPECT(fabsf(plain - sum) <= 0x1p-7f * (fabsf(sum) + 1), "(%d, %d): %g gives %g", i, j, sum, plain);
+            EXPECT(fabsf(after - gelu) <= 0x1p-6f * (fabsf(gelu) + 1), "(%d, %d): gelu %g gives %g", i, j, gelu, after);
+        }
+    free(got);
+    bench_free(&b);
+}
+END_TEST
+
+/* Why attention is slow is told once, and what computes what is said. */
+START_TEST(what_computes)
+{
+    if (!emulated())
+        return;
+    bench_t b = bench_new("inline");
+    char text[512];
+    OK(zero_nn_create(&b.nn, "cuda", 1, b.native, &why));
+    zero_nn_set_log(b.nn, hear, NULL);
+    zero_nn_set_dry(b.nn, true);
+    zero_nn_describe(b.nn, text, sizeof text);
+    ck_assert_str_eq(text, "");
+    call_all(b.nn, NULL, NULL);
+    call_all(b.nn, NULL, NULL);
+    OK(zero_nn_status(b.nn, &why));
+    ck_assert_int_eq(told, 1);
+    ck_assert_str_eq(last_told, "attention will be slow: our own kernels compute it, in fp32, since this build has no cuDNN: install its headers and configure --with-cudnn");
+    zero_nn_describe(b.nn, text, sizeof text);
+    ck_assert_str_eq(text, "attention: our own kernels forward, our own kernels backward; products: cuBLASLt, our own kernels (2 of 8 shapes); "
+                           "GELU: in its product forward, in its product backward");
+    bench_free(&b);
+}
+END_TEST
+
 /* ---- calls only queue work --------------------------------------------------------------------------------------- */
 
 static atomic_int may_go;
@@ -459,6 +610,9 @@ int main(void)
     tcase_add_test(tc, refusals);
     tcase_add_loop_test(tc, epilogues, 0, (int)(sizeof EPILOGUES / sizeof EPILOGUES[0]));
     tcase_add_test(tc, cuts);
+    tcase_add_test(tc, choices);
+    tcase_add_loop_test(tc, refused_when_called, 0, 2);
+    tcase_add_test(tc, what_computes);
     tcase_add_test(tc, calls_only_queue);
     tcase_add_loop_test(tc, faults, 0, cases);
     suite_add_tcase(suite, tc);

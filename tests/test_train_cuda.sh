@@ -22,7 +22,7 @@ run 0 $small --ranks 2 --steps 3 --device cuda --compare-stages --log compare.lo
 equal "compare events" "$(grep -c '"event":"compare"' compare.log)" 4
 equal "hashes of four stages" "$(values compare.log params_xxh64 | sort -u | wc -l)" 1
 equal "four stages equal their forecasts" "$(grep -c '"equal":true' compare.log)" 4
-grep -q '"device":"cuda",.*"dtype":"bf16",.*"communicator":"\(shm\|mpi\)","gpu":"Emulated GPU 0"' compare.log || fail "what ran: $(head -1 compare.log)"
+grep -q '"device":"cuda",.*"dtype":"bf16",.*"communicator":"\(shm\|mpi\)","gpu":"Emulated GPU 0","kernels":"cuda (Emulated GPU 0, ' compare.log || fail "what ran: $(head -1 compare.log)"
 [ ! -s err ] || fail "--quiet: $(cat err)"
 hash=$(values compare.log params_xxh64 | tail -1)
 
@@ -63,12 +63,44 @@ if [ -e "$plugins/libnccl_emulator.so" ]; then
     grep -q '"world_size":2,"communicator":"nccl"' same.log || fail "no NCCL: $(head -1 same.log)"
     ZERO_EMULATOR=threads same "NCCL beside streams with threads" --offload all
 fi
+# Algorithms of products: measured once, and the same bits for every run with the file; the emulator's fastest gives other bits than the first proposed.
+tuned()
+{
+    run 0 --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 --ranks 2 --steps 3 --reduce every --log tuned.log "$@"
+    values tuned.log params_xxh64 >hash
+}
+export ZERO_EMULATOR_NAME="Emulated GPU 0" # GPUs of one kind have one name
+tuned --tune products.txt
+cp products.txt first.txt
+[ "$(wc -l <products.txt)" -gt 10 ] || fail "few products: $(cat products.txt)"
+[ "$(cat hash)" != "$hash" ] || fail "the measured products have the bits of those that were not"
+hash=$(cat hash)
+tuned --tune=products.txt
+equal "the same choices, the same bits" "$(cat hash)" "$hash"
+tuned --tune products.txt --stage 0 --offload optimizer
+equal "the same choices at stage 0" "$(cat hash)" "$hash"
+cmp -s products.txt first.txt || fail "what was read was measured again: $(diff products.txt first.txt)"
+tuned --tune products.txt --eval-every 2 --seq-len 32 # shapes that the file lacks are added to it
+[ "$(wc -l <products.txt)" -gt "$(wc -l <first.txt)" ] || fail "no product was added: $(cat products.txt)"
+grep -vxFf products.txt first.txt >lost && fail "choices were lost: $(cat lost)"
+sed '1s/Emulated GPU 0/Another GPU/' first.txt >other.txt
+# shellcheck disable=SC2086
+refused $small --ranks 2 --tune other.txt -- "--tune 'other.txt': its choices of products are for Another GPU, cuBLASLt 13.0.0, but this is Emulated GPU 0"
+# shellcheck disable=SC2086
+refused $small --ranks 2 --tune no/products.txt -- "cannot write --tune 'no/products.txt': No such file"
+refused --device cpu --tune products.txt -- "--tune 'products.txt' chooses algorithms of products on GPUs, but the device is the CPU"
+hash=$fused
+unset ZERO_EMULATOR_NAME
 # shellcheck disable=SC2086
 ZERO_NCCL_LIBRARY=/nonexistent run 0 --seq-len 16 --sample 0 --threads 1 --batch 4 --steps 1
 equal "without NCCL" "$(grep -c 'warning: ranks exchange by way of host memory, which is slower: NCCL cannot be opened' err)" 1
 export ZERO_EMULATOR_DEVICES=1
 run 0 --seq-len 16 --sample 0 --threads 1 --batch 4 --steps 1 --ranks 2
-equal "ranks that share a GPU" "$(cat err)" "zero_train: warning: ranks exchange by way of host memory, which is slower: \
+equal "what computes" "$(grep '^kernels: ' out)" "kernels: cuda (Emulated GPU 0, cuBLASLt 13.0.0); attention: our own kernels forward, our own kernels \
+backward; products: cuBLASLt; GELU: in its product forward, in its product backward"
+equal "warnings" "$(wc -l <err)" 2
+grep -q "^zero_train: warning: attention will be slow: our own kernels compute it, in fp32, since this build has no cuDNN" err || fail "slow attention: $(cat err)"
+equal "ranks that share a GPU" "$(grep -v 'attention will be slow' err)" "zero_train: warning: ranks exchange by way of host memory, which is slower: \
 ranks 0 and 1 are on one GPU, which NCCL refuses: give each rank a GPU of its own"
 
 # The CPU's losses, evaluations and samples.

@@ -209,6 +209,12 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     status = zero_nn_create(&m->nn, options->backend ? options->backend : "auto", options->threads, NULL, error);
     if (status != ZERO_OK)
         goto fail;
+    zero_nn_set_log(m->nn, options->log, options->log_ctx);
+    if (options->choices != NULL || options->measure)
+        status = zero_nn_set_choices(m->nn, options->choices, options->measure, error);
+    if (status != ZERO_OK)
+        goto fail;
+    m->options.choices = NULL; /* the caller's */
     head_shape(m);
     *model = m;
     return ZERO_OK;
@@ -318,6 +324,18 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     if (status == ZERO_OK && m->workspace_bytes > 0)
         status = zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, m->workspace_bytes + ZERO_NN_ALIGN, &m->workspace);
     return zero_gpt2_engine_error(m, status, error);
+}
+
+void zero_model_describe(const zero_model_t *m, char *text, size_t size)
+{
+    const int used = snprintf(text, size, "%s; ", zero_nn_backend(m->nn));
+
+    zero_nn_describe(m->nn, text + used, size - (size_t)used);
+}
+
+char *zero_model_choices(const zero_model_t *m)
+{
+    return zero_nn_choices(m->nn);
 }
 
 zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)

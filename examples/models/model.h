@@ -41,6 +41,10 @@ typedef struct zero_model_options {
     bool eval;                       /* declare an evaluation pass */
     int64_t head_rows;               /* rows of logits that exist at once; 0: chosen by size */
     int64_t head_columns;            /* tokens of the vocabulary that one product of the head takes; 0: chosen by size */
+    const char *choices;             /* which algorithms compute products on a GPU (zero_nn_set_choices); NULL: none are chosen */
+    bool measure;                    /* measure those that choices lacks */
+    zero_log_fn log;                 /* gets warnings of kernels/nn; NULL: none */
+    void *log_ctx;
 } zero_model_options_t;
 
 typedef struct zero_model zero_model_t;
@@ -50,6 +54,10 @@ void zero_model_destroy(zero_model_t *model);
 
 /* Adds units, parameters, passes and reservations (activations; the workspace that a dry run of every pass finds) to an engine that is not committed. */
 zero_status_t zero_model_declare(zero_model_t *model, zero_engine_t *engine, zero_error_t *error);
+/* What computes, and how, in one line: "cuda (NVIDIA H200, cuBLASLt 13.0.2, cuDNN 9.19.0); attention: cuDNN forward, ...". After declare. */
+void zero_model_describe(const zero_model_t *model, char *text, size_t size);
+/* The choices of products that the model was given or has measured (zero_nn_choices); the caller frees them. After declare. */
+char *zero_model_choices(const zero_model_t *model);
 /* After commit: takes the addresses. Before any of the calls below. */
 zero_status_t zero_model_bind(zero_model_t *model, zero_error_t *error);
 

@@ -109,7 +109,7 @@ zero_status_t compare_stages(session_t *session, zero_error_t *error)
         r->norms = r->losses + count;
         status = run_open(&run, job, &session->place, stage, error);
         if (status == ZERO_OK && session->log == NULL)
-            status = session_start(session, zero_plan_hash(run.engine), error);
+            status = session_start(session, &run, error);
         if (status == ZERO_OK)
             status = measure(session, &run, r, error);
         r->same = status == ZERO_OK && memcmp(r->losses, results[0].losses, size) == 0 && memcmp(r->norms, results[0].norms, size) == 0 &&

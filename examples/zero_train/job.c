@@ -211,6 +211,9 @@ static zero_status_t resolve_device(options_t *o, zero_error_t *error)
             return zero_fail(error, status, "--device is cuda, but %s", why.text);
     } else
         o->device = DEVICE_CPU;
+    if (o->tune != NULL && o->device != DEVICE_CUDA)
+        return zero_fail(error, ZERO_ERR_ARG, "--tune '%s' chooses algorithms of products on GPUs, but the device is the CPU, which has one of each: leave it out",
+                         o->tune);
     if (o->dtype < 0)
         o->dtype = o->device == DEVICE_CUDA ? ZERO_BF16 : ZERO_FP32;
     return ZERO_OK;

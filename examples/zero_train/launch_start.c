@@ -143,14 +143,23 @@ static bool start_mpiexec(launch_start_t *s, const char *mpiexec, char *self)
     if (line == NULL)
         return cannot_start(s, "no memory");
     memcpy(line, head, sizeof head);
-    for (int i = 1; i < argc; i++)
-        line[3 + i] = s->plan->argv[i];
+    /* Open MPI takes the words --tune FILE for its own, wherever they stand: so they are one word */
+    char *tune = NULL;
+    for (int i = 1, at = 4; i < argc; i++) {
+        const bool two = strcmp(s->plan->argv[i], "--tune") == 0 && i + 1 < argc && tune == NULL;
+        if (two && asprintf(&tune, "--tune=%s", s->plan->argv[++i]) < 0) {
+            free(line);
+            return cannot_start(s, "no memory");
+        }
+        line[at++] = two ? tune : s->plan->argv[i];
+    }
     set_open_mpi();
     s->mpi = true;
     /* on SIGTERM mpiexec ends its ranks and removes its files, which it could not on SIGKILL */
     s->child[0] = run(s, mpiexec, line, SIGTERM, 0, -1);
     s->children = s->child[0] > 0;
     free(line);
+    free(tune);
     return s->children == 1 || cannot_start(s, strerror(errno));
 }
 

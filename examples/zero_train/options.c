@@ -40,6 +40,8 @@ static const option_t table[] = {
      "cores / ranks of this machine; a quota counts", "per rank", false},
     {"device", SHARDING, OPTION_CHOICE, FIELD(device), 0, 0, DEVICE_AUTO, "auto|cpu|cuda", NULL, "auto|cpu|cuda", "auto",
      "what computes; auto: cuda where there is a GPU that this build can use", true},
+    {"tune", SHARDING, OPTION_TEXT, FIELD(tune), 0, 0, UNSET, NULL, NULL, "FILE", "none",
+     "on GPUs: measure which algorithm is the fastest for each matrix product that FILE lacks, keep it there, and compute as FILE says; under mpiexec --tune=FILE, in one word", false},
     {"window", SHARDING, OPTION_WHOLE, FIELD(window), 1, 1 << 20, 2, NULL, NULL, "UNITS", "2", "units gathered at once, prefetched ones counted", true},
     {"reduce", SHARDING, OPTION_CHOICE, FIELD(reduce), 0, 0, UNSET, "every|last", NULL, "every|last", "every at stages 2 and 3, last below",
      "reduce gradients each micro-step, or once a step", true},

@@ -19,6 +19,7 @@ enum { OPTIONS_MOST = 128 };
 typedef struct options {
     /* sharding */
     int64_t stage, ranks, threads, window, device, reduce, reduce_dtype, timeout;
+    const char *tune;
     /* model */
     const char *model;
     int64_t dtype, recompute, seed;

@@ -86,6 +86,12 @@ void report_rates(const job_t *job)
                 "which is 0, and --steps is %lld: use --schedule constant, a --min-lr above 0, or more --steps\n", (long long)s->steps);
 }
 
+void report_kernels(const char *text)
+{
+    printf("kernels: %s\n", text);
+    fflush(stdout);
+}
+
 /* ---- progress ------------------------------------------------------------------------------------------------------------ */
 
 void progress_step(progress_t *p, int64_t step, double loss, double norm, double lr, double tokens_per_second)

@@ -13,6 +13,8 @@ zero_status_t report_written(zero_error_t *error);
 
 /* One line about what is trained, and on what: gpu is its name, "" the CPU. world ranks may be planned only. */
 void report_head(const job_t *job, const char *gpu);
+/* One line about what computes (zero_model_describe). */
+void report_kernels(const char *text);
 
 /* A warning where every step has the rate 0, so that nothing would be trained. */
 void report_rates(const job_t *job);

@@ -1,4 +1,5 @@
 #include "examples/zero_train/run.h"
+#include "examples/zero_train/tune.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -62,6 +63,45 @@ static zero_status_t commit(run_t *run, zero_error_t *error)
     return status;
 }
 
+static zero_status_t declare_model(run_t *run, const zero_model_options_t *options, zero_error_t *error)
+{
+    zero_status_t status = zero_model_create(&run->model, &run->job->model, options, error);
+    return status == ZERO_OK ? zero_model_declare(run->model, run->engine, error) : status;
+}
+
+/* The same with the choices of --tune: rank 0 reads them and measures what they lack, the others are told. A plan measures nothing. */
+static zero_status_t declare_tuned(run_t *run, const zero_model_options_t *given, zero_error_t *error)
+{
+    const char *path = run->job->o.tune;
+    zero_comm_t *comm = run->place.comm;
+    zero_model_options_t options = *given;
+    char *before = NULL, *after = NULL;
+    zero_status_t status = run->rank == 0 ? tune_read(path, &before, error) : tune_share(comm, &before, error);
+    options.choices = before;
+    options.measure = run->rank == 0 && comm != NULL;
+    if (status == ZERO_OK && (status = declare_model(run, &options, error)) != ZERO_OK && status == ZERO_ERR_ARG && run->rank == 0) {
+        zero_error_t why = *error;
+        zero_fail(error, status, "--tune '%s': %s", path, why.text);
+    }
+    if (options.measure) {
+        if (status == ZERO_OK && (after = zero_model_choices(run->model)) == NULL)
+            status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the choices of --tune");
+        if (status == ZERO_OK && strcmp(before, after) != 0)
+            status = tune_write(path, after, error);
+        if (status != ZERO_OK) {
+            zero_error_t ignored;
+            free(after);
+            after = NULL;
+            tune_share(comm, &after, &ignored);
+        } else {
+            status = tune_share(comm, &after, error);
+        }
+    }
+    free(before);
+    free(after);
+    return status;
+}
+
 /* An engine with the model declared on it, not committed. */
 static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
 {
@@ -100,10 +140,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
                                     .micro_steps = run->job->micro_steps,
                                     .dtype = (zero_dtype_t)o->dtype, .recompute = (zero_recompute_t)o->recompute,
                                     .offload_activations = o->offload_activations != 0, .threads = (int)o->threads,
-                                    .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu", .eval = run->job->eval};
-    if ((status = zero_model_create(&run->model, &run->job->model, &options, error)) != ZERO_OK)
-        return status;
-    return zero_model_declare(run->model, run->engine, error);
+                                    .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu", .eval = run->job->eval, .log = warn, .log_ctx = run};
+    return o->tune != NULL ? declare_tuned(run, &options, error) : declare_model(run, &options, error);
 }
 
 zero_status_t run_plan(run_t *run, const job_t *job, int stage, zero_error_t *error)

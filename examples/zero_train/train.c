@@ -5,11 +5,15 @@
 #include <signal.h>
 #include <string.h>
 
-zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t *error)
+zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *error)
 {
     const job_t *job = session->job;
     const char *gpu = zero_device_label(session->place.device);
     int rank = zero_comm_rank(session->place.comm);
+    char kernels[640];
+    zero_model_describe(run->model, kernels, sizeof kernels);
+    if (rank == 0 && !job->o.quiet && gpu[0] != '\0')
+        report_kernels(kernels);
     zero_status_t status = log_open(&session->log, rank == 0 ? job->o.log : NULL, error);
     if (status != ZERO_OK)
         return status;
@@ -23,8 +27,9 @@ zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t
     log_whole(session->log, "world_size", job->world);
     log_text(session->log, "communicator", zero_comm_name(session->place.wire));
     log_text(session->log, "gpu", gpu[0] != '\0' ? gpu : NULL);
+    log_text(session->log, "kernels", kernels);
     log_whole(session->log, "parameters", zero_model_parameters(&job->model));
-    log_hash(session->log, "plan_hash", plan_hash);
+    log_hash(session->log, "plan_hash", zero_plan_hash(run->engine));
     return log_end(session->log, error);
 }
 
@@ -183,7 +188,7 @@ zero_status_t train(session_t *session, zero_error_t *error)
         report_head(job, zero_device_label(session->place.device));
     zero_status_t status = run_open(&run, job, &session->place, (int)job->o.stage, error);
     if (status == ZERO_OK)
-        status = session_start(session, zero_plan_hash(run.engine), error);
+        status = session_start(session, &run, error);
     if (status == ZERO_OK)
         status = run_sample(&run, "before training:", error);
     if (status == ZERO_OK)

@@ -28,6 +28,6 @@ zero_status_t train(session_t *session, zero_error_t *error);
 zero_status_t compare_stages(session_t *session, zero_error_t *error);
 
 /* Opens the log and writes the start event. */
-zero_status_t session_start(session_t *session, uint64_t plan_hash, zero_error_t *error);
+zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *error);
 
 #endif

@@ -37,6 +37,7 @@ typedef struct zero_nn_plan {
     zero_nn_shape_t shape;
     uint64_t workspace; /* bytes of zero_nn.workspace that the call may use */
     void *data;         /* the backend's own: primitives; freed by its unplan */
+    bool refused;       /* zero_nn_refuse */
 } zero_nn_plan_t;
 
 typedef struct zero_nn_embedding {
@@ -86,6 +87,11 @@ typedef struct zero_nn_ops {
     /* Fills plan->workspace and plan->data for plan->shape. The only place where a backend allocates. */
     zero_status_t (*plan)(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
     void (*unplan)(zero_nn_plan_t *plan);                      /* may be NULL */
+    /* zero_nn_set_choices, zero_nn_choices; both NULL where products have none. */
+    zero_status_t (*set_choices)(zero_nn_t *nn, const char *text, bool measure, zero_error_t *error);
+    char *(*choices)(const zero_nn_t *nn);
+    /* What computes a plan of a product or of attention: "cuBLASLt", "our own kernels". NULL: our own kernels do. */
+    const char *(*maker)(const zero_nn_plan_t *plan);
     zero_status_t (*open)(zero_nn_t *nn, zero_error_t *error); /* may be NULL, as close */
     void (*close)(zero_nn_t *nn);
     void (*gemm)(zero_nn_t *nn, const zero_nn_gemm_t *g);
@@ -112,6 +118,8 @@ struct zero_nn {
     int threads;
     bool dry;
     char label[64];        /* what zero_nn_backend says; open may add to the table's name */
+    zero_log_fn log;       /* NULL: none */
+    void *log_ctx;
     zero_error_t error;    /* the first since zero_nn_status */
     zero_nn_plan_t *plans; /* in order of their making */
     int32_t *table;        /* open addressing: index into plans, or -1; capacity is a power of two */
@@ -124,6 +132,15 @@ struct zero_nn {
 
 /* Keeps the first error of a context. */
 void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
+
+/* Called by gemm, which has queued nothing: this product and its epilogue are two calls from here on, the present one included. */
+static inline void zero_nn_refuse(zero_nn_t *nn)
+{
+    nn->plans[nn->plan - nn->plans].refused = true;
+}
+
+/* A sentence for the log, as a warning. */
+void zero_nn_warn(zero_nn_t *nn, const char *format, ...) ZERO_PRINTF(2, 3);
 
 /* "layernorm_forward"; "gemm (512, 768, 2304, ...) in fp32" (text, which is returned). */
 const char *zero_nn_op_name(int32_t op);

@@ -1,4 +1,4 @@
-/* fail.c - the errors of a context. The plugin with CUDA has a copy of its own. */
+/* fail.c - the errors of a context, and its log. The plugin with CUDA has a copy of its own. */
 #include "kernels/nn/backend.h"
 
 #include <stdio.h>
@@ -46,4 +46,14 @@ void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...)
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     zero_fail(&nn->error, status, "%s", text);
+}
+
+void zero_nn_warn(zero_nn_t *nn, const char *format, ...)
+{
+    char text[sizeof nn->error.text];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    zero_log(nn->log, nn->log_ctx, ZERO_LOG_WARNING, "%s", text);
 }

@@ -71,6 +71,24 @@ void zero_nn_set_stream(zero_nn_t *nn, void *stream)
         nn->ops->set_stream(nn);
 }
 
+void zero_nn_set_log(zero_nn_t *nn, zero_log_fn log, void *ctx)
+{
+    nn->log = log;
+    nn->log_ctx = ctx;
+}
+
+zero_status_t zero_nn_set_choices(zero_nn_t *nn, const char *text, bool measure, zero_error_t *error)
+{
+    if (nn->ops->set_choices == NULL)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "kernels '%s' compute each product in one way: there is nothing to choose", nn->ops->name);
+    return nn->ops->set_choices(nn, text == NULL ? "" : text, measure, error);
+}
+
+char *zero_nn_choices(const zero_nn_t *nn)
+{
+    return nn->ops->choices == NULL ? NULL : nn->ops->choices(nn);
+}
+
 void zero_nn_set_dry(zero_nn_t *nn, bool dry)
 {
     nn->dry = dry;
@@ -187,6 +205,77 @@ static const zero_nn_plan_t *plan_begin(zero_nn_t *nn, const zero_nn_shape_t *sh
     return plan;
 }
 
+/* ---- what computes ------------------------------------------------------------------------------------------------ */
+
+static const char *maker_of(const zero_nn_t *nn, const zero_nn_plan_t *plan)
+{
+    return nn->ops->maker == NULL ? "our own kernels" : nn->ops->maker(plan);
+}
+
+/* Adds "cuBLASLt", or "cuBLASLt, our own kernels (2 of 14 shapes)", for the plans of op; false where there are none. */
+static bool add_makers(const zero_nn_t *nn, zero_nn_op_t op, char *text, size_t size)
+{
+    const char *first = NULL, *other = NULL;
+    int all = 0, others = 0;
+    for (uint32_t i = 0; i < nn->count; i++) {
+        if (nn->plans[i].shape.op != (int32_t)op)
+            continue;
+        const char *maker = maker_of(nn, &nn->plans[i]);
+        all++;
+        if (first == NULL)
+            first = maker;
+        if (strcmp(maker, first) != 0) {
+            other = maker;
+            others++;
+        }
+    }
+    const size_t used = strlen(text);
+    if (others > 0)
+        snprintf(text + used, size - used, "%s, %s (%d of %d shapes)", first, other, others, all);
+    else if (all > 0)
+        snprintf(text + used, size - used, "%s", first);
+    return all > 0;
+}
+
+static void add_text(char *text, size_t size, const char *more)
+{
+    const size_t used = strlen(text);
+    snprintf(text + used, size - used, "%s", more);
+}
+
+void zero_nn_describe(const zero_nn_t *nn, char *text, size_t size)
+{
+    static const struct {
+        zero_nn_op_t op;
+        const char *before, *after;
+    } PARTS[] = {{ZERO_NN_ATTN_FORWARD, "attention: ", " forward"}, {ZERO_NN_ATTN_BACKWARD, ", ", " backward"}, {ZERO_NN_GEMM, "; products: ", ""}};
+    bool fused[3] = {false}, apart[3] = {false};
+    text[0] = '\0';
+    for (int i = 0; i < 3; i++) {
+        const size_t begin = strlen(text);
+        add_text(text, size, begin == 0 && i > 0 ? PARTS[i].before + 2 : PARTS[i].before);
+        if (add_makers(nn, PARTS[i].op, text, size))
+            add_text(text, size, PARTS[i].after);
+        else
+            text[begin] = '\0';
+    }
+    for (uint32_t i = 0; i < nn->count; i++) {
+        const zero_nn_shape_t *shape = &nn->plans[i].shape;
+        if (shape->op == ZERO_NN_GEMM && !nn->plans[i].refused)
+            fused[shape->d[6] >> ZERO_NN_EPILOGUE_SHIFT] = true;
+        apart[ZERO_NN_EPILOGUE_GELU] = apart[ZERO_NN_EPILOGUE_GELU] || shape->op == ZERO_NN_GELU_FORWARD;
+        apart[ZERO_NN_EPILOGUE_GELU_BACKWARD] = apart[ZERO_NN_EPILOGUE_GELU_BACKWARD] || shape->op == ZERO_NN_GELU_BACKWARD;
+    }
+    const char *how[3];
+    for (int i = 0; i < 3; i++)
+        how[i] = fused[i] ? "in its product" : apart[i] ? "a kernel of its own" : NULL;
+    const char *forward = how[ZERO_NN_EPILOGUE_GELU], *backward = how[ZERO_NN_EPILOGUE_GELU_BACKWARD];
+    const size_t used = strlen(text);
+    if (forward != NULL || backward != NULL)
+        snprintf(text + used, size - used, "%sGELU: %s%s%s%s%s", used > 0 ? "; " : "", forward ? forward : "", forward ? " forward" : "",
+                 forward && backward ? ", " : "", backward ? backward : "", backward ? " backward" : "");
+}
+
 /* ---- checks ------------------------------------------------------------------------------------------------------ */
 
 static zero_nn_shape_t shape_of(zero_nn_op_t op, zero_dtype_t dtype)
@@ -283,7 +372,8 @@ static bool epilogue_fused(zero_nn_t *nn, const zero_nn_shape_t *shape)
         return false;
     if (nn->dry)
         plan_make(nn, shape, true);
-    return nn->capacity > 0 && nn->table[table_slot(nn, shape)] >= 0;
+    const int32_t index = nn->capacity == 0 ? -1 : nn->table[table_slot(nn, shape)];
+    return index >= 0 && !nn->plans[index].refused;
 }
 
 /* The product and its epilogue as calls of their own. */
@@ -372,9 +462,12 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
         return;
     if (g.epilogue != ZERO_NN_EPILOGUE_NONE && !nn->dry && (!there(nn, g.c, ZERO_NN_GEMM, "c") || !there(nn, g.aux, ZERO_NN_GEMM, "aux")))
         return;
-    if (g.epilogue != ZERO_NN_EPILOGUE_NONE && !epilogue_fused(nn, &shape)) {
-        gemm_apart(nn, &g);
-        return;
+    if (g.epilogue != ZERO_NN_EPILOGUE_NONE) {
+        const bool fused = epilogue_fused(nn, &shape);
+        if (!fused || nn->dry) /* dry, the two calls are made ready even so: the backend may refuse the one when it computes */
+            gemm_apart(nn, &g);
+        if (!fused)
+            return;
     }
     if (gemm_cut(nn, &g))
         return;
@@ -383,6 +476,8 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
     if (g.k > 0 && (!there(nn, g.a, ZERO_NN_GEMM, "a") || !there(nn, g.b, ZERO_NN_GEMM, "b")))
         return;
     nn->ops->gemm(nn, &g);
+    if (g.epilogue != ZERO_NN_EPILOGUE_NONE && nn->plan->refused)
+        gemm_apart(nn, &g);
 }
 
 void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)

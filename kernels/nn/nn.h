@@ -53,6 +53,18 @@ typedef struct zero_nn_sizes {
     bool wide_sums;         /* a gradient of W that is the sum of several products is added up in fp32: zero_nn_gemm_t.wide */
 } zero_nn_sizes_t;
 const zero_nn_sizes_t *zero_nn_sizes(const zero_nn_t *nn);
+/* From here on log gets a sentence, as ZERO_LOG_WARNING, where something will be computed more slowly than it could be: each reason once. NULL: none. */
+void zero_nn_set_log(zero_nn_t *nn, zero_log_fn log, void *ctx);
+/* How products are computed on a GPU: cuBLASLt has several algorithms for a shape, and proposes one unmeasured. Before the dry run: text holds the
+ * choices that another context's zero_nn_choices gave (NULL or "": none), measure says to time the algorithms of each product that text does not have
+ * (within the dry run, which then runs them on memory that it takes and gives back). Equal choices give equal bits. ZERO_ERR_ARG: text is not such a
+ * text, or is of another GPU or another version of cuBLASLt; ZERO_ERR_UNSUPPORTED: not "cuda", whose products have no choices. */
+zero_status_t zero_nn_set_choices(zero_nn_t *nn, const char *text, bool measure, zero_error_t *error);
+/* The choices that were read or measured so far, as a text of lines that the caller frees; NULL: no memory, or not "cuda". */
+char *zero_nn_choices(const zero_nn_t *nn);
+/* What computes the calls that were made dry so far, in one line: "attention: cuDNN forward, our own kernels backward; products: cuBLASLt; GELU: in its
+ * product forward, a kernel of its own backward". */
+void zero_nn_describe(const zero_nn_t *nn, char *text, size_t size);
 void zero_nn_set_dry(zero_nn_t *nn, bool dry);
 /* The most that any call so far needs, at an address that is a multiple of ZERO_NN_ALIGN (cuBLASLt wants this of its workspace). zero_reserve aligns
  * memory to less: reserve ZERO_NN_ALIGN bytes more, and hand over the first such address. */

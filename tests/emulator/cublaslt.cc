@@ -45,6 +45,7 @@ struct choice {
     uint64_t magic, product, workspace;
     uint32_t align[4]; /* of A, B, C, D */
     uint32_t bias_align;
+    int32_t variant;   /* 0: cuts the sum, with workspace; 1: adds it as it comes; 2: adds its halves */
 };
 static_assert(sizeof(choice) <= sizeof(cublasLtMatmulAlgo_t));
 
@@ -210,6 +211,7 @@ struct call {
     size_t workspace_bytes;
     float alpha, beta;
     const float *device_scales[2];
+    int32_t variant;
 };
 
 /* op(X) as a dense column-major matrix of floats. */
@@ -238,17 +240,22 @@ void multiply(const call &p, const void *A, const void *B, const void *C, void *
     const layout &d = p.d;
     const uint32_t epilogue = p.x.epilogue;
     int64_t m = (int64_t)d.rows, n = (int64_t)d.columns, k = (int64_t)op_columns(p.a, p.x.trans_a);
-    std::vector<float> a = pack(A, p.a, p.x.trans_a), b = pack(B, p.b, p.x.trans_b), sums((size_t)m), gradient((size_t)m);
+    std::vector<float> a = pack(A, p.a, p.x.trans_a), b = pack(B, p.b, p.x.trans_b), sums((size_t)m), half((size_t)m), gradient((size_t)m);
+    const int64_t middle = p.variant == 2 ? k / 2 : k;
     for (int64_t j = 0; j < n; j++) {
         float *s = sums.data();
         std::fill(sums.begin(), sums.end(), 0.0f);
         for (int64_t l = 0; l < k; l++) {
+            if (l == middle) {
+                half = sums;
+                std::fill(sums.begin(), sums.end(), 0.0f);
+            }
             const float *column = &a[(size_t)(l * m)], factor = b[(size_t)(l + j * k)];
             for (int64_t i = 0; i < m; i++)
                 s[i] += column[i] * factor;
         }
         for (int64_t i = 0; i < m; i++) {
-            float y = p.alpha * s[i];
+            float y = p.alpha * (middle < k ? half[(size_t)i] + s[i] : s[i]);
             if (p.beta != 0) /* otherwise C is not read */
                 y += p.beta * load(C, p.c.type, at(p.c, i, j));
             if (has_bias(epilogue))
@@ -277,6 +284,7 @@ void multiply(const call &p, const void *A, const void *B, const void *C, void *
 void run(call p)
 {
     emulator_enter();
+    emulator_delay(3 - p.variant);
     if (p.device_scales[0]) {
         p.alpha = *p.device_scales[0];
         p.beta = *p.device_scales[1];
@@ -443,7 +451,8 @@ extern "C" cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPre
     return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-/* Offers up to two algorithms: for long sums one that cuts them and so wants workspace, then one that wants none. */
+/* Offers up to three algorithms: for long sums one that cuts them and so wants workspace, then one that wants none, then, which is the fastest by the
+ * emulator's clock and gives other bits, one that adds halves of the sum. */
 extern "C" cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t x, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                                          cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
                                                          int most, cublasLtMatmulHeuristicResult_t *results, int *count)
@@ -461,8 +470,8 @@ extern "C" cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle
             return CUBLAS_STATUS_NOT_SUPPORTED;
     uint64_t split = 2 * d->rows * d->columns * 4, k = op_columns(*a, x->trans_a);
     bool splits = k >= 512 && split <= preference->workspace && (preference->schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
-    for (int i = splits ? 0 : 1; i < 2 && *count < most; i++) {
-        choice y = {MAGIC, product_of(x, a, b, c, d), i == 0 ? split : 0, {}, alignment_of(x->bias)};
+    for (int i = splits ? 0 : 1; i < (k >= 32 ? 3 : 2) && *count < most; i++) {
+        choice y = {MAGIC, product_of(x, a, b, c, d), i == 0 ? split : 0, {}, alignment_of(x->bias), i};
         memcpy(y.align, preference->align, sizeof y.align);
         cublasLtMatmulHeuristicResult_t *r = &results[(*count)++];
         *r = cublasLtMatmulHeuristicResult_t{};
@@ -471,6 +480,25 @@ extern "C" cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle
         r->wavesCount = 1;
     }
     return CUBLAS_STATUS_SUCCESS;
+}
+
+extern "C" cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t x, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                                  cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
+                                                  cublasLtMatmulHeuristicResult_t *result)
+{
+    if (!handle || handle->magic != MAGIC || emulator_begin("cublasLtMatmulAlgoCheck") != cudaSuccess)
+        return CUBLAS_STATUS_NOT_INITIALIZED;
+    if (!algo || !result)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    cublasStatus_t status = check(x, a, b, c, d);
+    choice y;
+    memcpy(&y, algo, sizeof y);
+    if (status == CUBLAS_STATUS_SUCCESS && (y.magic != MAGIC || y.product != product_of(x, a, b, c, d) || y.variant < 0 || y.variant > 2))
+        status = CUBLAS_STATUS_INVALID_VALUE;
+    result->state = status;
+    result->workspaceSize = status == CUBLAS_STATUS_SUCCESS ? y.workspace : 0;
+    result->wavesCount = 1;
+    return status;
 }
 
 extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t x, const void *alpha, const void *A, cublasLtMatrixLayout_t a,
@@ -487,7 +515,9 @@ extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmul
     cublasStatus_t status = check(x, a, b, c, d);
     if (status != CUBLAS_STATUS_SUCCESS)
         return status;
-    call p = {*x, *a, *b, *c, *d, A, B, C, D, workspace, 0, 0, 0, {}};
+    if (emulator_injected("unsupported", false) != cudaSuccess)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    call p = {*x, *a, *b, *c, *d, A, B, C, D, workspace, 0, 0, 0, {}, 1};
     bool adds = true;
     if (x->pointer_mode == CUBLASLT_POINTER_MODE_DEVICE) {
         reach("alpha", alpha, sizeof(float));
@@ -502,7 +532,7 @@ extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmul
     bool with_bias = has_bias(x->epilogue) || has_bias_gradient(x->epilogue), with_aux = has_aux(x->epilogue);
     if ((adds && !C) || (with_bias && !x->bias) || (with_aux && !x->aux) || (C == D && !same_layout(*c, *d)))
         return CUBLAS_STATUS_INVALID_VALUE;
-    choice y = {MAGIC, product_of(x, a, b, c, d), 0, {16, 16, 16, 16}, 16};
+    choice y = {MAGIC, product_of(x, a, b, c, d), 0, {16, 16, 16, 16}, 16, 1};
     for (int i = 0; i < 4; i++) /* without one it chooses by the addresses */
         y.align[i] = alignment_of(i == 0 ? A : i == 1 ? B : i == 2 ? C : D);
     if (algo) {
@@ -516,6 +546,7 @@ extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmul
         (with_bias && (uintptr_t)x->bias % std::min(y.bias_align, 16u)))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     p.workspace_bytes = y.workspace;
+    p.variant = y.variant;
     reach("A", A, extent(*a));
     reach("B", B, extent(*b));
     reach("D", D, extent(*d));

@@ -74,6 +74,9 @@ cudaError_t emulator_submit(cudaStream_t stream, std::function<void()> work);
 void emulator_stream_wait(cudaStream_t stream);
 void emulator_device_wait(int device, bool blocking_only);
 
+/* For work that runs: the clock that events read goes so many hours on. */
+void emulator_delay(int hours);
+
 /* What was queued on a stream since its capture began (graph.cc). */
 struct emulator_capture {
     std::vector<std::function<void()>> work;

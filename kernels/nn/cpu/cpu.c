@@ -74,6 +74,11 @@ static void cpu_unplan(zero_nn_plan_t *plan)
         zero_nn_onednn_unplan(plan);
 }
 
+static const char *cpu_maker(const zero_nn_plan_t *plan)
+{
+    return plan->shape.op == ZERO_NN_GEMM && plan->data != NULL ? "oneDNN" : "our own kernels";
+}
+
 static void cpu_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
     if (nn->plan->data != NULL)
@@ -274,6 +279,7 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .close = cpu_close,
     .plan = cpu_plan,
     .unplan = cpu_unplan,
+    .maker = cpu_maker,
     .gemm = cpu_gemm,
     .bias_backward = cpu_bias_backward,
     .embedding_forward = cpu_embedding_forward,

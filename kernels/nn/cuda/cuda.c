@@ -40,6 +40,7 @@ static zero_status_t cuda_open(zero_nn_t *nn, zero_error_t *error)
     cuda->gelu = device.major == 9 || device.major == 10;
     nn->state = cuda;
     size_t version = cublasLtGetVersion();
+    snprintf(cuda->choices.machine, sizeof cuda->choices.machine, "%s, cuBLASLt %zu.%zu.%zu", device.name, version / 10000, version / 100 % 100, version % 100);
     snprintf(nn->label, sizeof nn->label, "cuda (%.*s, cuBLASLt %zu.%zu.%zu)", NAME_MOST, device.name, version / 10000, version / 100 % 100, version % 100);
     cuda->label_end = (int)strlen(nn->label) - 1;
     return ZERO_OK;
@@ -50,8 +51,23 @@ static void cuda_close(zero_nn_t *nn)
     zero_nn_cuda_t *cuda = nn->state;
     zero_cudnn_close(cuda->cudnn);
     zero_nn_cuda_blas_close(cuda);
+    free(cuda->choices.all);
     free(cuda);
     nn->state = NULL;
+}
+
+/* Why our own kernels compute attention in bf16: told once for each direction, or for both where cuDNN is not there. */
+static void without_cudnn(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_error_t *why)
+{
+    zero_nn_cuda_t *cuda = nn->state;
+    const bool backward = plan->shape.op == ZERO_NN_ATTN_BACKWARD;
+    char text[256];
+    if (cuda->cudnn == NULL && !cuda->told[0] && !cuda->told[1])
+        zero_nn_warn(nn, "attention will be slow: our own kernels compute it, in fp32, since %s", why->text);
+    else if (cuda->cudnn != NULL && !cuda->told[backward])
+        zero_nn_warn(nn, "attention will be slow %s: our own kernels compute it, in fp32, since cuDNN does not take %s: %s", backward ? "backward" : "forward",
+                     zero_nn_shape_text(&plan->shape, text, sizeof text), why->text);
+    cuda->told[backward] = true;
 }
 
 /* cuDNN computes attention in bf16 where it is there and takes the shape, otherwise our own kernels do: plan->data is NULL then. */
@@ -63,16 +79,18 @@ static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_er
     if (d[4] > ZERO_NN_CUDA_HEAD)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "heads of %lld elements: at most %d on a GPU", (long long)d[4], ZERO_NN_CUDA_HEAD);
     if (plan->shape.dtype == ZERO_BF16) {
-        if (!cuda->cudnn_asked && zero_cudnn_open(&cuda->cudnn, NULL, nn->stream, NULL) == ZERO_OK) {
+        zero_error_t why = {.status = ZERO_OK};
+        if (!cuda->cudnn_asked && zero_cudnn_open(&cuda->cudnn, NULL, nn->stream, &why) == ZERO_OK) {
             const unsigned version = (unsigned)zero_cudnn_version(cuda->cudnn);
             snprintf(nn->label + cuda->label_end, sizeof nn->label - (size_t)cuda->label_end, ", cuDNN %u.%u.%u)", version / 10000, version / 100 % 100,
                      version % 100);
         }
         cuda->cudnn_asked = true;
-        if (cuda->cudnn != NULL && zero_sdpa_create(&sdpa, cuda->cudnn, &plan->shape, &plan->workspace, NULL) == ZERO_OK) {
+        if (cuda->cudnn != NULL && zero_sdpa_create(&sdpa, cuda->cudnn, &plan->shape, &plan->workspace, &why) == ZERO_OK) {
             plan->data = sdpa;
             return ZERO_OK;
         }
+        without_cudnn(nn, plan, &why);
     }
     plan->workspace = plan->shape.op == ZERO_NN_ATTN_FORWARD ? 0 : (uint64_t)(d[0] * d[1] * d[2]) * sizeof(float); /* delta (B, H, T) */
     return ZERO_OK;
@@ -113,6 +131,26 @@ static void cuda_unplan(zero_nn_plan_t *plan)
         zero_nn_cuda_gemm_unplan(plan);
     else if (plan->shape.op == ZERO_NN_ATTN_FORWARD || plan->shape.op == ZERO_NN_ATTN_BACKWARD)
         zero_sdpa_destroy(plan->data);
+}
+
+static zero_status_t cuda_set_choices(zero_nn_t *nn, const char *text, bool measure, zero_error_t *error)
+{
+    zero_nn_cuda_t *cuda = nn->state;
+    cuda->choices.measure = measure;
+    return zero_choices_read(&cuda->choices, text, error);
+}
+
+static char *cuda_choices(const zero_nn_t *nn)
+{
+    const zero_nn_cuda_t *cuda = nn->state;
+    return zero_choices_write(&cuda->choices);
+}
+
+static const char *cuda_maker(const zero_nn_plan_t *plan)
+{
+    if (plan->data == NULL)
+        return "our own kernels";
+    return plan->shape.op == ZERO_NN_GEMM ? zero_nn_cuda_gemm_maker(plan) : "cuDNN";
 }
 
 /* Queues a copy between the host's memory and the workspace; whoever owns the host's leaves it alone until the stream got there. */
@@ -244,6 +282,9 @@ static const zero_nn_ops_t OPS = {
     .close = cuda_close,
     .plan = cuda_plan,
     .unplan = cuda_unplan,
+    .set_choices = cuda_set_choices,
+    .choices = cuda_choices,
+    .maker = cuda_maker,
     .gemm = zero_nn_cuda_gemm,
     .bias_backward = cuda_bias_backward,
     .embedding_forward = cuda_embedding_forward,

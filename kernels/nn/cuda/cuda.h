@@ -4,6 +4,7 @@
 
 #include "kernels/nn/cuda/cudnn.h"
 #include "kernels/nn/cuda/kernels.h"
+#include "kernels/nn/cuda/tune.h"
 
 #include <cublasLt.h>
 
@@ -12,9 +13,11 @@
 
 typedef struct zero_nn_cuda {
     cublasLtHandle_t blas;
+    zero_choices_t choices;
     bool gelu;           /* whether cuBLASLt computes GELU fast on this GPU, see gemm.c */
     bool cudnn_asked;    /* whether cuDNN was looked for: with the first attention in bf16 */
     zero_cudnn_t *cudnn; /* NULL: not asked for, or not there */
+    bool told[2];        /* why our own kernels compute attention, forward and backward */
     int label_end;       /* of nn->label, before what is said of cuDNN */
 } zero_nn_cuda_t;
 
@@ -32,6 +35,8 @@ zero_status_t zero_nn_cuda_blas_open(zero_nn_cuda_t *cuda, zero_error_t *error);
 void zero_nn_cuda_blas_close(zero_nn_cuda_t *cuda);
 zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
 void zero_nn_cuda_gemm_unplan(zero_nn_plan_t *plan);
+/* What computes a product that has a plan. */
+const char *zero_nn_cuda_gemm_maker(const zero_nn_plan_t *plan);
 void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
 
 #endif

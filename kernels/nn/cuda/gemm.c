@@ -1,7 +1,7 @@
 /* gemm.c - matrix products through cuBLASLt, whose matrices are column-major: a row-major C = A B is its C' = B' A', so that our b is its A, our a
  * its B, our n its m, and a bias over columns one over rows.
  *
- * An algorithm is chosen when a shape is planned, by cuBLASLt's heuristic, among those that give the same bits in each run: a long sum may be cut into
+ * An algorithm is chosen when a shape is planned, by cuBLASLt's heuristic or as tune.h says, among those that give the same bits in each run: a long sum may be cut into
  * parts that are kept in fp32 in the workspace and added by a kernel of its own (COMPUTE_TYPE), never added in the order in which they become
  * ready. fp32 is fp32: no TF32. The heuristic is told how operands are aligned, and addresses are not known then: so rows that are multiples of 16
  * bytes (or less) oblige the operand to begin at such a multiple, and any other address is an error rather than another algorithm.
@@ -33,8 +33,11 @@ typedef struct product {
     cublasLtMatmulDesc_t desc[2];
     cublasLtMatrixLayout_t a, b, c; /* of cuBLASLt's A, B, C */
     cublasLtMatmulAlgo_t algo[2];
-    bool fused; /* [1] is there */
+    bool fused;      /* [1] is there */
+    bool refused[2]; /* when it was called: our own kernel computes it from then on */
 } product_t;
+
+static const char CHECK[] = "cublasLtMatmulAlgoCheck";
 
 static const char *status_name(cublasStatus_t status)
 {
@@ -143,20 +146,68 @@ static cublasStatus_t prefer(cublasLtMatmulPreference_t preference, const int64_
     return status;
 }
 
-/* The first algorithm that the heuristic proposes and that fits: its bytes of workspace. */
-static cublasStatus_t choose(const zero_nn_cuda_t *cuda, product_t *p, int bias, cublasLtMatmulPreference_t preference, uint64_t *bytes)
+/* Bytes from the first element of a matrix of rows of ld elements, or of its transpose, to its last. */
+static uint64_t extent(int64_t rows, int64_t columns, int64_t ld, bool transposed, zero_dtype_t dtype)
 {
-    cublasLtMatmulHeuristicResult_t found[CHOICES];
-    int count = 0;
-    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(cuda->blas, p->desc[bias], p->a, p->b, p->c, p->c, preference, CHOICES, found, &count);
-    for (int i = 0; i < count && status == CUBLAS_STATUS_SUCCESS; i++) {
-        if (found[i].state == CUBLAS_STATUS_SUCCESS && found[i].workspaceSize <= ZERO_NN_CUDA_BLAS_WORKSPACE) {
-            p->algo[bias] = found[i].algo;
-            *bytes = found[i].workspaceSize;
-            return CUBLAS_STATUS_SUCCESS;
-        }
+    return (uint64_t)(transposed ? columns * ld : rows * ld) * zero_dtype_size(dtype);
+}
+
+/* The index of the fastest of found. Where they cannot be measured (the memory does not suffice), the heuristic's first stays. */
+static int fastest(zero_nn_t *nn, const product_t *p, const zero_nn_shape_t *shape, int bias, const cublasLtMatmulHeuristicResult_t *found, int count)
+{
+    const zero_nn_cuda_t *cuda = nn->state;
+    const int64_t *d = shape->d;
+    const zero_dtype_t dtype = (zero_dtype_t)shape->dtype;
+    const zero_timed_t timed = {.blas = cuda->blas,
+                                .desc = p->desc[bias],
+                                .a = p->a,
+                                .b = p->b,
+                                .c = p->c,
+                                .a_bytes = extent(d[2], d[1], d[4], d[6] & ZERO_NN_TRANS_B, dtype),
+                                .b_bytes = extent(d[0], d[2], d[3], d[6] & ZERO_NN_TRANS_A, dtype),
+                                .c_bytes = extent(d[0], d[1], d[5], false, c_dtype(d, dtype)),
+                                .vector_bytes = bias ? (uint64_t)d[1] * zero_dtype_size(dtype) : 0,
+                                .aux = d[6] >> ZERO_NN_EPILOGUE_SHIFT != ZERO_NN_EPILOGUE_NONE,
+                                .beta = d[6] & ZERO_NN_ACCUMULATE ? 1 : 0};
+    char text[256];
+    int best = 0;
+    const cudaError_t status = zero_choices_measure(&timed, found, count, &best);
+    if (status == cudaSuccess)
+        return best;
+    zero_nn_warn(nn, "%s is not measured: %s (%s)", zero_nn_shape_text(shape, text, sizeof text), cudaGetErrorString(status), cudaGetErrorName(status));
+    cudaGetLastError(); /* or the next launch would report it */
+    return 0;
+}
+
+/* Sets p->algo[bias], and the bytes of workspace that it needs: the choice that was read, or the fastest of what the heuristic proposes where choices are
+ * measured, or its first. Gives what cuBLASLt says of it; *call is what it was asked. */
+static cublasStatus_t choose(zero_nn_t *nn, product_t *p, const zero_nn_shape_t *shape, int bias, cublasLtMatmulPreference_t preference, uint64_t *bytes,
+                             const char **call)
+{
+    zero_nn_cuda_t *cuda = nn->state;
+    cublasLtMatmulHeuristicResult_t found[CHOICES], one;
+    const zero_choice_t *chosen = zero_choices_find(&cuda->choices, shape, bias);
+    cublasStatus_t status;
+    int count = 0, fit = 0;
+    if (chosen != NULL) {
+        *call = CHECK;
+        status = cublasLtMatmulAlgoCheck(cuda->blas, p->desc[bias], p->a, p->b, p->c, p->c, &chosen->algo, &one);
+        p->algo[bias] = chosen->algo;
+        *bytes = status == CUBLAS_STATUS_SUCCESS ? one.workspaceSize : 0;
+        return status == CUBLAS_STATUS_SUCCESS && one.workspaceSize > ZERO_NN_CUDA_BLAS_WORKSPACE ? CUBLAS_STATUS_NOT_SUPPORTED : status;
     }
-    return status == CUBLAS_STATUS_SUCCESS ? CUBLAS_STATUS_NOT_SUPPORTED : status;
+    *call = "cublasLtMatmulAlgoGetHeuristic";
+    status = cublasLtMatmulAlgoGetHeuristic(cuda->blas, p->desc[bias], p->a, p->b, p->c, p->c, preference, CHOICES, found, &count);
+    for (int i = 0; i < count && status == CUBLAS_STATUS_SUCCESS; i++)
+        if (found[i].state == CUBLAS_STATUS_SUCCESS && found[i].workspaceSize <= ZERO_NN_CUDA_BLAS_WORKSPACE)
+            found[fit++] = found[i];
+    if (status != CUBLAS_STATUS_SUCCESS || fit == 0)
+        return status == CUBLAS_STATUS_SUCCESS ? CUBLAS_STATUS_NOT_SUPPORTED : status;
+    const int best = cuda->choices.measure && fit > 1 ? fastest(nn, p, shape, bias, found, fit) : 0;
+    p->algo[bias] = found[best].algo;
+    *bytes = found[best].workspaceSize;
+    *call = "memory for a choice";
+    return cuda->choices.measure && !zero_choices_add(&cuda->choices, shape, bias, &p->algo[bias]) ? CUBLAS_STATUS_ALLOC_FAILED : CUBLAS_STATUS_SUCCESS;
 }
 
 zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
@@ -198,11 +249,10 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
     status = prefer(preference, d, dtype);
     if (status != CUBLAS_STATUS_SUCCESS)
         goto fail;
-    call = "cublasLtMatmulAlgoGetHeuristic";
-    status = choose(cuda, p, 0, preference, &bytes);
+    status = choose(nn, p, &plan->shape, 0, preference, &bytes, &call);
     if (status == CUBLAS_STATUS_SUCCESS) {
         if (p->desc[1] != NULL)
-            status = choose(cuda, p, 1, preference, &more);
+            status = choose(nn, p, &plan->shape, 1, preference, &more, &call);
         p->fused = status == CUBLAS_STATUS_SUCCESS;
         /* Without an epilogue, our own kernel can compute what has a bias. */
         if (p->fused || epilogue == ZERO_NN_EPILOGUE_NONE) {
@@ -210,7 +260,7 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
             plan->data = p;
         }
     }
-    if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE)
+    if (status != CUBLAS_STATUS_SUCCESS && (call == CHECK || (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE)))
         goto fail;
     cublasLtMatmulPreferenceDestroy(preference);
     if (plan->data != NULL)
@@ -222,6 +272,9 @@ fail:
         cublasLtMatmulPreferenceDestroy(preference);
     product_free(p);
     plan->data = NULL;
+    if (call == CHECK)
+        return zero_fail(error, ZERO_ERR_ARG, "cuBLASLt refuses the algorithm that the choices of products have for it (%s): measure again, into another file",
+                         status_name(status));
     return zero_fail(error, ZERO_ERR_SYSTEM, "%s gives %s", call, status_name(status));
 }
 
@@ -229,6 +282,12 @@ void zero_nn_cuda_gemm_unplan(zero_nn_plan_t *plan)
 {
     product_free(plan->data);
     plan->data = NULL;
+}
+
+const char *zero_nn_cuda_gemm_maker(const zero_nn_plan_t *plan)
+{
+    const product_t *p = plan->data;
+    return p->fused ? "cuBLASLt" : "cuBLASLt, but our own kernels with a bias";
 }
 
 /* Whether the operand begins where its rows let the algorithm expect it. */
@@ -248,7 +307,7 @@ void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
     product_t *p = nn->plan->data;
     cudaStream_t stream = zero_nn_cuda_stream(nn);
     const float one = 1, zero = 0;
-    if (p == NULL || (g->bias != NULL && !p->fused)) {
+    if (p == NULL || (g->bias != NULL && !p->fused) || p->refused[g->bias != NULL]) {
         zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_product(g, stream));
         return;
     }
@@ -265,8 +324,17 @@ void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
     if (status == CUBLAS_STATUS_SUCCESS)
         status = cublasLtMatmul(cuda->blas, p->desc[bias], &one, g->b, p->a, g->a, p->b, g->accumulate ? &one : &zero, g->c, p->c, g->c, p->c, &p->algo[bias],
                                 nn->workspace, nn->plan->workspace, stream);
-    if (status != CUBLAS_STATUS_SUCCESS) {
-        char text[256];
+    char text[256];
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
+        zero_nn_warn(nn, "%s will be slow: cuBLASLt proposed an algorithm for it that it now refuses (%s), and %s", zero_nn_shape_text(&nn->plan->shape, text, sizeof text),
+                     status_name(status), g->epilogue == ZERO_NN_EPILOGUE_NONE ? "our own kernel computes it" : "GELU is a kernel of its own");
+        if (g->epilogue != ZERO_NN_EPILOGUE_NONE) {
+            zero_nn_refuse(nn);
+            return;
+        }
+        p->refused[bias] = true;
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_product(g, stream));
+    } else if (status != CUBLAS_STATUS_SUCCESS) {
         zero_nn_fail(nn, ZERO_ERR_SYSTEM, "%s: cublasLtMatmul gives %s", zero_nn_shape_text(&nn->plan->shape, text, sizeof text), status_name(status));
     }
 }
