@@ -223,16 +223,17 @@ static void wrapped_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t 
 static zero_nn_norm_t note_norm(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     zero_nn_norm_t d = *l;
-    const void **matrices[] = {&d.x, (const void **)&d.y, &d.dy, &d.dresidual, (const void **)&d.dx};
+    const void **matrices[] = {&d.x, (const void **)&d.y, &d.dy, &d.dresidual, (const void **)&d.dx, &d.residual,
+                                (const void **)&d.total};
     const void **rows[] = {&d.w, &d.b, (const void **)&d.dw, (const void **)&d.db};
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 7; i++)
         note_row(*matrices[i], l->rows * l->C, l->dtype);
     for (int i = 0; i < 4; i++)
         note_row(*rows[i], l->C, l->dtype);
     note_row(l->mean, l->rows, ZERO_FP32);
     note_row(l->rstd, l->rows, ZERO_FP32);
     begin(nn);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 7; i++)
         *matrices[i] = at(*matrices[i]);
     for (int i = 0; i < 4; i++)
         *rows[i] = at(*rows[i]);

@@ -544,7 +544,7 @@ static const struct {
     {"cublasLtCreate", 1, "cublasLtCreate gives CUBLAS_STATUS_NOT_INITIALIZED"},
     {"cublasLtMatmulAlgoGetHeuristic", 9, "cublasLtMatmulAlgoGetHeuristic gives CUBLAS_STATUS_NOT_INITIALIZED"},
     {"cublasLtMatmul", 6, "cublasLtMatmul gives CUBLAS_STATUS_EXECUTION_FAILED"},
-    {"launch", 46, "its kernel: "},
+    {"launch", 44, "its kernel: "},
     {"cudaMemcpyAsync", 8, "cudaMemcpyAsync: "},
 };
 

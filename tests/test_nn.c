@@ -246,6 +246,23 @@ static void call_norm(zero_nn_t *nn, void *arg)
     zero_nn_layernorm_forward(nn, r->y.data, r->mean, r->rstd, r->x.data, r->w.data, r->b.data, r->n, r->C, 1e-5, r->x.dtype);
 }
 
+/* dx = x + dy, y its norm: in two calls, and in one, which may have dx in x's place. */
+static void call_add_and_norm(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    zero_nn_add(nn, r->dx.data, r->x.data, r->dy.data, r->n * r->C, r->x.dtype);
+    zero_nn_layernorm_forward(nn, r->y.data, r->mean, r->rstd, r->dx.data, r->w.data, r->b.data, r->n, r->C, 1e-5, r->x.dtype);
+}
+
+static void call_add_norm(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    if (r->in_place)
+        memcpy(r->dx.data, r->x.data, (size_t)(r->n * r->C) * zero_dtype_size(r->x.dtype));
+    zero_nn_add_layernorm_forward(nn, r->dx.data, r->y.data, r->mean, r->rstd, r->in_place ? r->dx.data : r->x.data, r->dy.data, r->w.data, r->b.data,
+                                  r->n, r->C, 1e-5, r->x.dtype);
+}
+
 static void call_norm_backward(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
@@ -390,6 +407,32 @@ START_TEST(norm_against_ref)
 END_TEST
 
 /* Statistics are optional. */
+/* A residual that is added by the norm's kernel: the bits of the two calls. */
+START_TEST(norm_of_a_sum)
+{
+    const way_t *way = &WAYS[_i];
+    static const int64_t SIZES[][2] = {{1, 2}, {3, 5}, {2, 64}, {33, 1100}};
+    if (!way_runs(way))
+        return;
+    for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
+        for (int d = 0; d < 4; d++) {
+            rows_t r[2];
+            for (int i = 0; i < 2; i++) {
+                r[i] = rows_new(DTYPES[d % 2], SIZES[s][0], SIZES[s][1], 300 + s);
+                r[i].in_place = d >= 2;
+                run(way, i == 0 ? call_add_and_norm : call_add_norm, &r[i]);
+            }
+            same_bits("the sum", &r[0].dx, &r[1].dx);
+            same_bits("its norm", &r[0].y, &r[1].y);
+            EXPECT(memcmp(r[0].mean, r[1].mean, (size_t)r[0].n * sizeof(float)) == 0 &&
+                   memcmp(r[0].rstd, r[1].rstd, (size_t)r[0].n * sizeof(float)) == 0, "other statistics");
+            for (int i = 0; i < 2; i++)
+                rows_free(&r[i]);
+        }
+    }
+}
+END_TEST
+
 START_TEST(norm_without_statistics)
 {
     for (int i = -1; i < WAY_COUNT; i++) {
@@ -531,7 +574,7 @@ static void run_in(int place, const way_t *way, call_fn call, void *arg, zero_er
     call(nn, arg);
     zero_nn_set_dry(nn, false);
     uint64_t bytes = zero_nn_workspace_bytes(nn);
-    void *workspace = aligned_alloc(128, (bytes + 255) / 128 * 128);
+    void *workspace = aligned_alloc(ZERO_NN_ALIGN, (bytes / ZERO_NN_ALIGN + 1) * ZERO_NN_ALIGN);
     zero_nn_set_workspace(nn, workspace, bytes);
     int levels = omp_get_max_active_levels(), threads = omp_get_max_threads();
     omp_set_dynamic(place == BUSY);
@@ -627,6 +670,7 @@ int main(void)
     tcase_add_test(tc, epilogue_errors);
     tcase_add_loop_test(tc, rows_against_ref, 0, WAY_COUNT);
     tcase_add_loop_test(tc, norm_against_ref, 0, WAY_COUNT);
+    tcase_add_loop_test(tc, norm_of_a_sum, 0, WAY_COUNT);
     tcase_add_test(tc, norm_without_statistics);
     tcase_add_test(tc, embedding_is_exact);
 #if !defined(ZERO_TEST_CUDA)

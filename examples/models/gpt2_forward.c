@@ -23,9 +23,8 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
         .scale = 1.0 / sqrt((double)D), .dtype = dtype, .q = a->qkv, .k = zero_gpt2_at(m, a->qkv, C), .v = zero_gpt2_at(m, a->qkv, 2 * C),
         .out = a->attention, .lse = a->lse });
     zero_gpt2_linear(m, a->mid, a->attention, &p[GPT2_PROJ_W], &p[GPT2_PROJ_B], rows, C, C);
-    zero_nn_add(m->nn, a->mid, a->mid, x, rows * C, dtype);
-
-    zero_nn_layernorm_forward(m->nn, a->norm2, a->mean2, a->rstd2, a->mid, p[GPT2_LN2_W].data, p[GPT2_LN2_B].data, rows, C, c->norm_eps, dtype);
+    zero_nn_add_layernorm_forward(m->nn, a->mid, a->norm2, a->mean2, a->rstd2, a->mid, x, p[GPT2_LN2_W].data, p[GPT2_LN2_B].data, rows, C, c->norm_eps,
+                                  dtype);
     if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE) { /* as the backward pass computes it again from fc */
         zero_gpt2_linear(m, a->fc, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F);
         zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);

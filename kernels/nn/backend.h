@@ -11,6 +11,7 @@ typedef enum zero_nn_op {
     ZERO_NN_EMBED_FORWARD,  /* B, T, C */
     ZERO_NN_EMBED_BACKWARD, /* B, T, C, V */
     ZERO_NN_NORM_FORWARD,   /* rows, C */
+    ZERO_NN_ADD_NORM,       /* rows, C */
     ZERO_NN_NORM_BACKWARD,  /* rows, C */
     ZERO_NN_GELU_FORWARD,   /* count */
     ZERO_NN_GELU_BACKWARD,  /* count */
@@ -55,6 +56,8 @@ typedef struct zero_nn_norm {
     double eps;
     zero_dtype_t dtype;
     const void *x, *w, *b; /* (rows, C), (C), (C) */
+    const void *residual;  /* (rows, C) or NULL: total (rows, C) = x + residual, and y is total's norm */
+    void *total;
     void *y;               /* forward: (rows, C) */
     float *mean, *rstd;    /* (rows); the backward reads them */
     const void *dy, *dresidual;
@@ -81,6 +84,8 @@ typedef struct zero_nn_ops {
     const char *name;
     /* Whether gemm has epilogues. Where it has not that of a shape, plan gives ZERO_ERR_UNSUPPORTED, and nn.c makes the two calls. */
     bool epilogues;
+    /* Whether layernorm_forward adds a residual. */
+    bool add_norm;
     /* Not 0: a product of a long size that is not a multiple of 16 bytes comes in two, the first of a multiple of this (zero_nn_gemm_t says when). */
     int64_t even;
     zero_nn_sizes_t sizes;

@@ -9,6 +9,7 @@ static const char *const OP_NAMES[ZERO_NN_OP_COUNT] = {
     [ZERO_NN_EMBED_FORWARD] = "embedding_forward",
     [ZERO_NN_EMBED_BACKWARD] = "embedding_backward",
     [ZERO_NN_NORM_FORWARD] = "layernorm_forward",
+    [ZERO_NN_ADD_NORM] = "add_layernorm_forward",
     [ZERO_NN_NORM_BACKWARD] = "layernorm_backward",
     [ZERO_NN_GELU_FORWARD] = "gelu_forward",
     [ZERO_NN_GELU_BACKWARD] = "gelu_backward",

@@ -546,6 +546,27 @@ void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd,
         nn->ops->layernorm_forward(nn, &l);
 }
 
+void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *mean, float *rstd, const void *x, const void *residual, const void *w,
+                                   const void *b, int64_t rows, int64_t C, double eps, zero_dtype_t dtype)
+{
+    const zero_nn_op_t op = ZERO_NN_ADD_NORM;
+    zero_nn_norm_t l = {.rows = rows, .C = C, .eps = eps, .dtype = dtype, .x = x, .w = w, .b = b, .residual = residual, .total = total, .y = y,
+                        .mean = mean, .rstd = rstd};
+    zero_nn_shape_t shape = shape_of(op, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = C;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
+        return;
+    if (!nn->ops->add_norm) {
+        zero_nn_add(nn, total, x, residual, rows * C, dtype);
+        zero_nn_layernorm_forward(nn, y, mean, rstd, total, w, b, rows, C, eps, dtype);
+        return;
+    }
+    if (plan_begin(nn, &shape) != NULL && there(nn, total, op, "total") && there(nn, y, op, "y") && there(nn, x, op, "x") &&
+        there(nn, residual, op, "residual") && there(nn, w, op, "w") && there(nn, b, op, "b"))
+        nn->ops->layernorm_forward(nn, &l);
+}
+
 void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy, const void *x,
                                 const void *w, const float *mean, const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype)
 {

@@ -118,6 +118,9 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
 /* y = (x - mean) * rstd * w + b over rows of C; mean, rstd (rows) fp32 are written where not NULL. */
 void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t rows,
                                int64_t C, double eps, zero_dtype_t dtype);
+/* total = x + residual, y = the norm of total: the bits of zero_nn_add and the call above, which it is on CPU. total may be x or residual. */
+void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *mean, float *rstd, const void *x, const void *residual, const void *w,
+                                   const void *b, int64_t rows, int64_t C, double eps, zero_dtype_t dtype);
 /* dx = layer norm's gradient, + dresidual where not NULL (may be dx itself); dw, db (C) += . */
 void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy, const void *x, const void *w,
                                 const float *mean, const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype);

@@ -166,7 +166,7 @@ static void cuda_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64
     float *partial = (float *)nn->workspace; /* (parts, n) */
     cudaError_t status = zero_nn_cuda_column_sums(partial, dy, rows, n, dtype, zero_nn_cuda_stream(nn));
     if (status == cudaSuccess)
-        status = zero_nn_cuda_add_parts(dbias, partial, zero_nn_cuda_sum_parts(rows), n, n, dtype, zero_nn_cuda_stream(nn));
+        status = zero_nn_cuda_add_parts(dbias, NULL, partial, zero_nn_cuda_sum_parts(rows), n, dtype, zero_nn_cuda_stream(nn));
     zero_nn_cuda_check(nn, "its kernel", status);
 }
 
@@ -276,6 +276,7 @@ static void cuda_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
 static const zero_nn_ops_t OPS = {
     .name = "cuda",
     .epilogues = true,
+    .add_norm = true,
     .even = 128,
     .sizes = {.logits_bytes = (uint64_t)2 << 30, .least_rows = 128, .rows = 128, .columns = 128, .wide_sums = true},
     .open = cuda_open,

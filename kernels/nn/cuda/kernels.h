@@ -27,8 +27,9 @@ cudaError_t zero_nn_cuda_product(const zero_nn_gemm_t *g, cudaStream_t stream);
 /* sums.cu: a sum of (rows, n) over rows goes through partial sums of parts of the rows, in fp32: partial (parts, n). */
 int64_t zero_nn_cuda_sum_parts(int64_t rows);
 cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype, cudaStream_t stream);
-/* out (n) += the sum over parts of partial + part * stride, rounded once. */
-cudaError_t zero_nn_cuda_add_parts(void *out, const float *partial, int64_t parts, int64_t stride, int64_t n, zero_dtype_t dtype, cudaStream_t stream);
+/* out (n) += the sum over parts of partial (parts, n), rounded once; with other (n), partial is (parts, 2, n), and other gets the second. */
+cudaError_t zero_nn_cuda_add_parts(void *out, void *other, const float *partial, int64_t parts, int64_t n, zero_dtype_t dtype,
+                                   cudaStream_t stream);
 
 /* norm.cu. The backward pass wants parts (as above) of 2 C floats: of dw, then of db. */
 cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stream);

@@ -6,7 +6,8 @@ enum { WARPS = 4, PARTS = 1024, LEAST = 4 /* rows of a part */, MOST = 512 /* th
 
 template <typename T>
 static __global__ void __launch_bounds__(WARPS *ZERO_WARP)
-norm_forward(T *y, float *mean_out, float *rstd_out, const T *x, const T *w, const T *b, int64_t rows, int64_t C, float eps, bool wide)
+norm_forward(T *y, float *mean_out, float *rstd_out, const T *x, const T *residual, T *total, const T *w, const T *b, int64_t rows, int64_t C,
+             float eps, bool wide)
 {
     const int N = zero_pack<T>::N;
     int64_t r = (int64_t)blockIdx.x * WARPS + threadIdx.y;
@@ -16,10 +17,25 @@ norm_forward(T *y, float *mean_out, float *rstd_out, const T *x, const T *w, con
         return;
     x += r * C;
     y += r * C;
-    for (int64_t c = lane * N; c < C; c += ZERO_WARP * N) {
-        zero_load(v, x + c, C - c, wide);
-        for (int i = 0; i < N; i++)
-            mean += v[i];
+    if (residual != NULL) { /* a thread reads again what it wrote itself */
+        residual += r * C;
+        total += r * C;
+        for (int64_t c = lane * N; c < C; c += ZERO_WARP * N) {
+            zero_load(v, x + c, C - c, wide);
+            zero_load(scale, residual + c, C - c, wide);
+            for (int i = 0; i < N; i++) {
+                v[i] = zero_widen(zero_narrow<T>(v[i] + scale[i]));
+                mean += v[i];
+            }
+            zero_store(total + c, v, C - c, wide);
+        }
+        x = total;
+    } else {
+        for (int64_t c = lane * N; c < C; c += ZERO_WARP * N) {
+            zero_load(v, x + c, C - c, wide);
+            for (int i = 0; i < N; i++)
+                mean += v[i];
+        }
     }
     mean = zero_lanes_sum(mean, ZERO_WARP) / (float)C;
     for (int64_t c = lane * N; c < C; c += ZERO_WARP * N) {
@@ -55,15 +71,15 @@ static bool wide_rows(const void *const *p, int count, int64_t C, zero_dtype_t d
 
 template <typename T> static void launch_forward(const zero_nn_norm_t *l, unsigned blocks, bool wide, cudaStream_t stream)
 {
-    ZERO_LAUNCH((norm_forward<T>), dim3(blocks), dim3(ZERO_WARP, WARPS), 0, stream, (T *)l->y, l->mean, l->rstd, (const T *)l->x, (const T *)l->w,
-                (const T *)l->b, l->rows, l->C, (float)l->eps, wide);
+    ZERO_LAUNCH((norm_forward<T>), dim3(blocks), dim3(ZERO_WARP, WARPS), 0, stream, (T *)l->y, l->mean, l->rstd, (const T *)l->x,
+                (const T *)l->residual, (T *)l->total, (const T *)l->w, (const T *)l->b, l->rows, l->C, (float)l->eps, wide);
 }
 
 cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stream)
 {
-    const void *all[] = {l->y, l->x, l->w, l->b};
+    const void *all[] = {l->y, l->x, l->w, l->b, l->residual, l->total};
     int64_t blocks = (l->rows + WARPS - 1) / WARPS;
-    bool wide = wide_rows(all, 4, l->C, l->dtype);
+    bool wide = wide_rows(all, 6, l->C, l->dtype);
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     if (l->dtype == ZERO_FP32)
@@ -214,9 +230,5 @@ cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, 
         choose_backward<zero_bf16_t>(l, partial, wide, stream);
     cudaError_t status = cudaGetLastError();
     int64_t parts = zero_nn_cuda_norm_parts(l->rows);
-    if (status == cudaSuccess)
-        status = zero_nn_cuda_add_parts(l->dw, partial, parts, 2 * l->C, l->C, l->dtype, stream);
-    if (status == cudaSuccess)
-        status = zero_nn_cuda_add_parts(l->db, partial + l->C, parts, 2 * l->C, l->C, l->dtype, stream);
-    return status;
+    return status == cudaSuccess ? zero_nn_cuda_add_parts(l->dw, l->db, partial, parts, l->C, l->dtype, stream) : status;
 }

@@ -70,8 +70,11 @@ cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t row
 }
 
 template <typename T>
-static __global__ void __launch_bounds__(ZERO_WARP *HIGH_PARTS) add_parts(T *out, const float *partial, int64_t parts, int64_t stride, int64_t n)
+static __global__ void __launch_bounds__(ZERO_WARP *HIGH_PARTS)
+add_parts(T *first, T *second, const float *partial, int64_t parts, int64_t stride, int64_t n)
 {
+    T *out = blockIdx.y == 0 ? first : second;
+    partial += blockIdx.y * n;
     int64_t column = (int64_t)blockIdx.x * ZERO_WARP + threadIdx.x;
     float sum[1] = {0};
     for (int64_t p = threadIdx.y; p < parts && column < n; p += HIGH_PARTS)
@@ -81,14 +84,18 @@ static __global__ void __launch_bounds__(ZERO_WARP *HIGH_PARTS) add_parts(T *out
         out[column] = zero_narrow<T>(zero_widen(out[column]) + sum[0]);
 }
 
-cudaError_t zero_nn_cuda_add_parts(void *out, const float *partial, int64_t parts, int64_t stride, int64_t n, zero_dtype_t dtype, cudaStream_t stream)
+cudaError_t zero_nn_cuda_add_parts(void *out, void *other, const float *partial, int64_t parts, int64_t n, zero_dtype_t dtype,
+                                   cudaStream_t stream)
 {
+    const unsigned outs = other == NULL ? 1 : 2;
     int64_t blocks = (n + ZERO_WARP - 1) / ZERO_WARP;
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((add_parts<float>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH_PARTS), 0, stream, (float *)out, partial, parts, stride, n);
+        ZERO_LAUNCH((add_parts<float>), dim3((unsigned)blocks, outs), dim3(ZERO_WARP, HIGH_PARTS), 0, stream, (float *)out, (float *)other, partial, parts,
+                    outs * n, n);
     else
-        ZERO_LAUNCH((add_parts<zero_bf16_t>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH_PARTS), 0, stream, (zero_bf16_t *)out, partial, parts, stride, n);
+        ZERO_LAUNCH((add_parts<zero_bf16_t>), dim3((unsigned)blocks, outs), dim3(ZERO_WARP, HIGH_PARTS), 0, stream, (zero_bf16_t *)out, (zero_bf16_t *)other,
+                    partial, parts, outs * n, n);
     return cudaGetLastError();
 }
