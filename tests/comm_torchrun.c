@@ -182,6 +182,23 @@ START_TEST(torchrun_ranks_hear_why_they_are_refused)
 }
 END_TEST
 
+/* Rank _i of two hosts, with a name for rank 0's that no resolver knows: an error long before the time of the ranks is up. */
+START_TEST(torchrun_names_that_are_unknown)
+{
+    zero_comm_options_t o;
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    zero_comm_options_init(&o);
+    o.timeout_s = 600; /* the test's own limit is a fifth of that */
+    torchrun_environment(_i, 2, 1024 + (int)getpid() % 60000);
+    set_number("LOCAL_WORLD_SIZE", 1);
+    setenv("MASTER_ADDR", "no such host", 1);
+    ck_assert_int_eq(zero_comm_torchrun(&c, &o, &e), ZERO_ERR_SYSTEM);
+    ck_assert_ptr_null(c);
+    ck_assert_msg(strstr(e.text, "cannot find the address of MASTER_ADDR 'no such host'") != NULL, "%s", e.text);
+}
+END_TEST
+
 TCase *comm_torchrun_case(void)
 {
     TCase *t = tcase_create("torchrun");
@@ -189,5 +206,6 @@ TCase *comm_torchrun_case(void)
     tcase_add_loop_test(t, torchrun_ranks_meet, 1, 4);
     tcase_add_test(t, torchrun_ranks_meet_beside_a_silent_one);
     tcase_add_test(t, torchrun_ranks_hear_why_they_are_refused);
+    tcase_add_loop_test(t, torchrun_names_that_are_unknown, 0, 2);
     return t;
 }

@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -19,6 +20,7 @@
 #define MAGIC 0x7a65726f74637031u
 #define CONNECT_SECONDS 2.0 /* the most for a connection to a port, where a firewall may swallow it */
 #define GREET_SECONDS 3.0   /* the most for rank 0's first word */
+#define NAME_SECONDS 10.0   /* the most until MASTER_ADDR is known */
 #define HELLO_SECONDS 1.0   /* the most for what a connection answers to that */
 
 typedef struct answer {
@@ -67,14 +69,90 @@ static double sooner(double end, double seconds)
     return then < end ? then : end;
 }
 
-static zero_status_t find(const zero_tcp_place_t *place, bool *numeric, struct addrinfo **out, zero_error_t *error)
+/* A look-up of a name, which may take as long as it likes: whoever waits for it can leave it alone. */
+typedef struct lookup {
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    bool over, left; /* it has an answer; nobody waits for that any more */
+    int code, why;   /* of getaddrinfo, and errno */
+    struct addrinfo *found;
+    char host[];
+} lookup_t;
+
+static void lookup_free(lookup_t *l)
+{
+    pthread_mutex_destroy(&l->lock);
+    pthread_cond_destroy(&l->done);
+    free(l);
+}
+
+static void *look_up(void *arg)
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    lookup_t *l = arg;
+    struct addrinfo *found = NULL;
+    int code = getaddrinfo(l->host, NULL, &hints, &found), why = errno;
+    pthread_mutex_lock(&l->lock);
+    l->code = code;
+    l->why = why;
+    l->found = found;
+    l->over = true;
+    bool left = l->left;
+    pthread_cond_signal(&l->done);
+    pthread_mutex_unlock(&l->lock);
+    if (left) {
+        if (code == 0)
+            freeaddrinfo(found);
+        lookup_free(l);
+    }
+    return NULL;
+}
+
+/* getaddrinfo with a bound: EAI_AGAIN where there is no answer after seconds. */
+static int look_up_within(const char *host, double seconds, struct addrinfo **out)
+{
+    struct timespec end;
+    pthread_t thread;
+    lookup_t *l = calloc(1, sizeof *l + strlen(host) + 1);
+    if (!l)
+        return EAI_MEMORY;
+    strcpy(l->host, host);
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->done, NULL);
+    if (pthread_create(&thread, NULL, look_up, l)) {
+        lookup_free(l);
+        return EAI_MEMORY;
+    }
+    pthread_detach(thread);
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += (time_t)seconds + 1;
+    pthread_mutex_lock(&l->lock);
+    while (!l->over && pthread_cond_timedwait(&l->done, &l->lock, &end) == 0)
+        ;
+    bool over = l->over;
+    int code = over ? l->code : EAI_AGAIN, why = l->why;
+    *out = over ? l->found : NULL;
+    l->left = !over;
+    pthread_mutex_unlock(&l->lock);
+    if (over)
+        lookup_free(l);
+    errno = why;
+    return code;
+}
+
+/* A name may become known while hosts start, but not much later than the ranks. */
+static zero_status_t find(const zero_tcp_place_t *place, double end, bool *numeric, struct addrinfo **out, zero_error_t *error)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
     int code = getaddrinfo(place->host, NULL, &hints, out);
     *numeric = code == 0;
-    if (code == EAI_NONAME) {
-        hints.ai_flags = 0;
-        code = getaddrinfo(place->host, NULL, &hints, out);
+    end = sooner(end, NAME_SECONDS);
+    while (code) {
+        double left = end - zero_host_now();
+        code = look_up_within(place->host, left > 0 ? left : 0, out);
+        if (code == 0 || zero_host_now() >= end)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     }
     if (code)
         return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot find the address of MASTER_ADDR '%s': %s", place->rank, place->host,
@@ -125,7 +203,7 @@ static zero_status_t open_listener(const zero_tcp_place_t *place, double end, in
     struct addrinfo *named = NULL;
     bool numeric = false;
     int why = 0;
-    zero_status_t status = find(place, &numeric, &named, error);
+    zero_status_t status = find(place, end, &numeric, &named, error);
     if (status)
         return status;
     for (*listener = -1; *listener < 0; nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL)) {
@@ -253,12 +331,13 @@ static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end,
 {
     const zero_tcp_card_t own = own_card(place);
     struct addrinfo *found = NULL;
-    zero_error_t why = {0};
     bool numeric;
-    /* Until rank 0 listens; and again where it closed the meeting of an earlier communicator. Names may become known meanwhile. */
+    zero_status_t status = find(place, end, &numeric, &found, error);
+    if (status)
+        return status;
+    /* Until rank 0 listens; and again where it closed the meeting of an earlier communicator. */
     do {
-        zero_status_t status = found ? ZERO_OK : find(place, &numeric, &found, &why);
-        for (struct addrinfo *a = found; a && status == ZERO_OK; a = a->ai_next)
+        for (struct addrinfo *a = found; a; a = a->ai_next)
             for (int i = 0; i < ZERO_TCP_PORTS; i++) {
                 answer_t answer;
                 int port = port_of(place, i);
@@ -280,8 +359,6 @@ static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end,
             }
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     } while (zero_host_now() < end);
-    if (!found)
-        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s", why.text);
     freeaddrinfo(found);
     return zero_fail(error, ZERO_ERR_TIMEOUT, "rank %d did not find rank 0 at %s, ports %d to %d, in time: start all ranks with one torchrun, and let these "
                      "ports through", place->rank, place->host, place->port, place->port + ZERO_TCP_PORTS - 1);
