@@ -362,7 +362,7 @@ static int environment_rank(int rank, int world, const zero_bootstrap_t *b, void
     set_number("WORLD_SIZE", 2);
     set_number("LOCAL_WORLD_SIZE", 1);
     setenv("MASTER_ADDR", "no-such-machine.invalid", 1);
-    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_TIMEOUT && strstr(e.text, "MASTER_ADDR 'no-such-machine.invalid'"));
+    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_SYSTEM && strstr(e.text, "MASTER_ADDR 'no-such-machine.invalid'"));
     set_number("RANK", 0);
     EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_SYSTEM && strstr(e.text, "MASTER_ADDR 'no-such-machine.invalid'"));
     return 0;
