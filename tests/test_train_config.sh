@@ -352,7 +352,7 @@ refused --config c.json -- "--config 'c.json', key seq_len: --seq-len is 1000"
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
 
 # Ranks that a launcher started, each of which reads the file: one report.
-file '{"zero_optimization": {"stage": 1}, "steps": 1, "sample": 0, "threads": 1, "seq-len": 16, "log": "log"}'
+file '{"zero_optimization": {"stage": 1}, "steps": 2, "sample": 0, "threads": 1, "seq-len": 16, "log": "log"}'
 for rank in 0 1; do
     RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + $$ % 20000)) \
         timeout -k 5 300 "$train" --config c.json >"out.$rank" 2>"err.$rank" &

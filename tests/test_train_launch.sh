@@ -196,6 +196,9 @@ other()
 }
 other PMI_
 other OMPI_COMM_WORLD_
+# A size without a rank is a launcher's, too.
+# shellcheck disable=SC2086
+OMPI_COMM_WORLD_SIZE=2 run 2 $short
 
 wait $stuck
 exec 9<&-

@@ -41,10 +41,10 @@ launch_kind_t launch_detect(int *rank, int *world)
     int r = 0, w = 0;
     launch_kind_t kind = LAUNCH_NONE;
     /* Open MPI's mpiexec; srun with PMIx; MPICH's mpiexec and what descends from it, srun with PMI-2 */
-    if (environment_int("OMPI_COMM_WORLD_RANK", &r) || environment_int("PMIX_RANK", &r) || environment_int("PMI_RANK", &r)) {
+    bool sized = environment_int("OMPI_COMM_WORLD_SIZE", &w) || environment_int("PMI_SIZE", &w);
+    if (environment_int("OMPI_COMM_WORLD_RANK", &r) || environment_int("PMIX_RANK", &r) ||
+        environment_int("PMI_RANK", &r) || sized) {
         kind = LAUNCH_MPI;
-        if (!environment_int("OMPI_COMM_WORLD_SIZE", &w))
-            environment_int("PMI_SIZE", &w);
     } else if (getenv("RANK") != NULL && getenv("WORLD_SIZE") != NULL && getenv("MASTER_ADDR") != NULL &&
                getenv("MASTER_PORT") != NULL) {
         kind = LAUNCH_TORCHRUN;
