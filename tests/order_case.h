@@ -13,6 +13,8 @@ typedef enum order_scene {
     ORDER_OTHER_PASS, /* another pass */
     ORDER_SWAPPED,    /* two passes in the other order */
     ORDER_FILL,       /* zero_param_fill */
+    ORDER_FILL_OTHER, /* zero_param_fill of another parameter */
+    ORDER_MANY,       /* two passes more, after more passes than a sentence lists */
     ORDER_SET_STEP,   /* other numbers to zero_set_step */
     ORDER_SCENES
 } order_scene_t;

@@ -41,14 +41,18 @@ static void follow(const zero_exec_t *x, zero_exec_course_t *c, const zero_exec_
     if (c->met)
         t->runs = t->lost = 0;
     c->met = false;
-    zero_exec_run_t run = {call->kind, call->kind == ZERO_CALL_FILL ? 0 : call->index, call->detail, 1};
-    if (t->runs > 0 && same_run(&run, &t->run[t->runs - 1]))
-        t->run[t->runs - 1].count++;
-    else if (t->runs < ZERO_EXEC_RUNS)
+    zero_exec_run_t run = {call->kind, call->index, call->detail, 1};
+    if (call->kind == ZERO_CALL_FILL) /* many in a row, of which one run has the last, and that of all before */
+        run.detail = (int32_t)(uint32_t)t->digest;
+    zero_exec_run_t *last = t->runs > 0 ? &t->run[t->runs - 1] : NULL;
+    if (last && (same_run(&run, last) || (call->kind == ZERO_CALL_FILL && last->kind == ZERO_CALL_FILL))) {
+        run.count = last->count + 1;
+        *last = run;
+    } else if (t->runs < ZERO_EXEC_RUNS)
         t->run[t->runs++] = run;
     else {
-        t->lost += (int32_t)t->run[t->runs - 1].count;
-        t->run[t->runs - 1] = run;
+        t->lost += (int32_t)last->count;
+        *last = run;
     }
 }
 
@@ -210,6 +214,9 @@ static void add_call(const zero_exec_t *x, const zero_exec_run_t *r, text_t *t)
         break;
     case ZERO_CALL_FILL:
         add(t, "zero_param_fill");
+        if (r->count > 1)
+            add(t, " %u times, the last time", r->count);
+        add(t, " of parameter '%.50s'", x->plan->spec->params[r->index].name);
         break;
     }
 }
@@ -250,7 +257,7 @@ static text_t history_of(const zero_exec_t *x, const zero_exec_tale_t *tale, int
         if (micros)
             add(&t, "%u micro-step%s of ", r->count, r->count == 1 ? "" : "s");
         add_call(x, r, &t);
-        if (!micros && r->count > 1)
+        if (!micros && r->kind != ZERO_CALL_FILL && r->count > 1)
             add(&t, " %u times", r->count);
     }
     return t;
@@ -265,16 +272,22 @@ static bool makes_sense(const zero_exec_t *x, const zero_exec_tale_t *t)
         const zero_exec_run_t *r = &t->run[i];
         good = r->kind == ZERO_CALL_PASS    ? r->index >= 0 && r->index < x->plan->spec->pass_count
                : r->kind == ZERO_CALL_WHOLE ? r->index < x->plan->spec->param_count
-                                            : r->kind > ZERO_CALL_PASS && r->kind <= ZERO_CALL_FILL;
+               : r->kind == ZERO_CALL_FILL  ? r->index >= 0 && r->index < x->plan->spec->param_count
+                                            : r->kind > ZERO_CALL_PASS && r->kind < ZERO_CALL_WHOLE;
     }
     return good;
+}
+
+static bool same_calls(const zero_exec_run_t *a, const zero_exec_run_t *b)
+{
+    return same_run(a, b) && a->count == b->count;
 }
 
 /* From which run on the tales differ; the last ones are always told. */
 static int32_t difference(const zero_exec_tale_t *a, const zero_exec_tale_t *b)
 {
     int32_t i = 0;
-    while (i < a->runs - 1 && i < b->runs - 1 && same_run(&a->run[i], &b->run[i]) && a->run[i].count == b->run[i].count)
+    while (i < a->runs - 1 && i < b->runs - 1 && same_calls(&a->run[i], &b->run[i]))
         i++;
     return i;
 }
@@ -282,7 +295,10 @@ static int32_t difference(const zero_exec_tale_t *a, const zero_exec_tale_t *b)
 /* What the caller can do about it. */
 static const char *advice(const zero_exec_t *x, const zero_exec_tale_t *const tales[2], int32_t from)
 {
-    bool passes = true, trains = true, sums = true;
+    const zero_exec_run_t *a = &tales[0]->run[from], *b = &tales[1]->run[from];
+    bool fills = a->kind == ZERO_CALL_FILL && b->kind == ZERO_CALL_FILL && !same_calls(a, b);
+    /* of runs that there is no room for, nobody knows what they are */
+    bool all = tales[0]->lost == 0 && tales[1]->lost == 0, passes = all, trains = all, sums = all;
     for (int i = 0; i < 2; i++)
         for (int32_t r = from; r < tales[i]->runs; r++) {
             const zero_exec_run_t *run = &tales[i]->run[r];
@@ -290,7 +306,8 @@ static const char *advice(const zero_exec_t *x, const zero_exec_tale_t *const ta
             passes = passes && (run->kind == ZERO_CALL_PASS || run->kind == ZERO_CALL_STEP);
             trains = trains && (is_train_pass(x, run) || run->kind == ZERO_CALL_STEP);
         }
-    return sums     ? "give it the same number of values on every rank"
+    return fills    ? "fill the same parameters in the same order on every rank"
+           : sums   ? "give it the same number of values on every rank"
            : trains ? "run the same number of micro-steps in each step on every rank"
            : passes ? "begin the same passes in the same order on every rank"
                     : "make the same calls in the same order on every rank";
