@@ -51,6 +51,12 @@ static int fill(void *ctx, zero_param_t param, int64_t begin, int64_t count, flo
     return 0;
 }
 
+static int ignore(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+{
+    (void)ctx, (void)param, (void)begin, (void)count, (void)values;
+    return 0;
+}
+
 /* A step, before which rank 0 is apart from the others. */
 static zero_status_t play(small_t *s, order_scene_t scene, zero_pass_t other)
 {
@@ -62,6 +68,8 @@ static zero_status_t play(small_t *s, order_scene_t scene, zero_pass_t other)
     switch (scene) {
     case ORDER_EVALUATES:
         status = odd ? pass(s, s->eval, 0) : ZERO_OK;
+        if (odd && status == ZERO_OK) /* waits for all streams, of which else one may be at what comes later first */
+            status = zero_param_read(s->engine, s->param[SMALL_BIG], ZERO_STATE_PARAM, ignore, NULL);
         break;
     case ORDER_SUM:
         status = odd ? zero_sum(s->engine, two, 2) : ZERO_OK;
