@@ -156,6 +156,24 @@ done
 # shellcheck disable=SC2086
 run 2 $short --ranks 2 --config /dev/stdin <config.json
 sentence "--config /dev/stdin" "--config '/dev/stdin' is open in one process"
+echo '{"data": "/dev/stdin"}' >data.json
+# shellcheck disable=SC2086
+run 2 $short --ranks 2 --config data.json <input.txt
+sentence "/dev/stdin in --config" "--config 'data.json', key data: --data '/dev/stdin' is open in one process"
+echo '{"ranks": 1}' >one.json # which decides who reads
+# shellcheck disable=SC2086
+run 0 $short --quiet --config one.json --data /dev/stdin <input.txt
+for number in 0 3; do
+    # shellcheck disable=SC2086
+    run 2 $short --ranks 2 --log /dev/fd/$number 3>passed.log
+    sentence "--log /dev/fd/$number" "--log '/dev/fd/$number' is open in the process that starts the ranks, but rank 0 writes it"
+done
+# shellcheck disable=SC2086
+run 0 $short --quiet --ranks 1 --log /dev/fd/3 3>passed.log
+equal "--log /dev/fd/3 of one rank: lines" "$(wc -l <passed.log)" 6
+# shellcheck disable=SC2086
+run 0 $short --quiet --ranks 2 --log /dev/stdout
+equal "--log /dev/stdout of two ranks: lines" "$(grep -c '^{.*}$' out)" 6
 # shellcheck disable=SC2086
 run 0 $short --ranks 1 --data /dev/stdin --quiet <input.txt
 # shellcheck disable=SC2086

@@ -14,8 +14,8 @@
 
 /* ---- descriptors ----------------------------------------------------------------------------------------------------------- */
 
-/* Whether path leads to a descriptor of the process that opens it, as /dev/stdin and /dev/fd/3 do. */
-static bool is_descriptor(const char *path)
+/* The number of the descriptor that path leads to in the process that opens it, as /dev/fd/3 does; -1: it does not. */
+static int descriptor(const char *path)
 {
     char name[PATH_MAX], target[PATH_MAX], folder[PATH_MAX], real[PATH_MAX];
     snprintf(name, sizeof name, "%s", path);
@@ -24,19 +24,19 @@ static bool is_descriptor(const char *path)
         snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : slash == name ? 1 : (int)(slash - name),
                  slash == NULL ? "." : name);
         if (realpath(folder, real) == NULL)
-            return false;
+            return -1;
         size_t length = strlen(real);
         if (strncmp(real, "/proc/", 6) == 0 && length > 3 && strcmp(real + length - 3, "/fd") == 0)
-            return true;
+            return atoi(slash == NULL ? name : slash + 1);
         ssize_t n = readlink(name, target, sizeof target - 1);
         if (n <= 0)
-            return false;
+            return -1;
         target[n] = '\0';
         if (snprintf(name, sizeof name, "%s%s%s", target[0] == '/' ? "" : real, target[0] == '/' ? "" : "/", target) >=
             (int)sizeof name)
-            return false;
+            return -1;
     }
-    return false;
+    return -1;
 }
 
 zero_status_t files_check_shared(const options_t *o, zero_error_t *error)
@@ -45,10 +45,19 @@ zero_status_t files_check_shared(const options_t *o, zero_error_t *error)
         const char *option, *path;
     } inputs[] = {{"config", o->config}, {"model", o->model}, {"data", o->data}, {"eval-data", o->eval_data}};
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
-        if (inputs[i].path != NULL && is_descriptor(inputs[i].path))
+        if (inputs[i].path != NULL && descriptor(inputs[i].path) >= 0)
             return zero_fail(error, ZERO_ERR_ARG, "--%s '%s' is open in one process, but every rank reads it: give the name of a "
                              "file", inputs[i].option, inputs[i].path);
     return ZERO_OK;
+}
+
+zero_status_t files_check_passed(const options_t *o, zero_error_t *error)
+{
+    const int number = o->log != NULL ? descriptor(o->log) : -1;
+    if (number < 0 || number == STDOUT_FILENO || number == STDERR_FILENO)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is open in the process that starts the ranks, but rank 0 writes it: give the "
+                     "name of a file or FIFO", o->log);
 }
 
 /* ---- --log ----------------------------------------------------------------------------------------------------------------- */

@@ -306,6 +306,8 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         launch_restart(argv);
     if (status == ZERO_OK)
         status = job_resolve(job, world, threads, true, error);
+    if (status == ZERO_OK && world > 1)
+        status = files_check_passed(&job->o, error);
     if (status == ZERO_OK)
         status = files_check_log(&job->o, error);
     if (status == ZERO_OK)
@@ -383,10 +385,11 @@ int main(int argc, char **argv)
     open_standard();
     options_init(&job.o);
     zero_status_t status = options_parse(&job.o, argc, argv, &error);
-    if (status == ZERO_OK && !job.o.help && !job.o.version && !alone(&job.o))
-        status = files_check_shared(&job.o, &error);
-    if (status == ZERO_OK && !job.o.help && !job.o.version)
+    const bool runs = status == ZERO_OK && !job.o.help && !job.o.version;
+    if (runs)
         status = config_read(&config, &job.o, &error);
+    if (runs && status == ZERO_OK && !alone(&job.o)) /* --config may say how many ranks there are, and what they read */
+        status = files_check_shared(&job.o, &error);
     job.config = config;
     int code = obey(&job, argv, status, &error);
     config_close(config);
