@@ -138,6 +138,9 @@ static void end_all(parent_t *p)
     double t = now();
     if (p->ending_at == 0) {
         p->ending_at = t;
+        /* what libraries say when others of their job are killed is no news */
+        launch_pipe_pass(&p->errors, t, p->plan->timeout_s);
+        p->errors.out = -1;
         for (int r = 0; r < p->plan->world; r++)
             if (runs(p, r))
                 kill(atomic_load(&p->board->place[r].process), SIGKILL);
