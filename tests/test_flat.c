@@ -369,13 +369,15 @@ END_TEST
 START_TEST(test_square_sum_of_many)
 {
     OPS;
-    static const int64_t counts[] = {512 * 4096 - 1, 512 * 4096, 512 * 4096 + 1, 1025 * 4096 + 77};
-    int64_t most = counts[3];
+    static const int64_t counts[] = {64 * 4096, 64 * 4096 + 1, 101 * 4096 + 5, 512 * 4096 - 1, 512 * 4096, 512 * 4096 + 1, 576 * 4096,
+                                     1024 * 4096, 1025 * 4096 + 77};
+    int count = sizeof counts / sizeof counts[0];
+    int64_t most = counts[count - 1];
     uint16_t *x = buffer(most, ZERO_BF16);
     double *scratch = malloc(sizeof(double) * (size_t)(most / 4096 + 1));
     for (int64_t i = 0; i < most; i++) /* of sizes far apart, so that sums are rounded and their order shows */
         x[i] = (uint16_t)(0x3000 + (zero_splitmix64((uint64_t)i) & 0x1fff));
-    for (int c = 0; c < 4; c++) {
+    for (int c = 0; c < count; c++) {
         double got = -1, want = square_sum_by_definition(x, ZERO_BF16, counts[c]);
         ops->square_sum(&got, scratch, x, ZERO_BF16, counts[c], flat_most_threads, NULL);
         ck_assert_msg(memcmp(&got, &want, 8) == 0, "square_sum, %s, %lld elements: %a, wanted %a", level, (long long)counts[c], got, want);

@@ -154,8 +154,8 @@ template <typename T> __global__ void __launch_bounds__(THREADS) square_kernel(d
         out[block] = sum;
 }
 
-/* *out = blocks[0] + blocks[1] + ... in that order, which one thread must do: the others keep it in shared memory, a
- * tile ahead. */
+/* *out = blocks[0] + blocks[1] + ... in that order, so one thread adds. Meanwhile the others load the next tile into
+ * shared memory. In the unrolled loop the adder's own loads run ahead of its sum. */
 enum { TILE = 512, FETCHERS = 128 };
 
 __global__ void __launch_bounds__(32 + FETCHERS) add_kernel(double *out, const double *blocks, int64_t count)
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(32 + FETCHERS) add_kernel(double *out, const d
         } else if (fetcher == -32 && step > 0) {
             const double *x = tile[~step & 1];
             const int there = next <= count ? TILE : (int)(count - (next - TILE));
-            ZERO_UNROLL_BY(16)
+            ZERO_UNROLL_BY(64)
             for (int k = 0; k < there; k++)
                 sum += x[k];
         }
