@@ -442,7 +442,14 @@ static int nearest(int rank, int world, const zero_bootstrap_t *bootstrap, void 
     narrow = wide;
     zero_config_stage(&narrow, 2);
     result |= find_change(&q, &narrow, &wide, false, "of memory (device parameters ",
-                          ": call zero_config_stage(&config, 2), with which it needs ");
+                          ": set config.optimizer.sharding and config.gradients.sharding = ZERO_SHARDED, with which "
+                          "it needs ");
+    wide.optimizer.tier = wide.gradients.tier = ZERO_TIER_HOST; /* which a stage's preset would take back */
+    narrow = wide;
+    narrow.parameters.sharding = narrow.gradients.sharding = ZERO_SHARDED;
+    result |= find_change(&q, &narrow, &wide, true, "of the device tier (parameters ",
+                          ": set config.optimizer.sharding, config.gradients.sharding and config.parameters.sharding = "
+                          "ZERO_SHARDED, with which it needs ");
     zero_config_stage(&wide, 3);
     narrow = wide;
     narrow.optimizer.tier = narrow.gradients.tier = ZERO_TIER_HOST;

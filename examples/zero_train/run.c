@@ -27,9 +27,10 @@ static void name_options(const options_t *o, zero_error_t *error)
         params = o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL;
     const struct { const char *members, *option; } names[] = {
         {"set config.window = ", "use --window "},
-        {"call zero_config_stage(&config, 1)", "use --stage 1"},
-        {"call zero_config_stage(&config, 2)", "use --stage 2"},
-        {"call zero_config_stage(&config, 3)", "use --stage 3"},
+        {"set config.optimizer.sharding = ZERO_SHARDED", "use --stage 1"},
+        {"set config.optimizer.sharding and config.gradients.sharding = ZERO_SHARDED", "use --stage 2"},
+        {"set config.optimizer.sharding, config.gradients.sharding and config.parameters.sharding = ZERO_SHARDED",
+         "use --stage 3"},
         {"set config.offload_ratio = 1", "use --offload-ratio 1"},
         {"set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST",
           params ? "use --offload all" : "use --offload optimizer"},

@@ -41,8 +41,13 @@ bool zero_plan_change(const zero_spec_t *spec, int i, zero_spec_t *changed, char
         { true, false, ZERO_TIER_NVME, "set config.optimizer.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST" },
         { true, true, ZERO_TIER_NVME, "set config.optimizer.tier and config.parameters.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST" },
     };
-    enum { MOVES = sizeof moves / sizeof *moves };
-    const int first_stage = 2, first_move = first_stage + 3;
+    static const char *const shards[] = {
+        "config.optimizer.sharding",
+        "config.optimizer.sharding and config.gradients.sharding",
+        "config.optimizer.sharding, config.gradients.sharding and config.parameters.sharding",
+    };
+    enum { first_stage = 2, first_move = first_stage + 3 };
+    _Static_assert(first_move + 1 + sizeof moves / sizeof *moves == ZERO_CHANGES, "each change has a number");
 
     *changed = *spec;
     if (i < first_stage) { /* half of the units that a pass can use at once, or one */
@@ -51,7 +56,7 @@ bool zero_plan_change(const zero_spec_t *spec, int i, zero_spec_t *changed, char
         return changed->window >= 1 && changed->window < spec->window;
     }
     if (i < first_move) {
-        snprintf(text, size, "call zero_config_stage(&config, %d)", i - first_stage + 1);
+        snprintf(text, size, "set %s = ZERO_SHARDED", shards[i - first_stage]);
         return raise_stage(changed, i - first_stage + 1);
     }
     if (i == first_move) {
