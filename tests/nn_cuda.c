@@ -198,7 +198,9 @@ static void wrapped_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *
     note_row(e->wte, (most + 1) * e->C, e->dtype);
     note_row(e->wpe, e->T * e->C, e->dtype);
     note_row(e->y, e->B * e->T * e->C, e->dtype);
+    note_row(e->tokens, e->B * e->T, ZERO_FP32); /* as large as int32_t */
     begin(nn);
+    d.tokens = at(e->tokens);
     d.wte = at(e->wte);
     d.wpe = at(e->wpe);
     d.y = at(e->y);
@@ -212,7 +214,9 @@ static void wrapped_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t 
     note_row(e->dwte, e->V * e->C, e->dtype);
     note_row(e->dwpe, e->T * e->C, e->dtype);
     note_row(e->dy, e->B * e->T * e->C, e->dtype);
+    note_row(e->tokens, e->B * e->T, ZERO_FP32);
     begin(nn);
+    d.tokens = at(e->tokens);
     d.dwte = at(e->dwte);
     d.dwpe = at(e->dwpe);
     d.dy = at(e->dy);
@@ -339,7 +343,11 @@ static void wrapped_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
 {
     zero_nn_entropy_t d = *e;
     note(e->logits, ((e->rows - 1) * e->ld + e->V) * size_of(e->dtype), size_of(e->dtype));
+    note_row(e->targets, e->rows, ZERO_FP32);
+    note_row(e->losses, e->rows, ZERO_FP32);
     begin(nn);
+    d.targets = at(e->targets);
+    d.losses = at(e->losses);
     d.logits = at(e->logits);
     cuda.ops->cross_entropy(nn, &d);
     end(nn);

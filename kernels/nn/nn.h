@@ -15,8 +15,10 @@
  * Programs take signals on a thread of their own (sigwait): oneDNN's generated code does not stand handlers on the stack that it uses.
  *
  * With "cuda", calls queue their work on the stream and return; buffers and workspace are on the stream's GPU, which is the thread's current one when
- * the context is made and used. But tokens, targets and losses are the host's, page-locked (others work, and make calls wait): nobody may write
- * tokens or targets, or read losses, before the stream got there. Operands of a product begin at multiples of 16 bytes where their rows are
+ * the context is made and used. But tokens and targets are the host's, page-locked (the engine's host tier, cudaHostAlloc
+ * or cudaHostRegister): the call checks them on the host, and its kernels read them there. Losses are the same, or the
+ * GPU's: kernels write them in place. Memory that the GPU cannot reach is ZERO_ERR_ARG. Nobody may write tokens or
+ * targets, or read losses, before the stream has passed the call. Operands of a product begin at multiples of 16 bytes where their rows are
  * (those of ld elements); where rows are multiples of less, of that; a bias always, aux as C does, and so do operands of attention in bf16 whose rows are. Heads hold at most 256 elements. Sums over rows go
  * through partial sums whose number depends on the shape alone. A kernel that fails after its launch shows at a later call, of the engine too.
  *

@@ -105,9 +105,6 @@ static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t
     case ZERO_NN_BIAS_BACKWARD: /* partial sums */
         plan->workspace = (uint64_t)(zero_nn_cuda_sum_parts(d[0]) * d[1]) * sizeof(float);
         return ZERO_OK;
-    case ZERO_NN_EMBED_FORWARD: /* tokens */
-        plan->workspace = (uint64_t)(d[0] * d[1]) * sizeof(int32_t);
-        return ZERO_OK;
     case ZERO_NN_EMBED_BACKWARD: /* tokens, sorted */
         plan->workspace = zero_nn_cuda_sort_workspace(d[0] * d[1]);
         return ZERO_OK;
@@ -117,9 +114,6 @@ static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t
     case ZERO_NN_ATTN_FORWARD:
     case ZERO_NN_ATTN_BACKWARD:
         return attention_plan(nn, plan, error);
-    case ZERO_NN_CROSS_ENTROPY: /* targets, losses */
-        plan->workspace = 2 * (uint64_t)d[0] * sizeof(float);
-        return ZERO_OK;
     default:
         return ZERO_OK;
     }
@@ -153,12 +147,21 @@ static const char *cuda_maker(const zero_nn_plan_t *plan)
     return plan->shape.op == ZERO_NN_GEMM ? zero_nn_cuda_gemm_maker(plan) : "cuDNN";
 }
 
-/* Queues a copy between the host's memory and the workspace; whoever owns the host's leaves it alone until the stream got there. */
-static bool copied(zero_nn_t *nn, void *to, const void *from, int64_t count)
+/* The GPU's address of p, which kernels read or write where it lies. NULL, with an error, where the GPU cannot reach
+ * it: a kernel that tries ends the process's use of the GPU. */
+static void *reached(zero_nn_t *nn, const char *what, const void *p)
 {
-    cudaError_t status = cudaMemcpyAsync(to, from, (size_t)count * 4, cudaMemcpyDefault, zero_nn_cuda_stream(nn));
-    zero_nn_cuda_check(nn, "cudaMemcpyAsync", status);
-    return status == cudaSuccess;
+    struct cudaPointerAttributes at = {.devicePointer = NULL};
+    cudaError_t status = cudaPointerGetAttributes(&at, p);
+    char text[256];
+    if (status != cudaSuccess)
+        zero_nn_cuda_check(nn, "cudaPointerGetAttributes", status);
+    else if (at.devicePointer == NULL)
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "%s: %s lie in memory of the host that is not page-locked, which a GPU cannot reach: use the engine's "
+                     "host tier (zero_reserve), cudaHostAlloc or cudaHostRegister",
+                     zero_nn_shape_text(&nn->plan->shape, text, sizeof text), what);
+    return at.devicePointer;
 }
 
 static void cuda_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
@@ -172,17 +175,18 @@ static void cuda_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64
 
 static void cuda_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
 {
-    int32_t *tokens = (int32_t *)nn->workspace; /* (rows) */
-    if (copied(nn, tokens, e->tokens, e->B * e->T))
-        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_embedding_forward(e, tokens, zero_nn_cuda_stream(nn)));
+    zero_nn_embedding_t there = *e;
+    there.tokens = reached(nn, "tokens", e->tokens);
+    if (there.tokens != NULL)
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_embedding_forward(&there, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
 {
-    const int32_t *tokens = NULL, *order = NULL;
-    if (!copied(nn, nn->workspace, e->tokens, e->B * e->T))
+    const int32_t *tokens = reached(nn, "tokens", e->tokens), *order = NULL;
+    if (tokens == NULL)
         return;
-    cudaError_t status = zero_nn_cuda_sort(nn->workspace, e->B * e->T, e->V, &tokens, &order, zero_nn_cuda_stream(nn));
+    cudaError_t status = zero_nn_cuda_sort(nn->workspace, tokens, e->B * e->T, e->V, &tokens, &order, zero_nn_cuda_stream(nn));
     if (status == cudaSuccess)
         status = zero_nn_cuda_embedding_backward(e, tokens, order, zero_nn_cuda_stream(nn));
     zero_nn_cuda_check(nn, "its kernel", status);
@@ -246,14 +250,11 @@ static void cuda_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a,
 
 static void cuda_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
 {
-    int32_t *targets = (int32_t *)nn->workspace;        /* (rows) */
-    float *losses = (float *)nn->workspace + e->rows; /* (rows) */
-    if (!copied(nn, targets, e->targets, e->rows))
-        return;
-    cudaError_t status = zero_nn_cuda_entropy(e, targets, losses, zero_nn_cuda_stream(nn));
-    zero_nn_cuda_check(nn, "its kernel", status);
-    if (status == cudaSuccess)
-        copied(nn, e->losses, losses, e->rows);
+    zero_nn_entropy_t there = *e;
+    there.targets = reached(nn, "targets", e->targets);
+    there.losses = there.targets == NULL ? NULL : reached(nn, "losses", e->losses);
+    if (there.losses != NULL)
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_entropy(&there, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_set_stream(zero_nn_t *nn)

@@ -2,24 +2,34 @@
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
-enum { THREADS = 128, AHEAD = 4 /* rows that are read before the first of them is added */ };
+enum {
+    THREADS = 128,
+    TOGETHER = 8, /* rows of a block forward: their tokens are 32 bytes, the least that is read at once */
+    AHEAD = 4     /* rows that are read before the first of them is added */
+};
 
+/* A block reads the tokens of its rows once: they lie in the host's memory. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-embedding_forward(T *y, const T *wte, const T *wpe, const int32_t *tokens, int64_t count, int64_t time, int64_t C, int64_t packs, bool wide)
+embedding_forward(T *y, const T *wte, const T *wpe, const int32_t *tokens, int64_t rows, int64_t time, int64_t C, int64_t packs, bool wide)
 {
     const int N = zero_pack<T>::N;
-    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, r = i / packs, c = i % packs * N;
+    const int64_t most = TOGETHER, first = (int64_t)blockIdx.x * most, have = rows - first < most ? rows - first : most;
+    __shared__ int32_t own[TOGETHER];
     float x[N], position[N];
-    if (i >= count)
-        return;
-    zero_load(x, wte + (int64_t)tokens[r] * C + c, C - c, wide);
-    if (wpe != NULL) {
-        zero_load(position, wpe + r % time * C + c, C - c, wide);
-        for (int j = 0; j < N; j++)
-            x[j] += position[j];
+    if ((int64_t)threadIdx.x < have)
+        own[threadIdx.x] = tokens[first + threadIdx.x];
+    __syncthreads();
+    for (int64_t i = threadIdx.x; i < have * packs; i += THREADS) {
+        int64_t r = first + i / packs, c = i % packs * N;
+        zero_load(x, wte + (int64_t)own[i / packs] * C + c, C - c, wide);
+        if (wpe != NULL) {
+            zero_load(position, wpe + r % time * C + c, C - c, wide);
+            for (int j = 0; j < N; j++)
+                x[j] += position[j];
+        }
+        zero_store(y + r * C + c, x, C - c, wide);
     }
-    zero_store(y + r * C + c, x, C - c, wide);
 }
 
 /* Block (i, tile): where the run of a token begins at place i of the sorted rows, a part of its row of dwte += its rows of dy. */
@@ -79,19 +89,19 @@ static int64_t divide_up(int64_t x, int64_t by)
     return (x + by - 1) / by;
 }
 
-template <typename T> static cudaError_t forward(const zero_nn_embedding_t *e, const int32_t *tokens, cudaStream_t stream)
+template <typename T> static cudaError_t forward(const zero_nn_embedding_t *e, cudaStream_t stream)
 {
-    int64_t packs = divide_up(e->C, zero_pack<T>::N), count = e->B * e->T * packs, blocks = divide_up(count, THREADS);
+    int64_t packs = divide_up(e->C, zero_pack<T>::N), rows = e->B * e->T, blocks = divide_up(rows, TOGETHER);
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    ZERO_LAUNCH((embedding_forward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->y, (const T *)e->wte, (const T *)e->wpe, tokens,
-                count, e->T, e->C, packs, wide_rows(e->y, e->wte, e->wpe, e->C, e->dtype));
+    ZERO_LAUNCH((embedding_forward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->y, (const T *)e->wte, (const T *)e->wpe,
+                e->tokens, rows, e->T, e->C, packs, wide_rows(e->y, e->wte, e->wpe, e->C, e->dtype));
     return cudaGetLastError();
 }
 
-cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, const int32_t *tokens, cudaStream_t stream)
+cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, cudaStream_t stream)
 {
-    return e->dtype == ZERO_FP32 ? forward<float>(e, tokens, stream) : forward<zero_bf16_t>(e, tokens, stream);
+    return e->dtype == ZERO_FP32 ? forward<float>(e, stream) : forward<zero_bf16_t>(e, stream);
 }
 
 template <typename T>

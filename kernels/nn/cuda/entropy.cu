@@ -29,11 +29,13 @@ entropy(T *logits, float *losses, const int32_t *targets, int64_t V, int64_t ld,
 {
     const int N = zero_pack<T>::N;
     __shared__ online_t warps[WARPS];
-    __shared__ float right; /* the target's logit, which is overwritten later */
-    const int64_t target = targets[blockIdx.x];
+    __shared__ float right;    /* the target's logit, which is overwritten later */
+    __shared__ int32_t target; /* read by one thread: it lies in the host's memory */
     float x[N];
     online_t all = {-INFINITY, 0};
     logits += (int64_t)blockIdx.x * ld;
+    if (threadIdx.x == 0)
+        target = targets[blockIdx.x];
     for (int64_t c = (int64_t)threadIdx.x * N; c < V; c += THREADS * N) {
         float max = all.max;
         zero_load(x, logits + c, V - c, wide);
@@ -72,16 +74,17 @@ entropy(T *logits, float *losses, const int32_t *targets, int64_t V, int64_t ld,
     }
 }
 
-template <typename T> static cudaError_t launch(const zero_nn_entropy_t *e, const int32_t *targets, float *losses, cudaStream_t stream)
+template <typename T> static cudaError_t launch(const zero_nn_entropy_t *e, cudaStream_t stream)
 {
     bool wide = ((uintptr_t)e->logits | (uintptr_t)e->ld * sizeof(T)) % 16 == 0;
     if (e->rows > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    ZERO_LAUNCH((entropy<T>), dim3((unsigned)e->rows), dim3(THREADS), 0, stream, (T *)e->logits, losses, targets, e->V, e->ld, e->grad, wide);
+    ZERO_LAUNCH((entropy<T>), dim3((unsigned)e->rows), dim3(THREADS), 0, stream, (T *)e->logits, e->losses, e->targets, e->V, e->ld,
+                e->grad, wide);
     return cudaGetLastError();
 }
 
-cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, const int32_t *targets, float *losses, cudaStream_t stream)
+cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, cudaStream_t stream)
 {
-    return e->dtype == ZERO_FP32 ? launch<float>(e, targets, losses, stream) : launch<zero_bf16_t>(e, targets, losses, stream);
+    return e->dtype == ZERO_FP32 ? launch<float>(e, stream) : launch<zero_bf16_t>(e, stream);
 }

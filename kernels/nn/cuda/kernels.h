@@ -1,6 +1,7 @@
 /* kernels.h - inside kernels/nn/cuda: the kernels of the .cu files, for cuda.c and gemm.c. Each function launches on a stream and returns at
- * once with what the launch itself gave; sizes are as nn.c checks them. Buffers are on the device unless said otherwise. Sums have a fixed
- * order that depends on the shape alone. */
+ * once with what the launch itself gave; sizes are as nn.c checks them. Buffers are on the device; tokens,
+ * targets and losses may also be page-locked memory of the host, at the address that the device has for it. Sums have
+ * a fixed order that depends on the shape alone. */
 #ifndef ZERO_NN_CUDA_KERNELS_H
 #define ZERO_NN_CUDA_KERNELS_H
 
@@ -36,18 +37,19 @@ cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stre
 int64_t zero_nn_cuda_norm_parts(int64_t rows);
 cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, cudaStream_t stream);
 
-/* embedding.cu. tokens: a copy of e->tokens on the device, (rows). */
-cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, const int32_t *tokens, cudaStream_t stream);
-/* order: what zero_nn_cuda_sort leaves. */
+/* embedding.cu */
+cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, cudaStream_t stream);
+/* tokens, order: what zero_nn_cuda_sort leaves of e->tokens. */
 cudaError_t zero_nn_cuda_embedding_backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order, cudaStream_t stream);
 
-/* sort.cu: a stable radix sort of rows by token: *tokens (rows) sorted and *order (rows), the row of each, somewhere in the workspace, whose first
- * rows int32 hold the tokens. Tokens are in [0, bound). */
+/* sort.cu: a stable radix sort of rows by token, those in from (rows): *tokens (rows) sorted and *order (rows), the
+ * row of each, somewhere in the workspace. Tokens are in [0, bound). */
 uint64_t zero_nn_cuda_sort_workspace(int64_t rows);
-cudaError_t zero_nn_cuda_sort(void *workspace, int64_t rows, int64_t bound, const int32_t **tokens, const int32_t **order, cudaStream_t stream);
+cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows, int64_t bound, const int32_t **tokens,
+                              const int32_t **order, cudaStream_t stream);
 
-/* entropy.cu. targets, losses (rows): copies on the device. */
-cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, const int32_t *targets, float *losses, cudaStream_t stream);
+/* entropy.cu */
+cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, cudaStream_t stream);
 
 /* attention.cu, attention_grad.cu: our own, for heads of up to ZERO_NN_CUDA_HEAD elements. delta (B, H, T): workspace. */
 #define ZERO_NN_CUDA_HEAD 256

@@ -97,15 +97,18 @@ move_rows(int32_t *to_tokens, int32_t *to_rows, const int32_t *from_tokens, cons
     }
 }
 
-cudaError_t zero_nn_cuda_sort(void *workspace, int64_t rows, int64_t bound, const int32_t **tokens, const int32_t **order, cudaStream_t stream)
+cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows, int64_t bound, const int32_t **tokens,
+                              const int32_t **order, cudaStream_t stream)
 {
     sort_layout_t s;
     cudaError_t status = cudaSuccess;
-    int from = 0;
     sort_layout(&s, workspace, rows);
+    *tokens = from;
+    *order = NULL;
     /* One pass at least, which numbers the rows. */
-    for (int shift = 0; (shift == 0 || (bound - 1) >> shift > 0) && status == cudaSuccess; shift += 8, from = 1 - from) {
-        ZERO_LAUNCH(count_digits, dim3((unsigned)s.tiles), dim3(DIGITS), 0, stream, s.places, (const int32_t *)s.tokens[from], rows, s.tiles, shift);
+    for (int shift = 0, to = 0; (shift == 0 || (bound - 1) >> shift > 0) && status == cudaSuccess; shift += 8, to = 1 - to) {
+        ZERO_LAUNCH(count_digits, dim3((unsigned)s.tiles), dim3(DIGITS), 0, stream, s.places, *tokens, rows, s.tiles,
+                    shift);
         status = cudaGetLastError();
         if (status != cudaSuccess)
             break;
@@ -113,12 +116,11 @@ cudaError_t zero_nn_cuda_sort(void *workspace, int64_t rows, int64_t bound, cons
         status = cudaGetLastError();
         if (status != cudaSuccess) /* rows would move to places that are none */
             break;
-        ZERO_LAUNCH(move_rows, dim3((unsigned)s.tiles), dim3(DIGITS), 0, stream, s.tokens[1 - from], s.rows[1 - from],
-                    (const int32_t *)s.tokens[from], shift == 0 ? (const int32_t *)NULL : (const int32_t *)s.rows[from], (const int32_t *)s.places,
-                    rows, s.tiles, shift);
+        ZERO_LAUNCH(move_rows, dim3((unsigned)s.tiles), dim3(DIGITS), 0, stream, s.tokens[to], s.rows[to], *tokens,
+                    *order, (const int32_t *)s.places, rows, s.tiles, shift);
         status = cudaGetLastError();
+        *tokens = s.tokens[to];
+        *order = s.rows[to];
     }
-    *tokens = s.tokens[from];
-    *order = s.rows[from];
     return status;
 }
