@@ -1,4 +1,5 @@
-/* test_cuda_gpt2.c - what GPT-2 does on a GPU alone, on the emulated one: how the head is cut, and how many calls a micro-step queues. */
+/* test_cuda_gpt2.c - what GPT-2 does on a GPU alone, on the emulated one: how the head is cut, how many calls a micro-step queues,
+ * and layers as CUDA graphs. */
 #include "examples/models/gpt2.h"
 #include "tests/emulated.h"
 #include "tests/emulator/include/cuda_runtime_api.h"
@@ -40,6 +41,8 @@ static void declare(bench_t *b, const zero_model_config_t *model, const zero_mod
     config.device = b->device;
     config.comm = plan ? NULL : b->comm;
     config.plan_world = plan ? 1 : 0;
+    if (given->micro_steps > 0)
+        config.micro_steps = (int)given->micro_steps;
     config.clip = 0;
     config.rule = ZERO_RULE_SGD;
     config.adamw = (zero_adamw_t){0};
@@ -168,16 +171,26 @@ END_TEST
 
 /* ---- calls --------------------------------------------------------------------------------------------------------- */
 
+static void *emulator;
 static uint64_t (*calls)(const char *what);
 
+/* After start. */
+static void find_calls(void)
+{
+    emulator = dlopen("libcuda_emulator.so", RTLD_NOW | RTLD_NOLOAD);
+    ck_assert_msg(emulator != NULL, "%s", dlerror());
+    *(void **)&calls = dlsym(emulator, "zero_emulator_calls");
+    ck_assert(calls != NULL);
+}
+
 typedef struct count {
-    int products, launches, copies;
+    int products, launches, copies, graphs;
 } count_t;
 
 static count_t counted(const count_t *before)
 {
-    count_t now = {(int)calls("cublasLtMatmul"), (int)calls("launch"), (int)calls("cudaMemcpyAsync")};
-    return (count_t){now.products - before->products, now.launches - before->launches, now.copies - before->copies};
+    count_t now = {(int)calls("cublasLtMatmul"), (int)calls("launch"), (int)calls("cudaMemcpyAsync"), (int)calls("cudaGraphLaunch")};
+    return (count_t){now.products - before->products, now.launches - before->launches, now.copies - before->copies, now.graphs - before->graphs};
 }
 
 #define COUNT(what, call, p, l, c)                                                                                                                      \
@@ -196,10 +209,7 @@ START_TEST(calls_of_a_micro_step)
     bench_t b;
     zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = ZERO_BF16};
     start(&b, &SMALL, &options);
-    void *library = dlopen("libcuda_emulator.so", RTLD_NOW | RTLD_NOLOAD);
-    ck_assert_msg(library != NULL, "%s", dlerror());
-    *(void **)&calls = dlsym(library, "zero_emulator_calls");
-    ck_assert(calls != NULL);
+    find_calls();
     zero_model_t *m = b.model;
     memset(m->tokens, 0, ROWS * sizeof *m->tokens);
     memset(m->targets, 0, ROWS * sizeof *m->targets);
@@ -217,6 +227,197 @@ START_TEST(calls_of_a_micro_step)
 }
 END_TEST
 
+/* ---- graphs -------------------------------------------------------------------------------------------------------- */
+
+enum { STEPS = 2, MICRO = 2, EVALS = 3, RUNS = STEPS * MICRO, PASSES = RUNS + EVALS };
+
+/* What a training leaves: the counts and losses of its micro-steps, then of its evaluations, and its parameters. */
+typedef struct trained {
+    count_t counts[PASSES];
+    double losses[PASSES];
+    float *params;
+    size_t count;
+    int warnings; /* about graphs */
+} trained_t;
+
+static void count_warnings(void *ctx, zero_log_level_t level, const char *text)
+{
+    (void)level;
+    ((trained_t *)ctx)->warnings += strstr(text, "not as CUDA graphs") != NULL;
+}
+
+static void pass_of(bench_t *b, trained_t *t, int pass)
+{
+    const count_t none = {0}, before = counted(&none);
+    int32_t tokens[ROWS], targets[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        tokens[i] = (i + pass) * 7919 % 31;
+        targets[i] = (int32_t)((i + 3 * pass) * 104729 % SMALL.vocab);
+    }
+    if (pass >= RUNS)
+        OK(zero_model_eval(b->model, tokens, targets, B, &t->losses[pass], &why));
+    else
+        OK(zero_model_train(b->model, tokens, targets, pass % MICRO == MICRO - 1 ? ZERO_LAST : 0, &t->losses[pass], &why));
+    t->counts[pass] = counted(&before);
+}
+
+static void train(bench_t *b, const zero_model_options_t *given, bool graphs, trained_t *t)
+{
+    zero_model_options_t options = *given;
+    memset(t, 0, sizeof *t);
+    options.micro_steps = MICRO;
+    options.eval = true;
+    options.log = count_warnings;
+    options.log_ctx = t;
+    start(b, &SMALL, &options);
+    find_calls();
+    zero_nn_set_graphs(b->model->nn, graphs);
+    for (int pass = 0; pass < PASSES; pass++) {
+        pass_of(b, t, pass);
+        if (pass < RUNS && pass % MICRO == MICRO - 1)
+            ck_assert_msg(zero_step(b->engine, 0.01) == ZERO_OK, "%s", zero_last_error(b->engine));
+    }
+    const int params = zero_model_param_count(b->model);
+    for (int p = 0; p < params; p++)
+        t->count += (size_t)zero_model_param_elements(b->model, p);
+    t->params = malloc(t->count * sizeof *t->params);
+    float *at = t->params;
+    for (int p = 0; p < params; p++) {
+        ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, p), ZERO_STATE_MASTER, take, at), ZERO_OK);
+        at += zero_model_param_elements(b->model, p);
+    }
+}
+
+static void same_bits(const trained_t *a, const trained_t *b)
+{
+    ck_assert(a->losses[MICRO - 1] > 0 && a->losses[RUNS - 1] != a->losses[MICRO - 1]); /* it trains */
+    ck_assert_mem_eq(a->losses, b->losses, sizeof a->losses);
+    ck_assert_uint_eq(a->count, b->count);
+    ck_assert_mem_eq(a->params, b->params, a->count * sizeof *a->params);
+}
+
+static const struct {
+    zero_recompute_t recompute;
+    bool offload;
+    zero_dtype_t dtype;
+} LAYERS[] = {
+    {ZERO_RECOMPUTE_NONE, false, ZERO_BF16}, {ZERO_RECOMPUTE_NONE, false, ZERO_FP32}, {ZERO_RECOMPUTE_SELECTIVE, false, ZERO_BF16},
+    {ZERO_RECOMPUTE_FULL, false, ZERO_BF16}, {ZERO_RECOMPUTE_FULL, true, ZERO_BF16},
+};
+
+/* The first pass queues the calls of layers, the second captures and launches them, those after it only launch. */
+START_TEST(layers_as_graphs)
+{
+    const zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = LAYERS[_i].dtype, .recompute = LAYERS[_i].recompute,
+                                          .offload_activations = LAYERS[_i].offload};
+    const int L = (int)SMALL.layers;
+    bench_t b;
+    trained_t plain, graphs;
+    train(&b, &options, false, &plain);
+    end(&b);
+    train(&b, &options, true, &graphs);
+    same_bits(&plain, &graphs);
+    ck_assert_int_eq(graphs.warnings, 0);
+
+    /* a layer's own calls, forward and backward */
+    zero_model_t *m = b.model;
+    const count_t none = {0}, before = counted(&none);
+    zero_gpt2_layer_forward(m, 0, &m->layers[0], m->x[0], m->x[1], B, T);
+    count_t forward = counted(&before);
+    zero_gpt2_layer_backward(m, 0);
+    count_t both = counted(&before);
+    ck_assert_int_eq(both.copies, 0);
+    OK(zero_nn_status(m->nn, &why));
+    OK(zero_wait(b.engine));
+    for (int pass = 0; pass < PASSES; pass++) {
+        const bool eval = pass >= RUNS;
+        const int number = eval ? pass - RUNS : pass; /* passes of this kind before it */
+        const count_t *p = &plain.counts[pass], *g = &graphs.counts[pass], saved = number < 2 ? none : eval ? forward : both;
+        const int kept = LAYERS[_i].offload && !eval && number >= 2 ? 2 * (L - 1) : 0; /* to the host and back; the last layer's input stays */
+        ck_assert_int_eq(p->graphs, 0);
+        ck_assert_int_eq(g->graphs, number < 1 ? 0 : eval ? L : 2 * L);
+        ck_assert_msg(g->products == p->products - L * saved.products && g->launches == p->launches - L * saved.launches &&
+                          g->copies == p->copies - kept,
+                      "pass %d: %d products, %d launches, %d copies; without graphs %d, %d, %d, of which a layer has %d and %d", pass, g->products,
+                      g->launches, g->copies, p->products, p->launches, p->copies, saved.products, saved.launches);
+    }
+
+    /* a rank without sequences computes nothing */
+    double loss;
+    const count_t earlier = counted(&none);
+    OK(zero_model_eval(m, NULL, NULL, 0, &loss, &why));
+    ck_assert_int_eq(counted(&earlier).graphs, 0);
+    end(&b);
+    free(plain.params);
+    free(graphs.params);
+}
+END_TEST
+
+/* The graphs use one workspace: another one makes new graphs. */
+START_TEST(another_workspace)
+{
+    const zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = ZERO_BF16};
+    bench_t b;
+    trained_t t;
+    void *workspace = NULL;
+    train(&b, &options, true, &t);
+    zero_model_t *m = b.model;
+    __typeof__(cudaMalloc) *device_malloc;
+    *(void **)&device_malloc = dlsym(emulator, "cudaMalloc");
+    ck_assert_int_eq(device_malloc(&workspace, m->workspace_bytes), cudaSuccess); /* ends with the process */
+    zero_nn_set_workspace(m->nn, workspace, m->workspace_bytes);
+    pass_of(&b, &t, 0);
+    pass_of(&b, &t, 1);
+    ck_assert_int_eq(t.counts[0].launches, t.counts[2].launches + (int)SMALL.layers * 19);
+    ck_assert_int_eq(t.counts[1].launches, t.counts[3].launches);
+    end(&b);
+    free(t.params);
+}
+END_TEST
+
+/* A capture that fails, for whatever reason, queues the calls as before: the same products by the same library, one warning. The first micro-step
+ * has 30 products, so that the 31st, which is refused, is captured. */
+START_TEST(captures_that_fail)
+{
+    static const struct {
+        const char *fail;
+        int graphs; /* of the last micro-step */
+    } CASES[] = {{"cudaStreamBeginCapture:1", 0}, {"cudaGraphInstantiate:1", 0}, {"cudaGraphInstantiate:3", 2}, {"unsupported:31", 0}};
+    const zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = ZERO_BF16};
+    bench_t b;
+    trained_t plain, graphs;
+    setenv("ZERO_EMULATOR_FAIL", CASES[_i].fail, 1);
+    train(&b, &options, true, &graphs);
+    end(&b);
+    train(&b, &options, false, &plain);
+    end(&b);
+    same_bits(&plain, &graphs);
+    ck_assert_int_eq(graphs.warnings, 1);
+    ck_assert_int_eq(graphs.counts[RUNS - 1].graphs, CASES[_i].graphs);
+    if (CASES[_i].graphs == 0)
+        ck_assert_int_eq(graphs.counts[RUNS - 1].products, plain.counts[RUNS - 1].products);
+    free(plain.params);
+    free(graphs.params);
+}
+END_TEST
+
+START_TEST(launch_that_fails)
+{
+    const zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = ZERO_BF16};
+    bench_t b;
+    int32_t tokens[ROWS] = {0};
+    double loss;
+    setenv("ZERO_EMULATOR_FAIL", "cudaGraphLaunch:1", 1);
+    start(&b, &SMALL, &options);
+    OK(zero_model_train(b.model, tokens, tokens, ZERO_LAST, &loss, &why));
+    ck_assert_int_eq(zero_step(b.engine, 0.01), ZERO_OK);
+    ck_assert_int_eq(zero_model_train(b.model, tokens, tokens, ZERO_LAST, &loss, &why), ZERO_ERR_SYSTEM);
+    ck_assert_msg(strstr(why.text, "the graph of slot 0") && strstr(why.text, "cudaGraphLaunch"), "%s", why.text);
+    zero_abort(b.engine, "the test ends it");
+    end(&b);
+}
+END_TEST
+
 int main(void)
 {
     if (!emulated_plugins() || strstr(getenv("ZERO_PLUGIN_PATH"), "emulator") == NULL)
@@ -227,6 +428,10 @@ int main(void)
     tcase_add_test(tc, parts_of_the_head);
     tcase_add_test(tc, sizes_of_the_head);
     tcase_add_test(tc, calls_of_a_micro_step);
+    tcase_add_loop_test(tc, layers_as_graphs, 0, sizeof LAYERS / sizeof *LAYERS);
+    tcase_add_test(tc, another_workspace);
+    tcase_add_loop_test(tc, captures_that_fail, 0, 4);
+    tcase_add_test(tc, launch_that_fails);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

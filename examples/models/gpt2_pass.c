@@ -49,13 +49,63 @@ static zero_status_t end(run_t *r)
     return r->status;
 }
 
+/* ---- layers ------------------------------------------------------------------------------------------------------ */
+
+/* Each layer's calls are the same in every pass of a kind: addresses of parameters, gradients and activations are constant. So
+ * they repeat (zero_nn_repeat); what reads tokens or targets does not. */
+typedef struct zero_gpt2_place {
+    zero_model_t *m;
+    int64_t l;
+} place_t;
+
+enum { TRAIN_FORWARD = 0, TRAIN_BACKWARD, EVAL_FORWARD, KINDS };
+
+static void repeat(zero_model_t *m, int64_t l, int kind, void (*calls)(void *ctx))
+{
+    zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &(place_t){ m, l });
+}
+
+static uint64_t kept_bytes(const zero_model_t *m)
+{
+    return (uint64_t)(m->options.micro_batch * m->options.seq_len * m->config.width) * m->element;
+}
+
+static void train_forward(void *ctx)
+{
+    zero_model_t *m = ((place_t *)ctx)->m;
+    const int64_t l = ((place_t *)ctx)->l;
+
+    if (m->kept[l] != NULL)
+        zero_nn_copy(m->nn, m->kept[l], m->x[l], kept_bytes(m));
+    zero_gpt2_layer_forward(m, l, &m->layers[l], m->x[l], m->x[l + 1], m->options.micro_batch, m->options.seq_len);
+}
+
+static void train_backward(void *ctx)
+{
+    zero_model_t *m = ((place_t *)ctx)->m;
+    const int64_t l = ((place_t *)ctx)->l;
+
+    if (m->kept[l] != NULL)
+        zero_nn_copy(m->nn, m->x[l], m->kept[l], kept_bytes(m));
+    zero_gpt2_layer_backward(m, l);
+}
+
+/* A pass that keeps nothing for a backward pass has all layers in the first one's buffers, the stream in place. */
+static void eval_forward(void *ctx)
+{
+    zero_model_t *m = ((place_t *)ctx)->m;
+
+    zero_gpt2_layer_forward(m, ((place_t *)ctx)->l, &m->layers[0], m->x[0], m->x[0], m->options.micro_batch, m->options.seq_len);
+}
+
+/* ---- passes ------------------------------------------------------------------------------------------------------ */
+
 zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, uint32_t flags, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
     const int64_t B = m->options.micro_batch, T = m->options.seq_len, rows = B * T, C = c->width;
     const zero_dtype_t dtype = m->options.dtype;
     const zero_gpt2_param_t *w = GPT2_LNF_W(m), *b = GPT2_LNF_B(m);
-    const uint64_t kept_bytes = (uint64_t)(rows * C) * m->element;
     run_t r = begin(m, m->train, flags, error);
 
     if (use(&r, m->embed, ZERO_READ)) {
@@ -64,9 +114,7 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
     }
     for (int64_t l = 0; l < c->layers; l++)
         if (use(&r, m->units[l], ZERO_READ)) {
-            if (m->kept[l] != NULL)
-                zero_nn_copy(m->nn, m->kept[l], m->x[l], kept_bytes);
-            zero_gpt2_layer_forward(m, l, &m->layers[l], m->x[l], m->x[l + 1], B, T);
+            repeat(m, l, TRAIN_FORWARD, train_forward);
             done(&r, m->units[l]);
         }
     if (use(&r, m->ln_f, ZERO_READ)) {
@@ -84,9 +132,7 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
     }
     for (int64_t l = c->layers - 1; l >= 0; l--)
         if (use(&r, m->units[l], ZERO_READ | ZERO_GRAD)) {
-            if (m->kept[l] != NULL)
-                zero_nn_copy(m->nn, m->x[l], m->kept[l], kept_bytes);
-            zero_gpt2_layer_backward(m, l);
+            repeat(m, l, TRAIN_BACKWARD, train_backward);
             done(&r, m->units[l]);
         }
     if (use(&r, m->embed, ZERO_GRAD)) {
@@ -94,19 +140,6 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
         done(&r, m->embed);
     }
     return end(&r);
-}
-
-/* The layers of a pass that keeps nothing for a backward pass: all of them in the first one's buffers, the stream in place. */
-static void layers_forward(run_t *r, int64_t B, int64_t T, uint32_t flags)
-{
-    zero_model_t *m = r->m;
-
-    for (int64_t l = 0; l < m->config.layers; l++)
-        if (use(r, m->units[l], flags)) {
-            if (B > 0)
-                zero_gpt2_layer_forward(m, l, &m->layers[0], m->x[0], m->x[0], B, T);
-            done(r, m->units[l]);
-        }
 }
 
 zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, int64_t rows, zero_error_t *error)
@@ -122,7 +155,12 @@ zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32
             zero_nn_embedding_forward(m->nn, m->x[0], tokens, GPT2_WTE(m)->data, GPT2_WPE(m)->data, B, T, C, dtype);
         done(&r, m->embed);
     }
-    layers_forward(&r, B, T, ZERO_READ);
+    for (int64_t l = 0; l < c->layers; l++)
+        if (use(&r, m->units[l], ZERO_READ)) {
+            if (B > 0)
+                repeat(m, l, EVAL_FORWARD, eval_forward);
+            done(&r, m->units[l]);
+        }
     if (use(&r, m->ln_f, ZERO_READ)) {
         if (B > 0)
             zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, m->x[0], GPT2_LNF_W(m)->data, GPT2_LNF_B(m)->data, B * T, C,
@@ -147,7 +185,11 @@ zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n
         zero_nn_embedding_forward(m->nn, m->x[0], tokens, GPT2_WTE(m)->data, GPT2_WPE(m)->data, 1, T, C, dtype);
         done(&r, m->embed);
     }
-    layers_forward(&r, 1, T, 0);
+    for (int64_t l = 0; l < c->layers; l++)
+        if (use(&r, m->units[l], 0)) { /* in the first one's buffers, as in an evaluation */
+            zero_gpt2_layer_forward(m, l, &m->layers[0], m->x[0], m->x[0], 1, T);
+            done(&r, m->units[l]);
+        }
     if (use(&r, m->ln_f, 0)) {
         /* The last token alone: attention is causal, so that the padding after it changed nothing. */
         zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, zero_gpt2_at(m, m->x[0], (n - 1) * C), GPT2_LNF_W(m)->data,

@@ -114,6 +114,7 @@ typedef struct zero_nn_ops {
     void (*cross_entropy)(zero_nn_t *nn, const zero_nn_entropy_t *e);
     void (*set_stream)(zero_nn_t *nn); /* tells libraries of nn->stream; may be NULL */
     void (*copy)(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes); /* no plan; bytes > 0. NULL: memcpy will do */
+    void (*repeat)(zero_nn_t *nn, int slot, void (*calls)(void *ctx), void *ctx); /* dry too. NULL: the calls are made each time */
 } zero_nn_ops_t;
 
 struct zero_nn {
@@ -122,6 +123,7 @@ struct zero_nn {
     void *stream;
     int threads;
     bool dry;
+    bool graphs;           /* whether ops->repeat is used */
     char label[64];        /* what zero_nn_backend says; open may add to the table's name */
     zero_log_fn log;       /* NULL: none */
     void *log_ctx;

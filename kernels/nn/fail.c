@@ -49,6 +49,16 @@ void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...)
     zero_fail(&nn->error, status, "%s", text);
 }
 
+zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error)
+{
+    zero_status_t status = nn->error.status;
+    if (status != ZERO_OK && error != NULL)
+        *error = nn->error;
+    nn->error.status = ZERO_OK;
+    nn->error.text[0] = '\0';
+    return status;
+}
+
 void zero_nn_warn(zero_nn_t *nn, const char *format, ...)
 {
     char text[sizeof nn->error.text];

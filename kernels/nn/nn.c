@@ -27,6 +27,7 @@ zero_status_t zero_nn_create(zero_nn_t **out, const char *backend, int threads, 
     if (nn == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of a kernel context", sizeof *nn);
     nn->ops = ops;
+    nn->graphs = true;
     nn->threads = threads;
     nn->stream = stream;
     snprintf(nn->label, sizeof nn->label, "%s", ops->name);
@@ -89,6 +90,19 @@ char *zero_nn_choices(const zero_nn_t *nn)
     return nn->ops->choices == NULL ? NULL : nn->ops->choices(nn);
 }
 
+void zero_nn_set_graphs(zero_nn_t *nn, bool graphs)
+{
+    nn->graphs = graphs;
+}
+
+void zero_nn_repeat(zero_nn_t *nn, int slot, void (*calls)(void *ctx), void *ctx)
+{
+    if (nn->graphs && nn->ops->repeat != NULL)
+        nn->ops->repeat(nn, slot, calls, ctx);
+    else
+        calls(ctx);
+}
+
 void zero_nn_set_dry(zero_nn_t *nn, bool dry)
 {
     nn->dry = dry;
@@ -107,16 +121,6 @@ void zero_nn_set_workspace(zero_nn_t *nn, void *workspace, uint64_t bytes)
     }
     nn->workspace = workspace;
     nn->workspace_bytes = workspace == NULL ? 0 : bytes;
-}
-
-zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error)
-{
-    zero_status_t status = nn->error.status;
-    if (status != ZERO_OK && error != NULL)
-        *error = nn->error;
-    nn->error.status = ZERO_OK;
-    nn->error.text[0] = '\0';
-    return status;
 }
 
 /* ---- plans ------------------------------------------------------------------------------------------------------- */

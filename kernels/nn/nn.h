@@ -68,6 +68,15 @@ char *zero_nn_choices(const zero_nn_t *nn);
  * product forward, a kernel of its own backward". */
 void zero_nn_describe(const zero_nn_t *nn, char *text, size_t size);
 void zero_nn_set_dry(zero_nn_t *nn, bool dry);
+/* Makes the calls on nn that calls(ctx) makes. "cuda" makes a CUDA graph of them: the first run outside dry mode queues
+ * them, the second captures them, and each run from there on launches the graph and does not call calls. So everything
+ * they are given must be equal in every run: sizes, flags, numbers and addresses; and none may be of an embedding or of
+ * cross-entropy, which check the host's indices in each call. slot names the calls: a number of the caller's, from 0 on,
+ * with few gaps. Graphs take memory that is the driver's own, and end with the context; another workspace makes new ones.
+ * Where a capture fails, the log gets one warning, and the calls are queued in every run. */
+void zero_nn_repeat(zero_nn_t *nn, int slot, void (*calls)(void *ctx), void *ctx);
+/* false: zero_nn_repeat only makes the calls from here on. A context begins with true. */
+void zero_nn_set_graphs(zero_nn_t *nn, bool graphs);
 /* The most that any call so far needs, at an address that is a multiple of ZERO_NN_ALIGN (cuBLASLt wants this of its workspace). zero_reserve aligns
  * memory to less: reserve ZERO_NN_ALIGN bytes more, and hand over the first such address. */
 #define ZERO_NN_ALIGN 256

@@ -49,6 +49,7 @@ static zero_status_t cuda_open(zero_nn_t *nn, zero_error_t *error)
 static void cuda_close(zero_nn_t *nn)
 {
     zero_nn_cuda_t *cuda = nn->state;
+    zero_nn_cuda_drop_graphs(cuda);
     zero_cudnn_close(cuda->cudnn);
     zero_nn_cuda_blas_close(cuda);
     free(cuda->choices.all);
@@ -302,6 +303,7 @@ static const zero_nn_ops_t OPS = {
     .cross_entropy = cuda_cross_entropy,
     .set_stream = cuda_set_stream,
     .copy = cuda_copy,
+    .repeat = zero_nn_cuda_repeat,
 };
 
 ZERO_API const zero_cuda_nn_t zero_cuda_nn = {.version = ZERO_CUDA_NN_VERSION, .ops = &OPS};

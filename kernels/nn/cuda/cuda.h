@@ -11,6 +11,8 @@
 /* The most workspace that a product may choose: what cuBLAS recommends for Hopper. */
 #define ZERO_NN_CUDA_BLAS_WORKSPACE ((uint64_t)32 << 20)
 
+typedef struct zero_nn_slot zero_nn_slot_t;
+
 typedef struct zero_nn_cuda {
     cublasLtHandle_t blas;
     zero_choices_t choices;
@@ -18,6 +20,10 @@ typedef struct zero_nn_cuda {
     bool cudnn_asked;    /* whether cuDNN was looked for: with the first attention in bf16 */
     zero_cudnn_t *cudnn; /* NULL: not asked for, or not there */
     bool told[2];        /* why our own kernels compute attention, forward and backward */
+    zero_nn_slot_t *slots; /* graph.c: of zero_nn_repeat */
+    int slot_count;
+    bool capturing;      /* the stream is captured: a call that fails leaves the choice of what computes it alone */
+    bool graphs_refused; /* a capture failed: there are no others */
     int label_end;       /* of nn->label, before what is said of cuDNN */
 } zero_nn_cuda_t;
 
@@ -38,5 +44,9 @@ void zero_nn_cuda_gemm_unplan(zero_nn_plan_t *plan);
 /* What computes a product that has a plan. */
 const char *zero_nn_cuda_gemm_maker(const zero_nn_plan_t *plan);
 void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
+
+/* CUDA graphs (graph.c): zero_nn_repeat, and its end. */
+void zero_nn_cuda_repeat(zero_nn_t *nn, int slot, void (*calls)(void *ctx), void *ctx);
+void zero_nn_cuda_drop_graphs(zero_nn_cuda_t *cuda);
 
 #endif

@@ -325,7 +325,7 @@ void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         status = cublasLtMatmul(cuda->blas, p->desc[bias], &one, g->b, p->a, g->a, p->b, g->accumulate ? &one : &zero, g->c, p->c, g->c, p->c, &p->algo[bias],
                                 nn->workspace, nn->plan->workspace, stream);
     char text[256];
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED && !cuda->capturing) {
         zero_nn_warn(nn, "%s will be slow: cuBLASLt proposed an algorithm for it that it now refuses (%s), and %s", zero_nn_shape_text(&nn->plan->shape, text, sizeof text),
                      status_name(status), g->epilogue == ZERO_NN_EPILOGUE_NONE ? "our own kernel computes it" : "GELU is a kernel of its own");
         if (g->epilogue != ZERO_NN_EPILOGUE_NONE) {
