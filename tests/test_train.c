@@ -222,7 +222,7 @@ START_TEST(what_does_not_fit_is_named)
         {"--model llama-8b", "not supported yet", 1},
         {"--model no-such-model", "there is no model 'no-such-model'", 1},
         {"--model /dev/null", "is a file, but must be", 1},
-        {"--data /nonexistent", "cannot open --data '/nonexistent': No such file", 1},
+        {"--data no-such-folder/x", "cannot open --data 'no-such-folder/x': No such file", 1},
         {"--data /", "is a folder", 1},
         {"--data /dev/zero", "is a device or pipe", 1},
     };
@@ -376,7 +376,7 @@ START_TEST(log_on_a_full_disk)
     ck_assert_int_eq(log_end(log, &e), ZERO_ERR_IO);
     ck_assert_str_eq(e.text, "cannot write --log '/dev/full': No space left on device");
     log_close(log, NULL);
-    ck_assert_int_eq(log_open(&log, "/nonexistent/x", &e), ZERO_ERR_IO);
+    ck_assert_int_eq(log_open(&log, "no-such-folder/x", &e), ZERO_ERR_IO);
     ck_assert_ptr_null(log);
 }
 END_TEST
