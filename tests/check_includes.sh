@@ -5,7 +5,7 @@ set -eu
 top=${srcdir:-$(dirname "$0")/..}
 cd "$top"
 
-find zero kernels optim offload examples tests bench \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' \) -print | LC_ALL=C sort |
+find zero kernels optim offload models train examples tests bench \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' \) -print | LC_ALL=C sort |
 awk '
 # allow(folder, folders that it may include besides itself and zero/zero.h). The longest match wins.
 function allow(folder, list) { folders[++count] = folder; may[folder] = " " folder " " list " " }
@@ -23,7 +23,9 @@ BEGIN {
     allow("zero/exec", all)
     allow("zero/checkpoint", "zero/base zero/plan")
     allow("zero", all " zero/exec zero/checkpoint")
-    allow("examples", "kernels/nn")
+    allow("models", "kernels/nn")
+    allow("train", "kernels/nn models")
+    allow("examples", "")
     allow("tests", "*")
     allow("bench", "*")
 }
@@ -83,7 +85,7 @@ function check_include(line,   name, target) {
 
 {
     file = $0; folder = folder_of(file); in_comment = 0; number = 0; files++
-    library = folder !~ /^(examples|tests|bench)$/
+    library = folder !~ /^(models|train|examples|tests|bench)$/
     if (folder == "") { fault("no rule for this folder: add it to tests/check_includes.sh and CONTRIBUTING.md"); next }
     while ((getline line < file) > 0) {
         number++

@@ -1,6 +1,6 @@
 /* fuzz_config.c - the reader of config.json, on any bytes. What it accepts has to be a model whose sizes can be computed with; what it does not
  * has to say why, and where. */
-#include "examples/models/gpt2.h"
+#include "models/gpt2.h"
 #include "tests/fuzz.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* fuzz_deepspeed.c - the reader of --config, on any bytes. What it accepts has a report, and options in their ranges;
  * what it refuses names the file. */
-#include "examples/zero_train/config.h"
+#include "train/config.h"
 #include "tests/fuzz.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* fuzz_tokens.c - the readers of token files, numpy arrays and text, on any bytes. The first byte of an input says how the file is called, which does not
  * matter where its own first bytes say what it is. What opens has to be readable to its last window, with every token below the vocabulary; what does not
  * has to say why. */
-#include "examples/zero_train/data.h"
+#include "train/data.h"
 #include "tests/fuzz.h"
 
 #include <stdio.h>

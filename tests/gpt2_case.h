@@ -2,7 +2,7 @@
 #ifndef ZERO_TESTS_GPT2_CASE_H
 #define ZERO_TESTS_GPT2_CASE_H
 
-#include "examples/models/model.h"
+#include "models/model.h"
 
 enum { GPT2_STEPS_MOST = 32, GPT2_PARAMS_MOST = 1 << 17 };
 

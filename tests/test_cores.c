@@ -1,7 +1,7 @@
 /* test_cores.c - how many threads zero_train gives a rank: control groups with a quota, read below a folder of the
  * test's own, and OpenMP's settings. */
-#include "examples/zero_train/cgroup.h"
-#include "examples/zero_train/cores.h"
+#include "train/cgroup.h"
+#include "train/cores.h"
 
 #include <check.h>
 #include <math.h>

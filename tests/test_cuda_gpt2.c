@@ -1,6 +1,6 @@
 /* test_cuda_gpt2.c - what GPT-2 does on a GPU alone, on the emulated one: how the head is cut, how many calls a micro-step queues,
  * and layers as CUDA graphs. */
-#include "examples/models/gpt2.h"
+#include "models/gpt2.h"
 #include "tests/emulated.h"
 #include "tests/emulator/include/cuda_runtime_api.h"
 

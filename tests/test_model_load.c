@@ -1,6 +1,6 @@
 /* test_model_load.c - sizes, presets and initial values of models; config.json and weights that lie are refused with a sentence that names what is
  * wrong. No engine. */
-#include "examples/models/gpt2.h"
+#include "models/gpt2.h"
 
 #include <check.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* test_train.c - the parts of zero_train that need no ranks: schedules, options, defaults, the built-in corpus, the log. */
-#include "examples/zero_train/corpus.h"
-#include "examples/zero_train/job.h"
-#include "examples/zero_train/log.h"
+#include "train/corpus.h"
+#include "train/job.h"
+#include "train/log.h"
 
 #include <check.h>
 #include <inttypes.h>

@@ -1,6 +1,6 @@
 /* test_train_data.c - tokens that zero_train reads: token files, numpy arrays, text; what they are is said by their
  * first bytes, not by their names. */
-#include "examples/zero_train/data.h"
+#include "train/data.h"
 
 #include <check.h>
 #include <stdio.h>

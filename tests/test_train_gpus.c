@@ -1,5 +1,5 @@
 /* test_train_gpus.c - what zero_train chooses where there are GPUs (emulated ones), and where there are none. */
-#include "examples/zero_train/place.h"
+#include "train/place.h"
 #include "tests/emulated.h"
 
 #include <check.h>

@@ -1,5 +1,5 @@
 /* nn.h - what models need: GEMM, attention, norms, embedding, cross-entropy, forward and backward. A library of its own, used by the
- * examples; libzero never links it. Backends: "ref" (plain C, the truth), "cpu" (oneDNN GEMMs; OpenMP and SIMD for the rest) and "cuda" (cuBLASLt;
+ * models and train; libzero never links it. Backends: "ref" (plain C, the truth), "cpu" (oneDNN GEMMs; OpenMP and SIMD for the rest) and "cuda" (cuBLASLt;
  * cuDNN for attention in bf16; our own kernels for the rest, and for attention where cuDNN is not there or does not take the shape; the plugin
  * zero_nn_cuda).
  *

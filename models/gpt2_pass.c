@@ -1,0 +1,205 @@
+/* gpt2_pass.c - the passes over the units: training, evaluation, sampling. A dry run goes the same way: it declares the uses of a pass instead of
+ * acquiring them, and lets the kernels make what they need, so that declaration, workspace and run cannot disagree. */
+#include "models/gpt2.h"
+
+/* One run of a pass. After the first error nothing more is acquired. */
+typedef struct zero_gpt2_run {
+    zero_model_t *m;
+    zero_pass_t pass;
+    zero_status_t status;
+    zero_error_t *error;
+} run_t;
+
+static run_t begin(zero_model_t *m, zero_pass_t pass, uint32_t flags, zero_error_t *error)
+{
+    run_t r = { m, pass, ZERO_OK, error };
+
+    if (!m->dry)
+        r.status = zero_gpt2_engine_error(m, zero_micro_begin(m->engine, pass, flags), error);
+    return r;
+}
+
+/* True when the unit is there to be used; done() must follow. */
+static bool use(run_t *r, zero_unit_t unit, uint32_t flags)
+{
+    zero_model_t *m = r->m;
+
+    if (r->status != ZERO_OK)
+        return false;
+    if (!m->dry)
+        r->status = zero_gpt2_engine_error(m, zero_acquire(m->engine, unit), r->error);
+    else if (flags != 0)
+        r->status = zero_gpt2_engine_error(m, zero_use_add(m->engine, r->pass, unit, flags), r->error);
+    return r->status == ZERO_OK;
+}
+
+static void done(run_t *r, zero_unit_t unit)
+{
+    zero_model_t *m = r->m;
+
+    r->status = zero_nn_status(m->nn, r->error);
+    if (r->status == ZERO_OK && !m->dry)
+        r->status = zero_gpt2_engine_error(m, zero_release(m->engine, unit), r->error);
+}
+
+static zero_status_t end(run_t *r)
+{
+    if (r->status == ZERO_OK && !r->m->dry)
+        r->status = zero_gpt2_engine_error(r->m, zero_micro_end(r->m->engine), r->error);
+    return r->status;
+}
+
+/* ---- layers ------------------------------------------------------------------------------------------------------ */
+
+/* Each layer's calls are the same in every pass of a kind: addresses of parameters, gradients and activations are constant. So
+ * they repeat (zero_nn_repeat); what reads tokens or targets does not. */
+typedef struct zero_gpt2_place {
+    zero_model_t *m;
+    int64_t l;
+} place_t;
+
+enum { TRAIN_FORWARD = 0, TRAIN_BACKWARD, EVAL_FORWARD, KINDS };
+
+static void repeat(zero_model_t *m, int64_t l, int kind, void (*calls)(void *ctx))
+{
+    zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &(place_t){ m, l });
+}
+
+static uint64_t kept_bytes(const zero_model_t *m)
+{
+    return (uint64_t)(m->options.micro_batch * m->options.seq_len * m->config.width) * m->element;
+}
+
+static void train_forward(void *ctx)
+{
+    zero_model_t *m = ((place_t *)ctx)->m;
+    const int64_t l = ((place_t *)ctx)->l;
+
+    if (m->kept[l] != NULL)
+        zero_nn_copy(m->nn, m->kept[l], m->x[l], kept_bytes(m));
+    zero_gpt2_layer_forward(m, l, &m->layers[l], m->x[l], m->x[l + 1], m->options.micro_batch, m->options.seq_len);
+}
+
+static void train_backward(void *ctx)
+{
+    zero_model_t *m = ((place_t *)ctx)->m;
+    const int64_t l = ((place_t *)ctx)->l;
+
+    if (m->kept[l] != NULL)
+        zero_nn_copy(m->nn, m->x[l], m->kept[l], kept_bytes(m));
+    zero_gpt2_layer_backward(m, l);
+}
+
+/* A pass that keeps nothing for a backward pass has all layers in the first one's buffers, the stream in place. */
+static void eval_forward(void *ctx)
+{
+    zero_model_t *m = ((place_t *)ctx)->m;
+
+    zero_gpt2_layer_forward(m, ((place_t *)ctx)->l, &m->layers[0], m->x[0], m->x[0], m->options.micro_batch, m->options.seq_len);
+}
+
+/* ---- passes ------------------------------------------------------------------------------------------------------ */
+
+zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, uint32_t flags, zero_error_t *error)
+{
+    const zero_model_config_t *c = &m->config;
+    const int64_t B = m->options.micro_batch, T = m->options.seq_len, rows = B * T, C = c->width;
+    const zero_dtype_t dtype = m->options.dtype;
+    const zero_gpt2_param_t *w = GPT2_LNF_W(m), *b = GPT2_LNF_B(m);
+    run_t r = begin(m, m->train, flags, error);
+
+    if (use(&r, m->embed, ZERO_READ)) {
+        zero_nn_embedding_forward(m->nn, m->x[0], tokens, GPT2_WTE(m)->data, GPT2_WPE(m)->data, B, T, C, dtype);
+        done(&r, m->embed);
+    }
+    for (int64_t l = 0; l < c->layers; l++)
+        if (use(&r, m->units[l], ZERO_READ)) {
+            repeat(m, l, TRAIN_FORWARD, train_forward);
+            done(&r, m->units[l]);
+        }
+    if (use(&r, m->ln_f, ZERO_READ)) {
+        zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, m->x[c->layers], w->data, b->data, rows, C, c->norm_eps, dtype);
+        done(&r, m->ln_f);
+    }
+    if (use(&r, m->embed, ZERO_READ | ZERO_GRAD)) {
+        zero_gpt2_head(m, losses, targets, rows, true);
+        done(&r, m->embed);
+    }
+    if (use(&r, m->ln_f, ZERO_READ | ZERO_GRAD)) {
+        zero_nn_layernorm_backward(m->nn, m->dx, w->grad, b->grad, NULL, m->narrow, m->x[c->layers], w->data, m->mean_f, m->rstd_f, rows, C,
+                                   dtype);
+        done(&r, m->ln_f);
+    }
+    for (int64_t l = c->layers - 1; l >= 0; l--)
+        if (use(&r, m->units[l], ZERO_READ | ZERO_GRAD)) {
+            repeat(m, l, TRAIN_BACKWARD, train_backward);
+            done(&r, m->units[l]);
+        }
+    if (use(&r, m->embed, ZERO_GRAD)) {
+        zero_nn_embedding_backward(m->nn, GPT2_WTE(m)->grad, GPT2_WPE(m)->grad, m->dx, tokens, B, T, C, c->vocab, dtype);
+        done(&r, m->embed);
+    }
+    return end(&r);
+}
+
+zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, int64_t rows, zero_error_t *error)
+{
+    const zero_model_config_t *c = &m->config;
+    /* A rank without sequences gathers with the others and computes nothing. */
+    const int64_t B = rows > 0 ? m->options.micro_batch : 0, T = m->options.seq_len, C = c->width;
+    const zero_dtype_t dtype = m->options.dtype;
+    run_t r = begin(m, m->eval, 0, error);
+
+    if (use(&r, m->embed, ZERO_READ)) {
+        if (B > 0)
+            zero_nn_embedding_forward(m->nn, m->x[0], tokens, GPT2_WTE(m)->data, GPT2_WPE(m)->data, B, T, C, dtype);
+        done(&r, m->embed);
+    }
+    for (int64_t l = 0; l < c->layers; l++)
+        if (use(&r, m->units[l], ZERO_READ)) {
+            if (B > 0)
+                repeat(m, l, EVAL_FORWARD, eval_forward);
+            done(&r, m->units[l]);
+        }
+    if (use(&r, m->ln_f, ZERO_READ)) {
+        if (B > 0)
+            zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, m->x[0], GPT2_LNF_W(m)->data, GPT2_LNF_B(m)->data, B * T, C,
+                                      c->norm_eps, dtype);
+        done(&r, m->ln_f);
+    }
+    if (use(&r, m->embed, ZERO_READ)) {
+        zero_gpt2_head(m, losses, targets, B * T, false);
+        done(&r, m->embed);
+    }
+    return end(&r);
+}
+
+zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n, zero_error_t *error)
+{
+    const zero_model_config_t *c = &m->config;
+    const int64_t T = zero_gpt2_sample_shape(m, n), C = c->width;
+    const zero_dtype_t dtype = m->options.dtype;
+    run_t r = begin(m, m->sample, 0, error);
+
+    if (use(&r, m->embed, 0)) {
+        zero_nn_embedding_forward(m->nn, m->x[0], tokens, GPT2_WTE(m)->data, GPT2_WPE(m)->data, 1, T, C, dtype);
+        done(&r, m->embed);
+    }
+    for (int64_t l = 0; l < c->layers; l++)
+        if (use(&r, m->units[l], 0)) { /* in the first one's buffers, as in an evaluation */
+            zero_gpt2_layer_forward(m, l, &m->layers[0], m->x[0], m->x[0], 1, T);
+            done(&r, m->units[l]);
+        }
+    if (use(&r, m->ln_f, 0)) {
+        /* The last token alone: attention is causal, so that the padding after it changed nothing. */
+        zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, zero_gpt2_at(m, m->x[0], (n - 1) * C), GPT2_LNF_W(m)->data,
+                                  GPT2_LNF_B(m)->data, 1, C, c->norm_eps, dtype);
+        done(&r, m->ln_f);
+    }
+    if (use(&r, m->embed, 0)) {
+        zero_gpt2_logits(m, m->narrow, 1);
+        zero_nn_copy(m->nn, m->sampled, m->logits, (uint64_t)c->vocab * m->element);
+        done(&r, m->embed);
+    }
+    return end(&r);
+}

@@ -1,0 +1,79 @@
+/* init.c - initial values from a seed: each element is a function of seed, tensor name and index alone, so that every rank draws just its own. */
+#include "models/gpt2.h"
+
+#include <math.h>
+
+#define TAU 6.283185307179586476925286766559
+
+/* FNV-1a, 64 bits (Fowler, Noll, Vo). */
+static uint64_t hash_name(const char *name)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+
+    for (; *name; name++)
+        h = (h ^ (unsigned char)*name) * 0x100000001b3u;
+    return h;
+}
+
+/* Elements 2k and 2k + 1 of a standard normal stream (Box and Muller 1958), from counters 2k and 2k + 1 of the key. */
+static void normal_pair(uint64_t key, uint64_t k, double out[2])
+{
+    const double u = (double)((zero_splitmix64(key + 2 * k) >> 11) + 1) * 0x1p-53; /* (0, 1]: the logarithm is finite */
+    const double v = (double)(zero_splitmix64(key + 2 * k + 1) >> 11) * 0x1p-53;
+    const double r = sqrt(-2 * log(u));
+
+    out[0] = r * cos(TAU * v);
+    out[1] = r * sin(TAU * v);
+}
+
+void zero_gpt2_init_values(const zero_gpt2_tensor_t *tensor, uint64_t seed, int64_t begin, int64_t count, int threads, float *out)
+{
+    if (tensor->init != GPT2_INIT_NORMAL) {
+        for (int64_t i = 0; i < count; i++)
+            out[i] = tensor->init == GPT2_INIT_ONE ? 1.0f : 0.0f;
+        return;
+    }
+    const uint64_t key = zero_splitmix64(seed ^ hash_name(tensor->name));
+    const int64_t end = begin + count;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t k = begin / 2; k < (end + 1) / 2; k++) {
+        double pair[2];
+
+        normal_pair(key, (uint64_t)k, pair);
+        for (int64_t i = 2 * k; i < 2 * k + 2; i++)
+            if (i >= begin && i < end)
+                out[i - begin] = (float)(tensor->std * pair[i - 2 * k]);
+    }
+}
+
+typedef struct fill {
+    const zero_model_t *m;
+    zero_gpt2_tensor_t tensor;
+    uint64_t seed;
+} fill_t;
+
+static int fill_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
+{
+    const fill_t *f = ctx;
+
+    (void)param;
+    zero_gpt2_init_values(&f->tensor, f->seed, begin, count, f->m->options.threads, out);
+    return 0;
+}
+
+zero_status_t zero_model_init(zero_model_t *m, uint64_t seed, zero_error_t *error)
+{
+    fill_t f = { .m = m, .seed = seed };
+
+    if (!m->bound)
+        return zero_fail(error, ZERO_ERR_ORDER, "call zero_model_bind after zero_commit, before the model is initialised");
+    for (int i = 0; i < m->param_count; i++) {
+        zero_status_t status;
+
+        zero_gpt2_tensor(&m->config, i, &f.tensor);
+        status = zero_param_fill(m->engine, m->params[i].id, fill_values, &f);
+        if (status != ZERO_OK)
+            return zero_gpt2_engine_error(m, status, error);
+    }
+    return ZERO_OK;
+}

@@ -1,0 +1,271 @@
+/* load.c - weights from a Hugging Face folder, checked whole before a value is read; each rank reads the ranges that it owns. */
+#include "models/gpt2.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PREFIX "transformer."
+#define PREFIX_BYTES (sizeof PREFIX - 1)
+#define EMBEDDING "wte.weight"
+#define HEAD "lm_head.weight"
+
+/* "(50257, 768)" */
+static const char *shape_text(char *text, size_t bytes, int32_t ndim, const int64_t *shape)
+{
+    size_t used = (size_t)snprintf(text, bytes, "(");
+
+    for (int32_t i = 0; i < ndim && used < bytes; i++)
+        used += (size_t)snprintf(text + used, bytes - used, "%s%" PRId64, i ? ", " : "", shape[i]);
+    if (used < bytes)
+        snprintf(text + used, bytes - used, ")");
+    return text;
+}
+
+static bool same_shape(const zero_tensor_info_t *info, int32_t ndim, const int64_t *shape)
+{
+    if (info->ndim != ndim)
+        return false;
+    for (int32_t i = 0; i < ndim; i++)
+        if (info->shape[i] != shape[i])
+            return false;
+    return true;
+}
+
+static zero_status_t check_tensor(const char *folder, const zero_tensor_info_t *info, int32_t ndim, const int64_t *shape, zero_error_t *error)
+{
+    char found[200], wanted[200];
+
+    if (!same_shape(info, ndim, shape))
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' has the shape %s, wanted %s by its config.json", folder, info->name,
+                         shape_text(found, sizeof found, info->ndim, info->shape), shape_text(wanted, sizeof wanted, ndim, shape));
+    if (strcmp(info->dtype, "F32") && strcmp(info->dtype, "BF16") && strcmp(info->dtype, "F16"))
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' has the dtype %s, wanted F32, BF16 or F16", folder, info->name, info->dtype);
+    return ZERO_OK;
+}
+
+/* "h.<number>.attn.bias" and "h.<number>.attn.masked_bias": masks that old files hold as tensors. */
+static bool is_mask(const char *name)
+{
+    size_t digits;
+
+    if (strncmp(name, "h.", 2) != 0)
+        return false;
+    digits = strspn(name + 2, "0123456789");
+    name += 2 + digits;
+    return digits > 0 && (!strcmp(name, ".attn.bias") || !strcmp(name, ".attn.masked_bias"));
+}
+
+/* The head is the embedding: a copy of it is not read, and a tensor of other values would make another model. */
+static zero_status_t check_head(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
+                                int head, int embedding, zero_error_t *error)
+{
+    enum { PIECE = 8192 };
+    const int64_t shape[2] = { config->vocab, config->width }, count = config->vocab * config->width;
+    zero_tensor_info_t info = {.size = sizeof info};
+    zero_status_t status = zero_tensors_at(file, head, &info);
+    float a[PIECE], b[PIECE];
+
+    if (status != ZERO_OK)
+        return zero_fail(error, status, "%s: tensor '%s' cannot be looked up", folder, HEAD);
+    status = check_tensor(folder, &info, 2, shape, error);
+    for (int64_t begin = 0; begin < count && status == ZERO_OK; begin += PIECE) {
+        const int64_t n = count - begin < PIECE ? count - begin : PIECE;
+
+        status = zero_tensors_read(file, head, begin, n, a, error);
+        if (status == ZERO_OK)
+            status = zero_tensors_read(file, embedding, begin, n, b, error);
+        if (status != ZERO_OK || memcmp(a, b, (size_t)n * sizeof *a) == 0)
+            continue;
+        zero_tensors_at(file, embedding, &info);
+        return zero_fail(
+            error, ZERO_ERR_FORMAT,
+            "%s: tensors '%s' and '%s' differ, but the head of a GPT-2 is its embedding, and one of its own is not "
+            "supported: take '%s' out of the file to train with the embedding as the head",
+            folder, HEAD, info.name, HEAD);
+    }
+    return status;
+}
+
+/* What is neither a parameter in map nor of no use here would be lost in silence: an error. */
+static zero_status_t check_rest(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, const int *map,
+                                zero_error_t *error)
+{
+    int embedding = 0;
+
+    for (int j = 0; j < zero_gpt2_tensor_count(config); j++) {
+        zero_gpt2_tensor_t t;
+
+        zero_gpt2_tensor(config, j, &t);
+        if (strcmp(t.name, EMBEDDING) == 0)
+            embedding = map[j];
+    }
+    for (int i = 0; i < zero_tensors_count(file); i++) {
+        zero_tensor_info_t info = {.size = sizeof info};
+        const char *name;
+        zero_status_t status = zero_tensors_at(file, i, &info);
+        bool known = false;
+
+        if (status != ZERO_OK)
+            return zero_fail(error, status, "%s: tensor %d cannot be looked up", folder, i);
+        for (int j = 0; j < zero_gpt2_tensor_count(config) && !known; j++)
+            known = map[j] == i;
+        name = strncmp(info.name, PREFIX, PREFIX_BYTES) == 0 ? info.name + PREFIX_BYTES : info.name;
+        if (known || is_mask(name))
+            continue;
+        if (strcmp(info.name, HEAD) != 0)
+            return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' is unexpected, wanted only those of a GPT-2 with n_layer %" PRId64
+                             " (config.json)", folder, info.name, config->layers);
+        status = check_head(config, folder, file, i, embedding, error);
+        if (status != ZERO_OK)
+            return status;
+    }
+    return ZERO_OK;
+}
+
+/* A tensor that is there under neither of its names: perhaps behind what a wrapper put before every name. */
+static zero_status_t missing(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
+                             const char *name, zero_error_t *error)
+{
+    static const struct { const char *prefix, *from; } wrappers[] = {
+        {"_orig_mod.", "torch.compile"},
+        {"module.", "DistributedDataParallel"},
+        {"_fsdp_wrapped_module.", "FSDP"},
+    };
+    const size_t length = strlen(name);
+
+    for (int i = 0; i < zero_tensors_count(file); i++) {
+        zero_tensor_info_t info = {.size = sizeof info};
+        char prefix[128];
+        size_t before;
+
+        if (zero_tensors_at(file, i, &info) != ZERO_OK || strlen(info.name) <= length + 1)
+            continue;
+        before = strlen(info.name) - length;
+        if (strcmp(info.name + before, name) != 0 || info.name[before - 1] != '.')
+            continue;
+        if (before > PREFIX_BYTES && strncmp(info.name + before - PREFIX_BYTES, PREFIX, PREFIX_BYTES) == 0)
+            before -= PREFIX_BYTES;
+        snprintf(prefix, sizeof prefix, "%.*s", (int)before, info.name);
+        for (size_t k = 0; k < sizeof wrappers / sizeof *wrappers; k++)
+            if (strncmp(info.name, wrappers[k].prefix, strlen(wrappers[k].prefix)) == 0)
+                return zero_fail(
+                    error, ZERO_ERR_FORMAT,
+                    "%s: names begin with the prefix '%s', which %s puts there ('%s'): save the model inside the "
+                    "wrapper, or take the prefix off every name",
+                    folder, prefix, wrappers[k].from, info.name);
+        return zero_fail(error, ZERO_ERR_FORMAT,
+                         "%s: names begin with the prefix '%s' ('%s'), wanted '%s': take the prefix off every name",
+                         folder, prefix, info.name, name);
+    }
+    return zero_fail(error, ZERO_ERR_FORMAT,
+                     "%s: tensor '" PREFIX "%s' (or '%s') is missing, wanted for a GPT-2 with n_layer %" PRId64
+                     " (config.json)",
+                     folder, name, name, config->layers);
+}
+
+/* Index of each of the model's tensors in the file into map (an entry per tensor), when all is as the model wants it. */
+static zero_status_t match(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, int *map, zero_error_t *error)
+{
+    for (int i = 0; i < zero_gpt2_tensor_count(config); i++) {
+        char name[GPT2_NAME_BYTES + PREFIX_BYTES];
+        zero_tensor_info_t info = {.size = sizeof info};
+        zero_gpt2_tensor_t t;
+        zero_status_t status;
+        int plain, prefixed;
+
+        zero_gpt2_tensor(config, i, &t);
+        snprintf(name, sizeof name, PREFIX "%s", t.name);
+        plain = zero_tensors_find(file, t.name);
+        prefixed = zero_tensors_find(file, name);
+        if (plain < 0 && prefixed < 0 && strcmp(t.name, EMBEDDING) == 0)
+            plain = zero_tensors_find(file, HEAD); /* safetensors' save_model stores a tied tensor once, under either name */
+        if (plain < 0 && prefixed < 0)
+            return missing(config, folder, file, t.name, error);
+        if (plain >= 0 && prefixed >= 0)
+            return zero_fail(error, ZERO_ERR_FORMAT, "%s: both '%s' and '%s' are there, wanted one of them", folder, name, t.name);
+        map[i] = plain >= 0 ? plain : prefixed;
+        status = zero_tensors_at(file, map[i], &info);
+        if (status != ZERO_OK)
+            return zero_fail(error, status, "%s: tensor '%s' cannot be looked up", folder, t.name);
+        status = check_tensor(folder, &info, t.ndim, t.shape, error);
+        if (status != ZERO_OK)
+            return status;
+    }
+    return check_rest(config, folder, file, map, error);
+}
+
+static zero_status_t open_folder(const zero_model_config_t *config, const char *folder, zero_tensors_t **file, int **map, zero_error_t *error)
+{
+    zero_status_t status;
+
+    *file = NULL;
+    *map = calloc((size_t)zero_gpt2_tensor_count(config), sizeof **map);
+    if (*map == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "out of memory for the table of tensors of '%s'", folder);
+    status = zero_tensors_open(file, folder, error);
+    if (status == ZERO_OK)
+        status = match(config, folder, *file, *map, error);
+    if (status != ZERO_OK) {
+        zero_tensors_close(*file);
+        free(*map);
+        *file = NULL;
+        *map = NULL;
+    }
+    return status;
+}
+
+zero_status_t zero_model_check_folder(const zero_model_config_t *config, const char *folder, zero_error_t *error)
+{
+    zero_tensors_t *file;
+    int *map;
+    zero_status_t status = zero_gpt2_check_config(config, error);
+
+    if (status == ZERO_OK)
+        status = open_folder(config, folder, &file, &map, error);
+    if (status == ZERO_OK) {
+        zero_tensors_close(file);
+        free(map);
+    }
+    return status;
+}
+
+typedef struct fill {
+    const zero_tensors_t *file;
+    int index;
+    zero_error_t error;
+} fill_t;
+
+static int fill_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
+{
+    fill_t *f = ctx;
+
+    (void)param;
+    return zero_tensors_read(f->file, f->index, begin, count, out, &f->error) == ZERO_OK ? 0 : -1;
+}
+
+zero_status_t zero_model_load(zero_model_t *m, const char *folder, zero_error_t *error)
+{
+    fill_t f = { .file = NULL };
+    zero_tensors_t *file;
+    zero_status_t status;
+    int *map;
+
+    if (!m->bound)
+        return zero_fail(error, ZERO_ERR_ORDER, "call zero_model_bind after zero_commit, before the model is loaded");
+    status = open_folder(&m->config, folder, &file, &map, error);
+    if (status != ZERO_OK)
+        return status;
+    f.file = file;
+    for (int i = 0; i < m->param_count && status == ZERO_OK; i++) {
+        f.index = map[i];
+        status = zero_param_fill(m->engine, m->params[i].id, fill_values, &f);
+        if (f.error.status != ZERO_OK)
+            status = zero_fail(error, f.error.status, "%s", f.error.text);
+        else
+            zero_gpt2_engine_error(m, status, error);
+    }
+    zero_tensors_close(file);
+    free(map);
+    return status;
+}

@@ -1,0 +1,111 @@
+/* files.c - see files.h. */
+#define _GNU_SOURCE
+#include "train/files.h"
+#include "train/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- descriptors ----------------------------------------------------------------------------------------------------------- */
+
+/* The number of the descriptor that path leads to in the process that opens it, as /dev/fd/3 does; -1: it does not. */
+static int descriptor(const char *path)
+{
+    char name[PATH_MAX], target[PATH_MAX], folder[PATH_MAX], real[PATH_MAX];
+    snprintf(name, sizeof name, "%s", path);
+    for (int links = 0; links < 40; links++) {
+        const char *slash = strrchr(name, '/');
+        snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : slash == name ? 1 : (int)(slash - name),
+                 slash == NULL ? "." : name);
+        if (realpath(folder, real) == NULL)
+            return -1;
+        size_t length = strlen(real);
+        if (strncmp(real, "/proc/", 6) == 0 && length > 3 && strcmp(real + length - 3, "/fd") == 0)
+            return atoi(slash == NULL ? name : slash + 1);
+        ssize_t n = readlink(name, target, sizeof target - 1);
+        if (n <= 0)
+            return -1;
+        target[n] = '\0';
+        if (snprintf(name, sizeof name, "%s%s%s", target[0] == '/' ? "" : real, target[0] == '/' ? "" : "/", target) >=
+            (int)sizeof name)
+            return -1;
+    }
+    return -1;
+}
+
+zero_status_t files_check_shared(const options_t *o, zero_error_t *error)
+{
+    const struct {
+        const char *option, *path;
+    } inputs[] = {{"config", o->config}, {"model", o->model}, {"data", o->data}, {"eval-data", o->eval_data}};
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        if (inputs[i].path != NULL && descriptor(inputs[i].path) >= 0)
+            return zero_fail(error, ZERO_ERR_ARG, "--%s '%s' is open in one process, but every rank reads it: give the name of a "
+                             "file", inputs[i].option, inputs[i].path);
+    return ZERO_OK;
+}
+
+zero_status_t files_check_passed(const options_t *o, zero_error_t *error)
+{
+    const int number = o->log != NULL ? descriptor(o->log) : -1;
+    if (number < 0 || number == STDOUT_FILENO || number == STDERR_FILENO)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is open in the process that starts the ranks, but rank 0 writes it: give the "
+                     "name of a file or FIFO", o->log);
+}
+
+/* ---- --log ----------------------------------------------------------------------------------------------------------------- */
+
+/* Whether path is the file that info is of, under whatever name. */
+static bool same_file(const struct stat *info, const char *path)
+{
+    struct stat other;
+    return path != NULL && stat(path, &other) == 0 && other.st_dev == info->st_dev && other.st_ino == info->st_ino;
+}
+
+/* That the file that --log would write over is none that is read. */
+static zero_status_t check_log_is_no_input(const options_t *o, const struct stat *info, zero_error_t *error)
+{
+    const char *input = same_file(info, o->data) ? "--data" : same_file(info, o->eval_data) ? "--eval-data" : same_file(info, o->config) ? "--config"
+                      : same_file(info, o->model) ? "--model" : NULL;
+    DIR *folder = o->model != NULL ? opendir(o->model) : NULL; /* a preset is no folder */
+    for (struct dirent *entry; folder != NULL && input == NULL && (entry = readdir(folder)) != NULL;) {
+        char path[8192];
+        snprintf(path, sizeof path, "%s/%s", o->model, entry->d_name);
+        if (same_file(info, path))
+            input = "--model";
+    }
+    if (folder != NULL)
+        closedir(folder);
+    if (input == NULL)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is a file that %s reads, and would be written over: use another file", o->log, input);
+}
+
+zero_status_t files_check_log(const options_t *o, zero_error_t *error)
+{
+    const char *path = o->log;
+    struct stat info;
+    char folder[4096];
+    if (path == NULL)
+        return ZERO_OK;
+    if (stat(path, &info) == 0) {
+        if (S_ISDIR(info.st_mode))
+            return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is a folder, but must be a file", path);
+        if (access(path, W_OK) != 0)
+            return zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': %s", path, strerror(errno));
+        return S_ISFIFO(info.st_mode) ? log_hold(path, error) : check_log_is_no_input(o, &info, error);
+    }
+    const char *slash = strrchr(path, '/');
+    int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+    snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : path);
+    if (access(folder, W_OK | X_OK) != 0)
+        return zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': '%s': %s", path, folder, strerror(errno));
+    return ZERO_OK;
+}

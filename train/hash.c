@@ -1,0 +1,108 @@
+/* hash.c - run_hash: see run.h. */
+#include "train/run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The state of the hash goes from rank to rank as bytes: its layout is the header's, the same for all of this program. */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+typedef struct owned {
+    int64_t begin, end; /* elements of a parameter that this rank owns: one range */
+    XXH64_state_t *state; /* NULL: only look */
+    bool torn;
+} owned_t;
+
+static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+{
+    owned_t *owned = ctx;
+    (void)param;
+    if (owned->begin == owned->end)
+        owned->begin = owned->end = begin;
+    if (owned->end != begin) {
+        owned->torn = true;
+        return -1;
+    }
+    owned->end += count;
+    if (owned->state != NULL)
+        XXH64_update(owned->state, values, (size_t)count * sizeof *values);
+    return 0;
+}
+
+/* Parameters in order of names: a few hundred, so insertion will do. */
+static void sort(const run_t *run, int *order, int count)
+{
+    for (int i = 0; i < count; i++) {
+        int k = i;
+        for (; k > 0 && strcmp(zero_model_param_name(run->model, order[k - 1]), zero_model_param_name(run->model, i)) > 0; k--)
+            order[k] = order[k - 1];
+        order[k] = i;
+    }
+}
+
+static zero_status_t read_owned(run_t *run, int index, owned_t *owned, zero_error_t *error)
+{
+    owned->begin = owned->end = 0;
+    zero_status_t status = zero_param_read(run->engine, zero_model_param(run->model, index), ZERO_STATE_MASTER, take, owned);
+    if (owned->torn)
+        return zero_fail(error, ZERO_ERR_SYSTEM, "parameter %s is not in one range on rank %d", zero_model_param_name(run->model, index), run->rank);
+    return status == ZERO_OK ? status : run_engine_error(run, status, error);
+}
+
+zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
+{
+    int count = zero_model_param_count(run->model), world = zero_comm_size(run->place.comm), turn = 0;
+    int *order = calloc((size_t)count + 1, sizeof *order);
+    struct { int64_t begin, end; } *own = calloc((size_t)count + 1, sizeof *own), *all = calloc((size_t)world * (size_t)count + 1, sizeof *all);
+    XXH64_state_t state = {0}, *states = calloc((size_t)world, sizeof *states);
+    zero_status_t status = ZERO_OK;
+    if (order == NULL || own == NULL || all == NULL || states == NULL) {
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the hash of %d parameters", count);
+        goto end;
+    }
+    sort(run, order, count);
+
+    /* who owns what */
+    for (int i = 0; i < count && status == ZERO_OK; i++) {
+        owned_t owned = {0};
+        status = read_owned(run, order[i], &owned, error);
+        own[i].begin = owned.begin;
+        own[i].end = owned.end;
+    }
+    if (status == ZERO_OK)
+        status = zero_comm_exchange(run->place.comm, own, all, (size_t)count * sizeof *own, error);
+
+    /* The state is with the rank whose turn it is. All ranks walk the same table, so all know when it moves on. */
+    XXH64_reset(&state, 0);
+    for (int i = 0; i < count && status == ZERO_OK; i++)
+        for (int64_t next = 0, elements = zero_model_param_elements(run->model, order[i]); next < elements && status == ZERO_OK;) {
+            int owner = 0;
+            while (owner < world && !(all[owner * count + i].begin == next && all[owner * count + i].end > next))
+                owner++;
+            if (owner == world) {
+                status = zero_fail(error, ZERO_ERR_SYSTEM, "no rank owns element %lld of parameter %s", (long long)next,
+                                   zero_model_param_name(run->model, order[i]));
+                break;
+            }
+            if (owner != turn) {
+                status = zero_comm_exchange(run->place.comm, &state, states, sizeof state, error);
+                state = states[turn];
+                turn = owner;
+            }
+            owned_t owned = {.state = &state};
+            if (status == ZERO_OK && owner == run->rank)
+                status = read_owned(run, order[i], &owned, error);
+            next = all[owner * count + i].end;
+        }
+    if (status == ZERO_OK)
+        status = zero_comm_exchange(run->place.comm, &state, states, sizeof state, error);
+    if (status == ZERO_OK)
+        *hash = XXH64_digest(&states[turn]);
+end:
+    free(order);
+    free(own);
+    free(all);
+    free(states);
+    return status;
+}

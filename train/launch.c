@@ -1,0 +1,459 @@
+/* launch.c - the parent: it watches the ranks and what starts them, and tells how they ended. */
+#define _GNU_SOURCE
+#include "train/launch.h"
+#include "train/launch_board.h"
+#include "train/launch_pipe.h"
+#include "train/launch_start.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PATIENCE_S 6.0   /* from a failure until what still runs is ended */
+#define TIDY_S 4.0       /* that mpiexec has to end its ranks and remove its files */
+#define DEATH_S 10.0     /* the most for a process that was killed to be gone */
+#define FINISH_S 30.0    /* after a stop signal, the least that ranks have for a step */
+#define FINISH_STEPS 10  /* and the least as multiple of the longest step so far */
+enum { POLL_MS = 10 };
+
+typedef struct parent {
+    const launch_plan_t *plan;
+    board_t *board;
+    size_t bytes;
+    launch_start_t start;
+    launch_pipe_t output, errors, said; /* said: what mpiexec, and ranks that have not attached, say */
+    int alive;             /* children */
+    int child_status;      /* wait status of the first child that did not end well, else 0 */
+    int signal;            /* that reached us, 0: none */
+    bool *told;            /* ranks that got SIGUSR1 */
+    int vanished;          /* -1: none */
+    double began_at;
+    double failed_at;      /* 0: nothing failed so far */
+    double ending_at;      /* 0: nobody is being ended */
+    bool killed;           /* SIGKILL was sent to children */
+    int64_t step;          /* the last that was seen */
+    double step_at, longest; /* since when, and the longest time that one took */
+    enum { NOTHING = 0, NOT_STARTED, NOT_FINISHED } overdue;
+} parent_t;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void complain(const char *format, ...) ZERO_PRINTF(1, 2);
+static void complain(const char *format, ...)
+{
+    va_list arguments;
+    fputs("zero_train: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+}
+
+/* ---- how far the ranks are ------------------------------------------------------------------------------------------------ */
+
+static int state_of(const parent_t *p, int rank)
+{
+    return atomic_load(&p->board->place[rank].state);
+}
+
+static bool runs(const parent_t *p, int rank)
+{
+    int state = state_of(p, rank);
+    return state > STATE_NONE && state < STATE_ENDED;
+}
+
+/* Ranks that came as far as state, wherever they are by now. */
+static int reached(const parent_t *p, int state)
+{
+    int count = 0;
+    for (int r = 0; r < p->plan->world; r++)
+        count += state_of(p, r) >= state;
+    return count;
+}
+
+/* Notes steps, and how long the longest took. */
+static void look_at_steps(parent_t *p)
+{
+    int64_t step = atomic_load(&p->board->place[0].step);
+    if (step == p->step)
+        return;
+    double t = now();
+    if (p->step > 0 && t - p->step_at > p->longest)
+        p->longest = t - p->step_at;
+    p->step = step;
+    p->step_at = t;
+}
+
+/* Notes the first rank whose process is gone though it had not ended. */
+static void look_for_vanished(parent_t *p)
+{
+    for (int r = 0; r < p->plan->world; r++) {
+        if (!runs(p, r) || kill(atomic_load(&p->board->place[r].process), 0) == 0 || errno != ESRCH)
+            continue;
+        if (runs(p, r)) { /* not noted between the two looks */
+            p->vanished = r;
+            return;
+        }
+    }
+}
+
+/* ---- ending them ------------------------------------------------------------------------------------------------------------ */
+
+/* SIGUSR1 to every rank that was not told yet. */
+static void pass_on(parent_t *p)
+{
+    for (int r = 0; r < p->plan->world; r++)
+        if (!p->told[r] && runs(p, r)) {
+            kill(atomic_load(&p->board->place[r].process), SIGUSR1);
+            p->told[r] = true;
+        }
+}
+
+/* To children, and to whatever they have started in their process group. */
+static void signal_children(const parent_t *p, int number)
+{
+    if (p->alive > 0)
+        kill(-p->start.child[0], number);
+}
+
+/* Ends whatever runs: once begun, called until nobody is left. mpiexec first gets a chance to tidy up. */
+static void end_all(parent_t *p)
+{
+    double t = now();
+    if (p->ending_at == 0) {
+        p->ending_at = t;
+        /* what libraries say when others of their job are killed is no news */
+        launch_pipe_pass(&p->errors, t, p->plan->timeout_s);
+        p->errors.out = -1;
+        for (int r = 0; r < p->plan->world; r++)
+            if (runs(p, r))
+                kill(atomic_load(&p->board->place[r].process), SIGKILL);
+        signal_children(p, p->start.mpi ? SIGTERM : SIGKILL);
+    }
+    if (!p->killed && t - p->ending_at > TIDY_S) {
+        p->killed = true;
+        signal_children(p, SIGKILL);
+    }
+    if (t - p->ending_at > TIDY_S + DEATH_S)
+        p->alive = 0; /* the kernel holds what is left: nobody can end that */
+}
+
+static void reap(parent_t *p)
+{
+    for (int i = 0; i < p->start.children; i++) {
+        int status;
+        pid_t child = p->start.child[i];
+        if (child <= 0 || waitpid(child, &status, WNOHANG) != child)
+            continue;
+        if (i > 0) /* the first one's number names the process group */
+            p->start.child[i] = 0;
+        p->alive--;
+        if (p->child_status == 0)
+            p->child_status = status;
+    }
+}
+
+/* What a signal to us asks for: an end after the step where all are training, else at once. */
+static void obey(parent_t *p, int number)
+{
+    if (p->signal != 0 && number != SIGUSR1)
+        end_all(p); /* asked twice: now */
+    if (p->signal != 0)
+        return;
+    p->signal = number;
+    p->step_at = now();
+    if (p->alive == 0 || reached(p, STATE_TRAINING) < p->plan->world)
+        end_all(p);
+}
+
+/* Whether ranks take longer than they may. */
+static void look_at_clock(parent_t *p)
+{
+    double t = now(), finish = p->plan->timeout_s;
+    if (p->ending_at > 0)
+        return;
+    if (t - p->began_at > p->plan->timeout_s && reached(p, STATE_STARTED) < p->plan->world) {
+        p->overdue = NOT_STARTED;
+        end_all(p);
+    }
+    if (p->step > 0 && p->longest > 0)
+        finish = FINISH_STEPS * p->longest > FINISH_S ? FINISH_STEPS * p->longest : FINISH_S;
+    if (p->signal != 0 && t - p->step_at > finish) {
+        p->overdue = NOT_FINISHED;
+        end_all(p);
+    }
+}
+
+static bool pass_pipes(parent_t *p)
+{
+    double t = now();
+    bool empty = launch_pipe_pass(&p->output, t, p->plan->timeout_s);
+    empty = launch_pipe_pass(&p->errors, t, p->plan->timeout_s) && empty;
+    launch_pipe_pass(&p->said, t, p->plan->timeout_s);
+    return empty;
+}
+
+/* Until every child is reaped and what they said is passed on. */
+static void watch(parent_t *p, const sigset_t *waited)
+{
+    const struct timespec tick = {.tv_nsec = POLL_MS * 1000000L};
+    for (bool empty = true; p->alive > 0 || !empty;) {
+        int s = sigtimedwait(waited, NULL, &tick);
+        empty = pass_pipes(p);
+        if (s > 0 && s != SIGCHLD)
+            obey(p, s);
+        if (p->alive == 0 && p->ending_at > 0)
+            break; /* whoever asked for the end does not wait for the reader of our output */
+        /* in this order: a rank that failed with a sentence is no rank that vanished, nor are those that mpiexec then ends */
+        bool failed = atomic_load(&p->board->failure[0].complete) || p->vanished >= 0;
+        if (!failed && p->failed_at == 0 && p->ending_at == 0)
+            look_for_vanished(p);
+        look_at_steps(p);
+        reap(p);
+        if (p->signal != 0 && p->ending_at == 0)
+            pass_on(p);
+        if (p->failed_at == 0 && p->ending_at == 0 && (failed || (p->child_status != 0 && p->alive > 0)))
+            p->failed_at = now();
+        look_at_clock(p);
+        if (p->ending_at > 0 || (p->failed_at > 0 && now() - p->failed_at > PATIENCE_S))
+            end_all(p);
+    }
+    pass_pipes(p);
+    if (p->vanished < 0 && !atomic_load(&p->board->failure[0].complete))
+        look_for_vanished(p);
+}
+
+/* ---- what is left behind ---------------------------------------------------------------------------------------------------- */
+
+static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *where)
+{
+    (void)info, (void)kind, (void)where;
+    return remove(path) == 0 ? 0 : -1;
+}
+
+/* Removes the folder of mpiexec's files where it was killed before it could. Its name ends in mpiexec's process number. */
+static void tidy(const parent_t *p)
+{
+    const board_t *board = p->board;
+    char path[sizeof board->session.path + 1], ending[24];
+    struct utsname host;
+    struct stat info;
+    if (!p->start.mpi || p->start.children == 0 || (!p->killed && !WIFSIGNALED(p->child_status)))
+        return;
+    const char *folder = getenv("TMPDIR");
+    if (atomic_load(&board->session.complete))
+        snprintf(path, sizeof path, "%s", board->session.path);
+    else if (uname(&host) == 0) /* as Open MPI names it: no rank came to tell */
+        snprintf(path, sizeof path, "%s/ompi.%.64s.%u/pid.%d", folder != NULL ? folder : "/tmp", host.nodename,
+                 (unsigned)geteuid(), (int)p->start.child[0]);
+    else
+        return;
+    snprintf(ending, sizeof ending, ".%d", (int)p->start.child[0]);
+    size_t length = strlen(path), tail = strlen(ending);
+    if (length > tail && strcmp(path + length - tail, ending) == 0 && lstat(path, &info) == 0 && S_ISDIR(info.st_mode) &&
+        info.st_uid == geteuid())
+        nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* ---- how it ended ----------------------------------------------------------------------------------------------------------- */
+
+static const char *starter(const parent_t *p)
+{
+    return p->start.mpi ? "mpiexec" : "a rank's program";
+}
+
+/* What mpiexec said itself: of use where ranks did not come to say anything. */
+static void show_said(const parent_t *p)
+{
+    const launch_pipe_t *said = &p->said;
+    if (said->held == 0)
+        return;
+    fprintf(stderr, "zero_train: what %s said:\n", starter(p));
+    fwrite(said->text, 1, said->held, stderr);
+    if (said->text[said->held - 1] != '\n')
+        fputc('\n', stderr);
+}
+
+/* How a wait status of a child ended it, as "ended with status 1". */
+static void describe(int status, char *out, size_t size)
+{
+    if (WIFSIGNALED(status))
+        snprintf(out, size, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        snprintf(out, size, "ended with status %d", WEXITSTATUS(status));
+}
+
+static int tell_vanished(const parent_t *p, int code)
+{
+    const board_place_t *place = &p->board->place[p->vanished];
+    const bool joined = state_of(p, p->vanished) >= STATE_JOINED;
+    char how[64] = "ended without a word", when[48] = "while the ranks met", why[128] = "";
+    struct rlimit room;
+    if (code > 128 && code < 128 + 65)
+        snprintf(how, sizeof how, "was killed by signal %d (%s)", code - 128, strsignal(code - 128));
+    if (joined)
+        snprintf(when, sizeof when, "after step %lld", (long long)atomic_load(&place->step));
+    if (code == 128 + SIGKILL)
+        snprintf(why, sizeof why, " (where nobody killed it, memory ran out: look at the system's log)");
+    else if (getrlimit(RLIMIT_AS, &room) == 0 && room.rlim_cur != RLIM_INFINITY) /* libraries do not stand that it is all used */
+        snprintf(why, sizeof why, " (a process may have %llu KiB of address space here: raise ulimit -v)",
+                 (unsigned long long)room.rlim_cur / 1024);
+    complain("rank %d (process %d) %s %s, and the other ranks were stopped%s", p->vanished, (int)atomic_load(&place->process),
+             how, when, why);
+    if (!joined)
+        show_said(p);
+    return 1;
+}
+
+/* The status of a run that a signal to us ended, or that a rank says it ended with; 0: neither. */
+static int told_status(const parent_t *p)
+{
+    int last = 0;
+    for (int r = 0; r < p->plan->world; r++) {
+        int code = atomic_load(&p->board->place[r].code);
+        if (state_of(p, r) == STATE_ENDED && code > last)
+            last = code;
+    }
+    if (p->signal != 0 && (last > 128 || reached(p, STATE_STARTED) < p->plan->world || p->child_status != 0))
+        return 128 + p->signal;
+    return last;
+}
+
+/* Prints what failed; returns the exit status. */
+static int conclude(const parent_t *p)
+{
+    const board_t *board = p->board;
+    const int world = p->plan->world, started = reached(p, STATE_STARTED);
+    int code = WIFEXITED(p->child_status) ? WEXITSTATUS(p->child_status) : 128 + WTERMSIG(p->child_status);
+    char how[96];
+    if (p->overdue == NOT_FINISHED)
+        complain("ranks were killed after step %lld: they finished no step for %.0f s after signal %d (%s)", (long long)p->step,
+                 p->ending_at - p->step_at, p->signal, strsignal(p->signal));
+    if (p->signal != 0 && p->ending_at > 0 && p->failed_at == 0)
+        return 128 + p->signal; /* what ranks say once we end them does not count */
+    if (atomic_load(&board->failure[0].complete)) {
+        complain("%s", board->failure[0].sentence);
+        return board->failure[0].code;
+    }
+    if (p->output.failure != 0 && p->output.failure != EPIPE) {
+        if (p->output.failure == ETIMEDOUT)
+            complain("cannot write standard output: its reader took nothing for %g s (--timeout)", p->plan->timeout_s);
+        else
+            complain("cannot write standard output: %s", strerror(p->output.failure));
+        return 1;
+    }
+    if (p->overdue == NOT_STARTED) {
+        complain("%d of %d ranks started within %g s: look at what %s does, or give more time with --timeout SECONDS", started,
+                 world, p->plan->timeout_s, starter(p));
+        show_said(p);
+        return 1;
+    }
+    if (p->start.mpi && WIFSIGNALED(p->child_status) && p->ending_at == 0) {
+        describe(p->child_status, how, sizeof how);
+        complain("mpiexec (process %d) %s after step %lld, and its ranks ended with it", (int)p->start.child[0], how,
+                 (long long)p->step);
+        return 1;
+    }
+    if (p->vanished >= 0 && p->signal != 0 && code == 128 + p->signal)
+        return code;
+    if (p->vanished >= 0)
+        return tell_vanished(p, code);
+    if (atomic_load(&board->failure[1].complete)) {
+        complain("%s", board->failure[1].sentence);
+        return board->failure[1].code;
+    }
+    int told = told_status(p);
+    if (told != 0)
+        return told;
+    if (p->child_status == 0 && started == world)
+        return 0;
+    describe(p->child_status, how, sizeof how);
+    complain("%s %s when %d of %d ranks had started", starter(p), how, started, world);
+    show_said(p);
+    return 1;
+}
+
+/* ---- all of it -------------------------------------------------------------------------------------------------------------- */
+
+static bool prepare(parent_t *p)
+{
+    const int world = p->plan->world;
+    p->bytes = sizeof(board_t) + (size_t)world * sizeof(board_place_t);
+    p->start.child = calloc((size_t)world, sizeof *p->start.child);
+    p->told = calloc((size_t)world, sizeof *p->told);
+    p->start.board = memfd_create("zero_train", MFD_CLOEXEC);
+    if (p->start.child == NULL || p->told == NULL || p->start.board < 0 || ftruncate(p->start.board, (off_t)p->bytes) != 0)
+        return false;
+    void *memory = mmap(NULL, p->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->start.board, 0);
+    if (memory == MAP_FAILED)
+        return false;
+    p->board = memory;
+    if (!launch_pipe_open(&p->output, STDOUT_FILENO) || !launch_pipe_open(&p->errors, STDERR_FILENO) ||
+        !launch_pipe_open(&p->said, -1))
+        return false;
+    p->board->world = world;
+    p->board->terminal = isatty(STDOUT_FILENO);
+    p->board->output = p->output.into;
+    p->board->errors = p->errors.into;
+    p->start.output = p->output.into;
+    p->start.said = p->said.into;
+    return true;
+}
+
+int launch_ranks(const launch_plan_t *plan)
+{
+    static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+    parent_t p = {.plan = plan, .vanished = -1, .start = {.plan = plan, .board = -1}, .output = {.from = -1, .into = -1},
+                  .errors = {.from = -1, .into = -1}, .said = {.from = -1, .into = -1}};
+    struct sigaction hangup;
+    sigset_t waited, mask;
+    int code = 1;
+    if (!prepare(&p)) {
+        complain("cannot prepare to start %d ranks: %s", plan->world, strerror(errno));
+        goto end;
+    }
+    sigemptyset(&waited);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaddset(&waited, signals[i]);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler == SIG_IGN)
+        sigdelset(&waited, SIGHUP); /* nohup asked for that, and what is blocked would be seen all the same */
+    signal(SIGPIPE, SIG_IGN); /* the end of our reader is the ranks' */
+    sigprocmask(SIG_BLOCK, &waited, &mask);
+    p.start.mask = &mask;
+    p.began_at = now();
+    bool started = launch_start(&p.start);
+    p.alive = p.start.children;
+    if (!started)
+        end_all(&p);
+    watch(&p, &waited);
+    if (started)
+        code = conclude(&p);
+    tidy(&p);
+end:
+    launch_pipe_close(&p.output);
+    launch_pipe_close(&p.errors);
+    launch_pipe_close(&p.said);
+    if (p.board != NULL)
+        munmap(p.board, p.bytes);
+    if (p.start.board >= 0)
+        close(p.start.board);
+    free(p.start.child);
+    free(p.told);
+    return code;
+}

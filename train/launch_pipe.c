@@ -1,0 +1,88 @@
+/* launch_pipe.c - see launch_pipe.h. */
+#define _GNU_SOURCE
+#include "train/launch_pipe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+bool launch_pipe_open(launch_pipe_t *p, int out)
+{
+    int ends[2];
+    *p = (launch_pipe_t){.from = -1, .into = -1, .out = out};
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return false;
+    p->from = ends[0];
+    p->into = ends[1];
+    return fcntl(p->from, F_SETFL, O_NONBLOCK) == 0;
+}
+
+void launch_pipe_close(launch_pipe_t *p)
+{
+    if (p->from >= 0)
+        close(p->from);
+    if (p->into >= 0)
+        close(p->into);
+    p->from = p->into = -1;
+}
+
+static void fail(launch_pipe_t *p, int why)
+{
+    p->failure = why;
+    p->held = 0;
+    close(p->from);
+    p->from = -1;
+}
+
+/* Reads on; false: nothing is there. */
+static bool hear(launch_pipe_t *p, double now)
+{
+    char rest[4096];
+    const size_t room = sizeof p->text - p->held;
+    const bool kept = room > 0;
+    ssize_t n;
+    do
+        n = read(p->from, kept ? p->text + p->held : rest, kept ? room : sizeof rest);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return false;
+    if (p->held == 0)
+        p->since = now;
+    if (kept)
+        p->held += (size_t)n;
+    return true;
+}
+
+bool launch_pipe_pass(launch_pipe_t *p, double now, double patience)
+{
+    while (p->from >= 0) {
+        if (p->out < 0) {
+            if (!hear(p, now))
+                return true;
+            continue;
+        }
+        if (p->held == 0 && !hear(p, now))
+            return true;
+        /* a pipe that is ready takes PIPE_BUF bytes at once */
+        struct pollfd out = {.fd = p->out, .events = POLLOUT};
+        if (poll(&out, 1, 0) <= 0) {
+            if (now - p->since > patience)
+                fail(p, ETIMEDOUT);
+            return p->from < 0;
+        }
+        ssize_t n = write(p->out, p->text, p->held < PIPE_BUF ? p->held : PIPE_BUF);
+        if (n < 0 && errno == EAGAIN)
+            return false;
+        if (n < 0 && errno != EINTR)
+            fail(p, errno);
+        if (n <= 0)
+            continue;
+        p->held -= (size_t)n;
+        memmove(p->text, p->text + n, p->held);
+        p->since = now;
+    }
+    return true;
+}

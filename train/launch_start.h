@@ -1,0 +1,23 @@
+/* launch_start.h - processes that the parent starts: mpiexec, or the ranks themselves. */
+#ifndef EXAMPLES_ZERO_TRAIN_LAUNCH_START_H
+#define EXAMPLES_ZERO_TRAIN_LAUNCH_START_H
+
+#include "train/launch.h"
+
+#include <signal.h>
+#include <sys/types.h>
+
+typedef struct launch_start {
+    const launch_plan_t *plan;
+    int board;            /* the descriptor of the shared memory */
+    int output, said;     /* their standard output and standard error, until ranks have attached */
+    const sigset_t *mask; /* of signals */
+    bool mpi;             /* out: the one child is mpiexec */
+    int children;         /* out */
+    pid_t *child;         /* out: [world], the first of which leads the process group of all */
+} launch_start_t;
+
+/* false: a complaint was printed, and children that were started are there to be ended. */
+bool launch_start(launch_start_t *start);
+
+#endif

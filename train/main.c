@@ -1,0 +1,397 @@
+#define _GNU_SOURCE
+/* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that a person starts checks everything and stays the parent of its ranks;
+ * a rank joins the others, agrees with them on what is trained, and trains. */
+#include "train/cores.h"
+#include "train/files.h"
+#include "train/report.h"
+#include "train/room.h"
+#include "train/train.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <omp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* What asked the run to end after its step, 0: nothing yet; and whether training has begun, before which SIGINT, SIGTERM and SIGHUP end it at once. */
+static atomic_int stop_signal, training;
+
+/* When the ranks must have met (report_clock), 0: they have, or nobody waits for others; and whose sentence it would be. */
+static struct {
+    _Atomic double end;
+    launch_t *launch;
+    int64_t timeout_s;
+} meeting;
+
+/* MPI_Init waits for other ranks without a bound, and cannot be told to stop. */
+static void watch_meeting(void)
+{
+    char sentence[200];
+    double end = atomic_load(&meeting.end);
+    if (end == 0 || report_clock() < end)
+        return;
+    snprintf(sentence, sizeof sentence, "the ranks did not meet within %lld s: start all of them together, or give more time "
+             "with --timeout SECONDS", (long long)meeting.timeout_s);
+    if (meeting.launch == NULL)
+        fprintf(stderr, "zero_train: %s\n", sentence);
+    launch_failed(meeting.launch, EXIT_USAGE, false, sentence);
+    _exit(EXIT_USAGE);
+}
+
+/* Waits for signals in the place of handlers. A handler would run on the stack of a thread that computes, which oneDNN's
+ * generated matrix products do not stand: one run in five that a handler interrupted ended with a corrupted heap
+ * (kernels/nn/cpu/onednn.c). */
+static void *watch(void *arg)
+{
+    const sigset_t *set = arg;
+    const struct timespec second = {.tv_sec = 1};
+    for (;;) {
+        int number = sigtimedwait(set, NULL, &second);
+        watch_meeting();
+        if (number <= 0)
+            continue;
+        /* the second of a kind ends it too */
+        if (number != SIGUSR1 && (!atomic_load(&training) || atomic_load(&stop_signal) == number)) {
+            sigset_t one;
+            signal(number, SIG_DFL);
+            sigemptyset(&one);
+            sigaddset(&one, number);
+            pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+            raise(number);
+        }
+        atomic_store(&stop_signal, number);
+    }
+    return NULL;
+}
+
+/* Before any other thread is started, since threads inherit what is blocked. The parent and mpiexec pass on signals as
+ * SIGUSR1. */
+static bool watch_signals(void)
+{
+    static sigset_t set;
+    struct sigaction hangup;
+    pthread_t thread;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (sigaction(SIGHUP, NULL, &hangup) != 0 || hangup.sa_handler != SIG_IGN) /* as nohup has it */
+        sigaddset(&set, SIGHUP);
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0 || pthread_create(&thread, NULL, watch, &set) != 0)
+        return false;
+    pthread_detach(thread);
+    return true;
+}
+
+/* From here on each signal asks the run to end after its step. */
+static void catch_signals(session_t *session)
+{
+    atomic_store(&training, 1);
+    launch_training(session->launch);
+}
+
+static int complain(const char *sentence, int code)
+{
+    fprintf(stderr, "zero_train: %s\n", sentence);
+    return code;
+}
+
+/* Whether what was printed has arrived. */
+static int printed(void)
+{
+    zero_error_t error;
+    return report_written(&error) == ZERO_OK ? EXIT_DONE : complain(error.text, EXIT_FAILED);
+}
+
+/* ---- --plan, --explain ---------------------------------------------------------------------------------------------------- */
+
+static void print_piece(void *ctx, const char *text, size_t bytes)
+{
+    fwrite(text, 1, bytes, ctx);
+}
+
+static zero_status_t look(const job_t *job, zero_error_t *error)
+{
+    zero_memory_t forecast = {.size = sizeof forecast};
+    zero_traffic_t t;
+    run_t run;
+    zero_status_t status = run_plan(&run, job, (int)job->o.stage, error);
+    if (status == ZERO_OK && job->o.explain && (status = zero_explain(run.engine, print_piece, stdout)) != ZERO_OK)
+        run_engine_error(&run, status, error);
+    if (status == ZERO_OK && job->o.plan) {
+        if ((status = zero_forecast(run.engine, &forecast)) != ZERO_OK ||
+            (status = zero_forecast_traffic(run.engine, job->micro_steps, &t)) != ZERO_OK)
+            run_engine_error(&run, status, error);
+        else {
+            report_head(job, zero_device_label(run.place.device));
+            report_memory(&forecast, NULL);
+            report_parameter(job, &forecast);
+            printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n", (unsigned long long)(t.gathered + t.reduced),
+                   (unsigned long long)t.gathered, (unsigned long long)t.reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
+            report_tiers(&t, "moves");
+            report_ranks(job, &forecast);
+        }
+    }
+    run_close(&run);
+    return status;
+}
+
+/* ---- before anything starts ------------------------------------------------------------------------------------------------- */
+
+/* What became of the keys of --config: once, before ranks are started. */
+static void print_config(const job_t *job)
+{
+    if (!job->o.quiet)
+        config_print(job->config, stdout);
+}
+
+/* ---- a rank ----------------------------------------------------------------------------------------------------------------- */
+
+/* Ranks without our parent have nobody who prints for them: the rank that failed does. Where one vanished, the lowest that is left does. */
+static bool speaks(const session_t *session, int rank, zero_status_t status, const char *sentence)
+{
+    int dead;
+    if (session->launch != NULL)
+        return false;
+    if (status != ZERO_ERR_PEER)
+        return true;
+    return strstr(sentence, "ended without a word") != NULL && sscanf(sentence, "rank %d", &dead) == 1 && rank == (dead == 0 ? 1 : 0);
+}
+
+/* Every rank's outcome of what each checked alone: the first failure, on all of them. Collective. */
+static zero_status_t settle(zero_comm_t *comm, zero_status_t status, zero_error_t *error, int *speaker)
+{
+    zero_error_t own = {.status = status}, ignored, *all = calloc((size_t)zero_comm_size(comm), sizeof own);
+    if (status != ZERO_OK)
+        own = *error;
+    if (all == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the outcomes of %d ranks", zero_comm_size(comm));
+    zero_status_t exchanged = zero_comm_exchange(comm, &own, all, sizeof own, &ignored);
+    if (exchanged != ZERO_OK && status == ZERO_OK)
+        status = zero_fail(error, exchanged, "%s", ignored.text);
+    *speaker = zero_comm_rank(comm);
+    for (int r = 0; exchanged == ZERO_OK && r < zero_comm_size(comm); r++)
+        if (all[r].status != ZERO_OK) {
+            status = zero_fail(error, all[r].status, "%s", all[r].text);
+            *speaker = r;
+            break;
+        }
+    free(all);
+    return status;
+}
+
+static zero_status_t join(launch_kind_t kind, int64_t timeout_s, launch_t *launch, zero_comm_t **comm, zero_error_t *error)
+{
+    zero_comm_options_t options;
+    zero_status_t status;
+    zero_comm_options_init(&options);
+    options.timeout_s = (double)timeout_s;
+    meeting.launch = launch;
+    meeting.timeout_s = timeout_s;
+    atomic_store(&meeting.end, report_clock() + (double)timeout_s + 5); /* the communicator's own sentence comes first */
+    status = kind == LAUNCH_MPI ? zero_comm_mpi(comm, NULL, &options, error)
+             : kind == LAUNCH_TORCHRUN ? zero_comm_torchrun(comm, &options, error) : zero_comm_self(comm, error);
+    atomic_store(&meeting.end, 0);
+    if (status == ZERO_OK)
+        launch_joined(launch);
+    return status;
+}
+
+/* Trains as one rank. job is parsed with this status and error, and resolved where resolved says so. */
+static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_status_t status, zero_error_t *error)
+{
+    session_t session = {.job = job, .stop = &stop_signal, .catch_signals = catch_signals};
+    zero_error_t closing, why;
+    int speaker, threads = 1, local = 0, code;
+    bool watched = watch_signals();
+    signal(SIGPIPE, SIG_IGN); /* a reader that is gone ends the run as other signals do, after a step */
+    session.launch = launch_attach(rank);
+    session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
+    zero_error_t joining = {.text = "cannot start the thread that waits for signals: raise the limit of processes (ulimit -u)"};
+    zero_status_t joined = !watched ? ZERO_ERR_SYSTEM : join(kind, job->o.timeout, session.launch, &session.place.comm, &joining);
+    if (joined != ZERO_OK) {
+        *error = joining;
+        status = joined;
+        speaker = joined == ZERO_ERR_UNSUPPORTED || joined == ZERO_ERR_MISMATCH ? 0 : rank; /* all have found the same */
+        goto end;
+    }
+    speaker = rank = zero_comm_rank(session.place.comm);
+    /* what each rank checks by itself comes first, and is then told to all */
+    if (status == ZERO_OK && !resolved)
+        status = cores_neighbours(session.place.comm, &threads, &local, error);
+    else if (!resolved && cores_neighbours(session.place.comm, &threads, &local, &closing) != ZERO_OK)
+        goto end;
+    if (status == ZERO_OK && !resolved)
+        status = job_resolve(job, zero_comm_size(session.place.comm), threads, session.launch == NULL, error);
+    if (status == ZERO_OK && !resolved && session.launch == NULL)
+        status = files_check_log(&job->o, error);
+    if (status == ZERO_OK)
+        status = place_device(&session.place, job, local, error);
+    status = settle(session.place.comm, status, error, &speaker);
+    if (status == ZERO_OK && rank == 0 && !resolved && session.launch == NULL)
+        print_config(job);
+    if (status == ZERO_OK)
+        status = job_agree(job, session.place.comm, error);
+    if (status == ZERO_OK)
+        status = place_wire(&session.place, &why, error);
+    if (status != ZERO_OK) {
+        if (status == ZERO_ERR_MISMATCH || status == ZERO_ERR_UNSUPPORTED)
+            speaker = 0; /* all have found the same */
+        goto end;
+    }
+    if (why.text[0] != '\0' && rank == 0 && !job->o.quiet)
+        fprintf(stderr, "zero_train: warning: ranks exchange by way of host memory, which is slower: %s\n", why.text);
+    status = job->o.compare_stages ? compare_stages(&session, error) : train(&session, error);
+    speaker = status == ZERO_ERR_MISMATCH ? 0 : rank;
+end:
+    code = status == ZERO_OK ? (session.signal != 0 ? 128 + session.signal : EXIT_DONE) : session.training ? EXIT_FAILED : EXIT_USAGE;
+    if (status != ZERO_OK && !session.training)
+        config_blame(job->config, error);
+    if (status != ZERO_OK) {
+        launch_failed(session.launch, code, status == ZERO_ERR_PEER, error->text);
+        if (speaker == rank && speaks(&session, rank, status, error->text))
+            complain(error->text, code);
+        if (status == ZERO_ERR_TIMEOUT && session.cursor[0] != '\0')
+            complain(session.cursor, code);
+        if (session.place.comm != NULL)
+            zero_comm_abort(session.place.comm, error->text);
+        alarm(5); /* what hangs now ends */
+        signal(SIGALRM, SIG_DFL);
+    }
+    if (status != ZERO_OK && session.log != NULL && !job->o.compare_stages) {
+        log_begin(session.log, "end");
+        log_text(session.log, "status", "failed");
+        log_text(session.log, "error", error->text);
+        log_end(session.log, &closing); /* where the log itself failed there is nothing to add */
+    }
+    if (log_close(session.log, &closing) != ZERO_OK && code == EXIT_DONE) {
+        code = EXIT_FAILED;
+        launch_failed(session.launch, code, false, closing.text);
+        if (session.launch == NULL)
+            complain(closing.text, code);
+    }
+    if (code == EXIT_DONE && report_written(&closing) != ZERO_OK && !report_unread()) {
+        code = EXIT_FAILED;
+        launch_failed(session.launch, code, false, closing.text);
+        if (session.launch == NULL)
+            complain(closing.text, code);
+    }
+    if (code == EXIT_DONE || code > 128)
+        launch_ended(session.launch, code);
+    job_close(job);
+    place_close(&session.place);
+    /* the parent reads how a rank ended from its note; mpiexec would stop the others at the first that ends with a signal's status */
+    if (session.launch != NULL && code > 128)
+        code = EXIT_DONE;
+    launch_detach(session.launch);
+    return code;
+}
+
+/* ---- the process that was started --------------------------------------------------------------------------------------------- */
+
+static int start(job_t *job, char *const *argv, zero_status_t status, zero_error_t *error)
+{
+    int world = job_ranks(&job->o), code;
+    int threads = cores_threads(world);
+    const options_t given = job->o;
+    if (status == ZERO_OK && world == 1 && (given.threads > 0 ? given.threads : threads) > 1)
+        launch_restart(argv);
+    if (status == ZERO_OK)
+        status = job_resolve(job, world, threads, true, error);
+    if (status == ZERO_OK && world > 1)
+        status = files_check_passed(&job->o, error);
+    if (status == ZERO_OK)
+        status = files_check_log(&job->o, error);
+    if (status == ZERO_OK)
+        status = room_check(&given, job, error);
+    if (status == ZERO_OK)
+        print_config(job);
+    launch_plan_t plan = {.world = world, .threads = (int)job->o.threads, .cores = cores_here(),
+                          .timeout_s = (double)job->o.timeout, .argv = argv};
+    if (status != ZERO_OK) {
+        config_blame(job->config, error);
+        code = complain(error->text, EXIT_USAGE);
+    } else if ((code = printed()) == EXIT_DONE && world == 1)
+        return work(job, LAUNCH_NONE, 0, true, ZERO_OK, error);
+    else if (code == EXIT_DONE)
+        code = launch_ranks(&plan);
+    job_close(job);
+    return code;
+}
+
+/* What the options in *job ask for; status and error are of reading them. */
+static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_t *error)
+{
+    int rank, world;
+    launch_kind_t kind = launch_detect(&rank, &world);
+    bool looks = status == ZERO_OK && (job->o.help || job->o.version || job->o.explain || job->o.plan);
+    if (looks && rank != 0)
+        return EXIT_DONE; /* the first of a launcher's ranks is enough */
+    if (looks && job->o.help) {
+        options_help(stdout);
+        return printed();
+    }
+    if (looks && job->o.version) {
+        printf("zero_train %s\n", zero_version());
+        return printed();
+    }
+    if (looks) {
+        int planned = job->o.ranks <= 0 && world > 0 ? world : job_ranks(&job->o);
+        status = job_resolve(job, planned, cores_threads(planned), true, error);
+        if (status == ZERO_OK)
+            print_config(job);
+        if (status == ZERO_OK)
+            status = look(job, error);
+        job_close(job);
+        if (status != ZERO_OK)
+            config_blame(job->config, error);
+        return status == ZERO_OK ? printed() : complain(error->text, EXIT_USAGE);
+    }
+    const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
+    if (kind == LAUNCH_NONE && tasks != NULL && atoi(tasks) > 1)
+        return complain("srun started several tasks without PMIx, so that they cannot find each other: give srun --mpi=pmix", EXIT_USAGE);
+    return kind == LAUNCH_NONE ? start(job, argv, status, error) : work(job, kind, rank, false, status, error);
+}
+
+/* What this process was started without, no file of ours may become: standard output that is closed fails, as it would. */
+static void open_standard(void)
+{
+    for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)
+        if (fcntl(file, F_GETFD) < 0 && open("/dev/null", file == STDERR_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            _exit(EXIT_FAILED);
+}
+
+/* Whether this process alone reads what options name. */
+static bool alone(const options_t *o)
+{
+    return o->plan || o->explain || (launch_detect(NULL, NULL) == LAUNCH_NONE && job_ranks(o) == 1);
+}
+
+int main(int argc, char **argv)
+{
+    job_t job = {.world = 0};
+    config_t *config = NULL;
+    zero_error_t error = {0};
+    omp_set_dynamic(0); /* --threads says how many: not fewer where the machine is busy */
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); /* see zero_device_cuda; inherited by the ranks */
+    open_standard();
+    options_init(&job.o);
+    zero_status_t status = options_parse(&job.o, argc, argv, &error);
+    const bool runs = status == ZERO_OK && !job.o.help && !job.o.version;
+    if (runs)
+        status = config_read(&config, &job.o, &error);
+    if (runs && status == ZERO_OK && !alone(&job.o)) /* --config may say how many ranks there are, and what they read */
+        status = files_check_shared(&job.o, &error);
+    job.config = config;
+    int code = obey(&job, argv, status, &error);
+    config_close(config);
+    return code;
+}

@@ -1,0 +1,97 @@
+/* options.h - the command line of zero_train: one table that parses, checks, documents and lists every option. */
+#ifndef EXAMPLES_ZERO_TRAIN_OPTIONS_H
+#define EXAMPLES_ZERO_TRAIN_OPTIONS_H
+
+#include "models/model.h"
+
+#include <stdio.h>
+
+/* Values of the choices, in the order of the table's texts. */
+enum { DEVICE_AUTO = 0, DEVICE_CPU, DEVICE_CUDA };
+enum { REDUCE_EVERY = 0, REDUCE_LAST };
+enum { OFFLOAD_NONE = 0, OFFLOAD_OPTIMIZER, OFFLOAD_PARAMS, OFFLOAD_ALL };
+enum { OFFLOAD_TO_HOST = 0, OFFLOAD_TO_NVME };
+enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_NOAM };
+
+enum { OPTIONS_MOST = 128 };
+
+/* Unset until job_resolve chooses a value: -1 for whole numbers and choices, NaN for reals, NULL for texts. */
+typedef struct options {
+    /* sharding */
+    int64_t stage, ranks, threads, window, device, reduce, reduce_dtype, timeout;
+    const char *tune;
+    /* model */
+    const char *model;
+    int64_t dtype, recompute, seed;
+    /* data */
+    const char *data, *eval_data;
+    int64_t shuffle;
+    /* batch */
+    int64_t batch, micro_batch, seq_len, steps;
+    /* optimizer */
+    int64_t optimizer, schedule, warmup;
+    int64_t max_skipped;
+    double lr, min_lr, betas[2], eps, weight_decay, clip;
+    /* offload */
+    int64_t offload, offload_tier;
+    const char *nvme_path;
+    double offload_ratio;
+    int64_t offload_activations;
+    /* output */
+    const char *log, *prompt;
+    int64_t eval_every, eval_batches, sample, top_k;
+    double temperature, top_p;
+    int64_t quiet;
+    /* look first */
+    int64_t explain, plan, compare_stages;
+    /* file */
+    const char *config;
+    /* -h, --version */
+    int64_t help, version;
+    /* no options of their own */
+    int64_t accumulation;      /* micro-steps of a step that --config asks for, -1: it does not */
+    int64_t rise;              /* RISE_OWN ... of schedule.h: of a Warmup scheduler that --config asks for */
+    double rise_from, rise_from_ratio; /* where its rise begins: a rate and a share of the rate, of which one is 0 */
+    double min_ratio;          /* where it ends, as a share of the rate; NaN: at min_lr */
+    bool given[OPTIONS_MOST];  /* on the command line, by index */
+} options_t;
+
+/* Every option unset or at its default. */
+void options_init(options_t *options);
+
+/* Reads argv into *options (initialised); texts point into argv. ZERO_ERR_ARG names the option, the value found and the value wanted; an option that a
+ * later version will have is ZERO_ERR_UNSUPPORTED. */
+zero_status_t options_parse(options_t *options, int argc, char *const *argv, zero_error_t *error);
+
+/* Sets the option of this index as --name text does, but not as given: for values from elsewhere. text is kept where the option is a text. */
+zero_status_t options_set(options_t *options, int index, const char *text, zero_error_t *error);
+/* Index of a setting (not --help or --version) by name, with dashes or underscores; -1: there is none. */
+int options_find(const char *name);
+/* Edits (insertions, deletions, replacements) that turn a into b (Levenshtein 1966); texts longer than 63 count as far away. */
+int options_distance(const char *a, const char *b);
+
+/* The groups, each option with its default. */
+void options_help(FILE *file);
+
+/* What an option holds, for the log and for comparing ranks. */
+typedef enum option_type { OPTION_WHOLE = 0, OPTION_REAL, OPTION_PAIR, OPTION_TEXT, OPTION_CHOICE, OPTION_FLAG, OPTION_LATER } option_type_t;
+
+typedef struct option_view {
+    const char *name;     /* without dashes */
+    option_type_t type;
+    bool set;             /* false: no value */
+    bool shared;          /* must be the same on every rank */
+    int64_t whole;        /* WHOLE, FLAG */
+    double real[2];       /* REAL, PAIR */
+    char text[256];       /* TEXT (cut), CHOICE */
+    const char *full;     /* TEXT whole */
+} option_view_t;
+
+int options_count(void);
+void options_view(const options_t *options, int index, option_view_t *view);
+/* The fewest digits that read back as value. */
+void options_real(double value, char *out, size_t size);
+/* The value of a view as a person would type it. */
+void option_view_print(const option_view_t *view, char *out, size_t size);
+
+#endif

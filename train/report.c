@@ -1,0 +1,285 @@
+#include "train/report.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+double report_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+bool report_unread(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    return ferror(stdout) && poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
+/* errno of the first flush that failed */
+static int flush_failure;
+
+static void flush(void)
+{
+    if (fflush(stdout) != 0 && flush_failure == 0)
+        flush_failure = errno;
+}
+
+zero_status_t report_written(zero_error_t *error)
+{
+    flush();
+    if (!ferror(stdout))
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_IO, "cannot write standard output: %s", strerror(flush_failure != 0 ? flush_failure : EIO));
+}
+
+/* 1234567 as "1,234,567". */
+typedef struct digits {
+    char text[32];
+} digits_t;
+
+static digits_t digits(uint64_t value)
+{
+    char plain[24];
+    digits_t d;
+    int n = snprintf(plain, sizeof plain, "%llu", (unsigned long long)value), at = 0;
+    for (int i = 0; i < n; i++) {
+        if (i > 0 && (n - i) % 3 == 0)
+            d.text[at++] = ',';
+        d.text[at++] = plain[i];
+    }
+    d.text[at] = '\0';
+    return d;
+}
+
+void report_head(const job_t *job, const char *gpu)
+{
+    const options_t *o = &job->o;
+    printf("%s: %s parameters, %lld layers, width %lld; %d rank%s x %lld thread%s%s%s, ", o->model, digits((uint64_t)zero_model_parameters(&job->model)).text,
+           (long long)job->model.layers, (long long)job->model.width, job->world, job->world == 1 ? "" : "s", (long long)o->threads,
+           o->threads == 1 ? "" : "s", gpu[0] != '\0' ? " on " : "", gpu);
+    if (o->compare_stages)
+        printf("stages 0 to 3");
+    else
+        printf("stage %lld", (long long)o->stage);
+    printf(", %s; %lld step%s of %lld sequences of %lld tokens\n", zero_dtype_name((zero_dtype_t)o->dtype), (long long)o->steps, o->steps == 1 ? "" : "s",
+           (long long)o->batch, (long long)o->seq_len);
+    flush();
+}
+
+void report_rates(const job_t *job)
+{
+    const schedule_t *s = &job->schedule;
+    /* between its first and its last step a schedule is 0 only where it is 0 at both */
+    if (s->steps == 0 || schedule_rate(s, 1) != 0 || schedule_rate(s, s->steps) != 0)
+        return;
+    if (s->lr == 0)
+        fprintf(stderr, "zero_train: warning: nothing is trained, since --lr is 0: the rate of every step is 0\n");
+    else
+        fprintf(stderr,
+                "zero_train: warning: nothing is trained, since the rate of every step is 0: --schedule ends at --min-lr, "
+                "which is 0, and --steps is %lld: use --schedule constant, a --min-lr above 0, or more --steps\n", (long long)s->steps);
+}
+
+void report_kernels(const char *text)
+{
+    printf("kernels: %s\n", text);
+    fflush(stdout);
+}
+
+/* ---- progress ------------------------------------------------------------------------------------------------------------ */
+
+void progress_step(progress_t *p, int64_t step, double loss, double norm, double lr, double tokens_per_second)
+{
+    char line[160];
+    double now = report_clock();
+    int64_t part = p->steps / 20 > 1 ? p->steps / 20 : 1;
+    bool end = step == 1 || step == p->steps;
+    if (p->quiet || (p->terminal ? !end && now - p->last < 0.1 : !end && step % part != 0))
+        return;
+    snprintf(line, sizeof line, "step %lld/%lld  loss %.4f  norm %.3g  lr %.3g  %.0f tokens/s", (long long)step, (long long)p->steps, loss, norm, lr,
+             tokens_per_second);
+    if (p->terminal)
+        printf("\r%-79s", line);
+    else
+        puts(line);
+    flush();
+    p->open = p->terminal;
+    p->last = now;
+}
+
+void progress_say(progress_t *p, const char *format, ...)
+{
+    va_list arguments;
+    if (p->quiet)
+        return;
+    if (p->open)
+        putchar('\n');
+    p->open = false;
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    if (format[0] != '\0')
+        putchar('\n');
+    flush();
+}
+
+/* ---- tables -------------------------------------------------------------------------------------------------------------- */
+
+uint64_t report_total(const zero_memory_t *memory)
+{
+    uint64_t total = 0;
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+            total += memory->bytes[tier][kind];
+    return total;
+}
+
+uint64_t report_in_memory(const zero_memory_t *memory)
+{
+    uint64_t total = report_total(memory);
+    for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+        total -= memory->bytes[ZERO_TIER_NVME][kind];
+    return total;
+}
+
+void report_largest(const zero_memory_t *memory, char *text, size_t size)
+{
+    zero_memory_t left = *memory;
+    uint64_t least = report_in_memory(memory) / 100;
+    size_t at = 0;
+    text[0] = '\0';
+    while (at < size) {
+        int t = 0, k = 0;
+        for (int tier = 0; tier < ZERO_TIER_NVME; tier++)
+            for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+                if (left.bytes[tier][kind] > left.bytes[t][k])
+                    t = tier, k = kind;
+        if (left.bytes[t][k] <= least)
+            return;
+        double mib = (double)left.bytes[t][k] / (1024.0 * 1024.0);
+        at += (size_t)snprintf(text + at, size - at, "%s%s %s %.2f %s", at > 0 ? ", " : "",
+                               zero_tier_name((zero_tier_t)t), zero_kind_name((zero_kind_t)k),
+                               mib < 1024 ? mib : mib / 1024, mib < 1024 ? "MiB" : "GiB");
+        left.bytes[t][k] = 0;
+    }
+}
+
+void report_parameter(const job_t *job, const zero_memory_t *forecast)
+{
+    const double parameters = (double)zero_model_parameters(&job->model);
+    const char *before = "bytes a parameter of a rank:";
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++) {
+        uint64_t bytes = 0;
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+            if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE && kind != ZERO_KIND_RINGS)
+                bytes += forecast->bytes[tier][kind];
+        if (bytes == 0)
+            continue;
+        printf("%s %.2f (%s)", before, (double)bytes / parameters, zero_tier_name((zero_tier_t)tier));
+        before = ",";
+    }
+    printf(", without activations and workspace\n");
+}
+
+void report_ranks(const job_t *job, const zero_memory_t *forecast)
+{
+    const double gib = 1024.0 * 1024.0 * 1024.0, ranks = (double)job->world;
+    uint64_t memory = report_in_memory(forecast), drive = report_total(forecast) - memory;
+    printf("all %d rank%s: %.3f GiB", job->world, job->world == 1 ? "" : "s", (double)memory * ranks / gib);
+    if (drive > 0)
+        printf(", and %.3f GiB on drives", (double)drive * ranks / gib);
+    putchar('\n');
+}
+
+/* Whether a row has anything to show. */
+static bool any(const zero_memory_t *a, const zero_memory_t *b, int tier, int kind)
+{
+    return a->bytes[tier][kind] > 0 || (b != NULL && b->bytes[tier][kind] > 0);
+}
+
+static void memory_row(const char *name, uint64_t forecast, const uint64_t *measured)
+{
+    printf("%-28s %18s", name, digits(forecast).text);
+    if (measured != NULL)
+        printf(" %18s", digits(*measured).text);
+    putchar('\n');
+}
+
+void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
+{
+    uint64_t total = measured != NULL ? report_total(measured) : 0;
+    printf("%-28s %18s%s\n", "bytes of a rank", "forecast", measured != NULL ? "           measured" : "");
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
+            char name[64];
+            snprintf(name, sizeof name, "  %s (%s)", zero_kind_name((zero_kind_t)kind), zero_tier_name((zero_tier_t)tier));
+            if (any(forecast, measured, tier, kind))
+                memory_row(name, forecast->bytes[tier][kind], measured != NULL ? &measured->bytes[tier][kind] : NULL);
+        }
+    memory_row("  total", report_total(forecast), measured != NULL ? &total : NULL);
+    if (measured != NULL)
+        printf("%-28s %18s %18s\n", "  outside (code, libraries)", "", digits(measured->external).text);
+    flush();
+}
+
+void report_tiers(const zero_traffic_t *t, const char *does)
+{
+    if (t->to_host + t->to_device > 0)
+        printf("a rank %s %s bytes a step to host memory and %s back\n", does, digits(t->to_host).text, digits(t->to_device).text);
+    if (t->read + t->written > 0)
+        printf("a rank %s %s bytes a step from nvme and %s back\n", does, digits(t->read).text, digits(t->written).text);
+}
+
+void report_stages(const job_t *job, const stage_result_t results[4])
+{
+    printf("\n%-26s", "");
+    for (int s = 0; s < 4; s++)
+        printf(" %28s %d", "stage", s);
+    printf("\n%-26s", "bytes of a rank");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", "forecast", "measured");
+    putchar('\n');
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
+            char name[64];
+            bool shown = false;
+            for (int s = 0; s < 4; s++)
+                shown = shown || any(&results[s].forecast, &results[s].measured, tier, kind);
+            if (!shown)
+                continue;
+            snprintf(name, sizeof name, "  %s (%s)", zero_kind_name((zero_kind_t)kind), zero_tier_name((zero_tier_t)tier));
+            printf("%-26s", name);
+            for (int s = 0; s < 4; s++)
+                printf(" %14s %15s", digits(results[s].forecast.bytes[tier][kind]).text, digits(results[s].measured.bytes[tier][kind]).text);
+            putchar('\n');
+        }
+    printf("%-26s", "  total");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", digits(report_total(&results[s].forecast)).text, digits(report_total(&results[s].measured)).text);
+    printf("\n%-26s", "  the same on every rank");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", "", results[s].memory_equal ? "yes" : "NO");
+    printf("\n%-26s", "bytes received");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", digits(results[s].bytes_planned).text, digits(results[s].bytes_moved).text);
+    printf("\n%-26s", "tokens/s");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15.0f", "", results[s].tokens_per_second);
+    printf("\n%-26s", "last loss");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15.9g", "", results[s].losses[job->o.steps - 1]);
+    printf("\n%-26s", "parameters (xxh64)");
+    for (int s = 0; s < 4; s++)
+        printf("               %016llx", (unsigned long long)results[s].hash);
+    printf("\n%-26s", "same bits as stage 0");
+    for (int s = 0; s < 4; s++)
+        printf(" %14s %15s", "", results[s].same ? "yes" : "NO");
+    putchar('\n');
+    flush();
+}

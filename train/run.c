@@ -1,0 +1,344 @@
+#include "train/run.h"
+#include "train/tune.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void warn(void *ctx, zero_log_level_t level, const char *text)
+{
+    run_t *run = ctx;
+    if (level == ZERO_LOG_ERROR)
+        snprintf(run->cursor, sizeof run->cursor, "%s", text);
+    else if (run->rank == 0 && level == ZERO_LOG_WARNING && !run->job->o.quiet)
+        fprintf(stderr, "zero_train: warning: %s\n", text);
+}
+
+zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_error_t *error)
+{
+    return zero_fail(error, status, "%s", zero_last_error(run->engine));
+}
+
+/* The library names members of its config in what it says of memory; here they are options. */
+static void name_options(const options_t *o, zero_error_t *error)
+{
+    const bool optimizer = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL,
+        params = o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL;
+    const struct { const char *members, *option; } names[] = {
+        {"set config.window = ", "use --window "},
+        {"set config.optimizer.sharding = ZERO_SHARDED", "use --stage 1"},
+        {"set config.optimizer.sharding and config.gradients.sharding = ZERO_SHARDED", "use --stage 2"},
+        {"set config.optimizer.sharding, config.gradients.sharding and config.parameters.sharding = ZERO_SHARDED",
+         "use --stage 3"},
+        {"set config.offload_ratio = 1", "use --offload-ratio 1"},
+        {"set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST",
+          params ? "use --offload all" : "use --offload optimizer"},
+        {"set config.parameters.tier = ZERO_TIER_HOST", optimizer ? "use --offload all" : "use --offload params"},
+        {"set config.optimizer.tier, config.gradients.tier and config.parameters.tier = ZERO_TIER_HOST",
+          "use --offload all"},
+        {"set config.optimizer.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST",
+         params ? "use --offload all --offload-tier nvme --nvme-path DIR" : "use --offload optimizer --offload-tier nvme --nvme-path DIR"},
+        {"set config.optimizer.tier and config.parameters.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST",
+         "use --offload all --offload-tier nvme --nvme-path DIR"},
+        {"use more ranks, smaller micro-batches or a smaller model",
+          "use more --ranks, a smaller --micro-batch, --recompute or a smaller --model"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        zero_error_t before = *error;
+        const char *at = strstr(before.text, names[i].members);
+        if (at != NULL)
+            zero_fail(error, before.status, "%.*s%s%s", (int)(at - before.text), before.text, names[i].option,
+                      at + strlen(names[i].members));
+    }
+}
+
+static zero_status_t commit(run_t *run, zero_error_t *error)
+{
+    zero_status_t status = zero_commit(run->engine);
+    if (status == ZERO_OK)
+        return ZERO_OK;
+    run_engine_error(run, status, error);
+    if (status == ZERO_ERR_MEMORY)
+        name_options(&run->job->o, error);
+    return status;
+}
+
+static zero_status_t declare_model(run_t *run, const zero_model_options_t *options, zero_error_t *error)
+{
+    zero_status_t status = zero_model_create(&run->model, &run->job->model, options, error);
+    return status == ZERO_OK ? zero_model_declare(run->model, run->engine, error) : status;
+}
+
+/* The same with the choices of --tune: rank 0 reads them and measures what they lack, the others are told. A plan measures nothing. */
+static zero_status_t declare_tuned(run_t *run, const zero_model_options_t *given, zero_error_t *error)
+{
+    const char *path = run->job->o.tune;
+    zero_comm_t *comm = run->place.comm;
+    zero_model_options_t options = *given;
+    char *before = NULL, *after = NULL;
+    zero_status_t status = run->rank == 0 ? tune_read(path, &before, error) : tune_share(comm, &before, error);
+    options.choices = before;
+    options.measure = run->rank == 0 && comm != NULL;
+    if (status == ZERO_OK && (status = declare_model(run, &options, error)) != ZERO_OK && status == ZERO_ERR_ARG && run->rank == 0) {
+        zero_error_t why = *error;
+        zero_fail(error, status, "--tune '%s': %s", path, why.text);
+    }
+    if (options.measure) {
+        if (status == ZERO_OK && (after = zero_model_choices(run->model)) == NULL)
+            status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the choices of --tune");
+        if (status == ZERO_OK && strcmp(before, after) != 0)
+            status = tune_write(path, after, error);
+        if (status != ZERO_OK) {
+            zero_error_t ignored;
+            free(after);
+            after = NULL;
+            tune_share(comm, &after, &ignored);
+        } else {
+            status = tune_share(comm, &after, error);
+        }
+    }
+    free(before);
+    free(after);
+    return status;
+}
+
+/* An engine with the model declared on it, not committed. */
+static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
+{
+    const options_t *o = &run->job->o;
+    zero_config_t config;
+    zero_config_init(&config);
+    zero_status_t status = zero_config_stage(&config, stage);
+    if (status != ZERO_OK)
+        return zero_fail(error, status, "--stage is %d, but must be from 0 to 3", stage);
+    if (o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL) {
+        config.optimizer.tier = o->offload_tier == OFFLOAD_TO_NVME ? ZERO_TIER_NVME : ZERO_TIER_HOST;
+        config.gradients.tier = ZERO_TIER_HOST;
+        config.offload_ratio = o->offload_ratio;
+        config.nvme_path = o->nvme_path;
+    }
+    if (o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL)
+        /* On the drive with all of their optimizer state; where a part of that stays on the device, in host memory. */
+        config.parameters.tier = o->offload_tier == OFFLOAD_TO_NVME && o->offload_ratio >= 1 ? ZERO_TIER_NVME : ZERO_TIER_HOST;
+    config.comm = run->place.wire;
+    config.device = run->place.device;
+    config.plan_world = run->place.comm == NULL ? run->job->world : 0;
+    config.window = (int)o->window;
+    config.reduce = o->reduce == REDUCE_EVERY ? ZERO_REDUCE_EVERY : ZERO_REDUCE_LAST;
+    config.reduce_dtype = (zero_dtype_t)o->reduce_dtype;
+    config.micro_steps = run->job->micro_steps;
+    config.clip = o->clip;
+    /* kernels give the gradient of the sum of losses; the loss is their mean */
+    config.grad_scale = 1.0 / ((double)o->batch * (double)o->seq_len);
+    config.rule = (zero_rule_t)o->optimizer; /* the choices are in its order */
+    config.adamw = (zero_adamw_t){.beta1 = o->betas[0], .beta2 = o->betas[1], .eps = o->eps, .weight_decay = o->weight_decay};
+    config.log = warn;
+    config.log_ctx = run;
+    if ((status = zero_create(&run->engine, &config, error)) != ZERO_OK)
+        return status;
+    zero_model_options_t options = {.micro_batch = o->micro_batch, .seq_len = o->seq_len, .sample_len = o->sample > 0 ? o->seq_len : 0,
+                                    .micro_steps = run->job->micro_steps,
+                                    .dtype = (zero_dtype_t)o->dtype, .recompute = (zero_recompute_t)o->recompute,
+                                    .offload_activations = o->offload_activations != 0, .threads = (int)o->threads,
+                                    .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu", .eval = run->job->eval, .log = warn, .log_ctx = run};
+    return o->tune != NULL ? declare_tuned(run, &options, error) : declare_model(run, &options, error);
+}
+
+zero_status_t run_plan(run_t *run, const job_t *job, int stage, zero_error_t *error)
+{
+    memset(run, 0, sizeof *run);
+    run->job = job;
+    zero_status_t status = place_device(&run->place, job, 0, error);
+    if (status == ZERO_OK)
+        status = declare(run, stage, error);
+    return status == ZERO_OK ? commit(run, error) : status;
+}
+
+zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int stage, zero_error_t *error)
+{
+    const options_t *o = &job->o;
+    size_t tokens = (size_t)o->micro_batch * (size_t)o->seq_len;
+    memset(run, 0, sizeof *run);
+    run->job = job;
+    run->place = *place;
+    run->rank = zero_comm_rank(place->comm);
+    zero_status_t status = declare(run, stage, error);
+    if (status != ZERO_OK)
+        return status;
+    run->tokens = calloc(tokens, sizeof *run->tokens);
+    run->targets = calloc(tokens, sizeof *run->targets);
+    if (run->tokens == NULL || run->targets == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of --micro-batch %lld x --seq-len %lld", (long long)o->micro_batch,
+                         (long long)o->seq_len);
+    if ((status = commit(run, error)) != ZERO_OK)
+        return status;
+    if ((status = zero_model_bind(run->model, error)) != ZERO_OK)
+        return status;
+    return job->folder ? zero_model_load(run->model, o->model, error) : zero_model_init(run->model, (uint64_t)o->seed, error);
+}
+
+void run_close(run_t *run)
+{
+    zero_destroy(run->engine);
+    zero_model_destroy(run->model);
+    if (run->place.comm == NULL)
+        zero_device_destroy(run->place.device);
+    free(run->tokens);
+    free(run->targets);
+    memset(run, 0, sizeof *run);
+}
+
+/* ---- steps --------------------------------------------------------------------------------------------------------------- */
+
+zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, double *loss, zero_stats_t *stats, zero_error_t *error)
+{
+    const job_t *job = run->job;
+    const options_t *o = &job->o;
+    const int64_t T = o->seq_len;
+    zero_status_t status;
+    double sum = 0;
+    for (int m = 0; m < job->micro_steps; m++) {
+        double micro;
+        for (int64_t b = 0; b < o->micro_batch; b++) {
+            int64_t q = s * o->batch + run->rank * job->local + m * o->micro_batch + b;
+            status = data_read(job->data, data_window_at(job->windows, o->shuffle, q), T, job->model.vocab, run->tokens + b * T, run->targets + b * T, error);
+            if (status != ZERO_OK)
+                return status;
+        }
+        status = zero_model_train(run->model, run->tokens, run->targets, m == job->micro_steps - 1 ? ZERO_LAST : 0, &micro, error);
+        if (status != ZERO_OK)
+            return status;
+        sum += micro;
+    }
+    run->own_loss = sum / ((double)job->local * (double)T);
+    if (*stop > 0 && *stop < 32)
+        zero_signal(run->engine, 1u << *stop);
+    stats->size = sizeof *stats;
+    if ((status = zero_step(run->engine, lr)) != ZERO_OK || (status = zero_step_stats(run->engine, stats)) != ZERO_OK ||
+        (status = zero_sum(run->engine, &sum, 1)) != ZERO_OK)
+        return run_engine_error(run, status, error);
+    *loss = sum / ((double)o->batch * (double)T);
+    return ZERO_OK;
+}
+
+/* Which ranks had a finite loss, for a sentence: "the loss of rank 3 was not". Collective. */
+static zero_status_t blame(const run_t *run, char *text, size_t size, zero_error_t *error)
+{
+    int world = zero_comm_size(run->place.comm), bad = 0, first = 0;
+    double *all = calloc((size_t)world, sizeof *all);
+    if (all == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the losses of %d ranks", world);
+    zero_status_t status = zero_comm_exchange(run->place.comm, &run->skipped.own_loss, all, sizeof *all, error);
+    for (int r = world - 1; r >= 0 && status == ZERO_OK; r--)
+        if (!isfinite(all[r])) {
+            bad++;
+            first = r;
+        }
+    if (bad == 0)
+        snprintf(text, size, "%s loss was finite", world == 1 ? "the" : "every rank's");
+    else if (bad == world)
+        snprintf(text, size, "%s loss was not", world == 1 ? "the" : "every rank's");
+    else
+        snprintf(text, size, "the loss of rank %d was not", first);
+    free(all);
+    return status;
+}
+
+zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *stats, zero_error_t *error)
+{
+    const options_t *o = &run->job->o;
+    char losses[96];
+    if (stats->applied) {
+        run->skipped.count = 0;
+        return ZERO_OK;
+    }
+    if (run->skipped.count++ == 0) {
+        run->skipped.first = step;
+        run->skipped.own_loss = run->own_loss;
+        snprintf(run->skipped.unit, sizeof run->skipped.unit, "%s", stats->not_finite != NULL ? stats->not_finite : "");
+    }
+    if (o->max_skipped == 0 || (run->skipped.count < o->max_skipped && run->skipped.count < o->steps))
+        return ZERO_OK;
+    zero_status_t status = blame(run, losses, sizeof losses, error);
+    if (status != ZERO_OK)
+        return status;
+    bool named = run->skipped.unit[0] != '\0';
+    /* the same everywhere: rank 0 says it */
+    return zero_fail(error, run->rank == 0 ? ZERO_ERR_ARG : ZERO_ERR_PEER,
+                     "steps %lld to %lld were skipped, since their gradient norm was not finite: at step %lld%s%s%s, and "
+                     "%s; use a smaller --lr (it is %g), or a larger --max-skipped (%lld)",
+                     (long long)run->skipped.first, (long long)step, (long long)run->skipped.first,
+                     named ? " gradients were first infinite or nan in unit '" : " only their sum was not",
+                     run->skipped.unit, named ? "' of the backward pass" : "", losses, o->lr,
+                     (long long)o->max_skipped);
+}
+
+zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
+{
+    const job_t *job = run->job;
+    const options_t *o = &job->o;
+    const int64_t T = o->seq_len;
+    int64_t windows = data_windows(job->eval_data, T);
+    /* the product is at most 1e18 */
+    int64_t used = o->eval_batches * o->batch < windows ? o->eval_batches * o->batch : windows;
+    double sum = 0;
+    zero_status_t status;
+    for (int64_t first = 0; first < used; first += o->batch)
+        for (int m = 0; m < job->micro_steps; m++) {
+            double micro = 0;
+            int64_t rows = 0;
+            for (int64_t b = 0; b < o->micro_batch; b++) {
+                int64_t q = first + run->rank * job->local + m * o->micro_batch + b;
+                if (q >= used)
+                    break;
+                status = data_read(job->eval_data, q, T, job->model.vocab, run->tokens + b * T, run->targets + b * T, error);
+                if (status != ZERO_OK)
+                    return status;
+                rows++;
+            }
+            /* what is left in the other rows are tokens of before: they count for nothing */
+            status = zero_model_eval(run->model, run->tokens, run->targets, rows, &micro, error);
+            if (status != ZERO_OK)
+                return status;
+            sum += micro;
+        }
+    if ((status = zero_sum(run->engine, &sum, 1)) != ZERO_OK)
+        return run_engine_error(run, status, error);
+    *loss = sum / ((double)used * (double)T);
+    return ZERO_OK;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------------------- */
+
+static void largest(zero_memory_t *into, const zero_memory_t *from)
+{
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+            if (from->bytes[tier][kind] > into->bytes[tier][kind])
+                into->bytes[tier][kind] = from->bytes[tier][kind];
+    if (from->external > into->external)
+        into->external = from->external;
+}
+
+zero_status_t run_memory(run_t *run, zero_memory_t *forecast, zero_memory_t *measured, bool *equal, zero_error_t *error)
+{
+    zero_memory_t own[2] = {{.size = sizeof *own}, {.size = sizeof *own}}, *all;
+    int world = zero_comm_size(run->place.comm);
+    zero_status_t status;
+    if ((status = zero_forecast(run->engine, &own[0])) != ZERO_OK || (status = zero_measure(run->engine, &own[1])) != ZERO_OK)
+        return run_engine_error(run, status, error);
+    if ((all = calloc((size_t)world, sizeof own)) == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the numbers of %d ranks", world);
+    status = zero_comm_exchange(run->place.comm, own, all, sizeof own, error);
+    memset(forecast, 0, sizeof *forecast);
+    memset(measured, 0, sizeof *measured);
+    *equal = true;
+    for (int r = 0; r < world && status == ZERO_OK; r++) {
+        *equal = *equal && memcmp(all[2 * r].bytes, all[2 * r + 1].bytes, sizeof all->bytes) == 0;
+        largest(forecast, &all[2 * r]);
+        largest(measured, &all[2 * r + 1]);
+    }
+    free(all);
+    return status;
+}

@@ -1,0 +1,201 @@
+/* sample.c - run_sample: text that the model writes, one token at a time. */
+#include "train/corpus.h"
+#include "train/run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct candidate {
+    double p;
+    int32_t token;
+} candidate_t;
+
+typedef struct sampler {
+    run_t *run;
+    float *logits;          /* (vocab) */
+    candidate_t *candidates;/* (vocab) */
+    int32_t *tokens, *picks;/* prompt and sample; (world) */
+    int64_t usable;         /* tokens that may be sampled: of text the bytes only */
+    uint64_t draws;
+} sampler_t;
+
+/* The likeliest first; of equals the lower token, so that the order is one. */
+static int by_probability(const void *a, const void *b)
+{
+    const candidate_t *x = a, *y = b;
+    if (x->p != y->p)
+        return x->p < y->p ? 1 : -1;
+    return x->token < y->token ? -1 : x->token > y->token;
+}
+
+/* Temperature, then the top k, then the smallest set of them that makes up top_p (Holtzman et al. 2020). */
+static int32_t pick(sampler_t *s)
+{
+    const options_t *o = &s->run->job->o;
+    candidate_t *c = s->candidates;
+    int64_t n = s->usable;
+    double most = -INFINITY, sum = 0, kept = 0;
+    int32_t best = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (s->logits[i] > most) {
+            most = s->logits[i];
+            best = (int32_t)i;
+        }
+    /* where all are NaN or -inf, and with no temperature, there is nothing to draw */
+    if (o->temperature == 0 || !isfinite(most))
+        return best;
+    for (int64_t i = 0; i < n; i++) {
+        double p = exp((s->logits[i] - most) / o->temperature);
+        c[i] = (candidate_t){.p = p > 0 ? p : 0, .token = (int32_t)i};
+    }
+    qsort(c, (size_t)n, sizeof *c, by_probability);
+    if (o->top_k > 0 && o->top_k < n)
+        n = o->top_k;
+    for (int64_t i = 0; i < n; i++)
+        sum += c[i].p;
+    for (int64_t i = 0; i < n; i++) {
+        kept += c[i].p;
+        if (kept >= o->top_p * sum)
+            n = i + 1;
+    }
+    double x = (double)(zero_splitmix64(zero_splitmix64((uint64_t)o->seed ^ 0x5a3b1e) + s->draws++) >> 11) * 0x1p-53 * kept;
+    for (int64_t i = 0; i < n; i++)
+        if ((x -= c[i].p) < 0)
+            return c[i].token;
+    return c[n - 1].token;
+}
+
+/* Appends up to most tokens to the n in s->tokens, up to and with stop (-1: none). Rank 0 chooses, so that ranks on unlike machines stay together. */
+static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop, zero_error_t *error)
+{
+    int64_t context = s->run->job->o.seq_len;
+    for (int64_t i = 0; i < most; i++) {
+        int64_t used = *n < context ? *n : context;
+        zero_status_t status = zero_model_logits(s->run->model, s->tokens + *n - used, used, s->logits, error);
+        int32_t token = status == ZERO_OK ? pick(s) : 0;
+        if (status == ZERO_OK)
+            status = zero_comm_exchange(s->run->place.comm, &token, s->picks, sizeof token, error);
+        if (status != ZERO_OK)
+            return status;
+        s->tokens[(*n)++] = s->picks[0];
+        if (s->picks[0] == stop)
+            break;
+    }
+    return ZERO_OK;
+}
+
+/* Bytes as text: what is not printable ASCII or whole UTF-8 is shown as a question mark, so that a terminal is safe. */
+static void print_text(const int32_t *tokens, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int32_t t = tokens[i];
+        int more = t >= 0xc3 && t < 0xe0 ? 1 : t > 0xe0 && t < 0xed ? 2 : 0;
+        bool whole = more > 0 && i + more < n;
+        for (int k = 1; k <= more && whole; k++)
+            whole = tokens[i + k] >= 0x80 && tokens[i + k] < 0xc0;
+        if (t == '\n')
+            fputs("\n  ", stdout);
+        else if ((t >= 0x20 && t < 0x7f) || t == '\t')
+            putchar(t);
+        else if (whole)
+            for (int k = 0; k <= more; k++)
+                putchar(tokens[i + k]);
+        else
+            putchar('?');
+        i += whole ? more : 0;
+    }
+}
+
+/* Numbers that training never saw, each spelled by the model. */
+static zero_status_t sample_numbers(sampler_t *s, bool print, zero_error_t *error)
+{
+    const options_t *o = &s->run->job->o;
+    enum { SHOWN = 6 };
+    int right = 0;
+    for (int shown = 0, i = 0; shown < SHOWN; i++) {
+        char line[64];
+        int number = (int)data_permute(7, CORPUS_NUMBERS, i);
+        if (!corpus_held_out(number))
+            continue;
+        size_t length = corpus_line(line, number);
+        int64_t prompt = (int64_t)strcspn(line, ":") + 1, n = prompt;
+        for (int64_t k = 0; k < prompt; k++)
+            s->tokens[k] = line[k];
+        zero_status_t status = extend(s, &n, o->sample, '\n', error);
+        if (status != ZERO_OK)
+            return status;
+        bool same = n == (int64_t)length;
+        for (int64_t k = 0; k < n && same; k++)
+            same = s->tokens[k] == line[k];
+        right += same;
+        if (print) {
+            fputs("  ", stdout);
+            print_text(s->tokens, n - (s->tokens[n - 1] == '\n'));
+            putchar('\n');
+        }
+        shown++;
+    }
+    if (print)
+        printf("  %d of %d numbers that training leaves out are right\n", right, SHOWN);
+    return ZERO_OK;
+}
+
+static zero_status_t sample_any(sampler_t *s, bool print, zero_error_t *error)
+{
+    const job_t *job = s->run->job;
+    const char *prompt = job->o.prompt != NULL ? job->o.prompt : "\n";
+    bool text = data_is_text(job->data);
+    int64_t n = 0, first;
+    int32_t next;
+    zero_status_t status = ZERO_OK;
+    if (text)
+        for (; prompt[n] != '\0'; n++)
+            s->tokens[n] = (unsigned char)prompt[n];
+    else { /* a token file: its first token */
+        status = data_read(job->data, 0, 1, job->model.vocab, s->tokens, &next, error);
+        n = 1;
+    }
+    first = text && job->o.prompt == NULL ? 1 : 0; /* the newline was ours */
+    if (status == ZERO_OK)
+        status = extend(s, &n, job->o.sample, -1, error);
+    if (status != ZERO_OK || !print)
+        return status;
+    fputs("  ", stdout);
+    if (text)
+        print_text(s->tokens + first, n - first);
+    else
+        for (int64_t i = 0; i < n; i++)
+            printf("%s%d", i > 0 ? " " : "", (int)s->tokens[i]);
+    putchar('\n');
+    return ZERO_OK;
+}
+
+zero_status_t run_sample(run_t *run, const char *heading, zero_error_t *error)
+{
+    const job_t *job = run->job;
+    bool print = run->rank == 0 && !job->o.quiet, text = data_is_text(job->data);
+    size_t prompt = job->o.prompt != NULL ? strlen(job->o.prompt) : 64;
+    sampler_t s = {.run = run, .usable = text && job->model.vocab > 256 ? 256 : job->model.vocab};
+    zero_status_t status;
+    if (job->o.sample <= 0)
+        return ZERO_OK;
+    s.logits = malloc((size_t)job->model.vocab * sizeof *s.logits);
+    s.candidates = malloc((size_t)job->model.vocab * sizeof *s.candidates);
+    s.tokens = malloc((prompt + (size_t)job->o.sample) * sizeof *s.tokens);
+    s.picks = malloc((size_t)zero_comm_size(run->place.comm) * sizeof *s.picks);
+    if (s.logits == NULL || s.candidates == NULL || s.tokens == NULL || s.picks == NULL)
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a sample of %lld tokens", (long long)job->o.sample);
+    else {
+        if (print)
+            printf("%s\n", heading);
+        status = job->corpus && job->o.prompt == NULL ? sample_numbers(&s, print, error) : sample_any(&s, print, error);
+        if (print)
+            fflush(stdout);
+    }
+    free(s.logits);
+    free(s.candidates);
+    free(s.tokens);
+    free(s.picks);
+    return status;
+}

@@ -1,0 +1,224 @@
+#include "train/train.h"
+#include "train/report.h"
+
+#include <math.h>
+#include <signal.h>
+#include <string.h>
+
+zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *error)
+{
+    const job_t *job = session->job;
+    const char *gpu = zero_device_label(session->place.device);
+    int rank = zero_comm_rank(session->place.comm);
+    char kernels[640];
+    zero_model_describe(run->model, kernels, sizeof kernels);
+    if (rank == 0 && !job->o.quiet && gpu[0] != '\0')
+        report_kernels(kernels);
+    zero_status_t status = log_open(&session->log, rank == 0 ? job->o.log : NULL, error);
+    if (status != ZERO_OK)
+        return status;
+    if (rank == 0 && !job->o.quiet)
+        report_rates(job);
+    session->training = true;
+    session->catch_signals(session);
+    log_begin(session->log, "start");
+    log_text(session->log, "version", zero_version());
+    log_options(session->log, &job->o);
+    log_whole(session->log, "world_size", job->world);
+    log_text(session->log, "communicator", zero_comm_name(session->place.wire));
+    log_text(session->log, "gpu", gpu[0] != '\0' ? gpu : NULL);
+    log_text(session->log, "kernels", kernels);
+    log_whole(session->log, "parameters", zero_model_parameters(&job->model));
+    log_hash(session->log, "plan_hash", zero_plan_hash(run->engine));
+    return log_end(session->log, error);
+}
+
+typedef struct totals {
+    int64_t step;      /* taken */
+    double seconds;    /* in steps */
+    bool fresh;        /* the last evaluation was of this step */
+    double loss;
+    zero_stats_t stats;
+    zero_traffic_t moved; /* between tiers, in steps */
+} totals_t;
+
+static void add_traffic(zero_traffic_t *sum, const zero_traffic_t *before, const zero_traffic_t *after)
+{
+    sum->to_host += after->to_host - before->to_host;
+    sum->to_device += after->to_device - before->to_device;
+    sum->read += after->read - before->read;
+    sum->written += after->written - before->written;
+}
+
+static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
+{
+    double loss;
+    zero_status_t status = run_eval(run, &loss, error);
+    if (status != ZERO_OK)
+        return status;
+    t->fresh = true;
+    if (run->rank == 0)
+        progress_say(progress, "step %lld  evaluation loss %.4f", (long long)t->step, loss);
+    log_begin(session->log, "eval");
+    log_whole(session->log, "step", t->step);
+    log_exact(session->log, "loss", loss);
+    return log_end(session->log, error);
+}
+
+static zero_status_t steps(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
+{
+    const job_t *job = session->job;
+    const double tokens = (double)job->o.batch * (double)job->o.seq_len, flops = zero_model_flops_per_token(&job->model, job->o.seq_len);
+    const double peak = job->world * place_peak(zero_device_label(session->place.device), (zero_dtype_t)job->o.dtype);
+    zero_status_t status = ZERO_OK;
+    while (t->step < job->o.steps && session->signal == 0 && status == ZERO_OK) {
+        double begin = report_clock(), rate = schedule_rate(&job->schedule, t->step + 1);
+        zero_memory_t forecast, measured;
+        bool equal;
+        zero_stats_t before = {.size = sizeof before};
+        if ((status = zero_step_stats(run->engine, &before)) != ZERO_OK) {
+            run_engine_error(run, status, error);
+            break;
+        }
+        status = run_step(run, t->step, rate, session->stop, &t->loss, &t->stats, error);
+        if (status != ZERO_OK)
+            break;
+        add_traffic(&t->moved, &before.traffic, &t->stats.traffic);
+        double seconds = report_clock() - begin;
+        t->step++;
+        t->fresh = false;
+        t->seconds += seconds;
+        launch_step(session->launch, t->step);
+        if (run->rank == 0) {
+            progress_step(progress, t->step, t->loss, t->stats.grad_norm, rate, tokens / seconds);
+            if (report_unread())
+                atomic_store(session->stop, SIGPIPE);
+            else if ((status = report_written(error)) != ZERO_OK)
+                break;
+        }
+        if (job->logs) {
+            /* seconds is the step's alone: what follows is the price of a log */
+            if ((status = run_memory(run, &forecast, &measured, &equal, error)) != ZERO_OK)
+                break;
+            log_begin(session->log, "step");
+            log_whole(session->log, "step", t->step);
+            log_exact(session->log, "loss", t->loss);
+            log_exact(session->log, "grad_norm", t->stats.grad_norm);
+            log_number(session->log, "lr", rate);
+            log_number(session->log, "tokens", tokens);
+            log_number(session->log, "seconds", seconds);
+            log_number(session->log, "tokens_per_second", tokens / seconds);
+            log_number(session->log, "mfu", tokens / seconds * flops / peak);
+            log_bool(session->log, "applied", t->stats.applied);
+            log_memory(session->log, "memory", &measured);
+            status = log_end(session->log, error);
+        }
+        /* every rank has the same word, so all stop here */
+        for (int s = 1; s < 32 && session->signal == 0; s++)
+            if (t->stats.signals >> s & 1)
+                session->signal = s;
+        if (status == ZERO_OK)
+            status = run_check_skipped(run, t->step, &t->stats, error);
+        if (status == ZERO_OK && session->signal == 0 && job->o.eval_every > 0 && t->step % job->o.eval_every == 0)
+            status = evaluate(session, run, progress, t, error);
+    }
+    if (t->step == job->o.steps)
+        session->signal = 0; /* came too late to end anything */
+    return status;
+}
+
+static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t, const zero_memory_t *forecast, const zero_memory_t *measured,
+                               zero_error_t *error)
+{
+    const job_t *job = session->job;
+    uint64_t hash;
+    zero_status_t status = run_hash(run, &hash, error);
+    if (status != ZERO_OK)
+        return status;
+    log_begin(session->log, "end");
+    log_text(session->log, "status", session->signal != 0 ? "signal" : "done");
+    log_whole(session->log, "step", t->step);
+    log_hash(session->log, "params_xxh64", hash);
+    log_number(session->log, "tokens", (double)t->step * (double)job->o.batch * (double)job->o.seq_len);
+    log_number(session->log, "seconds", t->seconds);
+    log_whole(session->log, "skipped", t->stats.skipped);
+    log_bytes(session->log, "bytes_gathered", t->stats.traffic.gathered);
+    log_bytes(session->log, "bytes_reduced", t->stats.traffic.reduced);
+    log_bytes(session->log, "bytes_to_host", t->stats.traffic.to_host);
+    log_bytes(session->log, "bytes_to_device", t->stats.traffic.to_device);
+    log_bytes(session->log, "bytes_read", t->stats.traffic.read);
+    log_bytes(session->log, "bytes_written", t->stats.traffic.written);
+    log_number(session->log, "comm_seconds", t->stats.comm_seconds);
+    log_number(session->log, "kernel_seconds", t->stats.kernel_seconds);
+    log_number(session->log, "library_seconds", t->stats.total_seconds);
+    if (session->signal != 0)
+        log_whole(session->log, "signal", session->signal);
+    log_memory(session->log, "forecast", forecast);
+    log_memory(session->log, "measured", measured);
+    return log_end(session->log, error);
+}
+
+/* What went between tiers, per step as it was counted. The last step's writes, which ran on after it, are done by now. */
+static void per_step(run_t *run, const totals_t *t)
+{
+    zero_stats_t now = {.size = sizeof now};
+    uint64_t steps = t->step > 0 ? (uint64_t)t->step : 1;
+    zero_traffic_t each = t->moved;
+    if (zero_step_stats(run->engine, &now) == ZERO_OK) {
+        each.read += now.traffic.read - t->stats.traffic.read;
+        each.written += now.traffic.written - t->stats.traffic.written;
+    }
+    each.to_host /= steps;
+    each.to_device /= steps;
+    each.read /= steps;
+    each.written /= steps;
+    report_tiers(&each, "moved");
+}
+
+zero_status_t train(session_t *session, zero_error_t *error)
+{
+    const job_t *job = session->job;
+    run_t run;
+    totals_t t = {.stats.size = sizeof t.stats};
+    zero_memory_t forecast, measured;
+    bool equal, first = zero_comm_rank(session->place.comm) == 0;
+    char after[64];
+    progress_t progress = {.quiet = job->o.quiet, .terminal = session->terminal, .steps = job->o.steps};
+    if (first && !job->o.quiet)
+        report_head(job, zero_device_label(session->place.device));
+    zero_status_t status = run_open(&run, job, &session->place, (int)job->o.stage, error);
+    if (status == ZERO_OK)
+        status = session_start(session, &run, error);
+    if (status == ZERO_OK)
+        status = run_sample(&run, "before training:", error);
+    if (status == ZERO_OK)
+        status = steps(session, &run, &progress, &t, error);
+    if (first)
+        progress_say(&progress, "%s", "");
+    if (status == ZERO_OK && session->signal == 0 && job->eval && job->o.eval_every < 0 && !t.fresh)
+        status = evaluate(session, &run, &progress, &t, error);
+    snprintf(after, sizeof after, "after %lld steps:", (long long)t.step);
+    if (status == ZERO_OK && session->signal == 0)
+        status = run_sample(&run, after, error);
+    if (status == ZERO_OK)
+        status = run_memory(&run, &forecast, &measured, &equal, error);
+    if (status == ZERO_OK)
+        status = end_event(session, &run, &t, &forecast, &measured, error);
+    if (status == ZERO_OK && first) {
+        if (t.stats.skipped > 0)
+            progress_say(&progress, "%lld of %lld steps were skipped: their gradient norm was not finite", (long long)t.stats.skipped, (long long)t.step);
+        if (session->signal != 0)
+            progress_say(&progress, "stopped by a signal after step %lld", (long long)t.step);
+        if (!job->o.quiet) {
+            report_memory(&forecast, &measured);
+            per_step(&run, &t);
+        }
+    }
+    if (status != ZERO_OK) {
+        memcpy(session->cursor, run.cursor, sizeof session->cursor);
+        if (run.engine != NULL)
+            zero_abort(run.engine, error->text);
+    }
+    run_close(&run);
+    return status;
+}

@@ -1,0 +1,106 @@
+#define _GNU_SOURCE
+#include "train/tune.h"
+#include "models/model.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { PIECE = 4096, MOST = 1 << 24 /* bytes of a file */ };
+
+zero_status_t tune_read(const char *path, char **text, zero_error_t *error)
+{
+    FILE *file = fopen(path, "re");
+    size_t used = 0, room = PIECE;
+    *text = NULL;
+    if (file == NULL && errno != ENOENT)
+        return zero_fail(error, ZERO_ERR_IO, "cannot read --tune '%s': %s", path, strerror(errno));
+    char *all = malloc(room);
+    while (file != NULL && all != NULL && used < MOST) {
+        const size_t n = fread(all + used, 1, room - used - 1, file);
+        used += n;
+        if (n == 0)
+            break;
+        if (room - used > 1)
+            continue;
+        char *more = realloc(all, 2 * room);
+        if (more == NULL)
+            free(all);
+        all = more;
+        room *= 2;
+    }
+    const bool failed = file != NULL && ferror(file) != 0;
+    const int why = errno;
+    if (file != NULL)
+        fclose(file);
+    if (all == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for --tune '%s'", path);
+    all[used] = '\0';
+    if (!failed && used < MOST && strlen(all) == used) {
+        *text = all;
+        return ZERO_OK;
+    }
+    free(all);
+    if (failed)
+        return zero_fail(error, ZERO_ERR_IO, "cannot read --tune '%s': %s", path, strerror(why));
+    return zero_fail(error, ZERO_ERR_ARG, "--tune '%s' is no text of choices: name a file that --tune wrote, or one that is not there yet", path);
+}
+
+zero_status_t tune_write(const char *path, const char *text, zero_error_t *error)
+{
+    char *beside = NULL;
+    if (asprintf(&beside, "%s.part", path) < 0)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for --tune '%s'", path);
+    FILE *file = fopen(beside, "we");
+    bool done = file != NULL && fputs(text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    int why = errno;
+    if (file != NULL && fclose(file) != 0 && done) {
+        done = false;
+        why = errno;
+    }
+    if (done && rename(beside, path) != 0) {
+        done = false;
+        why = errno;
+    }
+    if (!done)
+        unlink(beside);
+    free(beside);
+    return done ? ZERO_OK : zero_fail(error, ZERO_ERR_IO, "cannot write --tune '%s': %s", path, strerror(why));
+}
+
+zero_status_t tune_share(zero_comm_t *comm, char **text, zero_error_t *error)
+{
+    const int world = zero_comm_size(comm);
+    const bool first = zero_comm_rank(comm) == 0;
+    int64_t size = first && *text != NULL ? (int64_t)strlen(*text) : -1;
+    char piece[PIECE] = "", *all = malloc((size_t)world * PIECE), *copy = NULL;
+    if (!first)
+        *text = NULL;
+    if (all == NULL)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the choices of --tune of %d ranks", world);
+    memcpy(piece, &size, sizeof size);
+    zero_status_t status = zero_comm_exchange(comm, piece, all, sizeof size, error);
+    if (status == ZERO_OK)
+        memcpy(&size, all, sizeof size);
+    if (status == ZERO_OK && size < 0 && !first)
+        status = zero_fail(error, ZERO_ERR_PEER, "rank 0 has no choices of products to share (--tune)");
+    if (status == ZERO_OK && size >= 0 && !first && (copy = malloc((size_t)size + 1)) == NULL)
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for %lld bytes of --tune", (long long)size);
+    for (int64_t at = 0; at < size && status == ZERO_OK; at += PIECE) {
+        const size_t n = size - at < PIECE ? (size_t)(size - at) : PIECE;
+        if (first)
+            memcpy(piece, *text + at, n);
+        status = zero_comm_exchange(comm, piece, all, PIECE, error);
+        if (status == ZERO_OK && !first)
+            memcpy(copy + at, all, n);
+    }
+    free(all);
+    if (status != ZERO_OK || first) {
+        free(copy);
+        return status;
+    }
+    copy[size] = '\0';
+    *text = copy;
+    return ZERO_OK;
+}
