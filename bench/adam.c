@@ -1,11 +1,12 @@
-/* adam.c - rates of the optimizers' updates on memory as an engine has it, each beside a plain loop that reads and writes the same
- * bytes (but for the scales of 8-bit state).
+/* adam.c - rates of the optimizers' updates on memory as an engine has it, each beside a plain loop that reads and
+ * writes the same bytes (but for the scales of 8-bit state).
  *
- *   bench/adam [ELEMENTS [THREADS [LEVEL [WHAT]]]]     1e8 elements, OpenMP's default threads, the best SIMD level, every row
- *                                                      that begins with WHAT
+ *   bench/adam [ELEMENTS [THREADS [LEVEL [WHAT]]]]     1e8 elements, OpenMP's default threads, the best SIMD level,
+ * every row that begins with WHAT
  *
- * A line of JSON a row: bytes that an element's update has to read and write, 10^9 elements and bytes a second, the median of RUNS
- * runs; and the rate of the plain loop, which takes turns with the update. bench/adam.sh puts it beside its peers. */
+ * A line of JSON a row: bytes that an element's update has to read and write, 10^9 elements and bytes a second, the
+ * median of RUNS runs; and the rate of the plain loop, which takes turns with the update. bench/adam.sh puts it beside
+ * its peers. */
 #include "kernels/flat/flat.h"
 #include "optim/rules.h"
 #include "zero/device/device.h"
@@ -43,7 +44,7 @@ static double median(double *t)
     return t[RUNS / 2];
 }
 
-/* ---- plain loops: they write what is there already, in a bit of the gradients that is always 0 ------------------------ */
+/* ---- plain loops: they write what is there already, in a bit of the gradients that is always 0 ------------------ */
 
 /* Vectors of 16 bytes, which compilers take unless told otherwise, do not get all that memory gives. */
 #if defined(__x86_64__)
@@ -53,23 +54,23 @@ static double median(double *t)
 #endif
 
 /* b->n elements of p, k states of type state_t and a gradient; q where with_param. */
-#define PLAIN(name, k, state_t, grad_t, with_param)                                                                             \
-    WIDE static void name(const bench_t *b)                                                                                     \
-    {                                                                                                                           \
-        uint32_t *restrict p = (uint32_t *)b->u.master;                                                                         \
-        state_t *restrict m = b->u.state[0], *restrict v = b->u.state[1];                                                       \
-        const grad_t *restrict g = b->u.grad;                                                                                   \
-        uint16_t *restrict q = b->u.param;                                                                                      \
-        _Pragma("omp parallel for simd schedule(static) num_threads(b->threads)") for (int64_t i = 0; i < b->n; i++)            \
-        {                                                                                                                       \
-            uint32_t e = sizeof(grad_t) == 2 ? (uint32_t)g[i] << 16 & 0x40000000 : g[i] & 0x40000000;                           \
-            p[i] ^= e;                                                                                                          \
-            m[i] ^= (state_t)(e >> (sizeof(state_t) == 1 ? 24 : 0));                                                            \
-            if (k == 2)                                                                                                         \
-                v[i] ^= (state_t)(e >> (sizeof(state_t) == 1 ? 24 : 0));                                                        \
-            if (with_param)                                                                                                     \
-                q[i] = (uint16_t)(p[i] >> 16);                                                                                  \
-        }                                                                                                                       \
+#define PLAIN(name, k, state_t, grad_t, with_param)                                                                  \
+    WIDE static void name(const bench_t *b)                                                                          \
+    {                                                                                                                \
+        uint32_t *restrict p = (uint32_t *)b->u.master;                                                              \
+        state_t *restrict m = b->u.state[0], *restrict v = b->u.state[1];                                            \
+        const grad_t *restrict g = b->u.grad;                                                                        \
+        uint16_t *restrict q = b->u.param;                                                                           \
+        _Pragma("omp parallel for simd schedule(static) num_threads(b->threads)") for (int64_t i = 0; i < b->n; i++) \
+        {                                                                                                            \
+            uint32_t e = sizeof(grad_t) == 2 ? (uint32_t)g[i] << 16 & 0x40000000 : g[i] & 0x40000000;                \
+            p[i] ^= e;                                                                                               \
+            m[i] ^= (state_t)(e >> (sizeof(state_t) == 1 ? 24 : 0));                                                 \
+            if (k == 2)                                                                                              \
+                v[i] ^= (state_t)(e >> (sizeof(state_t) == 1 ? 24 : 0));                                             \
+            if (with_param)                                                                                          \
+                q[i] = (uint16_t)(p[i] >> 16);                                                                       \
+        }                                                                                                            \
     }
 PLAIN(plain_two, 2, uint32_t, uint32_t, false)
 PLAIN(plain_two16, 2, uint32_t, uint16_t, true)
@@ -78,9 +79,10 @@ PLAIN(plain_one16, 1, uint32_t, uint16_t, true)
 PLAIN(plain_bytes, 2, uint8_t, uint32_t, false)
 PLAIN(plain_bytes16, 2, uint8_t, uint16_t, true)
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------ */
+/* ---- rows ------------------------------------------------------------------------------------------------------- */
 
-/* fp32: gradients in fp32, and the parameters are the master weights. bf16: gradients in bf16, parameters in bf16 beside the master weights. */
+/* fp32: gradients in fp32, and the parameters are the master weights. bf16: gradients in bf16, parameters in bf16
+ * beside the master weights. */
 static const struct {
     zero_rule_t rule;
     zero_dtype_t dtype;
@@ -104,7 +106,8 @@ static void fill(const bench_t *b)
 #pragma omp parallel for schedule(static) num_threads(b->threads)
     for (int64_t i = 0; i < b->n; i++) {
         b->u.master[i] = 0.5f;
-        ((uint32_t *)(uintptr_t)b->u.grad)[i] = 0x3d003d00u + (uint32_t)(i % 64); /* near 0.03, read as fp32 or as bf16 */
+        ((uint32_t *)(uintptr_t)b->u.grad)[i] =
+            0x3d003d00u + (uint32_t)(i % 64); /* near 0.03, read as fp32 or as bf16 */
     }
 }
 
@@ -131,15 +134,17 @@ static void row(bench_t *b, const zero_flat_ops_t *ops, size_t r)
         }
     }
     double s = median(t), n = (double)b->n;
-    printf("{\"work\": \"%s %s\", \"bytes\": %.4g, \"gelt_s\": %.4f, \"gb_s\": %.2f, \"plain_gb_s\": %.2f}\n", zero_rule_name(b->u.rule),
-           zero_dtype_name(rows[r].dtype), bytes, n / s / 1e9, bytes * n / s / 1e9, bytes * n / median(plain) / 1e9);
+    printf("{\"work\": \"%s %s\", \"bytes\": %.4g, \"gelt_s\": %.4f, \"gb_s\": %.2f, \"plain_gb_s\": %.2f}\n",
+           zero_rule_name(b->u.rule), zero_dtype_name(rows[r].dtype), bytes, n / s / 1e9, bytes * n / s / 1e9,
+           bytes * n / median(plain) / 1e9);
     fflush(stdout);
 }
 
 int main(int argc, char **argv)
 {
     const zero_flat_ops_t *ops = argc > 3 ? zero_flat_find(argv[3]) : zero_flat_cpu();
-    bench_t b = {.n = argc > 1 ? (int64_t)atof(argv[1]) / ZERO_BLOCK8 * ZERO_BLOCK8 : 100000000, .threads = argc > 2 ? atoi(argv[2]) : 0};
+    bench_t b = {.n = argc > 1 ? (int64_t)atof(argv[1]) / ZERO_BLOCK8 * ZERO_BLOCK8 : 100000000,
+                 .threads = argc > 2 ? atoi(argv[2]) : 0};
     const char *what = argc > 4 ? argv[4] : "";
     zero_device_options_t device_options;
     zero_device_t *device = NULL;
@@ -149,7 +154,8 @@ int main(int argc, char **argv)
     int status = 1;
 
     if (!ops || b.n <= 0) {
-        fprintf(stderr, "usage: adam [ELEMENTS >= 128 [THREADS [ref|scalar|avx2|avx512 [WHAT]]]], a level that this processor has\n");
+        fprintf(stderr, "usage: adam [ELEMENTS >= 128 [THREADS [ref|scalar|avx2|avx512 [WHAT]]]], a level that this "
+                        "processor has\n");
         return 2;
     }
     if (b.threads <= 0) {

@@ -1,10 +1,11 @@
-/* comm.c - our all-gather and reduce-scatter beside MPI's, in one run: `mpiexec -n N bench/comm [hot|cold [FROM TO]]` (bytes).
- * bench/comm.sh runs it over what Open MPI can be told and prints the ratios.
+/* comm.c - our all-gather and reduce-scatter beside MPI's, in one run: `mpiexec -n N bench/comm [hot|cold [FROM TO]]`
+ * (bytes). bench/comm.sh runs it over what Open MPI can be told and prints the ratios.
  *
- * A line: name of the collective, ranks, bytes of the whole buffer (what an all-gather receives, what a reduce-scatter sends), microseconds of
- * ours and of MPI's. Each time is the median over the repetitions of the slowest rank's; ours and MPI's take turns, also in who begins, from one
- * barrier, before which each rank writes what it will send, as training does. hot: the same buffers every time; cold: buffers in turn, more
- * than the caches hold, written long before. Buffers lie in huge pages where the system has them, as the engine's do.
+ * A line: name of the collective, ranks, bytes of the whole buffer (what an all-gather receives, what a reduce-scatter
+ * sends), microseconds of ours and of MPI's. Each time is the median over the repetitions of the slowest rank's; ours
+ * and MPI's take turns, also in who begins, from one barrier, before which each rank writes what it will send, as
+ * training does. hot: the same buffers every time; cold: buffers in turn, more than the caches hold, written long
+ * before. Buffers lie in huge pages where the system has them, as the engine's do.
  */
 #define _GNU_SOURCE
 #include "zero/comm/comm.h"
@@ -55,8 +56,8 @@ static void machine(int ranks)
     uname(&u);
     MPI_Get_library_version(version, &length);
     version[strcspn(version, ",\n")] = 0;
-    printf("# %s, %ld cores, L3 %ld MiB, Linux %s, %s, %d ranks\n", model, sysconf(_SC_NPROCESSORS_ONLN), sysconf(_SC_LEVEL3_CACHE_SIZE) >> 20, u.release,
-           version, ranks);
+    printf("# %s, %ld cores, L3 %ld MiB, Linux %s, %s, %d ranks\n", model, sysconf(_SC_NPROCESSORS_ONLN),
+           sysconf(_SC_LEVEL3_CACHE_SIZE) >> 20, u.release, version, ranks);
 }
 
 static int compare(const void *a, const void *b)
@@ -78,11 +79,21 @@ static double timed(int which, float *send, void *recv, size_t bytes, int cold)
     start = now();
     switch (which) {
     case 0:
-    case 2: check(comm->ops->all_gather(comm, send, recv, slice, NULL, &error)); break;
-    case 1: MPI_Allgather(send, (int)slice, MPI_BYTE, recv, (int)slice, MPI_BYTE, MPI_COMM_WORLD); break;
-    case 3: MPI_Allgather(MPI_IN_PLACE, 0, MPI_BYTE, recv, (int)slice, MPI_BYTE, MPI_COMM_WORLD); break;
-    case 4: check(comm->ops->reduce_scatter(comm, send, recv, (int64_t)slice / 4, ZERO_FP32, NULL, &error)); break;
-    default: MPI_Reduce_scatter_block(send, recv, (int)slice / 4, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD); break;
+    case 2:
+        check(comm->ops->all_gather(comm, send, recv, slice, NULL, &error));
+        break;
+    case 1:
+        MPI_Allgather(send, (int)slice, MPI_BYTE, recv, (int)slice, MPI_BYTE, MPI_COMM_WORLD);
+        break;
+    case 3:
+        MPI_Allgather(MPI_IN_PLACE, 0, MPI_BYTE, recv, (int)slice, MPI_BYTE, MPI_COMM_WORLD);
+        break;
+    case 4:
+        check(comm->ops->reduce_scatter(comm, send, recv, (int64_t)slice / 4, ZERO_FP32, NULL, &error));
+        break;
+    default:
+        MPI_Reduce_scatter_block(send, recv, (int)slice / 4, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+        break;
     }
     double own = now() - start;
     check(zero_comm_exchange(comm, &own, all, sizeof own, &error));
@@ -94,7 +105,8 @@ static double timed(int which, float *send, void *recv, size_t bytes, int cold)
 int main(int argc, char **argv)
 {
     int cold = argc > 1 && !strcmp(argv[1], "cold");
-    size_t room = cold ? COLD : MOST, from = argc > 3 ? strtoull(argv[2], NULL, 10) : 1024, to = argc > 3 ? strtoull(argv[3], NULL, 10) : MOST;
+    size_t room = cold ? COLD : MOST, from = argc > 3 ? strtoull(argv[2], NULL, 10) : 1024,
+           to = argc > 3 ? strtoull(argv[3], NULL, 10) : MOST;
     MPI_Init(&argc, &argv);
     check(zero_comm_mpi(&comm, NULL, NULL, &error));
     float *send = aligned_alloc(HUGE, room), *recv = aligned_alloc(HUGE, room);
@@ -126,7 +138,8 @@ int main(int argc, char **argv)
         if (comm->rank)
             continue;
         for (int which = 0; which < WHICH; which += 2)
-            printf("%s %d %zu %.2f %.2f\n", collectives[which / 2], comm->size, bytes, times[which][repeats / 2] * 1e6, times[which + 1][repeats / 2] * 1e6);
+            printf("%s %d %zu %.2f %.2f\n", collectives[which / 2], comm->size, bytes, times[which][repeats / 2] * 1e6,
+                   times[which + 1][repeats / 2] * 1e6);
         fflush(stdout);
     }
     free(send);

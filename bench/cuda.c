@@ -1,7 +1,9 @@
-/* cuda.c - flat kernels and cross-entropy on a GPU beside a copy of device memory, in one run: `bench/cuda [MILLIONS]` elements (default 256).
+/* cuda.c - flat kernels and cross-entropy on a GPU beside a copy of device memory, in one run: `bench/cuda [MILLIONS]`
+ * elements (default 256).
  *
- * A line each: bytes read and written, seconds (the median of the repetitions, each of so many calls that the start of one does not count), GB/s, and the
- * share of the copy's. The last line is the shares as JSON. Exit status 77 without a GPU.
+ * A line each: bytes read and written, seconds (the median of the repetitions, each of so many calls that the start of
+ * one does not count), GB/s, and the share of the copy's. The last line is the shares as JSON. Exit status 77 without a
+ * GPU.
  */
 #include "kernels/flat/flat.h"
 #include "kernels/nn/nn.h"
@@ -12,7 +14,12 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { REPEATS = 15, CALLS = 8, VOCABULARY = 50257, ROW = 50264 }; /* GPT-2's; a row of logits ends on a bound of 16 bytes */
+enum {
+    REPEATS = 15,
+    CALLS = 8,
+    VOCABULARY = 50257,
+    ROW = 50264
+}; /* GPT-2's; a row of logits ends on a bound of 16 bytes */
 
 static zero_error_t error;
 static zero_device_t *device;
@@ -46,14 +53,38 @@ typedef struct operands {
     float *losses;
 } operands_t;
 
-static void copy(const operands_t *o) { flat->copy(o->b, o->a, (uint64_t)o->count * 4, 1, native); }
-static void fill(const operands_t *o) { flat->fill_zero(o->b, (uint64_t)o->count * 4, 1, native); }
-static void cast(const operands_t *o) { flat->cast(o->b, ZERO_BF16, o->a, ZERO_FP32, o->count, 1, native); }
-static void accumulate(const operands_t *o) { flat->accumulate((float *)o->a, o->d, ZERO_BF16, o->count, 1, native); }
-static void norm32(const operands_t *o) { flat->square_sum((double *)o->e, (double *)o->e + 16, o->a, ZERO_FP32, o->count, 1, native); }
-static void norm16(const operands_t *o) { flat->square_sum((double *)o->e, (double *)o->e + 16, o->d, ZERO_BF16, o->count, 1, native); }
-static void adamw(const operands_t *o) { flat->update(&o->adamw, 1, 1, native); }
-static void entropy(const operands_t *o) { zero_nn_cross_entropy(nn, o->losses, o->d, o->targets, o->rows, VOCABULARY, ROW, true, ZERO_BF16); }
+static void copy(const operands_t *o)
+{
+    flat->copy(o->b, o->a, (uint64_t)o->count * 4, 1, native);
+}
+static void fill(const operands_t *o)
+{
+    flat->fill_zero(o->b, (uint64_t)o->count * 4, 1, native);
+}
+static void cast(const operands_t *o)
+{
+    flat->cast(o->b, ZERO_BF16, o->a, ZERO_FP32, o->count, 1, native);
+}
+static void accumulate(const operands_t *o)
+{
+    flat->accumulate((float *)o->a, o->d, ZERO_BF16, o->count, 1, native);
+}
+static void norm32(const operands_t *o)
+{
+    flat->square_sum((double *)o->e, (double *)o->e + 16, o->a, ZERO_FP32, o->count, 1, native);
+}
+static void norm16(const operands_t *o)
+{
+    flat->square_sum((double *)o->e, (double *)o->e + 16, o->d, ZERO_BF16, o->count, 1, native);
+}
+static void adamw(const operands_t *o)
+{
+    flat->update(&o->adamw, 1, 1, native);
+}
+static void entropy(const operands_t *o)
+{
+    zero_nn_cross_entropy(nn, o->losses, o->d, o->targets, o->rows, VOCABULARY, ROW, true, ZERO_BF16);
+}
 
 /* Ordinary numbers into bytes at p, a block over and over: what is timed on zeros may be faster than it is. */
 static void fill_ordinary(char *p, uint64_t bytes, zero_dtype_t dtype)
@@ -105,9 +136,10 @@ int main(int argc, char **argv)
         const char *name;
         void (*call)(const operands_t *);
         double bytes; /* an element, read and written */
-    } rows[] = {{"copy", copy, 8},        {"fill", fill, 4},        {"cast_fp32_bf16", cast, 6}, {"accumulate_bf16", accumulate, 10},
-                {"norm_fp32", norm32, 4}, {"norm_bf16", norm16, 2}, {"adamw_bf16", adamw, 28},
-                {"cross_entropy_bf16", entropy, 0}};
+    } rows[] = {{"copy", copy, 8},           {"fill", fill, 4},
+                {"cast_fp32_bf16", cast, 6}, {"accumulate_bf16", accumulate, 10},
+                {"norm_fp32", norm32, 4},    {"norm_bf16", norm16, 2},
+                {"adamw_bf16", adamw, 28},   {"cross_entropy_bf16", entropy, 0}};
     operands_t o = {.count = (argc > 1 ? strtoll(argv[1], NULL, 10) : 256) * 1000000 / 4096 * 4096};
     uint64_t part = (uint64_t)o.count * 4;
     zero_arena_t *arena, *host;
@@ -143,13 +175,21 @@ int main(int argc, char **argv)
     zero_nn_set_dry(nn, true);
     entropy(&o);
     zero_nn_set_dry(nn, false);
-    check(zero_nn_workspace_bytes(nn) > part ? zero_fail(&error, ZERO_ERR_MEMORY, "cross-entropy wants a workspace of more than %llu bytes", (unsigned long long)part)
-                                             : ZERO_OK);
+    check(zero_nn_workspace_bytes(nn) > part
+              ? zero_fail(&error, ZERO_ERR_MEMORY, "cross-entropy wants a workspace of more than %llu bytes",
+                          (unsigned long long)part)
+              : ZERO_OK);
     zero_nn_set_workspace(nn, o.b, part);
     zero_adamw_t numbers = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
     /* master, moments; gradients and parameters in bf16 share the fourth quarter */
-    o.adamw = (zero_update_t){.rule = ZERO_RULE_ADAMW, .grad_dtype = ZERO_BF16, .param_dtype = ZERO_BF16, .count = o.count, .master = (float *)o.a,
-                              .state = {o.b, o.c}, .grad = o.d, .param = o.d + part / 2,
+    o.adamw = (zero_update_t){.rule = ZERO_RULE_ADAMW,
+                              .grad_dtype = ZERO_BF16,
+                              .param_dtype = ZERO_BF16,
+                              .count = o.count,
+                              .master = (float *)o.a,
+                              .state = {o.b, o.c},
+                              .grad = o.d,
+                              .param = o.d + part / 2,
                               .scalars = zero_rule_scalars(ZERO_RULE_ADAMW, &numbers, 1e-4, 1, 1, 1, 1)};
     printf("# %lld million elements\n", (long long)(o.count / 1000000));
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -158,7 +198,8 @@ int main(int argc, char **argv)
         double seconds = seconds_of(rows[i].call, &o), rate = bytes / seconds;
         copied = i == 0 ? rate : copied;
         shares[i] = rate / copied;
-        printf("%-18s %12.0f bytes %10.6f s %9.1f GB/s %6.3f of the copy\n", rows[i].name, bytes, seconds, rate / 1e9, shares[i]);
+        printf("%-18s %12.0f bytes %10.6f s %9.1f GB/s %6.3f of the copy\n", rows[i].name, bytes, seconds, rate / 1e9,
+               shares[i]);
     }
     check(zero_nn_status(nn, &error));
     printf("{\"copy_gb_s\": %.1f", copied / 1e9);

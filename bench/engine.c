@@ -1,10 +1,11 @@
-/* engine.c - what the library itself costs a step: time in its calls that is neither in collectives nor in flat kernels.
+/* engine.c - what the library itself costs a step: time in its calls that is neither in collectives nor in flat
+ * kernels.
  *
  *   bench/engine [UNITS [ELEMENTS [RANKS [STEPS]]]]     200 units of 4096 elements, 2 ranks, 50 steps
  *
- * The shape of a transformer's step: every unit is read forward, then read again with gradients backward. The model's own kernels
- * are left out. Time is host time on the inline CPU device. One line for each stage; commit is all of zero_commit: planning,
- * checking, the comparison of the ranks, arenas and rings. */
+ * The shape of a transformer's step: every unit is read forward, then read again with gradients backward. The model's
+ * own kernels are left out. Time is host time on the inline CPU device. One line for each stage; commit is all of
+ * zero_commit: planning, checking, the comparison of the ranks, arenas and rings. */
 #include "tests/ranks.h"
 #include "zero/plan/plan.h"
 
@@ -24,12 +25,12 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-#define TRY(call)                                                                                                                  \
-    do {                                                                                                                           \
-        if ((call) != ZERO_OK) {                                                                                                   \
-            fprintf(stderr, "%s: %s\n", #call, zero_last_error(e));                                                                \
-            return -1;                                                                                                             \
-        }                                                                                                                          \
+#define TRY(call)                                                   \
+    do {                                                            \
+        if ((call) != ZERO_OK) {                                    \
+            fprintf(stderr, "%s: %s\n", #call, zero_last_error(e)); \
+            return -1;                                              \
+        }                                                           \
     } while (0)
 
 static int declare(zero_engine_t *e, const bench_t *b, zero_unit_t *unit, zero_pass_t *pass)
@@ -109,8 +110,8 @@ static int stage(const bench_t *b, zero_comm_t *comm, zero_device_t *device, int
            kernel_s = (after.kernel_seconds - before.kernel_seconds) / b->steps;
     double own = (after.total_seconds - before.total_seconds) / b->steps - comm_s - kernel_s;
     if (zero_comm_rank(comm) == 0)
-        printf("%5d %12.1f %12.1f %12.1f %14.1f %14.0f %12.1f %10ld\n", number, wall * 1e6, comm_s * 1e6, kernel_s * 1e6, own * 1e6,
-               own * 1e9 / b->units, commit * 1e3, lines);
+        printf("%5d %12.1f %12.1f %12.1f %14.1f %14.0f %12.1f %10ld\n", number, wall * 1e6, comm_s * 1e6,
+               kernel_s * 1e6, own * 1e6, own * 1e9 / b->units, commit * 1e3, lines);
     zero_destroy(e);
     free(unit);
     return 0;
@@ -149,10 +150,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: engine [UNITS [ELEMENTS [RANKS [STEPS]]]], each at least 1\n");
         return 2;
     }
-    printf("%d units of %lld elements, %d ranks, %d steps; microseconds a step\n", b.units, (long long)b.elements, b.ranks,
-           b.steps);
-    printf("%5s %12s %12s %12s %14s %14s %12s %10s\n", "stage", "wall", "collectives", "kernels", "library", "ns a unit",
-           "commit ms", "plan lines");
+    printf("%d units of %lld elements, %d ranks, %d steps; microseconds a step\n", b.units, (long long)b.elements,
+           b.ranks, b.steps);
+    printf("%5s %12s %12s %12s %14s %14s %12s %10s\n", "stage", "wall", "collectives", "kernels", "library",
+           "ns a unit", "commit ms", "plan lines");
     fflush(stdout);
     return ranks_run(b.ranks, 600, run, &b) == 0 ? 0 : 1;
 }

@@ -1,9 +1,11 @@
-/* exposed.c - how long a GPU's compute stream stands still for the library: `bench/exposed [UNITS [MILLIONS [PRODUCTS [SIZE [STEPS]]]]]`.
+/* exposed.c - how long a GPU's compute stream stands still for the library: `bench/exposed [UNITS [MILLIONS [PRODUCTS
+ * [SIZE [STEPS]]]]]`.
  *
- * UNITS layers (default 12) of MILLIONS of bf16 parameters (50), each read forward and read again backward, on one GPU. In place of a layer's kernels
- * are PRODUCTS (12) products of SIZE x SIZE matrices (4096) forward and twice as many backward. CUDA events lie on the compute stream before and behind
- * each zero_acquire: what passes between them is a wait for a copy, or for the host that queues too late. A line for each place of the state; the last
- * line is JSON: ms a unit's use stands still, and ms a step takes. Exit status 77 without a GPU.
+ * UNITS layers (default 12) of MILLIONS of bf16 parameters (50), each read forward and read again backward, on one GPU.
+ * In place of a layer's kernels are PRODUCTS (12) products of SIZE x SIZE matrices (4096) forward and twice as many
+ * backward. CUDA events lie on the compute stream before and behind each zero_acquire: what passes between them is a
+ * wait for a copy, or for the host that queues too late. A line for each place of the state; the last line is JSON: ms
+ * a unit's use stands still, and ms a step takes. Exit status 77 without a GPU.
  */
 #include "kernels/nn/nn.h"
 #include "zero/device/device.h"
@@ -38,12 +40,14 @@ static void *symbol(const char *name)
     static const char *const names[] = {"libcudart.so", "libcudart.so.13", "libcudart.so.12"};
     static void *library;
     if (library == NULL)
-        library = dlopen("libcuda_emulator.so", RTLD_NOW | RTLD_NOLOAD); /* where the plugin is the emulated one, it has been opened */
+        library = dlopen("libcuda_emulator.so",
+                         RTLD_NOW | RTLD_NOLOAD); /* where the plugin is the emulated one, it has been opened */
     for (size_t i = 0; i < sizeof names / sizeof *names && library == NULL; i++)
         library = dlopen(names[i], RTLD_NOW);
     void *f = library != NULL ? dlsym(library, name) : NULL;
     if (f == NULL) {
-        fprintf(stderr, "bench/exposed: %s\n", library != NULL ? dlerror() : "CUDA's runtime (libcudart.so) is not in the library path");
+        fprintf(stderr, "bench/exposed: %s\n",
+                library != NULL ? dlerror() : "CUDA's runtime (libcudart.so) is not in the library path");
         exit(1);
     }
     return f;
@@ -100,7 +104,8 @@ static void declare(const bench_t *b, const place_t *place, model_t *m)
     }
     TRY(zero_pass_add(m->engine, "train", ZERO_PASS_TRAIN, &m->pass));
     for (int u = 0; u < 2 * b->units; u++)
-        TRY(zero_use_add(m->engine, m->pass, m->unit[u < b->units ? u : 2 * b->units - 1 - u], u < b->units ? ZERO_READ : ZERO_READ | ZERO_GRAD));
+        TRY(zero_use_add(m->engine, m->pass, m->unit[u < b->units ? u : 2 * b->units - 1 - u],
+                         u < b->units ? ZERO_READ : ZERO_READ | ZERO_GRAD));
     TRY(zero_commit(m->engine));
 }
 
@@ -109,11 +114,17 @@ static void compute(const bench_t *b, int products)
     int64_t n = b->size;
     uint64_t bytes = (uint64_t)n * (uint64_t)n * 2;
     for (int i = 0; i < products; i++)
-        zero_nn_gemm(b->nn, &(zero_nn_gemm_t){.m = n, .n = n, .k = n, .dtype = ZERO_BF16, .a = b->operands, .b = b->operands + bytes,
+        zero_nn_gemm(b->nn, &(zero_nn_gemm_t){.m = n,
+                                              .n = n,
+                                              .k = n,
+                                              .dtype = ZERO_BF16,
+                                              .a = b->operands,
+                                              .b = b->operands + bytes,
                                               .c = b->operands + 2 * bytes});
 }
 
-/* One step; events: two a use, and one before and one behind all. Returns ms that the stream stood still, and of the whole step in *whole. */
+/* One step; events: two a use, and one before and one behind all. Returns ms that the stream stood still, and of the
+ * whole step in *whole. */
 static double step(const bench_t *b, const model_t *m, void *const *events, double *whole)
 {
     void *stream = zero_stream(m->engine);
@@ -154,7 +165,8 @@ static void fill(const bench_t *b, void *native)
     for (uint64_t i = 0; i < count; i++)
         numbers[i] = zero_fp32_to_bf16((float)(int32_t)(zero_splitmix64(i) >> 32) * 0x1p-31f);
     check(b->device->ops->copy(b->device, native, b->operands, numbers, count * 2, &error) != ZERO_OK ||
-          b->device->ops->finish(b->device, native, 60, &error) != ZERO_OK, error.text);
+              b->device->ops->finish(b->device, native, 60, &error) != ZERO_OK,
+          error.text);
     free(numbers);
 }
 
@@ -162,7 +174,8 @@ static int64_t number(int argc, char **argv, int index, int64_t usual, int64_t m
 {
     int64_t value = argc > index ? strtoll(argv[index], NULL, 10) : usual;
     if (value < 1 || value > most) {
-        fprintf(stderr, "bench/exposed: argument %d is '%s', but must be from 1 to %lld\n", index, argv[index], (long long)most);
+        fprintf(stderr, "bench/exposed: argument %d is '%s', but must be from 1 to %lld\n", index, argv[index],
+                (long long)most);
         exit(2);
     }
     return value;
@@ -178,8 +191,10 @@ int main(int argc, char **argv)
         {"optimizer_host", ZERO_TIER_DEVICE, ZERO_TIER_HOST, 2},
     };
     enum { PLACES = sizeof places / sizeof *places };
-    bench_t b = {.units = (int)number(argc, argv, 1, 12, MOST_UNITS), .elements = number(argc, argv, 2, 50, 1000) * 1000000,
-                 .products = (int)number(argc, argv, 3, 12, 1000), .size = number(argc, argv, 4, 4096, 16384) / 8 * 8,
+    bench_t b = {.units = (int)number(argc, argv, 1, 12, MOST_UNITS),
+                 .elements = number(argc, argv, 2, 50, 1000) * 1000000,
+                 .products = (int)number(argc, argv, 3, 12, 1000),
+                 .size = number(argc, argv, 4, 4096, 16384) / 8 * 8,
                  .steps = (int)number(argc, argv, 5, 8, 1000)};
     double still[PLACES], whole[PLACES];
     void *events[2 * MOST_USES + 2];
@@ -194,9 +209,13 @@ int main(int argc, char **argv)
     zero_device_options_init(&options);
     options.threads = (int)sysconf(_SC_NPROCESSORS_ONLN); /* of updates on the host */
     check(zero_device_cuda(&b.device, &options, &error) != ZERO_OK || zero_comm_self(&self, &error) != ZERO_OK ||
-          zero_comm_staged(&b.comm, self, b.device, 0, &error) != ZERO_OK || zero_nn_create(&b.nn, "cuda", 1, NULL, &error) != ZERO_OK, error.text);
+              zero_comm_staged(&b.comm, self, b.device, 0, &error) != ZERO_OK ||
+              zero_nn_create(&b.nn, "cuda", 1, NULL, &error) != ZERO_OK,
+          error.text);
     uint64_t matrix = (uint64_t)b.size * (uint64_t)b.size * 2;
-    check(b.device->ops->arena_create(b.device, ZERO_TIER_DEVICE, 3 * matrix + WORKSPACE + ZERO_NN_ALIGN, &arena, &error) != ZERO_OK, error.text);
+    check(b.device->ops->arena_create(b.device, ZERO_TIER_DEVICE, 3 * matrix + WORKSPACE + ZERO_NN_ALIGN, &arena,
+                                      &error) != ZERO_OK,
+          error.text);
     b.operands = b.device->ops->arena_base(arena);
     zero_nn_set_dry(b.nn, true);
     compute(&b, 1);
@@ -209,8 +228,8 @@ int main(int argc, char **argv)
     *(void **)&cuda.elapsed = symbol("cudaEventElapsedTime");
     for (int i = 0; i < 4 * b.units + 2; i++)
         check(cuda.create(&events[i]), "cudaEventCreate failed");
-    printf("# %d units of %lld parameters, %d products of %lld x %lld forward; %s\n", b.units, (long long)b.elements, b.products, (long long)b.size,
-           (long long)b.size, zero_nn_backend(b.nn));
+    printf("# %d units of %lld parameters, %d products of %lld x %lld forward; %s\n", b.units, (long long)b.elements,
+           b.products, (long long)b.size, (long long)b.size, zero_nn_backend(b.nn));
     for (int p = 0; p < PLACES; p++) {
         model_t m = {0};
         declare(&b, &places[p], &m);

@@ -2,8 +2,8 @@
  *
  *   bench/flat [ELEMENTS [THREADS [LEVEL]]]     64e6 elements, OpenMP's default threads, the best SIMD level
  *
- * GB/s counts the bytes that the kernel has to read and write (not what a cache line costs besides), 10^9 bytes a GB; the median
- * of several runs. Buffers are touched first by the threads that use them. */
+ * GB/s counts the bytes that the kernel has to read and write (not what a cache line costs besides), 10^9 bytes a GB;
+ * the median of several runs. Buffers are touched first by the threads that use them. */
 #include "kernels/flat/flat.h"
 
 #if defined(_OPENMP)
@@ -62,7 +62,8 @@ static double seconds(void (*fn)(bench_t *), bench_t *b)
 }
 
 /* Plain loops: one array written, one read, two read and one written, seven streams. */
-#define LOOP _Pragma("omp parallel for simd schedule(static) num_threads(b->threads)") for (int64_t i = 0; i < b->n; i++)
+#define LOOP \
+    _Pragma("omp parallel for simd schedule(static) num_threads(b->threads)") for (int64_t i = 0; i < b->n; i++)
 
 static void plain_write(bench_t *b)
 {
@@ -197,8 +198,15 @@ static void square_sum(bench_t *b)
 
 static void adamw_with(bench_t *b, zero_dtype_t grad_dtype, void *param)
 {
-    zero_update_t u = {.rule = ZERO_RULE_ADAMW, .grad_dtype = grad_dtype, .param_dtype = ZERO_BF16, .count = b->n, .master = b->x[0],
-                       .state = {b->x[1], b->x[2]}, .grad = b->x[3], .param = param, .scalars = b->scalars};
+    zero_update_t u = {.rule = ZERO_RULE_ADAMW,
+                       .grad_dtype = grad_dtype,
+                       .param_dtype = ZERO_BF16,
+                       .count = b->n,
+                       .master = b->x[0],
+                       .state = {b->x[1], b->x[2]},
+                       .grad = b->x[3],
+                       .param = param,
+                       .scalars = b->scalars};
     b->ops->update(&u, 1, b->threads, NULL);
 }
 
@@ -257,7 +265,8 @@ int main(int argc, char **argv)
                              .inv_sqrt_bc2 = 1.5f,
                              .eps = 1e-8f}};
     if (!b.ops || b.n <= 0) {
-        fprintf(stderr, "usage: flat [ELEMENTS > 0 [THREADS [ref|scalar|avx2|avx512]]], a level that this processor has\n");
+        fprintf(stderr,
+                "usage: flat [ELEMENTS > 0 [THREADS [ref|scalar|avx2|avx512]]], a level that this processor has\n");
         return 2;
     }
     if (b.threads <= 0) {
@@ -278,8 +287,8 @@ int main(int argc, char **argv)
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
         double bytes = (double)rows[r].bytes * (double)b.n, kernel = seconds(rows[r].kernel, &b),
                plain = seconds(rows[r].plain, &b);
-        printf("%-20s %10.1f %10.1f %10.2f %12.3f\n", rows[r].name, bytes / kernel / 1e9, bytes / plain / 1e9, plain / kernel,
-               (double)b.n / kernel / 1e9);
+        printf("%-20s %10.1f %10.1f %10.2f %12.3f\n", rows[r].name, bytes / kernel / 1e9, bytes / plain / 1e9,
+               plain / kernel, (double)b.n / kernel / 1e9);
         fflush(stdout);
     }
     status = 0;

@@ -1,6 +1,7 @@
-/* nn.c - rates of the kernels of models at the sizes of GPT-2 124M with 512 rows a rank. Usage: bench/nn [threads (1)] [fp32|bf16]
- * [cpu|ref] [own]. "own" leaves oneDNN out. Each line: the fastest of the repetitions that fit into its share of a few seconds.
- * With one thread its CPU time counts, so that other work on the machine disturbs less; with more, the time of day. */
+/* nn.c - rates of the kernels of models at the sizes of GPT-2 124M with 512 rows a rank. Usage: bench/nn [threads (1)]
+ * [fp32|bf16] [cpu|ref] [own]. "own" leaves oneDNN out. Each line: the fastest of the repetitions that fit into its
+ * share of a few seconds. With one thread its CPU time counts, so that other work on the machine disturbs less; with
+ * more, the time of day. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <math.h>
@@ -120,15 +121,16 @@ static void call_attention(const bench_t *b, const void *arg)
 static void call_norm(const bench_t *b, const void *arg)
 {
     (void)arg;
-    zero_nn_layernorm_forward(b->nn, b->y, b->statistics, b->statistics + ROWS, b->x, b->x, b->x, ROWS, C, 1e-5, b->dtype);
+    zero_nn_layernorm_forward(b->nn, b->y, b->statistics, b->statistics + ROWS, b->x, b->x, b->x, ROWS, C, 1e-5,
+                              b->dtype);
 }
 
 static void call_norm_backward(const bench_t *b, const void *arg)
 {
     (void)arg;
     unsigned char *sums = b->y + (size_t)ROWS * C * 4;
-    zero_nn_layernorm_backward(b->nn, b->z, sums, sums + C * 4, b->y, b->y, b->x, b->x, b->statistics, b->statistics + ROWS, ROWS,
-                               C, b->dtype);
+    zero_nn_layernorm_backward(b->nn, b->z, sums, sums + C * 4, b->y, b->y, b->x, b->x, b->statistics,
+                               b->statistics + ROWS, ROWS, C, b->dtype);
 }
 
 static void call_gelu(const bench_t *b, const void *arg)
@@ -196,7 +198,8 @@ static void print_machine(const bench_t *b, int threads)
             break;
     if (f != NULL)
         fclose(f);
-    printf("%s; %s, %d thread%s, %s\n", model, zero_nn_backend(b->nn), threads, threads == 1 ? "" : "s", zero_dtype_name(b->dtype));
+    printf("%s; %s, %d thread%s, %s\n", model, zero_nn_backend(b->nn), threads, threads == 1 ? "" : "s",
+           zero_dtype_name(b->dtype));
 }
 
 int main(int argc, char **argv)
@@ -219,7 +222,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < 3; i++) {
         *buffers[i] = aligned_alloc(4096, count * 4 / 4096 * 4096 + 4096);
         for (size_t j = 0; j < count; j++)
-            zero_nn_store(*buffers[i], (int64_t)j, b.dtype, (float)(zero_splitmix64(j + (size_t)i) >> 40) * 0x1p-23f - 1.0f);
+            zero_nn_store(*buffers[i], (int64_t)j, b.dtype,
+                          (float)(zero_splitmix64(j + (size_t)i) >> 40) * 0x1p-23f - 1.0f);
     }
     b.statistics = calloc((size_t)B * HEADS * 1024, sizeof(float));
     b.tokens = calloc(ROWS, sizeof *b.tokens);
@@ -234,16 +238,17 @@ int main(int argc, char **argv)
         int times = i < 12 ? 12 : 1;
         total += times * seconds;
         work += times * flops;
-        printf("gemm %-16s m %5lld n %5lld k %5lld  %8.3f ms %7.1f GFLOP/s\n", p->name, (long long)p->m, (long long)p->n,
-               (long long)p->k, 1e3 * seconds, 1e-9 * flops / seconds);
+        printf("gemm %-16s m %5lld n %5lld k %5lld  %8.3f ms %7.1f GFLOP/s\n", p->name, (long long)p->m,
+               (long long)p->n, (long long)p->k, 1e3 * seconds, 1e-9 * flops / seconds);
     }
     printf("gemm of a micro-step (12 layers, head)      %8.1f ms %7.1f GFLOP/s\n", 1e3 * total, 1e-9 * work / total);
     for (int64_t t = 256; t <= 1024; t *= 2) {
         for (int backward = 0; backward < 2; backward++) { /* two products forward, five backward, of half the square */
             double seconds = fastest(&b, call_attention, &(heads_t){.T = t, .backward = backward});
             double flops = (backward ? 5 : 2) * 2.0 * B * HEADS * (C / HEADS) * (double)(t * (t + 1) / 2);
-            printf("attention %-8s B %d T %4lld H %d D %d      %8.3f ms %7.1f GFLOP/s\n", backward ? "backward" : "forward", B,
-                   (long long)t, HEADS, C / HEADS, 1e3 * seconds, 1e-9 * flops / seconds);
+            printf("attention %-8s B %d T %4lld H %d D %d      %8.3f ms %7.1f GFLOP/s\n",
+                   backward ? "backward" : "forward", B, (long long)t, HEADS, C / HEADS, 1e3 * seconds,
+                   1e-9 * flops / seconds);
         }
     }
     for (size_t i = 0; i < sizeof ROW_CALLS / sizeof ROW_CALLS[0]; i++) {

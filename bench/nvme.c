@@ -5,9 +5,9 @@
  * Without them: 256 1024 16 uring registered 64.
  *
  * Writes a file of so many MiB from its start to its end and reads it back, from and to four buffers in turn that have
- * BUFFERS_MIB together, once for practice (a file's space is only reserved until it is written) and then measured. A line for
- * each direction: MB/s (10^6 bytes) and seconds of processor time per GB, checksums included. bench/nvme.sh puts fio beside
- * it. */
+ * BUFFERS_MIB together, once for practice (a file's space is only reserved until it is written) and then measured. A
+ * line for each direction: MB/s (10^6 bytes) and seconds of processor time per GB, checksums included. bench/nvme.sh
+ * puts fio beside it. */
 #define _GNU_SOURCE
 #include "offload/nvme.h"
 #include "zero/device/host.h"
@@ -68,8 +68,9 @@ int main(int argc, char **argv)
     zero_nvme_options_t o;
     zero_nvme_t *n;
     if (argc < 2) {
-        fprintf(stderr,
-                "usage: bench/nvme FOLDER [MIB [TRANSFER_KIB [DEPTH [uring|threads [plain|registered [BUFFERS_MIB]]]]]]\n");
+        fprintf(
+            stderr,
+            "usage: bench/nvme FOLDER [MIB [TRANSFER_KIB [DEPTH [uring|threads [plain|registered [BUFFERS_MIB]]]]]]\n");
         return 2;
     }
     uint64_t bytes = (argc > 2 ? strtoull(argv[2], NULL, 10) : 256) << 20;

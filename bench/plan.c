@@ -1,5 +1,5 @@
-/* plan.c - how long planning takes: declarations of many units built and checked, small worlds and large. Prints the machine,
- * then a line each. */
+/* plan.c - how long planning takes: declarations of many units built and checked, small worlds and large. Prints the
+ * machine, then a line each. */
 #include "zero/plan/plan.h"
 
 #include <stdio.h>
@@ -27,8 +27,8 @@ static void print_machine(void)
         fclose(f);
 }
 
-/* A transformer-like model: an embedding that is used again at the end, `layers` units of `matrices` large parameters and as many
- * small ones. */
+/* A transformer-like model: an embedding that is used again at the end, `layers` units of `matrices` large parameters
+ * and as many small ones. */
 typedef struct model {
     zero_spec_unit_t *units;
     zero_spec_param_t *params;
@@ -41,15 +41,15 @@ typedef struct model {
 static void add_param(model_t *m, int unit, int64_t count, zero_dtype_t dtype, double decay)
 {
     zero_spec_param_t *p = &m->params[m->spec.param_count++];
-    *p = (zero_spec_param_t){ .name = m->names[unit],
-                              .unit = unit,
-                              .ndim = 1,
-                              .shape = { count },
-                              .count = count,
-                              .dtype = dtype,
-                              .trainable = true,
-                              .decay_scale = decay,
-                              .lr_scale = 1 };
+    *p = (zero_spec_param_t){.name = m->names[unit],
+                             .unit = unit,
+                             .ndim = 1,
+                             .shape = {count},
+                             .count = count,
+                             .dtype = dtype,
+                             .trainable = true,
+                             .decay_scale = decay,
+                             .lr_scale = 1};
 }
 
 static int make(model_t *m, int layers, int matrices, int64_t count, int64_t embedding, zero_dtype_t dtype)
@@ -72,30 +72,30 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
     }
     add_param(m, 0, embedding, dtype, 1);
     for (int u = 0; u <= layers; u++)
-        m->eval[u] = m->train[uses++] = (zero_spec_use_t){ u, ZERO_READ };
-    m->train[uses++] = (zero_spec_use_t){ 0, ZERO_READ | ZERO_GRAD };
+        m->eval[u] = m->train[uses++] = (zero_spec_use_t){u, ZERO_READ};
+    m->train[uses++] = (zero_spec_use_t){0, ZERO_READ | ZERO_GRAD};
     for (int u = layers; u > 0; u--)
-        m->train[uses++] = (zero_spec_use_t){ u, ZERO_READ | ZERO_GRAD };
-    m->train[uses++] = (zero_spec_use_t){ 0, ZERO_GRAD };
-    m->passes[0] = (zero_spec_pass_t){ "train", ZERO_PASS_TRAIN, m->train, uses };
-    m->passes[1] = (zero_spec_pass_t){ "eval", ZERO_PASS_EVAL, m->eval, layers + 1 };
-    m->passes[2] = (zero_spec_pass_t){ "sample", ZERO_PASS_ANY_ORDER, NULL, 0 };
-    m->spec = (zero_spec_t){ .window = 2,
-                             .micro_steps = 4,
-                             .channels = 2,
-                             .states = 2,
-                             .state_block_bytes = 512,
-                             .piece = ZERO_PIECE,
-                             .offload_ratio = 1,
-                             .persist_bytes = 65536,
-                             .units = m->units,
-                             .unit_count = units,
-                             .params = m->params,
-                             .param_count = m->spec.param_count,
-                             .passes = m->passes,
-                             .pass_count = 3 };
-    m->spec.comm = (zero_comm_caps_t){ .name = "mpi", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20 };
-    m->spec.device = (zero_device_caps_t){ .name = "cpu", .asynchronous = true, .host_memory = true, .page = 4096 };
+        m->train[uses++] = (zero_spec_use_t){u, ZERO_READ | ZERO_GRAD};
+    m->train[uses++] = (zero_spec_use_t){0, ZERO_GRAD};
+    m->passes[0] = (zero_spec_pass_t){"train", ZERO_PASS_TRAIN, m->train, uses};
+    m->passes[1] = (zero_spec_pass_t){"eval", ZERO_PASS_EVAL, m->eval, layers + 1};
+    m->passes[2] = (zero_spec_pass_t){"sample", ZERO_PASS_ANY_ORDER, NULL, 0};
+    m->spec = (zero_spec_t){.window = 2,
+                            .micro_steps = 4,
+                            .channels = 2,
+                            .states = 2,
+                            .state_block_bytes = 512,
+                            .piece = ZERO_PIECE,
+                            .offload_ratio = 1,
+                            .persist_bytes = 65536,
+                            .units = m->units,
+                            .unit_count = units,
+                            .params = m->params,
+                            .param_count = m->spec.param_count,
+                            .passes = m->passes,
+                            .pass_count = 3};
+    m->spec.comm = (zero_comm_caps_t){.name = "mpi", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20};
+    m->spec.device = (zero_device_caps_t){.name = "cpu", .asynchronous = true, .host_memory = true, .page = 4096};
     return 0;
 }
 

@@ -11,17 +11,23 @@
 
 #define CONFIG_BYTES_MOST (1u << 20)
 
-/* ---- presets ----------------------------------------------------------------------------------------------------- */
+/* ---- presets ---------------------------------------------------------------------------------------------------- */
 
-/* OpenAI's sizes begin from 0.02 (Radford et al. 2019), which is about width^-0.5 / 2 for theirs; so narrow a model as tiny learns only from larger numbers. */
-static const struct { const char *name; int64_t layers, heads, width, vocab, positions; double init_std; } presets[] = {
-    { "tiny", 2, 4, 128, 256, 256, 0.1 }, /* text as bytes; learns to spell numbers in seconds */
-    { "gpt2", 12, 12, 768, 50257, 1024, 0.02 },
-    { "gpt2-medium", 24, 16, 1024, 50257, 1024, 0.02 },
-    { "gpt2-large", 36, 20, 1280, 50257, 1024, 0.02 },
-    { "gpt2-xl", 48, 25, 1600, 50257, 1024, 0.02 },
+/* OpenAI's sizes begin from 0.02 (Radford et al. 2019), which is about width^-0.5 / 2 for theirs; so narrow a model as
+ * tiny learns only from larger numbers. */
+static const struct {
+    const char *name;
+    int64_t layers, heads, width, vocab, positions;
+    double init_std;
+} presets[] = {
+    {"tiny", 2, 4, 128, 256, 256, 0.1}, /* text as bytes; learns to spell numbers in seconds */
+    {"gpt2", 12, 12, 768, 50257, 1024, 0.02},
+    {"gpt2-medium", 24, 16, 1024, 50257, 1024, 0.02},
+    {"gpt2-large", 36, 20, 1280, 50257, 1024, 0.02},
+    {"gpt2-xl", 48, 25, 1600, 50257, 1024, 0.02},
 };
-static const char *const planned[] = { "llama-1b", "llama-3b", "llama-8b", "qwen2.5-0.5b", "qwen2.5-7b", "numbers-seq2seq" };
+static const char *const planned[] = {"llama-1b",     "llama-3b",   "llama-8b",
+                                      "qwen2.5-0.5b", "qwen2.5-7b", "numbers-seq2seq"};
 
 zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, zero_error_t *error)
 {
@@ -29,9 +35,15 @@ zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, z
 
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
         if (!strcmp(name, presets[i].name)) {
-            *config = (zero_model_config_t){ .family = "gpt2", .layers = presets[i].layers, .heads = presets[i].heads, .width = presets[i].width,
-                                             .hidden = 4 * presets[i].width, .vocab = presets[i].vocab, .positions = presets[i].positions,
-                                             .norm_eps = 1e-5, .init_std = presets[i].init_std };
+            *config = (zero_model_config_t){.family = "gpt2",
+                                            .layers = presets[i].layers,
+                                            .heads = presets[i].heads,
+                                            .width = presets[i].width,
+                                            .hidden = 4 * presets[i].width,
+                                            .vocab = presets[i].vocab,
+                                            .positions = presets[i].positions,
+                                            .norm_eps = 1e-5,
+                                            .init_std = presets[i].init_std};
             return ZERO_OK;
         }
         snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", presets[i].name);
@@ -42,27 +54,38 @@ zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, z
     return zero_fail(error, ZERO_ERR_ARG, "there is no model '%s': use %s, or a Hugging Face folder", name, names);
 }
 
-/* ---- sizes ------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------ */
 
 zero_status_t zero_gpt2_check_config(const zero_model_config_t *c, zero_error_t *error)
 {
     /* Bounds keep every product of sizes below 2^63. */
-    const struct { const char *name; int64_t value, most; } sizes[] = {
-        { "layers", c->layers, 10000 }, { "heads", c->heads, 1 << 16 }, { "width", c->width, 1 << 20 },
-        { "hidden width", c->hidden, 1 << 24 }, { "vocabulary", c->vocab, INT32_MAX - 15 }, { "positions", c->positions, INT32_MAX },
+    const struct {
+        const char *name;
+        int64_t value, most;
+    } sizes[] = {
+        {"layers", c->layers, 10000},
+        {"heads", c->heads, 1 << 16},
+        {"width", c->width, 1 << 20},
+        {"hidden width", c->hidden, 1 << 24},
+        {"vocabulary", c->vocab, INT32_MAX - 15},
+        {"positions", c->positions, INT32_MAX},
     };
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].most)
-            return zero_fail(error, ZERO_ERR_ARG, "a model with %s %" PRId64 ": 1 to %" PRId64 " are possible", sizes[i].name, sizes[i].value,
-                             sizes[i].most);
+            return zero_fail(error, ZERO_ERR_ARG, "a model with %s %" PRId64 ": 1 to %" PRId64 " are possible",
+                             sizes[i].name, sizes[i].value, sizes[i].most);
     if (c->width % c->heads != 0)
-        return zero_fail(error, ZERO_ERR_ARG, "a width of %" PRId64 " is no multiple of %" PRId64 " heads: %" PRId64 " or %" PRId64 " would be", c->width,
-                         c->heads, c->width / c->heads > 0 ? c->width / c->heads * c->heads : c->heads, (c->width / c->heads + 1) * c->heads);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a width of %" PRId64 " is no multiple of %" PRId64 " heads: %" PRId64 " or %" PRId64
+                         " would be",
+                         c->width, c->heads, c->width / c->heads > 0 ? c->width / c->heads * c->heads : c->heads,
+                         (c->width / c->heads + 1) * c->heads);
     if (!(c->norm_eps > 0) || !isfinite(c->norm_eps))
         return zero_fail(error, ZERO_ERR_ARG, "a layer norm epsilon of %g: a number above 0 is wanted", c->norm_eps);
     if (!(c->init_std >= 0) || !isfinite(c->init_std))
-        return zero_fail(error, ZERO_ERR_ARG, "an initial standard deviation of %g: a number that is not negative is wanted", c->init_std);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "an initial standard deviation of %g: a number that is not negative is wanted", c->init_std);
     return ZERO_OK;
 }
 
@@ -73,7 +96,7 @@ bool zero_model_is_pointer(const char *text, size_t bytes)
     return bytes >= sizeof pointer - 1 && memcmp(text, pointer, sizeof pointer - 1) == 0;
 }
 
-/* ---- config.json ------------------------------------------------------------------------------------------------- */
+/* ---- config.json ------------------------------------------------------------------------------------------------ */
 
 /* A value as JSON text for an error, cut to fit. */
 static const char *value_text(char *text, size_t bytes, const json_t *value)
@@ -85,13 +108,15 @@ static const char *value_text(char *text, size_t bytes, const json_t *value)
     return text;
 }
 
-static zero_status_t wrong(const char *name, const char *key, const json_t *found, const char *wanted, zero_error_t *error)
+static zero_status_t wrong(const char *name, const char *key, const json_t *found, const char *wanted,
+                           zero_error_t *error)
 {
     char text[100];
 
     if (found == NULL)
         return zero_fail(error, ZERO_ERR_FORMAT, "%s: \"%s\" is missing, wanted %s", name, key, wanted);
-    return zero_fail(error, ZERO_ERR_FORMAT, "%s: \"%s\" is %s, wanted %s", name, key, value_text(text, sizeof text, found), wanted);
+    return zero_fail(error, ZERO_ERR_FORMAT, "%s: \"%s\" is %s, wanted %s", name, key,
+                     value_text(text, sizeof text, found), wanted);
 }
 
 static zero_status_t read_size(const json_t *root, const char *name, const char *key, int64_t *out, zero_error_t *error)
@@ -104,7 +129,8 @@ static zero_status_t read_size(const json_t *root, const char *name, const char 
     return ZERO_OK;
 }
 
-static zero_status_t read_number(const json_t *root, const char *name, const char *key, double *out, zero_error_t *error)
+static zero_status_t read_number(const json_t *root, const char *name, const char *key, double *out,
+                                 zero_error_t *error)
 {
     const json_t *value = json_object_get(root, key);
 
@@ -116,24 +142,33 @@ static zero_status_t read_number(const json_t *root, const char *name, const cha
     return ZERO_OK;
 }
 
-/* Keys that change the arithmetic, with the one value that is computed here; absent means that value, as for Hugging Face. */
+/* Keys that change the arithmetic, with the one value that is computed here; absent means that value, as for Hugging
+ * Face. */
 static zero_status_t check_switches(const json_t *root, const char *name, zero_error_t *error)
 {
-    static const struct { const char *key; bool wanted; } switches[] = {
-        { "scale_attn_weights", true }, { "scale_attn_by_inverse_layer_idx", false }, { "tie_word_embeddings", true },
-        { "add_cross_attention", false }, { "is_encoder_decoder", false },
+    static const struct {
+        const char *key;
+        bool wanted;
+    } switches[] = {
+        {"scale_attn_weights", true},  {"scale_attn_by_inverse_layer_idx", false},
+        {"tie_word_embeddings", true}, {"add_cross_attention", false},
+        {"is_encoder_decoder", false},
     };
     const json_t *value;
 
     for (size_t i = 0; i < sizeof switches / sizeof *switches; i++) {
         value = json_object_get(root, switches[i].key);
         if (value != NULL && (!json_is_boolean(value) || json_boolean_value(value) != switches[i].wanted))
-            return wrong(name, switches[i].key, value, !strcmp(switches[i].key, "tie_word_embeddings") ?
-                         "true: a head apart from the embedding is not supported for this model" : switches[i].wanted ? "true" : "false", error);
+            return wrong(name, switches[i].key, value,
+                         !strcmp(switches[i].key, "tie_word_embeddings")
+                             ? "true: a head apart from the embedding is not supported for this model"
+                         : switches[i].wanted ? "true"
+                                              : "false",
+                         error);
     }
     value = json_object_get(root, "activation_function");
-    if (value != NULL && (!json_is_string(value) ||
-        (strcmp(json_string_value(value), "gelu_new") && strcmp(json_string_value(value), "gelu_pytorch_tanh"))))
+    if (value != NULL && (!json_is_string(value) || (strcmp(json_string_value(value), "gelu_new") &&
+                                                     strcmp(json_string_value(value), "gelu_pytorch_tanh"))))
         return wrong(name, "activation_function", value, "\"gelu_new\"", error);
     value = json_object_get(root, "quantization_config");
     if (value != NULL && !json_is_null(value))
@@ -141,16 +176,21 @@ static zero_status_t check_switches(const json_t *root, const char *name, zero_e
     return ZERO_OK;
 }
 
-zero_status_t zero_gpt2_parse_config(zero_model_config_t *config, const char *text, size_t bytes, const char *name, zero_error_t *error)
+zero_status_t zero_gpt2_parse_config(zero_model_config_t *config, const char *text, size_t bytes, const char *name,
+                                     zero_error_t *error)
 {
-    zero_model_config_t c = { .family = "gpt2", .norm_eps = 1e-5, .init_std = 0.02 };
+    zero_model_config_t c = {.family = "gpt2", .norm_eps = 1e-5, .init_std = 0.02};
     zero_status_t status = ZERO_OK;
     zero_error_t detail;
     json_error_t where;
     const json_t *value;
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &where);
-    const struct { const char *key; int64_t *out; } sizes[] = {
-        { "n_layer", &c.layers }, { "n_head", &c.heads }, { "n_embd", &c.width }, { "vocab_size", &c.vocab }, { "n_positions", &c.positions },
+    const struct {
+        const char *key;
+        int64_t *out;
+    } sizes[] = {
+        {"n_layer", &c.layers},   {"n_head", &c.heads},          {"n_embd", &c.width},
+        {"vocab_size", &c.vocab}, {"n_positions", &c.positions},
     };
 
     if (root == NULL)
@@ -204,7 +244,8 @@ zero_status_t zero_model_read_config(zero_model_config_t *config, const char *fo
         status = zero_fail(error, ZERO_ERR_MEMORY, "out of memory for config.json of '%.800s'", folder_or_file);
         goto end;
     }
-    snprintf(path, path_bytes, "%s%s", folder_or_file, stat(folder_or_file, &info) == 0 && S_ISREG(info.st_mode) ? "" : "/config.json");
+    snprintf(path, path_bytes, "%s%s", folder_or_file,
+             stat(folder_or_file, &info) == 0 && S_ISREG(info.st_mode) ? "" : "/config.json");
     errno = 0;
     bool regular = stat(path, &info) == 0 && S_ISREG(info.st_mode); /* opening a FIFO would wait for its writer */
     file = regular ? fopen(path, "rb") : NULL;
@@ -222,12 +263,14 @@ zero_status_t zero_model_read_config(zero_model_config_t *config, const char *fo
         goto end;
     }
     if (zero_model_is_pointer(text, bytes)) {
-        status = zero_fail(error, ZERO_ERR_FORMAT, "%.800s is a git-lfs pointer, not the file: run git lfs pull in its folder", path);
+        status = zero_fail(error, ZERO_ERR_FORMAT,
+                           "%.800s is a git-lfs pointer, not the file: run git lfs pull in its folder", path);
         goto end;
     }
     if (bytes == 0 || bytes > CONFIG_BYTES_MOST) {
-        status = zero_fail(error, ZERO_ERR_FORMAT, "%.800s: %s, wanted the configuration of a model in at most %u bytes", path,
-                           bytes == 0 ? "empty" : "too long", CONFIG_BYTES_MOST);
+        status =
+            zero_fail(error, ZERO_ERR_FORMAT, "%.800s: %s, wanted the configuration of a model in at most %u bytes",
+                      path, bytes == 0 ? "empty" : "too long", CONFIG_BYTES_MOST);
         goto end;
     }
     status = zero_gpt2_parse_config(config, text, bytes, path, error);

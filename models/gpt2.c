@@ -11,7 +11,7 @@
 /* The shortest shape that a sample is padded to; the others are its doubles. */
 #define SAMPLE_SHAPE_LEAST 16
 
-/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+/* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
 int zero_gpt2_tensor_count(const zero_model_config_t *config)
 {
@@ -22,23 +22,28 @@ void zero_gpt2_tensor(const zero_model_config_t *config, int index, zero_gpt2_te
 {
     const int64_t C = config->width, F = config->hidden;
     const double std = config->init_std, residual = std / sqrt(2.0 * (double)config->layers);
-    const struct { const char *name; int64_t rows, cols; zero_gpt2_init_t init; double std; } table[GPT2_LAYER_TENSORS] = {
-        [GPT2_LN1_W] = { "ln_1.weight", 0, C, GPT2_INIT_ONE, 0 },
-        [GPT2_LN1_B] = { "ln_1.bias", 0, C, GPT2_INIT_ZERO, 0 },
-        [GPT2_QKV_W] = { "attn.c_attn.weight", C, 3 * C, GPT2_INIT_NORMAL, std },
-        [GPT2_QKV_B] = { "attn.c_attn.bias", 0, 3 * C, GPT2_INIT_ZERO, 0 },
-        [GPT2_PROJ_W] = { "attn.c_proj.weight", C, C, GPT2_INIT_NORMAL, residual },
-        [GPT2_PROJ_B] = { "attn.c_proj.bias", 0, C, GPT2_INIT_ZERO, 0 },
-        [GPT2_LN2_W] = { "ln_2.weight", 0, C, GPT2_INIT_ONE, 0 },
-        [GPT2_LN2_B] = { "ln_2.bias", 0, C, GPT2_INIT_ZERO, 0 },
-        [GPT2_FC_W] = { "mlp.c_fc.weight", C, F, GPT2_INIT_NORMAL, std },
-        [GPT2_FC_B] = { "mlp.c_fc.bias", 0, F, GPT2_INIT_ZERO, 0 },
-        [GPT2_OUT_W] = { "mlp.c_proj.weight", F, C, GPT2_INIT_NORMAL, residual },
-        [GPT2_OUT_B] = { "mlp.c_proj.bias", 0, C, GPT2_INIT_ZERO, 0 },
+    const struct {
+        const char *name;
+        int64_t rows, cols;
+        zero_gpt2_init_t init;
+        double std;
+    } table[GPT2_LAYER_TENSORS] = {
+        [GPT2_LN1_W] = {"ln_1.weight", 0, C, GPT2_INIT_ONE, 0},
+        [GPT2_LN1_B] = {"ln_1.bias", 0, C, GPT2_INIT_ZERO, 0},
+        [GPT2_QKV_W] = {"attn.c_attn.weight", C, 3 * C, GPT2_INIT_NORMAL, std},
+        [GPT2_QKV_B] = {"attn.c_attn.bias", 0, 3 * C, GPT2_INIT_ZERO, 0},
+        [GPT2_PROJ_W] = {"attn.c_proj.weight", C, C, GPT2_INIT_NORMAL, residual},
+        [GPT2_PROJ_B] = {"attn.c_proj.bias", 0, C, GPT2_INIT_ZERO, 0},
+        [GPT2_LN2_W] = {"ln_2.weight", 0, C, GPT2_INIT_ONE, 0},
+        [GPT2_LN2_B] = {"ln_2.bias", 0, C, GPT2_INIT_ZERO, 0},
+        [GPT2_FC_W] = {"mlp.c_fc.weight", C, F, GPT2_INIT_NORMAL, std},
+        [GPT2_FC_B] = {"mlp.c_fc.bias", 0, F, GPT2_INIT_ZERO, 0},
+        [GPT2_OUT_W] = {"mlp.c_proj.weight", F, C, GPT2_INIT_NORMAL, residual},
+        [GPT2_OUT_B] = {"mlp.c_proj.bias", 0, C, GPT2_INIT_ZERO, 0},
     };
     const int last = zero_gpt2_tensor_count(config) - 1;
 
-    *t = (zero_gpt2_tensor_t){ .ndim = 2, .init = GPT2_INIT_NORMAL, .std = std };
+    *t = (zero_gpt2_tensor_t){.ndim = 2, .init = GPT2_INIT_NORMAL, .std = std};
     if (index < 2) {
         snprintf(t->name, sizeof t->name, "%s.weight", index == 0 ? "wte" : "wpe");
         t->shape[0] = index == 0 ? config->vocab : config->positions;
@@ -90,7 +95,7 @@ int64_t zero_gpt2_sample_shape(const zero_model_t *m, int64_t n)
     return shape < m->options.sample_len ? shape : m->options.sample_len;
 }
 
-/* ---- create, declare, bind --------------------------------------------------------------------------------------- */
+/* ---- create, declare, bind -------------------------------------------------------------------------------------- */
 
 zero_status_t zero_gpt2_engine_error(zero_model_t *m, zero_status_t status, zero_error_t *error)
 {
@@ -104,28 +109,41 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
     int64_t rows;
 
     if (o->micro_batch < 1 || o->seq_len < 1)
-        return zero_fail(error, ZERO_ERR_ARG, "a micro-batch of %" PRId64 " sequences of %" PRId64 " tokens: both must be at least 1",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a micro-batch of %" PRId64 " sequences of %" PRId64 " tokens: both must be at least 1",
                          o->micro_batch, o->seq_len);
     if (o->seq_len > c->positions)
-        return zero_fail(error, ZERO_ERR_ARG, "sequences of %" PRId64 " tokens are longer than the model's %" PRId64 " positions: use at most %"
-                         PRId64, o->seq_len, c->positions, c->positions);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "sequences of %" PRId64 " tokens are longer than the model's %" PRId64
+                         " positions: use at most %" PRId64,
+                         o->seq_len, c->positions, c->positions);
     if (o->sample_len < 0 || o->sample_len > c->positions)
-        return zero_fail(error, ZERO_ERR_ARG, "samples of %" PRId64 " tokens do not fit the model's %" PRId64 " positions: use 0 to %" PRId64,
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "samples of %" PRId64 " tokens do not fit the model's %" PRId64
+                         " positions: use 0 to %" PRId64,
                          o->sample_len, c->positions, c->positions);
     if (!zero_mul_i64(o->micro_batch, o->seq_len, &rows) || rows > INT32_MAX)
-        return zero_fail(error, ZERO_ERR_ARG, "a micro-batch of %" PRId64 " sequences of %" PRId64 " tokens is more than %d tokens at a time",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a micro-batch of %" PRId64 " sequences of %" PRId64
+                         " tokens is more than %d tokens at a time",
                          o->micro_batch, o->seq_len, INT32_MAX);
     if (o->dtype != ZERO_FP32 && o->dtype != ZERO_BF16)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s models are not supported yet: use fp32 or bf16", zero_dtype_name(o->dtype));
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s models are not supported yet: use fp32 or bf16",
+                         zero_dtype_name(o->dtype));
     if (o->offload_activations && o->recompute != ZERO_RECOMPUTE_FULL)
-        return zero_fail(error, ZERO_ERR_ARG, "only layers' inputs can be in the host's memory until the backward pass: use ZERO_RECOMPUTE_FULL, which "
-                         "keeps nothing else");
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "only layers' inputs can be in the host's memory until the backward pass: use ZERO_RECOMPUTE_FULL, which "
+            "keeps nothing else");
     if (o->threads < 1)
         return zero_fail(error, ZERO_ERR_ARG, "%d threads for a model: at least 1 is needed", o->threads);
     if (o->micro_steps < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "%" PRId64 " micro-steps in a step: use 0 (which is 1) or more", o->micro_steps);
+        return zero_fail(error, ZERO_ERR_ARG, "%" PRId64 " micro-steps in a step: use 0 (which is 1) or more",
+                         o->micro_steps);
     if (o->head_rows < 0 || o->head_columns < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "%" PRId64 " rows of logits at once, %" PRId64 " tokens of the vocabulary: use 0 (chosen by size) or more",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%" PRId64 " rows of logits at once, %" PRId64
+                         " tokens of the vocabulary: use 0 (chosen by size) or more",
                          o->head_rows, o->head_columns);
     return ZERO_OK;
 }
@@ -162,14 +180,16 @@ static void head_shape(zero_model_t *m)
     if (most_columns == 0)
         most_columns = sizes->weights_bytes == 0
                            ? V
-                           : round_up((int64_t)(sizes->weights_bytes / ((uint64_t)m->config.width * sizeof(float))) + 1, sizes->columns);
+                           : round_up((int64_t)(sizes->weights_bytes / ((uint64_t)m->config.width * sizeof(float))) + 1,
+                                      sizes->columns);
     m->head_columns = even_part(V, most_columns);
     if (m->options.head_columns == 0)
         m->head_columns = round_up(m->head_columns, sizes->columns);
     m->head_sums = sizes->wide_sums && m->options.dtype != ZERO_FP32 && m->head_rows < rows;
 }
 
-zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t *config, const zero_model_options_t *options, zero_error_t *error)
+zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t *config,
+                                const zero_model_options_t *options, zero_error_t *error)
 {
     zero_model_t *m = NULL;
     zero_status_t status;
@@ -186,7 +206,9 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     m->config = *config;
     m->options = *options;
     /* a host that computes itself has waited when it returns */
-    m->places = options->backend == NULL || strcmp(options->backend, "cuda") != 0 || options->micro_steps < 1 ? 1 : options->micro_steps;
+    m->places = options->backend == NULL || strcmp(options->backend, "cuda") != 0 || options->micro_steps < 1
+                    ? 1
+                    : options->micro_steps;
     if (m->places > PLACES_MOST)
         m->places = PLACES_MOST;
     m->element = zero_dtype_size(options->dtype);
@@ -219,7 +241,8 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
     *model = m;
     return ZERO_OK;
 memory:
-    status = zero_fail(error, ZERO_ERR_MEMORY, "out of memory for the tables of a model of %" PRId64 " layers", config->layers);
+    status = zero_fail(error, ZERO_ERR_MEMORY, "out of memory for the tables of a model of %" PRId64 " layers",
+                       config->layers);
 fail:
     zero_model_destroy(m);
     return status;
@@ -299,10 +322,14 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     uint64_t device, host;
 
     if (m->engine != NULL)
-        return zero_fail(error, ZERO_ERR_ORDER, "the model is declared on an engine already: create another model for another engine");
+        return zero_fail(error, ZERO_ERR_ORDER,
+                         "the model is declared on an engine already: create another model for another engine");
     if (!zero_gpt2_layout(m, NULL, NULL, &device, &host))
-        return zero_fail(error, ZERO_ERR_MEMORY, "the activations of %" PRId64 " sequences of %" PRId64 " tokens are more bytes than a number holds: "
-                         "use a smaller micro-batch", m->options.micro_batch, m->options.seq_len);
+        return zero_fail(error, ZERO_ERR_MEMORY,
+                         "the activations of %" PRId64 " sequences of %" PRId64
+                         " tokens are more bytes than a number holds: "
+                         "use a smaller micro-batch",
+                         m->options.micro_batch, m->options.seq_len);
     m->engine = engine;
     status = add_units(m, error);
     if (status != ZERO_OK)
@@ -322,7 +349,8 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     if (status == ZERO_OK)
         status = zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, host, &m->shared);
     if (status == ZERO_OK && m->workspace_bytes > 0)
-        status = zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, m->workspace_bytes + ZERO_NN_ALIGN, &m->workspace);
+        status = zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, m->workspace_bytes + ZERO_NN_ALIGN,
+                              &m->workspace);
     return zero_gpt2_engine_error(m, status, error);
 }
 
@@ -357,24 +385,29 @@ zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
 
 static zero_status_t check_bound(const zero_model_t *m, zero_error_t *error)
 {
-    return m->bound ? ZERO_OK : zero_fail(error, ZERO_ERR_ORDER, "call zero_model_bind after zero_commit, before the model is used");
+    return m->bound
+               ? ZERO_OK
+               : zero_fail(error, ZERO_ERR_ORDER, "call zero_model_bind after zero_commit, before the model is used");
 }
 
 /* Kernels index with tokens: every one is looked at before anything runs. */
-static zero_status_t check_tokens(const zero_model_t *m, const char *what, const int32_t *tokens, int64_t count, zero_error_t *error)
+static zero_status_t check_tokens(const zero_model_t *m, const char *what, const int32_t *tokens, int64_t count,
+                                  zero_error_t *error)
 {
     for (int64_t i = 0; i < count; i++)
         if (tokens[i] < 0 || tokens[i] >= m->config.vocab)
-            return zero_fail(error, ZERO_ERR_ARG, "%s %" PRId64 " is %" PRId32 ", but the model's vocabulary has tokens 0 to %" PRId64, what, i,
-                             tokens[i], m->config.vocab - 1);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "%s %" PRId64 " is %" PRId32 ", but the model's vocabulary has tokens 0 to %" PRId64, what,
+                             i, tokens[i], m->config.vocab - 1);
     return ZERO_OK;
 }
 
-/* Kernels read tokens and targets, and write losses, in memory that host and device reach, each micro-step of a step at a place of its own. */
+/* Kernels read tokens and targets, and write losses, in memory that host and device reach, each micro-step of a step at
+ * a place of its own. */
 static int64_t place(const zero_model_t *m, int64_t micro)
 {
     return micro * m->options.micro_batch * m->options.seq_len;
@@ -413,7 +446,8 @@ static zero_status_t settle(zero_model_t *m, zero_error_t *error)
     return status;
 }
 
-zero_status_t zero_model_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, uint32_t flags, double *loss_sum, zero_error_t *error)
+zero_status_t zero_model_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, uint32_t flags,
+                               double *loss_sum, zero_error_t *error)
 {
     const int64_t count = m->options.micro_batch * m->options.seq_len;
     int64_t at;
@@ -439,7 +473,8 @@ zero_status_t zero_model_train(zero_model_t *m, const int32_t *tokens, const int
     return status;
 }
 
-zero_status_t zero_model_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, int64_t rows, double *loss_sum, zero_error_t *error)
+zero_status_t zero_model_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, int64_t rows,
+                              double *loss_sum, zero_error_t *error)
 {
     const int64_t T = m->options.seq_len, B = m->options.micro_batch;
     zero_status_t status = check_bound(m, error);
@@ -449,7 +484,9 @@ zero_status_t zero_model_eval(zero_model_t *m, const int32_t *tokens, const int3
     if (!m->options.eval)
         return zero_fail(error, ZERO_ERR_ORDER, "the model was created without an evaluation pass");
     if (rows < 0 || rows > B)
-        return zero_fail(error, ZERO_ERR_ARG, "an evaluation of %" PRId64 " sequences at a time: 0 to %" PRId64 " (the micro-batch) are possible",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "an evaluation of %" PRId64 " sequences at a time: 0 to %" PRId64
+                         " (the micro-batch) are possible",
                          rows, B);
     status = check_tokens(m, "input token", tokens, rows * T, error);
     if (status == ZERO_OK)
@@ -476,8 +513,10 @@ zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t 
     if (status != ZERO_OK)
         return status;
     if (n < 1 || n > m->options.sample_len)
-        return zero_fail(error, ZERO_ERR_ARG, "a sample of %" PRId64 " tokens: 1 to %" PRId64 " (the length it was created for) are possible", n,
-                         m->options.sample_len);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a sample of %" PRId64 " tokens: 1 to %" PRId64
+                         " (the length it was created for) are possible",
+                         n, m->options.sample_len);
     status = check_tokens(m, "token", tokens, n, error);
     if (status == ZERO_OK)
         status = settle(m, error);
@@ -491,7 +530,8 @@ zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t 
     if (status != ZERO_OK)
         return status;
     for (int64_t v = 0; v < V; v++)
-        logits[v] = m->options.dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)m->sampled)[v]) : ((const float *)m->sampled)[v];
+        logits[v] = m->options.dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)m->sampled)[v])
+                                                  : ((const float *)m->sampled)[v];
     return ZERO_OK;
 }
 

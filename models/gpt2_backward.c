@@ -1,28 +1,45 @@
-/* gpt2_backward.c - the backward pass of a GPT-2 layer, with what the recompute mode did not keep computed again by the kernels of the forward
- * pass, so that every mode gives the same bits; on a GPU that computes GELU with a product, the selective mode rounds what it is of first, and its
- * bits are others. */
+/* gpt2_backward.c - the backward pass of a GPT-2 layer, with what the recompute mode did not keep computed again by the
+ * kernels of the forward pass, so that every mode gives the same bits; on a GPU that computes GELU with a product, the
+ * selective mode rounds what it is of first, and its bits are others. */
 #include "models/gpt2.h"
 
 #include <math.h>
 
-/* dw (in, out) += x^T dy, db (out) += column sums of dy, dx (rows, in) = dy w^T; x (rows, in), dy (rows, out). With GELU_BACKWARD dx is the
- * gradient of aux (rows, in), of which x is the GELU. */
-static void linear_backward(zero_model_t *m, void *dx, const void *dy, const void *x, const zero_gpt2_param_t *w, const zero_gpt2_param_t *b,
-                            int64_t rows, int64_t in, int64_t out, zero_nn_epilogue_t epilogue, void *aux)
+/* dw (in, out) += x^T dy, db (out) += column sums of dy, dx (rows, in) = dy w^T; x (rows, in), dy (rows, out). With
+ * GELU_BACKWARD dx is the gradient of aux (rows, in), of which x is the GELU. */
+static void linear_backward(zero_model_t *m, void *dx, const void *dy, const void *x, const zero_gpt2_param_t *w,
+                            const zero_gpt2_param_t *b, int64_t rows, int64_t in, int64_t out,
+                            zero_nn_epilogue_t epilogue, void *aux)
 {
     const zero_dtype_t dtype = m->options.dtype;
 
-    zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = in, .n = out, .k = rows, .trans_a = true, .accumulate = true, .dtype = dtype,
-                                           .a = x, .b = dy, .c = w->grad });
+    zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = in,
+                                          .n = out,
+                                          .k = rows,
+                                          .trans_a = true,
+                                          .accumulate = true,
+                                          .dtype = dtype,
+                                          .a = x,
+                                          .b = dy,
+                                          .c = w->grad});
     zero_nn_bias_backward(m->nn, b->grad, dy, rows, out, dtype);
-    zero_nn_gemm(m->nn, &(zero_nn_gemm_t){ .m = rows, .n = in, .k = out, .trans_b = true, .dtype = dtype, .a = dy, .b = w->data, .c = dx,
-                                           .epilogue = epilogue, .aux = aux });
+    zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
+                                          .n = in,
+                                          .k = out,
+                                          .trans_b = true,
+                                          .dtype = dtype,
+                                          .a = dy,
+                                          .b = w->data,
+                                          .c = dx,
+                                          .epilogue = epilogue,
+                                          .aux = aux});
 }
 
 void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
 {
     const zero_model_config_t *c = &m->config;
-    const int64_t B = m->options.micro_batch, T = m->options.seq_len, rows = B * T, C = c->width, F = c->hidden, D = C / c->heads;
+    const int64_t B = m->options.micro_batch, T = m->options.seq_len, rows = B * T, C = c->width, F = c->hidden,
+                  D = C / c->heads;
     const zero_dtype_t dtype = m->options.dtype;
     const bool selective = m->options.recompute == ZERO_RECOMPUTE_SELECTIVE;
     const zero_gpt2_layer_t *a = &m->layers[l];
@@ -34,23 +51,41 @@ void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
     /* MLP: dx -> dfc (in wide) -> dnorm2 (in narrow) -> + dx */
     if (selective)
         zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);
-    linear_backward(m, m->wide, m->dx, a->gelu, &p[GPT2_OUT_W], &p[GPT2_OUT_B], rows, F, C, ZERO_NN_EPILOGUE_GELU_BACKWARD, a->fc);
+    linear_backward(m, m->wide, m->dx, a->gelu, &p[GPT2_OUT_W], &p[GPT2_OUT_B], rows, F, C,
+                    ZERO_NN_EPILOGUE_GELU_BACKWARD, a->fc);
     if (selective)
-        zero_nn_layernorm_forward(m->nn, a->norm2, NULL, NULL, a->mid, p[GPT2_LN2_W].data, p[GPT2_LN2_B].data, rows, C, c->norm_eps, dtype);
-    linear_backward(m, m->narrow, m->wide, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F, ZERO_NN_EPILOGUE_NONE, NULL);
-    zero_nn_layernorm_backward(m->nn, m->dx, p[GPT2_LN2_W].grad, p[GPT2_LN2_B].grad, m->dx, m->narrow, a->mid, p[GPT2_LN2_W].data, a->mean2,
-                               a->rstd2, rows, C, dtype);
+        zero_nn_layernorm_forward(m->nn, a->norm2, NULL, NULL, a->mid, p[GPT2_LN2_W].data, p[GPT2_LN2_B].data, rows, C,
+                                  c->norm_eps, dtype);
+    linear_backward(m, m->narrow, m->wide, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F, ZERO_NN_EPILOGUE_NONE,
+                    NULL);
+    zero_nn_layernorm_backward(m->nn, m->dx, p[GPT2_LN2_W].grad, p[GPT2_LN2_B].grad, m->dx, m->narrow, a->mid,
+                               p[GPT2_LN2_W].data, a->mean2, a->rstd2, rows, C, dtype);
 
     /* attention: dx -> dattention (in narrow) -> dqkv (in wide) -> dnorm1 (in narrow) -> + dx */
-    linear_backward(m, m->narrow, m->dx, a->attention, &p[GPT2_PROJ_W], &p[GPT2_PROJ_B], rows, C, C, ZERO_NN_EPILOGUE_NONE, NULL);
-    zero_nn_attention_backward(m->nn, &(zero_nn_attention_t){
-        .B = B, .T = T, .H = c->heads, .KV = c->heads, .D = D, .q_stride = 3 * C, .k_stride = 3 * C, .v_stride = 3 * C,
-        .scale = 1.0 / sqrt((double)D), .dtype = dtype, .q = a->qkv, .k = zero_gpt2_at(m, a->qkv, C), .v = zero_gpt2_at(m, a->qkv, 2 * C),
-        .out = a->attention, .lse = a->lse },
-        m->narrow, m->wide, zero_gpt2_at(m, m->wide, C), zero_gpt2_at(m, m->wide, 2 * C));
+    linear_backward(m, m->narrow, m->dx, a->attention, &p[GPT2_PROJ_W], &p[GPT2_PROJ_B], rows, C, C,
+                    ZERO_NN_EPILOGUE_NONE, NULL);
+    zero_nn_attention_backward(m->nn,
+                               &(zero_nn_attention_t){.B = B,
+                                                      .T = T,
+                                                      .H = c->heads,
+                                                      .KV = c->heads,
+                                                      .D = D,
+                                                      .q_stride = 3 * C,
+                                                      .k_stride = 3 * C,
+                                                      .v_stride = 3 * C,
+                                                      .scale = 1.0 / sqrt((double)D),
+                                                      .dtype = dtype,
+                                                      .q = a->qkv,
+                                                      .k = zero_gpt2_at(m, a->qkv, C),
+                                                      .v = zero_gpt2_at(m, a->qkv, 2 * C),
+                                                      .out = a->attention,
+                                                      .lse = a->lse},
+                               m->narrow, m->wide, zero_gpt2_at(m, m->wide, C), zero_gpt2_at(m, m->wide, 2 * C));
     if (selective)
-        zero_nn_layernorm_forward(m->nn, a->norm1, NULL, NULL, m->x[l], p[GPT2_LN1_W].data, p[GPT2_LN1_B].data, rows, C, c->norm_eps, dtype);
-    linear_backward(m, m->narrow, m->wide, a->norm1, &p[GPT2_QKV_W], &p[GPT2_QKV_B], rows, C, 3 * C, ZERO_NN_EPILOGUE_NONE, NULL);
-    zero_nn_layernorm_backward(m->nn, m->dx, p[GPT2_LN1_W].grad, p[GPT2_LN1_B].grad, m->dx, m->narrow, m->x[l], p[GPT2_LN1_W].data, a->mean1,
-                               a->rstd1, rows, C, dtype);
+        zero_nn_layernorm_forward(m->nn, a->norm1, NULL, NULL, m->x[l], p[GPT2_LN1_W].data, p[GPT2_LN1_B].data, rows, C,
+                                  c->norm_eps, dtype);
+    linear_backward(m, m->narrow, m->wide, a->norm1, &p[GPT2_QKV_W], &p[GPT2_QKV_B], rows, C, 3 * C,
+                    ZERO_NN_EPILOGUE_NONE, NULL);
+    zero_nn_layernorm_backward(m->nn, m->dx, p[GPT2_LN1_W].grad, p[GPT2_LN1_B].grad, m->dx, m->narrow, m->x[l],
+                               p[GPT2_LN1_W].data, a->mean1, a->rstd1, rows, C, dtype);
 }

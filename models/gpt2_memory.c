@@ -1,5 +1,5 @@
-/* gpt2_memory.c - where the buffers of a GPT-2 lie: what only kernels touch in the device's memory, what the host writes or reads in memory that
- * both reach. */
+/* gpt2_memory.c - where the buffers of a GPT-2 lie: what only kernels touch in the device's memory, what the host
+ * writes or reads in memory that both reach. */
 #include "models/gpt2.h"
 
 typedef struct carve {
@@ -24,7 +24,7 @@ bool zero_gpt2_layout(zero_model_t *m, void *device, void *host, uint64_t *devic
     const int64_t rows = o->micro_batch * o->seq_len, most = rows > o->sample_len ? rows : o->sample_len;
     const size_t e = m->element, f = sizeof(float);
     const bool selective = o->recompute == ZERO_RECOMPUTE_SELECTIVE, full = o->recompute == ZERO_RECOMPUTE_FULL;
-    carve_t c = { device, 0, true }, h = { host, 0, true };
+    carve_t c = {device, 0, true}, h = {host, 0, true};
 
     for (int64_t l = 0; l <= L; l++)
         m->x[l] = o->offload_activations && l >= 2 ? m->x[l - 2] : take(&c, l == 0 ? most : rows, C, e);

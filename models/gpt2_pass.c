@@ -1,5 +1,6 @@
-/* gpt2_pass.c - the passes over the units: training, evaluation, sampling. A dry run goes the same way: it declares the uses of a pass instead of
- * acquiring them, and lets the kernels make what they need, so that declaration, workspace and run cannot disagree. */
+/* gpt2_pass.c - the passes over the units: training, evaluation, sampling. A dry run goes the same way: it declares the
+ * uses of a pass instead of acquiring them, and lets the kernels make what they need, so that declaration, workspace
+ * and run cannot disagree. */
 #include "models/gpt2.h"
 
 /* One run of a pass. After the first error nothing more is acquired. */
@@ -12,7 +13,7 @@ typedef struct zero_gpt2_run {
 
 static run_t begin(zero_model_t *m, zero_pass_t pass, uint32_t flags, zero_error_t *error)
 {
-    run_t r = { m, pass, ZERO_OK, error };
+    run_t r = {m, pass, ZERO_OK, error};
 
     if (!m->dry)
         r.status = zero_gpt2_engine_error(m, zero_micro_begin(m->engine, pass, flags), error);
@@ -49,10 +50,10 @@ static zero_status_t end(run_t *r)
     return r->status;
 }
 
-/* ---- layers ------------------------------------------------------------------------------------------------------ */
+/* ---- layers ----------------------------------------------------------------------------------------------------- */
 
-/* Each layer's calls are the same in every pass of a kind: addresses of parameters, gradients and activations are constant. So
- * they repeat (zero_nn_repeat); what reads tokens or targets does not. */
+/* Each layer's calls are the same in every pass of a kind: addresses of parameters, gradients and activations are
+ * constant. So they repeat (zero_nn_repeat); what reads tokens or targets does not. */
 typedef struct zero_gpt2_place {
     zero_model_t *m;
     int64_t l;
@@ -62,7 +63,7 @@ enum { TRAIN_FORWARD = 0, TRAIN_BACKWARD, EVAL_FORWARD, KINDS };
 
 static void repeat(zero_model_t *m, int64_t l, int kind, void (*calls)(void *ctx))
 {
-    zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &(place_t){ m, l });
+    zero_nn_repeat(m->nn, (int)(l * KINDS + kind), calls, &(place_t){m, l});
 }
 
 static uint64_t kept_bytes(const zero_model_t *m)
@@ -95,12 +96,14 @@ static void eval_forward(void *ctx)
 {
     zero_model_t *m = ((place_t *)ctx)->m;
 
-    zero_gpt2_layer_forward(m, ((place_t *)ctx)->l, &m->layers[0], m->x[0], m->x[0], m->options.micro_batch, m->options.seq_len);
+    zero_gpt2_layer_forward(m, ((place_t *)ctx)->l, &m->layers[0], m->x[0], m->x[0], m->options.micro_batch,
+                            m->options.seq_len);
 }
 
-/* ---- passes ------------------------------------------------------------------------------------------------------ */
+/* ---- passes ----------------------------------------------------------------------------------------------------- */
 
-zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, uint32_t flags, zero_error_t *error)
+zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
+                              uint32_t flags, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
     const int64_t B = m->options.micro_batch, T = m->options.seq_len, rows = B * T, C = c->width;
@@ -118,7 +121,8 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
             done(&r, m->units[l]);
         }
     if (use(&r, m->ln_f, ZERO_READ)) {
-        zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, m->x[c->layers], w->data, b->data, rows, C, c->norm_eps, dtype);
+        zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, m->x[c->layers], w->data, b->data, rows, C,
+                                  c->norm_eps, dtype);
         done(&r, m->ln_f);
     }
     if (use(&r, m->embed, ZERO_READ | ZERO_GRAD)) {
@@ -126,8 +130,8 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
         done(&r, m->embed);
     }
     if (use(&r, m->ln_f, ZERO_READ | ZERO_GRAD)) {
-        zero_nn_layernorm_backward(m->nn, m->dx, w->grad, b->grad, NULL, m->narrow, m->x[c->layers], w->data, m->mean_f, m->rstd_f, rows, C,
-                                   dtype);
+        zero_nn_layernorm_backward(m->nn, m->dx, w->grad, b->grad, NULL, m->narrow, m->x[c->layers], w->data, m->mean_f,
+                                   m->rstd_f, rows, C, dtype);
         done(&r, m->ln_f);
     }
     for (int64_t l = c->layers - 1; l >= 0; l--)
@@ -136,13 +140,15 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
             done(&r, m->units[l]);
         }
     if (use(&r, m->embed, ZERO_GRAD)) {
-        zero_nn_embedding_backward(m->nn, GPT2_WTE(m)->grad, GPT2_WPE(m)->grad, m->dx, tokens, B, T, C, c->vocab, dtype);
+        zero_nn_embedding_backward(m->nn, GPT2_WTE(m)->grad, GPT2_WPE(m)->grad, m->dx, tokens, B, T, C, c->vocab,
+                                   dtype);
         done(&r, m->embed);
     }
     return end(&r);
 }
 
-zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses, int64_t rows, zero_error_t *error)
+zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
+                             int64_t rows, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
     /* A rank without sequences gathers with the others and computes nothing. */
@@ -163,8 +169,8 @@ zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32
         }
     if (use(&r, m->ln_f, ZERO_READ)) {
         if (B > 0)
-            zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, m->x[0], GPT2_LNF_W(m)->data, GPT2_LNF_B(m)->data, B * T, C,
-                                      c->norm_eps, dtype);
+            zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, m->x[0], GPT2_LNF_W(m)->data,
+                                      GPT2_LNF_B(m)->data, B * T, C, c->norm_eps, dtype);
         done(&r, m->ln_f);
     }
     if (use(&r, m->embed, ZERO_READ)) {
@@ -192,8 +198,8 @@ zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n
         }
     if (use(&r, m->ln_f, 0)) {
         /* The last token alone: attention is causal, so that the padding after it changed nothing. */
-        zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, zero_gpt2_at(m, m->x[0], (n - 1) * C), GPT2_LNF_W(m)->data,
-                                  GPT2_LNF_B(m)->data, 1, C, c->norm_eps, dtype);
+        zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, zero_gpt2_at(m, m->x[0], (n - 1) * C),
+                                  GPT2_LNF_W(m)->data, GPT2_LNF_B(m)->data, 1, C, c->norm_eps, dtype);
         done(&r, m->ln_f);
     }
     if (use(&r, m->embed, 0)) {

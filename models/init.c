@@ -1,4 +1,5 @@
-/* init.c - initial values from a seed: each element is a function of seed, tensor name and index alone, so that every rank draws just its own. */
+/* init.c - initial values from a seed: each element is a function of seed, tensor name and index alone, so that every
+ * rank draws just its own. */
 #include "models/gpt2.h"
 
 #include <math.h>
@@ -26,7 +27,8 @@ static void normal_pair(uint64_t key, uint64_t k, double out[2])
     out[1] = r * sin(TAU * v);
 }
 
-void zero_gpt2_init_values(const zero_gpt2_tensor_t *tensor, uint64_t seed, int64_t begin, int64_t count, int threads, float *out)
+void zero_gpt2_init_values(const zero_gpt2_tensor_t *tensor, uint64_t seed, int64_t begin, int64_t count, int threads,
+                           float *out)
 {
     if (tensor->init != GPT2_INIT_NORMAL) {
         for (int64_t i = 0; i < count; i++)
@@ -63,10 +65,11 @@ static int fill_values(void *ctx, zero_param_t param, int64_t begin, int64_t cou
 
 zero_status_t zero_model_init(zero_model_t *m, uint64_t seed, zero_error_t *error)
 {
-    fill_t f = { .m = m, .seed = seed };
+    fill_t f = {.m = m, .seed = seed};
 
     if (!m->bound)
-        return zero_fail(error, ZERO_ERR_ORDER, "call zero_model_bind after zero_commit, before the model is initialised");
+        return zero_fail(error, ZERO_ERR_ORDER,
+                         "call zero_model_bind after zero_commit, before the model is initialised");
     for (int i = 0; i < m->param_count; i++) {
         zero_status_t status;
 

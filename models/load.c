@@ -1,4 +1,5 @@
-/* load.c - weights from a Hugging Face folder, checked whole before a value is read; each rank reads the ranges that it owns. */
+/* load.c - weights from a Hugging Face folder, checked whole before a value is read; each rank reads the ranges that it
+ * owns. */
 #include "models/gpt2.h"
 
 #include <inttypes.h>
@@ -32,15 +33,18 @@ static bool same_shape(const zero_tensor_info_t *info, int32_t ndim, const int64
     return true;
 }
 
-static zero_status_t check_tensor(const char *folder, const zero_tensor_info_t *info, int32_t ndim, const int64_t *shape, zero_error_t *error)
+static zero_status_t check_tensor(const char *folder, const zero_tensor_info_t *info, int32_t ndim,
+                                  const int64_t *shape, zero_error_t *error)
 {
     char found[200], wanted[200];
 
     if (!same_shape(info, ndim, shape))
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' has the shape %s, wanted %s by its config.json", folder, info->name,
-                         shape_text(found, sizeof found, info->ndim, info->shape), shape_text(wanted, sizeof wanted, ndim, shape));
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' has the shape %s, wanted %s by its config.json",
+                         folder, info->name, shape_text(found, sizeof found, info->ndim, info->shape),
+                         shape_text(wanted, sizeof wanted, ndim, shape));
     if (strcmp(info->dtype, "F32") && strcmp(info->dtype, "BF16") && strcmp(info->dtype, "F16"))
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' has the dtype %s, wanted F32, BF16 or F16", folder, info->name, info->dtype);
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' has the dtype %s, wanted F32, BF16 or F16", folder,
+                         info->name, info->dtype);
     return ZERO_OK;
 }
 
@@ -61,7 +65,7 @@ static zero_status_t check_head(const zero_model_config_t *config, const char *f
                                 int head, int embedding, zero_error_t *error)
 {
     enum { PIECE = 8192 };
-    const int64_t shape[2] = { config->vocab, config->width }, count = config->vocab * config->width;
+    const int64_t shape[2] = {config->vocab, config->width}, count = config->vocab * config->width;
     zero_tensor_info_t info = {.size = sizeof info};
     zero_status_t status = zero_tensors_at(file, head, &info);
     float a[PIECE], b[PIECE];
@@ -88,8 +92,8 @@ static zero_status_t check_head(const zero_model_config_t *config, const char *f
 }
 
 /* What is neither a parameter in map nor of no use here would be lost in silence: an error. */
-static zero_status_t check_rest(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, const int *map,
-                                zero_error_t *error)
+static zero_status_t check_rest(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
+                                const int *map, zero_error_t *error)
 {
     int embedding = 0;
 
@@ -114,8 +118,10 @@ static zero_status_t check_rest(const zero_model_config_t *config, const char *f
         if (known || is_mask(name))
             continue;
         if (strcmp(info.name, HEAD) != 0)
-            return zero_fail(error, ZERO_ERR_FORMAT, "%s: tensor '%s' is unexpected, wanted only those of a GPT-2 with n_layer %" PRId64
-                             " (config.json)", folder, info.name, config->layers);
+            return zero_fail(error, ZERO_ERR_FORMAT,
+                             "%s: tensor '%s' is unexpected, wanted only those of a GPT-2 with n_layer %" PRId64
+                             " (config.json)",
+                             folder, info.name, config->layers);
         status = check_head(config, folder, file, i, embedding, error);
         if (status != ZERO_OK)
             return status;
@@ -127,7 +133,9 @@ static zero_status_t check_rest(const zero_model_config_t *config, const char *f
 static zero_status_t missing(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
                              const char *name, zero_error_t *error)
 {
-    static const struct { const char *prefix, *from; } wrappers[] = {
+    static const struct {
+        const char *prefix, *from;
+    } wrappers[] = {
         {"_orig_mod.", "torch.compile"},
         {"module.", "DistributedDataParallel"},
         {"_fsdp_wrapped_module.", "FSDP"},
@@ -164,8 +172,10 @@ static zero_status_t missing(const zero_model_config_t *config, const char *fold
                      folder, name, name, config->layers);
 }
 
-/* Index of each of the model's tensors in the file into map (an entry per tensor), when all is as the model wants it. */
-static zero_status_t match(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, int *map, zero_error_t *error)
+/* Index of each of the model's tensors in the file into map (an entry per tensor), when all is as the model wants it.
+ */
+static zero_status_t match(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, int *map,
+                           zero_error_t *error)
 {
     for (int i = 0; i < zero_gpt2_tensor_count(config); i++) {
         char name[GPT2_NAME_BYTES + PREFIX_BYTES];
@@ -179,11 +189,13 @@ static zero_status_t match(const zero_model_config_t *config, const char *folder
         plain = zero_tensors_find(file, t.name);
         prefixed = zero_tensors_find(file, name);
         if (plain < 0 && prefixed < 0 && strcmp(t.name, EMBEDDING) == 0)
-            plain = zero_tensors_find(file, HEAD); /* safetensors' save_model stores a tied tensor once, under either name */
+            plain = zero_tensors_find(file,
+                                      HEAD); /* safetensors' save_model stores a tied tensor once, under either name */
         if (plain < 0 && prefixed < 0)
             return missing(config, folder, file, t.name, error);
         if (plain >= 0 && prefixed >= 0)
-            return zero_fail(error, ZERO_ERR_FORMAT, "%s: both '%s' and '%s' are there, wanted one of them", folder, name, t.name);
+            return zero_fail(error, ZERO_ERR_FORMAT, "%s: both '%s' and '%s' are there, wanted one of them", folder,
+                             name, t.name);
         map[i] = plain >= 0 ? plain : prefixed;
         status = zero_tensors_at(file, map[i], &info);
         if (status != ZERO_OK)
@@ -195,7 +207,8 @@ static zero_status_t match(const zero_model_config_t *config, const char *folder
     return check_rest(config, folder, file, map, error);
 }
 
-static zero_status_t open_folder(const zero_model_config_t *config, const char *folder, zero_tensors_t **file, int **map, zero_error_t *error)
+static zero_status_t open_folder(const zero_model_config_t *config, const char *folder, zero_tensors_t **file,
+                                 int **map, zero_error_t *error)
 {
     zero_status_t status;
 
@@ -246,7 +259,7 @@ static int fill_values(void *ctx, zero_param_t param, int64_t begin, int64_t cou
 
 zero_status_t zero_model_load(zero_model_t *m, const char *folder, zero_error_t *error)
 {
-    fill_t f = { .file = NULL };
+    fill_t f = {.file = NULL};
     zero_tensors_t *file;
     zero_status_t status;
     int *map;

@@ -1,10 +1,10 @@
 /* nvme.c - see nvme.h.
  *
- * A request is cut into transfers, which workers take in order. A worker is a thread with a queue (nvme_system.h) of one or more
- * lanes, a transfer each: with io_uring one worker has all of them, with pread and pwrite each has one. It computes checksums
- * between starting one transfer and hearing of another, so that they cost the drive no time. One mutex guards all that threads
- * share but the checksums: of these a transfer has its own, since requests that overlap are refused until the earlier one has
- * ended.
+ * A request is cut into transfers, which workers take in order. A worker is a thread with a queue (nvme_system.h) of
+ * one or more lanes, a transfer each: with io_uring one worker has all of them, with pread and pwrite each has one. It
+ * computes checksums between starting one transfer and hearing of another, so that they cost the drive no time. One
+ * mutex guards all that threads share but the checksums: of these a transfer has its own, since requests that overlap
+ * are refused until the earlier one has ended.
  */
 #define _GNU_SOURCE
 #include "offload/nvme_internal.h"
@@ -26,7 +26,7 @@ enum {
     RANGE_BYTES = 1 << 30 /* the most that io_uring registers as one */
 };
 
-/* ---- memory ------------------------------------------------------------------------------------------------------ */
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 void zero_nvme_options_init(zero_nvme_options_t *options)
 {
@@ -41,7 +41,8 @@ uint64_t zero_nvme_memory(uint64_t bytes, const zero_nvme_options_t *options)
     return (blocks * sizeof(uint64_t) + ZERO_PAGE - 1) / ZERO_PAGE * ZERO_PAGE + depth * ZERO_NVME_BLOCK;
 }
 
-/* The lanes' blocks are in this mapping and not on the heap: what a drive that hangs writes there late must hit nothing else. */
+/* The lanes' blocks are in this mapping and not on the heap: what a drive that hangs writes there late must hit nothing
+ * else. */
 static zero_status_t make_memory(zero_nvme_t *n, zero_error_t *error)
 {
     uint64_t blocks = n->file.bytes / ZERO_NVME_BLOCK;
@@ -84,9 +85,10 @@ void zero_nvme_free(zero_nvme_t *n)
     free(n);
 }
 
-/* ---- opening ----------------------------------------------------------------------------------------------------- */
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
 
-/* workers and their lanes, each worker with a queue of ops. 0, or a negative errno of the first queue that could not be made. */
+/* workers and their lanes, each worker with a queue of ops. 0, or a negative errno of the first queue that could not be
+ * made. */
 static int make_queues(zero_nvme_t *n, const zero_nvme_queue_ops_t *ops)
 {
     char *block = n->memory + n->memory_bytes - (uint64_t)n->options.depth * ZERO_NVME_BLOCK;
@@ -122,15 +124,16 @@ static zero_status_t choose_engine(zero_nvme_t *n, zero_error_t *error)
     if (o->engine != ZERO_NVME_THREADS) {
         e = s->uring ? make_queues(n, s->uring) : -ENOSYS;
         const char *why = s->uring ? strerror(-e) : "this build has no liburing";
-        const char *hint =
-            s->uring && e == -EPERM ? " (containers refuse it by default, and sysctl kernel.io_uring_disabled can)" : "";
+        const char *hint = s->uring && e == -EPERM
+                               ? " (containers refuse it by default, and sysctl kernel.io_uring_disabled can)"
+                               : "";
         if (e && o->engine == ZERO_NVME_URING)
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "io_uring was asked for and is not to be had: %s%s. Use threads", why,
-                             hint);
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                             "io_uring was asked for and is not to be had: %s%s. Use threads", why, hint);
         if (e)
             zero_log(o->log, o->log_ctx, ZERO_LOG_WARNING,
-                     "rank %d: io_uring is not to be had: %s%s; %d threads read and write the nvme tier instead", n->file.rank,
-                     why, hint, o->depth);
+                     "rank %d: io_uring is not to be had: %s%s; %d threads read and write the nvme tier instead",
+                     n->file.rank, why, hint, o->depth);
     }
     if (e || o->engine == ZERO_NVME_THREADS)
         e = make_queues(n, s->threads);
@@ -145,11 +148,13 @@ static zero_status_t read_options(zero_nvme_options_t *o, const zero_nvme_option
     if (options) {
         if (options->size < sizeof *o)
             return zero_fail(error, ZERO_ERR_ARG,
-                             "zero_nvme_options_t says that it has %zu bytes: call zero_nvme_options_init first", options->size);
+                             "zero_nvme_options_t says that it has %zu bytes: call zero_nvme_options_init first",
+                             options->size);
         *o = *options;
     }
     if (o->depth < 1 || o->depth > MOST_DEPTH)
-        return zero_fail(error, ZERO_ERR_ARG, "%d transfers at a time were asked for: give 1 to %d", o->depth, MOST_DEPTH);
+        return zero_fail(error, ZERO_ERR_ARG, "%d transfers at a time were asked for: give 1 to %d", o->depth,
+                         MOST_DEPTH);
     if (o->transfer == 0 || o->transfer % ZERO_NVME_BLOCK || o->transfer > MOST_TRANSFER)
         return zero_fail(error, ZERO_ERR_ARG, "transfers of %llu bytes were asked for: give a multiple of %d up to %d",
                          (unsigned long long)o->transfer, ZERO_NVME_BLOCK, MOST_TRANSFER);
@@ -165,11 +170,13 @@ static uint64_t own_run(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    return zero_splitmix64(zero_splitmix64((uint64_t)getpid()) ^ (uint64_t)t.tv_sec * 1000000000u ^ (uint64_t)t.tv_nsec) | 1;
+    return zero_splitmix64(zero_splitmix64((uint64_t)getpid()) ^ (uint64_t)t.tv_sec * 1000000000u ^
+                           (uint64_t)t.tv_nsec) |
+           1;
 }
 
-zero_status_t zero_nvme_open(zero_nvme_t **out, const char *folder, int rank, uint64_t bytes, const zero_nvme_options_t *options,
-                             zero_error_t *error)
+zero_status_t zero_nvme_open(zero_nvme_t **out, const char *folder, int rank, uint64_t bytes,
+                             const zero_nvme_options_t *options, zero_error_t *error)
 {
     zero_nvme_options_t o;
     pthread_condattr_t attributes;
@@ -194,9 +201,10 @@ zero_status_t zero_nvme_open(zero_nvme_t **out, const char *folder, int rank, ui
     if (status || (status = make_memory(n, error)) || (status = choose_engine(n, error)) ||
         (status = zero_nvme_workers_start(n, error)))
         goto fail;
-    zero_log(o.log, o.log_ctx, ZERO_LOG_INFO,
-             "rank %d: %llu bytes in a file without a name in '%s', through %s, %d transfers of up to %llu bytes at a time", rank,
-             (unsigned long long)n->file.bytes, folder, n->ops->name, o.depth, (unsigned long long)o.transfer);
+    zero_log(
+        o.log, o.log_ctx, ZERO_LOG_INFO,
+        "rank %d: %llu bytes in a file without a name in '%s', through %s, %d transfers of up to %llu bytes at a time",
+        rank, (unsigned long long)n->file.bytes, folder, n->ops->name, o.depth, (unsigned long long)o.transfer);
     *out = n;
     return ZERO_OK;
 fail:
@@ -207,9 +215,10 @@ fail:
 zero_status_t zero_nvme_register(zero_nvme_t *n, void *base, uint64_t bytes, zero_error_t *error)
 {
     if ((uintptr_t)base % ZERO_NVME_ALIGN || bytes == 0 || bytes > (uint64_t)MOST_RANGES * RANGE_BYTES)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "memory to be registered starts at a multiple of %d and has 1 to %llu bytes; this has %llu at %p",
-                         ZERO_NVME_ALIGN, (unsigned long long)MOST_RANGES * RANGE_BYTES, (unsigned long long)bytes, base);
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "memory to be registered starts at a multiple of %d and has 1 to %llu bytes; this has %llu at %p",
+            ZERO_NVME_ALIGN, (unsigned long long)MOST_RANGES * RANGE_BYTES, (unsigned long long)bytes, base);
     if (n->issued || n->ranges)
         return zero_fail(error, ZERO_ERR_ORDER, "memory is registered once, before the first request");
     int count = (int)((bytes + RANGE_BYTES - 1) / RANGE_BYTES), e = 0;
@@ -218,7 +227,8 @@ zero_status_t zero_nvme_register(zero_nvme_t *n, void *base, uint64_t bytes, zer
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a list of %d ranges", count);
     for (int i = 0; i < count; i++) {
         uint64_t at = (uint64_t)i * RANGE_BYTES;
-        ranges[i] = (struct iovec){.iov_base = (char *)base + at, .iov_len = bytes - at < RANGE_BYTES ? bytes - at : RANGE_BYTES};
+        ranges[i] = (struct iovec){.iov_base = (char *)base + at,
+                                   .iov_len = bytes - at < RANGE_BYTES ? bytes - at : RANGE_BYTES};
     }
     for (int i = 0; i < n->worker_count && !e; i++)
         e = n->ops->attach(n->workers[i].queue, ranges, count);
@@ -226,13 +236,14 @@ zero_status_t zero_nvme_register(zero_nvme_t *n, void *base, uint64_t bytes, zer
     n->range_count = e ? 0 : count;
     if (e)
         zero_log(n->options.log, n->options.log_ctx, ZERO_LOG_INFO,
-                 "rank %d: %s does not keep the %llu bytes of the nvme tier's buffers mapped: %s%s; each transfer maps its own",
+                 "rank %d: %s does not keep the %llu bytes of the nvme tier's buffers mapped: %s%s; each transfer maps "
+                 "its own",
                  n->file.rank, n->ops->name, (unsigned long long)bytes, strerror(-e),
                  e == -ENOMEM ? " (ulimit -l limits locked memory)" : "");
     return ZERO_OK;
 }
 
-/* ---- requests ---------------------------------------------------------------------------------------------------- */
+/* ---- requests --------------------------------------------------------------------------------------------------- */
 
 /* The mutex is held. */
 static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, char *buffer, uint64_t bytes,
@@ -246,17 +257,22 @@ static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, ch
         if (r->ticket == 0)
             slot = slot < 0 ? i : slot;
         else if (!r->ended && (r->write || write) && offset < r->offset + r->bytes && r->offset < offset + bytes)
-            return zero_fail(error, ZERO_ERR_ORDER,
-                             "%llu bytes at offset %llu are to be %s while %llu bytes at %llu are being %s: wait for that first",
-                             (unsigned long long)bytes, (unsigned long long)offset, write ? "written" : "read",
-                             (unsigned long long)r->bytes, (unsigned long long)r->offset, r->write ? "written" : "read");
+            return zero_fail(
+                error, ZERO_ERR_ORDER,
+                "%llu bytes at offset %llu are to be %s while %llu bytes at %llu are being %s: wait for that first",
+                (unsigned long long)bytes, (unsigned long long)offset, write ? "written" : "read",
+                (unsigned long long)r->bytes, (unsigned long long)r->offset, r->write ? "written" : "read");
     }
     if (slot < 0)
-        return zero_fail(error, ZERO_ERR_ORDER, "%d requests have been started and none was waited for: wait for one first",
+        return zero_fail(error, ZERO_ERR_ORDER,
+                         "%d requests have been started and none was waited for: wait for one first",
                          ZERO_NVME_REQUESTS);
     zero_nvme_request_t *r = &n->requests[slot];
-    *r = (zero_nvme_request_t){
-        .ticket = ++n->issued << 8 | (uint64_t)slot, .write = write, .offset = offset, .bytes = bytes, .buffer = buffer};
+    *r = (zero_nvme_request_t){.ticket = ++n->issued << 8 | (uint64_t)slot,
+                               .write = write,
+                               .offset = offset,
+                               .bytes = bytes,
+                               .buffer = buffer};
     n->queued[(n->queued_first + n->queued_count++) % ZERO_NVME_REQUESTS] = r;
     *ticket = r->ticket;
     pthread_cond_broadcast(&n->work);
@@ -266,13 +282,13 @@ static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, ch
     return ZERO_OK;
 }
 
-static zero_status_t submit(zero_nvme_t *n, bool write, uint64_t offset, char *buffer, uint64_t bytes, zero_nvme_ticket_t *ticket,
-                            zero_error_t *error)
+static zero_status_t submit(zero_nvme_t *n, bool write, uint64_t offset, char *buffer, uint64_t bytes,
+                            zero_nvme_ticket_t *ticket, zero_error_t *error)
 {
     *ticket = 0;
     if (bytes == 0 || bytes > n->bytes || offset > n->bytes - bytes)
-        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at offset %llu do not lie in a file of %llu", (unsigned long long)bytes,
-                         (unsigned long long)offset, (unsigned long long)n->bytes);
+        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at offset %llu do not lie in a file of %llu",
+                         (unsigned long long)bytes, (unsigned long long)offset, (unsigned long long)n->bytes);
     if (offset % ZERO_NVME_BLOCK || (uintptr_t)buffer % ZERO_NVME_ALIGN)
         return zero_fail(error, ZERO_ERR_ARG,
                          "offset %llu or the buffer at %p is not aligned: offsets are multiples of %d, buffers of %d",
@@ -289,8 +305,8 @@ zero_status_t zero_nvme_read(zero_nvme_t *n, uint64_t offset, void *buffer, uint
     return submit(n, false, offset, buffer, bytes, ticket, error);
 }
 
-zero_status_t zero_nvme_write(zero_nvme_t *n, uint64_t offset, const void *buffer, uint64_t bytes, zero_nvme_ticket_t *ticket,
-                              zero_error_t *error)
+zero_status_t zero_nvme_write(zero_nvme_t *n, uint64_t offset, const void *buffer, uint64_t bytes,
+                              zero_nvme_ticket_t *ticket, zero_error_t *error)
 {
     return submit(n, true, offset, (char *)buffer, bytes, ticket, error);
 }
@@ -325,11 +341,11 @@ zero_status_t zero_nvme_wait(zero_nvme_t *n, zero_nvme_ticket_t ticket, double t
     while (!r->ended && zero_host_now() < end)
         await(n, end);
     if (!r->ended) {
-        status = zero_fail(
-            error, ZERO_ERR_TIMEOUT,
-            "rank %d: %s %llu bytes at offset %llu of its file in '%s' did not end within %g s: is the drive there (dmesg)?",
-            n->file.rank, r->write ? "writing" : "reading", (unsigned long long)r->bytes, (unsigned long long)r->offset,
-            n->file.path, timeout_s);
+        status = zero_fail(error, ZERO_ERR_TIMEOUT,
+                           "rank %d: %s %llu bytes at offset %llu of its file in '%s' did not end within %g s: is the "
+                           "drive there (dmesg)?",
+                           n->file.rank, r->write ? "writing" : "reading", (unsigned long long)r->bytes,
+                           (unsigned long long)r->offset, n->file.path, timeout_s);
         goto out;
     }
     r->ticket = 0;
@@ -364,8 +380,8 @@ void zero_nvme_destroy(zero_nvme_t *n)
     int lost = n->running;
     if (lost)
         zero_log(n->options.log, n->options.log_ctx, ZERO_LOG_ERROR,
-                 "rank %d: transfers of its file in '%s' did not end within %g s and are left to the system", n->file.rank,
-                 n->file.path, n->options.timeout_s);
+                 "rank %d: transfers of its file in '%s' did not end within %g s and are left to the system",
+                 n->file.rank, n->file.path, n->options.timeout_s);
     for (int i = 0; n->workers && i < n->worker_count; i++) {
         zero_nvme_worker_t *w = &n->workers[i];
         if (w->started && w->ended)

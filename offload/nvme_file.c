@@ -1,9 +1,9 @@
 /* nvme_file.c - the folder of the nvme tier: what is checked, its lock, and the file of a rank. See nvme_system.h.
  *
  * The lock is a file of which every rank of a run holds a shared flock, and whose text names that run. Whoever gets it
- * exclusively is the first one: it writes its run into it, and then shares it. So the text is that of the holders whenever one
- * holds a share, and a lock that a crash left, which nobody holds, is anybody's. The last rank of a run removes it; one who
- * locked a removed file sees that it has no name.
+ * exclusively is the first one: it writes its run into it, and then shares it. So the text is that of the holders
+ * whenever one holds a share, and a lock that a crash left, which nobody holds, is anybody's. The last rank of a run
+ * removes it; one who locked a removed file sees that it has no name.
  */
 #define _GNU_SOURCE
 #include "offload/nvme.h"
@@ -35,7 +35,7 @@
 #define LOCK_NAME "zero-nvme.lock"
 #define LOCK_SECONDS 10.0
 
-/* ---- the system's own calls -------------------------------------------------------------------------------------- */
+/* ---- the system's own calls ------------------------------------------------------------------------------------- */
 
 static int system_openat(int folder, const char *name, int flags, mode_t mode)
 {
@@ -59,7 +59,7 @@ const zero_nvme_system_t zero_nvme_system = {
     .threads = &zero_nvme_threads,
 };
 
-/* ---- the folder -------------------------------------------------------------------------------------------------- */
+/* ---- the folder ------------------------------------------------------------------------------------------------- */
 
 static zero_status_t open_folder(zero_nvme_file_t *f, zero_error_t *error)
 {
@@ -73,24 +73,28 @@ static zero_status_t open_folder(zero_nvme_file_t *f, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_IO, "the folder for the nvme tier cannot be opened: '%s': %s%s", f->path,
                          strerror(errno), errno == ENOENT ? " (make it, or name one that is there)" : "");
     if (f->system->fstatfs(f->folder, &fs) < 0)
-        return zero_fail(error, ZERO_ERR_IO, "the file system of '%s' does not say what it is: %s", f->path, strerror(errno));
+        return zero_fail(error, ZERO_ERR_IO, "the file system of '%s' does not say what it is: %s", f->path,
+                         strerror(errno));
     for (size_t i = 0; i < sizeof in_memory / sizeof *in_memory; i++)
         if ((uint32_t)fs.f_type == in_memory[i].magic)
-            return zero_fail(error, ZERO_ERR_ARG, "'%s' is in memory (%s), where the nvme tier would save none: name a folder on "
-                             "a drive, or use the host tier", f->path, in_memory[i].name);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "'%s' is in memory (%s), where the nvme tier would save none: name a folder on "
+                             "a drive, or use the host tier",
+                             f->path, in_memory[i].name);
     return ZERO_OK;
 }
 
 static zero_status_t cannot_make(const zero_nvme_file_t *f, const char *name, zero_error_t *error)
 {
     bool full = errno == ENOSPC || errno == EDQUOT, forbidden = errno == EACCES || errno == EPERM || errno == EROFS;
-    return zero_fail(error, full ? ZERO_ERR_MEMORY : ZERO_ERR_IO, "the nvme tier cannot make '%s/%s': %s%s", f->path, name,
-                     strerror(errno),
-                     forbidden ? " (name a folder that this user may write to, or change its permissions)" :
-                     full ? " (make room, or name another folder)" : "");
+    return zero_fail(error, full ? ZERO_ERR_MEMORY : ZERO_ERR_IO, "the nvme tier cannot make '%s/%s': %s%s", f->path,
+                     name, strerror(errno),
+                     forbidden ? " (name a folder that this user may write to, or change its permissions)"
+                     : full    ? " (make room, or name another folder)"
+                               : "");
 }
 
-/* ---- the lock ---------------------------------------------------------------------------------------------------- */
+/* ---- the lock --------------------------------------------------------------------------------------------------- */
 
 typedef struct holder {
     unsigned long long run;
@@ -110,8 +114,8 @@ static bool write_holder(const zero_nvme_file_t *f, uint64_t run)
 {
     char text[160], host[65] = "";
     gethostname(host, sizeof host - 1);
-    int n = snprintf(text, sizeof text, "run %llx process %d rank %d host %s\n", (unsigned long long)run, (int)getpid(), f->rank,
-                     *host ? host : "?");
+    int n = snprintf(text, sizeof text, "run %llx process %d rank %d host %s\n", (unsigned long long)run, (int)getpid(),
+                     f->rank, *host ? host : "?");
     return f->system->ftruncate(f->lock, 0) == 0 && f->system->pwrite(f->lock, text, (size_t)n, 0) == n;
 }
 
@@ -136,9 +140,14 @@ static void leave_lock(zero_nvme_file_t *f)
     close_lock(f);
 }
 
-typedef enum lock_state { LOCK_OURS, LOCK_OTHERS, LOCK_MOVING } lock_state_t; /* moving: somebody is just taking or leaving it */
+typedef enum lock_state {
+    LOCK_OURS,
+    LOCK_OTHERS,
+    LOCK_MOVING
+} lock_state_t; /* moving: somebody is just taking or leaving it */
 
-static zero_status_t try_lock(zero_nvme_file_t *f, uint64_t run, lock_state_t *state, holder_t *holder, zero_error_t *error)
+static zero_status_t try_lock(zero_nvme_file_t *f, uint64_t run, lock_state_t *state, holder_t *holder,
+                              zero_error_t *error)
 {
     const zero_nvme_system_t *s = f->system;
     *state = LOCK_MOVING;
@@ -152,7 +161,8 @@ static zero_status_t try_lock(zero_nvme_file_t *f, uint64_t run, lock_state_t *s
     if (first && has_name(f) && !write_holder(f, run))
         return zero_fail(error, ZERO_ERR_IO, "cannot write '%s/%s', which keeps two runs apart: %s", f->path, LOCK_NAME,
                          strerror(errno));
-    /* Between the two locks another one can have been the first: what counts is what stands there when this one has its share. */
+    /* Between the two locks another one can have been the first: what counts is what stands there when this one has its
+     * share. */
     if (s->flock(f->lock, LOCK_SH | LOCK_NB) == 0 && has_name(f) && read_holder(f, holder))
         *state = holder->run == run ? LOCK_OURS : LOCK_OTHERS;
     return ZERO_OK;
@@ -172,17 +182,19 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
             return ZERO_OK;
         /* Seen twice: one that ended between the two locks is seen once. */
         if (state == LOCK_OTHERS && others) {
-            status = zero_fail(error, ZERO_ERR_IO,
-                               "'%s' is the nvme folder of another run: process %d (rank %d) on %s has it. Wait for its end, or "
-                               "name another folder",
-                               f->path, holder.pid, holder.rank, holder.host);
+            status = zero_fail(
+                error, ZERO_ERR_IO,
+                "'%s' is the nvme folder of another run: process %d (rank %d) on %s has it. Wait for its end, or "
+                "name another folder",
+                f->path, holder.pid, holder.rank, holder.host);
             break;
         }
         if (zero_host_now() > end) {
-            status = zero_fail(error, ZERO_ERR_TIMEOUT,
-                               "'%s/%s' stayed locked for %g s by a process that does not say in it which run it is: end that "
-                               "process, or name another folder",
-                               f->path, LOCK_NAME, LOCK_SECONDS);
+            status = zero_fail(
+                error, ZERO_ERR_TIMEOUT,
+                "'%s/%s' stayed locked for %g s by a process that does not say in it which run it is: end that "
+                "process, or name another folder",
+                f->path, LOCK_NAME, LOCK_SECONDS);
             break;
         }
         close_lock(f);
@@ -192,16 +204,19 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
     return status;
 }
 
-/* ---- the file ---------------------------------------------------------------------------------------------------- */
+/* ---- the file --------------------------------------------------------------------------------------------------- */
 
 static zero_status_t no_direct(const zero_nvme_file_t *f, zero_error_t *error)
 {
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                     "the file system of '%s' refuses O_DIRECT, without which the nvme tier would fill memory with its page "
-                     "cache: name a folder on a local drive with ext4, XFS or Btrfs", f->path);
+    return zero_fail(
+        error, ZERO_ERR_UNSUPPORTED,
+        "the file system of '%s' refuses O_DIRECT, without which the nvme tier would fill memory with its page "
+        "cache: name a folder on a local drive with ext4, XFS or Btrfs",
+        f->path);
 }
 
-/* A new file of this rank, which loses its name at once. The folder's lock is held: what has this name is a crashed run's. */
+/* A new file of this rank, which loses its name at once. The folder's lock is held: what has this name is a crashed
+ * run's. */
 static zero_status_t make_file(zero_nvme_file_t *f, zero_error_t *error)
 {
     char name[48];
@@ -213,8 +228,8 @@ static zero_status_t make_file(zero_nvme_file_t *f, zero_error_t *error)
     /* Where O_DIRECT is refused the file may have been made all the same. */
     if (f->system->unlinkat(f->folder, name, 0) < 0 && f->fd >= 0)
         return zero_fail(error, ZERO_ERR_IO,
-                         "cannot remove the name of '%s/%s', so that its space would stay taken after a crash: %s", f->path, name,
-                         strerror(errno));
+                         "cannot remove the name of '%s/%s', so that its space would stay taken after a crash: %s",
+                         f->path, name, strerror(errno));
     errno = e;
     if (f->fd < 0)
         return errno == EINVAL ? no_direct(f, error) : cannot_make(f, name, error);
@@ -225,22 +240,26 @@ static zero_status_t check_alignment(const zero_nvme_file_t *f, zero_error_t *er
 {
     struct statx x = {0};
     /* Before Linux 6.1 nothing is said; no drive asks for more than a page. */
-    if (!HAVE_DIOALIGN || f->system->statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &x) < 0 || !(x.stx_mask & STATX_DIOALIGN))
+    if (!HAVE_DIOALIGN || f->system->statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &x) < 0 ||
+        !(x.stx_mask & STATX_DIOALIGN))
         return ZERO_OK;
     if (DIO_OFFSET_ALIGN(x) == 0)
         return no_direct(f, error);
     if (ZERO_NVME_ALIGN % DIO_OFFSET_ALIGN(x) || (DIO_MEMORY_ALIGN(x) && ZERO_NVME_ALIGN % DIO_MEMORY_ALIGN(x)))
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "the drive of '%s' wants transfers aligned to %u bytes of the file and %u of memory, and at most %d is "
-                         "given: name a folder on another",
-                         f->path, DIO_OFFSET_ALIGN(x), DIO_MEMORY_ALIGN(x), ZERO_NVME_ALIGN);
+        return zero_fail(
+            error, ZERO_ERR_UNSUPPORTED,
+            "the drive of '%s' wants transfers aligned to %u bytes of the file and %u of memory, and at most %d is "
+            "given: name a folder on another",
+            f->path, DIO_OFFSET_ALIGN(x), DIO_MEMORY_ALIGN(x), ZERO_NVME_ALIGN);
     return ZERO_OK;
 }
 
 static zero_status_t too_full(const zero_nvme_file_t *f, uint64_t there, zero_error_t *error)
 {
-    return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs %llu bytes in '%s', but %llu are free there: make room, name another "
-                     "folder, or use more ranks", f->rank, (unsigned long long)f->bytes, f->path, (unsigned long long)there);
+    return zero_fail(error, ZERO_ERR_MEMORY,
+                     "rank %d needs %llu bytes in '%s', but %llu are free there: make room, name another "
+                     "folder, or use more ranks",
+                     f->rank, (unsigned long long)f->bytes, f->path, (unsigned long long)there);
 }
 
 static uint64_t free_space(const zero_nvme_file_t *f)
@@ -249,15 +268,18 @@ static uint64_t free_space(const zero_nvme_file_t *f)
     return f->system->fstatfs(f->folder, &fs) == 0 ? (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize : 0;
 }
 
-/* Gives the file its size, with all of its space, so that a full drive is an error now rather than at some later step. */
+/* Gives the file its size, with all of its space, so that a full drive is an error now rather than at some later step.
+ */
 static zero_status_t reserve(const zero_nvme_file_t *f, zero_log_fn log, void *log_ctx, zero_error_t *error)
 {
     struct rlimit limit;
     int e;
     /* Going past this limit would be a signal. */
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && f->bytes > limit.rlim_cur)
-        return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs a file of %llu bytes for the nvme tier, but files are limited to "
-                         "%llu (ulimit -f): raise that", f->rank, (unsigned long long)f->bytes, (unsigned long long)limit.rlim_cur);
+        return zero_fail(error, ZERO_ERR_MEMORY,
+                         "rank %d needs a file of %llu bytes for the nvme tier, but files are limited to "
+                         "%llu (ulimit -f): raise that",
+                         f->rank, (unsigned long long)f->bytes, (unsigned long long)limit.rlim_cur);
     if (free_space(f) < f->bytes)
         return too_full(f, free_space(f), error);
     do
@@ -265,8 +287,8 @@ static zero_status_t reserve(const zero_nvme_file_t *f, zero_log_fn log, void *l
     while (e == EINTR);
     if (e == EOPNOTSUPP || e == ENOSYS) {
         zero_log(log, log_ctx, ZERO_LOG_WARNING,
-                 "rank %d: the file system of '%s' cannot reserve space: if others fill it, training will stop later", f->rank,
-                 f->path);
+                 "rank %d: the file system of '%s' cannot reserve space: if others fill it, training will stop later",
+                 f->rank, f->path);
         e = f->system->ftruncate(f->fd, (off_t)f->bytes) < 0 ? errno : 0;
     }
     if (e == ENOSPC || e == EDQUOT)
@@ -288,7 +310,8 @@ static zero_status_t try_transfer(const zero_nvme_file_t *f, zero_error_t *error
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a block of %d bytes", ZERO_NVME_BLOCK);
     for (int write = 1; write >= 0 && status == ZERO_OK; write--) {
         do
-            n = write ? f->system->pwrite(f->fd, block, ZERO_NVME_BLOCK, 0) : f->system->pread(f->fd, block, ZERO_NVME_BLOCK, 0);
+            n = write ? f->system->pwrite(f->fd, block, ZERO_NVME_BLOCK, 0)
+                      : f->system->pread(f->fd, block, ZERO_NVME_BLOCK, 0);
         while (n < 0 && errno == EINTR);
         if (n < 0 && errno == EINVAL)
             status = no_direct(f, error);
@@ -317,7 +340,8 @@ zero_status_t zero_nvme_file_open(zero_nvme_file_t *f, const zero_nvme_system_t 
     if (!f->path)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the name of a folder");
     if ((status = open_folder(f, error)) || (status = lock_folder(f, run, error)) || (status = make_file(f, error)) ||
-        (status = check_alignment(f, error)) || (status = reserve(f, log, log_ctx, error)) || (status = try_transfer(f, error)))
+        (status = check_alignment(f, error)) || (status = reserve(f, log, log_ctx, error)) ||
+        (status = try_transfer(f, error)))
         zero_nvme_file_close(f);
     return status;
 }

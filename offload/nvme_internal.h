@@ -12,19 +12,19 @@ typedef struct zero_nvme_request {
     bool write;
     uint64_t offset, bytes;
     char *buffer;
-    uint64_t taken;            /* bytes that lanes took */
-    int active;                /* lanes that work on it */
+    uint64_t taken; /* bytes that lanes took */
+    int active;     /* lanes that work on it */
     bool ended;
 } zero_nvme_request_t;
 
 typedef struct zero_nvme_lane {
-    zero_nvme_request_t *request;        /* NULL: free */
-    uint64_t offset;           /* in the file */
-    uint64_t bytes, wanted;    /* of whole blocks, and of those what the caller wants */
+    zero_nvme_request_t *request; /* NULL: free */
+    uint64_t offset;              /* in the file */
+    uint64_t bytes, wanted;       /* of whole blocks, and of those what the caller wants */
     uint64_t done;
-    char *memory;              /* the caller's, or block for an incomplete one */
-    char *wants;               /* the caller's */
-    char *block;               /* [ZERO_NVME_BLOCK] this lane's own */
+    char *memory; /* the caller's, or block for an incomplete one */
+    char *wants;  /* the caller's */
+    char *block;  /* [ZERO_NVME_BLOCK] this lane's own */
     int tries;
 } zero_nvme_lane_t;
 
@@ -32,33 +32,33 @@ typedef struct zero_nvme_worker {
     zero_nvme_t *n;
     pthread_t thread;
     bool started, ended;
-    zero_nvme_queue_t *queue;  /* NULL: given up */
+    zero_nvme_queue_t *queue; /* NULL: given up */
     zero_nvme_lane_t *lanes;
-    int active;                /* lanes at work */
+    int active; /* lanes at work */
 } zero_nvme_worker_t;
 
 struct zero_nvme {
     zero_nvme_options_t options;
     zero_nvme_file_t file;
-    uint64_t bytes;            /* as asked for; file.bytes is whole blocks */
+    uint64_t bytes; /* as asked for; file.bytes is whole blocks */
     const zero_nvme_queue_ops_t *ops;
-    char *memory;              /* one mapping: checksums, then blocks of lanes */
+    char *memory; /* one mapping: checksums, then blocks of lanes */
     uint64_t memory_bytes;
-    uint64_t *sums;            /* [file.bytes / ZERO_NVME_BLOCK] XXH3 of what each block holds */
-    struct iovec *ranges;      /* registered */
+    uint64_t *sums;       /* [file.bytes / ZERO_NVME_BLOCK] XXH3 of what each block holds */
+    struct iovec *ranges; /* registered */
     int range_count;
     zero_nvme_worker_t *workers;
-    int worker_count, lanes;   /* lanes of each worker */
+    int worker_count, lanes; /* lanes of each worker */
 
     pthread_mutex_t mutex;
     pthread_cond_t work, change; /* for workers: something to do; for callers: a request or a worker ended */
-    bool synced;               /* the three above are there */
+    bool synced;                 /* the three above are there */
     zero_nvme_request_t requests[ZERO_NVME_REQUESTS];
     zero_nvme_request_t *queued[ZERO_NVME_REQUESTS]; /* a ring: requests with bytes that no lane took */
     unsigned queued_first, queued_count;
-    uint64_t issued;           /* requests so far */
+    uint64_t issued; /* requests so far */
     uint64_t read, written;
-    int running, touching;     /* workers that have not ended; of those in the callers' memory */
+    int running, touching; /* workers that have not ended; of those in the callers' memory */
     bool stop, abandoned;
     bool failed;
     zero_error_t error;

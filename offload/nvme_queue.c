@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* ---- by pread and pwrite: the transfer is done when it has started ----------------------------------------------- */
+/* ---- by pread and pwrite: the transfer is done when it has started ---------------------------------------------- */
 
 typedef struct threads_queue {
     bool done;
@@ -36,8 +36,8 @@ static int threads_start(zero_nvme_queue_t *queue, int lane, const zero_nvme_tra
 {
     threads_queue_t *q = (threads_queue_t *)queue;
     (void)lane;
-    ssize_t n =
-        t->write ? pwrite(t->fd, t->buffer, t->bytes, (off_t)t->offset) : pread(t->fd, t->buffer, t->bytes, (off_t)t->offset);
+    ssize_t n = t->write ? pwrite(t->fd, t->buffer, t->bytes, (off_t)t->offset)
+                         : pread(t->fd, t->buffer, t->bytes, (off_t)t->offset);
     q->result = n < 0 ? -errno : n;
     q->done = true;
     return 0;
@@ -70,7 +70,7 @@ const zero_nvme_queue_ops_t zero_nvme_threads = {
     .wake = threads_wake,
 };
 
-/* ---- through io_uring -------------------------------------------------------------------------------------------- */
+/* ---- through io_uring ------------------------------------------------------------------------------------------- */
 
 #if defined(HAVE_LIBURING)
 
@@ -81,7 +81,7 @@ const zero_nvme_queue_ops_t zero_nvme_threads = {
 typedef struct uring_queue {
     struct io_uring ring;
     bool made;
-    int event;  /* an eventfd: what next waits for. The kernel writes to it when a transfer is done, and so does wake */
+    int event; /* an eventfd: what next waits for. The kernel writes to it when a transfer is done, and so does wake */
 } uring_queue_t;
 
 enum { WAIT_MS = 100, RETRY_MS = 1 };
@@ -116,7 +116,8 @@ static int uring_create(zero_nvme_queue_t **queue, int lanes)
     q->made = true;
     e = -ENOSYS; /* Linux 5.6 has them all */
     probe = io_uring_get_probe_ring(&q->ring);
-    if (!probe || !io_uring_opcode_supported(probe, IORING_OP_READ) || !io_uring_opcode_supported(probe, IORING_OP_WRITE))
+    if (!probe || !io_uring_opcode_supported(probe, IORING_OP_READ) ||
+        !io_uring_opcode_supported(probe, IORING_OP_WRITE))
         goto fail;
     e = io_uring_register_eventfd(&q->ring, q->event);
     if (e < 0)

@@ -37,8 +37,8 @@ static void fail_all(zero_nvme_t *n, zero_status_t status, const char *format, .
     pthread_mutex_unlock(&n->mutex);
 }
 
-/* Between these a worker uses callers' memory itself: zero_nvme_destroy waits for that however long a transfer takes. False:
- * it must not any more. */
+/* Between these a worker uses callers' memory itself: zero_nvme_destroy waits for that however long a transfer takes.
+ * False: it must not any more. */
 static bool touch(zero_nvme_t *n)
 {
     pthread_mutex_lock(&n->mutex);
@@ -106,8 +106,8 @@ static void leave(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
 static void give_up(zero_nvme_worker_t *w, int e)
 {
     zero_nvme_t *n = w->n;
-    fail_all(n, ZERO_ERR_SYSTEM, "rank %d: %s failed while transfers of its file in '%s' were under way: %s", n->file.rank,
-             n->ops->name, n->file.path, strerror(-e));
+    fail_all(n, ZERO_ERR_SYSTEM, "rank %d: %s failed while transfers of its file in '%s' were under way: %s",
+             n->file.rank, n->ops->name, n->file.path, strerror(-e));
     pthread_mutex_lock(&n->mutex);
     zero_nvme_queue_t *queue = w->queue;
     w->queue = NULL;
@@ -122,9 +122,12 @@ static void give_up(zero_nvme_worker_t *w, int e)
 static void start(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
 {
     zero_nvme_t *n = w->n;
-    zero_nvme_transfer_t t = {
-        .write = lane->request->write, .fd = n->file.fd, .registered = -1, .buffer = lane->memory + lane->done,
-        .bytes = (uint32_t)(lane->bytes - lane->done), .offset = lane->offset + lane->done};
+    zero_nvme_transfer_t t = {.write = lane->request->write,
+                              .fd = n->file.fd,
+                              .registered = -1,
+                              .buffer = lane->memory + lane->done,
+                              .bytes = (uint32_t)(lane->bytes - lane->done),
+                              .offset = lane->offset + lane->done};
     for (int i = 0; i < n->range_count && t.registered < 0; i++) {
         const char *base = n->ranges[i].iov_base;
         if (t.buffer >= base && t.buffer + t.bytes <= base + n->ranges[i].iov_len)
@@ -161,14 +164,16 @@ static void receive(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
     if (!touch(n))
         return;
     for (uint64_t at = 0; at < lane->bytes; at += ZERO_NVME_BLOCK) {
-        uint64_t found = XXH3_64bits(lane->memory + at, ZERO_NVME_BLOCK), wanted = n->sums[(lane->offset + at) / ZERO_NVME_BLOCK];
+        uint64_t found = XXH3_64bits(lane->memory + at, ZERO_NVME_BLOCK),
+                 wanted = n->sums[(lane->offset + at) / ZERO_NVME_BLOCK];
         if (found == wanted)
             continue;
         fail_all(n, ZERO_ERR_IO,
-                 "rank %d: %d bytes at offset %llu of its file in '%s' are not what was written there (checksum %016llx, written "
+                 "rank %d: %d bytes at offset %llu of its file in '%s' are not what was written there (checksum "
+                 "%016llx, written "
                  "%016llx): the drive or the memory is faulty. Test both, and go on from the last checkpoint",
-                 n->file.rank, ZERO_NVME_BLOCK, (unsigned long long)(lane->offset + at), n->file.path, (unsigned long long)found,
-                 (unsigned long long)wanted);
+                 n->file.rank, ZERO_NVME_BLOCK, (unsigned long long)(lane->offset + at), n->file.path,
+                 (unsigned long long)found, (unsigned long long)wanted);
         break;
     }
     if (lane->memory == lane->block)
@@ -180,9 +185,12 @@ static const char *advice(int e)
 {
     switch (e) {
     case ENOSPC:
-    case EDQUOT: return ". Make room there, or name another folder; then go on from the last checkpoint";
-    case EIO: return ". Look for the drive in the system's log (dmesg)";
-    default: return "";
+    case EDQUOT:
+        return ". Make room there, or name another folder; then go on from the last checkpoint";
+    case EIO:
+        return ". Look for the drive in the system's log (dmesg)";
+    default:
+        return "";
     }
 }
 
@@ -194,8 +202,8 @@ static void finish(zero_nvme_worker_t *w, zero_nvme_lane_t *lane, int64_t result
     uint64_t left = lane->bytes - lane->done, offset = lane->offset + lane->done;
     bool again = result == -EAGAIN || result == -EINTR;
     if (result < 0 && (!again || lane->tries >= MOST_TRIES)) {
-        fail_all(n, ZERO_ERR_IO, "rank %d: %s %llu bytes at offset %llu of its file in '%s' failed: %s%s", n->file.rank, what,
-                 (unsigned long long)left, (unsigned long long)offset, n->file.path, strerror((int)-result),
+        fail_all(n, ZERO_ERR_IO, "rank %d: %s %llu bytes at offset %llu of its file in '%s' failed: %s%s", n->file.rank,
+                 what, (unsigned long long)left, (unsigned long long)offset, n->file.path, strerror((int)-result),
                  advice((int)-result));
         leave(w, lane);
         return;

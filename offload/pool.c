@@ -18,11 +18,11 @@ static zero_status_t check_range(const void *base, uint64_t bytes, zero_error_t 
     uint64_t page = zero_host_page();
     if (bytes && (uintptr_t)base % page == 0 && bytes % page == 0)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at %p are not whole pages of %llu bytes", (unsigned long long)bytes, base,
-                     (unsigned long long)page);
+    return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at %p are not whole pages of %llu bytes",
+                     (unsigned long long)bytes, base, (unsigned long long)page);
 }
 
-/* ---- placement --------------------------------------------------------------------------------------------------- */
+/* ---- placement -------------------------------------------------------------------------------------------------- */
 
 #if defined(HAVE_HWLOC)
 
@@ -96,8 +96,8 @@ static const char *place(void *base, uint64_t bytes, const char *pci, int *nodes
 
 #endif
 
-/* Most machines have one node: there is then no need to look at all the rest of them. Where hwloc was told of another machine, that one
- * counts. Without sysfs nothing is known, and hwloc would complain of that on standard error. */
+/* Most machines have one node: there is then no need to look at all the rest of them. Where hwloc was told of another
+ * machine, that one counts. Without sysfs nothing is known, and hwloc would complain of that on standard error. */
 static bool single_node(void)
 {
     char online[16] = "";
@@ -130,9 +130,10 @@ zero_status_t zero_host_place(void *base, uint64_t bytes, const char *pci, int *
     return ZERO_OK;
 }
 
-/* ---- locking ----------------------------------------------------------------------------------------------------- */
+/* ---- locking ---------------------------------------------------------------------------------------------------- */
 
-zero_status_t zero_host_lock(void *base, uint64_t bytes, bool *locked, zero_log_fn log, void *log_ctx, zero_error_t *error)
+zero_status_t zero_host_lock(void *base, uint64_t bytes, bool *locked, zero_log_fn log, void *log_ctx,
+                             zero_error_t *error)
 {
     struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
     uint64_t resident;
@@ -150,8 +151,10 @@ zero_status_t zero_host_lock(void *base, uint64_t bytes, bool *locked, zero_log_
     int e = errno;
     munlock(base, bytes);
     getrlimit(RLIMIT_MEMLOCK, &limit);
-    zero_log(log, log_ctx, ZERO_LOG_WARNING, "%llu bytes of host memory are not locked, so that the system may swap them out: %s "
-             "(the limit is %llu bytes: ulimit -l)", (unsigned long long)bytes, strerror(e), (unsigned long long)limit.rlim_cur);
+    zero_log(log, log_ctx, ZERO_LOG_WARNING,
+             "%llu bytes of host memory are not locked, so that the system may swap them out: %s "
+             "(the limit is %llu bytes: ulimit -l)",
+             (unsigned long long)bytes, strerror(e), (unsigned long long)limit.rlim_cur);
     return ZERO_OK;
 }
 

@@ -1,5 +1,5 @@
-/* norm.h - the global gradient norm and the clip factor, from the partial sums that the ranks exchanged. Pure functions: every
- * rank computes the same bits from the same numbers. */
+/* norm.h - the global gradient norm and the clip factor, from the partial sums that the ranks exchanged. Pure
+ * functions: every rank computes the same bits from the same numbers. */
 #ifndef ZERO_OPTIM_NORM_H
 #define ZERO_OPTIM_NORM_H
 
@@ -12,9 +12,9 @@ typedef struct zero_norm {
     bool finite;        /* false: no update may be applied */
 } zero_norm_t;
 
-/* square_sums[r * stride + s] is rank r's sum of squares of segment s, for r < ranks and s < segments. They are added segment by
- * segment, within one in rank order, so that the order is the plan's and nobody else's. The clip factor is that of PyTorch's
- * clip_grad_norm_ (torch.nn.utils), its 1e-6 included. */
+/* square_sums[r * stride + s] is rank r's sum of squares of segment s, for r < ranks and s < segments. They are added
+ * segment by segment, within one in rank order, so that the order is the plan's and nobody else's. The clip factor is
+ * that of PyTorch's clip_grad_norm_ (torch.nn.utils), its 1e-6 included. */
 zero_norm_t zero_norm_combine(const double *square_sums, int64_t segments, int ranks, int64_t stride, double grad_scale,
                               double clip);
 

@@ -47,8 +47,8 @@ double zero_power(double x, int64_t n)
     return result;
 }
 
-zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_adamw_t *options, double lr, double lr_scale, double decay_scale,
-                                      int64_t t, double grad_factor)
+zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_adamw_t *options, double lr, double lr_scale,
+                                      double decay_scale, int64_t t, double grad_factor)
 {
     bool coupled = rules[rule].coupled, corrected = rules[rule].corrected;
     double rate = lr * lr_scale, decay = options->weight_decay * decay_scale;

@@ -7,8 +7,8 @@
 /* "adamw", "adam", "sgd", "lion", "adamw8bit". */
 const char *zero_rule_name(zero_rule_t rule);
 
-/* Buffers of state besides the master weights (0 to 2, state[0] first), each of zero_rule_block_bytes for every ZERO_BLOCK8 elements. SGD has
- * none where its momentum, options->beta1, is 0. */
+/* Buffers of state besides the master weights (0 to 2, state[0] first), each of zero_rule_block_bytes for every
+ * ZERO_BLOCK8 elements. SGD has none where its momentum, options->beta1, is 0. */
 int zero_rule_states(zero_rule_t rule, const zero_adamw_t *options);
 
 /* Whether it divides by a root that eps keeps from 0. */
@@ -17,19 +17,21 @@ bool zero_rule_reads_eps(zero_rule_t rule);
 /* 512 where state is fp32, sizeof(zero_block8_t) where it is in 8 bits. */
 int zero_rule_block_bytes(zero_rule_t rule);
 
-/* x^n for n >= 0, by squaring: at most 2 * 63 multiplications in fp64. Used instead of pow() because IEEE multiplication gives the same bits on
- * every machine and C library, and pow() need not. Its relative error is below 2 n * 2^-53, so that 1 - beta^n is exact to a few units of
- * 2^-53 / (1 - beta): where n is large, beta^n has vanished. */
+/* x^n for n >= 0, by squaring: at most 2 * 63 multiplications in fp64. Used instead of pow() because IEEE
+ * multiplication gives the same bits on every machine and C library, and pow() need not. Its relative error is below 2
+ * n * 2^-53, so that 1 - beta^n is exact to a few units of 2^-53 / (1 - beta): where n is large, beta^n has vanished.
+ */
 double zero_power(double x, int64_t n);
 
-/* The scalars of flat.h's formulas for update number t (from 1: updates applied so far plus this one, so that a skipped step does not count), of
- * parameters whose rate is lr * lr_scale and whose decay is options->weight_decay * decay_scale. grad_factor multiplies the gradients (scale and
- * clip factor, optim/norm.h). Of the options, SGD takes beta1 for its momentum and neither beta2 nor eps, Lion no eps; 0 <= beta < 1. Weight decay is
- * decoupled in AdamW and Lion, p <- p - lr * wd * p (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, algorithm 2, with
- * the schedule in the rate as PyTorch's AdamW has it), and added to the gradient in Adam and SGD, g <- g + wd * p, after it was scaled and
- * clipped. Bias corrections are moved out of the element's arithmetic, into step_size and inv_sqrt_bc2. All is computed in fp64 and rounded to
- * fp32 once. */
-zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_adamw_t *options, double lr, double lr_scale, double decay_scale,
-                                      int64_t t, double grad_factor);
+/* The scalars of flat.h's formulas for update number t (from 1: updates applied so far plus this one, so that a skipped
+ * step does not count), of parameters whose rate is lr * lr_scale and whose decay is options->weight_decay *
+ * decay_scale. grad_factor multiplies the gradients (scale and clip factor, optim/norm.h). Of the options, SGD takes
+ * beta1 for its momentum and neither beta2 nor eps, Lion no eps; 0 <= beta < 1. Weight decay is decoupled in AdamW and
+ * Lion, p <- p - lr * wd * p (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, algorithm 2, with
+ * the schedule in the rate as PyTorch's AdamW has it), and added to the gradient in Adam and SGD, g <- g + wd * p,
+ * after it was scaled and clipped. Bias corrections are moved out of the element's arithmetic, into step_size and
+ * inv_sqrt_bc2. All is computed in fp64 and rounded to fp32 once. */
+zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_adamw_t *options, double lr, double lr_scale,
+                                      double decay_scale, int64_t t, double grad_factor);
 
 #endif

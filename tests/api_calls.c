@@ -9,7 +9,7 @@
 
 #define OK(call) ck_assert_int_eq((call), ZERO_OK)
 
-/* ---- from inside ------------------------------------------------------------------------------------------------------ */
+/* ---- from inside ------------------------------------------------------------------------------------------------ */
 
 typedef struct inside {
     zero_engine_t *engine;
@@ -61,7 +61,8 @@ static int update(void *ctx, const zero_update_args_t *args)
 static void log_line(void *ctx, zero_log_level_t level, const char *text)
 {
     inside_t *in = ctx;
-    in->logged += level == ZERO_LOG_ERROR && strstr(text, "zero_destroy was called inside another call on the same engine") != NULL;
+    in->logged += level == ZERO_LOG_ERROR &&
+                  strstr(text, "zero_destroy was called inside another call on the same engine") != NULL;
 }
 
 static void own_update(zero_config_t *config, void *ctx)
@@ -134,7 +135,7 @@ START_TEST(callers_give_up_from_anywhere)
 }
 END_TEST
 
-/* ---- from several threads --------------------------------------------------------------------------------------------- */
+/* ---- from several threads --------------------------------------------------------------------------------------- */
 
 enum { THREADS = 3, ROUNDS = 4000 };
 

@@ -1,4 +1,5 @@
-/* api_misuse.c - every function of zero.h with arguments that are NULL, at the wrong time and after a failure: an error with a sentence, and no crash. */
+/* api_misuse.c - every function of zero.h with arguments that are NULL, at the wrong time and after a failure: an error
+ * with a sentence, and no crash. */
 #include "tests/api_suites.h"
 
 #include <ctype.h>
@@ -10,26 +11,27 @@
 
 static zero_error_t why;
 
-/* Of functions that take a zero_error_t: refused as a wrong argument, with a sentence that has part in it, or with none at all. */
-#define REFUSED(call, part)                             \
-    do {                                                \
-        why = (zero_error_t){ZERO_OK, "nothing"};       \
-        zero_error_t *error = &why;                     \
-        ck_assert_int_eq((call), ZERO_ERR_ARG);         \
-        ck_assert_int_eq(why.status, ZERO_ERR_ARG);     \
-        API_SAYS(why.text, part);                       \
-        error = NULL;                                   \
-        ck_assert_int_eq((call), ZERO_ERR_ARG);         \
+/* Of functions that take a zero_error_t: refused as a wrong argument, with a sentence that has part in it, or with none
+ * at all. */
+#define REFUSED(call, part)                         \
+    do {                                            \
+        why = (zero_error_t){ZERO_OK, "nothing"};   \
+        zero_error_t *error = &why;                 \
+        ck_assert_int_eq((call), ZERO_ERR_ARG);     \
+        ck_assert_int_eq(why.status, ZERO_ERR_ARG); \
+        API_SAYS(why.text, part);                   \
+        error = NULL;                               \
+        ck_assert_int_eq((call), ZERO_ERR_ARG);     \
     } while (0)
 /* Of functions that take an engine. */
-#define REFUSES(call, part)                             \
-    do {                                                \
-        ck_assert_int_eq((call), ZERO_ERR_ARG);         \
-        API_SAYS(zero_last_error(e), part);             \
+#define REFUSES(call, part)                     \
+    do {                                        \
+        ck_assert_int_eq((call), ZERO_ERR_ARG); \
+        API_SAYS(zero_last_error(e), part);     \
     } while (0)
 #define OK(call) ck_assert_int_eq((call), ZERO_OK)
 
-/* ---- without an engine ------------------------------------------------------------------------------------------------ */
+/* ---- without an engine ------------------------------------------------------------------------------------------ */
 
 static void names(void)
 {
@@ -162,7 +164,7 @@ static void tensors(void)
     zero_tensors_close(NULL);
 }
 
-/* ---- with an engine --------------------------------------------------------------------------------------------------- */
+/* ---- with an engine --------------------------------------------------------------------------------------------- */
 
 static void creation(void)
 {
@@ -317,16 +319,22 @@ static const struct group {
     const char *names;
 } groups[] = {
     {names, "zero_status_name zero_version zero_dtype_name zero_dtype_size zero_tier_name zero_kind_name"},
-    {inits, "zero_comm_options_init_size zero_device_options_init_size zero_config_init_size zero_param_desc_init_size zero_config_stage"},
-    {comms, "zero_comm_self zero_comm_shm zero_comm_torchrun zero_comm_mpi zero_comm_split zero_comm_rank zero_comm_size zero_comm_name zero_comm_exchange "
+    {inits, "zero_comm_options_init_size zero_device_options_init_size zero_config_init_size zero_param_desc_init_size "
+            "zero_config_stage"},
+    {comms, "zero_comm_self zero_comm_shm zero_comm_torchrun zero_comm_mpi zero_comm_split zero_comm_rank "
+            "zero_comm_size zero_comm_name zero_comm_exchange "
             "zero_comm_abort zero_comm_destroy zero_comm_staged zero_comm_nccl"},
-    {devices, "zero_device_cpu zero_device_cuda zero_cuda_devices zero_device_name zero_device_label zero_device_destroy"},
-    {tensors, "zero_tensors_open zero_tensors_count zero_tensors_at zero_tensors_find zero_tensors_read zero_tensors_close"},
+    {devices,
+     "zero_device_cpu zero_device_cuda zero_cuda_devices zero_device_name zero_device_label zero_device_destroy"},
+    {tensors,
+     "zero_tensors_open zero_tensors_count zero_tensors_at zero_tensors_find zero_tensors_read zero_tensors_close"},
     {creation, "zero_create zero_destroy zero_last_error"},
-    {answers, "zero_param_count zero_param_name zero_param_elements zero_param_data zero_param_grad zero_reserved zero_stream zero_plan_hash zero_signal zero_abort"},
+    {answers, "zero_param_count zero_param_name zero_param_elements zero_param_data zero_param_grad zero_reserved "
+              "zero_stream zero_plan_hash zero_signal zero_abort"},
     {declarations, "zero_unit_add zero_param_add zero_pass_add zero_use_add zero_reserve zero_param_find"},
     {overflows, "zero_commit"},
-    {contents, "zero_param_fill zero_param_read zero_param_get zero_param_set zero_micro_begin zero_micro_end zero_acquire zero_release zero_step zero_wait "
+    {contents, "zero_param_fill zero_param_read zero_param_get zero_param_set zero_micro_begin zero_micro_end "
+               "zero_acquire zero_release zero_step zero_wait "
                "zero_step_stats zero_sum zero_set_step zero_forecast zero_measure zero_forecast_traffic zero_explain"},
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
@@ -346,7 +354,8 @@ static bool lists(const char *words, const char *word, size_t length)
     return false;
 }
 
-/* The groups have every function that the header declares, and api_calls those that take an engine and return a status. */
+/* The groups have every function that the header declares, and api_calls those that take an engine and return a status.
+ */
 START_TEST(every_function_is_there)
 {
     const char *srcdir = getenv("srcdir");
@@ -385,7 +394,7 @@ START_TEST(every_function_is_there)
 }
 END_TEST
 
-/* ---- at the wrong time ------------------------------------------------------------------------------------------------ */
+/* ---- at the wrong time ------------------------------------------------------------------------------------------ */
 
 /* Whether a call on the engine returned what it should, and said why. */
 static void expect(const api_call_t *c, zero_engine_t *e, zero_status_t wanted, const char *part)
@@ -393,7 +402,8 @@ static void expect(const api_call_t *c, zero_engine_t *e, zero_status_t wanted, 
     zero_status_t status = c->call(e);
     ck_assert_msg(status == wanted, "%s: %s, not %s", c->name, zero_status_name(status), zero_status_name(wanted));
     if (wanted != ZERO_OK)
-        ck_assert_msg(strstr(zero_last_error(e), part) != NULL, "%s says '%s' without '%s'", c->name, zero_last_error(e), part);
+        ck_assert_msg(strstr(zero_last_error(e), part) != NULL, "%s says '%s' without '%s'", c->name,
+                      zero_last_error(e), part);
 }
 
 START_TEST(calls_have_their_time)
@@ -407,11 +417,14 @@ START_TEST(calls_have_their_time)
         for (int i = 0; i < API_CALLS; i++) {
             bool declares = api_calls[i].before == ZERO_OK;
             expect(&api_calls[i], a.engine, planned ? api_calls[i].planned : api_calls[i].after,
-                   strcmp(api_calls[i].name, "zero_commit") == 0 ? "already" : declares ? "comes after zero_commit" : "only plans");
+                   strcmp(api_calls[i].name, "zero_commit") == 0 ? "already"
+                   : declares                                    ? "comes after zero_commit"
+                                                                 : "only plans");
         }
         zero_abort(a.engine, planned ? NULL : "the loss is not a number");
         for (int i = 0; i < API_CALLS; i++)
-            expect(&api_calls[i], a.engine, ZERO_ERR_PEER, planned ? "rank 0: the trainer gave up without a reason" : "rank 0: the loss is not a number");
+            expect(&api_calls[i], a.engine, ZERO_ERR_PEER,
+                   planned ? "rank 0: the trainer gave up without a reason" : "rank 0: the loss is not a number");
         zero_abort(a.engine, "something else"); /* the first failure stays */
         expect(&api_calls[0], a.engine, ZERO_ERR_PEER, planned ? "without a reason" : "not a number");
         api_free(&a);

@@ -10,7 +10,7 @@
 #define UP_TO(type, member) (offsetof(type, member) + sizeof((type *)0)->member)
 #define OK(call) ck_assert_int_eq((call), ZERO_OK)
 
-/* ---- structs that callers fill ---------------------------------------------------------------------------------------- */
+/* ---- structs that callers fill ---------------------------------------------------------------------------------- */
 
 enum { ROOM = 4096, MARK = 0xa7 };
 static zero_error_t why;
@@ -103,7 +103,8 @@ static const struct filled {
 } filled[] = {
     {"zero_bootstrap_t", UP_TO(zero_bootstrap_t, ctx), sizeof(zero_bootstrap_t), init_bootstrap, use_bootstrap},
     {"zero_comm_options_t", UP_TO(zero_comm_options_t, log_ctx), sizeof(zero_comm_options_t), init_comm, use_comm},
-    {"zero_device_options_t", UP_TO(zero_device_options_t, allocator), sizeof(zero_device_options_t), init_device, use_device},
+    {"zero_device_options_t", UP_TO(zero_device_options_t, allocator), sizeof(zero_device_options_t), init_device,
+     use_device},
     {"zero_config_t", UP_TO(zero_config_t, update_states), sizeof(zero_config_t), init_config, use_config},
     {"zero_param_desc_t", UP_TO(zero_param_desc_t, lr_scale), sizeof(zero_param_desc_t), init_desc, use_desc},
 };
@@ -151,7 +152,8 @@ START_TEST(programs_of_other_versions_run)
             ck_assert_int_eq(given.bytes[i], 0);
         why.text[0] = '\0';
         zero_status_t status = f->use(given.bytes);
-        ck_assert_msg(status == (size < f->first ? ZERO_ERR_ARG : ZERO_OK), "%s of %zu bytes: %s: %s", f->name, size, zero_status_name(status), why.text);
+        ck_assert_msg(status == (size < f->first ? ZERO_ERR_ARG : ZERO_OK), "%s of %zu bytes: %s: %s", f->name, size,
+                      zero_status_name(status), why.text);
         if (size < f->first)
             API_SAYS(why.text, f->name);
     }
@@ -177,7 +179,7 @@ START_TEST(programs_of_other_versions_run)
 }
 END_TEST
 
-/* ---- structs that the library fills ----------------------------------------------------------------------------------- */
+/* ---- structs that the library fills ----------------------------------------------------------------------------- */
 
 static zero_tensors_t *tensors;
 static zero_engine_t *trained;
@@ -241,7 +243,8 @@ START_TEST(the_library_fills_what_there_is)
             ck_assert_int_eq(outs[o].fill(given.bytes), size < outs[o].first ? ZERO_ERR_ARG : ZERO_OK);
             ck_assert_uint_eq(given.size, size);
             for (size_t i = size < outs[o].first ? sizeof size : size; i < ROOM; i++)
-                ck_assert_msg((unsigned char)given.bytes[i] == MARK, "struct %zu: byte %zu of %zu was written", o, i, size);
+                ck_assert_msg((unsigned char)given.bytes[i] == MARK, "struct %zu: byte %zu of %zu was written", o, i,
+                              size);
             for (size_t i = outs[o].today; i < size; i++)
                 ck_assert_int_eq(given.bytes[i], 0);
             int changed = 0;

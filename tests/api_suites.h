@@ -10,7 +10,8 @@ TCase *api_misuse_case(void);
 TCase *api_structs_case(void);
 TCase *api_calls_case(void);
 
-/* The functions that return a status and take an engine, in an order in which all of them succeed, each with good arguments. */
+/* The functions that return a status and take an engine, in an order in which all of them succeed, each with good
+ * arguments. */
 typedef struct api_call {
     const char *name;
     zero_status_t (*call)(zero_engine_t *engine);
@@ -20,7 +21,8 @@ typedef struct api_call {
 enum { API_CALLS = 24 };
 extern const api_call_t api_calls[API_CALLS];
 
-/* An engine with one unit and parameter, a training and an evaluation pass. plan_world 0: on one CPU rank, to be freed by api_free. */
+/* An engine with one unit and parameter, a training and an evaluation pass. plan_world 0: on one CPU rank, to be freed
+ * by api_free. */
 typedef struct api_engine {
     zero_comm_t *comm;
     zero_device_t *device;

@@ -21,8 +21,9 @@ static float value_of(unsigned seed, int r, int64_t i)
 
 static float load(const void *p, zero_dtype_t dtype, int64_t i)
 {
-    return dtype == ZERO_FP32 ? ((const float *)p)[i]
-                              : dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)p)[i]) : zero_fp16_to_fp32(((const uint16_t *)p)[i]);
+    return dtype == ZERO_FP32   ? ((const float *)p)[i]
+           : dtype == ZERO_BF16 ? zero_bf16_to_fp32(((const uint16_t *)p)[i])
+                                : zero_fp16_to_fp32(((const uint16_t *)p)[i]);
 }
 
 static void store(void *p, zero_dtype_t dtype, int64_t i, float value)
@@ -90,8 +91,8 @@ static int gather_case(zero_comm_t *c, const place_t *p, uint64_t bytes, int mod
     for (int r = 0; r < c->size; r++)
         for (uint64_t i = 0; i < bytes; i++)
             if (recv[(size_t)r * bytes + i] != byte_of(seed, r, i)) {
-                fprintf(stderr, "%s gather of %llu bytes (mode %d): rank %d has a wrong byte %llu of rank %d of %d\n", zero_comm_name(c),
-                        (unsigned long long)bytes, mode, c->rank, (unsigned long long)i, r, c->size);
+                fprintf(stderr, "%s gather of %llu bytes (mode %d): rank %d has a wrong byte %llu of rank %d of %d\n",
+                        zero_comm_name(c), (unsigned long long)bytes, mode, c->rank, (unsigned long long)i, r, c->size);
                 return 1;
             }
     EXPECT(recv[(size_t)c->size * bytes] == 0xee);
@@ -100,7 +101,8 @@ static int gather_case(zero_comm_t *c, const place_t *p, uint64_t bytes, int mod
     return 0;
 }
 
-static int reduce_case(zero_comm_t *c, const place_t *p, int64_t count, zero_dtype_t dtype, bool in_place, unsigned seed)
+static int reduce_case(zero_comm_t *c, const place_t *p, int64_t count, zero_dtype_t dtype, bool in_place,
+                       unsigned seed)
 {
     size_t element = zero_dtype_size(dtype), bytes = (size_t)c->size * (size_t)count * element;
     uint64_t before = c->bytes_reduced;
@@ -127,8 +129,9 @@ static int reduce_case(zero_comm_t *c, const place_t *p, int64_t count, zero_dty
         }
         store(wanted, dtype, 0, sum);
         if (memcmp(wanted, recv + (size_t)i * element, element)) {
-            fprintf(stderr, "%s reduce-scatter of %lld %s (in place %d): rank %d of %d has %.9g at %lld, wanted %.9g\n", zero_comm_name(c),
-                    (long long)count, zero_dtype_name(dtype), in_place, c->rank, c->size, load(recv, dtype, i), (long long)i, load(wanted, dtype, 0));
+            fprintf(stderr, "%s reduce-scatter of %lld %s (in place %d): rank %d of %d has %.9g at %lld, wanted %.9g\n",
+                    zero_comm_name(c), (long long)count, zero_dtype_name(dtype), in_place, c->rank, c->size,
+                    load(recv, dtype, i), (long long)i, load(wanted, dtype, 0));
             return 1;
         }
     }
@@ -148,7 +151,8 @@ static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
 {
     static const uint64_t bytes[] = {0, 1, 3, 64, 127, 4096, 5000, 65537, 262144, 1000003, 3000001};
     static const int64_t counts[] = {0, 1, 5, 127, 128, 1001, 40000, 300007};
-    EXPECT(c->caps.in_place && (p->device ? c->caps.device_pointers : c->caps.host_pointers) && zero_comm_rank(c) == c->rank && zero_comm_size(c) == c->size);
+    EXPECT(c->caps.in_place && (p->device ? c->caps.device_pointers : c->caps.host_pointers) &&
+           zero_comm_rank(c) == c->rank && zero_comm_size(c) == c->size);
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++)
         for (int mode = 0; mode < 3; mode++)
             if (gather_case(c, p, bytes[i], mode, seed + (unsigned)i))
@@ -171,7 +175,8 @@ int comm_cases_on(zero_comm_t *c, zero_device_t *device, void *native, unsigned 
 {
     place_t p = {.device = device, .native = native};
     /* The largest: a gather's. */
-    EXPECT_OK(device->ops->arena_create(device, ZERO_TIER_DEVICE, ((uint64_t)c->size + 1) * 3000001 + 4096, &p.arena, error));
+    EXPECT_OK(
+        device->ops->arena_create(device, ZERO_TIER_DEVICE, ((uint64_t)c->size + 1) * 3000001 + 4096, &p.arena, error));
     int failed = cases(c, &p, seed);
     device->ops->arena_destroy(p.arena);
     return failed;
@@ -181,8 +186,9 @@ int comm_ring_cases(zero_comm_t *c)
 {
     zero_comm_caps_t caps;
     EXPECT_OK(zero_comm_describe(zero_comm_name(c), c->size, &c->options, &caps, error));
-    EXPECT(strcmp(caps.name, c->caps.name) == 0 && caps.ring_bytes == c->caps.ring_bytes && caps.in_place == c->caps.in_place &&
-           caps.host_pointers == c->caps.host_pointers && caps.device_pointers == c->caps.device_pointers);
+    EXPECT(strcmp(caps.name, c->caps.name) == 0 && caps.ring_bytes == c->caps.ring_bytes &&
+           caps.in_place == c->caps.in_place && caps.host_pointers == c->caps.host_pointers &&
+           caps.device_pointers == c->caps.device_pointers);
     EXPECT(c->ops->ring_resident(c) == c->caps.ring_bytes);
     return 0;
 }
@@ -215,12 +221,14 @@ int comm_differ_cases(zero_comm_t *c, int kind)
     static char data[4 * 200000], recv[4 * 200000];
     const bool odd = c->rank == c->size - 1;
     const zero_comm_ops_t *ops = c->ops;
-    zero_comm_note_t note = {.key = 1 + odd, .words = {[0] = (uint64_t)c->rank, [ZERO_COMM_WORDS - 1] = 77 + (uint64_t)c->rank}};
+    zero_comm_note_t note = {.key = 1 + odd,
+                             .words = {[0] = (uint64_t)c->rank, [ZERO_COMM_WORDS - 1] = 77 + (uint64_t)c->rank}};
     zero_error_t e = {0};
     zero_status_t status = ZERO_OK;
     switch (kind) {
     case 0:
-        status = odd ? ops->reduce_scatter(c, data, recv, 16, ZERO_FP32, NULL, &e) : ops->all_gather(c, data, recv, 64, NULL, &e);
+        status = odd ? ops->reduce_scatter(c, data, recv, 16, ZERO_FP32, NULL, &e)
+                     : ops->all_gather(c, data, recv, 64, NULL, &e);
         break;
     case 1: /* one of many steps, or that lets others read its memory, and one of a few bytes */
         status = odd ? ops->exchange(c, data, recv, 8, &e) : ops->all_gather(c, data, recv, 199999, NULL, &e);
@@ -246,7 +254,8 @@ int comm_differ_cases(zero_comm_t *c, int kind)
         zero_comm_abort(c, e.text);
     } else
         EXPECT(status == ZERO_ERR_PEER);
-    EXPECT(strstr(e.text, "make the same calls") && (kind != 2 || (strstr(e.text, "5000 bytes") && strstr(e.text, "5004 bytes"))));
+    EXPECT(strstr(e.text, "make the same calls") &&
+           (kind != 2 || (strstr(e.text, "5000 bytes") && strstr(e.text, "5004 bytes"))));
     for (size_t i = 0; i < sizeof recv; i++)
         EXPECT(recv[i] == 0); /* and what was sent is 0, too: nothing else came */
     EXPECT(ops->exchange(c, data, recv, 64, &e) != ZERO_OK);

@@ -1,4 +1,5 @@
-/* comm_direct.c - see comm_direct.h. Where the system lets no rank read another, only the ring is left to test, in test_comm.c. */
+/* comm_direct.c - see comm_direct.h. Where the system lets no rank read another, only the ring is left to test, in
+ * test_comm.c. */
 #define _GNU_SOURCE
 #include "tests/comm_direct.h"
 #include "tests/comm_cases.h"
@@ -42,7 +43,8 @@ static int all_readable(const zero_bootstrap_t *b, bool *yes)
     struct card {
         uint64_t value, address;
         int pid, reads;
-    } own = {.value = 77 + (uint64_t)b->rank, .address = (uintptr_t)&own.value, .pid = (int)getpid(), .reads = 1}, all[WORLD_MOST];
+    } own = {.value = 77 + (uint64_t)b->rank, .address = (uintptr_t)&own.value, .pid = (int)getpid(), .reads = 1},
+      all[WORLD_MOST];
     EXPECT(b->all_gather(b->ctx, &own, all, sizeof own) == 0);
     for (int r = 0; r < b->world; r++) {
         uint64_t word = 0;
@@ -69,13 +71,14 @@ static bool refuse_reading(void)
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
-/* ---- what they do ------------------------------------------------------------------------------------------------ */
+/* ---- what they do ----------------------------------------------------------------------------------------------- */
 
 /* Slices longer than what is read at a time, and no multiple of it. */
 static int long_slices(zero_comm_t *c, bool in_place)
 {
     size_t words = (33u << 20) / 8 + 5;
-    uint64_t *recv = malloc((size_t)c->size * words * 8), *send = in_place && recv ? recv + (size_t)c->rank * words : malloc(words * 8);
+    uint64_t *recv = malloc((size_t)c->size * words * 8),
+             *send = in_place && recv ? recv + (size_t)c->rank * words : malloc(words * 8);
     EXPECT(recv && send);
     memset(recv, 0xee, (size_t)c->size * words * 8);
     for (size_t i = 0; i < words; i++)
@@ -141,9 +144,10 @@ START_TEST(refused_rank_leaves_the_ring_to_all)
 }
 END_TEST
 
-/* ---- what goes wrong --------------------------------------------------------------------------------------------- */
+/* ---- what goes wrong -------------------------------------------------------------------------------------------- */
 
-/* A rank that can no longer read says so; the other one does not return from the gather, since its slice is still wanted. */
+/* A rank that can no longer read says so; the other one does not return from the gather, since its slice is still
+ * wanted. */
 static int unread_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
@@ -159,7 +163,8 @@ static int unread_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
         node_of(c)->direct_bytes = 1;
         zero_status_t status = c->ops->all_gather(c, buffer + rank * 5000, buffer, 5000, NULL, &e);
         EXPECT(status == (rank == 1 ? ZERO_ERR_SYSTEM : ZERO_ERR_TIMEOUT));
-        EXPECT(strstr(e.text, rank == 1 ? "rank 1 cannot read 5000 bytes of rank 0 (pid " : "in all-gather; late: rank 1 (pid "));
+        EXPECT(strstr(e.text, rank == 1 ? "rank 1 cannot read 5000 bytes of rank 0 (pid "
+                                        : "in all-gather; late: rank 1 (pid "));
         EXPECT(rank == 0 || strstr(e.text, "in all-gather: Operation not permitted"));
     }
     EXPECT(b->all_gather(b->ctx, &refused, all, 1) == 0);
@@ -180,7 +185,7 @@ static void die(int signal)
 }
 
 typedef struct killed {
-    bool early;         /* the others begin when it is gone; else they may be anywhere */
+    bool early; /* the others begin when it is gone; else they may be anywhere */
     bool tried;
 } killed_t;
 
@@ -194,7 +199,9 @@ static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
     size_t bytes = 1 << 20;
     bool readable, victim = rank == world - 1;
     int pids[WORLD_MOST], pid = (int)getpid();
-    char *send = calloc(1, bytes), *recv = mmap(NULL, (size_t)world * bytes, victim ? PROT_NONE : PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *send = calloc(1, bytes),
+         *recv = mmap(NULL, (size_t)world * bytes, victim ? PROT_NONE : PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     EXPECT(send && recv != MAP_FAILED);
     if (all_readable(b, &readable) || open_shm(&c, b, 50))
         return 1;
@@ -207,7 +214,8 @@ static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
         while (!victim && k->early && !zero_family_is_dead(node_of(c)->family, world - 1))
             usleep(1000);
         EXPECT(c->ops->all_gather(c, send, recv, bytes, NULL, &e) == ZERO_ERR_PEER);
-        snprintf(wanted, sizeof wanted, "rank %d (pid %d) ended without a word during all-gather", world - 1, pids[world - 1]);
+        snprintf(wanted, sizeof wanted, "rank %d (pid %d) ended without a word during all-gather", world - 1,
+                 pids[world - 1]);
         EXPECT(strcmp(e.text, wanted) == 0);
     }
     zero_comm_destroy(c);

@@ -1,4 +1,5 @@
-/* comm_tcp.c - ranks that meet as those that torchrun starts on several nodes do: here each is a node of its own, at an address of this machine. */
+/* comm_tcp.c - ranks that meet as those that torchrun starts on several nodes do: here each is a node of its own, at an
+ * address of this machine. */
 #define _GNU_SOURCE
 #include "tests/comm_tcp.h"
 #include "tests/comm_cases.h"
@@ -26,7 +27,9 @@ static double now(void)
 
 static void nap(double seconds)
 {
-    nanosleep(&(struct timespec){.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)}, NULL);
+    nanosleep(
+        &(struct timespec){.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)},
+        NULL);
 }
 
 static void set_number(const char *name, long value)
@@ -56,7 +59,7 @@ static zero_status_t meet(zero_comm_t **c, int rank, int world, double timeout_s
     return zero_comm_torchrun(c, &o, error);
 }
 
-/* ---- what they do -------------------------------------------------------------------------------------------------------- */
+/* ---- what they do ----------------------------------------------------------------------------------------------- */
 
 /* Rank i of c gives bytes that depend on i, on seed and on the place. */
 static int exchange_case(zero_comm_t *c, size_t bytes, unsigned seed)
@@ -87,9 +90,11 @@ static int no_data(zero_comm_t *c)
 {
     zero_error_t e = {0};
     char byte[64] = {0};
-    EXPECT(!c->caps.host_pointers && !c->caps.device_pointers && strcmp(zero_comm_name(c), "tcp") == 0 && c->caps.node_ranks == c->size);
+    EXPECT(!c->caps.host_pointers && !c->caps.device_pointers && strcmp(zero_comm_name(c), "tcp") == 0 &&
+           c->caps.node_ranks == c->size);
     EXPECT(c->ops->all_gather(c, byte, byte, 1, NULL, &e) == ZERO_ERR_UNSUPPORTED && strstr(e.text, "mpiexec"));
-    EXPECT(c->ops->reduce_scatter(c, byte, byte, 1, ZERO_FP32, NULL, &e) == ZERO_ERR_UNSUPPORTED && strstr(e.text, "mpiexec"));
+    EXPECT(c->ops->reduce_scatter(c, byte, byte, 1, ZERO_FP32, NULL, &e) == ZERO_ERR_UNSUPPORTED &&
+           strstr(e.text, "mpiexec"));
     zero_device_t *device;
     zero_engine_t *engine = NULL;
     zero_comm_t *staged = NULL;
@@ -204,7 +209,7 @@ START_TEST(the_first_rank_leaves_last)
 }
 END_TEST
 
-/* ---- meeting ------------------------------------------------------------------------------------------------------------- */
+/* ---- meeting ---------------------------------------------------------------------------------------------------- */
 
 static int listener_at(int port)
 {
@@ -218,7 +223,8 @@ static int listener_at(int port)
     return fd;
 }
 
-/* Rank 2 is no rank, but something else that listens at the port, as torchrun's own store does, and never says anything: it hears nothing. */
+/* Rank 2 is no rank, but something else that listens at the port, as torchrun's own store does, and never says
+ * anything: it hears nothing. */
 static int taken_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
@@ -320,7 +326,8 @@ START_TEST(nodes_hear_why_they_are_refused)
     int mismatches = 0;
     ck_assert_int_eq(ranks_run(3, 100, twice_rank, s), 0);
     for (int r = 0; r < 3; r++)
-        mismatches += s->status[r] == ZERO_ERR_MISMATCH && strstr(s->text[r], "a rank came that says it is 1 of 3") != NULL;
+        mismatches +=
+            s->status[r] == ZERO_ERR_MISMATCH && strstr(s->text[r], "a rank came that says it is 1 of 3") != NULL;
     ck_assert_msg(mismatches == 3, "'%s', '%s', '%s'", s->text[0], s->text[1], s->text[2]);
 }
 END_TEST
@@ -342,8 +349,10 @@ START_TEST(nodes_do_not_wait_for_ever_to_meet)
     endings_t *s = ranks_shared(sizeof *s);
     ck_assert_int_eq(ranks_run(3, 100, absent_rank, s), 0);
     for (int r = 0; r < 2; r++)
-        ck_assert_msg(s->status[r] == ZERO_ERR_TIMEOUT && s->seconds[r] < 20, "rank %d: %d '%s' after %g s", r, s->status[r], s->text[r], s->seconds[r]);
-    ck_assert_msg(strstr(s->text[0], "1 of torchrun's 3 ranks did not come to rank 0 in time: 2") != NULL, "'%s'", s->text[0]);
+        ck_assert_msg(s->status[r] == ZERO_ERR_TIMEOUT && s->seconds[r] < 20, "rank %d: %d '%s' after %g s", r,
+                      s->status[r], s->text[r], s->seconds[r]);
+    ck_assert_msg(strstr(s->text[0], "1 of torchrun's 3 ranks did not come to rank 0 in time: 2") != NULL, "'%s'",
+                  s->text[0]);
 }
 END_TEST
 
@@ -354,7 +363,8 @@ static int environment_rank(int rank, int world, const zero_bootstrap_t *b, void
     (void)b, (void)arg, (void)world;
     meet(&c, rank, 1, 1, &e); /* sets the environment */
     set_number("LOCAL_WORLD_SIZE", 2);
-    EXPECT(zero_comm_torchrun(&c, NULL, &e) == ZERO_ERR_ARG && strstr(e.text, "LOCAL_WORLD_SIZE is 2, but WORLD_SIZE is 1"));
+    EXPECT(zero_comm_torchrun(&c, NULL, &e) == ZERO_ERR_ARG &&
+           strstr(e.text, "LOCAL_WORLD_SIZE is 2, but WORLD_SIZE is 1"));
     zero_comm_options_t o;
     zero_comm_options_init(&o);
     o.timeout_s = 0.2;
@@ -362,9 +372,11 @@ static int environment_rank(int rank, int world, const zero_bootstrap_t *b, void
     set_number("WORLD_SIZE", 2);
     set_number("LOCAL_WORLD_SIZE", 1);
     setenv("MASTER_ADDR", "no-such-machine.invalid", 1);
-    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_SYSTEM && strstr(e.text, "MASTER_ADDR 'no-such-machine.invalid'"));
+    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_SYSTEM &&
+           strstr(e.text, "MASTER_ADDR 'no-such-machine.invalid'"));
     set_number("RANK", 0);
-    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_SYSTEM && strstr(e.text, "MASTER_ADDR 'no-such-machine.invalid'"));
+    EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_SYSTEM &&
+           strstr(e.text, "MASTER_ADDR 'no-such-machine.invalid'"));
     return 0;
 }
 
@@ -374,7 +386,7 @@ START_TEST(nodes_say_what_they_do_not_find)
 }
 END_TEST
 
-/* ---- failures ------------------------------------------------------------------------------------------------------------ */
+/* ---- failures --------------------------------------------------------------------------------------------------- */
 
 enum { KILL, STOP, LATE, LEAVE, ABORT, SIZES };
 
@@ -384,7 +396,8 @@ typedef struct fault {
     endings_t endings;
 } fault_t;
 
-/* Ranks exchange until the faulty one does what it does; the others note how that ends. Each also has a part without rank 0, which ends as well. */
+/* Ranks exchange until the faulty one does what it does; the others note how that ends. Each also has a part without
+ * rank 0, which ends as well. */
 static int faulty_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     fault_t *f = arg;
@@ -415,18 +428,21 @@ static int faulty_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
     else {
         status = zero_comm_exchange(c, own, all, faulty && f->kind == SIZES ? 4 : 8, &e);
         note(&f->endings, rank, status, &e, start);
-        EXPECT(status != ZERO_OK && zero_comm_exchange(c, own, all, 8, &e) == status && strcmp(e.text, f->endings.text[rank]) == 0);
+        EXPECT(status != ZERO_OK && zero_comm_exchange(c, own, all, 8, &e) == status &&
+               strcmp(e.text, f->endings.text[rank]) == 0);
     }
     atomic_fetch_add(&f->endings.ready, 1);
     if (f->kind == LEAVE && faulty)
         return 0;
-    for (double end = now() + 20; atomic_load(&f->endings.ready) < world - (f->kind == KILL || f->kind == STOP) && now() < end;)
+    for (double end = now() + 20;
+         atomic_load(&f->endings.ready) < world - (f->kind == KILL || f->kind == STOP) && now() < end;)
         nap(0.01);
     if (f->kind == STOP && rank == (f->rank == 0))
         kill(f->process, SIGKILL);
     /* The abort reaches those that do not wait, too, and by any of the communicators. */
     if (f->kind == KILL || f->kind == ABORT) {
-        EXPECT(zero_comm_exchange(part, own, all, 8, &e) == ZERO_ERR_PEER && strcmp(e.text, f->endings.text[rank]) == 0);
+        EXPECT(zero_comm_exchange(part, own, all, 8, &e) == ZERO_ERR_PEER &&
+               strcmp(e.text, f->endings.text[rank]) == 0);
         EXPECT(part->ops->check(part, &e) == ZERO_ERR_PEER && strcmp(e.text, f->endings.text[rank]) == 0);
     }
     if (f->kind == LATE || f->kind == SIZES || f->kind == LEAVE || f->kind == STOP)
@@ -466,16 +482,23 @@ START_TEST(nodes_hear_of_failures)
     ck_assert_int_eq(ranks_run_status(WORLD, 60, faulty_rank, f, status), 0);
     for (int r = 0; r < WORLD; r++) {
         bool faulty = r == x->rank;
-        ck_assert_msg(faulty && (x->kind == KILL || x->kind == STOP) ? WIFSIGNALED(status[r]) : WIFEXITED(status[r]) && WEXITSTATUS(status[r]) == 0,
+        ck_assert_msg(faulty && (x->kind == KILL || x->kind == STOP)
+                          ? WIFSIGNALED(status[r])
+                          : WIFEXITED(status[r]) && WEXITSTATUS(status[r]) == 0,
                       "rank %d ended with wait status %d", r, status[r]);
         if (faulty && (x->kind == KILL || x->kind == STOP || x->kind == LEAVE))
             continue;
         /* The first to find a difference tells the others, too. */
-        zero_status_t status = x->kind == SIZES && f->endings.status[r] == ZERO_ERR_PEER ? ZERO_ERR_MISMATCH : f->endings.status[r];
-        ck_assert_msg(x->kind != SIZES || (strstr(f->endings.text[r], "rank 2") && strstr(f->endings.text[r], "in an exchange of 4 bytes a rank") &&
-                                           strstr(f->endings.text[r], "in an exchange of 8 bytes a rank")), "rank %d: '%s'", r, f->endings.text[r]);
-        ck_assert_msg(status == (zero_status_t)x->status && strncmp(f->endings.text[r], x->text, strlen(x->text)) == 0 && f->endings.seconds[r] < x->within,
-                      "rank %d: status %d, '%s' after %g s", r, f->endings.status[r], f->endings.text[r], f->endings.seconds[r]);
+        zero_status_t status =
+            x->kind == SIZES && f->endings.status[r] == ZERO_ERR_PEER ? ZERO_ERR_MISMATCH : f->endings.status[r];
+        ck_assert_msg(x->kind != SIZES || (strstr(f->endings.text[r], "rank 2") &&
+                                           strstr(f->endings.text[r], "in an exchange of 4 bytes a rank") &&
+                                           strstr(f->endings.text[r], "in an exchange of 8 bytes a rank")),
+                      "rank %d: '%s'", r, f->endings.text[r]);
+        ck_assert_msg(
+            status == (zero_status_t)x->status && strncmp(f->endings.text[r], x->text, strlen(x->text)) == 0 &&
+                f->endings.seconds[r] < x->within,
+            "rank %d: status %d, '%s' after %g s", r, f->endings.status[r], f->endings.text[r], f->endings.seconds[r]);
         if (x->kind == KILL)
             ck_assert_ptr_nonnull(strstr(f->endings.text[r], "ended without a word"));
     }

@@ -41,8 +41,10 @@ static int torchrun_rank(int rank, int world, const zero_bootstrap_t *b, void *a
     set_number("LOCAL_WORLD_SIZE", world);
     setenv("MASTER_ADDR", "127.0.0.1", 1);
     set_number("MASTER_PORT", *(int *)arg);
-    setenv("TORCHELASTIC_RUN_ID", "a run with a very long name, longer than the name of a socket may be: 0123456789 0123456789 "
-           "0123456789 0123456789", 1);
+    setenv("TORCHELASTIC_RUN_ID",
+           "a run with a very long name, longer than the name of a socket may be: 0123456789 0123456789 "
+           "0123456789 0123456789",
+           1);
     /* Twice in a row at one address. */
     for (int i = 0; i < 2; i++) {
         EXPECT_OK(zero_comm_torchrun(&c, &o, error));
@@ -182,7 +184,8 @@ START_TEST(torchrun_ranks_hear_why_they_are_refused)
 }
 END_TEST
 
-/* Rank _i of two hosts, with a name for rank 0's that no resolver knows: an error long before the time of the ranks is up. */
+/* Rank _i of two hosts, with a name for rank 0's that no resolver knows: an error long before the time of the ranks is
+ * up. */
 START_TEST(torchrun_names_that_are_unknown)
 {
     zero_comm_options_t o;

@@ -1,5 +1,6 @@
-/* cuda_capture.c - the caller's kernels in CUDA graphs: captured once between acquire and release, launched in every later micro-step, with the bits of
- * the same training without graphs; what the engine does cannot be captured, and says so. Two ranks on one emulated GPU. */
+/* cuda_capture.c - the caller's kernels in CUDA graphs: captured once between acquire and release, launched in every
+ * later micro-step, with the bits of the same training without graphs; what the engine does cannot be captured, and
+ * says so. Two ranks on one emulated GPU. */
 #include "kernels/flat/flat.h"
 #include "tests/cuda_case.h"
 #include "tests/ranks.h"
@@ -16,28 +17,30 @@ typedef struct trainer {
     zero_unit_t unit[CAPTURE_UNITS];
     zero_param_t param[CAPTURE_UNITS];
     zero_pass_t pass;
-    zero_reserve_t target, words; /* COUNT fp32 that the gradients have added, on the GPU and, for each micro-step, on the host */
+    zero_reserve_t target,
+        words; /* COUNT fp32 that the gradients have added, on the GPU and, for each micro-step, on the host */
     const zero_flat_ops_t *flat;
     cudaStream_t stream;
     cudaGraphExec_t graph[CAPTURE_UNITS]; /* NULL: not captured yet */
     float trained[WHOLE];
 } trainer_t;
 
-#define TRY(call)                                                                                                \
-    do {                                                                                                         \
-        zero_status_t s_ = (call);                                                                               \
-        if (s_ != ZERO_OK) {                                                                                     \
-            fprintf(stderr, "%s: %s: %s\n", #call, zero_status_name(s_), t->engine ? zero_last_error(t->engine) : error->text); \
-            return -1;                                                                                           \
-        }                                                                                                        \
+#define TRY(call)                                                          \
+    do {                                                                   \
+        zero_status_t s_ = (call);                                         \
+        if (s_ != ZERO_OK) {                                               \
+            fprintf(stderr, "%s: %s: %s\n", #call, zero_status_name(s_),   \
+                    t->engine ? zero_last_error(t->engine) : error->text); \
+            return -1;                                                     \
+        }                                                                  \
     } while (0)
-#define CUDA(call)                                                               \
-    do {                                                                         \
-        cudaError_t e_ = (call);                                                 \
-        if (e_ != cudaSuccess) {                                                 \
-            fprintf(stderr, "%s: %s\n", #call, RUNTIME(cudaGetErrorName)(e_));   \
-            return -1;                                                           \
-        }                                                                        \
+#define CUDA(call)                                                             \
+    do {                                                                       \
+        cudaError_t e_ = (call);                                               \
+        if (e_ != cudaSuccess) {                                               \
+            fprintf(stderr, "%s: %s\n", #call, RUNTIME(cudaGetErrorName)(e_)); \
+            return -1;                                                         \
+        }                                                                      \
     } while (0)
 
 static int64_t count_of(int unit)
@@ -83,7 +86,8 @@ static int begin_training(trainer_t *t, zero_comm_t *comm, zero_error_t *error)
         TRY(zero_use_add(t->engine, t->pass, t->unit[u], ZERO_READ | ZERO_GRAD));
     }
     TRY(zero_reserve(t->engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, COUNT * sizeof(float), &t->target));
-    TRY(zero_reserve(t->engine, ZERO_KIND_WORKSPACE, ZERO_TIER_HOST, STEPS * MICRO_STEPS * COUNT * sizeof(float), &t->words));
+    TRY(zero_reserve(t->engine, ZERO_KIND_WORKSPACE, ZERO_TIER_HOST, STEPS * MICRO_STEPS * COUNT * sizeof(float),
+                     &t->words));
     TRY(zero_commit(t->engine));
     for (int u = 0; u < CAPTURE_UNITS; u++)
         TRY(zero_param_fill(t->engine, t->param[u], initial, NULL));
@@ -107,13 +111,14 @@ static int misuse(trainer_t *t, int u)
     char acquired[64], released[64];
     snprintf(acquired, sizeof acquired, "unit 'layer.%d' is acquired while", (u + 1) % CAPTURE_UNITS);
     snprintf(released, sizeof released, "unit 'layer.%d' is released while", u);
-#define REFUSED(call, says)                                                                                               \
-    do {                                                                                                                  \
-        zero_status_t s_ = (call);                                                                                        \
-        if (s_ != ZERO_ERR_ORDER || !strstr(zero_last_error(t->engine), (says)) || !strstr(zero_last_error(t->engine), "end the capture")) { \
-            fprintf(stderr, "%s while capturing: %s: %s\n", #call, zero_status_name(s_), zero_last_error(t->engine));     \
-            return -1;                                                                                                    \
-        }                                                                                                                 \
+#define REFUSED(call, says)                                                                                           \
+    do {                                                                                                              \
+        zero_status_t s_ = (call);                                                                                    \
+        if (s_ != ZERO_ERR_ORDER || !strstr(zero_last_error(t->engine), (says)) ||                                    \
+            !strstr(zero_last_error(t->engine), "end the capture")) {                                                 \
+            fprintf(stderr, "%s while capturing: %s: %s\n", #call, zero_status_name(s_), zero_last_error(t->engine)); \
+            return -1;                                                                                                \
+        }                                                                                                             \
     } while (0)
     REFUSED(zero_acquire(t->engine, t->unit[(u + 1) % CAPTURE_UNITS]), acquired);
     REFUSED(zero_release(t->engine, t->unit[u]), released);
@@ -129,7 +134,8 @@ static int misuse(trainer_t *t, int u)
 static int capture(trainer_t *t, int u)
 {
     cudaGraph_t graph;
-    CUDA(RUNTIME(cudaStreamBeginCapture)(t->stream, u == 0 ? cudaStreamCaptureModeGlobal : cudaStreamCaptureModeThreadLocal));
+    CUDA(RUNTIME(cudaStreamBeginCapture)(t->stream,
+                                         u == 0 ? cudaStreamCaptureModeGlobal : cudaStreamCaptureModeThreadLocal));
     launch(t, u);
     if (misuse(t, u))
         return -1;
@@ -144,7 +150,8 @@ static int micro_step(trainer_t *t, int64_t number, bool graphs, bool last, zero
     float *words = (float *)zero_reserved(t->engine, t->words) + number * COUNT;
     for (int i = 0; i < COUNT; i++)
         words[i] = (float)((i * 7 + number * 13 + zero_comm_rank(t->comm) * 5) % 31) / 31;
-    TRY(t->device->ops->copy(t->device, t->stream, zero_reserved(t->engine, t->target), words, COUNT * sizeof *words, error));
+    TRY(t->device->ops->copy(t->device, t->stream, zero_reserved(t->engine, t->target), words, COUNT * sizeof *words,
+                             error));
     TRY(zero_micro_begin(t->engine, t->pass, last ? ZERO_LAST : 0));
     for (int u = 0; u < CAPTURE_UNITS; u++) {
         TRY(zero_acquire(t->engine, t->unit[u]));
@@ -200,7 +207,8 @@ static int rank_trains(int rank, int world, const zero_bootstrap_t *bootstrap, v
     float start[COUNT];
     (void)rank, (void)world;
     cuda_emulate(*(int *)arg, NULL, NULL);
-    int result = zero_comm_shm(&comm, bootstrap, NULL, NULL) != ZERO_OK || train(&plain, comm, false) || train(&captured, comm, true);
+    int result = zero_comm_shm(&comm, bootstrap, NULL, NULL) != ZERO_OK || train(&plain, comm, false) ||
+                 train(&captured, comm, true);
     initial(NULL, 0, 0, COUNT, start);
     if (result == 0 && memcmp(plain.trained, captured.trained, sizeof plain.trained) != 0)
         result = fprintf(stderr, "graphs train something else\n");

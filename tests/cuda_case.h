@@ -1,4 +1,5 @@
-/* cuda_case.h - what the parts of test_cuda_device share: the CUDA device on the emulator. Each test is a process of its own. */
+/* cuda_case.h - what the parts of test_cuda_device share: the CUDA device on the emulator. Each test is a process of
+ * its own. */
 #ifndef ZERO_TESTS_CUDA_CASE_H
 #define ZERO_TESTS_CUDA_CASE_H
 
@@ -7,11 +8,11 @@
 
 #include <check.h>
 
-#define OK(call)                                                        \
-    do {                                                                \
-        zero_error_t e_ = {0};                                          \
-        zero_error_t *error = &e_;                                      \
-        ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text);     \
+#define OK(call)                                                    \
+    do {                                                            \
+        zero_error_t e_ = {0};                                      \
+        zero_error_t *error = &e_;                                  \
+        ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text); \
     } while (0)
 
 #define LENGTH(a) (int)(sizeof(a) / sizeof *(a))

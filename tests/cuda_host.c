@@ -1,4 +1,5 @@
-/* cuda_host.c - the CUDA device's streams of the host's work: beside the GPU's, each waits for the other without blocking the caller. */
+/* cuda_host.c - the CUDA device's streams of the host's work: beside the GPU's, each waits for the other without
+ * blocking the caller. */
 #include "tests/cuda_case.h"
 #include "zero/device/host.h"
 
@@ -10,7 +11,8 @@
 
 enum { COUNT = 200 };
 
-/* How a test runs: the GPU's work at once or on threads, and whether its streams can wait for the host by themselves. */
+/* How a test runs: the GPU's work at once or on threads, and whether its streams can wait for the host by themselves.
+ */
 static void emulate(int way)
 {
     static const char *const ways[][2] = {{NULL, NULL},
@@ -88,8 +90,9 @@ static zero_status_t add(void *ctx, const void *arg, void *native, zero_error_t 
     return ZERO_OK;
 }
 
-/* As an offloaded step goes: compute writes to the GPU, a copy brings it to the host, the host works on it, another thread of the host after that one, a
- * copy brings it back, compute reads it. The lanes overlap, every arrow is an event, and the caller waits for none. */
+/* As an offloaded step goes: compute writes to the GPU, a copy brings it to the host, the host works on it, another
+ * thread of the host after that one, a copy brings it back, compute reads it. The lanes overlap, every arrow is an
+ * event, and the caller waits for none. */
 START_TEST(gpu_and_host_take_turns)
 {
     enum { LANES = 3, ROUNDS = 60 };
@@ -97,7 +100,8 @@ START_TEST(gpu_and_host_take_turns)
     zero_device_t *d = cuda_device(0, NULL);
     zero_arena_t *device, *host;
     int64_t *cells = cuda_arena(d, ZERO_TIER_DEVICE, LANES * sizeof *cells, &device),
-            *pinned = cuda_arena(d, ZERO_TIER_HOST, (LANES + 2 * ROUNDS) * sizeof *pinned, &host), *in = pinned + LANES, *out = in + ROUNDS;
+            *pinned = cuda_arena(d, ZERO_TIER_HOST, (LANES + 2 * ROUNDS) * sizeof *pinned, &host), *in = pinned + LANES,
+            *out = in + ROUNDS;
     zero_stream_t *compute = cuda_stream(d, ZERO_STREAM_COMPUTE), *copy = cuda_stream(d, ZERO_STREAM_COPY),
                   *work = cuda_stream(d, ZERO_STREAM_HOST), *io = cuda_stream(d, ZERO_STREAM_IO);
     zero_event_t *written[LANES], *down[LANES], *worked[LANES], *kept[LANES], *up[LANES], *read[LANES];
@@ -165,7 +169,8 @@ START_TEST(waits_between_gpu_and_host_are_snapshots)
     zero_device_t *d = cuda_device(0, NULL);
     zero_arena_t *host;
     int64_t *pinned = cuda_arena(d, ZERO_TIER_HOST, 2 * sizeof *pinned, &host);
-    zero_stream_t *work = cuda_stream(d, ZERO_STREAM_HOST), *copy = cuda_stream(d, ZERO_STREAM_COPY), *gpu = cuda_stream(d, ZERO_STREAM_REDUCE);
+    zero_stream_t *work = cuda_stream(d, ZERO_STREAM_HOST), *copy = cuda_stream(d, ZERO_STREAM_COPY),
+                  *gpu = cuda_stream(d, ZERO_STREAM_REDUCE);
     zero_event_t *event = cuda_event(d), *other = cuda_event(d);
     move_t move = {d, &pinned[1], &pinned[0], sizeof *pinned};
     atomic_init(&go_host, false);
@@ -245,15 +250,17 @@ START_TEST(the_caller_waits_where_the_gpu_cannot)
 }
 END_TEST
 
-/* The host's work fails: what waits for it on the GPU comes to its end at once, and is known to have failed, by way of others, too. */
+/* The host's work fails: what waits for it on the GPU comes to its end at once, and is known to have failed, by way of
+ * others, too. */
 START_TEST(a_failure_of_the_host_ends_what_waits_for_it)
 {
     atomic_bool go;
     atomic_int ran;
     emulate(ALONE);
     zero_device_t *d = cuda_device(0, NULL);
-    zero_stream_t *work = cuda_stream(d, ZERO_STREAM_HOST), *io = cuda_stream(d, ZERO_STREAM_IO), *copy = cuda_stream(d, ZERO_STREAM_COPY),
-                  *compute = cuda_stream(d, ZERO_STREAM_COMPUTE), *gather = cuda_stream(d, ZERO_STREAM_GATHER);
+    zero_stream_t *work = cuda_stream(d, ZERO_STREAM_HOST), *io = cuda_stream(d, ZERO_STREAM_IO),
+                  *copy = cuda_stream(d, ZERO_STREAM_COPY), *compute = cuda_stream(d, ZERO_STREAM_COMPUTE),
+                  *gather = cuda_stream(d, ZERO_STREAM_GATHER);
     zero_event_t *worked = cuda_event(d), *copied = cuda_event(d), *early = cuda_event(d);
     atomic_init(&go, false);
     atomic_init(&ran, 0);

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- streams ----------------------------------------------------------------------------------------------------- */
+/* ---- streams ---------------------------------------------------------------------------------------------------- */
 
 enum { COUNT = 200 };
 
@@ -45,8 +45,8 @@ START_TEST(stream_runs_in_order)
 }
 END_TEST
 
-/* A pipeline of three streams over a few lanes: compute writes a value, one stream moves it on, another brings it back to pinned memory, and
- * compute may write the next one when that is done. Every arrow is an event. */
+/* A pipeline of three streams over a few lanes: compute writes a value, one stream moves it on, another brings it back
+ * to pinned memory, and compute may write the next one when that is done. Every arrow is an event. */
 START_TEST(events_order_streams)
 {
     enum { LANES = 3, ROUNDS = 90 };
@@ -57,7 +57,8 @@ START_TEST(events_order_streams)
     zero_arena_t *device, *host;
     int64_t *cells = cuda_arena(d, ZERO_TIER_DEVICE, 2 * LANES * sizeof *cells, &device),
             *values = cuda_arena(d, ZERO_TIER_HOST, (ROUNDS + LANES) * sizeof *values, &host), *out = values + ROUNDS;
-    zero_stream_t *compute = cuda_stream(d, ZERO_STREAM_COMPUTE), *a = cuda_stream(d, ZERO_STREAM_GATHER), *b = cuda_stream(d, ZERO_STREAM_REDUCE);
+    zero_stream_t *compute = cuda_stream(d, ZERO_STREAM_COMPUTE), *a = cuda_stream(d, ZERO_STREAM_GATHER),
+                  *b = cuda_stream(d, ZERO_STREAM_REDUCE);
     zero_event_t *written[LANES], *moved[LANES], *back[LANES];
     move_t moves[LANES][2], *first = calloc(ROUNDS, sizeof *first);
     for (int l = 0; l < LANES; l++) {
@@ -172,7 +173,7 @@ START_TEST(a_stream_that_does_not_end_is_given_up)
 }
 END_TEST
 
-/* ---- failures ---------------------------------------------------------------------------------------------------- */
+/* ---- failures --------------------------------------------------------------------------------------------------- */
 
 START_TEST(failure_is_kept_and_passed_on)
 {
@@ -270,7 +271,8 @@ static zero_status_t doubles(void *ctx, const void *arg, void *native, zero_erro
     return ZERO_OK;
 }
 
-/* A kernel that is not launched fails the stream, though nothing that it is made of returns a status. The first launch is the device's own. */
+/* A kernel that is not launched fails the stream, though nothing that it is made of returns a status. The first launch
+ * is the device's own. */
 START_TEST(launches_that_fail_are_told)
 {
     cuda_emulate(_i, "ZERO_EMULATOR_FAIL", "launch:3:701");
@@ -295,7 +297,7 @@ START_TEST(launches_that_fail_are_told)
 }
 END_TEST
 
-/* ---- threads, the caller's stream -------------------------------------------------------------------------------- */
+/* ---- threads, the caller's stream ------------------------------------------------------------------------------- */
 
 typedef struct elsewhere {
     zero_device_t *device;
@@ -329,7 +331,8 @@ START_TEST(any_thread_may_call)
     zero_device_t *one = cuda_device(1, NULL), *zero = cuda_device(0, NULL); /* the last is current here */
     zero_arena_t *host;
     int64_t *values = cuda_arena(one, ZERO_TIER_HOST, 2 * sizeof *values, &host);
-    elsewhere_t e = {one, cuda_stream(one, ZERO_STREAM_GATHER), cuda_event(one), {one, &values[1], &values[0], sizeof *values}};
+    elsewhere_t e = {
+        one, cuda_stream(one, ZERO_STREAM_GATHER), cuda_event(one), {one, &values[1], &values[0], sizeof *values}};
     pthread_t thread;
     values[0] = 99;
     use_elsewhere(&e);

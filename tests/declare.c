@@ -13,21 +13,21 @@ uint64_t declare_draw(uint64_t *state, uint64_t n)
 void declare_init(declare_t *d, int world)
 {
     memset(d, 0, sizeof *d);
-    d->spec = (zero_spec_t){ .world = world,
-                             .window = 2,
-                             .micro_steps = 1,
-                             .channels = 2,
-                             .states = 2,
-                             .state_block_bytes = 512,
-                             .piece = ZERO_PIECE,
-                             .offload_ratio = 1,
-                             .units = d->units,
-                             .params = d->params,
-                             .passes = d->passes,
-                             .reserves = d->reserves };
-    d->spec.comm =
-        (zero_comm_caps_t){ .name = "shm", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20, .node_ranks = world };
-    d->spec.device = (zero_device_caps_t){ .name = "cpu", .asynchronous = true, .host_memory = true, .page = ZERO_PAGE };
+    d->spec = (zero_spec_t){.world = world,
+                            .window = 2,
+                            .micro_steps = 1,
+                            .channels = 2,
+                            .states = 2,
+                            .state_block_bytes = 512,
+                            .piece = ZERO_PIECE,
+                            .offload_ratio = 1,
+                            .units = d->units,
+                            .params = d->params,
+                            .passes = d->passes,
+                            .reserves = d->reserves};
+    d->spec.comm = (zero_comm_caps_t){
+        .name = "shm", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20, .node_ranks = world};
+    d->spec.device = (zero_device_caps_t){.name = "cpu", .asynchronous = true, .host_memory = true, .page = ZERO_PAGE};
 }
 
 void declare_stage(declare_t *d, int stage)
@@ -53,15 +53,15 @@ int32_t declare_param(declare_t *d, int32_t unit, int64_t count, zero_dtype_t dt
     char name[sizeof d->param_names[p]]; /* not written in place: the compiler cannot tell the two names of *d apart */
     snprintf(name, sizeof name, "%.20s.%d", d->units[unit].name, p);
     memcpy(d->param_names[p], name, sizeof name);
-    d->params[p] = (zero_spec_param_t){ .name = d->param_names[p],
-                                        .unit = unit,
-                                        .ndim = 1,
-                                        .shape = { count },
-                                        .count = count,
-                                        .dtype = dtype,
-                                        .trainable = trainable,
-                                        .decay_scale = decay,
-                                        .lr_scale = 1 };
+    d->params[p] = (zero_spec_param_t){.name = d->param_names[p],
+                                       .unit = unit,
+                                       .ndim = 1,
+                                       .shape = {count},
+                                       .count = count,
+                                       .dtype = dtype,
+                                       .trainable = trainable,
+                                       .decay_scale = decay,
+                                       .lr_scale = 1};
     return p;
 }
 
@@ -69,16 +69,16 @@ int32_t declare_pass(declare_t *d, zero_pass_kind_t kind)
 {
     int32_t p = d->spec.pass_count++;
     assert(p < DECLARE_PASSES);
-    static const char *const names[] = { "train", "eval", "any" };
+    static const char *const names[] = {"train", "eval", "any"};
     snprintf(d->pass_names[p], sizeof d->pass_names[p], "%s%d", names[kind], p);
-    d->passes[p] = (zero_spec_pass_t){ .name = d->pass_names[p], .kind = kind, .uses = d->uses[p] };
+    d->passes[p] = (zero_spec_pass_t){.name = d->pass_names[p], .kind = kind, .uses = d->uses[p]};
     return p;
 }
 
 void declare_use(declare_t *d, int32_t pass, int32_t unit, uint32_t flags)
 {
     assert(d->passes[pass].use_count < DECLARE_USES);
-    d->uses[pass][d->passes[pass].use_count++] = (zero_spec_use_t){ unit, flags };
+    d->uses[pass][d->passes[pass].use_count++] = (zero_spec_use_t){unit, flags};
 }
 
 void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype)
@@ -99,13 +99,13 @@ void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype)
 
 static zero_dtype_t random_dtype(uint64_t *r)
 {
-    static const zero_dtype_t dtypes[] = { ZERO_FP32, ZERO_FP32, ZERO_BF16, ZERO_BF16, ZERO_FP16 };
+    static const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_FP32, ZERO_BF16, ZERO_BF16, ZERO_FP16};
     return dtypes[declare_draw(r, 5)];
 }
 
 static void random_unit(declare_t *d, uint64_t *r, bool small)
 {
-    static const int64_t sizes[] = { 0, 1, 3, 7, 100, 127, 128, 129, 17001, 385, 500, 1000, 3001 };
+    static const int64_t sizes[] = {0, 1, 3, 7, 100, 127, 128, 129, 17001, 385, 500, 1000, 3001};
     char name[24];
     int32_t unit = d->spec.unit_count;
     snprintf(name, sizeof name, "u%d", unit);
@@ -148,7 +148,7 @@ static void random_holds(declare_t *d, uint64_t *r, int32_t pass)
 /* What the training pass gives no gradients is not trained. */
 static void freeze_unwritten(declare_t *d, int32_t train)
 {
-    bool written[DECLARE_UNITS] = { false };
+    bool written[DECLARE_UNITS] = {false};
     for (int32_t i = 0; i < d->passes[train].use_count; i++)
         written[d->uses[train][i].unit] |= (d->uses[train][i].flags & ZERO_GRAD) != 0;
     for (int32_t p = 0; p < d->spec.param_count; p++)
@@ -158,7 +158,7 @@ static void freeze_unwritten(declare_t *d, int32_t train)
 void declare_shuffle_table(declare_t *d, uint64_t seed)
 {
     uint64_t state = zero_splitmix64(seed ^ 0x7461626c65u), *r = &state;
-    static const int64_t persist[] = { 0, 0, 300, 2000 };
+    static const int64_t persist[] = {0, 0, 300, 2000};
     int longest = longest_hold(d);
     declare_stage(d, (int)declare_draw(r, 4));
     if (d->spec.parameters.sharding == ZERO_SHARDED && declare_draw(r, 8) == 0)
@@ -172,14 +172,16 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
     d->spec.offload_ratio = 1;
     d->spec.piece = declare_draw(r, 2) ? ZERO_PIECE_QUANTUM : ZERO_PIECE;
     if (declare_draw(r, 2) == 0) {
-        static const double ratios[] = { 1, 1, 0, 0.37, 0.5 };
+        static const double ratios[] = {1, 1, 0, 0.37, 0.5};
         d->spec.optimizer.tier = declare_draw(r, 3) == 0 ? ZERO_TIER_NVME : ZERO_TIER_HOST;
         d->spec.gradients.tier = declare_draw(r, 2) ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
         d->spec.offload_ratio = ratios[declare_draw(r, 5)];
     }
     if (declare_draw(r, 4) == 0)
         d->spec.parameters.tier =
-            d->spec.optimizer.tier != ZERO_TIER_DEVICE && d->spec.offload_ratio == 1 && declare_draw(r, 2) ? ZERO_TIER_NVME : ZERO_TIER_HOST;
+            d->spec.optimizer.tier != ZERO_TIER_DEVICE && d->spec.offload_ratio == 1 && declare_draw(r, 2)
+                ? ZERO_TIER_NVME
+                : ZERO_TIER_HOST;
 }
 
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)

@@ -29,12 +29,13 @@ int32_t declare_param(declare_t *d, int32_t unit, int64_t count, zero_dtype_t dt
 int32_t declare_pass(declare_t *d, zero_pass_kind_t kind);
 void declare_use(declare_t *d, int32_t pass, int32_t unit, uint32_t flags);
 
-/* `layers` units of one parameter each, all alike: forward, then backward in the opposite order. Passes: training, evaluation. */
+/* `layers` units of one parameter each, all alike: forward, then backward in the opposite order. Passes: training,
+ * evaluation. */
 void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype);
 
-/* A random declaration: units of odd sizes, smaller than the world, empty, frozen, tied, of mixed dtypes; held uses; GRAD alone;
- * READ alone; units that nobody uses; random table, window, micro-steps, reduction, dtypes and world (1 to max_world). small: few
- * and short units. The window is made large enough for what is held. */
+/* A random declaration: units of odd sizes, smaller than the world, empty, frozen, tied, of mixed dtypes; held uses;
+ * GRAD alone; READ alone; units that nobody uses; random table, window, micro-steps, reduction, dtypes and world (1 to
+ * max_world). small: few and short units. The window is made large enough for what is held. */
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small);
 /* A random valid table, window and persist_bytes for the same model, micro-steps, reduction, dtypes and world. */
 void declare_shuffle_table(declare_t *d, uint64_t seed);

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* From here on plugins are those of tests/emulator/, unless ZERO_PLUGIN_PATH says otherwise (the real ones: .libs). Returns 0 where
- * they were not built, for want of a C++ compiler: the test ends with 77, a skip. */
+/* From here on plugins are those of tests/emulator/, unless ZERO_PLUGIN_PATH says otherwise (the real ones: .libs).
+ * Returns 0 where they were not built, for want of a C++ compiler: the test ends with 77, a skip. */
 static inline int emulated_plugins(void)
 {
     const char *top = getenv("top_builddir");

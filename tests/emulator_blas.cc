@@ -9,7 +9,10 @@
 
 #define OK(call) ck_assert_int_eq((int)(call), 0)
 
-static float from_bf16(uint16_t h) { return __uint_as_float((unsigned)h << 16); }
+static float from_bf16(uint16_t h)
+{
+    return __uint_as_float((unsigned)h << 16);
+}
 static uint16_t to_bf16(float f)
 {
     unsigned u = __float_as_uint(f);
@@ -25,12 +28,26 @@ struct matrix {
     void *p = nullptr;
     cublasLtMatrixLayout_t layout = nullptr;
 
-    int stride() const { return ld * (row_major ? rows : columns) + 8; }
-    size_t index(int b, int i, int j) const { return (size_t)(b * stride() + (row_major ? i * ld + j : i + j * ld)); }
-    float at(int b, int i, int j) const { return values[index(b, i, j)]; }
-    size_t size() const { return type == CUDA_R_32F ? 4 : 2; }
+    int stride() const
+    {
+        return ld * (row_major ? rows : columns) + 8;
+    }
+    size_t index(int b, int i, int j) const
+    {
+        return (size_t)(b * stride() + (row_major ? i * ld + j : i + j * ld));
+    }
+    float at(int b, int i, int j) const
+    {
+        return values[index(b, i, j)];
+    }
+    size_t size() const
+    {
+        return type == CUDA_R_32F ? 4 : 2;
+    }
 
-    matrix(cudaDataType type, int rows, int columns, int pad, bool row_major, int batch, unsigned seed) : type(type), rows(rows), columns(columns), ld((row_major ? columns : rows) + pad), batch(batch), row_major(row_major)
+    matrix(cudaDataType type, int rows, int columns, int pad, bool row_major, int batch, unsigned seed)
+        : type(type), rows(rows), columns(columns), ld((row_major ? columns : rows) + pad), batch(batch),
+          row_major(row_major)
     {
         values.resize((size_t)(batch * stride()));
         for (float &v : values)
@@ -106,14 +123,20 @@ struct product {
     {
         OK(cublasLtMatmulPreferenceSetAttribute(preference, name, &value, sizeof value));
     }
-    template <typename T> void set(cublasLtMatmulDescAttributes_t name, T value) { OK(cublasLtMatmulDescSetAttribute(desc, name, &value, sizeof value)); }
+    template <typename T> void set(cublasLtMatmulDescAttributes_t name, T value)
+    {
+        OK(cublasLtMatmulDescSetAttribute(desc, name, &value, sizeof value));
+    }
     cublasStatus_t find(const matrix &a, const matrix &b, const matrix &c)
     {
-        return cublasLtMatmulAlgoGetHeuristic(handle, desc, a.layout, b.layout, c.layout, c.layout, preference, 4, found, &count);
+        return cublasLtMatmulAlgoGetHeuristic(handle, desc, a.layout, b.layout, c.layout, c.layout, preference, 4,
+                                              found, &count);
     }
-    cublasStatus_t run(const matrix &a, const matrix &b, const matrix &c, float alpha, float beta, const cublasLtMatmulAlgo_t *algo)
+    cublasStatus_t run(const matrix &a, const matrix &b, const matrix &c, float alpha, float beta,
+                       const cublasLtMatmulAlgo_t *algo)
     {
-        return cublasLtMatmul(handle, desc, &alpha, a.p, a.layout, b.p, b.layout, &beta, c.p, c.layout, c.p, c.layout, algo, workspace, 1 << 20, stream);
+        return cublasLtMatmul(handle, desc, &alpha, a.p, a.layout, b.p, b.layout, &beta, c.p, c.layout, c.p, c.layout,
+                              algo, workspace, 1 << 20, stream);
     }
 };
 
@@ -130,7 +153,8 @@ START_TEST(test_products)
     const cudaDataType type = _i & 32 ? CUDA_R_16BF : CUDA_R_32F, result = _i & 64 ? CUDA_R_32F : type;
     const int m = 5, n = 7, k = 11, batch = _i & 128 ? 3 : 1;
     product p;
-    matrix a(type, ta ? k : m, ta ? m : k, 3, row_a, batch, 1), b(type, tb ? n : k, tb ? k : n, 1, row_b, batch, 2), c(result, m, n, 2, row_c, batch, 3);
+    matrix a(type, ta ? k : m, ta ? m : k, 3, row_a, batch, 1), b(type, tb ? n : k, tb ? k : n, 1, row_b, batch, 2),
+        c(result, m, n, 2, row_c, batch, 3);
     p.set(CUBLASLT_MATMUL_DESC_TRANSA, (int32_t)(ta ? CUBLAS_OP_T : CUBLAS_OP_N));
     p.set(CUBLASLT_MATMUL_DESC_TRANSB, (int32_t)(tb ? CUBLAS_OP_T : CUBLAS_OP_N));
     aligned_to_elements(&p);
@@ -152,17 +176,22 @@ START_TEST(test_products)
 }
 END_TEST
 
-static double gelu(double x) { return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
+static double gelu(double x)
+{
+    return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
 
 START_TEST(test_epilogues)
 {
-    static const cublasLtEpilogue_t all[] = {CUBLASLT_EPILOGUE_BIAS,          CUBLASLT_EPILOGUE_GELU,       CUBLASLT_EPILOGUE_GELU_BIAS, CUBLASLT_EPILOGUE_GELU_AUX,
-                                             CUBLASLT_EPILOGUE_GELU_AUX_BIAS, CUBLASLT_EPILOGUE_DGELU,      CUBLASLT_EPILOGUE_DGELU_BGRAD, CUBLASLT_EPILOGUE_BGRADA,
-                                             CUBLASLT_EPILOGUE_BGRADB};
+    static const cublasLtEpilogue_t all[] = {
+        CUBLASLT_EPILOGUE_BIAS,        CUBLASLT_EPILOGUE_GELU,          CUBLASLT_EPILOGUE_GELU_BIAS,
+        CUBLASLT_EPILOGUE_GELU_AUX,    CUBLASLT_EPILOGUE_GELU_AUX_BIAS, CUBLASLT_EPILOGUE_DGELU,
+        CUBLASLT_EPILOGUE_DGELU_BGRAD, CUBLASLT_EPILOGUE_BGRADA,        CUBLASLT_EPILOGUE_BGRADB};
     const cublasLtEpilogue_t epilogue = all[_i];
     const int m = 6, n = 9, k = 10;
     product p;
-    matrix a(CUDA_R_32F, m, k, 2, false, 1, 1), b(CUDA_R_32F, k, n, 2, false, 1, 2), c(CUDA_R_32F, m, n, 2, false, 1, 3);
+    matrix a(CUDA_R_32F, m, k, 2, false, 1, 1), b(CUDA_R_32F, k, n, 2, false, 1, 2),
+        c(CUDA_R_32F, m, n, 2, false, 1, 3);
     matrix aux(CUDA_R_32F, m, n, 2, false, 1, 4), vector(CUDA_R_32F, 16, 1, 0, false, 1, 5);
     const float alpha = 0.0625f;
     std::vector<float> saved = aux.values;
@@ -184,7 +213,8 @@ START_TEST(test_epilogues)
                 b_sum[(size_t)j] += i == 0 ? b.at(0, l, j) : 0;
             }
             s *= alpha;
-            const bool biased = epilogue == CUBLASLT_EPILOGUE_BIAS || epilogue == CUBLASLT_EPILOGUE_GELU_BIAS || epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+            const bool biased = epilogue == CUBLASLT_EPILOGUE_BIAS || epilogue == CUBLASLT_EPILOGUE_GELU_BIAS ||
+                                epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
             const bool gradient = epilogue == CUBLASLT_EPILOGUE_DGELU || epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD;
             const bool keeps = epilogue == CUBLASLT_EPILOGUE_GELU_AUX || epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
             const double x = saved[aux.index(0, i, j)], e = 1e-5;
@@ -214,7 +244,8 @@ END_TEST
 START_TEST(test_workspace)
 {
     product p;
-    matrix a(CUDA_R_32F, 4, 600, 0, false, 1, 1), b(CUDA_R_32F, 600, 4, 0, false, 1, 2), c(CUDA_R_32F, 4, 4, 0, false, 1, 3), d(CUDA_R_32F, 4, 8, 0, false, 1, 3);
+    matrix a(CUDA_R_32F, 4, 600, 0, false, 1, 1), b(CUDA_R_32F, 600, 4, 0, false, 1, 2),
+        c(CUDA_R_32F, 4, 4, 0, false, 1, 3), d(CUDA_R_32F, 4, 8, 0, false, 1, 3);
     matrix wider(CUDA_R_32F, 600, 8, 0, false, 1, 2);
     const float one = 1, zero = 0;
     OK(p.find(a, b, c));
@@ -222,8 +253,9 @@ START_TEST(test_workspace)
     ck_assert(p.found[0].workspaceSize > 0 && p.found[1].workspaceSize == 0 && p.found[2].workspaceSize == 0);
     const cublasLtMatmulAlgo_t *algo = &p.found[0].algo;
     const size_t bytes = p.found[0].workspaceSize;
-#define RUN(workspace, bytes) \
-    cublasLtMatmul(p.handle, p.desc, &one, a.p, a.layout, b.p, b.layout, &zero, c.p, c.layout, c.p, c.layout, algo, workspace, bytes, p.stream)
+#define RUN(workspace, bytes)                                                                                       \
+    cublasLtMatmul(p.handle, p.desc, &one, a.p, a.layout, b.p, b.layout, &zero, c.p, c.layout, c.p, c.layout, algo, \
+                   workspace, bytes, p.stream)
     OK(RUN(p.workspace, bytes));
     ck_assert_int_eq(RUN(p.workspace, bytes - 1), CUBLAS_STATUS_INVALID_VALUE);
     ck_assert_int_eq(RUN(nullptr, bytes), CUBLAS_STATUS_INVALID_VALUE);
@@ -246,8 +278,10 @@ END_TEST
 START_TEST(test_conditions)
 {
     product p;
-    matrix a(CUDA_R_32F, 8, 8, 0, false, 1, 1), b(CUDA_R_32F, 8, 8, 0, false, 1, 2), c(CUDA_R_32F, 8, 8, 0, false, 1, 3);
-    matrix half(CUDA_R_16BF, 8, 8, 0, false, 1, 4), tall(CUDA_R_32F, 9, 8, 0, false, 1, 5), two(CUDA_R_32F, 8, 8, 0, false, 2, 6);
+    matrix a(CUDA_R_32F, 8, 8, 0, false, 1, 1), b(CUDA_R_32F, 8, 8, 0, false, 1, 2),
+        c(CUDA_R_32F, 8, 8, 0, false, 1, 3);
+    matrix half(CUDA_R_16BF, 8, 8, 0, false, 1, 4), tall(CUDA_R_32F, 9, 8, 0, false, 1, 5),
+        two(CUDA_R_32F, 8, 8, 0, false, 2, 6);
     const float one = 1, zero = 0;
     ck_assert_int_eq(p.find(a, half, c), CUBLAS_STATUS_NOT_SUPPORTED);
     ck_assert_int_eq(p.find(a, b, half), CUBLAS_STATUS_NOT_SUPPORTED);
@@ -258,7 +292,8 @@ START_TEST(test_conditions)
     OK(cublasLtMatrixLayoutSetAttribute(tall.layout, CUBLASLT_MATRIX_LAYOUT_LD, &ld, sizeof ld));
     p.set(CUBLASLT_MATMUL_DESC_TRANSA, (int32_t)CUBLAS_OP_T);
     ck_assert_int_eq(p.find(tall, tall, c), CUBLAS_STATUS_INVALID_VALUE);
-    ck_assert_int_eq(cublasLtMatrixLayoutSetAttribute(tall.layout, CUBLASLT_MATRIX_LAYOUT_LD, &ld, 4), CUBLAS_STATUS_INVALID_VALUE);
+    ck_assert_int_eq(cublasLtMatrixLayoutSetAttribute(tall.layout, CUBLASLT_MATRIX_LAYOUT_LD, &ld, 4),
+                     CUBLAS_STATUS_INVALID_VALUE);
     p.set(CUBLASLT_MATMUL_DESC_TRANSA, (int32_t)CUBLAS_OP_N);
 
     /* The heuristic was promised 256 bytes. */
@@ -266,12 +301,16 @@ START_TEST(test_conditions)
     OK(p.run(a, b, c, 1, 0, &p.found[0].algo));
     char *off;
     OK(cudaMalloc(&off, 8 * 8 * 4 + 16));
-    ck_assert_int_eq(cublasLtMatmul(p.handle, p.desc, &one, off + 16, a.layout, b.p, b.layout, &zero, c.p, c.layout, c.p, c.layout, &p.found[0].algo,
-                                    nullptr, 0, p.stream), CUBLAS_STATUS_NOT_SUPPORTED);
-    OK(cublasLtMatmul(p.handle, p.desc, &one, off + 16, a.layout, b.p, b.layout, &zero, nullptr, c.layout, c.p, c.layout, nullptr, nullptr, 0, p.stream));
-    ck_assert_int_eq(cublasLtMatmul(p.handle, p.desc, &one, a.p, a.layout, b.p, b.layout, &one, nullptr, c.layout, c.p, c.layout, nullptr, nullptr, 0,
-                                    p.stream), CUBLAS_STATUS_INVALID_VALUE);
-    ck_assert_int_eq(cublasLtMatmul(nullptr, p.desc, &one, a.p, a.layout, b.p, b.layout, &one, c.p, c.layout, c.p, c.layout, nullptr, nullptr, 0, p.stream),
+    ck_assert_int_eq(cublasLtMatmul(p.handle, p.desc, &one, off + 16, a.layout, b.p, b.layout, &zero, c.p, c.layout,
+                                    c.p, c.layout, &p.found[0].algo, nullptr, 0, p.stream),
+                     CUBLAS_STATUS_NOT_SUPPORTED);
+    OK(cublasLtMatmul(p.handle, p.desc, &one, off + 16, a.layout, b.p, b.layout, &zero, nullptr, c.layout, c.p,
+                      c.layout, nullptr, nullptr, 0, p.stream));
+    ck_assert_int_eq(cublasLtMatmul(p.handle, p.desc, &one, a.p, a.layout, b.p, b.layout, &one, nullptr, c.layout, c.p,
+                                    c.layout, nullptr, nullptr, 0, p.stream),
+                     CUBLAS_STATUS_INVALID_VALUE);
+    ck_assert_int_eq(cublasLtMatmul(nullptr, p.desc, &one, a.p, a.layout, b.p, b.layout, &one, c.p, c.layout, c.p,
+                                    c.layout, nullptr, nullptr, 0, p.stream),
                      CUBLAS_STATUS_NOT_INITIALIZED);
 
     p.set(CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)CUBLASLT_EPILOGUE_BIAS);

@@ -12,7 +12,7 @@
 #define TRY(call) SMALL_TRY(call)
 #define IS(condition) SMALL_IS(condition)
 
-/* ---- an allocator that keeps books ----------------------------------------------------------------------------------- */
+/* ---- an allocator that keeps books ------------------------------------------------------------------------------ */
 
 enum { MOST = 8, NOTHING = 1, CROOKED, FOREIGN };
 
@@ -45,7 +45,8 @@ static char *take(const books_t *b, zero_tier_t tier, size_t bytes, size_t align
     void *memory = NULL;
     if (b->gpu && tier == ZERO_TIER_DEVICE)
         return RUNTIME(cudaMalloc)(&memory, bytes) == cudaSuccess ? memory : NULL;
-    if (b->gpu ? RUNTIME(cudaHostAlloc)(&memory, bytes, cudaHostAllocPortable) != cudaSuccess : posix_memalign(&memory, alignment, bytes) != 0)
+    if (b->gpu ? RUNTIME(cudaHostAlloc)(&memory, bytes, cudaHostAllocPortable) != cudaSuccess
+               : posix_memalign(&memory, alignment, bytes) != 0)
         return NULL;
     memset(memory, 0x5a, bytes);
     return memory;
@@ -64,7 +65,8 @@ static void *allocate(void *ctx, zero_tier_t tier, size_t bytes, size_t alignmen
     }
     bool foreign = odd && b->odd_by == FOREIGN;
     size_t aside = odd && !foreign ? alignment / 2 : 0;
-    char *memory = foreign ? aligned_alloc(4096, (bytes + 4095) / 4096 * 4096) : take(b, tier, bytes + aside, alignment);
+    char *memory =
+        foreign ? aligned_alloc(4096, (bytes + 4095) / 4096 * 4096) : take(b, tier, bytes + aside, alignment);
     if (!memory || b->count == MOST)
         return NULL;
     b->loans[b->count].tier = tier;
@@ -86,7 +88,8 @@ static void release(void *ctx, zero_tier_t tier, void *memory, size_t bytes)
         b->loans[i].released++;
         if (!b->gpu || b->loans[i].foreign)
             free((char *)memory - b->loans[i].aside);
-        else if ((tier == ZERO_TIER_DEVICE ? RUNTIME(cudaFree) : RUNTIME(cudaFreeHost))((char *)memory - b->loans[i].aside) != cudaSuccess)
+        else if ((tier == ZERO_TIER_DEVICE ? RUNTIME(cudaFree)
+                                           : RUNTIME(cudaFreeHost))((char *)memory - b->loans[i].aside) != cudaSuccess)
             b->wrong++;
         return;
     }
@@ -102,7 +105,7 @@ static bool emulator(void)
     return plugins && access(path, R_OK) == 0;
 }
 
-/* ---- training in it --------------------------------------------------------------------------------------------------- */
+/* ---- training in it --------------------------------------------------------------------------------------------- */
 
 /* One reservation a tier, of the bytes that were forecast, which are also those that are measured. */
 static int as_forecast(small_t *s, const books_t *b, int before)
@@ -121,8 +124,8 @@ static int as_forecast(small_t *s, const books_t *b, int before)
             if (b->loans[i].tier == t)
                 loans++, taken += b->loans[i].bytes;
         if (loans != (bytes > 0) || taken != bytes)
-            return small_complain(s, "%d reservations of %llu bytes of tier %s, of which %llu were forecast", loans, (unsigned long long)taken,
-                                  zero_tier_name(t), (unsigned long long)bytes);
+            return small_complain(s, "%d reservations of %llu bytes of tier %s, of which %llu were forecast", loans,
+                                  (unsigned long long)taken, zero_tier_name(t), (unsigned long long)bytes);
     }
     return 0;
 }
@@ -142,7 +145,8 @@ static int train_both(small_t *s, small_t *plain, books_t *b, int before)
     for (int step = 1; step <= 2 && result == 0; step++)
         result = small_step(s, step) || small_step(plain, step) ? -1 : 0;
     if (result == 0)
-        result = small_read(s, &mine) || small_read(plain, &theirs) || small_compare(s, &theirs, &mine, "in the caller's memory") || as_forecast(s, b, before);
+        result = small_read(s, &mine) || small_read(plain, &theirs) ||
+                 small_compare(s, &theirs, &mine, "in the caller's memory") || as_forecast(s, b, before);
     small_forget(&mine);
     small_forget(&theirs);
     return result;
@@ -189,7 +193,7 @@ START_TEST(engines_live_in_memory_that_is_lent)
 }
 END_TEST
 
-/* ---- lenders that fail ------------------------------------------------------------------------------------------------ */
+/* ---- lenders that fail ------------------------------------------------------------------------------------------ */
 
 typedef struct failing {
     small_case_t c;
@@ -211,9 +215,15 @@ static int run_failing(int rank, int world, const zero_bootstrap_t *bootstrap, v
     int result = !comm || small_create(s, &c, comm);
     books.odd_at = rank == 1 ? books.count + f->at : -1;
     if (result == 0) {
-        zero_status_t status = zero_commit(s->engine), wanted = f->by == NOTHING ? ZERO_ERR_MEMORY : rank != 1 ? ZERO_ERR_PEER : f->by == CROOKED ? ZERO_ERR_ARG : ZERO_ERR_SYSTEM;
-        const char *part = f->by == NOTHING ? "the caller's allocator has no" : f->by == CROOKED ? "which is no multiple of" : "cudaMemset";
-        if (status != wanted || !strstr(zero_last_error(s->engine), part) || (rank != 1 && !strstr(zero_last_error(s->engine), "rank 1: ")))
+        zero_status_t status = zero_commit(s->engine), wanted = f->by == NOTHING   ? ZERO_ERR_MEMORY
+                                                                : rank != 1        ? ZERO_ERR_PEER
+                                                                : f->by == CROOKED ? ZERO_ERR_ARG
+                                                                                   : ZERO_ERR_SYSTEM;
+        const char *part = f->by == NOTHING   ? "the caller's allocator has no"
+                           : f->by == CROOKED ? "which is no multiple of"
+                                              : "cudaMemset";
+        if (status != wanted || !strstr(zero_last_error(s->engine), part) ||
+            (rank != 1 && !strstr(zero_last_error(s->engine), "rank 1: ")))
             result = small_complain(s, "%s: %s", zero_status_name(status), zero_last_error(s->engine));
         else if (zero_micro_begin(s->engine, s->train, ZERO_LAST) != wanted)
             result = small_complain(s, "an engine that was not committed trains");
@@ -229,8 +239,13 @@ START_TEST(lenders_fail_for_all)
     bool emulated = emulator();
     setenv("ZERO_EMULATOR", "inline", 1);
     for (int i = 0; i < 13; i++) {
-        failing_t f = {.c = {.world = 3, .stage = 3, .threaded = i / 4 ? 2 * (i / 4) - 1 : 0, .micro_steps = 1, .place = SMALL_HOST},
-                       .at = i % 2, .by = i / 2 % 2 ? NOTHING : CROOKED};
+        failing_t f = {.c = {.world = 3,
+                             .stage = 3,
+                             .threaded = i / 4 ? 2 * (i / 4) - 1 : 0,
+                             .micro_steps = 1,
+                             .place = SMALL_HOST},
+                       .at = i % 2,
+                       .by = i / 2 % 2 ? NOTHING : CROOKED};
         if (i == 12) { /* the GPU's, by the host's memory */
             f.c.threaded = SMALL_CUDA;
             f.by = FOREIGN;
@@ -252,7 +267,8 @@ START_TEST(lenders_take_back)
         options.allocator.release = missing ? release : NULL;
         ck_assert_int_eq(zero_device_cpu(&device, &options, &error), ZERO_ERR_ARG);
         ck_assert_ptr_null(device);
-        ck_assert_msg(strstr(error.text, missing ? "allocator has no 'allocate'" : "allocator has no 'release'"), "%s", error.text);
+        ck_assert_msg(strstr(error.text, missing ? "allocator has no 'allocate'" : "allocator has no 'release'"), "%s",
+                      error.text);
         ck_assert_int_eq(zero_device_cuda(&device, &options, &error), ZERO_ERR_ARG);
         ck_assert_ptr_null(device);
         ck_assert_msg(strstr(error.text, "allocator has no"), "%s", error.text);

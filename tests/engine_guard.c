@@ -58,12 +58,12 @@ static void look(const play_t *p, mistake_t here, const volatile char *at)
         (void)at[0];
 }
 
-#define MUST(call)                                                                                                     \
-    do {                                                                                                               \
-        if ((call) != ZERO_OK) {                                                                                       \
-            fprintf(stderr, "%s: %s\n", #call, e ? zero_last_error(e) : error.text);                                   \
-            return SETUP_FAILED;                                                                                       \
-        }                                                                                                              \
+#define MUST(call)                                                                   \
+    do {                                                                             \
+        if ((call) != ZERO_OK) {                                                     \
+            fprintf(stderr, "%s: %s\n", #call, e ? zero_last_error(e) : error.text); \
+            return SETUP_FAILED;                                                     \
+        }                                                                            \
     } while (0)
 
 /* One rank: two steps with what is right, and the mistake in the second. */

@@ -15,17 +15,17 @@
 #define IS(condition) SMALL_IS(condition)
 #define FAILS(call, status, part) SMALL_FAILS(call, status, part)
 
-/* ---- an optimizer: AdamW once more ----------------------------------------------------------------------------------- */
+/* ---- an optimizer: AdamW once more ------------------------------------------------------------------------------ */
 
 typedef struct guest {
     small_t *s;
     zero_adamw_t adamw;
-    int states;                 /* that it keeps */
+    int states;                  /* that it keeps */
     atomic_int inside[2], calls; /* calls that run: with no stream, with one */
-    int64_t step;               /* that calls are expected to name */
-    atomic_int wrong;           /* calls whose arguments are not as documented */
-    int refuse;                 /* the parameter whose update fails, or -1 */
-    int intrude;                /* calls back into the engine: 2: once the step has returned */
+    int64_t step;                /* that calls are expected to name */
+    atomic_int wrong;            /* calls whose arguments are not as documented */
+    int refuse;                  /* the parameter whose update fails, or -1 */
+    int intrude;                 /* calls back into the engine: 2: once the step has returned */
     atomic_bool returned;
     atomic_int refused, logged; /* such calls that were refused; sentences that say so */
     uint8_t covered[SMALL_PARAMS][SMALL_ELEMENTS];
@@ -46,11 +46,13 @@ static bool expected(guest_t *g, const zero_update_args_t *a)
     int p = 0;
     while (p < SMALL_PARAMS && g->s->param[p] != a->param)
         p++;
-    if (p == SMALL_PARAMS || !small_params[p].trainable || a->size != sizeof *a || strcmp(a->name, small_params[p].name) != 0 || a->begin < 0 ||
-        a->count <= 0 || a->begin + a->count > small_params[p].count || a->step != g->step || a->lr != 0.01 * small_params[p].rate ||
-        a->decay_scale != small_params[p].decay || !(a->grad_factor > 0 && a->grad_factor <= 0.5) || !a->master || !a->grad ||
-        (a->state[0] != NULL) != (g->states > 0) || (a->state[1] != NULL) != (g->states > 1) || a->threads != 1 ||
-        (a->grad_dtype != ZERO_FP32 && (a->grad_dtype != g->s->c.dtype || small_params[p].fp32)) || (a->stream != NULL && g->s->c.threaded != SMALL_CUDA))
+    if (p == SMALL_PARAMS || !small_params[p].trainable || a->size != sizeof *a ||
+        strcmp(a->name, small_params[p].name) != 0 || a->begin < 0 || a->count <= 0 ||
+        a->begin + a->count > small_params[p].count || a->step != g->step || a->lr != 0.01 * small_params[p].rate ||
+        a->decay_scale != small_params[p].decay || !(a->grad_factor > 0 && a->grad_factor <= 0.5) || !a->master ||
+        !a->grad || (a->state[0] != NULL) != (g->states > 0) || (a->state[1] != NULL) != (g->states > 1) ||
+        a->threads != 1 || (a->grad_dtype != ZERO_FP32 && (a->grad_dtype != g->s->c.dtype || small_params[p].fp32)) ||
+        (a->stream != NULL && g->s->c.threaded != SMALL_CUDA))
         return false;
     for (int64_t i = 0; i < a->count; i++)
         g->covered[p][a->begin + i]++;
@@ -58,11 +60,13 @@ static bool expected(guest_t *g, const zero_update_args_t *a)
 }
 
 /* One element in the documented order of every rounding. */
-static void move_element(const guest_t *g, const zero_update_args_t *a, int64_t i, float grad, float *master, float *m, float *v)
+static void move_element(const guest_t *g, const zero_update_args_t *a, int64_t i, float grad, float *master, float *m,
+                         float *v)
 {
     const zero_adamw_t *o = &g->adamw;
     float one_minus_beta1 = (float)(1 - o->beta1), one_minus_beta2 = (float)(1 - o->beta2);
-    float step_size = (float)(a->lr / (1 - power(o->beta1, a->step))), inv_sqrt_bc2 = (float)(1 / sqrt(1 - power(o->beta2, a->step)));
+    float step_size = (float)(a->lr / (1 - power(o->beta1, a->step))),
+          inv_sqrt_bc2 = (float)(1 / sqrt(1 - power(o->beta2, a->step)));
     float x = grad * (float)a->grad_factor;
     master[i] *= (float)(1 - a->lr * (o->weight_decay * a->decay_scale));
     m[i] = fmaf((float)o->beta1, m[i], one_minus_beta1 * x);
@@ -78,7 +82,8 @@ static void *fetched(const guest_t *g, const zero_update_args_t *a, const void *
     if (!a->stream)
         return (void *)(uintptr_t)memory;
     void *copy = malloc(bytes);
-    if (!copy || d->ops->copy(d, a->stream, copy, memory, bytes, &error) != ZERO_OK || d->ops->finish(d, a->stream, 10, &error) != ZERO_OK)
+    if (!copy || d->ops->copy(d, a->stream, copy, memory, bytes, &error) != ZERO_OK ||
+        d->ops->finish(d, a->stream, 10, &error) != ZERO_OK)
         abort();
     return copy;
 }
@@ -88,7 +93,8 @@ static void send_back(const guest_t *g, const zero_update_args_t *a, void *memor
     zero_error_t error;
     if (!a->stream)
         return;
-    if (memory && (d->ops->copy(d, a->stream, memory, copy, bytes, &error) != ZERO_OK || d->ops->finish(d, a->stream, 10, &error) != ZERO_OK))
+    if (memory && (d->ops->copy(d, a->stream, memory, copy, bytes, &error) != ZERO_OK ||
+                   d->ops->finish(d, a->stream, 10, &error) != ZERO_OK))
         abort();
     free(copy);
 }
@@ -99,7 +105,8 @@ static void intrude(guest_t *g)
     zero_stats_t stats = {.size = sizeof stats};
     double one = 1;
     int refused = 0;
-    refused += zero_sum(g->s->engine, &one, 1) == ZERO_ERR_ORDER && strstr(zero_last_error(g->s->engine), "make one call at a time");
+    refused += zero_sum(g->s->engine, &one, 1) == ZERO_ERR_ORDER &&
+               strstr(zero_last_error(g->s->engine), "make one call at a time");
     refused += zero_step_stats(g->s->engine, &stats) == ZERO_ERR_ORDER;
     refused += zero_param_get(g->s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, NULL) == ZERO_ERR_ORDER;
     zero_destroy(g->s->engine);
@@ -118,10 +125,13 @@ static int adamw(void *ctx, const zero_update_args_t *a)
     if (g->intrude)
         intrude(g);
     if (g->states == 2) {
-        float *master = fetched(g, a, a->master, bytes), *m = fetched(g, a, a->state[0], bytes), *v = fetched(g, a, a->state[1], bytes);
+        float *master = fetched(g, a, a->master, bytes), *m = fetched(g, a, a->state[0], bytes),
+              *v = fetched(g, a, a->state[1], bytes);
         void *grad = fetched(g, a, a->grad, narrow);
         for (int64_t i = 0; i < a->count; i++)
-            move_element(g, a, i, a->grad_dtype == ZERO_BF16 ? zero_bf16_to_fp32(((uint16_t *)grad)[i]) : ((float *)grad)[i], master, m, v);
+            move_element(g, a, i,
+                         a->grad_dtype == ZERO_BF16 ? zero_bf16_to_fp32(((uint16_t *)grad)[i]) : ((float *)grad)[i],
+                         master, m, v);
         send_back(g, a, a->master, master, bytes);
         send_back(g, a, a->state[0], m, bytes);
         send_back(g, a, a->state[1], v, bytes);
@@ -151,7 +161,8 @@ static void invite(zero_config_t *config, void *ctx)
     g->refuse = -1;
 }
 
-/* Each element of what is trained was updated once by one rank, or where every rank has all of the state by each; of nothing else. */
+/* Each element of what is trained was updated once by one rank, or where every rank has all of the state by each; of
+ * nothing else. */
 static int everything_once(small_t *s, guest_t *g, zero_comm_t *comm, int times)
 {
     size_t bytes = sizeof g->covered;
@@ -171,7 +182,8 @@ static int everything_once(small_t *s, guest_t *g, zero_comm_t *comm, int times)
             }
             if (found != (s->c.stage == 0 ? s->c.world : 1) * wanted) {
                 free(all);
-                return small_complain(s, "element %lld of %s was updated %d times", (long long)i, small_params[p].name, found);
+                return small_complain(s, "element %lld of %s was updated %d times", (long long)i, small_params[p].name,
+                                      found);
             }
         }
     free(all);
@@ -189,13 +201,15 @@ static int same_as_built_in(small_t *s, small_t *built_in, guest_t *g, zero_comm
         int before = atomic_load(&g->calls);
         s->infinite = built_in->infinite = skipped;
         g->step = step < 2 ? step : step - 1;
-        if (small_step(s, step) || small_step(built_in, step) || small_stats(s, &stats) || small_stats(built_in, &theirs) || small_read(s, &a) ||
-            small_read(built_in, &b) || everything_once(s, g, comm, !skipped))
+        if (small_step(s, step) || small_step(built_in, step) || small_stats(s, &stats) ||
+            small_stats(built_in, &theirs) || small_read(s, &a) || small_read(built_in, &b) ||
+            everything_once(s, g, comm, !skipped))
             goto end;
-        if (stats.applied == skipped || stats.skipped != (step >= 2) || theirs.grad_norm != (skipped ? theirs.grad_norm : stats.grad_norm) ||
+        if (stats.applied == skipped || stats.skipped != (step >= 2) ||
+            theirs.grad_norm != (skipped ? theirs.grad_norm : stats.grad_norm) ||
             (skipped && atomic_load(&g->calls) != before) || atomic_load(&g->wrong) != 0) {
-            small_complain(s, "step %d: applied %d, skipped %lld, %d calls, %d of them wrong", step, stats.applied, (long long)stats.skipped,
-                           atomic_load(&g->calls) - before, atomic_load(&g->wrong));
+            small_complain(s, "step %d: applied %d, skipped %lld, %d calls, %d of them wrong", step, stats.applied,
+                           (long long)stats.skipped, atomic_load(&g->calls) - before, atomic_load(&g->wrong));
             goto end;
         }
         if (small_compare(s, &b, &a, "a step by the caller's AdamW"))
@@ -221,7 +235,8 @@ static int run_guest(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     c.edit = invite;
     c.ctx = &g;
     c.folder = "guests.nvme";
-    int result = !comm || small_start(&s, &c, comm) || small_start(&built_in, &d, comm) || same_as_built_in(&s, &built_in, &g, comm);
+    int result = !comm || small_start(&s, &c, comm) || small_start(&built_in, &d, comm) ||
+                 same_as_built_in(&s, &built_in, &g, comm);
     small_destroy(&s);
     small_destroy(&built_in);
     zero_comm_destroy(comm);
@@ -248,7 +263,7 @@ START_TEST(a_guests_adamw_gives_the_same_bits)
 }
 END_TEST
 
-/* ---- guests that misbehave -------------------------------------------------------------------------------------------- */
+/* ---- guests that misbehave -------------------------------------------------------------------------------------- */
 
 /* One rank's update of one parameter fails: so does the step, everywhere. */
 static int refuse(small_t *s, guest_t *g)
@@ -257,13 +272,16 @@ static int refuse(small_t *s, guest_t *g)
     g->refuse = s->rank == s->c.world - 1 ? s->param[SMALL_BIG] : -1;
     g->step = 1;
     zero_status_t status = small_micros(s, 1) ? ZERO_OK : zero_step(s->engine, 0.01);
-    for (int i = 0; i < 3 && status == ZERO_OK; i++) { /* the update may run later than zero_step, and another rank hear of it later */
-        if ((status = zero_step_stats(s->engine, &stats)) == ZERO_OK && (status = zero_micro_begin(s->engine, s->train, ZERO_LAST)) == ZERO_OK)
+    for (int i = 0; i < 3 && status == ZERO_OK;
+         i++) { /* the update may run later than zero_step, and another rank hear of it later */
+        if ((status = zero_step_stats(s->engine, &stats)) == ZERO_OK &&
+            (status = zero_micro_begin(s->engine, s->train, ZERO_LAST)) == ZERO_OK)
             status = zero_micro_end(s->engine);
         if (status == ZERO_OK)
             status = zero_step(s->engine, 0.01);
     }
-    if (status != (g->refuse >= 0 ? ZERO_ERR_SYSTEM : ZERO_ERR_PEER) || !strstr(zero_last_error(s->engine), "config.update refused elements") ||
+    if (status != (g->refuse >= 0 ? ZERO_ERR_SYSTEM : ZERO_ERR_PEER) ||
+        !strstr(zero_last_error(s->engine), "config.update refused elements") ||
         !strstr(zero_last_error(s->engine), "of parameter 'b.w'"))
         return small_complain(s, "after a refusal: %s: %s", zero_status_name(status), zero_last_error(s->engine));
     FAILS(zero_micro_begin(s->engine, s->train, ZERO_LAST), status, "config.update refused");
@@ -287,7 +305,8 @@ static int call_back(small_t *s, guest_t *g)
     TRY(zero_sum(s->engine, &one, 1));
     IS(one == s->c.world && stats.applied);
     int calls = atomic_load(&g->calls);
-    IS(calls > 0 && atomic_load(&g->refused) == 3 * calls && atomic_load(&g->logged) == calls && atomic_load(&g->wrong) == 0);
+    IS(calls > 0 && atomic_load(&g->refused) == 3 * calls && atomic_load(&g->logged) == calls &&
+       atomic_load(&g->wrong) == 0);
     return 0;
 }
 
@@ -314,9 +333,13 @@ static int run_bad_guest(int rank, int world, const zero_bootstrap_t *bootstrap,
 
 START_TEST(guests_fail_for_all_and_do_not_call_back)
 {
-    static int (*const plays[])(small_t *s, guest_t *g) = {refuse, call_back};
+    static int (*const plays[])(small_t * s, guest_t * g) = {refuse, call_back};
     for (int i = 0; i < 16; i++) {
-        bad_guest_t bad = {.c = {.world = 1 + i / 2 % 3, .stage = 3 - i % 4, .threaded = i / 4 % 3, .micro_steps = 1, .place = i / 2 % 2 ? SMALL_SHARE : SMALL_DEVICE},
+        bad_guest_t bad = {.c = {.world = 1 + i / 2 % 3,
+                                 .stage = 3 - i % 4,
+                                 .threaded = i / 4 % 3,
+                                 .micro_steps = 1,
+                                 .place = i / 2 % 2 ? SMALL_SHARE : SMALL_DEVICE},
                            .play = plays[_i]};
         ck_assert_int_eq(ranks_run(bad.c.world, 60, run_bad_guest, &bad), 0);
     }
@@ -333,8 +356,14 @@ START_TEST(guests_are_announced)
         bool custom, update;
         int states;
         const char *part; /* NULL: all is well */
-    } ways[] = {{true, true, 0, NULL},  {true, true, 1, NULL},          {true, true, 2, NULL},           {false, false, 0, NULL},
-                {true, false, 0, "set both"}, {false, true, 0, "set both"}, {true, true, 3, "update_states is 3"}, {true, true, -1, "update_states is -1"},
+    } ways[] = {{true, true, 0, NULL},
+                {true, true, 1, NULL},
+                {true, true, 2, NULL},
+                {false, false, 0, NULL},
+                {true, false, 0, "set both"},
+                {false, true, 0, "set both"},
+                {true, true, 3, "update_states is 3"},
+                {true, true, -1, "update_states is -1"},
                 {false, false, 1, "update_states is 1"}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         zero_config_init(&config);
@@ -369,7 +398,8 @@ static int run_few_states(int rank, int world, const zero_bootstrap_t *bootstrap
     static guest_t g;
     zero_comm_t *comm = small_comm(bootstrap);
     small_t s = {0};
-    const small_case_t c = {.world = world, .stage = 2, .micro_steps = 1, .place = SMALL_SHARE, .edit = invite, .ctx = &g};
+    const small_case_t c = {
+        .world = world, .stage = 2, .micro_steps = 1, .place = SMALL_SHARE, .edit = invite, .ctx = &g};
     (void)rank;
     g.s = &s;
     g.states = *(const int *)arg;
@@ -428,7 +458,8 @@ static int run_odd_guest(int rank, int world, const zero_bootstrap_t *bootstrap,
 
 START_TEST(guests_are_the_same_everywhere)
 {
-    static const odd_guest_t odds[] = {{0, "rank 1 disagrees with rank 0 on config.rule"}, {1, "rank 1 disagrees with rank 0 on config.update_states"}};
+    static const odd_guest_t odds[] = {{0, "rank 1 disagrees with rank 0 on config.rule"},
+                                       {1, "rank 1 disagrees with rank 0 on config.update_states"}};
     for (size_t i = 0; i < sizeof odds / sizeof *odds; i++) {
         odd_guest_t odd = odds[i];
         ck_assert_int_eq(ranks_run(3, 60, run_odd_guest, &odd), 0);

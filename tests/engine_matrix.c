@@ -1,6 +1,7 @@
-/* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x ranks, each against the serial
- * trajectory: so every two cases that should have the same bits have them. `make check` runs a cover of all triples of levels on CPU
- * and of all pairs on emulated GPUs, ZERO_CHECK_FULL=1 the whole product on CPU and all triples on GPUs. */
+/* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x ranks, each against the
+ * serial trajectory: so every two cases that should have the same bits have them. `make check` runs a cover of all
+ * triples of levels on CPU and of all pairs on emulated GPUs, ZERO_CHECK_FULL=1 the whole product on CPU and all
+ * triples on GPUs. */
 #include "tests/emulated.h"
 #include "tests/engine_suites.h"
 #include "tests/engine_toy.h"
@@ -10,7 +11,24 @@
 #include <stdlib.h>
 
 /* MODE: of the emulator. NONE has one level, so that a pair is a triple with it. */
-enum { STAGE, WINDOW, REDUCE, MICRO, DTYPE, WIRE, WORLD, DEVICE, PERSIST, INTERLEAVE, QUIET, BAD, OFFLOAD, MODE, NONE, DIMENSIONS };
+enum {
+    STAGE,
+    WINDOW,
+    REDUCE,
+    MICRO,
+    DTYPE,
+    WIRE,
+    WORLD,
+    DEVICE,
+    PERSIST,
+    INTERLEAVE,
+    QUIET,
+    BAD,
+    OFFLOAD,
+    MODE,
+    NONE,
+    DIMENSIONS
+};
 enum { LEVELS = TOY_OFFLOADS, WORLDS = 4, MODES = 2 };
 typedef int levels_t[DIMENSIONS];
 static const levels_t on_cpu = {4, 4, 2, 3, 2, 2, WORLDS, TOY_CUDA, 3, 2, 2, 2, TOY_OFFLOADS, 1, 1};
@@ -49,7 +67,7 @@ typedef struct work {
     bool guard;
 } work_t;
 
-/* ---- which cases --------------------------------------------------------------------------------------------------- */
+/* ---- which cases ------------------------------------------------------------------------------------------------ */
 
 typedef bool covered_t[DIMENSIONS][DIMENSIONS][DIMENSIONS][LEVELS][LEVELS][LEVELS];
 
@@ -74,7 +92,8 @@ static tuple_t random_tuple(const levels_t levels, uint64_t *random)
     return t;
 }
 
-/* All pairs of levels, or triples. Greedy: of many random tuples the one with the most that none before it had. Seeded, so always the same. */
+/* All pairs of levels, or triples. Greedy: of many random tuples the one with the most that none before it had. Seeded,
+ * so always the same. */
 static work_t cover(const levels_t levels, bool triples)
 {
     enum { MOST = 2000, CANDIDATES = 100 };
@@ -119,7 +138,7 @@ static work_t product(const levels_t levels)
     return w;
 }
 
-/* ---- the run ------------------------------------------------------------------------------------------------------- */
+/* ---- the run ---------------------------------------------------------------------------------------------------- */
 
 /* All cases of one world size and mode, one after the other on the same communicator. */
 static int run_cases(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
@@ -129,7 +148,8 @@ static int run_cases(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     zero_error_t error = {0};
     zero_comm_options_t options;
     int result = 0;
-    setenv("ZERO_EMULATOR", work->mode ? "threads" : "inline", 1); /* streams that run at once, and streams with threads */
+    setenv("ZERO_EMULATOR", work->mode ? "threads" : "inline",
+           1); /* streams that run at once, and streams with threads */
     zero_comm_options_init(&options);
     options.timeout_s = 60;
     if ((world == 1 ? zero_comm_self(&comm, &error) : zero_comm_shm(&comm, bootstrap, &options, &error)) != ZERO_OK) {

@@ -1,5 +1,5 @@
-/* engine_memory.c - what is forecast is what is there, nothing grows while training, and the checks that say so notice a planted
- * defect. */
+/* engine_memory.c - what is forecast is what is there, nothing grows while training, and the checks that say so notice
+ * a planted defect. */
 #define _GNU_SOURCE
 #include "tests/engine_suites.h"
 #include "tests/engine_toy.h"
@@ -24,7 +24,7 @@
 
 enum { MIB = 1 << 20, STEPS = 8, EXTERNAL_SLACK = 256 << 10, EXTERNAL_MOST = 100 * MIB };
 
-/* ---- a device that is the CPU's but for a planted defect ----------------------------------------------------------- */
+/* ---- a device that is the CPU's but for a planted defect -------------------------------------------------------- */
 
 typedef enum defect { NONE, ALLOCATES_EACH_STEP, KEEPS_ARENAS, LOSES_A_PAGE, ARENA_EACH_STEP, DEFECTS } defect_t;
 
@@ -47,7 +47,7 @@ static void plant(planted_t *p, const zero_device_t *cpu, defect_t defect)
         p->ops.arena_destroy = keep_arena;
 }
 
-/* ---- the checks ---------------------------------------------------------------------------------------------------- */
+/* ---- the checks ------------------------------------------------------------------------------------------------- */
 
 static uint64_t resident(void)
 {
@@ -75,7 +75,7 @@ static bool forecast_is_measured(const zero_memory_t *forecast, const zero_memor
     return memcmp(forecast->bytes, measured->bytes, sizeof forecast->bytes) == 0;
 }
 
-/* ---- training under them ------------------------------------------------------------------------------------------- */
+/* ---- training under them ---------------------------------------------------------------------------------------- */
 
 typedef struct findings {
     bool constant, equal, returned;
@@ -91,12 +91,12 @@ static int fill(void *ctx, zero_param_t param, int64_t begin, int64_t count, flo
     return 0;
 }
 
-#define TRY(call)                                                                                                                  \
-    do {                                                                                                                           \
-        if ((call) != ZERO_OK) {                                                                                                   \
-            fprintf(stderr, "%s: %s\n", #call, zero_last_error(e));                                                                \
-            return -1;                                                                                                             \
-        }                                                                                                                          \
+#define TRY(call)                                                   \
+    do {                                                            \
+        if ((call) != ZERO_OK) {                                    \
+            fprintf(stderr, "%s: %s\n", #call, zero_last_error(e)); \
+            return -1;                                              \
+        }                                                           \
     } while (0)
 
 static int train(zero_engine_t *e, defect_t defect, planted_t *device, findings_t *f)
@@ -121,7 +121,8 @@ static int train(zero_engine_t *e, defect_t defect, planted_t *device, findings_
         TRY(zero_param_add(e, unit[u], &desc, &param[u]));
     }
     for (int u = 0; u < 2 * UNITS; u++)
-        TRY(zero_use_add(e, pass, unit[u < UNITS ? u : 2 * UNITS - 1 - u], u < UNITS ? ZERO_READ : ZERO_READ | ZERO_GRAD));
+        TRY(zero_use_add(e, pass, unit[u < UNITS ? u : 2 * UNITS - 1 - u],
+                         u < UNITS ? ZERO_READ : ZERO_READ | ZERO_GRAD));
     TRY(zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 4 * MIB, &reserve));
     TRY(zero_commit(e));
     for (int u = 0; u < UNITS; u++)
@@ -199,14 +200,16 @@ static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg
     f.returned = after <= before + MIB;
     zero_device_destroy(cpu);
     zero_comm_destroy(comm);
-    bool constant = plot->defect != ALLOCATES_EACH_STEP && plot->defect != ARENA_EACH_STEP, equal = plot->defect != LOSES_A_PAGE;
+    bool constant = plot->defect != ALLOCATES_EACH_STEP && plot->defect != ARENA_EACH_STEP,
+         equal = plot->defect != LOSES_A_PAGE;
     bool returned = plot->defect != KEEPS_ARENAS;
     if (SANITIZED)
         constant = f.constant, returned = f.returned;
     if (result == 0 && f.constant == constant && f.equal == equal && f.returned == returned)
         return 0;
     fprintf(stderr,
-            "rank %d, defect %d, threaded %d: result %d, external constant %d (wanted %d), forecast measured %d (%d), memory "
+            "rank %d, defect %d, threaded %d: result %d, external constant %d (wanted %d), forecast measured %d (%d), "
+            "memory "
             "returned %d (%d: %llu "
             "after %llu)\n",
             rank, plot->defect, plot->threaded, result, f.constant, constant, f.equal, equal, f.returned, returned,
@@ -248,7 +251,8 @@ static uint64_t external_with_rings(const zero_bootstrap_t *bootstrap, size_t ri
     return memory.bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS] == ring_bytes ? memory.external : 0;
 }
 
-/* External has neither this rank's rings nor what is mapped of the others'; the communicator that the caller keeps is the caller's.
+/* External has neither this rank's rings nor what is mapped of the others'; the communicator that the caller keeps is
+ * the caller's.
  */
 static int rings(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
@@ -256,8 +260,8 @@ static int rings(int rank, int world, const zero_bootstrap_t *bootstrap, void *a
     (void)arg;
     if (small > 0 && large > 0 && (SANITIZED || large <= small + (uint64_t)world * 8 * MIB + MIB))
         return 0;
-    fprintf(stderr, "rank %d: external is %llu with small rings and %llu with large ones\n", rank, (unsigned long long)small,
-            (unsigned long long)large);
+    fprintf(stderr, "rank %d: external is %llu with small rings and %llu with large ones\n", rank,
+            (unsigned long long)small, (unsigned long long)large);
     return 1;
 }
 
@@ -267,7 +271,7 @@ START_TEST(rings_are_not_external)
 }
 END_TEST
 
-/* ---- what does not fit --------------------------------------------------------------------------------------------- */
+/* ---- what does not fit ------------------------------------------------------------------------------------------ */
 
 static uint64_t pretended; /* bytes that the device below says are there */
 
@@ -407,10 +411,11 @@ static int find_change(request_t *q, const zero_config_t *narrow, const zero_con
         if (zero_comm_exchange(q->comm, sentence, all, sizeof sentence, NULL) != ZERO_OK)
             return 1;
         bool told = strstr(sentence, change) != NULL, first = strstr(sentence, kinds) != NULL,
-            same = strcmp(all[0], all[1]) == 0;
+             same = strcmp(all[0], all[1]) == 0;
         if (status != ZERO_ERR_MEMORY || told != enough || !first || !same)
             return fprintf(stderr, "%d, told %d, kinds %d, the same %d: %s\n", (int)status, told, first, same,
-                           sentence), 1;
+                           sentence),
+                   1;
         q->config = *narrow;
         status = commit(q, &unused, sentence, sizeof sentence);
         if (status != (enough ? ZERO_OK : ZERO_ERR_MEMORY))
@@ -453,8 +458,9 @@ static int nearest(int rank, int world, const zero_bootstrap_t *bootstrap, void 
     zero_config_stage(&wide, 3);
     narrow = wide;
     narrow.optimizer.tier = narrow.gradients.tier = ZERO_TIER_HOST;
-    result |= find_change(&q, &narrow, &wide, true, "of the device tier (moments ",
-                          ": set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST, with which it needs ");
+    result |=
+        find_change(&q, &narrow, &wide, true, "of the device tier (moments ",
+                    ": set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST, with which it needs ");
     zero_device_destroy(cpu);
     zero_comm_destroy(comm);
     return result;

@@ -1,5 +1,5 @@
-/* engine_misuse.c - calls that are wrong say so and change nothing; ranks that disagree or fail end everywhere, each with one clear
- * sentence. */
+/* engine_misuse.c - calls that are wrong say so and change nothing; ranks that disagree or fail end everywhere, each
+ * with one clear sentence. */
 #include "tests/engine_suites.h"
 #include "tests/engine_toy.h"
 #include "tests/ranks.h"
@@ -23,10 +23,11 @@ static double now(void)
 }
 
 /* The call fails with this status, and the sentence has this in it. */
-#define FAILS(engine, call, status, part)                                                                                          \
-    do {                                                                                                                           \
-        ck_assert_int_eq((call), (status));                                                                                        \
-        ck_assert_msg(strstr(zero_last_error(engine), (part)) != NULL, "'%s' is not in '%s'", (part), zero_last_error(engine));    \
+#define FAILS(engine, call, status, part)                                                             \
+    do {                                                                                              \
+        ck_assert_int_eq((call), (status));                                                           \
+        ck_assert_msg(strstr(zero_last_error(engine), (part)) != NULL, "'%s' is not in '%s'", (part), \
+                      zero_last_error(engine));                                                       \
     } while (0)
 #define OK(call) ck_assert_int_eq((call), ZERO_OK)
 
@@ -42,7 +43,7 @@ static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, con
     return ctx ? -1 : 0;
 }
 
-/* ---- one rank ------------------------------------------------------------------------------------------------------ */
+/* ---- one rank --------------------------------------------------------------------------------------------------- */
 
 static zero_comm_t *alone(void)
 {
@@ -116,11 +117,14 @@ START_TEST(declarations_are_checked)
     zero_param_t late = 0, found = 0;
     pass = 0;
     unit = reserve = 0;
-    ck_assert(zero_unit_add(e, "late3", &unit) != ZERO_OK && zero_param_add(e, 0, NULL, &late) != ZERO_OK && zero_pass_add(e, "late", ZERO_PASS_EVAL, &pass) != ZERO_OK &&
-              zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 1, &reserve) != ZERO_OK && zero_param_find(e, NULL, &found) != ZERO_OK);
+    ck_assert(zero_unit_add(e, "late3", &unit) != ZERO_OK && zero_param_add(e, 0, NULL, &late) != ZERO_OK &&
+              zero_pass_add(e, "late", ZERO_PASS_EVAL, &pass) != ZERO_OK &&
+              zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 1, &reserve) != ZERO_OK &&
+              zero_param_find(e, NULL, &found) != ZERO_OK);
     ck_assert(unit == -1 && late == -1 && pass == -1 && reserve == -1 && found == -1);
     unit = found = 0;
-    ck_assert(zero_unit_add(NULL, "nowhere", &unit) != ZERO_OK && zero_param_find(NULL, "nowhere", &found) != ZERO_OK && unit == -1 && found == -1);
+    ck_assert(zero_unit_add(NULL, "nowhere", &unit) != ZERO_OK && zero_param_find(NULL, "nowhere", &found) != ZERO_OK &&
+              unit == -1 && found == -1);
     memory.size = 3;
     FAILS(e, zero_forecast(e, &memory), ZERO_ERR_ARG, "zero_memory_t has size 3");
     toy_destroy(&toy);
@@ -239,7 +243,7 @@ START_TEST(planning_needs_no_ranks)
 }
 END_TEST
 
-/* ---- several ranks ------------------------------------------------------------------------------------------------- */
+/* ---- several ranks ---------------------------------------------------------------------------------------------- */
 
 typedef struct scene {
     int kind, threaded;
@@ -335,7 +339,8 @@ static int expect(const toy_t *toy, zero_status_t status, double seconds)
 {
     bool odd = toy->rank == 1;
     zero_status_t wanted = odd ? endings[scene_kind].odd : endings[scene_kind].others;
-    const char *part = odd ? endings[scene_kind].odd_part : endings[scene_kind].others_part, *text = zero_last_error(toy->engine);
+    const char *part = odd ? endings[scene_kind].odd_part : endings[scene_kind].others_part,
+               *text = zero_last_error(toy->engine);
     /* Of the ranks that find a difference or run out of time at once, one is first, and the others may quote it. */
     bool together = wanted == ZERO_ERR_TIMEOUT || scene_kind == DIFFERENT_RATE || scene_kind == SUM_OF_NONE ||
                     scene_kind == SUM_OF_MORE;
@@ -387,11 +392,13 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
         desc.name = "extra";
         desc.ndim = 1;
         desc.shape[0] = rank == 1 ? 6 : 5;
-        if (zero_unit_add(toy.engine, "extra", &unit) != ZERO_OK || zero_param_add(toy.engine, unit, &desc, &param) != ZERO_OK ||
+        if (zero_unit_add(toy.engine, "extra", &unit) != ZERO_OK ||
+            zero_param_add(toy.engine, unit, &desc, &param) != ZERO_OK ||
             zero_use_add(toy.engine, toy.train, unit, ZERO_GRAD) != ZERO_OK)
             return 1;
     }
-    if (scene->kind == DIFFERENT_USES && rank == 1 && zero_use_add(toy.engine, toy.eval, toy.unit[TOY_BIG], ZERO_READ) != ZERO_OK)
+    if (scene->kind == DIFFERENT_USES && rank == 1 &&
+        zero_use_add(toy.engine, toy.eval, toy.unit[TOY_BIG], ZERO_READ) != ZERO_OK)
         return 1;
     double start = now();
     status = zero_commit(toy.engine);
@@ -440,7 +447,8 @@ START_TEST(ranks_end_together)
             if (scene.kind == DIE && r == 1)
                 ck_assert_int_ne(status[r], 0);
             else
-                ck_assert_msg(status[r] == 0, "scene %d, threaded %d: rank %d ended with %d", _i, threaded, r, status[r]);
+                ck_assert_msg(status[r] == 0, "scene %d, threaded %d: rank %d ended with %d", _i, threaded, r,
+                              status[r]);
     }
 }
 END_TEST
@@ -454,7 +462,8 @@ static int without_memory(int rank, int world, const zero_bootstrap_t *bootstrap
     (void)world, (void)arg;
     if (zero_comm_shm(&comm, bootstrap, NULL, NULL) != ZERO_OK)
         return 1;
-    zero_status_t status = rank == 1 ? zero_exec_no_memory(comm, 12345, &error) : zero_comm_exchange(comm, &word, all, 1, &error);
+    zero_status_t status =
+        rank == 1 ? zero_exec_no_memory(comm, 12345, &error) : zero_comm_exchange(comm, &word, all, 1, &error);
     int result = status != (rank == 1 ? ZERO_ERR_MEMORY : ZERO_ERR_PEER) ||
                  strcmp(error.text, "rank 1 cannot allocate 12345 bytes") != 0;
     zero_comm_destroy(comm);

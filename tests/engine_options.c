@@ -7,10 +7,11 @@
 #include <string.h>
 
 #define OK(call) ck_assert_int_eq(call, ZERO_OK)
-#define FAILS(engine, call, status, part)                                                                                          \
-    do {                                                                                                                           \
-        ck_assert_int_eq(call, status);                                                                                            \
-        ck_assert_msg(strstr(zero_last_error(engine), part) != NULL, "'%s' is not in '%s'", part, zero_last_error(engine));        \
+#define FAILS(engine, call, status, part)                                                         \
+    do {                                                                                          \
+        ck_assert_int_eq(call, status);                                                           \
+        ck_assert_msg(strstr(zero_last_error(engine), part) != NULL, "'%s' is not in '%s'", part, \
+                      zero_last_error(engine));                                                   \
     } while (0)
 
 /* ---- options
@@ -37,16 +38,16 @@ START_TEST(wrong_options_are_named_at_once)
     ck_assert_int_eq(zero_config_stage(&good, -1), ZERO_ERR_ARG);
     good.comm = comm;
     good.device = device;
-#define REFUSED(change, status, begin, part)                                                                           \
-    do {                                                                                                               \
-        c = good;                                                                                                      \
-        change;                                                                                                        \
-        error.text[0] = '\0';                                                                                          \
-        ck_assert_msg(zero_create(&engine, &c, &error) == status, "%s: %s", #change, error.text);                      \
-        ck_assert_ptr_null(engine);                                                                                    \
-        ck_assert_msg(strncmp(error.text, begin, strlen(begin)) == 0, "'%s' does not begin with '%s'", error.text,     \
-                      begin);                                                                                          \
-        ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);                      \
+#define REFUSED(change, status, begin, part)                                                                       \
+    do {                                                                                                           \
+        c = good;                                                                                                  \
+        change;                                                                                                    \
+        error.text[0] = '\0';                                                                                      \
+        ck_assert_msg(zero_create(&engine, &c, &error) == status, "%s: %s", #change, error.text);                  \
+        ck_assert_ptr_null(engine);                                                                                \
+        ck_assert_msg(strncmp(error.text, begin, strlen(begin)) == 0, "'%s' does not begin with '%s'", error.text, \
+                      begin);                                                                                      \
+        ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);                  \
     } while (0)
 #define BAD(change, begin) REFUSED(change, ZERO_ERR_ARG, begin, "")
     BAD(c.size = 8, "zero_config_t has size 8, but no version of it has fewer than");
@@ -124,7 +125,7 @@ START_TEST(wrong_options_are_named_at_once)
 }
 END_TEST
 
-/* ---- declarations ---------------------------------------------------------------------------------------------------- */
+/* ---- declarations ----------------------------------------------------------------------------------------------- */
 
 /* Collects warnings, one a line. */
 static void collect(void *ctx, zero_log_level_t level, const char *text)
@@ -173,10 +174,13 @@ START_TEST(uses_fit_what_is_trained)
     } ways[] = {
         {ZERO_READ | ZERO_GRAD, ZERO_READ, false, NULL, ""},
         {ZERO_GRAD, ZERO_READ, false, NULL, ""},
-        {ZERO_READ, ZERO_READ, false, "parameter 'a.w' of unit 'a' is trainable, but no use of the unit in pass 'train' has ZERO_GRAD", NULL},
-        {0, ZERO_READ, true, "declare the use that adds to its gradient with ZERO_GRAD, or the parameter with trainable = false", NULL},
+        {ZERO_READ, ZERO_READ, false,
+         "parameter 'a.w' of unit 'a' is trainable, but no use of the unit in pass 'train' has ZERO_GRAD", NULL},
+        {0, ZERO_READ, true,
+         "declare the use that adds to its gradient with ZERO_GRAD, or the parameter with trainable = false", NULL},
         {0, 0, false, "parameter 'a.w'", NULL},
-        {ZERO_GRAD, ZERO_READ | ZERO_GRAD, false, NULL, "unit 'f' is used with ZERO_GRAD in pass 'train', but none of its parameters is trainable"},
+        {ZERO_GRAD, ZERO_READ | ZERO_GRAD, false, NULL,
+         "unit 'f' is used with ZERO_GRAD in pass 'train', but none of its parameters is trainable"},
         {ZERO_GRAD, 0, false, NULL, "unit 'f' is used by no pass"},
         {ZERO_GRAD, 0, true, NULL, ""},
     };
@@ -195,7 +199,8 @@ START_TEST(uses_fit_what_is_trained)
         else
             OK(zero_commit(e));
         const char *wanted = ways[i].warnings ? ways[i].warnings : "";
-        ck_assert_msg(*wanted ? strstr(said, wanted) != NULL && strchr(said, '\n')[1] == '\0' : said[0] == '\0', "way %zu: warned '%s'", i, said);
+        ck_assert_msg(*wanted ? strstr(said, wanted) != NULL && strchr(said, '\n')[1] == '\0' : said[0] == '\0',
+                      "way %zu: warned '%s'", i, said);
         zero_destroy(e);
     }
 }
@@ -215,7 +220,8 @@ START_TEST(empty_training_passes_are_told)
     OK(zero_create(&e, &config, NULL));
     OK(zero_pass_add(e, "train", ZERO_PASS_TRAIN, &pass));
     OK(zero_commit(e));
-    ck_assert_str_eq(said, "training pass 'train' has no uses, so it trains nothing: declare each acquire with zero_use_add\n");
+    ck_assert_str_eq(
+        said, "training pass 'train' has no uses, so it trains nothing: declare each acquire with zero_use_add\n");
     zero_destroy(e);
 }
 END_TEST

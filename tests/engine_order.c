@@ -1,4 +1,5 @@
-/* engine_order.c - ranks that make different calls are told at once what each was doing, and never get a wrong value. */
+/* engine_order.c - ranks that make different calls are told at once what each was doing, and never get a wrong value.
+ */
 #include "tests/emulated.h"
 #include "tests/engine_suites.h"
 #include "tests/order_case.h"

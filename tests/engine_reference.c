@@ -90,7 +90,7 @@ float toy_gradient(const toy_case_t *c, moment_t t, int param, int64_t i, float 
     return (x - target) * 0.25f;
 }
 
-/* ---- the serial trajectory ----------------------------------------------------------------------------------------- */
+/* ---- the serial trajectory -------------------------------------------------------------------------------------- */
 
 void toy_reference_destroy(toy_reference_t *r)
 {
@@ -152,13 +152,14 @@ void toy_reference_micro(const toy_case_t *c, toy_reference_t *r, int micro, boo
                 memset(r->written[k][p], 0, (size_t)toy_params[p].count * sizeof(float));
             for (int u = 0; u < TOY_USES; u++) {
                 moment_t t = {k, micro, u, r->step};
-                if (toy_uses[u].unit != toy_params[p].unit || !toy_params[p].trainable || !(toy_uses[u].flags & ZERO_GRAD) ||
-                    toy_passed_over(t))
+                if (toy_uses[u].unit != toy_params[p].unit || !toy_params[p].trainable ||
+                    !(toy_uses[u].flags & ZERO_GRAD) || toy_passed_over(t))
                     continue;
                 for (int64_t i = 0; i < toy_params[p].count; i++)
-                    r->written[k][p][i] = rounded(r->written[k][p][i] +
-                                                      toy_gradient(c, t, p, i, toy_uses[u].flags & ZERO_READ ? r->value[p][i] : 0),
-                                                  toy_dtype(c, p));
+                    r->written[k][p][i] =
+                        rounded(r->written[k][p][i] +
+                                    toy_gradient(c, t, p, i, toy_uses[u].flags & ZERO_READ ? r->value[p][i] : 0),
+                                toy_dtype(c, p));
             }
             for (int64_t i = 0; i < toy_params[p].count && local; i++) {
                 float written = r->written[k][p][i];
@@ -193,8 +194,8 @@ static void squares_add(squares_t *s, float x)
         squares_end_block(s);
 }
 
-/* One segment: the trainable parameters of a unit and a dtype, each at a multiple of 128, padded to world * 128; slice by slice in
- * rank order. */
+/* One segment: the trainable parameters of a unit and a dtype, each at a multiple of 128, padded to world * 128; slice
+ * by slice in rank order. */
 static double segment_squares(const toy_case_t *c, const toy_reference_t *r, int unit, zero_dtype_t dtype, double total)
 {
     int64_t quantum = (int64_t)c->world * 128, elements = 0;

@@ -10,16 +10,21 @@
 #include <unistd.h>
 
 const small_param_t small_params[SMALL_PARAMS] = {
-    {"a.w", 0, 1000, true, false, 1, 1},   {"a.b", 0, 7, true, false, 0, 0.5},    {"a.none", 0, 0, true, false, 1, 1},
-    {"f.w", 1, 300, false, false, 1, 1},   {"m.w", 2, 5000, true, false, 1, 1},   {"m.s", 2, 130, true, true, 0, 2},
-    {"m.f", 2, 33, false, false, 1, 1},    {"b.w", 3, 60000, true, false, 0.5, 1},
+    {"a.w", 0, 1000, true, false, 1, 1}, {"a.b", 0, 7, true, false, 0, 0.5},     {"a.none", 0, 0, true, false, 1, 1},
+    {"f.w", 1, 300, false, false, 1, 1}, {"m.w", 2, 5000, true, false, 1, 1},    {"m.s", 2, 130, true, true, 0, 2},
+    {"m.f", 2, 33, false, false, 1, 1},  {"b.w", 3, 60000, true, false, 0.5, 1},
 };
 static const char *const units[SMALL_UNITS] = {"a", "f", "m", "b"};
 
 static const struct use {
     int unit;
     uint32_t flags;
-} uses[] = {{0, ZERO_READ}, {1, ZERO_READ}, {2, ZERO_READ}, {3, ZERO_READ | ZERO_GRAD}, {2, ZERO_READ | ZERO_GRAD}, {0, ZERO_READ | ZERO_GRAD}};
+} uses[] = {{0, ZERO_READ},
+            {1, ZERO_READ},
+            {2, ZERO_READ},
+            {3, ZERO_READ | ZERO_GRAD},
+            {2, ZERO_READ | ZERO_GRAD},
+            {0, ZERO_READ | ZERO_GRAD}};
 enum { USES = sizeof uses / sizeof *uses, FORWARD = 4 };
 
 int small_complain(const small_t *s, const char *format, ...)
@@ -29,8 +34,11 @@ int small_complain(const small_t *s, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fprintf(stderr, "rank %d of case {world %d, stage %d, %s, rule %d, momentum %g, place %d, threaded %d, micro-steps %d}: %s\n", s->rank, s->c.world,
-            s->c.stage, zero_dtype_name(s->c.dtype), s->c.rule, s->c.momentum, s->c.place, s->c.threaded, s->c.micro_steps, text);
+    fprintf(
+        stderr,
+        "rank %d of case {world %d, stage %d, %s, rule %d, momentum %g, place %d, threaded %d, micro-steps %d}: %s\n",
+        s->rank, s->c.world, s->c.stage, zero_dtype_name(s->c.dtype), s->c.rule, s->c.momentum, s->c.place,
+        s->c.threaded, s->c.micro_steps, text);
     return -1;
 }
 
@@ -62,7 +70,7 @@ static zero_dtype_t dtype_of(const small_t *s, int param)
     return small_params[param].fp32 ? ZERO_FP32 : s->c.dtype;
 }
 
-/* ---- making it ----------------------------------------------------------------------------------------------------- */
+/* ---- making it -------------------------------------------------------------------------------------------------- */
 
 static void place(zero_config_t *config, small_place_t where, const char *folder)
 {
@@ -92,14 +100,18 @@ static int make_device(small_t *s, zero_comm_t *comm)
     if (s->c.threaded < SMALL_CUDA) {
         options.threaded = s->c.threaded > 0;
         options.delay_seed = s->c.threaded > 1 ? (uint64_t)(1 + s->rank) : 0;
-        return zero_device_cpu(&s->device, &options, &error) == ZERO_OK ? 0 : small_complain(s, "no device: %s", error.text);
+        return zero_device_cpu(&s->device, &options, &error) == ZERO_OK
+                   ? 0
+                   : small_complain(s, "no device: %s", error.text);
     }
     if (s->c.threaded == SMALL_NCCL) {
         options.index = s->rank;
-        if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK && zero_comm_nccl(&s->wire, comm, s->device, NULL, NULL, &error) == ZERO_OK)
+        if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK &&
+            zero_comm_nccl(&s->wire, comm, s->device, NULL, NULL, &error) == ZERO_OK)
             return 0;
-    } else if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK && zero_comm_split(comm, 0, s->rank, &inner, &error) == ZERO_OK &&
-        zero_comm_staged(&s->wire, inner, s->device, SMALL_STAGING, &error) == ZERO_OK)
+    } else if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK &&
+               zero_comm_split(comm, 0, s->rank, &inner, &error) == ZERO_OK &&
+               zero_comm_staged(&s->wire, inner, s->device, SMALL_STAGING, &error) == ZERO_OK)
         return 0;
     zero_comm_destroy(inner);
     return small_complain(s, "no GPU: %s", error.text);
@@ -188,7 +200,7 @@ int small_start(small_t *s, const small_case_t *c, zero_comm_t *comm)
     return small_fill(s);
 }
 
-/* ---- training ------------------------------------------------------------------------------------------------------ */
+/* ---- training --------------------------------------------------------------------------------------------------- */
 
 int small_copy(small_t *s, void *to, const void *from, size_t bytes)
 {
@@ -220,7 +232,8 @@ static int add_gradients(small_t *s, int p, int64_t step, int micro)
         return -1;
     for (int64_t i = 0; i < count; i++) {
         grad[i] = dtype == ZERO_BF16 ? zero_bf16_to_fp32(((uint16_t *)(void *)there)[i]) : ((float *)(void *)there)[i];
-        grad[i] += 0.01f * noise((uint64_t)(step * 64 + micro * 8 + s->rank), (uint64_t)p, (uint64_t)i) + 0.125f * data[i];
+        grad[i] +=
+            0.01f * noise((uint64_t)(step * 64 + micro * 8 + s->rank), (uint64_t)p, (uint64_t)i) + 0.125f * data[i];
         if (s->infinite && s->rank == s->c.world - 1 && i == count / 2)
             grad[i] = INFINITY;
         if (dtype == ZERO_BF16)
@@ -238,7 +251,8 @@ int small_micros(small_t *s, int64_t step)
         for (int u = 0; u < USES; u++) {
             SMALL_TRY(zero_acquire(s->engine, s->unit[uses[u].unit]));
             for (int p = 0; p < SMALL_PARAMS && (uses[u].flags & ZERO_GRAD); p++)
-                if (small_params[p].unit == uses[u].unit && small_params[p].trainable && add_gradients(s, p, step, micro))
+                if (small_params[p].unit == uses[u].unit && small_params[p].trainable &&
+                    add_gradients(s, p, step, micro))
                     return -1;
             SMALL_TRY(zero_release(s->engine, s->unit[uses[u].unit]));
         }
@@ -262,17 +276,22 @@ int small_stats(small_t *s, zero_stats_t *stats)
     return 0;
 }
 
-/* ---- states -------------------------------------------------------------------------------------------------------- */
+/* ---- states ----------------------------------------------------------------------------------------------------- */
 
 bool small_has(const small_t *s, int param, zero_state_t state)
 {
     int moments = s->c.rule == ZERO_RULE_SGD ? s->c.momentum > 0 : 2;
     switch (state) {
-    case ZERO_STATE_PARAM: return true;
-    case ZERO_STATE_MASTER: return small_params[param].trainable;
-    case ZERO_STATE_MOMENT1: return small_params[param].trainable && moments > 0;
-    case ZERO_STATE_MOMENT2: return small_params[param].trainable && moments > 1;
-    default: return false;
+    case ZERO_STATE_PARAM:
+        return true;
+    case ZERO_STATE_MASTER:
+        return small_params[param].trainable;
+    case ZERO_STATE_MOMENT1:
+        return small_params[param].trainable && moments > 0;
+    case ZERO_STATE_MOMENT2:
+        return small_params[param].trainable && moments > 1;
+    default:
+        return false;
     }
 }
 
@@ -298,8 +317,9 @@ int small_compare(const small_t *s, const small_states_t *a, const small_states_
         for (int state = 0; state <= ZERO_STATE_MOMENT2; state++)
             for (int64_t i = 0; a->values[p][state] && b->values[p][state] && i < small_params[p].count; i++)
                 if (memcmp(&a->values[p][state][i], &b->values[p][state][i], sizeof(float)) != 0)
-                    return small_complain(s, "%s: %s of %s, element %lld: %.9g, not %.9g", when, names[state], small_params[p].name, (long long)i,
-                                          b->values[p][state][i], a->values[p][state][i]);
+                    return small_complain(s, "%s: %s of %s, element %lld: %.9g, not %.9g", when, names[state],
+                                          small_params[p].name, (long long)i, b->values[p][state][i],
+                                          a->values[p][state][i]);
     return 0;
 }
 

@@ -1,5 +1,5 @@
-/* engine_small.h - a small trainer on the public API for tests that compare one run with another: its gradients depend on rank, step, micro-step,
- * element and parameter value alone. */
+/* engine_small.h - a small trainer on the public API for tests that compare one run with another: its gradients depend
+ * on rank, step, micro-step, element and parameter value alone. */
 #ifndef ZERO_TESTS_ENGINE_SMALL_H
 #define ZERO_TESTS_ENGINE_SMALL_H
 
@@ -7,10 +7,23 @@
 #include "zero/base/base.h"
 
 enum { SMALL_UNITS = 4, SMALL_PARAMS = 8, SMALL_BIG = 7, SMALL_FROZEN = 3, SMALL_EMPTY = 2, SMALL_ELEMENTS = 70000 };
-enum { SMALL_CUDA = 3, SMALL_NCCL, SMALL_STAGING = 16384 }; /* in place of threads: GPU 0 for all ranks, staged; a GPU for each rank. Bytes of staging */
+enum {
+    SMALL_CUDA = 3,
+    SMALL_NCCL,
+    SMALL_STAGING = 16384
+}; /* in place of threads: GPU 0 for all ranks, staged; a GPU for each rank. Bytes of staging */
 
-/* What is not on the device: nothing; the optimizer's state and gradients, all or in part; those and parameters; the state on nvme, all or in part. */
-typedef enum small_place { SMALL_DEVICE, SMALL_HOST, SMALL_SHARE, SMALL_HOST_ALL, SMALL_NVME, SMALL_NVME_SHARE, SMALL_PLACES } small_place_t;
+/* What is not on the device: nothing; the optimizer's state and gradients, all or in part; those and parameters; the
+ * state on nvme, all or in part. */
+typedef enum small_place {
+    SMALL_DEVICE,
+    SMALL_HOST,
+    SMALL_SHARE,
+    SMALL_HOST_ALL,
+    SMALL_NVME,
+    SMALL_NVME_SHARE,
+    SMALL_PLACES
+} small_place_t;
 
 typedef struct small_param {
     const char *name;
@@ -22,7 +35,8 @@ typedef struct small_param {
 extern const small_param_t small_params[SMALL_PARAMS];
 
 typedef struct small_case {
-    int world, stage, threaded, micro_steps; /* threaded: 0: inline, 1: threads, 2: with delays, SMALL_CUDA, SMALL_NCCL */
+    int world, stage, threaded,
+        micro_steps; /* threaded: 0: inline, 1: threads, 2: with delays, SMALL_CUDA, SMALL_NCCL */
     zero_dtype_t dtype;
     zero_rule_t rule;
     double momentum; /* beta1 of ZERO_RULE_SGD */
@@ -54,18 +68,19 @@ int small_complain(const small_t *s, const char *format, ...) ZERO_PRINTF(2, 3);
         if ((call) != ZERO_OK)                                                                      \
             return small_complain(s, "%s: %s", #call, s->engine ? zero_last_error(s->engine) : ""); \
     } while (0)
-#define SMALL_IS(condition)                                                               \
-    do {                                                                                  \
-        if (!(condition))                                                                 \
-            return small_complain(s, "line %d: not so: %s", __LINE__, #condition);        \
+#define SMALL_IS(condition)                                                        \
+    do {                                                                           \
+        if (!(condition))                                                          \
+            return small_complain(s, "line %d: not so: %s", __LINE__, #condition); \
     } while (0)
 /* The call fails with this status, and its sentence has part in it. */
-#define SMALL_FAILS(call, wanted, part)                                                                                             \
-    do {                                                                                                                            \
-        zero_status_t found_ = (call);                                                                                              \
-        if (found_ != (wanted) || !strstr(zero_last_error(s->engine), (part)))                                                      \
-            return small_complain(s, "line %d: %s: %s, '%s': not %s with '%s'", __LINE__, #call, zero_status_name(found_),          \
-                                  zero_last_error(s->engine), zero_status_name(wanted), (part));                                    \
+#define SMALL_FAILS(call, wanted, part)                                                                           \
+    do {                                                                                                          \
+        zero_status_t found_ = (call);                                                                            \
+        if (found_ != (wanted) || !strstr(zero_last_error(s->engine), (part)))                                    \
+            return small_complain(s, "line %d: %s: %s, '%s': not %s with '%s'", __LINE__, #call,                  \
+                                  zero_status_name(found_), zero_last_error(s->engine), zero_status_name(wanted), \
+                                  (part));                                                                        \
     } while (0)
 
 /* Device, engine and declarations; not committed. -1 after complaining. small_destroy in any case. */

@@ -8,10 +8,10 @@
 
 enum { RESERVED = 12345 }; /* bytes */
 
-#define TRY(call)                                                                                                                  \
-    do {                                                                                                                           \
-        if ((call) != ZERO_OK)                                                                                                     \
-            return toy_failed(toy, #call);                                                                                         \
+#define TRY(call)                          \
+    do {                                   \
+        if ((call) != ZERO_OK)             \
+            return toy_failed(toy, #call); \
     } while (0)
 
 static int complain(const toy_t *toy, const char *format, ...)
@@ -23,11 +23,13 @@ static int complain(const toy_t *toy, const char *format, ...)
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     fprintf(stderr,
-            "rank %d of case {world %d, stage %d, window %d, reduce %s, micro-steps %d, %s, wire %s, device %d, persist %lld, "
+            "rank %d of case {world %d, stage %d, window %d, reduce %s, micro-steps %d, %s, wire %s, device %d, "
+            "persist %lld, "
             "interleave %d, "
             "quiet %d, offload %d}: %s\n",
-            toy->rank, c->world, c->stage, c->window, c->reduce ? "last" : "every", c->micro_steps, zero_dtype_name(c->dtype),
-            zero_dtype_name(c->reduce_dtype), c->threaded, (long long)c->persist_bytes, c->interleave, c->quiet, c->offload, text);
+            toy->rank, c->world, c->stage, c->window, c->reduce ? "last" : "every", c->micro_steps,
+            zero_dtype_name(c->dtype), zero_dtype_name(c->reduce_dtype), c->threaded, (long long)c->persist_bytes,
+            c->interleave, c->quiet, c->offload, text);
     return -1;
 }
 
@@ -36,7 +38,7 @@ int toy_failed(const toy_t *toy, const char *what)
     return complain(toy, "%s failed: %s", what, toy->engine ? zero_last_error(toy->engine) : "");
 }
 
-/* ---- the trainer --------------------------------------------------------------------------------------------------- */
+/* ---- the trainer ------------------------------------------------------------------------------------------------ */
 
 static void place(zero_config_t *config, toy_offload_t offload)
 {
@@ -66,7 +68,8 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
     device.threaded = c->threaded > 0;
     device.delay_seed = c->threaded > 1 ? (uint64_t)(1 + toy->rank) : 0;
     device.threads = 1 + c->window % 2; /* never changes a bit */
-    if (c->threaded >= TOY_CUDA ? toy_gpu(toy, comm, &device, &error) != 0 : zero_device_cpu(&toy->device, &device, &error) != ZERO_OK)
+    if (c->threaded >= TOY_CUDA ? toy_gpu(toy, comm, &device, &error) != 0
+                                : zero_device_cpu(&toy->device, &device, &error) != ZERO_OK)
         return complain(toy, "no device: %s", error.text);
     zero_config_init(&config);
     config.comm = toy->wire ? toy->wire : comm;
@@ -175,12 +178,14 @@ int toy_fill(toy_t *toy)
         if (!toy_params[p].trainable && toy->grad[p])
             return complain(toy, "frozen parameter %s has a gradient", toy_params[p].name);
     }
-    void *reserved = zero_reserved(toy->engine, toy->reserve), *filled = toy_mirrored(toy) ? toy_mirror(toy, 0, false) : reserved;
+    void *reserved = zero_reserved(toy->engine, toy->reserve),
+         *filled = toy_mirrored(toy) ? toy_mirror(toy, 0, false) : reserved;
     memset(filled, 0xa5, RESERVED);
     return filled == reserved ? 0 : toy_copy(toy, reserved, filled, RESERVED) || settle(toy) ? -1 : 0;
 }
 
-/* What a unit holds between acquire and release is the current parameters, at the address that it had from the start. */
+/* What a unit holds between acquire and release is the current parameters, at the address that it had from the start.
+ */
 static int check_values(toy_t *toy, int unit)
 {
     for (int p = 0; p < TOY_PARAMS; p++)
@@ -292,8 +297,8 @@ static int compare(void *ctx, zero_param_t param, int64_t begin, int64_t count, 
     for (int64_t i = 0; i < count && r->result == 0; i++)
         if (param != r->toy->param[r->param] || !same_bits(values[i], r->wanted[begin + i]))
             r->result = complain(r->toy, "step %lld: %s of element %lld of %s is %.9g, not %.9g",
-                                 (long long)r->toy->reference->step, r->what, (long long)(begin + i), toy_params[r->param].name,
-                                 values[i], r->wanted[begin + i]);
+                                 (long long)r->toy->reference->step, r->what, (long long)(begin + i),
+                                 toy_params[r->param].name, values[i], r->wanted[begin + i]);
     return r->result;
 }
 
@@ -330,14 +335,18 @@ static int check_state(toy_t *toy)
     return 0;
 }
 
-#define TRAFFIC(t) {(t).gathered, (t).reduced, (t).to_host, (t).to_device, (t).read, (t).written}
+#define TRAFFIC(t)                                                                   \
+    {                                                                                \
+        (t).gathered, (t).reduced, (t).to_host, (t).to_device, (t).read, (t).written \
+    }
 
 static int check_stats(toy_t *toy)
 {
     const toy_reference_t *r = toy->reference;
     zero_stats_t stats = {.size = sizeof stats};
     TRY(zero_step_stats(toy->engine, &stats));
-    if (stats.step != r->step || stats.skipped != r->skipped || stats.applied != r->last_applied || stats.signals != r->signals)
+    if (stats.step != r->step || stats.skipped != r->skipped || stats.applied != r->last_applied ||
+        stats.signals != r->signals)
         return complain(toy, "step %lld (skipped %lld, applied %d, signals %x) is reported as %lld (%lld, %d, %x)",
                         (long long)r->step, (long long)r->skipped, r->last_applied, r->signals, (long long)stats.step,
                         (long long)stats.skipped, stats.applied, stats.signals);
@@ -345,15 +354,17 @@ static int check_stats(toy_t *toy)
     if (unit ? !stats.not_finite || strcmp(stats.not_finite, unit) != 0 : stats.not_finite != NULL)
         return complain(toy, "step %lld: gradients of unit '%s' are reported as not finite, not '%s'",
                         (long long)r->step, stats.not_finite ? stats.not_finite : "none", unit ? unit : "none");
-    if (isfinite(r->norm) ? stats.grad_norm != r->norm || stats.clip_factor != r->clip_factor : isfinite(stats.grad_norm))
-        return complain(toy, "step %lld: norm %.17g and clip factor %.17g are reported as %.17g and %.17g", (long long)r->step,
-                        r->norm, r->clip_factor, stats.grad_norm, stats.clip_factor);
+    if (isfinite(r->norm) ? stats.grad_norm != r->norm || stats.clip_factor != r->clip_factor
+                          : isfinite(stats.grad_norm))
+        return complain(toy, "step %lld: norm %.17g and clip factor %.17g are reported as %.17g and %.17g",
+                        (long long)r->step, r->norm, r->clip_factor, stats.grad_norm, stats.clip_factor);
     const uint64_t moved[] = TRAFFIC(stats.traffic), planned[] = TRAFFIC(toy->traffic);
-    static const char *const what[] = {"gathered", "reduced", "copied to the host", "copied to the device", "read", "written"};
+    static const char *const what[] = {"gathered", "reduced", "copied to the host", "copied to the device",
+                                       "read",     "written"};
     for (int i = 0; i < 6 && !toy->c.interleave; i++)
         if (moved[i] != planned[i]) /* check_state has waited for all streams */
-            return complain(toy, "step %lld: %llu bytes were %s; the plan says %llu", (long long)r->step, (unsigned long long)moved[i], what[i],
-                            (unsigned long long)planned[i]);
+            return complain(toy, "step %lld: %llu bytes were %s; the plan says %llu", (long long)r->step,
+                            (unsigned long long)moved[i], what[i], (unsigned long long)planned[i]);
     return 0;
 }
 
@@ -397,9 +408,9 @@ int toy_finish(toy_t *toy)
     for (int t = 0; t < ZERO_TIER_COUNT; t++)
         for (int k = 0; k < ZERO_KIND_COUNT; k++)
             if (forecast.bytes[t][k] != measured.bytes[t][k])
-                return complain(toy, "%s on tier %s: %llu bytes were forecast and %llu measured", zero_kind_name((zero_kind_t)k),
-                                zero_tier_name((zero_tier_t)t), (unsigned long long)forecast.bytes[t][k],
-                                (unsigned long long)measured.bytes[t][k]);
+                return complain(toy, "%s on tier %s: %llu bytes were forecast and %llu measured",
+                                zero_kind_name((zero_kind_t)k), zero_tier_name((zero_tier_t)t),
+                                (unsigned long long)forecast.bytes[t][k], (unsigned long long)measured.bytes[t][k]);
     const unsigned char *reserved = zero_reserved(toy->engine, toy->reserve);
     if (toy_mirrored(toy)) {
         if (toy_copy(toy, toy_mirror(toy, 0, false), reserved, RESERVED) || settle(toy))

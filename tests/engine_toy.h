@@ -1,19 +1,31 @@
-/* engine_toy.h - a toy trainer on the public API, with units of every awkward kind, and the same training computed serially beside
- * it. */
+/* engine_toy.h - a toy trainer on the public API, with units of every awkward kind, and the same training computed
+ * serially beside it. */
 #ifndef ZERO_TESTS_ENGINE_TOY_H
 #define ZERO_TESTS_ENGINE_TOY_H
 
 #include "zero/base/base.h"
 
-/* What lives elsewhere than on the device: optimizer state and gradients, all of them or in part; parameters; both; state on nvme. */
-typedef enum toy_offload { TOY_NONE = 0, TOY_OPTIMIZER, TOY_SHARE, TOY_PARAMETERS, TOY_ALL, TOY_NVME, TOY_NVME_SHARE, TOY_NVME_ALL, TOY_OFFLOADS } toy_offload_t;
+/* What lives elsewhere than on the device: optimizer state and gradients, all of them or in part; parameters; both;
+ * state on nvme. */
+typedef enum toy_offload {
+    TOY_NONE = 0,
+    TOY_OPTIMIZER,
+    TOY_SHARE,
+    TOY_PARAMETERS,
+    TOY_ALL,
+    TOY_NVME,
+    TOY_NVME_SHARE,
+    TOY_NVME_ALL,
+    TOY_OFFLOADS
+} toy_offload_t;
 
 typedef struct toy_case {
     int world, stage, window;
     zero_reduce_t reduce;
     int micro_steps;
     zero_dtype_t dtype, reduce_dtype;
-    int threaded; /* 0: inline; 1: threaded; 2: with random delays; TOY_CUDA: GPU 0 for all ranks, staged; TOY_NCCL: each rank's GPU of its number */
+    int threaded; /* 0: inline; 1: threaded; 2: with random delays; TOY_CUDA: GPU 0 for all ranks, staged; TOY_NCCL:
+                     each rank's GPU of its number */
     int64_t persist_bytes;
     bool interleave; /* evaluation and any-order passes between micro-steps and steps */
     bool quiet;      /* statistics and state are read at the end alone, so that steps overlap */
@@ -26,11 +38,11 @@ typedef struct toy_case {
 enum { TOY_MAX_RANKS = 8 };
 enum { TOY_CUDA = 3, TOY_NCCL, TOY_DEVICES };
 
-/* Trains the case on comm (of case->world ranks), comparing with the serial trajectory at every access. Returns 0, or -1 after it
- * printed what differs. */
+/* Trains the case on comm (of case->world ranks), comparing with the serial trajectory at every access. Returns 0, or
+ * -1 after it printed what differs. */
 int toy_run(const toy_case_t *toy_case, zero_comm_t *comm);
 
-/* ---- pieces, for other tests --------------------------------------------------------------------------------------- */
+/* ---- pieces, for other tests ------------------------------------------------------------------------------------ */
 
 enum { TOY_EMBED, TOY_SMALL, TOY_EMPTY, TOY_FROZEN, TOY_MIXED, TOY_BIG, TOY_UNUSED, TOY_LATE, TOY_UNITS };
 enum { TOY_PARAMS = 12, TOY_USES = 13 };
@@ -44,14 +56,16 @@ typedef struct toy {
     zero_unit_t unit[TOY_UNITS];
     zero_param_t param[TOY_PARAMS];
     zero_pass_t train, eval, any;
-    zero_reserve_t reserve, mirrors; /* mirrors: the host's copies of parameters and gradients on a GPU, one behind the other */
-    bool looked[TOY_UNITS];          /* copies of the unit's parameters are under way, and have yet to be compared */
+    zero_reserve_t reserve,
+        mirrors;            /* mirrors: the host's copies of parameters and gradients on a GPU, one behind the other */
+    bool looked[TOY_UNITS]; /* copies of the unit's parameters are under way, and have yet to be compared */
     struct toy_reference *reference;
     void *data[TOY_PARAMS], *grad[TOY_PARAMS]; /* the addresses at commit */
     zero_traffic_t traffic;                    /* that the plan said the steps would move */
 } toy_t;
 
-/* Device, engine and declarations; not committed. config may be changed by edit (NULL: not) before the engine is made. */
+/* Device, engine and declarations; not committed. config may be changed by edit (NULL: not) before the engine is made.
+ */
 int toy_create(toy_t *toy, const toy_case_t *toy_case, zero_comm_t *comm, void (*edit)(zero_config_t *config));
 /* Fills the parameters. */
 int toy_fill(toy_t *toy);

@@ -1,4 +1,5 @@
-/* engine_values.c - whole parameters, gradients and moments by zero_param_get and zero_param_set, wherever their state is. */
+/* engine_values.c - whole parameters, gradients and moments by zero_param_get and zero_param_set, wherever their state
+ * is. */
 #include "tests/emulated.h"
 #include "tests/engine_small.h"
 #include "tests/engine_suites.h"
@@ -10,7 +11,7 @@
 #define TRY(call) SMALL_TRY(call)
 #define IS(condition) SMALL_IS(condition)
 
-/* ---- there and back ------------------------------------------------------------------------------------------------- */
+/* ---- there and back --------------------------------------------------------------------------------------------- */
 
 /* All states from one engine into another. */
 static int write_states(small_t *s, const small_states_t *states)
@@ -28,7 +29,8 @@ static int same_stats(small_t *s, small_t *other)
     if (small_stats(s, &a) || small_stats(other, &b))
         return -1;
     IS(a.step == b.step && a.skipped == b.skipped && a.applied == b.applied);
-    IS(memcmp(&a.grad_norm, &b.grad_norm, sizeof a.grad_norm) == 0 && memcmp(&a.clip_factor, &b.clip_factor, sizeof a.clip_factor) == 0);
+    IS(memcmp(&a.grad_norm, &b.grad_norm, sizeof a.grad_norm) == 0 &&
+       memcmp(&a.clip_factor, &b.clip_factor, sizeof a.clip_factor) == 0);
     return 0;
 }
 
@@ -51,13 +53,15 @@ static int set_is_fill(small_t *s, small_t *filled)
         TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_PARAM, ZERO_FP32, small_params[p].count ? values : NULL));
         memset(values, 0xff, sizeof values); /* they were not kept */
     }
-    return same_states(filled, s, "after the values were set, not filled") || small_step(s, 1) || small_step(filled, 1) || same_stats(filled, s) ||
+    return same_states(filled, s, "after the values were set, not filled") || small_step(s, 1) ||
+                   small_step(filled, 1) || same_stats(filled, s) ||
                    same_states(filled, s, "a step after the values were set, not filled")
                ? -1
                : 0;
 }
 
-/* A parameter's gradient by any rank, or by this one's choice none; and set to what it was, after it was something else. */
+/* A parameter's gradient by any rank, or by this one's choice none; and set to what it was, after it was something
+ * else. */
 static int gradients_there_and_back(small_t *s)
 {
     static float values[SMALL_PARAMS][SMALL_ELEMENTS], other[SMALL_ELEMENTS];
@@ -98,7 +102,8 @@ static int gradients_of_ones_own(small_t *s, int64_t step)
     if (small_stats(s, &stats))
         return -1;
     if (stats.grad_norm != sqrt(squares) * 0.5) /* grad_scale; squares is exact */
-        return small_complain(s, "the norm of gradients that were set is %.17g, not %.17g", stats.grad_norm, sqrt(squares) * 0.5);
+        return small_complain(s, "the norm of gradients that were set is %.17g, not %.17g", stats.grad_norm,
+                              sqrt(squares) * 0.5);
     return 0;
 }
 
@@ -118,10 +123,13 @@ static int narrow_values(small_t *s)
         for (int64_t i = 0; i < count; i++)
             fp16[i] = zero_fp32_to_fp16(wide[i]);
         TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_PARAM, ZERO_FP16, fp16));
-        TRY(zero_param_get(s->engine, s->param[p], small_params[p].trainable ? ZERO_STATE_MASTER : ZERO_STATE_PARAM, ZERO_FP32, wide));
+        TRY(zero_param_get(s->engine, s->param[p], small_params[p].trainable ? ZERO_STATE_MASTER : ZERO_STATE_PARAM,
+                           ZERO_FP32, wide));
         for (int64_t i = 0; i < count; i++) {
             float x = zero_fp16_to_fp32(fp16[i]);
-            IS(wide[i] == (small_params[p].trainable || small_params[p].fp32 || s->c.dtype == ZERO_FP32 ? x : zero_bf16_to_fp32(zero_fp32_to_bf16(x))));
+            IS(wide[i] == (small_params[p].trainable || small_params[p].fp32 || s->c.dtype == ZERO_FP32
+                               ? x
+                               : zero_bf16_to_fp32(zero_fp32_to_bf16(x))));
         }
     }
     return 0;
@@ -142,10 +150,12 @@ static int passes_read_what_was_set(small_t *s)
         for (int p = 0; p < SMALL_PARAMS; p++) {
             bool bf16 = s->c.dtype == ZERO_BF16 && !small_params[p].fp32;
             int64_t count = small_params[p].unit == u ? small_params[p].count : 0;
-            if (count > 0 && small_copy(s, there, zero_param_data(s->engine, s->param[p]), (size_t)count * (bf16 ? 2 : 4)))
+            if (count > 0 &&
+                small_copy(s, there, zero_param_data(s->engine, s->param[p]), (size_t)count * (bf16 ? 2 : 4)))
                 return -1;
             for (int64_t i = 0; i < count; i++)
-                IS((bf16 ? zero_bf16_to_fp32(((const uint16_t *)(const void *)there)[i]) : ((const float *)(const void *)there)[i]) == values[i]);
+                IS((bf16 ? zero_bf16_to_fp32(((const uint16_t *)(const void *)there)[i])
+                         : ((const float *)(const void *)there)[i]) == values[i]);
         }
         TRY(zero_release(s->engine, s->unit[u]));
     }
@@ -156,15 +166,19 @@ static int passes_read_what_was_set(small_t *s)
 static int there_and_back(small_t *s, small_t *other)
 {
     small_states_t states = {0};
-    if (zero_commit(other->engine) != ZERO_OK || set_is_fill(other, s) || small_step(s, 2) || small_step(s, 3) || small_read(s, &states))
+    if (zero_commit(other->engine) != ZERO_OK || set_is_fill(other, s) || small_step(s, 2) || small_step(s, 3) ||
+        small_read(s, &states))
         goto fail;
     /* the other one has taken one step of them, and goes on from here */
-    if (write_states(other, &states) || zero_set_step(other->engine, 3, 3) != ZERO_OK || same_states(s, other, "after the states were copied"))
+    if (write_states(other, &states) || zero_set_step(other->engine, 3, 3) != ZERO_OK ||
+        same_states(s, other, "after the states were copied"))
         goto fail;
     small_forget(&states);
-    if (small_step(s, 4) || small_step(other, 4) || same_stats(s, other) || same_states(s, other, "a step after the states were copied") || small_step(s, 5) ||
-        small_micros(other, 5) || gradients_there_and_back(other) || zero_step(other->engine, 0.01) != ZERO_OK || same_stats(s, other) ||
-        same_states(s, other, "a step whose gradients were set") || gradients_of_ones_own(s, 6) || narrow_values(s) || passes_read_what_was_set(s))
+    if (small_step(s, 4) || small_step(other, 4) || same_stats(s, other) ||
+        same_states(s, other, "a step after the states were copied") || small_step(s, 5) || small_micros(other, 5) ||
+        gradients_there_and_back(other) || zero_step(other->engine, 0.01) != ZERO_OK || same_stats(s, other) ||
+        same_states(s, other, "a step whose gradients were set") || gradients_of_ones_own(s, 6) || narrow_values(s) ||
+        passes_read_what_was_set(s))
         goto fail;
     return 0;
 fail:
@@ -197,7 +211,8 @@ START_TEST(states_go_there_and_back)
     bool emulated = emulated_plugins();
     setenv("ZERO_EMULATOR", _i % 2 ? "threads" : "inline", 1);
     for (int i = _i; i < 4 * SMALL_PLACES * 4; i += CHUNKS) {
-        int stage = i % 4, where = i / 4 % SMALL_PLACES, turn = i / (4 * SMALL_PLACES), rule = (turn + stage + where) % 4;
+        int stage = i % 4, where = i / 4 % SMALL_PLACES, turn = i / (4 * SMALL_PLACES),
+            rule = (turn + stage + where) % 4;
         small_case_t c = {.world = 1 + (turn + where + stage / 2) % 3,
                           .stage = stage,
                           .threaded = (turn + 2 * stage + where) % 4,
@@ -228,7 +243,8 @@ START_TEST(states_go_there_and_back_over_many_ranks)
 }
 END_TEST
 
-/* Gradients that are set to what they are leave the norm its bits, though a part of the state ends inside a block of a rank's slice. */
+/* Gradients that are set to what they are leave the norm its bits, though a part of the state ends inside a block of a
+ * rank's slice. */
 static int norms(small_t *s, small_t *other)
 {
     zero_stats_t a, b;
@@ -239,7 +255,8 @@ static int norms(small_t *s, small_t *other)
         if (small_stats(s, &a) || small_stats(other, &b))
             return -1;
         if (memcmp(&a.grad_norm, &b.grad_norm, sizeof a.grad_norm) != 0)
-            return small_complain(s, "step %d: the norm is %.17g, and %.17g after its gradients were set", step, a.grad_norm, b.grad_norm);
+            return small_complain(s, "step %d: the norm is %.17g, and %.17g after its gradients were set", step,
+                                  a.grad_norm, b.grad_norm);
     }
     return 0;
 }
@@ -255,7 +272,8 @@ static int run_norms(int rank, int world, const zero_bootstrap_t *bootstrap, voi
 {
     zero_comm_t *comm = small_comm(bootstrap);
     small_t s = {0}, other = {0};
-    const small_case_t c = {.world = world, .stage = 0, .micro_steps = 1, .place = SMALL_SHARE, .edit = cut_second_slice};
+    const small_case_t c = {
+        .world = world, .stage = 0, .micro_steps = 1, .place = SMALL_SHARE, .edit = cut_second_slice};
     (void)rank, (void)arg;
     int result = !comm || small_start(&s, &c, comm) || small_start(&other, &c, comm) || norms(&s, &other);
     small_destroy(&other);
@@ -270,7 +288,7 @@ START_TEST(norms_of_gradients_that_were_set)
 }
 END_TEST
 
-/* ---- calls that are wrong ------------------------------------------------------------------------------------------- */
+/* ---- calls that are wrong --------------------------------------------------------------------------------------- */
 
 #define FAILS(call, status, part) SMALL_FAILS(call, status, part)
 
@@ -278,8 +296,10 @@ static float some[SMALL_ELEMENTS];
 
 static int before_and_between(small_t *s)
 {
-    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "zero_param_get comes before zero_commit");
-    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "zero_param_set comes before zero_commit");
+    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER,
+          "zero_param_get comes before zero_commit");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER,
+          "zero_param_set comes before zero_commit");
     TRY(zero_commit(s->engine));
     if (small_fill(s))
         return -1;
@@ -289,8 +309,10 @@ static int before_and_between(small_t *s)
     FAILS(zero_param_get(s->engine, 0, (zero_state_t)-1, ZERO_FP32, some), ZERO_ERR_ARG, "state -1");
     FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_DTYPE_COUNT, some), ZERO_ERR_ARG, "unknown dtype 3");
     FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, NULL), ZERO_ERR_ARG, "no values");
-    FAILS(zero_param_get(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_MASTER, ZERO_FP32, some), ZERO_ERR_ARG, "'f.w' is frozen");
-    FAILS(zero_param_set(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ARG, "'f.w' is frozen");
+    FAILS(zero_param_get(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_MASTER, ZERO_FP32, some), ZERO_ERR_ARG,
+          "'f.w' is frozen");
+    FAILS(zero_param_set(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ARG,
+          "'f.w' is frozen");
     FAILS(zero_param_get(s->engine, 0, ZERO_STATE_MOMENT2, ZERO_FP32, some), ZERO_ERR_ARG, "no moment 2");
     FAILS(zero_param_get(s->engine, 0, ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ORDER, "complete only between");
     FAILS(zero_param_set(s->engine, 0, ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ORDER, "complete only between");
@@ -311,13 +333,18 @@ static int apart(small_t *s)
     const char *other = "make the same call on every rank";
     FAILS(zero_param_get(e, odd, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
     FAILS(zero_param_get(e, 0, odd ? ZERO_STATE_MASTER : ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
-    FAILS(odd ? zero_param_get(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some) : zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
-    FAILS(zero_param_get(e, odd ? 99 : 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, odd ? "no parameter 99" : "was refused on rank 1");
-    FAILS(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, odd ? NULL : some), ZERO_ERR_ARG, odd ? "no values" : "was refused on rank 1");
-    FAILS(zero_param_get(e, 0, odd ? ZERO_STATE_GRAD : ZERO_STATE_PARAM, ZERO_FP32, some), odd ? ZERO_ERR_ORDER : ZERO_ERR_ARG,
-          odd ? "complete only" : "was refused on rank 1");
+    FAILS(odd ? zero_param_get(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some)
+              : zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some),
+          ZERO_ERR_ARG, other);
+    FAILS(zero_param_get(e, odd ? 99 : 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG,
+          odd ? "no parameter 99" : "was refused on rank 1");
+    FAILS(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, odd ? NULL : some), ZERO_ERR_ARG,
+          odd ? "no values" : "was refused on rank 1");
+    FAILS(zero_param_get(e, 0, odd ? ZERO_STATE_GRAD : ZERO_STATE_PARAM, ZERO_FP32, some),
+          odd ? ZERO_ERR_ORDER : ZERO_ERR_ARG, odd ? "complete only" : "was refused on rank 1");
     /* of which one is the mean of all, so that means alone would not tell it */
-    static const int param[] = {4, 5, 3, 4, 4}, state[] = {ZERO_STATE_MOMENT1, ZERO_STATE_PARAM, ZERO_STATE_MASTER, ZERO_STATE_MASTER, ZERO_STATE_MASTER};
+    static const int param[] = {4, 5, 3, 4, 4}, state[] = {ZERO_STATE_MOMENT1, ZERO_STATE_PARAM, ZERO_STATE_MASTER,
+                                                           ZERO_STATE_MASTER, ZERO_STATE_MASTER};
     FAILS(zero_param_get(e, param[s->rank], ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
     FAILS(zero_param_get(e, 4, state[s->rank], ZERO_FP32, some), ZERO_ERR_ARG, other);
     zero_stats_t stats;
@@ -332,7 +359,8 @@ static int apart(small_t *s)
 static int sum_and_set(small_t *s)
 {
     double five[5] = {1, 2, 3, 4, 5};
-    zero_status_t status = s->rank == 1 ? zero_sum(s->engine, five, 5) : zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some);
+    zero_status_t status =
+        s->rank == 1 ? zero_sum(s->engine, five, 5) : zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some);
     IS(status == ZERO_ERR_MISMATCH || status == ZERO_ERR_PEER);
     FAILS(zero_sum(s->engine, five, 5), status, "rank 1 calls zero_sum of 5 values");
     FAILS(zero_sum(s->engine, five, 5), status, " calls zero_param_set of parameter 'a.w'");
@@ -343,7 +371,8 @@ static int sum_and_set(small_t *s)
 /* A rank that is inside a pass cannot meet the others, and its end is theirs. */
 static int inside_and_gone(small_t *s)
 {
-    zero_status_t status = s->rank == 1 ? zero_micro_begin(s->engine, s->train, ZERO_LAST) : ZERO_OK, wanted = s->rank == 1 ? ZERO_ERR_ORDER : ZERO_ERR_PEER;
+    zero_status_t status = s->rank == 1 ? zero_micro_begin(s->engine, s->train, ZERO_LAST) : ZERO_OK,
+                  wanted = s->rank == 1 ? ZERO_ERR_ORDER : ZERO_ERR_PEER;
     if (status == ZERO_OK)
         status = zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some);
     /* what the pass gathers at its start may meet the others' call, too, and nobody takes it for what it is not */
@@ -361,9 +390,15 @@ static int run_wrong(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     const wrong_t *wrong = arg;
     zero_comm_t *comm = small_comm(bootstrap);
     small_t s = {0};
-    const small_case_t c = {.world = world, .stage = 3, .threaded = wrong->threaded, .micro_steps = 1, .rule = ZERO_RULE_SGD, .momentum = 0.9};
+    const small_case_t c = {.world = world,
+                            .stage = 3,
+                            .threaded = wrong->threaded,
+                            .micro_steps = 1,
+                            .rule = ZERO_RULE_SGD,
+                            .momentum = 0.9};
     (void)rank;
-    int result = !comm || small_create(&s, &c, comm) || before_and_between(&s) || (world > 4 && (apart(&s) || (wrong->mixed ? sum_and_set(&s) : inside_and_gone(&s))));
+    int result = !comm || small_create(&s, &c, comm) || before_and_between(&s) ||
+                 (world > 4 && (apart(&s) || (wrong->mixed ? sum_and_set(&s) : inside_and_gone(&s))));
     small_destroy(&s);
     zero_comm_destroy(comm);
     return result;
@@ -392,8 +427,9 @@ static int run_without(int rank, int world, const zero_bootstrap_t *bootstrap, v
     result = result || small_step(&s, 1) || small_step(&s, 2) || small_stats(&s, &stats);
     if (result == 0 && rank == 1)
         zero_abort(s.engine, "enough");
-    result = result || (zero_micro_begin(s.engine, s.train, ZERO_LAST) == ZERO_OK && zero_micro_end(s.engine) == ZERO_OK && zero_step(s.engine, 0.1) == ZERO_OK &&
-                        zero_step_stats(s.engine, &stats) == ZERO_OK);
+    result =
+        result || (zero_micro_begin(s.engine, s.train, ZERO_LAST) == ZERO_OK && zero_micro_end(s.engine) == ZERO_OK &&
+                   zero_step(s.engine, 0.1) == ZERO_OK && zero_step_stats(s.engine, &stats) == ZERO_OK);
     result = result || !strstr(zero_last_error(s.engine), "rank 1: enough");
     small_destroy(&s);
     return result;

@@ -1,5 +1,5 @@
-/* flat_cuda.c - see flat_levels.h. CUDA's table, through one whose functions copy their operands to the device, call CUDA's, and copy the results
- * back. Around each operand in the device's memory are bytes that nothing may write. */
+/* flat_cuda.c - see flat_levels.h. CUDA's table, through one whose functions copy their operands to the device, call
+ * CUDA's, and copy the results back. Around each operand in the device's memory are bytes that nothing may write. */
 #include "tests/emulated.h"
 #include "tests/flat_levels.h"
 #include "zero/device/device.h"
@@ -67,8 +67,8 @@ static void move(void *dst, const void *src, uint64_t bytes)
     OK(cuda.device->ops->finish(cuda.device, native(), SECONDS, error));
 }
 
-/* bytes of the host at p as the device's memory: the same for the same p, which may be named again with fewer bytes (parameters that are the masters,
- * whatever their dtype is said to be). */
+/* bytes of the host at p as the device's memory: the same for the same p, which may be named again with fewer bytes
+ * (parameters that are the masters, whatever their dtype is said to be). */
 static void *put(call_t *c, const void *p, uint64_t bytes, uint64_t element)
 {
     for (int i = 0; i < c->count; i++)
@@ -78,7 +78,8 @@ static void *put(call_t *c, const void *p, uint64_t bytes, uint64_t element)
         }
     ck_assert_int_lt(c->count, OPERANDS);
     uint64_t whole = BORDER + bytes + BORDER;
-    char *base = (char *)cuda.device->ops->arena_base(cuda.arena) + c->used, *device = base + BORDER + (cuda.level->odd ? element : 0);
+    char *base = (char *)cuda.device->ops->arena_base(cuda.arena) + c->used,
+         *device = base + BORDER + (cuda.level->odd ? element : 0);
     c->used += (whole + element + 127) / 128 * 128;
     ck_assert_uint_le(c->used, ROOM);
     memset(cuda.host, PATTERN, BORDER);
@@ -100,8 +101,10 @@ static void get(call_t *c, void *p)
         move(cuda.host, o->device - BORDER, BORDER);
         move(cuda.host + BORDER, o->device + o->bytes, BORDER);
         for (int k = 0; k < 2 * BORDER; k++)
-            ck_assert_msg((unsigned char)cuda.host[k] == PATTERN, "%s: the device's memory was written %d bytes %s an operand of %llu", cuda.level->name,
-                          k < BORDER ? BORDER - k : k - BORDER + 1, k < BORDER ? "before" : "behind", (unsigned long long)o->bytes);
+            ck_assert_msg((unsigned char)cuda.host[k] == PATTERN,
+                          "%s: the device's memory was written %d bytes %s an operand of %llu", cuda.level->name,
+                          k < BORDER ? BORDER - k : k - BORDER + 1, k < BORDER ? "before" : "behind",
+                          (unsigned long long)o->bytes);
         return;
     }
     ck_abort_msg("no such operand");
@@ -126,7 +129,8 @@ static void copy(void *dst, const void *src, uint64_t bytes, int threads, void *
     get(&c, dst);
 }
 
-static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *unused)
+static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,
+                 void *unused)
 {
     call_t c = {0};
     (void)unused;
@@ -146,7 +150,8 @@ static void accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int6
     get(&c, dst);
 }
 
-static void sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads, void *unused)
+static void sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads,
+                void *unused)
 {
     call_t c = {0};
     (void)unused;
@@ -161,7 +166,8 @@ static void sum(void *dst, const void *const *src, int sources, zero_dtype_t dty
     get(&c, dst);
 }
 
-static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, void *unused)
+static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads,
+                       void *unused)
 {
     call_t c = {0};
     (void)unused;

@@ -9,7 +9,8 @@ extern const int flat_level_count;
 /* Numbers of threads that calls are tried with: 0 to this. */
 extern const int flat_most_threads;
 
-/* The table of that name: NULL where this machine has not got it. Its functions take the host's memory and return when they are done. */
+/* The table of that name: NULL where this machine has not got it. Its functions take the host's memory and return when
+ * they are done. */
 const zero_flat_ops_t *flat_level(const char *name);
 /* Whether there is anything to test. */
 int flat_start(void);

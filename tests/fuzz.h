@@ -1,5 +1,6 @@
-/* fuzz.h - a bounded run of a fuzz harness without a fuzzer: seeds, mutated by a fixed sequence of random numbers. A harness is
- * one file that defines LLVMFuzzerTestOneInput and, unless FUZZ_LIBFUZZER is defined, a main that calls fuzz_main. With a fuzzer:
+/* fuzz.h - a bounded run of a fuzz harness without a fuzzer: seeds, mutated by a fixed sequence of random numbers. A
+ * harness is one file that defines LLVMFuzzerTestOneInput and, unless FUZZ_LIBFUZZER is defined, a main that calls
+ * fuzz_main. With a fuzzer:
  *
  *   clang -DFUZZ_LIBFUZZER -fsanitize=fuzzer,address,undefined -I. tests/fuzz_AREA.c SOURCES... */
 #ifndef ZERO_TESTS_FUZZ_H
@@ -22,13 +23,13 @@ typedef struct fuzz {
     const char *const *words; /* pieces of the format, to be written over and into inputs; may be none */
     int word_count;
     size_t most; /* longest input, bytes */
-    /* Repairs what random bytes would rarely get right (a length, a checksum), in place; called for half of the inputs. May be
-     * NULL. */
+    /* Repairs what random bytes would rarely get right (a length, a checksum), in place; called for half of the inputs.
+     * May be NULL. */
     void (*repair)(uint8_t *data, size_t size);
 } fuzz_t;
 
-/* Runs the seeds, then inputs made from them: argv[1] of them, or iterations. With file names instead runs those files alone.
- * Returns main's exit status. */
+/* Runs the seeds, then inputs made from them: argv[1] of them, or iterations. With file names instead runs those files
+ * alone. Returns main's exit status. */
 int fuzz_main(int argc, char **argv, const fuzz_t *fuzz, long iterations);
 
 #endif

@@ -1,5 +1,5 @@
-/* fuzz_config.c - the reader of config.json, on any bytes. What it accepts has to be a model whose sizes can be computed with; what it does not
- * has to say why, and where. */
+/* fuzz_config.c - the reader of config.json, on any bytes. What it accepts has to be a model whose sizes can be
+ * computed with; what it does not has to say why, and where. */
 #include "models/gpt2.h"
 #include "tests/fuzz.h"
 
@@ -30,23 +30,51 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 #ifndef FUZZ_LIBFUZZER
 #define SIZES "\"n_layer\":2,\"n_head\":3,\"n_embd\":6,\"vocab_size\":11,\"n_positions\":5"
-#define SEED(text) {text, sizeof text - 1}
+#define SEED(text)            \
+    {                         \
+        text, sizeof text - 1 \
+    }
 
 int main(int argc, char **argv)
 {
     static const fuzz_seed_t seeds[] = {
         SEED("{\"model_type\":\"gpt2\"," SIZES "}"),
-        SEED("{\"model_type\":\"gpt2\"," SIZES ",\"n_inner\":null,\"layer_norm_epsilon\":1e-5,\"initializer_range\":0.02,\"activation_function\":"
-             "\"gelu_new\",\"tie_word_embeddings\":true,\"scale_attn_weights\":true,\"scale_attn_by_inverse_layer_idx\":false}"),
+        SEED("{\"model_type\":\"gpt2\"," SIZES
+             ",\"n_inner\":null,\"layer_norm_epsilon\":1e-5,\"initializer_range\":0.02,\"activation_function\":"
+             "\"gelu_new\",\"tie_word_embeddings\":true,\"scale_attn_weights\":true,\"scale_attn_by_inverse_layer_"
+             "idx\":false}"),
         SEED("{\"model_type\":\"llama\"}"),
         SEED("[]"),
     };
     static const char *const words[] = {
-        "\"n_inner\":", "\"n_layer\":", "\"n_embd\":", "\"vocab_size\":", "\"layer_norm_epsilon\":", "\"quantization_config\":", "null", "true", "false",
-        "9223372036854775807", "-1", "1e999", "0", "1e-300", "\"\\u0000\"", "[", "{", "}", ",", "\"gpt2\"",
+        "\"n_inner\":",
+        "\"n_layer\":",
+        "\"n_embd\":",
+        "\"vocab_size\":",
+        "\"layer_norm_epsilon\":",
+        "\"quantization_config\":",
+        "null",
+        "true",
+        "false",
+        "9223372036854775807",
+        "-1",
+        "1e999",
+        "0",
+        "1e-300",
+        "\"\\u0000\"",
+        "[",
+        "{",
+        "}",
+        ",",
+        "\"gpt2\"",
     };
 
-    return fuzz_main(argc, argv, &(fuzz_t){ .seeds = seeds, .seed_count = sizeof seeds / sizeof *seeds, .words = words,
-                                            .word_count = sizeof words / sizeof *words, .most = 600 }, 50000);
+    return fuzz_main(argc, argv,
+                     &(fuzz_t){.seeds = seeds,
+                               .seed_count = sizeof seeds / sizeof *seeds,
+                               .words = words,
+                               .word_count = sizeof words / sizeof *words,
+                               .most = 600},
+                     50000);
 }
 #endif

@@ -53,7 +53,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 }
 
 #ifndef FUZZ_LIBFUZZER
-#define SEED(text) {text, sizeof text - 1}
+#define SEED(text)            \
+    {                         \
+        text, sizeof text - 1 \
+    }
 
 int main(int argc, char **argv)
 {
@@ -68,14 +71,41 @@ int main(int argc, char **argv)
              "\"total_num_steps\":9}}}"),
         SEED("{\"compression_training\":{\"layer_reduction\":{\"enabled\":false}},\"amp\":{\"enabled\":\"auto\"},"
              "\"bf16\":{\"enabled\":true}}"),
-        SEED("{\"train_batch_size\":8,\"gradient_accumulation_steps\":2,\"seq_len\":16,\"data\":\"x\",\"optimizer\":\"sgd\"}"),
+        SEED("{\"train_batch_size\":8,\"gradient_accumulation_steps\":2,\"seq_len\":16,\"data\":\"x\",\"optimizer\":"
+             "\"sgd\"}"),
     };
     static const char *const words[] = {
-        "\"auto\"", "null", "true", "false", "\"enabled\":", "\"params\":", "\"type\":", "\"mode\":\"dense\"",
-        "\"OneCycle\"", "\"WarmupLR\"", "{}", "[", "]", "{", "}", ",", "1e400", "-1", "0", "9223372036854775808",
-        "\"stage3_max_live_parameters\":", "\"min_lr\":", "\"\\u0000\"", "version https://git-lfs.github.com/spec/v1",
+        "\"auto\"",
+        "null",
+        "true",
+        "false",
+        "\"enabled\":",
+        "\"params\":",
+        "\"type\":",
+        "\"mode\":\"dense\"",
+        "\"OneCycle\"",
+        "\"WarmupLR\"",
+        "{}",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "1e400",
+        "-1",
+        "0",
+        "9223372036854775808",
+        "\"stage3_max_live_parameters\":",
+        "\"min_lr\":",
+        "\"\\u0000\"",
+        "version https://git-lfs.github.com/spec/v1",
     };
-    return fuzz_main(argc, argv, &(fuzz_t){.seeds = seeds, .seed_count = sizeof seeds / sizeof *seeds, .words = words,
-                                           .word_count = sizeof words / sizeof *words, .most = 600}, 20000);
+    return fuzz_main(argc, argv,
+                     &(fuzz_t){.seeds = seeds,
+                               .seed_count = sizeof seeds / sizeof *seeds,
+                               .words = words,
+                               .word_count = sizeof words / sizeof *words,
+                               .most = 600},
+                     20000);
 }
 #endif

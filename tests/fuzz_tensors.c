@@ -1,5 +1,6 @@
-/* fuzz_tensors.c - the reader of safetensors files and of their index, on any bytes. The first byte of an input says which of the
- * two the rest is. What opens has to be consistent and readable to its last element; what does not has to say why. */
+/* fuzz_tensors.c - the reader of safetensors files and of their index, on any bytes. The first byte of an input says
+ * which of the two the rest is. What opens has to be consistent and readable to its last element; what does not has to
+ * say why. */
 #include "tests/fuzz.h"
 #include "zero/base/base.h"
 
@@ -78,7 +79,8 @@ static void check(const zero_tensors_t *tensors)
         need(product == info.count);
         int64_t n = info.count < 64 ? info.count : 64;
         zero_status_t status = zero_tensors_read(tensors, k, info.count - n, n, out, &error);
-        bool numbers = strcmp(info.dtype, "F32") == 0 || strcmp(info.dtype, "F16") == 0 || strcmp(info.dtype, "BF16") == 0;
+        bool numbers =
+            strcmp(info.dtype, "F32") == 0 || strcmp(info.dtype, "F16") == 0 || strcmp(info.dtype, "BF16") == 0;
         need(status == (numbers ? ZERO_OK : ZERO_ERR_UNSUPPORTED));
         need(zero_tensors_read(tensors, k, info.count, 1, out, &error) == ZERO_ERR_ARG);
     }

@@ -1,6 +1,6 @@
-/* fuzz_tokens.c - the readers of token files, numpy arrays and text, on any bytes. The first byte of an input says how the file is called, which does not
- * matter where its own first bytes say what it is. What opens has to be readable to its last window, with every token below the vocabulary; what does not
- * has to say why. */
+/* fuzz_tokens.c - the readers of token files, numpy arrays and text, on any bytes. The first byte of an input says how
+ * the file is called, which does not matter where its own first bytes say what it is. What opens has to be readable to
+ * its last window, with every token below the vocabulary; what does not has to say why. */
 #include "train/data.h"
 #include "tests/fuzz.h"
 
@@ -104,7 +104,10 @@ static void head_of_array(uint8_t *head, const char *descr, unsigned long long c
 /* The length in the header as the bytes behind it say. */
 static void repair(uint8_t *bytes, size_t size)
 {
-    static const struct { const char *descr; size_t width; } types[] = {{"|u1", 1}, {"<u2", 2}, {"<u4", 4}, {"<i4", 4}, {"<i8", 8}};
+    static const struct {
+        const char *descr;
+        size_t width;
+    } types[] = {{"|u1", 1}, {"<u2", 2}, {"<u4", 4}, {"<i4", 4}, {"<i8", 8}};
     int32_t head[3];
     if (size >= 1 + 128 && bytes[0] == ARRAY) {
         size_t k = bytes[1] % 5;
@@ -124,11 +127,32 @@ int main(int argc, char **argv)
     static uint8_t narrow[1 + 1024 + 2 * 300], wide[1 + 1024 + 4 * 100], array[1 + 128 + 4 * 100];
     static const char text[] = "tfour thousand and seventy-one\n\xc3\xa9\xff";
     static const char *const words[] = {
-        "\x98\xd8\x34\x01\x01", "\xb1\xd9\x34\x01\x07", "\xff\xff\xff\x7f", "\xff\xff\xff\xff", "\x80", "\x01", "\x93NUMPY\x02", "'descr': ",
-        "'shape': ", "'<u2'", "'<i8'", "'|u1'", "(1, 2)", "(99999999999999999999,)", "'", "version https://git-lfs.github.com/spec/v1",
+        "\x98\xd8\x34\x01\x01",
+        "\xb1\xd9\x34\x01\x07",
+        "\xff\xff\xff\x7f",
+        "\xff\xff\xff\xff",
+        "\x80",
+        "\x01",
+        "\x93NUMPY\x02",
+        "'descr': ",
+        "'shape': ",
+        "'<u2'",
+        "'<i8'",
+        "'|u1'",
+        "(1, 2)",
+        "(99999999999999999999,)",
+        "'",
+        "version https://git-lfs.github.com/spec/v1",
     };
     const fuzz_seed_t seeds[] = {
-        {narrow, sizeof narrow}, {wide, sizeof wide}, {array, sizeof array}, {text, sizeof text - 1}, {"t", 1}, {"b", 1}, {narrow, 1025}, {array, 60},
+        {narrow, sizeof narrow},
+        {wide, sizeof wide},
+        {array, sizeof array},
+        {text, sizeof text - 1},
+        {"t", 1},
+        {"b", 1},
+        {narrow, 1025},
+        {array, 60},
     };
     for (size_t i = 0; i < sizeof narrow; i++)
         narrow[i] = (uint8_t)(i * 37);
@@ -140,8 +164,12 @@ int main(int argc, char **argv)
     head_of_array(array + 1, "<i4", 100);
     narrow[0] = wide[0] = TOKENS;
     array[0] = ARRAY;
-    const fuzz_t fuzz = {.seeds = seeds, .seed_count = (int)(sizeof seeds / sizeof *seeds), .words = words,
-                         .word_count = (int)(sizeof words / sizeof *words), .most = 4096, .repair = repair};
+    const fuzz_t fuzz = {.seeds = seeds,
+                         .seed_count = (int)(sizeof seeds / sizeof *seeds),
+                         .words = words,
+                         .word_count = (int)(sizeof words / sizeof *words),
+                         .most = 4096,
+                         .repair = repair};
     return fuzz_main(argc, argv, &fuzz, 5000);
 }
 #endif

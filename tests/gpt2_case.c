@@ -11,7 +11,7 @@
 
 #define CASE_SECONDS 120
 
-/* ---- golden files ------------------------------------------------------------------------------------------------ */
+/* ---- golden files ----------------------------------------------------------------------------------------------- */
 
 static void need(bool ok, const char *what)
 {
@@ -62,9 +62,8 @@ void gpt2_read_golden(gpt2_golden_t *g, const char *name)
     const json_t *betas;
     size_t i;
 
-    json_array_foreach(json_object_get(root, "runs"), i, each)
-        if (!strcmp(json_string_value(json_object_get(each, "name")), name))
-            run = each;
+    json_array_foreach(json_object_get(root, "runs"), i,
+                       each) if (!strcmp(json_string_value(json_object_get(each, "name")), name)) run = each;
     need(run != NULL, name);
     memset(g, 0, sizeof *g);
     snprintf(g->name, sizeof g->name, "%s", name);
@@ -74,8 +73,8 @@ void gpt2_read_golden(gpt2_golden_t *g, const char *name)
     g->steps = (int)number(run, "steps");
     need(g->steps >= 1 && g->steps <= GPT2_STEPS_MOST, "steps");
     betas = json_object_get(run, "betas");
-    g->adamw = (zero_adamw_t){ json_number_value(json_array_get(betas, 0)), json_number_value(json_array_get(betas, 1)), number(run, "eps"),
-                               number(run, "weight_decay") };
+    g->adamw = (zero_adamw_t){json_number_value(json_array_get(betas, 0)), json_number_value(json_array_get(betas, 1)),
+                              number(run, "eps"), number(run, "weight_decay")};
     g->clip = number(run, "clip");
     numbers(run, "losses", g->losses, g->steps);
     numbers(run, "norms", g->norms, g->steps);
@@ -100,7 +99,8 @@ int32_t *gpt2_read_tokens(int64_t *count)
     int32_t header[256], *tokens;
     FILE *file = fopen(gpt2_path("gpt2.bin"), "rb");
 
-    need(file && fread(header, sizeof header, 1, file) == 1 && header[0] == 20240520 && header[1] == 1 && header[2] > 0, "gpt2.bin");
+    need(file && fread(header, sizeof header, 1, file) == 1 && header[0] == 20240520 && header[1] == 1 && header[2] > 0,
+         "gpt2.bin");
     *count = header[2];
     tokens = malloc((size_t)*count * sizeof *tokens);
     need(tokens != NULL, "memory");
@@ -114,14 +114,21 @@ int32_t *gpt2_read_tokens(int64_t *count)
     return tokens;
 }
 
-/* ---- one rank ---------------------------------------------------------------------------------------------------- */
+/* ---- one rank --------------------------------------------------------------------------------------------------- */
 
 static zero_status_t declare(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bootstrap_t *bootstrap)
 {
     const gpt2_golden_t *g = c->golden;
-    zero_model_options_t options = { .micro_batch = c->micro_batch, .seq_len = g->seq_len, .sample_len = r->config.positions, .dtype = g->dtype,
-                                     .recompute = c->recompute, .threads = c->threads, .backend = c->backend, .eval = true,
-                                     .head_rows = c->head_rows, .head_columns = c->head_columns };
+    zero_model_options_t options = {.micro_batch = c->micro_batch,
+                                    .seq_len = g->seq_len,
+                                    .sample_len = r->config.positions,
+                                    .dtype = g->dtype,
+                                    .recompute = c->recompute,
+                                    .threads = c->threads,
+                                    .backend = c->backend,
+                                    .eval = true,
+                                    .head_rows = c->head_rows,
+                                    .head_columns = c->head_columns};
     zero_device_options_t device;
     zero_config_t config;
     zero_status_t status;
@@ -132,7 +139,8 @@ static zero_status_t declare(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bo
     device.threads = 1;
     status = zero_device_cpu(&r->device, &device, &r->error);
     if (status == ZERO_OK)
-        status = c->world == 1 ? zero_comm_self(&r->comm, &r->error) : zero_comm_shm(&r->comm, bootstrap, NULL, &r->error);
+        status =
+            c->world == 1 ? zero_comm_self(&r->comm, &r->error) : zero_comm_shm(&r->comm, bootstrap, NULL, &r->error);
     if (status != ZERO_OK)
         return status;
     zero_config_init(&config);
@@ -185,7 +193,8 @@ void gpt2_rank_close(gpt2_rank_t *r)
 }
 
 /* Windows [first, first + rows) as inputs and targets, counted modulo all. */
-static void windows(const int32_t *tokens, int64_t count, int64_t T, int64_t first, int64_t rows, int32_t *x, int32_t *y)
+static void windows(const int32_t *tokens, int64_t count, int64_t T, int64_t first, int64_t rows, int32_t *x,
+                    int32_t *y)
 {
     const int64_t all = (count - 1) / T;
 
@@ -223,12 +232,12 @@ double gpt2_rank_eval(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *token
 }
 
 /* A step over this rank's windows. Returns 0, or -1 after printing. */
-static int step(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *tokens, int64_t count, int s, int32_t *x, int32_t *y, double *loss,
-                double *norm)
+static int step(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *tokens, int64_t count, int s, int32_t *x,
+                int32_t *y, double *loss, double *norm)
 {
     const gpt2_golden_t *g = c->golden;
     const int64_t mine = g->batch / c->world, rank = zero_comm_rank(r->comm);
-    zero_stats_t stats = { .size = sizeof stats };
+    zero_stats_t stats = {.size = sizeof stats};
     double sum = 0, part = 0;
 
     for (int64_t j = 0; j < mine; j += c->micro_batch) {
@@ -240,7 +249,8 @@ static int step(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *tokens, int
         }
         sum += part;
     }
-    if (zero_step(r->engine, g->rates[s]) != ZERO_OK || zero_step_stats(r->engine, &stats) != ZERO_OK || zero_sum(r->engine, &sum, 1) != ZERO_OK) {
+    if (zero_step(r->engine, g->rates[s]) != ZERO_OK || zero_step_stats(r->engine, &stats) != ZERO_OK ||
+        zero_sum(r->engine, &sum, 1) != ZERO_OK) {
         fprintf(stderr, "rank %d, step %d: %s\n", (int)rank, s + 1, zero_last_error(r->engine));
         return -1;
     }
@@ -279,7 +289,7 @@ static int rank_main(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     const int64_t room = c->micro_batch * c->golden->seq_len;
     int32_t *x = malloc((size_t)room * sizeof *x), *y = malloc((size_t)room * sizeof *y);
     double *losses = shared->seen[rank], *norms = losses + GPT2_STEPS_MOST, *evals = norms + GPT2_STEPS_MOST;
-    reader_t reader = { shared, 0 };
+    reader_t reader = {shared, 0};
     int64_t count;
     int32_t *tokens = gpt2_read_tokens(&count);
     gpt2_rank_t r;

@@ -21,13 +21,13 @@ typedef struct gpt2_golden {
 /* How to run it. */
 typedef struct gpt2_case {
     const gpt2_golden_t *golden;
-    const char *folder;          /* below tests/golden */
+    const char *folder; /* below tests/golden */
     int world, stage, window, threads;
     int64_t micro_batch, head_rows, head_columns, persist_bytes;
     zero_reduce_t reduce;
     zero_recompute_t recompute;
     const char *backend;
-    bool threaded;               /* device with worker threads and random delays */
+    bool threaded; /* device with worker threads and random delays */
     int steps;
 } gpt2_case_t;
 
@@ -35,7 +35,7 @@ typedef struct gpt2_case {
 typedef struct gpt2_result {
     double losses[GPT2_STEPS_MOST], norms[GPT2_STEPS_MOST];
     double eval_before, eval_after;
-    bool same_on_ranks;          /* every rank saw these numbers */
+    bool same_on_ranks; /* every rank saw these numbers */
     int64_t params;
     float values[GPT2_PARAMS_MOST];
     uint8_t owners[GPT2_PARAMS_MOST];
@@ -62,7 +62,8 @@ typedef struct gpt2_rank {
     zero_model_config_t config;
     zero_error_t error;
 } gpt2_rank_t;
-/* Engine and model with the folder's weights. Returns 0, or -1 with the sentence printed; gpt2_rank_close follows in both cases. */
+/* Engine and model with the folder's weights. Returns 0, or -1 with the sentence printed; gpt2_rank_close follows in
+ * both cases. */
 int gpt2_rank_open(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bootstrap_t *bootstrap);
 void gpt2_rank_close(gpt2_rank_t *r);
 /* Mean loss over all windows of the tokens; ranks share them. NAN after an error, which is printed. */

@@ -1,4 +1,5 @@
-/* guide_errors.c - meets the errors that docs/guide.md tells of, and prints the library's sentence for each, one a line: the guide has the same. */
+/* guide_errors.c - meets the errors that docs/guide.md tells of, and prints the library's sentence for each, one a
+ * line: the guide has the same. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <zero/zero.h>
@@ -34,11 +35,12 @@ static void config_of(zero_config_t *config)
     config->persist_bytes = 0;
 }
 
-/* Three units of a parameter each, the last one frozen, that are used forwards and backwards, the latter down to unit last. The first so many
- * are held until the next one is. */
+/* Three units of a parameter each, the last one frozen, that are used forwards and backwards, the latter down to unit
+ * last. The first so many are held until the next one is. */
 static void declare_down_to(int last, const zero_config_t *config, int held)
 {
-    static const char *const units[] = {"fc0", "fc1", "fc2"}, *const params[] = {"fc0.weight", "fc1.weight", "fc2.weight"};
+    static const char *const units[] = {"fc0", "fc1", "fc2"}, *const params[] = {"fc0.weight", "fc1.weight",
+                                                                                 "fc2.weight"};
     zero_error_t error;
     zero_destroy(engine);
     must(zero_create(&engine, config, &error));

@@ -1,5 +1,6 @@
-/* A trainer outside the tree, built against what `make install` installed: the public header, the library and its pkg-config file. It fits two
- * vectors on two ranks that it forks, at stage 3, and fails when training does not lower the loss as it should. */
+/* A trainer outside the tree, built against what `make install` installed: the public header, the library and its
+ * pkg-config file. It fits two vectors on two ranks that it forks, at stage 3, and fails when training does not lower
+ * the loss as it should. */
 #define _POSIX_C_SOURCE 200809L
 #include <zero/zero.h>
 
@@ -36,8 +37,8 @@ static int all_gather(void *ctx, const void *send, void *recv, size_t bytes)
     return 0;
 }
 
-/* Loss of a unit, the sum of (w - target)^2 / 2, and its gradient, added to dw. Each rank has a target of its own, and the best fit to all of them is
- * the mean, unit + 1. */
+/* Loss of a unit, the sum of (w - target)^2 / 2, and its gradient, added to dw. Each rank has a target of its own, and
+ * the best fit to all of them is the mean, unit + 1. */
 static double fit(const float *w, float *dw, int unit, int rank)
 {
     double loss = 0;
@@ -52,7 +53,8 @@ static double fit(const float *w, float *dw, int unit, int rank)
 static int train(int rank, int socket)
 {
     meeting_t meeting = {rank, socket};
-    zero_bootstrap_t bootstrap = {.size = sizeof bootstrap, .rank = rank, .world = RANKS, .all_gather = all_gather, .ctx = &meeting};
+    zero_bootstrap_t bootstrap = {
+        .size = sizeof bootstrap, .rank = rank, .world = RANKS, .all_gather = all_gather, .ctx = &meeting};
     zero_error_t error = {0};
     zero_comm_t *comm = NULL;
     zero_device_t *device = NULL;
@@ -64,7 +66,8 @@ static int train(int rank, int socket)
     int status = 1;
 
     if (strcmp(zero_version(), ZERO_VERSION) != 0) {
-        snprintf(error.text, sizeof error.text, "the header is version %s, the library %s", ZERO_VERSION, zero_version());
+        snprintf(error.text, sizeof error.text, "the header is version %s, the library %s", ZERO_VERSION,
+                 zero_version());
         goto fail;
     }
     zero_config_t config;
@@ -88,7 +91,8 @@ static int train(int rank, int socket)
         goto fail;
     for (int u = 0; u < UNITS; u++) {
         desc.name = names[u];
-        if (zero_unit_add(engine, names[u], &units[u]) != ZERO_OK || zero_param_add(engine, units[u], &desc, &params[u]) != ZERO_OK ||
+        if (zero_unit_add(engine, names[u], &units[u]) != ZERO_OK ||
+            zero_param_add(engine, units[u], &desc, &params[u]) != ZERO_OK ||
             zero_use_add(engine, pass, units[u], ZERO_READ | ZERO_GRAD) != ZERO_OK)
             goto fail;
     }
@@ -106,13 +110,14 @@ static int train(int rank, int socket)
             if (zero_release(engine, units[u]) != ZERO_OK)
                 goto fail;
         }
-        if (zero_micro_end(engine) != ZERO_OK || zero_step(engine, 0.05) != ZERO_OK || zero_sum(engine, &last, 1) != ZERO_OK)
+        if (zero_micro_end(engine) != ZERO_OK || zero_step(engine, 0.05) != ZERO_OK ||
+            zero_sum(engine, &last, 1) != ZERO_OK)
             goto fail;
         if (step == 0)
             first = last;
     }
-    /* At the start every w is 0: 100 * (1.5^2 + 0.5^2 + 2.5^2 + 1.5^2) / 2. In the end all differences are 0.5: 100 * 4 * 0.5^2 / 2. Adam walks at most
-     * 0.05 a step, and 2 / 0.05 = 40 steps are enough to arrive. */
+    /* At the start every w is 0: 100 * (1.5^2 + 0.5^2 + 2.5^2 + 1.5^2) / 2. In the end all differences are 0.5: 100 * 4
+     * * 0.5^2 / 2. Adam walks at most 0.05 a step, and 2 / 0.05 = 40 steps are enough to arrive. */
     if (first == 550.0 && last > 49.999 && last < 51.0)
         status = 0;
     else

@@ -1,5 +1,5 @@
-/* The C++ user of what was installed: fits a line to points, of which each rank has its own, at stage 3 on two ranks. It forks them, which then share
- * memory; with the argument "mpi" it is one of mpiexec's. */
+/* The C++ user of what was installed: fits a line to points, of which each rank has its own, at stage 3 on two ranks.
+ * It forks them, which then share memory; with the argument "mpi" it is one of mpiexec's. */
 #include <zero/zero.h>
 
 #include <cmath>
@@ -13,7 +13,10 @@
 #include <unistd.h>
 
 template <typename T, void (*destroy)(T *)> struct destroyer {
-    void operator()(T *handle) const { destroy(handle); }
+    void operator()(T *handle) const
+    {
+        destroy(handle);
+    }
 };
 using comm_ptr = std::unique_ptr<zero_comm_t, destroyer<zero_comm_t, zero_comm_destroy>>;
 using device_ptr = std::unique_ptr<zero_device_t, destroyer<zero_device_t, zero_device_destroy>>;
@@ -38,7 +41,8 @@ static int all_gather(void *ctx, const void *send, void *recv, std::size_t bytes
     for (int turn = 0; turn < 2; turn++) {
         char *part = parts + turn * bytes;
         for (std::size_t done = 0; done < bytes;) {
-            ssize_t n = turn == m.rank ? write(m.socket, part + done, bytes - done) : read(m.socket, part + done, bytes - done);
+            ssize_t n =
+                turn == m.rank ? write(m.socket, part + done, bytes - done) : read(m.socket, part + done, bytes - done);
             if (n <= 0)
                 return -1;
             done += static_cast<std::size_t>(n);
@@ -112,7 +116,8 @@ static int run(zero_status_t status, zero_comm_t *comm, const zero_error_t &erro
             throw std::runtime_error("2 ranks are needed");
         train(comm, line);
         if (!(std::fabs(line[0] - 3) < 0.01 && std::fabs(line[1] + 1) < 0.01))
-            throw std::runtime_error("the line is " + std::to_string(line[0]) + " x + " + std::to_string(line[1]) + ", wanted 3 x - 1");
+            throw std::runtime_error("the line is " + std::to_string(line[0]) + " x + " + std::to_string(line[1]) +
+                                     ", wanted 3 x - 1");
         return 0;
     } catch (const std::exception &failure) {
         std::fprintf(stderr, "%s\n", failure.what());

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#define CELL 128 /* bytes: buffers are aligned to it, and so are slices */
+#define CELL 128  /* bytes: buffers are aligned to it, and so are slices */
 #define BLOCK 128 /* elements: one value, held by all cells of the block */
 #define STREAMS ZERO_STREAM_COUNT
 #define SPREAD 211 /* of fixed schedules over the 5040 permutations of seven streams */
@@ -18,24 +18,28 @@ typedef struct instance {
 typedef struct rank {
     uint64_t *cells, *norms;
     uint64_t rate;
-    int32_t issued;          /* instances */
-    int32_t head[STREAMS];   /* index in the stream's queue */
-    bool begun[STREAMS];     /* the operation at the head has begun to write */
-    bool *done;              /* by instance: RECORDs that happened */
-    uint64_t *read;          /* by instance: digest of what a USE or RELEASE saw */
+    int32_t issued;        /* instances */
+    int32_t head[STREAMS]; /* index in the stream's queue */
+    bool begun[STREAMS];   /* the operation at the head has begun to write */
+    bool *done;            /* by instance: RECORDs that happened */
+    uint64_t *read;        /* by instance: digest of what a USE or RELEASE saw */
 } rank_t;
 
 typedef struct machine {
     const zero_plan_t *plan;
     int world;
-    instance_t *list; int32_t count;
+    instance_t *list;
+    int32_t count;
     int32_t *queue[STREAMS], length[STREAMS];
     rank_t *ranks;
 } machine_t;
 
-static uint64_t mix(uint64_t a, uint64_t b) { return zero_splitmix64(a ^ zero_splitmix64(b)); }
+static uint64_t mix(uint64_t a, uint64_t b)
+{
+    return zero_splitmix64(a ^ zero_splitmix64(b));
+}
 
-/* ---- sequences --------------------------------------------------------------------------------------------------- */
+/* ---- sequences -------------------------------------------------------------------------------------------------- */
 
 static void add_kind(const zero_plan_t *plan, interpret_sequence_t *q, zero_program_kind_t kind, uint64_t *state)
 {
@@ -46,10 +50,11 @@ static void add_kind(const zero_plan_t *plan, interpret_sequence_t *q, zero_prog
 
 void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequence_t *q)
 {
-    static const zero_program_kind_t several[] = { ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST,
-                                                   ZERO_PROGRAM_STEP,  ZERO_PROGRAM_FIRST,  ZERO_PROGRAM_LAST,
-                                                   ZERO_PROGRAM_STEP,  ZERO_PROGRAM_ONLY,   ZERO_PROGRAM_STEP };
-    static const zero_program_kind_t one[] = { ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
+    static const zero_program_kind_t several[] = {ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST,
+                                                  ZERO_PROGRAM_STEP,  ZERO_PROGRAM_FIRST,  ZERO_PROGRAM_LAST,
+                                                  ZERO_PROGRAM_STEP,  ZERO_PROGRAM_ONLY,   ZERO_PROGRAM_STEP};
+    static const zero_program_kind_t one[] = {ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY,
+                                              ZERO_PROGRAM_STEP};
     bool micro_steps = plan->spec->micro_steps > 1;
     size_t count = micro_steps ? sizeof several / sizeof *several : sizeof one / sizeof *one;
     uint64_t state = zero_splitmix64(seed), *random = seed != 0 ? &state : NULL;
@@ -67,7 +72,7 @@ void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequen
     add_kind(plan, q, ZERO_PROGRAM_EVAL, NULL);
 }
 
-/* ---- contents ---------------------------------------------------------------------------------------------------- */
+/* ---- contents --------------------------------------------------------------------------------------------------- */
 
 /* All tiers of a rank, one after the other. */
 static size_t cells_of(const zero_plan_t *plan)
@@ -84,14 +89,19 @@ static size_t scalars_at(const machine_t *m)
 }
 
 /* Blocks [begin, begin + count) of the segment that an operand spans, on one rank. */
-typedef struct span { uint64_t *cells; int64_t count, first; int per_block; } span_t;
+typedef struct span {
+    uint64_t *cells;
+    int64_t count, first;
+    int per_block;
+} span_t;
 
 static span_t span_of(const machine_t *m, int rank, int32_t buffer, bool own, int32_t part)
 {
     const zero_buffer_t *x = &m->plan->buffers[buffer];
     int per_block = (int)(BLOCK * zero_dtype_size(x->dtype) / CELL);
     zero_span_t at = zero_plan_span(m->plan, rank, buffer, own, part);
-    return (span_t){ m->ranks[rank].cells + (zero_plan_place(m->plan, x) + at.offset) / CELL, at.count / BLOCK, at.begin / BLOCK, per_block };
+    return (span_t){m->ranks[rank].cells + (zero_plan_place(m->plan, x) + at.offset) / CELL, at.count / BLOCK,
+                    at.begin / BLOCK, per_block};
 }
 
 static uint64_t get(const span_t *s, int64_t block)
@@ -110,7 +120,10 @@ static void put(const span_t *s, int64_t block, uint64_t value)
         s->cells[block * s->per_block + i] = value;
 }
 
-static uint64_t first_value(int32_t segment, int64_t block) { return mix((uint64_t)segment + 1, (uint64_t)block) >> 8; }
+static uint64_t first_value(int32_t segment, int64_t block)
+{
+    return mix((uint64_t)segment + 1, (uint64_t)block) >> 8;
+}
 
 static void fill_at_start(machine_t *m, int rank, int32_t buffer, bool zero)
 {
@@ -131,7 +144,8 @@ static void start_contents(machine_t *m, uint64_t schedule)
         for (int32_t s = 0; s < plan->segment_count; s++) {
             const int32_t *buffer = plan->segments[s].buffer;
             m->ranks[r].norms[s] = mix(schedule, (uint64_t)s);
-            fill_at_start(m, r, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], false);
+            fill_at_start(m, r, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM],
+                          false);
         }
         for (int32_t p = 0; p < plan->part_count; p++) {
             const int32_t *buffer = plan->parts[p].buffer;
@@ -143,7 +157,7 @@ static void start_contents(machine_t *m, uint64_t schedule)
     }
 }
 
-/* ---- operations -------------------------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------------------------- */
 
 /* One half of the caller's work: reads all parameters of the unit, and adds to the gradients what depends on them. */
 static void use(machine_t *m, int rank, int32_t index, int half)
@@ -171,10 +185,13 @@ static void use(machine_t *m, int rank, int32_t index, int half)
 
 static void move(machine_t *m, int rank, const zero_op_t *op)
 {
-    span_t src = op->src >= 0 ? span_of(m, rank, op->src, op->src_own, op->part) : (span_t){ 0 },
+    span_t src = op->src >= 0 ? span_of(m, rank, op->src, op->src_own, op->part) : (span_t){0},
            dst = span_of(m, rank, op->dst, op->dst_own, op->part);
     for (int64_t b = 0; b < dst.count; b++)
-        put(&dst, b, op->kind == ZERO_OP_FILL ? 0 : op->kind == ZERO_OP_ACCUMULATE ? get(&dst, b) + get(&src, b) : get(&src, b));
+        put(&dst, b,
+            op->kind == ZERO_OP_FILL         ? 0
+            : op->kind == ZERO_OP_ACCUMULATE ? get(&dst, b) + get(&src, b)
+                                             : get(&src, b));
 }
 
 static void norm(machine_t *m, int rank, const zero_op_t *op)
@@ -190,7 +207,8 @@ static void update(machine_t *m, int rank, const zero_op_t *op)
 {
     const int32_t *state = m->plan->parts[op->part].buffer;
     state += state[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
-    span_t grad = span_of(m, rank, op->src, op->src_own, op->part), param = span_of(m, rank, op->dst, op->dst_own, op->part);
+    span_t grad = span_of(m, rank, op->src, op->src_own, op->part),
+           param = span_of(m, rank, op->dst, op->dst_own, op->part);
     span_t master = span_of(m, rank, state[0], false, op->part), moment[2];
     for (int i = 0; i < m->plan->spec->states; i++)
         moment[i] = span_of(m, rank, state[1 + i], false, op->part);
@@ -247,7 +265,8 @@ static bool is_collective(const zero_op_t *op)
 static void begin_writing(machine_t *m, int rank, const zero_op_t *op, uint64_t schedule)
 {
     bool writes = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_COPY ||
-                  op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
+                  op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL || op->kind == ZERO_OP_READ ||
+                  op->kind == ZERO_OP_WRITE;
     if (!writes || (op->src == op->dst && op->kind == ZERO_OP_REDUCE_SCATTER))
         return;
     span_t dst = span_of(m, rank, op->dst, op->kind != ZERO_OP_GATHER && op->dst_own, op->part);
@@ -289,7 +308,7 @@ static void execute(machine_t *m, int rank, int32_t index)
     }
 }
 
-/* ---- orders ------------------------------------------------------------------------------------------------------ */
+/* ---- orders ----------------------------------------------------------------------------------------------------- */
 
 /* The host issues until an event holds it; the host writes the rate where the plan lets it. */
 static void issue(machine_t *m, int rank)
@@ -352,8 +371,8 @@ static void advance(machine_t *m, int rank, int stream, uint64_t schedule)
     }
 }
 
-/* Priorities of (rank, stream), a permutation of streams for fixed schedules: the first gets what there is, the last only
- * runs when no other can. */
+/* Priorities of (rank, stream), a permutation of streams for fixed schedules: the first gets what there is, the last
+ * only runs when no other can. */
 static void set_priorities(const machine_t *m, uint64_t schedule, uint64_t *state, int *priority)
 {
     int order[STREAMS];
@@ -427,7 +446,7 @@ static uint64_t digest(const machine_t *m)
     return sum;
 }
 
-/* ---- the machine ------------------------------------------------------------------------------------------------- */
+/* ---- the machine ------------------------------------------------------------------------------------------------ */
 
 static void *need(size_t n, size_t size)
 {
@@ -456,7 +475,7 @@ static void unroll(machine_t *m, const interpret_sequence_t *q)
             const zero_op_t *op = &p->ops[o];
             int32_t index = m->count++;
             bool waits = op->kind == ZERO_OP_WAIT || op->kind == ZERO_OP_HOST_WAIT;
-            m->list[index] = (instance_t){ op, i, micro, waits ? latest[op->event] : -1 };
+            m->list[index] = (instance_t){op, i, micro, waits ? latest[op->event] : -1};
             if (op->kind == ZERO_OP_RECORD)
                 latest[op->event] = index;
             if (op->kind != ZERO_OP_HOST_WAIT)
@@ -470,7 +489,7 @@ static void unroll(machine_t *m, const interpret_sequence_t *q)
 interpret_outcome_t interpret_run(const zero_plan_t *plan, const interpret_sequence_t *sequence, uint64_t schedule,
                                   uint64_t *result)
 {
-    machine_t m = { .plan = plan, .world = plan->spec->world };
+    machine_t m = {.plan = plan, .world = plan->spec->world};
 
     unroll(&m, sequence);
     m.ranks = need((size_t)m.world, sizeof *m.ranks);

@@ -42,11 +42,13 @@ void *lazy_stream(int index)
 static void open_memory(lazy_t *d, bool open)
 {
     for (int i = 0; i < ARENAS; i++)
-        if (d->arenas[i] && mprotect(d->arenas[i]->base, d->arenas[i]->mapped, open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
+        if (d->arenas[i] &&
+            mprotect(d->arenas[i]->base, d->arenas[i]->mapped, open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
             abort();
 }
 
-static zero_status_t lazy_arena_create(zero_device_t *base, zero_tier_t tier, uint64_t bytes, zero_arena_t **arena, zero_error_t *error)
+static zero_status_t lazy_arena_create(zero_device_t *base, zero_tier_t tier, uint64_t bytes, zero_arena_t **arena,
+                                       zero_error_t *error)
 {
     lazy_t *d = (lazy_t *)base;
     zero_arena_t *a = calloc(1, sizeof *a);
@@ -59,7 +61,8 @@ static zero_status_t lazy_arena_create(zero_device_t *base, zero_tier_t tier, ui
         return zero_fail(error, ZERO_ERR_MEMORY, "the lazy device has no %llu bytes", (unsigned long long)bytes);
     }
     *a = (zero_arena_t){.device = d, .tier = tier, .bytes = bytes, .mapped = mapped};
-    a->base = mmap(NULL, mapped, tier == ZERO_TIER_HOST ? PROT_READ | PROT_WRITE : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    a->base = mmap(NULL, mapped, tier == ZERO_TIER_HOST ? PROT_READ | PROT_WRITE : PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (a->base == MAP_FAILED)
         abort();
     if (tier == ZERO_TIER_DEVICE)
@@ -84,7 +87,8 @@ static void *lazy_arena_base(zero_arena_t *arena)
     return arena->base;
 }
 
-static zero_status_t lazy_arena_resident(zero_arena_t *arena, uint64_t offset, uint64_t bytes, uint64_t *resident, zero_error_t *error)
+static zero_status_t lazy_arena_resident(zero_arena_t *arena, uint64_t offset, uint64_t bytes, uint64_t *resident,
+                                         zero_error_t *error)
 {
     return zero_host_resident(arena->base + offset, bytes, resident, error);
 }
@@ -99,7 +103,8 @@ static queue_t *queue_of(lazy_t *d, void *native)
     return &d->queues[index];
 }
 
-static zero_status_t lazy_copy(zero_device_t *base, void *native, void *dst, const void *src, uint64_t bytes, zero_error_t *error)
+static zero_status_t lazy_copy(zero_device_t *base, void *native, void *dst, const void *src, uint64_t bytes,
+                               zero_error_t *error)
 {
     lazy_t *d = (lazy_t *)base;
     queue_t *q = queue_of(d, native);

@@ -1,5 +1,5 @@
-/* nccl_faults.c - what goes wrong with NCCL ends on every rank, in good time, with a sentence. No test depends on how long anything takes,
- * but for limits that are far away. */
+/* nccl_faults.c - what goes wrong with NCCL ends on every rank, in good time, with a sentence. No test depends on how
+ * long anything takes, but for limits that are far away. */
 #define _GNU_SOURCE
 #include "tests/emulator/include/cuda_runtime_api.h"
 #include "tests/nccl_tests.h"
@@ -88,7 +88,7 @@ static void end(nccl_rank_t *r, zero_comm_t *other)
     nccl_rank_close(r);
 }
 
-/* ---- a rank is gone ---------------------------------------------------------------------------------------------- */
+/* ---- a rank is gone --------------------------------------------------------------------------------------------- */
 
 static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
@@ -120,13 +120,14 @@ START_TEST(killed_rank_is_named)
     ck_assert(WIFSIGNALED(status[2]) && WTERMSIG(status[2]) == SIGKILL);
     for (int r = 0; r < 2; r++) {
         ck_assert_int_eq(status[r], 0);
-        ck_assert_msg(s->status[r] == ZERO_ERR_PEER && strstr(s->text[r], "rank 2 (pid ") && strstr(s->text[r], "ended without a word"), "%d %s",
-                      s->status[r], s->text[r]);
+        ck_assert_msg(s->status[r] == ZERO_ERR_PEER && strstr(s->text[r], "rank 2 (pid ") &&
+                          strstr(s->text[r], "ended without a word"),
+                      "%d %s", s->status[r], s->text[r]);
     }
 }
 END_TEST
 
-/* ---- a rank gives up --------------------------------------------------------------------------------------------- */
+/* ---- a rank gives up -------------------------------------------------------------------------------------------- */
 
 static int abort_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
@@ -164,7 +165,7 @@ START_TEST(abort_reaches_everyone)
 }
 END_TEST
 
-/* ---- a rank is late ---------------------------------------------------------------------------------------------- */
+/* ---- a rank is late --------------------------------------------------------------------------------------------- */
 
 /* Rank 0 finds out, and says so; nobody else has a time limit that passes. */
 static int late_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
@@ -204,13 +205,15 @@ START_TEST(late_rank_is_a_timeout)
     s->mode = modes[_i];
     ck_assert_int_eq(ranks_run(3, 100, late_rank, s), 0);
     ck_assert_msg(s->status[0] == ZERO_ERR_TIMEOUT && strstr(s->text[0], "rank 0 of 3 waited 1 s for ") &&
-                      strstr(s->text[0], "all-gather of 100000 bytes") && strstr(s->text[0], "late"), "%d %s", s->status[0], s->text[0]);
+                      strstr(s->text[0], "all-gather of 100000 bytes") && strstr(s->text[0], "late"),
+                  "%d %s", s->status[0], s->text[0]);
     for (int r = 1; r < 3; r++)
-        ck_assert_msg(s->status[r] == ZERO_ERR_PEER && strcmp(s->text[r], "rank 0: all is lost") == 0, "%d %s", s->status[r], s->text[r]);
+        ck_assert_msg(s->status[r] == ZERO_ERR_PEER && strcmp(s->text[r], "rank 0: all is lost") == 0, "%d %s",
+                      s->status[r], s->text[r]);
 }
 END_TEST
 
-/* ---- NCCL fails -------------------------------------------------------------------------------------------------- */
+/* ---- NCCL fails ------------------------------------------------------------------------------------------------- */
 
 static int error_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
@@ -237,8 +240,9 @@ START_TEST(error_of_nccl_is_told)
     shared_t *s = ranks_shared(sizeof *s);
     s->mode = modes[_i];
     ck_assert_int_eq(ranks_run(3, 100, error_rank, s), 0);
-    ck_assert_msg(s->status[0] == ZERO_ERR_SYSTEM && strstr(s->text[0], "NCCL: unhandled system error (as the test wanted)"), "%d %s", s->status[0],
-                  s->text[0]);
+    ck_assert_msg(s->status[0] == ZERO_ERR_SYSTEM &&
+                      strstr(s->text[0], "NCCL: unhandled system error (as the test wanted)"),
+                  "%d %s", s->status[0], s->text[0]);
     for (int r = 1; r < 3; r++) {
         ck_assert_int_eq(s->status[r], ZERO_ERR_PEER);
         ck_assert_str_eq(s->text[r], s->text[0]);
@@ -252,8 +256,9 @@ static void CUDART_CB hold(void *open)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
-/* Rank 0, who would publish what went wrong, waits for the others meanwhile; rank 1 waits for its GPU, which waits for rank 0's; rank 2 is in no call. The
- * error comes when rank 0 has handed over what fails, whose stream is held until then: else that call may tell it. */
+/* Rank 0, who would publish what went wrong, waits for the others meanwhile; rank 1 waits for its GPU, which waits for
+ * rank 0's; rank 2 is in no call. The error comes when rank 0 has handed over what fails, whose stream is held until
+ * then: else that call may tell it. */
 static int unpublished_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     static atomic_bool open;
@@ -268,7 +273,8 @@ static int unpublished_rank(int rank, int world, const zero_bootstrap_t *b, void
     if (begin(&r, &other, b, &setup))
         return 1;
     if (rank == 0) {
-        EXPECT(((__typeof__(cudaLaunchHostFunc) *)nccl_symbol("cudaLaunchHostFunc"))(r.native[0], hold, &open) == cudaSuccess);
+        EXPECT(((__typeof__(cudaLaunchHostFunc) *)nccl_symbol("cudaLaunchHostFunc"))(r.native[0], hold, &open) ==
+               cudaSuccess);
         EXPECT_OK(gather(&r, r.c, 0, error));
         atomic_store(&open, true);
         keep(s, rank, zero_comm_exchange(r.host, &byte, all, 1, &e), &e);
@@ -287,7 +293,8 @@ START_TEST(error_that_nobody_asks_for_is_told)
     shared_t *s = ranks_shared(sizeof *s);
     s->mode = "threads";
     ck_assert_int_eq(ranks_run(3, 100, unpublished_rank, s), 0);
-    ck_assert_msg(s->status[0] == ZERO_ERR_PEER && strncmp(s->text[0], "rank 0 of 3: NCCL: ", 19) == 0, "%d %s", s->status[0], s->text[0]);
+    ck_assert_msg(s->status[0] == ZERO_ERR_PEER && strncmp(s->text[0], "rank 0 of 3: NCCL: ", 19) == 0, "%d %s",
+                  s->status[0], s->text[0]);
     for (int r = 1; r < 3; r++) {
         ck_assert_int_eq(s->status[r], ZERO_ERR_PEER);
         ck_assert_str_eq(s->text[r], s->text[0]);
@@ -319,24 +326,26 @@ START_TEST(call_that_does_not_return)
     shared_t *s = ranks_shared(sizeof *s);
     s->mode = "threads";
     ck_assert_int_eq(ranks_run(2, 100, stuck_rank, s), 0);
-    ck_assert_msg(s->status[0] == ZERO_ERR_TIMEOUT && strstr(s->text[0], "did not return"), "%d %s", s->status[0], s->text[0]);
+    ck_assert_msg(s->status[0] == ZERO_ERR_TIMEOUT && strstr(s->text[0], "did not return"), "%d %s", s->status[0],
+                  s->text[0]);
     ck_assert_int_eq(s->status[1], ZERO_ERR_PEER);
     ck_assert_str_eq(s->text[1], s->text[0]);
 }
 END_TEST
 
-/* ---- communicators that do not come about, or do not end --------------------------------------------------------- */
+/* ---- communicators that do not come about, or do not end -------------------------------------------------------- */
 
 typedef struct start_case {
     const char *faults; /* rank 1's */
     const char *sentence;
-    double timeout_s;   /* of the start, where that is to fail by it */
-    bool split;         /* it is the split that fails */
+    double timeout_s; /* of the start, where that is to fail by it */
+    bool split;       /* it is the split that fails */
 } start_case_t;
 
 static const start_case_t start_cases[] = {
     {.faults = "init-hangs", .sentence = "starting NCCL did not end within 3 s", .timeout_s = 3},
-    {.faults = "init-fails", .sentence = "rank 1 of 3: starting NCCL: NCCL: unhandled system error (a socket was refused)"},
+    {.faults = "init-fails",
+     .sentence = "rank 1 of 3: starting NCCL: NCCL: unhandled system error (a socket was refused)"},
     {.faults = "split-hangs", .sentence = "splitting an NCCL communicator did not end within 1 s", .split = true},
 };
 
@@ -388,7 +397,8 @@ static int endless_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
     r.c->options.timeout_s = other->options.timeout_s = 1;
     end(&r, other);
     nccl_counts_t n = nccl_counts();
-    EXPECT(n.comms == 0 && n.aborted == (rank == 1 ? 2 : 0) && n.destroyed == (rank == 1 ? 0 : 2) && r.aborted == (rank == 1));
+    EXPECT(n.comms == 0 && n.aborted == (rank == 1 ? 2 : 0) && n.destroyed == (rank == 1 ? 0 : 2) &&
+           r.aborted == (rank == 1));
     return 0;
 }
 

@@ -1,4 +1,5 @@
-/* nccl_tests.h - ranks that exchange through the emulated NCCL (test_nccl.c), and what goes wrong with them (nccl_faults.c). */
+/* nccl_tests.h - ranks that exchange through the emulated NCCL (test_nccl.c), and what goes wrong with them
+ * (nccl_faults.c). */
 #ifndef ZERO_TESTS_NCCL_TESTS_H
 #define ZERO_TESTS_NCCL_TESTS_H
 

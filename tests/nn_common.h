@@ -1,5 +1,5 @@
-/* nn_common.h - what the tests of kernels/nn share: ways to compute, buffers with guards, comparison within bounds. The tests are compiled for the CPU's
- * ways, and with ZERO_TEST_CUDA for those of CUDA, on the emulator or on a GPU. */
+/* nn_common.h - what the tests of kernels/nn share: ways to compute, buffers with guards, comparison within bounds. The
+ * tests are compiled for the CPU's ways, and with ZERO_TEST_CUDA for those of CUDA, on the emulator or on a GPU. */
 #ifndef ZERO_TESTS_NN_COMMON_H
 #define ZERO_TESTS_NN_COMMON_H
 
@@ -20,7 +20,7 @@
             ck_abort_msg(__VA_ARGS__); \
     } while (0)
 
-/* ---- contexts, calls, buffers ------------------------------------------------------------------------------------ */
+/* ---- contexts, calls, buffers ----------------------------------------------------------------------------------- */
 
 /* What computes: instruction set (NULL: the processor's best), threads, whether oneDNN may be used. */
 typedef struct way {
@@ -30,8 +30,9 @@ typedef struct way {
     bool onednn, cuda; /* cuda: threads is the level */
 } way_t;
 
-/* CUDA (nn_cuda.c). Whether its plugins are there, real ones or the emulator's. A context whose calls take operands of the host's memory; levels are
- * ways to lie in the device's. What softmax(...) v may err by, in relation to the largest of v: cuDNN rounds the softmax to bf16. */
+/* CUDA (nn_cuda.c). Whether its plugins are there, real ones or the emulator's. A context whose calls take operands of
+ * the host's memory; levels are ways to lie in the device's. What softmax(...) v may err by, in relation to the largest
+ * of v: cuDNN rounds the softmax to bf16. */
 #define NN_CUDA_LEVELS 3
 bool nn_cuda_there(void);
 zero_nn_t *nn_cuda_context(int level);
@@ -88,7 +89,8 @@ static inline zero_nn_t *context(const way_t *way)
     if (way != NULL)
         return nn_cuda_context(way->threads);
 #endif
-    ck_assert_int_eq(zero_nn_create(&nn, way == NULL ? "ref" : "cpu", way == NULL ? 1 : way->threads, NULL, &error), ZERO_OK);
+    ck_assert_int_eq(zero_nn_create(&nn, way == NULL ? "ref" : "cpu", way == NULL ? 1 : way->threads, NULL, &error),
+                     ZERO_OK);
     if (way != NULL) {
         zero_nn_cpu_t *cpu = nn->state;
         if (way->simd != NULL)
@@ -103,7 +105,8 @@ static inline zero_nn_t *context(const way_t *way)
 
 typedef void (*call_fn)(zero_nn_t *nn, void *arg);
 
-/* The call, dry and then for good, in a workspace of exactly the bytes asked for, full of NaN, with a guard behind it. */
+/* The call, dry and then for good, in a workspace of exactly the bytes asked for, full of NaN, with a guard behind it.
+ */
 static inline void run(const way_t *way, call_fn call, void *arg)
 {
     zero_nn_t *nn = context(way);
@@ -184,14 +187,15 @@ static inline void buf_free(buf_t *b)
 }
 
 /* |got - want| <= bound[i] + one rounding to the dtype on each side. bound NULL: slack, the same for all. */
-static inline void close_to(const char *what, const way_t *way, const buf_t *got, const buf_t *want, const double *bound,
-                            double slack)
+static inline void close_to(const char *what, const way_t *way, const buf_t *got, const buf_t *want,
+                            const double *bound, double slack)
 {
     double rounding = want->dtype == ZERO_BF16 ? 2 * EPS16 : 2 * EPS32;
     for (int64_t i = 0; i < want->count; i++) {
-        double g = buf_at(got, i), w = buf_at(want, i), allowed = (bound == NULL ? slack : bound[i]) + rounding * fabs(w) + 1e-37;
-        EXPECT(fabs(g - w) <= allowed, "%s, %s, %s: element %lld is %.9g, ref %.9g, off by %.3g, allowed %.3g", what, way->name,
-               zero_dtype_name(want->dtype), (long long)i, g, w, fabs(g - w), allowed);
+        double g = buf_at(got, i), w = buf_at(want, i),
+               allowed = (bound == NULL ? slack : bound[i]) + rounding * fabs(w) + 1e-37;
+        EXPECT(fabs(g - w) <= allowed, "%s, %s, %s: element %lld is %.9g, ref %.9g, off by %.3g, allowed %.3g", what,
+               way->name, zero_dtype_name(want->dtype), (long long)i, g, w, fabs(g - w), allowed);
     }
 }
 

@@ -1,5 +1,5 @@
-/* nn_cuda.c - see nn_common.h. The CUDA backend by way of a table whose functions copy their operands to the device, call CUDA's, and copy what they
- * left back. Around operands and workspace lie bytes that nothing may write. */
+/* nn_cuda.c - see nn_common.h. The CUDA backend by way of a table whose functions copy their operands to the device,
+ * call CUDA's, and copy what they left back. Around operands and workspace lie bytes that nothing may write. */
 #include "tests/emulated.h"
 #include "tests/nn_common.h"
 #include "zero/device/device.h"
@@ -40,16 +40,17 @@ static struct {
     void *workspace, *given;
 } cuda;
 
-#define OK(call)                                              \
-    do {                                                      \
-        zero_error_t e_ = {0};                                \
-        zero_error_t *error = &e_;                            \
-        EXPECT((call) == ZERO_OK, "%s: %s", #call, e_.text);  \
+#define OK(call)                                             \
+    do {                                                     \
+        zero_error_t e_ = {0};                               \
+        zero_error_t *error = &e_;                           \
+        EXPECT((call) == ZERO_OK, "%s: %s", #call, e_.text); \
     } while (0)
 
-/* ---- operands of a call ------------------------------------------------------------------------------------------ */
+/* ---- operands of a call ----------------------------------------------------------------------------------------- */
 
-/* Bytes from where the next operand begins, with a border before it; rows of row_bytes decide what it must be a multiple of. */
+/* Bytes from where the next operand begins, with a border before it; rows of row_bytes decide what it must be a
+ * multiple of. */
 static char *place(uint64_t bytes, uint64_t row_bytes, uint64_t least)
 {
     uint64_t odd = 16;
@@ -61,7 +62,8 @@ static char *place(uint64_t bytes, uint64_t row_bytes, uint64_t least)
     return (char *)cuda.device->ops->arena_base(cuda.arena) + at;
 }
 
-/* Notes an operand (bytes at host, if not NULL), in rows of row_bytes. Those that overlap are one: views of one buffer. */
+/* Notes an operand (bytes at host, if not NULL), in rows of row_bytes. Those that overlap are one: views of one buffer.
+ */
 static void note(const void *host, int64_t bytes, int64_t row_bytes)
 {
     operand_t o = {.host = (char *)host, .bytes = (uint64_t)bytes};
@@ -69,7 +71,8 @@ static void note(const void *host, int64_t bytes, int64_t row_bytes)
         return;
     for (int i = 0; i < cuda.count; i++) {
         operand_t *p = &cuda.operands[i];
-        if (o.host > p->host + p->bytes || p->host > o.host + o.bytes || (o.host == p->host + p->bytes && p->host != o.host))
+        if (o.host > p->host + p->bytes || p->host > o.host + o.bytes ||
+            (o.host == p->host + p->bytes && p->host != o.host))
             continue;
         char *begin = o.host < p->host ? o.host : p->host;
         char *end = o.host + o.bytes > p->host + p->bytes ? o.host + o.bytes : p->host + p->bytes;
@@ -134,12 +137,13 @@ static void end(zero_nn_t *nn)
         memset(from, PATTERN, cuda.operands[i].bytes);
     }
     for (uint64_t i = 0; i < cuda.used; i++)
-        EXPECT((unsigned char)cuda.mirror[i] == PATTERN, "written beside an operand or the workspace, at byte %llu", (unsigned long long)i);
+        EXPECT((unsigned char)cuda.mirror[i] == PATTERN, "written beside an operand or the workspace, at byte %llu",
+               (unsigned long long)i);
     nn->workspace = cuda.given;
     cuda.count = 0;
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------------- */
+/* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static int64_t size_of(zero_dtype_t dtype)
 {
@@ -180,7 +184,8 @@ static void wrapped_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
     end(nn);
 }
 
-static void wrapped_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
+static void wrapped_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n,
+                                  zero_dtype_t dtype)
 {
     note_row(dbias, n, dtype);
     note_row(dy, rows * n, dtype);
@@ -227,8 +232,8 @@ static void wrapped_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t 
 static zero_nn_norm_t note_norm(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     zero_nn_norm_t d = *l;
-    const void **matrices[] = {&d.x, (const void **)&d.y, &d.dy, &d.dresidual, (const void **)&d.dx, &d.residual,
-                                (const void **)&d.total};
+    const void **matrices[] = {&d.x,        (const void **)&d.y,    &d.dy, &d.dresidual, (const void **)&d.dx,
+                               &d.residual, (const void **)&d.total};
     const void **rows[] = {&d.w, &d.b, (const void **)&d.dw, (const void **)&d.db};
     for (int i = 0; i < 7; i++)
         note_row(*matrices[i], l->rows * l->C, l->dtype);
@@ -275,7 +280,8 @@ static void wrapped_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t 
     end(nn);
 }
 
-static void wrapped_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
+static void wrapped_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count,
+                                  zero_dtype_t dtype)
 {
     note_elements(nn, dx, dy, x, count, dtype);
     cuda.ops->gelu_backward(nn, at(dx), at(dy), at(x), count, dtype);

@@ -151,7 +151,7 @@ int case_open_file(void)
     return found;
 }
 
-/* ---- faults ------------------------------------------------------------------------------------------------------ */
+/* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 static struct {
     fault_t fault;
@@ -210,7 +210,7 @@ static bool strikes(atomic_int *counter)
     return true;
 }
 
-/* ---- queues that fail: around one of the library's, which does the work ------------------------------------------ */
+/* ---- queues that fail: around one of the library's, which does the work ----------------------------------------- */
 
 enum { MOST_LANES = 256 };
 
@@ -219,10 +219,10 @@ typedef struct fault_queue {
     zero_nvme_queue_t *real;
     struct {
         bool struck, made_up, held;
-        int64_t result;      /* made up, or held back */
+        int64_t result; /* made up, or held back */
         zero_nvme_transfer_t transfer;
     } lanes[MOST_LANES];
-    int under_way, held;     /* transfers; of those, with a result that is held back */
+    int under_way, held; /* transfers; of those, with a result that is held back */
     atomic_bool woken;
 } fault_queue_t;
 
@@ -267,18 +267,30 @@ static int fault_start(zero_nvme_queue_t *queue, int lane, const zero_nvme_trans
     int64_t result = 0;
     if (struck)
         switch (armed.fault) {
-        case FAULT_ERROR: made_up = true; result = -armed.error; break;
-        case FAULT_END: made_up = true; break;
-        case FAULT_START: return -armed.error;
-        case FAULT_SHORT: t.bytes = t.bytes > ZERO_NVME_ALIGN ? t.bytes / 2 / ZERO_NVME_ALIGN * ZERO_NVME_ALIGN : t.bytes; break;
-        case FAULT_FLIP: made_up = t.write; result = t.bytes; break;
+        case FAULT_ERROR:
+            made_up = true;
+            result = -armed.error;
+            break;
+        case FAULT_END:
+            made_up = true;
+            break;
+        case FAULT_START:
+            return -armed.error;
+        case FAULT_SHORT:
+            t.bytes = t.bytes > ZERO_NVME_ALIGN ? t.bytes / 2 / ZERO_NVME_ALIGN * ZERO_NVME_ALIGN : t.bytes;
+            break;
+        case FAULT_FLIP:
+            made_up = t.write;
+            result = t.bytes;
+            break;
         case FAULT_HOLD:
             if (q->ops->blocks)
                 atomic_store(&armed.holding, true);
             while (q->ops->blocks && !atomic_load(&armed.released))
                 nap();
             break;
-        default: break;
+        default:
+            break;
         }
     q->lanes[lane].struck = struck;
     q->lanes[lane].made_up = made_up;
@@ -301,15 +313,20 @@ static int find_next(fault_queue_t *q, int *lane, int64_t *result)
             return 1;
         }
     /* Nothing else can end: only a call of wake, for which a real queue does not wait this long, ends this. */
-    for (int i = 0; q->held && q->under_way == q->held && i < 120000 && !atomic_load(&q->woken) && !atomic_load(&armed.released); i++)
+    for (int i = 0;
+         q->held && q->under_way == q->held && i < 120000 && !atomic_load(&q->woken) && !atomic_load(&armed.released);
+         i++)
         nap();
     atomic_store(&q->woken, false);
     found = q->ops->next(q->real, lane, result);
     if (found != 1 || !q->lanes[*lane].struck)
         return found;
     switch (armed.fault) {
-    case FAULT_NEXT: return -armed.error;
-    case FAULT_ODD: *result -= 100; break;
+    case FAULT_NEXT:
+        return -armed.error;
+    case FAULT_ODD:
+        *result -= 100;
+        break;
     case FAULT_FLIP:
         if (!q->lanes[*lane].transfer.write)
             q->lanes[*lane].transfer.buffer[*result / 2] ^= 4;
@@ -322,7 +339,8 @@ static int find_next(fault_queue_t *q, int *lane, int64_t *result)
         q->held++;
         atomic_store(&armed.holding, true);
         return 0;
-    default: break;
+    default:
+        break;
     }
     return 1;
 }
@@ -370,7 +388,7 @@ static const zero_nvme_queue_ops_t fault_uring = {
 };
 #endif
 
-/* ---- calls that fail --------------------------------------------------------------------------------------------- */
+/* ---- calls that fail -------------------------------------------------------------------------------------------- */
 
 static bool call_fails(const char *name)
 {
@@ -382,18 +400,42 @@ static bool call_fails(const char *name)
 }
 
 #define CALL(name, ...) (call_fails(#name) ? -1 : zero_nvme_system.name(__VA_ARGS__))
-static int f_openat(int folder, const char *name, int flags, mode_t mode) { return CALL(openat, folder, name, flags, mode); }
-static int f_unlinkat(int folder, const char *name, int flags) { return CALL(unlinkat, folder, name, flags); }
-static int f_flock(int fd, int operation) { return CALL(flock, fd, operation); }
-static int f_fstatfs(int fd, struct statfs *out) { return CALL(fstatfs, fd, out); }
-static int f_fstat(int fd, struct stat *out) { return CALL(fstat, fd, out); }
+static int f_openat(int folder, const char *name, int flags, mode_t mode)
+{
+    return CALL(openat, folder, name, flags, mode);
+}
+static int f_unlinkat(int folder, const char *name, int flags)
+{
+    return CALL(unlinkat, folder, name, flags);
+}
+static int f_flock(int fd, int operation)
+{
+    return CALL(flock, fd, operation);
+}
+static int f_fstatfs(int fd, struct statfs *out)
+{
+    return CALL(fstatfs, fd, out);
+}
+static int f_fstat(int fd, struct stat *out)
+{
+    return CALL(fstat, fd, out);
+}
 static int f_statx(int fd, const char *name, int flags, unsigned mask, struct statx *out)
 {
     return CALL(statx, fd, name, flags, mask, out);
 }
-static int f_fallocate(int fd, int mode, off_t offset, off_t bytes) { return CALL(fallocate, fd, mode, offset, bytes); }
-static int f_ftruncate(int fd, off_t bytes) { return CALL(ftruncate, fd, bytes); }
-static ssize_t f_pread(int fd, void *buffer, size_t bytes, off_t offset) { return CALL(pread, fd, buffer, bytes, offset); }
+static int f_fallocate(int fd, int mode, off_t offset, off_t bytes)
+{
+    return CALL(fallocate, fd, mode, offset, bytes);
+}
+static int f_ftruncate(int fd, off_t bytes)
+{
+    return CALL(ftruncate, fd, bytes);
+}
+static ssize_t f_pread(int fd, void *buffer, size_t bytes, off_t offset)
+{
+    return CALL(pread, fd, buffer, bytes, offset);
+}
 static ssize_t f_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
 {
     return CALL(pwrite, fd, buffer, bytes, offset);

@@ -1,5 +1,5 @@
-/* nvme_faults.c - part of test_nvme: each thing that can go wrong goes wrong at each place in turn. What the system can get
- * over changes nothing; all else is one sentence, from every later call too. Nothing hangs, nothing is left. */
+/* nvme_faults.c - part of test_nvme: each thing that can go wrong goes wrong at each place in turn. What the system can
+ * get over changes nothing; all else is one sentence, from every later call too. Nothing hangs, nothing is left. */
 #define _GNU_SOURCE
 #include "tests/nvme_case.h"
 #include "tests/nvme_suites.h"
@@ -13,7 +13,8 @@
 enum { PIECES = 3, MOST = 9 * ZERO_NVME_BLOCK, BYTES = PIECES * MOST };
 static const uint64_t lengths[PIECES] = {MOST, 512, 5 * ZERO_NVME_BLOCK + 1000};
 
-/* Three pieces that are written at once, then read at once and compared. *wrong: what was read differs, though no call failed. */
+/* Three pieces that are written at once, then read at once and compared. *wrong: what was read differs, though no call
+ * failed. */
 static zero_status_t scene(const nvme_case_t *c, char *memory, bool *wrong, zero_error_t *error)
 {
     zero_nvme_t *n = NULL;
@@ -105,8 +106,8 @@ START_TEST(each_transfer_fails_in_turn)
         }
         ck_assert_msg(status == ZERO_ERR_IO || status == ZERO_ERR_SYSTEM, "transfer %d: status %d", at, (int)status);
         ck_assert_msg(strstr(error.text, k->part) != NULL, "transfer %d: '%s' is not in '%s'", at, k->part, error.text);
-        ck_assert_msg(strstr(error.text, "rank 7") != NULL && strstr(error.text, c.folder) != NULL, "transfer %d: %s", at,
-                      error.text);
+        ck_assert_msg(strstr(error.text, "rank 7") != NULL && strstr(error.text, c.folder) != NULL, "transfer %d: %s",
+                      at, error.text);
     }
     /* 5 transfers for 9 blocks, 1 for 512 bytes, 3 and 1 for 5 blocks and more; written, read. */
     ck_assert_int_ge(at, 20);
@@ -199,7 +200,8 @@ START_TEST(the_drive_forgets)
 }
 END_TEST
 
-/* A request that waits its turn when another fails ends with it, and so does a handle with requests that nobody waits for. */
+/* A request that waits its turn when another fails ends with it, and so does a handle with requests that nobody waits
+ * for. */
 START_TEST(what_is_queued_ends_too)
 {
     enum { SIZE = 64 * ZERO_NVME_BLOCK };
@@ -215,7 +217,8 @@ START_TEST(what_is_queued_ends_too)
     OK(zero_nvme_open(&n, c.folder, RANK, SIZE, &c.options, error));
     zero_error_t why;
     for (uint64_t i = 0; i < 3; i++) /* a start may be refused already */
-        if (zero_nvme_write(n, i * 20 * ZERO_NVME_BLOCK, memory + i * 20 * ZERO_NVME_BLOCK, 20 * ZERO_NVME_BLOCK, &t[i], &why))
+        if (zero_nvme_write(n, i * 20 * ZERO_NVME_BLOCK, memory + i * 20 * ZERO_NVME_BLOCK, 20 * ZERO_NVME_BLOCK, &t[i],
+                            &why))
             t[i] = 0;
     for (int i = 2; i >= 0; i--)
         if (t[i])
@@ -230,7 +233,8 @@ START_TEST(what_is_queued_ends_too)
 }
 END_TEST
 
-/* Of two that fail it is the first one's error that all calls return. One worker hears of them in the order of their lanes. */
+/* Of two that fail it is the first one's error that all calls return. One worker hears of them in the order of their
+ * lanes. */
 START_TEST(the_first_error_counts)
 {
     nvme_case_t c;

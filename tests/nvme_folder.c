@@ -1,5 +1,5 @@
-/* nvme_folder.c - part of test_nvme: which folders are refused, that two runs keep out of each other's way, and that nothing
- * is left behind. */
+/* nvme_folder.c - part of test_nvme: which folders are refused, that two runs keep out of each other's way, and that
+ * nothing is left behind. */
 #define _GNU_SOURCE
 #include "tests/nvme_case.h"
 #include "tests/nvme_suites.h"
@@ -21,7 +21,8 @@
 enum { BYTES = 3 * ZERO_NVME_BLOCK };
 
 /* Opening the folder fails so, and leaves nothing. */
-static void refused(const char *folder, uint64_t bytes, const zero_nvme_options_t *o, zero_status_t status, const char *part)
+static void refused(const char *folder, uint64_t bytes, const zero_nvme_options_t *o, zero_status_t status,
+                    const char *part)
 {
     zero_nvme_t *n = (zero_nvme_t *)1;
     int files = case_count("/proc/self/fd"), threads = case_count("/proc/self/task");
@@ -58,10 +59,12 @@ START_TEST(folders_that_are_not_writable)
     nvme_case_t c;
     case_begin(&c, 1);
     ck_assert_int_eq(chmod(c.folder, 0555), 0);
-    /* The superuser may write everywhere. Where the current folder lets nobody else in, no more can be seen than that. */
+    /* The superuser may write everywhere. Where the current folder lets nobody else in, no more can be seen than that.
+     */
     ck_assert(geteuid() || seteuid(65534) == 0);
     bool seen = faccessat(AT_FDCWD, c.folder, R_OK | X_OK, AT_EACCESS) == 0;
-    refused(c.folder, BYTES, &c.options, ZERO_ERR_IO, seen ? "Permission denied (name a folder that" : "Permission denied");
+    refused(c.folder, BYTES, &c.options, ZERO_ERR_IO,
+            seen ? "Permission denied (name a folder that" : "Permission denied");
     if (getuid() == 0)
         ck_assert_int_eq(seteuid(0), 0);
     case_end(&c);
@@ -110,7 +113,7 @@ START_TEST(space_is_taken_at_once)
 }
 END_TEST
 
-/* ---- two runs ---------------------------------------------------------------------------------------------------- */
+/* ---- two runs --------------------------------------------------------------------------------------------------- */
 
 START_TEST(a_second_run_is_refused)
 {
@@ -177,8 +180,8 @@ START_TEST(what_a_crash_leaves_is_cleaned)
 }
 END_TEST
 
-/* Two runs of several ranks that start at the same moment: all ranks of one get the folder, none of the other, whoever was
- * first. */
+/* Two runs of several ranks that start at the same moment: all ranks of one get the folder, none of the other, whoever
+ * was first. */
 START_TEST(one_of_two_runs_wins)
 {
     enum { RANKS = 4, ROUNDS = 15 };
@@ -200,7 +203,9 @@ START_TEST(one_of_two_runs_wins)
             poll(&p, 1, -1); /* the other end closes: all start */
             c.options.run = (uint64_t)(round * 2 + i % 2 + 1);
             zero_status_t status = zero_nvme_open(&n, c.folder, i / 2, BYTES, &c.options, &e);
-            char result = (char)(status == ZERO_OK ? i % 2 : status == ZERO_ERR_IO && strstr(e.text, "another run") ? 2 : 3);
+            char result = (char)(status == ZERO_OK                                        ? i % 2
+                                 : status == ZERO_ERR_IO && strstr(e.text, "another run") ? 2
+                                                                                          : 3);
             if (write(results[1], &result, 1) != 1 || read(end[0], &result, 1) != 0) /* held until all have said */
                 _exit(1);
             zero_nvme_destroy(n);
@@ -223,7 +228,8 @@ START_TEST(one_of_two_runs_wins)
         close(begin[0]), close(results[0]), close(results[1]), close(end[0]);
         ck_assert_msg((inside[0] == RANKS && inside[1] == 0) || (inside[0] == 0 && inside[1] == RANKS),
                       "round %d: %d ranks of one run, %d of the other", round, inside[0], inside[1]);
-        /* All have left. Ranks that end at the same moment may each take the other for somebody who stays, and leave the lock. */
+        /* All have left. Ranks that end at the same moment may each take the other for somebody who stays, and leave
+         * the lock. */
         char path[600];
         snprintf(path, sizeof path, "%s/zero-nvme.lock", c.folder);
         unlink(path);
@@ -232,14 +238,15 @@ START_TEST(one_of_two_runs_wins)
 }
 END_TEST
 
-/* ---- what file systems lack -------------------------------------------------------------------------------------- */
+/* ---- what file systems lack ------------------------------------------------------------------------------------- */
 
 /* A call that fails in one way only: all others are the system's. */
 static int refused_open(int folder, const char *name, int flags, mode_t mode)
 {
     if (!(flags & O_DIRECT))
         return zero_nvme_system.openat(folder, name, flags, mode);
-    int fd = zero_nvme_system.openat(folder, name, flags & ~O_DIRECT, mode); /* as tmpfs did: the file is there all the same */
+    int fd = zero_nvme_system.openat(folder, name, flags & ~O_DIRECT,
+                                     mode); /* as tmpfs did: the file is there all the same */
     close(fd);
     errno = EINVAL;
     return -1;

@@ -5,12 +5,12 @@
 
 static declare_t declaration, *const d = &declaration;
 
-/* ---- declarations ------------------------------------------------------------------------------------------------ */
+/* ---- declarations ----------------------------------------------------------------------------------------------- */
 
 static void refused(zero_status_t wanted, const char *part)
 {
     zero_plan_t *plan = NULL;
-    zero_error_t error = { .text = "" };
+    zero_error_t error = {.text = ""};
     zero_status_t status = zero_plan_build(&plan, &d->spec, &error);
     ck_assert_msg(status == wanted && error.status == wanted, "%s: %s, %s", part, zero_status_name(status), error.text);
     ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);
@@ -20,11 +20,11 @@ static void refused(zero_status_t wanted, const char *part)
 START_TEST(bad_declarations)
 {
     double zero = 0;
-#define REFUSED(statement, status, part)                                                                                         \
-    do {                                                                                                                         \
-        plan_model(d);                                                                                                            \
-        statement;                                                                                                               \
-        refused(status, part);                                                                                                   \
+#define REFUSED(statement, status, part) \
+    do {                                 \
+        plan_model(d);                   \
+        statement;                       \
+        refused(status, part);           \
     } while (0)
     REFUSED(d->spec.world = 0, ZERO_ERR_ARG, "for 0 ranks");
     REFUSED(d->spec.world = 1 << 30, ZERO_ERR_ARG, "ranks");
@@ -57,7 +57,8 @@ START_TEST(bad_declarations)
     REFUSED(d->params[1].ndim = 9, ZERO_ERR_ARG, "9 dimensions");
     REFUSED(d->params[1].shape[0] = -5, ZERO_ERR_ARG, "size -5");
     REFUSED(d->params[1].count = 7, ZERO_ERR_ARG, "says 7 elements");
-    REFUSED((d->params[1].ndim = 2, d->params[1].shape[0] = INT64_MAX, d->params[1].shape[1] = 4), ZERO_ERR_ARG, "2^63 elements");
+    REFUSED((d->params[1].ndim = 2, d->params[1].shape[0] = INT64_MAX, d->params[1].shape[1] = 4), ZERO_ERR_ARG,
+            "2^63 elements");
     REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX - 3), ZERO_ERR_MEMORY, "2^63 bytes");
     REFUSED((d->params[1].shape[0] = d->params[1].count = INT64_MAX / 16,
              d->params[2].shape[0] = d->params[2].count = INT64_MAX / 16),
@@ -75,16 +76,17 @@ START_TEST(bad_declarations)
     REFUSED(d->passes[1].kind = ZERO_PASS_TRAIN, ZERO_ERR_ARG, "both train");
     REFUSED(d->passes[1].kind = ZERO_PASS_ANY_ORDER, ZERO_ERR_ARG, "any order");
     REFUSED(d->passes[1].kind = 9, ZERO_ERR_ARG, "no kind of pass");
-    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_MOMENTS, ZERO_TIER_DEVICE, 1 }),
+    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ZERO_KIND_MOMENTS, ZERO_TIER_DEVICE, 1}),
             ZERO_ERR_ARG, "reserve 0");
-    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_NVME, 1 }),
+    REFUSED((d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ZERO_KIND_WORKSPACE, ZERO_TIER_NVME, 1}),
             ZERO_ERR_UNSUPPORTED, "nvme");
-    REFUSED(
-        (d->spec.reserve_count = 1, d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, UINT64_MAX }),
-        ZERO_ERR_MEMORY, "too big");
+    REFUSED((d->spec.reserve_count = 1,
+             d->reserves[0] = (zero_spec_reserve_t){ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, UINT64_MAX}),
+            ZERO_ERR_MEMORY, "too big");
     /* a window too small names the units that are held together, and the window that works */
     REFUSED((d->uses[0][0].flags |= ZERO_HOLD, d->uses[0][1].flags |= ZERO_HOLD), ZERO_ERR_ARG,
-            "holds units 'layer.0', 'layer.1' and 'layer.2' together, more than the window of 2; the smallest window that works "
+            "holds units 'layer.0', 'layer.1' and 'layer.2' together, more than the window of 2; the smallest window "
+            "that works "
             "is 3");
     plan_model(d);
     d->uses[0][0].flags |= ZERO_HOLD, d->uses[0][1].flags |= ZERO_HOLD;
@@ -116,25 +118,25 @@ START_TEST(empty_shapes)
 }
 END_TEST
 
-/* ---- plans ------------------------------------------------------------------------------------------------------- */
+/* ---- plans ------------------------------------------------------------------------------------------------------ */
 
 /* The checker refuses plans whose numbers are wrong, with a sentence. */
 START_TEST(bad_numbers_in_a_plan)
 {
     zero_error_t error;
-#define BREAKS(statement, part)                                                                                                  \
-    do {                                                                                                                         \
-        plan_model(d);                                                                                                            \
-        zero_plan_t *plan = plan_build(d);                                                                                             \
-        zero_program_t *only = &plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)];                               \
-        zero_op_t *op = only->ops;                                                                                               \
-        while (op->kind != ZERO_OP_GATHER)                                                                                       \
-            op++;                                                                                                                \
-        statement;                                                                                                               \
-        error.text[0] = '\0';                                                                                                    \
-        ck_assert_msg(zero_plan_check(plan, &error) == ZERO_ERR_PLAN, "%s", #statement);                                         \
-        ck_assert_msg(strstr(error.text, part) != NULL, "%s: '%s' is not in '%s'", #statement, part, error.text);                \
-        zero_plan_destroy(plan);                                                                                                 \
+#define BREAKS(statement, part)                                                                                   \
+    do {                                                                                                          \
+        plan_model(d);                                                                                            \
+        zero_plan_t *plan = plan_build(d);                                                                        \
+        zero_program_t *only = &plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)];                \
+        zero_op_t *op = only->ops;                                                                                \
+        while (op->kind != ZERO_OP_GATHER)                                                                        \
+            op++;                                                                                                 \
+        statement;                                                                                                \
+        error.text[0] = '\0';                                                                                     \
+        ck_assert_msg(zero_plan_check(plan, &error) == ZERO_ERR_PLAN, "%s", #statement);                          \
+        ck_assert_msg(strstr(error.text, part) != NULL, "%s: '%s' is not in '%s'", #statement, part, error.text); \
+        zero_plan_destroy(plan);                                                                                  \
     } while (0)
     BREAKS(op->src = plan->buffer_count, "out of range");
     BREAKS(op->stream = ZERO_STREAM_COUNT, "out of range");
@@ -155,12 +157,13 @@ START_TEST(bad_numbers_in_a_plan)
 }
 END_TEST
 
-/* What is reduced ends in a slice, and what is gathered comes from slices, even where the whole buffer would do by its contents. */
+/* What is reduced ends in a slice, and what is gathered comes from slices, even where the whole buffer would do by its
+ * contents. */
 START_TEST(collectives_take_slices)
 {
-    static const zero_op_kind_t kinds[] = { ZERO_OP_REDUCE_SCATTER, ZERO_OP_GATHER };
+    static const zero_op_kind_t kinds[] = {ZERO_OP_REDUCE_SCATTER, ZERO_OP_GATHER};
     for (int i = 0; i < 2; i++) {
-        zero_error_t error = { .text = "" };
+        zero_error_t error = {.text = ""};
         plan_model(d);
         declare_stage(d, 1); /* both in place in full buffers */
         zero_plan_t *plan = plan_build(d);

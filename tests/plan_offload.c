@@ -19,7 +19,7 @@ typedef struct model {
 enum { MODELS = 4 * 2 * 2 * 2 * 2 * 3 };
 static model_t model(int world, int i)
 {
-    model_t m = { .world = world, .stage = i % 4 };
+    model_t m = {.world = world, .stage = i % 4};
     m.reduce = i / 4 % 2 ? ZERO_REDUCE_LAST : ZERO_REDUCE_EVERY;
     m.dtype = i / 8 % 2 ? ZERO_BF16 : ZERO_FP32;
     m.wire = i / 16 % 2 ? ZERO_BF16 : ZERO_FP32;
@@ -47,10 +47,10 @@ static zero_plan_t *plan_of(model_t m, int micro_steps, int layers, double ratio
 static const char *name_of(model_t m, int micro_steps)
 {
     static char text[160];
-    snprintf(text, sizeof text, "%d ranks, stage %d, %s, %s, %s on the wire, state on %s, parameters on %s, %d micro-steps", m.world, m.stage,
-             m.reduce == ZERO_REDUCE_LAST ? "last" : "every", zero_dtype_name(m.dtype), zero_dtype_name(m.wire),
-             zero_tier_name(m.state),
-             zero_tier_name(m.parameters), micro_steps);
+    snprintf(text, sizeof text,
+             "%d ranks, stage %d, %s, %s, %s on the wire, state on %s, parameters on %s, %d micro-steps", m.world,
+             m.stage, m.reduce == ZERO_REDUCE_LAST ? "last" : "every", zero_dtype_name(m.dtype),
+             zero_dtype_name(m.wire), zero_tier_name(m.state), zero_tier_name(m.parameters), micro_steps);
     return text;
 }
 
@@ -69,7 +69,7 @@ static double lasting(const zero_plan_t *plan, zero_tier_t tier, zero_kind_t kin
  * micro-steps. */
 START_TEST(the_device_holds_windows)
 {
-    static const int micro_steps[] = { 1, 2, 4 };
+    static const int micro_steps[] = {1, 2, 4};
     for (int i = 0; i < MODELS; i++) {
         model_t m = model(1 + _i, i);
         for (int k = 0; k < 3; k++)
@@ -78,11 +78,13 @@ START_TEST(the_device_holds_windows)
                 const uint64_t *bytes = plan->kind_bytes[ZERO_TIER_DEVICE];
                 const char *name = name_of(m, micro_steps[k]);
                 ck_assert_msg(bytes[ZERO_KIND_GRADIENTS] == 0 && bytes[ZERO_KIND_MASTER] == 0 &&
-                              bytes[ZERO_KIND_MOMENTS] == 0, "%s", name);
+                                  bytes[ZERO_KIND_MOMENTS] == 0,
+                              "%s", name);
                 ck_assert_msg(bytes[ZERO_KIND_STAGING] <= 2 * ZERO_PAGE, "%s", name);
                 /* Parameters, gradients of as many units as the window and one that is reduced; what is cast for the
                  * wire, or gathered. */
-                uint64_t window = 2 * COUNT * (uint64_t)zero_dtype_size(m.dtype) + 3 * COUNT * (uint64_t)zero_dtype_size(m.dtype) + 4 * COUNT + ZERO_PAGE;
+                uint64_t window = 2 * COUNT * (uint64_t)zero_dtype_size(m.dtype) +
+                                  3 * COUNT * (uint64_t)zero_dtype_size(m.dtype) + 4 * COUNT + ZERO_PAGE;
                 ck_assert_msg(bytes[ZERO_KIND_WINDOW] <= window, "%s: a window of %llu bytes, at most %llu", name,
                               (unsigned long long)bytes[ZERO_KIND_WINDOW], (unsigned long long)window);
                 zero_plan_destroy(plan);
@@ -104,7 +106,7 @@ START_TEST(the_host_holds_what_is_summed)
             zero_plan_t *plan = plan_of(m, micro_steps, LAYERS, 1);
             double wanted = micro_steps == 1 ? wire / ranks : m.reduce == ZERO_REDUCE_LAST ? 4 : 4 / ranks;
             double found = lasting(plan, ZERO_TIER_HOST, ZERO_KIND_GRADIENTS),
-                staged = (double)plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_STAGING];
+                   staged = (double)plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_STAGING];
             ck_assert_msg(found == wanted, "%s: %g bytes a parameter, wanted %g", name, found, wanted);
             /* On nvme: master weights and moments of a piece, and parameters of as many units as the window. */
             double most = RING * PIECE * (4 + 2 + (m.state == ZERO_TIER_NVME ? 12 : 0)) + 2 * ZERO_PAGE;
@@ -129,7 +131,7 @@ START_TEST(a_share_keeps_its_gradients)
             zero_plan_t *plan = plan_of(m, micro_steps, LAYERS, 0.5);
             double ranks = m.stage > 0 ? m.world : 1;
             double final = (double)zero_dtype_size(plan->segments[0].final) / ranks,
-                device = lasting(plan, ZERO_TIER_DEVICE, ZERO_KIND_GRADIENTS);
+                   device = lasting(plan, ZERO_TIER_DEVICE, ZERO_KIND_GRADIENTS);
             ck_assert_msg(device == final / 2, "%s: %g bytes a parameter on the device, wanted %g",
                           name_of(m, micro_steps), device, final / 2);
             zero_plan_destroy(plan);
@@ -155,17 +157,17 @@ START_TEST(gradients_go_down_in_what_they_are_written_or_sent_in)
 {
     const zero_tier_t device = ZERO_TIER_DEVICE, host = ZERO_TIER_HOST;
     /* Each micro-step's slice in the wire's dtype; the new parameters come up. */
-    moves((model_t){ 2, 2, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_BF16, host, device }, 3 * 2 / 2.0, 2 / 2.0);
-    moves((model_t){ 2, 2, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_FP32, host, device }, 3 * 4 / 2.0, 2 / 2.0);
-    moves((model_t){ 1, 3, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_FP32, host, device }, 3 * 2, 2);
+    moves((model_t){2, 2, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_BF16, host, device}, 3 * 2 / 2.0, 2 / 2.0);
+    moves((model_t){2, 2, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_FP32, host, device}, 3 * 4 / 2.0, 2 / 2.0);
+    moves((model_t){1, 3, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_FP32, host, device}, 3 * 2, 2);
     /* All that is written goes down; the sum comes up once, in the wire's dtype, and goes down reduced. */
-    moves((model_t){ 2, 2, ZERO_REDUCE_LAST, ZERO_BF16, ZERO_BF16, host, device }, 3 * 2 + 2 / 2.0, 2 + 2 / 2.0);
+    moves((model_t){2, 2, ZERO_REDUCE_LAST, ZERO_BF16, ZERO_BF16, host, device}, 3 * 2 + 2 / 2.0, 2 + 2 / 2.0);
     /* One rank: nothing is reduced. */
-    moves((model_t){ 1, 2, ZERO_REDUCE_LAST, ZERO_BF16, ZERO_BF16, host, device }, 3 * 2, 2);
+    moves((model_t){1, 2, ZERO_REDUCE_LAST, ZERO_BF16, ZERO_BF16, host, device}, 3 * 2, 2);
     /* In fp32, what is written is added to the sum, which comes up for it. */
-    moves((model_t){ 2, 2, ZERO_REDUCE_LAST, ZERO_FP32, ZERO_FP32, host, device }, 2 * 4 + 4 / 2.0, 2 * 4 + 4 / 2.0);
+    moves((model_t){2, 2, ZERO_REDUCE_LAST, ZERO_FP32, ZERO_FP32, host, device}, 2 * 4 + 4 / 2.0, 2 * 4 + 4 / 2.0);
     /* Updates are full: the sum of the slice comes up, is gathered, and all of it goes down. */
-    moves((model_t){ 2, 0, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_BF16, host, device }, 3 * 2 / 2.0 + 4, 4 / 2.0 + 2);
+    moves((model_t){2, 0, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_BF16, host, device}, 3 * 2 / 2.0 + 4, 4 / 2.0 + 2);
 }
 END_TEST
 

@@ -1,5 +1,6 @@
-/* ranks.c - see ranks.h. The bootstrap is a table in shared memory behind a barrier of a robust mutex and polled counters: a rank that
- * dies in between makes the others' all_gather fail at its time limit (or at once when it died holding the mutex), never hang. */
+/* ranks.c - see ranks.h. The bootstrap is a table in shared memory behind a barrier of a robust mutex and polled
+ * counters: a rank that dies in between makes the others' all_gather fail at its time limit (or at once when it died
+ * holding the mutex), never hang. */
 #define _GNU_SOURCE
 #include "tests/ranks.h"
 
@@ -166,7 +167,8 @@ int ranks_run_status(int world, double timeout_s, ranks_fn fn, void *arg, int *s
         }
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
-    /* A robust mutex that a killed child held, or a condition that it waited on, must not be destroyed: unmapping is enough. */
+    /* A robust mutex that a killed child held, or a condition that it waited on, must not be destroyed: unmapping is
+     * enough. */
     ranks_unshare(slots, (size_t)world * RANKS_SLOT_BYTES);
     ranks_unshare(barrier, sizeof *barrier);
     return timed_out ? -1 : 0;
@@ -177,12 +179,14 @@ int ranks_run(int world, double timeout_s, ranks_fn fn, void *arg)
     int status[RANKS_MAX] = {0};
     int result = ranks_run_status(world, timeout_s, fn, arg, status);
     if (result)
-        fprintf(stderr, "ranks: %d ranks ran past %g s (or could not start); what still ran was killed\n", world, timeout_s);
+        fprintf(stderr, "ranks: %d ranks ran past %g s (or could not start); what still ran was killed\n", world,
+                timeout_s);
     for (int r = 0; r < world && r < RANKS_MAX; r++) {
         if (status[r] == 0)
             continue;
         if (WIFSIGNALED(status[r]))
-            fprintf(stderr, "ranks: rank %d of %d ended by signal %d (%s)\n", r, world, WTERMSIG(status[r]), strsignal(WTERMSIG(status[r])));
+            fprintf(stderr, "ranks: rank %d of %d ended by signal %d (%s)\n", r, world, WTERMSIG(status[r]),
+                    strsignal(WTERMSIG(status[r])));
         else
             fprintf(stderr, "ranks: rank %d of %d ended with %d\n", r, world, WEXITSTATUS(status[r]));
         result = -1;

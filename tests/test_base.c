@@ -21,13 +21,13 @@ static float float_of(uint32_t u)
 }
 
 /* For loops over very many values: Check writes to its parent at every assertion. */
-#define HOLDS(condition, at)                                                                                                        \
-    do {                                                                                                                            \
-        if (!(condition))                                                                                                           \
-            ck_abort_msg("%s does not hold at %#llx", #condition, (unsigned long long)(at));                                        \
+#define HOLDS(condition, at)                                                                 \
+    do {                                                                                     \
+        if (!(condition))                                                                    \
+            ck_abort_msg("%s does not hold at %#llx", #condition, (unsigned long long)(at)); \
     } while (0)
 
-/* ---- sentences and names ----------------------------------------------------------------------------------------- */
+/* ---- sentences and names ---------------------------------------------------------------------------------------- */
 
 START_TEST(fail_sets_status_and_sentence)
 {
@@ -103,17 +103,17 @@ START_TEST(version_is_the_package)
 END_TEST
 
 /* Every value up to count has a name of its own; those around have the one for unknown values. */
-#define CHECK_NAMES(function, type, count, unknown)                                                                                 \
-    do {                                                                                                                            \
-        for (int i = 0; i < (int)(count); i++) {                                                                                    \
-            ck_assert_str_ne(function((type)i), unknown);                                                                           \
-            ck_assert_str_ne(function((type)i), "");                                                                                \
-            for (int j = 0; j < i; j++)                                                                                             \
-                ck_assert_str_ne(function((type)i), function((type)j));                                                             \
-        }                                                                                                                           \
-        ck_assert_str_eq(function((type)(count)), unknown);                                                                         \
-        ck_assert_str_eq(function((type)1000), unknown);                                                                            \
-        ck_assert_str_eq(function((type)-1), unknown);                                                                              \
+#define CHECK_NAMES(function, type, count, unknown)                     \
+    do {                                                                \
+        for (int i = 0; i < (int)(count); i++) {                        \
+            ck_assert_str_ne(function((type)i), unknown);               \
+            ck_assert_str_ne(function((type)i), "");                    \
+            for (int j = 0; j < i; j++)                                 \
+                ck_assert_str_ne(function((type)i), function((type)j)); \
+        }                                                               \
+        ck_assert_str_eq(function((type)(count)), unknown);             \
+        ck_assert_str_eq(function((type)1000), unknown);                \
+        ck_assert_str_eq(function((type)-1), unknown);                  \
     } while (0)
 
 START_TEST(names_are_complete_and_distinct)
@@ -139,7 +139,7 @@ START_TEST(dtype_sizes)
 }
 END_TEST
 
-/* ---- checked arithmetic ------------------------------------------------------------------------------------------ */
+/* ---- checked arithmetic ----------------------------------------------------------------------------------------- */
 
 START_TEST(arithmetic_notices_overflow)
 {
@@ -171,10 +171,10 @@ START_TEST(round_up_is_the_least_multiple)
 }
 END_TEST
 
-/* ---- conversions ------------------------------------------------------------------------------------------------- */
+/* ---- conversions ------------------------------------------------------------------------------------------------ */
 
-/* The value of a 16-bit float with the given number of mantissa bits, from its definition; infinity counts as the next power of two, which
- * is how rounding to nearest treats it. */
+/* The value of a 16-bit float with the given number of mantissa bits, from its definition; infinity counts as the next
+ * power of two, which is how rounding to nearest treats it. */
 static double value_of(uint16_t h, int mantissa_bits)
 {
     int exponent_bits = 15 - mantissa_bits, bias = (1 << (exponent_bits - 1)) - 1;
@@ -195,8 +195,14 @@ static const half_format_t formats[] = {
     {10, zero_fp16_to_fp32, zero_fp32_to_fp16},
 };
 
-static bool is_nan16(uint16_t h, int mantissa_bits) { return (h & 0x7fff) > (0x7fff >> mantissa_bits << mantissa_bits); }
-static uint16_t infinity16(int mantissa_bits) { return (uint16_t)(0x7fff >> mantissa_bits << mantissa_bits); }
+static bool is_nan16(uint16_t h, int mantissa_bits)
+{
+    return (h & 0x7fff) > (0x7fff >> mantissa_bits << mantissa_bits);
+}
+static uint16_t infinity16(int mantissa_bits)
+{
+    return (uint16_t)(0x7fff >> mantissa_bits << mantissa_bits);
+}
 
 /* All 65,536 values: widening gives the value, and narrowing gives it back. */
 START_TEST(every_half_widens_exactly_and_comes_back)
@@ -223,7 +229,8 @@ START_TEST(narrowing_rounds_to_nearest_even)
 {
     const half_format_t *format = &formats[_i];
     for (uint32_t h = 0; h < infinity16(format->mantissa_bits); h++) {
-        double below = value_of((uint16_t)h, format->mantissa_bits), above = value_of((uint16_t)(h + 1), format->mantissa_bits);
+        double below = value_of((uint16_t)h, format->mantissa_bits),
+               above = value_of((uint16_t)(h + 1), format->mantissa_bits);
         double middle = below + (above - below) / 2;
         HOLDS((double)(float)middle == middle, h);
         uint32_t bits = bits_of((float)middle), even = h & 1 ? h + 1 : h;
@@ -280,7 +287,8 @@ START_TEST(fp16_agrees_with_the_processor)
 END_TEST
 #endif
 
-/* The first outputs of the generator seeded with 1234567, as its authors publish them: state advances by the golden ratio. */
+/* The first outputs of the generator seeded with 1234567, as its authors publish them: state advances by the golden
+ * ratio. */
 START_TEST(splitmix64_is_the_published_one)
 {
     ck_assert_uint_eq(zero_splitmix64(1234567), UINT64_C(6457827717110365317));

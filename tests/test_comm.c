@@ -39,7 +39,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- what they do ------------------------------------------------------------------------------------------------ */
+/* ---- what they do ----------------------------------------------------------------------------------------------- */
 
 START_TEST(self_does_all)
 {
@@ -144,7 +144,7 @@ enum { TOGETHER_ROUNDS = 40 };
 static int forgetful(void *ctx, const void *send, void *recv, size_t bytes)
 {
     (void)send;
-    memset(recv, 0, (size_t)*(int *)ctx * bytes);
+    memset(recv, 0, (size_t) * (int *)ctx * bytes);
     return 0;
 }
 
@@ -173,7 +173,7 @@ START_TEST(failures_here_stay_failures)
 }
 END_TEST
 
-/* ---- what goes wrong --------------------------------------------------------------------------------------------- */
+/* ---- what goes wrong -------------------------------------------------------------------------------------------- */
 
 typedef struct shared {
     char text[8][1000];
@@ -325,7 +325,8 @@ START_TEST(killed_rank_is_named)
         snprintf(wanted, sizeof wanted, "rank %d (pid ", world - 1);
         ck_assert_int_eq(status[r], 0);
         ck_assert_int_eq(s->status[r], ZERO_ERR_PEER);
-        ck_assert_msg(strstr(s->text[r], wanted) && strstr(s->text[r], "ended without a word during all-gather"), "%s", s->text[r]);
+        ck_assert_msg(strstr(s->text[r], wanted) && strstr(s->text[r], "ended without a word during all-gather"), "%s",
+                      s->text[r]);
         ck_assert(s->seconds[r] < 40);
     }
 }
@@ -391,7 +392,8 @@ START_TEST(timeout_names_who_is_late)
     ck_assert_int_eq(ranks_run(3, 60, late_rank, s), 0);
     for (int r = 0; r < 2; r++) {
         ck_assert_int_eq(s->status[r], ZERO_ERR_TIMEOUT);
-        ck_assert_msg(strstr(s->text[r], "reduce-scatter") && strstr(s->text[r], "late: rank 2 (pid"), "%s", s->text[r]);
+        ck_assert_msg(strstr(s->text[r], "reduce-scatter") && strstr(s->text[r], "late: rank 2 (pid"), "%s",
+                      s->text[r]);
         ck_assert(s->seconds[r] >= 0.3);
     }
 }
@@ -429,12 +431,13 @@ static int closed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
     zero_error_t e = {0};
     char entry[64], link[64];
     if (shm_size) {
-        /* A /dev/shm of its own for this rank, unless this is a container whose root may not mount. What it is mounted over must not pass it on to
-         * others: that is the innermost of these that is a mount point (in a chroot / is none). */
+        /* A /dev/shm of its own for this rank, unless this is a container whose root may not mount. What it is mounted
+         * over must not pass it on to others: that is the innermost of these that is a mount point (in a chroot / is
+         * none). */
         if (unshare(CLONE_NEWNS) != 0 && errno == EPERM)
             return 0;
-        EXPECT(mount("none", "/dev/shm", NULL, MS_PRIVATE, NULL) == 0 || mount("none", "/dev", NULL, MS_PRIVATE, NULL) == 0 ||
-               mount("none", "/", NULL, MS_PRIVATE, NULL) == 0);
+        EXPECT(mount("none", "/dev/shm", NULL, MS_PRIVATE, NULL) == 0 ||
+               mount("none", "/dev", NULL, MS_PRIVATE, NULL) == 0 || mount("none", "/", NULL, MS_PRIVATE, NULL) == 0);
         EXPECT(mount("none", "/dev/shm", "tmpfs", 0, shm_size) == 0);
     }
     if (geteuid() == 0) /* root may look everywhere */

@@ -1,4 +1,5 @@
-/* test_comm_device.c - communicators of a device's memory: staged, on a device that is as late as it may be, and on emulated GPUs. */
+/* test_comm_device.c - communicators of a device's memory: staged, on a device that is as late as it may be, and on
+ * emulated GPUs. */
 #define _GNU_SOURCE
 #include "tests/comm_cases.h"
 #include "tests/emulated.h"
@@ -29,8 +30,10 @@ static int ring_cases(const zero_comm_t *c, uint64_t staging_bytes)
     uint64_t rings = caps.ring_bytes;
     EXPECT_OK(zero_comm_staged_caps(&caps, c->size, staging_bytes, error));
     EXPECT(caps.ring_bytes == c->caps.ring_bytes && caps.device_pointers && !caps.host_pointers && caps.in_place);
-    EXPECT(c->caps.device_pointers && !c->caps.host_pointers && strcmp(c->caps.name, "shm") == 0 && c->caps.node_ranks == c->size);
-    EXPECT(c->size == 1 ? caps.ring_bytes == rings : caps.ring_bytes >= rings + staging_bytes && caps.ring_bytes > rings);
+    EXPECT(c->caps.device_pointers && !c->caps.host_pointers && strcmp(c->caps.name, "shm") == 0 &&
+           c->caps.node_ranks == c->size);
+    EXPECT(c->size == 1 ? caps.ring_bytes == rings
+                        : caps.ring_bytes >= rings + staging_bytes && caps.ring_bytes > rings);
     EXPECT(c->ops->ring_resident(c) == c->caps.ring_bytes);
     return 0;
 }
@@ -126,7 +129,8 @@ static int streams_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
         EXPECT_OK(c->ops->all_gather(c, own, recv, SLICE, lazy_stream(i), error));
     }
     for (int i = 0; i < LAZY_STREAMS; i++) {
-        EXPECT_OK(d->copy(device, lazy_stream(i), host, (char *)d->arena_base(arena) + (uint64_t)i * total, total, error));
+        EXPECT_OK(
+            d->copy(device, lazy_stream(i), host, (char *)d->arena_base(arena) + (uint64_t)i * total, total, error));
         EXPECT_OK(d->finish(device, lazy_stream(i), 1, error));
         for (uint64_t k = 0; k < total; k++)
             EXPECT(host[k] == 10 * i + (int)(k / SLICE) + 1);
@@ -194,7 +198,8 @@ static int failing_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
         /* The first may still end well where the copy that failed was rank 1's last. */
         zero_status_t status = c->ops->all_gather(c, own, recv, SLICE, lazy_stream(0), &e);
         EXPECT(status == ZERO_OK || status == ZERO_ERR_PEER);
-        EXPECT(zero_comm_exchange(c, &value, all, sizeof value, &e) == ZERO_ERR_PEER && strstr(e.text, "as it was told"));
+        EXPECT(zero_comm_exchange(c, &value, all, sizeof value, &e) == ZERO_ERR_PEER &&
+               strstr(e.text, "as it was told"));
         EXPECT(c->ops->check(c, &e) == ZERO_ERR_PEER);
     }
     EXPECT_OK(d->finish(device, lazy_stream(0), 1, error));

@@ -1,5 +1,6 @@
-/* test_comm_mpi.c - MPI communicators: one node, and one machine's ranks made into several nodes, equal and not. Without arguments it
- * starts itself under mpiexec for each case; `test_comm_mpi CASE RANKS_PER_NODE` is a rank of one. */
+/* test_comm_mpi.c - MPI communicators: one node, and one machine's ranks made into several nodes, equal and not.
+ * Without arguments it starts itself under mpiexec for each case; `test_comm_mpi CASE RANKS_PER_NODE` is a rank of one.
+ */
 #define _GNU_SOURCE
 #include "tests/comm_cases.h"
 #include "tests/order_case.h"
@@ -72,7 +73,9 @@ static int differ_cases(const zero_comm_options_t *o, int kind)
 static int order_cases(const zero_comm_options_t *o, const char *digits)
 {
     zero_comm_t *c;
-    order_case_t order = {.scene = (order_scene_t)(digits[0] - '0'), .stage = digits[1] - '0', .reduce = (zero_reduce_t)(digits[2] - '0')};
+    order_case_t order = {.scene = (order_scene_t)(digits[0] - '0'),
+                          .stage = digits[1] - '0',
+                          .reduce = (zero_reduce_t)(digits[2] - '0')};
     EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
     int result = order_case(&order, c);
     zero_comm_destroy(c);
@@ -92,8 +95,9 @@ static int abort_case(const zero_comm_options_t *o)
         zero_comm_abort(c, "the last rank: no such file");
         EXPECT(c->ops->check(c, &e) == ZERO_ERR_PEER);
     } else {
-        zero_status_t status = c->size & 1 ? part->ops->all_gather(part, values, values + 8, 4, NULL, &e)
-                                           : part->ops->reduce_scatter(part, values, values + 60, 1, ZERO_FP32, NULL, &e);
+        zero_status_t status = c->size & 1
+                                   ? part->ops->all_gather(part, values, values + 8, 4, NULL, &e)
+                                   : part->ops->reduce_scatter(part, values, values + 60, 1, ZERO_FP32, NULL, &e);
         EXPECT(status == ZERO_ERR_PEER);
     }
     EXPECT(strcmp(e.text, "the last rank: no such file") == 0);
@@ -116,7 +120,8 @@ static int timeout_case(zero_comm_options_t *o)
     if (c->rank != c->size - 1) {
         zero_status_t status = c->ops->reduce_scatter(c, values, values + 60, 1, ZERO_FP32, NULL, &e);
         /* Whoever is first says so to the others, some of whom hear that before their own time is up. */
-        EXPECT(status == ZERO_ERR_TIMEOUT ? strstr(e.text, "reduce-scatter") != NULL : status == ZERO_ERR_PEER && !strcmp(e.text, "too late"));
+        EXPECT(status == ZERO_ERR_TIMEOUT ? strstr(e.text, "reduce-scatter") != NULL
+                                          : status == ZERO_ERR_PEER && !strcmp(e.text, "too late"));
         zero_comm_abort(c, "too late");
         zero_comm_destroy(c);
         return 0;
@@ -128,7 +133,8 @@ static int timeout_case(zero_comm_options_t *o)
     return 0;
 }
 
-/* Ranks that waited in vain and let go of everything, without an abort, do not wait for the last one in MPI's end either. */
+/* Ranks that waited in vain and let go of everything, without an abort, do not wait for the last one in MPI's end
+ * either. */
 static int leave_case(zero_comm_options_t *o)
 {
     zero_comm_t *c;
@@ -140,7 +146,8 @@ static int leave_case(zero_comm_options_t *o)
     if (!last) {
         zero_status_t status = c->ops->exchange(c, values, values + 32, 4, &e);
         /* Whoever is first is gone before others' own time is up. */
-        EXPECT(status == ZERO_ERR_TIMEOUT ? strstr(e.text, "exchange") != NULL : status == ZERO_ERR_PEER && strstr(e.text, "has left"));
+        EXPECT(status == ZERO_ERR_TIMEOUT ? strstr(e.text, "exchange") != NULL
+                                          : status == ZERO_ERR_PEER && strstr(e.text, "has left"));
         zero_comm_destroy(c);
     }
     MPI_Barrier(MPI_COMM_WORLD); /* the last one destroys when all others have */
@@ -209,7 +216,8 @@ static int run(int argc, char **argv)
         return meet_case(&o);
     if (!strcmp(name, "options"))
         return options_case(&o);
-    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|differ0-5|order000-731|abort|timeout|leave|meet|options RANKS_PER_NODE]\n");
+    fprintf(stderr, "usage: test_comm_mpi [all|small|threads|differ0-5|order000-731|abort|timeout|leave|meet|options "
+                    "RANKS_PER_NODE]\n");
     return 2;
 }
 
@@ -218,19 +226,24 @@ static int rank_main(int argc, char **argv)
     int result = run(argc, argv), initialised = 0, finalised = 0;
     MPI_Initialized(&initialised);
     MPI_Finalized(&finalised);
-    /* After an abort the library leaves MPI alone, since some rank might never come. Here all do, and mpiexec wants to see it. */
+    /* After an abort the library leaves MPI alone, since some rank might never come. Here all do, and mpiexec wants to
+     * see it. */
     if (initialised && !finalised && result == 0)
         MPI_Finalize();
     return result;
 }
 
-/* ---- the parent -------------------------------------------------------------------------------------------------- */
+/* ---- the parent ------------------------------------------------------------------------------------------------- */
 
 static void set_environment(void)
 {
-    static const char *const set[][2] = {
-        {"OMPI_ALLOW_RUN_AS_ROOT", "1"}, {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}, {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
-        {"OMPI_MCA_hwloc_base_binding_policy", "none"}, {"OMPI_MCA_pml", "ob1"}, {"OMPI_MCA_btl", "self,vader"}, {"OMPI_MCA_plm", "isolated"}};
+    static const char *const set[][2] = {{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+                                         {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+                                         {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
+                                         {"OMPI_MCA_hwloc_base_binding_policy", "none"},
+                                         {"OMPI_MCA_pml", "ob1"},
+                                         {"OMPI_MCA_btl", "self,vader"},
+                                         {"OMPI_MCA_plm", "isolated"}};
     for (size_t i = 0; i < sizeof set / sizeof *set; i++)
         setenv(set[i][0], set[i][1], 1);
 }
@@ -257,7 +270,8 @@ static int start(const char *self, int ranks, const char *name, int ranks_per_no
         kill(-pid, SIGKILL);
         waitpid(pid, &status, 0);
     }
-    int result = ended > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1, wanted = strcmp(name, "meet") ? 0 : MEET_ENDS;
+    int result = ended > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 1,
+        wanted = strcmp(name, "meet") ? 0 : MEET_ENDS;
     result = result == wanted ? 0 : result ? result : 1;
     printf("%s: %d ranks: %s %d\n", result ? "failed" : "ok", ranks, name, ranks_per_node);
     return result;
@@ -269,11 +283,12 @@ int main(int argc, char **argv)
         int ranks;
         const char *name;
         int ranks_per_node;
-    } cover[] = {{1, "all", 0}, {2, "all", 0}, {3, "all", 1}, {3, "all", 2}, {4, "all", 2}, {3, "small", 2}, {2, "small", 1},
-                 {3, "threads", 0}, {3, "threads", 2}, {3, "differ0", 2}, {2, "differ1", 1}, {4, "differ2", 2}, {2, "differ3", 1},
-                 {3, "differ4", 1}, {3, "differ5", 2}, {2, "order030", 1}, {4, "order101", 2}, {3, "order220", 1},
-                 {3, "order330", 2}, {4, "order511", 2}, {2, "order700", 1}, {3, "abort", 0}, {4, "abort", 2}, {3, "abort", 1}, {3, "timeout", 0},
-                 {3, "timeout", 2}, {3, "leave", 0}, {3, "leave", 2}, {3, "meet", 0}, {3, "options", 2}};
+    } cover[] = {{1, "all", 0},      {2, "all", 0},      {3, "all", 1},      {3, "all", 2},      {4, "all", 2},
+                 {3, "small", 2},    {2, "small", 1},    {3, "threads", 0},  {3, "threads", 2},  {3, "differ0", 2},
+                 {2, "differ1", 1},  {4, "differ2", 2},  {2, "differ3", 1},  {3, "differ4", 1},  {3, "differ5", 2},
+                 {2, "order030", 1}, {4, "order101", 2}, {3, "order220", 1}, {3, "order330", 2}, {4, "order511", 2},
+                 {2, "order700", 1}, {3, "abort", 0},    {4, "abort", 2},    {3, "abort", 1},    {3, "timeout", 0},
+                 {3, "timeout", 2},  {3, "leave", 0},    {3, "leave", 2},    {3, "meet", 0},     {3, "options", 2}};
     static const char *const names[] = {"all", "small", "threads", "abort"};
     char self[4096] = "";
     int result = 0;

@@ -1,5 +1,5 @@
-/* test_contents.c - values go into an engine and come out of it again, wherever its state is: tensors of more than one piece, next to some that
- * share a block of the drive with them. */
+/* test_contents.c - values go into an engine and come out of it again, wherever its state is: tensors of more than one
+ * piece, next to some that share a block of the drive with them. */
 #include "tests/ranks.h"
 #include "zero/base/base.h"
 
@@ -50,8 +50,8 @@ static int compare(void *ctx, zero_param_t param, int64_t begin, int64_t count, 
             want = 0;
         if (values[i] == want)
             continue;
-        fprintf(stderr, "state %d of parameter %d: element %lld is %a, wanted %a\n", (int)r->state, param, (long long)(begin + i), (double)values[i],
-                (double)want);
+        fprintf(stderr, "state %d of parameter %d: element %lld is %a, wanted %a\n", (int)r->state, param,
+                (long long)(begin + i), (double)values[i], (double)want);
         r->wrong = true;
         return -1;
     }
@@ -59,12 +59,12 @@ static int compare(void *ctx, zero_param_t param, int64_t begin, int64_t count, 
     return 0;
 }
 
-#define TRY(call)                                                                                                                  \
-    do {                                                                                                                           \
-        if ((call) != ZERO_OK) {                                                                                                   \
-            fprintf(stderr, "%s: %s\n", #call, e ? zero_last_error(e) : "");                                                       \
-            return -1;                                                                                                             \
-        }                                                                                                                          \
+#define TRY(call)                                                            \
+    do {                                                                     \
+        if ((call) != ZERO_OK) {                                             \
+            fprintf(stderr, "%s: %s\n", #call, e ? zero_last_error(e) : ""); \
+            return -1;                                                       \
+        }                                                                    \
     } while (0)
 
 /* Every state of every parameter; all of it on some rank. */
@@ -78,7 +78,8 @@ static int look(zero_engine_t *e, const contents_case_t *c, const zero_param_t *
             double found = (double)r.found;
             TRY(zero_sum(e, &found, 1));
             if (found != (double)counts[p]) {
-                fprintf(stderr, "state %d of parameter %d: %g elements came, wanted %lld\n", s, p, found, (long long)counts[p]);
+                fprintf(stderr, "state %d of parameter %d: %g elements came, wanted %lld\n", s, p, found,
+                        (long long)counts[p]);
                 return -1;
             }
         }
@@ -157,10 +158,13 @@ START_TEST(what_goes_in_comes_out)
     ck_assert_ptr_nonnull(mkdtemp(folder));
     for (int world = 1; world <= 3; world += 2)
         for (int bf16 = 0; bf16 < 2; bf16++) {
-            contents_case_t c = {.world = world, .dtype = bf16 ? ZERO_BF16 : ZERO_FP32, .tier = tiers[_i],
+            contents_case_t c = {.world = world,
+                                 .dtype = bf16 ? ZERO_BF16 : ZERO_FP32,
+                                 .tier = tiers[_i],
                                  .rule = (world == 3) == bf16 ? ZERO_RULE_ADAMW8 : ZERO_RULE_ADAMW,
                                  .folder = folder};
-            ck_assert_msg(ranks_run(world, 120, run, &c) == 0, "%d ranks, %s, tier %s", world, zero_dtype_name(c.dtype), zero_tier_name(c.tier));
+            ck_assert_msg(ranks_run(world, 120, run, &c) == 0, "%d ranks, %s, tier %s", world, zero_dtype_name(c.dtype),
+                          zero_tier_name(c.tier));
         }
     ck_assert_int_eq(rmdir(folder), 0);
 }

@@ -1,12 +1,13 @@
-/* test_cuda_device.c - the CUDA device on the emulator (tests/emulator): which GPUs there are, arenas. Its streams are tested in cuda_streams.c and
- * cuda_host.c: with work done at once, and with a thread for each stream, where a missing event shows as a wrong value. */
+/* test_cuda_device.c - the CUDA device on the emulator (tests/emulator): which GPUs there are, arenas. Its streams are
+ * tested in cuda_streams.c and cuda_host.c: with work done at once, and with a thread for each stream, where a missing
+ * event shows as a wrong value. */
 #include "tests/cuda_case.h"
 #include "tests/emulated.h"
 #include "zero/device/host.h"
 
 #include <sys/resource.h>
 
-/* ---- which GPUs -------------------------------------------------------------------------------------------------- */
+/* ---- which GPUs ------------------------------------------------------------------------------------------------- */
 
 START_TEST(gpus_are_counted_and_told_apart)
 {
@@ -38,8 +39,16 @@ static const struct {
     {"ZERO_EMULATOR_DEVICES", "2", -1, ZERO_ERR_ARG, {"GPU -1 was asked for", "this machine has 2"}},
     {"ZERO_EMULATOR_FAIL", "cudaSetDevice:1+:46", 0, ZERO_ERR_SYSTEM, {"GPU 0: it cannot be used", ""}},
     {"ZERO_EMULATOR_FAIL", "launch:1:209", 0, ZERO_ERR_SYSTEM, {"cudaErrorNoKernelImageForDevice", "NVCC_GENCODE"}},
-    {"ZERO_EMULATOR_FAIL", "cudaFuncGetAttributes:5", 0, ZERO_ERR_SYSTEM, {"not run a kernel", "cudaErrorLaunchFailure"}},
-    {"ZERO_EMULATOR_FAIL", "cudaStreamCreateWithFlags:1", 0, ZERO_ERR_MEMORY, {"cudaStreamCreateWithFlags", "cudaErrorMemoryAllocation"}},
+    {"ZERO_EMULATOR_FAIL",
+     "cudaFuncGetAttributes:5",
+     0,
+     ZERO_ERR_SYSTEM,
+     {"not run a kernel", "cudaErrorLaunchFailure"}},
+    {"ZERO_EMULATOR_FAIL",
+     "cudaStreamCreateWithFlags:1",
+     0,
+     ZERO_ERR_MEMORY,
+     {"cudaStreamCreateWithFlags", "cudaErrorMemoryAllocation"}},
     {"ZERO_EMULATOR_FAIL", "cudaGetDeviceCount:1+:999", 0, ZERO_ERR_SYSTEM, {"cudaGetDeviceCount", "cudaErrorUnknown"}},
 };
 
@@ -88,7 +97,7 @@ START_TEST(options_are_checked)
 }
 END_TEST
 
-/* ---- arenas ------------------------------------------------------------------------------------------------------ */
+/* ---- arenas ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(arena_is_resident_zero_and_exact)
 {
@@ -186,7 +195,10 @@ static const struct {
     {"cudaMalloc:1", ZERO_TIER_DEVICE, ZERO_ERR_MEMORY, {"12345 bytes", "bytes free of"}},
     {"cudaMalloc:1:999", ZERO_TIER_DEVICE, ZERO_ERR_SYSTEM, {"cudaMalloc of", "cudaErrorUnknown"}},
     {"cudaMemGetInfo:2:999", ZERO_TIER_DEVICE, ZERO_ERR_SYSTEM, {"cudaMemGetInfo", "cudaErrorUnknown"}},
-    {"cudaMemsetAsync:1", ZERO_TIER_DEVICE, ZERO_ERR_SYSTEM, {"cudaMemsetAsync of 12345 bytes", "cudaErrorLaunchFailure"}},
+    {"cudaMemsetAsync:1",
+     ZERO_TIER_DEVICE,
+     ZERO_ERR_SYSTEM,
+     {"cudaMemsetAsync of 12345 bytes", "cudaErrorLaunchFailure"}},
     {"cudaHostAlloc:1", ZERO_TIER_HOST, ZERO_ERR_MEMORY, {"12345 bytes of pinned memory", "up to 65536 bytes: "}},
 };
 

@@ -1,5 +1,5 @@
-/* test_cuda_gpt2.c - what GPT-2 does on a GPU alone, on the emulated one: how the head is cut, how many calls a micro-step queues,
- * and layers as CUDA graphs. */
+/* test_cuda_gpt2.c - what GPT-2 does on a GPU alone, on the emulated one: how the head is cut, how many calls a
+ * micro-step queues, and layers as CUDA graphs. */
 #include "models/gpt2.h"
 #include "tests/emulated.h"
 #include "tests/emulator/include/cuda_runtime_api.h"
@@ -23,8 +23,15 @@ typedef struct bench {
     zero_model_t *model;
 } bench_t;
 
-static const zero_model_config_t SMALL = {.family = "gpt2", .layers = 2, .heads = 2, .width = 32, .hidden = 128, .vocab = 1157, .positions = T,
-                                          .norm_eps = 1e-5, .init_std = 0.02};
+static const zero_model_config_t SMALL = {.family = "gpt2",
+                                          .layers = 2,
+                                          .heads = 2,
+                                          .width = 32,
+                                          .hidden = 128,
+                                          .vocab = 1157,
+                                          .positions = T,
+                                          .norm_eps = 1e-5,
+                                          .init_std = 0.02};
 
 /* plan: nothing is allocated, nothing can run. */
 static void declare(bench_t *b, const zero_model_config_t *model, const zero_model_options_t *given, bool plan)
@@ -86,20 +93,22 @@ static float *wte_step(bench_t *b, double *loss)
         tokens[i] = i * 7919 % 31;
         targets[i] = (int32_t)(i * 104729 % SMALL.vocab);
     }
-    ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, before), ZERO_OK);
+    ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, before),
+                     ZERO_OK);
     OK(zero_model_train(b->model, tokens, targets, ZERO_LAST, loss, &why));
     ck_assert_int_eq(zero_step(b->engine, RATE), ZERO_OK);
-    ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, after), ZERO_OK);
+    ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, 0), ZERO_STATE_MASTER, take, after),
+                     ZERO_OK);
     for (size_t i = 0; i < count; i++)
         after[i] = (float)((before[i] - after[i]) / RATE);
     free(before);
     return after;
 }
 
-/* ---- the head ------------------------------------------------------------------------------------------------------ */
+/* ---- the head --------------------------------------------------------------------------------------------------- */
 
-/* The head in 12 parts leaves the gradient of the head in one, but for the order of sums in fp32: parts are not rounded each, which would show in nearly
- * every element. */
+/* The head in 12 parts leaves the gradient of the head in one, but for the order of sums in fp32: parts are not rounded
+ * each, which would show in nearly every element. */
 START_TEST(parts_of_the_head)
 {
     float *whole, *parts;
@@ -118,8 +127,8 @@ START_TEST(parts_of_the_head)
     for (int64_t i = 0; i < count; i++) {
         other += whole[i] != parts[i];
         zero += whole[i] == 0;
-        ck_assert_msg(fabsf(whole[i] - parts[i]) <= 0x1p-7f * fabsf(whole[i]) + 1e-6f, "element %lld is %.9g, and %.9g in parts", (long long)i, whole[i],
-                      parts[i]);
+        ck_assert_msg(fabsf(whole[i] - parts[i]) <= 0x1p-7f * fabsf(whole[i]) + 1e-6f,
+                      "element %lld is %.9g, and %.9g in parts", (long long)i, whole[i], parts[i]);
     }
     ck_assert_msg(zero < count / 10, "%lld of %lld gradients are 0", (long long)zero, (long long)count);
     ck_assert_msg(other < count / 20, "%lld of %lld gradients differ", (long long)other, (long long)count);
@@ -138,13 +147,20 @@ START_TEST(sizes_of_the_head)
     } CASES[] = {
         {768, 16, 1024, 16 * 1024, false}, /* 1.65 GB, in one */
         {64, 32, 1024, 16 * 1024, true},
-        {64, 21, 1024, 10752, true},       /* 21,504 rows in two */
+        {64, 21, 1024, 10752, true}, /* 21,504 rows in two */
         {64, 3, 10, 30, false},
     };
     setenv("ZERO_EMULATOR_MEMORY", "400000000000", 1);
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
-        zero_model_config_t model = {.family = "gpt2", .layers = 1, .heads = CASES[i].width / 64, .width = CASES[i].width, .hidden = 4 * CASES[i].width, .vocab = 50257,
-                                     .positions = 1024, .norm_eps = 1e-5, .init_std = 0.02};
+        zero_model_config_t model = {.family = "gpt2",
+                                     .layers = 1,
+                                     .heads = CASES[i].width / 64,
+                                     .width = CASES[i].width,
+                                     .hidden = 4 * CASES[i].width,
+                                     .vocab = 50257,
+                                     .positions = 1024,
+                                     .norm_eps = 1e-5,
+                                     .init_std = 0.02};
         zero_model_options_t options = {.micro_batch = CASES[i].batch, .seq_len = CASES[i].seq_len, .dtype = ZERO_BF16};
         zero_memory_t with = {.size = sizeof with}, without = with;
         bench_t b;
@@ -161,15 +177,17 @@ START_TEST(sizes_of_the_head)
         end(&b);
         const uint64_t row = 50304 * 2, sums = (uint64_t)(50257 * CASES[i].width * 4 + 127) / 128 * 128;
         const uint64_t wanted = (uint64_t)CASES[i].rows * row - row - (CASES[i].sums ? 0 : sums);
-        const uint64_t found = with.bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS] - without.bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS];
+        const uint64_t found = with.bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS] -
+                               without.bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS];
         /* An arena ends with a page. */
-        ck_assert_msg(found < wanted + 65536 && found + 65536 > wanted, "case %d: %llu bytes more than with one row at a time, %llu are right", (int)i, (unsigned long long)found,
-                      (unsigned long long)wanted);
+        ck_assert_msg(found < wanted + 65536 && found + 65536 > wanted,
+                      "case %d: %llu bytes more than with one row at a time, %llu are right", (int)i,
+                      (unsigned long long)found, (unsigned long long)wanted);
     }
 }
 END_TEST
 
-/* ---- calls --------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
 
 static void *emulator;
 static uint64_t (*calls)(const char *what);
@@ -189,18 +207,20 @@ typedef struct count {
 
 static count_t counted(const count_t *before)
 {
-    count_t now = {(int)calls("cublasLtMatmul"), (int)calls("launch"), (int)calls("cudaMemcpyAsync"), (int)calls("cudaGraphLaunch")};
-    return (count_t){now.products - before->products, now.launches - before->launches, now.copies - before->copies, now.graphs - before->graphs};
+    count_t now = {(int)calls("cublasLtMatmul"), (int)calls("launch"), (int)calls("cudaMemcpyAsync"),
+                   (int)calls("cudaGraphLaunch")};
+    return (count_t){now.products - before->products, now.launches - before->launches, now.copies - before->copies,
+                     now.graphs - before->graphs};
 }
 
-#define COUNT(what, call, p, l, c)                                                                                                                      \
-    do {                                                                                                                                               \
-        const count_t none = {0}, before = counted(&none);                                                                                             \
-        call;                                                                                                                                          \
-        const count_t n = counted(&before);                                                                                                            \
-        OK(zero_nn_status(b.model->nn, &why));                                                                                                         \
-        ck_assert_msg(n.products == (p) && n.launches == (l) && n.copies == (c), "%s: %d products, %d launches, %d copies", what, n.products, n.launches, \
-                      n.copies);                                                                                                                       \
+#define COUNT(what, call, p, l, c)                                                                        \
+    do {                                                                                                  \
+        const count_t none = {0}, before = counted(&none);                                                \
+        call;                                                                                             \
+        const count_t n = counted(&before);                                                               \
+        OK(zero_nn_status(b.model->nn, &why));                                                            \
+        ck_assert_msg(n.products == (p) && n.launches == (l) && n.copies == (c),                          \
+                      "%s: %d products, %d launches, %d copies", what, n.products, n.launches, n.copies); \
     } while (0)
 
 /* What docs/gpu-status.md says of them. */
@@ -214,20 +234,24 @@ START_TEST(calls_of_a_micro_step)
     memset(m->tokens, 0, ROWS * sizeof *m->tokens);
     memset(m->targets, 0, ROWS * sizeof *m->targets);
     const zero_dtype_t dtype = ZERO_BF16;
-    COUNT("the embedding", zero_nn_embedding_forward(m->nn, m->x[0], m->tokens, GPT2_WTE(m)->data, GPT2_WPE(m)->data, B, T, SMALL.width, dtype), 0, 1, 0);
+    COUNT("the embedding",
+          zero_nn_embedding_forward(m->nn, m->x[0], m->tokens, GPT2_WTE(m)->data, GPT2_WPE(m)->data, B, T, SMALL.width,
+                                    dtype),
+          0, 1, 0);
     COUNT("a layer forward", zero_gpt2_layer_forward(m, 0, &m->layers[0], m->x[0], m->x[1], B, T), 4, 4, 0);
     COUNT("the head", zero_gpt2_head(m, m->losses, m->targets, ROWS, true), 6, 1, 0);
     COUNT("a layer backward", zero_gpt2_layer_backward(m, 0), 8, 15, 0);
     /* Two bytes of a token are sorted, in three launches each. */
     COUNT("the embedding backward",
           zero_nn_embedding_backward(m->nn, GPT2_WTE(m)->grad, GPT2_WPE(m)->grad, m->dx, m->tokens, B, T, SMALL.width,
-                                     SMALL.vocab, dtype), 0, 8, 0);
+                                     SMALL.vocab, dtype),
+          0, 8, 0);
     OK(zero_wait(b.engine));
     end(&b);
 }
 END_TEST
 
-/* ---- graphs -------------------------------------------------------------------------------------------------------- */
+/* ---- graphs ----------------------------------------------------------------------------------------------------- */
 
 enum { STEPS = 2, MICRO = 2, EVALS = 3, RUNS = STEPS * MICRO, PASSES = RUNS + EVALS };
 
@@ -257,7 +281,8 @@ static void pass_of(bench_t *b, trained_t *t, int pass)
     if (pass >= RUNS)
         OK(zero_model_eval(b->model, tokens, targets, B, &t->losses[pass], &why));
     else
-        OK(zero_model_train(b->model, tokens, targets, pass % MICRO == MICRO - 1 ? ZERO_LAST : 0, &t->losses[pass], &why));
+        OK(zero_model_train(b->model, tokens, targets, pass % MICRO == MICRO - 1 ? ZERO_LAST : 0, &t->losses[pass],
+                            &why));
     t->counts[pass] = counted(&before);
 }
 
@@ -283,7 +308,8 @@ static void train(bench_t *b, const zero_model_options_t *given, bool graphs, tr
     t->params = malloc(t->count * sizeof *t->params);
     float *at = t->params;
     for (int p = 0; p < params; p++) {
-        ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, p), ZERO_STATE_MASTER, take, at), ZERO_OK);
+        ck_assert_int_eq(zero_param_read(b->engine, zero_model_param(b->model, p), ZERO_STATE_MASTER, take, at),
+                         ZERO_OK);
         at += zero_model_param_elements(b->model, p);
     }
 }
@@ -301,14 +327,18 @@ static const struct {
     bool offload;
     zero_dtype_t dtype;
 } LAYERS[] = {
-    {ZERO_RECOMPUTE_NONE, false, ZERO_BF16}, {ZERO_RECOMPUTE_NONE, false, ZERO_FP32}, {ZERO_RECOMPUTE_SELECTIVE, false, ZERO_BF16},
-    {ZERO_RECOMPUTE_FULL, false, ZERO_BF16}, {ZERO_RECOMPUTE_FULL, true, ZERO_BF16},
+    {ZERO_RECOMPUTE_NONE, false, ZERO_BF16},      {ZERO_RECOMPUTE_NONE, false, ZERO_FP32},
+    {ZERO_RECOMPUTE_SELECTIVE, false, ZERO_BF16}, {ZERO_RECOMPUTE_FULL, false, ZERO_BF16},
+    {ZERO_RECOMPUTE_FULL, true, ZERO_BF16},
 };
 
 /* The first pass queues the calls of layers, the second captures and launches them, those after it only launch. */
 START_TEST(layers_as_graphs)
 {
-    const zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = LAYERS[_i].dtype, .recompute = LAYERS[_i].recompute,
+    const zero_model_options_t options = {.micro_batch = B,
+                                          .seq_len = T,
+                                          .dtype = LAYERS[_i].dtype,
+                                          .recompute = LAYERS[_i].recompute,
                                           .offload_activations = LAYERS[_i].offload};
     const int L = (int)SMALL.layers;
     bench_t b;
@@ -332,14 +362,21 @@ START_TEST(layers_as_graphs)
     for (int pass = 0; pass < PASSES; pass++) {
         const bool eval = pass >= RUNS;
         const int number = eval ? pass - RUNS : pass; /* passes of this kind before it */
-        const count_t *p = &plain.counts[pass], *g = &graphs.counts[pass], saved = number < 2 ? none : eval ? forward : both;
-        const int kept = LAYERS[_i].offload && !eval && number >= 2 ? 2 * (L - 1) : 0; /* to the host and back; the last layer's input stays */
+        const count_t *p = &plain.counts[pass], *g = &graphs.counts[pass],
+                      saved = number < 2 ? none
+                              : eval     ? forward
+                                         : both;
+        const int kept = LAYERS[_i].offload && !eval && number >= 2
+                             ? 2 * (L - 1)
+                             : 0; /* to the host and back; the last layer's input stays */
         ck_assert_int_eq(p->graphs, 0);
         ck_assert_int_eq(g->graphs, number < 1 ? 0 : eval ? L : 2 * L);
-        ck_assert_msg(g->products == p->products - L * saved.products && g->launches == p->launches - L * saved.launches &&
-                          g->copies == p->copies - kept,
-                      "pass %d: %d products, %d launches, %d copies; without graphs %d, %d, %d, of which a layer has %d and %d", pass, g->products,
-                      g->launches, g->copies, p->products, p->launches, p->copies, saved.products, saved.launches);
+        ck_assert_msg(
+            g->products == p->products - L * saved.products && g->launches == p->launches - L * saved.launches &&
+                g->copies == p->copies - kept,
+            "pass %d: %d products, %d launches, %d copies; without graphs %d, %d, %d, of which a layer has %d and %d",
+            pass, g->products, g->launches, g->copies, p->products, p->launches, p->copies, saved.products,
+            saved.launches);
     }
 
     /* a rank without sequences computes nothing */
@@ -375,14 +412,17 @@ START_TEST(another_workspace)
 }
 END_TEST
 
-/* A capture that fails, for whatever reason, queues the calls as before: the same products by the same library, one warning. The first micro-step
- * has 30 products, so that the 31st, which is refused, is captured. */
+/* A capture that fails, for whatever reason, queues the calls as before: the same products by the same library, one
+ * warning. The first micro-step has 30 products, so that the 31st, which is refused, is captured. */
 START_TEST(captures_that_fail)
 {
     static const struct {
         const char *fail;
         int graphs; /* of the last micro-step */
-    } CASES[] = {{"cudaStreamBeginCapture:1", 0}, {"cudaGraphInstantiate:1", 0}, {"cudaGraphInstantiate:3", 2}, {"unsupported:31", 0}};
+    } CASES[] = {{"cudaStreamBeginCapture:1", 0},
+                 {"cudaGraphInstantiate:1", 0},
+                 {"cudaGraphInstantiate:3", 2},
+                 {"unsupported:31", 0}};
     const zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = ZERO_BF16};
     bench_t b;
     trained_t plain, graphs;

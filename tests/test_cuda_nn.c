@@ -1,5 +1,5 @@
-/* test_cuda_nn.c - what the CUDA backend of kernels/nn has of its own: its name, what it refuses, that calls only queue work, and faults at every place.
- * Its results are held to ref's by test_cuda_nn_rows and test_cuda_nn_model. */
+/* test_cuda_nn.c - what the CUDA backend of kernels/nn has of its own: its name, what it refuses, that calls only queue
+ * work, and faults at every place. Its results are held to ref's by test_cuda_nn_rows and test_cuda_nn_model. */
 #include "kernels/nn/backend.h"
 #include "tests/emulated.h"
 #include "tests/emulator/include/cuda_runtime_api.h"
@@ -73,7 +73,8 @@ static void finish(bench_t *b)
     OK(b->device->ops->finish(b->device, b->native, SECONDS, &why));
 }
 
-/* Every call once, in each dtype that it has, on operands that begin at p: NULL in a dry run. host: tokens, targets and losses. */
+/* Every call once, in each dtype that it has, on operands that begin at p: NULL in a dry run. host: tokens, targets and
+ * losses. */
 enum { B = 2, T = 70, C = 24, V = 40, HEADS = 3, ROWS = B * T };
 
 static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
@@ -88,19 +89,58 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
             x[i] = p == NULL ? NULL : p + ((size_t)(8 * d + i) * most + 255) / 256 * 256;
         zero_nn_embedding_forward(nn, x[0], index, x[1], x[2], B, T, C, dtype);
         zero_nn_layernorm_forward(nn, x[2], x[3], x[4], x[0], x[1], x[1], ROWS, C, 1e-5, dtype);
-        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = ROWS, .n = 3 * C, .k = C, .dtype = dtype, .a = x[2], .b = x[0], .bias = x[1], .c = x[5]});
-        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = C, .n = 1, .k = ROWS, .dtype = dtype, .trans_a = true, .a = x[2], .b = x[0], .bias = x[1], .c = x[6]});
-        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = ROWS, .n = 3 * C, .k = C, .dtype = dtype, .a = x[2], .b = x[0], .bias = x[1], .c = x[6],
-                                           .epilogue = ZERO_NN_EPILOGUE_GELU, .aux = x[5]});
-        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = ROWS, .n = 3 * C, .k = C, .dtype = dtype, .trans_b = true, .a = x[2], .b = x[0], .c = x[6],
-                                           .epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD, .aux = x[5]});
+        zero_nn_gemm(nn,
+                     &(zero_nn_gemm_t){
+                         .m = ROWS, .n = 3 * C, .k = C, .dtype = dtype, .a = x[2], .b = x[0], .bias = x[1], .c = x[5]});
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = C,
+                                           .n = 1,
+                                           .k = ROWS,
+                                           .dtype = dtype,
+                                           .trans_a = true,
+                                           .a = x[2],
+                                           .b = x[0],
+                                           .bias = x[1],
+                                           .c = x[6]});
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = ROWS,
+                                           .n = 3 * C,
+                                           .k = C,
+                                           .dtype = dtype,
+                                           .a = x[2],
+                                           .b = x[0],
+                                           .bias = x[1],
+                                           .c = x[6],
+                                           .epilogue = ZERO_NN_EPILOGUE_GELU,
+                                           .aux = x[5]});
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = ROWS,
+                                           .n = 3 * C,
+                                           .k = C,
+                                           .dtype = dtype,
+                                           .trans_b = true,
+                                           .a = x[2],
+                                           .b = x[0],
+                                           .c = x[6],
+                                           .epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD,
+                                           .aux = x[5]});
         zero_nn_gelu_forward(nn, x[6], x[5], ROWS * 3 * C, dtype);
         zero_nn_gelu_backward(nn, x[6], x[6], x[5], ROWS * 3 * C, dtype);
         zero_nn_add(nn, x[6], x[6], x[5], ROWS * 3 * C, dtype);
         zero_nn_add_sums(nn, x[6], x[5], ROWS * 3 * C / 2, dtype);
         zero_nn_bias_backward(nn, x[7], x[6], ROWS, 3 * C, dtype);
-        zero_nn_attention_t a = {.B = B, .T = T, .H = HEADS, .KV = HEADS, .D = C / HEADS, .q_stride = C, .k_stride = C, .v_stride = C, .scale = 0.5,
-                                 .dtype = dtype, .q = x[0], .k = x[2], .v = x[0], .out = x[3], .lse = x[4]};
+        zero_nn_attention_t a = {.B = B,
+                                 .T = T,
+                                 .H = HEADS,
+                                 .KV = HEADS,
+                                 .D = C / HEADS,
+                                 .q_stride = C,
+                                 .k_stride = C,
+                                 .v_stride = C,
+                                 .scale = 0.5,
+                                 .dtype = dtype,
+                                 .q = x[0],
+                                 .k = x[2],
+                                 .v = x[0],
+                                 .out = x[3],
+                                 .lse = x[4]};
         zero_nn_attention_forward(nn, &a);
         zero_nn_attention_backward(nn, &a, x[2], x[5], x[6], x[7]);
         zero_nn_layernorm_backward(nn, x[5], x[6], x[7], NULL, x[2], x[0], x[1], x[4], x[4], ROWS, C, dtype);
@@ -131,14 +171,15 @@ static void plan_all(bench_t *b)
     zero_nn_set_workspace(b->nn, b->base + 2 * MOST, zero_nn_workspace_bytes(b->nn));
 }
 
-/* ---- names, and what is refused ---------------------------------------------------------------------------------- */
+/* ---- names, and what is refused --------------------------------------------------------------------------------- */
 
 START_TEST(names)
 {
     bench_t b = bench_new("inline");
     plan_all(&b);
     const char *name = zero_nn_backend(b.nn);
-    EXPECT(strncmp(name, "cuda (", 6) == 0 && strstr(name, "cuBLASLt ") != NULL && name[strlen(name) - 1] == ')', "%s", name);
+    EXPECT(strncmp(name, "cuda (", 6) == 0 && strstr(name, "cuBLASLt ") != NULL && name[strlen(name) - 1] == ')', "%s",
+           name);
     if (emulated())
         EXPECT(strstr(name, "cuDNN") == NULL, "%s", name);
     bench_free(&b);
@@ -163,7 +204,8 @@ START_TEST(without_a_gpu)
         return;
     zero_nn_t *nn = NULL;
     setenv("ZERO_EMULATOR_DEVICES", _i == 0 ? "0" : "-1", 1);
-    says(zero_nn_create(&nn, "cuda", 1, NULL, &why), ZERO_ERR_UNSUPPORTED, _i == 0 ? "cudaErrorNoDevice" : "cudaErrorInsufficientDriver");
+    says(zero_nn_create(&nn, "cuda", 1, NULL, &why), ZERO_ERR_UNSUPPORTED,
+         _i == 0 ? "cudaErrorNoDevice" : "cudaErrorInsufficientDriver");
     ck_assert(nn == NULL);
 }
 END_TEST
@@ -173,7 +215,8 @@ START_TEST(refusals)
 {
     bench_t b = bench_new("inline");
     OK(zero_nn_create(&b.nn, "cuda", 1, b.native, &why));
-    zero_nn_gemm_t g = {.m = 8, .n = 16, .k = 24, .dtype = ZERO_BF16}, odd = {.m = 8, .n = 15, .k = 25, .dtype = ZERO_BF16};
+    zero_nn_gemm_t g = {.m = 8, .n = 16, .k = 24, .dtype = ZERO_BF16},
+                   odd = {.m = 8, .n = 15, .k = 25, .dtype = ZERO_BF16};
     zero_nn_gemm_t gelu = g;
     gelu.epilogue = ZERO_NN_EPILOGUE_GELU;
     zero_nn_set_dry(b.nn, true);
@@ -181,11 +224,13 @@ START_TEST(refusals)
     zero_nn_gemm(b.nn, &odd);
     zero_nn_gemm(b.nn, &gelu);
     OK(zero_nn_status(b.nn, &why));
-    zero_nn_attention_t a = {.B = 1, .T = 2, .H = 1, .KV = 1, .D = 257, .q_stride = 257, .k_stride = 257, .v_stride = 257, .scale = 1};
+    zero_nn_attention_t a = {
+        .B = 1, .T = 2, .H = 1, .KV = 1, .D = 257, .q_stride = 257, .k_stride = 257, .v_stride = 257, .scale = 1};
     zero_nn_attention_forward(b.nn, &a);
     says(zero_nn_status(b.nn, &why), ZERO_ERR_UNSUPPORTED, "heads of 257 elements: at most 256");
     zero_nn_attention_backward(b.nn, &a, NULL, NULL, NULL, NULL);
-    says(zero_nn_status(b.nn, &why), ZERO_ERR_UNSUPPORTED, "attention_backward (1, 2, 1, 1, 257, 257, 257, 257) in fp32");
+    says(zero_nn_status(b.nn, &why), ZERO_ERR_UNSUPPORTED,
+         "attention_backward (1, 2, 1, 1, 257, 257, 257, 257) in fp32");
     zero_nn_set_dry(b.nn, false);
     zero_nn_set_workspace(b.nn, b.base + 2 * MOST, zero_nn_workspace_bytes(b.nn));
     fill(&b);
@@ -264,7 +309,7 @@ START_TEST(memory_of_the_host)
 }
 END_TEST
 
-/* ---- epilogues ---------------------------------------------------------------------------------------------------- */
+/* ---- epilogues -------------------------------------------------------------------------------------------------- */
 
 /* One product and its epilogue: in a kernel or in two, which shows in bf16, since two round what lies between. */
 static const struct {
@@ -273,7 +318,7 @@ static const struct {
     int n;
     bool fused;
 } EPILOGUES[] = {
-    {"8", ZERO_BF16, 72, false}, {"9", ZERO_BF16, 72, true},   {"10", ZERO_BF16, 72, true},
+    {"8", ZERO_BF16, 72, false},  {"9", ZERO_BF16, 72, true},  {"10", ZERO_BF16, 72, true},
     {"12", ZERO_BF16, 72, false}, {"9", ZERO_BF16, 71, false}, {"9", ZERO_FP32, 72, false},
 };
 
@@ -285,8 +330,16 @@ START_TEST(epilogues)
     bench_t b = bench_new("inline");
     const int n = EPILOGUES[_i].n, m = 40, k = 24, room = 16 << 10;
     const zero_dtype_t dtype = EPILOGUES[_i].dtype;
-    zero_nn_gemm_t g = {.m = m, .n = n, .k = k, .dtype = dtype, .a = b.base, .b = b.base + room, .bias = b.base + 2 * room, .c = b.base + 3 * room,
-                        .epilogue = ZERO_NN_EPILOGUE_GELU, .aux = b.base + 4 * room};
+    zero_nn_gemm_t g = {.m = m,
+                        .n = n,
+                        .k = k,
+                        .dtype = dtype,
+                        .a = b.base,
+                        .b = b.base + room,
+                        .bias = b.base + 2 * room,
+                        .c = b.base + 3 * room,
+                        .epilogue = ZERO_NN_EPILOGUE_GELU,
+                        .aux = b.base + 4 * room};
     zero_nn_gemm_t back = g, plain = g;
     back.bias = NULL;
     back.c = b.base + 5 * room;
@@ -325,7 +378,7 @@ START_TEST(epilogues)
 }
 END_TEST
 
-/* ---- sizes that do not suit tensor cores -------------------------------------------------------------------------- */
+/* ---- sizes that do not suit tensor cores ------------------------------------------------------------------------ */
 
 /* Whether a product comes in two: the plans of a dry run tell. */
 START_TEST(cuts)
@@ -336,9 +389,15 @@ START_TEST(cuts)
         int64_t first[3], rest[3];
     } CASES[] = {
         {{.m = 256, .n = 50257, .k = 64, .trans_b = true, .ldc = 50304}, 2, {256, 50176, 64}, {256, 81, 64}},
-        {{.m = 50257, .n = 64, .k = 256, .trans_a = true, .accumulate = true, .lda = 50304}, 2, {50176, 64, 256}, {81, 64, 256}},
+        {{.m = 50257, .n = 64, .k = 256, .trans_a = true, .accumulate = true, .lda = 50304},
+         2,
+         {50176, 64, 256},
+         {81, 64, 256}},
         {{.m = 256, .n = 64, .k = 50257, .lda = 50304}, 2, {256, 64, 50176}, {256, 64, 81}},
-        {{.m = 256, .n = 50257, .k = 64, .trans_b = true}, 1, {256, 50257, 64}, {0}}, /* rows that begin anywhere are no faster in two */
+        {{.m = 256, .n = 50257, .k = 64, .trans_b = true},
+         1,
+         {256, 50257, 64},
+         {0}}, /* rows that begin anywhere are no faster in two */
         {{.m = 256, .n = 50256, .k = 64, .trans_b = true}, 1, {256, 50256, 64}, {0}},
         {{.m = 50257, .n = 64, .k = 64}, 1, {50257, 64, 64}, {0}},
         {{.m = 256, .n = 129, .k = 64, .trans_b = true, .ldc = 256}, 1, {256, 129, 64}, {0}},
@@ -361,7 +420,7 @@ START_TEST(cuts)
 }
 END_TEST
 
-/* ---- algorithms of products ---------------------------------------------------------------------------------------- */
+/* ---- algorithms of products ------------------------------------------------------------------------------------- */
 
 static int told;
 static char last_told[512];
@@ -376,11 +435,20 @@ static void hear(void *ctx, zero_log_level_t level, const char *text)
 
 enum { PM = 40, PN = 72, PK = 64, PART = 16 << 10 };
 
-/* A product with a bias and GELU, and a plain one, by a context with these choices: (m, n) of each at got. The choices then, which the caller frees. */
+/* A product with a bias and GELU, and a plain one, by a context with these choices: (m, n) of each at got. The choices
+ * then, which the caller frees. */
 static char *products(bench_t *b, const char *choices, bool measure, zero_dtype_t dtype, unsigned char *got)
 {
-    zero_nn_gemm_t g = {.m = PM, .n = PN, .k = PK, .dtype = dtype, .a = b->base, .b = b->base + PART, .bias = b->base + 2 * PART, .c = b->base + 3 * PART,
-                        .epilogue = ZERO_NN_EPILOGUE_GELU, .aux = b->base + 4 * PART};
+    zero_nn_gemm_t g = {.m = PM,
+                        .n = PN,
+                        .k = PK,
+                        .dtype = dtype,
+                        .a = b->base,
+                        .b = b->base + PART,
+                        .bias = b->base + 2 * PART,
+                        .c = b->base + 3 * PART,
+                        .epilogue = ZERO_NN_EPILOGUE_GELU,
+                        .aux = b->base + 4 * PART};
     zero_nn_gemm_t plain = {.m = PM, .n = PN, .k = PK, .dtype = dtype, .a = g.a, .b = g.b, .c = b->base + 5 * PART};
     zero_nn_destroy(b->nn);
     OK(zero_nn_create(&b->nn, "cuda", 1, b->native, &why));
@@ -402,7 +470,8 @@ static char *products(bench_t *b, const char *choices, bool measure, zero_dtype_
     return zero_nn_choices(b->nn);
 }
 
-/* Choices are measured once, and give the same bits whoever reads them; what the heuristic proposes first gives others. */
+/* Choices are measured once, and give the same bits whoever reads them; what the heuristic proposes first gives others.
+ */
 START_TEST(choices)
 {
     if (!emulated())
@@ -418,7 +487,8 @@ START_TEST(choices)
     *(void **)&calls = dlsym(dlopen("libcuda_emulator.so", RTLD_NOW | RTLD_NOLOAD), "zero_emulator_calls");
     const uint64_t timed = calls("cudaEventElapsedTime");
     ck_assert(timed > 0);
-    char *again = products(&b, measured, true, ZERO_FP32, got[2]), *read = products(&b, measured, false, ZERO_FP32, got[3]);
+    char *again = products(&b, measured, true, ZERO_FP32, got[2]),
+         *read = products(&b, measured, false, ZERO_FP32, got[3]);
     ck_assert_str_eq(measured, again);
     ck_assert_str_eq(measured, read);
     ck_assert_uint_eq(calls("cudaEventElapsedTime"), timed);
@@ -430,20 +500,24 @@ START_TEST(choices)
     char text[4096], *line = strchr(measured, '\n') + 1, *next = strchr(line, '\n') + 1;
     zero_nn_t *nn = NULL;
     OK(zero_nn_create(&nn, "cuda", 1, b.native, &why));
-    says(zero_nn_set_choices(nn, "no choices\n", true, &why), ZERO_ERR_ARG, "line 1 does not begin with 'zero_nn products of '");
-    says(zero_nn_set_choices(nn, "zero_nn products of Another GPU, cuBLASLt 13.0.0\n", true, &why), ZERO_ERR_ARG, "are for Another GPU, cuBLASLt 13.0.0, but this is Emul");
+    says(zero_nn_set_choices(nn, "no choices\n", true, &why), ZERO_ERR_ARG,
+         "line 1 does not begin with 'zero_nn products of '");
+    says(zero_nn_set_choices(nn, "zero_nn products of Another GPU, cuBLASLt 13.0.0\n", true, &why), ZERO_ERR_ARG,
+         "are for Another GPU, cuBLASLt 13.0.0, but this is Emul");
     snprintf(text, sizeof text, "%s40 72\n", none);
     says(zero_nn_set_choices(nn, text, true, &why), ZERO_ERR_ARG, "line 2 is no product");
     snprintf(text, sizeof text, "%s%.*s%.*s", none, (int)(next - line), line, (int)(next - line), line);
     says(zero_nn_set_choices(nn, text, true, &why), ZERO_ERR_ARG, "line 3 is of a product that an earlier line has");
     zero_nn_destroy(nn);
     OK(zero_nn_create(&nn, "cuda", 1, b.native, &why));
-    snprintf(text, sizeof text, "%s56 72 64 64 72 72 0%s", none, strstr(line, " fp32 plain")); /* the sizes of another product before its algorithm */
+    snprintf(text, sizeof text, "%s56 72 64 64 72 72 0%s", none,
+             strstr(line, " fp32 plain")); /* the sizes of another product before its algorithm */
     strchr(strchr(text, '\n') + 1, '\n')[1] = '\0';
     OK(zero_nn_set_choices(nn, text, true, &why));
     zero_nn_set_dry(nn, true);
     zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 56, .n = 72, .k = 64});
-    says(zero_nn_status(nn, &why), ZERO_ERR_ARG, "cuBLASLt refuses the algorithm that the choices of products have for it (CUBLAS_STATUS_INVALID_VALUE)");
+    says(zero_nn_status(nn, &why), ZERO_ERR_ARG,
+         "cuBLASLt refuses the algorithm that the choices of products have for it (CUBLAS_STATUS_INVALID_VALUE)");
     zero_nn_destroy(nn);
     OK(zero_nn_create(&nn, "cpu", 1, NULL, &why));
     says(zero_nn_set_choices(nn, NULL, true, &why), ZERO_ERR_UNSUPPORTED, "there is nothing to choose");
@@ -458,7 +532,8 @@ START_TEST(choices)
 }
 END_TEST
 
-/* What the heuristic proposes and the call then refuses is computed by our own kernels, and GELU by one of its own: the same to rounding. Told once each. */
+/* What the heuristic proposes and the call then refuses is computed by our own kernels, and GELU by one of its own: the
+ * same to rounding. Told once each. */
 START_TEST(refused_when_called)
 {
     if (!emulated())
@@ -468,18 +543,26 @@ START_TEST(refused_when_called)
     bench_t b = bench_new("inline");
     free(products(&b, NULL, false, ZERO_BF16, got));
     ck_assert_int_eq(told, _i == 0 ? 3 : 1);
-    ck_assert_msg(strstr(last_told, "will be slow: cuBLASLt proposed an algorithm for it that it now refuses (CUBLAS_STATUS_NOT_SUPPORTED)") != NULL, "%s", last_told);
+    ck_assert_msg(
+        strstr(
+            last_told,
+            "will be slow: cuBLASLt proposed an algorithm for it that it now refuses (CUBLAS_STATUS_NOT_SUPPORTED)") !=
+            NULL,
+        "%s", last_told);
     /* a * b + bias by plain loops */
     for (int i = 0; i < PM; i++)
         for (int j = 0; j < PN; j++) {
             float sum = 0, bias = zero_nn_load((char *)b.pinned + 2 * PART, j, ZERO_BF16), before, plain, after;
             for (int l = 0; l < PK; l++)
-                sum += zero_nn_load(b.pinned, i * PK + l, ZERO_BF16) * zero_nn_load((char *)b.pinned + PART, l * PN + j, ZERO_BF16);
+                sum += zero_nn_load(b.pinned, i * PK + l, ZERO_BF16) *
+                       zero_nn_load((char *)b.pinned + PART, l * PN + j, ZERO_BF16);
             after = zero_nn_load(got, i * PN + j, ZERO_BF16);
             before = zero_nn_load(got + PART, i * PN + j, ZERO_BF16);
             plain = zero_nn_load(got + 2 * PART, i * PN + j, ZERO_BF16);
-            const float gelu = 0.5f * (sum + bias) * (1 + tanhf(0.79788456f * (sum + bias + 0.044715f * powf(sum + bias, 3))));
-            EXPECT(fabsf(before - sum - bias) <= 0x1p-7f * (fabsf(sum + bias) + 1), "(%d, %d): %g + %g gives %g", i, j, sum, bias, before);
+            const float gelu =
+                0.5f * (sum + bias) * (1 + tanhf(0.79788456f * (sum + bias + 0.044715f * powf(sum + bias, 3))));
+            EXPECT(fabsf(before - sum - bias) <= 0x1p-7f * (fabsf(sum + bias) + 1), "(%d, %d): %g + %g gives %g", i, j,
+                   sum, bias, before);
             EXPECT(fabsf(plain - sum) <= 0x1p-7f * (fabsf(sum) + 1), "(%d, %d): %g gives %g", i, j, sum, plain);
             EXPECT(fabsf(after - gelu) <= 0x1p-6f * (fabsf(gelu) + 1), "(%d, %d): gelu %g gives %g", i, j, gelu, after);
         }
@@ -504,15 +587,17 @@ START_TEST(what_computes)
     call_all(b.nn, NULL, NULL);
     OK(zero_nn_status(b.nn, &why));
     ck_assert_int_eq(told, 1);
-    ck_assert_str_eq(last_told, "attention will be slow: our own kernels compute it, in fp32, since this build has no cuDNN: install its headers and configure --with-cudnn");
+    ck_assert_str_eq(last_told, "attention will be slow: our own kernels compute it, in fp32, since this build has no "
+                                "cuDNN: install its headers and configure --with-cudnn");
     zero_nn_describe(b.nn, text, sizeof text);
-    ck_assert_str_eq(text, "attention: our own kernels forward, our own kernels backward; products: cuBLASLt, our own kernels (2 of 8 shapes); "
+    ck_assert_str_eq(text, "attention: our own kernels forward, our own kernels backward; products: cuBLASLt, our own "
+                           "kernels (2 of 8 shapes); "
                            "GELU: in its product forward, in its product backward");
     bench_free(&b);
 }
 END_TEST
 
-/* ---- calls only queue work --------------------------------------------------------------------------------------- */
+/* ---- calls only queue work -------------------------------------------------------------------------------------- */
 
 static atomic_int may_go;
 
@@ -530,7 +615,8 @@ static void results(bench_t *b, unsigned char *out)
     finish(b);
 }
 
-/* Every call returns while the stream is held up, leaves what it leaves on a free one, and takes no memory of the device. */
+/* Every call returns while the stream is held up, leaves what it leaves on a free one, and takes no memory of the
+ * device. */
 START_TEST(calls_only_queue)
 {
     if (!emulated())
@@ -569,7 +655,7 @@ START_TEST(calls_only_queue)
 }
 END_TEST
 
-/* ---- faults ------------------------------------------------------------------------------------------------------ */
+/* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *fail; /* the n-th call of this, for n = 1, 2, ... */
@@ -583,7 +669,8 @@ static const struct {
     {"cudaPointerGetAttributes", 8, "cudaPointerGetAttributes: "},
 };
 
-/* A failure shows as one sentence that names the call, calls after it do nothing, and nothing is lost (the sanitizer would tell). */
+/* A failure shows as one sentence that names the call, calls after it do nothing, and nothing is lost (the sanitizer
+ * would tell). */
 START_TEST(faults)
 {
     int fault = 0, n = _i + 1;
@@ -610,9 +697,11 @@ START_TEST(faults)
     status = zero_nn_status(b.nn, &why);
     if (fault == 1) {
         says(status, ZERO_ERR_SYSTEM, FAULTS[fault].say);
-        /* Without and with a bias; in fp32 epilogues are calls of their own, in bf16 there is none with a bias for GELU's gradient. */
-        static const char *const shapes[] = {"24, 72, 72) in fp32: ", "24, 24, 72, 2) in fp32: ", "24, 72, 72) in bf16: ", "24, 72, 72, 16) in bf16: ",
-                                             "24, 24, 72, 34) in bf16: "};
+        /* Without and with a bias; in fp32 epilogues are calls of their own, in bf16 there is none with a bias for
+         * GELU's gradient. */
+        static const char *const shapes[] = {
+            "24, 72, 72) in fp32: ", "24, 24, 72, 2) in fp32: ", "24, 72, 72) in bf16: ", "24, 72, 72, 16) in bf16: ",
+            "24, 24, 72, 34) in bf16: "};
         says(status, ZERO_ERR_SYSTEM, "gemm (140, 72, 24, ");
         says(status, ZERO_ERR_SYSTEM, shapes[(n - 1) / 2]);
         bench_free(&b);

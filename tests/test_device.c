@@ -21,11 +21,11 @@
 #define SANITIZED 0
 #endif
 
-#define OK(call)                                                        \
-    do {                                                                \
-        zero_error_t e_ = {0};                                          \
-        zero_error_t *error = &e_;                                      \
-        ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text);     \
+#define OK(call)                                                    \
+    do {                                                            \
+        zero_error_t e_ = {0};                                      \
+        zero_error_t *error = &e_;                                  \
+        ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text); \
     } while (0)
 
 static zero_device_t *make(bool threaded, uint64_t delay_seed)
@@ -41,7 +41,7 @@ static zero_device_t *make(bool threaded, uint64_t delay_seed)
     return d;
 }
 
-/* ---- arenas ------------------------------------------------------------------------------------------------------ */
+/* ---- arenas ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(arena_is_resident_zero_and_exact)
 {
@@ -105,7 +105,7 @@ START_TEST(arena_refuses_what_does_not_fit)
 }
 END_TEST
 
-/* ---- streams ----------------------------------------------------------------------------------------------------- */
+/* ---- streams ---------------------------------------------------------------------------------------------------- */
 
 enum { COUNT = 400 };
 
@@ -154,8 +154,8 @@ START_TEST(stream_runs_in_order)
 }
 END_TEST
 
-/* A pipeline: compute writes a value, one stream doubles it, another adds one, compute reads it and may then write again. Every arrow is an
- * event; a missing or early one gives a wrong value (and a race for ThreadSanitizer). */
+/* A pipeline: compute writes a value, one stream doubles it, another adds one, compute reads it and may then write
+ * again. Every arrow is an event; a missing or early one gives a wrong value (and a race for ThreadSanitizer). */
 typedef struct pipe {
     long value;
 } pipe_t;
@@ -235,7 +235,8 @@ static zero_status_t set(void *ctx, const void *arg, void *native, zero_error_t 
     return ZERO_OK;
 }
 
-/* A record is a snapshot: recording again later does not move a wait that was asked for before. And waits are bounded. */
+/* A record is a snapshot: recording again later does not move a wait that was asked for before. And waits are bounded.
+ */
 START_TEST(record_is_a_snapshot)
 {
     zero_device_t *d = make(true, 0);
@@ -310,7 +311,8 @@ START_TEST(failure_is_kept_and_passed_on)
 }
 END_TEST
 
-/* More operations than a queue holds, behind one that waits for the caller: the queue blocks the caller only while it is full. */
+/* More operations than a queue holds, behind one that waits for the caller: the queue blocks the caller only while it
+ * is full. */
 START_TEST(queue_longer_than_its_ring)
 {
     zero_device_t *d = make(true, 0);

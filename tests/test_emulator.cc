@@ -1,5 +1,5 @@
-/* test_emulator.cc - the emulated GPU on which the other CUDA tests rely (tests/emulator): that it computes what a GPU would, and that it finds what
- * it is there to find. Its products are in emulator_blas.cc. */
+/* test_emulator.cc - the emulated GPU on which the other CUDA tests rely (tests/emulator): that it computes what a GPU
+ * would, and that it finds what it is there to find. Its products are in emulator_blas.cc. */
 #include "tests/emulator/sample.h"
 #include "tests/emulator_suites.h"
 
@@ -16,14 +16,14 @@
 #include <unistd.h>
 #include <vector>
 
-#define OK(call)                                                                                        \
-    do {                                                                                                \
-        cudaError_t e_ = (call);                                                                        \
-        ck_assert_msg(e_ == cudaSuccess, "%s: %s", #call, cudaGetErrorName(e_));                        \
+#define OK(call)                                                                 \
+    do {                                                                         \
+        cudaError_t e_ = (call);                                                 \
+        ck_assert_msg(e_ == cudaSuccess, "%s: %s", #call, cudaGetErrorName(e_)); \
     } while (0)
-#define GIVES(error, call)                                                                                         \
-    do {                                                                                                           \
-        cudaError_t e_ = (call);                                                                                   \
+#define GIVES(error, call)                                                                                        \
+    do {                                                                                                          \
+        cudaError_t e_ = (call);                                                                                  \
         ck_assert_msg(e_ == (error), "%s: %s, and not %s", #call, cudaGetErrorName(e_), cudaGetErrorName(error)); \
     } while (0)
 
@@ -80,14 +80,15 @@ static void dies(int signal, const char *says, const std::function<void()> &fn)
         text.append(part, (size_t)n);
     close(ends[0]);
     ck_assert_int_eq(waitpid(child, &status, 0), child);
-    ck_assert_msg((WIFSIGNALED(status) && WTERMSIG(status) == signal) || (signal == SIGSEGV && WIFEXITED(status) && WEXITSTATUS(status) != 0),
+    ck_assert_msg((WIFSIGNALED(status) && WTERMSIG(status) == signal) ||
+                      (signal == SIGSEGV && WIFEXITED(status) && WEXITSTATUS(status) != 0),
                   "it lived on (status %x, '%s')", status, text.c_str());
     ck_assert_msg(text.find(says) != std::string::npos, "'%s' does not say '%s'", text.c_str(), says);
 }
 
 static const char *const orders[] = {"up", "down"};
 
-/* ---- threads --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- threads ---------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_block_sum)
 {
@@ -148,7 +149,8 @@ START_TEST(test_indices)
     for (int x : host(out, count, stream))
         ck_assert_int_eq(x, 1);
     /* What cannot be launched. */
-    const unsigned none[3] = {0, 1, 1}, wide[3] = {1025, 1, 1}, deep[3] = {1, 1, 65}, many[3] = {1, 65536, 1}, one[3] = {1, 1, 1};
+    const unsigned none[3] = {0, 1, 1}, wide[3] = {1025, 1, 1}, deep[3] = {1, 1, 65}, many[3] = {1, 65536, 1},
+                   one[3] = {1, 1, 1};
     for (const unsigned *b : {none, wide, deep}) {
         sample_indices(out, one, b, stream);
         GIVES(cudaErrorInvalidConfiguration, cudaGetLastError());
@@ -207,7 +209,8 @@ START_TEST(test_divergence)
     } cases[] = {
         {SAMPLE_LEAVE, "not all threads come to the same barrier: thread 0 is at the __syncthreads of sample.cc:"},
         {SAMPLE_BRANCHES, "threads of a block come to different barriers: thread 0 is at"},
-        {SAMPLE_HALF_WARP, "not all lanes of a warp come to the same shuffle: thread 0 is at the shuffle or __syncwarp of sample.cc:"},
+        {SAMPLE_HALF_WARP,
+         "not all lanes of a warp come to the same shuffle: thread 0 is at the shuffle or __syncwarp of sample.cc:"},
         {SAMPLE_HALF_MASK, "its mask is not 0xffffffff"},
         {SAMPLE_SHORT_WARP, "in a warp of fewer than 32 threads"},
     };
@@ -220,7 +223,7 @@ START_TEST(test_divergence)
 }
 END_TEST
 
-/* ---- memory ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_memory_is_the_devices)
 {
@@ -339,14 +342,16 @@ START_TEST(test_copies)
     OK(cudaMemcpy(back, d, 100, cudaMemcpyDeviceToHost));
     ck_assert(back[0] == 0 && back[1] == 7 && back[99] == 7);
 
-    GIVES(cudaErrorInvalidValue, cudaMemcpyAsync(d + 1, plain, 100, cudaMemcpyHostToDevice, stream)); /* beyond the end */
+    GIVES(cudaErrorInvalidValue,
+          cudaMemcpyAsync(d + 1, plain, 100, cudaMemcpyHostToDevice, stream)); /* beyond the end */
     GIVES(cudaErrorInvalidValue, cudaMemcpyAsync(plain, d + 60, 41, cudaMemcpyDeviceToHost, stream));
     GIVES(cudaErrorInvalidValue, cudaMemcpyAsync(pinned + 1, d, 100, cudaMemcpyDeviceToHost, stream));
     GIVES(cudaErrorInvalidValue, cudaMemcpy2DAsync(plain, 21, d, 21, 20, 5, cudaMemcpyDefault, stream));
     GIVES(cudaErrorInvalidValue, cudaMemcpy2DAsync(plain, 19, d, 20, 20, 2, cudaMemcpyDefault, stream));
     GIVES(cudaErrorInvalidValue, cudaMemsetAsync(d + 1, 0, 100, stream));
     GIVES(cudaErrorInvalidValue, cudaMemsetAsync(plain, 0, 1, stream));
-    GIVES(cudaErrorInvalidValue, cudaMemcpyAsync(plain, d, 1, cudaMemcpyHostToDevice, stream)); /* the wrong way round */
+    GIVES(cudaErrorInvalidValue,
+          cudaMemcpyAsync(plain, d, 1, cudaMemcpyHostToDevice, stream)); /* the wrong way round */
     GIVES(cudaErrorInvalidValue, cudaMemcpyAsync(d, plain, 1, cudaMemcpyDeviceToDevice, stream));
     GIVES(cudaErrorInvalidValue, cudaGetLastError());
     OK(cudaGetLastError());
@@ -354,7 +359,7 @@ START_TEST(test_copies)
 }
 END_TEST
 
-/* ---- streams and events ------------------------------------------------------------------------------------------------------------------ */
+/* ---- streams and events ----------------------------------------------------------------------------------------- */
 
 /* Work that goes on when it is told to. */
 struct gate {
@@ -422,7 +427,8 @@ START_TEST(test_events)
     OK(cudaStreamCreateWithFlags(&b, cudaStreamNonBlocking));
     OK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
     OK(cudaEventCreate(&timed));
-    float *x = device(std::vector<float>(4), a), *y = device(std::vector<float>(4), a), *one = device(std::vector<float>(4, 1.0f), a);
+    float *x = device(std::vector<float>(4), a), *y = device(std::vector<float>(4), a),
+          *one = device(std::vector<float>(4, 1.0f), a);
     OK(cudaEventQuery(event)); /* never recorded: nothing to wait for */
     OK(cudaEventSynchronize(event));
     OK(cudaStreamWaitEvent(b, event, 0));
@@ -492,7 +498,7 @@ START_TEST(test_copies_are_asynchronous)
 }
 END_TEST
 
-/* ---- what is made to fail ---------------------------------------------------------------------------------------------------------------- */
+/* ---- what is made to fail --------------------------------------------------------------------------------------- */
 
 START_TEST(test_failures)
 {

@@ -1,5 +1,6 @@
-/* test_flat.c - the flat kernels: every SIMD level, and CUDA's, against plain C, bit for bit, over odd sizes, thread counts and special
- * values; and plain C against its definition. Where a result is NaN, only that it is one has to agree. */
+/* test_flat.c - the flat kernels: every SIMD level, and CUDA's, against plain C, bit for bit, over odd sizes, thread
+ * counts and special values; and plain C against its definition. Where a result is NaN, only that it is one has to
+ * agree. */
 #include "tests/flat_levels.h"
 
 #include <check.h>
@@ -13,14 +14,21 @@ enum { SIZES = sizeof sizes / sizeof sizes[0], GUARD = 64 };
 static const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_BF16, ZERO_FP16};
 
 static const uint32_t special[] = {
-    0x00000000, 0x80000000,                         /* +-0 */
-    0x00000001, 0x80000001, 0x007fffff, 0x00800000, /* smallest and largest subnormal, smallest normal */
-    0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, /* largest, infinite */
-    0x7fc00000, 0x7f800001, 0xffc12345, 0x7fffffff, /* NaN: quiet, signalling, with a payload, all ones */
-    0x3f800000, 0x3f808000, 0x3f818000, 0x3f807fff, /* one, ties of bf16, just below one */
-    0x477fe000, 0x477fefff, 0x477ff000, 0x38800000, /* 65504, just below and at the overflow of fp16, its smallest normal */
-    0x387fc000, 0x33800000, 0x33000000, 0x33000001, /* subnormals of fp16, half of its smallest and just above */
-    0x7f7f8000, 0x7f7f7fff, 0x00008000, 0x00018000, /* overflow of bf16, ties among its subnormals */
+    0x00000000, 0x80000000, /* +-0 */
+    0x00000001, 0x80000001,
+    0x007fffff, 0x00800000, /* smallest and largest subnormal, smallest normal */
+    0x7f7fffff, 0xff7fffff,
+    0x7f800000, 0xff800000, /* largest, infinite */
+    0x7fc00000, 0x7f800001,
+    0xffc12345, 0x7fffffff, /* NaN: quiet, signalling, with a payload, all ones */
+    0x3f800000, 0x3f808000,
+    0x3f818000, 0x3f807fff, /* one, ties of bf16, just below one */
+    0x477fe000, 0x477fefff,
+    0x477ff000, 0x38800000, /* 65504, just below and at the overflow of fp16, its smallest normal */
+    0x387fc000, 0x33800000,
+    0x33000000, 0x33000001, /* subnormals of fp16, half of its smallest and just above */
+    0x7f7f8000, 0x7f7f7fff,
+    0x00008000, 0x00018000, /* overflow of bf16, ties among its subnormals */
 };
 
 /* What a test of sixteen bits takes from the list: the halves, and fp16's own. */
@@ -90,8 +98,8 @@ static bool is_nan(const void *x, zero_dtype_t dtype, int64_t i)
 }
 
 /* Same bits, or both NaN; and nothing written behind the end of got. */
-static void same(const void *want, const void *got, int64_t count, zero_dtype_t dtype, const char *what, const char *level,
-                 int threads)
+static void same(const void *want, const void *got, int64_t count, zero_dtype_t dtype, const char *what,
+                 const char *level, int threads)
 {
     size_t size = zero_dtype_size(dtype);
     for (int64_t i = 0; i < count; i++)
@@ -100,22 +108,22 @@ static void same(const void *want, const void *got, int64_t count, zero_dtype_t 
             uint32_t w = 0, g = 0;
             memcpy(&w, (const char *)want + (size_t)i * size, size);
             memcpy(&g, (const char *)got + (size_t)i * size, size);
-            ck_abort_msg("%s, %s, %d threads, %lld elements of %s: element %lld is %08x, wanted %08x", what, level, threads,
-                         (long long)count, zero_dtype_name(dtype), (long long)i, g, w);
+            ck_abort_msg("%s, %s, %d threads, %lld elements of %s: element %lld is %08x, wanted %08x", what, level,
+                         threads, (long long)count, zero_dtype_name(dtype), (long long)i, g, w);
         }
     for (int k = 0; k < GUARD; k++)
         ck_assert_msg(((const uint8_t *)got)[(size_t)count * size + (size_t)k] == 0xa5,
-                      "%s, %s, %d threads, %lld elements of %s: byte %d behind the end", what, level, threads, (long long)count,
-                      zero_dtype_name(dtype), k);
+                      "%s, %s, %d threads, %lld elements of %s: byte %d behind the end", what, level, threads,
+                      (long long)count, zero_dtype_name(dtype), k);
 }
 
 /* Every test of a level runs for each of levels, as loop tests; a level that this processor has not got passes. */
-#define OPS                                             \
-    const char *level = flat_levels[_i];                \
-    const zero_flat_ops_t *ops = flat_level(level);     \
-    if (!ops)                                           \
-        return;                                         \
-    const zero_flat_ops_t *ref = zero_flat_ref();       \
+#define OPS                                         \
+    const char *level = flat_levels[_i];            \
+    const zero_flat_ops_t *ops = flat_level(level); \
+    if (!ops)                                       \
+        return;                                     \
+    const zero_flat_ops_t *ref = zero_flat_ref();   \
     (void)ref
 
 START_TEST(test_choice)
@@ -136,9 +144,9 @@ START_TEST(test_choice)
     }
     ck_assert_ptr_eq(zero_flat_cpu(), best);
 #if defined(__x86_64__)
-    ck_assert_int_eq(zero_flat_find("avx512") != NULL, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                                           __builtin_cpu_supports("avx512dq") &&
-                                                           __builtin_cpu_supports("avx512vl"));
+    ck_assert_int_eq(zero_flat_find("avx512") != NULL,
+                     __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
 #endif
 }
 END_TEST
@@ -149,7 +157,8 @@ START_TEST(test_fill_copy)
     for (int s = 0; s < SIZES; s++)
         for (int threads = 0; threads <= flat_most_threads; threads++) {
             int64_t n = sizes[s];
-            uint8_t *x = random_buffer(n, ZERO_FP32, 1), *y = buffer(n, ZERO_FP32), *zero = calloc((size_t)n * 4 + 1, 1);
+            uint8_t *x = random_buffer(n, ZERO_FP32, 1), *y = buffer(n, ZERO_FP32),
+                    *zero = calloc((size_t)n * 4 + 1, 1);
             for (uint64_t cut = 0; cut < 4 && cut <= (uint64_t)n * 4; cut++) { /* any number of bytes */
                 uint64_t bytes = (uint64_t)n * 4 - cut;
                 memset(y, 0xa5, (size_t)n * 4);
@@ -194,8 +203,8 @@ START_TEST(test_cast)
 }
 END_TEST
 
-/* Each 16-bit number widened, and what lies on, between and just beside 16-bit numbers narrowed: bits of NaN included, against
- * base.h. */
+/* Each 16-bit number widened, and what lies on, between and just beside 16-bit numbers narrowed: bits of NaN included,
+ * against base.h. */
 START_TEST(test_cast_all)
 {
     OPS;
@@ -209,8 +218,10 @@ START_TEST(test_cast_all)
         ops->cast(wide, ZERO_FP32, h, to, N, 2, NULL);
         for (int i = 0; i < N; i++) {
             float want = to == ZERO_BF16 ? zero_bf16_to_fp32(h[i]) : zero_fp16_to_fp32(h[i]);
-            ck_assert_msg(memcmp(&want, &wide[i], 4) == 0, "%s %04x to fp32 by %s", zero_dtype_name(to), (unsigned)i, level);
-            uint32_t u, half = to == ZERO_BF16 ? 0x8000 : 0x1000; /* half a unit of the last place, for normal numbers */
+            ck_assert_msg(memcmp(&want, &wide[i], 4) == 0, "%s %04x to fp32 by %s", zero_dtype_name(to), (unsigned)i,
+                          level);
+            uint32_t u,
+                half = to == ZERO_BF16 ? 0x8000 : 0x1000; /* half a unit of the last place, for normal numbers */
             memcpy(&u, &wide[i], 4);
             for (uint32_t k = 0; k < 4; k++) {
                 uint32_t v = k == 0 ? u : u + half - 2 + k;
@@ -220,8 +231,8 @@ START_TEST(test_cast_all)
         ops->cast(narrow, to, x, ZERO_FP32, 4 * N, 2, NULL);
         for (int i = 0; i < 4 * N; i++) {
             uint16_t want = to == ZERO_BF16 ? zero_fp32_to_bf16(x[i]) : zero_fp32_to_fp16(x[i]);
-            ck_assert_msg(want == narrow[i], "%a to %s by %s: %04x, wanted %04x", (double)x[i], zero_dtype_name(to), level,
-                          narrow[i], want);
+            ck_assert_msg(want == narrow[i], "%a to %s by %s: %04x, wanted %04x", (double)x[i], zero_dtype_name(to),
+                          level, narrow[i], want);
         }
         free(h), free(narrow), free(wide), free(x);
     }
@@ -234,7 +245,8 @@ START_TEST(test_accumulate)
     for (int a = 0; a < 3; a++)
         for (int s = 0; s < SIZES; s++) {
             int64_t n = sizes[s];
-            void *x = random_buffer(n, dtypes[a], 3), *start = random_buffer(n, ZERO_FP32, 4), *want = clone(start, n, ZERO_FP32);
+            void *x = random_buffer(n, dtypes[a], 3), *start = random_buffer(n, ZERO_FP32, 4),
+                 *want = clone(start, n, ZERO_FP32);
             ref->accumulate(want, x, dtypes[a], n, 1, NULL);
             for (int threads = 0; threads <= flat_most_threads; threads++) {
                 void *got = clone(start, n, ZERO_FP32);
@@ -369,8 +381,8 @@ END_TEST
 START_TEST(test_square_sum_of_many)
 {
     OPS;
-    static const int64_t counts[] = {64 * 4096, 64 * 4096 + 1, 101 * 4096 + 5, 512 * 4096 - 1, 512 * 4096, 512 * 4096 + 1, 576 * 4096,
-                                     1024 * 4096, 1025 * 4096 + 77};
+    static const int64_t counts[] = {64 * 4096,      64 * 4096 + 1, 101 * 4096 + 5, 512 * 4096 - 1,  512 * 4096,
+                                     512 * 4096 + 1, 576 * 4096,    1024 * 4096,    1025 * 4096 + 77};
     int count = sizeof counts / sizeof counts[0];
     int64_t most = counts[count - 1];
     uint16_t *x = buffer(most, ZERO_BF16);
@@ -380,7 +392,8 @@ START_TEST(test_square_sum_of_many)
     for (int c = 0; c < count; c++) {
         double got = -1, want = square_sum_by_definition(x, ZERO_BF16, counts[c]);
         ops->square_sum(&got, scratch, x, ZERO_BF16, counts[c], flat_most_threads, NULL);
-        ck_assert_msg(memcmp(&got, &want, 8) == 0, "square_sum, %s, %lld elements: %a, wanted %a", level, (long long)counts[c], got, want);
+        ck_assert_msg(memcmp(&got, &want, 8) == 0, "square_sum, %s, %lld elements: %a, wanted %a", level,
+                      (long long)counts[c], got, want);
     }
     free(x), free(scratch);
 }

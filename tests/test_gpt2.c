@@ -1,5 +1,5 @@
-/* test_gpt2.c - GPT-2 under every stage against what PyTorch gives (tests/golden/generate.py), and the same bits wherever they are promised.
- * `make check` runs a cover of the product of settings; ZERO_CHECK_FULL=1 all of it. */
+/* test_gpt2.c - GPT-2 under every stage against what PyTorch gives (tests/golden/generate.py), and the same bits
+ * wherever they are promised. `make check` runs a cover of the product of settings; ZERO_CHECK_FULL=1 all of it. */
 #include "tests/gpt2_case.h"
 #include "tests/ranks.h"
 
@@ -23,16 +23,20 @@ static const char *describe(const gpt2_case_t *c)
 {
     static char text[300];
 
-    snprintf(text, sizeof text, "%s: %d ranks, stage %d, micro-batch %d, recompute %d, window %d, reduce %s, %s, persist %d, %s, head %d x %d, "
-             "%d threads", c->golden->name, c->world, c->stage, (int)c->micro_batch, (int)c->recompute, c->window,
-             c->reduce == ZERO_REDUCE_EVERY ? "every" : "last", c->threaded ? "threaded" : "inline", (int)c->persist_bytes, c->backend,
-             (int)c->head_rows, (int)c->head_columns, c->threads);
+    snprintf(
+        text, sizeof text,
+        "%s: %d ranks, stage %d, micro-batch %d, recompute %d, window %d, reduce %s, %s, persist %d, %s, head %d x %d, "
+        "%d threads",
+        c->golden->name, c->world, c->stage, (int)c->micro_batch, (int)c->recompute, c->window,
+        c->reduce == ZERO_REDUCE_EVERY ? "every" : "last", c->threaded ? "threaded" : "inline", (int)c->persist_bytes,
+        c->backend, (int)c->head_rows, (int)c->head_columns, c->threads);
     return text;
 }
 
 static void check_close(const gpt2_case_t *c, const char *what, int step, double found, double wanted, double tolerance)
 {
-    ck_assert_msg(fabs(found - wanted) <= tolerance * fabs(wanted), "%s: %s %d is %.17g, PyTorch's is %.17g", describe(c), what, step, found, wanted);
+    ck_assert_msg(fabs(found - wanted) <= tolerance * fabs(wanted), "%s: %s %d is %.17g, PyTorch's is %.17g",
+                  describe(c), what, step, found, wanted);
 }
 
 /* The case against PyTorch's numbers. */
@@ -63,35 +67,50 @@ static void run(const gpt2_case_t *c, gpt2_result_t *r)
 static void check_same(const gpt2_case_t *c, const gpt2_result_t *r, const gpt2_result_t *base)
 {
     for (int s = 0; s < c->steps; s++) {
-        ck_assert_msg(memcmp(&r->losses[s], &base->losses[s], sizeof(double)) == 0, "%s: loss %d is %.17g, at stage 0 it is %.17g", describe(c), s + 1,
-                      r->losses[s], base->losses[s]);
-        ck_assert_msg(memcmp(&r->norms[s], &base->norms[s], sizeof(double)) == 0, "%s: norm %d is %.17g, at stage 0 it is %.17g", describe(c), s + 1,
-                      r->norms[s], base->norms[s]);
+        ck_assert_msg(memcmp(&r->losses[s], &base->losses[s], sizeof(double)) == 0,
+                      "%s: loss %d is %.17g, at stage 0 it is %.17g", describe(c), s + 1, r->losses[s],
+                      base->losses[s]);
+        ck_assert_msg(memcmp(&r->norms[s], &base->norms[s], sizeof(double)) == 0,
+                      "%s: norm %d is %.17g, at stage 0 it is %.17g", describe(c), s + 1, r->norms[s], base->norms[s]);
     }
-    ck_assert_msg(r->eval_before == base->eval_before && r->eval_after == base->eval_after, "%s: evaluations differ from stage 0's", describe(c));
+    ck_assert_msg(r->eval_before == base->eval_before && r->eval_after == base->eval_after,
+                  "%s: evaluations differ from stage 0's", describe(c));
     ck_assert_msg(r->params == base->params && memcmp(r->values, base->values, (size_t)r->params * sizeof(float)) == 0,
                   "%s: parameters differ from stage 0's", describe(c));
 }
 
 /* What keeps the numbers to the bit apart: one base run for each. */
-static const struct { int world; int64_t micro_batch; zero_reduce_t reduce; } groups[] = {
-    { 1, 12, ZERO_REDUCE_EVERY }, { 1, 4, ZERO_REDUCE_LAST }, { 2, 6, ZERO_REDUCE_EVERY }, { 2, 3, ZERO_REDUCE_EVERY }, { 2, 1, ZERO_REDUCE_LAST },
-    { 3, 4, ZERO_REDUCE_EVERY }, { 3, 2, ZERO_REDUCE_LAST }, { 3, 1, ZERO_REDUCE_EVERY }, { 4, 3, ZERO_REDUCE_LAST }, { 4, 1, ZERO_REDUCE_EVERY },
+static const struct {
+    int world;
+    int64_t micro_batch;
+    zero_reduce_t reduce;
+} groups[] = {
+    {1, 12, ZERO_REDUCE_EVERY}, {1, 4, ZERO_REDUCE_LAST},  {2, 6, ZERO_REDUCE_EVERY}, {2, 3, ZERO_REDUCE_EVERY},
+    {2, 1, ZERO_REDUCE_LAST},   {3, 4, ZERO_REDUCE_EVERY}, {3, 2, ZERO_REDUCE_LAST},  {3, 1, ZERO_REDUCE_EVERY},
+    {4, 3, ZERO_REDUCE_LAST},   {4, 1, ZERO_REDUCE_EVERY},
 };
 enum { GROUPS = sizeof groups / sizeof *groups, STAGES = 4, RECOMPUTES = 3 };
-static const int windows[] = { 2, 1, 3, 9 };
-static const int64_t persists[] = { 0, 65536, 20000 };
+static const int windows[] = {2, 1, 3, 9};
+static const int64_t persists[] = {0, 65536, 20000};
 
 static gpt2_golden_t golden;
 static gpt2_result_t base, result;
 
 static gpt2_case_t group_base(int group)
 {
-    return (gpt2_case_t){ .golden = &golden, .folder = "gpt2", .world = groups[group].world, .window = 2, .threads = 1, .backend = "cpu",
-                          .micro_batch = groups[group].micro_batch, .reduce = groups[group].reduce, .steps = golden.steps };
+    return (gpt2_case_t){.golden = &golden,
+                         .folder = "gpt2",
+                         .world = groups[group].world,
+                         .window = 2,
+                         .threads = 1,
+                         .backend = "cpu",
+                         .micro_batch = groups[group].micro_batch,
+                         .reduce = groups[group].reduce,
+                         .steps = golden.steps};
 }
 
-/* Stage x recompute in every group; window, device and what persists go through all their pairs with them as the numbers go on. */
+/* Stage x recompute in every group; window, device and what persists go through all their pairs with them as the
+ * numbers go on. */
 START_TEST(test_matrix)
 {
     const int group = _i;
@@ -117,11 +136,18 @@ START_TEST(test_matrix)
 }
 END_TEST
 
-/* Other sequence lengths, schedules, betas, decay, without clipping, bf16; the head in chunks; plain C kernels; threads. */
-static const struct { const char *name; int world; int64_t micro_batch, head_rows, head_columns; int threads; const char *backend; } others[] = {
-    { "noam", 2, 3, 0, 0, 1, "cpu" }, { "noam", 3, 2, 40, 0, 1, "cpu" }, { "linear", 4, 2, 0, 31, 1, "cpu" }, { "linear", 1, 24, 64, 96, 2, "cpu" },
-    { "bf16", 2, 2, 0, 0, 1, "cpu" }, { "bf16", 3, 4, 0, 50, 1, "cpu" }, { "cosine", 1, 2, 13, 7, 2, "cpu" }, { "cosine", 3, 4, 0, 0, 1, "ref" },
-    { "bf16", 2, 6, 30, 20, 1, "ref" },
+/* Other sequence lengths, schedules, betas, decay, without clipping, bf16; the head in chunks; plain C kernels;
+ * threads. */
+static const struct {
+    const char *name;
+    int world;
+    int64_t micro_batch, head_rows, head_columns;
+    int threads;
+    const char *backend;
+} others[] = {
+    {"noam", 2, 3, 0, 0, 1, "cpu"},      {"noam", 3, 2, 40, 0, 1, "cpu"},  {"linear", 4, 2, 0, 31, 1, "cpu"},
+    {"linear", 1, 24, 64, 96, 2, "cpu"}, {"bf16", 2, 2, 0, 0, 1, "cpu"},   {"bf16", 3, 4, 0, 50, 1, "cpu"},
+    {"cosine", 1, 2, 13, 7, 2, "cpu"},   {"cosine", 3, 4, 0, 0, 1, "ref"}, {"bf16", 2, 6, 30, 20, 1, "ref"},
 };
 enum { OTHERS = sizeof others / sizeof *others };
 
@@ -130,9 +156,16 @@ START_TEST(test_others)
     gpt2_case_t c;
 
     gpt2_read_golden(&golden, others[_i].name);
-    c = (gpt2_case_t){ .golden = &golden, .folder = "gpt2", .world = others[_i].world, .window = 2, .threads = others[_i].threads,
-                       .backend = others[_i].backend, .micro_batch = others[_i].micro_batch, .head_rows = others[_i].head_rows,
-                       .head_columns = others[_i].head_columns, .steps = golden.steps };
+    c = (gpt2_case_t){.golden = &golden,
+                      .folder = "gpt2",
+                      .world = others[_i].world,
+                      .window = 2,
+                      .threads = others[_i].threads,
+                      .backend = others[_i].backend,
+                      .micro_batch = others[_i].micro_batch,
+                      .head_rows = others[_i].head_rows,
+                      .head_columns = others[_i].head_columns,
+                      .steps = golden.steps};
     run(&c, &base);
     for (int stage = 1; stage < STAGES; stage++) {
         c.stage = stage;
@@ -145,7 +178,7 @@ START_TEST(test_others)
 END_TEST
 
 /* One folder in the spellings that exist: each gives PyTorch's evaluation loss with the same rounded weights. */
-static const char *const folders[] = { "gpt2", "gpt2-sharded", "gpt2-bf16", "gpt2-old" };
+static const char *const folders[] = {"gpt2", "gpt2-sharded", "gpt2-bf16", "gpt2-old"};
 
 START_TEST(test_folder)
 {
@@ -210,7 +243,14 @@ START_TEST(test_logits)
     gpt2_case_t c;
 
     gpt2_read_golden(&golden, "noam"); /* 33 tokens: all positions, and a last shape that is no power of two */
-    c = (gpt2_case_t){ .golden = &golden, .folder = "gpt2", .world = 2, .stage = 3, .window = 2, .threads = 1, .backend = "cpu", .micro_batch = 2 };
+    c = (gpt2_case_t){.golden = &golden,
+                      .folder = "gpt2",
+                      .world = 2,
+                      .stage = 3,
+                      .window = 2,
+                      .threads = 1,
+                      .backend = "cpu",
+                      .micro_batch = 2};
     ck_assert_int_eq(ranks_run(2, 60, logits_rank, &c), 0);
 }
 END_TEST
@@ -220,9 +260,12 @@ static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
 {
     const gpt2_case_t *c = arg;
     const int64_t rows = c->micro_batch * c->golden->seq_len;
-    static const struct { int32_t token; const char *sentence; } bad[] = {
-        { 97, "input token 5 is 97, but the model's vocabulary has tokens 0 to 96" },
-        { -1, "input token 5 is -1, but the model's vocabulary has tokens 0 to 96" },
+    static const struct {
+        int32_t token;
+        const char *sentence;
+    } bad[] = {
+        {97, "input token 5 is 97, but the model's vocabulary has tokens 0 to 96"},
+        {-1, "input token 5 is -1, but the model's vocabulary has tokens 0 to 96"},
     };
     int32_t *x = calloc((size_t)rows, sizeof *x), *y = calloc((size_t)rows, sizeof *y);
     int failed = 0;
@@ -234,13 +277,16 @@ static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
     failed = gpt2_rank_open(&r, c, bootstrap);
     for (int i = 0; i < 2 && !failed; i++) {
         x[5] = bad[i].token;
-        failed |= zero_model_train(r.model, x, y, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG || strcmp(r.error.text, bad[i].sentence);
-        failed |= zero_model_train(r.model, y, x, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG || !strstr(r.error.text, "target token 5 is");
+        failed |= zero_model_train(r.model, x, y, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
+                  strcmp(r.error.text, bad[i].sentence);
+        failed |= zero_model_train(r.model, y, x, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
+                  !strstr(r.error.text, "target token 5 is");
         failed |= zero_model_eval(r.model, x, y, c->micro_batch, &loss, &r.error) != ZERO_ERR_ARG;
         failed |= zero_model_logits(r.model, x, 6, NULL, &r.error) != ZERO_ERR_ARG;
     }
     x[5] = 96;
-    failed = failed || zero_model_train(r.model, x, y, ZERO_LAST, &loss, &r.error) != ZERO_OK || zero_step(r.engine, 1e-3) != ZERO_OK;
+    failed = failed || zero_model_train(r.model, x, y, ZERO_LAST, &loss, &r.error) != ZERO_OK ||
+             zero_step(r.engine, 1e-3) != ZERO_OK;
     if (failed)
         fprintf(stderr, "last error: %s\n", r.error.text);
     gpt2_rank_close(&r);
@@ -261,14 +307,20 @@ END_TEST
 
 START_TEST(test_create_refuses)
 {
-    static const struct { zero_model_options_t options; zero_status_t status; const char *sentence; } bad[] = {
-        { { .micro_batch = 1, .seq_len = 257, .threads = 1 }, ZERO_ERR_ARG, "sequences of 257 tokens are longer than the model's 256 positions: use at most 256" },
-        { { .micro_batch = 0, .seq_len = 8, .threads = 1 }, ZERO_ERR_ARG, "at least 1" },
-        { { .micro_batch = 1, .seq_len = 8, .sample_len = 257, .threads = 1 }, ZERO_ERR_ARG, "256 positions" },
-        { { .micro_batch = 1, .seq_len = 8, .dtype = ZERO_FP16, .threads = 1 }, ZERO_ERR_UNSUPPORTED, "fp16" },
-        { { .micro_batch = 1, .seq_len = 8, .threads = 0 }, ZERO_ERR_ARG, "threads" },
-        { { .micro_batch = 1ll << 40, .seq_len = 8, .threads = 1 }, ZERO_ERR_ARG, "tokens at a time" },
-        { { .micro_batch = 1, .seq_len = 8, .threads = 1, .backend = "abacus" }, ZERO_ERR_ARG, "abacus" },
+    static const struct {
+        zero_model_options_t options;
+        zero_status_t status;
+        const char *sentence;
+    } bad[] = {
+        {{.micro_batch = 1, .seq_len = 257, .threads = 1},
+         ZERO_ERR_ARG,
+         "sequences of 257 tokens are longer than the model's 256 positions: use at most 256"},
+        {{.micro_batch = 0, .seq_len = 8, .threads = 1}, ZERO_ERR_ARG, "at least 1"},
+        {{.micro_batch = 1, .seq_len = 8, .sample_len = 257, .threads = 1}, ZERO_ERR_ARG, "256 positions"},
+        {{.micro_batch = 1, .seq_len = 8, .dtype = ZERO_FP16, .threads = 1}, ZERO_ERR_UNSUPPORTED, "fp16"},
+        {{.micro_batch = 1, .seq_len = 8, .threads = 0}, ZERO_ERR_ARG, "threads"},
+        {{.micro_batch = 1ll << 40, .seq_len = 8, .threads = 1}, ZERO_ERR_ARG, "tokens at a time"},
+        {{.micro_batch = 1, .seq_len = 8, .threads = 1, .backend = "abacus"}, ZERO_ERR_ARG, "abacus"},
     };
     zero_model_config_t config;
     zero_model_t *model = NULL;

@@ -1,5 +1,5 @@
-/* test_model_load.c - sizes, presets and initial values of models; config.json and weights that lie are refused with a sentence that names what is
- * wrong. No engine. */
+/* test_model_load.c - sizes, presets and initial values of models; config.json and weights that lie are refused with a
+ * sentence that names what is wrong. No engine. */
 #include "models/gpt2.h"
 
 #include <check.h>
@@ -9,13 +9,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- sizes ------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(test_presets)
 {
     /* Parameters as transformers counts them for the published models. */
-    static const struct { const char *name; int64_t parameters; } published[] = {
-        { "gpt2", 124439808 }, { "gpt2-medium", 354823168 }, { "gpt2-large", 774030080 }, { "gpt2-xl", 1557611200 },
+    static const struct {
+        const char *name;
+        int64_t parameters;
+    } published[] = {
+        {"gpt2", 124439808},
+        {"gpt2-medium", 354823168},
+        {"gpt2-large", 774030080},
+        {"gpt2-xl", 1557611200},
     };
     zero_model_config_t c;
     zero_error_t error;
@@ -30,7 +36,9 @@ START_TEST(test_presets)
     ck_assert_int_eq(zero_model_preset(&c, "llama-8b", &error), ZERO_ERR_UNSUPPORTED);
     ck_assert_ptr_nonnull(strstr(error.text, "llama-8b"));
     ck_assert_int_eq(zero_model_preset(&c, "gpt3", &error), ZERO_ERR_ARG);
-    ck_assert_str_eq(error.text, "there is no model 'gpt3': use tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or a Hugging Face folder");
+    ck_assert_str_eq(
+        error.text,
+        "there is no model 'gpt3': use tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or a Hugging Face folder");
 }
 END_TEST
 
@@ -41,11 +49,12 @@ START_TEST(test_flops)
 
     ck_assert_int_eq(zero_model_preset(&c, "gpt2", &error), ZERO_OK);
     /* 6 (12 layers of 12 C^2, and the head) + 12 layers heads head_dim T */
-    ck_assert_double_eq(zero_model_flops_per_token(&c, 1024), 6 * (12.0 * 12 * 768 * 768 + 50257.0 * 768) + 12.0 * 12 * 768 * 1024);
+    ck_assert_double_eq(zero_model_flops_per_token(&c, 1024),
+                        6 * (12.0 * 12 * 768 * 768 + 50257.0 * 768) + 12.0 * 12 * 768 * 1024);
 }
 END_TEST
 
-/* ---- initial values ---------------------------------------------------------------------------------------------- */
+/* ---- initial values --------------------------------------------------------------------------------------------- */
 
 START_TEST(test_init)
 {
@@ -97,7 +106,7 @@ START_TEST(test_init)
 }
 END_TEST
 
-/* ---- config.json ------------------------------------------------------------------------------------------------- */
+/* ---- config.json ------------------------------------------------------------------------------------------------ */
 
 #define SIZES "\"n_layer\": 2, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5"
 #define CONFIG "{\"model_type\": \"gpt2\", " SIZES "}"
@@ -123,59 +132,81 @@ START_TEST(test_config)
     ck_assert_int_eq(c.positions, 5);
     ck_assert_double_eq(c.norm_eps, 1e-5);
     ck_assert_double_eq(c.init_std, 0.02);
-    ck_assert_int_eq(parse("{\"model_type\": \"gpt2\", " SIZES ", \"n_inner\": 7, \"layer_norm_epsilon\": 1e-6, \"initializer_range\": 0.5,"
-                           "\"activation_function\": \"gelu_pytorch_tanh\", \"tie_word_embeddings\": true, \"scale_attn_weights\": true}",
-                           &c, &error), ZERO_OK);
+    ck_assert_int_eq(parse("{\"model_type\": \"gpt2\", " SIZES
+                           ", \"n_inner\": 7, \"layer_norm_epsilon\": 1e-6, \"initializer_range\": 0.5,"
+                           "\"activation_function\": \"gelu_pytorch_tanh\", \"tie_word_embeddings\": true, "
+                           "\"scale_attn_weights\": true}",
+                           &c, &error),
+                     ZERO_OK);
     ck_assert_int_eq(c.hidden, 7);
     ck_assert_double_eq(c.norm_eps, 1e-6);
     ck_assert_double_eq(c.init_std, 0.5);
 }
 END_TEST
 
-static const struct { const char *text, *sentence; } bad_configs[] = {
-    { "", "DIR/config.json: line" },
-    { "{\"model_type\": \"gpt2\"", "DIR/config.json: line 1" },
-    { CONFIG "x", "end of file" },
-    { "[1]", "no JSON object" },
-    { "{" SIZES "}", "\"model_type\" is missing, wanted \"gpt2\"" },
-    { "{\"model_type\": \"llama\", " SIZES "}", "\"model_type\" is \"llama\", wanted \"gpt2\"" },
-    { "{\"model_type\": [1], " SIZES "}", "\"model_type\" is [1], wanted" },
-    { "{\"model_type\": \"gpt2\", \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}", "\"n_layer\" is missing, wanted an integer" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"n_layer\": 2}", "duplicate" },
-    { "{\"model_type\": \"gpt2\", \"n_layer\": -1, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}", "\"n_layer\" is -1" },
-    { "{\"model_type\": \"gpt2\", \"n_layer\": 2.5, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}", "\"n_layer\" is 2.5" },
-    { "{\"model_type\": \"gpt2\", \"n_layer\": \"2\", \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}", "\"n_layer\" is \"2\"" },
-    { "{\"model_type\": \"gpt2\", \"n_layer\": 9223372036854775807, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}",
-      "layers 9223372036854775807" },
-    { "{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_head\": 1, \"n_embd\": 9223372036854775807, \"vocab_size\": 11, \"n_positions\": 5}",
-      "width 9223372036854775807" },
-    { "{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_head\": 4, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}",
-      "a width of 6 is no multiple of 4 heads: 4 or 8 would be" },
-    { "{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 4294967296, \"n_positions\": 5}", "vocabulary 4294967296" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"n_inner\": 0}", "\"n_inner\" is 0" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"layer_norm_epsilon\": 0}", "epsilon of 0" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"layer_norm_epsilon\": \"small\"}", "\"layer_norm_epsilon\" is \"small\"" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"activation_function\": \"relu\"}", "\"activation_function\" is \"relu\", wanted \"gelu_new\"" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"scale_attn_weights\": false}", "\"scale_attn_weights\" is false, wanted true" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"scale_attn_by_inverse_layer_idx\": true}", "\"scale_attn_by_inverse_layer_idx\" is true, wanted false" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"tie_word_embeddings\": false}", "\"tie_word_embeddings\" is false, wanted true: a head apart from the embedding" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"add_cross_attention\": 1}", "\"add_cross_attention\" is 1, wanted false" },
-    { "{\"model_type\": \"gpt2\", " SIZES ", \"quantization_config\": {\"bits\": 4}}", "\"quantization_config\" is {\"bits\":4}" },
+static const struct {
+    const char *text, *sentence;
+} bad_configs[] = {
+    {"", "DIR/config.json: line"},
+    {"{\"model_type\": \"gpt2\"", "DIR/config.json: line 1"},
+    {CONFIG "x", "end of file"},
+    {"[1]", "no JSON object"},
+    {"{" SIZES "}", "\"model_type\" is missing, wanted \"gpt2\""},
+    {"{\"model_type\": \"llama\", " SIZES "}", "\"model_type\" is \"llama\", wanted \"gpt2\""},
+    {"{\"model_type\": [1], " SIZES "}", "\"model_type\" is [1], wanted"},
+    {"{\"model_type\": \"gpt2\", \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}",
+     "\"n_layer\" is missing, wanted an integer"},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"n_layer\": 2}", "duplicate"},
+    {"{\"model_type\": \"gpt2\", \"n_layer\": -1, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": "
+     "5}",
+     "\"n_layer\" is -1"},
+    {"{\"model_type\": \"gpt2\", \"n_layer\": 2.5, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": "
+     "5}",
+     "\"n_layer\" is 2.5"},
+    {"{\"model_type\": \"gpt2\", \"n_layer\": \"2\", \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, "
+     "\"n_positions\": 5}",
+     "\"n_layer\" is \"2\""},
+    {"{\"model_type\": \"gpt2\", \"n_layer\": 9223372036854775807, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 11, "
+     "\"n_positions\": 5}",
+     "layers 9223372036854775807"},
+    {"{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_head\": 1, \"n_embd\": 9223372036854775807, \"vocab_size\": 11, "
+     "\"n_positions\": 5}",
+     "width 9223372036854775807"},
+    {"{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_head\": 4, \"n_embd\": 6, \"vocab_size\": 11, \"n_positions\": 5}",
+     "a width of 6 is no multiple of 4 heads: 4 or 8 would be"},
+    {"{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_head\": 3, \"n_embd\": 6, \"vocab_size\": 4294967296, "
+     "\"n_positions\": 5}",
+     "vocabulary 4294967296"},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"n_inner\": 0}", "\"n_inner\" is 0"},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"layer_norm_epsilon\": 0}", "epsilon of 0"},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"layer_norm_epsilon\": \"small\"}", "\"layer_norm_epsilon\" is \"small\""},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"activation_function\": \"relu\"}",
+     "\"activation_function\" is \"relu\", wanted \"gelu_new\""},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"scale_attn_weights\": false}",
+     "\"scale_attn_weights\" is false, wanted true"},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"scale_attn_by_inverse_layer_idx\": true}",
+     "\"scale_attn_by_inverse_layer_idx\" is true, wanted false"},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"tie_word_embeddings\": false}",
+     "\"tie_word_embeddings\" is false, wanted true: a head apart from the embedding"},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"add_cross_attention\": 1}", "\"add_cross_attention\" is 1, wanted false"},
+    {"{\"model_type\": \"gpt2\", " SIZES ", \"quantization_config\": {\"bits\": 4}}",
+     "\"quantization_config\" is {\"bits\":4}"},
 };
 
 START_TEST(test_bad_config)
 {
-    zero_model_config_t c = { .layers = 77 };
+    zero_model_config_t c = {.layers = 77};
     zero_error_t error;
 
     ck_assert_int_eq(parse(bad_configs[_i].text, &c, &error), ZERO_ERR_FORMAT);
-    ck_assert_msg(strstr(error.text, bad_configs[_i].sentence) != NULL, "the sentence '%s' does not say '%s'", error.text, bad_configs[_i].sentence);
+    ck_assert_msg(strstr(error.text, bad_configs[_i].sentence) != NULL, "the sentence '%s' does not say '%s'",
+                  error.text, bad_configs[_i].sentence);
     ck_assert_ptr_nonnull(strstr(error.text, "DIR/config.json"));
     ck_assert_int_eq(c.layers, 77); /* untouched */
 }
 END_TEST
 
-/* ---- folders ----------------------------------------------------------------------------------------------------- */
+/* ---- folders ---------------------------------------------------------------------------------------------------- */
 
 static char folder[64];
 
@@ -195,7 +226,8 @@ static void make_folder(void)
 
 static void drop_folder(void)
 {
-    static const char *const names[] = { "config.json", "model.safetensors", "model.safetensors.index.json", "a.safetensors", "b.safetensors" };
+    static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json",
+                                        "a.safetensors", "b.safetensors"};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         unlink(in_folder(names[i]));
@@ -213,11 +245,11 @@ static void write_file(const char *name, const void *data, size_t bytes)
 
 /* A tensor more, less or otherwise than the model of CONFIG has it. */
 typedef struct change {
-    const char *name;            /* "" for none; the tensor that is added where the model has none of this name */
-    const char *becomes;         /* another name; NULL: left out */
-    const char *dtype, *shape;   /* NULL: as it is */
-    int64_t count;               /* elements, with shape */
-    uint8_t last;                /* its last byte; the others, and those of other tensors, are 0 */
+    const char *name;          /* "" for none; the tensor that is added where the model has none of this name */
+    const char *becomes;       /* another name; NULL: left out */
+    const char *dtype, *shape; /* NULL: as it is */
+    int64_t count;             /* elements, with shape */
+    uint8_t last;              /* its last byte; the others, and those of other tensors, are 0 */
 } change_t;
 
 /* Tensors [first, last) of the model, changed, as one .safetensors file. */
@@ -242,7 +274,7 @@ static void write_tensors(const char *file, const zero_model_config_t *c, int fi
         } else { /* after the last: what is added */
             if (done || !*change->name)
                 break;
-            t = (zero_gpt2_tensor_t){ .ndim = 1, .shape = { 1 }, .count = 1 };
+            t = (zero_gpt2_tensor_t){.ndim = 1, .shape = {1}, .count = 1};
             snprintf(t.name, sizeof t.name, "%s", change->name);
         }
         snprintf(name, sizeof name, "%s", t.name);
@@ -261,9 +293,12 @@ static void write_tensors(const char *file, const zero_model_config_t *c, int fi
         }
         if (!strcmp(change->name, t.name))
             value = change->last;
-        const size_t size = (size_t)count * (!strcmp(dtype, "F64") || !strcmp(dtype, "I64") ? 8 : !strcmp(dtype, "F32") ? 4 : 2);
-        used += (size_t)sprintf(header + 8 + used, "%s\"%s\": {\"dtype\": \"%s\", \"shape\": [%s], \"data_offsets\": [%zu, %zu]}", used > 1 ? ", " : "",
-                                name, dtype, shape, bytes, bytes + size);
+        const size_t size = (size_t)count * (!strcmp(dtype, "F64") || !strcmp(dtype, "I64") ? 8
+                                             : !strcmp(dtype, "F32")                        ? 4
+                                                                                            : 2);
+        used += (size_t)sprintf(header + 8 + used,
+                                "%s\"%s\": {\"dtype\": \"%s\", \"shape\": [%s], \"data_offsets\": [%zu, %zu]}",
+                                used > 1 ? ", " : "", name, dtype, shape, bytes, bytes + size);
         bytes += size;
         data[bytes - 1] = value;
     }
@@ -276,53 +311,68 @@ static void write_tensors(const char *file, const zero_model_config_t *c, int fi
     ck_assert_int_eq(fclose(out), 0);
 }
 
-static const change_t none = { .name = "" };
+static const change_t none = {.name = ""};
 
-static const struct { change_t change; const char *sentence; } changes[] = {
+static const struct {
+    change_t change;
+    const char *sentence;
+} changes[] = {
     /* legal: */
-    { { .name = "" }, NULL },
-    { { .name = "wpe.weight", .becomes = "transformer.wpe.weight" }, NULL },
-    { { .name = "h.1.attn.bias", .becomes = "h.1.attn.bias", .dtype = "I64" }, NULL },
-    { { .name = "transformer.h.0.attn.masked_bias", .becomes = "transformer.h.0.attn.masked_bias" }, NULL },
-    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "11, 6", .count = 66 }, NULL },
-    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .dtype = "BF16", .shape = "11, 6", .count = 66 }, NULL },
-    { { .name = "wte.weight", .becomes = "lm_head.weight", .last = 1 }, NULL }, /* tied, and stored once */
-    { { .name = "wte.weight", .becomes = "wte.weight", .dtype = "BF16" }, NULL },
-    { { .name = "wte.weight", .becomes = "wte.weight", .dtype = "F16" }, NULL },
+    {{.name = ""}, NULL},
+    {{.name = "wpe.weight", .becomes = "transformer.wpe.weight"}, NULL},
+    {{.name = "h.1.attn.bias", .becomes = "h.1.attn.bias", .dtype = "I64"}, NULL},
+    {{.name = "transformer.h.0.attn.masked_bias", .becomes = "transformer.h.0.attn.masked_bias"}, NULL},
+    {{.name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "11, 6", .count = 66}, NULL},
+    {{.name = "lm_head.weight", .becomes = "lm_head.weight", .dtype = "BF16", .shape = "11, 6", .count = 66}, NULL},
+    {{.name = "wte.weight", .becomes = "lm_head.weight", .last = 1}, NULL}, /* tied, and stored once */
+    {{.name = "wte.weight", .becomes = "wte.weight", .dtype = "BF16"}, NULL},
+    {{.name = "wte.weight", .becomes = "wte.weight", .dtype = "F16"}, NULL},
     /* refused: */
-    { { .name = "h.1.ln_2.bias" }, "tensor 'transformer.h.1.ln_2.bias' (or 'h.1.ln_2.bias') is missing, wanted for a GPT-2 with n_layer 2" },
-    { { .name = "wte.weight" }, "tensor 'transformer.wte.weight' (or 'wte.weight') is missing" },
-    { { .name = "ln_f.bias", .becomes = "ln_g.bias" }, "'ln_f.bias') is missing" },
-    { { .name = "h.2.ln_1.weight", .becomes = "h.2.ln_1.weight" }, "tensor 'h.2.ln_1.weight' is unexpected" },
-    { { .name = "extra", .becomes = "extra" }, "tensor 'extra' is unexpected" },
-    { { .name = "h..attn.bias", .becomes = "h..attn.bias" }, "tensor 'h..attn.bias' is unexpected" },
-    { { .name = "transformer.wte.weight", .becomes = "transformer.wte.weight" }, "both 'transformer.wte.weight' and 'wte.weight' are there" },
-    { { .name = "wte.weight", .becomes = "wte.weight", .shape = "6, 11", .count = 66 }, "tensor 'wte.weight' has the shape (6, 11), wanted (11, 6)" },
-    { { .name = "h.0.attn.c_attn.weight", .becomes = "h.0.attn.c_attn.weight", .shape = "18, 6", .count = 108 }, "(18, 6), wanted (6, 18)" },
-    { { .name = "ln_f.weight", .becomes = "ln_f.weight", .shape = "1, 6", .count = 6 }, "'ln_f.weight' has the shape (1, 6), wanted (6)" },
-    { { .name = "ln_f.weight", .becomes = "ln_f.weight", .shape = "5", .count = 5 }, "(5), wanted (6)" },
-    { { .name = "wpe.weight", .becomes = "wpe.weight", .dtype = "F64" }, "tensor 'wpe.weight' has the dtype F64, wanted F32, BF16 or F16" },
-    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "12, 6", .count = 72 }, "'lm_head.weight' has the shape (12, 6), wanted (11, 6)" },
-    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "11, 6", .count = 66, .last = 1 },
-      "tensors 'lm_head.weight' and 'wte.weight' differ, but the head of a GPT-2 is its embedding" },
-    { { .name = "lm_head.weight", .becomes = "lm_head.weight", .dtype = "I64", .shape = "11, 6", .count = 66 }, "'lm_head.weight' has the dtype I64" },
-    { { .name = "wte.weight", .becomes = "lm_head.weight", .shape = "6, 11", .count = 66 }, "'lm_head.weight' has the shape (6, 11), wanted (11, 6)" },
-    { { .name = "wte.weight", .becomes = "_orig_mod.transformer.wte.weight" },
-      "names begin with the prefix '_orig_mod.', which torch.compile puts there ('_orig_mod.transformer.wte.weight')" },
-    { { .name = "h.0.ln_1.bias", .becomes = "module.h.0.ln_1.bias" }, "the prefix 'module.', which DistributedDataParallel puts there" },
-    { { .name = "wpe.weight", .becomes = "module._orig_mod.transformer.wpe.weight" }, "the prefix 'module._orig_mod.'" },
-    { { .name = "ln_f.bias", .becomes = "net.transformer.ln_f.bias" }, "names begin with the prefix 'net.' ('net.transformer.ln_f.bias')" },
-    { { .name = "ln_f.bias", .becomes = "xln_f.bias" }, "'ln_f.bias') is missing" },
+    {{.name = "h.1.ln_2.bias"},
+     "tensor 'transformer.h.1.ln_2.bias' (or 'h.1.ln_2.bias') is missing, wanted for a GPT-2 with n_layer 2"},
+    {{.name = "wte.weight"}, "tensor 'transformer.wte.weight' (or 'wte.weight') is missing"},
+    {{.name = "ln_f.bias", .becomes = "ln_g.bias"}, "'ln_f.bias') is missing"},
+    {{.name = "h.2.ln_1.weight", .becomes = "h.2.ln_1.weight"}, "tensor 'h.2.ln_1.weight' is unexpected"},
+    {{.name = "extra", .becomes = "extra"}, "tensor 'extra' is unexpected"},
+    {{.name = "h..attn.bias", .becomes = "h..attn.bias"}, "tensor 'h..attn.bias' is unexpected"},
+    {{.name = "transformer.wte.weight", .becomes = "transformer.wte.weight"},
+     "both 'transformer.wte.weight' and 'wte.weight' are there"},
+    {{.name = "wte.weight", .becomes = "wte.weight", .shape = "6, 11", .count = 66},
+     "tensor 'wte.weight' has the shape (6, 11), wanted (11, 6)"},
+    {{.name = "h.0.attn.c_attn.weight", .becomes = "h.0.attn.c_attn.weight", .shape = "18, 6", .count = 108},
+     "(18, 6), wanted (6, 18)"},
+    {{.name = "ln_f.weight", .becomes = "ln_f.weight", .shape = "1, 6", .count = 6},
+     "'ln_f.weight' has the shape (1, 6), wanted (6)"},
+    {{.name = "ln_f.weight", .becomes = "ln_f.weight", .shape = "5", .count = 5}, "(5), wanted (6)"},
+    {{.name = "wpe.weight", .becomes = "wpe.weight", .dtype = "F64"},
+     "tensor 'wpe.weight' has the dtype F64, wanted F32, BF16 or F16"},
+    {{.name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "12, 6", .count = 72},
+     "'lm_head.weight' has the shape (12, 6), wanted (11, 6)"},
+    {{.name = "lm_head.weight", .becomes = "lm_head.weight", .shape = "11, 6", .count = 66, .last = 1},
+     "tensors 'lm_head.weight' and 'wte.weight' differ, but the head of a GPT-2 is its embedding"},
+    {{.name = "lm_head.weight", .becomes = "lm_head.weight", .dtype = "I64", .shape = "11, 6", .count = 66},
+     "'lm_head.weight' has the dtype I64"},
+    {{.name = "wte.weight", .becomes = "lm_head.weight", .shape = "6, 11", .count = 66},
+     "'lm_head.weight' has the shape (6, 11), wanted (11, 6)"},
+    {{.name = "wte.weight", .becomes = "_orig_mod.transformer.wte.weight"},
+     "names begin with the prefix '_orig_mod.', which torch.compile puts there ('_orig_mod.transformer.wte.weight')"},
+    {{.name = "h.0.ln_1.bias", .becomes = "module.h.0.ln_1.bias"},
+     "the prefix 'module.', which DistributedDataParallel puts there"},
+    {{.name = "wpe.weight", .becomes = "module._orig_mod.transformer.wpe.weight"}, "the prefix 'module._orig_mod.'"},
+    {{.name = "ln_f.bias", .becomes = "net.transformer.ln_f.bias"},
+     "names begin with the prefix 'net.' ('net.transformer.ln_f.bias')"},
+    {{.name = "ln_f.bias", .becomes = "xln_f.bias"}, "'ln_f.bias') is missing"},
     /* lies of the file itself, that its reader must tell: */
-    { { .name = "wte.weight", .becomes = "wte.weight", .shape = "11, 7", .count = 66 }, "wte.weight" },
-    { { .name = "wte.weight", .becomes = "wte.weight", .shape = "9223372036854775807, 9223372036854775807", .count = 66 }, "wte.weight" },
-    { { .name = "wte.weight", .becomes = "wpe.weight" }, "wpe.weight" },
+    {{.name = "wte.weight", .becomes = "wte.weight", .shape = "11, 7", .count = 66}, "wte.weight"},
+    {{.name = "wte.weight", .becomes = "wte.weight", .shape = "9223372036854775807, 9223372036854775807", .count = 66},
+     "wte.weight"},
+    {{.name = "wte.weight", .becomes = "wpe.weight"}, "wpe.weight"},
 };
 
 START_TEST(test_folder)
 {
     zero_model_config_t c;
-    zero_error_t error = { .status = ZERO_OK };
+    zero_error_t error = {.status = ZERO_OK};
     zero_status_t status;
 
     make_folder();
@@ -335,13 +385,15 @@ START_TEST(test_folder)
         ck_assert_msg(status == ZERO_OK, "%s", error.text);
     } else {
         ck_assert_int_eq(status, ZERO_ERR_FORMAT);
-        ck_assert_msg(strstr(error.text, changes[_i].sentence) != NULL, "the sentence '%s' does not say '%s'", error.text, changes[_i].sentence);
+        ck_assert_msg(strstr(error.text, changes[_i].sentence) != NULL, "the sentence '%s' does not say '%s'",
+                      error.text, changes[_i].sentence);
         ck_assert_msg(strstr(error.text, folder) != NULL, "the sentence '%s' does not name the folder", error.text);
     }
 }
 END_TEST
 
-/* Two files with an index: whole, then with a tensor that the index does not list, then with the index naming a file that is not there. */
+/* Two files with an index: whole, then with a tensor that the index does not list, then with the index naming a file
+ * that is not there. */
 START_TEST(test_shards)
 {
     static char index[1 << 13];
@@ -364,7 +416,7 @@ START_TEST(test_shards)
     used += (size_t)sprintf(index + used, "}}");
     write_file("model.safetensors.index.json", index, used);
     ck_assert_msg(zero_model_check_folder(&c, folder, &error) == ZERO_OK, "%s", error.text);
-    write_tensors("b.safetensors", &c, 9, count, &(change_t){ .name = "extra", .becomes = "extra" });
+    write_tensors("b.safetensors", &c, 9, count, &(change_t){.name = "extra", .becomes = "extra"});
     ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);
     ck_assert_ptr_nonnull(strstr(error.text, "tensor 'extra' of '"));
     ck_assert_ptr_nonnull(strstr(error.text, "b.safetensors' is not listed in the index"));
@@ -379,7 +431,7 @@ END_TEST
 START_TEST(test_files)
 {
     static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n";
-    static const uint8_t huge[16] = { 255, 255, 255, 255, 255, 255, 255, 127, '{' };
+    static const uint8_t huge[16] = {255, 255, 255, 255, 255, 255, 255, 127, '{'};
     static uint8_t whole[1 << 16];
     zero_model_config_t c;
     zero_error_t error;
@@ -402,7 +454,8 @@ START_TEST(test_files)
     ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);
     write_file("model.safetensors", pointer, strlen(pointer));
     ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);
-    ck_assert_ptr_nonnull(strstr(error.text, "model.safetensors' is a git-lfs pointer, not the file: run git lfs pull"));
+    ck_assert_ptr_nonnull(
+        strstr(error.text, "model.safetensors' is a git-lfs pointer, not the file: run git lfs pull"));
     write_file("config.json", pointer, strlen(pointer));
     ck_assert_int_eq(zero_model_read_config(&c, folder, &error), ZERO_ERR_FORMAT);
     ck_assert_ptr_nonnull(strstr(error.text, "config.json is a git-lfs pointer"));
@@ -414,7 +467,8 @@ START_TEST(test_files)
     fclose(file);
     for (size_t cut = 0; cut < bytes; cut += 97) { /* every length is short of something */
         write_file("model.safetensors", whole, cut);
-        ck_assert_msg(zero_model_check_folder(&c, folder, &error) == ZERO_ERR_FORMAT, "%zu of %zu bytes were taken for a whole file", cut, bytes);
+        ck_assert_msg(zero_model_check_folder(&c, folder, &error) == ZERO_ERR_FORMAT,
+                      "%zu of %zu bytes were taken for a whole file", cut, bytes);
     }
     drop_folder();
 }

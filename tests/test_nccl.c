@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- ranks ------------------------------------------------------------------------------------------------------- */
+/* ---- ranks ------------------------------------------------------------------------------------------------------ */
 
 int nccl_rank_begin(nccl_rank_t *r, int index, int world, const zero_bootstrap_t *b, const nccl_setup_t *setup)
 {
@@ -29,11 +29,13 @@ int nccl_rank_begin(nccl_rank_t *r, int index, int world, const zero_bootstrap_t
     o.index = index;
     EXPECT_OK(zero_device_cuda(&r->device, &o, error));
     for (int i = 0; i < NCCL_STREAMS; i++) {
-        EXPECT_OK(r->device->ops->stream_create(r->device, i ? ZERO_STREAM_REDUCE : ZERO_STREAM_GATHER, &r->streams[i], error));
+        EXPECT_OK(r->device->ops->stream_create(r->device, i ? ZERO_STREAM_REDUCE : ZERO_STREAM_GATHER, &r->streams[i],
+                                                error));
         r->native[i] = r->device->ops->native(r->streams[i]);
     }
     r->room_bytes = (uint64_t)world * NCCL_SLICE;
-    EXPECT_OK(r->device->ops->arena_create(r->device, ZERO_TIER_DEVICE, NCCL_STREAMS * r->room_bytes, &r->arena, error));
+    EXPECT_OK(
+        r->device->ops->arena_create(r->device, ZERO_TIER_DEVICE, NCCL_STREAMS * r->room_bytes, &r->arena, error));
     for (int i = 0; i < NCCL_STREAMS; i++)
         r->room[i] = (char *)r->device->ops->arena_base(r->arena) + (uint64_t)i * r->room_bytes;
     return 0;
@@ -77,7 +79,8 @@ void nccl_rank_close(nccl_rank_t *r)
 
 void *nccl_symbol(const char *name)
 {
-    void *library = dlopen(getenv("ZERO_NCCL_LIBRARY"), RTLD_NOW | RTLD_LOCAL), *symbol = library ? dlsym(library, name) : NULL;
+    void *library = dlopen(getenv("ZERO_NCCL_LIBRARY"), RTLD_NOW | RTLD_LOCAL),
+         *symbol = library ? dlsym(library, name) : NULL;
     if (!symbol) {
         fprintf(stderr, "the emulated NCCL has no %s\n", name);
         abort();
@@ -88,12 +91,13 @@ void *nccl_symbol(const char *name)
 nccl_counts_t nccl_counts(void)
 {
     nccl_counts_t n;
-    void (*counts)(int *, int *, int *, int *, int *) = (void (*)(int *, int *, int *, int *, int *))nccl_symbol("zero_emulated_nccl_counts");
+    void (*counts)(int *, int *, int *, int *, int *) =
+        (void (*)(int *, int *, int *, int *, int *))nccl_symbol("zero_emulated_nccl_counts");
     counts(&n.comms, &n.aborted, &n.destroyed, &n.registered, &n.elsewhere);
     return n;
 }
 
-/* ---- what it does ------------------------------------------------------------------------------------------------ */
+/* ---- what it does ----------------------------------------------------------------------------------------------- */
 
 static const char *const modes[] = {"inline", "threads"};
 
@@ -102,8 +106,10 @@ static int ring_cases(const zero_comm_t *c, const zero_comm_t *host)
 {
     zero_comm_caps_t caps;
     EXPECT_OK(zero_comm_describe("nccl", c->size, &host->options, &caps, error));
-    EXPECT(strcmp(zero_comm_name(c), "nccl") == 0 && caps.ring_bytes == c->caps.ring_bytes && caps.device_pointers && c->caps.device_pointers);
-    EXPECT(!caps.host_pointers && !c->caps.host_pointers && caps.in_place && c->caps.in_place && c->caps.node_ranks == c->size);
+    EXPECT(strcmp(zero_comm_name(c), "nccl") == 0 && caps.ring_bytes == c->caps.ring_bytes && caps.device_pointers &&
+           c->caps.device_pointers);
+    EXPECT(!caps.host_pointers && !c->caps.host_pointers && caps.in_place && c->caps.in_place &&
+           c->caps.node_ranks == c->size);
     EXPECT(c->ops->ring_resident(c) == c->caps.ring_bytes);
     return 0;
 }
@@ -126,7 +132,8 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     if (ring_cases(part, r.host) || comm_cases_on(part, r.device, r.native[1], 2 + (unsigned)(rank & 1)))
         return 1;
     zero_comm_destroy(part);
-    if (comm_cases_on(again, r.device, r.native[0], 4 + (unsigned)(rank & 1)) || comm_cases_on(r.c, r.device, r.native[0], 6))
+    if (comm_cases_on(again, r.device, r.native[0], 4 + (unsigned)(rank & 1)) ||
+        comm_cases_on(r.c, r.device, r.native[0], 6))
         return 1;
     zero_comm_destroy(again);
     /* Told is what the host communicator carries. */
@@ -147,7 +154,8 @@ START_TEST(nccl_does_all)
 }
 END_TEST
 
-/* Gathers and sums side by side, on streams and communicators of their own, many more than there are places for, before anyone waits. */
+/* Gathers and sums side by side, on streams and communicators of their own, many more than there are places for, before
+ * anyone waits. */
 static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     enum { TIMES = 300 };
@@ -199,7 +207,7 @@ START_TEST(communicators_run_side_by_side)
 }
 END_TEST
 
-/* ---- what it refuses, and leaves the host communicator as it was ------------------------------------------------- */
+/* ---- what it refuses, and leaves the host communicator as it was ------------------------------------------------ */
 
 static int still_there(const nccl_rank_t *r)
 {
@@ -228,17 +236,21 @@ static int refused_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
     if (rank == 2)
         setenv("ZERO_NCCL_LIBRARY", "/nowhere/libnccl.so", 1);
     EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_UNSUPPORTED);
-    EXPECT(strstr(e.text, "NCCL cannot be opened") && strstr(e.text, "/nowhere/libnccl.so") && strstr(e.text, "zero_comm_staged"));
+    EXPECT(strstr(e.text, "NCCL cannot be opened") && strstr(e.text, "/nowhere/libnccl.so") &&
+           strstr(e.text, "zero_comm_staged"));
     setenv("ZERO_NCCL_LIBRARY", rank == 2 ? "libm.so.6" : library, 1);
-    EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_UNSUPPORTED && strstr(e.text, "libm.so.6 is no NCCL that libzero knows"));
+    EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_UNSUPPORTED &&
+           strstr(e.text, "libm.so.6 is no NCCL that libzero knows"));
     setenv("ZERO_NCCL_LIBRARY", library, 1);
 
     setenv("ZERO_EMULATOR_NCCL", rank == 2 ? "version=22105" : "", 1);
-    EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_UNSUPPORTED && strstr(e.text, "is NCCL 2.21.5, and 2.22 is the oldest that will do"));
+    EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_UNSUPPORTED &&
+           strstr(e.text, "is NCCL 2.21.5, and 2.22 is the oldest that will do"));
     setenv("ZERO_EMULATOR_NCCL", rank == 2 ? "version=2708" : "", 1);
     EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_UNSUPPORTED && strstr(e.text, "is NCCL 2.7.8"));
     setenv("ZERO_EMULATOR_NCCL", rank == 2 ? "version=22703" : "", 1);
-    EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_MISMATCH && strstr(e.text, "rank 0 has NCCL 2.28.9 and rank 2 NCCL 2.27.3"));
+    EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_MISMATCH &&
+           strstr(e.text, "rank 0 has NCCL 2.28.9 and rank 2 NCCL 2.27.3"));
     setenv("ZERO_EMULATOR_NCCL", "", 1);
 
     /* A device that is none of CUDA's, and bad options. */
@@ -296,7 +308,8 @@ static int callers_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
     if (nccl_rank_begin(&r, rank, world, b, &setup))
         return 1;
     __typeof__(&ncclGetUniqueId) unique_id = (__typeof__(&ncclGetUniqueId))nccl_symbol("ncclGetUniqueId");
-    __typeof__(&ncclCommInitRankConfig) init = (__typeof__(&ncclCommInitRankConfig))nccl_symbol("ncclCommInitRankConfig");
+    __typeof__(&ncclCommInitRankConfig) init =
+        (__typeof__(&ncclCommInitRankConfig))nccl_symbol("ncclCommInitRankConfig");
     __typeof__(&ncclCommCount) count = (__typeof__(&ncclCommCount))nccl_symbol("ncclCommCount");
     __typeof__(&ncclCommDestroy) destroy = (__typeof__(&ncclCommDestroy))nccl_symbol("ncclCommDestroy");
     __typeof__(&ncclCommGetAsyncError) state = (__typeof__(&ncclCommGetAsyncError))nccl_symbol("ncclCommGetAsyncError");
@@ -333,12 +346,13 @@ START_TEST(callers_communicator_is_split)
 }
 END_TEST
 
-/* ---- under an engine --------------------------------------------------------------------------------------------- */
+/* ---- under an engine -------------------------------------------------------------------------------------------- */
 
 /* NCCL knows all the memory that an engine's collectives work on, as long as the engine lives. */
 static int registered_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
-    small_case_t c = {.world = world, .stage = *(const int *)arg, .threaded = SMALL_NCCL, .micro_steps = 2, .dtype = ZERO_BF16};
+    small_case_t c = {
+        .world = world, .stage = *(const int *)arg, .threaded = SMALL_NCCL, .micro_steps = 2, .dtype = ZERO_BF16};
     zero_comm_t *comm = small_comm(b);
     small_t s;
     char text[16];

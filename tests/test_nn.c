@@ -1,23 +1,44 @@
-/* test_nn.c - kernels/nn: GEMM against fp64 within the bound of fp32 sums, its epilogues against the calls that they stand for; rows, elements and embeddings of cpu against ref; the
- * same bits in every run; as many threads as told. test_nn_model.c has the rest. No OpenMP region runs in the parent: every test
- * is a child of its own. */
+/* test_nn.c - kernels/nn: GEMM against fp64 within the bound of fp32 sums, its epilogues against the calls that they
+ * stand for; rows, elements and embeddings of cpu against ref; the same bits in every run; as many threads as told.
+ * test_nn_model.c has the rest. No OpenMP region runs in the parent: every test is a child of its own. */
 #include "tests/nn_common.h"
 
 #include <dirent.h>
 #include <omp.h>
 
-/* Sizes beyond which CUDA's kernels share the work out another way: rows of partial sums, columns of a thread, tokens of a tile. */
+/* Sizes beyond which CUDA's kernels share the work out another way: rows of partial sums, columns of a thread, tokens
+ * of a tile. */
 #if defined(ZERO_TEST_CUDA)
-#define MANY_ROWS {8300, 3}
-#define LONG_ROWS {9, 4101}, {5, 8200}, {6, 16400}, {4300, 6}
-#define MANY_TOKENS {3, 700, 3, 40}, {2, 900, 2, 70000}
+#define MANY_ROWS \
+    {             \
+        8300, 3   \
+    }
+#define LONG_ROWS                     \
+    {9, 4101}, {5, 8200}, {6, 16400}, \
+    {                                 \
+        4300, 6                       \
+    }
+#define MANY_TOKENS      \
+    {3, 700, 3, 40},     \
+    {                    \
+        2, 900, 2, 70000 \
+    }
 #else
-#define MANY_ROWS {300, 3}
-#define LONG_ROWS {300, 6}
-#define MANY_TOKENS {3, 200, 3, 40}
+#define MANY_ROWS \
+    {             \
+        300, 3    \
+    }
+#define LONG_ROWS \
+    {             \
+        300, 6    \
+    }
+#define MANY_TOKENS   \
+    {                 \
+        3, 200, 3, 40 \
+    }
 #endif
 
-/* ---- GEMM -------------------------------------------------------------------------------------------------------- */
+/* ---- GEMM ------------------------------------------------------------------------------------------------------- */
 
 static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias, bool ref)
 {
@@ -27,20 +48,25 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
         g.ldb = ldb;
         g.ldc = ldc;
     }
-    buf_t a = buf_random(g.dtype, (g.trans_a ? g.k : g.m) * lda, 1), b = buf_random(g.dtype, (g.trans_b ? g.n : g.k) * ldb, 1);
+    buf_t a = buf_random(g.dtype, (g.trans_a ? g.k : g.m) * lda, 1),
+          b = buf_random(g.dtype, (g.trans_b ? g.n : g.k) * ldb, 1);
     const zero_dtype_t c_dtype = g.wide ? ZERO_FP32 : g.dtype;
-    const bool twice = way->cuda && g.k >= 1024 && g.k % 8 != 0 && c_dtype == ZERO_BF16; /* in two products, each rounded */
-    buf_t v = buf_random(g.dtype, g.n, 1), c = buf_random(c_dtype, g.m * ldc, 1), want = buf_copy(&c), again = buf_copy(&c);
+    const bool twice =
+        way->cuda && g.k >= 1024 && g.k % 8 != 0 && c_dtype == ZERO_BF16; /* in two products, each rounded */
+    buf_t v = buf_random(g.dtype, g.n, 1), c = buf_random(c_dtype, g.m * ldc, 1), want = buf_copy(&c),
+          again = buf_copy(&c);
     double *bound = calloc((size_t)(g.m * ldc) + 1, sizeof *bound);
     g.a = a.data;
     g.b = b.data;
     g.bias = bias ? v.data : NULL;
-    /* Truth and bound, in fp64: each of the two sums of k products errs by at most (k + 2) roundings of the sum of magnitudes. */
+    /* Truth and bound, in fp64: each of the two sums of k products errs by at most (k + 2) roundings of the sum of
+     * magnitudes. */
     for (int64_t i = 0; i < g.m; i++) {
         for (int64_t j = 0; j < g.n; j++) {
             double sum = bias ? buf_at(&v, j) : 0, size = fabs(sum);
             for (int64_t l = 0; l < g.k; l++) {
-                double x = buf_at(&a, g.trans_a ? l * lda + i : i * lda + l) * buf_at(&b, g.trans_b ? j * ldb + l : l * ldb + j);
+                double x = buf_at(&a, g.trans_a ? l * lda + i : i * lda + l) *
+                           buf_at(&b, g.trans_b ? j * ldb + l : l * ldb + j);
                 sum += x;
                 size += fabs(x);
             }
@@ -55,8 +81,8 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
     g.c = c.data;
     run(ref ? NULL : way, call_gemm, &g);
     char what[160];
-    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d acc %d wide %d bias %d pad %lld", (long long)g.m, (long long)g.n,
-             (long long)g.k, g.trans_a, g.trans_b, g.accumulate, g.wide, bias, (long long)pad);
+    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d acc %d wide %d bias %d pad %lld", (long long)g.m,
+             (long long)g.n, (long long)g.k, g.trans_a, g.trans_b, g.accumulate, g.wide, bias, (long long)pad);
     close_to(what, way, &c, &want, bound, 0); /* what is between the rows must be as it was: bound 0 there */
     g.c = again.data;
     run(ref ? NULL : way, call_gemm, &g);
@@ -91,22 +117,35 @@ START_TEST(gemm_against_fp64)
         }
         /* A long sum, for which another implementation is chosen. */
         gemm_case(way, (zero_nn_gemm_t){.m = 7, .n = 19, .k = 5003, .dtype = DTYPES[d]}, 0, true, false);
-        gemm_case(way, (zero_nn_gemm_t){.m = 7, .n = 19, .k = 5003, .trans_b = true, .accumulate = true, .dtype = DTYPES[d]}, 0, false, false);
+        gemm_case(way,
+                  (zero_nn_gemm_t){.m = 7, .n = 19, .k = 5003, .trans_b = true, .accumulate = true, .dtype = DTYPES[d]},
+                  0, false, false);
         /* Beyond a block's rows, columns and depth. */
-        gemm_case(way, (zero_nn_gemm_t){.m = 1560, .n = 19, .k = 5, .trans_a = true, .accumulate = true, .dtype = DTYPES[d]}, 0,
-                  false, false);
-        gemm_case(way, (zero_nn_gemm_t){.m = 14, .n = 3100, .k = 9, .trans_b = true, .dtype = DTYPES[d]}, 0, true, false);
-        gemm_case(way, (zero_nn_gemm_t){.m = 40, .n = 50, .k = 777, .dtype = DTYPES[d], .accumulate = true}, 1, true, false);
+        gemm_case(way,
+                  (zero_nn_gemm_t){.m = 1560, .n = 19, .k = 5, .trans_a = true, .accumulate = true, .dtype = DTYPES[d]},
+                  0, false, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 14, .n = 3100, .k = 9, .trans_b = true, .dtype = DTYPES[d]}, 0, true,
+                  false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 40, .n = 50, .k = 777, .dtype = DTYPES[d], .accumulate = true}, 1, true,
+                  false);
         /* A long size that is not a multiple of 8, of matrices whose rows are. */
-        gemm_case(way, (zero_nn_gemm_t){.m = 1157, .n = 13, .k = 40, .trans_a = true, .accumulate = true, .dtype = DTYPES[d]}, 3, true, false);
-        gemm_case(way, (zero_nn_gemm_t){.m = 13, .n = 1157, .k = 37, .trans_b = true, .dtype = DTYPES[d]}, 3, true, false);
+        gemm_case(
+            way, (zero_nn_gemm_t){.m = 1157, .n = 13, .k = 40, .trans_a = true, .accumulate = true, .dtype = DTYPES[d]},
+            3, true, false);
+        gemm_case(way, (zero_nn_gemm_t){.m = 13, .n = 1157, .k = 37, .trans_b = true, .dtype = DTYPES[d]}, 3, true,
+                  false);
         gemm_case(way, (zero_nn_gemm_t){.m = 13, .n = 1157, .k = 37, .dtype = DTYPES[d]}, 3, false, false);
         gemm_case(way, (zero_nn_gemm_t){.m = 13, .n = 21, .k = 1157, .dtype = DTYPES[d]}, 3, true, false);
-        gemm_case(way, (zero_nn_gemm_t){.m = 13, .n = 21, .k = 1157, .trans_a = true, .trans_b = true, .accumulate = true, .dtype = DTYPES[d]}, 3, true, false);
+        gemm_case(
+            way,
+            (zero_nn_gemm_t){
+                .m = 13, .n = 21, .k = 1157, .trans_a = true, .trans_b = true, .accumulate = true, .dtype = DTYPES[d]},
+            3, true, false);
         /* Sums that stay in fp32. */
         for (int i = 0; i < 4; i++) {
             static const int64_t WIDE[][3] = {{17, 33, 65}, {1157, 13, 40}, {1560, 1, 9}, {31, 37, 0}};
-            zero_nn_gemm_t g = {.m = WIDE[i][0], .n = WIDE[i][1], .k = WIDE[i][2], .trans_a = true, .wide = true, .dtype = DTYPES[d]};
+            zero_nn_gemm_t g = {
+                .m = WIDE[i][0], .n = WIDE[i][1], .k = WIDE[i][2], .trans_a = true, .wide = true, .dtype = DTYPES[d]};
             gemm_case(way, g, 3, false, _i == 0);
             g.accumulate = true;
             gemm_case(way, g, 3, false, false);
@@ -115,7 +154,7 @@ START_TEST(gemm_against_fp64)
 }
 END_TEST
 
-/* ---- epilogues ---------------------------------------------------------------------------------------------------- */
+/* ---- epilogues -------------------------------------------------------------------------------------------------- */
 
 /* The calls that a product with an epilogue stands for. */
 static void call_apart(zero_nn_t *nn, void *arg)
@@ -149,11 +188,12 @@ static void epilogue_case(const way_t *way, zero_nn_gemm_t g, bool bias)
         g.aux = aux[i].data;
         run(i == 0 ? NULL : way, i == 2 && !may_fuse ? call_apart : call_gemm, &g);
     }
-    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d epilogue %d bias %d", (long long)g.m, (long long)g.n, (long long)g.k, g.trans_a,
-             g.trans_b, (int)g.epilogue, bias);
-    /* Sums of another order, and apart what lies between is rounded: gelu and gelu' are at most 1.13 times as far from each other as that. A GPU's tanh
-     * in bf16 may err by one part in 1024 of what it is multiplied with. */
-    double *bound = calloc((size_t)count, sizeof *bound), one = g.dtype == ZERO_BF16 ? EPS16 : EPS32, tanh_error = may_fuse ? 0x1p-10 : 4 * EPS32;
+    snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d epilogue %d bias %d", (long long)g.m,
+             (long long)g.n, (long long)g.k, g.trans_a, g.trans_b, (int)g.epilogue, bias);
+    /* Sums of another order, and apart what lies between is rounded: gelu and gelu' are at most 1.13 times as far from
+     * each other as that. A GPU's tanh in bf16 may err by one part in 1024 of what it is multiplied with. */
+    double *bound = calloc((size_t)count, sizeof *bound), one = g.dtype == ZERO_BF16 ? EPS16 : EPS32,
+           tanh_error = may_fuse ? 0x1p-10 : 4 * EPS32;
     for (int64_t i = 0; i < count; i++)
         bound[i] = 2 * (double)(g.k + 2) * EPS32 * (double)g.k;
     if (backward)
@@ -162,7 +202,8 @@ static void epilogue_case(const way_t *way, zero_nn_gemm_t g, bool bias)
         close_to(what, way, &aux[1], &aux[0], bound, 0);
     for (int64_t i = 0; i < count; i++) {
         double x = buf_at(&aux[0], i), between = backward ? fabs(buf_at(&c[0], i)) : fabs(x);
-        bound[i] = 1.2 * (bound[i] + one * between) + tanh_error * (backward ? sqrt((double)g.k) * (1 + fabs(x)) : fabs(x));
+        bound[i] =
+            1.2 * (bound[i] + one * between) + tanh_error * (backward ? sqrt((double)g.k) * (1 + fabs(x)) : fabs(x));
     }
     close_to(what, way, &c[1], &c[0], bound, 0);
     same_bits(what, &c[1], &c[2]);
@@ -176,16 +217,24 @@ static void epilogue_case(const way_t *way, zero_nn_gemm_t g, bool bias)
 START_TEST(epilogues_against_ref)
 {
     const way_t *way = &WAYS[_i];
-    static const int64_t SIZES[][3] = {{1, 8, 2}, {5, 16, 24}, {33, 72, 40}, {7, 15, 9}, {4, 1, 6}, {6, 8, 1}, {9, 24, 600}};
+    static const int64_t SIZES[][3] = {{1, 8, 2}, {5, 16, 24}, {33, 72, 40}, {7, 15, 9},
+                                       {4, 1, 6}, {6, 8, 1},   {9, 24, 600}};
     if (!way_runs(way))
         return;
     seed_state = 31;
     for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++) {
         for (int n = 0; n < 16; n++) {
             bool backward = n & 1;
-            epilogue_case(way, (zero_nn_gemm_t){.m = SIZES[i][0], .n = SIZES[i][1], .k = SIZES[i][2], .dtype = DTYPES[n / 2 % 2], .trans_a = n & 4,
-                                                .trans_b = n & 8,
-                                                .epilogue = backward ? ZERO_NN_EPILOGUE_GELU_BACKWARD : ZERO_NN_EPILOGUE_GELU}, !backward && n & 4);
+            epilogue_case(
+                way,
+                (zero_nn_gemm_t){.m = SIZES[i][0],
+                                 .n = SIZES[i][1],
+                                 .k = SIZES[i][2],
+                                 .dtype = DTYPES[n / 2 % 2],
+                                 .trans_a = n & 4,
+                                 .trans_b = n & 8,
+                                 .epilogue = backward ? ZERO_NN_EPILOGUE_GELU_BACKWARD : ZERO_NN_EPILOGUE_GELU},
+                !backward && n & 4);
         }
     }
 }
@@ -217,15 +266,15 @@ START_TEST(epilogue_errors)
             g.n = 8;
             g.dtype = ZERO_BF16;
             zero_nn_gemm(nn, &g);
-            EXPECT(zero_nn_status(nn, &error) == ZERO_ERR_ARG && strstr(error.text, cases[i].say) != NULL, "'%s' does not say '%s'", error.text,
-                   cases[i].say);
+            EXPECT(zero_nn_status(nn, &error) == ZERO_ERR_ARG && strstr(error.text, cases[i].say) != NULL,
+                   "'%s' does not say '%s'", error.text, cases[i].say);
         }
         zero_nn_destroy(nn);
     }
 }
 END_TEST
 
-/* ---- rows and elements: cpu against ref -------------------------------------------------------------------------- */
+/* ---- rows and elements: cpu against ref ------------------------------------------------------------------------- */
 
 typedef struct rows {
     buf_t x, w, b, y, dy, residual, dx, dw, db;
@@ -243,7 +292,8 @@ static void call_bias_backward(zero_nn_t *nn, void *arg)
 static void call_norm(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
-    zero_nn_layernorm_forward(nn, r->y.data, r->mean, r->rstd, r->x.data, r->w.data, r->b.data, r->n, r->C, 1e-5, r->x.dtype);
+    zero_nn_layernorm_forward(nn, r->y.data, r->mean, r->rstd, r->x.data, r->w.data, r->b.data, r->n, r->C, 1e-5,
+                              r->x.dtype);
 }
 
 /* dx = x + dy, y its norm: in two calls, and in one, which may have dx in x's place. */
@@ -251,7 +301,8 @@ static void call_add_and_norm(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
     zero_nn_add(nn, r->dx.data, r->x.data, r->dy.data, r->n * r->C, r->x.dtype);
-    zero_nn_layernorm_forward(nn, r->y.data, r->mean, r->rstd, r->dx.data, r->w.data, r->b.data, r->n, r->C, 1e-5, r->x.dtype);
+    zero_nn_layernorm_forward(nn, r->y.data, r->mean, r->rstd, r->dx.data, r->w.data, r->b.data, r->n, r->C, 1e-5,
+                              r->x.dtype);
 }
 
 static void call_add_norm(zero_nn_t *nn, void *arg)
@@ -259,15 +310,15 @@ static void call_add_norm(zero_nn_t *nn, void *arg)
     rows_t *r = arg;
     if (r->in_place)
         memcpy(r->dx.data, r->x.data, (size_t)(r->n * r->C) * zero_dtype_size(r->x.dtype));
-    zero_nn_add_layernorm_forward(nn, r->dx.data, r->y.data, r->mean, r->rstd, r->in_place ? r->dx.data : r->x.data, r->dy.data, r->w.data, r->b.data,
-                                  r->n, r->C, 1e-5, r->x.dtype);
+    zero_nn_add_layernorm_forward(nn, r->dx.data, r->y.data, r->mean, r->rstd, r->in_place ? r->dx.data : r->x.data,
+                                  r->dy.data, r->w.data, r->b.data, r->n, r->C, 1e-5, r->x.dtype);
 }
 
 static void call_norm_backward(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
-    zero_nn_layernorm_backward(nn, r->dx.data, r->dw.data, r->db.data, r->in_place ? r->dx.data : r->residual.data, r->dy.data,
-                               r->x.data, r->w.data, r->mean, r->rstd, r->n, r->C, r->x.dtype);
+    zero_nn_layernorm_backward(nn, r->dx.data, r->dw.data, r->db.data, r->in_place ? r->dx.data : r->residual.data,
+                               r->dy.data, r->x.data, r->w.data, r->mean, r->rstd, r->n, r->C, r->x.dtype);
 }
 
 static void call_gelu(zero_nn_t *nn, void *arg)
@@ -303,7 +354,8 @@ static void call_add_sums(zero_nn_t *nn, void *arg)
 static rows_t rows_new(zero_dtype_t dtype, int64_t n, int64_t C, uint64_t seed)
 {
     seed_state = seed;
-    rows_t r = {.n = n, .C = C, .x = buf_random(dtype, n * C, 3), .w = buf_random(dtype, C, 1), .b = buf_random(dtype, C, 1)};
+    rows_t r = {
+        .n = n, .C = C, .x = buf_random(dtype, n * C, 3), .w = buf_random(dtype, C, 1), .b = buf_random(dtype, C, 1)};
     r.y = buf_random(dtype, n * C, 1);
     r.dy = buf_random(dtype, n * C, 1);
     r.residual = buf_random(dtype, n * C, 1);
@@ -381,8 +433,10 @@ START_TEST(norm_against_ref)
                 r[i].in_place = d >= 2;
                 run(i == 0 ? NULL : way, call_norm, &r[i]);
                 for (int64_t j = 0; j < r[i].n; j++) {
-                    EXPECT(fabs(r[i].mean[j] - r[0].mean[j]) <= 4 * C * EPS32, "mean %g, ref %g", r[i].mean[j], r[0].mean[j]);
-                    EXPECT(fabs(r[i].rstd[j] / r[0].rstd[j] - 1) <= 16 * C * EPS32, "rstd %g, ref %g", r[i].rstd[j], r[0].rstd[j]);
+                    EXPECT(fabs(r[i].mean[j] - r[0].mean[j]) <= 4 * C * EPS32, "mean %g, ref %g", r[i].mean[j],
+                           r[0].mean[j]);
+                    EXPECT(fabs(r[i].rstd[j] / r[0].rstd[j] - 1) <= 16 * C * EPS32, "rstd %g, ref %g", r[i].rstd[j],
+                           r[0].rstd[j]);
                 }
                 memcpy(r[i].mean, r[0].mean, (size_t)r[i].n * sizeof(float));
                 memcpy(r[i].rstd, r[0].rstd, (size_t)r[i].n * sizeof(float));
@@ -425,7 +479,8 @@ START_TEST(norm_of_a_sum)
             same_bits("the sum", &r[0].dx, &r[1].dx);
             same_bits("its norm", &r[0].y, &r[1].y);
             EXPECT(memcmp(r[0].mean, r[1].mean, (size_t)r[0].n * sizeof(float)) == 0 &&
-                   memcmp(r[0].rstd, r[1].rstd, (size_t)r[0].n * sizeof(float)) == 0, "other statistics");
+                       memcmp(r[0].rstd, r[1].rstd, (size_t)r[0].n * sizeof(float)) == 0,
+                   "other statistics");
             for (int i = 0; i < 2; i++)
                 rows_free(&r[i]);
         }
@@ -466,16 +521,17 @@ typedef struct words {
 static void call_embedding(zero_nn_t *nn, void *arg)
 {
     words_t *w = arg;
-    zero_nn_embedding_forward(nn, w->y.data, w->tokens, w->wte.data, w->positions ? w->wpe.data : NULL, w->B, w->T, w->C,
-                              w->wte.dtype);
-    zero_nn_embedding_backward(nn, w->dwte.data, w->positions ? w->dwpe.data : NULL, w->y.data, w->tokens, w->B, w->T, w->C, w->V,
-                               w->wte.dtype);
+    zero_nn_embedding_forward(nn, w->y.data, w->tokens, w->wte.data, w->positions ? w->wpe.data : NULL, w->B, w->T,
+                              w->C, w->wte.dtype);
+    zero_nn_embedding_backward(nn, w->dwte.data, w->positions ? w->dwpe.data : NULL, w->y.data, w->tokens, w->B, w->T,
+                               w->C, w->V, w->wte.dtype);
 }
 
 /* Both backends add in the same order: the same bits, and the right ones by a sum in order of rows, rounded once. */
 START_TEST(embedding_is_exact)
 {
-    static const int64_t SIZES[][4] = {{1, 1, 1, 1}, {2, 7, 5, 3}, {3, 33, 70, 300}, {2, 40, 1200, 300}, {2, 9, 3, 70000}, MANY_TOKENS};
+    static const int64_t SIZES[][4] = {{1, 1, 1, 1},       {2, 7, 5, 3},     {3, 33, 70, 300},
+                                       {2, 40, 1200, 300}, {2, 9, 3, 70000}, MANY_TOKENS};
     for (int i = -1; i < WAY_COUNT; i++) {
         const way_t *way = i < 0 ? NULL : &WAYS[i];
         for (size_t c = 0; c < 4 * (sizeof SIZES / sizeof SIZES[0]) && (way == NULL || way_runs(way)); c++) {
@@ -500,7 +556,8 @@ START_TEST(embedding_is_exact)
                 for (int64_t r = 0; r < rows; r++) {
                     float y = zero_nn_load(w.wte.data, w.tokens[r] * w.C + j, dtype);
                     y += w.positions ? zero_nn_load(w.wpe.data, r % w.T * w.C + j, dtype) : 0;
-                    EXPECT(fabs(buf_at(&w.y, r * w.C + j) - y) <= (dtype == ZERO_BF16 ? EPS16 * fabs(y) : 0), "embedding forward");
+                    EXPECT(fabs(buf_at(&w.y, r * w.C + j) - y) <= (dtype == ZERO_BF16 ? EPS16 * fabs(y) : 0),
+                           "embedding forward");
                 }
                 for (int64_t r = 0; r < rows; r++) { /* each token once, at its first row */
                     bool first = true;
@@ -531,7 +588,7 @@ START_TEST(embedding_is_exact)
 END_TEST
 
 #if !defined(ZERO_TEST_CUDA)
-/* ---- threads ----------------------------------------------------------------------------------------------------- */
+/* ---- threads ---------------------------------------------------------------------------------------------------- */
 
 static int thread_count(void)
 {
@@ -584,7 +641,8 @@ static void run_in(int place, const way_t *way, call_fn call, void *arg, zero_er
 #pragma omp single
         call(nn, arg);
     }
-    EXPECT(omp_get_dynamic() == (place == BUSY) && omp_get_max_threads() == threads, "the caller's settings are others");
+    EXPECT(omp_get_dynamic() == (place == BUSY) && omp_get_max_threads() == threads,
+           "the caller's settings are others");
     omp_set_max_active_levels(levels);
     omp_set_dynamic(0);
     zero_nn_status(nn, error);
@@ -642,8 +700,9 @@ START_TEST(fewer_threads_are_refused)
     int levels = omp_get_max_active_levels();
     omp_set_max_active_levels(0);
     ck_assert_int_eq(zero_nn_create(&nn, "cpu", 2, NULL, &error), ZERO_ERR_ARG);
-    ck_assert_str_eq(error.text, "kernels on 2 threads, but OpenMP gives 1, because OMP_MAX_ACTIVE_LEVELS is 0: choose 1, "
-                                 "or change that");
+    ck_assert_str_eq(error.text,
+                     "kernels on 2 threads, but OpenMP gives 1, because OMP_MAX_ACTIVE_LEVELS is 0: choose 1, "
+                     "or change that");
     ck_assert_int_eq(zero_nn_create(&nn, "cpu", 1, NULL, &error), ZERO_OK);
     zero_nn_destroy(nn);
     omp_set_max_active_levels(levels);

@@ -1,15 +1,22 @@
-/* test_nn_model.c - kernels/nn: attention and cross-entropy of cpu against ref, exp and gelu against fp64, ref's gradients against
- * finite differences, what is not finite, the dry-run contract, errors. */
+/* test_nn_model.c - kernels/nn: attention and cross-entropy of cpu against ref, exp and gelu against fp64, ref's
+ * gradients against finite differences, what is not finite, the dry-run contract, errors. */
 #include "tests/nn_common.h"
 
 /* Heads of which a thread of CUDA's kernels holds more. */
 #if defined(ZERO_TEST_CUDA)
-#define WIDE_HEADS {1, 66, 2, 1, 130}, {1, 65, 1, 1, 256}
+#define WIDE_HEADS       \
+    {1, 66, 2, 1, 130},  \
+    {                    \
+        1, 65, 1, 1, 256 \
+    }
 #else
-#define WIDE_HEADS {1, 66, 2, 1, 130}
+#define WIDE_HEADS       \
+    {                    \
+        1, 66, 2, 1, 130 \
+    }
 #endif
 
-/* ---- attention --------------------------------------------------------------------------------------------------- */
+/* ---- attention -------------------------------------------------------------------------------------------------- */
 
 typedef struct heads {
     zero_nn_attention_t a;
@@ -66,8 +73,9 @@ START_TEST(attention_against_ref)
 {
     const way_t *way = &WAYS[_i];
     static const int64_t SIZES[][5] = {/* B, T, H, KV, D */
-                                       {1, 1, 1, 1, 1},   {2, 3, 2, 1, 5},    {1, 63, 1, 1, 16},  {1, 64, 3, 3, 8},
-                                       {2, 65, 2, 2, 17}, {1, 130, 4, 2, 33}, {1, 200, 6, 1, 64}, {3, 31, 3, 3, 72}, WIDE_HEADS};
+                                       {1, 1, 1, 1, 1},    {2, 3, 2, 1, 5},   {1, 63, 1, 1, 16},
+                                       {1, 64, 3, 3, 8},   {2, 65, 2, 2, 17}, {1, 130, 4, 2, 33},
+                                       {1, 200, 6, 1, 64}, {3, 31, 3, 3, 72}, WIDE_HEADS};
     if (!way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
@@ -82,7 +90,8 @@ START_TEST(attention_against_ref)
                 run(i == 0 ? NULL : way, call_attention, &h[i]);
                 h[i].backward = true;
                 if (i > 0) { /* the gradient from ref's output: its own is rounded another way */
-                    close_to("attention out", way, &h[i].out, &h[0].out, NULL, 64 * (T + D) * EPS32 * sharp + softmax_error(DTYPES[d % 2]));
+                    close_to("attention out", way, &h[i].out, &h[0].out, NULL,
+                             64 * (T + D) * EPS32 * sharp + softmax_error(DTYPES[d % 2]));
                     close_to("attention lse", way, &h[i].lse, &h[0].lse, NULL, 64 * (T + D) * EPS32 * sharp);
                     if (i == 1)
                         first = buf_copy(&h[1].out);
@@ -167,7 +176,7 @@ START_TEST(attention_repeats)
 }
 END_TEST
 
-/* ---- cross-entropy ----------------------------------------------------------------------------------------------- */
+/* ---- cross-entropy ---------------------------------------------------------------------------------------------- */
 
 typedef struct entropy {
     int64_t rows, V, ld;
@@ -179,7 +188,8 @@ typedef struct entropy {
 static void call_entropy(zero_nn_t *nn, void *arg)
 {
     entropy_t *e = arg;
-    zero_nn_cross_entropy(nn, (float *)e->losses.data, e->logits.data, e->targets, e->rows, e->V, e->ld, e->grad, e->logits.dtype);
+    zero_nn_cross_entropy(nn, (float *)e->losses.data, e->logits.data, e->targets, e->rows, e->V, e->ld, e->grad,
+                          e->logits.dtype);
 }
 
 static entropy_t entropy_new(zero_dtype_t dtype, int64_t rows, int64_t V, int64_t pad, double scale)
@@ -239,7 +249,7 @@ START_TEST(entropy_against_ref)
 }
 END_TEST
 
-/* ---- accuracy of exp and gelu ------------------------------------------------------------------------------------ */
+/* ---- accuracy of exp and gelu ----------------------------------------------------------------------------------- */
 
 #if !defined(ZERO_TEST_CUDA)
 START_TEST(exp_within_an_ulp)
@@ -307,8 +317,8 @@ START_TEST(gelu_against_fp64)
             run(way, backward ? call_gelu_backward : call_gelu, &v);
             for (int i = 0; i < 4001; i++) {
                 double x = ((float *)v.x.data)[i], t = tanh(scale * (x + cube * x * x * x));
-                double want =
-                    backward ? 2 * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * scale * (1 + 3 * cube * x * x)) : 0.5 * x * (1 + t);
+                double want = backward ? 2 * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * scale * (1 + 3 * cube * x * x))
+                                       : 0.5 * x * (1 + t);
                 EXPECT(fabs(((float *)v.y.data)[i] - want) <= 16 * EPS32 * fmax(1, fabs(want)),
                        "gelu %d at %.9g is %.9g, %.9g is right", backward, x, ((float *)v.y.data)[i], want);
             }
@@ -320,9 +330,10 @@ START_TEST(gelu_against_fp64)
 }
 END_TEST
 
-/* ---- ref's gradients --------------------------------------------------------------------------------------------- */
+/* ---- ref's gradients -------------------------------------------------------------------------------------------- */
 
-/* A function of some inputs, its output weighed by w and summed in fp64; gradient of the sum in one buffer per input. */
+/* A function of some inputs, its output weighed by w and summed in fp64; gradient of the sum in one buffer per input.
+ */
 typedef struct slope {
     call_fn forward;
     void *arg;
@@ -340,8 +351,8 @@ static double slope_value(const slope_t *s)
     return sum;
 }
 
-/* Along random directions: the change of the sum over 2 h against the gradients. The fourth-order difference errs by h^4 and by
- * fp32's rounding over h. */
+/* Along random directions: the change of the sum over 2 h against the gradients. The fourth-order difference errs by
+ * h^4 and by fp32's rounding over h. */
 static void slope_check(const char *what, const slope_t *s)
 {
     const double h = 0x1p-5;
@@ -362,8 +373,8 @@ static void slope_check(const char *what, const slope_t *s)
             gradient += g;
             size += g * g;
         }
-        EXPECT(fabs(slope - gradient) <= 2e-3 * sqrt(size) + 1e-4, "%s, input %d: slope %.9g, gradient %.9g", what, input, slope,
-               gradient);
+        EXPECT(fabs(slope - gradient) <= 2e-3 * sqrt(size) + 1e-4, "%s, input %d: slope %.9g, gradient %.9g", what,
+               input, slope, gradient);
         buf_free(&keep);
         buf_free(&direction);
     }
@@ -383,14 +394,15 @@ static void call_norm(zero_nn_t *nn, void *arg)
 static void call_norm_backward(zero_nn_t *nn, void *arg)
 {
     norm_case_t *n = arg;
-    zero_nn_layernorm_backward(nn, n->dx.data, n->dw.data, n->db.data, NULL, n->dy.data, n->x.data, n->w.data, n->mean, n->rstd, 5,
-                               13, ZERO_FP32);
+    zero_nn_layernorm_backward(nn, n->dx.data, n->dw.data, n->db.data, NULL, n->dy.data, n->x.data, n->w.data, n->mean,
+                               n->rstd, 5, 13, ZERO_FP32);
 }
 
 START_TEST(ref_gradients)
 {
     seed_state = 4242;
-    norm_case_t n = {.x = buf_random(ZERO_FP32, 65, 1), .w = buf_random(ZERO_FP32, 13, 1), .b = buf_random(ZERO_FP32, 13, 1)};
+    norm_case_t n = {
+        .x = buf_random(ZERO_FP32, 65, 1), .w = buf_random(ZERO_FP32, 13, 1), .b = buf_random(ZERO_FP32, 13, 1)};
     n.y = buf_new(ZERO_FP32, 65);
     n.dy = buf_random(ZERO_FP32, 65, 1);
     n.dx = buf_new(ZERO_FP32, 65);
@@ -410,7 +422,8 @@ START_TEST(ref_gradients)
         h.backward = true;
         run(NULL, call_attention, &h);
         h.backward = false;
-        slope_check("attention", &(slope_t){call_attention, &h, &h.out, &h.dout, {&h.q, &h.k, &h.v}, {&h.dq, &h.dk, &h.dv}, 3});
+        slope_check("attention",
+                    &(slope_t){call_attention, &h, &h.out, &h.dout, {&h.q, &h.k, &h.v}, {&h.dq, &h.dk, &h.dv}, 3});
         heads_free(&h);
     }
 
@@ -436,7 +449,7 @@ START_TEST(ref_gradients)
 }
 END_TEST
 
-/* ---- what is not finite ------------------------------------------------------------------------------------------ */
+/* ---- what is not finite ----------------------------------------------------------------------------------------- */
 
 /* A NaN or an infinity must reach the loss: the step is skipped by it. */
 START_TEST(not_finite_is_not_hidden)
@@ -466,7 +479,7 @@ START_TEST(not_finite_is_not_hidden)
 }
 END_TEST
 
-/* ---- the contract of dry runs ------------------------------------------------------------------------------------ */
+/* ---- the contract of dry runs ----------------------------------------------------------------------------------- */
 
 static void expect_error(zero_nn_t *nn, zero_status_t status, const char *part)
 {
@@ -487,11 +500,15 @@ static void call_all_dry(zero_nn_t *nn)
     zero_nn_layernorm_forward(nn, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, 1e-5, ZERO_FP32);
     zero_nn_layernorm_backward(nn, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, ZERO_FP32);
     for (int d = 0; d < 2; d++)
-        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5, .n = 8, .k = 7, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU});
+        zero_nn_gemm(
+            nn,
+            &(zero_nn_gemm_t){
+                .m = 5, .n = 8, .k = 7, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU});
     zero_nn_gelu_forward(nn, NULL, NULL, 5, ZERO_FP32);
     zero_nn_gelu_backward(nn, NULL, NULL, NULL, 5, ZERO_FP32);
     zero_nn_add(nn, NULL, NULL, NULL, 5, ZERO_FP32);
-    zero_nn_attention_t a = {.B = 1, .T = 3, .H = 2, .KV = 1, .D = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4, .scale = 0.5};
+    zero_nn_attention_t a = {
+        .B = 1, .T = 3, .H = 2, .KV = 1, .D = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4, .scale = 0.5};
     zero_nn_attention_forward(nn, &a);
     zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL);
     zero_nn_cross_entropy(nn, NULL, NULL, NULL, 5, 6, 0, true, ZERO_FP32);
@@ -522,7 +539,8 @@ START_TEST(dry_runs)
         zero_nn_layernorm_backward(nn, y, y + 30, y + 40, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
         expect_error(nn, ZERO_OK, "");
 
-        /* A shape, dtype, flag or leading dimension that was not dry; the first error stays, and stops the calls after it. */
+        /* A shape, dtype, flag or leading dimension that was not dry; the first error stays, and stops the calls after
+         * it. */
         zero_nn_add(nn, y, x, x, 6, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ORDER, "add (6) in fp32");
         zero_nn_add(nn, y, x, x, 5, ZERO_BF16);
@@ -530,7 +548,8 @@ START_TEST(dry_runs)
         zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5, .n = 6, .k = 7, .a = x, .b = x, .c = y});
         expect_error(nn, ZERO_ERR_ORDER, "gemm (5, 6, 7");
         for (int d = 0; d < 2; d++) {
-            zero_nn_gemm_t g = {.m = 5, .n = 8, .k = 9, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU};
+            zero_nn_gemm_t g = {
+                .m = 5, .n = 8, .k = 9, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU};
             g.a = g.b = x;
             g.c = y;
             zero_nn_gemm(nn, &g);
@@ -559,7 +578,7 @@ START_TEST(dry_runs)
 }
 END_TEST
 
-/* ---- errors ------------------------------------------------------------------------------------------------------ */
+/* ---- errors ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(errors)
 {

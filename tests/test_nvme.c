@@ -30,8 +30,8 @@ static void do_read(zero_nvme_t *n, uint64_t offset, char *buffer, uint64_t byte
     OK(zero_nvme_wait(n, ticket, 60, error));
 }
 
-/* What is written is read, at any length, transfer and depth; a file begins as zeros; a read touches nothing behind its bytes;
- * a write of less leaves zeros behind it in its last block. */
+/* What is written is read, at any length, transfer and depth; a file begins as zeros; a read touches nothing behind its
+ * bytes; a write of less leaves zeros behind it in its last block. */
 START_TEST(what_is_written_is_read)
 {
     static const uint64_t sizes[] = {1, 512, 4096, 16383, 16384, 16385, 50000, 1 << 20, (1 << 20) + 1, 5 * 700001};
@@ -78,8 +78,8 @@ START_TEST(what_is_written_is_read)
 }
 END_TEST
 
-/* All requests that there can be at a time, of many lengths, waited for in another order, for several rounds; the memory is
- * registered or not. */
+/* All requests that there can be at a time, of many lengths, waited for in another order, for several rounds; the
+ * memory is registered or not. */
 START_TEST(many_at_a_time)
 {
     enum { PIECE = 20 * ZERO_NVME_BLOCK, ROUNDS = 6, BYTES = PIECE * ZERO_NVME_REQUESTS };
@@ -198,7 +198,8 @@ START_TEST(wrong_calls_say_so)
     o = c.options, o.engine = (zero_nvme_engine_t)3;
     FAILS(zero_nvme_open(&n, c.folder, RANK, BYTES, &o, error), ZERO_ERR_ARG, "no engine");
     FAILS(zero_nvme_open(&n, c.folder, RANK, 0, &c.options, error), ZERO_ERR_ARG, "0 bytes");
-    FAILS(zero_nvme_open(&n, c.folder, RANK, UINT64_MAX, &c.options, error), ZERO_ERR_ARG, "18446744073709551615 bytes");
+    FAILS(zero_nvme_open(&n, c.folder, RANK, UINT64_MAX, &c.options, error), ZERO_ERR_ARG,
+          "18446744073709551615 bytes");
     FAILS(zero_nvme_open(&n, NULL, RANK, BYTES, &c.options, error), ZERO_ERR_ARG, "needs a folder");
 
     /* Transfers are held back, so that what overlaps is known to be under way. */
@@ -232,8 +233,8 @@ START_TEST(wrong_calls_say_so)
 }
 END_TEST
 
-/* A drive that does not answer: waits end, more than once, and so does the destroy; the memory may go then, and when the drive
- * wakes up after all it is not touched. */
+/* A drive that does not answer: waits end, more than once, and so does the destroy; the memory may go then, and when
+ * the drive wakes up after all it is not touched. */
 START_TEST(waits_are_bounded)
 {
     enum { BYTES = 8 * ZERO_NVME_BLOCK };
@@ -286,9 +287,11 @@ START_TEST(threads_where_io_uring_is_refused)
     if (first_engine == 0) {
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
             goto out; /* no filters here */
-        FAILS(zero_nvme_open(&n, c.folder, RANK, 100000, &c.options, error), ZERO_ERR_UNSUPPORTED, "containers refuse it");
+        FAILS(zero_nvme_open(&n, c.folder, RANK, 100000, &c.options, error), ZERO_ERR_UNSUPPORTED,
+              "containers refuse it");
     } else
-        FAILS(zero_nvme_open(&n, c.folder, RANK, 100000, &c.options, error), ZERO_ERR_UNSUPPORTED, "io_uring was asked for");
+        FAILS(zero_nvme_open(&n, c.folder, RANK, 100000, &c.options, error), ZERO_ERR_UNSUPPORTED,
+              "io_uring was asked for");
     c.options.engine = ZERO_NVME_ANY;
     OK(zero_nvme_open(&n, c.folder, RANK, 100000, &c.options, error));
     zero_nvme_counts(n, &counts);

@@ -1,5 +1,5 @@
-/* test_optim.c - AdamW's scalars and update against its published formula in long double, the other rules' scalars and state, the norm and the
- * clip factor. */
+/* test_optim.c - AdamW's scalars and update against its published formula in long double, the other rules' scalars and
+ * state, the norm and the clip factor. */
 #include "optim/norm.h"
 #include "optim/rules.h"
 
@@ -9,7 +9,7 @@
 
 static const zero_adamw_t usual = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
 
-/* ---- power ------------------------------------------------------------------------------------------------------- */
+/* ---- power ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(test_power)
 {
@@ -24,19 +24,20 @@ START_TEST(test_power)
     for (int b = 0; b < 6; b++)
         for (int64_t t = 1; t < 200000; t += 1 + t / 3) {
             long double exact = powl((long double)betas[b], (long double)t);
-            ck_assert_msg(fabsl(zero_power(betas[b], t) - exact) <= 0x1p-52L * (long double)t * exact + 0x1p-1000L, "%g^%lld",
-                          betas[b], (long long)t);
+            ck_assert_msg(fabsl(zero_power(betas[b], t) - exact) <= 0x1p-52L * (long double)t * exact + 0x1p-1000L,
+                          "%g^%lld", betas[b], (long long)t);
         }
 }
 END_TEST
 
-/* ---- scalars ----------------------------------------------------------------------------------------------------- */
+/* ---- scalars ---------------------------------------------------------------------------------------------------- */
 
 /* x is want rounded to fp32, but for a rounding of fp64 before it. */
 static void rounded(float x, long double want, const char *what, int64_t t)
 {
     float low = (float)(want * (1 - 0x1p-45L)), high = (float)(want * (1 + 0x1p-45L));
-    ck_assert_msg(x == low || x == high, "%s at t = %lld: %a, wanted %a", what, (long long)t, (double)x, (double)(float)want);
+    ck_assert_msg(x == low || x == high, "%s at t = %lld: %a, wanted %a", what, (long long)t, (double)x,
+                  (double)(float)want);
 }
 
 START_TEST(test_scalars)
@@ -64,7 +65,7 @@ START_TEST(test_scalars)
 }
 END_TEST
 
-/* ---- the other rules ---------------------------------------------------------------------------------------------- */
+/* ---- the other rules -------------------------------------------------------------------------------------------- */
 
 START_TEST(test_rules)
 {
@@ -73,10 +74,10 @@ START_TEST(test_rules)
         int states, bytes;
         bool coupled, corrected; /* decay goes to the gradient; moments have their bias corrected */
     } want[ZERO_RULE_CUSTOM] = {{"adamw", 2, 512, false, true},
-                          {"adam", 2, 512, true, true},
-                          {"sgd", 1, 512, true, false},
-                          {"lion", 1, 512, false, false},
-                          {"adamw8bit", 2, 132, false, true}};
+                                {"adam", 2, 512, true, true},
+                                {"sgd", 1, 512, true, false},
+                                {"lion", 1, 512, false, false},
+                                {"adamw8bit", 2, 132, false, true}};
     const zero_adamw_t still = {.beta1 = 0};
     for (int r = 0; r < ZERO_RULE_CUSTOM; r++) { /* which is the caller's */
         zero_rule_t rule = (zero_rule_t)r;
@@ -97,7 +98,7 @@ START_TEST(test_rules)
 }
 END_TEST
 
-/* ---- many updates, against PyTorch's formula in long double -------------------------------------------------------- */
+/* ---- many updates, against PyTorch's formula in long double ----------------------------------------------------- */
 
 enum { ELEMENTS = 200, UPDATES = 120 };
 
@@ -112,14 +113,16 @@ static void torch_adamw(exact_t *x, long double g, const zero_adamw_t *o, long d
     x->m += (g - x->m) * (1 - (long double)o->beta1); /* lerp_ */
     x->v = x->v * (long double)o->beta2 + (1 - (long double)o->beta2) * g * g;
     long double step_size = lr / (1 - powl((long double)o->beta1, (long double)t));
-    long double denominator = sqrtl(x->v) / sqrtl(1 - powl((long double)o->beta2, (long double)t)) + (long double)o->eps;
+    long double denominator =
+        sqrtl(x->v) / sqrtl(1 - powl((long double)o->beta2, (long double)t)) + (long double)o->eps;
     x->p -= step_size * x->m / denominator;
 }
 
 START_TEST(test_trajectory)
 {
-    const zero_adamw_t options[] = {
-        usual, {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-6, .weight_decay = 0.01}, {.beta1 = 0, .beta2 = 0.5, .eps = 1e-3}};
+    const zero_adamw_t options[] = {usual,
+                                    {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-6, .weight_decay = 0.01},
+                                    {.beta1 = 0, .beta2 = 0.5, .eps = 1e-3}};
     const zero_adamw_t *o = &options[_i];
     static float p[ELEMENTS], m[ELEMENTS], v[ELEMENTS], g[ELEMENTS];
     static exact_t exact[ELEMENTS];
@@ -134,7 +137,8 @@ START_TEST(test_trajectory)
             torch_adamw(&exact[i], (long double)g[i] * factor, o, lr, t);
         }
         zero_rule_scalars_t s = zero_rule_scalars(ZERO_RULE_ADAMW, o, lr, 1, 1, t, factor);
-        zero_update_t u = {.rule = ZERO_RULE_ADAMW, .count = ELEMENTS, .master = p, .state = {m, v}, .grad = g, .scalars = s};
+        zero_update_t u = {
+            .rule = ZERO_RULE_ADAMW, .count = ELEMENTS, .master = p, .state = {m, v}, .grad = g, .scalars = s};
         zero_flat_cpu()->update(&u, 1, 1, NULL);
     }
     /* A rounding of the parameter per update, and the update's own relative error of a few roundings. */
@@ -166,12 +170,12 @@ START_TEST(test_first_update)
 }
 END_TEST
 
-/* ---- norm -------------------------------------------------------------------------------------------------------- */
+/* ---- norm ------------------------------------------------------------------------------------------------------- */
 
 START_TEST(test_norm_order)
 {
-    /* (rank, segment) with a stride of 3, one word of each rank not a sum of squares. Only segment by segment, ranks in order,
-     * gives 2^53 + 4. */
+    /* (rank, segment) with a stride of 3, one word of each rank not a sum of squares. Only segment by segment, ranks in
+     * order, gives 2^53 + 4. */
     const double big = 0x1p53;
     const double sums[2 * 3] = {1, big, NAN, 1, 2, NAN};
     double want = 0;

@@ -1,7 +1,8 @@
-/* test_plan.c - what a plan promises: placement, slots, addresses, bytes, its hash and text. Errors are in plan_errors.c.
+/* test_plan.c - what a plan promises: placement, slots, addresses, bytes, its hash and text. Errors are in
+ * plan_errors.c.
  *
- * Golden files: tests/golden/plan-*.txt below $srcdir, compared byte for byte. ZERO_GOLDEN_WRITE=1 writes them anew instead; look
- * at the difference before it is committed.
+ * Golden files: tests/golden/plan-*.txt below $srcdir, compared byte for byte. ZERO_GOLDEN_WRITE=1 writes them anew
+ * instead; look at the difference before it is committed.
  */
 #include "tests/plan_suites.h"
 
@@ -13,7 +14,7 @@ static declare_t declaration, *const d = &declaration;
 zero_plan_t *plan_build(const declare_t *declared)
 {
     zero_plan_t *plan;
-    zero_error_t error = { .text = "" };
+    zero_error_t error = {.text = ""};
     ck_assert_msg(zero_plan_build(&plan, &declared->spec, &error) == ZERO_OK, "%s", error.text);
     ck_assert_msg(zero_plan_check(plan, &error) == ZERO_OK, "%s", error.text);
     return plan;
@@ -30,7 +31,7 @@ static int random_count(void)
     return text != NULL && strcmp(text, "1") == 0 ? 20000 : 600;
 }
 
-/* ---- properties -------------------------------------------------------------------------------------------------- */
+/* ---- properties ------------------------------------------------------------------------------------------------- */
 
 static void check_segments(const zero_plan_t *plan)
 {
@@ -60,7 +61,8 @@ static void check_segments(const zero_plan_t *plan)
                 if (plan->runs[r].begin <= at->offset && at->offset < plan->runs[r].end)
                     ck_assert(plan->runs[r].decay_scale == d->params[p].decay_scale);
         }
-        ck_assert_int_lt(s->elements - params, d->spec.world * (int64_t)ZERO_ALIGN_ELEMENTS); /* no more padding than it takes */
+        ck_assert_int_lt(s->elements - params,
+                         d->spec.world * (int64_t)ZERO_ALIGN_ELEMENTS); /* no more padding than it takes */
     }
     for (int32_t p = 0; p < d->spec.param_count; p++)
         ck_assert_int_eq(plan->placed[p].segment < 0, d->params[p].count == 0);
@@ -83,13 +85,13 @@ static void check_layout(const zero_plan_t *plan)
     for (int32_t i = 0; i < plan->buffer_count; i++)
         for (int32_t j = i + 1; j < plan->buffer_count; j++) {
             const zero_buffer_t *a = &plan->buffers[i], *b = &plan->buffers[j];
-            bool overlap = a->tier == b->tier && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes && a->bytes > 0 && b->bytes > 0;
+            bool overlap = a->tier == b->tier && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes &&
+                           a->bytes > 0 && b->bytes > 0;
             bool staged = a->part >= 0 && b->part >= 0 && a->part != b->part; /* one after the other */
             bool reduced = (a->role == ZERO_ROLE_WIRE || a->role == ZERO_ROLE_WHOLE) &&
-                (b->role == ZERO_ROLE_WIRE || b->role == ZERO_ROLE_WHOLE);
+                           (b->role == ZERO_ROLE_WIRE || b->role == ZERO_ROLE_WHOLE);
             ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged || reduced)),
-                          "buffers %d and %d overlap",
-                          i, j);
+                          "buffers %d and %d overlap", i, j);
             if (overlap && !reduced && !staged) /* two units, never two segments of one */
                 ck_assert_int_ne(plan->segments[a->segment].unit, plan->segments[b->segment].unit);
         }
@@ -102,12 +104,12 @@ static bool brings_parameters(const zero_plan_t *plan, const zero_op_t *op)
            plan->buffers[op->dst].slot >= 0;
 }
 
-/* Follows who is in each slot of parameters: at a use its unit is there, nobody is gathered over a unit that is held, and no more
- * units than the window are there for uses to come. */
+/* Follows who is in each slot of parameters: at a use its unit is there, nobody is gathered over a unit that is held,
+ * and no more units than the window are there for uses to come. */
 static void check_window(const zero_plan_t *plan, const zero_program_t *p)
 {
-    static bool waiting[DECLARE_UNITS];  /* gathered, and used no more often than it was released */
-    static int32_t occupant[4096];       /* by slot */
+    static bool waiting[DECLARE_UNITS]; /* gathered, and used no more often than it was released */
+    static int32_t occupant[4096];      /* by slot */
     static bool sharded[DECLARE_UNITS];
     memset(waiting, 0, sizeof waiting);
     memset(sharded, 0, sizeof sharded);
@@ -129,8 +131,9 @@ static void check_window(const zero_plan_t *plan, const zero_program_t *p)
                 ck_assert_int_le(resident, d->spec.window);
         } else if (op->kind == ZERO_OP_USE && (op->flags & ZERO_READ)) {
             for (int32_t s = 0; s < plan->segment_count; s++) {
-                int32_t slot =
-                    plan->segments[s].unit == op->unit ? plan->buffers[plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot : -1;
+                int32_t slot = plan->segments[s].unit == op->unit
+                                   ? plan->buffers[plan->segments[s].buffer[ZERO_ROLE_PARAM]].slot
+                                   : -1;
                 ck_assert(slot < 0 || occupant[slot] == op->unit);
             }
         } else if (op->kind == ZERO_OP_RELEASE && (op->flags & ZERO_READ)) {
@@ -149,7 +152,7 @@ static void check_window(const zero_plan_t *plan, const zero_program_t *p)
 
 static void check_counts(const zero_plan_t *plan)
 {
-    int32_t segments_per_unit[DECLARE_UNITS] = { 0 }, most = 1;
+    int32_t segments_per_unit[DECLARE_UNITS] = {0}, most = 1;
     for (int32_t s = 0; s < plan->segment_count; s++) {
         int32_t n = ++segments_per_unit[plan->segments[s].unit];
         most = n > most ? n : most;
@@ -162,9 +165,15 @@ static void check_counts(const zero_plan_t *plan)
         int32_t uses = p->kind == ZERO_PROGRAM_STEP  ? d->spec.unit_count
                        : p->kind == ZERO_PROGRAM_ANY ? 1
                                                      : d->passes[p->pass].use_count;
-        ck_assert_int_le(p->op_count, 8 + uses * (10 + (d->spec.parameters.tier == ZERO_TIER_DEVICE ? 6 : d->spec.parameters.tier == ZERO_TIER_HOST ? 12 : 20) * most) + 2 * plan->segment_count + 32 * away);
+        ck_assert_int_le(p->op_count, 8 +
+                                          uses * (10 + (d->spec.parameters.tier == ZERO_TIER_DEVICE ? 6
+                                                        : d->spec.parameters.tier == ZERO_TIER_HOST ? 12
+                                                                                                    : 20) *
+                                                           most) +
+                                          2 * plan->segment_count + 32 * away);
         for (int32_t o = 0; o < p->op_count; o++) /* what one rank does not need */
-            ck_assert(d->spec.world > 1 || (p->ops[o].kind != ZERO_OP_GATHER && p->ops[o].kind != ZERO_OP_REDUCE_SCATTER));
+            ck_assert(d->spec.world > 1 ||
+                      (p->ops[o].kind != ZERO_OP_GATHER && p->ops[o].kind != ZERO_OP_REDUCE_SCATTER));
         if (p->kind != ZERO_PROGRAM_STEP)
             check_window(plan, p);
     }
@@ -185,7 +194,8 @@ END_TEST
 
 START_TEST(addresses_depend_on_nothing_but_the_plan)
 {
-    /* The same declaration gives the same plan, byte for byte; the slots of a chain of equal layers are as many as the window. */
+    /* The same declaration gives the same plan, byte for byte; the slots of a chain of equal layers are as many as the
+     * window. */
     for (int window = 1; window <= 4; window++) {
         declare_init(d, 4);
         declare_stage(d, 3);
@@ -209,10 +219,10 @@ START_TEST(addresses_depend_on_nothing_but_the_plan)
 }
 END_TEST
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+/* ---- bytes ------------------------------------------------------------------------------------------------------ */
 
-/* ARCHITECTURE: elements on the wire per parameter and step, times (N-1)/N: R + 1 at stages 0 to 2, 2A + R at stage 3 before
- * elided gathers. */
+/* ARCHITECTURE: elements on the wire per parameter and step, times (N-1)/N: R + 1 at stages 0 to 2, 2A + R at stage 3
+ * before elided gathers. */
 START_TEST(bytes_on_the_wire)
 {
     enum { LAYERS = 6, COUNT = 128 * 24 };
@@ -274,15 +284,15 @@ START_TEST(bytes_per_parameter_at_each_stage)
 {
     for (int n = 2; n <= 5; n++) {
         /* bf16, Adam, one micro-step: ARCHITECTURE's 16; 4 + 12/N; 2 + 14/N; 16/N */
-        const double one[] = { 16, 4 + 12.0 / n, 2 + 14.0 / n, 16.0 / n };
+        const double one[] = {16, 4 + 12.0 / n, 2 + 14.0 / n, 16.0 / n};
         for (int stage = 0; stage <= 3; stage++) {
             ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 1, ZERO_REDUCE_EVERY, ZERO_BF16), one[stage], 1e-9);
             ck_assert_double_eq_tol(bytes_per_parameter(1, stage, 1, ZERO_REDUCE_EVERY, ZERO_BF16), 16, 1e-9);
         }
         /* several, reduced once: one full fp32 gradient at every stage */
-        const double last[] = { 2 + 4 + 12, 2 + 4 + 12.0 / n, 2 + 4 + 12.0 / n, 4 + 14.0 / n };
+        const double last[] = {2 + 4 + 12, 2 + 4 + 12.0 / n, 2 + 4 + 12.0 / n, 4 + 14.0 / n};
         /* several, each reduced: an fp32 slice, or whole where updates are full; what is written is in slots */
-        const double every[] = { 2 + 4 + 12, 2 + 16.0 / n, 2 + 16.0 / n, 18.0 / n };
+        const double every[] = {2 + 4 + 12, 2 + 16.0 / n, 2 + 16.0 / n, 18.0 / n};
         for (int stage = 0; stage <= 3; stage++) {
             ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 3, ZERO_REDUCE_LAST, ZERO_FP32), last[stage], 1e-9);
             ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 3, ZERO_REDUCE_EVERY, ZERO_FP32), every[stage], 1e-9);
@@ -299,8 +309,8 @@ START_TEST(rings_and_reserves_are_counted)
     declare_init(d, 3);
     declare_chain(d, 2, 100, ZERO_FP32);
     d->spec.channels = 2;
-    d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 10001 };
-    d->reserves[1] = (zero_spec_reserve_t){ ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 0 };
+    d->reserves[0] = (zero_spec_reserve_t){ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 10001};
+    d->reserves[1] = (zero_spec_reserve_t){ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 0};
     d->spec.reserve_count = 2;
     zero_plan_t *plan = build();
     ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS], 2 << 20);
@@ -362,7 +372,7 @@ START_TEST(large_worlds)
 }
 END_TEST
 
-/* ---- hash -------------------------------------------------------------------------------------------------------- */
+/* ---- hash ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t hash(void)
 {
@@ -384,11 +394,11 @@ START_TEST(hash_sees_every_declaration)
     plan_model(d);
     uint64_t base = hash();
     ck_assert_uint_eq(base, hash());
-#define CHANGES(statement)                                                                                                       \
-    do {                                                                                                                         \
-        plan_model(d);                                                                                                            \
-        statement;                                                                                                               \
-        ck_assert_msg(hash() != base, "%s", #statement);                                                                         \
+#define CHANGES(statement)                               \
+    do {                                                 \
+        plan_model(d);                                   \
+        statement;                                       \
+        ck_assert_msg(hash() != base, "%s", #statement); \
     } while (0)
     CHANGES(d->spec.world = 3);
     CHANGES(d->spec.window = 3);
@@ -412,7 +422,7 @@ START_TEST(hash_sees_every_declaration)
     CHANGES(declare_pass(d, ZERO_PASS_ANY_ORDER));
 #undef CHANGES
     plan_model(d); /* what ranks may differ in */
-    d->reserves[0] = (zero_spec_reserve_t){ ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 4096 };
+    d->reserves[0] = (zero_spec_reserve_t){ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 4096};
     d->spec.reserve_count = 1;
     base = hash();
     d->reserves[0].bytes = 8192;
@@ -420,9 +430,12 @@ START_TEST(hash_sees_every_declaration)
 }
 END_TEST
 
-/* ---- text -------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------------------------- */
 
-typedef struct text { char *bytes; size_t size; } text_t;
+typedef struct text {
+    char *bytes;
+    size_t size;
+} text_t;
 
 static void append(void *ctx, const char *piece, size_t bytes)
 {
@@ -438,14 +451,15 @@ static void compare(const char *name)
 {
     const char *srcdir = getenv("srcdir"), *rewrite = getenv("ZERO_GOLDEN_WRITE");
     char path[1000];
-    text_t have = { 0 }, want = { 0 };
+    text_t have = {0}, want = {0};
     zero_plan_t *plan = build();
     zero_plan_explain(plan, append, &have);
     zero_plan_destroy(plan);
     snprintf(path, sizeof path, "%s/tests/golden/plan-%s.txt", srcdir != NULL ? srcdir : ".", name);
     if (rewrite != NULL && strcmp(rewrite, "1") == 0) {
         FILE *f = fopen(path, "w");
-        ck_assert_msg(f != NULL && fwrite(have.bytes, 1, have.size, f) == have.size && fclose(f) == 0, "cannot write %s", path);
+        ck_assert_msg(f != NULL && fwrite(have.bytes, 1, have.size, f) == have.size && fclose(f) == 0,
+                      "cannot write %s", path);
     }
     FILE *f = fopen(path, "r");
     ck_assert_msg(f != NULL, "cannot open %s", path);
@@ -457,8 +471,9 @@ static void compare(const char *name)
     int line = 1;
     while (same < have.size && same < want.size && have.bytes[same] == want.bytes[same])
         line += have.bytes[same++] == '\n';
-    ck_assert_msg(have.size == want.size && same == have.size, "the plan differs from %s in line %d: '%.60s' instead of '%.60s'",
-                  path, line, have.bytes + same, want.bytes + (same < want.size ? same : want.size));
+    ck_assert_msg(have.size == want.size && same == have.size,
+                  "the plan differs from %s in line %d: '%.60s' instead of '%.60s'", path, line, have.bytes + same,
+                  want.bytes + (same < want.size ? same : want.size));
     free(have.bytes);
     free(want.bytes);
 }
@@ -468,7 +483,8 @@ static void make_golden(int world, int stage, zero_dtype_t dtype)
 {
     declare_init(d, world);
     declare_stage(d, stage);
-    int32_t embedding = declare_unit(d, "embedding"), first = declare_unit(d, "block.0"), second = declare_unit(d, "block.1");
+    int32_t embedding = declare_unit(d, "embedding"), first = declare_unit(d, "block.0"),
+            second = declare_unit(d, "block.1");
     declare_param(d, embedding, 1000, dtype, true, 1);
     for (int32_t block = first; block <= second; block++) {
         declare_param(d, block, 300, dtype, true, 1);

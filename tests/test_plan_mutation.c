@@ -1,9 +1,9 @@
 /* test_plan_mutation.c - the plan's checker against an interpreter that knows nothing of it.
  *
- * Plans of random declarations give one result in every legal order of their streams, and the same at every placement. Then each
- * WAIT, RECORD, GATHER, RELEASE, COPY, CAST, ACCUMULATE and NORM is taken out of such plans, one at a time: where any order of the
- * streams shows another result, or none, the checker must have refused the plan. The other way round, what the checker refuses though
- * no order showed a difference is counted and bounded.
+ * Plans of random declarations give one result in every legal order of their streams, and the same at every placement.
+ * Then each WAIT, RECORD, GATHER, RELEASE, COPY, CAST, ACCUMULATE and NORM is taken out of such plans, one at a time:
+ * where any order of the streams shows another result, or none, the checker must have refused the plan. The other way
+ * round, what the checker refuses though no order showed a difference is counted and bounded.
  *
  * ZERO_CHECK_FULL=1 takes out every such operation of more plans; otherwise a sample.
  */
@@ -27,7 +27,7 @@ static declare_t declaration;
 static zero_plan_t *build(declare_t *d)
 {
     zero_plan_t *plan;
-    zero_error_t error = { .text = "" };
+    zero_error_t error = {.text = ""};
     ck_assert_msg(zero_plan_build(&plan, &d->spec, &error) == ZERO_OK, "%s", error.text);
     ck_assert_msg(zero_plan_check(plan, &error) == ZERO_OK, "%s", error.text);
     return plan;
@@ -41,14 +41,14 @@ static void random_declaration(uint64_t seed)
         declaration.spec.world = 2;
 }
 
-/* ---- plans that are right ---------------------------------------------------------------------------------------- */
+/* ---- plans that are right --------------------------------------------------------------------------------------- */
 
 START_TEST(one_result_in_every_order)
 {
     int plans = full() ? 400 : 60;
     for (uint64_t seed = 0; seed < (uint64_t)plans; seed++) {
         random_declaration(seed);
-        uint64_t expected[2] = { 0 }, result;
+        uint64_t expected[2] = {0}, result;
         for (int table = 0; table < 4; table++) {
             if (table > 0)
                 declare_shuffle_table(&declaration, seed * 8 + (uint64_t)table);
@@ -58,12 +58,12 @@ START_TEST(one_result_in_every_order)
                 interpret_sequence(plan, q, &sequence);
                 for (uint64_t schedule = 0; schedule < INTERPRET_FIXED + 4; schedule += table == 0 ? 1 : 5) {
                     interpret_outcome_t outcome = interpret_run(plan, &sequence, schedule, &result);
-                    ck_assert_msg(outcome == INTERPRET_DONE, "seed %d, table %d, schedule %d: deadlock", (int)seed, table,
-                                  (int)schedule);
+                    ck_assert_msg(outcome == INTERPRET_DONE, "seed %d, table %d, schedule %d: deadlock", (int)seed,
+                                  table, (int)schedule);
                     if (table == 0 && schedule == 0)
                         expected[q] = result;
-                    ck_assert_msg(result == expected[q], "seed %d, table %d, schedule %d: another result", (int)seed, table,
-                                  (int)schedule);
+                    ck_assert_msg(result == expected[q], "seed %d, table %d, schedule %d: another result", (int)seed,
+                                  table, (int)schedule);
                 }
             }
             zero_plan_destroy(plan);
@@ -72,12 +72,15 @@ START_TEST(one_result_in_every_order)
 }
 END_TEST
 
-/* ---- plans that lack an operation -------------------------------------------------------------------------------- */
+/* ---- plans that lack an operation ------------------------------------------------------------------------------- */
 
-typedef struct counts { int tried, refused, matters, missed, strict; } counts_t;
+typedef struct counts {
+    int tried, refused, matters, missed, strict;
+} counts_t;
 
 /* Whether any order shows that the plan differs from the one whose results are expected. */
-static bool differs(const zero_plan_t *plan, const interpret_sequence_t *sequences, const uint64_t *expected, uint64_t schedules)
+static bool differs(const zero_plan_t *plan, const interpret_sequence_t *sequences, const uint64_t *expected,
+                    uint64_t schedules)
 {
     uint64_t result;
     for (uint64_t schedule = 0; schedule < schedules; schedule++)
@@ -90,8 +93,9 @@ static bool differs(const zero_plan_t *plan, const interpret_sequence_t *sequenc
 static void describe(const zero_plan_t *plan, const zero_program_t *p, int32_t at, uint64_t seed, const char *what)
 {
     const zero_op_t *op = &p->ops[at];
-    printf("seed %d, program %s, operation %d (%s, unit %d, event %d, stream %d): %s\n", (int)seed, zero_program_name(p->kind), at,
-           zero_op_name((zero_op_kind_t)op->kind), op->unit, op->event, op->stream, what);
+    printf("seed %d, program %s, operation %d (%s, unit %d, event %d, stream %d): %s\n", (int)seed,
+           zero_program_name(p->kind), at, zero_op_name((zero_op_kind_t)op->kind), op->unit, op->event, op->stream,
+           what);
     (void)plan;
 }
 
@@ -110,12 +114,12 @@ static zero_plan_t without(const zero_plan_t *plan, int32_t index, int32_t at, z
     return mutant;
 }
 
-static void mutate(const zero_plan_t *plan, int32_t index, int32_t at, uint64_t seed, const interpret_sequence_t *sequences,
-                   const uint64_t *expected, counts_t *counts)
+static void mutate(const zero_plan_t *plan, int32_t index, int32_t at, uint64_t seed,
+                   const interpret_sequence_t *sequences, const uint64_t *expected, counts_t *counts)
 {
     zero_program_t *programs;
     zero_plan_t mutant = without(plan, index, at, &programs);
-    zero_error_t error = { .text = "" };
+    zero_error_t error = {.text = ""};
     zero_status_t verdict = zero_plan_check(&mutant, &error);
     bool refused = verdict == ZERO_ERR_PLAN;
 
@@ -136,11 +140,10 @@ static void mutate(const zero_plan_t *plan, int32_t index, int32_t at, uint64_t 
 
 START_TEST(what_matters_is_refused)
 {
-    static const zero_op_kind_t kinds[] = { ZERO_OP_WAIT, ZERO_OP_RECORD, ZERO_OP_GATHER, ZERO_OP_RELEASE, ZERO_OP_COPY,
-                                            ZERO_OP_CAST, ZERO_OP_ACCUMULATE,
-                                            ZERO_OP_NORM };
+    static const zero_op_kind_t kinds[] = {ZERO_OP_WAIT, ZERO_OP_RECORD, ZERO_OP_GATHER,     ZERO_OP_RELEASE,
+                                           ZERO_OP_COPY, ZERO_OP_CAST,   ZERO_OP_ACCUMULATE, ZERO_OP_NORM};
     enum { KINDS = sizeof kinds / sizeof *kinds };
-    counts_t counts[ZERO_OP_COUNT] = { 0 };
+    counts_t counts[ZERO_OP_COUNT] = {0};
     uint64_t state = 1;
     const char *only = getenv("ZERO_CHECK_SEED");
     int plans = full() ? 600 : 60, share = full() ? 1 : 8;
@@ -173,9 +176,10 @@ START_TEST(what_matters_is_refused)
         tried += c->tried;
     }
     ck_assert_int_eq(missed, 0);
-    ck_assert_msg(only != NULL || counts[ZERO_OP_GATHER].matters > 0, "no removal mattered: the interpreter sees nothing");
-    ck_assert_msg(strict * 20 <= tried, "the checker refuses %d of %d plans that no order of the streams showed to be wrong",
-                  strict, tried);
+    ck_assert_msg(only != NULL || counts[ZERO_OP_GATHER].matters > 0,
+                  "no removal mattered: the interpreter sees nothing");
+    ck_assert_msg(strict * 20 <= tried,
+                  "the checker refuses %d of %d plans that no order of the streams showed to be wrong", strict, tried);
 }
 END_TEST
 

@@ -20,7 +20,8 @@ static const plugin_sample_t *look(const char *plugin, const char *symbol, uint3
     const void *table = &why; /* anything */
     why.text[0] = '\0';
     zero_status_t status = zero_plugin_table(plugin, symbol, version, &table, &why);
-    ck_assert_msg(status == expected, "%s/%s: status %d, not %d: %s", plugin, symbol, (int)status, (int)expected, why.text);
+    ck_assert_msg(status == expected, "%s/%s: status %d, not %d: %s", plugin, symbol, (int)status, (int)expected,
+                  why.text);
     ck_assert(status == ZERO_OK || !table);
     return table;
 }
@@ -129,7 +130,8 @@ START_TEST(ours_load)
     char file[PATH_MAX];
     snprintf(file, sizeof file, "%s/.libs/%s.so", top ? top : ".", tables[_i].plugin);
     set_path("%s/.libs", top ? top : ".");
-    look(tables[_i].plugin, tables[_i].symbol, tables[_i].version, access(file, F_OK) == 0 ? ZERO_OK : ZERO_ERR_UNSUPPORTED);
+    look(tables[_i].plugin, tables[_i].symbol, tables[_i].version,
+         access(file, F_OK) == 0 ? ZERO_OK : ZERO_ERR_UNSUPPORTED);
 }
 END_TEST
 

@@ -11,11 +11,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define OK(call)                                                        \
-    do {                                                                \
-        zero_error_t e_ = {0};                                          \
-        zero_error_t *error = &e_;                                      \
-        ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text);     \
+#define OK(call)                                                    \
+    do {                                                            \
+        zero_error_t e_ = {0};                                      \
+        zero_error_t *error = &e_;                                  \
+        ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text); \
     } while (0)
 
 static char said[4096];
@@ -120,7 +120,8 @@ START_TEST(memory_is_placed)
     char *p = memory(bytes);
     int nodes = -1;
     OK(zero_host_place(p, bytes, NULL, &nodes, remember, NULL, error));
-    ck_assert_msg(nodes > 0 || strstr(said, "not those of this thread: ") != NULL, "neither placed nor said why not: %s", said);
+    ck_assert_msg(nodes > 0 || strstr(said, "not those of this thread: ") != NULL,
+                  "neither placed nor said why not: %s", said);
     ck_assert(all(p, bytes, 7));
     munmap(p, bytes);
 }
@@ -128,8 +129,8 @@ END_TEST
 
 #if defined(HAVE_HWLOC)
 
-/* The policy of the mapping that begins at p, as /proc/self/numa_maps has it ("default", "prefer:0", ...); "" where there is
- * no such file. */
+/* The policy of the mapping that begins at p, as /proc/self/numa_maps has it ("default", "prefer:0", ...); "" where
+ * there is no such file. */
 static void policy(const char *p, char *out, size_t size)
 {
     char line[512];
@@ -145,8 +146,8 @@ static void policy(const char *p, char *out, size_t size)
         fclose(f);
 }
 
-/* hwloc believes in a machine of two nodes with half of the CPUs each; the system below, which has node 0 at least, does the
- * work. */
+/* hwloc believes in a machine of two nodes with half of the CPUs each; the system below, which has node 0 at least,
+ * does the work. */
 START_TEST(the_nodes_of_the_thread_are_chosen)
 {
     uint64_t bytes = 64 * zero_host_page();
@@ -181,7 +182,8 @@ START_TEST(the_nodes_of_the_thread_are_chosen)
     char *p = memory(bytes);
     OK(zero_host_place(p, bytes, "0000:ff:1f.7", &nodes, remember, NULL, error));
     ck_assert_int_eq(nodes, 0);
-    ck_assert_msg(strstr(said, "the device at 0000:ff:1f.7: the system does not show the device") != NULL, "log: %s", said);
+    ck_assert_msg(strstr(said, "the device at 0000:ff:1f.7: the system does not show the device") != NULL, "log: %s",
+                  said);
     munmap(p, bytes);
 }
 END_TEST

@@ -99,9 +99,10 @@ static void read_all(const zero_tensors_t *tensors, const char *name, const floa
         }
 }
 
-/* ---- good files -------------------------------------------------------------------------------------------------- */
+/* ---- good files ------------------------------------------------------------------------------------------------- */
 
-/* Three dtypes of numbers and others, at odd addresses, in an order that is not that of names; a scalar and an empty tensor. */
+/* Three dtypes of numbers and others, at odd addresses, in an order that is not that of names; a scalar and an empty
+ * tensor. */
 static const char mixed_header[] = "{\"__metadata__\":{\"format\":\"pt\"},"
                                    "\"odd\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,3]},"
                                    "\"w\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[3,27]},"
@@ -163,8 +164,8 @@ START_TEST(test_good)
     ck_assert_int_eq(zero_tensors_read(t, zero_tensors_find(t, "big"), 0, 1, out, &error), ZERO_ERR_UNSUPPORTED);
     ck_assert(strstr(error.text, "'big'") && strstr(error.text, "I64") && strstr(error.text, "x.safetensors"));
     int index = zero_tensors_find(t, "w");
-    static const int64_t ranges[][2] = {{-1, 1},       {0, 7}, {6, 1}, {7, 0}, {1, -1}, {1, INT64_MAX}, {INT64_MAX, INT64_MAX},
-                                        {INT64_MIN, 1}};
+    static const int64_t ranges[][2] = {
+        {-1, 1}, {0, 7}, {6, 1}, {7, 0}, {1, -1}, {1, INT64_MAX}, {INT64_MAX, INT64_MAX}, {INT64_MIN, 1}};
     for (size_t k = 0; k < sizeof ranges / sizeof ranges[0]; k++)
         ck_assert_int_eq(zero_tensors_read(t, index, ranges[k][0], ranges[k][1], out, &error), ZERO_ERR_ARG);
     ck_assert_int_eq(zero_tensors_read(t, -1, 0, 0, out, &error), ZERO_ERR_ARG);
@@ -191,7 +192,8 @@ START_TEST(test_large)
             h[i] = (uint16_t)(0x3c00 + i % 1024);
         memcpy(data + 1, h, 2 * N);
         snprintf(header, sizeof header,
-                 "{\"a\":{\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]},\"h\":{\"dtype\":\"%s\",\"shape\":[%d],\"data_"
+                 "{\"a\":{\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]},\"h\":{\"dtype\":\"%s\",\"shape\":[%d]"
+                 ",\"data_"
                  "offsets\":[1,%d]}}",
                  bf16 ? "BF16" : "F16", N, 2 * N + 1);
         write_file("x.safetensors", header, data, 2 * N + 1);
@@ -236,7 +238,7 @@ START_TEST(test_empty_tensors)
 }
 END_TEST
 
-/* ---- an index ---------------------------------------------------------------------------------------------------- */
+/* ---- an index --------------------------------------------------------------------------------------------------- */
 
 #define ONE(name, value) "\"" name "\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[" value "]}"
 
@@ -257,7 +259,8 @@ static void write_shards(void)
 START_TEST(test_index)
 {
     write_shards();
-    write_index("model.safetensors.index.json", "{\"q\":\"b.safetensors\",\"p\":\"a.safetensors\",\"m\":\"b.safetensors\"}");
+    write_index("model.safetensors.index.json",
+                "{\"q\":\"b.safetensors\",\"p\":\"a.safetensors\",\"m\":\"b.safetensors\"}");
     for (int by_folder = 0; by_folder < 2; by_folder++) {
         zero_tensors_t *t = opened(by_folder ? folder : at("model.safetensors.index.json"));
         ck_assert_int_eq(zero_tensors_count(t), 3);
@@ -325,8 +328,8 @@ START_TEST(test_index_lies)
 }
 END_TEST
 
-/* What a shard holds and the index does not list for it would be lost without a word; one rule for tensors that nobody lists, and for those of another
- * shard. */
+/* What a shard holds and the index does not list for it would be lost without a word; one rule for tensors that nobody
+ * lists, and for those of another shard. */
 START_TEST(test_index_unlisted)
 {
     const float data[2] = {1, 2};
@@ -346,15 +349,17 @@ START_TEST(test_pointer)
 {
     static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n";
     write_bytes("x.safetensors", pointer, sizeof pointer - 1);
-    refused(at("x.safetensors"), ZERO_ERR_FORMAT, "x.safetensors' is a git-lfs pointer, not the file", "run git lfs pull");
+    refused(at("x.safetensors"), ZERO_ERR_FORMAT, "x.safetensors' is a git-lfs pointer, not the file",
+            "run git lfs pull");
     write_bytes("odd.index.json", pointer, sizeof pointer - 1);
-    refused(at("odd.index.json"), ZERO_ERR_FORMAT, "odd.index.json' is a git-lfs pointer, not the file", "run git lfs pull");
+    refused(at("odd.index.json"), ZERO_ERR_FORMAT, "odd.index.json' is a git-lfs pointer, not the file",
+            "run git lfs pull");
     write_bytes("x.safetensors", pointer, 12); /* shorter than one */
     refused(at("x.safetensors"), ZERO_ERR_FORMAT, "x.safetensors", "header");
 }
 END_TEST
 
-/* ---- lies of a header -------------------------------------------------------------------------------------------- */
+/* ---- lies of a header ------------------------------------------------------------------------------------------- */
 
 #define T(dtype, shape, range) "{\"x\":{\"dtype\":" dtype ",\"shape\":" shape ",\"data_offsets\":" range "}}"
 #define AB(a, b) "{\"a\":{\"dtype\":\"U8\",\"shape\":" a "},\"b\":{\"dtype\":\"U8\",\"shape\":" b "}}"
@@ -379,9 +384,9 @@ static const struct {
     {T("\"F32\"", "[2.0]", "[0,8]"), "dimension 0"},
     {T("\"F32\"", "[\"2\"]", "[0,8]"), "dimension 0"},
     {T("\"F32\"", "[1,1,1,1,1,1,1,1,2]", "[0,8]"), "9 dimensions"},
-    {T("\"F32\"", "[9223372036854775807]", "[0,8]"), "9223372036854775807 elements"}, /* bits overflow */
+    {T("\"F32\"", "[9223372036854775807]", "[0,8]"), "9223372036854775807 elements"},    /* bits overflow */
     {T("\"U8\"", "[2305843009213693960]", "[0,8]"), "not 2305843009213693960 elements"}, /* 8 bytes modulo 2^64 bits */
-    {T("\"F32\"", "[4611686018427387904,2]", "[0,8]"), "more than 2^63"},             /* the product does */
+    {T("\"F32\"", "[4611686018427387904,2]", "[0,8]"), "more than 2^63"},                /* the product does */
     {T("\"F32\"", "[4294967296,4294967296]", "[0,8]"), "more than 2^63"},
     {T("\"F32\"", "[9223372036854775807,9223372036854775807,0]", "[0,0]"), "more than 2^63"},
     {T("\"F32\"", "[9223372036854775808]", "[0,8]"), "9223372036854775808"},   /* 2^63 */

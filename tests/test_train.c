@@ -1,4 +1,5 @@
-/* test_train.c - the parts of zero_train that need no ranks: schedules, options, defaults, the built-in corpus, the log. */
+/* test_train.c - the parts of zero_train that need no ranks: schedules, options, defaults, the built-in corpus, the
+ * log. */
 #include "train/corpus.h"
 #include "train/job.h"
 #include "train/log.h"
@@ -10,14 +11,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* ---- schedules --------------------------------------------------------------------------------------------------------- */
+/* ---- schedules -------------------------------------------------------------------------------------------------- */
 
 START_TEST(schedules_are_the_formulas)
 {
     const double pi = acos(-1);
     for (int64_t U = 0; U <= 7; U += 7)
         for (int64_t s = 1; s <= 40; s++) {
-            schedule_t k = {.kind = SCHEDULE_CONSTANT, .warmup = U, .steps = 40, .lr = 0.3, .min_lr = 0.02, .width = 64};
+            schedule_t k = {
+                .kind = SCHEDULE_CONSTANT, .warmup = U, .steps = 40, .lr = 0.3, .min_lr = 0.02, .width = 64};
             double x = (double)(s - U) / (double)(40 - U), ramp = U > 0 ? 0.3 * (double)s / (double)U : 0;
             ck_assert_double_eq_tol(schedule_rate(&k, s), s <= U ? ramp : 0.3, 1e-15);
             k.kind = SCHEDULE_LINEAR;
@@ -46,12 +48,15 @@ START_TEST(schedules_end_where_they_should)
 }
 END_TEST
 
-/* The rates that DeepSpeed's Warmup schedulers leave in the optimizer for updates 1 to 12, computed from the formulas of
- * deepspeed/runtime/lr_schedules.py: each has the rate of index -1 first, and step() after each update. */
+/* The rates that DeepSpeed's Warmup schedulers leave in the optimizer for updates 1 to 12, computed from the formulas
+ * of deepspeed/runtime/lr_schedules.py: each has the rate of index -1 first, and step() after each update. */
 START_TEST(deepspeeds_rises_are_its_own)
 {
     enum { N = 12 };
-    static const struct { schedule_t schedule; double rates[N]; } cases[] = {
+    static const struct {
+        schedule_t schedule;
+        double rates[N];
+    } cases[] = {
         {{.kind = SCHEDULE_CONSTANT, .rise = RISE_LOG, .warmup = 5, .from = 0.02},
          {0.02, 0.02, 0.14058943626055, 0.211129734456076, 0.2611788725211, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}},
         {{.kind = SCHEDULE_CONSTANT, .rise = RISE_LINEAR, .warmup = 5, .from = 0.02},
@@ -61,10 +66,13 @@ START_TEST(deepspeeds_rises_are_its_own)
         {{.kind = SCHEDULE_LINEAR, .rise = RISE_LINEAR, .warmup = 3, .steps = 8, .from = 0.02, .min_lr = 0.02},
          {0.02, 0.02, 0.113333333333333, 0.206666666666667, 0.3, 0.244, 0.188, 0.132, 0.076, 0.02, 0.02, 0.02}},
         {{.kind = SCHEDULE_COSINE, .rise = RISE_LOG, .warmup = 3, .steps = 8, .from = 0.03, .min_lr = 0.075},
-         {0, 0.03, 0.200351033464293, 0.3, 0.278514411867182, 0.222264411867182, 0.152735588132818, 0.0964855881328184, 0.075, 0.075, 0.075, 0.075}},
+         {0, 0.03, 0.200351033464293, 0.3, 0.278514411867182, 0.222264411867182, 0.152735588132818, 0.0964855881328184,
+          0.075, 0.075, 0.075, 0.075}},
         {{.kind = SCHEDULE_COSINE, .rise = RISE_LINEAR, .warmup = 3, .steps = 8, .from = 0.03, .min_lr = 0.075},
-         {0, 0.03, 0.12, 0.21, 0.278514411867182, 0.222264411867182, 0.152735588132818, 0.0964855881328184, 0.075, 0.075, 0.075, 0.075}},
-        {{.kind = SCHEDULE_CONSTANT, .rise = RISE_LOG, .warmup = 0}, {0, 0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}}, /* as 2 */
+         {0, 0.03, 0.12, 0.21, 0.278514411867182, 0.222264411867182, 0.152735588132818, 0.0964855881328184, 0.075,
+          0.075, 0.075, 0.075}},
+        {{.kind = SCHEDULE_CONSTANT, .rise = RISE_LOG, .warmup = 0},
+         {0, 0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}}, /* as 2 */
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
         for (int s = 1; s <= N; s++) {
@@ -75,7 +83,7 @@ START_TEST(deepspeeds_rises_are_its_own)
 }
 END_TEST
 
-/* ---- options ----------------------------------------------------------------------------------------------------------- */
+/* ---- options ---------------------------------------------------------------------------------------------------- */
 
 /* Splits words at spaces and parses them. */
 static zero_status_t parse(options_t *o, const char *line, zero_error_t *error)
@@ -94,7 +102,8 @@ START_TEST(options_are_read)
 {
     options_t o;
     zero_error_t e;
-    ck_assert_int_eq(parse(&o, "--stage=1 --lr 2e-3 --betas 0.5,0.75 --recompute --data a=b --quiet --reduce last", &e), ZERO_OK);
+    ck_assert_int_eq(parse(&o, "--stage=1 --lr 2e-3 --betas 0.5,0.75 --recompute --data a=b --quiet --reduce last", &e),
+                     ZERO_OK);
     ck_assert_int_eq(o.stage, 1);
     ck_assert(o.lr == 2e-3 && o.betas[0] == 0.5 && o.betas[1] == 0.75);
     ck_assert_int_eq(o.recompute, ZERO_RECOMPUTE_FULL);
@@ -135,9 +144,11 @@ START_TEST(options_are_refused)
         {"-steps 3", "'-steps' is not an option: did you mean --steps?", ZERO_ERR_ARG},
         {"-steps=3", "'-steps=3' is not an option: did you mean --steps?", ZERO_ERR_ARG},
         {"--steps 3 -x", "'-x' is not an option: --help", ZERO_ERR_ARG},
-        {"--recompute full", "'full' follows --recompute, whose value comes with '=': write --recompute=full", ZERO_ERR_ARG},
+        {"--recompute full", "'full' follows --recompute, whose value comes with '=': write --recompute=full",
+         ZERO_ERR_ARG},
         {"--recompute selective", "write --recompute=selective", ZERO_ERR_ARG},
-        {"--recompute some", "'some' follows --recompute, whose value comes with '=' and must be one of: none|selective|full",
+        {"--recompute some",
+         "'some' follows --recompute, whose value comes with '=' and must be one of: none|selective|full",
          ZERO_ERR_ARG},
         {"--recompute=full none", "'none' follows --recompute full, but an option takes one value", ZERO_ERR_ARG},
         {"--quiet yes", "'yes' follows --quiet, which takes no value", ZERO_ERR_ARG},
@@ -160,14 +171,16 @@ START_TEST(options_are_refused)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         options_t o;
         zero_error_t e = {0};
-        ck_assert_msg(parse(&o, cases[i].line, &e) == cases[i].status, "%s: status %d, '%s'", cases[i].line, (int)e.status, e.text);
-        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "%s: '%s' lacks '%s'", cases[i].line, e.text, cases[i].wanted);
+        ck_assert_msg(parse(&o, cases[i].line, &e) == cases[i].status, "%s: status %d, '%s'", cases[i].line,
+                      (int)e.status, e.text);
+        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "%s: '%s' lacks '%s'", cases[i].line, e.text,
+                      cases[i].wanted);
         ck_assert_msg(strchr(e.text, '\n') == NULL, "%s: more than one line", cases[i].line);
     }
 }
 END_TEST
 
-/* ---- defaults ---------------------------------------------------------------------------------------------------------- */
+/* ---- defaults --------------------------------------------------------------------------------------------------- */
 
 static zero_status_t resolve(job_t *job, const char *line, int world, zero_error_t *error)
 {
@@ -178,8 +191,14 @@ static zero_status_t resolve(job_t *job, const char *line, int world, zero_error
 
 START_TEST(defaults_always_fit)
 {
-    static const char *const lines[] = {"", "--micro-batch 3", "--micro-batch 100", "--model gpt2", "--model gpt2 --micro-batch 5", "--compare-stages",
-                                        "--schedule noam --steps 5", "--schedule noam --steps 0"};
+    static const char *const lines[] = {"",
+                                        "--micro-batch 3",
+                                        "--micro-batch 100",
+                                        "--model gpt2",
+                                        "--model gpt2 --micro-batch 5",
+                                        "--compare-stages",
+                                        "--schedule noam --steps 5",
+                                        "--schedule noam --steps 0"};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         for (int world = 1; world <= 40; world++) {
             job_t job;
@@ -200,13 +219,15 @@ START_TEST(what_does_not_fit_is_named)
         const char *line, *wanted;
         int world;
     } cases[] = {
-        {"--batch 10 --micro-batch 3", "--batch is 10, but must be a multiple of 6 (2 ranks x --micro-batch 3): use 6 or 12", 2},
+        {"--batch 10 --micro-batch 3",
+         "--batch is 10, but must be a multiple of 6 (2 ranks x --micro-batch 3): use 6 or 12", 2},
         {"--batch 5", "use 4 or 6", 2},
         {"--batch 2", "must be a multiple of 3 (3 ranks): use 3", 3},
         {"--seq-len 100000", "positions: use --seq-len", 1},
         {"--ranks 3", "--ranks is 3, but the launcher started 2", 2},
         {"--schedule noam --warmup 0", "use --warmup 1", 1},
-        {"--schedule noam --warmup 0 --steps 5", "--warmup is 0, but --schedule noam needs at least 1: use --warmup 1", 1},
+        {"--schedule noam --warmup 0 --steps 5", "--warmup is 0, but --schedule noam needs at least 1: use --warmup 1",
+         1},
         {"--eps 0", "--eps is 0, but must be above 0 in fp32: use --eps 1e-8", 1},
         {"--eps 1e-60", "--eps is 1e-60, but must be above 0", 1},
         {"--compare-stages --steps 0", "use --steps 1", 1},
@@ -230,7 +251,8 @@ START_TEST(what_does_not_fit_is_named)
         job_t job;
         zero_error_t e = {0};
         ck_assert_msg(resolve(&job, cases[i].line, cases[i].world, &e) != ZERO_OK, "%s was accepted", cases[i].line);
-        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "%s: '%s' lacks '%s'", cases[i].line, e.text, cases[i].wanted);
+        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "%s: '%s' lacks '%s'", cases[i].line, e.text,
+                      cases[i].wanted);
         job_close(&job);
     }
 }
@@ -270,7 +292,7 @@ START_TEST(defaults_are_resolved)
 }
 END_TEST
 
-/* ---- the corpus ---------------------------------------------------------------------------------------------------------- */
+/* ---- the corpus ------------------------------------------------------------------------------------------------- */
 
 START_TEST(numbers_are_spelled)
 {
@@ -278,9 +300,17 @@ START_TEST(numbers_are_spelled)
         int number;
         const char *line;
     } cases[] = {
-        {0, "0: zero\n"}, {7, "7: seven\n"}, {13, "13: thirteen\n"}, {20, "20: twenty\n"}, {99, "99: ninety-nine\n"}, {100, "100: one hundred\n"},
-        {101, "101: one hundred and one\n"}, {1000, "1000: one thousand\n"}, {1015, "1015: one thousand and fifteen\n"},
-        {4071, "4071: four thousand and seventy-one\n"}, {7777, "7777: seven thousand seven hundred and seventy-seven\n"},
+        {0, "0: zero\n"},
+        {7, "7: seven\n"},
+        {13, "13: thirteen\n"},
+        {20, "20: twenty\n"},
+        {99, "99: ninety-nine\n"},
+        {100, "100: one hundred\n"},
+        {101, "101: one hundred and one\n"},
+        {1000, "1000: one thousand\n"},
+        {1015, "1015: one thousand and fifteen\n"},
+        {4071, "4071: four thousand and seventy-one\n"},
+        {7777, "7777: seven thousand seven hundred and seventy-seven\n"},
         {9900, "9900: nine thousand nine hundred\n"},
     };
     char line[64];
@@ -317,7 +347,7 @@ START_TEST(the_corpus_has_every_number)
 }
 END_TEST
 
-/* ---- the log ------------------------------------------------------------------------------------------------------------- */
+/* ---- the log ---------------------------------------------------------------------------------------------------- */
 
 static const char path[] = "test_train.log"; /* in the current folder */
 
@@ -354,10 +384,14 @@ START_TEST(log_lines)
     FILE *f = fopen(path, "r");
     ck_assert_ptr_nonnull(f);
     ck_assert_ptr_nonnull(fgets(line, sizeof line, f));
-    ck_assert_str_eq(line, "{\"event\":\"a\\\"b\\\\c\\u000a\\u0001\",\"exact\":0.10000000000000001,\"nine\":0.333333333,\"nan\":null,\"inf\":null,"
-                           "\"utf8\":\"\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xf0\x9f\x98\x80\xef\xbf\xbd\xef\xbf\xbd\",\"none\":null,"
-                           "\"low\":-9223372036854775808,\"high\":18446744073709551615,\"hash\":\"0000000000000abc\",\"yes\":true,"
-                           "\"o\":{\"empty\":[],\"two\":[1,2]},\"after\":1}\n");
+    ck_assert_str_eq(
+        line,
+        "{\"event\":\"a\\\"b\\\\c\\u000a\\u0001\",\"exact\":0.10000000000000001,\"nine\":0.333333333,\"nan\":null,"
+        "\"inf\":null,"
+        "\"utf8\":\"\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xf0\x9f\x98\x80\xef\xbf\xbd\xef\xbf\xbd\","
+        "\"none\":null,"
+        "\"low\":-9223372036854775808,\"high\":18446744073709551615,\"hash\":\"0000000000000abc\",\"yes\":true,"
+        "\"o\":{\"empty\":[],\"two\":[1,2]},\"after\":1}\n");
     ck_assert_ptr_nonnull(fgets(line, sizeof line, f));
     ck_assert_str_eq(line, "{\"event\":\"second\"}\n");
     fclose(f);

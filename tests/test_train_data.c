@@ -115,12 +115,9 @@ START_TEST(token_files_that_lie)
         size_t bytes;
         const char *wanted;
     } cases[] = {
-        {{20240520, 2, 10}, 20, "version 2, but must have 1"},
-        {{20240801, 1, 10}, 40, "version 1, but must have 7"},
-        {{20240520, 1, -1}, 20, "says that it has -1 tokens"},
-        {{20240520, 1, 11}, 20, "is truncated"},
-        {{20240520, 1, 9}, 20, "is longer than its header says"},
-        {{20240801, 7, 10}, 20, "is truncated"},
+        {{20240520, 2, 10}, 20, "version 2, but must have 1"},    {{20240801, 1, 10}, 40, "version 1, but must have 7"},
+        {{20240520, 1, -1}, 20, "says that it has -1 tokens"},    {{20240520, 1, 11}, 20, "is truncated"},
+        {{20240520, 1, 9}, 20, "is longer than its header says"}, {{20240801, 7, 10}, 20, "is truncated"},
         {{20240801, 7, INT32_MAX}, 40, "is truncated"},
     };
     uint32_t tokens[10] = {0};
@@ -200,7 +197,10 @@ static void write_array(int version, const char *dictionary, const void *tokens,
 START_TEST(arrays_of_every_type)
 {
     enum { N = 22, T = 7 };
-    static const struct { const char *descr; size_t width; } types[] = {
+    static const struct {
+        const char *descr;
+        size_t width;
+    } types[] = {
         {"|u1", 1}, {"<u2", 2}, {"<u4", 4}, {"<i4", 4}, {"<i8", 8},
     };
     int32_t x[T], y[T];
@@ -238,7 +238,12 @@ END_TEST
 
 START_TEST(arrays_with_other_numbers)
 {
-    static const struct { const char *descr; size_t width; int64_t token; const char *wanted; } cases[] = {
+    static const struct {
+        const char *descr;
+        size_t width;
+        int64_t token;
+        const char *wanted;
+    } cases[] = {
         {"<i4", 4, -1, "has token -1 at index 3, but tokens are numbers from 0"},
         {"<i8", 8, -5, "has token -5 at index 3, but tokens are numbers from 0"},
         {"<i8", 8, (int64_t)1 << 40, "has token 1099511627776 at index 3, but the model's vocabulary has 256"},
@@ -275,7 +280,10 @@ START_TEST(arrays_that_are_refused)
 {
 #define SHAPE(shape) "{'descr': '<u2', 'fortran_order': False, 'shape': " shape ", }"
 #define DESCR(descr) "{'descr': " descr ", 'fortran_order': False, 'shape': (5,), }"
-    static const struct { int version; const char *dictionary, *wanted; } cases[] = {
+    static const struct {
+        int version;
+        const char *dictionary, *wanted;
+    } cases[] = {
         {1, SHAPE("(5,)"), NULL},
         {1, SHAPE("(5, )"), NULL},
         {1, "{\"shape\":(5,),\"descr\":\"<u2\"}", NULL}, /* of others than numpy itself */
@@ -328,7 +336,11 @@ END_TEST
 
 START_TEST(first_bytes_decide)
 {
-    static const struct { const char *first, *name; bool text; const char *wanted; } cases[] = {
+    static const struct {
+        const char *first, *name;
+        bool text;
+        const char *wanted;
+    } cases[] = {
         {"one two three", "test_train_data", true, NULL},
         {"one two three", "test_train_data.txt", true, NULL},
         {"one two three", "test_train_data.bin", false, "magic number is 543518319, but must be 20240520 or 20240801"},

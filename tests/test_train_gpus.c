@@ -44,9 +44,10 @@ START_TEST(gpus_decide_what_is_not_said)
         zero_error_t e = {0};
         ck_assert_int_eq(parse(&o, cases[i].line, &e), ZERO_OK);
         ck_assert_msg(job_ranks(&o) == cases[i].ranks, "%s: %d ranks", cases[i].line, job_ranks(&o));
-        ck_assert_msg(resolve(&job, cases[i].line, (int)cases[i].ranks, &e) == ZERO_OK, "%s: %s", cases[i].line, e.text);
-        ck_assert_msg(job.o.device == cases[i].device && job.o.dtype == cases[i].dtype, "%s: device %d, dtype %d", cases[i].line, (int)job.o.device,
-                      (int)job.o.dtype);
+        ck_assert_msg(resolve(&job, cases[i].line, (int)cases[i].ranks, &e) == ZERO_OK, "%s: %s", cases[i].line,
+                      e.text);
+        ck_assert_msg(job.o.device == cases[i].device && job.o.dtype == cases[i].dtype, "%s: device %d, dtype %d",
+                      cases[i].line, (int)job.o.device, (int)job.o.dtype);
         job_close(&job);
     }
 }
@@ -60,7 +61,8 @@ START_TEST(no_gpu_is_the_cpu_or_an_error)
         {"0", "--device is cuda, but the CUDA driver shows no GPU"},
         {"-1", "--device is cuda, but this machine has no CUDA driver"},
         {"-2", "--device is cuda, but this machine's driver supports CUDA 12.0"},
-        {NULL, "--device is cuda, but this build has no CUDA plugin (zero_cuda.so was not found in /nonexistent): configure --with-cuda"},
+        {NULL, "--device is cuda, but this build has no CUDA plugin (zero_cuda.so was not found in /nonexistent): "
+               "configure --with-cuda"},
     };
     if (cases[_i].devices != NULL)
         setenv("ZERO_EMULATOR_DEVICES", cases[_i].devices, 1);
@@ -112,8 +114,10 @@ START_TEST(peaks_of_gpus)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double bf16 = place_peak(cases[i].label, ZERO_BF16), fp32 = place_peak(cases[i].label, ZERO_FP32);
         ck_assert_msg(isnan(place_peak(cases[i].label, ZERO_FP16)), "%s has a peak for fp16", cases[i].label);
-        ck_assert_msg(cases[i].bf16 > 0 ? fabs(bf16 / cases[i].bf16 - 1) < 1e-12 : isnan(bf16), "%s: %g in bf16", cases[i].label, bf16);
-        ck_assert_msg(cases[i].fp32 > 0 ? fabs(fp32 / cases[i].fp32 - 1) < 1e-12 : isnan(fp32), "%s: %g in fp32", cases[i].label, fp32);
+        ck_assert_msg(cases[i].bf16 > 0 ? fabs(bf16 / cases[i].bf16 - 1) < 1e-12 : isnan(bf16), "%s: %g in bf16",
+                      cases[i].label, bf16);
+        ck_assert_msg(cases[i].fp32 > 0 ? fabs(fp32 / cases[i].fp32 - 1) < 1e-12 : isnan(fp32), "%s: %g in fp32",
+                      cases[i].label, fp32);
     }
 }
 END_TEST

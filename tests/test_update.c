@@ -1,5 +1,5 @@
-/* test_update.c - the optimizers' updates: every table against plain C, bit for bit; plain C against its definition and PyTorch. Where a result
- * is NaN, only that it is one has to agree. */
+/* test_update.c - the optimizers' updates: every table against plain C, bit for bit; plain C against its definition and
+ * PyTorch. Where a result is NaN, only that it is one has to agree. */
 #include "optim/rules.h"
 #include "tests/flat_levels.h"
 
@@ -16,7 +16,7 @@ enum { SIZES = sizeof sizes / sizeof sizes[0] };
 
 static const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_BF16, ZERO_FP16};
 
-/* ---- operands of an update ------------------------------------------------------------------------------------------ */
+/* ---- operands of an update -------------------------------------------------------------------------------------- */
 
 static int64_t blocks(int64_t count)
 {
@@ -44,10 +44,12 @@ static void *clone(const void *x, uint64_t bytes)
 }
 
 static const uint32_t special[] = {
-    0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x007fffff, 0x00800000, /* +-0, the smallest and largest subnormal, the smallest normal */
-    0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc12345, /* the largest, infinite, NaN */
-    0x3f800000, 0x3f808000, 0x3f818000, 0x7f7f8000,                         /* one, ties of bf16, its overflow */
-    0x477fefff, 0x477ff000, 0x387fc000, 0x33000001,                         /* fp16's overflow, its subnormals */
+    0x00000000, 0x80000000, 0x00000001, 0x80000001,
+    0x007fffff, 0x00800000, /* +-0, the smallest and largest subnormal, the smallest normal */
+    0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000,
+    0x7fc00000, 0xffc12345,                         /* the largest, infinite, NaN */
+    0x3f800000, 0x3f808000, 0x3f818000, 0x7f7f8000, /* one, ties of bf16, its overflow */
+    0x477fefff, 0x477ff000, 0x387fc000, 0x33000001, /* fp16's overflow, its subnormals */
 };
 
 /* A number of any size in training's range; where wild, now and then any bits, or special ones. */
@@ -155,8 +157,8 @@ static void same_blocks(const void *want, const void *got, int64_t count, const 
         int k = 0;
         while (k < BLOCK - 1 && w->code[k] == g->code[k])
             k++;
-        ck_abort_msg("%s: block %lld has scale %a, wanted %a; code %d is %d, wanted %d", what, (long long)b, (double)g->scale, (double)w->scale, k,
-                     g->code[k], w->code[k]);
+        ck_abort_msg("%s: block %lld has scale %a, wanted %a; code %d is %d, wanted %d", what, (long long)b,
+                     (double)g->scale, (double)w->scale, k, g->code[k], w->code[k]);
     }
     for (int k = 0; k < GUARD; k++)
         if (((const uint8_t *)got)[(size_t)blocks(count) * sizeof(zero_block8_t) + (size_t)k] != 0xa5)
@@ -196,13 +198,13 @@ static zero_rule_scalars_t bare_scalars(zero_rule_t rule)
     return zero_rule_scalars(rule, &options, 0.1, 1, 1, 1, 1);
 }
 
-/* ---- every table against plain C --------------------------------------------------------------------------------------- */
+/* ---- every table against plain C -------------------------------------------------------------------------------- */
 
-#define OPS                                                 \
-    const char *level = flat_levels[_i];                    \
-    const zero_flat_ops_t *ops = flat_level(level);         \
-    if (!ops)                                               \
-        return
+#define OPS                                         \
+    const char *level = flat_levels[_i];            \
+    const zero_flat_ops_t *ops = flat_level(level); \
+    if (!ops)                                       \
+    return
 
 /* Where a state that a rule does not have is poison. */
 static void check(const zero_flat_ops_t *ops, zero_update_t *u, const char *level)
@@ -213,8 +215,9 @@ static void check(const zero_flat_ops_t *ops, zero_update_t *u, const char *leve
         char what[160];
         zero_update_t got = operands_clone(u);
         ops->update(&got, 1, threads, NULL);
-        snprintf(what, sizeof what, "%s by %s, %d threads, gradients in %s, parameters in %s, %lld elements", zero_rule_name(u->rule), level,
-                 threads, zero_dtype_name(u->grad_dtype), zero_dtype_name(u->param_dtype), (long long)u->count);
+        snprintf(what, sizeof what, "%s by %s, %d threads, gradients in %s, parameters in %s, %lld elements",
+                 zero_rule_name(u->rule), level, threads, zero_dtype_name(u->grad_dtype),
+                 zero_dtype_name(u->param_dtype), (long long)u->count);
         same_update(&want, &got, what);
         operands_destroy(&got);
     }
@@ -230,7 +233,8 @@ START_TEST(test_levels)
                 for (int p = 0; p < 3; p++) {
                     if (sizes[s] > 10000 && g != (p + s + r) % 3) /* each pair at one of the large sizes and rules */
                         continue;
-                    zero_update_t u = {.rule = (zero_rule_t)r, .grad_dtype = dtypes[g], .param_dtype = dtypes[p], .count = sizes[s]};
+                    zero_update_t u = {
+                        .rule = (zero_rule_t)r, .grad_dtype = dtypes[g], .param_dtype = dtypes[p], .count = sizes[s]};
                     u.scalars = (s + p) % 3 ? some_scalars(u.rule) : bare_scalars(u.rule);
                     operands_create(&u, (uint64_t)(r * SIZES + s), (g + p) % 2);
                     check(ops, &u, level);
@@ -258,7 +262,8 @@ START_TEST(test_large)
     for (int p = 0; p < 3; p++)
         for (int off = 0; off < 2; off++) {
             zero_rule_t rule = p == 1 ? ZERO_RULE_ADAMW8 : ZERO_RULE_ADAMW;
-            zero_update_t u = {.rule = rule, .grad_dtype = ZERO_BF16, .param_dtype = dtypes[p], .count = (1 << 20) + 200 + off};
+            zero_update_t u = {
+                .rule = rule, .grad_dtype = ZERO_BF16, .param_dtype = dtypes[p], .count = (1 << 20) + 200 + off};
             u.scalars = some_scalars(rule);
             operands_create(&u, 77, false);
             zero_update_t want = operands_clone(&u), got = operands_clone(&u);
@@ -344,7 +349,7 @@ START_TEST(test_padding)
 }
 END_TEST
 
-/* ---- plain C against its definition ------------------------------------------------------------------------------------ */
+/* ---- plain C against its definition ----------------------------------------------------------------------------- */
 
 /* flat.h's lines, each operation rounded by being stored. */
 static float defined(zero_rule_t rule, const zero_rule_scalars_t *c, float p, float grad, float *m, float *v)
@@ -389,8 +394,8 @@ START_TEST(test_definition)
         operands_create(&u, 9, false);
         zero_update_t want = operands_clone(&u);
         for (int64_t i = 0; i < u.count; i++) {
-            want.master[i] = defined(u.rule, &u.scalars, want.master[i], ((const float *)u.grad)[i], (float *)want.state[0] + i,
-                                     (float *)want.state[1] + i);
+            want.master[i] = defined(u.rule, &u.scalars, want.master[i], ((const float *)u.grad)[i],
+                                     (float *)want.state[0] + i, (float *)want.state[1] + i);
             ((float *)want.param)[i] = want.master[i];
         }
         zero_flat_ref()->update(&u, 1, 1, NULL);
@@ -407,7 +412,8 @@ static double magnitude(int k, int most)
     return k == 0 ? 0 : ldexp(1 + steps / 8.0, -octave);
 }
 
-/* The code of x in [0, 1]: the nearest of those magnitudes and what k = 0 would stand for, the larger of two; the last by the rule of flat.h. */
+/* The code of x in [0, 1]: the nearest of those magnitudes and what k = 0 would stand for, the larger of two; the last
+ * by the rule of flat.h. */
 static int nearest(double x, int most, int least)
 {
     for (int k = most; k > 0; k--) {
@@ -456,7 +462,8 @@ START_TEST(test_block8_definition)
 }
 END_TEST
 
-/* Moments that do not move keep their codes, whatever the scale (that leaves them normal numbers): each code's number is nearest to itself. */
+/* Moments that do not move keep their codes, whatever the scale (that leaves them normal numbers): each code's number
+ * is nearest to itself. */
 START_TEST(test_block8_kept)
 {
     OPS;
@@ -474,8 +481,8 @@ START_TEST(test_block8_kept)
         zero_update_t want = operands_clone(&u);
         ops->update(&u, 1, 1, NULL);
         for (int b = 0; b < 2; b++)
-            ck_assert_msg(memcmp((char *)want.state[b], (char *)u.state[b], 2 * sizeof(zero_block8_t)) == 0, "state %d at scale %a by %s", b,
-                          (double)scales[s], level);
+            ck_assert_msg(memcmp((char *)want.state[b], (char *)u.state[b], 2 * sizeof(zero_block8_t)) == 0,
+                          "state %d at scale %a by %s", b, (double)scales[s], level);
         operands_destroy(&u), operands_destroy(&want);
     }
 }
@@ -495,7 +502,8 @@ START_TEST(test_block8_tiny)
     zero_update_t want = operands_clone(&u);
     for (int i = 0; i < BLOCK; i++) {
         float m = 0, v = 0;
-        ((float *)want.param)[i] = want.master[i] = defined(u.rule, &u.scalars, want.master[i], ((const float *)u.grad)[i], &m, &v);
+        ((float *)want.param)[i] = want.master[i] =
+            defined(u.rule, &u.scalars, want.master[i], ((const float *)u.grad)[i], &m, &v);
         ck_assert_float_eq(v, 0);
         ((zero_block8_t *)want.state[0])->scale = m; /* the last is the largest; every code is 0 */
     }
@@ -505,7 +513,7 @@ START_TEST(test_block8_tiny)
 }
 END_TEST
 
-/* ---- against PyTorch --------------------------------------------------------------------------------------------------- */
+/* ---- against PyTorch -------------------------------------------------------------------------------------------- */
 
 #include "tests/golden/rules.h"
 
@@ -529,9 +537,12 @@ START_TEST(test_torch)
             if (t != marks[mark])
                 continue;
             for (int i = 0; i < ELEMENTS; i++) {
-                /* SGD has PyTorch's bits. Else the reference is fp64: a rounding of the parameter per operation and update. */
-                double want = golden->p[mark][i], bound = golden->rule == ZERO_RULE_SGD ? 0 : t * 0x1p-23 * (fabs(want) + 0.125);
-                ck_assert_msg(fabs((double)p[i] - want) <= bound, "%s by %s, element %d after %d updates: %a, wanted %a", golden->name, level, i, t,
+                /* SGD has PyTorch's bits. Else the reference is fp64: a rounding of the parameter per operation and
+                 * update. */
+                double want = golden->p[mark][i],
+                       bound = golden->rule == ZERO_RULE_SGD ? 0 : t * 0x1p-23 * (fabs(want) + 0.125);
+                ck_assert_msg(fabs((double)p[i] - want) <= bound,
+                              "%s by %s, element %d after %d updates: %a, wanted %a", golden->name, level, i, t,
                               (double)p[i], want);
             }
             mark++;
@@ -540,12 +551,13 @@ START_TEST(test_torch)
 }
 END_TEST
 
-/* ---- 8 bits beside 32 -------------------------------------------------------------------------------------------------- */
+/* ---- 8 bits beside 32 ------------------------------------------------------------------------------------------- */
 
 enum { WIDTH = 16 * BLOCK, STEPS = 400 };
 
-/* Minimizes sum over i of h_i (p_i - 1)^2 / 2 from p = 0, with noise in the gradients; the curvatures h within a block span four orders of
- * magnitude, or are the same. Returns the mean loss of the last quarter's steps; p is left as it ended. */
+/* Minimizes sum over i of h_i (p_i - 1)^2 / 2 from p = 0, with noise in the gradients; the curvatures h within a block
+ * span four orders of magnitude, or are the same. Returns the mean loss of the last quarter's steps; p is left as it
+ * ended. */
 static double minimize(zero_rule_t rule, bool spread, float *p)
 {
     const zero_adamw_t options = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0};
@@ -556,7 +568,8 @@ static double minimize(zero_rule_t rule, bool spread, float *p)
     memset(m, 0, WIDTH * 4), memset(v, 0, WIDTH * 4), memset(p, 0, WIDTH * 4);
     for (int t = 1; t <= STEPS; t++) {
         for (int i = 0; i < WIDTH; i++) {
-            double h = spread ? pow(10, -(i % 5)) : 1, r = ldexp((double)(zero_splitmix64(++noise) >> 32), -32) - 0.5, e = (double)p[i] - 1;
+            double h = spread ? pow(10, -(i % 5)) : 1, r = ldexp((double)(zero_splitmix64(++noise) >> 32), -32) - 0.5,
+                   e = (double)p[i] - 1;
             g[i] = (float)(h * (e + 0.5 * r));
             if (4 * t > 3 * STEPS)
                 loss += h * e * e / 2 / (STEPS / 4);
@@ -573,7 +586,8 @@ START_TEST(test_block8_quality)
 {
     bool spread = _i;
     float *p = buffer(WIDTH * 4), *p8 = buffer(WIDTH * 4);
-    double loss = minimize(ZERO_RULE_ADAMW, spread, p), loss8 = minimize(ZERO_RULE_ADAMW8, spread, p8), apart = 0, worst = 0;
+    double loss = minimize(ZERO_RULE_ADAMW, spread, p), loss8 = minimize(ZERO_RULE_ADAMW8, spread, p8), apart = 0,
+           worst = 0;
     for (int i = 0; i < WIDTH; i++) {
         double d = fabs((double)p[i] - (double)p8[i]);
         apart += d * d / WIDTH;

@@ -1,7 +1,7 @@
 /* cgroup.h - what the control groups of this process allow it: its own and those above it, of versions 1 and 2. root is
  * put in front of every path: "" for this machine, a folder in tests. */
-#ifndef EXAMPLES_ZERO_TRAIN_CGROUP_H
-#define EXAMPLES_ZERO_TRAIN_CGROUP_H
+#ifndef TRAIN_CGROUP_H
+#define TRAIN_CGROUP_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -74,17 +74,24 @@ static zero_status_t judge(const job_t *job, const stage_result_t *results, zero
     for (int stage = 0; stage < 4; stage++) {
         const stage_result_t *r = &results[stage], *first = &results[0];
         if (!r->memory_equal)
-            return zero_fail(error, ZERO_ERR_MISMATCH, "stage %d: the memory that was measured is not what was forecast (%llu and %llu bytes in all)", stage,
-                             (unsigned long long)report_total(&r->measured), (unsigned long long)report_total(&r->forecast));
+            return zero_fail(
+                error, ZERO_ERR_MISMATCH,
+                "stage %d: the memory that was measured is not what was forecast (%llu and %llu bytes in all)", stage,
+                (unsigned long long)report_total(&r->measured), (unsigned long long)report_total(&r->forecast));
         if (!r->bytes_equal)
-            return zero_fail(error, ZERO_ERR_MISMATCH, "stage %d: a rank received %llu bytes in collectives, but the plan says %llu", stage,
+            return zero_fail(error, ZERO_ERR_MISMATCH,
+                             "stage %d: a rank received %llu bytes in collectives, but the plan says %llu", stage,
                              (unsigned long long)r->bytes_moved, (unsigned long long)r->bytes_planned);
         for (int64_t s = 0; s < job->o.steps; s++)
-            if (memcmp(&r->losses[s], &first->losses[s], sizeof *r->losses) != 0 || memcmp(&r->norms[s], &first->norms[s], sizeof *r->norms) != 0)
-                return zero_fail(error, ZERO_ERR_MISMATCH, "stage %d has other bits than stage 0: at step %lld loss %.17g and norm %.17g, not %.17g and %.17g", stage,
-                                 (long long)s + 1, r->losses[s], r->norms[s], first->losses[s], first->norms[s]);
+            if (memcmp(&r->losses[s], &first->losses[s], sizeof *r->losses) != 0 ||
+                memcmp(&r->norms[s], &first->norms[s], sizeof *r->norms) != 0)
+                return zero_fail(
+                    error, ZERO_ERR_MISMATCH,
+                    "stage %d has other bits than stage 0: at step %lld loss %.17g and norm %.17g, not %.17g and %.17g",
+                    stage, (long long)s + 1, r->losses[s], r->norms[s], first->losses[s], first->norms[s]);
         if (r->hash != first->hash)
-            return zero_fail(error, ZERO_ERR_MISMATCH, "stage %d has other parameters than stage 0: xxh64 %016llx, not %016llx", stage,
+            return zero_fail(error, ZERO_ERR_MISMATCH,
+                             "stage %d has other parameters than stage 0: xxh64 %016llx, not %016llx", stage,
                              (unsigned long long)r->hash, (unsigned long long)first->hash);
     }
     return ZERO_OK;
@@ -112,8 +119,8 @@ zero_status_t compare_stages(session_t *session, zero_error_t *error)
             status = session_start(session, &run, error);
         if (status == ZERO_OK)
             status = measure(session, &run, r, error);
-        r->same = status == ZERO_OK && memcmp(r->losses, results[0].losses, size) == 0 && memcmp(r->norms, results[0].norms, size) == 0 &&
-                  r->hash == results[0].hash;
+        r->same = status == ZERO_OK && memcmp(r->losses, results[0].losses, size) == 0 &&
+                  memcmp(r->norms, results[0].norms, size) == 0 && r->hash == results[0].hash;
         if (status == ZERO_OK && session->signal == 0)
             status = log_stage(session, stage, r, error);
         if (status != ZERO_OK) {

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------------------------- */
 
 config_row_t *config_row_any(const config_t *config, const char *path)
 {
@@ -61,7 +61,8 @@ bool config_given(const config_t *config, const char *name)
     return index >= 0 && config->o->given[index];
 }
 
-zero_status_t config_assign(config_t *config, config_row_t *row, const char *name, const char *text, zero_error_t *error)
+zero_status_t config_assign(config_t *config, config_row_t *row, const char *name, const char *text,
+                            zero_error_t *error)
 {
     int index = options_find(name);
     option_view_t view;
@@ -81,8 +82,8 @@ zero_status_t config_assign(config_t *config, config_row_t *row, const char *nam
     options_view(config->o, index, &view);
     option_view_print(&view, after, sizeof after);
     if (config->by[index] >= 0 && strcmp(before, after) != 0)
-        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': %s and %s both set --%s, to %s and to %s: leave one out", config->file,
-                         config->rows[config->by[index]].path, row->path, name, before, after);
+        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': %s and %s both set --%s, to %s and to %s: leave one out",
+                         config->file, config->rows[config->by[index]].path, row->path, name, before, after);
     config->by[index] = (int)(row - config->rows);
     if (view.type == OPTION_FLAG)
         config_say(row, "%s--%s", view.whole ? "" : "no ", name);
@@ -117,7 +118,7 @@ static const char *argument_text(const json_t *value, char *small, size_t size)
     }
 }
 
-/* ---- keys ----------------------------------------------------------------------------------------------------------------- */
+/* ---- keys ------------------------------------------------------------------------------------------------------- */
 
 static const config_key_t *find_key(const char *path)
 {
@@ -148,7 +149,8 @@ static zero_status_t unknown(const config_t *config, const char *path, zero_erro
     int best = 4;
     option_view_t view;
     if (strcmp(path, "config") == 0)
-        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': one file does not name another: leave the key config out", config->file);
+        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': one file does not name another: leave the key config out",
+                         config->file);
     for (int i = 0; i < config_key_count && best > 0; i++) {
         /* in a wrong section, or misspelled */
         int d = strcmp(last, last_member(config_keys[i].path)) == 0 ? 0 : options_distance(path, config_keys[i].path);
@@ -166,37 +168,45 @@ static zero_status_t unknown(const config_t *config, const char *path, zero_erro
         }
     }
     if (nearest != NULL)
-        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': unknown key %s: did you mean %s?", config->file, path, nearest);
-    return zero_fail(
-        error, ZERO_ERR_ARG,
-        "--config '%s': unknown key %s: it is no option of zero_train (--help) and none of the keys of DeepSpeed's that it "
-        "takes: leave it out",
-        config->file, path);
+        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': unknown key %s: did you mean %s?", config->file, path,
+                         nearest);
+    return zero_fail(error, ZERO_ERR_ARG,
+                     "--config '%s': unknown key %s: it is no option of zero_train (--help) and none of the keys of "
+                     "DeepSpeed's that it "
+                     "takes: leave it out",
+                     config->file, path);
 }
 
 static bool is_whole(const json_t *value)
 {
-    return json_is_integer(value) || (json_is_real(value) && json_real_value(value) == floor(json_real_value(value)) && fabs(json_real_value(value)) < 1e15);
+    return json_is_integer(value) || (json_is_real(value) && json_real_value(value) == floor(json_real_value(value)) &&
+                                      fabs(json_real_value(value)) < 1e15);
 }
 
 static bool is_pair(const json_t *value)
 {
-    return json_is_array(value) && json_array_size(value) == 2 && json_is_number(json_array_get(value, 0)) && json_is_number(json_array_get(value, 1));
+    return json_is_array(value) && json_array_size(value) == 2 && json_is_number(json_array_get(value, 0)) &&
+           json_is_number(json_array_get(value, 1));
 }
 
 static zero_status_t check_type(const config_t *config, const config_row_t *row, key_type_t type, zero_error_t *error)
 {
     static const char *const wanted[] = {
-        [KEY_BOOL] = "true or false",    [KEY_WHOLE] = "a whole number", [KEY_NUMBER] = "a number", [KEY_TEXT] = "a string",
-        [KEY_PAIR] = "two numbers in []", [KEY_OBJECT] = "an object in {}",
+        [KEY_BOOL] = "true or false", [KEY_WHOLE] = "a whole number",   [KEY_NUMBER] = "a number",
+        [KEY_TEXT] = "a string",      [KEY_PAIR] = "two numbers in []", [KEY_OBJECT] = "an object in {}",
     };
     static const char *const found[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array",  [JSON_STRING] = "a string", [JSON_INTEGER] = "a number",
+        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a string", [JSON_INTEGER] = "a number",
         [JSON_REAL] = "a number",    [JSON_TRUE] = "a boolean", [JSON_FALSE] = "a boolean", [JSON_NULL] = "nothing",
     };
     const json_t *v = row->value;
-    bool right = type == KEY_BOOL ? json_is_boolean(v) : type == KEY_WHOLE ? is_whole(v) : type == KEY_NUMBER ? json_is_number(v)
-               : type == KEY_TEXT ? json_is_string(v) : type == KEY_PAIR ? is_pair(v) : type == KEY_OBJECT ? json_is_object(v) : true;
+    bool right = type == KEY_BOOL     ? json_is_boolean(v)
+                 : type == KEY_WHOLE  ? is_whole(v)
+                 : type == KEY_NUMBER ? json_is_number(v)
+                 : type == KEY_TEXT   ? json_is_string(v)
+                 : type == KEY_PAIR   ? is_pair(v)
+                 : type == KEY_OBJECT ? json_is_object(v)
+                                      : true;
     if (right)
         return ZERO_OK;
     return config_bad(config, row, error, "%s, but must be %s", found[json_typeof(v)], wanted[type]);
@@ -218,16 +228,15 @@ static bool is_off(const json_t *section, const char *by)
     if (value != NULL)
         return json_is_false(value) || json_is_null(value) ||
                (json_is_string(value) && strcmp(json_string_value(value), "auto") == 0);
-    json_object_foreach((json_t *)section, name, value)
-        if (json_is_object(value) && !is_off(value, NULL))
-            return false;
+    json_object_foreach((json_t *)section, name, value) if (json_is_object(value) && !is_off(value, NULL)) return false;
     return true;
 }
 
 static bool is_only(const json_t *value, const char *only)
 {
     json_t *wanted = json_loads(only, JSON_DECODE_ANY, NULL);
-    bool same = json_is_number(value) && json_is_number(wanted) ? json_number_value(value) == json_number_value(wanted) : json_equal(value, wanted) != 0;
+    bool same = json_is_number(value) && json_is_number(wanted) ? json_number_value(value) == json_number_value(wanted)
+                                                                : json_equal(value, wanted) != 0;
     json_decref(wanted);
     return same;
 }
@@ -254,25 +263,29 @@ static config_row_t *add_row(config_t *config, const char *path, const config_ke
 static zero_status_t take_option(config_t *config, config_row_t *row, int index, zero_error_t *error)
 {
     static const key_type_t types[] = {
-        [OPTION_WHOLE] = KEY_WHOLE, [OPTION_REAL] = KEY_NUMBER, [OPTION_PAIR] = KEY_PAIR,  [OPTION_TEXT] = KEY_TEXT,
+        [OPTION_WHOLE] = KEY_WHOLE, [OPTION_REAL] = KEY_NUMBER, [OPTION_PAIR] = KEY_PAIR, [OPTION_TEXT] = KEY_TEXT,
         [OPTION_CHOICE] = KEY_TEXT, [OPTION_FLAG] = KEY_BOOL,   [OPTION_LATER] = KEY_ANY,
     };
     option_view_t view;
     char small[96];
     options_view(config->o, index, &view);
-    row->automatic = json_is_null(row->value) || (view.type != OPTION_TEXT && json_is_string(row->value) && strcmp(json_string_value(row->value), "auto") == 0);
+    row->automatic = json_is_null(row->value) || (view.type != OPTION_TEXT && json_is_string(row->value) &&
+                                                  strcmp(json_string_value(row->value), "auto") == 0);
     if (row->automatic) {
         config_say(row, "its default");
         return ZERO_OK;
     }
     zero_status_t status = check_type(config, row, types[view.type], error);
-    return status == ZERO_OK ? config_assign(config, row, view.name, argument_text(row->value, small, sizeof small), error) : status;
+    return status == ZERO_OK
+               ? config_assign(config, row, view.name, argument_text(row->value, small, sizeof small), error)
+               : status;
 }
 
 static zero_status_t take_key(config_t *config, config_row_t *row, const config_key_t *key, zero_error_t *error)
 {
     char small[96];
-    row->automatic = json_is_null(row->value) || (json_is_string(row->value) && strcmp(json_string_value(row->value), "auto") == 0);
+    row->automatic =
+        json_is_null(row->value) || (json_is_string(row->value) && strcmp(json_string_value(row->value), "auto") == 0);
     if (row->automatic) {
         config_say(row, "its default");
         return ZERO_OK;
@@ -288,7 +301,9 @@ static zero_status_t take_key(config_t *config, config_row_t *row, const config_
         return ZERO_OK;
     case KEY_ONLY:
         config_say(row, "no effect: always so");
-        return is_only(row->value, key->only) ? ZERO_OK : config_bad(config, row, error, "but must be %s: %s", key->only, key->text);
+        return is_only(row->value, key->only)
+                   ? ZERO_OK
+                   : config_bad(config, row, error, "but must be %s: %s", key->only, key->text);
     case KEY_OFF:
         config_say(row, "no effect: off");
         return is_off(row->value, key->only)
@@ -302,12 +317,14 @@ static zero_status_t take_key(config_t *config, config_row_t *row, const config_
     return ZERO_OK;
 }
 
-/* The members of an object whose path is prefix, "" for the file. Sections are nested at most three deep, since each must be known. */
+/* The members of an object whose path is prefix, "" for the file. Sections are nested at most three deep, since each
+ * must be known. */
 static zero_status_t take_members(config_t *config, json_t *object, const char *prefix, zero_error_t *error)
 {
     const char *name;
     json_t *value;
-    json_object_foreach(object, name, value) {
+    json_object_foreach(object, name, value)
+    {
         char path[256];
         snprintf(path, sizeof path, "%s%s%s", prefix, prefix[0] != '\0' ? "." : "", name);
         const config_key_t *key = find_key(path);
@@ -333,7 +350,7 @@ static zero_status_t take_members(config_t *config, json_t *object, const char *
     return ZERO_OK;
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------------------- */
+/* ---- the file --------------------------------------------------------------------------------------------------- */
 
 static zero_status_t load(config_t *config, zero_error_t *error)
 {
@@ -343,8 +360,8 @@ static zero_status_t load(config_t *config, zero_error_t *error)
     if (stat(config->file, &info) != 0)
         return zero_fail(error, ZERO_ERR_IO, "cannot open --config '%s': %s", config->file, strerror(errno));
     if (!S_ISREG(info.st_mode))
-        return zero_fail(error, ZERO_ERR_ARG, "--config '%s' is %s, but must be a file, which every rank reads", config->file,
-                         S_ISDIR(info.st_mode) ? "a folder" : "a pipe or a device");
+        return zero_fail(error, ZERO_ERR_ARG, "--config '%s' is %s, but must be a file, which every rank reads",
+                         config->file, S_ISDIR(info.st_mode) ? "a folder" : "a pipe or a device");
     FILE *file = fopen(config->file, "re");
     if (file == NULL)
         return zero_fail(error, ZERO_ERR_IO, "cannot open --config '%s': %s", config->file, strerror(errno));
@@ -359,9 +376,11 @@ static zero_status_t load(config_t *config, zero_error_t *error)
     config->root = json_loadf(file, JSON_REJECT_DUPLICATES, &where);
     fclose(file);
     if (config->root == NULL)
-        return zero_fail(error, ZERO_ERR_ARG, "--config '%s', line %d, column %d: %s", config->file, where.line, where.column, where.text);
+        return zero_fail(error, ZERO_ERR_ARG, "--config '%s', line %d, column %d: %s", config->file, where.line,
+                         where.column, where.text);
     if (!json_is_object(config->root))
-        return zero_fail(error, ZERO_ERR_ARG, "--config '%s' has an array, but must have an object in {}", config->file);
+        return zero_fail(error, ZERO_ERR_ARG, "--config '%s' has an array, but must have an object in {}",
+                         config->file);
     return ZERO_OK;
 }
 

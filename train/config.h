@@ -1,15 +1,17 @@
-/* config.h - --config FILE: DeepSpeed's JSON keys, and options by their names, read as if they stood on the command line before what stands there. */
-#ifndef EXAMPLES_ZERO_TRAIN_CONFIG_H
-#define EXAMPLES_ZERO_TRAIN_CONFIG_H
+/* config.h - --config FILE: DeepSpeed's JSON keys, and options by their names, read as if they stood on the command
+ * line before what stands there. */
+#ifndef TRAIN_CONFIG_H
+#define TRAIN_CONFIG_H
 
 #include "train/options.h"
 
 /* What became of each key of a file. */
 typedef struct config config_t;
 
-/* Reads o->config, where that is set, into *o, which holds what the command line gave: an option that is given there keeps its value. Texts of *o may point
- * into *out, which lives as long as *o; *out is NULL without a file. The file is read again by each process that is started, so it must be a regular one.
- * ZERO_ERR_IO: it cannot be read; ZERO_ERR_ARG, ZERO_ERR_UNSUPPORTED: the sentence names the file, the key, its value and what to use instead. */
+/* Reads o->config, where that is set, into *o, which holds what the command line gave: an option that is given there
+ * keeps its value. Texts of *o may point into *out, which lives as long as *o; *out is NULL without a file. The file is
+ * read again by each process that is started, so it must be a regular one. ZERO_ERR_IO: it cannot be read;
+ * ZERO_ERR_ARG, ZERO_ERR_UNSUPPORTED: the sentence names the file, the key, its value and what to use instead. */
 zero_status_t config_read(config_t **out, options_t *o, zero_error_t *error);
 /* Puts the file and the keys that *error is about in front of its sentence: those whose option, text or own name it
  * has. For errors of what checks the options later. Accepts NULL: nothing. */

@@ -26,15 +26,16 @@ static double number(const config_row_t *row)
     return json_number_value(row->value);
 }
 
-/* ---- precision -------------------------------------------------------------------------------------------------------------- */
+/* ---- precision -------------------------------------------------------------------------------------------------- */
 
 static zero_status_t relate_dtype(config_t *c, zero_error_t *error)
 {
-    static const char *const details[] = {"fp16.initial_scale_power", "fp16.loss_scale_window", "fp16.hysteresis", "fp16.consecutive_hysteresis",
-                                          "fp16.min_loss_scale"};
+    static const char *const details[] = {"fp16.initial_scale_power", "fp16.loss_scale_window", "fp16.hysteresis",
+                                          "fp16.consecutive_hysteresis", "fp16.min_loss_scale"};
     config_row_t *bf16 = config_row(c, "bf16.enabled"), *fp16 = config_row(c, "fp16.enabled"), *row;
     const char *const sections[] = {"bf16.enabled", "fp16.enabled"};
-    bool automatic = false, b = bf16 != NULL && json_is_true(bf16->value), h = fp16 != NULL && json_is_true(fp16->value);
+    bool automatic = false, b = bf16 != NULL && json_is_true(bf16->value),
+         h = fp16 != NULL && json_is_true(fp16->value);
     for (int i = 0; i < 2; i++)
         automatic |= (row = config_row_any(c, sections[i])) != NULL && row->automatic;
     if (b && h)
@@ -66,12 +67,13 @@ static zero_status_t relate_dtype(config_t *c, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* ---- offload ---------------------------------------------------------------------------------------------------------------- */
+/* ---- offload ---------------------------------------------------------------------------------------------------- */
 
 enum { DEVICE_NONE_ = 0, DEVICE_HOST_, DEVICE_NVME_ };
 
 /* The device of an offload section: "none" where there is none. */
-static zero_status_t offload_device(config_t *c, const char *section, config_row_t **row, int *device, zero_error_t *error)
+static zero_status_t offload_device(config_t *c, const char *section, config_row_t **row, int *device,
+                                    zero_error_t *error)
 {
     char path[96];
     snprintf(path, sizeof path, "%s.device", section);
@@ -79,8 +81,10 @@ static zero_status_t offload_device(config_t *c, const char *section, config_row
     *device = DEVICE_NONE_;
     if (*row == NULL) /* and so it is off, as in DeepSpeed, whatever else the section says */
         return ZERO_OK;
-    *device = strcmp(string(*row), "none") == 0 ? DEVICE_NONE_ : strcmp(string(*row), "cpu") == 0 ? DEVICE_HOST_
-            : strcmp(string(*row), "nvme") == 0 ? DEVICE_NVME_ : -1;
+    *device = strcmp(string(*row), "none") == 0   ? DEVICE_NONE_
+              : strcmp(string(*row), "cpu") == 0  ? DEVICE_HOST_
+              : strcmp(string(*row), "nvme") == 0 ? DEVICE_NVME_
+                                                  : -1;
     return *device >= 0 ? ZERO_OK : config_bad(c, *row, error, "but must be one of: none, cpu, nvme");
 }
 
@@ -93,9 +97,13 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
     TRY(offload_device(c, OFFLOAD_PARAM_, &params, &p, error));
     bool chosen = config_given(c, "offload"), placed = chosen || config_given(c, "offload-tier");
     if (!placed && p == DEVICE_NVME_ && s != DEVICE_NVME_)
-        return config_bad(c, params, error, "but parameters go to a drive only after optimizer state: use \"nvme\" for offload_optimizer too, or \"cpu\" here");
+        return config_bad(c, params, error,
+                          "but parameters go to a drive only after optimizer state: use \"nvme\" for offload_optimizer "
+                          "too, or \"cpu\" here");
     if (!placed && p == DEVICE_HOST_ && s == DEVICE_NVME_)
-        return config_bad(c, params, error, "but what is offloaded goes to one place, and offload_optimizer says \"nvme\": use \"nvme\" or \"none\" here");
+        return config_bad(c, params, error,
+                          "but what is offloaded goes to one place, and offload_optimizer says \"nvme\": use \"nvme\" "
+                          "or \"none\" here");
     const char *choice = choices[s != DEVICE_NONE_][p != DEVICE_NONE_];
     if (state != NULL)
         TRY(config_assign(c, state, "offload", choice, error));
@@ -128,7 +136,7 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* ---- optimizer, schedule ---------------------------------------------------------------------------------------------------- */
+/* ---- optimizer, schedule ---------------------------------------------------------------------------------------- */
 
 /* Keys below prefix of optimizers or schedulers that zero_train does not have: without an effect where the command line
  * has the option. */
@@ -150,10 +158,13 @@ static zero_status_t check_foreign(config_t *c, const char *prefix, const char *
 
 static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
 {
-    static const struct { const char *type, *option; } rules[] = {
+    static const struct {
+        const char *type, *option;
+    } rules[] = {
         {"AdamW", "adamw"}, {"Adam", "adamw"}, {"SGD", "sgd"}, {"Lion", "lion"}, {"AdamW8bit", "adamw8bit"},
     };
-    config_row_t *type = config_row(c, "optimizer.type"), *mode = config_row(c, OPTIMIZER_ "adam_w_mode"), *momentum = config_row(c, OPTIMIZER_ "momentum");
+    config_row_t *type = config_row(c, "optimizer.type"), *mode = config_row(c, OPTIMIZER_ "adam_w_mode"),
+                 *momentum = config_row(c, OPTIMIZER_ "momentum");
     const char *option = NULL;
     for (size_t i = 0; type != NULL && i < sizeof rules / sizeof rules[0]; i++)
         if (strcasecmp(rules[i].type, string(type)) == 0)
@@ -163,7 +174,8 @@ static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
     if (adam && mode != NULL && json_is_false(mode->value))
         option = "adam";
     if (type != NULL && option == NULL && !config_given(c, "optimizer"))
-        return config_bad(c, type, error, "but must be one of: AdamW, Adam, SGD, Lion, AdamW8bit; AdamW is the usual one");
+        return config_bad(c, type, error,
+                          "but must be one of: AdamW, Adam, SGD, Lion, AdamW8bit; AdamW is the usual one");
     TRY(check_foreign(c, OPTIMIZER_, "optimizer", error));
     if (type != NULL)
         TRY(config_assign(c, type, "optimizer", option != NULL ? option : "adamw", error));
@@ -185,8 +197,12 @@ static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
 
 /* The parameters of DeepSpeed's Warmup schedulers, and its defaults (deepspeed/runtime/lr_schedules.py). */
 enum { WARMUP_LR = 0, WARMUP_DECAY, WARMUP_COSINE, KINDS, NONE = -1 };
-static const struct { const char *type, *option; } kinds[KINDS] = {
-    {"WarmupLR", "constant"}, {"WarmupDecayLR", "linear"}, {"WarmupCosineLR", "cosine"},
+static const struct {
+    const char *type, *option;
+} kinds[KINDS] = {
+    {"WarmupLR", "constant"},
+    {"WarmupDecayLR", "linear"},
+    {"WarmupCosineLR", "cosine"},
 };
 static const int warmup_num_steps = 1000;
 static const double decay_max_lr = 0.001, cos_min_ratio = 0.0001;
@@ -195,7 +211,11 @@ static const double decay_max_lr = 0.001, cos_min_ratio = 0.0001;
  * where the scheduler does not have them. */
 static zero_status_t check_parameters(config_t *c, int kind, bool chosen, zero_error_t *error)
 {
-    static const struct { const char *path; bool of[KINDS]; const char *instead; } parameters[] = {
+    static const struct {
+        const char *path;
+        bool of[KINDS];
+        const char *instead;
+    } parameters[] = {
         {SCHEDULER_ "warmup_type", {true, true, true}, ""},
         {SCHEDULER_ "warmup_min_lr", {true, true, false}, "use warmup_min_ratio"},
         {SCHEDULER_ "warmup_max_lr", {true, true, false}, "use optimizer.params.lr"},
@@ -279,7 +299,9 @@ static zero_status_t relate_schedule(config_t *c, zero_error_t *error)
         if (strcmp(kinds[i].type, string(type)) == 0)
             kind = i;
     if (type != NULL && kind == NONE && !chosen)
-        return config_bad(c, type, error, "but must be one of: WarmupLR, WarmupDecayLR, WarmupCosineLR; or use \"schedule\", as --schedule");
+        return config_bad(
+            c, type, error,
+            "but must be one of: WarmupLR, WarmupDecayLR, WarmupCosineLR; or use \"schedule\", as --schedule");
     TRY(check_foreign(c, SCHEDULER_, "schedule", error));
     TRY(check_parameters(c, kind, chosen, error));
     if (type != NULL)
@@ -308,7 +330,7 @@ static zero_status_t relate_schedule(config_t *c, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* ---- batches ---------------------------------------------------------------------------------------------------------------- */
+/* ---- batches ---------------------------------------------------------------------------------------------------- */
 
 static zero_status_t relate_batch(config_t *c, zero_error_t *error)
 {

@@ -67,10 +67,10 @@ void config_blame(const config_t *config, zero_error_t *error)
 static const struct {
     const char *path, *option, *value;
 } defaults[] = {
-    {"zero_optimization.stage", "stage", "0"},          {"gradient_clipping", "clip", "0"},
-    {"optimizer.params.lr", "lr", "0.001"},             {"optimizer.params.betas", "betas", "0.9,0.999"},
-    {"optimizer.params.eps", "eps", "1e-8"},            {"optimizer.params.weight_decay", "weight-decay", "0"},
-    {"scheduler.type", "schedule", "constant"},         {"scheduler.params.warmup_num_steps", "warmup", "0"},
+    {"zero_optimization.stage", "stage", "0"},  {"gradient_clipping", "clip", "0"},
+    {"optimizer.params.lr", "lr", "0.001"},     {"optimizer.params.betas", "betas", "0.9,0.999"},
+    {"optimizer.params.eps", "eps", "1e-8"},    {"optimizer.params.weight_decay", "weight-decay", "0"},
+    {"scheduler.type", "schedule", "constant"}, {"scheduler.params.warmup_num_steps", "warmup", "0"},
     {"bf16.enabled", "dtype", "fp32"},
 };
 enum { DEFAULTS = sizeof defaults / sizeof defaults[0] };

@@ -1,7 +1,7 @@
 /* cores.h - how many threads a rank has: the cores that it may run on, the quota of its control groups, OpenMP's
  * settings. */
-#ifndef EXAMPLES_ZERO_TRAIN_CORES_H
-#define EXAMPLES_ZERO_TRAIN_CORES_H
+#ifndef TRAIN_CORES_H
+#define TRAIN_CORES_H
 
 #include "zero/zero.h"
 

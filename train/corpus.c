@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const small[20] = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-                                      "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"};
-static const char *const tens[10] = {"", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"};
+static const char *const small[20] = {"zero",     "one",     "two",     "three",     "four",     "five",    "six",
+                                      "seven",    "eight",   "nine",    "ten",       "eleven",   "twelve",  "thirteen",
+                                      "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"};
+static const char *const tens[10] = {"",      "",      "twenty",  "thirty", "forty",
+                                     "fifty", "sixty", "seventy", "eighty", "ninety"};
 
 size_t corpus_line(char line[64], int number)
 {
@@ -22,7 +24,8 @@ size_t corpus_line(char line[64], int number)
     if ((rest > 0 && rest < 20) || number == 0)
         n += snprintf(line + n, 64 - (size_t)n, " %s", small[rest]);
     if (rest >= 20)
-        n += snprintf(line + n, 64 - (size_t)n, " %s%s%s", tens[rest / 10], rest % 10 > 0 ? "-" : "", rest % 10 > 0 ? small[rest % 10] : "");
+        n += snprintf(line + n, 64 - (size_t)n, " %s%s%s", tens[rest / 10], rest % 10 > 0 ? "-" : "",
+                      rest % 10 > 0 ? small[rest % 10] : "");
     n += snprintf(line + n, 64 - (size_t)n, "\n");
     return (size_t)n;
 }

@@ -1,7 +1,8 @@
-/* corpus.h - the built-in corpus: numbers spelled as English words, "471: four hundred and seventy-one", one a line. The numbers come again and again, each time
- * in another order: what can be learned is how to spell, not what comes next. */
-#ifndef EXAMPLES_ZERO_TRAIN_CORPUS_H
-#define EXAMPLES_ZERO_TRAIN_CORPUS_H
+/* corpus.h - the built-in corpus: numbers spelled as English words, "471: four hundred and seventy-one", one a line.
+ * The numbers come again and again, each time in another order: what can be learned is how to spell, not what comes
+ * next. */
+#ifndef TRAIN_CORPUS_H
+#define TRAIN_CORPUS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,7 +14,8 @@ enum { CORPUS_NUMBERS = 1000, CORPUS_PASSES = 32 };
 size_t corpus_line(char line[64], int number);
 /* Whether training never sees the number (one in sixteen). */
 bool corpus_held_out(int number);
-/* All lines of the numbers that are held out, or of the others, CORPUS_PASSES times, each in a mixed order. The caller frees the text; NULL: no memory. */
+/* All lines of the numbers that are held out, or of the others, CORPUS_PASSES times, each in a mixed order. The caller
+ * frees the text; NULL: no memory. */
 char *corpus_make(bool held_out, int64_t *bytes);
 
 #endif

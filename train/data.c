@@ -15,8 +15,8 @@ enum { PIECE_TOKENS = 65536 };
 
 struct data {
     char option[32], *path;
-    int file;           /* -1: the corpus */
-    char *text;         /* the corpus */
+    int file;   /* -1: the corpus */
+    char *text; /* the corpus */
     data_format_t is;
     unsigned char *raw; /* PIECE_TOKENS * 8 bytes, aligned for any token */
 };
@@ -34,8 +34,8 @@ static zero_status_t read_bytes(data_t *data, int64_t offset, void *out, int64_t
         if (n < 0)
             return zero_fail(error, ZERO_ERR_IO, "cannot read %s '%s': %s", data->option, data->path, strerror(errno));
         if (n == 0)
-            return zero_fail(error, ZERO_ERR_IO, "%s '%s' became shorter while it was read: byte %lld is gone", data->option, data->path,
-                             (long long)(offset + done));
+            return zero_fail(error, ZERO_ERR_IO, "%s '%s' became shorter while it was read: byte %lld is gone",
+                             data->option, data->path, (long long)(offset + done));
         done += n;
     }
     return ZERO_OK;
@@ -45,7 +45,8 @@ static zero_status_t read_bytes(data_t *data, int64_t offset, void *out, int64_t
 static zero_status_t read_tokens(data_t *data, int64_t first, int64_t count, int64_t *out, zero_error_t *error)
 {
     const void *raw = data->raw;
-    zero_status_t status = read_bytes(data, data->is.start + first * data->is.width, data->raw, count * data->is.width, error);
+    zero_status_t status =
+        read_bytes(data, data->is.start + first * data->is.width, data->raw, count * data->is.width, error);
     for (int64_t i = 0; i < count && status == ZERO_OK; i++)
         switch (data->is.width) {
         case 1:
@@ -181,13 +182,17 @@ int64_t data_window_at(int64_t windows, int64_t shuffle, int64_t q)
 static zero_status_t no_token(const data_t *data, int64_t token, int64_t at, int64_t vocab, zero_error_t *error)
 {
     if (token < 0)
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has token %lld at index %lld, but tokens are numbers from 0", data->option, data->path,
-                         (long long)token, (long long)at);
-    return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has token %lld at index %lld, but the model's vocabulary has %lld: use a --model with more than %lld "
-                     "tokens", data->option, data->path, (long long)token, (long long)at, (long long)vocab, (long long)token);
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has token %lld at index %lld, but tokens are numbers from 0",
+                         data->option, data->path, (long long)token, (long long)at);
+    return zero_fail(
+        error, ZERO_ERR_FORMAT,
+        "%s '%s' has token %lld at index %lld, but the model's vocabulary has %lld: use a --model with more than %lld "
+        "tokens",
+        data->option, data->path, (long long)token, (long long)at, (long long)vocab, (long long)token);
 }
 
-zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t vocab, int32_t *tokens, int32_t *targets, zero_error_t *error)
+zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t vocab, int32_t *tokens, int32_t *targets,
+                        zero_error_t *error)
 {
     int64_t piece[1024];
     for (int64_t done = 0; done <= seq_len;) {
@@ -209,7 +214,8 @@ zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t v
 }
 
 /* Tokens [first, first + count). */
-static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int64_t vocab, int64_t *piece, zero_error_t *error)
+static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int64_t vocab, int64_t *piece,
+                                 zero_error_t *error)
 {
     for (int64_t done = 0; done < count;) {
         int64_t n = count - done < PIECE_TOKENS ? count - done : PIECE_TOKENS;
@@ -224,15 +230,19 @@ static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int
     return ZERO_OK;
 }
 
-zero_status_t data_check(data_t *data, int64_t seq_len, int64_t vocab, int64_t shuffle, int64_t positions, zero_error_t *error)
+zero_status_t data_check(data_t *data, int64_t seq_len, int64_t vocab, int64_t shuffle, int64_t positions,
+                         zero_error_t *error)
 {
     int64_t windows = data_windows(data, seq_len);
     if (windows == 0 && data->is.count < 2)
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has %lld token%s, but one window needs at least 2", data->option, data->path,
-                         (long long)data->is.count, data->is.count == 1 ? "" : "s");
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has %lld token%s, but one window needs at least 2",
+                         data->option, data->path, (long long)data->is.count, data->is.count == 1 ? "" : "s");
     if (windows == 0)
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has %lld tokens, but one window of --seq-len %lld needs %lld: use --seq-len %lld or less",
-                         data->option, data->path, (long long)data->is.count, (long long)seq_len, (long long)seq_len + 1, (long long)data->is.count - 1);
+        return zero_fail(
+            error, ZERO_ERR_FORMAT,
+            "%s '%s' has %lld tokens, but one window of --seq-len %lld needs %lld: use --seq-len %lld or less",
+            data->option, data->path, (long long)data->is.count, (long long)seq_len, (long long)seq_len + 1,
+            (long long)data->is.count - 1);
     /* what a token of this width cannot reach needs no look */
     if (data->is.width <= 2 && vocab > (data->is.width == 1 ? 255 : 65535))
         return ZERO_OK;

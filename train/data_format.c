@@ -100,7 +100,11 @@ static zero_status_t npy_shape(const source_t *from, const char *shape, int64_t 
 
 static zero_status_t npy_array(const source_t *from, data_format_t *f, const unsigned char *head, int64_t size)
 {
-    static const struct { const char *descr; int width; bool negative; } types[] = {
+    static const struct {
+        const char *descr;
+        int width;
+        bool negative;
+    } types[] = {
         {"|u1", 1, false}, {"<u2", 2, false}, {"<u4", 4, false}, {"<i4", 4, true}, {"<i8", 8, true},
     };
     char text[DATA_HEAD_BYTES], descr[16] = "";
@@ -137,7 +141,8 @@ static zero_status_t npy_array(const source_t *from, data_format_t *f, const uns
             f->negative = types[i].negative;
         }
     if (f->width == 0)
-        return WRONG(from, "is a numpy array of dtype '%s', but must be of uint8, uint16, uint32, int32 or int64, "
+        return WRONG(from,
+                     "is a numpy array of dtype '%s', but must be of uint8, uint16, uint32, int32 or int64, "
                      "little-endian: save tokens.astype('uint16') or 'uint32'",
                      descr[0] != '\0' ? descr : "with fields");
     zero_status_t status = npy_shape(from, shape, &f->count);

@@ -1,6 +1,6 @@
 /* data_format.h - what a file of tokens is, by its first bytes and not by its name. */
-#ifndef EXAMPLES_ZERO_TRAIN_DATA_FORMAT_H
-#define EXAMPLES_ZERO_TRAIN_DATA_FORMAT_H
+#ifndef TRAIN_DATA_FORMAT_H
+#define TRAIN_DATA_FORMAT_H
 
 #include "zero/zero.h"
 
@@ -8,11 +8,11 @@
 enum { DATA_HEAD_BYTES = 4096 };
 
 typedef struct data_format {
-    bool text;      /* a byte is a token */
-    int width;      /* bytes of a token: 1, 2, 4 or 8 */
-    bool negative;  /* whether its type has numbers below 0, which are no tokens */
-    int64_t start;  /* of the tokens in the file, bytes */
-    int64_t count;  /* tokens */
+    bool text;     /* a byte is a token */
+    int width;     /* bytes of a token: 1, 2, 4 or 8 */
+    bool negative; /* whether its type has numbers below 0, which are no tokens */
+    int64_t start; /* of the tokens in the file, bytes */
+    int64_t count; /* tokens */
 } data_format_t;
 
 /* What the file of size bytes is whose first bytes are head (size, at most DATA_HEAD_BYTES). A token file: 256 int32,

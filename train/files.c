@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- descriptors ----------------------------------------------------------------------------------------------------------- */
+/* ---- descriptors ------------------------------------------------------------------------------------------------ */
 
 /* The number of the descriptor that path leads to in the process that opens it, as /dev/fd/3 does; -1: it does not. */
 static int descriptor(const char *path)
@@ -21,7 +21,10 @@ static int descriptor(const char *path)
     snprintf(name, sizeof name, "%s", path);
     for (int links = 0; links < 40; links++) {
         const char *slash = strrchr(name, '/');
-        snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : slash == name ? 1 : (int)(slash - name),
+        snprintf(folder, sizeof folder, "%.*s",
+                 slash == NULL   ? 1
+                 : slash == name ? 1
+                                 : (int)(slash - name),
                  slash == NULL ? "." : name);
         if (realpath(folder, real) == NULL)
             return -1;
@@ -46,8 +49,10 @@ zero_status_t files_check_shared(const options_t *o, zero_error_t *error)
     } inputs[] = {{"config", o->config}, {"model", o->model}, {"data", o->data}, {"eval-data", o->eval_data}};
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
         if (inputs[i].path != NULL && descriptor(inputs[i].path) >= 0)
-            return zero_fail(error, ZERO_ERR_ARG, "--%s '%s' is open in one process, but every rank reads it: give the name of a "
-                             "file", inputs[i].option, inputs[i].path);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "--%s '%s' is open in one process, but every rank reads it: give the name of a "
+                             "file",
+                             inputs[i].option, inputs[i].path);
     return ZERO_OK;
 }
 
@@ -56,11 +61,13 @@ zero_status_t files_check_passed(const options_t *o, zero_error_t *error)
     const int number = o->log != NULL ? descriptor(o->log) : -1;
     if (number < 0 || number == STDOUT_FILENO || number == STDERR_FILENO)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is open in the process that starts the ranks, but rank 0 writes it: give the "
-                     "name of a file or FIFO", o->log);
+    return zero_fail(error, ZERO_ERR_ARG,
+                     "--log '%s' is open in the process that starts the ranks, but rank 0 writes it: give the "
+                     "name of a file or FIFO",
+                     o->log);
 }
 
-/* ---- --log ----------------------------------------------------------------------------------------------------------------- */
+/* ---- --log ------------------------------------------------------------------------------------------------------ */
 
 /* Whether path is the file that info is of, under whatever name. */
 static bool same_file(const struct stat *info, const char *path)
@@ -72,8 +79,11 @@ static bool same_file(const struct stat *info, const char *path)
 /* That the file that --log would write over is none that is read. */
 static zero_status_t check_log_is_no_input(const options_t *o, const struct stat *info, zero_error_t *error)
 {
-    const char *input = same_file(info, o->data) ? "--data" : same_file(info, o->eval_data) ? "--eval-data" : same_file(info, o->config) ? "--config"
-                      : same_file(info, o->model) ? "--model" : NULL;
+    const char *input = same_file(info, o->data)        ? "--data"
+                        : same_file(info, o->eval_data) ? "--eval-data"
+                        : same_file(info, o->config)    ? "--config"
+                        : same_file(info, o->model)     ? "--model"
+                                                        : NULL;
     DIR *folder = o->model != NULL ? opendir(o->model) : NULL; /* a preset is no folder */
     for (struct dirent *entry; folder != NULL && input == NULL && (entry = readdir(folder)) != NULL;) {
         char path[8192];
@@ -85,7 +95,8 @@ static zero_status_t check_log_is_no_input(const options_t *o, const struct stat
         closedir(folder);
     if (input == NULL)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is a file that %s reads, and would be written over: use another file", o->log, input);
+    return zero_fail(error, ZERO_ERR_ARG,
+                     "--log '%s' is a file that %s reads, and would be written over: use another file", o->log, input);
 }
 
 zero_status_t files_check_log(const options_t *o, zero_error_t *error)

@@ -1,6 +1,6 @@
 /* files.h - what can be wrong with the files that options name, before any is read or written. */
-#ifndef EXAMPLES_ZERO_TRAIN_FILES_H
-#define EXAMPLES_ZERO_TRAIN_FILES_H
+#ifndef TRAIN_FILES_H
+#define TRAIN_FILES_H
 
 #include "train/options.h"
 

@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The state of the hash goes from rank to rank as bytes: its layout is the header's, the same for all of this program. */
+/* The state of the hash goes from rank to rank as bytes: its layout is the header's, the same for all of this program.
+ */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 typedef struct owned {
-    int64_t begin, end; /* elements of a parameter that this rank owns: one range */
+    int64_t begin, end;   /* elements of a parameter that this rank owns: one range */
     XXH64_state_t *state; /* NULL: only look */
     bool torn;
 } owned_t;
@@ -35,7 +36,9 @@ static void sort(const run_t *run, int *order, int count)
 {
     for (int i = 0; i < count; i++) {
         int k = i;
-        for (; k > 0 && strcmp(zero_model_param_name(run->model, order[k - 1]), zero_model_param_name(run->model, i)) > 0; k--)
+        for (;
+             k > 0 && strcmp(zero_model_param_name(run->model, order[k - 1]), zero_model_param_name(run->model, i)) > 0;
+             k--)
             order[k] = order[k - 1];
         order[k] = i;
     }
@@ -44,9 +47,11 @@ static void sort(const run_t *run, int *order, int count)
 static zero_status_t read_owned(run_t *run, int index, owned_t *owned, zero_error_t *error)
 {
     owned->begin = owned->end = 0;
-    zero_status_t status = zero_param_read(run->engine, zero_model_param(run->model, index), ZERO_STATE_MASTER, take, owned);
+    zero_status_t status =
+        zero_param_read(run->engine, zero_model_param(run->model, index), ZERO_STATE_MASTER, take, owned);
     if (owned->torn)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "parameter %s is not in one range on rank %d", zero_model_param_name(run->model, index), run->rank);
+        return zero_fail(error, ZERO_ERR_SYSTEM, "parameter %s is not in one range on rank %d",
+                         zero_model_param_name(run->model, index), run->rank);
     return status == ZERO_OK ? status : run_engine_error(run, status, error);
 }
 
@@ -54,7 +59,9 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
 {
     int count = zero_model_param_count(run->model), world = zero_comm_size(run->place.comm), turn = 0;
     int *order = calloc((size_t)count + 1, sizeof *order);
-    struct { int64_t begin, end; } *own = calloc((size_t)count + 1, sizeof *own), *all = calloc((size_t)world * (size_t)count + 1, sizeof *all);
+    struct {
+        int64_t begin, end;
+    } *own = calloc((size_t)count + 1, sizeof *own), *all = calloc((size_t)world * (size_t)count + 1, sizeof *all);
     XXH64_state_t state = {0}, *states = calloc((size_t)world, sizeof *states);
     zero_status_t status = ZERO_OK;
     if (order == NULL || own == NULL || all == NULL || states == NULL) {
@@ -76,7 +83,8 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
     /* The state is with the rank whose turn it is. All ranks walk the same table, so all know when it moves on. */
     XXH64_reset(&state, 0);
     for (int i = 0; i < count && status == ZERO_OK; i++)
-        for (int64_t next = 0, elements = zero_model_param_elements(run->model, order[i]); next < elements && status == ZERO_OK;) {
+        for (int64_t next = 0, elements = zero_model_param_elements(run->model, order[i]);
+             next < elements && status == ZERO_OK;) {
             int owner = 0;
             while (owner < world && !(all[owner * count + i].begin == next && all[owner * count + i].end > next))
                 owner++;

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
-/* ---- the model --------------------------------------------------------------------------------------------------------- */
+/* ---- the model -------------------------------------------------------------------------------------------------- */
 
 static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *error)
 {
@@ -26,15 +26,18 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
     job->folder = S_ISDIR(info.st_mode);
     job->shape = S_ISREG(info.st_mode) && ending != NULL && strcmp(ending, ".json") == 0;
     if (!job->folder && !job->shape)
-        return zero_fail(error, ZERO_ERR_ARG, "--model '%s' is a file, but must be a preset or a folder with config.json and model.safetensors, or a "
-                         "config.json alone to begin from random values", o->model);
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--model '%s' is a file, but must be a preset or a folder with config.json and model.safetensors, or a "
+            "config.json alone to begin from random values",
+            o->model);
     status = zero_model_read_config(&job->model, o->model, error);
     if (status == ZERO_OK && thorough && job->folder)
         status = zero_model_check_folder(&job->model, o->model, error);
     return status;
 }
 
-/* ---- batches ----------------------------------------------------------------------------------------------------------- */
+/* ---- batches ---------------------------------------------------------------------------------------------------- */
 
 /* The largest divisor of n that is at most most. */
 static int64_t divisor(int64_t n, int64_t most)
@@ -50,15 +53,21 @@ static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
     options_t *o = &job->o;
     int64_t world = job->world, most = tiny ? 8 : 4, usual = 8, unit;
     const bool all = o->micro_batch > 0 && o->accumulation > 0;
-    if (__builtin_mul_overflow(world * (o->micro_batch > 0 ? o->micro_batch : 1), o->accumulation > 0 ? o->accumulation : 1, &unit))
-        return zero_fail(error, ZERO_ERR_ARG, "--micro-batch %lld x %lld micro-steps x %lld ranks are more sequences than 64 bits count: use fewer",
-                         (long long)o->micro_batch, (long long)o->accumulation, (long long)world);
+    if (__builtin_mul_overflow(world * (o->micro_batch > 0 ? o->micro_batch : 1),
+                               o->accumulation > 0 ? o->accumulation : 1, &unit))
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--micro-batch %lld x %lld micro-steps x %lld ranks are more sequences than 64 bits count: use fewer",
+            (long long)o->micro_batch, (long long)o->accumulation, (long long)world);
     if (o->batch < 0)
         o->batch = unit >= usual || all ? unit : usual / unit * unit;
     if (all && o->batch != unit)
-        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': train_batch_size (--batch) is %lld, but train_micro_batch_size_per_gpu (--micro-batch) "
-                         "%lld x gradient_accumulation_steps %lld x %lld ranks is %lld: use %lld, or leave one of the three out", o->config,
-                         (long long)o->batch, (long long)o->micro_batch, (long long)o->accumulation, (long long)world, (long long)unit, (long long)unit);
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--config '%s': train_batch_size (--batch) is %lld, but train_micro_batch_size_per_gpu (--micro-batch) "
+            "%lld x gradient_accumulation_steps %lld x %lld ranks is %lld: use %lld, or leave one of the three out",
+            o->config, (long long)o->batch, (long long)o->micro_batch, (long long)o->accumulation, (long long)world,
+            (long long)unit, (long long)unit);
     if (o->batch % unit != 0) {
         int64_t below = o->batch / unit * unit, above = below + unit;
         char parts[64] = "", nearest[64];
@@ -68,8 +77,8 @@ static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
             snprintf(parts, sizeof parts, " x gradient_accumulation_steps %lld", (long long)o->accumulation);
         int n = below > 0 ? snprintf(nearest, sizeof nearest, "%lld or ", (long long)below) : 0;
         snprintf(nearest + n, sizeof nearest - (size_t)n, "%lld", (long long)above);
-        return zero_fail(error, ZERO_ERR_ARG, "--batch is %lld, but must be a multiple of %lld (%lld ranks%s): use %s", (long long)o->batch, (long long)unit,
-                         (long long)world, parts, nearest);
+        return zero_fail(error, ZERO_ERR_ARG, "--batch is %lld, but must be a multiple of %lld (%lld ranks%s): use %s",
+                         (long long)o->batch, (long long)unit, (long long)world, parts, nearest);
     }
     job->local = o->batch / world;
     if (o->micro_batch < 0)
@@ -85,36 +94,48 @@ static zero_status_t resolve_lengths(job_t *job, bool tiny, zero_error_t *error)
     if (o->seq_len < 0)
         o->seq_len = usual < job->model.positions ? usual : job->model.positions;
     if (o->seq_len > job->model.positions)
-        return zero_fail(error, ZERO_ERR_ARG, "--seq-len is %lld, but the model has %lld positions: use --seq-len %lld or less", (long long)o->seq_len,
-                         (long long)job->model.positions, (long long)job->model.positions);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--seq-len is %lld, but the model has %lld positions: use --seq-len %lld or less",
+                         (long long)o->seq_len, (long long)job->model.positions, (long long)job->model.positions);
     if (o->steps < 0)
         o->steps = o->compare_stages ? 10 : tiny ? 1500 : 100;
     if (o->compare_stages && o->steps == 0)
         return zero_fail(error, ZERO_ERR_ARG, "--steps is 0, but --compare-stages needs at least 1: use --steps 1");
     if (__builtin_mul_overflow(o->steps, o->batch, &all) || __builtin_mul_overflow(all, o->seq_len, &all))
-        return zero_fail(error, ZERO_ERR_ARG, "--steps %lld of --batch %lld x --seq-len %lld are more tokens than 64 bits count", (long long)o->steps,
-                         (long long)o->batch, (long long)o->seq_len);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--steps %lld of --batch %lld x --seq-len %lld are more tokens than 64 bits count",
+                         (long long)o->steps, (long long)o->batch, (long long)o->seq_len);
     return ZERO_OK;
 }
 
-/* ---- optimizer ---------------------------------------------------------------------------------------------------------- */
+/* ---- optimizer -------------------------------------------------------------------------------------------------- */
 
 static zero_status_t check_offload(const options_t *o, zero_error_t *error)
 {
     bool state = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL;
     if (o->offload_activations && o->recompute != ZERO_RECOMPUTE_FULL)
-        return zero_fail(error, ZERO_ERR_ARG, "--offload-activations moves what --recompute=full keeps, but --recompute is %s: use --recompute=full",
-                         o->recompute == ZERO_RECOMPUTE_SELECTIVE ? "selective" : "none");
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--offload-activations moves what --recompute=full keeps, but --recompute is %s: use --recompute=full",
+            o->recompute == ZERO_RECOMPUTE_SELECTIVE ? "selective" : "none");
     if (o->offload_tier == OFFLOAD_TO_NVME && !state)
-        return zero_fail(error, ZERO_ERR_ARG, "--offload-tier is nvme, where optimizer state comes first, but --offload is %s: use --offload optimizer or all",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--offload-tier is nvme, where optimizer state comes first, but --offload is %s: use "
+                         "--offload optimizer or all",
                          o->offload == OFFLOAD_PARAMS ? "params" : "none");
     if (o->offload_tier == OFFLOAD_TO_NVME && o->nvme_path == NULL)
-        return zero_fail(error, ZERO_ERR_ARG, "--offload-tier is nvme, but --nvme-path names no folder: give one on a local drive");
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--offload-tier is nvme, but --nvme-path names no folder: give one on a local drive");
     if (o->offload_tier != OFFLOAD_TO_NVME && o->nvme_path != NULL)
-        return zero_fail(error, ZERO_ERR_ARG, "--nvme-path is '%s', but nothing goes there: add --offload optimizer --offload-tier nvme", o->nvme_path);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--nvme-path is '%s', but nothing goes there: add --offload optimizer --offload-tier nvme",
+                         o->nvme_path);
     if (o->offload_ratio < 1 && !state)
-        return zero_fail(error, ZERO_ERR_ARG, "--offload-ratio is %g, a share of the optimizer state, which --offload %s leaves on the device: use --offload "
-                         "optimizer or all", o->offload_ratio, o->offload == OFFLOAD_PARAMS ? "params" : "none");
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--offload-ratio is %g, a share of the optimizer state, which --offload %s leaves on the "
+                         "device: use --offload "
+                         "optimizer or all",
+                         o->offload_ratio, o->offload == OFFLOAD_PARAMS ? "params" : "none");
     return ZERO_OK;
 }
 
@@ -129,35 +150,53 @@ static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
         o->warmup = o->steps / 10 < 100 ? o->steps / 10 : 100;
     if (o->schedule == SCHEDULE_NOAM && o->warmup == 0)
         o->warmup = 1; /* of a short run */
-    /* the update divides by root + eps in fp32, and the root is 0 where a gradient always was: embeddings of tokens that never come */
+    /* the update divides by root + eps in fp32, and the root is 0 where a gradient always was: embeddings of tokens
+     * that never come */
     if (!((float)o->eps > 0))
         return zero_fail(error, ZERO_ERR_ARG, "--eps is %g, but must be above 0 in fp32: use --eps 1e-8", o->eps);
     if (!isnan(o->min_ratio))
         o->min_lr = o->min_ratio * o->lr;
-    job->schedule = (schedule_t){.kind = (int)o->schedule, .rise = (int)o->rise, .from = o->rise_from + o->rise_from_ratio * o->lr, .warmup = o->warmup, .steps = o->steps, .lr = o->lr, .min_lr = o->min_lr,
+    job->schedule = (schedule_t){.kind = (int)o->schedule,
+                                 .rise = (int)o->rise,
+                                 .from = o->rise_from + o->rise_from_ratio * o->lr,
+                                 .warmup = o->warmup,
+                                 .steps = o->steps,
+                                 .lr = o->lr,
+                                 .min_lr = o->min_lr,
                                  .width = (double)job->model.width};
     return ZERO_OK;
 }
 
-/* ---- what goes together --------------------------------------------------------------------------------------------------- */
+/* ---- what goes together ----------------------------------------------------------------------------------------- */
 
-/* --compare-stages takes steps and nothing else: what would ask for more is refused rather than ignored. Not so --sample 0, which asks for nothing. */
+/* --compare-stages takes steps and nothing else: what would ask for more is refused rather than ignored. Not so
+ * --sample 0, which asks for nothing. */
 static zero_status_t check_compared(const options_t *o, zero_error_t *error)
 {
-    const char *name = o->eval_data != NULL ? "eval-data" : o->eval_every >= 0 ? "eval-every" : o->eval_batches >= 0 ? "eval-batches"
-                     : o->sample > 0 ? "sample" : o->prompt != NULL ? "prompt" : !isnan(o->temperature) ? "temperature"
-                     : o->top_k >= 0 ? "top-k" : !isnan(o->top_p) ? "top-p" : NULL;
+    const char *name = o->eval_data != NULL     ? "eval-data"
+                       : o->eval_every >= 0     ? "eval-every"
+                       : o->eval_batches >= 0   ? "eval-batches"
+                       : o->sample > 0          ? "sample"
+                       : o->prompt != NULL      ? "prompt"
+                       : !isnan(o->temperature) ? "temperature"
+                       : o->top_k >= 0          ? "top-k"
+                       : !isnan(o->top_p)       ? "top-p"
+                                                : NULL;
     if (!o->compare_stages)
         return ZERO_OK;
     if (o->plan || o->explain)
-        return zero_fail(error, ZERO_ERR_ARG, "--compare-stages runs all stages, but --%s runs nothing, and looks at the one of --stage: leave one of the two out",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--compare-stages runs all stages, but --%s runs nothing, and looks at the one of --stage: "
+                         "leave one of the two out",
                          o->plan ? "plan" : "explain");
     if (name == NULL)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_ARG, "--%s does nothing with --compare-stages, which neither evaluates nor samples: leave one of the two out", name);
+    return zero_fail(
+        error, ZERO_ERR_ARG,
+        "--%s does nothing with --compare-stages, which neither evaluates nor samples: leave one of the two out", name);
 }
 
-/* ---- data and samples ---------------------------------------------------------------------------------------------------- */
+/* ---- data and samples ------------------------------------------------------------------------------------------- */
 
 static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_error_t *error)
 {
@@ -169,12 +208,15 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
     job->corpus = o->data == NULL;
     job->eval = o->eval_data != NULL || o->eval_every > 0;
     if (job->eval && o->eval_data == NULL && !job->corpus)
-        return zero_fail(error, ZERO_ERR_ARG, "--eval-every is %lld, but there is nothing to evaluate on: give --eval-data FILE", (long long)o->eval_every);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--eval-every is %lld, but there is nothing to evaluate on: give --eval-data FILE",
+                         (long long)o->eval_every);
     status = job->corpus ? data_open_corpus(&job->data, false, error) : data_open(&job->data, "--data", o->data, error);
     if (status == ZERO_OK)
         status = data_check(job->data, o->seq_len, vocab, o->shuffle, thorough ? o->steps * o->batch : 0, error);
     if (status == ZERO_OK && job->eval)
-        status = o->eval_data == NULL ? data_open_corpus(&job->eval_data, true, error) : data_open(&job->eval_data, "--eval-data", o->eval_data, error);
+        status = o->eval_data == NULL ? data_open_corpus(&job->eval_data, true, error)
+                                      : data_open(&job->eval_data, "--eval-data", o->eval_data, error);
     if (status == ZERO_OK && job->eval)
         status = data_check(job->eval_data, o->seq_len, vocab, -1, thorough ? o->eval_batches * o->batch : 0, error);
     if (status != ZERO_OK)
@@ -183,10 +225,13 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
 
     bool text = data_is_text(job->data);
     if (o->prompt != NULL && !text)
-        return zero_fail(error, ZERO_ERR_ARG, "--prompt needs --data that is text: the tokens of '%s' cannot be told from their text", o->data);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--prompt needs --data that is text: the tokens of '%s' cannot be told from their text",
+                         o->data);
     for (const char *p = o->prompt; p != NULL && *p != '\0'; p++)
         if ((unsigned char)*p >= vocab)
-            return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld", (unsigned char)*p, (long long)vocab);
+            return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld",
+                             (unsigned char)*p, (long long)vocab);
     if (o->top_k < 0)
         o->top_k = 0;
     if (isnan(o->top_p))
@@ -212,7 +257,9 @@ static zero_status_t resolve_device(options_t *o, zero_error_t *error)
     } else
         o->device = DEVICE_CPU;
     if (o->tune != NULL && o->device != DEVICE_CUDA)
-        return zero_fail(error, ZERO_ERR_ARG, "--tune '%s' chooses algorithms of products on GPUs, but the device is the CPU, which has one of each: leave it out",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--tune '%s' chooses algorithms of products on GPUs, but the device is the CPU, which has one "
+                         "of each: leave it out",
                          o->tune);
     if (o->dtype < 0)
         o->dtype = o->device == DEVICE_CUDA ? ZERO_BF16 : ZERO_FP32;
@@ -227,7 +274,9 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     if ((status = check_compared(o, error)) != ZERO_OK)
         return status;
     if (o->ranks > 0 && o->ranks != world)
-        return zero_fail(error, ZERO_ERR_ARG, "--ranks is %lld, but the launcher started %d: use --ranks %d or leave it out", (long long)o->ranks, world, world);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--ranks is %lld, but the launcher started %d: use --ranks %d or leave it out",
+                         (long long)o->ranks, world, world);
     o->ranks = world;
     if (o->threads < 0)
         o->threads = threads;
@@ -240,7 +289,8 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     if ((status = check_offload(o, error)) != ZERO_OK || (status = resolve_model(job, thorough, error)) != ZERO_OK)
         return status;
     bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
-    if ((status = resolve_batch(job, tiny, error)) != ZERO_OK || (status = resolve_lengths(job, tiny, error)) != ZERO_OK ||
+    if ((status = resolve_batch(job, tiny, error)) != ZERO_OK ||
+        (status = resolve_lengths(job, tiny, error)) != ZERO_OK ||
         (status = resolve_rates(job, tiny, error)) != ZERO_OK)
         return status;
     return resolve_data(job, tiny, thorough, error);
@@ -259,7 +309,7 @@ void job_close(job_t *job)
     job->data = job->eval_data = NULL;
 }
 
-/* ---- ranks that disagree ------------------------------------------------------------------------------------------------- */
+/* ---- ranks that disagree ---------------------------------------------------------------------------------------- */
 
 enum { TEXT = 256, EXTRA = 3 };
 
@@ -273,7 +323,8 @@ static zero_status_t describe(job_t *job, int index, char text[TEXT], const char
         option_view_t view;
         options_view(&job->o, index, &view);
         *name = view.name;
-        if (view.shared && strcmp(view.name, "model") != 0) /* folders may lie elsewhere on another machine: their contents count */
+        if (view.shared &&
+            strcmp(view.name, "model") != 0) /* folders may lie elsewhere on another machine: their contents count */
             option_view_print(&view, text, TEXT);
         if (strcmp(view.name, "schedule") == 0 && job->schedule.rise != RISE_OWN)
             snprintf(text + strlen(text), TEXT - strlen(text), " after a %s rise from %.17g",
@@ -292,31 +343,39 @@ static zero_status_t describe(job_t *job, int index, char text[TEXT], const char
             for (int i = 0; status == ZERO_OK && i < zero_tensors_count(tensors); i++) {
                 zero_tensor_info_t info = {.size = sizeof info};
                 status = zero_tensors_at(tensors, i, &info);
-                bool number = strcmp(info.dtype, "F32") == 0 || strcmp(info.dtype, "BF16") == 0 || strcmp(info.dtype, "F16") == 0;
+                bool number =
+                    strcmp(info.dtype, "F32") == 0 || strcmp(info.dtype, "BF16") == 0 || strcmp(info.dtype, "F16") == 0;
                 if (status != ZERO_OK || info.count == 0 || !number)
                     continue;
                 int64_t n = info.count < 64 ? info.count : 64;
-                status = zero_tensors_read(tensors, i, info.count / 2 < info.count - n ? info.count / 2 : info.count - n, n, first, error);
+                status = zero_tensors_read(
+                    tensors, i, info.count / 2 < info.count - n ? info.count / 2 : info.count - n, n, first, error);
                 hash = XXH64(first, (size_t)n * sizeof *first, hash);
             }
             zero_tensors_close(tensors);
         }
-        snprintf(text, TEXT, "%s (%s of %lld layers, %lld heads, width %lld, vocabulary %lld, %lld positions; contents %016llx)",
-                 job->folder ? "a folder" : job->shape ? "a configuration" : job->o.model, m->family, (long long)m->layers, (long long)m->heads,
-                 (long long)m->width, (long long)m->vocab, (long long)m->positions, (unsigned long long)hash);
+        snprintf(text, TEXT,
+                 "%s (%s of %lld layers, %lld heads, width %lld, vocabulary %lld, %lld positions; contents %016llx)",
+                 job->folder  ? "a folder"
+                 : job->shape ? "a configuration"
+                              : job->o.model,
+                 m->family, (long long)m->layers, (long long)m->heads, (long long)m->width, (long long)m->vocab,
+                 (long long)m->positions, (unsigned long long)hash);
         return status;
     }
     data_t *data = index == 1 ? job->data : job->eval_data;
     if (data != NULL)
         status = data_fingerprint(data, &hash, error);
-    snprintf(text, TEXT, data != NULL ? "%lld tokens, contents %016llx" : "none", data != NULL ? (long long)data_tokens(data) : 0, (unsigned long long)hash);
+    snprintf(text, TEXT, data != NULL ? "%lld tokens, contents %016llx" : "none",
+             data != NULL ? (long long)data_tokens(data) : 0, (unsigned long long)hash);
     return status;
 }
 
 zero_status_t job_agree(job_t *job, zero_comm_t *comm, zero_error_t *error)
 {
     int count = options_count() + EXTRA, world = zero_comm_size(comm), rank = -1, index = -1;
-    uint64_t *own = calloc((size_t)count + 1, sizeof *own), *all = calloc((size_t)world * ((size_t)count + 1), sizeof *all);
+    uint64_t *own = calloc((size_t)count + 1, sizeof *own),
+             *all = calloc((size_t)world * ((size_t)count + 1), sizeof *all);
     char text[TEXT], *texts = calloc((size_t)world, TEXT);
     const char *name = "";
     zero_status_t status = ZERO_OK;
@@ -346,8 +405,10 @@ zero_status_t job_agree(job_t *job, zero_comm_t *comm, zero_error_t *error)
     if (status == ZERO_OK)
         status = zero_comm_exchange(comm, text, texts, TEXT, error);
     if (status == ZERO_OK)
-        status = zero_fail(error, ZERO_ERR_MISMATCH, "rank %d disagrees with rank 0 on --%s: rank %d has %.*s, rank 0 has %.*s; start all with the same", rank, name,
-                           rank, TEXT - 1, texts + (size_t)rank * TEXT, TEXT - 1, texts);
+        status = zero_fail(
+            error, ZERO_ERR_MISMATCH,
+            "rank %d disagrees with rank 0 on --%s: rank %d has %.*s, rank 0 has %.*s; start all with the same", rank,
+            name, rank, TEXT - 1, texts + (size_t)rank * TEXT, TEXT - 1, texts);
 end:
     free(own);
     free(all);

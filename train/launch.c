@@ -20,11 +20,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE_S 6.0   /* from a failure until what still runs is ended */
-#define TIDY_S 4.0       /* that mpiexec has to end its ranks and remove its files */
-#define DEATH_S 10.0     /* the most for a process that was killed to be gone */
-#define FINISH_S 30.0    /* after a stop signal, the least that ranks have for a step */
-#define FINISH_STEPS 10  /* and the least as multiple of the longest step so far */
+#define PATIENCE_S 6.0  /* from a failure until what still runs is ended */
+#define TIDY_S 4.0      /* that mpiexec has to end its ranks and remove its files */
+#define DEATH_S 10.0    /* the most for a process that was killed to be gone */
+#define FINISH_S 30.0   /* after a stop signal, the least that ranks have for a step */
+#define FINISH_STEPS 10 /* and the least as multiple of the longest step so far */
 enum { POLL_MS = 10 };
 
 typedef struct parent {
@@ -33,16 +33,16 @@ typedef struct parent {
     size_t bytes;
     launch_start_t start;
     launch_pipe_t output, errors, said; /* said: what mpiexec, and ranks that have not attached, say */
-    int alive;             /* children */
-    int child_status;      /* wait status of the first child that did not end well, else 0 */
-    int signal;            /* that reached us, 0: none */
-    bool *told;            /* ranks that got SIGUSR1 */
-    int vanished;          /* -1: none */
+    int alive;                          /* children */
+    int child_status;                   /* wait status of the first child that did not end well, else 0 */
+    int signal;                         /* that reached us, 0: none */
+    bool *told;                         /* ranks that got SIGUSR1 */
+    int vanished;                       /* -1: none */
     double began_at;
-    double failed_at;      /* 0: nothing failed so far */
-    double ending_at;      /* 0: nobody is being ended */
-    bool killed;           /* SIGKILL was sent to children */
-    int64_t step;          /* the last that was seen */
+    double failed_at;        /* 0: nothing failed so far */
+    double ending_at;        /* 0: nobody is being ended */
+    bool killed;             /* SIGKILL was sent to children */
+    int64_t step;            /* the last that was seen */
     double step_at, longest; /* since when, and the longest time that one took */
     enum { NOTHING = 0, NOT_STARTED, NOT_FINISHED } overdue;
 } parent_t;
@@ -65,7 +65,7 @@ static void complain(const char *format, ...)
     fputc('\n', stderr);
 }
 
-/* ---- how far the ranks are ------------------------------------------------------------------------------------------------ */
+/* ---- how far the ranks are -------------------------------------------------------------------------------------- */
 
 static int state_of(const parent_t *p, int rank)
 {
@@ -113,7 +113,7 @@ static void look_for_vanished(parent_t *p)
     }
 }
 
-/* ---- ending them ------------------------------------------------------------------------------------------------------------ */
+/* ---- ending them ------------------------------------------------------------------------------------------------ */
 
 /* SIGUSR1 to every rank that was not told yet. */
 static void pass_on(parent_t *p)
@@ -220,7 +220,8 @@ static void watch(parent_t *p, const sigset_t *waited)
             obey(p, s);
         if (p->alive == 0 && p->ending_at > 0)
             break; /* whoever asked for the end does not wait for the reader of our output */
-        /* in this order: a rank that failed with a sentence is no rank that vanished, nor are those that mpiexec then ends */
+        /* in this order: a rank that failed with a sentence is no rank that vanished, nor are those that mpiexec then
+         * ends */
         bool failed = atomic_load(&p->board->failure[0].complete) || p->vanished >= 0;
         if (!failed && p->failed_at == 0 && p->ending_at == 0)
             look_for_vanished(p);
@@ -239,7 +240,7 @@ static void watch(parent_t *p, const sigset_t *waited)
         look_for_vanished(p);
 }
 
-/* ---- what is left behind ---------------------------------------------------------------------------------------------------- */
+/* ---- what is left behind ---------------------------------------------------------------------------------------- */
 
 static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *where)
 {
@@ -247,7 +248,8 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
     return remove(path) == 0 ? 0 : -1;
 }
 
-/* Removes the folder of mpiexec's files where it was killed before it could. Its name ends in mpiexec's process number. */
+/* Removes the folder of mpiexec's files where it was killed before it could. Its name ends in mpiexec's process number.
+ */
 static void tidy(const parent_t *p)
 {
     const board_t *board = p->board;
@@ -266,12 +268,12 @@ static void tidy(const parent_t *p)
         return;
     snprintf(ending, sizeof ending, ".%d", (int)p->start.child[0]);
     size_t length = strlen(path), tail = strlen(ending);
-    if (length > tail && strcmp(path + length - tail, ending) == 0 && lstat(path, &info) == 0 && S_ISDIR(info.st_mode) &&
-        info.st_uid == geteuid())
+    if (length > tail && strcmp(path + length - tail, ending) == 0 && lstat(path, &info) == 0 &&
+        S_ISDIR(info.st_mode) && info.st_uid == geteuid())
         nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* ---- how it ended ----------------------------------------------------------------------------------------------------------- */
+/* ---- how it ended ----------------------------------------------------------------------------------------------- */
 
 static const char *starter(const parent_t *p)
 {
@@ -311,11 +313,12 @@ static int tell_vanished(const parent_t *p, int code)
         snprintf(when, sizeof when, "after step %lld", (long long)atomic_load(&place->step));
     if (code == 128 + SIGKILL)
         snprintf(why, sizeof why, " (where nobody killed it, memory ran out: look at the system's log)");
-    else if (getrlimit(RLIMIT_AS, &room) == 0 && room.rlim_cur != RLIM_INFINITY) /* libraries do not stand that it is all used */
+    else if (getrlimit(RLIMIT_AS, &room) == 0 &&
+             room.rlim_cur != RLIM_INFINITY) /* libraries do not stand that it is all used */
         snprintf(why, sizeof why, " (a process may have %llu KiB of address space here: raise ulimit -v)",
                  (unsigned long long)room.rlim_cur / 1024);
-    complain("rank %d (process %d) %s %s, and the other ranks were stopped%s", p->vanished, (int)atomic_load(&place->process),
-             how, when, why);
+    complain("rank %d (process %d) %s %s, and the other ranks were stopped%s", p->vanished,
+             (int)atomic_load(&place->process), how, when, why);
     if (!joined)
         show_said(p);
     return 1;
@@ -343,8 +346,8 @@ static int conclude(const parent_t *p)
     int code = WIFEXITED(p->child_status) ? WEXITSTATUS(p->child_status) : 128 + WTERMSIG(p->child_status);
     char how[96];
     if (p->overdue == NOT_FINISHED)
-        complain("ranks were killed after step %lld: they finished no step for %.0f s after signal %d (%s)", (long long)p->step,
-                 p->ending_at - p->step_at, p->signal, strsignal(p->signal));
+        complain("ranks were killed after step %lld: they finished no step for %.0f s after signal %d (%s)",
+                 (long long)p->step, p->ending_at - p->step_at, p->signal, strsignal(p->signal));
     if (p->signal != 0 && p->ending_at > 0 && p->failed_at == 0)
         return 128 + p->signal; /* what ranks say once we end them does not count */
     if (atomic_load(&board->failure[0].complete)) {
@@ -359,8 +362,8 @@ static int conclude(const parent_t *p)
         return 1;
     }
     if (p->overdue == NOT_STARTED) {
-        complain("%d of %d ranks started within %g s: look at what %s does, or give more time with --timeout SECONDS", started,
-                 world, p->plan->timeout_s, starter(p));
+        complain("%d of %d ranks started within %g s: look at what %s does, or give more time with --timeout SECONDS",
+                 started, world, p->plan->timeout_s, starter(p));
         show_said(p);
         return 1;
     }
@@ -389,7 +392,7 @@ static int conclude(const parent_t *p)
     return 1;
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it -------------------------------------------------------------------------------------------------- */
 
 static bool prepare(parent_t *p)
 {
@@ -398,7 +401,8 @@ static bool prepare(parent_t *p)
     p->start.child = calloc((size_t)world, sizeof *p->start.child);
     p->told = calloc((size_t)world, sizeof *p->told);
     p->start.board = memfd_create("zero_train", MFD_CLOEXEC);
-    if (p->start.child == NULL || p->told == NULL || p->start.board < 0 || ftruncate(p->start.board, (off_t)p->bytes) != 0)
+    if (p->start.child == NULL || p->told == NULL || p->start.board < 0 ||
+        ftruncate(p->start.board, (off_t)p->bytes) != 0)
         return false;
     void *memory = mmap(NULL, p->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->start.board, 0);
     if (memory == MAP_FAILED)
@@ -419,8 +423,12 @@ static bool prepare(parent_t *p)
 int launch_ranks(const launch_plan_t *plan)
 {
     static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGUSR1, SIGHUP};
-    parent_t p = {.plan = plan, .vanished = -1, .start = {.plan = plan, .board = -1}, .output = {.from = -1, .into = -1},
-                  .errors = {.from = -1, .into = -1}, .said = {.from = -1, .into = -1}};
+    parent_t p = {.plan = plan,
+                  .vanished = -1,
+                  .start = {.plan = plan, .board = -1},
+                  .output = {.from = -1, .into = -1},
+                  .errors = {.from = -1, .into = -1},
+                  .said = {.from = -1, .into = -1}};
     struct sigaction hangup;
     sigset_t waited, mask;
     int code = 1;
@@ -433,7 +441,7 @@ int launch_ranks(const launch_plan_t *plan)
         sigaddset(&waited, signals[i]);
     if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler == SIG_IGN)
         sigdelset(&waited, SIGHUP); /* nohup asked for that, and what is blocked would be seen all the same */
-    signal(SIGPIPE, SIG_IGN); /* the end of our reader is the ranks' */
+    signal(SIGPIPE, SIG_IGN);       /* the end of our reader is the ranks' */
     sigprocmask(SIG_BLOCK, &waited, &mask);
     p.start.mask = &mask;
     p.began_at = now();

@@ -1,16 +1,16 @@
 /* launch.h - starting ranks on this machine and staying their parent; being a rank that somebody started.
  *
  * The parent runs mpiexec (or, where there is none, starts the ranks itself as torchrun would) as a child in a process
- * group of its own, and sets the exit status. It shares a page of memory with the ranks: each notes its process, how far
- * it is, its step and how it ended, and a failing one its sentence. A rank whose process is gone without a note of its
- * end has vanished, and is named. The memory has no name in the file system, so nothing is left behind however the
+ * group of its own, and sets the exit status. It shares a page of memory with the ranks: each notes its process, how
+ * far it is, its step and how it ended, and a failing one its sentence. A rank whose process is gone without a note of
+ * its end has vanished, and is named. The memory has no name in the file system, so nothing is left behind however the
  * processes end: the parent's death ends mpiexec, and mpiexec's the ranks (PR_SET_PDEATHSIG).
  *
  * A stop signal kills everything while ranks start and load. Once they train, the parent passes it on as SIGUSR1, and
  * they end after their step. A second signal, or ranks that make no progress, end in a kill.
  */
-#ifndef EXAMPLES_ZERO_TRAIN_LAUNCH_H
-#define EXAMPLES_ZERO_TRAIN_LAUNCH_H
+#ifndef TRAIN_LAUNCH_H
+#define TRAIN_LAUNCH_H
 
 #include "zero/zero.h"
 
@@ -20,7 +20,7 @@ typedef enum launch_kind { LAUNCH_NONE = 0, LAUNCH_MPI, LAUNCH_TORCHRUN } launch
 /* LAUNCH_NONE under no launcher; rank and world (0 where the environment does not tell) may be NULL. */
 launch_kind_t launch_detect(int *rank, int *world);
 
-/* ---- the parent ---------------------------------------------------------------------------------------------------- */
+/* ---- the parent ------------------------------------------------------------------------------------------------- */
 
 typedef struct launch_plan {
     int world;
@@ -37,7 +37,7 @@ int launch_ranks(const launch_plan_t *plan);
  * spin; returns where it does, and where it cannot. OpenMP reads its environment before main. */
 void launch_restart(char *const *argv);
 
-/* ---- a rank -------------------------------------------------------------------------------------------------------- */
+/* ---- a rank ----------------------------------------------------------------------------------------------------- */
 
 typedef struct launch launch_t;
 

@@ -1,6 +1,6 @@
 /* launch_board.h - the memory that the parent shares with its ranks. */
-#ifndef EXAMPLES_ZERO_TRAIN_LAUNCH_BOARD_H
-#define EXAMPLES_ZERO_TRAIN_LAUNCH_BOARD_H
+#ifndef TRAIN_LAUNCH_BOARD_H
+#define TRAIN_LAUNCH_BOARD_H
 
 #include <stdatomic.h>
 #include <stdint.h>

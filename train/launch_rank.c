@@ -21,7 +21,7 @@ struct launch {
     int rank;
 };
 
-/* ---- how this process was started ------------------------------------------------------------------------------------ */
+/* ---- how this process was started ------------------------------------------------------------------------------- */
 
 static bool environment_int(const char *name, int *out)
 {
@@ -59,10 +59,10 @@ launch_kind_t launch_detect(int *rank, int *world)
     return kind;
 }
 
-/* ---- the parent's memory and pipes ------------------------------------------------------------------------------------- */
+/* ---- the parent's memory and pipes ------------------------------------------------------------------------------ */
 
-/* Makes own lead where the parent's pipe leads. mpiexec would complain and end us where its reader is lost, and mix what
- * ranks say with its own complaints. */
+/* Makes own lead where the parent's pipe leads. mpiexec would complain and end us where its reader is lost, and mix
+ * what ranks say with its own complaints. */
 static void take(int parent, int pipe_end, int own)
 {
     char path[64];
@@ -139,7 +139,7 @@ bool launch_terminal(const launch_t *launch)
     return launch != NULL && launch->board->terminal != 0;
 }
 
-/* ---- notes --------------------------------------------------------------------------------------------------------------- */
+/* ---- notes ------------------------------------------------------------------------------------------------------ */
 
 void launch_joined(launch_t *launch)
 {

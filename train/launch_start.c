@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- the environment ------------------------------------------------------------------------------------------------- */
+/* ---- the environment -------------------------------------------------------------------------------------------- */
 
 /* Full path of a program that PATH finds. */
 static bool find_program(const char *name, char *out, size_t size)
@@ -53,10 +53,10 @@ static void set_number(const char *name, int value, int overwrite)
 /* How long threads that wait for others of their rank spin before they sleep, unless the user chose. OpenMP cannot know
  * of other processes: it spins for milliseconds as if every thread had a core, and where a core is shared that time is
  * taken from the very thread that is waited for. 2 ranks of 2 threads on 2 cores took 15 to 22 s for 50 steps of the
- * default model, and 0.6 s when waiting threads slept at once. Where there are cores enough, sleeping at once costs about
- * half (0.60 s, not 0.42, on one rank of 2 threads), but somebody else may keep a core busy (1.9 to 7.7 s): 1000 spins,
- * GCC's own choice for more threads than cores, cost nothing then (0.42 s) and little when busy (1.1 s). true: the
- * environment changed. */
+ * default model, and 0.6 s when waiting threads slept at once. Where there are cores enough, sleeping at once costs
+ * about half (0.60 s, not 0.42, on one rank of 2 threads), but somebody else may keep a core busy (1.9 to 7.7 s): 1000
+ * spins, GCC's own choice for more threads than cores, cost nothing then (0.42 s) and little when busy (1.1 s). true:
+ * the environment changed. */
 static bool set_waiting(int64_t running, int cores)
 {
     if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL)
@@ -94,7 +94,7 @@ static void set_open_mpi(void)
         setenv(settings[i][0], settings[i][1], 0);
 }
 
-/* ---- processes ------------------------------------------------------------------------------------------------------- */
+/* ---- processes -------------------------------------------------------------------------------------------------- */
 
 /* Runs program in a child; death: the signal that it gets when we die. group: 0 a new process group, else that one.
  * rank >= 0: as torchrun would. */

@@ -1,6 +1,6 @@
 /* launch_start.h - processes that the parent starts: mpiexec, or the ranks themselves. */
-#ifndef EXAMPLES_ZERO_TRAIN_LAUNCH_START_H
-#define EXAMPLES_ZERO_TRAIN_LAUNCH_START_H
+#ifndef TRAIN_LAUNCH_START_H
+#define TRAIN_LAUNCH_START_H
 
 #include "train/launch.h"
 

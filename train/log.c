@@ -11,7 +11,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OPEN_MS = 5000, OPEN_TICK_MS = 20, WRITE_MS = 30000 }; /* the most that a FIFO's reader takes to come, and to read */
+enum {
+    OPEN_MS = 5000,
+    OPEN_TICK_MS = 20,
+    WRITE_MS = 30000
+}; /* the most that a FIFO's reader takes to come, and to read */
 
 struct log {
     int file; /* -1: none */
@@ -27,13 +31,15 @@ static int open_path(const char *path, int flags, zero_error_t *error)
 {
     struct stat info;
     int file;
-    for (int waited = 0; (file = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | flags, 0666)) < 0; waited += OPEN_TICK_MS) {
+    for (int waited = 0; (file = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | flags, 0666)) < 0;
+         waited += OPEN_TICK_MS) {
         const int why = errno;
         const bool unread = why == ENXIO && stat(path, &info) == 0 && S_ISFIFO(info.st_mode);
         if (!unread)
             zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': %s", path, strerror(why));
         else if (waited >= OPEN_MS)
-            zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': it is a FIFO that nobody reads: start its reader first", path);
+            zero_fail(error, ZERO_ERR_IO,
+                      "cannot write --log '%s': it is a FIFO that nobody reads: start its reader first", path);
         if (!unread || waited >= OPEN_MS)
             break;
         nanosleep(&(struct timespec){.tv_nsec = OPEN_TICK_MS * 1000000L}, NULL);
@@ -111,7 +117,8 @@ static void put_format(log_t *log, const char *format, ...)
     put(log, text, (size_t)n);
 }
 
-/* Bytes of the UTF-8 character at text, 0 if there is none (RFC 3629: no overlong forms, surrogates, or code points past 10FFFF). */
+/* Bytes of the UTF-8 character at text, 0 if there is none (RFC 3629: no overlong forms, surrogates, or code points
+ * past 10FFFF). */
 static size_t utf8_length(const unsigned char *text)
 {
     unsigned char c = text[0];
@@ -119,7 +126,8 @@ static size_t utf8_length(const unsigned char *text)
     for (size_t i = 1; i < n; i++)
         if ((text[i] & 0xc0) != 0x80)
             return 0;
-    if ((c == 0xe0 && text[1] < 0xa0) || (c == 0xed && text[1] > 0x9f) || (c == 0xf0 && text[1] < 0x90) || (c == 0xf4 && text[1] > 0x8f))
+    if ((c == 0xe0 && text[1] < 0xa0) || (c == 0xed && text[1] > 0x9f) || (c == 0xf0 && text[1] < 0x90) ||
+        (c == 0xf4 && text[1] > 0x8f))
         return 0;
     return n;
 }

@@ -1,10 +1,11 @@
 /* log.h - the log: one JSON object a line, each written whole and checked, so that a full disk is noticed at once. */
-#ifndef EXAMPLES_ZERO_TRAIN_LOG_H
-#define EXAMPLES_ZERO_TRAIN_LOG_H
+#ifndef TRAIN_LOG_H
+#define TRAIN_LOG_H
 
 #include "train/options.h"
 
-/* A log without a file (path NULL) takes events and keeps none. Once a call failed, the ones after it do nothing until log_end reports it. */
+/* A log without a file (path NULL) takes events and keeps none. Once a call failed, the ones after it do nothing until
+ * log_end reports it. */
 typedef struct log log_t;
 
 /* For a path that is a FIFO: waits some seconds for a reader, and keeps it open until the process ends, so that the

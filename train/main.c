@@ -1,6 +1,6 @@
 #define _GNU_SOURCE
-/* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that a person starts checks everything and stays the parent of its ranks;
- * a rank joins the others, agrees with them on what is trained, and trains. */
+/* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that a person starts checks everything
+ * and stays the parent of its ranks; a rank joins the others, agrees with them on what is trained, and trains. */
 #include "train/cores.h"
 #include "train/files.h"
 #include "train/report.h"
@@ -21,10 +21,12 @@
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-/* What asked the run to end after its step, 0: nothing yet; and whether training has begun, before which SIGINT, SIGTERM and SIGHUP end it at once. */
+/* What asked the run to end after its step, 0: nothing yet; and whether training has begun, before which SIGINT,
+ * SIGTERM and SIGHUP end it at once. */
 static atomic_int stop_signal, training;
 
-/* When the ranks must have met (report_clock), 0: they have, or nobody waits for others; and whose sentence it would be. */
+/* When the ranks must have met (report_clock), 0: they have, or nobody waits for others; and whose sentence it would
+ * be. */
 static struct {
     _Atomic double end;
     launch_t *launch;
@@ -38,17 +40,19 @@ static void watch_meeting(void)
     double end = atomic_load(&meeting.end);
     if (end == 0 || report_clock() < end)
         return;
-    snprintf(sentence, sizeof sentence, "the ranks did not meet within %lld s: start all of them together, or give more time "
-             "with --timeout SECONDS", (long long)meeting.timeout_s);
+    snprintf(sentence, sizeof sentence,
+             "the ranks did not meet within %lld s: start all of them together, or give more time "
+             "with --timeout SECONDS",
+             (long long)meeting.timeout_s);
     if (meeting.launch == NULL)
         fprintf(stderr, "zero_train: %s\n", sentence);
     launch_failed(meeting.launch, EXIT_USAGE, false, sentence);
     _exit(EXIT_USAGE);
 }
 
-/* Waits for signals in the place of handlers. A handler would run on the stack of a thread that computes, which oneDNN's
- * generated matrix products do not stand: one run in five that a handler interrupted ended with a corrupted heap
- * (kernels/nn/cpu/onednn.c). */
+/* Waits for signals in the place of handlers. A handler would run on the stack of a thread that computes, which
+ * oneDNN's generated matrix products do not stand: one run in five that a handler interrupted ended with a corrupted
+ * heap (kernels/nn/cpu/onednn.c). */
 static void *watch(void *arg)
 {
     const sigset_t *set = arg;
@@ -111,7 +115,7 @@ static int printed(void)
     return report_written(&error) == ZERO_OK ? EXIT_DONE : complain(error.text, EXIT_FAILED);
 }
 
-/* ---- --plan, --explain ---------------------------------------------------------------------------------------------------- */
+/* ---- --plan, --explain ------------------------------------------------------------------------------------------ */
 
 static void print_piece(void *ctx, const char *text, size_t bytes)
 {
@@ -134,8 +138,9 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
             report_head(job, zero_device_label(run.place.device));
             report_memory(&forecast, NULL);
             report_parameter(job, &forecast);
-            printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n", (unsigned long long)(t.gathered + t.reduced),
-                   (unsigned long long)t.gathered, (unsigned long long)t.reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
+            printf("a rank receives %llu bytes a step: %llu gathered, %llu reduced, in %d micro-step%s\n",
+                   (unsigned long long)(t.gathered + t.reduced), (unsigned long long)t.gathered,
+                   (unsigned long long)t.reduced, job->micro_steps, job->micro_steps == 1 ? "" : "s");
             report_tiers(&t, "moves");
             report_ranks(job, &forecast);
         }
@@ -144,7 +149,7 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
     return status;
 }
 
-/* ---- before anything starts ------------------------------------------------------------------------------------------------- */
+/* ---- before anything starts ------------------------------------------------------------------------------------- */
 
 /* What became of the keys of --config: once, before ranks are started. */
 static void print_config(const job_t *job)
@@ -153,9 +158,10 @@ static void print_config(const job_t *job)
         config_print(job->config, stdout);
 }
 
-/* ---- a rank ----------------------------------------------------------------------------------------------------------------- */
+/* ---- a rank ----------------------------------------------------------------------------------------------------- */
 
-/* Ranks without our parent have nobody who prints for them: the rank that failed does. Where one vanished, the lowest that is left does. */
+/* Ranks without our parent have nobody who prints for them: the rank that failed does. Where one vanished, the lowest
+ * that is left does. */
 static bool speaks(const session_t *session, int rank, zero_status_t status, const char *sentence)
 {
     int dead;
@@ -163,7 +169,8 @@ static bool speaks(const session_t *session, int rank, zero_status_t status, con
         return false;
     if (status != ZERO_ERR_PEER)
         return true;
-    return strstr(sentence, "ended without a word") != NULL && sscanf(sentence, "rank %d", &dead) == 1 && rank == (dead == 0 ? 1 : 0);
+    return strstr(sentence, "ended without a word") != NULL && sscanf(sentence, "rank %d", &dead) == 1 &&
+           rank == (dead == 0 ? 1 : 0);
 }
 
 /* Every rank's outcome of what each checked alone: the first failure, on all of them. Collective. */
@@ -188,7 +195,8 @@ static zero_status_t settle(zero_comm_t *comm, zero_status_t status, zero_error_
     return status;
 }
 
-static zero_status_t join(launch_kind_t kind, int64_t timeout_s, launch_t *launch, zero_comm_t **comm, zero_error_t *error)
+static zero_status_t join(launch_kind_t kind, int64_t timeout_s, launch_t *launch, zero_comm_t **comm,
+                          zero_error_t *error)
 {
     zero_comm_options_t options;
     zero_status_t status;
@@ -196,9 +204,11 @@ static zero_status_t join(launch_kind_t kind, int64_t timeout_s, launch_t *launc
     options.timeout_s = (double)timeout_s;
     meeting.launch = launch;
     meeting.timeout_s = timeout_s;
-    atomic_store(&meeting.end, report_clock() + (double)timeout_s + 5); /* the communicator's own sentence comes first */
-    status = kind == LAUNCH_MPI ? zero_comm_mpi(comm, NULL, &options, error)
-             : kind == LAUNCH_TORCHRUN ? zero_comm_torchrun(comm, &options, error) : zero_comm_self(comm, error);
+    atomic_store(&meeting.end,
+                 report_clock() + (double)timeout_s + 5); /* the communicator's own sentence comes first */
+    status = kind == LAUNCH_MPI        ? zero_comm_mpi(comm, NULL, &options, error)
+             : kind == LAUNCH_TORCHRUN ? zero_comm_torchrun(comm, &options, error)
+                                       : zero_comm_self(comm, error);
     atomic_store(&meeting.end, 0);
     if (status == ZERO_OK)
         launch_joined(launch);
@@ -215,12 +225,15 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     signal(SIGPIPE, SIG_IGN); /* a reader that is gone ends the run as other signals do, after a step */
     session.launch = launch_attach(rank);
     session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
-    zero_error_t joining = {.text = "cannot start the thread that waits for signals: raise the limit of processes (ulimit -u)"};
-    zero_status_t joined = !watched ? ZERO_ERR_SYSTEM : join(kind, job->o.timeout, session.launch, &session.place.comm, &joining);
+    zero_error_t joining = {
+        .text = "cannot start the thread that waits for signals: raise the limit of processes (ulimit -u)"};
+    zero_status_t joined =
+        !watched ? ZERO_ERR_SYSTEM : join(kind, job->o.timeout, session.launch, &session.place.comm, &joining);
     if (joined != ZERO_OK) {
         *error = joining;
         status = joined;
-        speaker = joined == ZERO_ERR_UNSUPPORTED || joined == ZERO_ERR_MISMATCH ? 0 : rank; /* all have found the same */
+        speaker =
+            joined == ZERO_ERR_UNSUPPORTED || joined == ZERO_ERR_MISMATCH ? 0 : rank; /* all have found the same */
         goto end;
     }
     speaker = rank = zero_comm_rank(session.place.comm);
@@ -252,7 +265,9 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     status = job->o.compare_stages ? compare_stages(&session, error) : train(&session, error);
     speaker = status == ZERO_ERR_MISMATCH ? 0 : rank;
 end:
-    code = status == ZERO_OK ? (session.signal != 0 ? 128 + session.signal : EXIT_DONE) : session.training ? EXIT_FAILED : EXIT_USAGE;
+    code = status == ZERO_OK  ? (session.signal != 0 ? 128 + session.signal : EXIT_DONE)
+           : session.training ? EXIT_FAILED
+                              : EXIT_USAGE;
     if (status != ZERO_OK && !session.training)
         config_blame(job->config, error);
     if (status != ZERO_OK) {
@@ -288,14 +303,15 @@ end:
         launch_ended(session.launch, code);
     job_close(job);
     place_close(&session.place);
-    /* the parent reads how a rank ended from its note; mpiexec would stop the others at the first that ends with a signal's status */
+    /* the parent reads how a rank ended from its note; mpiexec would stop the others at the first that ends with a
+     * signal's status */
     if (session.launch != NULL && code > 128)
         code = EXIT_DONE;
     launch_detach(session.launch);
     return code;
 }
 
-/* ---- the process that was started --------------------------------------------------------------------------------------------- */
+/* ---- the process that was started ------------------------------------------------------------------------------- */
 
 static int start(job_t *job, char *const *argv, zero_status_t status, zero_error_t *error)
 {
@@ -314,8 +330,11 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         status = room_check(&given, job, error);
     if (status == ZERO_OK)
         print_config(job);
-    launch_plan_t plan = {.world = world, .threads = (int)job->o.threads, .cores = cores_here(),
-                          .timeout_s = (double)job->o.timeout, .argv = argv};
+    launch_plan_t plan = {.world = world,
+                          .threads = (int)job->o.threads,
+                          .cores = cores_here(),
+                          .timeout_s = (double)job->o.timeout,
+                          .argv = argv};
     if (status != ZERO_OK) {
         config_blame(job->config, error);
         code = complain(error->text, EXIT_USAGE);
@@ -357,11 +376,14 @@ static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_
     }
     const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
     if (kind == LAUNCH_NONE && tasks != NULL && atoi(tasks) > 1)
-        return complain("srun started several tasks without PMIx, so that they cannot find each other: give srun --mpi=pmix", EXIT_USAGE);
+        return complain(
+            "srun started several tasks without PMIx, so that they cannot find each other: give srun --mpi=pmix",
+            EXIT_USAGE);
     return kind == LAUNCH_NONE ? start(job, argv, status, error) : work(job, kind, rank, false, status, error);
 }
 
-/* What this process was started without, no file of ours may become: standard output that is closed fails, as it would. */
+/* What this process was started without, no file of ours may become: standard output that is closed fails, as it would.
+ */
 static void open_standard(void)
 {
     for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)
@@ -380,7 +402,7 @@ int main(int argc, char **argv)
     job_t job = {.world = 0};
     config_t *config = NULL;
     zero_error_t error = {0};
-    omp_set_dynamic(0); /* --threads says how many: not fewer where the machine is busy */
+    omp_set_dynamic(0);                             /* --threads says how many: not fewer where the machine is busy */
     setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); /* see zero_device_cuda; inherited by the ranks */
     open_standard();
     options_init(&job.o);

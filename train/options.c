@@ -5,7 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum group { SHARDING = 0, MODEL, DATA, BATCH, OPTIMIZER, OFFLOAD, CHECKPOINTS, OUTPUT, LOOK, FILES, GROUP_COUNT } group_t;
+typedef enum group {
+    SHARDING = 0,
+    MODEL,
+    DATA,
+    BATCH,
+    OPTIMIZER,
+    OFFLOAD,
+    CHECKPOINTS,
+    OUTPUT,
+    LOOK,
+    FILES,
+    GROUP_COUNT
+} group_t;
 
 static const char *const group_names[GROUP_COUNT] = {
     "Sharding", "Model", "Data", "Batch", "Optimizer", "Offload", "Checkpoints", "Output", "Look first", "File",
@@ -23,7 +35,7 @@ typedef struct option {
     const char *argument; /* as --help shows it; NULL: none; "[=...]": optional */
     const char *fallback; /* the default, as --help shows it; NULL: none */
     const char *help;
-    bool shared;          /* ranks must agree */
+    bool shared; /* ranks must agree */
 } option_t;
 
 #define FIELD(f) offsetof(options_t, f)
@@ -34,70 +46,89 @@ typedef struct option {
 static const option_t table[] = {
     {"stage", SHARDING, OPTION_WHOLE, FIELD(stage), 0, 3, 3, NULL, NULL, "0..3", "3",
      "what is sharded over the ranks: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters", true},
-    {"ranks", SHARDING, OPTION_WHOLE, FIELD(ranks), 1, 1 << 20, UNSET, NULL, NULL, "N", "one for each GPU, 2 on CPU; what a launcher started",
+    {"ranks", SHARDING, OPTION_WHOLE, FIELD(ranks), 1, 1 << 20, UNSET, NULL, NULL, "N",
+     "one for each GPU, 2 on CPU; what a launcher started",
      "processes; 1 starts no others; where they are more than the GPUs, they share them", false},
     {"threads", SHARDING, OPTION_WHOLE, FIELD(threads), 1, 4096, UNSET, NULL, NULL, "N",
      "cores / ranks of this machine; a quota counts", "per rank", false},
-    {"device", SHARDING, OPTION_CHOICE, FIELD(device), 0, 0, DEVICE_AUTO, "auto|cpu|cuda", NULL, "auto|cpu|cuda", "auto",
-     "what computes; auto: cuda where there is a GPU that this build can use", true},
+    {"device", SHARDING, OPTION_CHOICE, FIELD(device), 0, 0, DEVICE_AUTO, "auto|cpu|cuda", NULL, "auto|cpu|cuda",
+     "auto", "what computes; auto: cuda where there is a GPU that this build can use", true},
     {"tune", SHARDING, OPTION_TEXT, FIELD(tune), 0, 0, UNSET, NULL, NULL, "FILE", "none",
-     "on GPUs: measure which algorithm is the fastest for each matrix product that FILE lacks, keep it there, and compute as FILE says; under mpiexec --tune=FILE, in one word", false},
-    {"window", SHARDING, OPTION_WHOLE, FIELD(window), 1, 1 << 20, 2, NULL, NULL, "UNITS", "2", "units gathered at once, prefetched ones counted", true},
-    {"reduce", SHARDING, OPTION_CHOICE, FIELD(reduce), 0, 0, UNSET, "every|last", NULL, "every|last", "every at stages 2 and 3, last below",
-     "reduce gradients each micro-step, or once a step", true},
-    {"reduce-dtype", SHARDING, OPTION_CHOICE, FIELD(reduce_dtype), 0, 0, ZERO_FP32, "fp32|bf16", NULL, "fp32|bf16", "fp32", "gradients on the wire",
-     true},
+     "on GPUs: measure which algorithm is the fastest for each matrix product that FILE lacks, keep it there, and "
+     "compute as FILE says; under mpiexec --tune=FILE, in one word",
+     false},
+    {"window", SHARDING, OPTION_WHOLE, FIELD(window), 1, 1 << 20, 2, NULL, NULL, "UNITS", "2",
+     "units gathered at once, prefetched ones counted", true},
+    {"reduce", SHARDING, OPTION_CHOICE, FIELD(reduce), 0, 0, UNSET, "every|last", NULL, "every|last",
+     "every at stages 2 and 3, last below", "reduce gradients each micro-step, or once a step", true},
+    {"reduce-dtype", SHARDING, OPTION_CHOICE, FIELD(reduce_dtype), 0, 0, ZERO_FP32, "fp32|bf16", NULL, "fp32|bf16",
+     "fp32", "gradients on the wire", true},
     {"timeout", SHARDING, OPTION_WHOLE, FIELD(timeout), 1, 1e6, 600, NULL, NULL, "SECONDS", "600",
      "the most that ranks take to start, and that they wait for each other", true},
 
     {"model", MODEL, OPTION_TEXT, FIELD(model), 0, 0, UNSET, NULL, NULL, "NAME|DIR|FILE", "tiny",
-     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl; a Hugging Face folder of a GPT-2 to start from; or a config.json alone: random values", true},
-    {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16", "fp16", "fp32|bf16", "fp32 on CPU, bf16 on GPUs",
-     "parameters, activations, gradients", true},
-    {"recompute", MODEL, OPTION_CHOICE, FIELD(recompute), 0, 0, ZERO_RECOMPUTE_NONE, "none|selective|full", NULL, "[=full|selective]",
-     "none; full where no value is given", "compute activations again in the backward pass instead of keeping them", true},
+     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl; a Hugging Face folder of a GPT-2 to start from; or a config.json "
+     "alone: random values",
+     true},
+    {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16", "fp16", "fp32|bf16",
+     "fp32 on CPU, bf16 on GPUs", "parameters, activations, gradients", true},
+    {"recompute", MODEL, OPTION_CHOICE, FIELD(recompute), 0, 0, ZERO_RECOMPUTE_NONE, "none|selective|full", NULL,
+     "[=full|selective]", "none; full where no value is given",
+     "compute activations again in the backward pass instead of keeping them", true},
     {"lora-rank", MODEL, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "N", NULL, NULL, false},
-    {"seed", MODEL, OPTION_WHOLE, FIELD(seed), 0, MANY, 0, NULL, NULL, "N", "0", "of initial values and of samples", true},
+    {"seed", MODEL, OPTION_WHOLE, FIELD(seed), 0, MANY, 0, NULL, NULL, "N", "0", "of initial values and of samples",
+     true},
 
     {"data", DATA, OPTION_TEXT, FIELD(data), 0, 0, UNSET, NULL, NULL, "FILE", "numbers spelled as words, built in",
      "text (a byte is a token), a token file, or a numpy array of tokens: its first bytes say which", false},
-    {"eval-data", DATA, OPTION_TEXT, FIELD(eval_data), 0, 0, UNSET, NULL, NULL, "FILE", "numbers that training leaves out, built in",
-     "the same, for evaluation", false},
+    {"eval-data", DATA, OPTION_TEXT, FIELD(eval_data), 0, 0, UNSET, NULL, NULL, "FILE",
+     "numbers that training leaves out, built in", "the same, for evaluation", false},
     {"tokenizer", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
     {"tokenize", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
-    {"shuffle", DATA, OPTION_WHOLE, FIELD(shuffle), 0, MANY, UNSET, NULL, NULL, "SEED", "in order", "permute the windows of each epoch", true},
+    {"shuffle", DATA, OPTION_WHOLE, FIELD(shuffle), 0, MANY, UNSET, NULL, NULL, "SEED", "in order",
+     "permute the windows of each epoch", true},
 
     {"batch", BATCH, OPTION_WHOLE, FIELD(batch), 1, 1e9, UNSET, NULL, NULL, "SEQUENCES", "8, or what fits the ranks",
      "per step, over all ranks", true},
-    {"micro-batch", BATCH, OPTION_WHOLE, FIELD(micro_batch), 1, 1e9, UNSET, NULL, NULL, "SEQUENCES", "what fits --batch, at most 8; 4 for larger models",
-     "per rank at a time", true},
-    {"seq-len", BATCH, OPTION_WHOLE, FIELD(seq_len), 1, 1e9, UNSET, NULL, NULL, "TOKENS", "64; 256 for larger models", "of a sequence", true},
-    {"steps", BATCH, OPTION_WHOLE, FIELD(steps), 0, 1e12, UNSET, NULL, NULL, "N", "1500; 100 for larger models, 10 with --compare-stages",
-     "counted from the start of training", true},
+    {"micro-batch", BATCH, OPTION_WHOLE, FIELD(micro_batch), 1, 1e9, UNSET, NULL, NULL, "SEQUENCES",
+     "what fits --batch, at most 8; 4 for larger models", "per rank at a time", true},
+    {"seq-len", BATCH, OPTION_WHOLE, FIELD(seq_len), 1, 1e9, UNSET, NULL, NULL, "TOKENS", "64; 256 for larger models",
+     "of a sequence", true},
+    {"steps", BATCH, OPTION_WHOLE, FIELD(steps), 0, 1e12, UNSET, NULL, NULL, "N",
+     "1500; 100 for larger models, 10 with --compare-stages", "counted from the start of training", true},
 
-    {"optimizer", OPTIMIZER, OPTION_CHOICE, FIELD(optimizer), 0, 0, ZERO_RULE_ADAMW, "adamw|adam|sgd|lion|adamw8bit", NULL, "adamw|adam|sgd|lion|adamw8bit",
-     "adamw", "the update; adamw8bit keeps its moments in a quarter of the memory", true},
-    {"lr", OPTIMIZER, OPTION_REAL, FIELD(lr), 0, MANY, UNSET, NULL, NULL, "RATE", "0.003; 0.0006 for larger presets, 0.00005 for folders; 1 with noam",
-     "learning rate", true},
-    {"min-lr", OPTIMIZER, OPTION_REAL, FIELD(min_lr), 0, MANY, 0, NULL, NULL, "RATE", "0", "at the end of linear and cosine", true},
-    {"schedule", OPTIMIZER, OPTION_CHOICE, FIELD(schedule), 0, 0, SCHEDULE_COSINE, "constant|linear|cosine|noam", NULL, "constant|linear|cosine|noam",
-     "cosine", "of the learning rate", true},
-    {"warmup", OPTIMIZER, OPTION_WHOLE, FIELD(warmup), 0, 1e12, UNSET, NULL, NULL, "STEPS", "a tenth of --steps, at most 100; with noam at least 1",
-     "until the full rate", true},
-    {"betas", OPTIMIZER, OPTION_PAIR, FIELD(betas), 0, 1, UNSET, NULL, NULL, "B1,B2", "0.9,0.95", "decay of the moments; each below 1; sgd: B1 is its momentum", true},
-    {"eps", OPTIMIZER, OPTION_REAL, FIELD(eps), 0, MANY, 1e-8, NULL, NULL, "E", "1e-8", "above 0, added to the root of the second moment", true},
-    {"weight-decay", OPTIMIZER, OPTION_REAL, FIELD(weight_decay), 0, MANY, 0.1, NULL, NULL, "W", "0.1", "of parameters with two or more dimensions", true},
-    {"clip", OPTIMIZER, OPTION_REAL, FIELD(clip), 0, MANY, 1, NULL, NULL, "NORM", "1", "largest norm of the gradient; 0: off", true},
+    {"optimizer", OPTIMIZER, OPTION_CHOICE, FIELD(optimizer), 0, 0, ZERO_RULE_ADAMW, "adamw|adam|sgd|lion|adamw8bit",
+     NULL, "adamw|adam|sgd|lion|adamw8bit", "adamw",
+     "the update; adamw8bit keeps its moments in a quarter of the memory", true},
+    {"lr", OPTIMIZER, OPTION_REAL, FIELD(lr), 0, MANY, UNSET, NULL, NULL, "RATE",
+     "0.003; 0.0006 for larger presets, 0.00005 for folders; 1 with noam", "learning rate", true},
+    {"min-lr", OPTIMIZER, OPTION_REAL, FIELD(min_lr), 0, MANY, 0, NULL, NULL, "RATE", "0",
+     "at the end of linear and cosine", true},
+    {"schedule", OPTIMIZER, OPTION_CHOICE, FIELD(schedule), 0, 0, SCHEDULE_COSINE, "constant|linear|cosine|noam", NULL,
+     "constant|linear|cosine|noam", "cosine", "of the learning rate", true},
+    {"warmup", OPTIMIZER, OPTION_WHOLE, FIELD(warmup), 0, 1e12, UNSET, NULL, NULL, "STEPS",
+     "a tenth of --steps, at most 100; with noam at least 1", "until the full rate", true},
+    {"betas", OPTIMIZER, OPTION_PAIR, FIELD(betas), 0, 1, UNSET, NULL, NULL, "B1,B2", "0.9,0.95",
+     "decay of the moments; each below 1; sgd: B1 is its momentum", true},
+    {"eps", OPTIMIZER, OPTION_REAL, FIELD(eps), 0, MANY, 1e-8, NULL, NULL, "E", "1e-8",
+     "above 0, added to the root of the second moment", true},
+    {"weight-decay", OPTIMIZER, OPTION_REAL, FIELD(weight_decay), 0, MANY, 0.1, NULL, NULL, "W", "0.1",
+     "of parameters with two or more dimensions", true},
+    {"clip", OPTIMIZER, OPTION_REAL, FIELD(clip), 0, MANY, 1, NULL, NULL, "NORM", "1",
+     "largest norm of the gradient; 0: off", true},
     {"max-skipped", OPTIMIZER, OPTION_WHOLE, FIELD(max_skipped), 0, MANY, 10, NULL, NULL, "STEPS", "10",
      "the run fails after so many steps in a row whose gradient norm is not finite; 0: it goes on", true},
     {"loss-scale", OPTIMIZER, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "dynamic|VALUE", NULL, NULL, false},
 
-    {"offload", OFFLOAD, OPTION_CHOICE, FIELD(offload), 0, 0, OFFLOAD_NONE, "none|optimizer|params|all", NULL, "none|optimizer|params|all", "none",
+    {"offload", OFFLOAD, OPTION_CHOICE, FIELD(offload), 0, 0, OFFLOAD_NONE, "none|optimizer|params|all", NULL,
+     "none|optimizer|params|all", "none",
      "what lives outside the device: optimizer state with its gradients, parameters, or both", true},
-    {"offload-tier", OFFLOAD, OPTION_CHOICE, FIELD(offload_tier), 0, 0, OFFLOAD_TO_HOST, "host|nvme", NULL, "host|nvme", "host",
-     "where: host memory, or a drive (gradients are in host memory then)", true},
-    {"nvme-path", OFFLOAD, OPTION_TEXT, FIELD(nvme_path), 0, 0, UNSET, NULL, NULL, "DIR", "none", "a folder on a local drive, for --offload-tier nvme", false},
-    {"offload-ratio", OFFLOAD, OPTION_REAL, FIELD(offload_ratio), 0, 1, 1, NULL, NULL, "0..1", "1", "share of the optimizer state that is offloaded", true},
+    {"offload-tier", OFFLOAD, OPTION_CHOICE, FIELD(offload_tier), 0, 0, OFFLOAD_TO_HOST, "host|nvme", NULL, "host|nvme",
+     "host", "where: host memory, or a drive (gradients are in host memory then)", true},
+    {"nvme-path", OFFLOAD, OPTION_TEXT, FIELD(nvme_path), 0, 0, UNSET, NULL, NULL, "DIR", "none",
+     "a folder on a local drive, for --offload-tier nvme", false},
+    {"offload-ratio", OFFLOAD, OPTION_REAL, FIELD(offload_ratio), 0, 1, 1, NULL, NULL, "0..1", "1",
+     "share of the optimizer state that is offloaded", true},
     {"offload-activations", OFFLOAD, OPTION_FLAG, FIELD(offload_activations), 0, 0, 0, NULL, NULL, NULL, NULL,
      "with --recompute: the layers' inputs, which are kept, in host memory", true},
 
@@ -110,22 +141,30 @@ static const option_t table[] = {
     {"log", OUTPUT, OPTION_TEXT, FIELD(log), 0, 0, UNSET, NULL, NULL, "FILE", "none", "JSON lines", false},
     {"trace", OUTPUT, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
     {"tensorboard", OUTPUT, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
-    {"eval-every", OUTPUT, OPTION_WHOLE, FIELD(eval_every), 1, 1e12, UNSET, NULL, NULL, "N", "at the end where --eval-data is given",
-     "steps between evaluations", true},
-    {"eval-batches", OUTPUT, OPTION_WHOLE, FIELD(eval_batches), 1, 1e9, UNSET, NULL, NULL, "N", "16", "--batch sequences each", true},
-    {"sample", OUTPUT, OPTION_WHOLE, FIELD(sample), 0, 1e6, UNSET, NULL, NULL, "TOKENS", "48 with the built-in model on text, else 0",
-     "length of the samples before and after training; 0: none", true},
-    {"prompt", OUTPUT, OPTION_TEXT, FIELD(prompt), 0, 0, UNSET, NULL, NULL, "TEXT", "a newline; numbers, with the built-in corpus", "what samples begin with",
-     true},
-    {"temperature", OUTPUT, OPTION_REAL, FIELD(temperature), 0, MANY, UNSET, NULL, NULL, "T", "0.8; 0 for numbers", "of samples; 0: always the likeliest token", true},
-    {"top-k", OUTPUT, OPTION_WHOLE, FIELD(top_k), 0, 1e9, UNSET, NULL, NULL, "K", "0 (off)", "sample from the K likeliest tokens", true},
-    {"top-p", OUTPUT, OPTION_REAL, FIELD(top_p), 0, 1, UNSET, NULL, NULL, "P", "1 (off)", "sample from the likeliest tokens that make up P", true},
+    {"eval-every", OUTPUT, OPTION_WHOLE, FIELD(eval_every), 1, 1e12, UNSET, NULL, NULL, "N",
+     "at the end where --eval-data is given", "steps between evaluations", true},
+    {"eval-batches", OUTPUT, OPTION_WHOLE, FIELD(eval_batches), 1, 1e9, UNSET, NULL, NULL, "N", "16",
+     "--batch sequences each", true},
+    {"sample", OUTPUT, OPTION_WHOLE, FIELD(sample), 0, 1e6, UNSET, NULL, NULL, "TOKENS",
+     "48 with the built-in model on text, else 0", "length of the samples before and after training; 0: none", true},
+    {"prompt", OUTPUT, OPTION_TEXT, FIELD(prompt), 0, 0, UNSET, NULL, NULL, "TEXT",
+     "a newline; numbers, with the built-in corpus", "what samples begin with", true},
+    {"temperature", OUTPUT, OPTION_REAL, FIELD(temperature), 0, MANY, UNSET, NULL, NULL, "T", "0.8; 0 for numbers",
+     "of samples; 0: always the likeliest token", true},
+    {"top-k", OUTPUT, OPTION_WHOLE, FIELD(top_k), 0, 1e9, UNSET, NULL, NULL, "K", "0 (off)",
+     "sample from the K likeliest tokens", true},
+    {"top-p", OUTPUT, OPTION_REAL, FIELD(top_p), 0, 1, UNSET, NULL, NULL, "P", "1 (off)",
+     "sample from the likeliest tokens that make up P", true},
     {"quiet", OUTPUT, OPTION_FLAG, FIELD(quiet), 0, 0, 0, NULL, NULL, NULL, NULL, "print errors only", false},
 
-    {"explain", LOOK, OPTION_FLAG, FIELD(explain), 0, 0, 0, NULL, NULL, NULL, NULL, "print the plan, run nothing", false},
-    {"plan", LOOK, OPTION_FLAG, FIELD(plan), 0, 0, 0, NULL, NULL, NULL, NULL, "print the memory that a rank will need, run nothing; any --ranks", false},
+    {"explain", LOOK, OPTION_FLAG, FIELD(explain), 0, 0, 0, NULL, NULL, NULL, NULL, "print the plan, run nothing",
+     false},
+    {"plan", LOOK, OPTION_FLAG, FIELD(plan), 0, 0, 0, NULL, NULL, NULL, NULL,
+     "print the memory that a rank will need, run nothing; any --ranks", false},
     {"compare-stages", LOOK, OPTION_FLAG, FIELD(compare_stages), 0, 0, 0, NULL, NULL, NULL, NULL,
-     "run stages 0 to 3, whatever --stage says, on the same steps and print one table of memory, traffic, speed and results", true},
+     "run stages 0 to 3, whatever --stage says, on the same steps and print one table of memory, traffic, speed and "
+     "results",
+     true},
 
     {"config", FILES, OPTION_TEXT, FIELD(config), 0, 0, UNSET, NULL, NULL, "FILE", "none",
      "JSON with DeepSpeed's keys, and any of these options by name; the command line wins", false},
@@ -249,9 +288,10 @@ static zero_status_t bounds(const option_t *option, const char *text, double val
         return ZERO_OK;
     double nearest = value < option->low ? option->low : option->high;
     if (option->high >= 1e9)
-        return zero_fail(error, ZERO_ERR_ARG, "--%s is %s, but must be %.0f or more%s: use %.0f", option->name, text, option->low,
-                         value > option->high ? " (and not as large)" : "", nearest);
-    return zero_fail(error, ZERO_ERR_ARG, "--%s is %s, but must be from %.0f to %.0f: use %.0f", option->name, text, option->low, option->high, nearest);
+        return zero_fail(error, ZERO_ERR_ARG, "--%s is %s, but must be %.0f or more%s: use %.0f", option->name, text,
+                         option->low, value > option->high ? " (and not as large)" : "", nearest);
+    return zero_fail(error, ZERO_ERR_ARG, "--%s is %s, but must be from %.0f to %.0f: use %.0f", option->name, text,
+                     option->low, option->high, nearest);
 }
 
 static zero_status_t set_value(options_t *options, const option_t *option, const char *text, zero_error_t *error)
@@ -279,10 +319,14 @@ static zero_status_t set_value(options_t *options, const option_t *option, const
     case OPTION_PAIR: {
         const char *comma = strchr(text, ',');
         if (comma == NULL || !read_real(text, comma, &real[0]) || !read_real(comma + 1, text + strlen(text), &real[1]))
-            return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be two numbers with a comma between them, as 0.9,0.95", option->name, text);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "--%s is '%s', but must be two numbers with a comma between them, as 0.9,0.95",
+                             option->name, text);
         for (int i = 0; i < 2; i++)
             if (!(real[i] >= 0 && real[i] < 1))
-                return zero_fail(error, ZERO_ERR_ARG, "--%s is %s, but both must be at least 0 and below 1, as 0.9,0.95", option->name, text);
+                return zero_fail(error, ZERO_ERR_ARG,
+                                 "--%s is %s, but both must be at least 0 and below 1, as 0.9,0.95", option->name,
+                                 text);
         memcpy(field(options, option), real, sizeof real);
         return ZERO_OK;
     }
@@ -298,12 +342,14 @@ static zero_status_t set_value(options_t *options, const option_t *option, const
             return ZERO_OK;
         }
         if (option->later != NULL && (strcmp(option->later, "*") == 0 || choice_index(option->later, text) >= 0))
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s %s is not supported yet by this version, which has: %s", option->name, text,
-                             option->choices);
-        return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be one of: %s", option->name, text, option->choices);
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s %s is not supported yet by this version, which has: %s",
+                             option->name, text, option->choices);
+        return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be one of: %s", option->name, text,
+                         option->choices);
     }
     case OPTION_LATER:
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s is not supported yet by this version: leave it out", option->name);
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s is not supported yet by this version: leave it out",
+                         option->name);
     case OPTION_FLAG:
         break;
     }
@@ -338,25 +384,27 @@ static bool takes_optional(const option_t *option)
     return option->argument != NULL && option->argument[0] == '[';
 }
 
-/* An argument that is no option: it follows last, the option before it (NULL: it is the first), whose value came with it or
- * is not needed. */
+/* An argument that is no option: it follows last, the option before it (NULL: it is the first), whose value came with
+ * it or is not needed. */
 static zero_status_t stray(const char *argument, const option_t *last, const char *value, zero_error_t *error)
 {
     if (argument[0] == '-' && argument[1] != '\0' && argument[1] != '-')
         for (int i = 0; i < COUNT_OPTIONS; i++)
             if (strncmp(table[i].name, argument + 1, strcspn(argument + 1, "=")) == 0 &&
                 table[i].name[strcspn(argument + 1, "=")] == '\0')
-                return zero_fail(error, ZERO_ERR_ARG, "'%s' is not an option: did you mean --%s?", argument, table[i].name);
+                return zero_fail(error, ZERO_ERR_ARG, "'%s' is not an option: did you mean --%s?", argument,
+                                 table[i].name);
     if (argument[0] == '-' || last == NULL)
         return zero_fail(error, ZERO_ERR_ARG, "'%s' is not an option: --help lists the options", argument);
     if (last->type == OPTION_FLAG)
-        return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, which takes no value: leave it out", argument, last->name);
+        return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, which takes no value: leave it out", argument,
+                         last->name);
     if (value == NULL && choice_index(last->choices, argument) >= 0)
         return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, whose value comes with '=': write --%s=%s", argument,
                          last->name, last->name, argument);
     if (value == NULL)
-        return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, whose value comes with '=' and must be one of: %s", argument,
-                         last->name, last->choices);
+        return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, whose value comes with '=' and must be one of: %s",
+                         argument, last->name, last->choices);
     return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s %s, but an option takes one value: leave it out", argument,
                      last->name, value);
 }
@@ -395,7 +443,8 @@ zero_status_t options_parse(options_t *options, int argc, char *const *argv, zer
         bool alone = value == NULL && takes_optional(option);
         if (value == NULL && !alone && option->type != OPTION_LATER) {
             if (i + 1 >= argc || strncmp(argv[i + 1], "--", 2) == 0)
-                return zero_fail(error, ZERO_ERR_ARG, "--%s needs a value: --%s %s", option->name, option->name, option->argument);
+                return zero_fail(error, ZERO_ERR_ARG, "--%s needs a value: --%s %s", option->name, option->name,
+                                 option->argument);
             value = argv[++i];
         }
         zero_status_t status = set_value(options, option, value != NULL ? value : alone ? "full" : "", error);
@@ -410,7 +459,8 @@ void options_help(FILE *file)
     fputs("Usage: zero_train [--option value | --option=value] ...\n"
           "\n"
           "Trains GPT-2 models with parameters, gradients and optimizer state sharded over ranks.\n"
-          "With no options: a small model on numbers spelled as words, on each of this machine's GPUs, or on 2 ranks of its CPU.\n"
+          "With no options: a small model on numbers spelled as words, on each of this machine's GPUs, or on 2 ranks "
+          "of its CPU.\n"
           "Under mpiexec, srun or torchrun it joins the ranks that these started.\n",
           file);
     for (int group = 0; group < GROUP_COUNT; group++) {
@@ -423,9 +473,11 @@ void options_help(FILE *file)
             if (!head)
                 fprintf(file, "\n%s\n", group_names[group]);
             head = true;
-            snprintf(left, sizeof left, "--%s%s%s", option->name, option->argument != NULL && !takes_optional(option) ? " " : "",
+            snprintf(left, sizeof left, "--%s%s%s", option->name,
+                     option->argument != NULL && !takes_optional(option) ? " " : "",
                      option->argument != NULL ? option->argument : "");
-            fprintf(file, "  %-32s%s%s", left, strlen(left) > 31 ? "\n                                  " : "", option->help);
+            fprintf(file, "  %-32s%s%s", left, strlen(left) > 31 ? "\n                                  " : "",
+                    option->help);
             if (option->fallback != NULL)
                 fprintf(file, " (%s)", option->fallback);
             fputc('\n', file);
@@ -433,7 +485,8 @@ void options_help(FILE *file)
     }
     fputs("\n  -h, --help                      this text\n"
           "  --version                       the version\n"
-          "\nExit status: 0 done; 2 bad usage or input, found before training; 1 a failure while running; 128 + n ended by signal n.\n",
+          "\nExit status: 0 done; 2 bad usage or input, found before training; 1 a failure while running; 128 + n "
+          "ended by signal n.\n",
           file);
 }
 

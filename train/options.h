@@ -1,6 +1,6 @@
 /* options.h - the command line of zero_train: one table that parses, checks, documents and lists every option. */
-#ifndef EXAMPLES_ZERO_TRAIN_OPTIONS_H
-#define EXAMPLES_ZERO_TRAIN_OPTIONS_H
+#ifndef TRAIN_OPTIONS_H
+#define TRAIN_OPTIONS_H
 
 #include "models/model.h"
 
@@ -49,42 +49,52 @@ typedef struct options {
     /* -h, --version */
     int64_t help, version;
     /* no options of their own */
-    int64_t accumulation;      /* micro-steps of a step that --config asks for, -1: it does not */
-    int64_t rise;              /* RISE_OWN ... of schedule.h: of a Warmup scheduler that --config asks for */
+    int64_t accumulation;              /* micro-steps of a step that --config asks for, -1: it does not */
+    int64_t rise;                      /* RISE_OWN ... of schedule.h: of a Warmup scheduler that --config asks for */
     double rise_from, rise_from_ratio; /* where its rise begins: a rate and a share of the rate, of which one is 0 */
-    double min_ratio;          /* where it ends, as a share of the rate; NaN: at min_lr */
-    bool given[OPTIONS_MOST];  /* on the command line, by index */
+    double min_ratio;                  /* where it ends, as a share of the rate; NaN: at min_lr */
+    bool given[OPTIONS_MOST];          /* on the command line, by index */
 } options_t;
 
 /* Every option unset or at its default. */
 void options_init(options_t *options);
 
-/* Reads argv into *options (initialised); texts point into argv. ZERO_ERR_ARG names the option, the value found and the value wanted; an option that a
- * later version will have is ZERO_ERR_UNSUPPORTED. */
+/* Reads argv into *options (initialised); texts point into argv. ZERO_ERR_ARG names the option, the value found and the
+ * value wanted; an option that a later version will have is ZERO_ERR_UNSUPPORTED. */
 zero_status_t options_parse(options_t *options, int argc, char *const *argv, zero_error_t *error);
 
-/* Sets the option of this index as --name text does, but not as given: for values from elsewhere. text is kept where the option is a text. */
+/* Sets the option of this index as --name text does, but not as given: for values from elsewhere. text is kept where
+ * the option is a text. */
 zero_status_t options_set(options_t *options, int index, const char *text, zero_error_t *error);
 /* Index of a setting (not --help or --version) by name, with dashes or underscores; -1: there is none. */
 int options_find(const char *name);
-/* Edits (insertions, deletions, replacements) that turn a into b (Levenshtein 1966); texts longer than 63 count as far away. */
+/* Edits (insertions, deletions, replacements) that turn a into b (Levenshtein 1966); texts longer than 63 count as far
+ * away. */
 int options_distance(const char *a, const char *b);
 
 /* The groups, each option with its default. */
 void options_help(FILE *file);
 
 /* What an option holds, for the log and for comparing ranks. */
-typedef enum option_type { OPTION_WHOLE = 0, OPTION_REAL, OPTION_PAIR, OPTION_TEXT, OPTION_CHOICE, OPTION_FLAG, OPTION_LATER } option_type_t;
+typedef enum option_type {
+    OPTION_WHOLE = 0,
+    OPTION_REAL,
+    OPTION_PAIR,
+    OPTION_TEXT,
+    OPTION_CHOICE,
+    OPTION_FLAG,
+    OPTION_LATER
+} option_type_t;
 
 typedef struct option_view {
-    const char *name;     /* without dashes */
+    const char *name; /* without dashes */
     option_type_t type;
-    bool set;             /* false: no value */
-    bool shared;          /* must be the same on every rank */
-    int64_t whole;        /* WHOLE, FLAG */
-    double real[2];       /* REAL, PAIR */
-    char text[256];       /* TEXT (cut), CHOICE */
-    const char *full;     /* TEXT whole */
+    bool set;         /* false: no value */
+    bool shared;      /* must be the same on every rank */
+    int64_t whole;    /* WHOLE, FLAG */
+    double real[2];   /* REAL, PAIR */
+    char text[256];   /* TEXT (cut), CHOICE */
+    const char *full; /* TEXT whole */
 } option_view_t;
 
 int options_count(void);

@@ -10,8 +10,10 @@ zero_status_t place_device(place_t *place, const job_t *job, int local, zero_err
     zero_device_options_init(&options);
     options.threads = (int)job->o.threads;
     if (job->o.device != DEVICE_CUDA && strcmp(zero_comm_name(place->comm), "tcp") == 0)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "torchrun started ranks on several machines, but between CPUs of several machines data goes by MPI: start "
-                         "them with mpiexec");
+        return zero_fail(
+            error, ZERO_ERR_UNSUPPORTED,
+            "torchrun started ranks on several machines, but between CPUs of several machines data goes by MPI: start "
+            "them with mpiexec");
     if (job->o.device != DEVICE_CUDA)
         return zero_device_cpu(&place->device, &options, error);
     int gpus = zero_cuda_devices();
@@ -38,7 +40,8 @@ zero_status_t place_wire(place_t *place, zero_error_t *why, zero_error_t *error)
     if (advice != NULL)
         *advice = '\0';
     if (strcmp(zero_comm_name(place->comm), "tcp") == 0)
-        return zero_fail(error, status, "ranks that torchrun started on several machines need NCCL (mpiexec does not): %s", why->text);
+        return zero_fail(error, status,
+                         "ranks that torchrun started on several machines need NCCL (mpiexec does not): %s", why->text);
     status = zero_comm_staged(&place->wire, place->comm, place->device, 0, error);
     if (status == ZERO_OK)
         place->comm = place->wire; /* which has taken it over */
@@ -56,27 +59,17 @@ void place_close(place_t *place)
     *place = (place_t){.comm = NULL};
 }
 
-/* NVIDIA's data sheets: tera-operations a second for dense matrices, bf16 on tensor cores with sums in fp32, fp32 without tensor cores, as our kernels
- * compute it. What has more words comes before what has fewer. */
+/* NVIDIA's data sheets: tera-operations a second for dense matrices, bf16 on tensor cores with sums in fp32, fp32
+ * without tensor cores, as our kernels compute it. What has more words comes before what has fewer. */
 static const struct {
     const char *words[2];
     double bf16, fp32;
 } peaks[] = {
-    {{"GB200", NULL}, 2500, 80},
-    {{"B200", NULL}, 2250, 75},
-    {{"GH200", NULL}, 989, 67},
-    {{"H200", "NVL"}, 835, 60},
-    {{"H200", NULL}, 989, 67},
-    {{"H100", "NVL"}, 835, 60},
-    {{"H100", "PCIe"}, 756, 51},
-    {{"H100", NULL}, 989, 67},
-    {{"A100", NULL}, 312, 19.5},
-    {{"L40S", NULL}, 362, 91.6},
-    {{"L4", NULL}, 121, 30.3},
-    {{"A40", NULL}, 149.7, 37.4},
-    {{"A10", NULL}, 125, 31.2},
-    {{"RTX", "4090"}, 165.2, 82.6},
-    {{"RTX", "3090"}, 71, 35.6},
+    {{"GB200", NULL}, 2500, 80}, {{"B200", NULL}, 2250, 75},     {{"GH200", NULL}, 989, 67},
+    {{"H200", "NVL"}, 835, 60},  {{"H200", NULL}, 989, 67},      {{"H100", "NVL"}, 835, 60},
+    {{"H100", "PCIe"}, 756, 51}, {{"H100", NULL}, 989, 67},      {{"A100", NULL}, 312, 19.5},
+    {{"L40S", NULL}, 362, 91.6}, {{"L4", NULL}, 121, 30.3},      {{"A40", NULL}, 149.7, 37.4},
+    {{"A10", NULL}, 125, 31.2},  {{"RTX", "4090"}, 165.2, 82.6}, {{"RTX", "3090"}, 71, 35.6},
 };
 
 /* Whether a word stands in text, with no letters or digits around it. */

@@ -35,7 +35,8 @@ zero_status_t report_written(zero_error_t *error)
     flush();
     if (!ferror(stdout))
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_IO, "cannot write standard output: %s", strerror(flush_failure != 0 ? flush_failure : EIO));
+    return zero_fail(error, ZERO_ERR_IO, "cannot write standard output: %s",
+                     strerror(flush_failure != 0 ? flush_failure : EIO));
 }
 
 /* 1234567 as "1,234,567". */
@@ -60,15 +61,16 @@ static digits_t digits(uint64_t value)
 void report_head(const job_t *job, const char *gpu)
 {
     const options_t *o = &job->o;
-    printf("%s: %s parameters, %lld layers, width %lld; %d rank%s x %lld thread%s%s%s, ", o->model, digits((uint64_t)zero_model_parameters(&job->model)).text,
-           (long long)job->model.layers, (long long)job->model.width, job->world, job->world == 1 ? "" : "s", (long long)o->threads,
+    printf("%s: %s parameters, %lld layers, width %lld; %d rank%s x %lld thread%s%s%s, ", o->model,
+           digits((uint64_t)zero_model_parameters(&job->model)).text, (long long)job->model.layers,
+           (long long)job->model.width, job->world, job->world == 1 ? "" : "s", (long long)o->threads,
            o->threads == 1 ? "" : "s", gpu[0] != '\0' ? " on " : "", gpu);
     if (o->compare_stages)
         printf("stages 0 to 3");
     else
         printf("stage %lld", (long long)o->stage);
-    printf(", %s; %lld step%s of %lld sequences of %lld tokens\n", zero_dtype_name((zero_dtype_t)o->dtype), (long long)o->steps, o->steps == 1 ? "" : "s",
-           (long long)o->batch, (long long)o->seq_len);
+    printf(", %s; %lld step%s of %lld sequences of %lld tokens\n", zero_dtype_name((zero_dtype_t)o->dtype),
+           (long long)o->steps, o->steps == 1 ? "" : "s", (long long)o->batch, (long long)o->seq_len);
     flush();
 }
 
@@ -81,9 +83,11 @@ void report_rates(const job_t *job)
     if (s->lr == 0)
         fprintf(stderr, "zero_train: warning: nothing is trained, since --lr is 0: the rate of every step is 0\n");
     else
-        fprintf(stderr,
-                "zero_train: warning: nothing is trained, since the rate of every step is 0: --schedule ends at --min-lr, "
-                "which is 0, and --steps is %lld: use --schedule constant, a --min-lr above 0, or more --steps\n", (long long)s->steps);
+        fprintf(
+            stderr,
+            "zero_train: warning: nothing is trained, since the rate of every step is 0: --schedule ends at --min-lr, "
+            "which is 0, and --steps is %lld: use --schedule constant, a --min-lr above 0, or more --steps\n",
+            (long long)s->steps);
 }
 
 void report_kernels(const char *text)
@@ -92,7 +96,7 @@ void report_kernels(const char *text)
     fflush(stdout);
 }
 
-/* ---- progress ------------------------------------------------------------------------------------------------------------ */
+/* ---- progress --------------------------------------------------------------------------------------------------- */
 
 void progress_step(progress_t *p, int64_t step, double loss, double norm, double lr, double tokens_per_second)
 {
@@ -102,8 +106,8 @@ void progress_step(progress_t *p, int64_t step, double loss, double norm, double
     bool end = step == 1 || step == p->steps;
     if (p->quiet || (p->terminal ? !end && now - p->last < 0.1 : !end && step % part != 0))
         return;
-    snprintf(line, sizeof line, "step %lld/%lld  loss %.4f  norm %.3g  lr %.3g  %.0f tokens/s", (long long)step, (long long)p->steps, loss, norm, lr,
-             tokens_per_second);
+    snprintf(line, sizeof line, "step %lld/%lld  loss %.4f  norm %.3g  lr %.3g  %.0f tokens/s", (long long)step,
+             (long long)p->steps, loss, norm, lr, tokens_per_second);
     if (p->terminal)
         printf("\r%-79s", line);
     else
@@ -129,7 +133,7 @@ void progress_say(progress_t *p, const char *format, ...)
     flush();
 }
 
-/* ---- tables -------------------------------------------------------------------------------------------------------------- */
+/* ---- tables ----------------------------------------------------------------------------------------------------- */
 
 uint64_t report_total(const zero_memory_t *memory)
 {
@@ -218,7 +222,8 @@ void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
     for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
         for (int kind = 0; kind < ZERO_KIND_COUNT; kind++) {
             char name[64];
-            snprintf(name, sizeof name, "  %s (%s)", zero_kind_name((zero_kind_t)kind), zero_tier_name((zero_tier_t)tier));
+            snprintf(name, sizeof name, "  %s (%s)", zero_kind_name((zero_kind_t)kind),
+                     zero_tier_name((zero_tier_t)tier));
             if (any(forecast, measured, tier, kind))
                 memory_row(name, forecast->bytes[tier][kind], measured != NULL ? &measured->bytes[tier][kind] : NULL);
         }
@@ -231,9 +236,11 @@ void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
 void report_tiers(const zero_traffic_t *t, const char *does)
 {
     if (t->to_host + t->to_device > 0)
-        printf("a rank %s %s bytes a step to host memory and %s back\n", does, digits(t->to_host).text, digits(t->to_device).text);
+        printf("a rank %s %s bytes a step to host memory and %s back\n", does, digits(t->to_host).text,
+               digits(t->to_device).text);
     if (t->read + t->written > 0)
-        printf("a rank %s %s bytes a step from nvme and %s back\n", does, digits(t->read).text, digits(t->written).text);
+        printf("a rank %s %s bytes a step from nvme and %s back\n", does, digits(t->read).text,
+               digits(t->written).text);
 }
 
 void report_stages(const job_t *job, const stage_result_t results[4])
@@ -253,15 +260,18 @@ void report_stages(const job_t *job, const stage_result_t results[4])
                 shown = shown || any(&results[s].forecast, &results[s].measured, tier, kind);
             if (!shown)
                 continue;
-            snprintf(name, sizeof name, "  %s (%s)", zero_kind_name((zero_kind_t)kind), zero_tier_name((zero_tier_t)tier));
+            snprintf(name, sizeof name, "  %s (%s)", zero_kind_name((zero_kind_t)kind),
+                     zero_tier_name((zero_tier_t)tier));
             printf("%-26s", name);
             for (int s = 0; s < 4; s++)
-                printf(" %14s %15s", digits(results[s].forecast.bytes[tier][kind]).text, digits(results[s].measured.bytes[tier][kind]).text);
+                printf(" %14s %15s", digits(results[s].forecast.bytes[tier][kind]).text,
+                       digits(results[s].measured.bytes[tier][kind]).text);
             putchar('\n');
         }
     printf("%-26s", "  total");
     for (int s = 0; s < 4; s++)
-        printf(" %14s %15s", digits(report_total(&results[s].forecast)).text, digits(report_total(&results[s].measured)).text);
+        printf(" %14s %15s", digits(report_total(&results[s].forecast)).text,
+               digits(report_total(&results[s].measured)).text);
     printf("\n%-26s", "  the same on every rank");
     for (int s = 0; s < 4; s++)
         printf(" %14s %15s", "", results[s].memory_equal ? "yes" : "NO");

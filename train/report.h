@@ -1,6 +1,6 @@
 /* report.h - what people read while training: progress, tables of memory and of stages. */
-#ifndef EXAMPLES_ZERO_TRAIN_REPORT_H
-#define EXAMPLES_ZERO_TRAIN_REPORT_H
+#ifndef TRAIN_REPORT_H
+#define TRAIN_REPORT_H
 
 #include "train/run.h"
 
@@ -19,12 +19,13 @@ void report_kernels(const char *text);
 /* A warning where every step has the rate 0, so that nothing would be trained. */
 void report_rates(const job_t *job);
 
-/* Progress on standard output: one line that is written over on a terminal, otherwise a line about every twentieth part. */
+/* Progress on standard output: one line that is written over on a terminal, otherwise a line about every twentieth
+ * part. */
 typedef struct progress {
     bool quiet, terminal;
-    bool open;         /* a line that the next one writes over */
+    bool open; /* a line that the next one writes over */
     int64_t steps;
-    double last;       /* when a terminal was written to */
+    double last; /* when a terminal was written to */
 } progress_t;
 
 void progress_step(progress_t *progress, int64_t step, double loss, double norm, double lr, double tokens_per_second);
@@ -47,13 +48,13 @@ void report_tiers(const zero_traffic_t *traffic, const char *does);
 
 /* What --compare-stages found at one stage. */
 typedef struct stage_result {
-    zero_memory_t forecast, measured;   /* the largest over the ranks */
-    bool memory_equal, bytes_equal;     /* on every rank */
-    uint64_t bytes_planned, bytes_moved;/* received by this rank over all steps */
+    zero_memory_t forecast, measured;    /* the largest over the ranks */
+    bool memory_equal, bytes_equal;      /* on every rank */
+    uint64_t bytes_planned, bytes_moved; /* received by this rank over all steps */
     double tokens_per_second;
-    double *losses, *norms;             /* (steps) */
+    double *losses, *norms; /* (steps) */
     uint64_t hash;
-    bool same;                          /* losses, norms and hash as those of the first stage, to the bit */
+    bool same; /* losses, norms and hash as those of the first stage, to the bit */
 } stage_result_t;
 
 void report_stages(const job_t *job, const stage_result_t results[4]);

@@ -13,13 +13,15 @@
 #include <unistd.h>
 
 #define GIB (1024.0 * 1024.0 * 1024.0)
-#define OUTSIDE (40ull << 20) /* of a rank, besides the forecast: program, libraries, MPI, tables; about 20 MiB as measured, and room for larger ones */
+#define OUTSIDE                                                                                                      \
+    (40ull << 20) /* of a rank, besides the forecast: program, libraries, MPI, tables; about 20 MiB as measured, and \
+                     room for larger ones */
 /* Tasks (processes and threads) of a rank besides its OpenMP threads, and of what starts the ranks. */
 enum { TASKS_RANK = 3, TASKS_OTHER = 8 };
 /* Open files of mpiexec: Open MPI's needs 36 for 2 ranks, and 6 more for each further one. */
 enum { FILES_RANK = 6, FILES_OTHER = 24 };
 
-/* ---- what there is ------------------------------------------------------------------------------------------------------- */
+/* ---- what there is ---------------------------------------------------------------------------------------------- */
 
 /* Files of a controller that say how much there may be, and is. What is only a cache of files is no usage: cache is its
  * key in memory.stat, NULL: none. [1]: version 2. */
@@ -66,7 +68,8 @@ static uint64_t user_tasks(void)
         char path[300];
         struct stat info;
         snprintf(path, sizeof path, "/proc/%s/task", entry->d_name);
-        if (isdigit((unsigned char)entry->d_name[0]) && stat(path, &info) == 0 && info.st_uid == getuid() && info.st_nlink > 2)
+        if (isdigit((unsigned char)entry->d_name[0]) && stat(path, &info) == 0 && info.st_uid == getuid() &&
+            info.st_nlink > 2)
             tasks += info.st_nlink - 2; /* a folder for each */
     }
     if (processes != NULL)
@@ -76,7 +79,8 @@ static uint64_t user_tasks(void)
 
 static uint64_t task_room(void)
 {
-    group_t g = {.files = {{"pids.max", "pids.current", NULL}, {"pids.max", "pids.current", NULL}}, .least = UINT64_MAX};
+    group_t g = {.files = {{"pids.max", "pids.current", NULL}, {"pids.max", "pids.current", NULL}},
+                 .least = UINT64_MAX};
     struct rlimit limit;
     if (getrlimit(RLIMIT_NPROC, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
         uint64_t used = user_tasks();
@@ -96,16 +100,17 @@ static zero_status_t check_files(int world, zero_error_t *error)
     limit.rlim_cur = limit.rlim_max < needed ? limit.rlim_max : needed;
     if (limit.rlim_cur >= needed && setrlimit(RLIMIT_NOFILE, &limit) == 0)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_SYSTEM, "--ranks is %d, and starting them takes %llu open files, but a process may have %llu "
-                     "here: raise ulimit -n, or use --ranks 1", world, (unsigned long long)needed,
-                     (unsigned long long)limit.rlim_cur);
+    return zero_fail(error, ZERO_ERR_SYSTEM,
+                     "--ranks is %d, and starting them takes %llu open files, but a process may have %llu "
+                     "here: raise ulimit -n, or use --ranks 1",
+                     world, (unsigned long long)needed, (unsigned long long)limit.rlim_cur);
 }
 
-/* ---- what ranks need ------------------------------------------------------------------------------------------------------- */
+/* ---- what ranks need -------------------------------------------------------------------------------------------- */
 
-/* Bytes of each of world ranks, forecast by an engine that only plans; fails where the options do not fit this number. Planning for GPUs takes memory
- * of one, so what ranks on GPUs have in host memory counts when they look themselves, before they reserve it. kinds
- * (may be NULL): what takes them. */
+/* Bytes of each of world ranks, forecast by an engine that only plans; fails where the options do not fit this number.
+ * Planning for GPUs takes memory of one, so what ranks on GPUs have in host memory counts when they look themselves,
+ * before they reserve it. kinds (may be NULL): what takes them. */
 static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *bytes, zero_memory_t *kinds,
                                 zero_error_t *error)
 {
@@ -188,8 +193,8 @@ static bool change(options_t *o, const job_t *job, int i, char *text, size_t siz
         snprintf(text, size, "--recompute");
         return now->recompute != ZERO_RECOMPUTE_FULL;
     default:
-        o->offload = i == 5 && now->offload != OFFLOAD_PARAMS && now->offload != OFFLOAD_ALL
-            ? OFFLOAD_OPTIMIZER : OFFLOAD_ALL;
+        o->offload =
+            i == 5 && now->offload != OFFLOAD_PARAMS && now->offload != OFFLOAD_ALL ? OFFLOAD_OPTIMIZER : OFFLOAD_ALL;
         o->offload_tier = OFFLOAD_TO_NVME;
         o->offload_ratio = 1;
         o->nvme_path = now->nvme_path != NULL ? now->nvme_path : ".";
@@ -213,7 +218,8 @@ static bool find_change(const options_t *given, const job_t *job, uint64_t memor
 zero_status_t room_check(const options_t *given, const job_t *job, zero_error_t *error)
 {
     zero_memory_t kinds = {.size = sizeof kinds};
-    uint64_t bytes, memory = memory_room(), tasks = task_room(), each = (uint64_t)job->o.threads + TASKS_RANK, world = (uint64_t)job->world;
+    uint64_t bytes, memory = memory_room(), tasks = task_room(), each = (uint64_t)job->o.threads + TASKS_RANK,
+                    world = (uint64_t)job->world;
     zero_status_t status = rank_bytes(given, job->world, &bytes, &kinds, error);
     if (status != ZERO_OK)
         return status;
@@ -230,16 +236,18 @@ zero_status_t room_check(const options_t *given, const job_t *job, zero_error_t 
     if (by_memory && find_change(given, job, memory, option, sizeof option))
         snprintf(advice, sizeof advice, "use %s", option);
     if (!by_memory)
-        return zero_fail(error, ZERO_ERR_MEMORY,
-                         "--ranks is %d, but each takes %llu processes and threads, and this user may start %llu more here: %s", job->world,
-                         (unsigned long long)each, (unsigned long long)tasks, advice);
+        return zero_fail(
+            error, ZERO_ERR_MEMORY,
+            "--ranks is %d, but each takes %llu processes and threads, and this user may start %llu more here: %s",
+            job->world, (unsigned long long)each, (unsigned long long)tasks, advice);
     char list[400];
     report_largest(&kinds, list, sizeof list);
     if (world == 1)
         return zero_fail(error, ZERO_ERR_MEMORY,
                          "a rank needs %.2f GiB of memory (%s), but only %.2f GiB are available here: %s",
                          (double)bytes / GIB, list, (double)memory / GIB, advice);
-    return zero_fail(error, ZERO_ERR_MEMORY,
-                     "--ranks is %d, but so many need %.2f GiB of memory (%.2f GiB each: %s), and %.2f GiB are available here: %s", job->world,
-                     (double)world * (double)bytes / GIB, (double)bytes / GIB, list, (double)memory / GIB, advice);
+    return zero_fail(
+        error, ZERO_ERR_MEMORY,
+        "--ranks is %d, but so many need %.2f GiB of memory (%.2f GiB each: %s), and %.2f GiB are available here: %s",
+        job->world, (double)world * (double)bytes / GIB, (double)bytes / GIB, list, (double)memory / GIB, advice);
 }

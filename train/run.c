@@ -24,8 +24,10 @@ zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_erro
 static void name_options(const options_t *o, zero_error_t *error)
 {
     const bool optimizer = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL,
-        params = o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL;
-    const struct { const char *members, *option; } names[] = {
+               params = o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL;
+    const struct {
+        const char *members, *option;
+    } names[] = {
         {"set config.window = ", "use --window "},
         {"set config.optimizer.sharding = ZERO_SHARDED", "use --stage 1"},
         {"set config.optimizer.sharding and config.gradients.sharding = ZERO_SHARDED", "use --stage 2"},
@@ -33,16 +35,18 @@ static void name_options(const options_t *o, zero_error_t *error)
          "use --stage 3"},
         {"set config.offload_ratio = 1", "use --offload-ratio 1"},
         {"set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST",
-          params ? "use --offload all" : "use --offload optimizer"},
+         params ? "use --offload all" : "use --offload optimizer"},
         {"set config.parameters.tier = ZERO_TIER_HOST", optimizer ? "use --offload all" : "use --offload params"},
         {"set config.optimizer.tier, config.gradients.tier and config.parameters.tier = ZERO_TIER_HOST",
-          "use --offload all"},
+         "use --offload all"},
         {"set config.optimizer.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST",
-         params ? "use --offload all --offload-tier nvme --nvme-path DIR" : "use --offload optimizer --offload-tier nvme --nvme-path DIR"},
-        {"set config.optimizer.tier and config.parameters.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST",
+         params ? "use --offload all --offload-tier nvme --nvme-path DIR"
+                : "use --offload optimizer --offload-tier nvme --nvme-path DIR"},
+        {"set config.optimizer.tier and config.parameters.tier = ZERO_TIER_NVME, config.gradients.tier = "
+         "ZERO_TIER_HOST",
          "use --offload all --offload-tier nvme --nvme-path DIR"},
         {"use more ranks, smaller micro-batches or a smaller model",
-          "use more --ranks, a smaller --micro-batch, --recompute or a smaller --model"},
+         "use more --ranks, a smaller --micro-batch, --recompute or a smaller --model"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         zero_error_t before = *error;
@@ -70,7 +74,8 @@ static zero_status_t declare_model(run_t *run, const zero_model_options_t *optio
     return status == ZERO_OK ? zero_model_declare(run->model, run->engine, error) : status;
 }
 
-/* The same with the choices of --tune: rank 0 reads them and measures what they lack, the others are told. A plan measures nothing. */
+/* The same with the choices of --tune: rank 0 reads them and measures what they lack, the others are told. A plan
+ * measures nothing. */
 static zero_status_t declare_tuned(run_t *run, const zero_model_options_t *given, zero_error_t *error)
 {
     const char *path = run->job->o.tune;
@@ -80,7 +85,8 @@ static zero_status_t declare_tuned(run_t *run, const zero_model_options_t *given
     zero_status_t status = run->rank == 0 ? tune_read(path, &before, error) : tune_share(comm, &before, error);
     options.choices = before;
     options.measure = run->rank == 0 && comm != NULL;
-    if (status == ZERO_OK && (status = declare_model(run, &options, error)) != ZERO_OK && status == ZERO_ERR_ARG && run->rank == 0) {
+    if (status == ZERO_OK && (status = declare_model(run, &options, error)) != ZERO_OK && status == ZERO_ERR_ARG &&
+        run->rank == 0) {
         zero_error_t why = *error;
         zero_fail(error, status, "--tune '%s': %s", path, why.text);
     }
@@ -120,7 +126,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     }
     if (o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL)
         /* On the drive with all of their optimizer state; where a part of that stays on the device, in host memory. */
-        config.parameters.tier = o->offload_tier == OFFLOAD_TO_NVME && o->offload_ratio >= 1 ? ZERO_TIER_NVME : ZERO_TIER_HOST;
+        config.parameters.tier =
+            o->offload_tier == OFFLOAD_TO_NVME && o->offload_ratio >= 1 ? ZERO_TIER_NVME : ZERO_TIER_HOST;
     config.comm = run->place.wire;
     config.device = run->place.device;
     config.plan_world = run->place.comm == NULL ? run->job->world : 0;
@@ -132,16 +139,24 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     /* kernels give the gradient of the sum of losses; the loss is their mean */
     config.grad_scale = 1.0 / ((double)o->batch * (double)o->seq_len);
     config.rule = (zero_rule_t)o->optimizer; /* the choices are in its order */
-    config.adamw = (zero_adamw_t){.beta1 = o->betas[0], .beta2 = o->betas[1], .eps = o->eps, .weight_decay = o->weight_decay};
+    config.adamw =
+        (zero_adamw_t){.beta1 = o->betas[0], .beta2 = o->betas[1], .eps = o->eps, .weight_decay = o->weight_decay};
     config.log = warn;
     config.log_ctx = run;
     if ((status = zero_create(&run->engine, &config, error)) != ZERO_OK)
         return status;
-    zero_model_options_t options = {.micro_batch = o->micro_batch, .seq_len = o->seq_len, .sample_len = o->sample > 0 ? o->seq_len : 0,
+    zero_model_options_t options = {.micro_batch = o->micro_batch,
+                                    .seq_len = o->seq_len,
+                                    .sample_len = o->sample > 0 ? o->seq_len : 0,
                                     .micro_steps = run->job->micro_steps,
-                                    .dtype = (zero_dtype_t)o->dtype, .recompute = (zero_recompute_t)o->recompute,
-                                    .offload_activations = o->offload_activations != 0, .threads = (int)o->threads,
-                                    .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu", .eval = run->job->eval, .log = warn, .log_ctx = run};
+                                    .dtype = (zero_dtype_t)o->dtype,
+                                    .recompute = (zero_recompute_t)o->recompute,
+                                    .offload_activations = o->offload_activations != 0,
+                                    .threads = (int)o->threads,
+                                    .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu",
+                                    .eval = run->job->eval,
+                                    .log = warn,
+                                    .log_ctx = run};
     return o->tune != NULL ? declare_tuned(run, &options, error) : declare_model(run, &options, error);
 }
 
@@ -169,13 +184,14 @@ zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int s
     run->tokens = calloc(tokens, sizeof *run->tokens);
     run->targets = calloc(tokens, sizeof *run->targets);
     if (run->tokens == NULL || run->targets == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of --micro-batch %lld x --seq-len %lld", (long long)o->micro_batch,
-                         (long long)o->seq_len);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the tokens of --micro-batch %lld x --seq-len %lld",
+                         (long long)o->micro_batch, (long long)o->seq_len);
     if ((status = commit(run, error)) != ZERO_OK)
         return status;
     if ((status = zero_model_bind(run->model, error)) != ZERO_OK)
         return status;
-    return job->folder ? zero_model_load(run->model, o->model, error) : zero_model_init(run->model, (uint64_t)o->seed, error);
+    return job->folder ? zero_model_load(run->model, o->model, error)
+                       : zero_model_init(run->model, (uint64_t)o->seed, error);
 }
 
 void run_close(run_t *run)
@@ -189,9 +205,10 @@ void run_close(run_t *run)
     memset(run, 0, sizeof *run);
 }
 
-/* ---- steps --------------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------ */
 
-zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, double *loss, zero_stats_t *stats, zero_error_t *error)
+zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, double *loss, zero_stats_t *stats,
+                       zero_error_t *error)
 {
     const job_t *job = run->job;
     const options_t *o = &job->o;
@@ -202,11 +219,13 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
         double micro;
         for (int64_t b = 0; b < o->micro_batch; b++) {
             int64_t q = s * o->batch + run->rank * job->local + m * o->micro_batch + b;
-            status = data_read(job->data, data_window_at(job->windows, o->shuffle, q), T, job->model.vocab, run->tokens + b * T, run->targets + b * T, error);
+            status = data_read(job->data, data_window_at(job->windows, o->shuffle, q), T, job->model.vocab,
+                               run->tokens + b * T, run->targets + b * T, error);
             if (status != ZERO_OK)
                 return status;
         }
-        status = zero_model_train(run->model, run->tokens, run->targets, m == job->micro_steps - 1 ? ZERO_LAST : 0, &micro, error);
+        status = zero_model_train(run->model, run->tokens, run->targets, m == job->micro_steps - 1 ? ZERO_LAST : 0,
+                                  &micro, error);
         if (status != ZERO_OK)
             return status;
         sum += micro;
@@ -265,13 +284,13 @@ zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *st
         return status;
     bool named = run->skipped.unit[0] != '\0';
     /* the same everywhere: rank 0 says it */
-    return zero_fail(error, run->rank == 0 ? ZERO_ERR_ARG : ZERO_ERR_PEER,
-                     "steps %lld to %lld were skipped, since their gradient norm was not finite: at step %lld%s%s%s, and "
-                     "%s; use a smaller --lr (it is %g), or a larger --max-skipped (%lld)",
-                     (long long)run->skipped.first, (long long)step, (long long)run->skipped.first,
-                     named ? " gradients were first infinite or nan in unit '" : " only their sum was not",
-                     run->skipped.unit, named ? "' of the backward pass" : "", losses, o->lr,
-                     (long long)o->max_skipped);
+    return zero_fail(
+        error, run->rank == 0 ? ZERO_ERR_ARG : ZERO_ERR_PEER,
+        "steps %lld to %lld were skipped, since their gradient norm was not finite: at step %lld%s%s%s, and "
+        "%s; use a smaller --lr (it is %g), or a larger --max-skipped (%lld)",
+        (long long)run->skipped.first, (long long)step, (long long)run->skipped.first,
+        named ? " gradients were first infinite or nan in unit '" : " only their sum was not", run->skipped.unit,
+        named ? "' of the backward pass" : "", losses, o->lr, (long long)o->max_skipped);
 }
 
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
@@ -292,7 +311,8 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
                 int64_t q = first + run->rank * job->local + m * o->micro_batch + b;
                 if (q >= used)
                     break;
-                status = data_read(job->eval_data, q, T, job->model.vocab, run->tokens + b * T, run->targets + b * T, error);
+                status =
+                    data_read(job->eval_data, q, T, job->model.vocab, run->tokens + b * T, run->targets + b * T, error);
                 if (status != ZERO_OK)
                     return status;
                 rows++;
@@ -309,7 +329,7 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 static void largest(zero_memory_t *into, const zero_memory_t *from)
 {
@@ -326,7 +346,8 @@ zero_status_t run_memory(run_t *run, zero_memory_t *forecast, zero_memory_t *mea
     zero_memory_t own[2] = {{.size = sizeof *own}, {.size = sizeof *own}}, *all;
     int world = zero_comm_size(run->place.comm);
     zero_status_t status;
-    if ((status = zero_forecast(run->engine, &own[0])) != ZERO_OK || (status = zero_measure(run->engine, &own[1])) != ZERO_OK)
+    if ((status = zero_forecast(run->engine, &own[0])) != ZERO_OK ||
+        (status = zero_measure(run->engine, &own[1])) != ZERO_OK)
         return run_engine_error(run, status, error);
     if ((all = calloc((size_t)world, sizeof own)) == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the numbers of %d ranks", world);

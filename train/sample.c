@@ -13,10 +13,10 @@ typedef struct candidate {
 
 typedef struct sampler {
     run_t *run;
-    float *logits;          /* (vocab) */
-    candidate_t *candidates;/* (vocab) */
-    int32_t *tokens, *picks;/* prompt and sample; (world) */
-    int64_t usable;         /* tokens that may be sampled: of text the bytes only */
+    float *logits;           /* (vocab) */
+    candidate_t *candidates; /* (vocab) */
+    int32_t *tokens, *picks; /* prompt and sample; (world) */
+    int64_t usable;          /* tokens that may be sampled: of text the bytes only */
     uint64_t draws;
 } sampler_t;
 
@@ -59,14 +59,16 @@ static int32_t pick(sampler_t *s)
         if (kept >= o->top_p * sum)
             n = i + 1;
     }
-    double x = (double)(zero_splitmix64(zero_splitmix64((uint64_t)o->seed ^ 0x5a3b1e) + s->draws++) >> 11) * 0x1p-53 * kept;
+    double x =
+        (double)(zero_splitmix64(zero_splitmix64((uint64_t)o->seed ^ 0x5a3b1e) + s->draws++) >> 11) * 0x1p-53 * kept;
     for (int64_t i = 0; i < n; i++)
         if ((x -= c[i].p) < 0)
             return c[i].token;
     return c[n - 1].token;
 }
 
-/* Appends up to most tokens to the n in s->tokens, up to and with stop (-1: none). Rank 0 chooses, so that ranks on unlike machines stay together. */
+/* Appends up to most tokens to the n in s->tokens, up to and with stop (-1: none). Rank 0 chooses, so that ranks on
+ * unlike machines stay together. */
 static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop, zero_error_t *error)
 {
     int64_t context = s->run->job->o.seq_len;

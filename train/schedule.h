@@ -1,6 +1,6 @@
 /* schedule.h - the learning rate of each step. */
-#ifndef EXAMPLES_ZERO_TRAIN_SCHEDULE_H
-#define EXAMPLES_ZERO_TRAIN_SCHEDULE_H
+#ifndef TRAIN_SCHEDULE_H
+#define TRAIN_SCHEDULE_H
 
 #include <stdint.h>
 
@@ -8,13 +8,13 @@
 enum { RISE_OWN = 0, RISE_LOG, RISE_LINEAR };
 
 typedef struct schedule {
-    int kind;            /* SCHEDULE_CONSTANT ... of options.h */
-    int rise;            /* RISE_OWN ...; noam: RISE_OWN */
-    double from;         /* the rate that a rise of DeepSpeed's begins at */
-    int64_t warmup;      /* U: steps of warm-up; noam: at least 1 */
-    int64_t steps;       /* S: all steps */
-    double lr, min_lr;   /* lr0, lr1 */
-    double width;        /* noam: d, the model's width */
+    int kind;          /* SCHEDULE_CONSTANT ... of options.h */
+    int rise;          /* RISE_OWN ...; noam: RISE_OWN */
+    double from;       /* the rate that a rise of DeepSpeed's begins at */
+    int64_t warmup;    /* U: steps of warm-up; noam: at least 1 */
+    int64_t steps;     /* S: all steps */
+    double lr, min_lr; /* lr0, lr1 */
+    double width;      /* noam: d, the model's width */
 } schedule_t;
 
 /* The rate of step s, counted from 1. Up to U: lr0 s/U. After: constant lr0; linear lr0 + (lr1 - lr0)(s - U)/(S - U);

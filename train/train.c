@@ -34,9 +34,9 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
 }
 
 typedef struct totals {
-    int64_t step;      /* taken */
-    double seconds;    /* in steps */
-    bool fresh;        /* the last evaluation was of this step */
+    int64_t step;   /* taken */
+    double seconds; /* in steps */
+    bool fresh;     /* the last evaluation was of this step */
     double loss;
     zero_stats_t stats;
     zero_traffic_t moved; /* between tiers, in steps */
@@ -68,7 +68,8 @@ static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progre
 static zero_status_t steps(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
 {
     const job_t *job = session->job;
-    const double tokens = (double)job->o.batch * (double)job->o.seq_len, flops = zero_model_flops_per_token(&job->model, job->o.seq_len);
+    const double tokens = (double)job->o.batch * (double)job->o.seq_len,
+                 flops = zero_model_flops_per_token(&job->model, job->o.seq_len);
     const double peak = job->world * place_peak(zero_device_label(session->place.device), (zero_dtype_t)job->o.dtype);
     zero_status_t status = ZERO_OK;
     while (t->step < job->o.steps && session->signal == 0 && status == ZERO_OK) {
@@ -127,8 +128,8 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
     return status;
 }
 
-static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t, const zero_memory_t *forecast, const zero_memory_t *measured,
-                               zero_error_t *error)
+static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t, const zero_memory_t *forecast,
+                               const zero_memory_t *measured, zero_error_t *error)
 {
     const job_t *job = session->job;
     uint64_t hash;
@@ -158,7 +159,8 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     return log_end(session->log, error);
 }
 
-/* What went between tiers, per step as it was counted. The last step's writes, which ran on after it, are done by now. */
+/* What went between tiers, per step as it was counted. The last step's writes, which ran on after it, are done by now.
+ */
 static void per_step(run_t *run, const totals_t *t)
 {
     zero_stats_t now = {.size = sizeof now};
@@ -206,7 +208,8 @@ zero_status_t train(session_t *session, zero_error_t *error)
         status = end_event(session, &run, &t, &forecast, &measured, error);
     if (status == ZERO_OK && first) {
         if (t.stats.skipped > 0)
-            progress_say(&progress, "%lld of %lld steps were skipped: their gradient norm was not finite", (long long)t.stats.skipped, (long long)t.step);
+            progress_say(&progress, "%lld of %lld steps were skipped: their gradient norm was not finite",
+                         (long long)t.stats.skipped, (long long)t.step);
         if (session->signal != 0)
             progress_say(&progress, "stopped by a signal after step %lld", (long long)t.step);
         if (!job->o.quiet) {

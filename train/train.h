@@ -1,6 +1,6 @@
 /* train.h - the two things that ranks do: train, and compare the stages. */
-#ifndef EXAMPLES_ZERO_TRAIN_TRAIN_H
-#define EXAMPLES_ZERO_TRAIN_TRAIN_H
+#ifndef TRAIN_TRAIN_H
+#define TRAIN_TRAIN_H
 
 #include "train/launch.h"
 #include "train/log.h"
@@ -12,14 +12,14 @@ typedef struct session session_t;
 struct session {
     const job_t *job;
     place_t place;
-    launch_t *launch;          /* NULL: the parent is not ours */
-    atomic_int *stop;          /* the signal that asked this rank to stop, 0: none */
+    launch_t *launch;                   /* NULL: the parent is not ours */
+    atomic_int *stop;                   /* the signal that asked this rank to stop, 0: none */
     void (*catch_signals)(session_t *); /* called when training starts: before, a signal just ends the process */
     bool terminal;
-    log_t *log;                /* open from the first step on; rank 0's alone has a file */
-    bool training;             /* false: what fails was found before */
-    int signal;                /* that ended the run, 0: none */
-    char cursor[400];          /* where the engine stopped */
+    log_t *log;       /* open from the first step on; rank 0's alone has a file */
+    bool training;    /* false: what fails was found before */
+    int signal;       /* that ended the run, 0: none */
+    char cursor[400]; /* where the engine stopped */
 };
 
 /* Trains to the last step, or to the one after which a rank was asked to stop. Collective. */

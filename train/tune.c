@@ -44,7 +44,9 @@ zero_status_t tune_read(const char *path, char **text, zero_error_t *error)
     free(all);
     if (failed)
         return zero_fail(error, ZERO_ERR_IO, "cannot read --tune '%s': %s", path, strerror(why));
-    return zero_fail(error, ZERO_ERR_ARG, "--tune '%s' is no text of choices: name a file that --tune wrote, or one that is not there yet", path);
+    return zero_fail(error, ZERO_ERR_ARG,
+                     "--tune '%s' is no text of choices: name a file that --tune wrote, or one that is not there yet",
+                     path);
 }
 
 zero_status_t tune_write(const char *path, const char *text, zero_error_t *error)

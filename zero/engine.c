@@ -15,7 +15,7 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* ---- configuration ------------------------------------------------------------------------------------------------ */
+/* ---- configuration ---------------------------------------------------------------------------------------------- */
 
 zero_status_t zero_config_stage(zero_config_t *config, int stage)
 {
@@ -102,15 +102,19 @@ static zero_status_t check_nvme(const zero_config_t *c, zero_error_t *error)
 static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
 {
     if (c->plan_world < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "config.plan_world is %d: use 0 to train, or the number of ranks to plan for",
-                         c->plan_world);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "config.plan_world is %d: use 0 to train, or the number of ranks to plan for", c->plan_world);
     if (c->plan_world == 0 && (!c->comm || !c->device))
         return zero_fail(error, ZERO_ERR_ARG, "config.%s is NULL: give one, or set plan_world to plan only",
                          c->comm ? "device" : "comm");
     if (c->plan_world == 0 && !c->device->caps.host_memory && !c->comm->caps.device_pointers)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "communicator '%s' cannot reach the memory of device '%s': wrap it in zero_comm_staged, or use "
-                         "zero_comm_nccl", c->comm->caps.name, c->device->caps.name);
-    if (c->plan_world == 0 && c->device->caps.host_memory && !c->comm->caps.host_pointers && !c->comm->caps.device_pointers)
+        return zero_fail(
+            error, ZERO_ERR_UNSUPPORTED,
+            "communicator '%s' cannot reach the memory of device '%s': wrap it in zero_comm_staged, or use "
+            "zero_comm_nccl",
+            c->comm->caps.name, c->device->caps.name);
+    if (c->plan_world == 0 && c->device->caps.host_memory && !c->comm->caps.host_pointers &&
+        !c->comm->caps.device_pointers)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "communicator '%s' moves no data, and device '%s' has none that does: start CPU ranks on "
                          "several machines with mpiexec (zero_comm_mpi)",
@@ -125,7 +129,8 @@ static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
     if (!(c->grad_scale > 0) || !isfinite(c->grad_scale))
         return zero_fail(error, ZERO_ERR_ARG, "config.grad_scale is %g: it is a positive number", c->grad_scale);
     if (!(c->timeout_s > 0) || !isfinite(c->timeout_s))
-        return zero_fail(error, ZERO_ERR_ARG, "config.timeout_s is %g: it is a positive number of seconds", c->timeout_s);
+        return zero_fail(error, ZERO_ERR_ARG, "config.timeout_s is %g: it is a positive number of seconds",
+                         c->timeout_s);
     zero_status_t status = check_optimizer(c, error);
     return status == ZERO_OK ? check_nvme(c, error) : status;
 }
@@ -155,7 +160,8 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     zero_spec_t *spec = &e->spec;
     if (config->plan_world > 0) {
         e->world = config->plan_world;
-        spec->device = config->device ? config->device->caps : (zero_device_caps_t){.name = "cpu", .host_memory = true, .page = ZERO_PAGE};
+        spec->device = config->device ? config->device->caps
+                                      : (zero_device_caps_t){.name = "cpu", .host_memory = true, .page = ZERO_PAGE};
         bool host = spec->device.host_memory;
         status = zero_comm_describe(e->world == 1 ? "self" : host ? "shm" : "nccl", e->world, NULL, &spec->comm, error);
         if (status == ZERO_OK && e->world == 1 && !host)
@@ -181,7 +187,8 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->piece = ZERO_PIECE;
     spec->own_pages = config->guard;
     spec->offload_ratio = config->offload_ratio;
-    spec->states = config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &config->adamw);
+    spec->states =
+        config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &config->adamw);
     spec->state_block_bytes = zero_rule_block_bytes(config->rule);
     if ((status = zero_plan_check_options(spec, error)) != ZERO_OK)
         goto fail;
@@ -225,14 +232,17 @@ void zero_destroy(zero_engine_t *engine)
     if (!engine)
         return;
     if (atomic_load(&engine->busy) || visits(engine)) { /* better lost memory than memory that is still used */
-        zero_log(engine->config.log, engine->config.log_ctx, ZERO_LOG_ERROR, "zero_destroy was called inside another call on the same engine, which is "
+        zero_log(engine->config.log, engine->config.log_ctx, ZERO_LOG_ERROR,
+                 "zero_destroy was called inside another call on the same engine, which is "
                  "kept: destroy it once that has returned");
         return;
     }
     /* Ranks that are still in this step would wait for what this one will never send. */
-    if (engine->exec && engine->failed == ZERO_OK && (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)) {
+    if (engine->exec && engine->failed == ZERO_OK &&
+        (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)) {
         char sentence[160];
-        snprintf(sentence, sizeof sentence, "the engine was destroyed in the middle of a step (%d of at most %d micro-steps done)",
+        snprintf(sentence, sizeof sentence,
+                 "the engine was destroyed in the middle of a step (%d of at most %d micro-steps done)",
                  engine->micro_done, engine->config.micro_steps);
         zero_exec_abort(engine->exec, sentence);
     }
@@ -243,7 +253,7 @@ void zero_destroy(zero_engine_t *engine)
     free(engine);
 }
 
-/* ---- calls and failures ------------------------------------------------------------------------------------------- */
+/* ---- calls and failures ----------------------------------------------------------------------------------------- */
 
 /* Of this thread: what was said to another one stays. */
 static void forget_intruder(zero_engine_t *engine)
@@ -264,7 +274,8 @@ void zero_entry_end(zero_entry_t *entry)
 static bool take(zero_entry_t *entry, zero_engine_t *engine)
 {
     uintptr_t nobody = 0;
-    if (visits(engine) || !atomic_compare_exchange_strong_explicit(&engine->busy, &nobody, this_thread(), memory_order_acquire, memory_order_relaxed))
+    if (visits(engine) || !atomic_compare_exchange_strong_explicit(&engine->busy, &nobody, this_thread(),
+                                                                   memory_order_acquire, memory_order_relaxed))
         return false;
     entry->engine = engine;
     engine->entered_ns = now_ns();
@@ -289,14 +300,16 @@ static zero_status_t enter_committed(zero_entry_t *entry, zero_engine_t *engine,
     if (status != ZERO_OK)
         return status;
     if (engine->plan && !engine->exec)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s cannot run: this engine only plans (config.plan_world is %d)", what,
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "%s cannot run: this engine only plans (config.plan_world is %d)", what,
                          engine->config.plan_world);
     if (!engine->exec)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes before zero_commit: commit the engine first", what);
     return ZERO_OK;
 }
 
-/* What a call queues on the compute stream would become part of the caller's graph, and what it waits for would never come. */
+/* What a call queues on the compute stream would become part of the caller's graph, and what it waits for would never
+ * come. */
 static bool is_captured(const zero_engine_t *engine)
 {
     const zero_device_t *device = engine->config.device;
@@ -307,19 +320,25 @@ zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engi
 {
     zero_status_t status = enter_committed(entry, engine, what);
     if (status == ZERO_OK && is_captured(engine))
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s is called while the engine's compute stream is captured into a CUDA graph: end the capture "
-                         "first", what);
+        return zero_fail(
+            &engine->error, ZERO_ERR_ORDER,
+            "%s is called while the engine's compute stream is captured into a CUDA graph: end the capture "
+            "first",
+            what);
     return status;
 }
 
-zero_status_t zero_engine_enter_unit(zero_entry_t *entry, zero_engine_t *engine, const char *what, const char *did, zero_unit_t unit)
+zero_status_t zero_engine_enter_unit(zero_entry_t *entry, zero_engine_t *engine, const char *what, const char *did,
+                                     zero_unit_t unit)
 {
     zero_status_t status = enter_committed(entry, engine, what);
     if (status == ZERO_OK && !zero_engine_has_unit(engine, unit))
         return ZERO_ERR_ARG;
     if (status == ZERO_OK && is_captured(engine))
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is %s while the engine's compute stream is captured into a CUDA graph: end the "
-                         "capture, acquire the unit, then launch the graph, and release the unit after it", engine->spec.units[unit].name, did);
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "unit '%s' is %s while the engine's compute stream is captured into a CUDA graph: end the "
+                         "capture, acquire the unit, then launch the graph, and release the unit after it",
+                         engine->spec.units[unit].name, did);
     return status;
 }
 
@@ -344,7 +363,8 @@ bool zero_engine_has_param(zero_engine_t *engine, zero_param_t param)
 {
     if (param >= 0 && param < engine->spec.param_count)
         return true;
-    zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter %d: this engine has %d", param, engine->spec.param_count);
+    zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter %d: this engine has %d", param,
+              engine->spec.param_count);
     return false;
 }
 
@@ -363,7 +383,8 @@ const char *zero_last_error(const zero_engine_t *engine)
     /* Whoever is inside may be writing engine->error. */
     uintptr_t inside = atomic_load(&engine->busy), self = this_thread();
     if (atomic_load(&engine->intruder) == self || (inside != 0 && inside != self) || visits(engine))
-        return "this call was made while another one on the same engine was running, in another thread or around a function that the library called: make "
+        return "this call was made while another one on the same engine was running, in another thread or around a "
+               "function that the library called: make "
                "one call at a time, and none from inside such functions";
     return engine->error.text;
 }
@@ -380,7 +401,8 @@ void zero_abort(zero_engine_t *engine, const char *sentence)
         return;
     ZERO_ENTRY(entry);
     const char *text = sentence && *sentence ? sentence : "the trainer gave up without a reason";
-    bool alone = take(&entry, engine); /* otherwise the call that is running, or the next, ends by what it is told here */
+    bool alone =
+        take(&entry, engine); /* otherwise the call that is running, or the next, ends by what it is told here */
     if (alone && engine->failed != ZERO_OK)
         return;
     zero_exec_t *exec = atomic_load(&engine->committed);

@@ -42,25 +42,31 @@ static void warn(const zero_engine_t *engine)
         if (pass->kind != ZERO_PASS_TRAIN)
             continue;
         if (pass->use_count == 0)
-            zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING, "training pass '%s' has no uses, so it trains nothing: declare each acquire with zero_use_add",
+            zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING,
+                     "training pass '%s' has no uses, so it trains nothing: declare each acquire with zero_use_add",
                      pass->name);
         for (int32_t u = 0; u < spec->unit_count; u++)
             if (pass_uses(pass, u, ZERO_GRAD) && frozen_whole(spec, u))
-                zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING, "unit '%s' is used with ZERO_GRAD in pass '%s', but none of its parameters is trainable: it has "
-                         "no gradient to add to; leave ZERO_GRAD out, or set trainable", spec->units[u].name, pass->name);
+                zero_log(
+                    c->log, c->log_ctx, ZERO_LOG_WARNING,
+                    "unit '%s' is used with ZERO_GRAD in pass '%s', but none of its parameters is trainable: it has "
+                    "no gradient to add to; leave ZERO_GRAD out, or set trainable",
+                    spec->units[u].name, pass->name);
     }
     for (int32_t u = 0; u < spec->unit_count && spec->pass_count > 0 && !any_order; u++) {
         bool used = false;
         for (int32_t p = 0; p < spec->pass_count && !used; p++)
             used = pass_uses(&spec->passes[p], u, 0);
         if (!used)
-            zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING, "unit '%s' is used by no pass, so it cannot be acquired: declare its uses with zero_use_add",
+            zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING,
+                     "unit '%s' is used by no pass, so it cannot be acquired: declare its uses with zero_use_add",
                      spec->units[u].name);
     }
 }
 
-/* config.update: of calls that do their work on the host, perhaps on threads of the device's, one at a time, and none around another call. What only
- * queues work is inside a call on the engine as it is, and may wait for its stream, which may wait for such work. */
+/* config.update: of calls that do their work on the host, perhaps on threads of the device's, one at a time, and none
+ * around another call. What only queues work is inside a call on the engine as it is, and may wait for its stream,
+ * which may wait for such work. */
 static int update(void *ctx, const zero_update_args_t *args)
 {
     zero_engine_t *engine = ctx;
@@ -119,11 +125,13 @@ static zero_status_t enter_planned(zero_entry_t *entry, zero_engine_t *engine, c
 {
     zero_status_t status = zero_engine_enter(entry, engine);
     if (status == ZERO_OK && !engine->plan)
-        status = zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes before zero_commit: commit the engine first", what);
+        status =
+            zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes before zero_commit: commit the engine first", what);
     return status;
 }
 
-_Static_assert((int)ZERO_TIER_COUNT <= (int)ZERO_MAX_TIERS && (int)ZERO_KIND_COUNT <= (int)ZERO_MAX_KINDS, "zero_memory_t has room for every tier and kind");
+_Static_assert((int)ZERO_TIER_COUNT <= (int)ZERO_MAX_TIERS && (int)ZERO_KIND_COUNT <= (int)ZERO_MAX_KINDS,
+               "zero_memory_t has room for every tier and kind");
 
 static zero_status_t check_memory(zero_engine_t *engine, const zero_memory_t *memory)
 {

@@ -1,9 +1,9 @@
-/* engine_compare.c - at commit, every rank tells the others what it declared, so that ranks that disagree say so instead of
- * hanging.
+/* engine_compare.c - at commit, every rank tells the others what it declared, so that ranks that disagree say so
+ * instead of hanging.
  *
- * A row of facts goes round, from the particular (options, counts) to the general (the plan's hash); the first in which ranks
- * differ is named. Where it is the parameters, their hashes go round too, and the first that differs is described as each of two
- * ranks has it.
+ * A row of facts goes round, from the particular (options, counts) to the general (the plan's hash); the first in which
+ * ranks differ is named. Where it is the parameters, their hashes go round too, and the first that differs is described
+ * as each of two ranks has it.
  */
 #include "optim/rules.h"
 #include "zero/engine.h"
@@ -178,12 +178,14 @@ static row_t facts_of(const zero_engine_t *engine)
         row.fact[FACT_USES] += (uint64_t)pass->use_count;
         row.fact[FACT_PASS_HASH] = mix(mix_text(row.fact[FACT_PASS_HASH], pass->name), pass->kind);
         for (int32_t u = 0; u < pass->use_count; u++)
-            row.fact[FACT_PASS_HASH] = mix(mix(row.fact[FACT_PASS_HASH], (uint64_t)pass->uses[u].unit), pass->uses[u].flags);
+            row.fact[FACT_PASS_HASH] =
+                mix(mix(row.fact[FACT_PASS_HASH], (uint64_t)pass->uses[u].unit), pass->uses[u].flags);
     }
     for (int32_t r = 0; r < spec->reserve_count; r++) {
         const zero_spec_reserve_t *reserve = &spec->reserves[r];
         row.fact[FACT_RESERVES] += reserve->bytes;
-        row.fact[FACT_RESERVE_HASH] = mix(mix(mix(row.fact[FACT_RESERVE_HASH], reserve->kind), reserve->tier), reserve->bytes);
+        row.fact[FACT_RESERVE_HASH] =
+            mix(mix(mix(row.fact[FACT_RESERVE_HASH], reserve->kind), reserve->tier), reserve->bytes);
     }
     row.fact[FACT_CHANNELS] = (uint64_t)spec->channels;
     row.fact[FACT_CHECK_ORDER] = c->check_order;
@@ -217,10 +219,18 @@ static fact_text_t text_of(fact_kind_t kind, uint64_t value)
     case FACT_SHARDING:
         snprintf(t.s, sizeof t.s, "%s", value == ZERO_SHARDED ? "sharded" : "full");
         break;
-    case FACT_TIER: snprintf(t.s, sizeof t.s, "%s", zero_tier_name((zero_tier_t)value)); break;
-    case FACT_RULE_NAME: snprintf(t.s, sizeof t.s, "%s", zero_rule_name((zero_rule_t)value)); break;
-    case FACT_SWITCH: snprintf(t.s, sizeof t.s, "%s", value ? "true" : "false"); break;
-    case FACT_BYTES: snprintf(t.s, sizeof t.s, "%llu bytes", (unsigned long long)value); break;
+    case FACT_TIER:
+        snprintf(t.s, sizeof t.s, "%s", zero_tier_name((zero_tier_t)value));
+        break;
+    case FACT_RULE_NAME:
+        snprintf(t.s, sizeof t.s, "%s", zero_rule_name((zero_rule_t)value));
+        break;
+    case FACT_SWITCH:
+        snprintf(t.s, sizeof t.s, "%s", value ? "true" : "false");
+        break;
+    case FACT_BYTES:
+        snprintf(t.s, sizeof t.s, "%llu bytes", (unsigned long long)value);
+        break;
     case FACT_HASH:
         snprintf(t.s, sizeof t.s, "%016llx", (unsigned long long)value);
         break;
@@ -267,14 +277,15 @@ static void describe_param(const zero_spec_t *spec, int32_t param, char out[DESC
     size_t at = 0;
     for (int d = 0; d < p->ndim && at < sizeof shape; d++)
         at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%lld", d ? ", " : "", (long long)p->shape[d]);
-    snprintf(out, DESCRIBED, "'%.40s' of unit '%.24s', %s (%s)%s, decay %g, rate %g", p->name, spec->units[p->unit].name,
-             zero_dtype_name(p->dtype), shape, p->trainable ? "" : ", frozen", p->decay_scale, p->lr_scale);
+    snprintf(out, DESCRIBED, "'%.40s' of unit '%.24s', %s (%s)%s, decay %g, rate %g", p->name,
+             spec->units[p->unit].name, zero_dtype_name(p->dtype), shape, p->trainable ? "" : ", frozen",
+             p->decay_scale, p->lr_scale);
 }
 
-/* Finds the first parameter in which other differs from reference and describes it as both have it; out is "" where there is none.
- * Collective. */
-static zero_status_t compare_params(zero_engine_t *engine, int reference, int other, int32_t common, char *out, size_t size,
-                                    zero_error_t *error)
+/* Finds the first parameter in which other differs from reference and describes it as both have it; out is "" where
+ * there is none. Collective. */
+static zero_status_t compare_params(zero_engine_t *engine, int reference, int other, int32_t common, char *out,
+                                    size_t size, zero_error_t *error)
 {
     zero_comm_t *comm = engine->config.comm;
     int32_t found = -1;
@@ -298,8 +309,8 @@ static zero_status_t compare_params(zero_engine_t *engine, int reference, int ot
         describe_param(&engine->spec, found, text);
         status = comm->ops->exchange(comm, text, texts, sizeof text, error);
         if (status == ZERO_OK)
-            snprintf(out, size, ": parameter %d is %s on rank %d, but %s on rank %d", found, texts + (size_t)reference * DESCRIBED,
-                     reference, texts + (size_t)other * DESCRIBED, other);
+            snprintf(out, size, ": parameter %d is %s on rank %d, but %s on rank %d", found,
+                     texts + (size_t)reference * DESCRIBED, reference, texts + (size_t)other * DESCRIBED, other);
     }
     free(all);
     return status;
@@ -311,7 +322,8 @@ static zero_status_t mismatch(zero_engine_t *engine, const row_t *rows, zero_err
     for (int f = 0; f < FACT_COUNT && fact < 0; f++)
         for (int r = 0; r < world && fact < 0; r++)
             /* A rank without a plan has a sentence of its own to pass on. */
-            if (rows[r].fact[f] != rows[reference].fact[f] && (f != FACT_PLAN_HASH || (rows[r].fact[f] && rows[reference].fact[f])))
+            if (rows[r].fact[f] != rows[reference].fact[f] &&
+                (f != FACT_PLAN_HASH || (rows[r].fact[f] && rows[reference].fact[f])))
                 fact = f, other = r;
     if (fact < 0)
         return ZERO_OK;
@@ -319,8 +331,8 @@ static zero_status_t mismatch(zero_engine_t *engine, const row_t *rows, zero_err
     char ranks[120], detail[2 * DESCRIBED + 80];
     ranks_text(rows, world, reference, fact, ranks, sizeof ranks);
     fact_kind_t kind = facts[fact].kind;
-    snprintf(detail, sizeof detail, ": %s on rank %d, but %s on rank %d", text_of(kind, rows[reference].fact[fact]).s, reference,
-             text_of(kind, rows[other].fact[fact]).s, other);
+    snprintf(detail, sizeof detail, ": %s on rank %d, but %s on rank %d", text_of(kind, rows[reference].fact[fact]).s,
+             reference, text_of(kind, rows[other].fact[fact]).s, other);
     if (fact == FACT_UNITS || fact == FACT_PARAMS || fact == FACT_PARAM_HASH) {
         char params[2 * DESCRIBED + 80];
         int32_t common = INT32_MAX;
@@ -332,8 +344,9 @@ static zero_status_t mismatch(zero_engine_t *engine, const row_t *rows, zero_err
         if (params[0])
             memcpy(detail, params, sizeof detail);
     }
-    return zero_fail(error, ZERO_ERR_MISMATCH, "%s %s with rank %d on %s%s: start every rank with the same options and model",
-                     ranks, strchr(ranks, ',') ? "disagree" : "disagrees", reference, facts[fact].name, detail);
+    return zero_fail(error, ZERO_ERR_MISMATCH,
+                     "%s %s with rank %d on %s%s: start every rank with the same options and model", ranks,
+                     strchr(ranks, ',') ? "disagree" : "disagrees", reference, facts[fact].name, detail);
 }
 
 zero_status_t zero_engine_compare(zero_engine_t *engine, zero_status_t status, zero_error_t *error)

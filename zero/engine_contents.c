@@ -7,15 +7,16 @@
 /* The most elements that pass through the caller's function at a time: enough to keep a drive busy. */
 enum { PIECE = 1 << 20 };
 
-/* Room for two buffers of at most PIECE of so many elements, in fp32 or in whole blocks of coded ones: the caller's to free. NULL, and the
- * engine's error, where there is no memory. */
+/* Room for two buffers of at most PIECE of so many elements, in fp32 or in whole blocks of coded ones: the caller's to
+ * free. NULL, and the engine's error, where there is no memory. */
 static float *buffers_of(zero_engine_t *engine, int64_t elements, float **second)
 {
     int64_t most = elements < PIECE ? elements : PIECE;
     size_t room = ((size_t)most + ZERO_ALIGN_ELEMENTS - 1) / ZERO_ALIGN_ELEMENTS * ZERO_ALIGN_ELEMENTS;
     float *first = malloc(2 * room * sizeof *first);
     if (!first)
-        zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for %zu values on their way to or from the engine", 2 * room);
+        zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for %zu values on their way to or from the engine",
+                  2 * room);
     *second = first + (first ? room : 0);
     return first;
 }
@@ -41,12 +42,15 @@ static piece_t piece_of(const zero_engine_t *engine, int32_t buffer, bool own, i
     return (piece_t){buffer, {span.begin, span.begin + span.count}, span.offset};
 }
 
-/* The i-th piece of a state of a segment; false: there are no more. own: what this rank owns alone, else all that it holds. */
-static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segment, zero_state_t state, bool own, int32_t i, piece_t *piece)
+/* The i-th piece of a state of a segment; false: there are no more. own: what this rank owns alone, else all that it
+ * holds. */
+static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segment, zero_state_t state, bool own,
+                       int32_t i, piece_t *piece)
 {
     const int32_t *buffer = segment->buffer;
     if (state == ZERO_STATE_PARAM) {
-        *piece = piece_of(engine, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], own, -1);
+        *piece = piece_of(engine, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM],
+                          own, -1);
         return i == 0;
     }
     if (i >= segment->part_count)
@@ -55,20 +59,25 @@ static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segmen
     const int32_t *of_part = engine->plan->parts[index].buffer;
     switch (state) {
     case ZERO_STATE_GRAD: /* where the update reads it: elsewhere it may be gone */
-        *piece = piece_of(engine, of_part[ZERO_ROLE_UPDATE_GRAD] >= 0 ? of_part[ZERO_ROLE_UPDATE_GRAD] : buffer[ZERO_ROLE_FINAL], own, index);
+        *piece = piece_of(
+            engine, of_part[ZERO_ROLE_UPDATE_GRAD] >= 0 ? of_part[ZERO_ROLE_UPDATE_GRAD] : buffer[ZERO_ROLE_FINAL], own,
+            index);
         return true;
     case ZERO_STATE_MASTER:
         *piece = piece_of(engine, of_part[ZERO_ROLE_MASTER], own, index);
         return true;
     default:
-        *piece = piece_of(engine, of_part[state == ZERO_STATE_MOMENT1 ? ZERO_ROLE_MOMENT1 : ZERO_ROLE_MOMENT2], own, index);
+        *piece =
+            piece_of(engine, of_part[state == ZERO_STATE_MOMENT1 ? ZERO_ROLE_MOMENT1 : ZERO_ROLE_MOMENT2], own, index);
         return true;
     }
 }
 
-/* Rounds values of segment elements [range) into what of them the piece holds, by way of room for as many. What is coded is written by whole
- * blocks, of which tensors have their own: there range begins and ends at bounds of blocks, or where the tensor does. */
-static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t range, const float *values, float *rounded)
+/* Rounds values of segment elements [range) into what of them the piece holds, by way of room for as many. What is
+ * coded is written by whole blocks, of which tensors have their own: there range begins and ends at bounds of blocks,
+ * or where the tensor does. */
+static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t range, const float *values,
+                         float *rounded)
 {
     const zero_buffer_t *buffer = &engine->plan->buffers[piece->buffer];
     range_t both = intersection(range, piece->range);
@@ -78,17 +87,20 @@ static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t ra
     values += both.begin - range.begin;
     if (buffer->coded) {
         stored = (count + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * ZERO_BLOCK8;
-        memset((zero_block8_t *)(void *)rounded + stored / ZERO_BLOCK8 - 1, 0, sizeof(zero_block8_t)); /* codes of what pads the last one */
+        memset((zero_block8_t *)(void *)rounded + stored / ZERO_BLOCK8 - 1, 0,
+               sizeof(zero_block8_t)); /* codes of what pads the last one */
         zero_block8_write((zero_block8_t *)(void *)rounded, buffer->role == ZERO_ROLE_MOMENT2, values, count);
     } else {
         zero_flat_ref()->cast(rounded, buffer->dtype, values, ZERO_FP32, count, 1, NULL);
     }
-    return zero_exec_write(engine->exec, piece->buffer, piece->offset + zero_plan_bytes(engine->plan, buffer, both.begin - piece->range.begin), rounded,
-                           zero_plan_bytes(engine->plan, buffer, stored), &engine->error);
+    return zero_exec_write(engine->exec, piece->buffer,
+                           piece->offset + zero_plan_bytes(engine->plan, buffer, both.begin - piece->range.begin),
+                           rounded, zero_plan_bytes(engine->plan, buffer, stored), &engine->error);
 }
 
 /* Into the parameters, and into master weights of their own. */
-static zero_status_t put_all(zero_engine_t *engine, const zero_segment_t *segment, range_t range, const float *values, float *rounded)
+static zero_status_t put_all(zero_engine_t *engine, const zero_segment_t *segment, range_t range, const float *values,
+                             float *rounded)
 {
     piece_t piece;
     zero_status_t status = ZERO_OK;
@@ -106,7 +118,8 @@ static range_t held(const zero_engine_t *engine, const zero_segment_t *segment)
     range_t all = {segment->elements, 0};
     for (int state = 0; state < 2; state++) {
         piece_t piece;
-        for (int32_t i = 0; next_piece(engine, segment, state ? ZERO_STATE_MASTER : ZERO_STATE_PARAM, false, i, &piece); i++) {
+        for (int32_t i = 0; next_piece(engine, segment, state ? ZERO_STATE_MASTER : ZERO_STATE_PARAM, false, i, &piece);
+             i++) {
             all.begin = piece.range.begin < all.begin ? piece.range.begin : all.begin;
             all.end = piece.range.end > all.end ? piece.range.end : all.end;
         }
@@ -118,7 +131,8 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
     const zero_placed_t *placed = &engine->plan->placed[param];
-    zero_status_t status = zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_FILL, param, 0, -1}, &engine->error);
+    zero_status_t status =
+        zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_FILL, param, 0, -1}, &engine->error);
     if (status == ZERO_OK)
         status = zero_exec_sync(engine->exec, &engine->error);
     if (status != ZERO_OK || placed->segment < 0)
@@ -136,9 +150,9 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
     for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += PIECE) {
         range_t range = {at, mine.end - at < PIECE ? mine.end : at + PIECE};
         if (fn(ctx, param, range.begin - placed->offset, range.end - range.begin, values) != 0) {
-            status = zero_fail(&engine->error, ZERO_ERR_IO,
-                               "the values of elements %lld to %lld of parameter '%s' could not be had",
-                               (long long)(range.begin - placed->offset), (long long)(range.end - placed->offset), p->name);
+            status = zero_fail(
+                &engine->error, ZERO_ERR_IO, "the values of elements %lld to %lld of parameter '%s' could not be had",
+                (long long)(range.begin - placed->offset), (long long)(range.end - placed->offset), p->name);
             zero_exec_abort(engine->exec, engine->error.text);
             break;
         }
@@ -166,7 +180,8 @@ zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fi
 }
 
 /* Hands out what of the parameter's segment elements [range) the piece holds. */
-static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const piece_t *piece, range_t range, zero_read_fn fn, void *ctx)
+static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const piece_t *piece, range_t range,
+                                zero_read_fn fn, void *ctx)
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
     int64_t first = engine->plan->placed[param].offset;
@@ -182,19 +197,21 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
         int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE, from = at - piece->range.begin;
         /* What is coded is read by whole blocks, of which tensors have their own. */
         int64_t stored_count = buffer->coded ? (count + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * ZERO_BLOCK8 : count;
-        status = zero_exec_read(engine->exec, piece->buffer, piece->offset + zero_plan_bytes(engine->plan, buffer, from), stored,
-                                zero_plan_bytes(engine->plan, buffer, stored_count), &engine->error);
+        status =
+            zero_exec_read(engine->exec, piece->buffer, piece->offset + zero_plan_bytes(engine->plan, buffer, from),
+                           stored, zero_plan_bytes(engine->plan, buffer, stored_count), &engine->error);
         if (status != ZERO_OK) {
             status = zero_engine_leave(engine, status);
             break;
         }
         if (buffer->coded)
-            zero_block8_read(values, (const zero_block8_t *)(const void *)stored, buffer->role == ZERO_ROLE_MOMENT2, 0, count);
+            zero_block8_read(values, (const zero_block8_t *)(const void *)stored, buffer->role == ZERO_ROLE_MOMENT2, 0,
+                             count);
         else
             zero_flat_ref()->cast(values, ZERO_FP32, stored, buffer->dtype, count, 1, NULL);
         if (fn(ctx, param, at - first, count, values) != 0) {
-            status = zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken", (long long)(at - first),
-                               (long long)(at - first + count), p->name);
+            status = zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken",
+                               (long long)(at - first), (long long)(at - first + count), p->name);
             break;
         }
     }
@@ -203,7 +220,8 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
 }
 
 /* Of segment elements [range), which are the parameter's, those that this rank owns. */
-static zero_status_t read_range(zero_engine_t *engine, zero_param_t param, zero_state_t state, range_t range, zero_read_fn fn, void *ctx)
+static zero_status_t read_range(zero_engine_t *engine, zero_param_t param, zero_state_t state, range_t range,
+                                zero_read_fn fn, void *ctx)
 {
     int32_t segment = engine->plan->placed[param].segment;
     zero_status_t status;
@@ -228,14 +246,16 @@ static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero
         return ZERO_ERR_ARG;
     const zero_spec_param_t *p = &engine->spec.params[param];
     if ((unsigned)state > ZERO_STATE_MOMENT2)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "state %d of parameter '%s' is to be %s: use one of zero_state_t", (int)state, p->name, what);
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "state %d of parameter '%s' is to be %s: use one of zero_state_t", (int)state, p->name, what);
     int32_t placed = engine->plan->placed[param].segment;
     if (state != ZERO_STATE_PARAM && (!p->trainable || (placed >= 0 && !engine->plan->segments[placed].trainable)))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' is %s: only ZERO_STATE_PARAM can be %s", p->name,
                          p->trainable ? "not trained, because the engine has no training pass" : "frozen", what);
     int states = engine->spec.states;
     if ((state == ZERO_STATE_MOMENT1 && states < 1) || (state == ZERO_STATE_MOMENT2 && states < 2))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "optimizer '%s' keeps %d buffers of state beside the master weights: there is no moment %d",
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "optimizer '%s' keeps %d buffers of state beside the master weights: there is no moment %d",
                          zero_rule_name(engine->config.rule), states, state == ZERO_STATE_MOMENT1 ? 1 : 2);
     if (state == ZERO_STATE_GRAD && !engine->gradients_complete)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
@@ -254,13 +274,15 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
     if (status != ZERO_OK)
         return status;
     if (!fn)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_read of parameter '%s' has no function", engine->spec.params[param].name);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_read of parameter '%s' has no function",
+                         engine->spec.params[param].name);
     status = zero_engine_leave(engine, zero_exec_sync(engine->exec, &engine->error));
-    return status != ZERO_OK || engine->plan->placed[param].segment < 0 ? status
-                                                                        : read_range(engine, param, state, range_of(engine, param), fn, ctx);
+    return status != ZERO_OK || engine->plan->placed[param].segment < 0
+               ? status
+               : read_range(engine, param, state, range_of(engine, param), fn, ctx);
 }
 
-/* ---- whole tensors ------------------------------------------------------------------------------------------------ */
+/* ---- whole tensors ---------------------------------------------------------------------------------------------- */
 
 /* What a rank asks for. */
 typedef struct request {
@@ -280,7 +302,8 @@ static zero_status_t meet(zero_engine_t *engine, zero_status_t status, const req
     zero_error_t error = engine->error;
     request_t *all = malloc((size_t)engine->world * sizeof *all);
     if (!all) {
-        status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for %s: %zu bytes", what, (size_t)engine->world * sizeof *all);
+        status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for %s: %zu bytes", what,
+                           (size_t)engine->world * sizeof *all);
         zero_exec_abort(engine->exec, engine->error.text);
         return zero_engine_leave(engine, status);
     }
@@ -294,32 +317,41 @@ static zero_status_t meet(zero_engine_t *engine, zero_status_t status, const req
         engine->error = error;
     for (int r = 0; r < engine->world && status == ZERO_OK; r++)
         if (all[r].refused)
-            status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' was refused on rank %d, which has the sentence: make the same call on every "
-                               "rank", what, param, r);
+            status = zero_fail(
+                &engine->error, ZERO_ERR_ARG,
+                "%s of parameter '%s' was refused on rank %d, which has the sentence: make the same call on every "
+                "rank",
+                what, param, r);
     for (int r = 0; r < engine->world && status == ZERO_OK; r++)
         if (memcmp(&all[r], own, sizeof *own) != 0)
-            status = zero_fail(&engine->error, ZERO_ERR_ARG, "rank %d calls %s of parameter '%s' (%s), but rank %d %s of parameter '%s' (%s): make the same call "
-                               "on every rank", engine->rank, what, param, states[own->state], r, name_of(&all[r]),
-                               engine->spec.params[all[r].param].name, states[all[r].state]);
+            status = zero_fail(
+                &engine->error, ZERO_ERR_ARG,
+                "rank %d calls %s of parameter '%s' (%s), but rank %d %s of parameter '%s' (%s): make the same call "
+                "on every rank",
+                engine->rank, what, param, states[own->state], r, name_of(&all[r]),
+                engine->spec.params[all[r].param].name, states[all[r].state]);
     free(all);
     return status;
 }
 
 /* Begins zero_param_set, or zero_param_get. */
-static zero_status_t enter_whole(zero_entry_t *entry, zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, bool set,
-                                 const void *values)
+static zero_status_t enter_whole(zero_entry_t *entry, zero_engine_t *engine, zero_param_t param, zero_state_t state,
+                                 zero_dtype_t dtype, bool set, const void *values)
 {
     const char *what = set ? "zero_param_set" : "zero_param_get";
     zero_status_t status = zero_engine_enter_running(entry, engine, what);
     if (status != ZERO_OK)
         return status;
     if (engine->pass >= 0) /* where ranks may be at different uses, and so cannot meet */
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s inside pass '%s': end it first", what, engine->spec.passes[engine->pass].name);
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s inside pass '%s': end it first", what,
+                         engine->spec.passes[engine->pass].name);
     status = check_state(engine, param, state, set ? "set" : "read");
     if (status == ZERO_OK && zero_dtype_size(dtype) == 0)
-        status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has the unknown dtype %d", what, engine->spec.params[param].name, (int)dtype);
+        status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has the unknown dtype %d", what,
+                           engine->spec.params[param].name, (int)dtype);
     if (status == ZERO_OK && set && !values && engine->spec.params[param].count > 0)
-        status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has no values", what, engine->spec.params[param].name);
+        status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has no values", what,
+                           engine->spec.params[param].name);
     return meet(engine, status, &(request_t){status != ZERO_OK, param, (int32_t)state, set});
 }
 
@@ -339,7 +371,8 @@ static int take_values(void *ctx, zero_param_t param, int64_t begin, int64_t cou
 enum { TURN = 16384 };
 
 /* In turns: the i-th piece of what each rank owns goes to all of them. */
-static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, char *out)
+static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
+                            char *out)
 {
     range_t whole = range_of(engine, param);
     int64_t slice = engine->plan->segments[engine->plan->placed[param].segment].slice, longest = 0;
@@ -347,7 +380,8 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
     zero_status_t status = ZERO_OK;
     float *mine = calloc(1, bytes), *all = mine ? mine + TURN : NULL;
     if (!mine) {
-        status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "zero_param_get of parameter '%s' cannot have %zu bytes", engine->spec.params[param].name, bytes);
+        status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "zero_param_get of parameter '%s' cannot have %zu bytes",
+                           engine->spec.params[param].name, bytes);
         zero_exec_abort(engine->exec, engine->error.text);
         return status;
     }
@@ -367,15 +401,16 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
             range_t theirs = intersection(whole, (range_t){r * slice, (r + 1) * slice});
             theirs = intersection(theirs, (range_t){theirs.begin + done, theirs.begin + done + TURN});
             if (theirs.begin < theirs.end)
-                zero_flat_ref()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype, all + (size_t)r * TURN, ZERO_FP32,
-                                      theirs.end - theirs.begin, 1, NULL);
+                zero_flat_ref()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype,
+                                      all + (size_t)r * TURN, ZERO_FP32, theirs.end - theirs.begin, 1, NULL);
         }
     }
     free(mine);
     return status;
 }
 
-zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, void *values)
+zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
+                             void *values)
 {
     ZERO_ENTRY(entry);
     zero_status_t status = enter_whole(&entry, engine, param, state, dtype, false, NULL);
@@ -387,7 +422,8 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
     return zero_engine_leave(engine, status);
 }
 
-/* The squares of the gradients anew, as the NORM operation adds them: blocks of this rank's slice in index order, wherever its parts end. */
+/* The squares of the gradients anew, as the NORM operation adds them: blocks of this rank's slice in index order,
+ * wherever its parts end. */
 static zero_status_t renew_norm(zero_engine_t *engine, int32_t s)
 {
     const zero_segment_t *segment = &engine->plan->segments[s];
@@ -403,18 +439,22 @@ static zero_status_t renew_norm(zero_engine_t *engine, int32_t s)
             range_t both = intersection(block, piece.range);
             if (both.begin >= both.end)
                 continue;
-            status = zero_exec_read(engine->exec, piece.buffer, piece.offset + (uint64_t)(both.begin - piece.range.begin) * element,
-                                    (char *)values + (size_t)(both.begin - at) * element, (uint64_t)(both.end - both.begin) * element, &engine->error);
+            status = zero_exec_read(engine->exec, piece.buffer,
+                                    piece.offset + (uint64_t)(both.begin - piece.range.begin) * element,
+                                    (char *)values + (size_t)(both.begin - at) * element,
+                                    (uint64_t)(both.end - both.begin) * element, &engine->error);
             if (status != ZERO_OK)
                 return status;
         }
         zero_flat_ref()->square_sum(&square, &scratch, values, segment->final, block.end - block.begin, 1, NULL);
         sum += square;
     }
-    return zero_exec_write(engine->exec, engine->plan->norms, (uint64_t)s * sizeof sum, &sum, sizeof sum, &engine->error);
+    return zero_exec_write(engine->exec, engine->plan->norms, (uint64_t)s * sizeof sum, &sum, sizeof sum,
+                           &engine->error);
 }
 
-static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, const char *values)
+static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
+                         const char *values)
 {
     range_t whole = range_of(engine, param);
     int32_t s = engine->plan->placed[param].segment;
@@ -428,7 +468,8 @@ static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t
     }
     for (int64_t at = whole.begin; at < whole.end && status == ZERO_OK; at += PIECE) {
         range_t range = {at, whole.end - at < PIECE ? whole.end : at + PIECE};
-        zero_flat_ref()->cast(as_fp32, ZERO_FP32, values + (size_t)(at - whole.begin) * zero_dtype_size(dtype), dtype, range.end - range.begin, 1, NULL);
+        zero_flat_ref()->cast(as_fp32, ZERO_FP32, values + (size_t)(at - whole.begin) * zero_dtype_size(dtype), dtype,
+                              range.end - range.begin, 1, NULL);
         if (state == ZERO_STATE_PARAM || state == ZERO_STATE_MASTER)
             status = put_all(engine, segment, range, as_fp32, rounded);
         else
@@ -439,7 +480,8 @@ static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t
     return status == ZERO_OK && state == ZERO_STATE_GRAD ? renew_norm(engine, s) : status;
 }
 
-zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype, const void *values)
+zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
+                             const void *values)
 {
     ZERO_ENTRY(entry);
     zero_status_t status = enter_whole(&entry, engine, param, state, dtype, true, values);
@@ -451,7 +493,7 @@ zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_sta
     return zero_engine_leave(engine, status);
 }
 
-/* ---- names and addresses ------------------------------------------------------------------------------------------ */
+/* ---- names and addresses ---------------------------------------------------------------------------------------- */
 
 zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_param_t *param)
 {
@@ -462,13 +504,15 @@ zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_para
     if (status != ZERO_OK)
         return status;
     if (!name || !param)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_find has no %s", name ? "place for the parameter's id" : "name");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_find has no %s",
+                         name ? "place for the parameter's id" : "name");
     for (int32_t i = 0; i < engine->spec.param_count; i++)
         if (strcmp(engine->spec.params[i].name, name) == 0) {
             *param = i;
             return ZERO_OK;
         }
-    return zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter '%s': this engine has %d others", name, engine->spec.param_count);
+    return zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter '%s': this engine has %d others", name,
+                     engine->spec.param_count);
 }
 
 static const zero_spec_param_t *spec_param(const zero_engine_t *engine, zero_param_t param)

@@ -36,7 +36,8 @@ static zero_status_t enter_declaring(zero_entry_t *entry, zero_engine_t *engine,
 {
     zero_status_t status = zero_engine_enter(entry, engine);
     if (status == ZERO_OK && engine->commit_tried)
-        status = zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes after zero_commit: declare everything before it", what);
+        status =
+            zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes after zero_commit: declare everything before it", what);
     return status;
 }
 
@@ -72,7 +73,8 @@ zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t
     return ZERO_OK;
 }
 
-static const zero_param_desc_t default_desc = {.size = sizeof default_desc, .dtype = ZERO_FP32, .trainable = true, .decay_scale = 1, .lr_scale = 1};
+static const zero_param_desc_t default_desc = {
+    .size = sizeof default_desc, .dtype = ZERO_FP32, .trainable = true, .decay_scale = 1, .lr_scale = 1};
 
 void zero_param_desc_init_size(zero_param_desc_t *desc, size_t size)
 {
@@ -85,31 +87,35 @@ static zero_status_t check_desc(zero_engine_t *engine, const zero_param_desc_t *
     if ((status = check_name(engine, "parameter", desc->name)) != ZERO_OK)
         return status;
     if (desc->ndim < 0 || desc->ndim > ZERO_MAX_DIMS)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions: 0 to %d are possible", desc->name,
-                         desc->ndim, ZERO_MAX_DIMS);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions: 0 to %d are possible",
+                         desc->name, desc->ndim, ZERO_MAX_DIMS);
     *count = 1;
     bool empty = false, overflow = false;
     for (int d = 0; d < desc->ndim; d++) {
         if (desc->shape[d] < 0)
-            return zero_fail(&engine->error, ZERO_ERR_ARG, "dimension %d of parameter '%s' is %lld: it is at least 0", d,
-                             desc->name, (long long)desc->shape[d]);
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "dimension %d of parameter '%s' is %lld: it is at least 0",
+                             d, desc->name, (long long)desc->shape[d]);
         empty |= desc->shape[d] == 0;
         overflow |= !overflow && desc->shape[d] != 0 && !zero_mul_i64(*count, desc->shape[d], count);
     }
     if (empty)
         *count = 0;
     else if (overflow)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "the shape of parameter '%s' has more elements than 64 bits count",
-                         desc->name);
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "the shape of parameter '%s' has more elements than 64 bits count", desc->name);
     if (zero_dtype_size(desc->dtype) == 0)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has the unknown dtype %d", desc->name, (int)desc->dtype);
-    if (!(desc->decay_scale >= 0) || !isfinite(desc->decay_scale) || !(desc->lr_scale >= 0) || !isfinite(desc->lr_scale))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has decay_scale %g and lr_scale %g: both are at least 0",
-                         desc->name, desc->decay_scale, desc->lr_scale);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has the unknown dtype %d", desc->name,
+                         (int)desc->dtype);
+    if (!(desc->decay_scale >= 0) || !isfinite(desc->decay_scale) || !(desc->lr_scale >= 0) ||
+        !isfinite(desc->lr_scale))
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "parameter '%s' has decay_scale %g and lr_scale %g: both are at least 0", desc->name,
+                         desc->decay_scale, desc->lr_scale);
     return ZERO_OK;
 }
 
-zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *given, zero_param_t *param)
+zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero_param_desc_t *given,
+                             zero_param_t *param)
 {
     zero_param_desc_t own = default_desc, *desc = &own;
     no_id(param);
@@ -129,7 +135,8 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
         return status;
     for (int32_t i = 0; i < spec->param_count; i++)
         if (strcmp(spec->params[i].name, desc->name) == 0)
-            return zero_fail(&engine->error, ZERO_ERR_ARG, "there is a parameter '%s' already: names are unique", desc->name);
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "there is a parameter '%s' already: names are unique",
+                             desc->name);
     char *copy = strdup(desc->name);
     if (!copy || !grow((void **)&spec->params, spec->param_count, &engine->param_capacity, sizeof *spec->params)) {
         free(copy);
@@ -192,8 +199,8 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
     zero_spec_pass_t *p = &engine->spec.passes[pass];
     const char *name = engine->spec.units[unit].name;
     if (p->kind == ZERO_PASS_ANY_ORDER)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' takes no uses: in an any-order pass every unit may be acquired",
-                         p->name);
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "pass '%s' takes no uses: in an any-order pass every unit may be acquired", p->name);
     if ((flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD)) != 0 || (flags & (ZERO_READ | ZERO_GRAD)) == 0)
         return zero_fail(&engine->error, ZERO_ERR_ARG,
                          "the use of unit '%s' in pass '%s' has flags 0x%x: use ZERO_READ, ZERO_GRAD or both, and "
@@ -204,7 +211,8 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
                          "unit '%s' is used with ZERO_GRAD in the evaluation pass '%s': only a training pass has "
                          "gradients",
                          name, p->name);
-    /* The capacity is known for one pass at a time; where uses of several are added in turn, it is taken to be the count. */
+    /* The capacity is known for one pass at a time; where uses of several are added in turn, it is taken to be the
+     * count. */
     if (engine->use_pass != pass) {
         engine->use_pass = pass;
         engine->use_capacity = p->use_count;
@@ -215,7 +223,8 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
     return ZERO_OK;
 }
 
-zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes, zero_reserve_t *reserve)
+zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes,
+                           zero_reserve_t *reserve)
 {
     no_id(reserve);
     ZERO_ENTRY(entry);
@@ -226,12 +235,14 @@ zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t 
     if (!reserve)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_reserve has nowhere to put the reserve's id");
     if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of kind %s is not possible: use activations or workspace",
-                         zero_kind_name(kind));
+        return zero_fail(&engine->error, ZERO_ERR_ARG,
+                         "a reserve of kind %s is not possible: use activations or workspace", zero_kind_name(kind));
     if ((int)tier < 0 || tier >= ZERO_TIER_COUNT)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve on tier %d is not possible: there is no such tier", (int)tier);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve on tier %d is not possible: there is no such tier",
+                         (int)tier);
     if (tier == ZERO_TIER_NVME)
-        return zero_fail(&engine->error, ZERO_ERR_UNSUPPORTED, "a reserve on the nvme tier is not possible: it holds no memory, use device or host");
+        return zero_fail(&engine->error, ZERO_ERR_UNSUPPORTED,
+                         "a reserve on the nvme tier is not possible: it holds no memory, use device or host");
     if (bytes > INT64_MAX)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of %llu bytes is more than any machine has",
                          (unsigned long long)bytes);

@@ -30,12 +30,14 @@ static zero_status_t micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32
     if (!zero_engine_has_pass(engine, pass))
         return ZERO_ERR_ARG;
     if (engine->pass >= 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "pass '%s' is still open: call zero_micro_end first", pass_name(engine));
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "pass '%s' is still open: call zero_micro_end first",
+                         pass_name(engine));
     const zero_spec_pass_t *p = &engine->spec.passes[pass];
     bool train = p->kind == ZERO_PASS_TRAIN, last = flags & ZERO_LAST;
     if (flags & ~(uint32_t)(train ? ZERO_LAST : 0))
         return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "pass '%s' begins with flags 0x%x: only ZERO_LAST exists, and only for a training pass", p->name, flags);
+                         "pass '%s' begins with flags 0x%x: only ZERO_LAST exists, and only for a training pass",
+                         p->name, flags);
     zero_program_kind_t kind = ZERO_PROGRAM_EVAL;
     if (train) {
         if (engine->step_due)
@@ -49,7 +51,8 @@ static zero_status_t micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32
         kind = training_program(engine, last);
     }
     if (p->kind != ZERO_PASS_ANY_ORDER) {
-        zero_status_t status = zero_exec_begin(engine->exec, zero_plan_program(engine->plan, kind, pass, -1), &engine->error);
+        zero_status_t status =
+            zero_exec_begin(engine->exec, zero_plan_program(engine->plan, kind, pass, -1), &engine->error);
         if (status != ZERO_OK)
             return status;
     }
@@ -70,7 +73,8 @@ zero_status_t zero_micro_begin(zero_engine_t *engine, zero_pass_t pass, uint32_t
 static zero_status_t acquire(zero_engine_t *engine, zero_unit_t unit)
 {
     if (engine->pass < 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "unit '%s' is acquired outside a micro-step: call zero_micro_begin first",
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "unit '%s' is acquired outside a micro-step: call zero_micro_begin first",
                          unit_name(engine, unit));
     if (!any_order(engine))
         return zero_exec_use(engine->exec, unit, &engine->error);
@@ -78,8 +82,8 @@ static zero_status_t acquire(zero_engine_t *engine, zero_unit_t unit)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "unit '%s' is acquired while unit '%s' is held: pass '%s' holds one unit at a time",
                          unit_name(engine, unit), unit_name(engine, engine->any_unit), pass_name(engine));
-    zero_status_t status = zero_exec_begin(engine->exec, zero_plan_program(engine->plan, ZERO_PROGRAM_ANY, engine->pass, unit),
-                                           &engine->error);
+    zero_status_t status = zero_exec_begin(
+        engine->exec, zero_plan_program(engine->plan, ZERO_PROGRAM_ANY, engine->pass, unit), &engine->error);
     if (status == ZERO_OK)
         status = zero_exec_use(engine->exec, unit, &engine->error);
     if (status == ZERO_OK)
@@ -144,8 +148,8 @@ zero_status_t zero_micro_end(zero_engine_t *engine)
 static zero_status_t step(zero_engine_t *engine, double lr)
 {
     if (engine->pass >= 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "pass '%s' is still open: call zero_micro_end before zero_step",
-                         pass_name(engine));
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "pass '%s' is still open: call zero_micro_end before zero_step", pass_name(engine));
     if (!engine->step_due)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "zero_step comes after a micro-step with ZERO_LAST: %d micro-steps of this step have ended, "
@@ -155,8 +159,8 @@ static zero_status_t step(zero_engine_t *engine, double lr)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "the learning rate is %g: it is at least 0", lr);
     zero_exec_set_rate(engine->exec, lr);
     zero_exec_signal(engine->exec, atomic_load_explicit(&engine->signals, memory_order_relaxed));
-    zero_status_t status = zero_exec_begin(engine->exec, zero_plan_program(engine->plan, ZERO_PROGRAM_STEP, -1, -1),
-                                           &engine->error);
+    zero_status_t status =
+        zero_exec_begin(engine->exec, zero_plan_program(engine->plan, ZERO_PROGRAM_STEP, -1, -1), &engine->error);
     if (status == ZERO_OK)
         status = zero_exec_end(engine->exec, &engine->error);
     if (status != ZERO_OK)
@@ -225,6 +229,7 @@ zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied
                          "updates than steps",
                          (long long)step, (long long)applied);
     if (engine->pass >= 0 || engine->micro_done > 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_set_step in the middle of a step: finish it with zero_step first");
+        return zero_fail(&engine->error, ZERO_ERR_ORDER,
+                         "zero_set_step in the middle of a step: finish it with zero_step first");
     return zero_engine_leave(engine, zero_exec_set_step(engine->exec, step, applied, &engine->error));
 }

@@ -1,11 +1,12 @@
-/* between_steps.c - what trainers do besides plain steps: an optimizer of their own, blocks that are skipped in some steps, evaluation between steps,
- * parameters that are read and written by name, a sample in an order that nobody declared.
+/* between_steps.c - what trainers do besides plain steps: an optimizer of their own, blocks that are skipped in some
+ * steps, evaluation between steps, parameters that are read and written by name, a sample in an order that nobody
+ * declared.
  *
  *   cc -O2 between_steps.c -o between_steps $(pkg-config --cflags --libs zero) -lm
  *   mpiexec -n 2 ./between_steps
  *
- * The model is h = h + tanh(w * h), number by number, in each of a few blocks, then y = w . h. The last steps have a rate that is too high, on purpose: the
- * program then goes back to the best parameters that an evaluation found. */
+ * The model is h = h + tanh(w * h), number by number, in each of a few blocks, then y = w . h. The last steps have a
+ * rate that is too high, on purpose: the program then goes back to the best parameters that an evaluation found. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,7 +15,8 @@
 #include <zero/zero.h>
 
 enum { BLOCKS = 4, HEAD = BLOCKS, UNITS, WIDTH = 24, BATCH = 48, STEPS = 60, SPOILT = 50 };
-static const char *const names[UNITS] = {"block0.weight", "block1.weight", "block2.weight", "block3.weight", "head.weight"};
+static const char *const names[UNITS] = {"block0.weight", "block1.weight", "block2.weight", "block3.weight",
+                                         "head.weight"};
 
 static zero_engine_t *engine;
 static zero_error_t error;
@@ -43,7 +45,8 @@ static float noise(uint64_t i)
     return (float)(int32_t)(i >> 32) / 2147483648.0f;
 }
 
-/* The optimizer: Adagrad (Duchi et al. 2011). The library hands out the elements that this rank updates, as shards and offloading cut them. */
+/* The optimizer: Adagrad (Duchi et al. 2011). The library hands out the elements that this rank updates, as shards and
+ * offloading cut them. */
 static int adagrad(void *ctx, const zero_update_args_t *u)
 {
     const float *grad = u->grad, eps = *(const float *)ctx;
@@ -143,13 +146,15 @@ static double evaluate(zero_pass_t pass)
     return loss;
 }
 
-/* All parameters, by name, into best or from it. Every rank asks for them, as setting them takes the values on every rank. */
+/* All parameters, by name, into best or from it. Every rank asks for them, as setting them takes the values on every
+ * rank. */
 static void keep(bool restore)
 {
     for (int u = 0; u < UNITS; u++) {
         zero_param_t p;
         ok(zero_param_find(engine, names[u], &p));
-        ok(restore ? zero_param_set(engine, p, ZERO_STATE_PARAM, ZERO_FP32, best[u]) : zero_param_get(engine, p, ZERO_STATE_PARAM, ZERO_FP32, best[u]));
+        ok(restore ? zero_param_set(engine, p, ZERO_STATE_PARAM, ZERO_FP32, best[u])
+                   : zero_param_get(engine, p, ZERO_STATE_PARAM, ZERO_FP32, best[u]));
     }
 }
 

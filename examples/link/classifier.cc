@@ -1,5 +1,5 @@
-/* classifier.cc - libzero from C++17: handles that free themselves, statuses that become exceptions, units that are held by scopes. A network with a hidden
- * layer learns to tell which of three rings around the origin a point lies in.
+/* classifier.cc - libzero from C++17: handles that free themselves, statuses that become exceptions, units that are
+ * held by scopes. A network with a hidden layer learns to tell which of three rings around the origin a point lies in.
  *
  *   c++ -std=c++17 -O2 classifier.cc -o classifier $(pkg-config --cflags --libs zero)
  *   mpiexec -n 2 ./classifier */
@@ -12,9 +12,10 @@
 #include <vector>
 #include <zero/zero.h>
 
-/* ---- the wrapper: what a C++ program would keep in a header of its own ------------------------------------------------- */
+/* ---- the wrapper: what a C++ program would keep in a header of its own ------------------------------------------ */
 
-namespace zero {
+namespace zero
+{
 
 struct failure : std::runtime_error {
     zero_status_t status;
@@ -22,9 +23,18 @@ struct failure : std::runtime_error {
 };
 
 struct destroyer {
-    void operator()(zero_comm_t *comm) const { zero_comm_destroy(comm); }
-    void operator()(zero_device_t *device) const { zero_device_destroy(device); }
-    void operator()(zero_engine_t *engine) const { zero_destroy(engine); }
+    void operator()(zero_comm_t *comm) const
+    {
+        zero_comm_destroy(comm);
+    }
+    void operator()(zero_device_t *device) const
+    {
+        zero_device_destroy(device);
+    }
+    void operator()(zero_engine_t *engine) const
+    {
+        zero_destroy(engine);
+    }
 };
 template <typename T> using handle = std::unique_ptr<T, destroyer>;
 
@@ -39,10 +49,11 @@ handle<T> make(zero_status_t (*create)(T **, Parameters...), Arguments... argume
     return handle<T>(made);
 }
 
-class engine {
+class engine
+{
     handle<zero_engine_t> owned;
 
-public:
+  public:
     explicit engine(const zero_config_t &config) : owned(make(zero_create, &config)) {}
 
     /* e(zero_step, 0.1) is zero_step(engine, 0.1), which throws where it fails. */
@@ -52,18 +63,29 @@ public:
         if (zero_status_t status = call(owned.get(), arguments...); status != ZERO_OK)
             throw failure(status, zero_last_error(owned.get()));
     }
-    const float *data(zero_param_t param) const { return static_cast<const float *>(zero_param_data(owned.get(), param)); }
-    float *grad(zero_param_t param) const { return static_cast<float *>(zero_param_grad(owned.get(), param)); }
+    const float *data(zero_param_t param) const
+    {
+        return static_cast<const float *>(zero_param_data(owned.get(), param));
+    }
+    float *grad(zero_param_t param) const
+    {
+        return static_cast<float *>(zero_param_grad(owned.get(), param));
+    }
 };
 
-/* A unit, from here to the end of the scope. Where the scope ends by an exception, destroying the engine ends the hold. */
-class held {
+/* A unit, from here to the end of the scope. Where the scope ends by an exception, destroying the engine ends the hold.
+ */
+class held
+{
     const engine &e;
     zero_unit_t unit;
     int exceptions = std::uncaught_exceptions();
 
-public:
-    held(const engine &of, zero_unit_t which) : e(of), unit(which) { e(zero_acquire, unit); }
+  public:
+    held(const engine &of, zero_unit_t which) : e(of), unit(which)
+    {
+        e(zero_acquire, unit);
+    }
     held(const held &) = delete;
     held &operator=(const held &) = delete;
     ~held() noexcept(false)
@@ -75,9 +97,10 @@ public:
 
 } // namespace zero
 
-/* ---- the trainer --------------------------------------------------------------------------------------------------------- */
+/* ---- the trainer ------------------------------------------------------------------------------------------------ */
 
-namespace {
+namespace
+{
 
 constexpr int hidden = 32, classes = 3, batch = 48, steps = 200;
 
@@ -111,7 +134,8 @@ struct layer {
     {
         std::vector<float> values(static_cast<std::size_t>(out * (in + 1)));
         for (std::size_t i = 0; i < values.size(); i++)
-            values[i] = noise((static_cast<std::uint64_t>(weight + 1) << 32) + i) * std::sqrt(3.0f / static_cast<float>(in));
+            values[i] =
+                noise((static_cast<std::uint64_t>(weight + 1) << 32) + i) * std::sqrt(3.0f / static_cast<float>(in));
         e(zero_param_set, weight, ZERO_STATE_PARAM, ZERO_FP32, values.data());
     }
 
@@ -170,8 +194,9 @@ double train(zero_comm_t *comm)
     second.declare(e, "second");
     e(zero_pass_add, "train", ZERO_PASS_TRAIN, &pass);
     e(zero_use_add, pass, first.unit, ZERO_READ);
-    e(zero_use_add, pass, second.unit, ZERO_READ | ZERO_GRAD); /* the last unit's forward and backward pass in one use */
-    e(zero_use_add, pass, first.unit, ZERO_GRAD);              /* its values are not read again: it is not gathered again */
+    e(zero_use_add, pass, second.unit,
+      ZERO_READ | ZERO_GRAD);                     /* the last unit's forward and backward pass in one use */
+    e(zero_use_add, pass, first.unit, ZERO_GRAD); /* its values are not read again: it is not gathered again */
     e(zero_commit);
     first.fill(e);
     second.fill(e);
@@ -204,7 +229,8 @@ double train(zero_comm_t *comm)
                     best = best && s.p[c] <= s.p[s.ring];
                 sums[1] += best;
                 for (int c = 0; c < classes; c++)
-                    s.p[c] = s.p[c] / total - (c == s.ring ? 1.0f : 0.0f); /* the derivative by the second layer's output */
+                    s.p[c] =
+                        s.p[c] / total - (c == s.ring ? 1.0f : 0.0f); /* the derivative by the second layer's output */
                 sums[0] -= std::log(1.0 + static_cast<double>(s.p[s.ring])) / batch;
                 for (int i = 0; i < hidden; i++)
                     s.dh[i] = 0;

@@ -1,11 +1,13 @@
-/* gpu.cu - libzero under kernels of one's own, on a CUDA stream of one's own: a network with a hidden layer, whose forward and backward pass are the four
- * kernels below. The library orders acquire and release on that stream, so the host queues step after step and waits once, at the end. What is between
- * an acquire and its release is captured into a graph in the first step, which works because addresses never change.
+/* gpu.cu - libzero under kernels of one's own, on a CUDA stream of one's own: a network with a hidden layer, whose
+ * forward and backward pass are the four kernels below. The library orders acquire and release on that stream, so the
+ * host queues step after step and waits once, at the end. What is between an acquire and its release is captured into a
+ * graph in the first step, which works because addresses never change.
  *
  *   nvcc -O2 gpu.cu -o gpu $(pkg-config --cflags --libs zero)
  *   mpiexec -n 2 ./gpu
  *
- * Ranks take GPUs in turn. With a GPU each they exchange through NCCL, otherwise by way of host memory. Exit status 77: there is no GPU. */
+ * Ranks take GPUs in turn. With a GPU each they exchange through NCCL, otherwise by way of host memory. Exit status 77:
+ * there is no GPU. */
 #include <cuda_runtime.h>
 #include <math.h>
 #include <stdint.h>
@@ -38,7 +40,7 @@ static void cuda(cudaError_t code)
     exit(1);
 }
 
-/* ---- kernels: one thread for each result, so that sums have an order; W is (out, in + 1), its last column is added ------------------- */
+/* ---- kernels: one thread for each result, so that sums have an order; W is (out, in + 1), its last column is added  */
 
 __host__ __device__ static float noise(uint64_t i)
 {
@@ -59,7 +61,8 @@ __global__ void forward(float *y, const float *w, const float *x, int n, int in,
     y[t] = last ? sum : tanhf(sum);
 }
 
-/* dy = y - target, and the sum of (y - target)^2 / 2 to losses[*step], for the next step's place; y (n). By one thread: n is small. */
+/* dy = y - target, and the sum of (y - target)^2 / 2 to losses[*step], for the next step's place; y (n). By one thread:
+ * n is small. */
 __global__ void compare(float *dy, double *losses, int *step, const float *y, const float *x, int n, int in)
 {
     double sum = 0;
@@ -121,7 +124,7 @@ static void launch(const work_t *u, cudaStream_t stream)
     cuda(cudaGetLastError());
 }
 
-/* ---- the trainer --------------------------------------------------------------------------------------------------------- */
+/* ---- the trainer ------------------------------------------------------------------------------------------------ */
 
 static int initial(void *ctx, zero_param_t param, int64_t begin, int64_t count, float *out)
 {
@@ -186,9 +189,11 @@ int main(void)
         ok(zero_use_add(engine, pass, unit[l], ZERO_READ | ZERO_GRAD));
     for (int l = 0; l <= LAYERS; l++) { /* activations are part of the engine's memory, and of its forecast */
         ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, sizeof(float) * BATCH * width[l], &values[l]));
-        ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, sizeof(float) * BATCH * width[l], &derivatives[l]));
+        ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, sizeof(float) * BATCH * width[l],
+                        &derivatives[l]));
     }
-    ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, sizeof(double) * STEPS, &losses)); /* kernels write it, the host reads it */
+    ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_HOST, sizeof(double) * STEPS,
+                    &losses)); /* kernels write it, the host reads it */
     ok(zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, sizeof(int), &counter));
     ok(zero_commit(engine));
     for (int l = 0; l <= LAYERS; l++) {
@@ -215,9 +220,22 @@ int main(void)
             ok(zero_acquire(engine, unit[l]));
             if (!graph[use]) {
                 cudaGraph_t captured;
-                work_t work = {l, width[l], width[l + 1], n, use < LAYERS, use == LAYERS - 1, use >= LAYERS - 1,
-                               (float *)zero_param_data(engine, param[l]), (float *)zero_param_grad(engine, param[l]),
-                               x[l], x[l + 1], dx[l], dx[l + 1], x[0], loss, taken};
+                work_t work = {l,
+                               width[l],
+                               width[l + 1],
+                               n,
+                               use < LAYERS,
+                               use == LAYERS - 1,
+                               use >= LAYERS - 1,
+                               (float *)zero_param_data(engine, param[l]),
+                               (float *)zero_param_grad(engine, param[l]),
+                               x[l],
+                               x[l + 1],
+                               dx[l],
+                               dx[l + 1],
+                               x[0],
+                               loss,
+                               taken};
                 cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
                 launch(&work, stream);
                 cuda(cudaStreamEndCapture(stream, &captured));

@@ -1,6 +1,7 @@
-/* lora.c - fine-tuning with frozen layers: each layer computes y = tanh(W x + B (A x)), where W is frozen, and only the thin A and B are trained (LoRA: Hu
- * et al. 2021). Frozen parameters are sharded and gathered as others are, but have no gradients, moments or updates: the program prints what a
- * rank keeps with and without adapters, trains, and fails if a byte of any W has changed.
+/* lora.c - fine-tuning with frozen layers: each layer computes y = tanh(W x + B (A x)), where W is frozen, and only the
+ * thin A and B are trained (LoRA: Hu et al. 2021). Frozen parameters are sharded and gathered as others are, but have
+ * no gradients, moments or updates: the program prints what a rank keeps with and without adapters, trains, and fails
+ * if a byte of any W has changed.
  *
  *   cc -O2 lora.c -o lora $(pkg-config --cflags --libs zero) -lm
  *   mpiexec -n 2 ./lora */
@@ -18,7 +19,8 @@ static zero_error_t error;
 static zero_unit_t unit[LAYERS];
 static zero_param_t base[LAYERS], down[LAYERS], up[LAYERS]; /* W (WIDTH, WIDTH), A (RANK, WIDTH), B (WIDTH, RANK) */
 static zero_pass_t pass;
-static float x[LAYERS + 1][BATCH][WIDTH], dx[LAYERS + 1][BATCH][WIDTH]; /* inputs of each layer and the outputs; the loss's derivatives by them */
+static float x[LAYERS + 1][BATCH][WIDTH],
+    dx[LAYERS + 1][BATCH][WIDTH]; /* inputs of each layer and the outputs; the loss's derivatives by them */
 static float frozen[LAYERS][WIDTH * WIDTH], found[WIDTH * WIDTH];
 
 static void ok(zero_engine_t *e, zero_status_t status)
@@ -52,8 +54,8 @@ static zero_param_t add(zero_engine_t *e, int layer, const char *name, int rows,
     return param;
 }
 
-/* What a rank of so many keeps is known before anything is allocated: an engine with plan_world only plans. lora: W is frozen, A and B are trained;
- * otherwise there is W alone, and it is trained. */
+/* What a rank of so many keeps is known before anything is allocated: an engine with plan_world only plans. lora: W is
+ * frozen, A and B are trained; otherwise there is W alone, and it is trained. */
 static zero_engine_t *declare(zero_config_t *config, bool lora)
 {
     zero_engine_t *e = NULL;
@@ -92,8 +94,10 @@ static void outer(float *dw, const float *dy, const float *in, int rows, int col
 /* One layer over n samples, forward or backward. */
 static void layer(int l, int n, bool backward)
 {
-    const float *w = zero_param_data(engine, base[l]), *a = zero_param_data(engine, down[l]), *b = zero_param_data(engine, up[l]);
-    float *da = zero_param_grad(engine, down[l]), *db = zero_param_grad(engine, up[l]); /* zero_param_grad of W is NULL */
+    const float *w = zero_param_data(engine, base[l]), *a = zero_param_data(engine, down[l]),
+                *b = zero_param_data(engine, up[l]);
+    float *da = zero_param_grad(engine, down[l]),
+          *db = zero_param_grad(engine, up[l]); /* zero_param_grad of W is NULL */
     for (int s = 0; s < n; s++) {
         float h[RANK] = {0}, dh[RANK] = {0}, *y = x[l + 1][s], *dy = dx[l + 1][s];
         multiply(h, a, x[l][s], RANK, WIDTH, false);
@@ -116,7 +120,8 @@ static void layer(int l, int n, bool backward)
     }
 }
 
-/* A step over samples rank, rank + world, ... of the batch; returns the mean loss of all. The target reverses the order of the inputs. */
+/* A step over samples rank, rank + world, ... of the batch; returns the mean loss of all. The target reverses the order
+ * of the inputs. */
 static double learn(int rank, int world)
 {
     int n = 0;
@@ -205,8 +210,9 @@ int main(void)
         failed |= memcmp(found, frozen[l], sizeof found) != 0 || zero_param_grad(engine, base[l]) != NULL;
     }
     if (rank == 0)
-        printf("loss %.4f, %.4f after %d steps; frozen weights %s; gradients, masters and moments take %.1f %%\n", first, last, STEPS,
-               failed ? "have changed" : "are as they were", 100.0 * (double)with / (double)without);
+        printf("loss %.4f, %.4f after %d steps; frozen weights %s; gradients, masters and moments take %.1f %%\n",
+               first, last, STEPS, failed ? "have changed" : "are as they were",
+               100.0 * (double)with / (double)without);
     zero_destroy(engine);
     zero_device_destroy(device);
     zero_comm_destroy(comm);

@@ -1,5 +1,6 @@
-/* own_ranks.c - ranks without MPI: a program that starts its own (here by fork) tells libzero how they meet, by an all-gather of a few bytes through sockets of its
- * own. From then on they share memory. Each rank has every N-th of 21 points, and all fit one line to them.
+/* own_ranks.c - ranks without MPI: a program that starts its own (here by fork) tells libzero how they meet, by an
+ * all-gather of a few bytes through sockets of its own. From then on they share memory. Each rank has every N-th of 21
+ * points, and all fit one line to them.
  *
  *   cc own_ranks.c -o own_ranks $(pkg-config --cflags --libs zero)
  *   ./own_ranks [N] */
@@ -39,7 +40,8 @@ static int all_gather(void *ctx, const void *send, void *recv, size_t bytes)
     char *parts = recv;
     memcpy(parts + bytes * (size_t)m->rank, send, bytes);
     if (m->rank > 0)
-        return move(m->socket[0], parts + bytes * (size_t)m->rank, bytes, 1) || move(m->socket[0], parts, all, 0) ? -1 : 0;
+        return move(m->socket[0], parts + bytes * (size_t)m->rank, bytes, 1) || move(m->socket[0], parts, all, 0) ? -1
+                                                                                                                  : 0;
     for (int r = 1; r < m->world; r++)
         if (move(m->socket[r], parts + bytes * (size_t)r, bytes, 0))
             return -1;
@@ -64,7 +66,8 @@ static void ok(zero_status_t status)
 
 static int train(meeting_t *m)
 {
-    zero_bootstrap_t bootstrap = {.size = sizeof bootstrap, .rank = m->rank, .world = m->world, .all_gather = all_gather, .ctx = m};
+    zero_bootstrap_t bootstrap = {
+        .size = sizeof bootstrap, .rank = m->rank, .world = m->world, .all_gather = all_gather, .ctx = m};
     zero_comm_t *comm = NULL;
     zero_device_t *device = NULL;
     zero_unit_t unit;

@@ -1,11 +1,12 @@
-/* perceptron.c - a trainer as it is before libzero: a perceptron of four layers learns a function of eight numbers, with plain loops in fp32 and SGD
- * with momentum. docs/guide.md puts libzero under it, step by step; perceptron_zero.c is the result.
+/* perceptron.c - a trainer as it is before libzero: a perceptron of four layers learns a function of eight numbers,
+ * with plain loops in fp32 and SGD with momentum. docs/guide.md puts libzero under it, step by step; perceptron_zero.c
+ * is the result.
  *
  *   cc -O2 perceptron.c -o perceptron -lm
  *   ./perceptron [PARTS]
  *
- * Each step's batch is worked through in PARTS parts (default 1), as so many workers would: each part has a gradient of its own, and these are added
- * in order. With libzero the parts become ranks. */
+ * Each step's batch is worked through in PARTS parts (default 1), as so many workers would: each part has a gradient of
+ * its own, and these are added in order. With libzero the parts become ranks. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,11 +16,12 @@
 enum { LAYERS = 4, INPUTS = 8, WIDTH = 160, BATCH = 60, STEPS = 20 };
 static const double rate = 0.05, momentum = 0.9;
 
-/* y = tanh(W x + b), without tanh in the last layer. W and b are one array: row o holds the weights of output o, then its b. */
+/* y = tanh(W x + b), without tanh in the last layer. W and b are one array: row o holds the weights of output o, then
+ * its b. */
 typedef struct layer {
     int in, out;
-    float *weight, *gradient;      /* (out, in + 1) */
-    float *sum, *velocity;         /* (out, in + 1): gradients of all parts; SGD's state */
+    float *weight, *gradient; /* (out, in + 1) */
+    float *sum, *velocity;    /* (out, in + 1): gradients of all parts; SGD's state */
 } layer_t;
 
 static layer_t net[LAYERS];
@@ -67,7 +69,8 @@ static void backward(int l, int n)
         memset(dx[l % 2][s], 0, sizeof dx[0][0]);
         for (int o = 0; o < layer->out; o++) {
             const float *w = layer->weight + o * (layer->in + 1), y = x[l + 1][s][o];
-            float *dw = layer->gradient + o * (layer->in + 1), d = dx[(l + 1) % 2][s][o] * (l < LAYERS - 1 ? 1 - y * y : 1);
+            float *dw = layer->gradient + o * (layer->in + 1),
+                  d = dx[(l + 1) % 2][s][o] * (l < LAYERS - 1 ? 1 - y * y : 1);
             for (int i = 0; i < layer->in; i++) {
                 dw[i] += d * x[l][s][i];
                 dx[l % 2][s][i] += d * w[i];
@@ -77,7 +80,8 @@ static void backward(int l, int n)
     }
 }
 
-/* A forward and a backward pass over n samples of the step from sample number first on; returns the sum of their losses, (y - target)^2 / 2. */
+/* A forward and a backward pass over n samples of the step from sample number first on; returns the sum of their
+ * losses, (y - target)^2 / 2. */
 static double learn(int step, int first, int n)
 {
     double loss = 0;

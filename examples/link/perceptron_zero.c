@@ -1,6 +1,7 @@
-/* perceptron_zero.c - the trainer of perceptron.c on top of libzero: each rank keeps its part of the weights, gradients and velocities, and works through
- * its part of each batch. The losses are those of perceptron.c with as many parts as there are ranks, to the last bit, at every stage (0 to 3) and
- * wherever the velocities are (TIER: 0 with the rest, 1 in host memory, 2 in files in the current folder).
+/* perceptron_zero.c - the trainer of perceptron.c on top of libzero: each rank keeps its part of the weights, gradients
+ * and velocities, and works through its part of each batch. The losses are those of perceptron.c with as many parts as
+ * there are ranks, to the last bit, at every stage (0 to 3) and wherever the velocities are (TIER: 0 with the rest, 1
+ * in host memory, 2 in files in the current folder).
  *
  *   cc -O2 perceptron_zero.c -o perceptron_zero $(pkg-config --cflags --libs zero) -lm
  *   mpiexec -n 2 ./perceptron_zero [STAGE [TIER]] */
@@ -14,7 +15,8 @@
 enum { LAYERS = 4, INPUTS = 8, WIDTH = 160, BATCH = 60, STEPS = 20 };
 static const double rate = 0.05, momentum = 0.9;
 
-/* y = tanh(W x + b), without tanh in the last layer. W and b are one array: row o holds the weights of output o, then its b. */
+/* y = tanh(W x + b), without tanh in the last layer. W and b are one array: row o holds the weights of output o, then
+ * its b. */
 typedef struct layer {
     int in, out;
     float *weight, *gradient; /* (out, in + 1): the library's, valid while the unit is acquired */
@@ -78,7 +80,8 @@ static void backward(int l, int n)
         memset(dx[l % 2][s], 0, sizeof dx[0][0]);
         for (int o = 0; o < layer->out; o++) {
             const float *w = layer->weight + o * (layer->in + 1), y = x[l + 1][s][o];
-            float *dw = layer->gradient + o * (layer->in + 1), d = dx[(l + 1) % 2][s][o] * (l < LAYERS - 1 ? 1 - y * y : 1);
+            float *dw = layer->gradient + o * (layer->in + 1),
+                  d = dx[(l + 1) % 2][s][o] * (l < LAYERS - 1 ? 1 - y * y : 1);
             for (int i = 0; i < layer->in; i++) {
                 dw[i] += d * x[l][s][i];
                 dx[l % 2][s][i] += d * w[i];
@@ -88,7 +91,8 @@ static void backward(int l, int n)
     }
 }
 
-/* A forward and a backward pass over n samples of the step from sample number first on; returns the sum of their losses, (y - target)^2 / 2. */
+/* A forward and a backward pass over n samples of the step from sample number first on; returns the sum of their
+ * losses, (y - target)^2 / 2. */
 static double learn(int step, int first, int n)
 {
     double loss = 0;
@@ -161,7 +165,8 @@ int main(int argc, char **argv)
         net[l].weight = zero_param_data(engine, net[l].param);
         net[l].gradient = zero_param_grad(engine, net[l].param);
     }
-    int part = zero_comm_rank(comm), parts = zero_comm_size(comm), begin = BATCH * part / parts, end = BATCH * (part + 1) / parts;
+    int part = zero_comm_rank(comm), parts = zero_comm_size(comm), begin = BATCH * part / parts,
+        end = BATCH * (part + 1) / parts;
     for (int step = 0; step < STEPS; step++) {
         ok(zero_micro_begin(engine, pass, ZERO_LAST));
         double loss = learn(step, begin, end - begin);

@@ -1,12 +1,13 @@
-/* two_models.c - libzero in a program with MPI of its own: the ranks of MPI_COMM_WORLD are two teams, each of which trains a model of its own with an engine
- * of its own; between steps all of them meet in collectives of the program's. The two models learn a line from different points, and in the
- * end each is compared with the other through MPI alone.
+/* two_models.c - libzero in a program with MPI of its own: the ranks of MPI_COMM_WORLD are two teams, each of which
+ * trains a model of its own with an engine of its own; between steps all of them meet in collectives of the program's.
+ * The two models learn a line from different points, and in the end each is compared with the other through MPI alone.
  *
  *   mpicc two_models.c -o two_models $(pkg-config --cflags --libs zero)
  *   mpiexec -n 4 ./two_models
  *
- * The library duplicates the communicator that it is given and leaves MPI as it found it. Its devices without threads (the default) call MPI from
- * the calling thread alone, so MPI_THREAD_SERIALIZED will do; with zero_device_options_t.threaded it has to be MPI_THREAD_MULTIPLE. */
+ * The library duplicates the communicator that it is given and leaves MPI as it found it. Its devices without threads
+ * (the default) call MPI from the calling thread alone, so MPI_THREAD_SERIALIZED will do; with
+ * zero_device_options_t.threaded it has to be MPI_THREAD_MULTIPLE. */
 #include <math.h>
 #include <mpi.h>
 #include <stdio.h>
@@ -56,12 +57,14 @@ static void create(model_t *m, const MPI_Comm *team)
         desc.trainable = true; /* of no dimensions: a single number */
         ok(m->engine, zero_unit_add(m->engine, names[u], &m->unit[u]));
         ok(m->engine, zero_param_add(m->engine, m->unit[u], &desc, &m->param[u]));
-        ok(m->engine, zero_use_add(m->engine, m->pass, m->unit[u], u == 0 ? ZERO_READ | ZERO_GRAD | ZERO_HOLD : ZERO_READ | ZERO_GRAD));
+        ok(m->engine, zero_use_add(m->engine, m->pass, m->unit[u],
+                                   u == 0 ? ZERO_READ | ZERO_GRAD | ZERO_HOLD : ZERO_READ | ZERO_GRAD));
     }
     ok(m->engine, zero_commit(m->engine));
 }
 
-/* A step on every n-th point of slope x + offset, from the rank-th on; returns the mean loss over the team. ZERO_HOLD: both units are held at a time. */
+/* A step on every n-th point of slope x + offset, from the rank-th on; returns the mean loss over the team. ZERO_HOLD:
+ * both units are held at a time. */
 static double learn(const model_t *m, float slope, float offset)
 {
     zero_engine_t *e = m->engine;
@@ -93,7 +96,8 @@ int main(int argc, char **argv)
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     if (size < 2 || provided < MPI_THREAD_SERIALIZED) {
         if (rank == 0)
-            fprintf(stderr, "there are %d ranks and MPI's threads are of level %d: wanted at least 2, and %d\n", size, provided, MPI_THREAD_SERIALIZED);
+            fprintf(stderr, "there are %d ranks and MPI's threads are of level %d: wanted at least 2, and %d\n", size,
+                    provided, MPI_THREAD_SERIALIZED);
         MPI_Finalize();
         return 2;
     }
@@ -120,7 +124,8 @@ int main(int argc, char **argv)
         int peer = rank == 0 ? (size + 1) / 2 : 0;
         MPI_Sendrecv(line, 2, MPI_FLOAT, peer, 0, other, 2, MPI_FLOAT, peer, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
         const float *first = color == 0 ? line : other, *second = color == 0 ? other : line;
-        result = !(fabsf(first[0] - 2) < 0.05f && fabsf(first[1] + 1) < 0.05f && fabsf(second[0] + 1) < 0.05f && fabsf(second[1] - 3) < 0.05f);
+        result = !(fabsf(first[0] - 2) < 0.05f && fabsf(first[1] + 1) < 0.05f && fabsf(second[0] + 1) < 0.05f &&
+                   fabsf(second[1] - 3) < 0.05f);
         if (rank == 0)
             printf("y = %.3f x %+.3f and y = %.3f x %+.3f\n", first[0], first[1], second[0], second[1]);
     }

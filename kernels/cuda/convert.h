@@ -1,5 +1,6 @@
-/* convert.h - elements of the three dtypes on a GPU, with the bits of zero/base: to nearest even, subnormals kept, NaN stays NaN with the
- * same payload (which the processor's own conversions replace). All without branches, in integer and exact fp32 arithmetic. */
+/* convert.h - elements of the three dtypes on a GPU, with the bits of zero/base: to nearest even, subnormals kept, NaN
+ * stays NaN with the same payload (which the processor's own conversions replace). All without branches, in integer and
+ * exact fp32 arithmetic. */
 #ifndef ZERO_KERNELS_CUDA_CONVERT_H
 #define ZERO_KERNELS_CUDA_CONVERT_H
 
@@ -14,9 +15,15 @@ typedef struct zero_fp16 {
 } zero_fp16_t;
 
 /* An element in fp32: exact. */
-__device__ __forceinline__ float zero_widen(float x) { return x; }
+__device__ __forceinline__ float zero_widen(float x)
+{
+    return x;
+}
 
-__device__ __forceinline__ float zero_widen(zero_bf16_t x) { return __uint_as_float((uint32_t)x.bits << 16); }
+__device__ __forceinline__ float zero_widen(zero_bf16_t x)
+{
+    return __uint_as_float((uint32_t)x.bits << 16);
+}
 
 __device__ __forceinline__ float zero_widen(zero_fp16_t x)
 {
@@ -30,7 +37,10 @@ __device__ __forceinline__ float zero_widen(zero_fp16_t x)
 /* A float rounded once to T: zero_narrow<zero_bf16_t>(x). */
 template <typename T> __device__ __forceinline__ T zero_narrow(float x);
 
-template <> __device__ __forceinline__ float zero_narrow<float>(float x) { return x; }
+template <> __device__ __forceinline__ float zero_narrow<float>(float x)
+{
+    return x;
+}
 
 template <> __device__ __forceinline__ zero_bf16_t zero_narrow<zero_bf16_t>(float x)
 {
@@ -50,8 +60,10 @@ template <> __device__ __forceinline__ zero_fp16_t zero_narrow<zero_fp16_t>(floa
     return zero_fp16_t{(uint16_t)((u >> 16 & 0x8000u) | h)};
 }
 
-/* COUNT elements, by default 16 bytes of them, which one instruction loads or stores: pointers to it must lie on bounds of its size. */
-template <typename T, int COUNT = 16 / sizeof(T)> struct __align__(COUNT * sizeof(T)) zero_pack {
+/* COUNT elements, by default 16 bytes of them, which one instruction loads or stores: pointers to it must lie on bounds
+ * of its size. */
+template <typename T, int COUNT = 16 / sizeof(T)> struct __align__(COUNT * sizeof(T)) zero_pack
+{
     enum { N = COUNT };
     T e[N];
 };

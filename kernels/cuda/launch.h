@@ -1,7 +1,8 @@
-/* launch.h - what every .cu file includes: CUDA's runtime, and the few things that are not spelled the same way for nvcc and for a C++ compiler.
- * The tests compile the same files with a C++ compiler against headers that shadow CUDA's and run blocks of threads on the processor
- * (tests/emulator/). So kernels keep to what both know: the built-in indices, __shared__ arrays, __syncthreads, __syncwarp, shuffles
- * of whole warps, __ldg, vector types, the math functions; and they are launched by ZERO_LAUNCH alone. */
+/* launch.h - what every .cu file includes: CUDA's runtime, and the few things that are not spelled the same way for
+ * nvcc and for a C++ compiler. The tests compile the same files with a C++ compiler against headers that shadow CUDA's
+ * and run blocks of threads on the processor (tests/emulator/). So kernels keep to what both know: the built-in
+ * indices, __shared__ arrays, __syncthreads, __syncwarp, shuffles of whole warps, __ldg, vector types, the math
+ * functions; and they are launched by ZERO_LAUNCH alone. */
 #ifndef ZERO_KERNELS_CUDA_LAUNCH_H
 #define ZERO_KERNELS_CUDA_LAUNCH_H
 
@@ -19,7 +20,10 @@ __attribute__((visibility("hidden"))) inline const zero_kernel *zero_kernels = n
 
 template <auto KERNEL> struct zero_listed {
     struct entry : zero_kernel {
-        entry() : zero_kernel{(const void *)KERNEL, zero_kernels} { zero_kernels = this; }
+        entry() : zero_kernel{(const void *)KERNEL, zero_kernels}
+        {
+            zero_kernels = this;
+        }
     };
     static entry in;
 };
@@ -46,7 +50,7 @@ static inline cudaError_t zero_load_kernels(void)
 #define ZERO_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     ((void)&zero_listed<kernel>::in, kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__))
 /* In a kernel: `type *name`, the block's shared_bytes bytes of shared memory, on a 16-byte bound. */
-#define ZERO_DYNAMIC_SHARED(type, name)                                \
+#define ZERO_DYNAMIC_SHARED(type, name)                                  \
     extern __shared__ __align__(16) unsigned char zero_dynamic_shared[]; \
     type *name = reinterpret_cast<type *>(zero_dynamic_shared)
 

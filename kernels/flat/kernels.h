@@ -1,6 +1,6 @@
-/* kernels.h - the single-threaded kernels under the CPU tables of flat.h: one table of them per SIMD level, all with the same
- * bits. Each works on elements [begin, end) of buffers that are given by their first element, so that the threads of a call
- * differ in two numbers only. */
+/* kernels.h - the single-threaded kernels under the CPU tables of flat.h: one table of them per SIMD level, all with
+ * the same bits. Each works on elements [begin, end) of buffers that are given by their first element, so that the
+ * threads of a call differ in two numbers only. */
 #ifndef ZERO_FLAT_KERNELS_H
 #define ZERO_FLAT_KERNELS_H
 
@@ -8,11 +8,12 @@
 
 typedef struct zero_flat_kernels {
     /* As in flat.h. The dtypes differ: equal ones are a copy. */
-    void (*cast)(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end);
+    void (*cast)(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t begin,
+                 int64_t end);
     void (*accumulate)(float *dst, const void *src, zero_dtype_t src_dtype, int64_t begin, int64_t end);
     void (*sum)(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t begin, int64_t end);
-    /* out[b] = sum of squares of the block of ZERO_NORM_BLOCK elements that starts at element b * ZERO_NORM_BLOCK, for the blocks
-     * that lie in [begin, end). begin is a block's first element; the last block may be short. */
+    /* out[b] = sum of squares of the block of ZERO_NORM_BLOCK elements that starts at element b * ZERO_NORM_BLOCK, for
+     * the blocks that lie in [begin, end). begin is a block's first element; the last block may be short. */
     void (*square_blocks)(double *out, const void *x, zero_dtype_t dtype, int64_t begin, int64_t end);
     /* begin is a multiple of ZERO_BLOCK8, and end too or u->count. */
     void (*update)(const zero_update_t *u, int64_t begin, int64_t end);

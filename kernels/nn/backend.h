@@ -1,5 +1,5 @@
-/* backend.h - inside kernels/nn: what nn.c hands to a backend. nn.c checks arguments, keeps one plan per shape (made in dry mode,
- * found later) and provides the workspace; a backend makes plans and computes. */
+/* backend.h - inside kernels/nn: what nn.c hands to a backend. nn.c checks arguments, keeps one plan per shape (made in
+ * dry mode, found later) and provides the workspace; a backend makes plans and computes. */
 #ifndef ZERO_NN_BACKEND_H
 #define ZERO_NN_BACKEND_H
 
@@ -58,8 +58,8 @@ typedef struct zero_nn_norm {
     const void *x, *w, *b; /* (rows, C), (C), (C) */
     const void *residual;  /* (rows, C) or NULL: total (rows, C) = x + residual, and y is total's norm */
     void *total;
-    void *y;               /* forward: (rows, C) */
-    float *mean, *rstd;    /* (rows); the backward reads them */
+    void *y;            /* forward: (rows, C) */
+    float *mean, *rstd; /* (rows); the backward reads them */
     const void *dy, *dresidual;
     void *dx, *dw, *db;
 } zero_nn_norm_t;
@@ -78,20 +78,22 @@ typedef struct zero_nn_entropy {
     const int32_t *targets; /* (rows), all in range */
 } zero_nn_entropy_t;
 
-/* A backend. Arguments are checked: sizes are positive (k of a GEMM may be 0), leading dimensions filled in, indices in range.
- * nn->plan is the call's; its workspace bytes are at nn->workspace, aligned to ZERO_NN_ALIGN. */
+/* A backend. Arguments are checked: sizes are positive (k of a GEMM may be 0), leading dimensions filled in, indices in
+ * range. nn->plan is the call's; its workspace bytes are at nn->workspace, aligned to ZERO_NN_ALIGN. */
 typedef struct zero_nn_ops {
     const char *name;
-    /* Whether gemm has epilogues. Where it has not that of a shape, plan gives ZERO_ERR_UNSUPPORTED, and nn.c makes the two calls. */
+    /* Whether gemm has epilogues. Where it has not that of a shape, plan gives ZERO_ERR_UNSUPPORTED, and nn.c makes the
+     * two calls. */
     bool epilogues;
     /* Whether layernorm_forward adds a residual. */
     bool add_norm;
-    /* Not 0: a product of a long size that is not a multiple of 16 bytes comes in two, the first of a multiple of this (zero_nn_gemm_t says when). */
+    /* Not 0: a product of a long size that is not a multiple of 16 bytes comes in two, the first of a multiple of this
+     * (zero_nn_gemm_t says when). */
     int64_t even;
     zero_nn_sizes_t sizes;
     /* Fills plan->workspace and plan->data for plan->shape. The only place where a backend allocates. */
     zero_status_t (*plan)(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
-    void (*unplan)(zero_nn_plan_t *plan);                      /* may be NULL */
+    void (*unplan)(zero_nn_plan_t *plan); /* may be NULL */
     /* zero_nn_set_choices, zero_nn_choices; both NULL where products have none. */
     zero_status_t (*set_choices)(zero_nn_t *nn, const char *text, bool measure, zero_error_t *error);
     char *(*choices)(const zero_nn_t *nn);
@@ -113,8 +115,10 @@ typedef struct zero_nn_ops {
     void (*attention_backward)(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g);
     void (*cross_entropy)(zero_nn_t *nn, const zero_nn_entropy_t *e);
     void (*set_stream)(zero_nn_t *nn); /* tells libraries of nn->stream; may be NULL */
-    void (*copy)(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes); /* no plan; bytes > 0. NULL: memcpy will do */
-    void (*repeat)(zero_nn_t *nn, int slot, void (*calls)(void *ctx), void *ctx); /* dry too. NULL: the calls are made each time */
+    void (*copy)(zero_nn_t *nn, void *dst, const void *src,
+                 uint64_t bytes); /* no plan; bytes > 0. NULL: memcpy will do */
+    void (*repeat)(zero_nn_t *nn, int slot, void (*calls)(void *ctx),
+                   void *ctx); /* dry too. NULL: the calls are made each time */
 } zero_nn_ops_t;
 
 struct zero_nn {
@@ -123,16 +127,16 @@ struct zero_nn {
     void *stream;
     int threads;
     bool dry;
-    bool graphs;           /* whether ops->repeat is used */
-    char label[64];        /* what zero_nn_backend says; open may add to the table's name */
-    zero_log_fn log;       /* NULL: none */
+    bool graphs;     /* whether ops->repeat is used */
+    char label[64];  /* what zero_nn_backend says; open may add to the table's name */
+    zero_log_fn log; /* NULL: none */
     void *log_ctx;
     zero_error_t error;    /* the first since zero_nn_status */
     zero_nn_plan_t *plans; /* in order of their making */
     int32_t *table;        /* open addressing: index into plans, or -1; capacity is a power of two */
     uint32_t count, capacity;
     const zero_nn_plan_t *plan; /* of the call that computes now */
-    uint64_t need; /* the most bytes that a plan wants */
+    uint64_t need;              /* the most bytes that a plan wants */
     unsigned char *workspace;
     uint64_t workspace_bytes;
 };
@@ -140,7 +144,8 @@ struct zero_nn {
 /* Keeps the first error of a context. */
 void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
 
-/* Called by gemm, which has queued nothing: this product and its epilogue are two calls from here on, the present one included. */
+/* Called by gemm, which has queued nothing: this product and its epilogue are two calls from here on, the present one
+ * included. */
 static inline void zero_nn_refuse(zero_nn_t *nn)
 {
     nn->plans[nn->plan - nn->plans].refused = true;
@@ -153,8 +158,8 @@ void zero_nn_warn(zero_nn_t *nn, const char *format, ...) ZERO_PRINTF(2, 3);
 const char *zero_nn_op_name(int32_t op);
 const char *zero_nn_shape_text(const zero_nn_shape_t *shape, char *text, size_t size);
 
-/* Rows [0, rows) ordered by token, equal tokens by row: order (rows) int32, scratch (rows) int32. A stable radix sort. Both
- * backends add an embedding's gradient in this order, so that a row of dwte is read and rounded once. */
+/* Rows [0, rows) ordered by token, equal tokens by row: order (rows) int32, scratch (rows) int32. A stable radix sort.
+ * Both backends add an embedding's gradient in this order, so that a row of dwte is read and rounded once. */
 void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows);
 
 /* Element i of a buffer of fp32 or bf16. */
@@ -170,9 +175,12 @@ static inline void zero_nn_store(void *p, int64_t i, zero_dtype_t dtype, float v
         ((uint16_t *)p)[i] = zero_fp32_to_bf16(value);
 }
 
-/* Sizes of a head on a processor: enough for full speed of products, little beside a large model's state and for kernels that keep sums of a whole
- * product aside; rows of fp32 logits start at a cache line. */
-#define ZERO_NN_CPU_SIZES {.logits_bytes = 64u << 20, .weights_bytes = 16u << 20, .least_rows = 64, .rows = 1, .columns = 16}
+/* Sizes of a head on a processor: enough for full speed of products, little beside a large model's state and for
+ * kernels that keep sums of a whole product aside; rows of fp32 logits start at a cache line. */
+#define ZERO_NN_CPU_SIZES                                                                                 \
+    {                                                                                                     \
+        .logits_bytes = 64u << 20, .weights_bytes = 16u << 20, .least_rows = 64, .rows = 1, .columns = 16 \
+    }
 
 extern const zero_nn_ops_t zero_nn_ref_ops;
 extern const zero_nn_ops_t zero_nn_cpu_ops;

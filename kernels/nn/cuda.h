@@ -1,4 +1,5 @@
-/* cuda.h - the table that the plugin zero_nn_cuda exports as `zero_cuda_nn`: kernels/nn on CUDA GPUs (cuBLASLt, cuDNN, our own kernels). */
+/* cuda.h - the table that the plugin zero_nn_cuda exports as `zero_cuda_nn`: kernels/nn on CUDA GPUs (cuBLASLt, cuDNN,
+ * our own kernels). */
 #ifndef ZERO_NN_CUDA_H
 #define ZERO_NN_CUDA_H
 

@@ -81,7 +81,8 @@ void zero_nn_set_log(zero_nn_t *nn, zero_log_fn log, void *ctx)
 zero_status_t zero_nn_set_choices(zero_nn_t *nn, const char *text, bool measure, zero_error_t *error)
 {
     if (nn->ops->set_choices == NULL)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "kernels '%s' compute each product in one way: there is nothing to choose", nn->ops->name);
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "kernels '%s' compute each product in one way: there is nothing to choose", nn->ops->name);
     return nn->ops->set_choices(nn, text == NULL ? "" : text, measure, error);
 }
 
@@ -116,14 +117,15 @@ uint64_t zero_nn_workspace_bytes(const zero_nn_t *nn)
 void zero_nn_set_workspace(zero_nn_t *nn, void *workspace, uint64_t bytes)
 {
     if (workspace != NULL && (uintptr_t)workspace % ZERO_NN_ALIGN != 0) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "workspace at %p is not aligned to %d bytes: use zero_nn_aligned", workspace, ZERO_NN_ALIGN);
+        zero_nn_fail(nn, ZERO_ERR_ARG, "workspace at %p is not aligned to %d bytes: use zero_nn_aligned", workspace,
+                     ZERO_NN_ALIGN);
         return;
     }
     nn->workspace = workspace;
     nn->workspace_bytes = workspace == NULL ? 0 : bytes;
 }
 
-/* ---- plans ------------------------------------------------------------------------------------------------------- */
+/* ---- plans ------------------------------------------------------------------------------------------------------ */
 
 /* Slot of the shape's plan in the table, or of the free place where it belongs. */
 static uint32_t table_slot(const zero_nn_t *nn, const zero_nn_shape_t *shape)
@@ -200,16 +202,17 @@ static const zero_nn_plan_t *plan_begin(zero_nn_t *nn, const zero_nn_shape_t *sh
     }
     const zero_nn_plan_t *plan = &nn->plans[index];
     if (plan->workspace > nn->workspace_bytes) {
-        zero_nn_fail(
-            nn, ZERO_ERR_ORDER, "%s needs %llu bytes of workspace and has %llu: reserve zero_nn_workspace_bytes after the dry run",
-            zero_nn_shape_text(shape, text, sizeof text), (unsigned long long)plan->workspace, (unsigned long long)nn->workspace_bytes);
+        zero_nn_fail(nn, ZERO_ERR_ORDER,
+                     "%s needs %llu bytes of workspace and has %llu: reserve zero_nn_workspace_bytes after the dry run",
+                     zero_nn_shape_text(shape, text, sizeof text), (unsigned long long)plan->workspace,
+                     (unsigned long long)nn->workspace_bytes);
         return NULL;
     }
     nn->plan = plan;
     return plan;
 }
 
-/* ---- what computes ------------------------------------------------------------------------------------------------ */
+/* ---- what computes ---------------------------------------------------------------------------------------------- */
 
 static const char *maker_of(const zero_nn_t *nn, const zero_nn_plan_t *plan)
 {
@@ -252,7 +255,9 @@ void zero_nn_describe(const zero_nn_t *nn, char *text, size_t size)
     static const struct {
         zero_nn_op_t op;
         const char *before, *after;
-    } PARTS[] = {{ZERO_NN_ATTN_FORWARD, "attention: ", " forward"}, {ZERO_NN_ATTN_BACKWARD, ", ", " backward"}, {ZERO_NN_GEMM, "; products: ", ""}};
+    } PARTS[] = {{ZERO_NN_ATTN_FORWARD, "attention: ", " forward"},
+                 {ZERO_NN_ATTN_BACKWARD, ", ", " backward"},
+                 {ZERO_NN_GEMM, "; products: ", ""}};
     bool fused[3] = {false}, apart[3] = {false};
     text[0] = '\0';
     for (int i = 0; i < 3; i++) {
@@ -268,7 +273,8 @@ void zero_nn_describe(const zero_nn_t *nn, char *text, size_t size)
         if (shape->op == ZERO_NN_GEMM && !nn->plans[i].refused)
             fused[shape->d[6] >> ZERO_NN_EPILOGUE_SHIFT] = true;
         apart[ZERO_NN_EPILOGUE_GELU] = apart[ZERO_NN_EPILOGUE_GELU] || shape->op == ZERO_NN_GELU_FORWARD;
-        apart[ZERO_NN_EPILOGUE_GELU_BACKWARD] = apart[ZERO_NN_EPILOGUE_GELU_BACKWARD] || shape->op == ZERO_NN_GELU_BACKWARD;
+        apart[ZERO_NN_EPILOGUE_GELU_BACKWARD] =
+            apart[ZERO_NN_EPILOGUE_GELU_BACKWARD] || shape->op == ZERO_NN_GELU_BACKWARD;
     }
     const char *how[3];
     for (int i = 0; i < 3; i++)
@@ -276,11 +282,12 @@ void zero_nn_describe(const zero_nn_t *nn, char *text, size_t size)
     const char *forward = how[ZERO_NN_EPILOGUE_GELU], *backward = how[ZERO_NN_EPILOGUE_GELU_BACKWARD];
     const size_t used = strlen(text);
     if (forward != NULL || backward != NULL)
-        snprintf(text + used, size - used, "%sGELU: %s%s%s%s%s", used > 0 ? "; " : "", forward ? forward : "", forward ? " forward" : "",
-                 forward && backward ? ", " : "", backward ? backward : "", backward ? " backward" : "");
+        snprintf(text + used, size - used, "%sGELU: %s%s%s%s%s", used > 0 ? "; " : "", forward ? forward : "",
+                 forward ? " forward" : "", forward && backward ? ", " : "", backward ? backward : "",
+                 backward ? " backward" : "");
 }
 
-/* ---- checks ------------------------------------------------------------------------------------------------------ */
+/* ---- checks ----------------------------------------------------------------------------------------------------- */
 
 static zero_nn_shape_t shape_of(zero_nn_op_t op, zero_dtype_t dtype)
 {
@@ -300,8 +307,8 @@ static bool shape_ok(zero_nn_t *nn, const zero_nn_shape_t *shape)
     char text[256];
     for (int i = 0; i < ZERO_NN_DIMS; i++) {
         if (shape->d[i] < 0 || shape->d[i] > (int64_t)1 << 40) {
-            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: size %lld is negative or beyond 2^40", zero_nn_shape_text(shape, text, sizeof text),
-                         (long long)shape->d[i]);
+            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: size %lld is negative or beyond 2^40",
+                         zero_nn_shape_text(shape, text, sizeof text), (long long)shape->d[i]);
             return false;
         }
     }
@@ -329,19 +336,20 @@ static bool there(zero_nn_t *nn, const void *p, zero_nn_op_t op, const char *nam
 }
 
 /* Every index in [0, bound), or an error that names the first that is not. */
-static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const int32_t *index, int64_t count, int64_t bound)
+static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const int32_t *index, int64_t count,
+                       int64_t bound)
 {
     for (int64_t r = 0; r < count; r++) {
         if (index[r] < 0 || index[r] >= bound) {
-            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s %d of row %lld is not in [0, %lld)", zero_nn_op_name(op), what, index[r], (long long)r,
-                         (long long)bound);
+            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s %d of row %lld is not in [0, %lld)", zero_nn_op_name(op), what,
+                         index[r], (long long)r, (long long)bound);
             return false;
         }
     }
     return true;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
 
 /* Whether the epilogue, or a C of its own dtype, goes with the rest of the call; keeps an error if not. */
 static bool epilogue_ok(zero_nn_t *nn, const zero_nn_gemm_t *g, const zero_nn_shape_t *shape)
@@ -450,25 +458,29 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
     if (g.ldc == 0)
         g.ldc = g.n;
     zero_nn_shape_t shape = shape_of(ZERO_NN_GEMM, g.dtype);
-    int64_t flags = (g.trans_a ? ZERO_NN_TRANS_A : 0) | (g.trans_b ? ZERO_NN_TRANS_B : 0) | (g.accumulate ? ZERO_NN_ACCUMULATE : 0) |
-                    (g.wide ? ZERO_NN_WIDE : 0) | ((int64_t)g.epilogue << ZERO_NN_EPILOGUE_SHIFT);
+    int64_t flags = (g.trans_a ? ZERO_NN_TRANS_A : 0) | (g.trans_b ? ZERO_NN_TRANS_B : 0) |
+                    (g.accumulate ? ZERO_NN_ACCUMULATE : 0) | (g.wide ? ZERO_NN_WIDE : 0) |
+                    ((int64_t)g.epilogue << ZERO_NN_EPILOGUE_SHIFT);
     int64_t d[] = {g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags};
     memcpy(shape.d, d, sizeof d);
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, g.trans_a ? g.k : g.m, g.lda) ||
         !matrix_ok(nn, &shape, g.trans_b ? g.n : g.k, g.ldb) || !matrix_ok(nn, &shape, g.m, g.ldc))
         return;
     if (g.lda < (g.trans_a ? g.m : g.k) || g.ldb < (g.trans_b ? g.k : g.n) || g.ldc < g.n) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "gemm (m %lld, n %lld, k %lld): lda %lld, ldb %lld or ldc %lld is less than a row",
-                     (long long)g.m, (long long)g.n, (long long)g.k, (long long)g.lda, (long long)g.ldb, (long long)g.ldc);
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "gemm (m %lld, n %lld, k %lld): lda %lld, ldb %lld or ldc %lld is less than a row", (long long)g.m,
+                     (long long)g.n, (long long)g.k, (long long)g.lda, (long long)g.ldb, (long long)g.ldc);
         return;
     }
     if (!epilogue_ok(nn, &g, &shape) || g.m == 0 || g.n == 0)
         return;
-    if (g.epilogue != ZERO_NN_EPILOGUE_NONE && !nn->dry && (!there(nn, g.c, ZERO_NN_GEMM, "c") || !there(nn, g.aux, ZERO_NN_GEMM, "aux")))
+    if (g.epilogue != ZERO_NN_EPILOGUE_NONE && !nn->dry &&
+        (!there(nn, g.c, ZERO_NN_GEMM, "c") || !there(nn, g.aux, ZERO_NN_GEMM, "aux")))
         return;
     if (g.epilogue != ZERO_NN_EPILOGUE_NONE) {
         const bool fused = epilogue_fused(nn, &shape);
-        if (!fused || nn->dry) /* dry, the two calls are made ready even so: the backend may refuse the one when it computes */
+        if (!fused ||
+            nn->dry) /* dry, the two calls are made ready even so: the backend may refuse the one when it computes */
             gemm_apart(nn, &g);
         if (!fused)
             return;
@@ -496,16 +508,16 @@ void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t r
         nn->ops->bias_backward(nn, dbias, dy, rows, n, dtype);
 }
 
-void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe, int64_t B,
-                               int64_t T, int64_t C, zero_dtype_t dtype)
+void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe,
+                               int64_t B, int64_t T, int64_t C, zero_dtype_t dtype)
 {
     zero_nn_embedding_t e = {.B = B, .T = T, .C = C, .dtype = dtype, .tokens = tokens, .wte = wte, .wpe = wpe, .y = y};
     zero_nn_shape_t shape = shape_of(ZERO_NN_EMBED_FORWARD, dtype);
     int64_t d[] = {B, T, C};
     memcpy(shape.d, d, sizeof d);
     int64_t rows = 0;
-    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, B, T) || (rows = B * T, !matrix_ok(nn, &shape, rows, C)) || rows == 0 ||
-        C == 0)
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, B, T) || (rows = B * T, !matrix_ok(nn, &shape, rows, C)) ||
+        rows == 0 || C == 0)
         return;
     if (plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_EMBED_FORWARD, "y") &&
         there(nn, tokens, ZERO_NN_EMBED_FORWARD, "tokens") && there(nn, wte, ZERO_NN_EMBED_FORWARD, "wte") &&
@@ -513,8 +525,8 @@ void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, co
         nn->ops->embedding_forward(nn, &e);
 }
 
-void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B, int64_t T,
-                                int64_t C, int64_t V, zero_dtype_t dtype)
+void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B,
+                                int64_t T, int64_t C, int64_t V, zero_dtype_t dtype)
 {
     zero_nn_embedding_t e = {
         .B = B, .T = T, .C = C, .V = V, .dtype = dtype, .tokens = tokens, .dy = dy, .dwte = dwte, .dwpe = dwpe};
@@ -535,8 +547,8 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
         nn->ops->embedding_backward(nn, &e);
 }
 
-void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w, const void *b,
-                               int64_t rows, int64_t C, double eps, zero_dtype_t dtype)
+void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w,
+                               const void *b, int64_t rows, int64_t C, double eps, zero_dtype_t dtype)
 {
     zero_nn_norm_t l = {
         .rows = rows, .C = C, .eps = eps, .dtype = dtype, .x = x, .w = w, .b = b, .y = y, .mean = mean, .rstd = rstd};
@@ -545,17 +557,29 @@ void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd,
     shape.d[1] = C;
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
         return;
-    if (plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_NORM_FORWARD, "y") && there(nn, x, ZERO_NN_NORM_FORWARD, "x") &&
-        there(nn, w, ZERO_NN_NORM_FORWARD, "w") && there(nn, b, ZERO_NN_NORM_FORWARD, "b"))
+    if (plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_NORM_FORWARD, "y") &&
+        there(nn, x, ZERO_NN_NORM_FORWARD, "x") && there(nn, w, ZERO_NN_NORM_FORWARD, "w") &&
+        there(nn, b, ZERO_NN_NORM_FORWARD, "b"))
         nn->ops->layernorm_forward(nn, &l);
 }
 
-void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *mean, float *rstd, const void *x, const void *residual, const void *w,
-                                   const void *b, int64_t rows, int64_t C, double eps, zero_dtype_t dtype)
+void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *mean, float *rstd, const void *x,
+                                   const void *residual, const void *w, const void *b, int64_t rows, int64_t C,
+                                   double eps, zero_dtype_t dtype)
 {
     const zero_nn_op_t op = ZERO_NN_ADD_NORM;
-    zero_nn_norm_t l = {.rows = rows, .C = C, .eps = eps, .dtype = dtype, .x = x, .w = w, .b = b, .residual = residual, .total = total, .y = y,
-                        .mean = mean, .rstd = rstd};
+    zero_nn_norm_t l = {.rows = rows,
+                        .C = C,
+                        .eps = eps,
+                        .dtype = dtype,
+                        .x = x,
+                        .w = w,
+                        .b = b,
+                        .residual = residual,
+                        .total = total,
+                        .y = y,
+                        .mean = mean,
+                        .rstd = rstd};
     zero_nn_shape_t shape = shape_of(op, dtype);
     shape.d[0] = rows;
     shape.d[1] = C;
@@ -566,13 +590,14 @@ void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *m
         zero_nn_layernorm_forward(nn, y, mean, rstd, total, w, b, rows, C, eps, dtype);
         return;
     }
-    if (plan_begin(nn, &shape) != NULL && there(nn, total, op, "total") && there(nn, y, op, "y") && there(nn, x, op, "x") &&
-        there(nn, residual, op, "residual") && there(nn, w, op, "w") && there(nn, b, op, "b"))
+    if (plan_begin(nn, &shape) != NULL && there(nn, total, op, "total") && there(nn, y, op, "y") &&
+        there(nn, x, op, "x") && there(nn, residual, op, "residual") && there(nn, w, op, "w") && there(nn, b, op, "b"))
         nn->ops->layernorm_forward(nn, &l);
 }
 
-void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy, const void *x,
-                                const void *w, const float *mean, const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype)
+void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy,
+                                const void *x, const void *w, const float *mean, const float *rstd, int64_t rows,
+                                int64_t C, zero_dtype_t dtype)
 {
     zero_nn_norm_t l = {.rows = rows,
                         .C = C,
@@ -592,9 +617,9 @@ void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, con
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
         return;
     zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
-    if (plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dw, op, "dw") && there(nn, db, op, "db") &&
-        there(nn, dy, op, "dy") && there(nn, x, op, "x") && there(nn, w, op, "w") && there(nn, mean, op, "mean") &&
-        there(nn, rstd, op, "rstd"))
+    if (plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dw, op, "dw") &&
+        there(nn, db, op, "db") && there(nn, dy, op, "dy") && there(nn, x, op, "x") && there(nn, w, op, "w") &&
+        there(nn, mean, op, "mean") && there(nn, rstd, op, "rstd"))
         nn->ops->layernorm_backward(nn, &l);
 }
 
@@ -645,21 +670,23 @@ static bool attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn
         return false;
     rows = a->B * a->T;
     if (!matrix_ok(nn, &shape, rows, a->q_stride) || !matrix_ok(nn, &shape, rows, a->k_stride) ||
-        !matrix_ok(nn, &shape, rows, a->v_stride) || !matrix_ok(nn, &shape, rows, a->H) || rows == 0 || a->H == 0 || a->D == 0)
+        !matrix_ok(nn, &shape, rows, a->v_stride) || !matrix_ok(nn, &shape, rows, a->H) || rows == 0 || a->H == 0 ||
+        a->D == 0)
         return false;
     if (a->KV < 1 || a->H % a->KV != 0) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %lld heads are not a multiple of %lld key and value heads", zero_nn_op_name(op),
-                     (long long)a->H, (long long)a->KV);
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %lld heads are not a multiple of %lld key and value heads",
+                     zero_nn_op_name(op), (long long)a->H, (long long)a->KV);
         return false;
     }
     if (a->q_stride / a->D < a->H || a->k_stride / a->D < a->KV || a->v_stride / a->D < a->KV) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: rows of %lld, %lld, %lld elements do not hold %lld, %lld, %lld heads of %lld",
-                     zero_nn_op_name(op), (long long)a->q_stride, (long long)a->k_stride, (long long)a->v_stride, (long long)a->H,
-                     (long long)a->KV, (long long)a->KV, (long long)a->D);
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "%s: rows of %lld, %lld, %lld elements do not hold %lld, %lld, %lld heads of %lld",
+                     zero_nn_op_name(op), (long long)a->q_stride, (long long)a->k_stride, (long long)a->v_stride,
+                     (long long)a->H, (long long)a->KV, (long long)a->KV, (long long)a->D);
         return false;
     }
-    return plan_begin(nn, &shape) != NULL && there(nn, a->q, op, "q") && there(nn, a->k, op, "k") && there(nn, a->v, op, "v") &&
-           there(nn, a->out, op, "out");
+    return plan_begin(nn, &shape) != NULL && there(nn, a->q, op, "q") && there(nn, a->k, op, "k") &&
+           there(nn, a->v, op, "v") && there(nn, a->out, op, "out");
 }
 
 void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
@@ -668,7 +695,8 @@ void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
         nn->ops->attention_forward(nn, a);
 }
 
-void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk, void *dv)
+void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk,
+                                void *dv)
 {
     zero_nn_op_t op = ZERO_NN_ATTN_BACKWARD;
     zero_nn_attention_grad_t g = {.dout = dout, .dq = dq, .dk = dk, .dv = dv};
@@ -677,21 +705,28 @@ void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, con
         nn->ops->attention_backward(nn, a, &g);
 }
 
-void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V, int64_t ld,
-                           bool grad, zero_dtype_t dtype)
+void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V,
+                           int64_t ld, bool grad, zero_dtype_t dtype)
 {
     zero_nn_op_t op = ZERO_NN_CROSS_ENTROPY;
     if (ld == 0)
         ld = V;
-    zero_nn_entropy_t e = {
-        .rows = rows, .V = V, .ld = ld, .grad = grad, .dtype = dtype, .losses = losses, .logits = logits, .targets = targets};
+    zero_nn_entropy_t e = {.rows = rows,
+                           .V = V,
+                           .ld = ld,
+                           .grad = grad,
+                           .dtype = dtype,
+                           .losses = losses,
+                           .logits = logits,
+                           .targets = targets};
     zero_nn_shape_t shape = shape_of(op, dtype);
     int64_t d[] = {rows, V, ld, grad};
     memcpy(shape.d, d, sizeof d);
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, ld) || rows == 0)
         return;
     if (V < 1 || ld < V) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "cross_entropy: rows of %lld logits, %lld apart: the vocabulary must be 1 or more and fit",
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "cross_entropy: rows of %lld logits, %lld apart: the vocabulary must be 1 or more and fit",
                      (long long)V, (long long)ld);
         return;
     }

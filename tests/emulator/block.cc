@@ -1,6 +1,7 @@
-/* block.cc - the threads of a kernel on one host thread. A thread runs until it ends or waits; only one that waits keeps a stack, so a kernel
- * without barriers is a loop on a single one. Who runs next is fixed: the warp's next thread that can, the block's next that has not begun, any
- * other that can. Nothing that can go on, and threads left: they wait for others that never come. */
+/* block.cc - the threads of a kernel on one host thread. A thread runs until it ends or waits; only one that waits
+ * keeps a stack, so a kernel without barriers is a loop on a single one. Who runs next is fixed: the warp's next thread
+ * that can, the block's next that has not begun, any other that can. Nothing that can go on, and threads left: they
+ * wait for others that never come. */
 #include "tests/emulator/emulator.h"
 #include "tests/emulator/fiber.h"
 
@@ -12,10 +13,12 @@
 #include <vector>
 
 extern "C" {
-ZERO_EMULATOR_API __thread zero_emulator_indices *zero_emulator_self __attribute__((tls_model("initial-exec"))) = nullptr;
+ZERO_EMULATOR_API __thread zero_emulator_indices *zero_emulator_self __attribute__((tls_model("initial-exec"))) =
+    nullptr;
 }
 
-namespace {
+namespace
+{
 
 enum thread_state : uint8_t { UNSTARTED, RUNNING, READY, AT_BARRIER, AT_WARP, DONE };
 
@@ -67,7 +70,7 @@ struct runner {
 
 thread_local std::unique_ptr<runner> this_runner;
 
-/* ---- sentences --------------------------------------------------------------------------------------------------------------------- */
+/* ---- sentences -------------------------------------------------------------------------------------------------- */
 
 struct place_text {
     char text[160];
@@ -81,14 +84,16 @@ place_text where(const runner *r, int t)
     if (x.state == DONE)
         snprintf(p.text, sizeof p.text, "thread %d has ended", t);
     else
-        snprintf(p.text, sizeof p.text, "thread %d is at the %s of %s:%d", t, x.state == AT_BARRIER ? "__syncthreads" : "shuffle or __syncwarp", file, x.line);
+        snprintf(p.text, sizeof p.text, "thread %d is at the %s of %s:%d", t,
+                 x.state == AT_BARRIER ? "__syncthreads" : "shuffle or __syncwarp", file, x.line);
     return p;
 }
 
 [[noreturn]] void die(const runner *r, const char *what, int a, int b)
 {
     const uint3 &x = r->indices.block;
-    emulator_die("kernel %s, block (%u, %u, %u) of %d threads: %s: %s, %s", r->kernel->name, x.x, x.y, x.z, r->count, what, where(r, a).text, where(r, b).text);
+    emulator_die("kernel %s, block (%u, %u, %u) of %d threads: %s: %s, %s", r->kernel->name, x.x, x.y, x.z, r->count,
+                 what, where(r, a).text, where(r, b).text);
 }
 
 /* Nothing can run: two threads that show why. */
@@ -103,10 +108,13 @@ place_text where(const runner *r, int t)
     for (int t = first; t < last && other < 0; t++)
         if (r->threads[t].state != w.state)
             other = t;
-    die(r, w.state == AT_WARP ? "not all lanes of a warp come to the same shuffle" : "not all threads come to the same barrier", waits, other < 0 ? waits : other);
+    die(r,
+        w.state == AT_WARP ? "not all lanes of a warp come to the same shuffle"
+                           : "not all threads come to the same barrier",
+        waits, other < 0 ? waits : other);
 }
 
-/* ---- who runs ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- who runs --------------------------------------------------------------------------------------------------- */
 
 void begin_block(runner *r)
 {
@@ -238,7 +246,7 @@ void make_ready(runner *r, int t)
     }
 }
 
-/* ---- static shared memory ---------------------------------------------------------------------------------------------------------- */
+/* ---- static shared memory --------------------------------------------------------------------------------------- */
 
 struct tls_search {
     uintptr_t address;
@@ -264,7 +272,8 @@ int find_tls(dl_phdr_info *info, size_t, void *data)
     return mine;
 }
 
-/* __shared__ arrays are thread-local variables of the kernel's library, which has no others: a kernel finds NaN in them. */
+/* __shared__ arrays are thread-local variables of the kernel's library, which has no others: a kernel finds NaN in
+ * them. */
 void poison_shared(runner *r)
 {
     auto at = r->shared.find(r->kernel->address);
@@ -311,7 +320,7 @@ void emulator_run(const zero_emulator_kernel *kernel, dim3 grid, dim3 block, siz
     zero_emulator_self = nullptr;
 }
 
-/* ---- what kernels call ------------------------------------------------------------------------------------------------------------- */
+/* ---- what kernels call ------------------------------------------------------------------------------------------ */
 
 extern "C" ZERO_EMULATOR_API int zero_emulator_lane(void)
 {
@@ -341,7 +350,8 @@ extern "C" ZERO_EMULATOR_API void zero_emulator_block_barrier(const char *file, 
     t.state = RUNNING;
 }
 
-extern "C" ZERO_EMULATOR_API const uint64_t *zero_emulator_exchange(unsigned mask, uint64_t value, const char *file, int line)
+extern "C" ZERO_EMULATOR_API const uint64_t *zero_emulator_exchange(unsigned mask, uint64_t value, const char *file,
+                                                                    int line)
 {
     runner *r = this_runner.get();
     int self = r->current, lane = self % 32, first = self - lane;

@@ -20,7 +20,8 @@ struct cublasLtMatrixLayoutOpaque_t {
 };
 
 struct cublasLtMatmulDescOpaque_t {
-    int32_t compute, scale, pointer_mode = CUBLASLT_POINTER_MODE_HOST, trans_a = CUBLAS_OP_N, trans_b = CUBLAS_OP_N, trans_c = CUBLAS_OP_N;
+    int32_t compute, scale, pointer_mode = CUBLASLT_POINTER_MODE_HOST, trans_a = CUBLAS_OP_N, trans_b = CUBLAS_OP_N,
+                            trans_c = CUBLAS_OP_N;
     uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     void *bias = nullptr, *aux = nullptr;
     int64_t bias_stride = 0, aux_ld = 0, aux_stride = 0;
@@ -33,7 +34,8 @@ struct cublasLtMatmulPreferenceOpaque_t {
     float waves = 0;
 };
 
-namespace {
+namespace
+{
 
 const uint64_t MAGIC = 0x7a65726f6c740001;
 
@@ -45,7 +47,7 @@ struct choice {
     uint64_t magic, product, workspace;
     uint32_t align[4]; /* of A, B, C, D */
     uint32_t bias_align;
-    int32_t variant;   /* 0: cuts the sum, with workspace; 1: adds it as it comes; 2: adds its halves */
+    int32_t variant; /* 0: cuts the sum, with workspace; 1: adds it as it comes; 2: adds its halves */
 };
 static_assert(sizeof(choice) <= sizeof(cublasLtMatmulAlgo_t));
 
@@ -54,19 +56,31 @@ size_t element_bytes(uint32_t type)
     return type == CUDA_R_32F ? 4 : type == CUDA_R_16BF || type == CUDA_R_16F ? 2 : 0;
 }
 
-bool has_bias(uint32_t epilogue) { return epilogue < 256 && (epilogue & 4); }
-bool has_bias_gradient(uint32_t epilogue) { return epilogue == CUBLASLT_EPILOGUE_BGRADA || epilogue == CUBLASLT_EPILOGUE_BGRADB || epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD; }
-bool has_aux(uint32_t epilogue) { return epilogue < 256 && (epilogue & 128); }
+bool has_bias(uint32_t epilogue)
+{
+    return epilogue < 256 && (epilogue & 4);
+}
+bool has_bias_gradient(uint32_t epilogue)
+{
+    return epilogue == CUBLASLT_EPILOGUE_BGRADA || epilogue == CUBLASLT_EPILOGUE_BGRADB ||
+           epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD;
+}
+bool has_aux(uint32_t epilogue)
+{
+    return epilogue < 256 && (epilogue & 128);
+}
 
 bool is_epilogue(uint32_t epilogue)
 {
-    static const std::set<uint32_t> known = {CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_GELU_AUX,
-                                             CUBLASLT_EPILOGUE_GELU_BIAS, CUBLASLT_EPILOGUE_GELU_AUX_BIAS, CUBLASLT_EPILOGUE_DGELU,
-                                             CUBLASLT_EPILOGUE_DGELU_BGRAD, CUBLASLT_EPILOGUE_BGRADA, CUBLASLT_EPILOGUE_BGRADB};
+    static const std::set<uint32_t> known = {CUBLASLT_EPILOGUE_DEFAULT,   CUBLASLT_EPILOGUE_BIAS,
+                                             CUBLASLT_EPILOGUE_GELU,      CUBLASLT_EPILOGUE_GELU_AUX,
+                                             CUBLASLT_EPILOGUE_GELU_BIAS, CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+                                             CUBLASLT_EPILOGUE_DGELU,     CUBLASLT_EPILOGUE_DGELU_BGRAD,
+                                             CUBLASLT_EPILOGUE_BGRADA,    CUBLASLT_EPILOGUE_BGRADB};
     return known.count(epilogue) > 0;
 }
 
-/* ---- conditions -------------------------------------------------------------------------------------------------------------------- */
+/* ---- conditions ------------------------------------------------------------------------------------------------- */
 
 bool good_layout(const layout *l)
 {
@@ -77,42 +91,55 @@ bool good_layout(const layout *l)
 
 bool same_layout(const layout &a, const layout &b)
 {
-    return a.type == b.type && a.order == b.order && a.rows == b.rows && a.columns == b.columns && a.ld == b.ld && a.batch == b.batch &&
-           (a.batch == 1 || a.stride == b.stride);
+    return a.type == b.type && a.order == b.order && a.rows == b.rows && a.columns == b.columns && a.ld == b.ld &&
+           a.batch == b.batch && (a.batch == 1 || a.stride == b.stride);
 }
 
-uint64_t op_rows(const layout &l, int32_t trans) { return trans == CUBLAS_OP_N ? l.rows : l.columns; }
-uint64_t op_columns(const layout &l, int32_t trans) { return trans == CUBLAS_OP_N ? l.columns : l.rows; }
+uint64_t op_rows(const layout &l, int32_t trans)
+{
+    return trans == CUBLAS_OP_N ? l.rows : l.columns;
+}
+uint64_t op_columns(const layout &l, int32_t trans)
+{
+    return trans == CUBLAS_OP_N ? l.columns : l.rows;
+}
 
 /* What does not depend on addresses. */
 cublasStatus_t check(const desc *x, const layout *a, const layout *b, const layout *c, const layout *d)
 {
     if (!x || !good_layout(a) || !good_layout(b) || !good_layout(c) || !good_layout(d))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (op_rows(*a, x->trans_a) != d->rows || op_columns(*b, x->trans_b) != d->columns || op_columns(*a, x->trans_a) != op_rows(*b, x->trans_b) ||
-        c->rows != d->rows || c->columns != d->columns || a->batch != d->batch || b->batch != d->batch || c->batch != d->batch)
+    if (op_rows(*a, x->trans_a) != d->rows || op_columns(*b, x->trans_b) != d->columns ||
+        op_columns(*a, x->trans_a) != op_rows(*b, x->trans_b) || c->rows != d->rows || c->columns != d->columns ||
+        a->batch != d->batch || b->batch != d->batch || c->batch != d->batch)
         return CUBLAS_STATUS_INVALID_VALUE;
     if (!is_epilogue(x->epilogue) || x->trans_c != CUBLAS_OP_N)
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (x->compute != CUBLAS_COMPUTE_32F && x->compute != CUBLAS_COMPUTE_32F_PEDANTIC && x->compute != CUBLAS_COMPUTE_32F_FAST_TF32 &&
-        x->compute != CUBLAS_COMPUTE_32F_FAST_16BF)
+    if (x->compute != CUBLAS_COMPUTE_32F && x->compute != CUBLAS_COMPUTE_32F_PEDANTIC &&
+        x->compute != CUBLAS_COMPUTE_32F_FAST_TF32 && x->compute != CUBLAS_COMPUTE_32F_FAST_16BF)
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    /* fp32 sums: operands of one type, results of that type or fp32. Nothing else but 32-bit operands can be computed faster than asked. */
-    if (x->scale != CUDA_R_32F || a->type != b->type || c->type != d->type || element_bytes(a->type) == 0 || (d->type != a->type && d->type != CUDA_R_32F))
+    /* fp32 sums: operands of one type, results of that type or fp32. Nothing else but 32-bit operands can be computed
+     * faster than asked. */
+    if (x->scale != CUDA_R_32F || a->type != b->type || c->type != d->type || element_bytes(a->type) == 0 ||
+        (d->type != a->type && d->type != CUDA_R_32F))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    if ((x->compute == CUBLAS_COMPUTE_32F_FAST_TF32 || x->compute == CUBLAS_COMPUTE_32F_FAST_16BF) && a->type != CUDA_R_32F)
+    if ((x->compute == CUBLAS_COMPUTE_32F_FAST_TF32 || x->compute == CUBLAS_COMPUTE_32F_FAST_16BF) &&
+        a->type != CUDA_R_32F)
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    if ((has_bias(x->epilogue) || has_bias_gradient(x->epilogue)) && x->bias_type != -1 && (uint32_t)x->bias_type != d->type)
+    if ((has_bias(x->epilogue) || has_bias_gradient(x->epilogue)) && x->bias_type != -1 &&
+        (uint32_t)x->bias_type != d->type)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (has_aux(x->epilogue)) {
         if (x->aux_type != -1 && (uint32_t)x->aux_type != d->type)
             return CUBLAS_STATUS_NOT_SUPPORTED;
         /* A heuristic takes a pointer that is not there yet as an aligned one. */
-        if ((uintptr_t)x->aux % 16 != 0 || x->aux_ld % 8 != 0 || x->aux_ld < (int64_t)d->rows || (d->batch > 1 && x->aux_stride % 8 != 0))
+        if ((uintptr_t)x->aux % 16 != 0 || x->aux_ld % 8 != 0 || x->aux_ld < (int64_t)d->rows ||
+            (d->batch > 1 && x->aux_stride % 8 != 0))
             return CUBLAS_STATUS_INVALID_VALUE;
     }
     /* Epilogues beside the result read and write column by column. */
-    if (x->epilogue != CUBLASLT_EPILOGUE_DEFAULT && x->epilogue != CUBLASLT_EPILOGUE_BIAS && d->order != CUBLASLT_ORDER_COL)
+    if (x->epilogue != CUBLASLT_EPILOGUE_DEFAULT && x->epilogue != CUBLASLT_EPILOGUE_BIAS &&
+        d->order != CUBLASLT_ORDER_COL)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -126,9 +153,11 @@ uint64_t mix(uint64_t h, uint64_t x)
 /* Names the product: an algorithm is for one. */
 uint64_t product_of(const desc *x, const layout *a, const layout *b, const layout *c, const layout *d)
 {
-    uint64_t h = mix(mix(mix(mix(MAGIC, (uint64_t)x->compute), (uint64_t)x->trans_a), (uint64_t)x->trans_b), x->epilogue);
+    uint64_t h =
+        mix(mix(mix(mix(MAGIC, (uint64_t)x->compute), (uint64_t)x->trans_a), (uint64_t)x->trans_b), x->epilogue);
     for (const layout *l : {a, b, c, d})
-        h = mix(mix(mix(mix(mix(mix(h, l->type), (uint64_t)l->order), l->rows), l->columns), (uint64_t)l->ld), (uint64_t)l->batch);
+        h = mix(mix(mix(mix(mix(mix(h, l->type), (uint64_t)l->order), l->rows), l->columns), (uint64_t)l->ld),
+                (uint64_t)l->batch);
     return h;
 }
 
@@ -138,9 +167,12 @@ uint32_t alignment_of(const void *p)
     return (uint32_t)(bits & ~(bits - 1));
 }
 
-/* ---- elements and the product ------------------------------------------------------------------------------------------------------- */
+/* ---- elements and the product ----------------------------------------------------------------------------------- */
 
-float bf16_to_float(uint16_t h) { return __uint_as_float((unsigned)h << 16); }
+float bf16_to_float(uint16_t h)
+{
+    return __uint_as_float((unsigned)h << 16);
+}
 
 uint16_t float_to_bf16(float f)
 {
@@ -156,7 +188,9 @@ float load(const void *p, uint32_t type, int64_t i)
     if (type == CUDA_R_16BF)
         return bf16_to_float(h);
     int exponent = h >> 10 & 31, mantissa = h & 1023;
-    float magnitude = exponent == 31 ? (mantissa ? NAN : INFINITY) : exponent ? ldexpf((float)(mantissa | 1024), exponent - 25) : ldexpf((float)mantissa, -24);
+    float magnitude = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                      : exponent     ? ldexpf((float)(mantissa | 1024), exponent - 25)
+                                     : ldexpf((float)mantissa, -24);
     return h & 0x8000 ? -magnitude : magnitude;
 }
 
@@ -175,7 +209,9 @@ void store(void *p, uint32_t type, int64_t i, float value)
         float magnitude = fabsf(value);
         int exponent = magnitude < 0x1p-14f ? -14 : ilogbf(std::min(magnitude, 65536.0f));
         /* In units of the last place: exact in fp32, and rint rounds to even. */
-        int units = magnitude >= 65520 ? 0x7c00 : (int)rintf(ldexpf(magnitude, 10 - exponent)) + (magnitude < 0x1p-14f ? 0 : (exponent + 14) << 10);
+        int units = magnitude >= 65520 ? 0x7c00
+                                       : (int)rintf(ldexpf(magnitude, 10 - exponent)) +
+                                             (magnitude < 0x1p-14f ? 0 : (exponent + 14) << 10);
         h = (uint16_t)(units | (std::signbit(value) ? 0x8000 : 0));
     }
     ((uint16_t *)p)[i] = h;
@@ -188,14 +224,24 @@ int64_t at(const layout &l, int64_t row, int64_t column)
 
 uint64_t extent(const layout &l)
 {
-    return (uint64_t)((int64_t)(l.batch - 1) * l.stride + at(l, (int64_t)l.rows - 1, (int64_t)l.columns - 1) + 1) * element_bytes(l.type);
+    return (uint64_t)((int64_t)(l.batch - 1) * l.stride + at(l, (int64_t)l.rows - 1, (int64_t)l.columns - 1) + 1) *
+           element_bytes(l.type);
 }
 
-const void *offset(const void *p, uint32_t type, int64_t elements) { return p ? (const char *)p + elements * (int64_t)element_bytes(type) : nullptr; }
-void *offset(void *p, uint32_t type, int64_t elements) { return p ? (char *)p + elements * (int64_t)element_bytes(type) : nullptr; }
+const void *offset(const void *p, uint32_t type, int64_t elements)
+{
+    return p ? (const char *)p + elements * (int64_t)element_bytes(type) : nullptr;
+}
+void *offset(void *p, uint32_t type, int64_t elements)
+{
+    return p ? (char *)p + elements * (int64_t)element_bytes(type) : nullptr;
+}
 
 /* tanh's approximation (Hendrycks and Gimpel 2016), and its derivative. */
-float gelu(float x) { return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x))); }
+float gelu(float x)
+{
+    return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
 
 float gelu_gradient(float x)
 {
@@ -225,7 +271,8 @@ std::vector<float> pack(const void *p, const layout &l, int32_t trans)
     return out;
 }
 
-void bias_gradient(const std::vector<float> &x, int64_t count, int64_t k, int64_t step, int64_t k_step, void *out, uint32_t type)
+void bias_gradient(const std::vector<float> &x, int64_t count, int64_t k, int64_t step, int64_t k_step, void *out,
+                   uint32_t type)
 {
     for (int64_t i = 0; i < count; i++) {
         float s = 0;
@@ -240,7 +287,8 @@ void multiply(const call &p, const void *A, const void *B, const void *C, void *
     const layout &d = p.d;
     const uint32_t epilogue = p.x.epilogue;
     int64_t m = (int64_t)d.rows, n = (int64_t)d.columns, k = (int64_t)op_columns(p.a, p.x.trans_a);
-    std::vector<float> a = pack(A, p.a, p.x.trans_a), b = pack(B, p.b, p.x.trans_b), sums((size_t)m), half((size_t)m), gradient((size_t)m);
+    std::vector<float> a = pack(A, p.a, p.x.trans_a), b = pack(B, p.b, p.x.trans_b), sums((size_t)m), half((size_t)m),
+                       gradient((size_t)m);
     const int64_t middle = p.variant == 2 ? k / 2 : k;
     for (int64_t j = 0; j < n; j++) {
         float *s = sums.data();
@@ -260,7 +308,8 @@ void multiply(const call &p, const void *A, const void *B, const void *C, void *
                 y += p.beta * load(C, p.c.type, at(p.c, i, j));
             if (has_bias(epilogue))
                 y += load(bias, d.type, i);
-            if (epilogue < 64 || epilogue == CUBLASLT_EPILOGUE_GELU_AUX || epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS) {
+            if (epilogue < 64 || epilogue == CUBLASLT_EPILOGUE_GELU_AUX ||
+                epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS) {
                 if (has_aux(epilogue))
                     store(aux, d.type, i + j * p.x.aux_ld, y);
                 if (epilogue & CUBLASLT_EPILOGUE_GELU)
@@ -292,8 +341,9 @@ void run(call p)
     if (p.workspace_bytes)
         memset(p.workspace, 0xff, p.workspace_bytes);
     for (int64_t i = 0; i < p.d.batch; i++)
-        multiply(p, offset(p.A, p.a.type, i * p.a.stride), offset(p.B, p.b.type, i * p.b.stride), offset(p.C, p.c.type, i * p.c.stride),
-                 offset(p.D, p.d.type, i * p.d.stride), offset(p.x.bias, p.d.type, i * p.x.bias_stride), offset(p.x.aux, p.d.type, i * p.x.aux_stride));
+        multiply(p, offset(p.A, p.a.type, i * p.a.stride), offset(p.B, p.b.type, i * p.b.stride),
+                 offset(p.C, p.c.type, i * p.c.stride), offset(p.D, p.d.type, i * p.d.stride),
+                 offset(p.x.bias, p.d.type, i * p.x.bias_stride), offset(p.x.aux, p.d.type, i * p.x.aux_stride));
     emulator_leave();
 }
 
@@ -301,8 +351,10 @@ void run(call p)
 void reach(const char *name, const void *p, uint64_t bytes)
 {
     emulator_place place = emulator_find(p);
-    if (place.type == cudaMemoryTypeUnregistered || place.left < bytes || (place.type == cudaMemoryTypeDevice && place.device != emulator_device()))
-        emulator_die("cublasLtMatmul: %s at %p: its %llu bytes do not lie in memory of device %d", name, p, (unsigned long long)bytes, emulator_device());
+    if (place.type == cudaMemoryTypeUnregistered || place.left < bytes ||
+        (place.type == cudaMemoryTypeDevice && place.device != emulator_device()))
+        emulator_die("cublasLtMatmul: %s at %p: its %llu bytes do not lie in memory of device %d", name, p,
+                     (unsigned long long)bytes, emulator_device());
 }
 
 uint64_t vector_bytes(const call &p)
@@ -342,22 +394,37 @@ extern "C" cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
 extern "C" const char *cublasLtGetStatusName(cublasStatus_t status)
 {
     switch (status) {
-    case CUBLAS_STATUS_SUCCESS: return "CUBLAS_STATUS_SUCCESS";
-    case CUBLAS_STATUS_NOT_INITIALIZED: return "CUBLAS_STATUS_NOT_INITIALIZED";
-    case CUBLAS_STATUS_ALLOC_FAILED: return "CUBLAS_STATUS_ALLOC_FAILED";
-    case CUBLAS_STATUS_INVALID_VALUE: return "CUBLAS_STATUS_INVALID_VALUE";
-    case CUBLAS_STATUS_ARCH_MISMATCH: return "CUBLAS_STATUS_ARCH_MISMATCH";
-    case CUBLAS_STATUS_EXECUTION_FAILED: return "CUBLAS_STATUS_EXECUTION_FAILED";
-    case CUBLAS_STATUS_INTERNAL_ERROR: return "CUBLAS_STATUS_INTERNAL_ERROR";
-    case CUBLAS_STATUS_NOT_SUPPORTED: return "CUBLAS_STATUS_NOT_SUPPORTED";
+    case CUBLAS_STATUS_SUCCESS:
+        return "CUBLAS_STATUS_SUCCESS";
+    case CUBLAS_STATUS_NOT_INITIALIZED:
+        return "CUBLAS_STATUS_NOT_INITIALIZED";
+    case CUBLAS_STATUS_ALLOC_FAILED:
+        return "CUBLAS_STATUS_ALLOC_FAILED";
+    case CUBLAS_STATUS_INVALID_VALUE:
+        return "CUBLAS_STATUS_INVALID_VALUE";
+    case CUBLAS_STATUS_ARCH_MISMATCH:
+        return "CUBLAS_STATUS_ARCH_MISMATCH";
+    case CUBLAS_STATUS_EXECUTION_FAILED:
+        return "CUBLAS_STATUS_EXECUTION_FAILED";
+    case CUBLAS_STATUS_INTERNAL_ERROR:
+        return "CUBLAS_STATUS_INTERNAL_ERROR";
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+        return "CUBLAS_STATUS_NOT_SUPPORTED";
     }
     return nullptr;
 }
 
-extern "C" const char *cublasLtGetStatusString(cublasStatus_t status) { return cublasLtGetStatusName(status); }
-extern "C" size_t cublasLtGetVersion(void) { return 130000; }
+extern "C" const char *cublasLtGetStatusString(cublasStatus_t status)
+{
+    return cublasLtGetStatusName(status);
+}
+extern "C" size_t cublasLtGetVersion(void)
+{
+    return 130000;
+}
 
-extern "C" cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType type, uint64_t rows, uint64_t columns, int64_t ld)
+extern "C" cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType type, uint64_t rows,
+                                                     uint64_t columns, int64_t ld)
 {
     *l = new layout();
     (*l)->type = type;
@@ -373,21 +440,31 @@ extern "C" cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-extern "C" cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l, cublasLtMatrixLayoutAttribute_t name, const void *value, size_t bytes)
+extern "C" cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l,
+                                                           cublasLtMatrixLayoutAttribute_t name, const void *value,
+                                                           size_t bytes)
 {
     switch (name) {
-    case CUBLASLT_MATRIX_LAYOUT_TYPE: return set(&l->type, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_ORDER: return set(&l->order, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_ROWS: return set(&l->rows, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_COLS: return set(&l->columns, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_LD: return set(&l->ld, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: return set(&l->batch, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: return set(&l->stride, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_TYPE:
+        return set(&l->type, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_ORDER:
+        return set(&l->order, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_ROWS:
+        return set(&l->rows, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_COLS:
+        return set(&l->columns, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_LD:
+        return set(&l->ld, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
+        return set(&l->batch, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
+        return set(&l->stride, value, bytes);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-extern "C" cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *x, cublasComputeType_t compute, cudaDataType_t scale)
+extern "C" cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *x, cublasComputeType_t compute,
+                                                   cudaDataType_t scale)
 {
     *x = new desc();
     (*x)->compute = compute;
@@ -401,23 +478,38 @@ extern "C" cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t x)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-extern "C" cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t x, cublasLtMatmulDescAttributes_t name, const void *value, size_t bytes)
+extern "C" cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t x, cublasLtMatmulDescAttributes_t name,
+                                                         const void *value, size_t bytes)
 {
     switch (name) {
-    case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE: return set(&x->compute, value, bytes);
-    case CUBLASLT_MATMUL_DESC_SCALE_TYPE: return set(&x->scale, value, bytes);
-    case CUBLASLT_MATMUL_DESC_POINTER_MODE: return set(&x->pointer_mode, value, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSA: return set(&x->trans_a, value, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSB: return set(&x->trans_b, value, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSC: return set(&x->trans_c, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE: return set(&x->epilogue, value, bytes);
-    case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return set(&x->bias, value, bytes);
-    case CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE: return set(&x->bias_stride, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER: return set(&x->aux, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD: return set(&x->aux_ld, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE: return set(&x->aux_stride, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE: return set(&x->aux_type, value, bytes);
-    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: return set(&x->bias_type, value, bytes);
+    case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE:
+        return set(&x->compute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_SCALE_TYPE:
+        return set(&x->scale, value, bytes);
+    case CUBLASLT_MATMUL_DESC_POINTER_MODE:
+        return set(&x->pointer_mode, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        return set(&x->trans_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+        return set(&x->trans_b, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSC:
+        return set(&x->trans_c, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return set(&x->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return set(&x->bias, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE:
+        return set(&x->bias_stride, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+        return set(&x->aux, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+        return set(&x->aux_ld, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE:
+        return set(&x->aux_stride, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE:
+        return set(&x->aux_type, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
+        return set(&x->bias_type, value, bytes);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -434,28 +526,37 @@ extern "C" cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreferen
     return CUBLAS_STATUS_SUCCESS;
 }
 
-extern "C" cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t name,
+extern "C" cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p,
+                                                               cublasLtMatmulPreferenceAttributes_t name,
                                                                const void *value, size_t bytes)
 {
     switch (name) {
-    case CUBLASLT_MATMUL_PREF_SEARCH_MODE: return set(&p->search, value, bytes);
-    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES: return set(&p->workspace, value, bytes);
-    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK: return set(&p->schemes, value, bytes);
+    case CUBLASLT_MATMUL_PREF_SEARCH_MODE:
+        return set(&p->search, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+        return set(&p->workspace, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+        return set(&p->schemes, value, bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
-    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES: return set(&p->align[name - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, bytes);
-    case CUBLASLT_MATMUL_PREF_MAX_WAVES_COUNT: return set(&p->waves, value, bytes);
-    case CUBLASLT_MATMUL_PREF_IMPL_MASK: return set(&p->implementations, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
+        return set(&p->align[name - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, bytes);
+    case CUBLASLT_MATMUL_PREF_MAX_WAVES_COUNT:
+        return set(&p->waves, value, bytes);
+    case CUBLASLT_MATMUL_PREF_IMPL_MASK:
+        return set(&p->implementations, value, bytes);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-/* Offers up to three algorithms: for long sums one that cuts them and so wants workspace, then one that wants none, then, which is the fastest by the
- * emulator's clock and gives other bits, one that adds halves of the sum. */
-extern "C" cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t x, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                                         cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
-                                                         int most, cublasLtMatmulHeuristicResult_t *results, int *count)
+/* Offers up to three algorithms: for long sums one that cuts them and so wants workspace, then one that wants none,
+ * then, which is the fastest by the emulator's clock and gives other bits, one that adds halves of the sum. */
+extern "C" cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t x,
+                                                         cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                                         cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                                         cublasLtMatmulPreference_t preference, int most,
+                                                         cublasLtMatmulHeuristicResult_t *results, int *count)
 {
     if (!handle || handle->magic != MAGIC || emulator_begin("cublasLtMatmulAlgoGetHeuristic") != cudaSuccess)
         return CUBLAS_STATUS_NOT_INITIALIZED;
@@ -469,7 +570,8 @@ extern "C" cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle
         if (align < element_bytes(d->type) || (align & (align - 1)))
             return CUBLAS_STATUS_NOT_SUPPORTED;
     uint64_t split = 2 * d->rows * d->columns * 4, k = op_columns(*a, x->trans_a);
-    bool splits = k >= 512 && split <= preference->workspace && (preference->schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
+    bool splits =
+        k >= 512 && split <= preference->workspace && (preference->schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
     for (int i = splits ? 0 : 1; i < (k >= 32 ? 3 : 2) && *count < most; i++) {
         choice y = {MAGIC, product_of(x, a, b, c, d), i == 0 ? split : 0, {}, alignment_of(x->bias), i};
         memcpy(y.align, preference->align, sizeof y.align);
@@ -482,8 +584,10 @@ extern "C" cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle
     return CUBLAS_STATUS_SUCCESS;
 }
 
-extern "C" cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t x, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                                  cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
+extern "C" cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t x,
+                                                  cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                                  cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                                  const cublasLtMatmulAlgo_t *algo,
                                                   cublasLtMatmulHeuristicResult_t *result)
 {
     if (!handle || handle->magic != MAGIC || emulator_begin("cublasLtMatmulAlgoCheck") != cudaSuccess)
@@ -493,7 +597,8 @@ extern "C" cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cubla
     cublasStatus_t status = check(x, a, b, c, d);
     choice y;
     memcpy(&y, algo, sizeof y);
-    if (status == CUBLAS_STATUS_SUCCESS && (y.magic != MAGIC || y.product != product_of(x, a, b, c, d) || y.variant < 0 || y.variant > 2))
+    if (status == CUBLAS_STATUS_SUCCESS &&
+        (y.magic != MAGIC || y.product != product_of(x, a, b, c, d) || y.variant < 0 || y.variant > 2))
         status = CUBLAS_STATUS_INVALID_VALUE;
     result->state = status;
     result->workspaceSize = status == CUBLAS_STATUS_SUCCESS ? y.workspace : 0;
@@ -501,9 +606,11 @@ extern "C" cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cubla
     return status;
 }
 
-extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t x, const void *alpha, const void *A, cublasLtMatrixLayout_t a,
-                                         const void *B, cublasLtMatrixLayout_t b, const void *beta, const void *C, cublasLtMatrixLayout_t c, void *D,
-                                         cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes,
+extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t x, const void *alpha,
+                                         const void *A, cublasLtMatrixLayout_t a, const void *B,
+                                         cublasLtMatrixLayout_t b, const void *beta, const void *C,
+                                         cublasLtMatrixLayout_t c, void *D, cublasLtMatrixLayout_t d,
+                                         const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes,
                                          cudaStream_t stream)
 {
     if (!handle || handle->magic != MAGIC)
@@ -537,13 +644,14 @@ extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmul
         y.align[i] = alignment_of(i == 0 ? A : i == 1 ? B : i == 2 ? C : D);
     if (algo) {
         memcpy(&y, algo, sizeof y);
-        if (y.magic != MAGIC || y.product != product_of(x, a, b, c, d) || y.workspace > workspace_bytes || (y.workspace && !workspace))
+        if (y.magic != MAGIC || y.product != product_of(x, a, b, c, d) || y.workspace > workspace_bytes ||
+            (y.workspace && !workspace))
             return CUBLAS_STATUS_INVALID_VALUE;
     }
     if ((uintptr_t)workspace % 256 != 0)
         return CUBLAS_STATUS_INVALID_VALUE;
-    if ((uintptr_t)A % y.align[0] || (uintptr_t)B % y.align[1] || (adds && (uintptr_t)C % y.align[2]) || (uintptr_t)D % y.align[3] ||
-        (with_bias && (uintptr_t)x->bias % std::min(y.bias_align, 16u)))
+    if ((uintptr_t)A % y.align[0] || (uintptr_t)B % y.align[1] || (adds && (uintptr_t)C % y.align[2]) ||
+        (uintptr_t)D % y.align[3] || (with_bias && (uintptr_t)x->bias % std::min(y.bias_align, 16u)))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     p.workspace_bytes = y.workspace;
     p.variant = y.variant;
@@ -555,10 +663,13 @@ extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmul
     if (with_bias)
         reach("the bias", x->bias, vector_bytes(p));
     if (with_aux)
-        reach("the auxiliary matrix", x->aux, (uint64_t)((d->batch - 1) * x->aux_stride + (int64_t)(d->columns - 1) * x->aux_ld + (int64_t)d->rows) * element_bytes(d->type));
+        reach("the auxiliary matrix", x->aux,
+              (uint64_t)((d->batch - 1) * x->aux_stride + (int64_t)(d->columns - 1) * x->aux_ld + (int64_t)d->rows) *
+                  element_bytes(d->type));
     if (y.workspace)
         reach("the workspace", workspace, y.workspace);
-    return emulator_submit(stream, [p] { run(p); }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
+    return emulator_submit(stream, [p] { run(p); }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
+                                                                   : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
 #pragma GCC visibility pop

@@ -11,7 +11,8 @@
 #include <string>
 #include <unistd.h>
 
-namespace {
+namespace
+{
 
 struct state {
     emulator_settings settings;
@@ -76,7 +77,10 @@ state *the_state()
         e = getenv("ZERO_EMULATOR_MEMORY");
         n->settings.memory = e ? number("ZERO_EMULATOR_MEMORY", e, 1) : (uint64_t)1 << 30;
         e = getenv("ZERO_EMULATOR_DEVICES");
-        n->settings.devices = !e ? 1 : strcmp(e, "-1") == 0 ? -1 : strcmp(e, "-2") == 0 ? -2 : (int)number("ZERO_EMULATOR_DEVICES", e, 0);
+        n->settings.devices = !e                     ? 1
+                              : strcmp(e, "-1") == 0 ? -1
+                              : strcmp(e, "-2") == 0 ? -2
+                                                     : (int)number("ZERO_EMULATOR_DEVICES", e, 0);
         if (n->settings.devices > EMULATOR_DEVICES)
             emulator_die("ZERO_EMULATOR_DEVICES=%d: at most %d", n->settings.devices, EMULATOR_DEVICES);
         e = getenv("ZERO_EMULATOR_MAJOR");
@@ -168,41 +172,43 @@ extern "C" uint64_t zero_emulator_calls(const char *what)
     return s->counts[what];
 }
 
-#define ERRORS(X)                                                                                          \
-    X(cudaSuccess, "no error")                                                                             \
-    X(cudaErrorInvalidValue, "invalid argument")                                                           \
-    X(cudaErrorMemoryAllocation, "out of memory")                                                          \
-    X(cudaErrorInitializationError, "initialization error")                                                \
-    X(cudaErrorInvalidConfiguration, "invalid configuration argument")                                     \
-    X(cudaErrorInvalidDevicePointer, "invalid device pointer")                                             \
-    X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")                                \
-    X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version")         \
-    X(cudaErrorInvalidDeviceFunction, "invalid device function")                                           \
-    X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                             \
-    X(cudaErrorInvalidDevice, "invalid device ordinal")                                                    \
-    X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device")         \
-    X(cudaErrorECCUncorrectable, "uncorrectable ECC error encountered")                                    \
-    X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                           \
-    X(cudaErrorNotReady, "device not ready")                                                               \
-    X(cudaErrorIllegalState, "the operation cannot be performed in the present state")                    \
-    X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")               \
-    X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")        \
+#define ERRORS(X)                                                                                                     \
+    X(cudaSuccess, "no error")                                                                                        \
+    X(cudaErrorInvalidValue, "invalid argument")                                                                      \
+    X(cudaErrorMemoryAllocation, "out of memory")                                                                     \
+    X(cudaErrorInitializationError, "initialization error")                                                           \
+    X(cudaErrorInvalidConfiguration, "invalid configuration argument")                                                \
+    X(cudaErrorInvalidDevicePointer, "invalid device pointer")                                                        \
+    X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")                                           \
+    X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version")                    \
+    X(cudaErrorInvalidDeviceFunction, "invalid device function")                                                      \
+    X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                                        \
+    X(cudaErrorInvalidDevice, "invalid device ordinal")                                                               \
+    X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device")                    \
+    X(cudaErrorECCUncorrectable, "uncorrectable ECC error encountered")                                               \
+    X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                                      \
+    X(cudaErrorNotReady, "device not ready")                                                                          \
+    X(cudaErrorIllegalState, "the operation cannot be performed in the present state")                                \
+    X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")                          \
+    X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")                   \
     X(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing blocking stream") \
-    X(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread") \
-    X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                                 \
-    X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")                            \
-    X(cudaErrorLaunchTimeout, "the launch timed out and was terminated")                                   \
-    X(cudaErrorHostMemoryAlreadyRegistered, "part or all of the requested memory range is already mapped") \
-    X(cudaErrorHostMemoryNotRegistered, "pointer does not correspond to a registered memory region")       \
-    X(cudaErrorMisalignedAddress, "misaligned address")                                                    \
-    X(cudaErrorLaunchFailure, "unspecified launch failure")                                                \
-    X(cudaErrorNotSupported, "operation not supported")                                                    \
+    X(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread")  \
+    X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                                            \
+    X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")                                       \
+    X(cudaErrorLaunchTimeout, "the launch timed out and was terminated")                                              \
+    X(cudaErrorHostMemoryAlreadyRegistered, "part or all of the requested memory range is already mapped")            \
+    X(cudaErrorHostMemoryNotRegistered, "pointer does not correspond to a registered memory region")                  \
+    X(cudaErrorMisalignedAddress, "misaligned address")                                                               \
+    X(cudaErrorLaunchFailure, "unspecified launch failure")                                                           \
+    X(cudaErrorNotSupported, "operation not supported")                                                               \
     X(cudaErrorUnknown, "unknown error")
 
 extern "C" const char *cudaGetErrorName(cudaError_t error)
 {
     switch (error) {
-#define X(name, text) case name: return #name;
+#define X(name, text) \
+    case name:        \
+        return #name;
         ERRORS(X)
 #undef X
     }
@@ -212,7 +218,9 @@ extern "C" const char *cudaGetErrorName(cudaError_t error)
 extern "C" const char *cudaGetErrorString(cudaError_t error)
 {
     switch (error) {
-#define X(name, text) case name: return text;
+#define X(name, text) \
+    case name:        \
+        return text;
         ERRORS(X)
 #undef X
     }
@@ -294,27 +302,56 @@ extern "C" cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribu
     if (!is_device(device))
         return emulator_fail(cudaErrorInvalidDevice);
     switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock: *value = EMULATOR_THREADS_LIMIT; break;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = EMULATOR_SHARED_DEFAULT; break;
-    case cudaDevAttrWarpSize: *value = 32; break;
-    case cudaDevAttrMultiProcessorCount: *value = processors; break;
+    case cudaDevAttrMaxThreadsPerBlock:
+        *value = EMULATOR_THREADS_LIMIT;
+        break;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+        *value = EMULATOR_SHARED_DEFAULT;
+        break;
+    case cudaDevAttrWarpSize:
+        *value = 32;
+        break;
+    case cudaDevAttrMultiProcessorCount:
+        *value = processors;
+        break;
     case cudaDevAttrCanMapHostMemory:
     case cudaDevAttrConcurrentKernels:
     case cudaDevAttrHostRegisterSupported:
-    case cudaDevAttrUnifiedAddressing: *value = 1; break;
+    case cudaDevAttrUnifiedAddressing:
+        *value = 1;
+        break;
     case cudaDevAttrIntegrated:
     case cudaDevAttrPageableMemoryAccess:
     case cudaDevAttrPciDomainId:
-    case cudaDevAttrPciDeviceId: *value = 0; break;
-    case cudaDevAttrPciBusId: *value = device + 1; break;
-    case cudaDevAttrL2CacheSize: *value = 50 << 20; break;
-    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 2048; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = 228 << 10; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = EMULATOR_SHARED_LIMIT; break;
-    case cudaDevAttrMaxBlocksPerMultiprocessor: *value = 32; break;
-    default: return emulator_fail(cudaErrorInvalidValue);
+    case cudaDevAttrPciDeviceId:
+        *value = 0;
+        break;
+    case cudaDevAttrPciBusId:
+        *value = device + 1;
+        break;
+    case cudaDevAttrL2CacheSize:
+        *value = 50 << 20;
+        break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+        *value = 2048;
+        break;
+    case cudaDevAttrComputeCapabilityMajor:
+        *value = 9;
+        break;
+    case cudaDevAttrComputeCapabilityMinor:
+        *value = 0;
+        break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+        *value = 228 << 10;
+        break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = EMULATOR_SHARED_LIMIT;
+        break;
+    case cudaDevAttrMaxBlocksPerMultiprocessor:
+        *value = 32;
+        break;
+    default:
+        return emulator_fail(cudaErrorInvalidValue);
     }
     return cudaSuccess;
 }

@@ -1,9 +1,11 @@
-/* emulator.h - a GPU without one, for tests: CUDA's runtime (memory.cc, streams.cc, device.cc) and its threads (block.cc) on the processor.
+/* emulator.h - a GPU without one, for tests: CUDA's runtime (memory.cc, streams.cc, device.cc) and its threads
+ * (block.cc) on the processor.
  *
- * It finds what goes wrong without timing: host code that touches device memory, copies out of range, kernels given the host's memory,
- * barriers that some threads never reach, shuffles of part of a warp, shared memory that is read before it was written (NaN) or without a
- * barrier (ZERO_EMULATOR_ORDER), and, with a thread for each stream, work that no event orders (ThreadSanitizer sees it). It does not model
- * speed, caches, or the memory model within a block. What the environment sets is in include/cuda_runtime_api.h. */
+ * It finds what goes wrong without timing: host code that touches device memory, copies out of range, kernels given the
+ * host's memory, barriers that some threads never reach, shuffles of part of a warp, shared memory that is read before
+ * it was written (NaN) or without a barrier (ZERO_EMULATOR_ORDER), and, with a thread for each stream, work that no
+ * event orders (ThreadSanitizer sees it). It does not model speed, caches, or the memory model within a block. What the
+ * environment sets is in include/cuda_runtime_api.h. */
 #ifndef ZERO_EMULATOR_EMULATOR_H
 #define ZERO_EMULATOR_EMULATOR_H
 
@@ -17,7 +19,12 @@
 
 #define ZERO_EMULATOR_API __attribute__((visibility("default")))
 
-enum { EMULATOR_DEVICES = 16, EMULATOR_SHARED_LIMIT = 227 << 10, EMULATOR_SHARED_DEFAULT = 48 << 10, EMULATOR_THREADS_LIMIT = 1024 };
+enum {
+    EMULATOR_DEVICES = 16,
+    EMULATOR_SHARED_LIMIT = 227 << 10,
+    EMULATOR_SHARED_DEFAULT = 48 << 10,
+    EMULATOR_THREADS_LIMIT = 1024
+};
 
 /* What the environment said. */
 struct emulator_settings {
@@ -26,7 +33,7 @@ struct emulator_settings {
     int devices, major;
 };
 
-/* ---- device.cc ------------------------------------------------------------------------------------------------------------------- */
+/* ---- device.cc -------------------------------------------------------------------------------------------------- */
 
 const emulator_settings *emulator_setup();
 /* Begins a call: an error that it has to return, injected ones included. reserves: it reserves memory. */
@@ -42,16 +49,16 @@ int emulator_device();
 /* One sentence on stderr, then SIGABRT. */
 [[noreturn]] void emulator_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-#define EMULATOR_BEGIN_AS(reserves)                             \
-    do {                                                        \
+#define EMULATOR_BEGIN_AS(reserves)                              \
+    do {                                                         \
         cudaError_t begin_ = emulator_begin(__func__, reserves); \
-        if (begin_ != cudaSuccess)                              \
-            return emulator_fail(begin_);                       \
+        if (begin_ != cudaSuccess)                               \
+            return emulator_fail(begin_);                        \
     } while (0)
 #define EMULATOR_BEGIN() EMULATOR_BEGIN_AS(false)
 #define EMULATOR_BEGIN_RESERVING() EMULATOR_BEGIN_AS(true)
 
-/* ---- memory.cc ------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory.cc -------------------------------------------------------------------------------------------------- */
 
 /* What holds address p (one past the end too, with end): its kind, device, and the bytes from p on. */
 struct emulator_place {
@@ -66,11 +73,13 @@ int emulator_address_range(unsigned long long *base, size_t *bytes, unsigned lon
 ZERO_EMULATOR_API void emulator_enter();
 ZERO_EMULATOR_API void emulator_leave();
 
-/* ---- streams.cc ------------------------------------------------------------------------------------------------------------------ */
+/* ---- streams.cc ------------------------------------------------------------------------------------------------- */
 
-/* Queues work on a stream (at once where streams have no threads): cudaErrorInvalidResourceHandle for what is no stream of the current device. */
+/* Queues work on a stream (at once where streams have no threads): cudaErrorInvalidResourceHandle for what is no stream
+ * of the current device. */
 cudaError_t emulator_submit(cudaStream_t stream, std::function<void()> work);
-/* Waits for what was queued on a stream; device_wait for every stream of the device (device -1: of all), of blocking ones only if asked. */
+/* Waits for what was queued on a stream; device_wait for every stream of the device (device -1: of all), of blocking
+ * ones only if asked. */
 void emulator_stream_wait(cudaStream_t stream);
 void emulator_device_wait(int device, bool blocking_only);
 
@@ -86,7 +95,7 @@ struct emulator_capture {
 /* Where a stream's capture is kept (NULL: it is not captured). NULL for what is no stream of the current device. */
 std::unique_ptr<emulator_capture> *emulator_capture_of(cudaStream_t stream);
 
-/* ---- block.cc -------------------------------------------------------------------------------------------------------------------- */
+/* ---- block.cc --------------------------------------------------------------------------------------------------- */
 
 /* Runs all blocks of a kernel on the calling thread. */
 void emulator_run(const zero_emulator_kernel *kernel, dim3 grid, dim3 block, size_t shared_bytes);

@@ -74,7 +74,8 @@ static void begin()
 fiber *fiber_create(void (*entry)())
 {
     fiber *f = new fiber;
-    f->stack = (char *)mmap(nullptr, guard_bytes + stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    f->stack = (char *)mmap(nullptr, guard_bytes + stack_bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (f->stack == MAP_FAILED || mprotect(f->stack, guard_bytes, PROT_NONE) != 0)
         emulator_die("emulator: no memory for the stack of a thread: %s", strerror(errno));
     f->bottom = f->stack + guard_bytes;
@@ -82,8 +83,8 @@ fiber *fiber_create(void (*entry)())
     fiber_entry = entry;
 #if defined(__x86_64__)
     void **top = (void **)(f->stack + guard_bytes + stack_bytes);
-    top[-1] = nullptr;           /* where begin would return to: never */
-    top[-2] = (void *)begin;     /* the switch returns here, the stack then as after a call */
+    top[-1] = nullptr;       /* where begin would return to: never */
+    top[-2] = (void *)begin; /* the switch returns here, the stack then as after a call */
     f->stack_pointer = top - 8;
 #else
     getcontext(&f->context);

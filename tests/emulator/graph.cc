@@ -1,5 +1,5 @@
-/* graph.cc - stream capture and CUDA graphs of the emulator: what is queued on a stream that is captured is kept, and run at each launch of the
- * graph, in that order. */
+/* graph.cc - stream capture and CUDA graphs of the emulator: what is queued on a stream that is captured is kept, and
+ * run at each launch of the graph, in that order. */
 #include "tests/emulator/emulator.h"
 
 #include <set>
@@ -15,7 +15,8 @@ struct CUgraphExec_st {
     emulator_work work;
 };
 
-namespace {
+namespace
+{
 
 /* Handles that were made and not destroyed. */
 template <typename T> struct handles {
@@ -65,7 +66,9 @@ extern "C" cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCapt
     std::unique_ptr<emulator_capture> *capture = emulator_capture_of(stream);
     if (!capture || !status)
         return emulator_fail(capture ? cudaErrorInvalidValue : cudaErrorInvalidResourceHandle);
-    *status = !*capture ? cudaStreamCaptureStatusNone : (*capture)->broken ? cudaStreamCaptureStatusInvalidated : cudaStreamCaptureStatusActive;
+    *status = !*capture            ? cudaStreamCaptureStatusNone
+              : (*capture)->broken ? cudaStreamCaptureStatusInvalidated
+                                   : cudaStreamCaptureStatusActive;
     return cudaSuccess;
 }
 
@@ -97,7 +100,8 @@ extern "C" cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *gr
     *graph = nullptr;
     if (done->broken)
         return emulator_fail(cudaErrorStreamCaptureInvalidated);
-    *graph = graphs()->add(new CUgraph_st{std::make_shared<const std::vector<std::function<void()>>>(std::move(done->work))});
+    *graph = graphs()->add(
+        new CUgraph_st{std::make_shared<const std::vector<std::function<void()>>>(std::move(done->work))});
     return cudaSuccess;
 }
 

@@ -1,7 +1,8 @@
 /* memory.cc - device and pinned memory of the emulator, and copies.
  *
- * Device memory: pages of their own that begin with bytes nobody asked for, so that an allocation ends (rounded to 256 bytes) where a page
- * begins that nobody may touch. The bytes around it hold a pattern, and are looked at when it is freed. */
+ * Device memory: pages of their own that begin with bytes nobody asked for, so that an allocation ends (rounded to 256
+ * bytes) where a page begins that nobody may touch. The bytes around it hold a pattern, and are looked at when it is
+ * freed. */
 #include "tests/emulator/emulator.h"
 
 #include <cerrno>
@@ -10,7 +11,8 @@
 #include <mutex>
 #include <sys/mman.h>
 
-namespace {
+namespace
+{
 
 enum : uint64_t { PAGE = 4096, ALIGN = 256, GRANULE = 2 << 20 };
 enum : unsigned char { FRESH = 0xff, BORDER = 0xb5 };
@@ -18,7 +20,8 @@ enum : unsigned char { FRESH = 0xff, BORDER = 0xb5 };
 struct allocation {
     uint64_t bytes; /* as asked for */
     int device;     /* -1: pinned memory of the host */
-    char *pages;    /* device memory: mapped bytes, within what was reserved of addresses; NULL for memory that was registered */
+    char *pages;    /* device memory: mapped bytes, within what was reserved of addresses; NULL for memory that was
+                       registered */
     uint64_t mapped, counted;
     char *reserved;
     uint64_t reserved_bytes;
@@ -58,14 +61,16 @@ void protect(const allocation &a, int protection)
 
 void check_borders(uintptr_t address, const allocation &a)
 {
-    const unsigned char *begin = (const unsigned char *)a.pages, *data = (const unsigned char *)address, *end = begin + a.mapped;
+    const unsigned char *begin = (const unsigned char *)a.pages, *data = (const unsigned char *)address,
+                        *end = begin + a.mapped;
     for (const unsigned char *p = begin; p < data; p++)
         if (*p != BORDER)
-            emulator_die("emulator: device memory was written %lld bytes before an allocation of %llu bytes", (long long)(data - p), (unsigned long long)a.bytes);
+            emulator_die("emulator: device memory was written %lld bytes before an allocation of %llu bytes",
+                         (long long)(data - p), (unsigned long long)a.bytes);
     for (const unsigned char *p = data + a.bytes; p < end; p++)
         if (*p != BORDER)
-            emulator_die("emulator: device memory was written %lld bytes behind an allocation of %llu bytes", (long long)(p - data - (int64_t)a.bytes),
-                         (unsigned long long)a.bytes);
+            emulator_die("emulator: device memory was written %lld bytes behind an allocation of %llu bytes",
+                         (long long)(p - data - (int64_t)a.bytes), (unsigned long long)a.bytes);
 }
 
 } // namespace
@@ -77,7 +82,8 @@ emulator_place emulator_find(const void *p, bool end)
     place at = find(m, (uintptr_t)p, end);
     if (at == m->allocations.end())
         return {cudaMemoryTypeUnregistered, -1, 0};
-    return {at->second.device < 0 ? cudaMemoryTypeHost : cudaMemoryTypeDevice, at->second.device, at->second.bytes - ((uintptr_t)p - at->first)};
+    return {at->second.device < 0 ? cudaMemoryTypeHost : cudaMemoryTypeDevice, at->second.device,
+            at->second.bytes - ((uintptr_t)p - at->first)};
 }
 
 int emulator_address_range(unsigned long long *base, size_t *bytes, unsigned long long address)
@@ -223,7 +229,8 @@ extern "C" cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned)
     memory *m = the_memory();
     std::lock_guard<std::mutex> lock(m->mutex);
     place next = m->allocations.lower_bound((uintptr_t)p);
-    if (find(m, (uintptr_t)p, false) != m->allocations.end() || (next != m->allocations.end() && next->first < (uintptr_t)p + bytes))
+    if (find(m, (uintptr_t)p, false) != m->allocations.end() ||
+        (next != m->allocations.end() && next->first < (uintptr_t)p + bytes))
         return emulator_fail(cudaErrorHostMemoryAlreadyRegistered);
     m->allocations[(uintptr_t)p] = {bytes, -1, nullptr, bytes, 0, nullptr, 0};
     return cudaSuccess;
@@ -259,13 +266,15 @@ extern "C" cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attribute
     EMULATOR_BEGIN();
     emulator_place at = emulator_find(p);
     attributes->type = at.type;
-    attributes->device = at.type == cudaMemoryTypeDevice ? at.device : at.type == cudaMemoryTypeHost ? emulator_device() : -2;
+    attributes->device = at.type == cudaMemoryTypeDevice ? at.device
+                         : at.type == cudaMemoryTypeHost ? emulator_device()
+                                                         : -2;
     attributes->devicePointer = at.type == cudaMemoryTypeUnregistered ? nullptr : (void *)p;
     attributes->hostPointer = at.type == cudaMemoryTypeDevice ? nullptr : (void *)p;
     return cudaSuccess;
 }
 
-/* ---- copies ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- copies ----------------------------------------------------------------------------------------------------- */
 
 /* Whether bytes from p on lie in one allocation, or in memory of the host that is not ours to know. */
 static bool in_range(const emulator_place &at, uint64_t bytes)
@@ -273,16 +282,18 @@ static bool in_range(const emulator_place &at, uint64_t bytes)
     return at.type == cudaMemoryTypeUnregistered || bytes <= at.left;
 }
 
-/* Rows of width bytes. As the real one does, a copy from or to memory of the host that is not pinned has read, or written, it on return. */
-static cudaError_t copy(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width, size_t height, cudaMemcpyKind kind,
-                        cudaStream_t stream, bool wait)
+/* Rows of width bytes. As the real one does, a copy from or to memory of the host that is not pinned has read, or
+ * written, it on return. */
+static cudaError_t copy(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width, size_t height,
+                        cudaMemcpyKind kind, cudaStream_t stream, bool wait)
 {
     if (width == 0 || height == 0)
         return cudaSuccess;
     emulator_place d = emulator_find(dst), s = emulator_find(src);
     bool to_device = d.type == cudaMemoryTypeDevice, from_device = s.type == cudaMemoryTypeDevice;
     uint64_t dst_bytes = (height - 1) * dst_pitch + width, src_bytes = (height - 1) * src_pitch + width;
-    if (!dst || !src || kind > cudaMemcpyDefault || width > dst_pitch || width > src_pitch || !in_range(d, dst_bytes) || !in_range(s, src_bytes))
+    if (!dst || !src || kind > cudaMemcpyDefault || width > dst_pitch || width > src_pitch || !in_range(d, dst_bytes) ||
+        !in_range(s, src_bytes))
         return emulator_fail(cudaErrorInvalidValue);
     if (kind != cudaMemcpyDefault && (int)kind != (from_device ? 2 : 0) + (to_device ? 1 : 0))
         return emulator_fail(cudaErrorInvalidValue);
@@ -314,7 +325,8 @@ extern "C" cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, cuda
     return copy(dst, bytes, src, bytes, bytes, 1, kind, nullptr, true);
 }
 
-extern "C" cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+extern "C" cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
+                                       cudaStream_t stream)
 {
     EMULATOR_BEGIN();
     if (!stream)
@@ -322,8 +334,8 @@ extern "C" cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
     return copy(dst, bytes, src, bytes, bytes, 1, kind, stream, false);
 }
 
-extern "C" cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width, size_t height,
-                                         cudaMemcpyKind kind, cudaStream_t stream)
+extern "C" cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
+                                         size_t height, cudaMemcpyKind kind, cudaStream_t stream)
 {
     EMULATOR_BEGIN();
     if (!stream)

@@ -1,12 +1,14 @@
-/* nccl.cc - NCCL without GPUs, for tests: ranks are processes of one machine, which share a file, and "kernels" are functions on the emulator's
- * streams. What matters is how it can fail, which is as NCCL's documentation and sources have it:
- * - A collective waits for the other ranks for ever; that one of them is gone does not show. Only an abort of this rank's communicator ends it,
- *   and then the stream goes on.
- * - Calls on a non-blocking communicator return ncclInProgress, and a thread does them; until ncclCommGetAsyncError has said that they are done,
- *   only that and ncclCommAbort may be called. Two threads in calls on one communicator end the process.
+/* nccl.cc - NCCL without GPUs, for tests: ranks are processes of one machine, which share a file, and "kernels" are
+ * functions on the emulator's streams. What matters is how it can fail, which is as NCCL's documentation and sources
+ * have it:
+ * - A collective waits for the other ranks for ever; that one of them is gone does not show. Only an abort of this
+ * rank's communicator ends it, and then the stream goes on.
+ * - Calls on a non-blocking communicator return ncclInProgress, and a thread does them; until ncclCommGetAsyncError has
+ * said that they are done, only that and ncclCommAbort may be called. Two threads in calls on one communicator end the
+ * process.
  * - ncclCommSplit sets the new communicator when the parent is ready again.
- * - ncclCommAbort returns when the device is idle: also what other communicators run has to end. So several are aborted in a group.
- * Sums are taken in rank order in fp32, rounded once, which NCCL does not promise.
+ * - ncclCommAbort returns when the device is idle: also what other communicators run has to end. So several are aborted
+ * in a group. Sums are taken in rank order in fp32, rounded once, which NCCL does not promise.
  *
  * ZERO_EMULATOR_NCCL is a list of faults of this process, separated by commas:
  *   version=N    what ncclGetVersion says
@@ -33,8 +35,14 @@ extern "C" ncclResult_t ncclGetVersion(int *version)
 
 extern "C" const char *ncclGetErrorString(ncclResult_t result)
 {
-    static const char *const names[] = {"no error", "unhandled cuda error", "unhandled system error", "internal error", "invalid argument",
-                                        "invalid usage", "remote process exited or there was a network error", "NCCL operation in progress"};
+    static const char *const names[] = {"no error",
+                                        "unhandled cuda error",
+                                        "unhandled system error",
+                                        "internal error",
+                                        "invalid argument",
+                                        "invalid usage",
+                                        "remote process exited or there was a network error",
+                                        "NCCL operation in progress"};
     return result >= 0 && result <= ncclInProgress ? names[result] : "unknown result code";
 }
 
@@ -53,7 +61,8 @@ extern "C" ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
     return ncclSuccess;
 }
 
-extern "C" ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config)
+extern "C" ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int ranks, ncclUniqueId id, int rank,
+                                               ncclConfig_t *config)
 {
     if (!comm || ranks < 1 || ranks > RANKS || rank < 0 || rank >= ranks || !valid(config))
         return say(ncclInvalidArgument, "arguments of ncclCommInitRankConfig");
@@ -137,19 +146,22 @@ static size_t size_of(ncclDataType_t type)
     return type == ncclUint8 ? 1 : type == ncclFloat32 ? 4 : 2;
 }
 
-extern "C" ncclResult_t ncclAllGather(const void *send, void *recv, size_t count, ncclDataType_t type, ncclComm_t comm, cudaStream_t stream)
+extern "C" ncclResult_t ncclAllGather(const void *send, void *recv, size_t count, ncclDataType_t type, ncclComm_t comm,
+                                      cudaStream_t stream)
 {
     call here(comm);
-    return enqueue(work{comm, work::GATHER, 0, count * size_of(type), type, 0, (const char *)send, (char *)recv}, stream);
+    return enqueue(work{comm, work::GATHER, 0, count * size_of(type), type, 0, (const char *)send, (char *)recv},
+                   stream);
 }
 
-extern "C" ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm,
-                                          cudaStream_t stream)
+extern "C" ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t count, ncclDataType_t type,
+                                          ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream)
 {
     call here(comm);
     if (op != ncclSum || type == ncclUint8)
         return say(ncclInvalidArgument, "arguments of ncclReduceScatter");
-    return enqueue(work{comm, work::REDUCE, 0, count * size_of(type), type, 0, (const char *)send, (char *)recv}, stream);
+    return enqueue(work{comm, work::REDUCE, 0, count * size_of(type), type, 0, (const char *)send, (char *)recv},
+                   stream);
 }
 
 extern "C" ncclResult_t ncclCommRegister(const ncclComm_t comm, void *base, size_t bytes, void **handle)
@@ -219,7 +231,8 @@ extern "C" ncclResult_t ncclGroupEnd(void)
     return ncclSuccess;
 }
 
-/* For tests: how many communicators there are, and what became of others; registrations, and operands that lie in none. */
+/* For tests: how many communicators there are, and what became of others; registrations, and operands that lie in none.
+ */
 extern "C" void zero_emulated_nccl_counts(int *comms, int *aborted, int *destroyed, int *registered, int *elsewhere)
 {
     std::lock_guard<std::mutex> lock(the_process()->mutex);

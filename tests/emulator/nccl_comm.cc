@@ -69,7 +69,7 @@ void wait_for_ever(ncclComm *c)
         nap();
 }
 
-/* ---- communicators --------------------------------------------------------------------------------------------------------------- */
+/* ---- communicators ---------------------------------------------------------------------------------------------- */
 
 ncclComm *make(const std::string &path, int size, int rank, const ncclConfig_t *config)
 {
@@ -150,7 +150,7 @@ void abort_comms(const std::vector<ncclComm *> &comms)
     }
 }
 
-/* ---- collectives ----------------------------------------------------------------------------------------------------------------- */
+/* ---- collectives ------------------------------------------------------------------------------------------------ */
 
 static float load(const char *p, ncclDataType_t type)
 {
@@ -211,7 +211,8 @@ static void run(work *w)
     }
     for (uint64_t at = 0; at < w->bytes && !c->aborted; at += CHUNK) {
         uint64_t size = std::min<uint64_t>(CHUNK, w->bytes - at);
-        for (int part = 0; part < (w->kind == work::REDUCE ? c->size : 1) && show(w, (uint64_t)part, at, size); part++) {
+        for (int part = 0; part < (w->kind == work::REDUCE ? c->size : 1) && show(w, (uint64_t)part, at, size);
+             part++) {
             take(w, part == c->rank, at, size);
             if (!meet(c))
                 break;
@@ -259,7 +260,8 @@ ncclResult_t enqueue(work w, cudaStream_t stream)
     work *queued = new work(w);
     return launch(c, [=] {
         cudaSetDevice(c->device);
-        if (cudaLaunchHostFunc(stream, [](void *p) { run(static_cast<work *>(p)); }, queued) != cudaSuccess) {
+        if (cudaLaunchHostFunc(
+                stream, [](void *p) { run(static_cast<work *>(p)); }, queued) != cudaSuccess) {
             c->pending--;
             delete queued;
             c->async = say(ncclUnhandledCudaError, "cudaLaunchHostFunc");

@@ -31,7 +31,7 @@ struct ncclComm {
     bool blocking = true, finalized = false;
     std::atomic<bool> aborted{false}, busy{false};
     std::atomic<int> async{ncclSuccess}, pending{0}, inside{0};
-    std::atomic<uint64_t> turn{0};  /* of the collective that may run */
+    std::atomic<uint64_t> turn{0}; /* of the collective that may run */
     uint64_t issued = 0, arrivals = 0;
     int splits = 0;
     std::thread job;
@@ -69,7 +69,10 @@ struct call {
         if (c->inside.fetch_add(1) != 0)
             die("two threads are in calls on one communicator");
     }
-    ~call() { c->inside.fetch_sub(1); }
+    ~call()
+    {
+        c->inside.fetch_sub(1);
+    }
 };
 
 /* Does work now, or for a non-blocking communicator in a thread. */

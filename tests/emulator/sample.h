@@ -1,5 +1,5 @@
-/* sample.h - kernels for the tests of the emulator, in a library of their own as a plugin's are. Each function launches one; errors are
- * cudaGetLastError's. */
+/* sample.h - kernels for the tests of the emulator, in a library of their own as a plugin's are. Each function launches
+ * one; errors are cudaGetLastError's. */
 #ifndef ZERO_EMULATOR_SAMPLE_H
 #define ZERO_EMULATOR_SAMPLE_H
 
@@ -9,13 +9,15 @@
 extern "C" {
 #endif
 
-/* out[b] = the sum of the threads' x in block b: shuffles, static shared memory, a barrier. threads: a multiple of 32. */
+/* out[b] = the sum of the threads' x in block b: shuffles, static shared memory, a barrier. threads: a multiple of 32.
+ */
 void sample_block_sum(float *out, const float *x, int blocks, int threads, cudaStream_t stream);
 /* out[t] for each lane t of a warp: what the shuffles gave, four kinds of them, one after the other. */
 void sample_shuffles(int *out, int argument, int width, cudaStream_t stream);
 /* out[(thread, block) in the order of CUDA's indices] = 1, over a grid and blocks of three dimensions. */
 void sample_indices(int *out, const unsigned grid[3], const unsigned block[3], cudaStream_t stream);
-/* out[t] = what thread t finds in bytes of dynamic, and in static, shared memory before anything is written; then all of it is. */
+/* out[t] = what thread t finds in bytes of dynamic, and in static, shared memory before anything is written; then all
+ * of it is. */
 void sample_fresh_shared(float *dynamic, float *fixed, int blocks, size_t bytes, cudaStream_t stream);
 /* Allows sample_fresh_shared that many bytes. */
 cudaError_t sample_allow_shared(int bytes);
@@ -26,9 +28,15 @@ void sample_write(float *x, long begin, long end, float value, cudaStream_t stre
 /* x[i] += y[i] for i in [0, count). */
 void sample_add(float *x, const float *y, int count, cudaStream_t stream);
 
-/* What ends the program: threads that leave before a barrier, barriers in both branches, a shuffle by half of a warp, one with half a mask, one in a
- * warp of half the threads. */
-typedef enum sample_fault { SAMPLE_LEAVE, SAMPLE_BRANCHES, SAMPLE_HALF_WARP, SAMPLE_HALF_MASK, SAMPLE_SHORT_WARP } sample_fault_t;
+/* What ends the program: threads that leave before a barrier, barriers in both branches, a shuffle by half of a warp,
+ * one with half a mask, one in a warp of half the threads. */
+typedef enum sample_fault {
+    SAMPLE_LEAVE,
+    SAMPLE_BRANCHES,
+    SAMPLE_HALF_WARP,
+    SAMPLE_HALF_MASK,
+    SAMPLE_SHORT_WARP
+} sample_fault_t;
 void sample_fault(sample_fault_t fault, int *out, cudaStream_t stream);
 
 #ifdef __cplusplus

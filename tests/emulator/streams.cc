@@ -1,5 +1,6 @@
-/* streams.cc - streams, events and launches of the emulator. Without threads, work runs where it is queued, and all is always complete. With
- * them, each stream has a host thread that takes its work in order, with random delays; an event is a position in a stream. */
+/* streams.cc - streams, events and launches of the emulator. Without threads, work runs where it is queued, and all is
+ * always complete. With them, each stream has a host thread that takes its work in order, with random delays; an event
+ * is a position in a stream. */
 #include "tests/emulator/emulator.h"
 
 #include <atomic>
@@ -47,7 +48,8 @@ struct CUevent_st {
     std::shared_ptr<time_point> time;
 };
 
-namespace {
+namespace
+{
 
 struct registry {
     std::mutex mutex;
@@ -196,7 +198,7 @@ void emulator_device_wait(int device, bool blocking_only)
 
 #pragma GCC visibility push(default)
 
-/* ---- streams ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- streams ---------------------------------------------------------------------------------------------------- */
 
 static cudaError_t stream_create(cudaStream_t *stream, unsigned flags)
 {
@@ -330,8 +332,8 @@ static int wait_value(cudaStream_t stream, unsigned long long address, uint64_t 
     });
 }
 
-extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned, unsigned long long,
-                                                        cudaDriverEntryPointQueryResult *result)
+extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned,
+                                                        unsigned long long, cudaDriverEntryPointQueryResult *result)
 {
     EMULATOR_BEGIN();
     *function = strcmp(symbol, "cuStreamWaitValue64") == 0    ? (void *)wait_value
@@ -341,7 +343,7 @@ extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void
     return cudaSuccess;
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- events ----------------------------------------------------------------------------------------------------- */
 
 extern "C" cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
@@ -383,7 +385,8 @@ extern "C" cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     if (breaks_capture(s))
         return emulator_fail(cudaErrorStreamCaptureUnsupported);
     auto time = std::make_shared<time_point>();
-    uint64_t position = push(s, [time] { *time = std::chrono::steady_clock::now() + std::chrono::hours(delayed.load()); });
+    uint64_t position =
+        push(s, [time] { *time = std::chrono::steady_clock::now() + std::chrono::hours(delayed.load()); });
     std::lock_guard<std::mutex> lock(event->mutex);
     event->recorded = true;
     event->work = s->work;
@@ -456,7 +459,7 @@ extern "C" cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t sta
     return cudaSuccess;
 }
 
-/* ---- launches ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- launches --------------------------------------------------------------------------------------------------- */
 
 extern "C" cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value)
 {
@@ -486,7 +489,8 @@ extern "C" cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, con
     return cudaSuccess;
 }
 
-extern "C" cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *kernel, int block_size, size_t shared_bytes)
+extern "C" cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *kernel, int block_size,
+                                                                     size_t shared_bytes)
 {
     EMULATOR_BEGIN();
     if (!kernel || block_size < 1 || block_size > EMULATOR_THREADS_LIMIT)
@@ -496,8 +500,8 @@ extern "C" cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks
     return cudaSuccess;
 }
 
-static cudaError_t check_launch(const zero_emulator_kernel *kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
-                                const void *const *pointers, int count)
+static cudaError_t check_launch(const zero_emulator_kernel *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                                cudaStream_t stream, const void *const *pointers, int count)
 {
     cudaError_t e = emulator_begin("launch");
     if (e != cudaSuccess)
@@ -506,8 +510,8 @@ static cudaError_t check_launch(const zero_emulator_kernel *kernel, dim3 grid, d
     if (!s || s->device != emulator_device())
         return cudaErrorInvalidResourceHandle;
     uint64_t threads = (uint64_t)block.x * block.y * block.z, blocks = (uint64_t)grid.x * grid.y * grid.z;
-    if (threads == 0 || threads > EMULATOR_THREADS_LIMIT || block.x > 1024 || block.y > 1024 || block.z > 64 || blocks == 0 ||
-        grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
+    if (threads == 0 || threads > EMULATOR_THREADS_LIMIT || block.x > 1024 || block.y > 1024 || block.z > 64 ||
+        blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
         return cudaErrorInvalidConfiguration;
     size_t limit = EMULATOR_SHARED_DEFAULT;
     {
@@ -524,15 +528,17 @@ static cudaError_t check_launch(const zero_emulator_kernel *kernel, dim3 grid, d
     for (int i = 0; i < count; i++) {
         emulator_place at = emulator_find(pointers[i], true);
         if (pointers[i] && at.type == cudaMemoryTypeUnregistered)
-            emulator_die("kernel %s: argument %d points to memory that the device cannot reach (the host's, or freed)", kernel->name, i);
+            emulator_die("kernel %s: argument %d points to memory that the device cannot reach (the host's, or freed)",
+                         kernel->name, i);
         if (at.type == cudaMemoryTypeDevice && at.device != s->device)
-            emulator_die("kernel %s on device %d: argument %d points to memory of device %d", kernel->name, s->device, i, at.device);
+            emulator_die("kernel %s on device %d: argument %d points to memory of device %d", kernel->name, s->device,
+                         i, at.device);
     }
     return cudaSuccess;
 }
 
-extern "C" void zero_emulator_queue(zero_emulator_kernel *kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
-                                    const void *const *pointers, int count)
+extern "C" void zero_emulator_queue(zero_emulator_kernel *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                                    cudaStream_t stream, const void *const *pointers, int count)
 {
     cudaError_t e = check_launch(kernel, grid, block, shared_bytes, stream, pointers, count);
     if (e != cudaSuccess) {

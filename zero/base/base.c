@@ -23,7 +23,7 @@ void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *fo
 {
     if (log == NULL)
         return;
-    char text[sizeof ((zero_error_t *)0)->text];
+    char text[sizeof((zero_error_t *)0)->text];
     va_list args;
     va_start(args, format);
     if (vsnprintf(text, sizeof text, format, args) < 0)
@@ -84,7 +84,10 @@ zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t
     return ZERO_OK;
 }
 
-const char *zero_version(void) { return ZERO_VERSION; }
+const char *zero_version(void)
+{
+    return ZERO_VERSION;
+}
 
 /* The name of index in a table that may have holes; a cast to unsigned makes negative values unknown as well. */
 static const char *name_of(const char *const *names, size_t count, unsigned index, const char *unknown)
@@ -114,7 +117,8 @@ const char *zero_status_name(zero_status_t status)
 
 const char *zero_dtype_name(zero_dtype_t dtype)
 {
-    static const char *const names[ZERO_DTYPE_COUNT] = {[ZERO_FP32] = "fp32", [ZERO_BF16] = "bf16", [ZERO_FP16] = "fp16"};
+    static const char *const names[ZERO_DTYPE_COUNT] = {
+        [ZERO_FP32] = "fp32", [ZERO_BF16] = "bf16", [ZERO_FP16] = "fp16"};
     return NAME_OF(names, dtype, "?");
 }
 
@@ -128,9 +132,11 @@ const char *zero_tier_name(zero_tier_t tier)
 const char *zero_kind_name(zero_kind_t kind)
 {
     static const char *const names[ZERO_KIND_COUNT] = {
-        [ZERO_KIND_PARAMETERS] = "parameters", [ZERO_KIND_GRADIENTS] = "gradients",     [ZERO_KIND_MASTER] = "master",
-        [ZERO_KIND_MOMENTS] = "moments",       [ZERO_KIND_WINDOW] = "window",           [ZERO_KIND_STAGING] = "staging",
-        [ZERO_KIND_RINGS] = "rings",           [ZERO_KIND_ACTIVATIONS] = "activations", [ZERO_KIND_WORKSPACE] = "workspace",
+        [ZERO_KIND_PARAMETERS] = "parameters", [ZERO_KIND_GRADIENTS] = "gradients",
+        [ZERO_KIND_MASTER] = "master",         [ZERO_KIND_MOMENTS] = "moments",
+        [ZERO_KIND_WINDOW] = "window",         [ZERO_KIND_STAGING] = "staging",
+        [ZERO_KIND_RINGS] = "rings",           [ZERO_KIND_ACTIVATIONS] = "activations",
+        [ZERO_KIND_WORKSPACE] = "workspace",
     };
     return NAME_OF(names, kind, "?");
 }

@@ -1,5 +1,5 @@
-/* base.h - what every folder uses: errors, log, checked arithmetic, dtype conversions, and plain structs that describe what
- * devices and communicators can do. Includes the public header for its types and nothing else of ours. */
+/* base.h - what every folder uses: errors, log, checked arithmetic, dtype conversions, and plain structs that describe
+ * what devices and communicators can do. Includes the public header for its types and nothing else of ours. */
 #ifndef ZERO_BASE_BASE_H
 #define ZERO_BASE_BASE_H
 
@@ -8,17 +8,19 @@
 #include <stdarg.h>
 #include <string.h>
 
-/* Sets *error (which may be NULL) and returns status: `return zero_fail(error, ZERO_ERR_IO, "cannot open '%s': %s", ...)`. */
+/* Sets *error (which may be NULL) and returns status: `return zero_fail(error, ZERO_ERR_IO, "cannot open '%s': %s",
+ * ...)`. */
 zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
 /* Calls log(ctx, ...) with the formatted sentence where log is not NULL. */
 void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *format, ...) ZERO_PRINTF(4, 5);
 
-/* Structs of the public header that can grow: each begins with its size_t size, which is that of the header its owner was compiled with.
- * ZERO_UP_TO(type, member): what the first version had, whose last member that is. */
+/* Structs of the public header that can grow: each begins with its size_t size, which is that of the header its owner
+ * was compiled with. ZERO_UP_TO(type, member): what the first version had, whose last member that is. */
 #define ZERO_UP_TO(type, member) (offsetof(type, member) + sizeof((type *)0)->member)
 /* No version will have more bytes: what says so was never initialised. */
 enum { ZERO_STRUCT_MOST = 1 << 16 };
-/* An *_init_size function: own, size bytes of defaults, into given, of which the caller has given_size. What this library does not know becomes 0. */
+/* An *_init_size function: own, size bytes of defaults, into given, of which the caller has given_size. What this
+ * library does not know becomes 0. */
 void zero_struct_init(void *given, size_t given_size, const void *own, size_t size);
 /* The caller's struct into own, which holds size bytes of defaults for what the caller's is too old to have.
  * ZERO_ERR_ARG: it is smaller than least or larger than all (not initialised), or asks for something that this library
@@ -29,9 +31,18 @@ zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t
 zero_status_t zero_struct_check(const void *given, size_t least, const char *type, zero_error_t *error);
 
 /* Checked arithmetic on non-negative numbers: false on overflow, *out then unspecified. */
-static inline bool zero_add_u64(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_add_overflow(a, b, out); }
-static inline bool zero_mul_u64(uint64_t a, uint64_t b, uint64_t *out) { return !__builtin_mul_overflow(a, b, out); }
-static inline bool zero_mul_i64(int64_t a, int64_t b, int64_t *out) { return !__builtin_mul_overflow(a, b, out); }
+static inline bool zero_add_u64(uint64_t a, uint64_t b, uint64_t *out)
+{
+    return !__builtin_add_overflow(a, b, out);
+}
+static inline bool zero_mul_u64(uint64_t a, uint64_t b, uint64_t *out)
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
+static inline bool zero_mul_i64(int64_t a, int64_t b, int64_t *out)
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
 /* x rounded up to a multiple of unit (> 0); false on overflow. */
 static inline bool zero_round_up(uint64_t x, uint64_t unit, uint64_t *out)
 {
@@ -70,23 +81,24 @@ uint16_t zero_fp32_to_fp16(float f);
 
 /* What a communicator can do and costs, for the plan. */
 typedef struct zero_comm_caps {
-    char name[8];            /* "self", "shm", "mpi", "nccl" */
-    bool in_place;           /* collectives may run in place (send is recv's own slice, recv is send's own slice) */
+    char name[8];  /* "self", "shm", "mpi", "nccl" */
+    bool in_place; /* collectives may run in place (send is recv's own slice, recv is send's own slice) */
     bool host_pointers, device_pointers;
-    uint64_t ring_bytes;     /* shared memory that this rank contributes, per channel */
-    int node_ranks;          /* ranks of this communicator on this rank's node: they share its memory */
+    uint64_t ring_bytes; /* shared memory that this rank contributes, per channel */
+    int node_ranks;      /* ranks of this communicator on this rank's node: they share its memory */
 } zero_comm_caps_t;
 
 /* What a device can do, for the plan. */
 typedef struct zero_device_caps {
-    char name[8];            /* "cpu", "cuda" */
-    bool asynchronous;       /* streams run beside the caller */
-    bool launches;           /* tasks run on the calling thread and only launch work on a native stream */
-    bool host_memory;        /* the host can read and write the device tier */
-    uint64_t page;           /* rounding of kinds in an arena, bytes */
+    char name[8];      /* "cpu", "cuda" */
+    bool asynchronous; /* streams run beside the caller */
+    bool launches;     /* tasks run on the calling thread and only launch work on a native stream */
+    bool host_memory;  /* the host can read and write the device tier */
+    uint64_t page;     /* rounding of kinds in an arena, bytes */
 } zero_device_caps_t;
 
-/* Streams of an engine. Compute is the caller's (CPU: the calling thread). Each of the others runs its operations in issue order. */
+/* Streams of an engine. Compute is the caller's (CPU: the calling thread). Each of the others runs its operations in
+ * issue order. */
 typedef enum zero_stream_id {
     ZERO_STREAM_COMPUTE = 0, /* the caller's kernels; fills and casts of what they write */
     ZERO_STREAM_GATHER,      /* all-gathers */

@@ -29,8 +29,8 @@ static float float_of(uint32_t u)
     return f;
 }
 
-/* Both directions give what the processor's own conversions do (vcvtph2ps, vcvtps2ph), a signalling NaN made quiet included, so that
- * kernels that use those give the same bits. */
+/* Both directions give what the processor's own conversions do (vcvtph2ps, vcvtps2ph), a signalling NaN made quiet
+ * included, so that kernels that use those give the same bits. */
 float zero_fp16_to_fp32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 0x1fu, mantissa = h & 0x3ffu;

@@ -12,7 +12,8 @@
 #error "the makefile says where plugins are installed"
 #endif
 
-/* The folder of the library or program that holds this function, without a slash at its end; false where that is not known. */
+/* The folder of the library or program that holds this function, without a slash at its end; false where that is not
+ * known. */
 static bool own_folder(char *folder, size_t size)
 {
     Dl_info info;
@@ -20,7 +21,8 @@ static bool own_folder(char *folder, size_t size)
     ssize_t length = -1;
     if (!dladdr((const void *)(uintptr_t)zero_plugin_table, &info) || !info.dli_fname)
         return false;
-    /* A program's name is what it was started by, perhaps found in $PATH or below a folder that is no longer current. */
+    /* A program's name is what it was started by, perhaps found in $PATH or below a folder that is no longer current.
+     */
     const char *base = strrchr(info.dli_fname, '/');
     if (!base || !realpath(info.dli_fname, path)) {
         length = readlink("/proc/self/exe", path, sizeof path - 1);
@@ -62,12 +64,15 @@ static zero_status_t open_plugin(const char *plugin, char *file, size_t size, vo
         if (*handle)
             return ZERO_OK;
         const char *why = dlerror();
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the plugin %s cannot be loaded: %s", file, why ? why : "no reason was given");
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the plugin %s cannot be loaded: %s", file,
+                         why ? why : "no reason was given");
     }
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this build has no CUDA plugin (%s.so was not found in %s): configure --with-cuda", plugin, path);
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                     "this build has no CUDA plugin (%s.so was not found in %s): configure --with-cuda", plugin, path);
 }
 
-zero_status_t zero_plugin_table(const char *plugin, const char *symbol, uint32_t version, const void **table, zero_error_t *error)
+zero_status_t zero_plugin_table(const char *plugin, const char *symbol, uint32_t version, const void **table,
+                                zero_error_t *error)
 {
     char file[PATH_MAX + 64];
     void *handle;
@@ -78,13 +83,17 @@ zero_status_t zero_plugin_table(const char *plugin, const char *symbol, uint32_t
         return status;
     const void *address = dlsym(handle, symbol);
     if (!address)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the plugin %s has no table '%s': it is not of this libzero; install both from one build", file,
-                         symbol);
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "the plugin %s has no table '%s': it is not of this libzero; install both from one build",
+                         file, symbol);
     memcpy(&found, address, sizeof found);
     if (found != version)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the plugin %s is of another libzero: its table '%s' has version %u.%u.%u-%u, and %u.%u.%u-%u is "
-                         "wanted; install both from one build", file, symbol, found >> 24, found >> 16 & 255, found >> 8 & 255, found & 255,
-                         version >> 24, version >> 16 & 255, version >> 8 & 255, version & 255);
+        return zero_fail(
+            error, ZERO_ERR_UNSUPPORTED,
+            "the plugin %s is of another libzero: its table '%s' has version %u.%u.%u-%u, and %u.%u.%u-%u is "
+            "wanted; install both from one build",
+            file, symbol, found >> 24, found >> 16 & 255, found >> 8 & 255, found & 255, version >> 24,
+            version >> 16 & 255, version >> 8 & 255, version & 255);
     *table = address;
     return ZERO_OK;
 }

@@ -69,8 +69,9 @@ zero_status_t zero_read_file(int fd, const char *path, uint64_t offset, void *ou
             return zero_fail(error, ZERO_ERR_IO, "cannot read '%s' at byte %llu: %s", path, (unsigned long long)offset,
                              strerror(errno));
         if (n == 0)
-            return zero_fail(error, ZERO_ERR_IO, "'%s' ends at byte %llu, %llu bytes early: it was cut after it had been opened",
-                             path, (unsigned long long)offset, (unsigned long long)bytes);
+            return zero_fail(error, ZERO_ERR_IO,
+                             "'%s' ends at byte %llu, %llu bytes early: it was cut after it had been opened", path,
+                             (unsigned long long)offset, (unsigned long long)bytes);
         to += n;
         offset += (uint64_t)n;
         bytes -= (uint64_t)n;
@@ -99,8 +100,8 @@ static zero_status_t parse_dtype(source_t *from, const json_t *value, zero_tenso
             *bits = dtypes[k].bits;
             return ZERO_OK;
         }
-    return LIE(from, "'%s': tensor '%s' has the unknown dtype '%s' (F32, BF16 and F16 can be read)", from->path, from->name.text,
-               zero_quote(&found, text));
+    return LIE(from, "'%s': tensor '%s' has the unknown dtype '%s' (F32, BF16 and F16 can be read)", from->path,
+               from->name.text, zero_quote(&found, text));
 }
 
 static zero_status_t parse_shape(source_t *from, const json_t *value, zero_tensor_info_t *info)
@@ -116,7 +117,8 @@ static zero_status_t parse_shape(source_t *from, const json_t *value, zero_tenso
     for (size_t d = 0; d < ndim; d++) {
         const json_t *size = json_array_get(value, d);
         if (!json_is_integer(size) || json_integer_value(size) < 0)
-            return LIE(from, "'%s': dimension %zu of tensor '%s' is not a whole number from 0", from->path, d, from->name.text);
+            return LIE(from, "'%s': dimension %zu of tensor '%s' is not a whole number from 0", from->path, d,
+                       from->name.text);
         info->shape[d] = json_integer_value(size);
         if (!zero_mul_i64(info->count, info->shape[d], &info->count))
             return LIE(from, "'%s': the shape of tensor '%s' has more than 2^63 elements", from->path, from->name.text);
@@ -129,19 +131,21 @@ static zero_status_t parse_range(source_t *from, const json_t *value, uint64_t b
                                  zero_tensor_entry_t *entry)
 {
     const json_t *first = json_array_get(value, 0), *last = json_array_get(value, 1); /* NULL where value is no array */
-    if (json_array_size(value) != 2 || !json_is_integer(first) || !json_is_integer(last) || json_integer_value(first) < 0 ||
-        json_integer_value(last) < json_integer_value(first))
-        return LIE(from, "'%s': the \"data_offsets\" of tensor '%s' are not two rising whole numbers from 0", from->path,
-                   from->name.text);
+    if (json_array_size(value) != 2 || !json_is_integer(first) || !json_is_integer(last) ||
+        json_integer_value(first) < 0 || json_integer_value(last) < json_integer_value(first))
+        return LIE(from, "'%s': the \"data_offsets\" of tensor '%s' are not two rising whole numbers from 0",
+                   from->path, from->name.text);
     uint64_t begin = (uint64_t)json_integer_value(first), end = (uint64_t)json_integer_value(last), total_bits;
     if (end > data_bytes)
-        return LIE(
-            from, "'%s': tensor '%s' ends at byte %llu of the data, which has %llu bytes: the file is cut or its header is wrong",
-            from->path, from->name.text, (unsigned long long)end, (unsigned long long)data_bytes);
-    if (!zero_mul_u64((uint64_t)entry->info.count, bits, &total_bits) || total_bits % 8 != 0 || total_bits / 8 != end - begin)
-        return LIE(from, "'%s': tensor '%s' has %llu bytes, which are not %lld elements of %s, %llu bits each", from->path,
-                   from->name.text, (unsigned long long)(end - begin), (long long)entry->info.count, entry->info.dtype,
-                   (unsigned long long)bits);
+        return LIE(from,
+                   "'%s': tensor '%s' ends at byte %llu of the data, which has %llu bytes: the file is cut or its "
+                   "header is wrong",
+                   from->path, from->name.text, (unsigned long long)end, (unsigned long long)data_bytes);
+    if (!zero_mul_u64((uint64_t)entry->info.count, bits, &total_bits) || total_bits % 8 != 0 ||
+        total_bits / 8 != end - begin)
+        return LIE(from, "'%s': tensor '%s' has %llu bytes, which are not %lld elements of %s, %llu bits each",
+                   from->path, from->name.text, (unsigned long long)(end - begin), (long long)entry->info.count,
+                   entry->info.dtype, (unsigned long long)bits);
     entry->offset = begin;
     entry->bytes = end - begin;
     return ZERO_OK;
@@ -200,7 +204,8 @@ static zero_status_t check_cover(source_t *from, zero_tensor_entry_t *entries, i
     for (int k = 0; k < count; k++) {
         zero_quote(&from->name, entries[k].info.name);
         if (entries[k].offset < end)
-            return LIE(from, "'%s': tensors '%s' and '%s' overlap: the second begins at byte %llu, the first ends at %llu",
+            return LIE(from,
+                       "'%s': tensors '%s' and '%s' overlap: the second begins at byte %llu, the first ends at %llu",
                        from->path, zero_quote(&before, entries[k - 1].info.name), from->name.text,
                        (unsigned long long)entries[k].offset, (unsigned long long)end);
         if (entries[k].offset > end)
@@ -235,7 +240,8 @@ static zero_status_t parse_header(zero_safetensors_t *file, const char *text, si
     }
     file->entries = calloc(json_object_size(root) + 1, sizeof *file->entries);
     if (!file->entries) {
-        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the %zu tensors of '%s'", json_object_size(root), file->path);
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the %zu tensors of '%s'", json_object_size(root),
+                           file->path);
         goto end;
     }
     json_object_foreach(root, key, value)
@@ -273,8 +279,9 @@ zero_status_t zero_safetensors_open(zero_safetensors_t *file, const char *path, 
     if ((status = zero_open_file(path, &file->fd, &bytes, error)) != ZERO_OK)
         goto fail;
     if (bytes < sizeof prefix) {
-        status = zero_fail(error, ZERO_ERR_FORMAT, "'%s' is no safetensors file: it has %llu bytes, the shortest has 10", path,
-                           (unsigned long long)bytes);
+        status =
+            zero_fail(error, ZERO_ERR_FORMAT, "'%s' is no safetensors file: it has %llu bytes, the shortest has 10",
+                      path, (unsigned long long)bytes);
         goto fail;
     }
     if ((status = zero_read_file(file->fd, path, 0, prefix, sizeof prefix, error)) != ZERO_OK)
@@ -283,25 +290,25 @@ zero_status_t zero_safetensors_open(zero_safetensors_t *file, const char *path, 
         length = length << 8 | prefix[k];
     if (length > ZERO_HEADER_MOST) {
         status = zero_fail(error, ZERO_ERR_FORMAT,
-                           "'%s' is no safetensors file: it announces a header of %llu bytes, at most %u are read", path,
-                           (unsigned long long)length, ZERO_HEADER_MOST);
+                           "'%s' is no safetensors file: it announces a header of %llu bytes, at most %u are read",
+                           path, (unsigned long long)length, ZERO_HEADER_MOST);
         goto fail;
     }
     if (length > bytes - sizeof prefix) {
-        status =
-            zero_fail(error, ZERO_ERR_FORMAT, "'%s' is cut: it announces a header of %llu bytes and has %llu behind that number",
-                      path, (unsigned long long)length, (unsigned long long)(bytes - sizeof prefix));
+        status = zero_fail(error, ZERO_ERR_FORMAT,
+                           "'%s' is cut: it announces a header of %llu bytes and has %llu behind that number", path,
+                           (unsigned long long)length, (unsigned long long)(bytes - sizeof prefix));
         goto fail;
     }
     text = malloc((size_t)length + 1);
     if (!text) {
-        status =
-            zero_fail(error, ZERO_ERR_MEMORY, "no memory for the header of '%s', %llu bytes", path, (unsigned long long)length);
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for the header of '%s', %llu bytes", path,
+                           (unsigned long long)length);
         goto fail;
     }
     if ((status = zero_read_file(file->fd, path, sizeof prefix, text, length, error)) != ZERO_OK ||
-        (status = parse_header(file, text, (size_t)length, sizeof prefix + length, bytes - sizeof prefix - length, error)) !=
-            ZERO_OK)
+        (status = parse_header(file, text, (size_t)length, sizeof prefix + length, bytes - sizeof prefix - length,
+                               error)) != ZERO_OK)
         goto fail;
     free(text);
     return ZERO_OK;

@@ -83,18 +83,19 @@ static zero_status_t read_index(const char *path, char **text, size_t *length, z
     return status;
 }
 
-/* Opens the shard of this name beside the index, if that has not been done, and says its number. folder_length is that of the
- * index's folder in its path. */
+/* Opens the shard of this name beside the index, if that has not been done, and says its number. folder_length is that
+ * of the index's folder in its path. */
 static zero_status_t open_shard(zero_tensors_t *tensors, const char *index_path, size_t folder_length, const char *name,
                                 int *number, zero_error_t *error)
 {
     zero_quoted_t quoted;
-    /* Only files beside the index: it may come from anywhere, and must not make us read '../../secret'. A name that had to be
-     * changed to be printed (control characters, or very long) is none either. */
+    /* Only files beside the index: it may come from anywhere, and must not make us read '../../secret'. A name that had
+     * to be changed to be printed (control characters, or very long) is none either. */
     if (name[0] == '\0' || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
         strcmp(zero_quote(&quoted, name), name) != 0)
-        return zero_fail(error, ZERO_ERR_FORMAT, "'%s': the shard '%s' is not the name of a file in the index's own folder",
-                         index_path, zero_quote(&quoted, name));
+        return zero_fail(error, ZERO_ERR_FORMAT,
+                         "'%s': the shard '%s' is not the name of a file in the index's own folder", index_path,
+                         zero_quote(&quoted, name));
     char *path = join(index_path, folder_length, name);
     if (!path)
         return no_memory(index_path, error);
@@ -185,7 +186,8 @@ static zero_status_t open_index(zero_tensors_t *tensors, const char *path, zero_
         int number = 0;
         zero_quote(&quoted, name);
         if (!json_is_string(value)) {
-            status = zero_fail(error, ZERO_ERR_FORMAT, "'%s': the shard of tensor '%s' is not a file name", path, quoted.text);
+            status = zero_fail(error, ZERO_ERR_FORMAT, "'%s': the shard of tensor '%s' is not a file name", path,
+                               quoted.text);
             goto end;
         }
         status = open_shard(tensors, path, folder_length, json_string_value(value), &number, error);
@@ -194,8 +196,9 @@ static zero_status_t open_index(zero_tensors_t *tensors, const char *path, zero_
         const zero_safetensors_t *file = &tensors->files[number];
         const zero_tensor_entry_t *entry = zero_safetensors_find(file->entries, file->count, name);
         if (!entry) {
-            status = zero_fail(error, ZERO_ERR_FORMAT, "'%s' says that tensor '%s' is in '%s', which has no such tensor", path,
-                               quoted.text, zero_quote(&shard, json_string_value(value)));
+            status =
+                zero_fail(error, ZERO_ERR_FORMAT, "'%s' says that tensor '%s' is in '%s', which has no such tensor",
+                          path, quoted.text, zero_quote(&shard, json_string_value(value)));
             goto end;
         }
         tensors->entries[tensors->count] = *entry;
@@ -222,8 +225,8 @@ static zero_status_t open_folder(zero_tensors_t *tensors, const char *folder, ze
     else if (stat(index, &st) == 0)
         status = open_index(tensors, index, error);
     else
-        status = zero_fail(error, ZERO_ERR_IO, "the folder '%s' has neither model.safetensors nor model.safetensors.index.json",
-                           folder);
+        status = zero_fail(error, ZERO_ERR_IO,
+                           "the folder '%s' has neither model.safetensors nor model.safetensors.index.json", folder);
     free(single);
     free(index);
     return status;
@@ -263,7 +266,8 @@ int zero_tensors_count(const zero_tensors_t *tensors)
 
 zero_status_t zero_tensors_at(const zero_tensors_t *tensors, int index, zero_tensor_info_t *info)
 {
-    if (!tensors || index < 0 || index >= tensors->count || zero_struct_check(info, ZERO_UP_TO(zero_tensor_info_t, count), "zero_tensor_info_t", NULL))
+    if (!tensors || index < 0 || index >= tensors->count ||
+        zero_struct_check(info, ZERO_UP_TO(zero_tensor_info_t, count), "zero_tensor_info_t", NULL))
         return ZERO_ERR_ARG;
     zero_struct_init(info, info->size, &tensors->entries[index].info, sizeof *info);
     return ZERO_OK;
@@ -290,21 +294,23 @@ zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_
     const zero_safetensors_t *file = &tensors->files[entry->file];
     zero_quote(&name, entry->info.name);
     if (begin < 0 || count < 0 || begin > entry->info.count || count > entry->info.count - begin)
-        return zero_fail(error, ZERO_ERR_ARG, "elements [%lld, %lld + %lld) are not in tensor '%s' of '%s', which has %lld",
-                         (long long)begin, (long long)begin, (long long)count, name.text, file->path,
-                         (long long)entry->info.count);
+        return zero_fail(
+            error, ZERO_ERR_ARG, "elements [%lld, %lld + %lld) are not in tensor '%s' of '%s', which has %lld",
+            (long long)begin, (long long)begin, (long long)count, name.text, file->path, (long long)entry->info.count);
     if (strcmp(entry->info.dtype, "F32") == 0)
-        return zero_read_file(file->fd, file->path, entry->offset + (uint64_t)begin * 4, out, (uint64_t)count * 4, error);
+        return zero_read_file(file->fd, file->path, entry->offset + (uint64_t)begin * 4, out, (uint64_t)count * 4,
+                              error);
 
     bool bf16 = strcmp(entry->info.dtype, "BF16") == 0;
     if (!bf16 && strcmp(entry->info.dtype, "F16") != 0)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "tensor '%s' of '%s' is %s: only F32, BF16 and F16 can be read as numbers",
-                         name.text, file->path, entry->info.dtype);
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "tensor '%s' of '%s' is %s: only F32, BF16 and F16 can be read as numbers", name.text,
+                         file->path, entry->info.dtype);
     uint16_t chunk[CHUNK];
     for (int64_t done = 0; done < count; done += CHUNK) {
         int64_t n = count - done < CHUNK ? count - done : CHUNK;
-        zero_status_t status =
-            zero_read_file(file->fd, file->path, entry->offset + (uint64_t)(begin + done) * 2, chunk, (uint64_t)n * 2, error);
+        zero_status_t status = zero_read_file(file->fd, file->path, entry->offset + (uint64_t)(begin + done) * 2, chunk,
+                                              (uint64_t)n * 2, error);
         if (status != ZERO_OK)
             return status;
         for (int64_t i = 0; i < n; i++)

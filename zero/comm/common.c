@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-/* Four slots of 256 KiB and a page. Smaller slots are read while they are still in the writer's own cache, which is slower than from the
- * cache that cores share; larger ones leave that one too. */
+/* Four slots of 256 KiB and a page. Smaller slots are read while they are still in the writer's own cache, which is
+ * slower than from the cache that cores share; larger ones leave that one too. */
 #define RING_DEFAULT (4 * 262144 + 4096)
 
 void zero_comm_options_init_size(zero_comm_options_t *options, size_t size)
@@ -23,9 +23,11 @@ zero_status_t zero_comm_options_take(zero_comm_options_t *out, const zero_comm_o
     if (status != ZERO_OK)
         return status;
     if (!(out->timeout_s > 0 && out->timeout_s <= 1e9))
-        return zero_fail(error, ZERO_ERR_ARG, "a communicator's timeout of %g s was asked for: give more than 0", out->timeout_s);
+        return zero_fail(error, ZERO_ERR_ARG, "a communicator's timeout of %g s was asked for: give more than 0",
+                         out->timeout_s);
     if (out->ranks_per_node < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "%d ranks per node were asked for: give 0 (what the machine says) or a positive number",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%d ranks per node were asked for: give 0 (what the machine says) or a positive number",
                          out->ranks_per_node);
     return ZERO_OK;
 }
@@ -38,8 +40,9 @@ zero_status_t zero_ring_budget(const zero_comm_options_t *options, int world, ui
     if (world == 1)
         return ZERO_OK;
     if (options->ring_bytes && options->ring_bytes < floor)
-        return zero_fail(error, ZERO_ERR_ARG, "a ring of %zu bytes is too small for %d ranks: give 0 (the default) or at least %llu", options->ring_bytes,
-                         world, (unsigned long long)floor);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a ring of %zu bytes is too small for %d ranks: give 0 (the default) or at least %llu",
+                         options->ring_bytes, world, (unsigned long long)floor);
     uint64_t wanted = options->ring_bytes ? options->ring_bytes : RING_DEFAULT;
     if (wanted < floor)
         wanted = floor;
@@ -52,11 +55,13 @@ zero_status_t zero_ring_budget(const zero_comm_options_t *options, int world, ui
 void zero_comm_caps_set(zero_comm_t *c, const char *name, uint64_t ring_bytes)
 {
     bool device = strcmp(name, "nccl") == 0; /* its rings are the host communicator's */
-    c->caps = (zero_comm_caps_t){.in_place = true, .host_pointers = !device, .device_pointers = device, .ring_bytes = ring_bytes};
+    c->caps = (zero_comm_caps_t){
+        .in_place = true, .host_pointers = !device, .device_pointers = device, .ring_bytes = ring_bytes};
     memcpy(c->caps.name, name, strlen(name) + 1);
 }
 
-zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_options_t *options, zero_comm_caps_t *caps, zero_error_t *error)
+zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_options_t *options,
+                                 zero_comm_caps_t *caps, zero_error_t *error)
 {
     zero_comm_options_t o;
     zero_comm_t c = {0};
@@ -75,7 +80,7 @@ zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_op
     return status;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------------ */
+/* ---- public ----------------------------------------------------------------------------------------------------- */
 
 zero_status_t zero_comm_place(zero_comm_t **comm, const char *function, zero_error_t *error)
 {
@@ -103,7 +108,10 @@ const char *zero_comm_name(const zero_comm_t *comm)
 zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
     if (!comm || (bytes > 0 && (!send || !recv)))
-        return zero_fail(error, ZERO_ERR_ARG, "zero_comm_exchange has no %s", !comm ? "communicator" : send ? "place for what is received" : "bytes to send");
+        return zero_fail(error, ZERO_ERR_ARG, "zero_comm_exchange has no %s",
+                         !comm  ? "communicator"
+                         : send ? "place for what is received"
+                                : "bytes to send");
     zero_error_t why;
     zero_status_t status = comm->ops->exchange(comm, send, recv, bytes, &why);
     /* Of ranks that differ some may not see it, and would wait for the others. */
@@ -116,7 +124,8 @@ zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t
 {
     zero_status_t status = zero_comm_place(out, "zero_comm_split", error);
     if (status != ZERO_OK || !comm)
-        return status != ZERO_OK ? status : zero_fail(error, ZERO_ERR_ARG, "zero_comm_split has no communicator to split");
+        return status != ZERO_OK ? status
+                                 : zero_fail(error, ZERO_ERR_ARG, "zero_comm_split has no communicator to split");
     return comm->ops->split(comm, color, key, out, error);
 }
 
@@ -132,7 +141,7 @@ void zero_comm_destroy(zero_comm_t *comm)
         comm->ops->destroy(comm);
 }
 
-/* ---- split ------------------------------------------------------------------------------------------------------- */
+/* ---- split ------------------------------------------------------------------------------------------------------ */
 
 static zero_status_t exchange_meet(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
@@ -155,7 +164,8 @@ static int bid_compare(const void *a, const void *b)
     return x->key != y->key ? (x->key < y->key ? -1 : 1) : x->rank - y->rank;
 }
 
-zero_status_t zero_split_members(zero_comm_t *c, int color, int key, int **members, int *count, int *index, zero_error_t *error)
+zero_status_t zero_split_members(zero_comm_t *c, int color, int key, int **members, int *count, int *index,
+                                 zero_error_t *error)
 {
     zero_meet_t meet = zero_comm_meet(c);
     zero_error_t why = {0};

@@ -13,16 +13,18 @@
 
 /* One page a rank. */
 typedef struct zero_seat {
-    atomic_bool abort;       /* there is a winner: written by whoever aborts, polled by this rank */
-    atomic_bool spoke;       /* text is this rank's: taken by the first of its threads that aborts */
-    atomic_bool left;        /* this rank dropped the family in good order */
-    _Atomic uint32_t winner; /* of the first seat alone: 1 + the seat whose sentence is everyone's; 0 while there is none */
+    atomic_bool abort; /* there is a winner: written by whoever aborts, polled by this rank */
+    atomic_bool spoke; /* text is this rank's: taken by the first of its threads that aborts */
+    atomic_bool left;  /* this rank dropped the family in good order */
+    _Atomic uint32_t
+        winner; /* of the first seat alone: 1 + the seat whose sentence is everyone's; 0 while there is none */
     char text[sizeof((zero_error_t *)0)->text];
-    char apart[128];        /* from what waiting ranks poll */
-    _Atomic uint64_t word;  /* tell and told */
+    char apart[128];       /* from what waiting ranks poll */
+    _Atomic uint64_t word; /* tell and told */
 } zero_seat_t;
 
-zero_status_t zero_family_open(zero_family_t **out, const zero_meet_t *meet, const int *members, int count, int index, zero_error_t *error)
+zero_status_t zero_family_open(zero_family_t **out, const zero_meet_t *meet, const int *members, int count, int index,
+                               zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
@@ -60,7 +62,8 @@ zero_status_t zero_family_open(zero_family_t **out, const zero_meet_t *meet, con
     for (int i = 0; i < count && count > 1; i++)
         if (i != index && f->pages.pid[i] > 0 && f->pages.pid[i] != (int)getpid())
             f->pidfd[i] = (int)syscall(SYS_pidfd_open, f->pages.pid[i], 0);
-    /* Whoever took part in this exchange lived while the handles were opened, so that they are not another process's. */
+    /* Whoever took part in this exchange lived while the handles were opened, so that they are not another process's.
+     */
     status = zero_meet_agree(meet, ZERO_OK, error);
     if (status) {
         zero_family_drop(f);
@@ -106,7 +109,8 @@ void zero_family_aborted(zero_family_t *f, const char *sentence)
     if (atomic_exchange(&f->own->spoke, true))
         return;
     snprintf(f->own->text, sizeof f->own->text, "%s", sentence);
-    /* Only whole sentences take part, and the words come after the choice: a rank that ends in between leaves no half of it. */
+    /* Only whole sentences take part, and the words come after the choice: a rank that ends in between leaves no half
+     * of it. */
     atomic_compare_exchange_strong(&seat_of(f, 0)->winner, &none, (uint32_t)f->seat + 1);
     for (int i = 0; i < f->seats; i++)
         atomic_store(&seat_of(f, i)->abort, true);
@@ -168,10 +172,12 @@ zero_status_t zero_family_watch(zero_family_t *f, const char *operation, zero_er
         const zero_seat_t *seat = f->pages.part[i];
         if (i == f->seat || !zero_family_is_dead(f, i) || atomic_load(&seat->left))
             continue;
-        snprintf(sentence, sizeof sentence, "rank %d (pid %d) ended without a word during %s", f->member[i], zero_family_pid(f, i), operation);
+        snprintf(sentence, sizeof sentence, "rank %d (pid %d) ended without a word during %s", f->member[i],
+                 zero_family_pid(f, i), operation);
         zero_family_abort(f, sentence);
         /* Where another thread of this rank had begun to write a sentence, ours did not get in. */
-        return zero_family_is_aborted(f) ? zero_family_check(f, error) : zero_fail(error, ZERO_ERR_PEER, "%s", sentence);
+        return zero_family_is_aborted(f) ? zero_family_check(f, error)
+                                         : zero_fail(error, ZERO_ERR_PEER, "%s", sentence);
     }
     return zero_family_check(f, error);
 }

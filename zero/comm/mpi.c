@@ -1,23 +1,25 @@
 /* mpi.c - ranks of any number of nodes: shared memory (node.c) inside a node, MPI messages between nodes.
  *
- * Gather: a slice crosses to each other node once, to the rank there whose place among its node's ranks is the sender's modulo their
- * number; then the ranks of a node share what came. Reduce: sums are in rank order, so each rank needs every operand: slice j goes
- * straight to rank j, part by part, into one of two halves of a fixed staging buffer.
+ * Gather: a slice crosses to each other node once, to the rank there whose place among its node's ranks is the sender's
+ * modulo their number; then the ranks of a node share what came. Reduce: sums are in rank order, so each rank needs
+ * every operand: slice j goes straight to rank j, part by part, into one of two halves of a fixed staging buffer.
  *
- * Before its data a rank sends what its call is (compare.h) to the same ranks, which compare that before they post room for the data. It does not wait
- * for theirs before it sends data, so that this costs a message but no further turn.
+ * Before its data a rank sends what its call is (compare.h) to the same ranks, which compare that before they post room
+ * for the data. It does not wait for theirs before it sends data, so that this costs a message but no further turn.
  */
 #define _GNU_SOURCE
 #include "zero/comm/backend.h"
 
 #if !defined(HAVE_MPI)
-zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options, zero_error_t *error)
+zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options,
+                            zero_error_t *error)
 {
     (void)mpi_comm, (void)options;
     zero_status_t status = zero_comm_place(comm, "zero_comm_mpi", error);
     if (status != ZERO_OK)
         return status;
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this build has no MPI: build with MPI, or start ranks of one machine with torchrun");
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                     "this build has no MPI: build with MPI, or start ranks of one machine with torchrun");
 }
 #else
 #include "zero/comm/mpi_base.h"
@@ -27,19 +29,19 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
 #include <sys/mman.h>
 
 typedef struct mpi_comm {
-    zero_local_t local;     /* node: the ranks of this communicator on this rank's node */
-    zero_mpi_t *mpi;        /* the family's */
+    zero_local_t local; /* node: the ranks of this communicator on this rank's node */
+    zero_mpi_t *mpi;    /* the family's */
     int tag;
-    int here, far;          /* ranks on this node, and on others */
-    int *far_rank;          /* [far] increasing */
-    int *home;              /* [size] node of each rank */
-    int **lists, *lengths;  /* [here] ranks of other nodes whose slices each rank of this node takes in */
-    int *carrier;           /* [carriers] ranks of other nodes that take in this rank's slice */
+    int here, far;         /* ranks on this node, and on others */
+    int *far_rank;         /* [far] increasing */
+    int *home;             /* [size] node of each rank */
+    int **lists, *lengths; /* [here] ranks of other nodes whose slices each rank of this node takes in */
+    int *carrier;          /* [carriers] ranks of other nodes that take in this rank's slice */
     int carriers;
     zero_call_card_t *cards; /* [1 + far] this rank's call, and others' as they come in */
-    MPI_Request *requests;  /* 3 sets of 2 * far: of the halves, and of cards */
+    MPI_Request *requests;   /* 3 sets of 2 * far: of the halves, and of cards */
     int pending[3];
-    char *staging;          /* 2 halves of far parts */
+    char *staging; /* 2 halves of far parts */
     uint64_t staging_bytes, part_bytes;
     /* Of the reduction that is running. */
     const zero_call_t *call;
@@ -53,15 +55,17 @@ enum { PIECE_BYTES = 1 << 30 };
 /* Sets of requests. */
 enum { CARDS = 2, SETS };
 
-/* ---- messages ---------------------------------------------------------------------------------------------------- */
+/* ---- messages --------------------------------------------------------------------------------------------------- */
 
-static zero_status_t isend(mpi_comm_t *c, const void *buffer, uint64_t bytes, int rank, MPI_Request *request, zero_error_t *error)
+static zero_status_t isend(mpi_comm_t *c, const void *buffer, uint64_t bytes, int rank, MPI_Request *request,
+                           zero_error_t *error)
 {
     int code = MPI_Isend(buffer, (int)bytes, MPI_BYTE, c->local.world[rank], c->tag, c->mpi->comm, request);
     return code == MPI_SUCCESS ? ZERO_OK : zero_mpi_fail(error, "MPI_Isend", code);
 }
 
-static zero_status_t irecv(mpi_comm_t *c, void *buffer, uint64_t bytes, int rank, MPI_Request *request, zero_error_t *error)
+static zero_status_t irecv(mpi_comm_t *c, void *buffer, uint64_t bytes, int rank, MPI_Request *request,
+                           zero_error_t *error)
 {
     int code = MPI_Irecv(buffer, (int)bytes, MPI_BYTE, c->local.world[rank], c->tag, c->mpi->comm, request);
     return code == MPI_SUCCESS ? ZERO_OK : zero_mpi_fail(error, "MPI_Irecv", code);
@@ -102,7 +106,8 @@ static zero_status_t greet(mpi_comm_t *c, const zero_call_t *call, const partner
     zero_status_t status = ZERO_OK;
     zero_call_card(call, &c->cards[0]);
     for (int i = 0; i < p->from_count && status == ZERO_OK; i++) {
-        status = irecv(c, &c->cards[1 + i], sizeof *c->cards, p->from[i], &requests(c, CARDS)[c->pending[CARDS]], error);
+        status =
+            irecv(c, &c->cards[1 + i], sizeof *c->cards, p->from[i], &requests(c, CARDS)[c->pending[CARDS]], error);
         c->pending[CARDS] += status == ZERO_OK;
     }
     for (int i = 0; i < p->to_count && status == ZERO_OK; i++) {
@@ -121,11 +126,12 @@ static zero_status_t greeted(mpi_comm_t *c, const zero_call_t *call, const partn
     return status;
 }
 
-/* ---- gather ------------------------------------------------------------------------------------------------------ */
+/* ---- gather ----------------------------------------------------------------------------------------------------- */
 
-/* Starts the messages of bytes [begin, begin + size) of every slice. A rank that makes another call is found before there is room for what it sends. */
-static zero_status_t cross(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, const char *send, char *recv, uint64_t bytes, uint64_t begin,
-                           uint64_t size, zero_error_t *error)
+/* Starts the messages of bytes [begin, begin + size) of every slice. A rank that makes another call is found before
+ * there is room for what it sends. */
+static zero_status_t cross(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, const char *send, char *recv,
+                           uint64_t bytes, uint64_t begin, uint64_t size, zero_error_t *error)
 {
     zero_status_t status = begin == 0 ? greet(c, call, p, error) : ZERO_OK;
     for (int i = 0; i < p->to_count && size && status == ZERO_OK; i++) {
@@ -135,13 +141,15 @@ static zero_status_t cross(mpi_comm_t *c, const zero_call_t *call, const partner
     if (status == ZERO_OK && begin == 0)
         status = greeted(c, call, p, error);
     for (int i = 0; i < p->from_count && size && status == ZERO_OK; i++) {
-        status = irecv(c, recv + (uint64_t)p->from[i] * bytes + begin, size, p->from[i], &c->requests[c->pending[0]], error);
+        status =
+            irecv(c, recv + (uint64_t)p->from[i] * bytes + begin, size, p->from[i], &c->requests[c->pending[0]], error);
         c->pending[0] += status == ZERO_OK;
     }
     return status;
 }
 
-static zero_status_t gather(zero_comm_t *base, zero_call_t call, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+static zero_status_t gather(zero_comm_t *base, zero_call_t call, const void *send, void *recv, uint64_t bytes,
+                            zero_error_t *error)
 {
     mpi_comm_t *c = (mpi_comm_t *)base;
     zero_node_t *n = &c->local.node;
@@ -152,7 +160,8 @@ static zero_status_t gather(zero_comm_t *base, zero_call_t call, const void *sen
         return status;
     status = zero_family_check(c->local.family, &why);
     for (uint64_t begin = 0; (begin == 0 || begin < bytes) && status == ZERO_OK; begin += PIECE_BYTES) {
-        status = cross(c, &call, &p, send, recv, bytes, begin, bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, &why);
+        status = cross(c, &call, &p, send, recv, bytes, begin,
+                       bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, &why);
         /* Meanwhile the node's own slices. */
         if (begin == 0 && status == ZERO_OK)
             status = zero_node_gather(n, &call, send, recv, bytes, NULL, NULL, &why);
@@ -166,7 +175,8 @@ static zero_status_t gather(zero_comm_t *base, zero_call_t call, const void *sen
     return zero_local_done(&c->local, status, &why, error);
 }
 
-static zero_status_t mpi_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+static zero_status_t mpi_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                    zero_error_t *error)
 {
     zero_status_t status = gather(c, zero_call_gather(c, bytes), send, recv, bytes, error);
     (void)native;
@@ -180,7 +190,7 @@ static zero_status_t mpi_exchange(zero_comm_t *c, const void *send, void *recv, 
     return gather(c, zero_call_exchange(c, bytes), send, recv, bytes, error);
 }
 
-/* ---- reduce ------------------------------------------------------------------------------------------------------ */
+/* ---- reduce ----------------------------------------------------------------------------------------------------- */
 
 static zero_status_t far_start(void *ctx, int64_t part, int64_t begin, int64_t elements, zero_error_t *error)
 {
@@ -201,8 +211,8 @@ static zero_status_t far_start(void *ctx, int64_t part, int64_t begin, int64_t e
     if (status == ZERO_OK && part == 0)
         status = greeted(c, c->call, &all, error);
     for (int i = 0; i < c->far && status == ZERO_OK; i++) {
-        status = irecv(c, c->staging + ((uint64_t)half * (uint64_t)c->far + (uint64_t)i) * c->part_bytes, (uint64_t)elements * c->element,
-                       c->far_rank[i], &requests(c, half)[c->pending[half]], error);
+        status = irecv(c, c->staging + ((uint64_t)half * (uint64_t)c->far + (uint64_t)i) * c->part_bytes,
+                       (uint64_t)elements * c->element, c->far_rank[i], &requests(c, half)[c->pending[half]], error);
         c->pending[half] += status == ZERO_OK;
     }
     return status;
@@ -218,8 +228,8 @@ static zero_status_t far_finish(void *ctx, int64_t part, const void **source, ze
     return status;
 }
 
-static zero_status_t mpi_reduce_scatter(zero_comm_t *base, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
-                                        zero_error_t *error)
+static zero_status_t mpi_reduce_scatter(zero_comm_t *base, const void *send, void *recv, int64_t count,
+                                        zero_dtype_t dtype, void *native, zero_error_t *error)
 {
     mpi_comm_t *c = (mpi_comm_t *)base;
     zero_call_t call = zero_call_reduce(base, count, dtype);
@@ -241,7 +251,7 @@ static zero_status_t mpi_reduce_scatter(zero_comm_t *base, const void *send, voi
     return zero_local_done(&c->local, status, &why, error);
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------------------------ */
+/* ---- set-up ----------------------------------------------------------------------------------------------------- */
 
 static void mpi_destroy(zero_comm_t *base)
 {
@@ -327,7 +337,8 @@ no_memory:
 static zero_status_t agree_least(const zero_meet_t *meet, uint64_t *value, zero_error_t *error)
 {
     uint64_t *all = calloc((size_t)meet->world, sizeof *all);
-    zero_status_t status = zero_meet_agree(meet, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world), error);
+    zero_status_t status = zero_meet_agree(
+        meet, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world), error);
     if (status == ZERO_OK)
         status = meet->all_gather(meet->ctx, value, all, sizeof *value, error);
     for (int r = 0; r < meet->world && status == ZERO_OK; r++)
@@ -337,8 +348,8 @@ static zero_status_t agree_least(const zero_meet_t *meet, uint64_t *value, zero_
 }
 
 /* Splits the budget between ring and staging, and makes both. */
-static zero_status_t make_rings(mpi_comm_t *c, zero_family_t *family, const zero_meet_t *meet, const int *members, const int *rank,
-                                const int *seat, int here, int place, zero_error_t *error)
+static zero_status_t make_rings(mpi_comm_t *c, zero_family_t *family, const zero_meet_t *meet, const int *members,
+                                const int *rank, const int *seat, int here, int place, zero_error_t *error)
 {
     zero_comm_t *base = &c->local.base;
     zero_error_t why = {0};
@@ -349,21 +360,26 @@ static zero_status_t make_rings(mpi_comm_t *c, zero_family_t *family, const zero
     if (c->staging_bytes) {
         status = zero_host_available(&there, &why);
         if (status == ZERO_OK && there < c->staging_bytes)
-            status = zero_fail(&why, ZERO_ERR_MEMORY, "a staging buffer of %llu bytes is wanted, but only %llu bytes are available: choose a smaller ring",
-                               (unsigned long long)c->staging_bytes, (unsigned long long)there);
+            status = zero_fail(
+                &why, ZERO_ERR_MEMORY,
+                "a staging buffer of %llu bytes is wanted, but only %llu bytes are available: choose a smaller ring",
+                (unsigned long long)c->staging_bytes, (unsigned long long)there);
         void *p = mmap(NULL, c->staging_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         c->staging = p == MAP_FAILED ? NULL : p;
         if (status == ZERO_OK && !c->staging)
-            status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a staging buffer of %llu bytes", (unsigned long long)c->staging_bytes);
+            status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a staging buffer of %llu bytes",
+                               (unsigned long long)c->staging_bytes);
         if (status == ZERO_OK)
             status = zero_host_populate(c->staging, c->staging_bytes, &why);
     }
     status = zero_meet_agree(meet, status, &why);
     if (status == ZERO_OK)
-        status = zero_node_open(&c->local.node, family, meet, members, rank, seat, here, place, base->size, ring, base->options.timeout_s, &why);
+        status = zero_node_open(&c->local.node, family, meet, members, rank, seat, here, place, base->size, ring,
+                                base->options.timeout_s, &why);
     if (status)
         return zero_fail(error, status, "%s", why.text);
-    /* Ranks of another communicator meet here too (split); theirs is one of the values, which costs a little and never harms. */
+    /* Ranks of another communicator meet here too (split); theirs is one of the values, which costs a little and never
+     * harms. */
     c->part_bytes = zero_node_part_bytes(&c->local.node);
     if (c->far && c->staging_bytes / 2 / (uint64_t)c->far / 128 * 128 < c->part_bytes)
         c->part_bytes = c->staging_bytes / 2 / (uint64_t)c->far / 128 * 128;
@@ -372,15 +388,17 @@ static zero_status_t make_rings(mpi_comm_t *c, zero_family_t *family, const zero
     return agree_least(meet, &c->part_bytes, error);
 }
 
-/* A communicator of size ranks: members[i] is the meet's, world[i] the family's rank of rank i. Collective over the meet. Takes over the
- * reference to family, also when it fails. */
-static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi_t *mpi, const zero_meet_t *meet, const int *members,
-                              const int *world, int size, int rank, int tag, const zero_comm_options_t *options, zero_error_t *error)
+/* A communicator of size ranks: members[i] is the meet's, world[i] the family's rank of rank i. Collective over the
+ * meet. Takes over the reference to family, also when it fails. */
+static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi_t *mpi, const zero_meet_t *meet,
+                              const int *members, const int *world, int size, int rank, int tag,
+                              const zero_comm_options_t *options, zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
     uint64_t budget = 0;
-    int here = 0, place = 0, *local_rank = NULL, *local_seat = NULL, *local_member = NULL, *work = calloc(5 * (size_t)size, sizeof *work);
+    int here = 0, place = 0, *local_rank = NULL, *local_seat = NULL, *local_member = NULL,
+        *work = calloc(5 * (size_t)size, sizeof *work);
     mpi_comm_t *c = calloc(1, sizeof *c);
     *out = NULL;
     if (c) {
@@ -397,7 +415,11 @@ static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi
         local_rank = work + 2 * size;
         local_seat = work + 3 * size;
         local_member = work + 4 * size;
-        c->local.base = (zero_comm_t){.ops = &mpi_ops, .options = *options, .rank = rank, .size = size, .one_thread = !mpi->alone && !mpi->multiple};
+        c->local.base = (zero_comm_t){.ops = &mpi_ops,
+                                      .options = *options,
+                                      .rank = rank,
+                                      .size = size,
+                                      .one_thread = !mpi->alone && !mpi->multiple};
         for (int i = 0; i < size; i++) {
             c->local.world[i] = world[i];
             c->home[i] = mpi->node[world[i]];
@@ -433,8 +455,10 @@ static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi
     return zero_fail(error, status, "%s", why.text);
 }
 
-/* A tag that no other communicator of these ranks has: that of the first rank's count of splits, which it alone gives out. */
-static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_meet_t *meet, int leader, int *tag, zero_error_t *error)
+/* A tag that no other communicator of these ranks has: that of the first rank's count of splits, which it alone gives
+ * out. */
+static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_meet_t *meet, int leader, int *tag,
+                             zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
@@ -444,7 +468,8 @@ static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_meet_t *meet,
     if (meet->rank == leader) {
         int number = atomic_fetch_add(&c->mpi->next_tag, 1);
         if (number >= (c->mpi->max_tag - ZERO_MPI_TAG_FIRST - 1 - world[0]) / c->mpi->size)
-            status = zero_fail(&why, ZERO_ERR_UNSUPPORTED, "MPI has no tags left after %d splits of communicators", number);
+            status =
+                zero_fail(&why, ZERO_ERR_UNSUPPORTED, "MPI has no tags left after %d splits of communicators", number);
         own = ZERO_MPI_TAG_FIRST + 1 + number * c->mpi->size + world[0];
     }
     status = zero_meet_agree(meet, status, &why);
@@ -468,17 +493,20 @@ static zero_status_t mpi_split(zero_comm_t *base, int color, int key, zero_comm_
     world = calloc((size_t)count, sizeof *world);
     for (int i = 0; i < count && world; i++)
         world[i] = c->local.world[members[i]];
-    status = zero_meet_agree(&meet, world ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
+    status = zero_meet_agree(
+        &meet, world ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
     if (status == ZERO_OK)
         status = new_tag(c, world, &meet, members[0], &tag, &why);
     if (status == ZERO_OK)
-        status = mpi_open(out, zero_family_hold(c->local.family), c->mpi, &meet, members, world, count, index, tag, &base->options, &why);
+        status = mpi_open(out, zero_family_hold(c->local.family), c->mpi, &meet, members, world, count, index, tag,
+                          &base->options, &why);
     free(world);
     free(members);
     return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
 }
 
-zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options, zero_error_t *error)
+zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options,
+                            zero_error_t *error)
 {
     zero_comm_options_t o;
     zero_mpi_t *mpi = NULL;

@@ -11,8 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* MPI is one per process and can be started once, so this counts per process too: families of an MPI that we started (0 where the
- * caller started it). The last one to close finalises. It is the library's only variable outside a handle. */
+/* MPI is one per process and can be started once, so this counts per process too: families of an MPI that we started (0
+ * where the caller started it). The last one to close finalises. It is the library's only variable outside a handle. */
 static atomic_int mpi_users;
 
 zero_status_t zero_mpi_fail(zero_error_t *error, const char *what, int code)
@@ -32,7 +32,8 @@ void zero_mpi_drop(MPI_Request *requests, int count)
         }
 }
 
-static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s, zero_family_t *family, const char *operation, zero_error_t *error)
+static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s, zero_family_t *family,
+                              const char *operation, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
     double start = 0, watched = 0;
@@ -58,14 +59,16 @@ static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s
         if (now - start > 0.02) /* late by more than messages take: leave the processor to others */
             nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
         if (now - start > timeout_s) {
-            status = zero_fail(error, ZERO_ERR_TIMEOUT, "%s: MPI messages of other ranks did not come within %g s", operation, timeout_s);
+            status = zero_fail(error, ZERO_ERR_TIMEOUT, "%s: MPI messages of other ranks did not come within %g s",
+                               operation, timeout_s);
             break;
         }
     }
     return status;
 }
 
-zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family, const char *operation, zero_error_t *error)
+zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family,
+                            const char *operation, zero_error_t *error)
 {
     zero_status_t status = wait_all(requests, count, timeout_s, family, operation, error);
     if (status)
@@ -73,8 +76,9 @@ zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, 
     return status;
 }
 
-/* The request of a collective may neither be cancelled nor freed (MPI would end the process), so one that does not complete stays, and MPI
- * may write what it receives at any time: it goes by way of memory that is then never given back. */
+/* The request of a collective may neither be cancelled nor freed (MPI would end the process), so one that does not
+ * complete stays, and MPI may write what it receives at any time: it goes by way of memory that is then never given
+ * back. */
 static zero_status_t mpi_all_gather(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
     zero_mpi_t *m = ctx;
@@ -88,8 +92,9 @@ static zero_status_t mpi_all_gather(void *ctx, const void *send, void *recv, siz
     all = own + bytes;
     memcpy(own, send, bytes);
     int code = MPI_Iallgather(own, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, m->comm, &request);
-    zero_status_t status = code == MPI_SUCCESS ? wait_all(&request, 1, m->timeout_s, NULL, "meeting of the ranks", error)
-                                               : zero_mpi_fail(error, "MPI_Iallgather", code);
+    zero_status_t status = code == MPI_SUCCESS
+                               ? wait_all(&request, 1, m->timeout_s, NULL, "meeting of the ranks", error)
+                               : zero_mpi_fail(error, "MPI_Iallgather", code);
     if (status) {
         m->broken = true;
         return status;
@@ -104,7 +109,7 @@ zero_meet_t zero_mpi_meet(zero_mpi_t *m)
     return (zero_meet_t){.rank = m->rank, .world = m->size, .all_gather = mpi_all_gather, .ctx = m};
 }
 
-/* ---- which ranks share a node ------------------------------------------------------------------------------------ */
+/* ---- which ranks share a node ----------------------------------------------------------------------------------- */
 
 /* Equal for processes that can open each other's /proc entries: one kernel, one PID namespace. */
 typedef struct place {
@@ -149,7 +154,7 @@ static zero_status_t find_nodes(zero_mpi_t *m, const zero_comm_options_t *option
     return status;
 }
 
-/* ---- start and end ----------------------------------------------------------------------------------------------- */
+/* ---- start and end ---------------------------------------------------------------------------------------------- */
 
 /* Every function of MPI but these two is a fatal error outside of its life. */
 static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, zero_error_t *error)
@@ -157,7 +162,9 @@ static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, ze
     int initialised = 0, finalised = 0, provided = MPI_THREAD_SINGLE, code;
     MPI_Finalized(&finalised);
     if (finalised)
-        return zero_fail(error, ZERO_ERR_ORDER, "MPI was finalised already and cannot start again in this process: keep a communicator until the end");
+        return zero_fail(
+            error, ZERO_ERR_ORDER,
+            "MPI was finalised already and cannot start again in this process: keep a communicator until the end");
     MPI_Initialized(&initialised);
     if (!initialised) {
         code = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided);
@@ -172,7 +179,8 @@ static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, ze
     MPI_Query_thread(&provided);
     m->multiple = provided == MPI_THREAD_MULTIPLE;
     if (!m->multiple)
-        zero_log(options->log, options->log_ctx, ZERO_LOG_WARNING, "MPI was started without MPI_THREAD_MULTIPLE: communicators over several nodes must "
+        zero_log(options->log, options->log_ctx, ZERO_LOG_WARNING,
+                 "MPI was started without MPI_THREAD_MULTIPLE: communicators over several nodes must "
                  "be used from one thread only (no threaded device)");
     return ZERO_OK;
 }
@@ -184,8 +192,10 @@ static zero_status_t check_alone(int size, zero_error_t *error)
     for (size_t i = 0; i < sizeof names / sizeof *names && size == 1; i++) {
         const char *text = getenv(names[i]);
         if (text && atoi(text) > 1)
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s is '%s', but MPI sees one rank, since another MPI's launcher started it: "
-                             "start ranks with the mpiexec of the MPI that this build has, or with srun --mpi=pmix", names[i], text);
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                             "%s is '%s', but MPI sees one rank, since another MPI's launcher started it: "
+                             "start ranks with the mpiexec of the MPI that this build has, or with srun --mpi=pmix",
+                             names[i], text);
     }
     return ZERO_OK;
 }
@@ -243,7 +253,7 @@ void zero_mpi_close(zero_mpi_t *m, bool aborted)
     free(m);
 }
 
-/* ---- abort between nodes ----------------------------------------------------------------------------------------- */
+/* ---- abort between nodes ---------------------------------------------------------------------------------------- */
 
 enum { SENTENCE_BYTES = sizeof((zero_error_t *)0)->text };
 

@@ -6,34 +6,37 @@
 
 #include <mpi.h>
 
-/* What the communicators of a family share: one duplicate of the caller's MPI communicator, whose ranks are family ranks.
- * Communicators tell their messages apart by tag, so that a split needs no call of MPI that could wait for ever. */
+/* What the communicators of a family share: one duplicate of the caller's MPI communicator, whose ranks are family
+ * ranks. Communicators tell their messages apart by tag, so that a split needs no call of MPI that could wait for ever.
+ */
 typedef struct zero_mpi {
     MPI_Comm comm;
     int rank, size;
     int max_tag;
-    atomic_int next_tag;    /* of the splits that this rank leads */
-    int *node;              /* [size] node of each family rank: the least family rank there */
-    bool alone;             /* all on one node: no message of MPI after the set-up */
-    bool multiple;          /* any thread may call MPI at any time */
+    atomic_int next_tag; /* of the splits that this rank leads */
+    int *node;           /* [size] node of each family rank: the least family rank there */
+    bool alone;          /* all on one node: no message of MPI after the set-up */
+    bool multiple;       /* any thread may call MPI at any time */
     double timeout_s;
-    bool counted;           /* holds a count of MPI's users */
-    bool broken;            /* a meeting failed here, perhaps not everywhere: others may not come to the end */
+    bool counted; /* holds a count of MPI's users */
+    bool broken;  /* a meeting failed here, perhaps not everywhere: others may not come to the end */
 } zero_mpi_t;
 
 enum { ZERO_MPI_TAG_ABORT = 1, ZERO_MPI_TAG_FIRST = 2 };
 
 /* Initialises MPI where nobody did, duplicates *comm (MPI_COMM_WORLD where NULL) and finds the nodes. Collective. */
-zero_status_t zero_mpi_open(zero_mpi_t **mpi, const void *comm, const zero_comm_options_t *options, zero_error_t *error);
+zero_status_t zero_mpi_open(zero_mpi_t **mpi, const void *comm, const zero_comm_options_t *options,
+                            zero_error_t *error);
 /* aborted: others may not come, so nothing is freed or finalised that could wait for them. */
 void zero_mpi_close(zero_mpi_t *mpi, bool aborted);
 
 /* zero_fail with MPI's own words. */
 zero_status_t zero_mpi_fail(zero_error_t *error, const char *what, int code);
-/* Waits for all count requests (completed ones become MPI_REQUEST_NULL). family may be NULL while there is none; otherwise
- * aborts and vanished ranks end the wait. After a failure what is left of the requests is cancelled or let go. */
-zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family, const char *operation,
-                            zero_error_t *error);
+/* Waits for all count requests (completed ones become MPI_REQUEST_NULL). family may be NULL while there is none;
+ * otherwise aborts and vanished ranks end the wait. After a failure what is left of the requests is cancelled or let
+ * go. */
+zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family,
+                            const char *operation, zero_error_t *error);
 /* Cancels what it can of the requests and lets go of the rest. */
 void zero_mpi_drop(MPI_Request *requests, int count);
 /* The family's ranks meet through MPI. */

@@ -1,7 +1,8 @@
-/* nccl.c - GPUs that exchange through NCCL, with a communicator of the host's memory for all else: how the ranks meet, exchange small values,
- * hear of failures and tell where they are. nccl_watch.h has what keeps it from hanging.
+/* nccl.c - GPUs that exchange through NCCL, with a communicator of the host's memory for all else: how the ranks meet,
+ * exchange small values, hear of failures and tell where they are. nccl_watch.h has what keeps it from hanging.
  *
- * Sums are NCCL's: in its order, and for 16-bit types rounded in between. The same call with the same sizes gives the same bits.
+ * Sums are NCCL's: in its order, and for 16-bit types rounded in between. The same call with the same sizes gives the
+ * same bits.
  */
 #include "zero/comm/backend.h"
 #include "zero/comm/nccl_watch.h"
@@ -16,17 +17,19 @@ typedef struct nccl {
     zero_nccl_watch_t *watch;
     zero_nccl_member_t *member;
     zero_comm_t *host;
-    bool host_owned;            /* a part of the first one's */
+    bool host_owned; /* a part of the first one's */
 } nccl_t;
 
-/* ---- collectives ------------------------------------------------------------------------------------------------- */
+/* ---- collectives ------------------------------------------------------------------------------------------------ */
 
-static zero_status_t issue_all_gather(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm, const zero_nccl_call_t *c, zero_error_t *error)
+static zero_status_t issue_all_gather(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm,
+                                      const zero_nccl_call_t *c, zero_error_t *error)
 {
     return api->all_gather(nccl, comm, c->send, c->recv, c->bytes, c->stream, error);
 }
 
-static zero_status_t issue_reduce_scatter(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm, const zero_nccl_call_t *c, zero_error_t *error)
+static zero_status_t issue_reduce_scatter(const zero_cuda_nccl_t *api, zero_nccl_t *nccl, void *comm,
+                                          const zero_nccl_call_t *c, zero_error_t *error)
 {
     return api->reduce_scatter(nccl, comm, c->send, c->recv, c->count, c->dtype, c->stream, error);
 }
@@ -39,28 +42,36 @@ static zero_status_t issue(zero_comm_t *c, zero_nccl_call_t *call, zero_error_t 
     return call->bytes ? zero_nccl_issue(n->member, call, error) : zero_nccl_check(n->watch, error);
 }
 
-static zero_status_t nccl_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+static zero_status_t nccl_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                     zero_error_t *error)
 {
-    zero_nccl_call_t call = {.issue = issue_all_gather, .what = "all-gather", .bytes = bytes, .stream = native, .send = send, .recv = recv};
+    zero_nccl_call_t call = {
+        .issue = issue_all_gather, .what = "all-gather", .bytes = bytes, .stream = native, .send = send, .recv = recv};
     zero_status_t status = issue(c, &call, error);
     if (status == ZERO_OK)
         c->bytes_received += (uint64_t)(c->size - 1) * bytes;
     return status;
 }
 
-static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
-                                         zero_error_t *error)
+static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count,
+                                         zero_dtype_t dtype, void *native, zero_error_t *error)
 {
     uint64_t bytes = (uint64_t)count * zero_dtype_size(dtype);
-    zero_nccl_call_t call = {.issue = issue_reduce_scatter, .what = "reduce-scatter", .bytes = bytes, .stream = native, .send = send, .recv = recv,
-                             .count = count, .dtype = dtype};
+    zero_nccl_call_t call = {.issue = issue_reduce_scatter,
+                             .what = "reduce-scatter",
+                             .bytes = bytes,
+                             .stream = native,
+                             .send = send,
+                             .recv = recv,
+                             .count = count,
+                             .dtype = dtype};
     zero_status_t status = issue(c, &call, error);
     if (status == ZERO_OK)
         c->bytes_reduced += (uint64_t)(c->size - 1) * bytes;
     return status;
 }
 
-/* ---- by way of the host ------------------------------------------------------------------------------------------ */
+/* ---- by way of the host ----------------------------------------------------------------------------------------- */
 
 static zero_status_t nccl_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
@@ -72,7 +83,8 @@ static zero_status_t nccl_exchange(zero_comm_t *c, const void *send, void *recv,
     return status;
 }
 
-/* The thread looks at the host communicator, too; this look is for a caller who waits, and for an MPI that only its own thread may use. */
+/* The thread looks at the host communicator, too; this look is for a caller who waits, and for an MPI that only its own
+ * thread may use. */
 static zero_status_t nccl_check(zero_comm_t *c, zero_error_t *error)
 {
     nccl_t *n = (nccl_t *)c;
@@ -150,10 +162,11 @@ static const zero_comm_ops_t nccl_ops = {
     .destroy = nccl_destroy,
 };
 
-/* ---- set-up ------------------------------------------------------------------------------------------------------ */
+/* ---- set-up ----------------------------------------------------------------------------------------------------- */
 
 /* A communicator around what is given to it when it is ready. */
-static zero_status_t make(nccl_t **out, zero_comm_t *host, bool host_owned, const zero_comm_options_t *options, zero_error_t *error)
+static zero_status_t make(nccl_t **out, zero_comm_t *host, bool host_owned, const zero_comm_options_t *options,
+                          zero_error_t *error)
 {
     nccl_t *n = *out = calloc(1, sizeof *n);
     if (!n)
@@ -170,8 +183,10 @@ static zero_status_t make(nccl_t **out, zero_comm_t *host, bool host_owned, cons
     return ZERO_OK;
 }
 
-/* NCCL lets ranks that wait for a failed one wait on, so that they have to hear of it: that ends the host communicator, too. */
-static zero_status_t open_member(nccl_t *n, zero_nccl_watch_t *watch, const zero_nccl_origin_t *origin, zero_error_t *error)
+/* NCCL lets ranks that wait for a failed one wait on, so that they have to hear of it: that ends the host communicator,
+ * too. */
+static zero_status_t open_member(nccl_t *n, zero_nccl_watch_t *watch, const zero_nccl_origin_t *origin,
+                                 zero_error_t *error)
 {
     zero_status_t status = zero_nccl_member_open(&n->member, watch, origin, n->base.size, n->base.rank, error);
     n->watch = watch;
@@ -195,7 +210,8 @@ static zero_status_t nccl_split(zero_comm_t *c, int color, int key, zero_comm_t 
     if (status)
         return status;
     /* NCCL's colors are not negative, as the first member's rank is not, which is no other part's. */
-    zero_nccl_origin_t origin = {.parent = n->member, .color = members[0], .key = index, .timeout_s = c->options.timeout_s};
+    zero_nccl_origin_t origin = {
+        .parent = n->member, .color = members[0], .key = index, .timeout_s = c->options.timeout_s};
     free(members);
     status = n->host->ops->split(n->host, color, key, &host, &why);
     if (status == ZERO_OK)
@@ -225,31 +241,36 @@ static zero_status_t compare(zero_comm_t *host, const card_t *own, zero_error_t 
 {
     zero_meet_t meet = zero_comm_meet(host);
     card_t *all = calloc((size_t)host->size, sizeof *all);
-    zero_status_t status = zero_meet_agree(&meet, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", host->size), error);
+    zero_status_t status = zero_meet_agree(
+        &meet, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", host->size), error);
     if (status == ZERO_OK)
         status = meet.all_gather(meet.ctx, own, all, sizeof *own, error);
     for (int r = 0; r < host->size && status == ZERO_OK; r++)
         if (all[r].number != all[0].number)
-            status = zero_fail(error, ZERO_ERR_MISMATCH, "rank 0 has NCCL %d.%d.%d and rank %d NCCL %d.%d.%d: install the same on all machines",
-                               all[0].number / 10000, all[0].number / 100 % 100, all[0].number % 100, r, all[r].number / 10000,
-                               all[r].number / 100 % 100, all[r].number % 100);
+            status = zero_fail(error, ZERO_ERR_MISMATCH,
+                               "rank 0 has NCCL %d.%d.%d and rank %d NCCL %d.%d.%d: install the same on all machines",
+                               all[0].number / 10000, all[0].number / 100 % 100, all[0].number % 100, r,
+                               all[r].number / 10000, all[r].number / 100 % 100, all[r].number % 100);
     for (int r = 0; r < host->size; r++)
         for (int q = 0; q < r && status == ZERO_OK; q++)
             if (all[q].machine == all[r].machine && all[q].gpu == all[r].gpu)
-                status = zero_fail(error, ZERO_ERR_UNSUPPORTED, "ranks %d and %d are on one GPU, which NCCL refuses: give each rank a GPU of "
-                                   "its own, or go by way of host memory (zero_comm_staged)", q, r);
+                status = zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                                   "ranks %d and %d are on one GPU, which NCCL refuses: give each rank a GPU of "
+                                   "its own, or go by way of host memory (zero_comm_staged)",
+                                   q, r);
     free(all);
     return status;
 }
 
 /* What this rank can find out alone. */
-static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, zero_comm_t *host, zero_device_t *device, void *callers, card_t *card,
-                             zero_error_t *error)
+static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, zero_comm_t *host, zero_device_t *device,
+                             void *callers, card_t *card, zero_error_t *error)
 {
     const void *table = NULL;
     int number = 0, size = host->size, rank = host->rank, index = device->options.index;
     if (strcmp(device->caps.name, "cuda") != 0)
-        return zero_fail(error, ZERO_ERR_ARG, "NCCL needs a CUDA device, and device '%s' is none (zero_device_cuda)", device->caps.name);
+        return zero_fail(error, ZERO_ERR_ARG, "NCCL needs a CUDA device, and device '%s' is none (zero_device_cuda)",
+                         device->caps.name);
     zero_status_t status = zero_plugin_table("zero_cuda", "zero_cuda_nccl", ZERO_CUDA_NCCL_VERSION, &table, error);
     if (status)
         return status;
@@ -258,14 +279,18 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
     if (status == ZERO_OK && callers)
         status = (*api)->shape(*nccl, callers, &size, &rank, &index, error);
     if (status == ZERO_OK && (size != host->size || rank != host->rank || index != device->options.index))
-        status = zero_fail(error, ZERO_ERR_ARG, "the NCCL communicator that was given is rank %d of %d on GPU %d, and here is rank %d of %d on GPU %d: "
-                           "give one of the same ranks and device", rank, size, index, host->rank, host->size, device->options.index);
+        status = zero_fail(
+            error, ZERO_ERR_ARG,
+            "the NCCL communicator that was given is rank %d of %d on GPU %d, and here is rank %d of %d on GPU %d: "
+            "give one of the same ranks and device",
+            rank, size, index, host->rank, host->size, device->options.index);
     *card = (card_t){.machine = zero_this_machine(), .gpu = device->ops->identity(device), .number = number};
     return status;
 }
 
 /* The id that rank 0 makes, on every rank. Collective. */
-static zero_status_t share_id(zero_nccl_watch_t *watch, zero_comm_t *host, char id[ZERO_NCCL_ID_BYTES], zero_error_t *error)
+static zero_status_t share_id(zero_nccl_watch_t *watch, zero_comm_t *host, char id[ZERO_NCCL_ID_BYTES],
+                              zero_error_t *error)
 {
     zero_meet_t meet = zero_comm_meet(host);
     char *all = calloc((size_t)host->size, ZERO_NCCL_ID_BYTES);
@@ -281,8 +306,8 @@ static zero_status_t share_id(zero_nccl_watch_t *watch, zero_comm_t *host, char 
     return status;
 }
 
-zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_t *device, void *nccl_comm, const zero_comm_options_t *options,
-                             zero_error_t *error)
+zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_t *device, void *nccl_comm,
+                             const zero_comm_options_t *options, zero_error_t *error)
 {
     const zero_cuda_nccl_t *api = NULL;
     zero_nccl_t *nccl = NULL;
@@ -294,7 +319,9 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     char id[ZERO_NCCL_ID_BYTES] = {0};
     zero_status_t status = zero_comm_place(comm, "zero_comm_nccl", error);
     if (status != ZERO_OK || !host)
-        return status != ZERO_OK ? status : zero_fail(error, ZERO_ERR_ARG, "zero_comm_nccl has no communicator by which its ranks meet");
+        return status != ZERO_OK
+                   ? status
+                   : zero_fail(error, ZERO_ERR_ARG, "zero_comm_nccl has no communicator by which its ranks meet");
     zero_meet_t meet = zero_comm_meet(host);
     status = zero_comm_options_take(&o, options, &why);
     if (status == ZERO_OK && !device) /* the others have to be told */
@@ -316,7 +343,8 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
         status = share_id(watch, host, id, &why);
     if (status)
         goto fail;
-    zero_nccl_origin_t origin = {.id = nccl_comm ? NULL : id, .callers = nccl_comm, .key = host->rank, .timeout_s = o.timeout_s};
+    zero_nccl_origin_t origin = {
+        .id = nccl_comm ? NULL : id, .callers = nccl_comm, .key = host->rank, .timeout_s = o.timeout_s};
     status = zero_meet_agree(&meet, open_member(n, watch, &origin, &why), &why);
     if (status)
         goto fail;

@@ -4,10 +4,12 @@
 
 #include <stdlib.h>
 
-/* ---- what the thread does ---------------------------------------------------------------------------------------- */
+/* ---- what the thread does --------------------------------------------------------------------------------------- */
 
-/* Until NCCL is done with what was asked of comm. Only this thread knows comm as yet, or its owner waits for this thread. */
-static zero_status_t settle(zero_nccl_watch_t *w, void *comm, double start, const zero_nccl_origin_t *origin, zero_error_t *error)
+/* Until NCCL is done with what was asked of comm. Only this thread knows comm as yet, or its owner waits for this
+ * thread. */
+static zero_status_t settle(zero_nccl_watch_t *w, void *comm, double start, const zero_nccl_origin_t *origin,
+                            zero_error_t *error)
 {
     const char *what = origin->id ? "starting NCCL" : "splitting an NCCL communicator";
     zero_error_t why = {0};
@@ -29,8 +31,10 @@ static zero_status_t settle(zero_nccl_watch_t *w, void *comm, double start, cons
         if (doubt > 0 && now - doubt > ZERO_NCCL_GRACE)
             return zero_fail(error, ZERO_ERR_SYSTEM, "%s: %s", what, why.text);
         if (now - start > origin->timeout_s)
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "%s did not end within %g s: another rank is late, or cannot be reached (NCCL_DEBUG=INFO "
-                             "tells more)", what, origin->timeout_s);
+            return zero_fail(error, ZERO_ERR_TIMEOUT,
+                             "%s did not end within %g s: another rank is late, or cannot be reached (NCCL_DEBUG=INFO "
+                             "tells more)",
+                             what, origin->timeout_s);
     }
 }
 
@@ -103,7 +107,8 @@ void zero_nccl_step_closing(zero_nccl_member_t *m)
     if (status == ZERO_OK && busy && now - m->since > m->timeout_s)
         status = zero_fail(&error, ZERO_ERR_TIMEOUT, "it did not end within %g s", m->timeout_s);
     if (status)
-        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "an NCCL communicator is aborted at its end: %s", error.text);
+        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "an NCCL communicator is aborted at its end: %s",
+                 error.text);
     m->given_up = status != ZERO_OK;
     m->over = m->given_up || !busy;
 }
@@ -126,7 +131,7 @@ void zero_nccl_end_member(zero_nccl_member_t *m)
     pthread_mutex_unlock(&w->mutex);
 }
 
-/* ---- asking the thread ------------------------------------------------------------------------------------------- */
+/* ---- asking the thread ------------------------------------------------------------------------------------------ */
 
 static bool job_free(const void *job)
 {
@@ -173,8 +178,8 @@ zero_status_t zero_nccl_watch_id(zero_nccl_watch_t *w, void *id, zero_error_t *e
     return status;
 }
 
-zero_status_t zero_nccl_member_open(zero_nccl_member_t **out, zero_nccl_watch_t *w, const zero_nccl_origin_t *origin, int size, int rank,
-                                    zero_error_t *error)
+zero_status_t zero_nccl_member_open(zero_nccl_member_t **out, zero_nccl_watch_t *w, const zero_nccl_origin_t *origin,
+                                    int size, int rank, zero_error_t *error)
 {
     zero_nccl_member_t *m = calloc(1, sizeof *m);
     zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_MEMBER, .origin = *origin, .member = m};
@@ -257,6 +262,6 @@ void zero_nccl_attach(zero_nccl_member_t *m, void *base, uint64_t bytes)
     }
     pthread_mutex_unlock(&w->calls);
     if (status)
-        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "collectives go without registered memory: %s", error.text);
+        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "collectives go without registered memory: %s",
+                 error.text);
 }
-

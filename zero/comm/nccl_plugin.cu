@@ -16,11 +16,11 @@ static_assert(sizeof(ncclUniqueId) == ZERO_NCCL_ID_BYTES, "ranks exchange NCCL's
 #define NCCL_LEAST NCCL_VERSION(2, 22, 0)
 
 /* Every function of NCCL's that is called here. */
-#define NCCL_FUNCTIONS(of)                                                                                                          \
-    of(ncclGetVersion) of(ncclGetErrorString) of(ncclGetLastError) of(ncclGetUniqueId) of(ncclCommInitRankConfig) of(ncclCommSplit)  \
-    of(ncclCommCount) of(ncclCommUserRank) of(ncclCommCuDevice) of(ncclCommGetAsyncError) of(ncclAllGather) of(ncclReduceScatter)     \
-    of(ncclCommRegister) of(ncclCommDeregister) of(ncclCommFinalize) of(ncclCommDestroy) of(ncclCommAbort)          \
-    of(ncclGroupStart) of(ncclGroupEnd)
+#define NCCL_FUNCTIONS(of)                                                                                           \
+    of(ncclGetVersion) of(ncclGetErrorString) of(ncclGetLastError) of(ncclGetUniqueId) of(ncclCommInitRankConfig)    \
+        of(ncclCommSplit) of(ncclCommCount) of(ncclCommUserRank) of(ncclCommCuDevice) of(ncclCommGetAsyncError)      \
+            of(ncclAllGather) of(ncclReduceScatter) of(ncclCommRegister) of(ncclCommDeregister) of(ncclCommFinalize) \
+                of(ncclCommDestroy) of(ncclCommAbort) of(ncclGroupStart) of(ncclGroupEnd)
 
 struct zero_nccl {
 #define OF(name) decltype(&::name) name;
@@ -28,12 +28,13 @@ struct zero_nccl {
 #undef OF
 };
 
-/* ---- sentences --------------------------------------------------------------------------------------------------- */
+/* ---- sentences -------------------------------------------------------------------------------------------------- */
 
 /* "ncclAllGather of 1024 bytes: unhandled system error (what NCCL knows of it)"; comm may be NULL. */
-static zero_status_t failed(const zero_nccl_t *n, ncclComm_t comm, ncclResult_t r, zero_error_t *error, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
-static zero_status_t failed(const zero_nccl_t *n, ncclComm_t comm, ncclResult_t r, zero_error_t *error, const char *format, ...)
+static zero_status_t failed(const zero_nccl_t *n, ncclComm_t comm, ncclResult_t r, zero_error_t *error,
+                            const char *format, ...) __attribute__((format(printf, 5, 6)));
+static zero_status_t failed(const zero_nccl_t *n, ncclComm_t comm, ncclResult_t r, zero_error_t *error,
+                            const char *format, ...)
 {
     char what[200];
     va_list list;
@@ -42,8 +43,8 @@ static zero_status_t failed(const zero_nccl_t *n, ncclComm_t comm, ncclResult_t 
     va_end(list);
     const char *known = n->ncclGetLastError(comm);
     int length = known ? (int)strcspn(known, "\n") : 0;
-    return zero_fail(error, ZERO_ERR_SYSTEM, "%s: %s%s%.*s%s", what, n->ncclGetErrorString(r), length ? " (" : "", length, length ? known : "",
-                     length ? ")" : "");
+    return zero_fail(error, ZERO_ERR_SYSTEM, "%s: %s%s%.*s%s", what, n->ncclGetErrorString(r), length ? " (" : "",
+                     length, length ? known : "", length ? ")" : "");
 }
 
 static zero_status_t cuda_failed(cudaError_t e, const char *what, zero_error_t *error)
@@ -58,22 +59,25 @@ static bool fine(ncclResult_t r)
     return r == ncclSuccess || r == ncclInProgress;
 }
 
-/* ---- the library ------------------------------------------------------------------------------------------------- */
+/* ---- the library ------------------------------------------------------------------------------------------------ */
 
 static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *error)
 {
-    const char *asked = secure_getenv("ZERO_NCCL_LIBRARY"), *file = asked && *asked ? asked : "libnccl.so.2", *lacking = NULL;
+    const char *asked = secure_getenv("ZERO_NCCL_LIBRARY"), *file = asked && *asked ? asked : "libnccl.so.2",
+               *lacking = NULL;
     void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     *out = NULL;
     if (!library) {
         const char *why = dlerror();
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "NCCL cannot be opened (%s): install it, name its file in ZERO_NCCL_LIBRARY, or go by way "
-                         "of host memory (zero_comm_staged)", why ? why : file);
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "NCCL cannot be opened (%s): install it, name its file in ZERO_NCCL_LIBRARY, or go by way "
+                         "of host memory (zero_comm_staged)",
+                         why ? why : file);
     }
     zero_nccl_t *n = (zero_nccl_t *)calloc(1, sizeof *n);
     if (!n)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for NCCL's functions (%zu bytes)", sizeof *n);
-#define OF(name)                                                        \
+#define OF(name)                                                           \
     if (!(n->name = (decltype(n->name))dlsym(library, #name)) && !lacking) \
         lacking = #name;
     NCCL_FUNCTIONS(OF)
@@ -87,9 +91,12 @@ static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *err
     }
     free(n);
     if (*number >= NCCL_LEAST || *number == 0)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s is no NCCL that libzero knows: it lacks %s", file, lacking ? lacking : "its version");
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s is NCCL %d.%d.%d, and 2.22 is the oldest that will do: install a newer one, name its file in "
-                     "ZERO_NCCL_LIBRARY, or go by way of host memory (zero_comm_staged)", file, *number / (*number < 10000 ? 1000 : 10000),
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s is no NCCL that libzero knows: it lacks %s", file,
+                         lacking ? lacking : "its version");
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                     "%s is NCCL %d.%d.%d, and 2.22 is the oldest that will do: install a newer one, name its file in "
+                     "ZERO_NCCL_LIBRARY, or go by way of host memory (zero_comm_staged)",
+                     file, *number / (*number < 10000 ? 1000 : 10000),
                      *number < 10000 ? *number % 1000 / 100 : *number % 10000 / 100, *number % 100);
 }
 
@@ -109,7 +116,7 @@ static zero_status_t enter(int device, zero_error_t *error)
     return e == cudaSuccess ? ZERO_OK : cuda_failed(e, "cudaThreadExchangeStreamCaptureMode", error);
 }
 
-/* ---- communicators ----------------------------------------------------------------------------------------------- */
+/* ---- communicators ---------------------------------------------------------------------------------------------- */
 
 static zero_status_t unique_id(zero_nccl_t *n, void *id, zero_error_t *error)
 {
@@ -126,7 +133,8 @@ static ncclConfig_t nonblocking(void)
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     config.maxCTAs = MOST_CTAS;
-    config.splitShare = 0; /* gathers and reductions run at the same time, which communicators with shared resources do not */
+    config.splitShare =
+        0; /* gathers and reductions run at the same time, which communicators with shared resources do not */
     return config;
 }
 
@@ -166,26 +174,32 @@ static zero_status_t state(zero_nccl_t *n, void *comm, bool *busy, zero_error_t 
     return fine(is) ? ZERO_OK : failed(n, (ncclComm_t)comm, is, error, "NCCL");
 }
 
-static zero_status_t all_gather(zero_nccl_t *n, void *comm, const void *send, void *recv, uint64_t bytes, void *stream, zero_error_t *error)
+static zero_status_t all_gather(zero_nccl_t *n, void *comm, const void *send, void *recv, uint64_t bytes, void *stream,
+                                zero_error_t *error)
 {
     ncclResult_t r = n->ncclAllGather(send, recv, bytes, ncclUint8, (ncclComm_t)comm, (cudaStream_t)stream);
-    return fine(r) ? ZERO_OK : failed(n, (ncclComm_t)comm, r, error, "ncclAllGather of %llu bytes a rank", (unsigned long long)bytes);
+    return fine(r)
+               ? ZERO_OK
+               : failed(n, (ncclComm_t)comm, r, error, "ncclAllGather of %llu bytes a rank", (unsigned long long)bytes);
 }
 
-static zero_status_t reduce_scatter(zero_nccl_t *n, void *comm, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *stream,
-                                    zero_error_t *error)
+static zero_status_t reduce_scatter(zero_nccl_t *n, void *comm, const void *send, void *recv, int64_t count,
+                                    zero_dtype_t dtype, void *stream, zero_error_t *error)
 {
     ncclDataType_t type = dtype == ZERO_FP32 ? ncclFloat32 : dtype == ZERO_BF16 ? ncclBfloat16 : ncclFloat16;
-    ncclResult_t r = n->ncclReduceScatter(send, recv, (size_t)count, type, ncclSum, (ncclComm_t)comm, (cudaStream_t)stream);
+    ncclResult_t r =
+        n->ncclReduceScatter(send, recv, (size_t)count, type, ncclSum, (ncclComm_t)comm, (cudaStream_t)stream);
     return fine(r) ? ZERO_OK
-                   : failed(n, (ncclComm_t)comm, r, error, "ncclReduceScatter of %lld elements of %llu bytes a rank", (long long)count,
-                            (unsigned long long)(dtype == ZERO_FP32 ? 4 : 2));
+                   : failed(n, (ncclComm_t)comm, r, error, "ncclReduceScatter of %lld elements of %llu bytes a rank",
+                            (long long)count, (unsigned long long)(dtype == ZERO_FP32 ? 4 : 2));
 }
 
 static zero_status_t attach(zero_nccl_t *n, void *comm, void *base, uint64_t bytes, void **handle, zero_error_t *error)
 {
     ncclResult_t r = n->ncclCommRegister((ncclComm_t)comm, base, bytes, handle);
-    return r == ncclSuccess ? ZERO_OK : failed(n, (ncclComm_t)comm, r, error, "ncclCommRegister of %llu bytes", (unsigned long long)bytes);
+    return r == ncclSuccess
+               ? ZERO_OK
+               : failed(n, (ncclComm_t)comm, r, error, "ncclCommRegister of %llu bytes", (unsigned long long)bytes);
 }
 
 static zero_status_t detach(zero_nccl_t *n, void *comm, void *handle, zero_error_t *error)
@@ -206,7 +220,8 @@ static zero_status_t destroy(zero_nccl_t *n, void *comm, zero_error_t *error)
     return fine(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommDestroy");
 }
 
-/* In a group: one by one, the first would wait for the device, and so for the kernels of those that are not aborted yet. */
+/* In a group: one by one, the first would wait for the device, and so for the kernels of those that are not aborted
+ * yet. */
 static zero_status_t abort_all(zero_nccl_t *n, void *const *comms, int count, zero_error_t *error)
 {
     ncclResult_t r = n->ncclGroupStart(), one;
@@ -219,7 +234,7 @@ static zero_status_t abort_all(zero_nccl_t *n, void *const *comms, int count, ze
     return fine(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommAbort of %d communicators", count);
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------ */
+/* ---- events ----------------------------------------------------------------------------------------------------- */
 
 static zero_status_t event_create(void **event, zero_error_t *error)
 {
@@ -274,7 +289,8 @@ static zero_status_t nccl_open(zero_nccl_t **nccl, int *number, zero_error_t *er
 {
     *nccl = NULL;
     *number = 0;
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this build has no NCCL: configure --with-nccl, or go by way of host memory (zero_comm_staged)");
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                     "this build has no NCCL: configure --with-nccl, or go by way of host memory (zero_comm_staged)");
 }
 
 /* Nothing else is called where open fails. */

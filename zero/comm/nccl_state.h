@@ -10,14 +10,16 @@
 
 enum { ZERO_NCCL_OPS = 128, ZERO_NCCL_HANDLES = 8 };
 
-#define ZERO_NCCL_LOOK_EVERY 0.05   /* s: between looks of the thread */
-#define ZERO_NCCL_LOOK_SOON 0.001   /* s: while something is about to happen */
-#define ZERO_NCCL_GRACE 1.0         /* s: an error of NCCL's may be how a peer's end shows, which the host communicator then explains */
-#define ZERO_NCCL_BEYOND 15.0       /* s: past the time limit, how long others wait for the thread, which has limits of its own */
+#define ZERO_NCCL_LOOK_EVERY 0.05 /* s: between looks of the thread */
+#define ZERO_NCCL_LOOK_SOON 0.001 /* s: while something is about to happen */
+#define ZERO_NCCL_GRACE \
+    1.0 /* s: an error of NCCL's may be how a peer's end shows, which the host communicator then explains */
+#define ZERO_NCCL_BEYOND \
+    15.0 /* s: past the time limit, how long others wait for the thread, which has limits of its own */
 
 /* A collective on its way. */
 typedef struct zero_nccl_op {
-    void *begun, *done;     /* events around it */
+    void *begun, *done; /* events around it */
     const char *what;
     uint64_t bytes;
     double timeout_s, since; /* since: when it was seen to have begun; 0: not yet */
@@ -28,14 +30,14 @@ struct zero_nccl_member {
     int size, rank;
     /* With the watch's mutex; comm and open are written by the thread alone, which looks at them without. */
     zero_nccl_member_t *next;
-    void *comm;             /* NULL before it is made, and once its end has begun */
-    bool open;              /* it was made, and has not come to its end: false is what its closing waits for */
-    double timeout_s;       /* of its end */
+    void *comm;       /* NULL before it is made, and once its end has begun */
+    bool open;        /* it was made, and has not come to its end: false is what its closing waits for */
+    double timeout_s; /* of its end */
     atomic_bool closing;
     /* The thread's. */
-    bool lost;              /* NCCL may still write comm, so that this has to stay */
+    bool lost; /* NCCL may still write comm, so that this has to stay */
     bool finalizing, over, given_up;
-    double since;           /* of finalizing */
+    double since; /* of finalizing */
     /* With the watch's calls. */
     void *handles[ZERO_NCCL_HANDLES];
     int handle_count;
@@ -61,28 +63,30 @@ struct zero_nccl_watch {
     zero_comm_options_t options;
     int device;
     pthread_t thread;
-    pthread_mutex_t calls;      /* held in every call on a member's communicator but abort and destroy, and in no long one, if NCCL is right */
-    pthread_mutex_t mutex;      /* of what follows: never held in a call of NCCL's or CUDA's. Taken after calls */
-    pthread_cond_t news;        /* from the thread */
-    _Atomic uint32_t bell;      /* for the thread, which sleeps on it without the mutex, so that nobody can keep it asleep */
+    pthread_mutex_t calls; /* held in every call on a member's communicator but abort and destroy, and in no long one,
+                              if NCCL is right */
+    pthread_mutex_t mutex; /* of what follows: never held in a call of NCCL's or CUDA's. Taken after calls */
+    pthread_cond_t news;   /* from the thread */
+    _Atomic uint32_t bell; /* for the thread, which sleeps on it without the mutex, so that nobody can keep it asleep */
     zero_nccl_member_t *members;
     int refs;
-    bool quit, stuck;           /* stuck: the thread did not answer in time, and all this stays */
+    bool quit, stuck; /* stuck: the thread did not answer in time, and all this stays */
     zero_nccl_job_t job;
-    zero_error_t suspect;       /* an error of NCCL's, and since when; status ZERO_OK: none */
+    zero_error_t suspect; /* an error of NCCL's, and since when; status ZERO_OK: none */
     double suspect_since;
-    atomic_int failing;         /* 0: no; 1: failure is being written; 2: it is there */
+    atomic_int failing; /* 0: no; 1: failure is being written; 2: it is there */
     zero_error_t failure;
-    double failed_since;        /* when the thread saw it; the thread's. 0: not yet */
+    double failed_since; /* when the thread saw it; the thread's. 0: not yet */
     bool published;
 };
 
-/* ---- nccl_watch.c ------------------------------------------------------------------------------------------------ */
+/* ---- nccl_watch.c ----------------------------------------------------------------------------------------------- */
 
 bool zero_nccl_has_failed(zero_nccl_watch_t *watch);
 /* Makes what the host communicator knows the failure. */
 void zero_nccl_look_at_host(zero_nccl_watch_t *watch);
-/* Asks the thread to look, and waits for its news until so(what); false where it takes ZERO_NCCL_BEYOND longer than it may. With the mutex. */
+/* Asks the thread to look, and waits for its news until so(what); false where it takes ZERO_NCCL_BEYOND longer than it
+ * may. With the mutex. */
 bool zero_nccl_await(zero_nccl_watch_t *watch, bool (*so)(const void *what), const void *what, double timeout_s);
 /* Takes calls. TIMEOUT: somebody did not return from NCCL in time. */
 zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *watch, zero_error_t *error);
@@ -90,7 +94,7 @@ zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *watch, zero_error_t *erro
 void zero_nccl_ring(zero_nccl_watch_t *watch);
 void zero_nccl_nap(double seconds);
 
-/* ---- nccl_member.c: what the thread does for the others ---------------------------------------------------------- */
+/* ---- nccl_member.c: what the thread does for the others --------------------------------------------------------- */
 
 /* Does the job that was asked for. Without the mutex. */
 void zero_nccl_run_job(zero_nccl_watch_t *watch);

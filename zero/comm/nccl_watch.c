@@ -10,8 +10,9 @@
 #include <stdlib.h>
 
 enum { SPINS = 200 };
-#define STUCK_CALL 5.0      /* s: after a failure, how long the thread waits for another one to return from NCCL */
-#define PUBLISH_AFTER 15.0  /* s: after a failure, how long the other ranks wait for whoever knows more to tell them of it */
+#define STUCK_CALL 5.0 /* s: after a failure, how long the thread waits for another one to return from NCCL */
+#define PUBLISH_AFTER \
+    15.0 /* s: after a failure, how long the other ranks wait for whoever knows more to tell them of it */
 
 void zero_nccl_ring(zero_nccl_watch_t *w)
 {
@@ -19,7 +20,7 @@ void zero_nccl_ring(zero_nccl_watch_t *w)
     zero_host_wake(&w->bell, false);
 }
 
-/* ---- the failure ------------------------------------------------------------------------------------------------- */
+/* ---- the failure ------------------------------------------------------------------------------------------------ */
 
 zero_status_t zero_nccl_check(zero_nccl_watch_t *w, zero_error_t *error)
 {
@@ -81,26 +82,28 @@ void zero_nccl_nap(double seconds)
 void zero_nccl_look_at_host(zero_nccl_watch_t *w)
 {
     zero_error_t error = {0};
-    zero_status_t status = w->host->one_thread || zero_nccl_has_failed(w) ? ZERO_OK : w->host->ops->check(w->host, &error);
+    zero_status_t status =
+        w->host->one_thread || zero_nccl_has_failed(w) ? ZERO_OK : w->host->ops->check(w->host, &error);
     if (status)
         zero_nccl_fail(w, status, error.text);
 }
 
-/* This rank's own failure is published by its owner, who can say where it was. Who waits for other ranks meanwhile, as they do for it, never
- * gets there. */
+/* This rank's own failure is published by its owner, who can say where it was. Who waits for other ranks meanwhile, as
+ * they do for it, never gets there. */
 static void publish(zero_nccl_watch_t *w)
 {
     char sentence[sizeof w->failure.text + 40];
     double now = zero_host_now();
     w->failed_since = w->failed_since > 0 ? w->failed_since : now;
-    if (w->published || w->host->one_thread || w->failure.status == ZERO_ERR_PEER || now - w->failed_since < PUBLISH_AFTER)
+    if (w->published || w->host->one_thread || w->failure.status == ZERO_ERR_PEER ||
+        now - w->failed_since < PUBLISH_AFTER)
         return;
     w->published = true;
     snprintf(sentence, sizeof sentence, "rank %d of %d: %s", w->host->rank, w->host->size, w->failure.text);
     w->host->ops->abort(w->host, sentence);
 }
 
-/* ---- calls of NCCL's --------------------------------------------------------------------------------------------- */
+/* ---- calls of NCCL's -------------------------------------------------------------------------------------------- */
 
 static struct timespec after(clockid_t clock, double seconds)
 {
@@ -123,7 +126,7 @@ zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *w, zero_error_t *error)
     return status;
 }
 
-/* ---- collectives ------------------------------------------------------------------------------------------------- */
+/* ---- collectives ------------------------------------------------------------------------------------------------ */
 
 /* Lets go of the collectives that are done, and finds the oldest that is not to have run for too long. With calls. */
 static void retire(zero_nccl_member_t *m)
@@ -144,8 +147,12 @@ static void retire(zero_nccl_member_t *m)
             op->since = zero_host_now();
         else if (op->since > 0 && zero_host_now() - op->since > op->timeout_s) {
             char text[300];
-            snprintf(text, sizeof text, "rank %d of %d waited %g s for %s of %llu bytes on the GPU (number %llu of its communicator): another rank "
-                     "is late", m->rank, m->size, op->timeout_s, op->what, (unsigned long long)op->bytes, (unsigned long long)m->retired + 1);
+            snprintf(text, sizeof text,
+                     "rank %d of %d waited %g s for %s of %llu bytes on the GPU (number %llu of its communicator): "
+                     "another rank "
+                     "is late",
+                     m->rank, m->size, op->timeout_s, op->what, (unsigned long long)op->bytes,
+                     (unsigned long long)m->retired + 1);
             zero_nccl_fail(w, ZERO_ERR_TIMEOUT, text);
         }
         return;
@@ -156,23 +163,26 @@ static void retire(zero_nccl_member_t *m)
 static zero_status_t blame(zero_nccl_watch_t *w, const zero_error_t *why, zero_error_t *error)
 {
     suspect(w, why);
-    for (double end = zero_host_now() + ZERO_NCCL_GRACE + ZERO_NCCL_BEYOND; !zero_nccl_has_failed(w) && zero_host_now() < end;)
+    for (double end = zero_host_now() + ZERO_NCCL_GRACE + ZERO_NCCL_BEYOND;
+         !zero_nccl_has_failed(w) && zero_host_now() < end;)
         zero_nccl_nap(ZERO_NCCL_LOOK_SOON);
     zero_nccl_fail(w, ZERO_ERR_SYSTEM, why->text);
     return zero_nccl_check(w, error);
 }
 
-static zero_status_t too_late(const zero_nccl_member_t *m, const zero_nccl_call_t *call, const char *what, zero_error_t *error)
+static zero_status_t too_late(const zero_nccl_member_t *m, const zero_nccl_call_t *call, const char *what,
+                              zero_error_t *error)
 {
     char text[300];
-    snprintf(text, sizeof text, "rank %d of %d waited %g s for %s %s of %llu bytes: another rank is late", m->rank, m->size,
-             call->timeout_s, what, call->what, (unsigned long long)call->bytes);
+    snprintf(text, sizeof text, "rank %d of %d waited %g s for %s %s of %llu bytes: another rank is late", m->rank,
+             m->size, call->timeout_s, what, call->what, (unsigned long long)call->bytes);
     zero_nccl_fail(m->watch, ZERO_ERR_TIMEOUT, text);
     return zero_nccl_check(m->watch, error);
 }
 
 /* Waits for a place among the collectives on their way. */
-static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_nccl_op_t **op, zero_error_t *error)
+static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_nccl_op_t **op,
+                               zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
     for (double start = 0;; zero_nccl_nap(1e-4)) {
@@ -194,7 +204,8 @@ static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *ca
 }
 
 /* Hands the call to NCCL and waits until it is on the stream. */
-static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_error_t *why, zero_error_t *error)
+static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_error_t *why,
+                               zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
     bool issued = false, busy = true;
@@ -266,7 +277,7 @@ zero_status_t zero_nccl_issue(zero_nccl_member_t *m, const zero_nccl_call_t *cal
     return ZERO_OK;
 }
 
-/* ---- the thread -------------------------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------------------------- */
 
 /* The first open member, or the next one. An open one stays, since only the thread ends them. */
 static zero_nccl_member_t *next_open(zero_nccl_watch_t *w, zero_nccl_member_t *m)
@@ -296,8 +307,8 @@ static bool look_at_members(zero_nccl_watch_t *w)
     return soon;
 }
 
-/* After a failure: takes the communicators from all members, so that nobody begins a call on them, and ends their kernels. calls: held, and
- * let go of. */
+/* After a failure: takes the communicators from all members, so that nobody begins a call on them, and ends their
+ * kernels. calls: held, and let go of. */
 static void abort_members(zero_nccl_watch_t *w, bool calls)
 {
     enum { MANY = 64 };
@@ -404,7 +415,7 @@ static void *watch_main(void *arg)
     }
 }
 
-/* ---- its start and end ------------------------------------------------------------------------------------------- */
+/* ---- its start and end ------------------------------------------------------------------------------------------ */
 
 bool zero_nccl_await(zero_nccl_watch_t *w, bool (*so)(const void *what), const void *what, double timeout_s)
 {
@@ -422,7 +433,8 @@ static void end_thread(zero_nccl_watch_t *w, bool stuck)
     struct timespec end = after(CLOCK_REALTIME, ZERO_NCCL_BEYOND);
     if (stuck || pthread_timedjoin_np(w->thread, NULL, &end) != 0) {
         pthread_detach(w->thread);
-        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "NCCL does not return from a call: a thread and its memory stay behind");
+        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING,
+                 "NCCL does not return from a call: a thread and its memory stay behind");
         return;
     }
     w->api->close(w->nccl);
@@ -443,8 +455,9 @@ void zero_nccl_watch_drop(zero_nccl_watch_t *w)
         end_thread(w, stuck);
 }
 
-zero_status_t zero_nccl_watch_open(zero_nccl_watch_t **out, const zero_cuda_nccl_t *api, zero_nccl_t *nccl, zero_comm_t *host, int device,
-                                   const zero_comm_options_t *options, zero_error_t *error)
+zero_status_t zero_nccl_watch_open(zero_nccl_watch_t **out, const zero_cuda_nccl_t *api, zero_nccl_t *nccl,
+                                   zero_comm_t *host, int device, const zero_comm_options_t *options,
+                                   zero_error_t *error)
 {
     pthread_condattr_t attributes;
     sigset_t all, old;

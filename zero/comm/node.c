@@ -15,14 +15,14 @@
 #endif
 
 enum {
-    LINES = 128,        /* processors fetch lines of 64 bytes in pairs */
-    SPIN_LOOKS = 200,   /* some 10 microseconds */
+    LINES = 128,      /* processors fetch lines of 64 bytes in pairs */
+    SPIN_LOOKS = 200, /* some 10 microseconds */
     YIELDS = 500,
-    MEASURED = 16384,   /* fills of so many bytes are timed */
+    MEASURED = 16384, /* fills of so many bytes are timed */
     TRY_EVERY = 32,
-    DIRECT = 65536,     /* slices of so many bytes: below, a system call and one more wait cost what the second copy does */
-    DIRECT_IN_TURNS = 8 * DIRECT,   /* where ranks outnumber processors */
-    PIECE = 16 << 20,   /* bytes read between two looks for an abort */
+    DIRECT = 65536, /* slices of so many bytes: below, a system call and one more wait cost what the second copy does */
+    DIRECT_IN_TURNS = 8 * DIRECT, /* where ranks outnumber processors */
+    PIECE = 16 << 20,             /* bytes read between two looks for an abort */
     GRACE_S = 30
 };
 
@@ -46,8 +46,8 @@ _Static_assert(sizeof(head_t) <= ZERO_PAGE, "the head of a part fits its page");
 /* What a rank tells the others while they open. */
 typedef struct hello {
     cpu_set_t cpus;
-    uint64_t nonce, address;    /* which word stands where in this rank's own memory */
-    bool reads;                 /* it could read everyone's */
+    uint64_t nonce, address; /* which word stands where in this rank's own memory */
+    bool reads;              /* it could read everyone's */
 } hello_t;
 
 static head_t *head(const zero_node_t *n, int i)
@@ -94,7 +94,8 @@ uint64_t zero_node_peers_resident(const zero_node_t *n)
     return total;
 }
 
-/* Bytes of the last-level cache. Not sysconf's, which adds up the caches of all sockets and threads of some processors. */
+/* Bytes of the last-level cache. Not sysconf's, which adds up the caches of all sockets and threads of some processors.
+ */
 static uint64_t shared_cache(void)
 {
     unsigned long long kib = 0;
@@ -119,20 +120,25 @@ static bool can_read(const zero_node_t *n, const int *members, const hello_t *al
 {
     for (int j = 0; j < n->count; j++) {
         uint64_t nonce = 0;
-        if (j != n->index && (n->shared.pid[j] == 0 || peer_read(n, j, &nonce, all[members[j]].address, sizeof nonce) != sizeof nonce ||
-                              nonce != all[members[j]].nonce))
+        if (j != n->index &&
+            (n->shared.pid[j] == 0 || peer_read(n, j, &nonce, all[members[j]].address, sizeof nonce) != sizeof nonce ||
+             nonce != all[members[j]].nonce))
             return false;
     }
     return true;
 }
 
-zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_meet_t *meet, const int *members, const int *rank,
-                             const int *seat, int count, int index, int size, uint64_t ring_bytes, double timeout_s, zero_error_t *error)
+zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_meet_t *meet, const int *members,
+                             const int *rank, const int *seat, int count, int index, int size, uint64_t ring_bytes,
+                             double timeout_s, zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
-    hello_t own = {.nonce = zero_splitmix64((uint64_t)getpid() ^ (uint64_t)(zero_host_now() * 1e9)), .address = (uintptr_t)&own.nonce}, *all;
-    *n = (zero_node_t){.count = count, .index = index, .family = family, .timeout_s = timeout_s, .direct_bytes = DIRECT};
+    hello_t own = {.nonce = zero_splitmix64((uint64_t)getpid() ^ (uint64_t)(zero_host_now() * 1e9)),
+                   .address = (uintptr_t)&own.nonce},
+            *all;
+    *n =
+        (zero_node_t){.count = count, .index = index, .family = family, .timeout_s = timeout_s, .direct_bytes = DIRECT};
     n->rank = calloc((size_t)count, sizeof *n->rank);
     n->seat = calloc((size_t)count, sizeof *n->seat);
     n->consumed = calloc((size_t)count, sizeof *n->consumed);
@@ -189,7 +195,7 @@ void zero_node_close(zero_node_t *n)
     *n = (zero_node_t){0};
 }
 
-/* ---- counters ---------------------------------------------------------------------------------------------------- */
+/* ---- counters --------------------------------------------------------------------------------------------------- */
 
 /* Everything that this rank wrote or read before is done for whoever sees the new value. */
 static void advance(counter_t *c, uint32_t value)
@@ -201,7 +207,8 @@ static void advance(counter_t *c, uint32_t value)
 }
 
 /* The sentence of a wait that ran too long names everyone who is late. */
-static zero_status_t too_late(const zero_node_t *n, bool consumed, uint32_t step, const char *operation, zero_error_t *error)
+static zero_status_t too_late(const zero_node_t *n, bool consumed, uint32_t step, const char *operation,
+                              zero_error_t *error)
 {
     char late[300] = "";
     for (int j = 0; j < n->count; j++) {
@@ -210,18 +217,18 @@ static zero_status_t too_late(const zero_node_t *n, bool consumed, uint32_t step
         if (j != n->index && !reached(atomic_load(&c->value), step))
             snprintf(late + used, sizeof late - used, "%s%d (pid %d)", used ? ", " : "", n->rank[j], n->shared.pid[j]);
     }
-    return zero_fail(error, ZERO_ERR_TIMEOUT, "rank %d waited %g s in %s; late: rank %s", n->rank[n->index], n->timeout_s, operation,
-                     late[0] ? late : "none any more");
+    return zero_fail(error, ZERO_ERR_TIMEOUT, "rank %d waited %g s in %s; late: rank %s", n->rank[n->index],
+                     n->timeout_s, operation, late[0] ? late : "none any more");
 }
 
 static zero_status_t has_left(const zero_node_t *n, int j, const char *operation, zero_error_t *error)
 {
-    return zero_fail(error, ZERO_ERR_PEER, "rank %d (pid %d) has left, but rank %d waits for it in %s", n->rank[j], n->shared.pid[j],
-                     n->rank[n->index], operation);
+    return zero_fail(error, ZERO_ERR_PEER, "rank %d (pid %d) has left, but rank %d waits for it in %s", n->rank[j],
+                     n->shared.pid[j], n->rank[n->index], operation);
 }
 
-static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, bool consumed, uint32_t step, const char *operation,
-                                                         zero_error_t *error)
+static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, bool consumed, uint32_t step,
+                                                         const char *operation, zero_error_t *error)
 {
     counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
     double start = zero_host_now();
@@ -249,7 +256,8 @@ static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, 
     }
 }
 
-static inline zero_status_t wait_for(zero_node_t *n, int j, bool consumed, uint32_t step, const char *operation, zero_error_t *error)
+static inline zero_status_t wait_for(zero_node_t *n, int j, bool consumed, uint32_t step, const char *operation,
+                                     zero_error_t *error)
 {
     counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
     for (int look = 0; look < n->spins; look++) {
@@ -275,7 +283,8 @@ static zero_status_t meet(zero_node_t *n, int j, const zero_call_t *call, uint32
 {
     zero_status_t status = wait_for(n, j, false, step + 1, call->operation, error);
     return status ? status
-                  : zero_call_compare(call, n->rank[j], &head(n, j)->published.id[step % ZERO_NODE_SLOTS], head(n, j)->words[step % ZERO_NODE_SLOTS], error);
+                  : zero_call_compare(call, n->rank[j], &head(n, j)->published.id[step % ZERO_NODE_SLOTS],
+                                      head(n, j)->words[step % ZERO_NODE_SLOTS], error);
 }
 
 /* Until this rank's slot of the step may be filled. */
@@ -303,7 +312,8 @@ static void copy_past_caches(char *to, const char *from, uint64_t size)
     uint64_t at = head;
     for (; at + 64 <= size; at += 64)
         for (int i = 0; i < 64; i += 16)
-            _mm_stream_si128((__m128i *)(void *)(to + at + i), _mm_loadu_si128((const __m128i *)(const void *)(from + at + i)));
+            _mm_stream_si128((__m128i *)(void *)(to + at + i),
+                             _mm_loadu_si128((const __m128i *)(const void *)(from + at + i)));
     memcpy(to + at, from + at, size - at);
 #else
     memcpy(to, from, size);
@@ -327,9 +337,10 @@ static void delivered(void)
 #endif
 }
 
-/* Which way of writing a slot is faster, by the times of past ones; every so often the other is tried. Between cores that share a cache plain
- * stores win. Where they do not (other sockets, other parts of a processor), each plain store first fetches a line that the reader
- * holds, and stores past the caches are several times faster. A hypervisor may move a rank from the one to the other. */
+/* Which way of writing a slot is faster, by the times of past ones; every so often the other is tried. Between cores
+ * that share a cache plain stores win. Where they do not (other sockets, other parts of a processor), each plain store
+ * first fetches a line that the reader holds, and stores past the caches are several times faster. A hypervisor may
+ * move a rank from the one to the other. */
 static bool choose(zero_node_t *n)
 {
     bool best = n->cost[true] < n->cost[false];
@@ -344,7 +355,8 @@ static void learn(zero_node_t *n, bool past, double seconds, uint64_t size)
     *known = *known > 0 ? 0.75 * *known + 0.25 * cost : cost;
 }
 
-/* Copies size bytes to the slot, and to also where it is not NULL: block by block, so that the second copy reads the nearest cache. */
+/* Copies size bytes to the slot, and to also where it is not NULL: block by block, so that the second copy reads the
+ * nearest cache. */
 static void fill(zero_node_t *n, char *to, char *also, const char *from, uint64_t size, bool large)
 {
     const uint64_t block = 8192;
@@ -362,10 +374,11 @@ static void fill(zero_node_t *n, char *to, char *also, const char *from, uint64_
         learn(n, past, zero_host_now() - start, size);
 }
 
-/* ---- reading where the others have it ---------------------------------------------------------------------------- */
+/* ---- reading where the others have it --------------------------------------------------------------------------- */
 
 /* bytes bytes at from in the memory of rank j, which waits until this rank has them. */
-static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64_t bytes, const char *operation, zero_error_t *error)
+static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64_t bytes, const char *operation,
+                          zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
     int failure = 0;
@@ -392,14 +405,16 @@ static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64
             return has_left(n, j, operation, error);
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     } while (zero_host_now() < end);
-    return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot read %llu bytes of rank %d (pid %d) in %s: %s (are both buffers mapped? a process that "
-                     "gives up rights must do so before it opens a communicator)", n->rank[n->index], (unsigned long long)bytes, n->rank[j],
-                     n->shared.pid[j], operation, strerror(failure));
+    return zero_fail(
+        error, ZERO_ERR_SYSTEM,
+        "rank %d cannot read %llu bytes of rank %d (pid %d) in %s: %s (are both buffers mapped? a process that "
+        "gives up rights must do so before it opens a communicator)",
+        n->rank[n->index], (unsigned long long)bytes, n->rank[j], n->shared.pid[j], operation, strerror(failure));
 }
 
 /* One step, in which the slots say where the slices are. */
-static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, const void *own, char *recv, uint64_t bytes, bool large,
-                                   zero_error_t *error)
+static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, const void *own, char *recv, uint64_t bytes,
+                                   bool large, zero_error_t *error)
 {
     const char *operation = call->operation;
     uint64_t from = (uintptr_t)own;
@@ -430,10 +445,10 @@ static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, cons
     return status;
 }
 
-/* ---- collectives ------------------------------------------------------------------------------------------------- */
+/* ---- collectives ------------------------------------------------------------------------------------------------ */
 
-zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const void *own, char *recv, uint64_t bytes, const int *const *lists,
-                               const int *lengths, zero_error_t *error)
+zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const void *own, char *recv, uint64_t bytes,
+                               const int *const *lists, const int *lengths, zero_error_t *error)
 {
     const char *operation = call->operation;
     zero_status_t status = zero_family_check(n->family, error);
@@ -464,7 +479,8 @@ zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const vo
             if (status)
                 break;
             if (from)
-                fill(n, slot(n, n->index, base + (uint32_t)t), from == own && own != own_recv ? own_recv + begin : NULL, from + begin, size, large);
+                fill(n, slot(n, n->index, base + (uint32_t)t), from == own && own != own_recv ? own_recv + begin : NULL,
+                     from + begin, size, large);
             if (t == 0 && !lists)
                 announce(n, call, base);
             advance(&mine->published, base + (uint32_t)t + 1);
@@ -479,7 +495,8 @@ zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const vo
             if (lists && which >= (uint64_t)lengths[j])
                 continue;
             int r = lists ? lists[j][which] : n->rank[j];
-            status = t == 1 && !lists ? meet(n, j, call, step, error) : wait_for(n, j, false, step + 1, operation, error);
+            status =
+                t == 1 && !lists ? meet(n, j, call, step, error) : wait_for(n, j, false, step + 1, operation, error);
             if (status == ZERO_OK && size)
                 deliver(recv + (uint64_t)r * bytes + begin, slot(n, j, step), size, large);
         }
@@ -491,8 +508,8 @@ zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const vo
     return status;
 }
 
-zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const void *send, void *recv, int64_t count, zero_dtype_t dtype, int rank, int size,
-                               const zero_node_far_t *far, zero_error_t *error)
+zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const void *send, void *recv, int64_t count,
+                               zero_dtype_t dtype, int rank, int size, const zero_node_far_t *far, zero_error_t *error)
 {
     const char *operation = call->operation;
     uint64_t element = zero_dtype_size(dtype), room = zero_node_part_bytes(n);
@@ -515,7 +532,8 @@ zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const vo
             for (int d = 1; d < n->count; d++) {
                 int j = (n->index + d) % n->count, place = j < n->index ? j : j - 1;
                 fill(n, slot(n, n->index, base + (uint32_t)t) + (uint64_t)place * room, NULL,
-                     (const char *)send + ((uint64_t)n->rank[j] * (uint64_t)count + (uint64_t)begin) * element, (uint64_t)elements * element, false);
+                     (const char *)send + ((uint64_t)n->rank[j] * (uint64_t)count + (uint64_t)begin) * element,
+                     (uint64_t)elements * element, false);
             }
             if (mine && t == 0)
                 announce(n, call, base);

@@ -31,14 +31,15 @@ static zero_status_t copy(zero_comm_t *c, const void *send, void *recv, uint64_t
     return status;
 }
 
-static zero_status_t self_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+static zero_status_t self_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                     zero_error_t *error)
 {
     (void)native;
     return copy(c, send, recv, bytes, error);
 }
 
-static zero_status_t self_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
-                                         zero_error_t *error)
+static zero_status_t self_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count,
+                                         zero_dtype_t dtype, void *native, zero_error_t *error)
 {
     (void)native;
     return copy(c, send, recv, (uint64_t)count * zero_dtype_size(dtype), error);

@@ -1,6 +1,7 @@
-/* shared.c - see shared.h. A part is a memfd that the others open through /proc/PID/fd, so that the size of /dev/shm does not matter;
- * where /proc refuses that (other containers, hardened kernels) it is a file in /dev/shm, unlinked as soon as everyone has it open. Pages
- * are populated before use: too little memory is an error here, never a SIGBUS later. */
+/* shared.c - see shared.h. A part is a memfd that the others open through /proc/PID/fd, so that the size of /dev/shm
+ * does not matter; where /proc refuses that (other containers, hardened kernels) it is a file in /dev/shm, unlinked as
+ * soon as everyone has it open. Pages are populated before use: too little memory is an error here, never a SIGBUS
+ * later. */
 #define _GNU_SOURCE
 #include "zero/comm/shared.h"
 #include "zero/device/host.h"
@@ -23,8 +24,8 @@ typedef struct outcome {
 /* What a rank tells the others about its part. */
 typedef struct card {
     int32_t pid, fd;
-    uint64_t pid_space;     /* inode of its PID namespace */
-    uint64_t nonce;         /* first word of the part, to tell it from another process's file of the same number */
+    uint64_t pid_space; /* inode of its PID namespace */
+    uint64_t nonce;     /* first word of the part, to tell it from another process's file of the same number */
     uint64_t bytes;
 } card_t;
 
@@ -45,7 +46,7 @@ zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zer
     return met || !status ? met : zero_fail(error, status, "%s", own.text);
 }
 
-/* ---- this rank's part -------------------------------------------------------------------------------------------- */
+/* ---- this rank's part ------------------------------------------------------------------------------------------- */
 
 static void shm_name(char *name, size_t size, const card_t *card)
 {
@@ -60,18 +61,25 @@ static zero_status_t enough(uint64_t bytes, int count, bool dev_shm, zero_error_
     if (status)
         return status;
     if (!zero_mul_u64(bytes, (uint64_t)count, &wanted) || wanted > there)
-        return zero_fail(error, ZERO_ERR_MEMORY, "%d ranks of this machine want %llu bytes each of shared memory, but only %llu bytes are available: "
-                         "choose a smaller ring", count, (unsigned long long)bytes, (unsigned long long)there);
+        return zero_fail(
+            error, ZERO_ERR_MEMORY,
+            "%d ranks of this machine want %llu bytes each of shared memory, but only %llu bytes are available: "
+            "choose a smaller ring",
+            count, (unsigned long long)bytes, (unsigned long long)there);
     if (!dev_shm)
         return ZERO_OK;
     if (statvfs("/dev/shm", &v) < 0)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "/dev/shm: %s, and /proc/PID/fd of the other ranks cannot be opened: mount a tmpfs on /dev/shm",
-                         strerror(errno));
+        return zero_fail(
+            error, ZERO_ERR_SYSTEM,
+            "/dev/shm: %s, and /proc/PID/fd of the other ranks cannot be opened: mount a tmpfs on /dev/shm",
+            strerror(errno));
     there = (uint64_t)v.f_bavail * v.f_frsize;
     if (wanted > there)
-        return zero_fail(error, ZERO_ERR_MEMORY, "%d ranks of this machine want %llu bytes each in /dev/shm, which has %llu bytes free: enlarge it "
-                         "(docker run --shm-size) or let the ranks open each other's /proc/PID/fd", count, (unsigned long long)bytes,
-                         (unsigned long long)there);
+        return zero_fail(
+            error, ZERO_ERR_MEMORY,
+            "%d ranks of this machine want %llu bytes each in /dev/shm, which has %llu bytes free: enlarge it "
+            "(docker run --shm-size) or let the ranks open each other's /proc/PID/fd",
+            count, (unsigned long long)bytes, (unsigned long long)there);
     return ZERO_OK;
 }
 
@@ -88,19 +96,22 @@ static zero_status_t make_part(zero_shared_t *s, card_t *card, bool dev_shm, zer
     if (getrandom(&card->nonce, sizeof card->nonce, 0) != sizeof card->nonce)
         return zero_fail(error, ZERO_ERR_SYSTEM, "getrandom: %s", strerror(errno));
     shm_name(name, sizeof name, card);
-    card->fd = dev_shm ? shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : memfd_create("zero-ring", MFD_CLOEXEC);
+    card->fd =
+        dev_shm ? shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : memfd_create("zero-ring", MFD_CLOEXEC);
     if (card->fd < 0)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create shared memory (%s): %s", dev_shm ? name : "memfd", strerror(errno));
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create shared memory (%s): %s", dev_shm ? name : "memfd",
+                         strerror(errno));
     /* Before Linux 5.14 only posix_fallocate tells a full file system without a SIGBUS. */
     int e = ftruncate(card->fd, (off_t)s->bytes) < 0 ? errno : EINTR;
     for (int tries = 0; e == EINTR && tries < 100; tries++) /* a signal ends it early */
         e = posix_fallocate(card->fd, 0, (off_t)s->bytes);
     if (e)
-        return zero_fail(error, e == ENOSPC || e == ENOMEM ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "%llu bytes of shared memory: %s",
-                         (unsigned long long)s->bytes, strerror(e));
+        return zero_fail(error, e == ENOSPC || e == ENOMEM ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM,
+                         "%llu bytes of shared memory: %s", (unsigned long long)s->bytes, strerror(e));
     void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, card->fd, 0);
     if (p == MAP_FAILED)
-        return zero_fail(error, ZERO_ERR_MEMORY, "cannot map %llu bytes of shared memory: %s", (unsigned long long)s->bytes, strerror(errno));
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot map %llu bytes of shared memory: %s",
+                         (unsigned long long)s->bytes, strerror(errno));
     s->part[s->index] = p;
     status = zero_host_populate(p, s->bytes, error);
     if (status == ZERO_OK)
@@ -109,14 +120,17 @@ static zero_status_t make_part(zero_shared_t *s, card_t *card, bool dev_shm, zer
 }
 
 /* Maps the part of another rank. *refused: there is hope in the other way. */
-static zero_status_t map_part(zero_shared_t *s, int i, const card_t *own, const card_t *card, bool dev_shm, bool *refused, zero_error_t *error)
+static zero_status_t map_part(zero_shared_t *s, int i, const card_t *own, const card_t *card, bool dev_shm,
+                              bool *refused, zero_error_t *error)
 {
     char name[64];
     uint64_t nonce = 0;
     int fd;
     if (card->bytes != own->bytes)
-        return zero_fail(error, ZERO_ERR_MISMATCH, "ranks want rings of different sizes (%llu bytes here, %llu in process %d): give the same on all",
-                         (unsigned long long)own->bytes, (unsigned long long)card->bytes, card->pid);
+        return zero_fail(
+            error, ZERO_ERR_MISMATCH,
+            "ranks want rings of different sizes (%llu bytes here, %llu in process %d): give the same on all",
+            (unsigned long long)own->bytes, (unsigned long long)card->bytes, card->pid);
     if (dev_shm) {
         shm_name(name, sizeof name, card);
         fd = shm_open(name, O_RDWR | O_CLOEXEC, 0);
@@ -128,18 +142,21 @@ static zero_status_t map_part(zero_shared_t *s, int i, const card_t *own, const 
     }
     if (fd < 0) {
         *refused = true;
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot open the shared memory of process %d (%s%s): %s", card->pid, dev_shm ? "/dev/shm" : "", name,
-                         strerror(errno));
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot open the shared memory of process %d (%s%s): %s", card->pid,
+                         dev_shm ? "/dev/shm" : "", name, strerror(errno));
     }
     void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     int e = errno;
     close(fd);
     if (p == MAP_FAILED)
-        return zero_fail(error, ZERO_ERR_MEMORY, "cannot map the shared memory of process %d: %s", card->pid, strerror(e));
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot map the shared memory of process %d: %s", card->pid,
+                         strerror(e));
     s->part[i] = p;
     memcpy(&nonce, p, sizeof nonce);
     if (nonce != card->nonce)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "%s is not the shared memory of process %d: the ranks are not on one machine", name, card->pid);
+        return zero_fail(error, ZERO_ERR_SYSTEM,
+                         "%s is not the shared memory of process %d: the ranks are not on one machine", name,
+                         card->pid);
     s->pid[i] = own->pid_space == card->pid_space ? card->pid : 0;
     return zero_host_populate(p, s->bytes, error); /* page tables now rather than faults later */
 }
@@ -154,7 +171,8 @@ static void unmap(zero_shared_t *s)
 }
 
 /* One attempt in one way; everyone returns the same. */
-static zero_status_t attempt(zero_shared_t *s, const zero_meet_t *meet, const int *members, bool dev_shm, bool *again, zero_error_t *error)
+static zero_status_t attempt(zero_shared_t *s, const zero_meet_t *meet, const int *members, bool dev_shm, bool *again,
+                             zero_error_t *error)
 {
     card_t own = {.fd = -1}, *cards = NULL;
     char name[64];
@@ -203,8 +221,8 @@ done:
     return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
 }
 
-zero_status_t zero_shared_open(zero_shared_t *s, const zero_meet_t *meet, const int *members, int count, int index, uint64_t bytes,
-                               zero_error_t *error)
+zero_status_t zero_shared_open(zero_shared_t *s, const zero_meet_t *meet, const int *members, int count, int index,
+                               uint64_t bytes, zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
@@ -213,7 +231,8 @@ zero_status_t zero_shared_open(zero_shared_t *s, const zero_meet_t *meet, const 
     s->part = calloc((size_t)count, sizeof *s->part);
     s->pid = calloc((size_t)count, sizeof *s->pid);
     if (!s->part || !s->pid || !zero_round_up(bytes, zero_host_page(), &s->bytes))
-        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to share %llu bytes with %d ranks", (unsigned long long)bytes, count);
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to share %llu bytes with %d ranks",
+                           (unsigned long long)bytes, count);
     status = zero_meet_agree(meet, status, &why);
     if (status == ZERO_OK)
         status = attempt(s, meet, members, false, &again, &why);

@@ -12,21 +12,22 @@ typedef struct zero_meet {
 } zero_meet_t;
 
 typedef struct zero_shared {
-    int count, index;   /* parts, and which is this rank's own */
-    void **part;        /* [count] mapped here, each of bytes bytes */
-    int *pid;           /* [count] processes; 0 where the process is not of this PID namespace */
-    uint64_t bytes;     /* a multiple of the page */
+    int count, index; /* parts, and which is this rank's own */
+    void **part;      /* [count] mapped here, each of bytes bytes */
+    int *pid;         /* [count] processes; 0 where the process is not of this PID namespace */
+    uint64_t bytes;   /* a multiple of the page */
 } zero_shared_t;
 
-/* Collective over the meet, whose ranks members[0 .. count) share parts of bytes bytes (rounded up to pages), zeroed and
- * resident; members[index] is this rank. Every rank of the meet must call it; those that have nothing to share pass count 1.
- * All succeed, or all return the first failing rank's sentence (ZERO_ERR_MEMORY with the numbers where there is not enough). */
+/* Collective over the meet, whose ranks members[0 .. count) share parts of bytes bytes (rounded up to pages), zeroed
+ * and resident; members[index] is this rank. Every rank of the meet must call it; those that have nothing to share pass
+ * count 1. All succeed, or all return the first failing rank's sentence (ZERO_ERR_MEMORY with the numbers where there
+ * is not enough). */
 zero_status_t zero_shared_open(zero_shared_t *shared, const zero_meet_t *meet, const int *members, int count, int index,
                                uint64_t bytes, zero_error_t *error);
 void zero_shared_close(zero_shared_t *shared);
 
-/* Collective: ZERO_OK where every rank passes ZERO_OK, else on all ranks the status and sentence of the first that does not.
- * Never ZERO_OK where this rank does not pass it. */
+/* Collective: ZERO_OK where every rank passes ZERO_OK, else on all ranks the status and sentence of the first that does
+ * not. Never ZERO_OK where this rank does not pass it. */
 zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zero_error_t *error);
 
 #endif

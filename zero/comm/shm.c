@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-/* ---- for mpi.c too ----------------------------------------------------------------------------------------------- */
+/* ---- for mpi.c too ---------------------------------------------------------------------------------------------- */
 
 zero_status_t zero_local_ready(const zero_local_t *l, zero_error_t *error)
 {
@@ -49,9 +49,10 @@ int zero_family_seat(const zero_family_t *family, int rank)
     return -1;
 }
 
-/* ---- operations -------------------------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------------------------- */
 
-static zero_status_t shm_gather(zero_comm_t *c, zero_call_t call, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+static zero_status_t shm_gather(zero_comm_t *c, zero_call_t call, const void *send, void *recv, uint64_t bytes,
+                                zero_error_t *error)
 {
     zero_local_t *l = (zero_local_t *)c;
     zero_error_t why = {0};
@@ -62,7 +63,8 @@ static zero_status_t shm_gather(zero_comm_t *c, zero_call_t call, const void *se
     return zero_local_done(l, status, &why, error);
 }
 
-static zero_status_t shm_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+static zero_status_t shm_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                    zero_error_t *error)
 {
     zero_status_t status = shm_gather(c, zero_call_gather(c, bytes), send, recv, bytes, error);
     (void)native;
@@ -76,8 +78,8 @@ static zero_status_t shm_exchange(zero_comm_t *c, const void *send, void *recv, 
     return shm_gather(c, zero_call_exchange(c, bytes), send, recv, bytes, error);
 }
 
-static zero_status_t shm_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
-                                        zero_error_t *error)
+static zero_status_t shm_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype,
+                                        void *native, zero_error_t *error)
 {
     zero_local_t *l = (zero_local_t *)c;
     zero_call_t call = zero_call_reduce(c, count, dtype);
@@ -103,7 +105,8 @@ static zero_status_t shm_split(zero_comm_t *c, int color, int key, zero_comm_t *
     world = calloc((size_t)count, sizeof *world);
     for (int i = 0; i < count && world; i++)
         world[i] = l->world[members[i]];
-    status = zero_shm_open(out, c->caps.name, zero_family_hold(l->family), &meet, members, world, count, index, &c->options, error);
+    status = zero_shm_open(out, c->caps.name, zero_family_hold(l->family), &meet, members, world, count, index,
+                           &c->options, error);
     free(world);
     free(members);
     return status;
@@ -142,8 +145,9 @@ static const zero_comm_ops_t shm_ops = {
     .destroy = shm_destroy,
 };
 
-zero_status_t zero_shm_open(zero_comm_t **comm, const char *name, zero_family_t *family, const zero_meet_t *meet, const int *members,
-                            const int *world, int size, int rank, const zero_comm_options_t *options, zero_error_t *error)
+zero_status_t zero_shm_open(zero_comm_t **comm, const char *name, zero_family_t *family, const zero_meet_t *meet,
+                            const int *members, const int *world, int size, int rank,
+                            const zero_comm_options_t *options, zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status;
@@ -169,7 +173,8 @@ zero_status_t zero_shm_open(zero_comm_t **comm, const char *name, zero_family_t 
     }
     status = zero_meet_agree(meet, status, &why);
     if (status == ZERO_OK)
-        status = zero_node_open(&l->node, family, meet, members, ranks, seats, size, rank, size, ring_bytes, options->timeout_s, &why);
+        status = zero_node_open(&l->node, family, meet, members, ranks, seats, size, rank, size, ring_bytes,
+                                options->timeout_s, &why);
     free(ranks);
     free(seats);
     if (status) {
@@ -184,18 +189,21 @@ zero_status_t zero_shm_open(zero_comm_t **comm, const char *name, zero_family_t 
     return ZERO_OK;
 }
 
-/* ---- bootstrapped by the caller ---------------------------------------------------------------------------------- */
+/* ---- bootstrapped by the caller --------------------------------------------------------------------------------- */
 
 static zero_status_t bootstrap_meet(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
     const zero_bootstrap_t *b = ctx;
     if (b->all_gather(b->ctx, send, recv, bytes) == 0)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_PEER, "rank %d of %d could not exchange %zu bytes with the others while the ranks met (the bootstrap failed)",
-                     b->rank, b->world, bytes);
+    return zero_fail(
+        error, ZERO_ERR_PEER,
+        "rank %d of %d could not exchange %zu bytes with the others while the ranks met (the bootstrap failed)",
+        b->rank, b->world, bytes);
 }
 
-zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstrap, const zero_comm_options_t *options, zero_error_t *error)
+zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstrap, const zero_comm_options_t *options,
+                            zero_error_t *error)
 {
     zero_bootstrap_t b = {0};
     zero_comm_options_t o;
@@ -209,13 +217,18 @@ zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstra
     if (status != ZERO_OK)
         return status;
     if (!b.all_gather)
-        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap of rank %d has no all_gather: give the function by which the ranks meet", b.rank);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "the bootstrap of rank %d has no all_gather: give the function by which the ranks meet",
+                         b.rank);
     if (b.world < 1 || b.rank < 0 || b.rank >= b.world)
-        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap says rank %d of %d: give a rank below a positive world", b.rank, b.world);
+        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap says rank %d of %d: give a rank below a positive world",
+                         b.rank, b.world);
     zero_meet_t meet = {.rank = b.rank, .world = b.world, .all_gather = bootstrap_meet, .ctx = &b};
     status = zero_comm_options_take(&o, options, &why);
     if (status == ZERO_OK && o.ranks_per_node && o.ranks_per_node < b.world)
-        status = zero_fail(&why, ZERO_ERR_ARG, "shared memory cannot split %d ranks into nodes of %d: use MPI (zero_comm_mpi)", b.world, o.ranks_per_node);
+        status = zero_fail(&why, ZERO_ERR_ARG,
+                           "shared memory cannot split %d ranks into nodes of %d: use MPI (zero_comm_mpi)", b.world,
+                           o.ranks_per_node);
     int *all = calloc((size_t)b.world, sizeof *all);
     if (status == ZERO_OK && !all)
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", b.world);

@@ -1,28 +1,30 @@
 /* staged.c - see staged.h.
  *
- * A collective goes in pieces through two halves of pinned memory. While the inner communicator works on one piece, the next one comes
- * from the device into the other half and the one before it returns to the device. All copies are on the caller's stream, whose
- * order alone makes a half free for the next fetch; the host touches a half only after it waited for the stream.
+ * A collective goes in pieces through two halves of pinned memory. While the inner communicator works on one piece, the
+ * next one comes from the device into the other half and the one before it returns to the device. All copies are on the
+ * caller's stream, whose order alone makes a half free for the next fetch; the host touches a half only after it waited
+ * for the stream.
  */
 #include "zero/comm/staged.h"
 #include "zero/comm/backend.h"
 
 #include <stdlib.h>
 
-enum { LINE = 128 };                    /* pieces are multiples of it, so that elements are never cut */
-#define STAGING_DEFAULT (8u << 20)      /* 2 MiB pieces for 2 ranks; copies of 512 KiB, for 8 ranks, still have the link's rate */
+enum { LINE = 128 }; /* pieces are multiples of it, so that elements are never cut */
+#define STAGING_DEFAULT \
+    (8u << 20) /* 2 MiB pieces for 2 ranks; copies of 512 KiB, for 8 ranks, still have the link's rate */
 
 typedef struct staged {
     zero_comm_t base;
     zero_comm_t *inner;
-    zero_device_t *device;              /* borrowed */
-    uint64_t staging_bytes;             /* as asked for */
-    zero_arena_t *arena;                /* NULL where there is one rank */
+    zero_device_t *device;  /* borrowed */
+    uint64_t staging_bytes; /* as asked for */
+    zero_arena_t *arena;    /* NULL where there is one rank */
     char *half[2];
     uint64_t half_bytes;
     bool used;
-    void *native;                       /* once used: the stream that the last collective left copies on */
-    zero_error_t failed;                /* of the first collective that failed: ranks are out of step, so the later ones fail alike */
+    void *native;        /* once used: the stream that the last collective left copies on */
+    zero_error_t failed; /* of the first collective that failed: ranks are out of step, so the later ones fail alike */
 } staged_t;
 
 /* A collective on its way. Slices of total bytes, of which pieces of at most piece bytes move at a time. */
@@ -31,18 +33,20 @@ typedef struct job {
     const char *send;
     char *recv;
     uint64_t total, piece;
-    zero_dtype_t dtype;                 /* REDUCE */
+    zero_dtype_t dtype; /* REDUCE */
     void *native;
 } job_t;
 
-static zero_status_t copy(const staged_t *s, const job_t *j, void *to, const void *from, uint64_t bytes, zero_error_t *error)
+static zero_status_t copy(const staged_t *s, const job_t *j, void *to, const void *from, uint64_t bytes,
+                          zero_error_t *error)
 {
     return bytes ? s->device->ops->copy(s->device, j->native, to, from, bytes, error) : ZERO_OK;
 }
 
-/* Between the slices of ranks [begin, end) on the device, of which it is the bytes from at on, and their places in a half. */
-static zero_status_t copy_slices(const staged_t *s, const job_t *j, char *device, char *half, bool fetch, int begin, int end, uint64_t at,
-                                 uint64_t size, zero_error_t *error)
+/* Between the slices of ranks [begin, end) on the device, of which it is the bytes from at on, and their places in a
+ * half. */
+static zero_status_t copy_slices(const staged_t *s, const job_t *j, char *device, char *half, bool fetch, int begin,
+                                 int end, uint64_t at, uint64_t size, zero_error_t *error)
 {
     uint64_t run = size;
     if (size == j->total && begin < end) { /* whole slices lie side by side in both */
@@ -164,18 +168,24 @@ static zero_status_t run(staged_t *s, job_t *j, zero_error_t *error)
     return zero_fail(error, status, "%s", why.text);
 }
 
-/* ---- operations -------------------------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------------------------- */
 
-static zero_status_t staged_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+static zero_status_t staged_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                       zero_error_t *error)
 {
     job_t j = {.kind = GATHER, .send = send, .recv = recv, .total = bytes, .native = native};
     return run((staged_t *)c, &j, error);
 }
 
-static zero_status_t staged_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native,
-                                           zero_error_t *error)
+static zero_status_t staged_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count,
+                                           zero_dtype_t dtype, void *native, zero_error_t *error)
 {
-    job_t j = {.kind = REDUCE, .send = send, .recv = recv, .total = (uint64_t)count * zero_dtype_size(dtype), .dtype = dtype, .native = native};
+    job_t j = {.kind = REDUCE,
+               .send = send,
+               .recv = recv,
+               .total = (uint64_t)count * zero_dtype_size(dtype),
+               .dtype = dtype,
+               .native = native};
     return run((staged_t *)c, &j, error);
 }
 
@@ -265,7 +275,7 @@ static const zero_comm_ops_t staged_ops = {
     .destroy = staged_destroy,
 };
 
-/* ---- set-up ------------------------------------------------------------------------------------------------------ */
+/* ---- set-up ----------------------------------------------------------------------------------------------------- */
 
 /* Bytes of a half for world ranks: whole pages. */
 static zero_status_t half_of(int world, uint64_t staging_bytes, uint64_t *half, zero_error_t *error)
@@ -275,10 +285,14 @@ static zero_status_t half_of(int world, uint64_t staging_bytes, uint64_t *half, 
     if (world == 1)
         return ZERO_OK;
     if (staging_bytes && wanted < least)
-        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes of pinned memory are too few for %d ranks to go through: give 0 (the default) or at least "
-                         "%llu", (unsigned long long)staging_bytes, world, (unsigned long long)(2 * least));
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "%llu bytes of pinned memory are too few for %d ranks to go through: give 0 (the default) or at least "
+            "%llu",
+            (unsigned long long)staging_bytes, world, (unsigned long long)(2 * least));
     if (!zero_round_up(wanted < least ? least : wanted, ZERO_PAGE, half) || *half > INT64_MAX / 2)
-        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes of pinned memory are more than any machine has", (unsigned long long)staging_bytes);
+        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes of pinned memory are more than any machine has",
+                         (unsigned long long)staging_bytes);
     return ZERO_OK;
 }
 
@@ -309,19 +323,24 @@ static zero_status_t make(staged_t *s, zero_error_t *error)
     return ZERO_OK;
 }
 
-zero_status_t zero_comm_staged(zero_comm_t **out, zero_comm_t *inner, zero_device_t *device, uint64_t staging_bytes, zero_error_t *error)
+zero_status_t zero_comm_staged(zero_comm_t **out, zero_comm_t *inner, zero_device_t *device, uint64_t staging_bytes,
+                               zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = zero_comm_place(out, "zero_comm_staged", error);
     if (status != ZERO_OK || !inner)
-        return status != ZERO_OK ? status : zero_fail(error, ZERO_ERR_ARG, "zero_comm_staged has no communicator to wrap");
+        return status != ZERO_OK ? status
+                                 : zero_fail(error, ZERO_ERR_ARG, "zero_comm_staged has no communicator to wrap");
     zero_meet_t meet = zero_comm_meet(inner);
     staged_t *s = calloc(1, sizeof *s);
     if (!device) /* the others have to be told */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_staged has no device");
     else if (!inner->caps.host_pointers)
-        status = zero_fail(&why, ZERO_ERR_UNSUPPORTED, "data cannot go by way of host memory, since communicator '%s' moves none: between machines that needs "
-                           "ranks that mpiexec starts (zero_comm_mpi)", inner->caps.name);
+        status = zero_fail(
+            &why, ZERO_ERR_UNSUPPORTED,
+            "data cannot go by way of host memory, since communicator '%s' moves none: between machines that needs "
+            "ranks that mpiexec starts (zero_comm_mpi)",
+            inner->caps.name);
     else if (s) {
         s->base = (zero_comm_t){.ops = &staged_ops,
                                 .caps = inner->caps,

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BEYOND 5.0      /* s: what the hub's answer may take longer than the time that it gives others */
+#define BEYOND 5.0       /* s: what the hub's answer may take longer than the time that it gives others */
 #define TELL_SECONDS 1.0 /* the most for telling the hub something that nobody waits for */
 
 typedef struct tcp tcp_t;
@@ -22,9 +22,9 @@ typedef struct tcp tcp_t;
 typedef struct link {
     pthread_mutex_t reading, writing; /* nobody holds both */
     int fd, rank, world;
-    zero_tcp_card_t *cards;     /* [world] */
-    zero_tcp_hub_t *hub;        /* rank 0's */
-    zero_tcp_buffer_t in;       /* reading's, as all below */
+    zero_tcp_card_t *cards; /* [world] */
+    zero_tcp_hub_t *hub;    /* rank 0's */
+    zero_tcp_buffer_t in;   /* reading's, as all below */
     tcp_t *comms;
     bool aborted;
     char sentence[sizeof((zero_error_t *)0)->text];
@@ -34,19 +34,19 @@ typedef struct link {
 struct tcp {
     zero_comm_t base;
     link_t *link;
-    tcp_t *next;                /* of the link's */
+    tcp_t *next; /* of the link's */
     uint64_t id;
-    int *world;                 /* [size] ranks of the link */
+    int *world; /* [size] ranks of the link */
     /* What the hub answered: reading's. */
     bool answered;
-    zero_error_t answer;        /* status ZERO_OK: all, of bytes bytes; ZERO_ERR_MISMATCH: differ */
+    zero_error_t answer; /* status ZERO_OK: all, of bytes bytes; ZERO_ERR_MISMATCH: differ */
     zero_tcp_differ_t differ;
     char *all;
     uint64_t bytes;
-    zero_error_t failed;        /* of the first exchange that failed: ranks are out of step, so the later ones fail alike */
+    zero_error_t failed; /* of the first exchange that failed: ranks are out of step, so the later ones fail alike */
 };
 
-/* ---- the connection ------------------------------------------------------------------------------------------------------ */
+/* ---- the connection --------------------------------------------------------------------------------------------- */
 
 static void set_aborted(link_t *l, const char *sentence, size_t bytes)
 {
@@ -75,7 +75,8 @@ static void take(link_t *l, const zero_tcp_frame_t *f, const char *payload)
         } else if (f->status != ZERO_OK)
             zero_fail(&c->answer, (zero_status_t)f->status, "%.*s", (int)f->bytes, payload);
         else if ((c->all = malloc(f->bytes + 1)) == NULL)
-            zero_fail(&c->answer, ZERO_ERR_MEMORY, "no memory for an exchange of %llu bytes", (unsigned long long)f->bytes);
+            zero_fail(&c->answer, ZERO_ERR_MEMORY, "no memory for an exchange of %llu bytes",
+                      (unsigned long long)f->bytes);
         else
             memcpy(c->all, payload, f->bytes);
         c->bytes = f->bytes;
@@ -109,8 +110,9 @@ static void hear(link_t *l)
     if (bad)
         n = snprintf(text, sizeof text, "rank %d cannot make sense of what rank 0 sent it", l->rank);
     else if (more < 0)
-        n = snprintf(text, sizeof text, "rank 0 (pid %d on %s) ended without a word%s%s", l->cards[0].pid, l->cards[0].host,
-                     error && error != ECONNRESET ? ", or cannot be reached any more: " : "", error && error != ECONNRESET ? strerror(error) : "");
+        n = snprintf(text, sizeof text, "rank 0 (pid %d on %s) ended without a word%s%s", l->cards[0].pid,
+                     l->cards[0].host, error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
+                     error && error != ECONNRESET ? strerror(error) : "");
     if (n > 0)
         set_aborted(l, text, (size_t)n);
 }
@@ -140,21 +142,25 @@ static zero_status_t look(link_t *l, zero_error_t *error)
     return status;
 }
 
-/* ---- operations ---------------------------------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------------------------- */
 
 static zero_status_t moves_nothing(zero_error_t *error)
 {
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "ranks that torchrun started on several machines exchange data through NCCL only: start CPU ranks, and those "
-                     "that share a GPU, with mpiexec");
+    return zero_fail(
+        error, ZERO_ERR_UNSUPPORTED,
+        "ranks that torchrun started on several machines exchange data through NCCL only: start CPU ranks, and those "
+        "that share a GPU, with mpiexec");
 }
 
-static zero_status_t tcp_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native, zero_error_t *error)
+static zero_status_t tcp_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                    zero_error_t *error)
 {
     (void)c, (void)send, (void)recv, (void)bytes, (void)native;
     return moves_nothing(error);
 }
 
-static zero_status_t tcp_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype, void *native, zero_error_t *error)
+static zero_status_t tcp_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype,
+                                        void *native, zero_error_t *error)
 {
     (void)c, (void)send, (void)recv, (void)count, (void)dtype, (void)native;
     return moves_nothing(error);
@@ -194,8 +200,9 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
         if (over)
             return status;
         if (zero_host_now() > end)
-            return zero_fail(why, ZERO_ERR_TIMEOUT, "exchange: rank 0 (pid %d on %s), which serves the others, did not answer within %g s", l->cards[0].pid,
-                             l->cards[0].host, c->base.options.timeout_s + BEYOND);
+            return zero_fail(why, ZERO_ERR_TIMEOUT,
+                             "exchange: rank 0 (pid %d on %s), which serves the others, did not answer within %g s",
+                             l->cards[0].pid, l->cards[0].host, c->base.options.timeout_s + BEYOND);
         /* Another thread may take our answer in while this one sleeps. */
         struct pollfd p = {.fd = l->fd, .events = POLLIN};
         poll(&p, 1, 5);
@@ -206,20 +213,29 @@ static zero_status_t tcp_exchange(zero_comm_t *base, const void *send, void *rec
 {
     tcp_t *c = (tcp_t *)base;
     zero_call_t call = zero_call_exchange(base, bytes);
-    struct { zero_tcp_frame_t frame; zero_call_card_t card; } head;
+    struct {
+        zero_tcp_frame_t frame;
+        zero_call_card_t card;
+    } head;
     zero_error_t why = {0};
     zero_status_t status;
     if (c->failed.status)
         return zero_fail(error, c->failed.status, "%s", c->failed.text);
     if (bytes > ZERO_TCP_MOST / (uint64_t)base->size) /* the same on all ranks, or they find out */
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "an exchange of %llu bytes a rank is too much without MPI: at most %llu", (unsigned long long)bytes,
-                         (unsigned long long)(ZERO_TCP_MOST / (uint64_t)base->size));
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "an exchange of %llu bytes a rank is too much without MPI: at most %llu",
+                         (unsigned long long)bytes, (unsigned long long)(ZERO_TCP_MOST / (uint64_t)base->size));
     double end = zero_host_now() + base->options.timeout_s + BEYOND;
-    head.frame = (zero_tcp_frame_t){.kind = ZERO_TCP_GIVE, .index = base->rank, .size = base->size, .id = c->id, .bytes = sizeof head.card + bytes,
+    head.frame = (zero_tcp_frame_t){.kind = ZERO_TCP_GIVE,
+                                    .index = base->rank,
+                                    .size = base->size,
+                                    .id = c->id,
+                                    .bytes = sizeof head.card + bytes,
                                     .timeout_s = base->options.timeout_s};
     zero_call_card(&call, &head.card);
     status = look(c->link, &why);
-    if (status == ZERO_OK && !send_parts(c->link, &head, sizeof head, send, bytes, end) && (status = look(c->link, &why)) == ZERO_OK)
+    if (status == ZERO_OK && !send_parts(c->link, &head, sizeof head, send, bytes, end) &&
+        (status = look(c->link, &why)) == ZERO_OK)
         status = zero_fail(&why, ZERO_ERR_TIMEOUT, "exchange: rank 0, which serves the others, takes nothing any more");
     if (status == ZERO_OK)
         status = await(c, &call, end, recv, &why);
@@ -268,7 +284,7 @@ static uint64_t tcp_told(const zero_comm_t *c, int rank)
     return 0;
 }
 
-/* ---- start and end ------------------------------------------------------------------------------------------------------- */
+/* ---- start and end ---------------------------------------------------------------------------------------------- */
 
 static void close_link(link_t *l)
 {
@@ -323,7 +339,8 @@ static const zero_comm_ops_t tcp_ops = {
 };
 
 /* A communicator of the link; members[i] is the link's rank of rank i, or of parent where there is one. */
-static tcp_t *make(link_t *l, const tcp_t *parent, const int *members, int size, int rank, const zero_comm_options_t *options)
+static tcp_t *make(link_t *l, const tcp_t *parent, const int *members, int size, int rank,
+                   const zero_comm_options_t *options)
 {
     tcp_t *c = calloc(1, sizeof *c);
     int here = 0;
@@ -363,15 +380,18 @@ static zero_status_t tcp_split(zero_comm_t *base, int color, int key, zero_comm_
     /* Its number is one that its first rank alone gives out. */
     uint64_t own = 0, *all = calloc((size_t)base->size, sizeof *all);
     if (members[0] == base->rank)
-        own = (uint64_t)(atomic_fetch_add(&c->link->splits, 1) + 1) * (uint64_t)c->link->world + (uint64_t)c->link->rank;
+        own =
+            (uint64_t)(atomic_fetch_add(&c->link->splits, 1) + 1) * (uint64_t)c->link->world + (uint64_t)c->link->rank;
     part = make(c->link, c, members, count, index, &base->options);
-    status = zero_meet_agree(&meet, all && part ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
+    status = zero_meet_agree(
+        &meet, all && part ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
     if (status == ZERO_OK)
         status = tcp_exchange(base, &own, all, sizeof own, &why);
     if (status == ZERO_OK) {
         part->id = all[members[0]];
         join(c->link, part);
-        zero_tcp_frame_t frame = {.kind = ZERO_TCP_OPEN, .size = count, .id = part->id, .bytes = (uint64_t)count * sizeof *part->world};
+        zero_tcp_frame_t frame = {
+            .kind = ZERO_TCP_OPEN, .size = count, .id = part->id, .bytes = (uint64_t)count * sizeof *part->world};
         /* Where this fails, so does all that comes after it. */
         send_frame(c->link, &frame, part->world, zero_host_now() + base->options.timeout_s);
         *out = &part->base;
@@ -403,7 +423,8 @@ static zero_status_t open_hub(link_t *l, int *peers, const zero_comm_options_t *
     return status;
 }
 
-zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_place_t *place, const zero_comm_options_t *options, zero_error_t *error)
+zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_place_t *place, const zero_comm_options_t *options,
+                            zero_error_t *error)
 {
     zero_status_t status;
     tcp_t *c = NULL;

@@ -1,5 +1,5 @@
-/* tcp_hub.c - rank 0's thread: puts the parts of an exchange together, passes an abort on, and finds ranks that vanished or are late. It never waits for
- * one rank: what one does not take now stays in its buffer. */
+/* tcp_hub.c - rank 0's thread: puts the parts of an exchange together, passes an abort on, and finds ranks that
+ * vanished or are late. It never waits for one rank: what one does not take now stays in its buffer. */
 #define _GNU_SOURCE
 #include "zero/comm/tcp.h"
 #include "zero/device/host.h"
@@ -16,7 +16,7 @@
 
 #define FAREWELL_SECONDS 2.0 /* after an abort: how long the others' sentences may take */
 
-/* ---- buffers and frames, for tcp.c too --------------------------------------------------------------------------------- */
+/* ---- buffers and frames, for tcp.c too -------------------------------------------------------------------------- */
 
 static bool make_room(zero_tcp_buffer_t *b, size_t bytes)
 {
@@ -73,11 +73,11 @@ bool zero_tcp_next(const zero_tcp_buffer_t *b, zero_tcp_frame_t *frame, const ch
     return !*bad && b->used - sizeof *frame >= frame->bytes;
 }
 
-/* ---- state ------------------------------------------------------------------------------------------------------------- */
+/* ---- state ------------------------------------------------------------------------------------------------------ */
 
 typedef struct peer {
-    int fd;             /* -1: the connection has ended */
-    bool left;          /* said bye */
+    int fd;    /* -1: the connection has ended */
+    bool left; /* said bye */
     zero_tcp_buffer_t in, out;
 } peer_t;
 
@@ -85,11 +85,11 @@ typedef struct peer {
 typedef struct group {
     struct group *next;
     uint64_t id;
-    int size, using;    /* ranks, and those that did not leave it */
-    int *member;        /* [size] */
-    bool *gave;         /* [size] to the exchange that is on its way */
-    int there;          /* how many gave */
-    uint64_t bytes;     /* of each part */
+    int size, using; /* ranks, and those that did not leave it */
+    int *member;     /* [size] */
+    bool *gave;      /* [size] to the exchange that is on its way */
+    int there;       /* how many gave */
+    uint64_t bytes;  /* of each part */
     char *all;
     zero_tcp_differ_t differ; /* the first to give, and, where failed is ZERO_ERR_MISMATCH, one that is elsewhere */
     double since, timeout_s;
@@ -100,11 +100,11 @@ struct zero_tcp_hub {
     pthread_t thread;
     int world;
     double timeout_s;
-    peer_t *peer;           /* [world] */
-    zero_tcp_card_t *card;  /* [world] */
+    peer_t *peer;          /* [world] */
+    zero_tcp_card_t *card; /* [world] */
     group_t *groups;
     bool aborted;
-    double end;             /* from when rank 0 left, or had to: when to stop waiting for the others; 0: not yet */
+    double end; /* from when rank 0 left, or had to: when to stop waiting for the others; 0: not yet */
 };
 
 static void queue(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *frame, const void *payload)
@@ -146,10 +146,11 @@ static void lose(zero_tcp_hub_t *h, int rank, int error)
     p->fd = -1;
     if (!p->left)
         say(h, "rank %d (pid %d on %s) ended without a word%s%s", rank, h->card[rank].pid, h->card[rank].host,
-            error && error != ECONNRESET ? ", or cannot be reached any more: " : "", error && error != ECONNRESET ? strerror(error) : "");
+            error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
+            error && error != ECONNRESET ? strerror(error) : "");
 }
 
-/* ---- exchanges --------------------------------------------------------------------------------------------------------- */
+/* ---- exchanges -------------------------------------------------------------------------------------------------- */
 
 static void drop_group(group_t *g)
 {
@@ -175,7 +176,11 @@ static bool open_group(zero_tcp_hub_t *h, uint64_t id, int size, const void *mem
     g = calloc(1, sizeof *g);
     if (!g)
         return false;
-    *g = (group_t){.id = id, .size = size, .using = size, .member = calloc((size_t)size, sizeof *g->member), .gave = calloc((size_t)size, sizeof *g->gave)};
+    *g = (group_t){.id = id,
+                   .size = size,
+                   .using = size,
+                   .member = calloc((size_t)size, sizeof *g->member),
+                   .gave = calloc((size_t)size, sizeof *g->gave)};
     bool whole = g->member && g->gave;
     if (whole)
         memcpy(g->member, members, (size_t)size * sizeof *g->member);
@@ -207,7 +212,9 @@ static void leave_group(zero_tcp_hub_t *h, uint64_t id)
 static void fail_group(zero_tcp_hub_t *h, group_t *g)
 {
     bool differ = g->failed.status == ZERO_ERR_MISMATCH;
-    zero_tcp_frame_t frame = {.kind = ZERO_TCP_ALL, .status = (int32_t)g->failed.status, .id = g->id,
+    zero_tcp_frame_t frame = {.kind = ZERO_TCP_ALL,
+                              .status = (int32_t)g->failed.status,
+                              .id = g->id,
                               .bytes = differ ? sizeof g->differ : strlen(g->failed.text)};
     for (int i = 0; i < g->size; i++)
         if (g->gave[i]) {
@@ -253,7 +260,8 @@ static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const c
 {
     group_t *g = find_group(h, f->id);
     zero_call_card_t card;
-    if (!g || f->index < 0 || f->index >= g->size || g->member[f->index] != rank || g->gave[f->index] || f->bytes < sizeof card)
+    if (!g || f->index < 0 || f->index >= g->size || g->member[f->index] != rank || g->gave[f->index] ||
+        f->bytes < sizeof card)
         return false;
     memcpy(&card, payload, sizeof card);
     payload += sizeof card;
@@ -264,7 +272,8 @@ static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const c
         free(g->all);
         g->all = calloc((size_t)g->size, g->bytes ? g->bytes : 1);
         if (!g->all && g->failed.status == ZERO_OK)
-            zero_fail(&g->failed, ZERO_ERR_MEMORY, "rank 0 has no memory for an exchange of %d times %llu bytes", g->size, (unsigned long long)g->bytes);
+            zero_fail(&g->failed, ZERO_ERR_MEMORY, "rank 0 has no memory for an exchange of %d times %llu bytes",
+                      g->size, (unsigned long long)g->bytes);
         if (g->failed.status == ZERO_OK) {
             g->differ.rank[0] = f->index;
             g->differ.card[0] = card;
@@ -295,7 +304,7 @@ static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const c
     return true;
 }
 
-/* ---- the thread -------------------------------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------------------------- */
 
 static void bye(zero_tcp_hub_t *h, int rank)
 {
@@ -340,7 +349,8 @@ static void hear(zero_tcp_hub_t *h, int rank)
             break;
     }
     if (bad)
-        say(h, "rank 0 cannot make sense of what rank %d (pid %d on %s) sent it, or has no memory for it", rank, h->card[rank].pid, h->card[rank].host);
+        say(h, "rank 0 cannot make sense of what rank %d (pid %d on %s) sent it, or has no memory for it", rank,
+            h->card[rank].pid, h->card[rank].host);
     if (p->fd >= 0 && (more < 0 || bad))
         lose(h, rank, error);
 }
@@ -380,7 +390,8 @@ static void *hub_main(void *arg)
         for (group_t *g = h->groups; g; g = g->next)
             look_at_group(h, g, now);
         for (int r = 0; r < h->world && polled; r++)
-            polled[r] = (struct pollfd){.fd = h->peer[r].fd, .events = (short)(POLLIN | (h->peer[r].out.used ? POLLOUT : 0))};
+            polled[r] =
+                (struct pollfd){.fd = h->peer[r].fd, .events = (short)(POLLIN | (h->peer[r].out.used ? POLLOUT : 0))};
         if (!polled || poll(polled, (nfds_t)h->world, 100) < 0)
             usleep(1000);
         for (int r = 0; r < h->world; r++) {
@@ -411,13 +422,16 @@ static void free_hub(zero_tcp_hub_t *h)
     free(h);
 }
 
-zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peers, const zero_tcp_card_t *cards, double timeout_s, zero_error_t *error)
+zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peers, const zero_tcp_card_t *cards,
+                                double timeout_s, zero_error_t *error)
 {
     sigset_t all, old;
     int *members = calloc((size_t)world, sizeof *members);
     zero_tcp_hub_t *h = calloc(1, sizeof *h);
     if (h)
-        *h = (zero_tcp_hub_t){.world = world, .timeout_s = timeout_s, .peer = calloc((size_t)world, sizeof *h->peer),
+        *h = (zero_tcp_hub_t){.world = world,
+                              .timeout_s = timeout_s,
+                              .peer = calloc((size_t)world, sizeof *h->peer),
                               .card = calloc((size_t)world, sizeof *h->card)};
     for (int r = 0; r < world && h && h->peer; r++)
         h->peer[r].fd = peers[r];
@@ -439,7 +453,8 @@ zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peer
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (e) {
         free_hub(h);
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot start the thread that serves ranks of several nodes: %s", strerror(e));
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot start the thread that serves ranks of several nodes: %s",
+                         strerror(e));
     }
     *out = h;
     return ZERO_OK;

@@ -1,5 +1,5 @@
-/* tcp_meet.c - how ranks of several nodes find each other: rank 0 listens at one of a few ports, and the others look for it there. It speaks first,
- * so that whoever else listens at one of them hears nothing of us. */
+/* tcp_meet.c - how ranks of several nodes find each other: rank 0 listens at one of a few ports, and the others look
+ * for it there. It speaks first, so that whoever else listens at one of them hears nothing of us. */
 #define _GNU_SOURCE
 #include "zero/comm/sockets.h"
 #include "zero/comm/tcp.h"
@@ -44,7 +44,11 @@ uint64_t zero_this_machine(void)
 
 static zero_tcp_card_t own_card(const zero_tcp_place_t *place)
 {
-    zero_tcp_card_t card = {.magic = MAGIC, .job = place->job, .node = zero_this_machine(), .rank = place->rank, .world = place->world,
+    zero_tcp_card_t card = {.magic = MAGIC,
+                            .job = place->job,
+                            .node = zero_this_machine(),
+                            .rank = place->rank,
+                            .world = place->world,
                             .pid = (int32_t)getpid()};
     gethostname(card.host, sizeof card.host - 1);
     return card;
@@ -141,7 +145,8 @@ static int look_up_within(const char *host, double seconds, struct addrinfo **ou
 }
 
 /* A name may become known while hosts start, but not much later than the ranks. */
-static zero_status_t find(const zero_tcp_place_t *place, double end, bool *numeric, struct addrinfo **out, zero_error_t *error)
+static zero_status_t find(const zero_tcp_place_t *place, double end, bool *numeric, struct addrinfo **out,
+                          zero_error_t *error)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
     int code = getaddrinfo(place->host, NULL, &hints, out);
@@ -155,8 +160,8 @@ static zero_status_t find(const zero_tcp_place_t *place, double end, bool *numer
         nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     }
     if (code)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot find the address of MASTER_ADDR '%s': %s", place->rank, place->host,
-                         code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
+        return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot find the address of MASTER_ADDR '%s': %s", place->rank,
+                         place->host, code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
     return ZERO_OK;
 }
 
@@ -175,7 +180,7 @@ static int port_of(const zero_tcp_place_t *place, int i)
     return port > 65535 || (i == 0 && place->taken) ? 0 : port;
 }
 
-/* ---- rank 0 -------------------------------------------------------------------------------------------------------------- */
+/* ---- rank 0 ----------------------------------------------------------------------------------------------------- */
 
 static int listen_at(struct sockaddr *address, socklen_t length, int port, int world)
 {
@@ -195,7 +200,8 @@ static int listen_at(struct sockaddr *address, socklen_t length, int port, int w
     return -1;
 }
 
-/* At the address that was named, where one was and it is this node's: a name may mean another address here than elsewhere. */
+/* At the address that was named, where one was and it is this node's: a name may mean another address here than
+ * elsewhere. */
 static zero_status_t open_listener(const zero_tcp_place_t *place, double end, int *listener, zero_error_t *error)
 {
     struct sockaddr_in6 any6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_ANY_INIT};
@@ -223,8 +229,9 @@ static zero_status_t open_listener(const zero_tcp_place_t *place, double end, in
             why = *listener < 0 ? errno : 0;
         }
         if (*listener < 0 && zero_host_now() > end) {
-            status = zero_fail(error, ZERO_ERR_SYSTEM, "rank 0 cannot listen at %s, ports %d to %d: %s: choose another MASTER_PORT", place->host,
-                               place->port, place->port + ZERO_TCP_PORTS - 1, strerror(why));
+            status = zero_fail(error, ZERO_ERR_SYSTEM,
+                               "rank 0 cannot listen at %s, ports %d to %d: %s: choose another MASTER_PORT",
+                               place->host, place->port, place->port + ZERO_TCP_PORTS - 1, strerror(why));
             break;
         }
     }
@@ -233,7 +240,8 @@ static zero_status_t open_listener(const zero_tcp_place_t *place, double end, in
 }
 
 /* Greets connections until every rank has said who it is. *rejected: the one that ended that, or -1. */
-static zero_status_t hear_all(const zero_tcp_place_t *place, int listener, double end, zero_tcp_card_t *cards, int *peers, int *rejected, zero_error_t *error)
+static zero_status_t hear_all(const zero_tcp_place_t *place, int listener, double end, zero_tcp_card_t *cards,
+                              int *peers, int *rejected, zero_error_t *error)
 {
     char late[200] = "";
     for (int missing = place->world - 1; missing > 0;) {
@@ -242,7 +250,8 @@ static zero_status_t hear_all(const zero_tcp_place_t *place, int listener, doubl
             for (int r = 1, n = 0; r < place->world && n < 150; r++)
                 if (peers[r] < 0)
                     n += snprintf(late + n, sizeof late - (size_t)n, "%s%d", n ? ", " : "", r);
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time: %s", missing, place->world, late);
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time: %s",
+                             missing, place->world, late);
         }
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0 && errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
@@ -250,14 +259,15 @@ static zero_status_t hear_all(const zero_tcp_place_t *place, int listener, doubl
         if (fd < 0)
             return zero_fail(error, ZERO_ERR_SYSTEM, "cannot accept a rank's connection: %s", strerror(errno));
         double soon = sooner(end, HELLO_SECONDS);
-        if (!zero_socket_put(soon, fd, &cards[0], sizeof cards[0]) || !zero_socket_get(soon, fd, &card, sizeof card) || card.magic != MAGIC ||
-            card.job != place->job) {
+        if (!zero_socket_put(soon, fd, &cards[0], sizeof cards[0]) || !zero_socket_get(soon, fd, &card, sizeof card) ||
+            card.magic != MAGIC || card.job != place->job) {
             close(fd);
             continue;
         }
         if (card.world != place->world || card.rank < 1 || card.rank >= place->world || peers[card.rank] >= 0) {
             *rejected = fd;
-            return zero_fail(error, ZERO_ERR_MISMATCH, "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once",
+            return zero_fail(error, ZERO_ERR_MISMATCH,
+                             "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once",
                              card.rank, card.world, place->world - 1, place->world);
         }
         tune(fd);
@@ -269,7 +279,8 @@ static zero_status_t hear_all(const zero_tcp_place_t *place, int listener, doubl
     return ZERO_OK;
 }
 
-static zero_status_t listen_for_all(const zero_tcp_place_t *place, double end, zero_tcp_card_t *cards, int *peers, zero_error_t *error)
+static zero_status_t listen_for_all(const zero_tcp_place_t *place, double end, zero_tcp_card_t *cards, int *peers,
+                                    zero_error_t *error)
 {
     zero_error_t why = {0};
     answer_t answer = {0};
@@ -298,7 +309,7 @@ static zero_status_t listen_for_all(const zero_tcp_place_t *place, double end, z
     return status == ZERO_OK ? ZERO_OK : zero_fail(error, status, "%s", why.text);
 }
 
-/* ---- the others ---------------------------------------------------------------------------------------------------------- */
+/* ---- the others ------------------------------------------------------------------------------------------------- */
 
 /* A connection to rank 0, which has greeted, or -1. */
 static int connect_at(const zero_tcp_place_t *place, struct sockaddr *address, socklen_t length, int port, double end)
@@ -313,7 +324,8 @@ static int connect_at(const zero_tcp_place_t *place, struct sockaddr *address, s
     bool there = connect(fd, address, length) == 0;
     if (!there && errno == EINPROGRESS && zero_socket_ready(sooner(end, CONNECT_SECONDS), fd, POLLOUT))
         there = getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 && code == 0;
-    if (there && zero_socket_get(sooner(end, GREET_SECONDS), fd, &first, sizeof first) && first.magic == MAGIC && first.job == place->job && first.rank == 0)
+    if (there && zero_socket_get(sooner(end, GREET_SECONDS), fd, &first, sizeof first) && first.magic == MAGIC &&
+        first.job == place->job && first.rank == 0)
         return fd;
     close(fd);
     return -1;
@@ -322,12 +334,14 @@ static int connect_at(const zero_tcp_place_t *place, struct sockaddr *address, s
 /* Says who we are, and hears whether all are there. false: rank 0 closed the connection, or the time is up. */
 static bool introduce(const zero_tcp_card_t *own, int fd, double end, answer_t *answer, zero_tcp_card_t *cards)
 {
-    zero_socket_put(end, fd, own, sizeof *own); /* where rank 0 did not wait for that, its answer is there nevertheless */
+    zero_socket_put(end, fd, own,
+                    sizeof *own); /* where rank 0 did not wait for that, its answer is there nevertheless */
     return zero_socket_get(end, fd, answer, sizeof *answer) &&
            (answer->status != ZERO_OK || zero_socket_get(end, fd, cards, sizeof *cards * (size_t)own->world));
 }
 
-static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end, zero_tcp_card_t *cards, int *peers, zero_error_t *error)
+static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end, zero_tcp_card_t *cards, int *peers,
+                                      zero_error_t *error)
 {
     const zero_tcp_card_t own = own_card(place);
     struct addrinfo *found = NULL;
@@ -341,7 +355,9 @@ static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end,
             for (int i = 0; i < ZERO_TCP_PORTS; i++) {
                 answer_t answer;
                 int port = port_of(place, i);
-                int fd = port && (a->ai_family == AF_INET || a->ai_family == AF_INET6) ? connect_at(place, a->ai_addr, a->ai_addrlen, port, end) : -1;
+                int fd = port && (a->ai_family == AF_INET || a->ai_family == AF_INET6)
+                             ? connect_at(place, a->ai_addr, a->ai_addrlen, port, end)
+                             : -1;
                 if (fd < 0)
                     continue;
                 bool heard = introduce(&own, fd, end, &answer, cards);
@@ -354,21 +370,27 @@ static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end,
                 close(fd);
                 if (heard) {
                     freeaddrinfo(found);
-                    return zero_fail(error, (zero_status_t)answer.status, "%.*s", (int)sizeof answer.text - 1, answer.text);
+                    return zero_fail(error, (zero_status_t)answer.status, "%.*s", (int)sizeof answer.text - 1,
+                                     answer.text);
                 }
             }
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     } while (zero_host_now() < end);
     freeaddrinfo(found);
-    return zero_fail(error, ZERO_ERR_TIMEOUT, "rank %d did not find rank 0 at %s, ports %d to %d, in time: start all ranks with one torchrun, and let these "
-                     "ports through", place->rank, place->host, place->port, place->port + ZERO_TCP_PORTS - 1);
+    return zero_fail(
+        error, ZERO_ERR_TIMEOUT,
+        "rank %d did not find rank 0 at %s, ports %d to %d, in time: start all ranks with one torchrun, and let these "
+        "ports through",
+        place->rank, place->host, place->port, place->port + ZERO_TCP_PORTS - 1);
 }
 
-zero_status_t zero_tcp_meet(const zero_tcp_place_t *place, double timeout_s, zero_tcp_card_t *cards, int *peers, zero_error_t *error)
+zero_status_t zero_tcp_meet(const zero_tcp_place_t *place, double timeout_s, zero_tcp_card_t *cards, int *peers,
+                            zero_error_t *error)
 {
     double end = zero_host_now() + timeout_s;
     for (int r = 0; r < place->world; r++)
         peers[r] = -1;
     cards[place->rank] = own_card(place);
-    return place->rank ? connect_to_first(place, end, cards, peers, error) : listen_for_all(place, end, cards, peers, error);
+    return place->rank ? connect_to_first(place, end, cards, peers, error)
+                       : listen_for_all(place, end, cards, peers, error);
 }

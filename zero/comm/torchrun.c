@@ -1,9 +1,9 @@
-/* torchrun.c - ranks that torchrun started on one node meet at an abstract socket whose name is made from torchrun's variables, and then
- * share memory. Those of several nodes have tcp.c.
+/* torchrun.c - ranks that torchrun started on one node meet at an abstract socket whose name is made from torchrun's
+ * variables, and then share memory. Those of several nodes have tcp.c.
  *
- * Rank 0 listens. Every other rank connects and says who it is; when all are there rank 0 answers go, and when they will not be,
- * why. Each all-gather sends the ranks' bytes to rank 0, which answers with everyone's. The sockets close when the communicator
- * is made.
+ * Rank 0 listens. Every other rank connects and says who it is; when all are there rank 0 answers go, and when they
+ * will not be, why. Each all-gather sends the ranks' bytes to rank 0, which answers with everyone's. The sockets close
+ * when the communicator is made.
  */
 #define _GNU_SOURCE
 #include "zero/comm/backend.h"
@@ -24,13 +24,13 @@
 
 typedef struct star {
     int rank, world;
-    int *peer;      /* rank 0: [world] a socket each, -1 at 0; others: [1] rank 0's */
+    int *peer; /* rank 0: [world] a socket each, -1 at 0; others: [1] rank 0's */
     int listener;
-    double end;     /* of everything */
+    double end; /* of everything */
 } star_t;
 
-/* The most that rank 0 waits for what a connection says first. A rank says it at once; where the machine held it up for longer,
- * it finds itself dropped and connects again. */
+/* The most that rank 0 waits for what a connection says first. A rank says it at once; where the machine held it up for
+ * longer, it finds itself dropped and connects again. */
 #define HELLO_SECONDS 1.0
 
 typedef struct hello {
@@ -49,7 +49,10 @@ static int star_all_gather(void *ctx, const void *send, void *recv, size_t bytes
 {
     star_t *s = ctx;
     if (s->rank)
-        return zero_socket_put(s->end, s->peer[0], send, bytes) && zero_socket_get(s->end, s->peer[0], recv, bytes * (size_t)s->world) ? 0 : -1;
+        return zero_socket_put(s->end, s->peer[0], send, bytes) &&
+                       zero_socket_get(s->end, s->peer[0], recv, bytes * (size_t)s->world)
+                   ? 0
+                   : -1;
     if (bytes)
         memcpy(recv, send, bytes);
     for (int r = 1; r < s->world; r++)
@@ -61,7 +64,7 @@ static int star_all_gather(void *ctx, const void *send, void *recv, size_t bytes
     return 0;
 }
 
-/* ---- meeting ----------------------------------------------------------------------------------------------------- */
+/* ---- meeting ---------------------------------------------------------------------------------------------------- */
 
 /* Other users can connect to an abstract socket too. */
 static bool same_user(int fd)
@@ -75,14 +78,16 @@ static zero_status_t open_listener(star_t *s, const struct sockaddr_un *address,
 {
     s->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->listener < 0)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s", strerror(errno));
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s",
+                         strerror(errno));
     /* In use: by the meeting of an earlier communicator that is just ending, or of another job. */
     while (bind(s->listener, (const struct sockaddr *)address, length) < 0) {
         if (errno != EADDRINUSE || zero_host_now() > s->end)
-            return zero_fail(error, ZERO_ERR_SYSTEM,
-                             "cannot bind the socket '@%s' where torchrun's ranks meet: %s (does another job of yours have the "
-                             "same MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID?)",
-                             address->sun_path + 1, strerror(errno));
+            return zero_fail(
+                error, ZERO_ERR_SYSTEM,
+                "cannot bind the socket '@%s' where torchrun's ranks meet: %s (does another job of yours have the "
+                "same MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID?)",
+                address->sun_path + 1, strerror(errno));
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
     if (listen(s->listener, s->world) < 0)
@@ -96,23 +101,24 @@ static zero_status_t hear_all(star_t *s, int *rejected, zero_error_t *error)
     for (int missing = s->world - 1; missing > 0;) {
         hello_t h;
         if (!zero_socket_ready(s->end, s->listener, POLLIN))
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time", missing,
-                             s->world);
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time",
+                             missing, s->world);
         int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
             continue;
         if (fd < 0) /* out of descriptors, say */
             return zero_fail(error, ZERO_ERR_SYSTEM, "cannot accept a rank's connection: %s", strerror(errno));
         double end = zero_host_now() + HELLO_SECONDS;
-        if (!same_user(fd) || !zero_socket_get(end < s->end ? end : s->end, fd, &h, sizeof h) || h.magic != HELLO_MAGIC) {
+        if (!same_user(fd) || !zero_socket_get(end < s->end ? end : s->end, fd, &h, sizeof h) ||
+            h.magic != HELLO_MAGIC) {
             close(fd);
             continue;
         }
         if (h.world != s->world || h.rank < 1 || h.rank >= s->world || s->peer[h.rank] >= 0) {
             *rejected = fd;
             return zero_fail(error, ZERO_ERR_MISMATCH,
-                             "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once", h.rank,
-                             h.world, s->world - 1, s->world);
+                             "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once",
+                             h.rank, h.world, s->world - 1, s->world);
         }
         s->peer[h.rank] = fd;
         missing--;
@@ -133,7 +139,8 @@ static zero_status_t listen_for_all(star_t *s, const struct sockaddr_un *address
     for (int r = 1; r < s->world; r++)
         if (s->peer[r] >= 0 && !zero_socket_put(s->end, s->peer[r], &answer, sizeof answer) && status == ZERO_OK)
             status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left while torchrun's ranks met", r);
-    /* Whoever waits to be let in would find nobody here when it tries again. An answer fits a socket's buffer: no wait for it. */
+    /* Whoever waits to be let in would find nobody here when it tries again. An answer fits a socket's buffer: no wait
+     * for it. */
     for (int fd = rejected; status != ZERO_OK && s->listener >= 0;) {
         if (fd >= 0) {
             if (same_user(fd))
@@ -149,7 +156,8 @@ static zero_status_t listen_for_all(star_t *s, const struct sockaddr_un *address
     return status == ZERO_OK ? ZERO_OK : zero_fail(error, status, "%s", why.text);
 }
 
-static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *address, socklen_t length, zero_error_t *error)
+static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *address, socklen_t length,
+                                      zero_error_t *error)
 {
     hello_t h = {HELLO_MAGIC, s->rank, s->world};
     /* Until rank 0 listens; and again where it closed the meeting of an earlier communicator. */
@@ -157,10 +165,12 @@ static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *addre
         answer_t answer;
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
-            return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s", strerror(errno));
+            return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s",
+                             strerror(errno));
         bool met = connect(fd, (const struct sockaddr *)address, length) == 0 && same_user(fd);
         if (met) {
-            zero_socket_put(s->end, fd, &h, sizeof h); /* where rank 0 did not wait for that, its answer is there nevertheless */
+            zero_socket_put(s->end, fd, &h,
+                            sizeof h); /* where rank 0 did not wait for that, its answer is there nevertheless */
             met = zero_socket_get(s->end, fd, &answer, sizeof answer);
         }
         if (met && answer.status == ZERO_OK) {
@@ -173,18 +183,19 @@ static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *addre
         nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
     } while (zero_host_now() < s->end);
     return zero_fail(error, ZERO_ERR_TIMEOUT,
-                     "rank %d did not find rank 0 at the socket '@%s' in time: start all ranks with one torchrun", s->rank,
-                     address->sun_path + 1);
+                     "rank %d did not find rank 0 at the socket '@%s' in time: start all ranks with one torchrun",
+                     s->rank, address->sun_path + 1);
 }
 
-/* ---- environment ------------------------------------------------------------------------------------------------- */
+/* ---- environment ------------------------------------------------------------------------------------------------ */
 
 static zero_status_t number(const char *name, int least, int *out, zero_error_t *error)
 {
     const char *text = getenv(name);
     char *end;
     if (!text)
-        return zero_fail(error, ZERO_ERR_ARG, "%s is not set: torchrun sets it for each rank; start with torchrun, or with mpiexec", name);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%s is not set: torchrun sets it for each rank; start with torchrun, or with mpiexec", name);
     errno = 0;
     long value = strtol(text, &end, 10);
     if (errno || end == text || *end || value < least || value > INT_MAX)
@@ -204,7 +215,8 @@ static uint64_t hash(uint64_t h, const char *text)
 /* The same for the ranks that meet, and another one for those that torchrun starts anew. */
 static uint64_t hash_of_job(void)
 {
-    static const char *const names[] = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"};
+    static const char *const names[] = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID",
+                                        "TORCHELASTIC_RESTART_COUNT"};
     uint64_t h = 0xcbf29ce484222325u;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *value = getenv(names[i]);
@@ -216,7 +228,8 @@ static uint64_t hash_of_job(void)
 static void name_socket(struct sockaddr_un *address, socklen_t *length)
 {
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "zero-%u-%016llx", (unsigned)getuid(), (unsigned long long)hash_of_job());
+    int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "zero-%u-%016llx", (unsigned)getuid(),
+                     (unsigned long long)hash_of_job());
     *length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
@@ -229,23 +242,33 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
     int local_world, port;
     zero_status_t status;
 
-    if ((status = zero_comm_place(comm, "zero_comm_torchrun", error)) || (status = zero_comm_options_take(&o, options, error)) || (status = number("RANK", 0, &s.rank, error)) ||
+    if ((status = zero_comm_place(comm, "zero_comm_torchrun", error)) ||
+        (status = zero_comm_options_take(&o, options, error)) || (status = number("RANK", 0, &s.rank, error)) ||
         (status = number("WORLD_SIZE", 1, &s.world, error)) || (status = number("MASTER_PORT", 1, &port, error)))
         return status;
     local_world = s.world; /* where something else than torchrun sets the variables that it documents first */
     if (getenv("LOCAL_WORLD_SIZE") && (status = number("LOCAL_WORLD_SIZE", 1, &local_world, error)))
         return status;
     if (!getenv("MASTER_ADDR"))
-        return zero_fail(error, ZERO_ERR_ARG, "MASTER_ADDR is not set: torchrun sets it for each rank; start with torchrun, or with mpiexec");
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "MASTER_ADDR is not set: torchrun sets it for each rank; start with torchrun, or with mpiexec");
     if (s.rank >= s.world)
-        return zero_fail(error, ZERO_ERR_ARG, "RANK is %d, but WORLD_SIZE is %d: ranks are 0 to %d", s.rank, s.world, s.world - 1);
+        return zero_fail(error, ZERO_ERR_ARG, "RANK is %d, but WORLD_SIZE is %d: ranks are 0 to %d", s.rank, s.world,
+                         s.world - 1);
     if (local_world > s.world)
-        return zero_fail(error, ZERO_ERR_ARG, "LOCAL_WORLD_SIZE is %d, but WORLD_SIZE is %d: a machine has no more ranks than all have", local_world, s.world);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "LOCAL_WORLD_SIZE is %d, but WORLD_SIZE is %d: a machine has no more ranks than all have",
+                         local_world, s.world);
     if (local_world < s.world) {
         /* Where torchrun keeps a store of its own at the port, as it says then, ranks meet at one of the next. */
         const char *store = getenv("TORCHELASTIC_USE_AGENT_STORE");
-        zero_tcp_place_t place = {.host = getenv("MASTER_ADDR"), .port = port, .taken = store && strcmp(store, "True") == 0, .job = hash_of_job(),
-                                  .rank = s.rank, .world = s.world};
+        zero_tcp_place_t place = {.host = getenv("MASTER_ADDR"),
+                                  .port = port,
+                                  .taken = store && strcmp(store, "True") == 0,
+                                  .job = hash_of_job(),
+                                  .rank = s.rank,
+                                  .world = s.world};
         return zero_tcp_open(comm, &place, &o, error);
     }
     s.end = zero_host_now() + o.timeout_s;
@@ -258,7 +281,8 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
     if (s.world > 1)
         status = s.rank ? connect_to_first(&s, &address, length, error) : listen_for_all(&s, &address, length, error);
     if (status == ZERO_OK) {
-        zero_bootstrap_t b = {.size = sizeof b, .rank = s.rank, .world = s.world, .all_gather = star_all_gather, .ctx = &s};
+        zero_bootstrap_t b = {
+            .size = sizeof b, .rank = s.rank, .world = s.world, .all_gather = star_all_gather, .ctx = &s};
         status = zero_comm_shm(comm, &b, options, error);
     }
     if (s.listener >= 0)

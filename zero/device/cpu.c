@@ -11,10 +11,10 @@
 struct zero_arena {
     zero_allocator_t allocator; /* the caller's, whose memory base is; else none */
     zero_tier_t tier;
-    char *map;          /* the whole mapping: a guard page or more, the arena, a guard page */
+    char *map; /* the whole mapping: a guard page or more, the arena, a guard page */
     uint64_t map_bytes;
     char *base;
-    uint64_t bytes;     /* as asked for */
+    uint64_t bytes; /* as asked for */
 };
 
 enum { HUGE_PAGE = 2 << 20 };
@@ -34,12 +34,14 @@ static zero_status_t cpu_available(zero_device_t *d, zero_tier_t tier, uint64_t 
 {
     (void)d;
     if (tier != ZERO_TIER_DEVICE && tier != ZERO_TIER_HOST)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the CPU device has no memory of tier '%s': use tier '%s' or '%s'", zero_tier_name(tier),
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "the CPU device has no memory of tier '%s': use tier '%s' or '%s'", zero_tier_name(tier),
                          zero_tier_name(ZERO_TIER_DEVICE), zero_tier_name(ZERO_TIER_HOST));
     return zero_host_available(bytes, error);
 }
 
-static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t bytes, zero_arena_t **out, zero_error_t *error)
+static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t bytes, zero_arena_t **out,
+                                  zero_error_t *error)
 {
     zero_status_t status;
     uint64_t there, rounded, page = zero_host_page();
@@ -52,10 +54,13 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
     if (bytes == 0)
         return zero_fail(error, ZERO_ERR_ARG, "an arena of 0 bytes was asked for; at least 1 is needed");
     /* What a caller's allocator has is its own to know: it may have taken it from the machine long ago. */
-    if ((bytes > there && !d->options.allocator.allocate) || !zero_round_up(bytes, page, &rounded) || rounded > SIZE_MAX - 2 * HUGE_PAGE - 2 * page)
-        return zero_fail(error, ZERO_ERR_MEMORY, "an arena of %llu bytes (tier '%s') is wanted, but only %llu bytes are available on this machine: "
-                         "use more ranks on more machines, a smaller model or batch, or a larger memory limit", (unsigned long long)bytes,
-                         zero_tier_name(tier), (unsigned long long)there);
+    if ((bytes > there && !d->options.allocator.allocate) || !zero_round_up(bytes, page, &rounded) ||
+        rounded > SIZE_MAX - 2 * HUGE_PAGE - 2 * page)
+        return zero_fail(
+            error, ZERO_ERR_MEMORY,
+            "an arena of %llu bytes (tier '%s') is wanted, but only %llu bytes are available on this machine: "
+            "use more ranks on more machines, a smaller model or batch, or a larger memory limit",
+            (unsigned long long)bytes, zero_tier_name(tier), (unsigned long long)there);
     a = calloc(1, sizeof *a);
     if (!a)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for an arena's handle (%zu bytes)", sizeof *a);
@@ -69,8 +74,8 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
         *out = a;
         return ZERO_OK;
     }
-    /* Guard pages: a kernel that runs past the arena faults, and no neighbour is merged into its mapping, whose huge pages could
-     * otherwise cover memory that is not counted here. */
+    /* Guard pages: a kernel that runs past the arena faults, and no neighbour is merged into its mapping, whose huge
+     * pages could otherwise cover memory that is not counted here. */
     a->map_bytes = rounded + 2 * page + (rounded >= HUGE_PAGE ? HUGE_PAGE : 0);
     a->map = mmap(NULL, a->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (a->map == MAP_FAILED) {
@@ -83,10 +88,12 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
     if (rounded >= HUGE_PAGE)
         a->base = (char *)(((uintptr_t)a->base + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
     if (mprotect(a->base, rounded, PROT_READ | PROT_WRITE) < 0) {
-        status = zero_fail(error, ZERO_ERR_MEMORY, "cannot reserve %llu bytes of memory: %s", (unsigned long long)rounded, strerror(errno));
+        status = zero_fail(error, ZERO_ERR_MEMORY, "cannot reserve %llu bytes of memory: %s",
+                           (unsigned long long)rounded, strerror(errno));
         goto fail;
     }
-    /* A hint: whole huge pages lie inside the arena, and all of its pages are made resident anyway, so it changes no byte count. */
+    /* A hint: whole huge pages lie inside the arena, and all of its pages are made resident anyway, so it changes no
+     * byte count. */
     if (rounded >= HUGE_PAGE)
         madvise(a->base, rounded, MADV_HUGEPAGE);
     status = zero_host_populate(a->base, rounded, error);
@@ -104,11 +111,13 @@ static void *arena_base(zero_arena_t *arena)
     return arena->base;
 }
 
-static zero_status_t arena_resident(zero_arena_t *arena, uint64_t offset, uint64_t bytes, uint64_t *resident, zero_error_t *error)
+static zero_status_t arena_resident(zero_arena_t *arena, uint64_t offset, uint64_t bytes, uint64_t *resident,
+                                    zero_error_t *error)
 {
     if (offset > arena->bytes || bytes > arena->bytes - offset)
-        return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes", (unsigned long long)offset,
-                         (unsigned long long)offset, (unsigned long long)bytes, (unsigned long long)arena->bytes);
+        return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes",
+                         (unsigned long long)offset, (unsigned long long)offset, (unsigned long long)bytes,
+                         (unsigned long long)arena->bytes);
     if (arena->allocator.release) { /* whose pages they are, and where, is the caller's */
         *resident = bytes;
         return ZERO_OK;
@@ -116,7 +125,8 @@ static zero_status_t arena_resident(zero_arena_t *arena, uint64_t offset, uint64
     return zero_host_resident(arena->base + offset, bytes, resident, error);
 }
 
-static zero_status_t cpu_copy(zero_device_t *d, void *native, void *dst, const void *src, uint64_t bytes, zero_error_t *error)
+static zero_status_t cpu_copy(zero_device_t *d, void *native, void *dst, const void *src, uint64_t bytes,
+                              zero_error_t *error)
 {
     (void)d, (void)native, (void)error;
     if (bytes)
@@ -173,14 +183,17 @@ zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_
     if (status)
         return status;
     if (o.index != 0 || o.stream)
-        return zero_fail(error, ZERO_ERR_ARG, "the CPU device has no index or stream: leave zero_device_options_t's 'index' 0 and 'stream' NULL, or use "
-                         "zero_device_cuda");
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "the CPU device has no index or stream: leave zero_device_options_t's 'index' 0 and 'stream' NULL, or use "
+            "zero_device_cuda");
     zero_device_t *d = calloc(1, sizeof *d);
     if (!d)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a device (%zu bytes)", sizeof *d);
     d->ops = &cpu_ops;
     d->options = o;
-    d->caps = (zero_device_caps_t){.name = "cpu", .asynchronous = o.threaded, .host_memory = true, .page = zero_host_page()};
+    d->caps =
+        (zero_device_caps_t){.name = "cpu", .asynchronous = o.threaded, .host_memory = true, .page = zero_host_page()};
     *device = d;
     return ZERO_OK;
 }

@@ -12,7 +12,8 @@ extern "C" {
 const char *zero_stream_name(zero_stream_id_t id);
 
 /* Entries of zero_device_ops_t, for streams and events (cpu_streams.c). */
-zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero_stream_t **stream, zero_error_t *error);
+zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero_stream_t **stream,
+                                     zero_error_t *error);
 void zero_cpu_stream_destroy(zero_stream_t *stream);
 zero_status_t zero_cpu_enqueue(zero_stream_t *stream, zero_task_fn fn, void *ctx, const void *arg, zero_error_t *error);
 zero_status_t zero_cpu_sync(zero_stream_t *stream, double timeout_s, zero_error_t *error);
@@ -23,7 +24,8 @@ zero_status_t zero_cpu_record(zero_event_t *event, zero_stream_t *stream, zero_e
 zero_status_t zero_cpu_wait(zero_stream_t *stream, zero_event_t *event, double timeout_s, zero_error_t *error);
 zero_status_t zero_cpu_host_wait(zero_event_t *event, double timeout_s, zero_error_t *error);
 
-/* From now on a stream that fails calls fn(ctx) at once, on the thread that ran the task, before anything that was queued behind it is passed over. */
+/* From now on a stream that fails calls fn(ctx) at once, on the thread that ran the task, before anything that was
+ * queued behind it is passed over. */
 void zero_cpu_stream_on_failure(zero_stream_t *stream, void (*fn)(void *ctx), void *ctx);
 
 #ifdef __cplusplus

@@ -1,9 +1,10 @@
 /* cpu_streams.c - streams and events of the CPU device.
  *
- * A stream without a worker runs everything at once on the calling thread. A worker takes items from a ring that the calling thread
- * fills. All that the two share are counters that only one side writes: the caller publishes `issued`, the worker publishes `done`, and
- * whoever waits for an event looks at `done`. So knowledge flows only where the caller asked for it, by enqueue and wait: two tasks
- * that no event orders stay unordered for ThreadSanitizer too, as they would be on a GPU. A mutex would order them by accident.
+ * A stream without a worker runs everything at once on the calling thread. A worker takes items from a ring that the
+ * calling thread fills. All that the two share are counters that only one side writes: the caller publishes `issued`,
+ * the worker publishes `done`, and whoever waits for an event looks at `done`. So knowledge flows only where the caller
+ * asked for it, by enqueue and wait: two tasks that no event orders stay unordered for ThreadSanitizer too, as they
+ * would be on a GPU. A mutex would order them by accident.
  */
 #define _GNU_SOURCE
 #include "zero/device/cpu.h"
@@ -17,18 +18,18 @@
 
 /* How far a stream is. Outlives the stream while events or queued waits refer to it. */
 typedef struct progress {
-    _Atomic uint64_t done;    /* items that ran or were skipped */
-    _Atomic uint32_t tick;    /* changes after each change of done: what sleepers sleep on */
-    atomic_bool failed;       /* error is set and constant */
+    _Atomic uint64_t done; /* items that ran or were skipped */
+    _Atomic uint32_t tick; /* changes after each change of done: what sleepers sleep on */
+    atomic_bool failed;    /* error is set and constant */
     atomic_int refs;
     zero_stream_id_t id;
-    bool alone;               /* of an inline device: nobody can be asleep, so nobody is woken */
+    bool alone; /* of an inline device: nobody can be asleep, so nobody is woken */
     zero_error_t error;
 } progress_t;
 
 struct zero_event {
-    progress_t *progress;     /* NULL: never recorded */
-    uint64_t target;          /* complete when progress->done reaches it */
+    progress_t *progress; /* NULL: never recorded */
+    uint64_t target;      /* complete when progress->done reaches it */
 };
 
 typedef struct item {
@@ -36,7 +37,7 @@ typedef struct item {
     zero_task_fn fn;
     void *ctx;
     const void *arg;
-    progress_t *progress;     /* ITEM_WAIT: holds a reference */
+    progress_t *progress; /* ITEM_WAIT: holds a reference */
     uint64_t target;
     double timeout_s;
 } item_t;
@@ -45,12 +46,12 @@ enum { RING_ITEMS = 4096 };
 
 struct zero_stream {
     progress_t *progress;
-    uint64_t issued;          /* items enqueued: the caller's own count */
+    uint64_t issued; /* items enqueued: the caller's own count */
     uint64_t delay_seed;
     bool worker;
     pthread_t thread;
-    item_t *ring;             /* RING_ITEMS, worker only */
-    uint64_t free_until;      /* the caller may fill items below this without looking at the worker's count */
+    item_t *ring;        /* RING_ITEMS, worker only */
+    uint64_t free_until; /* the caller may fill items below this without looking at the worker's count */
     _Atomic uint64_t posted;
     _Atomic uint32_t post_tick;
     void (*on_failure)(void *ctx); /* set before anything is enqueued */
@@ -114,8 +115,9 @@ static zero_status_t progress_wait(progress_t *p, uint64_t target, double timeou
             return status;
         double left = end - zero_host_now();
         if (left <= 0)
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "stream '%s' did not reach operation %llu within %g s (it is at %llu)", zero_stream_name(p->id),
-                             (unsigned long long)target, timeout_s, (unsigned long long)done);
+            return zero_fail(error, ZERO_ERR_TIMEOUT,
+                             "stream '%s' did not reach operation %llu within %g s (it is at %llu)",
+                             zero_stream_name(p->id), (unsigned long long)target, timeout_s, (unsigned long long)done);
         zero_host_sleep_on(&p->tick, tick, left < 0.1 ? left : 0.1, false);
     }
 }
@@ -198,8 +200,8 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
         goto no_memory;
     atomic_store(&s->progress->refs, 1);
     s->progress->id = id;
-    /* Drives are waited for by a thread in any case, beside which the others work. It never waits for them: what they were to do before was done
-     * when it was told. */
+    /* Drives are waited for by a thread in any case, beside which the others work. It never waits for them: what they
+     * were to do before was done when it was told. */
     bool worker = d->options.threaded ? id != ZERO_STREAM_COMPUTE : id == ZERO_STREAM_IO;
     s->progress->alone = !d->options.threaded && !worker;
     s->delay_seed = d->options.delay_seed;
@@ -213,7 +215,8 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
         int e = pthread_create(&s->thread, NULL, worker_main, s);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         if (e) {
-            zero_fail(error, ZERO_ERR_SYSTEM, "cannot start the thread of stream '%s': %s", zero_stream_name(id), strerror(e));
+            zero_fail(error, ZERO_ERR_SYSTEM, "cannot start the thread of stream '%s': %s", zero_stream_name(id),
+                      strerror(e));
             zero_cpu_stream_destroy(s);
             return ZERO_ERR_SYSTEM;
         }
@@ -225,7 +228,8 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
     return ZERO_OK;
 no_memory:
     zero_cpu_stream_destroy(s);
-    return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a stream's queue (%zu bytes)", RING_ITEMS * sizeof *s->ring);
+    return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a stream's queue (%zu bytes)",
+                     RING_ITEMS * sizeof *s->ring);
 }
 
 void zero_cpu_stream_destroy(zero_stream_t *s)
@@ -305,7 +309,10 @@ zero_status_t zero_cpu_wait(zero_stream_t *s, zero_event_t *event, double timeou
         return status;
     if (!s->worker)
         return progress_wait(event->progress, event->target, timeout_s, error);
-    post(s, &(item_t){.kind = ITEM_WAIT, .progress = progress_hold(event->progress), .target = event->target, .timeout_s = timeout_s});
+    post(s, &(item_t){.kind = ITEM_WAIT,
+                      .progress = progress_hold(event->progress),
+                      .target = event->target,
+                      .timeout_s = timeout_s});
     return ZERO_OK;
 }
 

@@ -9,7 +9,7 @@ extern "C" {
 #include <stdlib.h>
 #include <sys/resource.h>
 
-/* ---- errors ------------------------------------------------------------------------------------------------------ */
+/* ---- errors ----------------------------------------------------------------------------------------------------- */
 
 static const char *hint(cudaError_t e)
 {
@@ -19,7 +19,8 @@ static const char *hint(cudaError_t e)
     case cudaErrorLaunchFailure:
         return ": a kernel that was launched before has failed, and CUDA_LAUNCH_BLOCKING=1 shows which";
     case cudaErrorNoKernelImageForDevice:
-        return ": this build has no code for that GPU; configure with NVCC_GENCODE='-gencode arch=compute_XY,code=sm_XY' of its compute capability X.Y";
+        return ": this build has no code for that GPU; configure with NVCC_GENCODE='-gencode "
+               "arch=compute_XY,code=sm_XY' of its compute capability X.Y";
     default:
         return "";
     }
@@ -33,8 +34,8 @@ zero_status_t zero_cuda_failed(const zero_cuda_t *d, cudaError_t e, zero_error_t
     vsnprintf(text, sizeof text, what, list);
     va_end(list);
     cudaGetLastError();
-    return zero_fail(error, e == cudaErrorMemoryAllocation ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "%s: %s: %s (%s)%s", d->name, text,
-                     cudaGetErrorString(e), cudaGetErrorName(e), hint(e));
+    return zero_fail(error, e == cudaErrorMemoryAllocation ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "%s: %s: %s (%s)%s",
+                     d->name, text, cudaGetErrorString(e), cudaGetErrorName(e), hint(e));
 }
 
 zero_status_t zero_cuda_enter(const zero_cuda_t *d, zero_error_t *error)
@@ -61,14 +62,14 @@ void *zero_cuda_driver(const char *symbol)
     return NULL;
 }
 
-/* ---- arenas ------------------------------------------------------------------------------------------------------ */
+/* ---- arenas ----------------------------------------------------------------------------------------------------- */
 
 struct zero_arena {
     zero_cuda_t *device;
     zero_tier_t tier;
     char *base;
-    uint64_t bytes;   /* as asked for */
-    uint64_t taken;   /* device tier: the driver's count of the allocation */
+    uint64_t bytes;             /* as asked for */
+    uint64_t taken;             /* device tier: the driver's count of the allocation */
     zero_allocator_t allocator; /* the caller's, whose memory base is; else none */
 };
 
@@ -95,8 +96,8 @@ static void arena_destroy(zero_arena_t *arena)
 {
     if (!arena)
         return;
-    /* cudaFree waits for all of the GPU's work, without a bound: what still runs on a stream that was given up must not be waited for, and keeps
-     * its memory until the process ends. */
+    /* cudaFree waits for all of the GPU's work, without a bound: what still runs on a stream that was given up must not
+     * be waited for, and keeps its memory until the process ends. */
     if (arena->base && !zero_cuda_gave_up(arena->device) && zero_cuda_enter(arena->device, NULL) == ZERO_OK) {
         if (arena->allocator.release)
             arena->allocator.release(arena->allocator.ctx, arena->tier, arena->base, arena->bytes);
@@ -125,8 +126,8 @@ static zero_status_t available(zero_device_t *device, zero_tier_t tier, uint64_t
     if (tier == ZERO_TIER_HOST)
         return zero_host_available(bytes, error);
     if (tier != ZERO_TIER_DEVICE)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s has no memory of tier '%s': use tier '%s' or '%s'", d->name, zero_tier_name(tier),
-                         zero_tier_name(ZERO_TIER_DEVICE), zero_tier_name(ZERO_TIER_HOST));
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s has no memory of tier '%s': use tier '%s' or '%s'", d->name,
+                         zero_tier_name(tier), zero_tier_name(ZERO_TIER_DEVICE), zero_tier_name(ZERO_TIER_HOST));
     zero_status_t status = zero_cuda_enter(d, error);
     return status ? status : gpu_memory(d, bytes, &total, error);
 }
@@ -137,7 +138,9 @@ static zero_status_t zero_out(const zero_arena_t *a, zero_error_t *error)
     cudaError_t e = cudaMemsetAsync(a->base, 0, a->bytes, d->own);
     if (e == cudaSuccess)
         e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S, NULL);
-    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaMemsetAsync of %llu bytes", (unsigned long long)a->bytes);
+    return e == cudaSuccess
+               ? ZERO_OK
+               : zero_cuda_failed(d, e, error, "cudaMemsetAsync of %llu bytes", (unsigned long long)a->bytes);
 }
 
 /* Of the caller's allocator. */
@@ -161,9 +164,12 @@ static zero_status_t create_on_gpu(zero_arena_t *a, zero_error_t *error)
     if (e == cudaErrorMemoryAllocation) {
         a->base = NULL;
         cudaGetLastError();
-        return zero_fail(error, ZERO_ERR_MEMORY, "an arena of %llu bytes (tier '%s') is wanted, but %s has only %llu bytes free of %llu: use more "
-                         "ranks, offload, or a smaller model or batch, or end the GPU's other programs (nvidia-smi shows them)",
-                         (unsigned long long)a->bytes, zero_tier_name(a->tier), d->name, (unsigned long long)before, (unsigned long long)total);
+        return zero_fail(
+            error, ZERO_ERR_MEMORY,
+            "an arena of %llu bytes (tier '%s') is wanted, but %s has only %llu bytes free of %llu: use more "
+            "ranks, offload, or a smaller model or batch, or end the GPU's other programs (nvidia-smi shows them)",
+            (unsigned long long)a->bytes, zero_tier_name(a->tier), d->name, (unsigned long long)before,
+            (unsigned long long)total);
     }
     if (e != cudaSuccess) {
         a->base = NULL;
@@ -183,7 +189,8 @@ static zero_status_t create_pinned(zero_arena_t *a, zero_error_t *error)
     zero_status_t status = zero_host_available(&there, error);
     if (status)
         return status;
-    cudaError_t e = a->bytes > there ? cudaErrorMemoryAllocation : cudaHostAlloc((void **)&a->base, a->bytes, cudaHostAllocPortable);
+    cudaError_t e = a->bytes > there ? cudaErrorMemoryAllocation
+                                     : cudaHostAlloc((void **)&a->base, a->bytes, cudaHostAllocPortable);
     if (e == cudaSuccess) {
         memset(a->base, 0, a->bytes);
         return ZERO_OK;
@@ -192,12 +199,16 @@ static zero_status_t create_pinned(zero_arena_t *a, zero_error_t *error)
     cudaGetLastError();
     if (getrlimit(RLIMIT_MEMLOCK, &locked) == 0 && locked.rlim_cur != RLIM_INFINITY)
         snprintf(limit, sizeof limit, "up to %llu bytes", (unsigned long long)locked.rlim_cur);
-    return zero_fail(error, ZERO_ERR_MEMORY, "%llu bytes of pinned memory (tier '%s') are wanted: %s; this machine has %llu bytes available, and a "
-                     "process may lock memory %s: offload less, use more machines, or raise the limit (ulimit -l)", (unsigned long long)a->bytes,
-                     zero_tier_name(a->tier), a->bytes > there ? "more than there are" : cudaGetErrorString(e), (unsigned long long)there, limit);
+    return zero_fail(
+        error, ZERO_ERR_MEMORY,
+        "%llu bytes of pinned memory (tier '%s') are wanted: %s; this machine has %llu bytes available, and a "
+        "process may lock memory %s: offload less, use more machines, or raise the limit (ulimit -l)",
+        (unsigned long long)a->bytes, zero_tier_name(a->tier),
+        a->bytes > there ? "more than there are" : cudaGetErrorString(e), (unsigned long long)there, limit);
 }
 
-static zero_status_t arena_create(zero_device_t *device, zero_tier_t tier, uint64_t bytes, zero_arena_t **out, zero_error_t *error)
+static zero_status_t arena_create(zero_device_t *device, zero_tier_t tier, uint64_t bytes, zero_arena_t **out,
+                                  zero_error_t *error)
 {
     zero_cuda_t *d = (zero_cuda_t *)device;
     uint64_t there;
@@ -231,11 +242,13 @@ static void *arena_base(zero_arena_t *arena)
     return arena->base;
 }
 
-static zero_status_t arena_resident(zero_arena_t *a, uint64_t offset, uint64_t bytes, uint64_t *resident, zero_error_t *error)
+static zero_status_t arena_resident(zero_arena_t *a, uint64_t offset, uint64_t bytes, uint64_t *resident,
+                                    zero_error_t *error)
 {
     if (offset > a->bytes || bytes > a->bytes - offset)
-        return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes", (unsigned long long)offset,
-                         (unsigned long long)offset, (unsigned long long)bytes, (unsigned long long)a->bytes);
+        return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes",
+                         (unsigned long long)offset, (unsigned long long)offset, (unsigned long long)bytes,
+                         (unsigned long long)a->bytes);
     if (a->allocator.release) { /* what of it is there is the caller's business */
         *resident = bytes;
         return ZERO_OK;
@@ -248,19 +261,22 @@ static zero_status_t arena_resident(zero_arena_t *a, uint64_t offset, uint64_t b
     return ZERO_OK;
 }
 
-/* ---- the device -------------------------------------------------------------------------------------------------- */
+/* ---- the device ------------------------------------------------------------------------------------------------- */
 
-static zero_status_t copy(zero_device_t *device, void *native, void *dst, const void *src, uint64_t bytes, zero_error_t *error)
+static zero_status_t copy(zero_device_t *device, void *native, void *dst, const void *src, uint64_t bytes,
+                          zero_error_t *error)
 {
     const zero_cuda_t *d = (const zero_cuda_t *)device;
     zero_status_t status = zero_cuda_enter(d, error);
     if (status || bytes == 0)
         return status;
     cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, (cudaStream_t)native);
-    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaMemcpyAsync of %llu bytes", (unsigned long long)bytes);
+    return e == cudaSuccess ? ZERO_OK
+                            : zero_cuda_failed(d, e, error, "cudaMemcpyAsync of %llu bytes", (unsigned long long)bytes);
 }
 
-/* The only call that is allowed at any time. On the legacy stream CUDA may say Implicit: another stream, for which it would wait, is captured. */
+/* The only call that is allowed at any time. On the legacy stream CUDA may say Implicit: another stream, for which it
+ * would wait, is captured. */
 static bool capturing(const zero_device_t *device, void *native)
 {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
@@ -310,7 +326,8 @@ static const zero_device_ops_t cuda_ops = {
 /* Never 0. The parts of one GPU that is divided (MIG) differ in their uuid alone, and each has memory of its own. */
 static uint64_t identity_of(const cudaDeviceProp *p)
 {
-    uint64_t id = zero_splitmix64((uint64_t)(uint32_t)p->pciDomainID << 32 | (uint32_t)p->pciBusID << 8 | (uint32_t)p->pciDeviceID);
+    uint64_t id = zero_splitmix64((uint64_t)(uint32_t)p->pciDomainID << 32 | (uint32_t)p->pciBusID << 8 |
+                                  (uint32_t)p->pciDeviceID);
     for (size_t i = 0; i < sizeof p->uuid.bytes; i++)
         id = zero_splitmix64(id ^ (unsigned char)p->uuid.bytes[i]);
     return id ? id : 1;
@@ -328,16 +345,21 @@ static zero_status_t count(int *count, zero_error_t *error)
     cudaRuntimeGetVersion(&runtime);
     /* CUDA 13.2 is 13020. */
     if (e == cudaErrorInsufficientDriver && driver == 0)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this machine has no CUDA driver: install NVIDIA's driver for CUDA %d.%d or newer, or train on the CPU",
-                         runtime / 1000, runtime % 1000 / 10);
+        return zero_fail(
+            error, ZERO_ERR_UNSUPPORTED,
+            "this machine has no CUDA driver: install NVIDIA's driver for CUDA %d.%d or newer, or train on the CPU",
+            runtime / 1000, runtime % 1000 / 10);
     if (e == cudaErrorInsufficientDriver)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "this machine's driver supports CUDA %d.%d, and this build of libzero needs CUDA %d.%d: install a newer "
-                         "driver (nvidia-smi shows the one there is), or build libzero with an older toolkit",
-                         driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        return zero_fail(
+            error, ZERO_ERR_UNSUPPORTED,
+            "this machine's driver supports CUDA %d.%d, and this build of libzero needs CUDA %d.%d: install a newer "
+            "driver (nvidia-smi shows the one there is), or build libzero with an older toolkit",
+            driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     if (e == cudaErrorNoDevice || e == cudaSuccess)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the CUDA driver shows no GPU on this machine (CUDA_VISIBLE_DEVICES may hide it)");
-    return zero_fail(error, ZERO_ERR_SYSTEM, "cudaGetDeviceCount: %s (%s)%s", cudaGetErrorString(e), cudaGetErrorName(e), hint(e));
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "the CUDA driver shows no GPU on this machine (CUDA_VISIBLE_DEVICES may hide it)");
+    return zero_fail(error, ZERO_ERR_SYSTEM, "cudaGetDeviceCount: %s (%s)%s", cudaGetErrorString(e),
+                     cudaGetErrorName(e), hint(e));
 }
 
 __global__ void nothing(void) {}
@@ -360,7 +382,8 @@ static zero_status_t try_out(zero_cuda_t *d, zero_error_t *error)
     if (e == cudaSuccess)
         e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S, NULL);
     if (e != cudaSuccess)
-        return zero_cuda_failed(d, e, error, "it does not run a kernel (its compute capability is %d.%d)", d->major, d->minor);
+        return zero_cuda_failed(d, e, error, "it does not run a kernel (its compute capability is %d.%d)", d->major,
+                                d->minor);
     if (!d->base.options.stream)
         return ZERO_OK;
     e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
@@ -368,7 +391,9 @@ static zero_status_t try_out(zero_cuda_t *d, zero_error_t *error)
         return zero_cuda_failed(d, e, error, "cudaEventCreateWithFlags");
     e = cudaEventRecord(event, (cudaStream_t)d->base.options.stream);
     cudaEventDestroy(event);
-    return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "the stream that was handed in cannot be used (is it another GPU's?)");
+    return e == cudaSuccess
+               ? ZERO_OK
+               : zero_cuda_failed(d, e, error, "the stream that was handed in cannot be used (is it another GPU's?)");
 }
 
 static zero_status_t create(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error)
@@ -380,8 +405,11 @@ static zero_status_t create(zero_device_t **device, const zero_device_options_t 
     if (status)
         return status;
     if (options->index < 0 || options->index >= gpus)
-        return zero_fail(error, ZERO_ERR_ARG, "GPU %d was asked for, but this machine has %d (they count from 0; CUDA_VISIBLE_DEVICES may hide some): use "
-                         "as many ranks per machine as it has GPUs, or name the GPU", options->index, gpus);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "GPU %d was asked for, but this machine has %d (they count from 0; CUDA_VISIBLE_DEVICES may "
+                         "hide some): use "
+                         "as many ranks per machine as it has GPUs, or name the GPU",
+                         options->index, gpus);
     zero_cuda_t *d = (zero_cuda_t *)calloc(1, sizeof *d);
     if (!d)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a device (%zu bytes)", sizeof *d);

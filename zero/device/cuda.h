@@ -10,7 +10,8 @@
 
 typedef struct zero_cuda_device {
     uint32_t version;
-    /* GPUs that this process can use. ZERO_ERR_UNSUPPORTED where there is none, or the driver is absent or too old; *count is 0 then. */
+    /* GPUs that this process can use. ZERO_ERR_UNSUPPORTED where there is none, or the driver is absent or too old;
+     * *count is 0 then. */
     zero_status_t (*count)(int *count, zero_error_t *error);
     /* GPU options->index as a device. options are complete and checked; they are copied. */
     zero_status_t (*create)(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error);

@@ -1,9 +1,10 @@
 /* cuda_host.cu - streams of the CUDA device whose work is the host's.
  *
- * A thread runs their tasks: the CPU device's kind of stream. Neither side blocks the calling thread to wait for the other. The thread waits for the
- * GPU through a CUDA stream of its own, the shadow: that waits for the event, and then a host function of CUDA's counts. The GPU waits
- * for the thread through a word in pinned memory, where the thread counts its records (cuStreamWaitValue64). CUDA does not see that order, so what
- * the GPU waits for must not itself be queued behind the wait; nor is it: all that a record stands for was issued before.
+ * A thread runs their tasks: the CPU device's kind of stream. Neither side blocks the calling thread to wait for the
+ * other. The thread waits for the GPU through a CUDA stream of its own, the shadow: that waits for the event, and then
+ * a host function of CUDA's counts. The GPU waits for the thread through a word in pinned memory, where the thread
+ * counts its records (cuStreamWaitValue64). CUDA does not see that order, so what the GPU waits for must not itself be
+ * queued behind the wait; nor is it: all that a record stands for was issued before.
  */
 #include "zero/device/cuda_device.h"
 extern "C" {
@@ -12,16 +13,18 @@ extern "C" {
 
 #include <stdlib.h>
 
-/* cuStreamWaitValue64 of the driver's interface, version 2: the stream goes on when (int64_t)(*address - value) >= 0. */
+/* cuStreamWaitValue64 of the driver's interface, version 2: the stream goes on when (int64_t)(*address - value) >= 0.
+ */
 typedef int (*wait_value_fn)(cudaStream_t stream, unsigned long long address, uint64_t value, unsigned flags);
 
 struct zero_cuda_host {
     zero_cuda_t *device;
     zero_stream_id_t id;
-    zero_stream_t *worker;    /* the CPU device's */
-    zero_event_t *never;      /* the CPU device's, never recorded: a wait for it returns the worker's failure, and waits for nothing */
+    zero_stream_t *worker; /* the CPU device's */
+    zero_event_t *
+        never; /* the CPU device's, never recorded: a wait for it returns the worker's failure, and waits for nothing */
     cudaStream_t shadow;
-    uint64_t *passed;         /* pinned: the records that the worker has passed; ALL once it has failed. Atomic access */
+    uint64_t *passed; /* pinned: the records that the worker has passed; ALL once it has failed. Atomic access */
     uint64_t records;
     zero_host_word_t reached; /* waits for the GPU that are over. Atomic access */
     uint32_t asked;
@@ -32,7 +35,7 @@ struct zero_cuda_host {
 
 static const uint64_t ALL = INT64_MAX;
 
-/* ---- on the worker's thread ---------------------------------------------------------------------------------------------------- */
+/* ---- on the worker's thread ------------------------------------------------------------------------------------- */
 
 static zero_status_t pass(void *ctx, const void *arg, void *native, zero_error_t *error)
 {
@@ -42,7 +45,8 @@ static zero_status_t pass(void *ctx, const void *arg, void *native, zero_error_t
     return ZERO_OK;
 }
 
-/* The worker has failed, and tells nothing any more: what the GPU does from now on does not matter, but it must come to an end. */
+/* The worker has failed, and tells nothing any more: what the GPU does from now on does not matter, but it must come to
+ * an end. */
 static void pass_all(void *ctx)
 {
     __atomic_store_n(((zero_cuda_host_t *)ctx)->passed, ALL, __ATOMIC_RELEASE);
@@ -52,7 +56,8 @@ static zero_status_t await_gpu(void *ctx, const void *arg, void *native, zero_er
 {
     zero_cuda_host_t *h = (zero_cuda_host_t *)ctx;
     const uint32_t wanted = (uint32_t)(uintptr_t)arg;
-    const double timeout_s = 1e-6 * (double)__atomic_load_n(&h->timeout_us, __ATOMIC_RELAXED), end = zero_host_now() + timeout_s;
+    const double timeout_s = 1e-6 * (double)__atomic_load_n(&h->timeout_us, __ATOMIC_RELAXED),
+                 end = zero_host_now() + timeout_s;
     (void)native;
     for (;;) {
         uint32_t reached = __atomic_load_n(&h->reached, __ATOMIC_ACQUIRE);
@@ -60,14 +65,15 @@ static zero_status_t await_gpu(void *ctx, const void *arg, void *native, zero_er
             return ZERO_OK;
         double left = end - zero_host_now();
         if (left <= 0 || __atomic_load_n(&h->given_up, __ATOMIC_RELAXED))
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what stream '%s' waits for was not done within %g s", h->device->name, zero_stream_name(h->id),
-                             timeout_s);
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what stream '%s' waits for was not done within %g s",
+                             h->device->name, zero_stream_name(h->id), timeout_s);
         zero_host_sleep_on(&h->reached, reached, left < 0.1 ? left : 0.1, false);
         /* After a fault CUDA calls no host functions any more. */
         zero_status_t status = zero_cuda_enter(h->device, error);
         cudaError_t e = status ? cudaSuccess : zero_cuda_query_stream(h->shadow);
         if (status == ZERO_OK && e != cudaSuccess && e != cudaErrorNotReady)
-            status = zero_cuda_failed(h->device, e, error, "stream '%s' waits for the GPU, cudaStreamQuery", zero_stream_name(h->id));
+            status = zero_cuda_failed(h->device, e, error, "stream '%s' waits for the GPU, cudaStreamQuery",
+                                      zero_stream_name(h->id));
         if (status)
             return status;
     }
@@ -81,7 +87,7 @@ static void CUDART_CB count_reached(void *data)
     zero_host_wake(&h->reached, false);
 }
 
-/* ---- on the calling thread ------------------------------------------------------------------------------------------------------- */
+/* ---- on the calling thread -------------------------------------------------------------------------------------- */
 
 /* The driver's function, where it exists and works here: tried on a value that is there already. */
 static wait_value_fn find_wait_value(const zero_cuda_t *d, uint64_t *word)
@@ -101,13 +107,15 @@ zero_status_t zero_cuda_host_create(zero_cuda_t *d, zero_stream_id_t id, zero_cu
     *host = NULL;
     zero_cuda_host_t *h = (zero_cuda_host_t *)calloc(1, sizeof *h);
     if (!h)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for stream '%s' (%zu bytes)", zero_stream_name(id), sizeof *h);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for stream '%s' (%zu bytes)", zero_stream_name(id),
+                         sizeof *h);
     h->device = d;
     h->id = id;
     e = cudaHostAlloc((void **)&h->passed, sizeof *h->passed, cudaHostAllocPortable);
     if (e != cudaSuccess) {
         h->passed = NULL;
-        status = zero_cuda_failed(d, e, error, "stream '%s', cudaHostAlloc of %zu bytes", zero_stream_name(id), sizeof *h->passed);
+        status = zero_cuda_failed(d, e, error, "stream '%s', cudaHostAlloc of %zu bytes", zero_stream_name(id),
+                                  sizeof *h->passed);
         goto fail;
     }
     *h->passed = 0;
@@ -186,8 +194,8 @@ zero_status_t zero_cuda_host_after(zero_cuda_host_t *h, cudaEvent_t event, doubl
     return zero_cpu_enqueue(h->worker, await_gpu, h, (const void *)(uintptr_t)++h->asked, error);
 }
 
-zero_status_t zero_cuda_host_before(zero_cuda_host_t *h, uint64_t position, zero_event_t *mark, cudaStream_t stream, double timeout_s,
-                                    zero_error_t *error)
+zero_status_t zero_cuda_host_before(zero_cuda_host_t *h, uint64_t position, zero_event_t *mark, cudaStream_t stream,
+                                    double timeout_s, zero_error_t *error)
 {
     if (__atomic_load_n(h->passed, __ATOMIC_ACQUIRE) >= position)
         return ZERO_OK;
@@ -199,5 +207,7 @@ zero_status_t zero_cuda_host_before(zero_cuda_host_t *h, uint64_t position, zero
         return zero_cuda_failed(h->device, set, error, "cudaSetDevice(%d)", h->device->index);
     int e = h->wait_value(stream, (uintptr_t)h->passed, position, 0);
     /* The driver's errors have the runtime's numbers. */
-    return e == 0 ? ZERO_OK : zero_cuda_failed(h->device, (cudaError_t)e, error, "a wait for stream '%s', cuStreamWaitValue64", zero_stream_name(h->id));
+    return e == 0 ? ZERO_OK
+                  : zero_cuda_failed(h->device, (cudaError_t)e, error, "a wait for stream '%s', cuStreamWaitValue64",
+                                     zero_stream_name(h->id));
 }

@@ -1,43 +1,46 @@
 /* cuda_streams.cu - streams and events of the CUDA device.
  *
- * Tasks run at once on the calling thread and launch; CUDA keeps the order. The host waits by polling, so that every wait has a bound: CUDA's own
- * waits have none. A wait of a stream for an event is bounded by whoever waits for that stream. Streams of the host's work are in
- * cuda_host.cu; here is where they meet the others.
+ * Tasks run at once on the calling thread and launch; CUDA keeps the order. The host waits by polling, so that every
+ * wait has a bound: CUDA's own waits have none. A wait of a stream for an event is bounded by whoever waits for that
+ * stream. Streams of the host's work are in cuda_host.cu; here is where they meet the others.
  */
 #include "zero/device/cuda_device.h"
 
 #include <stdlib.h>
 #include <time.h>
 
-/* What is known of a stream, its failure above all. Outlives it while events and streams that wait for it refer to it. */
+/* What is known of a stream, its failure above all. Outlives it while events and streams that wait for it refer to it.
+ */
 typedef struct state {
     int refs;
-    bool failed;              /* error is set */
+    bool failed; /* error is set */
     zero_stream_id_t id;
-    zero_cuda_host_t *host;   /* of a stream of the host's work, while it is there */
-    struct state *after[ZERO_STREAM_COUNT]; /* those of the host's work that it has waited for, by way of others too: they fail it */
+    zero_cuda_host_t *host;                 /* of a stream of the host's work, while it is there */
+    struct state *after[ZERO_STREAM_COUNT]; /* those of the host's work that it has waited for, by way of others too:
+                                               they fail it */
     zero_error_t error;
 } state_t;
 
 struct zero_stream {
     zero_cuda_t *device;
-    cudaStream_t native;      /* NULL on a stream of the host's work */
-    bool borrowed;            /* the caller's */
-    bool late;                /* the last wait for it ran past its bound */
-    double lasted;            /* the last wait for it, in seconds */
+    cudaStream_t native; /* NULL on a stream of the host's work */
+    bool borrowed;       /* the caller's */
+    bool late;           /* the last wait for it ran past its bound */
+    double lasted;       /* the last wait for it, in seconds */
     state_t *state;
 };
 
 struct zero_event {
     zero_cuda_t *device;
     cudaEvent_t native;
-    zero_event_t *mark;       /* the CPU device's */
-    state_t *state;           /* of the stream that recorded it, native or, with a position, mark; NULL: never recorded */
+    zero_event_t *mark; /* the CPU device's */
+    state_t *state;     /* of the stream that recorded it, native or, with a position, mark; NULL: never recorded */
     uint64_t position;
-    double lasted;            /* the host's last wait for it, in seconds */
+    double lasted; /* the host's last wait for it, in seconds */
 };
 
-/* Seconds for which destroy waits for a stream's work; and where the stream has failed, or a wait for it has run out of time already. */
+/* Seconds for which destroy waits for a stream's work; and where the stream has failed, or a wait for it has run out of
+ * time already. */
 static const double DRAIN_S = 600, DRAIN_LATE_S = 3;
 
 static bool is_host(zero_stream_id_t id)
@@ -102,12 +105,13 @@ static zero_status_t state_fail(state_t *s, zero_status_t status, const zero_err
 static zero_status_t stream_failed(zero_stream_t *s, cudaError_t e, const char *call, zero_error_t *error)
 {
     zero_error_t local;
-    zero_status_t status = zero_cuda_failed(s->device, e, &local, "stream '%s', %s", zero_stream_name(s->state->id), call);
+    zero_status_t status =
+        zero_cuda_failed(s->device, e, &local, "stream '%s', %s", zero_stream_name(s->state->id), call);
     state_fail(s->state, status, &local);
     return zero_fail(error, status, "%s", local.text);
 }
 
-/* ---- waiting ----------------------------------------------------------------------------------------------------- */
+/* ---- waiting ---------------------------------------------------------------------------------------------------- */
 
 /* cudaErrorNotReady is no error, but the runtime may keep it as the last one; a real one stays for whoever looks. */
 static cudaError_t not_kept(cudaError_t e)
@@ -164,8 +168,8 @@ zero_status_t zero_cuda_sync(zero_stream_t *s, double timeout_s, zero_error_t *e
     cudaError_t e = zero_cuda_poll(zero_cuda_query_stream, s->native, timeout_s, &s->lasted);
     s->late = e == cudaErrorNotReady;
     if (s->late)
-        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' was not done within %g s", s->device->name, zero_stream_name(s->state->id),
-                         timeout_s);
+        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' was not done within %g s", s->device->name,
+                         zero_stream_name(s->state->id), timeout_s);
     return e == cudaSuccess ? state_status(s->state, error) : stream_failed(s, e, "cudaStreamQuery", error);
 }
 
@@ -177,7 +181,8 @@ zero_status_t zero_cuda_finish(zero_device_t *device, void *native, double timeo
         return status;
     cudaError_t e = zero_cuda_poll(zero_cuda_query_stream, native, timeout_s, &d->lasted);
     if (e == cudaErrorNotReady)
-        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what was queued on a stream was not done within %g s", d->name, timeout_s);
+        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what was queued on a stream was not done within %g s", d->name,
+                         timeout_s);
     return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaStreamQuery");
 }
 
@@ -195,19 +200,21 @@ zero_status_t zero_cuda_host_wait(zero_event_t *event, double timeout_s, zero_er
         return status;
     cudaError_t e = zero_cuda_poll(query_event, event->native, timeout_s, &event->lasted);
     if (e == cudaErrorNotReady)
-        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' did not reach an event within %g s", event->device->name,
-                         zero_stream_name(event->state->id), timeout_s);
+        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' did not reach an event within %g s",
+                         event->device->name, zero_stream_name(event->state->id), timeout_s);
     if (e == cudaSuccess)
         return ZERO_OK;
     zero_error_t local;
-    status = zero_cuda_failed(event->device, e, &local, "stream '%s', cudaEventQuery", zero_stream_name(event->state->id));
+    status =
+        zero_cuda_failed(event->device, e, &local, "stream '%s', cudaEventQuery", zero_stream_name(event->state->id));
     state_fail(event->state, status, &local);
     return zero_fail(error, status, "%s", local.text);
 }
 
-/* ---- streams ----------------------------------------------------------------------------------------------------- */
+/* ---- streams ---------------------------------------------------------------------------------------------------- */
 
-zero_status_t zero_cuda_stream_create(zero_device_t *device, zero_stream_id_t id, zero_stream_t **stream, zero_error_t *error)
+zero_status_t zero_cuda_stream_create(zero_device_t *device, zero_stream_id_t id, zero_stream_t **stream,
+                                      zero_error_t *error)
 {
     zero_cuda_t *d = (zero_cuda_t *)device;
     *stream = NULL;
@@ -216,7 +223,8 @@ zero_status_t zero_cuda_stream_create(zero_device_t *device, zero_stream_id_t id
         return status;
     zero_stream_t *s = (zero_stream_t *)calloc(1, sizeof *s);
     if (!s || !(s->state = (state_t *)calloc(1, sizeof *s->state))) {
-        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a stream's handle (%zu bytes)", sizeof *s + sizeof *s->state);
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a stream's handle (%zu bytes)",
+                           sizeof *s + sizeof *s->state);
         free(s);
         return status;
     }
@@ -301,7 +309,7 @@ void *zero_cuda_native(zero_stream_t *s)
     return s->native;
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------ */
+/* ---- events ----------------------------------------------------------------------------------------------------- */
 
 zero_status_t zero_cuda_event_create(zero_device_t *device, zero_event_t **event, zero_error_t *error)
 {
@@ -372,7 +380,8 @@ zero_status_t zero_cuda_wait(zero_stream_t *s, zero_event_t *event, double timeo
         return zero_cuda_host_after(s->state->host, event->native, timeout_s, error);
     if (event->position) /* a stream that is gone has done all that it had to do */
         return !event->state->host ? ZERO_OK
-                                   : zero_cuda_host_before(event->state->host, event->position, event->mark, s->native, timeout_s, error);
+                                   : zero_cuda_host_before(event->state->host, event->position, event->mark, s->native,
+                                                           timeout_s, error);
     cudaError_t e = cudaStreamWaitEvent(s->native, event->native, 0);
     return e == cudaSuccess ? ZERO_OK : stream_failed(s, e, "cudaStreamWaitEvent", error);
 }

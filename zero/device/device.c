@@ -13,7 +13,8 @@ void zero_device_options_init_size(zero_device_options_t *options, size_t size)
     zero_struct_init(options, size, &defaults, sizeof defaults);
 }
 
-zero_status_t zero_device_options_read(zero_device_options_t *out, const zero_device_options_t *options, zero_error_t *error)
+zero_status_t zero_device_options_read(zero_device_options_t *out, const zero_device_options_t *options,
+                                       zero_error_t *error)
 {
     zero_device_options_init(out);
     zero_status_t status = ZERO_OK;
@@ -23,17 +24,20 @@ zero_status_t zero_device_options_read(zero_device_options_t *out, const zero_de
     if (status != ZERO_OK)
         return status;
     if (!out->allocator.allocate != !out->allocator.release)
-        return zero_fail(error, ZERO_ERR_ARG, "zero_device_options_t's allocator has no '%s': give both functions, or neither",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "zero_device_options_t's allocator has no '%s': give both functions, or neither",
                          out->allocator.allocate ? "release" : "allocate");
     if (out->threads < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "%d threads were asked for: give 0 (OpenMP's default) or a positive number", out->threads);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%d threads were asked for: give 0 (OpenMP's default) or a positive number", out->threads);
     return ZERO_OK;
 }
 
 static zero_status_t cuda_table(const zero_cuda_device_t **table, zero_error_t *error)
 {
     const void *address;
-    zero_status_t status = zero_plugin_table("zero_cuda", "zero_cuda_device", ZERO_CUDA_DEVICE_VERSION, &address, error);
+    zero_status_t status =
+        zero_plugin_table("zero_cuda", "zero_cuda_device", ZERO_CUDA_DEVICE_VERSION, &address, error);
     *table = address;
     return status;
 }
@@ -49,7 +53,8 @@ zero_status_t zero_device_cuda(zero_device_t **device, const zero_device_options
     if (status)
         return status;
     if (o.threaded || o.delay_seed)
-        return zero_fail(error, ZERO_ERR_ARG, "zero_device_options_t's 'threaded' and 'delay_seed' are for the CPU device: leave them 0");
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "zero_device_options_t's 'threaded' and 'delay_seed' are for the CPU device: leave them 0");
     status = cuda_table(&table, error);
     return status ? status : table->create(device, &o, error);
 }
@@ -58,7 +63,8 @@ int zero_cuda_devices(void)
 {
     const zero_cuda_device_t *table;
     int count = 0;
-    /* Loading the driver alone takes no time where there is none; the tests' plugin needs none. It stays open, as CUDA's runtime would keep it. */
+    /* Loading the driver alone takes no time where there is none; the tests' plugin needs none. It stays open, as
+     * CUDA's runtime would keep it. */
     const char *tests = secure_getenv("ZERO_PLUGIN_PATH");
     if (!(tests && *tests) && !dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL))
         return 0;

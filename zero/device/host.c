@@ -16,16 +16,21 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-zero_status_t zero_host_take(const zero_allocator_t *allocator, zero_tier_t tier, uint64_t bytes, bool host, char **base, zero_error_t *error)
+zero_status_t zero_host_take(const zero_allocator_t *allocator, zero_tier_t tier, uint64_t bytes, bool host,
+                             char **base, zero_error_t *error)
 {
     uint64_t alignment = host ? zero_host_page() : 256; /* cudaMalloc's */
     *base = allocator->allocate(allocator->ctx, tier, bytes, alignment);
     if (!*base)
-        return zero_fail(error, ZERO_ERR_MEMORY, "the caller's allocator has no %llu bytes of tier '%s': let it give more, or shard or offload more",
-                         (unsigned long long)bytes, zero_tier_name(tier));
+        return zero_fail(
+            error, ZERO_ERR_MEMORY,
+            "the caller's allocator has no %llu bytes of tier '%s': let it give more, or shard or offload more",
+            (unsigned long long)bytes, zero_tier_name(tier));
     if ((uintptr_t)*base % alignment) {
-        zero_status_t status = zero_fail(error, ZERO_ERR_ARG, "the caller's allocator gave memory at %p, which is no multiple of the %llu bytes asked for",
-                                         (void *)*base, (unsigned long long)alignment);
+        zero_status_t status =
+            zero_fail(error, ZERO_ERR_ARG,
+                      "the caller's allocator gave memory at %p, which is no multiple of the %llu bytes asked for",
+                      (void *)*base, (unsigned long long)alignment);
         allocator->release(allocator->ctx, tier, *base, bytes);
         *base = NULL;
         return status;
@@ -67,7 +72,7 @@ void zero_host_wake(zero_host_word_t *word, bool shared)
     syscall(SYS_futex, word, shared ? FUTEX_WAKE : FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-/* ---- how much there is ------------------------------------------------------------------------------------------- */
+/* ---- how much there is ------------------------------------------------------------------------------------------ */
 
 /* The number of a file that holds one; false where there is none ("max" included). */
 static bool read_number(const char *dir, const char *name, uint64_t *out)
@@ -180,12 +185,13 @@ static void groups_head_room(uint64_t *least)
 zero_status_t zero_host_available(uint64_t *bytes, zero_error_t *error)
 {
     if (!read_keyed("/proc/meminfo", "MemAvailable", 1024, bytes))
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot read MemAvailable from /proc/meminfo: mount /proc (Linux 3.14 or later)");
+        return zero_fail(error, ZERO_ERR_SYSTEM,
+                         "cannot read MemAvailable from /proc/meminfo: mount /proc (Linux 3.14 or later)");
     groups_head_room(bytes);
     return ZERO_OK;
 }
 
-/* ---- residency --------------------------------------------------------------------------------------------------- */
+/* ---- residency -------------------------------------------------------------------------------------------------- */
 
 zero_status_t zero_host_populate(void *base, uint64_t bytes, zero_error_t *error)
 {
@@ -198,7 +204,8 @@ zero_status_t zero_host_populate(void *base, uint64_t bytes, zero_error_t *error
     if (result == 0)
         return ZERO_OK;
     if (errno != EINVAL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "the system could not provide %llu bytes of memory: %s", (unsigned long long)bytes,
+        return zero_fail(error, ZERO_ERR_MEMORY, "the system could not provide %llu bytes of memory: %s",
+                         (unsigned long long)bytes,
                          errno == EFAULT ? "the file system behind them is full" : strerror(errno));
     /* Before Linux 5.14: an atomic add of 0 writes each page without changing it. */
     for (uint64_t at = 0, page = zero_host_page(); at < bytes; at += page)
@@ -217,7 +224,8 @@ zero_status_t zero_host_resident(const void *base, uint64_t bytes, uint64_t *res
         if (count > sizeof pages)
             count = sizeof pages;
         if (mincore((void *)at, count * page, pages) < 0)
-            return zero_fail(error, ZERO_ERR_SYSTEM, "mincore over %llu bytes: %s", (unsigned long long)(count * page), strerror(errno));
+            return zero_fail(error, ZERO_ERR_SYSTEM, "mincore over %llu bytes: %s", (unsigned long long)(count * page),
+                             strerror(errno));
         for (uint64_t i = 0; i < count; i++) {
             uintptr_t from = at + i * page, to = from + page;
             from = from < begin ? begin : from;

@@ -13,19 +13,22 @@ extern "C" {
 typedef _Atomic uint32_t zero_host_word_t;
 #endif
 
-/* Bytes of memory that a process could still take: the least of MemAvailable and the head room of its control groups (v1 and v2;
- * inactive page cache counts as free). Other processes may take from the same. */
+/* Bytes of memory that a process could still take: the least of MemAvailable and the head room of its control groups
+ * (v1 and v2; inactive page cache counts as free). Other processes may take from the same. */
 zero_status_t zero_host_available(uint64_t *bytes, zero_error_t *error);
 
-/* Makes the pages of [base, base + bytes) resident and writable; both are multiples of the system's page, contents are kept. Memory that
- * a file system of limited size backs gives ZERO_ERR_MEMORY, never SIGBUS (Linux 5.14; before, only after posix_fallocate). */
+/* Makes the pages of [base, base + bytes) resident and writable; both are multiples of the system's page, contents are
+ * kept. Memory that a file system of limited size backs gives ZERO_ERR_MEMORY, never SIGBUS (Linux 5.14; before, only
+ * after posix_fallocate). */
 zero_status_t zero_host_populate(void *base, uint64_t bytes, zero_error_t *error);
 
 /* Bytes of [base, base + bytes), any range inside one mapping, whose pages are resident (mincore). */
 zero_status_t zero_host_resident(const void *base, uint64_t bytes, uint64_t *resident, zero_error_t *error);
 
-/* Memory of the caller's for an arena, which is then *base. host: the host can touch it; then it is zeroed, and at a page's bound. */
-zero_status_t zero_host_take(const zero_allocator_t *allocator, zero_tier_t tier, uint64_t bytes, bool host, char **base, zero_error_t *error);
+/* Memory of the caller's for an arena, which is then *base. host: the host can touch it; then it is zeroed, and at a
+ * page's bound. */
+zero_status_t zero_host_take(const zero_allocator_t *allocator, zero_tier_t tier, uint64_t bytes, bool host,
+                             char **base, zero_error_t *error);
 
 /* Bytes of a page of the system. */
 uint64_t zero_host_page(void);
@@ -39,7 +42,8 @@ double zero_host_now(void);
  * in between grow with the wait, up to a millisecond. */
 double zero_host_pause(double waited, double expected);
 
-/* Sleeps for at most seconds while *word == expected. Wakes early for no reason at times: look again. shared: between processes. */
+/* Sleeps for at most seconds while *word == expected. Wakes early for no reason at times: look again. shared: between
+ * processes. */
 void zero_host_sleep_on(zero_host_word_t *word, uint32_t expected, double seconds, bool shared);
 /* Wakes everyone who sleeps on *word. */
 void zero_host_wake(zero_host_word_t *word, bool shared);

@@ -10,7 +10,7 @@
 
 _Static_assert(sizeof(zero_exec_tale_t) <= sizeof((zero_comm_note_t *)0)->words, "a tale fits the words of a note");
 
-/* ---- what is told ------------------------------------------------------------------------------------------------ */
+/* ---- what is told ----------------------------------------------------------------------------------------------- */
 
 static bool is_training(const zero_exec_t *x, int32_t program)
 {
@@ -90,7 +90,7 @@ zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_s
     return ZERO_OK;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
 
 /* Ranks meet here where the call begins, which shows calls that would wait for each other on different channels, or on
  * a device, for ever. */
@@ -165,7 +165,7 @@ zero_status_t zero_exec_call_program(zero_exec_t *x, int32_t program, zero_error
                           error);
 }
 
-/* ---- sentences --------------------------------------------------------------------------------------------------- */
+/* ---- sentences -------------------------------------------------------------------------------------------------- */
 
 typedef struct text {
     char s[320];

@@ -29,8 +29,9 @@ static place_text_t place_of(const zero_exec_t *x, int32_t program, int32_t curs
     const zero_op_t *op = &p->ops[cursor];
     bool unit = op->unit >= 0 && op->unit < x->plan->spec->unit_count;
     place_text_t t;
-    snprintf(t.s, sizeof t.s, "%s%s%.60s%s (operation %d of %d of program '%s')", zero_op_name((zero_op_kind_t)op->kind),
-             unit ? " of unit '" : "", unit ? x->plan->spec->units[op->unit].name : "", unit ? "'" : "", cursor + 1, p->op_count,
+    snprintf(t.s, sizeof t.s, "%s%s%.60s%s (operation %d of %d of program '%s')",
+             zero_op_name((zero_op_kind_t)op->kind), unit ? " of unit '" : "",
+             unit ? x->plan->spec->units[op->unit].name : "", unit ? "'" : "", cursor + 1, p->op_count,
              zero_program_name(p->kind));
     return t;
 }
@@ -52,8 +53,8 @@ uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor)
     return step << (WORD_PROGRAM_BITS + WORD_CURSOR_BITS) | (uint64_t)program << WORD_CURSOR_BITS | (uint64_t)cursor;
 }
 
-/* Appends "; rank 2 is in step 7 at REDUCE_SCATTER of unit 'h3' (...)" for every rank that left word, as far as there is room; with
- * error NULL logs it. */
+/* Appends "; rank 2 is in step 7 at REDUCE_SCATTER of unit 'h3' (...)" for every rank that left word, as far as there
+ * is room; with error NULL logs it. */
 static void add_cursors(const zero_exec_t *x, zero_error_t *error)
 {
     const zero_comm_t *comm = x->channels[0];
@@ -70,7 +71,8 @@ static void add_cursors(const zero_exec_t *x, zero_error_t *error)
                      (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)), zero_program_name(p->kind));
         else
             snprintf(text, sizeof text, "rank %d is in step %llu at %s", r,
-                     (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)), place_of(x, program, cursor).s);
+                     (unsigned long long)(word >> (WORD_PROGRAM_BITS + WORD_CURSOR_BITS)),
+                     place_of(x, program, cursor).s);
         if (!error)
             zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "%s", text);
         else if (strlen(error->text) + strlen(text) + 2 < sizeof error->text)
@@ -89,15 +91,16 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     if (error->status == ZERO_ERR_PEER || error->status == ZERO_ERR_MISMATCH) /* which name their ranks */
         zero_fail(&x->failure, error->status, "%s", error->text);
     else
-        zero_fail(&x->failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "", where.s,
-                  error->text);
+        zero_fail(&x->failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "",
+                  where.s, error->text);
     if (error->status == ZERO_ERR_TIMEOUT)
         add_cursors(x, &x->failure);
     *error = x->failure;
     atomic_store_explicit(&x->failing, 2, memory_order_release);
     if (error->status != ZERO_ERR_PEER && x->channel_count > 0)
         x->channels[0]->ops->abort(x->channels[0], error->text);
-    /* Only now the caller's function, which may take its time, or wait for the thread that waits for the sentence above. */
+    /* Only now the caller's function, which may take its time, or wait for the thread that waits for the sentence
+     * above. */
     zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step,
              where.s[0] ? " at " : "", where.s, why.text);
     if (why.status == ZERO_ERR_TIMEOUT)
@@ -146,8 +149,8 @@ static bool uses_stream(const zero_plan_t *plan, int stream)
     return false;
 }
 
-/* Host memory goes to where it is used from, and state that was moved out of the device's way is kept from being swapped out. A device that is no CPU
- * sees to its own, and so does a caller who brings the memory. */
+/* Host memory goes to where it is used from, and state that was moved out of the device's way is kept from being
+ * swapped out. A device that is no CPU sees to its own, and so does a caller who brings the memory. */
 static zero_status_t settle_arena(zero_exec_t *x, int tier, zero_error_t *error)
 {
     void *base = x->device->ops->arena_base(x->arenas[tier]);
@@ -187,16 +190,17 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
         x->open_use[u] = -1;
 
     for (int t = 0; t < ZERO_TIER_NVME; t++)
-        if (plan->arena_bytes[t] > 0 &&
-            ((status = device->arena_create(x->device, (zero_tier_t)t, plan->arena_bytes[t], &x->arenas[t], error)) != ZERO_OK ||
-             (status = settle_arena(x, t, error)) != ZERO_OK))
+        if (plan->arena_bytes[t] > 0 && ((status = device->arena_create(x->device, (zero_tier_t)t, plan->arena_bytes[t],
+                                                                        &x->arenas[t], error)) != ZERO_OK ||
+                                         (status = settle_arena(x, t, error)) != ZERO_OK))
             return status;
     resolve(x);
     if ((status = zero_exec_register_nvme(x, error)) != ZERO_OK ||
         (status = zero_exec_guard_create(x, error)) != ZERO_OK)
         return status;
     for (int s = 0; s < ZERO_STREAM_COUNT; s++)
-        if (uses_stream(plan, s) && (status = device->stream_create(x->device, (zero_stream_id_t)s, &x->streams[s], error)) != ZERO_OK)
+        if (uses_stream(plan, s) &&
+            (status = device->stream_create(x->device, (zero_stream_id_t)s, &x->streams[s], error)) != ZERO_OK)
             return status;
     for (int32_t e = 0; e < plan->event_count; e++)
         if ((status = device->event_create(x->device, &x->events[e], error)) != ZERO_OK)
@@ -210,7 +214,8 @@ static void attach(zero_exec_t *x)
     zero_arena_t *arena = x->arenas[ZERO_TIER_DEVICE];
     for (int c = 0; c < x->channel_count && arena; c++)
         if (x->channels[c]->ops->attach)
-            x->channels[c]->ops->attach(x->channels[c], x->device->ops->arena_base(arena), x->plan->arena_bytes[ZERO_TIER_DEVICE]);
+            x->channels[c]->ops->attach(x->channels[c], x->device->ops->arena_base(arena),
+                                        x->plan->arena_bytes[ZERO_TIER_DEVICE]);
 }
 
 zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero_device_t *device, zero_comm_t *comm,
@@ -308,7 +313,8 @@ zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_eve
     zero_comm_t *comm = x->channel_count > 0 ? x->channels[0] : NULL;
     for (;;) {
         double bound = x->device->caps.launches && comm && left > piece ? piece : left;
-        zero_status_t status = stream ? x->device->ops->sync(stream, bound, error) : x->device->ops->host_wait(event, bound, error);
+        zero_status_t status =
+            stream ? x->device->ops->sync(stream, bound, error) : x->device->ops->host_wait(event, bound, error);
         /* Collectives that a device ran are over, too, once they were aborted: with whatever was there. */
         zero_error_t why = {0};
         zero_status_t failed = x->device->caps.launches && comm ? comm->ops->check(comm, &why) : ZERO_OK;
@@ -361,16 +367,19 @@ static zero_status_t copy(zero_exec_t *x, int32_t buffer, void *dst, const void 
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
-zero_status_t zero_exec_write(zero_exec_t *x, int32_t buffer, uint64_t offset, const void *src, uint64_t bytes, zero_error_t *error)
+zero_status_t zero_exec_write(zero_exec_t *x, int32_t buffer, uint64_t offset, const void *src, uint64_t bytes,
+                              zero_error_t *error)
 {
     if (x->plan->buffers[buffer].tier != ZERO_TIER_NVME)
         return copy(x, buffer, x->base[buffer] + offset, src, bytes, error);
     zero_error_t local = {0};
-    zero_status_t status = zero_exec_touch_nvme(x, true, x->plan->buffers[buffer].offset + offset, (void *)(uintptr_t)src, bytes, &local);
+    zero_status_t status =
+        zero_exec_touch_nvme(x, true, x->plan->buffers[buffer].offset + offset, (void *)(uintptr_t)src, bytes, &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
-zero_status_t zero_exec_read(zero_exec_t *x, int32_t buffer, uint64_t offset, void *dst, uint64_t bytes, zero_error_t *error)
+zero_status_t zero_exec_read(zero_exec_t *x, int32_t buffer, uint64_t offset, void *dst, uint64_t bytes,
+                             zero_error_t *error)
 {
     if (x->plan->buffers[buffer].tier != ZERO_TIER_NVME)
         return copy(x, buffer, dst, x->base[buffer] + offset, bytes, error);
@@ -453,7 +462,8 @@ zero_status_t zero_exec_set_step(zero_exec_t *x, int64_t step, int64_t applied, 
 
 zero_status_t zero_exec_exchange(zero_exec_t *x, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
-    /* The reductions' channel is free once their stream has run dry: every rank gets there with the same calls behind it. */
+    /* The reductions' channel is free once their stream has run dry: every rank gets there with the same calls behind
+     * it. */
     int channel = x->channel_count - 1;
     zero_comm_t *comm = x->channels[channel];
     zero_error_t local = {0};

@@ -7,19 +7,21 @@
 
 /* What a rank needs and has: told to all, so that all of them find the same. */
 typedef struct room {
-    zero_status_t status;                               /* of finding out */
+    zero_status_t status; /* of finding out */
     zero_error_t error;
-    uint64_t bytes[ZERO_TIER_NVME][ZERO_KIND_COUNT];    /* of device and host tier */
-    uint64_t available[ZERO_TIER_NVME];                 /* to all that share it */
-    int sharing[ZERO_TIER_NVME];                        /* ranks that do, this one included */
-    uint64_t limit;                                     /* of the device tier, for this rank alone; UINT64_MAX: none */
-    bool one_memory;                                    /* both tiers are the machine's: the first one's numbers are of both */
+    uint64_t bytes[ZERO_TIER_NVME][ZERO_KIND_COUNT]; /* of device and host tier */
+    uint64_t available[ZERO_TIER_NVME];              /* to all that share it */
+    int sharing[ZERO_TIER_NVME];                     /* ranks that do, this one included */
+    uint64_t limit;                                  /* of the device tier, for this rank alone; UINT64_MAX: none */
+    bool one_memory; /* both tiers are the machine's: the first one's numbers are of both */
 } room_t;
 
 /* What a rank has too little of. */
 typedef enum lack { NOTHING, LIMIT, DEVICE_TIER, HOST_TIER } lack_t;
 
-typedef struct text { char s[500]; } text_t;
+typedef struct text {
+    char s[500];
+} text_t;
 
 /* "12.34 GiB" */
 static text_t text_of(uint64_t bytes)
@@ -74,7 +76,9 @@ static text_t kinds_of(const room_t *r, int tier, bool alone)
         if (t < 0 || at >= sizeof out.s)
             return out;
         at += (size_t)snprintf(out.s + at, sizeof out.s - at, "%s%s%s %s", at > 0 ? ", " : "",
-                               !both ? "" : t == ZERO_TIER_DEVICE ? "device " : "host ",
+                               !both                   ? ""
+                               : t == ZERO_TIER_DEVICE ? "device "
+                                                       : "host ",
                                zero_kind_name((zero_kind_t)k), text_of(left.bytes[t][k]).s);
         left.bytes[t][k] = 0;
     }
@@ -160,7 +164,8 @@ static void look(const zero_exec_t *x, int device_ranks, room_t *room)
     for (int t = 0; t < ZERO_TIER_NVME; t++) {
         room->sharing[t] = room->one_memory || t == ZERO_TIER_HOST ? ranks_of_node(x->comm) : device_ranks;
         room->available[t] = UINT64_MAX;
-        if (!x->device->options.allocator.allocate && room->status == ZERO_OK) /* or else that says itself what there is */
+        if (!x->device->options.allocator.allocate &&
+            room->status == ZERO_OK) /* or else that says itself what there is */
             room->status = x->device->ops->available(x->device, (zero_tier_t)t, &room->available[t], &room->error);
     }
 }
@@ -176,13 +181,11 @@ static zero_status_t too_much(const zero_exec_t *x, const room_t *rooms, int ran
         snprintf(of, sizeof of, "the %s tier", zero_tier_name((zero_tier_t)tier));
     if (lack == LIMIT)
         return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs %s of %s (%s), but its memory limit is %s: %s", rank,
-                         need.s, of, kinds.s, text_of(r->limit).s,
-                         change.s);
+                         need.s, of, kinds.s, text_of(r->limit).s, change.s);
     if (r->sharing[tier] > 1)
         snprintf(with.s, sizeof with.s, ", like each of the %d ranks that share it,", r->sharing[tier]);
     return zero_fail(error, ZERO_ERR_MEMORY, "rank %d%s needs %s of %s (%s), but only %s are available: %s", rank,
-                     with.s, need.s, of, kinds.s,
-                     text_of(r->available[tier]).s, change.s);
+                     with.s, need.s, of, kinds.s, text_of(r->available[tier]).s, change.s);
 }
 
 zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)

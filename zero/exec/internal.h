@@ -39,8 +39,8 @@ typedef struct zero_exec_course {
 /* Calls that streams may have yet to read. */
 enum { ZERO_EXEC_CALLS = 256 };
 
-/* What plan->scalars holds: written by EXCHANGE, read by UPDATE on the same step. The counters live here too, because only the
- * exchange knows whether a step's update is applied. */
+/* What plan->scalars holds: written by EXCHANGE, read by UPDATE on the same step. The counters live here too, because
+ * only the exchange knows whether a step's update is applied. */
 typedef struct zero_exec_scalars {
     double norm;        /* of the summed gradients, times grad_scale, before clipping */
     double clip_factor; /* what clipping multiplies by; 1 where it is off */
@@ -49,8 +49,8 @@ typedef struct zero_exec_scalars {
     int64_t step;    /* steps taken, this one included */
     int64_t applied; /* updates applied: the bias corrections' count */
     int64_t skipped;
-    uint32_t apply;   /* whether this step's UPDATEs do anything */
-    uint32_t signals; /* of all ranks, since the start */
+    uint32_t apply;     /* whether this step's UPDATEs do anything */
+    uint32_t signals;   /* of all ranks, since the start */
     int32_t not_finite; /* 1 + the unit whose gradients were first not finite; 0: none's */
 } zero_exec_scalars_t;
 _Static_assert(sizeof(zero_exec_scalars_t) <= ZERO_SCALARS_BYTES, "the step's scalars fit their buffer");
@@ -80,8 +80,8 @@ struct zero_exec {
     zero_exec_options_t options;
     int rank, world;
 
-    zero_arena_t *arenas[ZERO_TIER_COUNT]; /* none on nvme */
-    zero_nvme_t *nvme;                     /* NULL: nothing is there */
+    zero_arena_t *arenas[ZERO_TIER_COUNT];             /* none on nvme */
+    zero_nvme_t *nvme;                                 /* NULL: nothing is there */
     zero_nvme_ticket_t transfers[ZERO_EXEC_TRANSFERS]; /* started, not waited for: the thread's of their stream */
     int transfer_count;
     zero_stream_t *streams[ZERO_STREAM_COUNT];
@@ -89,8 +89,8 @@ struct zero_exec {
     zero_event_t *exchanged;
     zero_comm_t *channels[ZERO_EXEC_CHANNELS];
     int channel_count;
-    char **base, **own; /* plan->buffer_count: address, and that of this rank's slice */
-    double *addends; /* (world, ZERO_EXEC_SUM) */
+    char **base, **own;       /* plan->buffer_count: address, and that of this rank's slice */
+    double *addends;          /* (world, ZERO_EXEC_SUM) */
     zero_exec_guard_t *guard; /* NULL: all memory is open */
     zero_exec_scalars_t *scalars;
 
@@ -110,14 +110,15 @@ struct zero_exec {
     zero_exec_course_t courses[ZERO_EXEC_CHANNELS];
     _Atomic uint64_t followed[ZERO_EXEC_CHANNELS];
 
-    /* What EXCHANGE sends: staged by the calling thread when it issues it, which is ordered after the exchange before. */
+    /* What EXCHANGE sends: staged by the calling thread when it issues it, which is ordered after the exchange before.
+     */
     double rate;
     uint32_t signals;
 
     _Atomic int64_t step; /* steps taken, for sentences */
     zero_exec_clock_t clocks[ZERO_STREAM_COUNT];
     _Atomic uint64_t gathered[ZERO_EXEC_CHANNELS],
-        reduced[ZERO_EXEC_CHANNELS]; /* the channels' counters after their last collective */
+        reduced[ZERO_EXEC_CHANNELS];          /* the channels' counters after their last collective */
     _Atomic uint64_t moved[ZERO_MOVED_COUNT]; /* each is one stream's */
 
     atomic_int failing; /* 0: no; 1: failure is being written; 2: it is there */
@@ -127,9 +128,11 @@ struct zero_exec {
 /* A cursor as one word that is not 0: steps taken, program, operation (the program's length: after its end). */
 uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor);
 
-/* The next collective of a channel is this operation, or with op NULL one of a call that is no program; on the thread that runs it. */
+/* The next collective of a channel is this operation, or with op NULL one of a call that is no program; on the thread
+ * that runs it. */
 void zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op);
-/* It came to this status, which is returned: where ranks differ, with what each was doing. compared: it is one that compares. */
+/* It came to this status, which is returned: where ranks differ, with what each was doing. compared: it is one that
+ * compares. */
 zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_status_t status, zero_error_t *error);
 /* zero_exec_call for a program that begins. */
 zero_status_t zero_exec_call_program(zero_exec_t *x, int32_t program, zero_error_t *error);
@@ -140,14 +143,14 @@ uint64_t zero_exec_now(void);
 /* The task of every operation that does work (ctx: the exec, arg: the zero_op_t). */
 zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_error_t *error);
 
-/* Makes *error the exec's failure (or the failure that came first *error): adds rank, step, operation and unit, publishes the
- * sentence to the other ranks. op may be NULL. From any thread. Returns the status. */
+/* Makes *error the exec's failure (or the failure that came first *error): adds rank, step, operation and unit,
+ * publishes the sentence to the other ranks. op may be NULL. From any thread. Returns the status. */
 zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t *error);
 /* ZERO_OK, or the failure into *error. */
 zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error);
 
-/* The host waits for a stream, or where stream is NULL for an event. A collective that a device runs ends no wait by itself where another rank
- * is gone, so the wait goes in pieces with a look at the ranks between them. */
+/* The host waits for a stream, or where stream is NULL for an event. A collective that a device runs ends no wait by
+ * itself where another rank is gone, so the wait goes in pieces with a look at the ranks between them. */
 zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_event_t *event, zero_error_t *error);
 
 /* Makes x->guard where the plan or the process asks for one, and closes what it guards. Once the arenas are there. */
@@ -164,14 +167,15 @@ zero_status_t zero_exec_guard_unit(zero_exec_t *x, int32_t unit, uint32_t flags,
 zero_status_t zero_exec_open_nvme(zero_exec_t *x, zero_error_t *error);
 /* Once the arenas are there: tells it of the memory that it will read into. */
 zero_status_t zero_exec_register_nvme(zero_exec_t *x, zero_error_t *error);
-/* READ and WRITE, on the thread of their stream. Returns when the transfer ended, and all that were started before it; where operations of the same kind follow
- * right behind it, it may only be started. */
+/* READ and WRITE, on the thread of their stream. Returns when the transfer ended, and all that were started before it;
+ * where operations of the same kind follow right behind it, it may only be started. */
 zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *error);
 /* Any bytes of the tier, to or from host memory. */
-zero_status_t zero_exec_touch_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes, zero_error_t *error);
+zero_status_t zero_exec_touch_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes,
+                                   zero_error_t *error);
 
-/* Compares what the ranks of this node need together with what is there, and this rank's with its limit; every rank gets the same
- * answer. Collective. */
+/* Compares what the ranks of this node need together with what is there, and this rank's with its limit; every rank
+ * gets the same answer. Collective. */
 zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error);
 
 #endif

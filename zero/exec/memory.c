@@ -28,14 +28,14 @@ zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_erro
     for (int r = 0; status == ZERO_OK && r < comm->size; r++)
         if (all[r].status != ZERO_OK)
             /* Alike on every rank where the matter is memory; otherwise it is a peer that failed. */
-            status = zero_fail(error, all[r].status == ZERO_ERR_MEMORY ? ZERO_ERR_MEMORY : ZERO_ERR_PEER, "rank %d: %s", r,
-                               all[r].text);
+            status = zero_fail(error, all[r].status == ZERO_ERR_MEMORY ? ZERO_ERR_MEMORY : ZERO_ERR_PEER, "rank %d: %s",
+                               r, all[r].text);
     free(all);
     return status;
 }
 
-/* Resident bytes of this process: from smaps_rollup, which is exact, or from statm, whose counters the kernel may keep some pages
- * behind. */
+/* Resident bytes of this process: from smaps_rollup, which is exact, or from statm, whose counters the kernel may keep
+ * some pages behind. */
 static zero_status_t process_resident(uint64_t *bytes, zero_error_t *error)
 {
     char line[256];
@@ -82,14 +82,14 @@ zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_erro
                 *resident = on_drive(x, plan->kind_offset[t][k], plan->kind_bytes[t][k]);
             if (k == ZERO_KIND_RINGS || plan->kind_bytes[t][k] == 0 || !x->arenas[t])
                 continue;
-            zero_status_t status = x->device->ops->arena_resident(x->arenas[t], plan->kind_offset[t][k], plan->kind_bytes[t][k],
-                                                                  resident, error);
+            zero_status_t status = x->device->ops->arena_resident(x->arenas[t], plan->kind_offset[t][k],
+                                                                  plan->kind_bytes[t][k], resident, error);
             if (status != ZERO_OK)
                 return status;
             counted += *resident;
         }
-    /* The rings of the other ranks of this node are mapped here too, and so are part of this process's resident bytes. They are
-     * theirs to count: neither a kind of this rank nor external. */
+    /* The rings of the other ranks of this node are mapped here too, and so are part of this process's resident bytes.
+     * They are theirs to count: neither a kind of this rank nor external. */
     for (int c = 0; c < x->channel_count; c++) {
         uint64_t own = x->channels[c]->ops->ring_resident(x->channels[c]);
         memory->bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS] += own;

@@ -46,12 +46,14 @@ zero_status_t zero_exec_register_nvme(zero_exec_t *x, zero_error_t *error)
     uint64_t bytes = plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_STAGING];
     if (!x->nvme || bytes == 0)
         return ZERO_OK;
-    char *base = (char *)x->device->ops->arena_base(x->arenas[ZERO_TIER_HOST]) + plan->kind_offset[ZERO_TIER_HOST][ZERO_KIND_STAGING];
+    char *base = (char *)x->device->ops->arena_base(x->arenas[ZERO_TIER_HOST]) +
+                 plan->kind_offset[ZERO_TIER_HOST][ZERO_KIND_STAGING];
     return zero_nvme_register(x->nvme, base, bytes, error);
 }
 
 /* Starts a transfer and waits for its end. */
-static zero_status_t transfer(zero_exec_t *x, bool write, uint64_t offset, void *memory, uint64_t bytes, zero_error_t *error)
+static zero_status_t transfer(zero_exec_t *x, bool write, uint64_t offset, void *memory, uint64_t bytes,
+                              zero_error_t *error)
 {
     zero_nvme_ticket_t ticket;
     zero_status_t status = write ? zero_nvme_write(x->nvme, offset, memory, bytes, &ticket, error)
@@ -70,16 +72,19 @@ static bool goes_on(const zero_exec_t *x, const zero_op_t *op)
     return false;
 }
 
-/* A part's state is in a file in as many places as it has buffers: the drive gets all of them at once. Nothing waits for one of such a run but for all of
- * them, since no event is between them, and none overlaps another. */
+/* A part's state is in a file in as many places as it has buffers: the drive gets all of them at once. Nothing waits
+ * for one of such a run but for all of them, since no event is between them, and none overlaps another. */
 zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
     bool write = op->kind == ZERO_OP_WRITE;
     int32_t file = write ? op->dst : op->src, memory = write ? op->src : op->dst;
-    uint64_t at = x->plan->buffers[file].offset + zero_plan_span(x->plan, x->rank, file, write ? op->dst_own : op->src_own, op->part).offset;
-    char *bytes = x->base[memory] + zero_plan_span(x->plan, x->rank, memory, write ? op->src_own : op->dst_own, op->part).offset;
+    uint64_t at = x->plan->buffers[file].offset +
+                  zero_plan_span(x->plan, x->rank, file, write ? op->dst_own : op->src_own, op->part).offset;
+    char *bytes =
+        x->base[memory] + zero_plan_span(x->plan, x->rank, memory, write ? op->src_own : op->dst_own, op->part).offset;
     zero_nvme_ticket_t *ticket = &x->transfers[x->transfer_count];
-    zero_status_t status = write ? zero_nvme_write(x->nvme, at, bytes, op->bytes, ticket, error) : zero_nvme_read(x->nvme, at, bytes, op->bytes, ticket, error);
+    zero_status_t status = write ? zero_nvme_write(x->nvme, at, bytes, op->bytes, ticket, error)
+                                 : zero_nvme_read(x->nvme, at, bytes, op->bytes, ticket, error);
     if (status != ZERO_OK)
         return status;
     x->transfer_count++;
@@ -91,18 +96,21 @@ zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *
     return status;
 }
 
-/* Files take whole blocks: where a write ends inside one, its rest is read first. Many transfers of the drive at a time, and little memory. */
+/* Files take whole blocks: where a write ends inside one, its rest is read first. Many transfers of the drive at a
+ * time, and little memory. */
 enum { TOUCH_BYTES = 4 << 20 };
 _Static_assert(TOUCH_BYTES % ZERO_NVME_BLOCK == 0, "pieces of whole blocks");
 
 /* Whole blocks; the file's last one may be cut short. */
-static zero_status_t move_blocks(zero_exec_t *x, bool write, uint64_t offset, char *blocks, uint64_t bytes, zero_error_t *error)
+static zero_status_t move_blocks(zero_exec_t *x, bool write, uint64_t offset, char *blocks, uint64_t bytes,
+                                 zero_error_t *error)
 {
     uint64_t left = x->plan->arena_bytes[ZERO_TIER_NVME] - offset;
     return transfer(x, write, offset, blocks, bytes < left ? bytes : left, error);
 }
 
-static zero_status_t touch_piece(zero_exec_t *x, bool write, uint64_t offset, char *host, uint64_t bytes, char *blocks, zero_error_t *error)
+static zero_status_t touch_piece(zero_exec_t *x, bool write, uint64_t offset, char *host, uint64_t bytes, char *blocks,
+                                 zero_error_t *error)
 {
     const uint64_t block = ZERO_NVME_BLOCK;
     uint64_t begin = offset / block * block, end = (offset + bytes + block - 1) / block * block, last = end - block;
@@ -124,9 +132,12 @@ static zero_status_t touch_piece(zero_exec_t *x, bool write, uint64_t offset, ch
     return status;
 }
 
-zero_status_t zero_exec_touch_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes, zero_error_t *error)
+zero_status_t zero_exec_touch_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes,
+                                   zero_error_t *error)
 {
-    uint64_t room = bytes + 2 * ZERO_NVME_BLOCK < TOUCH_BYTES ? (bytes + 2 * ZERO_NVME_BLOCK) / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK : TOUCH_BYTES;
+    uint64_t room = bytes + 2 * ZERO_NVME_BLOCK < TOUCH_BYTES
+                        ? (bytes + 2 * ZERO_NVME_BLOCK) / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK
+                        : TOUCH_BYTES;
     zero_status_t status = ZERO_OK;
     char *blocks = bytes > 0 ? aligned_alloc(ZERO_NVME_ALIGN, room) : NULL;
     if (bytes > 0 && !blocks)

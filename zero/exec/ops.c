@@ -33,16 +33,17 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
     zero_dtype_t dtype = x->plan->buffers[op->dst].dtype;
     void *dst = operand(x, op, op->dst, op->dst_own), *src = operand(x, op, op->src, op->src_own);
     zero_exec_note(x, channel, op);
-    zero_status_t status = op->kind == ZERO_OP_GATHER
-                               ? comm->ops->all_gather(comm, src, dst, (uint64_t)op->count * zero_dtype_size(dtype), native, error)
-                               : comm->ops->reduce_scatter(comm, src, dst, op->count, dtype, native, error);
+    zero_status_t status =
+        op->kind == ZERO_OP_GATHER
+            ? comm->ops->all_gather(comm, src, dst, (uint64_t)op->count * zero_dtype_size(dtype), native, error)
+            : comm->ops->reduce_scatter(comm, src, dst, op->count, dtype, native, error);
     atomic_store_explicit(&x->gathered[channel], comm->bytes_received, memory_order_relaxed);
     atomic_store_explicit(&x->reduced[channel], comm->bytes_reduced, memory_order_relaxed);
     return zero_exec_noted(x, channel, !comm->uncompared, status, error);
 }
 
-/* The host goes on with what the stream computed: it must be there. On CPU it is, and on a GPU's streams of host work, which have no native one and have
- * waited for what comes before. */
+/* The host goes on with what the stream computed: it must be there. On CPU it is, and on a GPU's streams of host work,
+ * which have no native one and have waited for what comes before. */
 static zero_status_t settle(zero_exec_t *x, void *native, zero_error_t *error)
 {
     zero_status_t status = native ? x->device->ops->finish(x->device, native, x->options.timeout_s, error) : ZERO_OK;
@@ -50,8 +51,8 @@ static zero_status_t settle(zero_exec_t *x, void *native, zero_error_t *error)
     return status == ZERO_OK && x->device->caps.launches ? x->channels[0]->ops->check(x->channels[0], error) : status;
 }
 
-/* 1 + the unit of the first norm that is not finite; 0: each is finite, and only their sum is not. Programs take norms in
- * the order in which the backward pass finishes units, so those after it may have it from there. */
+/* 1 + the unit of the first norm that is not finite; 0: each is finite, and only their sum is not. Programs take norms
+ * in the order in which the backward pass finishes units, so those after it may have it from there. */
 static int32_t first_not_finite(const zero_plan_t *plan, const double *rows, int32_t width, int world)
 {
     for (int32_t p = 0; p < plan->program_count; p++)
@@ -64,8 +65,8 @@ static int32_t first_not_finite(const zero_plan_t *plan, const double *rows, int
     return 0;
 }
 
-/* Every rank's partial norms, rate and signals; from them, the same on every rank, the norm, the clip factor and whether to
- * update. */
+/* Every rank's partial norms, rate and signals; from them, the same on every rank, the norm, the clip factor and
+ * whether to update. */
 static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
@@ -83,7 +84,8 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     mine[segments] = x->rate;
     mine[segments + 1] = x->signals;
     zero_exec_note(x, channel, op);
-    status = zero_exec_noted(x, channel, true, comm->ops->exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error), error);
+    status = zero_exec_noted(x, channel, true,
+                             comm->ops->exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error), error);
     if (status != ZERO_OK)
         return status;
 
@@ -91,7 +93,9 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     for (int r = 0; r < x->world; r++) {
         const double *row = rows + (size_t)r * (size_t)width;
         if (row[segments] != rows[segments])
-            return zero_fail(error, ZERO_ERR_MISMATCH, "zero_step gets the learning rate %.17g on rank 0, but %.17g on rank %d: pass the same rate on every rank",
+            return zero_fail(error, ZERO_ERR_MISMATCH,
+                             "zero_step gets the learning rate %.17g on rank 0, but %.17g on rank %d: pass the same "
+                             "rate on every rank",
                              rows[segments], row[segments], r);
         signals |= (uint32_t)row[segments + 1];
     }
@@ -112,7 +116,8 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
             zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_WARNING,
                      "step %lld is skipped: the gradient norm is not finite (%g)%s%s%s; parameters and optimizer state "
                      "are untouched",
-                     (long long)s->step, fabs(s->norm), s->not_finite > 0 ? ", in the backward pass first in unit '" : "",
+                     (long long)s->step, fabs(s->norm),
+                     s->not_finite > 0 ? ", in the backward pass first in unit '" : "",
                      s->not_finite > 0 ? plan->spec->units[s->not_finite - 1].name : "", s->not_finite > 0 ? "'" : "");
     }
     return ZERO_OK;
@@ -127,7 +132,8 @@ typedef struct operands {
 } operands_t;
 
 /* The caller's own optimizer, one call for each parameter of the part. */
-static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const operands_t *o, const zero_flat_ops_t *flat, void *native, zero_error_t *error)
+static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const operands_t *o,
+                                   const zero_flat_ops_t *flat, void *native, zero_error_t *error)
 {
     const zero_exec_scalars_t *s = x->scalars;
     const zero_spec_t *spec = x->plan->spec;
@@ -135,7 +141,8 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
     for (int32_t p = 0; p < spec->param_count; p++) {
         const zero_placed_t *placed = &x->plan->placed[p];
         int64_t last = placed->offset + spec->params[p].count, until = o->span.begin + o->span.count;
-        int64_t begin = placed->offset > o->span.begin ? placed->offset : o->span.begin, end = last < until ? last : until, at = begin - o->span.begin;
+        int64_t begin = placed->offset > o->span.begin ? placed->offset : o->span.begin,
+                end = last < until ? last : until, at = begin - o->span.begin;
         if (placed->segment != op->segment || begin >= end)
             continue;
         zero_update_args_t args = {.size = sizeof args,
@@ -155,8 +162,8 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
         for (int i = 0; i < spec->states; i++)
             args.state[i] = (float *)(void *)o->state[i] + at;
         if (x->options.update(x->options.update_ctx, &args) != 0)
-            return zero_fail(error, ZERO_ERR_SYSTEM, "config.update refused elements %lld to %lld of parameter '%s'", (long long)args.begin,
-                             (long long)(args.begin + args.count), args.name);
+            return zero_fail(error, ZERO_ERR_SYSTEM, "config.update refused elements %lld to %lld of parameter '%s'",
+                             (long long)args.begin, (long long)(args.begin + args.count), args.name);
     }
     if (o->param != (char *)o->master)
         flat->cast(o->param, o->segment->dtype, o->master, ZERO_FP32, o->span.count, threads, native);
@@ -165,7 +172,8 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
 
 /* The optimizer over a part: an update for each run of equal scales, and a call for as many of them as there is room
  * for. */
-static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native, zero_error_t *error)
+static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native,
+                            zero_error_t *error)
 {
     const zero_exec_scalars_t *s = x->scalars;
     const zero_plan_t *plan = x->plan;
@@ -186,7 +194,12 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
         return ZERO_OK;
     }
     if (x->options.rule == ZERO_RULE_CUSTOM) {
-        operands_t o = {.segment = segment, .span = span, .master = master, .grad = grad, .param = param, .state = {states[0], states[1]}};
+        operands_t o = {.segment = segment,
+                        .span = span,
+                        .master = master,
+                        .grad = grad,
+                        .param = param,
+                        .state = {states[0], states[1]}};
         return update_custom(x, op, &o, flat, native, error);
     }
 
@@ -223,7 +236,8 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
 
 static void moved(zero_exec_t *x, int which, uint64_t bytes)
 {
-    atomic_store_explicit(&x->moved[which], atomic_load_explicit(&x->moved[which], memory_order_relaxed) + bytes, memory_order_relaxed);
+    atomic_store_explicit(&x->moved[which], atomic_load_explicit(&x->moved[which], memory_order_relaxed) + bytes,
+                          memory_order_relaxed);
 }
 
 /* A norm that goes on, which only the host's do, adds its blocks to the sum of those before, so that wherever it is
@@ -233,7 +247,8 @@ static void norm(zero_exec_t *x, const zero_op_t *op, const void *src, zero_dtyp
     bool on_host = op->stream == ZERO_STREAM_HOST;
     double *out = (double *)x->base[x->plan->norms] + op->segment, so_far = on_host ? *out : 0;
     double *blocks = (double *)x->base[on_host ? x->plan->host_scratch : x->plan->scratch];
-    (on_host ? zero_flat_cpu() : x->flat)->square_sum(out, blocks, src, dtype, op->count, x->device->options.threads, native);
+    (on_host ? zero_flat_cpu() : x->flat)
+        ->square_sum(out, blocks, src, dtype, op->count, x->device->options.threads, native);
     if (!(op->flags & ZERO_NORM_GOES_ON))
         return;
     for (int64_t i = 0; i * ZERO_NORM_BLOCK < op->count; i++)
@@ -259,7 +274,8 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     case ZERO_OP_COPY:
         flat->copy(dst, src, (uint64_t)op->count * zero_dtype_size(to), threads, native);
         if (op->bytes > 0)
-            moved(x, plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_MOVED_TO_HOST : ZERO_MOVED_TO_DEVICE, op->bytes);
+            moved(x, plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_MOVED_TO_HOST : ZERO_MOVED_TO_DEVICE,
+                  op->bytes);
         return ZERO_OK;
     case ZERO_OP_CAST:
         flat->cast(dst, to, src, from, op->count, threads, native);

@@ -56,11 +56,13 @@ static void tell(zero_exec_t *x)
     comm->ops->tell(comm, zero_exec_word(x, x->program, x->cursor));
 }
 
-/* How far advance() goes: to the caller's next access; as far without making the calling thread wait; to the program's end. */
+/* How far advance() goes: to the caller's next access; as far without making the calling thread wait; to the program's
+ * end. */
 typedef enum reach { TO_ACCESS, WITHOUT_WAITING } reach_t;
 
-/* Runs operations from the cursor on. A USE is the caller's to start; a RELEASE is run once the caller released that use or passed
- * it over. A wait on the compute stream may block the caller, so it is left until the caller asks for what is behind it. */
+/* Runs operations from the cursor on. A USE is the caller's to start; a RELEASE is run once the caller released that
+ * use or passed it over. A wait on the compute stream may block the caller, so it is left until the caller asks for
+ * what is behind it. */
 static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
@@ -189,7 +191,8 @@ zero_status_t zero_exec_use(zero_exec_t *x, int32_t unit, zero_error_t *error)
     if (x->program < 0)
         return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is acquired outside a micro-step", unit_name(x, unit));
     if (x->open_use[unit] >= 0)
-        return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is acquired twice: release it in between", unit_name(x, unit));
+        return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is acquired twice: release it in between",
+                         unit_name(x, unit));
     int32_t target = -1;
     status = find_use(x, unit, &target, error);
     if (status != ZERO_OK)
@@ -218,7 +221,8 @@ zero_status_t zero_exec_release(zero_exec_t *x, int32_t unit, zero_error_t *erro
     if (status != ZERO_OK)
         return status;
     if (x->program < 0 || x->open_use[unit] < 0)
-        return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is released but not held: acquire it first", unit_name(x, unit));
+        return zero_fail(error, ZERO_ERR_ORDER, "unit '%s' is released but not held: acquire it first",
+                         unit_name(x, unit));
     x->use_states[x->open_use[unit]] = ZERO_USE_DONE;
     x->open_use[unit] = -1;
     x->open_count--;

@@ -1,4 +1,5 @@
-/* build.h - what the files that build a plan share. The checker does not include it: it judges the plan by plan.h alone. */
+/* build.h - what the files that build a plan share. The checker does not include it: it judges the plan by plan.h
+ * alone. */
 #ifndef ZERO_PLAN_BUILD_H
 #define ZERO_PLAN_BUILD_H
 
@@ -7,57 +8,68 @@
 /* A unit as the table places it. Positions are indices of uses in the training pass, -1 for none. */
 typedef struct zero_unit_plan {
     int32_t first_segment, segment_count;
-    bool slotted;                        /* its parameters are brought in for use: PARAM is in a slot */
-    bool grad_slot;                      /* its GRAD buffers are in a slot */
+    bool slotted;   /* its parameters are brought in for use: PARAM is in a slot */
+    bool grad_slot; /* its GRAD buffers are in a slot */
     int32_t first_use, first_grad, last_grad;
 } zero_unit_plan_t;
 
 /* Pieces of a segment: indices of plan->parts. */
-typedef struct zero_pieces { int32_t first, count; } zero_pieces_t;
+typedef struct zero_pieces {
+    int32_t first, count;
+} zero_pieces_t;
 
 /* A trainable segment as the table places it. */
 typedef struct zero_segment_plan {
-    int64_t stays;                       /* elements of what a rank updates whose state is on the device: the first ones */
-    bool away;                           /* gradients of the others are on the host tier, with what is summed up for them */
-    zero_pieces_t written, sum, reduced; /* in which what every micro-step brings, the local sum, and the reduced gradients are staged */
+    int64_t stays; /* elements of what a rank updates whose state is on the device: the first ones */
+    bool away;     /* gradients of the others are on the host tier, with what is summed up for them */
+    zero_pieces_t written, sum,
+        reduced; /* in which what every micro-step brings, the local sum, and the reduced gradients are staged */
 } zero_segment_plan_t;
 
 /* What one pass gathers, and when. */
 typedef struct zero_pass_plan {
-    int32_t *enter;        /* units that are gathered, in the order of their next use */
-    int32_t *enter_use;    /* the use that each serves */
-    int32_t *enter_begin;  /* [use_count + 1]: enter[enter_begin[i] .. enter_begin[i + 1]) are gathered before use i */
-    int32_t *release_at;   /* [use_count]: the position whose release also releases this use (itself where it is not held) */
+    int32_t *enter;       /* units that are gathered, in the order of their next use */
+    int32_t *enter_use;   /* the use that each serves */
+    int32_t *enter_begin; /* [use_count + 1]: enter[enter_begin[i] .. enter_begin[i + 1]) are gathered before use i */
+    int32_t
+        *release_at; /* [use_count]: the position whose release also releases this use (itself where it is not held) */
 } zero_pass_plan_t;
 
-typedef struct zero_slot { uint64_t offset, bytes; zero_tier_t tier; zero_kind_t kind; } zero_slot_t;
+typedef struct zero_slot {
+    uint64_t offset, bytes;
+    zero_tier_t tier;
+    zero_kind_t kind;
+} zero_slot_t;
 
 typedef struct zero_builder {
     const zero_spec_t *spec;
     zero_plan_t *plan;
     zero_error_t *error;
-    int32_t train;                        /* the training pass, -1: none */
+    int32_t train;                                           /* the training pass, -1: none */
     bool shard_parameters, shard_gradients, shard_optimizer; /* over more than one rank */
-    bool offload_parameters;              /* parameters live on another tier than the device */
-    bool sum_locally;                     /* micro-steps are summed on each rank and reduced once a step */
-    bool gather_gradients;                /* there are several ranks, and each updates everything */
+    bool offload_parameters;                                 /* parameters live on another tier than the device */
+    bool sum_locally;      /* micro-steps are summed on each rank and reduced once a step */
+    bool gather_gradients; /* there are several ranks, and each updates everything */
     zero_unit_plan_t *units;
     zero_segment_plan_t *segments;
-    int32_t *order;                       /* units in the order in which they are updated: of their first use, so that the next step begins with what
-                                           * is updated first */
+    int32_t *order; /* units in the order in which they are updated: of their first use, so that the next step begins
+                     * with what is updated first */
     zero_pass_plan_t *passes;
-    zero_slot_t *slots; int32_t slot_count;
+    zero_slot_t *slots;
+    int32_t slot_count;
     int32_t buffer_capacity;
 } zero_builder_t;
 
 /* Refuses what cannot be planned; fills train, shard_* and sum_locally. */
 zero_status_t zero_build_declare(zero_builder_t *b);
-/* Segments, where each parameter lies, runs, and the buffers of every segment (no offsets, slots not chosen: slot is -1). */
+/* Segments, where each parameter lies, runs, and the buffers of every segment (no offsets, slots not chosen: slot is
+ * -1). */
 zero_status_t zero_build_segments(zero_builder_t *b);
-/* The parts of every trainable segment, with the buffers of their state, and what is neither of a segment nor of a part. */
+/* The parts of every trainable segment, with the buffers of their state, and what is neither of a segment nor of a
+ * part. */
 zero_status_t zero_build_parts(zero_builder_t *b);
-/* Which units are resident at each use, and the slots of parameters, gradients and wire buffers. Sets buffer slots and offsets
- * within them. */
+/* Which units are resident at each use, and the slots of parameters, gradients and wire buffers. Sets buffer slots and
+ * offsets within them. */
 zero_status_t zero_build_window(zero_builder_t *b);
 /* The programs, without RECORD and WAIT. */
 zero_status_t zero_build_programs(zero_builder_t *b);
@@ -76,8 +88,8 @@ static inline uint64_t zero_build_align(const zero_spec_t *spec, zero_tier_t tie
 }
 
 /* Appends a buffer of bytes = elements * dtype size (overflow: ZERO_ERR_MEMORY). *out is its index. */
-zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_tier_t tier,
-                                zero_dtype_t dtype, int64_t elements, int32_t *out);
+zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind,
+                                zero_tier_t tier, zero_dtype_t dtype, int64_t elements, int32_t *out);
 /* Whether the buffer holds the whole segment (its own slice is then a part of it). */
 bool zero_build_is_full(const zero_builder_t *b, int32_t buffer);
 /* Whether a segment's micro-steps are summed on the host tier from what each of them writes. Otherwise, where a local
@@ -92,7 +104,7 @@ static inline bool zero_build_norm_away(const zero_builder_t *b, int32_t segment
 {
     bool there = zero_build_sums_there(b, &b->plan->segments[segment]) && b->spec->world == 1;
     return b->segments[segment].away && b->spec->micro_steps > 1 &&
-        (there || (!b->sum_locally && !b->gather_gradients));
+           (there || (!b->sum_locally && !b->gather_gradients));
 }
 /* calloc that reports; n 0 gives memory too. *out is NULL on failure. */
 zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t size);

@@ -6,7 +6,7 @@
 
 static bool raise_stage(zero_spec_t *spec, int stage)
 {
-    zero_row_t *rows[] = { &spec->optimizer, &spec->gradients, &spec->parameters };
+    zero_row_t *rows[] = {&spec->optimizer, &spec->gradients, &spec->parameters};
     bool changed = false;
     for (int i = 0; i < stage && spec->world > 1; i++) {
         changed = changed || rows[i]->sharding == ZERO_FULL;
@@ -18,7 +18,7 @@ static bool raise_stage(zero_spec_t *spec, int stage)
 /* Moves rows that are nearer to the device to the tier; what an update reads moves with it. */
 static bool move_rows(zero_spec_t *spec, bool optimizer, bool parameters, zero_tier_t tier)
 {
-    zero_row_t *rows[] = { optimizer ? &spec->optimizer : NULL, parameters ? &spec->parameters : NULL };
+    zero_row_t *rows[] = {optimizer ? &spec->optimizer : NULL, parameters ? &spec->parameters : NULL};
     bool changed = false;
     for (int i = 0; i < 2; i++)
         if (rows[i] != NULL && rows[i]->tier < tier) {
@@ -34,12 +34,20 @@ static bool move_rows(zero_spec_t *spec, bool optimizer, bool parameters, zero_t
 
 bool zero_plan_change(const zero_spec_t *spec, int i, zero_spec_t *changed, char *text, size_t size)
 {
-    static const struct { bool optimizer, parameters; zero_tier_t tier; const char *text; } moves[] = {
-        { true, false, ZERO_TIER_HOST, "set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST" },
-        { false, true, ZERO_TIER_HOST, "set config.parameters.tier = ZERO_TIER_HOST" },
-        { true, true, ZERO_TIER_HOST, "set config.optimizer.tier, config.gradients.tier and config.parameters.tier = ZERO_TIER_HOST" },
-        { true, false, ZERO_TIER_NVME, "set config.optimizer.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST" },
-        { true, true, ZERO_TIER_NVME, "set config.optimizer.tier and config.parameters.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST" },
+    static const struct {
+        bool optimizer, parameters;
+        zero_tier_t tier;
+        const char *text;
+    } moves[] = {
+        {true, false, ZERO_TIER_HOST, "set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST"},
+        {false, true, ZERO_TIER_HOST, "set config.parameters.tier = ZERO_TIER_HOST"},
+        {true, true, ZERO_TIER_HOST,
+         "set config.optimizer.tier, config.gradients.tier and config.parameters.tier = ZERO_TIER_HOST"},
+        {true, false, ZERO_TIER_NVME,
+         "set config.optimizer.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST"},
+        {true, true, ZERO_TIER_NVME,
+         "set config.optimizer.tier and config.parameters.tier = ZERO_TIER_NVME, config.gradients.tier = "
+         "ZERO_TIER_HOST"},
     };
     static const char *const shards[] = {
         "config.optimizer.sharding",

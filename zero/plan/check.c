@@ -1,5 +1,5 @@
-/* check.c - the plan's checker: first that every number in the plan is in its range and that buffers lie apart, then a walk over
- * the programs as steps and evaluations would run them, as the first rank and as the last. */
+/* check.c - the plan's checker: first that every number in the plan is in its range and that buffers lie apart, then a
+ * walk over the programs as steps and evaluations would run them, as the first rank and as the last. */
 #include "zero/plan/check.h"
 
 #include <stdio.h>
@@ -25,7 +25,7 @@ zero_status_t zero_check_fail(const zero_checker_t *c, const char *format, ...)
     return zero_fail(c->error, ZERO_ERR_PLAN, "%s: %s", where, sentence);
 }
 
-/* ---- numbers ----------------------------------------------------------------------------------------------------- */
+/* ---- numbers ---------------------------------------------------------------------------------------------------- */
 
 static zero_status_t check_segments(const zero_checker_t *c)
 {
@@ -52,8 +52,9 @@ static zero_status_t check_segments(const zero_checker_t *c)
         const zero_placed_t *at = &plan->placed[i];
         if (p->count == 0
                 ? at->segment != -1
-                : at->segment < 0 || at->segment >= plan->segment_count || plan->segments[at->segment].unit != p->unit ||
-                      plan->segments[at->segment].dtype != p->dtype || at->offset < 0 || at->offset % ZERO_ALIGN_ELEMENTS != 0 ||
+                : at->segment < 0 || at->segment >= plan->segment_count ||
+                      plan->segments[at->segment].unit != p->unit || plan->segments[at->segment].dtype != p->dtype ||
+                      at->offset < 0 || at->offset % ZERO_ALIGN_ELEMENTS != 0 ||
                       p->count > plan->segments[at->segment].elements - at->offset)
             return zero_check_fail(c, "parameter '%s' lies outside of its unit's segments", p->name);
     }
@@ -73,22 +74,25 @@ static zero_status_t check_parts(const zero_checker_t *c)
         for (int32_t p = next; s->trainable && p < next + s->part_count && p < plan->part_count; p++) {
             const zero_part_t *part = &plan->parts[p];
             if (part->segment != i || part->begin != end || part->end <= part->begin ||
-                part->begin % ZERO_NORM_BLOCK != 0 ||
-                (part->own && updated != s->slice) || (!part->own && updated != s->elements))
-                return zero_check_fail(c, "part %d of segment %d begins at %lld, where %lld is next", p - next, i, (long long)part->begin,
-                                       (long long)end);
+                part->begin % ZERO_NORM_BLOCK != 0 || (part->own && updated != s->slice) ||
+                (!part->own && updated != s->elements))
+                return zero_check_fail(c, "part %d of segment %d begins at %lld, where %lld is next", p - next, i,
+                                       (long long)part->begin, (long long)end);
             end = part->end;
             for (int r = ZERO_ROLE_MASTER; r < ZERO_ROLE_STAGED_GRAD; r++) {
                 int32_t b = part->buffer[r];
                 bool staged = r >= ZERO_ROLE_STAGED_MASTER && r <= ZERO_ROLE_STAGED_MASTER + plan->spec->states;
                 if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i) ||
-                    (b < 0 && (r <= ZERO_ROLE_MASTER + plan->spec->states || (staged && part->tier == ZERO_TIER_NVME))) ||
+                    (b < 0 &&
+                     (r <= ZERO_ROLE_MASTER + plan->spec->states || (staged && part->tier == ZERO_TIER_NVME))) ||
                     (b >= 0 && plan->buffers[b].part != p && (r != ZERO_ROLE_MASTER || plan->buffers[b].part >= 0)))
-                    return zero_check_fail(c, "part %d of segment %d has buffer %d as its %s", p - next, i, b, zero_role_name((zero_role_t)r));
+                    return zero_check_fail(c, "part %d of segment %d has buffer %d as its %s", p - next, i, b,
+                                           zero_role_name((zero_role_t)r));
             }
         }
         if (s->trainable && end != updated)
-            return zero_check_fail(c, "the parts of segment %d end at %lld of %lld elements", i, (long long)end, (long long)updated);
+            return zero_check_fail(c, "the parts of segment %d end at %lld of %lld elements", i, (long long)end,
+                                   (long long)updated);
         next += s->trainable ? s->part_count : 0;
     }
     for (int32_t p = plan->part_count; p < plan->part_count + plan->piece_count; p++) {
@@ -101,10 +105,10 @@ static zero_status_t check_parts(const zero_checker_t *c)
     }
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
-        const zero_segment_t *s = x->segment >= 0 && x->segment < plan->segment_count
-            ? &plan->segments[x->segment] : NULL;
-        if (s != NULL && (x->begin < 0 || x->elements < 0 ||
-                          x->elements > (x->own ? s->slice : s->elements) - x->begin))
+        const zero_segment_t *s =
+            x->segment >= 0 && x->segment < plan->segment_count ? &plan->segments[x->segment] : NULL;
+        if (s != NULL &&
+            (x->begin < 0 || x->elements < 0 || x->elements > (x->own ? s->slice : s->elements) - x->begin))
             return zero_check_fail(c, "buffer %d has elements that its segment has not", i);
         if (x->part < -1 || x->part >= plan->part_count + plan->piece_count)
             return zero_check_fail(c, "buffer %d is of part %d, out of range", i, x->part);
@@ -123,26 +127,28 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
     if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->group != 0 || op->unit < -1 ||
         op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 ||
         op->part >= plan->part_count + plan->piece_count ||
-        (op->kind == ZERO_OP_UPDATE && op->part >= plan->part_count) || op->src < -1 ||
-        op->src >= plan->buffer_count || op->dst < -1 || op->dst >= plan->buffer_count)
+        (op->kind == ZERO_OP_UPDATE && op->part >= plan->part_count) || op->src < -1 || op->src >= plan->buffer_count ||
+        op->dst < -1 || op->dst >= plan->buffer_count)
         return zero_check_fail(c, "a number of it is out of range");
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_RECORD:
     case ZERO_OP_WAIT:
     case ZERO_OP_HOST_WAIT:
-        return op->event >= 0 && op->event < plan->event_count ? ZERO_OK
-                                                               : zero_check_fail(c, "event %d is out of range", op->event);
+        return op->event >= 0 && op->event < plan->event_count
+                   ? ZERO_OK
+                   : zero_check_fail(c, "event %d is out of range", op->event);
     case ZERO_OP_USE:
     case ZERO_OP_RELEASE:
         return op->unit >= 0 ? ZERO_OK : zero_check_fail(c, "it names no unit");
     case ZERO_OP_EXCHANGE:
-        return op->stream == ZERO_STREAM_REDUCE ? ZERO_OK : zero_check_fail(c, "it exchanges on another stream than reductions");
+        return op->stream == ZERO_STREAM_REDUCE ? ZERO_OK
+                                                : zero_check_fail(c, "it exchanges on another stream than reductions");
     default:
         break;
     }
     bool has_src = op->kind != ZERO_OP_FILL, has_dst = op->kind != ZERO_OP_NORM;
-    const int32_t buffers[] = { op->src, op->dst };
-    const bool wanted[] = { has_src, has_dst }, own[] = { op->src_own, op->dst_own };
+    const int32_t buffers[] = {op->src, op->dst};
+    const bool wanted[] = {has_src, has_dst}, own[] = {op->src_own, op->dst_own};
     int64_t count = 0;
     if (op->part >= 0 ? plan->parts[op->part].segment != op->segment : op->kind == ZERO_OP_UPDATE)
         return zero_check_fail(c, "it is of no part of its segment");
@@ -158,13 +164,15 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
     if (op->kind == ZERO_OP_GATHER)
         count = plan->segments[op->segment].slice;
     if (op->count != count)
-        return zero_check_fail(c, "it counts %lld elements; its operand has %lld", (long long)op->count, (long long)count);
+        return zero_check_fail(c, "it counts %lld elements; its operand has %lld", (long long)op->count,
+                               (long long)count);
     if (collective && op->stream != ZERO_STREAM_GATHER && op->stream != ZERO_STREAM_REDUCE)
         return zero_check_fail(c, "it communicates on a stream without a communicator");
     bool computes = collective || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
-        op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM;
+                    op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM;
     for (int i = 0; i < 2 && computes; i++)
-        if (wanted[i] && plan->buffers[buffers[i]].tier != (op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE))
+        if (wanted[i] &&
+            plan->buffers[buffers[i]].tier != (op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE))
             return zero_check_fail(c, "it works on the %s tier from the other memory's stream",
                                    zero_tier_name(plan->buffers[buffers[i]].tier));
     bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
@@ -172,11 +180,12 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
     uint64_t bytes = has_src ? zero_plan_bytes(plan, &plan->buffers[op->src], count) : 0;
     bytes = collective ? (uint64_t)(plan->spec->world - 1) * bytes : moves ? bytes : 0;
     if (op->bytes != bytes)
-        return zero_check_fail(c, "it says that it moves %llu bytes instead of %llu", (unsigned long long)op->bytes, (unsigned long long)bytes);
+        return zero_check_fail(c, "it says that it moves %llu bytes instead of %llu", (unsigned long long)op->bytes,
+                               (unsigned long long)bytes);
     return ZERO_OK;
 }
 
-/* ---- layout ------------------------------------------------------------------------------------------------------ */
+/* ---- layout ----------------------------------------------------------------------------------------------------- */
 
 static int by_offset(const void *pa, const void *pb)
 {
@@ -201,10 +210,11 @@ static zero_status_t check_layout(const zero_checker_t *c)
     for (int32_t i = 0; i < plan->buffer_count && status == ZERO_OK; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
         uint64_t begin = plan->kind_offset[x->tier][x->kind], end = begin + plan->kind_bytes[x->tier][x->kind];
-        if (x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end ||
-            x->bytes > end - x->offset || end > plan->arena_bytes[x->tier] ||
-            x->bytes != zero_plan_bytes(plan, x, x->elements) || (x->coded && x->part < 0))
-            status = zero_check_fail(c, "buffer %d lies outside of its kind's range, unaligned, or has a wrong size", i);
+        if (x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end || x->bytes > end - x->offset ||
+            end > plan->arena_bytes[x->tier] || x->bytes != zero_plan_bytes(plan, x, x->elements) ||
+            (x->coded && x->part < 0))
+            status =
+                zero_check_fail(c, "buffer %d lies outside of its kind's range, unaligned, or has a wrong size", i);
         if (x->bytes > 0)
             sorted[n++] = x;
     }
@@ -229,7 +239,7 @@ static zero_status_t check_numbers(zero_checker_t *c)
     const zero_plan_t *plan = c->plan;
     zero_status_t status;
 
-    const int32_t others[] = { plan->norms, plan->exchange, plan->scalars, plan->scratch, plan->host_scratch };
+    const int32_t others[] = {plan->norms, plan->exchange, plan->scalars, plan->scratch, plan->host_scratch};
     for (int i = 0; i < 5; i++)
         if (others[i] < (i == 4 ? -1 : 0) || others[i] >= plan->buffer_count ||
             (others[i] >= 0 && plan->buffers[others[i]].segment >= 0))
@@ -239,7 +249,8 @@ static zero_status_t check_numbers(zero_checker_t *c)
         plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) <
             (uint64_t)plan->spec->world)
         return zero_check_fail(c, "a staging buffer is too small");
-    if ((status = check_segments(c)) != ZERO_OK || (status = check_parts(c)) != ZERO_OK || (status = check_layout(c)) != ZERO_OK)
+    if ((status = check_segments(c)) != ZERO_OK || (status = check_parts(c)) != ZERO_OK ||
+        (status = check_layout(c)) != ZERO_OK)
         return status;
     for (int32_t i = 0; i < plan->program_count; i++) {
         c->program = &plan->programs[i];
@@ -251,7 +262,7 @@ static zero_status_t check_numbers(zero_checker_t *c)
     return ZERO_OK;
 }
 
-/* ---- the walk ---------------------------------------------------------------------------------------------------- */
+/* ---- the walk --------------------------------------------------------------------------------------------------- */
 
 static zero_status_t end_of_step(zero_checker_t *c)
 {
@@ -264,7 +275,8 @@ static zero_status_t end_of_step(zero_checker_t *c)
             if (c->updated[p] != c->step + 1)
                 return zero_check_fail(c, "unit '%s' was not updated", plan->spec->units[segment->unit].name);
         zero_operand_t param = zero_check_operand(
-            c, segment->buffer[segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], false, -1);
+            c, segment->buffer[segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM],
+            false, -1);
         for (int32_t i = param.cells.begin; i < param.cells.end; i++)
             if (c->cells[i].content.kind != ZERO_HOLDS_PARAM || c->cells[i].content.version != c->version[s])
                 return zero_check_fail(c, "the new parameters of unit '%s' were not published",
@@ -346,18 +358,17 @@ static zero_status_t try_others(zero_checker_t *c)
     return status == ZERO_OK ? try_each(c, ZERO_PROGRAM_ANY) : status;
 }
 
-/* What else runs beside a step: nothing; nothing, but every other program is tried after each of the step's; one program before
- * each of them; all units on demand before each. */
+/* What else runs beside a step: nothing; nothing, but every other program is tried after each of the step's; one
+ * program before each of them; all units on demand before each. */
 typedef enum beside { NOTHING, TRIALS, ONE_BEFORE, ALL_UNITS_BEFORE } beside_t;
 
 /* A step of each length. */
 static zero_status_t walk_steps(zero_checker_t *c, beside_t beside, const zero_program_t *other)
 {
-    static const zero_program_kind_t several[] = { ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_MIDDLE,
-                                                   ZERO_PROGRAM_LAST,  ZERO_PROGRAM_STEP,   ZERO_PROGRAM_FIRST,
-                                                   ZERO_PROGRAM_LAST,  ZERO_PROGRAM_STEP,   ZERO_PROGRAM_ONLY,
-                                                   ZERO_PROGRAM_STEP };
-    static const zero_program_kind_t one[] = { ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP };
+    static const zero_program_kind_t several[] = {
+        ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, ZERO_PROGRAM_STEP,
+        ZERO_PROGRAM_FIRST, ZERO_PROGRAM_LAST,   ZERO_PROGRAM_STEP,   ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP};
+    static const zero_program_kind_t one[] = {ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP};
     bool micro_steps = c->plan->spec->micro_steps > 1;
     const zero_program_kind_t *order = micro_steps ? several : one;
     size_t count = micro_steps ? sizeof several / sizeof *several : sizeof one / sizeof *one;
@@ -384,8 +395,9 @@ static bool has_steps(const zero_plan_t *plan)
     return false;
 }
 
-/* Lists what may run between the programs of steps: every evaluation, and of the units on demand that share a slot the first,
- * since they do alike to what comes after. others has room for all programs; seen for all buffers, which no slot's number exceeds. */
+/* Lists what may run between the programs of steps: every evaluation, and of the units on demand that share a slot the
+ * first, since they do alike to what comes after. others has room for all programs; seen for all buffers, which no
+ * slot's number exceeds. */
 static int32_t list_others(const zero_checker_t *c, const zero_program_t **others, bool *seen)
 {
     const zero_plan_t *plan = c->plan;
@@ -407,8 +419,8 @@ static int32_t list_others(const zero_checker_t *c, const zero_program_t **other
     return n;
 }
 
-/* Steps by themselves; and, only as rank 0, each other program after each other, and steps with one of them before each program:
- * what differs between ranks is where their slices lie, and not which programs touch them. */
+/* Steps by themselves; and, only as rank 0, each other program after each other, and steps with one of them before each
+ * program: what differs between ranks is where their slices lie, and not which programs touch them. */
 static zero_status_t walk(zero_checker_t *c)
 {
     const zero_plan_t *plan = c->plan;
@@ -446,7 +458,7 @@ out:
 static zero_status_t check_programs(const zero_checker_t *c)
 {
     const zero_spec_t *spec = c->plan->spec;
-    int32_t found[ZERO_PROGRAM_STEP + 1] = { 0 }, wanted[ZERO_PROGRAM_STEP + 1] = { 0 };
+    int32_t found[ZERO_PROGRAM_STEP + 1] = {0}, wanted[ZERO_PROGRAM_STEP + 1] = {0};
     for (int32_t i = 0; i < c->plan->program_count; i++) {
         const zero_program_t *p = &c->plan->programs[i];
         bool in_range = (unsigned)p->kind <= ZERO_PROGRAM_STEP &&
@@ -465,7 +477,8 @@ static zero_status_t check_programs(const zero_checker_t *c)
             wanted[ZERO_PROGRAM_ONLY] = wanted[ZERO_PROGRAM_STEP] = 1;
     }
     if (spec->micro_steps > 1)
-        wanted[ZERO_PROGRAM_FIRST] = wanted[ZERO_PROGRAM_MIDDLE] = wanted[ZERO_PROGRAM_LAST] = wanted[ZERO_PROGRAM_ONLY];
+        wanted[ZERO_PROGRAM_FIRST] = wanted[ZERO_PROGRAM_MIDDLE] = wanted[ZERO_PROGRAM_LAST] =
+            wanted[ZERO_PROGRAM_ONLY];
     for (int k = 0; k <= ZERO_PROGRAM_STEP; k++)
         if (found[k] != wanted[k])
             return zero_check_fail(c, "there are %d programs of kind %s instead of %d", found[k],
@@ -473,7 +486,7 @@ static zero_status_t check_programs(const zero_checker_t *c)
     return ZERO_OK;
 }
 
-/* ---- the checker ------------------------------------------------------------------------------------------------- */
+/* ---- the checker ------------------------------------------------------------------------------------------------ */
 
 static zero_status_t prepare(zero_checker_t *c)
 {
@@ -492,8 +505,9 @@ static zero_status_t prepare(zero_checker_t *c)
     c->grad_total = calloc(units + 1, sizeof *c->grad_total);
     c->grad_done = calloc(units + 1, sizeof *c->grad_done);
     c->open = calloc(units + 1, sizeof *c->open);
-    if (c->events == NULL || c->events_before == NULL || c->recorded == NULL || c->version == NULL || c->updates == NULL || c->updated == NULL ||
-        c->unit_segment == NULL || c->grad_total == NULL || c->grad_done == NULL || c->open == NULL)
+    if (c->events == NULL || c->events_before == NULL || c->recorded == NULL || c->version == NULL ||
+        c->updates == NULL || c->updated == NULL || c->unit_segment == NULL || c->grad_total == NULL ||
+        c->grad_done == NULL || c->open == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %zu units", units);
     for (int32_t p = 0; p < plan->spec->pass_count; p++)
         for (int32_t i = 0; i < plan->spec->passes[p].use_count && plan->spec->passes[p].kind == ZERO_PASS_TRAIN; i++)
@@ -510,7 +524,7 @@ static zero_status_t prepare(zero_checker_t *c)
 
 static zero_status_t check_rank(const zero_plan_t *plan, int rank, zero_error_t *error)
 {
-    zero_checker_t c = { .plan = plan, .error = error, .rank = rank };
+    zero_checker_t c = {.plan = plan, .error = error, .rank = rank};
     zero_status_t status = prepare(&c);
 
     if (status == ZERO_OK)

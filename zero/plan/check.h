@@ -4,23 +4,28 @@
 
 #include "zero/plan/plan.h"
 
-#define ZERO_CHECK_HOST ZERO_STREAM_COUNT       /* the calling thread is one more party */
+#define ZERO_CHECK_HOST ZERO_STREAM_COUNT /* the calling thread is one more party */
 #define ZERO_CHECK_PARTIES (ZERO_STREAM_COUNT + 1)
 
 /* Vector clock: how many operations of each party are known to be done. */
-typedef struct zero_clock { int32_t at[ZERO_CHECK_PARTIES]; } zero_clock_t;
+typedef struct zero_clock {
+    int32_t at[ZERO_CHECK_PARTIES];
+} zero_clock_t;
 
 typedef enum zero_content_kind {
     ZERO_HOLDS_NOTHING = 0, /* whatever was there: nobody may read it */
     ZERO_HOLDS_ZERO,
-    ZERO_HOLDS_PARAM,       /* parameters of a segment after `version` updates (fp32: also its master weights) */
-    ZERO_HOLDS_MASTER, ZERO_HOLDS_MOMENT1, ZERO_HOLDS_MOMENT2,
-    ZERO_HOLDS_GRADIENT,    /* of micro-steps [first, end) of step `version`; of the last of these the first `uses` uses */
-    ZERO_HOLDS_NORM,        /* of the first `base` elements of a segment's slice, in step `version`, after `end` micro-steps */
-    ZERO_HOLDS_SCALARS      /* of step `version` */
+    ZERO_HOLDS_PARAM, /* parameters of a segment after `version` updates (fp32: also its master weights) */
+    ZERO_HOLDS_MASTER,
+    ZERO_HOLDS_MOMENT1,
+    ZERO_HOLDS_MOMENT2,
+    ZERO_HOLDS_GRADIENT, /* of micro-steps [first, end) of step `version`; of the last of these the first `uses` uses */
+    ZERO_HOLDS_NORM, /* of the first `base` elements of a segment's slice, in step `version`, after `end` micro-steps */
+    ZERO_HOLDS_SCALARS /* of step `version` */
 } zero_content_kind_t;
 
-/* What a range of bytes holds. base: where element 0 of the segment would lie, so that shifted copies are told apart. */
+/* What a range of bytes holds. base: where element 0 of the segment would lie, so that shifted copies are told apart.
+ */
 typedef struct zero_content {
     uint8_t kind, dtype;
     bool reduced;
@@ -35,41 +40,50 @@ typedef struct zero_cell {
     int32_t write_time, read_time[ZERO_CHECK_PARTIES];
     uint8_t writer;
     bool in_slot;
-    int32_t run;             /* of the program that wrote the content: what one leaves in a slot is not there for the next */
-    int32_t saved;           /* the trial that has put this cell aside */
+    int32_t run;   /* of the program that wrote the content: what one leaves in a slot is not there for the next */
+    int32_t saved; /* the trial that has put this cell aside */
     int16_t open_reads, open_writes; /* uses that have begun and not ended */
 } zero_cell_t;
 
-typedef struct zero_cells { int32_t begin, end; } zero_cells_t;
+typedef struct zero_cells {
+    int32_t begin, end;
+} zero_cells_t;
 
 /* One operand: its cells and elements, the content's base, and how to name it. */
-typedef struct zero_operand { zero_cells_t cells; int32_t buffer; int64_t base, begin, count; } zero_operand_t;
+typedef struct zero_operand {
+    zero_cells_t cells;
+    int32_t buffer;
+    int64_t base, begin, count;
+} zero_operand_t;
 
 typedef struct zero_checker {
     const zero_plan_t *plan;
     zero_error_t *error;
     int rank;
-    uint64_t *bounds; int32_t bound_count; /* sorted; cell i is [bounds[i], bounds[i + 1]) */
+    uint64_t *bounds;
+    int32_t bound_count; /* sorted; cell i is [bounds[i], bounds[i + 1]) */
     zero_cell_t *cells;
-    struct zero_operand *operands;         /* by buffer: all of it, this rank's slice */
-    zero_cells_t *norm;                    /* by segment: its part of the norms */
-    zero_cell_t rate;                      /* written by the host before each exchange */
-    struct zero_saved *saved; int32_t saved_count, trial; bool trying; /* cells as they were before a trial */
-    int32_t run;                           /* programs run so far */
+    struct zero_operand *operands; /* by buffer: all of it, this rank's slice */
+    zero_cells_t *norm;            /* by segment: its part of the norms */
+    zero_cell_t rate;              /* written by the host before each exchange */
+    struct zero_saved *saved;
+    int32_t saved_count, trial;
+    bool trying; /* cells as they were before a trial */
+    int32_t run; /* programs run so far */
     zero_clock_t clock[ZERO_CHECK_PARTIES];
     zero_clock_t *events, *events_before;
-    bool *recorded;                        /* by event: in this program */
+    bool *recorded; /* by event: in this program */
     /* where the walk is */
     const zero_program_t *program;
     int32_t op;
-    int32_t step, micro;                   /* steps done; micro-steps begun and ended in this one */
+    int32_t step, micro; /* steps done; micro-steps begun and ended in this one */
 
-    int32_t next_use, opened;              /* uses of the pass that began; of them the first that has not ended */
-    int32_t *version;                      /* by segment: updates so far */
-    int32_t *updates, *updated;            /* by part: the same; the step of the last one */
-    int32_t *unit_segment;                 /* [unit_count + 1] */
-    int32_t *grad_total, *grad_done;       /* by unit: GRAD uses in the training pass; those that ended in this program */
-    bool *open;                            /* by unit: acquired */
+    int32_t next_use, opened;        /* uses of the pass that began; of them the first that has not ended */
+    int32_t *version;                /* by segment: updates so far */
+    int32_t *updates, *updated;      /* by part: the same; the step of the last one */
+    int32_t *unit_segment;           /* [unit_count + 1] */
+    int32_t *grad_total, *grad_done; /* by unit: GRAD uses in the training pass; those that ended in this program */
+    bool *open;                      /* by unit: acquired */
 } zero_checker_t;
 
 /* Fails with "program P, operation N (KIND of unit 'U'): ...". */

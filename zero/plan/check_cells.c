@@ -1,27 +1,35 @@
-/* check_cells.c - bytes as the checker sees them: what each range holds, who touched it last, and whether that is ordered. */
+/* check_cells.c - bytes as the checker sees them: what each range holds, who touched it last, and whether that is
+ * ordered. */
 #include "zero/plan/check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char *const party_names[ZERO_CHECK_PARTIES] = { "compute", "gather", "reduce", "update", "copy", "host", "io",
-                                                              "calling" };
+static const char *const party_names[ZERO_CHECK_PARTIES] = {"compute", "gather", "reduce", "update",
+                                                            "copy",    "host",   "io",     "calling"};
 
 const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char *text, size_t size)
 {
     const zero_plan_t *plan = c->plan;
     const zero_buffer_t *x = &plan->buffers[buffer];
     if (x->segment >= 0)
-        snprintf(text, size, "%s of '%s'", zero_role_name(x->role), plan->spec->units[plan->segments[x->segment].unit].name);
+        snprintf(text, size, "%s of '%s'", zero_role_name(x->role),
+                 plan->spec->units[plan->segments[x->segment].unit].name);
     else
-        snprintf(text, size, "%s", buffer == plan->norms ? "the norms" : buffer == plan->exchange ? "the exchange" :
-                                   buffer == plan->scalars ? "the step's scalars" : "the scratch of norms");
+        snprintf(text, size, "%s",
+                 buffer == plan->norms      ? "the norms"
+                 : buffer == plan->exchange ? "the exchange"
+                 : buffer == plan->scalars  ? "the step's scalars"
+                                            : "the scratch of norms");
     return text;
 }
 
-typedef struct zero_saved { int32_t index; zero_cell_t cell; } zero_saved_t;
+typedef struct zero_saved {
+    int32_t index;
+    zero_cell_t cell;
+} zero_saved_t;
 
-/* ---- cells ------------------------------------------------------------------------------------------------------- */
+/* ---- cells ------------------------------------------------------------------------------------------------------ */
 
 static int compare_u64(const void *pa, const void *pb)
 {
@@ -47,11 +55,11 @@ static zero_operand_t resolve(const zero_checker_t *c, int32_t buffer, bool own,
     const zero_buffer_t *x = &c->plan->buffers[buffer];
     zero_span_t span = zero_plan_span(c->plan, c->rank, buffer, own, part);
     uint64_t size = zero_dtype_size(x->dtype), begin = zero_plan_place(c->plan, x) + span.offset;
-    return (zero_operand_t){ .cells = { find(c, begin), find(c, begin + zero_plan_bytes(c->plan, x, span.count)) },
-                             .buffer = buffer,
-                             .base = (int64_t)begin - span.begin * (int64_t)size,
-                             .begin = span.begin,
-                             .count = span.count };
+    return (zero_operand_t){.cells = {find(c, begin), find(c, begin + zero_plan_bytes(c->plan, x, span.count))},
+                            .buffer = buffer,
+                            .base = (int64_t)begin - span.begin * (int64_t)size,
+                            .begin = span.begin,
+                            .count = span.count};
 }
 
 zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own, int32_t part)
@@ -67,7 +75,7 @@ static void begin_with(zero_checker_t *c, int32_t buffer, int32_t part, zero_con
     const zero_buffer_t *b = &c->plan->buffers[buffer];
     for (int32_t i = x.cells.begin; i < x.cells.end; i++)
         c->cells[i].content =
-            (zero_content_t){ .kind = (uint8_t)kind, .dtype = (uint8_t)b->dtype, .segment = b->segment, .base = x.base };
+            (zero_content_t){.kind = (uint8_t)kind, .dtype = (uint8_t)b->dtype, .segment = b->segment, .base = x.base};
 }
 
 /* The bounds of an operand, of which each rank and part has its own. */
@@ -96,7 +104,8 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         bound(c, &n, i, false, -1);
         bound(c, &n, i, true, -1);
     }
-    for (int32_t p = 0; p < plan->part_count + plan->piece_count; p++) /* parts of what is the segment's: gradients, parameters */
+    for (int32_t p = 0; p < plan->part_count + plan->piece_count;
+         p++) /* parts of what is the segment's: gradients, parameters */
         for (int r = 0; r < ZERO_ROLE_MASTER; r++)
             if (plan->segments[plan->parts[p].segment].buffer[r] >= 0)
                 bound(c, &n, plan->segments[plan->parts[p].segment].buffer[r], plan->parts[p].own, p);
@@ -117,9 +126,10 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
             c->operands[2 * (size_t)i + (size_t)own] = resolve(c, i, own, -1);
     for (int32_t s = 0; s < plan->segment_count; s++) {
         uint64_t begin = zero_plan_place(plan, &plan->buffers[plan->norms]) + (uint64_t)s * sizeof(double);
-        c->norm[s] = (zero_cells_t){ find(c, begin), find(c, begin + sizeof(double)) };
+        c->norm[s] = (zero_cells_t){find(c, begin), find(c, begin + sizeof(double))};
         const int32_t *buffer = plan->segments[s].buffer;
-        begin_with(c, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], -1, ZERO_HOLDS_PARAM);
+        begin_with(c, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM], -1,
+                   ZERO_HOLDS_PARAM);
     }
     for (int32_t p = 0; p < plan->part_count; p++) {
         const zero_part_t *part = &plan->parts[p];
@@ -145,7 +155,7 @@ void zero_check_cells_destroy(zero_checker_t *c)
     free(c->saved);
 }
 
-/* ---- order ------------------------------------------------------------------------------------------------------- */
+/* ---- order ------------------------------------------------------------------------------------------------------ */
 
 static zero_status_t held(const zero_checker_t *c, const zero_operand_t *x, const char *verb)
 {
@@ -154,7 +164,8 @@ static zero_status_t held(const zero_checker_t *c, const zero_operand_t *x, cons
                            zero_check_buffer_name(c, x->buffer, name, sizeof name));
 }
 
-static zero_status_t unordered(const zero_checker_t *c, const zero_operand_t *x, const char *verb, const char *before, int party)
+static zero_status_t unordered(const zero_checker_t *c, const zero_operand_t *x, const char *verb, const char *before,
+                               int party)
 {
     char name[200];
     return zero_check_fail(c, "it %s %s, but is not ordered after the %s stream's last %s of these bytes", verb,
@@ -194,7 +205,7 @@ static zero_cell_t *change(zero_checker_t *c, int32_t i)
 {
     zero_cell_t *cell = &c->cells[i];
     if (c->trying && cell->saved != c->trial) {
-        c->saved[c->saved_count++] = (zero_saved_t){ i, *cell };
+        c->saved[c->saved_count++] = (zero_saved_t){i, *cell};
         cell->saved = c->trial;
     }
     return cell;
@@ -244,7 +255,8 @@ void zero_check_set_open(zero_checker_t *c, const zero_operand_t *x, int reads, 
 static bool same(const zero_content_t *a, const zero_content_t *b)
 {
     return a->kind == b->kind && a->dtype == b->dtype && a->reduced == b->reduced && a->segment == b->segment &&
-           a->version == b->version && a->first == b->first && a->end == b->end && a->uses == b->uses && a->base == b->base;
+           a->version == b->version && a->first == b->first && a->end == b->end && a->uses == b->uses &&
+           a->base == b->base;
 }
 
 zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content)
@@ -252,18 +264,20 @@ zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *
     char name[200];
     const zero_buffer_t *buffer = &c->plan->buffers[x->buffer];
 
-    *content = (zero_content_t){ .kind = ZERO_HOLDS_ZERO }; /* what no byte at all holds */
+    *content = (zero_content_t){.kind = ZERO_HOLDS_ZERO}; /* what no byte at all holds */
     for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
         const zero_content_t *here = &c->cells[i].content;
         if (i == x->cells.begin)
             *content = *here;
         if (here->kind == ZERO_HOLDS_NOTHING || (c->cells[i].in_slot && c->cells[i].run != c->run))
-            return zero_check_fail(c, "it reads %s, which holds nothing", zero_check_buffer_name(c, x->buffer, name, sizeof name));
+            return zero_check_fail(c, "it reads %s, which holds nothing",
+                                   zero_check_buffer_name(c, x->buffer, name, sizeof name));
         if (!same(here, content))
             return zero_check_fail(c, "it reads %s, parts of which hold different things",
                                    zero_check_buffer_name(c, x->buffer, name, sizeof name));
         if (here->kind != ZERO_HOLDS_ZERO &&
-            (here->base != x->base || (buffer->segment >= 0 && (here->dtype != buffer->dtype || here->segment != buffer->segment))))
+            (here->base != x->base ||
+             (buffer->segment >= 0 && (here->dtype != buffer->dtype || here->segment != buffer->segment))))
             return zero_check_fail(c, "it reads %s, which holds something else",
                                    zero_check_buffer_name(c, x->buffer, name, sizeof name));
     }

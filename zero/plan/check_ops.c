@@ -1,11 +1,20 @@
 /* check_ops.c - what each operation needs to find, and what it leaves behind. */
 #include "zero/plan/check.h"
 
-static const zero_segment_t *segment_of(const zero_checker_t *c, const zero_op_t *op) { return &c->plan->segments[op->segment]; }
+static const zero_segment_t *segment_of(const zero_checker_t *c, const zero_op_t *op)
+{
+    return &c->plan->segments[op->segment];
+}
 
-static int32_t unit_of(const zero_checker_t *c, int32_t segment) { return c->plan->segments[segment].unit; }
+static int32_t unit_of(const zero_checker_t *c, int32_t segment)
+{
+    return c->plan->segments[segment].unit;
+}
 
-static void tick(zero_checker_t *c, int party) { c->clock[party].at[party]++; }
+static void tick(zero_checker_t *c, int party)
+{
+    c->clock[party].at[party]++;
+}
 
 static void join(zero_clock_t *into, const zero_clock_t *from)
 {
@@ -20,7 +29,7 @@ static zero_status_t ordered(const zero_checker_t *c, int stream, const zero_ope
     return status == ZERO_OK && dst != NULL ? zero_check_may_write(c, stream, dst) : status;
 }
 
-/* ---- gradients --------------------------------------------------------------------------------------------------- */
+/* ---- gradients -------------------------------------------------------------------------------------------------- */
 
 /* All uses of its last micro-step are in. */
 static bool is_complete(const zero_checker_t *c, const zero_content_t *x)
@@ -71,20 +80,23 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
                : zero_check_fail(c, "it reads %s in another dtype than it should be", name);
 }
 
-/* ---- moving ------------------------------------------------------------------------------------------------------ */
+/* ---- moving ----------------------------------------------------------------------------------------------------- */
 
 static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, -1), dst = zero_check_operand(c, op->dst, false, -1);
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, -1),
+                   dst = zero_check_operand(c, op->dst, false, -1);
     zero_content_t content;
     char name[200];
     zero_status_t status;
 
-    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = zero_check_content(c, &src, &content)) != ZERO_OK)
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
+        (status = zero_check_content(c, &src, &content)) != ZERO_OK)
         return status;
     zero_check_buffer_name(c, op->src, name, sizeof name);
-    if (op->dst_own || dst.count != segment_of(c, op)->elements || src.count != segment_of(c, op)->slice || plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
+    if (op->dst_own || dst.count != segment_of(c, op)->elements || src.count != segment_of(c, op)->slice ||
+        plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
         return zero_check_fail(c, "it gathers something other than slices into a whole segment of the same dtype");
     if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
                                          : content.kind != ZERO_HOLDS_GRADIENT)
@@ -100,14 +112,17 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t src = zero_check_operand(c, op->src, false, -1), dst = zero_check_operand(c, op->dst, op->dst_own, -1);
+    zero_operand_t src = zero_check_operand(c, op->src, false, -1),
+                   dst = zero_check_operand(c, op->dst, op->dst_own, -1);
     zero_content_t content;
     zero_status_t status;
 
-    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_gradient(c, &src, &content)) != ZERO_OK)
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
+        (status = read_gradient(c, &src, &content)) != ZERO_OK)
         return status;
     if (op->src_own || src.count != segment_of(c, op)->elements || dst.count != segment_of(c, op)->slice)
-        return zero_check_fail(c, "it reduces something other than a whole segment, or into something other than a slice");
+        return zero_check_fail(c,
+                               "it reduces something other than a whole segment, or into something other than a slice");
     if (content.reduced)
         return zero_check_fail(c, "it reduces gradients that are reduced already");
     if (content.dtype != segment_of(c, op)->wire || plan->buffers[op->dst].dtype != content.dtype)
@@ -122,25 +137,28 @@ static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
 static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part), dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
+                   dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
     zero_content_t content;
     zero_status_t status;
 
-    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = zero_check_content(c, &src, &content)) != ZERO_OK)
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
+        (status = zero_check_content(c, &src, &content)) != ZERO_OK)
         return status;
     bool reads = plan->buffers[op->src].tier == ZERO_TIER_NVME, writes = plan->buffers[op->dst].tier == ZERO_TIER_NVME;
-    if (op->kind == ZERO_OP_READ   ? !reads || writes
-        : op->kind == ZERO_OP_WRITE ? reads || !writes
-                                    : reads || writes)
+    if (op->kind == ZERO_OP_READ ? !reads || writes : op->kind == ZERO_OP_WRITE ? reads || !writes : reads || writes)
         return zero_check_fail(c, "it moves between the %s and the %s tier, which is another operation's work",
-                               zero_tier_name(plan->buffers[op->src].tier), zero_tier_name(plan->buffers[op->dst].tier));
+                               zero_tier_name(plan->buffers[op->src].tier),
+                               zero_tier_name(plan->buffers[op->dst].tier));
     for (int i = 0; i < 2 && (reads || writes); i++) {
         bool file = i == 0 ? reads : writes;
-        uint64_t at = plan->buffers[i == 0 ? op->src : op->dst].offset +
-                      zero_plan_span(plan, c->rank, i == 0 ? op->src : op->dst, i == 0 ? op->src_own : op->dst_own, op->part).offset;
+        uint64_t at =
+            plan->buffers[i == 0 ? op->src : op->dst].offset +
+            zero_plan_span(plan, c->rank, i == 0 ? op->src : op->dst, i == 0 ? op->src_own : op->dst_own, op->part)
+                .offset;
         if (at % (file ? ZERO_FILE_ALIGN : ZERO_PAGE) != 0)
-            return zero_check_fail(c, "it moves %s that begin at %llu, which is not aligned", file ? "blocks of the file" : "pages of memory",
-                                   (unsigned long long)at);
+            return zero_check_fail(c, "it moves %s that begin at %llu, which is not aligned",
+                                   file ? "blocks of the file" : "pages of memory", (unsigned long long)at);
     }
     if ((op->kind != ZERO_OP_CAST && plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype) ||
         plan->buffers[op->src].coded != plan->buffers[op->dst].coded)
@@ -159,24 +177,25 @@ static zero_status_t do_fill(zero_checker_t *c, const zero_op_t *op)
     zero_operand_t dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
     zero_status_t status = ordered(c, op->stream, NULL, &dst);
     if (status == ZERO_OK)
-        zero_check_did_write(c, op->stream, &dst, (zero_content_t){ .kind = ZERO_HOLDS_ZERO });
+        zero_check_did_write(c, op->stream, &dst, (zero_content_t){.kind = ZERO_HOLDS_ZERO});
     return status;
 }
 
 static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
 {
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part), dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
+                   dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
     zero_content_t more, sum;
     zero_status_t status;
 
-    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_gradient(c, &src, &more)) != ZERO_OK ||
-        (status = read_gradient(c, &dst, &sum)) != ZERO_OK)
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
+        (status = read_gradient(c, &src, &more)) != ZERO_OK || (status = read_gradient(c, &dst, &sum)) != ZERO_OK)
         return status;
     if (src.count != op->count || c->plan->buffers[op->dst].dtype != ZERO_FP32)
         return zero_check_fail(c, "its operands differ in size, or the sum is not fp32");
     if (more.reduced != sum.reduced || more.segment != sum.segment || more.first != sum.end)
-        return zero_check_fail(c, "it adds gradients of micro-steps %d to %d to those of %d to %d", more.first + 1, more.end,
-                               sum.first + 1, sum.end);
+        return zero_check_fail(c, "it adds gradients of micro-steps %d to %d to those of %d to %d", more.first + 1,
+                               more.end, sum.first + 1, sum.end);
     sum.end = more.end;
     sum.uses = more.uses;
     zero_check_did_read(c, op->stream, &src);
@@ -184,7 +203,7 @@ static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
     return ZERO_OK;
 }
 
-/* ---- the step ---------------------------------------------------------------------------------------------------- */
+/* ---- the step --------------------------------------------------------------------------------------------------- */
 
 static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
 {
@@ -193,12 +212,13 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
     if (room < 0 || plan->buffers[room].tier != (op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE))
         return zero_check_fail(c, "it has no scratch where it runs");
     zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
-        scratch = zero_check_operand(c, room, false, -1);
-    zero_operand_t norm = { .cells = c->norm[op->segment], .buffer = plan->norms };
+                   scratch = zero_check_operand(c, room, false, -1);
+    zero_operand_t norm = {.cells = c->norm[op->segment], .buffer = plan->norms};
     int64_t at = c->rank * segment_of(c, op)->slice; /* where the slice, or what is left of it, begins */
     zero_status_t status;
 
-    if ((status = ordered(c, op->stream, &src, &norm)) != ZERO_OK || (status = ordered(c, op->stream, NULL, &scratch)) != ZERO_OK ||
+    if ((status = ordered(c, op->stream, &src, &norm)) != ZERO_OK ||
+        (status = ordered(c, op->stream, NULL, &scratch)) != ZERO_OK ||
         (status = read_final(c, op->segment, op->part, true, &src)) != ZERO_OK)
         return status;
     if (op->flags & ZERO_NORM_GOES_ON) {
@@ -208,9 +228,9 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
         if ((status = zero_check_may_read(c, op->stream, &norm)) != ZERO_OK)
             return status;
         if (so_far->kind != ZERO_HOLDS_NORM || so_far->segment != op->segment || so_far->version != c->step ||
-            so_far->end != c->micro + 1 ||
-            so_far->base % ZERO_NORM_BLOCK != 0)
-            return zero_check_fail(c, "it goes on with a norm that is not of the same gradients, or does not end with a block");
+            so_far->end != c->micro + 1 || so_far->base % ZERO_NORM_BLOCK != 0)
+            return zero_check_fail(
+                c, "it goes on with a norm that is not of the same gradients, or does not end with a block");
         at += so_far->base;
     }
     if (src.begin != at || src.begin + src.count > (c->rank + 1) * segment_of(c, op)->slice)
@@ -219,18 +239,21 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
     if ((uint64_t)blocks * sizeof(double) > plan->buffers[room].bytes)
         return zero_check_fail(c, "it needs %lld blocks of scratch, more than there are", (long long)blocks);
     zero_check_did_read(c, op->stream, &src);
-    zero_check_did_write(c, op->stream, &scratch, (zero_content_t){ .kind = ZERO_HOLDS_NOTHING });
-    zero_check_did_write(
-        c, op->stream, &norm,
-        (zero_content_t){ .kind = ZERO_HOLDS_NORM, .segment = op->segment, .version = c->step, .end = c->micro + 1,
-                          .base = src.begin + src.count - c->rank * segment_of(c, op)->slice });
+    zero_check_did_write(c, op->stream, &scratch, (zero_content_t){.kind = ZERO_HOLDS_NOTHING});
+    zero_check_did_write(c, op->stream, &norm,
+                         (zero_content_t){.kind = ZERO_HOLDS_NORM,
+                                          .segment = op->segment,
+                                          .version = c->step,
+                                          .end = c->micro + 1,
+                                          .base = src.begin + src.count - c->rank * segment_of(c, op)->slice});
     return ZERO_OK;
 }
 
 static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    zero_operand_t norms = zero_check_operand(c, plan->norms, false, -1), exchange = zero_check_operand(c, plan->exchange, false, -1);
+    zero_operand_t norms = zero_check_operand(c, plan->norms, false, -1),
+                   exchange = zero_check_operand(c, plan->exchange, false, -1);
     zero_operand_t scalars = zero_check_operand(c, plan->scalars, false, -1);
     zero_status_t status;
 
@@ -244,21 +267,23 @@ static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
             const zero_content_t *x = &c->cells[i].content;
             if (x->kind != ZERO_HOLDS_NORM || x->segment != s || x->version != c->step || x->end != c->micro ||
                 x->base != plan->segments[s].slice)
-                return zero_check_fail(c, "it reads the norm of unit '%s', which is not that of this step, or of a part of its gradients",
-                                       plan->spec->units[unit_of(c, s)].name);
+                return zero_check_fail(
+                    c, "it reads the norm of unit '%s', which is not that of this step, or of a part of its gradients",
+                    plan->spec->units[unit_of(c, s)].name);
         }
     if (c->rate.content.version != c->step + 1)
         return zero_check_fail(c, "it reads the rate, which the host has not written for this step");
     c->rate.read_time[op->stream] = c->clock[op->stream].at[op->stream];
     zero_check_did_read(c, op->stream, &norms);
-    zero_check_did_write(c, op->stream, &exchange, (zero_content_t){ .kind = ZERO_HOLDS_NOTHING });
+    zero_check_did_write(c, op->stream, &exchange, (zero_content_t){.kind = ZERO_HOLDS_NOTHING});
     zero_check_did_write(c, op->stream, &scalars,
-                         (zero_content_t){ .kind = ZERO_HOLDS_SCALARS, .version = c->step, .base = scalars.base });
+                         (zero_content_t){.kind = ZERO_HOLDS_SCALARS, .version = c->step, .base = scalars.base});
     return ZERO_OK;
 }
 
 /* Master weights or moments: of the last update, and as wide as this one. */
-static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, const zero_operand_t *x, zero_content_kind_t kind)
+static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, const zero_operand_t *x,
+                                zero_content_kind_t kind)
 {
     zero_content_t content;
     char name[200];
@@ -278,22 +303,26 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
     const zero_segment_t *segment = segment_of(c, op);
     const zero_part_t *part = &plan->parts[op->part];
     const int32_t *buffer = part->buffer;
-    int32_t step = c->step, target = segment->buffer[segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
+    int32_t step = c->step,
+            target =
+                segment->buffer[segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
     int first = buffer[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
     zero_tier_t memory = part->tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part), dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
+                   dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
     zero_operand_t scalars = zero_check_operand(c, plan->scalars, false, -1);
     zero_content_t content;
     zero_status_t status;
 
     if (c->program->kind != ZERO_PROGRAM_STEP || !segment->trainable || c->updated[op->part] > step)
         return zero_check_fail(c, "it updates what is frozen, or again, or outside of a step");
-    if (op->dst != (buffer[ZERO_ROLE_UPDATE_PARAM] >= 0 ? buffer[ZERO_ROLE_UPDATE_PARAM] : target) || dst.count != op->count ||
-        src.count != op->count || src.begin != dst.begin)
+    if (op->dst != (buffer[ZERO_ROLE_UPDATE_PARAM] >= 0 ? buffer[ZERO_ROLE_UPDATE_PARAM] : target) ||
+        dst.count != op->count || src.count != op->count || src.begin != dst.begin)
         return zero_check_fail(c, "it does not update all of this rank's parameters of the part");
     if (plan->buffers[op->src].tier != memory || plan->buffers[op->dst].tier != memory ||
         op->stream != (memory == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST))
-        return zero_check_fail(c, "it updates state on the %s tier from another memory or stream", zero_tier_name(part->tier));
+        return zero_check_fail(c, "it updates state on the %s tier from another memory or stream",
+                               zero_tier_name(part->tier));
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
         (status = read_final(c, op->segment, op->part, false, &src)) != ZERO_OK ||
         (status = ordered(c, op->stream, &scalars, NULL)) != ZERO_OK ||
@@ -302,29 +331,34 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
     if (content.kind != ZERO_HOLDS_SCALARS || content.version != step)
         return zero_check_fail(c, "it reads the step's scalars, which are not those of this step");
     for (int i = 0; i <= plan->spec->states; i++) {
-        zero_content_kind_t kind = i == 0 && segment->dtype == ZERO_FP32 ? ZERO_HOLDS_PARAM : (zero_content_kind_t)(ZERO_HOLDS_MASTER + i);
+        zero_content_kind_t kind =
+            i == 0 && segment->dtype == ZERO_FP32 ? ZERO_HOLDS_PARAM : (zero_content_kind_t)(ZERO_HOLDS_MASTER + i);
         zero_operand_t x = zero_check_operand(c, buffer[first + i], false, op->part);
         if (plan->buffers[buffer[first + i]].tier != memory)
             return zero_check_fail(c, "its %s is in another memory", zero_role_name((zero_role_t)(first + i)));
         if ((status = read_state(c, op, &x, kind)) != ZERO_OK)
             return status;
-        zero_check_did_write(c, op->stream, &x, (zero_content_t){ .kind = (uint8_t)kind, .dtype = ZERO_FP32, .segment = op->segment,
-                                                                  .version = c->updates[op->part] + 1, .base = x.base });
+        zero_check_did_write(c, op->stream, &x,
+                             (zero_content_t){.kind = (uint8_t)kind,
+                                              .dtype = ZERO_FP32,
+                                              .segment = op->segment,
+                                              .version = c->updates[op->part] + 1,
+                                              .base = x.base});
     }
     c->version[op->segment] = ++c->updates[op->part];
     c->updated[op->part] = step + 1;
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_read(c, op->stream, &scalars);
     zero_check_did_write(c, op->stream, &dst,
-                         (zero_content_t){ .kind = ZERO_HOLDS_PARAM,
-                                           .dtype = (uint8_t)segment->dtype,
-                                           .segment = op->segment,
-                                           .version = c->updates[op->part],
-                                           .base = dst.base });
+                         (zero_content_t){.kind = ZERO_HOLDS_PARAM,
+                                          .dtype = (uint8_t)segment->dtype,
+                                          .segment = op->segment,
+                                          .version = c->updates[op->part],
+                                          .base = dst.base});
     return ZERO_OK;
 }
 
-/* ---- the caller's uses ------------------------------------------------------------------------------------------- */
+/* ---- the caller's uses ------------------------------------------------------------------------------------------ */
 
 /* The pass that this program unrolls, NULL for one unit in any order. */
 static const zero_spec_pass_t *pass_of(const zero_checker_t *c)
@@ -341,9 +375,11 @@ static zero_status_t writable_gradient(const zero_checker_t *c, int32_t unit, co
 
     if (status != ZERO_OK)
         return status;
-    if (content.kind == ZERO_HOLDS_ZERO ? done == 0 :
-        content.kind == ZERO_HOLDS_GRADIENT && !content.reduced && content.version == c->step &&
-            (done > 0 ? content.end == c->micro + 1 && content.uses == done : content.end == c->micro && is_complete(c, &content)))
+    if (content.kind == ZERO_HOLDS_ZERO
+            ? done == 0
+            : content.kind == ZERO_HOLDS_GRADIENT && !content.reduced && content.version == c->step &&
+                  (done > 0 ? content.end == c->micro + 1 && content.uses == done
+                            : content.end == c->micro && is_complete(c, &content)))
         return ZERO_OK;
     return zero_check_fail(c, "its gradients are neither zero nor the sum so far");
 }
@@ -395,7 +431,8 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
     const zero_plan_t *plan = c->plan;
     const zero_spec_pass_t *pass = pass_of(c);
 
-    if (op->stream != ZERO_STREAM_COMPUTE || op->unit < 0 || !c->open[op->unit] || op->use >= c->next_use || op->use < 0 ||
+    if (op->stream != ZERO_STREAM_COMPUTE || op->unit < 0 || !c->open[op->unit] || op->use >= c->next_use ||
+        op->use < 0 ||
         (pass != NULL &&
          (pass->uses[op->use].unit != op->unit || op->flags != (pass->uses[op->use].flags & (ZERO_READ | ZERO_GRAD)))))
         return zero_check_fail(c, "it ends use %d, which has not begun", op->use);
@@ -412,12 +449,12 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
             zero_operand_t grad = zero_check_operand(c, buffer[ZERO_ROLE_GRAD], false, -1);
             zero_content_t content = c->cells[grad.cells.begin].content;
             if (content.kind == ZERO_HOLDS_ZERO)
-                content = (zero_content_t){ .kind = ZERO_HOLDS_GRADIENT,
-                                            .dtype = (uint8_t)plan->segments[s].dtype,
-                                            .segment = s,
-                                            .version = c->step,
-                                            .first = c->micro,
-                                            .base = grad.base };
+                content = (zero_content_t){.kind = ZERO_HOLDS_GRADIENT,
+                                           .dtype = (uint8_t)plan->segments[s].dtype,
+                                           .segment = s,
+                                           .version = c->step,
+                                           .first = c->micro,
+                                           .base = grad.base};
             content.end = c->micro + 1;
             content.uses = c->grad_done[op->unit] + 1;
             zero_check_set_open(c, &grad, 0, -1);
@@ -430,7 +467,7 @@ static zero_status_t do_release(zero_checker_t *c, const zero_op_t *op)
     return ZERO_OK;
 }
 
-/* ---- one operation ----------------------------------------------------------------------------------------------- */
+/* ---- one operation ---------------------------------------------------------------------------------------------- */
 
 static zero_status_t do_host_wait(zero_checker_t *c, const zero_op_t *op)
 {
@@ -464,19 +501,30 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
     }
     tick(c, op->stream);
     switch ((zero_op_kind_t)op->kind) {
-    case ZERO_OP_GATHER:         return do_gather(c, op);
-    case ZERO_OP_REDUCE_SCATTER: return do_reduce_scatter(c, op);
+    case ZERO_OP_GATHER:
+        return do_gather(c, op);
+    case ZERO_OP_REDUCE_SCATTER:
+        return do_reduce_scatter(c, op);
     case ZERO_OP_COPY:
     case ZERO_OP_READ:
     case ZERO_OP_WRITE:
-    case ZERO_OP_CAST:           return do_copy(c, op);
-    case ZERO_OP_FILL:           return do_fill(c, op);
-    case ZERO_OP_ACCUMULATE:     return do_accumulate(c, op);
-    case ZERO_OP_NORM:           return do_norm(c, op);
-    case ZERO_OP_EXCHANGE:       return do_exchange(c, op);
-    case ZERO_OP_UPDATE:         return do_update(c, op);
-    case ZERO_OP_USE:            return do_use(c, op);
-    case ZERO_OP_RELEASE:        return do_release(c, op);
-    default: return zero_check_fail(c, "operations of kind %s are not known here", zero_op_name((zero_op_kind_t)op->kind));
+    case ZERO_OP_CAST:
+        return do_copy(c, op);
+    case ZERO_OP_FILL:
+        return do_fill(c, op);
+    case ZERO_OP_ACCUMULATE:
+        return do_accumulate(c, op);
+    case ZERO_OP_NORM:
+        return do_norm(c, op);
+    case ZERO_OP_EXCHANGE:
+        return do_exchange(c, op);
+    case ZERO_OP_UPDATE:
+        return do_update(c, op);
+    case ZERO_OP_USE:
+        return do_use(c, op);
+    case ZERO_OP_RELEASE:
+        return do_release(c, op);
+    default:
+        return zero_check_fail(c, "operations of kind %s are not known here", zero_op_name((zero_op_kind_t)op->kind));
     }
 }

@@ -69,7 +69,9 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
     if ((status = check_rows(spec, error)) != ZERO_OK)
         return status;
     if (spec->states < 0 || spec->states > 2 || spec->state_block_bytes < 1)
-        return zero_fail(error, ZERO_ERR_ARG, "the optimizer keeps %d buffers of state with %d bytes for %d elements; it keeps 0 to 2, with bytes in them",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "the optimizer keeps %d buffers of state with %d bytes for %d elements; it keeps 0 to 2, with "
+                         "bytes in them",
                          spec->states, spec->state_block_bytes, ZERO_ALIGN_ELEMENTS);
     if (spec->piece < 1 || spec->piece % ZERO_PIECE_QUANTUM != 0)
         return zero_fail(error, ZERO_ERR_ARG, "a piece has %lld elements; it has a multiple of %d",
@@ -93,8 +95,9 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
     if (spec->channels < 1)
         return zero_fail(error, ZERO_ERR_ARG, "the engine has %d channels; it has at least 1", spec->channels);
     if (spec->world > 1 && spec->device.asynchronous && spec->channels < 2)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "a device with asynchronous streams needs 2 channels, one for each stream of collectives; found 1");
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "a device with asynchronous streams needs 2 channels, one for each stream of collectives; found 1");
     if (spec->world > 1 && !spec->comm.in_place)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "communicator '%s' cannot gather and reduce in place, which the plan relies on",
@@ -108,13 +111,16 @@ static zero_status_t check_params(zero_builder_t *b)
     zero_error_t *error = b->error;
 
     if (spec->unit_count < 0 || spec->param_count < 0 || spec->pass_count < 0 || spec->reserve_count < 0)
-        return zero_fail(error, ZERO_ERR_ARG, "a declaration has a negative number of units, parameters, passes or reserves");
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "a declaration has a negative number of units, parameters, passes or reserves");
     for (int32_t i = 0; i < spec->param_count; i++) {
         const zero_spec_param_t *p = &spec->params[i];
         if (p->unit < 0 || p->unit >= spec->unit_count)
-            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' names unit %d; there are %d", p->name, p->unit, spec->unit_count);
+            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' names unit %d; there are %d", p->name, p->unit,
+                             spec->unit_count);
         if (zero_dtype_size(p->dtype) == 0)
-            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has dtype %d, which is no dtype", p->name, (int)p->dtype);
+            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has dtype %d, which is no dtype", p->name,
+                             (int)p->dtype);
         if (p->ndim < 0 || p->ndim > ZERO_MAX_DIMS)
             return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions; it has 0 to %d", p->name, p->ndim,
                              ZERO_MAX_DIMS);
@@ -122,8 +128,8 @@ static zero_status_t check_params(zero_builder_t *b)
         bool empty = false, overflow = false;
         for (int32_t d = 0; d < p->ndim; d++) {
             if (p->shape[d] < 0)
-                return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has size %lld in dimension %d; it is at least 0", p->name,
-                                 (long long)p->shape[d], d);
+                return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has size %lld in dimension %d; it is at least 0",
+                                 p->name, (long long)p->shape[d], d);
             empty |= p->shape[d] == 0;
             overflow |= !overflow && p->shape[d] != 0 && !zero_mul_i64(count, p->shape[d], &count);
         }
@@ -134,17 +140,19 @@ static zero_status_t check_params(zero_builder_t *b)
                              (long long)p->count, (long long)(empty ? 0 : count));
         if (!(p->decay_scale >= 0 && p->decay_scale < 1e30) || !(p->lr_scale >= 0 && p->lr_scale < 1e30))
             return zero_fail(error, ZERO_ERR_ARG,
-                             "parameter '%s' has decay scale %g and rate scale %g; both are finite and at least 0", p->name,
-                             p->decay_scale, p->lr_scale);
+                             "parameter '%s' has decay scale %g and rate scale %g; both are finite and at least 0",
+                             p->name, p->decay_scale, p->lr_scale);
     }
     for (int32_t i = 0; i < spec->reserve_count; i++) {
         const zero_spec_reserve_t *r = &spec->reserves[i];
         if (r->kind != ZERO_KIND_ACTIVATIONS && r->kind != ZERO_KIND_WORKSPACE)
-            return zero_fail(error, ZERO_ERR_ARG, "reserve %d is of kind %d; it is activations or workspace", i, (int)r->kind);
+            return zero_fail(error, ZERO_ERR_ARG, "reserve %d is of kind %d; it is activations or workspace", i,
+                             (int)r->kind);
         if ((int)r->tier < 0 || r->tier >= ZERO_TIER_COUNT)
             return zero_fail(error, ZERO_ERR_ARG, "reserve %d is on tier %d, which is no tier", i, (int)r->tier);
         if (r->tier == ZERO_TIER_NVME)
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "reserve %d is on the nvme tier, which holds no memory: use device or host", i);
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                             "reserve %d is on the nvme tier, which holds no memory: use device or host", i);
     }
     return ZERO_OK;
 }
@@ -157,12 +165,13 @@ static zero_status_t check_pass(zero_builder_t *b, int32_t index)
     zero_error_t *error = b->error;
 
     if (pass->kind != ZERO_PASS_TRAIN && pass->kind != ZERO_PASS_EVAL && pass->kind != ZERO_PASS_ANY_ORDER)
-        return zero_fail(error, ZERO_ERR_ARG, "pass '%s' has kind %d, which is no kind of pass", pass->name, (int)pass->kind);
+        return zero_fail(error, ZERO_ERR_ARG, "pass '%s' has kind %d, which is no kind of pass", pass->name,
+                         (int)pass->kind);
     if (pass->use_count < 0)
         return zero_fail(error, ZERO_ERR_ARG, "pass '%s' has a negative number of uses", pass->name);
     if (pass->kind == ZERO_PASS_ANY_ORDER && pass->use_count > 0)
-        return zero_fail(error, ZERO_ERR_ARG, "pass '%s' takes units in any order: it declares no uses, found %d", pass->name,
-                         pass->use_count);
+        return zero_fail(error, ZERO_ERR_ARG, "pass '%s' takes units in any order: it declares no uses, found %d",
+                         pass->name, pass->use_count);
     if (pass->kind == ZERO_PASS_TRAIN) {
         if (b->train >= 0)
             return zero_fail(error, ZERO_ERR_ARG, "passes '%s' and '%s' both train; at most one does",
@@ -173,33 +182,36 @@ static zero_status_t check_pass(zero_builder_t *b, int32_t index)
     for (int32_t i = 0; i < pass->use_count; i++) {
         const zero_spec_use_t *use = &pass->uses[i];
         if (use->unit < 0 || use->unit >= spec->unit_count)
-            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' names unit %d; there are %d", i, pass->name, use->unit,
-                             spec->unit_count);
+            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' names unit %d; there are %d", i, pass->name,
+                             use->unit, spec->unit_count);
         const char *unit = spec->units[use->unit].name;
         if ((use->flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD)) != 0)
-            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has unknown flags 0x%x", i, pass->name, unit,
-                             (unsigned)use->flags);
+            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has unknown flags 0x%x", i,
+                             pass->name, unit, (unsigned)use->flags);
         if ((use->flags & (ZERO_READ | ZERO_GRAD)) == 0)
-            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has neither ZERO_READ nor ZERO_GRAD", i,
-                             pass->name, unit);
-        if ((use->flags & ZERO_GRAD) && pass->kind != ZERO_PASS_TRAIN)
-            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') adds to gradients; only a training pass does",
+            return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' (unit '%s') has neither ZERO_READ nor ZERO_GRAD",
                              i, pass->name, unit);
+        if ((use->flags & ZERO_GRAD) && pass->kind != ZERO_PASS_TRAIN)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "use %d of pass '%s' (unit '%s') adds to gradients; only a training pass does", i,
+                             pass->name, unit);
         if ((use->flags & ZERO_HOLD) && i + 1 == pass->use_count)
             return zero_fail(error, ZERO_ERR_ARG,
-                             "use %d of pass '%s' (unit '%s') is held until the next use, but it is the last", i, pass->name,
-                             unit);
+                             "use %d of pass '%s' (unit '%s') is held until the next use, but it is the last", i,
+                             pass->name, unit);
         for (int32_t j = chain; j < i; j++)
             if (pass->uses[j].unit == use->unit)
-                return zero_fail(error, ZERO_ERR_ARG, "use %d of pass '%s' acquires unit '%s', which use %d still holds", i,
-                                 pass->name, unit, j);
+                return zero_fail(error, ZERO_ERR_ARG,
+                                 "use %d of pass '%s' acquires unit '%s', which use %d still holds", i, pass->name,
+                                 unit, j);
         if (!(use->flags & ZERO_HOLD))
             chain = i + 1;
     }
     return ZERO_OK;
 }
 
-/* A trainable parameter whose unit the training pass never uses with ZERO_GRAD would have no gradient to write to, and weight decay would move it. */
+/* A trainable parameter whose unit the training pass never uses with ZERO_GRAD would have no gradient to write to, and
+ * weight decay would move it. */
 static zero_status_t check_gradients(const zero_builder_t *b)
 {
     const zero_spec_t *spec = b->spec;
@@ -210,9 +222,11 @@ static zero_status_t check_gradients(const zero_builder_t *b)
         for (int32_t u = 0; u < train->use_count && !written; u++)
             written = train->uses[u].unit == p->unit && (train->uses[u].flags & ZERO_GRAD);
         if (!written)
-            return zero_fail(b->error, ZERO_ERR_ARG, "parameter '%s' of unit '%s' is trainable, but no use of the unit in pass '%s' has ZERO_GRAD: declare "
-                             "the use that adds to its gradient with ZERO_GRAD, or the parameter with trainable = false",
-                             p->name, spec->units[p->unit].name, train->name);
+            return zero_fail(
+                b->error, ZERO_ERR_ARG,
+                "parameter '%s' of unit '%s' is trainable, but no use of the unit in pass '%s' has ZERO_GRAD: declare "
+                "the use that adds to its gradient with ZERO_GRAD, or the parameter with trainable = false",
+                p->name, spec->units[p->unit].name, train->name);
     }
     return ZERO_OK;
 }

@@ -3,7 +3,10 @@
 
 #include <stdio.h>
 
-typedef struct out { zero_write_fn write; void *ctx; } out_t;
+typedef struct out {
+    zero_write_fn write;
+    void *ctx;
+} out_t;
 
 static void print(const out_t *o, const char *format, ...) ZERO_PRINTF(2, 3);
 static void print(const out_t *o, const char *format, ...)
@@ -19,7 +22,8 @@ static void print(const out_t *o, const char *format, ...)
     o->write(o->ctx, line, bytes);
 }
 
-static const char *const stream_names[ZERO_STREAM_COUNT] = { "compute", "gather", "reduce", "update", "copy", "host", "io" };
+static const char *const stream_names[ZERO_STREAM_COUNT] = {"compute", "gather", "reduce", "update",
+                                                            "copy",    "host",   "io"};
 
 static const char *sharding(const zero_spec_t *spec, const zero_row_t *row)
 {
@@ -32,16 +36,16 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
     print(o, "plan for %d rank%s\n", spec->world, spec->world == 1 ? "" : "s");
     print(o, "  parameters  %s, %s, window %d, units below %lld bytes stay full\n", sharding(spec, &spec->parameters),
           zero_tier_name(spec->parameters.tier), spec->window, (long long)spec->persist_bytes);
-    print(o, "  gradients   %s, %s, %s on the wire\n", sharding(spec, &spec->gradients), zero_tier_name(spec->gradients.tier),
-          zero_dtype_name(spec->reduce_dtype));
+    print(o, "  gradients   %s, %s, %s on the wire\n", sharding(spec, &spec->gradients),
+          zero_tier_name(spec->gradients.tier), zero_dtype_name(spec->reduce_dtype));
     print(o, "  optimizer   %s, %s", sharding(spec, &spec->optimizer), zero_tier_name(spec->optimizer.tier));
     if (spec->optimizer.tier != ZERO_TIER_DEVICE && spec->offload_ratio < 1)
         print(o, " for %g of it", spec->offload_ratio);
     print(o, "\n");
     print(o, "  micro-steps at most %d, reduced %s\n", spec->micro_steps,
           spec->reduce == ZERO_REDUCE_EVERY ? "every micro-step" : "once a step");
-    print(o, "  communicator %s, %d channel%s; device %s\n", spec->comm.name, spec->channels, spec->channels == 1 ? "" : "s",
-          spec->device.name);
+    print(o, "  communicator %s, %d channel%s; device %s\n", spec->comm.name, spec->channels,
+          spec->channels == 1 ? "" : "s", spec->device.name);
 }
 
 static void explain_units(const out_t *o, const zero_plan_t *plan)
@@ -55,7 +59,8 @@ static void explain_units(const out_t *o, const zero_plan_t *plan)
             print(o, "    segment %d  %s %s  %lld elements, slice %lld", s, zero_dtype_name(x->dtype),
                   x->trainable ? "trainable" : "frozen", (long long)x->elements, (long long)x->slice);
             if (x->trainable)
-                print(o, ", gradients %s on the wire, %s for the update", zero_dtype_name(x->wire), zero_dtype_name(x->final));
+                print(o, ", gradients %s on the wire, %s for the update", zero_dtype_name(x->wire),
+                      zero_dtype_name(x->final));
             print(o, "\n");
             for (int32_t p = 0; p < plan->spec->param_count; p++)
                 if (plan->placed[p].segment == s)
@@ -84,7 +89,8 @@ static void print_buffer(const out_t *o, const zero_plan_t *plan, int32_t index)
 {
     const zero_buffer_t *x = &plan->buffers[index];
     if (x->segment >= 0)
-        print(o, "%s.%s.%d", plan->spec->units[plan->segments[x->segment].unit].name, zero_role_name(x->role), x->segment);
+        print(o, "%s.%s.%d", plan->spec->units[plan->segments[x->segment].unit].name, zero_role_name(x->role),
+              x->segment);
     if (x->part >= 0 && is_of_many(plan, x->segment, x->part))
         print(o, ".%d", x->part - first_of(plan, x->segment, x->part));
     if (x->segment >= 0)
@@ -165,14 +171,15 @@ static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t 
               op->part - first_of(plan, op->segment, op->part));
     print(o, ", %lld", (long long)op->count);
     if (op->bytes > 0)
-        print(o, ", %s %llu bytes", op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE ? "moves" : "receives",
+        print(o, ", %s %llu bytes",
+              op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE ? "moves" : "receives",
               (unsigned long long)op->bytes);
     print(o, "\n");
 }
 
 void zero_plan_explain(const zero_plan_t *plan, zero_write_fn write, void *ctx)
 {
-    const out_t out = { write, ctx }, *o = &out;
+    const out_t out = {write, ctx}, *o = &out;
 
     explain_table(o, plan);
     explain_units(o, plan);

@@ -1,9 +1,12 @@
 /* hash.c - one number for all that ranks must agree on, and the bytes that a step moves. */
 #include "zero/plan/build.h"
 
-/* Words are mixed one after the other (SplitMix64 as a keyed step); fields are added one by one, so that padding of structs never
- * counts. */
-static void add(uint64_t *hash, uint64_t word) { *hash = zero_splitmix64(*hash ^ word) + word; }
+/* Words are mixed one after the other (SplitMix64 as a keyed step); fields are added one by one, so that padding of
+ * structs never counts. */
+static void add(uint64_t *hash, uint64_t word)
+{
+    *hash = zero_splitmix64(*hash ^ word) + word;
+}
 
 static void add_double(uint64_t *hash, double value)
 {
@@ -25,15 +28,14 @@ static void add_text(uint64_t *hash, const char *text)
 
 static void add_spec(uint64_t *hash, const zero_spec_t *spec)
 {
-    const zero_row_t *rows[] = { &spec->parameters, &spec->gradients, &spec->optimizer };
+    const zero_row_t *rows[] = {&spec->parameters, &spec->gradients, &spec->optimizer};
     for (int i = 0; i < 3; i++) {
         add(hash, (uint64_t)rows[i]->sharding);
         add(hash, (uint64_t)rows[i]->tier);
     }
-    const int64_t numbers[] = { spec->world,        spec->window,        spec->reduce,       spec->micro_steps,
-                                spec->reduce_dtype, spec->persist_bytes, spec->channels,     spec->unit_count,
-                                spec->param_count,  spec->pass_count,    spec->reserve_count,
-                                spec->piece };
+    const int64_t numbers[] = {spec->world,        spec->window,        spec->reduce,        spec->micro_steps,
+                               spec->reduce_dtype, spec->persist_bytes, spec->channels,      spec->unit_count,
+                               spec->param_count,  spec->pass_count,    spec->reserve_count, spec->piece};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         add(hash, (uint64_t)numbers[i]);
     add(hash, (uint64_t)spec->states | (uint64_t)spec->state_block_bytes << 8);
@@ -72,7 +74,8 @@ void zero_build_hash(zero_builder_t *b)
     uint64_t hash = 0;
 
     add_spec(&hash, b->spec);
-    /* Reserves (activations) may differ between ranks; they lie behind everything else, so that no offset depends on them. */
+    /* Reserves (activations) may differ between ranks; they lie behind everything else, so that no offset depends on
+     * them. */
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
         if (x->kind == ZERO_KIND_ACTIVATIONS || x->kind == ZERO_KIND_WORKSPACE)
@@ -88,8 +91,8 @@ void zero_build_hash(zero_builder_t *b)
         add(&hash, (uint64_t)p->op_count);
         for (int32_t o = 0; o < p->op_count; o++) {
             const zero_op_t *op = &p->ops[o];
-            add(&hash, (uint64_t)op->kind | (uint64_t)op->stream << 8 | (uint64_t)op->src_own << 16 | (uint64_t)op->dst_own << 24 |
-                           (uint64_t)op->group << 32 | (uint64_t)op->flags << 40);
+            add(&hash, (uint64_t)op->kind | (uint64_t)op->stream << 8 | (uint64_t)op->src_own << 16 |
+                           (uint64_t)op->dst_own << 24 | (uint64_t)op->group << 32 | (uint64_t)op->flags << 40);
             add(&hash, (uint64_t)(uint32_t)op->unit | (uint64_t)(uint32_t)op->segment << 32);
             add(&hash, (uint64_t)(uint32_t)op->src | (uint64_t)(uint32_t)op->dst << 32);
             add(&hash, (uint64_t)(uint32_t)op->use | (uint64_t)(uint32_t)op->event << 32);
@@ -106,11 +109,11 @@ static void count_program(const zero_plan_t *plan, zero_program_kind_t kind, uin
         const zero_program_t *p = &plan->programs[i];
         for (int32_t o = 0; o < p->op_count && p->kind == kind; o++) {
             const zero_op_t *op = &p->ops[o];
-            uint64_t *sum = op->kind == ZERO_OP_GATHER           ? &t->gathered
-                            : op->kind == ZERO_OP_REDUCE_SCATTER ? &t->reduced
-                            : op->kind == ZERO_OP_READ           ? &t->read
-                            : op->kind == ZERO_OP_WRITE          ? &t->written
-                            : op->kind != ZERO_OP_COPY           ? NULL
+            uint64_t *sum = op->kind == ZERO_OP_GATHER                      ? &t->gathered
+                            : op->kind == ZERO_OP_REDUCE_SCATTER            ? &t->reduced
+                            : op->kind == ZERO_OP_READ                      ? &t->read
+                            : op->kind == ZERO_OP_WRITE                     ? &t->written
+                            : op->kind != ZERO_OP_COPY                      ? NULL
                             : plan->buffers[op->dst].tier == ZERO_TIER_HOST ? &t->to_host
                                                                             : &t->to_device;
             if (sum != NULL)
@@ -124,7 +127,7 @@ zero_status_t zero_plan_traffic(const zero_plan_t *plan, int micro_steps, zero_t
     if (micro_steps < 1 || micro_steps > plan->spec->micro_steps)
         return zero_fail(error, ZERO_ERR_ARG, "a step of %d micro-steps; this plan has steps of 1 to %d", micro_steps,
                          plan->spec->micro_steps);
-    *traffic = (zero_traffic_t){ 0 };
+    *traffic = (zero_traffic_t){0};
     if (micro_steps == 1) {
         count_program(plan, ZERO_PROGRAM_ONLY, 1, traffic);
     } else {

@@ -1,11 +1,14 @@
-/* layout.c - offsets: each kind is one page-aligned range of its tier's arena, buffers follow each other in it, slots likewise. */
+/* layout.c - offsets: each kind is one page-aligned range of its tier's arena, buffers follow each other in it, slots
+ * likewise. */
 #include "zero/plan/build.h"
 
 /* Advances *end by bytes, aligned; *offset is where they begin. */
-static zero_status_t reserve(const zero_builder_t *b, zero_tier_t tier, uint64_t *end, uint64_t bytes, uint64_t align, uint64_t *offset)
+static zero_status_t reserve(const zero_builder_t *b, zero_tier_t tier, uint64_t *end, uint64_t bytes, uint64_t align,
+                             uint64_t *offset)
 {
     if (!zero_round_up(*end, align, offset) || !zero_add_u64(*offset, bytes, end) || *end > INT64_MAX / 4)
-        return zero_fail(b->error, ZERO_ERR_MEMORY, "the plan needs more than 2^61 bytes on the %s tier", zero_tier_name(tier));
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "the plan needs more than 2^61 bytes on the %s tier",
+                         zero_tier_name(tier));
     return ZERO_OK;
 }
 
@@ -18,7 +21,8 @@ static zero_status_t place_kind(zero_builder_t *b, zero_tier_t tier, zero_kind_t
     uint64_t align = tier == ZERO_TIER_NVME ? ZERO_FILE_ALIGN : zero_build_align(b->spec, tier);
     for (int32_t i = 0; i < b->slot_count; i++)
         if (b->slots[i].kind == kind && b->slots[i].tier == tier &&
-            (status = reserve(b, tier, end, b->slots[i].bytes, kind == ZERO_KIND_STAGING ? ZERO_PAGE : align, &b->slots[i].offset)) != ZERO_OK)
+            (status = reserve(b, tier, end, b->slots[i].bytes, kind == ZERO_KIND_STAGING ? ZERO_PAGE : align,
+                              &b->slots[i].offset)) != ZERO_OK)
             return status;
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         zero_buffer_t *x = &plan->buffers[i];
@@ -26,7 +30,8 @@ static zero_status_t place_kind(zero_builder_t *b, zero_tier_t tier, zero_kind_t
             continue;
         if (x->slot >= 0)
             x->offset += b->slots[x->slot].offset; /* it was placed within its slot */
-        else if ((status = reserve(b, tier, end, x->bytes, tier == ZERO_TIER_HOST && x->part >= 0 ? ZERO_PAGE : align, &x->offset)) != ZERO_OK)
+        else if ((status = reserve(b, tier, end, x->bytes, tier == ZERO_TIER_HOST && x->part >= 0 ? ZERO_PAGE : align,
+                                   &x->offset)) != ZERO_OK)
             return status;
     }
     return ZERO_OK;
@@ -61,9 +66,9 @@ zero_status_t zero_build_layout(zero_builder_t *b)
     for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
         if ((status = place_tier(b, (zero_tier_t)tier)) != ZERO_OK)
             return status;
-    if (b->spec->world > 1 &&
-        !zero_mul_u64((uint64_t)b->spec->channels, b->spec->comm.ring_bytes, &plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS]))
-        return zero_fail(b->error, ZERO_ERR_MEMORY, "%d channels with rings of %llu bytes are too big", b->spec->channels,
-                         (unsigned long long)b->spec->comm.ring_bytes);
+    if (b->spec->world > 1 && !zero_mul_u64((uint64_t)b->spec->channels, b->spec->comm.ring_bytes,
+                                            &plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS]))
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "%d channels with rings of %llu bytes are too big",
+                         b->spec->channels, (unsigned long long)b->spec->comm.ring_bytes);
     return ZERO_OK;
 }

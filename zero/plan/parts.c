@@ -1,18 +1,22 @@
-/* parts.c - what a rank updates of each segment, cut by where its state lives; the buffers of that state; then what is of no segment. */
+/* parts.c - what a rank updates of each segment, cut by where its state lives; the buffers of that state; then what is
+ * of no segment. */
 #include "zero/plan/build.h"
 
 /* Parts in memory at once where they are staged: one is read, one is worked on, one is written. */
 #define RING 3
 
-static zero_status_t make(zero_builder_t *b, zero_part_t *part, zero_role_t role, zero_kind_t kind, zero_tier_t tier, zero_dtype_t dtype)
+static zero_status_t make(zero_builder_t *b, zero_part_t *part, zero_role_t role, zero_kind_t kind, zero_tier_t tier,
+                          zero_dtype_t dtype)
 {
-    zero_status_t status = zero_build_buffer(b, part->segment, role, kind, tier, dtype, part->end - part->begin, &part->buffer[role]);
+    zero_status_t status =
+        zero_build_buffer(b, part->segment, role, kind, tier, dtype, part->end - part->begin, &part->buffer[role]);
     if (status != ZERO_OK)
         return status;
     zero_buffer_t *x = &b->plan->buffers[part->buffer[role]];
     x->own = part->own;
     x->begin = part->begin;
-    bool state = role == ZERO_ROLE_MOMENT1 || role == ZERO_ROLE_MOMENT2 || role == ZERO_ROLE_STAGED_MOMENT1 || role == ZERO_ROLE_STAGED_MOMENT2;
+    bool state = role == ZERO_ROLE_MOMENT1 || role == ZERO_ROLE_MOMENT2 || role == ZERO_ROLE_STAGED_MOMENT1 ||
+                 role == ZERO_ROLE_STAGED_MOMENT2;
     x->part = (int32_t)(part - b->plan->parts);
     x->coded = state && b->spec->state_block_bytes != ZERO_ALIGN_ELEMENTS * (int)sizeof(float);
     x->bytes = zero_plan_bytes(b->plan, x, x->elements);
@@ -32,11 +36,13 @@ static void order_units(const zero_builder_t *b)
 }
 
 /* Rings of slots in which what is staged takes turns, so that one is filled while the one before it is still in use. */
-typedef struct ring { int32_t slot[ZERO_TIER_COUNT][RING], turn[ZERO_TIER_COUNT]; } ring_t;
+typedef struct ring {
+    int32_t slot[ZERO_TIER_COUNT][RING], turn[ZERO_TIER_COUNT];
+} ring_t;
 
 static ring_t empty_ring(void)
 {
-    ring_t ring = { .turn = { 0 } };
+    ring_t ring = {.turn = {0}};
     memset(ring.slot, -1, sizeof ring.slot);
     return ring;
 }
@@ -56,7 +62,7 @@ static zero_status_t take_turn(zero_builder_t *b, ring_t *ring, int32_t index)
             turn = &ring->slot[x->tier][ring->turn[x->tier]++ % RING];
         if (*turn < 0) {
             *turn = b->slot_count++;
-            b->slots[*turn] = (zero_slot_t){ .tier = x->tier, .kind = ZERO_KIND_STAGING };
+            b->slots[*turn] = (zero_slot_t){.tier = x->tier, .kind = ZERO_KIND_STAGING};
         }
         x->slot = *turn;
         x->offset = at;
@@ -76,8 +82,10 @@ static zero_status_t assign_rings(zero_builder_t *b)
     ring_t parts = empty_ring(), pieces = empty_ring();
     zero_status_t status = ZERO_OK;
     for (int32_t i = 0; i < b->spec->unit_count; i++)
-        for (int32_t s = b->units[b->order[i]].first_segment; s < b->units[b->order[i]].first_segment + b->units[b->order[i]].segment_count; s++)
-            for (int32_t p = plan->segments[s].first_part; p < plan->segments[s].first_part + plan->segments[s].part_count && status == ZERO_OK; p++)
+        for (int32_t s = b->units[b->order[i]].first_segment;
+             s < b->units[b->order[i]].first_segment + b->units[b->order[i]].segment_count; s++)
+            for (int32_t p = plan->segments[s].first_part;
+                 p < plan->segments[s].first_part + plan->segments[s].part_count && status == ZERO_OK; p++)
                 status = take_turn(b, &parts, p);
     for (int32_t p = plan->part_count; p < plan->part_count + plan->piece_count && status == ZERO_OK; p++)
         status = take_turn(b, &pieces, p);
@@ -90,10 +98,11 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
     zero_segment_t *s = &plan->segments[index];
     zero_part_t *part = &plan->parts[plan->part_count++];
     int32_t target = s->buffer[s->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
-    zero_tier_t target_tier = plan->buffers[target].tier, memory = tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
+    zero_tier_t target_tier = plan->buffers[target].tier,
+                memory = tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
     zero_status_t status = ZERO_OK;
 
-    *part = (zero_part_t){ .segment = index, .own = b->shard_optimizer, .begin = begin, .end = end, .tier = tier };
+    *part = (zero_part_t){.segment = index, .own = b->shard_optimizer, .begin = begin, .end = end, .tier = tier};
     for (int r = 0; r < ZERO_ROLE_COUNT; r++)
         part->buffer[r] = -1;
     if (s->part_count++ == 0)
@@ -104,7 +113,8 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
         status = make(b, part, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, tier, ZERO_FP32);
     for (int role = ZERO_ROLE_MOMENT1; role < ZERO_ROLE_MOMENT1 + b->spec->states && status == ZERO_OK; role++)
         status = make(b, part, (zero_role_t)role, ZERO_KIND_MOMENTS, tier, ZERO_FP32);
-    for (int i = 0; i <= b->spec->states && tier == ZERO_TIER_NVME && status == ZERO_OK; i++) /* in memory while the part is updated */
+    for (int i = 0; i <= b->spec->states && tier == ZERO_TIER_NVME && status == ZERO_OK;
+         i++) /* in memory while the part is updated */
         status = make(b, part, (zero_role_t)(ZERO_ROLE_STAGED_MASTER + i), ZERO_KIND_STAGING, memory, ZERO_FP32);
     if (status == ZERO_OK && memory != plan->buffers[s->buffer[ZERO_ROLE_FINAL]].tier)
         status = make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, s->final);
@@ -114,14 +124,15 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
      * moved. */
     if (s->dtype != ZERO_FP32)
         return make(b, part, ZERO_ROLE_UPDATE_PARAM, ZERO_KIND_STAGING, memory, s->dtype);
-    part->buffer[ZERO_ROLE_UPDATE_PARAM] = part->buffer[tier == ZERO_TIER_NVME ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER];
+    part->buffer[ZERO_ROLE_UPDATE_PARAM] =
+        part->buffer[tier == ZERO_TIER_NVME ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER];
     return ZERO_OK;
 }
 
 static zero_status_t cut_segment(zero_builder_t *b, int32_t index)
 {
     int64_t updated = b->shard_optimizer ? b->plan->segments[index].slice : b->plan->segments[index].elements,
-        stays = b->segments[index].stays;
+            stays = b->segments[index].stays;
     zero_status_t status = stays > 0 ? add_part(b, index, 0, stays, ZERO_TIER_DEVICE) : ZERO_OK;
 
     for (int64_t begin = stays; begin < updated && status == ZERO_OK; begin += b->spec->piece)
@@ -141,9 +152,11 @@ static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int6
     pieces->first = plan->part_count + plan->piece_count;
     for (; begin < end && status == ZERO_OK; begin += b->spec->piece) {
         zero_part_t *piece = &plan->parts[plan->part_count + plan->piece_count++];
-        *piece = (zero_part_t){ .segment = index, .own = own, .begin = begin,
-                                .end = end - begin < b->spec->piece ? end : begin + b->spec->piece,
-                                .tier = ZERO_TIER_HOST };
+        *piece = (zero_part_t){.segment = index,
+                               .own = own,
+                               .begin = begin,
+                               .end = end - begin < b->spec->piece ? end : begin + b->spec->piece,
+                               .tier = ZERO_TIER_HOST};
         for (int r = 0; r < ZERO_ROLE_COUNT; r++)
             piece->buffer[r] = -1;
         if (s->piece_count++ == 0)
@@ -177,7 +190,8 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
     return status;
 }
 
-/* What is of no segment: partial norms, the exchange, the step's scalars, the norm's scratch; then what the caller reserves. */
+/* What is of no segment: partial norms, the exchange, the step's scalars, the norm's scratch; then what the caller
+ * reserves. */
 static zero_status_t place_others(zero_builder_t *b)
 {
     zero_plan_t *plan = b->plan;
@@ -195,23 +209,26 @@ static zero_status_t place_others(zero_builder_t *b)
     /* elements of these are fp32 words: two to a double */
     if (!zero_mul_u64((uint64_t)b->spec->world, 2 * ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS), &words) ||
         words > INT64_MAX / 8)
-        return zero_fail(b->error, ZERO_ERR_MEMORY, "the exchange of %d ranks and %d segments is too big", b->spec->world,
-                         plan->segment_count);
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "the exchange of %d ranks and %d segments is too big",
+                         b->spec->world, plan->segment_count);
     int64_t norm_words = plan->segment_count > 0 ? 2 * (int64_t)plan->segment_count : 2;
     /* The exchange is the host's work, whatever the device. */
     zero_tier_t host = b->spec->device.host_memory ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
-    const struct { int32_t *out; zero_tier_t tier; int64_t words;
+    const struct {
+        int32_t *out;
+        zero_tier_t tier;
+        int64_t words;
     } staging[] = {
-        { &plan->norms, host, norm_words },
-        { &plan->exchange, host, (int64_t)words },
-        { &plan->scalars, host, ZERO_SCALARS_BYTES / 4 },
-        { &plan->scratch, ZERO_TIER_DEVICE, 2 * blocks },
-        { &plan->host_scratch, ZERO_TIER_HOST, 2 * blocks }, /* the last one: of norms that are taken there */
+        {&plan->norms, host, norm_words},
+        {&plan->exchange, host, (int64_t)words},
+        {&plan->scalars, host, ZERO_SCALARS_BYTES / 4},
+        {&plan->scratch, ZERO_TIER_DEVICE, 2 * blocks},
+        {&plan->host_scratch, ZERO_TIER_HOST, 2 * blocks}, /* the last one: of norms that are taken there */
     };
     plan->host_scratch = -1;
     for (size_t i = 0; i < sizeof staging / sizeof *staging - !host_norms; i++)
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, staging[i].tier, ZERO_FP32, staging[i].words,
-                                        staging[i].out)) != ZERO_OK)
+        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, staging[i].tier, ZERO_FP32,
+                                        staging[i].words, staging[i].out)) != ZERO_OK)
             return status;
     for (int32_t i = 0; i < b->spec->reserve_count; i++) {
         const zero_spec_reserve_t *r = &b->spec->reserves[i];
@@ -234,7 +251,8 @@ zero_status_t zero_build_parts(zero_builder_t *b)
 
     for (int32_t s = 0; s < plan->segment_count; s++)
         if (plan->segments[s].trainable)
-            count += 4 * ((uint64_t)(plan->segments[s].elements / b->spec->piece) + 2); /* pieces are at most three times as many as parts */
+            count += 4 * ((uint64_t)(plan->segments[s].elements / b->spec->piece) +
+                          2); /* pieces are at most three times as many as parts */
     if (count > INT32_MAX / 2)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the optimizer state has more than 2^30 parts");
     if ((status = zero_build_alloc(b, &plan->parts, (size_t)count, sizeof *plan->parts)) != ZERO_OK ||

@@ -6,11 +6,24 @@
 const char *zero_role_name(zero_role_t role)
 {
     static const char *const names[ZERO_ROLE_COUNT] = {
-        [ZERO_ROLE_PARAM] = "param", [ZERO_ROLE_PARAM_SHARD] = "param-shard", [ZERO_ROLE_GRAD] = "grad", [ZERO_ROLE_WIRE] = "wire",
-        [ZERO_ROLE_WIRE_SHARD] = "wire-shard", [ZERO_ROLE_SUM] = "sum", [ZERO_ROLE_FINAL] = "final", [ZERO_ROLE_MASTER] = "master",
-        [ZERO_ROLE_MOMENT1] = "moment1", [ZERO_ROLE_MOMENT2] = "moment2", [ZERO_ROLE_STAGED_PARAM] = "staged-param", [ZERO_ROLE_STAGED_MASTER] = "staged-master",
-        [ZERO_ROLE_STAGED_MOMENT1] = "staged-moment1", [ZERO_ROLE_STAGED_MOMENT2] = "staged-moment2", [ZERO_ROLE_UPDATE_GRAD] = "update-grad",
-        [ZERO_ROLE_UPDATE_PARAM] = "update-param", [ZERO_ROLE_WHOLE] = "whole", [ZERO_ROLE_STAGED_GRAD] = "staged-grad",
+        [ZERO_ROLE_PARAM] = "param",
+        [ZERO_ROLE_PARAM_SHARD] = "param-shard",
+        [ZERO_ROLE_GRAD] = "grad",
+        [ZERO_ROLE_WIRE] = "wire",
+        [ZERO_ROLE_WIRE_SHARD] = "wire-shard",
+        [ZERO_ROLE_SUM] = "sum",
+        [ZERO_ROLE_FINAL] = "final",
+        [ZERO_ROLE_MASTER] = "master",
+        [ZERO_ROLE_MOMENT1] = "moment1",
+        [ZERO_ROLE_MOMENT2] = "moment2",
+        [ZERO_ROLE_STAGED_PARAM] = "staged-param",
+        [ZERO_ROLE_STAGED_MASTER] = "staged-master",
+        [ZERO_ROLE_STAGED_MOMENT1] = "staged-moment1",
+        [ZERO_ROLE_STAGED_MOMENT2] = "staged-moment2",
+        [ZERO_ROLE_UPDATE_GRAD] = "update-grad",
+        [ZERO_ROLE_UPDATE_PARAM] = "update-param",
+        [ZERO_ROLE_WHOLE] = "whole",
+        [ZERO_ROLE_STAGED_GRAD] = "staged-grad",
     };
     return (unsigned)role < ZERO_ROLE_COUNT ? names[role] : "?";
 }
@@ -40,7 +53,7 @@ const char *zero_op_name(zero_op_kind_t kind)
 
 const char *zero_program_name(zero_program_kind_t kind)
 {
-    static const char *const names[] = { "eval", "any", "first", "middle", "last", "only", "step" };
+    static const char *const names[] = {"eval", "any", "first", "middle", "last", "only", "step"};
     return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
@@ -51,14 +64,15 @@ zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t si
     return p != NULL ? ZERO_OK : zero_fail(b->error, ZERO_ERR_MEMORY, "no memory for a plan: %zu bytes", n * size);
 }
 
-zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind, zero_tier_t tier,
-                                zero_dtype_t dtype, int64_t elements, int32_t *out)
+zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind,
+                                zero_tier_t tier, zero_dtype_t dtype, int64_t elements, int32_t *out)
 {
     zero_plan_t *plan = b->plan;
     uint64_t bytes;
 
     if (!zero_mul_u64((uint64_t)elements, zero_dtype_size(dtype), &bytes) || bytes > INT64_MAX)
-        return zero_fail(b->error, ZERO_ERR_MEMORY, "a buffer of %lld elements needs more than 2^63 bytes", (long long)elements);
+        return zero_fail(b->error, ZERO_ERR_MEMORY, "a buffer of %lld elements needs more than 2^63 bytes",
+                         (long long)elements);
     if (plan->buffer_count == b->buffer_capacity) {
         int32_t capacity = b->buffer_capacity > 0 ? 2 * b->buffer_capacity : 256;
         zero_buffer_t *grown = realloc(plan->buffers, (size_t)capacity * sizeof *grown);
@@ -68,10 +82,16 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
         b->buffer_capacity = capacity;
     }
     *out = plan->buffer_count++;
-    plan->buffers[*out] = (zero_buffer_t){ .segment = segment, .part = -1, .role = role, .kind = kind, .tier = tier, .dtype = dtype,
-                                           .own = segment >= 0 && elements < plan->segments[segment].elements,
-                                           .elements = elements, .bytes = bytes,
-                                           .slot = -1 };
+    plan->buffers[*out] = (zero_buffer_t){.segment = segment,
+                                          .part = -1,
+                                          .role = role,
+                                          .kind = kind,
+                                          .tier = tier,
+                                          .dtype = dtype,
+                                          .own = segment >= 0 && elements < plan->segments[segment].elements,
+                                          .elements = elements,
+                                          .bytes = bytes,
+                                          .slot = -1};
     return ZERO_OK;
 }
 
@@ -99,7 +119,7 @@ static void free_builder(zero_builder_t *b)
 
 zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, zero_error_t *error)
 {
-    zero_builder_t b = { .spec = spec, .error = error };
+    zero_builder_t b = {.spec = spec, .error = error};
     zero_status_t status;
 
     *out = NULL;
@@ -109,9 +129,9 @@ zero_status_t zero_plan_build(zero_plan_t **out, const zero_spec_t *spec, zero_e
     if ((status = zero_build_declare(&b)) != ZERO_OK ||
         (status = zero_build_alloc(&b, &b.units, (size_t)spec->unit_count, sizeof *b.units)) != ZERO_OK ||
         (status = zero_build_alloc(&b, &b.passes, (size_t)spec->pass_count, sizeof *b.passes)) != ZERO_OK ||
-        (status = zero_build_segments(&b)) != ZERO_OK || (status = zero_build_parts(&b)) != ZERO_OK || (status = zero_build_window(&b)) != ZERO_OK ||
-        (status = zero_build_programs(&b)) != ZERO_OK || (status = zero_build_sync(&b)) != ZERO_OK ||
-        (status = zero_build_layout(&b)) != ZERO_OK) {
+        (status = zero_build_segments(&b)) != ZERO_OK || (status = zero_build_parts(&b)) != ZERO_OK ||
+        (status = zero_build_window(&b)) != ZERO_OK || (status = zero_build_programs(&b)) != ZERO_OK ||
+        (status = zero_build_sync(&b)) != ZERO_OK || (status = zero_build_layout(&b)) != ZERO_OK) {
         zero_plan_destroy(b.plan);
     } else {
         zero_build_hash(&b);
@@ -141,7 +161,7 @@ zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bo
 {
     const zero_buffer_t *x = &plan->buffers[buffer];
     if (x->segment < 0)
-        return (zero_span_t){ 0, x->elements, 0 };
+        return (zero_span_t){0, x->elements, 0};
     const zero_segment_t *segment = &plan->segments[x->segment];
     const zero_part_t *p = part >= 0 ? &plan->parts[part] : NULL;
     int64_t slice = rank * segment->slice, counted = p != NULL && p->own ? slice : 0;
@@ -154,7 +174,7 @@ zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bo
         begin = counted + p->begin;
     if (p != NULL && end > counted + p->end)
         end = counted + p->end;
-    return (zero_span_t){ begin, end > begin ? end - begin : 0, zero_plan_bytes(plan, x, begin - holds) };
+    return (zero_span_t){begin, end > begin ? end - begin : 0, zero_plan_bytes(plan, x, begin - holds)};
 }
 
 int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int32_t pass, int32_t unit)

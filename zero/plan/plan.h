@@ -1,32 +1,37 @@
 /* plan.h - from declarations to a list of operations: pure computation, no I/O, no device, no rank.
  *
- * A plan is the same on every rank: an operand that means "this rank's slice" says so by a flag, and whoever runs the plan
- * resolves it.
+ * A plan is the same on every rank: an operand that means "this rank's slice" says so by a flag, and whoever runs the
+ * plan resolves it.
  *
- * Life of a unit's parameters and gradients, and which operations a program holds, follow from the placement table alone:
- * sharding over a group of one rank is the same as full. Nothing here knows what a stage is.
+ * Life of a unit's parameters and gradients, and which operations a program holds, follow from the placement table
+ * alone: sharding over a group of one rank is the same as full. Nothing here knows what a stage is.
  */
 #ifndef ZERO_PLAN_PLAN_H
 #define ZERO_PLAN_PLAN_H
 
 #include "zero/base/base.h"
 
-/* ---- what is declared ---------------------------------------------------------------------------------------------- */
+/* ---- what is declared ------------------------------------------------------------------------------------------- */
 
 typedef struct zero_spec_param {
     char *name;
     int32_t unit;
     int32_t ndim;
     int64_t shape[ZERO_MAX_DIMS];
-    int64_t count;             /* elements, may be 0 */
+    int64_t count; /* elements, may be 0 */
     zero_dtype_t dtype;
     bool trainable;
     double decay_scale, lr_scale;
 } zero_spec_param_t;
 
-typedef struct zero_spec_unit { char *name; } zero_spec_unit_t;
+typedef struct zero_spec_unit {
+    char *name;
+} zero_spec_unit_t;
 
-typedef struct zero_spec_use { int32_t unit; uint32_t flags; /* ZERO_READ | ZERO_GRAD | ZERO_HOLD */ } zero_spec_use_t;
+typedef struct zero_spec_use {
+    int32_t unit;
+    uint32_t flags; /* ZERO_READ | ZERO_GRAD | ZERO_HOLD */
+} zero_spec_use_t;
 
 typedef struct zero_spec_pass {
     char *name;
@@ -35,7 +40,11 @@ typedef struct zero_spec_pass {
     int32_t use_count;
 } zero_spec_pass_t;
 
-typedef struct zero_spec_reserve { zero_kind_t kind; zero_tier_t tier; uint64_t bytes; } zero_spec_reserve_t;
+typedef struct zero_spec_reserve {
+    zero_kind_t kind;
+    zero_tier_t tier;
+    uint64_t bytes;
+} zero_spec_reserve_t;
 
 typedef struct zero_spec {
     int world;
@@ -45,18 +54,23 @@ typedef struct zero_spec {
     int micro_steps;
     zero_dtype_t reduce_dtype;
     int64_t persist_bytes;
-    int states;                /* buffers that the optimizer keeps beside the master weights, 0 to 2: MOMENT1, MOMENT2 */
-    int state_block_bytes;     /* of each, for every ZERO_ALIGN_ELEMENTS elements: 512 in fp32 */
-    int64_t piece;             /* elements of a part off the device, and of what is staged at a time: a multiple of ZERO_PIECE_QUANTUM */
-    bool own_pages;            /* buffers of the device tier share no pages of memory, so that each can be protected */
-    double offload_ratio;      /* share of the optimizer state that lies on its row's tier where that is not the device */
+    int states;            /* buffers that the optimizer keeps beside the master weights, 0 to 2: MOMENT1, MOMENT2 */
+    int state_block_bytes; /* of each, for every ZERO_ALIGN_ELEMENTS elements: 512 in fp32 */
+    int64_t piece;         /* elements of a part off the device, and of what is staged at a time: a multiple of
+                              ZERO_PIECE_QUANTUM */
+    bool own_pages;        /* buffers of the device tier share no pages of memory, so that each can be protected */
+    double offload_ratio;  /* share of the optimizer state that lies on its row's tier where that is not the device */
     zero_comm_caps_t comm;
-    int channels;              /* independent communicators that the engine makes: 1 where the device is not asynchronous */
+    int channels; /* independent communicators that the engine makes: 1 where the device is not asynchronous */
     zero_device_caps_t device;
-    zero_spec_unit_t *units;       int32_t unit_count;
-    zero_spec_param_t *params;     int32_t param_count;
-    zero_spec_pass_t *passes;      int32_t pass_count;
-    zero_spec_reserve_t *reserves; int32_t reserve_count;
+    zero_spec_unit_t *units;
+    int32_t unit_count;
+    zero_spec_param_t *params;
+    int32_t param_count;
+    zero_spec_pass_t *passes;
+    int32_t pass_count;
+    zero_spec_reserve_t *reserves;
+    int32_t reserve_count;
 } zero_spec_t;
 
 /* spec->piece of an engine: enough for large transfers, little enough that a ring of pieces is small. */
@@ -64,40 +78,51 @@ typedef struct zero_spec {
 /* Parts begin with whole blocks of files, in every dtype, and of the norm. */
 #define ZERO_PIECE_QUANTUM (ZERO_FILE_ALIGN / 2)
 
-/* ---- what is planned ------------------------------------------------------------------------------------------------ */
+/* ---- what is planned -------------------------------------------------------------------------------------------- */
 
-/* What a buffer holds for its segment. "full": elements of the whole segment; "slice": elements / world. Roles that a segment
- * does not need are -1. Several roles may name the same buffer (fp32: the parameter is its own master weight). */
+/* What a buffer holds for its segment. "full": elements of the whole segment; "slice": elements / world. Roles that a
+ * segment does not need are -1. Several roles may name the same buffer (fp32: the parameter is its own master weight).
+ */
 typedef enum zero_role {
-    ZERO_ROLE_PARAM = 0,   /* full: what the caller reads; a buffer of its own, or a slot where parameters are sharded */
-    ZERO_ROLE_PARAM_SHARD, /* where parameters are in slots, what they are filled from: a slice, or on another tier all of it */
-    ZERO_ROLE_STAGED_PARAM,/* PARAM_SHARD in memory, in a slot of the host tier, where it is on nvme */
-    ZERO_ROLE_GRAD,        /* full: what the caller writes; its own, or a slot */
-    ZERO_ROLE_WIRE,        /* full: gradients cast to the wire's dtype, a slot, or FINAL where that is full; where the dtypes differ */
-    ZERO_ROLE_WIRE_SHARD,  /* where a reduced slice waits to be cast, accumulated or moved: the own slice of what it was reduced from */
-    ZERO_ROLE_SUM,         /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and the sum is not GRAD */
-    ZERO_ROLE_WHOLE,       /* full, fp32, a slot: where FINAL is gathered if it is on the host tier and updates are full */
-    ZERO_ROLE_FINAL,       /* what norm and update read: slice, or full (then the own slice of it is this rank's; where updates are
-                            * full all of it is valid). On the host tier without what of it stays on the device */
+    ZERO_ROLE_PARAM = 0, /* full: what the caller reads; a buffer of its own, or a slot where parameters are sharded */
+    ZERO_ROLE_PARAM_SHARD,  /* where parameters are in slots, what they are filled from: a slice, or on another tier all
+                               of it */
+    ZERO_ROLE_STAGED_PARAM, /* PARAM_SHARD in memory, in a slot of the host tier, where it is on nvme */
+    ZERO_ROLE_GRAD,         /* full: what the caller writes; its own, or a slot */
+    ZERO_ROLE_WIRE, /* full: gradients cast to the wire's dtype, a slot, or FINAL where that is full; where the dtypes
+                       differ */
+    ZERO_ROLE_WIRE_SHARD, /* where a reduced slice waits to be cast, accumulated or moved: the own slice of what it was
+                             reduced from */
+    ZERO_ROLE_SUM, /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and the sum is not
+                      GRAD */
+    ZERO_ROLE_WHOLE, /* full, fp32, a slot: where FINAL is gathered if it is on the host tier and updates are full */
+    ZERO_ROLE_FINAL, /* what norm and update read: slice, or full (then the own slice of it is this rank's; where
+                      * updates are full all of it is valid). On the host tier without what of it stays on the device */
     /* Of a part: */
-    ZERO_ROLE_MASTER, ZERO_ROLE_MOMENT1, ZERO_ROLE_MOMENT2, /* fp32, on the part's tier */
-    ZERO_ROLE_STAGED_MASTER, ZERO_ROLE_STAGED_MOMENT1, ZERO_ROLE_STAGED_MOMENT2, /* the same in memory, in a slot, where the tier is nvme */
-    ZERO_ROLE_UPDATE_GRAD, /* FINAL's part, where the update reads it if FINAL is in other memory */
-    ZERO_ROLE_UPDATE_PARAM,/* what the update writes, where the parameters are in other memory than it; then copied there */
-    ZERO_ROLE_STAGED_GRAD, /* of a piece: gradients on their way between the device and the host tier, in a slot of the host tier */
+    ZERO_ROLE_MASTER,
+    ZERO_ROLE_MOMENT1,
+    ZERO_ROLE_MOMENT2, /* fp32, on the part's tier */
+    ZERO_ROLE_STAGED_MASTER,
+    ZERO_ROLE_STAGED_MOMENT1,
+    ZERO_ROLE_STAGED_MOMENT2, /* the same in memory, in a slot, where the tier is nvme */
+    ZERO_ROLE_UPDATE_GRAD,    /* FINAL's part, where the update reads it if FINAL is in other memory */
+    ZERO_ROLE_UPDATE_PARAM,   /* what the update writes, where the parameters are in other memory than it; then copied
+                                 there */
+    ZERO_ROLE_STAGED_GRAD, /* of a piece: gradients on their way between the device and the host tier, in a slot of the
+                              host tier */
     ZERO_ROLE_COUNT
 } zero_role_t;
 const char *zero_role_name(zero_role_t role);
 
-/* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD only;
- * without a training pass every segment is frozen. Segments are in the order of their units. */
+/* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD
+ * only; without a training pass every segment is frozen. Segments are in the order of their units. */
 typedef struct zero_segment {
     int32_t unit;
     zero_dtype_t dtype;
     bool trainable;
-    int64_t elements;      /* a multiple of world * ZERO_ALIGN_ELEMENTS; padding is zero and stays zero */
-    int64_t slice;         /* elements / world */
-    zero_dtype_t wire, final; /* dtypes of gradients on the wire, and as norm and update read them */
+    int64_t elements;                /* a multiple of world * ZERO_ALIGN_ELEMENTS; padding is zero and stays zero */
+    int64_t slice;                   /* elements / world */
+    zero_dtype_t wire, final;        /* dtypes of gradients on the wire, and as norm and update read them */
     int32_t buffer[ZERO_ROLE_COUNT]; /* up to FINAL */
     int32_t first_run, run_count;
     int32_t first_part, part_count;
@@ -110,108 +135,127 @@ typedef struct zero_segment {
  * bound what is staged in host memory at a time. */
 typedef struct zero_part {
     int32_t segment;
-    bool own;              /* counted from the first element of this rank's slice; else from the segment's */
-    int64_t begin, end;    /* elements */
+    bool own;           /* counted from the first element of this rank's slice; else from the segment's */
+    int64_t begin, end; /* elements */
     zero_tier_t tier;
-    int32_t buffer[ZERO_ROLE_COUNT]; /* from MASTER on. MASTER may be the parameters' own buffer (fp32 on one tier): then its part of it */
+    int32_t buffer[ZERO_ROLE_COUNT]; /* from MASTER on. MASTER may be the parameters' own buffer (fp32 on one tier):
+                                        then its part of it */
 } zero_part_t;
 
-/* Where a parameter lies. segment is -1 for an empty parameter. offset: elements from the segment's start, a multiple of 128. */
-typedef struct zero_placed { int32_t segment; int64_t offset; } zero_placed_t;
+/* Where a parameter lies. segment is -1 for an empty parameter. offset: elements from the segment's start, a multiple
+ * of 128. */
+typedef struct zero_placed {
+    int32_t segment;
+    int64_t offset;
+} zero_placed_t;
 
-/* Neighbouring parameters of a segment with the same decay and rate: what an update calls the kernel for. Covers the padding
- * after them. */
-typedef struct zero_run { int64_t begin, end; /* elements of the segment */ double decay_scale, lr_scale; } zero_run_t;
+/* Neighbouring parameters of a segment with the same decay and rate: what an update calls the kernel for. Covers the
+ * padding after them. */
+typedef struct zero_run {
+    int64_t begin, end; /* elements of the segment */
+    double decay_scale, lr_scale;
+} zero_run_t;
 
 typedef struct zero_buffer {
-    int32_t segment;       /* -1: not of a segment (norms, exchange words, scalars, reserves) */
-    int32_t part;          /* -1: not of a part */
+    int32_t segment; /* -1: not of a segment (norms, exchange words, scalars, reserves) */
+    int32_t part;    /* -1: not of a part */
     zero_role_t role;
     zero_kind_t kind;
     zero_tier_t tier;
     zero_dtype_t dtype;
-    bool own;              /* its elements begin in this rank's slice; else in the segment */
+    bool own;                /* its elements begin in this rank's slice; else in the segment */
     int64_t begin, elements; /* from there on: the first one, and how many */
-    bool coded;            /* state that is not fp32: spec->state_block_bytes for every ZERO_ALIGN_ELEMENTS elements, all of it one operand */
-    uint64_t offset, bytes;/* in the tier's arena. Buffers overlap only where they share a slot */
-    int32_t slot;          /* -1: a buffer of its own */
+    bool coded; /* state that is not fp32: spec->state_block_bytes for every ZERO_ALIGN_ELEMENTS elements, all of it one
+                   operand */
+    uint64_t offset, bytes; /* in the tier's arena. Buffers overlap only where they share a slot */
+    int32_t slot;           /* -1: a buffer of its own */
 } zero_buffer_t;
 
 typedef enum zero_op_kind {
-    ZERO_OP_GATHER = 0,    /* dst (full) = every rank's src (slice; or dst itself, own slice: in place) */
-    ZERO_OP_RELEASE,       /* the caller's access that USE began ends: all its reads and writes lie between the two. On COMPUTE */
-    ZERO_OP_REDUCE_SCATTER,/* dst (slice, or own slice of a full buffer) = sum over ranks of their src's that slice */
-    ZERO_OP_COPY,          /* dst = src, bytes */
-    ZERO_OP_CAST,          /* dst = src, rounded */
-    ZERO_OP_FILL,          /* dst = 0 */
-    ZERO_OP_ACCUMULATE,    /* dst (fp32) += src */
-    ZERO_OP_NORM,          /* norms[segment] of this rank = sum of squares of src (FINAL's values, own slice); ZERO_NORM_GOES_ON: the same sum
-                            * goes on behind the elements that it has so far */
-    ZERO_OP_EXCHANGE,      /* src norms and status words of all ranks, through the exchange buffer; computes the step's scalars, dst */
-    ZERO_OP_UPDATE,        /* of a part: src FINAL or UPDATE_GRAD, scalars -> MASTER, moments (STAGED where there are such), and dst: the parameter or
-                            * UPDATE_PARAM */
-    ZERO_OP_READ, ZERO_OP_WRITE, /* dst = src, of which one is on the nvme tier. On IO */
-    ZERO_OP_RECORD,        /* event = this stream's position */
-    ZERO_OP_WAIT,          /* this stream waits for the event's latest record (none yet: no wait) */
-    ZERO_OP_HOST_WAIT,     /* the calling thread waits for the event's latest record */
-    ZERO_OP_USE,           /* the caller's access to a unit begins: reads PARAM, adds to GRAD, as flags say. On COMPUTE */
+    ZERO_OP_GATHER = 0,     /* dst (full) = every rank's src (slice; or dst itself, own slice: in place) */
+    ZERO_OP_RELEASE,        /* the caller's access that USE began ends: all its reads and writes lie between the two. On
+                               COMPUTE */
+    ZERO_OP_REDUCE_SCATTER, /* dst (slice, or own slice of a full buffer) = sum over ranks of their src's that slice */
+    ZERO_OP_COPY,           /* dst = src, bytes */
+    ZERO_OP_CAST,           /* dst = src, rounded */
+    ZERO_OP_FILL,           /* dst = 0 */
+    ZERO_OP_ACCUMULATE,     /* dst (fp32) += src */
+    ZERO_OP_NORM, /* norms[segment] of this rank = sum of squares of src (FINAL's values, own slice); ZERO_NORM_GOES_ON:
+                   * the same sum goes on behind the elements that it has so far */
+    ZERO_OP_EXCHANGE, /* src norms and status words of all ranks, through the exchange buffer; computes the step's
+                         scalars, dst */
+    ZERO_OP_UPDATE,   /* of a part: src FINAL or UPDATE_GRAD, scalars -> MASTER, moments (STAGED where there are such),
+                       * and dst: the parameter or   UPDATE_PARAM */
+    ZERO_OP_READ,
+    ZERO_OP_WRITE,     /* dst = src, of which one is on the nvme tier. On IO */
+    ZERO_OP_RECORD,    /* event = this stream's position */
+    ZERO_OP_WAIT,      /* this stream waits for the event's latest record (none yet: no wait) */
+    ZERO_OP_HOST_WAIT, /* the calling thread waits for the event's latest record */
+    ZERO_OP_USE,       /* the caller's access to a unit begins: reads PARAM, adds to GRAD, as flags say. On COMPUTE */
     ZERO_OP_COUNT
 } zero_op_kind_t;
 const char *zero_op_name(zero_op_kind_t kind);
 #define ZERO_NORM_GOES_ON 1
 
-/* 56 bytes. Operands are buffers; *_own: this rank's slice of it (elements [rank * slice, (rank + 1) * slice)); of an operation on a part,
- * the part of that (zero_plan_span). */
+/* 56 bytes. Operands are buffers; *_own: this rank's slice of it (elements [rank * slice, (rank + 1) * slice)); of an
+ * operation on a part, the part of that (zero_plan_span). */
 typedef struct zero_op {
     uint8_t kind, stream;
     uint8_t src_own, dst_own;
-    uint8_t group;         /* 0: the shard group (today the world) */
-    uint8_t flags;         /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_GOES_ON */
+    uint8_t group;               /* 0: the shard group (today the world) */
+    uint8_t flags;               /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_GOES_ON */
     int32_t unit, segment, part; /* -1: none */
-    int32_t use;           /* USE, RELEASE: index in the pass; else the use that it serves, or -1 */
-    int32_t event;         /* RECORD, WAIT, HOST_WAIT */
-    int32_t src, dst;      /* buffers, -1: none */
-    int64_t count;         /* elements: GATHER and REDUCE_SCATTER: of a slice; else of what is touched */
-    uint64_t bytes;        /* collectives: that a rank receives from others, (world - 1) * count * dtype size; copies between tiers, reads and
-                            * writes: that are moved */
+    int32_t use;                 /* USE, RELEASE: index in the pass; else the use that it serves, or -1 */
+    int32_t event;               /* RECORD, WAIT, HOST_WAIT */
+    int32_t src, dst;            /* buffers, -1: none */
+    int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of a slice; else of what is touched */
+    uint64_t bytes; /* collectives: that a rank receives from others, (world - 1) * count * dtype size; copies between
+                     * tiers, reads and writes: that are moved */
 } zero_op_t;
 
 typedef enum zero_program_kind {
     ZERO_PROGRAM_EVAL = 0, /* one per pass of kind EVAL */
     ZERO_PROGRAM_ANY,      /* one per pass of kind ANY_ORDER and unit */
-    ZERO_PROGRAM_FIRST, ZERO_PROGRAM_MIDDLE, ZERO_PROGRAM_LAST, /* of a step that has several; only where micro_steps > 1 */
-    ZERO_PROGRAM_ONLY,     /* the one micro-step of a step */
-    ZERO_PROGRAM_STEP      /* norm, clip, update, publish */
+    ZERO_PROGRAM_FIRST,
+    ZERO_PROGRAM_MIDDLE,
+    ZERO_PROGRAM_LAST, /* of a step that has several; only where micro_steps > 1 */
+    ZERO_PROGRAM_ONLY, /* the one micro-step of a step */
+    ZERO_PROGRAM_STEP  /* norm, clip, update, publish */
 } zero_program_kind_t;
 const char *zero_program_name(zero_program_kind_t kind);
 
 typedef struct zero_program {
     zero_program_kind_t kind;
-    int32_t pass, unit;    /* -1: none */
+    int32_t pass, unit; /* -1: none */
     zero_op_t *ops;
     int32_t op_count;
 } zero_program_t;
 
 typedef struct zero_plan {
-    const zero_spec_t *spec;          /* borrowed: outlives the plan */
-    zero_segment_t *segments;  int32_t segment_count;
-    zero_placed_t *placed;            /* spec->param_count */
-    zero_run_t *runs;          int32_t run_count;
-    zero_part_t *parts;        int32_t part_count, piece_count; /* pieces behind the parts */
-    zero_buffer_t *buffers;    int32_t buffer_count;
-    zero_program_t *programs;  int32_t program_count;
+    const zero_spec_t *spec; /* borrowed: outlives the plan */
+    zero_segment_t *segments;
+    int32_t segment_count;
+    zero_placed_t *placed; /* spec->param_count */
+    zero_run_t *runs;
+    int32_t run_count;
+    zero_part_t *parts;
+    int32_t part_count, piece_count; /* pieces behind the parts */
+    zero_buffer_t *buffers;
+    int32_t buffer_count;
+    zero_program_t *programs;
+    int32_t program_count;
     int32_t event_count;
-    int32_t lasting_event_count;      /* events below this one are waited for across programs, the others only in the program that
-                                       * records them, and after it does */
-    int32_t *reserve_buffer;          /* spec->reserve_count */
-    int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world * (segments + words)];
-                                                * bytes; norm scratch */
-    int32_t host_scratch;             /* of norms that are taken on the host stream; -1: none is */
-    uint64_t arena_bytes[ZERO_TIER_COUNT];                   /* what is reserved at commit */
-    uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* each kind is one page-aligned range of the arena */
-    uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];   /* page multiples. RINGS: outside the arena, on the host tier,
-                                                              * channels * comm.ring_bytes, 0 for one rank */
-    uint64_t hash;                    /* of all that ranks must agree on: declarations, table, programs, layout */
+    int32_t lasting_event_count; /* events below this one are waited for across programs, the others only in the program
+                                  * that records them, and after it does */
+    int32_t *reserve_buffer;     /* spec->reserve_count */
+    int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world *
+                                                * (segments + words)]; bytes; norm scratch */
+    int32_t host_scratch;                      /* of norms that are taken on the host stream; -1: none is */
+    uint64_t arena_bytes[ZERO_TIER_COUNT];     /* what is reserved at commit */
+    uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT]; /* each kind is one page-aligned range of the arena */
+    uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* page multiples. RINGS: outside the arena, on the host
+                                                             * tier,  channels * comm.ring_bytes, 0 for one rank */
+    uint64_t hash; /* of all that ranks must agree on: declarations, table, programs, layout */
 } zero_plan_t;
 
 /* Where a buffer lies if the tiers' arenas followed each other: what the byte ranges of two buffers are compared by. */
@@ -226,7 +270,8 @@ static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffe
 /* Bytes of so many elements of a buffer. */
 static inline uint64_t zero_plan_bytes(const zero_plan_t *plan, const zero_buffer_t *x, int64_t elements)
 {
-    return x->coded ? (uint64_t)elements / ZERO_ALIGN_ELEMENTS * (uint64_t)plan->spec->state_block_bytes : (uint64_t)elements * zero_dtype_size(x->dtype);
+    return x->coded ? (uint64_t)elements / ZERO_ALIGN_ELEMENTS * (uint64_t)plan->spec->state_block_bytes
+                    : (uint64_t)elements * zero_dtype_size(x->dtype);
 }
 
 /* Whether a rank updates whole segments: the optimizer is full, or there is one rank. */
@@ -235,8 +280,12 @@ static inline bool zero_plan_updates_full(const zero_spec_t *spec)
     return spec->world == 1 || spec->optimizer.sharding == ZERO_FULL;
 }
 
-/* Elements [begin, begin + count) of its segment that an operand holds on a rank, at bytes offset of its buffer. Of a buffer without a segment: all. */
-typedef struct zero_span { int64_t begin, count; uint64_t offset; } zero_span_t;
+/* Elements [begin, begin + count) of its segment that an operand holds on a rank, at bytes offset of its buffer. Of a
+ * buffer without a segment: all. */
+typedef struct zero_span {
+    int64_t begin, count;
+    uint64_t offset;
+} zero_span_t;
 /* own: this rank's slice alone. part: that part of it alone; -1: all. */
 zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bool own, int32_t part);
 
@@ -258,11 +307,11 @@ void zero_plan_destroy(zero_plan_t *plan);
 /* The program of this kind for a pass (and unit, for ANY; -1 otherwise), or -1. */
 int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int32_t pass, int32_t unit);
 
-/* Walks steps of one and of several micro-steps, alone and with evaluations and units on demand between, as the first rank and as
- * the last, with vector clocks: each byte range keeps its last write and reads, and what it holds (which segment's parameters of
- * which update, which gradients). A read, write or reuse that is not ordered after what it needs, and a read of contents that are
- * not what the operation needs, is ZERO_ERR_PLAN naming program, operation, unit and buffer. Independent of how the plan was
- * built. */
+/* Walks steps of one and of several micro-steps, alone and with evaluations and units on demand between, as the first
+ * rank and as the last, with vector clocks: each byte range keeps its last write and reads, and what it holds (which
+ * segment's parameters of which update, which gradients). A read, write or reuse that is not ordered after what it
+ * needs, and a read of contents that are not what the operation needs, is ZERO_ERR_PLAN naming program, operation, unit
+ * and buffer. Independent of how the plan was built. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
 
 /* The i-th of ZERO_CHANGES single changes of a declaration with which the plan may need less memory: nearest first, of

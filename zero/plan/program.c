@@ -1,5 +1,5 @@
-/* program.c - the operations of each program, in the order in which they are issued, as if there were one stream. sync.c makes
- * that order hold where it matters. */
+/* program.c - the operations of each program, in the order in which they are issued, as if there were one stream.
+ * sync.c makes that order hold where it matters. */
 #include "zero/plan/build.h"
 
 #include <stdlib.h>
@@ -33,8 +33,8 @@ static void append(writer_t *w, zero_op_t op)
 /* An operation on one segment's buffers. Slices of full buffers are this rank's own. */
 typedef enum extent { WHOLE, SLICE } extent_t;
 
-static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src,
-                           extent_t src_extent, int32_t dst, extent_t dst_extent)
+static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment, int32_t use,
+                           int32_t src, extent_t src_extent, int32_t dst, extent_t dst_extent)
 {
     const zero_builder_t *b = w->b;
     const zero_segment_t *s = &b->plan->segments[segment];
@@ -62,26 +62,27 @@ static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t st
 }
 
 /* An operation on a part: of the segment's buffers it takes that part of what the rank updates. */
-static void append_part(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use, int32_t src, int32_t dst)
+static void append_part(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
+                        int32_t src, int32_t dst)
 {
     const zero_builder_t *b = w->b;
     const zero_part_t *p = &b->plan->parts[part];
     const zero_buffer_t *from = &b->plan->buffers[src], *to = &b->plan->buffers[dst];
     int64_t count = p->end - p->begin;
     bool moves = (kind == ZERO_OP_COPY || kind == ZERO_OP_READ || kind == ZERO_OP_WRITE) && from->tier != to->tier;
-    append(w, (zero_op_t){ .kind = (uint8_t)kind,
-                           .stream = (uint8_t)stream,
-                           .unit = b->plan->segments[p->segment].unit,
-                           .segment = p->segment,
-                           .part = part,
-                           .use = use,
-                           .event = -1,
-                           .src = src,
-                           .dst = dst,
-                           .src_own = p->own && from->part < 0 && zero_build_is_full(b, src),
-                           .dst_own = p->own && to->part < 0 && zero_build_is_full(b, dst),
-                           .count = count,
-                           .bytes = moves ? zero_plan_bytes(b->plan, from, count) : 0 });
+    append(w, (zero_op_t){.kind = (uint8_t)kind,
+                          .stream = (uint8_t)stream,
+                          .unit = b->plan->segments[p->segment].unit,
+                          .segment = p->segment,
+                          .part = part,
+                          .use = use,
+                          .event = -1,
+                          .src = src,
+                          .dst = dst,
+                          .src_own = p->own && from->part < 0 && zero_build_is_full(b, src),
+                          .dst_own = p->own && to->part < 0 && zero_build_is_full(b, dst),
+                          .count = count,
+                          .bytes = moves ? zero_plan_bytes(b->plan, from, count) : 0});
 }
 
 /* The squares of src, of the own slice where it is a whole segment's; behind those of the slice's elements before,
@@ -91,45 +92,49 @@ static void append_norm(writer_t *w, zero_stream_id_t stream, int32_t segment, i
     const zero_segment_t *s = &w->b->plan->segments[segment];
     const zero_buffer_t *x = &w->b->plan->buffers[src];
     bool full = zero_build_is_full(w->b, src);
-    append(w, (zero_op_t){ .kind = ZERO_OP_NORM,
-                           .stream = (uint8_t)stream,
-                           .unit = s->unit,
-                           .segment = segment,
-                           .part = x->part,
-                           .use = use,
-                           .event = -1,
-                           .src = src,
-                           .dst = -1,
-                           .src_own = full,
-                           .flags = x->begin > 0 ? ZERO_NORM_GOES_ON : 0,
-                           .count = full ? s->slice : x->elements });
+    append(w, (zero_op_t){.kind = ZERO_OP_NORM,
+                          .stream = (uint8_t)stream,
+                          .unit = s->unit,
+                          .segment = segment,
+                          .part = x->part,
+                          .use = use,
+                          .event = -1,
+                          .src = src,
+                          .dst = -1,
+                          .src_own = full,
+                          .flags = x->begin > 0 ? ZERO_NORM_GOES_ON : 0,
+                          .count = full ? s->slice : x->elements});
 }
 
-static void append_plain(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use, uint32_t flags)
+static void append_plain(writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use,
+                         uint32_t flags)
 {
-    append(w, (zero_op_t){ .kind = (uint8_t)kind,
-                           .stream = (uint8_t)stream,
-                           .unit = unit,
-                           .segment = -1,
-                           .part = -1,
-                           .use = use,
-                           .event = -1,
-                           .src = -1,
-                           .dst = -1,
-                           .flags = (uint8_t)(flags & (ZERO_READ | ZERO_GRAD)) });
+    append(w, (zero_op_t){.kind = (uint8_t)kind,
+                          .stream = (uint8_t)stream,
+                          .unit = unit,
+                          .segment = -1,
+                          .part = -1,
+                          .use = use,
+                          .event = -1,
+                          .src = -1,
+                          .dst = -1,
+                          .flags = (uint8_t)(flags & (ZERO_READ | ZERO_GRAD))});
 }
 
-#define FOR_PARTS(b, s, p)                                                                                                       \
-    for (int32_t p = (b)->plan->segments[s].first_part; p < (b)->plan->segments[s].first_part + (b)->plan->segments[s].part_count; p++)
+#define FOR_PARTS(b, s, p)                              \
+    for (int32_t p = (b)->plan->segments[s].first_part; \
+         p < (b)->plan->segments[s].first_part + (b)->plan->segments[s].part_count; p++)
 
-#define FOR_SEGMENTS(b, u, s)                                                                                                    \
+#define FOR_SEGMENTS(b, u, s) \
     for (int32_t s = (b)->units[u].first_segment; s < (b)->units[u].first_segment + (b)->units[u].segment_count; s++)
 
 static void gather_unit(writer_t *w, int32_t unit, int32_t use)
 {
     const zero_builder_t *b = w->b;
-    FOR_SEGMENTS(b, unit, s) {
-        int32_t param = b->plan->segments[s].buffer[ZERO_ROLE_PARAM], from = b->plan->segments[s].buffer[ZERO_ROLE_PARAM_SHARD];
+    FOR_SEGMENTS(b, unit, s)
+    {
+        int32_t param = b->plan->segments[s].buffer[ZERO_ROLE_PARAM],
+                from = b->plan->segments[s].buffer[ZERO_ROLE_PARAM_SHARD];
         if (b->plan->segments[s].buffer[ZERO_ROLE_STAGED_PARAM] >= 0) {
             int32_t staged = b->plan->segments[s].buffer[ZERO_ROLE_STAGED_PARAM];
             append_segment(w, ZERO_OP_READ, ZERO_STREAM_IO, s, use, from, b->shard_parameters ? SLICE : WHOLE, staged,
@@ -147,12 +152,15 @@ static void gather_unit(writer_t *w, int32_t unit, int32_t use)
 }
 
 /* Where a micro-step stands in its step. */
-typedef struct micro { bool first, last; } micro_t;
+typedef struct micro {
+    bool first, last;
+} micro_t;
 
 /* Gradients are zero at the unit's first GRAD use, or hold the local sum so far. */
 static void open_gradients(writer_t *w, int32_t unit, int32_t use, micro_t micro)
 {
-    FOR_SEGMENTS(w->b, unit, s) {
+    FOR_SEGMENTS(w->b, unit, s)
+    {
         const zero_segment_t *segment = &w->b->plan->segments[s];
         int32_t grad = segment->buffer[ZERO_ROLE_GRAD], sum = segment->buffer[ZERO_ROLE_SUM];
         bool sums = w->b->sum_locally && segment->dtype == ZERO_FP32; /* what is written is added to the sum so far */
@@ -166,7 +174,8 @@ static void open_gradients(writer_t *w, int32_t unit, int32_t use, micro_t micro
 /* To the memory of updates elsewhere, as soon as they are whole. */
 static void send_gradients(writer_t *w, int32_t s, int32_t use)
 {
-    FOR_PARTS(w->b, s, p) {
+    FOR_PARTS(w->b, s, p)
+    {
         int32_t to = w->b->plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];
         if (to >= 0)
             append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL], to);
@@ -183,7 +192,7 @@ static void finish_segment(writer_t *w, int32_t s, int32_t use)
     send_gradients(w, s, use);
 }
 
-/* ---- gradients that are away ---- */
+/* ---- gradients that are away ------------------------------------------------------------------------------------ */
 
 /* Of src, on the device, to dst, in host memory: into what is there (begins: in place of it), piece by piece. */
 static void take_away(writer_t *w, int32_t use, zero_pieces_t pieces, int32_t src, int32_t dst, bool begins)
@@ -220,7 +229,8 @@ static void deliver(writer_t *w, int32_t s, int32_t use, int32_t from)
     const zero_plan_t *plan = w->b->plan;
     int32_t final = plan->segments[s].buffer[ZERO_ROLE_FINAL];
     bool same = plan->buffers[from].dtype == plan->segments[s].final;
-    FOR_PARTS(w->b, s, p) {
+    FOR_PARTS(w->b, s, p)
+    {
         int32_t stays = plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];
         if (stays >= 0 && from == final)
             append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, from, stays);
@@ -250,7 +260,8 @@ static void accumulate_away(writer_t *w, int32_t s, int32_t use, micro_t micro, 
     const int32_t *buffer = b->plan->segments[s].buffer;
     int32_t whole = buffer[ZERO_ROLE_WHOLE], final = buffer[ZERO_ROLE_FINAL];
 
-    FOR_PARTS(b, s, p) {
+    FOR_PARTS(b, s, p)
+    {
         int32_t stays = b->plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];
         if (stays >= 0 && whole < 0)
             append_part(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, p, use, from, stays);
@@ -300,10 +311,10 @@ static void reduce_away(writer_t *w, int32_t s, int32_t use, micro_t micro)
         finish_away(w, s, use, source);
 }
 
-/* ---- reductions ---- */
+/* ---- reductions ------------------------------------------------------------------------------------------------- */
 
-/* After the last GRAD use of a micro-step: what was written goes into FINAL, by way of SUM, WIRE and the wire where there are
- * such. */
+/* After the last GRAD use of a micro-step: what was written goes into FINAL, by way of SUM, WIRE and the wire where
+ * there are such. */
 static void reduce_segment(writer_t *w, int32_t s, int32_t use, micro_t micro)
 {
     const zero_builder_t *b = w->b;
@@ -331,7 +342,8 @@ static void reduce_segment(writer_t *w, int32_t s, int32_t use, micro_t micro)
     } else {
         if (b->spec->world > 1)
             append_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, WHOLE, source, SLICE);
-        append_segment(w, begins ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source, SLICE, final, SLICE);
+        append_segment(w, begins ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source, SLICE, final,
+                       SLICE);
     }
     if (micro.last)
         finish_segment(w, s, use);
@@ -339,7 +351,8 @@ static void reduce_segment(writer_t *w, int32_t s, int32_t use, micro_t micro)
 
 static void reduce_unit(writer_t *w, int32_t unit, int32_t use, micro_t micro)
 {
-    FOR_SEGMENTS(w->b, unit, s) {
+    FOR_SEGMENTS(w->b, unit, s)
+    {
         if (w->b->segments[s].away)
             reduce_away(w, s, use, micro);
         else if (w->b->plan->segments[s].trainable)
@@ -391,27 +404,31 @@ static void move_state(writer_t *w, zero_op_kind_t kind, int32_t part)
     int32_t use = w->b->units[w->b->plan->segments[p->segment].unit].first_use;
     for (int i = 0; i <= w->b->spec->states && p->tier == ZERO_TIER_NVME; i++) {
         int32_t state = p->buffer[ZERO_ROLE_MASTER + i], staged = p->buffer[ZERO_ROLE_STAGED_MASTER + i];
-        append_part(w, kind, ZERO_STREAM_IO, part, use, kind == ZERO_OP_READ ? state : staged, kind == ZERO_OP_READ ? staged : state);
+        append_part(w, kind, ZERO_STREAM_IO, part, use, kind == ZERO_OP_READ ? state : staged,
+                    kind == ZERO_OP_READ ? staged : state);
     }
 }
 
-/* Updates of one unit, then what makes its parameters whole on every rank. next: the part on nvme that is updated after each, or -1. */
+/* Updates of one unit, then what makes its parameters whole on every rank. next: the part on nvme that is updated after
+ * each, or -1. */
 static void update_unit(writer_t *w, int32_t unit, const int32_t *next)
 {
     const zero_builder_t *b = w->b;
     bool slotted = b->units[unit].slotted;
     int32_t use = b->units[unit].first_use;
 
-    FOR_SEGMENTS(b, unit, s) {
+    FOR_SEGMENTS(b, unit, s)
+    {
         const int32_t *buffer = b->plan->segments[s].buffer;
-        FOR_PARTS(b, s, p) {
+        FOR_PARTS(b, s, p)
+        {
             const zero_part_t *part = &b->plan->parts[p];
             int32_t grad = part->buffer[ZERO_ROLE_UPDATE_GRAD], param = part->buffer[ZERO_ROLE_UPDATE_PARAM];
             int32_t target = buffer[slotted ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
             if (next[p] >= 0)
                 move_state(w, ZERO_OP_READ, next[p]);
-            append_part(w, ZERO_OP_UPDATE, part->tier == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST, p, use,
-                        grad >= 0 ? grad : buffer[ZERO_ROLE_FINAL], param >= 0 ? param : target);
+            append_part(w, ZERO_OP_UPDATE, part->tier == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST, p,
+                        use, grad >= 0 ? grad : buffer[ZERO_ROLE_FINAL], param >= 0 ? param : target);
             if (param >= 0 && b->plan->buffers[target].tier == ZERO_TIER_NVME) {
                 if (part->buffer[ZERO_ROLE_MASTER] != target) /* or else it is written with the rest of the state */
                     append_part(w, ZERO_OP_WRITE, ZERO_STREAM_IO, p, use, param, target);
@@ -420,7 +437,8 @@ static void update_unit(writer_t *w, int32_t unit, const int32_t *next)
             move_state(w, ZERO_OP_WRITE, p);
         }
     }
-    FOR_SEGMENTS(b, unit, s) {
+    FOR_SEGMENTS(b, unit, s)
+    {
         const zero_segment_t *segment = &b->plan->segments[s];
         if (segment->trainable && b->shard_optimizer && !slotted)
             append_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, segment->buffer[ZERO_ROLE_PARAM], SLICE,
@@ -436,31 +454,33 @@ static void write_step(writer_t *w)
 
     append_plain(w, ZERO_OP_HOST_WAIT, ZERO_STREAM_REDUCE, -1, -1, 0);
     uint64_t words = (uint64_t)b->plan->segment_count + ZERO_EXCHANGE_WORDS;
-    append(w, (zero_op_t){ .kind = ZERO_OP_EXCHANGE,
-                           .stream = ZERO_STREAM_REDUCE,
-                           .unit = -1,
-                           .segment = -1,
-                           .part = -1,
-                           .use = -1,
-                           .event = -1,
-                           .src = b->plan->norms,
-                           .dst = b->plan->scalars,
-                           .count = (int64_t)words,
-                           .bytes = (uint64_t)(b->spec->world - 1) * words * sizeof(double) });
-    if (w->status != ZERO_OK || (w->status = zero_build_alloc(b, &next, (size_t)b->plan->part_count, sizeof *next)) != ZERO_OK)
+    append(w, (zero_op_t){.kind = ZERO_OP_EXCHANGE,
+                          .stream = ZERO_STREAM_REDUCE,
+                          .unit = -1,
+                          .segment = -1,
+                          .part = -1,
+                          .use = -1,
+                          .event = -1,
+                          .src = b->plan->norms,
+                          .dst = b->plan->scalars,
+                          .count = (int64_t)words,
+                          .bytes = (uint64_t)(b->spec->world - 1) * words * sizeof(double)});
+    if (w->status != ZERO_OK ||
+        (w->status = zero_build_alloc(b, &next, (size_t)b->plan->part_count, sizeof *next)) != ZERO_OK)
         return;
     for (int32_t i = 0; i < b->spec->unit_count; i++)
         FOR_SEGMENTS(b, order[i], s)
-            FOR_PARTS(b, s, p) {
-                next[p] = -1;
-                if (b->plan->parts[p].tier != ZERO_TIER_NVME)
-                    continue;
-                if (last >= 0)
-                    next[last] = p;
-                else
-                    move_state(w, ZERO_OP_READ, p); /* the first one; the others are read while the one before is updated */
-                last = p;
-            }
+    FOR_PARTS(b, s, p)
+    {
+        next[p] = -1;
+        if (b->plan->parts[p].tier != ZERO_TIER_NVME)
+            continue;
+        if (last >= 0)
+            next[last] = p;
+        else
+            move_state(w, ZERO_OP_READ, p); /* the first one; the others are read while the one before is updated */
+        last = p;
+    }
     for (int32_t i = 0; i < b->spec->unit_count; i++)
         update_unit(w, order[i], next);
     free(next);
@@ -470,15 +490,20 @@ static void write_step(writer_t *w)
 static writer_t begin(zero_builder_t *b, zero_program_kind_t kind, int32_t pass, int32_t unit)
 {
     zero_program_t *program = &b->plan->programs[b->plan->program_count++];
-    *program = (zero_program_t){ .kind = kind, .pass = pass, .unit = unit };
-    return (writer_t){ .b = b, .program = program };
+    *program = (zero_program_t){.kind = kind, .pass = pass, .unit = unit};
+    return (writer_t){.b = b, .program = program};
 }
 
 static zero_status_t write_training(zero_builder_t *b)
 {
-    static const struct { zero_program_kind_t kind; micro_t micro; } micros[] = {
-        { ZERO_PROGRAM_FIRST, { true, false } }, { ZERO_PROGRAM_MIDDLE, { false, false } }, { ZERO_PROGRAM_LAST, { false, true } },
-        { ZERO_PROGRAM_ONLY, { true, true } },
+    static const struct {
+        zero_program_kind_t kind;
+        micro_t micro;
+    } micros[] = {
+        {ZERO_PROGRAM_FIRST, {true, false}},
+        {ZERO_PROGRAM_MIDDLE, {false, false}},
+        {ZERO_PROGRAM_LAST, {false, true}},
+        {ZERO_PROGRAM_ONLY, {true, true}},
     };
     for (size_t i = b->spec->micro_steps > 1 ? 0 : 3; i < 4; i++) {
         writer_t w = begin(b, micros[i].kind, b->train, -1);
@@ -504,7 +529,7 @@ zero_status_t zero_build_programs(zero_builder_t *b)
     for (int32_t p = 0; p < spec->pass_count; p++) {
         if (spec->passes[p].kind == ZERO_PASS_EVAL) {
             writer_t w = begin(b, ZERO_PROGRAM_EVAL, p, -1);
-            write_pass(&w, p, (micro_t){ false, false });
+            write_pass(&w, p, (micro_t){false, false});
             status = w.status;
         } else if (spec->passes[p].kind == ZERO_PASS_ANY_ORDER) {
             for (int32_t u = 0; u < spec->unit_count && status == ZERO_OK; u++) {

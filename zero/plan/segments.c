@@ -1,4 +1,5 @@
-/* segments.c - the placement table becomes segments and buffers: which roles a segment has, of what dtype, whole or a slice. */
+/* segments.c - the placement table becomes segments and buffers: which roles a segment has, of what dtype, whole or a
+ * slice. */
 #include "zero/plan/build.h"
 
 #include <stdlib.h>
@@ -26,7 +27,7 @@ static void add_run(zero_plan_t *plan, zero_segment_t *segment, int64_t begin, i
     if (segment->run_count == 0)
         segment->first_run = plan->run_count;
     segment->run_count++;
-    plan->runs[plan->run_count++] = (zero_run_t){ begin, end, p->decay_scale, p->lr_scale };
+    plan->runs[plan->run_count++] = (zero_run_t){begin, end, p->decay_scale, p->lr_scale};
 }
 
 /* The segments of one unit whose parameters are params[0 .. count). */
@@ -58,7 +59,7 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
                 !zero_mul_u64((uint64_t)p->count, zero_dtype_size(p->dtype), &param_bytes) ||
                 !zero_add_u64(bytes, param_bytes, &bytes))
                 return too_big(b, spec->units[unit].name);
-            plan->placed[params[i]] = (zero_placed_t){ (int32_t)(segment - plan->segments), (int64_t)elements };
+            plan->placed[params[i]] = (zero_placed_t){(int32_t)(segment - plan->segments), (int64_t)elements};
             add_run(plan, segment, (int64_t)elements, (int64_t)end, p);
             elements = end;
         }
@@ -71,13 +72,16 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
         plan->runs[plan->run_count - 1].end = segment->elements;
     }
     u->segment_count = plan->segment_count - u->first_segment;
-    u->slotted = (b->shard_parameters || b->offload_parameters) && u->segment_count > 0 && bytes >= (uint64_t)spec->persist_bytes;
+    u->slotted = (b->shard_parameters || b->offload_parameters) && u->segment_count > 0 &&
+                 bytes >= (uint64_t)spec->persist_bytes;
     return ZERO_OK;
 }
 
 /* Elements, of those that a rank updates of the segment, whose state stays on the device. Errors of rounding do not add
  * up over segments: updated and stays are the sums over those before. */
-typedef struct share { int64_t updated, stays; } share_t;
+typedef struct share {
+    int64_t updated, stays;
+} share_t;
 static int64_t elements_that_stay(const zero_builder_t *b, share_t *share, const zero_segment_t *s)
 {
     double ratio = b->spec->optimizer.tier == ZERO_TIER_DEVICE ? 0 : b->spec->offload_ratio;
@@ -101,8 +105,8 @@ static zero_status_t own(zero_builder_t *b, int32_t segment, zero_role_t role, z
 
 static zero_status_t in_slot(zero_builder_t *b, int32_t segment, zero_role_t role, zero_dtype_t dtype)
 {
-    return zero_build_buffer(b, segment, role, ZERO_KIND_WINDOW, ZERO_TIER_DEVICE, dtype, b->plan->segments[segment].elements,
-                             &b->plan->segments[segment].buffer[role]);
+    return zero_build_buffer(b, segment, role, ZERO_KIND_WINDOW, ZERO_TIER_DEVICE, dtype,
+                             b->plan->segments[segment].elements, &b->plan->segments[segment].buffer[role]);
 }
 
 /* Gradients that are summed up and updated elsewhere are on the device only while they are written and reduced, in
@@ -131,8 +135,8 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
         buffer[ZERO_ROLE_FINAL] = buffer[ZERO_ROLE_SUM];
         return status;
     }
-    status = own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, s->final,
-                 (b->shard_optimizer ? s->slice : s->elements) - stays);
+    status =
+        own(b, index, ZERO_ROLE_FINAL, ZERO_TIER_HOST, s->final, (b->shard_optimizer ? s->slice : s->elements) - stays);
     if (status == ZERO_OK) {
         zero_buffer_t *x = &b->plan->buffers[buffer[ZERO_ROLE_FINAL]];
         x->own = b->shard_optimizer;
@@ -141,8 +145,9 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
     return status;
 }
 
-/* Buffers for the gradients of one segment: written (GRAD), perhaps summed over micro-steps (SUM), cast for the wire (WIRE), and
- * as norm and update read them (FINAL). Roles share a buffer wherever one's contents are done with when the other's begin. */
+/* Buffers for the gradients of one segment: written (GRAD), perhaps summed over micro-steps (SUM), cast for the wire
+ * (WIRE), and as norm and update read them (FINAL). Roles share a buffer wherever one's contents are done with when the
+ * other's begin. */
 static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
@@ -151,7 +156,8 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
     int64_t final_elements = b->shard_optimizer ? s->slice : s->elements;
     zero_status_t status = ZERO_OK;
 
-    /* One rank and fp32 on the wire: nothing is rounded and nothing travels, so what was written is reduced as it is. */
+    /* One rank and fp32 on the wire: nothing is rounded and nothing travels, so what was written is reduced as it is.
+     */
     bool no_wire = b->spec->world == 1 && b->spec->reduce_dtype == ZERO_FP32;
     s->wire = no_wire ? (b->sum_locally ? ZERO_FP32 : s->dtype) : b->spec->reduce_dtype;
     s->final = several ? ZERO_FP32 : s->wire;
@@ -183,7 +189,8 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
         else if (s->dtype != s->wire && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
     }
-    if (several && (!b->sum_locally || s->final != s->wire)) /* reduced in place where it was read from, then cast or added */
+    if (several &&
+        (!b->sum_locally || s->final != s->wire)) /* reduced in place where it was read from, then cast or added */
         buffer[ZERO_ROLE_WIRE_SHARD] = buffer[ZERO_ROLE_WIRE] >= 0 ? buffer[ZERO_ROLE_WIRE] : buffer[ZERO_ROLE_GRAD];
     return ZERO_OK;
 }
@@ -195,16 +202,17 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     bool slotted = b->units[s->unit].slotted;
     zero_status_t status;
 
-    if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, slotted ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS, ZERO_TIER_DEVICE,
-                                    s->dtype, s->elements, &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
+    if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, slotted ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS,
+                                    ZERO_TIER_DEVICE, s->dtype, s->elements, &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
         return status;
-    if (slotted &&
-        (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, b->spec->parameters.tier, s->dtype,
-                                    b->shard_parameters ? s->slice : s->elements, &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
+    if (slotted && (status = zero_build_buffer(
+                        b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, b->spec->parameters.tier, s->dtype,
+                        b->shard_parameters ? s->slice : s->elements, &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
         return status;
     if (slotted && b->spec->parameters.tier == ZERO_TIER_NVME &&
         (status = zero_build_buffer(b, index, ZERO_ROLE_STAGED_PARAM, ZERO_KIND_STAGING, ZERO_TIER_HOST, s->dtype,
-                                    b->shard_parameters ? s->slice : s->elements, &buffer[ZERO_ROLE_STAGED_PARAM])) != ZERO_OK)
+                                    b->shard_parameters ? s->slice : s->elements, &buffer[ZERO_ROLE_STAGED_PARAM])) !=
+            ZERO_OK)
         return status;
     if (s->trainable)
         return place_gradients(b, index);
@@ -237,7 +245,7 @@ zero_status_t zero_build_segments(zero_builder_t *b)
     const zero_spec_t *spec = b->spec;
     zero_plan_t *plan = b->plan;
     int32_t *first = NULL, *sorted = NULL;
-    share_t share = { 0 };
+    share_t share = {0};
     zero_status_t status;
 
     size_t params = (size_t)spec->param_count, units = (size_t)spec->unit_count;
@@ -245,13 +253,14 @@ zero_status_t zero_build_segments(zero_builder_t *b)
         (status = zero_build_alloc(b, &b->segments, params, sizeof *b->segments)) != ZERO_OK ||
         (status = zero_build_alloc(b, &plan->placed, params, sizeof *plan->placed)) != ZERO_OK ||
         (status = zero_build_alloc(b, &plan->runs, params, sizeof *plan->runs)) != ZERO_OK ||
-        (status = zero_build_alloc(b, &plan->reserve_buffer, (size_t)spec->reserve_count, sizeof(int32_t))) != ZERO_OK ||
+        (status = zero_build_alloc(b, &plan->reserve_buffer, (size_t)spec->reserve_count, sizeof(int32_t))) !=
+            ZERO_OK ||
         (status = zero_build_alloc(b, &first, units + 1, sizeof *first)) != ZERO_OK ||
         (status = zero_build_alloc(b, &sorted, params, sizeof *sorted)) != ZERO_OK)
         goto out;
     find_uses(b);
     for (int32_t i = 0; i < spec->param_count; i++) { /* counting sort by unit keeps the order of declaration */
-        plan->placed[i] = (zero_placed_t){ -1, 0 };
+        plan->placed[i] = (zero_placed_t){-1, 0};
         first[spec->params[i].unit + 1]++;
     }
     for (int32_t u = 0; u < spec->unit_count; u++)

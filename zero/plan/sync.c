@@ -1,65 +1,79 @@
 /* sync.c - RECORD and WAIT, inserted by one walk over each finished program, from what each operation reads and writes.
  *
- * Within a program: an operation waits for an earlier one of another stream whose access conflicts with its own, unless a vector
- * clock shows that they are ordered already. Across programs nothing is known about which ran before, only what each may have
- * accessed: the first access waits for everything that any program does on another stream and that conflicts. Two kinds of event
- * serve this:
- *   - a lasting event of (group of resources, stream), recorded after the stream's last access to the group in every program that
- *     has one. A later record on a stream implies the earlier ones, so one wait covers all programs before;
- *   - a record of a whole stream at the start of the program, where nothing is lost by waiting for all that the stream did before.
- * A resource is a slot, the buffers of one role of a unit (several segments always move together), or those of a part; a group is a slot, or
- * a whole unit. */
+ * Within a program: an operation waits for an earlier one of another stream whose access conflicts with its own, unless
+ * a vector clock shows that they are ordered already. Across programs nothing is known about which ran before, only
+ * what each may have accessed: the first access waits for everything that any program does on another stream and that
+ * conflicts. Two kinds of event serve this:
+ *   - a lasting event of (group of resources, stream), recorded after the stream's last access to the group in every
+ * program that has one. A later record on a stream implies the earlier ones, so one wait covers all programs before;
+ *   - a record of a whole stream at the start of the program, where nothing is lost by waiting for all that the stream
+ * did before. A resource is a slot, the buffers of one role of a unit (several segments always move together), or those
+ * of a part; a group is a slot, or a whole unit. */
 #include "zero/plan/build.h"
 
 #include <stdlib.h>
 
 #define STREAMS ZERO_STREAM_COUNT
-/* A clock: nothing of that stream is known to be done. 0: all before this program; n: operations [0, n) of this one too. */
+/* A clock: nothing of that stream is known to be done. 0: all before this program; n: operations [0, n) of this one
+ * too. */
 #define UNKNOWN (-1)
 #define MAX_ACCESSES 8
 /* Buffers of no segment that operations work with. */
 #define OTHERS 5
 
-typedef struct access { int32_t resource; bool write; } access_t;
+typedef struct access {
+    int32_t resource;
+    bool write;
+} access_t;
 
 /* Who accesses a resource in any program, and what this program did to it so far. */
 typedef struct resource {
-    uint8_t readers, writers;          /* masks of streams */
-    int32_t stamp;                     /* of the walk that wrote the rest */
-    int32_t write;                     /* clock of the last write, 0: none yet */
-    int32_t read[STREAMS];             /* clock of the last read, by stream */
+    uint8_t readers, writers; /* masks of streams */
+    int32_t stamp;            /* of the walk that wrote the rest */
+    int32_t write;            /* clock of the last write, 0: none yet */
+    int32_t read[STREAMS];    /* clock of the last read, by stream */
 } resource_t;
 
-typedef struct known { int32_t clock[STREAMS]; uint64_t *lasting; } known_t;
+typedef struct known {
+    int32_t clock[STREAMS];
+    uint64_t *lasting;
+} known_t;
 
 typedef enum wait_kind { WAIT_OP, WAIT_START, WAIT_LASTING } wait_kind_t;
-/* Before operation `before`, its stream waits for: the record after operation ref; the record of stream ref at the start; a
- * lasting event. */
-typedef struct wait { int32_t before, ref; wait_kind_t kind; } wait_t;
+/* Before operation `before`, its stream waits for: the record after operation ref; the record of stream ref at the
+ * start; a lasting event. */
+typedef struct wait {
+    int32_t before, ref;
+    wait_kind_t kind;
+} wait_t;
 
-typedef struct waits { wait_t *list; int32_t count, capacity; } waits_t;
+typedef struct waits {
+    wait_t *list;
+    int32_t count, capacity;
+} waits_t;
 
 typedef struct sync {
     zero_builder_t *b;
     int32_t unit_base, part_base, other_base, resource_count, group_count;
     resource_t *resources;
-    uint8_t *implied; /* [group * STREAMS + t]: mask of streams whose accesses to the group a lasting event of t implies */
-    int32_t *lasting;                  /* [group * STREAMS + t]: event, or -1 where nobody waits for it */
-    size_t words;                      /* of a bit set over (group, stream) */
+    uint8_t
+        *implied; /* [group * STREAMS + t]: mask of streams whose accesses to the group a lasting event of t implies */
+    int32_t *lasting; /* [group * STREAMS + t]: event, or -1 where nobody waits for it */
+    size_t words;     /* of a bit set over (group, stream) */
     known_t now[STREAMS];
-    uint64_t *bits;                    /* the storage of now[].lasting, then of each operation's */
-    known_t *after;                    /* [operations of the longest program]: what its stream knows after it */
-    waits_t *waits;                    /* by program */
-    int32_t *last, *next;              /* [group * STREAMS + t]: clock of the last access in a program; links of a list of keys */
+    uint64_t *bits;       /* the storage of now[].lasting, then of each operation's */
+    known_t *after;       /* [operations of the longest program]: what its stream knows after it */
+    waits_t *waits;       /* by program */
+    int32_t *last, *next; /* [group * STREAMS + t]: clock of the last access in a program; links of a list of keys */
     int32_t stamp;
 } sync_t;
 
-/* ---- what an operation accesses ---------------------------------------------------------------------------------- */
+/* ---- what an operation accesses --------------------------------------------------------------------------------- */
 
 static int32_t other_index(const sync_t *y, int32_t buffer)
 {
     const zero_plan_t *plan = y->b->plan;
-    const int32_t others[OTHERS] = { plan->norms, plan->exchange, plan->scalars, plan->scratch, plan->host_scratch };
+    const int32_t others[OTHERS] = {plan->norms, plan->exchange, plan->scalars, plan->scratch, plan->host_scratch};
     for (int32_t i = 0; i < OTHERS; i++)
         if (others[i] == buffer)
             return i;
@@ -99,7 +113,7 @@ static int add_access(const sync_t *y, access_t *list, int n, int32_t buffer, bo
             list[i].write |= write;
             return n;
         }
-    list[n] = (access_t){ resource, write };
+    list[n] = (access_t){resource, write};
     return n + 1;
 }
 
@@ -132,7 +146,9 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
         n = add_access(y, list, n, plan->scalars, false);
         buffer = plan->parts[op->part].buffer;
         for (int i = 0; i <= y->b->spec->states; i++)
-            n = add_access(y, list, n, buffer[(buffer[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER) + i], true);
+            n = add_access(
+                y, list, n,
+                buffer[(buffer[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER) + i], true);
         break;
     case ZERO_OP_HOST_WAIT:
     case ZERO_OP_RECORD:
@@ -145,7 +161,7 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
     return add_access(y, list, n, op->dst, true);
 }
 
-/* ---- what is known ----------------------------------------------------------------------------------------------- */
+/* ---- what is known ---------------------------------------------------------------------------------------------- */
 
 static void join(const sync_t *y, known_t *into, const known_t *from)
 {
@@ -156,7 +172,10 @@ static void join(const sync_t *y, known_t *into, const known_t *from)
         into->lasting[w] |= from->lasting[w];
 }
 
-static bool knows_lasting(const known_t *k, int32_t key) { return k->lasting[key / 64] >> (key % 64) & 1; }
+static bool knows_lasting(const known_t *k, int32_t key)
+{
+    return k->lasting[key / 64] >> (key % 64) & 1;
+}
 
 static void learn_lasting(const sync_t *y, known_t *k, int32_t key)
 {
@@ -177,18 +196,18 @@ static zero_status_t add_wait(sync_t *y, waits_t *waits, int32_t before, wait_ki
         waits->list = grown;
         waits->capacity = capacity;
     }
-    waits->list[waits->count++] = (wait_t){ before, ref, kind };
+    waits->list[waits->count++] = (wait_t){before, ref, kind};
     return ZERO_OK;
 }
 
-/* ---- one operation ----------------------------------------------------------------------------------------------- */
+/* ---- one operation ---------------------------------------------------------------------------------------------- */
 
 /* Waits for operations of this program. */
 static zero_status_t wait_within(sync_t *y, waits_t *waits, int32_t program, int32_t index, const access_t *list, int n)
 {
     const zero_op_t *ops = y->b->plan->programs[program].ops;
     known_t *me = &y->now[ops[index].stream];
-    int32_t need[STREAMS] = { 0 };
+    int32_t need[STREAMS] = {0};
     zero_status_t status;
 
     for (int i = 0; i < n; i++) {
@@ -202,7 +221,8 @@ static zero_status_t wait_within(sync_t *y, waits_t *waits, int32_t program, int
     for (int t = 0; t < STREAMS; t++) {
         bool needed = t != ops[index].stream && need[t] > me->clock[t] && need[t] > 0;
         for (int other = 0; other < STREAMS && needed; other++) /* what another wait brings along */
-            needed = other == t || need[other] == 0 || other == ops[index].stream || y->after[need[other] - 1].clock[t] < need[t];
+            needed = other == t || need[other] == 0 || other == ops[index].stream ||
+                     y->after[need[other] - 1].clock[t] < need[t];
         if (!needed)
             continue;
         if ((status = add_wait(y, waits, index, WAIT_OP, need[t] - 1)) != ZERO_OK)
@@ -299,7 +319,7 @@ static zero_status_t walk(sync_t *y, int32_t program, bool across)
     return ZERO_OK;
 }
 
-/* ---- what lasting events imply ----------------------------------------------------------------------------------- */
+/* ---- what lasting events imply ---------------------------------------------------------------------------------- */
 
 /* Clock of the last access of each stream to each group, in y->last; groups that are not accessed have 0. */
 static void find_last(sync_t *y, const zero_program_t *p)
@@ -314,8 +334,9 @@ static void find_last(sync_t *y, const zero_program_t *p)
     }
 }
 
-/* A lasting event of stream t implies what stream o did to the group where, in each program in which o accesses the group, t does
- * so too and its last access comes after o's. In programs where o does not, a later record of t implies the earlier one anyhow.
+/* A lasting event of stream t implies what stream o did to the group where, in each program in which o accesses the
+ * group, t does so too and its last access comes after o's. In programs where o does not, a later record of t implies
+ * the earlier one anyhow.
  */
 static void restrict_implied(sync_t *y)
 {
@@ -323,14 +344,16 @@ static void restrict_implied(sync_t *y)
         for (int o = 0; o < STREAMS; o++)
             for (int t = 0; t < STREAMS && y->last[g + o] > 0; t++)
                 if (t != o && (y->last[g + t] == 0 || y->after[y->last[g + t] - 1].clock[o] < y->last[g + o]))
-                    y->implied[g + t] &= (uint8_t)~(1 << o);
+                    y->implied[g + t] &= (uint8_t) ~(1 << o);
 }
 
-/* ---- writing the program anew ------------------------------------------------------------------------------------ */
+/* ---- writing the program anew ----------------------------------------------------------------------------------- */
 
-/* Events that are waited for in the same program: one is free again when its last wait has been issued. until: the operation
- * before which that is. */
-typedef struct pool { int32_t *until, count, capacity; } pool_t;
+/* Events that are waited for in the same program: one is free again when its last wait has been issued. until: the
+ * operation before which that is. */
+typedef struct pool {
+    int32_t *until, count, capacity;
+} pool_t;
 
 static zero_status_t take_event(sync_t *y, pool_t *pool, int32_t at, int32_t until, int32_t *event)
 {
@@ -354,15 +377,15 @@ static zero_status_t take_event(sync_t *y, pool_t *pool, int32_t at, int32_t unt
 
 static void put_sync(zero_op_t *out, int32_t *n, zero_op_kind_t kind, const zero_op_t *of, int stream, int32_t event)
 {
-    out[(*n)++] = (zero_op_t){ .kind = (uint8_t)kind,
-                               .stream = (uint8_t)stream,
-                               .unit = of->unit,
-                               .segment = of->segment,
-                               .part = -1,
-                               .use = of->use,
-                               .event = event,
-                               .src = -1,
-                               .dst = -1 };
+    out[(*n)++] = (zero_op_t){.kind = (uint8_t)kind,
+                              .stream = (uint8_t)stream,
+                              .unit = of->unit,
+                              .segment = of->segment,
+                              .part = -1,
+                              .use = of->use,
+                              .event = event,
+                              .src = -1,
+                              .dst = -1};
 }
 
 static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, pool_t *pool)
@@ -392,13 +415,13 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
     for (int32_t w = 0; w < waits->count; w++)
         if (waits->list[w].kind != WAIT_LASTING)
             until[waits->list[w].ref + (waits->list[w].kind == WAIT_OP ? STREAMS : 0)] = waits->list[w].before;
-    if ((status = zero_build_alloc(y->b, &out, (size_t)p->op_count + 2 * (size_t)waits->count + (size_t)tails, sizeof *out)) !=
-        ZERO_OK)
+    if ((status = zero_build_alloc(y->b, &out, (size_t)p->op_count + 2 * (size_t)waits->count + (size_t)tails,
+                                   sizeof *out)) != ZERO_OK)
         goto done;
     for (int32_t k = 0; k < pool->count; k++)
         pool->until[k] = -1;
 
-    const zero_op_t none = { .unit = -1, .segment = -1, .part = -1, .use = -1 };
+    const zero_op_t none = {.unit = -1, .segment = -1, .part = -1, .use = -1};
     for (int32_t i = 0; i < p->op_count; i++) {
         zero_op_t op = p->ops[i];
         bool starts = i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); /* the host's wait comes before all else */
@@ -412,7 +435,8 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
         }
         for (; next_wait < waits->count && waits->list[next_wait].before == i; next_wait++) {
             const wait_t *w = &waits->list[next_wait];
-            int32_t e = w->kind == WAIT_LASTING ? y->lasting[w->ref] : event[w->ref + (w->kind == WAIT_OP ? STREAMS : 0)];
+            int32_t e =
+                w->kind == WAIT_LASTING ? y->lasting[w->ref] : event[w->ref + (w->kind == WAIT_OP ? STREAMS : 0)];
             put_sync(out, &n, ZERO_OP_WAIT, &op, op.stream, e);
         }
         if (op.kind == ZERO_OP_HOST_WAIT)
@@ -440,7 +464,7 @@ done:
     return status;
 }
 
-/* ---- all programs ------------------------------------------------------------------------------------------------ */
+/* ---- all programs ----------------------------------------------------------------------------------------------- */
 
 static zero_status_t prepare(sync_t *y)
 {
@@ -465,7 +489,8 @@ static zero_status_t prepare(sync_t *y)
         (status = zero_build_alloc(y->b, &y->lasting, keys, sizeof *y->lasting)) != ZERO_OK ||
         (status = zero_build_alloc(y->b, &y->last, keys, sizeof *y->last)) != ZERO_OK ||
         (status = zero_build_alloc(y->b, &y->next, keys, sizeof *y->next)) != ZERO_OK ||
-        (status = zero_build_alloc(y->b, &y->bits, ((size_t)longest + STREAMS) * y->words, sizeof *y->bits)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &y->bits, ((size_t)longest + STREAMS) * y->words, sizeof *y->bits)) !=
+            ZERO_OK ||
         (status = zero_build_alloc(y->b, &y->after, (size_t)longest, sizeof *y->after)) != ZERO_OK ||
         (status = zero_build_alloc(y->b, &y->waits, (size_t)plan->program_count, sizeof *y->waits)) != ZERO_OK)
         return status;
@@ -490,8 +515,8 @@ static zero_status_t prepare(sync_t *y)
 zero_status_t zero_build_sync(zero_builder_t *b)
 {
     zero_plan_t *plan = b->plan;
-    sync_t y = { .b = b };
-    pool_t pool = { 0 };
+    sync_t y = {.b = b};
+    pool_t pool = {0};
     int32_t lasting_count = 0;
     zero_status_t status = prepare(&y);
 

@@ -1,14 +1,17 @@
 /* window.c - which units are resident when, and the slots that this asks for.
  *
- * At a use, the unit itself and those that are held are resident; then units of the uses that follow, until the window is full.
- * Units that are resident together get different slots, so that a unit's address never changes. */
+ * At a use, the unit itself and those that are held are resident; then units of the uses that follow, until the window
+ * is full. Units that are resident together get different slots, so that a unit's address never changes. */
 #include "zero/plan/build.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 /* Symmetric relation on units, a bit each. */
-typedef struct graph { uint64_t *bits; size_t words; } graph_t;
+typedef struct graph {
+    uint64_t *bits;
+    size_t words;
+} graph_t;
 
 static bool linked(const graph_t *g, int32_t a, int32_t b)
 {
@@ -21,8 +24,11 @@ static void link_units(graph_t *g, int32_t a, int32_t b)
     g->bits[(size_t)b * g->words + (size_t)a / 64] |= (uint64_t)1 << (a % 64);
 }
 
-/* The units that are resident at one position, in the order in which they are needed, each with the use that needs it. */
-typedef struct resident { int32_t *unit, *use, count; } resident_t;
+/* The units that are resident at one position, in the order in which they are needed, each with the use that needs it.
+ */
+typedef struct resident {
+    int32_t *unit, *use, count;
+} resident_t;
 
 static bool holds(const resident_t *r, int32_t unit)
 {
@@ -41,20 +47,26 @@ static void add_resident(const zero_builder_t *b, resident_t *r, const zero_spec
     r->use[r->count++] = use;
 }
 
-static zero_status_t window_too_small(const zero_builder_t *b, const zero_spec_pass_t *pass, const resident_t *held, int32_t wanted)
+static zero_status_t window_too_small(const zero_builder_t *b, const zero_spec_pass_t *pass, const resident_t *held,
+                                      int32_t wanted)
 {
     char names[600];
     size_t used = 0;
     for (int32_t i = 0; i < held->count && used < sizeof names; i++)
-        used += (size_t)snprintf(names + used, sizeof names - used, "%s'%s'", i == 0 ? "" : i + 1 == held->count ? " and " : ", ",
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s'%s'",
+                                 i == 0                 ? ""
+                                 : i + 1 == held->count ? " and "
+                                                        : ", ",
                                  b->spec->units[held->unit[i]].name);
-    return zero_fail(b->error, ZERO_ERR_ARG,
-                     "pass '%s' holds units %s together, more than the window of %d; the smallest window that works is %d",
-                     pass->name, names, b->spec->window, wanted);
+    return zero_fail(
+        b->error, ZERO_ERR_ARG,
+        "pass '%s' holds units %s together, more than the window of %d; the smallest window that works is %d",
+        pass->name, names, b->spec->window, wanted);
 }
 
 /* What is held when a chain of held uses [first, last] is complete. */
-static void hold_chain(const zero_builder_t *b, resident_t *r, const zero_spec_pass_t *pass, int32_t first, int32_t last)
+static void hold_chain(const zero_builder_t *b, resident_t *r, const zero_spec_pass_t *pass, int32_t first,
+                       int32_t last)
 {
     r->count = 0;
     for (int32_t i = first; i <= last; i++)
@@ -119,8 +131,8 @@ static void walk_pass(const zero_builder_t *b, int32_t index, resident_t *now, r
     plan->enter_begin[pass->use_count] = entered;
 }
 
-/* Gradients: a unit's slot is taken from its first GRAD use of a pass until it is reduced, which may run beside the backward of the
- * next window - 1 units. */
+/* Gradients: a unit's slot is taken from its first GRAD use of a pass until it is reduced, which may run beside the
+ * backward of the next window - 1 units. */
 static void link_gradients(const zero_builder_t *b, graph_t *together)
 {
     const int32_t *release_at = b->passes[b->train].release_at;
@@ -141,7 +153,10 @@ static void link_gradients(const zero_builder_t *b, graph_t *together)
     }
 }
 
-typedef struct candidate { uint64_t bytes; int32_t order, unit; } candidate_t;
+typedef struct candidate {
+    uint64_t bytes;
+    int32_t order, unit;
+} candidate_t;
 
 static int biggest_first(const void *pa, const void *pb)
 {
@@ -151,10 +166,12 @@ static int biggest_first(const void *pa, const void *pb)
     return a->order < b->order ? -1 : a->order > b->order;
 }
 
-/* Colours the units with bytes > 0, biggest first so that a later one fits into any slot; what is used next to each other goes in
- * order, so that a chain of layers takes no more slots than its window. Appends the slots; slot_of (by unit) gets their indices.
+/* Colours the units with bytes > 0, biggest first so that a later one fits into any slot; what is used next to each
+ * other goes in order, so that a chain of layers takes no more slots than its window. Appends the slots; slot_of (by
+ * unit) gets their indices.
  */
-static zero_status_t colour(zero_builder_t *b, const graph_t *together, const uint64_t *bytes, zero_slot_t kind, int32_t *slot_of)
+static zero_status_t colour(zero_builder_t *b, const graph_t *together, const uint64_t *bytes, zero_slot_t kind,
+                            int32_t *slot_of)
 {
     int32_t units = b->spec->unit_count, count = 0;
     candidate_t *list = NULL;
@@ -165,7 +182,7 @@ static zero_status_t colour(zero_builder_t *b, const graph_t *together, const ui
     for (int32_t u = 0; u < units; u++) {
         slot_of[u] = -1;
         if (bytes[u] > 0)
-            list[count++] = (candidate_t){ bytes[u], b->units[u].first_use < 0 ? INT32_MAX : b->units[u].first_use, u };
+            list[count++] = (candidate_t){bytes[u], b->units[u].first_use < 0 ? INT32_MAX : b->units[u].first_use, u};
     }
     qsort(list, (size_t)count, sizeof *list, biggest_first);
     int32_t first = b->slot_count;
@@ -179,7 +196,7 @@ static zero_status_t colour(zero_builder_t *b, const graph_t *together, const ui
                 break;
         }
         if (slot == b->slot_count)
-            b->slots[b->slot_count++] = (zero_slot_t){ .bytes = list[i].bytes, .tier = kind.tier, .kind = kind.kind };
+            b->slots[b->slot_count++] = (zero_slot_t){.bytes = list[i].bytes, .tier = kind.tier, .kind = kind.kind};
         slot_of[list[i].unit] = slot;
     }
     free(list);
@@ -200,7 +217,8 @@ static zero_status_t measure(zero_builder_t *b, zero_role_t role, uint64_t *byte
                 continue;
             x->offset = bytes[u];
             if (!zero_add_u64(bytes[u], x->bytes, &bytes[u]) || !zero_round_up(bytes[u], align, &bytes[u]))
-                return zero_fail(b->error, ZERO_ERR_MEMORY, "unit '%s' needs more than 2^63 bytes", b->spec->units[u].name);
+                return zero_fail(b->error, ZERO_ERR_MEMORY, "unit '%s' needs more than 2^63 bytes",
+                                 b->spec->units[u].name);
         }
     }
     return ZERO_OK;
@@ -226,7 +244,7 @@ static void share_wire(zero_builder_t *b)
             continue;
         if (slot < 0) {
             slot = b->slot_count++;
-            b->slots[slot] = (zero_slot_t){ .tier = ZERO_TIER_DEVICE, .kind = ZERO_KIND_WINDOW };
+            b->slots[slot] = (zero_slot_t){.tier = ZERO_TIER_DEVICE, .kind = ZERO_KIND_WINDOW};
         }
         x->slot = slot;
         if (x->bytes > b->slots[slot].bytes)
@@ -253,11 +271,11 @@ static zero_status_t alloc_pass(zero_builder_t *b, int32_t index)
 
 zero_status_t zero_build_window(zero_builder_t *b)
 {
-    const zero_slot_t on_device = { .tier = ZERO_TIER_DEVICE, .kind = ZERO_KIND_WINDOW },
-                      in_memory = { .tier = ZERO_TIER_HOST, .kind = ZERO_KIND_STAGING };
+    const zero_slot_t on_device = {.tier = ZERO_TIER_DEVICE, .kind = ZERO_KIND_WINDOW},
+                      in_memory = {.tier = ZERO_TIER_HOST, .kind = ZERO_KIND_STAGING};
     size_t units = (size_t)b->spec->unit_count;
-    graph_t together = { .words = units / 64 + 1 };
-    resident_t now = { 0 }, before = { 0 };
+    graph_t together = {.words = units / 64 + 1};
+    resident_t now = {0}, before = {0};
     uint64_t *bytes = NULL;
     int32_t *slot_of = NULL;
     zero_status_t status;
@@ -277,10 +295,12 @@ zero_status_t zero_build_window(zero_builder_t *b)
         goto out;
     for (int32_t p = 0; p < b->spec->pass_count; p++)
         walk_pass(b, p, &now, &before, &together);
-    if ((status = measure(b, ZERO_ROLE_PARAM, bytes)) != ZERO_OK || (status = colour(b, &together, bytes, on_device, slot_of)) != ZERO_OK)
+    if ((status = measure(b, ZERO_ROLE_PARAM, bytes)) != ZERO_OK ||
+        (status = colour(b, &together, bytes, on_device, slot_of)) != ZERO_OK)
         goto out;
     assign(b, ZERO_ROLE_PARAM, slot_of);
-    if ((status = measure(b, ZERO_ROLE_STAGED_PARAM, bytes)) != ZERO_OK || (status = colour(b, &together, bytes, in_memory, slot_of)) != ZERO_OK)
+    if ((status = measure(b, ZERO_ROLE_STAGED_PARAM, bytes)) != ZERO_OK ||
+        (status = colour(b, &together, bytes, in_memory, slot_of)) != ZERO_OK)
         goto out;
     assign(b, ZERO_ROLE_STAGED_PARAM, slot_of);
 

@@ -1,5 +1,5 @@
-/* flat.c - the CPU tables of flat.h: OpenMP threads over the kernels of one SIMD level, and the choice of the level. No thread
- * count changes a bit: all but the norm is element-wise, and the norm's blocks are added here, in order. */
+/* flat.c - the CPU tables of flat.h: OpenMP threads over the kernels of one SIMD level, and the choice of the level. No
+ * thread count changes a bit: all but the norm is element-wise, and the norm's blocks are added here, in order. */
 #include "kernels/flat/kernels.h"
 
 #if defined(_OPENMP)
@@ -12,8 +12,8 @@
 /* Bytes below which a further thread costs more than it brings (a fork and join of OpenMP takes some microseconds). */
 #define BYTES_PER_THREAD 131072
 
-/* Threads begin at multiples of this many items (elements, or bytes of fill and copy): whole cache lines for every dtype, and
- * whole blocks of the norm. */
+/* Threads begin at multiples of this many items (elements, or bytes of fill and copy): whole cache lines for every
+ * dtype, and whole blocks of the norm. */
 #define GRAIN ZERO_NORM_BLOCK
 
 /* What one call does to items [begin, end). */
@@ -116,8 +116,8 @@ static void copy(void *dst, const void *src, uint64_t bytes, int threads, void *
         run(copy_range, &(call_t){.dst = dst, .src = src}, (int64_t)bytes, 2, threads);
 }
 
-static void cast(const zero_flat_kernels_t *kernels, void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype,
-                 int64_t count, int threads)
+static void cast(const zero_flat_kernels_t *kernels, void *dst, zero_dtype_t dst_dtype, const void *src,
+                 zero_dtype_t src_dtype, int64_t count, int threads)
 {
     call_t call = {.kernels = kernels, .dst = dst, .dst_dtype = dst_dtype, .src = src, .src_dtype = src_dtype};
     if (dst_dtype == src_dtype)
@@ -126,8 +126,8 @@ static void cast(const zero_flat_kernels_t *kernels, void *dst, zero_dtype_t dst
         run(cast_range, &call, count, 6, threads);
 }
 
-static void accumulate(const zero_flat_kernels_t *kernels, float *dst, const void *src, zero_dtype_t src_dtype, int64_t count,
-                       int threads)
+static void accumulate(const zero_flat_kernels_t *kernels, float *dst, const void *src, zero_dtype_t src_dtype,
+                       int64_t count, int threads)
 {
     call_t call = {.kernels = kernels, .dst = dst, .src = src, .src_dtype = src_dtype};
     run(accumulate_range, &call, count, 12, threads);
@@ -140,8 +140,8 @@ static void sum(const zero_flat_kernels_t *kernels, void *dst, const void *const
     run(sum_range, &call, count, (int64_t)zero_dtype_size(dtype) * (sources + 1), threads);
 }
 
-static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *scratch, const void *x, zero_dtype_t dtype,
-                       int64_t count, int threads)
+static void square_sum(const zero_flat_kernels_t *kernels, double *out, double *scratch, const void *x,
+                       zero_dtype_t dtype, int64_t count, int threads)
 {
     call_t call = {.kernels = kernels, .dst = scratch, .src = x, .src_dtype = dtype};
     run(square_range, &call, count, (int64_t)zero_dtype_size(dtype), threads);
@@ -158,43 +158,43 @@ static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, i
 }
 
 /* A level's table. Its functions take no table, so each level has its own thin ones. */
-#define LEVEL(level, kernel_table)                                                                                              \
-    static void level##_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count,         \
-                             int threads, void *native)                                                                         \
-    {                                                                                                                           \
-        (void)native;                                                                                                           \
-        cast(&kernel_table, dst, dst_dtype, src, src_dtype, count, threads);                                                    \
-    }                                                                                                                           \
-    static void level##_accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,             \
-                                   void *native)                                                                                \
-    {                                                                                                                           \
-        (void)native;                                                                                                           \
-        accumulate(&kernel_table, dst, src, src_dtype, count, threads);                                                         \
-    }                                                                                                                           \
-    static void level##_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads,     \
-                            void *native)                                                                                       \
-    {                                                                                                                           \
-        (void)native;                                                                                                           \
-        sum(&kernel_table, dst, src, sources, dtype, count, threads);                                                           \
-    }                                                                                                                           \
-    static void level##_square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, \
-                                   void *native)                                                                                \
-    {                                                                                                                           \
-        (void)native;                                                                                                           \
-        square_sum(&kernel_table, out, scratch, x, dtype, count, threads);                                                      \
-    }                                                                                                                           \
-    static void level##_update(const zero_update_t *u, int count, int threads, void *native)                                    \
-    {                                                                                                                           \
-        (void)native;                                                                                                           \
-        update(&kernel_table, u, count, threads);                                                                                   \
-    }                                                                                                                           \
-    static const zero_flat_ops_t level##_ops = {.name = #level,                                                                 \
-                                                .fill_zero = fill_zero,                                                         \
-                                                .copy = copy,                                                                   \
-                                                .cast = level##_cast,                                                           \
-                                                .accumulate = level##_accumulate,                                               \
-                                                .sum = level##_sum,                                                             \
-                                                .square_sum = level##_square_sum,                                               \
+#define LEVEL(level, kernel_table)                                                                                  \
+    static void level##_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype,            \
+                             int64_t count, int threads, void *native)                                              \
+    {                                                                                                               \
+        (void)native;                                                                                               \
+        cast(&kernel_table, dst, dst_dtype, src, src_dtype, count, threads);                                        \
+    }                                                                                                               \
+    static void level##_accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, \
+                                   void *native)                                                                    \
+    {                                                                                                               \
+        (void)native;                                                                                               \
+        accumulate(&kernel_table, dst, src, src_dtype, count, threads);                                             \
+    }                                                                                                               \
+    static void level##_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count,      \
+                            int threads, void *native)                                                              \
+    {                                                                                                               \
+        (void)native;                                                                                               \
+        sum(&kernel_table, dst, src, sources, dtype, count, threads);                                               \
+    }                                                                                                               \
+    static void level##_square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count,  \
+                                   int threads, void *native)                                                       \
+    {                                                                                                               \
+        (void)native;                                                                                               \
+        square_sum(&kernel_table, out, scratch, x, dtype, count, threads);                                          \
+    }                                                                                                               \
+    static void level##_update(const zero_update_t *u, int count, int threads, void *native)                        \
+    {                                                                                                               \
+        (void)native;                                                                                               \
+        update(&kernel_table, u, count, threads);                                                                   \
+    }                                                                                                               \
+    static const zero_flat_ops_t level##_ops = {.name = #level,                                                     \
+                                                .fill_zero = fill_zero,                                             \
+                                                .copy = copy,                                                       \
+                                                .cast = level##_cast,                                               \
+                                                .accumulate = level##_accumulate,                                   \
+                                                .sum = level##_sum,                                                 \
+                                                .square_sum = level##_square_sum,                                   \
                                                 .update = level##_update};
 
 LEVEL(scalar, zero_flat_ref_kernels)
@@ -206,7 +206,8 @@ static bool has_avx2(void)
 {
     unsigned a, b, c, d;
     /* F16C by hand: not every compiler's __builtin_cpu_supports knows it. */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
+           (c & bit_F16C);
 }
 
 static bool has_avx512(void)

@@ -1,9 +1,10 @@
 /* update.h - the optimizers over vectors of any width, included once by the file of each SIMD level after vector.h.
  *
- * Bound by memory, and by how many of its lines a core can wait for, which is what the prefetches and the streamed parameters are
- * for: with two threads on a Sapphire Rapids, AdamW with bf16 gradients and parameters goes from 0.77 of the rate at which its
- * arrays could be read and written to all of it, a sixth of that by the prefetches, a tenth by not reading parameters that are
- * only written. Streaming the master weights or the moments, which are read anyway, costs a quarter. */
+ * Bound by memory, and by how many of its lines a core can wait for, which is what the prefetches and the streamed
+ * parameters are for: with two threads on a Sapphire Rapids, AdamW with bf16 gradients and parameters goes from 0.77 of
+ * the rate at which its arrays could be read and written to all of it, a sixth of that by the prefetches, a tenth by
+ * not reading parameters that are only written. Streaming the master weights or the moments, which are read anyway,
+ * costs a quarter. */
 
 /* Elements of a turn of the loops: a cache line of 16-bit numbers. */
 #define TURN 32
@@ -11,8 +12,8 @@
 /* Bytes that are fetched ahead of the loads: of little account between 512 and 4096. */
 #define AHEAD 1024
 
-/* Parameters are streamed past the caches by a thread that has at least so many elements: what it writes first would be gone from
- * its own cache before it ends. */
+/* Parameters are streamed past the caches by a thread that has at least so many elements: what it writes first would be
+ * gone from its own cache before it ends. */
 #define STREAMED (1 << 20)
 
 /* The scalars of a step, in every lane. */
@@ -95,12 +96,13 @@ typedef struct target {
 INLINE target_t target_of(const zero_update_t *u, int64_t begin, int64_t end)
 {
     target_t t = {.param = u->param == u->master ? NULL : u->param, .dtype = u->param_dtype};
-    t.streamed = t.param && end - begin >= STREAMED && ((uintptr_t)t.param + (uintptr_t)begin * zero_dtype_size(t.dtype)) % 64 == 0;
+    t.streamed = t.param && end - begin >= STREAMED &&
+                 ((uintptr_t)t.param + (uintptr_t)begin * zero_dtype_size(t.dtype)) % 64 == 0;
     return t;
 }
 
-/* A rule whose state is fp32, over whole turns. dtypes are no constants here: their branches are foreseen, and hidden behind the
- * division and the square root, or memory. */
+/* A rule whose state is fp32, over whole turns. dtypes are no constants here: their branches are foreseen, and hidden
+ * behind the division and the square root, or memory. */
 INLINE void update_turns(zero_rule_t rule, const zero_update_t *u, int64_t begin, int64_t end)
 {
     const bool first = u->state[0] != NULL, second = rule == ZERO_RULE_ADAMW || rule == ZERO_RULE_ADAM;
@@ -118,7 +120,8 @@ INLINE void update_turns(zero_rule_t rule, const zero_update_t *u, int64_t begin
             fetch(v, 4, turn);
         for (int64_t i = turn; i < turn + TURN; i += WIDTH) {
             vec mi = first ? v_load_fp32(m + i) : v_set(0), vi = second ? v_load_fp32(v + i) : v_set(0);
-            vec p = moved(rule, &c, first, v_load_fp32(master + i), v_load(u->grad, u->grad_dtype, i) * c.grad_factor, &mi, &vi);
+            vec p = moved(rule, &c, first, v_load_fp32(master + i), v_load(u->grad, u->grad_dtype, i) * c.grad_factor,
+                          &mi, &vi);
             v_store_fp32(master + i, p);
             if (first)
                 v_store_fp32(m + i, mi);
@@ -169,7 +172,8 @@ INLINE void update_blocks8(const zero_update_t *u, int64_t begin, int64_t end)
     const size_t grad_size = zero_dtype_size(u->grad_dtype);
 
     for (int64_t first = begin; first < end; first += ZERO_BLOCK8) {
-        zero_block8_t *mb = (zero_block8_t *)u->state[0] + first / ZERO_BLOCK8, *vb = (zero_block8_t *)u->state[1] + first / ZERO_BLOCK8;
+        zero_block8_t *mb = (zero_block8_t *)u->state[0] + first / ZERO_BLOCK8,
+                      *vb = (zero_block8_t *)u->state[1] + first / ZERO_BLOCK8;
         const vec m_scale = v_set(mb->scale), v_scale = v_set(vb->scale);
         vec m[ZERO_BLOCK8 / WIDTH], v[ZERO_BLOCK8 / WIDTH];
         ivec m_max = {0}, v_max = {0};

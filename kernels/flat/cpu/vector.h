@@ -1,19 +1,19 @@
-/* vector.h - the flat kernels over vectors of any width, included once by the file of each SIMD level, which first defines
+/* vector.h - the flat kernels over vectors of any width, included once by the file of each SIMD level, which first
+ * defines
  *
  *   SIMD                   the target attribute of its functions
  *   WIDTH                  floats in a vector: 8 or 16
  *   vec, dvec              a vector of WIDTH floats; of WIDTH / 2 doubles. The compiler's own operators work on both
  *   v_load_fp32/bf16/fp16  WIDTH elements at an address of any alignment, in fp32
- *   v_store_fp32           its inverse; v_stream_fp32 also, past the caches, to an address that is a multiple of the vector's size
- *   hvec, v_to_bf16/fp16   WIDTH elements of 16 bits, rounded to nearest even; h_store and h_stream store them likewise
- *   v_set, v_fma, v_sqrt   broadcast; a * b + c rounded once; square root
- *   ivec, i_min, i_max     a vector of WIDTH int32, on which the compiler's own operators work
- *   b_load, b_store        WIDTH bytes at an address of any alignment, as ints of 0 to 255
- *   d_low, d_high          the two halves of a vec as doubles
- *   d_fma, d_store         on dvec
+ *   v_store_fp32           its inverse; v_stream_fp32 also, past the caches, to an address that is a multiple of the
+ * vector's size hvec, v_to_bf16/fp16   WIDTH elements of 16 bits, rounded to nearest even; h_store and h_stream store
+ * them likewise v_set, v_fma, v_sqrt   broadcast; a * b + c rounded once; square root ivec, i_min, i_max     a vector
+ * of WIDTH int32, on which the compiler's own operators work b_load, b_store        WIDTH bytes at an address of any
+ * alignment, as ints of 0 to 255 d_low, d_high          the two halves of a vec as doubles d_fma, d_store         on
+ * dvec
  *
- * and then includes update.h and names its table of kernels_* functions. dtypes are constants wherever they are passed below, so every switch folds
- * away. */
+ * and then includes update.h and names its table of kernels_* functions. dtypes are constants wherever they are passed
+ * below, so every switch folds away. */
 #include "kernels/flat/kernels.h"
 
 #define INLINE static inline SIMD __attribute__((always_inline))
@@ -92,7 +92,8 @@ static SIMD void kernels_accumulate(float *dst, const void *src, zero_dtype_t sr
     zero_flat_ref_kernels.accumulate(dst, src, src_dtype, mid, end);
 }
 
-/* Two and four sources, the usual node of this kind, keep their sum in one pass without an inner loop of unknown length. */
+/* Two and four sources, the usual node of this kind, keep their sum in one pass without an inner loop of unknown
+ * length. */
 INLINE void sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i += WIDTH) {
@@ -113,7 +114,8 @@ INLINE void sum_any(void *dst, const void *const *src, int sources, zero_dtype_t
         sum(dst, src, sources, dtype, begin, end);
 }
 
-static SIMD void kernels_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t begin, int64_t end)
+static SIMD void kernels_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t begin,
+                             int64_t end)
 {
     int64_t mid = whole(begin, end);
 #define SUM(dtype) sum_any(dst, src, sources, dtype, begin, mid)

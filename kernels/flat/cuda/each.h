@@ -1,8 +1,8 @@
 /* each.h - inside kernels/flat/cuda: what its element-wise kernels share.
  *
- * They are bound by memory. A thread takes UNROLL packs of N elements, a block's packs apart, so that each access of a warp is to contiguous
- * bytes, 16 a thread where the elements allow it; it loads all of them before it computes. The blocks of a launch cover the buffer once:
- * there is nothing to tune to a GPU's size. */
+ * They are bound by memory. A thread takes UNROLL packs of N elements, a block's packs apart, so that each access of a
+ * warp is to contiguous bytes, 16 a thread where the elements allow it; it loads all of them before it computes. The
+ * blocks of a launch cover the buffer once: there is nothing to tune to a GPU's size. */
 #ifndef ZERO_FLAT_CUDA_EACH_H
 #define ZERO_FLAT_CUDA_EACH_H
 
@@ -72,25 +72,25 @@ template <typename T> bool fits(const T *p, int n)
 }
 
 /* Runs the code with T as the type of dtype's elements. */
-#define WITH_TYPE(dtype, T, ...)           \
-    switch (dtype) {                       \
-    case ZERO_FP32: {                      \
-        typedef float T;                   \
-        __VA_ARGS__;                       \
-        break;                             \
-    }                                      \
-    case ZERO_BF16: {                      \
-        typedef zero_bf16_t T;             \
-        __VA_ARGS__;                       \
-        break;                             \
-    }                                      \
-    case ZERO_FP16: {                      \
-        typedef zero_fp16_t T;             \
-        __VA_ARGS__;                       \
-        break;                             \
-    }                                      \
-    case ZERO_DTYPE_COUNT:                 \
-        break;                             \
+#define WITH_TYPE(dtype, T, ...) \
+    switch (dtype) {             \
+    case ZERO_FP32: {            \
+        typedef float T;         \
+        __VA_ARGS__;             \
+        break;                   \
+    }                            \
+    case ZERO_BF16: {            \
+        typedef zero_bf16_t T;   \
+        __VA_ARGS__;             \
+        break;                   \
+    }                            \
+    case ZERO_FP16: {            \
+        typedef zero_fp16_t T;   \
+        __VA_ARGS__;             \
+        break;                   \
+    }                            \
+    case ZERO_DTYPE_COUNT:       \
+        break;                   \
     }
 
 #endif

@@ -4,7 +4,7 @@ extern "C" {
 }
 #include "kernels/flat/cuda/each.h"
 
-/* ---- element-wise ---------------------------------------------------------------------------------------------------------------- */
+/* ---- element-wise ----------------------------------------------------------------------------------------------- */
 
 template <typename D, typename S> struct cast_op {
     enum { N = together<D, S>::N, UNROLL = 4 };
@@ -14,7 +14,10 @@ template <typename D, typename S> struct cast_op {
     D *dst;
     const S *src;
 
-    __device__ __forceinline__ void load(in *x, int64_t i) const { x->s = ::load<N>(src + i); }
+    __device__ __forceinline__ void load(in *x, int64_t i) const
+    {
+        x->s = ::load<N>(src + i);
+    }
     __device__ __forceinline__ void store(const in &x, int64_t i) const
     {
         zero_pack<D, N> d;
@@ -23,10 +26,14 @@ template <typename D, typename S> struct cast_op {
             d.e[e] = zero_narrow<D>(zero_widen(x.s.e[e]));
         ::store<N>(dst + i, d);
     }
-    __device__ __forceinline__ void single(int64_t i) const { dst[i] = zero_narrow<D>(zero_widen(src[i])); }
+    __device__ __forceinline__ void single(int64_t i) const
+    {
+        dst[i] = zero_narrow<D>(zero_widen(src[i]));
+    }
 };
 
-template <typename D, typename S> __global__ void __launch_bounds__(THREADS) cast_kernel(D *dst, const S *src, int64_t count, bool wide)
+template <typename D, typename S>
+__global__ void __launch_bounds__(THREADS) cast_kernel(D *dst, const S *src, int64_t count, bool wide)
 {
     each(cast_op<D, S>{dst, src}, blockIdx.x, count, wide);
 }
@@ -53,10 +60,14 @@ template <typename S> struct accumulate_op {
             d.e[e] = x.d.e[e] + zero_widen(x.s.e[e]);
         ::store<N>(dst + i, d);
     }
-    __device__ __forceinline__ void single(int64_t i) const { dst[i] += zero_widen(src[i]); }
+    __device__ __forceinline__ void single(int64_t i) const
+    {
+        dst[i] += zero_widen(src[i]);
+    }
 };
 
-template <typename S> __global__ void __launch_bounds__(THREADS) accumulate_kernel(float *dst, const S *src, int64_t count, bool wide)
+template <typename S>
+__global__ void __launch_bounds__(THREADS) accumulate_kernel(float *dst, const S *src, int64_t count, bool wide)
 {
     each(accumulate_op<S>{dst, src}, blockIdx.x, count, wide);
 }
@@ -110,12 +121,13 @@ template <typename T, int ROOM> struct sum_op {
 };
 
 template <typename T, int ROOM>
-__global__ void __launch_bounds__(THREADS) sum_kernel(T *dst, const __grid_constant__ sources<T, ROOM> src, int source_count, int64_t count, bool wide)
+__global__ void __launch_bounds__(THREADS)
+    sum_kernel(T *dst, const __grid_constant__ sources<T, ROOM> src, int source_count, int64_t count, bool wide)
 {
     each(sum_op<T, ROOM>{dst, src, source_count}, blockIdx.x, count, wide);
 }
 
-/* ---- the norm -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the norm --------------------------------------------------------------------------------------------------- */
 
 /* A thread is a lane of a block of the norm: its 256 squares are a chain, so that what counts is that its loads do
  * not wait for one another. Half a warp reads 16 neighbours at once: whole sectors of memory. A thread that loaded
@@ -182,7 +194,7 @@ __global__ void __launch_bounds__(32 + FETCHERS) add_kernel(double *out, const d
         *out = sum;
 }
 
-/* ---- flat.h ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- flat.h ----------------------------------------------------------------------------------------------------- */
 
 static void fill_zero(void *dst, uint64_t bytes, int threads, void *native)
 {
@@ -201,15 +213,18 @@ static void copy(void *dst, const void *src, uint64_t bytes, int threads, void *
 template <typename D, typename S> static void launch_cast(D *dst, const S *src, int64_t count, cudaStream_t stream)
 {
     typedef cast_op<D, S> op;
-    ZERO_LAUNCH((cast_kernel<D, S>), blocks_for<op>(count), THREADS, 0, stream, dst, src, count, fits(dst, op::N) && fits(src, op::N));
+    ZERO_LAUNCH((cast_kernel<D, S>), blocks_for<op>(count), THREADS, 0, stream, dst, src, count,
+                fits(dst, op::N) && fits(src, op::N));
 }
 
-static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)
+static void cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,
+                 void *native)
 {
     if (dst_dtype == src_dtype)
         copy(dst, src, (uint64_t)count * zero_dtype_size(src_dtype), threads, native);
     else if (count > 0)
-        WITH_TYPE(dst_dtype, D, WITH_TYPE(src_dtype, S, launch_cast((D *)dst, (const S *)src, count, (cudaStream_t)native)))
+        WITH_TYPE(dst_dtype, D,
+                  WITH_TYPE(src_dtype, S, launch_cast((D *)dst, (const S *)src, count, (cudaStream_t)native)))
 }
 
 static void accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)
@@ -217,11 +232,12 @@ static void accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int6
     (void)threads;
     if (count > 0)
         WITH_TYPE(src_dtype, S, typedef accumulate_op<S> op;
-                  ZERO_LAUNCH(accumulate_kernel<S>, blocks_for<op>(count), THREADS, 0, (cudaStream_t)native, dst, (const S *)src, count,
-                              fits(dst, op::N) && fits((const S *)src, op::N)))
+                  ZERO_LAUNCH(accumulate_kernel<S>, blocks_for<op>(count), THREADS, 0, (cudaStream_t)native, dst,
+                              (const S *)src, count, fits(dst, op::N) && fits((const S *)src, op::N)))
 }
 
-template <typename T, int ROOM> static void launch_sum(T *dst, const void *const *src, int count, int64_t elements, cudaStream_t stream)
+template <typename T, int ROOM>
+static void launch_sum(T *dst, const void *const *src, int count, int64_t elements, cudaStream_t stream)
 {
     typedef sum_op<T, ROOM> op;
     sources<T, ROOM> s = {};
@@ -231,10 +247,12 @@ template <typename T, int ROOM> static void launch_sum(T *dst, const void *const
         wide = wide && fits(s.p[k], op::N);
     }
     /* Sources that have no room: a launch of no blocks, which is refused. */
-    ZERO_LAUNCH((sum_kernel<T, ROOM>), count <= ROOM ? blocks_for<op>(elements) : 0, THREADS, 0, stream, dst, s, count, elements, wide);
+    ZERO_LAUNCH((sum_kernel<T, ROOM>), count <= ROOM ? blocks_for<op>(elements) : 0, THREADS, 0, stream, dst, s, count,
+                elements, wide);
 }
 
-static void sum(void *dst, const void *const *src, int source_count, zero_dtype_t dtype, int64_t count, int threads, void *native)
+static void sum(void *dst, const void *const *src, int source_count, zero_dtype_t dtype, int64_t count, int threads,
+                void *native)
 {
     (void)threads;
     if (count <= 0)
@@ -245,12 +263,16 @@ static void sum(void *dst, const void *const *src, int source_count, zero_dtype_
         WITH_TYPE(dtype, T, launch_sum<T, MOST>((T *)dst, src, source_count, count, (cudaStream_t)native))
 }
 
-static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads, void *native)
+static void square_sum(double *out, double *scratch, const void *x, zero_dtype_t dtype, int64_t count, int threads,
+                       void *native)
 {
     (void)threads;
-    const int64_t blocks = (count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK, grid = (blocks + THREADS / LANES - 1) / (THREADS / LANES);
+    const int64_t blocks = (count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK,
+                  grid = (blocks + THREADS / LANES - 1) / (THREADS / LANES);
     if (count > 0)
-        WITH_TYPE(dtype, T, ZERO_LAUNCH(square_kernel<T>, (unsigned)grid, THREADS, 0, (cudaStream_t)native, scratch, (const T *)x, count))
+        WITH_TYPE(dtype, T,
+                  ZERO_LAUNCH(square_kernel<T>, (unsigned)grid, THREADS, 0, (cudaStream_t)native, scratch, (const T *)x,
+                              count))
     ZERO_LAUNCH(add_kernel, 1, 32 + FETCHERS, 0, (cudaStream_t)native, out, (const double *)scratch, blocks);
 }
 

@@ -5,7 +5,8 @@ extern "C" {
 #include "kernels/flat/cuda/each.h"
 
 /* Moves an element p, whose gradient is g, and its state. Each operation rounds once. first: there is a state[0]. */
-template <int RULE> __device__ __forceinline__ float step(const zero_rule_scalars_t &c, bool first, float p, float g, float *m, float *v)
+template <int RULE>
+__device__ __forceinline__ float step(const zero_rule_scalars_t &c, bool first, float p, float g, float *m, float *v)
 {
     if (RULE == ZERO_RULE_SGD) {
         g = fmaf(c.l2, p, g);
@@ -28,7 +29,7 @@ template <int RULE> __device__ __forceinline__ float step(const zero_rule_scalar
     return fmaf(-c.step_size, *m / fmaf(sqrtf(*v), c.inv_sqrt_bc2, c.eps), p);
 }
 
-/* ---- the table of a launch --------------------------------------------------------------------------------------- */
+/* ---- the table of a launch -------------------------------------------------------------------------------------- */
 
 /* One update of a launch, which has the blocks from first_block to the next one's. */
 struct job {
@@ -65,7 +66,8 @@ __device__ __forceinline__ const job &job_of_block(const jobs &all)
     return all.of[low];
 }
 
-/* Where the rounded parameters go; NULL: nowhere. Its dtype is not a template's: a branch that all threads take costs nothing here. */
+/* Where the rounded parameters go; NULL: nowhere. Its dtype is not a template's: a branch that all threads take costs
+ * nothing here. */
 struct output {
     void *p;
     zero_dtype_t dtype;
@@ -102,7 +104,7 @@ struct output {
     }
 };
 
-/* ---- state in fp32 ---------------------------------------------------------------------------------------------------------------- */
+/* ---- state in fp32 ---------------------------------------------------------------------------------------------- */
 
 template <int RULE, typename G> struct update_op {
     enum { N = 4, UNROLL = 2 };
@@ -140,7 +142,8 @@ template <int RULE, typename G> struct update_op {
     }
     __device__ __forceinline__ void single(int64_t i) const
     {
-        float m1 = m ? m[i] : 0, v1 = SECOND ? v[i] : 0, p = step<RULE>(c, m != NULL, master[i], zero_widen(grad[i]) * c.grad_factor, &m1, &v1);
+        float m1 = m ? m[i] : 0, v1 = SECOND ? v[i] : 0,
+              p = step<RULE>(c, m != NULL, master[i], zero_widen(grad[i]) * c.grad_factor, &m1, &v1);
         master[i] = p;
         if (m)
             m[i] = m1;
@@ -155,15 +158,18 @@ template <int RULE, typename G>
 __global__ void __launch_bounds__(THREADS) update_kernel(const __grid_constant__ jobs all)
 {
     const job &j = job_of_block(all);
-    const update_op<RULE, G> op = {j.master, (float *)j.state[0], (float *)j.state[1], (const G *)j.grad,
-                                   {j.param, all.param_dtype}, j.scalars};
+    const update_op<RULE, G> op = {j.master,          (float *)j.state[0],        (float *)j.state[1],
+                                   (const G *)j.grad, {j.param, all.param_dtype}, j.scalars};
     each(op, blockIdx.x - j.first_block, j.count, j.wide);
 }
 
-/* ---- state in 8 bits -------------------------------------------------------------------------------------------------------------- */
+/* ---- state in 8 bits -------------------------------------------------------------------------------------------- */
 
 /* The magnitude that k stands for, before its scale; and the k for |x| * inv, between least and most. */
-__device__ __forceinline__ float magnitude(uint32_t k, int bias) { return k == 0 ? 0 : __uint_as_float((k + (uint32_t)bias) << 20); }
+__device__ __forceinline__ float magnitude(uint32_t k, int bias)
+{
+    return k == 0 ? 0 : __uint_as_float((k + (uint32_t)bias) << 20);
+}
 
 __device__ __forceinline__ uint32_t code(float x, float inv, int bias, int least, int most)
 {
@@ -223,7 +229,8 @@ template <typename G> __global__ void __launch_bounds__(THREADS) update8_kernel(
         m1[e] = (km & 0x80 ? -1.0f : 1.0f) * magnitude(km & 0x7f, ZERO_BLOCK8_M) * m_scale;
         v1[e] = magnitude(kv, ZERO_BLOCK8_V) * v_scale;
         p.e[e] = step<ZERO_RULE_ADAMW>(scalars, true, p.e[e], zero_widen(g.e[e]) * scalars.grad_factor, &m1[e], &v1[e]);
-        const uint32_t mu = e < have ? __float_as_uint(fabsf(m1[e])) : 0, vu = e < have ? __float_as_uint(fabsf(v1[e])) : 0;
+        const uint32_t mu = e < have ? __float_as_uint(fabsf(m1[e])) : 0,
+                       vu = e < have ? __float_as_uint(fabsf(v1[e])) : 0;
         m_max = mu > m_max ? mu : m_max;
         v_max = vu > v_max ? vu : v_max;
     }
@@ -255,7 +262,7 @@ template <typename G> __global__ void __launch_bounds__(THREADS) update8_kernel(
     }
 }
 
-/* ---- flat.h ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- flat.h ----------------------------------------------------------------------------------------------------- */
 
 /* Of a rule's kernel with gradients of G: elements of a block, and the launch of a table. */
 template <int RULE, typename G> struct rule_kernel {

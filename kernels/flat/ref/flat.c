@@ -1,5 +1,5 @@
-/* flat.c - the flat kernels in plain C: what the other implementations are tested against, bit for bit. Written to be read.
- * The optimizers are in update.c. */
+/* flat.c - the flat kernels in plain C: what the other implementations are tested against, bit for bit. Written to be
+ * read. The optimizers are in update.c. */
 #include "kernels/flat/kernels.h"
 #include "kernels/flat/ref/element.h"
 
@@ -57,8 +57,8 @@ static void ref_copy(void *dst, const void *src, uint64_t bytes, int threads, vo
         memcpy(dst, src, bytes);
 }
 
-static void ref_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,
-                     void *native)
+static void ref_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype, int64_t count,
+                     int threads, void *native)
 {
     if (dst_dtype == src_dtype)
         ref_copy(dst, src, (uint64_t)count * zero_dtype_size(src_dtype), threads, native);
@@ -66,13 +66,15 @@ static void ref_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dt
         cast(dst, dst_dtype, src, src_dtype, 0, count);
 }
 
-static void ref_accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads, void *native)
+static void ref_accumulate(float *dst, const void *src, zero_dtype_t src_dtype, int64_t count, int threads,
+                           void *native)
 {
     (void)threads, (void)native;
     accumulate(dst, src, src_dtype, 0, count);
 }
 
-static void ref_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads, void *native)
+static void ref_sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t count, int threads,
+                    void *native)
 {
     (void)threads, (void)native;
     sum(dst, src, sources, dtype, 0, count);

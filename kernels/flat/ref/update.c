@@ -1,5 +1,5 @@
-/* update.c - the optimizers in plain C: what the other implementations are tested against, bit for bit. Written to be read; fma and
- * sqrt are the C library's, correctly rounded on every machine. */
+/* update.c - the optimizers in plain C: what the other implementations are tested against, bit for bit. Written to be
+ * read; fma and sqrt are the C library's, correctly rounded on every machine. */
 #include "kernels/flat/kernels.h"
 #include "kernels/flat/ref/element.h"
 
@@ -98,8 +98,9 @@ static void encode(zero_block8_t *b, int state, const float *values, int64_t cou
     b->scale = from_bits(largest);
     float inv = zero_block8_inverse(b->scale);
     for (int64_t k = 0; k < count; k++)
-        b->code[k] = (uint8_t)(state > 0 ? code(values[k], inv, ZERO_BLOCK8_V, values[k] > 0, 255)
-                                         : code(values[k], inv, ZERO_BLOCK8_M, 0, 127) | (signbit(values[k]) ? 0x80 : 0));
+        b->code[k] =
+            (uint8_t)(state > 0 ? code(values[k], inv, ZERO_BLOCK8_V, values[k] > 0, 255)
+                                : code(values[k], inv, ZERO_BLOCK8_M, 0, 127) | (signbit(values[k]) ? 0x80 : 0));
 }
 
 void zero_block8_write(zero_block8_t *blocks, int state, const float *values, int64_t count)
@@ -111,7 +112,8 @@ void zero_block8_write(zero_block8_t *blocks, int state, const float *values, in
 /* Elements [first, end) of u, which are one block or the start of it. */
 static void update_block8(const zero_update_t *u, int64_t first, int64_t end)
 {
-    zero_block8_t *mb = (zero_block8_t *)u->state[0] + first / ZERO_BLOCK8, *vb = (zero_block8_t *)u->state[1] + first / ZERO_BLOCK8;
+    zero_block8_t *mb = (zero_block8_t *)u->state[0] + first / ZERO_BLOCK8,
+                  *vb = (zero_block8_t *)u->state[1] + first / ZERO_BLOCK8;
     float m[ZERO_BLOCK8], v[ZERO_BLOCK8];
 
     for (int64_t i = first, k = 0; i < end; i++, k++) {
@@ -132,5 +134,6 @@ void zero_flat_ref_update(const zero_update_t *u, int64_t begin, int64_t end)
     }
     float none = 0;
     for (int64_t i = begin; i < end; i++)
-        update_element(u, i, u->state[0] ? (float *)u->state[0] + i : &none, u->state[1] ? (float *)u->state[1] + i : &none);
+        update_element(u, i, u->state[0] ? (float *)u->state[0] + i : &none,
+                       u->state[1] ? (float *)u->state[1] + i : &none);
 }

@@ -1,7 +1,7 @@
-/* attention.c - causal attention in blocks of 64 queries by 64 keys (Dao et al. 2022). Scores are held transposed, keys down and
- * queries along the vectors, so that the softmax needs no sums across lanes. Blocks above the diagonal are skipped, and half of
- * those on it. All is fp32 inside. A thread computes whole heads (forward: or every n-th block of queries of a head), always in the
- * same order. */
+/* attention.c - causal attention in blocks of 64 queries by 64 keys (Dao et al. 2022). Scores are held transposed, keys
+ * down and queries along the vectors, so that the softmax needs no sums across lanes. Blocks above the diagonal are
+ * skipped, and half of those on it. All is fp32 inside. A thread computes whole heads (forward: or every n-th block of
+ * queries of a head), always in the same order. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <math.h>
@@ -17,8 +17,11 @@ typedef struct shape {
 
 static shape_t shape_make(const zero_nn_t *nn, int64_t T, int64_t D)
 {
-    return (shape_t){
-        .simd = zero_nn_simd(nn), .T = T, .D = D, .width = zero_nn_up(D, ZERO_NN_LANES), .blocks = (T + BLOCK - 1) / BLOCK};
+    return (shape_t){.simd = zero_nn_simd(nn),
+                     .T = T,
+                     .D = D,
+                     .width = zero_nn_up(D, ZERO_NN_LANES),
+                     .blocks = (T + BLOCK - 1) / BLOCK};
 }
 
 /* Floats of a block of rows (BLOCK, width), of a transposed one (D, BLOCK), of a block of scores. */
@@ -115,7 +118,8 @@ static void rows_turn(const shape_t *s, float *turned, const float *rows)
             turned[d * BLOCK + t] = rows[t * s->width + d];
 }
 
-/* Scores (keys, queries) = K Q' from transposed blocks; also dP' = V dout'. On the diagonal only those at or below it. */
+/* Scores (keys, queries) = K Q' from transposed blocks; also dP' = V dout'. On the diagonal only those at or below it.
+ */
 static void scores_product(const shape_t *s, float *scores, const float *k_turned, const float *q_turned, int64_t keys,
                            bool diagonal)
 {
@@ -125,13 +129,14 @@ static void scores_product(const shape_t *s, float *scores, const float *k_turne
     }
     for (int64_t i = 0; i < keys; i += STRIP) {
         int64_t rows = keys - i < STRIP ? keys - i : STRIP, j = i / ZERO_NN_LANES * ZERO_NN_LANES;
-        s->simd->block(scores + i * BLOCK + j, BLOCK, k_turned + i, true, q_turned + j, BLOCK, rows, BLOCK - j, s->D, false);
+        s->simd->block(scores + i * BLOCK + j, BLOCK, k_turned + i, true, q_turned + j, BLOCK, rows, BLOCK - j, s->D,
+                       false);
     }
 }
 
 /* out (queries, width) = or += scores' (queries, keys) values (keys, width): the output, and dQ. */
-static void queries_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t queries, int64_t keys,
-                            bool diagonal, bool add)
+static void queries_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t queries,
+                            int64_t keys, bool diagonal, bool add)
 {
     if (!diagonal) {
         s->simd->block(out, s->width, scores, true, values, s->width, queries, s->width, keys, add);
@@ -144,8 +149,8 @@ static void queries_product(const shape_t *s, float *out, const float *scores, c
 }
 
 /* out (keys, width) += scores (keys, queries) values (queries, width): dV and dK. */
-static void keys_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t keys, int64_t queries,
-                         bool diagonal)
+static void keys_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t keys,
+                         int64_t queries, bool diagonal)
 {
     if (!diagonal) {
         s->simd->block(out, s->width, scores, false, values, s->width, keys, s->width, queries, true);
@@ -153,8 +158,8 @@ static void keys_product(const shape_t *s, float *out, const float *scores, cons
     }
     for (int64_t i = 0; i < keys; i += STRIP) {
         int64_t rows = keys - i < STRIP ? keys - i : STRIP;
-        s->simd->block(out + i * s->width, s->width, scores + i * BLOCK + i, false, values + i * s->width, s->width, rows, s->width,
-                       queries - i, true);
+        s->simd->block(out + i * s->width, s->width, scores + i * BLOCK + i, false, values + i * s->width, s->width,
+                       rows, s->width, queries - i, true);
     }
 }
 
@@ -164,7 +169,8 @@ static int64_t block_count(const shape_t *s, int64_t block)
 }
 
 /* All keys and values of one head. */
-static void keys_read(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a, int64_t batch, int64_t kv, bool backward)
+static void keys_read(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a, int64_t batch, int64_t kv,
+                      bool backward)
 {
     for (int64_t i = 0; i < s->blocks; i++) {
         int64_t row = batch * s->T + i * BLOCK, count = block_count(s, i);
@@ -183,7 +189,8 @@ static void forward_block(const shape_t *s, const buffers_t *b, const zero_nn_at
                           int64_t block)
 {
     int64_t row = batch * s->T + block * BLOCK, queries = block_count(s, block);
-    rows_read(s, b->q, element(a->q, row * a->q_stride + h * s->D, a->dtype), a->q_stride, queries, (float)a->scale, a->dtype);
+    rows_read(s, b->q, element(a->q, row * a->q_stride + h * s->D, a->dtype), a->q_stride, queries, (float)a->scale,
+              a->dtype);
     rows_turn(s, b->q_turned, b->q);
     for (int64_t t = 0; t < BLOCK; t++) {
         b->max[t] = -INFINITY;
@@ -200,7 +207,8 @@ static void forward_block(const shape_t *s, const buffers_t *b, const zero_nn_at
     }
     for (int64_t t = 0; t < queries; t++) {
         s->simd->scale(b->out + t * s->width, b->out + t * s->width, 1.0f / b->sum[t], s->width);
-        s->simd->store((void *)element(a->out, ((row + t) * a->H + h) * s->D, a->dtype), b->out + t * s->width, s->D, a->dtype);
+        s->simd->store((void *)element(a->out, ((row + t) * a->H + h) * s->D, a->dtype), b->out + t * s->width, s->D,
+                       a->dtype);
         if (a->lse != NULL)
             a->lse[(batch * a->H + h) * s->T + block * BLOCK + t] = b->max[t] + logf(b->sum[t]);
     }
@@ -244,8 +252,8 @@ static float rows_dot(const float *x, const float *y, int64_t width)
 }
 
 /* The part of one block of queries of head h in dk and dv, and its dq. */
-static void backward_block(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
-                           int64_t batch, int64_t h, int64_t block)
+static void backward_block(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a,
+                           const zero_nn_attention_grad_t *g, int64_t batch, int64_t h, int64_t block)
 {
     int64_t row = batch * s->T + block * BLOCK, queries = block_count(s, block), out = (row * a->H + h) * s->D,
             stride = a->H * s->D;
@@ -257,7 +265,8 @@ static void backward_block(const shape_t *s, const buffers_t *b, const zero_nn_a
         lse[t] = t < queries ? a->lse[(batch * a->H + h) * s->T + block * BLOCK + t] : 0;
         delta[t] = rows_dot(b->dout + t * s->width, b->q + t * s->width, s->width);
     }
-    rows_read(s, b->q, element(a->q, row * a->q_stride + h * s->D, a->dtype), a->q_stride, queries, (float)a->scale, a->dtype);
+    rows_read(s, b->q, element(a->q, row * a->q_stride + h * s->D, a->dtype), a->q_stride, queries, (float)a->scale,
+              a->dtype);
     rows_turn(s, b->q_turned, b->q);
     for (int64_t i = 0; i <= block; i++) {
         int64_t keys = block_count(s, i), rows = i * rows_size(s), turned = i * turned_size(s);
@@ -271,7 +280,8 @@ static void backward_block(const shape_t *s, const buffers_t *b, const zero_nn_a
     }
     for (int64_t t = 0; t < queries; t++) {
         s->simd->scale(dq + t * s->width, dq + t * s->width, (float)a->scale, s->width);
-        s->simd->store((void *)element(g->dq, (row + t) * a->q_stride + h * s->D, a->dtype), dq + t * s->width, s->D, a->dtype);
+        s->simd->store((void *)element(g->dq, (row + t) * a->q_stride + h * s->D, a->dtype), dq + t * s->width, s->D,
+                       a->dtype);
     }
 }
 
@@ -297,8 +307,10 @@ void zero_nn_cpu_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a,
                     backward_block(&s, &b, a, g, batch, h, block);
             for (int64_t r = 0; r < s.T; r++) {
                 int64_t row = batch * s.T + r;
-                s.simd->store((void *)element(g->dk, row * a->k_stride + kv * s.D, a->dtype), b.dk + r * s.width, s.D, a->dtype);
-                s.simd->store((void *)element(g->dv, row * a->v_stride + kv * s.D, a->dtype), b.dv + r * s.width, s.D, a->dtype);
+                s.simd->store((void *)element(g->dk, row * a->k_stride + kv * s.D, a->dtype), b.dk + r * s.width, s.D,
+                              a->dtype);
+                s.simd->store((void *)element(g->dv, row * a->v_stride + kv * s.D, a->dtype), b.dv + r * s.width, s.D,
+                              a->dtype);
             }
         }
     }

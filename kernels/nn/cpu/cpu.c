@@ -16,8 +16,8 @@ static zero_status_t cpu_open(zero_nn_t *nn, zero_error_t *error)
     int most = zero_nn_threads_most(why, sizeof why);
     if (nn->threads > most)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "kernels on %d threads, but OpenMP gives %d, because %s: choose %d, or change that", nn->threads,
-                         most, why, most);
+                         "kernels on %d threads, but OpenMP gives %d, because %s: choose %d, or change that",
+                         nn->threads, most, why, most);
     zero_nn_cpu_t *cpu = calloc(1, sizeof *cpu);
     if (cpu == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of kernel state", sizeof *cpu);
@@ -133,10 +133,11 @@ static void cpu_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
     }
 }
 
-/* out (columns [j, j + width) of one row) += the same columns of the rows order[0 .. count) of dy, or of rows first, first + step,
+/* out (columns [j, j + width) of one row) += the same columns of the rows order[0 .. count) of dy, or of rows first,
+ * first + step,
  * ... without order. */
-static void add_rows(const zero_nn_simd_t *simd, void *out, const void *dy, const int32_t *order, int64_t first, int64_t step,
-                     int64_t count, int64_t C, int64_t j, int64_t width, zero_dtype_t dtype)
+static void add_rows(const zero_nn_simd_t *simd, void *out, const void *dy, const int32_t *order, int64_t first,
+                     int64_t step, int64_t count, int64_t C, int64_t j, int64_t width, zero_dtype_t dtype)
 {
     float sum[COLUMNS] __attribute__((aligned(64)));
     simd->load(sum, out, width, dtype);
@@ -162,11 +163,12 @@ static void cpu_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
                 int64_t token = e->tokens[order[i]];
                 for (next = i + 1; next < rows && e->tokens[order[next]] == token; next++)
                     continue;
-                add_rows(simd, element_out(e->dwte, token * C + j, e->dtype), e->dy, order + i, 0, 0, next - i, C, j, width,
-                         e->dtype);
+                add_rows(simd, element_out(e->dwte, token * C + j, e->dtype), e->dy, order + i, 0, 0, next - i, C, j,
+                         width, e->dtype);
             }
             for (int64_t i = 0; i < e->T && e->dwpe != NULL; i++)
-                add_rows(simd, element_out(e->dwpe, i * C + j, e->dtype), e->dy, NULL, i, e->T, e->B, C, j, width, e->dtype);
+                add_rows(simd, element_out(e->dwpe, i * C + j, e->dtype), e->dy, NULL, i, e->T, e->B, C, j, width,
+                         e->dtype);
         }
     }
 }
@@ -178,8 +180,8 @@ static void cpu_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < l->rows; r++)
         simd->norm(element_out(l->y, r * l->C, l->dtype), l->mean == NULL ? NULL : l->mean + r,
-                   l->rstd == NULL ? NULL : l->rstd + r, element(l->x, r * l->C, l->dtype), l->w, l->b, l->C, (float)l->eps,
-                   l->dtype);
+                   l->rstd == NULL ? NULL : l->rstd + r, element(l->x, r * l->C, l->dtype), l->w, l->b, l->C,
+                   (float)l->eps, l->dtype);
 }
 
 static void cpu_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
@@ -229,7 +231,8 @@ static void cpu_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const voi
     for (int t = 0; t < threads; t++) {
         int64_t begin, end;
         zero_nn_part(count, UNIT, threads, t, &begin, &end);
-        simd->gelu_grad(element_out(dx, begin, dtype), element(dy, begin, dtype), element(x, begin, dtype), end - begin, dtype);
+        simd->gelu_grad(element_out(dx, begin, dtype), element(dy, begin, dtype), element(x, begin, dtype), end - begin,
+                        dtype);
     }
 }
 
@@ -269,7 +272,8 @@ static void cpu_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
     int threads = zero_nn_threads(nn, e->rows * e->V / WORTH);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < e->rows; r++)
-        e->losses[r] = simd->entropy(element_out(e->logits, r * e->ld, e->dtype), e->targets[r], e->V, e->grad, e->dtype);
+        e->losses[r] =
+            simd->entropy(element_out(e->logits, r * e->ld, e->dtype), e->targets[r], e->V, e->grad, e->dtype);
 }
 
 const zero_nn_ops_t zero_nn_cpu_ops = {

@@ -31,14 +31,15 @@ static inline int64_t zero_nn_up(int64_t x, int64_t unit)
     return (x + unit - 1) / unit * unit;
 }
 
-/* Threads that share a call: as many as there are units of work that are worth a thread, at most those of the context. */
+/* Threads that share a call: as many as there are units of work that are worth a thread, at most those of the context.
+ */
 static inline int zero_nn_threads(const zero_nn_t *nn, int64_t units)
 {
     return units < nn->threads ? (units < 1 ? 1 : (int)units) : nn->threads;
 }
 
-/* OpenMP's teams (team.c). begin: regions that the calling thread opens until end have this many threads, not fewer where
- * the machine is busy (OMP_DYNAMIC). count: how many threads a region that asks for so many has; it opens one. */
+/* OpenMP's teams (team.c). begin: regions that the calling thread opens until end have this many threads, not fewer
+ * where the machine is busy (OMP_DYNAMIC). count: how many threads a region that asks for so many has; it opens one. */
 typedef struct zero_nn_team {
     int threads, dynamic;
 } zero_nn_team_t;
@@ -46,9 +47,9 @@ zero_nn_team_t zero_nn_team_begin(int threads);
 void zero_nn_team_end(zero_nn_team_t before);
 int zero_nn_team_count(int threads);
 
-/* oneDNN (onednn.c). open leaves *state NULL in a build without it. plan sets plan->data where oneDNN has an implementation, and
- * leaves it NULL where it has none, or where the context has no oneDNN: our own product computes those. version writes
- * "oneDNN 2.6.3", or what stands in for it. */
+/* oneDNN (onednn.c). open leaves *state NULL in a build without it. plan sets plan->data where oneDNN has an
+ * implementation, and leaves it NULL where it has none, or where the context has no oneDNN: our own product computes
+ * those. version writes "oneDNN 2.6.3", or what stands in for it. */
 zero_status_t zero_nn_onednn_open(void **state, zero_error_t *error);
 void zero_nn_onednn_close(void *state);
 void zero_nn_onednn_version(char *text, size_t size);

@@ -1,6 +1,6 @@
-/* gemm.c - our own matrix product, after Goto and van de Geijn (2008): blocks of A and B are packed into panels that the register
- * tile reads in order, converted to fp32 on the way. Each thread computes its own rows or columns of C, so that no sum depends on
- * the number of threads. */
+/* gemm.c - our own matrix product, after Goto and van de Geijn (2008): blocks of A and B are packed into panels that
+ * the register tile reads in order, converted to fp32 on the way. Each thread computes its own rows or columns of C, so
+ * that no sum depends on the number of threads. */
 #include "kernels/nn/cpu/cpu.h"
 
 /* Sizes of a block: its panels of A and B stay in the second-level cache while a tile runs down K elements. */
@@ -28,7 +28,8 @@ static int split(const zero_nn_t *nn, int64_t m, int64_t n, bool *columns)
     return zero_nn_threads(nn, *columns ? across : down);
 }
 
-/* Floats that a thread packs: of A, B and sums; dtype is C's. Multiples of 32, so that each starts at a multiple of 128 bytes. */
+/* Floats that a thread packs: of A, B and sums; dtype is C's. Multiples of 32, so that each starts at a multiple of 128
+ * bytes. */
 static int64_t part_sizes(const zero_nn_t *nn, int64_t m, int64_t n, int64_t k, zero_dtype_t dtype, int64_t size[3])
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
@@ -49,10 +50,10 @@ uint64_t zero_nn_own_gemm_workspace(const zero_nn_t *nn, const zero_nn_shape_t *
     return (uint64_t)threads * (uint64_t)part_sizes(nn, m, n, shape->d[2], dtype, size) * sizeof(float);
 }
 
-/* Panels of width columns (or rows) and depth k, zero-padded: panel[l * width + i] = matrix (first + i, l). Element (i, l) of the
- * matrix is at i * step + l when the depth runs along memory, at l * step + i otherwise. */
-static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int64_t step, bool along, int64_t first, int64_t count,
-                 int64_t l0, int64_t depth, int64_t width, zero_dtype_t dtype)
+/* Panels of width columns (or rows) and depth k, zero-padded: panel[l * width + i] = matrix (first + i, l). Element (i,
+ * l) of the matrix is at i * step + l when the depth runs along memory, at l * step + i otherwise. */
+static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int64_t step, bool along, int64_t first,
+                 int64_t count, int64_t l0, int64_t depth, int64_t width, zero_dtype_t dtype)
 {
     size_t size = zero_dtype_size(dtype);
     for (int64_t p = 0; p < count; p += width, out += width * depth) {
@@ -61,7 +62,8 @@ static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int
             memset(out, 0, (size_t)(width * depth) * sizeof *out);
         if (!along) {
             for (int64_t l = 0; l < depth; l++)
-                simd->load(out + l * width, (const char *)matrix + (size_t)((l0 + l) * step + first + p) * size, w, dtype);
+                simd->load(out + l * width, (const char *)matrix + (size_t)((l0 + l) * step + first + p) * size, w,
+                           dtype);
         } else if (dtype == ZERO_FP32) {
             const float *from = (const float *)matrix + (first + p) * step + l0;
             for (int64_t i = 0; i < w; i++)
@@ -77,8 +79,8 @@ static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int
 }
 
 /* Adds bias and what C held to sums (m, n) of a block, and stores them in C's dtype. */
-static void finish(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, float *sum, int64_t ld, int64_t i0, int64_t m, int64_t j0,
-                   int64_t n)
+static void finish(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, float *sum, int64_t ld, int64_t i0, int64_t m,
+                   int64_t j0, int64_t n)
 {
     size_t size = zero_dtype_size(g->dtype);
     for (int64_t i = 0; i < m; i++) {
@@ -94,8 +96,8 @@ static void finish(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, float *s
 }
 
 /* One block of C: rows i0.., columns j0... fp32 sums are kept in C itself. */
-static void block(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, const part_t *part, int64_t i0, int64_t m, int64_t j0,
-                  int64_t n)
+static void block(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, const part_t *part, int64_t i0, int64_t m,
+                  int64_t j0, int64_t n)
 {
     bool own = g->dtype != ZERO_FP32 && !g->wide;
     float *sum = own ? part->sum : (float *)g->c + i0 * g->ldc + j0;

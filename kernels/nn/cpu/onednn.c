@@ -1,18 +1,19 @@
-/* onednn.c - matrix products through oneDNN's matmul primitive: one per shape, scratchpad in our workspace, transposes as strides.
+/* onednn.c - matrix products through oneDNN's matmul primitive: one per shape, scratchpad in our workspace, transposes
+ * as strides.
  *
- * oneDNN has two implementations: "brg", and "gemm:jit", which is dnnl_sgemm inside. Measured on one core of an AVX-512 AMD EPYC with a peak of
- * 117 GFLOP/s in fp32, GPT-2 124M, 512 rows (bench/nn prints the rates of what is chosen; our own product in gemm.c reaches 92 on the whole):
- *   X W, forward               brg 105 to 113   gemm:jit 110 to 115, less a second pass over C for the bias
- *   dY W', dX                  brg 103 to 112   gemm:jit 104 to 110
- *   X' dY, dW                  brg  98 to 107   gemm:jit 108 to 114
- *   k = 50257, dX of the head  brg  83 to  99   gemm:jit 110 to 113
- * gemm:jit allocates 1 to 9 MB within a call, which no scratchpad mode prevents; so it is taken only where it gains much: where A is transposed
- * or k is long. oneDNN itself takes it where rows of C are not dense, and on processors without AVX-512. bf16: brg 172 to 225, gemm:jit 202 to 208,
- * but with sums of the whole product in its scratchpad: taken where k is long only. Copying transposed operands, or cutting products into
- * pieces, gained nothing.
+ * oneDNN has two implementations: "brg", and "gemm:jit", which is dnnl_sgemm inside. Measured on one core of an AVX-512
+ * AMD EPYC with a peak of 117 GFLOP/s in fp32, GPT-2 124M, 512 rows (bench/nn prints the rates of what is chosen; our
+ * own product in gemm.c reaches 92 on the whole): X W, forward               brg 105 to 113   gemm:jit 110 to 115, less
+ * a second pass over C for the bias dY W', dX                  brg 103 to 112   gemm:jit 104 to 110 X' dY, dW brg  98
+ * to 107   gemm:jit 108 to 114 k = 50257, dX of the head  brg  83 to  99   gemm:jit 110 to 113 gemm:jit allocates 1 to
+ * 9 MB within a call, which no scratchpad mode prevents; so it is taken only where it gains much: where A is transposed
+ * or k is long. oneDNN itself takes it where rows of C are not dense, and on processors without AVX-512. bf16: brg 172
+ * to 225, gemm:jit 202 to 208, but with sums of the whole product in its scratchpad: taken where k is long only.
+ * Copying transposed operands, or cutting products into pieces, gained nothing.
  *
- * No signal handler may run on the stack of a thread that is inside gemm:jit: seen with oneDNN 2.6.3, one in five runs that a handler interrupted
- * ended with a corrupted heap, and none where a thread of its own took the signals (as zero_train does).
+ * No signal handler may run on the stack of a thread that is inside gemm:jit: seen with oneDNN 2.6.3, one in five runs
+ * that a handler interrupted ended with a corrupted heap, and none where a thread of its own took the signals (as
+ * zero_train does).
  */
 #include "kernels/nn/cpu/cpu.h"
 
@@ -99,8 +100,8 @@ static dnnl_status_t matrix(dnnl_memory_desc_t *md, int64_t rows, int64_t column
 }
 
 /* The first implementation of desc whose name begins with want, or else the first of all. */
-static dnnl_status_t implementation(dnnl_primitive_desc_t *out, const dnnl_matmul_desc_t *desc, dnnl_primitive_attr_t attr,
-                                    dnnl_engine_t engine, const char *want)
+static dnnl_status_t implementation(dnnl_primitive_desc_t *out, const dnnl_matmul_desc_t *desc,
+                                    dnnl_primitive_attr_t attr, dnnl_engine_t engine, const char *want)
 {
     dnnl_primitive_desc_iterator_t it = NULL;
     dnnl_status_t rc = dnnl_primitive_desc_iterator_create(&it, desc, attr, engine, NULL);
@@ -132,9 +133,10 @@ static dnnl_status_t implementation(dnnl_primitive_desc_t *out, const dnnl_matmu
     return rc;
 }
 
-/* Makes the primitive with or without bias; *bytes becomes at least its scratchpad. dnnl_unimplemented where there is none. */
-static dnnl_status_t primitive_make(product_t *p, dnnl_engine_t engine, const dnnl_memory_desc_t md[4], bool bias, bool accumulate,
-                                    const char *want, uint64_t *bytes)
+/* Makes the primitive with or without bias; *bytes becomes at least its scratchpad. dnnl_unimplemented where there is
+ * none. */
+static dnnl_status_t primitive_make(product_t *p, dnnl_engine_t engine, const dnnl_memory_desc_t md[4], bool bias,
+                                    bool accumulate, const char *want, uint64_t *bytes)
 {
     dnnl_primitive_attr_t attr = NULL;
     dnnl_post_ops_t ops = NULL;
@@ -210,8 +212,8 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
                      "oneDNN's matmul primitive cannot be made: status %d", (int)rc);
 }
 
-/* A primitive shares a product out to the threads that it was made for. Where a region has fewer, oneDNN computes only a
- * part of the product, and returns success. So each product asks first. A context of one thread always has it. */
+/* A primitive shares a product out to the threads that it was made for. Where a region has fewer, oneDNN computes only
+ * a part of the product, and returns success. So each product asks first. A context of one thread always has it. */
 static bool team_is_whole(zero_nn_t *nn)
 {
     zero_nn_cpu_t *cpu = nn->state;
@@ -225,9 +227,11 @@ static bool team_is_whole(zero_nn_t *nn)
         cpu->counted = most >= nn->threads;
     }
     if (most < nn->threads)
-        zero_nn_fail(nn, ZERO_ERR_ORDER,
-                     "a product planned for %d threads has %d of them, because %s: call where OpenMP gives %d threads, or "
-                     "make the context with 1 thread", nn->threads, most, why, nn->threads);
+        zero_nn_fail(
+            nn, ZERO_ERR_ORDER,
+            "a product planned for %d threads has %d of them, because %s: call where OpenMP gives %d threads, or "
+            "make the context with 1 thread",
+            nn->threads, most, why, nn->threads);
     return most >= nn->threads;
 }
 

@@ -1,6 +1,7 @@
-/* simd.h - the row and block kernels of the CPU backend, serial, one table per instruction set. simd_rows.h holds them once;
- * avx512.c, avx2.c and base.c compile it for their vectors. Callers split the work over threads; no function here depends on how.
- * Sums run over lanes and are then added lane by lane in a fixed tree: the same bits for the same instruction set. */
+/* simd.h - the row and block kernels of the CPU backend, serial, one table per instruction set. simd_rows.h holds them
+ * once; avx512.c, avx2.c and base.c compile it for their vectors. Callers split the work over threads; no function here
+ * depends on how. Sums run over lanes and are then added lane by lane in a fixed tree: the same bits for the same
+ * instruction set. */
 #ifndef ZERO_NN_SIMD_H
 #define ZERO_NN_SIMD_H
 
@@ -29,21 +30,23 @@ typedef struct zero_nn_simd {
     /* One row of a layer norm. The gradient adds this row's part to dw, db (C) fp32; residual may be NULL. */
     void (*norm)(void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t C, float eps,
                  zero_dtype_t dtype);
-    void (*norm_grad)(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x, const void *w,
-                      float mean, float rstd, int64_t C, zero_dtype_t dtype);
+    void (*norm_grad)(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x,
+                      const void *w, float mean, float rstd, int64_t C, zero_dtype_t dtype);
 
     /* One row of logits (V): returns its loss; with grad overwrites it by softmax - onehot. */
     float (*entropy)(void *logits, int64_t target, int64_t V, bool grad, zero_dtype_t dtype);
 
-    /* C (m, n) = A (m, k) B (k, n), + C where add. fp32; n is a multiple of ZERO_NN_LANES and every row of b and c aligned to so
-     * many floats. A is (m, k) with rows of ZERO_NN_BLOCK floats, or with trans_a stored transposed: (k, m) with such rows. */
-    void (*block)(float *c, int64_t ldc, const float *a, bool trans_a, const float *b, int64_t ldb, int64_t m, int64_t n, int64_t k,
-                  bool add);
-    /* A step of the online softmax. s (keys, queries) are scores, in rows of ZERO_NN_BLOCK, and become exp(s - max); max and sum
-     * (queries) are brought up to date; factor (queries) is what the output so far must be multiplied by. Where diagonal, key i is
-     * hidden from queries < i: its score becomes 0. */
+    /* C (m, n) = A (m, k) B (k, n), + C where add. fp32; n is a multiple of ZERO_NN_LANES and every row of b and c
+     * aligned to so many floats. A is (m, k) with rows of ZERO_NN_BLOCK floats, or with trans_a stored transposed: (k,
+     * m) with such rows. */
+    void (*block)(float *c, int64_t ldc, const float *a, bool trans_a, const float *b, int64_t ldb, int64_t m,
+                  int64_t n, int64_t k, bool add);
+    /* A step of the online softmax. s (keys, queries) are scores, in rows of ZERO_NN_BLOCK, and become exp(s - max);
+     * max and sum (queries) are brought up to date; factor (queries) is what the output so far must be multiplied by.
+     * Where diagonal, key i is hidden from queries < i: its score becomes 0. */
     void (*softmax)(float *s, float *max, float *sum, float *factor, int64_t keys, bool diagonal);
-    /* p = exp(s - lse) in place of s, ds = p (dp - delta) in place of dp; lse and delta (queries). Hidden ones become 0. */
+    /* p = exp(s - lse) in place of s, ds = p (dp - delta) in place of dp; lse and delta (queries). Hidden ones become
+     * 0. */
     void (*softmax_grad)(float *s, float *dp, const float *lse, const float *delta, int64_t keys, bool diagonal);
 
     /* C (tile_m, tile_n), rows ldc apart, = A B, or += where add. A is packed (k, tile_m), B packed (k, tile_n). */

@@ -1,6 +1,7 @@
-/* simd_rows.h - the kernels of simd.h, compiled once per instruction set. The file that includes it defines: SIMD_TABLE, SIMD_NAME,
- * TARGET (a function attribute), LANES, vf and vi (vectors of LANES floats and int32), vf_fma, vf_max (the second operand where one
- * is NaN), and the tile sizes BLOCK_M, TILE_M, TILE_V (rows and vectors that the registers hold). */
+/* simd_rows.h - the kernels of simd.h, compiled once per instruction set. The file that includes it defines:
+ * SIMD_TABLE, SIMD_NAME, TARGET (a function attribute), LANES, vf and vi (vectors of LANES floats and int32), vf_fma,
+ * vf_max (the second operand where one is NaN), and the tile sizes BLOCK_M, TILE_M, TILE_V (rows and vectors that the
+ * registers hold). */
 #include "kernels/nn/cpu/simd.h"
 
 #include <math.h>
@@ -136,8 +137,9 @@ INLINE void row_put_to(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v)
         }                           \
     } while (0)
 
-/* e^x for x <= 88: at most 1 ulp off for x >= -87.33, 0 below (where the result would be subnormal); NaN stays. x = n ln 2 + r, a
- * polynomial in r (coefficients: Cephes' expf), times 2^n through the exponent's bits. Adding 1.5 * 2^23 rounds to an integer. */
+/* e^x for x <= 88: at most 1 ulp off for x >= -87.33, 0 below (where the result would be subnormal); NaN stays. x = n
+ * ln 2 + r, a polynomial in r (coefficients: Cephes' expf), times 2^n through the exponent's bits. Adding 1.5 * 2^23
+ * rounds to an integer. */
 INLINE vf vf_exp(vf x)
 {
     const float shift = 12582912.0f;
@@ -156,7 +158,7 @@ INLINE vf vf_exp(vf x)
     return (vf)(~tiny & (vi)(p * power));
 }
 
-/* ---- rows -------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------------------------- */
 
 KERNEL void rows_load(float *y, const void *x, int64_t n, zero_dtype_t dtype)
 {
@@ -248,8 +250,8 @@ KERNEL void rows_gelu_grad(void *dx, const void *dy, const void *x, int64_t n, z
 }
 
 /* Four accumulators in turn: the order of additions depends on C alone. */
-INLINE void norm_row(void *y, float *mean_out, float *rstd_out, const void *x, const void *w, const void *b, int64_t C, float eps,
-                     const zero_dtype_t dtype)
+INLINE void norm_row(void *y, float *mean_out, float *rstd_out, const void *x, const void *w, const void *b, int64_t C,
+                     float eps, const zero_dtype_t dtype)
 {
     vf sum[4] = {{0}, {0}, {0}, {0}};
     int64_t i = 0;
@@ -283,21 +285,22 @@ INLINE void norm_row(void *y, float *mean_out, float *rstd_out, const void *x, c
         *rstd_out = rstd;
 }
 
-KERNEL void rows_norm(void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t C, float eps,
-                      zero_dtype_t dtype)
+KERNEL void rows_norm(void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t C,
+                      float eps, zero_dtype_t dtype)
 {
 #define BODY(dt) norm_row(y, mean, rstd, x, w, b, C, eps, dt)
     FOR_DTYPE(dtype, BODY);
 #undef BODY
 }
 
-INLINE void norm_grad_row(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x, const void *w,
-                          float mean, float rstd, int64_t C, const zero_dtype_t dtype)
+INLINE void norm_grad_row(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x,
+                          const void *w, float mean, float rstd, int64_t C, const zero_dtype_t dtype)
 {
     vf sum_g[2] = {{0}, {0}}, sum_gn[2] = {{0}, {0}};
     for (int64_t i = 0; i < C; i += LANES) { /* dy is 0 beyond C: nothing is added there */
         int j = (i / LANES) & 1;
-        vf d = row_get_to(dy, i, C, dtype), g = d * row_get_to(w, i, C, dtype), n = (row_get_to(x, i, C, dtype) - mean) * rstd;
+        vf d = row_get_to(dy, i, C, dtype), g = d * row_get_to(w, i, C, dtype),
+           n = (row_get_to(x, i, C, dtype) - mean) * rstd;
         sum_g[j] += g;
         sum_gn[j] = vf_fma(g, n, sum_gn[j]);
         row_put_to(dw, i, C, ZERO_FP32, vf_fma(d, n, row_get_to(dw, i, C, ZERO_FP32)));
@@ -313,16 +316,16 @@ INLINE void norm_grad_row(void *dx, float *dw, float *db, const void *residual, 
     }
 }
 
-KERNEL void rows_norm_grad(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x, const void *w,
-                           float mean, float rstd, int64_t C, zero_dtype_t dtype)
+KERNEL void rows_norm_grad(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x,
+                           const void *w, float mean, float rstd, int64_t C, zero_dtype_t dtype)
 {
 #define BODY(dt) norm_grad_row(dx, dw, db, residual, dy, x, w, mean, rstd, C, dt)
     FOR_DTYPE(dtype, BODY);
 #undef BODY
 }
 
-/* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. A NaN passes the maximum by, but not the
- * sum. */
+/* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. A NaN passes the maximum by,
+ * but not the sum. */
 INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, const zero_dtype_t dtype)
 {
     vf top[4], sum[4];
@@ -361,31 +364,33 @@ INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, con
 
 KERNEL float rows_entropy(void *logits, int64_t target, int64_t V, bool grad, zero_dtype_t dtype)
 {
-    return dtype == ZERO_FP32 ? entropy_row(logits, target, V, grad, ZERO_FP32) : entropy_row(logits, target, V, grad, ZERO_BF16);
+    return dtype == ZERO_FP32 ? entropy_row(logits, target, V, grad, ZERO_FP32)
+                              : entropy_row(logits, target, V, grad, ZERO_BF16);
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------------------------ */
+/* ---- blocks ----------------------------------------------------------------------------------------------------- */
 
-/* A tile of ROWS x VECTORS of C in registers. A (i, l) is at a[i * a_row + l * a_col]; constants, once inlined, wherever speed
- * matters. */
-#define DEFINE_TILE(name, ROWS, VECTORS)                                                                                          \
-    INLINE void name(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb, int64_t k, \
-                     bool add)                                                                                                    \
-    {                                                                                                                             \
-        vf sum[ROWS][VECTORS];                                                                                                    \
-        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++) _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)     \
-            sum[i][j] = add ? vf_get(c + i * ldc + j * LANES) : (vf){0};                                                          \
-        for (int64_t l = 0; l < k; l++) {                                                                                         \
-            vf bl[VECTORS];                                                                                                       \
-            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++) bl[j] = vf_get(b + l * ldb + j * LANES);                  \
-            _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++)                                                             \
-            {                                                                                                                     \
-                vf ai = vf_set(a[i * a_row + l * a_col]);                                                                         \
-                _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++) sum[i][j] = vf_fma(ai, bl[j], sum[i][j]);             \
-            }                                                                                                                     \
-        }                                                                                                                         \
-        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++) _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++)     \
-            vf_put(c + i * ldc + j * LANES, sum[i][j]);                                                                           \
+/* A tile of ROWS x VECTORS of C in registers. A (i, l) is at a[i * a_row + l * a_col]; constants, once inlined,
+ * wherever speed matters. */
+#define DEFINE_TILE(name, ROWS, VECTORS)                                                                               \
+    INLINE void name(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb, \
+                     int64_t k, bool add)                                                                              \
+    {                                                                                                                  \
+        vf sum[ROWS][VECTORS];                                                                                         \
+        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++)                                                      \
+            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++) sum[i][j] =                                    \
+                add ? vf_get(c + i * ldc + j * LANES) : (vf){0};                                                       \
+        for (int64_t l = 0; l < k; l++) {                                                                              \
+            vf bl[VECTORS];                                                                                            \
+            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++) bl[j] = vf_get(b + l * ldb + j * LANES);       \
+            _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++)                                                  \
+            {                                                                                                          \
+                vf ai = vf_set(a[i * a_row + l * a_col]);                                                              \
+                _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++) sum[i][j] = vf_fma(ai, bl[j], sum[i][j]);  \
+            }                                                                                                          \
+        }                                                                                                              \
+        _Pragma("GCC unroll 16") for (int i = 0; i < (ROWS); i++)                                                      \
+            _Pragma("GCC unroll 4") for (int j = 0; j < (VECTORS); j++) vf_put(c + i * ldc + j * LANES, sum[i][j]);    \
     }
 
 DEFINE_TILE(tile_many_2, BLOCK_M, 2)
@@ -393,8 +398,8 @@ DEFINE_TILE(tile_many_1, BLOCK_M, 1)
 DEFINE_TILE(tile_one_2, 1, 2)
 DEFINE_TILE(tile_one_1, 1, 1)
 
-INLINE void block_product(float *c, int64_t ldc, const float *a, const int64_t a_row, const int64_t a_col, const float *b,
-                          int64_t ldb, int64_t m, int64_t n, int64_t k, bool add)
+INLINE void block_product(float *c, int64_t ldc, const float *a, const int64_t a_row, const int64_t a_col,
+                          const float *b, int64_t ldb, int64_t m, int64_t n, int64_t k, bool add)
 {
     int64_t i = 0;
     for (; i + BLOCK_M <= m; i += BLOCK_M) {
@@ -413,8 +418,8 @@ INLINE void block_product(float *c, int64_t ldc, const float *a, const int64_t a
     }
 }
 
-KERNEL void rows_block(float *c, int64_t ldc, const float *a, bool trans_a, const float *b, int64_t ldb, int64_t m, int64_t n,
-                       int64_t k, bool add)
+KERNEL void rows_block(float *c, int64_t ldc, const float *a, bool trans_a, const float *b, int64_t ldb, int64_t m,
+                       int64_t n, int64_t k, bool add)
 {
     if (trans_a)
         block_product(c, ldc, a, 1, ZERO_NN_BLOCK, b, ldb, m, n, k, add);
@@ -429,8 +434,8 @@ KERNEL void rows_tile(float *c, int64_t ldc, const float *a, const float *b, int
     for (int i = 0; i < TILE_M; i++)
         for (int j = 0; j < TILE_V * LANES; j += 16)
             __builtin_prefetch(c + i * ldc + j, 1);
-    _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++) _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++) sum[i][j] =
-        (vf){0};
+    _Pragma("GCC unroll 16") for (int i = 0; i < TILE_M; i++) _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++)
+        sum[i][j] = (vf){0};
     for (int64_t l = 0; l < k; l++, a += TILE_M, b += TILE_V * LANES) {
         vf bl[TILE_V];
         _Pragma("GCC unroll 4") for (int j = 0; j < TILE_V; j++) bl[j] = vf_get(b + j * LANES);
@@ -447,8 +452,8 @@ KERNEL void rows_tile(float *c, int64_t ldc, const float *a, const float *b, int
     }
 }
 
-/* Keys of the vector of queries from t on: [0, *all) are seen by each of its lanes, [*all, *some) by lanes from key - t on, the
- * rest by none. */
+/* Keys of the vector of queries from t on: [0, *all) are seen by each of its lanes, [*all, *some) by lanes from key - t
+ * on, the rest by none. */
 INLINE void keys_seen(int64_t t, int64_t keys, bool diagonal, int64_t *all, int64_t *some)
 {
     *all = diagonal && t + 1 < keys ? t + 1 : keys;

@@ -1,5 +1,5 @@
-/* attention.cu - see kernels.h. Causal attention forward, after Dao et al. (2022): a block for 64 queries of a head goes over the keys 64 at a time
- * with a running maximum and sum. All in fp32. */
+/* attention.cu - see kernels.h. Causal attention forward, after Dao et al. (2022): a block for 64 queries of a head
+ * goes over the keys 64 at a time with a running maximum and sum. All in fp32. */
 #include "kernels/nn/cuda/attention.h"
 
 template <typename T, int PARTS>
@@ -56,7 +56,8 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_forward(ze
             for (int j = 0; j < 4; j++) {
                 int64_t c = part * ZERO_TILE + 4 * threadIdx.x + j;
                 if (c < a.D)
-                    out[((block.b * a.T + query) * a.H + block.head) * a.D + c] = zero_narrow<T>(sums[part][i][j] / sum[i]);
+                    out[((block.b * a.T + query) * a.H + block.head) * a.D + c] =
+                        zero_narrow<T>(sums[part][i][j] / sum[i]);
             }
         }
         if (threadIdx.x == 0 && lse != NULL)

@@ -1,4 +1,5 @@
-/* attention.h - inside kernels/nn/cuda, for attention.cu and attention_grad.cu: what their kernels are told, and who computes what. */
+/* attention.h - inside kernels/nn/cuda, for attention.cu and attention_grad.cu: what their kernels are told, and who
+ * computes what. */
 #ifndef ZERO_NN_CUDA_ATTENTION_H
 #define ZERO_NN_CUDA_ATTENTION_H
 
@@ -24,13 +25,17 @@ template <typename E> static zero_attention<E> zero_attention_of(const zero_nn_a
     x.q_stride = a->q_stride, x.k_stride = a->k_stride, x.v_stride = a->v_stride;
     x.scale = (float)a->scale;
     x.q = (const E *)a->q, x.k = (const E *)a->k, x.v = (const E *)a->v;
-    x.wide = ((uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v | (uintptr_t)((a->q_stride | a->k_stride | a->v_stride | a->D) * bytes)) % 16 == 0;
+    x.wide = ((uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v |
+              (uintptr_t)((a->q_stride | a->k_stride | a->v_stride | a->D) * bytes)) %
+                 16 ==
+             0;
     return x;
 }
 
 /* Rows of a head of sequence b of a buffer with `stride` elements from row to row. */
 template <typename E>
-__device__ __forceinline__ zero_head<E> zero_attention_head(const zero_attention<E> &a, const E *p, int64_t stride, int64_t b, int64_t head)
+__device__ __forceinline__ zero_head<E> zero_attention_head(const zero_attention<E> &a, const E *p, int64_t stride,
+                                                            int64_t b, int64_t head)
 {
     zero_head<E> h = {p + b * a.T * stride + head * a.D, stride, a.T, a.D, a.wide};
     return h;
@@ -41,7 +46,8 @@ struct zero_attention_block {
     int64_t tile, b, head;
 };
 template <typename E>
-__device__ __forceinline__ zero_attention_block zero_attention_find(const zero_attention<E> &a, int64_t heads, int64_t index)
+__device__ __forceinline__ zero_attention_block zero_attention_find(const zero_attention<E> &a, int64_t heads,
+                                                                    int64_t index)
 {
     zero_attention_block block = {index / (a.B * heads), index / heads % a.B, index % heads};
     return block;

@@ -1,11 +1,13 @@
-/* attention_grad.cu - see kernels.h. With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP - delta), dq = scale dS k,
- * dk = scale dS' q, where delta is the sum of dout out over a head (Dao et al. 2022). Each sum belongs to one block: one kernel goes over the keys of
- * 64 queries for dq, another over the queries of 64 keys for dk and dv, both computing P again. No atomics. */
+/* attention_grad.cu - see kernels.h. With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP -
+ * delta), dq = scale dS k, dk = scale dS' q, where delta is the sum of dout out over a head (Dao et al. 2022). Each sum
+ * belongs to one block: one kernel goes over the keys of 64 queries for dq, another over the queries of 64 keys for dk
+ * and dv, both computing P again. No atomics. */
 #include "kernels/nn/cuda/attention.h"
 
 enum { WARPS = 4 };
 
-/* What the gradients need besides: dout (rows, H * D) dense, lse and delta (B, H, T). wide: as for zero_attention, of dout. */
+/* What the gradients need besides: dout (rows, H * D) dense, lse and delta (B, H, T). wide: as for zero_attention, of
+ * dout. */
 template <typename E> struct grad {
     const E *dout;
     const float *lse, *delta;
@@ -13,7 +15,8 @@ template <typename E> struct grad {
 };
 
 template <typename E>
-static __device__ __forceinline__ zero_head<E> dout_head(const zero_attention<E> &a, const grad<E> &g, int64_t b, int64_t head)
+static __device__ __forceinline__ zero_head<E> dout_head(const zero_attention<E> &a, const grad<E> &g, int64_t b,
+                                                         int64_t head)
 {
     zero_head<E> h = {g.dout + (b * a.T * a.H + head) * a.D, a.H * a.D, a.T, a.D, g.wide};
     return h;
@@ -22,7 +25,7 @@ static __device__ __forceinline__ zero_head<E> dout_head(const zero_attention<E>
 /* A warp for each row of a head, in the order of out. */
 template <typename E>
 static __global__ void __launch_bounds__(WARPS *ZERO_WARP)
-attention_delta(float *delta, const E *dout, const E *out, int64_t rows, int64_t T, int64_t H, int64_t D)
+    attention_delta(float *delta, const E *dout, const E *out, int64_t rows, int64_t T, int64_t H, int64_t D)
 {
     const int64_t r = (int64_t)blockIdx.x * WARPS + threadIdx.y, head = r % H, t = r / H % T, b = r / (H * T);
     float sum = 0;
@@ -37,7 +40,8 @@ attention_delta(float *delta, const E *dout, const E *out, int64_t rows, int64_t
 
 /* Rows [r0, r0 + 64) of a head of a buffer like q, k or v = sums (rows, D in parts of 64). */
 template <typename E, int PARTS>
-static __device__ __forceinline__ void put_rows(E *p, int64_t stride, int64_t r0, int64_t rows, int64_t D, const float sums[PARTS][4][4])
+static __device__ __forceinline__ void put_rows(E *p, int64_t stride, int64_t r0, int64_t rows, int64_t D,
+                                                const float sums[PARTS][4][4])
 {
     for (int i = 0; i < 4; i++) {
         const int64_t r = r0 + 4 * threadIdx.y + i;
@@ -58,7 +62,8 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dq(zero_at
     __shared__ __align__(16) float weights[ZERO_TILE][ZERO_TILE_ROW], buffer[ZERO_TILE][ZERO_TILE_ROW];
     const zero_attention_block block = zero_attention_find(a, a.H, blockIdx.x);
     const int64_t q0 = (a.tiles - 1 - block.tile) * ZERO_TILE; /* the longest first */
-    const zero_head<E> q = zero_attention_head(a, a.q, a.q_stride, block.b, block.head), dout = dout_head(a, g, block.b, block.head);
+    const zero_head<E> q = zero_attention_head(a, a.q, a.q_stride, block.b, block.head),
+                       dout = dout_head(a, g, block.b, block.head);
     const zero_head<E> k = zero_attention_head(a, a.k, a.k_stride, block.b, block.head / a.group);
     const zero_head<E> v = zero_attention_head(a, a.v, a.v_stride, block.b, block.head / a.group);
     float s[4][4], dp[4][4], sums[PARTS][4][4], lse[4], delta[4];
@@ -99,7 +104,8 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dkv(zero_a
     for (int i = 0; i < 16 * PARTS; i++)
         sums_k[i / 16][i / 4 % 4][i % 4] = sums_v[i / 16][i / 4 % 4][i % 4] = 0;
     for (int64_t head = block.head * a.group; head < (block.head + 1) * a.group; head++) {
-        const zero_head<E> q = zero_attention_head(a, a.q, a.q_stride, block.b, head), dout = dout_head(a, g, block.b, head);
+        const zero_head<E> q = zero_attention_head(a, a.q, a.q_stride, block.b, head),
+                           dout = dout_head(a, g, block.b, head);
         const float *lse = g.lse + (block.b * a.H + head) * a.T, *delta = g.delta + (block.b * a.H + head) * a.T;
         for (int64_t q0 = k0; q0 < a.T; q0 += ZERO_TILE) {
             zero_tile_scores(p, buffer, k, k0, q, q0);
@@ -125,26 +131,32 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dkv(zero_a
 }
 
 template <typename E, int PARTS>
-static cudaError_t launch_both(const zero_attention<E> &a, const grad<E> &g, const zero_nn_attention_grad_t *out, cudaStream_t stream)
+static cudaError_t launch_both(const zero_attention<E> &a, const grad<E> &g, const zero_nn_attention_grad_t *out,
+                               cudaStream_t stream)
 {
     const dim3 threads(ZERO_TILE_SIDE, ZERO_TILE_SIDE);
-    ZERO_LAUNCH((attention_dq<E, PARTS>), dim3((unsigned)(a.tiles * a.B * a.H)), threads, 0, stream, a, g, (E *)out->dq);
+    ZERO_LAUNCH((attention_dq<E, PARTS>), dim3((unsigned)(a.tiles * a.B * a.H)), threads, 0, stream, a, g,
+                (E *)out->dq);
     cudaError_t status = cudaGetLastError();
     if (status != cudaSuccess)
         return status;
-    ZERO_LAUNCH((attention_dkv<E, PARTS>), dim3((unsigned)(a.tiles * a.B * a.KV)), threads, 0, stream, a, g, (E *)out->dk, (E *)out->dv);
+    ZERO_LAUNCH((attention_dkv<E, PARTS>), dim3((unsigned)(a.tiles * a.B * a.KV)), threads, 0, stream, a, g,
+                (E *)out->dk, (E *)out->dv);
     return cudaGetLastError();
 }
 
 template <typename E>
-static cudaError_t launch(const zero_nn_attention_t *given, const zero_nn_attention_grad_t *out, float *delta, cudaStream_t stream)
+static cudaError_t launch(const zero_nn_attention_t *given, const zero_nn_attention_grad_t *out, float *delta,
+                          cudaStream_t stream)
 {
     const zero_attention<E> a = zero_attention_of<E>(given);
     const int64_t rows = a.B * a.T * a.H, blocks = (rows + WARPS - 1) / WARPS;
-    const grad<E> g = {(const E *)out->dout, given->lse, delta, ((uintptr_t)out->dout | (uintptr_t)a.D * sizeof(E)) % 16 == 0};
+    const grad<E> g = {(const E *)out->dout, given->lse, delta,
+                       ((uintptr_t)out->dout | (uintptr_t)a.D * sizeof(E)) % 16 == 0};
     if (a.tiles * a.B * a.H > INT32_MAX || blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    ZERO_LAUNCH((attention_delta<E>), dim3((unsigned)blocks), dim3(ZERO_WARP, WARPS), 0, stream, delta, g.dout, (const E *)given->out, rows, a.T, a.H, a.D);
+    ZERO_LAUNCH((attention_delta<E>), dim3((unsigned)blocks), dim3(ZERO_WARP, WARPS), 0, stream, delta, g.dout,
+                (const E *)given->out, rows, a.T, a.H, a.D);
     cudaError_t status = cudaGetLastError();
     if (status != cudaSuccess)
         return status;
@@ -155,7 +167,8 @@ static cudaError_t launch(const zero_nn_attention_t *given, const zero_nn_attent
     return launch_both<E, 4>(a, g, out, stream);
 }
 
-cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g, float *delta, cudaStream_t stream)
+cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
+                                            float *delta, cudaStream_t stream)
 {
     return a->dtype == ZERO_FP32 ? launch<float>(a, g, delta, stream) : launch<zero_bf16_t>(a, g, delta, stream);
 }

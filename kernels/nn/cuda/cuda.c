@@ -12,7 +12,8 @@ void zero_nn_cuda_check(zero_nn_t *nn, const char *call, cudaError_t status)
     char text[256];
     if (status != cudaSuccess)
         zero_nn_fail(nn, status == cudaErrorMemoryAllocation ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM, "%s: %s: %s (%s)",
-                     zero_nn_shape_text(&nn->plan->shape, text, sizeof text), call, cudaGetErrorString(status), cudaGetErrorName(status));
+                     zero_nn_shape_text(&nn->plan->shape, text, sizeof text), call, cudaGetErrorString(status),
+                     cudaGetErrorName(status));
 }
 
 static zero_status_t cuda_open(zero_nn_t *nn, zero_error_t *error)
@@ -23,7 +24,9 @@ static zero_status_t cuda_open(zero_nn_t *nn, zero_error_t *error)
     if (rc == cudaSuccess)
         rc = cudaGetDeviceProperties(&device, index);
     if (rc != cudaSuccess)
-        return zero_fail(error, rc == cudaErrorNoDevice || rc == cudaErrorInsufficientDriver ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_SYSTEM,
+        return zero_fail(error,
+                         rc == cudaErrorNoDevice || rc == cudaErrorInsufficientDriver ? ZERO_ERR_UNSUPPORTED
+                                                                                      : ZERO_ERR_SYSTEM,
                          "no kernels on a GPU: %s (%s)", cudaGetErrorString(rc), cudaGetErrorName(rc));
     rc = zero_nn_cuda_load_kernels();
     if (rc != cudaSuccess)
@@ -40,8 +43,10 @@ static zero_status_t cuda_open(zero_nn_t *nn, zero_error_t *error)
     cuda->gelu = device.major == 9 || device.major == 10;
     nn->state = cuda;
     size_t version = cublasLtGetVersion();
-    snprintf(cuda->choices.machine, sizeof cuda->choices.machine, "%s, cuBLASLt %zu.%zu.%zu", device.name, version / 10000, version / 100 % 100, version % 100);
-    snprintf(nn->label, sizeof nn->label, "cuda (%.*s, cuBLASLt %zu.%zu.%zu)", NAME_MOST, device.name, version / 10000, version / 100 % 100, version % 100);
+    snprintf(cuda->choices.machine, sizeof cuda->choices.machine, "%s, cuBLASLt %zu.%zu.%zu", device.name,
+             version / 10000, version / 100 % 100, version % 100);
+    snprintf(nn->label, sizeof nn->label, "cuda (%.*s, cuBLASLt %zu.%zu.%zu)", NAME_MOST, device.name, version / 10000,
+             version / 100 % 100, version % 100);
     cuda->label_end = (int)strlen(nn->label) - 1;
     return ZERO_OK;
 }
@@ -66,34 +71,40 @@ static void without_cudnn(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_
     if (cuda->cudnn == NULL && !cuda->told[0] && !cuda->told[1])
         zero_nn_warn(nn, "attention will be slow: our own kernels compute it, in fp32, since %s", why->text);
     else if (cuda->cudnn != NULL && !cuda->told[backward])
-        zero_nn_warn(nn, "attention will be slow %s: our own kernels compute it, in fp32, since cuDNN does not take %s: %s", backward ? "backward" : "forward",
-                     zero_nn_shape_text(&plan->shape, text, sizeof text), why->text);
+        zero_nn_warn(nn,
+                     "attention will be slow %s: our own kernels compute it, in fp32, since cuDNN does not take %s: %s",
+                     backward ? "backward" : "forward", zero_nn_shape_text(&plan->shape, text, sizeof text), why->text);
     cuda->told[backward] = true;
 }
 
-/* cuDNN computes attention in bf16 where it is there and takes the shape, otherwise our own kernels do: plan->data is NULL then. */
+/* cuDNN computes attention in bf16 where it is there and takes the shape, otherwise our own kernels do: plan->data is
+ * NULL then. */
 static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
 {
     zero_nn_cuda_t *cuda = nn->state;
     const int64_t *d = plan->shape.d;
     zero_sdpa_t *sdpa = NULL;
     if (d[4] > ZERO_NN_CUDA_HEAD)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "heads of %lld elements: at most %d on a GPU", (long long)d[4], ZERO_NN_CUDA_HEAD);
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "heads of %lld elements: at most %d on a GPU", (long long)d[4],
+                         ZERO_NN_CUDA_HEAD);
     if (plan->shape.dtype == ZERO_BF16) {
         zero_error_t why = {.status = ZERO_OK};
         if (!cuda->cudnn_asked && zero_cudnn_open(&cuda->cudnn, NULL, nn->stream, &why) == ZERO_OK) {
             const unsigned version = (unsigned)zero_cudnn_version(cuda->cudnn);
-            snprintf(nn->label + cuda->label_end, sizeof nn->label - (size_t)cuda->label_end, ", cuDNN %u.%u.%u)", version / 10000, version / 100 % 100,
-                     version % 100);
+            snprintf(nn->label + cuda->label_end, sizeof nn->label - (size_t)cuda->label_end, ", cuDNN %u.%u.%u)",
+                     version / 10000, version / 100 % 100, version % 100);
         }
         cuda->cudnn_asked = true;
-        if (cuda->cudnn != NULL && zero_sdpa_create(&sdpa, cuda->cudnn, &plan->shape, &plan->workspace, &why) == ZERO_OK) {
+        if (cuda->cudnn != NULL &&
+            zero_sdpa_create(&sdpa, cuda->cudnn, &plan->shape, &plan->workspace, &why) == ZERO_OK) {
             plan->data = sdpa;
             return ZERO_OK;
         }
         without_cudnn(nn, plan, &why);
     }
-    plan->workspace = plan->shape.op == ZERO_NN_ATTN_FORWARD ? 0 : (uint64_t)(d[0] * d[1] * d[2]) * sizeof(float); /* delta (B, H, T) */
+    plan->workspace = plan->shape.op == ZERO_NN_ATTN_FORWARD
+                          ? 0
+                          : (uint64_t)(d[0] * d[1] * d[2]) * sizeof(float); /* delta (B, H, T) */
     return ZERO_OK;
 }
 
@@ -158,10 +169,11 @@ static void *reached(zero_nn_t *nn, const char *what, const void *p)
     if (status != cudaSuccess)
         zero_nn_cuda_check(nn, "cudaPointerGetAttributes", status);
     else if (at.devicePointer == NULL)
-        zero_nn_fail(nn, ZERO_ERR_ARG,
-                     "%s: %s lie in memory of the host that is not page-locked, which a GPU cannot reach: use the engine's "
-                     "host tier (zero_reserve), cudaHostAlloc or cudaHostRegister",
-                     zero_nn_shape_text(&nn->plan->shape, text, sizeof text), what);
+        zero_nn_fail(
+            nn, ZERO_ERR_ARG,
+            "%s: %s lie in memory of the host that is not page-locked, which a GPU cannot reach: use the engine's "
+            "host tier (zero_reserve), cudaHostAlloc or cudaHostRegister",
+            zero_nn_shape_text(&nn->plan->shape, text, sizeof text), what);
     return at.devicePointer;
 }
 
@@ -170,7 +182,8 @@ static void cuda_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64
     float *partial = (float *)nn->workspace; /* (parts, n) */
     cudaError_t status = zero_nn_cuda_column_sums(partial, dy, rows, n, dtype, zero_nn_cuda_stream(nn));
     if (status == cudaSuccess)
-        status = zero_nn_cuda_add_parts(dbias, NULL, partial, zero_nn_cuda_sum_parts(rows), n, dtype, zero_nn_cuda_stream(nn));
+        status = zero_nn_cuda_add_parts(dbias, NULL, partial, zero_nn_cuda_sum_parts(rows), n, dtype,
+                                        zero_nn_cuda_stream(nn));
     zero_nn_cuda_check(nn, "its kernel", status);
 }
 
@@ -187,7 +200,8 @@ static void cuda_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
     const int32_t *tokens = reached(nn, "tokens", e->tokens), *order = NULL;
     if (tokens == NULL)
         return;
-    cudaError_t status = zero_nn_cuda_sort(nn->workspace, tokens, e->B * e->T, e->V, &tokens, &order, zero_nn_cuda_stream(nn));
+    cudaError_t status =
+        zero_nn_cuda_sort(nn->workspace, tokens, e->B * e->T, e->V, &tokens, &order, zero_nn_cuda_stream(nn));
     if (status == cudaSuccess)
         status = zero_nn_cuda_embedding_backward(e, tokens, order, zero_nn_cuda_stream(nn));
     zero_nn_cuda_check(nn, "its kernel", status);
@@ -200,7 +214,8 @@ static void cuda_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 
 static void cuda_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
-    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_norm_backward(l, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
+    zero_nn_cuda_check(nn, "its kernel",
+                       zero_nn_cuda_norm_backward(l, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
@@ -208,7 +223,8 @@ static void cuda_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t cou
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_gelu_forward(y, x, count, dtype, zero_nn_cuda_stream(nn)));
 }
 
-static void cuda_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
+static void cuda_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count,
+                               zero_dtype_t dtype)
 {
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_gelu_backward(dx, dy, x, count, dtype, zero_nn_cuda_stream(nn)));
 }
@@ -246,7 +262,8 @@ static void cuda_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a,
     if (nn->plan->data != NULL)
         sdpa(nn, a, g);
     else
-        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_attention_backward(a, g, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
+        zero_nn_cuda_check(nn, "its kernel",
+                           zero_nn_cuda_attention_backward(a, g, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
@@ -271,8 +288,8 @@ static void cuda_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
 {
     cudaError_t status = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, zero_nn_cuda_stream(nn));
     if (status != cudaSuccess)
-        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "a copy of %llu bytes: cudaMemcpyAsync: %s (%s)", (unsigned long long)bytes, cudaGetErrorString(status),
-                     cudaGetErrorName(status));
+        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "a copy of %llu bytes: cudaMemcpyAsync: %s (%s)", (unsigned long long)bytes,
+                     cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
 static const zero_nn_ops_t OPS = {

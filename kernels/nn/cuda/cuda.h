@@ -16,10 +16,10 @@ typedef struct zero_nn_slot zero_nn_slot_t;
 typedef struct zero_nn_cuda {
     cublasLtHandle_t blas;
     zero_choices_t choices;
-    bool gelu;           /* whether cuBLASLt computes GELU fast on this GPU, see gemm.c */
-    bool cudnn_asked;    /* whether cuDNN was looked for: with the first attention in bf16 */
-    zero_cudnn_t *cudnn; /* NULL: not asked for, or not there */
-    bool told[2];        /* why our own kernels compute attention, forward and backward */
+    bool gelu;             /* whether cuBLASLt computes GELU fast on this GPU, see gemm.c */
+    bool cudnn_asked;      /* whether cuDNN was looked for: with the first attention in bf16 */
+    zero_cudnn_t *cudnn;   /* NULL: not asked for, or not there */
+    bool told[2];          /* why our own kernels compute attention, forward and backward */
     zero_nn_slot_t *slots; /* graph.c: of zero_nn_repeat */
     int slot_count;
     bool capturing;      /* the stream is captured: a call that fails leaves the choice of what computes it alone */
@@ -32,11 +32,12 @@ static inline cudaStream_t zero_nn_cuda_stream(const zero_nn_t *nn)
     return (cudaStream_t)nn->stream;
 }
 
-/* Keeps the error of a call that failed while nn->plan ran: "add (5) in fp32: its kernel: out of memory (cudaErrorMemoryAllocation)". */
+/* Keeps the error of a call that failed while nn->plan ran: "add (5) in fp32: its kernel: out of memory
+ * (cudaErrorMemoryAllocation)". */
 void zero_nn_cuda_check(zero_nn_t *nn, const char *call, cudaError_t status);
 
-/* Products (gemm.c). open and close: the library's handle. plan makes descriptors and chooses an algorithm for the shape, with and without a bias;
- * ZERO_ERR_UNSUPPORTED for an epilogue that is better apart. unplan frees them. */
+/* Products (gemm.c). open and close: the library's handle. plan makes descriptors and chooses an algorithm for the
+ * shape, with and without a bias; ZERO_ERR_UNSUPPORTED for an epilogue that is better apart. unplan frees them. */
 zero_status_t zero_nn_cuda_blas_open(zero_nn_cuda_t *cuda, zero_error_t *error);
 void zero_nn_cuda_blas_close(zero_nn_cuda_t *cuda);
 zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);

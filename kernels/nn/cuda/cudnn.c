@@ -24,14 +24,14 @@ struct zero_cudnn {
     cudnnStatus_t (*make)(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *descriptor);
     cudnnStatus_t (*drop)(cudnnBackendDescriptor_t descriptor);
     cudnnStatus_t (*finalize)(cudnnBackendDescriptor_t descriptor);
-    cudnnStatus_t (*set)(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count,
-                         const void *values);
-    cudnnStatus_t (*get)(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t most,
-                         int64_t *count, void *values);
+    cudnnStatus_t (*set)(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                         cudnnBackendAttributeType_t type, int64_t count, const void *values);
+    cudnnStatus_t (*get)(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                         cudnnBackendAttributeType_t type, int64_t most, int64_t *count, void *values);
     cudnnStatus_t (*execute)(cudnnHandle_t handle, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t pack);
 };
 
-/* ---- the library ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the library ------------------------------------------------------------------------------------------------ */
 
 /* "cudnnBackendFinalize gives CUDNN_STATUS_NOT_SUPPORTED: <its own words, in one line>". */
 static zero_status_t failed(const zero_cudnn_t *c, const char *call, cudnnStatus_t status, zero_error_t *error)
@@ -42,8 +42,9 @@ static zero_status_t failed(const zero_cudnn_t *c, const char *call, cudnnStatus
     for (char *p = words; *p != '\0'; p++)
         if (*p == '\n')
             *p = ' ';
-    return zero_fail(error, CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_SYSTEM, "%s gives %s%s%s", call,
-                     c->status_name(status), words[0] == '\0' ? "" : ": ", words);
+    return zero_fail(
+        error, CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_SYSTEM,
+        "%s gives %s%s%s", call, c->status_name(status), words[0] == '\0' ? "" : ": ", words);
 }
 
 static const char *load(zero_cudnn_t *c)
@@ -91,7 +92,8 @@ zero_status_t zero_cudnn_open(zero_cudnn_t **out, const char *properties, void *
         goto fail;
     }
     if (c->version() < OLDEST) {
-        result = zero_fail(error, ZERO_ERR_UNSUPPORTED, "cuDNN %zu is too old: %d or newer is wanted", c->version(), OLDEST);
+        result =
+            zero_fail(error, ZERO_ERR_UNSUPPORTED, "cuDNN %zu is too old: %d or newer is wanted", c->version(), OLDEST);
         goto fail;
     }
     if (properties == NULL) {
@@ -114,7 +116,8 @@ zero_status_t zero_cudnn_open(zero_cudnn_t **out, const char *properties, void *
     if (properties == NULL)
         status = c->set(c->properties, CUDNN_ATTR_DEVICEPROP_HANDLE, CUDNN_TYPE_HANDLE, 1, &c->handle);
     else
-        status = c->set(c->properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(properties), properties);
+        status = c->set(c->properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+                        (int64_t)strlen(properties), properties);
     if (status == CUDNN_STATUS_SUCCESS)
         status = c->finalize(c->properties);
     if (status != CUDNN_STATUS_SUCCESS)
@@ -150,7 +153,7 @@ uint64_t zero_cudnn_version(const zero_cudnn_t *c)
     return c->version();
 }
 
-/* ---- graphs ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- graphs ----------------------------------------------------------------------------------------------------- */
 
 /* A descriptor that is freed with the graph; NULL after a failure. */
 static cudnnBackendDescriptor_t make(zero_graph_t *g, cudnnBackendDescriptorType_t type)
@@ -167,8 +170,8 @@ static cudnnBackendDescriptor_t make(zero_graph_t *g, cudnnBackendDescriptorType
     return g->all[g->count++] = d;
 }
 
-static void set(zero_graph_t *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count,
-                const void *values)
+static void set(zero_graph_t *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
+                cudnnBackendAttributeType_t type, int64_t count, const void *values)
 {
     if (g->status != CUDNN_STATUS_SUCCESS)
         return;
@@ -176,7 +179,8 @@ static void set(zero_graph_t *g, cudnnBackendDescriptor_t d, cudnnBackendAttribu
     g->status = g->cudnn->set(d, name, type, count, values);
 }
 
-static void set_descriptor(zero_graph_t *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendDescriptor_t value)
+static void set_descriptor(zero_graph_t *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
+                           cudnnBackendDescriptor_t value)
 {
     if (value != NULL)
         set(g, d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
@@ -193,13 +197,15 @@ static void finalize(zero_graph_t *g, cudnnBackendDescriptor_t d)
 static void operation(zero_graph_t *g, cudnnBackendDescriptor_t d)
 {
     finalize(g, d);
-    if (g->status == CUDNN_STATUS_SUCCESS && g->operation_count == (int)(sizeof g->operations / sizeof g->operations[0]))
+    if (g->status == CUDNN_STATUS_SUCCESS &&
+        g->operation_count == (int)(sizeof g->operations / sizeof g->operations[0]))
         g->status = CUDNN_STATUS_NOT_SUPPORTED;
     if (g->status == CUDNN_STATUS_SUCCESS)
         g->operations[g->operation_count++] = d;
 }
 
-cudnnBackendDescriptor_t zero_graph_tensor(zero_graph_t *g, int64_t number, cudnnDataType_t type, zero_graph_dims_t dims, bool by_value)
+cudnnBackendDescriptor_t zero_graph_tensor(zero_graph_t *g, int64_t number, cudnnDataType_t type,
+                                           zero_graph_dims_t dims, bool by_value)
 {
     cudnnBackendDescriptor_t d = make(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     const int64_t alignment = type == CUDNN_DATA_FLOAT ? 4 : 16; /* statistics of a piece begin anywhere */
@@ -217,8 +223,9 @@ cudnnBackendDescriptor_t zero_graph_tensor(zero_graph_t *g, int64_t number, cudn
     return d;
 }
 
-void zero_graph_pointwise(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnDataType_t precision, cudnnBackendDescriptor_t x,
-                          cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t t, cudnnBackendDescriptor_t y, int64_t axis)
+void zero_graph_pointwise(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnDataType_t precision,
+                          cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t t,
+                          cudnnBackendDescriptor_t y, int64_t axis)
 {
     cudnnBackendDescriptor_t what = make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
     set(g, what, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
@@ -235,7 +242,8 @@ void zero_graph_pointwise(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnDataT
     operation(g, d);
 }
 
-void zero_graph_reduce(zero_graph_t *g, cudnnReduceTensorOp_t how, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y)
+void zero_graph_reduce(zero_graph_t *g, cudnnReduceTensorOp_t how, cudnnBackendDescriptor_t x,
+                       cudnnBackendDescriptor_t y)
 {
     const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
     cudnnBackendDescriptor_t what = make(g, CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
@@ -249,7 +257,8 @@ void zero_graph_reduce(zero_graph_t *g, cudnnReduceTensorOp_t how, cudnnBackendD
     operation(g, d);
 }
 
-void zero_graph_matmul(zero_graph_t *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t c)
+void zero_graph_matmul(zero_graph_t *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
+                       cudnnBackendDescriptor_t c)
 {
     const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
     cudnnBackendDescriptor_t what = make(g, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
@@ -271,7 +280,7 @@ void zero_graph_reshape(zero_graph_t *g, cudnnBackendDescriptor_t x, cudnnBacken
     operation(g, d);
 }
 
-/* ---- plans ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- plans ------------------------------------------------------------------------------------------------------ */
 
 enum { PROPOSALS = 16, NOTES = 16 };
 
@@ -282,8 +291,10 @@ static bool varies(zero_graph_t *g, cudnnBackendDescriptor_t config)
     int64_t count = 0;
     cudnnBackendDescriptor_t engine = make(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
     if (g->status != CUDNN_STATUS_SUCCESS ||
-        g->cudnn->get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &engine) != CUDNN_STATUS_SUCCESS ||
-        g->cudnn->get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, NOTES, &count, notes) != CUDNN_STATUS_SUCCESS)
+        g->cudnn->get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &engine) !=
+            CUDNN_STATUS_SUCCESS ||
+        g->cudnn->get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, NOTES, &count, notes) !=
+            CUDNN_STATUS_SUCCESS)
         return true;
     for (int64_t i = 0; i < count && i < NOTES; i++)
         if (notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)
@@ -292,7 +303,8 @@ static bool varies(zero_graph_t *g, cudnnBackendDescriptor_t config)
 }
 
 /* A plan of one proposal. */
-static cudnnStatus_t try_plan(zero_cudnn_t *c, cudnnBackendDescriptor_t config, cudnnBackendDescriptor_t *plan, int64_t *workspace)
+static cudnnStatus_t try_plan(zero_cudnn_t *c, cudnnBackendDescriptor_t config, cudnnBackendDescriptor_t *plan,
+                              int64_t *workspace)
 {
     int64_t count = 0;
     cudnnBackendDescriptor_t p = NULL;
@@ -332,7 +344,8 @@ zero_status_t zero_graph_plan(zero_graph_t *g, cudnnBackendDescriptor_t *plan, i
         configs[i] = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     if (g->status == CUDNN_STATUS_SUCCESS) {
         g->call = "cuDNN's heuristic";
-        g->status = c->get(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, PROPOSALS, &count, configs);
+        g->status =
+            c->get(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, PROPOSALS, &count, configs);
     }
     if (g->status == CUDNN_STATUS_SUCCESS) {
         g->call = "a plan";
@@ -354,8 +367,8 @@ void zero_graph_plan_destroy(zero_cudnn_t *c, cudnnBackendDescriptor_t plan)
         c->drop(plan);
 }
 
-zero_status_t zero_graph_run(zero_cudnn_t *c, cudnnBackendDescriptor_t plan, int count, const int64_t *numbers, void *const *addresses,
-                             void *workspace, zero_error_t *error)
+zero_status_t zero_graph_run(zero_cudnn_t *c, cudnnBackendDescriptor_t plan, int count, const int64_t *numbers,
+                             void *const *addresses, void *workspace, zero_error_t *error)
 {
     const char *call = "cudnnBackendCreateDescriptor";
     cudnnBackendDescriptor_t pack = NULL;
@@ -390,7 +403,8 @@ zero_status_t zero_cudnn_open(zero_cudnn_t **cudnn, const char *properties, void
     (void)properties;
     (void)stream;
     *cudnn = NULL;
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED, "this build has no cuDNN: install its headers and configure --with-cudnn");
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                     "this build has no cuDNN: install its headers and configure --with-cudnn");
 }
 
 void zero_cudnn_close(zero_cudnn_t *cudnn)

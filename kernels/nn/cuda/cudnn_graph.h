@@ -21,23 +21,27 @@ typedef struct zero_graph_dims {
 } zero_graph_dims_t;
 
 /* A tensor: its number in calls; 0: it lives inside of the graph only. by_value: an fp32 in the host's memory. */
-cudnnBackendDescriptor_t zero_graph_tensor(zero_graph_t *g, int64_t number, cudnnDataType_t type, zero_graph_dims_t dims, bool by_value);
-/* y = mode(x, b), of a third one t for CUDNN_POINTWISE_BINARY_SELECT (t ? x : b); NULL where there is none. precision: of the computation. axis: of
- * CUDNN_POINTWISE_GEN_INDEX, otherwise -1. */
-void zero_graph_pointwise(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnDataType_t precision, cudnnBackendDescriptor_t x,
-                          cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t t, cudnnBackendDescriptor_t y, int64_t axis);
+cudnnBackendDescriptor_t zero_graph_tensor(zero_graph_t *g, int64_t number, cudnnDataType_t type,
+                                           zero_graph_dims_t dims, bool by_value);
+/* y = mode(x, b), of a third one t for CUDNN_POINTWISE_BINARY_SELECT (t ? x : b); NULL where there is none. precision:
+ * of the computation. axis: of CUDNN_POINTWISE_GEN_INDEX, otherwise -1. */
+void zero_graph_pointwise(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnDataType_t precision,
+                          cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t t,
+                          cudnnBackendDescriptor_t y, int64_t axis);
 /* y = x, reduced over the dimensions in which y has size 1 (or a divisor of x's). */
-void zero_graph_reduce(zero_graph_t *g, cudnnReduceTensorOp_t operation, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y);
-void zero_graph_matmul(zero_graph_t *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t c);
+void zero_graph_reduce(zero_graph_t *g, cudnnReduceTensorOp_t operation, cudnnBackendDescriptor_t x,
+                       cudnnBackendDescriptor_t y);
+void zero_graph_matmul(zero_graph_t *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
+                       cudnnBackendDescriptor_t c);
 /* y = x with other sizes and strides. */
 void zero_graph_reshape(zero_graph_t *g, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y);
 
-/* The first plan that cuDNN's heuristic proposes for the graph, that this GPU can run and that is not known to give other bits from run to run. Frees
- * the graph, whatever comes of it. */
+/* The first plan that cuDNN's heuristic proposes for the graph, that this GPU can run and that is not known to give
+ * other bits from run to run. Frees the graph, whatever comes of it. */
 zero_status_t zero_graph_plan(zero_graph_t *g, cudnnBackendDescriptor_t *plan, int64_t *workspace, zero_error_t *error);
 void zero_graph_plan_destroy(zero_cudnn_t *cudnn, cudnnBackendDescriptor_t plan);
 /* Queues the plan, with the addresses of its tensors by number. */
-zero_status_t zero_graph_run(zero_cudnn_t *cudnn, cudnnBackendDescriptor_t plan, int count, const int64_t *numbers, void *const *addresses,
-                             void *workspace, zero_error_t *error);
+zero_status_t zero_graph_run(zero_cudnn_t *cudnn, cudnnBackendDescriptor_t plan, int count, const int64_t *numbers,
+                             void *const *addresses, void *workspace, zero_error_t *error);
 
 #endif

@@ -5,7 +5,8 @@
 enum { THREADS = 256 };
 typedef enum element_op { GELU_FORWARD, GELU_BACKWARD, ADD } element_op_t;
 
-/* gelu(x) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation where x is far below 0. */
+/* gelu(x) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation where x is far below
+ * 0. */
 #define GELU_SCALE 0.79788456080286535588f
 #define GELU_CUBE 0.044715f
 
@@ -44,7 +45,8 @@ static __global__ void __launch_bounds__(THREADS) elements(T *y, const T *a, con
 }
 
 /* y += sums, rounded once. */
-template <typename T> static __global__ void __launch_bounds__(THREADS) add_sums(T *y, const float *sums, int64_t count, bool wide)
+template <typename T>
+static __global__ void __launch_bounds__(THREADS) add_sums(T *y, const float *sums, int64_t count, bool wide)
 {
     const int N = zero_pack<T>::N;
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N;
@@ -67,17 +69,19 @@ static unsigned blocks_of(int64_t count, zero_dtype_t dtype)
 }
 
 template <int OP>
-static cudaError_t launch_elements(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
+static cudaError_t launch_elements(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype,
+                                   cudaStream_t stream)
 {
     const unsigned blocks = blocks_of(count, dtype);
     bool wide = ((uintptr_t)y | (uintptr_t)a | (uintptr_t)b) % 16 == 0;
     if (blocks == 0)
         return cudaErrorInvalidConfiguration;
     if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((elements<float, OP>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)a, (const float *)b, count, wide);
+        ZERO_LAUNCH((elements<float, OP>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)a,
+                    (const float *)b, count, wide);
     else
-        ZERO_LAUNCH((elements<zero_bf16_t, OP>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y, (const zero_bf16_t *)a, (const zero_bf16_t *)b,
-                    count, wide);
+        ZERO_LAUNCH((elements<zero_bf16_t, OP>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y,
+                    (const zero_bf16_t *)a, (const zero_bf16_t *)b, count, wide);
     return cudaGetLastError();
 }
 
@@ -86,12 +90,14 @@ cudaError_t zero_nn_cuda_gelu_forward(void *y, const void *x, int64_t count, zer
     return launch_elements<GELU_FORWARD>(y, x, x, count, dtype, stream);
 }
 
-cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
+cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype,
+                                       cudaStream_t stream)
 {
     return launch_elements<GELU_BACKWARD>(dx, dy, x, count, dtype, stream);
 }
 
-cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
+cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype,
+                             cudaStream_t stream)
 {
     return launch_elements<ADD>(y, a, b, count, dtype, stream);
 }
@@ -105,7 +111,8 @@ cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zer
     if (dtype == ZERO_FP32)
         ZERO_LAUNCH((add_sums<float>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, sums, count, wide);
     else
-        ZERO_LAUNCH((add_sums<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y, sums, count, wide);
+        ZERO_LAUNCH((add_sums<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y, sums, count,
+                    wide);
     return cudaGetLastError();
 }
 

@@ -11,7 +11,8 @@ enum {
 /* A block reads the tokens of its rows once: they lie in the host's memory. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-embedding_forward(T *y, const T *wte, const T *wpe, const int32_t *tokens, int64_t rows, int64_t time, int64_t C, int64_t packs, bool wide)
+    embedding_forward(T *y, const T *wte, const T *wpe, const int32_t *tokens, int64_t rows, int64_t time, int64_t C,
+                      int64_t packs, bool wide)
 {
     const int N = zero_pack<T>::N;
     const int64_t most = TOGETHER, first = (int64_t)blockIdx.x * most, have = rows - first < most ? rows - first : most;
@@ -32,10 +33,12 @@ embedding_forward(T *y, const T *wte, const T *wpe, const int32_t *tokens, int64
     }
 }
 
-/* Block (i, tile): where the run of a token begins at place i of the sorted rows, a part of its row of dwte += its rows of dy. */
+/* Block (i, tile): where the run of a token begins at place i of the sorted rows, a part of its row of dwte += its rows
+ * of dy. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-embedding_backward(T *dwte, const T *dy, const int32_t *tokens, const int32_t *order, int64_t rows, int64_t C, int64_t tiles, bool wide)
+    embedding_backward(T *dwte, const T *dy, const int32_t *tokens, const int32_t *order, int64_t rows, int64_t C,
+                       int64_t tiles, bool wide)
 {
     const int N = zero_pack<T>::N;
     int64_t i = blockIdx.x / tiles, c = ((int64_t)(blockIdx.x % tiles) * THREADS + threadIdx.x) * N;
@@ -62,7 +65,8 @@ embedding_backward(T *dwte, const T *dy, const int32_t *tokens, const int32_t *o
 
 /* dwpe (count elements) += dy (B, count) over B. */
 template <typename T>
-static __global__ void __launch_bounds__(THREADS) position_backward(T *dwpe, const T *dy, int64_t B, int64_t count, bool wide)
+static __global__ void __launch_bounds__(THREADS)
+    position_backward(T *dwpe, const T *dy, int64_t B, int64_t count, bool wide)
 {
     const int N = zero_pack<T>::N;
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N;
@@ -94,8 +98,8 @@ template <typename T> static cudaError_t forward(const zero_nn_embedding_t *e, c
     int64_t packs = divide_up(e->C, zero_pack<T>::N), rows = e->B * e->T, blocks = divide_up(rows, TOGETHER);
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    ZERO_LAUNCH((embedding_forward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->y, (const T *)e->wte, (const T *)e->wpe,
-                e->tokens, rows, e->T, e->C, packs, wide_rows(e->y, e->wte, e->wpe, e->C, e->dtype));
+    ZERO_LAUNCH((embedding_forward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->y, (const T *)e->wte,
+                (const T *)e->wpe, e->tokens, rows, e->T, e->C, packs, wide_rows(e->y, e->wte, e->wpe, e->C, e->dtype));
     return cudaGetLastError();
 }
 
@@ -105,23 +109,26 @@ cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, cudaStr
 }
 
 template <typename T>
-static cudaError_t backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order, cudaStream_t stream)
+static cudaError_t backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order,
+                            cudaStream_t stream)
 {
     int64_t rows = e->B * e->T, tiles = divide_up(e->C, THREADS * zero_pack<T>::N), blocks = rows * tiles;
     int64_t count = e->T * e->C, more = divide_up(count, THREADS * zero_pack<T>::N);
     if (blocks > INT32_MAX || more > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    ZERO_LAUNCH((embedding_backward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->dwte, (const T *)e->dy, tokens, order, rows, e->C,
-                tiles, wide_rows(e->dwte, e->dy, NULL, e->C, e->dtype));
+    ZERO_LAUNCH((embedding_backward<T>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (T *)e->dwte,
+                (const T *)e->dy, tokens, order, rows, e->C, tiles, wide_rows(e->dwte, e->dy, NULL, e->C, e->dtype));
     cudaError_t status = cudaGetLastError();
     if (status != cudaSuccess || e->dwpe == NULL)
         return status;
-    ZERO_LAUNCH((position_backward<T>), dim3((unsigned)more), dim3(THREADS), 0, stream, (T *)e->dwpe, (const T *)e->dy, e->B, count,
-                wide_rows(e->dwpe, e->dy, NULL, count, e->dtype));
+    ZERO_LAUNCH((position_backward<T>), dim3((unsigned)more), dim3(THREADS), 0, stream, (T *)e->dwpe, (const T *)e->dy,
+                e->B, count, wide_rows(e->dwpe, e->dy, NULL, count, e->dtype));
     return cudaGetLastError();
 }
 
-cudaError_t zero_nn_cuda_embedding_backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order, cudaStream_t stream)
+cudaError_t zero_nn_cuda_embedding_backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order,
+                                            cudaStream_t stream)
 {
-    return e->dtype == ZERO_FP32 ? backward<float>(e, tokens, order, stream) : backward<zero_bf16_t>(e, tokens, order, stream);
+    return e->dtype == ZERO_FP32 ? backward<float>(e, tokens, order, stream)
+                                 : backward<zero_bf16_t>(e, tokens, order, stream);
 }

@@ -1,10 +1,12 @@
-/* entropy.cu - see kernels.h. A block for each row: one pass reads it for its maximum and the sum of exponentials together, one writes. */
+/* entropy.cu - see kernels.h. A block for each row: one pass reads it for its maximum and the sum of exponentials
+ * together, one writes. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
 enum { THREADS = 512, WARPS = THREADS / ZERO_WARP };
 
-/* The maximum of some values and the sum of e^(value - max). A NaN among them is in the sum alone; max is -inf where there are none. */
+/* The maximum of some values and the sum of e^(value - max). A NaN among them is in the sum alone; max is -inf where
+ * there are none. */
 typedef struct online {
     float max, sum;
 } online_t;
@@ -25,7 +27,7 @@ static __device__ __forceinline__ online_t join(online_t a, online_t b)
 
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-entropy(T *logits, float *losses, const int32_t *targets, int64_t V, int64_t ld, bool grad, bool wide)
+    entropy(T *logits, float *losses, const int32_t *targets, int64_t V, int64_t ld, bool grad, bool wide)
 {
     const int N = zero_pack<T>::N;
     __shared__ online_t warps[WARPS];
@@ -79,8 +81,8 @@ template <typename T> static cudaError_t launch(const zero_nn_entropy_t *e, cuda
     bool wide = ((uintptr_t)e->logits | (uintptr_t)e->ld * sizeof(T)) % 16 == 0;
     if (e->rows > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    ZERO_LAUNCH((entropy<T>), dim3((unsigned)e->rows), dim3(THREADS), 0, stream, (T *)e->logits, e->losses, e->targets, e->V, e->ld,
-                e->grad, wide);
+    ZERO_LAUNCH((entropy<T>), dim3((unsigned)e->rows), dim3(THREADS), 0, stream, (T *)e->logits, e->losses, e->targets,
+                e->V, e->ld, e->grad, wide);
     return cudaGetLastError();
 }
 

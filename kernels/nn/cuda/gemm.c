@@ -1,20 +1,25 @@
-/* gemm.c - matrix products through cuBLASLt, whose matrices are column-major: a row-major C = A B is its C' = B' A', so that our b is its A, our a
- * its B, our n its m, and a bias over columns one over rows.
+/* gemm.c - matrix products through cuBLASLt, whose matrices are column-major: a row-major C = A B is its C' = B' A', so
+ * that our b is its A, our a its B, our n its m, and a bias over columns one over rows.
  *
- * An algorithm is chosen when a shape is planned, by cuBLASLt's heuristic or as tune.h says, among those that give the same bits in each run: a long sum may be cut into
- * parts that are kept in fp32 in the workspace and added by a kernel of its own (COMPUTE_TYPE), never added in the order in which they become
- * ready. fp32 is fp32: no TF32. The heuristic is told how operands are aligned, and addresses are not known then: so rows that are multiples of 16
- * bytes (or less) oblige the operand to begin at such a multiple, and any other address is an error rather than another algorithm.
+ * An algorithm is chosen when a shape is planned, by cuBLASLt's heuristic or as tune.h says, among those that give the
+ * same bits in each run: a long sum may be cut into parts that are kept in fp32 in the workspace and added by a kernel
+ * of its own (COMPUTE_TYPE), never added in the order in which they become ready. fp32 is fp32: no TF32. The heuristic
+ * is told how operands are aligned, and addresses are not known then: so rows that are multiples of 16 bytes (or less)
+ * oblige the operand to begin at such a multiple, and any other address is an error rather than another algorithm.
  *
- * A bias is added by the product's own kernel, and so are GELU and its gradient where all of this holds; otherwise nn.c makes calls of their own:
- * - the GPU's compute capability is 9 or 10 (zero_nn_cuda_t.gelu): on an older one cuBLASLt was seen to run a second kernel for GELU, slower than one
- *   of its own (llm.c, pull requests 338, 591 and 653), on 12 to be slower, too (SGLang, pull request 34350);
+ * A bias is added by the product's own kernel, and so are GELU and its gradient where all of this holds; otherwise nn.c
+ * makes calls of their own:
+ * - the GPU's compute capability is 9 or 10 (zero_nn_cuda_t.gelu): on an older one cuBLASLt was seen to run a second
+ * kernel for GELU, slower than one of its own (llm.c, pull requests 338, 591 and 653), on 12 to be slower, too (SGLang,
+ * pull request 34350);
  * - bf16: how exact its tanh is it does not say, and fp32 is there to be exact;
- * - rows of a multiple of 8 elements, which it wants of aux; then they are multiples of 16 bytes, and aux must begin at one;
+ * - rows of a multiple of 8 elements, which it wants of aux; then they are multiples of 16 bytes, and aux must begin at
+ * one;
  * - the heuristic has an algorithm, with a bias and without.
- * The gradient of a bias stays a kernel of its own (zero_nn_bias_backward). cuBLASLt's (BGRADA, DGELU_BGRAD) overwrites, in C's dtype: it would be
- * rounded to bf16 before it is added, by one more kernel; of the order in which DGELU_BGRAD adds nothing is said; and to save one reading of dy it has
- * made the training of wide models slower (NVIDIA/CUDALibrarySamples, issue 90). */
+ * The gradient of a bias stays a kernel of its own (zero_nn_bias_backward). cuBLASLt's (BGRADA, DGELU_BGRAD)
+ * overwrites, in C's dtype: it would be rounded to bf16 before it is added, by one more kernel; of the order in which
+ * DGELU_BGRAD adds nothing is said; and to save one reading of dy it has made the training of wide models slower
+ * (NVIDIA/CUDALibrarySamples, issue 90). */
 #include "kernels/nn/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -28,7 +33,8 @@ static const uint32_t EPILOGUES[][2] = {
     [ZERO_NN_EPILOGUE_GELU_BACKWARD] = {CUBLASLT_EPILOGUE_DGELU, 0},
 };
 
-/* A product of one shape. Whether there is a bias is not part of a shape: [1] is with one, NULL where there is none to be. */
+/* A product of one shape. Whether there is a bias is not part of a shape: [1] is with one, NULL where there is none to
+ * be. */
 typedef struct product {
     cublasLtMatmulDesc_t desc[2];
     cublasLtMatrixLayout_t a, b, c; /* of cuBLASLt's A, B, C */
@@ -75,7 +81,8 @@ static void product_free(product_t *p)
     free(p);
 }
 
-/* What a matrix with rows of ld elements must be aligned to: the largest power of two up to 16 that divides the bytes of a row. */
+/* What a matrix with rows of ld elements must be aligned to: the largest power of two up to 16 that divides the bytes
+ * of a row. */
 static uint32_t alignment(int64_t ld, zero_dtype_t dtype)
 {
     int64_t bytes = ld * (int64_t)zero_dtype_size(dtype);
@@ -97,15 +104,20 @@ static cublasStatus_t describe(product_t *p, int bias, int64_t flags, int64_t ld
         p->desc[bias] = NULL;
         return status;
     }
-    status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_TRANSA, flags & ZERO_NN_TRANS_B ? &yes : &no, sizeof no);
+    status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_TRANSA,
+                                            flags & ZERO_NN_TRANS_B ? &yes : &no, sizeof no);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_TRANSB, flags & ZERO_NN_TRANS_A ? &yes : &no, sizeof no);
+        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_TRANSB,
+                                                flags & ZERO_NN_TRANS_A ? &yes : &no, sizeof no);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+        status =
+            cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (status == CUBLAS_STATUS_SUCCESS && bias)
-        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_BIAS_POINTER, &address, sizeof address);
+        status =
+            cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_BIAS_POINTER, &address, sizeof address);
     if (status == CUBLAS_STATUS_SUCCESS && aux)
-        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &address, sizeof address);
+        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &address,
+                                                sizeof address);
     if (status == CUBLAS_STATUS_SUCCESS && aux)
         status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ldc, sizeof ldc);
     return status;
@@ -117,9 +129,11 @@ static zero_dtype_t c_dtype(const int64_t *d, zero_dtype_t dtype)
     return d[6] & ZERO_NN_WIDE ? ZERO_FP32 : dtype;
 }
 
-static cublasStatus_t layout(cublasLtMatrixLayout_t *out, zero_dtype_t dtype, bool transposed, int64_t rows, int64_t columns, int64_t ld)
+static cublasStatus_t layout(cublasLtMatrixLayout_t *out, zero_dtype_t dtype, bool transposed, int64_t rows,
+                             int64_t columns, int64_t ld)
 {
-    cublasStatus_t status = cublasLtMatrixLayoutCreate(out, dtype == ZERO_FP32 ? CUDA_R_32F : CUDA_R_16BF, (uint64_t)(transposed ? columns : rows),
+    cublasStatus_t status = cublasLtMatrixLayoutCreate(out, dtype == ZERO_FP32 ? CUDA_R_32F : CUDA_R_16BF,
+                                                       (uint64_t)(transposed ? columns : rows),
                                                        (uint64_t)(transposed ? rows : columns), ld);
     if (status != CUBLAS_STATUS_SUCCESS)
         *out = NULL;
@@ -130,15 +144,19 @@ static cublasStatus_t layout(cublasLtMatrixLayout_t *out, zero_dtype_t dtype, bo
 static cublasStatus_t prefer(cublasLtMatmulPreference_t preference, const int64_t *d, zero_dtype_t dtype)
 {
     const uint64_t bytes = ZERO_NN_CUDA_BLAS_WORKSPACE;
-    const uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, a = alignment(d[4], dtype), b = alignment(d[3], dtype), c = alignment(d[5], c_dtype(d, dtype));
+    const uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, a = alignment(d[4], dtype),
+                   b = alignment(d[3], dtype), c = alignment(d[5], c_dtype(d, dtype));
     const struct {
         cublasLtMatmulPreferenceAttributes_t name;
         const void *value;
         size_t size;
     } all[] = {
-        {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes},   {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &scheme, sizeof scheme},
-        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, sizeof a},         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b, sizeof b},
-        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c, sizeof c},         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c, sizeof c},
+        {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes},
+        {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &scheme, sizeof scheme},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, sizeof a},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b, sizeof b},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c, sizeof c},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c, sizeof c},
     };
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     for (size_t i = 0; i < sizeof all / sizeof all[0] && status == CUBLAS_STATUS_SUCCESS; i++)
@@ -152,8 +170,10 @@ static uint64_t extent(int64_t rows, int64_t columns, int64_t ld, bool transpose
     return (uint64_t)(transposed ? columns * ld : rows * ld) * zero_dtype_size(dtype);
 }
 
-/* The index of the fastest of found. Where they cannot be measured (the memory does not suffice), the heuristic's first stays. */
-static int fastest(zero_nn_t *nn, const product_t *p, const zero_nn_shape_t *shape, int bias, const cublasLtMatmulHeuristicResult_t *found, int count)
+/* The index of the fastest of found. Where they cannot be measured (the memory does not suffice), the heuristic's first
+ * stays. */
+static int fastest(zero_nn_t *nn, const product_t *p, const zero_nn_shape_t *shape, int bias,
+                   const cublasLtMatmulHeuristicResult_t *found, int count)
 {
     const zero_nn_cuda_t *cuda = nn->state;
     const int64_t *d = shape->d;
@@ -174,15 +194,17 @@ static int fastest(zero_nn_t *nn, const product_t *p, const zero_nn_shape_t *sha
     const cudaError_t status = zero_choices_measure(&timed, found, count, &best);
     if (status == cudaSuccess)
         return best;
-    zero_nn_warn(nn, "%s is not measured: %s (%s)", zero_nn_shape_text(shape, text, sizeof text), cudaGetErrorString(status), cudaGetErrorName(status));
+    zero_nn_warn(nn, "%s is not measured: %s (%s)", zero_nn_shape_text(shape, text, sizeof text),
+                 cudaGetErrorString(status), cudaGetErrorName(status));
     cudaGetLastError(); /* or the next launch would report it */
     return 0;
 }
 
-/* Sets p->algo[bias], and the bytes of workspace that it needs: the choice that was read, or the fastest of what the heuristic proposes where choices are
- * measured, or its first. Gives what cuBLASLt says of it; *call is what it was asked. */
-static cublasStatus_t choose(zero_nn_t *nn, product_t *p, const zero_nn_shape_t *shape, int bias, cublasLtMatmulPreference_t preference, uint64_t *bytes,
-                             const char **call)
+/* Sets p->algo[bias], and the bytes of workspace that it needs: the choice that was read, or the fastest of what the
+ * heuristic proposes where choices are measured, or its first. Gives what cuBLASLt says of it; *call is what it was
+ * asked. */
+static cublasStatus_t choose(zero_nn_t *nn, product_t *p, const zero_nn_shape_t *shape, int bias,
+                             cublasLtMatmulPreference_t preference, uint64_t *bytes, const char **call)
 {
     zero_nn_cuda_t *cuda = nn->state;
     cublasLtMatmulHeuristicResult_t found[CHOICES], one;
@@ -194,10 +216,13 @@ static cublasStatus_t choose(zero_nn_t *nn, product_t *p, const zero_nn_shape_t 
         status = cublasLtMatmulAlgoCheck(cuda->blas, p->desc[bias], p->a, p->b, p->c, p->c, &chosen->algo, &one);
         p->algo[bias] = chosen->algo;
         *bytes = status == CUBLAS_STATUS_SUCCESS ? one.workspaceSize : 0;
-        return status == CUBLAS_STATUS_SUCCESS && one.workspaceSize > ZERO_NN_CUDA_BLAS_WORKSPACE ? CUBLAS_STATUS_NOT_SUPPORTED : status;
+        return status == CUBLAS_STATUS_SUCCESS && one.workspaceSize > ZERO_NN_CUDA_BLAS_WORKSPACE
+                   ? CUBLAS_STATUS_NOT_SUPPORTED
+                   : status;
     }
     *call = "cublasLtMatmulAlgoGetHeuristic";
-    status = cublasLtMatmulAlgoGetHeuristic(cuda->blas, p->desc[bias], p->a, p->b, p->c, p->c, preference, CHOICES, found, &count);
+    status = cublasLtMatmulAlgoGetHeuristic(cuda->blas, p->desc[bias], p->a, p->b, p->c, p->c, preference, CHOICES,
+                                            found, &count);
     for (int i = 0; i < count && status == CUBLAS_STATUS_SUCCESS; i++)
         if (found[i].state == CUBLAS_STATUS_SUCCESS && found[i].workspaceSize <= ZERO_NN_CUDA_BLAS_WORKSPACE)
             found[fit++] = found[i];
@@ -207,7 +232,9 @@ static cublasStatus_t choose(zero_nn_t *nn, product_t *p, const zero_nn_shape_t 
     p->algo[bias] = found[best].algo;
     *bytes = found[best].workspaceSize;
     *call = "memory for a choice";
-    return cuda->choices.measure && !zero_choices_add(&cuda->choices, shape, bias, &p->algo[bias]) ? CUBLAS_STATUS_ALLOC_FAILED : CUBLAS_STATUS_SUCCESS;
+    return cuda->choices.measure && !zero_choices_add(&cuda->choices, shape, bias, &p->algo[bias])
+               ? CUBLAS_STATUS_ALLOC_FAILED
+               : CUBLAS_STATUS_SUCCESS;
 }
 
 zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
@@ -221,7 +248,8 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
     const int epilogue = (int)(flags >> ZERO_NN_EPILOGUE_SHIFT);
     if (epilogue != ZERO_NN_EPILOGUE_NONE && !(cuda->gelu && dtype == ZERO_BF16 && n % 8 == 0 && k >= 2))
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "no product with this epilogue");
-    /* plan->data stays NULL: our own kernel computes. cuBLASLt's heuristic refuses a bias where one side is 1 (seen by PyTorch, addmm). */
+    /* plan->data stays NULL: our own kernel computes. cuBLASLt's heuristic refuses a bias where one side is 1 (seen by
+     * PyTorch, addmm). */
     if (k < 2 || n < 2)
         return ZERO_OK;
     product_t *p = calloc(1, sizeof *p);
@@ -260,20 +288,25 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
             plan->data = p;
         }
     }
-    if (status != CUBLAS_STATUS_SUCCESS && (call == CHECK || (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE)))
+    if (status != CUBLAS_STATUS_SUCCESS &&
+        (call == CHECK || (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE)))
         goto fail;
     cublasLtMatmulPreferenceDestroy(preference);
     if (plan->data != NULL)
         return ZERO_OK;
     product_free(p);
-    return epilogue == ZERO_NN_EPILOGUE_NONE ? ZERO_OK : zero_fail(error, ZERO_ERR_UNSUPPORTED, "no algorithm with this epilogue");
+    return epilogue == ZERO_NN_EPILOGUE_NONE
+               ? ZERO_OK
+               : zero_fail(error, ZERO_ERR_UNSUPPORTED, "no algorithm with this epilogue");
 fail:
     if (preference != NULL)
         cublasLtMatmulPreferenceDestroy(preference);
     product_free(p);
     plan->data = NULL;
     if (call == CHECK)
-        return zero_fail(error, ZERO_ERR_ARG, "cuBLASLt refuses the algorithm that the choices of products have for it (%s): measure again, into another file",
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "cuBLASLt refuses the algorithm that the choices of products have for it (%s): measure again, "
+                         "into another file",
                          status_name(status));
     return zero_fail(error, ZERO_ERR_SYSTEM, "%s gives %s", call, status_name(status));
 }
@@ -296,7 +329,8 @@ static bool aligned(zero_nn_t *nn, const char *name, const void *p, uint32_t to)
     if ((uintptr_t)p % to == 0)
         return true;
     char text[256];
-    zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s at %p is not at a multiple of %u bytes, which products of this shape need on a GPU",
+    zero_nn_fail(nn, ZERO_ERR_ARG,
+                 "%s: %s at %p is not at a multiple of %u bytes, which products of this shape need on a GPU",
                  zero_nn_shape_text(&nn->plan->shape, text, sizeof text), name, p, (unsigned)to);
     return false;
 }
@@ -312,22 +346,27 @@ void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         return;
     }
     if (!aligned(nn, "a", g->a, alignment(g->lda, g->dtype)) || !aligned(nn, "b", g->b, alignment(g->ldb, g->dtype)) ||
-        !aligned(nn, "c", g->c, alignment(g->ldc, g->wide ? ZERO_FP32 : g->dtype)) || !aligned(nn, "the bias", g->bias, ALIGNMENT) ||
+        !aligned(nn, "c", g->c, alignment(g->ldc, g->wide ? ZERO_FP32 : g->dtype)) ||
+        !aligned(nn, "the bias", g->bias, ALIGNMENT) ||
         !aligned(nn, "aux", g->epilogue == ZERO_NN_EPILOGUE_NONE ? NULL : g->aux, ALIGNMENT))
         return;
     int bias = g->bias != NULL;
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     if (bias)
-        status = cublasLtMatmulDescSetAttribute(p->desc[1], CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias, sizeof g->bias);
+        status =
+            cublasLtMatmulDescSetAttribute(p->desc[1], CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias, sizeof g->bias);
     if (status == CUBLAS_STATUS_SUCCESS && g->epilogue != ZERO_NN_EPILOGUE_NONE)
-        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &g->aux, sizeof g->aux);
+        status = cublasLtMatmulDescSetAttribute(p->desc[bias], CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &g->aux,
+                                                sizeof g->aux);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmul(cuda->blas, p->desc[bias], &one, g->b, p->a, g->a, p->b, g->accumulate ? &one : &zero, g->c, p->c, g->c, p->c, &p->algo[bias],
-                                nn->workspace, nn->plan->workspace, stream);
+        status = cublasLtMatmul(cuda->blas, p->desc[bias], &one, g->b, p->a, g->a, p->b, g->accumulate ? &one : &zero,
+                                g->c, p->c, g->c, p->c, &p->algo[bias], nn->workspace, nn->plan->workspace, stream);
     char text[256];
     if (status == CUBLAS_STATUS_NOT_SUPPORTED && !cuda->capturing) {
-        zero_nn_warn(nn, "%s will be slow: cuBLASLt proposed an algorithm for it that it now refuses (%s), and %s", zero_nn_shape_text(&nn->plan->shape, text, sizeof text),
-                     status_name(status), g->epilogue == ZERO_NN_EPILOGUE_NONE ? "our own kernel computes it" : "GELU is a kernel of its own");
+        zero_nn_warn(nn, "%s will be slow: cuBLASLt proposed an algorithm for it that it now refuses (%s), and %s",
+                     zero_nn_shape_text(&nn->plan->shape, text, sizeof text), status_name(status),
+                     g->epilogue == ZERO_NN_EPILOGUE_NONE ? "our own kernel computes it"
+                                                          : "GELU is a kernel of its own");
         if (g->epilogue != ZERO_NN_EPILOGUE_NONE) {
             zero_nn_refuse(nn);
             return;
@@ -335,6 +374,7 @@ void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         p->refused[bias] = true;
         zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_product(g, stream));
     } else if (status != CUBLAS_STATUS_SUCCESS) {
-        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "%s: cublasLtMatmul gives %s", zero_nn_shape_text(&nn->plan->shape, text, sizeof text), status_name(status));
+        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "%s: cublasLtMatmul gives %s",
+                     zero_nn_shape_text(&nn->plan->shape, text, sizeof text), status_name(status));
     }
 }

@@ -1,5 +1,5 @@
-/* graph.c - calls that repeat become CUDA graphs. The first run queues the calls: libraries load their kernels then, and
- * find out what they refuse. The second run captures them. Every run from there on launches the graph. */
+/* graph.c - calls that repeat become CUDA graphs. The first run queues the calls: libraries load their kernels then,
+ * and find out what they refuse. The second run captures them. Every run from there on launches the graph. */
 #include "kernels/nn/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -39,8 +39,8 @@ static void drop(zero_nn_slot_t *slot)
     slot->graph = NULL;
 }
 
-/* Captures the calls into slot->graph. Where that fails nothing was queued, the context has no error, and the log gets the
- * reason: a later capture would fail like this one, so there is none. */
+/* Captures the calls into slot->graph. Where that fails nothing was queued, the context has no error, and the log gets
+ * the reason: a later capture would fail like this one, so there is none. */
 static void capture(zero_nn_t *nn, zero_nn_slot_t *slot, void (*calls)(void *ctx), void *ctx)
 {
     zero_nn_cuda_t *cuda = nn->state;

@@ -1,7 +1,7 @@
-/* kernels.h - inside kernels/nn/cuda: the kernels of the .cu files, for cuda.c and gemm.c. Each function launches on a stream and returns at
- * once with what the launch itself gave; sizes are as nn.c checks them. Buffers are on the device; tokens,
- * targets and losses may also be page-locked memory of the host, at the address that the device has for it. Sums have
- * a fixed order that depends on the shape alone. */
+/* kernels.h - inside kernels/nn/cuda: the kernels of the .cu files, for cuda.c and gemm.c. Each function launches on a
+ * stream and returns at once with what the launch itself gave; sizes are as nn.c checks them. Buffers are on the
+ * device; tokens, targets and losses may also be page-locked memory of the host, at the address that the device has for
+ * it. Sums have a fixed order that depends on the shape alone. */
 #ifndef ZERO_NN_CUDA_KERNELS_H
 #define ZERO_NN_CUDA_KERNELS_H
 
@@ -18,8 +18,10 @@ cudaError_t zero_nn_cuda_load_kernels(void);
 
 /* elements.cu */
 cudaError_t zero_nn_cuda_gelu_forward(void *y, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
-cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
-cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
+cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype,
+                                       cudaStream_t stream);
+cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype,
+                             cudaStream_t stream);
 cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
 
 /* product.cu: any product, slowly. */
@@ -27,10 +29,12 @@ cudaError_t zero_nn_cuda_product(const zero_nn_gemm_t *g, cudaStream_t stream);
 
 /* sums.cu: a sum of (rows, n) over rows goes through partial sums of parts of the rows, in fp32: partial (parts, n). */
 int64_t zero_nn_cuda_sum_parts(int64_t rows);
-cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype, cudaStream_t stream);
-/* out (n) += the sum over parts of partial (parts, n), rounded once; with other (n), partial is (parts, 2, n), and other gets the second. */
-cudaError_t zero_nn_cuda_add_parts(void *out, void *other, const float *partial, int64_t parts, int64_t n, zero_dtype_t dtype,
-                                   cudaStream_t stream);
+cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype,
+                                     cudaStream_t stream);
+/* out (n) += the sum over parts of partial (parts, n), rounded once; with other (n), partial is (parts, 2, n), and
+ * other gets the second. */
+cudaError_t zero_nn_cuda_add_parts(void *out, void *other, const float *partial, int64_t parts, int64_t n,
+                                   zero_dtype_t dtype, cudaStream_t stream);
 
 /* norm.cu. The backward pass wants parts (as above) of 2 C floats: of dw, then of db. */
 cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stream);
@@ -40,7 +44,8 @@ cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, 
 /* embedding.cu */
 cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, cudaStream_t stream);
 /* tokens, order: what zero_nn_cuda_sort leaves of e->tokens. */
-cudaError_t zero_nn_cuda_embedding_backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order, cudaStream_t stream);
+cudaError_t zero_nn_cuda_embedding_backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order,
+                                            cudaStream_t stream);
 
 /* sort.cu: a stable radix sort of rows by token, those in from (rows): *tokens (rows) sorted and *order (rows), the
  * row of each, somewhere in the workspace. Tokens are in [0, bound). */
@@ -51,10 +56,12 @@ cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows
 /* entropy.cu */
 cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, cudaStream_t stream);
 
-/* attention.cu, attention_grad.cu: our own, for heads of up to ZERO_NN_CUDA_HEAD elements. delta (B, H, T): workspace. */
+/* attention.cu, attention_grad.cu: our own, for heads of up to ZERO_NN_CUDA_HEAD elements. delta (B, H, T): workspace.
+ */
 #define ZERO_NN_CUDA_HEAD 256
 cudaError_t zero_nn_cuda_attention_forward(const zero_nn_attention_t *a, cudaStream_t stream);
-cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g, float *delta, cudaStream_t stream);
+cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
+                                            float *delta, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,5 @@
-/* norm.cu - see kernels.h. Layer norm: a warp for each row forward, a block for each of many parts of the rows backward. */
+/* norm.cu - see kernels.h. Layer norm: a warp for each row forward, a block for each of many parts of the rows
+ * backward. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
@@ -6,8 +7,8 @@ enum { WARPS = 4, PARTS = 1024, LEAST = 4 /* rows of a part */, MOST = 512 /* th
 
 template <typename T>
 static __global__ void __launch_bounds__(WARPS *ZERO_WARP)
-norm_forward(T *y, float *mean_out, float *rstd_out, const T *x, const T *residual, T *total, const T *w, const T *b, int64_t rows, int64_t C,
-             float eps, bool wide)
+    norm_forward(T *y, float *mean_out, float *rstd_out, const T *x, const T *residual, T *total, const T *w,
+                 const T *b, int64_t rows, int64_t C, float eps, bool wide)
 {
     const int N = zero_pack<T>::N;
     int64_t r = (int64_t)blockIdx.x * WARPS + threadIdx.y;
@@ -69,10 +70,12 @@ static bool wide_rows(const void *const *p, int count, int64_t C, zero_dtype_t d
     return bits % 16 == 0;
 }
 
-template <typename T> static void launch_forward(const zero_nn_norm_t *l, unsigned blocks, bool wide, cudaStream_t stream)
+template <typename T>
+static void launch_forward(const zero_nn_norm_t *l, unsigned blocks, bool wide, cudaStream_t stream)
 {
-    ZERO_LAUNCH((norm_forward<T>), dim3(blocks), dim3(ZERO_WARP, WARPS), 0, stream, (T *)l->y, l->mean, l->rstd, (const T *)l->x,
-                (const T *)l->residual, (T *)l->total, (const T *)l->w, (const T *)l->b, l->rows, l->C, (float)l->eps, wide);
+    ZERO_LAUNCH((norm_forward<T>), dim3(blocks), dim3(ZERO_WARP, WARPS), 0, stream, (T *)l->y, l->mean, l->rstd,
+                (const T *)l->x, (const T *)l->residual, (T *)l->total, (const T *)l->w, (const T *)l->b, l->rows, l->C,
+                (float)l->eps, wide);
 }
 
 cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stream)
@@ -101,22 +104,26 @@ int64_t zero_nn_cuda_norm_parts(int64_t rows)
     return (rows + each - 1) / each;
 }
 
-/* What a thread adds up of dw and db: K packs of columns in registers; with K = 0 as many as there are, in the partial sums themselves. */
+/* What a thread adds up of dw and db: K packs of columns in registers; with K = 0 as many as there are, in the partial
+ * sums themselves. */
 template <int K, int N> struct norm_sums {
     float dw[K > 0 ? K : 1][N], db[K > 0 ? K : 1][N];
 };
 
-/* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)), + residual; dw = sum of dy n, db = sum of dy. partial (parts, 2, C).
- * A row is read twice, the second time from the cache. dx may be residual. */
+/* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)), + residual; dw = sum of dy n, db = sum
+ * of dy. partial (parts, 2, C). A row is read twice, the second time from the cache. dx may be residual. */
 template <typename T, int K>
 static __global__ void __launch_bounds__(MOST)
-norm_backward(T *dx, float *partial, const T *residual, const T *dy, const T *x, const T *w, const float *mean, const float *rstd, int64_t rows,
-              int64_t C, int64_t each, bool wide)
+    norm_backward(T *dx, float *partial, const T *residual, const T *dy, const T *x, const T *w, const float *mean,
+                  const float *rstd, int64_t rows, int64_t C, int64_t each, bool wide)
 {
     const int N = zero_pack<T>::N;
-    __shared__ float part_sums[2][2][MOST / ZERO_WARP]; /* of a row and the next one, so that one barrier a row is enough */
-    const int lane = (int)threadIdx.x % ZERO_WARP, warp = (int)threadIdx.x / ZERO_WARP, warps = (int)blockDim.x / ZERO_WARP;
-    const int64_t step = (int64_t)blockDim.x * N, first = (int64_t)threadIdx.x * N, chunks = K > 0 ? K : (C + step - 1) / step;
+    __shared__ float part_sums[2][2]
+                              [MOST / ZERO_WARP]; /* of a row and the next one, so that one barrier a row is enough */
+    const int lane = (int)threadIdx.x % ZERO_WARP, warp = (int)threadIdx.x / ZERO_WARP,
+              warps = (int)blockDim.x / ZERO_WARP;
+    const int64_t step = (int64_t)blockDim.x * N, first = (int64_t)threadIdx.x * N,
+                  chunks = K > 0 ? K : (C + step - 1) / step;
     const int64_t begin = blockIdx.x * each, end = begin + each < rows ? begin + each : rows;
     float *dw = partial + (int64_t)blockIdx.x * 2 * C, *db = dw + C, a[N], d[N], scale[N], more[N] = {};
     norm_sums<K, N> sums;
@@ -201,15 +208,17 @@ norm_backward(T *dx, float *partial, const T *residual, const T *dy, const T *x,
 template <typename T, int K>
 static void launch_backward(const zero_nn_norm_t *l, float *partial, int64_t threads, bool wide, cudaStream_t stream)
 {
-    ZERO_LAUNCH((norm_backward<T, K>), dim3((unsigned)zero_nn_cuda_norm_parts(l->rows)), dim3((unsigned)threads), 0, stream, (T *)l->dx, partial,
-                (const T *)l->dresidual, (const T *)l->dy, (const T *)l->x, (const T *)l->w, l->mean, l->rstd, l->rows, l->C, rows_of_part(l->rows),
-                wide);
+    ZERO_LAUNCH((norm_backward<T, K>), dim3((unsigned)zero_nn_cuda_norm_parts(l->rows)), dim3((unsigned)threads), 0,
+                stream, (T *)l->dx, partial, (const T *)l->dresidual, (const T *)l->dy, (const T *)l->x,
+                (const T *)l->w, l->mean, l->rstd, l->rows, l->C, rows_of_part(l->rows), wide);
 }
 
 /* As few packs a thread as a block of MOST threads allows. */
-template <typename T> static void choose_backward(const zero_nn_norm_t *l, float *partial, bool wide, cudaStream_t stream)
+template <typename T>
+static void choose_backward(const zero_nn_norm_t *l, float *partial, bool wide, cudaStream_t stream)
 {
-    int64_t packs = (l->C + zero_pack<T>::N - 1) / zero_pack<T>::N, threads = (packs + ZERO_WARP - 1) / ZERO_WARP * ZERO_WARP;
+    int64_t packs = (l->C + zero_pack<T>::N - 1) / zero_pack<T>::N,
+            threads = (packs + ZERO_WARP - 1) / ZERO_WARP * ZERO_WARP;
     if (threads <= MOST)
         launch_backward<T, 1>(l, partial, threads, wide, stream);
     else if (packs <= 2 * MOST)
@@ -230,5 +239,6 @@ cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, 
         choose_backward<zero_bf16_t>(l, partial, wide, stream);
     cudaError_t status = cudaGetLastError();
     int64_t parts = zero_nn_cuda_norm_parts(l->rows);
-    return status == cudaSuccess ? zero_nn_cuda_add_parts(l->dw, l->db, partial, parts, l->C, l->dtype, stream) : status;
+    return status == cudaSuccess ? zero_nn_cuda_add_parts(l->dw, l->db, partial, parts, l->C, l->dtype, stream)
+                                 : status;
 }

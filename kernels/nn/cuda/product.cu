@@ -1,4 +1,5 @@
-/* product.cu - see kernels.h. A thread for each element of C: for products that cuBLASLt does not take, or that are none (k = 0). */
+/* product.cu - see kernels.h. A thread for each element of C: for products that cuBLASLt does not take, or that are
+ * none (k = 0). */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
@@ -7,8 +8,8 @@ enum { THREADS = 256 };
 /* Element (i, l) of A' is at i * a_row + l * a_column; B' and C alike. */
 template <typename T, typename R>
 static __global__ void __launch_bounds__(THREADS)
-product(R *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t a_row, int64_t a_column, int64_t b_row, int64_t b_column,
-        int64_t ldc, bool accumulate)
+    product(R *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t a_row,
+            int64_t a_column, int64_t b_row, int64_t b_column, int64_t ldc, bool accumulate)
 {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x, i = at / n, j = at % n;
     float sum = 0;
@@ -28,9 +29,10 @@ template <typename T, typename R> static cudaError_t launch(const zero_nn_gemm_t
     int64_t blocks = (g->m * g->n + THREADS - 1) / THREADS;
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
-    ZERO_LAUNCH((product<T, R>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (R *)g->c, (const T *)(g->k > 0 ? g->a : NULL),
-                (const T *)(g->k > 0 ? g->b : NULL), (const T *)g->bias, g->m, g->n, g->k, g->trans_a ? 1 : g->lda,
-                g->trans_a ? g->lda : 1, g->trans_b ? 1 : g->ldb, g->trans_b ? g->ldb : 1, g->ldc, g->accumulate);
+    ZERO_LAUNCH((product<T, R>), dim3((unsigned)blocks), dim3(THREADS), 0, stream, (R *)g->c,
+                (const T *)(g->k > 0 ? g->a : NULL), (const T *)(g->k > 0 ? g->b : NULL), (const T *)g->bias, g->m,
+                g->n, g->k, g->trans_a ? 1 : g->lda, g->trans_a ? g->lda : 1, g->trans_b ? 1 : g->ldb,
+                g->trans_b ? g->ldb : 1, g->ldc, g->accumulate);
     return cudaGetLastError();
 }
 

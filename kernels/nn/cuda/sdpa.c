@@ -1,10 +1,12 @@
-/* sdpa.c - causal attention in bf16 as graphs of cuDNN, which recognizes them as flash attention and computes each with one or a few kernels. The
- * graphs are those that its frontend builds (NVIDIA, cudnn-frontend, scaled_dot_product_flash_attention.h): another order of operations is not
- * recognized. The statistics that the forward graph leaves are the logsumexp of nn.h.
+/* sdpa.c - causal attention in bf16 as graphs of cuDNN, which recognizes them as flash attention and computes each with
+ * one or a few kernels. The graphs are those that its frontend builds (NVIDIA, cudnn-frontend,
+ * scaled_dot_product_flash_attention.h): another order of operations is not recognized. The statistics that the forward
+ * graph leaves are the logsumexp of nn.h.
  *
- * Backward, sums for dq come from many blocks of keys. Given an fp32 buffer for them, cuDNN adds them in the order in which they are ready, and bits
- * vary; without one, as here, it keeps dS (heads, T, T) in its workspace, and multiplies it by the keys afterwards. So that this workspace is bounded,
- * the call goes over some sequences at a time, or over some key heads of one. */
+ * Backward, sums for dq come from many blocks of keys. Given an fp32 buffer for them, cuDNN adds them in the order in
+ * which they are ready, and bits vary; without one, as here, it keeps dS (heads, T, T) in its workspace, and multiplies
+ * it by the keys afterwards. So that this workspace is bounded, the call goes over some sequences at a time, or over
+ * some key heads of one. */
 #if defined(HAVE_CUDNN)
 
 #include "kernels/nn/cuda/cudnn_graph.h"
@@ -24,7 +26,8 @@ struct zero_sdpa {
     cudnnBackendDescriptor_t plan;
     bool backward;
     int64_t sequences, key_heads; /* of a piece */
-    int64_t bytes;                /* of cuDNN's workspace; behind it a piece's lse forward, where the caller wants none; its delta backward */
+    int64_t bytes; /* of cuDNN's workspace; behind it a piece's lse forward, where the caller wants none; its delta
+                      backward */
 };
 
 /* Sizes of a piece, with the strides of the whole. */
@@ -38,7 +41,7 @@ static int64_t up(int64_t x, int64_t unit)
     return (x + unit - 1) / unit * unit;
 }
 
-/* ---- tensors ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
 /* (B, heads, T, D) of rows with stride elements; transposed: (B, heads, D, T). */
 static zero_graph_dims_t rows_of(const piece_t *p, int64_t heads, int64_t stride, bool transposed)
@@ -74,7 +77,9 @@ static cudnnBackendDescriptor_t column(zero_graph_t *g, const piece_t *p)
 static cudnnBackendDescriptor_t square(zero_graph_t *g, const piece_t *p, cudnnDataType_t type, bool transposed)
 {
     int64_t T = p->T;
-    return zero_graph_tensor(g, 0, type, (zero_graph_dims_t){{p->B, p->H, T, T}, {p->H * T * T, T * T, transposed ? 1 : T, transposed ? T : 1}}, false);
+    return zero_graph_tensor(
+        g, 0, type,
+        (zero_graph_dims_t){{p->B, p->H, T, T}, {p->H * T * T, T * T, transposed ? 1 : T, transposed ? T : 1}}, false);
 }
 
 static cudnnBackendDescriptor_t scores(zero_graph_t *g, const piece_t *p)
@@ -82,9 +87,10 @@ static cudnnBackendDescriptor_t scores(zero_graph_t *g, const piece_t *p)
     return square(g, p, CUDNN_DATA_FLOAT, false);
 }
 
-/* ---- parts of both graphs --------------------------------------------------------------------------------------------------------- */
+/* ---- parts of both graphs --------------------------------------------------------------------------------------- */
 
-static void binary(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
+static void binary(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b,
+                   cudnnBackendDescriptor_t y)
 {
     zero_graph_pointwise(g, mode, CUDNN_DATA_FLOAT, x, b, NULL, y, -1);
 }
@@ -106,14 +112,17 @@ static cudnnBackendDescriptor_t causal(zero_graph_t *g, const piece_t *p, cudnnB
     return y;
 }
 
-/* ---- the graphs ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the graphs ------------------------------------------------------------------------------------------------- */
 
 static void forward_graph(zero_graph_t *g, const piece_t *p)
 {
-    cudnnBackendDescriptor_t q = io(g, Q, rows_of(p, p->H, p->q_stride, false)), k = io(g, K, rows_of(p, p->KV, p->k_stride, true));
-    cudnnBackendDescriptor_t v = io(g, V, rows_of(p, p->KV, p->v_stride, false)), out = io(g, OUT, rows_of(p, p->H, p->heads * p->D, false));
+    cudnnBackendDescriptor_t q = io(g, Q, rows_of(p, p->H, p->q_stride, false)),
+                             k = io(g, K, rows_of(p, p->KV, p->k_stride, true));
+    cudnnBackendDescriptor_t v = io(g, V, rows_of(p, p->KV, p->v_stride, false)),
+                             out = io(g, OUT, rows_of(p, p->H, p->heads * p->D, false));
     cudnnBackendDescriptor_t lse = zero_graph_tensor(g, LSE, CUDNN_DATA_FLOAT, column_of(p, true), false);
-    cudnnBackendDescriptor_t s = scores(g, p), scaled = scores(g, p), less = scores(g, p), e = scores(g, p), softmax = square(g, p, CUDNN_DATA_BFLOAT16, false);
+    cudnnBackendDescriptor_t s = scores(g, p), scaled = scores(g, p), less = scores(g, p), e = scores(g, p),
+                             softmax = square(g, p, CUDNN_DATA_BFLOAT16, false);
     cudnnBackendDescriptor_t max = column(g, p), sum = column(g, p), log = column(g, p);
 
     zero_graph_matmul(g, q, k, s);
@@ -130,7 +139,8 @@ static void forward_graph(zero_graph_t *g, const piece_t *p)
 }
 
 /* grad (B, KV, T, D) = x (B, H, T, T), transposed, times y (B, H, T, D), added over the heads that share a key. */
-static void key_grad(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y, cudnnBackendDescriptor_t grad)
+static void key_grad(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y,
+                     cudnnBackendDescriptor_t grad)
 {
     cudnnBackendDescriptor_t across = square(g, p, CUDNN_DATA_BFLOAT16, true);
     zero_graph_reshape(g, x, across);
@@ -138,8 +148,9 @@ static void key_grad(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t
         zero_graph_matmul(g, across, y, grad);
         return;
     }
-    cudnnBackendDescriptor_t all =
-        io(g, 0, (zero_graph_dims_t){{p->B, p->H, p->T, p->D}, {p->H * p->T * p->D, p->T * p->D, p->D, 1}}); /* for each head */
+    cudnnBackendDescriptor_t all = io(
+        g, 0,
+        (zero_graph_dims_t){{p->B, p->H, p->T, p->D}, {p->H * p->T * p->D, p->T * p->D, p->D, 1}}); /* for each head */
     zero_graph_matmul(g, across, y, all);
     zero_graph_reduce(g, CUDNN_REDUCE_TENSOR_ADD, all, grad);
 }
@@ -147,16 +158,22 @@ static void key_grad(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t
 static void backward_graph(zero_graph_t *g, const piece_t *p)
 {
     const int64_t C = p->heads * p->D;
-    cudnnBackendDescriptor_t q = io(g, Q, rows_of(p, p->H, p->q_stride, false)), k = io(g, K, rows_of(p, p->KV, p->k_stride, true));
-    cudnnBackendDescriptor_t v = io(g, V, rows_of(p, p->KV, p->v_stride, true)), out = io(g, OUT, rows_of(p, p->H, C, false));
-    cudnnBackendDescriptor_t dout = io(g, DOUT, rows_of(p, p->H, C, false)), dq = io(g, DQ, rows_of(p, p->H, p->q_stride, false));
-    cudnnBackendDescriptor_t dk = io(g, DK, rows_of(p, p->KV, p->k_stride, false)), dv = io(g, DV, rows_of(p, p->KV, p->v_stride, false));
+    cudnnBackendDescriptor_t q = io(g, Q, rows_of(p, p->H, p->q_stride, false)),
+                             k = io(g, K, rows_of(p, p->KV, p->k_stride, true));
+    cudnnBackendDescriptor_t v = io(g, V, rows_of(p, p->KV, p->v_stride, true)),
+                             out = io(g, OUT, rows_of(p, p->H, C, false));
+    cudnnBackendDescriptor_t dout = io(g, DOUT, rows_of(p, p->H, C, false)),
+                             dq = io(g, DQ, rows_of(p, p->H, p->q_stride, false));
+    cudnnBackendDescriptor_t dk = io(g, DK, rows_of(p, p->KV, p->k_stride, false)),
+                             dv = io(g, DV, rows_of(p, p->KV, p->v_stride, false));
     cudnnBackendDescriptor_t lse = zero_graph_tensor(g, LSE, CUDNN_DATA_FLOAT, column_of(p, true), false);
-    cudnnBackendDescriptor_t delta = zero_graph_tensor(g, DELTA, CUDNN_DATA_FLOAT, column_of(p, false), false), scale = scalar(g, SCALE);
+    cudnnBackendDescriptor_t delta = zero_graph_tensor(g, DELTA, CUDNN_DATA_FLOAT, column_of(p, false), false),
+                             scale = scalar(g, SCALE);
 
     /* delta = the sum of dout out over D */
     cudnnBackendDescriptor_t both = zero_graph_tensor(
-        g, 0, CUDNN_DATA_FLOAT, (zero_graph_dims_t){{p->B, p->H, p->T, p->D}, {p->H * p->T * p->D, p->T * p->D, p->H * p->D, 1}}, false);
+        g, 0, CUDNN_DATA_FLOAT,
+        (zero_graph_dims_t){{p->B, p->H, p->T, p->D}, {p->H * p->T * p->D, p->T * p->D, p->H * p->D, 1}}, false);
     cudnnBackendDescriptor_t sum = column(g, p);
     binary(g, CUDNN_POINTWISE_MUL, dout, out, both);
     zero_graph_reduce(g, CUDNN_REDUCE_TENSOR_ADD, both, sum);
@@ -182,7 +199,7 @@ static void backward_graph(zero_graph_t *g, const piece_t *p)
     zero_graph_matmul(g, ds_scaled, along, dq);
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
 
 /* The largest divisor of count that is at most bound, or 1. */
 static int64_t part_of(int64_t count, int64_t bound)
@@ -193,7 +210,8 @@ static int64_t part_of(int64_t count, int64_t bound)
     return part < 1 ? 1 : part;
 }
 
-zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zero_nn_shape_t *shape, uint64_t *workspace, zero_error_t *error)
+zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zero_nn_shape_t *shape,
+                               uint64_t *workspace, zero_error_t *error)
 {
     const int64_t *d = shape->d, B = d[0], T = d[1], H = d[2], KV = d[3], D = d[4];
     const bool backward = shape->op == ZERO_NN_ATTN_BACKWARD;
@@ -254,35 +272,49 @@ void zero_sdpa_destroy(zero_sdpa_t *s)
     free(s);
 }
 
-zero_status_t zero_sdpa_run(const zero_sdpa_t *s, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g, void *workspace, zero_error_t *error)
+zero_status_t zero_sdpa_run(const zero_sdpa_t *s, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
+                            void *workspace, zero_error_t *error)
 {
     const int64_t group = a->H / a->KV;
     float scale = (float)a->scale, lowest = -FLT_MAX, one = 1, *behind = (float *)((char *)workspace + s->bytes);
     const struct {
         const char *name;
         const void *p;
-    } all[] = {{"q", a->q}, {"k", a->k}, {"v", a->v}, {"out", a->out}, {"dout", g ? g->dout : NULL}, {"dq", g ? g->dq : NULL}, {"dk", g ? g->dk : NULL},
+    } all[] = {{"q", a->q},
+               {"k", a->k},
+               {"v", a->v},
+               {"out", a->out},
+               {"dout", g ? g->dout : NULL},
+               {"dq", g ? g->dq : NULL},
+               {"dk", g ? g->dk : NULL},
                {"dv", g ? g->dv : NULL}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if ((uintptr_t)all[i].p % 16 != 0)
-            return zero_fail(error, ZERO_ERR_ARG, "%s at %p is not at a multiple of 16 bytes, which attention needs on a GPU", all[i].name, all[i].p);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "%s at %p is not at a multiple of 16 bytes, which attention needs on a GPU", all[i].name,
+                             all[i].p);
     for (int64_t b = 0; b < a->B; b += s->sequences) {
         for (int64_t kv = 0; kv < a->KV; kv += s->key_heads) {
-            const int64_t q = (b * a->T * a->q_stride + kv * group * a->D) * 2, k = (b * a->T * a->k_stride + kv * a->D) * 2;
+            const int64_t q = (b * a->T * a->q_stride + kv * group * a->D) * 2,
+                          k = (b * a->T * a->k_stride + kv * a->D) * 2;
             const int64_t v = (b * a->T * a->v_stride + kv * a->D) * 2, o = (b * a->T * a->H + kv * group) * a->D * 2;
             float *lse = a->lse != NULL ? a->lse + (b * a->H + kv * group) * a->T : behind;
             const int64_t forward[] = {Q, K, V, OUT, LSE, SCALE, LOWEST};
-            void *forward_at[] = {(char *)a->q + q, (char *)a->k + k, (char *)a->v + v, (char *)a->out + o, lse, &scale, &lowest};
+            void *forward_at[] = {(char *)a->q + q, (char *)a->k + k, (char *)a->v + v, (char *)a->out + o, lse,
+                                  &scale,           &lowest};
             zero_status_t status;
             if (s->backward) {
                 const int64_t numbers[] = {Q, K, V, OUT, LSE, SCALE, LOWEST, ONE, DELTA, DOUT, DQ, DK, DV};
                 void *at[sizeof numbers / sizeof numbers[0]];
                 memcpy(at, forward_at, sizeof forward_at);
-                void *more[] = {&one, behind, (char *)g->dout + o, (char *)g->dq + q, (char *)g->dk + k, (char *)g->dv + v};
+                void *more[] = {
+                    &one, behind, (char *)g->dout + o, (char *)g->dq + q, (char *)g->dk + k, (char *)g->dv + v};
                 memcpy(at + 7, more, sizeof more);
-                status = zero_graph_run(s->cudnn, s->plan, (int)(sizeof numbers / sizeof numbers[0]), numbers, at, workspace, error);
+                status = zero_graph_run(s->cudnn, s->plan, (int)(sizeof numbers / sizeof numbers[0]), numbers, at,
+                                        workspace, error);
             } else {
-                status = zero_graph_run(s->cudnn, s->plan, (int)(sizeof forward / sizeof forward[0]), forward, forward_at, workspace, error);
+                status = zero_graph_run(s->cudnn, s->plan, (int)(sizeof forward / sizeof forward[0]), forward,
+                                        forward_at, workspace, error);
             }
             if (status != ZERO_OK)
                 return status;
@@ -295,7 +327,8 @@ zero_status_t zero_sdpa_run(const zero_sdpa_t *s, const zero_nn_attention_t *a, 
 
 #include "kernels/nn/cuda/cudnn.h"
 
-zero_status_t zero_sdpa_create(zero_sdpa_t **sdpa, zero_cudnn_t *cudnn, const zero_nn_shape_t *shape, uint64_t *workspace, zero_error_t *error)
+zero_status_t zero_sdpa_create(zero_sdpa_t **sdpa, zero_cudnn_t *cudnn, const zero_nn_shape_t *shape,
+                               uint64_t *workspace, zero_error_t *error)
 {
     (void)cudnn;
     (void)shape;
@@ -309,8 +342,8 @@ void zero_sdpa_destroy(zero_sdpa_t *sdpa)
     (void)sdpa;
 }
 
-zero_status_t zero_sdpa_run(const zero_sdpa_t *sdpa, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g, void *workspace,
-                            zero_error_t *error)
+zero_status_t zero_sdpa_run(const zero_sdpa_t *sdpa, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
+                            void *workspace, zero_error_t *error)
 {
     (void)sdpa;
     (void)a;

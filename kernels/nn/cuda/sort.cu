@@ -1,6 +1,7 @@
-/* sort.cu - see kernels.h. A stable radix sort, 8 bits a pass, least significant first. Each pass counts the digits of each tile of rows, turns the
- * counts into places, and moves every row to its place: that of its digit and tile, plus how many rows before it in the tile have the same
- * digit. That number comes from comparing with them all, so that no order of threads matters. */
+/* sort.cu - see kernels.h. A stable radix sort, 8 bits a pass, least significant first. Each pass counts the digits of
+ * each tile of rows, turns the counts into places, and moves every row to its place: that of its digit and tile, plus
+ * how many rows before it in the tile have the same digit. That number comes from comparing with them all, so that no
+ * order of threads matters. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
@@ -43,7 +44,8 @@ static __device__ __forceinline__ void read_digits(int *digits, const int32_t *t
 }
 
 /* places (digit, tile) = how often the digit occurs in the tile: thread d counts digit d. */
-static __global__ void __launch_bounds__(DIGITS) count_digits(int32_t *places, const int32_t *tokens, int64_t rows, int64_t tiles, int shift)
+static __global__ void __launch_bounds__(DIGITS)
+    count_digits(int32_t *places, const int32_t *tokens, int64_t rows, int64_t tiles, int shift)
 {
     __shared__ int digits[TILE];
     read_digits(digits, tokens, rows, shift);
@@ -53,11 +55,13 @@ static __global__ void __launch_bounds__(DIGITS) count_digits(int32_t *places, c
     places[(int64_t)threadIdx.x * tiles + blockIdx.x] = count;
 }
 
-/* places become the sums of all before them, in one block: each thread adds up a stretch; then the stretches, doubling how far a sum reaches. */
+/* places become the sums of all before them, in one block: each thread adds up a stretch; then the stretches, doubling
+ * how far a sum reaches. */
 static __global__ void __launch_bounds__(SCAN) scan_places(int32_t *places, int64_t count)
 {
     __shared__ int32_t sums[SCAN];
-    int64_t each = (count + SCAN - 1) / SCAN, begin = (int64_t)threadIdx.x * each, end = begin + each < count ? begin + each : count;
+    int64_t each = (count + SCAN - 1) / SCAN, begin = (int64_t)threadIdx.x * each,
+            end = begin + each < count ? begin + each : count;
     int32_t sum = 0, own;
     for (int64_t i = begin; i < end; i++)
         sum += places[i];
@@ -79,8 +83,8 @@ static __global__ void __launch_bounds__(SCAN) scan_places(int32_t *places, int6
 
 /* from_rows NULL: row r is number r. */
 static __global__ void __launch_bounds__(DIGITS)
-move_rows(int32_t *to_tokens, int32_t *to_rows, const int32_t *from_tokens, const int32_t *from_rows, const int32_t *places, int64_t rows,
-          int64_t tiles, int shift)
+    move_rows(int32_t *to_tokens, int32_t *to_rows, const int32_t *from_tokens, const int32_t *from_rows,
+              const int32_t *places, int64_t rows, int64_t tiles, int shift)
 {
     __shared__ int digits[TILE];
     read_digits(digits, from_tokens, rows, shift);
@@ -106,7 +110,8 @@ cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows
     *tokens = from;
     *order = NULL;
     /* One pass at least, which numbers the rows. */
-    for (int shift = 0, to = 0; (shift == 0 || (bound - 1) >> shift > 0) && status == cudaSuccess; shift += 8, to = 1 - to) {
+    for (int shift = 0, to = 0; (shift == 0 || (bound - 1) >> shift > 0) && status == cudaSuccess;
+         shift += 8, to = 1 - to) {
         ZERO_LAUNCH(count_digits, dim3((unsigned)s.tiles), dim3(DIGITS), 0, stream, s.places, *tokens, rows, s.tiles,
                     shift);
         status = cudaGetLastError();

@@ -1,4 +1,5 @@
-/* sums.cu - see kernels.h. Each thread of a block runs down its own rows, then the sums of its rows of threads are added in order. */
+/* sums.cu - see kernels.h. Each thread of a block runs down its own rows, then the sums of its rows of threads are
+ * added in order. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
@@ -19,8 +20,7 @@ int64_t zero_nn_cuda_sum_parts(int64_t rows)
 }
 
 /* The N sums of each thread of row 0 become those of its column of the block, which has ROWS rows of 32 threads. */
-template <int N, int ROWS>
-static __device__ __forceinline__ void sum_down(float out[N])
+template <int N, int ROWS> static __device__ __forceinline__ void sum_down(float out[N])
 {
     __shared__ float tile[ROWS][ZERO_WARP * N];
     for (int i = 0; i < N; i++)
@@ -35,7 +35,7 @@ static __device__ __forceinline__ void sum_down(float out[N])
 
 template <typename T>
 static __global__ void __launch_bounds__(ZERO_WARP *HIGH)
-column_sums(float *partial, const T *dy, int64_t rows, int64_t n, int64_t each, int64_t tiles, bool wide)
+    column_sums(float *partial, const T *dy, int64_t rows, int64_t n, int64_t each, int64_t tiles, bool wide)
 {
     const int N = zero_pack<T>::N;
     int64_t column = ((int64_t)(blockIdx.x % tiles) * ZERO_WARP + threadIdx.x) * N, part = blockIdx.x / tiles;
@@ -54,7 +54,8 @@ column_sums(float *partial, const T *dy, int64_t rows, int64_t n, int64_t each, 
             partial[part * n + column + i] = sum[i];
 }
 
-cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype, cudaStream_t stream)
+cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype,
+                                     cudaStream_t stream)
 {
     int64_t size = (int64_t)zero_dtype_size(dtype), width = ZERO_WARP * 16 / size, tiles = (n + width - 1) / width;
     int64_t each = rows_of_part(rows), blocks = tiles * ((rows + each - 1) / each);
@@ -62,16 +63,17 @@ cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t row
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((column_sums<float>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial, (const float *)dy, rows, n, each, tiles, wide);
+        ZERO_LAUNCH((column_sums<float>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
+                    (const float *)dy, rows, n, each, tiles, wide);
     else
-        ZERO_LAUNCH((column_sums<zero_bf16_t>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial, (const zero_bf16_t *)dy, rows, n, each,
-                    tiles, wide);
+        ZERO_LAUNCH((column_sums<zero_bf16_t>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
+                    (const zero_bf16_t *)dy, rows, n, each, tiles, wide);
     return cudaGetLastError();
 }
 
 template <typename T>
 static __global__ void __launch_bounds__(ZERO_WARP *HIGH_PARTS)
-add_parts(T *first, T *second, const float *partial, int64_t parts, int64_t stride, int64_t n)
+    add_parts(T *first, T *second, const float *partial, int64_t parts, int64_t stride, int64_t n)
 {
     T *out = blockIdx.y == 0 ? first : second;
     partial += blockIdx.y * n;
@@ -84,18 +86,18 @@ add_parts(T *first, T *second, const float *partial, int64_t parts, int64_t stri
         out[column] = zero_narrow<T>(zero_widen(out[column]) + sum[0]);
 }
 
-cudaError_t zero_nn_cuda_add_parts(void *out, void *other, const float *partial, int64_t parts, int64_t n, zero_dtype_t dtype,
-                                   cudaStream_t stream)
+cudaError_t zero_nn_cuda_add_parts(void *out, void *other, const float *partial, int64_t parts, int64_t n,
+                                   zero_dtype_t dtype, cudaStream_t stream)
 {
     const unsigned outs = other == NULL ? 1 : 2;
     int64_t blocks = (n + ZERO_WARP - 1) / ZERO_WARP;
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((add_parts<float>), dim3((unsigned)blocks, outs), dim3(ZERO_WARP, HIGH_PARTS), 0, stream, (float *)out, (float *)other, partial, parts,
-                    outs * n, n);
+        ZERO_LAUNCH((add_parts<float>), dim3((unsigned)blocks, outs), dim3(ZERO_WARP, HIGH_PARTS), 0, stream,
+                    (float *)out, (float *)other, partial, parts, outs * n, n);
     else
-        ZERO_LAUNCH((add_parts<zero_bf16_t>), dim3((unsigned)blocks, outs), dim3(ZERO_WARP, HIGH_PARTS), 0, stream, (zero_bf16_t *)out, (zero_bf16_t *)other,
-                    partial, parts, outs * n, n);
+        ZERO_LAUNCH((add_parts<zero_bf16_t>), dim3((unsigned)blocks, outs), dim3(ZERO_WARP, HIGH_PARTS), 0, stream,
+                    (zero_bf16_t *)out, (zero_bf16_t *)other, partial, parts, outs * n, n);
     return cudaGetLastError();
 }

@@ -1,5 +1,6 @@
-/* tile.h - inside kernels/nn/cuda, for .cu files: products of tiles of 64 rows in shared memory, for attention. A block has 16 x 16 threads;
- * thread (tx, ty) holds a square of 4 x 4 sums of each tile of 64 x 64: rows 4 ty + i, columns 4 tx + j. */
+/* tile.h - inside kernels/nn/cuda, for .cu files: products of tiles of 64 rows in shared memory, for attention. A block
+ * has 16 x 16 threads; thread (tx, ty) holds a square of 4 x 4 sums of each tile of 64 x 64: rows 4 ty + i, columns 4
+ * tx + j. */
 #ifndef ZERO_NN_CUDA_TILE_H
 #define ZERO_NN_CUDA_TILE_H
 
@@ -9,9 +10,11 @@
 #define ZERO_TILE_SIDE 16
 #define ZERO_TILE_THREADS (ZERO_TILE_SIDE * ZERO_TILE_SIDE)
 #define ZERO_TILE_DEPTH 32
-#define ZERO_TILE_ROW (ZERO_TILE + 4) /* floats from row to row in shared memory: rows start in other banks, at multiples of 16 bytes */
+#define ZERO_TILE_ROW \
+    (ZERO_TILE + 4) /* floats from row to row in shared memory: rows start in other banks, at multiples of 16 bytes */
 
-/* Rows of one head: element c of row r is p[r * stride + c], for r < rows and c < D. wide: each row is a multiple of 16 bytes. */
+/* Rows of one head: element c of row r is p[r * stride + c], for r < rows and c < D. wide: each row is a multiple of 16
+ * bytes. */
 template <typename T> struct zero_head {
     const T *p;
     int64_t stride, rows, D;
@@ -20,7 +23,8 @@ template <typename T> struct zero_head {
 
 /* to (columns, rows) = columns [c0, c0 + 32) of rows [r0, r0 + 64), transposed; what is not there is 0. */
 template <typename T>
-__device__ __forceinline__ void zero_tile_across(float (*to)[ZERO_TILE_ROW], const zero_head<T> &h, int64_t r0, int64_t c0)
+__device__ __forceinline__ void zero_tile_across(float (*to)[ZERO_TILE_ROW], const zero_head<T> &h, int64_t r0,
+                                                 int64_t c0)
 {
     const int N = zero_pack<T>::N, thread = (int)(threadIdx.y * ZERO_TILE_SIDE + threadIdx.x);
     for (int i = thread; i < ZERO_TILE * ZERO_TILE_DEPTH / N; i += ZERO_TILE_THREADS) {
@@ -35,7 +39,8 @@ __device__ __forceinline__ void zero_tile_across(float (*to)[ZERO_TILE_ROW], con
 
 /* to (rows, columns) = columns [c0, c0 + 64) of rows [r0, r0 + 64); what is not there is 0. */
 template <typename T>
-__device__ __forceinline__ void zero_tile_along(float (*to)[ZERO_TILE_ROW], const zero_head<T> &h, int64_t r0, int64_t c0)
+__device__ __forceinline__ void zero_tile_along(float (*to)[ZERO_TILE_ROW], const zero_head<T> &h, int64_t r0,
+                                                int64_t c0)
 {
     const int N = zero_pack<T>::N, across = ZERO_TILE / N, thread = (int)(threadIdx.y * ZERO_TILE_SIDE + threadIdx.x);
     for (int i = thread; i < ZERO_TILE * across; i += ZERO_TILE_THREADS) {
@@ -52,7 +57,8 @@ __device__ __forceinline__ void zero_tile_along(float (*to)[ZERO_TILE_ROW], cons
 
 /* sum (rows, columns) += a (depth, rows)^T b (depth, columns). */
 template <int DEPTH>
-__device__ __forceinline__ void zero_tile_product(float sum[4][4], const float (*a)[ZERO_TILE_ROW], const float (*b)[ZERO_TILE_ROW])
+__device__ __forceinline__ void zero_tile_product(float sum[4][4], const float (*a)[ZERO_TILE_ROW],
+                                                  const float (*b)[ZERO_TILE_ROW])
 {
     for (int k = 0; k < DEPTH; k++) {
         float4 x = *(const float4 *)&a[k][4 * threadIdx.y], y = *(const float4 *)&b[k][4 * threadIdx.x];
@@ -63,10 +69,11 @@ __device__ __forceinline__ void zero_tile_product(float sum[4][4], const float (
     }
 }
 
-/* sum (rows of a, rows of b) = a b^T over the whole width of the heads, for the 64 rows from a0 and b0 on. buffer: 64 rows of shared memory. */
+/* sum (rows of a, rows of b) = a b^T over the whole width of the heads, for the 64 rows from a0 and b0 on. buffer: 64
+ * rows of shared memory. */
 template <typename T>
-__device__ __forceinline__ void zero_tile_scores(float sum[4][4], float (*buffer)[ZERO_TILE_ROW], const zero_head<T> &a, int64_t a0,
-                                                 const zero_head<T> &b, int64_t b0)
+__device__ __forceinline__ void zero_tile_scores(float sum[4][4], float (*buffer)[ZERO_TILE_ROW], const zero_head<T> &a,
+                                                 int64_t a0, const zero_head<T> &b, int64_t b0)
 {
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)
@@ -89,10 +96,11 @@ __device__ __forceinline__ void zero_tile_keep(float (*weights)[ZERO_TILE_ROW], 
     }
 }
 
-/* sums (rows, D in parts of 64) += weights (b's 64 rows, rows)^T b (64 rows from b0 on, D). Whoever wrote weights need not have waited. */
+/* sums (rows, D in parts of 64) += weights (b's 64 rows, rows)^T b (64 rows from b0 on, D). Whoever wrote weights need
+ * not have waited. */
 template <typename T, int PARTS>
-__device__ __forceinline__ void zero_tile_add(float sums[PARTS][4][4], const float (*weights)[ZERO_TILE_ROW], float (*buffer)[ZERO_TILE_ROW],
-                                              const zero_head<T> &b, int64_t b0)
+__device__ __forceinline__ void zero_tile_add(float sums[PARTS][4][4], const float (*weights)[ZERO_TILE_ROW],
+                                              float (*buffer)[ZERO_TILE_ROW], const zero_head<T> &b, int64_t b0)
 {
     ZERO_UNROLL
     for (int part = 0; part < PARTS; part++) {
@@ -101,7 +109,7 @@ __device__ __forceinline__ void zero_tile_add(float sums[PARTS][4][4], const flo
         __syncthreads();
         zero_tile_along(buffer, b, b0, part * ZERO_TILE);
         __syncthreads();
-        zero_tile_product<ZERO_TILE>(sums[part], weights, (const float (*)[ZERO_TILE_ROW])buffer);
+        zero_tile_product<ZERO_TILE>(sums[part], weights, (const float(*)[ZERO_TILE_ROW])buffer);
     }
 }
 

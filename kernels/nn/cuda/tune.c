@@ -1,7 +1,8 @@
 /* tune.c - see tune.h.
  *
- * The text: a line that names the GPU and the library, then one for each product, of m, n, k, lda, ldb, ldc and flags as backend.h has them, the dtype,
- * whether there is a bias, and the algorithm in hexadecimal (cuBLASLt promises that its bytes may be kept and used again with the same version). */
+ * The text: a line that names the GPU and the library, then one for each product, of m, n, k, lda, ldb, ldc and flags
+ * as backend.h has them, the dtype, whether there is a bias, and the algorithm in hexadecimal (cuBLASLt promises that
+ * its bytes may be kept and used again with the same version). */
 #include "kernels/nn/cuda/tune.h"
 
 #include <inttypes.h>
@@ -24,7 +25,8 @@ const zero_choice_t *zero_choices_find(const zero_choices_t *choices, const zero
     return NULL;
 }
 
-bool zero_choices_add(zero_choices_t *choices, const zero_nn_shape_t *shape, bool bias, const cublasLtMatmulAlgo_t *algo)
+bool zero_choices_add(zero_choices_t *choices, const zero_nn_shape_t *shape, bool bias,
+                      const cublasLtMatmulAlgo_t *algo)
 {
     if (choices->count == choices->room) {
         const int room = choices->room == 0 ? 32 : 2 * choices->room;
@@ -40,7 +42,7 @@ bool zero_choices_add(zero_choices_t *choices, const zero_nn_shape_t *shape, boo
     return true;
 }
 
-/* ---- the text --------------------------------------------------------------------------------------------------------------- */
+/* ---- the text --------------------------------------------------------------------------------------------------- */
 
 static bool read_line(const char *line, zero_nn_shape_t *shape, bool *bias, cublasLtMatmulAlgo_t *algo)
 {
@@ -50,8 +52,8 @@ static bool read_line(const char *line, zero_nn_shape_t *shape, bool *bias, cubl
     memset(shape, 0, sizeof *shape);
     shape->op = ZERO_NN_GEMM;
     int64_t *d = shape->d;
-    if (sscanf(line, "%" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %7s %7s%n", &d[0], &d[1], &d[2], &d[3], &d[4],
-               &d[5], &d[6], dtype, with, &at) != SIZES + 2)
+    if (sscanf(line, "%" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %7s %7s%n",
+               &d[0], &d[1], &d[2], &d[3], &d[4], &d[5], &d[6], dtype, with, &at) != SIZES + 2)
         return false;
     for (int i = 0; i < WORDS; i++, at += used)
         if (sscanf(line + at, " %16" SCNx64 "%n", &words[i], &used) != 1)
@@ -59,7 +61,8 @@ static bool read_line(const char *line, zero_nn_shape_t *shape, bool *bias, cubl
     shape->dtype = strcmp(dtype, "fp32") == 0 ? ZERO_FP32 : ZERO_BF16;
     *bias = strcmp(with, "bias") == 0;
     memcpy(algo, words, sizeof *algo);
-    return line[at] == '\0' && (shape->dtype == ZERO_FP32 || strcmp(dtype, "bf16") == 0) && (*bias || strcmp(with, "plain") == 0);
+    return line[at] == '\0' && (shape->dtype == ZERO_FP32 || strcmp(dtype, "bf16") == 0) &&
+           (*bias || strcmp(with, "plain") == 0);
 }
 
 zero_status_t zero_choices_read(zero_choices_t *choices, const char *text, zero_error_t *error)
@@ -69,23 +72,29 @@ zero_status_t zero_choices_read(zero_choices_t *choices, const char *text, zero_
         char line[LINE];
         const size_t length = strcspn(text, "\n");
         if (length >= sizeof line)
-            return zero_fail(error, ZERO_ERR_ARG, "line %d has %zu bytes: choices of products have less than %d", number, length, LINE);
+            return zero_fail(error, ZERO_ERR_ARG, "line %d has %zu bytes: choices of products have less than %d",
+                             number, length, LINE);
         memcpy(line, text, length);
         line[length] = '\0';
         text += length + (text[length] == '\n');
         if (number == 1 && strncmp(line, HEAD, head) != 0)
-            return zero_fail(error, ZERO_ERR_ARG, "line 1 does not begin with '%s': these are no choices of products", HEAD);
+            return zero_fail(error, ZERO_ERR_ARG, "line 1 does not begin with '%s': these are no choices of products",
+                             HEAD);
         if (number == 1 && strcmp(line + head, choices->machine) != 0)
-            return zero_fail(error, ZERO_ERR_ARG, "its choices of products are for %.200s, but this is %.200s: measure them here, into another file", line + head,
-                             choices->machine);
+            return zero_fail(
+                error, ZERO_ERR_ARG,
+                "its choices of products are for %.200s, but this is %.200s: measure them here, into another file",
+                line + head, choices->machine);
         if (number == 1)
             continue;
         zero_nn_shape_t shape;
         bool bias;
         cublasLtMatmulAlgo_t algo;
         if (!read_line(line, &shape, &bias, &algo))
-            return zero_fail(error, ZERO_ERR_ARG, "line %d is no product: a line has 7 sizes, fp32 or bf16, bias or plain, and %d numbers in hexadecimal", number,
-                             WORDS);
+            return zero_fail(
+                error, ZERO_ERR_ARG,
+                "line %d is no product: a line has 7 sizes, fp32 or bf16, bias or plain, and %d numbers in hexadecimal",
+                number, WORDS);
         if (zero_choices_find(choices, &shape, bias) != NULL)
             return zero_fail(error, ZERO_ERR_ARG, "line %d is of a product that an earlier line has", number);
         if (!zero_choices_add(choices, &shape, bias, &algo))
@@ -107,7 +116,8 @@ char *zero_choices_write(const zero_choices_t *choices)
         memcpy(words, &c->algo, sizeof words);
         for (int k = 0; k < SIZES; k++)
             used += (size_t)snprintf(text + used, size - used, "%" PRId64 " ", c->d[k]);
-        used += (size_t)snprintf(text + used, size - used, "%s %s", zero_dtype_name((zero_dtype_t)c->dtype), c->bias ? "bias" : "plain");
+        used += (size_t)snprintf(text + used, size - used, "%s %s", zero_dtype_name((zero_dtype_t)c->dtype),
+                                 c->bias ? "bias" : "plain");
         for (int k = 0; k < WORDS; k++)
             used += (size_t)snprintf(text + used, size - used, " %016" PRIx64, words[k]);
         used += (size_t)snprintf(text + used, size - used, "\n");
@@ -115,7 +125,7 @@ char *zero_choices_write(const zero_choices_t *choices)
     return text;
 }
 
-/* ---- measuring -------------------------------------------------------------------------------------------------------------- */
+/* ---- measuring -------------------------------------------------------------------------------------------------- */
 
 /* Memory of one product, full of small numbers: GPUs are faster, and take less power, on zeros. */
 static cudaError_t memory(void **p, uint64_t bytes)
@@ -126,7 +136,8 @@ static cudaError_t memory(void **p, uint64_t bytes)
     return status == cudaSuccess ? cudaMemset(*p, 0x3c, bytes) : status;
 }
 
-cudaError_t zero_choices_measure(const zero_timed_t *product, const cublasLtMatmulHeuristicResult_t *found, int count, int *best)
+cudaError_t zero_choices_measure(const zero_timed_t *product, const cublasLtMatmulHeuristicResult_t *found, int count,
+                                 int *best)
 {
     const float one = 1, beta = product->beta;
     void *p[6] = {NULL}; /* a, b, c, bias, aux, workspace */
@@ -136,7 +147,12 @@ cudaError_t zero_choices_measure(const zero_timed_t *product, const cublasLtMatm
     float fastest = -1;
     for (int i = 0; i < count; i++)
         workspace = found[i].workspaceSize > workspace ? found[i].workspaceSize : workspace;
-    const uint64_t bytes[6] = {product->a_bytes, product->b_bytes, product->c_bytes, product->vector_bytes, product->aux ? product->c_bytes : 0, workspace};
+    const uint64_t bytes[6] = {product->a_bytes,
+                               product->b_bytes,
+                               product->c_bytes,
+                               product->vector_bytes,
+                               product->aux ? product->c_bytes : 0,
+                               workspace};
     cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
     if (status == cudaSuccess)
         status = cudaEventCreate(&begin);
@@ -153,12 +169,14 @@ cudaError_t zero_choices_measure(const zero_timed_t *product, const cublasLtMatm
     *best = 0;
     for (int i = 0; i < count && status == cudaSuccess; i++) {
         bool runs = true;
-        for (int r = 0; r <= RUNS && status == cudaSuccess && runs; r++) { /* the first run loads its kernel, and does not count */
+        for (int r = 0; r <= RUNS && status == cudaSuccess && runs;
+             r++) { /* the first run loads its kernel, and does not count */
             float time = 0;
             status = cudaEventRecord(begin, stream);
             if (status == cudaSuccess)
-                runs = cublasLtMatmul(product->blas, product->desc, &one, p[0], product->a, p[1], product->b, &beta, p[2], product->c, p[2], product->c,
-                                      &found[i].algo, p[5], found[i].workspaceSize, stream) == CUBLAS_STATUS_SUCCESS;
+                runs = cublasLtMatmul(product->blas, product->desc, &one, p[0], product->a, p[1], product->b, &beta,
+                                      p[2], product->c, p[2], product->c, &found[i].algo, p[5], found[i].workspaceSize,
+                                      stream) == CUBLAS_STATUS_SUCCESS;
             if (status == cudaSuccess)
                 status = cudaEventRecord(end, stream);
             if (status == cudaSuccess)

@@ -1,4 +1,5 @@
-/* tune.h - inside kernels/nn/cuda: which of cuBLASLt's algorithms computes a product, as read from a text or measured. */
+/* tune.h - inside kernels/nn/cuda: which of cuBLASLt's algorithms computes a product, as read from a text or measured.
+ */
 #ifndef ZERO_NN_CUDA_TUNE_H
 #define ZERO_NN_CUDA_TUNE_H
 
@@ -28,7 +29,8 @@ char *zero_choices_write(const zero_choices_t *choices);
 /* The choice for a product, or NULL. */
 const zero_choice_t *zero_choices_find(const zero_choices_t *choices, const zero_nn_shape_t *shape, bool bias);
 /* Keeps a choice; false where there is no memory. */
-bool zero_choices_add(zero_choices_t *choices, const zero_nn_shape_t *shape, bool bias, const cublasLtMatmulAlgo_t *algo);
+bool zero_choices_add(zero_choices_t *choices, const zero_nn_shape_t *shape, bool bias,
+                      const cublasLtMatmulAlgo_t *algo);
 
 /* A product as cuBLASLt has it, with the bytes from an operand's first element to its last. */
 typedef struct zero_timed {
@@ -36,11 +38,13 @@ typedef struct zero_timed {
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, c;
     uint64_t a_bytes, b_bytes, c_bytes, vector_bytes; /* vector_bytes: of a bias, 0: none */
-    bool aux;                                          /* another operand that lies as c does */
+    bool aux;                                         /* another operand that lies as c does */
     float beta;
 } zero_timed_t;
 
-/* Runs each of count algorithms some times on memory of its own: *best is the index of the fastest, by its fastest run. One that cannot run is left out. */
-cudaError_t zero_choices_measure(const zero_timed_t *product, const cublasLtMatmulHeuristicResult_t *found, int count, int *best);
+/* Runs each of count algorithms some times on memory of its own: *best is the index of the fastest, by its fastest run.
+ * One that cannot run is left out. */
+cudaError_t zero_choices_measure(const zero_timed_t *product, const cublasLtMatmulHeuristicResult_t *found, int count,
+                                 int *best);
 
 #endif

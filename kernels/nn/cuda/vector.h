@@ -1,7 +1,8 @@
 /* vector.h - inside kernels/nn/cuda, for .cu files: elements of fp32 and bf16 in packs of 16 bytes, sums over a warp.
  *
- * A thread owns whole packs, whether it reads them with one access of 16 bytes or, where addresses or rows are not multiples of that, element
- * by element: so that the order of a sum, and its bits, depend on the shape and never on an address. */
+ * A thread owns whole packs, whether it reads them with one access of 16 bytes or, where addresses or rows are not
+ * multiples of that, element by element: so that the order of a sum, and its bits, depend on the shape and never on an
+ * address. */
 #ifndef ZERO_NN_CUDA_VECTOR_H
 #define ZERO_NN_CUDA_VECTOR_H
 
@@ -18,7 +19,8 @@
 #define ZERO_UNROLL
 #endif
 
-/* x (a pack) = the elements at p, of which `have` are there (more than a pack's: all of it); the rest reads 0. wide: p is a multiple of 16 bytes. */
+/* x (a pack) = the elements at p, of which `have` are there (more than a pack's: all of it); the rest reads 0. wide: p
+ * is a multiple of 16 bytes. */
 template <typename T> __device__ __forceinline__ void zero_load(float *x, const T *p, int64_t have, bool wide)
 {
     if (wide && have >= zero_pack<T>::N) {

@@ -37,7 +37,8 @@ static void ref_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         for (int64_t j = 0; j < g->n; j++) {
             float sum = 0;
             for (int64_t l = 0; l < g->k; l++)
-                sum += zero_nn_load(g->a, i * a_row + l * a_col, g->dtype) * zero_nn_load(g->b, l * b_row + j * b_col, g->dtype);
+                sum += zero_nn_load(g->a, i * a_row + l * a_col, g->dtype) *
+                       zero_nn_load(g->b, l * b_row + j * b_col, g->dtype);
             if (g->bias != NULL)
                 sum += zero_nn_load(g->bias, j, g->dtype);
             if (g->accumulate)
@@ -110,7 +111,8 @@ static void ref_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
         float rstd = 1.0f / sqrtf(square / (float)l->C + (float)l->eps);
         for (int64_t c = 0; c < l->C; c++) {
             float x = (zero_nn_load(l->x, r * l->C + c, l->dtype) - mean) * rstd;
-            zero_nn_store(l->y, r * l->C + c, l->dtype, x * zero_nn_load(l->w, c, l->dtype) + zero_nn_load(l->b, c, l->dtype));
+            zero_nn_store(l->y, r * l->C + c, l->dtype,
+                          x * zero_nn_load(l->w, c, l->dtype) + zero_nn_load(l->b, c, l->dtype));
         }
         if (l->mean != NULL)
             l->mean[r] = mean;
@@ -119,7 +121,8 @@ static void ref_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
     }
 }
 
-/* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)); dw = sum of dy n, db = sum of dy over rows. */
+/* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)); dw = sum of dy n, db = sum of dy over
+ * rows. */
 static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     int64_t C = l->C;
@@ -152,8 +155,8 @@ static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
     }
 }
 
-/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation where x is
- * far below 0. */
+/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation
+ * where x is far below 0. */
 #define GELU_SCALE 0.79788456080286535588f
 #define GELU_CUBE 0.044715f
 
@@ -215,7 +218,8 @@ static void ref_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
                 int64_t q = (b * T + t) * a->q_stride + h * D;
                 float max = -INFINITY, sum = 0;
                 for (int64_t s = 0; s <= t; s++) {
-                    score[s] = (float)a->scale * dot(a->q, q, a->k, (b * T + s) * a->k_stride + h / group * D, D, a->dtype);
+                    score[s] =
+                        (float)a->scale * dot(a->q, q, a->k, (b * T + s) * a->k_stride + h / group * D, D, a->dtype);
                     max = score[s] > max || isnan(score[s]) ? score[s] : max;
                 }
                 memset(out, 0, (size_t)D * sizeof *out);
@@ -234,8 +238,8 @@ static void ref_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
     }
 }
 
-/* With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP - sum of dout out), dq = scale dS k, dk = scale dS'
- * q. */
+/* With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP - sum of dout out), dq = scale dS k, dk =
+ * scale dS' q. */
 static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
     int64_t T = a->T, D = a->D, group = a->H / a->KV;

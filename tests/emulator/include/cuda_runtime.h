@@ -1,5 +1,6 @@
-/* cuda_runtime.h - what kernels use, for a C++ compiler: indices, shared memory, barriers, shuffles, vector types, and the launch.
- * Kernels run block by block, the threads of a block one after the other from barrier to barrier (emulator.h). */
+/* cuda_runtime.h - what kernels use, for a C++ compiler: indices, shared memory, barriers, shuffles, vector types, and
+ * the launch. Kernels run block by block, the threads of a block one after the other from barrier to barrier
+ * (emulator.h). */
 #ifndef ZERO_EMULATOR_CUDA_RUNTIME_H
 #define ZERO_EMULATOR_CUDA_RUNTIME_H
 
@@ -24,31 +25,58 @@
 /* A host thread runs one block at a time. */
 #define __shared__ static thread_local
 
-/* ---- vector types ---------------------------------------------------------------------------------------------------------------- */
+/* ---- vector types ----------------------------------------------------------------------------------------------- */
 
-#define ZERO_EMULATOR_VECTORS(type, name, align2, align4)                                              \
-    struct alignas(align2) name##2 { type x, y; };                                                    \
-    struct name##3 { type x, y, z; };                                                                 \
-    struct alignas(align4) name##4 { type x, y, z, w; };                                              \
-    static inline name##2 make_##name##2(type x, type y) { return name##2{x, y}; }                    \
-    static inline name##3 make_##name##3(type x, type y, type z) { return name##3{x, y, z}; }         \
-    static inline name##4 make_##name##4(type x, type y, type z, type w) { return name##4{x, y, z, w}; }
+#define ZERO_EMULATOR_VECTORS(type, name, align2, align4)                \
+    struct alignas(align2) name##2                                       \
+    {                                                                    \
+        type x, y;                                                       \
+    };                                                                   \
+    struct name##3                                                       \
+    {                                                                    \
+        type x, y, z;                                                    \
+    };                                                                   \
+    struct alignas(align4) name##4                                       \
+    {                                                                    \
+        type x, y, z, w;                                                 \
+    };                                                                   \
+    static inline name##2 make_##name##2(type x, type y)                 \
+    {                                                                    \
+        return name##2 {x, y};                                           \
+    }                                                                    \
+    static inline name##3 make_##name##3(type x, type y, type z)         \
+    {                                                                    \
+        return name##3 {x, y, z};                                        \
+    }                                                                    \
+    static inline name##4 make_##name##4(type x, type y, type z, type w) \
+    {                                                                    \
+        return name##4 {x, y, z, w};                                     \
+    }
 ZERO_EMULATOR_VECTORS(float, float, 8, 16)
 ZERO_EMULATOR_VECTORS(int, int, 8, 16)
 ZERO_EMULATOR_VECTORS(unsigned, uint, 8, 16)
 ZERO_EMULATOR_VECTORS(unsigned short, ushort, 4, 8)
 #undef ZERO_EMULATOR_VECTORS
-struct alignas(16) double2 { double x, y; };
-static inline double2 make_double2(double x, double y) { return double2{x, y}; }
-struct alignas(16) longlong2 { long long x, y; };
-struct alignas(16) ulonglong2 { unsigned long long x, y; };
+struct alignas(16) double2 {
+    double x, y;
+};
+static inline double2 make_double2(double x, double y)
+{
+    return double2{x, y};
+}
+struct alignas(16) longlong2 {
+    long long x, y;
+};
+struct alignas(16) ulonglong2 {
+    unsigned long long x, y;
+};
 
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-/* ---- what a thread knows --------------------------------------------------------------------------------------------------------- */
+/* ---- what a thread knows ---------------------------------------------------------------------------------------- */
 
 struct zero_emulator_indices {
     uint3 thread, block;
@@ -64,22 +92,33 @@ extern "C" __thread struct zero_emulator_indices *zero_emulator_self __attribute
 #define gridDim (zero_emulator_self->blocks)
 static const int warpSize = 32;
 
-static inline void *zero_emulator_dynamic_shared() { return zero_emulator_self->dynamic_shared; }
+static inline void *zero_emulator_dynamic_shared()
+{
+    return zero_emulator_self->dynamic_shared;
+}
 
-/* ---- barriers and shuffles: every thread of the block, or lane of the warp, must come to the same one ---------------------------------- */
+/* ---- barriers and shuffles: every thread of the block, or lane of the warp, must come to the same one ----------- */
 
 extern "C" void zero_emulator_block_barrier(const char *file, int line);
-/* Gives value to the warp's other lanes, and returns what its 32 lanes gave. Valid until the lane's next but one exchange. */
+/* Gives value to the warp's other lanes, and returns what its 32 lanes gave. Valid until the lane's next but one
+ * exchange. */
 extern "C" const uint64_t *zero_emulator_exchange(unsigned mask, uint64_t value, const char *file, int line);
 /* The lane of this thread in its warp. */
 extern "C" int zero_emulator_lane(void);
 
 #define ZERO_EMULATOR_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-static inline void __syncthreads(ZERO_EMULATOR_HERE) { zero_emulator_block_barrier(file, line); }
-static inline void __syncwarp(unsigned mask = 0xffffffffu, ZERO_EMULATOR_HERE) { zero_emulator_exchange(mask, 0, file, line); }
+static inline void __syncthreads(ZERO_EMULATOR_HERE)
+{
+    zero_emulator_block_barrier(file, line);
+}
+static inline void __syncwarp(unsigned mask = 0xffffffffu, ZERO_EMULATOR_HERE)
+{
+    zero_emulator_exchange(mask, 0, file, line);
+}
 
-template <typename T> static inline T zero_emulator_shuffle(unsigned mask, T value, int source, bool outside, const char *file, int line)
+template <typename T>
+static inline T zero_emulator_shuffle(unsigned mask, T value, int source, bool outside, const char *file, int line)
 {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles take 4 or 8 bytes");
     uint64_t bits = 0;
@@ -89,23 +128,28 @@ template <typename T> static inline T zero_emulator_shuffle(unsigned mask, T val
         memcpy(&value, &lanes[source], sizeof value);
     return value;
 }
-/* width (a power of two): lanes shuffle within groups of it; a lane whose source lies outside of its group keeps its own value. */
-template <typename T> static inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, ZERO_EMULATOR_HERE)
+/* width (a power of two): lanes shuffle within groups of it; a lane whose source lies outside of its group keeps its
+ * own value. */
+template <typename T>
+static inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, ZERO_EMULATOR_HERE)
 {
     int lane = zero_emulator_lane(), group = lane & ~(width - 1);
     return zero_emulator_shuffle(mask, value, group + (source & (width - 1)), false, file, line);
 }
-template <typename T> static inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, ZERO_EMULATOR_HERE)
+template <typename T>
+static inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, ZERO_EMULATOR_HERE)
 {
     int lane = zero_emulator_lane(), source = lane ^ lanes, last = lane | (width - 1);
     return zero_emulator_shuffle(mask, value, source & 31, source > last || source > 31, file, line);
 }
-template <typename T> static inline T __shfl_down_sync(unsigned mask, T value, unsigned lanes, int width = 32, ZERO_EMULATOR_HERE)
+template <typename T>
+static inline T __shfl_down_sync(unsigned mask, T value, unsigned lanes, int width = 32, ZERO_EMULATOR_HERE)
 {
     int lane = zero_emulator_lane(), source = lane + (int)lanes, last = lane | (width - 1);
     return zero_emulator_shuffle(mask, value, source & 31, source > last, file, line);
 }
-template <typename T> static inline T __shfl_up_sync(unsigned mask, T value, unsigned lanes, int width = 32, ZERO_EMULATOR_HERE)
+template <typename T>
+static inline T __shfl_up_sync(unsigned mask, T value, unsigned lanes, int width = 32, ZERO_EMULATOR_HERE)
 {
     int lane = zero_emulator_lane(), source = lane - (int)lanes, first = lane & ~(width - 1);
     return zero_emulator_shuffle(mask, value, source & 31, source < first, file, line);
@@ -118,34 +162,73 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate, ZERO_EMULATOR
         all |= (unsigned)lanes[l] << l;
     return all;
 }
-static inline int __any_sync(unsigned mask, int predicate, ZERO_EMULATOR_HERE) { return __ballot_sync(mask, predicate, file, line) != 0; }
+static inline int __any_sync(unsigned mask, int predicate, ZERO_EMULATOR_HERE)
+{
+    return __ballot_sync(mask, predicate, file, line) != 0;
+}
 static inline int __all_sync(unsigned mask, int predicate, ZERO_EMULATOR_HERE)
 {
     return __ballot_sync(mask, predicate, file, line) == 0xffffffffu;
 }
-static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+static inline void __threadfence()
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
 static inline void __threadfence_block() {}
 
 /* Atomics of integers only: floats' would make results depend on the order. */
-static inline int atomicAdd(int *p, int value) { return __atomic_fetch_add(p, value, __ATOMIC_RELAXED); }
-static inline unsigned atomicAdd(unsigned *p, unsigned value) { return __atomic_fetch_add(p, value, __ATOMIC_RELAXED); }
-static inline unsigned long long atomicAdd(unsigned long long *p, unsigned long long value) { return __atomic_fetch_add(p, value, __ATOMIC_RELAXED); }
-static inline int atomicExch(int *p, int value) { return __atomic_exchange_n(p, value, __ATOMIC_RELAXED); }
-static inline int atomicOr(int *p, int value) { return __atomic_fetch_or(p, value, __ATOMIC_RELAXED); }
+static inline int atomicAdd(int *p, int value)
+{
+    return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
+}
+static inline unsigned atomicAdd(unsigned *p, unsigned value)
+{
+    return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
+}
+static inline unsigned long long atomicAdd(unsigned long long *p, unsigned long long value)
+{
+    return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
+}
+static inline int atomicExch(int *p, int value)
+{
+    return __atomic_exchange_n(p, value, __ATOMIC_RELAXED);
+}
+static inline int atomicOr(int *p, int value)
+{
+    return __atomic_fetch_or(p, value, __ATOMIC_RELAXED);
+}
 static inline int atomicCAS(int *p, int compare, int value)
 {
     __atomic_compare_exchange_n(p, &compare, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     return compare;
 }
 
-/* ---- loads, stores and bits ------------------------------------------------------------------------------------------------------ */
+/* ---- loads, stores and bits ------------------------------------------------------------------------------------- */
 
-template <typename T> static inline T __ldg(const T *p) { return *p; }
-template <typename T> static inline T __ldcs(const T *p) { return *p; }
-template <typename T> static inline T __ldcg(const T *p) { return *p; }
-template <typename T> static inline T __ldlu(const T *p) { return *p; }
-template <typename T> static inline void __stcs(T *p, T value) { *p = value; }
-template <typename T> static inline void __stcg(T *p, T value) { *p = value; }
+template <typename T> static inline T __ldg(const T *p)
+{
+    return *p;
+}
+template <typename T> static inline T __ldcs(const T *p)
+{
+    return *p;
+}
+template <typename T> static inline T __ldcg(const T *p)
+{
+    return *p;
+}
+template <typename T> static inline T __ldlu(const T *p)
+{
+    return *p;
+}
+template <typename T> static inline void __stcs(T *p, T value)
+{
+    *p = value;
+}
+template <typename T> static inline void __stcg(T *p, T value)
+{
+    *p = value;
+}
 
 template <typename To, typename From> static inline To zero_emulator_bits(From from)
 {
@@ -154,35 +237,95 @@ template <typename To, typename From> static inline To zero_emulator_bits(From f
     memcpy(&to, &from, sizeof to);
     return to;
 }
-static inline unsigned __float_as_uint(float x) { return zero_emulator_bits<unsigned>(x); }
-static inline int __float_as_int(float x) { return zero_emulator_bits<int>(x); }
-static inline float __uint_as_float(unsigned x) { return zero_emulator_bits<float>(x); }
-static inline float __int_as_float(int x) { return zero_emulator_bits<float>(x); }
-static inline long long __double_as_longlong(double x) { return zero_emulator_bits<long long>(x); }
-static inline double __longlong_as_double(long long x) { return zero_emulator_bits<double>(x); }
-static inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz((unsigned)x); }
-static inline int __popc(unsigned x) { return __builtin_popcount(x); }
-static inline int __ffs(int x) { return __builtin_ffs(x); }
+static inline unsigned __float_as_uint(float x)
+{
+    return zero_emulator_bits<unsigned>(x);
+}
+static inline int __float_as_int(float x)
+{
+    return zero_emulator_bits<int>(x);
+}
+static inline float __uint_as_float(unsigned x)
+{
+    return zero_emulator_bits<float>(x);
+}
+static inline float __int_as_float(int x)
+{
+    return zero_emulator_bits<float>(x);
+}
+static inline long long __double_as_longlong(double x)
+{
+    return zero_emulator_bits<long long>(x);
+}
+static inline double __longlong_as_double(long long x)
+{
+    return zero_emulator_bits<double>(x);
+}
+static inline int __clz(int x)
+{
+    return x == 0 ? 32 : __builtin_clz((unsigned)x);
+}
+static inline int __popc(unsigned x)
+{
+    return __builtin_popcount(x);
+}
+static inline int __ffs(int x)
+{
+    return __builtin_ffs(x);
+}
 
 /* One operation, rounded to nearest even, which no compiler option fuses. */
-static inline float __fadd_rn(float a, float b) { return a + b; }
-static inline float __fsub_rn(float a, float b) { return a - b; }
-static inline float __fmul_rn(float a, float b) { return a * b; }
-static inline float __fdiv_rn(float a, float b) { return a / b; }
-static inline float __fsqrt_rn(float a) { return sqrtf(a); }
-static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-static inline double __dadd_rn(double a, double b) { return a + b; }
-static inline double __dmul_rn(double a, double b) { return a * b; }
-static inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline float __fadd_rn(float a, float b)
+{
+    return a + b;
+}
+static inline float __fsub_rn(float a, float b)
+{
+    return a - b;
+}
+static inline float __fmul_rn(float a, float b)
+{
+    return a * b;
+}
+static inline float __fdiv_rn(float a, float b)
+{
+    return a / b;
+}
+static inline float __fsqrt_rn(float a)
+{
+    return sqrtf(a);
+}
+static inline float __fmaf_rn(float a, float b, float c)
+{
+    return fmaf(a, b, c);
+}
+static inline double __dadd_rn(double a, double b)
+{
+    return a + b;
+}
+static inline double __dmul_rn(double a, double b)
+{
+    return a * b;
+}
+static inline double __fma_rn(double a, double b, double c)
+{
+    return fma(a, b, c);
+}
+static inline float rsqrtf(float x)
+{
+    return 1.0f / sqrtf(x);
+}
 #define __expf(x) expf(x) /* macros, since glibc has functions of these names */
 #define __logf(x) logf(x)
-static inline float __fdividef(float a, float b) { return a / b; }
+static inline float __fdividef(float a, float b)
+{
+    return a / b;
+}
 
 using std::max;
 using std::min;
 
-/* ---- the launch -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the launch ------------------------------------------------------------------------------------------------- */
 
 /* A kernel with its arguments: call runs one thread, drop frees it. */
 struct zero_emulator_kernel {
@@ -191,10 +334,10 @@ struct zero_emulator_kernel {
     void (*call)(const zero_emulator_kernel *);
     void (*drop)(zero_emulator_kernel *);
 };
-/* Queues the kernel on the stream (owns it from now on). pointers: the arguments that are pointers, NULL for the others: each must be in memory
- * that the device can read, or NULL. Errors go to cudaGetLastError. */
-extern "C" void zero_emulator_queue(zero_emulator_kernel *kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
-                                    const void *const *pointers, int count);
+/* Queues the kernel on the stream (owns it from now on). pointers: the arguments that are pointers, NULL for the
+ * others: each must be in memory that the device can read, or NULL. Errors go to cudaGetLastError. */
+extern "C" void zero_emulator_queue(zero_emulator_kernel *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                                    cudaStream_t stream, const void *const *pointers, int count);
 
 template <typename T> static inline const void *zero_emulator_pointer(const T &value)
 {
@@ -205,7 +348,8 @@ template <typename T> static inline const void *zero_emulator_pointer(const T &v
 }
 
 template <typename... P, typename... A>
-void zero_emulator_launch(const char *name, void (*function)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A &&...arguments)
+void zero_emulator_launch(const char *name, void (*function)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                          cudaStream_t stream, A &&...arguments)
 {
     struct launch : zero_emulator_kernel {
         void (*function)(P...);
@@ -220,18 +364,29 @@ void zero_emulator_launch(const char *name, void (*function)(P...), dim3 grid, d
     };
     l->drop = [](zero_emulator_kernel *k) { delete static_cast<launch *>(k); };
     const void *pointers[sizeof...(P) + 1] = {};
-    std::apply([&](const auto &...a) { int i = 0; ((pointers[i++] = zero_emulator_pointer(a)), ...); }, l->arguments);
+    std::apply(
+        [&](const auto &...a) {
+            int i = 0;
+            ((pointers[i++] = zero_emulator_pointer(a)), ...);
+        },
+        l->arguments);
     zero_emulator_queue(l, grid, block, shared_bytes, stream, pointers, (int)sizeof...(P));
 }
 
-/* ---- CUDA's own overloads for C++ ---------------------------------------------------------------------------------------------------- */
+/* ---- CUDA's own overloads for C++ ------------------------------------------------------------------------------- */
 
-template <typename T> static inline cudaError_t cudaMalloc(T **p, size_t bytes) { return ::cudaMalloc((void **)p, bytes); }
+template <typename T> static inline cudaError_t cudaMalloc(T **p, size_t bytes)
+{
+    return ::cudaMalloc((void **)p, bytes);
+}
 template <typename T> static inline cudaError_t cudaMallocHost(T **p, size_t bytes, unsigned flags = 0)
 {
     return ::cudaHostAlloc((void **)p, bytes, flags);
 }
-template <typename T> static inline cudaError_t cudaHostAlloc(T **p, size_t bytes, unsigned flags) { return ::cudaHostAlloc((void **)p, bytes, flags); }
+template <typename T> static inline cudaError_t cudaHostAlloc(T **p, size_t bytes, unsigned flags)
+{
+    return ::cudaHostAlloc((void **)p, bytes, flags);
+}
 template <typename T> static inline cudaError_t cudaHostGetDevicePointer(T **device, void *host, unsigned flags)
 {
     return ::cudaHostGetDevicePointer((void **)device, host, flags);
@@ -240,7 +395,9 @@ template <typename T> static inline cudaError_t cudaFuncSetAttribute(T *kernel, 
 {
     return ::cudaFuncSetAttribute((const void *)kernel, attribute, value);
 }
-template <typename T> static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, T *kernel, int block_size, size_t shared_bytes)
+template <typename T>
+static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, T *kernel, int block_size,
+                                                                        size_t shared_bytes)
 {
     return ::cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, (const void *)kernel, block_size, shared_bytes);
 }

@@ -1,5 +1,5 @@
-/* nccl.h - the part of NCCL's interface that the project uses, under NCCL's names and with its numbers (NCCL 2.28), for tests without a GPU:
- * nccl.cc implements it. */
+/* nccl.h - the part of NCCL's interface that the project uses, under NCCL's names and with its numbers (NCCL 2.28), for
+ * tests without a GPU: nccl.cc implements it. */
 #ifndef ZERO_EMULATOR_NCCL_H
 #define ZERO_EMULATOR_NCCL_H
 
@@ -7,7 +7,7 @@
 
 #include <limits.h>
 
-#define NCCL_VERSION(major, minor, patch) ((major) * 10000 + (minor) * 100 + (patch))
+#define NCCL_VERSION(major, minor, patch) ((major)*10000 + (minor)*100 + (patch))
 #define NCCL_VERSION_CODE NCCL_VERSION(2, 28, 9)
 
 typedef struct ncclComm *ncclComm_t;
@@ -40,10 +40,10 @@ typedef struct ncclConfig {
     const char *netName;
     int splitShare;
 } ncclConfig_t;
-#define NCCL_CONFIG_INITIALIZER                                                                                                         \
-    {                                                                                                                                   \
-        sizeof(ncclConfig_t), NCCL_CONFIG_MAGIC, NCCL_VERSION_CODE, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, \
-            NCCL_CONFIG_UNDEF_INT, NULL, NCCL_CONFIG_UNDEF_INT                                                                          \
+#define NCCL_CONFIG_INITIALIZER                                                                                   \
+    {                                                                                                             \
+        sizeof(ncclConfig_t), NCCL_CONFIG_MAGIC, NCCL_VERSION_CODE, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, \
+            NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NULL, NCCL_CONFIG_UNDEF_INT                             \
     }
 
 #ifdef __cplusplus
@@ -59,8 +59,10 @@ ncclResult_t ncclCommCount(const ncclComm_t comm, int *count);
 ncclResult_t ncclCommUserRank(const ncclComm_t comm, int *rank);
 ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device);
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *error);
-ncclResult_t ncclAllGather(const void *send, void *recv, size_t count, ncclDataType_t type, ncclComm_t comm, cudaStream_t stream);
-ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream);
+ncclResult_t ncclAllGather(const void *send, void *recv, size_t count, ncclDataType_t type, ncclComm_t comm,
+                           cudaStream_t stream);
+ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                               ncclComm_t comm, cudaStream_t stream);
 ncclResult_t ncclCommRegister(const ncclComm_t comm, void *base, size_t bytes, void **handle);
 ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle);
 ncclResult_t ncclCommFinalize(ncclComm_t comm);
