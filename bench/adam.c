@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* adam.c - rates of the optimizers' updates on memory as an engine has it, each beside a plain loop that reads and
  * writes the same bytes (but for the scales of 8-bit state).
  *

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The optimizers' updates beside plain loops over the same bytes, and AdamW beside a peer, in one run.
 #
 #   bench/adam.sh [--elements 1e8] [--threads 2] [--rounds 3] [--program bench/adam] [--peer 'COMMAND']

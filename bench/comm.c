@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm.c - our all-gather and reduce-scatter beside MPI's, in one run: `mpiexec -n N bench/comm [hot|cold [FROM TO]]`
  * (bytes). bench/comm.sh runs it over what Open MPI can be told and prints the ratios.
  *

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Our collectives beside Open MPI's at its best, over sizes and ranks: `make bench/comm && sh bench/comm.sh [hot|cold [FROM TO [RANKS...]]]`
 # in the build folder, FROM and TO in bytes. Open MPI runs as it comes, with ob1 and vader with single copies by the kernel (CMA), and without;
 # the fastest counts. BENCH_PREFIX: a command that starts each rank, such as `chrt -f 50` where other work runs.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda.c - flat kernels and cross-entropy on a GPU beside a copy of device memory, in one run: `bench/cuda [MILLIONS]`
  * elements (default 256).
  *

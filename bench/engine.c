@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine.c - what the library itself costs a step: time in its calls that is neither in collectives nor in flat
  * kernels.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* exposed.c - how long a GPU's compute stream stands still for the library: `bench/exposed [UNITS [MILLIONS [PRODUCTS
  * [SIZE [STEPS]]]]]`.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flat.c - rates of the flat kernels, beside a plain loop that reads and writes the same bytes: what memory gives.
  *
  *   bench/flat [ELEMENTS [THREADS [LEVEL]]]     64e6 elements, OpenMP's default threads, the best SIMD level

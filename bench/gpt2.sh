@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # GPT-2 training, zero_train beside a peer, in one run: tokens a second (median step) and peak resident memory of a rank.
 #
 #   bench/gpt2.sh [--model gpt2] [--dtype fp32] [--ranks 2] [--threads 1] [--batch 4] [--seq-len 256] [--steps 8] [--stages "3 0"] [--rounds 2]

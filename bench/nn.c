@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nn.c - rates of the kernels of models at the sizes of GPT-2 124M with 512 rows a rank. Usage: bench/nn [threads (1)]
  * [fp32|bf16] [cpu|ref] [own]. "own" leaves oneDNN out. Each line: the fastest of the repetitions that fit into its
  * share of a few seconds. With one thread its CPU time counts, so that other work on the machine disturbs less; with

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme.c - rates of the nvme tier: what a step does to a rank's state, as far as the drive is concerned.
  *
  *   bench/nvme FOLDER [MIB [TRANSFER_KIB [DEPTH [uring|threads [plain|registered [BUFFERS_MIB]]]]]]

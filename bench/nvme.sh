@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The nvme tier beside fio, on one folder, taking turns: `make bench/nvme && sh bench/nvme.sh FOLDER [MIB [ROUNDS]]` in the build folder (256, 5). fio
 # reads and writes a file of the same size from and to as much memory past the page cache, through io_uring with registered buffers, or with psync for threads; ours
 # also computes checksums. Medians in MB/s (10^6 bytes) and seconds of processor time per GB. A drive whose rate varies needs more rounds.

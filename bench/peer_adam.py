@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AdamW over one tensor on the CPU, by PyTorch and DeepSpeed: the peer of bench/adam.sh.
 
     python3 bench/peer_adam.py [--elements 1e8] [--threads 2] [--runs 9]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch FSDP2 training GPT-2 on the CPU: the peer of bench/gpt2.sh.
 
     torchrun --nproc-per-node 2 bench/peer_torch.py --batch 4 --seq-len 256 --steps 8 [--layers 12 --width 768 --heads 12] [--dtype fp32]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plan.c - how long planning takes: declarations of many units built and checked, small worlds and large. Prints the
  * machine, then a line each. */
 #include "zero/plan/plan.h"

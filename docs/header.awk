@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Turns the plain comments of zero/zero.h into Doxygen's: a comment in front of a declaration, one behind a member (which may go on in the lines
 # below), and a group for each "---- section ----". A function that shares the comment of the declaration right above it refers to that.
 
@@ -22,7 +23,8 @@ function end_group() {
     group = 0
 }
 
-NR == 1 { sub(/^\/\* zero\.h - /, "/** @file\n * ") }
+/^\/\* SPDX-/ && NR == 1 { next }
+/^\/\* zero\.h - / { sub(/^\/\* zero\.h - /, "/** @file\n * ") }
 
 /^\/\* ----/ {
     title = $0

@@ -1,3 +1,4 @@
+dnl SPDX-License-Identifier: Apache-2.0
 # ZERO_CUDA
 # --with-cuda=DIR|guess|no. CUDA's parts are plugins, which libzero opens where there is a driver; libzero itself links nothing of it. So what is
 # needed is nvcc, cudart_static and cuBLASLt below one folder; cuDNN and NCCL are opened when they are used, so that of them only the

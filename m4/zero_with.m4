@@ -1,3 +1,4 @@
+dnl SPDX-License-Identifier: Apache-2.0
 # ZERO_TRY(VAR, CFLAGS, LIBS, HEADER, FUNCTION)
 # Sets zero_have=yes, VAR_CFLAGS and VAR_LIBS if a program with these flags links.
 AC_DEFUN([ZERO_TRY],

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config.c - sizes of models: presets, and config.json of a Hugging Face folder. */
 #include "models/gpt2.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpt2.c - GPT-2 on an engine: sizes, declaration, memory, and the public calls. */
 #include "models/gpt2.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpt2.h - what the files of the GPT-2 implementation share. Rows are tokens of a micro-step: rows = B * T. */
 #ifndef MODELS_GPT2_H
 #define MODELS_GPT2_H

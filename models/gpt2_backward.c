@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpt2_backward.c - the backward pass of a GPT-2 layer, with what the recompute mode did not keep computed again by the
  * kernels of the forward pass, so that every mode gives the same bits; on a GPU that computes GELU with a product, the
  * selective mode rounds what it is of first, and its bits are others. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpt2_forward.c - GPT-2 forward (Radford et al. 2019), as Hugging Face's GPT2LMHeadModel computes it without dropout.
  */
 #include "models/gpt2.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpt2_memory.c - where the buffers of a GPT-2 lie: what only kernels touch in the device's memory, what the host
  * writes or reads in memory that both reach. */
 #include "models/gpt2.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpt2_pass.c - the passes over the units: training, evaluation, sampling. A dry run goes the same way: it declares the
  * uses of a pass instead of acquiring them, and lets the kernels make what they need, so that declaration, workspace
  * and run cannot disagree. */

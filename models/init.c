@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* init.c - initial values from a seed: each element is a function of seed, tensor name and index alone, so that every
  * rank draws just its own. */
 #include "models/gpt2.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* load.c - weights from a Hugging Face folder, checked whole before a value is read; each rank reads the ranges that it
  * owns. */
 #include "models/gpt2.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model.h - models on top of the public API of libzero and kernels/nn: units, activations, FLOPs. Shared by the
  * programs. Nothing here knows about command lines, files of tokens or logs.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme.c - see nvme.h.
  *
  * A request is cut into transfers, which workers take in order. A worker is a thread with a queue (nvme_system.h) of

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme.h - a rank's state in a file: the nvme tier.
  *
  * One file per rank, in a folder on a local drive, read and written past the page cache (O_DIRECT) by threads of its

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_file.c - the folder of the nvme tier: what is checked, its lock, and the file of a rank. See nvme_system.h.
  *
  * The lock is a file of which every rank of a run holds a shared flock, and whose text names that run. Whoever gets it

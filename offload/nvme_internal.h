@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_internal.h - what nvme.c (opening, requests) and nvme_work.c (workers) share. */
 #ifndef ZERO_OFFLOAD_NVME_INTERNAL_H
 #define ZERO_OFFLOAD_NVME_INTERNAL_H

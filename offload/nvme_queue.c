@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_queue.c - transfers through io_uring, or by pread and pwrite: see nvme_system.h. */
 #define _GNU_SOURCE
 #include "offload/nvme_system.h"

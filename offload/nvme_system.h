@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_system.h - what nvme.c asks of the system, as tables of functions, so that tests can put faults in their place.
  */
 #ifndef ZERO_OFFLOAD_NVME_SYSTEM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_work.c - the threads that carry out requests: see nvme.c. */
 #define _GNU_SOURCE
 #include "offload/nvme_internal.h"

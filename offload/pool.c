@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pool.c - see pool.h. */
 #define _GNU_SOURCE
 #include "offload/pool.h"

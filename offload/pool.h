@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pool.h - where host memory lies: on the NUMA node of those who use it, and out of reach of swapping. Both are
  * improvements that not every system grants: where one does not, that is logged and said in the result, and is no
  * error. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* norm.h - the global gradient norm and the clip factor, from the partial sums that the ranks exchanged. Pure
  * functions: every rank computes the same bits from the same numbers. */
 #ifndef ZERO_OPTIM_NORM_H

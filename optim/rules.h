@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rules.h - the optimizers of flat.h: what each keeps, and the scalars of one of its updates. Pure functions. */
 #ifndef ZERO_OPTIM_RULES_H
 #define ZERO_OPTIM_RULES_H

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # Makes a folder that runs wherever it lies, on systems that have its glibc and nothing else, and packs it: what `make install` installs, the libraries
 # that this needs, and Open MPI's launcher with the components that need no more than those. CUDA's libraries and NCCL are the target's.
 # usage: make bindist (which sets the variables below)

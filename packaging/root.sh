@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # root.sh - a bare Debian to try packages in, for the scripts that read it: make_root, then inside COMMAND... It is gone when they end. Needs root and
 # debootstrap; the bare root is made once, in $BINDIST_ROOT (/var/tmp/bindist-root).
 folder=${BINDIST_ROOT:-/var/tmp/bindist-root}

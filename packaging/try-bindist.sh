@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # Tries what `make bindist` packed in a Debian that holds its base alone: trains on two ranks, moves the folder, trains again, and builds programs
 # against it. See root.sh for what that needs.
 # usage: try-bindist.sh TARBALL FOLDER OF THE TESTS' SOURCES

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # Tries what `make deb` built in a bare Debian: installs it with what it depends on, trains on two ranks, builds programs against it, and removes it.
 # See root.sh for what that needs, and a mirror of Debian.
 # usage: try-deb.sh FOLDER OF THE TESTS' SOURCES PACKAGE...

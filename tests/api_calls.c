@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* api_calls.c - one call at a time on an engine: from functions that it called, and from several threads. */
 #include "tests/api_suites.h"
 

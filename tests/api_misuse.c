@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* api_misuse.c - every function of zero.h with arguments that are NULL, at the wrong time and after a failure: an error
  * with a sentence, and no crash. */
 #include "tests/api_suites.h"

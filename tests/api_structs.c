@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* api_structs.c - structs of callers that were compiled with an older or a newer header. */
 #include "tests/api_suites.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* api_suites.h - the parts of test_api. */
 #ifndef ZERO_TESTS_API_SUITES_H
 #define ZERO_TESTS_API_SUITES_H

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Every function that zero/zero.h declares has a comment, its own or that of the declarations right above it; and the manual page of zero_train has
 # every option that --help has. Needs no Doxygen.
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # zero/zero.h alone compiles without a warning as C11, and as C++11 and C++20, by the compilers of this build.
 set -eu
 srcdir=${srcdir:-.}

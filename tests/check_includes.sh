@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Holds every source file to the project's rules on who may use what: the table of folders below (it is also in CONTRIBUTING.md), which
 # folders may use MPI, oneDNN and CUDA, and that no library folder prints or ends the process. One line for each fault.
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # zero.pc names the folder that `make install prefix=FOLDER` installs into, and DESTDIR, from where a package is made, does
 # not stand in it.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # libzero.so exports exactly what zero/zero.h declares with ZERO_API: all of it, and nothing else; and it lacks none of its own symbols.
 # A plugin exports tables alone, zero_cuda_*, and needs nothing of libzero, which it does not see.
 set -eu

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm_cases.c - see comm_cases.h. */
 #include "tests/comm_cases.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm_cases.h - what every communicator must do, checked from inside its ranks (test_comm.c, comm_mpi.c). */
 #ifndef ZERO_TESTS_COMM_CASES_H
 #define ZERO_TESTS_COMM_CASES_H

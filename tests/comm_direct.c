@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm_direct.c - see comm_direct.h. Where the system lets no rank read another, only the ring is left to test, in
  * test_comm.c. */
 #define _GNU_SOURCE

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm_tcp.c - ranks that meet as those that torchrun starts on several nodes do: here each is a node of its own, at an
  * address of this machine. */
 #define _GNU_SOURCE

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm_torchrun.c - ranks that meet as those that torchrun starts do. */
 #define _GNU_SOURCE
 #include "tests/comm_torchrun.h"

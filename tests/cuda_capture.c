@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_capture.c - the caller's kernels in CUDA graphs: captured once between acquire and release, launched in every
  * later micro-step, with the bits of the same training without graphs; what the engine does cannot be captured, and
  * says so. Two ranks on one emulated GPU. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_case.c - see cuda_case.h. */
 #define _GNU_SOURCE
 #include "tests/cuda_case.h"

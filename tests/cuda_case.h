@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_case.h - what the parts of test_cuda_device share: the CUDA device on the emulator. Each test is a process of
  * its own. */
 #ifndef ZERO_TESTS_CUDA_CASE_H

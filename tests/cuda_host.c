@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_host.c - the CUDA device's streams of the host's work: beside the GPU's, each waits for the other without
  * blocking the caller. */
 #include "tests/cuda_case.h"

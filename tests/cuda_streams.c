@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_streams.c - streams and events of the CUDA device, its failures, the caller's threads and stream. */
 #include "kernels/flat/flat.h"
 #include "tests/cuda_case.h"

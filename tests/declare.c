@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* declare.c - see declare.h. */
 #include "tests/declare.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* declare.h - declarations for tests of the plan: written by hand in a few calls, or random from a seed. */
 #ifndef ZERO_TESTS_DECLARE_H
 #define ZERO_TESTS_DECLARE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* emulated.h - tests of what runs on CUDA, without it. */
 #ifndef ZERO_TESTS_EMULATED_H
 #define ZERO_TESTS_EMULATED_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* emulator_blas.cc - the emulated cuBLASLt: products against their definition, and each of its conditions. */
 #include "tests/emulator_suites.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_allocators.c - memory that the caller brings along, on CPU and on emulated GPUs. */
 #define _GNU_SOURCE
 #include "tests/emulated.h"

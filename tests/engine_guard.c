@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_guard.c - config.guard, and AddressSanitizer in the process: what touches parameters and gradients outside of
  * acquire and release ends there; what touches them inside does not (engine_matrix.c has more of that). */
 #include "tests/engine_suites.h"

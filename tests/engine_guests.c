@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_guests.c - what callers bring along: an optimizer of their own. */
 #include "tests/emulated.h"
 #include "tests/engine_small.h"

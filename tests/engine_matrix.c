@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_matrix.c - the toy over stage x window x reduce x micro-steps x dtypes x device x ranks, each against the
  * serial trajectory: so every two cases that should have the same bits have them. `make check` runs a cover of all
  * triples of levels on CPU and of all pairs on emulated GPUs, ZERO_CHECK_FULL=1 the whole product on CPU and all

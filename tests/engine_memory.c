@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_memory.c - what is forecast is what is there, nothing grows while training, and the checks that say so notice
  * a planted defect. */
 #define _GNU_SOURCE

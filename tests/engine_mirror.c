@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_mirror.c - the toy on a GPU. Its "kernels" are the host's all the same, on copies of parameters and gradients
  * in memory that both reach: copies on the compute stream, in the place of kernels. They are not waited for where that
  * is not needed, so that what the engine does on other streams meanwhile shows in them if it is not ordered behind. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_misuse.c - calls that are wrong say so and change nothing; ranks that disagree or fail end everywhere, each
  * with one clear sentence. */
 #include "tests/engine_suites.h"

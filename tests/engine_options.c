@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_options.c - what zero_create and zero_commit say of options and declarations. */
 #include "tests/engine_suites.h"
 #include "zero/device/device.h"

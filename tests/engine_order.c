@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_order.c - ranks that make different calls are told at once what each was doing, and never get a wrong value.
  */
 #include "tests/emulated.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_reference.c - see engine_reference.h. */
 #include "tests/engine_reference.h"
 

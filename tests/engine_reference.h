@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_reference.h - what the toy trains, and the same training computed serially, every rank of it, in the
  * documented order of every rounding. It shares no code with the library but bf16 rounding and the bias corrections'
  * power, so that bits can be compared. */

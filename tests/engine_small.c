@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_small.c - see engine_small.h. */
 #include "tests/engine_small.h"
 #include "zero/device/device.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_small.h - a small trainer on the public API for tests that compare one run with another: its gradients depend
  * on rank, step, micro-step, element and parameter value alone. */
 #ifndef ZERO_TESTS_ENGINE_SMALL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_suites.h - the parts of test_engine. */
 #ifndef ZERO_TESTS_ENGINE_SUITES_H
 #define ZERO_TESTS_ENGINE_SUITES_H

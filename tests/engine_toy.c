@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_toy.c - see engine_toy.h. */
 #include "tests/engine_reference.h"
 #include "zero/engine.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_toy.h - a toy trainer on the public API, with units of every awkward kind, and the same training computed
  * serially beside it. */
 #ifndef ZERO_TESTS_ENGINE_TOY_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_values.c - whole parameters, gradients and moments by zero_param_get and zero_param_set, wherever their state
  * is. */
 #include "tests/emulated.h"

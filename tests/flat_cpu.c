@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flat_cpu.c - see flat_levels.h. */
 #include "tests/flat_levels.h"
 

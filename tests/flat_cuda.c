@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flat_cuda.c - see flat_levels.h. CUDA's table, through one whose functions copy their operands to the device, call
  * CUDA's, and copy the results back. Around each operand in the device's memory are bytes that nothing may write. */
 #include "tests/emulated.h"

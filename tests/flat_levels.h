@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flat_levels.h - which tables test_flat.c is about: those of the processor's (flat_cpu.c), or CUDA's (flat_cuda.c). */
 #ifndef ZERO_TESTS_FLAT_LEVELS_H
 #define ZERO_TESTS_FLAT_LEVELS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fuzz.h - a bounded run of a fuzz harness without a fuzzer: seeds, mutated by a fixed sequence of random numbers. A
  * harness is one file that defines LLVMFuzzerTestOneInput and, unless FUZZ_LIBFUZZER is defined, a main that calls
  * fuzz_main. With a fuzzer:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fuzz_deepspeed.c - the reader of --config, on any bytes. What it accepts has a report, and options in their ranges;
  * what it refuses names the file. */
 #include "train/config.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fuzz_tensors.c - the reader of safetensors files and of their index, on any bytes. The first byte of an input says
  * which of the two the rest is. What opens has to be consistent and readable to its last element; what does not has to
  * say why. */

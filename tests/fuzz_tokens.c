@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fuzz_tokens.c - the readers of token files, numpy arrays and text, on any bytes. The first byte of an input says how
  * the file is called, which does not matter where its own first bytes say what it is. What opens has to be readable to
  * its last window, with every token below the vocabulary; what does not has to say why. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpt2_case.c - see gpt2_case.h. The training loop is what a user of the public API writes. */
 #include "tests/gpt2_case.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpt2_case.h - one training run of the golden GPT-2 on some ranks, for tests. */
 #ifndef ZERO_TESTS_GPT2_CASE_H
 #define ZERO_TESTS_GPT2_CASE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* guide_errors.c - meets the errors that docs/guide.md tells of, and prints the library's sentence for each, one a
  * line: the guide has the same. */
 #include <stdio.h>

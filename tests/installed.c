@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A trainer outside the tree, built against what `make install` installed: the public header, the library and its
  * pkg-config file. It fits two vectors on two ranks that it forks, at stage 3, and fails when training does not lower
  * the loss as it should. */

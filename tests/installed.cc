@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The C++ user of what was installed: fits a line to points, of which each rank has its own, at stage 3 on two ranks.
  * It forks them, which then share memory; with the argument "mpi" it is one of mpiexec's. */
 #include <zero/zero.h>

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Builds programs of somebody else's against an installed libzero, as its pkg-config file says, and runs them: C and C++, with the shared library
 # and with libzero.a, on ranks of their own and, where MPI is built in, on mpiexec's.
 # usage: installed.sh FOLDER OF THE SOURCES; reads CC, CXX, CFLAGS, CXXFLAGS, PKG_CONFIG, PKG_CONFIG_PATH, HAVE_MPI (yes or no), HAVE_CXX

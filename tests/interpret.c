@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* interpret.c - see interpret.h. */
 #include "tests/interpret.h"
 

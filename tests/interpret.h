@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* interpret.h - runs a plan on simulated ranks, in random legal orders, on real contents: what the plan's checker is
  * judged by. Shares no code with the checker or with what runs plans for real.
  *

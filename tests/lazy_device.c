@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* lazy_device.c - see lazy_device.h. */
 #define _GNU_SOURCE
 #include "tests/lazy_device.h"

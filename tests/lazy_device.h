@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* lazy_device.h - a device for tests of what uses copies between memories: its memory cannot be touched by the host,
  * and what is queued on a stream happens as late as it may, when the host waits for the stream. Code that reads too
  * early, or gives memory back too early, gets wrong bytes each time. */

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # link.sh - sourced by the tests of programs that link libzero: a folder of its own that has the examples' sources, and a libzero that looks like an
 # installed one to `cc x.c $(pkg-config --cflags --libs zero)`. Commands are typed as a reader would type them: cc, c++, mpicc, nvcc and mpiexec are
 # what this build was configured with.

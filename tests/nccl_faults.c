@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_faults.c - what goes wrong with NCCL ends on every rank, in good time, with a sentence. No test depends on how
  * long anything takes, but for limits that are far away. */
 #define _GNU_SOURCE

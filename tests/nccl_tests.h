@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_tests.h - ranks that exchange through the emulated NCCL (test_nccl.c), and what goes wrong with them
  * (nccl_faults.c). */
 #ifndef ZERO_TESTS_NCCL_TESTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nn_common.h - what the tests of kernels/nn share: ways to compute, buffers with guards, comparison within bounds. The
  * tests are compiled for the CPU's ways, and with ZERO_TEST_CUDA for those of CUDA, on the emulator or on a GPU. */
 #ifndef ZERO_TESTS_NN_COMMON_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nn_cuda.c - see nn_common.h. The CUDA backend by way of a table whose functions copy their operands to the device,
  * call CUDA's, and copy what they left back. Around operands and workspace lie bytes that nothing may write. */
 #include "tests/emulated.h"

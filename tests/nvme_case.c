@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_case.c - see nvme_case.h. */
 #define _GNU_SOURCE
 #include "tests/nvme_case.h"

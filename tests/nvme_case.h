@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_case.h - what the parts of test_nvme share: a folder, a log that remembers, and a system whose calls fail where
  * a test wants it. */
 #ifndef ZERO_TESTS_NVME_CASE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_faults.c - part of test_nvme: each thing that can go wrong goes wrong at each place in turn. What the system can
  * get over changes nothing; all else is one sentence, from every later call too. Nothing hangs, nothing is left. */
 #define _GNU_SOURCE

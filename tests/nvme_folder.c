@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_folder.c - part of test_nvme: which folders are refused, that two runs keep out of each other's way, and that
  * nothing is left behind. */
 #define _GNU_SOURCE

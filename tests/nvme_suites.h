@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme_suites.h - the parts of test_nvme. */
 #ifndef ZERO_TESTS_NVME_SUITES_H
 #define ZERO_TESTS_NVME_SUITES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* order_case.c - see order_case.h. */
 #include "tests/order_case.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* order_case.h - ranks of which rank 0 makes other calls than the rest. */
 #ifndef ZERO_TESTS_ORDER_CASE_H
 #define ZERO_TESTS_ORDER_CASE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plan_errors.c - declarations that cannot be planned, and plans that the checker refuses. */
 #include "tests/plan_suites.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plan_offload.c - what a plan keeps in which memory where gradients and optimizer state are on the host tier, however
  * many micro-steps a step has. */
 #include "tests/plan_suites.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plan_suites.h - what the files of test_plan share. */
 #ifndef ZERO_TESTS_PLAN_SUITES_H
 #define ZERO_TESTS_PLAN_SUITES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plugin_sample.c - a plugin of one table, for test_plugin. */
 #include "tests/plugin_sample.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plugin_sample.h - see plugin_sample.c. */
 #ifndef ZERO_TESTS_PLUGIN_SAMPLE_H
 #define ZERO_TESTS_PLUGIN_SAMPLE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* ranks.c - see ranks.h. The bootstrap is a table in shared memory behind a barrier of a robust mutex and polled
  * counters: a rank that dies in between makes the others' all_gather fail at its time limit (or at once when it died
  * holding the mutex), never hang. */

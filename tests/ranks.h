@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* ranks.h - runs a function on several ranks, each a process of its own that shares a bootstrap with the others. */
 #ifndef ZERO_TESTS_RANKS_H
 #define ZERO_TESTS_RANKS_H

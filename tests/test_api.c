@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_api.c - what holds of every function of zero.h: wrong arguments and wrong moments (api_misuse.c), structs of
  * other versions (api_structs.c), calls within and beside one another (api_calls.c). */
 #include "tests/api_suites.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Tests of zero/base: sentences, names, checked arithmetic, conversions between dtypes. */
 #include "zero/base/base.h"
 

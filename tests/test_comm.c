@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_comm.c - communicators of one machine: self, shm; more of shm in comm_direct.c, torchrun's in comm_torchrun.c
  * and comm_tcp.c, MPI's in test_comm_mpi.c. */
 #define _GNU_SOURCE

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_comm_device.c - communicators of a device's memory: staged, on a device that is as late as it may be, and on
  * emulated GPUs. */
 #define _GNU_SOURCE

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_comm_mpi.c - MPI communicators: one node, and one machine's ranks made into several nodes, equal and not.
  * Without arguments it starts itself under mpiexec for each case; `test_comm_mpi CASE RANKS_PER_NODE` is a rank of one.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_contents.c - values go into an engine and come out of it again, wherever its state is: tensors of more than one
  * piece, next to some that share a block of the drive with them. */
 #include "tests/ranks.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_cores.c - how many threads zero_train gives a rank: control groups with a quota, read below a folder of the
  * test's own, and OpenMP's settings. */
 #include "train/cgroup.h"

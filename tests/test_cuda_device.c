@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_cuda_device.c - the CUDA device on the emulator (tests/emulator): which GPUs there are, arenas. Its streams are
  * tested in cuda_streams.c and cuda_host.c: with work done at once, and with a thread for each stream, where a missing
  * event shows as a wrong value. */

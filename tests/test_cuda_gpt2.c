@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_cuda_gpt2.c - what GPT-2 does on a GPU alone, on the emulated one: how the head is cut, how many calls a
  * micro-step queues, and layers as CUDA graphs. */
 #include "models/gpt2.h"

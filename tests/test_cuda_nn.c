@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_cuda_nn.c - what the CUDA backend of kernels/nn has of its own: its name, what it refuses, that calls only queue
  * work, and faults at every place. Its results are held to ref's by test_cuda_nn_rows and test_cuda_nn_model. */
 #include "kernels/nn/backend.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_device.c - arenas, streams and events of the CPU device. */
 #include "zero/device/device.h"
 #include "zero/device/host.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_emulator.cc - the emulated GPU on which the other CUDA tests rely (tests/emulator): that it computes what a GPU
  * would, and that it finds what it is there to find. Its products are in emulator_blas.cc. */
 #include "tests/emulator/sample.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_engine.c - the engine on the public API: numbers (engine_matrix.c), misuse and failures (engine_misuse.c),
  * options and declarations (engine_options.c), accesses after release (engine_guard.c), ranks that differ
  * (engine_order.c), memory (engine_memory.c), values in and out (engine_values.c), the caller's own optimizer

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The programs in examples/link: each is built by the command that its first comment has, runs on one rank and on several, and ends with 0 only
 # where it has found what it should. perceptron_zero has the losses of perceptron, digit by digit, at every stage.
 . "${srcdir:-.}/tests/link.sh"

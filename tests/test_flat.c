@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_flat.c - the flat kernels: every SIMD level, and CUDA's, against plain C, bit for bit, over odd sizes, thread
  * counts and special values; and plain C against its definition. Where a result is NaN, only that it is one has to
  * agree. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_gpt2.c - GPT-2 under every stage against what PyTorch gives (tests/golden/generate.py), and the same bits
  * wherever they are promised. `make check` runs a cover of the product of settings; ZERO_CHECK_FULL=1 all of it. */
 #include "tests/gpt2_case.h"

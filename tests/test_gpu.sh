@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The tests of CUDA kernels again, with the real plugins on the GPU of this machine. tests/gpu/ has the whole check, for a machine that does not build.
 set -u
 top=${top_builddir:-.}

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # docs/guide.md does what it says: its commands run, in order; what it quotes of the examples is there, line by line; and the errors that it tells of
 # have the sentences that the library has.
 . "${srcdir:-.}/tests/link.sh"

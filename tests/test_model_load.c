@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_model_load.c - sizes, presets and initial values of models; config.json and weights that lie are refused with a
  * sentence that names what is wrong. No engine. */
 #include "models/gpt2.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_nccl.c - the NCCL communicator, on emulated GPUs and an emulated NCCL. */
 #define _GNU_SOURCE
 #include "tests/emulated.h"

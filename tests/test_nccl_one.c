@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_nccl_one.c - NCCL with one rank on one GPU, real or emulated: what a machine of one GPU can show of it. */
 #include "tests/comm_cases.h"
 #include "tests/emulated.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_nn.c - kernels/nn: GEMM against fp64 within the bound of fp32 sums, its epilogues against the calls that they
  * stand for; rows, elements and embeddings of cpu against ref; the same bits in every run; as many threads as told.
  * test_nn_model.c has the rest. No OpenMP region runs in the parent: every test is a child of its own. */

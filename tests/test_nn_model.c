@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_nn_model.c - kernels/nn: attention and cross-entropy of cpu against ref, exp and gelu against fp64, ref's
  * gradients against finite differences, what is not finite, the dry-run contract, errors. */
 #include "tests/nn_common.h"

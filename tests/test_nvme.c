@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_nvme.c - state in files: transfers with both engines and how they are chosen. The folder and its lock are in
  * nvme_folder.c, what goes wrong in nvme_faults.c. */
 #define _GNU_SOURCE

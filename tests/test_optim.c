@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_optim.c - AdamW's scalars and update against its published formula in long double, the other rules' scalars and
  * state, the norm and the clip factor. */
 #include "optim/norm.h"

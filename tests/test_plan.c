@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_plan.c - what a plan promises: placement, slots, addresses, bytes, its hash and text. Errors are in
  * plan_errors.c.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_plan_mutation.c - the plan's checker against an interpreter that knows nothing of it.
  *
  * Plans of random declarations give one result in every legal order of their streams, and the same at every placement.

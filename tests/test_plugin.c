@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_plugin.c - the loader of plugins: where it looks, and what it says of those that do not fit. */
 #define _GNU_SOURCE
 #include "kernels/flat/cuda.h"

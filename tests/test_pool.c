@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_pool.c - host memory: placed on NUMA nodes, locked. */
 #define _GNU_SOURCE
 #include "offload/pool.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_tensors.c - zero_tensors_*: files that the test writes, good ones and every kind of lie. */
 #include "zero/base/base.h"
 

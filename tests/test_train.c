@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_train.c - the parts of zero_train that need no ranks: schedules, options, defaults, the built-in corpus, the
  * log. */
 #include "train/corpus.h"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # --config: what each key of a file does, what wins over it, and what is refused.
 . "${srcdir:-.}/tests/train.sh"
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # zero_train on GPUs, emulated ones: the same bits at every stage, window, offload and number of GPUs that ranks share; the CPU's numbers to rounding;
 # memory as forecast; and GPUs that are not there, are too small, or fail.
 . "${srcdir:-.}/tests/train.sh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_train_data.c - tokens that zero_train reads: token files, numpy arrays, text; what they are is said by their
  * first bytes, not by their names. */
 #include "train/data.h"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Ranks that fail, vanish or disagree, and signals: everything ends soon, with one sentence and the right status, and nothing is left behind.
 . "${srcdir:-.}/tests/train_running.sh"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_train_gpus.c - what zero_train chooses where there are GPUs (emulated ones), and where there are none. */
 #include "train/place.h"
 #include "tests/emulated.h"

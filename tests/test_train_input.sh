@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Bad usage and bad input: found before training, status 2, one sentence, nothing written.
 . "${srcdir:-.}/tests/train.sh"
 

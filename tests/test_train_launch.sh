@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Starting ranks: launchers that hang, fail, are killed or are another MPI's; what standard output, --log and inputs may
 # be. Each wait is bounded, and the sentence names its cause.
 . "${srcdir:-.}/tests/train_running.sh"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # zero_train as torchrun starts it on several machines, here two of two ranks each at one address, on emulated GPUs with an emulated NCCL: the losses of
 # ranks that start on one machine; what is refused; and failures, which end every rank with one sentence.
 . "${srcdir:-.}/tests/train.sh"

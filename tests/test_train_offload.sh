@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # State elsewhere than on the device changes no bit, with any optimizer: host memory, a drive, and a part of it.
 . "${srcdir:-.}/tests/train.sh"
 small="--seq-len 16 --sample 0 --quiet --threads 1 --ranks 2 --batch 4 --micro-batch 1 --steps 2 --schedule constant --reduce every"

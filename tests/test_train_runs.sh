@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # What zero_train computes and logs: the same bits at every stage, the same numbers to rounding at every number of ranks, the fields of the log.
 . "${srcdir:-.}/tests/train.sh"
 small="--seq-len 16 --sample 0 --quiet --threads 1"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # test_train_threads.sh - OpenMP's settings: what they leave of a rank's threads changes no number, or is an error
 # before training. No part of the program may share work out to threads that a parallel region then does not have.
 . "${srcdir:-.}/tests/train.sh"

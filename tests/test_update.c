@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* test_update.c - the optimizers' updates: every table against plain C, bit for bit; plain C against its definition and
  * PyTorch. Where a result is NaN, only that it is one has to agree. */
 #include "optim/rules.h"

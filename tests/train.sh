@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # train.sh - sourced by the tests that run zero_train: a folder of their own, bounded runs, checks that say what they found.
 set -u
 srcdir=$(cd "${srcdir:-.}" && pwd)

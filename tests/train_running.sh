@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # train_running.sh - sourced in the place of train.sh by the tests that send signals to running ranks.
 . "${srcdir:-.}/tests/train.sh"
 # shellcheck disable=SC2034 # used by those

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cgroup.h - what the control groups of this process allow it: its own and those above it, of versions 1 and 2. root is
  * put in front of every path: "" for this machine, a folder in tests. */
 #ifndef TRAIN_CGROUP_H

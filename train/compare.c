@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* compare.c - --compare-stages: every stage on the same steps, in fresh engines of the same ranks. */
 #include "train/report.h"
 #include "train/train.h"

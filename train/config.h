@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config.h - --config FILE: DeepSpeed's JSON keys, and options by their names, read as if they stood on the command
  * line before what stands there. */
 #ifndef TRAIN_CONFIG_H

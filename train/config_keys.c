@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "train/config_parts.h"
 
 #define ZERO_ "zero_optimization."

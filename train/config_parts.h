@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config_parts.h - what the files of config.h share: keys, rows, and how a key sets an option. */
 #ifndef TRAIN_CONFIG_PARTS_H
 #define TRAIN_CONFIG_PARTS_H

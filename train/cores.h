@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cores.h - how many threads a rank has: the cores that it may run on, the quota of its control groups, OpenMP's
  * settings. */
 #ifndef TRAIN_CORES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* corpus.h - the built-in corpus: numbers spelled as English words, "471: four hundred and seventy-one", one a line.
  * The numbers come again and again, each time in another order: what can be learned is how to spell, not what comes
  * next. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* data.h - tokens to train on: text files (a byte is a token), token files, numpy arrays, and the built-in corpus.
  * Windows and batches of them.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* data_format.h - what a file of tokens is, by its first bytes and not by its name. */
 #ifndef TRAIN_DATA_FORMAT_H
 #define TRAIN_DATA_FORMAT_H

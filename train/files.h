@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* files.h - what can be wrong with the files that options name, before any is read or written. */
 #ifndef TRAIN_FILES_H
 #define TRAIN_FILES_H

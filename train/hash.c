@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* hash.c - run_hash: see run.h. */
 #include "train/run.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* job.h - what is to be trained: options with every default resolved, the model's shape, the data. Checked before
  * anything runs. */
 #ifndef TRAIN_JOB_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch.c - the parent: it watches the ranks and what starts them, and tells how they ended. */
 #define _GNU_SOURCE
 #include "train/launch.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch.h - starting ranks on this machine and staying their parent; being a rank that somebody started.
  *
  * The parent runs mpiexec (or, where there is none, starts the ranks itself as torchrun would) as a child in a process

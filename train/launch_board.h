@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch_board.h - the memory that the parent shares with its ranks. */
 #ifndef TRAIN_LAUNCH_BOARD_H
 #define TRAIN_LAUNCH_BOARD_H

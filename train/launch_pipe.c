@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch_pipe.c - see launch_pipe.h. */
 #define _GNU_SOURCE
 #include "train/launch_pipe.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch_pipe.h - pipes through which the parent hears its ranks and what starts them. It writes on what they say
  * itself, so that a full disk or a lost reader is known here, and keeps what mpiexec says until it matters. */
 #ifndef TRAIN_LAUNCH_PIPE_H

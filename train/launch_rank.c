@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch_rank.c - a rank's side of launch.h. */
 #define _GNU_SOURCE
 #include "train/launch.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch_start.c - see launch_start.h. */
 #define _GNU_SOURCE
 #include "train/launch_start.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch_start.h - processes that the parent starts: mpiexec, or the ranks themselves. */
 #ifndef TRAIN_LAUNCH_START_H
 #define TRAIN_LAUNCH_START_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* log.h - the log: one JSON object a line, each written whole and checked, so that a full disk is noticed at once. */
 #ifndef TRAIN_LOG_H
 #define TRAIN_LOG_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 /* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that a person starts checks everything
  * and stays the parent of its ranks; a rank joins the others, agrees with them on what is trained, and trains. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* options.h - the command line of zero_train: one table that parses, checks, documents and lists every option. */
 #ifndef TRAIN_OPTIONS_H
 #define TRAIN_OPTIONS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* place.h - where a rank computes, and by what way ranks exchange: the CPU, or one of its machine's GPUs. */
 #ifndef TRAIN_PLACE_H
 #define TRAIN_PLACE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* report.h - what people read while training: progress, tables of memory and of stages. */
 #ifndef TRAIN_REPORT_H
 #define TRAIN_REPORT_H

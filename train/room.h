@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* room.h - whether this machine has room for the ranks that are to be started on it: memory and processes. */
 #ifndef TRAIN_ROOM_H
 #define TRAIN_ROOM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* run.h - a model on an engine: steps, evaluations, samples, memory, and the hash of its parameters. */
 #ifndef TRAIN_RUN_H
 #define TRAIN_RUN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sample.c - run_sample: text that the model writes, one token at a time. */
 #include "train/corpus.h"
 #include "train/run.h"

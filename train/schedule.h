@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* schedule.h - the learning rate of each step. */
 #ifndef TRAIN_SCHEDULE_H
 #define TRAIN_SCHEDULE_H

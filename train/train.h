@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* train.h - the two things that ranks do: train, and compare the stages. */
 #ifndef TRAIN_TRAIN_H
 #define TRAIN_TRAIN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tune.h - the file of --tune: which algorithm computes each matrix product on a GPU. Rank 0 reads it, measures what it
  * lacks, and writes it; the others compute as rank 0 does. */
 #ifndef TRAIN_TUNE_H

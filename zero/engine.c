@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine.c - an engine's life: configuration, creation, failure, destruction. */
 #include "optim/rules.h"
 #include "zero/engine.h"

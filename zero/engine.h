@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine.h - what the engine's files share. */
 #ifndef ZERO_ENGINE_H
 #define ZERO_ENGINE_H

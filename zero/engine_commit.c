@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_commit.c - from declarations to a plan that runs; memory, bytes and text of the plan. */
 #include "zero/engine.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_compare.c - at commit, every rank tells the others what it declared, so that ranks that disagree say so
  * instead of hanging.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_contents.c - values in and out: initial parameters, state, addresses. */
 #include "optim/rules.h"
 #include "zero/engine.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_declare.c - units, parameters, passes, uses and reserves. */
 #include "zero/engine.h"
 

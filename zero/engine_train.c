@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* engine_train.c - micro-steps, acquire and release, the step, and small values that ranks share. */
 #include "zero/engine.h"
 

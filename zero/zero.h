@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* zero.h - libzero: sharded data-parallel (ZeRO) training runtime. The only header that is
  * installed.
  *

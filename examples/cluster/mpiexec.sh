@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # zero_train on the machines of a hostfile: sh mpiexec.sh HOSTFILE [zero_train's options]
 # NETWORK is the network that they share, as a name of an interface or as a range of addresses; ZERO_TRAIN the program, at one path everywhere.
 set -eu

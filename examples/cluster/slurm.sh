@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 #SBATCH --job-name=zero_train
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* between_steps.c - what trainers do besides plain steps: an optimizer of their own, blocks that are skipped in some
  * steps, evaluation between steps, parameters that are read and written by name, a sample in an order that nobody
  * declared.

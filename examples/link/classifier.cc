@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* classifier.cc - libzero from C++17: handles that free themselves, statuses that become exceptions, units that are
  * held by scopes. A network with a hidden layer learns to tell which of three rings around the origin a point lies in.
  *

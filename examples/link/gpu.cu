@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpu.cu - libzero under kernels of one's own, on a CUDA stream of one's own: a network with a hidden layer, whose
  * forward and backward pass are the four kernels below. The library orders acquire and release on that stream, so the
  * host queues step after step and waits once, at the end. What is between an acquire and its release is captured into a

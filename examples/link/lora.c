@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* lora.c - fine-tuning with frozen layers: each layer computes y = tanh(W x + B (A x)), where W is frozen, and only the
  * thin A and B are trained (LoRA: Hu et al. 2021). Frozen parameters are sharded and gathered as others are, but have
  * no gradients, moments or updates: the program prints what a rank keeps with and without adapters, trains, and fails

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* minimal.c - the least that trains: one unit, one parameter, one rank. It fits a line to 21 points.
  *
  *   cc minimal.c -o minimal $(pkg-config --cflags --libs zero) && ./minimal */

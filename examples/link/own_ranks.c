@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* own_ranks.c - ranks without MPI: a program that starts its own (here by fork) tells libzero how they meet, by an
  * all-gather of a few bytes through sockets of its own. From then on they share memory. Each rank has every N-th of 21
  * points, and all fit one line to them.

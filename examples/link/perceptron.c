@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* perceptron.c - a trainer as it is before libzero: a perceptron of four layers learns a function of eight numbers,
  * with plain loops in fp32 and SGD with momentum. docs/guide.md puts libzero under it, step by step; perceptron_zero.c
  * is the result.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* perceptron_zero.c - the trainer of perceptron.c on top of libzero: each rank keeps its part of the weights, gradients
  * and velocities, and works through its part of each batch. The losses are those of perceptron.c with as many parts as
  * there are ranks, to the last bit, at every stage (0 to 3) and wherever the velocities are (TIER: 0 with the rest, 1

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* two_models.c - libzero in a program with MPI of its own: the ranks of MPI_COMM_WORLD are two teams, each of which
  * trains a model of its own with an engine of its own; between steps all of them meet in collectives of the program's.
  * The two models learn a line from different points, and in the end each is compared with the other through MPI alone.

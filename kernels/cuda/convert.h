@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert.h - elements of the three dtypes on a GPU, with the bits of zero/base: to nearest even, subnormals kept, NaN
  * stays NaN with the same payload (which the processor's own conversions replace). All without branches, in integer and
  * exact fp32 arithmetic. */

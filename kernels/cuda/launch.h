@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch.h - what every .cu file includes: CUDA's runtime, and the few things that are not spelled the same way for
  * nvcc and for a C++ compiler. The tests compile the same files with a C++ compiler against headers that shadow CUDA's
  * and run blocks of threads on the processor (tests/emulator/). So kernels keep to what both know: the built-in

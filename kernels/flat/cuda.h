@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda.h - the CUDA table of flat.h, in the plugin zero_cuda. */
 #ifndef ZERO_FLAT_CUDA_H
 #define ZERO_FLAT_CUDA_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flat.h - what the runtime does to flat buffers. One table per implementation; `ref` is plain C and the truth, the
  * others give the same bits (IEEE + - * / sqrt, fma only where written; -ffp-contract=off; no fast-math; no flush to
  * zero). All are element-wise or reduce in a fixed order, so that the number of threads never changes a bit. Buffers

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels.h - the single-threaded kernels under the CPU tables of flat.h: one table of them per SIMD level, all with
  * the same bits. Each works on elements [begin, end) of buffers that are given by their first element, so that the
  * threads of a call differ in two numbers only. */

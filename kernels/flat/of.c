@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* of.c - the table for a device. */
 #include "kernels/flat/cuda.h"
 #include "zero/device/device.h"

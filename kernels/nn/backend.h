@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* backend.h - inside kernels/nn: what nn.c hands to a backend. nn.c checks arguments, keeps one plan per shape (made in
  * dry mode, found later) and provides the workspace; a backend makes plans and computes. */
 #ifndef ZERO_NN_BACKEND_H

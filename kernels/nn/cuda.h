@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda.h - the table that the plugin zero_nn_cuda exports as `zero_cuda_nn`: kernels/nn on CUDA GPUs (cuBLASLt, cuDNN,
  * our own kernels). */
 #ifndef ZERO_NN_CUDA_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fail.c - the errors of a context, and its log. The plugin with CUDA has a copy of its own. */
 #include "kernels/nn/backend.h"
 

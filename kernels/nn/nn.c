@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nn.c - contexts, plans by shape, checks of arguments, dispatch to a backend. */
 #include "kernels/nn/cuda.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nn.h - what models need: GEMM, attention, norms, embedding, cross-entropy, forward and backward. A library of its
  * own, used by the models and train; libzero never links it. Backends: "ref" (plain C, the truth), "cpu" (oneDNN GEMMs;
  * OpenMP and SIMD for the rest) and "cuda" (cuBLASLt; cuDNN for attention in bf16; our own kernels for the rest, and

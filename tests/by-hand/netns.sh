@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # zero_train over several machines, made of network namespaces: each has host names, addresses and a /dev/shm of its own and reaches the others by
 # two bridges. By hand and as root, from a build's folder: sh .../tests/by-hand/netns.sh
 # It checks that ranks on 2 and 3 hosts train with the losses of ranks on one, which interface their data takes, and that a host that loses

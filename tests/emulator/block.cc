@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* block.cc - the threads of a kernel on one host thread. A thread runs until it ends or waits; only one that waits
  * keeps a stack, so a kernel without barriers is a loop on a single one. Who runs next is fixed: the warp's next thread
  * that can, the block's next that has not begun, any other that can. Nothing that can go on, and threads left: they

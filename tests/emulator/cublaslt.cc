@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cublaslt.cc - cuBLASLt's products by plain loops, with its conditions on arguments. See include/cublasLt.h. */
 #include "tests/emulator/emulator.h"
 

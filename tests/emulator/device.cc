@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* device.cc - errors, settings and devices of the emulator. */
 #include "tests/emulator/emulator.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* emulator.h - a GPU without one, for tests: CUDA's runtime (memory.cc, streams.cc, device.cc) and its threads
  * (block.cc) on the processor.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fiber.cc - see fiber.h. */
 #include "tests/emulator/fiber.h"
 #include "tests/emulator/emulator.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fiber.h - stacks that a host thread switches between by itself. Sanitizers are told of each switch. */
 #ifndef ZERO_EMULATOR_FIBER_H
 #define ZERO_EMULATOR_FIBER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* graph.cc - stream capture and CUDA graphs of the emulator: what is queued on a stream that is captured is kept, and
  * run at each launch of the graph, in that order. */
 #include "tests/emulator/emulator.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* memory.cc - device and pinned memory of the emulator, and copies.
  *
  * Device memory: pages of their own that begin with bytes nobody asked for, so that an allocation ends (rounded to 256

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl.cc - NCCL without GPUs, for tests: ranks are processes of one machine, which share a file, and "kernels" are
  * functions on the emulator's streams. What matters is how it can fail, which is as NCCL's documentation and sources
  * have it:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_comm.cc - see nccl_comm.h. */
 #include "tests/emulator/nccl_comm.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_comm.h - what nccl.cc's functions are made of: communicators, faults, and collectives (nccl_comm.cc). */
 #ifndef ZERO_EMULATOR_NCCL_COMM_H
 #define ZERO_EMULATOR_NCCL_COMM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sample.cc - see sample.h. */
 #include "kernels/cuda/launch.h"
 #include "tests/emulator/sample.h"

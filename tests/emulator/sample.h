@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sample.h - kernels for the tests of the emulator, in a library of their own as a plugin's are. Each function launches
  * one; errors are cudaGetLastError's. */
 #ifndef ZERO_EMULATOR_SAMPLE_H

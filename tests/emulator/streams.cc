@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* streams.cc - streams, events and launches of the emulator. Without threads, work runs where it is queued, and all is
  * always complete. With them, each stream has a host thread that takes its work in order, with random delays; an event
  * is a position in a stream. */

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes the golden files of tests/test_gpt2.c: a small GPT-2 in several spellings, tokens, and what training it gives.
 
     python3 tests/golden/generate.py [FOLDER]        (default: the folder of this script)

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Packs what checks libzero on a GPU into one folder, which then needs nothing of the machine that it runs on but a driver, the CUDA toolkit's
 # libraries and python3: sh tests/gpu/pack.sh OUT, in a build folder of a CUDA build (after `make`). There: OUT/run.py.
 # A small folder: configure --with-onednn=no (48 MB less), and for one kind of GPU NVCC_GENCODE='-gencode arch=compute_90,code=sm_90'.

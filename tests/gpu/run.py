@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Checks libzero on the GPUs of this machine, in a folder made by tests/gpu/pack.sh.
 
     run.py GROUP...      kernels, stages, ranks, nccl, memcheck, racecheck, speed, gpt2, wide, gpt2-xl

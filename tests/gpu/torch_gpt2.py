@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GPT-2 training in PyTorch on one GPU, as people do it: torch.compile, bf16 autocast, fused AdamW, fp32 parameters. The peer of run.py.
 
     python3 torch_gpt2.py --layers 12 --width 768 --heads 12 --batch 16 [--seq-len 1024] [--steps 20]

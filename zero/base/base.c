@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base.c - sentences and names. */
 #include "zero/base/base.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base.h - what every folder uses: errors, log, checked arithmetic, dtype conversions, and plain structs that describe
  * what devices and communicators can do. Includes the public header for its types and nothing else of ours. */
 #ifndef ZERO_BASE_BASE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* dtype.c - sizes of dtypes, and half precision (IEEE 754 binary16). bf16 is inline in base.h. */
 #include "zero/base/base.h"
 

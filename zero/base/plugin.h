@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plugin.h - tables of functions from shared libraries that are opened when they are first needed (what links CUDA). */
 #ifndef ZERO_BASE_PLUGIN_H
 #define ZERO_BASE_PLUGIN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "zero/checkpoint/safetensors.h"
 
 #include <errno.h>

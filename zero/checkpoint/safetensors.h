@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* safetensors.h - one .safetensors file: eight bytes with the length of a JSON header (little-endian), the header,
  * which names each tensor's dtype, shape and range of bytes, and the data (https://huggingface.co/docs/safetensors,
  * "Format"). */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tensors.c - zero_tensors_*: the tensors of one safetensors file, or of several that an index names. */
 #include "zero/checkpoint/safetensors.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* backend.h - what the backends of comm.h share. */
 #ifndef ZERO_COMM_BACKEND_H
 #define ZERO_COMM_BACKEND_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm.h - a communicator: collectives over flat buffers. Backends: self.c, shm.c, mpi.c, nccl.c, and staged.c around
  * another; tcp.c has only what needs no data: exchange, split, abort, check (caps say neither kind of pointers).
  *

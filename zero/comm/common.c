@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* common.c - the public functions on communicators, and what the backends share. */
 #include "zero/comm/backend.h"
 

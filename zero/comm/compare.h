@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* compare.h - ranks tell each other at the begin of a collective what it is, and compare that before they use each
  * other's data. Ranks that make different calls so get ZERO_ERR_MISMATCH, and never what was meant for another call. */
 #ifndef ZERO_COMM_COMPARE_H

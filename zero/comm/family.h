@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* family.h - what a communicator and all that was split from it share: the abort word with its sentence, and who is
  * still alive.
  *

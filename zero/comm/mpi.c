@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mpi.c - ranks of any number of nodes: shared memory (node.c) inside a node, MPI messages between nodes.
  *
  * Gather: a slice crosses to each other node once, to the rank there whose place among its node's ranks is the sender's

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mpi_base.c - see mpi_base.h. */
 #define _GNU_SOURCE
 #if defined(HAVE_MPI)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mpi_base.h - MPI underneath mpi.c: starting and ending it, bounded waits, and the abort sentence between nodes. */
 #ifndef ZERO_COMM_MPI_BASE_H
 #define ZERO_COMM_MPI_BASE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl.c - GPUs that exchange through NCCL, with a communicator of the host's memory for all else: how the ranks meet,
  * exchange small values, hear of failures and tell where they are. nccl_watch.h has what keeps it from hanging.
  *

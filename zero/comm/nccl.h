@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl.h - NCCL's table in the plugin zero_cuda: what the communicator of nccl.c needs of NCCL and of CUDA's events,
  * with NCCL's results turned into sentences. NCCL itself is opened when the first communicator is made.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_member.c - NCCL communicators from their making to their end (nccl_watch.h). */
 #include "zero/comm/nccl_state.h"
 #include "zero/device/host.h"

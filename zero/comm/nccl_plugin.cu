@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_plugin.cu - see nccl.h. */
 extern "C" {
 #include "zero/comm/nccl.h"

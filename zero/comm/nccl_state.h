@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_state.h - what nccl_watch.c and nccl_member.c share. */
 #ifndef ZERO_COMM_NCCL_STATE_H
 #define ZERO_COMM_NCCL_STATE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_watch.c - see nccl_watch.h. */
 #define _GNU_SOURCE
 #include "zero/comm/nccl_state.h"

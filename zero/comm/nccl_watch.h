@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_watch.h - sees to it that NCCL never makes a rank wait for ever.
  *
  * A collective of NCCL's is a kernel, which waits on the GPU for the other ranks, and whoever waits for its stream (the

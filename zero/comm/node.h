@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* node.h - moves data between the ranks of one communicator that share a node, through a ring of slots in shared memory
  * for each rank, or straight from one process's memory to another's.
  *

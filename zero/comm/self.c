@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* self.c - a communicator of one rank. */
 #include "zero/comm/backend.h"
 

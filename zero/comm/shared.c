@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* shared.c - see shared.h. A part is a memfd that the others open through /proc/PID/fd, so that the size of /dev/shm
  * does not matter; where /proc refuses that (other containers, hardened kernels) it is a file in /dev/shm, unlinked as
  * soon as everyone has it open. Pages are populated before use: too little memory is an error here, never a SIGBUS

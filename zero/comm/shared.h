@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* shared.h - memory that the ranks of one node share: each rank contributes one part and maps everyone's. */
 #ifndef ZERO_COMM_SHARED_H
 #define ZERO_COMM_SHARED_H

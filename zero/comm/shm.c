@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* shm.c - a communicator of ranks that share one node. */
 #include "zero/comm/backend.h"
 

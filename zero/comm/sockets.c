@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sockets.c - see sockets.h. */
 #include "zero/comm/sockets.h"
 #include "zero/device/host.h"

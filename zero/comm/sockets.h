@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sockets.h - socket calls that end in time: at end, in zero_host_now's seconds. */
 #ifndef ZERO_COMM_SOCKETS_H
 #define ZERO_COMM_SOCKETS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* staged.c - see staged.h.
  *
  * A collective goes in pieces through two halves of pinned memory. While the inner communicator works on one piece, the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* staged.h - collectives on a device's memory through a communicator that knows host memory alone (zero_comm_staged in
  * zero.h). */
 #ifndef ZERO_COMM_STAGED_H

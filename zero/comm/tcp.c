@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tcp.c - see tcp.h. */
 #define _GNU_SOURCE
 #include "zero/comm/tcp.h"

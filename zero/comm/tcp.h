@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tcp.h - what tcp.c, tcp_meet.c and tcp_hub.c share: a communicator of ranks on several nodes that moves no data.
  * Ranks meet, exchange small values, split, and hear of failures, so that NCCL can move the data.
  *

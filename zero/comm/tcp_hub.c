@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tcp_hub.c - rank 0's thread: puts the parts of an exchange together, passes an abort on, and finds ranks that
  * vanished or are late. It never waits for one rank: what one does not take now stays in its buffer. */
 #define _GNU_SOURCE

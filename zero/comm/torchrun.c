@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* torchrun.c - ranks that torchrun started on one node meet at an abstract socket whose name is made from torchrun's
  * variables, and then share memory. Those of several nodes have tcp.c.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cpu.c - the CPU as a device: arenas of anonymous memory. Its streams and events are in cpu_streams.c. */
 #define _GNU_SOURCE
 #include "zero/device/cpu.h"

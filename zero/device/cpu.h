@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cpu.h - what cpu.c and cpu_streams.c share; the CUDA device has such streams, too, for the host's work. */
 #ifndef ZERO_DEVICE_CPU_H
 #define ZERO_DEVICE_CPU_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cpu_streams.c - streams and events of the CPU device.
  *
  * A stream without a worker runs everything at once on the calling thread. A worker takes items from a ring that the

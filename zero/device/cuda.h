@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda.h - the CUDA device's table in the plugin zero_cuda. */
 #ifndef ZERO_DEVICE_CUDA_H
 #define ZERO_DEVICE_CUDA_H

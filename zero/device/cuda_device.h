@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_device.h - what cuda.cu and cuda_streams.cu share. */
 #ifndef ZERO_DEVICE_CUDA_DEVICE_H
 #define ZERO_DEVICE_CUDA_DEVICE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_host.cu - streams of the CUDA device whose work is the host's.
  *
  * A thread runs their tasks: the CPU device's kind of stream. Neither side blocks the calling thread to wait for the

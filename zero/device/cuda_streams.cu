@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_streams.cu - streams and events of the CUDA device.
  *
  * Tasks run at once on the calling thread and launch; CUDA keeps the order. The host waits by polling, so that every

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* device.c - what does not depend on the device: options; and the way to the one that a plugin holds. */
 #define _GNU_SOURCE
 #include "zero/device/cuda.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* device.h - a device: arenas per tier, streams, events, copies. Backends (cpu.c, later cuda.c) fill zero_device_ops_t.
  *
  * Stream semantics are CUDA's: operations of one stream run in issue order; record() takes a snapshot of a stream's

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* host.h - host memory and waiting, as the CPU device and the shared-memory communicator need them. */
 #ifndef ZERO_DEVICE_HOST_H
 #define ZERO_DEVICE_HOST_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* options.h - what every backend does first. */
 #ifndef ZERO_DEVICE_OPTIONS_H
 #define ZERO_DEVICE_OPTIONS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* calls.c - which calls the ranks make. Every collective carries a note of the call that it belongs to and of all calls
  * before, which the communicator compares; where ranks differ, the sentence says what each was doing.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* exec.c - what a plan needs to run: arenas, streams, events, channels; failures; sums and statistics. */
 #include "offload/pool.h"
 #include "zero/exec/internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* exec.h - runs a plan: one loop over operations with a cursor. No policy of its own; it never asks what is sharded. */
 #ifndef ZERO_EXEC_EXEC_H
 #define ZERO_EXEC_EXEC_H

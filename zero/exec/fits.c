@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fits.c - whether the plan's memory fits, before it is reserved; where it does not, what takes it, and the nearest
  * single change that would. */
 #include "zero/exec/internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* guard.c - finds callers that touch parameters and gradients outside of acquire and release.
  *
  * The memory of parameters and gradients, and all that shares slots with it, is closed but while the caller holds the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* internal.h - what the files of exec/ share. */
 #ifndef ZERO_EXEC_INTERNAL_H
 #define ZERO_EXEC_INTERNAL_H

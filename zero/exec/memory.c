@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* memory.c - memory that ranks cannot have, and what is resident. */
 #include "zero/exec/internal.h"
 

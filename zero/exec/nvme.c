@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvme.c - the plan's buffers on the nvme tier: a file of this rank. */
 #include "zero/exec/internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* ops.c - what each operation does, on its stream's thread. */
 #include "zero/exec/internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* run.c - the loop over a program's operations, and the cursor that the caller's acquires and releases move. */
 #include "zero/exec/internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* build.h - what the files that build a plan share. The checker does not include it: it judges the plan by plan.h
  * alone. */
 #ifndef ZERO_PLAN_BUILD_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* changes.c - single changes of the table with which a plan may need less memory, nearest first: what costs no bits and
  * the least time. */
 #include "zero/plan/plan.h"

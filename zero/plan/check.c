@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* check.c - the plan's checker: first that every number in the plan is in its range and that buffers lie apart, then a
  * walk over the programs as steps and evaluations would run them, as the first rank and as the last. */
 #include "zero/plan/check.h"

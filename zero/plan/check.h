@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* check.h - what the files of the plan's checker share. Nothing of what built the plan is used here: only plan.h. */
 #ifndef ZERO_PLAN_CHECK_H
 #define ZERO_PLAN_CHECK_H

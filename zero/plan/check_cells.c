@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* check_cells.c - bytes as the checker sees them: what each range holds, who touched it last, and whether that is
  * ordered. */
 #include "zero/plan/check.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* check_ops.c - what each operation needs to find, and what it leaves behind. */
 #include "zero/plan/check.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* declare.c - refuses declarations that cannot be planned, with a sentence that names what to change. */
 #include "zero/plan/build.h"
 

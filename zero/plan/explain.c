@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* explain.c - the plan as text. Golden files hold it byte for byte, so what is printed depends on the plan alone. */
 #include "zero/plan/plan.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* hash.c - one number for all that ranks must agree on, and the bytes that a step moves. */
 #include "zero/plan/build.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* layout.c - offsets: each kind is one page-aligned range of its tier's arena, buffers follow each other in it, slots
  * likewise. */
 #include "zero/plan/build.h"

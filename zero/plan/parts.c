@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* parts.c - what a rank updates of each segment, cut by where its state lives; the buffers of that state; then what is
  * of no segment. */
 #include "zero/plan/build.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plan.c - a plan from declarations, step by step; its end; names and look-ups. */
 #include "zero/plan/build.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plan.h - from declarations to a list of operations: pure computation, no I/O, no device, no rank.
  *
  * A plan is the same on every rank: an operand that means "this rank's slice" says so by a flag, and whoever runs the

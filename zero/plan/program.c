@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* program.c - the operations of each program, in the order in which they are issued, as if there were one stream.
  * sync.c makes that order hold where it matters. */
 #include "zero/plan/build.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* segments.c - the placement table becomes segments and buffers: which roles a segment has, of what dtype, whole or a
  * slice. */
 #include "zero/plan/build.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sync.c - RECORD and WAIT, inserted by one walk over each finished program, from what each operation reads and writes.
  *
  * Within a program: an operation waits for an earlier one of another stream whose access conflicts with its own, unless

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* window.c - which units are resident when, and the slots that this asks for.
  *
  * At a use, the unit itself and those that are held are resident; then units of the uses that follow, until the window

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* avx512.c - the flat kernels with AVX-512 F, BW, DQ and VL. VCVTNEPS2BF16 (avx512_bf16) is not used: it takes
  * subnormals for zero, which would give other bits than the rest. */
 #if defined(__x86_64__)

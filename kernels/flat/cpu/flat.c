@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flat.c - the CPU tables of flat.h: OpenMP threads over the kernels of one SIMD level, and the choice of the level. No
  * thread count changes a bit: all but the norm is element-wise, and the norm's blocks are added here, in order. */
 #include "kernels/flat/kernels.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* update.h - the optimizers over vectors of any width, included once by the file of each SIMD level after vector.h.
  *
  * Bound by memory, and by how many of its lines a core can wait for, which is what the prefetches and the streamed

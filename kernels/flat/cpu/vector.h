@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vector.h - the flat kernels over vectors of any width, included once by the file of each SIMD level, which first
  * defines
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* each.h - inside kernels/flat/cuda: what its element-wise kernels share.
  *
  * They are bound by memory. A thread takes UNROLL packs of N elements, a block's packs apart, so that each access of a

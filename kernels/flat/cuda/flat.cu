@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flat.cu - flat.h's functions for NVIDIA GPUs, with the bits of ref/flat.c. Updates are in update.cu. */
 extern "C" {
 #include "kernels/flat/cuda.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* update.cu - the optimizers for NVIDIA GPUs: flat.h's definitions, with the bits of ref/update.c. */
 extern "C" {
 #include "kernels/flat/kernels.h"

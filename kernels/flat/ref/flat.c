@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flat.c - the flat kernels in plain C: what the other implementations are tested against, bit for bit. Written to be
  * read. The optimizers are in update.c. */
 #include "kernels/flat/kernels.h"

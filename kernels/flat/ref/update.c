@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* update.c - the optimizers in plain C: what the other implementations are tested against, bit for bit. Written to be
  * read; fma and sqrt are the C library's, correctly rounded on every machine. */
 #include "kernels/flat/kernels.h"

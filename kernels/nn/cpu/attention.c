@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* attention.c - causal attention in blocks of 64 queries by 64 keys (Dao et al. 2022). Scores are held transposed, keys
  * down and queries along the vectors, so that the softmax needs no sums across lanes. Blocks above the diagonal are
  * skipped, and half of those on it. All is fp32 inside. A thread computes whole heads (forward: or every n-th block of

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* avx2.c - the kernels of simd.h for AVX2 with FMA: 16 registers of 8 floats. */
 #if defined(__x86_64__)
 

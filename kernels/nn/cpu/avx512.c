@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* avx512.c - the kernels of simd.h for AVX-512: 32 registers of 16 floats. */
 #if defined(__x86_64__)
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base.c - the kernels of simd.h for any processor: vectors of 4 floats, as every 64-bit one has; and the choice among
  * all. */
 #define SIMD_TABLE zero_nn_simd_base

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cpu.c - the CPU backend: shares rows, columns or elements out to threads; simd.h's kernels compute them. */
 #include "kernels/nn/cpu/cpu.h"
 

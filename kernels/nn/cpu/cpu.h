@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cpu.h - inside kernels/nn/cpu. */
 #ifndef ZERO_NN_CPU_H
 #define ZERO_NN_CPU_H

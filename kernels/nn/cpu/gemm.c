@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gemm.c - our own matrix product, after Goto and van de Geijn (2008): blocks of A and B are packed into panels that
  * the register tile reads in order, converted to fp32 on the way. Each thread computes its own rows or columns of C, so
  * that no sum depends on the number of threads. */

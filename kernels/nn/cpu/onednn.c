@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* onednn.c - matrix products through oneDNN's matmul primitive: one per shape, scratchpad in our workspace, transposes
  * as strides.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* simd.h - the row and block kernels of the CPU backend, serial, one table per instruction set. simd_rows.h holds them
  * once; avx512.c, avx2.c and base.c compile it for their vectors. Callers split the work over threads; no function here
  * depends on how. Sums run over lanes and are then added lane by lane in a fixed tree: the same bits for the same

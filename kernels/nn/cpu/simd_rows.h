@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* simd_rows.h - the kernels of simd.h, compiled once per instruction set. The file that includes it defines:
  * SIMD_TABLE, SIMD_NAME, TARGET (a function attribute), LANES, vf and vi (vectors of LANES floats and int32), vf_fma,
  * vf_max (the second operand where one is NaN), and the tile sizes BLOCK_M, TILE_M, TILE_V (rows and vectors that the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* team.c - how many threads OpenMP gives a parallel region. A region may have fewer than num_threads asks for: OpenMP's
  * settings bound it, and inside another region it has one. */
 #include "kernels/nn/cpu/cpu.h"

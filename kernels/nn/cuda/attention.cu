@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* attention.cu - see kernels.h. Causal attention forward, after Dao et al. (2022): a block for 64 queries of a head
  * goes over the keys 64 at a time with a running maximum and sum. All in fp32. */
 #include "kernels/nn/cuda/attention.h"

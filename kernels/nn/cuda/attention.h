@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* attention.h - inside kernels/nn/cuda, for attention.cu and attention_grad.cu: what their kernels are told, and who
  * computes what. */
 #ifndef ZERO_NN_CUDA_ATTENTION_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* attention_grad.cu - see kernels.h. With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP -
  * delta), dq = scale dS k, dk = scale dS' q, where delta is the sum of dout out over a head (Dao et al. 2022). Each sum
  * belongs to one block: one kernel goes over the keys of 64 queries for dq, another over the queries of 64 keys for dk

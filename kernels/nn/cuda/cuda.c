@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda.c - the CUDA backend: plans and launches. Every call only queues work on the context's stream. */
 #include "kernels/nn/cuda/cuda.h"
 #include "kernels/nn/cuda.h"

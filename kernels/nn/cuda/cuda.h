@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda.h - inside kernels/nn/cuda, for .c files: the state of a context, and errors. */
 #ifndef ZERO_NN_CUDA_CUDA_H
 #define ZERO_NN_CUDA_CUDA_H

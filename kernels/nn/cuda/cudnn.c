@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cudnn.c - see cudnn.h and cudnn_graph.h. */
 #if defined(HAVE_CUDNN)
 

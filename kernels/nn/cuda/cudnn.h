@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cudnn.h - inside kernels/nn/cuda: cuDNN, opened where it is first needed (cudnn.c), and attention in bf16 as one of
  * its graphs (sdpa.c). In a build without its headers nothing of it is there, which zero_cudnn_open says. */
 #ifndef ZERO_NN_CUDA_CUDNN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cudnn_graph.h - inside kernels/nn/cuda, for cudnn.c and sdpa.c: graphs of cuDNN's backend interface. */
 #ifndef ZERO_NN_CUDA_CUDNN_GRAPH_H
 #define ZERO_NN_CUDA_CUDNN_GRAPH_H

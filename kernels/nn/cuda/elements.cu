@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* elements.cu - see kernels.h. One thread for each pack of 16 bytes. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"

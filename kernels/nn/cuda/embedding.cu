@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* embedding.cu - see kernels.h. Gradients are added row after row, as on the CPU: the same bits as there. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"

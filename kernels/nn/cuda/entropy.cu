@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* entropy.cu - see kernels.h. A block for each row: one pass reads it for its maximum and the sum of exponentials
  * together, one writes. */
 #include "kernels/nn/cuda/kernels.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gemm.c - matrix products through cuBLASLt, whose matrices are column-major: a row-major C = A B is its C' = B' A', so
  * that our b is its A, our a its B, our n its m, and a bias over columns one over rows.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* graph.c - calls that repeat become CUDA graphs. The first run queues the calls: libraries load their kernels then,
  * and find out what they refuse. The second run captures them. Every run from there on launches the graph. */
 #include "kernels/nn/cuda/cuda.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels.h - inside kernels/nn/cuda: the kernels of the .cu files, for cuda.c and gemm.c. Each function launches on a
  * stream and returns at once with what the launch itself gave; sizes are as nn.c checks them. Buffers are on the
  * device; tokens, targets and losses may also be page-locked memory of the host, at the address that the device has for

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* norm.cu - see kernels.h. Layer norm: a warp for each row forward, a block for each of many parts of the rows
  * backward. */
 #include "kernels/nn/cuda/kernels.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* product.cu - see kernels.h. A thread for each element of C: for products that cuBLASLt does not take, or that are
  * none (k = 0). */
 #include "kernels/nn/cuda/kernels.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sdpa.c - causal attention in bf16 as graphs of cuDNN, which recognizes them as flash attention and computes each with
  * one or a few kernels. The graphs are those that its frontend builds (NVIDIA, cudnn-frontend,
  * scaled_dot_product_flash_attention.h): another order of operations is not recognized. The statistics that the forward

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sort.cu - see kernels.h. A stable radix sort, 8 bits a pass, least significant first. Each pass counts the digits of
  * each tile of rows, turns the counts into places, and moves every row to its place: that of its digit and tile, plus
  * how many rows before it in the tile have the same digit. That number comes from comparing with them all, so that no

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sums.cu - see kernels.h. Each thread of a block runs down its own rows, then the sums of its rows of threads are
  * added in order. */
 #include "kernels/nn/cuda/kernels.h"

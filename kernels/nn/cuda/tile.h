@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tile.h - inside kernels/nn/cuda, for .cu files: products of tiles of 64 rows in shared memory, for attention. A block
  * has 16 x 16 threads; thread (tx, ty) holds a square of 4 x 4 sums of each tile of 64 x 64: rows 4 ty + i, columns 4
  * tx + j. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tune.c - see tune.h.
  *
  * The text: a line that names the GPU and the library, then one for each product, of m, n, k, lda, ldb, ldc and flags

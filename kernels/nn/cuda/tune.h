@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tune.h - inside kernels/nn/cuda: which of cuBLASLt's algorithms computes a product, as read from a text or measured.
  */
 #ifndef ZERO_NN_CUDA_TUNE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vector.h - inside kernels/nn/cuda, for .cu files: elements of fp32 and bf16 in packs of 16 bytes, sums over a warp.
  *
  * A thread owns whole packs, whether it reads them with one access of 16 bytes or, where addresses or rows are not

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* ref.c - the truth: plain C, one thread, fp32 sums in index order, libm. Written to be read, not to be fast. */
 #include "kernels/nn/backend.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cublasLt.h - the part of cuBLASLt that the emulator has (matrix products in fp32, bf16 and fp16 with an fp32 sum),
  * under cuBLASLt's names and with its numbers (version 13). What the library documents as a condition is one here:
  * types that belong together, leading dimensions, aligned addresses, workspace as the heuristic said, an algorithm for

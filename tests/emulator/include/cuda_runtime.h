@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_runtime.h - what kernels use, for a C++ compiler: indices, shared memory, barriers, shuffles, vector types, and
  * the launch. Kernels run block by block, the threads of a block one after the other from barrier to barrier
  * (emulator.h). */

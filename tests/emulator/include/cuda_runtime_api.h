@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_runtime_api.h - the part of CUDA's runtime that the emulator has, under CUDA's names and with its numbers
  * (CUDA Runtime API, version 13). What is not here the project does not use: add it when it does. What differs from
  * the real library:
