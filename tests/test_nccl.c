@@ -159,7 +159,7 @@ END_TEST
  * anyone waits. */
 static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
-    enum { TIMES = 300 };
+    enum { TIMES = 300, PIECES = 20 };
     nccl_setup_t setup = {.mode = *(const char *const *)arg};
     nccl_rank_t r;
     zero_comm_t *other;
@@ -169,9 +169,11 @@ static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, voi
         return 1;
     const zero_device_ops_t *d = r.device->ops;
     EXPECT_OK(zero_comm_split(r.c, 0, rank, &other, error));
-    r.c->ops->attach(r.c, r.room[0], NCCL_STREAMS * r.room_bytes);
-    other->ops->attach(other, r.room[0], NCCL_STREAMS * r.room_bytes);
-    EXPECT(nccl_counts().registered == 2);
+    EXPECT_OK(r.c->ops->attach(r.c, r.room[0], NCCL_STREAMS * r.room_bytes, error));
+    EXPECT_OK(other->ops->attach(other, r.room[0], NCCL_STREAMS * r.room_bytes, error));
+    for (uint64_t i = 1; i <= PIECES; i++)
+        EXPECT_OK(other->ops->attach(other, r.room[0] + 4096 * i, 4096, error));
+    EXPECT(nccl_counts().registered == 2 + PIECES);
     for (int64_t i = 0; i < world * count; i++)
         host[i] = (float)(rank + 1);
     char *slice = r.room[0] + (size_t)rank * 4 * (size_t)count;

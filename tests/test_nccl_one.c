@@ -88,8 +88,8 @@ static int all_cases(void)
         return 1;
     EXPECT_OK(zero_comm_split(r.c, 0, 0, &part, error));
     EXPECT(part->size == 1);
-    r.c->ops->attach(r.c, r.room, ROOM);
-    part->ops->attach(part, r.room, ROOM);
+    EXPECT_OK(r.c->ops->attach(r.c, r.room, ROOM, error));
+    EXPECT_OK(part->ops->attach(part, r.room, ROOM, error));
     if (registered_cases(&r, r.c) || registered_cases(&r, part) || comm_cases_on(part, r.device, r.native, 2))
         return 1;
     zero_comm_destroy(part);
@@ -114,7 +114,7 @@ static int abort_case(void)
     zero_error_t why = {0};
     if (begin(&r))
         return 1;
-    r.c->ops->attach(r.c, r.room, ROOM);
+    EXPECT_OK(r.c->ops->attach(r.c, r.room, ROOM, error));
     for (int i = 0; i < 20; i++)
         EXPECT_OK(r.c->ops->all_gather(r.c, r.room, r.room + ROOM / 2, ROOM / 2, r.native, error));
     r.c->ops->abort(r.c, "rank 0 gives up");

@@ -60,9 +60,10 @@ typedef struct zero_comm_ops {
     void (*tell)(zero_comm_t *c, uint64_t word);
     uint64_t (*told)(const zero_comm_t *c, int rank);
     /* NULL, or takes note of memory [base, base + bytes) of the device that operands will lie in, so that they need no
-     * copies on their way. It lasts as long as the communicator. Where that does not work there is a warning in the
-     * log, and no more. */
-    void (*attach)(zero_comm_t *c, void *base, uint64_t bytes);
+     * copies on their way. It lasts as long as the communicator. Collective: every rank calls it, as often as the
+     * others, with as many bytes. Where the transport refuses the memory there is a warning in the log, and no more. An
+     * error ends the communicator, and the other ranks hear of it. */
+    zero_status_t (*attach)(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error);
     void (*destroy)(zero_comm_t *c);
 } zero_comm_ops_t;
 

@@ -132,9 +132,24 @@ static uint64_t nccl_told(const zero_comm_t *c, int rank)
     return host->ops->told(host, rank);
 }
 
-static void nccl_attach(zero_comm_t *c, void *base, uint64_t bytes)
+/* A rank that fails alone would leave the others waiting in what it does not begin: that ends the host communicator,
+ * too. */
+static zero_status_t tell_failure(nccl_t *n, zero_status_t status, const zero_error_t *error)
 {
-    zero_nccl_attach(((nccl_t *)c)->member, base, bytes);
+    char sentence[sizeof error->text + 40];
+    if (status && status != ZERO_ERR_PEER) {
+        snprintf(sentence, sizeof sentence, "rank %d of %d: %s", n->base.rank, n->base.size, error->text);
+        n->host->ops->abort(n->host, sentence);
+    }
+    return status;
+}
+
+static zero_status_t nccl_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error)
+{
+    nccl_t *n = (nccl_t *)c;
+    zero_error_t why = {0};
+    zero_status_t status = tell_failure(n, zero_nccl_attach(n->member, base, bytes, &why), &why);
+    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
 }
 
 static void nccl_destroy(zero_comm_t *c)
@@ -184,19 +199,12 @@ static zero_status_t make(nccl_t **out, zero_comm_t *host, bool host_owned, cons
     return ZERO_OK;
 }
 
-/* NCCL lets ranks that wait for a failed one wait on, so that they have to hear of it: that ends the host communicator,
- * too. */
 static zero_status_t open_member(nccl_t *n, zero_nccl_watch_t *watch, const zero_nccl_origin_t *origin,
                                  zero_error_t *error)
 {
     zero_status_t status = zero_nccl_member_open(&n->member, watch, origin, n->base.size, n->base.rank, error);
     n->watch = watch;
-    if (status && status != ZERO_ERR_PEER) {
-        char sentence[sizeof error->text + 40];
-        snprintf(sentence, sizeof sentence, "rank %d of %d: %s", n->base.rank, n->base.size, error->text);
-        n->host->ops->abort(n->host, sentence);
-    }
-    return status;
+    return tell_failure(n, status, error);
 }
 
 static zero_status_t nccl_split(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error)

@@ -96,8 +96,9 @@ void zero_nccl_step_closing(zero_nccl_member_t *m)
     bool busy = true;
     double now = zero_host_now();
     if (!m->finalizing) {
-        for (; m->handle_count > 0 && status == ZERO_OK; m->handle_count--)
-            status = w->api->detach(w->nccl, m->comm, m->handles[m->handle_count - 1], &error);
+        for (zero_nccl_memory_t *k = m->memory; k && status == ZERO_OK; k = k->next)
+            if (k->handle)
+                status = w->api->detach(w->nccl, m->comm, k->handle, &error);
         if (status == ZERO_OK)
             status = w->api->finalize(w->nccl, m->comm, &error);
         m->finalizing = true;
@@ -228,6 +229,10 @@ static void free_member(zero_nccl_member_t *m)
         if (m->ops[i].done)
             api->event_destroy(m->ops[i].done);
     }
+    for (zero_nccl_memory_t *k = m->memory, *next; k; k = next) {
+        next = k->next;
+        free(k);
+    }
     free(m);
 }
 
@@ -250,19 +255,24 @@ void zero_nccl_member_close(zero_nccl_member_t *m, double timeout_s)
     zero_nccl_watch_drop(w);
 }
 
-void zero_nccl_attach(zero_nccl_member_t *m, void *base, uint64_t bytes)
+zero_status_t zero_nccl_attach(zero_nccl_member_t *m, void *base, uint64_t bytes, zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
-    zero_error_t error = {0};
-    zero_status_t status = ZERO_OK;
-    if (zero_nccl_begin_calls(w, &error))
-        return; /* the failure says so */
-    if (m->handle_count < ZERO_NCCL_HANDLES) {
-        status = w->api->attach(w->nccl, m->comm, base, bytes, &m->handles[m->handle_count], &error);
-        m->handle_count += status == ZERO_OK;
+    zero_error_t why = {0};
+    zero_nccl_memory_t *k = calloc(1, sizeof *k);
+    if (!k)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to register memory with NCCL (%zu bytes)", sizeof *k);
+    zero_status_t status = zero_nccl_begin_calls(w, error);
+    if (status) {
+        free(k);
+        return status;
     }
+    k->next = m->memory;
+    m->memory = k;
+    status = w->api->attach(w->nccl, m->comm, base, bytes, &k->handle, &why);
     pthread_mutex_unlock(&w->calls);
     if (status)
         zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "collectives go without registered memory: %s",
-                 error.text);
+                 why.text);
+    return ZERO_OK;
 }

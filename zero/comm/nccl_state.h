@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
-enum { ZERO_NCCL_OPS = 128, ZERO_NCCL_HANDLES = 8 };
+enum { ZERO_NCCL_OPS = 128 };
 
 #define ZERO_NCCL_LOOK_EVERY 0.05 /* s: between looks of the thread */
 #define ZERO_NCCL_LOOK_SOON 0.001 /* s: while something is about to happen */
@@ -26,6 +26,12 @@ typedef struct zero_nccl_op {
     double timeout_s, since; /* since: when it was seen to have begun; 0: not yet */
 } zero_nccl_op_t;
 
+/* Memory that NCCL was told of. */
+typedef struct zero_nccl_memory {
+    struct zero_nccl_memory *next;
+    void *handle; /* NULL: NCCL does not have it */
+} zero_nccl_memory_t;
+
 struct zero_nccl_member {
     zero_nccl_watch_t *watch;
     int size, rank;
@@ -40,8 +46,7 @@ struct zero_nccl_member {
     bool finalizing, over, given_up;
     double since; /* of finalizing */
     /* With the watch's calls. */
-    void *handles[ZERO_NCCL_HANDLES];
-    int handle_count;
+    zero_nccl_memory_t *memory;
     zero_nccl_op_t ops[ZERO_NCCL_OPS];
     uint64_t issued, retired;
 };

@@ -66,7 +66,7 @@ struct zero_nccl_call {
 zero_status_t zero_nccl_issue(zero_nccl_member_t *member, const zero_nccl_call_t *call, zero_error_t *error);
 
 /* Registers memory; where NCCL refuses, that is logged. */
-void zero_nccl_attach(zero_nccl_member_t *member, void *base, uint64_t bytes);
+zero_status_t zero_nccl_attach(zero_nccl_member_t *member, void *base, uint64_t bytes, zero_error_t *error);
 
 /* The failure, or ZERO_OK. Cheap. */
 zero_status_t zero_nccl_check(zero_nccl_watch_t *watch, zero_error_t *error);

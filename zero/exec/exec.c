@@ -209,14 +209,20 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
     return device->event_create(x->device, &x->exchanged, error);
 }
 
-/* What collectives work on: a communicator that knows the memory beforehand copies less. */
-static void attach(zero_exec_t *x)
+/* What collectives work on: a communicator that knows the memory beforehand copies less. The ranks agree after each
+ * channel, so that none waits for another in the next one. */
+static zero_status_t attach(zero_exec_t *x, zero_error_t *error)
 {
     zero_arena_t *arena = x->arenas[ZERO_TIER_DEVICE];
-    for (int c = 0; c < x->channel_count && arena; c++)
-        if (x->channels[c]->ops->attach)
-            x->channels[c]->ops->attach(x->channels[c], x->device->ops->arena_base(arena),
-                                        x->plan->arena_bytes[ZERO_TIER_DEVICE]);
+    uint64_t bytes = x->plan->arena_bytes[ZERO_TIER_DEVICE];
+    zero_status_t status = ZERO_OK;
+    for (int i = 0; i < x->channel_count && arena && status == ZERO_OK; i++) {
+        zero_comm_t *c = x->channels[i];
+        if (c->ops->attach)
+            status =
+                zero_exec_agree(x->comm, c->ops->attach(c, x->device->ops->arena_base(arena), bytes, error), error);
+    }
+    return status;
 }
 
 zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero_device_t *device, zero_comm_t *comm,
@@ -251,7 +257,8 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero
             break;
     if ((status = zero_exec_agree(comm, status, &local)) != ZERO_OK)
         goto fail;
-    attach(x);
+    if ((status = attach(x, &local)) != ZERO_OK)
+        goto fail;
     *exec = x;
     return ZERO_OK;
 
