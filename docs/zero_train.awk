@@ -27,7 +27,11 @@ BEGIN {
 /^Exit status: / {
     sub(/^Exit status: */, "")
     heading("EXIT STATUS")
+    status = 1
+}
+status {
     gsub(/; /, ";\n.br\n")
+    sub(/;$/, ";\n.br")
     print text($0)
     next
 }

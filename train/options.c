@@ -46,92 +46,93 @@ typedef struct option {
 
 static const option_t table[] = {
     {"stage", SHARDING, OPTION_WHOLE, FIELD(stage), 0, 3, 3, NULL, NULL, "0..3", "3",
-     "what is sharded over the ranks: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters", true},
+     "what the ranks shard: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters", true},
     {"ranks", SHARDING, OPTION_WHOLE, FIELD(ranks), 1, 1 << 20, UNSET, NULL, NULL, "N",
-     "one for each GPU, 2 on CPU; what a launcher started",
-     "processes; 1 starts no others; where they are more than the GPUs, they share them", false},
+     "one per GPU, 2 on CPU; the launcher's number under a launcher",
+     "number of processes; 1 starts no others; ranks share GPUs if there are more ranks than GPUs", false},
     {"threads", SHARDING, OPTION_WHOLE, FIELD(threads), 1, 4096, UNSET, NULL, NULL, "N",
-     "cores / ranks of this machine; a quota counts", "per rank", false},
+     "cores / ranks of this machine, within a CPU quota", "threads per rank", false},
     {"device", SHARDING, OPTION_CHOICE, FIELD(device), 0, 0, DEVICE_AUTO, "auto|cpu|cuda", NULL, "auto|cpu|cuda",
-     "auto", "what computes; auto: cuda where there is a GPU that this build can use", true},
+     "auto", "where to compute; auto: cuda if this build can use a GPU of this machine", true},
     {"tune", SHARDING, OPTION_TEXT, FIELD(tune), 0, 0, UNSET, NULL, NULL, "FILE", "none",
-     "on GPUs: measure which algorithm is the fastest for each matrix product that FILE lacks, keep it there, and "
-     "compute as FILE says; under mpiexec --tune=FILE, in one word",
+     "on GPUs: use the algorithms of matrix products in FILE; measure the fastest one for products that FILE lacks and "
+     "add it to FILE; under mpiexec write --tune=FILE, as one word",
      false},
     {"window", SHARDING, OPTION_WHOLE, FIELD(window), 1, 1 << 20, 2, NULL, NULL, "UNITS", "2",
-     "units gathered at once, prefetched ones counted", true},
+     "units gathered at once, including prefetched ones", true},
     {"reduce", SHARDING, OPTION_CHOICE, FIELD(reduce), 0, 0, UNSET, "every|last", NULL, "every|last",
-     "every at stages 2 and 3, last below", "reduce gradients each micro-step, or once a step", true},
+     "every at stages 2 and 3, last below", "reduce gradients every micro-step, or once a step", true},
     {"reduce-dtype", SHARDING, OPTION_CHOICE, FIELD(reduce_dtype), 0, 0, ZERO_FP32, "fp32|bf16", NULL, "fp32|bf16",
-     "fp32", "gradients on the wire", true},
+     "fp32", "dtype of gradients on the wire", true},
     {"timeout", SHARDING, OPTION_WHOLE, FIELD(timeout), 1, 1e6, 600, NULL, NULL, "SECONDS", "600",
-     "the most that ranks take to start, and that they wait for each other", true},
+     "bound of the start of all ranks, and of each wait for other ranks", true},
 
     {"model", MODEL, OPTION_TEXT, FIELD(model), 0, 0, UNSET, NULL, NULL, "NAME|DIR|FILE", "tiny",
-     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl; a Hugging Face folder of a GPT-2 to start from; or a config.json "
-     "alone: random values",
+     "tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl; a Hugging Face folder of a GPT-2, with its weights; or a "
+     "config.json, with random weights",
      true},
     {"dtype", MODEL, OPTION_CHOICE, FIELD(dtype), 0, 0, UNSET, "fp32|bf16", "fp16", "fp32|bf16",
-     "fp32 on CPU, bf16 on GPUs", "parameters, activations, gradients", true},
+     "fp32 on CPU, bf16 on GPUs", "dtype of parameters, activations and gradients", true},
     {"recompute", MODEL, OPTION_CHOICE, FIELD(recompute), 0, 0, ZERO_RECOMPUTE_NONE, "none|selective|full", NULL,
-     "[=full|selective]", "none; full where no value is given",
-     "compute activations again in the backward pass instead of keeping them", true},
+     "[=full|selective]", "none; full without a value",
+     "recompute activations in the backward pass instead of keeping them", true},
     {"lora-rank", MODEL, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "N", NULL, NULL, false},
-    {"seed", MODEL, OPTION_WHOLE, FIELD(seed), 0, MANY, 0, NULL, NULL, "N", "0", "of initial values and of samples",
-     true},
+    {"seed", MODEL, OPTION_WHOLE, FIELD(seed), 0, MANY, 0, NULL, NULL, "N", "0",
+     "seed of initial values and of samples", true},
 
     {"data", DATA, OPTION_TEXT, FIELD(data), 0, 0, UNSET, NULL, NULL, "FILE", "numbers spelled as words, built in",
-     "text (a byte is a token), a token file, or a numpy array of tokens: its first bytes say which", false},
+     "text (a byte is a token), a token file, or a numpy array of tokens; recognized by its first bytes", false},
     {"eval-data", DATA, OPTION_TEXT, FIELD(eval_data), 0, 0, UNSET, NULL, NULL, "FILE",
-     "numbers that training leaves out, built in", "the same, for evaluation", false},
+     "numbers not used for training, built in", "the same for evaluation", false},
     {"tokenizer", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
     {"tokenize", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
     {"shuffle", DATA, OPTION_WHOLE, FIELD(shuffle), 0, MANY, UNSET, NULL, NULL, "SEED", "in order",
      "permute the windows of each epoch", true},
 
     {"batch", BATCH, OPTION_WHOLE, FIELD(batch), 1, 1e9, UNSET, NULL, NULL, "SEQUENCES", "8, or what fits the ranks",
-     "per step, over all ranks", true},
+     "sequences per step, over all ranks", true},
     {"micro-batch", BATCH, OPTION_WHOLE, FIELD(micro_batch), 1, 1e9, UNSET, NULL, NULL, "SEQUENCES",
-     "what fits --batch, at most 8; 4 for larger models", "per rank at a time", true},
+     "what fits --batch, at most 8; 4 for larger models", "sequences per rank and micro-step", true},
     {"seq-len", BATCH, OPTION_WHOLE, FIELD(seq_len), 1, 1e9, UNSET, NULL, NULL, "TOKENS", "64; 256 for larger models",
-     "of a sequence", true},
+     "tokens per sequence", true},
     {"steps", BATCH, OPTION_WHOLE, FIELD(steps), 0, 1e12, UNSET, NULL, NULL, "N",
-     "1500; 100 for larger models, 10 with --compare-stages", "counted from the start of training", true},
+     "1500; 100 for larger models, 10 with --compare-stages", "number of steps, counted from the start of training",
+     true},
 
     {"optimizer", OPTIMIZER, OPTION_CHOICE, FIELD(optimizer), 0, 0, ZERO_RULE_ADAMW, "adamw|adam|sgd|lion|adamw8bit",
      NULL, "adamw|adam|sgd|lion|adamw8bit", "adamw",
-     "the update; adamw8bit keeps its moments in a quarter of the memory", true},
+     "optimizer; adamw8bit keeps its moments in a quarter of the memory", true},
     {"lr", OPTIMIZER, OPTION_REAL, FIELD(lr), 0, MANY, UNSET, NULL, NULL, "RATE",
      "0.003; 0.0006 for larger presets, 0.00005 for folders; 1 with noam", "learning rate", true},
     {"min-lr", OPTIMIZER, OPTION_REAL, FIELD(min_lr), 0, MANY, 0, NULL, NULL, "RATE", "0",
-     "at the end of linear and cosine", true},
+     "learning rate at the end of linear and cosine", true},
     {"schedule", OPTIMIZER, OPTION_CHOICE, FIELD(schedule), 0, 0, SCHEDULE_COSINE, "constant|linear|cosine|noam", NULL,
-     "constant|linear|cosine|noam", "cosine", "of the learning rate", true},
+     "constant|linear|cosine|noam", "cosine", "schedule of the learning rate", true},
     {"warmup", OPTIMIZER, OPTION_WHOLE, FIELD(warmup), 0, 1e12, UNSET, NULL, NULL, "STEPS",
-     "a tenth of --steps, at most 100; with noam at least 1", "until the full rate", true},
+     "a tenth of --steps, at most 100; with noam at least 1", "steps until the full learning rate", true},
     {"betas", OPTIMIZER, OPTION_PAIR, FIELD(betas), 0, 1, UNSET, NULL, NULL, "B1,B2", "0.9,0.95",
-     "decay of the moments; each below 1; sgd: B1 is its momentum", true},
+     "decay of the moments, each below 1; B1 is the momentum of sgd", true},
     {"eps", OPTIMIZER, OPTION_REAL, FIELD(eps), 0, MANY, 1e-8, NULL, NULL, "E", "1e-8",
-     "above 0, added to the root of the second moment", true},
+     "term added to the root of the second moment, above 0", true},
     {"weight-decay", OPTIMIZER, OPTION_REAL, FIELD(weight_decay), 0, MANY, 0.1, NULL, NULL, "W", "0.1",
-     "of parameters with two or more dimensions", true},
+     "weight decay of parameters with two or more dimensions", true},
     {"clip", OPTIMIZER, OPTION_REAL, FIELD(clip), 0, MANY, 1, NULL, NULL, "NORM", "1",
-     "largest norm of the gradient; 0: off", true},
+     "largest norm of the gradients; 0: off", true},
     {"max-skipped", OPTIMIZER, OPTION_WHOLE, FIELD(max_skipped), 0, MANY, 10, NULL, NULL, "STEPS", "10",
-     "the run fails after so many steps in a row whose gradient norm is not finite; 0: it goes on", true},
+     "fail after this many steps in a row without a finite gradient norm; 0: never", true},
     {"loss-scale", OPTIMIZER, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "dynamic|VALUE", NULL, NULL, false},
 
     {"offload", OFFLOAD, OPTION_CHOICE, FIELD(offload), 0, 0, OFFLOAD_NONE, "none|optimizer|params|all", NULL,
      "none|optimizer|params|all", "none",
-     "what lives outside the device: optimizer state with its gradients, parameters, or both", true},
+     "state outside the device: optimizer state with its gradients, parameters, or both", true},
     {"offload-tier", OFFLOAD, OPTION_CHOICE, FIELD(offload_tier), 0, 0, OFFLOAD_TO_HOST, "host|nvme", NULL, "host|nvme",
-     "host", "where: host memory, or a drive (gradients are in host memory then)", true},
+     "host", "where it lives: host memory, or a drive (gradients stay in host memory)", true},
     {"nvme-path", OFFLOAD, OPTION_TEXT, FIELD(nvme_path), 0, 0, UNSET, NULL, NULL, "DIR", "none",
-     "a folder on a local drive, for --offload-tier nvme", false},
+     "folder on a local drive, for --offload-tier nvme", false},
     {"offload-ratio", OFFLOAD, OPTION_REAL, FIELD(offload_ratio), 0, 1, 1, NULL, NULL, "0..1", "1",
      "share of the optimizer state that is offloaded", true},
     {"offload-activations", OFFLOAD, OPTION_FLAG, FIELD(offload_activations), 0, 0, 0, NULL, NULL, NULL, NULL,
-     "with --recompute: the layers' inputs, which are kept, in host memory", true},
+     "with --recompute: keep the layers' inputs in host memory", true},
 
     {"save", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
     {"save-every", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "N", NULL, NULL, false},
@@ -139,39 +140,39 @@ static const option_t table[] = {
     {"resume", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
     {"export", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
 
-    {"log", OUTPUT, OPTION_TEXT, FIELD(log), 0, 0, UNSET, NULL, NULL, "FILE", "none", "JSON lines", false},
+    {"log", OUTPUT, OPTION_TEXT, FIELD(log), 0, 0, UNSET, NULL, NULL, "FILE", "none", "write one line of JSON per step",
+     false},
     {"trace", OUTPUT, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
     {"tensorboard", OUTPUT, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
     {"eval-every", OUTPUT, OPTION_WHOLE, FIELD(eval_every), 1, 1e12, UNSET, NULL, NULL, "N",
-     "at the end where --eval-data is given", "steps between evaluations", true},
+     "at the end, with --eval-data", "steps between evaluations", true},
     {"eval-batches", OUTPUT, OPTION_WHOLE, FIELD(eval_batches), 1, 1e9, UNSET, NULL, NULL, "N", "16",
-     "--batch sequences each", true},
+     "batches per evaluation, of --batch sequences each", true},
     {"sample", OUTPUT, OPTION_WHOLE, FIELD(sample), 0, 1e6, UNSET, NULL, NULL, "TOKENS",
-     "48 with the built-in model on text, else 0", "length of the samples before and after training; 0: none", true},
+     "48 with the built-in model on text, else 0", "tokens of the samples before and after training; 0: no samples",
+     true},
     {"prompt", OUTPUT, OPTION_TEXT, FIELD(prompt), 0, 0, UNSET, NULL, NULL, "TEXT",
-     "a newline; numbers, with the built-in corpus", "what samples begin with", true},
+     "a newline; numbers with the built-in corpus", "text that samples begin with", true},
     {"temperature", OUTPUT, OPTION_REAL, FIELD(temperature), 0, MANY, UNSET, NULL, NULL, "T", "0.8; 0 for numbers",
-     "of samples; 0: always the likeliest token", true},
+     "temperature of samples; 0: always the most likely token", true},
     {"top-k", OUTPUT, OPTION_WHOLE, FIELD(top_k), 0, 1e9, UNSET, NULL, NULL, "K", "0 (off)",
-     "sample from the K likeliest tokens", true},
+     "sample from the K most likely tokens", true},
     {"top-p", OUTPUT, OPTION_REAL, FIELD(top_p), 0, 1, UNSET, NULL, NULL, "P", "1 (off)",
-     "sample from the likeliest tokens that make up P", true},
+     "sample from the most likely tokens whose probabilities add up to P", true},
     {"quiet", OUTPUT, OPTION_FLAG, FIELD(quiet), 0, 0, 0, NULL, NULL, NULL, NULL, "print errors only", false},
 
     {"explain", LOOK, OPTION_FLAG, FIELD(explain), 0, 0, 0, NULL, NULL, NULL, NULL, "print the plan, run nothing",
      false},
     {"plan", LOOK, OPTION_FLAG, FIELD(plan), 0, 0, 0, NULL, NULL, NULL, NULL,
-     "print the memory that a rank will need, run nothing; any --ranks", false},
+     "print the memory of a rank, run nothing; for any --ranks", false},
     {"compare-stages", LOOK, OPTION_FLAG, FIELD(compare_stages), 0, 0, 0, NULL, NULL, NULL, NULL,
-     "run stages 0 to 3, whatever --stage says, on the same steps and print one table of memory, traffic, speed and "
-     "results",
-     true},
+     "run the same steps at stages 0 to 3 and print one table of memory, traffic, speed and results", true},
 
     {"config", FILES, OPTION_TEXT, FIELD(config), 0, 0, UNSET, NULL, NULL, "FILE", "none",
-     "JSON with DeepSpeed's keys, and any of these options by name; the command line wins", false},
+     "JSON with DeepSpeed's keys, and any of these options by name; the command line takes precedence", false},
 
-    {"help", GROUP_COUNT, OPTION_FLAG, FIELD(help), 0, 0, 0, NULL, NULL, NULL, NULL, "this text", false},
-    {"version", GROUP_COUNT, OPTION_FLAG, FIELD(version), 0, 0, 0, NULL, NULL, NULL, NULL, "the version", false},
+    {"help", GROUP_COUNT, OPTION_FLAG, FIELD(help), 0, 0, 0, NULL, NULL, NULL, NULL, "print this text", false},
+    {"version", GROUP_COUNT, OPTION_FLAG, FIELD(version), 0, 0, 0, NULL, NULL, NULL, NULL, "print the version", false},
 };
 
 _Static_assert(COUNT_OPTIONS <= OPTIONS_MOST, "options_t marks each option that is given");
@@ -455,20 +456,37 @@ zero_status_t options_parse(options_t *options, int argc, char *const *argv, zer
     return ZERO_OK;
 }
 
+enum { HELP_INDENT = 34, HELP_WIDTH = 100 };
+
+/* Prints text from column HELP_INDENT on, broken between words. */
+static void print_wrapped(FILE *file, const char *text)
+{
+    size_t room = HELP_WIDTH - HELP_INDENT;
+    while (strlen(text) > room) {
+        size_t end = room;
+        while (end > 0 && text[end] != ' ')
+            end--;
+        end = end > 0 ? end : strcspn(text, " ");
+        fprintf(file, "%.*s\n%*s", (int)end, text, HELP_INDENT, "");
+        text += end + strspn(text + end, " ");
+    }
+    fprintf(file, "%s\n", text);
+}
+
 void options_help(FILE *file)
 {
     fputs("Usage: zero_train [--option value | --option=value] ...\n"
           "\n"
           "Trains GPT-2 models with parameters, gradients and optimizer state sharded over ranks.\n"
-          "With no options: a small model on numbers spelled as words, on each of this machine's GPUs, or on 2 ranks "
-          "of its CPU.\n"
-          "Under mpiexec, srun or torchrun it joins the ranks that these started.\n",
+          "Without options it trains a small model on numbers spelled as words, with one rank per GPU,\n"
+          "or with 2 ranks on the CPU.\n"
+          "Under mpiexec, srun or torchrun it joins the ranks that they started.\n",
           file);
     for (int group = 0; group < GROUP_COUNT; group++) {
         bool head = false;
         for (int i = 0; i < COUNT_OPTIONS; i++) {
             const option_t *option = &table[i];
-            char left[64];
+            char left[64], text[512];
             if ((int)option->group != group || option->type == OPTION_LATER)
                 continue;
             if (!head)
@@ -477,17 +495,17 @@ void options_help(FILE *file)
             snprintf(left, sizeof left, "--%s%s%s", option->name,
                      option->argument != NULL && !takes_optional(option) ? " " : "",
                      option->argument != NULL ? option->argument : "");
-            fprintf(file, "  %-32s%s%s", left, strlen(left) > 31 ? "\n                                  " : "",
-                    option->help);
-            if (option->fallback != NULL)
-                fprintf(file, " (%s)", option->fallback);
-            fputc('\n', file);
+            fprintf(file, "  %-32s", left);
+            if (strlen(left) > 31)
+                fprintf(file, "\n%*s", HELP_INDENT, "");
+            snprintf(text, sizeof text, option->fallback != NULL ? "%s (%s)" : "%s", option->help, option->fallback);
+            print_wrapped(file, text);
         }
     }
-    fputs("\n  -h, --help                      this text\n"
-          "  --version                       the version\n"
-          "\nExit status: 0 done; 2 bad usage or input, found before training; 1 a failure while running; 128 + n "
-          "ended by signal n.\n",
+    fputs("\n  -h, --help                      print this text\n"
+          "  --version                       print the version\n"
+          "\nExit status: 0 success; 2 bad usage or input, found before training; 1 failure while running;\n"
+          "128 + n after signal n.\n",
           file);
 }
 
