@@ -96,7 +96,7 @@ static const struct {
     {ZERO_RULE_ADAMW8, ZERO_FP32, plain_bytes}, {ZERO_RULE_ADAMW8, ZERO_BF16, plain_bytes16},
 };
 
-static const zero_adamw_t options = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.01};
+static const zero_rule_options_t options = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.01};
 
 /* Every array as it could be in training: no subnormals, nothing that grows out of range. */
 static void fill(const bench_t *b)

@@ -181,7 +181,7 @@ int main(int argc, char **argv)
                           (unsigned long long)part)
               : ZERO_OK);
     zero_nn_set_workspace(nn, o.b, part);
-    zero_adamw_t numbers = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
+    zero_rule_options_t numbers = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
     /* master, moments; gradients and parameters in bf16 share the fourth quarter */
     o.adamw = (zero_update_t){.rule = ZERO_RULE_ADAMW,
                               .grad_dtype = ZERO_BF16,

@@ -19,12 +19,18 @@ static const struct rule {
     [ZERO_RULE_ADAMW8] = {"adamw8bit", 2, sizeof(zero_block8_t), true, false, true},
 };
 
+zero_rule_options_t zero_rule_options(const zero_config_t *config)
+{
+    return (zero_rule_options_t){
+        .beta1 = config->beta1, .beta2 = config->beta2, .eps = config->eps, .weight_decay = config->weight_decay};
+}
+
 const char *zero_rule_name(zero_rule_t rule)
 {
     return rules[rule].name;
 }
 
-int zero_rule_states(zero_rule_t rule, const zero_adamw_t *options)
+int zero_rule_states(zero_rule_t rule, const zero_rule_options_t *options)
 {
     return rule == ZERO_RULE_SGD && options->beta1 == 0 ? 0 : rules[rule].states;
 }
@@ -48,7 +54,7 @@ double zero_power(double x, int64_t n)
     return result;
 }
 
-zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_adamw_t *options, double lr, double lr_scale,
+zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_rule_options_t *options, double lr, double lr_scale,
                                       double decay_scale, int64_t t, double grad_factor)
 {
     bool coupled = rules[rule].coupled, corrected = rules[rule].corrected;

@@ -5,12 +5,18 @@
 
 #include "kernels/flat/flat.h"
 
+/* The numbers of a rule, as zero_config_t has them. */
+typedef struct zero_rule_options {
+    double beta1, beta2, eps, weight_decay;
+} zero_rule_options_t;
+zero_rule_options_t zero_rule_options(const zero_config_t *config);
+
 /* "adamw", "adam", "sgd", "lion", "adamw8bit". */
 const char *zero_rule_name(zero_rule_t rule);
 
 /* Buffers of state besides the master weights (0 to 2, state[0] first), each of zero_rule_block_bytes for every
  * ZERO_BLOCK8 elements. SGD has none where its momentum, options->beta1, is 0. */
-int zero_rule_states(zero_rule_t rule, const zero_adamw_t *options);
+int zero_rule_states(zero_rule_t rule, const zero_rule_options_t *options);
 
 /* Whether it divides by a root that eps keeps from 0. */
 bool zero_rule_reads_eps(zero_rule_t rule);
@@ -32,7 +38,7 @@ double zero_power(double x, int64_t n);
  * the schedule in the rate as PyTorch's AdamW has it), and added to the gradient in Adam and SGD, g <- g + wd * p,
  * after it was scaled and clipped. Bias corrections are moved out of the element's arithmetic, into step_size and
  * inv_sqrt_bc2. All is computed in fp64 and rounded to fp32 once. */
-zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_adamw_t *options, double lr, double lr_scale,
+zero_rule_scalars_t zero_rule_scalars(zero_rule_t rule, const zero_rule_options_t *options, double lr, double lr_scale,
                                       double decay_scale, int64_t t, double grad_factor);
 
 #endif

@@ -16,7 +16,7 @@ static zero_error_t why;
  * at all. */
 #define REFUSED(call, part)                         \
     do {                                            \
-        why = (zero_error_t){ZERO_OK, "nothing"};   \
+        why = (zero_error_t){.text = "nothing"};    \
         zero_error_t *error = &why;                 \
         ck_assert_int_eq((call), ZERO_ERR_ARG);     \
         ck_assert_int_eq(why.status, ZERO_ERR_ARG); \

@@ -156,7 +156,8 @@ static int train_both(small_t *s, small_t *plain, books_t *b, int before)
 static int run_loan(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     static books_t books = {.odd_at = -1};
-    const zero_allocator_t allocator = {.allocate = allocate, .release = release, .ctx = &books};
+    const zero_allocator_t allocator = {
+        .size = sizeof allocator, .allocate = allocate, .release = release, .ctx = &books};
     zero_comm_t *comm = small_comm(bootstrap);
     small_t lent = {0}, plain = {0}, *s = &lent;
     small_case_t c = *(const small_case_t *)arg, d = c;
@@ -205,7 +206,8 @@ typedef struct failing {
 static int run_failing(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     static books_t books;
-    const zero_allocator_t allocator = {.allocate = allocate, .release = release, .ctx = &books};
+    const zero_allocator_t allocator = {
+        .size = sizeof allocator, .allocate = allocate, .release = release, .ctx = &books};
     const failing_t *f = arg;
     zero_comm_t *comm = small_comm(bootstrap);
     small_t small = {0}, *s = &small;
@@ -264,8 +266,9 @@ START_TEST(lenders_take_back)
     zero_device_options_t options;
     for (int missing = 0; missing < 2; missing++) {
         zero_device_options_init(&options);
-        options.allocator.allocate = missing ? NULL : allocate;
-        options.allocator.release = missing ? release : NULL;
+        const zero_allocator_t half = {
+            .size = sizeof half, .allocate = missing ? NULL : allocate, .release = missing ? release : NULL};
+        options.allocator = &half;
         ck_assert_int_eq(zero_device_cpu(&device, &options, &error), ZERO_ERR_ARG);
         ck_assert_ptr_null(device);
         ck_assert_msg(strstr(error.text, missing ? "allocator has no 'allocate'" : "allocator has no 'release'"), "%s",
@@ -300,7 +303,8 @@ START_TEST(lenders_know_what_they_have)
     zero_config_t config;
     zero_device_options_t options;
     zero_device_options_init(&options);
-    options.allocator = (zero_allocator_t){.allocate = nothing_of, .release = not_lent, .ctx = &asked};
+    const zero_allocator_t lender = {.size = sizeof lender, .allocate = nothing_of, .release = not_lent, .ctx = &asked};
+    options.allocator = &lender;
     ck_assert_int_eq(zero_device_cpu(&device, &options, NULL), ZERO_OK);
     ck_assert_int_eq(zero_comm_self(&comm, NULL), ZERO_OK);
     zero_config_init(&config);

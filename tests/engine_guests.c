@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_guests.c - what callers bring along: an optimizer of their own. */
+#include "optim/rules.h"
 #include "tests/emulated.h"
 #include "tests/engine_small.h"
 #include "tests/engine_suites.h"
@@ -20,7 +21,7 @@
 
 typedef struct guest {
     small_t *s;
-    zero_adamw_t adamw;
+    zero_rule_options_t numbers;
     int states;                  /* that it keeps */
     atomic_int inside[2], calls; /* calls that run: with no stream, with one */
     int64_t step;                /* that calls are expected to name */
@@ -64,7 +65,7 @@ static bool expected(guest_t *g, const zero_update_args_t *a)
 static void move_element(const guest_t *g, const zero_update_args_t *a, int64_t i, float grad, float *master, float *m,
                          float *v)
 {
-    const zero_adamw_t *o = &g->adamw;
+    const zero_rule_options_t *o = &g->numbers;
     float one_minus_beta1 = (float)(1 - o->beta1), one_minus_beta2 = (float)(1 - o->beta2);
     float step_size = (float)(a->lr / (1 - power(o->beta1, a->step))),
           inv_sqrt_bc2 = (float)(1 / sqrt(1 - power(o->beta2, a->step)));
@@ -158,7 +159,7 @@ static void invite(zero_config_t *config, void *ctx)
     config->update_states = g->states;
     config->log = count_log;
     config->log_ctx = g;
-    g->adamw = config->adamw;
+    g->numbers = zero_rule_options(config);
     g->refuse = -1;
 }
 

@@ -58,6 +58,8 @@ START_TEST(wrong_options_are_named_at_once)
     BAD(c.plan_world = -1, "config.plan_world is -1");
     BAD(c.parameters.sharding = 5, "config.parameters.sharding is 5: use ZERO_FULL or ZERO_SHARDED");
     BAD(c.gradients.sharding = -1, "config.gradients.sharding is -1");
+    BAD(c.optimizer.group = 1, "config.optimizer.group is 1");
+    BAD(c.parameters.window = 2, "config.parameters.window is 2");
     BAD(c.optimizer.sharding = 2, "config.optimizer.sharding is 2");
     REFUSED(c.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "config.parameters.sharding is ZERO_SHARDED",
             "config.optimizer.sharding is ZERO_FULL");
@@ -96,11 +98,11 @@ START_TEST(wrong_options_are_named_at_once)
     BAD(c.update = no_update, "config.rule is 'adamw' and config.update is set");
     BAD((c.rule = ZERO_RULE_CUSTOM, c.update = no_update, c.update_states = 3), "config.update_states is 3");
     BAD(c.update_states = 1, "config.update_states is 1");
-    BAD(c.adamw.beta1 = 1, "config.adamw.beta1 is 1");
-    BAD(c.adamw.beta2 = -0.5, "config.adamw.beta2 is -0.5");
-    BAD(c.adamw.eps = 0, "config.adamw.eps is 0");
-    BAD(c.adamw.eps = INFINITY, "config.adamw.eps is inf");
-    BAD(c.adamw.weight_decay = -1, "config.adamw.weight_decay is -1");
+    BAD(c.beta1 = 1, "config.beta1 is 1");
+    BAD(c.beta2 = -0.5, "config.beta2 is -0.5");
+    BAD(c.eps = 0, "config.eps is 0");
+    BAD(c.eps = INFINITY, "config.eps is inf");
+    BAD(c.weight_decay = -1, "config.weight_decay is -1");
     BAD(c.timeout_s = 0, "config.timeout_s is 0");
     good.comm = NULL;
     good.device = NULL;
@@ -115,7 +117,7 @@ START_TEST(wrong_options_are_named_at_once)
     zero_destroy(engine);
     c = good; /* a rule that reads no eps asks for none */
     c.rule = ZERO_RULE_SGD;
-    c.adamw = (zero_adamw_t){.beta1 = 0.9};
+    c.beta2 = c.eps = 0;
     OK(zero_create(&engine, &c, &error));
     zero_destroy(engine);
     ck_assert_int_eq(zero_create(NULL, &good, &error), ZERO_ERR_ARG);

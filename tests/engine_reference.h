@@ -5,6 +5,7 @@
 #ifndef ZERO_TESTS_ENGINE_REFERENCE_H
 #define ZERO_TESTS_ENGINE_REFERENCE_H
 
+#include "optim/rules.h"
 #include "tests/engine_toy.h"
 
 typedef struct toy_param {
@@ -22,7 +23,7 @@ typedef struct toy_use {
 extern const toy_param_t toy_params[TOY_PARAMS];
 extern const char *const toy_units[TOY_UNITS];
 extern const toy_use_t toy_uses[TOY_USES];
-extern const zero_adamw_t toy_adamw;
+extern const zero_rule_options_t toy_adamw;
 extern const double toy_clip, toy_grad_scale;
 
 typedef struct toy_reference {

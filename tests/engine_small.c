@@ -96,8 +96,7 @@ static int make_device(small_t *s, zero_comm_t *comm)
     zero_error_t error = {0};
     zero_device_options_init(&options);
     options.threads = 1;
-    if (s->c.allocator)
-        options.allocator = *s->c.allocator;
+    options.allocator = s->c.allocator;
     if (s->c.threaded < SMALL_CUDA) {
         options.threaded = s->c.threaded > 0;
         options.delay_seed = s->c.threaded > 1 ? (uint64_t)(1 + s->rank) : 0;
@@ -134,7 +133,7 @@ int small_create(small_t *s, const small_case_t *c, zero_comm_t *comm)
     config.grad_scale = 0.5;
     config.rule = c->rule;
     if (c->rule == ZERO_RULE_SGD)
-        config.adamw.beta1 = c->momentum;
+        config.beta1 = c->momentum;
     if (zero_config_stage(&config, c->stage) != ZERO_OK)
         return small_complain(s, "no stage %d", c->stage);
     place(&config, c->place, c->folder);

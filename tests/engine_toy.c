@@ -82,7 +82,10 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
     config.persist_bytes = c->persist_bytes;
     config.clip = toy_clip;
     config.grad_scale = toy_grad_scale;
-    config.adamw = toy_adamw;
+    config.beta1 = toy_adamw.beta1;
+    config.beta2 = toy_adamw.beta2;
+    config.eps = toy_adamw.eps;
+    config.weight_decay = toy_adamw.weight_decay;
     config.timeout_s = 60;
     config.guard = c->guard;
     if (zero_config_stage(&config, c->stage) != ZERO_OK)

@@ -97,7 +97,7 @@ static bool try(const uint8_t *data, size_t size)
     const char *path = data[0] == INDEX ? index_path : alone;
     unlink(path); /* some file systems wait for the disk where a file is cut and written again */
     write_file(path, data + 1, size - 1);
-    zero_error_t error = {ZERO_OK, ""};
+    zero_error_t error = {0};
     zero_tensors_t *tensors = NULL;
     zero_status_t status = zero_tensors_open(&tensors, path, &error);
     if (status == ZERO_OK)

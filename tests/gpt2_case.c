@@ -74,8 +74,10 @@ void gpt2_read_golden(gpt2_golden_t *g, const char *name)
     g->steps = (int)number(run, "steps");
     need(g->steps >= 1 && g->steps <= GPT2_STEPS_MOST, "steps");
     betas = json_object_get(run, "betas");
-    g->adamw = (zero_adamw_t){json_number_value(json_array_get(betas, 0)), json_number_value(json_array_get(betas, 1)),
-                              number(run, "eps"), number(run, "weight_decay")};
+    g->beta1 = json_number_value(json_array_get(betas, 0));
+    g->beta2 = json_number_value(json_array_get(betas, 1));
+    g->eps = number(run, "eps");
+    g->weight_decay = number(run, "weight_decay");
     g->clip = number(run, "clip");
     numbers(run, "losses", g->losses, g->steps);
     numbers(run, "norms", g->norms, g->steps);
@@ -156,7 +158,10 @@ static zero_status_t declare(gpt2_rank_t *r, const gpt2_case_t *c, const zero_bo
     config.persist_bytes = c->persist_bytes;
     config.clip = g->clip;
     config.grad_scale = 1.0 / (double)(g->batch * g->seq_len);
-    config.adamw = g->adamw;
+    config.beta1 = g->beta1;
+    config.beta2 = g->beta2;
+    config.eps = g->eps;
+    config.weight_decay = g->weight_decay;
     config.timeout_s = CASE_SECONDS / 2;
     status = zero_create(&r->engine, &config, &r->error);
     if (status == ZERO_OK)

@@ -13,8 +13,7 @@ typedef struct gpt2_golden {
     zero_dtype_t dtype;
     int64_t seq_len, batch;
     int steps;
-    zero_adamw_t adamw;
-    double clip;
+    double beta1, beta2, eps, weight_decay, clip;
     double losses[GPT2_STEPS_MOST], norms[GPT2_STEPS_MOST], rates[GPT2_STEPS_MOST];
     double eval_before, eval_after;
 } gpt2_golden_t;

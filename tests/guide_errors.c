@@ -132,7 +132,7 @@ int main(int argc, char **argv)
     config.rule = ZERO_RULE_CUSTOM;
     create_refused(&config);
     config_of(&config);
-    config.adamw = (zero_adamw_t){.beta1 = 0.9, .beta2 = 0.95};
+    config.eps = 0;
     create_refused(&config);
     config_of(&config);
     config.optimizer.tier = ZERO_TIER_NVME;

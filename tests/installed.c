@@ -73,7 +73,7 @@ static int train(int rank, int socket)
     }
     zero_config_t config;
     zero_config_init(&config);
-    config.adamw.weight_decay = 0;
+    config.weight_decay = 0;
     config.grad_scale = 1.0 / RANKS;
     config.persist_bytes = 0;
     if (zero_comm_shm(&comm, &bootstrap, NULL, &error) != ZERO_OK || zero_device_cpu(&device, NULL, &error) != ZERO_OK)

@@ -66,7 +66,7 @@ static void train(zero_comm_t *comm, double result[2])
     config.comm = comm;
     config.device = device;
     config.persist_bytes = 0;
-    config.adamw.weight_decay = 0;
+    config.weight_decay = 0;
     config.grad_scale = 1.0 / zero_comm_size(comm);
     zero_engine_t *engine = nullptr;
     check(zero_create(&engine, &config, &error), error.text);

@@ -32,9 +32,11 @@ static float float_of(uint32_t u)
 
 START_TEST(fail_sets_status_and_sentence)
 {
-    zero_error_t error = {ZERO_OK, "before"};
+    zero_error_t error = {.rank = 3, .reason = 5, .text = "before"};
     ck_assert_int_eq(zero_fail(&error, ZERO_ERR_IO, "cannot open '%s': %d", "x", 7), ZERO_ERR_IO);
     ck_assert_int_eq(error.status, ZERO_ERR_IO);
+    ck_assert_int_eq(error.rank, -1);
+    ck_assert_int_eq(error.reason, ZERO_REASON_NONE);
     ck_assert_str_eq(error.text, "cannot open 'x': 7");
     ck_assert_int_eq(zero_fail(NULL, ZERO_ERR_ARG, "nobody listens"), ZERO_ERR_ARG);
 }

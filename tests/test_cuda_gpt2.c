@@ -53,7 +53,7 @@ static void declare(bench_t *b, const zero_model_config_t *model, const zero_mod
         config.micro_steps = (int)given->micro_steps;
     config.clip = 0;
     config.rule = ZERO_RULE_SGD;
-    config.adamw = (zero_adamw_t){0};
+    config.beta1 = config.weight_decay = 0;
     OK(zero_create(&b->engine, &config, &why));
     options.threads = 1;
     options.backend = "cuda";

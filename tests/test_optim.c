@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const zero_adamw_t usual = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
+static const zero_rule_options_t usual = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
 
 /* ---- power ------------------------------------------------------------------------------------------------------ */
 
@@ -79,7 +79,7 @@ START_TEST(test_rules)
                                 {"sgd", 1, 512, true, false},
                                 {"lion", 1, 512, false, false},
                                 {"adamw8bit", 2, 132, false, true}};
-    const zero_adamw_t still = {.beta1 = 0};
+    const zero_rule_options_t still = {.beta1 = 0};
     for (int r = 0; r < ZERO_RULE_CUSTOM; r++) { /* which is the caller's */
         zero_rule_t rule = (zero_rule_t)r;
         ck_assert_str_eq(zero_rule_name(rule), want[r].name);
@@ -108,7 +108,7 @@ typedef struct exact {
 } exact_t;
 
 /* torch.optim.AdamW, one element of one step, as its single-tensor implementation states it. */
-static void torch_adamw(exact_t *x, long double g, const zero_adamw_t *o, long double lr, int64_t t)
+static void torch_adamw(exact_t *x, long double g, const zero_rule_options_t *o, long double lr, int64_t t)
 {
     x->p *= 1 - lr * (long double)o->weight_decay;
     x->m += (g - x->m) * (1 - (long double)o->beta1); /* lerp_ */
@@ -121,10 +121,10 @@ static void torch_adamw(exact_t *x, long double g, const zero_adamw_t *o, long d
 
 START_TEST(test_trajectory)
 {
-    const zero_adamw_t options[] = {usual,
-                                    {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-6, .weight_decay = 0.01},
-                                    {.beta1 = 0, .beta2 = 0.5, .eps = 1e-3}};
-    const zero_adamw_t *o = &options[_i];
+    const zero_rule_options_t options[] = {usual,
+                                           {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-6, .weight_decay = 0.01},
+                                           {.beta1 = 0, .beta2 = 0.5, .eps = 1e-3}};
+    const zero_rule_options_t *o = &options[_i];
     static float p[ELEMENTS], m[ELEMENTS], v[ELEMENTS], g[ELEMENTS];
     static exact_t exact[ELEMENTS];
     for (int i = 0; i < ELEMENTS; i++) {
@@ -161,7 +161,7 @@ START_TEST(test_first_update)
 {
     float p[3] = {1, 1, 1}, m[3] = {0}, v[3] = {0};
     const float g[3] = {1e-3f, -50, 0};
-    zero_adamw_t o = {.beta1 = 0.9, .beta2 = 0.95, .eps = 0x1p-60, .weight_decay = 0};
+    zero_rule_options_t o = {.beta1 = 0.9, .beta2 = 0.95, .eps = 0x1p-60, .weight_decay = 0};
     zero_rule_scalars_t s = zero_rule_scalars(ZERO_RULE_ADAMW, &o, 0x1p-10, 1, 1, 1, 1);
     zero_update_t u = {.rule = ZERO_RULE_ADAMW, .count = 3, .master = p, .state = {m, v}, .grad = g, .scalars = s};
     zero_flat_ref()->update(&u, 1, 1, NULL);

@@ -64,7 +64,7 @@ static void write_file(const char *name, const char *header, const void *data, s
 /* Opening fails with this status and a sentence that has all of the given pieces. */
 static void refused(const char *path, zero_status_t status, const char *piece, const char *piece2)
 {
-    zero_error_t error = {ZERO_OK, ""};
+    zero_error_t error = {0};
     zero_tensors_t *tensors = (zero_tensors_t *)1;
     ck_assert_int_eq(zero_tensors_open(&tensors, path, &error), status);
     ck_assert_ptr_null(tensors);
@@ -76,7 +76,7 @@ static void refused(const char *path, zero_status_t status, const char *piece, c
 
 static zero_tensors_t *opened(const char *path)
 {
-    zero_error_t error = {ZERO_OK, ""};
+    zero_error_t error = {0};
     zero_tensors_t *tensors = NULL;
     ck_assert_msg(zero_tensors_open(&tensors, path, &error) == ZERO_OK, "%s", error.text);
     ck_assert_ptr_nonnull(tensors);
@@ -85,7 +85,7 @@ static zero_tensors_t *opened(const char *path)
 
 static void read_all(const zero_tensors_t *tensors, const char *name, const float *want, int64_t count)
 {
-    zero_error_t error = {ZERO_OK, ""};
+    zero_error_t error = {0};
     float out[64];
     int index = zero_tensors_find(tensors, name);
     ck_assert_int_ge(index, 0);

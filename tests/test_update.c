@@ -188,14 +188,14 @@ static void same_update(const zero_update_t *want, const zero_update_t *got, con
 /* Scalars with every one in play, of update number 3. */
 static zero_rule_scalars_t some_scalars(zero_rule_t rule)
 {
-    const zero_adamw_t options = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
+    const zero_rule_options_t options = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
     return zero_rule_scalars(rule, &options, 1e-2, 1, 1, 3, 0.3);
 }
 
 /* Those at the ends of what is allowed: no memory, no decay, nothing that keeps a quotient finite. */
 static zero_rule_scalars_t bare_scalars(zero_rule_t rule)
 {
-    const zero_adamw_t options = {.beta1 = 0, .beta2 = 0, .eps = 0, .weight_decay = 0};
+    const zero_rule_options_t options = {.beta1 = 0, .beta2 = 0, .eps = 0, .weight_decay = 0};
     return zero_rule_scalars(rule, &options, 0.1, 1, 1, 1, 1);
 }
 
@@ -561,7 +561,7 @@ enum { WIDTH = 16 * BLOCK, STEPS = 400 };
  * ended. */
 static double minimize(zero_rule_t rule, bool spread, float *p)
 {
-    const zero_adamw_t options = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0};
+    const zero_rule_options_t options = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0};
     float *g = buffer(WIDTH * 4);
     void *m = buffer(WIDTH * 4), *v = buffer(WIDTH * 4);
     double loss = 0;

@@ -140,8 +140,10 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     /* kernels give the gradient of the sum of losses; the loss is their mean */
     config.grad_scale = 1.0 / ((double)o->batch * (double)o->seq_len);
     config.rule = (zero_rule_t)o->optimizer; /* the choices are in its order */
-    config.adamw =
-        (zero_adamw_t){.beta1 = o->betas[0], .beta2 = o->betas[1], .eps = o->eps, .weight_decay = o->weight_decay};
+    config.beta1 = o->betas[0];
+    config.beta2 = o->betas[1];
+    config.eps = o->eps;
+    config.weight_decay = o->weight_decay;
     config.log = warn;
     config.log_ctx = run;
     if ((status = zero_create(&run->engine, &config, error)) != ZERO_OK)

@@ -22,7 +22,7 @@ zero_status_t zero_config_stage(zero_config_t *config, int stage)
 {
     if (!config || stage < 0 || stage > 3)
         return ZERO_ERR_ARG;
-    zero_row_t full = {ZERO_FULL, ZERO_TIER_DEVICE}, sharded = {ZERO_SHARDED, ZERO_TIER_DEVICE};
+    const zero_row_t full = {.sharding = ZERO_FULL}, sharded = {.sharding = ZERO_SHARDED};
     config->parameters = stage >= 3 ? sharded : full;
     config->gradients = stage >= 2 ? sharded : full;
     config->optimizer = stage >= 1 ? sharded : full;
@@ -40,7 +40,10 @@ static zero_config_t default_config(void)
         .persist_bytes = 65536,
         .clip = 1,
         .grad_scale = 1,
-        .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1},
+        .beta1 = 0.9,
+        .beta2 = 0.95,
+        .eps = 1e-8,
+        .weight_decay = 0.1,
         .offload_ratio = 1,
         .timeout_s = 600,
         .check_order = true,
@@ -57,7 +60,6 @@ void zero_config_init_size(zero_config_t *config, size_t size)
 
 static zero_status_t check_optimizer(const zero_config_t *c, zero_error_t *error)
 {
-    const zero_adamw_t *a = &c->adamw;
     if ((unsigned)c->rule >= ZERO_RULES)
         return zero_fail(error, ZERO_ERR_ARG, "config.rule is %d: use one of zero_rule_t", (int)c->rule);
     if ((c->rule == ZERO_RULE_CUSTOM) != (c->update != NULL))
@@ -71,15 +73,15 @@ static zero_status_t check_optimizer(const zero_config_t *c, zero_error_t *error
     const struct {
         const char *name;
         double value;
-    } betas[] = {{"beta1", a->beta1}, {"beta2", a->beta2}};
+    } betas[] = {{"beta1", c->beta1}, {"beta2", c->beta2}};
     for (int i = 0; i < 2; i++)
         if (!(betas[i].value >= 0 && betas[i].value < 1))
-            return zero_fail(error, ZERO_ERR_ARG, "config.adamw.%s is %g: it is at least 0 and less than 1",
-                             betas[i].name, betas[i].value);
-    if ((zero_rule_reads_eps(c->rule) && !(a->eps > 0)) || !isfinite(a->eps))
-        return zero_fail(error, ZERO_ERR_ARG, "config.adamw.eps is %g: it is a positive number", a->eps);
-    if (!(a->weight_decay >= 0) || !isfinite(a->weight_decay))
-        return zero_fail(error, ZERO_ERR_ARG, "config.adamw.weight_decay is %g: it is at least 0", a->weight_decay);
+            return zero_fail(error, ZERO_ERR_ARG, "config.%s is %g: it is at least 0 and less than 1", betas[i].name,
+                             betas[i].value);
+    if ((zero_rule_reads_eps(c->rule) && !(c->eps > 0)) || !isfinite(c->eps))
+        return zero_fail(error, ZERO_ERR_ARG, "config.eps is %g: it is a positive number", c->eps);
+    if (!(c->weight_decay >= 0) || !isfinite(c->weight_decay))
+        return zero_fail(error, ZERO_ERR_ARG, "config.weight_decay is %g: it is at least 0", c->weight_decay);
     return ZERO_OK;
 }
 
@@ -188,8 +190,8 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->piece = ZERO_PIECE;
     spec->own_pages = config->guard;
     spec->offload_ratio = config->offload_ratio;
-    spec->states =
-        config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &config->adamw);
+    const zero_rule_options_t numbers = zero_rule_options(config);
+    spec->states = config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &numbers);
     spec->state_block_bytes = zero_rule_block_bytes(config->rule);
     if ((status = zero_plan_check_options(spec, error)) != ZERO_OK)
         goto fail;

@@ -98,7 +98,7 @@ zero_status_t zero_commit(zero_engine_t *engine)
         status = zero_engine_compare(engine, status, &error);
     if (status == ZERO_OK && config->plan_world == 0) {
         zero_exec_options_t options = {.rule = config->rule,
-                                       .adamw = config->adamw,
+                                       .numbers = zero_rule_options(config),
                                        .clip = config->clip,
                                        .grad_scale = config->grad_scale,
                                        .timeout_s = config->timeout_s,

@@ -84,10 +84,10 @@ static const struct {
     [FACT_GRAD_SCALE] = {"config.grad_scale", FACT_REAL},
     [FACT_RULE] = {"config.rule", FACT_RULE_NAME},
     [FACT_UPDATE_STATES] = {"config.update_states", FACT_INTEGER},
-    [FACT_BETA1] = {"config.adamw.beta1", FACT_REAL},
-    [FACT_BETA2] = {"config.adamw.beta2", FACT_REAL},
-    [FACT_EPS] = {"config.adamw.eps", FACT_REAL},
-    [FACT_DECAY] = {"config.adamw.weight_decay", FACT_REAL},
+    [FACT_BETA1] = {"config.beta1", FACT_REAL},
+    [FACT_BETA2] = {"config.beta2", FACT_REAL},
+    [FACT_EPS] = {"config.eps", FACT_REAL},
+    [FACT_DECAY] = {"config.weight_decay", FACT_REAL},
     [FACT_UNITS] = {"the number of units", FACT_INTEGER},
     [FACT_PARAMS] = {"the number of parameters", FACT_INTEGER},
     [FACT_PARAM_HASH] = {"the units and parameters", FACT_HASH},
@@ -147,10 +147,10 @@ static row_t facts_of(const zero_engine_t *engine)
     } reals[] = {{FACT_OFFLOAD_RATIO, spec->offload_ratio},
                  {FACT_CLIP, c->clip},
                  {FACT_GRAD_SCALE, c->grad_scale},
-                 {FACT_BETA1, c->adamw.beta1},
-                 {FACT_BETA2, c->adamw.beta2},
-                 {FACT_EPS, c->adamw.eps},
-                 {FACT_DECAY, c->adamw.weight_decay}};
+                 {FACT_BETA1, c->beta1},
+                 {FACT_BETA2, c->beta2},
+                 {FACT_EPS, c->eps},
+                 {FACT_DECAY, c->weight_decay}};
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
         memcpy(&row.fact[reals[i].id], &reals[i].value, sizeof reals[i].value);
     row.fact[FACT_PARAMETERS] = spec->parameters.sharding;

@@ -73,11 +73,19 @@ typedef enum zero_status {
     ZERO_ERR_SYSTEM /* a system call, MPI or device call failed */
 } zero_status_t;
 
-/* Status and the sentence that goes with it. Text is always terminated; longer sentences are cut.
- */
+/* What exactly failed, where a program may want to act on it. A status says which kind of failure
+ * it is; a reason, which one. The numbers stay, and new ones follow; what a program does not know
+ * it treats as ZERO_REASON_NONE. */
+typedef enum zero_reason {
+    ZERO_REASON_NONE = 0 /* the status says all */
+} zero_reason_t;
+
+/* A failure: its status, its reason, and the sentence for a person. */
 typedef struct zero_error {
     zero_status_t status;
-    char text[1000];
+    int32_t rank;    /* the rank that failed, or that the failure is about; -1: no particular one */
+    int32_t reason;  /* zero_reason_t */
+    char text[1000]; /* always terminated; longer sentences are cut */
 } zero_error_t;
 
 /* "ok", "bad argument", ...: a constant string, never NULL. */
@@ -232,6 +240,7 @@ typedef struct zero_device zero_device_t;
  * it is that GPU's (cudaMalloc or a pool of it, never managed memory). zero_measure counts such
  * memory as it was handed over. Called from the thread that commits or destroys. */
 typedef struct zero_allocator {
+    size_t size; /* sizeof(zero_allocator_t) */
     void *(*allocate)(void *ctx, zero_tier_t tier, size_t bytes, size_t alignment);
     void (*release)(void *ctx, zero_tier_t tier, void *memory, size_t bytes);
     void *ctx;
@@ -249,7 +258,8 @@ typedef struct zero_device_options {
     void *stream; /* CUDA: the caller's cudaStream_t, on which acquire and release are ordered: of
                    * this GPU, borrowed, outlives the engines. NULL: the device makes one for each
                    * engine (zero_stream). The legacy default stream is cudaStreamLegacy */
-    zero_allocator_t allocator; /* both functions, or neither (default): the library's own */
+    const zero_allocator_t *allocator; /* with both functions, copied; default NULL: the library's
+                                          own memory */
 } zero_device_options_t;
 /* Defaults into *options, of which the caller's struct has size bytes. */
 ZERO_API void zero_device_options_init_size(zero_device_options_t *options, size_t size);
@@ -324,6 +334,8 @@ typedef enum zero_sharding { ZERO_FULL = 0, ZERO_SHARDED = 1 } zero_sharding_t;
 typedef struct zero_row {
     zero_sharding_t sharding;
     zero_tier_t tier;
+    int32_t group;  /* reserved, 0: the group of ranks that it is sharded over; all of them */
+    int32_t window; /* reserved, 0: the row's own window; config.window */
 } zero_row_t;
 
 typedef enum zero_reduce { ZERO_REDUCE_EVERY = 0, ZERO_REDUCE_LAST = 1 } zero_reduce_t;
@@ -343,11 +355,6 @@ typedef enum zero_rule {
     ZERO_RULE_CUSTOM, /* config.update */
     ZERO_RULES
 } zero_rule_t;
-
-/* beta1 is SGD's momentum, which reads neither beta2 nor eps; Lion reads no eps. */
-typedef struct zero_adamw {
-    double beta1, beta2, eps, weight_decay; /* 0.9, 0.95, 1e-8, 0.1 */
-} zero_adamw_t;
 
 /* One call of the caller's own optimizer: elements [begin, begin + count) of a parameter, counted
  * row-major from its start. */
@@ -396,8 +403,11 @@ typedef struct zero_config {
     double clip;           /* global L2 norm; 0: off; default 1 */
     double
         grad_scale; /* summed gradients are multiplied by this before norm and update; default 1 */
-    zero_rule_t rule;   /* default AdamW */
-    zero_adamw_t adamw; /* its numbers */
+    zero_rule_t rule;    /* default AdamW */
+    double beta1, beta2; /* of the rule; default 0.9 and 0.95. SGD takes beta1 for its momentum, and
+                            no beta2 */
+    double eps;          /* default 1e-8; SGD and Lion read none */
+    double weight_decay; /* default 0.1 */
     uint64_t
         memory_limit; /* bytes of the device tier for this rank; 0: what the machine has to give */
     double offload_ratio;  /* where the optimizer's row is not on the device tier: the share of its
@@ -474,8 +484,8 @@ typedef struct zero_param_desc {
     zero_dtype_t
         dtype; /* what the caller's kernels read, and write gradients in. Default by init: fp32 */
     bool trainable;     /* false: no gradient, master weights or moments. true: where there is a
-                         * training pass, it uses the unit with     ZERO_GRAD, or zero_commit refuses it.
-                         * Default by init: true */
+                         * training pass, it uses the unit with ZERO_GRAD, or zero_commit refuses
+                         * it. Default by init: true */
     double decay_scale; /* multiplies weight decay; 0: none. Default by init: 1 */
     double lr_scale;    /* multiplies the rate. Default by init: 1 */
 } zero_param_desc_t;

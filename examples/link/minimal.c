@@ -33,7 +33,7 @@ int main(void)
     zero_config_init(&config); /* AdamW, stage 3, gradients clipped at 1 */
     config.comm = comm;
     config.device = device;
-    config.adamw.weight_decay = 0;
+    config.weight_decay = 0;
     ok(zero_create(&engine, &config, &error));
 
     zero_param_desc_init(&desc);

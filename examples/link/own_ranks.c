@@ -84,7 +84,7 @@ static int train(meeting_t *m)
     config.comm = comm;
     config.device = device;
     config.persist_bytes = 0;
-    config.adamw.weight_decay = 0;
+    config.weight_decay = 0;
     ok(zero_create(&engine, &config, &error));
     zero_param_desc_init(&desc);
     desc.name = "line";

@@ -133,8 +133,8 @@ int main(int argc, char **argv)
     config.comm = comm;
     config.device = device;
     config.rule = ZERO_RULE_SGD;
-    config.adamw.beta1 = momentum;
-    config.adamw.weight_decay = 0;
+    config.beta1 = momentum;
+    config.weight_decay = 0;
     config.clip = 0;
     config.grad_scale = 1.0 / BATCH;
     config.optimizer.tier = (zero_tier_t)(argc > 2 ? atoi(argv[2]) : ZERO_TIER_DEVICE);

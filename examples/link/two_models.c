@@ -47,7 +47,7 @@ static void create(model_t *m, const MPI_Comm *team)
     config.comm = m->comm;
     config.device = m->device;
     config.persist_bytes = 0; /* shard even these few bytes */
-    config.adamw.weight_decay = 0;
+    config.weight_decay = 0;
     config.grad_scale = 1.0 / POINTS;
     ok(NULL, zero_create(&m->engine, &config, &error));
     ok(m->engine, zero_pass_add(m->engine, "train", ZERO_PASS_TRAIN, &m->pass));

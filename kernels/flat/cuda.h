@@ -7,7 +7,7 @@
 #include "zero/base/plugin.h"
 
 /* Raise the revision with every change to zero_flat_ops_t. */
-#define ZERO_CUDA_FLAT_VERSION ZERO_PLUGIN_VERSION(3)
+#define ZERO_CUDA_FLAT_VERSION ZERO_PLUGIN_VERSION(4)
 
 /* Of flat.h's functions here: native is a cudaStream_t of the calling thread's current GPU. They queue work and
  * return: what they were given must stay until it is done (the host's arrays of arguments, sum's sources and the

@@ -4,7 +4,7 @@ typedef struct golden {
     const char *name;
     zero_rule_t rule;
     double lr;
-    zero_adamw_t options;
+    zero_rule_options_t options;
     double p[MARKS][ELEMENTS]; /* after marks[k] updates */
 } golden_t;
 static const int marks[MARKS] = {1, 2, 10, 40};

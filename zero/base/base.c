@@ -16,6 +16,8 @@ zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *f
         text[0] = '\0';
     va_end(args);
     error->status = status;
+    error->rank = -1;
+    error->reason = ZERO_REASON_NONE;
     memcpy(error->text, text, strlen(text) + 1);
     return status;
 }

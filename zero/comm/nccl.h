@@ -11,7 +11,7 @@
 
 #include "zero/base/plugin.h"
 
-#define ZERO_CUDA_NCCL_VERSION ZERO_PLUGIN_VERSION(2)
+#define ZERO_CUDA_NCCL_VERSION ZERO_PLUGIN_VERSION(3)
 
 enum { ZERO_NCCL_ID_BYTES = 128 };
 

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 struct zero_arena {
-    zero_allocator_t allocator; /* the caller's, whose memory base is; else none */
+    const zero_allocator_t *allocator; /* the caller's, whose memory base is; else NULL */
     zero_tier_t tier;
     char *map; /* the whole mapping: a guard page or more, the arena, a guard page */
     uint64_t map_bytes;
@@ -24,8 +24,8 @@ static void arena_destroy(zero_arena_t *arena)
 {
     if (!arena)
         return;
-    if (arena->allocator.release && arena->base)
-        arena->allocator.release(arena->allocator.ctx, arena->tier, arena->base, arena->bytes);
+    if (arena->allocator && arena->base)
+        arena->allocator->release(arena->allocator->ctx, arena->tier, arena->base, arena->bytes);
     if (arena->map)
         munmap(arena->map, arena->map_bytes);
     free(arena);
@@ -55,7 +55,7 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
     if (bytes == 0)
         return zero_fail(error, ZERO_ERR_ARG, "an arena of 0 bytes was asked for; at least 1 is needed");
     /* What a caller's allocator has is its own to know: it may have taken it from the machine long ago. */
-    if ((bytes > there && !d->options.allocator.allocate) || !zero_round_up(bytes, page, &rounded) ||
+    if ((bytes > there && !d->options.allocator) || !zero_round_up(bytes, page, &rounded) ||
         rounded > SIZE_MAX - 2 * HUGE_PAGE - 2 * page)
         return zero_fail(
             error, ZERO_ERR_MEMORY,
@@ -67,9 +67,9 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for an arena's handle (%zu bytes)", sizeof *a);
     a->tier = tier;
     a->bytes = bytes;
-    if (d->options.allocator.allocate) {
+    if (d->options.allocator) {
         a->allocator = d->options.allocator;
-        status = zero_host_take(&a->allocator, tier, bytes, true, &a->base, error);
+        status = zero_host_take(a->allocator, tier, bytes, true, &a->base, error);
         if (status)
             goto fail;
         *out = a;
@@ -119,7 +119,7 @@ static zero_status_t arena_resident(zero_arena_t *arena, uint64_t offset, uint64
         return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes",
                          (unsigned long long)offset, (unsigned long long)offset, (unsigned long long)bytes,
                          (unsigned long long)arena->bytes);
-    if (arena->allocator.release) { /* whose pages they are, and where, is the caller's */
+    if (arena->allocator) { /* whose pages they are, and where, is the caller's */
         *resident = bytes;
         return ZERO_OK;
     }
@@ -177,10 +177,11 @@ static const zero_device_ops_t cpu_ops = {
 zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error)
 {
     zero_device_options_t o;
+    zero_allocator_t allocator;
     if (!device)
         return zero_fail(error, ZERO_ERR_ARG, "zero_device_cpu has nowhere to put the device");
     *device = NULL;
-    zero_status_t status = zero_device_options_read(&o, options, error);
+    zero_status_t status = zero_device_options_read(&o, &allocator, options, error);
     if (status)
         return status;
     if (o.index != 0 || o.stream)
@@ -192,7 +193,7 @@ zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_
     if (!d)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a device (%zu bytes)", sizeof *d);
     d->ops = &cpu_ops;
-    d->options = o;
+    zero_device_options_keep(d, &o);
     d->caps =
         (zero_device_caps_t){.name = "cpu", .asynchronous = o.threaded, .host_memory = true, .page = zero_host_page()};
     *device = d;

@@ -69,9 +69,9 @@ struct zero_arena {
     zero_cuda_t *device;
     zero_tier_t tier;
     char *base;
-    uint64_t bytes;             /* as asked for */
-    uint64_t taken;             /* device tier: the driver's count of the allocation */
-    zero_allocator_t allocator; /* the caller's, whose memory base is; else none */
+    uint64_t bytes;                    /* as asked for */
+    uint64_t taken;                    /* device tier: the driver's count of the allocation */
+    const zero_allocator_t *allocator; /* the caller's, whose memory base is; else NULL */
 };
 
 /* The driver gives device memory in pieces of this size. */
@@ -100,8 +100,8 @@ static void arena_destroy(zero_arena_t *arena)
     /* cudaFree waits for all of the GPU's work, without a bound: what still runs on a stream that was given up must not
      * be waited for, and keeps its memory until the process ends. */
     if (arena->base && !zero_cuda_gave_up(arena->device) && zero_cuda_enter(arena->device, NULL) == ZERO_OK) {
-        if (arena->allocator.release)
-            arena->allocator.release(arena->allocator.ctx, arena->tier, arena->base, arena->bytes);
+        if (arena->allocator)
+            arena->allocator->release(arena->allocator->ctx, arena->tier, arena->base, arena->bytes);
         else if (arena->tier == ZERO_TIER_DEVICE)
             cudaFree(arena->base);
         else
@@ -148,7 +148,7 @@ static zero_status_t zero_out(const zero_arena_t *a, zero_error_t *error)
 static zero_status_t take_theirs(zero_arena_t *a, zero_error_t *error)
 {
     a->allocator = a->device->base.options.allocator;
-    zero_status_t status = zero_host_take(&a->allocator, a->tier, a->bytes, a->tier == ZERO_TIER_HOST, &a->base, error);
+    zero_status_t status = zero_host_take(a->allocator, a->tier, a->bytes, a->tier == ZERO_TIER_HOST, &a->base, error);
     return status == ZERO_OK && a->tier == ZERO_TIER_DEVICE ? zero_out(a, error) : status;
 }
 
@@ -227,9 +227,9 @@ static zero_status_t arena_create(zero_device_t *device, zero_tier_t tier, uint6
     a->device = d;
     a->tier = tier;
     a->bytes = bytes;
-    status = d->base.options.allocator.allocate ? take_theirs(a, error)
-             : tier == ZERO_TIER_DEVICE         ? create_on_gpu(a, error)
-                                                : create_pinned(a, error);
+    status = d->base.options.allocator  ? take_theirs(a, error)
+             : tier == ZERO_TIER_DEVICE ? create_on_gpu(a, error)
+                                        : create_pinned(a, error);
     if (status) {
         arena_destroy(a);
         return status;
@@ -250,7 +250,7 @@ static zero_status_t arena_resident(zero_arena_t *a, uint64_t offset, uint64_t b
         return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes",
                          (unsigned long long)offset, (unsigned long long)offset, (unsigned long long)bytes,
                          (unsigned long long)a->bytes);
-    if (a->allocator.release) { /* what of it is there is the caller's business */
+    if (a->allocator) { /* what of it is there is the caller's business */
         *resident = bytes;
         return ZERO_OK;
     }
@@ -415,7 +415,7 @@ static zero_status_t create(zero_device_t **device, const zero_device_options_t 
     if (!d)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a device (%zu bytes)", sizeof *d);
     d->base.ops = &cuda_ops;
-    d->base.options = *options;
+    zero_device_options_keep(&d->base, options);
     snprintf(d->base.caps.name, sizeof d->base.caps.name, "cuda");
     d->base.caps.asynchronous = true;
     d->base.caps.launches = true;

@@ -14,8 +14,8 @@ void zero_device_options_init_size(zero_device_options_t *options, size_t size)
     zero_struct_init(options, size, &defaults, sizeof defaults);
 }
 
-zero_status_t zero_device_options_read(zero_device_options_t *out, const zero_device_options_t *options,
-                                       zero_error_t *error)
+zero_status_t zero_device_options_read(zero_device_options_t *out, zero_allocator_t *allocator,
+                                       const zero_device_options_t *options, zero_error_t *error)
 {
     zero_device_options_init(out);
     zero_status_t status = ZERO_OK;
@@ -24,10 +24,18 @@ zero_status_t zero_device_options_read(zero_device_options_t *out, const zero_de
                                   "zero_device_options_t", "zero_device_options_init", error);
     if (status != ZERO_OK)
         return status;
-    if (!out->allocator.allocate != !out->allocator.release)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "zero_device_options_t's allocator has no '%s': give both functions, or neither",
-                         out->allocator.allocate ? "release" : "allocate");
+    if (out->allocator) {
+        *allocator = (zero_allocator_t){.size = sizeof *allocator};
+        status = zero_struct_take(allocator, sizeof *allocator, out->allocator, ZERO_UP_TO(zero_allocator_t, ctx),
+                                  "zero_allocator_t", NULL, error);
+        if (status != ZERO_OK)
+            return status;
+        out->allocator = allocator;
+        if (!allocator->allocate || !allocator->release)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "zero_device_options_t's allocator has no '%s': give both functions, or no allocator",
+                             allocator->allocate ? "release" : "allocate");
+    }
     if (out->threads < 0)
         return zero_fail(error, ZERO_ERR_ARG,
                          "%d threads were asked for: give 0 (OpenMP's default) or a positive number", out->threads);
@@ -47,10 +55,11 @@ zero_status_t zero_device_cuda(zero_device_t **device, const zero_device_options
 {
     const zero_cuda_device_t *table;
     zero_device_options_t o;
+    zero_allocator_t allocator;
     if (!device)
         return zero_fail(error, ZERO_ERR_ARG, "zero_device_cuda has nowhere to put the device");
     *device = NULL;
-    zero_status_t status = zero_device_options_read(&o, options, error);
+    zero_status_t status = zero_device_options_read(&o, &allocator, options, error);
     if (status)
         return status;
     if (o.threaded || o.delay_seed)

@@ -72,7 +72,18 @@ struct zero_device {
     const zero_device_ops_t *ops;
     zero_device_caps_t caps;
     zero_device_options_t options;
-    char label[96]; /* as its maker calls it; "" where that is not known */
+    zero_allocator_t allocator; /* where options.allocator points, if anywhere */
+    char label[96];             /* as its maker calls it; "" where that is not known */
 };
+
+/* Complete options into a device's own. */
+static inline void zero_device_options_keep(zero_device_t *device, const zero_device_options_t *options)
+{
+    device->options = *options;
+    if (options->allocator) {
+        device->allocator = *options->allocator;
+        device->options.allocator = &device->allocator;
+    }
+}
 
 #endif

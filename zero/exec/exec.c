@@ -158,7 +158,7 @@ static zero_status_t settle_arena(zero_exec_t *x, int tier, zero_error_t *error)
     uint64_t bytes = x->plan->arena_bytes[tier];
     int nodes;
     bool locked;
-    if (!x->device->caps.host_memory || x->device->options.allocator.allocate)
+    if (!x->device->caps.host_memory || x->device->options.allocator)
         return ZERO_OK;
     zero_status_t status = zero_host_place(base, bytes, NULL, &nodes, x->options.log, x->options.log_ctx, error);
     if (status == ZERO_OK && tier == ZERO_TIER_HOST)

@@ -3,7 +3,7 @@
 #ifndef ZERO_EXEC_EXEC_H
 #define ZERO_EXEC_EXEC_H
 
-#include "kernels/flat/flat.h"
+#include "optim/rules.h"
 #include "zero/comm/comm.h"
 #include "zero/device/device.h"
 #include "zero/plan/plan.h"
@@ -12,7 +12,7 @@ typedef struct zero_exec zero_exec_t;
 
 typedef struct zero_exec_options {
     zero_rule_t rule;
-    zero_adamw_t adamw;
+    zero_rule_options_t numbers;
     double clip, grad_scale, timeout_s;
     uint64_t memory_limit; /* bytes of the device tier for this rank; 0: none */
     const char *nvme_path; /* folder of the nvme tier, where the plan has one */

@@ -165,8 +165,7 @@ static void look(const zero_exec_t *x, int device_ranks, room_t *room)
     for (int t = 0; t < ZERO_TIER_NVME; t++) {
         room->sharing[t] = room->one_memory || t == ZERO_TIER_HOST ? ranks_of_node(x->comm) : device_ranks;
         room->available[t] = UINT64_MAX;
-        if (!x->device->options.allocator.allocate &&
-            room->status == ZERO_OK) /* or else that says itself what there is */
+        if (!x->device->options.allocator && room->status == ZERO_OK) /* or else that says itself what there is */
             room->status = x->device->ops->available(x->device, (zero_tier_t)t, &room->available[t], &room->error);
     }
 }

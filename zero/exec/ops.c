@@ -223,7 +223,7 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
                              .count = end - begin,
                              .master = master + at,
                              .grad = grad + (size_t)at * zero_dtype_size(segment->final),
-                             .scalars = zero_rule_scalars(x->options.rule, &x->options.adamw, s->rate, run->lr_scale,
+                             .scalars = zero_rule_scalars(x->options.rule, &x->options.numbers, s->rate, run->lr_scale,
                                                           run->decay_scale, s->applied, s->grad_factor)};
         if (param != (char *)master)
             u->param = param + (size_t)at * zero_dtype_size(segment->dtype);

@@ -17,6 +17,9 @@ static zero_status_t check_row(const char *name, const zero_row_t *row, zero_err
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.%s.tier is %d: use ZERO_TIER_DEVICE, ZERO_TIER_HOST or ZERO_TIER_NVME", name,
                          (int)row->tier);
+    if (row->group != 0 || row->window != 0)
+        return zero_fail(error, ZERO_ERR_ARG, "config.%s.%s is %d, but it is reserved: leave it 0", name,
+                         row->group != 0 ? "group" : "window", (int)(row->group != 0 ? row->group : row->window));
     return ZERO_OK;
 }
 
