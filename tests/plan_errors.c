@@ -189,6 +189,24 @@ START_TEST(collectives_take_slices)
 }
 END_TEST
 
+/* What a rank takes of a part depends on its slice alone where the part lies in it, and else not on the rank. */
+START_TEST(own_slices_are_of_own_parts)
+{
+    zero_error_t error = {.text = ""};
+    plan_model(d);
+    declare_stage(d, 0);
+    zero_plan_t *plan = plan_build(d);
+    zero_op_t *op = plan->programs[zero_plan_program(plan, ZERO_PROGRAM_STEP, -1, -1)].ops;
+    while (op->kind != ZERO_OP_UPDATE)
+        op++;
+    ck_assert(!op->src_own && !plan->parts[op->part].own);
+    op->src_own = 1;
+    ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_ERR_PLAN);
+    ck_assert_msg(strstr(error.text, "own slice") != NULL, "%s", error.text);
+    zero_plan_destroy(plan);
+}
+END_TEST
+
 TCase *plan_errors_case(void)
 {
     TCase *tcase = tcase_create("errors");
@@ -196,5 +214,6 @@ TCase *plan_errors_case(void)
     tcase_add_test(tcase, empty_shapes);
     tcase_add_test(tcase, bad_numbers_in_a_plan);
     tcase_add_test(tcase, collectives_take_slices);
+    tcase_add_test(tcase, own_slices_are_of_own_parts);
     return tcase;
 }

@@ -69,7 +69,7 @@ static zero_status_t check_parts(const zero_checker_t *c)
     int32_t next = 0;
     for (int32_t i = 0; i < plan->segment_count; i++) {
         const zero_segment_t *s = &plan->segments[i];
-        int64_t end = 0, updated = zero_plan_updates_full(plan->spec) ? s->elements : s->slice;
+        int64_t end = 0, updated = plan->spec->optimizer.sharding == ZERO_FULL ? s->elements : s->slice;
         if (s->trainable && s->first_part != next)
             return zero_check_fail(c, "the parts of segment %d are out of order", i);
         for (int32_t p = next; s->trainable && p < next + s->part_count && p < plan->part_count; p++) {
@@ -159,7 +159,10 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         if (op->segment < 0 || buffers[i] < 0 || plan->buffers[buffers[i]].segment != op->segment ||
             (plan->buffers[buffers[i]].part >= 0 && plan->buffers[buffers[i]].part != op->part))
             return zero_check_fail(c, "an operand is missing or of another segment or part");
-        count = zero_plan_span(plan, c->rank, buffers[i], own[i], op->part).count;
+        const zero_part_t *part = op->part >= 0 ? &plan->parts[op->part] : NULL;
+        if (own[i] && part != NULL && !part->own && zero_plan_is_shared(&plan->segments[op->segment]))
+            return zero_check_fail(c, "it takes the own slice of a part that is counted from the segment");
+        count = zero_check_span(c, buffers[i], own[i], op->part).count;
     }
     bool collective = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
     if (op->kind == ZERO_OP_GATHER)
@@ -178,8 +181,9 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
                                    zero_tier_name(plan->buffers[buffers[i]].tier));
     bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
     moves = moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier;
-    uint64_t bytes = has_src ? zero_plan_bytes(plan, &plan->buffers[op->src], count) : 0;
-    bytes = collective ? (uint64_t)(plan->spec->world - 1) * bytes : moves ? bytes : 0;
+    if (collective)
+        count = plan->segments[op->segment].elements - count; /* all slices but the own one */
+    uint64_t bytes = collective || moves ? zero_plan_bytes(plan, &plan->buffers[op->src], count) : 0;
     if (op->bytes != bytes)
         return zero_check_fail(c, "it says that it moves %llu bytes instead of %llu", (unsigned long long)op->bytes,
                                (unsigned long long)bytes);
@@ -427,7 +431,7 @@ static zero_status_t walk(zero_checker_t *c)
     const zero_plan_t *plan = c->plan;
     const zero_program_t **others = calloc((size_t)plan->program_count + 1, sizeof *others);
     bool *seen = calloc((size_t)plan->buffer_count + 1, sizeof *seen);
-    bool first_rank = c->rank == 0;
+    bool first_rank = c->index == 0;
     zero_status_t status = ZERO_OK;
 
     if (others == NULL || seen == NULL) {
@@ -523,9 +527,9 @@ static zero_status_t prepare(zero_checker_t *c)
     return zero_check_cells_create(c);
 }
 
-static zero_status_t check_rank(const zero_plan_t *plan, int rank, zero_error_t *error)
+static zero_status_t check_rank(const zero_plan_t *plan, int index, zero_error_t *error)
 {
-    zero_checker_t c = {.plan = plan, .error = error, .rank = rank};
+    zero_checker_t c = {.plan = plan, .error = error, .index = index};
     zero_status_t status = prepare(&c);
 
     if (status == ZERO_OK)
@@ -544,11 +548,12 @@ static zero_status_t check_rank(const zero_plan_t *plan, int rank, zero_error_t 
     return status;
 }
 
+/* Ranks differ only in the index of their slice. An operand is a whole segment, or a part that is counted from the
+ * segment: the same on every rank; or it lies in the own slice, at a place that does not depend on the index. So for
+ * each slicing the first and the last index are enough: a rank between has nothing that these two have not. All
+ * segments have one slicing, over the world. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error)
 {
     zero_status_t status = check_rank(plan, 0, error);
-    if (status == ZERO_OK &&
-        plan->spec->world > 1) /* own slices lie elsewhere; a middle rank has nothing that these two have not */
-        status = check_rank(plan, plan->spec->world - 1, error);
-    return status;
+    return status == ZERO_OK && plan->spec->world > 1 ? check_rank(plan, plan->spec->world - 1, error) : status;
 }

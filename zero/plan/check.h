@@ -60,7 +60,7 @@ typedef struct zero_operand {
 typedef struct zero_checker {
     const zero_plan_t *plan;
     zero_error_t *error;
-    int rank;
+    int index; /* of the rank among those that share a segment: which slice it owns */
     uint64_t *bounds;
     int32_t bound_count; /* sorted; cell i is [bounds[i], bounds[i + 1]) */
     zero_cell_t *cells;
@@ -91,6 +91,14 @@ typedef struct zero_checker {
 zero_status_t zero_check_fail(const zero_checker_t *c, const char *format, ...) ZERO_PRINTF(2, 3);
 /* The buffer for people: "param of 'block.0'". */
 const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char *text, size_t size);
+
+/* The first element of a segment that this rank owns. */
+static inline int64_t zero_check_slice(const zero_checker_t *c, int32_t segment)
+{
+    return c->index * c->plan->segments[segment].slice;
+}
+/* What zero_plan_span says, worked out anew. */
+zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, bool own, int32_t part);
 
 /* Cells of all operands of this rank, all holding nothing but parameters, master weights and moments. */
 zero_status_t zero_check_cells_create(zero_checker_t *c);

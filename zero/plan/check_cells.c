@@ -51,10 +51,33 @@ static int32_t find(const zero_checker_t *c, uint64_t bound)
     return low;
 }
 
+static void keep(int64_t *begin, int64_t *end, int64_t from, int64_t count)
+{
+    if (*begin < from)
+        *begin = from;
+    if (*end > from + count)
+        *end = from + count;
+}
+
+zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, bool own, int32_t part)
+{
+    const zero_buffer_t *x = &c->plan->buffers[buffer];
+    const zero_part_t *p = part >= 0 ? &c->plan->parts[part] : NULL;
+    if (x->segment < 0)
+        return (zero_span_t){.count = x->elements};
+    int64_t slice = zero_check_slice(c, x->segment), first = x->begin + (x->own ? slice : 0);
+    int64_t begin = first, end = first + x->elements;
+    if (own)
+        keep(&begin, &end, slice, c->plan->segments[x->segment].slice);
+    if (p != NULL)
+        keep(&begin, &end, (p->own ? slice : 0) + p->begin, p->end - p->begin);
+    return (zero_span_t){begin, end > begin ? end - begin : 0, zero_plan_bytes(c->plan, x, begin - first)};
+}
+
 static zero_operand_t resolve(const zero_checker_t *c, int32_t buffer, bool own, int32_t part)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
-    zero_span_t span = zero_plan_span(c->plan, c->rank, buffer, own, part);
+    zero_span_t span = zero_check_span(c, buffer, own, part);
     uint64_t size = zero_dtype_size(x->dtype), begin = zero_plan_place(c->plan, x) + span.offset;
     return (zero_operand_t){.cells = {find(c, begin), find(c, begin + zero_plan_bytes(c->plan, x, span.count))},
                             .buffer = buffer,
@@ -79,14 +102,21 @@ static void begin_with(zero_checker_t *c, int32_t buffer, int32_t part, zero_con
             (zero_content_t){.kind = (uint8_t)kind, .dtype = (uint8_t)b->dtype, .segment = b->segment, .base = x.base};
 }
 
-/* The bounds of an operand, of which each rank and part has its own. */
-static void bound(zero_checker_t *c, int32_t *n, int32_t buffer, bool own, int32_t part)
+/* The bounds of an operand, of which each rank and part has its own. The executor must find it there too. */
+static zero_status_t bound(zero_checker_t *c, int32_t *n, int32_t buffer, bool own, int32_t part)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
-    zero_span_t span = zero_plan_span(c->plan, c->rank, buffer, own, part);
+    zero_span_t span = zero_check_span(c, buffer, own, part),
+                run = zero_plan_span(c->plan, c->index, buffer, own, part);
+    if (span.count != run.count || (span.count > 0 && (span.begin != run.begin || span.offset != run.offset)))
+        return zero_check_fail(
+            c, "buffer %d has elements %lld to %lld for slice %d, where zero_plan_span finds %lld to %lld", buffer,
+            (long long)span.begin, (long long)(span.begin + span.count), c->index, (long long)run.begin,
+            (long long)(run.begin + run.count));
     uint64_t begin = zero_plan_place(c->plan, x) + span.offset;
     c->bounds[(*n)++] = begin;
     c->bounds[(*n)++] = begin + zero_plan_bytes(c->plan, x, span.count);
+    return ZERO_OK;
 }
 
 zero_status_t zero_check_cells_create(zero_checker_t *c)
@@ -94,6 +124,7 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     const zero_plan_t *plan = c->plan;
     size_t buffers = (size_t)plan->buffer_count, segments = (size_t)plan->segment_count;
     int32_t n = 0;
+    zero_status_t status;
 
     size_t parts = (size_t)plan->part_count + (size_t)plan->piece_count;
     c->bounds = malloc((4 * buffers + 2 * segments + 2 * ZERO_ROLE_MASTER * parts + 1) * sizeof *c->bounds);
@@ -101,15 +132,16 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     c->norm = calloc(segments + 1, sizeof *c->norm);
     if (c->bounds == NULL || c->operands == NULL || c->norm == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
-    for (int32_t i = 0; i < plan->buffer_count; i++) {
-        bound(c, &n, i, false, -1);
-        bound(c, &n, i, true, -1);
-    }
+    for (int32_t i = 0; i < plan->buffer_count; i++)
+        if ((status = bound(c, &n, i, false, -1)) != ZERO_OK || (status = bound(c, &n, i, true, -1)) != ZERO_OK)
+            return status;
     for (int32_t p = 0; p < plan->part_count + plan->piece_count;
          p++) /* parts of what is the segment's: gradients, parameters */
-        for (int r = 0; r < ZERO_ROLE_MASTER; r++)
-            if (plan->segments[plan->parts[p].segment].buffer[r] >= 0)
-                bound(c, &n, plan->segments[plan->parts[p].segment].buffer[r], plan->parts[p].own, p);
+        for (int r = 0; r < ZERO_ROLE_MASTER; r++) {
+            int32_t b = plan->segments[plan->parts[p].segment].buffer[r];
+            if (b >= 0 && (status = bound(c, &n, b, plan->parts[p].own, p)) != ZERO_OK)
+                return status;
+        }
     for (int32_t s = 0; s < plan->segment_count; s++) {
         c->bounds[n++] = zero_plan_place(plan, &plan->buffers[plan->norms]) + (uint64_t)s * sizeof(double);
         c->bounds[n++] = zero_plan_place(plan, &plan->buffers[plan->norms]) + ((uint64_t)s + 1) * sizeof(double);

@@ -69,7 +69,7 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
         return zero_check_fail(c, "it reads %s, which is not what the update reads", name);
     if ((status = read_gradient(c, x, &content)) != ZERO_OK)
         return status;
-    if (!content.reduced && plan->spec->world > 1)
+    if (!content.reduced && zero_plan_is_shared(&plan->segments[segment]))
         return zero_check_fail(c, "it reads %s, which is not reduced", name);
     int32_t end = c->program->kind == ZERO_PROGRAM_STEP ? c->micro : c->micro + 1;
     if (content.first != 0 || content.end != end)
@@ -155,8 +155,7 @@ static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
         bool file = i == 0 ? reads : writes;
         uint64_t at =
             plan->buffers[i == 0 ? op->src : op->dst].offset +
-            zero_plan_span(plan, c->rank, i == 0 ? op->src : op->dst, i == 0 ? op->src_own : op->dst_own, op->part)
-                .offset;
+            zero_check_span(c, i == 0 ? op->src : op->dst, i == 0 ? op->src_own : op->dst_own, op->part).offset;
         if (at % (file ? ZERO_FILE_ALIGN : ZERO_PAGE) != 0)
             return zero_check_fail(c, "it moves %s that begin at %llu, which is not aligned",
                                    file ? "blocks of the file" : "pages of memory", (unsigned long long)at);
@@ -215,7 +214,7 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
     zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
                    scratch = zero_check_operand(c, room, false, -1);
     zero_operand_t norm = {.cells = c->norm[op->segment], .buffer = plan->norms};
-    int64_t at = c->rank * segment_of(c, op)->slice; /* where the slice, or what is left of it, begins */
+    int64_t slice = zero_check_slice(c, op->segment), at = slice; /* where the slice, or what is left of it, begins */
     zero_status_t status;
 
     if ((status = ordered(c, op->stream, &src, &norm)) != ZERO_OK ||
@@ -234,7 +233,7 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
                 c, "it goes on with a norm that is not of the same gradients, or does not end with a block");
         at += so_far->base;
     }
-    if (src.begin != at || src.begin + src.count > (c->rank + 1) * segment_of(c, op)->slice)
+    if (src.begin != at || src.begin + src.count > slice + segment_of(c, op)->slice)
         return zero_check_fail(c, "it squares something other than this rank's slice");
     int64_t blocks = (op->count + ZERO_NORM_BLOCK - 1) / ZERO_NORM_BLOCK;
     if ((uint64_t)blocks * sizeof(double) > plan->buffers[room].bytes)
@@ -246,7 +245,7 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
                                           .segment = op->segment,
                                           .version = c->step,
                                           .end = c->micro + 1,
-                                          .base = src.begin + src.count - c->rank * segment_of(c, op)->slice});
+                                          .base = src.begin + src.count - slice});
     return ZERO_OK;
 }
 

@@ -81,7 +81,7 @@ typedef struct zero_spec {
 
 /* ---- what is planned -------------------------------------------------------------------------------------------- */
 
-/* What a buffer holds for its segment. "full": elements of the whole segment; "slice": elements / world. Roles that a
+/* What a buffer holds for its segment. "full": elements of the whole segment; "slice": what one rank owns. Roles that a
  * segment does not need are -1. Several roles may name the same buffer (fp32: the parameter is its own master weight).
  */
 typedef enum zero_role {
@@ -121,8 +121,8 @@ typedef struct zero_segment {
     int32_t unit;
     zero_dtype_t dtype;
     bool trainable;
-    int64_t elements;                /* a multiple of world * ZERO_ALIGN_ELEMENTS; padding is zero and stays zero */
-    int64_t slice;                   /* elements / world */
+    int64_t elements;                /* a multiple of slice; padding is zero and stays zero */
+    int64_t slice;                   /* that each rank owns: a multiple of ZERO_ALIGN_ELEMENTS */
     zero_dtype_t wire, final;        /* dtypes of gradients on the wire, and as norm and update read them */
     int32_t buffer[ZERO_ROLE_COUNT]; /* up to FINAL */
     int32_t first_run, run_count;
@@ -198,8 +198,8 @@ typedef enum zero_op_kind {
 const char *zero_op_name(zero_op_kind_t kind);
 #define ZERO_NORM_GOES_ON 1
 
-/* 56 bytes. Operands are buffers; *_own: this rank's slice of it (elements [rank * slice, (rank + 1) * slice)); of an
- * operation on a part, the part of that (zero_plan_span). */
+/* 56 bytes. Operands are buffers; *_own: this rank's slice of it; of an operation on a part, the part of that
+ * (zero_plan_span). */
 typedef struct zero_op {
     uint8_t kind, stream;
     uint8_t src_own, dst_own;
@@ -210,8 +210,8 @@ typedef struct zero_op {
     int32_t event;               /* RECORD, WAIT, HOST_WAIT */
     int32_t src, dst;            /* buffers, -1: none */
     int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of a slice; else of what is touched */
-    uint64_t bytes; /* collectives: that a rank receives from others, (world - 1) * count * dtype size; copies between
-                     * tiers, reads and writes: that are moved */
+    uint64_t bytes; /* collectives: that a rank receives from others, all slices but its own; copies between tiers,
+                     * reads and writes: that are moved */
 } zero_op_t;
 
 typedef enum zero_program_kind {
@@ -275,10 +275,12 @@ static inline uint64_t zero_plan_bytes(const zero_plan_t *plan, const zero_buffe
                     : (uint64_t)elements * zero_dtype_size(x->dtype);
 }
 
-/* Whether a rank updates whole segments: the optimizer is full, or there is one rank. */
-static inline bool zero_plan_updates_full(const zero_spec_t *spec)
+/* Ranks that hold the same elements, of which each owns a slice. */
+int zero_plan_copies(const zero_spec_t *spec);
+/* Whether there is more than one such rank. */
+static inline bool zero_plan_is_shared(const zero_segment_t *segment)
 {
-    return spec->world == 1 || spec->optimizer.sharding == ZERO_FULL;
+    return segment->slice < segment->elements;
 }
 
 /* Elements [begin, begin + count) of its segment that an operand holds on a rank, at bytes offset of its buffer. Of a
@@ -287,8 +289,10 @@ typedef struct zero_span {
     int64_t begin, count;
     uint64_t offset;
 } zero_span_t;
-/* own: this rank's slice alone. part: that part of it alone; -1: all. */
-zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bool own, int32_t part);
+/* index: which of the slices is the rank's, from 0. own: that slice alone. part: that part of it alone; -1: all. */
+zero_span_t zero_plan_span(const zero_plan_t *plan, int index, int32_t buffer, bool own, int32_t part);
+/* The index of the rank that owns an element of a segment. */
+int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element);
 
 /* Doubles per rank that the exchange carries beside the norms: status, signals. */
 #define ZERO_EXCHANGE_WORDS 2
