@@ -41,6 +41,16 @@ static void check_segments(const zero_plan_t *plan)
         ck_assert_int_eq(s->elements % (d->spec.world * (int64_t)ZERO_ALIGN_ELEMENTS), 0);
         ck_assert_int_eq(s->slice * d->spec.world, s->elements);
         int64_t end = 0, params = 0;
+        for (int r = 0; r < d->spec.world; r++) { /* slices follow each other, and each element has one owner */
+            zero_span_t slice = zero_plan_span(plan, r, s->buffer[ZERO_ROLE_PARAM], true, -1);
+            ck_assert_int_eq(slice.begin, end);
+            ck_assert_int_eq(slice.count, s->slice);
+            ck_assert_int_eq(zero_plan_owner(plan, i, end), r);
+            end += slice.count;
+            ck_assert_int_eq(zero_plan_owner(plan, i, end - 1), r);
+        }
+        ck_assert_int_eq(end, s->elements);
+        end = 0;
         for (int32_t r = s->first_run; r < s->first_run + s->run_count; r++) { /* runs cover the segment, padding too */
             ck_assert_int_eq(plan->runs[r].begin, end);
             ck_assert_int_gt(plan->runs[r].end, end);

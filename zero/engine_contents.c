@@ -371,12 +371,23 @@ static int take_values(void *ctx, zero_param_t param, int64_t begin, int64_t cou
 /* Elements that a rank sends at a time. */
 enum { TURN = 16384 };
 
+/* Elements of a segment that a rank owns. */
+static range_t slice_of(const zero_engine_t *engine, int32_t segment, int rank)
+{
+    zero_span_t span =
+        zero_plan_span(engine->plan, rank, engine->plan->segments[segment].buffer[ZERO_ROLE_PARAM], true, -1);
+    return (range_t){span.begin, span.begin + span.count};
+}
+
 /* In turns: the i-th piece of what each rank owns goes to all of them. */
 static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
                             char *out)
 {
     range_t whole = range_of(engine, param);
-    int64_t slice = engine->plan->segments[engine->plan->placed[param].segment].slice, longest = 0;
+    int32_t segment = engine->plan->placed[param].segment;
+    int first = zero_plan_owner(engine->plan, segment, whole.begin),
+        last = zero_plan_owner(engine->plan, segment, whole.end - 1);
+    int64_t longest = 0;
     size_t bytes = (size_t)(engine->world + 1) * TURN * sizeof(float);
     zero_status_t status = ZERO_OK;
     float *mine = calloc(1, bytes), *all = mine ? mine + TURN : NULL;
@@ -386,20 +397,20 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
         zero_exec_abort(engine->exec, engine->error.text);
         return status;
     }
-    for (int r = 0; r < engine->world; r++) {
-        range_t theirs = intersection(whole, (range_t){r * slice, (r + 1) * slice});
+    for (int r = first; r <= last; r++) {
+        range_t theirs = intersection(whole, slice_of(engine, segment, r));
         longest = theirs.end - theirs.begin > longest ? theirs.end - theirs.begin : longest;
     }
     for (int64_t done = 0; done < longest && status == ZERO_OK; done += TURN) {
-        range_t own = intersection(whole, (range_t){engine->rank * slice, (engine->rank + 1) * slice});
+        range_t own = intersection(whole, slice_of(engine, segment, engine->rank));
         own = intersection(own, (range_t){own.begin + done, own.begin + done + TURN});
         into_t into = {mine, own.begin - whole.begin};
         if (own.begin < own.end && (status = read_range(engine, param, state, own, take_values, &into)) != ZERO_OK)
             zero_exec_abort(engine->exec, engine->error.text); /* no memory: the others wait for this piece */
         if (status == ZERO_OK)
             status = zero_exec_exchange(engine->exec, mine, all, TURN * sizeof *mine, &engine->error);
-        for (int r = 0; r < engine->world && out && status == ZERO_OK; r++) {
-            range_t theirs = intersection(whole, (range_t){r * slice, (r + 1) * slice});
+        for (int r = first; r <= last && out && status == ZERO_OK; r++) {
+            range_t theirs = intersection(whole, slice_of(engine, segment, r));
             theirs = intersection(theirs, (range_t){theirs.begin + done, theirs.begin + done + TURN});
             if (theirs.begin < theirs.end)
                 zero_flat_ref()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype,
@@ -428,7 +439,7 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
 static zero_status_t renew_norm(zero_engine_t *engine, int32_t s)
 {
     const zero_segment_t *segment = &engine->plan->segments[s];
-    const range_t own = {engine->rank * segment->slice, (engine->rank + 1) * segment->slice};
+    const range_t own = slice_of(engine, s, engine->rank);
     const size_t element = zero_dtype_size(segment->final);
     double sum = 0, square, scratch;
     zero_status_t status;
@@ -549,7 +560,7 @@ static void *address(zero_engine_t *engine, zero_param_t param, zero_role_t role
     int32_t buffer = engine->plan->segments[placed->segment].buffer[role];
     if (buffer < 0)
         return NULL;
-    char *base = zero_exec_address(engine->exec, buffer, false);
+    char *base = zero_exec_address(engine->exec, buffer);
     return base + (size_t)placed->offset * zero_dtype_size(engine->plan->buffers[buffer].dtype);
 }
 
@@ -567,5 +578,5 @@ void *zero_reserved(zero_engine_t *engine, zero_reserve_t reserve)
 {
     if (!engine || !engine->exec || reserve < 0 || reserve >= engine->spec.reserve_count)
         return NULL;
-    return zero_exec_address(engine->exec, engine->plan->reserve_buffer[reserve], false);
+    return zero_exec_address(engine->exec, engine->plan->reserve_buffer[reserve]);
 }

@@ -131,7 +131,6 @@ static void resolve(zero_exec_t *x)
         if (buffer->kind == ZERO_KIND_RINGS || !x->arenas[buffer->tier])
             continue;
         x->base[b] = (char *)x->device->ops->arena_base(x->arenas[buffer->tier]) + buffer->offset;
-        x->own[b] = x->base[b] + zero_plan_span(plan, x->rank, b, true, -1).offset;
     }
     x->scalars = (zero_exec_scalars_t *)x->base[plan->scalars];
 }
@@ -180,11 +179,10 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
             x->use_capacity = spec->passes[p].use_count;
     x->events = calloc((size_t)plan->event_count + 1, sizeof *x->events);
     x->base = calloc((size_t)plan->buffer_count + 1, sizeof *x->base);
-    x->own = calloc((size_t)plan->buffer_count + 1, sizeof *x->own);
     x->addends = calloc((size_t)x->world * ZERO_EXEC_SUM, sizeof *x->addends);
     x->use_states = calloc((size_t)x->use_capacity, sizeof *x->use_states);
     x->open_use = calloc((size_t)spec->unit_count + 1, sizeof *x->open_use);
-    if (!x->events || !x->base || !x->own || !x->addends || !x->use_states || !x->open_use)
+    if (!x->events || !x->base || !x->addends || !x->use_states || !x->open_use)
         return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate the tables of a plan of %d buffers and %d events",
                          plan->buffer_count, plan->event_count);
     for (int32_t u = 0; u < spec->unit_count; u++)
@@ -295,15 +293,14 @@ void zero_exec_destroy(zero_exec_t *x)
     free(x->open_use);
     free(x->use_states);
     free(x->addends);
-    free(x->own);
     free(x->base);
     free(x->events);
     free(x);
 }
 
-void *zero_exec_address(zero_exec_t *x, int32_t buffer, bool own)
+void *zero_exec_address(zero_exec_t *x, int32_t buffer)
 {
-    return buffer < 0 ? NULL : own ? x->own[buffer] : x->base[buffer];
+    return x->base[buffer];
 }
 
 /* A failure of the calling thread that belongs to no operation. */

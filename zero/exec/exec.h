@@ -45,8 +45,8 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero
                                const zero_exec_options_t *options, zero_error_t *error);
 void zero_exec_destroy(zero_exec_t *exec);
 
-/* Address of a buffer on this rank (own: of this rank's slice). */
-void *zero_exec_address(zero_exec_t *exec, int32_t buffer, bool own);
+/* Address of a buffer on this rank. */
+void *zero_exec_address(zero_exec_t *exec, int32_t buffer);
 
 /* Puts the cursor at the start of a program and runs its operations up to the first USE, or to one that would make the
  * caller wait. The program before must have ended. */

@@ -90,7 +90,7 @@ struct zero_exec {
     zero_event_t *exchanged;
     zero_comm_t *channels[ZERO_EXEC_CHANNELS];
     int channel_count;
-    char **base, **own;       /* plan->buffer_count: address, and that of this rank's slice */
+    char **base;              /* plan->buffer_count: addresses; NULL on nvme */
     double *addends;          /* (world, ZERO_EXEC_SUM) */
     zero_exec_guard_t *guard; /* NULL: all memory is open */
     zero_exec_scalars_t *scalars;

@@ -17,9 +17,7 @@ uint64_t zero_exec_now(void)
 
 static char *operand(const zero_exec_t *x, const zero_op_t *op, int32_t buffer, bool own)
 {
-    if (op->part >= 0)
-        return x->base[buffer] + zero_plan_span(x->plan, x->rank, buffer, own, op->part).offset;
-    return own ? x->own[buffer] : x->base[buffer];
+    return x->base[buffer] + zero_plan_span(x->plan, x->rank, buffer, own, op->part).offset;
 }
 
 static int channel_of(const zero_exec_t *x, const zero_op_t *op)

@@ -91,6 +91,8 @@ static inline uint64_t zero_build_align(const zero_spec_t *spec, zero_tier_t tie
 /* Appends a buffer of bytes = elements * dtype size (overflow: ZERO_ERR_MEMORY). *out is its index. */
 zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind,
                                 zero_tier_t tier, zero_dtype_t dtype, int64_t elements, int32_t *out);
+/* The segment has so many elements: rounded up, so that slices are whole and aligned. False: too many. */
+bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_t elements);
 /* Whether the buffer holds the whole segment (its own slice is then a part of it). */
 bool zero_build_is_full(const zero_builder_t *b, int32_t buffer);
 /* Whether a segment's micro-steps are summed on the host tier from what each of them writes. Otherwise, where a local
@@ -103,7 +105,8 @@ static inline bool zero_build_sums_there(const zero_builder_t *b, const zero_seg
  * nothing whole on the device. */
 static inline bool zero_build_norm_away(const zero_builder_t *b, int32_t segment)
 {
-    bool there = zero_build_sums_there(b, &b->plan->segments[segment]) && b->spec->world == 1;
+    const zero_segment_t *s = &b->plan->segments[segment];
+    bool there = zero_build_sums_there(b, s) && !zero_plan_is_shared(s);
     return b->segments[segment].away && b->spec->micro_steps > 1 &&
            (there || (!b->sum_locally && !b->gather_gradients));
 }

@@ -9,7 +9,7 @@ static bool raise_stage(zero_spec_t *spec, int stage)
 {
     zero_row_t *rows[] = {&spec->optimizer, &spec->gradients, &spec->parameters};
     bool changed = false;
-    for (int i = 0; i < stage && spec->world > 1; i++) {
+    for (int i = 0; i < stage && zero_plan_copies(spec) > 1; i++) {
         changed = changed || rows[i]->sharding == ZERO_FULL;
         rows[i]->sharding = ZERO_SHARDED;
     }

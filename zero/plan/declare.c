@@ -250,11 +250,12 @@ zero_status_t zero_build_declare(zero_builder_t *b)
         return status;
     b->offload_parameters = spec->parameters.tier != ZERO_TIER_DEVICE;
     /* Parameters off the device come in unit by unit anyway; each rank then keeps no more of them than it updates. */
-    b->shard_parameters = spec->world > 1 && (spec->parameters.sharding == ZERO_SHARDED ||
-                                              (b->offload_parameters && spec->optimizer.sharding == ZERO_SHARDED));
-    b->shard_gradients = spec->world > 1 && spec->gradients.sharding == ZERO_SHARDED;
-    b->shard_optimizer = spec->world > 1 && spec->optimizer.sharding == ZERO_SHARDED;
-    b->gather_gradients = spec->world > 1 && !b->shard_optimizer;
+    bool shared = zero_plan_copies(spec) > 1;
+    b->shard_parameters = shared && (spec->parameters.sharding == ZERO_SHARDED ||
+                                     (b->offload_parameters && spec->optimizer.sharding == ZERO_SHARDED));
+    b->shard_gradients = shared && spec->gradients.sharding == ZERO_SHARDED;
+    b->shard_optimizer = shared && spec->optimizer.sharding == ZERO_SHARDED;
+    b->gather_gradients = shared && !b->shard_optimizer;
     b->sum_locally = spec->micro_steps > 1 && spec->reduce == ZERO_REDUCE_LAST;
     return ZERO_OK;
 }

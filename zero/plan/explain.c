@@ -28,7 +28,7 @@ static const char *const stream_names[ZERO_STREAM_COUNT] = {"compute", "gather",
 
 static const char *sharding(const zero_spec_t *spec, const zero_row_t *row)
 {
-    return row->sharding == ZERO_FULL ? "full" : spec->world == 1 ? "sharded over 1 rank: full" : "sharded";
+    return row->sharding == ZERO_FULL ? "full" : zero_plan_copies(spec) == 1 ? "sharded over 1 rank: full" : "sharded";
 }
 
 static void explain_table(const out_t *o, const zero_plan_t *plan)

@@ -182,11 +182,11 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
     if (there)
         status = add_pieces(b, index, false, 0, s->elements, s->dtype, &x->written);
     else if (!b->sum_locally)
-        status = add_pieces(b, index, b->spec->world > 1, b->gather_gradients ? 0 : x->stays, s->slice, s->wire,
+        status = add_pieces(b, index, zero_plan_is_shared(s), b->gather_gradients ? 0 : x->stays, s->slice, s->wire,
                             &x->written);
     if (status == ZERO_OK && there && s->wire != ZERO_FP32)
         status = add_pieces(b, index, false, 0, s->elements, s->wire, &x->sum);
-    if (status == ZERO_OK && b->sum_locally && s->wire != ZERO_FP32 && !(there && b->spec->world == 1))
+    if (status == ZERO_OK && b->sum_locally && s->wire != ZERO_FP32 && !(there && !zero_plan_is_shared(s)))
         status = add_pieces(b, index, own, x->stays, updated, s->wire, &x->reduced);
     return status;
 }

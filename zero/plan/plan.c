@@ -158,26 +158,6 @@ void zero_plan_destroy(zero_plan_t *plan)
     free(plan);
 }
 
-zero_span_t zero_plan_span(const zero_plan_t *plan, int rank, int32_t buffer, bool own, int32_t part)
-{
-    const zero_buffer_t *x = &plan->buffers[buffer];
-    if (x->segment < 0)
-        return (zero_span_t){0, x->elements, 0};
-    const zero_segment_t *segment = &plan->segments[x->segment];
-    const zero_part_t *p = part >= 0 ? &plan->parts[part] : NULL;
-    int64_t slice = rank * segment->slice, counted = p != NULL && p->own ? slice : 0;
-    int64_t holds = (x->own ? slice : 0) + x->begin, begin = holds, end = holds + x->elements;
-    if (own && begin < slice)
-        begin = slice;
-    if (own && end > slice + segment->slice)
-        end = slice + segment->slice;
-    if (p != NULL && begin < counted + p->begin)
-        begin = counted + p->begin;
-    if (p != NULL && end > counted + p->end)
-        end = counted + p->end;
-    return (zero_span_t){begin, end > begin ? end - begin : 0, zero_plan_bytes(plan, x, begin - holds)};
-}
-
 int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int32_t pass, int32_t unit)
 {
     for (int32_t i = 0; i < plan->program_count; i++) {

@@ -56,7 +56,7 @@ static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t st
         .count = slice ? s->slice : s->elements,
     };
     if (collective)
-        op.bytes = (uint64_t)(b->spec->world - 1) * (uint64_t)s->slice * zero_dtype_size(b->plan->buffers[src].dtype);
+        op.bytes = (uint64_t)(s->elements - s->slice) * zero_dtype_size(b->plan->buffers[src].dtype);
     else if ((kind == ZERO_OP_COPY || kind == ZERO_OP_READ) && b->plan->buffers[src].tier != b->plan->buffers[dst].tier)
         op.bytes = (uint64_t)op.count * zero_dtype_size(b->plan->buffers[src].dtype);
     append(w, op);
@@ -293,7 +293,7 @@ static void reduce_away(writer_t *w, int32_t s, int32_t use, micro_t micro)
         append_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, source, WHOLE, sum, WHOLE);
     if (b->sum_locally && !micro.last)
         return;
-    if (there && b->spec->world == 1) {
+    if (there && !zero_plan_is_shared(segment)) {
         bring_sum(w, s, use, sum);
         append_norm(w, ZERO_STREAM_HOST, s, use, sum);
         deliver(w, s, use, sum);
@@ -304,7 +304,7 @@ static void reduce_away(writer_t *w, int32_t s, int32_t use, micro_t micro)
         bring_sum(w, s, use, source);
     else if (buffer[ZERO_ROLE_WIRE] >= 0)
         append_segment(w, ZERO_OP_CAST, ZERO_STREAM_REDUCE, s, use, buffer[ZERO_ROLE_GRAD], WHOLE, source, WHOLE);
-    if (b->spec->world > 1)
+    if (zero_plan_is_shared(segment))
         append_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, WHOLE, source, SLICE);
     if (b->spec->micro_steps > 1 && !b->sum_locally)
         accumulate_away(w, s, use, micro, source);
@@ -336,12 +336,12 @@ static void reduce_segment(writer_t *w, int32_t s, int32_t use, micro_t micro)
     }
     bool begins = b->sum_locally || micro.first; /* nothing is in FINAL yet */
     if (begins && segment->final == segment->wire) {
-        if (b->spec->world > 1)
+        if (zero_plan_is_shared(segment))
             append_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, WHOLE, final, SLICE);
         else if (source != final)
             append_segment(w, ZERO_OP_COPY, ZERO_STREAM_REDUCE, s, use, source, SLICE, final, SLICE);
     } else {
-        if (b->spec->world > 1)
+        if (zero_plan_is_shared(segment))
             append_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, WHOLE, source, SLICE);
         append_segment(w, begins ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, s, use, source, SLICE, final,
                        SLICE);

@@ -37,7 +37,7 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
     const zero_spec_t *spec = b->spec;
     zero_plan_t *plan = b->plan;
     zero_unit_plan_t *u = &b->units[unit];
-    uint64_t quantum = (uint64_t)spec->world * ZERO_ALIGN_ELEMENTS, bytes = 0;
+    uint64_t bytes = 0;
 
     u->first_segment = plan->segment_count;
     for (int key = 0; key < 2 * ZERO_DTYPE_COUNT; key++) {
@@ -66,10 +66,8 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
         }
         if (segment == NULL)
             continue;
-        if (!zero_round_up(elements, quantum, &elements) || elements > (uint64_t)INT64_MAX / 8)
+        if (!zero_build_slices(spec, segment, elements))
             return too_big(b, spec->units[unit].name);
-        segment->elements = (int64_t)elements;
-        segment->slice = (int64_t)elements / spec->world;
         plan->runs[plan->run_count - 1].end = segment->elements;
     }
     u->segment_count = plan->segment_count - u->first_segment;
@@ -116,7 +114,7 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
     int32_t *buffer = s->buffer;
-    bool several = b->spec->micro_steps > 1, rounds_there = zero_build_sums_there(b, s) && b->spec->world == 1;
+    bool several = b->spec->micro_steps > 1, rounds_there = zero_build_sums_there(b, s) && !zero_plan_is_shared(s);
     int64_t stays = b->gather_gradients ? 0 : b->segments[index].stays;
     zero_status_t status = in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
 
@@ -159,7 +157,7 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
 
     /* One rank and fp32 on the wire: nothing is rounded and nothing travels, so what was written is reduced as it is.
      */
-    bool no_wire = b->spec->world == 1 && b->spec->reduce_dtype == ZERO_FP32;
+    bool no_wire = !zero_plan_is_shared(s) && b->spec->reduce_dtype == ZERO_FP32;
     s->wire = no_wire ? (b->sum_locally ? ZERO_FP32 : s->dtype) : b->spec->reduce_dtype;
     s->final = several ? ZERO_FP32 : s->wire;
 

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* slices.c - which elements of a segment a rank owns, and where an operand lies. The one file that knows how slices
+ * follow from ranks: the rest of the builder, the executor and the engine ask it. */
+#include "zero/plan/build.h"
+
+int zero_plan_copies(const zero_spec_t *spec)
+{
+    return spec->world;
+}
+
+bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_t elements)
+{
+    uint64_t copies = (uint64_t)zero_plan_copies(spec);
+    if (!zero_round_up(elements, copies * ZERO_ALIGN_ELEMENTS, &elements) || elements > (uint64_t)INT64_MAX / 8)
+        return false;
+    segment->elements = (int64_t)elements;
+    segment->slice = (int64_t)(elements / copies);
+    return true;
+}
+
+zero_span_t zero_plan_span(const zero_plan_t *plan, int index, int32_t buffer, bool own, int32_t part)
+{
+    const zero_buffer_t *x = &plan->buffers[buffer];
+    if (x->segment < 0)
+        return (zero_span_t){0, x->elements, 0};
+    const zero_segment_t *segment = &plan->segments[x->segment];
+    const zero_part_t *p = part >= 0 ? &plan->parts[part] : NULL;
+    int64_t slice = index * segment->slice, counted = p != NULL && p->own ? slice : 0;
+    int64_t holds = (x->own ? slice : 0) + x->begin, begin = holds, end = holds + x->elements;
+    if (own && begin < slice)
+        begin = slice;
+    if (own && end > slice + segment->slice)
+        end = slice + segment->slice;
+    if (p != NULL && begin < counted + p->begin)
+        begin = counted + p->begin;
+    if (p != NULL && end > counted + p->end)
+        end = counted + p->end;
+    return (zero_span_t){begin, end > begin ? end - begin : 0, zero_plan_bytes(plan, x, begin - holds)};
+}
+
+int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element)
+{
+    return (int)(element / plan->segments[segment].slice);
+}
