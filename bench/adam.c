@@ -101,7 +101,8 @@ static const zero_rule_options_t options = {.beta1 = 0.9, .beta2 = 0.95, .eps = 
 /* Every array as it could be in training: no subnormals, nothing that grows out of range. */
 static void fill(const bench_t *b)
 {
-    uint64_t state = (uint64_t)zero_rule_block_bytes(b->u.rule) * (uint64_t)(b->n / ZERO_BLOCK8);
+    const zero_format_t format = zero_rule_format(b->u.rule);
+    uint64_t state = zero_format_bytes(&format, b->n);
     memset(b->u.state[0], 0, state);
     memset(b->u.state[1], 0, state);
 #pragma omp parallel for schedule(static) num_threads(b->threads)
@@ -119,7 +120,8 @@ static void row(bench_t *b, const zero_flat_ops_t *ops, size_t r)
     b->u.count = b->n;
     b->u.grad_dtype = b->u.param_dtype = rows[r].dtype;
     void *param = b->u.param;
-    bytes += 2.0 * zero_rule_states(b->u.rule, &options) * zero_rule_block_bytes(b->u.rule) / ZERO_BLOCK8;
+    const zero_format_t format = zero_rule_format(b->u.rule);
+    bytes += 2.0 * zero_rule_states(b->u.rule, &options) * format.block_bytes / format.block;
     fill(b);
     for (int k = -2; k < RUNS; k++) {
         b->u.scalars = zero_rule_scalars(b->u.rule, &options, 1e-4, 1, 1, k + 3, 1);

@@ -85,7 +85,7 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
                             .micro_steps = 4,
                             .channels = 2,
                             .states = 2,
-                            .state_block_bytes = 512,
+                            .state_format = {ZERO_FP32, 1, sizeof(float)},
                             .piece = ZERO_PIECE,
                             .offload_ratio = 1,
                             .persist_bytes = 65536,

@@ -3,20 +3,24 @@
 
 #include <math.h>
 
+/* The format of state in fp32. */
+#define FP32 .format = {ZERO_FP32, 1, sizeof(float)}
+
 static const struct rule {
     const char *name;
-    int states, block_bytes;
+    int states;
+    zero_format_t format;
     bool reads_eps;
     bool coupled;   /* weight decay is added to the gradient */
     bool corrected; /* moments are corrected for their start at 0 */
 } rules[ZERO_RULES] = {
-    [ZERO_RULE_ADAMW] = {"adamw", 2, ZERO_BLOCK8 * sizeof(float), true, false, true},
-    [ZERO_RULE_ADAM] = {"adam", 2, ZERO_BLOCK8 * sizeof(float), true, true, true},
-    [ZERO_RULE_SGD] = {"sgd", 1, ZERO_BLOCK8 * sizeof(float), false, true, false},
-    [ZERO_RULE_LION] = {"lion", 1, ZERO_BLOCK8 * sizeof(float), false, false, false},
-    [ZERO_RULE_CUSTOM] = {"custom", 0, ZERO_BLOCK8 * sizeof(float), false, false,
-                          false}, /* the caller counts its states */
-    [ZERO_RULE_ADAMW8] = {"adamw8bit", 2, sizeof(zero_block8_t), true, false, true},
+    [ZERO_RULE_ADAMW] = {"adamw", 2, FP32, .reads_eps = true, .corrected = true},
+    [ZERO_RULE_ADAM] = {"adam", 2, FP32, .reads_eps = true, .coupled = true, .corrected = true},
+    [ZERO_RULE_SGD] = {"sgd", 1, FP32, .coupled = true},
+    [ZERO_RULE_LION] = {"lion", 1, FP32},
+    [ZERO_RULE_CUSTOM] = {"custom", 0, FP32}, /* the caller counts its states */
+    [ZERO_RULE_ADAMW8] = {"adamw8bit", 2, .format = {ZERO_FP32, ZERO_BLOCK8, sizeof(zero_block8_t)}, .reads_eps = true,
+                          .corrected = true},
 };
 
 zero_rule_options_t zero_rule_options(const zero_config_t *config)
@@ -40,9 +44,9 @@ bool zero_rule_reads_eps(zero_rule_t rule)
     return rules[rule].reads_eps;
 }
 
-int zero_rule_block_bytes(zero_rule_t rule)
+zero_format_t zero_rule_format(zero_rule_t rule)
 {
-    return rules[rule].block_bytes;
+    return rules[rule].format;
 }
 
 double zero_power(double x, int64_t n)

@@ -14,15 +14,15 @@ zero_rule_options_t zero_rule_options(const zero_config_t *config);
 /* "adamw", "adam", "sgd", "lion", "adamw8bit". */
 const char *zero_rule_name(zero_rule_t rule);
 
-/* Buffers of state besides the master weights (0 to 2, state[0] first), each of zero_rule_block_bytes for every
- * ZERO_BLOCK8 elements. SGD has none where its momentum, options->beta1, is 0. */
+/* Buffers of state besides the master weights (0 to 2, state[0] first), each in
+ * zero_rule_format. SGD has none where its momentum, options->beta1, is 0. */
 int zero_rule_states(zero_rule_t rule, const zero_rule_options_t *options);
 
 /* Whether it divides by a root that eps keeps from 0. */
 bool zero_rule_reads_eps(zero_rule_t rule);
 
-/* 512 where state is fp32, sizeof(zero_block8_t) where it is in 8 bits. */
-int zero_rule_block_bytes(zero_rule_t rule);
+/* Of each buffer of state: fp32, or blocks of zero_block8_t. */
+zero_format_t zero_rule_format(zero_rule_t rule);
 
 /* x^n for n >= 0, by squaring: at most 2 * 63 multiplications in fp64. Used instead of pow() because IEEE
  * multiplication gives the same bits on every machine and C library, and pow() need not. Its relative error is below 2

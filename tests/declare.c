@@ -19,7 +19,7 @@ void declare_init(declare_t *d, int world)
                             .micro_steps = 1,
                             .channels = 2,
                             .states = 2,
-                            .state_block_bytes = 512,
+                            .state_format = {ZERO_FP32, 1, sizeof(float)},
                             .piece = ZERO_PIECE,
                             .offload_ratio = 1,
                             .units = d->units,

@@ -99,7 +99,7 @@ typedef struct span {
 static span_t span_of(const machine_t *m, int rank, int32_t buffer, bool own, int32_t part)
 {
     const zero_buffer_t *x = &m->plan->buffers[buffer];
-    int per_block = (int)(BLOCK * zero_dtype_size(x->dtype) / CELL);
+    int per_block = (int)(BLOCK * zero_dtype_size(x->format.dtype) / CELL);
     zero_span_t at = zero_plan_span(m->plan, rank, buffer, own, part);
     return (span_t){m->ranks[rank].cells + (zero_plan_place(m->plan, x) + at.offset) / CELL, at.count / BLOCK,
                     at.begin / BLOCK, per_block};

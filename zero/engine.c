@@ -192,7 +192,7 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->offload_ratio = config->offload_ratio;
     const zero_rule_options_t numbers = zero_rule_options(config);
     spec->states = config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &numbers);
-    spec->state_block_bytes = zero_rule_block_bytes(config->rule);
+    spec->state_format = zero_rule_format(config->rule);
     if ((status = zero_plan_check_options(spec, error)) != ZERO_OK)
         goto fail;
     *engine = e;

@@ -82,21 +82,20 @@ static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t ra
 {
     const zero_buffer_t *buffer = &engine->plan->buffers[piece->buffer];
     range_t both = intersection(range, piece->range);
-    int64_t count = both.end - both.begin, stored = count;
+    int64_t count = both.end - both.begin;
     if (count <= 0)
         return ZERO_OK;
     values += both.begin - range.begin;
-    if (buffer->coded) {
-        stored = (count + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * ZERO_BLOCK8;
-        memset((zero_block8_t *)(void *)rounded + stored / ZERO_BLOCK8 - 1, 0,
+    if (zero_format_is_coded(&buffer->format)) {
+        memset((zero_block8_t *)(void *)rounded + (count - 1) / ZERO_BLOCK8, 0,
                sizeof(zero_block8_t)); /* codes of what pads the last one */
         zero_block8_write((zero_block8_t *)(void *)rounded, buffer->role == ZERO_ROLE_MOMENT2, values, count);
     } else {
-        zero_flat_ref()->cast(rounded, buffer->dtype, values, ZERO_FP32, count, 1, NULL);
+        zero_flat_ref()->cast(rounded, buffer->format.dtype, values, ZERO_FP32, count, 1, NULL);
     }
     return zero_exec_write(engine->exec, piece->buffer,
-                           piece->offset + zero_plan_bytes(engine->plan, buffer, both.begin - piece->range.begin),
-                           rounded, zero_plan_bytes(engine->plan, buffer, stored), &engine->error);
+                           piece->offset + zero_format_bytes(&buffer->format, both.begin - piece->range.begin), rounded,
+                           zero_format_bytes(&buffer->format, count), &engine->error);
 }
 
 /* Into the parameters, and into master weights of their own. */
@@ -196,20 +195,18 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
         return ZERO_ERR_MEMORY;
     for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
         int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE, from = at - piece->range.begin;
-        /* What is coded is read by whole blocks, of which tensors have their own. */
-        int64_t stored_count = buffer->coded ? (count + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 * ZERO_BLOCK8 : count;
-        status =
-            zero_exec_read(engine->exec, piece->buffer, piece->offset + zero_plan_bytes(engine->plan, buffer, from),
-                           stored, zero_plan_bytes(engine->plan, buffer, stored_count), &engine->error);
+        /* Whole blocks: tensors share none. */
+        status = zero_exec_read(engine->exec, piece->buffer, piece->offset + zero_format_bytes(&buffer->format, from),
+                                stored, zero_format_bytes(&buffer->format, count), &engine->error);
         if (status != ZERO_OK) {
             status = zero_engine_leave(engine, status);
             break;
         }
-        if (buffer->coded)
+        if (zero_format_is_coded(&buffer->format))
             zero_block8_read(values, (const zero_block8_t *)(const void *)stored, buffer->role == ZERO_ROLE_MOMENT2, 0,
                              count);
         else
-            zero_flat_ref()->cast(values, ZERO_FP32, stored, buffer->dtype, count, 1, NULL);
+            zero_flat_ref()->cast(values, ZERO_FP32, stored, buffer->format.dtype, count, 1, NULL);
         if (fn(ctx, param, at - first, count, values) != 0) {
             status = zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken",
                                (long long)(at - first), (long long)(at - first + count), p->name);
@@ -561,7 +558,7 @@ static void *address(zero_engine_t *engine, zero_param_t param, zero_role_t role
     if (buffer < 0)
         return NULL;
     char *base = zero_exec_address(engine->exec, buffer);
-    return base + (size_t)placed->offset * zero_dtype_size(engine->plan->buffers[buffer].dtype);
+    return base + (size_t)placed->offset * zero_dtype_size(engine->plan->buffers[buffer].format.dtype);
 }
 
 void *zero_param_data(zero_engine_t *engine, zero_param_t param)

@@ -80,6 +80,29 @@ static inline uint16_t zero_fp32_to_bf16(float f)
 float zero_fp16_to_fp32(uint16_t h);
 uint16_t zero_fp32_to_fp16(float f);
 
+/* How elements are stored: in blocks of `block` elements, block_bytes each. Plain formats have one element a block. */
+typedef struct zero_format {
+    zero_dtype_t dtype; /* of an element; where blocks are coded, of what they decode to */
+    int32_t block, block_bytes;
+} zero_format_t;
+static inline zero_format_t zero_format_plain(zero_dtype_t dtype)
+{
+    return (zero_format_t){dtype, 1, (int32_t)zero_dtype_size(dtype)};
+}
+static inline bool zero_format_is_coded(const zero_format_t *format)
+{
+    return format->block > 1;
+}
+static inline bool zero_format_same(const zero_format_t *a, const zero_format_t *b)
+{
+    return a->dtype == b->dtype && a->block == b->block && a->block_bytes == b->block_bytes;
+}
+/* Bytes of so many elements from a block's start; the last block is whole. */
+static inline uint64_t zero_format_bytes(const zero_format_t *format, int64_t elements)
+{
+    return ((uint64_t)elements + (uint64_t)format->block - 1) / (uint64_t)format->block * (uint64_t)format->block_bytes;
+}
+
 /* What a communicator can do and costs, for the plan. */
 typedef struct zero_comm_caps {
     char name[8];  /* "self", "shm", "mpi", "nccl" */

@@ -29,13 +29,13 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
 {
     int channel = channel_of(x, op);
     zero_comm_t *comm = x->channels[channel];
-    zero_dtype_t dtype = x->plan->buffers[op->dst].dtype;
+    const zero_format_t *format = &x->plan->buffers[op->dst].format;
     void *dst = operand(x, op, op->dst, op->dst_own), *src = operand(x, op, op->src, op->src_own);
     zero_exec_note(x, channel, op);
     zero_status_t status =
         op->kind == ZERO_OP_GATHER
-            ? comm->ops->all_gather(comm, src, dst, (uint64_t)op->count * zero_dtype_size(dtype), native, error)
-            : comm->ops->reduce_scatter(comm, src, dst, op->count, dtype, native, error);
+            ? comm->ops->all_gather(comm, src, dst, zero_format_bytes(format, op->count), native, error)
+            : comm->ops->reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
     atomic_store_explicit(&x->gathered[channel], comm->bytes_received, memory_order_relaxed);
     atomic_store_explicit(&x->reduced[channel], comm->bytes_reduced, memory_order_relaxed);
     return zero_exec_noted(x, channel, !comm->uncompared, status, error);
@@ -226,7 +226,7 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
         if (param != (char *)master)
             u->param = param + (size_t)at * zero_dtype_size(segment->dtype);
         for (int i = 0; i < plan->spec->states; i++)
-            u->state[i] = states[i] + at / ZERO_ALIGN_ELEMENTS * plan->spec->state_block_bytes;
+            u->state[i] = states[i] + zero_format_bytes(&plan->spec->state_format, at);
     }
     if (count > 0)
         flat->update(updates, count, x->device->options.threads, native);
@@ -264,29 +264,29 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     zero_status_t status = on_host ? settle(x, native, error) : ZERO_OK;
     char *dst = op->dst >= 0 ? operand(x, op, op->dst, op->dst_own) : NULL,
          *src = op->src >= 0 ? operand(x, op, op->src, op->src_own) : NULL;
-    zero_dtype_t to = op->dst >= 0 ? plan->buffers[op->dst].dtype : ZERO_FP32,
-                 from = op->src >= 0 ? plan->buffers[op->src].dtype : ZERO_FP32;
+    const zero_format_t *to = op->dst >= 0 ? &plan->buffers[op->dst].format : NULL,
+                        *from = op->src >= 0 ? &plan->buffers[op->src].format : NULL;
     if (status != ZERO_OK)
         return status;
     native = on_host ? NULL : native;
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_COPY:
-        flat->copy(dst, src, (uint64_t)op->count * zero_dtype_size(to), threads, native);
+        flat->copy(dst, src, zero_format_bytes(to, op->count), threads, native);
         if (op->bytes > 0)
             moved(x, plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_MOVED_TO_HOST : ZERO_MOVED_TO_DEVICE,
                   op->bytes);
         return ZERO_OK;
     case ZERO_OP_CAST:
-        flat->cast(dst, to, src, from, op->count, threads, native);
+        flat->cast(dst, to->dtype, src, from->dtype, op->count, threads, native);
         return ZERO_OK;
     case ZERO_OP_FILL:
-        flat->fill_zero(dst, (uint64_t)op->count * zero_dtype_size(to), threads, native);
+        flat->fill_zero(dst, zero_format_bytes(to, op->count), threads, native);
         return ZERO_OK;
     case ZERO_OP_ACCUMULATE:
-        flat->accumulate((float *)dst, src, from, op->count, threads, native);
+        flat->accumulate((float *)dst, src, from->dtype, op->count, threads, native);
         return ZERO_OK;
     case ZERO_OP_NORM:
-        norm(x, op, src, from, native);
+        norm(x, op, src, from->dtype, native);
         return ZERO_OK;
     case ZERO_OP_READ:
     case ZERO_OP_WRITE:

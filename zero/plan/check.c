@@ -183,7 +183,7 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
     moves = moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier;
     if (collective)
         count = plan->segments[op->segment].elements - count; /* all slices but the own one */
-    uint64_t bytes = collective || moves ? zero_plan_bytes(plan, &plan->buffers[op->src], count) : 0;
+    uint64_t bytes = collective || moves ? zero_format_bytes(&plan->buffers[op->src].format, count) : 0;
     if (op->bytes != bytes)
         return zero_check_fail(c, "it says that it moves %llu bytes instead of %llu", (unsigned long long)op->bytes,
                                (unsigned long long)bytes);
@@ -216,8 +216,9 @@ static zero_status_t check_layout(const zero_checker_t *c)
         const zero_buffer_t *x = &plan->buffers[i];
         uint64_t begin = plan->kind_offset[x->tier][x->kind], end = begin + plan->kind_bytes[x->tier][x->kind];
         if (x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end || x->bytes > end - x->offset ||
-            end > plan->arena_bytes[x->tier] || x->bytes != zero_plan_bytes(plan, x, x->elements) ||
-            (x->coded && x->part < 0))
+            end > plan->arena_bytes[x->tier] || x->format.block < 1 || ZERO_ALIGN_ELEMENTS % x->format.block != 0 ||
+            x->format.block_bytes < 1 || x->bytes != zero_format_bytes(&x->format, x->elements) ||
+            (zero_format_is_coded(&x->format) && x->part < 0))
             status =
                 zero_check_fail(c, "buffer %d lies outside of its kind's range, unaligned, or has a wrong size", i);
         if (x->bytes > 0)

@@ -71,15 +71,15 @@ zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, bool own, i
         keep(&begin, &end, slice, c->plan->segments[x->segment].slice);
     if (p != NULL)
         keep(&begin, &end, (p->own ? slice : 0) + p->begin, p->end - p->begin);
-    return (zero_span_t){begin, end > begin ? end - begin : 0, zero_plan_bytes(c->plan, x, begin - first)};
+    return (zero_span_t){begin, end > begin ? end - begin : 0, zero_format_bytes(&x->format, begin - first)};
 }
 
 static zero_operand_t resolve(const zero_checker_t *c, int32_t buffer, bool own, int32_t part)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
     zero_span_t span = zero_check_span(c, buffer, own, part);
-    uint64_t size = zero_dtype_size(x->dtype), begin = zero_plan_place(c->plan, x) + span.offset;
-    return (zero_operand_t){.cells = {find(c, begin), find(c, begin + zero_plan_bytes(c->plan, x, span.count))},
+    uint64_t size = zero_dtype_size(x->format.dtype), begin = zero_plan_place(c->plan, x) + span.offset;
+    return (zero_operand_t){.cells = {find(c, begin), find(c, begin + zero_format_bytes(&x->format, span.count))},
                             .buffer = buffer,
                             .base = (int64_t)begin - span.begin * (int64_t)size,
                             .begin = span.begin,
@@ -98,8 +98,8 @@ static void begin_with(zero_checker_t *c, int32_t buffer, int32_t part, zero_con
     zero_operand_t x = zero_check_operand(c, buffer, false, part);
     const zero_buffer_t *b = &c->plan->buffers[buffer];
     for (int32_t i = x.cells.begin; i < x.cells.end; i++)
-        c->cells[i].content =
-            (zero_content_t){.kind = (uint8_t)kind, .dtype = (uint8_t)b->dtype, .segment = b->segment, .base = x.base};
+        c->cells[i].content = (zero_content_t){
+            .kind = (uint8_t)kind, .dtype = (uint8_t)b->format.dtype, .segment = b->segment, .base = x.base};
 }
 
 /* The bounds of an operand, of which each rank and part has its own. The executor must find it there too. */
@@ -115,7 +115,7 @@ static zero_status_t bound(zero_checker_t *c, int32_t *n, int32_t buffer, bool o
             (long long)(run.begin + run.count));
     uint64_t begin = zero_plan_place(c->plan, x) + span.offset;
     c->bounds[(*n)++] = begin;
-    c->bounds[(*n)++] = begin + zero_plan_bytes(c->plan, x, span.count);
+    c->bounds[(*n)++] = begin + zero_format_bytes(&x->format, span.count);
     return ZERO_OK;
 }
 
@@ -310,7 +310,7 @@ zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *
                                    zero_check_buffer_name(c, x->buffer, name, sizeof name));
         if (here->kind != ZERO_HOLDS_ZERO &&
             (here->base != x->base ||
-             (buffer->segment >= 0 && (here->dtype != buffer->dtype || here->segment != buffer->segment))))
+             (buffer->segment >= 0 && (here->dtype != buffer->format.dtype || here->segment != buffer->segment))))
             return zero_check_fail(c, "it reads %s, which holds something else",
                                    zero_check_buffer_name(c, x->buffer, name, sizeof name));
     }

@@ -97,7 +97,7 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
         return status;
     zero_check_buffer_name(c, op->src, name, sizeof name);
     if (op->dst_own || dst.count != segment_of(c, op)->elements || src.count != segment_of(c, op)->slice ||
-        plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype)
+        !zero_format_same(&plan->buffers[op->src].format, &plan->buffers[op->dst].format))
         return zero_check_fail(c, "it gathers something other than slices into a whole segment of the same dtype");
     if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
                                          : content.kind != ZERO_HOLDS_GRADIENT)
@@ -126,7 +126,7 @@ static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
                                "it reduces something other than a whole segment, or into something other than a slice");
     if (content.reduced)
         return zero_check_fail(c, "it reduces gradients that are reduced already");
-    if (content.dtype != segment_of(c, op)->wire || plan->buffers[op->dst].dtype != content.dtype)
+    if (content.dtype != segment_of(c, op)->wire || plan->buffers[op->dst].format.dtype != content.dtype)
         return zero_check_fail(c, "it reduces in another dtype than the wire's");
     content.reduced = true;
     content.base = dst.base;
@@ -160,12 +160,12 @@ static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
             return zero_check_fail(c, "it moves %s that begin at %llu, which is not aligned",
                                    file ? "blocks of the file" : "pages of memory", (unsigned long long)at);
     }
-    if ((op->kind != ZERO_OP_CAST && plan->buffers[op->src].dtype != plan->buffers[op->dst].dtype) ||
-        plan->buffers[op->src].coded != plan->buffers[op->dst].coded)
+    const zero_format_t *from = &plan->buffers[op->src].format, *to = &plan->buffers[op->dst].format;
+    if (op->kind == ZERO_OP_CAST ? zero_format_is_coded(from) || zero_format_is_coded(to) : !zero_format_same(from, to))
         return zero_check_fail(c, "it copies between dtypes");
     if (src.count != op->count || src.begin != dst.begin)
         return zero_check_fail(c, "its operands differ in size, or are of different elements");
-    content.dtype = (uint8_t)plan->buffers[op->dst].dtype;
+    content.dtype = (uint8_t)to->dtype;
     content.base = dst.base;
     zero_check_did_read(c, op->stream, &src);
     zero_check_did_write(c, op->stream, &dst, content);
@@ -191,7 +191,7 @@ static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
         (status = read_gradient(c, &src, &more)) != ZERO_OK || (status = read_gradient(c, &dst, &sum)) != ZERO_OK)
         return status;
-    if (src.count != op->count || c->plan->buffers[op->dst].dtype != ZERO_FP32)
+    if (src.count != op->count || c->plan->buffers[op->dst].format.dtype != ZERO_FP32)
         return zero_check_fail(c, "its operands differ in size, or the sum is not fp32");
     if (more.reduced != sum.reduced || more.segment != sum.segment || more.first != sum.end)
         return zero_check_fail(c, "it adds gradients of micro-steps %d to %d to those of %d to %d", more.first + 1,

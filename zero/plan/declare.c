@@ -72,11 +72,13 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
                          spec->offload_ratio);
     if ((status = check_rows(spec, error)) != ZERO_OK)
         return status;
-    if (spec->states < 0 || spec->states > 2 || spec->state_block_bytes < 1)
+    const zero_format_t *format = &spec->state_format;
+    if (spec->states < 0 || spec->states > 2 || format->block < 1 || ZERO_ALIGN_ELEMENTS % format->block != 0 ||
+        format->block_bytes < 1)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "the optimizer keeps %d buffers of state with %d bytes for %d elements; it keeps 0 to 2, with "
-                         "bytes in them",
-                         spec->states, spec->state_block_bytes, ZERO_ALIGN_ELEMENTS);
+                         "the optimizer keeps %d buffers of state in blocks of %d elements and %d bytes; it keeps 0 to "
+                         "2, in blocks of a divisor of %d elements, with bytes in them",
+                         spec->states, format->block, format->block_bytes, ZERO_ALIGN_ELEMENTS);
     if (spec->piece < 1 || spec->piece % ZERO_PIECE_QUANTUM != 0)
         return zero_fail(error, ZERO_ERR_ARG, "a piece has %lld elements; it has a multiple of %d",
                          (long long)spec->piece, ZERO_PIECE_QUANTUM);

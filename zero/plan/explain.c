@@ -135,7 +135,7 @@ static void explain_memory(const out_t *o, const zero_plan_t *plan)
                 print(o, "    %10llu  %10llu  ", (unsigned long long)x->offset, (unsigned long long)x->bytes);
                 print_buffer(o, plan, i);
                 if (x->segment >= 0)
-                    print(o, "  %s", zero_dtype_name(x->dtype));
+                    print(o, "  %s", zero_dtype_name(x->format.dtype));
                 if (x->slot >= 0)
                     print(o, "  slot %d", x->slot);
                 print(o, "\n");

@@ -27,6 +27,11 @@ static void add_text(uint64_t *hash, const char *text)
     }
 }
 
+static void add_format(uint64_t *hash, const zero_format_t *format)
+{
+    add(hash, (uint64_t)format->dtype | (uint64_t)format->block << 8 | (uint64_t)format->block_bytes << 32);
+}
+
 static void add_spec(uint64_t *hash, const zero_spec_t *spec)
 {
     const zero_row_t *rows[] = {&spec->parameters, &spec->gradients, &spec->optimizer};
@@ -39,7 +44,8 @@ static void add_spec(uint64_t *hash, const zero_spec_t *spec)
                                spec->param_count,  spec->pass_count,    spec->reserve_count, spec->piece};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         add(hash, (uint64_t)numbers[i]);
-    add(hash, (uint64_t)spec->states | (uint64_t)spec->state_block_bytes << 8);
+    add(hash, (uint64_t)spec->states);
+    add_format(hash, &spec->state_format);
     add_double(hash, spec->offload_ratio);
     add_text(hash, spec->comm.name);
     add(hash, spec->comm.ring_bytes);
@@ -82,7 +88,8 @@ void zero_build_hash(zero_builder_t *b)
         if (x->kind == ZERO_KIND_ACTIVATIONS || x->kind == ZERO_KIND_WORKSPACE)
             continue;
         add(&hash, (uint64_t)(uint32_t)x->segment | (uint64_t)(uint32_t)x->part << 32);
-        add(&hash, (uint64_t)x->role | (uint64_t)x->kind << 8 | (uint64_t)x->tier << 16 | (uint64_t)x->dtype << 24);
+        add(&hash, (uint64_t)x->role | (uint64_t)x->kind << 8 | (uint64_t)x->tier << 16);
+        add_format(&hash, &x->format);
         add(&hash, x->offset);
         add(&hash, x->bytes);
     }

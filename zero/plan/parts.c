@@ -7,20 +7,16 @@
 #define RING 3
 
 static zero_status_t make(zero_builder_t *b, zero_part_t *part, zero_role_t role, zero_kind_t kind, zero_tier_t tier,
-                          zero_dtype_t dtype)
+                          zero_format_t format)
 {
     zero_status_t status =
-        zero_build_buffer(b, part->segment, role, kind, tier, dtype, part->end - part->begin, &part->buffer[role]);
+        zero_build_buffer(b, part->segment, role, kind, tier, format, part->end - part->begin, &part->buffer[role]);
     if (status != ZERO_OK)
         return status;
     zero_buffer_t *x = &b->plan->buffers[part->buffer[role]];
     x->own = part->own;
     x->begin = part->begin;
-    bool state = role == ZERO_ROLE_MOMENT1 || role == ZERO_ROLE_MOMENT2 || role == ZERO_ROLE_STAGED_MOMENT1 ||
-                 role == ZERO_ROLE_STAGED_MOMENT2;
     x->part = (int32_t)(part - b->plan->parts);
-    x->coded = state && b->spec->state_block_bytes != ZERO_ALIGN_ELEMENTS * (int)sizeof(float);
-    x->bytes = zero_plan_bytes(b->plan, x, x->elements);
     return ZERO_OK;
 }
 
@@ -101,6 +97,7 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
     int32_t target = s->buffer[s->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
     zero_tier_t target_tier = plan->buffers[target].tier,
                 memory = tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
+    const zero_format_t fp32 = zero_format_plain(ZERO_FP32);
     zero_status_t status = ZERO_OK;
 
     *part = (zero_part_t){.segment = index, .own = b->shard_optimizer, .begin = begin, .end = end, .tier = tier};
@@ -111,20 +108,21 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
     if (s->dtype == ZERO_FP32 && tier == target_tier)
         part->buffer[ZERO_ROLE_MASTER] = target;
     else
-        status = make(b, part, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, tier, ZERO_FP32);
+        status = make(b, part, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, tier, fp32);
     for (int role = ZERO_ROLE_MOMENT1; role < ZERO_ROLE_MOMENT1 + b->spec->states && status == ZERO_OK; role++)
-        status = make(b, part, (zero_role_t)role, ZERO_KIND_MOMENTS, tier, ZERO_FP32);
+        status = make(b, part, (zero_role_t)role, ZERO_KIND_MOMENTS, tier, b->spec->state_format);
     for (int i = 0; i <= b->spec->states && tier == ZERO_TIER_NVME && status == ZERO_OK;
          i++) /* in memory while the part is updated */
-        status = make(b, part, (zero_role_t)(ZERO_ROLE_STAGED_MASTER + i), ZERO_KIND_STAGING, memory, ZERO_FP32);
+        status = make(b, part, (zero_role_t)(ZERO_ROLE_STAGED_MASTER + i), ZERO_KIND_STAGING, memory,
+                      i == 0 ? fp32 : b->spec->state_format);
     if (status == ZERO_OK && memory != plan->buffers[s->buffer[ZERO_ROLE_FINAL]].tier)
-        status = make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, s->final);
+        status = make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, zero_format_plain(s->final));
     if (status != ZERO_OK || memory == target_tier)
         return status;
     /* Parameters that live in other memory than the update: the update leaves them in its own, from where they are
      * moved. */
     if (s->dtype != ZERO_FP32)
-        return make(b, part, ZERO_ROLE_UPDATE_PARAM, ZERO_KIND_STAGING, memory, s->dtype);
+        return make(b, part, ZERO_ROLE_UPDATE_PARAM, ZERO_KIND_STAGING, memory, zero_format_plain(s->dtype));
     part->buffer[ZERO_ROLE_UPDATE_PARAM] =
         part->buffer[tier == ZERO_TIER_NVME ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER];
     return ZERO_OK;
@@ -163,7 +161,7 @@ static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int6
         if (s->piece_count++ == 0)
             s->first_piece = pieces->first;
         pieces->count++;
-        status = make(b, piece, ZERO_ROLE_STAGED_GRAD, ZERO_KIND_STAGING, ZERO_TIER_HOST, dtype);
+        status = make(b, piece, ZERO_ROLE_STAGED_GRAD, ZERO_KIND_STAGING, ZERO_TIER_HOST, zero_format_plain(dtype));
     }
     return status;
 }
@@ -228,8 +226,8 @@ static zero_status_t place_others(zero_builder_t *b)
     };
     plan->host_scratch = -1;
     for (size_t i = 0; i < sizeof staging / sizeof *staging - !host_norms; i++)
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, staging[i].tier, ZERO_FP32,
-                                        staging[i].words, staging[i].out)) != ZERO_OK)
+        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, staging[i].tier,
+                                        zero_format_plain(ZERO_FP32), staging[i].words, staging[i].out)) != ZERO_OK)
             return status;
     for (int32_t i = 0; i < b->spec->reserve_count; i++) {
         const zero_spec_reserve_t *r = &b->spec->reserves[i];
@@ -237,8 +235,8 @@ static zero_status_t place_others(zero_builder_t *b)
         if (!zero_round_up(r->bytes, 4, &bytes) || bytes > INT64_MAX / 8)
             return zero_fail(b->error, ZERO_ERR_MEMORY, "reserve %d wants %llu bytes, which is too big", i,
                              (unsigned long long)r->bytes);
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, r->kind, r->tier, ZERO_FP32, (int64_t)(bytes / 4),
-                                        &plan->reserve_buffer[i])) != ZERO_OK)
+        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, r->kind, r->tier, zero_format_plain(ZERO_FP32),
+                                        (int64_t)(bytes / 4), &plan->reserve_buffer[i])) != ZERO_OK)
             return status;
     }
     return ZERO_OK;

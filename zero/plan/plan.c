@@ -66,14 +66,15 @@ zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t si
 }
 
 zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind,
-                                zero_tier_t tier, zero_dtype_t dtype, int64_t elements, int32_t *out)
+                                zero_tier_t tier, zero_format_t format, int64_t elements, int32_t *out)
 {
     zero_plan_t *plan = b->plan;
     uint64_t bytes;
 
-    if (!zero_mul_u64((uint64_t)elements, zero_dtype_size(dtype), &bytes) || bytes > INT64_MAX)
+    if (!zero_mul_u64((uint64_t)elements, (uint64_t)format.block_bytes, &bytes) || bytes > INT64_MAX)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "a buffer of %lld elements needs more than 2^63 bytes",
                          (long long)elements);
+    bytes = zero_format_bytes(&format, elements);
     if (plan->buffer_count == b->buffer_capacity) {
         int32_t capacity = b->buffer_capacity > 0 ? 2 * b->buffer_capacity : 256;
         zero_buffer_t *grown = realloc(plan->buffers, (size_t)capacity * sizeof *grown);
@@ -88,7 +89,7 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
                                           .role = role,
                                           .kind = kind,
                                           .tier = tier,
-                                          .dtype = dtype,
+                                          .format = format,
                                           .own = segment >= 0 && elements < plan->segments[segment].elements,
                                           .elements = elements,
                                           .bytes = bytes,

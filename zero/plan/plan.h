@@ -55,12 +55,12 @@ typedef struct zero_spec {
     int micro_steps;
     zero_dtype_t reduce_dtype;
     int64_t persist_bytes;
-    int states;            /* buffers that the optimizer keeps beside the master weights, 0 to 2: MOMENT1, MOMENT2 */
-    int state_block_bytes; /* of each, for every ZERO_ALIGN_ELEMENTS elements: 512 in fp32 */
-    int64_t piece;         /* elements of a part off the device, and of what is staged at a time: a multiple of
-                              ZERO_PIECE_QUANTUM */
-    bool own_pages;        /* buffers of the device tier share no pages of memory, so that each can be protected */
-    double offload_ratio;  /* share of the optimizer state that lies on its row's tier where that is not the device */
+    int states; /* buffers that the optimizer keeps beside the master weights, 0 to 2: MOMENT1, MOMENT2 */
+    zero_format_t state_format; /* of each; ZERO_ALIGN_ELEMENTS is a multiple of its block */
+    int64_t piece;              /* elements of a part off the device, and of what is staged at a time: a multiple of
+                                   ZERO_PIECE_QUANTUM */
+    bool own_pages;             /* buffers of the device tier share no pages of memory, so that each can be protected */
+    double offload_ratio; /* share of the optimizer state that lies on its row's tier where that is not the device */
     zero_comm_caps_t comm;
     int channels; /* independent communicators that the engine makes: 1 where the device is not asynchronous */
     zero_device_caps_t device;
@@ -163,13 +163,11 @@ typedef struct zero_buffer {
     zero_role_t role;
     zero_kind_t kind;
     zero_tier_t tier;
-    zero_dtype_t dtype;
+    zero_format_t format;
     bool own;                /* its elements begin in this rank's slice; else in the segment */
     int64_t begin, elements; /* from there on: the first one, and how many */
-    bool coded; /* state that is not fp32: spec->state_block_bytes for every ZERO_ALIGN_ELEMENTS elements, all of it one
-                   operand */
-    uint64_t offset, bytes; /* in the tier's arena. Buffers overlap only where they share a slot */
-    int32_t slot;           /* -1: a buffer of its own */
+    uint64_t offset, bytes;  /* in the tier's arena. Buffers overlap only where they share a slot */
+    int32_t slot;            /* -1: a buffer of its own */
 } zero_buffer_t;
 
 typedef enum zero_op_kind {
@@ -266,13 +264,6 @@ static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffe
     for (int tier = 0; tier < (int)buffer->tier; tier++)
         at += plan->arena_bytes[tier];
     return at;
-}
-
-/* Bytes of so many elements of a buffer. */
-static inline uint64_t zero_plan_bytes(const zero_plan_t *plan, const zero_buffer_t *x, int64_t elements)
-{
-    return x->coded ? (uint64_t)elements / ZERO_ALIGN_ELEMENTS * (uint64_t)plan->spec->state_block_bytes
-                    : (uint64_t)elements * zero_dtype_size(x->dtype);
 }
 
 /* Ranks that hold the same elements, of which each owns a slice. */

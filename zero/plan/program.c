@@ -56,9 +56,9 @@ static void append_segment(writer_t *w, zero_op_kind_t kind, zero_stream_id_t st
         .count = slice ? s->slice : s->elements,
     };
     if (collective)
-        op.bytes = (uint64_t)(s->elements - s->slice) * zero_dtype_size(b->plan->buffers[src].dtype);
+        op.bytes = zero_format_bytes(&b->plan->buffers[src].format, s->elements - s->slice);
     else if ((kind == ZERO_OP_COPY || kind == ZERO_OP_READ) && b->plan->buffers[src].tier != b->plan->buffers[dst].tier)
-        op.bytes = (uint64_t)op.count * zero_dtype_size(b->plan->buffers[src].dtype);
+        op.bytes = zero_format_bytes(&b->plan->buffers[src].format, op.count);
     append(w, op);
 }
 
@@ -83,7 +83,7 @@ static void append_part(writer_t *w, zero_op_kind_t kind, zero_stream_id_t strea
                           .src_own = p->own && from->part < 0 && zero_build_is_full(b, src),
                           .dst_own = p->own && to->part < 0 && zero_build_is_full(b, dst),
                           .count = count,
-                          .bytes = moves ? zero_plan_bytes(b->plan, from, count) : 0});
+                          .bytes = moves ? zero_format_bytes(&from->format, count) : 0});
 }
 
 /* The squares of src, of the own slice where it is a whole segment's; behind those of the slice's elements before,
@@ -199,7 +199,7 @@ static void finish_segment(writer_t *w, int32_t s, int32_t use)
 static void take_away(writer_t *w, int32_t use, zero_pieces_t pieces, int32_t src, int32_t dst, bool begins)
 {
     const zero_plan_t *plan = w->b->plan;
-    bool as_it_is = begins && plan->buffers[src].dtype == plan->buffers[dst].dtype;
+    bool as_it_is = begins && plan->buffers[src].format.dtype == plan->buffers[dst].format.dtype;
     for (int32_t p = pieces.first; p < pieces.first + pieces.count; p++) {
         int32_t staged = plan->parts[p].buffer[ZERO_ROLE_STAGED_GRAD];
         append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, src, as_it_is ? dst : staged);
@@ -229,7 +229,7 @@ static void deliver(writer_t *w, int32_t s, int32_t use, int32_t from)
 {
     const zero_plan_t *plan = w->b->plan;
     int32_t final = plan->segments[s].buffer[ZERO_ROLE_FINAL];
-    bool same = plan->buffers[from].dtype == plan->segments[s].final;
+    bool same = plan->buffers[from].format.dtype == plan->segments[s].final;
     FOR_PARTS(w->b, s, p)
     {
         int32_t stays = plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];

@@ -98,13 +98,13 @@ static int64_t elements_that_stay(const zero_builder_t *b, share_t *share, const
 static zero_status_t own(zero_builder_t *b, int32_t segment, zero_role_t role, zero_tier_t tier, zero_dtype_t dtype,
                          int64_t elements)
 {
-    return zero_build_buffer(b, segment, role, ZERO_KIND_GRADIENTS, tier, dtype, elements,
+    return zero_build_buffer(b, segment, role, ZERO_KIND_GRADIENTS, tier, zero_format_plain(dtype), elements,
                              &b->plan->segments[segment].buffer[role]);
 }
 
 static zero_status_t in_slot(zero_builder_t *b, int32_t segment, zero_role_t role, zero_dtype_t dtype)
 {
-    return zero_build_buffer(b, segment, role, ZERO_KIND_WINDOW, ZERO_TIER_DEVICE, dtype,
+    return zero_build_buffer(b, segment, role, ZERO_KIND_WINDOW, ZERO_TIER_DEVICE, zero_format_plain(dtype),
                              b->plan->segments[segment].elements, &b->plan->segments[segment].buffer[role]);
 }
 
@@ -202,16 +202,18 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     zero_status_t status;
 
     if ((status = zero_build_buffer(b, index, ZERO_ROLE_PARAM, slotted ? ZERO_KIND_WINDOW : ZERO_KIND_PARAMETERS,
-                                    ZERO_TIER_DEVICE, s->dtype, s->elements, &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
+                                    ZERO_TIER_DEVICE, zero_format_plain(s->dtype), s->elements,
+                                    &buffer[ZERO_ROLE_PARAM])) != ZERO_OK)
         return status;
-    if (slotted && (status = zero_build_buffer(
-                        b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, b->spec->parameters.tier, s->dtype,
-                        b->shard_parameters ? s->slice : s->elements, &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
+    if (slotted &&
+        (status = zero_build_buffer(b, index, ZERO_ROLE_PARAM_SHARD, ZERO_KIND_PARAMETERS, b->spec->parameters.tier,
+                                    zero_format_plain(s->dtype), b->shard_parameters ? s->slice : s->elements,
+                                    &buffer[ZERO_ROLE_PARAM_SHARD])) != ZERO_OK)
         return status;
     if (slotted && b->spec->parameters.tier == ZERO_TIER_NVME &&
-        (status = zero_build_buffer(b, index, ZERO_ROLE_STAGED_PARAM, ZERO_KIND_STAGING, ZERO_TIER_HOST, s->dtype,
-                                    b->shard_parameters ? s->slice : s->elements, &buffer[ZERO_ROLE_STAGED_PARAM])) !=
-            ZERO_OK)
+        (status = zero_build_buffer(b, index, ZERO_ROLE_STAGED_PARAM, ZERO_KIND_STAGING, ZERO_TIER_HOST,
+                                    zero_format_plain(s->dtype), b->shard_parameters ? s->slice : s->elements,
+                                    &buffer[ZERO_ROLE_STAGED_PARAM])) != ZERO_OK)
         return status;
     if (s->trainable)
         return place_gradients(b, index);

@@ -35,7 +35,7 @@ zero_span_t zero_plan_span(const zero_plan_t *plan, int index, int32_t buffer, b
         begin = counted + p->begin;
     if (p != NULL && end > counted + p->end)
         end = counted + p->end;
-    return (zero_span_t){begin, end > begin ? end - begin : 0, zero_plan_bytes(plan, x, begin - holds)};
+    return (zero_span_t){begin, end > begin ? end - begin : 0, zero_format_bytes(&x->format, begin - holds)};
 }
 
 int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element)
