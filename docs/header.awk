@@ -42,6 +42,35 @@ function end_group() {
 
 /^\/\*/ { sub(/^\/\*+/, "/**"); commented = 1; first = "" }
 
+# Indented lines of a comment are a program or a list, to be printed as they stand.
+/^ \*     / {
+    if (!verbatim) print " * @verbatim"
+    else if (gap) print ""
+    verbatim = 1
+    gap = 0
+    sub(/^ \*     /, "")
+    print
+    next
+}
+verbatim && /^ \*$/ { gap = 1; next }
+verbatim {
+    print "@endverbatim\n *"
+    verbatim = 0
+    gap = 0
+}
+
+# Tags: a line of a comment that begins with one is a paragraph of its own.
+/^ \* (Collective|When|May fail with|Owner)[:.,; ]/ {
+    tag = $0
+    sub(/^ \* /, "", tag)
+    match(tag, /^(Collective|When|May fail with|Owner)/)
+    rest = substr(tag, RLENGTH + 1)
+    sub(/^[:.,;]? */, "", rest)
+    tag = substr(tag, 1, RLENGTH)
+    print " * @par " tag "\n * " (rest == "" || rest == "*/" ? "Every rank makes the call. " rest : rest)
+    next
+}
+
 /^(ZERO_API|static inline) / {
     if (!commented && first != "") print (first ~ /\(/ ? "/** @copydoc " : "/** See #") first " */"
     if (first == "") first = declared($0)

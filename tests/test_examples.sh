@@ -33,6 +33,22 @@ if build minimal.c; then
     ./minimal >out || fail "minimal: $(cat out)"
 fi
 
+# The program at the top of zero.h: it finds the line.
+{
+    printf '%s\n' '#include <stdio.h>' '#include <zero/zero.h>' 'int main(void)' '{' 'zero_comm_t *comm;' 'zero_device_t *device;' \
+        'zero_config_t config;' 'zero_engine_t *engine;' 'zero_param_desc_t desc;' 'zero_unit_t unit;' 'zero_param_t param;' 'zero_pass_t pass;'
+    sed -n '/^ \* A small program/,/^ \* The life of an engine/s/^ \*     //p' "$srcdir/zero/zero.h" |
+        sed 's/^zero_destroy(engine);/printf("%.2f %.2f\\n", w[0], w[1]);\n&/'
+    printf '%s\n' 'zero_device_destroy(device);' 'zero_comm_destroy(comm);' 'return 0;' '}'
+} >header.c
+# shellcheck disable=SC2046 # words on purpose
+if cc -O2 header.c -o header $(pkg-config --cflags --libs zero) >out 2>&1; then
+    ./header >out
+    [ "$(cat out)" = '3.00 -1.00' ] || fail "the program in zero.h found $(cat out), not 3.00 -1.00"
+else
+    fail "the program in zero.h does not compile: $(cat out)"
+fi
+
 if build own_ranks.c; then
     for n in 1 2 3; do timeout -k 5 120 ./own_ranks $n >out 2>&1 || { fail "own_ranks $n"; cat out; }; done
 fi
