@@ -106,7 +106,7 @@ START_TEST(wrong_options_are_named_at_once)
     BAD(c.timeout_s = 0, "config.timeout_s is 0");
     good.comm = NULL;
     good.device = NULL;
-    REFUSED(c.plan_world = (1 << 20) + 1, ZERO_ERR_ARG, "the plan is for 1048577 ranks", "config.plan_world");
+    REFUSED(c.plan_world = (1 << 20) + 1, ZERO_ERR_ARG, "config.plan_world is 1048577", "");
     good.plan_world = 2;
     zero_device_t far_away = {.caps = {.name = "far"}};
     REFUSED((c.guard = true, c.device = &far_away), ZERO_ERR_UNSUPPORTED, "config.guard is set", "device 'far'");

@@ -7,6 +7,7 @@
 
 Suite *engine_matrix_suite(void);
 Suite *engine_misuse_suite(void);
+Suite *engine_config_suite(void);
 Suite *engine_options_suite(void);
 Suite *engine_order_suite(void);
 Suite *engine_guard_suite(void);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_engine.c - the engine on the public API: numbers (engine_matrix.c), misuse and failures (engine_misuse.c),
- * options and declarations (engine_options.c), accesses after release (engine_guard.c), ranks that differ
- * (engine_order.c), memory (engine_memory.c), values in and out (engine_values.c), the caller's own optimizer
+ * options (engine_config.c, engine_options.c) and declarations, accesses after release (engine_guard.c), ranks that
+ * differ (engine_order.c), memory (engine_memory.c), values in and out (engine_values.c), the caller's own optimizer
  * (engine_guests.c) and memory (engine_allocators.c). */
 #include "tests/engine_suites.h"
 
@@ -11,6 +11,7 @@ int main(void)
 {
     SRunner *runner = srunner_create(engine_matrix_suite());
     srunner_add_suite(runner, engine_misuse_suite());
+    srunner_add_suite(runner, engine_config_suite());
     srunner_add_suite(runner, engine_options_suite());
     srunner_add_suite(runner, engine_order_suite());
     srunner_add_suite(runner, engine_guard_suite());

@@ -411,12 +411,11 @@ START_TEST(hash_sees_every_declaration)
         statement;                                       \
         ck_assert_msg(hash() != base, "%s", #statement); \
     } while (0)
+    CHANGES(d->spec.options = 1);
     CHANGES(d->spec.world = 3);
     CHANGES(d->spec.window = 3);
     CHANGES(d->spec.micro_steps = 2);
-    CHANGES(d->spec.reduce = ZERO_REDUCE_LAST);
     CHANGES(d->spec.reduce_dtype = ZERO_BF16);
-    CHANGES(d->spec.persist_bytes = 1);
     CHANGES(declare_stage(d, 2));
     CHANGES(d->spec.channels = 3);
     CHANGES(d->spec.piece = ZERO_PIECE_QUANTUM);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine.c - an engine's life: configuration, creation, failure, destruction. */
+/* engine.c - an engine's life: creation, failure, destruction. */
 #include "optim/rules.h"
-#include "zero/engine.h"
 #include "zero/comm/staged.h"
+#include "zero/config.h"
+#include "zero/engine.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -16,140 +16,21 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* ---- configuration ---------------------------------------------------------------------------------------------- */
-
-zero_status_t zero_config_stage(zero_config_t *config, int stage)
-{
-    if (!config || stage < 0 || stage > 3)
-        return ZERO_ERR_ARG;
-    const zero_row_t full = {.sharding = ZERO_FULL}, sharded = {.sharding = ZERO_SHARDED};
-    config->parameters = stage >= 3 ? sharded : full;
-    config->gradients = stage >= 2 ? sharded : full;
-    config->optimizer = stage >= 1 ? sharded : full;
-    return ZERO_OK;
-}
-
-static zero_config_t default_config(void)
-{
-    zero_config_t config = {
-        .size = sizeof config,
-        .window = 2,
-        .reduce = ZERO_REDUCE_EVERY,
-        .micro_steps = 1,
-        .reduce_dtype = ZERO_FP32,
-        .persist_bytes = 65536,
-        .clip = 1,
-        .grad_scale = 1,
-        .beta1 = 0.9,
-        .beta2 = 0.95,
-        .eps = 1e-8,
-        .weight_decay = 0.1,
-        .offload_ratio = 1,
-        .timeout_s = 600,
-        .check_order = true,
-    };
-    zero_config_stage(&config, 3);
-    return config;
-}
-
-void zero_config_init_size(zero_config_t *config, size_t size)
-{
-    const zero_config_t defaults = default_config();
-    zero_struct_init(config, size, &defaults, sizeof defaults);
-}
-
-static zero_status_t check_optimizer(const zero_config_t *c, zero_error_t *error)
-{
-    if ((unsigned)c->rule >= ZERO_RULES)
-        return zero_fail(error, ZERO_ERR_ARG, "config.rule is %d: use one of zero_rule_t", (int)c->rule);
-    if ((c->rule == ZERO_RULE_CUSTOM) != (c->update != NULL))
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "config.rule is '%s' and config.update is %s: set both for an optimizer of your own, or "
-                         "neither",
-                         zero_rule_name(c->rule), c->update ? "set" : "NULL");
-    if (c->update_states < 0 || c->update_states > 2 || (c->update_states > 0 && !c->update))
-        return zero_fail(error, ZERO_ERR_ARG, "config.update_states is %d: 0 to 2 with config.update, else 0",
-                         c->update_states);
-    const struct {
-        const char *name;
-        double value;
-    } betas[] = {{"beta1", c->beta1}, {"beta2", c->beta2}};
-    for (int i = 0; i < 2; i++)
-        if (!(betas[i].value >= 0 && betas[i].value < 1))
-            return zero_fail(error, ZERO_ERR_ARG, "config.%s is %g: it is at least 0 and less than 1", betas[i].name,
-                             betas[i].value);
-    if ((zero_rule_reads_eps(c->rule) && !(c->eps > 0)) || !isfinite(c->eps))
-        return zero_fail(error, ZERO_ERR_ARG, "config.eps is %g: it is a positive number", c->eps);
-    if (!(c->weight_decay >= 0) || !isfinite(c->weight_decay))
-        return zero_fail(error, ZERO_ERR_ARG, "config.weight_decay is %g: it is at least 0", c->weight_decay);
-    return ZERO_OK;
-}
-
-/* Where a row is on a drive, a folder there is named, unless nothing is to run. */
-static zero_status_t check_nvme(const zero_config_t *c, zero_error_t *error)
-{
-    const struct {
-        const char *name;
-        zero_tier_t tier;
-    } rows[] = {{"parameters", c->parameters.tier}, {"optimizer", c->optimizer.tier}};
-    for (int i = 0; i < 2; i++)
-        if (rows[i].tier == ZERO_TIER_NVME && c->plan_world == 0 && (!c->nvme_path || !*c->nvme_path))
-            return zero_fail(error, ZERO_ERR_ARG,
-                             "config.%s.tier is ZERO_TIER_NVME, but config.nvme_path names no folder: give one on a "
-                             "local drive",
-                             rows[i].name);
-    return ZERO_OK;
-}
-
-/* What zero_plan_check_options does not. */
-static zero_status_t check_config(const zero_config_t *c, zero_error_t *error)
-{
-    if (c->plan_world < 0)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "config.plan_world is %d: use 0 to train, or the number of ranks to plan for", c->plan_world);
-    if (c->plan_world == 0 && (!c->comm || !c->device))
-        return zero_fail(error, ZERO_ERR_ARG, "config.%s is NULL: give one, or set plan_world to plan only",
-                         c->comm ? "device" : "comm");
-    if (c->plan_world == 0 && !c->device->caps.host_memory && !c->comm->caps.device_pointers)
-        return zero_fail(
-            error, ZERO_ERR_UNSUPPORTED,
-            "communicator '%s' cannot reach the memory of device '%s': wrap it in zero_comm_staged, or use "
-            "zero_comm_nccl",
-            c->comm->caps.name, c->device->caps.name);
-    if (c->plan_world == 0 && c->device->caps.host_memory && !c->comm->caps.host_pointers &&
-        !c->comm->caps.device_pointers)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "communicator '%s' moves no data, and device '%s' has none that does: start CPU ranks on "
-                         "several machines with mpiexec (zero_comm_mpi)",
-                         c->comm->caps.name, c->device->caps.name);
-    if (c->guard && c->device && !c->device->caps.host_memory)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "config.guard is set, but device '%s' has memory that the host cannot protect: leave it off, "
-                         "or run the same program on the CPU device",
-                         c->device->caps.name);
-    if (!(c->clip >= 0) || !isfinite(c->clip))
-        return zero_fail(error, ZERO_ERR_ARG, "config.clip is %g: it is at least 0 (off)", c->clip);
-    if (!(c->grad_scale > 0) || !isfinite(c->grad_scale))
-        return zero_fail(error, ZERO_ERR_ARG, "config.grad_scale is %g: it is a positive number", c->grad_scale);
-    if (!(c->timeout_s > 0) || !isfinite(c->timeout_s))
-        return zero_fail(error, ZERO_ERR_ARG, "config.timeout_s is %g: it is a positive number of seconds",
-                         c->timeout_s);
-    zero_status_t status = check_optimizer(c, error);
-    return status == ZERO_OK ? check_nvme(c, error) : status;
-}
+/* ---- creation ---------------------------------------------------------------------------------------------------- */
 
 zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, zero_error_t *error)
 {
     if (!engine)
         return zero_fail(error, ZERO_ERR_ARG, "zero_create has nowhere to put the engine");
     *engine = NULL;
-    zero_config_t own = default_config();
+    zero_config_t own;
+    zero_config_init(&own);
     zero_status_t status = zero_struct_take(&own, sizeof own, config, ZERO_UP_TO(zero_config_t, update_states),
                                             "zero_config_t", "zero_config_init", error);
     if (status != ZERO_OK)
         return status;
     config = &own;
-    status = check_config(config, error);
+    status = zero_config_check(config, error);
     if (status != ZERO_OK)
         return status;
 
@@ -179,17 +60,8 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     }
     spec->world = e->world;
     spec->channels = spec->device.asynchronous ? 2 : 1;
-    spec->parameters = config->parameters;
-    spec->gradients = config->gradients;
-    spec->optimizer = config->optimizer;
-    spec->window = config->window;
-    spec->reduce = config->reduce;
-    spec->micro_steps = config->micro_steps;
-    spec->reduce_dtype = config->reduce_dtype;
-    spec->persist_bytes = config->persist_bytes;
     spec->piece = ZERO_PIECE;
-    spec->own_pages = config->guard;
-    spec->offload_ratio = config->offload_ratio;
+    zero_config_to_spec(config, spec);
     const zero_rule_options_t numbers = zero_rule_options(config);
     spec->states = config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &numbers);
     spec->state_format = zero_rule_format(config->rule);

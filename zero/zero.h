@@ -329,9 +329,9 @@ static inline void zero_config_init(zero_config_t *config)
 ZERO_API zero_status_t zero_config_stage(zero_config_t *config, int stage);
 
 /* Creates an engine from *config.
- * May fail with: ZERO_ERR_ARG if an option is wrong, alone or with others; the sentence begins with
- * its name. ZERO_ERR_UNSUPPORTED if the communicator cannot reach the device's memory, or a row
- * cannot live on its tier.
+ * May fail with: ZERO_ERR_ARG if options are out of bounds (the sentence names each of them), or if
+ * one does not go with another. ZERO_ERR_UNSUPPORTED if the communicator cannot reach the device's
+ * memory, or a row cannot live on its tier. The sentence begins with an option's name.
  * Owner: the caller, until zero_destroy. *config is copied, but not what it points to: nvme_path
  * must stay valid until zero_commit returns; comm, device and callback contexts as described
  * there. */

@@ -87,6 +87,17 @@ zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t
     return ZERO_OK;
 }
 
+void zero_hash_text(uint64_t *hash, const char *text)
+{
+    size_t n = strlen(text);
+    zero_hash_word(hash, n);
+    for (size_t i = 0; i < n; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, text + i, n - i < 8 ? n - i : 8);
+        zero_hash_word(hash, word);
+    }
+}
+
 const char *zero_version(void)
 {
     return ZERO_VERSION;

@@ -143,4 +143,17 @@ static inline uint64_t zero_splitmix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
+/* One hash of many words, which are mixed in one after the other (SplitMix64 as a keyed step). It begins as 0. */
+static inline void zero_hash_word(uint64_t *hash, uint64_t word)
+{
+    *hash = zero_splitmix64(*hash ^ word) + word;
+}
+static inline void zero_hash_real(uint64_t *hash, double value)
+{
+    uint64_t word;
+    memcpy(&word, &value, sizeof word);
+    zero_hash_word(hash, word);
+}
+void zero_hash_text(uint64_t *hash, const char *text);
+
 #endif

@@ -106,7 +106,7 @@ zero_status_t zero_exec_guard_unit(zero_exec_t *x, int32_t unit, uint32_t flags,
 zero_status_t zero_exec_guard_create(zero_exec_t *x, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
-    bool poisons = __asan_poison_memory_region && __asan_unpoison_memory_region, protects = plan->spec->own_pages;
+    bool poisons = __asan_poison_memory_region && __asan_unpoison_memory_region, protects = plan->spec->guard;
     zero_status_t status = ZERO_OK;
     if (!x->device->caps.host_memory || (!poisons && !protects))
         return ZERO_OK;

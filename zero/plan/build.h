@@ -85,7 +85,7 @@ void zero_build_hash(zero_builder_t *b);
 static inline uint64_t zero_build_align(const zero_spec_t *spec, zero_tier_t tier)
 {
     uint64_t page = spec->device.page > ZERO_PAGE ? spec->device.page : ZERO_PAGE;
-    return tier == ZERO_TIER_DEVICE && spec->own_pages ? page : ZERO_ALIGN_BYTES;
+    return tier == ZERO_TIER_DEVICE && spec->guard ? page : ZERO_ALIGN_BYTES;
 }
 
 /* Appends a buffer of elements in this format (overflow: ZERO_ERR_MEMORY). *out is its index. */

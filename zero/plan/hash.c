@@ -2,110 +2,100 @@
 /* hash.c - one number for all that ranks must agree on, and the bytes that a step moves. */
 #include "zero/plan/build.h"
 
-/* Words are mixed one after the other (SplitMix64 as a keyed step); fields are added one by one, so that padding of
- * structs never counts. */
-static void add(uint64_t *hash, uint64_t word)
+/* Fields are added one by one, so that padding of structs never counts. */
+uint64_t zero_spec_hash_param(const zero_spec_t *spec, int32_t param)
 {
-    *hash = zero_splitmix64(*hash ^ word) + word;
+    const zero_spec_param_t *p = &spec->params[param];
+    uint64_t hash = 0;
+    zero_hash_text(&hash, p->name);
+    zero_hash_text(&hash, spec->units[p->unit].name);
+    zero_hash_word(&hash, (uint64_t)p->unit);
+    zero_hash_word(&hash, (uint64_t)p->ndim);
+    for (int32_t d = 0; d < p->ndim; d++)
+        zero_hash_word(&hash, (uint64_t)p->shape[d]);
+    zero_hash_word(&hash, (uint64_t)p->dtype);
+    zero_hash_word(&hash, p->trainable);
+    zero_hash_real(&hash, p->decay_scale);
+    zero_hash_real(&hash, p->lr_scale);
+    return hash;
 }
 
-static void add_double(uint64_t *hash, double value)
+uint64_t zero_spec_hash_params(const zero_spec_t *spec)
 {
-    uint64_t word;
-    memcpy(&word, &value, sizeof word);
-    add(hash, word);
+    uint64_t hash = 0;
+    zero_hash_word(&hash, (uint64_t)spec->unit_count);
+    zero_hash_word(&hash, (uint64_t)spec->param_count);
+    for (int32_t i = 0; i < spec->unit_count; i++)
+        zero_hash_text(&hash, spec->units[i].name);
+    for (int32_t i = 0; i < spec->param_count; i++)
+        zero_hash_word(&hash, zero_spec_hash_param(spec, i));
+    return hash;
 }
 
-static void add_text(uint64_t *hash, const char *text)
+uint64_t zero_spec_hash_passes(const zero_spec_t *spec)
 {
-    size_t n = text != NULL ? strlen(text) : 0;
-    add(hash, n);
-    for (size_t i = 0; i < n; i += 8) {
-        uint64_t word = 0;
-        memcpy(&word, text + i, n - i < 8 ? n - i : 8);
-        add(hash, word);
+    uint64_t hash = 0;
+    zero_hash_word(&hash, (uint64_t)spec->pass_count);
+    for (int32_t i = 0; i < spec->pass_count; i++) {
+        zero_hash_text(&hash, spec->passes[i].name);
+        zero_hash_word(&hash, (uint64_t)spec->passes[i].kind);
+        zero_hash_word(&hash, (uint64_t)spec->passes[i].use_count);
+        for (int32_t u = 0; u < spec->passes[i].use_count; u++) {
+            zero_hash_word(&hash, (uint64_t)spec->passes[i].uses[u].unit);
+            zero_hash_word(&hash, spec->passes[i].uses[u].flags);
+        }
     }
+    return hash;
 }
 
 static void add_format(uint64_t *hash, const zero_format_t *format)
 {
-    add(hash, (uint64_t)format->dtype | (uint64_t)format->block << 8 | (uint64_t)format->block_bytes << 32);
-}
-
-static void add_spec(uint64_t *hash, const zero_spec_t *spec)
-{
-    const zero_row_t *rows[] = {&spec->parameters, &spec->gradients, &spec->optimizer};
-    for (int i = 0; i < 3; i++) {
-        add(hash, (uint64_t)rows[i]->sharding);
-        add(hash, (uint64_t)rows[i]->tier);
-    }
-    const int64_t numbers[] = {spec->world,        spec->window,        spec->reduce,        spec->micro_steps,
-                               spec->reduce_dtype, spec->persist_bytes, spec->channels,      spec->unit_count,
-                               spec->param_count,  spec->pass_count,    spec->reserve_count, spec->piece};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        add(hash, (uint64_t)numbers[i]);
-    add(hash, (uint64_t)spec->states);
-    add_format(hash, &spec->state_format);
-    add_double(hash, spec->offload_ratio);
-    add_text(hash, spec->comm.name);
-    add(hash, spec->comm.ring_bytes);
-    add_text(hash, spec->device.name);
-    for (int32_t i = 0; i < spec->unit_count; i++)
-        add_text(hash, spec->units[i].name);
-    for (int32_t i = 0; i < spec->param_count; i++) {
-        const zero_spec_param_t *p = &spec->params[i];
-        add_text(hash, p->name);
-        add(hash, (uint64_t)p->unit);
-        add(hash, (uint64_t)p->ndim);
-        for (int32_t d = 0; d < p->ndim; d++)
-            add(hash, (uint64_t)p->shape[d]);
-        add(hash, (uint64_t)p->dtype);
-        add(hash, p->trainable);
-        add_double(hash, p->decay_scale);
-        add_double(hash, p->lr_scale);
-    }
-    for (int32_t i = 0; i < spec->pass_count; i++) {
-        add_text(hash, spec->passes[i].name);
-        add(hash, (uint64_t)spec->passes[i].kind);
-        add(hash, (uint64_t)spec->passes[i].use_count);
-        for (int32_t u = 0; u < spec->passes[i].use_count; u++) {
-            add(hash, (uint64_t)spec->passes[i].uses[u].unit);
-            add(hash, spec->passes[i].uses[u].flags);
-        }
-    }
+    zero_hash_word(hash, (uint64_t)format->dtype | (uint64_t)format->block << 8 | (uint64_t)format->block_bytes << 32);
 }
 
 void zero_build_hash(zero_builder_t *b)
 {
     const zero_plan_t *plan = b->plan;
+    const zero_spec_t *spec = b->spec;
     uint64_t hash = 0;
 
-    add_spec(&hash, b->spec);
+    zero_hash_word(&hash, spec->options);
+    zero_hash_word(&hash, (uint64_t)spec->world);
+    zero_hash_word(&hash, (uint64_t)spec->channels);
+    zero_hash_word(&hash, (uint64_t)spec->piece);
+    zero_hash_word(&hash, (uint64_t)spec->states);
+    add_format(&hash, &spec->state_format);
+    zero_hash_text(&hash, spec->comm.name);
+    zero_hash_word(&hash, spec->comm.ring_bytes);
+    zero_hash_text(&hash, spec->device.name);
+    zero_hash_word(&hash, zero_spec_hash_params(spec));
+    zero_hash_word(&hash, zero_spec_hash_passes(spec));
     /* Reserves (activations) may differ between ranks; they lie behind everything else, so that no offset depends on
      * them. */
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
         if (x->kind == ZERO_KIND_ACTIVATIONS || x->kind == ZERO_KIND_WORKSPACE)
             continue;
-        add(&hash, (uint64_t)(uint32_t)x->segment | (uint64_t)(uint32_t)x->part << 32);
-        add(&hash, (uint64_t)x->role | (uint64_t)x->kind << 8 | (uint64_t)x->tier << 16);
+        zero_hash_word(&hash, (uint64_t)(uint32_t)x->segment | (uint64_t)(uint32_t)x->part << 32);
+        zero_hash_word(&hash, (uint64_t)x->role | (uint64_t)x->kind << 8 | (uint64_t)x->tier << 16);
         add_format(&hash, &x->format);
-        add(&hash, x->offset);
-        add(&hash, x->bytes);
+        zero_hash_word(&hash, x->offset);
+        zero_hash_word(&hash, x->bytes);
     }
     for (int32_t i = 0; i < plan->program_count; i++) {
         const zero_program_t *p = &plan->programs[i];
-        add(&hash, (uint64_t)p->kind);
-        add(&hash, (uint64_t)p->op_count);
+        zero_hash_word(&hash, (uint64_t)p->kind);
+        zero_hash_word(&hash, (uint64_t)p->op_count);
         for (int32_t o = 0; o < p->op_count; o++) {
             const zero_op_t *op = &p->ops[o];
-            add(&hash, (uint64_t)op->kind | (uint64_t)op->stream << 8 | (uint64_t)op->src_own << 16 |
-                           (uint64_t)op->dst_own << 24 | (uint64_t)op->group << 32 | (uint64_t)op->flags << 40);
-            add(&hash, (uint64_t)(uint32_t)op->unit | (uint64_t)(uint32_t)op->segment << 32);
-            add(&hash, (uint64_t)(uint32_t)op->src | (uint64_t)(uint32_t)op->dst << 32);
-            add(&hash, (uint64_t)(uint32_t)op->use | (uint64_t)(uint32_t)op->event << 32);
-            add(&hash, (uint64_t)(uint32_t)op->part);
-            add(&hash, (uint64_t)op->count);
+            zero_hash_word(&hash, (uint64_t)op->kind | (uint64_t)op->stream << 8 | (uint64_t)op->src_own << 16 |
+                                      (uint64_t)op->dst_own << 24 | (uint64_t)op->group << 32 |
+                                      (uint64_t)op->flags << 40);
+            zero_hash_word(&hash, (uint64_t)(uint32_t)op->unit | (uint64_t)(uint32_t)op->segment << 32);
+            zero_hash_word(&hash, (uint64_t)(uint32_t)op->src | (uint64_t)(uint32_t)op->dst << 32);
+            zero_hash_word(&hash, (uint64_t)(uint32_t)op->use | (uint64_t)(uint32_t)op->event << 32);
+            zero_hash_word(&hash, (uint64_t)(uint32_t)op->part);
+            zero_hash_word(&hash, (uint64_t)op->count);
         }
     }
     b->plan->hash = hash != 0 ? hash : 1;

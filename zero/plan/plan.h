@@ -59,8 +59,9 @@ typedef struct zero_spec {
     zero_format_t state_format; /* of each; ZERO_ALIGN_ELEMENTS is a multiple of its block */
     int64_t piece;              /* elements of a part off the device, and of what is staged at a time: a multiple of
                                    ZERO_PIECE_QUANTUM */
-    bool own_pages;             /* buffers of the device tier share no pages of memory, so that each can be protected */
+    bool guard;                 /* buffers of the device tier share no pages of memory, so that each can be protected */
     double offload_ratio; /* share of the optimizer state that lies on its row's tier where that is not the device */
+    uint64_t options;     /* a hash of the options that members of this struct are copies of */
     zero_comm_caps_t comm;
     int channels; /* independent communicators that the engine makes: 1 where the device is not asynchronous */
     zero_device_caps_t device;
@@ -73,6 +74,9 @@ typedef struct zero_spec {
     zero_spec_reserve_t *reserves;
     int32_t reserve_count;
 } zero_spec_t;
+
+/* Ranks of one plan: enough for any machine, small enough that world * 128 elements of padding cannot overflow. */
+#define ZERO_MAX_WORLD (1 << 20)
 
 /* spec->piece of an engine: enough for large transfers, little enough that a ring of pieces is small. */
 #define ZERO_PIECE (1 << 20)
@@ -290,8 +294,8 @@ int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element);
 /* Bytes of the step's scalars (exec/ defines what is in them). */
 #define ZERO_SCALARS_BYTES 512
 
-/* Whether the options, all in spec but units, parameters, passes and reserves, can be planned with, each by itself and
- * together. The sentence names the member of zero_config_t. */
+/* Whether options, each of which is possible by itself, can be planned with together, on such a device and
+ * communicator. The sentence names the member of zero_config_t. */
 zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *error);
 
 /* Checks options and declarations, builds segments, programs with their events, and the memory layout. ZERO_ERR_ARG
@@ -315,6 +319,11 @@ zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
  * go together is left to zero_plan_build. */
 enum { ZERO_CHANGES = 11 };
 bool zero_plan_change(const zero_spec_t *spec, int i, zero_spec_t *changed, char *text, size_t size);
+
+/* Hashes of a declaration's parts: a parameter with its unit; all units and parameters; all passes with their uses. */
+uint64_t zero_spec_hash_param(const zero_spec_t *spec, int32_t param);
+uint64_t zero_spec_hash_params(const zero_spec_t *spec);
+uint64_t zero_spec_hash_passes(const zero_spec_t *spec);
 
 /* Bytes that a rank moves in one step of micro_steps micro-steps. */
 zero_status_t zero_plan_traffic(const zero_plan_t *plan, int micro_steps, zero_traffic_t *traffic, zero_error_t *error);
