@@ -84,7 +84,7 @@ static int gather_case(zero_comm_t *c, const place_t *p, uint64_t bytes, int mod
         uint64_t total = (uint64_t)c->size * bytes + 1;
         char *r = operand(p, recv, 0, total), *s = operand(p, send, total, bytes + 1);
         s = mode == IN_PLACE ? r + (size_t)c->rank * bytes : s;
-        EXPECT_OK(c->ops->all_gather(c, s, r, bytes, p->native, error));
+        EXPECT_OK(zero_comm_all_gather(c, s, r, bytes, p->native, error));
         if (result(p, recv, r, total))
             return 1;
     }
@@ -117,7 +117,7 @@ static int reduce_case(zero_comm_t *c, const place_t *p, int64_t count, zero_dty
     uint64_t room = (bytes + 1 + 127) / 128 * 128;
     char *from = operand(p, send, 0, bytes + 1), *to = operand(p, other, room, (uint64_t)count * element + 1);
     to = in_place ? from + (size_t)c->rank * (size_t)count * element : to;
-    EXPECT_OK(c->ops->reduce_scatter(c, from, to, count, dtype, p->native, error));
+    EXPECT_OK(zero_comm_reduce_scatter(c, from, to, count, dtype, p->native, error));
     if (result(p, send, from, bytes + 1) || (!in_place && result(p, other, to, (uint64_t)count * element + 1)))
         return 1;
     EXPECT(c->bytes_reduced - before == (uint64_t)(c->size - 1) * (uint64_t)count * element);
@@ -163,7 +163,7 @@ static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
             for (int in_place = 0; in_place < 2; in_place++)
                 if (reduce_case(c, p, counts[i], (zero_dtype_t)dtype, in_place, seed + (unsigned)i))
                     return 1;
-    EXPECT_OK(c->ops->check(c, error));
+    EXPECT_OK(zero_comm_check(c, error));
     return 0;
 }
 
@@ -190,7 +190,9 @@ int comm_ring_cases(zero_comm_t *c)
     EXPECT(strcmp(caps.name, c->caps.name) == 0 && caps.ring_bytes == c->caps.ring_bytes &&
            caps.in_place == c->caps.in_place && caps.host_pointers == c->caps.host_pointers &&
            caps.device_pointers == c->caps.device_pointers);
-    EXPECT(c->ops->ring_resident(c) == c->caps.ring_bytes);
+    uint64_t own, others;
+    zero_comm_resident(c, &own, &others);
+    EXPECT(own == c->caps.ring_bytes);
     return 0;
 }
 
@@ -221,31 +223,32 @@ int comm_differ_cases(zero_comm_t *c, int kind)
 {
     static char data[4 * 200000], recv[4 * 200000];
     const bool odd = c->rank == c->size - 1;
-    const zero_comm_ops_t *ops = c->ops;
     zero_comm_note_t note = {.key = 1 + odd,
                              .words = {[0] = (uint64_t)c->rank, [ZERO_COMM_WORDS - 1] = 77 + (uint64_t)c->rank}};
     zero_error_t e = {0};
     zero_status_t status = ZERO_OK;
     switch (kind) {
     case 0:
-        status = odd ? ops->reduce_scatter(c, data, recv, 16, ZERO_FP32, NULL, &e)
-                     : ops->all_gather(c, data, recv, 64, NULL, &e);
+        status = odd ? zero_comm_reduce_scatter(c, data, recv, 16, ZERO_FP32, NULL, &e)
+                     : zero_comm_all_gather(c, data, recv, 64, NULL, &e);
         break;
     case 1: /* one of many steps, or that lets others read its memory, and one of a few bytes */
-        status = odd ? ops->exchange(c, data, recv, 8, &e) : ops->all_gather(c, data, recv, 199999, NULL, &e);
+        status =
+            odd ? zero_control_exchange(c, data, recv, 8, &e) : zero_comm_all_gather(c, data, recv, 199999, NULL, &e);
         break;
     case 2:
-        status = ops->all_gather(c, data, recv, odd ? 5004 : 5000, NULL, &e);
+        status = zero_comm_all_gather(c, data, recv, odd ? 5004 : 5000, NULL, &e);
         break;
     case 3:
-        status = ops->reduce_scatter(c, data, recv, odd ? 4000 : 8000, odd ? ZERO_FP32 : ZERO_BF16, NULL, &e);
+        status = zero_comm_reduce_scatter(c, data, recv, odd ? 4000 : 8000, odd ? ZERO_FP32 : ZERO_BF16, NULL, &e);
         break;
     case 4: /* where no byte is to be had */
-        status = odd ? ops->reduce_scatter(c, data, recv, 0, ZERO_FP32, NULL, &e) : ops->exchange(c, data, recv, 0, &e);
+        status = odd ? zero_comm_reduce_scatter(c, data, recv, 0, ZERO_FP32, NULL, &e)
+                     : zero_control_exchange(c, data, recv, 0, &e);
         break;
     default: /* the same for another purpose */
         c->note = &note;
-        status = ops->exchange(c, data, recv, 64, &e);
+        status = zero_control_exchange(c, data, recv, 64, &e);
     }
     if (status == ZERO_ERR_MISMATCH) {
         int other = c->other.rank;
@@ -259,7 +262,7 @@ int comm_differ_cases(zero_comm_t *c, int kind)
            (kind != 2 || (strstr(e.text, "5000 bytes") && strstr(e.text, "5004 bytes"))));
     for (size_t i = 0; i < sizeof recv; i++)
         EXPECT(recv[i] == 0); /* and what was sent is 0, too: nothing else came */
-    EXPECT(ops->exchange(c, data, recv, 64, &e) != ZERO_OK);
+    EXPECT(zero_control_exchange(c, data, recv, 64, &e) != ZERO_OK);
     return 0;
 }
 

@@ -26,7 +26,7 @@ enum { WORLD_MOST = 4, LEAST = 65536 };
 
 static zero_node_t *node_of(zero_comm_t *c)
 {
-    return &((zero_local_t *)c)->node;
+    return &((zero_local_t *)c->control)->node;
 }
 
 static int open_shm(zero_comm_t **c, const zero_bootstrap_t *b, double timeout_s)
@@ -84,7 +84,7 @@ static int long_slices(zero_comm_t *c, bool in_place)
     memset(recv, 0xee, (size_t)c->size * words * 8);
     for (size_t i = 0; i < words; i++)
         send[i] = zero_splitmix64((uint64_t)c->rank << 40 | i);
-    EXPECT_OK(c->ops->all_gather(c, send, recv, words * 8, NULL, error));
+    EXPECT_OK(zero_comm_all_gather(c, send, recv, words * 8, NULL, error));
     for (int r = 0; r < c->size; r++)
         for (size_t i = 0; i < words; i++)
             EXPECT(recv[(size_t)r * words + i] == zero_splitmix64((uint64_t)r << 40 | i));
@@ -162,7 +162,7 @@ static int unread_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
     EXPECT(b->all_gather(b->ctx, &refused, all, 1) == 0);
     if (all[1]) {
         node_of(c)->direct_bytes = 1;
-        zero_status_t status = c->ops->all_gather(c, buffer + rank * 5000, buffer, 5000, NULL, &e);
+        zero_status_t status = zero_comm_all_gather(c, buffer + rank * 5000, buffer, 5000, NULL, &e);
         EXPECT(status == (rank == 1 ? ZERO_ERR_SYSTEM : ZERO_ERR_TIMEOUT));
         EXPECT(strstr(e.text, rank == 1 ? "rank 1 cannot read 5000 bytes of rank 0 (pid "
                                         : "in all-gather; late: rank 1 (pid "));
@@ -214,7 +214,7 @@ static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
             signal(SIGSEGV, die);
         while (!victim && k->early && !zero_family_is_dead(node_of(c)->family, world - 1))
             usleep(1000);
-        EXPECT(c->ops->all_gather(c, send, recv, bytes, NULL, &e) == ZERO_ERR_PEER);
+        EXPECT(zero_comm_all_gather(c, send, recv, bytes, NULL, &e) == ZERO_ERR_PEER);
         snprintf(wanted, sizeof wanted, "rank %d (pid %d) ended without a word during all-gather", world - 1,
                  pids[world - 1]);
         EXPECT(strcmp(e.text, wanted) == 0);

@@ -394,7 +394,7 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
                 return 0;
             }
             /* until the others have given this rank up */
-            for (int k = 0; scene->kind == STOP_CALLING && k < 5000 && comm->ops->check(comm, NULL) == ZERO_OK; k++)
+            for (int k = 0; scene->kind == STOP_CALLING && k < 5000 && zero_comm_check(comm, NULL) == ZERO_OK; k++)
                 nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
         }
         start = s == 1 ? now() : start;

@@ -33,7 +33,7 @@ static zero_status_t keep(shared_t *s, int rank, zero_status_t status, const zer
 static zero_status_t gather(nccl_rank_t *r, zero_comm_t *c, int i, zero_error_t *e)
 {
     char *own = r->room[i] + (size_t)c->rank * NCCL_SLICE;
-    return c->ops->all_gather(c, own, r->room[i], NCCL_SLICE, r->native[i], e);
+    return zero_comm_all_gather(c, own, r->room[i], NCCL_SLICE, r->native[i], e);
 }
 
 /* What a trainer does: both streams get work, their ends are waited for, and then it asks whether that counts. */
@@ -50,7 +50,7 @@ static zero_status_t work(nccl_rank_t *r, zero_comm_t *other, zero_error_t *e)
             return zero_fail(e, ZERO_ERR_PLAN, "%s", why.text);
         }
     }
-    return status ? status : r->c->ops->check(r->c, e);
+    return status ? status : zero_comm_check(r->c, e);
 }
 
 /* Nothing runs any more on either communicator. */
@@ -59,9 +59,9 @@ static int is_over(nccl_rank_t *r, zero_comm_t *other, zero_status_t expected)
     zero_error_t e = {0};
     char byte = 0, all[8];
     EXPECT(gather(r, r->c, 0, &e) == expected);
-    EXPECT(other->ops->reduce_scatter(other, r->room[1], r->room[1], 0, ZERO_FP32, r->native[1], &e) == expected);
-    EXPECT(other->ops->all_gather(other, r->room[1], r->room[1], 4, r->native[1], &e) == expected);
-    EXPECT(other->ops->check(other, &e) == expected);
+    EXPECT(zero_comm_reduce_scatter(other, r->room[1], r->room[1], 0, ZERO_FP32, r->native[1], &e) == expected);
+    EXPECT(zero_comm_all_gather(other, r->room[1], r->room[1], 4, r->native[1], &e) == expected);
+    EXPECT(zero_comm_check(other, &e) == expected);
     EXPECT(zero_comm_exchange(other, &byte, all, 1, &e) == expected);
     return 0;
 }
@@ -145,7 +145,7 @@ static int abort_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
         zero_comm_abort(other, "rank 1: the disk is full");
         zero_comm_abort(r.c, "another sentence");
-        keep(s, rank, r.c->ops->check(r.c, &e), &e);
+        keep(s, rank, zero_comm_check(r.c, &e), &e);
     } else
         keep(s, rank, work(&r, other, &e), &e);
     if (is_over(&r, other, ZERO_ERR_PEER))
@@ -188,7 +188,7 @@ static int late_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
             return 1;
         zero_comm_abort(r.c, "rank 0: all is lost");
         /* Its own finding stays. */
-        EXPECT(r.c->ops->check(r.c, &e) == ZERO_ERR_TIMEOUT);
+        EXPECT(zero_comm_check(r.c, &e) == ZERO_ERR_TIMEOUT);
     }
     if (rank == 1)
         keep(s, rank, work(&r, other, &e), &e);
@@ -279,7 +279,7 @@ static int unpublished_rank(int rank, int world, const zero_bootstrap_t *b, void
         EXPECT_OK(gather(&r, r.c, 0, error));
         atomic_store(&open, true);
         keep(s, rank, zero_comm_exchange(r.host, &byte, all, 1, &e), &e);
-        EXPECT(r.c->ops->check(r.c, &e) == ZERO_ERR_SYSTEM);
+        EXPECT(zero_comm_check(r.c, &e) == ZERO_ERR_SYSTEM);
     } else if (rank == 1)
         keep(s, rank, work(&r, other, &e), &e);
     EXPECT(b->all_gather(b->ctx, &byte, all, 1) == 0);

@@ -238,12 +238,12 @@ static int abort_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
         zero_comm_abort(c, "rank 1: the disk is full");
         zero_comm_abort(c, "another sentence");
-        keep(arg, rank, c->ops->check(c, &e), &e, start);
+        keep(arg, rank, zero_comm_check(c, &e), &e, start);
     } else /* it waits on what was split off */
-        keep(arg, rank, part->ops->all_gather(part, buffer, buffer + 32, 8, NULL, &e), &e, start);
+        keep(arg, rank, zero_comm_all_gather(part, buffer, buffer + 32, 8, NULL, &e), &e, start);
     /* What failed stays failed. */
-    EXPECT(c->ops->exchange(c, buffer, buffer, 0, &e) == ZERO_ERR_PEER);
-    EXPECT(c->ops->reduce_scatter(c, buffer, buffer, 1, ZERO_FP32, NULL, &e) == ZERO_ERR_PEER);
+    EXPECT(zero_control_exchange(c, buffer, buffer, 0, &e) == ZERO_ERR_PEER);
+    EXPECT(zero_comm_reduce_scatter(c, buffer, buffer, 1, ZERO_FP32, NULL, &e) == ZERO_ERR_PEER);
     zero_comm_destroy(part);
     zero_comm_destroy(c);
     return 0;
@@ -276,7 +276,7 @@ static int together_rank(int rank, int world, const zero_bootstrap_t *b, void *a
         for (double end = now() + 30; atomic_load(&ready[round]) < world && now() < end;)
             ;
         zero_comm_abort(c, own);
-        EXPECT(c->ops->check(c, &e) == ZERO_ERR_PEER);
+        EXPECT(zero_comm_check(c, &e) == ZERO_ERR_PEER);
         EXPECT(b->all_gather(b->ctx, e.text, all, sizeof own) == 0);
         for (int r = 0; r < world; r++)
             EXPECT(strcmp(all + (size_t)r * sizeof own, e.text) == 0);
@@ -303,7 +303,7 @@ static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
     for (int i = 0; i < 1000; i++) {
         if (rank == world - 1 && i == 3)
             raise(SIGKILL);
-        zero_status_t status = c->ops->all_gather(c, buffer + (size_t)rank * (4 << 20), buffer, 4 << 20, NULL, &e);
+        zero_status_t status = zero_comm_all_gather(c, buffer + (size_t)rank * (4 << 20), buffer, 4 << 20, NULL, &e);
         if (status) {
             keep(arg, rank, status, &e, start);
             zero_comm_destroy(c);
@@ -349,7 +349,7 @@ static int left_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         return 0; /* the process ends, too */
     }
     nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
-    EXPECT_OK(c->ops->check(c, error));
+    EXPECT_OK(zero_comm_check(c, error));
     keep(arg, rank, zero_comm_exchange(c, &value, all, sizeof value, &e), &e, start);
     zero_comm_destroy(c);
     return 0;
@@ -376,7 +376,7 @@ static int late_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         return 1;
     double start = now();
     if (rank != 2) {
-        keep(arg, rank, c->ops->reduce_scatter(c, values, values + 3, 1, ZERO_FP32, NULL, &e), &e, start);
+        keep(arg, rank, zero_comm_reduce_scatter(c, values, values + 3, 1, ZERO_FP32, NULL, &e), &e, start);
         /* The ranks are out of step now: nothing may run. */
         EXPECT(zero_comm_exchange(c, values, values, 0, &e) == ZERO_ERR_TIMEOUT);
     }

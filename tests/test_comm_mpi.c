@@ -94,16 +94,16 @@ static int abort_case(const zero_comm_options_t *o)
     double start = now();
     if (c->rank == c->size - 1) {
         zero_comm_abort(c, "the last rank: no such file");
-        EXPECT(c->ops->check(c, &e) == ZERO_ERR_PEER);
+        EXPECT(zero_comm_check(c, &e) == ZERO_ERR_PEER);
     } else {
         zero_status_t status = c->size & 1
-                                   ? part->ops->all_gather(part, values, values + 8, 4, NULL, &e)
-                                   : part->ops->reduce_scatter(part, values, values + 60, 1, ZERO_FP32, NULL, &e);
+                                   ? zero_comm_all_gather(part, values, values + 8, 4, NULL, &e)
+                                   : zero_comm_reduce_scatter(part, values, values + 60, 1, ZERO_FP32, NULL, &e);
         EXPECT(status == ZERO_ERR_PEER);
     }
     EXPECT(strcmp(e.text, "the last rank: no such file") == 0);
     EXPECT(now() - start < 30);
-    EXPECT(c->ops->reduce_scatter(c, values, values, 1, ZERO_FP32, NULL, &e) == ZERO_ERR_PEER);
+    EXPECT(zero_comm_reduce_scatter(c, values, values, 1, ZERO_FP32, NULL, &e) == ZERO_ERR_PEER);
     zero_comm_destroy(part);
     zero_comm_destroy(c);
     EXPECT(now() - start < 40);
@@ -119,7 +119,7 @@ static int timeout_case(zero_comm_options_t *o)
     o->timeout_s = 2;
     EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
     if (c->rank != c->size - 1) {
-        zero_status_t status = c->ops->reduce_scatter(c, values, values + 60, 1, ZERO_FP32, NULL, &e);
+        zero_status_t status = zero_comm_reduce_scatter(c, values, values + 60, 1, ZERO_FP32, NULL, &e);
         /* Whoever is first says so to the others, some of whom hear that before their own time is up. */
         EXPECT(status == ZERO_ERR_TIMEOUT ? strstr(e.text, "reduce-scatter") != NULL
                                           : status == ZERO_ERR_PEER && !strcmp(e.text, "too late"));
@@ -127,7 +127,7 @@ static int timeout_case(zero_comm_options_t *o)
         zero_comm_destroy(c);
         return 0;
     }
-    while (c->ops->check(c, &e) == ZERO_OK)
+    while (zero_comm_check(c, &e) == ZERO_OK)
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     EXPECT(strcmp(e.text, "too late") == 0);
     zero_comm_destroy(c);
@@ -145,7 +145,7 @@ static int leave_case(zero_comm_options_t *o)
     EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
     bool last = c->rank == c->size - 1;
     if (!last) {
-        zero_status_t status = c->ops->exchange(c, values, values + 32, 4, &e);
+        zero_status_t status = zero_control_exchange(c, values, values + 32, 4, &e);
         /* Whoever is first is gone before others' own time is up. */
         EXPECT(status == ZERO_ERR_TIMEOUT ? strstr(e.text, "exchange") != NULL
                                           : status == ZERO_ERR_PEER && strstr(e.text, "has left"));

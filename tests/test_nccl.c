@@ -111,7 +111,9 @@ static int ring_cases(const zero_comm_t *c, const zero_comm_t *host)
            c->caps.device_pointers);
     EXPECT(!caps.host_pointers && !c->caps.host_pointers && caps.in_place && c->caps.in_place &&
            c->caps.node_ranks == c->size);
-    EXPECT(c->ops->ring_resident(c) == c->caps.ring_bytes);
+    uint64_t own, others;
+    zero_comm_resident(c, &own, &others);
+    EXPECT(own == c->caps.ring_bytes);
     return 0;
 }
 
@@ -138,10 +140,10 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         return 1;
     zero_comm_destroy(again);
     /* Told is what the host communicator carries. */
-    r.c->ops->tell(r.c, 100 + (uint64_t)rank);
+    zero_comm_publish(r.c, 100 + (uint64_t)rank);
     char done = 0, all[16];
     EXPECT_OK(zero_comm_exchange(r.c, &done, all, 1, error));
-    EXPECT(r.c->ops->told(r.c, world - 1) == 100 + (uint64_t)world - 1);
+    EXPECT(zero_comm_progress(r.c, world - 1) == 100 + (uint64_t)world - 1);
     nccl_rank_close(&r);
     EXPECT(((int (*)(void))nccl_symbol("zero_emulated_nccl_most_ctas"))() == 16);
     nccl_counts_t n = nccl_counts();
@@ -169,10 +171,10 @@ static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, voi
         return 1;
     const zero_device_ops_t *d = r.device->ops;
     EXPECT_OK(zero_comm_split(r.c, 0, rank, &other, error));
-    EXPECT_OK(r.c->ops->attach(r.c, r.room[0], NCCL_STREAMS * r.room_bytes, error));
-    EXPECT_OK(other->ops->attach(other, r.room[0], NCCL_STREAMS * r.room_bytes, error));
+    EXPECT_OK(zero_comm_attach(r.c, r.room[0], NCCL_STREAMS * r.room_bytes, error));
+    EXPECT_OK(zero_comm_attach(other, r.room[0], NCCL_STREAMS * r.room_bytes, error));
     for (uint64_t i = 1; i <= PIECES; i++)
-        EXPECT_OK(other->ops->attach(other, r.room[0] + 4096 * i, 4096, error));
+        EXPECT_OK(zero_comm_attach(other, r.room[0] + 4096 * i, 4096, error));
     EXPECT(nccl_counts().registered == 2 + PIECES);
     for (int64_t i = 0; i < world * count; i++)
         host[i] = (float)(rank + 1);
@@ -181,17 +183,17 @@ static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, voi
     EXPECT_OK(d->copy(r.device, r.native[0], slice, host, (uint64_t)count * 4, error));
     EXPECT_OK(d->copy(r.device, r.native[1], wide, host, (uint64_t)(world * count) * 4, error));
     for (int i = 0; i < TIMES; i++) {
-        EXPECT_OK(r.c->ops->all_gather(r.c, slice, r.room[0], (uint64_t)count * 4, r.native[0], error));
-        EXPECT_OK(other->ops->reduce_scatter(other, wide, wide + world * count, count, ZERO_FP32, r.native[1], error));
+        EXPECT_OK(zero_comm_all_gather(r.c, slice, r.room[0], (uint64_t)count * 4, r.native[0], error));
+        EXPECT_OK(zero_comm_reduce_scatter(other, wide, wide + world * count, count, ZERO_FP32, r.native[1], error));
     }
     EXPECT_OK(d->copy(r.device, r.native[0], host, r.room[0], (uint64_t)(world * count) * 4, error));
     EXPECT_OK(d->finish(r.device, r.native[0], 60, error));
-    EXPECT_OK(r.c->ops->check(r.c, error));
+    EXPECT_OK(zero_comm_check(r.c, error));
     for (int64_t i = 0; i < world * count; i++)
         EXPECT(host[i] == (float)(i / count + 1));
     EXPECT_OK(d->copy(r.device, r.native[1], host, wide + world * count, (uint64_t)count * 4, error));
     EXPECT_OK(d->finish(r.device, r.native[1], 60, error));
-    EXPECT_OK(other->ops->check(other, error));
+    EXPECT_OK(zero_comm_check(other, error));
     for (int64_t i = 0; i < count; i++)
         EXPECT(host[i] == (float)(world * (world + 1) / 2));
     EXPECT(r.c->bytes_received == (uint64_t)TIMES * (uint64_t)(world - 1) * (uint64_t)count * 4);

@@ -70,12 +70,12 @@ static int registered_cases(rank_t *r, zero_comm_t *c)
         in[i] = (float)i / 7;
     float *at[3] = {(float *)r->room, (float *)r->room + COUNT, (float *)r->room + 2 * COUNT};
     EXPECT_OK(d->copy(r->device, r->native, at[0], in, sizeof in, error));
-    EXPECT_OK(c->ops->all_gather(c, at[0], at[1], sizeof in, r->native, error));
-    EXPECT_OK(c->ops->reduce_scatter(c, at[1], at[2], COUNT, ZERO_FP32, r->native, error));
+    EXPECT_OK(zero_comm_all_gather(c, at[0], at[1], sizeof in, r->native, error));
+    EXPECT_OK(zero_comm_reduce_scatter(c, at[1], at[2], COUNT, ZERO_FP32, r->native, error));
     EXPECT_OK(d->copy(r->device, r->native, gathered, at[1], sizeof in, error));
     EXPECT_OK(d->copy(r->device, r->native, summed, at[2], sizeof in, error));
     EXPECT_OK(d->finish(r->device, r->native, 60, error));
-    EXPECT_OK(c->ops->check(c, error));
+    EXPECT_OK(zero_comm_check(c, error));
     EXPECT(memcmp(gathered, in, sizeof in) == 0 && memcmp(summed, in, sizeof in) == 0);
     return 0;
 }
@@ -88,8 +88,8 @@ static int all_cases(void)
         return 1;
     EXPECT_OK(zero_comm_split(r.c, 0, 0, &part, error));
     EXPECT(part->size == 1);
-    EXPECT_OK(r.c->ops->attach(r.c, r.room, ROOM, error));
-    EXPECT_OK(part->ops->attach(part, r.room, ROOM, error));
+    EXPECT_OK(zero_comm_attach(r.c, r.room, ROOM, error));
+    EXPECT_OK(zero_comm_attach(part, r.room, ROOM, error));
     if (registered_cases(&r, r.c) || registered_cases(&r, part) || comm_cases_on(part, r.device, r.native, 2))
         return 1;
     zero_comm_destroy(part);
@@ -114,12 +114,12 @@ static int abort_case(void)
     zero_error_t why = {0};
     if (begin(&r))
         return 1;
-    EXPECT_OK(r.c->ops->attach(r.c, r.room, ROOM, error));
+    EXPECT_OK(zero_comm_attach(r.c, r.room, ROOM, error));
     for (int i = 0; i < 20; i++)
-        EXPECT_OK(r.c->ops->all_gather(r.c, r.room, r.room + ROOM / 2, ROOM / 2, r.native, error));
-    r.c->ops->abort(r.c, "rank 0 gives up");
-    EXPECT(r.c->ops->check(r.c, &why) == ZERO_ERR_PEER && strstr(why.text, "rank 0 gives up"));
-    EXPECT(r.c->ops->all_gather(r.c, r.room, r.room, 16, r.native, &why) == ZERO_ERR_PEER);
+        EXPECT_OK(zero_comm_all_gather(r.c, r.room, r.room + ROOM / 2, ROOM / 2, r.native, error));
+    zero_comm_abort(r.c, "rank 0 gives up");
+    EXPECT(zero_comm_check(r.c, &why) == ZERO_ERR_PEER && strstr(why.text, "rank 0 gives up"));
+    EXPECT(zero_comm_all_gather(r.c, r.room, r.room, 16, r.native, &why) == ZERO_ERR_PEER);
     EXPECT_OK(r.device->ops->finish(r.device, r.native, 60, error));
     zero_comm_destroy(r.c);
     r.c = NULL;

@@ -10,7 +10,7 @@ zero_status_t place_device(place_t *place, const job_t *job, int local, zero_err
     zero_device_options_t options;
     zero_device_options_init(&options);
     options.threads = (int)job->o.threads;
-    if (job->o.device != DEVICE_CUDA && strcmp(zero_comm_name(place->comm), "tcp") == 0)
+    if (job->o.device != DEVICE_CUDA && !zero_comm_has_data(place->comm))
         return zero_fail(
             error, ZERO_ERR_UNSUPPORTED,
             "torchrun started ranks on several machines, but between CPUs of several machines data goes by MPI: start "
@@ -40,7 +40,7 @@ zero_status_t place_wire(place_t *place, zero_error_t *why, zero_error_t *error)
     char *advice = strstr(why->text, ", or go by way of host memory");
     if (advice != NULL)
         *advice = '\0';
-    if (strcmp(zero_comm_name(place->comm), "tcp") == 0)
+    if (!zero_comm_has_data(place->comm))
         return zero_fail(error, status,
                          "ranks that torchrun started on several machines need NCCL (mpiexec does not): %s", why->text);
     status = zero_comm_staged(&place->wire, place->comm, place->device, 0, error);

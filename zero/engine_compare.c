@@ -138,7 +138,7 @@ static zero_status_t compare_params(zero_engine_t *engine, int reference, int ot
         int32_t count = common - first < HASHES ? common - first : HASHES;
         for (int32_t i = 0; i < count; i++)
             mine[i] = zero_spec_hash_param(&engine->spec, first + i);
-        status = comm->ops->exchange(comm, mine, all, (uint64_t)count * sizeof *mine, error);
+        status = zero_control_exchange(comm, mine, all, (uint64_t)count * sizeof *mine, error);
         for (int32_t i = 0; status == ZERO_OK && i < count && found < 0; i++)
             if (all[(size_t)reference * (size_t)count + (size_t)i] != all[(size_t)other * (size_t)count + (size_t)i])
                 found = first + i;
@@ -146,7 +146,7 @@ static zero_status_t compare_params(zero_engine_t *engine, int reference, int ot
     if (status == ZERO_OK && found >= 0) {
         char text[DESCRIBED] = "", *texts = (char *)all;
         describe_param(&engine->spec, found, text);
-        status = comm->ops->exchange(comm, text, texts, sizeof text, error);
+        status = zero_control_exchange(comm, text, texts, sizeof text, error);
         if (status == ZERO_OK)
             snprintf(out, size, ": parameter %d is %s on rank %d, but %s on rank %d", found,
                      texts + (size_t)reference * DESCRIBED, reference, texts + (size_t)other * DESCRIBED, other);
@@ -198,7 +198,7 @@ zero_status_t zero_engine_compare(zero_engine_t *engine, zero_status_t status, z
     row_t *rows = malloc((size_t)engine->world * sizeof *rows);
     if (!rows)
         return zero_exec_no_memory(comm, (size_t)engine->world * sizeof *rows, error);
-    zero_status_t compared = comm->ops->exchange(comm, &mine, rows, sizeof mine, &differ);
+    zero_status_t compared = zero_control_exchange(comm, &mine, rows, sizeof mine, &differ);
     if (compared == ZERO_OK)
         compared = mismatch(engine, rows, &differ);
     free(rows);

@@ -707,6 +707,9 @@ ZERO_API int zero_comm_size(const zero_comm_t *comm);
 /* Returns "self", "shm", "tcp", "mpi" or "nccl"; "" for NULL. A staged communicator has the name of
  * the one below it. */
 ZERO_API const char *zero_comm_name(const zero_comm_t *comm);
+/* Whether it moves data, of the host's memory or a device's. false for "tcp", whose ranks need
+ * zero_comm_nccl for that, and for NULL. */
+ZERO_API bool zero_comm_has_data(const zero_comm_t *comm);
 
 /* All-gathers bytes bytes of host memory from each rank: recv holds size * bytes, in rank order.
  * Returns when it is done. bytes is the same on every rank.

@@ -12,6 +12,13 @@
 /* Sets *error (which may be NULL) and returns status: `return zero_fail(error, ZERO_ERR_IO, "cannot open '%s': %s",
  * ...)`. */
 zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
+/* Returns status; where it is a failure, *error (which may be NULL) becomes *why. */
+static inline zero_status_t zero_pass(zero_error_t *error, zero_status_t status, const zero_error_t *why)
+{
+    if (status != ZERO_OK && error && error != why)
+        *error = *why;
+    return status;
+}
 /* Calls log(ctx, ...) with the formatted sentence where log is not NULL. */
 void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *format, ...) ZERO_PRINTF(4, 5);
 

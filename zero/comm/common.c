@@ -106,6 +106,11 @@ const char *zero_comm_name(const zero_comm_t *comm)
     return comm ? comm->caps.name : "";
 }
 
+bool zero_comm_has_data(const zero_comm_t *comm)
+{
+    return comm && comm->data;
+}
+
 zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
     if (!comm || (bytes > 0 && (!send || !recv)))
@@ -114,40 +119,144 @@ zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv
                          : send ? "place for what is received"
                                 : "bytes to send");
     zero_error_t why;
-    zero_status_t status = comm->ops->exchange(comm, send, recv, bytes, &why);
+    zero_status_t status = zero_control_exchange(comm, send, recv, bytes, &why);
     /* Of ranks that differ some may not see it, and would wait for the others. */
     if (status == ZERO_ERR_MISMATCH)
-        comm->ops->abort(comm, why.text);
-    return status == ZERO_OK ? status : zero_fail(error, status, "%s", why.text);
-}
-
-zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error)
-{
-    zero_status_t status = zero_comm_place(out, "zero_comm_split", error);
-    if (status != ZERO_OK || !comm)
-        return status != ZERO_OK ? status
-                                 : zero_fail(error, ZERO_ERR_ARG, "zero_comm_split has no communicator to split");
-    return comm->ops->split(comm, color, key, out, error);
+        zero_comm_abort(comm, why.text);
+    return zero_pass(error, status, &why);
 }
 
 void zero_comm_abort(zero_comm_t *comm, const char *sentence)
 {
-    if (comm)
-        comm->ops->abort(comm, sentence && *sentence ? sentence : "a rank gave up without a reason");
+    zero_error_t why = {0};
+    if (!comm)
+        return;
+    sentence = sentence && *sentence ? sentence : "a rank gave up without a reason";
+    comm->control->ops->abort(comm, sentence);
+    if (!comm->data || !comm->data->failure)
+        return;
+    if (comm->control->ops->check(comm, &why) == ZERO_OK) /* perhaps another's sentence was first */
+        zero_fail(&why, ZERO_ERR_PEER, "%s", sentence);
+    comm->data->failure(comm, &why, NULL);
 }
 
 void zero_comm_destroy(zero_comm_t *comm)
 {
-    if (comm)
-        comm->ops->destroy(comm);
+    if (!comm)
+        return;
+    if (comm->data && comm->data->destroy)
+        comm->data->destroy(comm);
+    if (comm->control && !comm->borrowed)
+        comm->control->ops->destroy(comm->control);
+    free(comm);
+}
+
+/* ---- data ------------------------------------------------------------------------------------------------------- */
+
+/* After a failure the ranks are out of step. */
+static zero_status_t begin(zero_comm_t *c, zero_error_t *error)
+{
+    zero_status_t status = zero_latch_check(&c->control->failed, error);
+    return status || !c->data || !c->data->failure ? status : c->data->failure(c, NULL, error);
+}
+
+static zero_status_t begin_data(zero_comm_t *c, zero_error_t *error)
+{
+    return c->data ? begin(c, error)
+                   : zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                               "ranks that torchrun started on several machines exchange data through NCCL only: start "
+                               "CPU ranks, and those that share a GPU, with mpiexec");
+}
+
+/* Keeps what failed, unless the data does that. */
+static zero_status_t end_data(zero_comm_t *c, zero_status_t status, zero_error_t *why, zero_error_t *error)
+{
+    if (status && !c->data->failure)
+        zero_latch_set(&c->control->failed, why);
+    return zero_pass(error, status, why);
+}
+
+zero_status_t zero_comm_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
+                                   zero_error_t *error)
+{
+    zero_error_t why; /* large, and written only where something fails */
+    zero_status_t status = begin_data(c, error);
+    if (status)
+        return status;
+    status = c->data->all_gather(c, send, recv, bytes, native, &why);
+    if (status == ZERO_OK)
+        c->bytes_received += (uint64_t)(c->size - 1) * bytes;
+    return end_data(c, status, &why, error);
+}
+
+zero_status_t zero_comm_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype,
+                                       void *native, zero_error_t *error)
+{
+    zero_error_t why;
+    zero_status_t status = begin_data(c, error);
+    if (status)
+        return status;
+    status = c->data->reduce_scatter(c, send, recv, count, dtype, native, &why);
+    if (status == ZERO_OK)
+        c->bytes_reduced += (uint64_t)(c->size - 1) * (uint64_t)count * zero_dtype_size(dtype);
+    return end_data(c, status, &why, error);
+}
+
+zero_status_t zero_comm_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error)
+{
+    return c->data && c->data->attach ? c->data->attach(c, base, bytes, error) : ZERO_OK;
+}
+
+/* ---- control ---------------------------------------------------------------------------------------------------- */
+
+zero_status_t zero_control_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+{
+    zero_error_t why;
+    zero_status_t status = begin(c, error);
+    if (status)
+        return status;
+    status = c->control->ops->exchange(c, send, recv, bytes, &why);
+    if (status)
+        zero_latch_set(&c->control->failed, &why);
+    return zero_pass(error, status, &why);
+}
+
+zero_status_t zero_comm_check(zero_comm_t *c, zero_error_t *error)
+{
+    zero_error_t why;
+    bool own = c->data && c->data->failure;
+    zero_status_t status = own ? c->data->failure(c, NULL, error) : ZERO_OK;
+    if (status)
+        return status;
+    status = c->control->ops->check(c, &why);
+    return own && status ? c->data->failure(c, &why, error) : zero_pass(error, status, &why);
+}
+
+void zero_comm_publish(zero_comm_t *c, uint64_t word)
+{
+    if (c->control->ops->publish)
+        c->control->ops->publish(c, word);
+}
+
+uint64_t zero_comm_progress(const zero_comm_t *c, int rank)
+{
+    return c->control->ops->progress ? c->control->ops->progress(c, rank) : 0;
+}
+
+void zero_comm_resident(const zero_comm_t *c, uint64_t *own, uint64_t *others)
+{
+    *own = *others = 0;
+    if (c->control->ops->resident)
+        c->control->ops->resident(c, own, others);
+    if (c->data && c->data->resident)
+        *own += c->data->resident(c);
 }
 
 /* ---- split ------------------------------------------------------------------------------------------------------ */
 
 static zero_status_t exchange_meet(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
-    zero_comm_t *c = ctx;
-    return c->ops->exchange(c, send, recv, bytes, error);
+    return zero_control_exchange(ctx, send, recv, bytes, error);
 }
 
 zero_meet_t zero_comm_meet(zero_comm_t *c)
@@ -165,34 +274,45 @@ static int bid_compare(const void *a, const void *b)
     return x->key != y->key ? (x->key < y->key ? -1 : 1) : x->rank - y->rank;
 }
 
-zero_status_t zero_split_members(zero_comm_t *c, int color, int key, int **members, int *count, int *index,
-                                 zero_error_t *error)
+zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error)
 {
-    zero_meet_t meet = zero_comm_meet(c);
     zero_error_t why = {0};
-    zero_status_t status = ZERO_OK;
-    bid_t own = {color, key, c->rank}, *bids = calloc((size_t)c->size, sizeof *bids);
-    int *m = calloc((size_t)c->size, sizeof *m);
-    if (!bids || !m)
-        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator of %d ranks", c->size);
+    zero_status_t status = zero_comm_place(out, "zero_comm_split", error);
+    if (status != ZERO_OK || !comm)
+        return status != ZERO_OK ? status
+                                 : zero_fail(error, ZERO_ERR_ARG, "zero_comm_split has no communicator to split");
+    zero_meet_t meet = zero_comm_meet(comm);
+    bid_t own = {color, key, comm->rank}, *bids = calloc((size_t)comm->size, sizeof *bids);
+    int *members = calloc((size_t)comm->size, sizeof *members);
+    zero_comm_t *c = calloc(1, sizeof *c);
+    zero_subset_t part = {.members = members};
+    if (!bids || !members || !c)
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator of %d ranks", comm->size);
     status = zero_meet_agree(&meet, status, &why);
     if (status == ZERO_OK)
-        status = c->ops->exchange(c, &own, bids, sizeof own, &why);
-    if (status) {
-        free(bids);
-        free(m);
-        return zero_fail(error, status, "%s", why.text);
-    }
-    qsort(bids, (size_t)c->size, sizeof *bids, bid_compare);
-    *count = *index = 0;
-    for (int i = 0; i < c->size; i++) {
+        status = zero_control_exchange(comm, &own, bids, sizeof own, &why);
+    if (status)
+        goto done;
+    qsort(bids, (size_t)comm->size, sizeof *bids, bid_compare);
+    for (int i = 0; i < comm->size; i++) {
         if (bids[i].color != color)
             continue;
-        if (bids[i].rank == c->rank)
-            *index = *count;
-        m[(*count)++] = bids[i].rank;
+        if (bids[i].rank == comm->rank)
+            part.rank = part.size;
+        members[part.size++] = bids[i].rank;
     }
+    c->rank = part.rank;
+    c->size = part.size;
+    c->options = comm->options;
+    status = comm->control->ops->split(comm, &part, c, &why);
+    if (status == ZERO_OK && comm->data && comm->data->split)
+        status = comm->data->split(comm, &part, c, &why);
+done:
     free(bids);
-    *members = m;
-    return ZERO_OK;
+    free(members);
+    if (status == ZERO_OK)
+        *out = c;
+    else
+        zero_comm_destroy(c);
+    return zero_pass(error, status, &why);
 }

@@ -83,7 +83,8 @@ static zero_status_t wait(mpi_comm_t *c, int set, const char *operation, zero_er
     c->pending[set] = 0;
     if (count == 0)
         return ZERO_OK;
-    return zero_mpi_wait(requests(c, set), count, c->local.base.options.timeout_s, c->local.family, operation, error);
+    return zero_mpi_wait(requests(c, set), count, c->local.control.options.timeout_s, c->local.family, operation,
+                         error);
 }
 
 /* Messages of a failed operation must not write into memory that is given back. */
@@ -149,41 +150,34 @@ static zero_status_t cross(mpi_comm_t *c, const zero_call_t *call, const partner
     return status;
 }
 
-static zero_status_t gather(zero_comm_t *base, zero_call_t call, const void *send, void *recv, uint64_t bytes,
+static zero_status_t gather(zero_comm_t *comm, zero_call_t call, const void *send, void *recv, uint64_t bytes,
                             zero_error_t *error)
 {
-    mpi_comm_t *c = (mpi_comm_t *)base;
+    mpi_comm_t *c = (mpi_comm_t *)comm->control;
     zero_node_t *n = &c->local.node;
     const partners_t p = {c->lists[n->index], c->carrier, c->lengths[n->index], c->carriers};
-    zero_error_t why = {0};
-    zero_status_t status = zero_local_ready(&c->local, error);
-    if (status)
-        return status;
-    status = zero_family_check(c->local.family, &why);
+    zero_status_t status = zero_family_check(c->local.family, error);
     for (uint64_t begin = 0; (begin == 0 || begin < bytes) && status == ZERO_OK; begin += PIECE_BYTES) {
         status = cross(c, &call, &p, send, recv, bytes, begin,
-                       bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, &why);
+                       bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, error);
         /* Meanwhile the node's own slices. */
         if (begin == 0 && status == ZERO_OK)
-            status = zero_node_gather(n, &call, send, recv, bytes, NULL, NULL, &why);
+            status = zero_node_gather(n, &call, send, recv, bytes, NULL, NULL, error);
         if (status == ZERO_OK)
-            status = wait(c, 0, call.operation, &why);
+            status = wait(c, 0, call.operation, error);
     }
     if (status == ZERO_OK && c->far && n->count > 1 && bytes)
-        status = zero_node_gather(n, &call, send, recv, bytes, (const int *const *)c->lists, c->lengths, &why);
+        status = zero_node_gather(n, &call, send, recv, bytes, (const int *const *)c->lists, c->lengths, error);
     if (status)
         drop(c);
-    return zero_local_done(&c->local, status, &why, error);
+    return status;
 }
 
 static zero_status_t mpi_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
                                     zero_error_t *error)
 {
-    zero_status_t status = gather(c, zero_call_gather(c, bytes), send, recv, bytes, error);
     (void)native;
-    if (status == ZERO_OK)
-        c->bytes_received += (uint64_t)(c->size - 1) * bytes;
-    return status;
+    return gather(c, zero_call_gather(c, bytes), send, recv, bytes, error);
 }
 
 static zero_status_t mpi_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
@@ -201,7 +195,7 @@ static zero_status_t far_start(void *ctx, int64_t part, int64_t begin, int64_t e
     zero_status_t status = part == 0 ? greet(c, c->call, &all, error) : ZERO_OK;
     /* Begins with the next rank, so that not all send to one at a time. */
     int first = 0;
-    while (first < c->far && c->far_rank[first] < c->local.base.rank)
+    while (first < c->far && c->far_rank[first] < c->call->comm->rank)
         first++;
     for (int k = 0; k < c->far && status == ZERO_OK; k++) {
         int r = c->far_rank[(first + k) % c->far];
@@ -229,34 +223,31 @@ static zero_status_t far_finish(void *ctx, int64_t part, const void **source, ze
     return status;
 }
 
-static zero_status_t mpi_reduce_scatter(zero_comm_t *base, const void *send, void *recv, int64_t count,
+static zero_status_t mpi_reduce_scatter(zero_comm_t *comm, const void *send, void *recv, int64_t count,
                                         zero_dtype_t dtype, void *native, zero_error_t *error)
 {
-    mpi_comm_t *c = (mpi_comm_t *)base;
-    zero_call_t call = zero_call_reduce(base, count, dtype);
-    zero_error_t why = {0};
+    mpi_comm_t *c = (mpi_comm_t *)comm->control;
+    zero_call_t call = zero_call_reduce(comm, count, dtype);
     zero_node_far_t far = {.start = far_start, .finish = far_finish, .ctx = c, .part_bytes = c->part_bytes};
-    zero_status_t status = zero_local_ready(&c->local, error);
     (void)native;
-    if (status)
-        return status;
     c->call = &call;
     c->send = send;
     c->count = count;
     c->element = zero_dtype_size(dtype);
-    status = zero_node_reduce(&c->local.node, &call, send, recv, count, dtype, base->rank, base->size, &far, &why);
+    zero_status_t status =
+        zero_node_reduce(&c->local.node, &call, send, recv, count, dtype, comm->rank, comm->size, &far, error);
     if (status)
         drop(c);
-    else
-        base->bytes_reduced += (uint64_t)(base->size - 1) * (uint64_t)count * zero_dtype_size(dtype);
-    return zero_local_done(&c->local, status, &why, error);
+    return status;
 }
+
+static const zero_data_ops_t mpi_data = {.all_gather = mpi_all_gather, .reduce_scatter = mpi_reduce_scatter};
 
 /* ---- set-up ----------------------------------------------------------------------------------------------------- */
 
-static void mpi_destroy(zero_comm_t *base)
+static void mpi_destroy(zero_control_t *control)
 {
-    mpi_comm_t *c = (mpi_comm_t *)base;
+    mpi_comm_t *c = (mpi_comm_t *)control;
     for (int j = 0; j < c->here && c->lists; j++)
         free(c->lists[j]);
     if (c->staging)
@@ -268,46 +259,37 @@ static void mpi_destroy(zero_comm_t *base)
     free(c->home);
     free(c->requests);
     free(c->cards);
-    zero_node_close(&c->local.node);
-    zero_family_drop(c->local.family);
-    free(c->local.world);
-    free(c);
+    zero_local_close(&c->local);
 }
 
-static uint64_t mpi_ring_resident(const zero_comm_t *base)
+static void mpi_resident(const zero_comm_t *comm, uint64_t *own, uint64_t *others)
 {
-    const mpi_comm_t *c = (const mpi_comm_t *)base;
+    const mpi_comm_t *c = (const mpi_comm_t *)comm->control;
     uint64_t staged = 0;
     if (c->staging)
         zero_host_resident(c->staging, c->staging_bytes, &staged, NULL);
-    return zero_node_resident(&c->local.node) + staged;
+    *own = zero_node_resident(&c->local.node) + staged;
+    *others = zero_node_peers_resident(&c->local.node);
 }
 
-static uint64_t mpi_peers_resident(const zero_comm_t *base)
-{
-    return zero_node_peers_resident(&((const mpi_comm_t *)base)->local.node);
-}
+static zero_status_t mpi_split(zero_comm_t *comm, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error);
 
-static zero_status_t mpi_split(zero_comm_t *base, int color, int key, zero_comm_t **out, zero_error_t *error);
-
-static const zero_comm_ops_t mpi_ops = {
-    .all_gather = mpi_all_gather,
-    .reduce_scatter = mpi_reduce_scatter,
+static const zero_control_ops_t mpi_control = {
     .exchange = mpi_exchange,
     .split = mpi_split,
     .abort = zero_local_abort,
     .check = zero_local_check,
-    .ring_resident = mpi_ring_resident,
-    .peers_resident = mpi_peers_resident,
-    .tell = zero_local_tell,
-    .told = zero_local_told,
+    .publish = zero_local_publish,
+    .progress = zero_local_progress,
+    .resident = mpi_resident,
     .destroy = mpi_destroy,
 };
 
 /* Who takes in whose slices. index[r]: place of rank r among its node's ranks. */
-static zero_status_t route(mpi_comm_t *c, const int *index, const int *local_count, zero_error_t *error)
+static zero_status_t route(mpi_comm_t *c, int rank, int size, const int *index, const int *local_count,
+                           zero_error_t *error)
 {
-    int size = c->local.base.size, rank = c->local.base.rank, here = local_count[rank];
+    int here = local_count[rank];
     c->here = here;
     c->far_rank = calloc((size_t)size, sizeof *c->far_rank);
     c->carrier = calloc((size_t)size, sizeof *c->carrier);
@@ -349,12 +331,11 @@ static zero_status_t agree_least(const zero_meet_t *meet, uint64_t *value, zero_
 }
 
 /* Splits the budget between ring and staging, and makes both. */
-static zero_status_t make_rings(mpi_comm_t *c, zero_family_t *family, const zero_meet_t *meet, const int *members,
+static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const zero_meet_t *meet, const int *members,
                                 const int *rank, const int *seat, int here, int place, zero_error_t *error)
 {
-    zero_comm_t *base = &c->local.base;
     zero_error_t why = {0};
-    uint64_t budget = base->caps.ring_bytes, page = zero_host_page();
+    uint64_t page = zero_host_page();
     uint64_t ring = here == 1 ? 0 : c->far ? budget / 2 / page * page : budget, there;
     zero_status_t status = ZERO_OK;
     c->staging_bytes = budget - ring;
@@ -375,8 +356,8 @@ static zero_status_t make_rings(mpi_comm_t *c, zero_family_t *family, const zero
     }
     status = zero_meet_agree(meet, status, &why);
     if (status == ZERO_OK)
-        status = zero_node_open(&c->local.node, family, meet, members, rank, seat, here, place, base->size, ring,
-                                base->options.timeout_s, &why);
+        status = zero_node_open(&c->local.node, c->local.family, meet, members, rank, seat, here, place, size, ring,
+                                c->local.control.options.timeout_s, &why);
     if (status)
         return zero_fail(error, status, "%s", why.text);
     /* Ranks of another communicator meet here too (split); theirs is one of the values, which costs a little and never
@@ -389,20 +370,21 @@ static zero_status_t make_rings(mpi_comm_t *c, zero_family_t *family, const zero
     return agree_least(meet, &c->part_bytes, error);
 }
 
-/* A communicator of size ranks: members[i] is the meet's, world[i] the family's rank of rank i. Collective over the
- * meet. Takes over the reference to family, also when it fails. */
-static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi_t *mpi, const zero_meet_t *meet,
-                              const int *members, const int *world, int size, int rank, int tag,
-                              const zero_comm_options_t *options, zero_error_t *error)
+/* Gives comm, a communicator of a rank and size, its control: members[i] is the meet's, world[i] the family's rank of
+ * rank i. Collective over the meet. Takes over the reference to family, also when it fails. */
+static zero_status_t mpi_open(zero_comm_t *comm, zero_family_t *family, zero_mpi_t *mpi, const zero_meet_t *meet,
+                              const int *members, const int *world, int tag, const zero_comm_options_t *options,
+                              zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
     uint64_t budget = 0;
-    int here = 0, place = 0, *local_rank = NULL, *local_seat = NULL, *local_member = NULL,
-        *work = calloc(5 * (size_t)size, sizeof *work);
+    int size = comm->size, rank = comm->rank, here = 0, place = 0, *local_rank = NULL, *local_seat = NULL,
+        *local_member = NULL, *work = calloc(5 * (size_t)size, sizeof *work);
     mpi_comm_t *c = calloc(1, sizeof *c);
-    *out = NULL;
     if (c) {
+        c->local.control = (zero_control_t){
+            .ops = &mpi_control, .host = &mpi_data, .options = *options, .one_thread = !mpi->alone && !mpi->multiple};
         c->local.family = family;
         c->mpi = mpi;
         c->tag = tag;
@@ -416,11 +398,6 @@ static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi
         local_rank = work + 2 * size;
         local_seat = work + 3 * size;
         local_member = work + 4 * size;
-        c->local.base = (zero_comm_t){.ops = &mpi_ops,
-                                      .options = *options,
-                                      .rank = rank,
-                                      .size = size,
-                                      .one_thread = !mpi->alone && !mpi->multiple};
         for (int i = 0; i < size; i++) {
             c->local.world[i] = world[i];
             c->home[i] = mpi->node[world[i]];
@@ -435,25 +412,26 @@ static zero_status_t mpi_open(zero_comm_t **out, zero_family_t *family, zero_mpi
             local_seat[here] = zero_family_seat(family, world[i]);
             local_member[here++] = members[i];
         }
-        status = route(c, index, local_count, &why);
+        status = route(c, rank, size, index, local_count, &why);
         if (status == ZERO_OK)
             status = zero_ring_budget(options, size, &budget, &why);
-        zero_comm_caps_set(&c->local.base, "mpi", budget);
-        c->local.base.caps.node_ranks = here;
+        zero_comm_caps_set(comm, "mpi", budget);
+        comm->caps.node_ranks = here;
     }
     status = zero_meet_agree(meet, status, &why);
     if (status == ZERO_OK)
-        status = make_rings(c, family, meet, local_member, local_rank, local_seat, here, place, &why);
+        status = make_rings(c, budget, size, meet, local_member, local_rank, local_seat, here, place, &why);
     free(work);
     if (status == ZERO_OK) {
-        *out = &c->local.base;
+        comm->control = &c->local.control;
+        comm->data = &mpi_data;
         return ZERO_OK;
     }
     if (c)
-        mpi_destroy(&c->local.base);
+        mpi_destroy(&c->local.control);
     else
         zero_family_drop(family);
-    return zero_fail(error, status, "%s", why.text);
+    return zero_pass(error, status, &why);
 }
 
 /* A tag that no other communicator of these ranks has: that of the first rank's count of splits, which it alone gives
@@ -482,28 +460,23 @@ static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_meet_t *meet,
     return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
 }
 
-static zero_status_t mpi_split(zero_comm_t *base, int color, int key, zero_comm_t **out, zero_error_t *error)
+static zero_status_t mpi_split(zero_comm_t *comm, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
-    mpi_comm_t *c = (mpi_comm_t *)base;
-    zero_meet_t meet = zero_comm_meet(base);
-    int *members, *world, count, index, tag = 0;
+    mpi_comm_t *c = (mpi_comm_t *)comm->control;
+    zero_meet_t meet = zero_comm_meet(comm);
+    int tag = 0, *world = calloc((size_t)part->size, sizeof *world);
     zero_error_t why = {0};
-    zero_status_t status = zero_split_members(base, color, key, &members, &count, &index, error);
-    if (status)
-        return status;
-    world = calloc((size_t)count, sizeof *world);
-    for (int i = 0; i < count && world; i++)
-        world[i] = c->local.world[members[i]];
-    status = zero_meet_agree(
+    for (int i = 0; i < part->size && world; i++)
+        world[i] = c->local.world[part->members[i]];
+    zero_status_t status = zero_meet_agree(
         &meet, world ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
     if (status == ZERO_OK)
-        status = new_tag(c, world, &meet, members[0], &tag, &why);
+        status = new_tag(c, world, &meet, part->members[0], &tag, &why);
     if (status == ZERO_OK)
-        status = mpi_open(out, zero_family_hold(c->local.family), c->mpi, &meet, members, world, count, index, tag,
-                          &base->options, &why);
+        status = mpi_open(out, zero_family_hold(c->local.family), c->mpi, &meet, part->members, world, tag,
+                          &c->local.control.options, &why);
     free(world);
-    free(members);
-    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+    return zero_pass(error, status, &why);
 }
 
 zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero_comm_options_t *options,
@@ -524,7 +497,8 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
         return status;
     zero_meet_t meet = zero_mpi_meet(mpi);
     int here = 0, place = 0, *all = calloc(2 * (size_t)mpi->size, sizeof *all), *node = all ? all + mpi->size : NULL;
-    if (valid == ZERO_OK && !all)
+    zero_comm_t *c = calloc(1, sizeof *c);
+    if (valid == ZERO_OK && (!all || !c))
         valid = zero_fail(&checked, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", mpi->size);
     why = checked;
     status = zero_meet_agree(&meet, valid, &why);
@@ -542,9 +516,14 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
     else {
         family->far = &zero_mpi_far_ops;
         family->far_ctx = mpi;
-        status = mpi_open(comm, family, mpi, &meet, all, all, mpi->size, mpi->rank, ZERO_MPI_TAG_FIRST, &o, &why);
+        *c = (zero_comm_t){.options = o, .rank = mpi->rank, .size = mpi->size};
+        status = mpi_open(c, family, mpi, &meet, all, all, ZERO_MPI_TAG_FIRST, &o, &why);
     }
     free(all);
-    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+    if (status == ZERO_OK)
+        *comm = c;
+    else
+        free(c);
+    return zero_pass(error, status, &why);
 }
 #endif

@@ -13,12 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* A communicator's state. */
 typedef struct nccl {
-    zero_comm_t base;
     zero_nccl_watch_t *watch;
     zero_nccl_member_t *member;
-    zero_comm_t *host;
-    bool host_owned; /* a part of the first one's */
 } nccl_t;
 
 /* ---- collectives ------------------------------------------------------------------------------------------------ */
@@ -38,7 +36,7 @@ static zero_status_t issue_reduce_scatter(const zero_cuda_nccl_t *api, zero_nccl
 /* One of no bytes is no call of NCCL's, and still ends with the failure's sentence. */
 static zero_status_t issue(zero_comm_t *c, zero_nccl_call_t *call, zero_error_t *error)
 {
-    nccl_t *n = (nccl_t *)c;
+    nccl_t *n = c->state;
     call->timeout_s = c->options.timeout_s;
     return call->bytes ? zero_nccl_issue(n->member, call, error) : zero_nccl_check(n->watch, error);
 }
@@ -48,195 +46,112 @@ static zero_status_t nccl_all_gather(zero_comm_t *c, const void *send, void *rec
 {
     zero_nccl_call_t call = {
         .issue = issue_all_gather, .what = "all-gather", .bytes = bytes, .stream = native, .send = send, .recv = recv};
-    zero_status_t status = issue(c, &call, error);
-    if (status == ZERO_OK)
-        c->bytes_received += (uint64_t)(c->size - 1) * bytes;
-    return status;
+    return issue(c, &call, error);
 }
 
 static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count,
                                          zero_dtype_t dtype, void *native, zero_error_t *error)
 {
-    uint64_t bytes = (uint64_t)count * zero_dtype_size(dtype);
     zero_nccl_call_t call = {.issue = issue_reduce_scatter,
                              .what = "reduce-scatter",
-                             .bytes = bytes,
+                             .bytes = (uint64_t)count * zero_dtype_size(dtype),
                              .stream = native,
                              .send = send,
                              .recv = recv,
                              .count = count,
                              .dtype = dtype};
-    zero_status_t status = issue(c, &call, error);
-    if (status == ZERO_OK)
-        c->bytes_reduced += (uint64_t)(c->size - 1) * bytes;
-    return status;
+    return issue(c, &call, error);
 }
 
-/* ---- by way of the host ----------------------------------------------------------------------------------------- */
-
-static zero_status_t nccl_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
-{
-    nccl_t *n = (nccl_t *)c;
-    zero_status_t status = zero_nccl_check(n->watch, error);
-    n->host->note = c->note;
-    if (status == ZERO_OK && (status = n->host->ops->exchange(n->host, send, recv, bytes, error)) != ZERO_OK)
-        c->other = n->host->other;
-    return status;
-}
-
-/* The thread looks at the host communicator, too; this look is for a caller who waits, and for an MPI that only its own
- * thread may use. */
-static zero_status_t nccl_check(zero_comm_t *c, zero_error_t *error)
-{
-    nccl_t *n = (nccl_t *)c;
-    zero_error_t why = {0};
-    zero_status_t status = zero_nccl_check(n->watch, error);
-    if (status)
-        return status;
-    status = n->host->ops->check(n->host, &why);
-    if (status)
-        zero_nccl_fail(n->watch, status, why.text);
-    return zero_nccl_check(n->watch, error);
-}
-
-static void nccl_abort(zero_comm_t *c, const char *sentence)
-{
-    nccl_t *n = (nccl_t *)c;
-    zero_error_t why = {0};
-    n->host->ops->abort(n->host, sentence);
-    zero_status_t status = n->host->ops->check(n->host, &why); /* perhaps another's sentence was first */
-    zero_nccl_fail(n->watch, ZERO_ERR_PEER, status ? why.text : sentence);
-}
-
-static uint64_t nccl_ring_resident(const zero_comm_t *c)
-{
-    const zero_comm_t *host = ((const nccl_t *)c)->host;
-    return host->ops->ring_resident(host);
-}
-
-static uint64_t nccl_peers_resident(const zero_comm_t *c)
-{
-    const zero_comm_t *host = ((const nccl_t *)c)->host;
-    return host->ops->peers_resident(host);
-}
-
-static void nccl_tell(zero_comm_t *c, uint64_t word)
-{
-    zero_comm_t *host = ((nccl_t *)c)->host;
-    host->ops->tell(host, word);
-}
-
-static uint64_t nccl_told(const zero_comm_t *c, int rank)
-{
-    const zero_comm_t *host = ((const nccl_t *)c)->host;
-    return host->ops->told(host, rank);
-}
-
-/* A rank that fails alone would leave the others waiting in what it does not begin: that ends the host communicator,
- * too. */
-static zero_status_t tell_failure(nccl_t *n, zero_status_t status, const zero_error_t *error)
+/* A rank that fails alone would leave the others waiting in what it does not begin: that ends the control, too. */
+static zero_status_t tell_failure(zero_comm_t *c, zero_status_t status, const zero_error_t *error)
 {
     char sentence[sizeof error->text + 40];
     if (status && status != ZERO_ERR_PEER) {
-        snprintf(sentence, sizeof sentence, "rank %d of %d: %s", n->base.rank, n->base.size, error->text);
-        n->host->ops->abort(n->host, sentence);
+        snprintf(sentence, sizeof sentence, "rank %d of %d: %s", c->rank, c->size, error->text);
+        c->control->ops->abort(c, sentence);
     }
     return status;
 }
 
 static zero_status_t nccl_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error)
 {
-    nccl_t *n = (nccl_t *)c;
     zero_error_t why = {0};
-    zero_status_t status = tell_failure(n, zero_nccl_attach(n->member, base, bytes, &why), &why);
-    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+    zero_status_t status = tell_failure(c, zero_nccl_attach(((nccl_t *)c->state)->member, base, bytes, &why), &why);
+    return zero_pass(error, status, &why);
+}
+
+/* The watch's thread looks at the control, too; *found is for a caller who waits, and for an MPI that only its own
+ * thread may use. */
+static zero_status_t nccl_failure(zero_comm_t *c, const zero_error_t *found, zero_error_t *error)
+{
+    nccl_t *n = c->state;
+    if (found)
+        zero_nccl_fail(n->watch, found->status, found->text);
+    return zero_nccl_check(n->watch, error);
 }
 
 static void nccl_destroy(zero_comm_t *c)
 {
-    nccl_t *n = (nccl_t *)c;
+    nccl_t *n = c->state;
     zero_nccl_member_close(n->member, c->options.timeout_s);
-    if (n->host_owned)
-        zero_comm_destroy(n->host);
     free(n);
 }
 
-static zero_status_t nccl_split(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error);
+static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error);
 
-static const zero_comm_ops_t nccl_ops = {
+static const zero_data_ops_t nccl_data = {
     .all_gather = nccl_all_gather,
     .reduce_scatter = nccl_reduce_scatter,
-    .exchange = nccl_exchange,
-    .split = nccl_split,
-    .abort = nccl_abort,
-    .check = nccl_check,
-    .ring_resident = nccl_ring_resident,
-    .peers_resident = nccl_peers_resident,
-    .tell = nccl_tell,
-    .told = nccl_told,
     .attach = nccl_attach,
+    .failure = nccl_failure,
+    .split = nccl_split,
     .destroy = nccl_destroy,
 };
 
 /* ---- set-up ----------------------------------------------------------------------------------------------------- */
 
-/* A communicator around what is given to it when it is ready. */
-static zero_status_t make(nccl_t **out, zero_comm_t *host, bool host_owned, const zero_comm_options_t *options,
-                          zero_error_t *error)
-{
-    nccl_t *n = *out = calloc(1, sizeof *n);
-    if (!n)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *n);
-    n->base.ops = &nccl_ops;
-    n->base.options = *options;
-    n->base.rank = host->rank;
-    n->base.size = host->size;
-    n->base.uncompared = true;
-    n->host = host;
-    n->host_owned = host_owned;
-    zero_comm_caps_set(&n->base, "nccl", host->caps.ring_bytes);
-    n->base.caps.node_ranks = host->caps.node_ranks;
-    return ZERO_OK;
-}
-
-static zero_status_t open_member(nccl_t *n, zero_nccl_watch_t *watch, const zero_nccl_origin_t *origin,
+static zero_status_t open_member(zero_comm_t *c, nccl_t *n, zero_nccl_watch_t *watch, const zero_nccl_origin_t *origin,
                                  zero_error_t *error)
 {
-    zero_status_t status = zero_nccl_member_open(&n->member, watch, origin, n->base.size, n->base.rank, error);
+    zero_status_t status = zero_nccl_member_open(&n->member, watch, origin, c->size, c->rank, error);
     n->watch = watch;
-    return tell_failure(n, status, error);
+    return tell_failure(c, status, error);
 }
 
-static zero_status_t nccl_split(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error)
+/* From now on NCCL moves c's data. */
+static void adopt(zero_comm_t *c, nccl_t *n)
 {
-    nccl_t *n = (nccl_t *)c, *part = NULL;
+    uint64_t ring_bytes = c->caps.ring_bytes;
+    int node_ranks = c->caps.node_ranks;
+    c->data = &nccl_data;
+    c->state = n;
+    c->uncompared = true;
+    zero_comm_caps_set(c, "nccl", ring_bytes);
+    c->caps.node_ranks = node_ranks;
+}
+
+static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
+{
+    nccl_t *n = c->state, *made = calloc(1, sizeof *made);
     zero_meet_t meet = zero_comm_meet(c);
-    zero_comm_t *host = NULL;
     zero_error_t why = {0};
-    int *members, count, index;
-    *out = NULL;
-    zero_status_t status = zero_split_members(c, color, key, &members, &count, &index, error);
-    if (status)
-        return status;
+    zero_status_t status =
+        made ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *made);
     /* NCCL's colors are not negative, as the first member's rank is not, which is no other part's. */
     zero_nccl_origin_t origin = {
-        .parent = n->member, .color = members[0], .key = index, .timeout_s = c->options.timeout_s};
-    free(members);
-    status = n->host->ops->split(n->host, color, key, &host, &why);
-    if (status == ZERO_OK)
-        status = make(&part, host, true, &n->base.options, &why);
+        .parent = n->member, .color = part->members[0], .key = part->rank, .timeout_s = c->options.timeout_s};
     status = zero_meet_agree(&meet, status, &why);
     if (status == ZERO_OK)
-        status = zero_meet_agree(&meet, open_member(part, n->watch, &origin, &why), &why);
+        status = zero_meet_agree(&meet, open_member(out, made, n->watch, &origin, &why), &why);
     if (status == ZERO_OK) {
-        *out = &part->base;
+        adopt(out, made);
         return ZERO_OK;
     }
-    if (part)
-        nccl_destroy(&part->base);
-    else
-        zero_comm_destroy(host);
-    return zero_fail(error, status, "%s", why.text);
+    if (made)
+        zero_nccl_member_close(made->member, c->options.timeout_s);
+    free(made);
+    return zero_pass(error, status, &why);
 }
 
 /* What a rank tells the others before NCCL starts. */
@@ -321,7 +236,6 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     const zero_cuda_nccl_t *api = NULL;
     zero_nccl_t *nccl = NULL;
     zero_nccl_watch_t *watch = NULL;
-    nccl_t *n = NULL;
     zero_comm_options_t o;
     zero_error_t why = {0};
     card_t card = {0};
@@ -332,18 +246,26 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
                    ? status
                    : zero_fail(error, ZERO_ERR_ARG, "zero_comm_nccl has no communicator by which its ranks meet");
     zero_meet_t meet = zero_comm_meet(host);
+    zero_comm_t *c = calloc(1, sizeof *c);
+    nccl_t *n = calloc(1, sizeof *n);
     status = zero_comm_options_take(&o, options, &why);
     if (status == ZERO_OK && !device) /* the others have to be told */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_nccl has no device");
     if (status == ZERO_OK)
         status = prepare(&api, &nccl, host, device, nccl_comm, &card, &why);
-    if (status == ZERO_OK)
-        status = make(&n, host, false, &o, &why);
+    if (status == ZERO_OK && (!c || !n))
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *c + sizeof *n);
     status = zero_meet_agree(&meet, status, &why);
     if (status == ZERO_OK)
         status = compare(host, &card, &why);
     if (status)
         goto fail;
+    *c = (zero_comm_t){.control = host->control,
+                       .borrowed = true,
+                       .caps = host->caps,
+                       .options = o,
+                       .rank = host->rank,
+                       .size = host->size};
     status = zero_nccl_watch_open(&watch, api, nccl, host, device->options.index, &o, &why);
     if (status == ZERO_OK)
         nccl = NULL;
@@ -354,19 +276,21 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
         goto fail;
     zero_nccl_origin_t origin = {
         .id = nccl_comm ? NULL : id, .callers = nccl_comm, .key = host->rank, .timeout_s = o.timeout_s};
-    status = zero_meet_agree(&meet, open_member(n, watch, &origin, &why), &why);
+    status = zero_meet_agree(&meet, open_member(c, n, watch, &origin, &why), &why);
     if (status)
         goto fail;
     zero_nccl_watch_drop(watch);
-    *comm = &n->base;
+    adopt(c, n);
+    *comm = c;
     return ZERO_OK;
 fail:
     if (n)
         zero_nccl_member_close(n->member, o.timeout_s);
     free(n);
+    free(c);
     if (watch)
         zero_nccl_watch_drop(watch);
     if (nccl)
         api->close(nccl);
-    return zero_fail(error, status, "%s", why.text);
+    return zero_pass(error, status, &why);
 }

@@ -84,7 +84,7 @@ void zero_nccl_look_at_host(zero_nccl_watch_t *w)
 {
     zero_error_t error = {0};
     zero_status_t status =
-        w->host->one_thread || zero_nccl_has_failed(w) ? ZERO_OK : w->host->ops->check(w->host, &error);
+        w->host->control->one_thread || zero_nccl_has_failed(w) ? ZERO_OK : zero_comm_check(w->host, &error);
     if (status)
         zero_nccl_fail(w, status, error.text);
 }
@@ -96,12 +96,12 @@ static void publish(zero_nccl_watch_t *w)
     char sentence[sizeof w->failure.text + 40];
     double now = zero_host_now();
     w->failed_since = w->failed_since > 0 ? w->failed_since : now;
-    if (w->published || w->host->one_thread || w->failure.status == ZERO_ERR_PEER ||
+    if (w->published || w->host->control->one_thread || w->failure.status == ZERO_ERR_PEER ||
         now - w->failed_since < PUBLISH_AFTER)
         return;
     w->published = true;
     snprintf(sentence, sizeof sentence, "rank %d of %d: %s", w->host->rank, w->host->size, w->failure.text);
-    w->host->ops->abort(w->host, sentence);
+    zero_comm_abort(w->host, sentence);
 }
 
 /* ---- calls of NCCL's -------------------------------------------------------------------------------------------- */

@@ -15,21 +15,21 @@ enum { LINE = 128 }; /* pieces are multiples of it, so that elements are never c
 #define STAGING_DEFAULT \
     (8u << 20) /* 2 MiB pieces for 2 ranks; copies of 512 KiB, for 8 ranks, still have the link's rate */
 
+/* A communicator's state, in place of the control's data, which it uses. */
 typedef struct staged {
-    zero_comm_t base;
-    zero_comm_t *inner;
     zero_device_t *device;  /* borrowed */
     uint64_t staging_bytes; /* as asked for */
     zero_arena_t *arena;    /* NULL where there is one rank */
     char *half[2];
     uint64_t half_bytes;
     bool used;
-    void *native;        /* once used: the stream that the last collective left copies on */
-    zero_error_t failed; /* of the first collective that failed: ranks are out of step, so the later ones fail alike */
+    void *native; /* once used: the stream that the last collective left copies on */
 } staged_t;
 
 /* A collective on its way. Slices of total bytes, of which pieces of at most piece bytes move at a time. */
 typedef struct job {
+    zero_comm_t *c;
+    staged_t *s; /* c's */
     enum { GATHER, REDUCE } kind;
     const char *send;
     char *recv;
@@ -38,16 +38,15 @@ typedef struct job {
     void *native;
 } job_t;
 
-static zero_status_t copy(const staged_t *s, const job_t *j, void *to, const void *from, uint64_t bytes,
-                          zero_error_t *error)
+static zero_status_t copy(const job_t *j, void *to, const void *from, uint64_t bytes, zero_error_t *error)
 {
-    return bytes ? s->device->ops->copy(s->device, j->native, to, from, bytes, error) : ZERO_OK;
+    return bytes ? j->s->device->ops->copy(j->s->device, j->native, to, from, bytes, error) : ZERO_OK;
 }
 
 /* Between the slices of ranks [begin, end) on the device, of which it is the bytes from at on, and their places in a
  * half. */
-static zero_status_t copy_slices(const staged_t *s, const job_t *j, char *device, char *half, bool fetch, int begin,
-                                 int end, uint64_t at, uint64_t size, zero_error_t *error)
+static zero_status_t copy_slices(const job_t *j, char *device, char *half, bool fetch, int begin, int end, uint64_t at,
+                                 uint64_t size, zero_error_t *error)
 {
     uint64_t run = size;
     if (size == j->total && begin < end) { /* whole slices lie side by side in both */
@@ -56,7 +55,7 @@ static zero_status_t copy_slices(const staged_t *s, const job_t *j, char *device
     }
     for (int r = begin; r < end; r++) {
         char *there = device + (uint64_t)r * j->total + at, *here = half + (uint64_t)r * size;
-        zero_status_t status = fetch ? copy(s, j, here, there, run, error) : copy(s, j, there, here, run, error);
+        zero_status_t status = fetch ? copy(j, here, there, run, error) : copy(j, there, here, run, error);
         if (status)
             return status;
     }
@@ -69,65 +68,65 @@ static uint64_t size_of(const job_t *j, uint64_t at)
 }
 
 /* Queues the copies of a piece from the device. */
-static zero_status_t fetch(const staged_t *s, const job_t *j, char *half, uint64_t at, zero_error_t *error)
+static zero_status_t fetch(const job_t *j, char *half, uint64_t at, zero_error_t *error)
 {
     uint64_t size = size_of(j, at);
     if (j->kind == GATHER)
-        return copy(s, j, half + (uint64_t)s->base.rank * size, j->send + at, size, error);
-    return copy_slices(s, j, (char *)j->send, half, true, 0, s->base.size, at, size, error);
+        return copy(j, half + (uint64_t)j->c->rank * size, j->send + at, size, error);
+    return copy_slices(j, (char *)j->send, half, true, 0, j->c->size, at, size, error);
 }
 
-/* The inner collective on a piece, in place. */
-static zero_status_t collect(const staged_t *s, const job_t *j, char *half, uint64_t at, zero_error_t *error)
+/* The host's collective on a piece, in place. */
+static zero_status_t collect(const job_t *j, char *half, uint64_t at, zero_error_t *error)
 {
-    zero_comm_t *c = s->inner;
+    const zero_data_ops_t *host = j->c->control->host;
     uint64_t size = size_of(j, at);
-    c->note = s->base.note;
-    char *own = half + (uint64_t)s->base.rank * size;
+    char *own = half + (uint64_t)j->c->rank * size;
     if (j->kind == GATHER)
-        return c->ops->all_gather(c, own, half, size, NULL, error);
-    return c->ops->reduce_scatter(c, half, own, (int64_t)(size / zero_dtype_size(j->dtype)), j->dtype, NULL, error);
+        return host->all_gather(j->c, own, half, size, NULL, error);
+    return host->reduce_scatter(j->c, half, own, (int64_t)(size / zero_dtype_size(j->dtype)), j->dtype, NULL, error);
 }
 
 /* Queues the copies of a piece's result to the device. */
-static zero_status_t deliver(const staged_t *s, const job_t *j, char *half, uint64_t at, zero_error_t *error)
+static zero_status_t deliver(const job_t *j, char *half, uint64_t at, zero_error_t *error)
 {
     uint64_t size = size_of(j, at);
-    int rank = s->base.rank;
+    int rank = j->c->rank;
     if (j->kind == REDUCE)
-        return copy(s, j, j->recv + at, half + (uint64_t)rank * size, size, error);
-    zero_status_t status = copy_slices(s, j, j->recv, half, false, 0, rank, at, size, error);
-    return status ? status : copy_slices(s, j, j->recv, half, false, rank + 1, s->base.size, at, size, error);
+        return copy(j, j->recv + at, half + (uint64_t)rank * size, size, error);
+    zero_status_t status = copy_slices(j, j->recv, half, false, 0, rank, at, size, error);
+    return status ? status : copy_slices(j, j->recv, half, false, rank + 1, j->c->size, at, size, error);
 }
 
-static zero_status_t finish(const staged_t *s, void *native, zero_error_t *error)
+static zero_status_t finish(const job_t *j, void *native, zero_error_t *error)
 {
-    return s->device->ops->finish(s->device, native, s->base.options.timeout_s, error);
+    return j->s->device->ops->finish(j->s->device, native, j->c->options.timeout_s, error);
 }
 
 /* A collective of no bytes still ends with an abort's sentence, and keeps the ranks in step. */
-static zero_status_t pipeline(staged_t *s, job_t *j, zero_error_t *error)
+static zero_status_t pipeline(job_t *j, zero_error_t *error)
 {
-    j->piece = s->half_bytes / (uint64_t)s->base.size / LINE * LINE;
-    zero_status_t status = s->used && s->native != j->native ? finish(s, s->native, error) : ZERO_OK;
+    staged_t *s = j->s;
+    j->piece = s->half_bytes / (uint64_t)j->c->size / LINE * LINE;
+    zero_status_t status = s->used && s->native != j->native ? finish(j, s->native, error) : ZERO_OK;
     s->native = j->native;
     s->used = true;
     if (status == ZERO_OK)
-        status = fetch(s, j, s->half[0], 0, error);
+        status = fetch(j, s->half[0], 0, error);
     if (status == ZERO_OK)
-        status = finish(s, j->native, error);
+        status = finish(j, j->native, error);
     uint64_t at = 0;
     for (int h = 0; status == ZERO_OK; h = !h) {
         uint64_t next = at + size_of(j, at);
         bool more = next < j->total;
         if (more)
-            status = fetch(s, j, s->half[!h], next, error);
+            status = fetch(j, s->half[!h], next, error);
         if (status == ZERO_OK)
-            status = collect(s, j, s->half[h], at, error);
+            status = collect(j, s->half[h], at, error);
         if (status == ZERO_OK && more)
-            status = finish(s, j->native, error);
+            status = finish(j, j->native, error);
         if (status == ZERO_OK)
-            status = deliver(s, j, s->half[h], at, error);
+            status = deliver(j, s->half[h], at, error);
         if (!more)
             break;
         at = next;
@@ -135,38 +134,17 @@ static zero_status_t pipeline(staged_t *s, job_t *j, zero_error_t *error)
     return status;
 }
 
-/* One rank: at most a copy on the device, after a look at whether there was an abort. */
-static zero_status_t alone(staged_t *s, const job_t *j, zero_error_t *error)
+static zero_status_t run(job_t *j, zero_error_t *error)
 {
-    char nothing = 0;
-    zero_status_t status = s->inner->ops->all_gather(s->inner, &nothing, &nothing, 0, NULL, error);
-    return status || j->send == j->recv ? status : copy(s, j, j->recv, j->send, j->total, error);
-}
-
-static zero_status_t run(staged_t *s, job_t *j, zero_error_t *error)
-{
-    zero_error_t why = {0};
-    zero_status_t status = ZERO_OK;
-    if (s->failed.status)
-        return zero_fail(error, s->failed.status, "%s", s->failed.text);
-    if (s->base.size == 1)
-        status = alone(s, j, &why);
-    else {
-        /* What is gathered of this rank itself stays on the device. */
-        char *own = j->kind == GATHER ? j->recv + (uint64_t)s->base.rank * j->total : NULL;
-        if (own && own != j->send)
-            status = copy(s, j, own, j->send, j->total, &why);
-        if (status == ZERO_OK)
-            status = pipeline(s, j, &why);
+    if (j->c->size == 1) { /* at most a copy on the device, after a look at whether there was an abort */
+        char nothing = 0;
+        zero_status_t status = j->c->control->host->all_gather(j->c, &nothing, &nothing, 0, NULL, error);
+        return status || j->send == j->recv ? status : copy(j, j->recv, j->send, j->total, error);
     }
-    s->base.bytes_received = s->inner->bytes_received;
-    s->base.bytes_reduced = s->inner->bytes_reduced;
-    if (status == ZERO_OK)
-        return ZERO_OK;
-    s->failed = why;
-    s->failed.status = status;
-    s->base.other = s->inner->other;
-    return zero_fail(error, status, "%s", why.text);
+    /* What is gathered of this rank itself stays on the device. */
+    char *own = j->kind == GATHER ? j->recv + (uint64_t)j->c->rank * j->total : NULL;
+    zero_status_t status = own && own != j->send ? copy(j, own, j->send, j->total, error) : ZERO_OK;
+    return status ? status : pipeline(j, error);
 }
 
 /* ---- operations ------------------------------------------------------------------------------------------------- */
@@ -174,105 +152,52 @@ static zero_status_t run(staged_t *s, job_t *j, zero_error_t *error)
 static zero_status_t staged_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
                                        zero_error_t *error)
 {
-    job_t j = {.kind = GATHER, .send = send, .recv = recv, .total = bytes, .native = native};
-    return run((staged_t *)c, &j, error);
+    job_t j = {.c = c, .s = c->state, .kind = GATHER, .send = send, .recv = recv, .total = bytes, .native = native};
+    return run(&j, error);
 }
 
 static zero_status_t staged_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count,
                                            zero_dtype_t dtype, void *native, zero_error_t *error)
 {
-    job_t j = {.kind = REDUCE,
+    job_t j = {.c = c,
+               .s = c->state,
+               .kind = REDUCE,
                .send = send,
                .recv = recv,
                .total = (uint64_t)count * zero_dtype_size(dtype),
                .dtype = dtype,
                .native = native};
-    return run((staged_t *)c, &j, error);
+    return run(&j, error);
 }
 
-static zero_status_t staged_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+static zero_status_t staged_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
-    staged_t *s = (staged_t *)c;
-    if (s->failed.status)
-        return zero_fail(error, s->failed.status, "%s", s->failed.text);
-    s->inner->note = c->note;
-    zero_status_t status = s->inner->ops->exchange(s->inner, send, recv, bytes, error);
-    if (status != ZERO_OK)
-        c->other = s->inner->other;
-    return status;
+    const staged_t *s = c->state;
+    (void)part;
+    return zero_comm_staged(&out, out, s->device, s->staging_bytes, error);
 }
 
-static zero_status_t staged_split(zero_comm_t *c, int color, int key, zero_comm_t **out, zero_error_t *error)
+static uint64_t staged_resident(const zero_comm_t *c)
 {
-    staged_t *s = (staged_t *)c;
-    zero_comm_t *part;
-    zero_status_t status = s->inner->ops->split(s->inner, color, key, &part, error);
-    if (status)
-        return status;
-    status = zero_comm_staged(out, part, s->device, s->staging_bytes, error);
-    if (status)
-        zero_comm_destroy(part);
-    return status;
-}
-
-static void staged_abort(zero_comm_t *c, const char *sentence)
-{
-    zero_comm_t *inner = ((staged_t *)c)->inner;
-    inner->ops->abort(inner, sentence);
-}
-
-static zero_status_t staged_check(zero_comm_t *c, zero_error_t *error)
-{
-    zero_comm_t *inner = ((staged_t *)c)->inner;
-    return inner->ops->check(inner, error);
-}
-
-static uint64_t staged_ring_resident(const zero_comm_t *c)
-{
-    const staged_t *s = (const staged_t *)c;
+    const staged_t *s = c->state;
     uint64_t staging = 0;
     if (s->arena)
         s->device->ops->arena_resident(s->arena, 0, 2 * s->half_bytes, &staging, NULL);
-    return s->inner->ops->ring_resident(s->inner) + staging;
-}
-
-static uint64_t staged_peers_resident(const zero_comm_t *c)
-{
-    const zero_comm_t *inner = ((const staged_t *)c)->inner;
-    return inner->ops->peers_resident(inner);
-}
-
-static void staged_tell(zero_comm_t *c, uint64_t word)
-{
-    zero_comm_t *inner = ((staged_t *)c)->inner;
-    inner->ops->tell(inner, word);
-}
-
-static uint64_t staged_told(const zero_comm_t *c, int rank)
-{
-    const zero_comm_t *inner = ((const staged_t *)c)->inner;
-    return inner->ops->told(inner, rank);
+    return staging;
 }
 
 static void staged_destroy(zero_comm_t *c)
 {
-    staged_t *s = (staged_t *)c;
+    staged_t *s = c->state;
     s->device->ops->arena_destroy(s->arena);
-    zero_comm_destroy(s->inner);
     free(s);
 }
 
-static const zero_comm_ops_t staged_ops = {
+static const zero_data_ops_t staged_data = {
     .all_gather = staged_all_gather,
     .reduce_scatter = staged_reduce_scatter,
-    .exchange = staged_exchange,
     .split = staged_split,
-    .abort = staged_abort,
-    .check = staged_check,
-    .ring_resident = staged_ring_resident,
-    .peers_resident = staged_peers_resident,
-    .tell = staged_tell,
-    .told = staged_told,
+    .resident = staged_resident,
     .destroy = staged_destroy,
 };
 
@@ -309,11 +234,11 @@ zero_status_t zero_comm_staged_caps(zero_comm_caps_t *caps, int world, uint64_t 
     return status;
 }
 
-static zero_status_t make(staged_t *s, zero_error_t *error)
+static zero_status_t make(staged_t *s, zero_comm_caps_t *caps, int size, zero_error_t *error)
 {
-    zero_status_t status = half_of(s->base.size, s->staging_bytes, &s->half_bytes, error);
+    zero_status_t status = half_of(size, s->staging_bytes, &s->half_bytes, error);
     if (status == ZERO_OK)
-        status = zero_comm_staged_caps(&s->base.caps, s->base.size, s->staging_bytes, error);
+        status = zero_comm_staged_caps(caps, size, s->staging_bytes, error);
     if (status || !s->half_bytes)
         return status;
     status = s->device->ops->arena_create(s->device, ZERO_TIER_HOST, 2 * s->half_bytes, &s->arena, error);
@@ -324,46 +249,41 @@ static zero_status_t make(staged_t *s, zero_error_t *error)
     return ZERO_OK;
 }
 
-zero_status_t zero_comm_staged(zero_comm_t **out, zero_comm_t *inner, zero_device_t *device, uint64_t staging_bytes,
+/* The communicator stays what it is, with other data. */
+zero_status_t zero_comm_staged(zero_comm_t **out, zero_comm_t *comm, zero_device_t *device, uint64_t staging_bytes,
                                zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = zero_comm_place(out, "zero_comm_staged", error);
-    if (status != ZERO_OK || !inner)
+    if (status != ZERO_OK || !comm)
         return status != ZERO_OK ? status
                                  : zero_fail(error, ZERO_ERR_ARG, "zero_comm_staged has no communicator to wrap");
-    zero_meet_t meet = zero_comm_meet(inner);
+    zero_meet_t meet = zero_comm_meet(comm);
+    zero_comm_caps_t caps = comm->caps;
     staged_t *s = calloc(1, sizeof *s);
     if (!device) /* the others have to be told */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_staged has no device");
-    else if (!inner->caps.host_pointers)
+    else if (!comm->caps.host_pointers)
         status = zero_fail(
             &why, ZERO_ERR_UNSUPPORTED,
             "data cannot go by way of host memory, since communicator '%s' moves none: between machines that needs "
             "ranks that mpiexec starts (zero_comm_mpi)",
-            inner->caps.name);
+            comm->caps.name);
     else if (s) {
-        s->base = (zero_comm_t){.ops = &staged_ops,
-                                .caps = inner->caps,
-                                .options = inner->options,
-                                .rank = inner->rank,
-                                .size = inner->size,
-                                .one_thread = inner->one_thread,
-                                .bytes_received = inner->bytes_received,
-                                .bytes_reduced = inner->bytes_reduced};
-        s->inner = inner;
-        s->device = device;
-        s->staging_bytes = staging_bytes;
-        status = make(s, &why);
+        *s = (staged_t){.device = device, .staging_bytes = staging_bytes};
+        status = make(s, &caps, comm->size, &why);
     } else
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *s);
     status = zero_meet_agree(&meet, status, &why);
     if (status == ZERO_OK) {
-        *out = &s->base;
+        comm->data = &staged_data;
+        comm->state = s;
+        comm->caps = caps;
+        *out = comm;
         return ZERO_OK;
     }
     if (s && device)
         device->ops->arena_destroy(s->arena);
     free(s);
-    return zero_fail(error, status, "%s", why.text);
+    return zero_pass(error, status, &why);
 }

@@ -33,7 +33,7 @@ typedef struct link {
 } link_t;
 
 struct tcp {
-    zero_comm_t base;
+    zero_control_t control;
     link_t *link;
     tcp_t *next; /* of the link's */
     uint64_t id;
@@ -44,7 +44,6 @@ struct tcp {
     zero_tcp_differ_t differ;
     char *all;
     uint64_t bytes;
-    zero_error_t failed; /* of the first exchange that failed: ranks are out of step, so the later ones fail alike */
 };
 
 /* ---- the connection --------------------------------------------------------------------------------------------- */
@@ -145,28 +144,6 @@ static zero_status_t look(link_t *l, zero_error_t *error)
 
 /* ---- operations ------------------------------------------------------------------------------------------------- */
 
-static zero_status_t moves_nothing(zero_error_t *error)
-{
-    return zero_fail(
-        error, ZERO_ERR_UNSUPPORTED,
-        "ranks that torchrun started on several machines exchange data through NCCL only: start CPU ranks, and those "
-        "that share a GPU, with mpiexec");
-}
-
-static zero_status_t tcp_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
-                                    zero_error_t *error)
-{
-    (void)c, (void)send, (void)recv, (void)bytes, (void)native;
-    return moves_nothing(error);
-}
-
-static zero_status_t tcp_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype,
-                                        void *native, zero_error_t *error)
-{
-    (void)c, (void)send, (void)recv, (void)count, (void)dtype, (void)native;
-    return moves_nothing(error);
-}
-
 /* Of two ranks in different calls at least one is in another than this rank. */
 static zero_status_t mismatch(const zero_call_t *call, const zero_tcp_differ_t *d, zero_error_t *error)
 {
@@ -203,54 +180,45 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
         if (zero_host_now() > end)
             return zero_fail(why, ZERO_ERR_TIMEOUT,
                              "exchange: rank 0 (pid %d on %s), which serves the others, did not answer within %g s",
-                             l->cards[0].pid, l->cards[0].host, c->base.options.timeout_s + BEYOND);
+                             l->cards[0].pid, l->cards[0].host, c->control.options.timeout_s + BEYOND);
         /* Another thread may take our answer in while this one sleeps. */
         struct pollfd p = {.fd = l->fd, .events = POLLIN};
         poll(&p, 1, 5);
     }
 }
 
-static zero_status_t tcp_exchange(zero_comm_t *base, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
+static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
-    tcp_t *c = (tcp_t *)base;
-    zero_call_t call = zero_call_exchange(base, bytes);
+    tcp_t *c = (tcp_t *)comm->control;
+    zero_call_t call = zero_call_exchange(comm, bytes);
     struct {
         zero_tcp_frame_t frame;
         zero_call_card_t card;
     } head;
-    zero_error_t why = {0};
-    zero_status_t status;
-    if (c->failed.status)
-        return zero_fail(error, c->failed.status, "%s", c->failed.text);
-    if (bytes > ZERO_TCP_MOST / (uint64_t)base->size) /* the same on all ranks, or they find out */
+    if (bytes > ZERO_TCP_MOST / (uint64_t)comm->size) /* the same on all ranks, or they find out */
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "an exchange of %llu bytes a rank is too much without MPI: at most %llu",
-                         (unsigned long long)bytes, (unsigned long long)(ZERO_TCP_MOST / (uint64_t)base->size));
-    double end = zero_host_now() + base->options.timeout_s + BEYOND;
+                         (unsigned long long)bytes, (unsigned long long)(ZERO_TCP_MOST / (uint64_t)comm->size));
+    double timeout_s = c->control.options.timeout_s, end = zero_host_now() + timeout_s + BEYOND;
     head.frame = (zero_tcp_frame_t){.kind = ZERO_TCP_GIVE,
-                                    .index = base->rank,
-                                    .size = base->size,
+                                    .index = comm->rank,
+                                    .size = comm->size,
                                     .id = c->id,
                                     .bytes = sizeof head.card + bytes,
-                                    .timeout_s = base->options.timeout_s};
+                                    .timeout_s = timeout_s};
     zero_call_card(&call, &head.card);
-    status = look(c->link, &why);
+    zero_status_t status = look(c->link, error);
     if (status == ZERO_OK && !send_parts(c->link, &head, sizeof head, send, bytes, end) &&
-        (status = look(c->link, &why)) == ZERO_OK)
-        status = zero_fail(&why, ZERO_ERR_TIMEOUT, "exchange: rank 0, which serves the others, takes nothing any more");
-    if (status == ZERO_OK)
-        status = await(c, &call, end, recv, &why);
-    if (status == ZERO_OK)
-        return ZERO_OK;
-    c->failed = why;
-    c->failed.status = status;
-    return zero_fail(error, status, "%s", why.text);
+        (status = look(c->link, error)) == ZERO_OK)
+        status =
+            zero_fail(error, ZERO_ERR_TIMEOUT, "exchange: rank 0, which serves the others, takes nothing any more");
+    return status ? status : await(c, &call, end, recv, error);
 }
 
 /* The hub chooses whose sentence is everyone's. */
-static void tcp_abort(zero_comm_t *base, const char *sentence)
+static void tcp_abort(zero_comm_t *comm, const char *sentence)
 {
-    link_t *l = ((tcp_t *)base)->link;
+    link_t *l = ((tcp_t *)comm->control)->link;
     double end = zero_host_now() + TELL_SECONDS;
     if (look(l, NULL) != ZERO_OK)
         return;
@@ -262,27 +230,9 @@ static void tcp_abort(zero_comm_t *base, const char *sentence)
     pthread_mutex_unlock(&l->reading);
 }
 
-static zero_status_t tcp_check(zero_comm_t *base, zero_error_t *error)
+static zero_status_t tcp_check(zero_comm_t *comm, zero_error_t *error)
 {
-    return look(((tcp_t *)base)->link, error);
-}
-
-static uint64_t no_rings(const zero_comm_t *c)
-{
-    (void)c;
-    return 0;
-}
-
-/* Words are for ranks that share memory. */
-static void tcp_tell(zero_comm_t *c, uint64_t word)
-{
-    (void)c, (void)word;
-}
-
-static uint64_t tcp_told(const zero_comm_t *c, int rank)
-{
-    (void)c, (void)rank;
-    return 0;
+    return look(((tcp_t *)comm->control)->link, error);
 }
 
 /* ---- start and end ---------------------------------------------------------------------------------------------- */
@@ -303,9 +253,9 @@ static void close_link(link_t *l)
     free(l);
 }
 
-static void tcp_destroy(zero_comm_t *base)
+static void tcp_destroy(zero_control_t *control)
 {
-    tcp_t *c = (tcp_t *)base;
+    tcp_t *c = (tcp_t *)control;
     link_t *l = c->link;
     send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_LEAVE, .id = c->id}, NULL, zero_host_now() + TELL_SECONDS);
     pthread_mutex_lock(&l->reading);
@@ -323,41 +273,38 @@ static void tcp_destroy(zero_comm_t *base)
     free(c);
 }
 
-static zero_status_t tcp_split(zero_comm_t *base, int color, int key, zero_comm_t **out, zero_error_t *error);
+static zero_status_t tcp_split(zero_comm_t *comm, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error);
 
-static const zero_comm_ops_t tcp_ops = {
-    .all_gather = tcp_all_gather,
-    .reduce_scatter = tcp_reduce_scatter,
+/* No words for sentences, which are for ranks that share memory, and no data. */
+static const zero_control_ops_t tcp_control = {
     .exchange = tcp_exchange,
     .split = tcp_split,
     .abort = tcp_abort,
     .check = tcp_check,
-    .ring_resident = no_rings,
-    .peers_resident = no_rings,
-    .tell = tcp_tell,
-    .told = tcp_told,
     .destroy = tcp_destroy,
 };
 
-/* A communicator of the link; members[i] is the link's rank of rank i, or of parent where there is one. */
-static tcp_t *make(link_t *l, const tcp_t *parent, const int *members, int size, int rank,
+/* The control of comm, a communicator of a rank and size; members[i] is the link's rank of rank i, or of parent where
+ * there is one. It is not comm's yet. */
+static tcp_t *make(zero_comm_t *comm, link_t *l, const tcp_t *parent, const int *members,
                    const zero_comm_options_t *options)
 {
     tcp_t *c = calloc(1, sizeof *c);
     int here = 0;
-    if (!c || !(c->world = calloc((size_t)size, sizeof *c->world))) {
+    if (!c || !(c->world = calloc((size_t)comm->size, sizeof *c->world))) {
         free(c);
         return NULL;
     }
-    c->base = (zero_comm_t){.ops = &tcp_ops, .options = *options, .rank = rank, .size = size};
+    c->control.ops = &tcp_control;
+    c->control.options = *options;
     c->link = l;
-    for (int i = 0; i < size; i++) {
+    for (int i = 0; i < comm->size; i++) {
         c->world[i] = parent ? parent->world[members[i]] : i;
         here += l->cards[c->world[i]].node == l->cards[l->rank].node;
     }
-    zero_comm_caps_set(&c->base, "tcp", 0);
-    c->base.caps.host_pointers = false;
-    c->base.caps.node_ranks = here;
+    zero_comm_caps_set(comm, "tcp", 0);
+    comm->caps.host_pointers = false;
+    comm->caps.node_ranks = here;
     return c;
 }
 
@@ -369,40 +316,37 @@ static void join(link_t *l, tcp_t *c)
     pthread_mutex_unlock(&l->reading);
 }
 
-static zero_status_t tcp_split(zero_comm_t *base, int color, int key, zero_comm_t **out, zero_error_t *error)
+static zero_status_t tcp_split(zero_comm_t *comm, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
-    tcp_t *c = (tcp_t *)base, *part;
-    zero_meet_t meet = zero_comm_meet(base);
+    tcp_t *c = (tcp_t *)comm->control;
+    zero_meet_t meet = zero_comm_meet(comm);
     zero_error_t why = {0};
-    int *members, count, index;
-    zero_status_t status = zero_split_members(base, color, key, &members, &count, &index, error);
-    if (status)
-        return status;
     /* Its number is one that its first rank alone gives out. */
-    uint64_t own = 0, *all = calloc((size_t)base->size, sizeof *all);
-    if (members[0] == base->rank)
+    uint64_t own = 0, *all = calloc((size_t)comm->size, sizeof *all);
+    if (part->rank == 0)
         own =
             (uint64_t)(atomic_fetch_add(&c->link->splits, 1) + 1) * (uint64_t)c->link->world + (uint64_t)c->link->rank;
-    part = make(c->link, c, members, count, index, &base->options);
-    status = zero_meet_agree(
-        &meet, all && part ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
+    tcp_t *made = make(out, c->link, c, part->members, &c->control.options);
+    zero_status_t status = zero_meet_agree(
+        &meet, all && made ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
     if (status == ZERO_OK)
-        status = tcp_exchange(base, &own, all, sizeof own, &why);
+        status = zero_control_exchange(comm, &own, all, sizeof own, &why);
     if (status == ZERO_OK) {
-        part->id = all[members[0]];
-        join(c->link, part);
-        zero_tcp_frame_t frame = {
-            .kind = ZERO_TCP_OPEN, .size = count, .id = part->id, .bytes = (uint64_t)count * sizeof *part->world};
+        made->id = all[part->members[0]];
+        join(c->link, made);
+        zero_tcp_frame_t frame = {.kind = ZERO_TCP_OPEN,
+                                  .size = part->size,
+                                  .id = made->id,
+                                  .bytes = (uint64_t)part->size * sizeof *made->world};
         /* Where this fails, so does all that comes after it. */
-        send_frame(c->link, &frame, part->world, zero_host_now() + base->options.timeout_s);
-        *out = &part->base;
-    } else if (part) {
-        free(part->world);
-        free(part);
+        send_frame(c->link, &frame, made->world, zero_host_now() + c->control.options.timeout_s);
+        out->control = &made->control;
+    } else if (made) {
+        free(made->world);
+        free(made);
     }
     free(all);
-    free(members);
-    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+    return zero_pass(error, status, &why);
 }
 
 /* Rank 0 is a client of its own hub by a pair of sockets. */
@@ -424,15 +368,17 @@ static zero_status_t open_hub(link_t *l, int *peers, const zero_comm_options_t *
     return status;
 }
 
-zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_place_t *place, const zero_comm_options_t *options,
+zero_status_t zero_tcp_open(zero_comm_t **out, const zero_tcp_place_t *place, const zero_comm_options_t *options,
                             zero_error_t *error)
 {
     zero_status_t status;
     tcp_t *c = NULL;
     int *peers = malloc((size_t)place->world * sizeof *peers);
+    zero_comm_t *comm = calloc(1, sizeof *comm);
     link_t *l = calloc(1, sizeof *l);
-    if (!peers || !l || !(l->cards = calloc((size_t)place->world, sizeof *l->cards))) {
+    if (!peers || !comm || !l || !(l->cards = calloc((size_t)place->world, sizeof *l->cards))) {
         free(peers);
+        free(comm);
         free(l);
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", place->world);
     }
@@ -441,8 +387,9 @@ zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_place_t *place, c
     l->world = place->world;
     pthread_mutex_init(&l->reading, NULL);
     pthread_mutex_init(&l->writing, NULL);
+    *comm = (zero_comm_t){.options = *options, .rank = place->rank, .size = place->world};
     status = zero_tcp_meet(place, options->timeout_s, l->cards, peers, error);
-    if (status == ZERO_OK && !(c = make(l, NULL, NULL, place->world, place->rank, options)))
+    if (status == ZERO_OK && !(c = make(comm, l, NULL, NULL, options)))
         status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", place->world);
     if (status == ZERO_OK)
         status = open_hub(l, peers, options, error);
@@ -454,10 +401,12 @@ zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_place_t *place, c
         if (c)
             free(c->world);
         free(c);
+        free(comm);
         close_link(l);
         return status;
     }
     join(l, c);
-    *comm = &c->base;
+    comm->control = &c->control;
+    *out = comm;
     return ZERO_OK;
 }

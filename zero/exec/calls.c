@@ -100,7 +100,7 @@ static zero_status_t meet(zero_exec_t *x, zero_error_t *error)
     char nothing = 0;
     zero_comm_t *comm = x->channels[0];
     zero_exec_note(x, 0, NULL);
-    return zero_exec_noted(x, 0, true, comm->ops->exchange(comm, &nothing, &nothing, 0, error), error);
+    return zero_exec_noted(x, 0, true, zero_control_exchange(comm, &nothing, &nothing, 0, error), error);
 }
 
 /* The tasks of a call on the stream of each channel. */

@@ -3,20 +3,12 @@
 #include "offload/pool.h"
 #include "zero/exec/internal.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 zero_status_t zero_exec_check(zero_exec_t *x, zero_error_t *error)
 {
-    int failing = atomic_load_explicit(&x->failing, memory_order_acquire);
-    if (failing == 0)
-        return ZERO_OK;
-    while (failing != 2) { /* another thread is writing the sentence */
-        sched_yield();
-        failing = atomic_load_explicit(&x->failing, memory_order_acquire);
-    }
-    return zero_fail(error, x->failure.status, "%s", x->failure.text);
+    return zero_latch_check(&x->failed, error);
 }
 
 typedef struct place_text {
@@ -60,7 +52,7 @@ static void add_cursors(const zero_exec_t *x, zero_error_t *error)
 {
     const zero_comm_t *comm = x->channels[0];
     for (int r = 0; r < x->world; r++) {
-        uint64_t word = comm->ops->told(comm, r);
+        uint64_t word = zero_comm_progress(comm, r);
         int32_t program = (int32_t)(word >> WORD_CURSOR_BITS) & ((1 << WORD_PROGRAM_BITS) - 1),
                 cursor = (int32_t)word & ((1 << WORD_CURSOR_BITS) - 1);
         char text[240];
@@ -83,23 +75,22 @@ static void add_cursors(const zero_exec_t *x, zero_error_t *error)
 
 zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
-    int expected = 0;
-    if (!atomic_compare_exchange_strong(&x->failing, &expected, 1))
+    if (!zero_latch_claim(&x->failed))
         return zero_exec_check(x, error);
     long long step = (long long)atomic_load_explicit(&x->step, memory_order_relaxed) + 1;
     place_text_t where = place_of_op(x, op);
-    zero_error_t why = *error;
+    zero_error_t why = *error, *failure = &x->failed.error;
     if (error->status == ZERO_ERR_PEER || error->status == ZERO_ERR_MISMATCH) /* which name their ranks */
-        zero_fail(&x->failure, error->status, "%s", error->text);
+        *failure = why;
     else
-        zero_fail(&x->failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "",
-                  where.s, error->text);
+        zero_fail(failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "", where.s,
+                  error->text);
     if (error->status == ZERO_ERR_TIMEOUT)
-        add_cursors(x, &x->failure);
-    *error = x->failure;
-    atomic_store_explicit(&x->failing, 2, memory_order_release);
+        add_cursors(x, failure);
+    *error = *failure;
+    zero_latch_publish(&x->failed);
     if (error->status != ZERO_ERR_PEER && x->channel_count > 0)
-        x->channels[0]->ops->abort(x->channels[0], error->text);
+        zero_comm_abort(x->channels[0], error->text);
     /* Only now the caller's function, which may take its time, or wait for the thread that waits for the sentence
      * above. */
     zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step,
@@ -113,13 +104,8 @@ void zero_exec_abort(zero_exec_t *x, const char *sentence)
 {
     zero_error_t error;
     zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", x->rank, sentence);
-    int expected = 0;
-    if (!atomic_compare_exchange_strong(&x->failing, &expected, 1))
-        return;
-    x->failure = error;
-    atomic_store_explicit(&x->failing, 2, memory_order_release);
-    if (x->channel_count > 0)
-        x->channels[0]->ops->abort(x->channels[0], error.text);
+    if (zero_latch_set(&x->failed, &error) && x->channel_count > 0)
+        zero_comm_abort(x->channels[0], error.text);
 }
 
 /* Buffers' addresses. A buffer of kind rings has none: rings are the communicator's. */
@@ -214,12 +200,9 @@ static zero_status_t attach(zero_exec_t *x, zero_error_t *error)
     zero_arena_t *arena = x->arenas[ZERO_TIER_DEVICE];
     uint64_t bytes = x->plan->arena_bytes[ZERO_TIER_DEVICE];
     zero_status_t status = ZERO_OK;
-    for (int i = 0; i < x->channel_count && arena && status == ZERO_OK; i++) {
-        zero_comm_t *c = x->channels[i];
-        if (c->ops->attach)
-            status =
-                zero_exec_agree(x->comm, c->ops->attach(c, x->device->ops->arena_base(arena), bytes, error), error);
-    }
+    for (int c = 0; c < x->channel_count && arena && status == ZERO_OK; c++)
+        status = zero_exec_agree(
+            x->comm, zero_comm_attach(x->channels[c], x->device->ops->arena_base(arena), bytes, error), error);
     return status;
 }
 
@@ -251,7 +234,7 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero
     if ((status = zero_exec_agree(comm, allocate(x, &local), &local)) != ZERO_OK)
         goto fail;
     for (; x->channel_count < plan->spec->channels; x->channel_count++)
-        if ((status = comm->ops->split(comm, 0, x->rank, &x->channels[x->channel_count], &local)) != ZERO_OK)
+        if ((status = zero_comm_split(comm, 0, x->rank, &x->channels[x->channel_count], &local)) != ZERO_OK)
             break;
     if ((status = zero_exec_agree(comm, status, &local)) != ZERO_OK)
         goto fail;
@@ -322,7 +305,7 @@ zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_eve
             stream ? x->device->ops->sync(stream, bound, error) : x->device->ops->host_wait(event, bound, error);
         /* Collectives that a device ran are over, too, once they were aborted: with whatever was there. */
         zero_error_t why = {0};
-        zero_status_t failed = x->device->caps.launches && comm ? comm->ops->check(comm, &why) : ZERO_OK;
+        zero_status_t failed = x->device->caps.launches && comm ? zero_comm_check(comm, &why) : ZERO_OK;
         if (failed != ZERO_OK)
             return zero_fail(error, failed, "%s", why.text);
         left -= bound;
@@ -478,7 +461,7 @@ zero_status_t zero_exec_exchange(zero_exec_t *x, const void *send, void *recv, u
     if ((status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_REDUCE], NULL, &local)) != ZERO_OK)
         return failed_outside(x, status, &local, error);
     zero_exec_note(x, channel, NULL);
-    status = zero_exec_noted(x, channel, true, comm->ops->exchange(comm, send, recv, bytes, &local), &local);
+    status = zero_exec_noted(x, channel, true, zero_control_exchange(comm, send, recv, bytes, &local), &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 

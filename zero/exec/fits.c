@@ -144,7 +144,7 @@ static zero_status_t ranks_of_device(const zero_exec_t *x, int *ranks, zero_erro
     uint64_t mine = x->device->ops->identity(x->device), *all = malloc((size_t)x->world * sizeof *all);
     if (!all)
         return zero_exec_no_memory(x->comm, (size_t)x->world * sizeof *all, error);
-    zero_status_t status = x->comm->ops->exchange(x->comm, &mine, all, sizeof mine, error);
+    zero_status_t status = zero_control_exchange(x->comm, &mine, all, sizeof mine, error);
     *ranks = 0;
     for (int r = 0; r < x->world && status == ZERO_OK; r++)
         *ranks += all[r] == mine;
@@ -198,7 +198,7 @@ zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)
     if (!(rooms = malloc((size_t)x->world * sizeof *rooms)))
         return zero_exec_no_memory(x->comm, (size_t)x->world * sizeof *rooms, error);
     look(x, device_ranks, &mine);
-    status = x->comm->ops->exchange(x->comm, &mine, rooms, sizeof mine, error);
+    status = zero_control_exchange(x->comm, &mine, rooms, sizeof mine, error);
     for (int r = 0; r < x->world && status == ZERO_OK; r++)
         if (rooms[r].status != ZERO_OK)
             status = r == x->rank ? zero_fail(error, rooms[r].status, "%s", rooms[r].error.text)

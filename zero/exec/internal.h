@@ -122,8 +122,7 @@ struct zero_exec {
         reduced[ZERO_EXEC_CHANNELS];          /* the channels' counters after their last collective */
     _Atomic uint64_t moved[ZERO_MOVED_COUNT]; /* each is one stream's */
 
-    atomic_int failing; /* 0: no; 1: failure is being written; 2: it is there */
-    zero_error_t failure;
+    zero_latch_t failed;
 };
 
 /* A cursor as one word that is not 0: steps taken, program, operation (the program's length: after its end). */

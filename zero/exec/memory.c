@@ -11,7 +11,7 @@ zero_status_t zero_exec_no_memory(zero_comm_t *comm, size_t bytes, zero_error_t 
 {
     char sentence[80];
     snprintf(sentence, sizeof sentence, "rank %d cannot allocate %zu bytes", comm->rank, bytes);
-    comm->ops->abort(comm, sentence);
+    zero_comm_abort(comm, sentence);
     return zero_fail(error, ZERO_ERR_MEMORY, "%s", sentence);
 }
 
@@ -23,7 +23,7 @@ zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_erro
     zero_error_t *all = malloc((size_t)comm->size * sizeof *all);
     if (!all)
         return zero_exec_no_memory(comm, (size_t)comm->size * sizeof *all, error);
-    zero_status_t exchanged = comm->ops->exchange(comm, &mine, all, sizeof mine, &failed);
+    zero_status_t exchanged = zero_control_exchange(comm, &mine, all, sizeof mine, &failed);
     if (status == ZERO_OK && exchanged != ZERO_OK)
         status = zero_fail(error, exchanged, "%s", failed.text);
     for (int r = 0; status == ZERO_OK && r < comm->size; r++)
@@ -92,9 +92,10 @@ zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_erro
     /* The rings of the other ranks of this node are mapped here too, and so are part of this process's resident bytes.
      * They are theirs to count: neither a kind of this rank nor external. */
     for (int c = 0; c < x->channel_count; c++) {
-        uint64_t own = x->channels[c]->ops->ring_resident(x->channels[c]);
+        uint64_t own, others;
+        zero_comm_resident(x->channels[c], &own, &others);
         memory->bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS] += own;
-        counted += own + x->channels[c]->ops->peers_resident(x->channels[c]);
+        counted += own + others;
     }
     zero_status_t status = process_resident(&process, error);
     if (status != ZERO_OK)

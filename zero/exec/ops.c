@@ -34,8 +34,8 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
     zero_exec_note(x, channel, op);
     zero_status_t status =
         op->kind == ZERO_OP_GATHER
-            ? comm->ops->all_gather(comm, src, dst, zero_format_bytes(format, op->count), native, error)
-            : comm->ops->reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
+            ? zero_comm_all_gather(comm, src, dst, zero_format_bytes(format, op->count), native, error)
+            : zero_comm_reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
     atomic_store_explicit(&x->gathered[channel], comm->bytes_received, memory_order_relaxed);
     atomic_store_explicit(&x->reduced[channel], comm->bytes_reduced, memory_order_relaxed);
     return zero_exec_noted(x, channel, !comm->uncompared, status, error);
@@ -47,7 +47,7 @@ static zero_status_t settle(zero_exec_t *x, void *native, zero_error_t *error)
 {
     zero_status_t status = native ? x->device->ops->finish(x->device, native, x->options.timeout_s, error) : ZERO_OK;
     /* Collectives that were aborted are over, too. */
-    return status == ZERO_OK && x->device->caps.launches ? x->channels[0]->ops->check(x->channels[0], error) : status;
+    return status == ZERO_OK && x->device->caps.launches ? zero_comm_check(x->channels[0], error) : status;
 }
 
 /* 1 + the unit of the first norm that is not finite; 0: each is finite, and only their sum is not. Programs take norms
@@ -84,7 +84,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     mine[segments + 1] = x->signals;
     zero_exec_note(x, channel, op);
     status = zero_exec_noted(x, channel, true,
-                             comm->ops->exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error), error);
+                             zero_control_exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error), error);
     if (status != ZERO_OK)
         return status;
 

@@ -54,7 +54,7 @@ static zero_status_t run_one(zero_exec_t *x, const zero_op_t *op, zero_error_t *
 static void tell(zero_exec_t *x)
 {
     zero_comm_t *comm = x->channels[0];
-    comm->ops->tell(comm, zero_exec_word(x, x->program, x->cursor));
+    zero_comm_publish(comm, zero_exec_word(x, x->program, x->cursor));
 }
 
 /* How far advance() goes: to the caller's next access; as far without making the calling thread wait; to the program's
