@@ -101,7 +101,7 @@ static const zero_rule_options_t options = {.beta1 = 0.9, .beta2 = 0.95, .eps = 
 /* Every array as it could be in training: no subnormals, nothing that grows out of range. */
 static void fill(const bench_t *b)
 {
-    const zero_format_t format = zero_rule_format(b->u.rule);
+    const zero_format_t format = zero_rule(b->u.rule)->format[0];
     uint64_t state = zero_format_bytes(&format, b->n);
     memset(b->u.state[0], 0, state);
     memset(b->u.state[1], 0, state);
@@ -120,7 +120,7 @@ static void row(bench_t *b, const zero_flat_ops_t *ops, size_t r)
     b->u.count = b->n;
     b->u.grad_dtype = b->u.param_dtype = rows[r].dtype;
     void *param = b->u.param;
-    const zero_format_t format = zero_rule_format(b->u.rule);
+    const zero_format_t format = zero_rule(b->u.rule)->format[0];
     bytes += 2.0 * zero_rule_states(b->u.rule, &options) * format.block_bytes / format.block;
     fill(b);
     for (int k = -2; k < RUNS; k++) {
@@ -138,7 +138,7 @@ static void row(bench_t *b, const zero_flat_ops_t *ops, size_t r)
     }
     double s = median(t), n = (double)b->n;
     printf("{\"work\": \"%s %s\", \"bytes\": %.4g, \"gelt_s\": %.4f, \"gb_s\": %.2f, \"plain_gb_s\": %.2f}\n",
-           zero_rule_name(b->u.rule), zero_dtype_name(rows[r].dtype), bytes, n / s / 1e9, bytes * n / s / 1e9,
+           zero_rule(b->u.rule)->name, zero_dtype_name(rows[r].dtype), bytes, n / s / 1e9, bytes * n / s / 1e9,
            bytes * n / median(plain) / 1e9);
     fflush(stdout);
 }
@@ -182,7 +182,7 @@ int main(int argc, char **argv)
     fprintf(stderr, "%s kernels, %d threads, %.3g elements\n", ops->name, b.threads, (double)b.n);
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
         char work[64];
-        snprintf(work, sizeof work, "%s %s", zero_rule_name(rows[r].rule), zero_dtype_name(rows[r].dtype));
+        snprintf(work, sizeof work, "%s %s", zero_rule(rows[r].rule)->name, zero_dtype_name(rows[r].dtype));
         if (strncmp(work, what, strlen(what)) == 0)
             row(&b, ops, r);
     }

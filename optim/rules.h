@@ -11,18 +11,21 @@ typedef struct zero_rule_options {
 } zero_rule_options_t;
 zero_rule_options_t zero_rule_options(const zero_config_t *config);
 
-/* "adamw", "adam", "sgd", "lion", "adamw8bit". */
-const char *zero_rule_name(zero_rule_t rule);
+/* What a rule is. */
+typedef struct zero_rule_def {
+    const char *name;
+    int states; /* buffers beside the master weights, state[0] first; the caller counts those of ZERO_RULE_CUSTOM */
+    zero_format_t format[ZERO_MAX_STATES]; /* of each */
+    bool reads_eps;                        /* it divides by a root that eps keeps from 0 */
+    /* Of zero_rule_scalars: the scalars that are not alike for all rules. NULL: it has none. */
+    void (*scalars)(zero_rule_scalars_t *out, const zero_rule_options_t *options, double rate, double decay, int64_t t);
+} zero_rule_def_t;
+/* The rule's row of the table. */
+const zero_rule_def_t *zero_rule(zero_rule_t rule);
 
-/* Buffers of state besides the master weights (0 to 2, state[0] first), each in
- * zero_rule_format. SGD has none where its momentum, options->beta1, is 0. */
+/* Buffers of state besides the master weights: the definition's, but none for SGD whose momentum, options->beta1, is 0.
+ */
 int zero_rule_states(zero_rule_t rule, const zero_rule_options_t *options);
-
-/* Whether it divides by a root that eps keeps from 0. */
-bool zero_rule_reads_eps(zero_rule_t rule);
-
-/* Of each buffer of state: fp32, or blocks of zero_block8_t. */
-zero_format_t zero_rule_format(zero_rule_t rule);
 
 /* x^n for n >= 0, by squaring: at most 2 * 63 multiplications in fp64. Used instead of pow() because IEEE
  * multiplication gives the same bits on every machine and C library, and pow() need not. Its relative error is below 2

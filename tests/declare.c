@@ -18,8 +18,7 @@ void declare_init(declare_t *d, int world)
                             .window = 2,
                             .micro_steps = 1,
                             .channels = 2,
-                            .states = 2,
-                            .state_format = {ZERO_FP32, 1, sizeof(float)},
+                            .state = {2, {{ZERO_FP32, 1, sizeof(float)}, {ZERO_FP32, 1, sizeof(float)}}},
                             .piece = ZERO_PIECE,
                             .offload_ratio = 1,
                             .units = d->units,
@@ -191,7 +190,7 @@ void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
 
     declare_init(d, 1 + (int)declare_draw(r, (uint64_t)max_world));
     d->spec.micro_steps = 1 + (int)declare_draw(r, 3);
-    d->spec.states = declare_draw(r, 3) == 0 ? (int)declare_draw(r, 2) : 2;
+    d->spec.state.count = declare_draw(r, 3) == 0 ? (int)declare_draw(r, 2) : 2;
     d->spec.reduce = declare_draw(r, 2) ? ZERO_REDUCE_EVERY : ZERO_REDUCE_LAST;
     d->spec.reduce_dtype = declare_draw(r, 3) == 0 ? ZERO_BF16 : ZERO_FP32;
     for (uint64_t n = 1 + declare_draw(r, small ? 5 : 12); n > 0; n--)

@@ -149,11 +149,11 @@ static void start_contents(machine_t *m, uint64_t schedule)
                           false);
         }
         for (int32_t p = 0; p < plan->part_count; p++) {
-            const int32_t *buffer = plan->parts[p].buffer;
-            if (plan->buffers[buffer[ZERO_ROLE_MASTER]].part >= 0)
-                fill_at_start(m, r, buffer[ZERO_ROLE_MASTER], false);
-            for (int i = 0; i < plan->spec->states; i++)
-                fill_at_start(m, r, buffer[ZERO_ROLE_MOMENT1 + i], true);
+            const zero_part_t *part = &plan->parts[p];
+            if (plan->buffers[part->master].part >= 0)
+                fill_at_start(m, r, part->master, false);
+            for (int i = 0; i < plan->spec->state.count; i++)
+                fill_at_start(m, r, part->state[i], true);
         }
     }
 }
@@ -206,18 +206,17 @@ static void norm(machine_t *m, int rank, const zero_op_t *op)
 
 static void update(machine_t *m, int rank, const zero_op_t *op)
 {
-    const int32_t *state = m->plan->parts[op->part].buffer;
-    state += state[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
+    const zero_part_t *part = &m->plan->parts[op->part];
     span_t grad = span_of(m, rank, op->src, op->src_own, op->part),
            param = span_of(m, rank, op->dst, op->dst_own, op->part);
-    span_t master = span_of(m, rank, state[0], false, op->part), moment[2];
-    for (int i = 0; i < m->plan->spec->states; i++)
-        moment[i] = span_of(m, rank, state[1 + i], false, op->part);
+    span_t master = span_of(m, rank, zero_part_memory(part, 0), false, op->part), moment[ZERO_MAX_STATES];
+    for (int i = 0; i < m->plan->spec->state.count; i++)
+        moment[i] = span_of(m, rank, zero_part_memory(part, 1 + i), false, op->part);
     uint64_t scalars = m->ranks[rank].cells[scalars_at(m)];
     for (int64_t b = 0; b < grad.count; b++) {
         uint64_t g = get(&grad, b) * 3 + scalars;
         uint64_t change = g;
-        for (int i = 0; i < m->plan->spec->states; i++) {
+        for (int i = 0; i < m->plan->spec->state.count; i++) {
             put(&moment[i], b, get(&moment[i], b) * (uint64_t)(5 + 2 * i) + g * (i > 0 ? g : 1));
             change += get(&moment[i], b);
         }

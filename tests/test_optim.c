@@ -83,10 +83,10 @@ START_TEST(test_rules)
     const zero_rule_options_t still = {.beta1 = 0};
     for (int r = 0; r < ZERO_RULE_CUSTOM; r++) { /* which is the caller's */
         zero_rule_t rule = (zero_rule_t)r;
-        ck_assert_str_eq(zero_rule_name(rule), want[r].name);
+        ck_assert_str_eq(zero_rule(rule)->name, want[r].name);
         ck_assert_int_eq(zero_rule_states(rule, &usual), want[r].states);
         ck_assert_int_eq(zero_rule_states(rule, &still), rule == ZERO_RULE_SGD ? 0 : want[r].states);
-        zero_format_t format = zero_rule_format(rule);
+        zero_format_t format = zero_rule(rule)->format[0];
         ck_assert_uint_eq(zero_format_bytes(&format, 128), want[r].bytes);
 
         zero_rule_scalars_t s = zero_rule_scalars(rule, &usual, 3e-4, 2, 0.5, 3, 0.125);

@@ -217,7 +217,7 @@ static void check(const zero_flat_ops_t *ops, zero_update_t *u, const char *leve
         zero_update_t got = operands_clone(u);
         ops->update(&got, 1, threads, NULL);
         snprintf(what, sizeof what, "%s by %s, %d threads, gradients in %s, parameters in %s, %lld elements",
-                 zero_rule_name(u->rule), level, threads, zero_dtype_name(u->grad_dtype),
+                 zero_rule(u->rule)->name, level, threads, zero_dtype_name(u->grad_dtype),
                  zero_dtype_name(u->param_dtype), (long long)u->count);
         same_update(&want, &got, what);
         operands_destroy(&got);
@@ -300,7 +300,7 @@ START_TEST(test_many)
         ops->update(u, MANY, 1, NULL);
         for (int n = 0; n < MANY; n++) {
             char what[80];
-            snprintf(what, sizeof what, "%s by %s, update %d of %d", zero_rule_name(u[n].rule), level, n, MANY);
+            snprintf(what, sizeof what, "%s by %s, update %d of %d", zero_rule(u[n].rule)->name, level, n, MANY);
             same_update(&want[n], &u[n], what);
             operands_destroy(&want[n]), operands_destroy(&u[n]);
         }
@@ -400,7 +400,7 @@ START_TEST(test_definition)
             ((float *)want.param)[i] = want.master[i];
         }
         zero_flat_ref()->update(&u, 1, 1, NULL);
-        same_update(&want, &u, zero_rule_name(u.rule));
+        same_update(&want, &u, zero_rule(u.rule)->name);
         operands_destroy(&u), operands_destroy(&want);
     }
 }

@@ -31,7 +31,7 @@ static const char *dtype_name(int value)
 }
 static const char *rule_name(int value)
 {
-    return value >= 0 && value < ZERO_RULES ? zero_rule_name((zero_rule_t)value) : "?";
+    return value >= 0 && value < ZERO_RULES ? zero_rule((zero_rule_t)value)->name : "?";
 }
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
@@ -280,12 +280,12 @@ zero_status_t zero_config_check(const zero_config_t *c, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.rule is '%s' and config.update is %s: set both for an optimizer of your own, or "
                          "neither",
-                         zero_rule_name(c->rule), c->update ? "set" : "NULL");
+                         zero_rule(c->rule)->name, c->update ? "set" : "NULL");
     if (c->update_states > 0 && !c->update)
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.update_states is %d, but config.update is NULL: set both, or neither",
                          c->update_states);
-    if (zero_rule_reads_eps(c->rule) && c->eps == 0)
+    if (zero_rule(c->rule)->reads_eps && c->eps == 0)
         return zero_fail(error, ZERO_ERR_ARG, "config.eps is 0: it is a positive number");
     return c->plan_world == 0 ? check_place(c, error) : ZERO_OK;
 }

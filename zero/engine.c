@@ -63,8 +63,9 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->piece = ZERO_PIECE;
     zero_config_to_spec(config, spec);
     const zero_rule_options_t numbers = zero_rule_options(config);
-    spec->states = config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &numbers);
-    spec->state_format = zero_rule_format(config->rule);
+    spec->state.count =
+        config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &numbers);
+    memcpy(spec->state.format, zero_rule(config->rule)->format, sizeof spec->state.format);
     if ((status = zero_plan_check_options(spec, error)) != ZERO_OK)
         goto fail;
     *engine = e;

@@ -57,21 +57,26 @@ static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segmen
     if (i >= segment->part_count)
         return false;
     int32_t index = segment->first_part + i;
-    const int32_t *of_part = engine->plan->parts[index].buffer;
+    const zero_part_t *part = &engine->plan->parts[index];
+    int32_t from = -1;
     switch (state) {
     case ZERO_STATE_GRAD: /* where the update reads it: elsewhere it may be gone */
-        *piece = piece_of(
-            engine, of_part[ZERO_ROLE_UPDATE_GRAD] >= 0 ? of_part[ZERO_ROLE_UPDATE_GRAD] : buffer[ZERO_ROLE_FINAL], own,
-            index);
-        return true;
+        from = part->grad >= 0 ? part->grad : buffer[ZERO_ROLE_FINAL];
+        break;
     case ZERO_STATE_MASTER:
-        *piece = piece_of(engine, of_part[ZERO_ROLE_MASTER], own, index);
-        return true;
-    default:
-        *piece =
-            piece_of(engine, of_part[state == ZERO_STATE_MOMENT1 ? ZERO_ROLE_MOMENT1 : ZERO_ROLE_MOMENT2], own, index);
-        return true;
+        from = part->master;
+        break;
+    case ZERO_STATE_MOMENT1:
+        from = part->state[0];
+        break;
+    case ZERO_STATE_MOMENT2:
+        from = part->state[1];
+        break;
+    case ZERO_STATE_PARAM: /* above */
+        break;
     }
+    *piece = piece_of(engine, from, own, index);
+    return true;
 }
 
 /* Rounds values of segment elements [range) into what of them the piece holds, by way of room for as many. What is
@@ -89,7 +94,7 @@ static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t ra
     if (zero_format_is_coded(&buffer->format)) {
         memset((zero_block8_t *)(void *)rounded + (count - 1) / ZERO_BLOCK8, 0,
                sizeof(zero_block8_t)); /* codes of what pads the last one */
-        zero_block8_write((zero_block8_t *)(void *)rounded, buffer->role == ZERO_ROLE_MOMENT2, values, count);
+        zero_block8_write((zero_block8_t *)(void *)rounded, buffer->state, values, count);
     } else {
         zero_flat_ref()->cast(rounded, buffer->format.dtype, values, ZERO_FP32, count, 1, NULL);
     }
@@ -203,8 +208,7 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
             break;
         }
         if (zero_format_is_coded(&buffer->format))
-            zero_block8_read(values, (const zero_block8_t *)(const void *)stored, buffer->role == ZERO_ROLE_MOMENT2, 0,
-                             count);
+            zero_block8_read(values, (const zero_block8_t *)(const void *)stored, buffer->state, 0, count);
         else
             zero_flat_ref()->cast(values, ZERO_FP32, stored, buffer->format.dtype, count, 1, NULL);
         if (fn(ctx, param, at - first, count, values) != 0) {
@@ -250,11 +254,11 @@ static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero
     if (state != ZERO_STATE_PARAM && (!p->trainable || (placed >= 0 && !engine->plan->segments[placed].trainable)))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' is %s: only ZERO_STATE_PARAM can be %s", p->name,
                          p->trainable ? "not trained, because the engine has no training pass" : "frozen", what);
-    int states = engine->spec.states;
+    int states = engine->spec.state.count;
     if ((state == ZERO_STATE_MOMENT1 && states < 1) || (state == ZERO_STATE_MOMENT2 && states < 2))
         return zero_fail(&engine->error, ZERO_ERR_ARG,
                          "optimizer '%s' keeps %d buffers of state beside the master weights: there is no moment %d",
-                         zero_rule_name(engine->config.rule), states, state == ZERO_STATE_MOMENT1 ? 1 : 2);
+                         zero_rule(engine->config.rule)->name, states, state == ZERO_STATE_MOMENT1 ? 1 : 2);
     if (state == ZERO_STATE_GRAD && !engine->gradients_complete)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "the gradient of parameter '%s' is complete only between zero_micro_end of a step's last "

@@ -110,6 +110,9 @@ static inline uint64_t zero_format_bytes(const zero_format_t *format, int64_t el
     return ((uint64_t)elements + (uint64_t)format->block - 1) / (uint64_t)format->block * (uint64_t)format->block_bytes;
 }
 
+/* The most buffers that an optimizer keeps beside the master weights. */
+enum { ZERO_MAX_STATES = 2 };
+
 /* What a communicator can do and costs, for the plan. */
 typedef struct zero_comm_caps {
     char name[8];  /* "self", "shm", "mpi", "nccl" */

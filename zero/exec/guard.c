@@ -80,8 +80,11 @@ zero_status_t zero_exec_guard_op(zero_exec_t *x, const zero_op_t *op, bool open,
     if (status == ZERO_OK)
         status = zero_exec_guard_buffer(x, op->dst, open, error);
     /* An update of a part works on all that the part has; parameters may be their own master weights. */
-    for (int role = 0; status == ZERO_OK && op->part >= 0 && role < ZERO_ROLE_COUNT; role++)
-        status = zero_exec_guard_buffer(x, x->plan->parts[op->part].buffer[role], open, error);
+    int32_t list[ZERO_PART_BUFFERS];
+    if (op->part >= 0)
+        zero_part_buffers(&x->plan->parts[op->part], list);
+    for (int i = 0; status == ZERO_OK && op->part >= 0 && i < ZERO_PART_BUFFERS; i++)
+        status = zero_exec_guard_buffer(x, list[i], open, error);
     return status;
 }
 

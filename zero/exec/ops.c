@@ -127,7 +127,7 @@ typedef struct operands {
     const zero_segment_t *segment;
     zero_span_t span;
     float *master;
-    char *grad, *param, *state[2]; /* param may be master */
+    char *grad, *param, *state[ZERO_MAX_STATES]; /* param may be master */
 } operands_t;
 
 /* The caller's own optimizer, one call for each parameter of the part. */
@@ -158,7 +158,7 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
                                    .master = o->master + at,
                                    .threads = threads,
                                    .stream = native};
-        for (int i = 0; i < spec->states; i++)
+        for (int i = 0; i < spec->state.count; i++)
             args.state[i] = (float *)(void *)o->state[i] + at;
         if (x->options.update(x->options.update_ctx, &args) != 0)
             return zero_fail(error, ZERO_ERR_SYSTEM, "config.update refused elements %lld to %lld of parameter '%s'",
@@ -177,14 +177,13 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
     const zero_exec_scalars_t *s = x->scalars;
     const zero_plan_t *plan = x->plan;
     const zero_segment_t *segment = &plan->segments[op->segment];
-    const int32_t *state = plan->parts[op->part].buffer;
-    state += state[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
+    const zero_part_t *part = &plan->parts[op->part];
     zero_span_t span = zero_plan_span(plan, x->rank, op->src, op->src_own, op->part);
     char *grad = operand(x, op, op->src, op->src_own), *param = operand(x, op, op->dst, op->dst_own);
-    float *master = (float *)operand(x, op, state[0], false);
-    char *states[2] = {NULL};
-    for (int i = 0; i < plan->spec->states; i++)
-        states[i] = operand(x, op, state[1 + i], false);
+    float *master = (float *)operand(x, op, zero_part_memory(part, 0), false);
+    char *states[ZERO_MAX_STATES] = {NULL};
+    for (int i = 0; i < plan->spec->state.count; i++)
+        states[i] = operand(x, op, zero_part_memory(part, 1 + i), false);
 
     if (!s->apply) {
         /* What is copied to the parameters afterwards must be they, not what was there before. */
@@ -225,8 +224,8 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
                                                           run->decay_scale, s->applied, s->grad_factor)};
         if (param != (char *)master)
             u->param = param + (size_t)at * zero_dtype_size(segment->dtype);
-        for (int i = 0; i < plan->spec->states; i++)
-            u->state[i] = states[i] + zero_format_bytes(&plan->spec->state_format, at);
+        for (int i = 0; i < plan->spec->state.count; i++)
+            u->state[i] = states[i] + zero_format_bytes(&plan->spec->state.format[i], at);
     }
     if (count > 0)
         flat->update(updates, count, x->device->options.threads, native);

@@ -38,10 +38,11 @@ static zero_status_t check_segments(const zero_checker_t *c)
         if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 || s->slice * plan->spec->world != s->elements)
             return zero_check_fail(c, "segment %d has %lld elements in slices of %lld", i, (long long)s->elements,
                                    (long long)s->slice);
-        for (int r = 0; r < ZERO_ROLE_MASTER; r++) {
+        for (int r = 0; r < ZERO_SEGMENT_ROLES; r++) {
             int32_t b = s->buffer[r];
             if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i))
-                return zero_check_fail(c, "segment %d has buffer %d as its %s", i, b, zero_role_name((zero_role_t)r));
+                return zero_check_fail(c, "segment %d has buffer %d as its %s", i, b,
+                                       zero_role_name((zero_role_t)r, 0));
         }
         bool lacks = s->buffer[ZERO_ROLE_PARAM] < 0;
         lacks = lacks || (s->trainable && (s->buffer[ZERO_ROLE_FINAL] < 0 || s->buffer[ZERO_ROLE_GRAD] < 0));
@@ -62,11 +63,44 @@ static zero_status_t check_segments(const zero_checker_t *c)
     return ZERO_OK;
 }
 
+/* A buffer of a part: the part's own, or the segment's where it may be shared. */
+static zero_status_t check_part_buffer(const zero_checker_t *c, int32_t part, int32_t buffer, zero_role_t role,
+                                       int state, bool needed)
+{
+    const zero_plan_t *plan = c->plan;
+    int32_t segment = plan->parts[part].segment;
+    const zero_buffer_t *x = buffer >= 0 && buffer < plan->buffer_count ? &plan->buffers[buffer] : NULL;
+    if (x == NULL ? buffer == -1 && !needed
+                  : x->segment == segment && (x->part == part || (role == ZERO_ROLE_MASTER && x->part < 0)))
+        return ZERO_OK;
+    return zero_check_fail(c, "part %d of segment %d has buffer %d as its %s",
+                           part - plan->segments[segment].first_part, segment, buffer, zero_role_name(role, state));
+}
+
+static zero_status_t check_part_buffers(const zero_checker_t *c, int32_t index)
+{
+    const zero_part_t *part = &c->plan->parts[index];
+    bool staged = part->tier == ZERO_TIER_NVME;
+    zero_status_t status = check_part_buffer(c, index, part->master, ZERO_ROLE_MASTER, 0, true);
+    if (status == ZERO_OK)
+        status = check_part_buffer(c, index, part->staged[0], ZERO_ROLE_STAGED_MASTER, 0, staged);
+    for (int i = 0; i < ZERO_MAX_STATES && status == ZERO_OK; i++) {
+        bool kept = i < c->plan->spec->state.count;
+        status = check_part_buffer(c, index, part->state[i], ZERO_ROLE_STATE, i, kept);
+        if (status == ZERO_OK)
+            status = check_part_buffer(c, index, part->staged[1 + i], ZERO_ROLE_STAGED_STATE, i, kept && staged);
+    }
+    if (status == ZERO_OK)
+        status = check_part_buffer(c, index, part->grad, ZERO_ROLE_UPDATE_GRAD, 0, false);
+    return status == ZERO_OK ? check_part_buffer(c, index, part->param, ZERO_ROLE_UPDATE_PARAM, 0, false) : status;
+}
+
 /* The parts of a segment cover what a rank updates of it, one after the other, and have the buffers of their state. */
 static zero_status_t check_parts(const zero_checker_t *c)
 {
     const zero_plan_t *plan = c->plan;
     int32_t next = 0;
+    zero_status_t status;
     for (int32_t i = 0; i < plan->segment_count; i++) {
         const zero_segment_t *s = &plan->segments[i];
         int64_t end = 0, updated = plan->spec->optimizer.sharding == ZERO_FULL ? s->elements : s->slice;
@@ -80,16 +114,8 @@ static zero_status_t check_parts(const zero_checker_t *c)
                 return zero_check_fail(c, "part %d of segment %d begins at %lld, where %lld is next", p - next, i,
                                        (long long)part->begin, (long long)end);
             end = part->end;
-            for (int r = ZERO_ROLE_MASTER; r < ZERO_ROLE_STAGED_GRAD; r++) {
-                int32_t b = part->buffer[r];
-                bool staged = r >= ZERO_ROLE_STAGED_MASTER && r <= ZERO_ROLE_STAGED_MASTER + plan->spec->states;
-                if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i) ||
-                    (b < 0 &&
-                     (r <= ZERO_ROLE_MASTER + plan->spec->states || (staged && part->tier == ZERO_TIER_NVME))) ||
-                    (b >= 0 && plan->buffers[b].part != p && (r != ZERO_ROLE_MASTER || plan->buffers[b].part >= 0)))
-                    return zero_check_fail(c, "part %d of segment %d has buffer %d as its %s", p - next, i, b,
-                                           zero_role_name((zero_role_t)r));
-            }
+            if ((status = check_part_buffers(c, p)) != ZERO_OK)
+                return status;
         }
         if (s->trainable && end != updated)
             return zero_check_fail(c, "the parts of segment %d end at %lld of %lld elements", i, (long long)end,

@@ -18,8 +18,7 @@ typedef enum zero_content_kind {
     ZERO_HOLDS_ZERO,
     ZERO_HOLDS_PARAM, /* parameters of a segment after `version` updates (fp32: also its master weights) */
     ZERO_HOLDS_MASTER,
-    ZERO_HOLDS_MOMENT1,
-    ZERO_HOLDS_MOMENT2,
+    ZERO_HOLDS_STATE,    /* of the optimizer: which */
     ZERO_HOLDS_GRADIENT, /* of micro-steps [first, end) of step `version`; of the last of these the first `uses` uses */
     ZERO_HOLDS_NORM, /* of the first `base` elements of a segment's slice, in step `version`, after `end` micro-steps */
     ZERO_HOLDS_SCALARS /* of step `version` */
@@ -28,7 +27,7 @@ typedef enum zero_content_kind {
 /* What a range of bytes holds. base: where element 0 of the segment would lie, so that shifted copies are told apart.
  */
 typedef struct zero_content {
-    uint8_t kind, dtype;
+    uint8_t kind, dtype, state;
     bool reduced;
     int32_t segment, version;
     int32_t first, end, uses;

@@ -14,7 +14,7 @@ const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char
     const zero_plan_t *plan = c->plan;
     const zero_buffer_t *x = &plan->buffers[buffer];
     if (x->segment >= 0)
-        snprintf(text, size, "%s of '%s'", zero_role_name(x->role),
+        snprintf(text, size, "%s of '%s'", zero_role_name(x->role, x->state),
                  plan->spec->units[plan->segments[x->segment].unit].name);
     else
         snprintf(text, size, "%s",
@@ -98,8 +98,11 @@ static void begin_with(zero_checker_t *c, int32_t buffer, int32_t part, zero_con
     zero_operand_t x = zero_check_operand(c, buffer, false, part);
     const zero_buffer_t *b = &c->plan->buffers[buffer];
     for (int32_t i = x.cells.begin; i < x.cells.end; i++)
-        c->cells[i].content = (zero_content_t){
-            .kind = (uint8_t)kind, .dtype = (uint8_t)b->format.dtype, .segment = b->segment, .base = x.base};
+        c->cells[i].content = (zero_content_t){.kind = (uint8_t)kind,
+                                               .dtype = (uint8_t)b->format.dtype,
+                                               .state = kind == ZERO_HOLDS_STATE ? (uint8_t)b->state : 0,
+                                               .segment = b->segment,
+                                               .base = x.base};
 }
 
 /* The bounds of an operand, of which each rank and part has its own. The executor must find it there too. */
@@ -127,7 +130,7 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     zero_status_t status;
 
     size_t parts = (size_t)plan->part_count + (size_t)plan->piece_count;
-    c->bounds = malloc((4 * buffers + 2 * segments + 2 * ZERO_ROLE_MASTER * parts + 1) * sizeof *c->bounds);
+    c->bounds = malloc((4 * buffers + 2 * segments + 2 * ZERO_SEGMENT_ROLES * parts + 1) * sizeof *c->bounds);
     c->operands = calloc(2 * buffers + 1, sizeof *c->operands);
     c->norm = calloc(segments + 1, sizeof *c->norm);
     if (c->bounds == NULL || c->operands == NULL || c->norm == NULL)
@@ -137,7 +140,7 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
             return status;
     for (int32_t p = 0; p < plan->part_count + plan->piece_count;
          p++) /* parts of what is the segment's: gradients, parameters */
-        for (int r = 0; r < ZERO_ROLE_MASTER; r++) {
+        for (int r = 0; r < ZERO_SEGMENT_ROLES; r++) {
             int32_t b = plan->segments[plan->parts[p].segment].buffer[r];
             if (b >= 0 && (status = bound(c, &n, b, plan->parts[p].own, p)) != ZERO_OK)
                 return status;
@@ -167,9 +170,9 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     for (int32_t p = 0; p < plan->part_count; p++) {
         const zero_part_t *part = &plan->parts[p];
         bool is_param = plan->segments[part->segment].dtype == ZERO_FP32; /* its own master weights */
-        begin_with(c, part->buffer[ZERO_ROLE_MASTER], p, is_param ? ZERO_HOLDS_PARAM : ZERO_HOLDS_MASTER);
-        for (int i = 0; i < plan->spec->states; i++)
-            begin_with(c, part->buffer[ZERO_ROLE_MOMENT1 + i], p, (zero_content_kind_t)(ZERO_HOLDS_MOMENT1 + i));
+        begin_with(c, part->master, p, is_param ? ZERO_HOLDS_PARAM : ZERO_HOLDS_MASTER);
+        for (int i = 0; i < plan->spec->state.count; i++)
+            begin_with(c, part->state[i], p, ZERO_HOLDS_STATE);
     }
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         zero_cells_t all = zero_check_operand(c, i, false, -1).cells;
@@ -287,9 +290,9 @@ void zero_check_set_open(zero_checker_t *c, const zero_operand_t *x, int reads, 
 
 static bool same(const zero_content_t *a, const zero_content_t *b)
 {
-    return a->kind == b->kind && a->dtype == b->dtype && a->reduced == b->reduced && a->segment == b->segment &&
-           a->version == b->version && a->first == b->first && a->end == b->end && a->uses == b->uses &&
-           a->base == b->base;
+    return a->kind == b->kind && a->dtype == b->dtype && a->state == b->state && a->reduced == b->reduced &&
+           a->segment == b->segment && a->version == b->version && a->first == b->first && a->end == b->end &&
+           a->uses == b->uses && a->base == b->base;
 }
 
 zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content)

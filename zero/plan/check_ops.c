@@ -65,7 +65,7 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
 
     zero_check_buffer_name(c, x->buffer, name, sizeof name);
     if (!norm && x->buffer != plan->segments[segment].buffer[ZERO_ROLE_FINAL] &&
-        (part < 0 || x->buffer != plan->parts[part].buffer[ZERO_ROLE_UPDATE_GRAD]))
+        (part < 0 || x->buffer != plan->parts[part].grad))
         return zero_check_fail(c, "it reads %s, which is not what the update reads", name);
     if ((status = read_gradient(c, x, &content)) != ZERO_OK)
         return status;
@@ -281,9 +281,9 @@ static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
     return ZERO_OK;
 }
 
-/* Master weights or moments: of the last update, and as wide as this one. */
+/* Master weights or state: of the update before the one that leaves *next, and as wide as this one. */
 static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, const zero_operand_t *x,
-                                zero_content_kind_t kind)
+                                const zero_content_t *next)
 {
     zero_content_t content;
     char name[200];
@@ -292,7 +292,7 @@ static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, co
     if ((status = ordered(c, op->stream, x, x)) != ZERO_OK || (status = zero_check_content(c, x, &content)) != ZERO_OK)
         return status;
     zero_check_buffer_name(c, x->buffer, name, sizeof name);
-    if (content.kind != kind || content.version != c->updates[op->part])
+    if (content.kind != next->kind || content.state != next->state || content.version + 1 != next->version)
         return zero_check_fail(c, "it updates %s, which is not that of the last update", name);
     return x->count == op->count ? ZERO_OK : zero_check_fail(c, "it updates %s, which has another size", name);
 }
@@ -302,22 +302,21 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
     const zero_plan_t *plan = c->plan;
     const zero_segment_t *segment = segment_of(c, op);
     const zero_part_t *part = &plan->parts[op->part];
-    const int32_t *buffer = part->buffer;
     int32_t step = c->step,
             target =
                 segment->buffer[segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
-    int first = buffer[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER;
     zero_tier_t memory = part->tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
     zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
                    dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
     zero_operand_t scalars = zero_check_operand(c, plan->scalars, false, -1);
+    char name[200];
     zero_content_t content;
     zero_status_t status;
 
     if (c->program->kind != ZERO_PROGRAM_STEP || !segment->trainable || c->updated[op->part] > step)
         return zero_check_fail(c, "it updates what is frozen, or again, or outside of a step");
-    if (op->dst != (buffer[ZERO_ROLE_UPDATE_PARAM] >= 0 ? buffer[ZERO_ROLE_UPDATE_PARAM] : target) ||
-        dst.count != op->count || src.count != op->count || src.begin != dst.begin)
+    if (op->dst != (part->param >= 0 ? part->param : target) || dst.count != op->count || src.count != op->count ||
+        src.begin != dst.begin)
         return zero_check_fail(c, "it does not update all of this rank's parameters of the part");
     if (plan->buffers[op->src].tier != memory || plan->buffers[op->dst].tier != memory ||
         op->stream != (memory == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST))
@@ -330,20 +329,22 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
         return status;
     if (content.kind != ZERO_HOLDS_SCALARS || content.version != step)
         return zero_check_fail(c, "it reads the step's scalars, which are not those of this step");
-    for (int i = 0; i <= plan->spec->states; i++) {
-        zero_content_kind_t kind =
-            i == 0 && segment->dtype == ZERO_FP32 ? ZERO_HOLDS_PARAM : (zero_content_kind_t)(ZERO_HOLDS_MASTER + i);
-        zero_operand_t x = zero_check_operand(c, buffer[first + i], false, op->part);
-        if (plan->buffers[buffer[first + i]].tier != memory)
-            return zero_check_fail(c, "its %s is in another memory", zero_role_name((zero_role_t)(first + i)));
-        if ((status = read_state(c, op, &x, kind)) != ZERO_OK)
+    for (int i = 0; i <= plan->spec->state.count; i++) {
+        zero_content_t kept = {.kind = i > 0                         ? ZERO_HOLDS_STATE
+                                       : segment->dtype == ZERO_FP32 ? ZERO_HOLDS_PARAM
+                                                                     : ZERO_HOLDS_MASTER,
+                               .dtype = ZERO_FP32,
+                               .state = i > 0 ? (uint8_t)(i - 1) : 0,
+                               .segment = op->segment,
+                               .version = c->updates[op->part] + 1};
+        zero_operand_t x = zero_check_operand(c, zero_part_memory(part, i), false, op->part);
+        if (plan->buffers[x.buffer].tier != memory)
+            return zero_check_fail(c, "it updates %s, which is in another memory",
+                                   zero_check_buffer_name(c, x.buffer, name, sizeof name));
+        if ((status = read_state(c, op, &x, &kept)) != ZERO_OK)
             return status;
-        zero_check_did_write(c, op->stream, &x,
-                             (zero_content_t){.kind = (uint8_t)kind,
-                                              .dtype = ZERO_FP32,
-                                              .segment = op->segment,
-                                              .version = c->updates[op->part] + 1,
-                                              .base = x.base});
+        kept.base = x.base;
+        zero_check_did_write(c, op->stream, &x, kept);
     }
     c->version[op->segment] = ++c->updates[op->part];
     c->updated[op->part] = step + 1;

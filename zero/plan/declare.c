@@ -36,6 +36,22 @@ static zero_status_t check_rows(const zero_spec_t *spec, zero_error_t *error)
     return ZERO_OK;
 }
 
+static zero_status_t check_state(const zero_spec_state_t *state, zero_error_t *error)
+{
+    if (state->count < 0 || state->count > ZERO_MAX_STATES)
+        return zero_fail(error, ZERO_ERR_ARG, "the optimizer keeps %d buffers of state; it keeps 0 to %d", state->count,
+                         ZERO_MAX_STATES);
+    for (int i = 0; i < state->count; i++)
+        if (state->format[i].block < 1 || ZERO_ALIGN_ELEMENTS % state->format[i].block != 0 ||
+            state->format[i].block_bytes < 1)
+            return zero_fail(
+                error, ZERO_ERR_ARG,
+                "the optimizer keeps state in blocks of %d elements and %d bytes; a block has a divisor of "
+                "%d elements, and at least 1 byte",
+                state->format[i].block, state->format[i].block_bytes, ZERO_ALIGN_ELEMENTS);
+    return ZERO_OK;
+}
+
 zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *error)
 {
     if (spec->world < 1 || spec->world > ZERO_MAX_WORLD)
@@ -44,13 +60,8 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
     zero_status_t status = check_rows(spec, error);
     if (status != ZERO_OK)
         return status;
-    const zero_format_t *format = &spec->state_format;
-    if (spec->states < 0 || spec->states > 2 || format->block < 1 || ZERO_ALIGN_ELEMENTS % format->block != 0 ||
-        format->block_bytes < 1)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "the optimizer keeps %d buffers of state in blocks of %d elements and %d bytes; it keeps 0 to "
-                         "2, in blocks of a divisor of %d elements, with bytes in them",
-                         spec->states, format->block, format->block_bytes, ZERO_ALIGN_ELEMENTS);
+    if ((status = check_state(&spec->state, error)) != ZERO_OK)
+        return status;
     if (spec->piece < 1 || spec->piece % ZERO_PIECE_QUANTUM != 0)
         return zero_fail(error, ZERO_ERR_ARG, "a piece has %lld elements; it has a multiple of %d",
                          (long long)spec->piece, ZERO_PIECE_QUANTUM);

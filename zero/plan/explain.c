@@ -90,7 +90,7 @@ static void print_buffer(const out_t *o, const zero_plan_t *plan, int32_t index)
 {
     const zero_buffer_t *x = &plan->buffers[index];
     if (x->segment >= 0)
-        print(o, "%s.%s.%d", plan->spec->units[plan->segments[x->segment].unit].name, zero_role_name(x->role),
+        print(o, "%s.%s.%d", plan->spec->units[plan->segments[x->segment].unit].name, zero_role_name(x->role, x->state),
               x->segment);
     if (x->part >= 0 && is_of_many(plan, x->segment, x->part))
         print(o, ".%d", x->part - first_of(plan, x->segment, x->part));

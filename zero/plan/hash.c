@@ -63,8 +63,9 @@ void zero_build_hash(zero_builder_t *b)
     zero_hash_word(&hash, (uint64_t)spec->world);
     zero_hash_word(&hash, (uint64_t)spec->channels);
     zero_hash_word(&hash, (uint64_t)spec->piece);
-    zero_hash_word(&hash, (uint64_t)spec->states);
-    add_format(&hash, &spec->state_format);
+    zero_hash_word(&hash, (uint64_t)spec->state.count);
+    for (int i = 0; i < spec->state.count; i++)
+        add_format(&hash, &spec->state.format[i]);
     zero_hash_text(&hash, spec->comm.name);
     zero_hash_word(&hash, spec->comm.ring_bytes);
     zero_hash_text(&hash, spec->device.name);

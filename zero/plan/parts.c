@@ -6,18 +6,44 @@
 /* Parts in memory at once where they are staged: one is read, one is worked on, one is written. */
 #define RING 3
 
-static zero_status_t make(zero_builder_t *b, zero_part_t *part, zero_role_t role, zero_kind_t kind, zero_tier_t tier,
-                          zero_format_t format)
+static zero_status_t make(zero_builder_t *b, const zero_part_t *part, zero_role_t role, zero_kind_t kind,
+                          zero_tier_t tier, zero_format_t format, int32_t *out)
 {
-    zero_status_t status =
-        zero_build_buffer(b, part->segment, role, kind, tier, format, part->end - part->begin, &part->buffer[role]);
+    zero_status_t status = zero_build_buffer(b, part->segment, role, kind, tier, format, part->end - part->begin, out);
     if (status != ZERO_OK)
         return status;
-    zero_buffer_t *x = &b->plan->buffers[part->buffer[role]];
+    zero_buffer_t *x = &b->plan->buffers[*out];
     x->own = part->own;
     x->begin = part->begin;
     x->part = (int32_t)(part - b->plan->parts);
     return ZERO_OK;
+}
+
+/* The i-th buffer of its state. */
+static zero_status_t make_state(zero_builder_t *b, const zero_part_t *part, zero_role_t role, zero_kind_t kind,
+                                zero_tier_t tier, int i, int32_t *out)
+{
+    zero_status_t status = make(b, part, role, kind, tier, b->spec->state.format[i], out);
+    if (status == ZERO_OK)
+        b->plan->buffers[*out].state = i;
+    return status;
+}
+
+/* A part without buffers. */
+static zero_part_t bare_part(int32_t segment, bool own, int64_t begin, int64_t end, zero_tier_t tier)
+{
+    zero_part_t part = {.segment = segment,
+                        .own = own,
+                        .begin = begin,
+                        .end = end,
+                        .tier = tier,
+                        .master = -1,
+                        .grad = -1,
+                        .param = -1,
+                        .staged_grad = -1};
+    memset(part.state, -1, sizeof part.state);
+    memset(part.staged, -1, sizeof part.staged);
+    return part;
 }
 
 static void order_units(const zero_builder_t *b)
@@ -51,9 +77,11 @@ static zero_status_t take_turn(zero_builder_t *b, ring_t *ring, int32_t index)
     const zero_part_t *part = &b->plan->parts[index];
     int32_t *turn = NULL;
     uint64_t at = 0;
-    for (int r = ZERO_ROLE_STAGED_MASTER; r < ZERO_ROLE_COUNT; r++) {
-        zero_buffer_t *x = part->buffer[r] >= 0 ? &b->plan->buffers[part->buffer[r]] : NULL;
-        if (x == NULL || x->kind != ZERO_KIND_STAGING || (int)x->role != r)
+    int32_t list[ZERO_PART_BUFFERS];
+    zero_part_buffers(part, list);
+    for (int i = 0; i < ZERO_PART_BUFFERS; i++) {
+        zero_buffer_t *x = list[i] >= 0 ? &b->plan->buffers[list[i]] : NULL;
+        if (x == NULL || x->kind != ZERO_KIND_STAGING || x->slot >= 0)
             continue;
         if (turn == NULL)
             turn = &ring->slot[x->tier][ring->turn[x->tier]++ % RING];
@@ -100,31 +128,30 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
     const zero_format_t fp32 = zero_format_plain(ZERO_FP32);
     zero_status_t status = ZERO_OK;
 
-    *part = (zero_part_t){.segment = index, .own = b->shard_optimizer, .begin = begin, .end = end, .tier = tier};
-    for (int r = 0; r < ZERO_ROLE_COUNT; r++)
-        part->buffer[r] = -1;
+    *part = bare_part(index, b->shard_optimizer, begin, end, tier);
     if (s->part_count++ == 0)
         s->first_part = plan->part_count - 1;
     if (s->dtype == ZERO_FP32 && tier == target_tier)
-        part->buffer[ZERO_ROLE_MASTER] = target;
+        part->master = target;
     else
-        status = make(b, part, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, tier, fp32);
-    for (int role = ZERO_ROLE_MOMENT1; role < ZERO_ROLE_MOMENT1 + b->spec->states && status == ZERO_OK; role++)
-        status = make(b, part, (zero_role_t)role, ZERO_KIND_MOMENTS, tier, b->spec->state_format);
-    for (int i = 0; i <= b->spec->states && tier == ZERO_TIER_NVME && status == ZERO_OK;
-         i++) /* in memory while the part is updated */
-        status = make(b, part, (zero_role_t)(ZERO_ROLE_STAGED_MASTER + i), ZERO_KIND_STAGING, memory,
-                      i == 0 ? fp32 : b->spec->state_format);
+        status = make(b, part, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, tier, fp32, &part->master);
+    for (int i = 0; i < b->spec->state.count && status == ZERO_OK; i++)
+        status = make_state(b, part, ZERO_ROLE_STATE, ZERO_KIND_MOMENTS, tier, i, &part->state[i]);
+    if (tier == ZERO_TIER_NVME && status == ZERO_OK) /* in memory while the part is updated */
+        status = make(b, part, ZERO_ROLE_STAGED_MASTER, ZERO_KIND_STAGING, memory, fp32, &part->staged[0]);
+    for (int i = 0; i < b->spec->state.count && tier == ZERO_TIER_NVME && status == ZERO_OK; i++)
+        status = make_state(b, part, ZERO_ROLE_STAGED_STATE, ZERO_KIND_STAGING, memory, i, &part->staged[1 + i]);
     if (status == ZERO_OK && memory != plan->buffers[s->buffer[ZERO_ROLE_FINAL]].tier)
-        status = make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, zero_format_plain(s->final));
+        status =
+            make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, zero_format_plain(s->final), &part->grad);
     if (status != ZERO_OK || memory == target_tier)
         return status;
     /* Parameters that live in other memory than the update: the update leaves them in its own, from where they are
      * moved. */
     if (s->dtype != ZERO_FP32)
-        return make(b, part, ZERO_ROLE_UPDATE_PARAM, ZERO_KIND_STAGING, memory, zero_format_plain(s->dtype));
-    part->buffer[ZERO_ROLE_UPDATE_PARAM] =
-        part->buffer[tier == ZERO_TIER_NVME ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER];
+        return make(b, part, ZERO_ROLE_UPDATE_PARAM, ZERO_KIND_STAGING, memory, zero_format_plain(s->dtype),
+                    &part->param);
+    part->param = zero_part_memory(part, 0);
     return ZERO_OK;
 }
 
@@ -151,17 +178,13 @@ static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int6
     pieces->first = plan->part_count + plan->piece_count;
     for (; begin < end && status == ZERO_OK; begin += b->spec->piece) {
         zero_part_t *piece = &plan->parts[plan->part_count + plan->piece_count++];
-        *piece = (zero_part_t){.segment = index,
-                               .own = own,
-                               .begin = begin,
-                               .end = end - begin < b->spec->piece ? end : begin + b->spec->piece,
-                               .tier = ZERO_TIER_HOST};
-        for (int r = 0; r < ZERO_ROLE_COUNT; r++)
-            piece->buffer[r] = -1;
+        *piece =
+            bare_part(index, own, begin, end - begin < b->spec->piece ? end : begin + b->spec->piece, ZERO_TIER_HOST);
         if (s->piece_count++ == 0)
             s->first_piece = pieces->first;
         pieces->count++;
-        status = make(b, piece, ZERO_ROLE_STAGED_GRAD, ZERO_KIND_STAGING, ZERO_TIER_HOST, zero_format_plain(dtype));
+        status = make(b, piece, ZERO_ROLE_STAGED_GRAD, ZERO_KIND_STAGING, ZERO_TIER_HOST, zero_format_plain(dtype),
+                      &piece->staged_grad);
     }
     return status;
 }

@@ -4,8 +4,10 @@
 
 #include <stdlib.h>
 
-const char *zero_role_name(zero_role_t role)
+const char *zero_role_name(zero_role_t role, int state)
 {
+    static const char *const states[2][ZERO_MAX_STATES] = {{"moment1", "moment2"},
+                                                           {"staged-moment1", "staged-moment2"}};
     static const char *const names[ZERO_ROLE_COUNT] = {
         [ZERO_ROLE_PARAM] = "param",
         [ZERO_ROLE_PARAM_SHARD] = "param-shard",
@@ -15,18 +17,28 @@ const char *zero_role_name(zero_role_t role)
         [ZERO_ROLE_SUM] = "sum",
         [ZERO_ROLE_FINAL] = "final",
         [ZERO_ROLE_MASTER] = "master",
-        [ZERO_ROLE_MOMENT1] = "moment1",
-        [ZERO_ROLE_MOMENT2] = "moment2",
         [ZERO_ROLE_STAGED_PARAM] = "staged-param",
         [ZERO_ROLE_STAGED_MASTER] = "staged-master",
-        [ZERO_ROLE_STAGED_MOMENT1] = "staged-moment1",
-        [ZERO_ROLE_STAGED_MOMENT2] = "staged-moment2",
         [ZERO_ROLE_UPDATE_GRAD] = "update-grad",
         [ZERO_ROLE_UPDATE_PARAM] = "update-param",
         [ZERO_ROLE_WHOLE] = "whole",
         [ZERO_ROLE_STAGED_GRAD] = "staged-grad",
     };
-    return (unsigned)role < ZERO_ROLE_COUNT ? names[role] : "?";
+    if ((role == ZERO_ROLE_STATE || role == ZERO_ROLE_STAGED_STATE) && (unsigned)state < ZERO_MAX_STATES)
+        return states[role == ZERO_ROLE_STAGED_STATE][state];
+    return (unsigned)role < ZERO_ROLE_COUNT && names[role] != NULL ? names[role] : "?";
+}
+
+void zero_part_buffers(const zero_part_t *part, int32_t list[ZERO_PART_BUFFERS])
+{
+    int n = 0;
+    for (int i = 0; i <= ZERO_MAX_STATES; i++) {
+        list[n++] = zero_part_kept(part, i);
+        list[n++] = part->staged[i];
+    }
+    list[n++] = part->grad;
+    list[n++] = part->param;
+    list[n++] = part->staged_grad;
 }
 
 const char *zero_op_name(zero_op_kind_t kind)

@@ -47,6 +47,12 @@ typedef struct zero_spec_reserve {
     uint64_t bytes;
 } zero_spec_reserve_t;
 
+/* The buffers that an optimizer keeps beside the master weights. */
+typedef struct zero_spec_state {
+    int count;
+    zero_format_t format[ZERO_MAX_STATES]; /* ZERO_ALIGN_ELEMENTS is a multiple of its block */
+} zero_spec_state_t;
+
 typedef struct zero_spec {
     int world;
     zero_row_t parameters, gradients, optimizer;
@@ -55,11 +61,10 @@ typedef struct zero_spec {
     int micro_steps;
     zero_dtype_t reduce_dtype;
     int64_t persist_bytes;
-    int states; /* buffers that the optimizer keeps beside the master weights, 0 to 2: MOMENT1, MOMENT2 */
-    zero_format_t state_format; /* of each; ZERO_ALIGN_ELEMENTS is a multiple of its block */
-    int64_t piece;              /* elements of a part off the device, and of what is staged at a time: a multiple of
-                                   ZERO_PIECE_QUANTUM */
-    bool guard;                 /* buffers of the device tier share no pages of memory, so that each can be protected */
+    zero_spec_state_t state;
+    int64_t piece;        /* elements of a part off the device, and of what is staged at a time: a multiple of
+                             ZERO_PIECE_QUANTUM */
+    bool guard;           /* buffers of the device tier share no pages of memory, so that each can be protected */
     double offload_ratio; /* share of the optimizer state that lies on its row's tier where that is not the device */
     uint64_t options;     /* a hash of the options that members of this struct are copies of */
     zero_comm_caps_t comm;
@@ -103,21 +108,19 @@ typedef enum zero_role {
     ZERO_ROLE_WHOLE, /* full, fp32, a slot: where FINAL is gathered if it is on the host tier and updates are full */
     ZERO_ROLE_FINAL, /* what norm and update read: slice, or full (then the own slice of it is this rank's; where
                       * updates are full all of it is valid). On the host tier without what of it stays on the device */
-    /* Of a part: */
-    ZERO_ROLE_MASTER,
-    ZERO_ROLE_MOMENT1,
-    ZERO_ROLE_MOMENT2, /* fp32, on the part's tier */
+    ZERO_SEGMENT_ROLES,
+    /* Of a part, see zero_part_t: */
+    ZERO_ROLE_MASTER = ZERO_SEGMENT_ROLES,
+    ZERO_ROLE_STATE,
     ZERO_ROLE_STAGED_MASTER,
-    ZERO_ROLE_STAGED_MOMENT1,
-    ZERO_ROLE_STAGED_MOMENT2, /* the same in memory, in a slot, where the tier is nvme */
-    ZERO_ROLE_UPDATE_GRAD,    /* FINAL's part, where the update reads it if FINAL is in other memory */
-    ZERO_ROLE_UPDATE_PARAM,   /* what the update writes, where the parameters are in other memory than it; then copied
-                                 there */
-    ZERO_ROLE_STAGED_GRAD, /* of a piece: gradients on their way between the device and the host tier, in a slot of the
-                              host tier */
+    ZERO_ROLE_STAGED_STATE,
+    ZERO_ROLE_UPDATE_GRAD,
+    ZERO_ROLE_UPDATE_PARAM,
+    ZERO_ROLE_STAGED_GRAD,
     ZERO_ROLE_COUNT
 } zero_role_t;
-const char *zero_role_name(zero_role_t role);
+/* state: which of several, where the role is STATE or STAGED_STATE. */
+const char *zero_role_name(zero_role_t role, int state);
 
 /* One unit's parameters of one dtype, trainable or frozen: one flat range. Frozen segments have PARAM and PARAM_SHARD
  * only; without a training pass every segment is frozen. Segments are in the order of their units. */
@@ -125,10 +128,10 @@ typedef struct zero_segment {
     int32_t unit;
     zero_dtype_t dtype;
     bool trainable;
-    int64_t elements;                /* a multiple of slice; padding is zero and stays zero */
-    int64_t slice;                   /* that each rank owns: a multiple of ZERO_ALIGN_ELEMENTS */
-    zero_dtype_t wire, final;        /* dtypes of gradients on the wire, and as norm and update read them */
-    int32_t buffer[ZERO_ROLE_COUNT]; /* up to FINAL */
+    int64_t elements;         /* a multiple of slice; padding is zero and stays zero */
+    int64_t slice;            /* that each rank owns: a multiple of ZERO_ALIGN_ELEMENTS */
+    zero_dtype_t wire, final; /* dtypes of gradients on the wire, and as norm and update read them */
+    int32_t buffer[ZERO_SEGMENT_ROLES];
     int32_t first_run, run_count;
     int32_t first_part, part_count;
     int32_t first_piece, piece_count; /* indices of plan->parts */
@@ -143,9 +146,29 @@ typedef struct zero_part {
     bool own;           /* counted from the first element of this rank's slice; else from the segment's */
     int64_t begin, end; /* elements */
     zero_tier_t tier;
-    int32_t buffer[ZERO_ROLE_COUNT]; /* from MASTER on. MASTER may be the parameters' own buffer (fp32 on one tier):
-                                        then its part of it */
+    /* Buffers, -1: none. */
+    int32_t master; /* fp32. May be the parameters' own buffer (fp32 on one tier): then its part of it */
+    int32_t state[ZERO_MAX_STATES];
+    int32_t staged[1 + ZERO_MAX_STATES]; /* master and state in memory, in a slot, where the tier is nvme */
+    int32_t grad;                        /* FINAL's part, where the update reads it if FINAL is in other memory */
+    int32_t param; /* what the update writes, where the parameters are in other memory than it; then copied there */
+    int32_t staged_grad; /* of a piece: gradients on their way between the device and the host tier, in a slot of the
+                            host tier */
 } zero_part_t;
+
+/* The i-th buffer that an update of the part works on: master weights (0), then state; kept: where they stay, else
+ * where they are in memory. */
+static inline int32_t zero_part_kept(const zero_part_t *part, int i)
+{
+    return i == 0 ? part->master : part->state[i - 1];
+}
+static inline int32_t zero_part_memory(const zero_part_t *part, int i)
+{
+    return part->staged[0] >= 0 ? part->staged[i] : zero_part_kept(part, i);
+}
+/* All buffers of a part, -1 among them. */
+enum { ZERO_PART_BUFFERS = 2 * (1 + ZERO_MAX_STATES) + 3 };
+void zero_part_buffers(const zero_part_t *part, int32_t list[ZERO_PART_BUFFERS]);
 
 /* Where a parameter lies. segment is -1 for an empty parameter. offset: elements from the segment's start, a multiple
  * of 128. */
@@ -165,6 +188,7 @@ typedef struct zero_buffer {
     int32_t segment; /* -1: not of a segment (norms, exchange words, scalars, reserves) */
     int32_t part;    /* -1: not of a part */
     zero_role_t role;
+    int32_t state; /* of the roles STATE and STAGED_STATE: which */
     zero_kind_t kind;
     zero_tier_t tier;
     zero_format_t format;

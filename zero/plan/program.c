@@ -177,7 +177,7 @@ static void send_gradients(writer_t *w, int32_t s, int32_t use)
 {
     FOR_PARTS(w->b, s, p)
     {
-        int32_t to = w->b->plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];
+        int32_t to = w->b->plan->parts[p].grad;
         if (to >= 0)
             append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL], to);
     }
@@ -201,7 +201,7 @@ static void take_away(writer_t *w, int32_t use, zero_pieces_t pieces, int32_t sr
     const zero_plan_t *plan = w->b->plan;
     bool as_it_is = begins && plan->buffers[src].format.dtype == plan->buffers[dst].format.dtype;
     for (int32_t p = pieces.first; p < pieces.first + pieces.count; p++) {
-        int32_t staged = plan->parts[p].buffer[ZERO_ROLE_STAGED_GRAD];
+        int32_t staged = plan->parts[p].staged_grad;
         append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, src, as_it_is ? dst : staged);
         if (!as_it_is)
             append_part(w, begins ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_HOST, p, use, staged, dst);
@@ -217,7 +217,7 @@ static void bring_sum(writer_t *w, int32_t s, int32_t use, int32_t dst)
     if (pieces.count == 0 && dst != sum)
         append_segment(w, ZERO_OP_COPY, ZERO_STREAM_COPY, s, use, sum, WHOLE, dst, WHOLE);
     for (int32_t p = pieces.first; p < pieces.first + pieces.count; p++) {
-        int32_t staged = plan->parts[p].buffer[ZERO_ROLE_STAGED_GRAD];
+        int32_t staged = plan->parts[p].staged_grad;
         append_part(w, ZERO_OP_CAST, ZERO_STREAM_HOST, p, use, sum, staged);
         append_part(w, dst == sum ? ZERO_OP_CAST : ZERO_OP_COPY, dst == sum ? ZERO_STREAM_HOST : ZERO_STREAM_COPY, p,
                     use, staged, dst);
@@ -232,7 +232,7 @@ static void deliver(writer_t *w, int32_t s, int32_t use, int32_t from)
     bool same = plan->buffers[from].format.dtype == plan->segments[s].final;
     FOR_PARTS(w->b, s, p)
     {
-        int32_t stays = plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];
+        int32_t stays = plan->parts[p].grad;
         if (stays >= 0 && from == final)
             append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, from, stays);
         else if (stays >= 0)
@@ -263,7 +263,7 @@ static void accumulate_away(writer_t *w, int32_t s, int32_t use, micro_t micro, 
 
     FOR_PARTS(b, s, p)
     {
-        int32_t stays = b->plan->parts[p].buffer[ZERO_ROLE_UPDATE_GRAD];
+        int32_t stays = b->plan->parts[p].grad;
         if (stays >= 0 && whole < 0)
             append_part(w, micro.first ? ZERO_OP_CAST : ZERO_OP_ACCUMULATE, ZERO_STREAM_REDUCE, p, use, from, stays);
         if (stays >= 0 && whole < 0 && micro.last)
@@ -403,8 +403,8 @@ static void move_state(writer_t *w, zero_op_kind_t kind, int32_t part)
 {
     const zero_part_t *p = &w->b->plan->parts[part];
     int32_t use = w->b->units[w->b->plan->segments[p->segment].unit].first_use;
-    for (int i = 0; i <= w->b->spec->states && p->tier == ZERO_TIER_NVME; i++) {
-        int32_t state = p->buffer[ZERO_ROLE_MASTER + i], staged = p->buffer[ZERO_ROLE_STAGED_MASTER + i];
+    for (int i = 0; i <= w->b->spec->state.count && p->tier == ZERO_TIER_NVME; i++) {
+        int32_t state = zero_part_kept(p, i), staged = p->staged[i];
         append_part(w, kind, ZERO_STREAM_IO, part, use, kind == ZERO_OP_READ ? state : staged,
                     kind == ZERO_OP_READ ? staged : state);
     }
@@ -424,14 +424,14 @@ static void update_unit(writer_t *w, int32_t unit, const int32_t *next)
         FOR_PARTS(b, s, p)
         {
             const zero_part_t *part = &b->plan->parts[p];
-            int32_t grad = part->buffer[ZERO_ROLE_UPDATE_GRAD], param = part->buffer[ZERO_ROLE_UPDATE_PARAM];
+            int32_t grad = part->grad, param = part->param;
             int32_t target = buffer[slotted ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
             if (next[p] >= 0)
                 move_state(w, ZERO_OP_READ, next[p]);
             append_part(w, ZERO_OP_UPDATE, part->tier == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST, p,
                         use, grad >= 0 ? grad : buffer[ZERO_ROLE_FINAL], param >= 0 ? param : target);
             if (param >= 0 && b->plan->buffers[target].tier == ZERO_TIER_NVME) {
-                if (part->buffer[ZERO_ROLE_MASTER] != target) /* or else it is written with the rest of the state */
+                if (part->master != target) /* or else it is written with the rest of the state */
                     append_part(w, ZERO_OP_WRITE, ZERO_STREAM_IO, p, use, param, target);
             } else if (param >= 0)
                 append_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, param, target);

@@ -52,7 +52,7 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
                 segment->unit = unit;
                 segment->dtype = p->dtype;
                 segment->trainable = key < ZERO_DTYPE_COUNT;
-                for (int r = 0; r < ZERO_ROLE_COUNT; r++)
+                for (int r = 0; r < ZERO_SEGMENT_ROLES; r++)
                     segment->buffer[r] = -1;
             }
             uint64_t end, param_bytes;

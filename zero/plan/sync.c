@@ -89,7 +89,7 @@ static int32_t resource_of(const sync_t *y, int32_t buffer)
     if (x->part >= 0)
         return y->part_base + x->part;
     if (x->segment >= 0)
-        return y->unit_base + y->b->plan->segments[x->segment].unit * ZERO_ROLE_COUNT + (int32_t)x->role;
+        return y->unit_base + y->b->plan->segments[x->segment].unit * ZERO_SEGMENT_ROLES + (int32_t)x->role;
     return y->other_base + other_index(y, buffer);
 }
 
@@ -98,7 +98,7 @@ static int32_t group_of(const sync_t *y, int32_t resource)
     if (resource < y->unit_base)
         return resource;
     if (resource < y->part_base)
-        return y->unit_base + (resource - y->unit_base) / ZERO_ROLE_COUNT;
+        return y->unit_base + (resource - y->unit_base) / ZERO_SEGMENT_ROLES;
     if (resource < y->other_base)
         return y->unit_base + y->b->plan->segments[y->b->plan->parts[resource - y->part_base].segment].unit;
     return y->unit_base + y->b->spec->unit_count + resource - y->other_base;
@@ -122,7 +122,6 @@ static int add_access(const sync_t *y, access_t *list, int n, int32_t buffer, bo
 static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
 {
     const zero_plan_t *plan = y->b->plan;
-    const int32_t *buffer;
     int n = 0;
 
     switch ((zero_op_kind_t)op->kind) {
@@ -145,11 +144,8 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
         break;
     case ZERO_OP_UPDATE:
         n = add_access(y, list, n, plan->scalars, false);
-        buffer = plan->parts[op->part].buffer;
-        for (int i = 0; i <= y->b->spec->states; i++)
-            n = add_access(
-                y, list, n,
-                buffer[(buffer[ZERO_ROLE_STAGED_MASTER] >= 0 ? ZERO_ROLE_STAGED_MASTER : ZERO_ROLE_MASTER) + i], true);
+        for (int i = 0; i <= y->b->spec->state.count; i++)
+            n = add_access(y, list, n, zero_part_memory(&plan->parts[op->part], i), true);
         break;
     case ZERO_OP_HOST_WAIT:
     case ZERO_OP_RECORD:
@@ -476,7 +472,7 @@ static zero_status_t prepare(sync_t *y)
     zero_status_t status;
 
     y->unit_base = b->slot_count;
-    y->part_base = y->unit_base + b->spec->unit_count * ZERO_ROLE_COUNT;
+    y->part_base = y->unit_base + b->spec->unit_count * ZERO_SEGMENT_ROLES;
     y->other_base = y->part_base + plan->part_count;
     y->resource_count = y->other_base + OTHERS;
     y->group_count = y->unit_base + b->spec->unit_count + OTHERS;

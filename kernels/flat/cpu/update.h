@@ -50,28 +50,41 @@ INLINE vec negated(vec x)
     return (vec)((ivec)x ^ INT32_MIN);
 }
 
+/* AdamW's and Adam's step, but for weight decay. */
+INLINE vec moved_by_moments(const lanes_t *c, vec p, vec g, vec *m, vec *v)
+{
+    *m = v_fma(c->beta1, *m, c->one_minus_beta1 * g);
+    *v = v_fma(c->beta2, *v, (c->one_minus_beta2 * g) * g);
+    return v_fma(negated(c->step), *m / v_fma(v_sqrt(*v), c->inv_sqrt_bc2, c->eps), p);
+}
+
 /* Moves parameters p, whose gradients are g, and their state. rule is a constant. */
 INLINE vec moved(zero_rule_t rule, const lanes_t *c, bool momentum, vec p, vec g, vec *m, vec *v)
 {
-    if (rule == ZERO_RULE_SGD) {
+    vec zero = v_set(0), update;
+    ivec up, down;
+    switch (rule) {
+    case ZERO_RULE_SGD:
         g = v_fma(c->l2, p, g);
         if (momentum)
             *m = g = c->beta1 * *m + g;
         return v_fma(negated(c->step), g, p);
-    }
-    if (rule == ZERO_RULE_LION) {
-        vec zero = v_set(0), update = v_fma(c->beta1, *m, c->one_minus_beta1 * g);
+    case ZERO_RULE_LION:
+        update = v_fma(c->beta1, *m, c->one_minus_beta1 * g);
         *m = v_fma(c->beta2, *m, c->one_minus_beta2 * g);
-        ivec up = (ivec)(update > zero) & (ivec)c->step, down = (ivec)(update < zero) & (ivec)negated(c->step);
+        up = (ivec)(update > zero) & (ivec)c->step;
+        down = (ivec)(update < zero) & (ivec)negated(c->step);
         return p * c->decay_factor - (vec)(up | down);
+    case ZERO_RULE_ADAM:
+        return moved_by_moments(c, p, v_fma(c->l2, p, g), m, v);
+    case ZERO_RULE_ADAMW:
+    case ZERO_RULE_ADAMW8:
+        return moved_by_moments(c, p * c->decay_factor, g, m, v);
+    case ZERO_RULE_CUSTOM: /* the caller's own function is called in its place */
+    case ZERO_RULES:
+        break;
     }
-    if (rule == ZERO_RULE_ADAM)
-        g = v_fma(c->l2, p, g);
-    else
-        p = p * c->decay_factor;
-    *m = v_fma(c->beta1, *m, c->one_minus_beta1 * g);
-    *v = v_fma(c->beta2, *v, (c->one_minus_beta2 * g) * g);
-    return v_fma(negated(c->step), *m / v_fma(v_sqrt(*v), c->inv_sqrt_bc2, c->eps), p);
+    return p;
 }
 
 /* v_store, streamed where x is a param that may be. */
