@@ -97,19 +97,10 @@ zero_status_t zero_commit(zero_engine_t *engine)
     if (config->plan_world == 0)
         status = zero_engine_compare(engine, status, &error);
     if (status == ZERO_OK && config->plan_world == 0) {
-        zero_exec_options_t options = {.rule = config->rule,
-                                       .numbers = zero_rule_options(config),
-                                       .clip = config->clip,
-                                       .grad_scale = config->grad_scale,
-                                       .timeout_s = config->timeout_s,
-                                       .memory_limit = config->memory_limit,
-                                       .nvme_path = config->nvme_path,
-                                       .log = config->log,
-                                       .log_ctx = config->log_ctx,
-                                       .update = update,
-                                       .update_ctx = engine,
-                                       .check_order = config->check_order};
-        status = zero_exec_create(&engine->exec, engine->plan, config->device, config->comm, &options, &error);
+        zero_config_t own = *config;
+        own.update = update;
+        own.update_ctx = engine;
+        status = zero_exec_create(&engine->exec, engine->plan, &own, &error);
     }
     atomic_store(&engine->committed, engine->exec);
     if (status == ZERO_OK) {

@@ -206,9 +206,11 @@ static zero_status_t attach(zero_exec_t *x, zero_error_t *error)
     return status;
 }
 
-zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero_device_t *device, zero_comm_t *comm,
-                               const zero_exec_options_t *options, zero_error_t *error)
+zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, const zero_config_t *config,
+                               zero_error_t *error)
 {
+    zero_device_t *device = config->device;
+    zero_comm_t *comm = config->comm;
     zero_error_t local = {0};
     zero_status_t status;
     zero_exec_t *x = calloc(1, sizeof *x);
@@ -218,7 +220,7 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero
     x->plan = plan;
     x->device = device;
     x->comm = comm;
-    x->options = *options;
+    x->options = *config;
     x->rank = comm->rank;
     x->world = comm->size;
     x->program = -1;

@@ -3,25 +3,12 @@
 #ifndef ZERO_EXEC_EXEC_H
 #define ZERO_EXEC_EXEC_H
 
-#include "optim/rules.h"
+#include "kernels/flat/flat.h"
 #include "zero/comm/comm.h"
 #include "zero/device/device.h"
 #include "zero/plan/plan.h"
 
 typedef struct zero_exec zero_exec_t;
-
-typedef struct zero_exec_options {
-    zero_rule_t rule;
-    zero_rule_options_t numbers;
-    double clip, grad_scale, timeout_s;
-    uint64_t memory_limit; /* bytes of the device tier for this rank; 0: none */
-    const char *nvme_path; /* folder of the nvme tier, where the plan has one */
-    zero_log_fn log;
-    void *log_ctx;
-    zero_update_fn update; /* ZERO_RULE_CUSTOM */
-    void *update_ctx;
-    bool check_order; /* of zero_config_t */
-} zero_exec_options_t;
 
 /* A call that every rank makes at the same place among its calls. */
 typedef enum zero_exec_call_kind {
@@ -38,11 +25,11 @@ typedef struct zero_exec_call {
     int32_t program; /* PASS, STEP: which; else -1 */
 } zero_exec_call_t;
 
-/* Arenas, streams, events and channels for a plan that was checked. Collective over comm (duplicated by split, one per
- * channel). plan, device and comm are borrowed. ZERO_ERR_MEMORY with the numbers, before anything is reserved, on every
- * rank alike. */
-zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, zero_device_t *device, zero_comm_t *comm,
-                               const zero_exec_options_t *options, zero_error_t *error);
+/* Arenas, streams, events and channels for a plan that was checked. Collective over config->comm (duplicated by split,
+ * one per channel). *config is copied; plan, device and comm are borrowed. ZERO_ERR_MEMORY with the numbers, before
+ * anything is reserved, on every rank alike. */
+zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, const zero_config_t *config,
+                               zero_error_t *error);
 void zero_exec_destroy(zero_exec_t *exec);
 
 /* Address of a buffer on this rank. */

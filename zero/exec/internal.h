@@ -78,7 +78,7 @@ struct zero_exec {
     zero_device_t *device;
     zero_comm_t *comm; /* the caller's: only at creation */
     const zero_flat_ops_t *flat;
-    zero_exec_options_t options;
+    zero_config_t options;
     int rank, world;
 
     zero_arena_t *arenas[ZERO_TIER_COUNT];             /* none on nvme */

@@ -201,6 +201,7 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
         return update_custom(x, op, &o, flat, native, error);
     }
 
+    const zero_rule_options_t numbers = zero_rule_options(&x->options);
     zero_update_t updates[32];
     int count = 0, room = sizeof updates / sizeof *updates;
     for (int32_t r = 0; r < segment->run_count; r++) {
@@ -220,7 +221,7 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
                              .count = end - begin,
                              .master = master + at,
                              .grad = grad + (size_t)at * zero_dtype_size(segment->final),
-                             .scalars = zero_rule_scalars(x->options.rule, &x->options.numbers, s->rate, run->lr_scale,
+                             .scalars = zero_rule_scalars(x->options.rule, &numbers, s->rate, run->lr_scale,
                                                           run->decay_scale, s->applied, s->grad_factor)};
         if (param != (char *)master)
             u->param = param + (size_t)at * zero_dtype_size(segment->dtype);
