@@ -118,6 +118,19 @@ START_TEST(options_are_read)
 }
 END_TEST
 
+/* Options that are the engine's have the library's defaults. */
+START_TEST(defaults_are_the_engines)
+{
+    options_t o;
+    zero_config_t c;
+    options_init(&o);
+    zero_config_init(&c);
+    ck_assert(o.window == c.window && o.reduce_dtype == c.reduce_dtype && o.optimizer == c.rule);
+    ck_assert(o.betas[0] == c.beta1 && o.betas[1] == c.beta2 && o.eps == c.eps && o.weight_decay == c.weight_decay);
+    ck_assert(o.clip == c.clip && o.offload_ratio == c.offload_ratio && (double)o.timeout == c.timeout_s);
+}
+END_TEST
+
 START_TEST(options_are_refused)
 {
     static const struct {
@@ -426,6 +439,7 @@ int main(void)
     tcase_add_test(c, schedules_end_where_they_should);
     tcase_add_test(c, deepspeeds_rises_are_its_own);
     tcase_add_test(c, options_are_read);
+    tcase_add_test(c, defaults_are_the_engines);
     tcase_add_test(c, options_are_refused);
     tcase_add_test(c, defaults_always_fit);
     tcase_add_test(c, what_does_not_fit_is_named);
