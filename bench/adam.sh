@@ -4,14 +4,16 @@
 #
 #   bench/adam.sh [--elements 1e8] [--threads 2] [--rounds 3] [--program bench/adam] [--peer 'COMMAND']
 #
-# The peer is a command that prints lines of JSON with "peer", "work" (one of ours: "adamw fp32"), "bytes" and "gelt_s"; it is called with
-# --elements and --threads (bench/peer_adam.py is one: PyTorch and DeepSpeedCPUAdam). Rounds alternate, since machines drift; a ratio is the
-# median of the rounds' ratios. BENCH_PREFIX: a command that starts each program, such as `chrt -f 50` where other work runs.
+# The peer is a command that prints lines of JSON with "peer", "work" (one of ours: "adamw fp32"), "bytes" and "gelt_s";
+# it is called with --elements and --threads (bench/peer_adam.py is one: PyTorch and DeepSpeedCPUAdam). Rounds
+# alternate, since machines drift; a ratio is the median of the rounds' ratios. BENCH_PREFIX: a command that starts each
+# program, such as `chrt -f 50` where other work runs.
 set -euo pipefail
 elements=1e8 threads=2 rounds=3 program=bench/adam peer=
 while [ $# -gt 0 ]; do
     case $1 in
-    --elements) elements=$2 ;; --threads) threads=$2 ;; --rounds) rounds=$2 ;; --program) program=$2 ;; --peer) peer=$2 ;;
+    --elements) elements=$2 ;; --threads) threads=$2 ;; --rounds) rounds=$2 ;; --program) program=$2 ;;
+    --peer) peer=$2 ;;
     *) echo "adam.sh: unknown option '$1'" >&2; exit 2 ;;
     esac
     shift 2
@@ -23,22 +25,28 @@ trap 'rm -rf "$tmp"' EXIT
 echo "machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) processors, $(uname -sr)"
 echo "work: $elements elements, $threads threads, $rounds rounds, medians"
 for ((r = 1; r <= rounds; r++)); do
-    ${BENCH_PREFIX:-} "$program" "$elements" "$threads" 2>>"$tmp/err" | sed "s/^{/{\"round\": $r, /" >>"$tmp/lines" || { cat "$tmp/err" >&2; exit 1; }
-    [ -z "$peer" ] || ${BENCH_PREFIX:-} bash -c "$peer --elements $elements --threads $threads" 2>>"$tmp/err" | grep '^{"peer"' | \
-        sed "s/^{/{\"round\": $r, /" >>"$tmp/lines" || { cat "$tmp/err" >&2; exit 1; }
+    ${BENCH_PREFIX:-} "$program" "$elements" "$threads" 2>>"$tmp/err" | sed "s/^{/{\"round\": $r, /" >>"$tmp/lines" ||
+        { cat "$tmp/err" >&2; exit 1; }
+    [ -z "$peer" ] || ${BENCH_PREFIX:-} bash -c "$peer --elements $elements --threads $threads" 2>>"$tmp/err" |
+        grep '^{"peer"' | sed "s/^{/{\"round\": $r, /" >>"$tmp/lines" || { cat "$tmp/err" >&2; exit 1; }
 done
 head -1 "$tmp/err"
 
 awk '
-    function field(name,   m) { return match($0, "\"" name "\": (\"[^\"]*\"|[0-9.]+)") ? clean(substr($0, RSTART + length(name) + 4, RLENGTH - length(name) - 4)) : "" }
+    function field(name) {
+        if (!match($0, "\"" name "\": (\"[^\"]*\"|[0-9.]+)")) return ""
+        return clean(substr($0, RSTART + length(name) + 4, RLENGTH - length(name) - 4))
+    }
     function clean(x) { gsub(/"/, "", x); return x }
     function median(list,   v, n, i, j, t) {
         n = split(list, v, " ")
-        for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j] + 0 < v[j - 1] + 0; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
+        for (i = 2; i <= n; i++)
+            for (j = i; j > 1 && v[j] + 0 < v[j - 1] + 0; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
         return n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
     }
     {
-        round = field("round"); work = field("work"); peer = field("peer"); rate = field("gelt_s"); key = work SUBSEP peer
+        round = field("round"); work = field("work"); peer = field("peer"); rate = field("gelt_s")
+        key = work SUBSEP peer
         if (!(key in rates)) { order[++count] = key; bytes[key] = field("bytes") }
         rates[key] = rates[key] " " rate
         if (peer == "") {
@@ -53,17 +61,20 @@ awk '
     END {
         printf "%-16s %8s %12s %8s %12s %8s\n", "ours", "bytes", "1e9 elem/s", "GB/s", "plain GB/s", "ratio"
         for (i = 1; i <= count; i++) {
-            split(order[i], k, SUBSEP)
+            key = order[i]; split(key, k, SUBSEP); rate = median(rates[key])
             if (k[2] == "")
-                printf "%-16s %8.2f %12.3f %8.1f %12.1f %8.2f\n", k[1], bytes[order[i]], median(rates[order[i]]), bytes[order[i]] * median(rates[order[i]]), median(plains[order[i]]), median(plain[order[i]])
+                printf "%-16s %8.2f %12.3f %8.1f %12.1f %8.2f\n", k[1], bytes[key], rate, bytes[key] * rate,
+                    median(plains[key]), median(plain[key])
         }
         if (peers)
-            printf "\n%-30s %-12s %8s %12s %8s %18s %16s\n", "peer", "work", "bytes", "1e9 elem/s", "GB/s", "ours/it: elements", "ours/it: bytes"
+            printf "\n%-30s %-12s %8s %12s %8s %18s %16s\n", "peer", "work", "bytes", "1e9 elem/s", "GB/s",
+                "ours/it: elements", "ours/it: bytes"
         for (i = 1; i <= count; i++) {
-            split(order[i], k, SUBSEP)
+            key = order[i]; split(key, k, SUBSEP); rate = median(rates[key])
             if (k[2] != "") {
-                x = median(ratio[order[i]])
-                printf "%-30s %-12s %8.2f %12.3f %8.1f %18.2f %16.2f\n", k[2], k[1], bytes[order[i]], median(rates[order[i]]), bytes[order[i]] * median(rates[order[i]]), x, x * bytes[k[1] SUBSEP ""] / bytes[order[i]]
+                x = median(ratio[key])
+                printf "%-30s %-12s %8.2f %12.3f %8.1f %18.2f %16.2f\n", k[2], k[1], bytes[key], rate,
+                    bytes[key] * rate, x, x * bytes[k[1] SUBSEP ""] / bytes[key]
             }
         }
     }' "$tmp/lines"

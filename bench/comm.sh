@@ -1,15 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Our collectives beside Open MPI's at its best, over sizes and ranks: `make bench/comm && sh bench/comm.sh [hot|cold [FROM TO [RANKS...]]]`
-# in the build folder, FROM and TO in bytes. Open MPI runs as it comes, with ob1 and vader with single copies by the kernel (CMA), and without;
-# the fastest counts. BENCH_PREFIX: a command that starts each rank, such as `chrt -f 50` where other work runs.
+# Our collectives beside Open MPI's at its best, over sizes and ranks:
+# `make bench/comm && sh bench/comm.sh [hot|cold [FROM TO [RANKS...]]]` in the build folder, FROM and TO in bytes. Open
+# MPI runs as it comes, with ob1 and vader with single copies by the kernel (CMA), and without; the fastest counts.
+# BENCH_PREFIX: a command that starts each rank, such as `chrt -f 50` where other work runs.
 set -eu
 program=${BENCH_COMM:-bench/comm}
 heat=${1:-hot} from=${2:-1024} to=${3:-67108864}
 if [ $# -gt 3 ]; then shift 3; else set -- 2 4; fi
 [ -x "$program" ] || { echo "there is no $program: make bench/comm first" >&2; exit 2; }
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_plm=isolated \
-    OMPI_MCA_hwloc_base_binding_policy=none
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
+    OMPI_MCA_plm=isolated OMPI_MCA_hwloc_base_binding_policy=none
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 
@@ -18,8 +19,8 @@ for ranks; do
     mpiexec -q -n "$ranks" ${BENCH_PREFIX:-} "$program" "$heat" "$from" "$to" >>"$results"
     for copy in cma none; do
         echo "$copy" >>"$results"
-        mpiexec -q --mca pml ob1 --mca btl self,vader --mca btl_vader_single_copy_mechanism $copy -n "$ranks" ${BENCH_PREFIX:-} "$program" "$heat" "$from" "$to" \
-            >>"$results"
+        mpiexec -q --mca pml ob1 --mca btl self,vader --mca btl_vader_single_copy_mechanism $copy -n "$ranks" \
+            ${BENCH_PREFIX:-} "$program" "$heat" "$from" "$to" >>"$results"
     done
 done
 
@@ -33,9 +34,11 @@ awk -v heat="$heat" '
         if ($5 < best[key]) { best[key] = $5; name[key] = variant }
     }
     END {
-        printf "%-15s %5s %10s %12s %12s %-8s %6s\n", "collective", "ranks", "bytes", "ours us", "MPI us", "MPI as", "ratio"
+        printf "%-15s %5s %10s %12s %12s %-8s %6s\n", "collective", "ranks", "bytes", "ours us", "MPI us", "MPI as",
+            "ratio"
         for (i = 1; i <= n; i++) {
-            split(order[i], k, " ")
-            printf "%-15s %5d %10d %12.2f %12.2f %-8s %6.2f\n", k[1], k[2], k[3], ours[order[i]], best[order[i]], name[order[i]], best[order[i]] / ours[order[i]]
+            key = order[i]; split(key, k, " ")
+            printf "%-15s %5d %10d %12.2f %12.2f %-8s %6.2f\n", k[1], k[2], k[3], ours[key], best[key], name[key],
+                best[key] / ours[key]
         }
     }' "$results"

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# GPT-2 training, zero_train beside a peer, in one run: tokens a second (median step) and peak resident memory of a rank.
+# GPT-2 training, zero_train beside a peer, in one run: tokens a second (median step) and peak resident memory of a
+# rank.
 #
-#   bench/gpt2.sh [--model gpt2] [--dtype fp32] [--ranks 2] [--threads 1] [--batch 4] [--seq-len 256] [--steps 8] [--stages "3 0"] [--rounds 2]
-#                 [--train ./zero_train] [--peer 'COMMAND'] ...
+#   bench/gpt2.sh [--model gpt2] [--dtype fp32] [--ranks 2] [--threads 1] [--batch 4] [--seq-len 256] [--steps 8]
+#                 [--stages "3 0"] [--rounds 2] [--train ./zero_train] [--peer 'COMMAND'] ...
 #
-# A peer is any command that does the same work and ends with a line of JSON that has "tok_s" and "peak_rss_gb" (bench/peer_torch.py is one:
-# PyTorch's FSDP2 over gloo). --peer may be given several times. Rounds alternate between all of them, since machines drift.
+# A peer is any command that does the same work and ends with a line of JSON that has "tok_s" and "peak_rss_gb"
+# (bench/peer_torch.py is one: PyTorch's FSDP2 over gloo). --peer may be given several times. Rounds alternate between
+# all of them, since machines drift.
 set -euo pipefail
 model=gpt2 dtype=fp32 ranks=2 threads=1 batch=4 seq=256 steps=8 stages="3 0" rounds=2 train=./zero_train
 peers=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --model) model=$2 ;; --dtype) dtype=$2 ;; --ranks) ranks=$2 ;; --threads) threads=$2 ;; --batch) batch=$2 ;; --seq-len) seq=$2 ;;
+    --model) model=$2 ;; --dtype) dtype=$2 ;; --ranks) ranks=$2 ;; --threads) threads=$2 ;; --batch) batch=$2 ;;
+    --seq-len) seq=$2 ;;
     --steps) steps=$2 ;; --stages) stages=$2 ;; --rounds) rounds=$2 ;; --train) train=$2 ;; --peer) peers+=("$2") ;;
     *) echo "gpt2.sh: unknown option '$1'" >&2; exit 2 ;;
     esac
@@ -22,14 +25,19 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 echo "machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) processors, $(uname -sr)"
-echo "work: $model $dtype, $ranks ranks of $threads threads, $batch sequences of $seq tokens a step, $steps steps; median of steps 3 on"
+echo "work: $model $dtype, $ranks ranks of $threads threads, $batch sequences of $seq tokens a step, $steps steps;" \
+    "median of steps 3 on"
 
-median() { sort -g | awk '{v[NR] = $1} END {if (NR == 0) print "nan"; else print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'; }
+median() {
+    sort -g | awk '{v[NR] = $1}
+        END {if (NR == 0) print "nan"; else print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'
+}
 
 ours() { # stage -> "tok_s rss_gb"
     local log=$tmp/log.json out=$tmp/time
     rm -f "$log"
-    /usr/bin/time -f %M -o "$out" "$train" --model "$model" --dtype "$dtype" --ranks "$ranks" --threads "$threads" --stage "$1" --batch "$batch" \
+    /usr/bin/time -f %M -o "$out" "$train" --model "$model" --dtype "$dtype" --ranks "$ranks" --threads "$threads" \
+        --stage "$1" --batch "$batch" \
         --micro-batch $((batch / ranks)) --seq-len "$seq" --steps "$steps" --sample 0 --quiet --log "$log" >/dev/null
     local s
     s=$(sed -n 's/.*"event": *"step".*"seconds": *\([0-9.eE+-]*\).*/\1/p' "$log" | tail -n +3 | median)
@@ -55,9 +63,12 @@ for s in $stages; do row "zero_train stage $s" "$tmp/ours.$s"; done
 for i in "${!peers[@]}"; do row "${peers[$i]:0:60}" "$tmp/peer.$i"; done
 first=${stages%% *}
 for s in ${stages#* }; do
-    [ "$s" = "$first" ] || paste -d' ' "$tmp/ours.$first" "$tmp/ours.$s" | awk '{print $1 / $3}' | median | sed "s|^|speed, stage $first / stage $s: |"
+    [ "$s" = "$first" ] || paste -d' ' "$tmp/ours.$first" "$tmp/ours.$s" | awk '{print $1 / $3}' | median |
+        sed "s|^|speed, stage $first / stage $s: |"
 done
 for i in "${!peers[@]}"; do
-    paste -d' ' "$tmp/ours.$first" "$tmp/peer.$i" | awk '{print $1 / $3}' | median | sed "s|^|speed, stage $first / peer $i: |"
-    paste -d' ' "$tmp/ours.$first" "$tmp/peer.$i" | awk '{print $2 / $4}' | median | sed "s|^|memory, stage $first / peer $i: |"
+    paste -d' ' "$tmp/ours.$first" "$tmp/peer.$i" | awk '{print $1 / $3}' | median |
+        sed "s|^|speed, stage $first / peer $i: |"
+    paste -d' ' "$tmp/ours.$first" "$tmp/peer.$i" | awk '{print $2 / $4}' | median |
+        sed "s|^|memory, stage $first / peer $i: |"
 done

@@ -8,8 +8,8 @@ A line of JSON a row: bytes that an element's update reads and writes, and 10^9 
     PyTorch, fused                   fp32
     DeepSpeedCPUAdam                 fp32
     DeepSpeedCPUAdam, no master      gradients and parameters in bf16, moments in fp32, no master weights: 22 bytes
-    DeepSpeedCPUAdam, master         the same with fp32 master weights, as ZeRO-Offload has it: gradients are copied to fp32, and the
-                                     master weights to the parameters. bytes is what one pass would need
+    DeepSpeedCPUAdam, master         the same with fp32 master weights, as ZeRO-Offload has it: gradients are copied to
+                                     fp32, and the master weights to the parameters. bytes is what one pass would need
 
 Needs torch and deepspeed (which builds its extension at first use: a C++ compiler and ninja).
 """
@@ -69,7 +69,8 @@ def master(args):
 
 
 ROWS = [("PyTorch, fused", "adamw fp32", 28, fused), ("DeepSpeedCPUAdam", "adamw fp32", 28, deepspeed),
-        ("DeepSpeedCPUAdam, no master", "adamw bf16", 22, no_master), ("DeepSpeedCPUAdam, master", "adamw bf16", 28, master)]
+        ("DeepSpeedCPUAdam, no master", "adamw bf16", 22, no_master),
+        ("DeepSpeedCPUAdam, master", "adamw bf16", 28, master)]
 
 
 def main():

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch FSDP2 training GPT-2 on the CPU: the peer of bench/gpt2.sh.
 
-    torchrun --nproc-per-node 2 bench/peer_torch.py --batch 4 --seq-len 256 --steps 8 [--layers 12 --width 768 --heads 12] [--dtype fp32]
+    torchrun --nproc-per-node 2 bench/peer_torch.py --batch 4 --seq-len 256 --steps 8
+        [--layers 12 --width 768 --heads 12] [--dtype fp32]
 
-The same work as zero_train: forward, backward, global-norm clipping, AdamW (fused), parameters sharded per block. Rank 0 ends with one line of JSON:
+The same work as zero_train: forward, backward, global-norm clipping, AdamW (fused), parameters sharded per block.
+Rank 0 ends with one line of JSON:
 tok_s (median of steps 3 on) and peak_rss_gb (of rank 0). Needs torch and transformers.
 """
 
@@ -23,14 +25,16 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in {"batch": 4, "seq-len": 256, "steps": 8, "layers": 12, "width": 768, "heads": 12, "threads": 1}.items():
+    defaults = {"batch": 4, "seq-len": 256, "steps": 8, "layers": 12, "width": 768, "heads": 12, "threads": 1}
+    for name, value in defaults.items():
         parser.add_argument("--" + name, type=int, default=value)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     return parser.parse_args()
 
 
 def sharded_model(args, world):
-    config = GPT2Config(n_layer=args.layers, n_embd=args.width, n_head=args.heads, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    config = GPT2Config(n_layer=args.layers, n_embd=args.width, n_head=args.heads, resid_pdrop=0.0, embd_pdrop=0.0,
+                        attn_pdrop=0.0)
     config._attn_implementation = "sdpa"
     model = GPT2LMHeadModel(config).train()
     options = {"mesh": init_device_mesh("cpu", (world,))}
@@ -65,7 +69,8 @@ def main():
     if rank == 0:
         rate = args.batch * args.seq_len / statistics.median(seconds[2:])
         rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(json.dumps({"peer": "FSDP2, torch " + torch.__version__, "tok_s": round(rate, 1), "peak_rss_gb": round(rss, 3)}))
+        print(json.dumps({"peer": "FSDP2, torch " + torch.__version__, "tok_s": round(rate, 1),
+                          "peak_rss_gb": round(rss, 3)}))
     dist.destroy_process_group()
 
 

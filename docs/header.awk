@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# Turns the plain comments of zero/zero.h into Doxygen's: a comment in front of a declaration, one behind a member (which may go on in the lines
-# below), and a group for each "---- section ----". A function that shares the comment of the declaration right above it refers to that.
+# Turns the plain comments of zero/zero.h into Doxygen's: a comment in front of a declaration, one behind a member
+# (which may go on in the lines below), and a group for each "---- section ----". A function that shares the comment of
+# the declaration right above it refers to that.
 
-# What a line declares: a function, a function's type, or the name behind a type's closing brace or at the end of a typedef.
+# What a line declares: a function, a function's type, or the name behind a type's closing brace or at the end of a
+# typedef.
 function declared(line) {
     if (line ~ /\(\*/) {
         sub(/.*\(\*/, "", line)

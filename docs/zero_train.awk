@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Turns what zero_train --help prints into its manual page: sections at the left edge, options two columns in, what they do behind two spaces
-# or in lines further in. -v version=VERSION
+# Turns what zero_train --help prints into its manual page: sections at the left edge, options two columns in, what they
+# do behind two spaces or in lines further in. -v version=VERSION
 
 function text(line) {
     gsub(/\\/, "\\e", line)

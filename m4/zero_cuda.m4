@@ -1,15 +1,19 @@
 dnl SPDX-License-Identifier: Apache-2.0
 # ZERO_CUDA
-# --with-cuda=DIR|guess|no. CUDA's parts are plugins, which libzero opens where there is a driver; libzero itself links nothing of it. So what is
-# needed is nvcc, cudart_static and cuBLASLt below one folder; cuDNN and NCCL are opened when they are used, so that of them only the
-# headers are needed, each with an option of its own. Sets have_cuda, have_cudnn and have_nccl to yes or no, cuda_version, the automake
-# condition HAVE_CUDA, and for the makefile NVCC, NVCCFLAGS, NVCC_GENCODE, CUDA_CPPFLAGS (with HAVE_CUDNN and HAVE_NCCL, which only the plugins'
-# sources see), CUDART_LIBS and CUBLASLT_LIBS.
+# --with-cuda=DIR|guess|no. CUDA's parts are plugins, which libzero opens where there is a driver; libzero itself links
+# nothing of it. So what is needed is nvcc, cudart_static and cuBLASLt below one folder; cuDNN and NCCL are opened when
+# they are used, so that of them only the headers are needed, each with an option of its own. Sets have_cuda, have_cudnn
+# and have_nccl to yes or no, cuda_version, the automake condition HAVE_CUDA, and for the makefile NVCC, NVCCFLAGS,
+# NVCC_GENCODE, CUDA_CPPFLAGS (with HAVE_CUDNN and HAVE_NCCL, which only the plugins' sources see), CUDART_LIBS and
+# CUBLASLT_LIBS.
 AC_DEFUN([ZERO_CUDA],
-[AC_ARG_WITH([cuda], [AS_HELP_STRING([--with-cuda=DIR|guess|no], [CUDA toolkit: the folder that holds bin/nvcc (guess)])], [], [with_cuda=guess])
+[AC_ARG_WITH([cuda],
+    [AS_HELP_STRING([--with-cuda=DIR|guess|no], [CUDA toolkit: the folder that holds bin/nvcc (guess)])],
+    [], [with_cuda=guess])
 AC_ARG_VAR([NVCC], [CUDA compiler (the toolkit's bin/nvcc)])
 AC_ARG_VAR([NVCCFLAGS], [its flags (-O3 -g -lineinfo)])
-AC_ARG_VAR([NVCC_GENCODE], [the GPUs to compile for, as nvcc's options (sm_80, sm_90, sm_100 as far as nvcc knows them, and PTX of the newest)])
+AC_ARG_VAR([NVCC_GENCODE], m4_normalize([the GPUs to compile for, as nvcc's options (sm_80, sm_90, sm_100 as far as nvcc
+    knows them, and PTX of the newest)]))
 AC_MSG_CHECKING([for CUDA])
 have_cuda=no
 cuda_dir= cuda_version= zero_cuda_why="no bin/nvcc with include/cuda_runtime.h"
@@ -19,14 +23,17 @@ AS_CASE([$with_cuda],
         zero_cuda_dirs="$CUDA_HOME $CUDA_PATH ${zero_nvcc%/bin/nvcc} /usr/local/cuda"],
     [zero_cuda_dirs=$with_cuda])
 for zero_dir in $zero_cuda_dirs; do
-    AS_IF([test -z "$cuda_dir" && test -x "$zero_dir/bin/nvcc" && test -f "$zero_dir/include/cuda_runtime.h"], [cuda_dir=$zero_dir])
+    AS_IF([test -z "$cuda_dir" && test -x "$zero_dir/bin/nvcc" && test -f "$zero_dir/include/cuda_runtime.h"],
+        [cuda_dir=$zero_dir])
 done
-AS_IF([test -n "$cuda_dir" && test "x$enable_shared" = xno], [cuda_dir= zero_cuda_why="plugins are shared libraries, and --disable-shared was given"])
+AS_IF([test -n "$cuda_dir" && test "x$enable_shared" = xno],
+    [cuda_dir= zero_cuda_why="plugins are shared libraries, and --disable-shared was given"])
 AS_IF([test -n "$cuda_dir"], [ZERO_CUDA_LINK])
 AS_IF([test $have_cuda = yes], [AC_MSG_RESULT([$cuda_dir ($cuda_version)])], [AC_MSG_RESULT([no])])
 AS_IF([test $have_cuda = no],
     [AS_CASE([$with_cuda], [no|guess], [],
-        [AC_MSG_ERROR([--with-cuda=$with_cuda: $zero_cuda_why; name the folder of a CUDA toolkit that has nvcc, cudart and cuBLASLt with their headers, or say --with-cuda=no])])])
+        [AC_MSG_ERROR(m4_normalize([--with-cuda=$with_cuda: $zero_cuda_why; name the folder of a CUDA toolkit that has
+            nvcc, cudart and cuBLASLt with their headers, or say --with-cuda=no]))])])
 AM_CONDITIONAL([HAVE_CUDA], [test $have_cuda = yes])
 AC_SUBST([CUDART_LIBS])
 AC_SUBST([CUBLASLT_LIBS])
@@ -34,7 +41,8 @@ AC_SUBST([CUDA_CPPFLAGS])
 ZERO_CUDA_HEADER([cudnn], [CUDNN], [cuDNN], [cudnn.h])
 ZERO_CUDA_HEADER([nccl], [NCCL], [NCCL], [nccl.h])])
 
-# ZERO_CUDA_LINK: the part of ZERO_CUDA that knows cuda_dir: a program of a kernel and of both libraries must compile and link.
+# ZERO_CUDA_LINK: the part of ZERO_CUDA that knows cuda_dir: a program of a kernel and of both libraries must compile
+# and link.
 AC_DEFUN([ZERO_CUDA_LINK],
 [: ${NVCC=$cuda_dir/bin/nvcc}
 : ${NVCCFLAGS=-O3 -g -lineinfo}
@@ -45,7 +53,8 @@ AS_IF([test -z "$NVCC_GENCODE"],
         AS_CASE([" "`echo $zero_codes`" "], [*" sm_$zero_sm "*],
             [NVCC_GENCODE="$NVCC_GENCODE -gencode arch=compute_$zero_sm,code=sm_$zero_sm" zero_newest=$zero_sm])
     done
-    AS_IF([test -n "$zero_newest"], [NVCC_GENCODE="$NVCC_GENCODE -gencode arch=compute_$zero_newest,code=compute_$zero_newest"])])
+    AS_IF([test -n "$zero_newest"],
+        [NVCC_GENCODE="$NVCC_GENCODE -gencode arch=compute_$zero_newest,code=compute_$zero_newest"])])
 cuda_version=`$NVCC --version 2>&AS_MESSAGE_LOG_FD | sed -n 's/.*release \(@<:@0-9.@:>@*\).*/\1/p'`
 cat >conftest.cu <<ZERO_EOF
 #include <cublasLt.h>
@@ -53,7 +62,8 @@ cat >conftest.cu <<ZERO_EOF
 __global__ void kernel(int *p) { *p = 1; }
 int main(void) { kernel<<<1, 1>>>(NULL); return cudaGetLastError() == cudaSuccess && cublasLtGetVersion() > 0; }
 ZERO_EOF
-zero_cuda_why="$NVCC does not compile a program for ${NVCC_GENCODE:-any of sm_80, sm_90 and sm_100} (config.log has its words)"
+zero_cuda_why="$NVCC does not compile a program for ${NVCC_GENCODE:-any of sm_80, sm_90 and sm_100}"
+zero_cuda_why="$zero_cuda_why (config.log has its words)"
 for zero_lib in lib64 lib targets/`uname -m`-linux/lib lib/`$CC -print-multiarch 2>/dev/null`; do
     zero_lib=$cuda_dir/$zero_lib
     AS_IF([test $have_cuda = no && test -f "$zero_lib/libcudart_static.a"],
@@ -61,16 +71,20 @@ for zero_lib in lib64 lib targets/`uname -m`-linux/lib lib/`$CC -print-multiarch
         CUBLASLT_LIBS="-L$zero_lib -Wl,-rpath,$zero_lib -lcublasLt"
         CUDA_CPPFLAGS="-I$cuda_dir/include"
         AS_IF([$NVCC -std=c++17 $NVCC_GENCODE -c conftest.cu -o conftest.$ac_objext >&AS_MESSAGE_LOG_FD 2>&1],
-            [AS_IF([$CC conftest.$ac_objext -o conftest$ac_exeext $CUBLASLT_LIBS $CUDART_LIBS >&AS_MESSAGE_LOG_FD 2>&1], [have_cuda=yes],
-                [zero_cuda_why="a program does not link cudart_static and cublasLt of $zero_lib (config.log has the linker's words)"])])])
+            [AS_IF([$CC conftest.$ac_objext -o conftest$ac_exeext $CUBLASLT_LIBS $CUDART_LIBS >&AS_MESSAGE_LOG_FD 2>&1],
+                [have_cuda=yes],
+                [zero_cuda_why="a program does not link cudart_static and cublasLt of $zero_lib"
+                zero_cuda_why="$zero_cuda_why (config.log has the linker's words)"])])])
 done
 rm -f conftest.cu conftest.$ac_objext conftest$ac_exeext
 AS_IF([test $have_cuda = no], [CUDART_LIBS= CUBLASLT_LIBS= CUDA_CPPFLAGS= cuda_version=])])
 
-# ZERO_CUDA_HEADER(name, VAR, what it is, header): --with-name=DIR|guess|no for a library whose headers alone are needed. Only in a CUDA build.
-# Sets have_name and appends to CUDA_CPPFLAGS.
+# ZERO_CUDA_HEADER(name, VAR, what it is, header): --with-name=DIR|guess|no for a library whose headers alone are
+# needed. Only in a CUDA build. Sets have_name and appends to CUDA_CPPFLAGS.
 AC_DEFUN([ZERO_CUDA_HEADER],
-[AC_ARG_WITH([$1], [AS_HELP_STRING([--with-$1=DIR|guess|no], [$3, in a build with CUDA: the folder that holds include/$4 (guess)])], [], [with_$1=guess])
+[AC_ARG_WITH([$1],
+    [AS_HELP_STRING([--with-$1=DIR|guess|no], [$3, in a build with CUDA: the folder that holds include/$4 (guess)])],
+    [], [with_$1=guess])
 have_$1=no
 AS_IF([test $have_cuda = yes && test "x$with_$1" != xno],
     [AC_MSG_CHECKING([for $3])
@@ -86,5 +100,8 @@ AS_IF([test $have_cuda = yes && test "x$with_$1" != xno],
     AS_IF([test $have_$1 = yes], [CUDA_CPPFLAGS="$zero_include$CUDA_CPPFLAGS -DHAVE_$2=1"])])
 AS_IF([test $have_$1 = no],
     [AS_CASE([$with_$1], [no|guess], [],
-        [AS_IF([test $have_cuda = no], [AC_MSG_ERROR([--with-$1=$with_$1 needs CUDA, which this build has not: say --with-cuda, or --with-$1=no])],
-            [AC_MSG_ERROR([--with-$1=$with_$1: $4 was not found there or does not compile; install $3's headers, name the folder that holds include/$4, or say --with-$1=no])])])])])
+        [AS_IF([test $have_cuda = no],
+            [AC_MSG_ERROR(m4_normalize([--with-$1=$with_$1 needs CUDA, which this build has not: say --with-cuda, or
+                --with-$1=no]))],
+            [AC_MSG_ERROR(m4_normalize([--with-$1=$with_$1: $4 was not found there or does not compile; install $3's
+                headers, name the folder that holds include/$4, or say --with-$1=no]))])])])])

@@ -14,9 +14,10 @@ LIBS=$zero_save_LIBS
 AS_IF([test $zero_have = no], [$1_CFLAGS= $1_LIBS=])])
 
 # ZERO_WITH(name, VAR, what it is, pkg-config modules, header, library, function, Debian package, [more attempts])
-# --with-name=DIR|guess|no. 'guess', the default, looks with pkg-config, then in the compiler's own paths; DIR looks in DIR/include and
-# DIR/lib. What was asked for and is absent is an error; what was guessed and is absent is not there. Sets have_name to yes or no,
-# VAR_CFLAGS, VAR_LIBS, the automake condition HAVE_VAR, and defines HAVE_VAR. "More attempts" run while zero_have is no.
+# --with-name=DIR|guess|no. 'guess', the default, looks with pkg-config, then in the compiler's own paths; DIR looks in
+# DIR/include and DIR/lib. What was asked for and is absent is an error; what was guessed and is absent is not there.
+# Sets have_name to yes or no, VAR_CFLAGS, VAR_LIBS, the automake condition HAVE_VAR, and defines HAVE_VAR. "More
+# attempts" run while zero_have is no.
 AC_DEFUN([ZERO_WITH],
 [AC_ARG_WITH([$1], [AS_HELP_STRING([--with-$1=DIR|guess|no], [$3 (guess)])], [], [with_$1=guess])
 AC_MSG_CHECKING([for $3])
@@ -32,14 +33,16 @@ AS_CASE([$with_$1],
     m4_ifval([$9], [AS_IF([test $zero_have = no], [$9])])],
     [# The folder must hold it itself: the compiler would go on to look in its own paths.
     for zero_lib in lib lib64 lib/`$CC -print-multiarch 2>/dev/null`; do
-        AS_IF([test $zero_have = no && test -f "$with_$1/include/$5" && ls "$with_$1/$zero_lib/lib$6".* >/dev/null 2>&1],
-            [ZERO_TRY([$2], [-I$with_$1/include], [-L$with_$1/$zero_lib -Wl,-rpath,$with_$1/$zero_lib -l$6], [$5], [$7])])
+        zero_lib=$with_$1/$zero_lib
+        AS_IF([test $zero_have = no && test -f "$with_$1/include/$5" && ls "$zero_lib/lib$6".* >/dev/null 2>&1],
+            [ZERO_TRY([$2], [-I$with_$1/include], [-L$zero_lib -Wl,-rpath,$zero_lib -l$6], [$5], [$7])])
     done
     m4_ifval([$9], [AS_IF([test $zero_have = no], [$9])])])
 AC_MSG_RESULT([$zero_have])
 AS_IF([test $zero_have = no],
     [AS_CASE([$with_$1], [no|guess], [],
-        [AC_MSG_ERROR([--with-$1=$with_$1: $3 was not found there; install $8, name the folder that holds its include/ and lib/, or say --with-$1=no])])],
+        [AC_MSG_ERROR(m4_normalize([--with-$1=$with_$1: $3 was not found there; install $8, name the folder that holds
+            its include/ and lib/, or say --with-$1=no]))])],
     [AC_DEFINE([HAVE_$2], [1], [Define to 1 if $3 is there.])])
 have_$1=$zero_have
 AC_SUBST([$2_CFLAGS])
@@ -50,9 +53,11 @@ AM_CONDITIONAL([HAVE_$2], [test $have_$1 = yes])])
 AC_DEFUN([ZERO_REQUIRE],
 [ZERO_WITH($@)
 AS_IF([test $have_$1 = no],
-    [AC_MSG_ERROR([$3 is required and was not found: install $8 (./bootstrap does), or name its folder with --with-$1=DIR])])])
+    [AC_MSG_ERROR(m4_normalize([$3 is required and was not found: install $8 (./bootstrap does), or name its folder with
+        --with-$1=DIR]))])])
 
-# ZERO_MPICC: an attempt of ZERO_WITH for MPI that asks a compiler wrapper: the one in --with-mpi=DIR, or the first one in PATH.
+# ZERO_MPICC: an attempt of ZERO_WITH for MPI that asks a compiler wrapper: the one in --with-mpi=DIR, or the first one
+# in PATH.
 AC_DEFUN([ZERO_MPICC],
 [zero_mpicc=mpicc
 AS_CASE([$with_mpi], [yes|guess], [], [zero_mpicc=$with_mpi/bin/mpicc])

@@ -1,13 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Makes a folder that runs wherever it lies, on systems that have its glibc and nothing else, and packs it: what `make install` installs, the libraries
-# that this needs, and Open MPI's launcher with the components that need no more than those. CUDA's libraries and NCCL are the target's.
+# Makes a folder that runs wherever it lies, on systems that have its glibc and nothing else, and packs it: what
+# `make install` installs, the libraries that this needs, and Open MPI's launcher with the components that need no more
+# than those. CUDA's libraries and NCCL are the target's.
 # usage: make bindist (which sets the variables below)
 set -euo pipefail
-: "${INSTALLED:?the root below which everything was installed}" "${PREFIX:?}" "${LIBDIR:?}" "${BINDIR:?}" "${NAME:?of the folder}" "${HAVE_MPI:?}"
+: "${INSTALLED:?the root below which everything was installed}" "${PREFIX:?}" "${LIBDIR:?}" "${BINDIR:?}" \
+    "${NAME:?of the folder}" "${HAVE_MPI:?}"
 
 fail() { printf 'bindist: %s\n' "$*" >&2; exit 1; }
-command -v patchelf >/dev/null || fail "patchelf is missing, which lets programs find libraries relative to themselves: install the package patchelf"
+command -v patchelf >/dev/null ||
+    fail "patchelf is missing, which lets programs find libraries relative to themselves: install the package patchelf"
 
 root=$PWD/$NAME
 lib=$root/lib
@@ -23,8 +26,10 @@ for plugin in "$INSTALLED$LIBDIR"/zero/*.so; do
 done
 cp -a "$INSTALLED$PREFIX/include" "$root/"
 cp -a "$INSTALLED$PREFIX/share" "$root/"
-# For programs that link the library where this folder lies now. There is no libzero.a in it, which would need headers' packages of others.
-sed -e 's|^prefix=.*|prefix=${pcfiledir}/../..|' -e 's|^exec_prefix=.*|exec_prefix=${prefix}|' -e 's|^libdir=.*|libdir=${prefix}/lib|' \
+# For programs that link the library where this folder lies now. There is no libzero.a in it, which would need headers'
+# packages of others.
+sed -e 's|^prefix=.*|prefix=${pcfiledir}/../..|' -e 's|^exec_prefix=.*|exec_prefix=${prefix}|' \
+    -e 's|^libdir=.*|libdir=${prefix}/lib|' \
     -e 's|^includedir=.*|includedir=${prefix}/include|' -e 's|^Libs:.*|& -Wl,-rpath,${libdir}|' -e '/^Libs.private:/d' \
     "$INSTALLED$LIBDIR/pkgconfig/zero.pc" >"$lib/pkgconfig/zero.pc"
 
@@ -35,7 +40,8 @@ targets='^lib(cuda|cudart|cublas|cublasLt|cudnn.*|nccl|nvrtc|nvidia-.*)\.so'
 
 # All libraries that a file needs, as "name path", without those of the target.
 needs() {
-    ldd "$1" 2>/dev/null | awk '$2 == "=>" { print $1, ($3 == "not" ? "-" : $3) }' | grep -vE "$glibc" | grep -vE "$targets" || true
+    ldd "$1" 2>/dev/null | awk '$2 == "=>" { print $1, ($3 == "not" ? "-" : $3) }' | grep -vE "$glibc" |
+        grep -vE "$targets" || true
 }
 copy_libraries() {
     local name path
@@ -62,7 +68,9 @@ mpi_path() {
 }
 environment=
 if [ "$HAVE_MPI" = yes ]; then
-    command -v ompi_info >/dev/null || fail "this build has MPI, but ompi_info, which tells where Open MPI's parts are, was not found: install openmpi-bin"
+    command -v ompi_info >/dev/null ||
+        fail "this build has MPI, but ompi_info, which tells where Open MPI's parts are, was not found:" \
+            "install openmpi-bin"
     mpi=$root/libexec/openmpi
     bin=$mpi/$(mpi_path bindir)
     components=$mpi/$(mpi_path pkglibdir)
@@ -76,7 +84,8 @@ if [ "$HAVE_MPI" = yes ]; then
     ln -s orterun "$bin/mpiexec"
     cp "$(mpi_from pkgdatadir)"/help-*.txt "$texts/"
     sources["$(realpath "$(mpi_from bindir)/orterun")"]=1
-    # Ranks meet their launcher through PMIx, whose component brings a library; the other components come where they need nothing new.
+    # Ranks meet their launcher through PMIx, whose component brings a library; the other components come where they
+    # need nothing new.
     for file in "$(mpi_from pkglibdir)"/mca_pmix_ext*.so; do
         [ ! -e "$file" ] || copy_libraries "$file"
     done
@@ -84,7 +93,10 @@ if [ "$HAVE_MPI" = yes ]; then
     for file in "$(mpi_from pkglibdir)"/mca_*.so; do
         new=no
         while read -r name _; do
-            [ -e "$lib/$name" ] || case $name in libmca_common_sm.so* | libmca_common_ompio.so*) copy_libraries "$file" ;; *) new=yes ;; esac
+            [ -e "$lib/$name" ] || case $name in
+            libmca_common_sm.so* | libmca_common_ompio.so*) copy_libraries "$file" ;;
+            *) new=yes ;;
+            esac
         done < <(needs "$file")
         if [ $new = no ]; then cp "$file" "$components/"; else left=$((left + 1)); fi
     done
@@ -93,15 +105,17 @@ if [ "$HAVE_MPI" = yes ]; then
 export OPAL_PREFIX="$root/libexec/openmpi"
 PATH="$OPAL_PREFIX/'$(mpi_path bindir)':$PATH"'
     if [ -e "$lib/libpmix.so.2" ]; then
-        pmix=$(dirname "$(realpath "$(ldd "$(mpi_from pkglibdir)"/mca_pmix_ext*.so | awk '$1 == "libpmix.so.2" { print $3 }' | head -n 1)")")
+        pmix=$(dirname "$(realpath "$(ldd "$(mpi_from pkglibdir)"/mca_pmix_ext*.so |
+            awk '$1 == "libpmix.so.2" { print $3 }' | head -n 1)")")
         mkdir -p "$root/libexec/pmix/lib/pmix" "$root/libexec/pmix/share/pmix"
         cp "$pmix"/pmix/*.so "$root/libexec/pmix/lib/pmix/"
         for folder in "$pmix/../share/pmix" /usr/share/pmix; do
             [ ! -d "$folder" ] || { cp "$folder"/help-*.txt "$root/libexec/pmix/share/pmix/"; break; }
         done
         environment="$environment"'
-export PMIX_PREFIX="$root/libexec/pmix" PMIX_LIBDIR="$root/libexec/pmix/lib" PMIX_PKGLIBDIR="$root/libexec/pmix/lib/pmix" \
-    PMIX_DATADIR="$root/libexec/pmix/share" PMIX_PKGDATADIR="$root/libexec/pmix/share/pmix"'
+export PMIX_PREFIX="$root/libexec/pmix" PMIX_LIBDIR="$root/libexec/pmix/lib" \
+    PMIX_PKGLIBDIR="$root/libexec/pmix/lib/pmix" PMIX_DATADIR="$root/libexec/pmix/share" \
+    PMIX_PKGDATADIR="$root/libexec/pmix/share/pmix"'
     fi
     echo "bindist: $left components of Open MPI stay behind, which need further libraries"
 fi
@@ -122,7 +136,8 @@ while read -r file; do
     strip --strip-unneeded "$file"
     below=$(realpath --relative-to="$(dirname "$file")" "$lib")
     patchelf --set-rpath "\$ORIGIN${below:+/$below}" "$file"
-    newest=$(printf '%s\n' "$newest" "$(objdump -T "$file" | grep -oE 'GLIBC_[0-9.]+' | sort -V | tail -n 1)" | sort -V | tail -n 1)
+    newest=$(printf '%s\n' "$newest" "$(objdump -T "$file" | grep -oE 'GLIBC_[0-9.]+' | sort -V | tail -n 1)" |
+        sort -V | tail -n 1)
 done < <(find "$root" -type f ! -name '*.h' ! -name '*.txt' ! -path '*/share/*')
 
 # What the packages of others say of their licences, on systems that have dpkg.
@@ -132,10 +147,12 @@ if command -v dpkg-query >/dev/null; then
         # Packages of before the merge of /lib into /usr list their files without it.
         package=$(dpkg-query -S "$file" 2>/dev/null || dpkg-query -S "${file#/usr}" 2>/dev/null || true)
         package=${package%%:*}
-        [ -z "$package" ] || [ ! -e "/usr/share/doc/$package/copyright" ] || cp -L "/usr/share/doc/$package/copyright" "$root/share/doc/licenses/$package"
+        [ -z "$package" ] || [ ! -e "/usr/share/doc/$package/copyright" ] ||
+            cp -L "/usr/share/doc/$package/copyright" "$root/share/doc/licenses/$package"
     done
 fi
 
 tar --owner=0 --group=0 --sort=name -cJf "$NAME.tar.xz" "$NAME"
-echo "bindist: $NAME.tar.xz, $(du -h "$NAME.tar.xz" | cut -f1) ($(du -sh "$root" | cut -f1) unpacked), for ${newest/_/ } or newer"
+echo "bindist: $NAME.tar.xz, $(du -h "$NAME.tar.xz" | cut -f1) ($(du -sh "$root" | cut -f1) unpacked)," \
+    "for ${newest/_/ } or newer"
 rm -rf "$root"

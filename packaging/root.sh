@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# root.sh - a bare Debian to try packages in, for the scripts that read it: make_root, then inside COMMAND... It is gone when they end. Needs root and
-# debootstrap; the bare root is made once, in $BINDIST_ROOT (/var/tmp/bindist-root).
+# root.sh - a bare Debian to try packages in, for the scripts that read it: make_root, then inside COMMAND... It is gone
+# when they end. Needs root and debootstrap; the bare root is made once, in $BINDIST_ROOT (/var/tmp/bindist-root).
 folder=${BINDIST_ROOT:-/var/tmp/bindist-root}
 run=$folder/run
 
 fail() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; exit 1; }
-inside() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive ${http_proxy:+"http_proxy=$http_proxy"} \
+inside() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+    ${http_proxy:+"http_proxy=$http_proxy"} \
     chroot "$run" "$@"; }
 leave_root() { umount "$run/dev/shm" "$run/dev" "$run/sys" "$run/proc" 2>/dev/null || true; }
 
@@ -18,7 +19,8 @@ make_root() {
         mkdir -p "$folder"
         # The first mirror of this system's own.
         mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
-        debootstrap --variant=minbase "${SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}" "$base" ${mirror:+"$mirror"} \
+        debootstrap --variant=minbase "${SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}" \
+            "$base" ${mirror:+"$mirror"} \
             >"$folder/debootstrap.log" || { tail -n 5 "$folder/debootstrap.log"; fail "debootstrap failed"; }
         touch "$base/.done"
     fi
@@ -34,6 +36,7 @@ make_root() {
 
 # Whether the root can install packages from this system's mirrors: the arguments.
 install_inside() {
-    rm -rf "$run/etc/apt" && cp -r /etc/apt "$run/etc/" && cp /etc/resolv.conf /etc/hosts "$run/etc/" 2>/dev/null || true
+    rm -rf "$run/etc/apt" && cp -r /etc/apt "$run/etc/" && cp /etc/resolv.conf /etc/hosts "$run/etc/" 2>/dev/null ||
+        true
     inside sh -c 'apt-get update && apt-get install -y --no-install-recommends "$@"' sh "$@" >"$folder/apt.log" 2>&1
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Tries what `make bindist` packed in a Debian that holds its base alone: trains on two ranks, moves the folder, trains again, and builds programs
-# against it. See root.sh for what that needs.
+# Tries what `make bindist` packed in a Debian that holds its base alone: trains on two ranks, moves the folder, trains
+# again, and builds programs against it. See root.sh for what that needs.
 # usage: try-bindist.sh TARBALL FOLDER OF THE TESTS' SOURCES
 set -euo pipefail
 tarball=$(realpath "$1")
@@ -14,7 +14,8 @@ mkdir -p "$run/opt" "$run/srv/elsewhere"
 xz -dc "$tarball" | tar -xf - -C "$run/opt"
 for place in "/opt/$name" "/srv/elsewhere/moved"; do
     [ "$place" = "/opt/$name" ] || mv "$run/opt/$name" "$run$place"
-    inside "$place/bin/zero_train" --stage 3 --steps 20 --quiet --log /tmp/log >"$folder/out" 2>&1 || { cat "$folder/out"; fail "$place does not train"; }
+    inside "$place/bin/zero_train" --stage 3 --steps 20 --quiet --log /tmp/log >"$folder/out" 2>&1 ||
+        { cat "$folder/out"; fail "$place does not train"; }
     [ ! -s "$folder/out" ] || { cat "$folder/out"; fail "$place is not quiet"; }
     [ "$(grep -c '"loss"' "$run/tmp/log")" -ge 20 ] || fail "$place did not log its 20 steps"
     rm "$run/tmp/log"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Tries what `make deb` built in a bare Debian: installs it with what it depends on, trains on two ranks, builds programs against it, and removes it.
-# See root.sh for what that needs, and a mirror of Debian.
+# Tries what `make deb` built in a bare Debian: installs it with what it depends on, trains on two ranks, builds
+# programs against it, and removes it. See root.sh for what that needs, and a mirror of Debian.
 # usage: try-deb.sh FOLDER OF THE TESTS' SOURCES PACKAGE...
 set -euo pipefail
 sources=$(realpath "$1")
@@ -18,10 +18,13 @@ install_inside "${debs[@]}" || { tail -n 20 "$folder/apt.log"; fail "the package
 inside zero_train --stage 3 --steps 20 --quiet --log /tmp/log || fail "zero_train does not train"
 [ "$(grep -c '"loss"' "$run/tmp/log")" -ge 20 ] || fail "zero_train did not log its 20 steps"
 echo "try-deb: trained on 2 ranks"
-# The packages that are suggested for static linking bring a C compiler; the program links what is in libzero-dev alone first.
-install_inside gcc g++ libc6-dev pkg-config libopenmpi-dev libhwloc-dev liburing-dev libjansson-dev libxxhash-dev || fail "see $folder/apt.log"
+# The packages that are suggested for static linking bring a C compiler; the program links what is in libzero-dev alone
+# first.
+install_inside gcc g++ libc6-dev pkg-config libopenmpi-dev libhwloc-dev liburing-dev libjansson-dev libxxhash-dev ||
+    fail "see $folder/apt.log"
 inside env HAVE_MPI=yes sh /srv/programs/installed.sh /srv/programs
-inside apt-get purge -y libzero0 libzero-dev zero-train >>"$folder/apt.log" 2>&1 || fail "the packages cannot be removed, see $folder/apt.log"
+inside apt-get purge -y libzero0 libzero-dev zero-train >>"$folder/apt.log" 2>&1 ||
+    fail "the packages cannot be removed, see $folder/apt.log"
 left=$(inside find /usr -name '*zero_train*' -o -name 'libzero*' -o -path '*/include/zero*')
 [ -z "$left" ] || fail "this was left behind: $left"
 echo "try-deb: installed, tried and removed"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Every function that zero/zero.h declares has a comment, its own or that of the declarations right above it; and the manual page of zero_train has
-# every option that --help has. Needs no Doxygen.
+# Every function that zero/zero.h declares has a comment, its own or that of the declarations right above it; and the
+# manual page of zero_train has every option that --help has. Needs no Doxygen.
 set -eu
 srcdir=${srcdir:-.}
 builddir=${top_builddir:-.}
@@ -28,7 +28,8 @@ if [ -e "$page" ]; then
     [ -n "$options" ] || { echo "zero_train --help has no options"; status=1; }
     text=$(sed 's/\\-/-/g' "$page") # as it is read
     for option in $options; do
-        printf '%s\n' "$text" | grep -qE -e "(^|[^a-z0-9-])$option([^a-z0-9-]|\$)" || { echo "not in $page: $option"; status=1; }
+        printf '%s\n' "$text" | grep -qE -e "(^|[^a-z0-9-])$option([^a-z0-9-]|\$)" ||
+            { echo "not in $page: $option"; status=1; }
     done
     [ $status -ne 0 ] || echo "$(printf '%s\n' "$options" | wc -l) options, each in the manual page"
 fi

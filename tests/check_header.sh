@@ -5,8 +5,16 @@ set -eu
 srcdir=${srcdir:-.}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-printf '#include <zero/zero.h>\n#include <zero/zero.h>\nint main(void)\n{\n    zero_config_t config;\n    zero_config_init(&config);\n    return 0;\n}\n' \
-    >"$folder/use.c"
+cat >"$folder/use.c" <<'END'
+#include <zero/zero.h>
+#include <zero/zero.h>
+int main(void)
+{
+    zero_config_t config;
+    zero_config_init(&config);
+    return 0;
+}
+END
 cp "$folder/use.c" "$folder/use.cc"
 status=0
 

@@ -1,16 +1,19 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Holds every source file to the project's rules on who may use what: the table of folders below (it is also in CONTRIBUTING.md), which
-# folders may use MPI, oneDNN and CUDA, and that no library folder prints or ends the process. One line for each fault.
+# Holds every source file to the project's rules on who may use what: the table of folders below (it is also in
+# CONTRIBUTING.md), which folders may use MPI, oneDNN and CUDA, and that no library folder prints or ends the process.
+# One line for each fault.
 set -eu
 top=${srcdir:-$(dirname "$0")/..}
 cd "$top"
 
-find zero kernels optim offload models train examples tests bench \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' \) -print | LC_ALL=C sort |
+find zero kernels optim offload models train examples tests bench \
+    \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' \) -print | LC_ALL=C sort |
 awk '
 # allow(folder, folders that it may include besides itself and zero/zero.h). The longest match wins.
 function allow(folder, list) { folders[++count] = folder; may[folder] = " " folder " " list " " }
 BEGIN {
+    forbidden = "exit|_exit|_Exit|quick_exit|abort|printf|vprintf|fprintf|vfprintf|puts|fputs|putchar|perror|dprintf"
     all = "zero/base zero/device kernels/flat zero/comm offload optim zero/plan"
     allow("zero/base", "")
     allow("zero/device", "zero/base kernels/cuda")
@@ -68,11 +71,13 @@ function check_include(line,   name, target) {
             fault("#include \"" name "\": " folder "/ may not include " target "/")
         return
     }
-    if (line ~ /<mpi\.h>/ && folder != "zero/comm" && folder != "tests" && folder != "bench" && index(file, "examples/link/") != 1)
+    if (line ~ /<mpi\.h>/ && folder != "zero/comm" && folder != "tests" && folder != "bench" &&
+        index(file, "examples/link/") != 1)
         fault("#include <mpi.h>: only zero/comm/ may use MPI")
     if (line ~ /<(oneapi\/)?(dnnl|dnnl\/[^>]*|dnnl_[^>]*)(\.h)?>/ && index(file, "kernels/nn/cpu/") != 1)
         fault("an #include of oneDNN: only kernels/nn/cpu/ may use it")
-    # CUDA is for the plugins: kernels in .cu files, and what starts with "cuda" or "nccl" in the device, the communicators and the kernels.
+    # CUDA is for the plugins: kernels in .cu files, and what starts with "cuda" or "nccl" in the device, the
+    # communicators and the kernels.
     if (line ~ /<(cu[A-Za-z_0-9]*|nccl|nvml|nvrtc|library_types|vector_types|driver_types)\.h>/ && library &&
         file !~ /\.cuh?$|^kernels\/cuda\/|\/cuda\/[^\/]*$|^zero\/(device|comm)\/(cuda|nccl)[^\/]*$/)
         fault("an #include of CUDA: only the sources of plugins may use it")
@@ -95,8 +100,9 @@ function check_include(line,   name, target) {
         if (!library) continue
         gsub(/"([^"\\]|\\.)*"/, "\"\"", line)
         # A call by name: not a member (ops->abort), not a longer name (zero_comm_abort).
-        if (match(line, /(^|[^A-Za-z0-9_.>*])(exit|_exit|_Exit|quick_exit|abort|printf|vprintf|fprintf|vfprintf|puts|fputs|putchar|perror|dprintf)[ \t]*\(/))
-            fault("a library neither prints nor ends the process, it returns a status (zero_fail) or logs (zero_log): " substr(line, RSTART))
+        if (match(line, "(^|[^A-Za-z0-9_.>*])(" forbidden ")[ \t]*\\("))
+            fault("a library neither prints nor ends the process, it returns a status (zero_fail) or logs (zero_log):" \
+                " " substr(line, RSTART))
         if (match(line, /(^|[^A-Za-z0-9_])(stdout|stderr)([^A-Za-z0-9_]|$)/))
             fault("a library leaves stdout and stderr alone")
     }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# libzero.so exports exactly what zero/zero.h declares with ZERO_API: all of it, and nothing else; and it lacks none of its own symbols.
-# A plugin exports tables alone, zero_cuda_*, and needs nothing of libzero, which it does not see.
+# libzero.so exports exactly what zero/zero.h declares with ZERO_API: all of it, and nothing else; and it lacks none of
+# its own symbols. A plugin exports tables alone, zero_cuda_*, and needs nothing of libzero, which it does not see.
 set -eu
 srcdir=${srcdir:-.}
 library=${top_builddir:-.}/.libs/libzero.so
@@ -12,7 +12,8 @@ command -v "${NM:-nm}" >/dev/null || { echo "no nm here"; exit 77; }
 declared=$(tr '\n' ' ' <"$srcdir/zero/zero.h" | sed 's/;/;\n/g' |
     sed -n 's/.*ZERO_API \([^(]*[ *]\)\(zero_[a-z0-9_]*\)(.*/\2/p' | LC_ALL=C sort -u)
 # Sanitizers export symbols of their own (__asan_..., __odr_asan...), which never begin with our prefix.
-exports() { "${NM:-nm}" -D --defined-only "$1" | awk '{ print $NF }' | sed 's/@.*//' | grep -v '^__' | LC_ALL=C sort -u; }
+exports() { "${NM:-nm}" -D --defined-only "$1" | awk '{ print $NF }' | sed 's/@.*//' | grep -v '^__' |
+    LC_ALL=C sort -u; }
 lacks() { "${NM:-nm}" -D --undefined-only "$1" | awk '{ print $NF }' | grep '^zero_' || true; }
 exported=$(exports "$library")
 lacking=$(lacks "$library")
@@ -36,7 +37,8 @@ for plugin in "${top_builddir:-.}"/.libs/zero_cuda.so "${top_builddir:-.}"/.libs
     [ -n "$tables" ] || { echo "$plugin exports no table"; status=1; }
     for name in $tables; do
         case $name in
-        zero_cuda_*) "${NM:-nm}" -D "$plugin" | grep -q " [BDGR] $name\$" || { echo "$plugin exports $name, which is no table"; status=1; } ;;
+        zero_cuda_*) "${NM:-nm}" -D "$plugin" | grep -q " [BDGR] $name\$" ||
+            { echo "$plugin exports $name, which is no table"; status=1; } ;;
         *) echo "$plugin exports $name: only tables zero_cuda_* are for others"; status=1 ;;
         esac
     done

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# link.sh - sourced by the tests of programs that link libzero: a folder of its own that has the examples' sources, and a libzero that looks like an
-# installed one to `cc x.c $(pkg-config --cflags --libs zero)`. Commands are typed as a reader would type them: cc, c++, mpicc, nvcc and mpiexec are
-# what this build was configured with.
+# link.sh - sourced by the tests of programs that link libzero: a folder of its own that has the examples' sources, and
+# a libzero that looks like an installed one to `cc x.c $(pkg-config --cflags --libs zero)`. Commands are typed as a
+# reader would type them: cc, c++, mpicc, nvcc and mpiexec are what this build was configured with.
 set -u
 srcdir=$(cd "${srcdir:-.}" && pwd)
 build=$(cd "${top_builddir:-.}" && pwd)
@@ -15,9 +15,12 @@ nvcc=$(variable NVCC)
 case $zero_cflags in *-fsanitize=*) nvcc= ;; esac # it would not link with a libzero that has a sanitizer
 
 # A launcher around us is not meant for the ranks that these tests start.
-for name in $(env | sed -n 's/^\(PMIX_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do unset "$name"; done
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none \
-    OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMP_NUM_THREADS=1
+for name in $(env |
+    sed -n 's/^\(PMIX_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do
+    unset "$name"
+done
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
+    OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMP_NUM_THREADS=1
 # In a container without /sys, hwloc would put lines of its own among the output.
 export HWLOC_HIDE_ERRORS=2
 # The same on machines with GPUs.
@@ -27,7 +30,8 @@ tmp=$(mktemp -d "${TMPDIR:-/tmp}/test_link.XXXXXX") || exit 99
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp/bin" "$tmp/include" "$tmp/work" || exit 99
 ln -s "$srcdir/zero" "$tmp/include/zero"
-printf '%s\n' 'Name: libzero' 'Description: of the build tree' 'Version: 0' "Cflags: -I$tmp/include" "Libs: -L$build/.libs -lzero" >"$tmp/zero.pc"
+printf '%s\n' 'Name: libzero' 'Description: of the build tree' 'Version: 0' "Cflags: -I$tmp/include" \
+    "Libs: -L$build/.libs -lzero" >"$tmp/zero.pc"
 export PKG_CONFIG_PATH="$tmp" LD_LIBRARY_PATH="$build/.libs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 
 # tool NAME COMMAND...

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The programs in examples/link: each is built by the command that its first comment has, runs on one rank and on several, and ends with 0 only
-# where it has found what it should. perceptron_zero has the losses of perceptron, digit by digit, at every stage.
+# The programs in examples/link: each is built by the command that its first comment has, runs on one rank and on
+# several, and ends with 0 only where it has found what it should. perceptron_zero has the losses of perceptron, digit
+# by digit, at every stage.
 . "${srcdir:-.}/tests/link.sh"
 [ "$have_mpi" = yes ] && worlds='1 2 3' || worlds=1
 
@@ -35,8 +36,9 @@ fi
 
 # The program at the top of zero.h: it finds the line.
 {
-    printf '%s\n' '#include <stdio.h>' '#include <zero/zero.h>' 'int main(void)' '{' 'zero_comm_t *comm;' 'zero_device_t *device;' \
-        'zero_config_t config;' 'zero_engine_t *engine;' 'zero_param_desc_t desc;' 'zero_unit_t unit;' 'zero_param_t param;' 'zero_pass_t pass;'
+    printf '%s\n' '#include <stdio.h>' '#include <zero/zero.h>' 'int main(void)' '{' 'zero_comm_t *comm;' \
+        'zero_device_t *device;' 'zero_config_t config;' 'zero_engine_t *engine;' 'zero_param_desc_t desc;' \
+        'zero_unit_t unit;' 'zero_param_t param;' 'zero_pass_t pass;'
     sed -n '/^ \* A small program/,/^ \* The life of an engine/s/^ \*     //p' "$srcdir/zero/zero.h" |
         sed 's/^zero_destroy(engine);/printf("%.2f %.2f\\n", w[0], w[1]);\n&/'
     printf '%s\n' 'zero_device_destroy(device);' 'zero_comm_destroy(comm);' 'return 0;' '}'
@@ -61,7 +63,8 @@ if build perceptron.c && build perceptron_zero.c; then
             for tier in 0 1 2; do
                 [ $stage -eq 3 ] || [ $tier -eq 0 ] || [ "$n" -eq 3 ] || continue
                 try "$n" ./perceptron_zero $stage $tier
-                cmp -s before out || { fail "$n ranks, stage $stage, tier $tier: other losses than perceptron's"; diff before out; }
+                cmp -s before out ||
+                    { fail "$n ranks, stage $stage, tier $tier: other losses than perceptron's"; diff before out; }
             done
         done
     done
@@ -88,26 +91,31 @@ if [ "$have_cxx" = yes ] && build classifier.cc; then
     for n in $worlds; do try "$n" ./classifier; done
 fi
 
-# The CUDA program: by nvcc where there is one, and then it ends with 77 and a sentence where there is no GPU. And on the emulated GPU, as C++.
+# The CUDA program: by nvcc where there is one, and then it ends with 77 and a sentence where there is no GPU. And on
+# the emulated GPU, as C++.
 if [ -n "$nvcc" ] && build gpu.cu; then
     ./gpu >out 2>&1
     found=$?
-    [ $found -eq 77 ] && [ "$(wc -l <out)" -eq 1 ] || { fail "gpu without a GPU: status $found, wanted 77 and a sentence"; cat out; }
+    [ $found -eq 77 ] && [ "$(wc -l <out)" -eq 1 ] ||
+        { fail "gpu without a GPU: status $found, wanted 77 and a sentence"; cat out; }
 fi
 emulator=$build/tests/emulator
 if [ -f "$emulator/zero_cuda.so" ] && [ -f "$emulator/libcuda_emulator.so" ]; then
     sed 's/\([a-z_]*\)<<<\(.*\)>>>(/zero_emulator_launch("\1", \1, \2, /' gpu.cu >gpu.cc
     # shellcheck disable=SC2046 # words on purpose
-    if c++ -std=c++17 -O2 -I"$srcdir/tests/emulator/include" gpu.cc -o gpu $(pkg-config --cflags --libs zero) -L"$emulator" -lcuda_emulator >out 2>&1; then
+    if c++ -std=c++17 -O2 -I"$srcdir/tests/emulator/include" gpu.cc -o gpu $(pkg-config --cflags --libs zero) \
+        -L"$emulator" -lcuda_emulator >out 2>&1; then
         export ZERO_PLUGIN_PATH="$emulator" LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$emulator"
         for n in $worlds; do
             try "$n" ./gpu
             mv out at_once
-            # Streams that are threads of their own: kernels that nothing orders after an acquire would compute something else.
+            # Streams that are threads of their own: kernels that nothing orders after an acquire would compute
+            # something else.
             export ZERO_EMULATOR=threads
             try "$n" ./gpu
             unset ZERO_EMULATOR
-            cmp -s at_once out || { fail "gpu on $n ranks: other losses where streams run beside each other"; diff at_once out; }
+            cmp -s at_once out ||
+                { fail "gpu on $n ranks: other losses where streams run beside each other"; diff at_once out; }
         done
         ZERO_EMULATOR_DEVICES=0 ranks 1 ./gpu >out 2>&1 && fail "gpu succeeds where there is no GPU"
         grep -q 'no GPU' out || fail "gpu does not say that there is no GPU: $(cat out)"

@@ -1,11 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The tests of CUDA kernels again, with the real plugins on the GPU of this machine. tests/gpu/ has the whole check, for a machine that does not build.
+# The tests of CUDA kernels again, with the real plugins on the GPU of this machine. tests/gpu/ has the whole check, for
+# a machine that does not build.
 set -u
 top=${top_builddir:-.}
 skip() { echo "test_gpu: $*"; exit 77; }
 [ -f "$top/.libs/zero_cuda.so" ] && [ -f "$top/.libs/zero_nn_cuda.so" ] || skip "this build has no CUDA plugins"
-{ ldconfig -p 2>/dev/null || /sbin/ldconfig -p; } | grep -q 'libcuda\.so\.1' || [ -e /usr/local/nvidia/lib64/libcuda.so.1 ] || skip "there is no NVIDIA driver here"
+{ ldconfig -p 2>/dev/null || /sbin/ldconfig -p; } | grep -q 'libcuda\.so\.1' ||
+    [ -e /usr/local/nvidia/lib64/libcuda.so.1 ] || skip "there is no NVIDIA driver here"
 [ -e /dev/nvidiactl ] || skip "there is no NVIDIA GPU here"
 status=0
 for program in test_cuda_flat test_cuda_update test_cuda_nn test_cuda_nn_rows test_cuda_nn_model test_nccl_one; do

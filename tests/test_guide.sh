@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# docs/guide.md does what it says: its commands run, in order; what it quotes of the examples is there, line by line; and the errors that it tells of
-# have the sentences that the library has.
+# docs/guide.md does what it says: its commands run, in order; what it quotes of the examples is there, line by line;
+# and the errors that it tells of have the sentences that the library has.
 . "${srcdir:-.}/tests/link.sh"
 guide=$srcdir/docs/guide.md
 
@@ -16,7 +16,8 @@ plain() { sed 's/[0-9][0-9.]*/N/g' "$1"; }
 
 if [ "$have_mpi" = yes ]; then
     block sh >commands
-    # A compiler without AddressSanitizer leaves its commands out. In a build with a sanitizer, that has the signal first.
+    # A compiler without AddressSanitizer leaves its commands out. In a build with a sanitizer, that has the signal
+    # first.
     echo 'int main(void) { return 0; }' >sanitized.c
     cc -fsanitize=address sanitized.c -o sanitized >sanitized.log 2>&1 && ./sanitized ||
         sed -i '/-fsanitize=address/,/in forward/d' commands
@@ -36,9 +37,11 @@ done <quotes
 sed -n 's/^| `\([^`]*\)` |.*/\1/p' "$guide" | grep ' ' >told
 cp "$srcdir/tests/guide_errors.c" . || exit 99
 # shellcheck disable=SC2046 # words on purpose
-cc guide_errors.c -o guide_errors $(pkg-config --cflags --libs zero) || { fail "guide_errors.c does not compile"; finish; }
+cc guide_errors.c -o guide_errors $(pkg-config --cflags --libs zero) ||
+    { fail "guide_errors.c does not compile"; finish; }
 timeout -k 5 60 ./guide_errors >errors || fail "guide_errors: $(tail -n 1 errors)"
-[ "$have_mpi" = no ] || mpiexec -n 2 ./guide_errors 2 >>errors 2>/dev/null # MPI is not finalised after a failure: never 0
+[ "$have_mpi" = no ] ||
+    mpiexec -n 2 ./guide_errors 2 >>errors 2>/dev/null # MPI is not finalised after a failure: never 0
 plain told >told.plain
 plain errors >errors.plain
 while IFS= read -r line; do grep -qxF -e "$line" told.plain || fail "the guide does not tell: $line"; done <errors.plain

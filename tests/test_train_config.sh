@@ -11,9 +11,11 @@ file()
 # option NAME: as the start event of the log has it, without quotes
 option()
 {
-    sed -n 's/.*"options":{\(.*\)},"world_size".*/,\1/p' log | sed -n "s/.*,\"$1\":\(\[[^]]*\]\|[^,]*\).*/\1/p" | tr -d '"'
+    sed -n 's/.*"options":{\(.*\)},"world_size".*/,\1/p' log | sed -n "s/.*,\"$1\":\(\[[^]]*\]\|[^,]*\).*/\1/p" |
+        tr -d '"'
 }
-# sets JSON NAME VALUE [ARGUMENTS...]: the file, with the arguments, resolves the option so; 2 ranks unless the arguments say otherwise
+# sets JSON NAME VALUE [ARGUMENTS...]: the file, with the arguments, resolves the option so; 2 ranks unless the
+# arguments say otherwise
 sets()
 {
     file "$1"
@@ -51,9 +53,11 @@ cat >whole.json <<'END'
   "steps_per_print": 10,
   "wall_clock_breakdown": false,
   "bf16": { "enabled": true },
-  "fp16": { "enabled": false, "loss_scale": 0, "loss_scale_window": 1000, "initial_scale_power": 16, "hysteresis": 2, "min_loss_scale": 1 },
+  "fp16": { "enabled": false, "loss_scale": 0, "loss_scale_window": 1000, "initial_scale_power": 16, "hysteresis": 2,
+    "min_loss_scale": 1 },
   "optimizer": { "type": "AdamW", "params": { "lr": 2e-3, "betas": [0.9, 0.98], "eps": 1e-7, "weight_decay": 0.01 } },
-  "scheduler": { "type": "WarmupDecayLR", "params": { "warmup_min_lr": 0, "warmup_max_lr": 1e-3, "warmup_num_steps": 2, "total_num_steps": 4 } },
+  "scheduler": { "type": "WarmupDecayLR", "params": { "warmup_min_lr": 0, "warmup_max_lr": 1e-3, "warmup_num_steps": 2,
+    "total_num_steps": 4 } },
   "zero_optimization": {
     "stage": 3,
     "offload_optimizer": { "device": "cpu", "pin_memory": true },
@@ -68,7 +72,8 @@ cat >whole.json <<'END'
     "stage3_max_reuse_distance": 1e9,
     "stage3_gather_16bit_weights_on_model_save": true
   },
-  "activation_checkpointing": { "partition_activations": false, "cpu_checkpointing": false, "number_checkpoints": null },
+  "activation_checkpointing": { "partition_activations": false, "cpu_checkpointing": false,
+    "number_checkpoints": null },
   "tensorboard": { "enabled": false, "output_path": "runs" },
   "model": "tiny",
   "seq_len": 16,
@@ -76,7 +81,8 @@ cat >whole.json <<'END'
 }
 END
 run 0 --config whole.json --log log
-for pair in stage=3 dtype=bf16 offload=all offload-tier=host clip=0.25 optimizer=adamw lr=0.001 'betas=[0.9,0.98]' eps=1e-07 weight-decay=0.01 \
+for pair in stage=3 dtype=bf16 offload=all offload-tier=host clip=0.25 optimizer=adamw lr=0.001 \
+    'betas=[0.9,0.98]' eps=1e-07 weight-decay=0.01 \
     schedule=linear warmup=2 steps=4 batch=12 micro-batch=2 seq-len=16 sample=0 config=whole.json; do
     equal "whole.json: ${pair%%=*}" "$(option "${pair%%=*}")" "${pair#*=}"
 done
@@ -86,7 +92,8 @@ grep -q '^  zero_optimization.overlap_comm  *true  *no effect: always on' out ||
 grep -q '^  zero_optimization.reduce_bucket_size  *"auto"  *its default' out || fail "no row of reduce_bucket_size"
 # the same on the command line: the same bits
 run 0 --config whole.json --schedule linear --log from-file
-run 0 --stage 3 --dtype bf16 --offload all --clip 0.25 --lr 0.001 --betas 0.9,0.98 --eps 1e-7 --weight-decay 0.01 --schedule linear --warmup 2 --steps 4 \
+run 0 --stage 3 --dtype bf16 --offload all --clip 0.25 --lr 0.001 --betas 0.9,0.98 --eps 1e-7 --weight-decay 0.01 \
+    --schedule linear --warmup 2 --steps 4 \
     --batch 12 --micro-batch 2 --seq-len 16 --sample 0 --log log
 equal "parameters of the file and of the command line" "$(values log params_xxh64)" "$(values from-file params_xxh64)"
 run 0 --config whole.json --quiet
@@ -99,17 +106,20 @@ sets '{"zero_optimization": {"stage": 1}}' stage 1
 sets '{"zero_optimization": {"stage": 2.0}}' stage 2
 sets '{"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}' offload optimizer
 sets '{"zero_optimization": {"offload_param": {"device": "cpu"}}}' offload params
-sets '{"zero_optimization": {"offload_optimizer": {"device": "none"}, "offload_param": {"device": "cpu"}}}' offload params
+sets '{"zero_optimization": {"offload_optimizer": {"device": "none"}, "offload_param": {"device": "cpu"}}}' \
+    offload params
 sets '{"zero_optimization": {"offload_optimizer": {"device": "none"}}}' offload none
 sets '{"zero_optimization": {"offload_optimizer": {"device": "cpu", "ratio": 0.4}}}' offload-ratio 0.4
 sets '{"zero_optimization": {"offload_optimizer": {"device": "none", "ratio": 0.4}}}' offload-ratio 1
 sets '{"zero_optimization": {"offload_optimizer": {"device": "cpu", "nvme_path": "/nowhere"}}}' nvme-path null
 mkdir drive
-nvme='{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive", "buffer_count": 4}}, "aio": {"block_size": 262144}}'
+nvme='{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive", "buffer_count": 4}},
+    "aio": {"block_size": 262144}}'
 file "$nvme"
 says "$nvme" "--offload optimizer --offload-tier nvme"
 says "$nvme" "--nvme-path drive"
-says '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"}, "offload_param": {"device": "nvme", "nvme_path": "drive"}}}' \
+says '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"},
+    "offload_param": {"device": "nvme", "nvme_path": "drive"}}}' \
     "offload_param.device \"nvme\" --offload all --offload-tier nvme"
 sets "$nvme" nvme-path null --offload none
 sets "$nvme" offload-tier host --offload-tier host
@@ -136,9 +146,12 @@ sets '{"optimizer": {"params": {"weight_decay": 0}}}' weight-decay 0
 sets '{"optimizer": {"params": {"eps": 1e-6}}}' eps 1e-06
 sets '{"scheduler": {"type": "WarmupLR"}}' schedule constant
 sets '{"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 7}}}' warmup 7
-sets '{"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 0.25}}, "optimizer": {"params": {"lr": 0.5}}}' lr 0.25
-sets '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.5}}, "optimizer": {"params": {"lr": 0.25}}}' min-lr 0.125
-sets '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.5}}, "optimizer": {"params": {"lr": 0.25}}}' min-lr 0.5 --lr 1
+sets '{"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 0.25}}, "optimizer": {"params": {"lr": 0.5}}}' \
+    lr 0.25
+sets '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.5}},
+    "optimizer": {"params": {"lr": 0.25}}}' min-lr 0.125
+sets '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.5}},
+    "optimizer": {"params": {"lr": 0.25}}}' min-lr 0.5 --lr 1
 sets '{"scheduler": {"type": "WarmupCosineLR"}}' schedule cosine
 sets '{"scheduler": {"type": "WarmupCosineLR"}}' schedule noam --schedule noam
 
@@ -147,7 +160,8 @@ sets '{"scheduler": {"type": "WarmupLR"}}' warmup 1000
 sets '{"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}, "steps": 40}' warmup 4 --steps 40
 sets '{"scheduler": {"type": "WarmupLR"}}' warmup 7 --warmup 7
 sets '{"scheduler": {"type": "WarmupDecayLR"}, "optimizer": {"params": {"lr": 0.5}}}' lr 0.001
-sets '{"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_max_lr": "auto"}}, "optimizer": {"params": {"lr": 0.5}}}' lr 0.5
+sets '{"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_max_lr": "auto"}},
+    "optimizer": {"params": {"lr": 0.5}}}' lr 0.5
 sets '{"scheduler": {"type": "WarmupDecayLR"}}' lr 2 --lr 2
 sets '{"scheduler": {"type": "WarmupDecayLR"}, "optimizer": {"params": {"lr": 0.5}}}' lr 0.5 --schedule linear
 sets '{"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_min_lr": 0.25}}}' min-lr 0.25
@@ -162,21 +176,27 @@ rates()
     shift 2
     rm -f log
     run 0 --sample 0 --batch 2 --seq-len 16 --quiet --log log --config c.json "$@"
-    equal "$json $*: rates" "$(grep '"event":"step"' log | sed 's/.*"lr":\([^,]*\).*/\1/' | while read -r rate; do printf '%.3g ' "$rate"; done)" "$wanted_rates"
+    equal "$json $*: rates" "$(grep '"event":"step"' log | sed 's/.*"lr":\([^,]*\).*/\1/' |
+        while read -r rate; do printf '%.3g ' "$rate"; done)" "$wanted_rates"
 }
 rates '{"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 5}}, "optimizer": {"params": {"lr": 0.01}}}' \
     '0 0 0.00431 0.00683 0.00861 0.01 0.01 ' --steps 7
-rates '{"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 4, "warmup_type": "linear", "warmup_min_lr": 0.002, "warmup_max_lr": 0.01}}}' \
+rates '{"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 4, "warmup_type": "linear",
+    "warmup_min_lr": 0.002, "warmup_max_lr": 0.01}}}' \
     '0.002 0.002 0.004 0.006 0.008 0.01 ' --steps 6
-rates '{"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_num_steps": 2, "total_num_steps": 6, "warmup_max_lr": 0.01}}}' \
+rates '{"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_num_steps": 2, "total_num_steps": 6,
+    "warmup_max_lr": 0.01}}}' \
     '0 0 0.01 0.01 0.0075 0.005 '
-rates '{"scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": 2, "total_num_steps": 6, "warmup_min_ratio": 0.5, "cos_min_ratio": 0.2}},
+rates '{"scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": 2, "total_num_steps": 6,
+    "warmup_min_ratio": 0.5, "cos_min_ratio": 0.2}},
     "optimizer": {"params": {"lr": 0.01}}}' '0 0.005 0.01 0.00883 0.006 0.00317 '
 rates '{"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 4}}, "optimizer": {"params": {"lr": 0.01}}}' \
     '0.0025 0.005 0.0075 0.01 ' --steps 4 --schedule constant
-says '{"scheduler": {"type": "WarmupLR"}}' "scheduler.type \"WarmupLR\" --schedule constant, after DeepSpeed's logarithmic rise"
+says '{"scheduler": {"type": "WarmupLR"}}' \
+    "scheduler.type \"WarmupLR\" --schedule constant, after DeepSpeed's logarithmic rise"
 says '{"scheduler": {"type": "WarmupLR", "params": {"warmup_type": "linear"}}}' "after DeepSpeed's linear rise"
-says '{"scheduler": {"type": "WarmupDecayLR"}, "optimizer": {"params": {"lr": 0.5}}}' "not used: WarmupDecayLR rises to its warmup_max_lr, which is 0.001"
+says '{"scheduler": {"type": "WarmupDecayLR"}, "optimizer": {"params": {"lr": 0.5}}}' \
+    "not used: WarmupDecayLR rises to its warmup_max_lr, which is 0.001"
 
 # ---- defaults that are not DeepSpeed's, where a file leaves them open
 says '{"gradient_clipping": "auto"}' "gradient_clipping \"auto\" --clip 1, its default; DeepSpeed's is 0"
@@ -188,7 +208,8 @@ for line in "zero_optimization.stage (absent) --stage 3, its default; DeepSpeed'
 done
 says '{"optimizer": {"type": "AdamW"}}' "optimizer.params.lr (absent) --lr 0.003, its default; DeepSpeed's is 0.001"
 says '{"optimizer": {"type": "Lion"}}' "--betas 0.9,0.95, its default; DeepSpeed's is 0.9,0.99"
-says '{"optimizer": {"type": "AdamW", "params": {"torch_adam": true}}}' "--weight-decay 0.1, its default; DeepSpeed's is 0.01"
+says '{"optimizer": {"type": "AdamW", "params": {"torch_adam": true}}}' \
+    "--weight-decay 0.1, its default; DeepSpeed's is 0.01"
 # open_rows WANTED ARGUMENTS...: lines of c.json's defaults
 open_rows()
 {
@@ -197,7 +218,8 @@ open_rows()
     run 0 --plan --config c.json "$@"
     equal "$*: defaults of $(cat c.json)" "$(grep -c "its default; DeepSpeed's" out)" "$wanted_rows"
 }
-file '{"gradient_clipping": 1.0, "zero_optimization": {"stage": 3}, "optimizer": {"params": {"betas": [0.9, 0.95], "weight_decay": 0.1}}, "schedule": "cosine"}'
+file '{"gradient_clipping": 1.0, "zero_optimization": {"stage": 3}, "optimizer": {"params": {"betas": [0.9, 0.95],
+    "weight_decay": 0.1}}, "schedule": "cosine"}'
 open_rows 1 # the warm-up
 open_rows 0 --warmup 2
 file '{"gradient_clipping": 0.5}'
@@ -205,23 +227,34 @@ open_rows 2 --stage 1 --lr 1 --betas 0.9,0.9 --weight-decay 0
 file '{"steps": 3}' # nothing of DeepSpeed's
 open_rows 0
 
-# ZeRO-3 settings under their other names, sections that are off by DeepSpeed's own meaning, and others that change nothing
-says '{"zero_optimization": {"stage": 3, "prefetch_bucket_size": "auto", "param_persistence_threshold": 1e5, "max_live_parameters": 0, "max_reuse_distance": 0,
-    "gather_16bit_weights_on_model_save": true}}' "zero_optimization.max_live_parameters 0 no effect: layers are gathered whole"
-says '{"zero_optimization": {"model_persistence_threshold": 1, "module_granularity_threshold": 1, "use_all_reduce_for_fetch_params": true,
-    "allgather_sequential": false, "partition_stream_chunk_size": 0}}' "allgather_sequential false no effect"
+# ZeRO-3 settings under their other names, sections that are off by DeepSpeed's own meaning, and others that change
+# nothing
+says '{"zero_optimization": {"stage": 3, "prefetch_bucket_size": "auto", "param_persistence_threshold": 1e5,
+    "max_live_parameters": 0, "max_reuse_distance": 0, "gather_16bit_weights_on_model_save": true}}' \
+    "zero_optimization.max_live_parameters 0 no effect: layers are gathered whole"
+says '{"zero_optimization": {"model_persistence_threshold": 1, "module_granularity_threshold": 1,
+    "use_all_reduce_for_fetch_params": true, "allgather_sequential": false, "partition_stream_chunk_size": 0}}' \
+    "allgather_sequential false no effect"
 says '{"amp": {"enabled": "auto", "opt_level": "auto"}}' "amp {\"enabled\":\"auto\"... no effect: off"
-says '{"amp": {"opt_level": "O2"}, "tensorboard": {"output_path": "runs"}}' "tensorboard {\"output_path\":\"r... no effect: off"
+says '{"amp": {"opt_level": "O2"}, "tensorboard": {"output_path": "runs"}}' \
+    "tensorboard {\"output_path\":\"r... no effect: off"
 says '{"compile": {"disable": true}}' "compile {\"disable\":true} no effect: of PyTorch's graphs alone"
 says '{"compile": {"disable": false, "backend": "inductor"}}' "no effect: of PyTorch's graphs alone"
-says '{"compression_training": {"layer_reduction": {"enabled": false}, "weight_quantization": {"shared_parameters": {"enabled": false},
+says '{"compression_training": {"layer_reduction": {"enabled": false},
+    "weight_quantization": {"shared_parameters": {"enabled": false},
     "different_groups": {"wq1": {"params": {"start_bits": 8}}}}}}' "no effect: off"
-says '{"zero_optimization": {"stage": 2, "offload_optimizer": {"pin_memory": true}}}' "offload_optimizer.pin_memory true no effect"
-sets '{"zero_optimization": {"stage": 2, "offload_optimizer": {"pin_memory": true}, "offload_param": {"nvme_path": "drive"}}}' offload none
-says '{"sparse_attention": {"mode": "dense"}, "tensor_parallel": {"tp_overlap_comm": true}, "pipeline": {"stages": "auto"}}' "mode\":\"dense\"} no effect: off"
+says '{"zero_optimization": {"stage": 2, "offload_optimizer": {"pin_memory": true}}}' \
+    "offload_optimizer.pin_memory true no effect"
+sets '{"zero_optimization": {"stage": 2, "offload_optimizer": {"pin_memory": true},
+    "offload_param": {"nvme_path": "drive"}}}' \
+    offload none
+says '{"sparse_attention": {"mode": "dense"}, "tensor_parallel": {"tp_overlap_comm": true},
+    "pipeline": {"stages": "auto"}}' \
+    "mode\":\"dense\"} no effect: off"
 
 says '{"zero_optimization": {"zero_hpz_partition_size": 1.0}}' "zero_hpz_partition_size 1 no effect: always so"
-says '{"zero_optimization": null, "flops_profiler": {}, "tensor_parallel": {"autotp_size": 1}}' "flops_profiler {} no effect: off"
+says '{"zero_optimization": null, "flops_profiler": {}, "tensor_parallel": {"autotp_size": 1}}' \
+    "flops_profiler {} no effect: off"
 
 # options by name
 sets '{"micro-batch": 2, "seed": 5}' micro-batch 2
@@ -251,12 +284,15 @@ sets '{"train_batch_size": 12, "gradient_accumulation_steps": 2}' batch 12 --mic
 sets '{"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 3}' batch 18 --ranks 3
 bad '{"train_batch_size": 32, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 2}' \
     "train_micro_batch_size_per_gpu (--micro-batch) 4 x gradient_accumulation_steps 2 x 2 ranks is 16: use 16"
-bad '{"train_batch_size": 6, "gradient_accumulation_steps": 2}' "must be a multiple of 4 (2 ranks x gradient_accumulation_steps 2): use 4 or 8"
+bad '{"train_batch_size": 6, "gradient_accumulation_steps": 2}' \
+    "must be a multiple of 4 (2 ranks x gradient_accumulation_steps 2): use 4 or 8"
 bad '{"gradient_accumulation_steps": 0}' "gradient_accumulation_steps is 0, but must be from 1"
-bad '{"train_micro_batch_size_per_gpu": 1000000000, "gradient_accumulation_steps": 1000000, "ranks": 1048576}' "more sequences than 64 bits count"
+bad '{"train_micro_batch_size_per_gpu": 1000000000, "gradient_accumulation_steps": 1000000, "ranks": 1048576}' \
+    "more sequences than 64 bits count"
 
 # ---- the command line wins, before or after the file's name
-file '{"zero_optimization": {"stage": 1}, "fp16": {"enabled": true}, "optimizer": {"type": "Lamb"}, "steps": 0, "sample": 0}'
+file '{"zero_optimization": {"stage": 1}, "fp16": {"enabled": true}, "optimizer": {"type": "Lamb"}, "steps": 0,
+    "sample": 0}'
 run 0 --stage 2 --config c.json --dtype bf16 --optimizer sgd --log log
 equal "stage before --config" "$(option stage)" 2
 equal "dtype after --config" "$(option dtype)" bf16
@@ -277,7 +313,8 @@ bad '{"zero_optimization": {"stag": 2}}' "unknown key zero_optimization.stag: di
 bad '{"overlap_comm": true}' "unknown key overlap_comm: did you mean zero_optimization.overlap_comm?"
 bad '{"seq_lenn": 2}' "unknown key seq_lenn: did you mean seq-len?"
 bad '{"bf16": {"stage": 2}}' "did you mean zero_optimization.stage?"
-bad '{"no_such_key_anywhere": 2}' "unknown key no_such_key_anywhere: it is no option of zero_train (--help) and none of the keys of DeepSpeed's that it takes"
+bad '{"no_such_key_anywhere": 2}' "unknown key no_such_key_anywhere: it is no option of zero_train (--help) and none \
+of the keys of DeepSpeed's that it takes"
 bad '{"config": "c.json"}' "one file does not name another"
 bad '{"help": true}' "unknown key help"
 bad '{"zero_optimization": {"stage": "3"}}' "zero_optimization.stage is \"3\", a string, but must be a whole number"
@@ -291,41 +328,55 @@ bad '{"optimizer": {"params": {"betas": [0.9]}}}' "must be two numbers in []"
 bad '{"optimizer": {"params": {"betas": [0.9, 1]}}}' "both must be at least 0 and below 1"
 bad '{"bf16": {"enabled": true}, "fp16": {"enabled": true}}' "at most one may be true"
 bad '{"zero_optimization": {"offload_optimizer": {"device": "gpu"}}}' "must be one of: none, cpu, nvme"
-bad '{"zero_optimization": {"offload_param": {"device": "nvme", "nvme_path": "drive"}}}' "use \"nvme\" for offload_optimizer too"
-bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"}, "offload_param": {"device": "cpu"}}}' "offload_optimizer says \"nvme\""
+bad '{"zero_optimization": {"offload_param": {"device": "nvme", "nvme_path": "drive"}}}' \
+    "use \"nvme\" for offload_optimizer too"
+bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"},
+    "offload_param": {"device": "cpu"}}}' "offload_optimizer says \"nvme\""
 bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}' "--nvme-path names no folder"
-bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"}, "offload_param": {"device": "nvme", "nvme_path": "other"}}}' \
+bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"},
+    "offload_param": {"device": "nvme", "nvme_path": "other"}}}' \
     "both set --nvme-path, to drive and to other"
-bad '{"stage": 2, "zero_optimization": {"stage": 3}}' "stage and zero_optimization.stage both set --stage, to 2 and to 3"
+bad '{"stage": 2, "zero_optimization": {"stage": 3}}' \
+    "stage and zero_optimization.stage both set --stage, to 2 and to 3"
 bad '{"zero_optimization": {"zero_quantized_weights": true}}' "zero_quantized_weights is true, but must be false"
 bad '{"zero_optimization": {"zero_hpz_partition_size": 8}}' "but must be 1"
 bad '{"optimizer": {"type": "OneBitAdam"}}' "must be one of: AdamW, Adam, SGD, Lion"
 bad '{"optimizer": {"type": "AdamW", "params": {"momentum": 0.9}}}' "only SGD has it"
 bad '{"scheduler": {"type": "OneCycle"}}' "must be one of: WarmupLR, WarmupDecayLR, WarmupCosineLR"
-bad '{"scheduler": {"type": "OneCycle", "params": {"cycle_min_lr": 0.1}}}' "scheduler.type is \"OneCycle\", but must be one of: WarmupLR"
-bad '{"scheduler": {"type": "WarmupLR", "params": {"cycle_min_lr": 0.1}}}' "a parameter of DeepSpeed's OneCycle, which zero_train does not have"
-bad '{"scheduler": {"type": "WarmupLR", "params": {"lr_range_test_min_lr": 0.1}}}' "a parameter of DeepSpeed's LRRangeTest"
-bad '{"optimizer": {"params": {"freeze_step": 9}, "type": "OneBitAdam"}}' "optimizer.type is \"OneBitAdam\", but must be one of: AdamW, Adam"
-bad '{"optimizer": {"type": "AdamW", "params": {"freeze_step": 9}}}' "optimizer.params.freeze_step is 9, a parameter of DeepSpeed's OneBitAdam"
-sets '{"optimizer": {"type": "OneBitAdam", "params": {"freeze_step": 9}}, "scheduler": {"type": "OneCycle", "params": {"cycle_min_lr": 1}}}' optimizer lion \
-    --optimizer lion --schedule cosine
+bad '{"scheduler": {"type": "OneCycle", "params": {"cycle_min_lr": 0.1}}}' \
+    "scheduler.type is \"OneCycle\", but must be one of: WarmupLR"
+bad '{"scheduler": {"type": "WarmupLR", "params": {"cycle_min_lr": 0.1}}}' \
+    "a parameter of DeepSpeed's OneCycle, which zero_train does not have"
+bad '{"scheduler": {"type": "WarmupLR", "params": {"lr_range_test_min_lr": 0.1}}}' \
+    "a parameter of DeepSpeed's LRRangeTest"
+bad '{"optimizer": {"params": {"freeze_step": 9}, "type": "OneBitAdam"}}' \
+    "optimizer.type is \"OneBitAdam\", but must be one of: AdamW, Adam"
+bad '{"optimizer": {"type": "AdamW", "params": {"freeze_step": 9}}}' \
+    "optimizer.params.freeze_step is 9, a parameter of DeepSpeed's OneBitAdam"
+sets '{"optimizer": {"type": "OneBitAdam", "params": {"freeze_step": 9}},
+    "scheduler": {"type": "OneCycle", "params": {"cycle_min_lr": 1}}}' optimizer lion --optimizer lion --schedule cosine
 bad '{"scheduler": {"type": "WarmupLR", "params": {"warmup_type": "cubic"}}}' "but must be \"log\" or \"linear\""
 bad '{"scheduler": {"params": {"warmup_type": "log"}}}' "but there is no scheduler.type, and so no scheduler"
 bad '{"scheduler": {"type": "WarmupLR", "params": {"warmup_min_lr": -0.1}}}' "but must be 0 or more"
-bad '{"scheduler": {"type": "WarmupLR", "params": {"warmup_min_ratio": 0.1}}}' "WarmupLR has no such parameter: use warmup_min_lr"
+bad '{"scheduler": {"type": "WarmupLR", "params": {"warmup_min_ratio": 0.1}}}' \
+    "WarmupLR has no such parameter: use warmup_min_lr"
 bad '{"scheduler": {"type": "WarmupLR", "params": {"cos_min_ratio": 0.1}}}' "only WarmupCosineLR has it"
-bad '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.1}}, "min_lr": 0.1}' "and min_lr sets --min-lr too: leave one out"
-bad '{"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_min_lr": 0.2}}, "min_lr": 0.1}' "both set --min-lr, to 0.1 and to 0.2"
+bad '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.1}}, "min_lr": 0.1}' \
+    "and min_lr sets --min-lr too: leave one out"
+bad '{"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_min_lr": 0.2}}, "min_lr": 0.1}' \
+    "both set --min-lr, to 0.1 and to 0.2"
 bad '{"scheduler": {"type": "WarmupCosineLR", "params": {"warmup_max_lr": 0.1}}}' "use optimizer.params.lr"
 bad '{"compression_training": {"layer_reduction": {"enabled": true}}}' "compression_training is"
-bad '{"compression_training": {"weight_quantization": {"shared_parameters": {"enabled": true}}}}' "which zero_train does not have"
+bad '{"compression_training": {"weight_quantization": {"shared_parameters": {"enabled": true}}}}' \
+    "which zero_train does not have"
 bad '{"amp": {"enabled": true}}' "use \"bf16\""
 bad '{"tensor_parallel": {"autotp_size": 2}}' "use \"stage\": 3"
 bad '{"sparse_attention": {"mode": "fixed"}}' "attention is dense"
 bad '{"zero_optimization": {"zenflow": {"topk_ratio": 0.1}}}' "zenflow is {\"topk_ratio\":0.1}, but must be null"
 
 # What is found later names the file and the key as well.
-bad '{"activation_checkpointing": {"cpu_checkpointing": true}}' "--config 'c.json', key activation_checkpointing.cpu_checkpointing: --offload-activations"
+bad '{"activation_checkpointing": {"cpu_checkpointing": true}}' \
+    "--config 'c.json', key activation_checkpointing.cpu_checkpointing: --offload-activations"
 bad '{"seq_len": 1000}' "--config 'c.json', key seq_len: --seq-len is 1000"
 bad '{"train_batch_size": 5}' "--config 'c.json', key train_batch_size: --batch is 5, but must be a multiple of 2"
 bad '{"ranks": 3, "train_batch_size": 8, "gradient_accumulation_steps": 2}' \
@@ -334,7 +385,8 @@ bad '{"model": "nothing"}' "--config 'c.json', key model: --model: there is no m
 bad '{"data": "nothing"}' "--config 'c.json', key data: cannot open --data 'nothing'"
 mkdir empty_folder
 bad '{"model": "empty_folder"}' "--config 'c.json', key model: cannot open 'empty_folder/config.json'"
-bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}' "--config 'c.json', key zero_optimization.offload_optimizer.device: --offload-tier is nvme"
+bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}' \
+    "--config 'c.json', key zero_optimization.offload_optimizer.device: --offload-tier is nvme"
 bad '{"ranks": 1000000}' "--config 'c.json', key ranks: --ranks is 1000000"
 bad '{"seed": 3}' "zero_train: --seq-len is 1000" --seq-len 1000
 bad '{"tensorboard": {"enabled": true}}' "use \"log\": \"FILE\""
@@ -355,8 +407,8 @@ unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
 # Ranks that a launcher started, each of which reads the file: one report.
 file '{"zero_optimization": {"stage": 1}, "steps": 2, "sample": 0, "threads": 1, "seq-len": 16, "log": "log"}'
 for rank in 0 1; do
-    RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + $$ % 20000)) \
-        timeout -k 5 300 "$train" --config c.json >"out.$rank" 2>"err.$rank" &
+    RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 \
+        MASTER_PORT=$((20000 + $$ % 20000)) timeout -k 5 300 "$train" --config c.json >"out.$rank" 2>"err.$rank" &
 done
 wait
 equal "reports of two ranks" "$(cat out.0 out.1 | grep -c '^c.json:$')" 1
@@ -366,11 +418,14 @@ equal "stage of two ranks" "$(option stage)" 1
 # Ranks whose files differ: told before training.
 for rank in 0 1; do
     rise=$([ $rank -eq 0 ] && echo log || echo linear)
-    printf '%s\n' "{\"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_type\": \"$rise\"}}, \"steps\": 1, \"threads\": 1}" >$rank.json
-    RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + ($$ + 9) % 20000)) \
-        timeout -k 5 300 "$train" --config $rank.json >"out.$rank" 2>"err.$rank" &
+    printf '%s\n' "{\"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_type\": \"$rise\"}}," \
+        '"steps": 1, "threads": 1}' >$rank.json
+    RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 \
+        MASTER_PORT=$((20000 + ($$ + 9) % 20000)) timeout -k 5 300 "$train" --config $rank.json \
+        >"out.$rank" 2>"err.$rank" &
 done
 wait
-grep -q "rank 1 disagrees with rank 0 on --schedule: rank 1 has constant after a linear rise from 0, rank 0 has constant after a logarithmic" err.0 ||
+grep -q "rank 1 disagrees with rank 0 on --schedule: rank 1 has constant after a linear rise from 0, rank 0 has \
+constant after a logarithmic" err.0 ||
     fail "two rises: $(cat err.0 err.1)"
 finish

@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# zero_train on GPUs, emulated ones: the same bits at every stage, window, offload and number of GPUs that ranks share; the CPU's numbers to rounding;
-# memory as forecast; and GPUs that are not there, are too small, or fail.
+# zero_train on GPUs, emulated ones: the same bits at every stage, window, offload and number of GPUs that ranks share;
+# the CPU's numbers to rounding; memory as forecast; and GPUs that are not there, are too small, or fail.
 . "${srcdir:-.}/tests/train.sh"
 plugins=$(dirname "$train")/tests/emulator
-[ -e "$plugins/zero_cuda.so" ] && [ -e "$plugins/zero_nn_cuda.so" ] || { echo "no emulated GPU in this build"; exit 77; }
+[ -e "$plugins/zero_cuda.so" ] && [ -e "$plugins/zero_nn_cuda.so" ] ||
+    { echo "no emulated GPU in this build"; exit 77; }
 export ZERO_PLUGIN_PATH="$plugins"
 small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
 
@@ -13,7 +14,9 @@ losses()
 {
     values "$2" loss >loss1
     values "$3" loss >loss2
-    paste loss1 loss2 | awk -v most="$4" '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= most * $1)) bad = 1 } END { exit bad || NR == 0 }' ||
+    paste loss1 loss2 |
+        awk -v most="$4" \
+        '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= most * $1)) bad = 1 } END { exit bad || NR == 0 }' ||
         fail "$1: $(paste loss1 loss2 | tr '\n' ';')"
 }
 
@@ -23,7 +26,8 @@ run 0 $small --ranks 2 --steps 3 --device cuda --compare-stages --log compare.lo
 equal "compare events" "$(grep -c '"event":"compare"' compare.log)" 4
 equal "hashes of four stages" "$(values compare.log params_xxh64 | sort -u | wc -l)" 1
 equal "four stages equal their forecasts" "$(grep -c '"equal":true' compare.log)" 4
-grep -q '"device":"cuda",.*"dtype":"bf16",.*"communicator":"\(shm\|mpi\)","gpu":"Emulated GPU 0","kernels":"cuda (Emulated GPU 0, ' compare.log || fail "what ran: $(head -1 compare.log)"
+grep '"device":"cuda",.*"dtype":"bf16",.*"communicator":"\(shm\|mpi\)"' compare.log |
+    grep -q '"gpu":"Emulated GPU 0","kernels":"cuda (Emulated GPU 0, ' || fail "what ran: $(head -1 compare.log)"
 [ ! -s err ] || fail "--quiet: $(cat err)"
 hash=$(values compare.log params_xxh64 | tail -1)
 
@@ -45,9 +49,11 @@ ZERO_EMULATOR=threads same "streams with threads" --ranks 2 --window 3
 same "all offloaded" --ranks 2 --offload all
 same "layers computed again" --ranks 2 --recompute
 ZERO_EMULATOR=threads same "layers computed again from host memory" --ranks 2 --recompute --offload-activations
-ZERO_EMULATOR=threads same "optimizer state offloaded in part" --ranks 2 --stage 1 --offload optimizer --offload-ratio 0.4
+ZERO_EMULATOR=threads same "optimizer state offloaded in part" --ranks 2 --stage 1 --offload optimizer \
+    --offload-ratio 0.4
 same "optimizer state on nvme" --ranks 2 --offload optimizer --offload-tier nvme --nvme-path .
-# Where GELU is a kernel of its own and not a part of its product, the bits are others, and those of every recompute mode.
+# Where GELU is a kernel of its own and not a part of its product, the bits are others, and those of every recompute
+# mode.
 fused=$hash
 for mode in none selective full; do
     # shellcheck disable=SC2086
@@ -64,10 +70,12 @@ if [ -e "$plugins/libnccl_emulator.so" ]; then
     grep -q '"world_size":2,"communicator":"nccl"' same.log || fail "no NCCL: $(head -1 same.log)"
     ZERO_EMULATOR=threads same "NCCL beside streams with threads" --offload all
 fi
-# Algorithms of products: measured once, and the same bits for every run with the file; the emulator's fastest gives other bits than the first proposed.
+# Algorithms of products: measured once, and the same bits for every run with the file; the emulator's fastest gives
+# other bits than the first proposed.
 tuned()
 {
-    run 0 --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 --ranks 2 --steps 3 --reduce every --log tuned.log "$@"
+    run 0 --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 --ranks 2 --steps 3 --reduce every \
+        --log tuned.log "$@"
     values tuned.log params_xxh64 >hash
 }
 export ZERO_EMULATOR_NAME="Emulated GPU 0" # GPUs of one kind have one name
@@ -86,28 +94,36 @@ tuned --tune products.txt --eval-every 2 --seq-len 32 # shapes that the file lac
 grep -vxFf products.txt first.txt >lost && fail "choices were lost: $(cat lost)"
 sed '1s/Emulated GPU 0/Another GPU/' first.txt >other.txt
 # shellcheck disable=SC2086
-refused $small --ranks 2 --tune other.txt -- "--tune 'other.txt': its choices of products are for Another GPU, cuBLASLt 13.0.0, but this is Emulated GPU 0"
+refused $small --ranks 2 --tune other.txt -- \
+    "--tune 'other.txt': its choices of products are for Another GPU, cuBLASLt 13.0.0, but this is Emulated GPU 0"
 # shellcheck disable=SC2086
 refused $small --ranks 2 --tune no/products.txt -- "cannot write --tune 'no/products.txt': No such file"
-refused --device cpu --tune products.txt -- "--tune 'products.txt' chooses algorithms of products on GPUs, but the device is the CPU"
+refused --device cpu --tune products.txt -- \
+    "--tune 'products.txt' chooses algorithms of products on GPUs, but the device is the CPU"
 hash=$fused
 unset ZERO_EMULATOR_NAME
 # shellcheck disable=SC2086
 ZERO_NCCL_LIBRARY=/nonexistent run 0 --seq-len 16 --sample 0 --threads 1 --batch 4 --steps 1
-equal "without NCCL" "$(grep -c 'warning: ranks exchange by way of host memory, which is slower: NCCL cannot be opened' err)" 1
+equal "without NCCL" \
+    "$(grep -c 'warning: ranks exchange by way of host memory, which is slower: NCCL cannot be opened' err)" 1
 export ZERO_EMULATOR_DEVICES=1
 run 0 --seq-len 16 --sample 0 --threads 1 --batch 4 --steps 1 --schedule constant --ranks 2
-equal "what computes" "$(grep '^kernels: ' out)" "kernels: cuda (Emulated GPU 0, cuBLASLt 13.0.0); attention: our own kernels forward, our own kernels \
+equal "what computes" "$(grep '^kernels: ' out)" \
+    "kernels: cuda (Emulated GPU 0, cuBLASLt 13.0.0); attention: our own kernels forward, our own kernels \
 backward; products: cuBLASLt; GELU: in its product forward, in its product backward"
 equal "warnings" "$(wc -l <err)" 2
-grep -q "^zero_train: warning: attention will be slow: our own kernels compute it, in fp32, since this build has no cuDNN" err || fail "slow attention: $(cat err)"
-equal "ranks that share a GPU" "$(grep -v 'attention will be slow' err)" "zero_train: warning: ranks exchange by way of host memory, which is slower: \
+grep -q \
+    "^zero_train: warning: attention will be slow: our own kernels compute it, in fp32, since this build has no cuDNN" \
+    err || fail "slow attention: $(cat err)"
+equal "ranks that share a GPU" "$(grep -v 'attention will be slow' err)" \
+    "zero_train: warning: ranks exchange by way of host memory, which is slower: \
 ranks 0 and 1 are on one GPU, which NCCL refuses: give each rank a GPU of its own"
 
 # The CPU's losses, evaluations and samples.
 printf '%0500d' 7 >data.txt
 for device in cpu cuda; do
-    run 0 --seq-len 16 --threads 1 --ranks 1 --batch 3 --micro-batch 3 --steps 4 --dtype fp32 --device $device --eval-every 3 --eval-batches 1 --log $device.log
+    run 0 --seq-len 16 --threads 1 --ranks 1 --batch 3 --micro-batch 3 --steps 4 --dtype fp32 --device $device \
+        --eval-every 3 --eval-batches 1 --log $device.log
     sed -n '/training:$/,/that training/p; /^after/,/that training/p' out >$device.txt
 done
 losses "fp32 on CPU and GPU" cpu.log cuda.log 1e-5
@@ -116,7 +132,8 @@ equal "evaluations" "$(grep -c '"event":"eval"' cuda.log)" 1
 cmp -s cpu.txt cuda.txt || fail "samples differ: $(diff cpu.txt cuda.txt)"
 for device in cpu cuda; do
     # shellcheck disable=SC2086
-    run 0 $small --ranks 1 --steps 2 --dtype bf16 --device $device --batch 18 --log $device.log # more micro-steps than may be under way
+    run 0 $small --ranks 1 --steps 2 --dtype bf16 --device $device --batch 18 \
+        --log $device.log # more micro-steps than may be under way
 done
 losses "bf16 on CPU and GPU" cpu.log cuda.log 2e-3
 
@@ -133,17 +150,21 @@ for ranks in 1 2; do
 done
 export ZERO_EMULATOR_DEVICES=1
 
-# A GPU with room for slots of gradients and for no whole ones, whatever the micro-steps: what does not fit names the option that does.
+# A GPU with room for slots of gradients and for no whole ones, whatever the micro-steps: what does not fit names the
+# option that does.
 # shellcheck disable=SC2086
 for reduce in every last; do
     run 0 $small --ranks 1 --steps 2 --device cuda --reduce $reduce --log roomy.log
-    ZERO_EMULATOR_MEMORY=3000000 refused $small --ranks 1 --steps 2 --device cuda --reduce $reduce -- "available: use --offload optimizer, with which it needs 1.95 MiB"
-    ZERO_EMULATOR_MEMORY=3000000 run 0 $small --ranks 1 --steps 2 --device cuda --reduce $reduce --offload optimizer --log tight.log
+    ZERO_EMULATOR_MEMORY=3000000 refused $small --ranks 1 --steps 2 --device cuda --reduce $reduce -- \
+        "available: use --offload optimizer, with which it needs 1.95 MiB"
+    ZERO_EMULATOR_MEMORY=3000000 run 0 $small --ranks 1 --steps 2 --device cuda --reduce $reduce --offload optimizer \
+        --log tight.log
     equal "a small GPU, --reduce $reduce" "$(values tight.log params_xxh64)" "$(values roomy.log params_xxh64)"
     ! grep -q '"gradients":{[^}]*"device":[1-9]' tight.log || fail "gradients stay on the GPU: $(tail -1 tight.log)"
 done
 
-# MFU: 2605056 operations a token (6 * (2 * (4 + 8) * 128^2 + 256 * 128) + 12 * 2 * 128 * 16), and the peak of each rank's GPU.
+# MFU: 2605056 operations a token (6 * (2 * (4 + 8) * 128^2 + 256 * 128) + 12 * 2 * 128 * 16), and the peak of each
+# rank's GPU.
 # shellcheck disable=SC2086
 ZERO_EMULATOR_NAME="NVIDIA H200" run 0 $small --ranks 2 --steps 1 --log mfu.log
 echo "$(values mfu.log tokens_per_second) $(values mfu.log mfu)" >mfu
@@ -157,8 +178,10 @@ grep -q '"world_size":2.*"gpu":null' none.log || fail "without a GPU: $(head -1 
 grep -q '"device":"cpu",.*"dtype":"fp32",' none.log || fail "without a GPU: $(head -1 none.log)"
 ZERO_EMULATOR_DEVICES=0 refused --device cuda -- "--device is cuda, but the CUDA driver shows no GPU on this machine"
 ZERO_EMULATOR_DEVICES=-1 refused --device cuda -- "--device is cuda, but this machine has no CUDA driver: install"
-ZERO_EMULATOR_DEVICES=-2 refused --device cuda --ranks 1 -- "driver supports CUDA 12.0, and this build of libzero needs CUDA"
-ZERO_PLUGIN_PATH=/nonexistent refused --device cuda -- "--device is cuda, but this build has no CUDA plugin (zero_cuda.so was not found in /nonexistent): configure --with-cuda"
+ZERO_EMULATOR_DEVICES=-2 refused --device cuda --ranks 1 -- \
+    "driver supports CUDA 12.0, and this build of libzero needs CUDA"
+ZERO_PLUGIN_PATH=/nonexistent refused --device cuda -- "--device is cuda, but this build has no CUDA plugin \
+(zero_cuda.so was not found in /nonexistent): configure --with-cuda"
 ZERO_EMULATOR_DEVICES=0 refused --device cuda --plan -- "shows no GPU"
 
 # What does not fit, or cannot be reserved: nothing was trained.
@@ -168,7 +191,8 @@ for ranks in 1 2; do
     # shellcheck disable=SC2086
     ZERO_EMULATOR_FAIL=cudaMalloc:1 refused $small --ranks $ranks -- "(tier 'device') is wanted, but GPU 0"
     # shellcheck disable=SC2086
-    ZERO_EMULATOR_FAIL=cudaHostAlloc:1 refused $small --ranks $ranks -- "bytes of pinned memory (tier 'host') are wanted: out of memory"
+    ZERO_EMULATOR_FAIL=cudaHostAlloc:1 refused $small --ranks $ranks -- \
+        "bytes of pinned memory (tier 'host') are wanted: out of memory"
 done
 # Each would have room alone.
 # shellcheck disable=SC2086
@@ -193,7 +217,8 @@ for way in staged nccl; do
         [ $rank -eq 0 ] && fault="" || fault=launch:300
         [ $way = staged ] && gpus=1 || gpus=2
         # shellcheck disable=SC2086
-        ZERO_EMULATOR_DEVICES=$gpus ZERO_EMULATOR_FAIL=$fault RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 \
+        ZERO_EMULATOR_DEVICES=$gpus ZERO_EMULATOR_FAIL=$fault RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 \
+            LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 \
             MASTER_PORT=$port timeout -k 5 300 "$train" $small --steps 9 --device cuda >out$rank 2>err$rank &
         eval "process$rank=\$!"
     done

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Ranks that fail, vanish or disagree, and signals: everything ends soon, with one sentence and the right status, and nothing is left behind.
+# Ranks that fail, vanish or disagree, and signals: everything ends soon, with one sentence and the right status, and
+# nothing is left behind.
 . "${srcdir:-.}/tests/train_running.sh"
 
 # A rank killed in the middle of a step.
@@ -40,7 +41,8 @@ waits()
     # shellcheck disable=SC2086
     begin $long "$@"
     for rank in $ranks; do
-        equal "$what" "$(tr '\0' '\n' <"/proc/$rank/environ" | grep -e '^OMP_WAIT_POLICY=' -e '^GOMP_SPINCOUNT=')" "$wanted"
+        equal "$what" "$(tr '\0' '\n' <"/proc/$rank/environ" | grep -e '^OMP_WAIT_POLICY=' -e '^GOMP_SPINCOUNT=')" \
+            "$wanted"
     done
     kill -TERM $parent
     ended 143 "$what"
@@ -56,7 +58,8 @@ rm -f fault.log
 "$train" $long --ranks 1 --threads 2 --log fault.log >out 2>err &
 parent=$!
 first_step
-equal "one rank of two threads" "$(tr '\0' '\n' <"/proc/$parent/environ" | grep -e '^OMP_WAIT_POLICY=' -e '^GOMP_SPINCOUNT=')" GOMP_SPINCOUNT=1000
+equal "one rank of two threads" \
+    "$(tr '\0' '\n' <"/proc/$parent/environ" | grep -e '^OMP_WAIT_POLICY=' -e '^GOMP_SPINCOUNT=')" GOMP_SPINCOUNT=1000
 kill -TERM $parent
 ended 143 "one rank of two threads"
 
@@ -66,11 +69,13 @@ for signal in TERM:143 USR1:138; do
     begin $long --ranks 2
     kill -"${signal%:*}" $parent
     ended "${signal#*:}" "SIG${signal%:*}"
-    equal "SIG${signal%:*}: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" '{"event":"end","status":"signal"'
+    equal "SIG${signal%:*}: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" \
+        '{"event":"end","status":"signal"'
     [ ! -s err ] || fail "SIG${signal%:*}: $(cat err)"
     nobody "SIG${signal%:*}"
 done
-# A shell starts background processes with SIGINT ignored, which a program may keep; env restores what a terminal would give.
+# A shell starts background processes with SIGINT ignored, which a program may keep; env restores what a terminal would
+# give.
 if env --default-signal=INT true 2>/dev/null; then
     rm -f fault.log
     # shellcheck disable=SC2086
@@ -90,7 +95,8 @@ unread()
     what=$1 reader=$2
     shift 2
     rm -f fault.log
-    { timeout -k 5 300 "$@" --seq-len 16 --batch 6 --sample 0 --threads 1 --steps 4000 --log fault.log 2>err; echo $? >status; } | $reader >out
+    { timeout -k 5 300 "$@" --seq-len 16 --batch 6 --sample 0 --threads 1 --steps 4000 --log fault.log 2>err; \
+        echo $? >status; } | $reader >out
     equal "$what: status" "$(cat status)" 141
     equal "$what: lines on standard error" "$(grep -c . err)" 0
     equal "$what: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" '{"event":"end","status":"signal"'
@@ -127,7 +133,8 @@ together()
     for rank in 0 1; do
         [ $rank -eq 0 ] && arguments=$1 || arguments=$2
         # shellcheck disable=SC2086
-        RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port timeout -k 5 300 "$train" \
+        RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port timeout \
+            -k 5 300 "$train" \
             --seq-len 16 --batch 2 --steps 2 --sample 0 --quiet --threads 1 $arguments >out$rank 2>err$rank &
         eval "process$rank=\$!"
     done

@@ -8,7 +8,8 @@ int32()
 {
     for n; do
         # shellcheck disable=SC2059 # the format is what is computed
-        printf "$(printf '\\%03o\\%03o\\%03o\\%03o' $((n & 255)) $((n >> 8 & 255)) $((n >> 16 & 255)) $((n >> 24 & 255)))"
+        printf \
+            "$(printf '\\%03o\\%03o\\%03o\\%03o' $((n & 255)) $((n >> 8 & 255)) $((n >> 16 & 255)) $((n >> 24 & 255)))"
     done
 }
 # tokens MAGIC VERSION COUNT BYTES: a token file with so many zero bytes behind the header
@@ -71,18 +72,22 @@ refused --data none.bin --prompt x -- "has 0 tokens"
 tokens 20240520 1 500 1000 >tokens_without_ending
 refused --data tokens_without_ending --prompt x -- "--prompt needs --data that is text"
 refused --data tokens_without_ending --seq-len 64 --eval-data less.bin -- "--eval-data 'less.bin' is truncated"
-run 0 --data tokens_without_ending --eval-data tokens_without_ending --ranks 1 --steps 1 --eval-batches 1 --quiet --log log
+run 0 --data tokens_without_ending --eval-data tokens_without_ending --ranks 1 --steps 1 --eval-batches 1 \
+    --quiet --log log
 # array FILE DESCR COUNT: a numpy array of zeros, two bytes each
 array()
 {
-    { printf '\223NUMPY\001\000\166\000'; printf "%-117s\n" "{'descr': '$2', 'fortran_order': False, 'shape': ($3,), }"; head -c 1000 /dev/zero; } >"$1"
+    { printf '\223NUMPY\001\000\166\000'; printf "%-117s\n" \
+        "{'descr': '$2', 'fortran_order': False, 'shape': ($3,), }"; head -c 1000 /dev/zero; } >"$1"
 }
 array array.npy '<u2' 500
 array array '<u2' 500
 run 0 --data array.npy --eval-data array --ranks 1 --steps 1 --eval-batches 1 --quiet --log array.log
-equal "parameters after a token file and after an array of the same tokens" "$(values array.log params_xxh64)" "$(values log params_xxh64)"
+equal "parameters after a token file and after an array of the same tokens" "$(values array.log params_xxh64)" \
+    "$(values log params_xxh64)"
 array floats.npy '<f4' 250
-refused --data floats.npy -- "--data 'floats.npy' is a numpy array of dtype '<f4', but must be of uint8, uint16, uint32, int32 or int64"
+refused --data floats.npy -- \
+    "--data 'floats.npy' is a numpy array of dtype '<f4', but must be of uint8, uint16, uint32, int32 or int64"
 array long.npy '<u2' 501
 refused --eval-data long.npy -- "--eval-data 'long.npy' is truncated: its header says 501 tokens"
 printf 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n' >pointer
@@ -131,48 +136,61 @@ if [ -e "$srcdir/tests/golden/gpt2/config.json" ]; then
     for name in config.json model.safetensors; do
         overwrites --model golden/$name --model golden --seq-len 8 --data input.txt --log golden/$name
     done
-    overwrites --model golden/config.json --model golden/config.json --seq-len 8 --data input.txt --log golden/config.json
+    overwrites --model golden/config.json --model golden/config.json --seq-len 8 --data input.txt \
+        --log golden/config.json
 fi
 
-# Weights under other names. header COMMAND: folder 'other' with golden's weights, whose header went through the command; 'behind' follows the data
+# Weights under other names. header COMMAND: folder 'other' with golden's weights, whose header went through the
+# command; 'behind' follows the data
 header()
 {
     length=$(od -An -tu8 -N8 golden/model.safetensors | tr -d ' ')
     tail -c +9 golden/model.safetensors | head -c "$length" | sed 's/ *$//' | eval "$1" | tr -d '\n' >header
     mkdir -p other
     cp golden/config.json other
-    { int32 "$(wc -c <header)" 0; cat header; tail -c +"$((length + 9))" golden/model.safetensors; cat behind; } >other/model.safetensors
+    { int32 "$(wc -c <header)" 0; cat header; tail -c +"$((length + 9))" golden/model.safetensors; \
+        cat behind; } >other/model.safetensors
 }
 if [ -d golden ]; then
     : >behind
     run 0 --model golden --data input.txt --seq-len 8 --steps 2 --lr 0.01 --quiet --log golden.log
-    header "sed 's/\"transformer.wte.weight\":/\"lm_head.weight\":/; s/{\"format\":\"pt\"}/{\"transformer.wte.weight\":\"lm_head.weight\"}/'"
+    header "sed 's/\"transformer.wte.weight\":/\"lm_head.weight\":/
+        s/{\"format\":\"pt\"}/{\"transformer.wte.weight\":\"lm_head.weight\"}/'"
     run 0 --model other --data input.txt --seq-len 8 --steps 2 --lr 0.01 --quiet --log other.log
-    equal "parameters from a tied tensor that is stored as lm_head.weight" "$(values other.log params_xxh64)" "$(values golden.log params_xxh64)"
+    equal "parameters from a tied tensor that is stored as lm_head.weight" "$(values other.log params_xxh64)" \
+        "$(values golden.log params_xxh64)"
     bytes=$(($(wc -c <golden/model.safetensors) - length - 8)) head=$((97 * 35 * 4))
     head -c $head /dev/zero >behind
-    header "sed 's/}}\$/},\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[97,35],\"data_offsets\":[$bytes,$((bytes + head))]}}/'"
+    copy="\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[97,35],\"data_offsets\":[$bytes,$((bytes + head))]}"
+    header "sed 's/}}\$/},$copy}/'"
     refused --model other --data input.txt --seq-len 8 -- "tensors 'lm_head.weight' and 'transformer.wte.weight' differ"
     : >behind
     header "sed 's/\"transformer\\./\"_orig_mod.transformer./g'"
-    refused --model other --data input.txt --seq-len 8 -- "names begin with the prefix '_orig_mod.', which torch.compile puts there"
+    refused --model other --data input.txt --seq-len 8 -- \
+        "names begin with the prefix '_orig_mod.', which torch.compile puts there"
     cp pointer other/model.safetensors
-    refused --model other --data input.txt --seq-len 8 -- "'other/model.safetensors' is a git-lfs pointer, not the file: run git lfs pull"
+    refused --model other --data input.txt --seq-len 8 -- \
+        "'other/model.safetensors' is a git-lfs pointer, not the file: run git lfs pull"
     cp pointer other/model.safetensors.index.json
     rm -f other/model.safetensors
-    refused --model other --data input.txt --seq-len 8 -- "'other/model.safetensors.index.json' is a git-lfs pointer, not the file"
+    refused --model other --data input.txt --seq-len 8 -- \
+        "'other/model.safetensors.index.json' is a git-lfs pointer, not the file"
 fi
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log # a log of before is no input
 
-# More than this machine has: refused with the numbers, what takes most of it, and an option with which it would fit, where there is one.
-refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- "GiB of memory (device activations"
+# More than this machine has: refused with the numbers, what takes most of it, and an option with which it would fit,
+# where there is one.
+refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- \
+    "GiB of memory (device activations"
 if grep -q "before training" out; then fail "something was trained that does not fit"; fi
 for ranks in 1 2; do
-    refused --ranks $ranks --batch 1048576 --micro-batch $((1048576 / ranks)) -- "are available here: use --micro-batch 1"
+    refused --ranks $ranks --batch 1048576 --micro-batch $((1048576 / ranks)) -- \
+        "are available here: use --micro-batch 1"
 done
 
-# More ranks than there is room for: refused before any starts, with the largest number that has room, and which fits --batch.
+# More ranks than there is room for: refused before any starts, with the largest number that has room, and which
+# fits --batch.
 refused --ranks 1000000 -- "--ranks is 1000000, but so many need"
 most=$(sed -n 's/.*: use --ranks \([0-9]*\)$/\1/p' err)
 if [ "${most:-0}" -lt 1 ] || [ "$most" -ge 1000000 ]; then fail "no number of ranks that has room: $(cat err)"; fi

@@ -15,7 +15,7 @@ fake()
     chmod +x "$1/mpiexec"
 }
 
-# ---- a log whose reader takes half a minute to be given up: runs beside the rest ------------------------------------------
+# ---- a log whose reader takes half a minute to be given up: runs beside the rest -------------------------------------
 mkfifo stuck
 exec 9<>stuck # a reader that reads nothing
 (
@@ -25,7 +25,7 @@ exec 9<>stuck # a reader that reads nothing
 ) &
 stuck=$!
 
-# ---- an mpiexec that hangs, fails or says something ----------------------------------------------------------------------
+# ---- an mpiexec that hangs, fails or says something ------------------------------------------------------------------
 if [ $mpi = yes ]; then
     fake hangs 'exec sleep 100000'
     fake stays 'trap "" TERM; echo "no network today" >&2; while :; do sleep 1; done'
@@ -78,7 +78,7 @@ if (ulimit -n 20) 2>/dev/null; then
     sentence "few open files" "a process may have 20 here: raise ulimit -n, or use --ranks 1"
 fi
 
-# ---- a signal that dumps -------------------------------------------------------------------------------------------------
+# ---- a signal that dumps ---------------------------------------------------------------------------------------------
 for signal in SEGV:11 ABRT:6 BUS:7; do
     # shellcheck disable=SC2086
     begin $long --ranks 2
@@ -90,7 +90,7 @@ for signal in SEGV:11 ABRT:6 BUS:7; do
     nobody "SIG${signal%:*} to a rank"
 done
 
-# ---- hangups -------------------------------------------------------------------------------------------------------------
+# ---- hangups ---------------------------------------------------------------------------------------------------------
 for ranks in 1 2; do
     what="SIGHUP on $ranks ranks"
     # shellcheck disable=SC2086
@@ -111,7 +111,7 @@ for ranks in 1 2; do # as under nohup
     ended 143 "$what"
 done
 
-# ---- standard output that cannot be written ------------------------------------------------------------------------------
+# ---- standard output that cannot be written --------------------------------------------------------------------------
 if [ -w /dev/full ]; then
     # full WHAT COMMAND...
     full()
@@ -128,7 +128,8 @@ if [ -w /dev/full ]; then
         full "one rank" "$train" $short --ranks 1
         full "two ranks" "$train" $short --ranks 2
         full "no step" "$train" $short --ranks 2 --steps 0
-        full "two ranks without mpiexec" env PATH=/nonexistent "$(command -v timeout)" -k 5 300 "$train" $short --ranks 2
+        full "two ranks without mpiexec" env PATH=/nonexistent "$(command -v timeout)" -k 5 300 "$train" $short \
+            --ranks 2
         full "--config" "$train" $short --ranks 2 --config config.json
         full --compare-stages "$train" $short --ranks 2 --compare-stages
     }
@@ -145,7 +146,7 @@ sentence "--version on closed output" "cannot write standard output: Bad file de
 equal "a run with closed output: status" $? 0
 equal "a run with closed output: lines of its log" "$(grep -c '^{.*}$' closed.log)" 6
 
-# ---- inputs that one process alone has -----------------------------------------------------------------------------------
+# ---- inputs that one process alone has -------------------------------------------------------------------------------
 printf '%0500d' 7 >input.txt
 echo '{"train_batch_size": 6}' >config.json
 ln -s /dev/stdin link
@@ -167,7 +168,8 @@ run 0 $short --quiet --config one.json --data /dev/stdin <input.txt
 for number in 0 3; do
     # shellcheck disable=SC2086
     run 2 $short --ranks 2 --log /dev/fd/$number 3>passed.log
-    sentence "--log /dev/fd/$number" "--log '/dev/fd/$number' is open in the process that starts the ranks, but rank 0 writes it"
+    sentence "--log /dev/fd/$number" \
+        "--log '/dev/fd/$number' is open in the process that starts the ranks, but rank 0 writes it"
 done
 # shellcheck disable=SC2086
 run 0 $short --quiet --ranks 1 --log /dev/fd/3 3>passed.log
@@ -180,12 +182,13 @@ run 0 $short --ranks 1 --data /dev/stdin --quiet <input.txt
 # shellcheck disable=SC2086
 run 0 $short --ranks 2 --data input.txt --quiet
 
-# ---- --log to a FIFO -----------------------------------------------------------------------------------------------------
+# ---- --log to a FIFO -------------------------------------------------------------------------------------------------
 mkfifo fifo
 for ranks in 1 2; do
     # shellcheck disable=SC2086
     run 2 $short --ranks $ranks --log fifo
-    sentence "a log that nobody reads, on $ranks ranks" "--log 'fifo': it is a FIFO that nobody reads: start its reader first"
+    sentence "a log that nobody reads, on $ranks ranks" \
+        "--log 'fifo': it is a FIFO that nobody reads: start its reader first"
     cat fifo >got &
     reader=$!
     # shellcheck disable=SC2086
@@ -195,8 +198,9 @@ for ranks in 1 2; do
     equal "lines of a log that is read, on $ranks ranks" "$(wc -l <got)" 6
 done
 
-# ---- other launchers -----------------------------------------------------------------------------------------------------
-# Ranks that zero_train did not start: in a container without /sys, hwloc would put lines of its own beside our sentences.
+# ---- other launchers -------------------------------------------------------------------------------------------------
+# Ranks that zero_train did not start: in a container without /sys, hwloc would put lines of its own beside our
+# sentences.
 export HWLOC_HIDE_ERRORS=2
 # other PREFIX: as one that this build's MPI does not know starts two ranks
 other()

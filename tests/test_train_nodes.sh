@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# zero_train as torchrun starts it on several machines, here two of two ranks each at one address, on emulated GPUs with an emulated NCCL: the losses of
-# ranks that start on one machine; what is refused; and failures, which end every rank with one sentence.
+# zero_train as torchrun starts it on several machines, here two of two ranks each at one address, on emulated GPUs with
+# an emulated NCCL: the losses of ranks that start on one machine; what is refused; and failures, which end every rank
+# with one sentence.
 . "${srcdir:-.}/tests/train.sh"
 plugins=$(dirname "$train")/tests/emulator
 for part in zero_cuda.so zero_nn_cuda.so libnccl_emulator.so; do
@@ -18,7 +19,8 @@ begin()
         fault=
         [ $rank -ne 2 ] || fault=${FAULT:-}
         # shellcheck disable=SC2086 # $small is several arguments
-        ZERO_EMULATOR_FAIL=$fault RANK=$rank LOCAL_RANK=$((rank % 2)) WORLD_SIZE=4 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.9 MASTER_PORT=$port \
+        ZERO_EMULATOR_FAIL=$fault RANK=$rank LOCAL_RANK=$((rank % 2)) WORLD_SIZE=4 LOCAL_WORLD_SIZE=2 \
+            MASTER_ADDR=127.0.0.9 MASTER_PORT=$port \
             TORCHELASTIC_RUN_ID=nodes timeout -k 5 200 "$train" $small "$@" >"out$rank" 2>"err$rank" &
         eval "process$rank=\$!"
     done
@@ -30,7 +32,8 @@ end()
     for rank in 0 1 2 3; do
         eval "wait \$process$rank"
         status=$?
-        [ "${4:-none}" = $rank ] || [ $status -eq "$2" ] || fail "$1: the status of rank $rank is $status, wanted $2: $(cat err$rank)"
+        [ "${4:-none}" = $rank ] || [ $status -eq "$2" ] ||
+            fail "$1: the status of rank $rank is $status, wanted $2: $(cat err$rank)"
     done
     cat err0 err1 err2 err3 >err
     equal "$1: lines on standard error" "$(wc -l <err)" "$3"
@@ -48,7 +51,8 @@ done
 
 begin --steps 3 --device cpu --log refused.log
 end "CPUs of two machines" 2 1
-grep -q "between CPUs of several machines data goes by MPI: start them with mpiexec" err || fail "CPUs of two machines: $(cat err)"
+grep -q "between CPUs of several machines data goes by MPI: start them with mpiexec" err ||
+    fail "CPUs of two machines: $(cat err)"
 [ ! -e refused.log ] || fail "CPUs of two machines: a log was written"
 ZERO_EMULATOR_DEVICES=2 begin --steps 3 --device cuda
 end "ranks that share a GPU" 2 1

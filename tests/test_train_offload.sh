@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # State elsewhere than on the device changes no bit, with any optimizer: host memory, a drive, and a part of it.
 . "${srcdir:-.}/tests/train.sh"
-small="--seq-len 16 --sample 0 --quiet --threads 1 --ranks 2 --batch 4 --micro-batch 1 --steps 2 --schedule constant --reduce every"
+small="--seq-len 16 --sample 0 --quiet --threads 1 --ranks 2 --batch 4 --micro-batch 1 --steps 2 --schedule constant
+    --reduce every"
 
 # A drive: this folder, or the one that the tests were started in.
 drive=
 for folder in "$tmp" "${OLDPWD:-.}"; do
     drive=$(mktemp -d "$folder/nvme.XXXXXX") || continue
     # shellcheck disable=SC2086 # $small is several arguments, here and below
-    timeout 60 "$train" $small --ranks 1 --offload optimizer --offload-tier nvme --nvme-path "$drive" >out 2>err && break
+    timeout 60 "$train" $small --ranks 1 --offload optimizer --offload-tier nvme --nvme-path "$drive" >out 2>err &&
+        break
     rmdir "$drive"
     drive=
 done
@@ -22,7 +24,8 @@ bytes()
     sed -n "s/.*\"memory\":{.*\"$2\":{[^}]*\"$3\":\([0-9]*\).*/\1/p" "$1" | tail -1
 }
 
-# beside NAME TIER PART ARGUMENTS...: the run's losses and hash are those of none.log, and its moments are on TIER: all of them, or a part.
+# beside NAME TIER PART ARGUMENTS...: the run's losses and hash are those of none.log, and its moments are on TIER: all
+# of them, or a part.
 beside()
 {
     name=$1 tier=$2 part=$3
@@ -35,7 +38,8 @@ beside()
     there=$(bytes some.log "$tier" moments) left=$(bytes some.log device moments)
     [ "${there:-0}" -gt 0 ] || fail "$name: no moments on $tier"
     [ "$part" = all ] && equal "$name: moments left" "$left" 0
-    [ "$part" = some ] && { [ "${left:-0}" -gt "$there" ] || fail "$name: $left bytes of moments left, $there on $tier"; }
+    [ "$part" = some ] && { [ "${left:-0}" -gt "$there" ] ||
+        fail "$name: $left bytes of moments left, $there on $tier"; }
 }
 
 for dtype in fp32 bf16; do
@@ -49,23 +53,28 @@ for dtype in fp32 bf16; do
         set -- --optimizer $optimizer --dtype $dtype
         # A cover: everything to one tier and a part to the other, the other way round for the other type.
         if [ $dtype = fp32 ]; then
-            beside "$optimizer, $dtype, part of it host" host some "$@" --stage 1 --offload optimizer --offload-ratio 0.37
-            [ -z "$drive" ] || beside "$optimizer, $dtype, nvme" nvme all "$@" --stage 2 --offload all --offload-tier nvme --nvme-path "$drive"
+            beside "$optimizer, $dtype, part of it host" host some "$@" --stage 1 --offload optimizer \
+                --offload-ratio 0.37
+            [ -z "$drive" ] || beside "$optimizer, $dtype, nvme" nvme all "$@" --stage 2 --offload all \
+                --offload-tier nvme --nvme-path "$drive"
         else
             beside "$optimizer, $dtype, host" host all "$@" --stage 3 --offload all
-            [ -z "$drive" ] || beside "$optimizer, $dtype, part of it nvme" nvme some "$@" --stage 3 --offload optimizer --offload-ratio 0.37 \
+            [ -z "$drive" ] || beside "$optimizer, $dtype, part of it nvme" nvme some "$@" --stage 3 \
+                --offload optimizer --offload-ratio 0.37 \
                 --offload-tier nvme --nvme-path "$drive"
         fi
     done
     equal "$dtype: different results of five optimizers" "$(sort -u hashes | wc -l)" 5
 done
 
-# Layers' inputs, which a recomputation begins with, in host memory: the same bits, and what leaves the device is what the host gets.
+# Layers' inputs, which a recomputation begins with, in host memory: the same bits, and what leaves the device is what
+# the host gets.
 cat >deep.json <<'END'
 {"model_type": "gpt2", "n_layer": 5, "n_head": 2, "n_embd": 32, "n_positions": 32, "vocab_size": 256}
 END
 for dtype in fp32 bf16; do
-    set -- --model deep.json --data "$train" --eval-data "$train" --eval-every 1 --eval-batches 1 --dtype $dtype --recompute
+    set -- --model deep.json --data "$train" --eval-data "$train" --eval-every 1 --eval-batches 1 --dtype $dtype \
+        --recompute
     rm -f none.log some.log
     # shellcheck disable=SC2086
     run 0 $small "$@" --log none.log
@@ -75,9 +84,10 @@ for dtype in fp32 bf16; do
     equal "activations, $dtype: parameters" "$(values some.log params_xxh64)" "$(values none.log params_xxh64)"
     size=4
     [ $dtype = bf16 ] && size=2
-    equal "activations, $dtype: bytes that left the device" $(($(bytes none.log device activations) - $(bytes some.log device activations))) \
-        $((4 * 16 * 32 * size))
-    equal "activations, $dtype: bytes that the host got" $(($(bytes some.log host activations) - $(bytes none.log host activations))) $((4 * 16 * 32 * size))
+    equal "activations, $dtype: bytes that left the device" \
+        $(($(bytes none.log device activations) - $(bytes some.log device activations))) $((4 * 16 * 32 * size))
+    equal "activations, $dtype: bytes that the host got" \
+        $(($(bytes some.log host activations) - $(bytes none.log host activations))) $((4 * 16 * 32 * size))
 done
 refused --recompute=selective --offload-activations -- "use --recompute=full"
 refused --offload-activations -- "--recompute is none"

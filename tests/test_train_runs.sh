@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What zero_train computes and logs: the same bits at every stage, the same numbers to rounding at every number of ranks, the fields of the log.
+# What zero_train computes and logs: the same bits at every stage, the same numbers to rounding at every number of
+# ranks, the fields of the log.
 . "${srcdir:-.}/tests/train.sh"
 small="--seq-len 16 --sample 0 --quiet --threads 1"
 
@@ -28,7 +29,8 @@ for ranks in 1 2 4; do
 done
 for ranks in 2 4; do
     for what in loss norm; do
-        paste ${what}1 "$what$ranks" | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 2e-5 * $1) bad = 1 } END { exit bad }' ||
+        paste ${what}1 "$what$ranks" |
+            awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 2e-5 * $1) bad = 1 } END { exit bad }' ||
             fail "$what of 1 and of $ranks ranks: $(paste ${what}1 "$what$ranks" | tr '\n' ';')"
     done
 done
@@ -36,38 +38,49 @@ done
 
 # The log: one start, steps from 1, one end; the rate of the schedule; memory per tier and kind.
 # shellcheck disable=SC2086
-run 0 $small --ranks 2 --steps 5 --schedule linear --lr 0.5 --min-lr 0.1 --warmup 2 --eval-every 2 --eval-batches 2 --log fields.log
-equal "start" "$(head -1 fields.log | cut -c1-32)" '{"event":"start","version":"'"$("$train" --version | cut -d' ' -f2 | cut -c1-4)"
+run 0 $small --ranks 2 --steps 5 --schedule linear --lr 0.5 --min-lr 0.1 --warmup 2 --eval-every 2 --eval-batches 2 \
+    --log fields.log
+equal "start" "$(head -1 fields.log | cut -c1-32)" \
+    '{"event":"start","version":"'"$("$train" --version | cut -d' ' -f2 | cut -c1-4)"
 equal "steps" "$(grep '"event":"step"' fields.log | sed 's/.*"step":\([0-9]*\).*/\1/' | tr '\n' ' ')" "1 2 3 4 5 "
-equal "rates" "$(grep '"event":"step"' fields.log | sed 's/.*"lr":\([^,]*\).*/\1/' | tr '\n' ' ')" "0.25 0.5 0.366666667 0.233333333 0.1 "
+equal "rates" "$(grep '"event":"step"' fields.log | sed 's/.*"lr":\([^,]*\).*/\1/' | tr '\n' ' ')" \
+    "0.25 0.5 0.366666667 0.233333333 0.1 "
 equal "evaluations" "$(grep '"event":"eval"' fields.log | sed 's/.*"step":\([0-9]*\).*/\1/' | tr '\n' ' ')" "2 4 "
 equal "end" "$(tail -1 fields.log | cut -c1-38)" '{"event":"end","status":"done","step":'
-grep '"event":"step"' fields.log | grep -vq '"mfu":null.*"memory":{"device":{"parameters":[1-9]' && fail "a step without mfu and memory"
+grep '"event":"step"' fields.log | grep -vq '"mfu":null.*"memory":{"device":{"parameters":[1-9]' &&
+    fail "a step without mfu and memory"
 grep -q '"options":{"stage":3,"ranks":2,"threads":1,.*"lr":0.5,' fields.log || fail "options are not logged as resolved"
 
-# Evaluation: with a rate of 0 the first batch's loss is the first step's; windows that fill no batch count, on any number of ranks.
+# Evaluation: with a rate of 0 the first batch's loss is the first step's; windows that fill no batch count, on any
+# number of ranks.
 head -c 100 "$train" >six.txt # 99 targets: 6 windows of 16
 # shellcheck disable=SC2086
-run 0 $small --ranks 1 --data six.txt --eval-data six.txt --lr 0 --batch 4 --steps 1 --eval-every 1 --eval-batches 1 --log same.log
+run 0 $small --ranks 1 --data six.txt --eval-data six.txt --lr 0 --batch 4 --steps 1 --eval-every 1 --eval-batches 1 \
+    --log same.log
 sed -n 's/.*"event":"\(step\|eval\)".*"loss":\([^,}]*\).*/\2/p' same.log >same
-awk 'NR == 1 { a = $1 } END { d = a - $1; if (d < 0) d = -d; exit !(NR == 2 && d < 1e-6 * a) }' same || fail "evaluation and step differ: $(tr '\n' ' ' <same)"
+awk 'NR == 1 { a = $1 } END { d = a - $1; if (d < 0) d = -d; exit !(NR == 2 && d < 1e-6 * a) }' same ||
+    fail "evaluation and step differ: $(tr '\n' ' ' <same)"
 for ranks in 1 4; do
     # shellcheck disable=SC2086
-    run 0 $small --ranks $ranks --data six.txt --eval-data six.txt --lr 0 --batch 4 --micro-batch 1 --steps 1 --log "part$ranks.log"
+    run 0 $small --ranks $ranks --data six.txt --eval-data six.txt --lr 0 --batch 4 --micro-batch 1 --steps 1 \
+        --log "part$ranks.log"
     grep '"event":"eval"' "part$ranks.log" | values /dev/stdin loss >"part$ranks"
 done
-paste part1 part4 | awk '{ d = $1 - $2; if (d < 0) d = -d; exit !(d < 1e-6 * $1) }' || fail "evaluation on 1 and 4 ranks: $(cat part1 part4 | tr '\n' ' ')"
+paste part1 part4 | awk '{ d = $1 - $2; if (d < 0) d = -d; exit !(d < 1e-6 * $1) }' ||
+    fail "evaluation on 1 and 4 ranks: $(cat part1 part4 | tr '\n' ' ')"
 cmp -s part1 same && fail "the windows that fill no batch do not count"
 
 # What a person sees first: no options, and numbers spelled right that training never saw.
 run 0
 right=$(sed -n 's/^  \([0-9]*\) of 6 numbers .*/\1/p' out | tail -1)
-[ "${right:-0}" -ge 4 ] || { fail "the default run spelled ${right:-no} of 6 numbers right, wanted at least 4"; tail -25 out; }
+[ "${right:-0}" -ge 4 ] ||
+    { fail "the default run spelled ${right:-no} of 6 numbers right, wanted at least 4"; tail -25 out; }
 equal "right before training" "$(sed -n 's/^  \([0-9]*\) of 6 numbers .*/\1/p' out | head -1)" 0
 
 # A rate that blows up: steps are skipped, counted, and the run goes on.
 # shellcheck disable=SC2086
-run 0 --seq-len 16 --sample 0 --threads 1 --ranks 2 --batch 2 --steps 8 --warmup 0 --schedule constant --lr 1e15 --clip 0 --log huge.log
+run 0 --seq-len 16 --sample 0 --threads 1 --ranks 2 --batch 2 --steps 8 --warmup 0 --schedule constant --lr 1e15 \
+    --clip 0 --log huge.log
 if grep -q '"applied":false' huge.log; then
     grep -q 'steps were skipped' out || fail "skipped steps were not counted"
     grep -q '"grad_norm":null' huge.log || fail "a norm that is not finite is no null"
@@ -82,16 +95,16 @@ blows()
 {
     status=$1 taken=$2
     shift 2
-    run "$status" --quiet --seq-len 16 --sample 0 --threads 1 --batch 2 --warmup 0 --schedule constant --lr 1e15 --clip 0 \
-        --log blows.log "$@"
+    run "$status" --quiet --seq-len 16 --sample 0 --threads 1 --batch 2 --warmup 0 --schedule constant --lr 1e15 \
+        --clip 0 --log blows.log "$@"
     equal "$* of skipped steps" "$(grep -c '"event":"step"' blows.log)" "$taken"
 }
 for ranks in 1 2; do
     blows 1 11 --ranks $ranks --steps 40
     equal "lines about it" "$(wc -l <err)" 1
     grep -q "steps 2 to 11 were skipped, since their gradient norm was not finite: at step 2 gradients were first \
-infinite or nan in unit 'ln_f' of the backward pass, and .* loss was not; use a smaller --lr (it is 1e+15), or a larger --max-skipped (10)" \
-        err ||
+infinite or nan in unit 'ln_f' of the backward pass, and .* loss was not; use a smaller --lr (it is 1e+15), or a \
+larger --max-skipped (10)" err ||
         fail "skipped steps: $(cat err)"
     equal "the end of a run of skipped steps" "$(grep '"event":"end"' blows.log | values /dev/stdin status)" failed
 done
@@ -115,7 +128,8 @@ rates()
     equal "warnings of $*" "$(grep -c 'warning: nothing is trained' err)" "$warnings"
 }
 rates 1 --steps 1
-grep -qF -e '--steps is 1: use --schedule constant, a --min-lr above 0, or more --steps' err || fail "one step: $(cat err)"
+grep -qF -e '--steps is 1: use --schedule constant, a --min-lr above 0, or more --steps' err ||
+    fail "one step: $(cat err)"
 rates 1 --steps 1 --schedule linear
 rates 1 --steps 3 --lr 0
 grep -q 'since --lr is 0' err || fail "a rate of 0: $(cat err)"
@@ -129,12 +143,15 @@ rates 0 --steps 1 --warmup 1
 folder=$srcdir/tests/golden/gpt2
 if [ -e "$folder/config.json" ]; then
     for ranks in 1 3; do
-        run 0 --model "$folder" --data "$train" --seq-len 8 --ranks $ranks --batch 3 --steps 0 --threads 1 --quiet --log "folder$ranks.log"
+        run 0 --model "$folder" --data "$train" --seq-len 8 --ranks $ranks --batch 3 --steps 0 --threads 1 \
+            --quiet --log "folder$ranks.log"
     done
-    equal "parameters of a folder on 1 and 3 ranks" "$(values folder1.log params_xxh64)" "$(values folder3.log params_xxh64)"
+    equal "parameters of a folder on 1 and 3 ranks" "$(values folder1.log params_xxh64)" \
+        "$(values folder3.log params_xxh64)"
     # Its shape alone: values from --seed, on any number of ranks.
     for run in "1 5" "3 5" "1 6"; do
-        run 0 --model "$folder/config.json" --data "$train" --seq-len 8 --ranks "${run% *}" --seed "${run#* }" --batch 3 --steps 0 --threads 1 --quiet --log shape.log
+        run 0 --model "$folder/config.json" --data "$train" --seq-len 8 --ranks "${run% *}" --seed "${run#* }" \
+            --batch 3 --steps 0 --threads 1 --quiet --log shape.log
         values shape.log params_xxh64
     done >shapes
     equal "values of a shape: two seeds" "$(sort -u shapes | wc -l)" 2

@@ -1,12 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# train.sh - sourced by the tests that run zero_train: a folder of their own, bounded runs, checks that say what they found.
+# train.sh - sourced by the tests that run zero_train: a folder of their own, bounded runs, checks that say what they
+# found.
 set -u
 srcdir=$(cd "${srcdir:-.}" && pwd)
 train=$(cd "${top_builddir:-.}" && pwd)/zero_train
 [ -x "$train" ] || { echo "no zero_train in this build"; exit 77; }
 # A launcher around us is not meant for the ranks that these tests start.
-for name in $(env | sed -n 's/^\(PMIX_[A-Z_]*\|PMI_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do unset "$name"; done
+for name in $(env |
+    sed -n 's/^\(PMIX_[A-Z_]*\|PMI_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do
+    unset "$name"
+done
 # The same on machines with GPUs: tests that want one say so.
 export CUDA_VISIBLE_DEVICES=
 # Cores are few where tests run, and ranks many.
@@ -43,7 +47,8 @@ refused()
     # shellcheck disable=SC2086 # split at spaces on purpose
     run 2 $arguments --log refused.log
     lines=$(wc -l <err)
-    [ "$lines" -eq 1 ] || { fail "zero_train$arguments: $lines lines on standard error, wanted 1"; sed 's/^/    /' err; }
+    [ "$lines" -eq 1 ] ||
+        { fail "zero_train$arguments: $lines lines on standard error, wanted 1"; sed 's/^/    /' err; }
     grep -qF -e "$2" err || { fail "zero_train$arguments: the sentence lacks '$2'"; sed 's/^/    /' err; }
     [ ! -e refused.log ] || { fail "zero_train$arguments: a log was written"; rm -f refused.log; }
 }

@@ -9,8 +9,9 @@
 #SBATCH --time=12:00:00
 #SBATCH --signal=USR1@300
 #SBATCH --output=zero_train-%j.out
-# zero_train under Slurm: sbatch slurm.sh [zero_train's options]. A task is a rank, and each needs a GPU of its own (without GPUs: no --gpus-per-node).
-# Five minutes before its time is up Slurm sends SIGUSR1 to the ranks, which finish the step and end.
+# zero_train under Slurm: sbatch slurm.sh [zero_train's options]. A task is a rank, and each needs a GPU of its own
+# (without GPUs: no --gpus-per-node). Five minutes before its time is up Slurm sends SIGUSR1 to the ranks, which finish
+# the step and end.
 set -euo pipefail
 program=${ZERO_TRAIN:-$PWD/zero_train}
 scratch=${SCRATCH_DIR:-/tmp}/zero_train-$SLURM_JOB_ID
@@ -22,6 +23,6 @@ trap 'srun --ntasks-per-node=1 --ntasks="$SLURM_NNODES" rm -rf "$scratch"' EXIT
 export OMP_WAIT_POLICY=passive
 # Where machines have several networks:
 # export OMPI_MCA_btl_tcp_if_include=10.0.0.0/8 NCCL_SOCKET_IFNAME=eth0
-# --mpi=pmix joins the ranks; without it each task trains alone. srun has no --cpus-per-task of sbatch's unless it is told.
-# --kill-on-bad-exit ends the others where a rank vanished.
+# --mpi=pmix joins the ranks; without it each task trains alone. srun has no --cpus-per-task of sbatch's unless it is
+# told. --kill-on-bad-exit ends the others where a rank vanished.
 srun --mpi=pmix --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 "$program" "$@"

@@ -41,7 +41,7 @@ static void cuda(cudaError_t code)
     exit(1);
 }
 
-/* ---- kernels: one thread for each result, so that sums have an order; W is (out, in + 1), its last column is added  */
+/* ---- kernels: one thread for each result, so that sums have an order; W is (out, in + 1), its last column is added */
 
 __host__ __device__ static float noise(uint64_t i)
 {

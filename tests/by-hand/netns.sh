@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# zero_train over several machines, made of network namespaces: each has host names, addresses and a /dev/shm of its own and reaches the others by
-# two bridges. By hand and as root, from a build's folder: sh .../tests/by-hand/netns.sh
-# It checks that ranks on 2 and 3 hosts train with the losses of ranks on one, which interface their data takes, and that a host that loses
-# its network ends the run with a sentence. netns.sh PROGRAM slow also waits for the ten minutes after which ranks give up.
+# zero_train over several machines, made of network namespaces: each has host names, addresses and a /dev/shm of its own
+# and reaches the others by two bridges. By hand and as root, from a build's folder: sh .../tests/by-hand/netns.sh It
+# checks that ranks on 2 and 3 hosts train with the losses of ranks on one, which interface their data takes, and that a
+# host that loses its network ends the run with a sentence. netns.sh PROGRAM slow also waits for the ten minutes after
+# which ranks give up.
 set -u
 train=${1:-$PWD/zero_train}
 [ -x "$train" ] || { echo "no zero_train at '$train': run this in a build's folder, or name the program"; exit 2; }
@@ -45,7 +46,8 @@ done
 for h in $hosts; do
     ip netns add "zero$h" && ip -n "zero$h" link set lo up || exit 2
     for n in 0 1; do
-        ip link add "zero$h-$n" type veth peer name "net$n" netns "zero$h" && ip link set "zero$h-$n" master "zerobr$n" up &&
+        ip link add "zero$h-$n" type veth peer name "net$n" netns "zero$h" &&
+            ip link set "zero$h-$n" master "zerobr$n" up &&
             ip -n "zero$h" addr add "10.98.$n.$h/24" dev "net$n" && ip -n "zero$h" link set "net$n" up || exit 2
     done
 done
@@ -55,11 +57,15 @@ cat >"$tmp/agent" <<'END'
 #!/bin/sh
 host=zero${1##*.}
 shift
-exec ip netns exec "$host" unshare --uts --mount sh -c 'hostname "$1"; [ -n "${ONE_SHM:-}" ] || mount -t tmpfs tmpfs /dev/shm; shift; eval "$*"' sh "$host" "$@"
+exec ip netns exec "$host" unshare --uts --mount sh -c 'hostname "$1"
+[ -n "${ONE_SHM:-}" ] || mount -t tmpfs tmpfs /dev/shm
+shift; eval "$*"' sh "$host" "$@"
 END
 chmod +x "$tmp/agent"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_plm_rsh_agent="$tmp/agent" OMPI_MCA_hwloc_base_binding_policy=none
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_plm_rsh_agent="$tmp/agent" \
+    OMPI_MCA_hwloc_base_binding_policy=none
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp OMP_NUM_THREADS=1 \
+    OMP_WAIT_POLICY=passive
 # Where a machine that is silent counts as lost: after 4 s, and 3 probes a second apart.
 export OMPI_MCA_oob_tcp_keepalive_time=4 OMPI_MCA_oob_tcp_keepalive_intvl=1 OMPI_MCA_oob_tcp_keepalive_probes=3
 small="--device cpu --stage 3 --seq-len 16 --sample 0 --threads 1 --micro-batch 1"
@@ -101,17 +107,20 @@ for case in "two 4" "three 3"; do
         moved=$(($(bytes 2 $n) - before)) moved_other=$(($(bytes 2 $other) - before_other))
         for key in loss params_xxh64; do
             if [ -z "$(values one.log $key)" ] || [ "$(values one.log $key)" != "$(values "$1.log" $key)" ]; then
-                fail "$key on $1 hosts: $(values "$1.log" $key | tr '\n' ' '), on one: $(values one.log $key | tr '\n' ' ')"
+                fail "$key on $1 hosts: $(values "$1.log" $key | tr '\n' ' ')," \
+                    "on one: $(values one.log $key | tr '\n' ' ')"
             fi
         done
         if [ "$moved" -lt 1000000 ] || [ "$moved_other" -gt 1000000 ]; then
             fail "$1 hosts by net$n: $moved bytes by it, $moved_other by the other interface"
         fi
-        echo "$2 ranks on $1 hosts by net$n: the losses of one host, $(values one.log loss | tail -1) after 6 steps; $moved bytes came to host 2"
+        echo "$2 ranks on $1 hosts by net$n: the losses of one host, $(values one.log loss | tail -1) after 6 steps;" \
+            "$moved bytes came to host 2"
     done
 done
 
-# lost NAME INTERFACE DOWN...: two hosts train by INTERFACE and the second's DOWN go down; seconds, status and err say how that ended.
+# lost NAME INTERFACE DOWN...: two hosts train by INTERFACE and the second's DOWN go down; seconds, status and err say
+# how that ended.
 lost()
 {
     name=$1
@@ -147,26 +156,29 @@ lost()
 plugins=$(dirname "$train")/tests/emulator
 export ZERO_PLUGIN_PATH="$plugins" ZERO_NCCL_LIBRARY="$plugins/libnccl_emulator.so" ZERO_EMULATOR_DEVICES=4
 
-# nodes ARGUMENTS...: begins two ranks on each of two hosts; err0 to err3. The wire of the emulated NCCL is a file in /dev/shm.
+# nodes ARGUMENTS...: begins two ranks on each of two hosts; err0 to err3. The wire of the emulated NCCL is a file in
+# /dev/shm.
 nodes()
 {
     for rank in 0 1 2 3; do
-        ONE_SHM=1 RANK=$rank LOCAL_RANK=$((rank % 2)) WORLD_SIZE=4 LOCAL_WORLD_SIZE=2 MASTER_ADDR=10.98.0.1 MASTER_PORT=29500 timeout -k 5 100 \
-            "$tmp/agent" 10.98.0.$((rank / 2 + 1)) "$train" --device cuda --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 \
-            --reduce every "$@" >"$tmp/out$rank" 2>"$tmp/err$rank" &
+        ONE_SHM=1 RANK=$rank LOCAL_RANK=$((rank % 2)) WORLD_SIZE=4 LOCAL_WORLD_SIZE=2 MASTER_ADDR=10.98.0.1 \
+            MASTER_PORT=29500 timeout -k 5 100 "$tmp/agent" 10.98.0.$((rank / 2 + 1)) "$train" --device cuda \
+            --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 --reduce every "$@" \
+            >"$tmp/out$rank" 2>"$tmp/err$rank" &
         eval "process$rank=\$!"
     done
 }
 
 if [ -e "$plugins/zero_cuda.so" ] && [ -e "$plugins/zero_nn_cuda.so" ] && [ -e "$plugins/libnccl_emulator.so" ]; then
-    "$train" --device cuda --ranks 4 --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 --reduce every --steps 3 --log "$tmp/gpus.log" ||
-        fail "GPUs of one host"
+    "$train" --device cuda --ranks 4 --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 \
+        --reduce every --steps 3 --log "$tmp/gpus.log" || fail "GPUs of one host"
     nodes --steps 3 --log "$tmp/nodes.log"
     for rank in 0 1 2 3; do
         eval "wait \$process$rank" || fail "GPUs of two hosts: rank $rank: $(cat "$tmp/err$rank")"
     done
     if [ -z "$(values gpus.log loss)" ] || [ "$(values gpus.log loss)" != "$(values nodes.log loss)" ]; then
-        fail "losses of GPUs on two hosts: $(values nodes.log loss | tr '\n' ' '), on one: $(values gpus.log loss | tr '\n' ' ')"
+        fail "losses of GPUs on two hosts: $(values nodes.log loss | tr '\n' ' ')," \
+            "on one: $(values gpus.log loss | tr '\n' ' ')"
     fi
     echo "4 GPUs of two hosts: the losses of one host, $(values nodes.log loss | tail -1) after 3 steps"
     nodes --steps 1000000 --log "$tmp/lost-node.log"
@@ -188,7 +200,8 @@ if [ -e "$plugins/zero_cuda.so" ] && [ -e "$plugins/zero_nn_cuda.so" ] && [ -e "
     echo "a lost host with GPUs: the ranks ended after $seconds s with these words:"
     sed 's/^/    /' "$tmp/err"
     # Each side finds that the other is gone.
-    if [ $seconds -gt 60 ] || ! grep -q 'rank [23] (pid [0-9]* on zero2) ended without a word, or cannot be reached any more' "$tmp/err"; then
+    if [ $seconds -gt 60 ] ||
+        ! grep -q 'rank [23] (pid [0-9]* on zero2) ended without a word, or cannot be reached any more' "$tmp/err"; then
         fail "a lost host with GPUs"
     fi
 fi
@@ -205,7 +218,8 @@ if [ "${2:-}" = slow ]; then
     done
     control=net0
     lost lost-wire net1 1
-    if ! grep -q 'did not come within 600 s' "$tmp/err" || [ $status -ne 1 ] || [ $seconds -lt 590 ] || [ $seconds -gt 660 ]; then
+    if ! grep -q 'did not come within 600 s' "$tmp/err" || [ $status -ne 1 ] || [ $seconds -lt 590 ] ||
+        [ $seconds -gt 660 ]; then
         fail "a lost wire: status $status after $seconds s"
     fi
 fi

@@ -4,21 +4,22 @@
 
     python3 tests/golden/generate.py [FOLDER]        (default: the folder of this script)
 
-Needs torch, transformers, safetensors and numpy; runs on the CPU, in one thread, in seconds, and writes the same bytes each
-time for the same versions of them. Running the tests needs none of this: the files are committed.
+Needs torch, transformers, safetensors and numpy; runs on the CPU, in one thread, in seconds, and writes the same bytes
+each time for the same versions of them. Running the tests needs none of this: the files are committed.
 
     gpt2/           config.json and model.safetensors, as transformers writes them, fp32
     gpt2-sharded/   the same weights in several files with an index
     gpt2-bf16/      the same weights rounded to bf16, as transformers writes them
-    gpt2-old/       the same weights rounded to fp16 as the oldest files spell them: no "transformer." before the names, the
-                    causal masks stored as tensors, a copy of the tied head
+    gpt2-old/       the same weights rounded to fp16 as the oldest files spell them: no "transformer." before the names,
+                    the causal masks stored as tensors, a copy of the tied head
     gpt2.bin        tokens: 256 int32 (20240520, 1, n, 0 ...), then n uint16
-    gpt2.json       runs: options, then losses and gradient norms (before clipping) of each step, rates, and evaluation losses
-                    before the first step and after the last
+    gpt2.json       runs: options, then losses and gradient norms (before clipping) of each step, rates, and evaluation
+                    losses before the first step and after the last
 
-Samples, loss, norm, clipping, AdamW and schedules are those that zero_train documents: window i has inputs t[iT .. iT+T) and
-targets one further, step s (from 0) takes windows (s*G + j) mod W, j < G; the loss is the mean over G*T targets; decay applies
-to tensors of two or more dimensions. Weights are odd in size on purpose: no dimension is a multiple of 8, heads have 7 elements.
+Samples, loss, norm, clipping, AdamW and schedules are those that zero_train documents: window i has inputs
+t[iT .. iT+T) and targets one further, step s (from 0) takes windows (s*G + j) mod W, j < G; the loss is the mean over
+G*T targets; decay applies to tensors of two or more dimensions. Weights are odd in size on purpose: no dimension is a
+multiple of 8, heads have 7 elements.
 """
 import json
 import math
@@ -39,16 +40,18 @@ STEPS = 10
 ADAMW = dict(betas=[0.9, 0.95], eps=1e-8, weight_decay=0.1)
 RUNS = [
     dict(name="cosine", seq_len=21, batch=12, schedule="cosine", lr=3e-3, min_lr=3e-4, warmup=3, clip=1.0, **ADAMW),
-    dict(name="noam", seq_len=33, batch=12, schedule="noam", lr=0.05, min_lr=0.0, warmup=4, clip=0.0, **dict(ADAMW, weight_decay=0.01)),
-    dict(name="linear", seq_len=8, batch=24, schedule="linear", lr=2e-3, min_lr=1e-4, warmup=2, clip=0.9, **dict(ADAMW, betas=[0.8, 0.99])),
+    dict(name="noam", seq_len=33, batch=12, schedule="noam", lr=0.05, min_lr=0.0, warmup=4, clip=0.0,
+         **dict(ADAMW, weight_decay=0.01)),
+    dict(name="linear", seq_len=8, batch=24, schedule="linear", lr=2e-3, min_lr=1e-4, warmup=2, clip=0.9,
+         **dict(ADAMW, betas=[0.8, 0.99])),
     dict(name="bf16", seq_len=21, batch=12, schedule="constant", lr=3e-3, min_lr=0.0, warmup=0, clip=1.0, **ADAMW),
 ]
 
 
 def make_model():
-    """Weights larger than a fresh model's, biases and norms included, so that an error in any of them shows in the losses."""
-    config = GPT2Config(vocab_size=VOCAB, n_positions=POSITIONS, n_embd=WIDTH, n_head=HEADS, n_layer=LAYERS, n_inner=INNER,
-                        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0)
+    """Weights larger than a fresh model's, biases and norms too, so that an error in any of them shows in losses."""
+    config = GPT2Config(vocab_size=VOCAB, n_positions=POSITIONS, n_embd=WIDTH, n_head=HEADS, n_layer=LAYERS,
+                        n_inner=INNER, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0)
     model = GPT2LMHeadModel(config)
     rng = np.random.Generator(np.random.PCG64(20240520))
     with torch.no_grad():
@@ -77,7 +80,8 @@ def rate(run, s):
     if s <= u:
         return lr0 * s / u
     x = (s - u) / (STEPS - u)
-    return {"constant": lr0, "linear": lr0 + (lr1 - lr0) * x, "cosine": lr1 + (lr0 - lr1) / 2 * (1 + math.cos(math.pi * x))}[run["schedule"]]
+    return {"constant": lr0, "linear": lr0 + (lr1 - lr0) * x,
+            "cosine": lr1 + (lr0 - lr1) / 2 * (1 + math.cos(math.pi * x))}[run["schedule"]]
 
 
 def windows(tokens, indices, t):
@@ -87,7 +91,8 @@ def windows(tokens, indices, t):
 
 def token_losses(model, x, y):
     logits = model(input_ids=x).logits
-    return F.cross_entropy(logits.float().flatten(0, 1) if logits.dtype == torch.bfloat16 else logits.flatten(0, 1), y.flatten(), reduction="none")
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
 
 
 def evaluate(model, tokens, t):
@@ -99,7 +104,7 @@ def evaluate(model, tokens, t):
 
 
 def train(run, tokens, dtype):
-    """Losses, norms and evaluation losses. With bf16, the model computes in bf16 and fp32 master weights are updated."""
+    """Losses, norms, evaluation losses. With bf16, the model computes in bf16 and fp32 master weights are updated."""
     torch.manual_seed(0)
     model = make_model().to(dtype)
     weights = list(model.parameters())
@@ -150,7 +155,8 @@ def save_old(model, folder):
     """What the first GPT-2 files held, in fp16."""
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    tensors = {k.removeprefix("transformer."): v.detach().half().clone().contiguous() for k, v in model.state_dict().items()}
+    tensors = {k.removeprefix("transformer."): v.detach().half().clone().contiguous()
+               for k, v in model.state_dict().items()}
     mask = torch.tril(torch.ones(POSITIONS, POSITIONS))
     for i in range(LAYERS):
         tensors[f"h.{i}.attn.bias"] = mask.reshape(1, 1, POSITIONS, POSITIONS).to(torch.uint8)

@@ -6,10 +6,10 @@
 
 Needs torch; runs on the CPU in seconds. Running the tests needs none of this: the file is committed.
 
-Parameters begin at start(i), their gradients are gradient(i, t) for update t = 1, 2, ...: both exact in fp32, so that the test
-forms them itself. SGD runs in fp32, since ours rounds as PyTorch's does; the others run in fp64, which the test holds ours to
-within fp32's roundings. PyTorch has no Lion: it is written down here, after algorithm 2 of Chen et al., "Symbolic Discovery of
-Optimization Algorithms" (2023).
+Parameters begin at start(i), their gradients are gradient(i, t) for update t = 1, 2, ...: both exact in fp32, so that
+the test forms them itself. SGD runs in fp32, since ours rounds as PyTorch's does; the others run in fp64, which the
+test holds ours to within fp32's roundings. PyTorch has no Lion: it is written down here, after algorithm 2 of Chen et
+al., "Symbolic Discovery of Optimization Algorithms" (2023).
 """
 import os
 import re

@@ -1,15 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Packs what checks libzero on a GPU into one folder, which then needs nothing of the machine that it runs on but a driver, the CUDA toolkit's
-# libraries and python3: sh tests/gpu/pack.sh OUT, in a build folder of a CUDA build (after `make`). There: OUT/run.py.
-# A small folder: configure --with-onednn=no (48 MB less), and for one kind of GPU NVCC_GENCODE='-gencode arch=compute_90,code=sm_90'.
+# Packs what checks libzero on a GPU into one folder, which then needs nothing of the machine that it runs on but a
+# driver, the CUDA toolkit's libraries and python3: sh tests/gpu/pack.sh OUT, in a build folder of a CUDA build (after
+# `make`). There: OUT/run.py. A small folder: configure --with-onednn=no (48 MB less), and for one kind of GPU
+# NVCC_GENCODE='-gencode arch=compute_90,code=sm_90'.
 set -eu
 [ $# -eq 1 ] || { echo "usage: sh tests/gpu/pack.sh OUT, in a build folder" >&2; exit 2; }
 out=$1 source=$(cd "$(dirname "$0")/../.." && pwd)
-[ -f .libs/zero_cuda.so ] && [ -f .libs/zero_nn_cuda.so ] || { echo "there are no plugins in .libs: configure --with-cuda, then make" >&2; exit 2; }
-[ ! -e "$out" ] || [ -f "$out/run.py" ] || { echo "$out is there and was not made by this script: name another folder" >&2; exit 2; }
-programs='tests/test_cuda_flat tests/test_cuda_update tests/test_cuda_nn tests/test_cuda_nn_rows tests/test_cuda_nn_model
-    tests/test_nccl_one bench/cuda bench/exposed'
+[ -f .libs/zero_cuda.so ] && [ -f .libs/zero_nn_cuda.so ] ||
+    { echo "there are no plugins in .libs: configure --with-cuda, then make" >&2; exit 2; }
+[ ! -e "$out" ] || [ -f "$out/run.py" ] ||
+    { echo "$out is there and was not made by this script: name another folder" >&2; exit 2; }
+programs='tests/test_cuda_flat tests/test_cuda_update tests/test_cuda_nn tests/test_cuda_nn_rows
+    tests/test_cuda_nn_model tests/test_nccl_one bench/cuda bench/exposed'
 # shellcheck disable=SC2086 # a list of words on purpose
 make -s zero_train $programs
 rm -rf "$out"
@@ -28,7 +31,8 @@ done
 for file in "$out"/bin/*; do
     ldd "$file"
 done | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-    grep -Ev '/(ld-linux|libc|libm|libpthread|libdl|librt|libresolv|libutil|libgcc_s|libstdc\+\+|libcud|libcublas|libnccl)[-.]' |
+    grep -Ev '/(ld-linux|libc|libm|libpthread|libdl|librt|libresolv|libutil|libgcc_s|libstdc\+\+)[-.]' |
+    grep -Ev '/(libcud|libcublas|libnccl)[-.]' |
     while read -r library; do
         strip --strip-unneeded -o "$out/lib/$(basename "$library")" "$library"
     done
@@ -37,12 +41,16 @@ chmod +x "$out/run.py"
 # The CUDA version of the toolkit: the driver there must be for it.
 "$(sed -n 's/^NVCC = //p' Makefile)" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p' | grep . >"$out/cuda"
 { git -C "$source" rev-parse HEAD 2>/dev/null || echo unknown; } >"$out/commit"
-[ -z "$(git -C "$source" status --porcelain --untracked-files=no 2>/dev/null)" ] || sed -i 's/$/ and changes/' "$out/commit"
+[ -z "$(git -C "$source" status --porcelain --untracked-files=no 2>/dev/null)" ] ||
+    sed -i 's/$/ and changes/' "$out/commit"
 
-# What the CPU makes of the same training, to compare with: of the steps that run.py takes on a GPU, and of fewer and shorter ones, for an emulated one.
+# What the CPU makes of the same training, to compare with: of the steps that run.py takes on a GPU, and of fewer and
+# shorter ones, for an emulated one.
 for dtype in fp32 bf16; do
-    ./zero_train --device cpu --ranks 1 --threads 1 --dtype "$dtype" --steps 12 --sample 0 --quiet --log "$out/cpu-$dtype.json"
-    ./zero_train --device cpu --ranks 1 --threads 1 --dtype "$dtype" --steps 2 --seq-len 16 --batch 4 --micro-batch 1 --sample 0 --quiet \
+    ./zero_train --device cpu --ranks 1 --threads 1 --dtype "$dtype" --steps 12 --sample 0 \
+        --quiet --log "$out/cpu-$dtype.json"
+    ./zero_train --device cpu --ranks 1 --threads 1 --dtype "$dtype" --steps 2 --seq-len 16 --batch 4 --micro-batch 1 \
+        --sample 0 --quiet \
         --log "$out/cpu-$dtype-small.json"
 done
 du -sh "$out"

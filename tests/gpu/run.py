@@ -35,7 +35,8 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 BIN = os.path.join(HERE, "bin")
 NVCC = shutil.which("nvcc")
-TOOLKIT = os.environ.get("CUDA_HOME") or (os.path.dirname(os.path.dirname(os.path.realpath(NVCC))) if NVCC else "/usr/local/cuda")
+TOOLKIT = os.environ.get("CUDA_HOME") or (
+    os.path.dirname(os.path.dirname(os.path.realpath(NVCC))) if NVCC else "/usr/local/cuda")
 CORES = len(os.sched_getaffinity(0))
 START = time.monotonic()
 ARGS = None  # the command line's
@@ -45,7 +46,7 @@ ARGS = None  # the command line's
 
 
 def libraries():
-    """Where CUDA's libraries may be: the driver's, the toolkit's, and those that came with PyTorch (cuDNN and NCCL may be there alone)."""
+    """Where CUDA's libraries may be: the driver's, the toolkit's, and PyTorch's (cuDNN and NCCL may be there alone)."""
     found = ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", os.path.join(TOOLKIT, "lib64")]
     for path in sys.path:
         found += sorted(glob.glob(os.path.join(path, "nvidia", "*", "lib")))
@@ -54,7 +55,8 @@ def libraries():
 
 def environment(**more):
     # One entry of the path may be the toolkit's stubs on machines that build: never those.
-    paths = [os.path.join(HERE, "lib")] + libraries() + [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p and "stubs" not in p]
+    inherited = [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p and "stubs" not in p]
+    paths = [os.path.join(HERE, "lib")] + libraries() + inherited
     env = dict(os.environ, LD_LIBRARY_PATH=":".join(paths), OMP_NUM_THREADS="4", CK_VERBOSITY="normal")
     env.setdefault("ZERO_PLUGIN_PATH", os.path.join(HERE, "lib"))
     env.update({k: str(v) for k, v in more.items()})
@@ -80,7 +82,9 @@ def run_all(jobs, timeout):
     running = []
     for command, env in jobs:
         output = tempfile.TemporaryFile()
-        running.append((subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True), output))
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT,
+                                   stdin=subprocess.DEVNULL, start_new_session=True)
+        running.append((process, output))
     end, late = time.monotonic() + timeout, False
     for process, _ in running:
         try:
@@ -131,7 +135,8 @@ def perform(group, name, work, write):
     RESULTS.append({"group": group, "item": name, "result": word, "seconds": round(seconds, 2), "numbers": numbers,
                     "text": "" if word == "pass" else text[-4000:]})
     write()
-    print("%-4s %6.1f s  %-9s %s%s" % (word, seconds, group, name, "  " + json.dumps(numbers) if numbers else ""), flush=True)
+    print("%-4s %6.1f s  %-9s %s%s" % (word, seconds, group, name, "  " + json.dumps(numbers) if numbers else ""),
+          flush=True)
     if word in ("FAIL", "skip"):
         print("\n".join("        " + line for line in text.strip().splitlines()[-12:]), flush=True)
 
@@ -140,7 +145,7 @@ def perform(group, name, work, write):
 
 
 def program(name, timeout=560, **env):
-    """A test program, on a GPU in one process: each test of its own would make a CUDA context, and plans of cuDNN's, anew."""
+    """A test program, on a GPU in one process: each test alone would make a CUDA context, and cuDNN's plans, anew."""
     if not ARGS.emulated:
         env["CK_FORK"] = "no"
     passed, text = run([os.path.join(BIN, name)], timeout, **env)
@@ -159,10 +164,11 @@ def kernels():
 
 
 def train(ranks, *options, timeout=180, threads=1, **env):
-    """The start event, the step events and the end event of a run. Several ranks find each other as torchrun's do: no MPI is needed."""
+    """The start event, the step events and the end event of a run. Several ranks meet as torchrun's do, without MPI."""
     with tempfile.TemporaryDirectory() as folder:
         log = os.path.join(folder, "log.json")
-        command = [os.path.join(BIN, "zero_train"), "--quiet", "--sample", "0", "--threads", str(threads), "--log", log] + [str(o) for o in options]
+        command = [os.path.join(BIN, "zero_train"), "--quiet", "--sample", "0", "--threads", str(threads), "--log", log]
+        command += [str(o) for o in options]
         env["OMP_NUM_THREADS"] = threads
         if ranks == 1:
             jobs = [(command + ["--ranks", "1"], environment(**env))]
@@ -170,7 +176,8 @@ def train(ranks, *options, timeout=180, threads=1, **env):
             with socket.socket() as s:
                 s.bind(("127.0.0.1", 0))
                 port = s.getsockname()[1]
-            jobs = [(command, environment(RANK=r, LOCAL_RANK=r, WORLD_SIZE=ranks, LOCAL_WORLD_SIZE=ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **env))
+            jobs = [(command, environment(RANK=r, LOCAL_RANK=r, WORLD_SIZE=ranks, LOCAL_WORLD_SIZE=ranks,
+                                          MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **env))
                     for r in range(ranks)]
         passed, text = run_all(jobs, timeout)
         if not passed:
@@ -193,22 +200,26 @@ def training():
 
 def same_bits(ranks, dtype, wanted=None, **env):
     runs = [("--stage", s) for s in range(4)]
-    runs += [("--stage", 3, "--window", 1), ("--stage", 3, "--window", 4), ("--stage", 3, "--offload", "params"), ("--stage", 3, "--offload", "all"),
+    runs += [("--stage", 3, "--window", 1), ("--stage", 3, "--window", 4), ("--stage", 3, "--offload", "params"),
+             ("--stage", 3, "--offload", "all"),
              ("--stage", 1, "--offload", "optimizer"), ("--stage", 2, "--offload", "optimizer", "--offload-ratio", 0.4)]
     first = None
     with tempfile.TemporaryDirectory() as folder:
         runs.append(("--stage", 3, "--offload", "all", "--offload-tier", "nvme", "--nvme-path", folder))
         for options in runs:
-            start, steps, end = train(ranks, "--device", "cuda", "--dtype", dtype, "--reduce", "every", *training()[0], *options, **env)
+            start, steps, end = train(ranks, "--device", "cuda", "--dtype", dtype, "--reduce", "every",
+                                      *training()[0], *options, **env)
             if wanted and start["communicator"] != wanted:
                 return False, "%s: ranks exchanged through %s, not %s" % (options, start["communicator"], wanted), {}
             result = ([s["loss"] for s in steps], end["params_xxh64"])
             first = first or result
             if not steps or result != first:
-                return False, "%s: losses and parameters differ from those of %s:\n%s\n%s" % (options, runs[0], result, first), {}
+                return False, "%s: losses and parameters differ from those of %s:\n%s\n%s" % (
+                    options, runs[0], result, first), {}
             measured = {tier: kinds for tier, kinds in end["measured"].items() if tier != "external"}
             if end["forecast"] != measured:
-                return False, "%s: forecast and measured memory differ:\n%s\n%s" % (options, end["forecast"], measured), {}
+                return False, "%s: forecast and measured memory differ:\n%s\n%s" % (
+                    options, end["forecast"], measured), {}
     return True, "", {"runs": len(runs), "params_xxh64": first[1], "communicator": start["communicator"]}
 
 
@@ -232,7 +243,8 @@ def like_cpu(dtype):
 def same_bits_item(group, ranks, dtype):
     # several ranks share one GPU here: through the host's memory. NCCL would refuse them.
     item(group, "the same bits at every stage, window and offload, %d ranks, %s" % (ranks, dtype),
-         lambda: same_bits(ranks, dtype, "shm" if ranks > 1 else None, CUDA_VISIBLE_DEVICES=one_gpu(), ZERO_EMULATOR_DEVICES=1))
+         lambda: same_bits(ranks, dtype, "shm" if ranks > 1 else None, CUDA_VISIBLE_DEVICES=one_gpu(),
+                           ZERO_EMULATOR_DEVICES=1))
 
 
 def stages():
@@ -270,7 +282,8 @@ def nccl():
         return same_bits(min(count, 4), dtype, "nccl")
     item("nccl", "one rank: start, split, registered memory, collectives, end, abort", one_rank)
     for dtype in ("fp32", "bf16"):
-        item("nccl", "the same bits at every stage, window and offload, a GPU for each rank, %s" % dtype, lambda dtype=dtype: work(dtype))
+        item("nccl", "the same bits at every stage, window and offload, a GPU for each rank, %s" % dtype,
+             lambda dtype=dtype: work(dtype))
 
 
 # ---- compute-sanitizer -----------------------------------------------------------------------------------------------
@@ -312,7 +325,8 @@ def write_model(folder, layers, width, heads, positions):
     """A shape alone, whose values are drawn, and tokens as any text's: of the whole vocabulary."""
     model, data = os.path.join(folder, "config.json"), os.path.join(folder, "tokens.bin")
     with open(model, "w") as file:
-        json.dump({"model_type": "gpt2", "n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": positions, "vocab_size": vocabulary()}, file)
+        json.dump({"model_type": "gpt2", "n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": positions,
+                   "vocab_size": vocabulary()}, file)
     draw, count = random.Random(1), 20000 if ARGS.emulated else 1000000
     with open(data, "wb") as file:
         array.array("i", [20240520, 1, count] + [0] * 253).tofile(file)
@@ -326,8 +340,8 @@ def speed(shape, *options, timeout=280):
     steps = 7 if ARGS.emulated else 20
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(folder, layers, width, heads, tokens)
-        _, steps, _ = train(1, "--device", "cuda", "--dtype", "bf16", *model, "--batch", batch, "--micro-batch", batch, "--seq-len", tokens, "--steps", steps,
-                            *options, timeout=timeout, threads=CORES)
+        _, steps, _ = train(1, "--device", "cuda", "--dtype", "bf16", *model, "--batch", batch, "--micro-batch", batch,
+                            "--seq-len", tokens, "--steps", steps, *options, timeout=timeout, threads=CORES)
     rate, mfu = statistics.median(s["tokens_per_second"] for s in steps[5:]), [s["mfu"] for s in steps[5:]]
     return rate, statistics.median(mfu) if None not in mfu else None
 
@@ -353,7 +367,8 @@ def against_torch(model):
     ours.append(speed(shape))
     rate = statistics.mean(r for r, _ in ours)
     ratio = rate / theirs["tok_s"]
-    return True, "", {"tok_s": [round(r) for r, _ in ours], "mfu": ours[1][1], "torch_compile_tok_s": round(theirs["tok_s"]), "torch": theirs["peer"],
+    return True, "", {"tok_s": [round(r) for r, _ in ours], "mfu": ours[1][1],
+                      "torch_compile_tok_s": round(theirs["tok_s"]), "torch": theirs["peer"],
                       "ratio": round(ratio, 3), "goal": 1.1, "met": ratio >= 1.1}
 
 
@@ -369,8 +384,9 @@ def wide():
                 raise
             refused.append(str(e).splitlines()[-1])
             continue
-        return True, "", {"layers": layers, "width": width, "batch": batch, "seq_len": tokens, "tok_s": round(rate), "mfu": mfu, "goal": 0.55,
-                          "met": mfu is not None and mfu >= 0.55, "no_room_for": most if refused else None}
+        return True, "", {"layers": layers, "width": width, "batch": batch, "seq_len": tokens, "tok_s": round(rate),
+                          "mfu": mfu, "goal": 0.55, "met": mfu is not None and mfu >= 0.55,
+                          "no_room_for": most if refused else None}
     return False, "\n".join(refused), {}
 
 
@@ -379,8 +395,8 @@ def stage_cost():
     for stage in (0, 3, 0, 3):
         rates[stage].append(speed(shape, "--stage", stage)[0])
     ratio = statistics.mean(rates[3]) / statistics.mean(rates[0])
-    return True, "", {"stage_0_tok_s": [round(r) for r in rates[0]], "stage_3_tok_s": [round(r) for r in rates[3]], "ratio": round(ratio, 4), "goal": 0.98,
-                      "met": ratio >= 0.98}
+    return True, "", {"stage_0_tok_s": [round(r) for r in rates[0]], "stage_3_tok_s": [round(r) for r in rates[3]],
+                      "ratio": round(ratio, 4), "goal": 0.98, "met": ratio >= 0.98}
 
 
 def bandwidth():
@@ -442,8 +458,9 @@ def lacking():
                 found = " (%s)" % re.search(r"\d+\.\d+(\.\d+)?", file.read()).group(0)
         except (OSError, AttributeError):
             found = ""
-        return ("the driver here%s is for %s, and this build wants CUDA %d.0: install driver %s or newer, or use a build "
-                "with an older toolkit" % (found, cuda_text(version.value), major, DRIVERS.get(major, "of that version")))
+        return ("the driver here%s is for %s, and this build wants CUDA %d.0: install driver %s or newer, or use a "
+                "build with an older toolkit"
+                % (found, cuda_text(version.value), major, DRIVERS.get(major, "of that version")))
     return None if gpus() else "the driver shows no GPU here"
 
 
@@ -464,16 +481,18 @@ def gpu():
 
 def main():
     global ARGS
-    groups = {"kernels": kernels, "stages": stages, "ranks": ranks, "nccl": nccl, "memcheck": lambda: sanitizer("memcheck"),
-              "racecheck": lambda: sanitizer("racecheck"), "speed": speeds, "gpt2": lambda: beside_torch("gpt2"),
-              "wide": lambda: item("wide", "width 4096: share of the peak", wide), "gpt2-xl": lambda: beside_torch("gpt2-xl")}
+    groups = {"kernels": kernels, "stages": stages, "ranks": ranks, "nccl": nccl,
+              "memcheck": lambda: sanitizer("memcheck"), "racecheck": lambda: sanitizer("racecheck"), "speed": speeds,
+              "gpt2": lambda: beside_torch("gpt2"), "wide": lambda: item("wide", "width 4096: share of the peak", wide),
+              "gpt2-xl": lambda: beside_torch("gpt2-xl")}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(groups))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--limit", type=float, default=570, metavar="SECONDS")
     parser.add_argument("--out", default=HERE, metavar="DIR")
-    parser.add_argument("--emulated", action="store_true", help=argparse.SUPPRESS)  # plugins of tests/emulator, small sizes: to try this program
+    # Plugins of tests/emulator, small sizes: to try this program.
+    parser.add_argument("--emulated", action="store_true", help=argparse.SUPPRESS)
     ARGS = parser.parse_args()
     for group in ARGS.groups:
         if group not in groups:
@@ -504,13 +523,14 @@ def main():
     for i, (group, name, work) in enumerate(items):
         if ARGS.limit and time.monotonic() - START > ARGS.limit:
             for group, name, _ in items[i:]:
-                RESULTS.append({"group": group, "item": name, "result": "left", "seconds": 0, "numbers": {}, "text": "no time was left"})
+                RESULTS.append({"group": group, "item": name, "result": "left", "seconds": 0, "numbers": {},
+                                "text": "no time was left"})
             write()
             break
         perform(group, name, work, write)
     counts = {word: sum(r["result"] == word for r in RESULTS) for word in ("pass", "FAIL", "miss", "skip", "left")}
-    print("%d items: %d passed, %d failed, %d missed their goal, %d do not apply here, %d were left out for want of time"
-          % ((len(items),) + tuple(counts.values())))
+    print("%d items: %d passed, %d failed, %d missed their goal, %d do not apply here, "
+          "%d were left out for want of time" % ((len(items),) + tuple(counts.values())))
     return 0 if counts["FAIL"] + counts["miss"] + counts["left"] == 0 else 1
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPT-2 training in PyTorch on one GPU, as people do it: torch.compile, bf16 autocast, fused AdamW, fp32 parameters. The peer of run.py.
+"""GPT-2 training in PyTorch on one GPU, as people do it: torch.compile, bf16 autocast, fused AdamW, fp32 parameters.
+The peer of run.py.
 
     python3 torch_gpt2.py --layers 12 --width 768 --heads 12 --batch 16 [--seq-len 1024] [--steps 20]
 
@@ -26,14 +27,16 @@ class Block(nn.Module):
 
     def forward(self, x):  # (B, T, C)
         B, T, C = x.shape
-        q, k, v = (t.view(B, T, self.heads, C // self.heads).transpose(1, 2) for t in self.qkv(self.ln_1(x)).split(C, 2))
+        q, k, v = (t.view(B, T, self.heads, C // self.heads).transpose(1, 2)
+                   for t in self.qkv(self.ln_1(x)).split(C, 2))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.proj(y.transpose(1, 2).reshape(B, T, C))
         return x + self.out(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
 
 
 class Model(nn.Module):
-    def __init__(self, layers, width, heads, positions, vocab=50304):  # 50257 tokens, and rows that make products faster, as people add them
+    # 50257 tokens, and rows that make products faster, as people add them.
+    def __init__(self, layers, width, heads, positions, vocab=50304):
         super().__init__()
         self.wte, self.wpe = nn.Embedding(vocab, width), nn.Embedding(positions, width)
         self.h, self.ln_f = nn.ModuleList([Block(width, heads) for _ in range(layers)]), nn.LayerNorm(width)
@@ -74,7 +77,8 @@ def main():
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     rate = args.batch * args.seq_len / statistics.median(seconds[5:])
-    print(json.dumps({"peer": "torch " + torch.__version__, "tok_s": round(rate, 1), "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2)}))
+    print(json.dumps({"peer": "torch " + torch.__version__, "tok_s": round(rate, 1),
+                      "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2)}))
 
 
 if __name__ == "__main__":
