@@ -132,6 +132,7 @@ START_TEST(bad_numbers_in_a_plan)
     BREAKS(op->stream = ZERO_STREAM_COUNT, "out of range");
     BREAKS(op->stream = ZERO_STREAM_UPDATE, "communicator");
     BREAKS(op->count--, "counts");
+    BREAKS(op->program++, "in program");
     BREAKS(op->bytes--, "moves");
     BREAKS(op->dst = plan->segments[2].buffer[ZERO_ROLE_PARAM], "of another segment");
     BREAKS(op->dst = op->src, "whole segment");

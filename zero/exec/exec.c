@@ -29,14 +29,6 @@ static place_text_t place_of(const zero_exec_t *x, int32_t program, int32_t curs
     return t;
 }
 
-static place_text_t place_of_op(const zero_exec_t *x, const zero_op_t *op)
-{
-    for (int32_t p = 0; op && p < x->plan->program_count; p++)
-        if (op >= x->plan->programs[p].ops && op < x->plan->programs[p].ops + x->plan->programs[p].op_count)
-            return place_of(x, p, (int32_t)(op - x->plan->programs[p].ops));
-    return (place_text_t){""};
-}
-
 /* The word's fields: steps wrap, programs and operations are checked when they are read. */
 enum { WORD_PROGRAM_BITS = 20, WORD_CURSOR_BITS = 24 };
 
@@ -78,8 +70,10 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     if (!zero_latch_claim(&x->failed))
         return zero_exec_check(x, error);
     long long step = (long long)atomic_load_explicit(&x->step, memory_order_relaxed) + 1;
-    place_text_t where = place_of_op(x, op);
+    place_text_t where = {""};
     zero_error_t why = *error, *failure = &x->failed.error;
+    if (op)
+        where = place_of(x, op->program, (int32_t)(op - x->plan->programs[op->program].ops));
     if (error->status == ZERO_ERR_PEER || error->status == ZERO_ERR_MISMATCH) /* which name their ranks */
         *failure = why;
     else

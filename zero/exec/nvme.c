@@ -65,12 +65,8 @@ static zero_status_t transfer(zero_exec_t *x, bool write, uint64_t offset, void 
 /* Whether the operation behind this one in its program moves bytes in the same direction. */
 static bool goes_on(const zero_exec_t *x, const zero_op_t *op)
 {
-    for (int32_t p = 0; p < x->plan->program_count; p++) {
-        const zero_program_t *program = &x->plan->programs[p];
-        if (op >= program->ops && op < program->ops + program->op_count)
-            return op + 1 < program->ops + program->op_count && op[1].kind == op->kind;
-    }
-    return false;
+    const zero_program_t *program = &x->plan->programs[op->program];
+    return op + 1 < program->ops + program->op_count && op[1].kind == op->kind;
 }
 
 /* A part's state is in a file in as many places as it has buffers: the drive gets all of them at once. Nothing waits

@@ -157,6 +157,8 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         (op->kind == ZERO_OP_UPDATE && op->part >= plan->part_count) || op->src < -1 || op->src >= plan->buffer_count ||
         op->dst < -1 || op->dst >= plan->buffer_count)
         return zero_check_fail(c, "a number of it is out of range");
+    if (op->program != (int32_t)(c->program - plan->programs))
+        return zero_check_fail(c, "it says that it is in program %d", op->program);
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_RECORD:
     case ZERO_OP_WAIT:

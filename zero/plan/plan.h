@@ -224,7 +224,7 @@ typedef enum zero_op_kind {
 const char *zero_op_name(zero_op_kind_t kind);
 #define ZERO_NORM_GOES_ON 1
 
-/* 56 bytes. Operands are buffers; *_own: this rank's slice of it; of an operation on a part, the part of that
+/* Operands are buffers; *_own: this rank's slice of it; of an operation on a part, the part of that
  * (zero_plan_span). */
 typedef struct zero_op {
     uint8_t kind, stream;
@@ -235,10 +235,12 @@ typedef struct zero_op {
     int32_t use;                 /* USE, RELEASE: index in the pass; else the use that it serves, or -1 */
     int32_t event;               /* RECORD, WAIT, HOST_WAIT */
     int32_t src, dst;            /* buffers, -1: none */
+    int32_t program;             /* that it is in */
     int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of a slice; else of what is touched */
     uint64_t bytes; /* collectives: that a rank receives from others, all slices but its own; copies between tiers,
                      * reads and writes: that are moved */
 } zero_op_t;
+_Static_assert(sizeof(zero_op_t) == 56, "operations are compact");
 
 typedef enum zero_program_kind {
     ZERO_PROGRAM_EVAL = 0, /* one per pass of kind EVAL */

@@ -28,6 +28,7 @@ static void append(writer_t *w, zero_op_t op)
         p->ops = grown;
         w->capacity = capacity;
     }
+    op.program = (int32_t)(p - w->b->plan->programs);
     p->ops[p->op_count++] = op;
 }
 

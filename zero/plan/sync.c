@@ -382,7 +382,8 @@ static void put_sync(zero_op_t *out, int32_t *n, zero_op_kind_t kind, const zero
                               .use = of->use,
                               .event = event,
                               .src = -1,
-                              .dst = -1};
+                              .dst = -1,
+                              .program = of->program};
 }
 
 static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, pool_t *pool)
@@ -418,7 +419,7 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
     for (int32_t k = 0; k < pool->count; k++)
         pool->until[k] = -1;
 
-    const zero_op_t none = {.unit = -1, .segment = -1, .part = -1, .use = -1};
+    const zero_op_t none = {.unit = -1, .segment = -1, .part = -1, .use = -1, .program = program};
     for (int32_t i = 0; i < p->op_count; i++) {
         zero_op_t op = p->ops[i];
         bool starts = i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); /* the host's wait comes before all else */
