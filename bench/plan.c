@@ -83,6 +83,7 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
     m->passes[2] = (zero_spec_pass_t){"sample", ZERO_PASS_ANY_ORDER, NULL, 0};
     m->spec = (zero_spec_t){.window = 2,
                             .micro_steps = 4,
+                            .group_count = 1,
                             .channels = 2,
                             .state = {2, {{ZERO_FP32, 1, sizeof(float)}, {ZERO_FP32, 1, sizeof(float)}}},
                             .piece = ZERO_PIECE,
@@ -94,7 +95,8 @@ static int make(model_t *m, int layers, int matrices, int64_t count, int64_t emb
                             .param_count = m->spec.param_count,
                             .passes = m->passes,
                             .pass_count = 3};
-    m->spec.comm = (zero_comm_caps_t){.name = "mpi", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20};
+    m->spec.groups[0].caps =
+        (zero_comm_caps_t){.name = "mpi", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20};
     m->spec.device = (zero_device_caps_t){.name = "cpu", .asynchronous = true, .host_memory = true, .page = 4096};
     return 0;
 }
@@ -109,7 +111,7 @@ static int measure(const char *name, int layers, int matrices, int64_t count, in
     memset(&m, 0, sizeof m);
     if (make(&m, layers, matrices, count, embedding, ZERO_BF16) != 0)
         return 1;
-    m.spec.world = world;
+    m.spec.world = m.spec.groups[0].size = world;
     m.spec.parameters.sharding = stage >= 3;
     m.spec.gradients.sharding = stage >= 2;
     m.spec.optimizer.sharding = stage >= 1;

@@ -14,8 +14,7 @@ uint64_t declare_draw(uint64_t *state, uint64_t n)
 void declare_init(declare_t *d, int world)
 {
     memset(d, 0, sizeof *d);
-    d->spec = (zero_spec_t){.world = world,
-                            .window = 2,
+    d->spec = (zero_spec_t){.window = 2,
                             .micro_steps = 1,
                             .channels = 2,
                             .state = {2, {{ZERO_FP32, 1, sizeof(float)}, {ZERO_FP32, 1, sizeof(float)}}},
@@ -25,9 +24,16 @@ void declare_init(declare_t *d, int world)
                             .params = d->params,
                             .passes = d->passes,
                             .reserves = d->reserves};
-    d->spec.comm = (zero_comm_caps_t){
+    d->spec.group_count = 1;
+    d->spec.groups[0].caps = (zero_comm_caps_t){
         .name = "shm", .in_place = true, .host_pointers = true, .ring_bytes = 1 << 20, .node_ranks = world};
+    declare_world(d, world);
     d->spec.device = (zero_device_caps_t){.name = "cpu", .asynchronous = true, .host_memory = true, .page = ZERO_PAGE};
+}
+
+void declare_world(declare_t *d, int world)
+{
+    d->spec.world = d->spec.groups[0].size = world;
 }
 
 void declare_stage(declare_t *d, int stage)

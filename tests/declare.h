@@ -23,6 +23,7 @@ typedef struct declare {
 
 /* An empty declaration: world ranks, window 2, one micro-step, fp32 on the wire, everything in the table full. */
 void declare_init(declare_t *d, int world);
+void declare_world(declare_t *d, int world);
 void declare_stage(declare_t *d, int stage);
 int32_t declare_unit(declare_t *d, const char *name);
 /* A parameter of one dimension. */

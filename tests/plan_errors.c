@@ -18,6 +18,12 @@ static void refused(zero_status_t wanted, const char *part)
     ck_assert_ptr_null(plan);
 }
 
+static void second_group(int size)
+{
+    d->spec.groups[1] = (zero_spec_group_t){size, d->spec.groups[0].caps};
+    d->spec.group_count = 2;
+}
+
 START_TEST(bad_declarations)
 {
 #define REFUSED(statement, status, part) \
@@ -31,7 +37,13 @@ START_TEST(bad_declarations)
     REFUSED(d->spec.piece = ZERO_PIECE_QUANTUM / 2, ZERO_ERR_ARG, "a piece has 4096 elements");
     REFUSED(d->spec.channels = 0, ZERO_ERR_ARG, "channels");
     REFUSED(d->spec.channels = 1, ZERO_ERR_ARG, "2 channels");
-    REFUSED(d->spec.comm.in_place = false, ZERO_ERR_UNSUPPORTED, "in place");
+    REFUSED(d->spec.groups[0].caps.in_place = false, ZERO_ERR_UNSUPPORTED, "in place");
+    REFUSED(d->spec.group_count = 0, ZERO_ERR_ARG, "0 groups");
+    REFUSED(d->spec.group_count = ZERO_MAX_GROUPS + 1, ZERO_ERR_ARG, "1 to 8");
+    REFUSED(d->spec.groups[0].size = 1, ZERO_ERR_ARG, "shared by 1 of 2 ranks");
+    REFUSED(second_group(3), ZERO_ERR_ARG, "group 1 has 3 ranks");
+    REFUSED(second_group(0), ZERO_ERR_ARG, "group 1 has 0 ranks");
+    REFUSED((second_group(2), d->spec.groups[1].caps.in_place = false), ZERO_ERR_UNSUPPORTED, "in place");
     REFUSED(d->spec.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "shard the optimizer");
     REFUSED((declare_stage(d, 2), d->spec.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG,
             "config.gradients.sharding is ZERO_SHARDED, but");
@@ -179,6 +191,35 @@ START_TEST(collectives_take_slices)
 }
 END_TEST
 
+/* A collective is of a group that has all slices; nothing else is of a group. */
+START_TEST(groups_of_operations)
+{
+    for (int size = 1; size <= 2; size++) {
+        zero_error_t error = {.text = ""};
+        plan_model(d);
+        second_group(size);
+        zero_plan_t *plan = plan_build(d);
+        zero_op_t *gather = plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)].ops, *use = gather;
+        while (gather->kind != ZERO_OP_GATHER)
+            gather++;
+        while (use->kind != ZERO_OP_USE)
+            use++;
+        gather->group = 1;
+        zero_status_t status = zero_plan_check(plan, &error);
+        ck_assert_msg(size == 2 ? status == ZERO_OK : status == ZERO_ERR_PLAN && strstr(error.text, "group of 1 rank"),
+                      "%s", error.text);
+        gather->group = 2;
+        ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_ERR_PLAN);
+        ck_assert_msg(strstr(error.text, "group 2") != NULL, "%s", error.text);
+        gather->group = 0;
+        use->group = 1;
+        ck_assert_int_eq(zero_plan_check(plan, &error), ZERO_ERR_PLAN);
+        ck_assert_msg(strstr(error.text, "group 1") != NULL, "%s", error.text);
+        zero_plan_destroy(plan);
+    }
+}
+END_TEST
+
 /* What a rank takes of a part depends on its slice alone where the part lies in it, and else not on the rank. */
 START_TEST(own_slices_are_of_own_parts)
 {
@@ -205,5 +246,6 @@ TCase *plan_errors_case(void)
     tcase_add_test(tcase, bad_numbers_in_a_plan);
     tcase_add_test(tcase, collectives_take_slices);
     tcase_add_test(tcase, own_slices_are_of_own_parts);
+    tcase_add_test(tcase, groups_of_operations);
     return tcase;
 }

@@ -325,6 +325,13 @@ START_TEST(rings_and_reserves_are_counted)
     d->spec.reserve_count = 2;
     zero_plan_t *plan = build();
     ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS], 2 << 20);
+    zero_plan_destroy(plan);
+    d->spec.groups[1] = (zero_spec_group_t){3, d->spec.groups[0].caps};
+    d->spec.groups[1].caps.ring_bytes = 4096;
+    d->spec.groups[2] = (zero_spec_group_t){1, d->spec.groups[0].caps}; /* one rank exchanges nothing */
+    d->spec.group_count = 3;
+    plan = build();
+    ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS], (2 << 20) + 2 * 4096);
     ck_assert_uint_ge(plan->buffers[plan->reserve_buffer[0]].bytes, 10001);
     ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS], 12288);
     ck_assert_uint_eq(plan->kind_bytes[ZERO_TIER_DEVICE][ZERO_KIND_WORKSPACE], 0);
@@ -412,12 +419,13 @@ START_TEST(hash_sees_every_declaration)
         ck_assert_msg(hash() != base, "%s", #statement); \
     } while (0)
     CHANGES(d->spec.options = 1);
-    CHANGES(d->spec.world = 3);
+    CHANGES(declare_world(d, 3));
     CHANGES(d->spec.window = 3);
     CHANGES(d->spec.micro_steps = 2);
     CHANGES(d->spec.reduce_dtype = ZERO_BF16);
     CHANGES(declare_stage(d, 2));
-    CHANGES(d->spec.channels = 3);
+    CHANGES((d->spec.device.asynchronous = false, d->spec.channels = 1));
+    CHANGES((d->spec.groups[1] = d->spec.groups[0], d->spec.group_count = 2));
     CHANGES(d->spec.piece = ZERO_PIECE_QUANTUM);
     CHANGES(d->params[1].count = d->params[1].shape[0] = 999);
     CHANGES(d->params[1].trainable = false);
@@ -550,6 +558,26 @@ START_TEST(golden_text)
 }
 END_TEST
 
+START_TEST(text_names_groups)
+{
+    text_t text = {0};
+    make_golden(2, 3, ZERO_FP32);
+    d->spec.groups[1] = d->spec.groups[0];
+    d->spec.group_count = 2;
+    zero_plan_t *plan = build();
+    zero_op_t *op = plan->programs[zero_plan_program(plan, ZERO_PROGRAM_ONLY, 0, -1)].ops;
+    while (op->kind != ZERO_OP_GATHER)
+        op++;
+    op->group = 1;
+    zero_plan_explain(plan, append, &text);
+    append(&text, "", 1);
+    ck_assert_ptr_nonnull(strstr(text.bytes, "\n  group 1 of 2 ranks, communicator shm\n"));
+    ck_assert_ptr_nonnull(strstr(text.bytes, ", group 1, receives "));
+    free(text.bytes);
+    zero_plan_destroy(plan);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("plan");
@@ -565,6 +593,7 @@ int main(void)
     tcase_add_test(tcase, large_worlds);
     tcase_add_test(tcase, hash_sees_every_declaration);
     tcase_add_test(tcase, golden_text);
+    tcase_add_test(tcase, text_names_groups);
     suite_add_tcase(suite, tcase);
     suite_add_tcase(suite, plan_errors_case());
     suite_add_tcase(suite, plan_offload_case());

@@ -39,7 +39,7 @@ static void random_declaration(uint64_t seed)
 {
     declare_random(&declaration, seed, 3, true);
     if (declaration.spec.world == 1 && seed % 4 != 0)
-        declaration.spec.world = 2;
+        declare_world(&declaration, 2);
 }
 
 /* ---- plans that are right --------------------------------------------------------------------------------------- */

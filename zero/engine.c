@@ -42,23 +42,25 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     e->config = *config;
     e->pass = e->any_unit = e->use_pass = -1;
     zero_spec_t *spec = &e->spec;
+    zero_comm_caps_t *caps = &spec->groups[0].caps;
     if (config->plan_world > 0) {
         e->world = config->plan_world;
         spec->device = config->device ? config->device->caps
                                       : (zero_device_caps_t){.name = "cpu", .host_memory = true, .page = ZERO_PAGE};
         bool host = spec->device.host_memory;
-        status = zero_comm_describe(e->world == 1 ? "self" : host ? "shm" : "nccl", e->world, NULL, &spec->comm, error);
+        status = zero_comm_describe(e->world == 1 ? "self" : host ? "shm" : "nccl", e->world, NULL, caps, error);
         if (status == ZERO_OK && e->world == 1 && !host)
-            status = zero_comm_staged_caps(&spec->comm, 1, 0, error);
+            status = zero_comm_staged_caps(caps, 1, 0, error);
         if (status != ZERO_OK)
             goto fail;
     } else {
         e->world = config->comm->size;
         e->rank = config->comm->rank;
-        spec->comm = config->comm->caps;
+        *caps = config->comm->caps;
         spec->device = config->device->caps;
     }
-    spec->world = e->world;
+    spec->world = spec->groups[0].size = e->world;
+    spec->group_count = 1;
     spec->channels = spec->device.asynchronous ? 2 : 1;
     spec->piece = ZERO_PIECE;
     zero_config_to_spec(config, spec);

@@ -57,12 +57,13 @@ static void follow(const zero_exec_t *x, zero_exec_course_t *c, const zero_exec_
     }
 }
 
-void zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op)
+zero_comm_t *zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op)
 {
     zero_exec_course_t *c = &x->courses[channel];
     zero_exec_tale_t *t = &c->tale;
+    c->comm = x->comms[op ? op->group : 0][channel];
     if (x->world == 1)
-        return;
+        return c->comm;
     t->cursor = op ? (int32_t)(op - x->plan->programs[t->program].ops) : -1;
     c->note.key = zero_splitmix64(t->digest ^ (uint64_t)(uint32_t)t->cursor);
     if (op && op->kind == ZERO_OP_EXCHANGE) { /* where the numbers that zero_set_step sets count */
@@ -71,16 +72,17 @@ void zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op)
         c->note.key = zero_splitmix64(c->note.key ^ zero_splitmix64((uint64_t)t->step) ^ (uint64_t)t->applied);
     }
     memcpy(c->note.words, t, sizeof *t);
-    x->channels[channel]->note = &c->note;
+    c->comm->note = &c->note;
+    return c->comm;
 }
 
-static zero_status_t differ(const zero_exec_t *x, int channel, zero_error_t *error);
+static zero_status_t differ(const zero_exec_t *x, const zero_exec_course_t *c, zero_error_t *error);
 
 zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_status_t status, zero_error_t *error)
 {
     zero_exec_course_t *c = &x->courses[channel];
     if (status != ZERO_OK || x->world == 1)
-        return status == ZERO_ERR_MISMATCH ? differ(x, channel, error) : status;
+        return status == ZERO_ERR_MISMATCH ? differ(x, c, error) : status;
     if (!compared)
         return ZERO_OK;
     /* All that was called until now is the same on every rank. */
@@ -98,8 +100,7 @@ zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_s
 static zero_status_t meet(zero_exec_t *x, zero_error_t *error)
 {
     char nothing = 0;
-    zero_comm_t *comm = x->channels[0];
-    zero_exec_note(x, 0, NULL);
+    zero_comm_t *comm = zero_exec_note(x, 0, NULL);
     return zero_exec_noted(x, 0, true, zero_control_exchange(comm, &nothing, &nothing, 0, error), error);
 }
 
@@ -315,10 +316,10 @@ static const char *advice(const zero_exec_t *x, const zero_exec_tale_t *const ta
 }
 
 /* The sentence about this rank and the one that the communicator found, in the order of their ranks. */
-static zero_status_t differ(const zero_exec_t *x, int channel, zero_error_t *error)
+static zero_status_t differ(const zero_exec_t *x, const zero_exec_course_t *c, zero_error_t *error)
 {
-    const zero_comm_t *comm = x->channels[channel];
-    const zero_exec_tale_t *own = &x->courses[channel].tale;
+    const zero_comm_t *comm = c->comm;
+    const zero_exec_tale_t *own = &c->tale;
     zero_exec_tale_t other;
     memcpy(&other, comm->other.note.words, sizeof other);
     if (comm->other.note.key == 0 || !makes_sense(x, &other) || !makes_sense(x, own))

@@ -42,7 +42,7 @@ uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor)
  * is room; with error NULL logs it. */
 static void add_cursors(const zero_exec_t *x, zero_error_t *error)
 {
-    const zero_comm_t *comm = x->channels[0];
+    const zero_comm_t *comm = x->comms[0][0];
     for (int r = 0; r < x->world; r++) {
         uint64_t word = zero_comm_progress(comm, r);
         int32_t program = (int32_t)(word >> WORD_CURSOR_BITS) & ((1 << WORD_PROGRAM_BITS) - 1),
@@ -83,8 +83,8 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
         add_cursors(x, failure);
     *error = *failure;
     zero_latch_publish(&x->failed);
-    if (error->status != ZERO_ERR_PEER && x->channel_count > 0)
-        zero_comm_abort(x->channels[0], error->text);
+    if (error->status != ZERO_ERR_PEER && x->comms[0][0])
+        zero_comm_abort(x->comms[0][0], error->text);
     /* Only now the caller's function, which may take its time, or wait for the thread that waits for the sentence
      * above. */
     zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step,
@@ -98,8 +98,8 @@ void zero_exec_abort(zero_exec_t *x, const char *sentence)
 {
     zero_error_t error;
     zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", x->rank, sentence);
-    if (zero_latch_set(&x->failed, &error) && x->channel_count > 0)
-        zero_comm_abort(x->channels[0], error.text);
+    if (zero_latch_set(&x->failed, &error) && x->comms[0][0])
+        zero_comm_abort(x->comms[0][0], error.text);
 }
 
 /* Buffers' addresses. A buffer of kind rings has none: rings are the communicator's. */
@@ -194,9 +194,10 @@ static zero_status_t attach(zero_exec_t *x, zero_error_t *error)
     zero_arena_t *arena = x->arenas[ZERO_TIER_DEVICE];
     uint64_t bytes = x->plan->arena_bytes[ZERO_TIER_DEVICE];
     zero_status_t status = ZERO_OK;
-    for (int c = 0; c < x->channel_count && arena && status == ZERO_OK; c++)
-        status = zero_exec_agree(
-            x->comm, zero_comm_attach(x->channels[c], x->device->ops->arena_base(arena), bytes, error), error);
+    for (int g = 0; g < x->plan->spec->group_count && arena; g++)
+        for (int c = 0; c < x->channel_count && status == ZERO_OK; c++)
+            status = zero_exec_agree(
+                x->comm, zero_comm_attach(x->comms[g][c], x->device->ops->arena_base(arena), bytes, error), error);
     return status;
 }
 
@@ -218,7 +219,8 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, cons
     x->rank = comm->rank;
     x->world = comm->size;
     x->program = -1;
-    for (int c = 0; c < ZERO_EXEC_CHANNELS; c++)
+    x->channel_count = plan->spec->channels;
+    for (int c = 0; c < ZERO_CHANNELS; c++)
         x->courses[c].tale.step = 1;
 
     if ((status = zero_exec_agree(comm, zero_flat_of(device, &x->flat, &local), &local)) != ZERO_OK)
@@ -229,9 +231,9 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, cons
         goto fail;
     if ((status = zero_exec_agree(comm, allocate(x, &local), &local)) != ZERO_OK)
         goto fail;
-    for (; x->channel_count < plan->spec->channels; x->channel_count++)
-        if ((status = zero_comm_split(comm, 0, x->rank, &x->channels[x->channel_count], &local)) != ZERO_OK)
-            break;
+    for (int g = 0; g < plan->spec->group_count; g++)
+        for (int c = 0; c < x->channel_count && status == ZERO_OK; c++)
+            status = zero_comm_split(comm, x->rank / plan->spec->groups[g].size, x->rank, &x->comms[g][c], &local);
     if ((status = zero_exec_agree(comm, status, &local)) != ZERO_OK)
         goto fail;
     if ((status = attach(x, &local)) != ZERO_OK)
@@ -252,7 +254,7 @@ void zero_exec_destroy(zero_exec_t *x)
     const zero_device_ops_t *device = x->device->ops;
     zero_error_t ignored;
     /* A drain that does not end in time aborts the ranks, and then what is still queued is dropped. */
-    if (x->channel_count > 0 && zero_exec_check(x, &ignored) == ZERO_OK)
+    if (x->comms[0][0] && zero_exec_check(x, &ignored) == ZERO_OK)
         zero_exec_sync(x, &ignored);
     for (int s = 0; s < ZERO_STREAM_COUNT; s++)
         if (x->streams[s])
@@ -262,8 +264,9 @@ void zero_exec_destroy(zero_exec_t *x)
             device->event_destroy(x->events[e]);
     if (x->exchanged)
         device->event_destroy(x->exchanged);
-    for (int c = 0; c < ZERO_EXEC_CHANNELS; c++)
-        zero_comm_destroy(x->channels[c]);
+    for (int g = 0; g < ZERO_MAX_GROUPS; g++)
+        for (int c = 0; c < ZERO_CHANNELS; c++)
+            zero_comm_destroy(x->comms[g][c]);
     zero_nvme_destroy(x->nvme);
     zero_exec_guard_destroy(x);
     for (int t = 0; t < ZERO_TIER_COUNT; t++)
@@ -294,7 +297,7 @@ zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_eve
 {
     const double piece = 0.05;
     double left = x->options.timeout_s;
-    zero_comm_t *comm = x->channel_count > 0 ? x->channels[0] : NULL;
+    zero_comm_t *comm = x->comms[0][0];
     for (;;) {
         double bound = x->device->caps.launches && comm && left > piece ? piece : left;
         zero_status_t status =
@@ -393,13 +396,20 @@ static zero_status_t wait_exchanged(zero_exec_t *x, zero_error_t *error)
     return status;
 }
 
+static uint64_t counted(const zero_exec_t *x, zero_exec_count_t which)
+{
+    uint64_t sum = 0;
+    for (int s = 0; s < ZERO_STREAM_COUNT; s++)
+        sum += atomic_load_explicit(&x->counts[s][which], memory_order_relaxed);
+    return sum;
+}
+
 zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t *error)
 {
     zero_status_t status = wait_exchanged(x, error);
     if (status != ZERO_OK)
         return status;
     const zero_exec_scalars_t *s = x->scalars;
-    uint64_t comm_ns = 0, kernel_ns = 0;
     stats->step = s->step;
     stats->skipped = s->skipped;
     stats->applied = s->apply;
@@ -407,22 +417,14 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
     stats->clip_factor = s->clip_factor;
     stats->signals = s->signals;
     stats->not_finite = s->not_finite > 0 ? x->plan->spec->units[s->not_finite - 1].name : NULL;
-    stats->traffic = (zero_traffic_t){
-        .to_host = atomic_load_explicit(&x->moved[ZERO_MOVED_TO_HOST], memory_order_relaxed),
-        .to_device = atomic_load_explicit(&x->moved[ZERO_MOVED_TO_DEVICE], memory_order_relaxed),
-        .read = atomic_load_explicit(&x->moved[ZERO_MOVED_READ], memory_order_relaxed),
-        .written = atomic_load_explicit(&x->moved[ZERO_MOVED_WRITTEN], memory_order_relaxed),
-    };
-    for (int c = 0; c < x->channel_count; c++) {
-        stats->traffic.gathered += atomic_load_explicit(&x->gathered[c], memory_order_relaxed);
-        stats->traffic.reduced += atomic_load_explicit(&x->reduced[c], memory_order_relaxed);
-    }
-    for (int t = 0; t < ZERO_STREAM_COUNT; t++) {
-        comm_ns += atomic_load_explicit(&x->clocks[t].comm_ns, memory_order_relaxed);
-        kernel_ns += atomic_load_explicit(&x->clocks[t].kernel_ns, memory_order_relaxed);
-    }
-    stats->comm_seconds = 1e-9 * (double)comm_ns;
-    stats->kernel_seconds = 1e-9 * (double)kernel_ns;
+    stats->traffic = (zero_traffic_t){.gathered = counted(x, ZERO_COUNT_GATHERED),
+                                      .reduced = counted(x, ZERO_COUNT_REDUCED),
+                                      .to_host = counted(x, ZERO_COUNT_TO_HOST),
+                                      .to_device = counted(x, ZERO_COUNT_TO_DEVICE),
+                                      .read = counted(x, ZERO_COUNT_READ),
+                                      .written = counted(x, ZERO_COUNT_WRITTEN)};
+    stats->comm_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_COMM_NS);
+    stats->kernel_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_KERNEL_NS);
     return ZERO_OK;
 }
 
@@ -449,14 +451,13 @@ zero_status_t zero_exec_exchange(zero_exec_t *x, const void *send, void *recv, u
     /* The reductions' channel is free once their stream has run dry: every rank gets there with the same calls behind
      * it. */
     int channel = x->channel_count - 1;
-    zero_comm_t *comm = x->channels[channel];
     zero_error_t local = {0};
     zero_status_t status = zero_exec_check(x, error);
     if (status != ZERO_OK)
         return status;
     if ((status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_REDUCE], NULL, &local)) != ZERO_OK)
         return failed_outside(x, status, &local, error);
-    zero_exec_note(x, channel, NULL);
+    zero_comm_t *comm = zero_exec_note(x, channel, NULL);
     status = zero_exec_noted(x, channel, true, zero_control_exchange(comm, send, recv, bytes, &local), &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }

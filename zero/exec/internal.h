@@ -8,8 +8,6 @@
 
 #include <stdatomic.h>
 
-/* Gathers and reductions run side by side on an asynchronous device, each kind on a communicator of its own. */
-enum { ZERO_EXEC_CHANNELS = 2 };
 /* The most values of zero_exec_sum. */
 enum { ZERO_EXEC_SUM = 64 };
 
@@ -35,6 +33,7 @@ typedef struct zero_exec_course {
     zero_comm_note_t note;
     zero_exec_tale_t tale;
     bool met, stepped; /* the ranks have agreed in the call on its way; it is a step's */
+    zero_comm_t *comm; /* of the last collective */
 } zero_exec_course_t;
 
 /* Calls that streams may have yet to read. */
@@ -62,16 +61,21 @@ enum { ZERO_EXEC_TRANSFERS = 8 };
 /* What happened to a use of the running program. */
 typedef enum zero_use_state { ZERO_USE_AHEAD = 0, ZERO_USE_OPEN, ZERO_USE_DONE, ZERO_USE_PASSED_OVER } zero_use_state_t;
 
-/* Bytes between tiers. */
-enum { ZERO_MOVED_TO_HOST = 0, ZERO_MOVED_TO_DEVICE, ZERO_MOVED_READ, ZERO_MOVED_WRITTEN, ZERO_MOVED_COUNT };
-
 /* What closes memory to the caller, see guard.c. */
 typedef struct zero_exec_guard zero_exec_guard_t;
 
-/* Time spent on a stream's thread; each is written by one thread. */
-typedef struct zero_exec_clock {
-    _Atomic uint64_t comm_ns, kernel_ns;
-} zero_exec_clock_t;
+/* What is counted of each stream: time on its thread, and bytes. */
+typedef enum zero_exec_count {
+    ZERO_COUNT_COMM_NS = 0,
+    ZERO_COUNT_KERNEL_NS,
+    ZERO_COUNT_GATHERED,
+    ZERO_COUNT_REDUCED,
+    ZERO_COUNT_TO_HOST,
+    ZERO_COUNT_TO_DEVICE,
+    ZERO_COUNT_READ,
+    ZERO_COUNT_WRITTEN,
+    ZERO_COUNTS
+} zero_exec_count_t;
 
 struct zero_exec {
     const zero_plan_t *plan;
@@ -88,8 +92,8 @@ struct zero_exec {
     zero_stream_t *streams[ZERO_STREAM_COUNT];
     zero_event_t **events; /* plan->event_count */
     zero_event_t *exchanged;
-    zero_comm_t *channels[ZERO_EXEC_CHANNELS];
-    int channel_count;
+    zero_comm_t *comms[ZERO_MAX_GROUPS][ZERO_CHANNELS]; /* [0][0]: also of failures and of what ranks tell */
+    int channel_count;        /* of each group; where it is 1, gathers and all else share it */
     char **base;              /* plan->buffer_count: addresses; NULL on nvme */
     double *addends;          /* (world, ZERO_EXEC_SUM) */
     zero_exec_guard_t *guard; /* NULL: all memory is open */
@@ -108,19 +112,16 @@ struct zero_exec {
     /* Calls: the calling thread's, which streams follow (calls.c). */
     zero_exec_call_t calls[ZERO_EXEC_CALLS];
     uint64_t called;
-    zero_exec_course_t courses[ZERO_EXEC_CHANNELS];
-    _Atomic uint64_t followed[ZERO_EXEC_CHANNELS];
+    zero_exec_course_t courses[ZERO_CHANNELS];
+    _Atomic uint64_t followed[ZERO_CHANNELS];
 
     /* What EXCHANGE sends: staged by the calling thread when it issues it, which is ordered after the exchange before.
      */
     double rate;
     uint32_t signals;
 
-    _Atomic int64_t step; /* steps taken, for sentences */
-    zero_exec_clock_t clocks[ZERO_STREAM_COUNT];
-    _Atomic uint64_t gathered[ZERO_EXEC_CHANNELS],
-        reduced[ZERO_EXEC_CHANNELS];          /* the channels' counters after their last collective */
-    _Atomic uint64_t moved[ZERO_MOVED_COUNT]; /* each is one stream's */
+    _Atomic int64_t step;                                    /* steps taken, for sentences */
+    _Atomic uint64_t counts[ZERO_STREAM_COUNT][ZERO_COUNTS]; /* each row is written by one thread */
 
     zero_latch_t failed;
 };
@@ -129,8 +130,8 @@ struct zero_exec {
 uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor);
 
 /* The next collective of a channel is this operation, or with op NULL one of a call that is no program; on the thread
- * that runs it. */
-void zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op);
+ * that runs it. Returns the communicator that it is on. */
+zero_comm_t *zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op);
 /* It came to this status, which is returned: where ranks differ, with what each was doing. compared: it is one that
  * compares. */
 zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_status_t status, zero_error_t *error);

@@ -91,12 +91,13 @@ zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_erro
         }
     /* The rings of the other ranks of this node are mapped here too, and so are part of this process's resident bytes.
      * They are theirs to count: neither a kind of this rank nor external. */
-    for (int c = 0; c < x->channel_count; c++) {
-        uint64_t own, others;
-        zero_comm_resident(x->channels[c], &own, &others);
-        memory->bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS] += own;
-        counted += own + others;
-    }
+    for (int g = 0; g < plan->spec->group_count; g++)
+        for (int c = 0; c < x->channel_count; c++) {
+            uint64_t own, others;
+            zero_comm_resident(x->comms[g][c], &own, &others);
+            memory->bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS] += own;
+            counted += own + others;
+        }
     zero_status_t status = process_resident(&process, error);
     if (status != ZERO_OK)
         return status;

@@ -20,6 +20,13 @@ static char *operand(const zero_exec_t *x, const zero_op_t *op, int32_t buffer, 
     return x->base[buffer] + zero_plan_span(x->plan, x->rank, buffer, own, op->part).offset;
 }
 
+/* On the stream's own thread. */
+static void count(zero_exec_t *x, int stream, zero_exec_count_t which, uint64_t more)
+{
+    _Atomic uint64_t *total = &x->counts[stream][which];
+    atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + more, memory_order_relaxed);
+}
+
 static int channel_of(const zero_exec_t *x, const zero_op_t *op)
 {
     return op->stream == ZERO_STREAM_GATHER ? 0 : x->channel_count - 1;
@@ -28,16 +35,16 @@ static int channel_of(const zero_exec_t *x, const zero_op_t *op)
 static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
 {
     int channel = channel_of(x, op);
-    zero_comm_t *comm = x->channels[channel];
+    zero_comm_t *comm = zero_exec_note(x, channel, op);
+    uint64_t received = comm->bytes_received, reduced = comm->bytes_reduced;
     const zero_format_t *format = &x->plan->buffers[op->dst].format;
     void *dst = operand(x, op, op->dst, op->dst_own), *src = operand(x, op, op->src, op->src_own);
-    zero_exec_note(x, channel, op);
     zero_status_t status =
         op->kind == ZERO_OP_GATHER
             ? zero_comm_all_gather(comm, src, dst, zero_format_bytes(format, op->count), native, error)
             : zero_comm_reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
-    atomic_store_explicit(&x->gathered[channel], comm->bytes_received, memory_order_relaxed);
-    atomic_store_explicit(&x->reduced[channel], comm->bytes_reduced, memory_order_relaxed);
+    count(x, op->stream, ZERO_COUNT_GATHERED, comm->bytes_received - received);
+    count(x, op->stream, ZERO_COUNT_REDUCED, comm->bytes_reduced - reduced);
     return zero_exec_noted(x, channel, !comm->uncompared, status, error);
 }
 
@@ -47,7 +54,7 @@ static zero_status_t settle(zero_exec_t *x, void *native, zero_error_t *error)
 {
     zero_status_t status = native ? x->device->ops->finish(x->device, native, x->options.timeout_s, error) : ZERO_OK;
     /* Collectives that were aborted are over, too. */
-    return status == ZERO_OK && x->device->caps.launches ? zero_comm_check(x->channels[0], error) : status;
+    return status == ZERO_OK && x->device->caps.launches ? zero_comm_check(x->comms[0][0], error) : status;
 }
 
 /* 1 + the unit of the first norm that is not finite; 0: each is finite, and only their sum is not. Programs take norms
@@ -74,15 +81,13 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     double *mine = rows + (size_t)x->rank * (size_t)width;
     zero_exec_scalars_t *s = x->scalars;
     int channel = channel_of(x, op);
-    zero_comm_t *comm = x->channels[channel];
-
     zero_status_t status = settle(x, native, error);
     if (status != ZERO_OK)
         return status;
     memcpy(mine, x->base[plan->norms], (size_t)segments * sizeof *mine);
     mine[segments] = x->rate;
     mine[segments + 1] = x->signals;
-    zero_exec_note(x, channel, op);
+    zero_comm_t *comm = zero_exec_note(x, channel, op);
     status = zero_exec_noted(x, channel, true,
                              zero_control_exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error), error);
     if (status != ZERO_OK)
@@ -233,12 +238,6 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
     return ZERO_OK;
 }
 
-static void moved(zero_exec_t *x, int which, uint64_t bytes)
-{
-    atomic_store_explicit(&x->moved[which], atomic_load_explicit(&x->moved[which], memory_order_relaxed) + bytes,
-                          memory_order_relaxed);
-}
-
 /* A norm that goes on, which only the host's do, adds its blocks to the sum of those before, so that wherever it is
  * cut it has the same bits. */
 static void norm(zero_exec_t *x, const zero_op_t *op, const void *src, zero_dtype_t dtype, void *native)
@@ -273,8 +272,8 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     case ZERO_OP_COPY:
         flat->copy(dst, src, zero_format_bytes(to, op->count), threads, native);
         if (op->bytes > 0)
-            moved(x, plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_MOVED_TO_HOST : ZERO_MOVED_TO_DEVICE,
-                  op->bytes);
+            count(x, op->stream,
+                  plan->buffers[op->dst].tier == ZERO_TIER_HOST ? ZERO_COUNT_TO_HOST : ZERO_COUNT_TO_DEVICE, op->bytes);
         return ZERO_OK;
     case ZERO_OP_CAST:
         flat->cast(dst, to->dtype, src, from->dtype, op->count, threads, native);
@@ -292,7 +291,7 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     case ZERO_OP_WRITE:
         status = settle(x, native, error);
         if (status == ZERO_OK && (status = zero_exec_move(x, op, error)) == ZERO_OK)
-            moved(x, op->kind == ZERO_OP_READ ? ZERO_MOVED_READ : ZERO_MOVED_WRITTEN, op->bytes);
+            count(x, op->stream, op->kind == ZERO_OP_READ ? ZERO_COUNT_READ : ZERO_COUNT_WRITTEN, op->bytes);
         return status;
     case ZERO_OP_UPDATE:
         return update(x, op, flat, native, error);
@@ -306,7 +305,6 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
 {
     zero_exec_t *x = ctx;
     const zero_op_t *op = arg;
-    zero_exec_clock_t *clock = &x->clocks[op->stream];
     bool collects = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
     uint64_t start = zero_exec_now();
     zero_error_t local; /* large, and written only where something fails */
@@ -318,9 +316,8 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
                                                 : kernel(x, op, native, &local);
     if (status == ZERO_OK && x->guard)
         status = zero_exec_guard_op(x, op, false, &local);
-    uint64_t spent = zero_exec_now() - start;
-    _Atomic uint64_t *total = collects || op->kind == ZERO_OP_EXCHANGE ? &clock->comm_ns : &clock->kernel_ns;
-    atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + spent, memory_order_relaxed);
+    count(x, op->stream, collects || op->kind == ZERO_OP_EXCHANGE ? ZERO_COUNT_COMM_NS : ZERO_COUNT_KERNEL_NS,
+          zero_exec_now() - start);
     if (status == ZERO_OK)
         return ZERO_OK;
     local.status = status;

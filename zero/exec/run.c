@@ -53,7 +53,7 @@ static zero_status_t run_one(zero_exec_t *x, const zero_op_t *op, zero_error_t *
 /* Leaves word of the cursor for the other ranks: zero_exec_failed() reads it. */
 static void tell(zero_exec_t *x)
 {
-    zero_comm_t *comm = x->channels[0];
+    zero_comm_t *comm = x->comms[0][0];
     zero_comm_publish(comm, zero_exec_word(x, x->program, x->cursor));
 }
 

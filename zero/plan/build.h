@@ -91,6 +91,8 @@ static inline uint64_t zero_build_align(const zero_spec_t *spec, zero_tier_t tie
 /* Appends a buffer of elements in this format (overflow: ZERO_ERR_MEMORY). *out is its index. */
 zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind,
                                 zero_tier_t tier, zero_format_t format, int64_t elements, int32_t *out);
+/* Refuses groups of ranks that cannot be planned with. */
+zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *error);
 /* The segment has so many elements: rounded up, so that slices are whole and aligned. False: too many. */
 bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_t elements);
 /* Whether the buffer holds the whole segment (its own slice is then a part of it). */

@@ -151,7 +151,7 @@ static zero_status_t check_parts(const zero_checker_t *c)
 static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
-    if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->group != 0 || op->unit < -1 ||
+    if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->unit < -1 ||
         op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 ||
         op->part >= plan->part_count + plan->piece_count ||
         (op->kind == ZERO_OP_UPDATE && op->part >= plan->part_count) || op->src < -1 || op->src >= plan->buffer_count ||
@@ -159,6 +159,10 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         return zero_check_fail(c, "a number of it is out of range");
     if (op->program != (int32_t)(c->program - plan->programs))
         return zero_check_fail(c, "it says that it is in program %d", op->program);
+    bool collective = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
+    if (op->group != 0 && (!collective || op->group >= plan->spec->group_count))
+        return zero_check_fail(c, "it is of group %d: there are %d, and only collectives are of others than the first",
+                               op->group, plan->spec->group_count);
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_RECORD:
     case ZERO_OP_WAIT:
@@ -192,12 +196,15 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
             return zero_check_fail(c, "it takes the own slice of a part that is counted from the segment");
         count = zero_check_span(c, buffers[i], own[i], op->part).count;
     }
-    bool collective = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
     if (op->kind == ZERO_OP_GATHER)
         count = plan->segments[op->segment].slice;
     if (op->count != count)
         return zero_check_fail(c, "it counts %lld elements; its operand has %lld", (long long)op->count,
                                (long long)count);
+    if (collective &&
+        plan->segments[op->segment].slice * plan->spec->groups[op->group].size != plan->segments[op->segment].elements)
+        return zero_check_fail(c, "its group of %d ranks does not have all slices of the segment",
+                               plan->spec->groups[op->group].size);
     if (collective && op->stream != ZERO_STREAM_GATHER && op->stream != ZERO_STREAM_REDUCE)
         return zero_check_fail(c, "it communicates on a stream without a communicator");
     bool computes = collective || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
@@ -283,6 +290,8 @@ static zero_status_t check_numbers(zero_checker_t *c)
         plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) <
             (uint64_t)plan->spec->world)
         return zero_check_fail(c, "a staging buffer is too small");
+    if (plan->spec->groups[0].size != plan->spec->world)
+        return zero_check_fail(c, "the ranks of the first group, which exchange norms, are not the world");
     if ((status = check_segments(c)) != ZERO_OK || (status = check_parts(c)) != ZERO_OK ||
         (status = check_layout(c)) != ZERO_OK)
         return status;

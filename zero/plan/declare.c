@@ -65,17 +65,14 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
     if (spec->piece < 1 || spec->piece % ZERO_PIECE_QUANTUM != 0)
         return zero_fail(error, ZERO_ERR_ARG, "a piece has %lld elements; it has a multiple of %d",
                          (long long)spec->piece, ZERO_PIECE_QUANTUM);
-    if (spec->channels < 1)
-        return zero_fail(error, ZERO_ERR_ARG, "the engine has %d channels; it has at least 1", spec->channels);
+    if (spec->channels < 1 || spec->channels > ZERO_CHANNELS)
+        return zero_fail(error, ZERO_ERR_ARG, "the engine has %d channels; it has 1 to %d", spec->channels,
+                         ZERO_CHANNELS);
     if (spec->world > 1 && spec->device.asynchronous && spec->channels < 2)
         return zero_fail(
             error, ZERO_ERR_ARG,
             "a device with asynchronous streams needs 2 channels, one for each stream of collectives; found 1");
-    if (spec->world > 1 && !spec->comm.in_place)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "config.comm is '%s', which cannot gather and reduce in place, as the plan needs it",
-                         spec->comm.name);
-    return ZERO_OK;
+    return zero_build_check_groups(spec, error);
 }
 
 static zero_status_t check_params(zero_builder_t *b)

@@ -45,8 +45,10 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
     print(o, "\n");
     print(o, "  micro-steps at most %d, reduced %s\n", spec->micro_steps,
           spec->reduce == ZERO_REDUCE_EVERY ? "every micro-step" : "once a step");
-    print(o, "  communicator %s, %d channel%s; device %s\n", spec->comm.name, spec->channels,
+    print(o, "  communicator %s, %d channel%s; device %s\n", spec->groups[0].caps.name, spec->channels,
           spec->channels == 1 ? "" : "s", spec->device.name);
+    for (int g = 1; g < spec->group_count; g++)
+        print(o, "  group %d of %d ranks, communicator %s\n", g, spec->groups[g].size, spec->groups[g].caps.name);
 }
 
 static void explain_units(const out_t *o, const zero_plan_t *plan)
@@ -171,6 +173,8 @@ static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t 
         print(o, ", %s %d", op->part < plan->part_count ? "part" : "piece",
               op->part - first_of(plan, op->segment, op->part));
     print(o, ", %lld", (long long)op->count);
+    if (op->group > 0)
+        print(o, ", group %d", op->group);
     if (op->bytes > 0)
         print(o, ", %s %llu bytes",
               op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE ? "moves" : "receives",

@@ -66,8 +66,12 @@ void zero_build_hash(zero_builder_t *b)
     zero_hash_word(&hash, (uint64_t)spec->state.count);
     for (int i = 0; i < spec->state.count; i++)
         add_format(&hash, &spec->state.format[i]);
-    zero_hash_text(&hash, spec->comm.name);
-    zero_hash_word(&hash, spec->comm.ring_bytes);
+    for (int g = 0; g < spec->group_count; g++) {
+        if (g > 0) /* the first is the world */
+            zero_hash_word(&hash, (uint64_t)spec->groups[g].size);
+        zero_hash_text(&hash, spec->groups[g].caps.name);
+        zero_hash_word(&hash, spec->groups[g].caps.ring_bytes);
+    }
     zero_hash_text(&hash, spec->device.name);
     zero_hash_word(&hash, zero_spec_hash_params(spec));
     zero_hash_word(&hash, zero_spec_hash_passes(spec));

@@ -67,9 +67,13 @@ zero_status_t zero_build_layout(zero_builder_t *b)
     for (int tier = 0; tier < ZERO_TIER_COUNT; tier++)
         if ((status = place_tier(b, (zero_tier_t)tier)) != ZERO_OK)
             return status;
-    if (b->spec->world > 1 && !zero_mul_u64((uint64_t)b->spec->channels, b->spec->comm.ring_bytes,
-                                            &plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS]))
-        return zero_fail(b->error, ZERO_ERR_MEMORY, "%d channels with rings of %llu bytes are too big",
-                         b->spec->channels, (unsigned long long)b->spec->comm.ring_bytes);
+    uint64_t *rings = &plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS], bytes;
+    for (int g = 0; g < b->spec->group_count; g++) {
+        const zero_spec_group_t *group = &b->spec->groups[g];
+        if (group->size > 1 && (!zero_mul_u64((uint64_t)b->spec->channels, group->caps.ring_bytes, &bytes) ||
+                                !zero_add_u64(*rings, bytes, rings)))
+            return zero_fail(b->error, ZERO_ERR_MEMORY, "%d channels with rings of %llu bytes are too big",
+                             b->spec->channels, (unsigned long long)group->caps.ring_bytes);
+    }
     return ZERO_OK;
 }

@@ -53,6 +53,15 @@ typedef struct zero_spec_state {
     zero_format_t format[ZERO_MAX_STATES]; /* ZERO_ALIGN_ELEMENTS is a multiple of its block */
 } zero_spec_state_t;
 
+/* Ranks that communicate by themselves: so many neighbours, and their communicators' capabilities. */
+typedef struct zero_spec_group {
+    int size;
+    zero_comm_caps_t caps;
+} zero_spec_group_t;
+enum { ZERO_MAX_GROUPS = 8 };
+/* Communicators that a group has at most: one for gathers, and one for all else, which may run beside them. */
+enum { ZERO_CHANNELS = 2 };
+
 typedef struct zero_spec {
     int world;
     zero_row_t parameters, gradients, optimizer;
@@ -67,8 +76,9 @@ typedef struct zero_spec {
     bool guard;           /* buffers of the device tier share no pages of memory, so that each can be protected */
     double offload_ratio; /* share of the optimizer state that lies on its row's tier where that is not the device */
     uint64_t options;     /* a hash of the options that members of this struct are copies of */
-    zero_comm_caps_t comm;
-    int channels; /* independent communicators that the engine makes: 1 where the device is not asynchronous */
+    zero_spec_group_t groups[ZERO_MAX_GROUPS]; /* the first is the world: it shares segments and sums up norms */
+    int group_count;
+    int channels; /* of each group: 1 where the device is not asynchronous */
     zero_device_caps_t device;
     zero_spec_unit_t *units;
     int32_t unit_count;
@@ -229,7 +239,7 @@ const char *zero_op_name(zero_op_kind_t kind);
 typedef struct zero_op {
     uint8_t kind, stream;
     uint8_t src_own, dst_own;
-    uint8_t group;               /* 0: the shard group (today the world) */
+    uint8_t group;               /* collectives, EXCHANGE: of spec->groups; else 0 */
     uint8_t flags;               /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_GOES_ON */
     int32_t unit, segment, part; /* -1: none */
     int32_t use;                 /* USE, RELEASE: index in the pass; else the use that it serves, or -1 */
@@ -283,7 +293,8 @@ typedef struct zero_plan {
     uint64_t arena_bytes[ZERO_TIER_COUNT];     /* what is reserved at commit */
     uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT]; /* each kind is one page-aligned range of the arena */
     uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* page multiples. RINGS: outside the arena, on the host
-                                                             * tier,  channels * comm.ring_bytes, 0 for one rank */
+                                                             * tier, channels * ring_bytes of each group of
+                                                             * several ranks */
     uint64_t hash; /* of all that ranks must agree on: declarations, table, programs, layout */
 } zero_plan_t;
 
@@ -296,7 +307,7 @@ static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffe
     return at;
 }
 
-/* Ranks that hold the same elements, of which each owns a slice. */
+/* Ranks that hold the same elements, of which each owns a slice: those of the first group. */
 int zero_plan_copies(const zero_spec_t *spec);
 /* Whether there is more than one such rank. */
 static inline bool zero_plan_is_shared(const zero_segment_t *segment)

@@ -1,11 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* slices.c - which elements of a segment a rank owns, and where an operand lies. The one file that knows how slices
- * follow from ranks: the rest of the builder, the executor and the engine ask it. */
+/* slices.c - which ranks share a segment, which elements each owns, and where an operand lies. The one file that knows
+ * how slices follow from ranks: the rest of the builder, the executor and the engine ask it. */
 #include "zero/plan/build.h"
+
+zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *error)
+{
+    if (spec->group_count < 1 || spec->group_count > ZERO_MAX_GROUPS)
+        return zero_fail(error, ZERO_ERR_ARG, "the plan has %d groups of ranks; it has 1 to %d", spec->group_count,
+                         ZERO_MAX_GROUPS);
+    for (int g = 0; g < spec->group_count; g++) {
+        const zero_spec_group_t *group = &spec->groups[g];
+        if (group->size < 1 || spec->world % group->size != 0)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "group %d has %d ranks, which does not divide the %d ranks of the plan", g, group->size,
+                             spec->world);
+        if (group->size > 1 && !group->caps.in_place)
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                             "config.comm is '%s', which cannot gather and reduce in place, as the plan needs it",
+                             group->caps.name);
+    }
+    if (spec->groups[0].size != spec->world)
+        return zero_fail(error, ZERO_ERR_ARG, "segments are shared by %d of %d ranks: the first group is all ranks",
+                         spec->groups[0].size, spec->world);
+    return ZERO_OK;
+}
 
 int zero_plan_copies(const zero_spec_t *spec)
 {
-    return spec->world;
+    return spec->groups[0].size;
 }
 
 bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_t elements)

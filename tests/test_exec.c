@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_exec.c - the executor alone, on plans that were changed by hand. */
+#include "tests/declare.h"
+#include "tests/ranks.h"
+#include "zero/exec/internal.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TRY(call)                                                          \
+    do {                                                                   \
+        if ((call) != ZERO_OK) {                                           \
+            fprintf(stderr, "rank %d: %s: %s\n", rank, #call, error.text); \
+            return 1;                                                      \
+        }                                                                  \
+    } while (0)
+#define EXPECT(condition)                                                                  \
+    do {                                                                                   \
+        if (!(condition)) {                                                                \
+            fprintf(stderr, "rank %d: line %d: not so: %s\n", rank, __LINE__, #condition); \
+            return 1;                                                                      \
+        }                                                                                  \
+    } while (0)
+
+static declare_t declared;
+
+/* Gathers of the first unit are the second group's, which has all ranks too; those of the second unit stay the first
+ * group's. */
+static int groups_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
+{
+    declare_t *d = &declared;
+    zero_error_t error = {.text = ""};
+    zero_comm_t *comm;
+    zero_device_t *device;
+    zero_plan_t *plan;
+    zero_exec_t *x;
+    zero_stats_t stats;
+    (void)arg;
+    TRY(zero_comm_shm(&comm, bootstrap, NULL, &error));
+    TRY(zero_device_cpu(&device, NULL, &error));
+    declare_init(d, world);
+    declare_stage(d, 3);
+    declare_chain(d, 2, 1000, ZERO_FP32);
+    int32_t any = declare_pass(d, ZERO_PASS_ANY_ORDER);
+    d->spec.device = device->caps;
+    d->spec.channels = 1;
+    d->spec.groups[0].caps = comm->caps;
+    d->spec.groups[1] = d->spec.groups[0];
+    d->spec.group_count = 2;
+    TRY(zero_plan_build(&plan, &d->spec, &error));
+    int32_t programs[] = {zero_plan_program(plan, ZERO_PROGRAM_ANY, any, 0),
+                          zero_plan_program(plan, ZERO_PROGRAM_ANY, any, 1)};
+    zero_program_t *first = &plan->programs[programs[0]];
+    for (int32_t i = 0; i < first->op_count; i++)
+        first->ops[i].group = first->ops[i].kind == ZERO_OP_GATHER;
+    TRY(zero_plan_check(plan, &error));
+    zero_exec_options_t options = {.timeout_s = 30, .grad_scale = 1};
+    TRY(zero_exec_create(&x, plan, device, comm, &options, &error));
+    for (int u = 0; u < 2; u++) {
+        const zero_segment_t *s = &plan->segments[u];
+        uint64_t bytes = (uint64_t)s->slice * sizeof(float);
+        float *slice = malloc(bytes);
+        for (int64_t i = 0; slice && i < s->slice; i++)
+            slice[i] = (float)(1 + 10 * u + rank);
+        TRY(zero_exec_write(x, s->buffer[ZERO_ROLE_PARAM_SHARD], 0, slice, bytes, &error));
+        free(slice);
+        TRY(zero_exec_begin(x, programs[u], &error));
+        TRY(zero_exec_use(x, u, &error));
+        const float *param = zero_exec_address(x, s->buffer[ZERO_ROLE_PARAM]);
+        for (int64_t i = 0; i < s->elements; i++)
+            EXPECT(param[i] == (float)(1 + 10 * u + zero_plan_owner(plan, u, i)));
+        TRY(zero_exec_release(x, u, &error));
+        TRY(zero_exec_end(x, &error));
+        for (int g = 0; g < 2; g++)
+            EXPECT(x->comms[g][0]->bytes_received == (g == 1 || u == 1 ? (uint64_t)(world - 1) * bytes : 0));
+        TRY(zero_exec_stats(x, &stats, &error));
+        EXPECT(stats.traffic.gathered == (uint64_t)(u + 1) * (uint64_t)(world - 1) * bytes);
+    }
+    zero_exec_destroy(x);
+    zero_plan_destroy(plan);
+    zero_device_destroy(device);
+    zero_comm_destroy(comm);
+    return 0;
+}
+
+START_TEST(groups_have_their_own_communicators)
+{
+    ck_assert_int_eq(ranks_run(2 + _i, 60, groups_rank, NULL), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("exec");
+    TCase *tcase = tcase_create("groups");
+    tcase_set_timeout(tcase, 120);
+    tcase_add_loop_test(tcase, groups_have_their_own_communicators, 0, 2);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
