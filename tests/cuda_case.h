@@ -4,6 +4,7 @@
 #ifndef ZERO_TESTS_CUDA_CASE_H
 #define ZERO_TESTS_CUDA_CASE_H
 
+#include "tests/emulator/include/cuda.h"
 #include "tests/emulator/include/cuda_runtime_api.h"
 #include "zero/device/device.h"
 

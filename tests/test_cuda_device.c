@@ -6,7 +6,10 @@
 #include "tests/emulated.h"
 #include "zero/device/host.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
+#include <time.h>
 
 /* ---- which GPUs ------------------------------------------------------------------------------------------------- */
 
@@ -100,24 +103,34 @@ END_TEST
 
 /* ---- arenas ----------------------------------------------------------------------------------------------------- */
 
+enum { DEVICE, SHAREABLE, HOST, PLACES };
+
+static zero_status_t create(zero_device_t *d, int place, uint64_t bytes, zero_arena_t **a, zero_error_t *error)
+{
+    return place == SHAREABLE
+               ? d->ops->arena_create_shareable(d, bytes, a, error)
+               : d->ops->arena_create(d, place == HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE, bytes, a, error);
+}
+
 START_TEST(arena_is_resident_zero_and_exact)
 {
     static const uint64_t sizes[] = {1, 4095, 4097, 1000000, (2 << 20) + 1, 9 << 20};
     cuda_emulate(0, NULL, NULL);
     zero_device_t *d = cuda_device(0, NULL);
-    for (int i = 0; i < 2 * (int)(sizeof sizes / sizeof *sizes); i++) {
-        zero_tier_t tier = i & 1 ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
-        uint64_t bytes = sizes[i / 2], before = 0, during = 0, after = 0, resident = 0;
+    for (int i = 0; i < PLACES * LENGTH(sizes); i++) {
+        int place = i % PLACES;
+        uint64_t bytes = sizes[i / PLACES], before = 0, during = 0, after = 0, resident = 0;
         zero_arena_t *a;
         OK(d->ops->available(d, ZERO_TIER_DEVICE, &before, error));
-        unsigned char *p = cuda_arena(d, tier, bytes, &a), *seen = malloc(bytes), any = 0;
+        OK(create(d, place, bytes, &a, error));
+        unsigned char *p = d->ops->arena_base(a), *seen = malloc(bytes), any = 0;
         ck_assert_uint_eq((uintptr_t)p % ZERO_ALIGN_BYTES, 0);
         OK(d->ops->arena_resident(a, 0, bytes, &resident, error));
         ck_assert_uint_eq(resident, bytes);
         OK(d->ops->arena_resident(a, bytes / 3, bytes - bytes / 3, &resident, error));
         ck_assert_uint_eq(resident, bytes - bytes / 3);
         ck_assert(d->ops->arena_resident(a, bytes, 1, &resident, &cuda_why) == ZERO_ERR_ARG);
-        if (tier == ZERO_TIER_HOST)
+        if (place == HOST)
             memcpy(seen, p, bytes); /* the host's */
         else
             cuda_read_back(d, seen, p, bytes);
@@ -126,10 +139,10 @@ START_TEST(arena_is_resident_zero_and_exact)
         ck_assert_int_eq(any, 0);
         /* The GPU's memory is taken by the device tier alone, and given back. */
         OK(d->ops->available(d, ZERO_TIER_DEVICE, &during, error));
-        if (tier == ZERO_TIER_DEVICE)
-            ck_assert_uint_ge(before - during, bytes);
-        else
+        if (place == HOST)
             ck_assert_uint_eq(before, during);
+        else
+            ck_assert_uint_ge(before - during, bytes);
         d->ops->arena_destroy(a);
         OK(d->ops->available(d, ZERO_TIER_DEVICE, &after, error));
         ck_assert_uint_eq(before, after);
@@ -174,6 +187,11 @@ START_TEST(arena_refuses_what_does_not_fit)
     cuda_says("33554432 bytes free of 67108864");
     d->ops->arena_destroy(half);
     ck_assert(d->ops->arena_create(d, ZERO_TIER_DEVICE, UINT64_MAX, &a, &cuda_why) == ZERO_ERR_MEMORY);
+    /* One byte less than there is, which is more than there is in whole pieces. */
+    ck_assert(d->ops->arena_create_shareable(d, (64 << 20) - 1, &half, &cuda_why) == ZERO_OK);
+    ck_assert(d->ops->arena_create_shareable(d, 1, &a, &cuda_why) == ZERO_ERR_MEMORY);
+    cuda_says("0 bytes free of 67108864");
+    d->ops->arena_destroy(half);
     ck_assert(d->ops->arena_create(d, ZERO_TIER_HOST, UINT64_MAX / 2, &a, &cuda_why) == ZERO_ERR_MEMORY);
     cuda_says("pinned");
     ck_assert(d->ops->arena_create(d, ZERO_TIER_DEVICE, 0, &a, &cuda_why) == ZERO_ERR_ARG);
@@ -189,18 +207,25 @@ END_TEST
 /* The call that fails while an arena is made (the device's own calls come before), the tier, and the sentence. */
 static const struct {
     const char *fail;
-    zero_tier_t tier;
+    int place;
     zero_status_t status;
     const char *says[2];
 } arena_faults[] = {
-    {"cudaMalloc:1", ZERO_TIER_DEVICE, ZERO_ERR_MEMORY, {"12345 bytes", "bytes free of"}},
-    {"cudaMalloc:1:999", ZERO_TIER_DEVICE, ZERO_ERR_SYSTEM, {"cudaMalloc of", "cudaErrorUnknown"}},
-    {"cudaMemGetInfo:2:999", ZERO_TIER_DEVICE, ZERO_ERR_SYSTEM, {"cudaMemGetInfo", "cudaErrorUnknown"}},
-    {"cudaMemsetAsync:1",
-     ZERO_TIER_DEVICE,
+    {"cudaMalloc:1", DEVICE, ZERO_ERR_MEMORY, {"12345 bytes", "bytes free of"}},
+    {"cudaMalloc:1:999", DEVICE, ZERO_ERR_SYSTEM, {"cudaMalloc of", "cudaErrorUnknown"}},
+    {"cudaMemGetInfo:2:999", DEVICE, ZERO_ERR_SYSTEM, {"cudaMemGetInfo", "cudaErrorUnknown"}},
+    {"cudaMemsetAsync:1", DEVICE, ZERO_ERR_SYSTEM, {"cudaMemsetAsync of 12345 bytes", "cudaErrorLaunchFailure"}},
+    {"cudaHostAlloc:1", HOST, ZERO_ERR_MEMORY, {"12345 bytes of pinned memory", "up to 65536 bytes: "}},
+    {"cuMemGetAllocationGranularity:1:999",
+     SHAREABLE,
      ZERO_ERR_SYSTEM,
-     {"cudaMemsetAsync of 12345 bytes", "cudaErrorLaunchFailure"}},
-    {"cudaHostAlloc:1", ZERO_TIER_HOST, ZERO_ERR_MEMORY, {"12345 bytes of pinned memory", "up to 65536 bytes: "}},
+     {"cuMemGetAllocationGranularity of 12345 bytes", "cudaErrorUnknown"}},
+    {"cuMemCreate:1", SHAREABLE, ZERO_ERR_MEMORY, {"12345 bytes", "bytes free of"}},
+    {"cuMemCreate:1:999", SHAREABLE, ZERO_ERR_SYSTEM, {"cuMemCreate of 4194304 bytes", "cudaErrorUnknown"}},
+    {"cuMemAddressReserve:1", SHAREABLE, ZERO_ERR_MEMORY, {"12345 bytes", "bytes free of"}},
+    {"cuMemMap:1:999", SHAREABLE, ZERO_ERR_SYSTEM, {"cuMemMap of 4194304 bytes", "cudaErrorUnknown"}},
+    {"cuMemSetAccess:1:999", SHAREABLE, ZERO_ERR_SYSTEM, {"cuMemSetAccess of 4194304 bytes", "cudaErrorUnknown"}},
+    {"cudaMemsetAsync:1", SHAREABLE, ZERO_ERR_SYSTEM, {"cudaMemsetAsync of 12345 bytes", "cudaErrorLaunchFailure"}},
 };
 
 START_TEST(arena_faults_are_told_and_leave_nothing)
@@ -212,17 +237,105 @@ START_TEST(arena_faults_are_told_and_leave_nothing)
     cuda_emulate(0, "ZERO_EMULATOR_FAIL", arena_faults[_i].fail);
     zero_device_t *d = cuda_device(0, NULL);
     /* The first look at the memory is arena_create's check of the tier. */
-    ck_assert_int_eq(d->ops->arena_create(d, arena_faults[_i].tier, 12345, &a, &cuda_why), arena_faults[_i].status);
+    ck_assert_int_eq(create(d, arena_faults[_i].place, 12345, &a, &cuda_why), arena_faults[_i].status);
     ck_assert_ptr_null(a);
     cuda_says(arena_faults[_i].says[0]);
     cuda_says(arena_faults[_i].says[1]);
     /* Once: the next one succeeds, with all the memory there is. */
     OK(d->ops->available(d, ZERO_TIER_DEVICE, &before, error));
     ck_assert_uint_eq(before, (uint64_t)1 << 30);
-    cuda_arena(d, arena_faults[_i].tier, 12345, &a);
+    OK(create(d, arena_faults[_i].place, 12345, &a, error));
     d->ops->arena_destroy(a);
     OK(d->ops->available(d, ZERO_TIER_DEVICE, &after, error));
     ck_assert_uint_eq(before, after);
+    zero_device_destroy(d);
+}
+END_TEST
+
+/* ---- memory that other processes can map ------------------------------------------------------------------------ */
+
+/* Its handles are of every kind that the GPU and the system grant. */
+START_TEST(shareable_arena_can_be_exported)
+{
+    static const struct {
+        const char *fail;
+        int kinds;
+    } cases[] = {{"", CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR | CU_MEM_HANDLE_TYPE_FABRIC},
+                 {"cuMemCreate:1:800", CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR},
+                 {"cuMemCreate:1:801", CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR}};
+    CUmemGenericAllocationHandle handle;
+    CUmemAllocationProp p;
+    zero_arena_t *a;
+    cuda_emulate(0, "ZERO_EMULATOR_FAIL", cases[_i].fail);
+    zero_device_t *d = cuda_device(0, NULL);
+    OK(d->ops->arena_create_shareable(d, 5 << 20, &a, error));
+    ck_assert_int_eq(RUNTIME(cuMemRetainAllocationHandle)(&handle, d->ops->arena_base(a)), CUDA_SUCCESS);
+    ck_assert_int_eq(RUNTIME(cuMemGetAllocationPropertiesFromHandle)(&p, handle), CUDA_SUCCESS);
+    ck_assert_int_eq(p.requestedHandleTypes, cases[_i].kinds);
+    ck_assert_int_eq(p.allocFlags.gpuDirectRDMACapable, 1);
+    ck_assert_int_eq(RUNTIME(cuMemRelease)(handle), CUDA_SUCCESS);
+    d->ops->arena_destroy(a);
+    zero_device_destroy(d);
+}
+END_TEST
+
+static void *release_later(void *go)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    atomic_store((atomic_bool *)go, true);
+    return NULL;
+}
+
+/* What still runs on the GPU has its memory until it is done. */
+START_TEST(shareable_arena_outlives_its_work)
+{
+    enum { BYTES = 1 << 20 };
+    static atomic_bool go;
+    zero_arena_t *a;
+    pthread_t later;
+    cuda_emulate(1, NULL, NULL);
+    zero_device_t *d = cuda_device(0, NULL);
+    zero_stream_t *s = cuda_stream(d, ZERO_STREAM_COMPUTE);
+    OK(d->ops->arena_create_shareable(d, BYTES, &a, error));
+    char *p = d->ops->arena_base(a);
+    OK(d->ops->enqueue(s, cuda_hold, &go, NULL, error));
+    OK(d->ops->copy(d, d->ops->native(s), p, p + BYTES / 2, BYTES / 2, error));
+    ck_assert_int_eq(pthread_create(&later, NULL, release_later, &go), 0);
+    d->ops->arena_destroy(a);
+    ck_assert(atomic_load(&go));
+    pthread_join(later, NULL);
+    d->ops->stream_destroy(s);
+    zero_device_destroy(d);
+}
+END_TEST
+
+static void *no_memory(void *ctx, zero_tier_t tier, size_t bytes, size_t alignment)
+{
+    (void)ctx, (void)tier, (void)bytes, (void)alignment;
+    return NULL;
+}
+
+static void no_release(void *ctx, zero_tier_t tier, void *memory, size_t bytes)
+{
+    (void)ctx, (void)tier, (void)memory, (void)bytes;
+}
+
+START_TEST(shareable_arena_is_refused)
+{
+    zero_device_options_t o;
+    zero_device_t *d;
+    zero_arena_t *a;
+    cuda_emulate(0, _i ? "ZERO_EMULATOR_VMM" : NULL, "no");
+    zero_device_options_init(&o);
+    const zero_allocator_t none = {.size = sizeof none, .allocate = no_memory, .release = no_release};
+    if (_i == 0)
+        o.allocator = &none;
+    OK(zero_device_cuda(&d, &o, error));
+    ck_assert(d->ops->arena_create_shareable(d, 4096, &a, &cuda_why) == ZERO_ERR_UNSUPPORTED);
+    ck_assert_ptr_null(a);
+    cuda_says(_i ? "GPU 0 (Emulated GPU 0) or its driver has no memory that other processes can map"
+                 : "GPU 0 (Emulated GPU 0) has the caller's allocator");
+    cuda_says("nccl_windows");
     zero_device_destroy(d);
 }
 END_TEST
@@ -243,6 +356,9 @@ int main(void)
     tcase_add_test(t, arena_is_counted_for_itself);
     tcase_add_test(t, arena_refuses_what_does_not_fit);
     tcase_add_loop_test(t, arena_faults_are_told_and_leave_nothing, 0, LENGTH(arena_faults));
+    tcase_add_loop_test(t, shareable_arena_can_be_exported, 0, 3);
+    tcase_add_test(t, shareable_arena_outlives_its_work);
+    tcase_add_loop_test(t, shareable_arena_is_refused, 0, 2);
     suite_add_tcase(suite, t);
     suite_add_tcase(suite, cuda_streams_case());
     suite_add_tcase(suite, cuda_host_case());

@@ -73,6 +73,10 @@ state *the_state()
         if (e && strcmp(e, "refuse") != 0)
             emulator_die("ZERO_EMULATOR_UNLOADED=%s: it must be refuse", e);
         n->settings.refuse_unloaded = e;
+        e = getenv("ZERO_EMULATOR_VMM");
+        if (e && strcmp(e, "no") != 0)
+            emulator_die("ZERO_EMULATOR_VMM=%s: it must be no", e);
+        n->settings.vmm = !e;
         e = getenv("ZERO_EMULATOR_SEED");
         n->settings.seed = e ? number("ZERO_EMULATOR_SEED", e, 0) : 1;
         e = getenv("ZERO_EMULATOR_MEMORY");

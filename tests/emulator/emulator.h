@@ -29,7 +29,7 @@ enum {
 
 /* What the environment said. */
 struct emulator_settings {
-    bool threads, down, refuse_unloaded;
+    bool threads, down, refuse_unloaded, vmm;
     uint64_t seed, memory;
     int devices, major;
 };
@@ -70,9 +70,20 @@ struct emulator_place {
 emulator_place emulator_find(const void *p, bool end = false);
 /* cuMemGetAddressRange of the driver. */
 int emulator_address_range(unsigned long long *base, size_t *bytes, unsigned long long address);
+/* Device memory whose bytes are counted and whose addresses are mapped apart (vmm.cc): false where there is too little;
+ * bytes at pages become the device's, with 0xff in them, until they are unmapped. */
+bool emulator_memory_take(int device, uint64_t bytes);
+void emulator_memory_give(int device, uint64_t bytes);
+void emulator_memory_map(char *pages, uint64_t bytes, int device);
+void emulator_memory_unmap(char *pages);
 /* Between the two, this process may touch device memory (a count: they nest and threads may overlap). */
 ZERO_EMULATOR_API void emulator_enter();
 ZERO_EMULATOR_API void emulator_leave();
+
+/* ---- vmm.cc ----------------------------------------------------------------------------------------------------- */
+
+/* A function of the driver's for virtual memory, or NULL. */
+void *emulator_vmm_function(const char *symbol);
 
 /* ---- streams.cc ------------------------------------------------------------------------------------------------- */
 

@@ -121,6 +121,43 @@ void emulator_leave()
             protect(a.second, PROT_NONE);
 }
 
+bool emulator_memory_take(int device, uint64_t bytes)
+{
+    memory *m = the_memory();
+    std::lock_guard<std::mutex> lock(m->mutex);
+    if (bytes > emulator_setup()->memory - m->used[device])
+        return false;
+    m->used[device] += bytes;
+    return true;
+}
+
+void emulator_memory_give(int device, uint64_t bytes)
+{
+    memory *m = the_memory();
+    std::lock_guard<std::mutex> lock(m->mutex);
+    m->used[device] -= bytes;
+}
+
+void emulator_memory_map(char *pages, uint64_t bytes, int device)
+{
+    memory *m = the_memory();
+    std::lock_guard<std::mutex> lock(m->mutex);
+    if (mprotect(pages, bytes, PROT_READ | PROT_WRITE) != 0)
+        emulator_die("emulator: no memory for a device's %llu bytes: %s", (unsigned long long)bytes, strerror(errno));
+    memset(pages, FRESH, bytes);
+    allocation a = {bytes, device, pages, bytes, 0, nullptr, 0};
+    if (m->inside == 0)
+        protect(a, PROT_NONE);
+    m->allocations[(uintptr_t)pages] = a;
+}
+
+void emulator_memory_unmap(char *pages)
+{
+    memory *m = the_memory();
+    std::lock_guard<std::mutex> lock(m->mutex);
+    m->allocations.erase((uintptr_t)pages);
+}
+
 #pragma GCC visibility push(default)
 
 extern "C" cudaError_t cudaMalloc(void **p, size_t bytes)
@@ -168,7 +205,7 @@ extern "C" cudaError_t cudaFree(void *p)
     memory *m = the_memory();
     std::lock_guard<std::mutex> lock(m->mutex);
     place at = m->allocations.find((uintptr_t)p);
-    if (at == m->allocations.end() || at->second.device < 0)
+    if (at == m->allocations.end() || at->second.device < 0 || !at->second.reserved)
         return emulator_fail(cudaErrorInvalidValue);
     allocation a = at->second;
     protect(a, PROT_READ | PROT_WRITE);

@@ -339,7 +339,7 @@ extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void
     EMULATOR_BEGIN();
     *function = strcmp(symbol, "cuStreamWaitValue64") == 0    ? (void *)wait_value
                 : strcmp(symbol, "cuMemGetAddressRange") == 0 ? (void *)emulator_address_range
-                                                              : nullptr;
+                                                              : emulator_vmm_function(symbol);
     *result = *function ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
     return cudaSuccess;
 }

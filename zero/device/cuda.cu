@@ -70,6 +70,8 @@ struct zero_arena {
     zero_tier_t tier;
     char *base;
     uint64_t bytes;                    /* as asked for */
+    bool shareable;                    /* device tier: other processes can map it */
+    uint64_t mapped;                   /* shareable: bytes at base */
     uint64_t taken;                    /* device tier: the driver's count of the allocation */
     const zero_allocator_t *allocator; /* the caller's, whose memory base is; else NULL */
 };
@@ -102,7 +104,10 @@ static void arena_destroy(zero_arena_t *arena)
     if (arena->base && !zero_cuda_gave_up(arena->device) && zero_cuda_enter(arena->device, NULL) == ZERO_OK) {
         if (arena->allocator)
             arena->allocator->release(arena->allocator->ctx, arena->tier, arena->base, arena->bytes);
-        else if (arena->tier == ZERO_TIER_DEVICE)
+        else if (arena->shareable) {
+            cudaDeviceSynchronize(); /* as cudaFree does by itself */
+            zero_cuda_unshare(arena->base, arena->mapped);
+        } else if (arena->tier == ZERO_TIER_DEVICE)
             cudaFree(arena->base);
         else
             cudaFreeHost(arena->base);
@@ -155,13 +160,19 @@ static zero_status_t take_theirs(zero_arena_t *a, zero_error_t *error)
 static zero_status_t create_on_gpu(zero_arena_t *a, zero_error_t *error)
 {
     const zero_cuda_t *d = a->device;
+    const char *call = "cudaMalloc";
     uint64_t before, total, rounded;
+    cudaError_t e = cudaErrorMemoryAllocation;
     zero_status_t status = gpu_memory(d, &before, &total, error);
     if (status)
         return status;
     if (!zero_round_up(a->bytes, DEVICE_PAGE, &rounded))
         rounded = a->bytes;
-    cudaError_t e = a->bytes > before ? cudaErrorMemoryAllocation : cudaMalloc((void **)&a->base, rounded);
+    if (a->bytes <= before && a->shareable) {
+        e = zero_cuda_share(d, a->bytes, (void **)&a->base, &a->mapped, &call);
+        rounded = a->mapped;
+    } else if (a->bytes <= before)
+        e = cudaMalloc((void **)&a->base, rounded);
     if (e == cudaErrorMemoryAllocation) {
         a->base = NULL;
         cudaGetLastError();
@@ -174,7 +185,7 @@ static zero_status_t create_on_gpu(zero_arena_t *a, zero_error_t *error)
     }
     if (e != cudaSuccess) {
         a->base = NULL;
-        return zero_cuda_failed(d, e, error, "cudaMalloc of %llu bytes", (unsigned long long)rounded);
+        return zero_cuda_failed(d, e, error, "%s of %llu bytes", call, (unsigned long long)rounded);
     }
     a->taken = allocated(a->base);
     if (a->taken == 0)
@@ -208,8 +219,8 @@ static zero_status_t create_pinned(zero_arena_t *a, zero_error_t *error)
         a->bytes > there ? "more than there are" : cudaGetErrorString(e), (unsigned long long)there, limit);
 }
 
-static zero_status_t arena_create(zero_device_t *device, zero_tier_t tier, uint64_t bytes, zero_arena_t **out,
-                                  zero_error_t *error)
+static zero_status_t create_arena(zero_device_t *device, zero_tier_t tier, uint64_t bytes, bool shareable,
+                                  zero_arena_t **out, zero_error_t *error)
 {
     zero_cuda_t *d = (zero_cuda_t *)device;
     uint64_t there;
@@ -221,12 +232,20 @@ static zero_status_t arena_create(zero_device_t *device, zero_tier_t tier, uint6
         return status;
     if (bytes == 0)
         return zero_fail(error, ZERO_ERR_ARG, "an arena of 0 bytes was asked for; at least 1 is needed");
+    if (shareable && d->base.options.allocator)
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "NCCL's windows need memory that libzero allocates, and %s has the caller's allocator: set "
+                         "zero_comm_options_t's nccl_windows to false, or leave zero_device_options_t's allocator out",
+                         d->name);
+    if (shareable && (status = zero_cuda_can_share(d, error)) != ZERO_OK)
+        return status;
     zero_arena_t *a = (zero_arena_t *)calloc(1, sizeof *a);
     if (!a)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for an arena's handle (%zu bytes)", sizeof *a);
     a->device = d;
     a->tier = tier;
     a->bytes = bytes;
+    a->shareable = shareable;
     status = d->base.options.allocator  ? take_theirs(a, error)
              : tier == ZERO_TIER_DEVICE ? create_on_gpu(a, error)
                                         : create_pinned(a, error);
@@ -236,6 +255,18 @@ static zero_status_t arena_create(zero_device_t *device, zero_tier_t tier, uint6
     }
     *out = a;
     return ZERO_OK;
+}
+
+static zero_status_t arena_create(zero_device_t *device, zero_tier_t tier, uint64_t bytes, zero_arena_t **arena,
+                                  zero_error_t *error)
+{
+    return create_arena(device, tier, bytes, false, arena, error);
+}
+
+static zero_status_t arena_create_shareable(zero_device_t *device, uint64_t bytes, zero_arena_t **arena,
+                                            zero_error_t *error)
+{
+    return create_arena(device, ZERO_TIER_DEVICE, bytes, true, arena, error);
 }
 
 static void *arena_base(zero_arena_t *arena)
@@ -303,6 +334,7 @@ static void destroy(zero_device_t *device)
 
 static const zero_device_ops_t cuda_ops = {
     .arena_create = arena_create,
+    .arena_create_shareable = arena_create_shareable,
     .arena_destroy = arena_destroy,
     .arena_base = arena_base,
     .arena_resident = arena_resident,

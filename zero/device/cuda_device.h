@@ -69,6 +69,14 @@ zero_status_t zero_cuda_record(zero_event_t *event, zero_stream_t *stream, zero_
 zero_status_t zero_cuda_wait(zero_stream_t *stream, zero_event_t *event, double timeout_s, zero_error_t *error);
 zero_status_t zero_cuda_host_wait(zero_event_t *event, double timeout_s, zero_error_t *error);
 
+/* ---- memory that other processes can map (cuda_shareable.cu) ---------------------------------------------------- */
+
+/* Whether the GPU and its driver have such memory. */
+zero_status_t zero_cuda_can_share(const zero_cuda_t *d, zero_error_t *error);
+/* At least bytes of it at *base, *mapped in all. *call names the function of the driver's that failed, if one did. */
+cudaError_t zero_cuda_share(const zero_cuda_t *d, uint64_t bytes, void **base, uint64_t *mapped, const char **call);
+void zero_cuda_unshare(void *base, uint64_t mapped);
+
 /* ---- streams whose work is the host's (cuda_host.cu), and the two ways to wait between them and the GPU --------- */
 
 typedef struct zero_cuda_host zero_cuda_host_t;

@@ -27,6 +27,10 @@ typedef struct zero_device_ops {
      * not enough). */
     zero_status_t (*arena_create)(zero_device_t *d, zero_tier_t tier, uint64_t bytes, zero_arena_t **arena,
                                   zero_error_t *error);
+    /* The same on the device tier, of memory that other processes can map for their GPUs. NULL: the device has none.
+     * ZERO_ERR_UNSUPPORTED: this one has none, or the caller's allocator brings the memory. */
+    zero_status_t (*arena_create_shareable)(zero_device_t *d, uint64_t bytes, zero_arena_t **arena,
+                                            zero_error_t *error);
     void (*arena_destroy)(zero_arena_t *arena);
     void *(*arena_base)(zero_arena_t *arena);
     /* Bytes of [offset, offset + bytes) that are resident, as the system reports them (mincore), at most bytes. */

@@ -200,7 +200,7 @@ cudaError_t cudaSetDeviceFlags(unsigned flags);
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int device);
-/* Of the driver's interface: cuStreamWaitValue64, with flags 0, and cuMemGetAddressRange. */
+/* Of the driver's interface: cuStreamWaitValue64, with flags 0, cuMemGetAddressRange, and what cuda.h has. */
 cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version,
                                              unsigned long long flags, cudaDriverEntryPointQueryResult *result);
 cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);

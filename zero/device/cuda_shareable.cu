@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cuda_shareable.cu - device memory that other processes can map for their GPUs. CUDA's runtime cannot allocate it; the
+ * driver's virtual memory functions can. NCCL's windows need it, at the recommended granularity and with every kind of
+ * handle that the GPU has. It is mapped for this GPU alone: NCCL maps it for the others. */
+#include "zero/device/cuda_device.h"
+
+#include <cuda.h>
+
+#define DRIVER_FUNCTIONS(of)                                                                    \
+    of(cuDeviceGetAttribute) of(cuMemGetAllocationGranularity) of(cuMemCreate) of(cuMemRelease) \
+        of(cuMemAddressReserve) of(cuMemAddressFree) of(cuMemMap) of(cuMemUnmap) of(cuMemSetAccess)
+
+struct driver {
+#define OF(name) decltype(&::name) name;
+    DRIVER_FUNCTIONS(OF)
+#undef OF
+};
+
+/* False where the driver lacks one. */
+static bool open_driver(struct driver *f)
+{
+    bool all = true;
+#define OF(name) all = (f->name = (decltype(&::name))zero_cuda_driver(#name)) && all;
+    DRIVER_FUNCTIONS(OF)
+#undef OF
+    return all;
+}
+
+static bool has(const struct driver *f, CUdevice_attribute attribute, int device)
+{
+    int value = 0;
+    return f->cuDeviceGetAttribute(&value, attribute, device) == CUDA_SUCCESS && value;
+}
+
+zero_status_t zero_cuda_can_share(const zero_cuda_t *d, zero_error_t *error)
+{
+    struct driver f;
+    if (open_driver(&f) && has(&f, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, d->index) &&
+        has(&f, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, d->index))
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                     "%s or its driver has no memory that other processes can map, which NCCL's windows need: set "
+                     "zero_comm_options_t's nccl_windows to false",
+                     d->name);
+}
+
+/* Handles of the fabric kind reach GPUs of other machines. A GPU may have them where the system forbids them: then the
+ * memory does without. */
+static CUresult create(const struct driver *f, CUmemAllocationProp *p, uint64_t bytes, int device,
+                       CUmemGenericAllocationHandle *handle)
+{
+#if CUDA_VERSION >= 12030
+    if (has(f, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED, device)) {
+        CUmemAllocationProp wide = *p;
+        wide.requestedHandleTypes = (CUmemAllocationHandleType)(p->requestedHandleTypes | CU_MEM_HANDLE_TYPE_FABRIC);
+        CUresult r = f->cuMemCreate(handle, bytes, &wide, 0);
+        if (r != CUDA_ERROR_NOT_PERMITTED && r != CUDA_ERROR_NOT_SUPPORTED)
+            return r;
+    }
+#endif
+    return f->cuMemCreate(handle, bytes, p, 0);
+}
+
+/* Errors of the driver have the runtime's numbers. */
+cudaError_t zero_cuda_share(const zero_cuda_t *d, uint64_t bytes, void **base, uint64_t *mapped, const char **call)
+{
+    struct driver f;
+    CUmemAllocationProp p = {};
+    CUmemAccessDesc access = {};
+    CUmemGenericAllocationHandle handle;
+    CUdeviceptr at = 0;
+    size_t granularity = 0;
+    bool there = false;
+    *base = NULL;
+    *mapped = bytes;
+    open_driver(&f);
+    p.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    p.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    p.location.id = d->index;
+    p.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    p.allocFlags.gpuDirectRDMACapable = has(&f, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, d->index);
+    access.location = p.location;
+    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+
+    *call = "cuMemGetAllocationGranularity";
+    CUresult r = f.cuMemGetAllocationGranularity(&granularity, &p, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED);
+    if (r != CUDA_SUCCESS)
+        return (cudaError_t)r;
+    if (!zero_round_up(bytes, granularity, mapped))
+        return cudaErrorMemoryAllocation;
+    *call = "cuMemCreate";
+    r = create(&f, &p, *mapped, d->index, &handle);
+    if (r != CUDA_SUCCESS)
+        return (cudaError_t)r;
+    *call = "cuMemAddressReserve";
+    r = f.cuMemAddressReserve(&at, *mapped, granularity, 0, 0);
+    if (r == CUDA_SUCCESS) {
+        *call = "cuMemMap";
+        r = f.cuMemMap(at, *mapped, 0, handle, 0);
+        there = r == CUDA_SUCCESS;
+    }
+    f.cuMemRelease(handle); /* what is mapped keeps the memory */
+    if (there) {
+        *call = "cuMemSetAccess";
+        r = f.cuMemSetAccess(at, *mapped, &access, 1);
+    }
+    if (r == CUDA_SUCCESS) {
+        *base = (void *)(uintptr_t)at;
+        return cudaSuccess;
+    }
+    if (there)
+        f.cuMemUnmap(at, *mapped);
+    if (at)
+        f.cuMemAddressFree(at, *mapped);
+    return (cudaError_t)r;
+}
+
+void zero_cuda_unshare(void *base, uint64_t mapped)
+{
+    struct driver f;
+    CUdeviceptr at = (uintptr_t)base;
+    if (!open_driver(&f))
+        return;
+    f.cuMemUnmap(at, mapped);
+    f.cuMemAddressFree(at, mapped);
+}
