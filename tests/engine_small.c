@@ -104,10 +104,13 @@ static int make_device(small_t *s, zero_comm_t *comm)
                    ? 0
                    : small_complain(s, "no device: %s", error.text);
     }
-    if (s->c.threaded == SMALL_NCCL) {
+    if (s->c.threaded >= SMALL_NCCL) {
+        zero_comm_options_t o;
+        zero_comm_options_init(&o);
+        o.nccl_windows = s->c.threaded == SMALL_NCCL_WINDOWS;
         options.index = s->rank;
         if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK &&
-            zero_comm_nccl(&s->wire, comm, s->device, NULL, NULL, &error) == ZERO_OK)
+            zero_comm_nccl(&s->wire, comm, s->device, NULL, &o, &error) == ZERO_OK)
             return 0;
     } else if (zero_device_cuda(&s->device, &options, &error) == ZERO_OK &&
                zero_comm_split(comm, 0, s->rank, &inner, &error) == ZERO_OK &&

@@ -11,8 +11,9 @@ enum { SMALL_UNITS = 4, SMALL_PARAMS = 8, SMALL_BIG = 7, SMALL_FROZEN = 3, SMALL
 enum {
     SMALL_CUDA = 3,
     SMALL_NCCL,
+    SMALL_NCCL_WINDOWS,
     SMALL_STAGING = 16384
-}; /* in place of threads: GPU 0 for all ranks, staged; a GPU for each rank. Bytes of staging */
+}; /* in place of threads: GPU 0 for all ranks, staged; a GPU for each rank, and with windows. Bytes of staging */
 
 /* What is not on the device: nothing; the optimizer's state and gradients, all or in part; those and parameters; the
  * state on nvme, all or in part. */
@@ -36,8 +37,7 @@ typedef struct small_param {
 extern const small_param_t small_params[SMALL_PARAMS];
 
 typedef struct small_case {
-    int world, stage, threaded,
-        micro_steps; /* threaded: 0: inline, 1: threads, 2: with delays, SMALL_CUDA, SMALL_NCCL */
+    int world, stage, threaded, micro_steps; /* threaded: 0: inline, 1: threads, 2: with delays, SMALL_CUDA, ... */
     zero_dtype_t dtype;
     zero_rule_t rule;
     double momentum; /* beta1 of ZERO_RULE_SGD */

@@ -387,6 +387,87 @@ START_TEST(communicator_that_does_not_come_about)
 }
 END_TEST
 
+/* ---- windows that do not come about ----------------------------------------------------------------------------- */
+
+/* What rank 1 does while the others make a window. */
+typedef struct window_case {
+    enum { HANGS, STAYS_AWAY, DIES, HAS_LESS, HAS_PLAIN_MEMORY, WINDOW_CASES } what;
+    zero_status_t status[2]; /* of ranks 0 and 1 */
+    const char *sentence;    /* rank 0's */
+    double timeout_s;        /* rank 0's */
+    shared_t *shared;
+} window_case_t;
+
+static const window_case_t window_cases[WINDOW_CASES] = {
+    {HANGS, {ZERO_ERR_TIMEOUT, ZERO_ERR_PEER}, "making an NCCL window of 600000 bytes did not end within 2 s", 2, NULL},
+    {STAYS_AWAY,
+     {ZERO_ERR_TIMEOUT, ZERO_ERR_PEER},
+     "making an NCCL window of 600000 bytes did not end within 2 s: another rank is late",
+     2,
+     NULL},
+    {DIES, {ZERO_ERR_PEER, ZERO_OK}, "ended without a word", 60, NULL},
+    {HAS_LESS, {ZERO_ERR_SYSTEM, ZERO_ERR_SYSTEM}, "invalid argument (memory of ncclCommWindowRegister)", 60, NULL},
+    {HAS_PLAIN_MEMORY,
+     {ZERO_ERR_PEER, ZERO_ERR_SYSTEM},
+     "rank 1 of 3: making an NCCL window of 600000 bytes: NCCL: invalid argument (memory of ncclCommWindowRegister)",
+     60,
+     NULL},
+};
+
+static int window_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    const window_case_t *t = arg;
+    bool odd = rank == 1;
+    nccl_setup_t setup = {
+        .mode = "threads", .faults = odd && t->what == HANGS ? "window-hangs" : NULL, .windows = true};
+    nccl_rank_t r;
+    zero_comm_t *other;
+    zero_arena_t *plain;
+    zero_error_t e = {0};
+    char done = 0, all[4];
+    if (nccl_rank_open(&r, b, &setup))
+        return 1;
+    EXPECT_OK(zero_comm_split(r.c, 0, rank, &other, error));
+    EXPECT_OK(r.device->ops->arena_create(r.device, ZERO_TIER_DEVICE, NCCL_STREAMS * r.room_bytes, &plain, error));
+    if (odd && t->what == DIES)
+        raise(SIGKILL);
+    if (rank == 0)
+        other->options.timeout_s = t->timeout_s;
+    void *memory = odd && t->what == HAS_PLAIN_MEMORY ? r.device->ops->arena_base(plain) : r.room[0];
+    uint64_t bytes = NCCL_STREAMS * r.room_bytes - (odd && t->what == HAS_LESS ? 4096 : 0);
+    if (!(odd && t->what == STAYS_AWAY))
+        keep(t->shared, rank, zero_comm_attach(other, memory, bytes, &e), &e);
+    else {
+        EXPECT(b->all_gather(b->ctx, &done, all, 1) == 0);
+        keep(t->shared, rank, zero_comm_attach(other, memory, bytes, &e), &e);
+    }
+    if (!odd && t->what == STAYS_AWAY)
+        EXPECT(b->all_gather(b->ctx, &done, all, 1) == 0);
+    if (is_over(&r, other, (zero_status_t)t->shared->status[rank]))
+        return 1;
+    r.device->ops->arena_destroy(plain);
+    end(&r, other);
+    EXPECT(nccl_counts().comms == 0 && nccl_counts().aborted == 2 && nccl_windows() == 0);
+    (void)world;
+    return 0;
+}
+
+START_TEST(window_that_does_not_come_about)
+{
+    window_case_t t = window_cases[_i];
+    int status[3];
+    t.shared = ranks_shared(sizeof *t.shared);
+    ck_assert_int_eq(ranks_run_status(3, 100, window_rank, &t, status), 0);
+    for (int r = 0; r < 3; r++)
+        ck_assert(r == 1 && t.what == DIES ? WIFSIGNALED(status[r]) : status[r] == 0);
+    for (int r = 0; r < 2; r++)
+        ck_assert_msg(t.shared->status[r] == (int)t.status[r], "rank %d: %d %s", r, t.shared->status[r],
+                      t.shared->text[r]);
+    ck_assert_msg(strstr(t.shared->text[0], t.sentence), "%s", t.shared->text[0]);
+    ck_assert_msg(t.shared->status[2] != ZERO_OK && t.shared->text[2][0], "%s", t.shared->text[2]);
+}
+END_TEST
+
 static int endless_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     nccl_setup_t setup = {.mode = "threads", .faults = rank == 1 ? "finalize-hangs" : NULL};
@@ -420,6 +501,7 @@ TCase *nccl_faults_case(void)
     tcase_add_test(t, error_that_nobody_asks_for_is_told);
     tcase_add_test(t, call_that_does_not_return);
     tcase_add_loop_test(t, communicator_that_does_not_come_about, 0, (int)(sizeof start_cases / sizeof *start_cases));
+    tcase_add_loop_test(t, window_that_does_not_come_about, 0, WINDOW_CASES);
     tcase_add_test(t, communicator_that_does_not_end);
     return t;
 }

@@ -16,6 +16,7 @@ typedef struct nccl_setup {
     const char *mode;   /* ZERO_EMULATOR: inline, threads */
     const char *faults; /* ZERO_EMULATOR_NCCL, or NULL */
     double timeout_s;   /* 0: 60 */
+    bool windows;       /* what is attached becomes windows */
 } nccl_setup_t;
 
 /* One rank: its GPU, with two streams and room for two gathers of NCCL_SLICE bytes a rank, and its communicators. */
@@ -43,6 +44,7 @@ typedef struct nccl_counts {
     int comms, aborted, destroyed, registered, elsewhere; /* elsewhere: operands that were not registered */
 } nccl_counts_t;
 nccl_counts_t nccl_counts(void);
+int nccl_windows(void);
 
 TCase *nccl_faults_case(void);
 

@@ -35,8 +35,10 @@ int nccl_rank_begin(nccl_rank_t *r, int index, int world, const zero_bootstrap_t
         r->native[i] = r->device->ops->native(r->streams[i]);
     }
     r->room_bytes = (uint64_t)world * NCCL_SLICE;
-    EXPECT_OK(
-        r->device->ops->arena_create(r->device, ZERO_TIER_DEVICE, NCCL_STREAMS * r->room_bytes, &r->arena, error));
+    uint64_t bytes = NCCL_STREAMS * r->room_bytes;
+    const zero_device_ops_t *d = r->device->ops;
+    EXPECT_OK(setup->windows ? d->arena_create_shareable(r->device, bytes, &r->arena, error)
+                             : d->arena_create(r->device, ZERO_TIER_DEVICE, bytes, &r->arena, error));
     for (int i = 0; i < NCCL_STREAMS; i++)
         r->room[i] = (char *)r->device->ops->arena_base(r->arena) + (uint64_t)i * r->room_bytes;
     return 0;
@@ -55,6 +57,7 @@ zero_status_t nccl_open(nccl_rank_t *r, const nccl_setup_t *setup, void *callers
     o.timeout_s = setup->timeout_s > 0 ? setup->timeout_s : 60;
     o.log = note;
     o.log_ctx = r;
+    o.nccl_windows = setup->windows;
     return zero_comm_nccl(&r->c, r->host, r->device, callers, &o, error);
 }
 
@@ -96,6 +99,11 @@ nccl_counts_t nccl_counts(void)
         (void (*)(int *, int *, int *, int *, int *))nccl_symbol("zero_emulated_nccl_counts");
     counts(&n.comms, &n.aborted, &n.destroyed, &n.registered, &n.elsewhere);
     return n;
+}
+
+int nccl_windows(void)
+{
+    return ((int (*)(void))nccl_symbol("zero_emulated_nccl_windows"))();
 }
 
 /* ---- what it does ----------------------------------------------------------------------------------------------- */
@@ -162,7 +170,8 @@ END_TEST
 static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     enum { TIMES = 300, PIECES = 20 };
-    nccl_setup_t setup = {.mode = *(const char *const *)arg};
+    int which = *(const int *)arg;
+    nccl_setup_t setup = {.mode = modes[which % 2], .windows = which > 1};
     nccl_rank_t r;
     zero_comm_t *other;
     float *host = malloc((size_t)world * NCCL_SLICE);
@@ -175,7 +184,8 @@ static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, voi
     EXPECT_OK(zero_comm_attach(other, r.room[0], NCCL_STREAMS * r.room_bytes, error));
     for (uint64_t i = 1; i <= PIECES; i++)
         EXPECT_OK(zero_comm_attach(other, r.room[0] + 4096 * i, 4096, error));
-    EXPECT(nccl_counts().registered == 2 + PIECES);
+    EXPECT((setup.windows ? nccl_windows() : nccl_counts().registered) == 2 + PIECES);
+    EXPECT((setup.windows ? nccl_counts().registered : nccl_windows()) == 0);
     for (int64_t i = 0; i < world * count; i++)
         host[i] = (float)(rank + 1);
     char *slice = r.room[0] + (size_t)rank * 4 * (size_t)count;
@@ -198,17 +208,20 @@ static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, voi
         EXPECT(host[i] == (float)(world * (world + 1) / 2));
     EXPECT(r.c->bytes_received == (uint64_t)TIMES * (uint64_t)(world - 1) * (uint64_t)count * 4);
     EXPECT(other->bytes_reduced == (uint64_t)TIMES * (uint64_t)(world - 1) * (uint64_t)count * 4);
+    /* One that still runs is done before its memory is let go. */
+    EXPECT_OK(zero_comm_reduce_scatter(other, wide, wide + world * count, count, ZERO_FP32, r.native[1], error));
     zero_comm_destroy(other);
-    EXPECT(nccl_counts().registered == 1);
+    EXPECT(nccl_counts().registered + nccl_windows() == 1);
     nccl_rank_close(&r);
-    EXPECT(nccl_counts().registered == 0 && nccl_counts().aborted == 0);
+    EXPECT(nccl_counts().registered == 0 && nccl_counts().aborted == 0 && nccl_counts().elsewhere == 0);
+    EXPECT(nccl_windows() == 0 && !r.aborted);
     free(host);
     return 0;
 }
 
 START_TEST(communicators_run_side_by_side)
 {
-    ck_assert_int_eq(ranks_run(3, 200, side_by_side_rank, (void *)&modes[_i]), 0);
+    ck_assert_int_eq(ranks_run(3, 200, side_by_side_rank, &_i), 0);
 }
 END_TEST
 
@@ -256,7 +269,16 @@ static int refused_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
     setenv("ZERO_EMULATOR_NCCL", rank == 2 ? "version=22703" : "", 1);
     EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_MISMATCH &&
            strstr(e.text, "rank 0 has NCCL 2.28.9 and rank 2 NCCL 2.27.3"));
+    /* Windows, which not all have, or want. */
+    setup.windows = true;
+    setenv("ZERO_EMULATOR_NCCL", rank == 2 ? "version=22605" : "", 1);
+    EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_UNSUPPORTED && r.c == NULL);
+    EXPECT(strstr(e.text, "NCCL 2.26.5 has no windows") && strstr(e.text, "nccl_windows"));
     setenv("ZERO_EMULATOR_NCCL", "", 1);
+    setup.windows = rank == 2;
+    EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_MISMATCH &&
+           strstr(e.text, "nccl_windows is false on rank 0 and true on rank 2"));
+    setup.windows = false;
 
     /* A device that is none of CUDA's, and bad options. */
     cpu = r;
@@ -353,22 +375,46 @@ END_TEST
 
 /* ---- under an engine -------------------------------------------------------------------------------------------- */
 
-/* NCCL knows all the memory that an engine's collectives work on, as long as the engine lives. */
+static int start(small_t *s, const small_case_t *c, zero_comm_t *comm)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%d", c->world);
+    setenv("ZERO_EMULATOR_DEVICES", text, 1);
+    return !comm || small_start(s, c, comm);
+}
+
+static int as_forecast(small_t *s)
+{
+    zero_memory_t forecast = {.size = sizeof forecast}, measured = {.size = sizeof measured};
+    SMALL_TRY(zero_forecast(s->engine, &forecast));
+    SMALL_TRY(zero_measure(s->engine, &measured));
+    SMALL_IS(memcmp(forecast.bytes, measured.bytes, sizeof forecast.bytes) == 0);
+    return 0;
+}
+
+/* NCCL knows all the memory that an engine's collectives work on, as long as the engine lives: by registration, or as
+ * windows. Both give the same bits, in as many bytes. */
 static int registered_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     small_case_t c = {
         .world = world, .stage = *(const int *)arg, .threaded = SMALL_NCCL, .micro_steps = 2, .dtype = ZERO_BF16};
     zero_comm_t *comm = small_comm(b);
     small_t s;
-    char text[16];
-    snprintf(text, sizeof text, "%d", world);
-    setenv("ZERO_EMULATOR_DEVICES", text, 1);
-    EXPECT(comm && zero_comm_rank(comm) == rank);
-    if (small_start(&s, &c, comm) || small_step(&s, 0) || small_step(&s, 1))
-        return 1;
-    EXPECT(nccl_counts().registered == 2 && nccl_counts().elsewhere == 0);
-    small_destroy(&s);
-    EXPECT(nccl_counts().registered == 0 && nccl_counts().aborted == 0);
+    small_states_t states[2] = {{{{0}}}};
+    for (int windows = 0; windows < 2; windows++, c.threaded = SMALL_NCCL_WINDOWS) {
+        if (start(&s, &c, comm) || small_step(&s, 0) || small_step(&s, 1) || as_forecast(&s))
+            return 1;
+        EXPECT(zero_comm_rank(comm) == rank && s.wire->caps.windows == windows);
+        EXPECT(nccl_counts().registered == (windows ? 0 : 2) && nccl_windows() == (windows ? 2 : 0));
+        EXPECT(nccl_counts().elsewhere == 0);
+        if (small_read(&s, &states[windows]) ||
+            (windows && small_compare(&s, &states[0], &states[1], "in NCCL's windows")))
+            return 1;
+        small_destroy(&s);
+        EXPECT(nccl_counts().registered == 0 && nccl_windows() == 0 && nccl_counts().aborted == 0);
+    }
+    small_forget(&states[0]);
+    small_forget(&states[1]);
     zero_comm_destroy(comm);
     return 0;
 }
@@ -376,6 +422,68 @@ static int registered_rank(int rank, int world, const zero_bootstrap_t *b, void 
 START_TEST(engines_register_their_memory)
 {
     ck_assert_int_eq(ranks_run(2, 100, registered_rank, &_i), 0);
+}
+END_TEST
+
+/* Where NCCL makes no windows, memory is registered as it is without. */
+static int no_windows_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    small_case_t c = {.world = world, .stage = 3, .threaded = SMALL_NCCL_WINDOWS, .micro_steps = 1, .dtype = ZERO_FP32};
+    zero_comm_t *comm = small_comm(b);
+    small_t s;
+    (void)rank, (void)arg;
+    setenv("ZERO_EMULATOR_NCCL", "no-windows", 1);
+    if (start(&s, &c, comm) || small_step(&s, 0) || as_forecast(&s))
+        return 1;
+    EXPECT(nccl_counts().registered == 2 && nccl_windows() == 0 && nccl_counts().elsewhere == 0);
+    small_destroy(&s);
+    EXPECT(nccl_counts().registered == 0 && nccl_counts().aborted == 0);
+    zero_comm_destroy(comm);
+    return 0;
+}
+
+START_TEST(engines_do_without_windows)
+{
+    ck_assert_int_eq(ranks_run(2, 100, no_windows_rank, NULL), 0);
+}
+END_TEST
+
+static void *no_memory(void *ctx, zero_tier_t tier, size_t bytes, size_t alignment)
+{
+    (void)ctx, (void)tier, (void)bytes, (void)alignment;
+    return NULL;
+}
+
+static void no_release(void *ctx, zero_tier_t tier, void *memory, size_t bytes)
+{
+    (void)ctx, (void)tier, (void)memory, (void)bytes;
+}
+
+/* The caller's memory on one rank makes no window: every rank hears it from zero_commit. */
+static int allocator_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    zero_allocator_t none = {.size = sizeof none, .allocate = no_memory, .release = no_release};
+    small_case_t c = {.world = world,
+                      .stage = 3,
+                      .threaded = SMALL_NCCL_WINDOWS,
+                      .micro_steps = 1,
+                      .dtype = ZERO_FP32,
+                      .allocator = rank == 1 ? &none : NULL};
+    zero_comm_t *comm = small_comm(b);
+    small_t small, *s = &small;
+    (void)arg;
+    setenv("ZERO_EMULATOR_DEVICES", "2", 1);
+    EXPECT(comm && small_create(s, &c, comm) == 0);
+    SMALL_FAILS(zero_commit(s->engine), rank == 1 ? ZERO_ERR_UNSUPPORTED : ZERO_ERR_PEER,
+                "has the caller's allocator: set zero_comm_options_t's nccl_windows to false");
+    small_destroy(s);
+    zero_comm_destroy(comm);
+    return 0;
+}
+
+START_TEST(callers_memory_makes_no_windows)
+{
+    ck_assert_int_eq(ranks_run(2, 100, allocator_rank, NULL), 0);
 }
 END_TEST
 
@@ -391,11 +499,13 @@ int main(void)
     TCase *t = tcase_create("nccl");
     tcase_set_timeout(t, 220);
     tcase_add_loop_test(t, nccl_does_all, 0, 6);
-    tcase_add_loop_test(t, communicators_run_side_by_side, 0, 2);
+    tcase_add_loop_test(t, communicators_run_side_by_side, 0, 4);
     tcase_add_test(t, refusals_are_everyones);
     tcase_add_test(t, nccl_that_cannot_begin_says_why);
     tcase_add_loop_test(t, callers_communicator_is_split, 0, 2);
     tcase_add_loop_test(t, engines_register_their_memory, 0, 4);
+    tcase_add_test(t, engines_do_without_windows);
+    tcase_add_test(t, callers_memory_makes_no_windows);
     suite_add_tcase(suite, t);
     suite_add_tcase(suite, nccl_faults_case());
     SRunner *runner = srunner_create(suite);

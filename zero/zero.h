@@ -655,6 +655,7 @@ typedef struct zero_comm_options {
     int ranks_per_node; /* for tests: ranks of a simulated node; 0: the real nodes (0) */
     zero_log_fn log;
     void *log_ctx;
+    bool nccl_windows; /* zero_comm_nccl: engines register their memory as windows (false) */
 } zero_comm_options_t;
 /* Sets the defaults of *options; size is sizeof(zero_comm_options_t) in the caller's header. */
 ZERO_API void zero_comm_options_init_size(zero_comm_options_t *options, size_t size);
@@ -825,10 +826,16 @@ ZERO_API zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner,
  * Collectives run on streams. If a rank fails, ends, or is late by more than the time limit, the
  * collective ends on every rank, and the next call on the engine or communicator returns the
  * sentence.
+ *
+ * With options' nccl_windows, engines register their device memory as symmetric windows of NCCL,
+ * through which GPUs can read each other's memory directly. Every rank sets it alike. Sums may then
+ * have other bits than without it. If NCCL makes no window for these GPUs, the library logs a
+ * warning and registers the memory as it does without the option.
  * Collective over host: all ranks succeed, or all fail.
  * May fail with: ZERO_ERR_UNSUPPORTED if this build, machine or NCCL is unsuitable, or two ranks
  * have the same GPU (zero_comm_staged works for them); host stays usable. A failure inside NCCL
- * aborts host.
+ * aborts host. With nccl_windows also if NCCL is older than 2.27; then zero_commit may fail with it
+ * too, if the GPU has no memory that other processes can map, or the device has an allocator.
  * Owner: host and device are borrowed and must outlive the communicator and those split from it;
  * nccl_comm stays the caller's. */
 ZERO_API zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_t *device,

@@ -8,12 +8,16 @@
  * said that they are done, only that and ncclCommAbort may be called. Two threads in calls on one communicator end the
  * process.
  * - ncclCommSplit sets the new communicator when the parent is ready again.
+ * - ncclCommWindowRegister waits for the other ranks, and sets the window when the communicator is ready again. It
+ * takes memory that can be exported, of equal size on each rank. A collective works at equal offsets in each rank's
+ * window.
  * - ncclCommAbort returns when the device is idle: also what other communicators run has to end. So several are aborted
  * in a group. Sums are taken in rank order in fp32, rounded once, which NCCL does not promise.
  *
  * ZERO_EMULATOR_NCCL is a list of faults of this process, separated by commas:
  *   version=N    what ncclGetVersion says
  *   init-fails, init-hangs, split-hangs, finalize-hangs, id-fails
+ *   window-hangs, no-windows (as where GPUs do not reach each other's memory: success without a window)
  *   call-hangs=N the N-th collective's call does not return before the abort
  *   async=N:R    the N-th collective gets stuck, and R is the communicator's error
  */
@@ -185,6 +189,50 @@ extern "C" ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle)
     return ncclSuccess;
 }
 
+/* Until the ranks met: 1 where all came with as many bytes, 0 where they differ, -1 after an abort. */
+static int equal_bytes(ncclComm *c, uint64_t bytes)
+{
+    int equal = 1;
+    memcpy(c->shared->slot[c->rank], &bytes, sizeof bytes);
+    if (!meet(c))
+        return -1;
+    for (int r = 0; r < c->size; r++)
+        equal = equal && memcmp(c->shared->slot[r], &bytes, sizeof bytes) == 0;
+    return meet(c) ? equal : -1;
+}
+
+extern "C" ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *base, size_t bytes, ncclWindow_t *window,
+                                               int flags)
+{
+    call here(comm);
+    if (!base || bytes == 0 || !window || flags != NCCL_WIN_COLL_SYMMETRIC)
+        return say(ncclInvalidArgument, "arguments of ncclCommWindowRegister");
+    *window = nullptr;
+    if (fault("no-windows") >= 0)
+        return ncclSuccess;
+    return launch(comm, [=] {
+        if (fault("window-hangs") >= 0)
+            wait_for_ever(comm);
+        int equal = is_exportable(base) ? equal_bytes(comm, bytes) : 0;
+        if (equal == 0)
+            comm->async = say(ncclInvalidArgument, "memory of ncclCommWindowRegister");
+        if (equal != 1)
+            return;
+        comm->windows[(char *)base] = bytes;
+        *window = reinterpret_cast<ncclWindow_t>(base);
+    });
+}
+
+extern "C" ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t window)
+{
+    call here(comm);
+    if (comm->pending)
+        die("a window is deregistered while a collective runs");
+    if (comm->windows.erase(reinterpret_cast<char *>(window)) == 0)
+        return say(ncclInvalidArgument, "what is deregistered was no window");
+    return ncclSuccess;
+}
+
 extern "C" ncclResult_t ncclCommFinalize(ncclComm_t comm)
 {
     call here(comm);
@@ -199,7 +247,7 @@ extern "C" ncclResult_t ncclCommFinalize(ncclComm_t comm)
 
 extern "C" ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
-    if (!comm->registered.empty())
+    if (!comm->registered.empty() || !comm->windows.empty())
         die("memory is still registered where a communicator is destroyed");
     wait_for_device();
     free_comm(comm);
@@ -242,6 +290,16 @@ extern "C" void zero_emulated_nccl_counts(int *comms, int *aborted, int *destroy
     *destroyed = the_process()->destroyed;
     *registered = the_process()->registered;
     *elsewhere = the_process()->elsewhere;
+}
+
+/* For tests: windows of this process. */
+extern "C" int zero_emulated_nccl_windows(void)
+{
+    std::lock_guard<std::mutex> lock(the_process()->mutex);
+    int count = 0;
+    for (const ncclComm *c : the_process()->comms)
+        count += (int)c->windows.size();
+    return count;
 }
 
 /* For tests: the most CTAs that any communicator of this process may use; INT_MAX where one's config leaves it open. */

@@ -2,6 +2,8 @@
 /* nccl_comm.cc - see nccl_comm.h. */
 #include "tests/emulator/nccl_comm.h"
 
+#include <algorithm>
+#include <cuda.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,6 +200,33 @@ static void take(work *w, bool own, uint64_t at, uint64_t size)
     emulator_leave();
 }
 
+typedef std::map<const char *, uint64_t> ranges;
+
+/* One of the ranges that bytes of memory lie in, or the end. */
+static ranges::const_iterator find(const ranges &r, const char *p, uint64_t bytes)
+{
+    return std::find_if(r.begin(), r.end(), [=](const ranges::value_type &at) {
+        return p >= at.first && p + bytes <= at.first + at.second;
+    });
+}
+
+/* Kernels that read other ranks' windows find things where they are in their own: what all ranks read or write lies at
+ * one offset. */
+static void check_offsets(const work *w)
+{
+    ncclComm *c = w->c;
+    const char *whole = w->kind == work::GATHER ? w->recv : w->send;
+    auto at = find(c->windows, whole, w->bytes * (uint64_t)c->size);
+    int64_t offset = at == c->windows.end() ? -1 : whole - at->first;
+    memcpy(c->shared->slot[c->rank], &offset, sizeof offset);
+    if (!meet(c))
+        return;
+    for (int r = 0; r < c->size; r++)
+        if (memcmp(c->shared->slot[r], &offset, sizeof offset) != 0)
+            die("ranks are at different offsets of their windows");
+    meet(c);
+}
+
 /* The kernel. */
 static void run(work *w)
 {
@@ -210,6 +239,8 @@ static void run(work *w)
         say((ncclResult_t)code, "as the test wanted");
         wait_for_ever(c);
     }
+    if (!c->windows.empty())
+        check_offsets(w);
     for (uint64_t at = 0; at < w->bytes && !c->aborted; at += CHUNK) {
         uint64_t size = std::min<uint64_t>(CHUNK, w->bytes - at);
         for (int part = 0; part < (w->kind == work::REDUCE ? c->size : 1) && show(w, (uint64_t)part, at, size);
@@ -231,14 +262,21 @@ void check_memory(const void *p)
         die("an operand lies in memory that the device cannot reach");
 }
 
+bool is_exportable(void *p)
+{
+    CUmemGenericAllocationHandle handle;
+    CUmemAllocationProp properties;
+    if (cuMemRetainAllocationHandle(&handle, p) != CUDA_SUCCESS)
+        return false;
+    CUresult r = cuMemGetAllocationPropertiesFromHandle(&properties, handle);
+    cuMemRelease(handle);
+    return r == CUDA_SUCCESS && (properties.requestedHandleTypes & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+}
+
 /* Whether bytes of memory lie in what was registered with the communicator. */
 static bool is_registered(const ncclComm *c, const char *p, uint64_t bytes)
 {
-    auto after = c->registered.upper_bound(p);
-    if (after == c->registered.begin())
-        return false;
-    auto at = std::prev(after);
-    return p + bytes <= at->first + at->second;
+    return find(c->registered, p, bytes) != c->registered.end() || find(c->windows, p, bytes) != c->windows.end();
 }
 
 ncclResult_t enqueue(work w, cudaStream_t stream)

@@ -36,7 +36,7 @@ struct ncclComm {
     uint64_t issued = 0, arrivals = 0;
     int splits = 0;
     std::thread job;
-    std::map<const char *, uint64_t> registered; /* bytes from there on */
+    std::map<const char *, uint64_t> registered, windows; /* bytes from there on */
 };
 
 /* What a process has of NCCL. */
@@ -119,6 +119,8 @@ struct work {
 };
 
 void check_memory(const void *p);
+/* Whether p lies in memory that other processes can map. */
+bool is_exportable(void *p);
 ncclResult_t enqueue(work w, cudaStream_t stream);
 
 #endif

@@ -280,7 +280,7 @@ def nccl():
         if count < 2:
             raise Skip("NCCL between ranks needs two GPUs, and there is one")
         return same_bits(min(count, 4), dtype, "nccl")
-    item("nccl", "one rank: start, split, registered memory, collectives, end, abort", one_rank)
+    item("nccl", "one rank: start, split, registered memory, windows, collectives, end, abort", one_rank)
     for dtype in ("fp32", "bf16"):
         item("nccl", "the same bits at every stage, window and offload, a GPU for each rank, %s" % dtype,
              lambda dtype=dtype: work(dtype))

@@ -120,6 +120,7 @@ typedef struct zero_comm_caps {
     bool host_pointers, device_pointers;
     uint64_t ring_bytes; /* shared memory that this rank contributes, per channel */
     int node_ranks;      /* ranks of this communicator on this rank's node: they share its memory */
+    bool windows;        /* the device memory that collectives work on has to be arena_create_shareable's */
 } zero_comm_caps_t;
 
 /* What a device can do, for the plan. */

@@ -63,7 +63,7 @@ static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void 
     return issue(c, &call, error);
 }
 
-/* A rank that fails alone would leave the others waiting in what it does not begin: that ends the control, too. */
+/* NCCL lets the other ranks wait for one that failed. Ending the control tells them. */
 static zero_status_t tell_failure(zero_comm_t *c, zero_status_t status, const zero_error_t *error)
 {
     char sentence[sizeof error->text + 40];
@@ -77,7 +77,9 @@ static zero_status_t tell_failure(zero_comm_t *c, zero_status_t status, const ze
 static zero_status_t nccl_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error)
 {
     zero_error_t why = {0};
-    zero_status_t status = tell_failure(c, zero_nccl_attach(((nccl_t *)c->state)->member, base, bytes, &why), &why);
+    zero_status_t status = tell_failure(
+        c, zero_nccl_attach(((nccl_t *)c->state)->member, base, bytes, c->caps.windows, c->options.timeout_s, &why),
+        &why);
     return zero_pass(error, status, &why);
 }
 
@@ -114,7 +116,8 @@ static const zero_data_ops_t nccl_data = {
 static zero_status_t open_member(zero_comm_t *c, nccl_t *n, zero_nccl_watch_t *watch, const zero_nccl_origin_t *origin,
                                  zero_error_t *error)
 {
-    zero_status_t status = zero_nccl_member_open(&n->member, watch, origin, c->size, c->rank, error);
+    zero_status_t status =
+        zero_nccl_member_open(&n->member, watch, origin, c->size, c->rank, c->options.timeout_s, error);
     n->watch = watch;
     return tell_failure(c, status, error);
 }
@@ -129,6 +132,7 @@ static void adopt(zero_comm_t *c, nccl_t *n)
     c->uncompared = true;
     zero_comm_caps_set(c, "nccl", ring_bytes);
     c->caps.node_ranks = node_ranks;
+    c->caps.windows = c->options.nccl_windows;
 }
 
 static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
@@ -139,8 +143,7 @@ static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_
     zero_status_t status =
         made ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *made);
     /* NCCL's colors are not negative, as the first member's rank is not, which is no other part's. */
-    zero_nccl_origin_t origin = {
-        .parent = n->member, .color = part->members[0], .key = part->rank, .timeout_s = c->options.timeout_s};
+    zero_nccl_origin_t origin = {.parent = n->member, .color = part->members[0], .key = part->rank};
     status = zero_meet_agree(&meet, status, &why);
     if (status == ZERO_OK)
         status = zero_meet_agree(&meet, open_member(out, made, n->watch, &origin, &why), &why);
@@ -157,7 +160,7 @@ static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_
 /* What a rank tells the others before NCCL starts. */
 typedef struct card {
     uint64_t machine, gpu;
-    int32_t number; /* NCCL's version */
+    int32_t number, windows; /* NCCL's version; whether the rank wants windows */
 } card_t;
 
 /* Ranks that NCCL could not join, which it would notice late, or never. Collective. */
@@ -175,6 +178,12 @@ static zero_status_t compare(zero_comm_t *host, const card_t *own, zero_error_t 
                                "rank 0 has NCCL %d.%d.%d and rank %d NCCL %d.%d.%d: install the same on all machines",
                                all[0].number / 10000, all[0].number / 100 % 100, all[0].number % 100, r,
                                all[r].number / 10000, all[r].number / 100 % 100, all[r].number % 100);
+    for (int r = 0; r < host->size && status == ZERO_OK; r++)
+        if (all[r].windows != all[0].windows)
+            status = zero_fail(error, ZERO_ERR_MISMATCH,
+                               "zero_comm_options_t's nccl_windows is %s on rank 0 and %s on rank %d: give every rank "
+                               "the same",
+                               all[0].windows ? "true" : "false", all[r].windows ? "true" : "false", r);
     for (int r = 0; r < host->size; r++)
         for (int q = 0; q < r && status == ZERO_OK; q++)
             if (all[q].machine == all[r].machine && all[q].gpu == all[r].gpu)
@@ -188,7 +197,7 @@ static zero_status_t compare(zero_comm_t *host, const card_t *own, zero_error_t 
 
 /* What this rank can find out alone. */
 static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, zero_comm_t *host, zero_device_t *device,
-                             void *callers, card_t *card, zero_error_t *error)
+                             void *callers, bool windows, card_t *card, zero_error_t *error)
 {
     const void *table = NULL;
     int number = 0, size = host->size, rank = host->rank, index = device->options.index;
@@ -200,6 +209,12 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
         return status;
     *api = table;
     status = (*api)->open(nccl, &number, error);
+    if (status == ZERO_OK && windows && !(*api)->has_windows(*nccl))
+        status =
+            zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                      "NCCL %d.%d.%d has no windows, and 2.27 is the first that has: install a newer one, name its "
+                      "file in ZERO_NCCL_LIBRARY, or set zero_comm_options_t's nccl_windows to false",
+                      number / 10000, number / 100 % 100, number % 100);
     if (status == ZERO_OK && callers)
         status = (*api)->shape(*nccl, callers, &size, &rank, &index, error);
     if (status == ZERO_OK && (size != host->size || rank != host->rank || index != device->options.index))
@@ -208,7 +223,8 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
             "the NCCL communicator that was given is rank %d of %d on GPU %d, and here is rank %d of %d on GPU %d: "
             "give one of the same ranks and device",
             rank, size, index, host->rank, host->size, device->options.index);
-    *card = (card_t){.machine = zero_this_machine(), .gpu = device->ops->identity(device), .number = number};
+    *card = (card_t){
+        .machine = zero_this_machine(), .gpu = device->ops->identity(device), .number = number, .windows = windows};
     return status;
 }
 
@@ -252,7 +268,7 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     if (status == ZERO_OK && !device) /* the others have to be told */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_nccl has no device");
     if (status == ZERO_OK)
-        status = prepare(&api, &nccl, host, device, nccl_comm, &card, &why);
+        status = prepare(&api, &nccl, host, device, nccl_comm, o.nccl_windows, &card, &why);
     if (status == ZERO_OK && (!c || !n))
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *c + sizeof *n);
     status = zero_meet_agree(&meet, status, &why);
@@ -274,8 +290,7 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
         status = share_id(watch, host, id, &why);
     if (status)
         goto fail;
-    zero_nccl_origin_t origin = {
-        .id = nccl_comm ? NULL : id, .callers = nccl_comm, .key = host->rank, .timeout_s = o.timeout_s};
+    zero_nccl_origin_t origin = {.id = nccl_comm ? NULL : id, .callers = nccl_comm, .key = host->rank};
     status = zero_meet_agree(&meet, open_member(c, n, watch, &origin, &why), &why);
     if (status)
         goto fail;

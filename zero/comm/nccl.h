@@ -11,7 +11,7 @@
 
 #include "zero/base/plugin.h"
 
-#define ZERO_CUDA_NCCL_VERSION ZERO_PLUGIN_VERSION(3)
+#define ZERO_CUDA_NCCL_VERSION ZERO_PLUGIN_VERSION(4)
 
 enum { ZERO_NCCL_ID_BYTES = 128 };
 
@@ -24,6 +24,8 @@ typedef struct zero_cuda_nccl {
      * communicators at once. */
     zero_status_t (*open)(zero_nccl_t **nccl, int *number, zero_error_t *error);
     void (*close)(zero_nccl_t *nccl);
+    /* Whether it has window and unwindow: from 2.27 on. */
+    bool (*has_windows)(const zero_nccl_t *nccl);
     /* The calling thread's calls are for this device from now on, and do not disturb what other threads capture into
      * graphs. */
     zero_status_t (*enter)(int device, zero_error_t *error);
@@ -48,6 +50,12 @@ typedef struct zero_cuda_nccl {
     zero_status_t (*attach)(zero_nccl_t *nccl, void *comm, void *base, uint64_t bytes, void **handle,
                             zero_error_t *error);
     zero_status_t (*detach)(zero_nccl_t *nccl, void *comm, void *handle, zero_error_t *error);
+    /* Begins to register memory that other processes can map as a symmetric window. Collective. *handle is set when
+     * comm is ready again: the variable has to last. NULL then: these ranks cannot have one. */
+    zero_status_t (*window)(zero_nccl_t *nccl, void *comm, void *base, uint64_t bytes, void **handle,
+                            zero_error_t *error);
+    /* Of this rank alone, when no collective of its own works on the window. */
+    zero_status_t (*unwindow)(zero_nccl_t *nccl, void *comm, void *handle, zero_error_t *error);
 
     /* Begins to end what is in flight; when comm is ready again, destroy frees it. */
     zero_status_t (*finalize)(zero_nccl_t *nccl, void *comm, zero_error_t *error);

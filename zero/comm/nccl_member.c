@@ -3,16 +3,16 @@
 #include "zero/comm/nccl_state.h"
 #include "zero/device/host.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- what the thread does --------------------------------------------------------------------------------------- */
 
 /* Until NCCL is done with what was asked of comm. Only this thread knows comm as yet, or its owner waits for this
  * thread. */
-static zero_status_t settle(zero_nccl_watch_t *w, void *comm, double start, const zero_nccl_origin_t *origin,
+static zero_status_t settle(zero_nccl_watch_t *w, void *comm, const zero_nccl_job_t *j, double start, const char *what,
                             zero_error_t *error)
 {
-    const char *what = origin->id ? "starting NCCL" : "splitting an NCCL communicator";
     zero_error_t why = {0};
     double looked = 0, doubt = 0;
     for (;; zero_nccl_nap(ZERO_NCCL_LOOK_SOON)) {
@@ -31,11 +31,11 @@ static zero_status_t settle(zero_nccl_watch_t *w, void *comm, double start, cons
             return ZERO_OK;
         if (doubt > 0 && now - doubt > ZERO_NCCL_GRACE)
             return zero_fail(error, ZERO_ERR_SYSTEM, "%s: %s", what, why.text);
-        if (now - start > origin->timeout_s)
+        if (now - start > j->timeout_s)
             return zero_fail(error, ZERO_ERR_TIMEOUT,
                              "%s did not end within %g s: another rank is late, or cannot be reached (NCCL_DEBUG=INFO "
                              "tells more)",
-                             what, origin->timeout_s);
+                             what, j->timeout_s);
     }
 }
 
@@ -54,6 +54,7 @@ static zero_status_t make(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t
 {
     zero_nccl_member_t *m = j->member;
     void *parent = j->origin.callers ? j->origin.callers : j->origin.parent ? j->origin.parent->comm : NULL;
+    const char *what = j->origin.id ? "starting NCCL" : "splitting an NCCL communicator";
     double start = zero_host_now();
     zero_error_t ignored;
     zero_status_t status = make_events(w, m, error);
@@ -63,12 +64,12 @@ static zero_status_t make(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t
         status = w->api->split(w->nccl, parent, j->origin.color, j->origin.key, &m->comm, error);
         m->lost = status == ZERO_OK; /* until the parent is ready again */
         if (status == ZERO_OK)
-            status = settle(w, parent, start, &j->origin, error);
+            status = settle(w, parent, j, start, what, error);
         if (status == ZERO_OK)
             m->lost = false;
     }
     if (status == ZERO_OK)
-        status = settle(w, m->comm, start, &j->origin, error);
+        status = settle(w, m->comm, j, start, what, error);
     if (status && m->comm && !m->lost) {
         w->api->abort(w->nccl, &m->comm, 1, &ignored);
         m->comm = NULL;
@@ -76,36 +77,65 @@ static zero_status_t make(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t
     return status;
 }
 
+/* The member's owner waits for this thread, so that nobody else is in a call on it. */
+static zero_status_t make_window(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t *error)
+{
+    zero_nccl_memory_t *k = j->memory;
+    double start = zero_host_now();
+    char what[80];
+    zero_status_t status = w->api->window(w->nccl, j->member->comm, k->base, k->bytes, &k->handle, error);
+    snprintf(what, sizeof what, "making an NCCL window of %llu bytes", (unsigned long long)k->bytes);
+    return status ? status : settle(w, j->member->comm, j, start, what, error);
+}
+
 void zero_nccl_run_job(zero_nccl_watch_t *w)
 {
     zero_nccl_job_t *j = &w->job;
+    j->status = zero_nccl_check(w, &j->error); /* whose communicators may be gone */
+    if (j->status)
+        return;
     if (j->kind == ZERO_NCCL_MAKE_ID) {
         j->status = w->api->unique_id(w->nccl, j->id, &j->error);
         return;
     }
-    j->status = make(w, j, &j->error);
-    if (j->status) /* a parent may never be ready again, and the others wait */
+    j->status = j->kind == ZERO_NCCL_MAKE_MEMBER ? make(w, j, &j->error) : make_window(w, j, &j->error);
+    if (j->status) /* a communicator may never be ready again, and the others wait */
         zero_nccl_fail(w, j->status, j->error.text);
+}
+
+/* The next call that ends a communicator, which is ready for one. What collectives still work on stays registered:
+ * without its window they would read addresses that are gone. */
+static zero_status_t close_further(zero_nccl_member_t *m, bool *busy, zero_error_t *error)
+{
+    zero_nccl_watch_t *w = m->watch;
+    zero_nccl_memory_t *k = m->memory;
+    while (k && !k->handle)
+        k = k->next;
+    *busy = !m->finalizing;
+    if (k)
+        zero_nccl_retire(m);
+    if (k && m->retired == m->issued) {
+        void *handle = k->handle;
+        k->handle = NULL;
+        return k->window ? w->api->unwindow(w->nccl, m->comm, handle, error)
+                         : w->api->detach(w->nccl, m->comm, handle, error);
+    }
+    if (k || m->finalizing)
+        return ZERO_OK;
+    m->finalizing = true;
+    return w->api->finalize(w->nccl, m->comm, error);
 }
 
 void zero_nccl_step_closing(zero_nccl_member_t *m)
 {
     zero_nccl_watch_t *w = m->watch;
     zero_error_t error = {0};
-    zero_status_t status = ZERO_OK;
     bool busy = true;
     double now = zero_host_now();
-    if (!m->finalizing) {
-        for (zero_nccl_memory_t *k = m->memory; k && status == ZERO_OK; k = k->next)
-            if (k->handle)
-                status = w->api->detach(w->nccl, m->comm, k->handle, &error);
-        if (status == ZERO_OK)
-            status = w->api->finalize(w->nccl, m->comm, &error);
-        m->finalizing = true;
-        m->since = now;
-    }
-    if (status == ZERO_OK)
-        status = w->api->state(w->nccl, m->comm, &busy, &error);
+    m->since = m->since > 0 ? m->since : now;
+    zero_status_t status = w->api->state(w->nccl, m->comm, &busy, &error);
+    if (status == ZERO_OK && !busy)
+        status = close_further(m, &busy, &error);
     if (status == ZERO_OK && busy && now - m->since > m->timeout_s)
         status = zero_fail(&error, ZERO_ERR_TIMEOUT, "it did not end within %g s", m->timeout_s);
     if (status)
@@ -145,6 +175,11 @@ static bool job_done(const void *job)
     return ((const zero_nccl_job_t *)job)->done;
 }
 
+static const char *name_of(const zero_nccl_job_t *job)
+{
+    return job->kind == ZERO_NCCL_MAKE_WINDOW ? "window" : "communicator";
+}
+
 /* Has the thread do the job, and fills in what came of it. */
 static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_t *error)
 {
@@ -155,7 +190,7 @@ static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_
     bool answered = zero_nccl_await(w, job_free, &w->job, w->options.timeout_s);
     if (answered) {
         w->job = *job;
-        answered = zero_nccl_await(w, job_done, &w->job, job->origin.timeout_s);
+        answered = zero_nccl_await(w, job_done, &w->job, job->timeout_s);
     }
     if (answered) {
         *job = w->job;
@@ -163,8 +198,10 @@ static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_
         pthread_cond_broadcast(&w->news);
         status = job->status ? zero_fail(error, job->status, "%s", job->error.text) : ZERO_OK;
     } else {
+        char text[80];
+        snprintf(text, sizeof text, "NCCL did not return from making a %s", name_of(job));
         w->stuck = true;
-        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, "NCCL did not return from making a communicator");
+        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, text);
         status = zero_nccl_check(w, error);
     }
     pthread_mutex_unlock(&w->mutex);
@@ -173,7 +210,7 @@ static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_
 
 zero_status_t zero_nccl_watch_id(zero_nccl_watch_t *w, void *id, zero_error_t *error)
 {
-    zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_ID, .origin.timeout_s = w->options.timeout_s};
+    zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_ID, .timeout_s = w->options.timeout_s};
     zero_status_t status = ask(w, &job, error);
     if (status == ZERO_OK)
         memcpy(id, job.id, ZERO_NCCL_ID_BYTES);
@@ -181,10 +218,10 @@ zero_status_t zero_nccl_watch_id(zero_nccl_watch_t *w, void *id, zero_error_t *e
 }
 
 zero_status_t zero_nccl_member_open(zero_nccl_member_t **out, zero_nccl_watch_t *w, const zero_nccl_origin_t *origin,
-                                    int size, int rank, zero_error_t *error)
+                                    int size, int rank, double timeout_s, zero_error_t *error)
 {
     zero_nccl_member_t *m = calloc(1, sizeof *m);
-    zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_MEMBER, .origin = *origin, .member = m};
+    zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_MEMBER, .timeout_s = timeout_s, .origin = *origin, .member = m};
     *out = NULL;
     if (!m)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *m);
@@ -203,7 +240,7 @@ zero_status_t zero_nccl_member_open(zero_nccl_member_t **out, zero_nccl_watch_t 
     if (status == ZERO_OK)
         *out = m;
     else
-        zero_nccl_member_close(m, origin->timeout_s);
+        zero_nccl_member_close(m, timeout_s);
     return status;
 }
 
@@ -255,20 +292,37 @@ void zero_nccl_member_close(zero_nccl_member_t *m, double timeout_s)
     zero_nccl_watch_drop(w);
 }
 
-zero_status_t zero_nccl_attach(zero_nccl_member_t *m, void *base, uint64_t bytes, zero_error_t *error)
+/* Has the thread make the window. Its handle stays NULL where NCCL makes none here. */
+static zero_status_t ask_for_window(zero_nccl_member_t *m, zero_nccl_memory_t *k, double timeout_s, zero_error_t *error)
+{
+    zero_nccl_watch_t *w = m->watch;
+    zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_WINDOW, .timeout_s = timeout_s, .member = m, .memory = k};
+    zero_status_t status = ask(w, &job, error);
+    if (status == ZERO_OK && !k->handle)
+        zero_log(
+            w->options.log, w->options.log_ctx, ZERO_LOG_WARNING,
+            "collectives go without NCCL's windows, which NCCL does not make for these GPUs (NCCL_DEBUG=INFO tells "
+            "more)");
+    return status;
+}
+
+zero_status_t zero_nccl_attach(zero_nccl_member_t *m, void *base, uint64_t bytes, bool window, double timeout_s,
+                               zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
     zero_error_t why = {0};
     zero_nccl_memory_t *k = calloc(1, sizeof *k);
     if (!k)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory to register memory with NCCL (%zu bytes)", sizeof *k);
-    zero_status_t status = zero_nccl_begin_calls(w, error);
-    if (status) {
-        free(k);
-        return status;
-    }
-    k->next = m->memory;
+    *k = (zero_nccl_memory_t){.next = m->memory, .base = base, .bytes = bytes, .window = window};
     m->memory = k;
+    zero_status_t status = window ? ask_for_window(m, k, timeout_s, error) : ZERO_OK;
+    if (status || k->handle)
+        return status;
+    status = zero_nccl_begin_calls(w, error);
+    if (status)
+        return status;
+    k->window = false;
     status = w->api->attach(w->nccl, m->comm, base, bytes, &k->handle, &why);
     pthread_mutex_unlock(&w->calls);
     if (status)

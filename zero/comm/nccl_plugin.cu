@@ -10,13 +10,14 @@ extern "C" {
 #include <nccl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <type_traits>
 
 static_assert(sizeof(ncclUniqueId) == ZERO_NCCL_ID_BYTES, "ranks exchange NCCL's id");
 
 /* The first version whose ncclCommAbort works in groups. */
 #define NCCL_LEAST NCCL_VERSION(2, 22, 0)
 
-/* Every function of NCCL's that is called here. */
+/* Every function of NCCL's that has to be there. */
 #define NCCL_FUNCTIONS(of)                                                                                           \
     of(ncclGetVersion) of(ncclGetErrorString) of(ncclGetLastError) of(ncclGetUniqueId) of(ncclCommInitRankConfig)    \
         of(ncclCommSplit) of(ncclCommCount) of(ncclCommUserRank) of(ncclCommCuDevice) of(ncclCommGetAsyncError)      \
@@ -27,7 +28,22 @@ struct zero_nccl {
 #define OF(name) decltype(&::name) name;
     NCCL_FUNCTIONS(OF)
 #undef OF
+    /* ncclCommWindowRegister and ncclCommWindowDeregister, NULL before 2.27. A header that is older than the library
+     * does not declare them. */
+    ncclResult_t (*window)(ncclComm_t comm, void *base, size_t bytes, void **window, int flags);
+    ncclResult_t (*unwindow)(ncclComm_t comm, void *window);
 };
+
+enum { COLL_SYMMETRIC = 1 }; /* NCCL_WIN_COLL_SYMMETRIC */
+#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 27, 0)
+static_assert(COLL_SYMMETRIC == NCCL_WIN_COLL_SYMMETRIC, "NCCL's flag");
+static_assert(
+    std::is_same<decltype(&::ncclCommWindowRegister),
+                 ncclResult_t (*)(ncclComm_t, void *, size_t, ncclWindow_t *, int)>::value &&
+        std::is_same<decltype(&::ncclCommWindowDeregister), ncclResult_t (*)(ncclComm_t, ncclWindow_t)>::value &&
+        std::is_pointer<ncclWindow_t>::value,
+    "NCCL's functions, with a pointer for a window");
+#endif
 
 /* ---- sentences -------------------------------------------------------------------------------------------------- */
 
@@ -83,6 +99,8 @@ static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *err
         lacking = #name;
     NCCL_FUNCTIONS(OF)
 #undef OF
+    n->window = (decltype(n->window))dlsym(library, "ncclCommWindowRegister");
+    n->unwindow = (decltype(n->unwindow))dlsym(library, "ncclCommWindowDeregister");
     /* An old one lacks functions and still knows its version. */
     if (!n->ncclGetVersion || n->ncclGetVersion(number) != ncclSuccess)
         *number = 0;
@@ -105,6 +123,12 @@ static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *err
 static void nccl_close(zero_nccl_t *n)
 {
     free(n);
+}
+
+static bool has_windows(const zero_nccl_t *n)
+{
+    int number = 0;
+    return n->window && n->unwindow && n->ncclGetVersion(&number) == ncclSuccess && number >= NCCL_VERSION(2, 27, 0);
 }
 
 static zero_status_t enter(int device, zero_error_t *error)
@@ -209,6 +233,20 @@ static zero_status_t detach(zero_nccl_t *n, void *comm, void *handle, zero_error
     return r == ncclSuccess ? ZERO_OK : failed(n, (ncclComm_t)comm, r, error, "ncclCommDeregister");
 }
 
+static zero_status_t window(zero_nccl_t *n, void *comm, void *base, uint64_t bytes, void **handle, zero_error_t *error)
+{
+    ncclResult_t r = n->window((ncclComm_t)comm, base, bytes, handle, COLL_SYMMETRIC);
+    return fine(r) ? ZERO_OK
+                   : failed(n, (ncclComm_t)comm, r, error, "ncclCommWindowRegister of %llu bytes",
+                            (unsigned long long)bytes);
+}
+
+static zero_status_t unwindow(zero_nccl_t *n, void *comm, void *handle, zero_error_t *error)
+{
+    ncclResult_t r = n->unwindow((ncclComm_t)comm, handle);
+    return fine(r) ? ZERO_OK : failed(n, (ncclComm_t)comm, r, error, "ncclCommWindowDeregister");
+}
+
 static zero_status_t finalize(zero_nccl_t *n, void *comm, zero_error_t *error)
 {
     ncclResult_t r = n->ncclCommFinalize((ncclComm_t)comm);
@@ -265,6 +303,7 @@ extern "C" const zero_cuda_nccl_t zero_cuda_nccl = {
     .version = ZERO_CUDA_NCCL_VERSION,
     .open = nccl_open,
     .close = nccl_close,
+    .has_windows = has_windows,
     .enter = enter,
     .unique_id = unique_id,
     .start = start,
@@ -275,6 +314,8 @@ extern "C" const zero_cuda_nccl_t zero_cuda_nccl = {
     .reduce_scatter = reduce_scatter,
     .attach = attach,
     .detach = detach,
+    .window = window,
+    .unwindow = unwindow,
     .finalize = finalize,
     .destroy = destroy,
     .abort = abort_all,

@@ -26,9 +26,12 @@ typedef struct zero_nccl_op {
     double timeout_s, since; /* since: when it was seen to have begun; 0: not yet */
 } zero_nccl_op_t;
 
-/* Memory that NCCL was told of. */
+/* Memory that NCCL was told of. It lasts as long as the member, since NCCL sets a window's handle later. */
 typedef struct zero_nccl_memory {
     struct zero_nccl_memory *next;
+    void *base;
+    uint64_t bytes;
+    bool window;
     void *handle; /* NULL: NCCL does not have it */
 } zero_nccl_memory_t;
 
@@ -53,10 +56,12 @@ struct zero_nccl_member {
 
 /* What the thread is asked to make. */
 typedef struct zero_nccl_job {
-    enum { ZERO_NCCL_NO_JOB, ZERO_NCCL_MAKE_ID, ZERO_NCCL_MAKE_MEMBER } kind;
+    enum { ZERO_NCCL_NO_JOB, ZERO_NCCL_MAKE_ID, ZERO_NCCL_MAKE_MEMBER, ZERO_NCCL_MAKE_WINDOW } kind;
+    double timeout_s;
     char id[ZERO_NCCL_ID_BYTES];
     zero_nccl_origin_t origin;
     zero_nccl_member_t *member;
+    zero_nccl_memory_t *memory; /* of the window */
     zero_status_t status;
     zero_error_t error;
     bool done;
@@ -96,6 +101,8 @@ void zero_nccl_look_at_host(zero_nccl_watch_t *watch);
 bool zero_nccl_await(zero_nccl_watch_t *watch, bool (*so)(const void *what), const void *what, double timeout_s);
 /* Takes calls. TIMEOUT: somebody did not return from NCCL in time. */
 zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *watch, zero_error_t *error);
+/* Lets go of the collectives that are done, and finds the oldest that is not to have run for too long. With calls. */
+void zero_nccl_retire(zero_nccl_member_t *member);
 /* Wakes the thread. */
 void zero_nccl_ring(zero_nccl_watch_t *watch);
 void zero_nccl_nap(double seconds);

@@ -129,8 +129,7 @@ zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *w, zero_error_t *error)
 
 /* ---- collectives ------------------------------------------------------------------------------------------------ */
 
-/* Lets go of the collectives that are done, and finds the oldest that is not to have run for too long. With calls. */
-static void retire(zero_nccl_member_t *m)
+void zero_nccl_retire(zero_nccl_member_t *m)
 {
     zero_nccl_watch_t *w = m->watch;
     zero_error_t error = {0};
@@ -191,7 +190,7 @@ static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *ca
         if (status)
             return status;
         if (m->issued - m->retired == ZERO_NCCL_OPS)
-            retire(m);
+            zero_nccl_retire(m);
         bool room = m->issued - m->retired < ZERO_NCCL_OPS;
         *op = &m->ops[m->issued % ZERO_NCCL_OPS];
         pthread_mutex_unlock(&w->calls);
@@ -303,7 +302,7 @@ static bool look_at_members(zero_nccl_watch_t *w)
         }
         if (w->api->state(w->nccl, m->comm, &busy, &error))
             suspect(w, &error);
-        retire(m);
+        zero_nccl_retire(m);
     }
     return soon;
 }

@@ -38,12 +38,12 @@ typedef struct zero_nccl_origin {
     void *callers;
     zero_nccl_member_t *parent;
     int color, key;
-    double timeout_s;
 } zero_nccl_origin_t;
 /* Rank rank of size ranks, which all call it at about the same time. Returns when it is ready. After a failure of this
  * only aborting helps. */
 zero_status_t zero_nccl_member_open(zero_nccl_member_t **member, zero_nccl_watch_t *watch,
-                                    const zero_nccl_origin_t *origin, int size, int rank, zero_error_t *error);
+                                    const zero_nccl_origin_t *origin, int size, int rank, double timeout_s,
+                                    zero_error_t *error);
 /* Waits for what is in flight, and aborts it when the time is up. Accepts NULL. */
 void zero_nccl_member_close(zero_nccl_member_t *member, double timeout_s);
 
@@ -65,8 +65,11 @@ struct zero_nccl_call {
 /* Returns when it is on the stream. */
 zero_status_t zero_nccl_issue(zero_nccl_member_t *member, const zero_nccl_call_t *call, zero_error_t *error);
 
-/* Registers memory; where NCCL refuses, that is logged. */
-zero_status_t zero_nccl_attach(zero_nccl_member_t *member, void *base, uint64_t bytes, zero_error_t *error);
+/* Registers memory; where NCCL refuses, that is logged. As a window: all ranks call it at about the same time, and
+ * after a failure of this only aborting helps; where these ranks cannot have one, that is logged, and it is registered
+ * as it would be without. */
+zero_status_t zero_nccl_attach(zero_nccl_member_t *member, void *base, uint64_t bytes, bool window, double timeout_s,
+                               zero_error_t *error);
 
 /* The failure, or ZERO_OK. Cheap. */
 zero_status_t zero_nccl_check(zero_nccl_watch_t *watch, zero_error_t *error);

@@ -145,6 +145,16 @@ static zero_status_t settle_arena(zero_exec_t *x, int tier, zero_error_t *error)
     return status;
 }
 
+static zero_status_t create_arena(zero_exec_t *x, zero_tier_t tier, zero_error_t *error)
+{
+    const zero_device_ops_t *device = x->device->ops;
+    uint64_t bytes = x->plan->arena_bytes[tier];
+    bool shareable = tier == ZERO_TIER_DEVICE && x->comm->caps.windows && device->arena_create_shareable;
+    zero_status_t status = shareable ? device->arena_create_shareable(x->device, bytes, &x->arenas[tier], error)
+                                     : device->arena_create(x->device, tier, bytes, &x->arenas[tier], error);
+    return status ? status : settle_arena(x, tier, error);
+}
+
 /* What this rank makes without the others. */
 static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
 {
@@ -169,9 +179,7 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
         x->open_use[u] = -1;
 
     for (int t = 0; t < ZERO_TIER_NVME; t++)
-        if (plan->arena_bytes[t] > 0 && ((status = device->arena_create(x->device, (zero_tier_t)t, plan->arena_bytes[t],
-                                                                        &x->arenas[t], error)) != ZERO_OK ||
-                                         (status = settle_arena(x, t, error)) != ZERO_OK))
+        if (plan->arena_bytes[t] > 0 && (status = create_arena(x, (zero_tier_t)t, error)) != ZERO_OK)
             return status;
     resolve(x);
     if ((status = zero_exec_register_nvme(x, error)) != ZERO_OK ||
