@@ -1,32 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* elements.cu - see kernels.h. One thread for each pack of 16 bytes. */
+#include "kernels/nn/cuda/gelu.h"
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
 enum { THREADS = 256 };
 typedef enum element_op { GELU_FORWARD, GELU_BACKWARD, ADD } element_op_t;
-
-/* gelu(x) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation where x is far below
- * 0. */
-#define GELU_SCALE 0.79788456080286535588f
-#define GELU_CUBE 0.044715f
-
-static __device__ __forceinline__ float gelu_argument(float x)
-{
-    return GELU_SCALE * (x + GELU_CUBE * x * x * x);
-}
-
-static __device__ __forceinline__ float gelu(float x)
-{
-    return x / (1.0f + expf(-2.0f * gelu_argument(x)));
-}
-
-/* (x g)' = g + x 2 g (1 - g) u'. */
-static __device__ __forceinline__ float gelu_slope(float x)
-{
-    float u = gelu_argument(x), g = 1.0f / (1.0f + expf(-2.0f * u)), other = 1.0f / (1.0f + expf(2.0f * u));
-    return g + 2.0f * x * g * other * GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * x * x);
-}
 
 /* y may be a or b. */
 template <typename T, int OP>
@@ -41,7 +20,7 @@ static __global__ void __launch_bounds__(THREADS) elements(T *y, const T *a, con
     if (OP != GELU_FORWARD)
         zero_load(z, b + i, count - i, wide);
     for (int j = 0; j < N; j++)
-        x[j] = OP == GELU_FORWARD ? gelu(x[j]) : OP == GELU_BACKWARD ? x[j] * gelu_slope(z[j]) : x[j] + z[j];
+        x[j] = OP == GELU_FORWARD ? zero_gelu(x[j]) : OP == GELU_BACKWARD ? x[j] * zero_gelu_slope(z[j]) : x[j] + z[j];
     zero_store(y + i, x, count - i, wide);
 }
 
