@@ -114,7 +114,7 @@ static void call_attention(const bench_t *b, const void *arg)
                              .out = b->y,
                              .lse = b->statistics};
     if (h->backward)
-        zero_nn_attention_backward(b->nn, &a, b->y, b->z, b->z + size, b->z + 2 * size);
+        zero_nn_attention_backward(b->nn, &a, b->y, b->z, b->z + size, b->z + 2 * size, NULL);
     else
         zero_nn_attention_forward(b->nn, &a);
 }
@@ -130,7 +130,7 @@ static void call_norm_backward(const bench_t *b, const void *arg)
 {
     (void)arg;
     unsigned char *sums = b->y + (size_t)ROWS * C * 4;
-    zero_nn_layernorm_backward(b->nn, b->z, sums, sums + C * 4, b->y, b->y, b->x, b->x, b->statistics,
+    zero_nn_layernorm_backward(b->nn, b->z, NULL, sums, sums + C * 4, b->y, NULL, b->y, b->x, b->x, b->statistics,
                                b->statistics + ROWS, ROWS, C, b->dtype);
 }
 
@@ -143,7 +143,7 @@ static void call_gelu(const bench_t *b, const void *arg)
 static void call_gelu_backward(const bench_t *b, const void *arg)
 {
     (void)arg;
-    zero_nn_gelu_backward(b->nn, b->z, b->y, b->x, (int64_t)ROWS * 4 * C, b->dtype);
+    zero_nn_gelu_backward(b->nn, b->z, NULL, b->y, b->x, ROWS, 4 * C, b->dtype);
 }
 
 static void call_add(const bench_t *b, const void *arg)

@@ -6,11 +6,10 @@
 
 #include <math.h>
 
-/* dw (in, out) += x^T dy, db (out) += column sums of dy, dx (rows, in) = dy w^T; x (rows, in), dy (rows, out). With
- * GELU_BACKWARD dx is the gradient of aux (rows, in), of which x is the GELU. */
+/* dw (in, out) += x^T dy, dx (rows, in) = dy w^T; x (rows, in), dy (rows, out). With GELU_BACKWARD dx is the gradient
+ * of aux (rows, in), of which x is the GELU, and dbias (in) += its column sums. */
 static void linear_backward(zero_model_t *m, void *dx, const void *dy, const void *x, const zero_gpt2_param_t *w,
-                            const zero_gpt2_param_t *b, int64_t rows, int64_t in, int64_t out,
-                            zero_nn_epilogue_t epilogue, void *aux)
+                            int64_t rows, int64_t in, int64_t out, zero_nn_epilogue_t epilogue, void *aux, void *dbias)
 {
     const zero_dtype_t dtype = m->options.dtype;
 
@@ -23,7 +22,6 @@ static void linear_backward(zero_model_t *m, void *dx, const void *dy, const voi
                                           .a = x,
                                           .b = dy,
                                           .c = w->grad});
-    zero_nn_bias_backward(m->nn, b->grad, dy, rows, out, dtype);
     zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
                                           .n = in,
                                           .k = out,
@@ -33,9 +31,13 @@ static void linear_backward(zero_model_t *m, void *dx, const void *dy, const voi
                                           .b = w->data,
                                           .c = dx,
                                           .epilogue = epilogue,
-                                          .aux = aux});
+                                          .aux = aux,
+                                          .dbias = dbias});
 }
 
+/* The gradient of a bias is the sum of its dy over rows. A call that goes over this dy anyway adds it up: GELU's
+ * gradient writes that of fc, attention's that of qkv; norm 2's writes that of attention's projection and reads that of
+ * the MLP's. */
 void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
 {
     const zero_model_config_t *c = &m->config;
@@ -52,19 +54,18 @@ void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
     /* MLP: dx -> dfc (in wide) -> dnorm2 (in narrow) -> + dx */
     if (selective)
         zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);
-    linear_backward(m, m->wide, m->dx, a->gelu, &p[GPT2_OUT_W], &p[GPT2_OUT_B], rows, F, C,
-                    ZERO_NN_EPILOGUE_GELU_BACKWARD, a->fc);
+    linear_backward(m, m->wide, m->dx, a->gelu, &p[GPT2_OUT_W], rows, F, C, ZERO_NN_EPILOGUE_GELU_BACKWARD, a->fc,
+                    p[GPT2_FC_B].grad);
     if (selective)
         zero_nn_layernorm_forward(m->nn, a->norm2, NULL, NULL, a->mid, p[GPT2_LN2_W].data, p[GPT2_LN2_B].data, rows, C,
                                   c->norm_eps, dtype);
-    linear_backward(m, m->narrow, m->wide, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F, ZERO_NN_EPILOGUE_NONE,
-                    NULL);
-    zero_nn_layernorm_backward(m->nn, m->dx, p[GPT2_LN2_W].grad, p[GPT2_LN2_B].grad, m->dx, m->narrow, a->mid,
-                               p[GPT2_LN2_W].data, a->mean2, a->rstd2, rows, C, dtype);
+    linear_backward(m, m->narrow, m->wide, a->norm2, &p[GPT2_FC_W], rows, C, F, ZERO_NN_EPILOGUE_NONE, NULL, NULL);
+    zero_nn_layernorm_backward(m->nn, m->dx, p[GPT2_PROJ_B].grad, p[GPT2_LN2_W].grad, p[GPT2_LN2_B].grad, m->dx,
+                               p[GPT2_OUT_B].grad, m->narrow, a->mid, p[GPT2_LN2_W].data, a->mean2, a->rstd2, rows, C,
+                               dtype);
 
     /* attention: dx -> dattention (in narrow) -> dqkv (in wide) -> dnorm1 (in narrow) -> + dx */
-    linear_backward(m, m->narrow, m->dx, a->attention, &p[GPT2_PROJ_W], &p[GPT2_PROJ_B], rows, C, C,
-                    ZERO_NN_EPILOGUE_NONE, NULL);
+    linear_backward(m, m->narrow, m->dx, a->attention, &p[GPT2_PROJ_W], rows, C, C, ZERO_NN_EPILOGUE_NONE, NULL, NULL);
     zero_nn_attention_backward(m->nn,
                                &(zero_nn_attention_t){.B = B,
                                                       .T = T,
@@ -81,12 +82,12 @@ void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
                                                       .v = zero_gpt2_at(m, a->qkv, 2 * C),
                                                       .out = a->attention,
                                                       .lse = a->lse},
-                               m->narrow, m->wide, zero_gpt2_at(m, m->wide, C), zero_gpt2_at(m, m->wide, 2 * C));
+                               m->narrow, m->wide, zero_gpt2_at(m, m->wide, C), zero_gpt2_at(m, m->wide, 2 * C),
+                               p[GPT2_QKV_B].grad);
     if (selective)
         zero_nn_layernorm_forward(m->nn, a->norm1, NULL, NULL, m->x[l], p[GPT2_LN1_W].data, p[GPT2_LN1_B].data, rows, C,
                                   c->norm_eps, dtype);
-    linear_backward(m, m->narrow, m->wide, a->norm1, &p[GPT2_QKV_W], &p[GPT2_QKV_B], rows, C, 3 * C,
-                    ZERO_NN_EPILOGUE_NONE, NULL);
-    zero_nn_layernorm_backward(m->nn, m->dx, p[GPT2_LN1_W].grad, p[GPT2_LN1_B].grad, m->dx, m->narrow, m->x[l],
-                               p[GPT2_LN1_W].data, a->mean1, a->rstd1, rows, C, dtype);
+    linear_backward(m, m->narrow, m->wide, a->norm1, &p[GPT2_QKV_W], rows, C, 3 * C, ZERO_NN_EPILOGUE_NONE, NULL, NULL);
+    zero_nn_layernorm_backward(m->nn, m->dx, NULL, p[GPT2_LN1_W].grad, p[GPT2_LN1_B].grad, m->dx, NULL, m->narrow,
+                               m->x[l], p[GPT2_LN1_W].data, a->mean1, a->rstd1, rows, C, dtype);
 }

@@ -131,8 +131,8 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
         done(&r, m->embed);
     }
     if (use(&r, m->ln_f, ZERO_READ | ZERO_GRAD)) {
-        zero_nn_layernorm_backward(m->nn, m->dx, w->grad, b->grad, NULL, m->narrow, m->x[c->layers], w->data, m->mean_f,
-                                   m->rstd_f, rows, C, dtype);
+        zero_nn_layernorm_backward(m->nn, m->dx, NULL, w->grad, b->grad, NULL, NULL, m->narrow, m->x[c->layers],
+                                   w->data, m->mean_f, m->rstd_f, rows, C, dtype);
         done(&r, m->ln_f);
     }
     for (int64_t l = c->layers - 1; l >= 0; l--)

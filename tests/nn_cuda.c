@@ -18,7 +18,7 @@ static const level_t LEVELS[NN_CUDA_LEVELS] = {
     {"cuda, threads", false, "threads", "up"},
 };
 
-enum { ROOM = 64 << 20, BORDER = 128, OPERANDS = 12, PATTERN = 0xa5, NOTHING = 0xff };
+enum { ROOM = 64 << 20, BORDER = 128, OPERANDS = 16, PATTERN = 0xa5, NOTHING = 0xff };
 #define SECONDS 100.0
 
 typedef struct operand {
@@ -173,6 +173,7 @@ static void wrapped_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
     }
     note_matrix(g->c, g->m, g->n, g->ldc, g->wide ? ZERO_FP32 : g->dtype);
     note(g->bias, g->n * size_of(g->dtype), 16);
+    note_row(g->dbias, g->n, g->dtype);
     if (g->epilogue != ZERO_NN_EPILOGUE_NONE)
         note_matrix(g->aux, g->m, g->n, g->ldc, g->dtype);
     begin(nn);
@@ -181,6 +182,7 @@ static void wrapped_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
     d.c = at(g->c);
     d.bias = at(g->bias);
     d.aux = at(g->aux);
+    d.dbias = at(g->dbias);
     cuda.ops->gemm(nn, &d);
     end(nn);
 }
@@ -235,17 +237,22 @@ static zero_nn_norm_t note_norm(zero_nn_t *nn, const zero_nn_norm_t *l)
     zero_nn_norm_t d = *l;
     const void **matrices[] = {&d.x,        (const void **)&d.y,    &d.dy, &d.dresidual, (const void **)&d.dx,
                                &d.residual, (const void **)&d.total};
-    const void **rows[] = {&d.w, &d.b, (const void **)&d.dw, (const void **)&d.db};
+    const void **rows[] = {&d.w,
+                           &d.b,
+                           (const void **)&d.dw,
+                           (const void **)&d.db,
+                           (const void **)&d.dbias,
+                           (const void **)&d.dbias_residual};
     for (int i = 0; i < 7; i++)
         note_row(*matrices[i], l->rows * l->C, l->dtype);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 6; i++)
         note_row(*rows[i], l->C, l->dtype);
     note_row(l->mean, l->rows, ZERO_FP32);
     note_row(l->rstd, l->rows, ZERO_FP32);
     begin(nn);
     for (int i = 0; i < 7; i++)
         *matrices[i] = at(*matrices[i]);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 6; i++)
         *rows[i] = at(*rows[i]);
     d.mean = at(l->mean);
     d.rstd = at(l->rstd);
@@ -281,11 +288,12 @@ static void wrapped_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t 
     end(nn);
 }
 
-static void wrapped_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count,
-                                  zero_dtype_t dtype)
+static void wrapped_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
+                                  int64_t n, zero_dtype_t dtype)
 {
-    note_elements(nn, dx, dy, x, count, dtype);
-    cuda.ops->gelu_backward(nn, at(dx), at(dy), at(x), count, dtype);
+    note_row(dbias, n, dtype);
+    note_elements(nn, dx, dy, x, rows * n, dtype);
+    cuda.ops->gelu_backward(nn, at(dx), at(dbias), at(dy), at(x), rows, n, dtype);
     end(nn);
 }
 
@@ -321,6 +329,7 @@ static void wrapped_attention(zero_nn_t *nn, const zero_nn_attention_t *a, const
         note_matrix(g->dk, rows, a->KV * a->D, a->k_stride, a->dtype);
         note_matrix(g->dv, rows, a->KV * a->D, a->v_stride, a->dtype);
         note_row(g->dout, rows * a->H * a->D, a->dtype);
+        note_row(g->dbias, zero_nn_attention_width(a->H, a->KV, a->D), a->dtype);
     }
     /* cuDNN's operands begin at multiples of 16 bytes. */
     bool odd = cuda.odd;
@@ -333,7 +342,8 @@ static void wrapped_attention(zero_nn_t *nn, const zero_nn_attention_t *a, const
     d.out = at(a->out);
     d.lse = at(a->lse);
     if (g != NULL) {
-        e = (zero_nn_attention_grad_t){.dout = at(g->dout), .dq = at(g->dq), .dk = at(g->dk), .dv = at(g->dv)};
+        e = (zero_nn_attention_grad_t){
+            .dout = at(g->dout), .dq = at(g->dq), .dk = at(g->dk), .dv = at(g->dv), .dbias = at(g->dbias)};
         cuda.ops->attention_backward(nn, &d, &e);
     } else {
         cuda.ops->attention_forward(nn, &d);

@@ -78,6 +78,11 @@ static void finish(bench_t *b)
  * losses. */
 enum { B = 2, T = 70, C = 24, V = 40, HEADS = 3, ROWS = B * T };
 
+static void *behind(void *p, int64_t elements, zero_dtype_t dtype)
+{
+    return p == NULL ? NULL : (char *)p + (size_t)elements * zero_dtype_size(dtype);
+}
+
 static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
 {
     const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_BF16};
@@ -121,9 +126,10 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
                                            .b = x[0],
                                            .c = x[6],
                                            .epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD,
-                                           .aux = x[5]});
+                                           .aux = x[5],
+                                           .dbias = x[7]});
         zero_nn_gelu_forward(nn, x[6], x[5], ROWS * 3 * C, dtype);
-        zero_nn_gelu_backward(nn, x[6], x[6], x[5], ROWS * 3 * C, dtype);
+        zero_nn_gelu_backward(nn, x[6], x[7], x[6], x[5], ROWS, 3 * C, dtype);
         zero_nn_add(nn, x[6], x[6], x[5], ROWS * 3 * C, dtype);
         zero_nn_add_sums(nn, x[6], x[5], ROWS * 3 * C / 2, dtype);
         zero_nn_bias_backward(nn, x[7], x[6], ROWS, 3 * C, dtype);
@@ -132,9 +138,9 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
                                  .H = HEADS,
                                  .KV = HEADS,
                                  .D = C / HEADS,
-                                 .q_stride = C,
-                                 .k_stride = C,
-                                 .v_stride = C,
+                                 .q_stride = 3 * C,
+                                 .k_stride = 3 * C,
+                                 .v_stride = 3 * C,
                                  .scale = 0.5,
                                  .dtype = dtype,
                                  .q = x[0],
@@ -143,8 +149,9 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
                                  .out = x[3],
                                  .lse = x[4]};
         zero_nn_attention_forward(nn, &a);
-        zero_nn_attention_backward(nn, &a, x[2], x[5], x[6], x[7]);
-        zero_nn_layernorm_backward(nn, x[5], x[6], x[7], NULL, x[2], x[0], x[1], x[4], x[4], ROWS, C, dtype);
+        zero_nn_attention_backward(nn, &a, x[2], x[5], behind(x[5], C, dtype), behind(x[5], 2 * C, dtype), x[7]);
+        zero_nn_layernorm_backward(nn, x[5], x[3], x[6], x[7], x[5], behind(x[3], C, dtype), x[2], x[0], x[1], x[4],
+                                   x[4], ROWS, C, dtype);
         zero_nn_cross_entropy(nn, host, x[6], index, ROWS, V, 0, true, dtype);
         zero_nn_embedding_backward(nn, x[1], x[7], x[5], index, B, T, C, V, dtype);
     }
@@ -229,7 +236,7 @@ START_TEST(refusals)
         .B = 1, .T = 2, .H = 1, .KV = 1, .D = 257, .q_stride = 257, .k_stride = 257, .v_stride = 257, .scale = 1};
     zero_nn_attention_forward(b.nn, &a);
     says(zero_nn_status(b.nn, &why), ZERO_ERR_UNSUPPORTED, "heads of 257 elements: at most 256");
-    zero_nn_attention_backward(b.nn, &a, NULL, NULL, NULL, NULL);
+    zero_nn_attention_backward(b.nn, &a, NULL, NULL, NULL, NULL, NULL);
     says(zero_nn_status(b.nn, &why), ZERO_ERR_UNSUPPORTED,
          "attention_backward (1, 2, 1, 1, 257, 257, 257, 257) in fp32");
     zero_nn_set_dry(b.nn, false);
@@ -357,7 +364,7 @@ START_TEST(epilogues)
         plain.bias = NULL;
         plain.c = b.base + 7 * room;
         zero_nn_gemm(b.nn, &plain);
-        zero_nn_gelu_backward(b.nn, plain.c, plain.c, g.aux, m * n, dtype);
+        zero_nn_gelu_backward(b.nn, plain.c, NULL, plain.c, g.aux, m, n, dtype);
         plain.bias = g.bias;
         plain.c = b.base + 6 * room;
         OK(zero_nn_status(b.nn, &why));
@@ -666,7 +673,7 @@ static const struct {
     {"cublasLtCreate", 1, "cublasLtCreate gives CUBLAS_STATUS_NOT_INITIALIZED"},
     {"cublasLtMatmulAlgoGetHeuristic", 9, "cublasLtMatmulAlgoGetHeuristic gives CUBLAS_STATUS_NOT_INITIALIZED"},
     {"cublasLtMatmul", 6, "cublasLtMatmul gives CUBLAS_STATUS_EXECUTION_FAILED"},
-    {"launch", 44, "its kernel: "},
+    {"launch", 51, "its kernel: "},
     {"cudaPointerGetAttributes", 8, "cudaPointerGetAttributes: "},
 };
 

@@ -10,7 +10,8 @@ skip() { echo "test_gpu: $*"; exit 77; }
     [ -e /usr/local/nvidia/lib64/libcuda.so.1 ] || skip "there is no NVIDIA driver here"
 [ -e /dev/nvidiactl ] || skip "there is no NVIDIA GPU here"
 status=0
-for program in test_cuda_flat test_cuda_update test_cuda_nn test_cuda_nn_rows test_cuda_nn_model test_nccl_one; do
+for program in test_cuda_flat test_cuda_update test_cuda_nn test_cuda_nn_rows test_cuda_nn_model test_cuda_nn_bias \
+    test_nccl_one; do
     [ -x "$top/tests/$program" ] || continue
     # One process for all tests of a program: each would make a CUDA context, and plans of cuDNN's, anew.
     CK_FORK=no ZERO_PLUGIN_PATH="$top/.libs" "$top/tests/$program" || [ $? -eq 77 ] || status=1

@@ -164,10 +164,11 @@ static void call_apart(zero_nn_t *nn, void *arg)
     zero_nn_gemm_t plain = *g;
     bool backward = g->epilogue == ZERO_NN_EPILOGUE_GELU_BACKWARD;
     plain.epilogue = ZERO_NN_EPILOGUE_NONE;
+    plain.dbias = NULL;
     plain.c = backward ? g->c : g->aux;
     zero_nn_gemm(nn, &plain);
     if (backward)
-        zero_nn_gelu_backward(nn, g->c, g->c, g->aux, g->m * g->n, g->dtype);
+        zero_nn_gelu_backward(nn, g->c, g->dbias, g->c, g->aux, g->m, g->n, g->dtype);
     else
         zero_nn_gelu_forward(nn, g->c, g->aux, g->m * g->n, g->dtype);
 }
@@ -254,6 +255,9 @@ START_TEST(epilogue_errors)
         {{.epilogue = ZERO_NN_EPILOGUE_GELU, .ldc = 16}, "dense"},
         {{.epilogue = ZERO_NN_EPILOGUE_GELU, .c = &c, .aux = &c}, "aux is C"},
         {{.epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD, .bias = &bias}, "has no bias"},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU, .dbias = &bias}, "leave dbias out"},
+        {{.dbias = &bias}, "leave dbias out"},
+        {{.wide = true, .dbias = &bias}, "leave dbias out"},
         {{.wide = true, .bias = &bias}, "sums in fp32"},
         {{.wide = true, .epilogue = ZERO_NN_EPILOGUE_GELU}, "sums in fp32"},
     };
@@ -318,8 +322,9 @@ static void call_add_norm(zero_nn_t *nn, void *arg)
 static void call_norm_backward(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
-    zero_nn_layernorm_backward(nn, r->dx.data, r->dw.data, r->db.data, r->in_place ? r->dx.data : r->residual.data,
-                               r->dy.data, r->x.data, r->w.data, r->mean, r->rstd, r->n, r->C, r->x.dtype);
+    zero_nn_layernorm_backward(nn, r->dx.data, NULL, r->dw.data, r->db.data,
+                               r->in_place ? r->dx.data : r->residual.data, NULL, r->dy.data, r->x.data, r->w.data,
+                               r->mean, r->rstd, r->n, r->C, r->x.dtype);
 }
 
 static void call_gelu(zero_nn_t *nn, void *arg)
@@ -331,7 +336,8 @@ static void call_gelu(zero_nn_t *nn, void *arg)
 static void call_gelu_backward(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
-    zero_nn_gelu_backward(nn, r->dx.data, r->in_place ? r->dx.data : r->dy.data, r->x.data, r->n * r->C, r->x.dtype);
+    zero_nn_gelu_backward(nn, r->dx.data, NULL, r->in_place ? r->dx.data : r->dy.data, r->x.data, r->n, r->C,
+                          r->x.dtype);
 }
 
 static void call_add(zero_nn_t *nn, void *arg)

@@ -29,7 +29,7 @@ static void call_attention(zero_nn_t *nn, void *arg)
 {
     heads_t *h = arg;
     if (h->backward)
-        zero_nn_attention_backward(nn, &h->a, h->dout.data, h->dq.data, h->dk.data, h->dv.data);
+        zero_nn_attention_backward(nn, &h->a, h->dout.data, h->dq.data, h->dk.data, h->dv.data, NULL);
     else
         zero_nn_attention_forward(nn, &h->a);
 }
@@ -299,7 +299,7 @@ static void call_gelu(zero_nn_t *nn, void *arg)
 static void call_gelu_backward(zero_nn_t *nn, void *arg)
 {
     values_t *v = arg;
-    zero_nn_gelu_backward(nn, v->y.data, v->dy.data, v->x.data, v->x.count, ZERO_FP32);
+    zero_nn_gelu_backward(nn, v->y.data, NULL, v->dy.data, v->x.data, 1, v->x.count, ZERO_FP32);
 }
 
 START_TEST(gelu_against_fp64)
@@ -395,8 +395,8 @@ static void call_norm(zero_nn_t *nn, void *arg)
 static void call_norm_backward(zero_nn_t *nn, void *arg)
 {
     norm_case_t *n = arg;
-    zero_nn_layernorm_backward(nn, n->dx.data, n->dw.data, n->db.data, NULL, n->dy.data, n->x.data, n->w.data, n->mean,
-                               n->rstd, 5, 13, ZERO_FP32);
+    zero_nn_layernorm_backward(nn, n->dx.data, NULL, n->dw.data, n->db.data, NULL, NULL, n->dy.data, n->x.data,
+                               n->w.data, n->mean, n->rstd, 5, 13, ZERO_FP32);
 }
 
 START_TEST(ref_gradients)
@@ -499,19 +499,19 @@ static void call_all_dry(zero_nn_t *nn)
     zero_nn_embedding_forward(nn, NULL, NULL, NULL, NULL, 2, 3, 4, ZERO_FP32);
     zero_nn_embedding_backward(nn, NULL, NULL, NULL, NULL, 2, 3, 4, 9, ZERO_FP32);
     zero_nn_layernorm_forward(nn, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, 1e-5, ZERO_FP32);
-    zero_nn_layernorm_backward(nn, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, ZERO_FP32);
+    zero_nn_layernorm_backward(nn, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, ZERO_FP32);
     for (int d = 0; d < 2; d++)
         zero_nn_gemm(
             nn,
             &(zero_nn_gemm_t){
                 .m = 5, .n = 8, .k = 7, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU});
     zero_nn_gelu_forward(nn, NULL, NULL, 5, ZERO_FP32);
-    zero_nn_gelu_backward(nn, NULL, NULL, NULL, 5, ZERO_FP32);
+    zero_nn_gelu_backward(nn, NULL, NULL, NULL, NULL, 1, 5, ZERO_FP32);
     zero_nn_add(nn, NULL, NULL, NULL, 5, ZERO_FP32);
     zero_nn_attention_t a = {
         .B = 1, .T = 3, .H = 2, .KV = 1, .D = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4, .scale = 0.5};
     zero_nn_attention_forward(nn, &a);
-    zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL);
+    zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL, NULL);
     zero_nn_cross_entropy(nn, NULL, NULL, NULL, 5, 6, 0, true, ZERO_FP32);
 }
 
@@ -528,16 +528,16 @@ START_TEST(dry_runs)
 
         /* Made dry, but no workspace yet; then too little of it. */
         float x[64] = {0}, y[64] = {0}, mean[8] = {0};
-        zero_nn_layernorm_backward(nn, y, y, y, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
+        zero_nn_layernorm_backward(nn, y, NULL, y, y, NULL, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ORDER, "layernorm_backward (5, 6) in fp32 needs");
         void *workspace = aligned_alloc(ZERO_NN_ALIGN, (bytes / ZERO_NN_ALIGN + 1) * ZERO_NN_ALIGN);
         zero_nn_set_workspace(nn, workspace, 8);
-        zero_nn_layernorm_backward(nn, y, y, y, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
+        zero_nn_layernorm_backward(nn, y, NULL, y, y, NULL, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ORDER, "has 8");
         zero_nn_set_workspace(nn, (char *)workspace + ZERO_NN_ALIGN / 2, bytes);
         expect_error(nn, ZERO_ERR_ARG, "aligned");
         zero_nn_set_workspace(nn, workspace, bytes);
-        zero_nn_layernorm_backward(nn, y, y + 30, y + 40, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
+        zero_nn_layernorm_backward(nn, y, NULL, y + 30, y + 40, NULL, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
         expect_error(nn, ZERO_OK, "");
 
         /* A shape, dtype, flag or leading dimension that was not dry; the first error stays, and stops the calls after
@@ -606,7 +606,7 @@ START_TEST(errors)
         zero_nn_attention_forward(nn, &a);
         expect_error(nn, ZERO_ERR_ARG, "3 heads are not a multiple of 2");
         a.KV = 3;
-        zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL);
+        zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL, NULL);
         expect_error(nn, ZERO_ERR_ARG, "8 elements");
         zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 4, false, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ARG, "cross_entropy");

@@ -15,7 +15,7 @@ typedef enum zero_nn_op {
     ZERO_NN_ADD_NORM,       /* rows, C */
     ZERO_NN_NORM_BACKWARD,  /* rows, C */
     ZERO_NN_GELU_FORWARD,   /* count */
-    ZERO_NN_GELU_BACKWARD,  /* count */
+    ZERO_NN_GELU_BACKWARD,  /* rows, n */
     ZERO_NN_ADD,            /* count */
     ZERO_NN_ADD_SUMS,       /* count */
     ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v */
@@ -63,12 +63,20 @@ typedef struct zero_nn_norm {
     float *mean, *rstd; /* (rows); the backward reads them */
     const void *dy, *dresidual;
     void *dx, *dw, *db;
+    void *dbias, *dbias_residual; /* (C) or NULL: sums of dx; of dresidual */
 } zero_nn_norm_t;
 
 typedef struct zero_nn_attention_grad {
     const void *dout;
     void *dq, *dk, *dv;
+    void *dbias; /* NULL; or (zero_nn_attention_width) and dq, dk, dv are one matrix */
 } zero_nn_attention_grad_t;
+
+/* Elements of a row of q, k and v together. */
+static inline int64_t zero_nn_attention_width(int64_t H, int64_t KV, int64_t D)
+{
+    return (H + 2 * KV) * D;
+}
 
 typedef struct zero_nn_entropy {
     int64_t rows, V, ld;
@@ -109,7 +117,8 @@ typedef struct zero_nn_ops {
     void (*layernorm_forward)(zero_nn_t *nn, const zero_nn_norm_t *l);
     void (*layernorm_backward)(zero_nn_t *nn, const zero_nn_norm_t *l);
     void (*gelu_forward)(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);
-    void (*gelu_backward)(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype);
+    void (*gelu_backward)(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
+                          zero_dtype_t dtype);
     void (*add)(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
     void (*add_sums)(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype);
     void (*attention_forward)(zero_nn_t *nn, const zero_nn_attention_t *a);

@@ -352,18 +352,19 @@ static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const i
 
 /* ---- calls ------------------------------------------------------------------------------------------------------ */
 
-/* Whether the epilogue, or a C of its own dtype, goes with the rest of the call; keeps an error if not. */
+/* Whether the epilogue, dbias, or a C of its own dtype goes with the rest of the call; keeps an error if not. */
 static bool epilogue_ok(zero_nn_t *nn, const zero_nn_gemm_t *g, const zero_nn_shape_t *shape)
 {
     const char *problem = NULL;
-    if (g->epilogue == ZERO_NN_EPILOGUE_NONE && !g->wide)
-        return true;
     if (g->wide && (g->bias != NULL || g->epilogue != ZERO_NN_EPILOGUE_NONE))
         problem = "sums in fp32 have no bias and no epilogue: leave them out";
-    else if (g->wide)
-        return true;
-    else if (g->epilogue != ZERO_NN_EPILOGUE_GELU && g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
+    else if (g->epilogue != ZERO_NN_EPILOGUE_NONE && g->epilogue != ZERO_NN_EPILOGUE_GELU &&
+             g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
         problem = "its epilogue is unknown: choose a zero_nn_epilogue_t";
+    else if (g->dbias != NULL && g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
+        problem = "only the gradient of GELU adds to the gradient of a bias: leave dbias out";
+    else if (g->epilogue == ZERO_NN_EPILOGUE_NONE)
+        return true;
     else if (g->accumulate)
         problem = "a product with an epilogue does not accumulate: leave one of them out";
     else if (g->epilogue == ZERO_NN_EPILOGUE_GELU_BACKWARD && g->bias != NULL)
@@ -394,13 +395,14 @@ static void gemm_apart(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
     zero_nn_gemm_t plain = *g;
     plain.epilogue = ZERO_NN_EPILOGUE_NONE;
+    plain.dbias = NULL;
     if (g->epilogue == ZERO_NN_EPILOGUE_GELU) {
         plain.c = g->aux;
         zero_nn_gemm(nn, &plain);
         zero_nn_gelu_forward(nn, g->c, g->aux, g->m * g->n, g->dtype);
     } else {
         zero_nn_gemm(nn, &plain);
-        zero_nn_gelu_backward(nn, g->c, g->c, g->aux, g->m * g->n, g->dtype);
+        zero_nn_gelu_backward(nn, g->c, g->dbias, g->c, g->aux, g->m, g->n, g->dtype);
     }
 }
 
@@ -596,9 +598,9 @@ void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *m
         nn->ops->layernorm_forward(nn, &l);
 }
 
-void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy,
-                                const void *x, const void *w, const float *mean, const float *rstd, int64_t rows,
-                                int64_t C, zero_dtype_t dtype)
+void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dbias, void *dw, void *db, const void *dresidual,
+                                void *dbias_residual, const void *dy, const void *x, const void *w, const float *mean,
+                                const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype)
 {
     zero_nn_norm_t l = {.rows = rows,
                         .C = C,
@@ -611,7 +613,9 @@ void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, con
                         .dresidual = dresidual,
                         .dx = dx,
                         .dw = dw,
-                        .db = db};
+                        .db = db,
+                        .dbias = dbias,
+                        .dbias_residual = dbias_residual};
     zero_nn_shape_t shape = shape_of(ZERO_NN_NORM_BACKWARD, dtype);
     shape.d[0] = rows;
     shape.d[1] = C;
@@ -620,11 +624,12 @@ void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, con
     zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
     if (plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dw, op, "dw") &&
         there(nn, db, op, "db") && there(nn, dy, op, "dy") && there(nn, x, op, "x") && there(nn, w, op, "w") &&
-        there(nn, mean, op, "mean") && there(nn, rstd, op, "rstd"))
+        there(nn, mean, op, "mean") && there(nn, rstd, op, "rstd") &&
+        (dbias_residual == NULL || there(nn, dresidual, op, "dresidual")))
         nn->ops->layernorm_backward(nn, &l);
 }
 
-/* The three element-wise calls: true when there is something to compute. */
+/* The element-wise calls: true when there is something to compute. */
 static bool elements_begin(zero_nn_t *nn, zero_nn_op_t op, const void *out, const void *a, const void *b, int64_t count,
                            zero_dtype_t dtype)
 {
@@ -642,10 +647,17 @@ void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, 
         nn->ops->gelu_forward(nn, y, x, count, dtype);
 }
 
-void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
+void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
+                           zero_dtype_t dtype)
 {
-    if (elements_begin(nn, ZERO_NN_GELU_BACKWARD, dx, dy, x, count, dtype))
-        nn->ops->gelu_backward(nn, dx, dy, x, count, dtype);
+    const zero_nn_op_t op = ZERO_NN_GELU_BACKWARD;
+    zero_nn_shape_t shape = shape_of(op, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = n;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, n) || rows == 0 || n == 0)
+        return;
+    if (plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dy, op, "dy") && there(nn, x, op, "x"))
+        nn->ops->gelu_backward(nn, dx, dbias, dy, x, rows, n, dtype);
 }
 
 void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
@@ -696,13 +708,28 @@ void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
         nn->ops->attention_forward(nn, a);
 }
 
+/* Whether dq, dk and dv are one matrix, as a sum of its columns wants them; keeps an error if not. */
+static bool one_matrix(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
+{
+    const int64_t width = zero_nn_attention_width(a->H, a->KV, a->D);
+    if (a->q_stride == width && a->k_stride == width && a->v_stride == width &&
+        g->dk == at(g->dq, a->H * a->D, a->dtype) && g->dv == at(g->dk, a->KV * a->D, a->dtype))
+        return true;
+    zero_nn_fail(nn, ZERO_ERR_ARG,
+                 "%s: dbias wants dq, dk and dv in one matrix with rows of %lld elements, but they lie apart: leave "
+                 "dbias out",
+                 zero_nn_op_name(ZERO_NN_ATTN_BACKWARD), (long long)width);
+    return false;
+}
+
 void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk,
-                                void *dv)
+                                void *dv, void *dbias)
 {
     zero_nn_op_t op = ZERO_NN_ATTN_BACKWARD;
-    zero_nn_attention_grad_t g = {.dout = dout, .dq = dq, .dk = dk, .dv = dv};
+    zero_nn_attention_grad_t g = {.dout = dout, .dq = dq, .dk = dk, .dv = dv, .dbias = dbias};
     if (attention_begin(nn, a, op) && there(nn, a->lse, op, "lse") && there(nn, dout, op, "dout") &&
-        there(nn, dq, op, "dq") && there(nn, dk, op, "dk") && there(nn, dv, op, "dv"))
+        there(nn, dq, op, "dq") && there(nn, dk, op, "dk") && there(nn, dv, op, "dv") &&
+        (dbias == NULL || one_matrix(nn, a, &g)))
         nn->ops->attention_backward(nn, a, &g);
 }
 

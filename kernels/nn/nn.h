@@ -104,9 +104,12 @@ zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error);
 /* What is done to a product before it becomes C: with "cuda" by the product's own kernel where that is fast (gemm.c
  * says where: by GPU, shape and dtype), otherwise, and on CPU always, as the two calls that are named, whose bits it
  * has then. In one kernel what lies between is not rounded first: C is the GELU of what aux was rounded from.
- * ZERO_NN_EPILOGUE_GELU           aux (m, n) = what C would be, C = gelu(aux): zero_nn_gemm to aux,
- * zero_nn_gelu_forward ZERO_NN_EPILOGUE_GELU_BACKWARD  C = the product * gelu'(aux (m, n)): zero_nn_gemm,
- * zero_nn_gelu_backward; without a bias C and aux are dense and not the same; nothing is accumulated. */
+ *
+ * ZERO_NN_EPILOGUE_GELU: aux (m, n) = what C would be, C = gelu(aux); zero_nn_gemm to aux, zero_nn_gelu_forward.
+ * ZERO_NN_EPILOGUE_GELU_BACKWARD: C = the product * gelu'(aux (m, n)), dbias (n) += column sums of C where not NULL
+ * (zero_nn_bias_backward), no bias; zero_nn_gemm, zero_nn_gelu_backward.
+ *
+ * C and aux are dense and not the same; nothing is accumulated. */
 typedef enum zero_nn_epilogue {
     ZERO_NN_EPILOGUE_NONE = 0,
     ZERO_NN_EPILOGUE_GELU,
@@ -128,11 +131,16 @@ typedef struct zero_nn_gemm {
     const void *a, *b, *bias;
     void *c;
     zero_nn_epilogue_t epilogue;
-    void *aux; /* the epilogue's; read only with GELU_BACKWARD */
+    void *aux;   /* the epilogue's; read only with GELU_BACKWARD */
+    void *dbias; /* only with GELU_BACKWARD */
 } zero_nn_gemm_t;
 void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
 
-/* dbias (n) += column sums of dy (rows, n), on CPU in row order. */
+/* dbias (n) += column sums of dy (rows, n), on CPU in row order.
+ *
+ * Calls that write or read such a dy add to a dbias of their own where it is not NULL: sums of the dy that lies in
+ * memory, as this call would add. They have the bits of this call on CPU, and with "cuda" where cuDNN or an epilogue of
+ * cuBLASLt writes dy; our own kernels sum while they write, in another order. */
 void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype);
 
 /* y (rows, C) = wte[tokens[r]] + wpe[r mod T]; rows = B * T; wte (V, C), wpe (positions, C), or NULL: none. A token < 0
@@ -151,15 +159,17 @@ void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd,
 void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *mean, float *rstd, const void *x,
                                    const void *residual, const void *w, const void *b, int64_t rows, int64_t C,
                                    double eps, zero_dtype_t dtype);
-/* dx = layer norm's gradient, + dresidual where not NULL (may be dx itself); dw, db (C) += . */
-void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dw, void *db, const void *dresidual, const void *dy,
-                                const void *x, const void *w, const float *mean, const float *rstd, int64_t rows,
-                                int64_t C, zero_dtype_t dtype);
+/* dx = layer norm's gradient, + dresidual where not NULL (may be dx itself); dw, db (C) += . dbias (C) += column sums
+ * of dx, dbias_residual (C) those of dresidual as it was, each where not NULL (zero_nn_bias_backward). */
+void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dbias, void *dw, void *db, const void *dresidual,
+                                void *dbias_residual, const void *dy, const void *x, const void *w, const float *mean,
+                                const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype);
 
 /* GELU, tanh approximation ("gelu_new"; Hendrycks and Gimpel 2016). y may be x. */
 void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);
-/* dx = dy * gelu'(x). dx may be dy. */
-void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype);
+/* dx (rows, n) = dy * gelu'(x); dx may be dy. dbias (n) += column sums of dx where not NULL (zero_nn_bias_backward). */
+void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
+                           zero_dtype_t dtype);
 
 /* y = a + b; y may be either. */
 void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
@@ -181,9 +191,11 @@ typedef struct zero_nn_attention {
     float *lse;
 } zero_nn_attention_t;
 void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a);
-/* dq, dk, dv with the strides of q, k, v: overwritten. a->out and a->lse are the forward's. */
+/* dq, dk, dv with the strides of q, k, v: overwritten. a->out and a->lse are the forward's. With dbias they are one
+ * matrix (rows, (H + 2 KV) D), dk behind dq and dv behind dk in each row, and dbias ((H + 2 KV) D) += its column sums
+ * (zero_nn_bias_backward); NULL: not. */
 void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk,
-                                void *dv);
+                                void *dv, void *dbias);
 
 /* losses[r] (fp32) = -log softmax(logits[r])[targets[r]]; with grad, logits are overwritten by their gradient softmax -
  * onehot (the sum over rows, not the mean). logits (rows, V) with ld elements from row to row. A target < 0 or >= V is

@@ -191,6 +191,8 @@ static void cpu_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
     int64_t C = l->C, width = zero_nn_up(C, 32);
     float *partial = (float *)nn->workspace; /* (threads, 2, width): dw, db */
     int threads = zero_nn_threads(nn, l->rows * C / WORTH);
+    if (l->dbias_residual != NULL) /* before dx takes its place */
+        cpu_bias_backward(nn, l->dbias_residual, l->dresidual, l->rows, C, l->dtype);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
         float *dw = partial + 2 * width * t, *db = dw + width;
@@ -210,6 +212,8 @@ static void cpu_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         simd->add(partial + i * width, out[i], C, l->dtype);
         simd->store(out[i], partial + i * width, C, l->dtype);
     }
+    if (l->dbias != NULL)
+        cpu_bias_backward(nn, l->dbias, l->dx, l->rows, C, l->dtype);
 }
 
 static void cpu_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
@@ -224,9 +228,11 @@ static void cpu_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t coun
     }
 }
 
-static void cpu_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
+static void cpu_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
+                              int64_t n, zero_dtype_t dtype)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    const int64_t count = rows * n;
     int threads = zero_nn_threads(nn, count / WORTH);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
@@ -235,6 +241,8 @@ static void cpu_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const voi
         simd->gelu_grad(element_out(dx, begin, dtype), element(dy, begin, dtype), element(x, begin, dtype), end - begin,
                         dtype);
     }
+    if (dbias != NULL)
+        cpu_bias_backward(nn, dbias, dx, rows, n, dtype);
 }
 
 static void cpu_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
@@ -277,6 +285,13 @@ static void cpu_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
             simd->entropy(element_out(e->logits, r * e->ld, e->dtype), e->targets[r], e->V, e->grad, e->dtype);
 }
 
+static void cpu_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
+{
+    zero_nn_cpu_attention_backward(nn, a, g);
+    if (g->dbias != NULL)
+        cpu_bias_backward(nn, g->dbias, g->dq, a->B * a->T, zero_nn_attention_width(a->H, a->KV, a->D), a->dtype);
+}
+
 const zero_nn_ops_t zero_nn_cpu_ops = {
     .name = "cpu",
     .sizes = ZERO_NN_CPU_SIZES,
@@ -296,6 +311,6 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .add = cpu_add,
     .add_sums = cpu_add_sums,
     .attention_forward = zero_nn_cpu_attention_forward,
-    .attention_backward = zero_nn_cpu_attention_backward,
+    .attention_backward = cpu_attention_backward,
     .cross_entropy = cpu_cross_entropy,
 };

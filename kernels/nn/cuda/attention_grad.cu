@@ -2,17 +2,20 @@
 /* attention_grad.cu - see kernels.h. With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP -
  * delta), dq = scale dS k, dk = scale dS' q, where delta is the sum of dout out over a head (Dao et al. 2022). Each sum
  * belongs to one block: one kernel goes over the keys of 64 queries for dq, another over the queries of 64 keys for dk
- * and dv, both computing P again. No atomics. */
+ * and dv, both computing P again. A block that writes 64 rows also leaves the sums of their columns, for the gradient
+ * of a bias. No atomics. */
 #include "kernels/nn/cuda/attention.h"
 
 enum { WARPS = 4 };
 
 /* What the gradients need besides: dout (rows, H * D) dense, lse and delta (B, H, T). wide: as for zero_attention, of
- * dout. */
+ * dout. partial (B, tiles, width): column sums of dq, dk and dv, which are one matrix (rows, width) then; or NULL. */
 template <typename E> struct grad {
     const E *dout;
     const float *lse, *delta;
     bool wide;
+    float *partial;
+    int64_t width;
 };
 
 template <typename E>
@@ -39,22 +42,47 @@ static __global__ void __launch_bounds__(WARPS *ZERO_WARP)
         delta[(b * H + head) * T + t] = sum;
 }
 
-/* Rows [r0, r0 + 64) of a head of a buffer like q, k or v = sums (rows, D in parts of 64). */
+/* Rows [r0, r0 + 64) of a head of a buffer like q, k or v = sums (rows, D in parts of 64). partial (D), where not NULL:
+ * column sums of these rows, rounded as they are stored. buffer: as for zero_tile_scores. */
 template <typename E, int PARTS>
 static __device__ __forceinline__ void put_rows(E *p, int64_t stride, int64_t r0, int64_t rows, int64_t D,
-                                                const float sums[PARTS][4][4])
+                                                const float sums[PARTS][4][4], float *partial,
+                                                float (*buffer)[ZERO_TILE_ROW])
 {
-    for (int i = 0; i < 4; i++) {
-        const int64_t r = r0 + 4 * threadIdx.y + i;
-        ZERO_UNROLL
-        for (int part = 0; part < PARTS && r < rows; part++) {
-            for (int j = 0; j < 4; j++) {
-                int64_t c = part * ZERO_TILE + 4 * threadIdx.x + j;
-                if (c < D)
-                    p[r * stride + c] = zero_narrow<E>(sums[part][i][j]);
+    __syncthreads(); /* others read the buffer until here */
+    ZERO_UNROLL
+    for (int part = 0; part < PARTS; part++) {
+        for (int j = 0; j < 4; j++) {
+            const int64_t c = part * ZERO_TILE + 4 * threadIdx.x + j;
+            float sum = 0;
+            for (int i = 0; i < 4; i++) {
+                const int64_t r = r0 + 4 * threadIdx.y + i;
+                const E value = zero_narrow<E>(sums[part][i][j]);
+                if (r < rows && c < D) {
+                    p[r * stride + c] = value;
+                    sum += zero_widen(value);
+                }
             }
+            buffer[part * ZERO_TILE_SIDE + (int)threadIdx.y][4 * threadIdx.x + j] = sum;
         }
     }
+    if (partial == NULL)
+        return;
+    __syncthreads();
+    for (int64_t c = threadIdx.y * ZERO_TILE_SIDE + threadIdx.x; c < D; c += ZERO_TILE_THREADS) {
+        float sum = 0;
+        for (int y = 0; y < ZERO_TILE_SIDE; y++)
+            sum += buffer[c / ZERO_TILE * ZERO_TILE_SIDE + y][c % ZERO_TILE];
+        partial[c] = sum;
+    }
+}
+
+/* Where the sums of a tile's rows begin, for columns from `column` on. */
+template <typename E>
+static __device__ __forceinline__ float *partial_of(const zero_attention<E> &a, const grad<E> &g, int64_t b,
+                                                    int64_t tile, int64_t column)
+{
+    return g.partial == NULL ? NULL : g.partial + (b * a.tiles + tile) * g.width + column;
 }
 
 template <typename E, int PARTS>
@@ -88,7 +116,8 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dq(zero_at
         zero_tile_keep(weights, s);
         zero_tile_add<E, PARTS>(sums, weights, buffer, k, k0);
     }
-    put_rows<E, PARTS>(dq + block.b * a.T * a.q_stride + block.head * a.D, a.q_stride, q0, a.T, a.D, sums);
+    put_rows<E, PARTS>(dq + block.b * a.T * a.q_stride + block.head * a.D, a.q_stride, q0, a.T, a.D, sums,
+                       partial_of(a, g, block.b, q0 / ZERO_TILE, block.head * a.D), buffer);
 }
 
 /* Rows are keys here, columns queries. The heads that share the keys come one after the other. */
@@ -127,8 +156,10 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dkv(zero_a
             zero_tile_add<E, PARTS>(sums_k, weights, buffer, q, q0);
         }
     }
-    put_rows<E, PARTS>(dk + block.b * a.T * a.k_stride + block.head * a.D, a.k_stride, k0, a.T, a.D, sums_k);
-    put_rows<E, PARTS>(dv + block.b * a.T * a.v_stride + block.head * a.D, a.v_stride, k0, a.T, a.D, sums_v);
+    put_rows<E, PARTS>(dk + block.b * a.T * a.k_stride + block.head * a.D, a.k_stride, k0, a.T, a.D, sums_k,
+                       partial_of(a, g, block.b, block.tile, (a.H + block.head) * a.D), buffer);
+    put_rows<E, PARTS>(dv + block.b * a.T * a.v_stride + block.head * a.D, a.v_stride, k0, a.T, a.D, sums_v,
+                       partial_of(a, g, block.b, block.tile, (a.H + a.KV + block.head) * a.D), buffer);
 }
 
 template <typename E, int PARTS>
@@ -143,7 +174,11 @@ static cudaError_t launch_both(const zero_attention<E> &a, const grad<E> &g, con
         return status;
     ZERO_LAUNCH((attention_dkv<E, PARTS>), dim3((unsigned)(a.tiles * a.B * a.KV)), threads, 0, stream, a, g,
                 (E *)out->dk, (E *)out->dv);
-    return cudaGetLastError();
+    status = cudaGetLastError();
+    if (status != cudaSuccess || g.partial == NULL)
+        return status;
+    return zero_nn_cuda_add_parts(&out->dbias, 1, g.partial, a.B * a.tiles, g.width,
+                                  sizeof(E) == sizeof(float) ? ZERO_FP32 : ZERO_BF16, stream);
 }
 
 template <typename E>
@@ -152,8 +187,12 @@ static cudaError_t launch(const zero_nn_attention_t *given, const zero_nn_attent
 {
     const zero_attention<E> a = zero_attention_of<E>(given);
     const int64_t rows = a.B * a.T * a.H, blocks = (rows + WARPS - 1) / WARPS;
-    const grad<E> g = {(const E *)out->dout, given->lse, delta,
-                       ((uintptr_t)out->dout | (uintptr_t)a.D * sizeof(E)) % 16 == 0};
+    const grad<E> g = {(const E *)out->dout,
+                       given->lse,
+                       delta,
+                       ((uintptr_t)out->dout | (uintptr_t)a.D * sizeof(E)) % 16 == 0,
+                       out->dbias == NULL ? NULL : delta + rows,
+                       zero_nn_attention_width(a.H, a.KV, a.D)};
     if (a.tiles * a.B * a.H > INT32_MAX || blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     ZERO_LAUNCH((attention_delta<E>), dim3((unsigned)blocks), dim3(ZERO_WARP, WARPS), 0, stream, delta, g.dout,
@@ -168,8 +207,15 @@ static cudaError_t launch(const zero_nn_attention_t *given, const zero_nn_attent
     return launch_both<E, 4>(a, g, out, stream);
 }
 
-cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
-                                            float *delta, cudaStream_t stream)
+int64_t zero_nn_cuda_attention_workspace(int64_t B, int64_t T, int64_t H, int64_t KV, int64_t D)
 {
-    return a->dtype == ZERO_FP32 ? launch<float>(a, g, delta, stream) : launch<zero_bf16_t>(a, g, delta, stream);
+    const int64_t tiles = (T + ZERO_TILE - 1) / ZERO_TILE;
+    return B * T * H + B * tiles * zero_nn_attention_width(H, KV, D); /* delta, then partial */
+}
+
+cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
+                                            float *workspace, cudaStream_t stream)
+{
+    return a->dtype == ZERO_FP32 ? launch<float>(a, g, workspace, stream)
+                                 : launch<zero_bf16_t>(a, g, workspace, stream);
 }

@@ -78,6 +78,13 @@ static void without_cudnn(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_
     cuda->told[backward] = true;
 }
 
+/* The plan's workspace also holds partial sums of (rows, n). */
+static void want_sums(zero_nn_plan_t *plan, int64_t rows, int64_t n)
+{
+    const uint64_t bytes = (uint64_t)(zero_nn_cuda_sum_parts(rows) * n) * sizeof(float);
+    plan->workspace = plan->workspace > bytes ? plan->workspace : bytes;
+}
+
 /* cuDNN computes attention in bf16 where it is there and takes the shape, otherwise our own kernels do: plan->data is
  * NULL then. */
 static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
@@ -99,30 +106,37 @@ static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_er
         if (cuda->cudnn != NULL &&
             zero_sdpa_create(&sdpa, cuda->cudnn, &plan->shape, &plan->workspace, &why) == ZERO_OK) {
             plan->data = sdpa;
+            if (plan->shape.op == ZERO_NN_ATTN_BACKWARD) /* dbias is added up behind it */
+                want_sums(plan, d[0] * d[1], zero_nn_attention_width(d[2], d[3], d[4]));
             return ZERO_OK;
         }
         without_cudnn(nn, plan, &why);
     }
     plan->workspace = plan->shape.op == ZERO_NN_ATTN_FORWARD
                           ? 0
-                          : (uint64_t)(d[0] * d[1] * d[2]) * sizeof(float); /* delta (B, H, T) */
+                          : (uint64_t)zero_nn_cuda_attention_workspace(d[0], d[1], d[2], d[3], d[4]) * sizeof(float);
     return ZERO_OK;
 }
 
 static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
 {
     const int64_t *d = plan->shape.d;
+    zero_status_t status;
     switch (plan->shape.op) {
     case ZERO_NN_GEMM:
-        return zero_nn_cuda_gemm_plan(nn, plan, error);
-    case ZERO_NN_BIAS_BACKWARD: /* partial sums */
-        plan->workspace = (uint64_t)(zero_nn_cuda_sum_parts(d[0]) * d[1]) * sizeof(float);
+        status = zero_nn_cuda_gemm_plan(nn, plan, error);
+        if (d[6] >> ZERO_NN_EPILOGUE_SHIFT == ZERO_NN_EPILOGUE_GELU_BACKWARD) /* dbias is added up behind it */
+            want_sums(plan, d[0], d[1]);
+        return status;
+    case ZERO_NN_BIAS_BACKWARD:
+    case ZERO_NN_GELU_BACKWARD:
+        want_sums(plan, d[0], d[1]);
         return ZERO_OK;
     case ZERO_NN_EMBED_BACKWARD: /* tokens, sorted */
         plan->workspace = zero_nn_cuda_sort_workspace(d[0] * d[1]);
         return ZERO_OK;
-    case ZERO_NN_NORM_BACKWARD: /* partial sums of dw and db */
-        plan->workspace = (uint64_t)(zero_nn_cuda_norm_parts(d[0]) * 2 * d[1]) * sizeof(float);
+    case ZERO_NN_NORM_BACKWARD: /* partial sums of dw, db and of two biases */
+        plan->workspace = (uint64_t)(zero_nn_cuda_norm_parts(d[0], d[1]) * ZERO_NN_CUDA_SUMS * d[1]) * sizeof(float);
         return ZERO_OK;
     case ZERO_NN_ATTN_FORWARD:
     case ZERO_NN_ATTN_BACKWARD:
@@ -180,12 +194,16 @@ static void *reached(zero_nn_t *nn, const char *what, const void *p)
 
 static void cuda_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
 {
-    float *partial = (float *)nn->workspace; /* (parts, n) */
-    cudaError_t status = zero_nn_cuda_column_sums(partial, dy, rows, n, dtype, zero_nn_cuda_stream(nn));
-    if (status == cudaSuccess)
-        status = zero_nn_cuda_add_parts(dbias, NULL, partial, zero_nn_cuda_sum_parts(rows), n, dtype,
-                                        zero_nn_cuda_stream(nn));
-    zero_nn_cuda_check(nn, "its kernel", status);
+    zero_nn_cuda_check(
+        nn, "its kernel",
+        zero_nn_cuda_bias_backward(dbias, dy, rows, n, dtype, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
+{
+    zero_nn_cuda_gemm(nn, g);
+    if (g->dbias != NULL && nn->error.status == ZERO_OK && !nn->plan->refused)
+        cuda_bias_backward(nn, g->dbias, g->c, g->m, g->n, g->dtype);
 }
 
 static void cuda_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
@@ -224,10 +242,14 @@ static void cuda_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t cou
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_gelu_forward(y, x, count, dtype, zero_nn_cuda_stream(nn)));
 }
 
-static void cuda_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count,
-                               zero_dtype_t dtype)
+static void cuda_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
+                               int64_t n, zero_dtype_t dtype)
 {
-    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_gelu_backward(dx, dy, x, count, dtype, zero_nn_cuda_stream(nn)));
+    cudaStream_t stream = zero_nn_cuda_stream(nn);
+    zero_nn_cuda_check(nn, "its kernel",
+                       dbias == NULL ? zero_nn_cuda_gelu_backward(dx, dy, x, rows * n, dtype, stream)
+                                     : zero_nn_cuda_gelu_bias_backward(dx, dbias, dy, x, rows, n, dtype,
+                                                                       (float *)nn->workspace, stream));
 }
 
 static void cuda_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
@@ -260,11 +282,14 @@ static void cuda_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
 
 static void cuda_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
-    if (nn->plan->data != NULL)
+    if (nn->plan->data != NULL) {
         sdpa(nn, a, g);
-    else
-        zero_nn_cuda_check(nn, "its kernel",
-                           zero_nn_cuda_attention_backward(a, g, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
+        if (g->dbias != NULL && nn->error.status == ZERO_OK)
+            cuda_bias_backward(nn, g->dbias, g->dq, a->B * a->T, zero_nn_attention_width(a->H, a->KV, a->D), a->dtype);
+        return;
+    }
+    zero_nn_cuda_check(nn, "its kernel",
+                       zero_nn_cuda_attention_backward(a, g, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
@@ -306,7 +331,7 @@ static const zero_nn_ops_t OPS = {
     .set_choices = cuda_set_choices,
     .choices = cuda_choices,
     .maker = cuda_maker,
-    .gemm = zero_nn_cuda_gemm,
+    .gemm = cuda_gemm,
     .bias_backward = cuda_bias_backward,
     .embedding_forward = cuda_embedding_forward,
     .embedding_backward = cuda_embedding_backward,

@@ -17,10 +17,10 @@
  * - rows of a multiple of 8 elements, which it wants of aux; then they are multiples of 16 bytes, and aux must begin at
  * one;
  * - the heuristic has an algorithm, with a bias and without.
- * The gradient of a bias stays a kernel of its own (zero_nn_bias_backward). cuBLASLt's (BGRADA, DGELU_BGRAD)
- * overwrites, in C's dtype: it would be rounded to bf16 before it is added, by one more kernel; of the order in which
- * DGELU_BGRAD adds nothing is said; and to save one reading of dy it has made the training of wide models slower
- * (NVIDIA/CUDALibrarySamples, issue 90). */
+ * The gradient of a bias whose dy a product reads or writes stays a kernel of its own. cuBLASLt's (BGRADA in the
+ * product for the weight's gradient, DGELU_BGRAD) overwrites, in C's dtype (cublasLt.h): it would be rounded to bf16
+ * before it is added, by one more kernel; of the order in which they add nothing is said; and to save one reading of dy
+ * it has made the training of wide models slower (NVIDIA/CUDALibrarySamples, issue 90). */
 #include "kernels/nn/cuda/cuda.h"
 
 #include <stdlib.h>

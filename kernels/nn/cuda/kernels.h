@@ -30,16 +30,21 @@ cudaError_t zero_nn_cuda_product(const zero_nn_gemm_t *g, cudaStream_t stream);
 
 /* sums.cu: a sum of (rows, n) over rows goes through partial sums of parts of the rows, in fp32: partial (parts, n). */
 int64_t zero_nn_cuda_sum_parts(int64_t rows);
-cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype,
-                                     cudaStream_t stream);
-/* out (n) += the sum over parts of partial (parts, n), rounded once; with other (n), partial is (parts, 2, n), and
- * other gets the second. */
-cudaError_t zero_nn_cuda_add_parts(void *out, void *other, const float *partial, int64_t parts, int64_t n,
+/* dbias (n) += column sums of dy, in two launches. */
+cudaError_t zero_nn_cuda_bias_backward(void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype,
+                                       float *partial, cudaStream_t stream);
+/* dx (rows, n) = dy * gelu'(x) in the first of them, dbias += column sums of dx. */
+cudaError_t zero_nn_cuda_gelu_bias_backward(void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
+                                            int64_t n, zero_dtype_t dtype, float *partial, cudaStream_t stream);
+/* Each of outs (n) += the sum over parts of its n columns of partial (parts, count, n), rounded once; NULL: none. */
+#define ZERO_NN_CUDA_SUMS 4 /* the most outs */
+cudaError_t zero_nn_cuda_add_parts(void *const *outs, int count, const float *partial, int64_t parts, int64_t n,
                                    zero_dtype_t dtype, cudaStream_t stream);
 
-/* norm.cu. The backward pass wants parts (as above) of 2 C floats: of dw, then of db. */
+/* norm.cu. The backward pass wants parts (as above) of ZERO_NN_CUDA_SUMS C floats: sums for dw, db, dbias_residual and
+ * dbias; of the first two without the others. */
 cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stream);
-int64_t zero_nn_cuda_norm_parts(int64_t rows);
+int64_t zero_nn_cuda_norm_parts(int64_t rows, int64_t C);
 cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, cudaStream_t stream);
 
 /* embedding.cu */
@@ -57,12 +62,13 @@ cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows
 /* entropy.cu */
 cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, cudaStream_t stream);
 
-/* attention.cu, attention_grad.cu: our own, for heads of up to ZERO_NN_CUDA_HEAD elements. delta (B, H, T): workspace.
- */
+/* attention.cu, attention_grad.cu: our own, for heads of up to ZERO_NN_CUDA_HEAD elements. Backward with a workspace of
+ * so many floats. */
 #define ZERO_NN_CUDA_HEAD 256
 cudaError_t zero_nn_cuda_attention_forward(const zero_nn_attention_t *a, cudaStream_t stream);
+int64_t zero_nn_cuda_attention_workspace(int64_t B, int64_t T, int64_t H, int64_t KV, int64_t D);
 cudaError_t zero_nn_cuda_attention_backward(const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g,
-                                            float *delta, cudaStream_t stream);
+                                            float *workspace, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

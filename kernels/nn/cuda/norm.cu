@@ -5,6 +5,7 @@
 #include "kernels/nn/cuda/vector.h"
 
 enum { WARPS = 4, PARTS = 1024, LEAST = 4 /* rows of a part */, MOST = 512 /* threads of a block */ };
+enum { LONG = 2048 }; /* columns: longer rows have half as many parts, whose blocks have more threads */
 
 template <typename T>
 static __global__ void __launch_bounds__(WARPS *ZERO_WARP)
@@ -93,27 +94,26 @@ cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stre
     return cudaGetLastError();
 }
 
-static int64_t rows_of_part(int64_t rows)
+static int64_t rows_of_part(int64_t rows, int64_t C)
 {
-    int64_t each = (rows + PARTS - 1) / PARTS;
+    const int64_t parts = C > LONG ? PARTS / 2 : PARTS, each = (rows + parts - 1) / parts;
     return each < LEAST ? (int64_t)LEAST : each;
 }
 
-int64_t zero_nn_cuda_norm_parts(int64_t rows)
+int64_t zero_nn_cuda_norm_parts(int64_t rows, int64_t C)
 {
-    int64_t each = rows_of_part(rows);
+    int64_t each = rows_of_part(rows, C);
     return (rows + each - 1) / each;
 }
 
-/* What a thread adds up of dw and db: K packs of columns in registers; with K = 0 as many as there are, in the partial
- * sums themselves. */
-template <int K, int N> struct norm_sums {
-    float dw[K > 0 ? K : 1][N], db[K > 0 ? K : 1][N];
-};
+/* Sums over the rows of a part: of dw and db; with biases also of the residual and of dx. */
+enum { DW = 0, DB, RESIDUAL, DX };
 
 /* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)), + residual; dw = sum of dy n, db = sum
- * of dy. partial (parts, 2, C). A row is read twice, the second time from the cache. dx may be residual. */
-template <typename T, int K>
+ * of dy. partial (parts, SUMS, C); SUMS is 2, or 4 with biases. A thread keeps sums of K packs of columns in registers;
+ * with K = 0 of as many as there are, in partial itself. A row is read twice, the second time from the cache. dx may be
+ * residual. */
+template <typename T, int K, int SUMS>
 static __global__ void __launch_bounds__(MOST)
     norm_backward(T *dx, float *partial, const T *residual, const T *dy, const T *x, const T *w, const float *mean,
                   const float *rstd, int64_t rows, int64_t C, int64_t each, bool wide)
@@ -126,16 +126,18 @@ static __global__ void __launch_bounds__(MOST)
     const int64_t step = (int64_t)blockDim.x * N, first = (int64_t)threadIdx.x * N,
                   chunks = K > 0 ? K : (C + step - 1) / step;
     const int64_t begin = blockIdx.x * each, end = begin + each < rows ? begin + each : rows;
-    float *dw = partial + (int64_t)blockIdx.x * 2 * C, *db = dw + C, a[N], d[N], scale[N], more[N] = {};
-    norm_sums<K, N> sums;
+    float a[N], d[N], scale[N], more[N] = {}, sums[SUMS][K > 0 ? K : 1][N];
+    partial += (int64_t)blockIdx.x * SUMS * C;
     ZERO_UNROLL
     for (int64_t k = 0; k < chunks; k++) {
         for (int i = 0; i < N; i++) {
             int64_t c = first + k * step + i;
-            if (K > 0)
-                sums.dw[k][i] = sums.db[k][i] = 0;
-            else if (c < C)
-                dw[c] = db[c] = 0;
+            for (int s = 0; s < SUMS; s++) {
+                if (K > 0)
+                    sums[s][k][i] = 0;
+                else if (c < C)
+                    partial[s * C + c] = 0;
+            }
         }
     }
     for (int64_t r = begin; r < end; r++) {
@@ -183,12 +185,14 @@ static __global__ void __launch_bounds__(MOST)
             for (int i = 0; i < N; i++) {
                 float n = (a[i] - m) * s, out = s * (d[i] * scale[i] - sum_g - n * sum_gn);
                 a[i] = residual != NULL ? out + more[i] : out;
-                if (K > 0) {
-                    sums.dw[k][i] = fmaf(d[i], n, sums.dw[k][i]);
-                    sums.db[k][i] += d[i];
-                } else if (c + i < C) {
-                    dw[c + i] = fmaf(d[i], n, dw[c + i]);
-                    db[c + i] += d[i];
+                if (K == 0 && c + i >= C)
+                    continue;
+                auto sum = [&](int which) -> float & { return K > 0 ? sums[which][k][i] : partial[which * C + c + i]; };
+                sum(DW) = fmaf(d[i], n, sum(DW));
+                sum(DB) += d[i];
+                if (SUMS > RESIDUAL) {
+                    sum(RESIDUAL) += more[i];
+                    sum(DX) += zero_widen(zero_narrow<T>(a[i]));
                 }
             }
             zero_store(dx + r * C + c, a, C - c, wide);
@@ -198,48 +202,53 @@ static __global__ void __launch_bounds__(MOST)
     for (int64_t k = 0; k < K; k++) {
         for (int i = 0; i < N; i++) {
             int64_t c = first + k * step + i;
-            if (c < C) {
-                dw[c] = sums.dw[k][i];
-                db[c] = sums.db[k][i];
-            }
+            for (int s = 0; s < SUMS && c < C; s++)
+                partial[s * C + c] = sums[s][k][i];
         }
     }
 }
 
-template <typename T, int K>
+template <typename T, int K, int SUMS>
 static void launch_backward(const zero_nn_norm_t *l, float *partial, int64_t threads, bool wide, cudaStream_t stream)
 {
-    ZERO_LAUNCH((norm_backward<T, K>), dim3((unsigned)zero_nn_cuda_norm_parts(l->rows)), dim3((unsigned)threads), 0,
-                stream, (T *)l->dx, partial, (const T *)l->dresidual, (const T *)l->dy, (const T *)l->x,
-                (const T *)l->w, l->mean, l->rstd, l->rows, l->C, rows_of_part(l->rows), wide);
+    ZERO_LAUNCH((norm_backward<T, K, SUMS>), dim3((unsigned)zero_nn_cuda_norm_parts(l->rows, l->C)),
+                dim3((unsigned)threads), 0, stream, (T *)l->dx, partial, (const T *)l->dresidual, (const T *)l->dy,
+                (const T *)l->x, (const T *)l->w, l->mean, l->rstd, l->rows, l->C, rows_of_part(l->rows, l->C), wide);
 }
 
-/* As few packs a thread as a block of MOST threads allows. */
-template <typename T>
+/* As few packs a thread as a block of MOST threads allows, and at most 64 sums in registers. */
+template <typename T, int SUMS>
 static void choose_backward(const zero_nn_norm_t *l, float *partial, bool wide, cudaStream_t stream)
 {
-    int64_t packs = (l->C + zero_pack<T>::N - 1) / zero_pack<T>::N,
-            threads = (packs + ZERO_WARP - 1) / ZERO_WARP * ZERO_WARP;
+    const int N = zero_pack<T>::N, FOUR = 4 * N * SUMS <= 64 ? 4 : 0;
+    int64_t packs = (l->C + N - 1) / N, threads = (packs + ZERO_WARP - 1) / ZERO_WARP * ZERO_WARP;
     if (threads <= MOST)
-        launch_backward<T, 1>(l, partial, threads, wide, stream);
+        launch_backward<T, 1, SUMS>(l, partial, threads, wide, stream);
     else if (packs <= 2 * MOST)
-        launch_backward<T, 2>(l, partial, MOST, wide, stream);
+        launch_backward<T, 2, SUMS>(l, partial, MOST, wide, stream);
     else if (packs <= 4 * MOST)
-        launch_backward<T, 4>(l, partial, MOST, wide, stream);
+        launch_backward<T, FOUR, SUMS>(l, partial, MOST, wide, stream);
     else
-        launch_backward<T, 0>(l, partial, MOST, wide, stream);
+        launch_backward<T, 0, SUMS>(l, partial, MOST, wide, stream);
 }
 
 cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, cudaStream_t stream)
 {
     const void *all[] = {l->dx, l->dresidual, l->dy, l->x, l->w};
     bool wide = wide_rows(all, 5, l->C, l->dtype);
-    if (l->dtype == ZERO_FP32)
-        choose_backward<float>(l, partial, wide, stream);
+    const bool biases = l->dbias != NULL || l->dbias_residual != NULL;
+    void *const outs[] = {l->dw, l->db, l->dbias_residual, l->dbias}; /* as DW, ... */
+    if (l->dtype == ZERO_FP32 && biases)
+        choose_backward<float, 4>(l, partial, wide, stream);
+    else if (l->dtype == ZERO_FP32)
+        choose_backward<float, 2>(l, partial, wide, stream);
+    else if (biases)
+        choose_backward<zero_bf16_t, 4>(l, partial, wide, stream);
     else
-        choose_backward<zero_bf16_t>(l, partial, wide, stream);
+        choose_backward<zero_bf16_t, 2>(l, partial, wide, stream);
     cudaError_t status = cudaGetLastError();
-    int64_t parts = zero_nn_cuda_norm_parts(l->rows);
-    return status == cudaSuccess ? zero_nn_cuda_add_parts(l->dw, l->db, partial, parts, l->C, l->dtype, stream)
-                                 : status;
+    if (status != cudaSuccess)
+        return status;
+    return zero_nn_cuda_add_parts(outs, biases ? 4 : 2, partial, zero_nn_cuda_norm_parts(l->rows, l->C), l->C, l->dtype,
+                                  stream);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sums.cu - see kernels.h. Each thread of a block runs down its own rows, then the sums of its rows of threads are
  * added in order. */
+#include "kernels/nn/cuda/gelu.h"
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
@@ -34,20 +35,28 @@ template <int N, int ROWS> static __device__ __forceinline__ void sum_down(float
             out[i] += tile[y][i * ZERO_WARP + (int)threadIdx.x];
 }
 
-template <typename T>
+/* Sums of dy; or, with GELU, of dx = dy * gelu'(x), rounded as it is stored. dx may be dy. */
+template <typename T, bool GELU>
 static __global__ void __launch_bounds__(ZERO_WARP *HIGH)
-    column_sums(float *partial, const T *dy, int64_t rows, int64_t n, int64_t each, int64_t tiles, bool wide)
+    column_sums(float *partial, T *dx, const T *dy, const T *x, int64_t rows, int64_t n, int64_t each, int64_t tiles,
+                bool wide)
 {
     const int N = zero_pack<T>::N;
     int64_t column = ((int64_t)(blockIdx.x % tiles) * ZERO_WARP + threadIdx.x) * N, part = blockIdx.x / tiles;
     int64_t begin = part * each, end = begin + each < rows ? begin + each : rows;
-    float sum[N], x[N];
+    float sum[N], d[N], z[N];
     for (int i = 0; i < N; i++)
         sum[i] = 0;
     for (int64_t r = begin + threadIdx.y; r < end && column < n; r += HIGH) {
-        zero_load(x, dy + r * n + column, n - column, wide);
+        zero_load(d, dy + r * n + column, n - column, wide);
+        if (GELU) {
+            zero_load(z, x + r * n + column, n - column, wide);
+            for (int i = 0; i < N; i++)
+                d[i] = zero_widen(zero_narrow<T>(d[i] * zero_gelu_slope(z[i])));
+            zero_store(dx + r * n + column, d, n - column, wide);
+        }
         for (int i = 0; i < N; i++)
-            sum[i] += x[i];
+            sum[i] += d[i];
     }
     sum_down<N, HIGH>(sum);
     for (int i = 0; i < N && threadIdx.y == 0; i++)
@@ -55,31 +64,52 @@ static __global__ void __launch_bounds__(ZERO_WARP *HIGH)
             partial[part * n + column + i] = sum[i];
 }
 
-cudaError_t zero_nn_cuda_column_sums(float *partial, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype,
-                                     cudaStream_t stream)
+template <bool GELU>
+static cudaError_t launch_sums(void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
+                               zero_dtype_t dtype, float *partial, cudaStream_t stream)
 {
     int64_t size = (int64_t)zero_dtype_size(dtype), width = ZERO_WARP * 16 / size, tiles = (n + width - 1) / width;
-    int64_t each = rows_of_part(rows), blocks = tiles * ((rows + each - 1) / each);
-    bool wide = (uintptr_t)dy % 16 == 0 && n * size % 16 == 0;
+    int64_t each = rows_of_part(rows), parts = (rows + each - 1) / each, blocks = tiles * parts;
+    bool wide = ((uintptr_t)dx | (uintptr_t)dy | (uintptr_t)x | (uintptr_t)(n * size)) % 16 == 0;
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((column_sums<float>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
-                    (const float *)dy, rows, n, each, tiles, wide);
+        ZERO_LAUNCH((column_sums<float, GELU>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
+                    (float *)dx, (const float *)dy, (const float *)x, rows, n, each, tiles, wide);
     else
-        ZERO_LAUNCH((column_sums<zero_bf16_t>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
-                    (const zero_bf16_t *)dy, rows, n, each, tiles, wide);
-    return cudaGetLastError();
+        ZERO_LAUNCH((column_sums<zero_bf16_t, GELU>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
+                    (zero_bf16_t *)dx, (const zero_bf16_t *)dy, (const zero_bf16_t *)x, rows, n, each, tiles, wide);
+    cudaError_t status = cudaGetLastError();
+    return status == cudaSuccess ? zero_nn_cuda_add_parts(&dbias, 1, partial, parts, n, dtype, stream) : status;
 }
 
+cudaError_t zero_nn_cuda_bias_backward(void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype,
+                                       float *partial, cudaStream_t stream)
+{
+    return launch_sums<false>(NULL, dbias, dy, NULL, rows, n, dtype, partial, stream);
+}
+
+cudaError_t zero_nn_cuda_gelu_bias_backward(void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
+                                            int64_t n, zero_dtype_t dtype, float *partial, cudaStream_t stream)
+{
+    return launch_sums<true>(dx, dbias, dy, x, rows, n, dtype, partial, stream);
+}
+
+struct outs {
+    void *p[ZERO_NN_CUDA_SUMS];
+};
+
+/* A row of blocks for each of the outs. */
 template <typename T>
 static __global__ void __launch_bounds__(ZERO_WARP *HIGH_PARTS)
-    add_parts(T *first, T *second, const float *partial, int64_t parts, int64_t stride, int64_t n)
+    add_parts(outs all, const float *partial, int64_t parts, int64_t stride, int64_t n)
 {
-    T *out = blockIdx.y == 0 ? first : second;
+    T *out = (T *)all.p[blockIdx.y];
     partial += blockIdx.y * n;
     int64_t column = (int64_t)blockIdx.x * ZERO_WARP + threadIdx.x;
     float sum[1] = {0};
+    if (out == NULL)
+        return;
     for (int64_t p = threadIdx.y; p < parts && column < n; p += HIGH_PARTS)
         sum[0] += partial[p * stride + column];
     sum_down<1, HIGH_PARTS>(sum);
@@ -87,18 +117,19 @@ static __global__ void __launch_bounds__(ZERO_WARP *HIGH_PARTS)
         out[column] = zero_narrow<T>(zero_widen(out[column]) + sum[0]);
 }
 
-cudaError_t zero_nn_cuda_add_parts(void *out, void *other, const float *partial, int64_t parts, int64_t n,
+cudaError_t zero_nn_cuda_add_parts(void *const *given, int count, const float *partial, int64_t parts, int64_t n,
                                    zero_dtype_t dtype, cudaStream_t stream)
 {
-    const unsigned outs = other == NULL ? 1 : 2;
     int64_t blocks = (n + ZERO_WARP - 1) / ZERO_WARP;
+    outs all = {};
+    for (int i = 0; i < count; i++)
+        all.p[i] = given[i];
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
+    const dim3 grid((unsigned)blocks, (unsigned)count), block(ZERO_WARP, HIGH_PARTS);
     if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((add_parts<float>), dim3((unsigned)blocks, outs), dim3(ZERO_WARP, HIGH_PARTS), 0, stream,
-                    (float *)out, (float *)other, partial, parts, outs * n, n);
+        ZERO_LAUNCH((add_parts<float>), grid, block, 0, stream, all, partial, parts, count * n, n);
     else
-        ZERO_LAUNCH((add_parts<zero_bf16_t>), dim3((unsigned)blocks, outs), dim3(ZERO_WARP, HIGH_PARTS), 0, stream,
-                    (zero_bf16_t *)out, (zero_bf16_t *)other, partial, parts, outs * n, n);
+        ZERO_LAUNCH((add_parts<zero_bf16_t>), grid, block, 0, stream, all, partial, parts, count * n, n);
     return cudaGetLastError();
 }

@@ -128,6 +128,8 @@ static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     int64_t C = l->C;
     float *dw = (float *)nn->workspace, *db = dw + C; /* (C) */
+    if (l->dbias_residual != NULL)                    /* before dx takes its place */
+        ref_bias_backward(nn, l->dbias_residual, l->dresidual, l->rows, C, l->dtype);
     memset(dw, 0, 2 * (size_t)C * sizeof *dw);
     for (int64_t r = 0; r < l->rows; r++) {
         float mean = l->mean[r], rstd = l->rstd[r], sum_g = 0, sum_gn = 0;
@@ -154,6 +156,8 @@ static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         zero_nn_store(l->dw, c, l->dtype, zero_nn_load(l->dw, c, l->dtype) + dw[c]);
         zero_nn_store(l->db, c, l->dtype, zero_nn_load(l->db, c, l->dtype) + db[c]);
     }
+    if (l->dbias != NULL)
+        ref_bias_backward(nn, l->dbias, l->dx, l->rows, C, l->dtype);
 }
 
 /* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation
@@ -176,15 +180,17 @@ static void ref_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t coun
 }
 
 /* (x g)' = g + x 2 g (1 - g) u'. */
-static void ref_gelu_backward(zero_nn_t *nn, void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype)
+static void ref_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
+                              int64_t n, zero_dtype_t dtype)
 {
-    (void)nn;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < rows * n; i++) {
         float v = zero_nn_load(x, i, dtype), u = gelu_argument(v);
         float g = 1.0f / (1.0f + expf(-2.0f * u)), other = 1.0f / (1.0f + expf(2.0f * u));
         float slope = g + 2.0f * v * g * other * GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * v * v);
         zero_nn_store(dx, i, dtype, zero_nn_load(dy, i, dtype) * slope);
     }
+    if (dbias != NULL)
+        ref_bias_backward(nn, dbias, dx, rows, n, dtype);
 }
 
 static void ref_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
@@ -276,6 +282,8 @@ static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, 
             }
         }
     }
+    if (g->dbias != NULL)
+        ref_bias_backward(nn, g->dbias, g->dq, a->B * T, zero_nn_attention_width(a->H, a->KV, D), a->dtype);
 }
 
 static void ref_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
