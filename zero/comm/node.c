@@ -563,3 +563,73 @@ zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const vo
     n->step = base + (uint32_t)steps;
     return status;
 }
+
+/* A piece on its way from one rank to another, and which bytes of it go in a step. */
+typedef struct window {
+    uint64_t at, size;
+} window_t;
+
+static window_t window_of(uint64_t bytes, uint64_t step, uint64_t room)
+{
+    window_t w = {.at = step * room};
+    if (w.at < bytes)
+        w.size = bytes - w.at < room ? bytes - w.at : room;
+    return w;
+}
+
+zero_status_t zero_node_all_to_all(zero_node_t *n, const zero_call_t *call, const char *send, char *recv,
+                                   const uint64_t *bytes, zero_error_t *error)
+{
+    int size = call->comm->size, rank = call->comm->rank;
+    uint64_t room = zero_node_part_bytes(n), longest = 0, all = 0;
+    zero_status_t status = zero_family_check(n->family, error);
+    uint64_t own = bytes[(size_t)rank * (size_t)size + (size_t)rank];
+    if (own && status == ZERO_OK)
+        memcpy(recv + zero_comm_received_at(bytes, size, rank, rank), send + zero_comm_sent_at(bytes, size, rank, rank),
+               own);
+    if (n->count == 1)
+        return status;
+    for (int i = 0; i < n->count; i++)
+        for (int j = 0; j < n->count; j++) {
+            uint64_t piece = bytes[(size_t)n->rank[i] * (size_t)size + (size_t)n->rank[j]];
+            longest = i != j && piece > longest ? piece : longest;
+            all += j == n->index ? piece : 0;
+        }
+    uint64_t steps = longest ? (longest + room - 1) / room : 1; /* one of nothing is compared, too */
+    uint32_t base = n->step;
+    head_t *mine = head(n, n->index);
+
+    for (uint64_t t = 0; t <= steps && status == ZERO_OK; t++) {
+        if (t < steps) {
+            status = wait_room(n, base + (uint32_t)t, call->operation, error);
+            if (status)
+                break;
+            for (int d = 1; d < n->count; d++) {
+                int j = (n->index + d) % n->count, to = n->rank[j], place = j < n->index ? j : j - 1;
+                window_t w = window_of(bytes[(size_t)rank * (size_t)size + (size_t)to], t, room);
+                if (w.size)
+                    fill(n, slot(n, n->index, base + (uint32_t)t) + (uint64_t)place * room, NULL,
+                         send + zero_comm_sent_at(bytes, size, rank, to) + w.at, w.size, false);
+            }
+            if (t == 0)
+                announce(n, call, base);
+            advance(&mine->published, base + (uint32_t)t + 1);
+        }
+        if (t == 0)
+            continue;
+        uint32_t step = base + (uint32_t)t - 1;
+        for (int d = 1; d < n->count && status == ZERO_OK; d++) {
+            int j = (n->index + d) % n->count, from = n->rank[j], place = n->index < j ? n->index : n->index - 1;
+            window_t w = window_of(bytes[(size_t)from * (size_t)size + (size_t)rank], t - 1, room);
+            status = t == 1 ? meet(n, j, call, step, error) : wait_for(n, j, false, step + 1, call->operation, error);
+            if (status == ZERO_OK && w.size)
+                deliver(recv + zero_comm_received_at(bytes, size, from, rank) + w.at,
+                        slot(n, j, step) + (uint64_t)place * room, w.size, all >= n->large_bytes);
+        }
+        if (status == ZERO_OK)
+            advance(&mine->consumed, step + 1);
+    }
+    delivered();
+    n->step = base + (uint32_t)steps;
+    return status;
+}
