@@ -55,8 +55,12 @@ static int groups_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
     for (int32_t i = 0; i < first->op_count; i++)
         first->ops[i].group = first->ops[i].kind == ZERO_OP_GATHER;
     TRY(zero_plan_check(plan, &error));
-    zero_exec_options_t options = {.timeout_s = 30, .grad_scale = 1};
-    TRY(zero_exec_create(&x, plan, device, comm, &options, &error));
+    zero_config_t config;
+    zero_config_init(&config);
+    config.comm = comm;
+    config.device = device;
+    config.timeout_s = 30;
+    TRY(zero_exec_create(&x, plan, &config, &error));
     for (int u = 0; u < 2; u++) {
         const zero_segment_t *s = &plan->segments[u];
         uint64_t bytes = (uint64_t)s->slice * sizeof(float);

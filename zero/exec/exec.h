@@ -26,8 +26,8 @@ typedef struct zero_exec_call {
 } zero_exec_call_t;
 
 /* Arenas, streams, events and channels for a plan that was checked. Collective over config->comm (duplicated by split,
- * one per channel). *config is copied; plan, device and comm are borrowed. ZERO_ERR_MEMORY with the numbers, before
- * anything is reserved, on every rank alike. */
+ * one per group and channel). *config is copied; plan, device and comm are borrowed. ZERO_ERR_MEMORY with the numbers,
+ * before anything is reserved, on every rank alike. */
 zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, const zero_config_t *config,
                                zero_error_t *error);
 void zero_exec_destroy(zero_exec_t *exec);
