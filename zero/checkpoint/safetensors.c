@@ -19,7 +19,7 @@ static const struct {
 const char *zero_quote(zero_quoted_t *quoted, const char *text)
 {
     size_t n = 0;
-    for (; text[n] != '\0' && n < sizeof quoted->text - 4; n++)
+    for (; n < sizeof quoted->text - 4 && text[n] != '\0'; n++)
         quoted->text[n] = (unsigned char)text[n] < 0x20 || text[n] == 0x7f ? '?' : text[n];
     strcpy(quoted->text + n, text[n] != '\0' ? "..." : "");
     return quoted->text;

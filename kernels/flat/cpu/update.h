@@ -199,7 +199,7 @@ INLINE void update_blocks8(const zero_update_t *u, int64_t begin, int64_t end)
         for (int k = 0; k < ZERO_BLOCK8 / WIDTH; k++) {
             int64_t i = first + k * WIDTH;
             ivec mk = b_load(mb->code + k * WIDTH), vk = b_load(vb->code + k * WIDTH);
-            m[k] = (vec)(magnitude8(mk & 0x7f, ZERO_BLOCK8_M) | (mk & 0x80) << 24) * m_scale;
+            m[k] = (vec)(magnitude8(mk & 0x7f, ZERO_BLOCK8_M) | ((mk > 0x7f) & INT32_MIN)) * m_scale;
             v[k] = (vec)magnitude8(vk, ZERO_BLOCK8_V) * v_scale;
             vec p = moved(ZERO_RULE_ADAMW8, &c, true, v_load_fp32(u->master + i),
                           v_load(u->grad, u->grad_dtype, i) * c.grad_factor, &m[k], &v[k]);
