@@ -15,7 +15,7 @@ AS_IF([test $zero_have = no], [$1_CFLAGS= $1_LIBS=])])
 
 # ZERO_WITH(name, VAR, what it is, pkg-config modules, header, library, function, Debian package, [more attempts])
 # --with-name=DIR|guess|no. 'guess', the default, looks with pkg-config, then in the compiler's own paths; DIR looks in
-# DIR/include and DIR/lib. What was asked for and is absent is an error; what was guessed and is absent is not there.
+# DIR/include and DIR/lib. If the library is absent, DIR is an error, and 'guess' builds without it.
 # Sets have_name to yes or no, VAR_CFLAGS, VAR_LIBS, the automake condition HAVE_VAR, and defines HAVE_VAR. "More
 # attempts" run while zero_have is no.
 AC_DEFUN([ZERO_WITH],

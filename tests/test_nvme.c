@@ -328,7 +328,7 @@ int main(void)
         return 77;
     first_engine = case_uring() ? 0 : 1;
     if (first_engine)
-        printf("io_uring is not to be had here: only threads are tested\n");
+        printf("io_uring is unavailable here: only threads are tested\n");
     Suite *suite = suite_create("nvme");
     TCase *t = tcase_create("transfers");
     tcase_set_timeout(t, 120);

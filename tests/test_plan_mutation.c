@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_plan_mutation.c - the plan's checker against an interpreter that knows nothing of it.
+/* test_plan_mutation.c - the plan's checker against an independent interpreter.
  *
  * Plans of random declarations give one result in every legal order of their streams, and the same at every placement.
  * Then each WAIT, RECORD, GATHER, RELEASE, COPY, CAST, ACCUMULATE and NORM is taken out of such plans, one at a time:

@@ -80,8 +80,8 @@ void zero_nn_describe(const zero_nn_t *nn, char *text, size_t size);
 void zero_nn_set_dry(zero_nn_t *nn, bool dry);
 /* Makes the calls on nn that calls(ctx) makes. "cuda" makes a CUDA graph of them: the first run outside dry mode queues
  * them, the second captures them, and each run from there on launches the graph and does not call calls. So everything
- * they are given must be equal in every run: sizes, flags, numbers and addresses; and none may be of an embedding or of
- * cross-entropy, which check the host's indices in each call. slot names the calls: a number of the caller's, from 0
+ * they are given must be equal in every run: sizes, flags, numbers and addresses. No call may be an embedding's or
+ * cross-entropy's, which check the host's indices in each call. slot names the calls: a number of the caller's, from 0
  * on, with few gaps. Graphs take memory that is the driver's own, and end with the context; another workspace makes new
  * ones. Where a capture fails, the log gets one warning, and the calls are queued in every run. */
 void zero_nn_repeat(zero_nn_t *nn, int slot, void (*calls)(void *ctx), void *ctx);

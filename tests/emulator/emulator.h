@@ -104,7 +104,7 @@ struct emulator_capture {
     bool broken = false;   /* by a call that cannot be captured */
     std::thread::id owner; /* only this thread may end it; none: any */
 };
-/* Where a stream's capture is kept (NULL: it is not captured). NULL for what is no stream of the current device. */
+/* Where a stream's capture is kept (NULL: it is not captured). NULL unless it is a stream of the current device. */
 std::unique_ptr<emulator_capture> *emulator_capture_of(cudaStream_t stream);
 
 /* ---- block.cc --------------------------------------------------------------------------------------------------- */

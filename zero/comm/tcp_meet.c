@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tcp_meet.c - how ranks of several nodes find each other: rank 0 listens at one of a few ports, and the others look
- * for it there. It speaks first, so that whoever else listens at one of them hears nothing of us. */
+ * for it there. It speaks first, so that a foreign listener at one of these ports receives nothing from us. */
 #define _GNU_SOURCE
 #include "zero/comm/sockets.h"
 #include "zero/comm/tcp.h"

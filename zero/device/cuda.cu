@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda.cu - a CUDA GPU as a device: which there are, arenas, copies. Its streams and events are in cuda_streams.cu. */
+/* cuda.cu - a CUDA GPU as a device: how many, arenas, copies. Its streams and events are in cuda_streams.cu. */
 #include "zero/device/cuda_device.h"
 extern "C" {
 #include "zero/device/cuda.h"

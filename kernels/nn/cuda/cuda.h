@@ -25,7 +25,7 @@ typedef struct zero_nn_cuda {
     int slot_count;
     bool capturing;      /* the stream is captured: a call that fails leaves the choice of what computes it alone */
     bool graphs_refused; /* a capture failed: there are no others */
-    int label_end;       /* of nn->label, before what is said of cuDNN */
+    int label_end;       /* of nn->label, before the part about cuDNN */
 } zero_nn_cuda_t;
 
 static inline cudaStream_t zero_nn_cuda_stream(const zero_nn_t *nn)
