@@ -10,7 +10,7 @@ zero_status_t place_device(place_t *place, const job_t *job, int local, zero_err
     zero_device_options_t options;
     zero_device_options_init(&options);
     options.threads = (int)job->o.threads;
-    if (job->o.device != DEVICE_CUDA && !zero_comm_has_data(place->comm))
+    if (job->o.device != DEVICE_CUDA && place->comm != NULL && !zero_comm_has_data(place->comm))
         return zero_fail(
             error, ZERO_ERR_UNSUPPORTED,
             "torchrun started ranks on several machines, but between CPUs of several machines data goes by MPI: start "
