@@ -110,7 +110,8 @@ check_idioms() {
             line = tolower(line)
             for (i = 1; i <= count; i++) {
                 if (!match(tail line, phrase[i]) || RSTART + RLENGTH <= length(tail) + 1) continue
-                printf "%s:%d: \"%s\": write %s\n", file, number, substr(tail line, RSTART, RLENGTH), instead[i]; faults++
+                printf "%s:%d: \"%s\": write %s\n", file, number, substr(tail line, RSTART, RLENGTH), instead[i]
+                faults++
             }
             sub(/["\\ \t]*$/, "", line)
             tail = substr(line, length(line) > 60 ? length(line) - 59 : 1) " "

@@ -314,36 +314,36 @@ static zero_status_t make(staged_t *s, zero_comm_caps_t *caps, int size, zero_er
 }
 
 /* The communicator stays what it is, with other data. */
-zero_status_t zero_comm_staged(zero_comm_t **out, zero_comm_t *comm, zero_device_t *device, uint64_t staging_bytes,
+zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_device_t *device, uint64_t staging_bytes,
                                zero_error_t *error)
 {
     zero_error_t why = {0};
-    zero_status_t status = zero_comm_place(out, "zero_comm_staged", error);
-    if (status != ZERO_OK || !comm)
+    zero_status_t status = zero_comm_place(comm, "zero_comm_staged", error);
+    if (status != ZERO_OK || !inner)
         return status != ZERO_OK ? status
                                  : zero_fail(error, ZERO_ERR_ARG, "zero_comm_staged has no communicator to wrap");
-    zero_meet_t meet = zero_comm_meet(comm);
-    zero_comm_caps_t caps = comm->caps;
+    zero_meet_t meet = zero_comm_meet(inner);
+    zero_comm_caps_t caps = inner->caps;
     staged_t *s = calloc(1, sizeof *s);
     if (!device) /* the others have to be told */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_staged has no device");
-    else if (!comm->caps.host_pointers)
+    else if (!inner->caps.host_pointers)
         status = zero_fail(
             &why, ZERO_ERR_UNSUPPORTED,
             "data cannot go by way of host memory, since communicator '%s' moves none: between machines that needs "
             "ranks that mpiexec starts (zero_comm_mpi)",
-            comm->caps.name);
+            inner->caps.name);
     else if (s) {
         *s = (staged_t){.device = device, .staging_bytes = staging_bytes};
-        status = make(s, &caps, comm->size, &why);
+        status = make(s, &caps, inner->size, &why);
     } else
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *s);
     status = zero_meet_agree(&meet, status, &why);
     if (status == ZERO_OK) {
-        comm->data = &staged_data;
-        comm->state = s;
-        comm->caps = caps;
-        *out = comm;
+        inner->data = &staged_data;
+        inner->state = s;
+        inner->caps = caps;
+        *comm = inner;
         return ZERO_OK;
     }
     if (s && device)
