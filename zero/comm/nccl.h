@@ -50,11 +50,12 @@ typedef struct zero_cuda_nccl {
     zero_status_t (*attach)(zero_nccl_t *nccl, void *comm, void *base, uint64_t bytes, void **handle,
                             zero_error_t *error);
     zero_status_t (*detach)(zero_nccl_t *nccl, void *comm, void *handle, zero_error_t *error);
-    /* Begins to register memory that other processes can map as a symmetric window. Collective. *handle is set when
-     * comm is ready again: the variable has to last. NULL then: these ranks cannot have one. */
+    /* Begins to register memory that other processes can map as a symmetric window. Collective. NCCL sets *handle by
+     * the time that comm is ready again, so the variable has to last. NULL then: NCCL makes no window for these ranks.
+     */
     zero_status_t (*window)(zero_nccl_t *nccl, void *comm, void *base, uint64_t bytes, void **handle,
                             zero_error_t *error);
-    /* Of this rank alone, when no collective of its own works on the window. */
+    /* Deregisters a window, for this rank alone. None of its collectives may still use it. */
     zero_status_t (*unwindow)(zero_nccl_t *nccl, void *comm, void *handle, zero_error_t *error);
 
     /* Begins to end what is in flight; when comm is ready again, destroy frees it. */

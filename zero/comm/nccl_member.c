@@ -77,7 +77,7 @@ static zero_status_t make(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t
     return status;
 }
 
-/* The member's owner waits for this thread, so that nobody else is in a call on it. */
+/* Without calls: the member's owner waits for this thread, so nobody else calls NCCL with it. */
 static zero_status_t make_window(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t *error)
 {
     zero_nccl_memory_t *k = j->memory;
@@ -91,7 +91,7 @@ static zero_status_t make_window(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_
 void zero_nccl_run_job(zero_nccl_watch_t *w)
 {
     zero_nccl_job_t *j = &w->job;
-    j->status = zero_nccl_check(w, &j->error); /* whose communicators may be gone */
+    j->status = zero_nccl_check(w, &j->error); /* after a failure communicators are aborted */
     if (j->status)
         return;
     if (j->kind == ZERO_NCCL_MAKE_ID) {
@@ -103,8 +103,9 @@ void zero_nccl_run_job(zero_nccl_watch_t *w)
         zero_nccl_fail(w, j->status, j->error.text);
 }
 
-/* The next call that ends a communicator, which is ready for one. What collectives still work on stays registered:
- * without its window they would read addresses that are gone. */
+/* Makes the next call of those that end a communicator: each memory is deregistered, then it is finalized. Memory stays
+ * registered until collectives are done: without a window they would read addresses that are not mapped any more.
+ * *busy: there is more to do. */
 static zero_status_t close_further(zero_nccl_member_t *m, bool *busy, zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;

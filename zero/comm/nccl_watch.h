@@ -65,9 +65,9 @@ struct zero_nccl_call {
 /* Returns when it is on the stream. */
 zero_status_t zero_nccl_issue(zero_nccl_member_t *member, const zero_nccl_call_t *call, zero_error_t *error);
 
-/* Registers memory; where NCCL refuses, that is logged. As a window: all ranks call it at about the same time, and
- * after a failure of this only aborting helps; where these ranks cannot have one, that is logged, and it is registered
- * as it would be without. */
+/* Registers memory; if NCCL refuses, the log says so. window: as a symmetric window. Then all ranks call it at about
+ * the same time, and after a failure only an abort helps. If NCCL makes no window for these ranks, the log says so, and
+ * the memory is registered without. */
 zero_status_t zero_nccl_attach(zero_nccl_member_t *member, void *base, uint64_t bytes, bool window, double timeout_s,
                                zero_error_t *error);
 

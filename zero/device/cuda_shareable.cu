@@ -44,13 +44,23 @@ zero_status_t zero_cuda_can_share(const zero_cuda_t *d, zero_error_t *error)
                      d->name);
 }
 
-/* Handles of the fabric kind reach GPUs of other machines. A GPU may have them where the system forbids them: then the
- * memory does without. */
-static CUresult create(const struct driver *f, CUmemAllocationProp *p, uint64_t bytes, int device,
-                       CUmemGenericAllocationHandle *handle)
+static CUmemAllocationProp properties_of(const struct driver *f, int device)
+{
+    CUmemAllocationProp p = {};
+    p.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    p.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    p.location.id = device;
+    p.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    p.allocFlags.gpuDirectRDMACapable = has(f, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, device);
+    return p;
+}
+
+/* Fabric handles reach GPUs of other machines. The system may refuse them where the GPU has them. */
+static CUresult allocate(const struct driver *f, const CUmemAllocationProp *p, uint64_t bytes,
+                         CUmemGenericAllocationHandle *handle)
 {
 #if CUDA_VERSION >= 12030
-    if (has(f, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED, device)) {
+    if (has(f, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED, p->location.id)) {
         CUmemAllocationProp wide = *p;
         wide.requestedHandleTypes = (CUmemAllocationHandleType)(p->requestedHandleTypes | CU_MEM_HANDLE_TYPE_FABRIC);
         CUresult r = f->cuMemCreate(handle, bytes, &wide, 0);
@@ -61,27 +71,41 @@ static CUresult create(const struct driver *f, CUmemAllocationProp *p, uint64_t 
     return f->cuMemCreate(handle, bytes, p, 0);
 }
 
-/* Errors of the driver have the runtime's numbers. */
+/* Maps the memory of a handle at *at, for its own GPU. */
+static CUresult map(const struct driver *f, const CUmemAllocationProp *p, CUmemGenericAllocationHandle handle,
+                    uint64_t bytes, CUdeviceptr *at, const char **call)
+{
+    CUmemAccessDesc access = {};
+    access.location = p->location;
+    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    *call = "cuMemAddressReserve";
+    CUresult r = f->cuMemAddressReserve(at, bytes, 0, 0, 0);
+    if (r != CUDA_SUCCESS)
+        return r;
+    *call = "cuMemMap";
+    r = f->cuMemMap(*at, bytes, 0, handle, 0);
+    if (r == CUDA_SUCCESS) {
+        *call = "cuMemSetAccess";
+        r = f->cuMemSetAccess(*at, bytes, &access, 1);
+        if (r == CUDA_SUCCESS)
+            return r;
+        f->cuMemUnmap(*at, bytes);
+    }
+    f->cuMemAddressFree(*at, bytes);
+    return r;
+}
+
+/* The driver's errors have the runtime's numbers. */
 cudaError_t zero_cuda_share(const zero_cuda_t *d, uint64_t bytes, void **base, uint64_t *mapped, const char **call)
 {
     struct driver f;
-    CUmemAllocationProp p = {};
-    CUmemAccessDesc access = {};
     CUmemGenericAllocationHandle handle;
     CUdeviceptr at = 0;
     size_t granularity = 0;
-    bool there = false;
     *base = NULL;
     *mapped = bytes;
     open_driver(&f);
-    p.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-    p.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-    p.location.id = d->index;
-    p.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-    p.allocFlags.gpuDirectRDMACapable = has(&f, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, d->index);
-    access.location = p.location;
-    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-
+    CUmemAllocationProp p = properties_of(&f, d->index);
     *call = "cuMemGetAllocationGranularity";
     CUresult r = f.cuMemGetAllocationGranularity(&granularity, &p, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED);
     if (r != CUDA_SUCCESS)
@@ -89,29 +113,13 @@ cudaError_t zero_cuda_share(const zero_cuda_t *d, uint64_t bytes, void **base, u
     if (!zero_round_up(bytes, granularity, mapped))
         return cudaErrorMemoryAllocation;
     *call = "cuMemCreate";
-    r = create(&f, &p, *mapped, d->index, &handle);
+    r = allocate(&f, &p, *mapped, &handle);
     if (r != CUDA_SUCCESS)
         return (cudaError_t)r;
-    *call = "cuMemAddressReserve";
-    r = f.cuMemAddressReserve(&at, *mapped, granularity, 0, 0);
-    if (r == CUDA_SUCCESS) {
-        *call = "cuMemMap";
-        r = f.cuMemMap(at, *mapped, 0, handle, 0);
-        there = r == CUDA_SUCCESS;
-    }
-    f.cuMemRelease(handle); /* what is mapped keeps the memory */
-    if (there) {
-        *call = "cuMemSetAccess";
-        r = f.cuMemSetAccess(at, *mapped, &access, 1);
-    }
-    if (r == CUDA_SUCCESS) {
+    r = map(&f, &p, handle, *mapped, &at, call);
+    f.cuMemRelease(handle); /* the mapping keeps the memory */
+    if (r == CUDA_SUCCESS)
         *base = (void *)(uintptr_t)at;
-        return cudaSuccess;
-    }
-    if (there)
-        f.cuMemUnmap(at, *mapped);
-    if (at)
-        f.cuMemAddressFree(at, *mapped);
     return (cudaError_t)r;
 }
 
