@@ -5,6 +5,7 @@
 #include "train/launch_board.h"
 #include "train/launch_pipe.h"
 #include "train/launch_start.h"
+#include "train/report.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -48,13 +49,6 @@ typedef struct parent {
     enum { NOTHING = 0, NOT_STARTED, NOT_FINISHED } overdue;
 } parent_t;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void complain(const char *format, ...) ZERO_PRINTF(1, 2);
 static void complain(const char *format, ...)
 {
@@ -94,7 +88,7 @@ static void look_at_steps(parent_t *p)
     int64_t step = atomic_load(&p->board->place[0].step);
     if (step == p->step)
         return;
-    double t = now();
+    double t = report_clock();
     if (p->step > 0 && t - p->step_at > p->longest)
         p->longest = t - p->step_at;
     p->step = step;
@@ -136,7 +130,7 @@ static void signal_children(const parent_t *p, int number)
 /* Ends whatever runs: once begun, called until nobody is left. mpiexec first gets a chance to tidy up. */
 static void end_all(parent_t *p)
 {
-    double t = now();
+    double t = report_clock();
     if (p->ending_at == 0) {
         p->ending_at = t;
         /* what libraries say when others of their job are killed is no news */
@@ -178,7 +172,7 @@ static void obey(parent_t *p, int number)
     if (p->signal != 0)
         return;
     p->signal = number;
-    p->step_at = now();
+    p->step_at = report_clock();
     if (p->alive == 0 || reached(p, STATE_TRAINING) < p->plan->world)
         end_all(p);
 }
@@ -186,7 +180,7 @@ static void obey(parent_t *p, int number)
 /* Whether ranks take longer than they may. */
 static void look_at_clock(parent_t *p)
 {
-    double t = now(), finish = p->plan->timeout_s;
+    double t = report_clock(), finish = p->plan->timeout_s;
     if (p->ending_at > 0)
         return;
     if (t - p->began_at > p->plan->timeout_s && reached(p, STATE_STARTED) < p->plan->world) {
@@ -203,7 +197,7 @@ static void look_at_clock(parent_t *p)
 
 static bool pass_pipes(parent_t *p)
 {
-    double t = now();
+    double t = report_clock();
     bool empty = launch_pipe_pass(&p->output, t, p->plan->timeout_s);
     empty = launch_pipe_pass(&p->errors, t, p->plan->timeout_s) && empty;
     launch_pipe_pass(&p->said, t, p->plan->timeout_s);
@@ -231,9 +225,9 @@ static void watch(parent_t *p, const sigset_t *waited)
         if (p->signal != 0 && p->ending_at == 0)
             pass_on(p);
         if (p->failed_at == 0 && p->ending_at == 0 && (failed || (p->child_status != 0 && p->alive > 0)))
-            p->failed_at = now();
+            p->failed_at = report_clock();
         look_at_clock(p);
-        if (p->ending_at > 0 || (p->failed_at > 0 && now() - p->failed_at > PATIENCE_S))
+        if (p->ending_at > 0 || (p->failed_at > 0 && report_clock() - p->failed_at > PATIENCE_S))
             end_all(p);
     }
     pass_pipes(p);
@@ -445,7 +439,7 @@ int launch_ranks(const launch_plan_t *plan)
     signal(SIGPIPE, SIG_IGN);       /* the end of our reader is the ranks' */
     sigprocmask(SIG_BLOCK, &waited, &mask);
     p.start.mask = &mask;
-    p.began_at = now();
+    p.began_at = report_clock();
     bool started = launch_start(&p.start);
     p.alive = p.start.children;
     if (!started)

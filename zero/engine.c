@@ -7,14 +7,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* ---- creation ---------------------------------------------------------------------------------------------------- */
 
@@ -156,7 +148,7 @@ static bool take(zero_entry_t *entry, zero_engine_t *engine)
                                                                    memory_order_acquire, memory_order_relaxed))
         return false;
     entry->engine = engine;
-    engine->entered_ns = now_ns();
+    engine->entered_ns = zero_now_ns();
     return true;
 }
 
@@ -222,7 +214,7 @@ zero_status_t zero_engine_enter_unit(zero_entry_t *entry, zero_engine_t *engine,
 
 zero_status_t zero_engine_leave(zero_engine_t *engine, zero_status_t status)
 {
-    engine->total_ns += now_ns() - engine->entered_ns;
+    engine->total_ns += zero_now_ns() - engine->entered_ns;
     if (status == ZERO_OK || status == ZERO_ERR_ARG || status == ZERO_ERR_ORDER || engine->failed != ZERO_OK)
         return status;
     engine->failed = status;

@@ -3,6 +3,7 @@
 #include "zero/base/base.h"
 
 #include <stdio.h>
+#include <time.h>
 
 zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *format, ...)
 {
@@ -153,4 +154,17 @@ const char *zero_kind_name(zero_kind_t kind)
         [ZERO_KIND_WORKSPACE] = "workspace",
     };
     return NAME_OF(names, kind, "?");
+}
+
+const char *zero_stream_name(zero_stream_id_t id)
+{
+    static const char *const names[ZERO_STREAM_COUNT] = {"compute", "gather", "reduce", "update", "copy", "host", "io"};
+    return names[id];
+}
+
+uint64_t zero_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }

@@ -145,6 +145,16 @@ typedef enum zero_stream_id {
     ZERO_STREAM_COUNT
 } zero_stream_id_t;
 
+/* "compute", "gather", ... */
+const char *zero_stream_name(zero_stream_id_t id);
+
+/* A clock that never goes back: nanoseconds, and seconds. */
+uint64_t zero_now_ns(void);
+static inline double zero_now(void)
+{
+    return 1e-9 * (double)zero_now_ns();
+}
+
 /* SplitMix64 (Steele, Lea, Flood 2014): one step of a counter-based generator; good bits from any counter. */
 static inline uint64_t zero_splitmix64(uint64_t x)
 {

@@ -9,9 +9,6 @@
 extern "C" {
 #endif
 
-/* "compute", "gather", ... */
-const char *zero_stream_name(zero_stream_id_t id);
-
 /* Entries of zero_device_ops_t, for streams and events (cpu_streams.c). */
 zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero_stream_t **stream,
                                      zero_error_t *error);

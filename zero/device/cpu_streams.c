@@ -59,12 +59,6 @@ struct zero_stream {
     void *on_failure_ctx;
 };
 
-const char *zero_stream_name(zero_stream_id_t id)
-{
-    static const char *const names[ZERO_STREAM_COUNT] = {"compute", "gather", "reduce", "update", "copy", "host", "io"};
-    return names[id];
-}
-
 static progress_t *progress_hold(progress_t *p)
 {
     atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);

@@ -138,9 +138,6 @@ zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_s
 /* zero_exec_call for a program that begins. */
 zero_status_t zero_exec_call_program(zero_exec_t *x, int32_t program, zero_error_t *error);
 
-/* Monotonic time in nanoseconds. */
-uint64_t zero_exec_now(void);
-
 /* The task of every operation that does work (ctx: the exec, arg: the zero_op_t). */
 zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_error_t *error);
 

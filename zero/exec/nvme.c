@@ -14,7 +14,7 @@ static zero_status_t agree_on_run(zero_exec_t *x, uint64_t *run, zero_error_t *e
     if (!all)
         return zero_exec_no_memory(x->comm, (size_t)x->world * sizeof *all, error);
     if (x->rank == 0 && getrandom(&mine, sizeof mine, 0) != sizeof mine)
-        mine = zero_exec_now();
+        mine = zero_now_ns();
     zero_status_t status = zero_control_exchange(x->comm, &mine, all, sizeof mine, error);
     *run = all[0] | 1;
     free(all);

@@ -6,14 +6,6 @@
 #include "optim/rules.h"
 
 #include <math.h>
-#include <time.h>
-
-uint64_t zero_exec_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static char *operand(const zero_exec_t *x, const zero_op_t *op, int32_t buffer, bool own)
 {
@@ -306,7 +298,7 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
     zero_exec_t *x = ctx;
     const zero_op_t *op = arg;
     bool collects = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
-    uint64_t start = zero_exec_now();
+    uint64_t start = zero_now_ns();
     zero_error_t local; /* large, and written only where something fails */
     local.text[0] = '\0';
     zero_status_t status = x->guard ? zero_exec_guard_op(x, op, true, &local) : ZERO_OK;
@@ -317,7 +309,7 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
     if (status == ZERO_OK && x->guard)
         status = zero_exec_guard_op(x, op, false, &local);
     count(x, op->stream, collects || op->kind == ZERO_OP_EXCHANGE ? ZERO_COUNT_COMM_NS : ZERO_COUNT_KERNEL_NS,
-          zero_exec_now() - start);
+          zero_now_ns() - start);
     if (status == ZERO_OK)
         return ZERO_OK;
     local.status = status;

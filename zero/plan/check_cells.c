@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char *const party_names[ZERO_CHECK_PARTIES] = {"compute", "gather", "reduce", "update",
-                                                            "copy",    "host",   "io",     "calling"};
+static const char *party_name(int party)
+{
+    return party < ZERO_STREAM_COUNT ? zero_stream_name((zero_stream_id_t)party) : "calling";
+}
 
 const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char *text, size_t size)
 {
@@ -205,7 +207,7 @@ static zero_status_t unordered(const zero_checker_t *c, const zero_operand_t *x,
 {
     char name[200];
     return zero_check_fail(c, "it %s %s, but is not ordered after the %s stream's last %s of these bytes", verb,
-                           zero_check_buffer_name(c, x->buffer, name, sizeof name), party_names[party], before);
+                           zero_check_buffer_name(c, x->buffer, name, sizeof name), party_name(party), before);
 }
 
 zero_status_t zero_check_may_read(const zero_checker_t *c, int stream, const zero_operand_t *x)

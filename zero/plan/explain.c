@@ -23,9 +23,6 @@ static void print(const out_t *o, const char *format, ...)
     o->write(o->ctx, line, bytes);
 }
 
-static const char *const stream_names[ZERO_STREAM_COUNT] = {"compute", "gather", "reduce", "update",
-                                                            "copy",    "host",   "io"};
-
 static const char *sharding(const zero_spec_t *spec, const zero_row_t *row)
 {
     return row->sharding == ZERO_FULL ? "full" : zero_plan_copies(spec) == 1 ? "sharded over 1 rank: full" : "sharded";
@@ -157,7 +154,7 @@ static void print_operand(const out_t *o, const zero_plan_t *plan, const char *b
 
 static void explain_op(const out_t *o, const zero_plan_t *plan, const zero_op_t *op)
 {
-    print(o, "  %-8s %-14s", stream_names[op->stream], zero_op_name((zero_op_kind_t)op->kind));
+    print(o, "  %-8s %-14s", zero_stream_name((zero_stream_id_t)op->stream), zero_op_name((zero_op_kind_t)op->kind));
     if (op->kind == ZERO_OP_RECORD || op->kind == ZERO_OP_WAIT || op->kind == ZERO_OP_HOST_WAIT) {
         print(o, " event %d\n", op->event);
         return;
