@@ -114,20 +114,14 @@ zero_meet_t zero_mpi_meet(zero_mpi_t *m)
 
 /* Equal for processes that can open each other's /proc entries: one kernel, one PID namespace. */
 typedef struct place {
-    char boot[40], host[64];
-    uint64_t pid_space;
+    char host[64];
+    uint64_t machine, pid_space;
 } place_t;
 
 static void find_place(place_t *p)
 {
     struct stat st;
-    *p = (place_t){0};
-    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
-    if (f) {
-        if (!fgets(p->boot, sizeof p->boot, f))
-            p->boot[0] = 0;
-        fclose(f);
-    }
+    *p = (place_t){.machine = zero_host_machine()};
     gethostname(p->host, sizeof p->host - 1);
     p->pid_space = stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
 }

@@ -7,8 +7,8 @@
  */
 #include "zero/comm/backend.h"
 #include "zero/comm/nccl_watch.h"
-#include "zero/comm/tcp.h"
 #include "zero/device/device.h"
+#include "zero/device/host.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -224,7 +224,7 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
             "give one of the same ranks and device",
             rank, size, index, host->rank, host->size, device->options.index);
     *card = (card_t){
-        .machine = zero_this_machine(), .gpu = device->ops->identity(device), .number = number, .windows = windows};
+        .machine = zero_host_machine(), .gpu = device->ops->identity(device), .number = number, .windows = windows};
     return status;
 }
 

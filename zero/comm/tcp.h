@@ -27,9 +27,6 @@ enum { ZERO_TCP_PORTS = 8 };
 zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_place_t *place, const zero_comm_options_t *options,
                             zero_error_t *error);
 
-/* The same number for processes under one kernel, whatever their containers. */
-uint64_t zero_this_machine(void);
-
 /* What a rank tells of itself. */
 typedef struct zero_tcp_card {
     uint64_t magic, job;

@@ -29,25 +29,11 @@ typedef struct answer {
     char text[508];
 } answer_t;
 
-uint64_t zero_this_machine(void)
-{
-    char text[80] = "";
-    uint64_t hash = 0;
-    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
-    if (!f || !fgets(text, sizeof text, f))
-        gethostname(text, sizeof text - 1);
-    if (f)
-        fclose(f);
-    for (const char *p = text; *p; p++)
-        hash = zero_splitmix64(hash ^ (unsigned char)*p);
-    return hash;
-}
-
 static zero_tcp_card_t own_card(const zero_tcp_place_t *place)
 {
     zero_tcp_card_t card = {.magic = MAGIC,
                             .job = place->job,
-                            .node = zero_this_machine(),
+                            .node = zero_host_machine(),
                             .rank = place->rank,
                             .world = place->world,
                             .pid = (int32_t)getpid()};

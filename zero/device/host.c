@@ -53,6 +53,20 @@ double zero_host_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+uint64_t zero_host_machine(void)
+{
+    char text[80] = "";
+    uint64_t hash = 0;
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (!f || !fgets(text, sizeof text, f))
+        gethostname(text, sizeof text - 1);
+    if (f)
+        fclose(f);
+    for (const char *p = text; *p; p++)
+        hash = zero_splitmix64(hash ^ (unsigned char)*p);
+    return hash;
+}
+
 double zero_host_pause(double waited, double expected)
 {
     const double moment = 20e-6, near = 1e-3, longest = 1e-3;

@@ -36,6 +36,8 @@ uint64_t zero_host_page(void);
 
 /* Monotonic seconds. */
 double zero_host_now(void);
+/* The same number for processes under one kernel, whatever their containers. */
+uint64_t zero_host_machine(void);
 
 /* How long to sleep before the next look at something that was waited for for so many seconds, and took expected
  * seconds the last time (0: not known). 0: look again at once, as in the first moments and from a millisecond before
