@@ -275,7 +275,7 @@ zero_status_t zero_model_load(zero_model_t *m, const char *folder, zero_error_t 
         f.index = map[i];
         status = zero_param_fill(m->engine, m->params[i].id, fill_values, &f);
         if (f.error.status != ZERO_OK)
-            status = zero_fail(error, f.error.status, "%s", f.error.text);
+            status = zero_pass(error, f.error.status, &f.error);
         else
             zero_gpt2_engine_error(m, status, error);
     }

@@ -251,7 +251,7 @@ static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, ch
 {
     int slot = -1;
     if (n->failed)
-        return zero_fail(error, n->error.status, "%s", n->error.text);
+        return zero_pass(error, n->error.status, &n->error);
     for (int i = 0; i < ZERO_NVME_REQUESTS; i++) {
         const zero_nvme_request_t *r = &n->requests[i];
         if (r->ticket == 0)
@@ -350,7 +350,7 @@ zero_status_t zero_nvme_wait(zero_nvme_t *n, zero_nvme_ticket_t ticket, double t
     }
     r->ticket = 0;
     if (n->failed)
-        status = zero_fail(error, n->error.status, "%s", n->error.text);
+        status = zero_pass(error, n->error.status, &n->error);
 out:
     pthread_mutex_unlock(&n->mutex);
     return status;

@@ -78,7 +78,8 @@ zero_status_t config_assign(config_t *config, config_row_t *row, const char *nam
     zero_status_t status = options_set(config->o, index, text, &why);
     if (status != ZERO_OK) {
         config_value(row->value, value, sizeof value);
-        return zero_fail(error, status, "--config '%s': %s is %s: %s", config->file, row->path, value, why.text);
+        return zero_fail_from(error, status, &why, "--config '%s': %s is %s: %s", config->file, row->path, value,
+                              why.text);
     }
     options_view(config->o, index, &view);
     option_view_print(&view, after, sizeof after);

@@ -21,7 +21,7 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
     if (status == ZERO_OK)
         return status;
     if (stat(o->model, &info) != 0) {
-        return zero_fail(error, status, "--model: %s", preset.text);
+        return zero_fail_from(error, status, &preset, "--model: %s", preset.text);
     }
     const char *ending = strrchr(o->model, '.');
     job->folder = S_ISDIR(info.st_mode);
@@ -254,7 +254,7 @@ static zero_status_t resolve_device(options_t *o, zero_error_t *error)
         zero_status_t status = zero_device_cuda(&device, NULL, &why);
         zero_device_destroy(device);
         if (status != ZERO_OK)
-            return zero_fail(error, status, "--device is cuda, but %s", why.text);
+            return zero_fail_from(error, status, &why, "--device is cuda, but %s", why.text);
     } else
         o->device = DEVICE_CPU;
     if (o->tune != NULL && o->device != DEVICE_CUDA)

@@ -184,11 +184,11 @@ static zero_status_t settle(zero_comm_t *comm, zero_status_t status, zero_error_
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the outcomes of %d ranks", zero_comm_size(comm));
     zero_status_t exchanged = zero_comm_exchange(comm, &own, all, sizeof own, &ignored);
     if (exchanged != ZERO_OK && status == ZERO_OK)
-        status = zero_fail(error, exchanged, "%s", ignored.text);
+        status = zero_pass(error, exchanged, &ignored);
     *speaker = zero_comm_rank(comm);
     for (int r = 0; exchanged == ZERO_OK && r < zero_comm_size(comm); r++)
         if (all[r].status != ZERO_OK) {
-            status = zero_fail(error, all[r].status, "%s", all[r].text);
+            status = zero_pass(error, all[r].status, &all[r]);
             *speaker = r;
             break;
         }

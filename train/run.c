@@ -89,7 +89,7 @@ static zero_status_t declare_tuned(run_t *run, const zero_model_options_t *given
     if (status == ZERO_OK && (status = declare_model(run, &options, error)) != ZERO_OK && status == ZERO_ERR_ARG &&
         run->rank == 0) {
         zero_error_t why = *error;
-        zero_fail(error, status, "--tune '%s': %s", path, why.text);
+        zero_fail_from(error, status, &why, "--tune '%s': %s", path, why.text);
     }
     if (options.measure) {
         if (status == ZERO_OK && (after = zero_model_choices(run->model)) == NULL)

@@ -110,11 +110,11 @@ void zero_destroy(zero_engine_t *engine)
     /* Ranks that are still in this step would wait for what this one will never send. */
     if (engine->exec && engine->failed == ZERO_OK &&
         (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)) {
-        char sentence[160];
-        snprintf(sentence, sizeof sentence,
-                 "the engine was destroyed in the middle of a step (%d of at most %d micro-steps done)",
-                 engine->micro_done, engine->config.micro_steps);
-        zero_exec_abort(engine->exec, sentence);
+        zero_error_t why;
+        zero_fail_reason(&why, ZERO_ERR_PEER, ZERO_REASON_ABORTED, engine->rank,
+                         "the engine was destroyed in the middle of a step (%d of at most %d micro-steps done)",
+                         engine->micro_done, engine->config.micro_steps);
+        zero_exec_abort(engine->exec, &why);
     }
     zero_exec_destroy(engine->exec);
     zero_plan_destroy(engine->plan);
@@ -276,12 +276,13 @@ void zero_abort(zero_engine_t *engine, const char *sentence)
     if (alone && engine->failed != ZERO_OK)
         return;
     zero_exec_t *exec = atomic_load(&engine->committed);
-    zero_error_t error;
-    zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", engine->rank, text);
+    zero_error_t why, error;
+    zero_fail_reason(&why, ZERO_ERR_PEER, ZERO_REASON_ABORTED, engine->rank, "%s", text);
+    zero_fail_from(&error, ZERO_ERR_PEER, &why, "rank %d: %s", engine->rank, text);
     if (exec)
-        zero_exec_abort(exec, text);
-    else
-        zero_comm_abort(engine->config.comm, error.text);
+        zero_exec_abort(exec, &why);
+    else if (engine->config.comm)
+        zero_comm_fail(engine->config.comm, &error);
     if (!alone)
         return;
     engine->error = error;

@@ -109,7 +109,7 @@ zero_status_t zero_commit(zero_engine_t *engine)
     }
     zero_plan_destroy(engine->plan);
     engine->plan = NULL;
-    engine->failed = zero_fail(&engine->error, status, "%s", error.text);
+    engine->failed = zero_pass(&engine->error, status, &error);
     return status;
 }
 

@@ -149,7 +149,7 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
         return ZERO_OK;
     float *rounded, *values = buffers_of(engine, mine.end - mine.begin, &rounded);
     if (!values) {
-        zero_exec_abort(engine->exec, engine->error.text);
+        zero_exec_abort(engine->exec, &engine->error);
         return ZERO_ERR_MEMORY;
     }
     for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += PIECE) {
@@ -158,7 +158,7 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
             status = zero_fail(
                 &engine->error, ZERO_ERR_IO, "the values of elements %lld to %lld of parameter '%s' could not be had",
                 (long long)(range.begin - placed->offset), (long long)(range.end - placed->offset), p->name);
-            zero_exec_abort(engine->exec, engine->error.text);
+            zero_exec_abort(engine->exec, &engine->error);
             break;
         }
         status = put_all(engine, segment, range, values, rounded);
@@ -306,7 +306,7 @@ static zero_status_t meet(zero_engine_t *engine, zero_status_t status, const req
     if (!all) {
         status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for %s: %zu bytes", what,
                            (size_t)engine->world * sizeof *all);
-        zero_exec_abort(engine->exec, engine->error.text);
+        zero_exec_abort(engine->exec, &engine->error);
         return zero_engine_leave(engine, status);
     }
     const zero_exec_call_t call = {ZERO_CALL_WHOLE, status == ZERO_OK ? own->param : -1, own->set, -1};
@@ -395,7 +395,7 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
     if (!mine) {
         status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "zero_param_get of parameter '%s' cannot have %zu bytes",
                            engine->spec.params[param].name, bytes);
-        zero_exec_abort(engine->exec, engine->error.text);
+        zero_exec_abort(engine->exec, &engine->error);
         return status;
     }
     for (int r = first; r <= last; r++) {
@@ -407,7 +407,7 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
         own = intersection(own, (range_t){own.begin + done, own.begin + done + TURN});
         into_t into = {mine, own.begin - whole.begin};
         if (own.begin < own.end && (status = read_range(engine, param, state, own, take_values, &into)) != ZERO_OK)
-            zero_exec_abort(engine->exec, engine->error.text); /* no memory: the others wait for this piece */
+            zero_exec_abort(engine->exec, &engine->error); /* no memory: the others wait for this piece */
         if (status == ZERO_OK)
             status = zero_exec_exchange(engine->exec, mine, all, TURN * sizeof *mine, &engine->error);
         for (int r = first; r <= last && out && status == ZERO_OK; r++) {
@@ -476,7 +476,7 @@ static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t
     float *rounded, *as_fp32 = buffers_of(engine, whole.end - whole.begin, &rounded);
     piece_t piece;
     if (!as_fp32) {
-        zero_exec_abort(engine->exec, engine->error.text);
+        zero_exec_abort(engine->exec, &engine->error);
         return ZERO_ERR_MEMORY;
     }
     for (int64_t at = whole.begin; at < whole.end && status == ZERO_OK; at += PIECE) {

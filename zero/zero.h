@@ -145,7 +145,9 @@ typedef enum zero_status {
 /* The exact failure, for failures that a program may want to act on. Numbers never change; new ones
  * may follow. Treat an unknown reason as ZERO_REASON_NONE. */
 typedef enum zero_reason {
-    ZERO_REASON_NONE = 0 /* the status says all */
+    ZERO_REASON_NONE = 0,  /* the status says all */
+    ZERO_REASON_ABORTED,   /* the rank's program gave up: zero_abort, zero_comm_abort */
+    ZERO_REASON_RANK_ENDED /* the rank's process ended, or cannot be reached any more */
 } zero_reason_t;
 
 /* A failure. */

@@ -5,21 +5,58 @@
 #include <stdio.h>
 #include <time.h>
 
-zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *format, ...)
+static zero_status_t fail(zero_error_t *error, zero_status_t status, int32_t reason, int32_t rank, const char *format,
+                          va_list args)
 {
-    if (error == NULL)
-        return status;
     /* By way of a copy, since an argument may be the sentence that is replaced: "unit 'a': <what went wrong below>". */
     char text[sizeof error->text];
-    va_list args;
-    va_start(args, format);
+    if (error == NULL)
+        return status;
     if (vsnprintf(text, sizeof text, format, args) < 0)
         text[0] = '\0';
-    va_end(args);
     error->status = status;
-    error->rank = -1;
-    error->reason = ZERO_REASON_NONE;
+    error->rank = rank;
+    error->reason = reason;
     memcpy(error->text, text, strlen(text) + 1);
+    return status;
+}
+
+zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fail(error, status, ZERO_REASON_NONE, -1, format, args);
+    va_end(args);
+    return status;
+}
+
+zero_status_t zero_fail_reason(zero_error_t *error, zero_status_t status, zero_reason_t reason, int rank,
+                               const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fail(error, status, (int32_t)reason, rank, format, args);
+    va_end(args);
+    return status;
+}
+
+zero_status_t zero_fail_from(zero_error_t *error, zero_status_t status, const zero_error_t *cause, const char *format,
+                             ...)
+{
+    va_list args;
+    va_start(args, format);
+    fail(error, status, cause->reason, cause->rank, format, args);
+    va_end(args);
+    return status;
+}
+
+zero_status_t zero_pass(zero_error_t *error, zero_status_t status, const zero_error_t *why)
+{
+    if (status == ZERO_OK || error == NULL)
+        return status;
+    if (error != why)
+        *error = *why;
+    error->status = status;
     return status;
 }
 

@@ -10,15 +10,16 @@
 #include <string.h>
 
 /* Sets *error (which may be NULL) and returns status: `return zero_fail(error, ZERO_ERR_IO, "cannot open '%s': %s",
- * ...)`. */
+ * ...)`. An argument may be the sentence that is replaced. */
 zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
-/* Returns status; where it is a failure, *error (which may be NULL) becomes *why. */
-static inline zero_status_t zero_pass(zero_error_t *error, zero_status_t status, const zero_error_t *why)
-{
-    if (status != ZERO_OK && error && error != why)
-        *error = *why;
-    return status;
-}
+/* The same with a reason that a program may act on, and the rank that the failure concerns (-1: none). */
+zero_status_t zero_fail_reason(zero_error_t *error, zero_status_t status, zero_reason_t reason, int rank,
+                               const char *format, ...) ZERO_PRINTF(5, 6);
+/* The same for a failure that another one caused, whose rank and reason it keeps. cause may be error. */
+zero_status_t zero_fail_from(zero_error_t *error, zero_status_t status, const zero_error_t *cause, const char *format,
+                             ...) ZERO_PRINTF(4, 5);
+/* Returns status; where it is a failure, *error (which may be NULL) becomes *why, with this status. */
+zero_status_t zero_pass(zero_error_t *error, zero_status_t status, const zero_error_t *why);
 /* Calls log(ctx, ...) with the formatted sentence where log is not NULL. */
 void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *format, ...) ZERO_PRINTF(4, 5);
 

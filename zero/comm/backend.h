@@ -29,7 +29,7 @@ typedef struct zero_local {
 } zero_local_t;
 
 /* abort, check, publish and progress of comm.h for a zero_local_t, and what all destroys of one do last. */
-void zero_local_abort(zero_comm_t *c, const char *sentence);
+void zero_local_abort(zero_comm_t *c, const zero_error_t *failure);
 zero_status_t zero_local_check(zero_comm_t *c, zero_error_t *error);
 void zero_local_publish(zero_comm_t *c, uint64_t word);
 uint64_t zero_local_progress(const zero_comm_t *c, int rank);

@@ -122,22 +122,30 @@ zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv
     zero_status_t status = zero_control_exchange(comm, send, recv, bytes, &why);
     /* Of ranks that differ some may not see it, and would wait for the others. */
     if (status == ZERO_ERR_MISMATCH)
-        zero_comm_abort(comm, why.text);
+        zero_comm_fail(comm, &why);
     return zero_pass(error, status, &why);
 }
 
 void zero_comm_abort(zero_comm_t *comm, const char *sentence)
 {
-    zero_error_t why = {0};
-    if (!comm)
+    zero_error_t failure;
+    zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_ABORTED, -1, "%s",
+                     sentence && *sentence ? sentence : "a rank gave up without a reason");
+    if (comm)
+        zero_comm_fail(comm, &failure);
+}
+
+void zero_comm_fail(zero_comm_t *c, const zero_error_t *failure)
+{
+    zero_error_t own, why;
+    zero_pass(&own, ZERO_ERR_PEER, failure);
+    if (own.rank < 0)
+        own.rank = c->rank;
+    c->control->ops->abort(c, &own);
+    if (!c->data || !c->data->failure)
         return;
-    sentence = sentence && *sentence ? sentence : "a rank gave up without a reason";
-    comm->control->ops->abort(comm, sentence);
-    if (!comm->data || !comm->data->failure)
-        return;
-    if (comm->control->ops->check(comm, &why) == ZERO_OK) /* perhaps another's sentence was first */
-        zero_fail(&why, ZERO_ERR_PEER, "%s", sentence);
-    comm->data->failure(comm, &why, NULL);
+    bool other = c->control->ops->check(c, &why) != ZERO_OK; /* perhaps another's failure was first */
+    c->data->failure(c, other ? &why : &own, NULL);
 }
 
 void zero_comm_destroy(zero_comm_t *comm)

@@ -15,11 +15,11 @@
 /* One page a rank. */
 typedef struct zero_seat {
     atomic_bool abort; /* there is a winner: written by whoever aborts, polled by this rank */
-    atomic_bool spoke; /* text is this rank's: taken by the first of its threads that aborts */
+    atomic_bool spoke; /* failure is this rank's: taken by the first of its threads that aborts */
     atomic_bool left;  /* this rank dropped the family in good order */
     _Atomic uint32_t
-        winner; /* of the first seat alone: 1 + the seat whose sentence is everyone's; 0 while there is none */
-    char text[sizeof((zero_error_t *)0)->text];
+        winner; /* of the first seat alone: 1 + the seat whose failure is everyone's; 0 while there is none */
+    zero_error_t failure;
     char apart[128];       /* from what waiting ranks poll */
     _Atomic uint64_t word; /* tell and told */
 } zero_seat_t;
@@ -56,7 +56,7 @@ zero_status_t zero_family_open(zero_family_t **out, const zero_meet_t *meet, con
     if (status) {
         if (f)
             zero_family_drop(f);
-        return zero_fail(error, status, "%s", why.text);
+        return zero_pass(error, status, &why);
     }
     if (count > 1)
         f->own = f->pages.part[index];
@@ -104,12 +104,12 @@ static zero_seat_t *seat_of(const zero_family_t *f, int i)
     return f->seats > 1 ? f->pages.part[i] : f->own;
 }
 
-void zero_family_aborted(zero_family_t *f, const char *sentence)
+void zero_family_aborted(zero_family_t *f, const zero_error_t *failure)
 {
     uint32_t none = 0;
     if (atomic_exchange(&f->own->spoke, true))
         return;
-    snprintf(f->own->text, sizeof f->own->text, "%s", sentence);
+    zero_pass(&f->own->failure, ZERO_ERR_PEER, failure);
     /* Only whole sentences take part, and the words come after the choice: a rank that ends in between leaves no half
      * of it. */
     atomic_compare_exchange_strong(&seat_of(f, 0)->winner, &none, (uint32_t)f->seat + 1);
@@ -117,11 +117,11 @@ void zero_family_aborted(zero_family_t *f, const char *sentence)
         atomic_store(&seat_of(f, i)->abort, true);
 }
 
-void zero_family_abort(zero_family_t *f, const char *sentence)
+void zero_family_abort(zero_family_t *f, const zero_error_t *failure)
 {
-    zero_family_aborted(f, sentence);
+    zero_family_aborted(f, failure);
     if (f->far)
-        f->far->abort(f->far_ctx, sentence);
+        f->far->abort(f->far_ctx, failure);
 }
 
 bool zero_family_is_aborted(const zero_family_t *f)
@@ -133,7 +133,7 @@ zero_status_t zero_family_check(const zero_family_t *f, zero_error_t *error)
 {
     if (!zero_family_is_aborted(f))
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_PEER, "%s", seat_of(f, (int)atomic_load(&seat_of(f, 0)->winner) - 1)->text);
+    return zero_pass(error, ZERO_ERR_PEER, &seat_of(f, (int)atomic_load(&seat_of(f, 0)->winner) - 1)->failure);
 }
 
 int zero_family_pid(const zero_family_t *f, int seat)
@@ -166,19 +166,19 @@ bool zero_family_is_dead(const zero_family_t *f, int seat)
 
 zero_status_t zero_family_watch(zero_family_t *f, const char *operation, zero_error_t *error)
 {
-    char sentence[200];
+    zero_error_t failure;
     if (f->far && !zero_family_is_aborted(f))
         f->far->poll(f->far_ctx, f);
     for (int i = 0; i < f->seats && f->seats > 1 && !zero_family_is_aborted(f); i++) {
         const zero_seat_t *seat = f->pages.part[i];
         if (i == f->seat || !zero_family_is_dead(f, i) || atomic_load(&seat->left))
             continue;
-        snprintf(sentence, sizeof sentence, "rank %d (pid %d) ended without a word during %s", f->member[i],
-                 zero_family_pid(f, i), operation);
-        zero_family_abort(f, sentence);
+        zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, f->member[i],
+                         "rank %d (pid %d) ended without a word during %s", f->member[i], zero_family_pid(f, i),
+                         operation);
+        zero_family_abort(f, &failure);
         /* Where another thread of this rank had begun to write a sentence, ours did not get in. */
-        return zero_family_is_aborted(f) ? zero_family_check(f, error)
-                                         : zero_fail(error, ZERO_ERR_PEER, "%s", sentence);
+        return zero_family_is_aborted(f) ? zero_family_check(f, error) : zero_pass(error, ZERO_ERR_PEER, &failure);
     }
     return zero_family_check(f, error);
 }

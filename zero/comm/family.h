@@ -3,7 +3,7 @@
  * still alive.
  *
  * Each rank of a node has one page of shared memory (its seat) that every other rank of the node can write. An abort
- * writes its sentence into its own seat, makes it the node's unless another is already, and then a word into every
+ * writes its failure into its own seat, makes it the node's unless another is already, and then a word into every
  * seat, so that a waiting rank polls nothing but its own. Ranks of other nodes are reached through `far`.
  */
 #ifndef ZERO_COMM_FAMILY_H
@@ -18,8 +18,8 @@ typedef struct zero_family zero_family_t;
 
 /* How to reach the ranks of other nodes. */
 typedef struct zero_far_ops {
-    void (*abort)(void *ctx, const char *sentence);
-    /* Receives sentences of other nodes and passes them to zero_family_aborted. */
+    void (*abort)(void *ctx, const zero_error_t *failure);
+    /* Receives failures of other nodes and passes them to zero_family_aborted. */
     void (*poll)(void *ctx, zero_family_t *family);
     void (*close)(void *ctx, bool aborted);
 } zero_far_ops_t;
@@ -43,12 +43,12 @@ zero_status_t zero_family_open(zero_family_t **family, const zero_meet_t *meet, 
 zero_family_t *zero_family_hold(zero_family_t *family);
 void zero_family_drop(zero_family_t *family);
 
-/* Publishes a sentence to every rank; the first one stays. */
-void zero_family_abort(zero_family_t *family, const char *sentence);
+/* Publishes a failure to every rank; the first one stays. */
+void zero_family_abort(zero_family_t *family, const zero_error_t *failure);
 /* The same within this node. */
-void zero_family_aborted(zero_family_t *family, const char *sentence);
+void zero_family_aborted(zero_family_t *family, const zero_error_t *failure);
 bool zero_family_is_aborted(const zero_family_t *family);
-/* ZERO_ERR_PEER with the sentence once there was an abort. Cheap: one load. */
+/* ZERO_ERR_PEER with what was published once there was an abort. Cheap: one load. */
 zero_status_t zero_family_check(const zero_family_t *family, zero_error_t *error);
 /* The same after a look at other nodes and at whether every rank of this node that has not left still lives; a dead one
  * is an abort. operation is for the sentence. A system call or two: for waits that last. */

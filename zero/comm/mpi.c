@@ -421,7 +421,7 @@ static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const 
         status = zero_node_open(&c->local.node, c->local.family, meet, members, rank, seat, here, place, size, ring,
                                 c->local.control.options.timeout_s, &why);
     if (status)
-        return zero_fail(error, status, "%s", why.text);
+        return zero_pass(error, status, &why);
     /* Ranks of another communicator meet here too (split); theirs is one of the values, which costs a little and never
      * harms. */
     c->part_bytes = zero_node_part_bytes(&c->local.node);
@@ -519,7 +519,7 @@ static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_meet_t *meet,
     if (status == ZERO_OK)
         *tag = all[leader];
     free(all);
-    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+    return zero_pass(error, status, &why);
 }
 
 static zero_status_t mpi_split(zero_comm_t *comm, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)

@@ -250,19 +250,15 @@ void zero_mpi_close(zero_mpi_t *m, bool aborted)
 
 /* ---- abort between nodes ---------------------------------------------------------------------------------------- */
 
-enum { SENTENCE_BYTES = sizeof((zero_error_t *)0)->text };
-
-static void far_abort(void *ctx, const char *sentence)
+static void far_abort(void *ctx, const zero_error_t *failure)
 {
     zero_mpi_t *m = ctx;
-    char text[SENTENCE_BYTES] = "";
     MPI_Request *requests = calloc((size_t)m->size, sizeof *requests);
     zero_error_t ignored;
     int count = 0;
-    snprintf(text, sizeof text, "%s", sentence);
     for (int r = 0; r < m->size && requests; r++)
-        if (m->node[r] != m->node[m->rank] &&
-            MPI_Isend(text, SENTENCE_BYTES, MPI_BYTE, r, ZERO_MPI_TAG_ABORT, m->comm, &requests[count]) == MPI_SUCCESS)
+        if (m->node[r] != m->node[m->rank] && MPI_Isend(failure, sizeof *failure, MPI_BYTE, r, ZERO_MPI_TAG_ABORT,
+                                                        m->comm, &requests[count]) == MPI_SUCCESS)
             count++;
     /* Small messages leave at once; where a rank is gone already nobody needs it. */
     if (count)
@@ -273,7 +269,7 @@ static void far_abort(void *ctx, const char *sentence)
 static void far_poll(void *ctx, zero_family_t *family)
 {
     zero_mpi_t *m = ctx;
-    char text[SENTENCE_BYTES];
+    zero_error_t failure;
     int there = 0;
     MPI_Message message;
     MPI_Request request;
@@ -284,11 +280,11 @@ static void far_poll(void *ctx, zero_family_t *family)
     /* Matched, so that two threads never take one message. */
     if (MPI_Improbe(MPI_ANY_SOURCE, ZERO_MPI_TAG_ABORT, m->comm, &there, &message, &from) != MPI_SUCCESS || !there)
         return;
-    if (MPI_Imrecv(text, SENTENCE_BYTES, MPI_BYTE, &message, &request) != MPI_SUCCESS ||
+    if (MPI_Imrecv(&failure, sizeof failure, MPI_BYTE, &message, &request) != MPI_SUCCESS ||
         zero_mpi_wait(&request, 1, 1.0, NULL, "abort", &ignored))
         return;
-    text[SENTENCE_BYTES - 1] = 0;
-    zero_family_aborted(family, text);
+    failure.text[sizeof failure.text - 1] = 0;
+    zero_family_aborted(family, &failure);
 }
 
 static void far_close(void *ctx, bool aborted)

@@ -66,10 +66,11 @@ static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void 
 /* NCCL lets the other ranks wait for one that failed. Ending the control tells them. */
 static zero_status_t tell_failure(zero_comm_t *c, zero_status_t status, const zero_error_t *error)
 {
-    char sentence[sizeof error->text + 40];
+    zero_error_t failure;
     if (status && status != ZERO_ERR_PEER) {
-        snprintf(sentence, sizeof sentence, "rank %d of %d: %s", c->rank, c->size, error->text);
-        c->control->ops->abort(c, sentence);
+        zero_fail_reason(&failure, ZERO_ERR_PEER, (zero_reason_t)error->reason, c->rank, "rank %d of %d: %s", c->rank,
+                         c->size, error->text);
+        c->control->ops->abort(c, &failure);
     }
     return status;
 }
@@ -89,7 +90,7 @@ static zero_status_t nccl_failure(zero_comm_t *c, const zero_error_t *found, zer
 {
     nccl_t *n = c->state;
     if (found)
-        zero_nccl_fail(n->watch, found->status, found->text);
+        zero_nccl_fail(n->watch, found->status, found);
     return zero_nccl_check(n->watch, error);
 }
 

@@ -30,7 +30,7 @@ static zero_status_t settle(zero_nccl_watch_t *w, void *comm, const zero_nccl_jo
         if (doubt == 0 && !busy)
             return ZERO_OK;
         if (doubt > 0 && now - doubt > ZERO_NCCL_GRACE)
-            return zero_fail(error, ZERO_ERR_SYSTEM, "%s: %s", what, why.text);
+            return zero_fail_from(error, ZERO_ERR_SYSTEM, &why, "%s: %s", what, why.text);
         if (now - start > j->timeout_s)
             return zero_fail(error, ZERO_ERR_TIMEOUT,
                              "%s did not end within %g s: another rank is late, or cannot be reached (NCCL_DEBUG=INFO "
@@ -100,7 +100,7 @@ void zero_nccl_run_job(zero_nccl_watch_t *w)
     }
     j->status = j->kind == ZERO_NCCL_MAKE_MEMBER ? make(w, j, &j->error) : make_window(w, j, &j->error);
     if (j->status) /* a communicator may never be ready again, and the others wait */
-        zero_nccl_fail(w, j->status, j->error.text);
+        zero_nccl_fail(w, j->status, &j->error);
 }
 
 /* Makes the next call of those that end a communicator: each memory is deregistered, then it is finalized. Memory stays
@@ -197,12 +197,12 @@ static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_
         *job = w->job;
         w->job = (zero_nccl_job_t){.kind = ZERO_NCCL_NO_JOB};
         pthread_cond_broadcast(&w->news);
-        status = job->status ? zero_fail(error, job->status, "%s", job->error.text) : ZERO_OK;
+        status = job->status ? zero_pass(error, job->status, &job->error) : ZERO_OK;
     } else {
-        char text[80];
-        snprintf(text, sizeof text, "NCCL did not return from making a %s", name_of(job));
+        zero_error_t why;
+        zero_fail(&why, ZERO_ERR_TIMEOUT, "NCCL did not return from making a %s", name_of(job));
         w->stuck = true;
-        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, text);
+        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, &why);
         status = zero_nccl_check(w, error);
     }
     pthread_mutex_unlock(&w->mutex);

@@ -21,6 +21,10 @@ void zero_nccl_ring(zero_nccl_watch_t *w)
     zero_host_wake(&w->bell, false);
 }
 
+static const zero_error_t no_return = {.status = ZERO_ERR_TIMEOUT,
+                                       .rank = -1,
+                                       .text = "a call of NCCL's or CUDA's that should return at once did not return"};
+
 /* ---- the failure ------------------------------------------------------------------------------------------------ */
 
 zero_status_t zero_nccl_check(zero_nccl_watch_t *w, zero_error_t *error)
@@ -32,15 +36,15 @@ zero_status_t zero_nccl_check(zero_nccl_watch_t *w, zero_error_t *error)
         sched_yield();
         failing = atomic_load_explicit(&w->failing, memory_order_acquire);
     }
-    return zero_fail(error, w->failure.status, "%s", w->failure.text);
+    return zero_pass(error, w->failure.status, &w->failure);
 }
 
-void zero_nccl_fail(zero_nccl_watch_t *w, zero_status_t status, const char *sentence)
+void zero_nccl_fail(zero_nccl_watch_t *w, zero_status_t status, const zero_error_t *why)
 {
     int none = 0;
     if (!atomic_compare_exchange_strong(&w->failing, &none, 1))
         return;
-    zero_fail(&w->failure, status, "%s", sentence);
+    zero_pass(&w->failure, status, why);
     atomic_store_explicit(&w->failing, 2, memory_order_release);
     zero_nccl_ring(w);
 }
@@ -70,7 +74,7 @@ static bool look_at_suspect(zero_nccl_watch_t *w)
     bool there = w->suspect.status, enough = there && zero_host_now() - w->suspect_since > ZERO_NCCL_GRACE;
     pthread_mutex_unlock(&w->mutex);
     if (enough)
-        zero_nccl_fail(w, ZERO_ERR_SYSTEM, w->suspect.text); /* written once */
+        zero_nccl_fail(w, ZERO_ERR_SYSTEM, &w->suspect); /* written once */
     return there;
 }
 
@@ -86,22 +90,23 @@ void zero_nccl_look_at_host(zero_nccl_watch_t *w)
     zero_status_t status =
         w->host->control->one_thread || zero_nccl_has_failed(w) ? ZERO_OK : zero_comm_check(w->host, &error);
     if (status)
-        zero_nccl_fail(w, status, error.text);
+        zero_nccl_fail(w, status, &error);
 }
 
 /* This rank's own failure is published by its owner, who can say where it was. Who waits for other ranks meanwhile, as
  * they do for it, never gets there. */
 static void publish(zero_nccl_watch_t *w)
 {
-    char sentence[sizeof w->failure.text + 40];
+    zero_error_t failure;
     double now = zero_host_now();
     w->failed_since = w->failed_since > 0 ? w->failed_since : now;
     if (w->published || w->host->control->one_thread || w->failure.status == ZERO_ERR_PEER ||
         now - w->failed_since < PUBLISH_AFTER)
         return;
     w->published = true;
-    snprintf(sentence, sizeof sentence, "rank %d of %d: %s", w->host->rank, w->host->size, w->failure.text);
-    zero_comm_abort(w->host, sentence);
+    zero_fail_from(&failure, w->failure.status, &w->failure, "rank %d of %d: %s", w->host->rank, w->host->size,
+                   w->failure.text);
+    zero_comm_fail(w->host, &failure);
 }
 
 /* ---- calls of NCCL's -------------------------------------------------------------------------------------------- */
@@ -120,7 +125,7 @@ zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *w, zero_error_t *error)
     struct timespec end = after(CLOCK_REALTIME, w->options.timeout_s);
     int e = pthread_mutex_timedlock(&w->calls, &end);
     if (e)
-        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, "a call of NCCL's or CUDA's that should return at once did not return");
+        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, &no_return);
     zero_status_t status = zero_nccl_check(w, error);
     if (status && !e)
         pthread_mutex_unlock(&w->calls);
@@ -146,14 +151,14 @@ void zero_nccl_retire(zero_nccl_member_t *m)
         else if (op->since == 0 && yes)
             op->since = zero_host_now();
         else if (op->since > 0 && zero_host_now() - op->since > op->timeout_s) {
-            char text[300];
-            snprintf(text, sizeof text,
-                     "rank %d of %d waited %g s for %s of %llu bytes on the GPU (number %llu of its communicator): "
-                     "another rank "
-                     "is late",
-                     m->rank, m->size, op->timeout_s, op->what, (unsigned long long)op->bytes,
-                     (unsigned long long)m->retired + 1);
-            zero_nccl_fail(w, ZERO_ERR_TIMEOUT, text);
+            zero_error_t why;
+            zero_fail(&why, ZERO_ERR_TIMEOUT,
+                      "rank %d of %d waited %g s for %s of %llu bytes on the GPU (number %llu of its communicator): "
+                      "another rank "
+                      "is late",
+                      m->rank, m->size, op->timeout_s, op->what, (unsigned long long)op->bytes,
+                      (unsigned long long)m->retired + 1);
+            zero_nccl_fail(w, ZERO_ERR_TIMEOUT, &why);
         }
         return;
     }
@@ -166,17 +171,17 @@ static zero_status_t blame(zero_nccl_watch_t *w, const zero_error_t *why, zero_e
     for (double end = zero_host_now() + ZERO_NCCL_GRACE + ZERO_NCCL_BEYOND;
          !zero_nccl_has_failed(w) && zero_host_now() < end;)
         zero_nccl_nap(ZERO_NCCL_LOOK_SOON);
-    zero_nccl_fail(w, ZERO_ERR_SYSTEM, why->text);
+    zero_nccl_fail(w, ZERO_ERR_SYSTEM, why);
     return zero_nccl_check(w, error);
 }
 
 static zero_status_t too_late(const zero_nccl_member_t *m, const zero_nccl_call_t *call, const char *what,
                               zero_error_t *error)
 {
-    char text[300];
-    snprintf(text, sizeof text, "rank %d of %d waited %g s for %s %s of %llu bytes: another rank is late", m->rank,
-             m->size, call->timeout_s, what, call->what, (unsigned long long)call->bytes);
-    zero_nccl_fail(m->watch, ZERO_ERR_TIMEOUT, text);
+    zero_error_t why;
+    zero_fail(&why, ZERO_ERR_TIMEOUT, "rank %d of %d waited %g s for %s %s of %llu bytes: another rank is late",
+              m->rank, m->size, call->timeout_s, what, call->what, (unsigned long long)call->bytes);
+    zero_nccl_fail(m->watch, ZERO_ERR_TIMEOUT, &why);
     return zero_nccl_check(m->watch, error);
 }
 
@@ -347,7 +352,7 @@ static bool take_calls(zero_nccl_watch_t *w, double *since)
         if (now - *since > STUCK_CALL)
             abort_members(w, false);
     } else if (now - *since > w->options.timeout_s)
-        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, "a call of NCCL's or CUDA's that should return at once did not return");
+        zero_nccl_fail(w, ZERO_ERR_TIMEOUT, &no_return);
     return false;
 }
 
@@ -402,7 +407,7 @@ static void *watch_main(void *arg)
     double since = 0;
     zero_status_t status = w->api->enter(w->device, &entered);
     if (status)
-        zero_nccl_fail(w, status, entered.text);
+        zero_nccl_fail(w, status, &entered);
     for (;;) {
         uint32_t rung = atomic_load(&w->bell);
         bool soon = look(w, &since);

@@ -74,6 +74,6 @@ zero_status_t zero_nccl_attach(zero_nccl_member_t *member, void *base, uint64_t 
 /* The failure, or ZERO_OK. Cheap. */
 zero_status_t zero_nccl_check(zero_nccl_watch_t *watch, zero_error_t *error);
 /* Makes it the failure, unless there is one already. */
-void zero_nccl_fail(zero_nccl_watch_t *watch, zero_status_t status, const char *sentence);
+void zero_nccl_fail(zero_nccl_watch_t *watch, zero_status_t status, const zero_error_t *why);
 
 #endif

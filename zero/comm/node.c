@@ -172,7 +172,7 @@ zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_m
     free(all);
     if (status) {
         zero_node_close(n);
-        return zero_fail(error, status, "%s", why.text);
+        return zero_pass(error, status, &why);
     }
     if (count > 1)
         n->slot_bytes = (ring_bytes - zero_host_page()) / ZERO_NODE_SLOTS / LINES * LINES;

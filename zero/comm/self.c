@@ -53,11 +53,9 @@ static zero_status_t self_all_to_all(zero_comm_t *c, const void *send, void *rec
 static const zero_data_ops_t self_data = {
     .all_gather = self_all_gather, .reduce_scatter = self_reduce_scatter, .all_to_all = self_all_to_all};
 
-static void self_abort(zero_comm_t *c, const char *sentence)
+static void self_abort(zero_comm_t *c, const zero_error_t *failure)
 {
-    zero_error_t why;
-    zero_fail(&why, ZERO_ERR_PEER, "%s", sentence);
-    zero_latch_set(&((self_t *)c->control)->word->aborted, &why);
+    zero_latch_set(&((self_t *)c->control)->word->aborted, failure);
 }
 
 static void self_publish(zero_comm_t *c, uint64_t word)

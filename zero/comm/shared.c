@@ -17,11 +17,6 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-typedef struct outcome {
-    int32_t status;
-    char text[1000];
-} outcome_t;
-
 /* What a rank tells the others about its part. */
 typedef struct card {
     int32_t pid, fd;
@@ -32,19 +27,19 @@ typedef struct card {
 
 zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zero_error_t *error)
 {
-    outcome_t own = {.status = (int32_t)status}, *all = NULL;
+    zero_error_t own = {.status = status, .rank = -1}, *all = NULL;
     if (status && error)
-        snprintf(own.text, sizeof own.text, "%s", error->text);
+        zero_pass(&own, status, error);
     all = calloc((size_t)meet->world, sizeof *all);
     if (!all)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world);
     zero_status_t met = meet->all_gather(meet->ctx, &own, all, sizeof own, error);
     for (int r = 0; !met && r < meet->world; r++)
         if (all[r].status)
-            met = zero_fail(error, (zero_status_t)all[r].status, "%.*s", (int)sizeof all[r].text - 1, all[r].text);
+            met = zero_pass(error, all[r].status, &all[r]);
     free(all);
     /* What failed here has failed, whatever became of the words about it on their way. */
-    return met || !status ? met : zero_fail(error, status, "%s", own.text);
+    return met || !status ? met : zero_pass(error, status, &own);
 }
 
 /* ---- this rank's part ------------------------------------------------------------------------------------------- */
@@ -219,7 +214,7 @@ done:
         unmap(s);
     free(all_refused);
     free(cards);
-    return status ? zero_fail(error, status, "%s", why.text) : ZERO_OK;
+    return zero_pass(error, status, &why);
 }
 
 zero_status_t zero_shared_open(zero_shared_t *s, const zero_meet_t *meet, const int *members, int count, int index,
@@ -242,7 +237,7 @@ zero_status_t zero_shared_open(zero_shared_t *s, const zero_meet_t *meet, const 
     if (status == ZERO_OK)
         return ZERO_OK;
     zero_shared_close(s);
-    return zero_fail(error, status, "%s", why.text);
+    return zero_pass(error, status, &why);
 }
 
 void zero_shared_close(zero_shared_t *s)

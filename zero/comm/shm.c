@@ -6,9 +6,9 @@
 
 /* ---- for mpi.c too ---------------------------------------------------------------------------------------------- */
 
-void zero_local_abort(zero_comm_t *c, const char *sentence)
+void zero_local_abort(zero_comm_t *c, const zero_error_t *failure)
 {
-    zero_family_abort(((zero_local_t *)c->control)->family, sentence);
+    zero_family_abort(((zero_local_t *)c->control)->family, failure);
 }
 
 zero_status_t zero_local_check(zero_comm_t *c, zero_error_t *error)

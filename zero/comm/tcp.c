@@ -28,7 +28,7 @@ typedef struct link {
     zero_tcp_buffer_t in;   /* reading's, as all below */
     tcp_t *comms;
     bool aborted;
-    char sentence[sizeof((zero_error_t *)0)->text];
+    zero_error_t failure;
     atomic_int splits;
 } link_t;
 
@@ -48,22 +48,21 @@ struct tcp {
 
 /* ---- the connection --------------------------------------------------------------------------------------------- */
 
-static void set_aborted(link_t *l, const char *sentence, size_t bytes)
+static void set_aborted(link_t *l, const zero_error_t *failure)
 {
     if (l->aborted)
         return;
-    if (bytes >= sizeof l->sentence)
-        bytes = sizeof l->sentence - 1;
-    memcpy(l->sentence, sentence, bytes);
-    l->sentence[bytes] = 0;
+    l->failure = *failure;
     l->aborted = true;
 }
 
 /* A frame that came. */
 static void take(link_t *l, const zero_tcp_frame_t *f, const char *payload)
 {
+    const zero_error_t failure =
+        f->kind == ZERO_TCP_ABORT || f->status != ZERO_OK ? zero_tcp_failure(payload, f->bytes) : (zero_error_t){0};
     if (f->kind == ZERO_TCP_ABORT)
-        set_aborted(l, payload, f->bytes);
+        set_aborted(l, &failure);
     for (tcp_t *c = l->comms; c && f->kind == ZERO_TCP_ALL; c = c->next) {
         if (c->id != f->id || c->answered)
             continue;
@@ -73,7 +72,7 @@ static void take(link_t *l, const zero_tcp_frame_t *f, const char *payload)
             c->answer.status = ZERO_ERR_MISMATCH;
             memcpy(&c->differ, payload, sizeof c->differ);
         } else if (f->status != ZERO_OK)
-            zero_fail(&c->answer, (zero_status_t)f->status, "%.*s", (int)f->bytes, payload);
+            zero_pass(&c->answer, (zero_status_t)f->status, &failure);
         else if ((c->all = malloc(f->bytes + 1)) == NULL)
             zero_fail(&c->answer, ZERO_ERR_MEMORY, "no memory for an exchange of %llu bytes",
                       (unsigned long long)f->bytes);
@@ -105,16 +104,17 @@ static void hear(link_t *l)
         if (bad)
             break;
     }
-    char text[sizeof l->sentence];
-    int n = 0;
+    zero_error_t failure;
     if (bad)
-        n = snprintf(text, sizeof text, "rank %d cannot make sense of what rank 0 sent it", l->rank);
+        zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_NONE, l->rank,
+                         "rank %d cannot make sense of what rank 0 sent it", l->rank);
     else if (more < 0)
-        n = snprintf(text, sizeof text, "rank 0 (pid %d on %s) ended without a word%s%s", l->cards[0].pid,
-                     l->cards[0].host, error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
-                     error && error != ECONNRESET ? strerror(error) : "");
-    if (n > 0)
-        set_aborted(l, text, (size_t)n);
+        zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, 0,
+                         "rank 0 (pid %d on %s) ended without a word%s%s", l->cards[0].pid, l->cards[0].host,
+                         error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
+                         error && error != ECONNRESET ? strerror(error) : "");
+    if (bad || more < 0)
+        set_aborted(l, &failure);
 }
 
 /* false: the connection has ended, which hear finds too. */
@@ -137,7 +137,7 @@ static zero_status_t look(link_t *l, zero_error_t *error)
 {
     pthread_mutex_lock(&l->reading);
     hear(l);
-    zero_status_t status = l->aborted ? zero_fail(error, ZERO_ERR_PEER, "%s", l->sentence) : ZERO_OK;
+    zero_status_t status = l->aborted ? zero_pass(error, ZERO_ERR_PEER, &l->failure) : ZERO_OK;
     pthread_mutex_unlock(&l->reading);
     return status;
 }
@@ -163,7 +163,7 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
         if (c->answered) {
             over = true;
             status = c->answer.status == ZERO_ERR_MISMATCH ? mismatch(call, &c->differ, why)
-                     : c->answer.status                    ? zero_fail(why, c->answer.status, "%s", c->answer.text)
+                     : c->answer.status                    ? zero_pass(why, c->answer.status, &c->answer)
                                                            : ZERO_OK;
             if (status == ZERO_OK && c->bytes)
                 memcpy(recv, c->all, c->bytes);
@@ -172,7 +172,7 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
             c->answered = false;
         } else if (l->aborted) {
             over = true;
-            status = zero_fail(why, ZERO_ERR_PEER, "%s", l->sentence);
+            status = zero_pass(why, ZERO_ERR_PEER, &l->failure);
         }
         pthread_mutex_unlock(&l->reading);
         if (over)
@@ -215,18 +215,18 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
     return status ? status : await(c, &call, end, recv, error);
 }
 
-/* The hub chooses whose sentence is everyone's. */
-static void tcp_abort(zero_comm_t *comm, const char *sentence)
+/* The hub chooses whose failure is everyone's. */
+static void tcp_abort(zero_comm_t *comm, const zero_error_t *failure)
 {
     link_t *l = ((tcp_t *)comm->control)->link;
     double end = zero_host_now() + TELL_SECONDS;
     if (look(l, NULL) != ZERO_OK)
         return;
-    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = strlen(sentence)}, sentence, end);
+    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = zero_tcp_failure_bytes(failure)}, failure, end);
     while (look(l, NULL) == ZERO_OK && zero_socket_ready(end, l->fd, POLLIN))
         ;
     pthread_mutex_lock(&l->reading);
-    set_aborted(l, sentence, strlen(sentence));
+    set_aborted(l, failure);
     pthread_mutex_unlock(&l->reading);
 }
 

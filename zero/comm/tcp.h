@@ -47,8 +47,8 @@ typedef enum zero_tcp_kind {
     ZERO_TCP_OPEN = 1, /* to the hub: there is a communicator id of size ranks, int32_t each */
     ZERO_TCP_GIVE,     /* to the hub: the card of rank index's call (compare.h), and its part of an exchange */
     ZERO_TCP_ALL, /* from it: status 0 and all parts, or why it failed: ZERO_ERR_MISMATCH and zero_tcp_differ_t, another
-                     status and text */
-    ZERO_TCP_ABORT, /* to and from it: a sentence */
+                     status and a failure */
+    ZERO_TCP_ABORT, /* to and from it: a failure */
     ZERO_TCP_LEAVE, /* to the hub: this rank has no use for communicator id any more */
     ZERO_TCP_BYE,   /* to the hub: nor for any */
 } zero_tcp_kind_t;
@@ -64,6 +64,18 @@ typedef struct zero_tcp_differ {
     int32_t rank[2];
     zero_call_card_t card[2];
 } zero_tcp_differ_t;
+
+/* A failure as a payload, and back. */
+static inline uint64_t zero_tcp_failure_bytes(const zero_error_t *failure)
+{
+    return offsetof(zero_error_t, text) + strlen(failure->text);
+}
+static inline zero_error_t zero_tcp_failure(const char *payload, uint64_t bytes)
+{
+    zero_error_t failure = {.rank = -1};
+    memcpy(&failure, payload, bytes < sizeof failure ? bytes : sizeof failure - 1);
+    return failure;
+}
 
 /* The longest frame: more is no frame of ours. */
 #define ZERO_TCP_MOST ((uint64_t)1 << 30)

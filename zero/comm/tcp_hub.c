@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -119,23 +118,18 @@ static void queue(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *frame, co
     p->fd = -1;
 }
 
-static void abort_all(zero_tcp_hub_t *h, const char *sentence, size_t bytes)
+static void abort_all(zero_tcp_hub_t *h, const void *failure, uint64_t bytes)
 {
     if (h->aborted)
         return;
     h->aborted = true;
     for (int r = 0; r < h->world; r++)
-        queue(h, r, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = bytes}, sentence);
+        queue(h, r, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = bytes}, failure);
 }
 
-__attribute__((format(printf, 2, 3))) static void say(zero_tcp_hub_t *h, const char *format, ...)
+static void fail_all(zero_tcp_hub_t *h, const zero_error_t *failure)
 {
-    char text[sizeof((zero_error_t *)0)->text];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    abort_all(h, text, strlen(text));
+    abort_all(h, failure, zero_tcp_failure_bytes(failure));
 }
 
 /* The connection of a rank that did not say bye. error: errno, or 0. */
@@ -145,10 +139,14 @@ static void lose(zero_tcp_hub_t *h, int rank, int error)
     if (p->fd >= 0)
         close(p->fd);
     p->fd = -1;
-    if (!p->left)
-        say(h, "rank %d (pid %d on %s) ended without a word%s%s", rank, h->card[rank].pid, h->card[rank].host,
-            error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
-            error && error != ECONNRESET ? strerror(error) : "");
+    if (p->left)
+        return;
+    zero_error_t failure;
+    zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, rank,
+                     "rank %d (pid %d on %s) ended without a word%s%s", rank, h->card[rank].pid, h->card[rank].host,
+                     error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
+                     error && error != ECONNRESET ? strerror(error) : "");
+    fail_all(h, &failure);
 }
 
 /* ---- exchanges -------------------------------------------------------------------------------------------------- */
@@ -216,10 +214,10 @@ static void fail_group(zero_tcp_hub_t *h, group_t *g)
     zero_tcp_frame_t frame = {.kind = ZERO_TCP_ALL,
                               .status = (int32_t)g->failed.status,
                               .id = g->id,
-                              .bytes = differ ? sizeof g->differ : strlen(g->failed.text)};
+                              .bytes = differ ? sizeof g->differ : zero_tcp_failure_bytes(&g->failed)};
     for (int i = 0; i < g->size; i++)
         if (g->gave[i]) {
-            queue(h, g->member[i], &frame, differ ? (const void *)&g->differ : g->failed.text);
+            queue(h, g->member[i], &frame, differ ? (const void *)&g->differ : (const void *)&g->failed);
             g->gave[i] = false;
         }
     g->there = 0;
@@ -349,9 +347,13 @@ static void hear(zero_tcp_hub_t *h, int rank)
         if (bad)
             break;
     }
-    if (bad)
-        say(h, "rank 0 cannot make sense of what rank %d (pid %d on %s) sent it, or has no memory for it", rank,
-            h->card[rank].pid, h->card[rank].host);
+    if (bad) {
+        zero_error_t failure;
+        zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_NONE, rank,
+                         "rank 0 cannot make sense of what rank %d (pid %d on %s) sent it, or has no memory for it",
+                         rank, h->card[rank].pid, h->card[rank].host);
+        fail_all(h, &failure);
+    }
     if (p->fd >= 0 && (more < 0 || bad))
         lose(h, rank, error);
 }
@@ -385,8 +387,12 @@ static void *hub_main(void *arg)
 {
     zero_tcp_hub_t *h = arg;
     struct pollfd *polled = calloc((size_t)h->world, sizeof *polled);
-    if (!polled)
-        say(h, "rank 0 has no memory to serve %d ranks", h->world);
+    if (!polled) {
+        zero_error_t failure;
+        zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_NONE, 0, "rank 0 has no memory to serve %d ranks",
+                         h->world);
+        fail_all(h, &failure);
+    }
     for (double now = zero_host_now(); goes_on(h, now); now = zero_host_now()) {
         for (group_t *g = h->groups; g; g = g->next)
             look_at_group(h, g, now);

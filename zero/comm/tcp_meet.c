@@ -293,7 +293,7 @@ static zero_status_t listen_for_all(const zero_tcp_place_t *place, double end, z
     }
     if (listener >= 0)
         close(listener);
-    return status == ZERO_OK ? ZERO_OK : zero_fail(error, status, "%s", why.text);
+    return zero_pass(error, status, &why);
 }
 
 /* ---- the others ------------------------------------------------------------------------------------------------- */

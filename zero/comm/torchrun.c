@@ -154,7 +154,7 @@ static zero_status_t listen_for_all(star_t *s, const struct sockaddr_un *address
     if (s->listener >= 0)
         close(s->listener);
     s->listener = -1;
-    return status == ZERO_OK ? ZERO_OK : zero_fail(error, status, "%s", why.text);
+    return zero_pass(error, status, &why);
 }
 
 static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *address, socklen_t length,

@@ -95,7 +95,7 @@ static zero_status_t progress_status(const progress_t *p, zero_error_t *error)
 {
     if (!atomic_load_explicit(&p->failed, memory_order_acquire))
         return ZERO_OK;
-    return zero_fail(error, p->error.status, "%s", p->error.text);
+    return zero_pass(error, p->error.status, &p->error);
 }
 
 /* Waits until done reaches target. An error of the stream is returned as soon as it is known. */

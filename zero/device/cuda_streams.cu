@@ -69,7 +69,7 @@ static zero_status_t own_status(const state_t *s, zero_error_t *error)
 {
     if (s->host)
         return zero_cuda_host_status(s->host, error);
-    return s->failed ? zero_fail(error, s->error.status, "%s", s->error.text) : ZERO_OK;
+    return s->failed ? zero_pass(error, s->error.status, &s->error) : ZERO_OK;
 }
 
 static zero_status_t state_status(const state_t *s, zero_error_t *error)
@@ -109,7 +109,7 @@ static zero_status_t stream_failed(zero_stream_t *s, cudaError_t e, const char *
     zero_status_t status =
         zero_cuda_failed(s->device, e, &local, "stream '%s', %s", zero_stream_name(s->state->id), call);
     state_fail(s->state, status, &local);
-    return zero_fail(error, status, "%s", local.text);
+    return zero_pass(error, status, &local);
 }
 
 /* ---- waiting ---------------------------------------------------------------------------------------------------- */
@@ -209,7 +209,7 @@ zero_status_t zero_cuda_host_wait(zero_event_t *event, double timeout_s, zero_er
     status =
         zero_cuda_failed(event->device, e, &local, "stream '%s', cudaEventQuery", zero_stream_name(event->state->id));
     state_fail(event->state, status, &local);
-    return zero_fail(error, status, "%s", local.text);
+    return zero_pass(error, status, &local);
 }
 
 /* ---- streams ---------------------------------------------------------------------------------------------------- */
@@ -298,7 +298,7 @@ zero_status_t zero_cuda_enqueue(zero_stream_t *s, zero_task_fn fn, void *ctx, co
     status = fn(ctx, arg, s->native, &local);
     if (status != ZERO_OK) {
         state_fail(s->state, status, &local);
-        return zero_fail(error, status, "%s", local.text);
+        return zero_pass(error, status, &local);
     }
     /* Kernels have no other way to tell that they were not launched. */
     cudaError_t e = cudaGetLastError();

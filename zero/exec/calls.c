@@ -118,7 +118,7 @@ static zero_status_t on_channel(zero_exec_t *x, int channel, const void *arg, ze
         return ZERO_OK;
     local.status = status;
     status = zero_exec_failed(x, NULL, &local);
-    return zero_fail(error, status, "%s", local.text);
+    return zero_pass(error, status, &local);
 }
 
 static zero_status_t on_first(void *ctx, const void *arg, void *native, zero_error_t *error)
@@ -156,7 +156,7 @@ zero_status_t zero_exec_call(zero_exec_t *x, const zero_exec_call_t *call, zero_
         return ZERO_OK;
     local.status = status;
     status = zero_exec_failed(x, NULL, &local);
-    return zero_fail(error, status, "%s", local.text);
+    return zero_pass(error, status, &local);
 }
 
 zero_status_t zero_exec_call_program(zero_exec_t *x, int32_t program, zero_error_t *error)

@@ -61,7 +61,7 @@ static void add_cursors(const zero_exec_t *x, zero_error_t *error)
         if (!error)
             zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "%s", text);
         else if (strlen(error->text) + strlen(text) + 2 < sizeof error->text)
-            zero_fail(error, error->status, "%s; %s", error->text, text);
+            zero_fail_from(error, error->status, error, "%s; %s", error->text, text);
     }
 }
 
@@ -77,14 +77,14 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     if (error->status == ZERO_ERR_PEER || error->status == ZERO_ERR_MISMATCH) /* which name their ranks */
         *failure = why;
     else
-        zero_fail(failure, error->status, "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "", where.s,
-                  error->text);
+        zero_fail_reason(failure, error->status, (zero_reason_t)error->reason, error->rank >= 0 ? error->rank : x->rank,
+                         "rank %d, step %lld%s%s: %s", x->rank, step, where.s[0] ? ", " : "", where.s, error->text);
     if (error->status == ZERO_ERR_TIMEOUT)
         add_cursors(x, failure);
     *error = *failure;
     zero_latch_publish(&x->failed);
     if (error->status != ZERO_ERR_PEER && x->comms[0][0])
-        zero_comm_abort(x->comms[0][0], error->text);
+        zero_comm_fail(x->comms[0][0], error);
     /* Only now the caller's function, which may take its time, or wait for the thread that waits for the sentence
      * above. */
     zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step,
@@ -94,12 +94,12 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     return error->status;
 }
 
-void zero_exec_abort(zero_exec_t *x, const char *sentence)
+void zero_exec_abort(zero_exec_t *x, const zero_error_t *why)
 {
     zero_error_t error;
-    zero_fail(&error, ZERO_ERR_PEER, "rank %d: %s", x->rank, sentence);
+    zero_fail_reason(&error, ZERO_ERR_PEER, (zero_reason_t)why->reason, x->rank, "rank %d: %s", x->rank, why->text);
     if (zero_latch_set(&x->failed, &error) && x->comms[0][0])
-        zero_comm_abort(x->comms[0][0], error.text);
+        zero_comm_fail(x->comms[0][0], &error);
 }
 
 /* Buffers' addresses. A buffer of kind rings has none: rings are the communicator's. */
@@ -250,7 +250,7 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, cons
     return ZERO_OK;
 
 fail:
-    status = zero_fail(error, status, "%s", local.text);
+    status = zero_pass(error, status, &local);
     zero_exec_destroy(x);
     return status;
 }
@@ -298,7 +298,7 @@ static zero_status_t failed_outside(zero_exec_t *x, zero_status_t status, zero_e
 {
     local->status = status;
     status = zero_exec_failed(x, NULL, local);
-    return zero_fail(error, status, "%s", local->text);
+    return zero_pass(error, status, local);
 }
 
 zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_event_t *event, zero_error_t *error)
@@ -314,7 +314,7 @@ zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_eve
         zero_error_t why = {0};
         zero_status_t failed = x->device->caps.launches && comm ? zero_comm_check(comm, &why) : ZERO_OK;
         if (failed != ZERO_OK)
-            return zero_fail(error, failed, "%s", why.text);
+            return zero_pass(error, failed, &why);
         left -= bound;
         if (status != ZERO_ERR_TIMEOUT || left <= 0)
             return status;

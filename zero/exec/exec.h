@@ -80,7 +80,7 @@ zero_status_t zero_exec_call(zero_exec_t *exec, const zero_exec_call_t *call, ze
  * Collective. */
 zero_status_t zero_exec_exchange(zero_exec_t *exec, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
 /* Publishes a failure that is not of the exec's own making. Everything but destroy fails after. */
-void zero_exec_abort(zero_exec_t *exec, const char *sentence);
+void zero_exec_abort(zero_exec_t *exec, const zero_error_t *why);
 
 /* Tells the other ranks, which would wait for this one, that it cannot allocate so many bytes. Returns ZERO_ERR_MEMORY.
  */

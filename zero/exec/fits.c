@@ -201,8 +201,9 @@ zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)
     status = zero_control_exchange(x->comm, &mine, rooms, sizeof mine, error);
     for (int r = 0; r < x->world && status == ZERO_OK; r++)
         if (rooms[r].status != ZERO_OK)
-            status = r == x->rank ? zero_fail(error, rooms[r].status, "%s", rooms[r].error.text)
-                                  : zero_fail(error, ZERO_ERR_PEER, "rank %d: %s", r, rooms[r].error.text);
+            status = r == x->rank
+                         ? zero_pass(error, rooms[r].status, &rooms[r].error)
+                         : zero_fail_from(error, ZERO_ERR_PEER, &rooms[r].error, "rank %d: %s", r, rooms[r].error.text);
     for (int r = 0; r < x->world && status == ZERO_OK; r++) {
         lack_t lack = lacks(&rooms[r]);
         if (lack != NOTHING)

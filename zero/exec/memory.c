@@ -9,15 +9,16 @@
 
 zero_status_t zero_exec_no_memory(zero_comm_t *comm, size_t bytes, zero_error_t *error)
 {
-    char sentence[80];
-    snprintf(sentence, sizeof sentence, "rank %d cannot allocate %zu bytes", comm->rank, bytes);
-    zero_comm_abort(comm, sentence);
-    return zero_fail(error, ZERO_ERR_MEMORY, "%s", sentence);
+    zero_error_t failure;
+    zero_fail_reason(&failure, ZERO_ERR_MEMORY, ZERO_REASON_NONE, comm->rank, "rank %d cannot allocate %zu bytes",
+                     comm->rank, bytes);
+    zero_comm_fail(comm, &failure);
+    return zero_pass(error, ZERO_ERR_MEMORY, &failure);
 }
 
 zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_error_t *error)
 {
-    zero_error_t mine = {.status = status}, failed = {0};
+    zero_error_t mine = {.status = status, .rank = -1}, failed = {0};
     if (status != ZERO_OK && error)
         mine = *error, mine.status = status;
     zero_error_t *all = malloc((size_t)comm->size * sizeof *all);
@@ -25,12 +26,12 @@ zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_erro
         return zero_exec_no_memory(comm, (size_t)comm->size * sizeof *all, error);
     zero_status_t exchanged = zero_control_exchange(comm, &mine, all, sizeof mine, &failed);
     if (status == ZERO_OK && exchanged != ZERO_OK)
-        status = zero_fail(error, exchanged, "%s", failed.text);
+        status = zero_pass(error, exchanged, &failed);
     for (int r = 0; status == ZERO_OK && r < comm->size; r++)
         if (all[r].status != ZERO_OK)
             /* Alike on every rank where the matter is memory; otherwise it is a peer that failed. */
-            status = zero_fail(error, all[r].status == ZERO_ERR_MEMORY ? ZERO_ERR_MEMORY : ZERO_ERR_PEER, "rank %d: %s",
-                               r, all[r].text);
+            status = zero_fail_from(error, all[r].status == ZERO_ERR_MEMORY ? ZERO_ERR_MEMORY : ZERO_ERR_PEER, &all[r],
+                                    "rank %d: %s", r, all[r].text);
     free(all);
     return status;
 }

@@ -38,7 +38,7 @@ zero_status_t zero_exec_open_nvme(zero_exec_t *x, zero_error_t *error)
     opened = zero_nvme_open(&x->nvme, x->options.nvme_path, x->rank, bytes, &options, &local);
     status = zero_exec_agree(x->comm, opened, &local);
     /* Where it is this rank's own, the status stays what it is; a peer's comes as such. */
-    return status == ZERO_OK ? ZERO_OK : zero_fail(error, opened != ZERO_OK ? opened : status, "%s", local.text);
+    return status == ZERO_OK ? ZERO_OK : zero_pass(error, opened != ZERO_OK ? opened : status, &local);
 }
 
 zero_status_t zero_exec_register_nvme(zero_exec_t *x, zero_error_t *error)
