@@ -102,7 +102,9 @@ zero_status_t zero_gpt2_engine_error(zero_model_t *m, zero_status_t status, zero
 {
     if (status == ZERO_OK)
         return ZERO_OK;
-    return zero_fail(error, status, "%s", zero_last_error(m->engine));
+    zero_error_t failure;
+    zero_last_failure(m->engine, &failure);
+    return zero_pass(error, status, &failure);
 }
 
 static zero_status_t check_options(const zero_model_config_t *c, const zero_model_options_t *o, zero_error_t *error)

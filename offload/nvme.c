@@ -129,7 +129,8 @@ static zero_status_t choose_engine(zero_nvme_t *n, zero_error_t *error)
                                ? " (containers refuse it by default, and sysctl kernel.io_uring_disabled can)"
                                : "";
         if (e && o->engine == ZERO_NVME_URING)
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "io_uring is unavailable: %s%s. Use threads", why, hint);
+            return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_IO_URING, -1,
+                                    "io_uring is unavailable: %s%s. Use threads", why, hint);
         if (e)
             zero_log(o->log, o->log_ctx, ZERO_LOG_WARNING,
                      "rank %d: io_uring is unavailable: %s%s; %d threads read and write the nvme tier instead",

@@ -78,10 +78,10 @@ static zero_status_t open_folder(zero_nvme_file_t *f, zero_error_t *error)
                          strerror(errno));
     for (size_t i = 0; i < sizeof in_memory / sizeof *in_memory; i++)
         if ((uint32_t)fs.f_type == in_memory[i].magic)
-            return zero_fail(error, ZERO_ERR_ARG,
-                             "'%s' is in memory (%s), where the nvme tier would save none: name a folder on "
-                             "a drive, or use the host tier",
-                             f->path, in_memory[i].name);
+            return zero_fail_reason(error, ZERO_ERR_ARG, ZERO_REASON_FOLDER_IN_MEMORY, -1,
+                                    "'%s' is in memory (%s), where the nvme tier would save none: name a folder on "
+                                    "a drive, or use the host tier",
+                                    f->path, in_memory[i].name);
     return ZERO_OK;
 }
 
@@ -183,16 +183,16 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
             return ZERO_OK;
         /* Seen twice: one that ended between the two locks is seen once. */
         if (state == LOCK_OTHERS && others) {
-            status = zero_fail(
-                error, ZERO_ERR_IO,
+            status = zero_fail_reason(
+                error, ZERO_ERR_IO, ZERO_REASON_FOLDER_IN_USE, -1,
                 "'%s' is the nvme folder of another run: process %d (rank %d) on %s has it. Wait for its end, or "
                 "name another folder",
                 f->path, holder.pid, holder.rank, holder.host);
             break;
         }
         if (zero_host_now() > end) {
-            status = zero_fail(
-                error, ZERO_ERR_TIMEOUT,
+            status = zero_fail_reason(
+                error, ZERO_ERR_TIMEOUT, ZERO_REASON_FOLDER_IN_USE, -1,
                 "'%s/%s' stayed locked for %g s by a process that does not say in it which run it is: end that "
                 "process, or name another folder",
                 f->path, LOCK_NAME, LOCK_SECONDS);
@@ -209,8 +209,8 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
 
 static zero_status_t no_direct(const zero_nvme_file_t *f, zero_error_t *error)
 {
-    return zero_fail(
-        error, ZERO_ERR_UNSUPPORTED,
+    return zero_fail_reason(
+        error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_DIRECT_IO, -1,
         "the file system of '%s' refuses O_DIRECT, without which the nvme tier would fill memory with its page "
         "cache: name a folder on a local drive with ext4, XFS or Btrfs",
         f->path);
@@ -247,8 +247,8 @@ static zero_status_t check_alignment(const zero_nvme_file_t *f, zero_error_t *er
     if (DIO_OFFSET_ALIGN(x) == 0)
         return no_direct(f, error);
     if (ZERO_NVME_ALIGN % DIO_OFFSET_ALIGN(x) || (DIO_MEMORY_ALIGN(x) && ZERO_NVME_ALIGN % DIO_MEMORY_ALIGN(x)))
-        return zero_fail(
-            error, ZERO_ERR_UNSUPPORTED,
+        return zero_fail_reason(
+            error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_DIRECT_IO, -1,
             "the drive of '%s' wants transfers aligned to %u bytes of the file and %u of memory, and at most %d is "
             "given: name a folder on another",
             f->path, DIO_OFFSET_ALIGN(x), DIO_MEMORY_ALIGN(x), ZERO_NVME_ALIGN);
@@ -257,10 +257,10 @@ static zero_status_t check_alignment(const zero_nvme_file_t *f, zero_error_t *er
 
 static zero_status_t too_full(const zero_nvme_file_t *f, uint64_t there, zero_error_t *error)
 {
-    return zero_fail(error, ZERO_ERR_MEMORY,
-                     "rank %d needs %llu bytes in '%s', but %llu are free there: make room, name another "
-                     "folder, or use more ranks",
-                     f->rank, (unsigned long long)f->bytes, f->path, (unsigned long long)there);
+    return zero_fail_reason(error, ZERO_ERR_MEMORY, ZERO_REASON_DRIVE_FULL, f->rank,
+                            "rank %d needs %llu bytes in '%s', but %llu are free there: make room, name another "
+                            "folder, or use more ranks",
+                            f->rank, (unsigned long long)f->bytes, f->path, (unsigned long long)there);
 }
 
 static uint64_t free_space(const zero_nvme_file_t *f)

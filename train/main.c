@@ -163,21 +163,19 @@ static void print_config(const job_t *job)
 
 /* Ranks without our parent have nobody who prints for them: the rank that failed does. Where one vanished, the lowest
  * that is left does. */
-static bool speaks(const session_t *session, int rank, zero_status_t status, const char *sentence)
+static bool speaks(const session_t *session, int rank, zero_status_t status, const zero_error_t *error)
 {
-    int dead;
     if (session->launch != NULL)
         return false;
     if (status != ZERO_ERR_PEER)
         return true;
-    return strstr(sentence, "ended without a word") != NULL && sscanf(sentence, "rank %d", &dead) == 1 &&
-           rank == (dead == 0 ? 1 : 0);
+    return error->reason == ZERO_REASON_RANK_ENDED && rank == (error->rank == 0 ? 1 : 0);
 }
 
 /* Every rank's outcome of what each checked alone: the first failure, on all of them. Collective. */
 static zero_status_t settle(zero_comm_t *comm, zero_status_t status, zero_error_t *error, int *speaker)
 {
-    zero_error_t own = {.status = status}, ignored, *all = calloc((size_t)zero_comm_size(comm), sizeof own);
+    zero_error_t own = {.status = status, .rank = -1}, ignored, *all = calloc((size_t)zero_comm_size(comm), sizeof own);
     if (status != ZERO_OK)
         own = *error;
     if (all == NULL)
@@ -227,6 +225,8 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     session.launch = launch_attach(rank);
     session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
     zero_error_t joining = {
+        .status = ZERO_ERR_SYSTEM,
+        .rank = -1,
         .text = "cannot start the thread that waits for signals: raise the limit of processes (ulimit -u)"};
     zero_status_t joined =
         !watched ? ZERO_ERR_SYSTEM : join(kind, job->o.timeout, session.launch, &session.place.comm, &joining);
@@ -261,7 +261,7 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
             speaker = 0; /* all have found the same */
         goto end;
     }
-    if (why.text[0] != '\0' && rank == 0 && !job->o.quiet)
+    if (why.status != ZERO_OK && rank == 0 && !job->o.quiet)
         fprintf(stderr, "zero_train: warning: ranks exchange by way of host memory, which is slower: %s\n", why.text);
     status = job->o.compare_stages ? compare_stages(&session, error) : train(&session, error);
     speaker = status == ZERO_ERR_MISMATCH ? 0 : rank;
@@ -273,7 +273,7 @@ end:
         config_blame(job->config, error);
     if (status != ZERO_OK) {
         launch_failed(session.launch, code, status == ZERO_ERR_PEER, error->text);
-        if (speaker == rank && speaks(&session, rank, status, error->text))
+        if (speaker == rank && speaks(&session, rank, status, error))
             complain(error->text, code);
         if (status == ZERO_ERR_TIMEOUT && session.cursor[0] != '\0')
             complain(session.cursor, code);

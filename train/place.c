@@ -31,15 +31,13 @@ zero_status_t place_wire(place_t *place, zero_error_t *why, zero_error_t *error)
         return ZERO_OK;
     if (zero_comm_size(place->comm) > 1) /* one rank has nothing to exchange */
         status = zero_comm_nccl(&place->wire, place->comm, place->device, NULL, NULL, why);
-    if (status == ZERO_OK)
+    if (status == ZERO_OK) {
+        why->status = ZERO_OK;
         return ZERO_OK;
+    }
     place->wire = place->comm;
     if (status != ZERO_ERR_UNSUPPORTED)
         return zero_pass(error, status, why);
-    /* what remains to be done about it, a programmer would have to know; here it is done */
-    char *advice = strstr(why->text, ", or go by way of host memory");
-    if (advice != NULL)
-        *advice = '\0';
     if (!zero_comm_has_data(place->comm))
         return zero_fail_from(error, status, why,
                               "ranks that torchrun started on several machines need NCCL (mpiexec does not): %s",

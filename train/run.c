@@ -18,7 +18,8 @@ static void warn(void *ctx, zero_log_level_t level, const char *text)
 
 zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_error_t *error)
 {
-    return zero_fail(error, status, "%s", zero_last_error(run->engine));
+    zero_last_failure(run->engine, error);
+    return error->status = status;
 }
 
 /* The library names members of its config in what it says of memory; here they are options. */

@@ -190,8 +190,8 @@ zero_status_t zero_engine_enter_running(zero_entry_t *entry, zero_engine_t *engi
 {
     zero_status_t status = enter_committed(entry, engine, what);
     if (status == ZERO_OK && is_captured(engine))
-        return zero_fail(
-            &engine->error, ZERO_ERR_ORDER,
+        return zero_fail_reason(
+            &engine->error, ZERO_ERR_ORDER, ZERO_REASON_STREAM_CAPTURED, -1,
             "%s is called while the engine's compute stream is captured into a CUDA graph: end the capture "
             "first",
             what);
@@ -205,10 +205,11 @@ zero_status_t zero_engine_enter_unit(zero_entry_t *entry, zero_engine_t *engine,
     if (status == ZERO_OK && !zero_engine_has_unit(engine, unit))
         return ZERO_ERR_ARG;
     if (status == ZERO_OK && is_captured(engine))
-        return zero_fail(&engine->error, ZERO_ERR_ORDER,
-                         "unit '%s' is %s while the engine's compute stream is captured into a CUDA graph: end the "
-                         "capture, acquire the unit, then launch the graph, and release the unit after it",
-                         engine->spec.units[unit].name, did);
+        return zero_fail_reason(
+            &engine->error, ZERO_ERR_ORDER, ZERO_REASON_STREAM_CAPTURED, -1,
+            "unit '%s' is %s while the engine's compute stream is captured into a CUDA graph: end the "
+            "capture, acquire the unit, then launch the graph, and release the unit after it",
+            engine->spec.units[unit].name, did);
     return status;
 }
 
@@ -246,17 +247,36 @@ bool zero_engine_has_pass(zero_engine_t *engine, zero_pass_t pass)
     return false;
 }
 
-const char *zero_last_error(const zero_engine_t *engine)
+static const zero_error_t *last_failure(const zero_engine_t *engine)
 {
+    static const zero_error_t no_engine = {.status = ZERO_ERR_ARG, .rank = -1, .text = "the engine is NULL"};
+    static const zero_error_t none = {.status = ZERO_OK, .rank = -1};
+    static const zero_error_t engine_busy = {
+        .status = ZERO_ERR_ORDER,
+        .rank = -1,
+        .reason = ZERO_REASON_ENGINE_BUSY,
+        .text = "this call was made while another one on the same engine was running, in another thread or around a "
+                "function that the library called: make one call at a time, and none from inside such functions"};
     if (!engine)
-        return "the engine is NULL";
+        return &no_engine;
     /* Whoever is inside may be writing engine->error. */
     uintptr_t inside = atomic_load(&engine->busy), self = this_thread();
     if (atomic_load(&engine->intruder) == self || (inside != 0 && inside != self) || visits(engine))
-        return "this call was made while another one on the same engine was running, in another thread or around a "
-               "function that the library called: make "
-               "one call at a time, and none from inside such functions";
-    return engine->error.text;
+        return &engine_busy;
+    return engine->error.status == ZERO_OK ? &none : &engine->error;
+}
+
+const char *zero_last_error(const zero_engine_t *engine)
+{
+    return last_failure(engine)->text;
+}
+
+zero_status_t zero_last_failure(const zero_engine_t *engine, zero_error_t *failure)
+{
+    const zero_error_t *last = last_failure(engine);
+    if (failure)
+        *failure = *last;
+    return last->status;
 }
 
 void zero_signal(zero_engine_t *engine, uint32_t bits)

@@ -184,10 +184,10 @@ static zero_status_t mismatch(zero_engine_t *engine, const row_t *rows, zero_err
         if (params[0])
             memcpy(detail, params, sizeof detail);
     }
-    return zero_fail(error, ZERO_ERR_MISMATCH,
-                     "%s %s with rank %d on %s%s%s: start every rank with the same options and model", ranks,
-                     strchr(ranks, ',') ? "disagree" : "disagrees", reference, fact < FACT_UNITS ? "config." : "",
-                     field->name, detail);
+    return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_OPTIONS_DIFFER, other,
+                            "%s %s with rank %d on %s%s%s: start every rank with the same options and model", ranks,
+                            strchr(ranks, ',') ? "disagree" : "disagrees", reference,
+                            fact < FACT_UNITS ? "config." : "", field->name, detail);
 }
 
 zero_status_t zero_engine_compare(zero_engine_t *engine, zero_status_t status, zero_error_t *error)

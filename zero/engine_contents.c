@@ -155,9 +155,10 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
     for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += PIECE) {
         range_t range = {at, mine.end - at < PIECE ? mine.end : at + PIECE};
         if (fn(ctx, param, range.begin - placed->offset, range.end - range.begin, values) != 0) {
-            status = zero_fail(
-                &engine->error, ZERO_ERR_IO, "the values of elements %lld to %lld of parameter '%s' could not be had",
-                (long long)(range.begin - placed->offset), (long long)(range.end - placed->offset), p->name);
+            status = zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
+                                      "the values of elements %lld to %lld of parameter '%s' could not be had",
+                                      (long long)(range.begin - placed->offset),
+                                      (long long)(range.end - placed->offset), p->name);
             zero_exec_abort(engine->exec, &engine->error);
             break;
         }
@@ -212,8 +213,9 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
         else
             zero_flat_ref()->cast(values, ZERO_FP32, stored, buffer->format.dtype, count, 1, NULL);
         if (fn(ctx, param, at - first, count, values) != 0) {
-            status = zero_fail(&engine->error, ZERO_ERR_IO, "elements %lld to %lld of parameter '%s' were not taken",
-                               (long long)(at - first), (long long)(at - first + count), p->name);
+            status = zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
+                                      "elements %lld to %lld of parameter '%s' were not taken", (long long)(at - first),
+                                      (long long)(at - first + count), p->name);
             break;
         }
     }

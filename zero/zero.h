@@ -145,9 +145,30 @@ typedef enum zero_status {
 /* The exact failure, for failures that a program may want to act on. Numbers never change; new ones
  * may follow. Treat an unknown reason as ZERO_REASON_NONE. */
 typedef enum zero_reason {
-    ZERO_REASON_NONE = 0,  /* the status says all */
-    ZERO_REASON_ABORTED,   /* the rank's program gave up: zero_abort, zero_comm_abort */
-    ZERO_REASON_RANK_ENDED /* the rank's process ended, or cannot be reached any more */
+    ZERO_REASON_NONE = 0,         /* the status says all */
+    ZERO_REASON_ABORTED,          /* a program called zero_abort or zero_comm_abort */
+    ZERO_REASON_RANK_ENDED,       /* the rank's process ended, or cannot be reached any more */
+    ZERO_REASON_RANK_LEFT,        /* the rank destroyed its communicator */
+    ZERO_REASON_RANK_LATE,        /* the rank did not come in time */
+    ZERO_REASON_CALLS_DIFFER,     /* ranks make different calls */
+    ZERO_REASON_OPTIONS_DIFFER,   /* ranks have different options or models */
+    ZERO_REASON_CALLBACK_FAILED,  /* a callback returned a failure */
+    ZERO_REASON_ENGINE_BUSY,      /* another call on the engine is running */
+    ZERO_REASON_STREAM_CAPTURED,  /* the compute stream is being captured into a CUDA graph */
+    ZERO_REASON_DOES_NOT_FIT,     /* the plan needs more memory than there is */
+    ZERO_REASON_NO_SHARED_MEMORY, /* the ranks of a node have too little shared memory */
+    ZERO_REASON_NO_MPI,           /* this build has no MPI */
+    ZERO_REASON_NO_CUDA,          /* there is no plugin or driver, or it is too old */
+    ZERO_REASON_NO_GPU,           /* CUDA shows no GPU */
+    ZERO_REASON_NO_NCCL,          /* NCCL is not in this build, not installed, or too old */
+    ZERO_REASON_GPU_SHARED,       /* two ranks use one GPU, which NCCL refuses */
+    ZERO_REASON_NO_IO_URING,      /* io_uring is not in this build, or the system refuses it */
+    ZERO_REASON_NO_DIRECT_IO,     /* the file system of the nvme folder refuses direct transfers */
+    ZERO_REASON_FOLDER_IN_USE,    /* another run uses the nvme folder */
+    ZERO_REASON_FOLDER_IN_MEMORY, /* the nvme folder is in memory, not on a drive */
+    ZERO_REASON_DRIVE_FULL,       /* the nvme folder has too little free space */
+    ZERO_REASON_LFS_POINTER,      /* the file is a git-lfs pointer */
+    ZERO_REASON_CALLER = 1000     /* first of the numbers that the library leaves to programs */
 } zero_reason_t;
 
 /* A failure. */
@@ -351,6 +372,10 @@ ZERO_API void zero_destroy(zero_engine_t *engine);
  * for NULL it returns a sentence that says so.
  * Owner: the engine; the text is valid until the next call of any thread. */
 ZERO_API const char *zero_last_error(const zero_engine_t *engine);
+
+/* Copies the same failure as a whole into *failure, which may be NULL, and returns its status. If
+ * no call has failed, that is ZERO_OK, with rank -1 and an empty sentence. */
+ZERO_API zero_status_t zero_last_failure(const zero_engine_t *engine, zero_error_t *failure);
 
 /* ---- engine: declaration -------------------------------------------------------------------- */
 

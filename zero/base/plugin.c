@@ -65,11 +65,12 @@ static zero_status_t open_plugin(const char *plugin, char *file, size_t size, vo
         if (*handle)
             return ZERO_OK;
         const char *why = dlerror();
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the plugin %s cannot be loaded: %s", file,
-                         why ? why : "no reason was given");
+        return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
+                                "the plugin %s cannot be loaded: %s", file, why ? why : "no reason was given");
     }
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                     "this build has no CUDA plugin (%s.so was not found in %s): configure --with-cuda", plugin, path);
+    return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
+                            "this build has no CUDA plugin (%s.so was not found in %s): configure --with-cuda", plugin,
+                            path);
 }
 
 zero_status_t zero_plugin_table(const char *plugin, const char *symbol, uint32_t version, const void **table,
@@ -84,13 +85,13 @@ zero_status_t zero_plugin_table(const char *plugin, const char *symbol, uint32_t
         return status;
     const void *address = dlsym(handle, symbol);
     if (!address)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "the plugin %s has no table '%s': it is not of this libzero; install both from one build",
-                         file, symbol);
+        return zero_fail_reason(
+            error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
+            "the plugin %s has no table '%s': it is not of this libzero; install both from one build", file, symbol);
     memcpy(&found, address, sizeof found);
     if (found != version)
-        return zero_fail(
-            error, ZERO_ERR_UNSUPPORTED,
+        return zero_fail_reason(
+            error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
             "the plugin %s is of another libzero: its table '%s' has version %u.%u.%u-%u, and %u.%u.%u-%u is "
             "wanted; install both from one build",
             file, symbol, found >> 24, found >> 16 & 255, found >> 8 & 255, found & 255, version >> 24,

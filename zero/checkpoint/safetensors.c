@@ -46,8 +46,8 @@ zero_status_t zero_open_file(const char *path, int *fd, uint64_t *bytes, zero_er
     static const char pointer[] = "version https://git-lfs.github.com/spec/";
     char first[sizeof pointer - 1];
     if (pread(*fd, first, sizeof first, 0) == (ssize_t)sizeof first && memcmp(first, pointer, sizeof first) == 0) {
-        status = zero_fail(error, ZERO_ERR_FORMAT,
-                           "'%s' is a git-lfs pointer, not the file: run git lfs pull in its folder", path);
+        status = zero_fail_reason(error, ZERO_ERR_FORMAT, ZERO_REASON_LFS_POINTER, -1,
+                                  "'%s' is a git-lfs pointer, not the file: run git lfs pull in its folder", path);
         goto fail;
     }
     return ZERO_OK;

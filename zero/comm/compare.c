@@ -72,8 +72,8 @@ static __attribute__((noinline)) zero_status_t differ(const zero_call_t *call, i
     memcpy(c->other.note.words, words, sizeof c->other.note.words);
     describe(first, texts[0], sizeof texts[0]);
     describe(second, texts[1], sizeof texts[1]);
-    return zero_fail(
-        error, ZERO_ERR_MISMATCH,
+    return zero_fail_reason(
+        error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, rank,
         "rank %d is in %s, and rank %d in %s%s: make the same calls with the same sizes in the same order on every "
         "rank",
         rank < c->rank ? rank : c->rank, texts[0], rank < c->rank ? c->rank : rank, texts[1],

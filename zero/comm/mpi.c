@@ -19,8 +19,8 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
     zero_status_t status = zero_comm_place(comm, "zero_comm_mpi", error);
     if (status != ZERO_OK)
         return status;
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                     "this build has no MPI: build with MPI, or start ranks of one machine with torchrun");
+    return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_MPI, -1,
+                            "this build has no MPI: build with MPI, or start ranks of one machine with torchrun");
 }
 #else
 #include "zero/comm/mpi_base.h"

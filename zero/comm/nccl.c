@@ -188,10 +188,9 @@ static zero_status_t compare(zero_comm_t *host, const card_t *own, zero_error_t 
     for (int r = 0; r < host->size; r++)
         for (int q = 0; q < r && status == ZERO_OK; q++)
             if (all[q].machine == all[r].machine && all[q].gpu == all[r].gpu)
-                status = zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                                   "ranks %d and %d are on one GPU, which NCCL refuses: give each rank a GPU of "
-                                   "its own, or go by way of host memory (zero_comm_staged)",
-                                   q, r);
+                status = zero_fail_reason(
+                    error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_GPU_SHARED, r,
+                    "ranks %d and %d are on one GPU, which NCCL refuses: give each rank a GPU of its own", q, r);
     free(all);
     return status;
 }

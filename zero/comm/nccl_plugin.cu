@@ -86,10 +86,9 @@ static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *err
     *out = NULL;
     if (!library) {
         const char *why = dlerror();
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "NCCL cannot be opened (%s): install it, name its file in ZERO_NCCL_LIBRARY, or go by way "
-                         "of host memory (zero_comm_staged)",
-                         why ? why : file);
+        return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_NCCL, -1,
+                                "NCCL cannot be opened (%s): install it, or name its file in ZERO_NCCL_LIBRARY",
+                                why ? why : file);
     }
     zero_nccl_t *n = (zero_nccl_t *)calloc(1, sizeof *n);
     if (!n)
@@ -110,13 +109,15 @@ static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *err
     }
     free(n);
     if (*number >= NCCL_LEAST || *number == 0)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "%s is no NCCL that libzero knows: it lacks %s", file,
-                         lacking ? lacking : "its version");
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                     "%s is NCCL %d.%d.%d, and 2.22 is the oldest that will do: install a newer one, name its file in "
-                     "ZERO_NCCL_LIBRARY, or go by way of host memory (zero_comm_staged)",
-                     file, *number / (*number < 10000 ? 1000 : 10000),
-                     *number < 10000 ? *number % 1000 / 100 : *number % 10000 / 100, *number % 100);
+        return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_NCCL, -1,
+                                "%s is no NCCL that libzero knows: it lacks %s", file,
+                                lacking ? lacking : "its version");
+    return zero_fail_reason(
+        error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_NCCL, -1,
+        "%s is NCCL %d.%d.%d, and 2.22 is the oldest that will do: install a newer one, or name its file in "
+        "ZERO_NCCL_LIBRARY",
+        file, *number / (*number < 10000 ? 1000 : 10000),
+        *number < 10000 ? *number % 1000 / 100 : *number % 10000 / 100, *number % 100);
 }
 
 /* NCCL keeps threads of its own, so the library stays open. */
@@ -331,8 +332,8 @@ static zero_status_t nccl_open(zero_nccl_t **nccl, int *number, zero_error_t *er
 {
     *nccl = NULL;
     *number = 0;
-    return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                     "this build has no NCCL: configure --with-nccl, or go by way of host memory (zero_comm_staged)");
+    return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_NCCL, -1,
+                            "this build has no NCCL: configure --with-nccl");
 }
 
 /* Nothing else is called where open fails. */

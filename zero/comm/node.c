@@ -212,20 +212,26 @@ static zero_status_t too_late(const zero_node_t *n, bool consumed, uint32_t step
                               zero_error_t *error)
 {
     char late[300] = "";
+    int first = -1;
     for (int j = 0; j < n->count; j++) {
         counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
         size_t used = strlen(late);
-        if (j != n->index && !reached(atomic_load(&c->value), step))
-            snprintf(late + used, sizeof late - used, "%s%d (pid %d)", used ? ", " : "", n->rank[j], n->shared.pid[j]);
+        if (j == n->index || reached(atomic_load(&c->value), step))
+            continue;
+        if (first < 0)
+            first = n->rank[j];
+        snprintf(late + used, sizeof late - used, "%s%d (pid %d)", used ? ", " : "", n->rank[j], n->shared.pid[j]);
     }
-    return zero_fail(error, ZERO_ERR_TIMEOUT, "rank %d waited %g s in %s; late: rank %s", n->rank[n->index],
-                     n->timeout_s, operation, late[0] ? late : "none any more");
+    return zero_fail_reason(error, ZERO_ERR_TIMEOUT, ZERO_REASON_RANK_LATE, first,
+                            "rank %d waited %g s in %s; late: rank %s", n->rank[n->index], n->timeout_s, operation,
+                            late[0] ? late : "none any more");
 }
 
 static zero_status_t has_left(const zero_node_t *n, int j, const char *operation, zero_error_t *error)
 {
-    return zero_fail(error, ZERO_ERR_PEER, "rank %d (pid %d) has left, but rank %d waits for it in %s", n->rank[j],
-                     n->shared.pid[j], n->rank[n->index], operation);
+    return zero_fail_reason(error, ZERO_ERR_PEER, ZERO_REASON_RANK_LEFT, n->rank[j],
+                            "rank %d (pid %d) has left, but rank %d waits for it in %s", n->rank[j], n->shared.pid[j],
+                            n->rank[n->index], operation);
 }
 
 static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, bool consumed, uint32_t step,

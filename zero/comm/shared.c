@@ -57,22 +57,22 @@ static zero_status_t enough(uint64_t bytes, int count, bool dev_shm, zero_error_
     if (status)
         return status;
     if (!zero_mul_u64(bytes, (uint64_t)count, &wanted) || wanted > there)
-        return zero_fail(
-            error, ZERO_ERR_MEMORY,
+        return zero_fail_reason(
+            error, ZERO_ERR_MEMORY, ZERO_REASON_NO_SHARED_MEMORY, -1,
             "%d ranks of this machine want %llu bytes each of shared memory, but only %llu bytes are available: "
             "choose a smaller ring",
             count, (unsigned long long)bytes, (unsigned long long)there);
     if (!dev_shm)
         return ZERO_OK;
     if (statvfs("/dev/shm", &v) < 0)
-        return zero_fail(
-            error, ZERO_ERR_SYSTEM,
+        return zero_fail_reason(
+            error, ZERO_ERR_SYSTEM, ZERO_REASON_NO_SHARED_MEMORY, -1,
             "/dev/shm: %s, and /proc/PID/fd of the other ranks cannot be opened: mount a tmpfs on /dev/shm",
             strerror(errno));
     there = (uint64_t)v.f_bavail * v.f_frsize;
     if (wanted > there)
-        return zero_fail(
-            error, ZERO_ERR_MEMORY,
+        return zero_fail_reason(
+            error, ZERO_ERR_MEMORY, ZERO_REASON_NO_SHARED_MEMORY, -1,
             "%d ranks of this machine want %llu bytes each in /dev/shm, which has %llu bytes free: enlarge it "
             "(docker run --shm-size) or let the ranks open each other's /proc/PID/fd",
             count, (unsigned long long)bytes, (unsigned long long)there);
@@ -102,8 +102,9 @@ static zero_status_t make_part(zero_shared_t *s, card_t *card, bool dev_shm, zer
     for (int tries = 0; e == EINTR && tries < 100; tries++) /* a signal ends it early */
         e = posix_fallocate(card->fd, 0, (off_t)s->bytes);
     if (e)
-        return zero_fail(error, e == ENOSPC || e == ENOMEM ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM,
-                         "%llu bytes of shared memory: %s", (unsigned long long)s->bytes, strerror(e));
+        return zero_fail_reason(error, e == ENOSPC || e == ENOMEM ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM,
+                                ZERO_REASON_NO_SHARED_MEMORY, -1, "%llu bytes of shared memory: %s",
+                                (unsigned long long)s->bytes, strerror(e));
     void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, card->fd, 0);
     if (p == MAP_FAILED)
         return zero_fail(error, ZERO_ERR_MEMORY, "cannot map %llu bytes of shared memory: %s",

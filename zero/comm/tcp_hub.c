@@ -223,13 +223,17 @@ static void fail_group(zero_tcp_hub_t *h, group_t *g)
     g->there = 0;
 }
 
-/* "rank 3" or "ranks 3, 5": the members that did not give, and have left where left is set. */
-static int name_missing(const zero_tcp_hub_t *h, const group_t *g, bool left, char *text, size_t size)
+/* "rank 3" or "ranks 3, 5": the members that did not give, and have left where left is set. first: of them. */
+static int name_missing(const zero_tcp_hub_t *h, const group_t *g, bool left, char *text, size_t size, int *first)
 {
     int count = 0, n = 0, shown = 0;
     for (int i = 0; i < g->size; i++)
         count += !g->gave[i] && (!left || h->peer[g->member[i]].left);
     n = snprintf(text, size, "rank%s ", count > 1 ? "s" : "");
+    *first = -1;
+    for (int i = g->size - 1; i >= 0; i--)
+        if (!g->gave[i] && (!left || h->peer[g->member[i]].left))
+            *first = g->member[i];
     for (int i = 0; i < g->size && (size_t)n + 24 < size; i++)
         if (!g->gave[i] && (!left || h->peer[g->member[i]].left))
             n += snprintf(text + n, size - (size_t)n, "%s%d", shown++ ? ", " : "", g->member[i]);
@@ -242,13 +246,16 @@ static int name_missing(const zero_tcp_hub_t *h, const group_t *g, bool left, ch
 static void look_at_group(zero_tcp_hub_t *h, group_t *g, double now)
 {
     char names[200];
+    int first;
     if (!g->there)
         return;
-    if (name_missing(h, g, true, names, sizeof names))
-        zero_fail(&g->failed, ZERO_ERR_PEER, "exchange: %s left the communicator, while others waited there", names);
+    if (name_missing(h, g, true, names, sizeof names, &first))
+        zero_fail_reason(&g->failed, ZERO_ERR_PEER, ZERO_REASON_RANK_LEFT, first,
+                         "exchange: %s left the communicator, while others waited there", names);
     else if (now - g->since > g->timeout_s) {
-        name_missing(h, g, false, names, sizeof names);
-        zero_fail(&g->failed, ZERO_ERR_TIMEOUT, "exchange: %s did not come within %g s", names, g->timeout_s);
+        name_missing(h, g, false, names, sizeof names, &first);
+        zero_fail_reason(&g->failed, ZERO_ERR_TIMEOUT, ZERO_REASON_RANK_LATE, first,
+                         "exchange: %s did not come within %g s", names, g->timeout_s);
     } else
         return;
     fail_group(h, g);

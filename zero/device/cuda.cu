@@ -378,19 +378,19 @@ static zero_status_t count(int *count, zero_error_t *error)
     cudaRuntimeGetVersion(&runtime);
     /* CUDA 13.2 is 13020. */
     if (e == cudaErrorInsufficientDriver && driver == 0)
-        return zero_fail(
-            error, ZERO_ERR_UNSUPPORTED,
+        return zero_fail_reason(
+            error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
             "this machine has no CUDA driver: install NVIDIA's driver for CUDA %d.%d or newer, or train on the CPU",
             runtime / 1000, runtime % 1000 / 10);
     if (e == cudaErrorInsufficientDriver)
-        return zero_fail(
-            error, ZERO_ERR_UNSUPPORTED,
+        return zero_fail_reason(
+            error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
             "this machine's driver supports CUDA %d.%d, and this build of libzero needs CUDA %d.%d: install a newer "
             "driver (nvidia-smi shows the one there is), or build libzero with an older toolkit",
             driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     if (e == cudaErrorNoDevice || e == cudaSuccess)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "the CUDA driver shows no GPU on this machine (CUDA_VISIBLE_DEVICES may hide it)");
+        return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_GPU, -1,
+                                "the CUDA driver shows no GPU on this machine (CUDA_VISIBLE_DEVICES may hide it)");
     return zero_fail(error, ZERO_ERR_SYSTEM, "cudaGetDeviceCount: %s (%s)%s", cudaGetErrorString(e),
                      cudaGetErrorName(e), hint(e));
 }

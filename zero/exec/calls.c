@@ -331,8 +331,8 @@ static zero_status_t differ(const zero_exec_t *x, const zero_exec_course_t *c, z
     bool together = same_run(&a->run[a->runs - 1], &b->run[b->runs - 1]) && a->program == b->program &&
                     a->cursor == b->cursor && (!is_training(x, a->program) || a->micro == b->micro);
     if (together && a->digest == b->digest)
-        return zero_fail(
-            error, ZERO_ERR_MISMATCH,
+        return zero_fail_reason(
+            error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->other.rank,
             "rank %d takes step %lld after %lld updates, but rank %d step %lld after %lld: pass the same numbers to "
             "zero_set_step on every rank",
             ranks[0], (long long)a->step, (long long)a->applied, ranks[1], (long long)b->step, (long long)b->applied);
@@ -341,14 +341,16 @@ static zero_status_t differ(const zero_exec_t *x, const zero_exec_course_t *c, z
     if (a->step == b->step)
         add(&t, "in step %lld ", (long long)a->step);
     if (together)
-        return zero_fail(error, ZERO_ERR_MISMATCH,
-                         "%sranks %d and %d have made different calls since the ranks last exchanged data: rank %d ran "
-                         "%s; rank %d ran %s: %s",
-                         t.s, ranks[0], ranks[1], ranks[0], history_of(x, a, from).s, ranks[1],
-                         history_of(x, b, from).s, advice(x, tales, from));
+        return zero_fail_reason(
+            error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->other.rank,
+            "%sranks %d and %d have made different calls since the ranks last exchanged data: rank %d ran "
+            "%s; rank %d ran %s: %s",
+            t.s, ranks[0], ranks[1], ranks[0], history_of(x, a, from).s, ranks[1], history_of(x, b, from).s,
+            advice(x, tales, from));
     if (a->runs - from > 1 || b->runs - from > 1)
         add(&more, " (since the ranks last exchanged data, rank %d ran %.120s; rank %d ran %.120s)", ranks[0],
             history_of(x, a, from).s, ranks[1], history_of(x, b, from).s);
-    return zero_fail(error, ZERO_ERR_MISMATCH, "%srank %d %s; rank %d %s%s: %s", t.s, ranks[0], place_of(x, a).s,
-                     ranks[1], place_of(x, b).s, more.s, advice(x, tales, from));
+    return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->other.rank,
+                            "%srank %d %s; rank %d %s%s: %s", t.s, ranks[0], place_of(x, a).s, ranks[1],
+                            place_of(x, b).s, more.s, advice(x, tales, from));
 }

@@ -180,12 +180,14 @@ static zero_status_t too_much(const zero_exec_t *x, const room_t *rooms, int ran
     if (lack == LIMIT || !r->one_memory)
         snprintf(of, sizeof of, "the %s tier", zero_tier_name((zero_tier_t)tier));
     if (lack == LIMIT)
-        return zero_fail(error, ZERO_ERR_MEMORY, "rank %d needs %s of %s (%s), but its memory limit is %s: %s", rank,
-                         need.s, of, kinds.s, text_of(r->limit).s, change.s);
+        return zero_fail_reason(error, ZERO_ERR_MEMORY, ZERO_REASON_DOES_NOT_FIT, rank,
+                                "rank %d needs %s of %s (%s), but its memory limit is %s: %s", rank, need.s, of,
+                                kinds.s, text_of(r->limit).s, change.s);
     if (r->sharing[tier] > 1)
         snprintf(with.s, sizeof with.s, ", like each of the %d ranks that share it,", r->sharing[tier]);
-    return zero_fail(error, ZERO_ERR_MEMORY, "rank %d%s needs %s of %s (%s), but only %s are available: %s", rank,
-                     with.s, need.s, of, kinds.s, text_of(r->available[tier]).s, change.s);
+    return zero_fail_reason(error, ZERO_ERR_MEMORY, ZERO_REASON_DOES_NOT_FIT, rank,
+                            "rank %d%s needs %s of %s (%s), but only %s are available: %s", rank, with.s, need.s, of,
+                            kinds.s, text_of(r->available[tier]).s, change.s);
 }
 
 zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)

@@ -89,10 +89,11 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     for (int r = 0; r < x->world; r++) {
         const double *row = rows + (size_t)r * (size_t)width;
         if (row[segments] != rows[segments])
-            return zero_fail(error, ZERO_ERR_MISMATCH,
-                             "zero_step gets the learning rate %.17g on rank 0, but %.17g on rank %d: pass the same "
-                             "rate on every rank",
-                             rows[segments], row[segments], r);
+            return zero_fail_reason(
+                error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, r,
+                "zero_step gets the learning rate %.17g on rank 0, but %.17g on rank %d: pass the same "
+                "rate on every rank",
+                rows[segments], row[segments], r);
         signals |= (uint32_t)row[segments + 1];
     }
     zero_norm_t norm = zero_norm_combine(rows, segments, x->world, width, x->options.grad_scale, x->options.clip);
@@ -158,8 +159,9 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
         for (int i = 0; i < spec->state.count; i++)
             args.state[i] = (float *)(void *)o->state[i] + at;
         if (x->options.update(x->options.update_ctx, &args) != 0)
-            return zero_fail(error, ZERO_ERR_SYSTEM, "config.update refused elements %lld to %lld of parameter '%s'",
-                             (long long)args.begin, (long long)(args.begin + args.count), args.name);
+            return zero_fail_reason(error, ZERO_ERR_SYSTEM, ZERO_REASON_CALLBACK_FAILED, -1,
+                                    "config.update refused elements %lld to %lld of parameter '%s'",
+                                    (long long)args.begin, (long long)(args.begin + args.count), args.name);
     }
     if (o->param != (char *)o->master)
         flat->cast(o->param, o->segment->dtype, o->master, ZERO_FP32, o->span.count, threads, native);
