@@ -179,6 +179,9 @@ static void creation(void)
     REFUSED(zero_create(&e, &config, error), "config.comm is NULL");
     zero_destroy(NULL);
     ck_assert_str_eq(zero_last_error(NULL), "the engine is NULL");
+    ck_assert_int_eq(zero_last_failure(NULL, &why), ZERO_ERR_ARG);
+    ck_assert_int_eq(why.rank, -1);
+    ck_assert_int_eq(zero_last_failure(NULL, NULL), ZERO_ERR_ARG);
 }
 
 /* Functions that return something else than a status. */
@@ -330,7 +333,7 @@ static const struct group {
      "zero_device_cpu zero_device_cuda zero_cuda_devices zero_device_name zero_device_label zero_device_destroy"},
     {tensors,
      "zero_tensors_open zero_tensors_count zero_tensors_at zero_tensors_find zero_tensors_read zero_tensors_close"},
-    {creation, "zero_create zero_destroy zero_last_error"},
+    {creation, "zero_create zero_destroy zero_last_error zero_last_failure"},
     {answers, "zero_param_count zero_param_name zero_param_elements zero_param_data zero_param_grad zero_reserved "
               "zero_stream zero_plan_hash zero_signal zero_abort"},
     {declarations, "zero_unit_add zero_param_add zero_pass_add zero_use_add zero_reserve zero_param_find"},

@@ -51,6 +51,24 @@ START_TEST(fail_may_quote_its_own_sentence)
 }
 END_TEST
 
+START_TEST(fail_keeps_what_caused_it)
+{
+    zero_error_t below, error;
+    ck_assert_int_eq(
+        zero_fail_reason(&below, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, 3, "rank %d (pid %d) ended", 3, 71),
+        ZERO_ERR_PEER);
+    ck_assert_int_eq(below.status, ZERO_ERR_PEER);
+    ck_assert_int_eq(zero_fail_copy(&error, ZERO_ERR_PEER, &below), ZERO_ERR_PEER);
+    ck_assert_mem_eq(&error, &below, offsetof(zero_error_t, text) + strlen(below.text) + 1);
+    ck_assert_int_eq(zero_fail_from(&error, ZERO_ERR_IO, &error, "step %d: %s", 7, error.text), ZERO_ERR_IO);
+    ck_assert_int_eq(error.status, ZERO_ERR_IO);
+    ck_assert_int_eq(error.reason, ZERO_REASON_RANK_ENDED);
+    ck_assert_int_eq(error.rank, 3);
+    ck_assert_str_eq(error.text, "step 7: rank 3 (pid 71) ended");
+    ck_assert_int_eq(zero_fail_from(NULL, ZERO_ERR_IO, &below, "nobody listens"), ZERO_ERR_IO);
+}
+END_TEST
+
 START_TEST(fail_cuts_what_is_too_long)
 {
     struct {
@@ -305,6 +323,7 @@ int main(void)
     TCase *tc = tcase_create("sentences");
     tcase_add_test(tc, fail_sets_status_and_sentence);
     tcase_add_test(tc, fail_may_quote_its_own_sentence);
+    tcase_add_test(tc, fail_keeps_what_caused_it);
     tcase_add_test(tc, fail_cuts_what_is_too_long);
     tcase_add_test(tc, log_formats_or_is_silent);
     tcase_add_test(tc, version_is_the_package);
