@@ -58,7 +58,7 @@ START_TEST(fail_keeps_what_caused_it)
         zero_fail_reason(&below, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, 3, "rank %d (pid %d) ended", 3, 71),
         ZERO_ERR_PEER);
     ck_assert_int_eq(below.status, ZERO_ERR_PEER);
-    ck_assert_int_eq(zero_fail_copy(&error, ZERO_ERR_PEER, &below), ZERO_ERR_PEER);
+    ck_assert_int_eq(zero_pass(&error, ZERO_ERR_PEER, &below), ZERO_ERR_PEER);
     ck_assert_mem_eq(&error, &below, offsetof(zero_error_t, text) + strlen(below.text) + 1);
     ck_assert_int_eq(zero_fail_from(&error, ZERO_ERR_IO, &error, "step %d: %s", 7, error.text), ZERO_ERR_IO);
     ck_assert_int_eq(error.status, ZERO_ERR_IO);
