@@ -75,6 +75,26 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
     return zero_build_check_groups(spec, error);
 }
 
+/* The elements of its shape. */
+static zero_status_t check_shape(const zero_spec_param_t *p, zero_error_t *error)
+{
+    int64_t count = 1;
+    bool empty = false, overflow = false;
+    for (int32_t d = 0; d < p->ndim; d++) {
+        if (p->shape[d] < 0)
+            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has size %lld in dimension %d; it is at least 0",
+                             p->name, (long long)p->shape[d], d);
+        empty |= p->shape[d] == 0;
+        overflow |= !overflow && p->shape[d] != 0 && !zero_mul_i64(count, p->shape[d], &count);
+    }
+    if (overflow && !empty)
+        return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has more than 2^63 elements", p->name);
+    if (p->count != (empty ? 0 : count))
+        return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' says %lld elements; its shape has %lld", p->name,
+                         (long long)p->count, (long long)(empty ? 0 : count));
+    return ZERO_OK;
+}
+
 static zero_status_t check_params(zero_builder_t *b)
 {
     const zero_spec_t *spec = b->spec;
@@ -94,20 +114,9 @@ static zero_status_t check_params(zero_builder_t *b)
         if (p->ndim < 0 || p->ndim > ZERO_MAX_DIMS)
             return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions; it has 0 to %d", p->name, p->ndim,
                              ZERO_MAX_DIMS);
-        int64_t count = 1;
-        bool empty = false, overflow = false;
-        for (int32_t d = 0; d < p->ndim; d++) {
-            if (p->shape[d] < 0)
-                return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has size %lld in dimension %d; it is at least 0",
-                                 p->name, (long long)p->shape[d], d);
-            empty |= p->shape[d] == 0;
-            overflow |= !overflow && p->shape[d] != 0 && !zero_mul_i64(count, p->shape[d], &count);
-        }
-        if (overflow && !empty)
-            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has more than 2^63 elements", p->name);
-        if (p->count != (empty ? 0 : count))
-            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' says %lld elements; its shape has %lld", p->name,
-                             (long long)p->count, (long long)(empty ? 0 : count));
+        zero_status_t status = check_shape(p, error);
+        if (status != ZERO_OK)
+            return status;
         if (!(p->decay_scale >= 0 && p->decay_scale < 1e30) || !(p->lr_scale >= 0 && p->lr_scale < 1e30))
             return zero_fail(error, ZERO_ERR_ARG,
                              "parameter '%s' has decay scale %g and rate scale %g; both are finite and at least 0",
