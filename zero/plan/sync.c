@@ -386,33 +386,47 @@ static void put_sync(zero_op_t *out, int32_t *n, zero_op_kind_t kind, const zero
                               .program = of->program};
 }
 
-static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, pool_t *pool)
-{
-    zero_program_t *p = &y->b->plan->programs[program];
-    const waits_t *waits = &y->waits[program];
-    int32_t n = 0, next_wait = 0, keys = y->group_count * STREAMS, tails = 0;
-    int32_t *until = NULL, *event = NULL, *first_key = NULL; /* by operation, the starts of streams first */
-    zero_op_t *out = NULL;
-    zero_status_t status;
+/* By operation, behind the starts of streams: the operation before which its event is last waited for, or -1; its
+ * event; the first of the lasting events that it records, or -1. */
+typedef struct records {
+    int32_t *until, *event, *first_key;
+} records_t;
 
-    size_t rows = (size_t)p->op_count + STREAMS;
-    if ((status = zero_build_alloc(y->b, &until, rows, sizeof *until)) != ZERO_OK ||
-        (status = zero_build_alloc(y->b, &event, rows, sizeof *event)) != ZERO_OK ||
-        (status = zero_build_alloc(y->b, &first_key, rows, sizeof *first_key)) != ZERO_OK)
-        goto done;
+/* What each operation of a program records. Returns how many lasting events. */
+static int32_t find_records(sync_t *y, const zero_program_t *p, const waits_t *waits, records_t *r)
+{
+    int32_t tails = 0;
     find_last(y, p);
-    for (int32_t i = 0; i < (int32_t)rows; i++)
-        until[i] = first_key[i] = -1;
-    for (int32_t key = keys - 1; key >= 0; key--)
+    for (int32_t i = 0; i < p->op_count + STREAMS; i++)
+        r->until[i] = r->first_key[i] = -1;
+    for (int32_t key = y->group_count * STREAMS - 1; key >= 0; key--)
         if (y->lasting[key] >= 0 && y->last[key] > 0) {
             int32_t row = y->last[key] - 1 + STREAMS;
-            y->next[key] = first_key[row];
-            first_key[row] = key;
+            y->next[key] = r->first_key[row];
+            r->first_key[row] = key;
             tails++;
         }
     for (int32_t w = 0; w < waits->count; w++)
         if (waits->list[w].kind != WAIT_LASTING)
-            until[waits->list[w].ref + (waits->list[w].kind == WAIT_OP ? STREAMS : 0)] = waits->list[w].before;
+            r->until[waits->list[w].ref + (waits->list[w].kind == WAIT_OP ? STREAMS : 0)] = waits->list[w].before;
+    return tails;
+}
+
+static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, pool_t *pool)
+{
+    zero_program_t *p = &y->b->plan->programs[program];
+    const waits_t *waits = &y->waits[program];
+    int32_t n = 0, next_wait = 0;
+    records_t r = {NULL};
+    zero_op_t *out = NULL;
+    zero_status_t status;
+
+    size_t rows = (size_t)p->op_count + STREAMS;
+    if ((status = zero_build_alloc(y->b, &r.until, rows, sizeof *r.until)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &r.event, rows, sizeof *r.event)) != ZERO_OK ||
+        (status = zero_build_alloc(y->b, &r.first_key, rows, sizeof *r.first_key)) != ZERO_OK)
+        goto done;
+    int32_t tails = find_records(y, p, waits, &r);
     if ((status = zero_build_alloc(y->b, &out, (size_t)p->op_count + 2 * (size_t)waits->count + (size_t)tails,
                                    sizeof *out)) != ZERO_OK)
         goto done;
@@ -424,30 +438,30 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
         zero_op_t op = p->ops[i];
         bool starts = i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); /* the host's wait comes before all else */
         for (int t = 0; t < STREAMS && starts; t++) {
-            if (until[t] < 0)
+            if (r.until[t] < 0)
                 continue;
-            if ((status = take_event(y, pool, 0, until[t], &event[t])) != ZERO_OK)
+            if ((status = take_event(y, pool, 0, r.until[t], &r.event[t])) != ZERO_OK)
                 goto done;
-            event[t] += lasting_count;
-            put_sync(out, &n, ZERO_OP_RECORD, &none, t, event[t]);
+            r.event[t] += lasting_count;
+            put_sync(out, &n, ZERO_OP_RECORD, &none, t, r.event[t]);
         }
         for (; next_wait < waits->count && waits->list[next_wait].before == i; next_wait++) {
             const wait_t *w = &waits->list[next_wait];
             int32_t e =
-                w->kind == WAIT_LASTING ? y->lasting[w->ref] : event[w->ref + (w->kind == WAIT_OP ? STREAMS : 0)];
+                w->kind == WAIT_LASTING ? y->lasting[w->ref] : r.event[w->ref + (w->kind == WAIT_OP ? STREAMS : 0)];
             put_sync(out, &n, ZERO_OP_WAIT, &op, op.stream, e);
         }
         if (op.kind == ZERO_OP_HOST_WAIT)
             op.event = y->lasting[group_of(y, resource_of(y, y->b->plan->scalars)) * STREAMS + ZERO_STREAM_REDUCE];
         out[n++] = op;
         int32_t row = i + STREAMS;
-        for (int32_t key = first_key[row]; key >= 0; key = y->next[key])
-            put_sync(out, &n, ZERO_OP_RECORD, &op, op.stream, event[row] = y->lasting[key]);
-        if (until[row] >= 0 && first_key[row] < 0) {
-            if ((status = take_event(y, pool, i, until[row], &event[row])) != ZERO_OK)
+        for (int32_t key = r.first_key[row]; key >= 0; key = y->next[key])
+            put_sync(out, &n, ZERO_OP_RECORD, &op, op.stream, r.event[row] = y->lasting[key]);
+        if (r.until[row] >= 0 && r.first_key[row] < 0) {
+            if ((status = take_event(y, pool, i, r.until[row], &r.event[row])) != ZERO_OK)
                 goto done;
-            event[row] += lasting_count;
-            put_sync(out, &n, ZERO_OP_RECORD, &op, op.stream, event[row]);
+            r.event[row] += lasting_count;
+            put_sync(out, &n, ZERO_OP_RECORD, &op, op.stream, r.event[row]);
         }
     }
     free(p->ops);
@@ -455,9 +469,9 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
     p->op_count = n;
     out = NULL;
 done:
-    free(until);
-    free(event);
-    free(first_key);
+    free(r.until);
+    free(r.event);
+    free(r.first_key);
     free(out);
     return status;
 }
