@@ -122,6 +122,13 @@ static zero_status_t check_parts(const zero_checker_t *c)
                                    (long long)updated);
         next += s->trainable ? s->part_count : 0;
     }
+    return ZERO_OK;
+}
+
+/* What parts, pieces and buffers have of their segment is there. */
+static zero_status_t check_bounds(const zero_checker_t *c)
+{
+    const zero_plan_t *plan = c->plan;
     for (int32_t p = plan->part_count; p < plan->part_count + plan->piece_count; p++) {
         const zero_part_t *piece = &plan->parts[p];
         bool known = piece->segment >= 0 && piece->segment < plan->segment_count;
@@ -148,7 +155,12 @@ static zero_status_t check_parts(const zero_checker_t *c)
     return ZERO_OK;
 }
 
-static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *op)
+static bool is_collective(const zero_op_t *op)
+{
+    return op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
+}
+
+static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
     if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->unit < -1 ||
@@ -159,10 +171,63 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         return zero_check_fail(c, "a number of it is out of range");
     if (op->program != (int32_t)(c->program - plan->programs))
         return zero_check_fail(c, "it says that it is in program %d", op->program);
-    bool collective = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
-    if (op->group != 0 && (!collective || op->group >= plan->spec->group_count))
+    if (op->group != 0 && (!is_collective(op) || op->group >= plan->spec->group_count))
         return zero_check_fail(c, "it is of group %d: there are %d, and only collectives are of others than the first",
                                op->group, plan->spec->group_count);
+    return ZERO_OK;
+}
+
+/* A collective has all slices of its segment, and a communicator. */
+static zero_status_t check_collective(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_segment_t *s = &c->plan->segments[op->segment];
+    int ranks = c->plan->spec->groups[op->group].size;
+    if (s->slice * ranks != s->elements)
+        return zero_check_fail(c, "its group of %d ranks does not have all slices of the segment", ranks);
+    return op->stream == ZERO_STREAM_GATHER || op->stream == ZERO_STREAM_REDUCE
+               ? ZERO_OK
+               : zero_check_fail(c, "it communicates on a stream without a communicator");
+}
+
+/* Operands are of the operation's segment and part, in memory that its stream works on; it counts their elements. */
+static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    const int32_t buffers[] = {op->src, op->dst};
+    const bool wanted[] = {op->kind != ZERO_OP_FILL, op->kind != ZERO_OP_NORM}, own[] = {op->src_own, op->dst_own};
+    const zero_part_t *part = op->part >= 0 ? &plan->parts[op->part] : NULL;
+    zero_tier_t memory = op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
+    bool computes = is_collective(op) || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
+                    op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM;
+    int64_t count = 0;
+    if (part != NULL ? part->segment != op->segment : op->kind == ZERO_OP_UPDATE)
+        return zero_check_fail(c, "it is of no part of its segment");
+    for (int i = 0; i < 2; i++) {
+        if (!wanted[i])
+            continue;
+        const zero_buffer_t *x = buffers[i] >= 0 ? &plan->buffers[buffers[i]] : NULL;
+        if (op->segment < 0 || x == NULL || x->segment != op->segment || (x->part >= 0 && x->part != op->part))
+            return zero_check_fail(c, "an operand is missing or of another segment or part");
+        if (own[i] && part != NULL && !part->own && zero_plan_is_shared(&plan->segments[op->segment]))
+            return zero_check_fail(c, "it takes the own slice of a part that is counted from the segment");
+        if (computes && x->tier != memory)
+            return zero_check_fail(c, "it works on the %s tier from the other memory's stream",
+                                   zero_tier_name(x->tier));
+        count = zero_check_span(c, buffers[i], own[i], op->part).count;
+    }
+    if (op->kind == ZERO_OP_GATHER)
+        count = plan->segments[op->segment].slice;
+    return op->count == count ? ZERO_OK
+                              : zero_check_fail(c, "it counts %lld elements; its operand has %lld",
+                                                (long long)op->count, (long long)count);
+}
+
+static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    zero_status_t status = check_op_ranges(c, op);
+    if (status != ZERO_OK)
+        return status;
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_RECORD:
     case ZERO_OP_WAIT:
@@ -179,46 +244,16 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
     default:
         break;
     }
-    bool has_src = op->kind != ZERO_OP_FILL, has_dst = op->kind != ZERO_OP_NORM;
-    const int32_t buffers[] = {op->src, op->dst};
-    const bool wanted[] = {has_src, has_dst}, own[] = {op->src_own, op->dst_own};
-    int64_t count = 0;
-    if (op->part >= 0 ? plan->parts[op->part].segment != op->segment : op->kind == ZERO_OP_UPDATE)
-        return zero_check_fail(c, "it is of no part of its segment");
-    for (int i = 0; i < 2; i++) {
-        if (!wanted[i])
-            continue;
-        if (op->segment < 0 || buffers[i] < 0 || plan->buffers[buffers[i]].segment != op->segment ||
-            (plan->buffers[buffers[i]].part >= 0 && plan->buffers[buffers[i]].part != op->part))
-            return zero_check_fail(c, "an operand is missing or of another segment or part");
-        const zero_part_t *part = op->part >= 0 ? &plan->parts[op->part] : NULL;
-        if (own[i] && part != NULL && !part->own && zero_plan_is_shared(&plan->segments[op->segment]))
-            return zero_check_fail(c, "it takes the own slice of a part that is counted from the segment");
-        count = zero_check_span(c, buffers[i], own[i], op->part).count;
-    }
-    if (op->kind == ZERO_OP_GATHER)
-        count = plan->segments[op->segment].slice;
-    if (op->count != count)
-        return zero_check_fail(c, "it counts %lld elements; its operand has %lld", (long long)op->count,
-                               (long long)count);
-    if (collective &&
-        plan->segments[op->segment].slice * plan->spec->groups[op->group].size != plan->segments[op->segment].elements)
-        return zero_check_fail(c, "its group of %d ranks does not have all slices of the segment",
-                               plan->spec->groups[op->group].size);
-    if (collective && op->stream != ZERO_STREAM_GATHER && op->stream != ZERO_STREAM_REDUCE)
-        return zero_check_fail(c, "it communicates on a stream without a communicator");
-    bool computes = collective || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
-                    op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM;
-    for (int i = 0; i < 2 && computes; i++)
-        if (wanted[i] &&
-            plan->buffers[buffers[i]].tier != (op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE))
-            return zero_check_fail(c, "it works on the %s tier from the other memory's stream",
-                                   zero_tier_name(plan->buffers[buffers[i]].tier));
+    if ((status = check_operands(c, op)) != ZERO_OK ||
+        (is_collective(op) && (status = check_collective(c, op)) != ZERO_OK))
+        return status;
     bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
-    moves = moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier;
-    if (collective)
-        count = plan->segments[op->segment].elements - count; /* all slices but the own one */
-    uint64_t bytes = collective || moves ? zero_format_bytes(&plan->buffers[op->src].format, count) : 0;
+    int64_t count = 0;
+    if (is_collective(op)) /* of the others, all slices but the own one */
+        count = plan->segments[op->segment].elements - op->count;
+    else if (moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier)
+        count = op->count;
+    uint64_t bytes = count > 0 ? zero_format_bytes(&plan->buffers[op->src].format, count) : 0;
     if (op->bytes != bytes)
         return zero_check_fail(c, "it says that it moves %llu bytes instead of %llu", (unsigned long long)op->bytes,
                                (unsigned long long)bytes);
@@ -293,7 +328,7 @@ static zero_status_t check_numbers(zero_checker_t *c)
     if (plan->spec->groups[0].size != plan->spec->world)
         return zero_check_fail(c, "the ranks of the first group, which exchange norms, are not the world");
     if ((status = check_segments(c)) != ZERO_OK || (status = check_parts(c)) != ZERO_OK ||
-        (status = check_layout(c)) != ZERO_OK)
+        (status = check_bounds(c)) != ZERO_OK || (status = check_layout(c)) != ZERO_OK)
         return status;
     for (int32_t i = 0; i < plan->program_count; i++) {
         c->program = &plan->programs[i];
