@@ -99,6 +99,9 @@ static inline int64_t zero_check_slice(const zero_checker_t *c, int32_t segment)
 /* What zero_plan_span says, worked out anew. */
 zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, bool own, int32_t part);
 
+/* Every number in the plan is in its range; buffers lie apart. Everything behind relies on it. */
+zero_status_t zero_check_numbers(zero_checker_t *c);
+
 /* Cells of all operands of this rank, all holding nothing but parameters, master weights and moments. */
 zero_status_t zero_check_cells_create(zero_checker_t *c);
 void zero_check_cells_destroy(zero_checker_t *c);

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* check_numbers.c - that every number in a plan is in its range, and that buffers lie apart. */
+#include "zero/plan/check.h"
+
+#include <stdlib.h>
+
+/* ---- numbers ---------------------------------------------------------------------------------------------------- */
+
+static zero_status_t check_segments(const zero_checker_t *c)
+{
+    const zero_plan_t *plan = c->plan;
+    for (int32_t i = 0; i < plan->segment_count; i++) {
+        const zero_segment_t *s = &plan->segments[i];
+        if (s->unit < 0 || s->unit >= plan->spec->unit_count || (i > 0 && s->unit < plan->segments[i - 1].unit))
+            return zero_check_fail(c, "segment %d is of unit %d, out of order or of none", i, s->unit);
+        if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 || s->slice * plan->spec->world != s->elements)
+            return zero_check_fail(c, "segment %d has %lld elements in slices of %lld", i, (long long)s->elements,
+                                   (long long)s->slice);
+        for (int r = 0; r < ZERO_SEGMENT_ROLES; r++) {
+            int32_t b = s->buffer[r];
+            if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i))
+                return zero_check_fail(c, "segment %d has buffer %d as its %s", i, b,
+                                       zero_role_name((zero_role_t)r, 0));
+        }
+        bool lacks = s->buffer[ZERO_ROLE_PARAM] < 0;
+        lacks = lacks || (s->trainable && (s->buffer[ZERO_ROLE_FINAL] < 0 || s->buffer[ZERO_ROLE_GRAD] < 0));
+        if (lacks)
+            return zero_check_fail(c, "segment %d lacks a buffer that it needs", i);
+    }
+    for (int32_t i = 0; i < plan->spec->param_count; i++) {
+        const zero_spec_param_t *p = &plan->spec->params[i];
+        const zero_placed_t *at = &plan->placed[i];
+        if (p->count == 0
+                ? at->segment != -1
+                : at->segment < 0 || at->segment >= plan->segment_count ||
+                      plan->segments[at->segment].unit != p->unit || plan->segments[at->segment].dtype != p->dtype ||
+                      at->offset < 0 || at->offset % ZERO_ALIGN_ELEMENTS != 0 ||
+                      p->count > plan->segments[at->segment].elements - at->offset)
+            return zero_check_fail(c, "parameter '%s' lies outside of its unit's segments", p->name);
+    }
+    return ZERO_OK;
+}
+
+/* A buffer of a part: the part's own, or the segment's where it may be shared. */
+static zero_status_t check_part_buffer(const zero_checker_t *c, int32_t part, int32_t buffer, zero_role_t role,
+                                       int state, bool needed)
+{
+    const zero_plan_t *plan = c->plan;
+    int32_t segment = plan->parts[part].segment;
+    const zero_buffer_t *x = buffer >= 0 && buffer < plan->buffer_count ? &plan->buffers[buffer] : NULL;
+    if (x == NULL ? buffer == -1 && !needed
+                  : x->segment == segment && (x->part == part || (role == ZERO_ROLE_MASTER && x->part < 0)))
+        return ZERO_OK;
+    return zero_check_fail(c, "part %d of segment %d has buffer %d as its %s",
+                           part - plan->segments[segment].first_part, segment, buffer, zero_role_name(role, state));
+}
+
+static zero_status_t check_part_buffers(const zero_checker_t *c, int32_t index)
+{
+    const zero_part_t *part = &c->plan->parts[index];
+    bool staged = part->tier == ZERO_TIER_NVME;
+    zero_status_t status = check_part_buffer(c, index, part->master, ZERO_ROLE_MASTER, 0, true);
+    if (status == ZERO_OK)
+        status = check_part_buffer(c, index, part->staged[0], ZERO_ROLE_STAGED_MASTER, 0, staged);
+    for (int i = 0; i < ZERO_MAX_STATES && status == ZERO_OK; i++) {
+        bool kept = i < c->plan->spec->state.count;
+        status = check_part_buffer(c, index, part->state[i], ZERO_ROLE_STATE, i, kept);
+        if (status == ZERO_OK)
+            status = check_part_buffer(c, index, part->staged[1 + i], ZERO_ROLE_STAGED_STATE, i, kept && staged);
+    }
+    if (status == ZERO_OK)
+        status = check_part_buffer(c, index, part->grad, ZERO_ROLE_UPDATE_GRAD, 0, false);
+    return status == ZERO_OK ? check_part_buffer(c, index, part->param, ZERO_ROLE_UPDATE_PARAM, 0, false) : status;
+}
+
+/* The parts of a segment cover what a rank updates of it, one after the other, and have the buffers of their state. */
+static zero_status_t check_parts(const zero_checker_t *c)
+{
+    const zero_plan_t *plan = c->plan;
+    int32_t next = 0;
+    zero_status_t status;
+    for (int32_t i = 0; i < plan->segment_count; i++) {
+        const zero_segment_t *s = &plan->segments[i];
+        int64_t end = 0, updated = plan->spec->optimizer.sharding == ZERO_FULL ? s->elements : s->slice;
+        if (s->trainable && s->first_part != next)
+            return zero_check_fail(c, "the parts of segment %d are out of order", i);
+        for (int32_t p = next; s->trainable && p < next + s->part_count && p < plan->part_count; p++) {
+            const zero_part_t *part = &plan->parts[p];
+            if (part->segment != i || part->begin != end || part->end <= part->begin ||
+                part->begin % ZERO_NORM_BLOCK != 0 || (part->own && updated != s->slice) ||
+                (!part->own && updated != s->elements))
+                return zero_check_fail(c, "part %d of segment %d begins at %lld, where %lld is next", p - next, i,
+                                       (long long)part->begin, (long long)end);
+            end = part->end;
+            if ((status = check_part_buffers(c, p)) != ZERO_OK)
+                return status;
+        }
+        if (s->trainable && end != updated)
+            return zero_check_fail(c, "the parts of segment %d end at %lld of %lld elements", i, (long long)end,
+                                   (long long)updated);
+        next += s->trainable ? s->part_count : 0;
+    }
+    return ZERO_OK;
+}
+
+/* What parts, pieces and buffers have of their segment is there. */
+static zero_status_t check_bounds(const zero_checker_t *c)
+{
+    const zero_plan_t *plan = c->plan;
+    for (int32_t p = plan->part_count; p < plan->part_count + plan->piece_count; p++) {
+        const zero_part_t *piece = &plan->parts[p];
+        bool known = piece->segment >= 0 && piece->segment < plan->segment_count;
+        const zero_segment_t *s = known ? &plan->segments[piece->segment] : NULL;
+        if (!known || piece->begin < 0 || piece->end <= piece->begin ||
+            piece->end > (piece->own ? s->slice : s->elements))
+            return zero_check_fail(c, "piece %d is of elements that its segment has not", p - plan->part_count);
+    }
+    for (int32_t i = 0; i < plan->buffer_count; i++) {
+        const zero_buffer_t *x = &plan->buffers[i];
+        const zero_segment_t *s =
+            x->segment >= 0 && x->segment < plan->segment_count ? &plan->segments[x->segment] : NULL;
+        if (s != NULL &&
+            (x->begin < 0 || x->elements < 0 || x->elements > (x->own ? s->slice : s->elements) - x->begin))
+            return zero_check_fail(c, "buffer %d has elements that its segment has not", i);
+        if (x->part < -1 || x->part >= plan->part_count + plan->piece_count)
+            return zero_check_fail(c, "buffer %d is of part %d, out of range", i, x->part);
+        const zero_part_t *part = x->part >= 0 ? &plan->parts[x->part] : NULL;
+        if (part != NULL && (part->segment != x->segment || x->own != part->own || x->begin != part->begin ||
+                             x->elements != part->end - part->begin))
+            return zero_check_fail(c, "buffer %d is of part %d, but of another segment or of other elements", i,
+                                   x->part);
+    }
+    return ZERO_OK;
+}
+
+static bool is_collective(const zero_op_t *op)
+{
+    return op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
+}
+
+static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->unit < -1 ||
+        op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 ||
+        op->part >= plan->part_count + plan->piece_count ||
+        (op->kind == ZERO_OP_UPDATE && op->part >= plan->part_count) || op->src < -1 || op->src >= plan->buffer_count ||
+        op->dst < -1 || op->dst >= plan->buffer_count)
+        return zero_check_fail(c, "a number of it is out of range");
+    if (op->program != (int32_t)(c->program - plan->programs))
+        return zero_check_fail(c, "it says that it is in program %d", op->program);
+    if (op->group != 0 && (!is_collective(op) || op->group >= plan->spec->group_count))
+        return zero_check_fail(c, "it is of group %d: there are %d, and only collectives are of others than the first",
+                               op->group, plan->spec->group_count);
+    return ZERO_OK;
+}
+
+/* A collective has all slices of its segment, and a communicator. */
+static zero_status_t check_collective(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_segment_t *s = &c->plan->segments[op->segment];
+    int ranks = c->plan->spec->groups[op->group].size;
+    if (s->slice * ranks != s->elements)
+        return zero_check_fail(c, "its group of %d ranks does not have all slices of the segment", ranks);
+    return op->stream == ZERO_STREAM_GATHER || op->stream == ZERO_STREAM_REDUCE
+               ? ZERO_OK
+               : zero_check_fail(c, "it communicates on a stream without a communicator");
+}
+
+/* Operands are of the operation's segment and part, in memory that its stream works on; it counts their elements. */
+static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    const int32_t buffers[] = {op->src, op->dst};
+    const bool wanted[] = {op->kind != ZERO_OP_FILL, op->kind != ZERO_OP_NORM}, own[] = {op->src_own, op->dst_own};
+    const zero_part_t *part = op->part >= 0 ? &plan->parts[op->part] : NULL;
+    zero_tier_t memory = op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
+    bool computes = is_collective(op) || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
+                    op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM;
+    int64_t count = 0;
+    if (part != NULL ? part->segment != op->segment : op->kind == ZERO_OP_UPDATE)
+        return zero_check_fail(c, "it is of no part of its segment");
+    for (int i = 0; i < 2; i++) {
+        if (!wanted[i])
+            continue;
+        const zero_buffer_t *x = buffers[i] >= 0 ? &plan->buffers[buffers[i]] : NULL;
+        if (op->segment < 0 || x == NULL || x->segment != op->segment || (x->part >= 0 && x->part != op->part))
+            return zero_check_fail(c, "an operand is missing or of another segment or part");
+        if (own[i] && part != NULL && !part->own && zero_plan_is_shared(&plan->segments[op->segment]))
+            return zero_check_fail(c, "it takes the own slice of a part that is counted from the segment");
+        if (computes && x->tier != memory)
+            return zero_check_fail(c, "it works on the %s tier from the other memory's stream",
+                                   zero_tier_name(x->tier));
+        count = zero_check_span(c, buffers[i], own[i], op->part).count;
+    }
+    if (op->kind == ZERO_OP_GATHER)
+        count = plan->segments[op->segment].slice;
+    return op->count == count ? ZERO_OK
+                              : zero_check_fail(c, "it counts %lld elements; its operand has %lld",
+                                                (long long)op->count, (long long)count);
+}
+
+static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    zero_status_t status = check_op_ranges(c, op);
+    if (status != ZERO_OK)
+        return status;
+    switch ((zero_op_kind_t)op->kind) {
+    case ZERO_OP_RECORD:
+    case ZERO_OP_WAIT:
+    case ZERO_OP_HOST_WAIT:
+        return op->event >= 0 && op->event < plan->event_count
+                   ? ZERO_OK
+                   : zero_check_fail(c, "event %d is out of range", op->event);
+    case ZERO_OP_USE:
+    case ZERO_OP_RELEASE:
+        return op->unit >= 0 ? ZERO_OK : zero_check_fail(c, "it names no unit");
+    case ZERO_OP_EXCHANGE:
+        return op->stream == ZERO_STREAM_REDUCE ? ZERO_OK
+                                                : zero_check_fail(c, "it exchanges on another stream than reductions");
+    default:
+        break;
+    }
+    if ((status = check_operands(c, op)) != ZERO_OK ||
+        (is_collective(op) && (status = check_collective(c, op)) != ZERO_OK))
+        return status;
+    bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
+    int64_t count = 0;
+    if (is_collective(op)) /* of the others, all slices but the own one */
+        count = plan->segments[op->segment].elements - op->count;
+    else if (moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier)
+        count = op->count;
+    uint64_t bytes = count > 0 ? zero_format_bytes(&plan->buffers[op->src].format, count) : 0;
+    if (op->bytes != bytes)
+        return zero_check_fail(c, "it says that it moves %llu bytes instead of %llu", (unsigned long long)op->bytes,
+                               (unsigned long long)bytes);
+    return ZERO_OK;
+}
+
+/* ---- layout ----------------------------------------------------------------------------------------------------- */
+
+static int by_offset(const void *pa, const void *pb)
+{
+    const zero_buffer_t *const *a = pa, *const *b = pb;
+    if ((*a)->tier != (*b)->tier)
+        return (*a)->tier < (*b)->tier ? -1 : 1;
+    if ((*a)->offset != (*b)->offset)
+        return (*a)->offset < (*b)->offset ? -1 : 1;
+    return *a < *b ? -1 : *a > *b;
+}
+
+/* Buffers lie in their kind's range, aligned, and overlap only in one slot. */
+static zero_status_t check_layout(const zero_checker_t *c)
+{
+    const zero_plan_t *plan = c->plan;
+    const zero_buffer_t **sorted = malloc(((size_t)plan->buffer_count + 1) * sizeof *sorted);
+    int32_t n = 0;
+    zero_status_t status = ZERO_OK;
+
+    if (sorted == NULL)
+        return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %d buffers", plan->buffer_count);
+    for (int32_t i = 0; i < plan->buffer_count && status == ZERO_OK; i++) {
+        const zero_buffer_t *x = &plan->buffers[i];
+        uint64_t begin = plan->kind_offset[x->tier][x->kind], end = begin + plan->kind_bytes[x->tier][x->kind];
+        if (x->offset % ZERO_ALIGN_BYTES != 0 || x->offset < begin || x->offset > end || x->bytes > end - x->offset ||
+            end > plan->arena_bytes[x->tier] || x->format.block < 1 || ZERO_ALIGN_ELEMENTS % x->format.block != 0 ||
+            x->format.block_bytes < 1 || x->bytes != zero_format_bytes(&x->format, x->elements) ||
+            (zero_format_is_coded(&x->format) && x->part < 0))
+            status =
+                zero_check_fail(c, "buffer %d lies outside of its kind's range, unaligned, or has a wrong size", i);
+        if (x->bytes > 0)
+            sorted[n++] = x;
+    }
+    if (n > 0)
+        qsort(sorted, (size_t)n, sizeof *sorted, by_offset);
+    uint64_t end = 0;
+    for (int32_t i = 0; i < n && status == ZERO_OK; i++) {
+        if (i > 0 && sorted[i]->tier != sorted[i - 1]->tier)
+            end = 0;
+        if (i > 0 && sorted[i]->offset < end && (sorted[i]->slot < 0 || sorted[i]->slot != sorted[i - 1]->slot))
+            status = zero_check_fail(c, "buffers %d and %d overlap", (int)(sorted[i - 1] - plan->buffers),
+                                     (int)(sorted[i] - plan->buffers));
+        if (sorted[i]->offset + sorted[i]->bytes > end)
+            end = sorted[i]->offset + sorted[i]->bytes;
+    }
+    free(sorted);
+    return status;
+}
+
+zero_status_t zero_check_numbers(zero_checker_t *c)
+{
+    const zero_plan_t *plan = c->plan;
+    zero_status_t status;
+
+    const int32_t others[] = {plan->norms, plan->exchange, plan->scalars, plan->scratch, plan->host_scratch};
+    for (int i = 0; i < 5; i++)
+        if (others[i] < (i == 4 ? -1 : 0) || others[i] >= plan->buffer_count ||
+            (others[i] >= 0 && plan->buffers[others[i]].segment >= 0))
+            return zero_check_fail(c, "it lacks a staging buffer");
+    if (plan->buffers[plan->norms].bytes < (uint64_t)plan->segment_count * sizeof(double) ||
+        plan->buffers[plan->scalars].bytes < ZERO_SCALARS_BYTES ||
+        plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) <
+            (uint64_t)plan->spec->world)
+        return zero_check_fail(c, "a staging buffer is too small");
+    if (plan->spec->groups[0].size != plan->spec->world)
+        return zero_check_fail(c, "the ranks of the first group, which exchange norms, are not the world");
+    if ((status = check_segments(c)) != ZERO_OK || (status = check_parts(c)) != ZERO_OK ||
+        (status = check_bounds(c)) != ZERO_OK || (status = check_layout(c)) != ZERO_OK)
+        return status;
+    for (int32_t i = 0; i < plan->program_count; i++) {
+        c->program = &plan->programs[i];
+        for (c->op = 0; c->op < c->program->op_count; c->op++)
+            if ((status = check_op_numbers(c, &c->program->ops[c->op])) != ZERO_OK)
+                return status;
+    }
+    c->program = NULL;
+    return ZERO_OK;
+}
