@@ -1,0 +1,47 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# docs/log.md has every member that a log has, in the section of its event, and no other.
+. "${srcdir:-.}/tests/train_running.sh"
+small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
+
+# Logs with every event, tier and outcome.
+# shellcheck disable=SC2086 # several arguments, here and below
+run 0 $small --ranks 2 --steps 2 --offload all --eval-every 1 --eval-batches 1 --log done.log
+# shellcheck disable=SC2086
+run 0 $small --ranks 2 --steps 1 --compare-stages --log compare.log
+# shellcheck disable=SC2086
+run 1 $small --ranks 1 --steps 9 --schedule constant --warmup 0 --lr 1e15 --clip 0 --max-skipped 1 --log failed.log
+# shellcheck disable=SC2086
+begin $long --ranks 2
+kill -TERM $parent
+ended 143 "a run that was asked to stop"
+mv fault.log signal.log
+
+# "event member" of each member of each line; those of options are the options' names. Members of memory count as the
+# event "memory".
+cat done.log compare.log failed.log signal.log | sed 's/"options":{[^}]*}/"options":0/' | awk '
+    {
+        match($0, /"event":"[a-z]*"/); event = substr($0, RSTART + 9, RLENGTH - 10)
+        depth = 0; line = $0
+        while (match(line, /"([^"\\]|\\.)*"|[{}]/)) {
+            token = substr(line, RSTART, RLENGTH); line = substr(line, RSTART + RLENGTH)
+            if (token == "{") depth++
+            else if (token == "}") depth--
+            else if (line ~ /^:/) { gsub(/"/, "", token); print (depth > 1 ? "memory" : event), token }
+        }
+    }' | LC_ALL=C sort -u >found
+# The same of the tables: the first cell of a row may have several names.
+awk '
+/^## / { section = tolower($2); sub(/:$/, "", section) }
+/^\| `/ {
+    split($0, cell, "|"); n = split(cell[2], name, "`")
+    for (i = 2; i <= n; i += 2) print section, name[i]
+}' "$srcdir/docs/log.md" | LC_ALL=C sort -u >documented
+
+# Every event has the member event, which the document has once. A tier on a drive needs one, which is not everywhere.
+{ cat documented; sed 's/ .*//' found | grep -v '^memory$' | LC_ALL=C sort -u | sed 's/$/ event/'; } |
+    LC_ALL=C sort -u >wanted
+{ cat found; echo "memory nvme"; } | LC_ALL=C sort -u >has
+diff wanted has >differ || fail "docs/log.md (<) and logs (>) differ: $(grep '^[<>]' differ | tr '\n' ';')"
+[ "$(wc -l <found)" -gt 50 ] || fail "only $(wc -l <found) members were found: $(tr '\n' ';' <found)"
+finish
