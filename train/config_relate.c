@@ -89,10 +89,32 @@ static zero_status_t offload_device(config_t *c, const char *section, config_row
     return *device >= 0 ? ZERO_OK : config_bad(c, *row, error, "but must be one of: none, cpu, nvme");
 }
 
+/* The folder on a drive, and the share of the optimizer state, where something is offloaded that they are for. */
+static zero_status_t relate_drive_and_ratio(config_t *c, zero_error_t *error)
+{
+    const bool offloaded = c->o->offload == OFFLOAD_OPTIMIZER || c->o->offload == OFFLOAD_ALL;
+    config_row_t *row;
+    for (int i = 0; i < 2; i++) {
+        row = config_row(c, i == 0 ? OFFLOAD_OPTIMIZER_ ".nvme_path" : OFFLOAD_PARAM_ ".nvme_path");
+        if (row != NULL && offloaded && c->o->offload_tier == OFFLOAD_TO_NVME)
+            TRY(config_assign(c, row, "nvme-path", string(row), error));
+        else if (row != NULL)
+            config_say(row, "no effect: nothing goes to a drive");
+    }
+    if ((row = config_row(c, OFFLOAD_OPTIMIZER_ ".ratio")) != NULL) {
+        char text[32];
+        options_real(number(row), text, sizeof text);
+        config_say(row, "no effect: optimizer state stays on the device");
+        if (offloaded)
+            TRY(config_assign(c, row, "offload-ratio", text, error));
+    }
+    return ZERO_OK;
+}
+
 static zero_status_t relate_offload(config_t *c, zero_error_t *error)
 {
     static const char *const choices[2][2] = {{"none", "params"}, {"optimizer", "all"}};
-    config_row_t *state, *params, *row;
+    config_row_t *state, *params;
     int s, p;
     TRY(offload_device(c, OFFLOAD_OPTIMIZER_, &state, &s, error));
     TRY(offload_device(c, OFFLOAD_PARAM_, &params, &p, error));
@@ -112,29 +134,14 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
         TRY(config_assign(c, params, "offload", choice, error));
 
     /* what else there is, where the command line left room for it */
-    bool offloaded = c->o->offload == OFFLOAD_OPTIMIZER || c->o->offload == OFFLOAD_ALL;
-    if (s == DEVICE_NVME_ && offloaded) {
+    if (s == DEVICE_NVME_ && (c->o->offload == OFFLOAD_OPTIMIZER || c->o->offload == OFFLOAD_ALL)) {
         TRY(config_assign(c, state, "offload-tier", "nvme", error));
         if (!placed)
             config_say(state, "--offload %s --offload-tier nvme", choice);
         if (!placed && p == DEVICE_NVME_)
             config_say(params, "--offload %s --offload-tier nvme", choice);
     }
-    for (int i = 0; i < 2; i++) {
-        row = config_row(c, i == 0 ? OFFLOAD_OPTIMIZER_ ".nvme_path" : OFFLOAD_PARAM_ ".nvme_path");
-        if (row != NULL && offloaded && c->o->offload_tier == OFFLOAD_TO_NVME)
-            TRY(config_assign(c, row, "nvme-path", string(row), error));
-        else if (row != NULL)
-            config_say(row, "no effect: nothing goes to a drive");
-    }
-    if ((row = config_row(c, OFFLOAD_OPTIMIZER_ ".ratio")) != NULL) {
-        char text[32];
-        options_real(number(row), text, sizeof text);
-        config_say(row, "no effect: optimizer state stays on the device");
-        if (offloaded)
-            TRY(config_assign(c, row, "offload-ratio", text, error));
-    }
-    return ZERO_OK;
+    return relate_drive_and_ratio(c, error);
 }
 
 /* ---- optimizer, schedule ---------------------------------------------------------------------------------------- */
@@ -289,13 +296,34 @@ static zero_status_t relate_end(config_t *c, zero_error_t *error)
     return ZERO_OK;
 }
 
+/* The rate: the scheduler's, where it has one. */
+static zero_status_t relate_rate(config_t *c, int kind, bool chosen, zero_error_t *error)
+{
+    config_row_t *lr = config_row(c, OPTIMIZER_ "lr"), *most = config_row(c, SCHEDULER_ "warmup_max_lr");
+    char text[32];
+    if (most == NULL && kind == WARMUP_DECAY && !chosen && config_row_any(c, SCHEDULER_ "warmup_max_lr") == NULL) {
+        if (!config_given(c, "lr"))
+            c->o->lr = decay_max_lr;
+        if (lr != NULL)
+            config_say(lr, "not used: WarmupDecayLR rises to its warmup_max_lr, which is %g where a file has none",
+                       decay_max_lr);
+        return ZERO_OK;
+    }
+    config_row_t *row = most != NULL ? most : lr;
+    if (row == NULL)
+        return ZERO_OK;
+    options_real(number(row), text, sizeof text);
+    TRY(config_assign(c, row, "lr", text, error));
+    if (row == most && lr != NULL)
+        config_say(lr, "no effect: warmup_max_lr is the rate");
+    return ZERO_OK;
+}
+
 static zero_status_t relate_schedule(config_t *c, zero_error_t *error)
 {
-    config_row_t *type = config_row(c, "scheduler.type"), *lr = config_row(c, OPTIMIZER_ "lr"),
-                 *most = config_row(c, SCHEDULER_ "warmup_max_lr");
+    config_row_t *type = config_row(c, "scheduler.type");
     const bool chosen = config_given(c, "schedule");
     int kind = NONE;
-    char text[32];
     for (int i = 0; type != NULL && i < KINDS; i++)
         if (strcmp(kinds[i].type, string(type)) == 0)
             kind = i;
@@ -311,24 +339,7 @@ static zero_status_t relate_schedule(config_t *c, zero_error_t *error)
         TRY(relate_rise(c, kind, type, error));
     if (kind == WARMUP_COSINE && !chosen)
         TRY(relate_end(c, error));
-
-    /* the rate: the scheduler's, where it has one */
-    if (most != NULL) {
-        options_real(number(most), text, sizeof text);
-        TRY(config_assign(c, most, "lr", text, error));
-        if (lr != NULL)
-            config_say(lr, "no effect: warmup_max_lr is the rate");
-    } else if (kind == WARMUP_DECAY && !chosen && config_row_any(c, SCHEDULER_ "warmup_max_lr") == NULL) {
-        if (!config_given(c, "lr"))
-            c->o->lr = decay_max_lr;
-        if (lr != NULL)
-            config_say(lr, "not used: WarmupDecayLR rises to its warmup_max_lr, which is %g where a file has none",
-                       decay_max_lr);
-    } else if (lr != NULL) {
-        options_real(number(lr), text, sizeof text);
-        TRY(config_assign(c, lr, "lr", text, error));
-    }
-    return ZERO_OK;
+    return relate_rate(c, kind, chosen, error);
 }
 
 /* ---- batches ---------------------------------------------------------------------------------------------------- */
