@@ -174,15 +174,19 @@ static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
  * --sample 0, which asks for nothing. */
 static zero_status_t check_compared(const options_t *o, zero_error_t *error)
 {
-    const char *name = o->eval_data != NULL     ? "eval-data"
-                       : o->eval_every >= 0     ? "eval-every"
-                       : o->eval_batches >= 0   ? "eval-batches"
-                       : o->sample > 0          ? "sample"
-                       : o->prompt != NULL      ? "prompt"
-                       : !isnan(o->temperature) ? "temperature"
-                       : o->top_k >= 0          ? "top-k"
-                       : !isnan(o->top_p)       ? "top-p"
-                                                : NULL;
+    const struct {
+        const char *name;
+        bool asks;
+    } idle[] = {
+        {"eval-data", o->eval_data != NULL},
+        {"eval-every", o->eval_every >= 0},
+        {"eval-batches", o->eval_batches >= 0},
+        {"sample", o->sample > 0},
+        {"prompt", o->prompt != NULL},
+        {"temperature", !isnan(o->temperature)},
+        {"top-k", o->top_k >= 0},
+        {"top-p", !isnan(o->top_p)},
+    };
     if (!o->compare_stages)
         return ZERO_OK;
     if (o->plan || o->explain)
@@ -190,11 +194,13 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
                          "--compare-stages runs all stages, but --%s runs nothing, and looks at the one of --stage: "
                          "leave one of the two out",
                          o->plan ? "plan" : "explain");
-    if (name == NULL)
-        return ZERO_OK;
-    return zero_fail(
-        error, ZERO_ERR_ARG,
-        "--%s does nothing with --compare-stages, which neither evaluates nor samples: leave one of the two out", name);
+    for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++)
+        if (idle[i].asks)
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "--%s does nothing with --compare-stages, which neither evaluates nor samples: leave one "
+                             "of the two out",
+                             idle[i].name);
+    return ZERO_OK;
 }
 
 /* ---- data and samples ------------------------------------------------------------------------------------------- */
@@ -314,59 +320,69 @@ void job_close(job_t *job)
 
 enum { TEXT = 256, EXTRA = 3 };
 
+static void describe_option(const job_t *job, int index, char text[TEXT], const char **name)
+{
+    option_view_t view;
+    options_view(&job->o, index, &view);
+    *name = view.name;
+    /* a model's folders may lie elsewhere on another machine: their contents count */
+    if (view.shared && strcmp(view.name, "model") != 0)
+        option_view_print(&view, text, TEXT);
+    if (strcmp(view.name, "schedule") == 0 && job->schedule.rise != RISE_OWN)
+        snprintf(text + strlen(text), TEXT - strlen(text), " after a %s rise from %.17g",
+                 job->schedule.rise == RISE_LOG ? "logarithmic" : "linear", job->schedule.from);
+}
+
+/* Of some numbers in the middle of each tensor. */
+static zero_status_t hash_folder(const char *folder, uint64_t *hash, zero_error_t *error)
+{
+    zero_tensors_t *tensors = NULL;
+    float first[64];
+    zero_status_t status = zero_tensors_open(&tensors, folder, error);
+    for (int i = 0; status == ZERO_OK && i < zero_tensors_count(tensors); i++) {
+        zero_tensor_info_t info = {.size = sizeof info};
+        status = zero_tensors_at(tensors, i, &info);
+        bool number =
+            strcmp(info.dtype, "F32") == 0 || strcmp(info.dtype, "BF16") == 0 || strcmp(info.dtype, "F16") == 0;
+        if (status != ZERO_OK || info.count == 0 || !number)
+            continue;
+        int64_t n = info.count < 64 ? info.count : 64, last = info.count - n;
+        status = zero_tensors_read(tensors, i, info.count / 2 < last ? info.count / 2 : last, n, first, error);
+        *hash = XXH64(first, (size_t)n * sizeof *first, *hash);
+    }
+    zero_tensors_close(tensors);
+    return status;
+}
+
+static zero_status_t describe_model(const job_t *job, char text[TEXT], zero_error_t *error)
+{
+    const zero_model_config_t *m = &job->model;
+    uint64_t hash = 0;
+    zero_status_t status = job->folder ? hash_folder(job->o.model, &hash, error) : ZERO_OK;
+    const char *what = job->folder ? "a folder" : job->shape ? "a configuration" : job->o.model;
+    snprintf(text, TEXT,
+             "%s (%s of %lld layers, %lld heads, width %lld, vocabulary %lld, %lld positions; contents %016llx)", what,
+             m->family, (long long)m->layers, (long long)m->heads, (long long)m->width, (long long)m->vocab,
+             (long long)m->positions, (unsigned long long)hash);
+    return status;
+}
+
 /* What ranks compare: each shared option, then the model's shape and contents, the data, the evaluation data. */
 static zero_status_t describe(job_t *job, int index, char text[TEXT], const char **name, zero_error_t *error)
 {
-    uint64_t hash = 0;
-    zero_status_t status = ZERO_OK;
+    static const char *const extra[EXTRA] = {"model", "data", "eval-data"};
     memset(text, 0, TEXT);
     if (index < options_count()) {
-        option_view_t view;
-        options_view(&job->o, index, &view);
-        *name = view.name;
-        if (view.shared &&
-            strcmp(view.name, "model") != 0) /* folders may lie elsewhere on another machine: their contents count */
-            option_view_print(&view, text, TEXT);
-        if (strcmp(view.name, "schedule") == 0 && job->schedule.rise != RISE_OWN)
-            snprintf(text + strlen(text), TEXT - strlen(text), " after a %s rise from %.17g",
-                     job->schedule.rise == RISE_LOG ? "logarithmic" : "linear", job->schedule.from);
+        describe_option(job, index, text, name);
         return ZERO_OK;
     }
     index -= options_count();
-    *name = index == 0 ? "model" : index == 1 ? "data" : "eval-data";
-    if (index == 0) {
-        const zero_model_config_t *m = &job->model;
-        hash = 0;
-        if (job->folder) {
-            zero_tensors_t *tensors = NULL;
-            float first[64];
-            status = zero_tensors_open(&tensors, job->o.model, error);
-            for (int i = 0; status == ZERO_OK && i < zero_tensors_count(tensors); i++) {
-                zero_tensor_info_t info = {.size = sizeof info};
-                status = zero_tensors_at(tensors, i, &info);
-                bool number =
-                    strcmp(info.dtype, "F32") == 0 || strcmp(info.dtype, "BF16") == 0 || strcmp(info.dtype, "F16") == 0;
-                if (status != ZERO_OK || info.count == 0 || !number)
-                    continue;
-                int64_t n = info.count < 64 ? info.count : 64;
-                status = zero_tensors_read(
-                    tensors, i, info.count / 2 < info.count - n ? info.count / 2 : info.count - n, n, first, error);
-                hash = XXH64(first, (size_t)n * sizeof *first, hash);
-            }
-            zero_tensors_close(tensors);
-        }
-        snprintf(text, TEXT,
-                 "%s (%s of %lld layers, %lld heads, width %lld, vocabulary %lld, %lld positions; contents %016llx)",
-                 job->folder  ? "a folder"
-                 : job->shape ? "a configuration"
-                              : job->o.model,
-                 m->family, (long long)m->layers, (long long)m->heads, (long long)m->width, (long long)m->vocab,
-                 (long long)m->positions, (unsigned long long)hash);
-        return status;
-    }
+    *name = extra[index];
+    if (index == 0)
+        return describe_model(job, text, error);
     data_t *data = index == 1 ? job->data : job->eval_data;
-    if (data != NULL)
-        status = data_fingerprint(data, &hash, error);
+    uint64_t hash = 0;
+    zero_status_t status = data != NULL ? data_fingerprint(data, &hash, error) : ZERO_OK;
     snprintf(text, TEXT, data != NULL ? "%lld tokens, contents %016llx" : "none",
              data != NULL ? (long long)data_tokens(data) : 0, (unsigned long long)hash);
     return status;
