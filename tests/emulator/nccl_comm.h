@@ -45,7 +45,7 @@ struct process {
     std::set<ncclComm *> comms;
     std::atomic<int> collectives{0}, registered{0}, elsewhere{0}, aborted{0}, destroyed{0};
     std::atomic<int> most_ctas{0}; /* what a communicator's config allows, the largest of all */
-    char last_error[200] = "";
+    std::atomic<const char *> last_error{""};
 };
 
 process *the_process();
@@ -54,7 +54,7 @@ process *the_process();
 void nap();
 /* The value of fault `name`, or -1 where it was not asked for; second: of the number behind a colon. */
 int fault(const char *name, int *second = nullptr);
-/* Makes what ncclGetLastError tells; returns r. */
+/* Makes what, which lasts, ncclGetLastError's words; returns r. */
 ncclResult_t say(ncclResult_t r, const char *what);
 
 /* A call on a communicator, which is alone there. */
