@@ -432,12 +432,15 @@ bool zero_nccl_await(zero_nccl_watch_t *w, bool (*so)(const void *what), const v
     return true;
 }
 
-/* Ends the thread, and frees what it used, or leaves it all where the thread is stuck. */
+/* Ends the thread and frees what it used. If it is stuck, or NCCL may still write there, the memory stays. Then too the
+ * thread gets a moment to end: its owner destroys the host communicator next, at which it looks. */
 static void end_thread(zero_nccl_watch_t *w, bool stuck)
 {
-    struct timespec end = after(CLOCK_REALTIME, ZERO_NCCL_BEYOND);
-    if (stuck || pthread_timedjoin_np(w->thread, NULL, &end) != 0) {
+    struct timespec end = after(CLOCK_REALTIME, stuck ? 1 : ZERO_NCCL_BEYOND);
+    bool ended = pthread_timedjoin_np(w->thread, NULL, &end) == 0;
+    if (!ended)
         pthread_detach(w->thread);
+    if (stuck || !ended) {
         zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING,
                  "NCCL does not return from a call: a thread and its memory stay behind");
         return;
