@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* backend.h - inside kernels/nn: what nn.c hands to a backend. nn.c checks arguments, keeps one plan per shape (made in
- * dry mode, found later) and provides the workspace; a backend makes plans and computes. */
+/* backend.h - inside kernels/nn: the interface between nn.c and a backend. nn.c checks arguments, keeps one plan per
+ * shape (created in dry mode, looked up later) and provides the workspace. A backend creates plans and computes. */
 #ifndef ZERO_NN_BACKEND_H
 #define ZERO_NN_BACKEND_H
 
@@ -24,12 +24,13 @@ typedef enum zero_nn_op {
     ZERO_NN_OP_COUNT
 } zero_nn_op_t;
 
-/* Flags of a GEMM's shape; its zero_nn_epilogue_t is above them. */
+/* Flags of a GEMM's shape. The bits above them hold its zero_nn_epilogue_t. */
 enum { ZERO_NN_TRANS_A = 1, ZERO_NN_TRANS_B = 2, ZERO_NN_ACCUMULATE = 4, ZERO_NN_WIDE = 8, ZERO_NN_EPILOGUE_SHIFT = 4 };
 
 #define ZERO_NN_DIMS 8
 
-/* What a plan depends on, and so what names it: never an address, nor whether an optional buffer is there. */
+/* The key of a plan: everything that it depends on. It contains no address, and does not record whether an optional
+ * buffer is present. */
 typedef struct zero_nn_shape {
     int32_t op, dtype;
     int64_t d[ZERO_NN_DIMS];
@@ -38,8 +39,8 @@ typedef struct zero_nn_shape {
 typedef struct zero_nn_plan {
     zero_nn_shape_t shape;
     uint64_t workspace; /* bytes of zero_nn.workspace that the call may use */
-    void *data;         /* the backend's own: primitives; freed by its unplan */
-    bool refused;       /* zero_nn_refuse */
+    void *data;         /* owned by the backend: primitives; its unplan frees them */
+    bool refused;       /* set by zero_nn_refuse */
 } zero_nn_plan_t;
 
 typedef struct zero_nn_embedding {
@@ -57,22 +58,22 @@ typedef struct zero_nn_norm {
     double eps;
     zero_dtype_t dtype;
     const void *x, *w, *b; /* (rows, C), (C), (C) */
-    const void *residual;  /* (rows, C) or NULL: total (rows, C) = x + residual, and y is total's norm */
+    const void *residual;  /* (rows, C) or NULL: total (rows, C) = x + residual, and y is the norm of total */
     void *total;
     void *y;            /* forward: (rows, C) */
-    float *mean, *rstd; /* (rows); the backward reads them */
+    float *mean, *rstd; /* (rows); the backward pass reads them */
     const void *dy, *dresidual;
     void *dx, *dw, *db;
-    void *dbias, *dbias_residual; /* (C) or NULL: sums of dx; of dresidual */
+    void *dbias, *dbias_residual; /* (C) or NULL: column sums of dx; of dresidual */
 } zero_nn_norm_t;
 
 typedef struct zero_nn_attention_grad {
     const void *dout;
     void *dq, *dk, *dv;
-    void *dbias; /* NULL; or (zero_nn_attention_width) and dq, dk, dv are one matrix */
+    void *dbias; /* NULL; or (zero_nn_attention_width), if dq, dk and dv are one matrix */
 } zero_nn_attention_grad_t;
 
-/* Elements of a row of q, k and v together. */
+/* Elements of a row that holds q, k and v. */
 static inline int64_t zero_nn_attention_width(int64_t H, int64_t KV, int64_t D)
 {
     return (H + 2 * KV) * D;
@@ -87,28 +88,30 @@ typedef struct zero_nn_entropy {
     const int32_t *targets; /* (rows), all in range */
 } zero_nn_entropy_t;
 
-/* A backend. Arguments are checked: sizes are positive (k of a GEMM may be 0), leading dimensions filled in, indices in
- * range. nn->plan is the call's; its workspace bytes are at nn->workspace, aligned to ZERO_NN_ALIGN. */
+/* A backend. Its arguments are already checked: sizes are positive (k of a GEMM may be 0), leading dimensions are
+ * filled in, and indices are in range. nn->plan is the plan of the call. Its workspace bytes are at nn->workspace,
+ * aligned to ZERO_NN_ALIGN. */
 typedef struct zero_nn_ops {
     const char *name;
-    /* Whether gemm has epilogues. Where it has not that of a shape, plan gives ZERO_ERR_UNSUPPORTED, and nn.c makes the
-     * two calls. */
+    /* Whether gemm has epilogues. If it lacks the epilogue of a shape, plan returns ZERO_ERR_UNSUPPORTED, and nn.c
+     * makes the two calls. */
     bool epilogues;
     /* Whether layernorm_forward adds a residual. */
     bool add_norm;
-    /* Not 0: a product of a long size that is not a multiple of 16 bytes comes in two, the first of a multiple of this
-     * (zero_nn_gemm_t says when). */
+    /* If not 0: nn.c splits a product with a large size that is not a multiple of 16 bytes in two. The first part is a
+     * multiple of this number (see zero_nn_gemm_t). */
     int64_t even;
     zero_nn_sizes_t sizes;
-    /* Fills plan->workspace and plan->data for plan->shape. The only place where a backend allocates. */
+    /* Fills plan->workspace and plan->data for plan->shape. A backend allocates only here. */
     zero_status_t (*plan)(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error);
     void (*unplan)(zero_nn_plan_t *plan); /* may be NULL */
-    /* zero_nn_set_choices, zero_nn_choices; both NULL where products have none. */
+    /* For zero_nn_set_choices and zero_nn_choices; both NULL if the backend's products have no choices. */
     zero_status_t (*set_choices)(zero_nn_t *nn, const char *text, bool measure, zero_error_t *error);
     char *(*choices)(const zero_nn_t *nn);
-    /* What computes a plan of a product or of attention: "cuBLASLt", "our own kernels". NULL: our own kernels do. */
+    /* The name of the implementation of a product's or attention's plan: "cuBLASLt", "our own kernels". NULL: always
+     * our own kernels. */
     const char *(*maker)(const zero_nn_plan_t *plan);
-    zero_status_t (*open)(zero_nn_t *nn, zero_error_t *error); /* may be NULL, as close */
+    zero_status_t (*open)(zero_nn_t *nn, zero_error_t *error); /* may be NULL, like close */
     void (*close)(zero_nn_t *nn);
     void (*gemm)(zero_nn_t *nn, const zero_nn_gemm_t *g);
     void (*bias_backward)(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype);
@@ -124,29 +127,29 @@ typedef struct zero_nn_ops {
     void (*attention_forward)(zero_nn_t *nn, const zero_nn_attention_t *a);
     void (*attention_backward)(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g);
     void (*cross_entropy)(zero_nn_t *nn, const zero_nn_entropy_t *e);
-    void (*set_stream)(zero_nn_t *nn); /* tells libraries of nn->stream; may be NULL */
+    void (*set_stream)(zero_nn_t *nn); /* passes nn->stream to libraries; may be NULL */
     void (*copy)(zero_nn_t *nn, void *dst, const void *src,
-                 uint64_t bytes); /* no plan; bytes > 0. NULL: memcpy will do */
+                 uint64_t bytes); /* without a plan; bytes > 0. NULL: memcpy suffices */
     void (*repeat)(zero_nn_t *nn, int slot, void (*calls)(void *ctx),
-                   void *ctx); /* dry too. NULL: the calls are made each time */
+                   void *ctx); /* in dry mode too. NULL: make the calls each time */
 } zero_nn_ops_t;
 
 struct zero_nn {
     const zero_nn_ops_t *ops;
-    void *state; /* the backend's */
+    void *state; /* owned by the backend */
     void *stream;
     int threads;
     bool dry;
-    bool graphs;     /* whether ops->repeat is used */
-    char label[64];  /* what zero_nn_backend says; open may add to the table's name */
+    bool graphs;     /* whether to use ops->repeat */
+    char label[64];  /* the result of zero_nn_backend; open may append to the table's name */
     zero_log_fn log; /* NULL: none */
     void *log_ctx;
-    zero_error_t error;    /* the first since zero_nn_status */
-    zero_nn_plan_t *plans; /* in order of their making */
-    int32_t *table;        /* open addressing: index into plans, or -1; capacity is a power of two */
+    zero_error_t error;    /* the first since zero_nn_status was last called */
+    zero_nn_plan_t *plans; /* in order of creation */
+    int32_t *table;        /* open addressing: index into plans, or -1; the capacity is a power of two */
     uint32_t count, capacity;
-    const zero_nn_plan_t *plan; /* of the call that computes now */
-    uint64_t need;              /* the most bytes that a plan wants */
+    const zero_nn_plan_t *plan; /* of the current call */
+    uint64_t need;              /* the largest workspace of a plan, in bytes */
     unsigned char *workspace;
     uint64_t workspace_bytes;
 };
@@ -154,22 +157,22 @@ struct zero_nn {
 /* Keeps the first error of a context. */
 void zero_nn_fail(zero_nn_t *nn, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
 
-/* Called by gemm, which has queued nothing: this product and its epilogue are two calls from here on, the present one
- * included. */
+/* gemm calls it before it has enqueued anything. From then on, this product and its epilogue are two calls, including
+ * the current one. */
 static inline void zero_nn_refuse(zero_nn_t *nn)
 {
     nn->plans[nn->plan - nn->plans].refused = true;
 }
 
-/* A sentence for the log, as a warning. */
+/* Writes a sentence to the log as a warning. */
 void zero_nn_warn(zero_nn_t *nn, const char *format, ...) ZERO_PRINTF(2, 3);
 
-/* "layernorm_forward"; "gemm (512, 768, 2304, ...) in fp32" (text, which is returned). */
+/* "layernorm_forward"; "gemm (512, 768, 2304, ...) in fp32" (written to text, which is returned). */
 const char *zero_nn_op_name(int32_t op);
 const char *zero_nn_shape_text(const zero_nn_shape_t *shape, char *text, size_t size);
 
-/* Rows [0, rows) ordered by token, equal tokens by row: order (rows) int32, scratch (rows) int32. A stable radix sort.
- * Both backends add an embedding's gradient in this order, so that a row of dwte is read and rounded once. */
+/* Orders rows [0, rows) by token, and equal tokens by row, with a stable radix sort: order (rows) int32, scratch (rows)
+ * int32. Both backends add an embedding's gradient in this order, so a row of dwte is read and rounded once. */
 void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows);
 
 /* Element i of a buffer of fp32 or bf16. */
@@ -185,8 +188,8 @@ static inline void zero_nn_store(void *p, int64_t i, zero_dtype_t dtype, float v
         ((uint16_t *)p)[i] = zero_fp32_to_bf16(value);
 }
 
-/* Sizes of a head on a processor: enough for full speed of products, little beside a large model's state and for
- * kernels that keep sums of a whole product aside; rows of fp32 logits start at a cache line. */
+/* Sizes of a head on CPU. They give products full speed and are small compared to the state of a large model and to
+ * kernels that keep sums of a whole product aside. Rows of fp32 logits start at a cache line. */
 #define ZERO_NN_CPU_SIZES                                                                                 \
     {                                                                                                     \
         .logits_bytes = 64u << 20, .weights_bytes = 16u << 20, .least_rows = 64, .rows = 1, .columns = 16 \

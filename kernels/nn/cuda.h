@@ -7,7 +7,7 @@
 #include "kernels/nn/backend.h"
 #include "zero/base/plugin.h"
 
-/* Raise the revision with every change to this table, to zero_nn_ops_t, or to what it is called with. */
+/* Raise the revision with every change to this table, to zero_nn_ops_t, or to the arguments of its functions. */
 #define ZERO_CUDA_NN_VERSION ZERO_PLUGIN_VERSION(7)
 
 typedef struct zero_cuda_nn {

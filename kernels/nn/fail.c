@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fail.c - the errors of a context, and its log. The plugin with CUDA has a copy of its own. */
+/* fail.c - the errors and the log of a context. The CUDA plugin has its own copy. */
 #include "kernels/nn/backend.h"
 
 #include <stdio.h>

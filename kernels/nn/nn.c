@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nn.c - contexts, plans by shape, checks of arguments, dispatch to a backend. */
+/* nn.c - contexts, plans by shape, argument checks, dispatch to a backend. */
 #include "kernels/nn/cuda.h"
 
 #include <stdio.h>
@@ -128,7 +128,7 @@ void zero_nn_set_workspace(zero_nn_t *nn, void *workspace, uint64_t bytes)
 
 /* ---- plans ------------------------------------------------------------------------------------------------------ */
 
-/* Slot of the shape's plan in the table, or of the free place where it belongs. */
+/* The slot of the shape's plan in the table, or the free slot where it belongs. */
 static uint32_t table_slot(const zero_nn_t *nn, const zero_nn_shape_t *shape)
 {
     uint64_t h = zero_splitmix64(((uint64_t)shape->op << 32) | (uint32_t)shape->dtype);
@@ -140,7 +140,7 @@ static uint32_t table_slot(const zero_nn_t *nn, const zero_nn_shape_t *shape)
     return slot;
 }
 
-/* Room for one more plan at a load of at most one half. */
+/* Makes room for one more plan. The table is at most half full. */
 static bool table_grow(zero_nn_t *nn)
 {
     if (2 * (nn->count + 1) <= nn->capacity)
@@ -161,7 +161,7 @@ static bool table_grow(zero_nn_t *nn)
     return true;
 }
 
-/* optional: a shape that the backend does not support is no error, and has no plan. */
+/* optional: an unsupported shape is no error and gets no plan. */
 static void plan_make(zero_nn_t *nn, const zero_nn_shape_t *shape, bool optional)
 {
     char text[256];
@@ -187,7 +187,8 @@ static void plan_make(zero_nn_t *nn, const zero_nn_shape_t *shape, bool optional
         nn->need = plan.workspace;
 }
 
-/* The shape's plan when the call is to compute; NULL in dry mode (the plan is made) and after an error. */
+/* Returns the shape's plan if the call should compute. Returns NULL in dry mode (after creating the plan) and after an
+ * error. */
 static const zero_nn_plan_t *plan_begin(zero_nn_t *nn, const zero_nn_shape_t *shape)
 {
     if (nn->dry) {
@@ -213,14 +214,15 @@ static const zero_nn_plan_t *plan_begin(zero_nn_t *nn, const zero_nn_shape_t *sh
     return plan;
 }
 
-/* ---- what computes ---------------------------------------------------------------------------------------------- */
+/* ---- description of the implementations ------------------------------------------------------------------------- */
 
 static const char *maker_of(const zero_nn_t *nn, const zero_nn_plan_t *plan)
 {
     return nn->ops->maker == NULL ? "our own kernels" : nn->ops->maker(plan);
 }
 
-/* Adds "cuBLASLt", or "cuBLASLt, our own kernels (2 of 14 shapes)", for the plans of op; false where there are none. */
+/* Appends "cuBLASLt", or "cuBLASLt, our own kernels (2 of 14 shapes)", for the plans of op. Returns false if it has no
+ * plans. */
 static bool add_makers(const zero_nn_t *nn, zero_nn_op_t op, char *text, size_t size)
 {
     const char *first = NULL, *other = NULL;
@@ -295,7 +297,7 @@ static zero_nn_shape_t shape_of(zero_nn_op_t op, zero_dtype_t dtype)
     return (zero_nn_shape_t){.op = (int32_t)op, .dtype = (int32_t)dtype};
 }
 
-/* True when the context has no error and the call a known dtype and sizes in range; keeps an error if not. */
+/* Returns true if the context has no error and the call has a known dtype and sizes in range. Keeps an error if not. */
 static bool shape_ok(zero_nn_t *nn, const zero_nn_shape_t *shape)
 {
     if (nn->error.status != ZERO_OK)
@@ -316,7 +318,7 @@ static bool shape_ok(zero_nn_t *nn, const zero_nn_shape_t *shape)
     return true;
 }
 
-/* rows * columns elements of a matrix, or an error. */
+/* Checks that a matrix of rows rows, ld elements apart, has a valid size. Keeps an error if not. */
 static bool matrix_ok(zero_nn_t *nn, const zero_nn_shape_t *shape, int64_t rows, int64_t ld)
 {
     int64_t count;
@@ -328,7 +330,7 @@ static bool matrix_ok(zero_nn_t *nn, const zero_nn_shape_t *shape, int64_t rows,
     return false;
 }
 
-/* Not-NULL check of one operand outside dry mode. */
+/* Checks outside dry mode that an operand is not NULL. */
 static bool there(zero_nn_t *nn, const void *p, zero_nn_op_t op, const char *name)
 {
     if (p == NULL)
@@ -336,7 +338,7 @@ static bool there(zero_nn_t *nn, const void *p, zero_nn_op_t op, const char *nam
     return p != NULL;
 }
 
-/* Every index in [0, bound), or an error that names the first that is not. */
+/* Checks that every index is in [0, bound). The error names the first that is not. */
 static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const int32_t *index, int64_t count,
                        int64_t bound)
 {
@@ -352,7 +354,8 @@ static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const i
 
 /* ---- calls ------------------------------------------------------------------------------------------------------ */
 
-/* Whether the epilogue, dbias, or a C of its own dtype goes with the rest of the call; keeps an error if not. */
+/* Checks that the epilogue, dbias, or a C of another dtype is compatible with the other arguments. Keeps an error if
+ * not. */
 static bool epilogue_ok(zero_nn_t *nn, const zero_nn_gemm_t *g, const zero_nn_shape_t *shape)
 {
     const char *problem = NULL;
@@ -379,7 +382,7 @@ static bool epilogue_ok(zero_nn_t *nn, const zero_nn_gemm_t *g, const zero_nn_sh
     return problem == NULL;
 }
 
-/* Whether the backend does the product and its epilogue in one: as the dry run found, or finds now. */
+/* Whether the backend fuses the product and its epilogue, as the dry run found out or this call does. */
 static bool epilogue_fused(zero_nn_t *nn, const zero_nn_shape_t *shape)
 {
     if (!nn->ops->epilogues)
@@ -390,7 +393,7 @@ static bool epilogue_fused(zero_nn_t *nn, const zero_nn_shape_t *shape)
     return index >= 0 && !nn->plans[index].refused;
 }
 
-/* The product and its epilogue as calls of their own. */
+/* Computes the product and its epilogue in separate calls. */
 static void gemm_apart(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
     zero_nn_gemm_t plain = *g;
@@ -406,7 +409,7 @@ static void gemm_apart(zero_nn_t *nn, const zero_nn_gemm_t *g)
     }
 }
 
-/* Sizes below this are not worth two products. */
+/* The smallest size for which two products pay off. */
 #define LONG 1024
 
 /* p + elements of dtype; NULL for NULL. */
@@ -415,7 +418,7 @@ static void *at(const void *p, int64_t elements, zero_dtype_t dtype)
     return p == NULL ? NULL : (char *)p + elements * (int64_t)zero_dtype_size(dtype);
 }
 
-/* The two products of a size that does not suit the backend, see zero_nn_gemm_t; false where all do. */
+/* Splits a product in two if its sizes do not suit the backend (see zero_nn_gemm_t). Returns false if they do. */
 static bool gemm_cut(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
     const zero_dtype_t dtype = g->dtype;
@@ -483,7 +486,7 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
     if (g.epilogue != ZERO_NN_EPILOGUE_NONE) {
         const bool fused = epilogue_fused(nn, &shape);
         if (!fused ||
-            nn->dry) /* dry, the two calls are made ready even so: the backend may refuse the one when it computes */
+            nn->dry) /* in dry mode prepare the two calls anyway: the backend may refuse the fused one later */
             gemm_apart(nn, &g);
         if (!fused)
             return;
@@ -629,7 +632,7 @@ void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dbias, void *dw, 
         nn->ops->layernorm_backward(nn, &l);
 }
 
-/* The element-wise calls: true when there is something to compute. */
+/* For element-wise calls. Returns true if there is something to compute. */
 static bool elements_begin(zero_nn_t *nn, zero_nn_op_t op, const void *out, const void *a, const void *b, int64_t count,
                            zero_dtype_t dtype)
 {
@@ -672,7 +675,7 @@ void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, 
         nn->ops->add_sums(nn, y, sums, count, dtype);
 }
 
-/* Checks of both directions of attention: true when there is something to compute. */
+/* Checks for both directions of attention. Returns true if there is something to compute. */
 static bool attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn_op_t op)
 {
     zero_nn_shape_t shape = shape_of(op, a->dtype);
@@ -708,7 +711,7 @@ void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
         nn->ops->attention_forward(nn, a);
 }
 
-/* Whether dq, dk and dv are one matrix, as a sum of its columns wants them; keeps an error if not. */
+/* Checks that dq, dk and dv are one matrix, as dbias requires. Keeps an error if not. */
 static bool one_matrix(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
     const int64_t width = zero_nn_attention_width(a->H, a->KV, a->D);
@@ -780,7 +783,7 @@ void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens
     int32_t *from = order, *to = scratch;
     for (int64_t r = 0; r < rows; r++)
         from[r] = (int32_t)r;
-    /* Four passes, an even number: the last one writes to order. */
+    /* Four passes, an even number, so the last one writes to order. */
     for (int shift = 0; shift < 32; shift += 8) {
         int64_t start[257] = {0};
         for (int64_t r = 0; r < rows; r++)

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attention.c - causal attention in blocks of 64 queries by 64 keys (Dao et al. 2022). Scores are held transposed, keys
- * down and queries along the vectors, so that the softmax needs no sums across lanes. Blocks above the diagonal are
- * skipped, and half of those on it. All is fp32 inside. A thread computes whole heads (forward: or every n-th block of
- * queries of a head), always in the same order. */
+/* attention.c - causal attention in blocks of 64 queries by 64 keys (Dao et al. 2022). Scores are stored transposed,
+ * with keys down and queries along the vectors, so the softmax needs no sums across lanes. The code skips the blocks
+ * above the diagonal and half of each block on it. All arithmetic is fp32. A thread computes whole heads (forward: or
+ * every n-th block of queries of a head), always in the same order. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <math.h>
 
 #define BLOCK ZERO_NN_BLOCK
-#define STRIP 8 /* rows of a block on the diagonal that are computed together */
+#define STRIP 8 /* rows that are computed together in a block on the diagonal */
 
-/* What is the same for all blocks of a call. */
+/* Constants for all blocks of a call. */
 typedef struct shape {
     const zero_nn_simd_t *simd;
-    int64_t T, D, width, blocks; /* width: D with padding; blocks of queries or keys */
+    int64_t T, D, width, blocks; /* width: D with padding; blocks: of queries or keys */
 } shape_t;
 
 static shape_t shape_make(const zero_nn_t *nn, int64_t T, int64_t D)
@@ -25,7 +25,7 @@ static shape_t shape_make(const zero_nn_t *nn, int64_t T, int64_t D)
                      .blocks = (T + BLOCK - 1) / BLOCK};
 }
 
-/* Floats of a block of rows (BLOCK, width), of a transposed one (D, BLOCK), of a block of scores. */
+/* Floats of a block of rows (BLOCK, width), of a transposed block (D, BLOCK), of a block of scores. */
 static int64_t rows_size(const shape_t *s)
 {
     return BLOCK * s->width;
@@ -36,7 +36,7 @@ static int64_t turned_size(const shape_t *s)
 }
 #define SCORES (BLOCK * BLOCK)
 
-/* Buffers of a thread. turned: transposed blocks. */
+/* The buffers of a thread. turned: transposed blocks. */
 typedef struct buffers {
     float *k_turned, *v_turned, *k, *v; /* of all blocks of keys */
     float *dk, *dv;                     /* backward: of all blocks of keys */
@@ -44,7 +44,7 @@ typedef struct buffers {
     float *max, *sum, *factor; /* (BLOCK); backward: lse, delta */
 } buffers_t;
 
-/* Lays the buffers out from base; returns their floats. base may be NULL: only the size is wanted. */
+/* Lays out the buffers from base and returns their total floats. base may be NULL to get only the size. */
 static int64_t buffers_lay(buffers_t *b, const shape_t *s, bool backward, float *base)
 {
     int64_t at = 0, all_rows = s->blocks * rows_size(s), all_turned = s->blocks * turned_size(s);
@@ -76,7 +76,7 @@ static int64_t buffers_lay(buffers_t *b, const shape_t *s, bool backward, float 
     return at;
 }
 
-/* Forward: how many threads share the blocks of queries of one head. */
+/* Forward: the number of threads that share the blocks of queries of one head. */
 static int64_t splits_of(const zero_nn_t *nn, int64_t heads, int64_t blocks)
 {
     int64_t splits = (4 * nn->threads + heads - 1) / heads;
@@ -98,7 +98,8 @@ static const void *element(const void *p, int64_t i, zero_dtype_t dtype)
     return (const char *)p + (size_t)i * zero_dtype_size(dtype);
 }
 
-/* Rows of a head, stride elements apart, to fp32 rows (BLOCK, width), times scale; zeros below count and right of D. */
+/* Converts rows of a head, stride elements apart, to fp32 rows (BLOCK, width), times scale. Fills with zeros below
+ * count and right of D. */
 static void rows_read(const shape_t *s, float *rows, const void *head, int64_t stride, int64_t count, float scale,
                       zero_dtype_t dtype)
 {
@@ -119,8 +120,8 @@ static void rows_turn(const shape_t *s, float *turned, const float *rows)
             turned[d * BLOCK + t] = rows[t * s->width + d];
 }
 
-/* Scores (keys, queries) = K Q' from transposed blocks; also dP' = V dout'. On the diagonal only those at or below it.
- */
+/* Scores (keys, queries) = K Q' from transposed blocks; also dP' = V dout'. On the diagonal only the elements at or
+ * below it. */
 static void scores_product(const shape_t *s, float *scores, const float *k_turned, const float *q_turned, int64_t keys,
                            bool diagonal)
 {
@@ -135,7 +136,7 @@ static void scores_product(const shape_t *s, float *scores, const float *k_turne
     }
 }
 
-/* out (queries, width) = or += scores' (queries, keys) values (keys, width): the output, and dQ. */
+/* out (queries, width) = or += scores' (queries, keys) values (keys, width): for the output and dQ. */
 static void queries_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t queries,
                             int64_t keys, bool diagonal, bool add)
 {
@@ -149,7 +150,7 @@ static void queries_product(const shape_t *s, float *out, const float *scores, c
     }
 }
 
-/* out (keys, width) += scores (keys, queries) values (queries, width): dV and dK. */
+/* out (keys, width) += scores (keys, queries) values (queries, width): for dV and dK. */
 static void keys_product(const shape_t *s, float *out, const float *scores, const float *values, int64_t keys,
                          int64_t queries, bool diagonal)
 {
@@ -169,7 +170,7 @@ static int64_t block_count(const shape_t *s, int64_t block)
     return s->T - block * BLOCK < BLOCK ? s->T - block * BLOCK : BLOCK;
 }
 
-/* All keys and values of one head. */
+/* Reads all keys and values of one head. */
 static void keys_read(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a, int64_t batch, int64_t kv,
                       bool backward)
 {
@@ -239,7 +240,7 @@ void zero_nn_cpu_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
     }
 }
 
-/* delta: sum of dout out of a row of D elements. Sixteen sums in turn. */
+/* For delta: the sum of dout * out over a row of D elements, in sixteen interleaved sums. */
 static float rows_dot(const float *x, const float *y, int64_t width)
 {
     float sum[ZERO_NN_LANES] = {0};
@@ -252,7 +253,7 @@ static float rows_dot(const float *x, const float *y, int64_t width)
     return sum[0];
 }
 
-/* The part of one block of queries of head h in dk and dv, and its dq. */
+/* Adds the contribution of one block of queries of head h to dk and dv, and computes its dq. */
 static void backward_block(const shape_t *s, const buffers_t *b, const zero_nn_attention_t *a,
                            const zero_nn_attention_grad_t *g, int64_t batch, int64_t h, int64_t block)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base.c - the kernels of simd.h for any processor: vectors of 4 floats, as every 64-bit one has; and the choice among
- * all. */
+/* base.c - the kernels of simd.h for any processor, with vectors of 4 floats, which every 64-bit processor has. Also
+ * selects among all tables. */
 #define SIMD_TABLE zero_nn_simd_base
 #define SIMD_NAME "base"
 #define TARGET

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cpu.c - the CPU backend: shares rows, columns or elements out to threads; simd.h's kernels compute them. */
+/* cpu.c - the CPU backend. It divides rows, columns or elements among threads; the kernels of simd.h compute them. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Elements that are worth starting a thread for, and the unit in which they are shared out. */
+/* The smallest number of elements that is worth a thread, and the unit of division. */
 #define WORTH 16384
 #define UNIT 64
-/* Columns of a sum over rows that are kept in the first-level cache. */
+/* Columns of a sum over rows that fit in the first-level cache. */
 #define COLUMNS 1024
 
 static zero_status_t cpu_open(zero_nn_t *nn, zero_error_t *error)
@@ -134,9 +134,8 @@ static void cpu_embedding_forward(zero_nn_t *nn, const zero_nn_embedding_t *e)
     }
 }
 
-/* out (columns [j, j + width) of one row) += the same columns of the rows order[0 .. count) of dy, or of rows first,
- * first + step,
- * ... without order. */
+/* out (columns [j, j + width) of one row) += the same columns of rows of dy: rows order[0 .. count), or without order
+ * rows first, first + step, ... */
 static void add_rows(const zero_nn_simd_t *simd, void *out, const void *dy, const int32_t *order, int64_t first,
                      int64_t step, int64_t count, int64_t C, int64_t j, int64_t width, zero_dtype_t dtype)
 {
@@ -191,7 +190,7 @@ static void cpu_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
     int64_t C = l->C, width = zero_nn_up(C, 32);
     float *partial = (float *)nn->workspace; /* (threads, 2, width): dw, db */
     int threads = zero_nn_threads(nn, l->rows * C / WORTH);
-    if (l->dbias_residual != NULL) /* before dx takes its place */
+    if (l->dbias_residual != NULL) /* before dx overwrites it */
         cpu_bias_backward(nn, l->dbias_residual, l->dresidual, l->rows, C, l->dtype);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {

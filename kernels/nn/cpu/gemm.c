@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gemm.c - our own matrix product, after Goto and van de Geijn (2008): blocks of A and B are packed into panels that
- * the register tile reads in order, converted to fp32 on the way. Each thread computes its own rows or columns of C, so
- * that no sum depends on the number of threads. */
+/* gemm.c - our own matrix product, after Goto and van de Geijn (2008). It packs blocks of A and B into panels,
+ * converted to fp32, and the register tile reads them in order. Each thread computes its own rows or columns of C, so
+ * no sum depends on the number of threads. */
 #include "kernels/nn/cpu/cpu.h"
 
-/* Sizes of a block: its panels of A and B stay in the second-level cache while a tile runs down K elements. */
+/* The sizes of a block. Its panels of A and B stay in the second-level cache while a tile runs along K elements. */
 #define ROWS 1536
 #define COLUMNS 1024
 #define DEPTH 384
 
-/* What one thread computes, and where it packs. */
+/* The part of one thread, and its buffers for packing. */
 typedef struct part {
     int64_t m0, m1, n0, n1;
-    float *a, *b, *sum; /* panels of A, panels of B, sums of a block where C is not fp32 */
+    float *a, *b, *sum; /* panels of A, panels of B, sums of a block if C is not fp32 */
 } part_t;
 
 static int64_t at_most(int64_t x, int64_t bound)
@@ -20,7 +20,7 @@ static int64_t at_most(int64_t x, int64_t bound)
     return x < bound ? x : bound;
 }
 
-/* Whether threads share out columns (else rows), and how many of them there are. */
+/* Decides whether threads divide columns (else rows). Returns the number of threads. */
 static int split(const zero_nn_t *nn, int64_t m, int64_t n, bool *columns)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
@@ -29,8 +29,8 @@ static int split(const zero_nn_t *nn, int64_t m, int64_t n, bool *columns)
     return zero_nn_threads(nn, *columns ? across : down);
 }
 
-/* Floats that a thread packs: of A, B and sums; dtype is C's. Multiples of 32, so that each starts at a multiple of 128
- * bytes. */
+/* Floats that a thread packs: of A, B and sums. dtype is C's. The sizes are multiples of 32, so each buffer starts at a
+ * multiple of 128 bytes. */
 static int64_t part_sizes(const zero_nn_t *nn, int64_t m, int64_t n, int64_t k, zero_dtype_t dtype, int64_t size[3])
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
@@ -51,8 +51,8 @@ uint64_t zero_nn_own_gemm_workspace(const zero_nn_t *nn, const zero_nn_shape_t *
     return (uint64_t)threads * (uint64_t)part_sizes(nn, m, n, shape->d[2], dtype, size) * sizeof(float);
 }
 
-/* Panels of width columns (or rows) and depth k, zero-padded: panel[l * width + i] = matrix (first + i, l). Element (i,
- * l) of the matrix is at i * step + l when the depth runs along memory, at l * step + i otherwise. */
+/* Packs panels of width columns (or rows) and depth k, padded with zeros: panel[l * width + i] = matrix (first + i, l).
+ * Element (i, l) of the matrix is at i * step + l if the depth runs along memory, otherwise at l * step + i. */
 static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int64_t step, bool along, int64_t first,
                  int64_t count, int64_t l0, int64_t depth, int64_t width, zero_dtype_t dtype)
 {
@@ -79,7 +79,7 @@ static void pack(float *out, const zero_nn_simd_t *simd, const void *matrix, int
     }
 }
 
-/* Adds bias and what C held to sums (m, n) of a block, and stores them in C's dtype. */
+/* Adds bias and the old C to sums (m, n) of a block, and stores them in C's dtype. */
 static void finish(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, float *sum, int64_t ld, int64_t i0, int64_t m,
                    int64_t j0, int64_t n)
 {
@@ -96,14 +96,14 @@ static void finish(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, float *s
     }
 }
 
-/* One block of C: rows i0.., columns j0... fp32 sums are kept in C itself. */
+/* Computes one block of C: rows i0.., columns j0... If C is fp32, the sums are in C itself. */
 static void block(const zero_nn_simd_t *simd, const zero_nn_gemm_t *g, const part_t *part, int64_t i0, int64_t m,
                   int64_t j0, int64_t n)
 {
     bool own = g->dtype != ZERO_FP32 && !g->wide;
     float *sum = own ? part->sum : (float *)g->c + i0 * g->ldc + j0;
     int64_t ld = own ? n : g->ldc, tm = simd->tile_m, tn = simd->tile_n;
-    float edge[16 * 64] __attribute__((aligned(64))); /* a tile that reaches beyond C */
+    float edge[16 * 64] __attribute__((aligned(64))); /* a tile that extends beyond C */
     for (int64_t i = 0; i < m && g->k == 0 && (own || !g->accumulate); i++)
         memset(sum + i * ld, 0, (size_t)n * sizeof *sum);
     for (int64_t l0 = 0; l0 < g->k; l0 += DEPTH) {

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* onednn.c - matrix products through oneDNN's matmul primitive: one per shape, scratchpad in our workspace, transposes
- * as strides.
+/* onednn.c - matrix products with oneDNN's matmul primitive: one primitive per shape, its scratchpad in our workspace,
+ * transposes as strides.
  *
- * oneDNN has two implementations: "brg", and "gemm:jit", which is dnnl_sgemm inside. Measured on one core of an AVX-512
- * AMD EPYC with a peak of 117 GFLOP/s in fp32, GPT-2 124M, 512 rows (bench/nn prints the rates of what is chosen; our
- * own product in gemm.c reaches 92 on the whole): X W, forward               brg 105 to 113   gemm:jit 110 to 115, less
- * a second pass over C for the bias dY W', dX                  brg 103 to 112   gemm:jit 104 to 110 X' dY, dW brg  98
- * to 107   gemm:jit 108 to 114 k = 50257, dX of the head  brg  83 to  99   gemm:jit 110 to 113 gemm:jit allocates 1 to
- * 9 MB within a call, which no scratchpad mode prevents; so it is taken only where it gains much: where A is transposed
- * or k is long. oneDNN itself takes it where rows of C are not dense, and on processors without AVX-512. bf16: brg 172
- * to 225, gemm:jit 202 to 208, but with sums of the whole product in its scratchpad: taken where k is long only.
- * Copying transposed operands, or cutting products into pieces, gained nothing.
+ * oneDNN has two implementations: "brg", and "gemm:jit", which calls dnnl_sgemm. Measured in GFLOP/s on one core of an
+ * AVX-512 AMD EPYC with a peak of 117 in fp32, for GPT-2 124M with 512 rows (bench/nn prints the rates of the chosen
+ * ones; our own product in gemm.c reaches 92 overall):
+ *     X W, forward               brg 105 to 113   gemm:jit 110 to 115, less a second pass over C for the bias
+ *     dY W', dX                  brg 103 to 112   gemm:jit 104 to 110
+ *     X' dY, dW                  brg  98 to 107   gemm:jit 108 to 114
+ *     k = 50257, dX of the head  brg  83 to  99   gemm:jit 110 to 113
+ * gemm:jit allocates 1 to 9 MB within a call, which no scratchpad mode prevents. So this file selects it only for a
+ * large gain: if A is transposed or k is large. oneDNN itself selects it if rows of C are not dense, and on processors
+ * without AVX-512. In bf16, brg reaches 172 to 225 and gemm:jit 202 to 208, but gemm:jit keeps sums of the whole
+ * product in its scratchpad; it is selected only if k is large. Neither copying transposed operands nor splitting
+ * products gained anything.
  *
- * No signal handler may run on the stack of a thread that is inside gemm:jit: seen with oneDNN 2.6.3, one in five runs
- * that a handler interrupted ended with a corrupted heap, and none where a thread of its own took the signals (as
- * zero_train does).
- */
+ * No signal handler may run on the stack of a thread inside gemm:jit. With oneDNN 2.6.3, one in five runs that a
+ * handler interrupted ended with a corrupted heap, and none did when a separate thread handled the signals (as in
+ * zero_train). */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <stdio.h>
@@ -25,14 +27,14 @@
 #include <dnnl.h>
 #include <stdlib.h>
 
-#define LONG 4096 /* k beyond which gemm:jit is much faster */
+#define LONG 4096 /* gemm:jit is much faster for larger k */
 
 typedef struct zero_nn_onednn {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
 } zero_nn_onednn_t;
 
-/* A product of one shape. Whether there is a bias is not part of a shape: one primitive for each case. */
+/* A product of one shape. The bias is not part of a shape: there is one primitive with it and one without. */
 typedef struct product {
     dnnl_primitive_t primitive[2];
     dnnl_memory_t a, b, c, bias, scratch[2];
@@ -92,7 +94,7 @@ void zero_nn_onednn_unplan(zero_nn_plan_t *plan)
     plan->data = NULL;
 }
 
-/* A row-major matrix of rows of step elements, or the transpose of one. */
+/* A row-major matrix with rows of step elements, or its transpose. */
 static dnnl_status_t matrix(dnnl_memory_desc_t *md, int64_t rows, int64_t columns, int64_t step, bool transposed,
                             dnnl_data_type_t type)
 {
@@ -100,7 +102,7 @@ static dnnl_status_t matrix(dnnl_memory_desc_t *md, int64_t rows, int64_t column
     return dnnl_memory_desc_init_by_strides(md, 2, dims, type, strides);
 }
 
-/* The first implementation of desc whose name begins with want, or else the first of all. */
+/* The first implementation of desc whose name starts with want; if there is none, the first one. */
 static dnnl_status_t implementation(dnnl_primitive_desc_t *out, const dnnl_matmul_desc_t *desc,
                                     dnnl_primitive_attr_t attr, dnnl_engine_t engine, const char *want)
 {
@@ -134,8 +136,8 @@ static dnnl_status_t implementation(dnnl_primitive_desc_t *out, const dnnl_matmu
     return rc;
 }
 
-/* Makes the primitive with or without bias; *bytes becomes at least its scratchpad. dnnl_unimplemented where there is
- * none. */
+/* Creates the primitive with or without bias, and raises *bytes to its scratchpad. Returns dnnl_unimplemented if oneDNN
+ * has none. */
 static dnnl_status_t primitive_make(product_t *p, dnnl_engine_t engine, const dnnl_memory_desc_t md[4], bool bias,
                                     bool accumulate, const char *want, uint64_t *bytes)
 {
@@ -185,7 +187,7 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
     product_t *p = calloc(1, sizeof *p);
     if (p == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes", sizeof *p);
-    zero_nn_team_t before = zero_nn_team_begin(nn->threads); /* a primitive is made for the next region's threads */
+    zero_nn_team_t before = zero_nn_team_begin(nn->threads); /* a primitive is made for the next region */
     dnnl_data_type_t type = plan->shape.dtype == ZERO_FP32 ? dnnl_f32 : dnnl_bf16;
     dnnl_memory_desc_t md[4]; /* A', B', C, bias */
     dnnl_status_t rc = matrix(&md[0], d[0], d[2], d[3], (d[6] & ZERO_NN_TRANS_A) != 0, type);
@@ -213,8 +215,9 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
                      "oneDNN's matmul primitive cannot be made: status %d", (int)rc);
 }
 
-/* A primitive shares a product out to the threads that it was made for. Where a region has fewer, oneDNN computes only
- * a part of the product, and returns success. So each product asks first. A context of one thread always has it. */
+/* A primitive divides a product among the number of threads for which it was made. If a region has fewer, oneDNN
+ * computes only a part of the product and returns success. So each product checks first. A context of one thread always
+ * passes. */
 static bool team_is_whole(zero_nn_t *nn)
 {
     zero_nn_cpu_t *cpu = nn->state;

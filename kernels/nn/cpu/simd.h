@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* simd.h - the row and block kernels of the CPU backend, serial, one table per instruction set. simd_rows.h holds them
- * once; avx512.c, avx2.c and base.c compile it for their vectors. Callers split the work over threads; no function here
- * depends on how. Sums run over lanes and are then added lane by lane in a fixed tree: the same bits for the same
- * instruction set. */
+/* simd.h - the row and block kernels of the CPU backend. They are serial, one table per instruction set. simd_rows.h
+ * has the source; avx512.c, avx2.c and base.c compile it for their vectors. Callers divide the work among threads; no
+ * function here depends on the division. Sums run in lanes, and a fixed tree then adds the lanes. So one instruction
+ * set always gives the same bits. */
 #ifndef ZERO_NN_SIMD_H
 #define ZERO_NN_SIMD_H
 
@@ -10,7 +10,7 @@
 
 /* Side of a block of attention scores, and leading dimension of the buffers that hold blocks. */
 #define ZERO_NN_BLOCK 64
-/* Rows of packed buffers are padded with zeros to a multiple of this: no kernel on blocks has a tail. */
+/* Rows of packed buffers are padded with zeros to a multiple of this, so no block kernel has a tail. */
 #define ZERO_NN_LANES 16
 
 typedef struct zero_nn_simd {
@@ -23,34 +23,34 @@ typedef struct zero_nn_simd {
     /* y = s x, fp32, n elements. y may be x. */
     void (*scale)(float *y, const float *x, float s, int64_t n);
 
-    /* y = a + b; y = gelu(x); dx = dy gelu'(x). In place allowed. */
+    /* y = a + b; y = gelu(x); dx = dy gelu'(x). They may run in place. */
     void (*sum)(void *y, const void *a, const void *b, int64_t n, zero_dtype_t dtype);
     void (*gelu)(void *y, const void *x, int64_t n, zero_dtype_t dtype);
     void (*gelu_grad)(void *dx, const void *dy, const void *x, int64_t n, zero_dtype_t dtype);
 
-    /* One row of a layer norm. The gradient adds this row's part to dw, db (C) fp32; residual may be NULL. */
+    /* One row of a layer norm. The gradient adds this row's contribution to dw, db (C) fp32; residual may be NULL. */
     void (*norm)(void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t C, float eps,
                  zero_dtype_t dtype);
     void (*norm_grad)(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x,
                       const void *w, float mean, float rstd, int64_t C, zero_dtype_t dtype);
 
-    /* One row of logits (V): returns its loss; with grad overwrites it by softmax - onehot. */
+    /* One row of logits (V). Returns its loss. With grad, softmax - onehot overwrites the logits. */
     float (*entropy)(void *logits, int64_t target, int64_t V, bool grad, zero_dtype_t dtype);
 
-    /* C (m, n) = A (m, k) B (k, n), + C where add. fp32; n is a multiple of ZERO_NN_LANES and every row of b and c
-     * aligned to so many floats. A is (m, k) with rows of ZERO_NN_BLOCK floats, or with trans_a stored transposed: (k,
+    /* C (m, n) = A (m, k) B (k, n), + C with add. fp32. n is a multiple of ZERO_NN_LANES, and every row of b and c is
+     * aligned to ZERO_NN_LANES floats. A is (m, k) with rows of ZERO_NN_BLOCK floats, or with trans_a its transpose (k,
      * m) with such rows. */
     void (*block)(float *c, int64_t ldc, const float *a, bool trans_a, const float *b, int64_t ldb, int64_t m,
                   int64_t n, int64_t k, bool add);
-    /* A step of the online softmax. s (keys, queries) are scores, in rows of ZERO_NN_BLOCK, and become exp(s - max);
-     * max and sum (queries) are brought up to date; factor (queries) is what the output so far must be multiplied by.
-     * Where diagonal, key i is hidden from queries < i: its score becomes 0. */
+    /* One step of the online softmax. s (keys, queries) holds scores in rows of ZERO_NN_BLOCK. They become exp(s -
+     * max). Updates max and sum (queries). The caller must multiply the output so far by factor (queries). With
+     * diagonal, key i is hidden from queries < i: its score becomes 0. */
     void (*softmax)(float *s, float *max, float *sum, float *factor, int64_t keys, bool diagonal);
-    /* p = exp(s - lse) in place of s, ds = p (dp - delta) in place of dp; lse and delta (queries). Hidden ones become
+    /* p = exp(s - lse) replaces s, and ds = p (dp - delta) replaces dp; lse and delta (queries). Hidden elements become
      * 0. */
     void (*softmax_grad)(float *s, float *dp, const float *lse, const float *delta, int64_t keys, bool diagonal);
 
-    /* C (tile_m, tile_n), rows ldc apart, = A B, or += where add. A is packed (k, tile_m), B packed (k, tile_n). */
+    /* C (tile_m, tile_n), rows ldc apart, = A B, or += A B with add. A is packed (k, tile_m), B packed (k, tile_n). */
     int tile_m, tile_n;
     void (*tile)(float *c, int64_t ldc, const float *a, const float *b, int64_t k, bool add);
 } zero_nn_simd_t;
@@ -60,7 +60,7 @@ extern const zero_nn_simd_t zero_nn_simd_base;
 extern const zero_nn_simd_t zero_nn_simd_avx2, zero_nn_simd_avx512;
 #endif
 
-/* The best that this processor has. */
+/* The best table for this processor. */
 const zero_nn_simd_t *zero_nn_simd_best(void);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* simd_rows.h - the kernels of simd.h, compiled once per instruction set. The file that includes it defines:
- * SIMD_TABLE, SIMD_NAME, TARGET (a function attribute), LANES, vf and vi (vectors of LANES floats and int32), vf_fma,
- * vf_max (the second operand where one is NaN), and the tile sizes BLOCK_M, TILE_M, TILE_V (rows and vectors that the
+/* simd_rows.h - the kernels of simd.h, compiled once per instruction set. The including file defines: SIMD_TABLE,
+ * SIMD_NAME, TARGET (a function attribute), LANES, vf and vi (vectors of LANES floats and int32), vf_fma, vf_max
+ * (returns the second operand if one is NaN), and the tile sizes BLOCK_M, TILE_M, TILE_V (rows and vectors that the
  * registers hold). */
 #include "kernels/nn/cpu/simd.h"
 
@@ -17,7 +17,7 @@ typedef uint16_t vh_u __attribute__((vector_size(2 * LANES), aligned(2), may_ali
 
 INLINE vf vf_set(float x)
 {
-    return x - (vf){0}; /* x + 0 would be an addition: it turns -0 into 0 */
+    return x - (vf){0}; /* x + 0 would be an addition, which turns -0 into 0 */
 }
 
 INLINE vf vf_get(const float *p)
@@ -36,7 +36,7 @@ INLINE vf vf_select(vi mask, vf a, vf b)
     return (vf)((mask & (vi)a) | (~mask & (vi)b));
 }
 
-/* Lanes below n all ones, the others zero. */
+/* A mask: lanes below n are all ones, the others zero. */
 INLINE vi vi_below(int64_t n)
 {
     vi index;
@@ -77,7 +77,7 @@ INLINE vh bf16_round(vf v)
     return __builtin_convertvector((is_nan & nan) | (~is_nan & even), vh);
 }
 
-/* LANES elements from element i on. dtype is a constant wherever these are inlined. */
+/* LANES elements from element i. dtype is a constant after inlining. */
 INLINE vf row_get(const void *p, int64_t i, zero_dtype_t dtype)
 {
     return dtype == ZERO_FP32 ? vf_get((const float *)p + i) : bf16_widen(*(const vh_u *)((const uint16_t *)p + i));
@@ -91,7 +91,7 @@ INLINE void row_put(void *p, int64_t i, zero_dtype_t dtype, vf v)
         *(vh_u *)((uint16_t *)p + i) = bf16_round(v);
 }
 
-/* The same for the n < LANES elements at a row's end; the lanes above are 0. */
+/* The same for the n < LANES elements at the end of a row. The upper lanes are 0. */
 INLINE vf row_get_part(const void *p, int64_t i, int64_t n, zero_dtype_t dtype)
 {
     if (dtype == ZERO_FP32) {
@@ -114,7 +114,7 @@ INLINE void row_put_part(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v
     }
 }
 
-/* LANES elements or, at the end, what is left of n. */
+/* LANES elements, or at the end the rest of n. */
 INLINE vf row_get_to(const void *p, int64_t i, int64_t n, zero_dtype_t dtype)
 {
     return i + LANES <= n ? row_get(p, i, dtype) : row_get_part(p, i, n - i, dtype);
@@ -128,7 +128,7 @@ INLINE void row_put_to(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v)
         row_put_part(p, i, n - i, dtype, v);
 }
 
-/* Compiles body(dtype) for both dtypes, so that no loop asks. */
+/* Compiles body(dtype) for both dtypes, so no loop tests dtype. */
 #define FOR_DTYPE(dtype, body)      \
     do {                            \
         if ((dtype) == ZERO_FP32) { \
@@ -138,9 +138,9 @@ INLINE void row_put_to(void *p, int64_t i, int64_t n, zero_dtype_t dtype, vf v)
         }                           \
     } while (0)
 
-/* e^x for x <= 88: at most 1 ulp off for x >= -87.33, 0 below (where the result would be subnormal); NaN stays. x = n
- * ln 2 + r, a polynomial in r (coefficients: Cephes' expf), times 2^n through the exponent's bits. Adding 1.5 * 2^23
- * rounds to an integer. */
+/* e^x for x <= 88. The error is at most 1 ulp for x >= -87.33; below, the result is 0 (it would be subnormal). NaN
+ * stays NaN. With x = n ln 2 + r, the result is a polynomial in r (coefficients: Cephes' expf) times 2^n, set in the
+ * exponent's bits. Adding 1.5 * 2^23 rounds to an integer. */
 INLINE vf vf_exp(vf x)
 {
     const float shift = 12582912.0f;
@@ -206,7 +206,7 @@ KERNEL void rows_sum(void *y, const void *a, const void *b, int64_t n, zero_dtyp
 #define GELU_SCALE 0.79788456080286535588f
 #define GELU_CUBE 0.044715f
 
-/* (1 + tanh u) / 2 = 1 / (1 + e^-2u) without cancellation, by e = e^-2|u|; *other is 1 minus it. */
+/* (1 + tanh u) / 2 = 1 / (1 + e^-2u) without cancellation, using e = e^-2|u|; *other = 1 - gate. */
 INLINE vf gelu_gate(vf x, vf *other)
 {
     vf u = x * vf_fma(x * x, vf_set(GELU_SCALE * GELU_CUBE), vf_set(GELU_SCALE));
@@ -250,7 +250,7 @@ KERNEL void rows_gelu_grad(void *dx, const void *dy, const void *x, int64_t n, z
 #undef BODY
 }
 
-/* Four accumulators in turn: the order of additions depends on C alone. */
+/* Four interleaved accumulators: the order of additions depends only on C. */
 INLINE void norm_row(void *y, float *mean_out, float *rstd_out, const void *x, const void *w, const void *b, int64_t C,
                      float eps, const zero_dtype_t dtype)
 {
@@ -298,7 +298,7 @@ INLINE void norm_grad_row(void *dx, float *dw, float *db, const void *residual, 
                           const void *w, float mean, float rstd, int64_t C, const zero_dtype_t dtype)
 {
     vf sum_g[2] = {{0}, {0}}, sum_gn[2] = {{0}, {0}};
-    for (int64_t i = 0; i < C; i += LANES) { /* dy is 0 beyond C: nothing is added there */
+    for (int64_t i = 0; i < C; i += LANES) { /* beyond C dy is 0 and adds nothing */
         int j = (i / LANES) & 1;
         vf d = row_get_to(dy, i, C, dtype), g = d * row_get_to(w, i, C, dtype),
            n = (row_get_to(x, i, C, dtype) - mean) * rstd;
@@ -325,8 +325,8 @@ KERNEL void rows_norm_grad(void *dx, float *dw, float *db, const void *residual,
 #undef BODY
 }
 
-/* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. A NaN passes the maximum by,
- * but not the sum. */
+/* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. The maximum ignores a NaN,
+ * but the sum does not. */
 INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, const zero_dtype_t dtype)
 {
     vf top[4], sum[4];
@@ -354,7 +354,7 @@ INLINE float entropy_row(void *logits, int64_t target, int64_t V, bool grad, con
         float inverse = 1.0f / total;
         for (i = 0; i < V; i += LANES)
             row_put_to(logits, i, V, dtype, vf_exp(row_get_to(logits, i, V, dtype) - max) * inverse);
-        float p = vf_exp(vf_set(at_target - max))[0] * inverse - 1.0f; /* again in fp32: p - 1 is rounded once */
+        float p = vf_exp(vf_set(at_target - max))[0] * inverse - 1.0f; /* in fp32, so p - 1 is rounded once */
         if (dtype == ZERO_FP32)
             ((float *)logits)[target] = p;
         else
@@ -371,8 +371,8 @@ KERNEL float rows_entropy(void *logits, int64_t target, int64_t V, bool grad, ze
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */
 
-/* A tile of ROWS x VECTORS of C in registers. A (i, l) is at a[i * a_row + l * a_col]; constants, once inlined,
- * wherever speed matters. */
+/* A tile of ROWS x VECTORS of C in registers. A (i, l) is at a[i * a_row + l * a_col]. Where speed matters, these are
+ * constants after inlining. */
 #define DEFINE_TILE(name, ROWS, VECTORS)                                                                               \
     INLINE void name(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t ldb, \
                      int64_t k, bool add)                                                                              \
@@ -428,7 +428,7 @@ KERNEL void rows_block(float *c, int64_t ldc, const float *a, bool trans_a, cons
         block_product(c, ldc, a, ZERO_NN_BLOCK, 1, b, ldb, m, n, k, add);
 }
 
-/* C is on its way into cache while the products are summed, and only then read. */
+/* Prefetches C while the products are summed, and reads it only after that. */
 KERNEL void rows_tile(float *c, int64_t ldc, const float *a, const float *b, int64_t k, bool add)
 {
     vf sum[TILE_M][TILE_V];
@@ -453,8 +453,8 @@ KERNEL void rows_tile(float *c, int64_t ldc, const float *a, const float *b, int
     }
 }
 
-/* Keys of the vector of queries from t on: [0, *all) are seen by each of its lanes, [*all, *some) by lanes from key - t
- * on, the rest by none. */
+/* The visible keys for the vector of queries at t: all of its lanes see keys [0, *all); only lanes from key - t see
+ * keys [*all, *some); no lane sees the rest. */
 INLINE void keys_seen(int64_t t, int64_t keys, bool diagonal, int64_t *all, int64_t *some)
 {
     *all = diagonal && t + 1 < keys ? t + 1 : keys;

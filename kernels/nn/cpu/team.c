@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* team.c - how many threads OpenMP gives a parallel region. A region may have fewer than num_threads asks for: OpenMP's
- * settings bound it, and inside another region it has one. */
+/* team.c - the number of threads that OpenMP gives a parallel region. A region may have fewer than num_threads
+ * requests: OpenMP's settings limit it, and inside another region it has one. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <omp.h>
@@ -9,7 +9,7 @@
 int zero_nn_threads_most(char *why, size_t size)
 {
     int limit = omp_get_thread_limit();
-    if (omp_in_parallel()) { /* also where regions may nest: oneDNN then uses one thread */
+    if (omp_in_parallel()) { /* even with nested regions enabled: oneDNN then uses one thread */
         snprintf(why, size, "the call comes from inside an OpenMP parallel region");
         return 1;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attention.cu - see kernels.h. Causal attention forward, after Dao et al. (2022): a block for 64 queries of a head
- * goes over the keys 64 at a time with a running maximum and sum. All in fp32. */
+/* attention.cu - see kernels.h. Causal attention forward, after Dao et al. (2022). A block has 64 queries of a head and
+ * goes over the keys 64 at a time, with a running maximum and sum. All arithmetic is fp32. */
 #include "kernels/nn/cuda/attention.h"
 
 template <typename T, int PARTS>
@@ -43,7 +43,7 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_forward(ze
             for (int j = 0; j < 4 * PARTS; j++)
                 sums[j / 4][i][j % 4] *= shrink;
         }
-        /* The last reader of weights has passed a barrier of zero_tile_scores. */
+        /* A barrier in zero_tile_scores guarantees that all threads have read the old weights. */
         zero_tile_keep(weights, s);
         zero_tile_add<T, PARTS>(sums, weights, buffer, v, k0);
     }

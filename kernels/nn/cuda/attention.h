@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attention.h - inside kernels/nn/cuda, for attention.cu and attention_grad.cu: what their kernels are told, and who
- * computes what. */
+/* attention.h - inside kernels/nn/cuda, for attention.cu and attention_grad.cu: the arguments of their kernels, and the
+ * division of work. */
 #ifndef ZERO_NN_CUDA_ATTENTION_H
 #define ZERO_NN_CUDA_ATTENTION_H
 
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/tile.h"
 
-/* zero_nn_attention_t for elements of T. wide: every row of a head in q, k and v is a multiple of 16 bytes. */
+/* zero_nn_attention_t with elements of type E. wide: every row of a head in q, k and v starts at a multiple of 16
+ * bytes. */
 template <typename E> struct zero_attention {
-    int64_t B, T, H, KV, D, group, tiles; /* group: heads that share a key; tiles of 64 rows of T */
+    int64_t B, T, H, KV, D, group, tiles; /* group: heads that share a key; tiles: of 64 rows in T */
     int64_t q_stride, k_stride, v_stride;
     float scale;
     bool wide;
@@ -33,7 +34,7 @@ template <typename E> static zero_attention<E> zero_attention_of(const zero_nn_a
     return x;
 }
 
-/* Rows of a head of sequence b of a buffer with `stride` elements from row to row. */
+/* Rows of a head of sequence b in a buffer with `stride` elements from row to row. */
 template <typename E>
 __device__ __forceinline__ zero_head<E> zero_attention_head(const zero_attention<E> &a, const E *p, int64_t stride,
                                                             int64_t b, int64_t head)
@@ -42,7 +43,7 @@ __device__ __forceinline__ zero_head<E> zero_attention_head(const zero_attention
     return h;
 }
 
-/* Block `index` of tiles * B * heads: the tiles of one number are next to each other. */
+/* Block `index` of tiles * B * heads. Blocks of the same tile number are adjacent. */
 struct zero_attention_block {
     int64_t tile, b, head;
 };

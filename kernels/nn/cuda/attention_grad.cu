@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attention_grad.cu - see kernels.h. With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP -
- * delta), dq = scale dS k, dk = scale dS' q, where delta is the sum of dout out over a head (Dao et al. 2022). Each sum
- * belongs to one block: one kernel goes over the keys of 64 queries for dq, another over the queries of 64 keys for dk
- * and dv, both computing P again. A block that writes 64 rows also leaves the sums of their columns, for the gradient
- * of a bias. No atomics. */
+/* attention_grad.cu - see kernels.h. With P the softmax of the scores, dP = dout v', and delta the sum of dout * out
+ * over a head (Dao et al. 2022): dv = P' dout, dS = P (dP - delta), dq = scale dS k, dk = scale dS' q. Each sum belongs
+ * to one block. One kernel goes over the keys for 64 queries to compute dq; another goes over the queries for 64 keys
+ * to compute dk and dv. Both recompute P. A block that writes 64 rows also stores their column sums, for the gradient
+ * of a bias. There are no atomics. */
 #include "kernels/nn/cuda/attention.h"
 
 enum { WARPS = 4 };
 
-/* What the gradients need besides: dout (rows, H * D) dense, lse and delta (B, H, T). wide: as for zero_attention, of
- * dout. partial (B, tiles, width): column sums of dq, dk and dv, which are one matrix (rows, width) then; or NULL. */
+/* Further arguments of the gradients: dout (rows, H * D) dense, lse and delta (B, H, T). wide: as in zero_attention,
+ * for dout. partial (B, tiles, width): column sums of dq, dk and dv if they are one matrix (rows, width); else NULL. */
 template <typename E> struct grad {
     const E *dout;
     const float *lse, *delta;
@@ -26,7 +26,7 @@ static __device__ __forceinline__ zero_head<E> dout_head(const zero_attention<E>
     return h;
 }
 
-/* A warp for each row of a head, in the order of out. */
+/* One warp for each row of a head, in the order of out. */
 template <typename E>
 static __global__ void __launch_bounds__(WARPS *ZERO_WARP)
     attention_delta(float *delta, const E *dout, const E *out, int64_t rows, int64_t T, int64_t H, int64_t D)
@@ -42,14 +42,14 @@ static __global__ void __launch_bounds__(WARPS *ZERO_WARP)
         delta[(b * H + head) * T + t] = sum;
 }
 
-/* Rows [r0, r0 + 64) of a head of a buffer like q, k or v = sums (rows, D in parts of 64). partial (D), where not NULL:
- * column sums of these rows, rounded as they are stored. buffer: as for zero_tile_scores. */
+/* Rows [r0, r0 + 64) of a head, in a buffer like q, k or v, = sums (rows, D in parts of 64). partial (D): column sums
+ * of these rows, rounded as stored, if not NULL. buffer: as in zero_tile_scores. */
 template <typename E, int PARTS>
 static __device__ __forceinline__ void put_rows(E *p, int64_t stride, int64_t r0, int64_t rows, int64_t D,
                                                 const float sums[PARTS][4][4], float *partial,
                                                 float (*buffer)[ZERO_TILE_ROW])
 {
-    __syncthreads(); /* others read the buffer until here */
+    __syncthreads(); /* other threads may still be reading the buffer */
     ZERO_UNROLL
     for (int part = 0; part < PARTS; part++) {
         for (int j = 0; j < 4; j++) {
@@ -77,7 +77,7 @@ static __device__ __forceinline__ void put_rows(E *p, int64_t stride, int64_t r0
     }
 }
 
-/* Where the sums of a tile's rows begin, for columns from `column` on. */
+/* The start of a tile's sums, for columns from `column`. */
 template <typename E>
 static __device__ __forceinline__ float *partial_of(const zero_attention<E> &a, const grad<E> &g, int64_t b,
                                                     int64_t tile, int64_t column)
@@ -120,7 +120,7 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dq(zero_at
                        partial_of(a, g, block.b, q0 / ZERO_TILE, block.head * a.D), buffer);
 }
 
-/* Rows are keys here, columns queries. The heads that share the keys come one after the other. */
+/* Rows are keys here, columns queries. The heads that share the keys follow one another. */
 template <typename E, int PARTS>
 static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dkv(zero_attention<E> a, grad<E> g, E *dk, E *dv)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda.c - the CUDA backend: plans and launches. Every call only queues work on the context's stream. */
+/* cuda.c - the CUDA backend: plans and launches. Every call only enqueues work on the context's stream. */
 #include "kernels/nn/cuda/cuda.h"
 #include "kernels/nn/cuda.h"
 
@@ -63,7 +63,7 @@ static void cuda_close(zero_nn_t *nn)
     nn->state = NULL;
 }
 
-/* Why our own kernels compute attention in bf16: told once for each direction, or for both where cuDNN is not there. */
+/* Logs why our own kernels compute attention in bf16: once per direction, or once for both if cuDNN is missing. */
 static void without_cudnn(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_error_t *why)
 {
     zero_nn_cuda_t *cuda = nn->state;
@@ -78,15 +78,15 @@ static void without_cudnn(zero_nn_t *nn, const zero_nn_plan_t *plan, const zero_
     cuda->told[backward] = true;
 }
 
-/* The plan's workspace also holds partial sums of (rows, n). */
+/* Adds space for partial sums of (rows, n) to the plan's workspace. */
 static void want_sums(zero_nn_plan_t *plan, int64_t rows, int64_t n)
 {
     const uint64_t bytes = (uint64_t)(zero_nn_cuda_sum_parts(rows) * n) * sizeof(float);
     plan->workspace = plan->workspace > bytes ? plan->workspace : bytes;
 }
 
-/* cuDNN computes attention in bf16 where it is there and takes the shape, otherwise our own kernels do: plan->data is
- * NULL then. */
+/* cuDNN computes attention in bf16 if it is available and accepts the shape. Otherwise plan->data stays NULL and our
+ * own kernels compute it. */
 static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t *error)
 {
     zero_nn_cuda_t *cuda = nn->state;
@@ -106,7 +106,7 @@ static zero_status_t attention_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_er
         if (cuda->cudnn != NULL &&
             zero_sdpa_create(&sdpa, cuda->cudnn, &plan->shape, &plan->workspace, &why) == ZERO_OK) {
             plan->data = sdpa;
-            if (plan->shape.op == ZERO_NN_ATTN_BACKWARD) /* dbias is added up behind it */
+            if (plan->shape.op == ZERO_NN_ATTN_BACKWARD) /* dbias is added up afterwards */
                 want_sums(plan, d[0] * d[1], zero_nn_attention_width(d[2], d[3], d[4]));
             return ZERO_OK;
         }
@@ -125,14 +125,14 @@ static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t
     switch (plan->shape.op) {
     case ZERO_NN_GEMM:
         status = zero_nn_cuda_gemm_plan(nn, plan, error);
-        if (d[6] >> ZERO_NN_EPILOGUE_SHIFT == ZERO_NN_EPILOGUE_GELU_BACKWARD) /* dbias is added up behind it */
+        if (d[6] >> ZERO_NN_EPILOGUE_SHIFT == ZERO_NN_EPILOGUE_GELU_BACKWARD) /* dbias is added up afterwards */
             want_sums(plan, d[0], d[1]);
         return status;
     case ZERO_NN_BIAS_BACKWARD:
     case ZERO_NN_GELU_BACKWARD:
         want_sums(plan, d[0], d[1]);
         return ZERO_OK;
-    case ZERO_NN_EMBED_BACKWARD: /* tokens, sorted */
+    case ZERO_NN_EMBED_BACKWARD: /* sorted tokens */
         plan->workspace = zero_nn_cuda_sort_workspace(d[0] * d[1]);
         return ZERO_OK;
     case ZERO_NN_NORM_BACKWARD: /* partial sums of dw, db and of two biases */
@@ -174,8 +174,8 @@ static const char *cuda_maker(const zero_nn_plan_t *plan)
     return plan->shape.op == ZERO_NN_GEMM ? zero_nn_cuda_gemm_maker(plan) : "cuDNN";
 }
 
-/* The GPU's address of p, which kernels read or write where it lies. NULL, with an error, where the GPU cannot reach
- * it: a kernel that tries ends the process's use of the GPU. */
+/* The GPU's address of p, which kernels access in place. Returns NULL with an error if the GPU cannot access it: a
+ * kernel that tried would end the process's use of the GPU. */
 static void *reached(zero_nn_t *nn, const char *what, const void *p)
 {
     struct cudaPointerAttributes at = {.devicePointer = NULL};
@@ -262,7 +262,7 @@ static void cuda_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t cou
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_add_sums(y, sums, count, dtype, zero_nn_cuda_stream(nn)));
 }
 
-/* The call by cuDNN's plan. */
+/* Runs the call with cuDNN's plan. */
 static void sdpa(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
     zero_error_t error = {.status = ZERO_OK};

@@ -11,7 +11,7 @@
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
 #define LIBRARY "libcudnn.so." TEXT(CUDNN_MAJOR)
-#define OLDEST 90800 /* plans for the properties of a GPU */
+#define OLDEST 90800 /* the first that makes plans from the properties of a GPU */
 
 struct zero_cudnn {
     cudnnHandle_t handle;
@@ -34,7 +34,7 @@ struct zero_cudnn {
 
 /* ---- the library ------------------------------------------------------------------------------------------------ */
 
-/* "cudnnBackendFinalize gives CUDNN_STATUS_NOT_SUPPORTED: <its own words, in one line>". */
+/* "cudnnBackendFinalize gives CUDNN_STATUS_NOT_SUPPORTED: <cuDNN's message, in one line>". */
 static zero_status_t failed(const zero_cudnn_t *c, const char *call, cudnnStatus_t status, zero_error_t *error)
 {
     char words[256] = "";
@@ -156,7 +156,7 @@ uint64_t zero_cudnn_version(const zero_cudnn_t *c)
 
 /* ---- graphs ----------------------------------------------------------------------------------------------------- */
 
-/* A descriptor that is freed with the graph; NULL after a failure. */
+/* Creates a descriptor that the graph frees. Returns NULL after a failure. */
 static cudnnBackendDescriptor_t make(zero_graph_t *g, cudnnBackendDescriptorType_t type)
 {
     cudnnBackendDescriptor_t d = NULL;
@@ -209,7 +209,7 @@ cudnnBackendDescriptor_t zero_graph_tensor(zero_graph_t *g, int64_t number, cudn
                                            zero_graph_dims_t dims, bool by_value)
 {
     cudnnBackendDescriptor_t d = make(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
-    const int64_t alignment = type == CUDNN_DATA_FLOAT ? 4 : 16; /* statistics of a piece begin anywhere */
+    const int64_t alignment = type == CUDNN_DATA_FLOAT ? 4 : 16; /* statistics of a piece start at any address */
     const bool inside = number == 0;
     if (inside)
         number = 1000 + ++g->virtuals;
@@ -285,7 +285,7 @@ void zero_graph_reshape(zero_graph_t *g, cudnnBackendDescriptor_t x, cudnnBacken
 
 enum { PROPOSALS = 16, NOTES = 16 };
 
-/* Whether cuDNN itself notes of the engine that its bits may differ from run to run. */
+/* Whether cuDNN notes that the engine's bits may differ from run to run. */
 static bool varies(zero_graph_t *g, cudnnBackendDescriptor_t config)
 {
     cudnnBackendNumericalNote_t notes[NOTES];
@@ -303,7 +303,7 @@ static bool varies(zero_graph_t *g, cudnnBackendDescriptor_t config)
     return false;
 }
 
-/* A plan of one proposal. */
+/* Creates a plan from one proposal. */
 static cudnnStatus_t try_plan(zero_cudnn_t *c, cudnnBackendDescriptor_t config, cudnnBackendDescriptor_t *plan,
                               int64_t *workspace)
 {

@@ -7,29 +7,30 @@
 
 #include <cudnn.h>
 
-/* Descriptors of a graph while it is built. The first call that fails stops all after it. */
+/* The descriptors of a graph under construction. After the first failed call the others do nothing. */
 typedef struct zero_graph {
     zero_cudnn_t *cudnn;
     cudnnBackendDescriptor_t all[128], operations[40];
     int count, operation_count;
-    int64_t virtuals; /* number of the last tensor that lives inside of the graph only */
+    int64_t virtuals; /* number of the last tensor that exists only inside the graph */
     cudnnStatus_t status;
-    const char *call; /* what failed */
+    const char *call; /* the call that failed */
 } zero_graph_t;
 
 typedef struct zero_graph_dims {
     int64_t size[4], stride[4];
 } zero_graph_dims_t;
 
-/* A tensor: its number in calls; 0: it lives inside of the graph only. by_value: an fp32 in the host's memory. */
+/* Creates a tensor. number identifies it in calls; 0: it exists only inside the graph. by_value: an fp32 in host
+ * memory. */
 cudnnBackendDescriptor_t zero_graph_tensor(zero_graph_t *g, int64_t number, cudnnDataType_t type,
                                            zero_graph_dims_t dims, bool by_value);
-/* y = mode(x, b), of a third one t for CUDNN_POINTWISE_BINARY_SELECT (t ? x : b); NULL where there is none. precision:
- * of the computation. axis: of CUDNN_POINTWISE_GEN_INDEX, otherwise -1. */
+/* y = mode(x, b). CUDNN_POINTWISE_BINARY_SELECT also takes t (t ? x : b). Unused arguments are NULL. precision: of the
+ * computation. axis: of CUDNN_POINTWISE_GEN_INDEX, otherwise -1. */
 void zero_graph_pointwise(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnDataType_t precision,
                           cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t t,
                           cudnnBackendDescriptor_t y, int64_t axis);
-/* y = x, reduced over the dimensions in which y has size 1 (or a divisor of x's). */
+/* y = x reduced over the dimensions in which y has size 1 (or a divisor of x's size). */
 void zero_graph_reduce(zero_graph_t *g, cudnnReduceTensorOp_t operation, cudnnBackendDescriptor_t x,
                        cudnnBackendDescriptor_t y);
 void zero_graph_matmul(zero_graph_t *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
@@ -37,11 +38,11 @@ void zero_graph_matmul(zero_graph_t *g, cudnnBackendDescriptor_t a, cudnnBackend
 /* y = x with other sizes and strides. */
 void zero_graph_reshape(zero_graph_t *g, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y);
 
-/* The first plan that cuDNN's heuristic proposes for the graph, that this GPU can run and that is not known to give
- * other bits from run to run. Frees the graph, whatever comes of it. */
+/* Creates the first plan from cuDNN's heuristic that this GPU can run and that is not known to change bits from run to
+ * run. Always frees the graph. */
 zero_status_t zero_graph_plan(zero_graph_t *g, cudnnBackendDescriptor_t *plan, int64_t *workspace, zero_error_t *error);
 void zero_graph_plan_destroy(zero_cudnn_t *cudnn, cudnnBackendDescriptor_t plan);
-/* Queues the plan, with the addresses of its tensors by number. */
+/* Enqueues the plan with the addresses of its tensors, by number. */
 zero_status_t zero_graph_run(zero_cudnn_t *cudnn, cudnnBackendDescriptor_t plan, int count, const int64_t *numbers,
                              void *const *addresses, void *workspace, zero_error_t *error);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* elements.cu - see kernels.h. One thread for each pack of 16 bytes. */
+/* elements.cu - see kernels.h. One thread per pack of 16 bytes. */
 #include "kernels/nn/cuda/gelu.h"
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
@@ -41,7 +41,7 @@ static __global__ void __launch_bounds__(THREADS) add_sums(T *y, const float *su
     zero_store(y + i, x, count - i, wide);
 }
 
-/* Blocks for count elements; 0: more than a grid has. */
+/* Blocks for count elements; 0: more than a grid allows. */
 static unsigned blocks_of(int64_t count, zero_dtype_t dtype)
 {
     int64_t pack = 16 / (int64_t)zero_dtype_size(dtype), blocks = (count + pack * THREADS - 1) / (pack * THREADS);

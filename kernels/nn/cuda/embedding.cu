@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* embedding.cu - see kernels.h. Gradients are added row after row, as on the CPU: the same bits as there. */
+/* embedding.cu - see kernels.h. Gradients are added row by row, with the bits of the CPU backend. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
 enum {
     THREADS = 128,
-    TOGETHER = 8, /* rows of a block forward: their tokens are 32 bytes, the least that is read at once */
+    TOGETHER = 8, /* rows per block, forward: their tokens are 32 bytes, the smallest read */
     AHEAD = 4     /* rows that are read before the first of them is added */
 };
 
-/* A block reads the tokens of its rows once: they lie in the host's memory. */
+/* A block reads the tokens of its rows once, because they are in host memory. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
     embedding_forward(T *y, const T *wte, const T *wpe, const int32_t *tokens, int64_t rows, int64_t time, int64_t C,
@@ -34,8 +34,8 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* Block (i, tile): where the run of a token begins at place i of the sorted rows, a part of its row of dwte += its rows
- * of dy. */
+/* Block (i, tile): if the run of a token starts at place i of the sorted rows, add its rows of dy to a part of its row
+ * of dwte. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
     embedding_backward(T *dwte, const T *dy, const int32_t *tokens, const int32_t *order, int64_t rows, int64_t C,
@@ -83,7 +83,7 @@ static __global__ void __launch_bounds__(THREADS)
     zero_store(dwpe + i, sum, count - i, wide);
 }
 
-/* Whether rows of `row` elements from these addresses on are multiples of 16 bytes. */
+/* Whether rows of `row` elements at these addresses are all multiples of 16 bytes. */
 static bool wide_rows(const void *a, const void *b, const void *c, int64_t row, zero_dtype_t dtype)
 {
     return ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)(row * (int64_t)zero_dtype_size(dtype))) % 16 == 0;

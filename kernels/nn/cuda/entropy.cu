@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* entropy.cu - see kernels.h. A block for each row: one pass reads it for its maximum and the sum of exponentials
- * together, one writes. */
+/* entropy.cu - see kernels.h. One block per row. One pass reads the row for its maximum and the sum of exponentials
+ * together; one pass writes. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
 enum { THREADS = 512, WARPS = THREADS / ZERO_WARP };
 
-/* The maximum of some values and the sum of e^(value - max). A NaN among them is in the sum alone; max is -inf where
- * there are none. */
+/* The maximum of some values and the sum of e^(value - max). A NaN affects only the sum. Without values max is -inf. */
 typedef struct online {
     float max, sum;
 } online_t;
 
-/* What is subtracted: nothing may become inf - inf that was not there before. */
+/* The value to subtract. It avoids inf - inf, which would create a NaN. */
 static __device__ __forceinline__ float below(float max)
 {
     return max == -INFINITY ? 0.0f : max;
@@ -33,7 +32,7 @@ static __global__ void __launch_bounds__(THREADS)
     const int N = zero_pack<T>::N;
     __shared__ online_t warps[WARPS];
     __shared__ float right;    /* the target's logit, which is overwritten later */
-    __shared__ int32_t target; /* read by one thread: it lies in the host's memory */
+    __shared__ int32_t target; /* one thread reads it, because it is in host memory */
     float x[N];
     online_t all = {-INFINITY, 0};
     logits += (int64_t)blockIdx.x * ld;

@@ -7,8 +7,8 @@
 
 #include <math.h>
 
-/* gelu(x) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation where x is far below
- * 0. */
+/* gelu(x) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3). This form has no cancellation for x
+ * far below 0. */
 #define ZERO_GELU_SCALE 0.79788456080286535588f
 #define ZERO_GELU_CUBE 0.044715f
 

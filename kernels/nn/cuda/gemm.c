@@ -1,47 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gemm.c - matrix products through cuBLASLt, whose matrices are column-major: a row-major C = A B is its C' = B' A', so
- * that our b is its A, our a its B, our n its m, and a bias over columns one over rows.
+/* gemm.c - matrix products with cuBLASLt, whose matrices are column-major. A row-major C = A B is cuBLASLt's C' = B'
+ * A'. So our b is its A, our a is its B, our n is its m, and a bias over columns is a bias over rows.
  *
- * An algorithm is chosen when a shape is planned, by cuBLASLt's heuristic or as tune.h says, among those that give the
- * same bits in each run: a long sum may be cut into parts that are kept in fp32 in the workspace and added by a kernel
- * of its own (COMPUTE_TYPE), never added in the order in which they become ready. fp32 is fp32: no TF32. The heuristic
- * is told how operands are aligned, and addresses are not known then: so rows that are multiples of 16 bytes (or less)
- * oblige the operand to begin at such a multiple, and any other address is an error rather than another algorithm.
+ * Planning a shape selects an algorithm, by cuBLASLt's heuristic or as in tune.h, among those that give the same bits
+ * in each run. A long sum may be split into parts, kept in fp32 in the workspace and added by a separate kernel
+ * (COMPUTE_TYPE), but never added in the order of completion. fp32 is fp32: no TF32. The heuristic needs the alignment
+ * of operands before addresses are known. So if rows are multiples of 16 bytes (or less), the operand must start at
+ * such a multiple. Any other address is an error and does not select another algorithm.
  *
- * A bias is added by the product's own kernel, and so are GELU and its gradient where all of this holds; otherwise nn.c
- * makes calls of their own:
- * - the GPU's compute capability is 9 or 10 (zero_nn_cuda_t.gelu): on an older one cuBLASLt was seen to run a second
- * kernel for GELU, slower than one of its own (llm.c, pull requests 338, 591 and 653), on 12 to be slower, too (SGLang,
- * pull request 34350);
- * - bf16: how exact its tanh is it does not say, and fp32 is there to be exact;
- * - rows of a multiple of 8 elements, which it wants of aux; then they are multiples of 16 bytes, and aux must begin at
- * one;
- * - the heuristic has an algorithm, with a bias and without.
- * The gradient of a bias whose dy a product reads or writes stays a kernel of its own. cuBLASLt's (BGRADA in the
- * product for the weight's gradient, DGELU_BGRAD) overwrites, in C's dtype (cublasLt.h): it would be rounded to bf16
- * before it is added, by one more kernel; of the order in which they add nothing is said; and to save one reading of dy
- * it has made the training of wide models slower (NVIDIA/CUDALibrarySamples, issue 90). */
+ * The product's own kernel adds a bias. It also computes GELU and its gradient under all of these conditions; otherwise
+ * nn.c makes separate calls:
+ *  - The GPU's compute capability is 9 or 10 (zero_nn_cuda_t.gelu). On older GPUs cuBLASLt was seen to run a second
+ * kernel for GELU, slower than a separate call (llm.c, pull requests 338, 591 and 653); on 12 it was slower, too
+ * (SGLang, pull request 34350).
+ *  - The dtype is bf16. cuBLASLt does not document the accuracy of its tanh, and fp32 exists to be accurate.
+ *  - Rows are multiples of 8 elements, as cuBLASLt requires for aux. They are then multiples of 16 bytes, and aux must
+ *    start at such a multiple.
+ *  - The heuristic has an algorithm, with a bias and without.
+ * The gradient of a bias stays a separate kernel, even if a product reads or writes its dy. cuBLASLt's versions (BGRADA
+ * in the product for the weight's gradient, DGELU_BGRAD) overwrite the result in C's dtype (cublasLt.h). It would be
+ * rounded to bf16 before one more kernel adds it. Their order of addition is undocumented. They save one read of dy,
+ * but have made the training of wide models slower (NVIDIA/CUDALibrarySamples, issue 90). */
 #include "kernels/nn/cuda/cuda.h"
 
 #include <stdlib.h>
 
 enum { CHOICES = 8, ALIGNMENT = 16 };
 
-/* What is asked of cuBLASLt without a bias, and with one; 0: is not to be. */
+/* The requests to cuBLASLt without a bias, and with one; 0: none. */
 static const uint32_t EPILOGUES[][2] = {
     [ZERO_NN_EPILOGUE_NONE] = {CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS},
     [ZERO_NN_EPILOGUE_GELU] = {CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_AUX_BIAS},
     [ZERO_NN_EPILOGUE_GELU_BACKWARD] = {CUBLASLT_EPILOGUE_DGELU, 0},
 };
 
-/* A product of one shape. Whether there is a bias is not part of a shape: [1] is with one, NULL where there is none to
- * be. */
+/* A product of one shape. The bias is not part of a shape: [1] is with bias, or NULL if none is allowed. */
 typedef struct product {
     cublasLtMatmulDesc_t desc[2];
-    cublasLtMatrixLayout_t a, b, c; /* of cuBLASLt's A, B, C */
+    cublasLtMatrixLayout_t a, b, c; /* cuBLASLt's A, B, C */
     cublasLtMatmulAlgo_t algo[2];
-    bool fused;      /* [1] is there */
-    bool refused[2]; /* when it was called: our own kernel computes it from then on */
+    bool fused;      /* [1] exists */
+    bool refused[2]; /* cuBLASLt refused it in a call: our own kernel computes it from then on */
 } product_t;
 
 static const char CHECK[] = "cublasLtMatmulAlgoCheck";
@@ -82,8 +81,8 @@ static void product_free(product_t *p)
     free(p);
 }
 
-/* What a matrix with rows of ld elements must be aligned to: the largest power of two up to 16 that divides the bytes
- * of a row. */
+/* The alignment that rows of ld elements require of a matrix: the largest power of two, up to 16, that divides the
+ * bytes of a row. */
 static uint32_t alignment(int64_t ld, zero_dtype_t dtype)
 {
     int64_t bytes = ld * (int64_t)zero_dtype_size(dtype);
@@ -93,7 +92,7 @@ static uint32_t alignment(int64_t ld, zero_dtype_t dtype)
     return most;
 }
 
-/* Descriptor p->desc[bias]. Addresses of the bias and of aux are stand-ins that tell their alignment. */
+/* Creates descriptor p->desc[bias]. The addresses of the bias and of aux are placeholders with the right alignment. */
 static cublasStatus_t describe(product_t *p, int bias, int64_t flags, int64_t ldc)
 {
     int32_t no = CUBLAS_OP_N, yes = CUBLAS_OP_T;
@@ -124,7 +123,7 @@ static cublasStatus_t describe(product_t *p, int bias, int64_t flags, int64_t ld
     return status;
 }
 
-/* Of C, which is fp32 where sums are. */
+/* The dtype of C, which is fp32 for wide sums. */
 static zero_dtype_t c_dtype(const int64_t *d, zero_dtype_t dtype)
 {
     return d[6] & ZERO_NN_WIDE ? ZERO_FP32 : dtype;
@@ -141,7 +140,7 @@ static cublasStatus_t layout(cublasLtMatrixLayout_t *out, zero_dtype_t dtype, bo
     return status;
 }
 
-/* What algorithms may use, and the alignment that they may count on. */
+/* Sets the resources that algorithms may use, and the alignment that they may assume. */
 static cublasStatus_t prefer(cublasLtMatmulPreference_t preference, const int64_t *d, zero_dtype_t dtype)
 {
     const uint64_t bytes = ZERO_NN_CUDA_BLAS_WORKSPACE;
@@ -165,14 +164,14 @@ static cublasStatus_t prefer(cublasLtMatmulPreference_t preference, const int64_
     return status;
 }
 
-/* Bytes from the first element of a matrix of rows of ld elements, or of its transpose, to its last. */
+/* Bytes from the first to the last element of a matrix with rows of ld elements, or of its transpose. */
 static uint64_t extent(int64_t rows, int64_t columns, int64_t ld, bool transposed, zero_dtype_t dtype)
 {
     return (uint64_t)(transposed ? columns * ld : rows * ld) * zero_dtype_size(dtype);
 }
 
-/* The index of the fastest of found. Where they cannot be measured (the memory does not suffice), the heuristic's first
- * stays. */
+/* The index of the fastest algorithm in found. If they cannot be measured (too little memory), the heuristic's
+ * first. */
 static int fastest(zero_nn_t *nn, const product_t *p, const zero_nn_shape_t *shape, int bias,
                    const cublasLtMatmulHeuristicResult_t *found, int count)
 {
@@ -197,13 +196,12 @@ static int fastest(zero_nn_t *nn, const product_t *p, const zero_nn_shape_t *sha
         return best;
     zero_nn_warn(nn, "%s is not measured: %s (%s)", zero_nn_shape_text(shape, text, sizeof text),
                  cudaGetErrorString(status), cudaGetErrorName(status));
-    cudaGetLastError(); /* or the next launch would report it */
+    cudaGetLastError(); /* otherwise the next launch would report it */
     return 0;
 }
 
-/* Sets p->algo[bias], and the bytes of workspace that it needs: the choice that was read, or the fastest of what the
- * heuristic proposes where choices are measured, or its first. Gives what cuBLASLt says of it; *call is what it was
- * asked. */
+/* Sets p->algo[bias] and its bytes of workspace: the choice that was read; or, when measuring, the fastest of the
+ * heuristic's proposals; or the heuristic's first. Returns cuBLASLt's status; *call names the call that gave it. */
 static cublasStatus_t choose(zero_nn_t *nn, product_t *p, const zero_nn_shape_t *shape, int bias,
                              cublasLtMatmulPreference_t preference, uint64_t *bytes, const char **call)
 {
@@ -249,7 +247,7 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
     const int epilogue = (int)(flags >> ZERO_NN_EPILOGUE_SHIFT);
     if (epilogue != ZERO_NN_EPILOGUE_NONE && !(cuda->gelu && dtype == ZERO_BF16 && n % 8 == 0 && k >= 2))
         return zero_fail(error, ZERO_ERR_UNSUPPORTED, "no product with this epilogue");
-    /* plan->data stays NULL: our own kernel computes. cuBLASLt's heuristic refuses a bias where one side is 1 (seen by
+    /* plan->data stays NULL: our own kernel computes. cuBLASLt's heuristic refuses a bias if one side is 1 (seen by
      * PyTorch, addmm). */
     if (k < 2 || n < 2)
         return ZERO_OK;
@@ -283,7 +281,7 @@ zero_status_t zero_nn_cuda_gemm_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_e
         if (p->desc[1] != NULL)
             status = choose(nn, p, &plan->shape, 1, preference, &more, &call);
         p->fused = status == CUBLAS_STATUS_SUCCESS;
-        /* Without an epilogue, our own kernel can compute what has a bias. */
+        /* Without an epilogue, our own kernel can compute the product with the bias. */
         if (p->fused || epilogue == ZERO_NN_EPILOGUE_NONE) {
             plan->workspace = more > bytes ? more : bytes;
             plan->data = p;
@@ -324,7 +322,7 @@ const char *zero_nn_cuda_gemm_maker(const zero_nn_plan_t *plan)
     return p->fused ? "cuBLASLt" : "cuBLASLt, but our own kernels with a bias";
 }
 
-/* Whether the operand begins where its rows let the algorithm expect it. */
+/* Checks that the operand starts at the alignment that the algorithm assumes for its rows. */
 static bool aligned(zero_nn_t *nn, const char *name, const void *p, uint32_t to)
 {
     if ((uintptr_t)p % to == 0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* graph.c - calls that repeat become CUDA graphs. The first run queues the calls: libraries load their kernels then,
- * and find out what they refuse. The second run captures them. Every run from there on launches the graph. */
+/* graph.c - turns repeated calls into CUDA graphs. The first run enqueues the calls: libraries then load their kernels
+ * and find out which calls they refuse. The second run captures them. Every later run launches the graph. */
 #include "kernels/nn/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -11,7 +11,7 @@ struct zero_nn_slot {
     cudaGraphExec_t graph; /* NULL: not captured */
 };
 
-/* The slot, made where it is new; NULL with the context's error. */
+/* Returns the slot, which it creates if new; NULL with the context's error. */
 static zero_nn_slot_t *slot_of(zero_nn_t *nn, int number)
 {
     zero_nn_cuda_t *cuda = nn->state;
@@ -40,8 +40,8 @@ static void drop(zero_nn_slot_t *slot)
     slot->graph = NULL;
 }
 
-/* Captures the calls into slot->graph. Where that fails nothing was queued, the context has no error, and the log gets
- * the reason: a later capture would fail like this one, so there is none. */
+/* Captures the calls into slot->graph. On failure nothing is enqueued, the context has no error, and the log receives
+ * the reason. There is no other capture, since it would fail the same way. */
 static void capture(zero_nn_t *nn, zero_nn_slot_t *slot, void (*calls)(void *ctx), void *ctx)
 {
     zero_nn_cuda_t *cuda = nn->state;
@@ -66,7 +66,7 @@ static void capture(zero_nn_t *nn, zero_nn_slot_t *slot, void (*calls)(void *ctx
     zero_nn_warn(nn, "the host launches kernels one by one, not as CUDA graphs, since a capture failed: %s",
                  nn->error.status != ZERO_OK ? nn->error.text : cudaGetErrorString(status));
     zero_nn_status(nn, NULL);
-    cudaGetLastError(); /* or the next launch would report it */
+    cudaGetLastError(); /* otherwise the next launch would report it */
 }
 
 void zero_nn_cuda_repeat(zero_nn_t *nn, int number, void (*calls)(void *ctx), void *ctx)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels.h - inside kernels/nn/cuda: the kernels of the .cu files, for cuda.c and gemm.c. Each function launches on a
- * stream and returns at once with what the launch itself gave; sizes are as nn.c checks them. Buffers are on the
- * device; tokens, targets and losses may also be page-locked memory of the host, at the address that the device has for
- * it. Sums have a fixed order that depends on the shape alone. */
+ * stream and returns at once with the status of the launch. nn.c has checked the sizes. Buffers are in device memory.
+ * Tokens, targets and losses may also be in page-locked host memory, at its device address. The order of a sum depends
+ * only on the shape. */
 #ifndef ZERO_NN_CUDA_KERNELS_H
 #define ZERO_NN_CUDA_KERNELS_H
 
@@ -28,33 +28,34 @@ cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zer
 /* product.cu: any product, slowly. */
 cudaError_t zero_nn_cuda_product(const zero_nn_gemm_t *g, cudaStream_t stream);
 
-/* sums.cu: a sum of (rows, n) over rows goes through partial sums of parts of the rows, in fp32: partial (parts, n). */
+/* sums.cu: a sum of (rows, n) over rows goes through partial sums in fp32, one for each part of the rows: partial
+ * (parts, n). */
 int64_t zero_nn_cuda_sum_parts(int64_t rows);
 /* dbias (n) += column sums of dy, in two launches. */
 cudaError_t zero_nn_cuda_bias_backward(void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype,
                                        float *partial, cudaStream_t stream);
-/* dx (rows, n) = dy * gelu'(x) in the first of them, dbias += column sums of dx. */
+/* The first of these launches also computes dx (rows, n) = dy * gelu'(x). dbias += column sums of dx. */
 cudaError_t zero_nn_cuda_gelu_bias_backward(void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
                                             int64_t n, zero_dtype_t dtype, float *partial, cudaStream_t stream);
-/* Each of outs (n) += the sum over parts of its n columns of partial (parts, count, n), rounded once; NULL: none. */
-#define ZERO_NN_CUDA_SUMS 4 /* the most outs */
+/* Each of outs (n) += the sum over parts of its n columns of partial (parts, count, n), rounded once. NULL: skip. */
+#define ZERO_NN_CUDA_SUMS 4 /* the largest number of outs */
 cudaError_t zero_nn_cuda_add_parts(void *const *outs, int count, const float *partial, int64_t parts, int64_t n,
                                    zero_dtype_t dtype, cudaStream_t stream);
 
-/* norm.cu. The backward pass wants parts (as above) of ZERO_NN_CUDA_SUMS C floats: sums for dw, db, dbias_residual and
- * dbias; of the first two without the others. */
+/* norm.cu. The backward pass needs parts (as above) of ZERO_NN_CUDA_SUMS C floats: sums for dw, db, dbias_residual and
+ * dbias. Without the two biases it needs only the first two. */
 cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stream);
 int64_t zero_nn_cuda_norm_parts(int64_t rows, int64_t C);
 cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, cudaStream_t stream);
 
 /* embedding.cu */
 cudaError_t zero_nn_cuda_embedding_forward(const zero_nn_embedding_t *e, cudaStream_t stream);
-/* tokens, order: what zero_nn_cuda_sort leaves of e->tokens. */
+/* tokens, order: the results of zero_nn_cuda_sort for e->tokens. */
 cudaError_t zero_nn_cuda_embedding_backward(const zero_nn_embedding_t *e, const int32_t *tokens, const int32_t *order,
                                             cudaStream_t stream);
 
-/* sort.cu: a stable radix sort of rows by token, those in from (rows): *tokens (rows) sorted and *order (rows), the
- * row of each, somewhere in the workspace. Tokens are in [0, bound). */
+/* sort.cu: a stable radix sort of rows by token. The tokens are in from (rows), in [0, bound). *tokens (rows) receives
+ * the sorted tokens and *order (rows) the row of each. Both are in the workspace. */
 uint64_t zero_nn_cuda_sort_workspace(int64_t rows);
 cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows, int64_t bound, const int32_t **tokens,
                               const int32_t **order, cudaStream_t stream);
@@ -62,8 +63,8 @@ cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows
 /* entropy.cu */
 cudaError_t zero_nn_cuda_entropy(const zero_nn_entropy_t *e, cudaStream_t stream);
 
-/* attention.cu, attention_grad.cu: our own, for heads of up to ZERO_NN_CUDA_HEAD elements. Backward with a workspace of
- * so many floats. */
+/* attention.cu, attention_grad.cu: our own kernels, for heads of up to ZERO_NN_CUDA_HEAD elements. Backward needs a
+ * workspace of this many floats. */
 #define ZERO_NN_CUDA_HEAD 256
 cudaError_t zero_nn_cuda_attention_forward(const zero_nn_attention_t *a, cudaStream_t stream);
 int64_t zero_nn_cuda_attention_workspace(int64_t B, int64_t T, int64_t H, int64_t KV, int64_t D);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* norm.cu - see kernels.h. Layer norm: a warp for each row forward, a block for each of many parts of the rows
- * backward. */
+/* norm.cu - see kernels.h. Layer norm. Forward: one warp per row. Backward: the rows are divided into many parts, one
+ * block each. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
-enum { WARPS = 4, PARTS = 1024, LEAST = 4 /* rows of a part */, MOST = 512 /* threads of a block */ };
-enum { LONG = 2048 }; /* columns: longer rows have half as many parts, whose blocks have more threads */
+enum { WARPS = 4, PARTS = 1024, LEAST = 4 /* rows in a part */, MOST = 512 /* threads in a block */ };
+enum { LONG = 2048 }; /* columns: longer rows have half as many parts, with more threads per block */
 
 template <typename T>
 static __global__ void __launch_bounds__(WARPS *ZERO_WARP)
@@ -20,7 +20,7 @@ static __global__ void __launch_bounds__(WARPS *ZERO_WARP)
         return;
     x += r * C;
     y += r * C;
-    if (residual != NULL) { /* a thread reads again what it wrote itself */
+    if (residual != NULL) { /* a thread reads only what it wrote itself */
         residual += r * C;
         total += r * C;
         for (int64_t c = lane * N; c < C; c += ZERO_WARP * N) {
@@ -106,13 +106,13 @@ int64_t zero_nn_cuda_norm_parts(int64_t rows, int64_t C)
     return (rows + each - 1) / each;
 }
 
-/* Sums over the rows of a part: of dw and db; with biases also of the residual and of dx. */
+/* Sums over the rows of a part: for dw and db; with biases also for the residual and dx. */
 enum { DW = 0, DB, RESIDUAL, DX };
 
 /* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)), + residual; dw = sum of dy n, db = sum
- * of dy. partial (parts, SUMS, C); SUMS is 2, or 4 with biases. A thread keeps sums of K packs of columns in registers;
- * with K = 0 of as many as there are, in partial itself. A row is read twice, the second time from the cache. dx may be
- * residual. */
+ * of dy. partial (parts, SUMS, C); SUMS is 2, or 4 with biases. A thread keeps the sums of K packs of columns in
+ * registers; K = 0: of any number of packs, in partial itself. A row is read twice, the second time from cache. dx may
+ * be residual. */
 template <typename T, int K, int SUMS>
 static __global__ void __launch_bounds__(MOST)
     norm_backward(T *dx, float *partial, const T *residual, const T *dy, const T *x, const T *w, const float *mean,
@@ -120,7 +120,7 @@ static __global__ void __launch_bounds__(MOST)
 {
     const int N = zero_pack<T>::N;
     __shared__ float part_sums[2][2]
-                              [MOST / ZERO_WARP]; /* of a row and the next one, so that one barrier a row is enough */
+                              [MOST / ZERO_WARP]; /* of a row and the next one, so one barrier per row is enough */
     const int lane = (int)threadIdx.x % ZERO_WARP, warp = (int)threadIdx.x / ZERO_WARP,
               warps = (int)blockDim.x / ZERO_WARP;
     const int64_t step = (int64_t)blockDim.x * N, first = (int64_t)threadIdx.x * N,
@@ -152,7 +152,7 @@ static __global__ void __launch_bounds__(MOST)
             zero_load(a, xr + c, C - c, wide);
             zero_load(d, dyr + c, C - c, wide);
             zero_load(scale, w + c, C - c, wide);
-            for (int i = 0; i < N; i++) { /* beyond C, dy and w read 0 */
+            for (int i = 0; i < N; i++) { /* dy and w read 0 beyond C */
                 float g = d[i] * scale[i];
                 sum_g += g;
                 sum_gn = fmaf(g, (a[i] - m) * s, sum_gn);
@@ -216,7 +216,7 @@ static void launch_backward(const zero_nn_norm_t *l, float *partial, int64_t thr
                 (const T *)l->x, (const T *)l->w, l->mean, l->rstd, l->rows, l->C, rows_of_part(l->rows, l->C), wide);
 }
 
-/* As few packs a thread as a block of MOST threads allows, and at most 64 sums in registers. */
+/* Uses as few packs per thread as a block of MOST threads allows, and at most 64 sums in registers. */
 template <typename T, int SUMS>
 static void choose_backward(const zero_nn_norm_t *l, float *partial, bool wide, cudaStream_t stream)
 {
@@ -237,7 +237,7 @@ cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, 
     const void *all[] = {l->dx, l->dresidual, l->dy, l->x, l->w};
     bool wide = wide_rows(all, 5, l->C, l->dtype);
     const bool biases = l->dbias != NULL || l->dbias_residual != NULL;
-    void *const outs[] = {l->dw, l->db, l->dbias_residual, l->dbias}; /* as DW, ... */
+    void *const outs[] = {l->dw, l->db, l->dbias_residual, l->dbias}; /* in the order DW, ... */
     if (l->dtype == ZERO_FP32 && biases)
         choose_backward<float, 4>(l, partial, wide, stream);
     else if (l->dtype == ZERO_FP32)

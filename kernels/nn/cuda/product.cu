@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* product.cu - see kernels.h. A thread for each element of C: for products that cuBLASLt does not take, or that are
- * none (k = 0). */
+/* product.cu - see kernels.h. One thread per element of C. For products that cuBLASLt does not accept, or without terms
+ * (k = 0). */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
 enum { THREADS = 256 };
 
-/* Element (i, l) of A' is at i * a_row + l * a_column; B' and C alike. */
+/* Element (i, l) of A' is at i * a_row + l * a_column; likewise for B' and C. */
 template <typename T, typename R>
 static __global__ void __launch_bounds__(THREADS)
     product(R *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t a_row,

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sdpa.c - causal attention in bf16 as graphs of cuDNN, which recognizes them as flash attention and computes each with
- * one or a few kernels. The graphs are those that its frontend builds (NVIDIA, cudnn-frontend,
- * scaled_dot_product_flash_attention.h): another order of operations is not recognized. The statistics that the forward
- * graph leaves are the logsumexp of nn.h.
+/* sdpa.c - causal attention in bf16 as cuDNN graphs. cuDNN recognizes them as flash attention and computes each with
+ * one or a few kernels. The graphs follow its frontend (NVIDIA, cudnn-frontend, scaled_dot_product_flash_attention.h),
+ * because cuDNN does not recognize another order of operations. The statistics of the forward graph are the logsumexp
+ * of nn.h.
  *
- * Backward, sums for dq come from many blocks of keys. Given an fp32 buffer for them, cuDNN adds them in the order in
- * which they are ready, and bits vary; without one, as here, it keeps dS (heads, T, T) in its workspace, and multiplies
- * it by the keys afterwards. So that this workspace is bounded, the call goes over some sequences at a time, or over
- * some key heads of one. */
+ * In the backward graph many blocks of keys contribute to the sums for dq. With an fp32 buffer for them, cuDNN adds
+ * them in the order of completion, and bits vary. Without that buffer, as here, it stores dS (heads, T, T) in its
+ * workspace and multiplies it by the keys afterwards. To bound this workspace, a call runs over some sequences at a
+ * time, or over some key heads of one. */
 #if defined(HAVE_CUDNN)
 
 #include "kernels/nn/cuda/cudnn_graph.h"
@@ -15,25 +15,24 @@
 #include <float.h>
 #include <stdlib.h>
 
-#define PIECE ((int64_t)256 << 20) /* bytes of dS in a piece, if it can be cut so far */
-#define MOST ((int64_t)1 << 30)    /* beyond it our own kernels compute */
-#define BLOCK 128                  /* cuDNN rounds T up to it in dS */
+#define PIECE ((int64_t)256 << 20) /* target for the bytes of dS in a piece */
+#define MOST ((int64_t)1 << 30)    /* our own kernels compute larger ones */
+#define BLOCK 128                  /* cuDNN rounds T up to a multiple of it in dS */
 
-/* Numbers of the tensors of calls. */
+/* Numbers of the tensors in calls. */
 enum { Q = 1, K, V, OUT, LSE, SCALE, LOWEST, ONE, DELTA, DOUT, DQ, DK, DV };
 
 struct zero_sdpa {
     zero_cudnn_t *cudnn;
     cudnnBackendDescriptor_t plan;
     bool backward;
-    int64_t sequences, key_heads; /* of a piece */
-    int64_t bytes; /* of cuDNN's workspace; behind it a piece's lse forward, where the caller wants none; its delta
-                      backward */
+    int64_t sequences, key_heads; /* in a piece */
+    int64_t bytes; /* of cuDNN's workspace; after it lie lse (forward, if the caller has none) or delta (backward) */
 };
 
-/* Sizes of a piece, with the strides of the whole. */
+/* The sizes of a piece, with the strides of the whole. */
 typedef struct piece {
-    int64_t B, T, H, KV, D, heads; /* heads: of the whole, where H is the piece's */
+    int64_t B, T, H, KV, D, heads; /* heads: of the whole; H: of the piece */
     int64_t q_stride, k_stride, v_stride;
 } piece_t;
 
@@ -53,7 +52,7 @@ static zero_graph_dims_t rows_of(const piece_t *p, int64_t heads, int64_t stride
     return d;
 }
 
-/* (B, H, T, 1); outside: as a caller's buffer (B, heads, T) holds it. */
+/* (B, H, T, 1); outside: in the layout of a caller's buffer (B, heads, T). */
 static zero_graph_dims_t column_of(const piece_t *p, bool outside)
 {
     return (zero_graph_dims_t){{p->B, p->H, p->T, 1}, {(outside ? p->heads : p->H) * p->T, p->T, 1, 1}};
@@ -74,7 +73,7 @@ static cudnnBackendDescriptor_t column(zero_graph_t *g, const piece_t *p)
     return zero_graph_tensor(g, 0, CUDNN_DATA_FLOAT, column_of(p, false), false);
 }
 
-/* (B, H, T, T) inside of the graph; with transposed, rows and columns change places in memory. */
+/* (B, H, T, T) inside the graph; transposed: with rows and columns swapped in memory. */
 static cudnnBackendDescriptor_t square(zero_graph_t *g, const piece_t *p, cudnnDataType_t type, bool transposed)
 {
     int64_t T = p->T;
@@ -101,7 +100,7 @@ static void unary(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnBackendDescri
     zero_graph_pointwise(g, mode, CUDNN_DATA_FLOAT, x, NULL, NULL, y, -1);
 }
 
-/* x where the key is not behind the query, and the lowest number elsewhere. */
+/* x if the key is not after the query, and the lowest number otherwise. */
 static cudnnBackendDescriptor_t causal(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t x)
 {
     cudnnBackendDescriptor_t row = square(g, p, CUDNN_DATA_INT32, false), key = square(g, p, CUDNN_DATA_INT32, false);
@@ -139,7 +138,7 @@ static void forward_graph(zero_graph_t *g, const piece_t *p)
     zero_graph_matmul(g, softmax, v, out);
 }
 
-/* grad (B, KV, T, D) = x (B, H, T, T), transposed, times y (B, H, T, D), added over the heads that share a key. */
+/* grad (B, KV, T, D) = x (B, H, T, T), transposed, times y (B, H, T, D), summed over the heads that share a key. */
 static void key_grad(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y,
                      cudnnBackendDescriptor_t grad)
 {
@@ -171,7 +170,7 @@ static void backward_graph(zero_graph_t *g, const piece_t *p)
     cudnnBackendDescriptor_t delta = zero_graph_tensor(g, DELTA, CUDNN_DATA_FLOAT, column_of(p, false), false),
                              scale = scalar(g, SCALE);
 
-    /* delta = the sum of dout out over D */
+    /* delta = the sum of dout * out over D */
     cudnnBackendDescriptor_t both = zero_graph_tensor(
         g, 0, CUDNN_DATA_FLOAT,
         (zero_graph_dims_t){{p->B, p->H, p->T, p->D}, {p->H * p->T * p->D, p->T * p->D, p->H * p->D, 1}}, false);
@@ -229,7 +228,7 @@ zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zer
     s->sequences = B;
     s->key_heads = KV;
     if (backward) {
-        const int64_t each = H / KV * up(T, BLOCK) * up(T, BLOCK) * 2; /* of a key head */
+        const int64_t each = H / KV * up(T, BLOCK) * up(T, BLOCK) * 2; /* per key head */
         s->sequences = part_of(B, PIECE / each / KV);
         if (s->sequences == 1)
             s->key_heads = part_of(KV, PIECE / each);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sort.cu - see kernels.h. A stable radix sort, 8 bits a pass, least significant first. Each pass counts the digits of
- * each tile of rows, turns the counts into places, and moves every row to its place: that of its digit and tile, plus
- * how many rows before it in the tile have the same digit. That number comes from comparing with them all, so that no
- * order of threads matters. */
+/* sort.cu - see kernels.h. A stable radix sort, 8 bits per pass, least significant first. Each pass counts the digits
+ * in each tile of rows, turns the counts into places, and moves every row to its place. The place is the start for its
+ * digit and tile, plus the number of earlier rows in the tile with the same digit. A comparison with all of them gives
+ * this number, so the order of threads does not matter. */
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
@@ -10,7 +10,7 @@ enum { DIGITS = 256, TILE = 1024, EACH = TILE / DIGITS, SCAN = 1024 };
 
 typedef struct sort_layout {
     int64_t tiles;
-    int32_t *tokens[2], *rows[2]; /* (rows): what a pass reads and writes */
+    int32_t *tokens[2], *rows[2]; /* (rows): input and output of a pass */
     int32_t *places;              /* (DIGITS, tiles) */
 } sort_layout_t;
 
@@ -33,7 +33,7 @@ uint64_t zero_nn_cuda_sort_workspace(int64_t rows)
     return sort_layout(&s, NULL, rows);
 }
 
-/* digits (TILE) of the block's tile; -1 behind the last row. */
+/* digits (TILE) of the block's tile; -1 after the last row. */
 static __device__ __forceinline__ void read_digits(int *digits, const int32_t *tokens, int64_t rows, int shift)
 {
     for (int i = 0; i < EACH; i++) {
@@ -44,7 +44,7 @@ static __device__ __forceinline__ void read_digits(int *digits, const int32_t *t
     __syncthreads();
 }
 
-/* places (digit, tile) = how often the digit occurs in the tile: thread d counts digit d. */
+/* places (digit, tile) = the count of the digit in the tile. Thread d counts digit d. */
 static __global__ void __launch_bounds__(DIGITS)
     count_digits(int32_t *places, const int32_t *tokens, int64_t rows, int64_t tiles, int shift)
 {
@@ -56,8 +56,8 @@ static __global__ void __launch_bounds__(DIGITS)
     places[(int64_t)threadIdx.x * tiles + blockIdx.x] = count;
 }
 
-/* places become the sums of all before them, in one block: each thread adds up a stretch; then the stretches, doubling
- * how far a sum reaches. */
+/* Turns places into exclusive prefix sums, in one block. Each thread sums a stretch. Then the stretches are combined,
+ * doubling the reach of a sum in each step. */
 static __global__ void __launch_bounds__(SCAN) scan_places(int32_t *places, int64_t count)
 {
     __shared__ int32_t sums[SCAN];
@@ -82,7 +82,7 @@ static __global__ void __launch_bounds__(SCAN) scan_places(int32_t *places, int6
     }
 }
 
-/* from_rows NULL: row r is number r. */
+/* from_rows NULL: row r has number r. */
 static __global__ void __launch_bounds__(DIGITS)
     move_rows(int32_t *to_tokens, int32_t *to_rows, const int32_t *from_tokens, const int32_t *from_rows,
               const int32_t *places, int64_t rows, int64_t tiles, int shift)
@@ -110,7 +110,7 @@ cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows
     sort_layout(&s, workspace, rows);
     *tokens = from;
     *order = NULL;
-    /* One pass at least, which numbers the rows. */
+    /* At least one pass, which numbers the rows. */
     for (int shift = 0, to = 0; (shift == 0 || (bound - 1) >> shift > 0) && status == cudaSuccess;
          shift += 8, to = 1 - to) {
         ZERO_LAUNCH(count_digits, dim3((unsigned)s.tiles), dim3(DIGITS), 0, stream, s.places, *tokens, rows, s.tiles,
@@ -120,7 +120,7 @@ cudaError_t zero_nn_cuda_sort(void *workspace, const int32_t *from, int64_t rows
             break;
         ZERO_LAUNCH(scan_places, dim3(1), dim3(SCAN), 0, stream, s.places, DIGITS * s.tiles);
         status = cudaGetLastError();
-        if (status != cudaSuccess) /* rows would move to places that are none */
+        if (status != cudaSuccess) /* otherwise rows would move to invalid places */
             break;
         ZERO_LAUNCH(move_rows, dim3((unsigned)s.tiles), dim3(DIGITS), 0, stream, s.tokens[to], s.rows[to], *tokens,
                     *order, (const int32_t *)s.places, rows, s.tiles, shift);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sums.cu - see kernels.h. Each thread of a block runs down its own rows, then the sums of its rows of threads are
+/* sums.cu - see kernels.h. Each thread of a block sums its own rows. Then the sums of the block's rows of threads are
  * added in order. */
 #include "kernels/nn/cuda/gelu.h"
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
-/* Rows of threads where rows are added, and where parts are; the most parts. */
+/* Rows of threads for adding rows, and for adding parts; the largest number of parts. */
 enum { HIGH = 8, HIGH_PARTS = 32, PARTS = 256 };
 
-/* Rows of a part: some for each row of threads. */
+/* Rows in a part: several for each row of threads. */
 static int64_t rows_of_part(int64_t rows)
 {
     int64_t each = (rows + PARTS - 1) / PARTS;
@@ -21,7 +21,7 @@ int64_t zero_nn_cuda_sum_parts(int64_t rows)
     return (rows + each - 1) / each;
 }
 
-/* The N sums of each thread of row 0 become those of its column of the block, which has ROWS rows of 32 threads. */
+/* Reduces the N sums of each column of the block to the thread in row 0. The block has ROWS rows of 32 threads. */
 template <int N, int ROWS> static __device__ __forceinline__ void sum_down(float out[N])
 {
     __shared__ float tile[ROWS][ZERO_WARP * N];
@@ -35,7 +35,7 @@ template <int N, int ROWS> static __device__ __forceinline__ void sum_down(float
             out[i] += tile[y][i * ZERO_WARP + (int)threadIdx.x];
 }
 
-/* Sums of dy; or, with GELU, of dx = dy * gelu'(x), rounded as it is stored. dx may be dy. */
+/* Sums of dy; or, with GELU, of dx = dy * gelu'(x), rounded as stored. dx may be dy. */
 template <typename T, bool GELU>
 static __global__ void __launch_bounds__(ZERO_WARP *HIGH)
     column_sums(float *partial, T *dx, const T *dy, const T *x, int64_t rows, int64_t n, int64_t each, int64_t tiles,
@@ -99,7 +99,7 @@ struct outs {
     void *p[ZERO_NN_CUDA_SUMS];
 };
 
-/* A row of blocks for each of the outs. */
+/* One row of blocks for each of the outs. */
 template <typename T>
 static __global__ void __launch_bounds__(ZERO_WARP *HIGH_PARTS)
     add_parts(outs all, const float *partial, int64_t parts, int64_t stride, int64_t n)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tile.h - inside kernels/nn/cuda, for .cu files: products of tiles of 64 rows in shared memory, for attention. A block
- * has 16 x 16 threads; thread (tx, ty) holds a square of 4 x 4 sums of each tile of 64 x 64: rows 4 ty + i, columns 4
+ * has 16 x 16 threads. Thread (tx, ty) holds a square of 4 x 4 sums of each tile of 64 x 64: rows 4 ty + i, columns 4
  * tx + j. */
 #ifndef ZERO_NN_CUDA_TILE_H
 #define ZERO_NN_CUDA_TILE_H
@@ -12,17 +12,17 @@
 #define ZERO_TILE_THREADS (ZERO_TILE_SIDE * ZERO_TILE_SIDE)
 #define ZERO_TILE_DEPTH 32
 #define ZERO_TILE_ROW \
-    (ZERO_TILE + 4) /* floats from row to row in shared memory: rows start in other banks, at multiples of 16 bytes */
+    (ZERO_TILE + 4) /* floats per row in shared memory: rows start in different banks, at multiples of 16 bytes */
 
-/* Rows of one head: element c of row r is p[r * stride + c], for r < rows and c < D. wide: each row is a multiple of 16
- * bytes. */
+/* Rows of one head: element c of row r is p[r * stride + c], for r < rows and c < D. wide: each row starts at a
+ * multiple of 16 bytes. */
 template <typename T> struct zero_head {
     const T *p;
     int64_t stride, rows, D;
     bool wide;
 };
 
-/* to (columns, rows) = columns [c0, c0 + 32) of rows [r0, r0 + 64), transposed; what is not there is 0. */
+/* to (columns, rows) = columns [c0, c0 + 32) of rows [r0, r0 + 64), transposed. Missing elements are 0. */
 template <typename T>
 __device__ __forceinline__ void zero_tile_across(float (*to)[ZERO_TILE_ROW], const zero_head<T> &h, int64_t r0,
                                                  int64_t c0)
@@ -38,7 +38,7 @@ __device__ __forceinline__ void zero_tile_across(float (*to)[ZERO_TILE_ROW], con
     }
 }
 
-/* to (rows, columns) = columns [c0, c0 + 64) of rows [r0, r0 + 64); what is not there is 0. */
+/* to (rows, columns) = columns [c0, c0 + 64) of rows [r0, r0 + 64). Missing elements are 0. */
 template <typename T>
 __device__ __forceinline__ void zero_tile_along(float (*to)[ZERO_TILE_ROW], const zero_head<T> &h, int64_t r0,
                                                 int64_t c0)
@@ -70,8 +70,8 @@ __device__ __forceinline__ void zero_tile_product(float sum[4][4], const float (
     }
 }
 
-/* sum (rows of a, rows of b) = a b^T over the whole width of the heads, for the 64 rows from a0 and b0 on. buffer: 64
- * rows of shared memory. */
+/* sum (rows of a, rows of b) = a b^T over the full width of the heads, for 64 rows each from a0 and b0. buffer: 64 rows
+ * of shared memory. */
 template <typename T>
 __device__ __forceinline__ void zero_tile_scores(float sum[4][4], float (*buffer)[ZERO_TILE_ROW], const zero_head<T> &a,
                                                  int64_t a0, const zero_head<T> &b, int64_t b0)
@@ -88,7 +88,7 @@ __device__ __forceinline__ void zero_tile_scores(float sum[4][4], float (*buffer
     }
 }
 
-/* weights (columns, rows) = the block's squares, transposed, as zero_tile_add reads them. */
+/* weights (columns, rows) = the squares of the block, transposed for zero_tile_add. */
 __device__ __forceinline__ void zero_tile_keep(float (*weights)[ZERO_TILE_ROW], const float square[4][4])
 {
     for (int j = 0; j < 4; j++) {
@@ -97,8 +97,8 @@ __device__ __forceinline__ void zero_tile_keep(float (*weights)[ZERO_TILE_ROW], 
     }
 }
 
-/* sums (rows, D in parts of 64) += weights (b's 64 rows, rows)^T b (64 rows from b0 on, D). Whoever wrote weights need
- * not have waited. */
+/* sums (rows, D in parts of 64) += weights (b's 64 rows, rows)^T b (64 rows from b0, D). It begins with a barrier, so
+ * threads that wrote weights need not synchronize. */
 template <typename T, int PARTS>
 __device__ __forceinline__ void zero_tile_add(float sums[PARTS][4][4], const float (*weights)[ZERO_TILE_ROW],
                                               float (*buffer)[ZERO_TILE_ROW], const zero_head<T> &b, int64_t b0)

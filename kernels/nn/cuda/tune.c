@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tune.c - see tune.h.
  *
- * The text: a line that names the GPU and the library, then one for each product, of m, n, k, lda, ldb, ldc and flags
- * as backend.h has them, the dtype, whether there is a bias, and the algorithm in hexadecimal (cuBLASLt promises that
- * its bytes may be kept and used again with the same version). */
+ * The format of the text: the first line names the GPU and the library. Each further line is one product: m, n, k, lda,
+ * ldb, ldc and flags as in backend.h, the dtype, whether there is a bias, and the algorithm in hexadecimal. cuBLASLt
+ * promises that these bytes may be stored and used again with the same version. */
 #include "kernels/nn/cuda/tune.h"
 
 #include <inttypes.h>
@@ -128,7 +128,7 @@ char *zero_choices_write(const zero_choices_t *choices)
 
 /* ---- measuring -------------------------------------------------------------------------------------------------- */
 
-/* Memory of one product, full of small numbers: GPUs are faster, and take less power, on zeros. */
+/* Allocates memory for one product and fills it with small numbers: on zeros GPUs are faster and draw less power. */
 static cudaError_t memory(void **p, uint64_t bytes)
 {
     if (bytes == 0)
@@ -171,7 +171,7 @@ cudaError_t zero_choices_measure(const zero_timed_t *product, const cublasLtMatm
     for (int i = 0; i < count && status == cudaSuccess; i++) {
         bool runs = true;
         for (int r = 0; r <= RUNS && status == cudaSuccess && runs;
-             r++) { /* the first run loads its kernel, and does not count */
+             r++) { /* the first run loads the kernel and does not count */
             float time = 0;
             status = cudaEventRecord(begin, stream);
             if (status == cudaSuccess)

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vector.h - inside kernels/nn/cuda, for .cu files: elements of fp32 and bf16 in packs of 16 bytes, sums over a warp.
  *
- * A thread owns whole packs, whether it reads them with one access of 16 bytes or, where addresses or rows are not
- * multiples of that, element by element: so that the order of a sum, and its bits, depend on the shape and never on an
- * address. */
+ * A thread owns whole packs. It reads a pack with one access of 16 bytes, or element by element if addresses or rows
+ * are not multiples of 16 bytes. So the order of a sum, and its bits, depend on the shape and never on an address. */
 #ifndef ZERO_NN_CUDA_VECTOR_H
 #define ZERO_NN_CUDA_VECTOR_H
 
@@ -13,15 +12,15 @@
 
 #define ZERO_WARP 32
 
-/* Before a loop over an array that must stay in registers. */
+/* Put it before a loop over an array that must stay in registers. */
 #if defined(__CUDACC__)
 #define ZERO_UNROLL _Pragma("unroll")
 #else
 #define ZERO_UNROLL
 #endif
 
-/* x (a pack) = the elements at p, of which `have` are there (more than a pack's: all of it); the rest reads 0. wide: p
- * is a multiple of 16 bytes. */
+/* x (a pack) = the elements at p, of which `have` exist (all if `have` exceeds a pack). The rest reads 0. wide: p is a
+ * multiple of 16 bytes. */
 template <typename T> __device__ __forceinline__ void zero_load(float *x, const T *p, int64_t have, bool wide)
 {
     if (wide && have >= zero_pack<T>::N) {
@@ -34,7 +33,7 @@ template <typename T> __device__ __forceinline__ void zero_load(float *x, const 
         x[i] = i < have ? zero_widen(p[i]) : 0.0f;
 }
 
-/* The elements at p = x (a pack), as many as there are; rounded once. */
+/* The existing elements at p = x (a pack), rounded once. */
 template <typename T> __device__ __forceinline__ void zero_store(T *p, const float *x, int64_t have, bool wide)
 {
     if (wide && have >= zero_pack<T>::N) {
@@ -49,7 +48,8 @@ template <typename T> __device__ __forceinline__ void zero_store(T *p, const flo
             p[i] = zero_narrow<T>(x[i]);
 }
 
-/* The sum or maximum over aligned groups of `lanes` lanes of a warp (a power of two): the same bits in each of them. */
+/* The sum or maximum over aligned groups of `lanes` lanes of a warp (a power of two). All lanes of a group get the same
+ * bits. */
 __device__ __forceinline__ float zero_lanes_sum(float value, int lanes)
 {
     for (int i = lanes / 2; i > 0; i /= 2)

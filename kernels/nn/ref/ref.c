@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ref.c - the truth: plain C, one thread, fp32 sums in index order, libm. Written to be read, not to be fast. */
+/* ref.c - the reference: plain C, one thread, fp32 sums in index order, libm. It aims to be easy to read, not fast. */
 #include "kernels/nn/backend.h"
 
 #include <math.h>
@@ -128,7 +128,7 @@ static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     int64_t C = l->C;
     float *dw = (float *)nn->workspace, *db = dw + C; /* (C) */
-    if (l->dbias_residual != NULL)                    /* before dx takes its place */
+    if (l->dbias_residual != NULL)                    /* before dx overwrites it */
         ref_bias_backward(nn, l->dbias_residual, l->dresidual, l->rows, C, l->dtype);
     memset(dw, 0, 2 * (size_t)C * sizeof *dw);
     for (int64_t r = 0; r < l->rows; r++) {
@@ -160,8 +160,8 @@ static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         ref_bias_backward(nn, l->dbias, l->dx, l->rows, C, l->dtype);
 }
 
-/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation
- * where x is far below 0. */
+/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3). This form has no
+ * cancellation for x far below 0. */
 #define GELU_SCALE 0.79788456080286535588f
 #define GELU_CUBE 0.044715f
 
@@ -245,8 +245,8 @@ static void ref_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
     }
 }
 
-/* With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP - sum of dout out), dq = scale dS k, dk =
- * scale dS' q. */
+/* With P the softmax of the scores and dP = dout v': dv = P' dout, dS = P (dP - sum of dout * out), dq = scale dS k, dk
+ * = scale dS' q. */
 static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
     int64_t T = a->T, D = a->D, group = a->H / a->KV;
