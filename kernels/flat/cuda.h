@@ -9,12 +9,12 @@
 /* Raise the revision with every change to zero_flat_ops_t. */
 #define ZERO_CUDA_FLAT_VERSION ZERO_PLUGIN_VERSION(4)
 
-/* Of flat.h's functions here: native is a cudaStream_t of the calling thread's current GPU. They queue work and
- * return: what they were given must stay until it is done (the host's arrays of arguments, sum's sources and the
- * updates, only until they return). Buffers are the GPU's memory or pinned memory of the host; copy takes any.
- * Buffers that are not on bounds of 16 bytes give the same bits, slower. What could not be queued is told by
- * cudaGetLastError; threads means nothing. sum takes at most 4000 sources (500 if built with CUDA before 12.1): more
- * are refused, as cudaErrorInvalidConfiguration. */
+/* The functions of flat.h for CUDA. native is a cudaStream_t of the calling thread's current GPU. Functions enqueue
+ * work and return, so buffers must stay valid until the work is done. Arrays of arguments in host memory (sum's
+ * sources, the updates) are needed only until the call returns. Buffers are GPU memory or pinned host memory; copy
+ * takes any memory. Buffers that are not 16-byte aligned give the same bits more slowly. A failed launch shows in
+ * cudaGetLastError. threads is ignored. sum takes at most 4000 sources (500 if built with CUDA before 12.1) and rejects
+ * more with cudaErrorInvalidConfiguration. */
 typedef struct zero_cuda_flat {
     uint32_t version;
     const zero_flat_ops_t *ops;
@@ -23,7 +23,7 @@ typedef struct zero_cuda_flat {
 #ifdef __cplusplus
 extern "C" {
 #endif
-/* Exported by the plugin; libzero looks it up by name. */
+/* Exported by the plugin. libzero looks it up by name. */
 extern ZERO_API const zero_cuda_flat_t zero_cuda_flat;
 #ifdef __cplusplus
 }

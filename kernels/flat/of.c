@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* of.c - the table for a device. */
+/* of.c - selects the table for a device. */
 #include "kernels/flat/cuda.h"
 #include "zero/device/device.h"
 

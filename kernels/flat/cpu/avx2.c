@@ -136,4 +136,4 @@ const zero_flat_kernels_t zero_flat_avx2_kernels = {.cast = kernels_cast,
 
 #endif
 
-typedef int zero_flat_avx2_not_empty_t; /* ISO C forbids an empty file, which this is on other processors */
+typedef int zero_flat_avx2_not_empty_t; /* ISO C forbids an empty file, as this would be on other processors */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* avx512.c - the flat kernels with AVX-512 F, BW, DQ and VL. VCVTNEPS2BF16 (avx512_bf16) is not used: it takes
- * subnormals for zero, which would give other bits than the rest. */
+/* avx512.c - the flat kernels with AVX-512 F, BW, DQ and VL. They do not use VCVTNEPS2BF16 (avx512_bf16): it flushes
+ * subnormals to zero, which would give different bits. */
 #if defined(__x86_64__)
 
 #include "zero/base/base.h"
@@ -134,4 +134,4 @@ const zero_flat_kernels_t zero_flat_avx512_kernels = {.cast = kernels_cast,
 
 #endif
 
-typedef int zero_flat_avx512_not_empty_t; /* ISO C forbids an empty file, which this is on other processors */
+typedef int zero_flat_avx512_not_empty_t; /* ISO C forbids an empty file, as this would be on other processors */

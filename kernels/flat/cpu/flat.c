@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* flat.c - the CPU tables of flat.h: OpenMP threads over the kernels of one SIMD level, and the choice of the level. No
- * thread count changes a bit: all but the norm is element-wise, and the norm's blocks are added here, in order. */
+/* flat.c - the CPU tables of flat.h: OpenMP threads over the kernels of one SIMD level, and the selection of the level.
+ * The number of threads does not change a bit: all operations except the norm are element-wise, and this file adds the
+ * norm's blocks in order. */
 #include "kernels/flat/kernels.h"
 
 #if defined(_OPENMP)
@@ -10,17 +11,17 @@
 #include <cpuid.h>
 #endif
 
-/* Bytes below which a further thread costs more than it brings (a fork and join of OpenMP takes some microseconds). */
+/* Bytes below which another thread costs more than it gains (a fork and join of OpenMP takes some microseconds). */
 #define BYTES_PER_THREAD 131072
 
-/* Threads begin at multiples of this many items (elements, or bytes of fill and copy): whole cache lines for every
- * dtype, and whole blocks of the norm. */
+/* The range of a thread starts at a multiple of this many items (elements, or bytes for fill and copy). This gives
+ * whole cache lines for every dtype and whole blocks of the norm. */
 #define GRAIN ZERO_NORM_BLOCK
 
-/* What one call does to items [begin, end). */
+/* The work of one call on items [begin, end). */
 typedef void (*range_fn)(const void *call, int64_t begin, int64_t end);
 
-/* fn over items [0, count) by at most threads threads (0: OpenMP's default). bytes is what an item reads and writes. */
+/* Runs fn over items [0, count) on at most threads threads (0: OpenMP's default). bytes: read and written per item. */
 static void run(range_fn fn, const void *call, int64_t count, int64_t bytes, int threads)
 {
 #if defined(_OPENMP)
@@ -48,7 +49,7 @@ static void run(range_fn fn, const void *call, int64_t count, int64_t bytes, int
         fn(call, 0, count);
 }
 
-/* Arguments of a call, for its threads. */
+/* The arguments of a call, for its threads. */
 typedef struct call {
     const zero_flat_kernels_t *kernels;
     void *dst;
@@ -102,7 +103,7 @@ static void update_range(const void *call, int64_t begin, int64_t end)
     c->kernels->update(c->update, begin, end);
 }
 
-/* The functions of flat.h, over the kernels of a level. */
+/* The functions of flat.h over the kernels of a level. */
 
 static void fill_zero(void *dst, uint64_t bytes, int threads, void *native)
 {
@@ -158,7 +159,7 @@ static void update(const zero_flat_kernels_t *kernels, const zero_update_t *u, i
         run(update_range, &(call_t){.kernels = kernels, .update = &u[k]}, u[k].count, 28, threads);
 }
 
-/* A level's table. Its functions take no table, so each level has its own thin ones. */
+/* The table of a level. Its functions do not receive the table, so each level has its own thin wrappers. */
 #define LEVEL(level, kernel_table)                                                                                  \
     static void level##_cast(void *dst, zero_dtype_t dst_dtype, const void *src, zero_dtype_t src_dtype,            \
                              int64_t count, int threads, void *native)                                              \
@@ -206,7 +207,7 @@ LEVEL(avx512, zero_flat_avx512_kernels)
 static bool has_avx2(void)
 {
     unsigned a, b, c, d;
-    /* F16C by hand: not every compiler's __builtin_cpu_supports knows it. */
+    /* F16C needs a direct check: some compilers' __builtin_cpu_supports does not recognize it. */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
            (c & bit_F16C);
 }

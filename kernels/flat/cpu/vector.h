@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vector.h - the flat kernels over vectors of any width, included once by the file of each SIMD level, which first
- * defines
+/* vector.h - the flat kernels over vectors of any width. The file of each SIMD level includes it once, after it defines
  *
  *   SIMD                   the target attribute of its functions
  *   WIDTH                  floats in a vector: 8 or 16
- *   vec, dvec              a vector of WIDTH floats; of WIDTH / 2 doubles. The compiler's own operators work on both
+ *   vec, dvec              a vector of WIDTH floats; of WIDTH / 2 doubles. The compiler's operators work on both
  *   v_load_fp32/bf16/fp16  WIDTH elements at an address of any alignment, in fp32
- *   v_store_fp32           its inverse; v_stream_fp32 also, past the caches, to an address that is a multiple of the
- * vector's size hvec, v_to_bf16/fp16   WIDTH elements of 16 bits, rounded to nearest even; h_store and h_stream store
- * them likewise v_set, v_fma, v_sqrt   broadcast; a * b + c rounded once; square root ivec, i_min, i_max     a vector
- * of WIDTH int32, on which the compiler's own operators work b_load, b_store        WIDTH bytes at an address of any
- * alignment, as ints of 0 to 255 d_low, d_high          the two halves of a vec as doubles d_fma, d_store         on
+ *   v_store_fp32           its inverse; v_stream_fp32: the same past the caches, to an address that is a multiple of
+ * the vector's size hvec, v_to_bf16/fp16   WIDTH elements of 16 bits, rounded to nearest even; h_store and h_stream
+ * store them likewise v_set, v_fma, v_sqrt   broadcast; a * b + c rounded once; square root ivec, i_min, i_max     a
+ * vector of WIDTH int32; the compiler's operators work on it b_load, b_store        WIDTH bytes at an address of any
+ * alignment, as ints of 0 to 255 d_low, d_high          the two halves of a vec as doubles d_fma, d_store         for
  * dvec
  *
- * and then includes update.h and names its table of kernels_* functions. dtypes are constants wherever they are passed
- * below, so every switch folds away. */
+ * The file then includes update.h and names its table of kernels_* functions. The dtypes passed below are constants, so
+ * every switch folds away. */
 #include "kernels/flat/kernels.h"
 
 #define INLINE static inline SIMD __attribute__((always_inline))
@@ -93,7 +92,7 @@ static SIMD void kernels_accumulate(float *dst, const void *src, zero_dtype_t sr
     zero_flat_ref_kernels.accumulate(dst, src, src_dtype, mid, end);
 }
 
-/* Two and four sources, the usual node of this kind, keep their sum in one pass without an inner loop of unknown
+/* Two and four sources, the usual ranks of this kind of node, are summed in one pass without an inner loop of unknown
  * length. */
 INLINE void sum(void *dst, const void *const *src, int sources, zero_dtype_t dtype, int64_t begin, int64_t end)
 {
@@ -139,7 +138,7 @@ INLINE double square_block(const void *x, zero_dtype_t dtype, int64_t first)
     return zero_flat_lane_tree(out);
 }
 
-/* The blocks of [begin, end) that are whole; returns where they end. */
+/* The whole blocks of [begin, end). Returns their end. */
 INLINE int64_t square_whole(double *out, const void *x, zero_dtype_t dtype, int64_t begin, int64_t end)
 {
     for (; begin + ZERO_NORM_BLOCK <= end; begin += ZERO_NORM_BLOCK)

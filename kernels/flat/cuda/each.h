@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* each.h - inside kernels/flat/cuda: what its element-wise kernels share.
+/* each.h - inside kernels/flat/cuda: shared by its element-wise kernels.
  *
- * They are bound by memory. A thread takes UNROLL packs of N elements, a block's packs apart, so that each access of a
- * warp is to contiguous bytes, 16 a thread where the elements allow it; it loads all of them before it computes. The
- * blocks of a launch cover the buffer once: there is nothing to tune to a GPU's size. */
+ * The kernels are memory-bound. A thread takes UNROLL packs of N elements. Consecutive packs of a thread are a block's
+ * packs apart, so each access of a warp is to contiguous bytes, 16 per thread if the elements allow it. A thread loads
+ * all of its packs before it computes. The blocks of a launch cover the buffer exactly once, so nothing depends on the
+ * size of a GPU. */
 #ifndef ZERO_FLAT_CUDA_EACH_H
 #define ZERO_FLAT_CUDA_EACH_H
 
@@ -19,8 +20,8 @@ enum { THREADS = 256 };
 /* update of flat.h, on a stream (update.cu). */
 void zero_cuda_flat_update(const zero_update_t *u, int count, int threads, void *native);
 
-/* Elements of a pack: 16 bytes of the wider type. With 16 of the narrower, neighbours would read the wider one 32
- * bytes apart, half of each sector of memory at a time. */
+/* Elements in a pack: 16 bytes of the wider type. With 16 bytes of the narrower type, neighbours would read the wider
+ * type 32 bytes apart, using half of each memory sector at a time. */
 template <typename A, typename B> struct together {
     enum { N = sizeof(A) > sizeof(B) ? 16 / sizeof(A) : 16 / sizeof(B) };
 };
@@ -35,9 +36,9 @@ template <int N, typename T> __device__ __forceinline__ void store(T *p, const z
     *reinterpret_cast<zero_pack<T, N> *>(p) = x;
 }
 
-/* Runs op over the block-th tile of elements [0, count). It has N (elements of a pack), UNROLL, in (what a pack's
- * operands are), load and store of the pack that begins at element i, and single, for element i alone: of what is
- * left behind the last pack, and of everything if buffers are not aligned (not wide). */
+/* Runs op over tile number block of elements [0, count). op has N (elements in a pack), UNROLL, in (the operands of a
+ * pack), load and store of the pack at element i, and single for element i alone. single handles the elements after the
+ * last pack, and all elements if the buffers are not aligned (not wide). */
 template <typename OP> __device__ __forceinline__ void each(const OP &op, int64_t block, int64_t count, bool wide)
 {
     const int64_t tile = (int64_t)THREADS * OP::UNROLL * OP::N, begin = block * tile;

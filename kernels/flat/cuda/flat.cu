@@ -73,14 +73,15 @@ __global__ void __launch_bounds__(THREADS) accumulate_kernel(float *dst, const S
     each(accumulate_op<S>{dst, src}, blockIdx.x, count, wide);
 }
 
-/* The host's array of sources, by value: a kernel's arguments are at most 4 KiB, and 32 KiB from CUDA 12.1 on. */
+/* The host's array of sources, passed by value. A kernel's arguments are at most 4 KiB, and 32 KiB from CUDA 12.1
+ * on. */
 enum { FEW = 8, MOST = CUDART_VERSION >= 12010 ? 4000 : 500 };
 
 template <typename T, int ROOM> struct sources {
     const T *p[ROOM];
 };
 
-/* While one source is added, the loads of the next ones are on their way: each is independent of the sum. */
+/* While a thread adds one source, the loads of the next ones are in flight: they do not depend on the sum. */
 template <typename T, int ROOM> struct sum_op {
     enum { N = 16 / sizeof(T), UNROLL = 2 };
     struct in {
@@ -130,10 +131,10 @@ __global__ void __launch_bounds__(THREADS)
 
 /* ---- the norm --------------------------------------------------------------------------------------------------- */
 
-/* A thread is a lane of a block of the norm: its 256 squares are a chain, so that what counts is that its loads do
- * not wait for one another. Half a warp reads 16 neighbours at once: whole sectors of memory. A thread that loaded
- * 16 bytes would have 4 or 8 lanes: there would be that many times fewer threads, and ptxas keeps only 2 or 3 such
- * loads on their way, which is too little for the segment of one layer. */
+/* A thread is one lane of a block of the norm. Its 256 squares form a dependent chain, so its loads must overlap. Half
+ * a warp reads 16 neighbours at once, which are whole memory sectors. A thread that loads 16 bytes would have 4 or 8
+ * lanes. There would be 4 or 8 times fewer threads, and ptxas keeps only 2 or 3 such loads in flight: too few for the
+ * segment of one layer. */
 enum { LANES = 16, ROWS = ZERO_NORM_BLOCK / LANES, AHEAD = 32 };
 
 template <typename T> __global__ void __launch_bounds__(THREADS) square_kernel(double *out, const T *x, int64_t count)
@@ -142,7 +143,7 @@ template <typename T> __global__ void __launch_bounds__(THREADS) square_kernel(d
     const int lane = threadIdx.x % LANES;
     const int64_t first = block * ZERO_NORM_BLOCK + lane, left = count - first; /* left may be negative */
     double sum = 0;
-    if (left > ZERO_NORM_BLOCK - LANES) { /* all rows are there */
+    if (left > ZERO_NORM_BLOCK - LANES) { /* all rows exist */
         for (int row = 0; row < ROWS; row += AHEAD) {
             T e[AHEAD];
             ZERO_UNROLL
@@ -167,8 +168,8 @@ template <typename T> __global__ void __launch_bounds__(THREADS) square_kernel(d
         out[block] = sum;
 }
 
-/* *out = blocks[0] + blocks[1] + ... in that order, so one thread adds. Meanwhile the others load the next tile into
- * shared memory. In the unrolled loop the adder's own loads run ahead of its sum. */
+/* *out = blocks[0] + blocks[1] + ... in this order, so one thread adds. Meanwhile the others load the next tile into
+ * shared memory. In the unrolled loop the adder's loads run ahead of its sum. */
 enum { TILE = 512, FETCHERS = 128 };
 
 __global__ void __launch_bounds__(32 + FETCHERS) add_kernel(double *out, const double *blocks, int64_t count)
@@ -247,7 +248,7 @@ static void launch_sum(T *dst, const void *const *src, int count, int64_t elemen
         s.p[k] = (const T *)src[k];
         wide = wide && fits(s.p[k], op::N);
     }
-    /* Sources that have no room: a launch of no blocks, which is refused. */
+    /* Too many sources: launch zero blocks, which CUDA rejects. */
     ZERO_LAUNCH((sum_kernel<T, ROOM>), count <= ROOM ? blocks_for<op>(elements) : 0, THREADS, 0, stream, dst, s, count,
                 elements, wide);
 }

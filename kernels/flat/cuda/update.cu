@@ -5,7 +5,7 @@ extern "C" {
 }
 #include "kernels/flat/cuda/each.h"
 
-/* Moves an element p, whose gradient is g, and its state. Each operation rounds once. first: there is a state[0]. */
+/* Updates an element p and its state from the gradient g. Each operation rounds once. first: state[0] exists. */
 template <int RULE>
 __device__ __forceinline__ float step(const zero_rule_scalars_t &c, bool first, float p, float g, float *m, float *v)
 {
@@ -32,19 +32,19 @@ __device__ __forceinline__ float step(const zero_rule_scalars_t &c, bool first, 
 
 /* ---- the table of a launch -------------------------------------------------------------------------------------- */
 
-/* One update of a launch, which has the blocks from first_block to the next one's. */
+/* One update of a launch. It has the blocks from first_block to the next update's first_block. */
 struct job {
     float *master;
     void *state[2];
     const void *grad;
-    void *param; /* NULL: the rounded parameters go nowhere */
+    void *param; /* NULL: no rounded parameters */
     int64_t count;
     zero_rule_scalars_t scalars;
     unsigned first_block;
-    bool wide; /* packs of 4 fit all that is read and written in packs */
+    bool wide; /* packs of 4 fit all buffers that are accessed in packs */
 };
 
-/* By value: a kernel's arguments are at most 4 KiB. */
+/* Passed by value: a kernel's arguments are at most 4 KiB. */
 enum { JOBS = 40 };
 struct jobs {
     int count;
@@ -53,7 +53,7 @@ struct jobs {
 };
 static_assert(sizeof(jobs) <= 4000, "the table of a launch is a kernel's argument");
 
-/* The job of this block: the last that begins at or before it. */
+/* The job of this block: the last one that starts at or before it. */
 __device__ __forceinline__ const job &job_of_block(const jobs &all)
 {
     int low = 0, high = all.count;
@@ -67,8 +67,8 @@ __device__ __forceinline__ const job &job_of_block(const jobs &all)
     return all.of[low];
 }
 
-/* Where the rounded parameters go; NULL: nowhere. Its dtype is not a template's: a branch that all threads take costs
- * nothing here. */
+/* The destination of the rounded parameters; NULL: none. Its dtype is not a template argument: all threads take the
+ * same branch, which costs nothing here. */
 struct output {
     void *p;
     zero_dtype_t dtype;
@@ -154,7 +154,7 @@ template <int RULE, typename G> struct update_op {
     }
 };
 
-/* state[0] may be NULL (SGD without momentum), and state[1] is for rules with a second state. */
+/* state[0] may be NULL (SGD without momentum). Only rules with a second state have state[1]. */
 template <int RULE, typename G>
 __global__ void __launch_bounds__(THREADS) update_kernel(const __grid_constant__ jobs all)
 {
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(THREADS) update_kernel(const __grid_constant__
 
 /* ---- state in 8 bits -------------------------------------------------------------------------------------------- */
 
-/* The magnitude that k stands for, before its scale; and the k for |x| * inv, between least and most. */
+/* The magnitude of code k before scaling; and the code k of |x| * inv, between least and most. */
 __device__ __forceinline__ float magnitude(uint32_t k, int bias)
 {
     return k == 0 ? 0 : __uint_as_float((k + (uint32_t)bias) << 20);
@@ -178,7 +178,7 @@ __device__ __forceinline__ uint32_t code(float x, float inv, int bias, int least
     return (uint32_t)(k < least ? least : k > most ? most : k);
 }
 
-/* The largest |x| of a warp's, as bits. */
+/* The bits of the largest |x| in a warp. */
 __device__ __forceinline__ uint32_t largest(uint32_t x)
 {
     for (int lanes = 16; lanes > 0; lanes /= 2) {
@@ -188,7 +188,7 @@ __device__ __forceinline__ uint32_t largest(uint32_t x)
     return x;
 }
 
-/* A warp has a block, a lane LANE neighbours of it: one word of codes. */
+/* A warp handles a block, and a lane handles LANE neighbours: one word of codes. */
 enum { LANE = ZERO_BLOCK8 / 32, BLOCKS = THREADS / 32 };
 
 template <typename G> __global__ void __launch_bounds__(THREADS) update8_kernel(const __grid_constant__ jobs all)
@@ -198,7 +198,7 @@ template <typename G> __global__ void __launch_bounds__(THREADS) update8_kernel(
     const int64_t block = (int64_t)(blockIdx.x - j.first_block) * BLOCKS + threadIdx.x / 32, count = j.count;
     const int lane = threadIdx.x % 32;
     const int64_t i = block * ZERO_BLOCK8 + lane * LANE;
-    if (block * ZERO_BLOCK8 >= count) /* the same for a warp's lanes */
+    if (block * ZERO_BLOCK8 >= count) /* the same for all lanes of a warp */
         return;
     const int have = i + LANE <= count ? LANE : i < count ? (int)(count - i) : 0;
     const bool packed = j.wide && have == LANE;
@@ -206,7 +206,7 @@ template <typename G> __global__ void __launch_bounds__(THREADS) update8_kernel(
     float *const master = j.master;
     const G *const grad = (const G *)j.grad;
     zero_block8_t *const mb = (zero_block8_t *)j.state[0] + block, *const vb = (zero_block8_t *)j.state[1] + block;
-    /* A block of codes begins at a multiple of 4 bytes. */
+    /* The codes of a block start at a multiple of 4 bytes. */
     uint32_t *const mw = (uint32_t *)mb->code + lane, *const vw = (uint32_t *)vb->code + lane;
     uint32_t m_code = *mw, v_code = *vw, m_max = 0, v_max = 0;
     const float m_scale = mb->scale, v_scale = vb->scale;
@@ -265,7 +265,7 @@ template <typename G> __global__ void __launch_bounds__(THREADS) update8_kernel(
 
 /* ---- flat.h ----------------------------------------------------------------------------------------------------- */
 
-/* Of a rule's kernel with gradients of G: elements of a block, and the launch of a table. */
+/* The kernel of a rule with gradients of type G: its elements per block, and the launch of a table. */
 template <int RULE, typename G> struct rule_kernel {
     typedef update_op<RULE, G> op;
     static constexpr int64_t TILE = (int64_t)THREADS * op::UNROLL * op::N;
@@ -286,7 +286,7 @@ static job job_for(const zero_update_t *u, unsigned first_block)
 {
     void *param = u->param == u->master ? NULL : u->param;
     job j = {u->master, {u->state[0], u->state[1]}, u->grad, param, u->count, u->scalars, first_block, true};
-    const bool fp32 = u->rule != ZERO_RULE_ADAMW8; /* codes are read in words */
+    const bool fp32 = u->rule != ZERO_RULE_ADAMW8; /* codes are accessed in words */
     j.wide = fits(u->master, 4) && (uintptr_t)j.grad % (4 * zero_dtype_size(u->grad_dtype)) == 0 &&
              (!fp32 || (fits((const float *)j.state[0], 4) && fits((const float *)j.state[1], 4))) &&
              (uintptr_t)j.param % (4 * zero_dtype_size(u->param_dtype)) == 0;
@@ -330,7 +330,7 @@ template <typename G> static void launch_rule(const zero_update_t *u, int count,
     case ZERO_RULE_ADAMW8:
         launch_all<rule_kernel<ZERO_RULE_ADAMW8, G>>(u, count, stream);
         break;
-    case ZERO_RULE_CUSTOM: /* the caller's own function is called in its place */
+    case ZERO_RULE_CUSTOM: /* the library calls the caller's function instead */
     case ZERO_RULES:
         break;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* element.h - an element of a buffer of any dtype, for the flat kernels in plain C. */
+/* element.h - access to an element of a buffer of any dtype, for the flat kernels in plain C. */
 #ifndef ZERO_FLAT_REF_ELEMENT_H
 #define ZERO_FLAT_REF_ELEMENT_H
 

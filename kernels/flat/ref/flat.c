@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* flat.c - the flat kernels in plain C: what the other implementations are tested against, bit for bit. Written to be
- * read. The optimizers are in update.c. */
+/* flat.c - the flat kernels in plain C, the reference. Tests compare the other implementations with it bit for bit. The
+ * code aims to be easy to read. The optimizers are in update.c. */
 #include "kernels/flat/kernels.h"
 #include "kernels/flat/ref/element.h"
 
@@ -42,7 +42,7 @@ static void square_blocks(double *out, const void *x, zero_dtype_t dtype, int64_
 const zero_flat_kernels_t zero_flat_ref_kernels = {
     .cast = cast, .accumulate = accumulate, .sum = sum, .square_blocks = square_blocks, .update = zero_flat_ref_update};
 
-/* The table: one thread, whatever threads says. */
+/* The table. It uses one thread and ignores threads. */
 
 static void ref_fill_zero(void *dst, uint64_t bytes, int threads, void *native)
 {

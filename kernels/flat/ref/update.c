@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* update.c - the optimizers in plain C: what the other implementations are tested against, bit for bit. Written to be
- * read; fma and sqrt are the C library's, correctly rounded on every machine. */
+/* update.c - the optimizers in plain C, the reference. Tests compare the other implementations with it bit for bit. The
+ * code aims to be easy to read. fma and sqrt are the C library's, correctly rounded on every machine. */
 #include "kernels/flat/kernels.h"
 #include "kernels/flat/ref/element.h"
 
 #include <math.h>
 
-/* Moves an element p, whose gradient is g, and its state. Its switch names every rule, so that a new one without an
- * update here does not compile. */
+/* Updates an element p and its state from the gradient g. The switch names every rule, so a new rule without an update
+ * here does not compile. */
 static inline float step(const zero_update_t *u, float p, float g, float *m, float *v)
 {
     const zero_rule_scalars_t *c = &u->scalars;
@@ -33,14 +33,14 @@ static inline float step(const zero_update_t *u, float p, float g, float *m, flo
         *m = fmaf(c->beta1, *m, c->one_minus_beta1 * g);
         *v = fmaf(c->beta2, *v, (c->one_minus_beta2 * g) * g);
         return fmaf(-c->step_size, *m / fmaf(sqrtf(*v), c->inv_sqrt_bc2, c->eps), p);
-    case ZERO_RULE_CUSTOM: /* the caller's own function is called in its place */
+    case ZERO_RULE_CUSTOM: /* the library calls the caller's function instead */
     case ZERO_RULES:
         break;
     }
     return p;
 }
 
-/* The update of element i with its state at m and v. */
+/* Updates element i, with its state at m and v. */
 static inline void update_element(const zero_update_t *u, int64_t i, float *m, float *v)
 {
     float p = step(u, u->master[i], load(u->grad, u->grad_dtype, i) * u->scalars.grad_factor, m, v);
@@ -63,7 +63,7 @@ static float from_bits(uint32_t u)
     return x;
 }
 
-/* The magnitude that k stands for, before its scale. */
+/* The magnitude of code k before scaling. */
 static float magnitude(int32_t k, int32_t bias)
 {
     return k == 0 ? 0 : from_bits((uint32_t)(k + bias) << 20);
@@ -82,14 +82,14 @@ void zero_block8_read(float *out, const zero_block8_t *blocks, int state, int64_
         out[i - begin] = decode(blocks + i / ZERO_BLOCK8, i % ZERO_BLOCK8, state);
 }
 
-/* Its inverse for |x| * inv, between least and most. */
+/* The inverse for |x| * inv, between least and most. */
 static int32_t code(float x, float inv, int32_t bias, int32_t least, int32_t most)
 {
     int32_t k = (int32_t)((bits(fabsf(x * inv)) + (1u << 19)) >> 20) - bias;
     return k < least ? least : k > most ? most : k;
 }
 
-/* The first count elements of a block. */
+/* Encodes the first count elements of a block. */
 static void encode(zero_block8_t *b, int state, const float *values, int64_t count)
 {
     uint32_t largest = 0;
@@ -110,7 +110,7 @@ void zero_block8_write(zero_block8_t *blocks, int state, const float *values, in
         encode(blocks + i / ZERO_BLOCK8, state, values + i, count - i < ZERO_BLOCK8 ? count - i : ZERO_BLOCK8);
 }
 
-/* Elements [first, end) of u, which are one block or the start of it. */
+/* Updates elements [first, end) of u, which are one block or its start. */
 static void update_block8(const zero_update_t *u, int64_t first, int64_t end)
 {
     zero_block8_t *mb = (zero_block8_t *)u->state[0] + first / ZERO_BLOCK8,
