@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.c - sizes of models: presets, and config.json of a Hugging Face folder. */
+/* config.c - the sizes of models: presets, and config.json of a Hugging Face folder. */
 #include "models/gpt2.h"
 
 #include <errno.h>
@@ -14,8 +14,8 @@
 
 /* ---- presets ---------------------------------------------------------------------------------------------------- */
 
-/* OpenAI's sizes begin from 0.02 (Radford et al. 2019), which is about width^-0.5 / 2 for theirs; so narrow a model as
- * tiny learns only from larger numbers. */
+/* OpenAI's models use 0.02 (Radford et al. 2019), which is about width^-0.5 / 2 at their widths. A model as narrow as
+ * tiny learns only with a larger value. */
 static const struct {
     const char *name;
     int64_t layers, heads, width, vocab, positions;
@@ -59,7 +59,7 @@ zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, z
 
 zero_status_t zero_gpt2_check_config(const zero_model_config_t *c, zero_error_t *error)
 {
-    /* Bounds keep every product of sizes below 2^63. */
+    /* The bounds keep every product of sizes below 2^63. */
     const struct {
         const char *name;
         int64_t value, most;
@@ -99,7 +99,7 @@ bool zero_model_is_pointer(const char *text, size_t bytes)
 
 /* ---- config.json ------------------------------------------------------------------------------------------------ */
 
-/* A value as JSON text for an error, cut to fit. */
+/* A value as JSON text for an error, truncated to fit. */
 static const char *value_text(char *text, size_t bytes, const json_t *value)
 {
     char *dump = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
@@ -136,14 +136,14 @@ static zero_status_t read_number(const json_t *root, const char *name, const cha
     const json_t *value = json_object_get(root, key);
 
     if (value == NULL)
-        return ZERO_OK; /* the caller has put the default there */
+        return ZERO_OK; /* the caller has set the default */
     if (!json_is_number(value) || !(json_number_value(value) >= 0))
         return wrong(name, key, value, "a number that is not negative", error);
     *out = json_number_value(value);
     return ZERO_OK;
 }
 
-/* Keys that change the arithmetic, with the one value that is computed here; absent means that value, as for Hugging
+/* Keys that change the arithmetic, with the only supported value. An absent key means this value, as for Hugging
  * Face. */
 static zero_status_t check_switches(const json_t *root, const char *name, zero_error_t *error)
 {
@@ -213,7 +213,7 @@ zero_status_t zero_gpt2_parse_config(zero_model_config_t *config, const char *te
     if (value != NULL && !json_is_null(value))
         status = read_size(root, name, "n_inner", &c.hidden, error);
     else
-        c.hidden = c.width > INT64_MAX / 4 ? c.width : 4 * c.width; /* such a width is refused below */
+        c.hidden = c.width > INT64_MAX / 4 ? c.width : 4 * c.width; /* the check below rejects such a width */
     if (status == ZERO_OK)
         status = read_number(root, name, "layer_norm_epsilon", &c.norm_eps, error);
     if (status == ZERO_OK)
@@ -248,7 +248,7 @@ zero_status_t zero_model_read_config(zero_model_config_t *config, const char *fo
     snprintf(path, path_bytes, "%s%s", folder_or_file,
              stat(folder_or_file, &info) == 0 && S_ISREG(info.st_mode) ? "" : "/config.json");
     errno = 0;
-    bool regular = stat(path, &info) == 0 && S_ISREG(info.st_mode); /* opening a FIFO would wait for its writer */
+    bool regular = stat(path, &info) == 0 && S_ISREG(info.st_mode); /* opening a FIFO would block */
     file = regular ? fopen(path, "rb") : NULL;
     if (errno == 0 && !regular) {
         status = zero_fail(error, ZERO_ERR_ARG, "'%.800s' must be a file", path);

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Micro-steps that the host may be ahead of a device. */
+/* Micro-steps that the host may run ahead of a device. */
 #define PLACES_MOST 16
-/* The shortest shape that a sample is padded to; the others are its doubles. */
+/* The shortest length to which a sample is padded. The other lengths are its multiples by powers of two. */
 #define SAMPLE_SHAPE_LEAST 16
 
 /* ---- tensors ---------------------------------------------------------------------------------------------------- */
@@ -151,7 +151,7 @@ static zero_status_t check_options(const zero_model_config_t *c, const zero_mode
     return ZERO_OK;
 }
 
-/* total in parts of at most most, all about equally long. */
+/* Splits total into parts of at most `most` and returns the length of a part; all have about equal length. */
 static int64_t even_part(int64_t total, int64_t most)
 {
     const int64_t parts = (total + most - 1) / most;
@@ -164,7 +164,7 @@ static int64_t round_up(int64_t x, int64_t unit)
     return (x + unit - 1) / unit * unit;
 }
 
-/* Rows of logits at once, and tokens of the vocabulary in one product, as suits what computes. */
+/* Chooses the rows in a block of logits and the tokens of the vocabulary in one product, as suits the backend. */
 static void head_shape(zero_model_t *m)
 {
     const zero_nn_sizes_t *sizes = zero_nn_sizes(m->nn);
@@ -208,7 +208,7 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
         goto memory;
     m->config = *config;
     m->options = *options;
-    /* a host that computes itself has waited when it returns */
+    /* A CPU call has finished when it returns, so it needs only one place. */
     m->places = options->backend == NULL || strcmp(options->backend, "cuda") != 0 || options->micro_steps < 1
                     ? 1
                     : options->micro_steps;
@@ -239,7 +239,7 @@ zero_status_t zero_model_create(zero_model_t **model, const zero_model_config_t 
         status = zero_nn_set_choices(m->nn, options->choices, options->measure, error);
     if (status != ZERO_OK)
         goto fail;
-    m->options.choices = NULL; /* the caller's */
+    m->options.choices = NULL; /* the caller's string may be gone later */
     head_shape(m);
     *model = m;
     return ZERO_OK;
@@ -302,7 +302,7 @@ static zero_status_t add_units(zero_model_t *m, zero_error_t *error)
     return zero_gpt2_engine_error(m, status, error);
 }
 
-/* Every call of every pass with no buffers: declares the uses, and tells how much workspace the kernels need. */
+/* Runs every call of every pass without buffers. This declares the uses and finds the workspace of the kernels. */
 static zero_status_t dry_run(zero_model_t *m, zero_error_t *error)
 {
     zero_status_t status;
@@ -397,7 +397,7 @@ static zero_status_t check_bound(const zero_model_t *m, zero_error_t *error)
                : zero_fail(error, ZERO_ERR_ORDER, "call zero_model_bind after zero_commit, before the model is used");
 }
 
-/* Kernels index with tokens: every one is looked at before anything runs. */
+/* Kernels index with tokens, so all tokens are checked before anything runs. */
 static zero_status_t check_tokens(const zero_model_t *m, const char *what, const int32_t *tokens, int64_t count,
                                   zero_error_t *error)
 {
@@ -409,19 +409,20 @@ static zero_status_t check_tokens(const zero_model_t *m, const char *what, const
     return ZERO_OK;
 }
 
-/* Kernels read tokens and targets, and write losses, in memory that host and device reach, each micro-step of a step at
- * a place of its own. */
+/* Kernels read tokens and targets, and write losses, in memory that host and device access. Each micro-step of a step
+ * has its own place there. */
 static int64_t place(const zero_model_t *m, int64_t micro)
 {
     return micro * m->options.micro_batch * m->options.seq_len;
 }
 
-/* The first rows sequences of tokens and targets there, and token 0 in the others: kernels know one shape. */
+/* Copies the first rows sequences of tokens and targets to that memory and pads with token 0: kernels have one
+ * shape. */
 static void hand_over(zero_model_t *m, int64_t at, const int32_t *tokens, const int32_t *targets, int64_t rows)
 {
     const int64_t T = m->options.seq_len, used = rows * T, all = m->options.micro_batch * T;
 
-    if (used > 0) { /* else there may be none */
+    if (used > 0) { /* else tokens may be NULL */
         memcpy(m->tokens + at, tokens, (size_t)used * sizeof *tokens);
         memcpy(m->targets + at, targets, (size_t)used * sizeof *targets);
     }
@@ -438,7 +439,7 @@ static double sum_losses(const float *losses, int64_t count)
     return sum;
 }
 
-/* Waits for what is under way: losses are there then, and every place is free again. */
+/* Waits for the micro-steps in flight. Then their losses are complete, and every place is free again. */
 static zero_status_t settle(zero_model_t *m, zero_error_t *error)
 {
     zero_status_t status = zero_gpt2_engine_error(m, zero_wait(m->engine), error);
@@ -504,7 +505,7 @@ zero_status_t zero_model_eval(zero_model_t *m, const int32_t *tokens, const int3
     if (status == ZERO_OK)
         status = settle(m, error);
     if (status == ZERO_OK)
-        *loss_sum = sum_losses(m->losses, rows * T); /* not those of what was filled up */
+        *loss_sum = sum_losses(m->losses, rows * T); /* without the losses of the padding */
     return status;
 }
 

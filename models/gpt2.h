@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpt2.h - what the files of the GPT-2 implementation share. Rows are tokens of a micro-step: rows = B * T. */
+/* gpt2.h - shared by the files of the GPT-2 implementation. Rows are the tokens of a micro-step: rows = B * T. */
 #ifndef MODELS_GPT2_H
 #define MODELS_GPT2_H
 
@@ -7,7 +7,8 @@
 
 #define GPT2_NAME_BYTES 48
 
-/* Tensors of a layer, in the order of declaration and of Hugging Face's state_dict. Matrices are stored (in, out). */
+/* The tensors of a layer, in the order of declaration and of Hugging Face's state_dict. Matrices are stored (in,
+ * out). */
 enum {
     GPT2_LN1_W = 0,
     GPT2_LN1_B, /* (C), (C) */
@@ -24,10 +25,10 @@ enum {
     GPT2_LAYER_TENSORS
 };
 
-/* How a tensor begins: all 0, all 1, or normal with mean 0 and the standard deviation std. */
+/* The initial values of a tensor: all 0, all 1, or normal with mean 0 and standard deviation std. */
 typedef enum zero_gpt2_init { GPT2_INIT_ZERO = 0, GPT2_INIT_ONE, GPT2_INIT_NORMAL } zero_gpt2_init_t;
 
-/* One tensor of the model, as its shape demands it. */
+/* One tensor of the model. Its shape follows from the configuration. */
 typedef struct zero_gpt2_tensor {
     char name[GPT2_NAME_BYTES]; /* without "transformer." */
     int32_t ndim;
@@ -37,19 +38,20 @@ typedef struct zero_gpt2_tensor {
     double std;
 } zero_gpt2_tensor_t;
 
-/* Tensors in the order of declaration: wte, wpe; the layers; ln_f. */
+/* The number of tensors. Their order is the order of declaration: wte, wpe; the layers; ln_f. */
 int zero_gpt2_tensor_count(const zero_model_config_t *config);
 void zero_gpt2_tensor(const zero_model_config_t *config, int index, zero_gpt2_tensor_t *tensor);
-/* Sizes that make a model, and whose products fit in 63 bits; otherwise ZERO_ERR_ARG with the name of the size. */
+/* Checks that the sizes are valid for a model and that their products fit in 63 bits. ZERO_ERR_ARG names the bad
+ * size. */
 zero_status_t zero_gpt2_check_config(const zero_model_config_t *config, zero_error_t *error);
-/* config.json from memory; name is used in errors. */
+/* Parses a config.json in memory. Errors contain name. */
 zero_status_t zero_gpt2_parse_config(zero_model_config_t *config, const char *text, size_t bytes, const char *name,
                                      zero_error_t *error);
-/* What zero_model_init draws for elements [begin, begin + count) of a tensor. */
+/* Computes the values that zero_model_init draws for elements [begin, begin + count) of a tensor. */
 void zero_gpt2_init_values(const zero_gpt2_tensor_t *tensor, uint64_t seed, int64_t begin, int64_t count, int threads,
                            float *out);
 
-/* A tensor that was declared on an engine. data and grad are NULL before bind. */
+/* A tensor that is declared on an engine. data and grad are NULL before bind. */
 typedef struct zero_gpt2_param {
     char name[GPT2_NAME_BYTES];
     int64_t count;
@@ -57,7 +59,8 @@ typedef struct zero_gpt2_param {
     void *data, *grad;
 } zero_gpt2_param_t;
 
-/* What the forward pass of a layer leaves for the backward pass. Layers share buffers as the recompute mode allows. */
+/* The activations that the forward pass of a layer keeps for the backward pass. The recompute mode decides which
+ * buffers layers share. */
 typedef struct zero_gpt2_layer {
     void *norm1;                          /* (rows, C) */
     void *qkv;                            /* (rows, 3C) */
@@ -81,44 +84,44 @@ struct zero_model {
 
     int param_count;
     zero_gpt2_param_t *params;
-    zero_unit_t embed, ln_f, *units; /* units: one a layer */
+    zero_unit_t embed, ln_f, *units; /* units: one per layer */
     zero_pass_t train, eval, sample;
     zero_reserve_t activations, shared, workspace;
     uint64_t workspace_bytes;
 
-    int64_t head_rows, logits_ld; /* rows of logits that exist at once; elements from one row to the next */
-    int64_t head_columns;         /* tokens of the vocabulary that one product takes */
-    bool head_sums;               /* wte's gradient is added up in dwte before it is rounded */
-    void **x;    /* layers + 1 times (rows, C): the residual stream before each layer, and after the last. With
-                    offload_activations two buffers take turns */
-    void **kept; /* layers times (rows, C) in memory that host and device reach, where x is until the backward pass;
-                    NULL: in x */
+    int64_t head_rows, logits_ld; /* rows in a block of logits; elements from one row to the next */
+    int64_t head_columns;         /* tokens of the vocabulary in one product */
+    bool head_sums;               /* dwte accumulates wte's gradient before it is rounded */
+    void **x;    /* layers + 1 times (rows, C): the residual stream before each layer and after the last. With
+                    offload_activations two buffers alternate */
+    void **kept; /* layers times (rows, C) in memory that host and device access: holds x until the backward pass; NULL:
+                    x stays in x */
     zero_gpt2_layer_t *layers;
-    float *mean_f, *rstd_f; /* (rows): of ln_f */
+    float *mean_f, *rstd_f; /* (rows), of ln_f */
     void *logits;           /* (head_rows, logits_ld) */
-    float *dwte;            /* (V, C): of the head alone; NULL without head_sums */
-    void *dx;               /* (rows, C): the residual stream's gradient */
-    void *narrow;           /* (rows, C): ln_f's output, then gradients of norms' outputs and of attention */
+    float *dwte;            /* (V, C), from the head alone; NULL without head_sums */
+    void *dx;               /* (rows, C): the gradient of the residual stream */
+    void *narrow;           /* (rows, C): the output of ln_f, then gradients of attention and of the outputs of norms */
     void *wide;             /* (rows, max(F, 3C)): gradients of fc and qkv */
 
-    /* In memory that the host and the device reach: */
+    /* In memory that the host and the device access: */
     int32_t *tokens, *targets; /* (places, rows) */
     float *losses;             /* (places, rows) */
-    void *sampled;             /* (vocab): logits of a sample; NULL where there are none */
+    void *sampled;             /* (vocab): logits of a sample; NULL without a sampling pass */
 
-    int64_t places;  /* micro-steps that may be under way */
-    int64_t pending; /* of them, those whose losses are not yet waited for */
-    double loss;     /* of those of this step that were */
+    int64_t places;  /* micro-steps that may be in flight */
+    int64_t pending; /* micro-steps in flight whose losses are not yet added to loss */
+    double loss;     /* the sum of the losses of this step so far */
 };
 
-/* p + elements, and NULL for NULL: buffers of a dry run stay NULL. */
+/* p + elements, or NULL if p is NULL: buffers of a dry run stay NULL. */
 static inline void *zero_gpt2_at(const zero_model_t *m, void *p, int64_t elements)
 {
     return p ? (char *)p + (size_t)elements * m->element : NULL;
 }
 
-/* Addresses of all buffers from the bases of the device's memory and of the host's that both reach, or NULL for those
- * whose base is NULL. Sets what they take together; false where that overflows. */
+/* Sets the addresses of all buffers, given the start of the device memory and of the host memory that both access. A
+ * NULL start gives NULL addresses. Sets the total bytes of each memory. Returns false on overflow. */
 bool zero_gpt2_layout(zero_model_t *m, void *device, void *host, uint64_t *device_bytes, uint64_t *host_bytes);
 
 /* Parameter k of layer l. */
@@ -134,30 +137,31 @@ static inline zero_gpt2_param_t *zero_gpt2_layer_param(const zero_model_t *m, in
 /* y (rows, out) = x (rows, in) w (in, out) + b (out). */
 void zero_gpt2_linear(zero_model_t *m, void *y, const void *x, const zero_gpt2_param_t *w, const zero_gpt2_param_t *b,
                       int64_t rows, int64_t in, int64_t out);
-/* Layer l over x (rows, C) into out (rows, C), which may be x; keeps in *a what the backward pass reads. With out NULL
- * it stops after GELU: what a recomputation needs. */
+/* Runs layer l from x (rows, C) to out (rows, C), which may be x. Keeps in *a the values that the backward pass reads.
+ * If out is NULL, it stops after GELU: a recomputation needs no more. */
 void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t *a, const void *x, void *out,
                              int64_t B, int64_t T);
-/* m->dx (rows, C), the gradient of layer l's output, becomes that of its input m->x[l]; gradients of its parameters are
- * added. */
+/* On entry m->dx (rows, C) is the gradient of layer l's output; on return it is the gradient of its input m->x[l]. Adds
+ * to the gradients of the layer's parameters. */
 void zero_gpt2_layer_backward(zero_model_t *m, int64_t l);
-/* logits (rows, V; logits_ld) = x (rows, C) wte^T: the head is the embedding, stored (V, C). */
+/* logits (rows, V; logits_ld) = x (rows, C) wte^T. The head is the embedding, stored (V, C). */
 void zero_gpt2_logits(zero_model_t *m, const void *x, int64_t rows);
-/* Losses (rows) of m->narrow (rows, C) against targets, head_rows at a time. With grad, narrow becomes its own gradient
- * and wte's is added. */
+/* Computes the losses (rows) of m->narrow (rows, C) against targets, head_rows rows at a time. With grad, the gradient
+ * overwrites narrow, and wte's gradient is added. */
 void zero_gpt2_head(zero_model_t *m, float *losses, const int32_t *targets, int64_t rows, bool grad);
 
-/* One micro-step, evaluation, or sample of exactly n tokens; in a dry run with no tokens, buffers or engine. */
+/* Run one micro-step, one evaluation, or one sample of exactly n tokens. In a dry run there are no tokens, buffers or
+ * engine. */
 zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                               uint32_t flags, zero_error_t *error);
 zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32_t *targets, float *losses,
                              int64_t rows, zero_error_t *error);
 zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n, zero_error_t *error);
 
-/* The length to which a sample of n tokens is padded: few shapes, so that few primitives are made. */
+/* The length to which a sample of n tokens is padded. There are few such lengths, so few primitives are created. */
 int64_t zero_gpt2_sample_shape(const zero_model_t *m, int64_t n);
 
-/* *error from what the engine said last; returns status. */
+/* Sets *error to the engine's last error. Returns status. */
 zero_status_t zero_gpt2_engine_error(zero_model_t *m, zero_status_t status, zero_error_t *error);
 
 #endif

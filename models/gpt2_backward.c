@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpt2_backward.c - the backward pass of a GPT-2 layer, with what the recompute mode did not keep computed again by the
- * kernels of the forward pass, so that every mode gives the same bits; on a GPU that computes GELU with a product, the
- * selective mode rounds what it is of first, and its bits are others. */
+/* gpt2_backward.c - the backward pass of a GPT-2 layer. It recomputes the activations that the recompute mode dropped,
+ * with the kernels of the forward pass, so every mode gives the same bits. There is one exception: if a GPU computes
+ * GELU within a product, the selective mode rounds the input of GELU first and gives other bits. */
 #include "models/gpt2.h"
 
 #include <math.h>
 
-/* dw (in, out) += x^T dy, dx (rows, in) = dy w^T; x (rows, in), dy (rows, out). With GELU_BACKWARD dx is the gradient
- * of aux (rows, in), of which x is the GELU, and dbias (in) += its column sums. */
+/* dw (in, out) += x^T dy, dx (rows, in) = dy w^T; x (rows, in), dy (rows, out). With GELU_BACKWARD x is the GELU of aux
+ * (rows, in), dx is the gradient of aux, and dbias (in) += column sums of dx. */
 static void linear_backward(zero_model_t *m, void *dx, const void *dy, const void *x, const zero_gpt2_param_t *w,
                             int64_t rows, int64_t in, int64_t out, zero_nn_epilogue_t epilogue, void *aux, void *dbias)
 {
@@ -35,9 +35,9 @@ static void linear_backward(zero_model_t *m, void *dx, const void *dy, const voi
                                           .dbias = dbias});
 }
 
-/* The gradient of a bias is the sum of its dy over rows. A call that goes over this dy anyway adds it up: GELU's
- * gradient writes that of fc, attention's that of qkv; norm 2's writes that of attention's projection and reads that of
- * the MLP's. */
+/* The gradient of a bias is the sum of its dy over rows. A call that processes this dy anyway adds it up: GELU's
+ * gradient writes the dy of fc, and attention's gradient writes the dy of qkv. Norm 2's gradient writes the dy of
+ * attention's projection and reads the dy of the MLP's. */
 void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
 {
     const zero_model_config_t *c = &m->config;

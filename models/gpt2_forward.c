@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpt2_forward.c - GPT-2 forward (Radford et al. 2019), as Hugging Face's GPT2LMHeadModel computes it without dropout.
- */
+/* gpt2_forward.c - the forward pass of GPT-2 (Radford et al. 2019). It computes the same as Hugging Face's
+ * GPT2LMHeadModel without dropout. */
 #include "models/gpt2.h"
 
 #include <math.h>
@@ -43,7 +43,7 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
     zero_gpt2_linear(m, a->mid, a->attention, &p[GPT2_PROJ_W], &p[GPT2_PROJ_B], rows, C, C);
     zero_nn_add_layernorm_forward(m->nn, a->mid, a->norm2, a->mean2, a->rstd2, a->mid, x, p[GPT2_LN2_W].data,
                                   p[GPT2_LN2_B].data, rows, C, c->norm_eps, dtype);
-    if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE) { /* as the backward pass computes it again from fc */
+    if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE) { /* as the backward pass recomputes it */
         zero_gpt2_linear(m, a->fc, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F);
         zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);
     } else {
@@ -64,7 +64,7 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
     zero_nn_add(m->nn, out, out, a->mid, rows * C, dtype);
 }
 
-/* Where the backend wants it, products over the vocabulary go a part of it at a time (zero_nn_sizes). */
+/* Products over the vocabulary take a part of it at a time if the backend prefers this (zero_nn_sizes). */
 
 void zero_gpt2_logits(zero_model_t *m, const void *x, int64_t rows)
 {
@@ -82,8 +82,8 @@ void zero_gpt2_logits(zero_model_t *m, const void *x, int64_t rows)
                                               .c = zero_gpt2_at(m, m->logits, v)});
 }
 
-/* wte's gradient (V, C) += dlogits^T x, with dlogits (rows, V; logits_ld) in m->logits; or m->dwte instead, which the
- * first rows overwrite. */
+/* wte's gradient (V, C) += dlogits^T x, with dlogits (rows, V; logits_ld) in m->logits. With head_sums m->dwte receives
+ * it instead, and the first rows overwrite m->dwte. */
 static void head_weight_backward(zero_model_t *m, const void *x, int64_t rows, bool first)
 {
     const int64_t C = m->config.width, V = m->config.vocab;
@@ -119,7 +119,7 @@ void zero_gpt2_head(zero_model_t *m, float *losses, const int32_t *targets, int6
         if (!grad)
             continue;
         head_weight_backward(m, x, n, r == 0);
-        /* x was read for the last time: dx = dlogits wte takes its place */
+        /* This was the last read of x: dx = dlogits wte replaces it. */
         zero_nn_gemm(
             m->nn,
             &(zero_nn_gemm_t){

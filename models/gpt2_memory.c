@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpt2_memory.c - where the buffers of a GPT-2 lie: what only kernels touch in the device's memory, what the host
- * writes or reads in memory that both reach. */
+/* gpt2_memory.c - the placement of a GPT-2's buffers. Buffers that only kernels access are in device memory. Buffers
+ * that the host also accesses are in memory that both reach. */
 #include "models/gpt2.h"
 
 typedef struct carve {
@@ -29,11 +29,11 @@ bool zero_gpt2_layout(zero_model_t *m, void *device, void *host, uint64_t *devic
 
     for (int64_t l = 0; l <= L; l++)
         m->x[l] = o->offload_activations && l >= 2 ? m->x[l - 2] : take(&c, l == 0 ? most : rows, C, e);
-    for (int64_t l = 0; o->offload_activations && l < L - 1; l++) /* the last one's stays */
+    for (int64_t l = 0; o->offload_activations && l < L - 1; l++) /* the last layer's input stays in x */
         m->kept[l] = take(&h, rows, C, e);
     for (int64_t l = 0; l < L; l++) {
         zero_gpt2_layer_t *a = &m->layers[l];
-        const int64_t n = l == 0 ? most : rows; /* the first layer's buffers serve evaluation and sampling too */
+        const int64_t n = l == 0 ? most : rows; /* evaluation and sampling use the first layer's buffers too */
 
         if (l > 0 && full) {
             *a = m->layers[0];

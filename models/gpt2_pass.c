@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpt2_pass.c - the passes over the units: training, evaluation, sampling. A dry run goes the same way: it declares the
- * uses of a pass instead of acquiring them, and lets the kernels make what they need, so that declaration, workspace
- * and run cannot disagree. */
+/* gpt2_pass.c - the passes over the units: training, evaluation, sampling. A dry run takes the same path: it declares
+ * the uses of a pass instead of acquiring them, and the kernels create their primitives. So declaration, workspace and
+ * run cannot disagree. */
 #include "models/gpt2.h"
 
-/* One run of a pass. After the first error nothing more is acquired. */
+/* One run of a pass. After the first error it acquires nothing more. */
 typedef struct zero_gpt2_run {
     zero_model_t *m;
     zero_pass_t pass;
@@ -21,7 +21,7 @@ static run_t begin(zero_model_t *m, zero_pass_t pass, uint32_t flags, zero_error
     return r;
 }
 
-/* True when the unit is there to be used; done() must follow. */
+/* Returns true if the unit may be used; the caller must then call done(). */
 static bool use(run_t *r, zero_unit_t unit, uint32_t flags)
 {
     zero_model_t *m = r->m;
@@ -53,8 +53,8 @@ static zero_status_t end(run_t *r)
 
 /* ---- layers ----------------------------------------------------------------------------------------------------- */
 
-/* Each layer's calls are the same in every pass of a kind: addresses of parameters, gradients and activations are
- * constant. So they repeat (zero_nn_repeat); what reads tokens or targets does not. */
+/* A layer makes the same calls in every pass of a kind: addresses of parameters, gradients and activations are
+ * constant. So these calls go through zero_nn_repeat. Calls that read tokens or targets do not. */
 typedef struct zero_gpt2_place {
     zero_model_t *m;
     int64_t l;
@@ -92,7 +92,7 @@ static void train_backward(void *ctx)
     zero_gpt2_layer_backward(m, l);
 }
 
-/* A pass that keeps nothing for a backward pass has all layers in the first one's buffers, the stream in place. */
+/* A pass without a backward pass runs all layers in the buffers of the first, with the residual stream in place. */
 static void eval_forward(void *ctx)
 {
     zero_model_t *m = ((place_t *)ctx)->m;
@@ -152,7 +152,7 @@ zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32
                              int64_t rows, zero_error_t *error)
 {
     const zero_model_config_t *c = &m->config;
-    /* A rank without sequences gathers with the others and computes nothing. */
+    /* A rank without sequences takes part in the gathers and computes nothing. */
     const int64_t B = rows > 0 ? m->options.micro_batch : 0, T = m->options.seq_len, C = c->width;
     const zero_dtype_t dtype = m->options.dtype;
     run_t r = begin(m, m->eval, 0, error);
@@ -193,12 +193,12 @@ zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n
         done(&r, m->embed);
     }
     for (int64_t l = 0; l < c->layers; l++)
-        if (use(&r, m->units[l], 0)) { /* in the first one's buffers, as in an evaluation */
+        if (use(&r, m->units[l], 0)) { /* in the first layer's buffers, as in an evaluation */
             zero_gpt2_layer_forward(m, l, &m->layers[0], m->x[0], m->x[0], 1, T);
             done(&r, m->units[l]);
         }
     if (use(&r, m->ln_f, 0)) {
-        /* The last token alone: attention is causal, so that the padding after it changed nothing. */
+        /* Only the last token: attention is causal, so the padding after it has no effect. */
         zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, zero_gpt2_at(m, m->x[0], (n - 1) * C),
                                   GPT2_LNF_W(m)->data, GPT2_LNF_B(m)->data, 1, C, c->norm_eps, dtype);
         done(&r, m->ln_f);

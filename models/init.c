@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* init.c - initial values from a seed: each element is a function of seed, tensor name and index alone, so that every
- * rank draws just its own. */
+/* init.c - initial values from a seed. Each element is a function of seed, tensor name and index only, so every rank
+ * draws only its own elements. */
 #include "models/gpt2.h"
 
 #include <math.h>

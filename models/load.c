@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* load.c - weights from a Hugging Face folder, checked whole before a value is read; each rank reads the ranges that it
- * owns. */
+/* load.c - loads weights from a Hugging Face folder. It checks everything before it reads a value. Each rank reads only
+ * the ranges that it owns. */
 #include "models/gpt2.h"
 
 #include <inttypes.h>
@@ -49,7 +49,7 @@ static zero_status_t check_tensor(const char *folder, const zero_tensor_info_t *
     return ZERO_OK;
 }
 
-/* "h.<number>.attn.bias" and "h.<number>.attn.masked_bias": masks that old files hold as tensors. */
+/* "h.<number>.attn.bias" and "h.<number>.attn.masked_bias": masks that old files store as tensors. */
 static bool is_mask(const char *name)
 {
     size_t digits;
@@ -61,7 +61,8 @@ static bool is_mask(const char *name)
     return digits > 0 && (!strcmp(name, ".attn.bias") || !strcmp(name, ".attn.masked_bias"));
 }
 
-/* The head is the embedding: a copy of it is not read, and a tensor of other values would make another model. */
+/* The head is the embedding. A copy of it in the file is not read; a tensor with other values is an error, because it
+ * belongs to another model. */
 static zero_status_t check_head(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
                                 int head, int embedding, zero_error_t *error)
 {
@@ -92,7 +93,8 @@ static zero_status_t check_head(const zero_model_config_t *config, const char *f
     return status;
 }
 
-/* What is neither a parameter in map nor of no use here would be lost in silence: an error. */
+/* Any other tensor that is not in map and is not known to be unused is an error. Otherwise it would be lost
+ * silently. */
 static zero_status_t check_rest(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
                                 const int *map, zero_error_t *error)
 {
@@ -130,7 +132,7 @@ static zero_status_t check_rest(const zero_model_config_t *config, const char *f
     return ZERO_OK;
 }
 
-/* A tensor that is there under neither of its names: perhaps behind what a wrapper put before every name. */
+/* Reports a tensor that the file lacks under both of its names. A wrapper may have put a prefix before every name. */
 static zero_status_t missing(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file,
                              const char *name, zero_error_t *error)
 {
@@ -173,8 +175,7 @@ static zero_status_t missing(const zero_model_config_t *config, const char *fold
                      folder, name, name, config->layers);
 }
 
-/* Index of each of the model's tensors in the file into map (an entry per tensor), when all is as the model wants it.
- */
+/* Fills map with the index of each of the model's tensors in the file, once names, shapes and dtypes match. */
 static zero_status_t match(const zero_model_config_t *config, const char *folder, const zero_tensors_t *file, int *map,
                            zero_error_t *error)
 {
