@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* nvme.c - see nvme.h.
  *
- * A request is cut into transfers, which workers take in order. A worker is a thread with a queue (nvme_system.h) of
- * one or more lanes, a transfer each: with io_uring one worker has all of them, with pread and pwrite each has one. It
- * computes checksums between starting one transfer and hearing of another, so that they cost the drive no time. One
- * mutex guards all that threads share but the checksums: of these a transfer has its own, since requests that overlap
- * are refused until the earlier one has ended.
- */
+ * A request is split into transfers, which workers take in order. A worker is a thread with a queue (nvme_system.h) of
+ * one or more lanes; each lane carries one transfer. With io_uring one worker has all lanes; with pread and pwrite each
+ * worker has one. A worker computes checksums between starting one transfer and waiting for another, so they cost the
+ * drive no time. One mutex guards all shared data except the checksums. A transfer has its checksums to itself, because
+ * a request that overlaps an unfinished one is rejected. */
 #define _GNU_SOURCE
 #include "offload/nvme_internal.h"
 #include "zero/device/host.h"
@@ -24,7 +23,7 @@ enum {
     DEFAULT_TRANSFER = 1 << 20,
     MOST_TRANSFER = 64 << 20,
     MOST_RANGES = 1024,
-    RANGE_BYTES = 1 << 30 /* the most that io_uring registers as one */
+    RANGE_BYTES = 1 << 30 /* the most that io_uring registers as one range */
 };
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
@@ -42,8 +41,7 @@ uint64_t zero_nvme_memory(uint64_t bytes, const zero_nvme_options_t *options)
     return (blocks * sizeof(uint64_t) + ZERO_PAGE - 1) / ZERO_PAGE * ZERO_PAGE + depth * ZERO_NVME_BLOCK;
 }
 
-/* The lanes' blocks are in this mapping and not on the heap: what a drive that hangs writes there late must hit nothing
- * else. */
+/* The lanes' blocks are in this mapping, not on the heap: a late write of a hung drive must not hit other data. */
 static zero_status_t make_memory(zero_nvme_t *n, zero_error_t *error)
 {
     uint64_t blocks = n->file.bytes / ZERO_NVME_BLOCK;
@@ -58,7 +56,7 @@ static zero_status_t make_memory(zero_nvme_t *n, zero_error_t *error)
     if (status)
         return status;
     n->sums = (uint64_t *)n->memory;
-    /* Everything here is zeros still, and there is a lane's block of it at least. */
+    /* The memory is still all zeros, and it holds at least one lane's block. */
     uint64_t empty = XXH3_64bits(n->memory, ZERO_NVME_BLOCK);
     for (uint64_t i = 0; i < blocks; i++)
         n->sums[i] = empty;
@@ -88,8 +86,8 @@ void zero_nvme_free(zero_nvme_t *n)
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
-/* workers and their lanes, each worker with a queue of ops. 0, or a negative errno of the first queue that could not be
- * made. */
+/* Creates workers and their lanes, each worker with a queue of ops. Returns 0, or a negative errno of the first queue
+ * that failed. */
 static int make_queues(zero_nvme_t *n, const zero_nvme_queue_ops_t *ops)
 {
     char *block = n->memory + n->memory_bytes - (uint64_t)n->options.depth * ZERO_NVME_BLOCK;
@@ -166,7 +164,7 @@ static zero_status_t read_options(zero_nvme_options_t *o, const zero_nvme_option
     return ZERO_OK;
 }
 
-/* A number that no other run has, for one that gave none. */
+/* A number that no other run has, for a caller that passed none. */
 static uint64_t own_run(void)
 {
     struct timespec t;
@@ -246,7 +244,7 @@ zero_status_t zero_nvme_register(zero_nvme_t *n, void *base, uint64_t bytes, zer
 
 /* ---- requests --------------------------------------------------------------------------------------------------- */
 
-/* The mutex is held. */
+/* The caller holds the mutex. */
 static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, char *buffer, uint64_t bytes,
                                  zero_nvme_ticket_t *ticket, zero_error_t *error)
 {
@@ -312,7 +310,7 @@ zero_status_t zero_nvme_write(zero_nvme_t *n, uint64_t offset, const void *buffe
     return submit(n, true, offset, (char *)buffer, bytes, ticket, error);
 }
 
-/* Waits for a change until end (zero_host_now). The mutex is held. */
+/* Waits for a change until end (zero_host_now). The caller holds the mutex. */
 static void await(zero_nvme_t *n, double end)
 {
     double left = end - zero_host_now(), most = 3600;
@@ -392,7 +390,7 @@ void zero_nvme_destroy(zero_nvme_t *n)
     }
     pthread_mutex_unlock(&n->mutex);
     if (!lost)
-        zero_nvme_free(n); /* otherwise the last worker does */
+        zero_nvme_free(n); /* otherwise the last worker frees it */
 }
 
 uint64_t zero_nvme_allocated(zero_nvme_t *n)

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nvme_file.c - the folder of the nvme tier: what is checked, its lock, and the file of a rank. See nvme_system.h.
+/* nvme_file.c - the folder of the nvme tier: its checks, its lock, and the file of a rank. See nvme_system.h.
  *
- * The lock is a file of which every rank of a run holds a shared flock, and whose text names that run. Whoever gets it
- * exclusively is the first one: it writes its run into it, and then shares it. So the text is that of the holders
- * whenever one holds a share, and a lock that a crash left, which nobody holds, is anybody's. The last rank of a run
- * removes it; one who locked a removed file sees that it has no name.
- */
+ * Every rank of a run holds a shared flock on the lock file, whose text names the run. The rank that gets the lock
+ * exclusively is the first: it writes its run into the file and then downgrades to a shared lock. So while anyone holds
+ * a share, the text names the run of the holders. Nobody holds a lock file that a crash left, so anyone can take it.
+ * The last rank of a run unlinks the file. A rank that locked an unlinked file sees that the file has no name. */
 #define _GNU_SOURCE
 #include "offload/nvme.h"
 #include "offload/nvme_system.h"
@@ -133,7 +132,7 @@ static bool has_name(const zero_nvme_file_t *f)
     return f->system->fstat(f->lock, &st) == 0 && st.st_nlink > 0;
 }
 
-/* Closes the lock, and removes it where nobody else has it. */
+/* Closes the lock. Unlinks it if nobody else holds it. */
 static void leave_lock(zero_nvme_file_t *f)
 {
     if (f->lock >= 0 && f->system->flock(f->lock, LOCK_EX | LOCK_NB) == 0 && has_name(f))
@@ -145,7 +144,7 @@ typedef enum lock_state {
     LOCK_OURS,
     LOCK_OTHERS,
     LOCK_MOVING
-} lock_state_t; /* moving: somebody is just taking or leaving it */
+} lock_state_t; /* moving: another process is taking or leaving it right now */
 
 static zero_status_t try_lock(zero_nvme_file_t *f, uint64_t run, lock_state_t *state, holder_t *holder,
                               zero_error_t *error)
@@ -162,7 +161,7 @@ static zero_status_t try_lock(zero_nvme_file_t *f, uint64_t run, lock_state_t *s
     if (first && has_name(f) && !write_holder(f, run))
         return zero_fail(error, ZERO_ERR_IO, "cannot write '%s/%s', which keeps two runs apart: %s", f->path, LOCK_NAME,
                          strerror(errno));
-    /* Between the two locks another one can have been the first: what counts is what stands there when this one has its
+    /* Another rank can have been the first between the two locks. Trust the text as it is once this rank has its
      * share. */
     if (s->flock(f->lock, LOCK_SH | LOCK_NB) == 0 && has_name(f) && read_holder(f, holder))
         *state = holder->run == run ? LOCK_OURS : LOCK_OTHERS;
@@ -181,7 +180,7 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
             break;
         if (state == LOCK_OURS)
             return ZERO_OK;
-        /* Seen twice: one that ended between the two locks is seen once. */
+        /* Report others only when seen twice in a row: an owner that ends between the two locks is seen once. */
         if (state == LOCK_OTHERS && others) {
             status = zero_fail_reason(
                 error, ZERO_ERR_IO, ZERO_REASON_FOLDER_IN_USE, -1,
@@ -216,8 +215,8 @@ static zero_status_t no_direct(const zero_nvme_file_t *f, zero_error_t *error)
         f->path);
 }
 
-/* A new file of this rank, which loses its name at once. The folder's lock is held: what has this name is a crashed
- * run's. */
+/* Creates a new file of this rank and unlinks it at once. This process holds the folder's lock, so an existing file of
+ * this name belongs to a crashed run. */
 static zero_status_t make_file(zero_nvme_file_t *f, zero_error_t *error)
 {
     char name[48];
@@ -226,7 +225,7 @@ static zero_status_t make_file(zero_nvme_file_t *f, zero_error_t *error)
         return cannot_make(f, name, error);
     f->fd = f->system->openat(f->folder, name, O_RDWR | O_CREAT | O_EXCL | O_DIRECT | O_CLOEXEC | O_NOFOLLOW, 0600);
     int e = errno;
-    /* Where O_DIRECT is refused the file may have been made all the same. */
+    /* If O_DIRECT is refused, the file may exist anyway. */
     if (f->system->unlinkat(f->folder, name, 0) < 0 && f->fd >= 0)
         return zero_fail(error, ZERO_ERR_IO,
                          "cannot remove the name of '%s/%s', so that its space would stay taken after a crash: %s",
@@ -240,7 +239,7 @@ static zero_status_t make_file(zero_nvme_file_t *f, zero_error_t *error)
 static zero_status_t check_alignment(const zero_nvme_file_t *f, zero_error_t *error)
 {
     struct statx x = {0};
-    /* Before Linux 6.1 nothing is said; no drive asks for more than a page. */
+    /* Linux before 6.1 does not report this; no drive requires more than a page. */
     if (!HAVE_DIOALIGN || f->system->statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &x) < 0 ||
         !(x.stx_mask & STATX_DIOALIGN))
         return ZERO_OK;
@@ -269,13 +268,12 @@ static uint64_t free_space(const zero_nvme_file_t *f)
     return f->system->fstatfs(f->folder, &fs) == 0 ? (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize : 0;
 }
 
-/* Gives the file its size, with all of its space, so that a full drive is an error now rather than at some later step.
- */
+/* Sets the file's size and allocates all of its space, so a full drive is an error now and not at a later step. */
 static zero_status_t reserve(const zero_nvme_file_t *f, zero_log_fn log, void *log_ctx, zero_error_t *error)
 {
     struct rlimit limit;
     int e;
-    /* Going past this limit would be a signal. */
+    /* Exceeding this limit would raise a signal. */
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && f->bytes > limit.rlim_cur)
         return zero_fail(error, ZERO_ERR_MEMORY,
                          "rank %d needs a file of %llu bytes for the nvme tier, but files are limited to "
@@ -301,7 +299,7 @@ static zero_status_t reserve(const zero_nvme_file_t *f, zero_log_fn log, void *l
     return ZERO_OK;
 }
 
-/* Some file systems take O_DIRECT and then refuse the transfers: one block, there and back. */
+/* Some file systems accept O_DIRECT and then refuse the transfers: write and read one block. */
 static zero_status_t try_transfer(const zero_nvme_file_t *f, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* ---- by pread and pwrite: the transfer is done when it has started ---------------------------------------------- */
+/* ---- by pread and pwrite: start completes the transfer ---------------------------------------------------------- */
 
 typedef struct threads_queue {
     bool done;
@@ -82,7 +82,7 @@ const zero_nvme_queue_ops_t zero_nvme_threads = {
 typedef struct uring_queue {
     struct io_uring ring;
     bool made;
-    int event; /* an eventfd: what next waits for. The kernel writes to it when a transfer is done, and so does wake */
+    int event; /* an eventfd on which next waits. The kernel writes to it when a transfer is done, and so does wake */
 } uring_queue_t;
 
 enum { WAIT_MS = 100, RETRY_MS = 1 };
@@ -115,7 +115,7 @@ static int uring_create(zero_nvme_queue_t **queue, int lanes)
     if (e < 0)
         goto fail;
     q->made = true;
-    e = -ENOSYS; /* Linux 5.6 has them all */
+    e = -ENOSYS; /* Linux 5.6 supports all of them */
     probe = io_uring_get_probe_ring(&q->ring);
     if (!probe || !io_uring_opcode_supported(probe, IORING_OP_READ) ||
         !io_uring_opcode_supported(probe, IORING_OP_WRITE))
@@ -138,7 +138,7 @@ static int uring_attach(zero_nvme_queue_t *queue, const struct iovec *ranges, in
     return io_uring_register_buffers(&((uring_queue_t *)queue)->ring, ranges, (unsigned)count);
 }
 
-/* Hands over what is prepared. What the kernel cannot take now stays, for next to try again. */
+/* Submits the prepared entries. Entries that the kernel cannot take now stay, and next retries them. */
 static int uring_submit(uring_queue_t *q)
 {
     int n = io_uring_submit(&q->ring);
@@ -150,7 +150,7 @@ static int uring_start(zero_nvme_queue_t *queue, int lane, const zero_nvme_trans
     uring_queue_t *q = (uring_queue_t *)queue;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
     if (!sqe)
-        return -EBUSY; /* cannot be: there are as many entries as lanes */
+        return -EBUSY; /* impossible: there are as many entries as lanes */
     if (t->registered >= 0 && t->write)
         io_uring_prep_write_fixed(sqe, t->fd, t->buffer, t->bytes, t->offset, t->registered);
     else if (t->registered >= 0)
@@ -196,7 +196,7 @@ static int uring_next(zero_nvme_queue_t *queue, int *lane, int64_t *result)
 static void uring_wake(zero_nvme_queue_t *queue)
 {
     uint64_t one = 1;
-    /* Full (2^64 - 2 wakes) is awake enough. */
+    /* A full counter (2^64 - 2 wakes) wakes the waiter, too. */
     ssize_t written = write(((uring_queue_t *)queue)->event, &one, sizeof one);
     (void)written;
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nvme_system.h - what nvme.c asks of the system, as tables of functions, so that tests can put faults in their place.
- */
+/* nvme_system.h - the system calls of nvme.c as tables of functions, so that tests can inject faults. */
 #ifndef ZERO_OFFLOAD_NVME_SYSTEM_H
 #define ZERO_OFFLOAD_NVME_SYSTEM_H
 
@@ -15,31 +14,31 @@
 typedef struct zero_nvme_transfer {
     bool write;
     int fd;
-    int registered; /* which of the registered ranges holds the buffer; -1: none */
+    int registered; /* index of the registered range that contains the buffer; -1: none */
     char *buffer;
     uint32_t bytes;
     uint64_t offset; /* in the file */
 } zero_nvme_transfer_t;
 
-/* Up to so many transfers at a time, each in a lane. One thread uses a queue, but for wake. Functions return 0 or a
- * negative errno. */
+/* A queue of transfers, one per lane. Only one thread uses a queue, except for wake. Functions return 0 or a negative
+ * errno. */
 typedef struct zero_nvme_queue zero_nvme_queue_t;
 typedef struct zero_nvme_queue_ops {
     const char *name;
     bool
-        blocks; /* start returns when the transfer is done: a queue has one lane, and more at a time need more queues */
+        blocks; /* start blocks until the transfer is done: a queue has one lane, and more transfers need more queues */
     int (*create)(zero_nvme_queue_t **queue, int lanes);
-    void (*destroy)(zero_nvme_queue_t *queue); /* at once, whatever is still under way. Accepts NULL */
-    /* Registers memory. Any thread, before the first start. */
+    void (*destroy)(zero_nvme_queue_t *queue); /* at once, even with transfers in flight. Accepts NULL */
+    /* Registers memory. Call it from any thread, before the first start. */
     int (*attach)(zero_nvme_queue_t *queue, const struct iovec *ranges, int count);
-    int (*start)(zero_nvme_queue_t *queue, int lane, const zero_nvme_transfer_t *transfer); /* in a lane that is free */
-    /* Waits, but not forever, until a transfer is done: 1, its lane and its result (bytes, or a negative errno). 0:
-     * none is, or somebody called wake. */
+    int (*start)(zero_nvme_queue_t *queue, int lane, const zero_nvme_transfer_t *transfer); /* in a free lane */
+    /* Waits for a bounded time until a transfer is done. Returns 1 with its lane and its result (bytes, or a negative
+     * errno), or 0 if there is none or after wake. */
     int (*next)(zero_nvme_queue_t *queue, int *lane, int64_t *result);
     void (*wake)(zero_nvme_queue_t *queue); /* any thread */
 } zero_nvme_queue_ops_t;
 
-/* As the calls of these names, with errno. */
+/* The system calls of these names. They set errno. */
 typedef struct zero_nvme_system {
     int (*openat)(int folder, const char *name, int flags, mode_t mode);
     int (*unlinkat)(int folder, const char *name, int flags);
@@ -51,7 +50,7 @@ typedef struct zero_nvme_system {
     int (*ftruncate)(int fd, off_t bytes);
     ssize_t (*pread)(int fd, void *buffer, size_t bytes, off_t offset);
     ssize_t (*pwrite)(int fd, const void *buffer, size_t bytes, off_t offset);
-    const zero_nvme_queue_ops_t *uring; /* NULL: not in this build */
+    const zero_nvme_queue_ops_t *uring; /* NULL: this build lacks it */
     const zero_nvme_queue_ops_t *threads;
 } zero_nvme_system_t;
 extern const zero_nvme_system_t zero_nvme_system;
@@ -62,18 +61,18 @@ extern const zero_nvme_queue_ops_t zero_nvme_threads;
 extern const zero_nvme_queue_ops_t zero_nvme_uring;
 #endif
 
-/* The file of one rank and the lock of its folder (nvme_file.c). All zero but the descriptors, which are -1: nothing is
- * open. */
+/* The file of one rank and the lock of its folder (nvme_file.c). If nothing is open, the descriptors are -1 and the
+ * rest is zero. */
 typedef struct zero_nvme_file {
     const zero_nvme_system_t *system;
     int folder, lock, fd; /* descriptors */
-    char *path;           /* of the folder, as given */
+    char *path;           /* of the folder, as passed in */
     int rank;
     uint64_t bytes; /* a multiple of ZERO_NVME_BLOCK */
 } zero_nvme_file_t;
 
-/* Fills *f, whose file then has bytes bytes (rounded up to blocks), and no name. On an error nothing stays open or
- * behind. */
+/* Fills *f and creates its file of bytes bytes (rounded up to blocks), already unlinked. On an error nothing stays open
+ * or on disk. */
 zero_status_t zero_nvme_file_open(zero_nvme_file_t *f, const zero_nvme_system_t *system, const char *folder, int rank,
                                   uint64_t bytes, uint64_t run, zero_log_fn log, void *log_ctx, zero_error_t *error);
 void zero_nvme_file_close(zero_nvme_file_t *f);

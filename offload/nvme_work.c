@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nvme_work.c - the threads that carry out requests: see nvme.c. */
+/* nvme_work.c - the threads that execute requests: see nvme.c. */
 #define _GNU_SOURCE
 #include "offload/nvme_internal.h"
 
@@ -10,7 +10,7 @@
 #include <time.h>
 #include <xxhash.h>
 
-enum { MOST_TRIES = 1000 }; /* of a transfer that the system wants to be tried again, or that comes no further */
+enum { MOST_TRIES = 1000 }; /* for a transfer that the system asks to retry, or that makes no progress */
 
 void zero_nvme_drop_queued(zero_nvme_t *n)
 {
@@ -20,7 +20,7 @@ void zero_nvme_drop_queued(zero_nvme_t *n)
     }
 }
 
-/* The handle's error, if it is the first; what is queued will not be done. */
+/* Sets the handle's error, if it is the first, and drops the queued requests. */
 static void fail_all(zero_nvme_t *n, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
 static void fail_all(zero_nvme_t *n, zero_status_t status, const char *format, ...)
 {
@@ -38,8 +38,8 @@ static void fail_all(zero_nvme_t *n, zero_status_t status, const char *format, .
     pthread_mutex_unlock(&n->mutex);
 }
 
-/* Between these a worker uses callers' memory itself: zero_nvme_destroy waits for that however long a transfer takes.
- * False: it must not any more. */
+/* Between touch and untouch a worker accesses callers' memory. zero_nvme_destroy always waits for untouch, even after
+ * its timeout. Returns false if the worker may no longer access that memory. */
 static bool touch(zero_nvme_t *n)
 {
     pthread_mutex_lock(&n->mutex);
@@ -57,7 +57,7 @@ static void untouch(zero_nvme_t *n)
     pthread_mutex_unlock(&n->mutex);
 }
 
-/* Takes the next transfer of the first request in the queue. The mutex is held. */
+/* Takes the next transfer of the first request in the queue. The caller holds the mutex. */
 static void take(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
 {
     zero_nvme_t *n = w->n;
@@ -85,7 +85,7 @@ static void take(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
     }
 }
 
-/* The lane is free again, its transfer done or given up. */
+/* Frees the lane after its transfer is done or given up. */
 static void leave(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
 {
     zero_nvme_t *n = w->n;
@@ -103,7 +103,7 @@ static void leave(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
     pthread_mutex_unlock(&n->mutex);
 }
 
-/* The queue does not work: nothing more is heard of its transfers. */
+/* The queue has failed and reports no more transfers. */
 static void give_up(zero_nvme_worker_t *w, int e)
 {
     zero_nvme_t *n = w->n;
@@ -119,7 +119,7 @@ static void give_up(zero_nvme_worker_t *w, int e)
             leave(w, &w->lanes[i]);
 }
 
-/* Starts what is left of a lane's transfer. */
+/* Starts the rest of a lane's transfer. */
 static void start(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
 {
     zero_nvme_t *n = w->n;
@@ -158,7 +158,7 @@ static void begin(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
     start(w, lane);
 }
 
-/* Checks what was read, and hands over the end of a piece. */
+/* Checks the data that was read, and copies the end of a piece to the caller. */
 static void receive(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
 {
     zero_nvme_t *n = w->n;
@@ -195,7 +195,7 @@ static const char *advice(int e)
     }
 }
 
-/* A transfer came back with result: bytes, or a negative errno. */
+/* Handles the result of a transfer: bytes, or a negative errno. */
 static void finish(zero_nvme_worker_t *w, zero_nvme_lane_t *lane, int64_t result)
 {
     zero_nvme_t *n = w->n;
@@ -210,7 +210,7 @@ static void finish(zero_nvme_worker_t *w, zero_nvme_lane_t *lane, int64_t result
         return;
     }
     if (result >= 0) {
-        /* What is left begins where O_DIRECT may. */
+        /* The rest starts at a multiple that O_DIRECT accepts. */
         uint64_t moved = (uint64_t)result >= left ? left : (uint64_t)result / ZERO_NVME_ALIGN * ZERO_NVME_ALIGN;
         lane->done += moved;
         again = moved == 0;
@@ -285,7 +285,7 @@ zero_status_t zero_nvme_workers_start(zero_nvme_t *n, zero_error_t *error)
 {
     sigset_t all, old;
     int e = 0;
-    /* Signals are for the caller's own threads. */
+    /* Only the caller's own threads handle signals. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_mutex_lock(&n->mutex);

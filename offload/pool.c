@@ -27,7 +27,8 @@ static zero_status_t check_range(const void *base, uint64_t bytes, zero_error_t 
 
 #if defined(HAVE_HWLOC)
 
-/* The nodes beside the device at pci, or beside the calling thread's CPUs, into set. NULL, or why there are none. */
+/* Adds the nodes near the device at pci, or near the calling thread's CPUs, to set. Returns NULL, or the reason why
+ * there are none. */
 static const char *find_nodes(hwloc_topology_t topology, const char *pci, hwloc_nodeset_t set)
 {
     const char *why = NULL;
@@ -97,8 +98,8 @@ static const char *place(void *base, uint64_t bytes, const char *pci, int *nodes
 
 #endif
 
-/* Most machines have one node: there is then no need to look at all the rest of them. Where hwloc was told of another
- * machine, that one counts. Without sysfs nothing is known, and hwloc would complain of that on standard error. */
+/* Most machines have one node and need no full discovery. If hwloc is configured for another machine, that machine
+ * counts. Without sysfs hwloc would complain on standard error. */
 static bool single_node(void)
 {
     char online[16] = "";
@@ -142,7 +143,7 @@ zero_status_t zero_host_lock(void *base, uint64_t bytes, bool *locked, zero_log_
     zero_status_t status = check_range(base, bytes, error);
     if (status)
         return status;
-    /* mlock has one errno for what is not mapped and for what is too much. */
+    /* mlock has the same errno for an unmapped range and for a range above the limit. */
     if (zero_host_resident(base, bytes, &resident, NULL))
         return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at %p are to be locked in memory, but are not all mapped",
                          (unsigned long long)bytes, base);
