@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-/* Bias corrections of two moments. */
+/* The bias corrections of two moments. */
 static void correct(zero_rule_scalars_t *out, const zero_rule_options_t *options, double rate, int64_t t)
 {
     out->step_size = (float)(rate / (1 - zero_power(options->beta1, t)));
