@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* adam.c - rates of the optimizers' updates on memory as an engine has it, each beside a plain loop that reads and
- * writes the same bytes (but for the scales of 8-bit state).
+/* adam.c - rates of the optimizers' updates on memory that is laid out as in an engine, each next to a plain loop that
+ * reads and writes the same bytes (except the scales of 8-bit state).
  *
  *   bench/adam [ELEMENTS [THREADS [LEVEL [WHAT]]]]     1e8 elements, OpenMP's default threads, the best SIMD level,
- * every row that begins with WHAT
+ *                                                      every row whose name starts with WHAT
  *
- * A line of JSON a row: bytes that an element's update has to read and write, 10^9 elements and bytes a second, the
- * median of RUNS runs; and the rate of the plain loop, which takes turns with the update. bench/adam.sh puts it beside
- * its peers. */
+ * Prints a line of JSON per row: the bytes that the update of an element must read and write, 10^9 elements and bytes
+ * per second, the median of RUNS runs; and the rate of the plain loop, which alternates with the update. bench/adam.sh
+ * compares it with its peers. */
 #include "kernels/flat/flat.h"
 #include "optim/rules.h"
 #include "zero/device/device.h"
@@ -45,16 +45,16 @@ static double median(double *t)
     return t[RUNS / 2];
 }
 
-/* ---- plain loops: they write what is there already, in a bit of the gradients that is always 0 ------------------ */
+/* ---- plain loops: they write the value that is already there, through a gradient bit that is always 0 ----------- */
 
-/* Vectors of 16 bytes, which compilers take unless told otherwise, do not get all that memory gives. */
+/* Compilers use vectors of 16 bytes by default. These do not reach the full memory bandwidth. */
 #if defined(__x86_64__)
 #define WIDE __attribute__((target_clones("avx2", "default")))
 #else
 #define WIDE
 #endif
 
-/* b->n elements of p, k states of type state_t and a gradient; q where with_param. */
+/* b->n elements of p, k states of type state_t and a gradient; also q if with_param. */
 #define PLAIN(name, k, state_t, grad_t, with_param)                                                                  \
     WIDE static void name(const bench_t *b)                                                                          \
     {                                                                                                                \
@@ -82,8 +82,8 @@ PLAIN(plain_bytes16, 2, uint8_t, uint16_t, true)
 
 /* ---- rows ------------------------------------------------------------------------------------------------------- */
 
-/* fp32: gradients in fp32, and the parameters are the master weights. bf16: gradients in bf16, parameters in bf16
- * beside the master weights. */
+/* fp32: gradients in fp32; the parameters are the master weights. bf16: gradients in bf16; parameters in bf16 besides
+ * the master weights. */
 static const struct {
     zero_rule_t rule;
     zero_dtype_t dtype;
@@ -98,7 +98,7 @@ static const struct {
 
 static const zero_rule_options_t options = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.01};
 
-/* Every array as it could be in training: no subnormals, nothing that grows out of range. */
+/* Fills every array with values as in training: no subnormals, and nothing grows out of range. */
 static void fill(const bench_t *b)
 {
     const zero_format_t format = zero_rule(b->u.rule)->format[0];
@@ -109,13 +109,13 @@ static void fill(const bench_t *b)
     for (int64_t i = 0; i < b->n; i++) {
         b->u.master[i] = 0.5f;
         ((uint32_t *)(uintptr_t)b->u.grad)[i] =
-            0x3d003d00u + (uint32_t)(i % 64); /* near 0.03, read as fp32 or as bf16 */
+            0x3d003d00u + (uint32_t)(i % 64); /* near 0.03, whether read as fp32 or as bf16 */
     }
 }
 
 static void row(bench_t *b, const zero_flat_ops_t *ops, size_t r)
 {
-    double t[RUNS], plain[RUNS], bytes = 12; /* master weights both ways; a gradient, or half of one and a parameter */
+    double t[RUNS], plain[RUNS], bytes = 12; /* master weights, both ways; a gradient, or half of one and a parameter */
     b->u.rule = rows[r].rule;
     b->u.count = b->n;
     b->u.grad_dtype = b->u.param_dtype = rows[r].dtype;
@@ -173,7 +173,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", error.text);
         goto end;
     }
-    base = device->ops->arena_base(arena); /* n is a multiple of 128: every array begins on a bound of 128 bytes */
+    base = device->ops->arena_base(arena); /* n is a multiple of 128: every array is 128-byte aligned */
     b.u.master = (float *)base;
     b.u.state[0] = base + 4 * b.n;
     b.u.state[1] = base + 8 * b.n;

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The optimizers' updates beside plain loops over the same bytes, and AdamW beside a peer, in one run.
+# Compares the optimizers' updates with plain loops over the same bytes, and AdamW with a peer, in one run.
 #
 #   bench/adam.sh [--elements 1e8] [--threads 2] [--rounds 3] [--program bench/adam] [--peer 'COMMAND']
 #
-# The peer is a command that prints lines of JSON with "peer", "work" (one of ours: "adamw fp32"), "bytes" and "gelt_s";
-# it is called with --elements and --threads (bench/peer_adam.py is one: PyTorch and DeepSpeedCPUAdam). Rounds
-# alternate, since machines drift; a ratio is the median of the rounds' ratios. BENCH_PREFIX: a command that starts each
-# program, such as `chrt -f 50` where other work runs.
+# The peer is a command that prints lines of JSON with "peer", "work" (one of ours: "adamw fp32"), "bytes" and "gelt_s".
+# It receives --elements and --threads. An example is bench/peer_adam.py (PyTorch and DeepSpeedCPUAdam). The programs
+# alternate in each round, since machines drift. A ratio is the median of the rounds' ratios. BENCH_PREFIX: a command
+# that starts each program, such as `chrt -f 50` on a machine with other work.
 set -euo pipefail
 elements=1e8 threads=2 rounds=3 program=bench/adam peer=
 while [ $# -gt 0 ]; do

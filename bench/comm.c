@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm.c - our all-gather and reduce-scatter beside MPI's, in one run: `mpiexec -n N bench/comm [hot|cold [FROM TO]]`
- * (bytes). bench/comm.sh runs it over what Open MPI can be told and prints the ratios.
+/* comm.c - our all-gather and reduce-scatter next to MPI's, in one run: `mpiexec -n N bench/comm [hot|cold [FROM TO]]`
+ * (bytes). bench/comm.sh runs it with several settings of Open MPI and prints the ratios.
  *
- * A line: name of the collective, ranks, bytes of the whole buffer (what an all-gather receives, what a reduce-scatter
- * sends), microseconds of ours and of MPI's. Each time is the median over the repetitions of the slowest rank's; ours
- * and MPI's take turns, also in who begins, from one barrier, before which each rank writes what it will send, as
- * training does. hot: the same buffers every time; cold: buffers in turn, more than the caches hold, written long
- * before. Buffers lie in huge pages where the system has them, as the engine's do.
- */
+ * Prints a line per case: name of the collective, ranks, bytes of the whole buffer (received by an all-gather, sent by
+ * a reduce-scatter), microseconds of ours and of MPI's. Each time is the median over the repetitions of the slowest
+ * rank's time. Ours and MPI's alternate, and take turns in going first. Both start from one barrier. Each rank writes
+ * its send buffer before the barrier, as training does. hot: the same buffers every time. cold: alternating buffers,
+ * larger than the caches together and written long before. Buffers use huge pages if available, as the engine's do. */
 #define _GNU_SOURCE
 #include "zero/comm/comm.h"
 
@@ -21,9 +20,9 @@
 
 enum { MOST = 64 << 20, COLD = 256 << 20, HUGE = 2 << 20, REPEATS = 400 };
 
-/* In place is how whole parameters are gathered after an update. */
+/* Updates gather whole parameters in place. */
 static const char *const collectives[] = {"all-gather", "gather-in-place", "reduce-scatter"};
-enum { WHICH = 2 * sizeof collectives / sizeof *collectives }; /* of each ours, then MPI's */
+enum { WHICH = 2 * sizeof collectives / sizeof *collectives }; /* for each collective ours, then MPI's */
 
 static zero_comm_t *comm;
 static zero_error_t error;
@@ -128,10 +127,10 @@ int main(int argc, char **argv)
         size_t copies = room / bytes;
         for (int i = 0; i < repeats + 2; i++)
             for (int k = 0; k < WHICH; k++) {
-                int which = i & 1 ? k ^ 1 : k; /* who comes second finds other things in the caches */
+                int which = i & 1 ? k ^ 1 : k; /* the second one finds the caches in another state */
                 size_t at = cold ? (size_t)(i * WHICH + which) * 7919 % copies * (bytes / 4) : 0;
                 double t = timed(which, send + at, recv + at, bytes, cold);
-                if (i >= 2) /* the first ones warm up */
+                if (i >= 2) /* the first two warm up */
                     times[which][i - 2] = t;
             }
         for (int which = 0; which < WHICH; which++)

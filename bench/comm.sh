@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Our collectives beside Open MPI's at its best, over sizes and ranks:
-# `make bench/comm && sh bench/comm.sh [hot|cold [FROM TO [RANKS...]]]` in the build folder, FROM and TO in bytes. Open
-# MPI runs as it comes, with ob1 and vader with single copies by the kernel (CMA), and without; the fastest counts.
-# BENCH_PREFIX: a command that starts each rank, such as `chrt -f 50` where other work runs.
+# Compares our collectives with Open MPI's fastest, over sizes and ranks. In the build folder:
+# `make bench/comm && sh bench/comm.sh [hot|cold [FROM TO [RANKS...]]]`, with FROM and TO in bytes. Open MPI runs with
+# its defaults, and with ob1 and vader, with and without single copies by the kernel (CMA). The fastest counts.
+# BENCH_PREFIX: a command that starts each rank, such as `chrt -f 50` on a machine with other work.
 set -eu
 program=${BENCH_COMM:-bench/comm}
 heat=${1:-hot} from=${2:-1024} to=${3:-67108864}

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda.c - flat kernels and cross-entropy on a GPU beside a copy of device memory, in one run: `bench/cuda [MILLIONS]`
+/* cuda.c - flat kernels and cross-entropy on a GPU next to a copy of device memory, in one run: `bench/cuda [MILLIONS]`
  * elements (default 256).
  *
- * A line each: bytes read and written, seconds (the median of the repetitions, each of so many calls that the start of
- * one does not count), GB/s, and the share of the copy's. The last line is the shares as JSON. Exit status 77 without a
- * GPU.
- */
+ * Prints a line per kernel: bytes read and written, seconds, GB/s, and its rate relative to the copy. The seconds are
+ * the median of the repetitions; each repetition has enough calls to make the start of one negligible. The last line
+ * has the relative rates as JSON. Exit status 77 without a GPU. */
 #include "kernels/flat/flat.h"
 #include "kernels/nn/nn.h"
 #include "optim/rules.h"
@@ -20,7 +19,7 @@ enum {
     CALLS = 8,
     VOCABULARY = 50257,
     ROW = 50264
-}; /* GPT-2's; a row of logits ends on a bound of 16 bytes */
+}; /* GPT-2's; a row of logits ends at a multiple of 16 bytes */
 
 static zero_error_t error;
 static zero_device_t *device;
@@ -44,7 +43,7 @@ static void check(zero_status_t status)
     exit(1);
 }
 
-/* What is timed; all on memory of the device. */
+/* The operands of the timed calls, all in device memory. */
 typedef struct operands {
     int64_t count;
     char *a, *b, *c, *d, *e;
@@ -87,7 +86,7 @@ static void entropy(const operands_t *o)
     zero_nn_cross_entropy(nn, o->losses, o->d, o->targets, o->rows, VOCABULARY, ROW, true, ZERO_BF16);
 }
 
-/* Ordinary numbers into bytes at p, a block over and over: what is timed on zeros may be faster than it is. */
+/* Fills bytes at p with ordinary numbers, a block repeatedly: kernels may run faster on zeros. */
 static void fill_ordinary(char *p, uint64_t bytes, zero_dtype_t dtype)
 {
     enum { NUMBERS = 1 << 22 };
@@ -136,7 +135,7 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*call)(const operands_t *);
-        double bytes; /* an element, read and written */
+        double bytes; /* per element, read and written */
     } rows[] = {{"copy", copy, 8},           {"fill", fill, 4},
                 {"cast_fp32_bf16", cast, 6}, {"accumulate_bf16", accumulate, 10},
                 {"norm_fp32", norm32, 4},    {"norm_bf16", norm16, 2},
@@ -194,7 +193,7 @@ int main(int argc, char **argv)
                               .scalars = zero_rule_scalars(ZERO_RULE_ADAMW, &numbers, 1e-4, 1, 1, 1, 1)};
     printf("# %lld million elements\n", (long long)(o.count / 1000000));
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        /* of logits: read and overwritten by their gradient, once each */
+        /* logits: read once, and overwritten once by their gradient */
         double bytes = rows[i].call == entropy ? 4.0 * VOCABULARY * (double)o.rows : rows[i].bytes * (double)o.count;
         double seconds = seconds_of(rows[i].call, &o), rate = bytes / seconds;
         copied = i == 0 ? rate : copied;

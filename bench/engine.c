@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine.c - what the library itself costs a step: time in its calls that is neither in collectives nor in flat
- * kernels.
+/* engine.c - the overhead of the library per step: the time in its calls outside collectives and flat kernels.
  *
  *   bench/engine [UNITS [ELEMENTS [RANKS [STEPS]]]]     200 units of 4096 elements, 2 ranks, 50 steps
  *
- * The shape of a transformer's step: every unit is read forward, then read again with gradients backward. The model's
- * own kernels are left out. Time is host time on the inline CPU device. One line for each stage; commit is all of
- * zero_commit: planning, checking, the comparison of the ranks, arenas and rings. */
+ * A step has the shape of a transformer's step: every unit is read forward, then read again with gradients backward.
+ * There are no model kernels. Time is host time on the inline CPU device. Prints one line per stage. commit is the
+ * whole of zero_commit: planning, checking, the comparison of the ranks, arenas and rings. */
 #include "tests/ranks.h"
 #include "zero/plan/plan.h"
 
@@ -135,7 +134,7 @@ static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg
     }
     for (int s = 0; s <= 3 && result == 0; s++)
         result = stage(b, comm, device, s);
-    fflush(stdout); /* ranks end without flushing */
+    fflush(stdout); /* ranks exit without flushing */
     zero_device_destroy(device);
     zero_comm_destroy(comm);
     return result != 0;

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* exposed.c - how long a GPU's compute stream stands still for the library: `bench/exposed [UNITS [MILLIONS [PRODUCTS
- * [SIZE [STEPS]]]]]`.
+/* exposed.c - how long the library stalls a GPU's compute stream: `bench/exposed [UNITS [MILLIONS [PRODUCTS [SIZE
+ * [STEPS]]]]]`.
  *
  * UNITS layers (default 12) of MILLIONS of bf16 parameters (50), each read forward and read again backward, on one GPU.
- * In place of a layer's kernels are PRODUCTS (12) products of SIZE x SIZE matrices (4096) forward and twice as many
- * backward. CUDA events lie on the compute stream before and behind each zero_acquire: what passes between them is a
- * wait for a copy, or for the host that queues too late. A line for each place of the state; the last line is JSON: ms
- * a unit's use stands still, and ms a step takes. Exit status 77 without a GPU.
- */
+ * PRODUCTS (12) products of SIZE x SIZE matrices (4096) stand in for a layer's kernels forward, and twice as many
+ * backward. The compute stream has CUDA events before and after each zero_acquire. The time between them is a wait for
+ * a copy, or for a host that enqueues too late. Prints a line per placement of the state. The last line is JSON: the
+ * stall per use of a unit and the time per step, in ms. Exit status 77 without a GPU. */
 #include "kernels/nn/nn.h"
 #include "zero/device/device.h"
 
@@ -28,7 +27,7 @@ typedef struct bench {
     char *operands; /* three matrices */
 } bench_t;
 
-/* CUDA's events, of the runtime that is there: libzero has no clock of its own on a GPU. */
+/* CUDA's events, from the runtime that is already loaded: libzero has no clock of its own on a GPU. */
 static struct {
     int (*create)(void **event);
     int (*record)(void *event, void *stream);
@@ -42,7 +41,7 @@ static void *symbol(const char *name)
     static void *library;
     if (library == NULL)
         library = dlopen("libcuda_emulator.so",
-                         RTLD_NOW | RTLD_NOLOAD); /* where the plugin is the emulated one, it has been opened */
+                         RTLD_NOW | RTLD_NOLOAD); /* if the plugin is the emulated one, it is already open */
     for (size_t i = 0; i < sizeof names / sizeof *names && library == NULL; i++)
         library = dlopen(names[i], RTLD_NOW);
     void *f = library != NULL ? dlsym(library, name) : NULL;
@@ -124,8 +123,8 @@ static void compute(const bench_t *b, int products)
                                               .c = b->operands + 2 * bytes});
 }
 
-/* One step; events: two a use, and one before and one behind all. Returns ms that the stream stood still, and of the
- * whole step in *whole. */
+/* Runs one step. events: two per use, and one each before and after all. Returns the ms that the stream stalled, and in
+ * *whole the ms of the step. */
 static double step(const bench_t *b, const model_t *m, void *const *events, double *whole)
 {
     void *stream = zero_stream(m->engine);
@@ -156,7 +155,7 @@ static double step(const bench_t *b, const model_t *m, void *const *events, doub
     return still;
 }
 
-/* Ordinary numbers, as a layer has them: products of zeros take less time. */
+/* Fills the memory with ordinary numbers, as in a layer: products of zeros take less time. */
 static void fill(const bench_t *b, void *native)
 {
     uint64_t count = 2 * (uint64_t)b->size * (uint64_t)b->size;
@@ -208,7 +207,7 @@ int main(int argc, char **argv)
         return 77;
     }
     zero_device_options_init(&options);
-    options.threads = (int)sysconf(_SC_NPROCESSORS_ONLN); /* of updates on the host */
+    options.threads = (int)sysconf(_SC_NPROCESSORS_ONLN); /* for updates on the host */
     check(zero_device_cuda(&b.device, &options, &error) != ZERO_OK || zero_comm_self(&self, &error) != ZERO_OK ||
               zero_comm_staged(&b.comm, self, b.device, 0, &error) != ZERO_OK ||
               zero_nn_create(&b.nn, "cuda", 1, NULL, &error) != ZERO_OK,

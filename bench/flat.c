@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* flat.c - rates of the flat kernels, beside a plain loop that reads and writes the same bytes: what memory gives.
+/* flat.c - rates of the flat kernels, next to a plain loop that reads and writes the same bytes and shows the memory
+ * bandwidth.
  *
  *   bench/flat [ELEMENTS [THREADS [LEVEL]]]     64e6 elements, OpenMP's default threads, the best SIMD level
  *
- * GB/s counts the bytes that the kernel has to read and write (not what a cache line costs besides), 10^9 bytes a GB;
- * the median of several runs. Buffers are touched first by the threads that use them. */
+ * GB/s counts the bytes that the kernel must read and write, without the extra cost of cache lines; a GB is 10^9 bytes.
+ * Rates are the median of several runs. The threads that use the buffers touch them first. */
 #include "kernels/flat/flat.h"
 
 #if defined(_OPENMP)
@@ -38,7 +39,8 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Every buffer full of numbers near a half, read as fp32 or as bf16: none is subnormal or grows out of range. */
+/* Fills every buffer with numbers near a half, whether read as fp32 or as bf16: none is subnormal or grows out of
+ * range. */
 static void reset(bench_t *b)
 {
 #pragma omp parallel for schedule(static) num_threads(b->threads)
@@ -47,7 +49,7 @@ static void reset(bench_t *b)
             ((uint32_t *)b->x[k])[i] = 0x3f003f00u + (uint32_t)(i % 64);
 }
 
-/* Seconds of one call of fn: the median of RUNS, after two that do not count. */
+/* Seconds of one call of fn: the median of RUNS, after two warm-up runs. */
 static double seconds(void (*fn)(bench_t *), bench_t *b)
 {
     double t[RUNS];
@@ -62,7 +64,7 @@ static double seconds(void (*fn)(bench_t *), bench_t *b)
     return t[RUNS / 2];
 }
 
-/* Plain loops: one array written, one read, two read and one written, seven streams. */
+/* Plain loops: one array written; one read; two read and one written; seven streams. */
 #define LOOP \
     _Pragma("omp parallel for simd schedule(static) num_threads(b->threads)") for (int64_t i = 0; i < b->n; i++)
 
@@ -223,7 +225,7 @@ static void adamw16(bench_t *b)
 
 static const struct {
     const char *name;
-    int bytes; /* read and written, an element */
+    int bytes; /* read and written, per element */
     void (*kernel)(bench_t *), (*plain)(bench_t *);
 } rows[] = {
     {"fill_zero", 4, fill_zero, plain_write},

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# GPT-2 training, zero_train beside a peer, in one run: tokens a second (median step) and peak resident memory of a
-# rank.
+# Compares GPT-2 training in zero_train with a peer in one run: tokens per second (median step) and peak resident memory
+# of a rank.
 #
 #   bench/gpt2.sh [--model gpt2] [--dtype fp32] [--ranks 2] [--threads 1] [--batch 4] [--seq-len 256] [--steps 8]
 #                 [--stages "3 0"] [--rounds 2] [--train ./zero_train] [--peer 'COMMAND'] ...
 #
-# A peer is any command that does the same work and ends with a line of JSON that has "tok_s" and "peak_rss_gb"
-# (bench/peer_torch.py is one: PyTorch's FSDP2 over gloo). --peer may be given several times. Rounds alternate between
-# all of them, since machines drift.
+# A peer is any command that does the same work and whose last line is JSON with "tok_s" and "peak_rss_gb". An example
+# is bench/peer_torch.py (PyTorch's FSDP2 over gloo). --peer may be repeated. The programs alternate in each round,
+# since machines drift.
 set -euo pipefail
 model=gpt2 dtype=fp32 ranks=2 threads=1 batch=4 seq=256 steps=8 stages="3 0" rounds=2 train=./zero_train
 peers=()

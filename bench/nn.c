@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nn.c - rates of the kernels of models at the sizes of GPT-2 124M with 512 rows a rank. Usage: bench/nn [threads (1)]
- * [fp32|bf16] [cpu|ref] [own]. "own" leaves oneDNN out. Each line: the fastest of the repetitions that fit into its
- * share of a few seconds. With one thread its CPU time counts, so that other work on the machine disturbs less; with
- * more, the time of day. */
+/* nn.c - rates of the kernels of models, at the sizes of GPT-2 124M with 512 rows per rank. Usage: bench/nn [threads
+ * (1)] [fp32|bf16] [cpu|ref] [own]. "own" disables oneDNN. Each line reports the fastest of the repetitions that fit in
+ * its part of a few seconds. With one thread it measures CPU time, so other work on the machine disturbs less; with
+ * more threads, wall-clock time. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <math.h>
@@ -17,8 +17,8 @@ typedef struct bench {
     zero_nn_t *nn;
     zero_dtype_t dtype;
     void *workspace;
-    unsigned char *x, *y, *z; /* large enough for anything here */
-    float *statistics;        /* two times the most rows; lse */
+    unsigned char *x, *y, *z; /* large enough for every case */
+    float *statistics;        /* twice the largest number of rows; lse */
     int32_t *tokens;
 } bench_t;
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nvme.c - rates of the nvme tier: what a step does to a rank's state, as far as the drive is concerned.
+/* nvme.c - rates of the nvme tier. It transfers a rank's state as a step does.
  *
  *   bench/nvme FOLDER [MIB [TRANSFER_KIB [DEPTH [uring|threads [plain|registered [BUFFERS_MIB]]]]]]
  *
- * Without them: 256 1024 16 uring registered 64.
+ * Defaults: 256 1024 16 uring registered 64.
  *
- * Writes a file of so many MiB from its start to its end and reads it back, from and to four buffers in turn that have
- * BUFFERS_MIB together, once for practice (a file's space is only reserved until it is written) and then measured. A
- * line for each direction: MB/s (10^6 bytes) and seconds of processor time per GB, checksums included. bench/nvme.sh
- * puts fio beside it. */
+ * Writes a file of MIB MiB from start to end and reads it back. Four buffers of BUFFERS_MIB MiB together take turns.
+ * The first round is a warm-up, because a file's space is only reserved until it is written; the second is measured.
+ * Prints a line per direction: MB/s (10^6 bytes) and seconds of processor time per GB, checksums included.
+ * bench/nvme.sh compares it with fio. */
 #define _GNU_SOURCE
 #include "offload/nvme.h"
 #include "zero/device/host.h"

@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The nvme tier beside fio, on one folder, taking turns: `make bench/nvme && sh bench/nvme.sh FOLDER [MIB [ROUNDS]]` in
-# the build folder (256, 5). fio reads and writes a file of the same size from and to as much memory past the page
-# cache, through io_uring with registered buffers, or with psync for threads; ours also computes checksums. Medians in
-# MB/s (10^6 bytes) and seconds of processor time per GB. A drive whose rate varies needs more rounds. BENCH_PREFIX: a
-# command that starts each of both, such as `chrt -f 50` where other work runs.
+# Compares the nvme tier with fio on one folder, in turns. In the build folder:
+# `make bench/nvme && sh bench/nvme.sh FOLDER [MIB [ROUNDS]]` (256, 5). fio reads and writes a file of the same size,
+# with the same amount of memory, past the page cache. It uses io_uring with registered buffers, or psync for threads.
+# Ours also computes checksums. Prints medians in MB/s (10^6 bytes) and seconds of processor time per GB. A drive with a
+# varying rate needs more rounds. BENCH_PREFIX: a command that starts each program, such as `chrt -f 50` on a machine
+# with other work.
 set -eu
 program=${BENCH_NVME:-bench/nvme}
 folder=${1:?usage: sh bench/nvme.sh FOLDER [MIB [ROUNDS]]} mib=${2:-256} rounds=${3:-5}
@@ -26,7 +27,7 @@ fio_pass() {
         how="--ioengine=psync --numjobs=$4 --thread --group_reporting --size=$share --offset_increment=$share"
         ;;
     esac
-    # shellcheck disable=SC2086 # a list of words on purpose
+    # shellcheck disable=SC2086 # splits into words on purpose
     ${BENCH_PREFIX:-} fio --name=zero --filename="$file" --size="${mib}m" --rw="$2" --bs="${3}k" --direct=1 \
         --overwrite=1 --invalidate=0 $how --minimal |
         awk -F';' -v name="$1" -v rw="$2" -v gb="$mib" -v jobs="$jobs" '{

@@ -3,13 +3,14 @@
 
     python3 bench/peer_adam.py [--elements 1e8] [--threads 2] [--runs 9]
 
-A line of JSON a row: bytes that an element's update reads and writes, and 10^9 elements a second, the median. The rows:
+Prints a line of JSON per row: the bytes that the update of an element reads and writes, and the median of 10^9 elements
+per second. The rows:
 
     PyTorch, fused                   fp32
     DeepSpeedCPUAdam                 fp32
     DeepSpeedCPUAdam, no master      gradients and parameters in bf16, moments in fp32, no master weights: 22 bytes
-    DeepSpeedCPUAdam, master         the same with fp32 master weights, as ZeRO-Offload has it: gradients are copied to
-                                     fp32, and the master weights to the parameters. bytes is what one pass would need
+    DeepSpeedCPUAdam, master         the same with fp32 master weights, as in ZeRO-Offload: gradients are copied to
+                                     fp32, and the master weights to the parameters. bytes counts a single pass
 
 Needs torch and deepspeed (which builds its extension at first use: a C++ compiler and ninja).
 """

@@ -4,9 +4,8 @@
     torchrun --nproc-per-node 2 bench/peer_torch.py --batch 4 --seq-len 256 --steps 8
         [--layers 12 --width 768 --heads 12] [--dtype fp32]
 
-The same work as zero_train: forward, backward, global-norm clipping, AdamW (fused), parameters sharded per block.
-Rank 0 ends with one line of JSON:
-tok_s (median of steps 3 on) and peak_rss_gb (of rank 0). Needs torch and transformers.
+Does the same work as zero_train: forward, backward, global-norm clipping, AdamW (fused), parameters sharded per block.
+Rank 0 ends with one line of JSON: tok_s (median from step 3) and peak_rss_gb (of rank 0). Needs torch and transformers.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan.c - how long planning takes: declarations of many units built and checked, small worlds and large. Prints the
- * machine, then a line each. */
+/* plan.c - the time of planning: builds and checks declarations of many units, for small and large worlds. Prints the
+ * machine, then a line per case. */
 #include "zero/plan/plan.h"
 
 #include <stdio.h>
@@ -28,8 +28,8 @@ static void print_machine(void)
         fclose(f);
 }
 
-/* A transformer-like model: an embedding that is used again at the end, `layers` units of `matrices` large parameters
- * and as many small ones. */
+/* A transformer-like model: an embedding that is used again at the end, and `layers` units of `matrices` large
+ * parameters and as many small ones. */
 typedef struct model {
     zero_spec_unit_t *units;
     zero_spec_param_t *params;
