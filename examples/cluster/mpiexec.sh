@@ -1,16 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# zero_train on the machines of a hostfile: sh mpiexec.sh HOSTFILE [zero_train's options] NETWORK is the network that
-# they share, as a name of an interface or as a range of addresses; ZERO_TRAIN the program, at one path everywhere.
+# Runs zero_train on the machines of a hostfile:
+#   sh mpiexec.sh HOSTFILE [zero_train's options]
+# NETWORK: their common network, as an interface name or an address range. ZERO_TRAIN: the program, at the same path on
+# every machine.
 set -eu
 hostfile=$1
 shift
 network=${NETWORK:-10.0.0.0/8}
 program=${ZERO_TRAIN:-$PWD/zero_train}
 
-# Without --bind-to none Open MPI gives each of two ranks one core, however many there are. oob: mpiexec's own
-# connections, btl: the data's. A machine that does not answer counts as lost after 30 s and 3 questions 10 s apart;
-# Open MPI's own 300 s and 9 questions are long.
+# Without --bind-to none Open MPI binds each of two ranks to one core, even on a machine with many. oob: mpiexec's own
+# connections; btl: the data connections. A silent machine counts as lost after 30 s and 3 probes 10 s apart; Open MPI's
+# defaults, 300 s and 9 probes, are long.
 exec mpiexec -q --hostfile "$hostfile" --bind-to none \
     --mca oob_tcp_if_include "$network" --mca btl_tcp_if_include "$network" \
     --mca oob_tcp_keepalive_time 30 --mca oob_tcp_keepalive_intvl 10 --mca oob_tcp_keepalive_probes 3 \

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* between_steps.c - what trainers do besides plain steps: an optimizer of their own, blocks that are skipped in some
- * steps, evaluation between steps, parameters that are read and written by name, a sample in an order that nobody
- * declared.
+/* between_steps.c - trainers do more than plain steps. This one has its own optimizer, skips blocks in some steps,
+ * evaluates between steps, reads and writes parameters by name, and runs a sample in an order that it did not declare.
  *
  *   cc -O2 between_steps.c -o between_steps $(pkg-config --cflags --libs zero) -lm
  *   mpiexec -n 2 ./between_steps
  *
- * The model is h = h + tanh(w * h), number by number, in each of a few blocks, then y = w . h. The last steps have a
- * rate that is too high, on purpose: the program then goes back to the best parameters that an evaluation found. */
+ * Each of a few blocks computes h = h + tanh(w * h), element by element; the head computes y = w . h. The last steps
+ * have too high a rate on purpose: the program then returns to the best parameters that an evaluation found. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,7 +27,7 @@ static int rank, world;
 static float h[UNITS][BATCH][WIDTH], dh[BATCH][WIDTH], f[BLOCKS][BATCH][WIDTH], target[BATCH]; /* f: tanh(w * h) */
 static float best[UNITS][WIDTH];
 
-/* With zero_abort the other ranks end with this rank's sentence too, whatever they wait for. */
+/* After zero_abort the other ranks end with this rank's message, even if they are waiting. */
 static void ok(zero_status_t status)
 {
     if (status == ZERO_OK)
@@ -46,8 +45,8 @@ static float noise(uint64_t i)
     return (float)(int32_t)(i >> 32) / 2147483648.0f;
 }
 
-/* The optimizer: Adagrad (Duchi et al. 2011). The library hands out the elements that this rank updates, as shards and
- * offloading cut them. */
+/* The optimizer: Adagrad (Duchi et al. 2011). The library passes the elements that this rank updates, as sharding and
+ * offloading divide them. */
 static int adagrad(void *ctx, const zero_update_args_t *u)
 {
     const float *grad = u->grad, eps = *(const float *)ctx;
@@ -73,7 +72,7 @@ static int load(int batch)
     return n;
 }
 
-/* The blocks but the skipped one (-1: all). A unit that is passed over is not acquired, that is all. */
+/* Runs the blocks except the skipped one (-1: all). To skip a unit, do not acquire it. */
 static void blocks(int n, int skipped)
 {
     for (int b = 0; b < BLOCKS; b++) {
@@ -89,7 +88,7 @@ static void blocks(int n, int skipped)
     }
 }
 
-/* The sum of the losses; with gradients, those of the head and dh. */
+/* The sum of the losses. With gradients, also computes the head's gradient and dh. */
 static double head(int n, bool gradients)
 {
     double loss = 0;
@@ -132,7 +131,7 @@ static void learn(int step, int skipped)
     ok(zero_micro_end(engine));
 }
 
-/* Mean loss of batches that are never trained on. A pass of any order takes the same calls as a declared one. */
+/* The mean loss of batches that are never trained on. A pass in any order uses the same calls as a declared one. */
 static double evaluate(zero_pass_t pass)
 {
     double loss = 0;
@@ -147,8 +146,8 @@ static double evaluate(zero_pass_t pass)
     return loss;
 }
 
-/* All parameters, by name, into best or from it. Every rank asks for them, as setting them takes the values on every
- * rank. */
+/* Copies all parameters by name to best, or back from it. Every rank takes part, because setting parameters needs the
+ * values on every rank. */
 static void keep(bool restore)
 {
     for (int u = 0; u < UNITS; u++) {
@@ -213,7 +212,7 @@ int main(void)
     for (int step = 0; step < STEPS; step++) {
         int skipped = step % 3 == 2 ? step / 3 % BLOCKS : -1;
         learn(step, skipped);
-        for (int b = 0; b < BLOCKS && step < 6; b++) { /* a skipped block's gradient is zero, the others' are not */
+        for (int b = 0; b < BLOCKS && step < 6; b++) { /* the gradient of a skipped block is zero */
             ok(zero_param_get(engine, param[b], ZERO_STATE_GRAD, ZERO_FP32, gradient));
             if ((b == skipped) != (gradient[0] == 0)) {
                 zero_abort(engine, "a skipped block has a gradient, or another has none");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* classifier.cc - libzero from C++17: handles that free themselves, statuses that become exceptions, units that are
- * held by scopes. A network with a hidden layer learns to tell which of three rings around the origin a point lies in.
+/* classifier.cc - libzero from C++17: handles that free themselves, exceptions instead of statuses, and scopes that
+ * hold units. A network with a hidden layer learns which of three rings around the origin contains a point.
  *
  *   c++ -std=c++17 -O2 classifier.cc -o classifier $(pkg-config --cflags --libs zero)
  *   mpiexec -n 2 ./classifier */
@@ -13,7 +13,7 @@
 #include <vector>
 #include <zero/zero.h>
 
-/* ---- the wrapper: what a C++ program would keep in a header of its own ------------------------------------------ */
+/* ---- the wrapper: a C++ program would keep it in a header ------------------------------------------------------- */
 
 namespace zero
 {
@@ -57,7 +57,7 @@ class engine
   public:
     explicit engine(const zero_config_t &config) : owned(make(zero_create, &config)) {}
 
-    /* e(zero_step, 0.1) is zero_step(engine, 0.1), which throws where it fails. */
+    /* e(zero_step, 0.1) calls zero_step(engine, 0.1) and throws if it fails. */
     template <typename... Parameters, typename... Arguments>
     void operator()(zero_status_t (*call)(zero_engine_t *, Parameters...), Arguments... arguments) const
     {
@@ -74,8 +74,7 @@ class engine
     }
 };
 
-/* A unit, from here to the end of the scope. Where the scope ends by an exception, destroying the engine ends the hold.
- */
+/* Holds a unit until the end of the scope. If an exception ends the scope, destroying the engine releases the unit. */
 class held
 {
     const engine &e;
@@ -112,7 +111,7 @@ float noise(std::uint64_t i)
     return static_cast<float>(static_cast<std::int32_t>(i >> 32)) / 2147483648.0f;
 }
 
-/* A unit of one parameter: (out, in + 1), the last column is added. */
+/* A unit of one parameter: (out, in + 1). The last column is the bias. */
 struct layer {
     int in, out;
     zero_unit_t unit = -1;
@@ -149,7 +148,7 @@ struct layer {
         }
     }
 
-    /* Where dx is NULL, w is not read. */
+    /* If dx is NULL, w is not read. */
     void backward(const float *w, float *dw, const float *x, const float *dy, float *dx) const
     {
         for (int o = 0; o < out; o++, dw += in + 1) {
@@ -168,7 +167,7 @@ struct sample {
     int ring;
 };
 
-/* Of 0, 1, 2: from the origin outwards, of equal areas. */
+/* number is 0, 1 or 2: the ring, from the origin outwards. The rings have equal areas. */
 void draw(sample &s, int number)
 {
     s.x[0] = noise(static_cast<std::uint64_t>(2 * number));
@@ -177,7 +176,7 @@ void draw(sample &s, int number)
     s.ring = square < 0.4f ? 0 : square < 0.8f ? 1 : 2;
 }
 
-/* The share of the last steps' samples that is told right. */
+/* Returns the fraction of the last steps' samples that are classified correctly. */
 double train(zero_comm_t *comm)
 {
     const int rank = zero_comm_rank(comm), world = zero_comm_size(comm);
@@ -196,8 +195,8 @@ double train(zero_comm_t *comm)
     e(zero_pass_add, "train", ZERO_PASS_TRAIN, &pass);
     e(zero_use_add, pass, first.unit, ZERO_READ);
     e(zero_use_add, pass, second.unit,
-      ZERO_READ | ZERO_GRAD);                     /* the last unit's forward and backward pass in one use */
-    e(zero_use_add, pass, first.unit, ZERO_GRAD); /* its values are not read again: it is not gathered again */
+      ZERO_READ | ZERO_GRAD);                     /* one use for the last unit's forward and backward pass */
+    e(zero_use_add, pass, first.unit, ZERO_GRAD); /* its values are not read again, so it is not gathered again */
     e(zero_commit);
     first.fill(e);
     second.fill(e);
@@ -205,7 +204,7 @@ double train(zero_comm_t *comm)
     double right = 0;
     std::vector<sample> samples;
     for (int step = 0; step < steps; step++) {
-        double sums[2] = {0, 0}; /* loss, samples told right */
+        double sums[2] = {0, 0}; /* loss, correct samples */
         samples.clear();
         for (int s = rank; s < batch; s += world)
             draw(samples.emplace_back(), step * batch + s);
@@ -230,8 +229,7 @@ double train(zero_comm_t *comm)
                     best = best && s.p[c] <= s.p[s.ring];
                 sums[1] += best;
                 for (int c = 0; c < classes; c++)
-                    s.p[c] =
-                        s.p[c] / total - (c == s.ring ? 1.0f : 0.0f); /* the derivative by the second layer's output */
+                    s.p[c] = s.p[c] / total - (c == s.ring ? 1.0f : 0.0f); /* now a derivative */
                 sums[0] -= std::log(1.0 + static_cast<double>(s.p[s.ring])) / batch;
                 for (int i = 0; i < hidden; i++)
                     s.dh[i] = 0;
@@ -254,7 +252,7 @@ double train(zero_comm_t *comm)
             std::printf("step %3d  loss %.4f\n", step + 1, sums[0]);
     }
 
-    /* Misuse is an exception with the library's sentence, and the engine goes on. */
+    /* Misuse throws an exception with the library's message, and the engine continues. */
     try {
         e(zero_acquire, first.unit);
         throw std::logic_error("a unit could be acquired outside of a pass");

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpu.cu - libzero under kernels of one's own, on a CUDA stream of one's own: a network with a hidden layer, whose
- * forward and backward pass are the four kernels below. The library orders acquire and release on that stream, so the
- * host queues step after step and waits once, at the end. What is between an acquire and its release is captured into a
- * graph in the first step, which works because addresses never change.
+/* gpu.cu - libzero with the program's own kernels on its own CUDA stream. The four kernels below are the forward and
+ * backward pass of a network with a hidden layer. The library orders acquire and release on that stream, so the host
+ * enqueues step after step and waits once at the end. The first step captures the kernels between an acquire and its
+ * release in a graph, which later steps reuse, because addresses never change.
  *
  *   nvcc -O2 gpu.cu -o gpu $(pkg-config --cflags --libs zero)
  *   mpiexec -n 2 ./gpu
  *
- * Ranks take GPUs in turn. With a GPU each they exchange through NCCL, otherwise by way of host memory. Exit status 77:
- * there is no GPU. */
+ * Ranks share the GPUs in turn. If each rank has its own GPU, they communicate through NCCL, otherwise through host
+ * memory. Exit status 77: there is no GPU. */
 #include <cuda_runtime.h>
 #include <math.h>
 #include <stdint.h>
@@ -37,11 +37,11 @@ static void cuda(cudaError_t code)
         return;
     fprintf(stderr, "CUDA: %s\n", cudaGetErrorString(code));
     if (engine)
-        zero_abort(engine, cudaGetErrorString(code)); /* the other ranks end with this sentence */
+        zero_abort(engine, cudaGetErrorString(code)); /* the other ranks end with this message */
     exit(1);
 }
 
-/* ---- kernels: one thread for each result, so that sums have an order; W is (out, in + 1), its last column is added */
+/* ---- kernels: one thread per result fixes the order of each sum; W is (out, in + 1), the last column is the bias */
 
 __host__ __device__ static float noise(uint64_t i)
 {
@@ -50,7 +50,7 @@ __host__ __device__ static float noise(uint64_t i)
     return (float)(int32_t)(i >> 32) / 2147483648.0f;
 }
 
-/* y = W x, through tanh in all layers but the last; x (n, in), y (n, out) */
+/* y = W x, then tanh in all layers except the last; x (n, in), y (n, out) */
 __global__ void forward(float *y, const float *w, const float *x, int n, int in, int out, bool last)
 {
     int t = blockIdx.x * blockDim.x + threadIdx.x, s = t / out, o = t % out;
@@ -62,8 +62,8 @@ __global__ void forward(float *y, const float *w, const float *x, int n, int in,
     y[t] = last ? sum : tanhf(sum);
 }
 
-/* dy = y - target, and the sum of (y - target)^2 / 2 to losses[*step], for the next step's place; y (n). By one thread:
- * n is small. */
+/* dy = y - target, and losses[*step] = the sum of (y - target)^2 / 2; advances *step. y (n). n is small, so one thread
+ * suffices. */
 __global__ void compare(float *dy, double *losses, int *step, const float *y, const float *x, int n, int in)
 {
     double sum = 0;
@@ -86,7 +86,7 @@ __global__ void weight_gradient(float *dw, const float *dy, const float *x, int 
     dw[t] += sum;
 }
 
-/* dx = W^T dy, times the derivative of the tanh that x came from */
+/* dx = W^T dy, times the derivative of the tanh that computed x */
 __global__ void input_gradient(float *dx, const float *w, const float *dy, const float *x, int n, int in, int out)
 {
     int t = blockIdx.x * blockDim.x + threadIdx.x, s = t / in, i = t % in;
@@ -103,7 +103,7 @@ static int blocks(int results)
     return (results + THREADS - 1) / THREADS;
 }
 
-/* What a use's kernels work on: a unit's layer forwards, the last one's also backwards, then the others' backwards. */
+/* The arguments of a use's kernels: a unit's layer forward, the last one also backward, then the others backward. */
 typedef struct work {
     int layer, in, out, n;
     bool forward, last, backward;
@@ -158,11 +158,11 @@ int main(void)
         cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
         options.stream = stream; /* borrowed */
     }
-    ok(zero_device_cuda(&device, &options, &error)); /* which says what is missing, where there is no GPU */
+    ok(zero_device_cuda(&device, &options, &error)); /* if there is no GPU, the message says what is missing */
     status = world > 1 ? zero_comm_nccl(&wire, host, device, NULL, NULL, &error) : ZERO_ERR_UNSUPPORTED;
     if (status == ZERO_ERR_UNSUPPORTED) {
         status = zero_comm_staged(&wire, host, device, 0, &error);
-        host = NULL; /* taken over */
+        host = NULL; /* the device owns it now */
     }
     ok(status);
 
@@ -188,7 +188,7 @@ int main(void)
     }
     for (int l = LAYERS - 2; l >= 0; l--)
         ok(zero_use_add(engine, pass, unit[l], ZERO_READ | ZERO_GRAD));
-    for (int l = 0; l <= LAYERS; l++) { /* activations are part of the engine's memory, and of its forecast */
+    for (int l = 0; l <= LAYERS; l++) { /* activations count as engine memory, in the forecast, too */
         ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, sizeof(float) * BATCH * width[l], &values[l]));
         ok(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, sizeof(float) * BATCH * width[l],
                         &derivatives[l]));
@@ -208,13 +208,13 @@ int main(void)
         float bound = sqrtf(3.0f / (float)width[l]);
         ok(zero_param_fill(engine, param[l], initial, &bound));
     }
-    float inputs[BATCH * 8]; /* every rank keeps its share of one batch */
+    float inputs[BATCH * 8]; /* every rank keeps its part of one batch */
     for (int s = rank; s < BATCH; s += world, n++)
         for (int i = 0; i < width[0]; i++)
             inputs[n * width[0] + i] = noise((uint64_t)(s * width[0] + i));
     cuda(cudaMemcpyAsync(x[0], inputs, sizeof(float) * n * width[0], cudaMemcpyHostToDevice, stream));
 
-    for (int step = 0; step < STEPS; step++) { /* nothing in here waits for the GPU */
+    for (int step = 0; step < STEPS; step++) { /* nothing in this loop waits for the GPU */
         ok(zero_micro_begin(engine, pass, ZERO_LAST));
         for (int use = 0; use < USES; use++) {
             int l = use < LAYERS ? use : 2 * LAYERS - 2 - use;
@@ -249,7 +249,7 @@ int main(void)
         ok(zero_micro_end(engine));
         ok(zero_step(engine, 0.02));
     }
-    ok(zero_wait(engine)); /* until all that was queued on the stream is done: now the losses can be read */
+    ok(zero_wait(engine)); /* the stream has completed: the host can read the losses */
     ok(zero_sum(engine, loss, STEPS));
     if (rank == 0)
         printf("loss %.9f, %.9f after %d steps\n", loss[0] / BATCH, loss[STEPS - 1] / BATCH, STEPS);
@@ -258,7 +258,7 @@ int main(void)
     for (int use = 0; use < USES; use++)
         cuda(cudaGraphExecDestroy(graph[use]));
     zero_destroy(engine);
-    zero_comm_destroy(wire); /* before the communicator and the device that it was made from */
+    zero_comm_destroy(wire); /* before the communicator and the device from which it was made */
     zero_comm_destroy(host);
     zero_device_destroy(device);
     cuda((engine = NULL, cudaStreamDestroy(stream)));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lora.c - fine-tuning with frozen layers: each layer computes y = tanh(W x + B (A x)), where W is frozen, and only the
- * thin A and B are trained (LoRA: Hu et al. 2021). Frozen parameters are sharded and gathered as others are, but have
- * no gradients, moments or updates: the program prints what a rank keeps with and without adapters, trains, and fails
+/* lora.c - fine-tuning with frozen layers. Each layer computes y = tanh(W x + B (A x)). W is frozen, and only the thin
+ * A and B are trained (LoRA: Hu et al. 2021). Frozen parameters are sharded and gathered like others, but have no
+ * gradients, moments or updates. The program prints the memory of a rank with and without adapters, trains, and fails
  * if a byte of any W has changed.
  *
  *   cc -O2 lora.c -o lora $(pkg-config --cflags --libs zero) -lm
@@ -21,7 +21,7 @@ static zero_unit_t unit[LAYERS];
 static zero_param_t base[LAYERS], down[LAYERS], up[LAYERS]; /* W (WIDTH, WIDTH), A (RANK, WIDTH), B (WIDTH, RANK) */
 static zero_pass_t pass;
 static float x[LAYERS + 1][BATCH][WIDTH],
-    dx[LAYERS + 1][BATCH][WIDTH]; /* inputs of each layer and the outputs; the loss's derivatives by them */
+    dx[LAYERS + 1][BATCH][WIDTH]; /* the input of each layer and the output; the derivatives of the loss */
 static float frozen[LAYERS][WIDTH * WIDTH], found[WIDTH * WIDTH];
 
 static void ok(zero_engine_t *e, zero_status_t status)
@@ -55,8 +55,8 @@ static zero_param_t add(zero_engine_t *e, int layer, const char *name, int rows,
     return param;
 }
 
-/* What a rank of so many keeps is known before anything is allocated: an engine with plan_world only plans. lora: W is
- * frozen, A and B are trained; otherwise there is W alone, and it is trained. */
+/* The memory of a rank is known before any allocation: an engine with plan_world only plans. lora: W is frozen, A and B
+ * are trained. Otherwise there is only W, and it is trained. */
 static zero_engine_t *declare(zero_config_t *config, bool lora)
 {
     zero_engine_t *e = NULL;
@@ -77,7 +77,7 @@ static zero_engine_t *declare(zero_config_t *config, bool lora)
     return e;
 }
 
-/* out[i] += sum over j of w[i, j] in[j], or of w[j, i] in[j] where it is transposed. w is (rows, columns). */
+/* out[i] += sum over j of w[i, j] in[j], or with transposed of w[j, i] in[j]. w is (rows, columns). */
 static void multiply(float *out, const float *w, const float *in, int rows, int columns, bool transposed)
 {
     for (int i = 0; i < rows; i++)
@@ -121,8 +121,8 @@ static void layer(int l, int n, bool backward)
     }
 }
 
-/* A step over samples rank, rank + world, ... of the batch; returns the mean loss of all. The target reverses the order
- * of the inputs. */
+/* One step over samples rank, rank + world, ... of the batch. Returns the mean loss of all samples. The target reverses
+ * the order of the inputs. */
 static double learn(int rank, int world)
 {
     int n = 0;
@@ -152,7 +152,7 @@ static double learn(int rank, int world)
     return loss;
 }
 
-/* A rank's bytes on all tiers; prints the forecast of each kind. */
+/* The bytes of a rank on all tiers. Optionally prints the forecast of each kind. */
 static uint64_t forecast(zero_engine_t *e, const char *what, bool print)
 {
     zero_memory_t memory = {.size = sizeof memory};
@@ -182,7 +182,7 @@ int main(void)
 
     zero_config_init(&config);
     config.grad_scale = 1.0 / BATCH;
-    config.persist_bytes = 0; /* these layers are too small to be sharded otherwise */
+    config.persist_bytes = 0; /* otherwise these layers are too small to be sharded */
     config.plan_world = world;
     zero_engine_t *full = declare(&config, false);
     uint64_t without = forecast(full, "all is trained:", rank == 0);
@@ -193,7 +193,7 @@ int main(void)
     config.device = device;
     engine = declare(&config, true);
     uint64_t with = forecast(engine, "adapters alone:", rank == 0);
-    for (int l = 0; l < LAYERS; l++) { /* B begins as zeros: the model is the frozen one */
+    for (int l = 0; l < LAYERS; l++) { /* B starts as zeros: the model is then the frozen one */
         float a[RANK * WIDTH];
         for (int i = 0; i < WIDTH * WIDTH; i++)
             frozen[l][i] = noise((uint64_t)(1000000 * (l + 1) + i)) * sqrtf(3.0f / WIDTH);

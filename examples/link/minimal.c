@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* minimal.c - the least that trains: one unit, one parameter, one rank. It fits a line to 21 points.
+/* minimal.c - the smallest trainer: one unit, one parameter, one rank. It fits a line to 21 points.
  *
  *   cc minimal.c -o minimal $(pkg-config --cflags --libs zero) && ./minimal */
 #include <math.h>
@@ -45,13 +45,13 @@ int main(void)
     ok(zero_param_add(engine, unit, &desc, &line));
     ok(zero_pass_add(engine, "train", ZERO_PASS_TRAIN, &pass));
     ok(zero_use_add(engine, pass, unit, ZERO_READ | ZERO_GRAD));
-    ok(zero_commit(engine)); /* parameters are zero now */
+    ok(zero_commit(engine)); /* now the parameters are zero */
 
     const float *w = zero_param_data(engine, line); /* y = w[0] x + w[1] */
     float *dw = zero_param_grad(engine, line), a = 0, b = 0;
     for (int step = 0; step < 400; step++) {
         ok(zero_micro_begin(engine, pass, ZERO_LAST));
-        ok(zero_acquire(engine, unit)); /* w can be read, and dw is zero and can be added to ... */
+        ok(zero_acquire(engine, unit)); /* w is readable, dw is zero and writable ... */
         for (int i = -10; i <= 10; i++) {
             float x = 0.1f * (float)i, difference = w[0] * x + w[1] - (3 * x - 1);
             dw[0] += difference * x;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* own_ranks.c - ranks without MPI: a program that starts its own (here by fork) tells libzero how they meet, by an
- * all-gather of a few bytes through sockets of its own. From then on they share memory. Each rank has every N-th of 21
- * points, and all fit one line to them.
+/* own_ranks.c - ranks without MPI. The program starts its own ranks, here by fork, and gives libzero an all-gather of a
+ * few bytes over its own sockets. libzero uses it as bootstrap. Afterwards the ranks share memory. Each rank has every
+ * N-th of 21 points, and all ranks fit one line to them.
  *
  *   cc own_ranks.c -o own_ranks $(pkg-config --cflags --libs zero)
  *   ./own_ranks [N] */
@@ -17,7 +17,7 @@
 
 enum { MOST = 16 };
 
-/* Rank 0 has a socket to each of the others, and they have one, to rank 0. */
+/* Rank 0 has a socket to each other rank; each other rank has one socket, to rank 0. */
 typedef struct meeting {
     int rank, world, socket[MOST];
 } meeting_t;
@@ -27,13 +27,13 @@ static int move(int socket, char *data, size_t bytes, int out)
     for (size_t done = 0; done < bytes;) {
         ssize_t n = out ? write(socket, data + done, bytes - done) : read(socket, data + done, bytes - done);
         if (n <= 0)
-            return -1; /* the other end is gone: the library then says that ranks could not meet */
+            return -1; /* the other end is gone: the library then reports that the bootstrap failed */
         done += (size_t)n;
     }
     return 0;
 }
 
-/* zero_bootstrap_t.all_gather: recv gets the bytes of every rank, in the order of the ranks. */
+/* zero_bootstrap_t.all_gather: recv receives the bytes of every rank in rank order. */
 static int all_gather(void *ctx, const void *send, void *recv, size_t bytes)
 {
     const meeting_t *m = ctx;
@@ -61,7 +61,7 @@ static void ok(zero_status_t status)
         return;
     fprintf(stderr, "%s\n", engine ? zero_last_error(engine) : error.text);
     if (engine)
-        zero_abort(engine, zero_last_error(engine)); /* nothing but this ends the other ranks */
+        zero_abort(engine, zero_last_error(engine)); /* only this call ends the other ranks */
     exit(1);
 }
 
@@ -126,7 +126,7 @@ int main(int argc, char **argv)
     int failed = 0, status;
     if (m.world < 1 || m.world > MOST)
         return 2;
-    for (int r = 1; r < m.world; r++) { /* before anything else: processes that have threads do not fork well */
+    for (int r = 1; r < m.world; r++) { /* before anything else: fork is unsafe in a process with threads */
         int ends[2];
         pid_t child;
         if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0 || (child = fork()) < 0)

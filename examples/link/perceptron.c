@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* perceptron.c - a trainer as it is before libzero: a perceptron of four layers learns a function of eight numbers,
- * with plain loops in fp32 and SGD with momentum. docs/guide.md puts libzero under it, step by step; perceptron_zero.c
- * is the result.
+/* perceptron.c - a trainer without libzero: a perceptron with four layers learns a function of eight numbers, with
+ * plain loops in fp32 and SGD with momentum. docs/guide.md ports it to libzero step by step; the result is
+ * perceptron_zero.c.
  *
  *   cc -O2 perceptron.c -o perceptron -lm
  *   ./perceptron [PARTS]
  *
- * Each step's batch is worked through in PARTS parts (default 1), as so many workers would: each part has a gradient of
- * its own, and these are added in order. With libzero the parts become ranks. */
+ * Each step processes its batch in PARTS parts (default 1), as PARTS workers would: each part has its own gradient, and
+ * these are added in order. With libzero the parts become ranks. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@
 enum { LAYERS = 4, INPUTS = 8, WIDTH = 160, BATCH = 60, STEPS = 20 };
 static const double rate = 0.05, momentum = 0.9;
 
-/* y = tanh(W x + b), without tanh in the last layer. W and b are one array: row o holds the weights of output o, then
+/* y = tanh(W x + b), without tanh in the last layer. One array holds W and b: row o has the weights of output o, then
  * its b. */
 typedef struct layer {
     int in, out;
@@ -27,9 +27,9 @@ typedef struct layer {
 
 static layer_t net[LAYERS];
 static float x[LAYERS + 1][BATCH][WIDTH]; /* a part's inputs, then the outputs of each layer */
-static float dx[2][BATCH][WIDTH];         /* the loss's derivatives by a layer's outputs and inputs */
+static float dx[2][BATCH][WIDTH];         /* derivatives of the loss with respect to a layer's outputs and inputs */
 
-/* A number in [-1, 1) that depends on i alone. */
+/* A number in [-1, 1) that depends only on i. */
 static float noise(uint64_t i)
 {
     i = (i + 1) * 0x9e3779b97f4a7c15u;
@@ -62,7 +62,8 @@ static void forward(int l, int n)
         }
 }
 
-/* Adds to the layer's gradient. dx[l % 2] is by what the layer before gave, dx[(l + 1) % 2] by what this one did. */
+/* Adds to the layer's gradient. dx[l % 2] is the derivative with respect to the layer's input, dx[(l + 1) % 2] with
+ * respect to its output. */
 static void backward(int l, int n)
 {
     const layer_t *layer = &net[l];
@@ -81,8 +82,8 @@ static void backward(int l, int n)
     }
 }
 
-/* A forward and a backward pass over n samples of the step from sample number first on; returns the sum of their
- * losses, (y - target)^2 / 2. */
+/* Runs a forward and a backward pass over n samples of the step, starting at sample number first. Returns the sum of
+ * their losses, (y - target)^2 / 2. */
 static double learn(int step, int first, int n)
 {
     double loss = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* perceptron_zero.c - the trainer of perceptron.c on top of libzero: each rank keeps its part of the weights, gradients
- * and velocities, and works through its part of each batch. The losses are those of perceptron.c with as many parts as
- * there are ranks, to the last bit, at every stage (0 to 3) and wherever the velocities are (TIER: 0 with the rest, 1
- * in host memory, 2 in files in the current folder).
+/* perceptron_zero.c - the trainer of perceptron.c on top of libzero. Each rank keeps its part of the weights, gradients
+ * and velocities, and processes its part of each batch. With as many ranks as perceptron.c has parts, the losses are
+ * equal to the last bit, at every stage (0 to 3) and for every placement of the velocities (TIER: 0 with the rest, 1 in
+ * host memory, 2 in files in the current folder).
  *
  *   cc -O2 perceptron_zero.c -o perceptron_zero $(pkg-config --cflags --libs zero) -lm
  *   mpiexec -n 2 ./perceptron_zero [STAGE [TIER]] */
@@ -16,11 +16,11 @@
 enum { LAYERS = 4, INPUTS = 8, WIDTH = 160, BATCH = 60, STEPS = 20 };
 static const double rate = 0.05, momentum = 0.9;
 
-/* y = tanh(W x + b), without tanh in the last layer. W and b are one array: row o holds the weights of output o, then
+/* y = tanh(W x + b), without tanh in the last layer. One array holds W and b: row o has the weights of output o, then
  * its b. */
 typedef struct layer {
     int in, out;
-    float *weight, *gradient; /* (out, in + 1): the library's, valid while the unit is acquired */
+    float *weight, *gradient; /* (out, in + 1), owned by the library; valid while the unit is acquired */
     zero_unit_t unit;
     zero_param_t param;
 } layer_t;
@@ -29,9 +29,9 @@ static layer_t net[LAYERS];
 static zero_engine_t *engine;
 static zero_error_t error;
 static float x[LAYERS + 1][BATCH][WIDTH]; /* a part's inputs, then the outputs of each layer */
-static float dx[2][BATCH][WIDTH];         /* the loss's derivatives by a layer's outputs and inputs */
+static float dx[2][BATCH][WIDTH];         /* derivatives of the loss with respect to a layer's outputs and inputs */
 
-/* Ends the program where a call failed, with the library's sentence; mpiexec then ends the other ranks. */
+/* If a call failed, ends the program with the library's message; mpiexec then ends the other ranks. */
 static void ok(zero_status_t status)
 {
     if (status == ZERO_OK)
@@ -40,7 +40,7 @@ static void ok(zero_status_t status)
     exit(1);
 }
 
-/* A number in [-1, 1) that depends on i alone. */
+/* A number in [-1, 1) that depends only on i. */
 static float noise(uint64_t i)
 {
     i = (i + 1) * 0x9e3779b97f4a7c15u;
@@ -73,7 +73,8 @@ static void forward(int l, int n)
         }
 }
 
-/* Adds to the layer's gradient. dx[l % 2] is by what the layer before gave, dx[(l + 1) % 2] by what this one did. */
+/* Adds to the layer's gradient. dx[l % 2] is the derivative with respect to the layer's input, dx[(l + 1) % 2] with
+ * respect to its output. */
 static void backward(int l, int n)
 {
     const layer_t *layer = &net[l];
@@ -92,8 +93,8 @@ static void backward(int l, int n)
     }
 }
 
-/* A forward and a backward pass over n samples of the step from sample number first on; returns the sum of their
- * losses, (y - target)^2 / 2. */
+/* Runs a forward and a backward pass over n samples of the step, starting at sample number first. Returns the sum of
+ * their losses, (y - target)^2 / 2. */
 static double learn(int step, int first, int n)
 {
     double loss = 0;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* two_models.c - libzero in a program with MPI of its own: the ranks of MPI_COMM_WORLD are two teams, each of which
- * trains a model of its own with an engine of its own; between steps all of them meet in collectives of the program's.
- * The two models learn a line from different points, and in the end each is compared with the other through MPI alone.
+/* two_models.c - libzero in a program that uses MPI itself. The ranks of MPI_COMM_WORLD form two teams. Each team
+ * trains its own model with its own engine. Between steps all ranks take part in the program's own collectives. The two
+ * models learn a line from different points. In the end the teams compare their models, through MPI alone.
  *
  *   mpicc two_models.c -o two_models $(pkg-config --cflags --libs zero)
  *   mpiexec -n 4 ./two_models
  *
- * The library duplicates the communicator that it is given and leaves MPI as it found it. Its devices without threads
- * (the default) call MPI from the calling thread alone, so MPI_THREAD_SERIALIZED will do; with
- * zero_device_options_t.threaded it has to be MPI_THREAD_MULTIPLE. */
+ * The library duplicates the program's communicator and does not change the state of MPI. Devices without threads (the
+ * default) call MPI only from the calling thread, so MPI_THREAD_SERIALIZED is enough; zero_device_options_t.threaded
+ * needs MPI_THREAD_MULTIPLE. */
 #include <math.h>
 #include <mpi.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@ enum { POINTS = 24, STEPS = 150 };
 
 static zero_error_t error;
 
-/* One rank's failure is everybody's: MPI_Abort reaches the team that has another engine, too. */
+/* The failure of one rank ends all ranks: MPI_Abort also reaches the team with the other engine. */
 static void ok(zero_engine_t *engine, zero_status_t status)
 {
     if (status == ZERO_OK)
@@ -33,7 +33,7 @@ typedef struct model {
     zero_device_t *device;
     zero_engine_t *engine;
     zero_unit_t unit[2];
-    zero_param_t param[2]; /* slope and offset, a unit each */
+    zero_param_t param[2]; /* slope and offset, one unit each */
     zero_pass_t pass;
 } model_t;
 
@@ -55,7 +55,7 @@ static void create(model_t *m, const MPI_Comm *team)
         zero_param_desc_t desc;
         zero_param_desc_init(&desc);
         desc.name = names[u];
-        desc.trainable = true; /* of no dimensions: a single number */
+        desc.trainable = true; /* without dimensions: a single number */
         ok(m->engine, zero_unit_add(m->engine, names[u], &m->unit[u]));
         ok(m->engine, zero_param_add(m->engine, m->unit[u], &desc, &m->param[u]));
         ok(m->engine, zero_use_add(m->engine, m->pass, m->unit[u],
@@ -64,8 +64,8 @@ static void create(model_t *m, const MPI_Comm *team)
     ok(m->engine, zero_commit(m->engine));
 }
 
-/* A step on every n-th point of slope x + offset, from the rank-th on; returns the mean loss over the team. ZERO_HOLD:
- * both units are held at a time. */
+/* Runs a step on points rank, rank + n, ... of slope x + offset, with n ranks in the team. Returns the mean loss over
+ * the team. ZERO_HOLD: both units are held at the same time. */
 static double learn(const model_t *m, float slope, float offset)
 {
     zero_engine_t *e = m->engine;
@@ -110,17 +110,17 @@ int main(int argc, char **argv)
     create(&m, &team);
     MPI_Comm_free(&team); /* the library has a duplicate */
     for (int step = 0; step < STEPS; step++) {
-        /* What the program has to say to all of its ranks goes by way of MPI, in between the engine's calls. */
+        /* The program communicates with all of its ranks through MPI, between the engine's calls. */
         double loss[2] = {0}, all[2];
         loss[color] = learn(&m, color == 0 ? 2 : -1, color == 0 ? -1 : 3);
-        MPI_Allreduce(loss, all, 2, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD); /* a team's ranks have the same loss */
+        MPI_Allreduce(loss, all, 2, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD); /* all ranks of a team have the same loss */
         if (rank == 0 && step % 50 == 0)
             printf("step %3d  losses %.6f %.6f\n", step, all[0], all[1]);
     }
     float line[2], other[2];
     for (int p = 0; p < 2; p++)
         ok(m.engine, zero_param_get(m.engine, m.param[p], ZERO_STATE_PARAM, ZERO_FP32, &line[p]));
-    /* The first of each team shows the other its model. */
+    /* The first rank of each team sends its model to the other team. */
     if (rank == 0 || rank == (size + 1) / 2) {
         int peer = rank == 0 ? (size + 1) / 2 : 0;
         MPI_Sendrecv(line, 2, MPI_FLOAT, peer, 0, other, 2, MPI_FLOAT, peer, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
