@@ -181,10 +181,11 @@ static zero_status_t compare(zero_comm_t *host, const card_t *own, zero_error_t 
                                all[r].number / 10000, all[r].number / 100 % 100, all[r].number % 100);
     for (int r = 0; r < host->size && status == ZERO_OK; r++)
         if (all[r].windows != all[0].windows)
-            status = zero_fail(error, ZERO_ERR_MISMATCH,
-                               "zero_comm_options_t's nccl_windows is %s on rank 0 and %s on rank %d: give every rank "
-                               "the same",
-                               all[0].windows ? "true" : "false", all[r].windows ? "true" : "false", r);
+            status = zero_fail_reason(
+                error, ZERO_ERR_MISMATCH, ZERO_REASON_OPTIONS_DIFFER, r,
+                "zero_comm_options_t's nccl_windows is %s on rank 0 and %s on rank %d: give every rank the "
+                "same",
+                all[0].windows ? "true" : "false", all[r].windows ? "true" : "false", r);
     for (int r = 0; r < host->size; r++)
         for (int q = 0; q < r && status == ZERO_OK; q++)
             if (all[q].machine == all[r].machine && all[q].gpu == all[r].gpu)
