@@ -286,6 +286,7 @@ zero_status_t zero_config_check(const zero_config_t *c, zero_error_t *error)
                          "config.update_states is %d, but config.update is NULL: set both, or neither",
                          c->update_states);
     if (zero_rule(c->rule)->reads_eps && c->eps == 0)
-        return zero_fail(error, ZERO_ERR_ARG, "config.eps is 0: it is a positive number");
+        return zero_fail(error, ZERO_ERR_ARG, "config.eps is 0, but config.rule '%s' needs a positive number",
+                         zero_rule(c->rule)->name);
     return c->plan_world == 0 ? check_place(c, error) : ZERO_OK;
 }
