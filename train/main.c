@@ -214,12 +214,78 @@ static zero_status_t join(launch_kind_t kind, int64_t timeout_s, launch_t *launc
     return status;
 }
 
+/* From a communicator to a job that all ranks agree on, with its device and wire. resolved: the job is. *speaker is the
+ * rank that says what failed. Collective. */
+static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero_status_t status, int *speaker,
+                             zero_error_t *error)
+{
+    zero_comm_t *comm = session->place.comm;
+    zero_error_t why, ignored;
+    const int rank = zero_comm_rank(comm);
+    const bool by_itself = !resolved && session->launch == NULL;
+    int threads = 1, local = 0;
+    *speaker = rank;
+    /* what each rank checks by itself comes first, and is then told to all */
+    if (status == ZERO_OK && !resolved)
+        status = cores_neighbours(comm, &threads, &local, error);
+    else if (!resolved && cores_neighbours(comm, &threads, &local, &ignored) != ZERO_OK)
+        return status;
+    if (status == ZERO_OK && !resolved)
+        status = job_resolve(job, zero_comm_size(comm), threads, by_itself, error);
+    if (status == ZERO_OK && by_itself)
+        status = files_check_log(&job->o, error);
+    if (status == ZERO_OK)
+        status = place_device(&session->place, job, local, error);
+    status = settle(comm, status, error, speaker);
+    if (status == ZERO_OK && rank == 0 && by_itself)
+        print_config(job);
+    if (status == ZERO_OK)
+        status = job_agree(job, comm, error);
+    if (status == ZERO_OK)
+        status = place_wire(&session->place, &why, error);
+    if (status == ZERO_ERR_MISMATCH || status == ZERO_ERR_UNSUPPORTED)
+        *speaker = 0; /* all have found the same */
+    if (status == ZERO_OK && why.status != ZERO_OK && rank == 0 && !job->o.quiet)
+        fprintf(stderr, "zero_train: warning: ranks exchange by way of host memory, which is slower: %s\n", why.text);
+    return status;
+}
+
+/* Says that the run failed, to those who wait for this rank and in the log; told: this rank says it to people. */
+static void tell_failure(session_t *session, zero_status_t status, int code, bool told, const zero_error_t *error)
+{
+    zero_error_t ignored;
+    launch_failed(session->launch, code, status == ZERO_ERR_PEER, error->text);
+    if (told)
+        complain(error->text, code);
+    if (status == ZERO_ERR_TIMEOUT && session->cursor[0] != '\0')
+        complain(session->cursor, code);
+    if (session->place.comm != NULL)
+        zero_comm_abort(session->place.comm, error->text);
+    alarm(5); /* what hangs now ends */
+    signal(SIGALRM, SIG_DFL);
+    if (session->log != NULL && !session->job->o.compare_stages) {
+        log_begin(session->log, "end");
+        log_text(session->log, "status", "failed");
+        log_text(session->log, "error", error->text);
+        log_end(session->log, &ignored); /* where the log itself failed there is nothing to add */
+    }
+}
+
+/* A run that was well until its log or its lines could not be written. Returns its code. */
+static int failed_at_last(const session_t *session, const char *sentence)
+{
+    launch_failed(session->launch, EXIT_FAILED, false, sentence);
+    if (session->launch == NULL)
+        complain(sentence, EXIT_FAILED);
+    return EXIT_FAILED;
+}
+
 /* Trains as one rank. job is parsed with this status and error, and resolved where resolved says so. */
 static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_status_t status, zero_error_t *error)
 {
     session_t session = {.job = job, .stop = &stop_signal, .catch_signals = catch_signals};
-    zero_error_t closing, why;
-    int speaker, threads = 1, local = 0, code;
+    zero_error_t closing;
+    int speaker, code;
     bool watched = watch_signals();
     signal(SIGPIPE, SIG_IGN); /* a reader that is gone ends the run as other signals do, after a step */
     session.launch = launch_attach(rank);
@@ -235,71 +301,25 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
         status = joined;
         speaker =
             joined == ZERO_ERR_UNSUPPORTED || joined == ZERO_ERR_MISMATCH ? 0 : rank; /* all have found the same */
-        goto end;
+    } else {
+        rank = zero_comm_rank(session.place.comm);
+        status = prepare(&session, job, resolved, status, &speaker, error);
+        if (status == ZERO_OK) {
+            status = job->o.compare_stages ? compare_stages(&session, error) : train(&session, error);
+            speaker = status == ZERO_ERR_MISMATCH ? 0 : rank;
+        }
     }
-    speaker = rank = zero_comm_rank(session.place.comm);
-    /* what each rank checks by itself comes first, and is then told to all */
-    if (status == ZERO_OK && !resolved)
-        status = cores_neighbours(session.place.comm, &threads, &local, error);
-    else if (!resolved && cores_neighbours(session.place.comm, &threads, &local, &closing) != ZERO_OK)
-        goto end;
-    if (status == ZERO_OK && !resolved)
-        status = job_resolve(job, zero_comm_size(session.place.comm), threads, session.launch == NULL, error);
-    if (status == ZERO_OK && !resolved && session.launch == NULL)
-        status = files_check_log(&job->o, error);
-    if (status == ZERO_OK)
-        status = place_device(&session.place, job, local, error);
-    status = settle(session.place.comm, status, error, &speaker);
-    if (status == ZERO_OK && rank == 0 && !resolved && session.launch == NULL)
-        print_config(job);
-    if (status == ZERO_OK)
-        status = job_agree(job, session.place.comm, error);
-    if (status == ZERO_OK)
-        status = place_wire(&session.place, &why, error);
-    if (status != ZERO_OK) {
-        if (status == ZERO_ERR_MISMATCH || status == ZERO_ERR_UNSUPPORTED)
-            speaker = 0; /* all have found the same */
-        goto end;
-    }
-    if (why.status != ZERO_OK && rank == 0 && !job->o.quiet)
-        fprintf(stderr, "zero_train: warning: ranks exchange by way of host memory, which is slower: %s\n", why.text);
-    status = job->o.compare_stages ? compare_stages(&session, error) : train(&session, error);
-    speaker = status == ZERO_ERR_MISMATCH ? 0 : rank;
-end:
     code = status == ZERO_OK  ? (session.signal != 0 ? 128 + session.signal : EXIT_DONE)
            : session.training ? EXIT_FAILED
                               : EXIT_USAGE;
     if (status != ZERO_OK && !session.training)
         config_blame(job->config, error);
-    if (status != ZERO_OK) {
-        launch_failed(session.launch, code, status == ZERO_ERR_PEER, error->text);
-        if (speaker == rank && speaks(&session, rank, status, error))
-            complain(error->text, code);
-        if (status == ZERO_ERR_TIMEOUT && session.cursor[0] != '\0')
-            complain(session.cursor, code);
-        if (session.place.comm != NULL)
-            zero_comm_abort(session.place.comm, error->text);
-        alarm(5); /* what hangs now ends */
-        signal(SIGALRM, SIG_DFL);
-    }
-    if (status != ZERO_OK && session.log != NULL && !job->o.compare_stages) {
-        log_begin(session.log, "end");
-        log_text(session.log, "status", "failed");
-        log_text(session.log, "error", error->text);
-        log_end(session.log, &closing); /* where the log itself failed there is nothing to add */
-    }
-    if (log_close(session.log, &closing) != ZERO_OK && code == EXIT_DONE) {
-        code = EXIT_FAILED;
-        launch_failed(session.launch, code, false, closing.text);
-        if (session.launch == NULL)
-            complain(closing.text, code);
-    }
-    if (code == EXIT_DONE && report_written(&closing) != ZERO_OK && !report_unread()) {
-        code = EXIT_FAILED;
-        launch_failed(session.launch, code, false, closing.text);
-        if (session.launch == NULL)
-            complain(closing.text, code);
-    }
+    if (status != ZERO_OK)
+        tell_failure(&session, status, code, speaker == rank && speaks(&session, rank, status, error), error);
+    if (log_close(session.log, &closing) != ZERO_OK && code == EXIT_DONE)
+        code = failed_at_last(&session, closing.text);
+    if (code == EXIT_DONE && report_written(&closing) != ZERO_OK && !report_unread())
+        code = failed_at_last(&session, closing.text);
     if (code == EXIT_DONE || code > 128)
         launch_ended(session.launch, code);
     job_close(job);
