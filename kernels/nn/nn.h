@@ -25,12 +25,14 @@
  * host memory (the engine's host tier, cudaHostAlloc or cudaHostRegister): the call checks them on the host, and
  * kernels read them there. Losses are in page-locked host memory or on the GPU; kernels write them in place. Memory
  * that the GPU cannot access gives ZERO_ERR_ARG. The caller must not write tokens or targets, or read losses, before
- * the stream has completed the call. If the rows of an operand of a product (ld elements each) are a multiple of 16
- * bytes, the operand must start at a multiple of 16 bytes. If the rows are a multiple of less, that alignment is
- * enough. A bias always needs 16 bytes. aux needs the same alignment as C. Operands of attention in bf16 need 16 bytes
- * if their rows are a multiple of 16 bytes. Heads have at most 256 elements. Sums over rows use partial sums whose
- * number depends only on the shape. If a kernel fails after its launch, a later call reports it, possibly a call of the
+ * the stream has completed the call. Heads have at most 256 elements. Sums over rows use partial sums whose number
+ * depends only on the shape. If a kernel fails after its launch, a later call reports it, possibly a call of the
  * engine.
+ *
+ * With "cuda", operands must also be aligned. If the rows of a product's operand (ld elements each) are a multiple of
+ * 16 bytes, the operand must start at a multiple of 16 bytes. If the rows are only a multiple of 8, 4 or 2 bytes, that
+ * alignment is enough. A bias always needs 16 bytes. aux needs the alignment of C. Operands of attention in bf16 need
+ * 16 bytes if their rows are a multiple of 16 bytes.
  *
  * After a failed call the context keeps its first error, and later calls do nothing. Check zero_nn_status once per
  * layer. */
