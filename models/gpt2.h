@@ -111,7 +111,7 @@ struct zero_model {
 
     int64_t places;  /* micro-steps that may be in flight */
     int64_t pending; /* micro-steps in flight whose losses are not yet added to loss */
-    double loss;     /* the sum of the losses of this step so far */
+    double loss;     /* the sum of this step's losses, without the pending ones */
 };
 
 /* p + elements, or NULL if p is NULL: buffers of a dry run stay NULL. */

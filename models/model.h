@@ -28,7 +28,7 @@ zero_status_t zero_model_read_config(zero_model_config_t *config, const char *fo
  * files. */
 bool zero_model_is_pointer(const char *text, size_t bytes);
 int64_t zero_model_parameters(const zero_model_config_t *config);
-/* F of INTERFACE, per token: 6 * weights of matrix products (head included) + 12 * layers * heads * head_dim * T. */
+/* FLOPs per token: 6 * weights of matrix products (head included) + 12 * layers * heads * head_dim * T. */
 double zero_model_flops_per_token(const zero_model_config_t *config, int64_t seq_len);
 
 typedef struct zero_model_options {
