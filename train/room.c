@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define GIB (1024.0 * 1024.0 * 1024.0)
-#define OUTSIDE                                                                                                      \
+#define OUTSIDE \
     (40ull << 20) /* of a rank, besides the forecast: program, libraries, MPI, tables; about 20 MiB as measured, and \
                      room for larger ones */
 /* Tasks (processes and threads) of a rank besides its OpenMP threads, and of what starts the ranks. */

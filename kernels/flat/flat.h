@@ -51,8 +51,9 @@ typedef struct zero_rule_scalars {
  *   m = 0 if k = 0, else +-bits(889 + k) * scale: from 1.25 * 2^-16 of the scale up, zero below
  *   v = 0 if k = 0, else   bits(761 + k) * scale: from 1.25 * 2^-32 of the scale up
  * A v above zero keeps k >= 1, since an update divides by it. To encode x, with inv = 1 / scale (0 if scale < 2^-126):
- *   k = floor((bits of |x * inv| + 2^19) / 2^20) - 889 (m) or - 761 (v), clamped to the smallest and largest k (127,
- * 255) Codes of a block with a scale that is not finite are unspecified. */
+ *   k = floor((bits of |x * inv| + 2^19) / 2^20) - 889 (m) or - 761 (v), clamped to the smallest and largest k
+ *       (127, 255)
+ * Codes of a block with a scale that is not finite are unspecified. */
 enum { ZERO_BLOCK8 = 128 };
 typedef struct zero_block8 {
     float scale;
