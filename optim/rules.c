@@ -57,7 +57,7 @@ static const zero_rule_def_t rules[ZERO_RULES] = {
     [ZERO_RULE_SGD] =    {"sgd",        1, {FP32},           .scalars = sgd_scalars},
     [ZERO_RULE_LION] =   {"lion",       1, {FP32},           .scalars = lion_scalars},
     [ZERO_RULE_ADAMW8] = {"adamw8bit",  2, {BLOCK8, BLOCK8}, .reads_eps = true, .scalars = adamw_scalars},
-    [ZERO_RULE_CUSTOM] = {"custom",     0, {FP32, FP32}},
+    [ZERO_RULE_CUSTOM] = {"custom",     0, {FP32, FP32},     .scalars = NULL},
 };
 /* clang-format on */
 

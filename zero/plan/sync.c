@@ -417,7 +417,7 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
     zero_program_t *p = &y->b->plan->programs[program];
     const waits_t *waits = &y->waits[program];
     int32_t n = 0, next_wait = 0;
-    records_t r = {NULL};
+    records_t r = {0};
     zero_op_t *out = NULL;
     zero_status_t status;
 
