@@ -3,7 +3,8 @@
 # Line coverage of what ran in a build that was configured with --enable-coverage: a line for each folder, and the files
 # of which least has run. A line counts once, whatever programs its file is compiled into. Run it in the build folder.
 set -eu
-srcdir=$(cd "${srcdir:-.}" && pwd)
+given=${srcdir:-.}
+srcdir=$(cd "$given" && pwd)
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 find . -name '*.gcda' >"$tmp/counters"
@@ -13,8 +14,14 @@ find . -name '*.gcda' >"$tmp/counters"
 # gcov's text: "count:line:source", where "-" is no code and "#####" was never executed.
 while read -r file; do
     "${GCOV:-gcov}" --stdout "$file" 2>>"$tmp/errors" || echo "coverage: $file is damaged" >&2
-done <"$tmp/counters" | awk -v top="$srcdir/" '
-$1 == "-:" && $2 ~ /^0:Source:/ { file = $2; sub(/^0:Source:/, "", file); sub("^" top, "", file); next }
+done <"$tmp/counters" | awk -v top="$srcdir/" -v given="$given/" '
+$1 == "-:" && $2 ~ /^0:Source:/ {
+    file = $2; sub(/^0:Source:/, "", file)
+    # As the compiler was told it: below the sources, by either of their names, or elsewhere.
+    if (index(file, top) == 1) file = substr(file, length(top) + 1)
+    else if (index(file, given) == 1) file = substr(file, length(given) + 1)
+    next
+}
 {
     n = split($0, part, ":")
     count = part[1]; gsub(/[ *]/, "", count)
