@@ -104,6 +104,7 @@ static void comms(void)
     ck_assert_int_eq(zero_comm_size(NULL), 0);
     ck_assert_str_eq(zero_comm_name(NULL), "");
     ck_assert(!zero_comm_has_data(NULL) && zero_comm_has_data(comm));
+    REFUSED(zero_comm_agree(NULL, ZERO_OK, NULL, error), "no communicator");
     zero_comm_abort(NULL, "nobody");
     zero_comm_destroy(NULL);
     OK(zero_comm_exchange(comm, &byte, &byte, 1, NULL));
@@ -327,7 +328,7 @@ static const struct group {
     {inits, "zero_comm_options_init_size zero_device_options_init_size zero_config_init_size zero_param_desc_init_size "
             "zero_config_stage"},
     {comms, "zero_comm_self zero_comm_shm zero_comm_torchrun zero_comm_mpi zero_comm_split zero_comm_rank "
-            "zero_comm_size zero_comm_name zero_comm_has_data zero_comm_exchange "
+            "zero_comm_size zero_comm_name zero_comm_has_data zero_comm_exchange zero_comm_agree "
             "zero_comm_abort zero_comm_destroy zero_comm_staged zero_comm_nccl"},
     {devices,
      "zero_device_cpu zero_device_cuda zero_cuda_devices zero_device_name zero_device_label zero_device_destroy"},

@@ -189,6 +189,41 @@ static void keep(shared_t *s, int rank, zero_status_t status, const zero_error_t
     snprintf(s->text[rank], sizeof s->text[rank], "%s", e->text);
 }
 
+/* Bit r of *arg: rank r fails. */
+static int agree_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
+{
+    int failing = *(int *)arg, failed = 7, lowest = -1;
+    zero_comm_t *c;
+    zero_error_t e = {0};
+    EXPECT_OK(zero_comm_shm(&c, b, NULL, error));
+    for (int r = world - 1; r >= 0; r--)
+        lowest = failing >> r & 1 ? r : lowest;
+    zero_status_t own = ZERO_OK;
+    if (failing >> rank & 1)
+        own = zero_fail(&e, rank == 1 ? ZERO_ERR_IO : ZERO_ERR_ARG, "file of rank %d", rank);
+    zero_status_t status = zero_comm_agree(c, own, &failed, &e);
+    EXPECT(failed == lowest && status == (lowest < 0 ? ZERO_OK : lowest == 1 ? ZERO_ERR_IO : ZERO_ERR_ARG));
+    if (lowest >= 0)
+        EXPECT(e.status == status && e.text[strlen(e.text) - 1] == '0' + lowest);
+    /* Without exchange a failure of this rank's own stays what it is. Who is through this one knows that all are
+     * through the one above. */
+    char byte = 0, bytes[8];
+    zero_comm_exchange(c, &byte, bytes, 1, NULL);
+    zero_comm_abort(c, "enough");
+    EXPECT(zero_comm_agree(c, ZERO_OK, &failed, &e) == ZERO_ERR_PEER && failed == -1 && strstr(e.text, "enough"));
+    zero_fail(&e, ZERO_ERR_IO, "a file");
+    EXPECT(zero_comm_agree(c, ZERO_ERR_IO, NULL, &e) == ZERO_ERR_IO && strcmp(e.text, "a file") == 0);
+    zero_comm_destroy(c);
+    return 0;
+}
+
+START_TEST(ranks_agree_on_an_outcome)
+{
+    static int failing[] = {0, 1, 2, 4, 6, 7};
+    ck_assert_int_eq(ranks_run(3, 60, agree_rank, &failing[_i]), 0);
+}
+END_TEST
+
 static int bad_options_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_options_t o;
@@ -488,6 +523,7 @@ int main(void)
     tcase_add_test(t, failures_here_stay_failures);
     tcase_add_loop_test(t, ranks_that_differ_are_told, 0, 2 * COMM_DIFFER_KINDS);
     tcase_add_loop_test(t, communicators_work_side_by_side, 2, 4);
+    tcase_add_loop_test(t, ranks_agree_on_an_outcome, 0, 6);
     tcase_add_test(t, bad_options_fail_together);
     tcase_add_test(t, abort_reaches_everyone);
     tcase_add_test(t, ranks_that_abort_at_once_agree_why);

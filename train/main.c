@@ -172,28 +172,6 @@ static bool speaks(const session_t *session, int rank, zero_status_t status, con
     return error->reason == ZERO_REASON_RANK_ENDED && rank == (error->rank == 0 ? 1 : 0);
 }
 
-/* Every rank's outcome of what each checked alone: the first failure, on all of them. Collective. */
-static zero_status_t settle(zero_comm_t *comm, zero_status_t status, zero_error_t *error, int *speaker)
-{
-    zero_error_t own = {.status = status, .rank = -1}, ignored, *all = calloc((size_t)zero_comm_size(comm), sizeof own);
-    if (status != ZERO_OK)
-        own = *error;
-    if (all == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the outcomes of %d ranks", zero_comm_size(comm));
-    zero_status_t exchanged = zero_comm_exchange(comm, &own, all, sizeof own, &ignored);
-    if (exchanged != ZERO_OK && status == ZERO_OK)
-        status = zero_pass(error, exchanged, &ignored);
-    *speaker = zero_comm_rank(comm);
-    for (int r = 0; exchanged == ZERO_OK && r < zero_comm_size(comm); r++)
-        if (all[r].status != ZERO_OK) {
-            status = zero_pass(error, all[r].status, &all[r]);
-            *speaker = r;
-            break;
-        }
-    free(all);
-    return status;
-}
-
 static zero_status_t join(launch_kind_t kind, int64_t timeout_s, launch_t *launch, zero_comm_t **comm,
                           zero_error_t *error)
 {
@@ -236,7 +214,9 @@ static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero
         status = files_check_log(&job->o, error);
     if (status == ZERO_OK)
         status = place_device(&session->place, job, local, error);
-    status = settle(comm, status, error, speaker);
+    status = zero_comm_agree(comm, status, speaker, error);
+    if (*speaker < 0)
+        *speaker = rank;
     if (status == ZERO_OK && rank == 0 && by_itself)
         print_config(job);
     if (status == ZERO_OK)

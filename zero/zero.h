@@ -747,6 +747,16 @@ ZERO_API bool zero_comm_has_data(const zero_comm_t *comm);
 ZERO_API zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv,
                                           size_t bytes, zero_error_t *error);
 
+/* Gives the outcome of what each rank did alone the same end on every rank. A rank passes its
+ * status, and in *error (in and out) the failure if it is one.
+ * Returns ZERO_OK if every rank passed ZERO_OK; otherwise, on every rank, the status and the
+ * failure of the lowest rank that failed. *failed (may be NULL) becomes that rank; -1 if none
+ * failed, or if the ranks could not exchange their outcomes, which is then the failure unless this
+ * rank has one of its own.
+ * Collective. */
+ZERO_API zero_status_t zero_comm_agree(zero_comm_t *comm, zero_status_t status, int *failed,
+                                       zero_error_t *error);
+
 /* Publishes a failure: every wait of every rank on this communicator, and on those split from it,
  * ends with ZERO_ERR_PEER and this sentence; NULL stands for a general one. The first sentence
  * stays. May be called from any thread, beside any other call. */

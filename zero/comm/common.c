@@ -126,6 +126,24 @@ zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv
     return zero_pass(error, status, &why);
 }
 
+zero_status_t zero_comm_agree(zero_comm_t *comm, zero_status_t status, int *failed, zero_error_t *error)
+{
+    zero_error_t why = {0};
+    int first;
+    if (!comm)
+        return zero_fail(error, ZERO_ERR_ARG, "zero_comm_agree has no communicator");
+    zero_meet_t meet = zero_comm_meet(comm);
+    if (status && error)
+        zero_pass(&why, status, error);
+    status = zero_meet_agree_on(&meet, status, &first, &why);
+    if (failed)
+        *failed = first;
+    /* Some of the others may not see these, and would wait. */
+    if (first < 0 && (status == ZERO_ERR_MISMATCH || status == ZERO_ERR_MEMORY))
+        zero_comm_fail(comm, &why);
+    return zero_pass(error, status, &why);
+}
+
 void zero_comm_abort(zero_comm_t *comm, const char *sentence)
 {
     zero_error_t failure;

@@ -27,19 +27,27 @@ typedef struct card {
 
 zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zero_error_t *error)
 {
-    zero_error_t own = {.status = status, .rank = -1}, *all = NULL;
+    int failed;
+    return zero_meet_agree_on(meet, status, &failed, error);
+}
+
+zero_status_t zero_meet_agree_on(const zero_meet_t *meet, zero_status_t status, int *failed, zero_error_t *error)
+{
+    zero_error_t own = {.status = status, .rank = -1}, *all = calloc((size_t)meet->world, sizeof *all);
+    *failed = -1;
     if (status && error)
         zero_pass(&own, status, error);
-    all = calloc((size_t)meet->world, sizeof *all);
     if (!all)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world);
     zero_status_t met = meet->all_gather(meet->ctx, &own, all, sizeof own, error);
     for (int r = 0; !met && r < meet->world; r++)
-        if (all[r].status)
+        if (all[r].status) {
             met = zero_pass(error, all[r].status, &all[r]);
+            *failed = r;
+        }
     free(all);
     /* What failed here has failed, whatever became of the words about it on their way. */
-    return met || !status ? met : zero_pass(error, status, &own);
+    return *failed >= 0 || !status ? met : zero_pass(error, status, &own);
 }
 
 /* ---- this rank's part ------------------------------------------------------------------------------------------- */

@@ -30,5 +30,7 @@ void zero_shared_close(zero_shared_t *shared);
 /* Collective: ZERO_OK where every rank passes ZERO_OK, else on all ranks the status and sentence of the first that does
  * not. Never ZERO_OK where this rank does not pass it. */
 zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zero_error_t *error);
+/* The same. *failed: that rank, or -1: none did, or the ranks could not exchange. */
+zero_status_t zero_meet_agree_on(const zero_meet_t *meet, zero_status_t status, int *failed, zero_error_t *error);
 
 #endif

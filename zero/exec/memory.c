@@ -18,22 +18,16 @@ zero_status_t zero_exec_no_memory(zero_comm_t *comm, size_t bytes, zero_error_t 
 
 zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_error_t *error)
 {
-    zero_error_t mine = {.status = status, .rank = -1}, failed = {0};
+    zero_error_t first = {0};
+    int failed;
     if (status != ZERO_OK && error)
-        mine = *error, mine.status = status;
-    zero_error_t *all = malloc((size_t)comm->size * sizeof *all);
-    if (!all)
-        return zero_exec_no_memory(comm, (size_t)comm->size * sizeof *all, error);
-    zero_status_t exchanged = zero_control_exchange(comm, &mine, all, sizeof mine, &failed);
-    if (status == ZERO_OK && exchanged != ZERO_OK)
-        status = zero_pass(error, exchanged, &failed);
-    for (int r = 0; status == ZERO_OK && r < comm->size; r++)
-        if (all[r].status != ZERO_OK)
-            /* Alike on every rank where the matter is memory; otherwise it is a peer that failed. */
-            status = zero_fail_from(error, all[r].status == ZERO_ERR_MEMORY ? ZERO_ERR_MEMORY : ZERO_ERR_PEER, &all[r],
-                                    "rank %d: %s", r, all[r].text);
-    free(all);
-    return status;
+        first = *error;
+    zero_status_t agreed = zero_comm_agree(comm, status, &failed, &first);
+    if (status != ZERO_OK || failed < 0)
+        return status != ZERO_OK ? status : zero_pass(error, agreed, &first);
+    /* Alike on every rank where the matter is memory; otherwise it is a peer that failed. */
+    return zero_fail_from(error, agreed == ZERO_ERR_MEMORY ? ZERO_ERR_MEMORY : ZERO_ERR_PEER, &first, "rank %d: %s",
+                          failed, first.text);
 }
 
 /* Resident bytes of this process: from smaps_rollup, which is exact, or from statm, whose counters the kernel may keep
