@@ -41,7 +41,7 @@ static int open_shm(zero_comm_t **c, const zero_bootstrap_t *b, double timeout_s
 /* Whether every rank can read a word of every other's own memory. */
 static int all_readable(const zero_bootstrap_t *b, bool *yes)
 {
-    struct card {
+    struct info {
         uint64_t value, address;
         int pid, reads;
     } own = {.value = 77 + (uint64_t)b->rank, .address = (uintptr_t)&own.value, .pid = (int)getpid(), .reads = 1},
@@ -212,7 +212,7 @@ static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
         node_of(c)->direct_bytes = 1;
         if (victim)
             signal(SIGSEGV, die);
-        while (!victim && k->early && !zero_family_is_dead(node_of(c)->family, world - 1))
+        while (!victim && k->early && !zero_peers_is_dead(node_of(c)->peers, world - 1))
             usleep(1000);
         EXPECT(zero_comm_all_gather(c, send, recv, bytes, NULL, &e) == ZERO_ERR_PEER);
         snprintf(wanted, sizeof wanted, "rank %d (pid %d) ended without a word during all-gather", world - 1,

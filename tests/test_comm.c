@@ -149,7 +149,7 @@ static int forgetful(void *ctx, const void *send, void *recv, size_t bytes)
     return 0;
 }
 
-static zero_status_t forgetful_meet(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
+static zero_status_t forgetful_oob(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
     (void)error;
     return forgetful(ctx, send, recv, bytes) ? ZERO_ERR_PEER : ZERO_OK;
@@ -159,14 +159,14 @@ static zero_status_t forgetful_meet(void *ctx, const void *send, void *recv, siz
 START_TEST(failures_here_stay_failures)
 {
     int world = 2;
-    zero_meet_t meet = {.world = world, .all_gather = forgetful_meet, .ctx = &world};
+    zero_oob_t oob = {.world = world, .all_gather = forgetful_oob, .ctx = &world};
     zero_bootstrap_t b = {.size = sizeof b, .world = world, .all_gather = forgetful, .ctx = &world};
     zero_comm_options_t o;
     zero_comm_t *c;
     zero_error_t e = {.text = "no memory"};
-    ck_assert_int_eq(zero_meet_agree(&meet, ZERO_ERR_MEMORY, &e), ZERO_ERR_MEMORY);
+    ck_assert_int_eq(zero_oob_agree(&oob, ZERO_ERR_MEMORY, &e), ZERO_ERR_MEMORY);
     ck_assert_str_eq(e.text, "no memory");
-    ck_assert_int_eq(zero_meet_agree(&meet, ZERO_OK, &e), ZERO_OK);
+    ck_assert_int_eq(zero_oob_agree(&oob, ZERO_OK, &e), ZERO_OK);
     zero_comm_options_init(&o);
     o.timeout_s = -1;
     ck_assert_int_eq(zero_comm_shm(&c, &b, &o, &e), ZERO_ERR_ARG);

@@ -83,7 +83,7 @@ zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_op
 
 /* ---- public ----------------------------------------------------------------------------------------------------- */
 
-zero_status_t zero_comm_place(zero_comm_t **comm, const char *function, zero_error_t *error)
+zero_status_t zero_comm_clear_out(zero_comm_t **comm, const char *function, zero_error_t *error)
 {
     if (!comm)
         return zero_fail(error, ZERO_ERR_ARG, "%s has nowhere to put the communicator", function);
@@ -132,10 +132,10 @@ zero_status_t zero_comm_agree(zero_comm_t *comm, zero_status_t status, int *fail
     int first;
     if (!comm)
         return zero_fail(error, ZERO_ERR_ARG, "zero_comm_agree has no communicator");
-    zero_meet_t meet = zero_comm_meet(comm);
+    zero_oob_t oob = zero_comm_oob(comm);
     if (status && error)
         zero_pass(&why, status, error);
-    status = zero_meet_agree_on(&meet, status, &first, &why);
+    status = zero_oob_agree_on(&oob, status, &first, &why);
     if (failed)
         *failed = first;
     /* Some of the others may not see these, and would wait. */
@@ -312,52 +312,52 @@ void zero_comm_resident(const zero_comm_t *c, uint64_t *own, uint64_t *others)
 
 /* ---- split ------------------------------------------------------------------------------------------------------ */
 
-static zero_status_t exchange_meet(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
+static zero_status_t exchange_oob(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
     return zero_control_exchange(ctx, send, recv, bytes, error);
 }
 
-zero_meet_t zero_comm_meet(zero_comm_t *c)
+zero_oob_t zero_comm_oob(zero_comm_t *c)
 {
-    return (zero_meet_t){.rank = c->rank, .world = c->size, .all_gather = exchange_meet, .ctx = c};
+    return (zero_oob_t){.rank = c->rank, .world = c->size, .all_gather = exchange_oob, .ctx = c};
 }
 
-typedef struct bid {
+typedef struct choice {
     int color, key, rank;
-} bid_t;
+} choice_t;
 
-static int bid_compare(const void *a, const void *b)
+static int compare_choices(const void *a, const void *b)
 {
-    const bid_t *x = a, *y = b;
+    const choice_t *x = a, *y = b;
     return x->key != y->key ? (x->key < y->key ? -1 : 1) : x->rank - y->rank;
 }
 
 zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t **out, zero_error_t *error)
 {
     zero_error_t why = {0};
-    zero_status_t status = zero_comm_place(out, "zero_comm_split", error);
+    zero_status_t status = zero_comm_clear_out(out, "zero_comm_split", error);
     if (status != ZERO_OK || !comm)
         return status != ZERO_OK ? status
                                  : zero_fail(error, ZERO_ERR_ARG, "zero_comm_split has no communicator to split");
-    zero_meet_t meet = zero_comm_meet(comm);
-    bid_t own = {color, key, comm->rank}, *bids = calloc((size_t)comm->size, sizeof *bids);
+    zero_oob_t oob = zero_comm_oob(comm);
+    choice_t own = {color, key, comm->rank}, *choices = calloc((size_t)comm->size, sizeof *choices);
     int *members = calloc((size_t)comm->size, sizeof *members);
     zero_comm_t *c = calloc(1, sizeof *c);
     zero_subset_t part = {.members = members};
-    if (!bids || !members || !c)
+    if (!choices || !members || !c)
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator of %d ranks", comm->size);
-    status = zero_meet_agree(&meet, status, &why);
+    status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK)
-        status = zero_control_exchange(comm, &own, bids, sizeof own, &why);
+        status = zero_control_exchange(comm, &own, choices, sizeof own, &why);
     if (status)
         goto done;
-    qsort(bids, (size_t)comm->size, sizeof *bids, bid_compare);
+    qsort(choices, (size_t)comm->size, sizeof *choices, compare_choices);
     for (int i = 0; i < comm->size; i++) {
-        if (bids[i].color != color)
+        if (choices[i].color != color)
             continue;
-        if (bids[i].rank == comm->rank)
+        if (choices[i].rank == comm->rank)
             part.rank = part.size;
-        members[part.size++] = bids[i].rank;
+        members[part.size++] = choices[i].rank;
     }
     c->rank = part.rank;
     c->size = part.size;
@@ -366,7 +366,7 @@ zero_status_t zero_comm_split(zero_comm_t *comm, int color, int key, zero_comm_t
     if (status == ZERO_OK && comm->data && comm->data->split)
         status = comm->data->split(comm, &part, c, &why);
 done:
-    free(bids);
+    free(choices);
     free(members);
     if (status == ZERO_OK)
         *out = c;

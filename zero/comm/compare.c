@@ -42,10 +42,10 @@ void zero_call_words(const zero_call_t *call, uint64_t *words)
         memset(words, 0, sizeof call->comm->note->words);
 }
 
-void zero_call_card(const zero_call_t *call, zero_call_card_t *card)
+void zero_call_info(const zero_call_t *call, zero_call_info_t *info)
 {
-    card->id = call->id;
-    zero_call_words(call, card->words);
+    info->id = call->id;
+    zero_call_words(call, info->words);
 }
 
 /* "an exchange of 8 bytes a rank" */

@@ -14,10 +14,10 @@ typedef struct zero_call_id {
 } zero_call_id_t;
 
 /* What a rank sends, where it has to send it. */
-typedef struct zero_call_card {
+typedef struct zero_call_info {
     zero_call_id_t id;
     uint64_t words[ZERO_COMM_WORDS];
-} zero_call_card_t;
+} zero_call_info_t;
 
 /* A collective of this rank. */
 typedef struct zero_call {
@@ -34,7 +34,7 @@ zero_call_t zero_call_all_to_all(zero_comm_t *comm, const uint64_t *bytes);
 
 /* This rank's words: ZERO_COMM_WORDS of them. */
 void zero_call_words(const zero_call_t *call, uint64_t *words);
-void zero_call_card(const zero_call_t *call, zero_call_card_t *card);
+void zero_call_info(const zero_call_t *call, zero_call_info_t *info);
 
 /* ZERO_OK where rank of the communicator is in the same collective; else ZERO_ERR_MISMATCH, and its note is in
  * comm->other. */

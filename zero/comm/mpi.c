@@ -16,7 +16,7 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
                             zero_error_t *error)
 {
     (void)mpi_comm, (void)options;
-    zero_status_t status = zero_comm_place(comm, "zero_comm_mpi", error);
+    zero_status_t status = zero_comm_clear_out(comm, "zero_comm_mpi", error);
     if (status != ZERO_OK)
         return status;
     return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_MPI, -1,
@@ -31,7 +31,7 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
 
 typedef struct mpi_comm {
     zero_local_t local; /* node: the ranks of this communicator on this rank's node */
-    zero_mpi_t *mpi;    /* the family's */
+    zero_mpi_t *mpi;    /* the peers' */
     int tag;
     int here, far;         /* ranks on this node, and on others */
     int *far_rank;         /* [far] increasing */
@@ -39,8 +39,8 @@ typedef struct mpi_comm {
     int **lists, *lengths; /* [here] ranks of other nodes whose slices each rank of this node takes in */
     int *carrier;          /* [carriers] ranks of other nodes that take in this rank's slice */
     int carriers;
-    zero_call_card_t *cards; /* [1 + far] this rank's call, and others' as they come in */
-    MPI_Request *requests;   /* 3 sets of 2 * far: of the halves, and of cards */
+    zero_call_info_t *infos; /* [1 + far] this rank's call, and others' as they come in */
+    MPI_Request *requests;   /* 3 sets of 2 * far: of the halves, and of infos */
     int pending[3];
     char *staging; /* 2 halves of far parts */
     uint64_t staging_bytes, part_bytes;
@@ -54,7 +54,7 @@ typedef struct mpi_comm {
 /* A message has an int of elements, so long ones go in pieces. */
 enum { PIECE_BYTES = 1 << 30 };
 /* Sets of requests. */
-enum { CARDS = 2, SETS };
+enum { INFOS = 2, SETS };
 
 /* ---- messages --------------------------------------------------------------------------------------------------- */
 
@@ -83,8 +83,7 @@ static zero_status_t wait(mpi_comm_t *c, int set, const char *operation, zero_er
     c->pending[set] = 0;
     if (count == 0)
         return ZERO_OK;
-    return zero_mpi_wait(requests(c, set), count, c->local.control.options.timeout_s, c->local.family, operation,
-                         error);
+    return zero_mpi_wait(requests(c, set), count, c->local.control.options.timeout_s, c->local.peers, operation, error);
 }
 
 /* Messages of a failed operation must not write into memory that is given back. */
@@ -102,19 +101,19 @@ typedef struct partners {
     int from_count, to_count;
 } partners_t;
 
-/* Sends the card of this rank's call, and awaits theirs. */
+/* Sends the info of this rank's call, and awaits theirs. */
 static zero_status_t greet(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
-    zero_call_card(call, &c->cards[0]);
+    zero_call_info(call, &c->infos[0]);
     for (int i = 0; i < p->from_count && status == ZERO_OK; i++) {
         status =
-            irecv(c, &c->cards[1 + i], sizeof *c->cards, p->from[i], &requests(c, CARDS)[c->pending[CARDS]], error);
-        c->pending[CARDS] += status == ZERO_OK;
+            irecv(c, &c->infos[1 + i], sizeof *c->infos, p->from[i], &requests(c, INFOS)[c->pending[INFOS]], error);
+        c->pending[INFOS] += status == ZERO_OK;
     }
     for (int i = 0; i < p->to_count && status == ZERO_OK; i++) {
-        status = isend(c, &c->cards[0], sizeof *c->cards, p->to[i], &requests(c, CARDS)[c->pending[CARDS]], error);
-        c->pending[CARDS] += status == ZERO_OK;
+        status = isend(c, &c->infos[0], sizeof *c->infos, p->to[i], &requests(c, INFOS)[c->pending[INFOS]], error);
+        c->pending[INFOS] += status == ZERO_OK;
     }
     return status;
 }
@@ -122,9 +121,9 @@ static zero_status_t greet(mpi_comm_t *c, const zero_call_t *call, const partner
 /* Whether they are in the same call. */
 static zero_status_t greeted(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
 {
-    zero_status_t status = wait(c, CARDS, call->operation, error);
+    zero_status_t status = wait(c, INFOS, call->operation, error);
     for (int i = 0; i < p->from_count && status == ZERO_OK; i++)
-        status = zero_call_compare(call, p->from[i], &c->cards[1 + i].id, c->cards[1 + i].words, error);
+        status = zero_call_compare(call, p->from[i], &c->infos[1 + i].id, c->infos[1 + i].words, error);
     return status;
 }
 
@@ -156,7 +155,7 @@ static zero_status_t gather(zero_comm_t *comm, zero_call_t call, const void *sen
     mpi_comm_t *c = (mpi_comm_t *)comm->control;
     zero_node_t *n = &c->local.node;
     const partners_t p = {c->lists[n->index], c->carrier, c->lengths[n->index], c->carriers};
-    zero_status_t status = zero_family_check(c->local.family, error);
+    zero_status_t status = zero_peers_check(c->local.peers, error);
     for (uint64_t begin = 0; (begin == 0 || begin < bytes) && status == ZERO_OK; begin += PIECE_BYTES) {
         status = cross(c, &call, &p, send, recv, bytes, begin,
                        bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, error);
@@ -287,7 +286,7 @@ static zero_status_t mpi_all_to_all(zero_comm_t *comm, const void *send, void *r
     mpi_comm_t *c = (mpi_comm_t *)comm->control;
     zero_call_t call = zero_call_all_to_all(comm, bytes);
     uint64_t longest = longest_far(c, bytes, comm->size);
-    zero_status_t status = zero_family_check(c->local.family, error);
+    zero_status_t status = zero_peers_check(c->local.peers, error);
     (void)native;
     for (uint64_t begin = 0; (begin == 0 || begin < longest) && status == ZERO_OK; begin += PIECE_BYTES) {
         status = cross_all(c, &call, send, recv, bytes, begin, error);
@@ -320,7 +319,7 @@ static void mpi_destroy(zero_control_t *control)
     free(c->far_rank);
     free(c->home);
     free(c->requests);
-    free(c->cards);
+    free(c->infos);
     zero_local_close(&c->local);
 }
 
@@ -358,8 +357,8 @@ static zero_status_t route(mpi_comm_t *c, int rank, int size, const int *index, 
     c->lengths = calloc((size_t)here, sizeof *c->lengths);
     c->lists = calloc((size_t)here, sizeof *c->lists);
     c->requests = calloc(2 * SETS * (size_t)size, sizeof *c->requests);
-    c->cards = calloc((size_t)size, sizeof *c->cards);
-    if (!c->far_rank || !c->carrier || !c->lengths || !c->lists || !c->requests || !c->cards)
+    c->infos = calloc((size_t)size, sizeof *c->infos);
+    if (!c->far_rank || !c->carrier || !c->lengths || !c->lists || !c->requests || !c->infos)
         goto no_memory;
     for (int j = 0; j < here; j++)
         if (!(c->lists[j] = calloc((size_t)size, sizeof **c->lists)))
@@ -379,22 +378,22 @@ no_memory:
 }
 
 /* The least of every rank's value. Collective. */
-static zero_status_t agree_least(const zero_meet_t *meet, uint64_t *value, zero_error_t *error)
+static zero_status_t agree_least(const zero_oob_t *oob, uint64_t *value, zero_error_t *error)
 {
-    uint64_t *all = calloc((size_t)meet->world, sizeof *all);
-    zero_status_t status = zero_meet_agree(
-        meet, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world), error);
+    uint64_t *all = calloc((size_t)oob->world, sizeof *all);
+    zero_status_t status = zero_oob_agree(
+        oob, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", oob->world), error);
     if (status == ZERO_OK)
-        status = meet->all_gather(meet->ctx, value, all, sizeof *value, error);
-    for (int r = 0; r < meet->world && status == ZERO_OK; r++)
+        status = oob->all_gather(oob->ctx, value, all, sizeof *value, error);
+    for (int r = 0; r < oob->world && status == ZERO_OK; r++)
         *value = all[r] < *value ? all[r] : *value;
     free(all);
     return status;
 }
 
 /* Splits the budget between ring and staging, and makes both. */
-static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const zero_meet_t *meet, const int *members,
-                                const int *rank, const int *seat, int here, int place, zero_error_t *error)
+static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const zero_oob_t *oob, const int *members,
+                                const int *rank, const int *peer, int here, int place, zero_error_t *error)
 {
     zero_error_t why = {0};
     uint64_t page = zero_host_page();
@@ -416,9 +415,9 @@ static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const 
         if (status == ZERO_OK)
             status = zero_host_populate(c->staging, c->staging_bytes, &why);
     }
-    status = zero_meet_agree(meet, status, &why);
+    status = zero_oob_agree(oob, status, &why);
     if (status == ZERO_OK)
-        status = zero_node_open(&c->local.node, c->local.family, meet, members, rank, seat, here, place, size, ring,
+        status = zero_node_open(&c->local.node, c->local.peers, oob, members, rank, peer, here, place, size, ring,
                                 c->local.control.options.timeout_s, &why);
     if (status)
         return zero_pass(error, status, &why);
@@ -429,25 +428,25 @@ static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const 
         c->part_bytes = c->staging_bytes / 2 / (uint64_t)c->far / 128 * 128;
     if (c->part_bytes > PIECE_BYTES)
         c->part_bytes = PIECE_BYTES;
-    return agree_least(meet, &c->part_bytes, error);
+    return agree_least(oob, &c->part_bytes, error);
 }
 
-/* Gives comm, a communicator of a rank and size, its control: members[i] is the meet's, world[i] the family's rank of
- * rank i. Collective over the meet. Takes over the reference to family, also when it fails. */
-static zero_status_t mpi_open(zero_comm_t *comm, zero_family_t *family, zero_mpi_t *mpi, const zero_meet_t *meet,
+/* Gives comm, a communicator of a rank and size, its control: members[i] is oob's, world[i] the world rank of
+ * rank i. Collective over oob. Takes over the reference to peers, also when it fails. */
+static zero_status_t mpi_open(zero_comm_t *comm, zero_peers_t *peers, zero_mpi_t *mpi, const zero_oob_t *oob,
                               const int *members, const int *world, int tag, const zero_comm_options_t *options,
                               zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
     uint64_t budget = 0;
-    int size = comm->size, rank = comm->rank, here = 0, place = 0, *local_rank = NULL, *local_seat = NULL,
+    int size = comm->size, rank = comm->rank, here = 0, place = 0, *local_rank = NULL, *local_peer = NULL,
         *local_member = NULL, *work = calloc(5 * (size_t)size, sizeof *work);
     mpi_comm_t *c = calloc(1, sizeof *c);
     if (c) {
         c->local.control = (zero_control_t){
             .ops = &mpi_control, .host = &mpi_data, .options = *options, .one_thread = !mpi->alone && !mpi->multiple};
-        c->local.family = family;
+        c->local.peers = peers;
         c->mpi = mpi;
         c->tag = tag;
         c->home = calloc((size_t)size, sizeof *c->home);
@@ -458,7 +457,7 @@ static zero_status_t mpi_open(zero_comm_t *comm, zero_family_t *family, zero_mpi
     else {
         int *index = work, *local_count = work + size;
         local_rank = work + 2 * size;
-        local_seat = work + 3 * size;
+        local_peer = work + 3 * size;
         local_member = work + 4 * size;
         for (int i = 0; i < size; i++) {
             c->local.world[i] = world[i];
@@ -471,7 +470,7 @@ static zero_status_t mpi_open(zero_comm_t *comm, zero_family_t *family, zero_mpi
                 continue;
             place = i == rank ? here : place;
             local_rank[here] = i;
-            local_seat[here] = zero_family_seat(family, world[i]);
+            local_peer[here] = zero_peers_index(peers, world[i]);
             local_member[here++] = members[i];
         }
         status = route(c, rank, size, index, local_count, &why);
@@ -480,9 +479,9 @@ static zero_status_t mpi_open(zero_comm_t *comm, zero_family_t *family, zero_mpi
         zero_comm_caps_set(comm, "mpi", budget);
         comm->caps.node_ranks = here;
     }
-    status = zero_meet_agree(meet, status, &why);
+    status = zero_oob_agree(oob, status, &why);
     if (status == ZERO_OK)
-        status = make_rings(c, budget, size, meet, local_member, local_rank, local_seat, here, place, &why);
+        status = make_rings(c, budget, size, oob, local_member, local_rank, local_peer, here, place, &why);
     free(work);
     if (status == ZERO_OK) {
         comm->control = &c->local.control;
@@ -492,30 +491,30 @@ static zero_status_t mpi_open(zero_comm_t *comm, zero_family_t *family, zero_mpi
     if (c)
         mpi_destroy(&c->local.control);
     else
-        zero_family_drop(family);
+        zero_peers_drop(peers);
     return zero_pass(error, status, &why);
 }
 
 /* A tag that no other communicator of these ranks has: that of the first rank's count of splits, which it alone gives
  * out. */
-static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_meet_t *meet, int leader, int *tag,
+static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_oob_t *oob, int leader, int *tag,
                              zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
-    int own = 0, *all = calloc((size_t)meet->world, sizeof *all);
+    int own = 0, *all = calloc((size_t)oob->world, sizeof *all);
     if (!all)
-        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world);
-    if (meet->rank == leader) {
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to meet %d ranks", oob->world);
+    if (oob->rank == leader) {
         int number = atomic_fetch_add(&c->mpi->next_tag, 1);
         if (number >= (c->mpi->max_tag - ZERO_MPI_TAG_FIRST - 1 - world[0]) / c->mpi->size)
             status =
                 zero_fail(&why, ZERO_ERR_UNSUPPORTED, "MPI has no tags left after %d splits of communicators", number);
         own = ZERO_MPI_TAG_FIRST + 1 + number * c->mpi->size + world[0];
     }
-    status = zero_meet_agree(meet, status, &why);
+    status = zero_oob_agree(oob, status, &why);
     if (status == ZERO_OK)
-        status = meet->all_gather(meet->ctx, &own, all, sizeof own, &why);
+        status = oob->all_gather(oob->ctx, &own, all, sizeof own, &why);
     if (status == ZERO_OK)
         *tag = all[leader];
     free(all);
@@ -525,17 +524,17 @@ static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_meet_t *meet,
 static zero_status_t mpi_split(zero_comm_t *comm, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
     mpi_comm_t *c = (mpi_comm_t *)comm->control;
-    zero_meet_t meet = zero_comm_meet(comm);
+    zero_oob_t oob = zero_comm_oob(comm);
     int tag = 0, *world = calloc((size_t)part->size, sizeof *world);
     zero_error_t why = {0};
     for (int i = 0; i < part->size && world; i++)
         world[i] = c->local.world[part->members[i]];
-    zero_status_t status = zero_meet_agree(
-        &meet, world ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
+    zero_status_t status = zero_oob_agree(
+        &oob, world ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
     if (status == ZERO_OK)
-        status = new_tag(c, world, &meet, part->members[0], &tag, &why);
+        status = new_tag(c, world, &oob, part->members[0], &tag, &why);
     if (status == ZERO_OK)
-        status = mpi_open(out, zero_family_hold(c->local.family), c->mpi, &meet, part->members, world, tag,
+        status = mpi_open(out, zero_peers_hold(c->local.peers), c->mpi, &oob, part->members, world, tag,
                           &c->local.control.options, &why);
     free(world);
     return zero_pass(error, status, &why);
@@ -546,9 +545,9 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
 {
     zero_comm_options_t o;
     zero_mpi_t *mpi = NULL;
-    zero_family_t *family = NULL;
+    zero_peers_t *peers = NULL;
     zero_error_t why = {0}, checked = {0};
-    zero_status_t valid, status = zero_comm_place(comm, "zero_comm_mpi", error);
+    zero_status_t valid, status = zero_comm_clear_out(comm, "zero_comm_mpi", error);
     if (status != ZERO_OK)
         return status;
     valid = zero_comm_options_take(&o, options, &checked);
@@ -557,13 +556,13 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
     status = zero_mpi_open(&mpi, mpi_comm, &o, error);
     if (status)
         return status;
-    zero_meet_t meet = zero_mpi_meet(mpi);
+    zero_oob_t oob = zero_mpi_oob(mpi);
     int here = 0, place = 0, *all = calloc(2 * (size_t)mpi->size, sizeof *all), *node = all ? all + mpi->size : NULL;
     zero_comm_t *c = calloc(1, sizeof *c);
     if (valid == ZERO_OK && (!all || !c))
         valid = zero_fail(&checked, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", mpi->size);
     why = checked;
-    status = zero_meet_agree(&meet, valid, &why);
+    status = zero_oob_agree(&oob, valid, &why);
     for (int r = 0; r < mpi->size && status == ZERO_OK; r++) {
         all[r] = r;
         if (mpi->node[r] != mpi->node[mpi->rank])
@@ -572,14 +571,14 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
         node[here++] = r;
     }
     if (status == ZERO_OK)
-        status = zero_family_open(&family, &meet, node, here, place, &why);
+        status = zero_peers_open(&peers, &oob, node, here, place, &why);
     if (status)
         zero_mpi_close(mpi, false);
     else {
-        family->far = &zero_mpi_far_ops;
-        family->far_ctx = mpi;
+        peers->far = &zero_mpi_far_ops;
+        peers->far_ctx = mpi;
         *c = (zero_comm_t){.options = o, .rank = mpi->rank, .size = mpi->size};
-        status = mpi_open(c, family, mpi, &meet, all, all, ZERO_MPI_TAG_FIRST, &o, &why);
+        status = mpi_open(c, peers, mpi, &oob, all, all, ZERO_MPI_TAG_FIRST, &o, &why);
     }
     free(all);
     if (status == ZERO_OK)

@@ -33,7 +33,7 @@ void zero_mpi_drop(MPI_Request *requests, int count)
         }
 }
 
-static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s, zero_family_t *family,
+static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s, zero_peers_t *peers,
                               const char *operation, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
@@ -52,8 +52,8 @@ static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s
             start = watched = now;
         if (now - watched > 0.001) {
             watched = now;
-            if (family)
-                status = zero_family_watch(family, operation, error);
+            if (peers)
+                status = zero_peers_watch(peers, operation, error);
             if (status)
                 break;
         }
@@ -68,10 +68,10 @@ static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s
     return status;
 }
 
-zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family,
+zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_peers_t *peers,
                             const char *operation, zero_error_t *error)
 {
-    zero_status_t status = wait_all(requests, count, timeout_s, family, operation, error);
+    zero_status_t status = wait_all(requests, count, timeout_s, peers, operation, error);
     if (status)
         zero_mpi_drop(requests, count);
     return status;
@@ -105,36 +105,36 @@ static zero_status_t mpi_all_gather(void *ctx, const void *send, void *recv, siz
     return ZERO_OK;
 }
 
-zero_meet_t zero_mpi_meet(zero_mpi_t *m)
+zero_oob_t zero_mpi_oob(zero_mpi_t *m)
 {
-    return (zero_meet_t){.rank = m->rank, .world = m->size, .all_gather = mpi_all_gather, .ctx = m};
+    return (zero_oob_t){.rank = m->rank, .world = m->size, .all_gather = mpi_all_gather, .ctx = m};
 }
 
 /* ---- which ranks share a node ----------------------------------------------------------------------------------- */
 
 /* Equal for processes that can open each other's /proc entries: one kernel, one PID namespace. */
-typedef struct place {
+typedef struct node_id {
     char host[64];
     uint64_t machine, pid_space;
-} place_t;
+} node_id_t;
 
-static void find_place(place_t *p)
+static void find_node_id(node_id_t *p)
 {
     struct stat st;
-    *p = (place_t){.machine = zero_host_machine()};
+    *p = (node_id_t){.machine = zero_host_machine()};
     gethostname(p->host, sizeof p->host - 1);
     p->pid_space = stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
 }
 
 static zero_status_t find_nodes(zero_mpi_t *m, const zero_comm_options_t *options, zero_error_t *error)
 {
-    place_t own, *all = calloc((size_t)m->size, sizeof *all);
+    node_id_t own, *all = calloc((size_t)m->size, sizeof *all);
     m->node = calloc((size_t)m->size, sizeof *m->node);
     if (!all || !m->node) {
         free(all);
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", m->size);
     }
-    find_place(&own);
+    find_node_id(&own);
     zero_status_t status = mpi_all_gather(m, &own, all, sizeof own, error);
     for (int r = 0; r < m->size && status == ZERO_OK; r++) {
         int first = 0;
@@ -266,7 +266,7 @@ static void far_abort(void *ctx, const zero_error_t *failure)
     free(requests);
 }
 
-static void far_poll(void *ctx, zero_family_t *family)
+static void far_poll(void *ctx, zero_peers_t *peers)
 {
     zero_mpi_t *m = ctx;
     zero_error_t failure;
@@ -284,7 +284,7 @@ static void far_poll(void *ctx, zero_family_t *family)
         zero_mpi_wait(&request, 1, 1.0, NULL, "abort", &ignored))
         return;
     failure.text[sizeof failure.text - 1] = 0;
-    zero_family_aborted(family, &failure);
+    zero_peers_aborted(peers, &failure);
 }
 
 static void far_close(void *ctx, bool aborted)

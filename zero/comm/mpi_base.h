@@ -7,15 +7,16 @@
 
 #include <mpi.h>
 
-/* What the communicators of a family share: one duplicate of the caller's MPI communicator, whose ranks are family
- * ranks. Communicators tell their messages apart by tag, so that a split needs no call of MPI that could wait for ever.
+/* What the communicators share that have the same peers: one duplicate of the caller's MPI communicator, whose ranks
+ * are world ranks. Communicators tell their messages apart by tag, so that a split needs no call of MPI that could wait
+ * for ever.
  */
 typedef struct zero_mpi {
     MPI_Comm comm;
     int rank, size;
     int max_tag;
     atomic_int next_tag; /* of the splits that this rank leads */
-    int *node;           /* [size] node of each family rank: the least family rank there */
+    int *node;           /* [size] node of each world rank: the least world rank there */
     bool alone;          /* all on one node: no message of MPI after the set-up */
     bool multiple;       /* any thread may call MPI at any time */
     double timeout_s;
@@ -33,16 +34,16 @@ void zero_mpi_close(zero_mpi_t *mpi, bool aborted);
 
 /* zero_fail with MPI's own words. */
 zero_status_t zero_mpi_fail(zero_error_t *error, const char *what, int code);
-/* Waits for all count requests (completed ones become MPI_REQUEST_NULL). family may be NULL while there is none;
+/* Waits for all count requests (completed ones become MPI_REQUEST_NULL). peers may be NULL while there is none;
  * otherwise aborts and vanished ranks end the wait. After a failure what is left of the requests is cancelled or let
  * go. */
-zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_family_t *family,
+zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, zero_peers_t *peers,
                             const char *operation, zero_error_t *error);
 /* Cancels what it can of the requests and lets go of the rest. */
 void zero_mpi_drop(MPI_Request *requests, int count);
-/* The family's ranks meet through MPI. */
-zero_meet_t zero_mpi_meet(zero_mpi_t *mpi);
-/* For zero_family_t: ctx is the zero_mpi_t, which close frees. */
+/* The peers meet through MPI. */
+zero_oob_t zero_mpi_oob(zero_mpi_t *mpi);
+/* For zero_peers_t: ctx is the zero_mpi_t, which close frees. */
 extern const zero_far_ops_t zero_mpi_far_ops;
 
 #endif

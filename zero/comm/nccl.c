@@ -139,15 +139,15 @@ static void adopt(zero_comm_t *c, nccl_t *n)
 static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
     nccl_t *n = c->state, *made = calloc(1, sizeof *made);
-    zero_meet_t meet = zero_comm_meet(c);
+    zero_oob_t oob = zero_comm_oob(c);
     zero_error_t why = {0};
     zero_status_t status =
         made ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *made);
     /* NCCL's colors are not negative, as the first member's rank is not, which is no other part's. */
     zero_nccl_origin_t origin = {.parent = n->member, .color = part->members[0], .key = part->rank};
-    status = zero_meet_agree(&meet, status, &why);
+    status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK)
-        status = zero_meet_agree(&meet, open_member(out, made, n->watch, &origin, &why), &why);
+        status = zero_oob_agree(&oob, open_member(out, made, n->watch, &origin, &why), &why);
     if (status == ZERO_OK) {
         adopt(out, made);
         return ZERO_OK;
@@ -159,20 +159,20 @@ static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_
 }
 
 /* What a rank tells the others before NCCL starts. */
-typedef struct card {
+typedef struct info {
     uint64_t machine, gpu;
     int32_t number, windows; /* NCCL's version; whether the rank wants windows */
-} card_t;
+} info_t;
 
 /* Ranks that NCCL could not join, which it would notice late, or never. Collective. */
-static zero_status_t compare(zero_comm_t *host, const card_t *own, zero_error_t *error)
+static zero_status_t compare(zero_comm_t *host, const info_t *own, zero_error_t *error)
 {
-    zero_meet_t meet = zero_comm_meet(host);
-    card_t *all = calloc((size_t)host->size, sizeof *all);
-    zero_status_t status = zero_meet_agree(
-        &meet, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", host->size), error);
+    zero_oob_t oob = zero_comm_oob(host);
+    info_t *all = calloc((size_t)host->size, sizeof *all);
+    zero_status_t status = zero_oob_agree(
+        &oob, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", host->size), error);
     if (status == ZERO_OK)
-        status = meet.all_gather(meet.ctx, own, all, sizeof *own, error);
+        status = oob.all_gather(oob.ctx, own, all, sizeof *own, error);
     for (int r = 0; r < host->size && status == ZERO_OK; r++)
         if (all[r].number != all[0].number)
             status = zero_fail(error, ZERO_ERR_MISMATCH,
@@ -198,7 +198,7 @@ static zero_status_t compare(zero_comm_t *host, const card_t *own, zero_error_t 
 
 /* What this rank can find out alone. */
 static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, zero_comm_t *host, zero_device_t *device,
-                             void *callers, bool windows, card_t *card, zero_error_t *error)
+                             void *callers, bool windows, info_t *info, zero_error_t *error)
 {
     const void *table = NULL;
     int number = 0, size = host->size, rank = host->rank, index = device->options.index;
@@ -224,7 +224,7 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
             "the NCCL communicator that was given is rank %d of %d on GPU %d, and here is rank %d of %d on GPU %d: "
             "give one of the same ranks and device",
             rank, size, index, host->rank, host->size, device->options.index);
-    *card = (card_t){
+    *info = (info_t){
         .machine = zero_host_machine(), .gpu = device->ops->identity(device), .number = number, .windows = windows};
     return status;
 }
@@ -233,14 +233,14 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
 static zero_status_t share_id(zero_nccl_watch_t *watch, zero_comm_t *host, char id[ZERO_NCCL_ID_BYTES],
                               zero_error_t *error)
 {
-    zero_meet_t meet = zero_comm_meet(host);
+    zero_oob_t oob = zero_comm_oob(host);
     char *all = calloc((size_t)host->size, ZERO_NCCL_ID_BYTES);
     zero_status_t status = all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", host->size);
     if (status == ZERO_OK && host->rank == 0)
         status = zero_nccl_watch_id(watch, id, error);
-    status = zero_meet_agree(&meet, status, error);
+    status = zero_oob_agree(&oob, status, error);
     if (status == ZERO_OK)
-        status = meet.all_gather(meet.ctx, id, all, ZERO_NCCL_ID_BYTES, error);
+        status = oob.all_gather(oob.ctx, id, all, ZERO_NCCL_ID_BYTES, error);
     if (status == ZERO_OK)
         memcpy(id, all, ZERO_NCCL_ID_BYTES);
     free(all);
@@ -255,26 +255,26 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     zero_nccl_watch_t *watch = NULL;
     zero_comm_options_t o;
     zero_error_t why = {0};
-    card_t card = {0};
+    info_t info = {0};
     char id[ZERO_NCCL_ID_BYTES] = {0};
-    zero_status_t status = zero_comm_place(comm, "zero_comm_nccl", error);
+    zero_status_t status = zero_comm_clear_out(comm, "zero_comm_nccl", error);
     if (status != ZERO_OK || !host)
         return status != ZERO_OK
                    ? status
                    : zero_fail(error, ZERO_ERR_ARG, "zero_comm_nccl has no communicator by which its ranks meet");
-    zero_meet_t meet = zero_comm_meet(host);
+    zero_oob_t oob = zero_comm_oob(host);
     zero_comm_t *c = calloc(1, sizeof *c);
     nccl_t *n = calloc(1, sizeof *n);
     status = zero_comm_options_take(&o, options, &why);
     if (status == ZERO_OK && !device) /* the others have to be told */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_nccl has no device");
     if (status == ZERO_OK)
-        status = prepare(&api, &nccl, host, device, nccl_comm, o.nccl_windows, &card, &why);
+        status = prepare(&api, &nccl, host, device, nccl_comm, o.nccl_windows, &info, &why);
     if (status == ZERO_OK && (!c || !n))
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *c + sizeof *n);
-    status = zero_meet_agree(&meet, status, &why);
+    status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK)
-        status = compare(host, &card, &why);
+        status = compare(host, &info, &why);
     if (status)
         goto fail;
     *c = (zero_comm_t){.control = host->control,
@@ -286,13 +286,13 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     status = zero_nccl_watch_open(&watch, api, nccl, host, device->options.index, &o, &why);
     if (status == ZERO_OK)
         nccl = NULL;
-    status = zero_meet_agree(&meet, status, &why);
+    status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK && !nccl_comm)
         status = share_id(watch, host, id, &why);
     if (status)
         goto fail;
     zero_nccl_origin_t origin = {.id = nccl_comm ? NULL : id, .callers = nccl_comm, .key = host->rank};
-    status = zero_meet_agree(&meet, open_member(c, n, watch, &origin, &why), &why);
+    status = zero_oob_agree(&oob, open_member(c, n, watch, &origin, &why), &why);
     if (status)
         goto fail;
     zero_nccl_watch_drop(watch);

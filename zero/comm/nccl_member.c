@@ -10,8 +10,8 @@
 
 /* Until NCCL is done with what was asked of comm. Only this thread knows comm as yet, or its owner waits for this
  * thread. */
-static zero_status_t settle(zero_nccl_watch_t *w, void *comm, const zero_nccl_job_t *j, double start, const char *what,
-                            zero_error_t *error)
+static zero_status_t wait_ready(zero_nccl_watch_t *w, void *comm, const zero_nccl_job_t *j, double start,
+                                const char *what, zero_error_t *error)
 {
     zero_error_t why = {0};
     double looked = 0, doubt = 0;
@@ -50,7 +50,7 @@ static zero_status_t make_events(zero_nccl_watch_t *w, zero_nccl_member_t *m, ze
     return status;
 }
 
-static zero_status_t make(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t *error)
+static zero_status_t make_comm(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t *error)
 {
     zero_nccl_member_t *m = j->member;
     void *parent = j->origin.callers ? j->origin.callers : j->origin.parent ? j->origin.parent->comm : NULL;
@@ -64,12 +64,12 @@ static zero_status_t make(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t
         status = w->api->split(w->nccl, parent, j->origin.color, j->origin.key, &m->comm, error);
         m->lost = status == ZERO_OK; /* until the parent is ready again */
         if (status == ZERO_OK)
-            status = settle(w, parent, j, start, what, error);
+            status = wait_ready(w, parent, j, start, what, error);
         if (status == ZERO_OK)
             m->lost = false;
     }
     if (status == ZERO_OK)
-        status = settle(w, m->comm, j, start, what, error);
+        status = wait_ready(w, m->comm, j, start, what, error);
     if (status && m->comm && !m->lost) {
         w->api->abort(w->nccl, &m->comm, 1, &ignored);
         m->comm = NULL;
@@ -85,7 +85,7 @@ static zero_status_t make_window(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_
     char what[80];
     zero_status_t status = w->api->window(w->nccl, j->member->comm, k->base, k->bytes, &k->handle, error);
     snprintf(what, sizeof what, "making an NCCL window of %llu bytes", (unsigned long long)k->bytes);
-    return status ? status : settle(w, j->member->comm, j, start, what, error);
+    return status ? status : wait_ready(w, j->member->comm, j, start, what, error);
 }
 
 void zero_nccl_run_job(zero_nccl_watch_t *w)
@@ -98,7 +98,7 @@ void zero_nccl_run_job(zero_nccl_watch_t *w)
         j->status = w->api->unique_id(w->nccl, j->id, &j->error);
         return;
     }
-    j->status = j->kind == ZERO_NCCL_MAKE_MEMBER ? make(w, j, &j->error) : make_window(w, j, &j->error);
+    j->status = j->kind == ZERO_NCCL_MAKE_MEMBER ? make_comm(w, j, &j->error) : make_window(w, j, &j->error);
     if (j->status) /* a communicator may never be ready again, and the others wait */
         zero_nccl_fail(w, j->status, &j->error);
 }

@@ -78,13 +78,14 @@ struct zero_nccl_watch {
                               if NCCL is right */
     pthread_mutex_t mutex; /* of what follows: never held in a call of NCCL's or CUDA's. Taken after calls */
     pthread_cond_t news;   /* from the thread */
-    _Atomic uint32_t bell; /* for the thread, which sleeps on it without the mutex, so that nobody can keep it asleep */
+    _Atomic uint32_t
+        wakes; /* for the thread, which sleeps on it without the mutex, so that nobody can keep it asleep */
     zero_nccl_member_t *members;
     int refs;
     bool quit, stuck; /* stuck: the thread did not answer in time, and all this stays */
     zero_nccl_job_t job;
-    zero_error_t suspect; /* an error of NCCL's, and since when; status ZERO_OK: none */
-    double suspect_since;
+    zero_error_t noted; /* an error of NCCL's, and since when; status ZERO_OK: none */
+    double noted_since;
     atomic_int failing; /* 0: no; 1: failure is being written; 2: it is there */
     zero_error_t failure;
     double failed_since; /* when the thread saw it; the thread's. 0: not yet */
@@ -104,7 +105,7 @@ zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *watch, zero_error_t *erro
 /* Lets go of the collectives that are done, and finds the oldest that is not to have run for too long. With calls. */
 void zero_nccl_retire(zero_nccl_member_t *member);
 /* Wakes the thread. */
-void zero_nccl_ring(zero_nccl_watch_t *watch);
+void zero_nccl_wake(zero_nccl_watch_t *watch);
 void zero_nccl_nap(double seconds);
 
 /* ---- nccl_member.c: what the thread does for the others --------------------------------------------------------- */

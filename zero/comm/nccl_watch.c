@@ -15,10 +15,10 @@ enum { SPINS = 200 };
 #define PUBLISH_AFTER \
     15.0 /* s: after a failure, how long the other ranks wait for whoever knows more to tell them of it */
 
-void zero_nccl_ring(zero_nccl_watch_t *w)
+void zero_nccl_wake(zero_nccl_watch_t *w)
 {
-    atomic_fetch_add(&w->bell, 1);
-    zero_host_wake(&w->bell, false);
+    atomic_fetch_add(&w->wakes, 1);
+    zero_host_wake(&w->wakes, false);
 }
 
 static const zero_error_t no_return = {.status = ZERO_ERR_TIMEOUT,
@@ -46,7 +46,7 @@ void zero_nccl_fail(zero_nccl_watch_t *w, zero_status_t status, const zero_error
         return;
     zero_pass(&w->failure, status, why);
     atomic_store_explicit(&w->failing, 2, memory_order_release);
-    zero_nccl_ring(w);
+    zero_nccl_wake(w);
 }
 
 bool zero_nccl_has_failed(zero_nccl_watch_t *w)
@@ -55,26 +55,26 @@ bool zero_nccl_has_failed(zero_nccl_watch_t *w)
 }
 
 /* An error of NCCL's becomes the failure after a while, unless the host communicator comes up with a better one. */
-static void suspect(zero_nccl_watch_t *w, const zero_error_t *error)
+static void note_error(zero_nccl_watch_t *w, const zero_error_t *error)
 {
     pthread_mutex_lock(&w->mutex);
-    if (!w->suspect.status) {
-        w->suspect = *error;
-        w->suspect.status = ZERO_ERR_SYSTEM;
-        w->suspect_since = zero_host_now();
+    if (!w->noted.status) {
+        w->noted = *error;
+        w->noted.status = ZERO_ERR_SYSTEM;
+        w->noted_since = zero_host_now();
     }
     pthread_mutex_unlock(&w->mutex);
-    zero_nccl_ring(w);
+    zero_nccl_wake(w);
 }
 
 /* Whether there is such an error. */
-static bool look_at_suspect(zero_nccl_watch_t *w)
+static bool report_noted_error(zero_nccl_watch_t *w)
 {
     pthread_mutex_lock(&w->mutex);
-    bool there = w->suspect.status, enough = there && zero_host_now() - w->suspect_since > ZERO_NCCL_GRACE;
+    bool there = w->noted.status, enough = there && zero_host_now() - w->noted_since > ZERO_NCCL_GRACE;
     pthread_mutex_unlock(&w->mutex);
     if (enough)
-        zero_nccl_fail(w, ZERO_ERR_SYSTEM, &w->suspect); /* written once */
+        zero_nccl_fail(w, ZERO_ERR_SYSTEM, &w->noted); /* written once */
     return there;
 }
 
@@ -147,7 +147,7 @@ void zero_nccl_retire(zero_nccl_member_t *m)
         if (status == ZERO_OK && op->since == 0)
             status = w->api->happened(op->begun, &yes, &error);
         if (status)
-            suspect(w, &error);
+            note_error(w, &error);
         else if (op->since == 0 && yes)
             op->since = zero_host_now();
         else if (op->since > 0 && zero_host_now() - op->since > op->timeout_s) {
@@ -165,9 +165,9 @@ void zero_nccl_retire(zero_nccl_member_t *m)
 }
 
 /* Waits until the thread made the failure of what this one found. */
-static zero_status_t blame(zero_nccl_watch_t *w, const zero_error_t *why, zero_error_t *error)
+static zero_status_t await_failure(zero_nccl_watch_t *w, const zero_error_t *why, zero_error_t *error)
 {
-    suspect(w, why);
+    note_error(w, why);
     for (double end = zero_host_now() + ZERO_NCCL_GRACE + ZERO_NCCL_BEYOND;
          !zero_nccl_has_failed(w) && zero_host_now() < end;)
         zero_nccl_nap(ZERO_NCCL_LOOK_SOON);
@@ -229,7 +229,7 @@ static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *ca
         pthread_mutex_unlock(&w->calls);
         issued = true;
         if (status)
-            return blame(w, why, error);
+            return await_failure(w, why, error);
         if (!busy)
             return ZERO_OK;
         if (turn < SPINS) {
@@ -264,11 +264,11 @@ zero_status_t zero_nccl_issue(zero_nccl_member_t *m, const zero_nccl_call_t *cal
     zero_nccl_op_t *op = NULL;
     zero_status_t status = find_room(m, call, &op, error);
     if (status == ZERO_OK && w->api->record(op->begun, call->stream, &why))
-        status = blame(w, &why, error);
+        status = await_failure(w, &why, error);
     if (status == ZERO_OK && (status = hand_over(m, call, &why, error)) != ZERO_OK)
         wait_for_abort(m);
     if (status == ZERO_OK && w->api->record(op->done, call->stream, &why))
-        status = blame(w, &why, error);
+        status = await_failure(w, &why, error);
     if (status == ZERO_OK)
         status = zero_nccl_begin_calls(w, error);
     if (status)
@@ -306,7 +306,7 @@ static bool look_at_members(zero_nccl_watch_t *w)
             continue;
         }
         if (w->api->state(w->nccl, m->comm, &busy, &error))
-            suspect(w, &error);
+            note_error(w, &error);
         zero_nccl_retire(m);
     }
     return soon;
@@ -385,7 +385,7 @@ static bool look(zero_nccl_watch_t *w, double *since)
         return true;
     if (!zero_nccl_has_failed(w))
         soon = look_at_members(w);
-    if (look_at_suspect(w))
+    if (report_noted_error(w))
         soon = true;
     if (zero_nccl_has_failed(w)) {
         abort_members(w, true);
@@ -409,14 +409,14 @@ static void *watch_main(void *arg)
     if (status)
         zero_nccl_fail(w, status, &entered);
     for (;;) {
-        uint32_t rung = atomic_load(&w->bell);
+        uint32_t seen = atomic_load(&w->wakes);
         bool soon = look(w, &since);
         pthread_mutex_lock(&w->mutex);
         bool quit = w->quit;
         pthread_mutex_unlock(&w->mutex);
         if (quit)
             return NULL;
-        zero_host_sleep_on(&w->bell, rung, soon ? ZERO_NCCL_LOOK_SOON : ZERO_NCCL_LOOK_EVERY, false);
+        zero_host_sleep_on(&w->wakes, seen, soon ? ZERO_NCCL_LOOK_SOON : ZERO_NCCL_LOOK_EVERY, false);
     }
 }
 
@@ -425,7 +425,7 @@ static void *watch_main(void *arg)
 bool zero_nccl_await(zero_nccl_watch_t *w, bool (*so)(const void *what), const void *what, double timeout_s)
 {
     struct timespec end = after(CLOCK_MONOTONIC, timeout_s + ZERO_NCCL_BEYOND);
-    zero_nccl_ring(w);
+    zero_nccl_wake(w);
     while (!so(what))
         if (pthread_cond_timedwait(&w->news, &w->mutex, &end) == ETIMEDOUT)
             return so(what);
@@ -457,7 +457,7 @@ void zero_nccl_watch_drop(zero_nccl_watch_t *w)
     pthread_mutex_lock(&w->mutex);
     bool stuck = w->stuck, last = --w->refs == 0;
     w->quit = last;
-    zero_nccl_ring(w);
+    zero_nccl_wake(w);
     pthread_mutex_unlock(&w->mutex);
     if (last)
         end_thread(w, stuck);

@@ -45,11 +45,11 @@ typedef struct head {
 _Static_assert(sizeof(head_t) <= ZERO_PAGE, "the head of a part fits its page");
 
 /* What a rank tells the others while they open. */
-typedef struct hello {
+typedef struct info {
     cpu_set_t cpus;
     uint64_t nonce, address; /* which word stands where in this rank's own memory */
     bool reads;              /* it could read everyone's */
-} hello_t;
+} info_t;
 
 static head_t *head(const zero_node_t *n, int i)
 {
@@ -117,7 +117,7 @@ static ssize_t peer_read(const zero_node_t *n, int j, void *to, uint64_t from, u
 }
 
 /* Only trying tells: hardened kernels, seccomp filters and containers refuse it. */
-static bool can_read(const zero_node_t *n, const int *members, const hello_t *all)
+static bool can_read(const zero_node_t *n, const int *members, const info_t *all)
 {
     for (int j = 0; j < n->count; j++) {
         uint64_t nonce = 0;
@@ -129,40 +129,39 @@ static bool can_read(const zero_node_t *n, const int *members, const hello_t *al
     return true;
 }
 
-zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_meet_t *meet, const int *members,
-                             const int *rank, const int *seat, int count, int index, int size, uint64_t ring_bytes,
+zero_status_t zero_node_open(zero_node_t *n, zero_peers_t *peers, const zero_oob_t *oob, const int *members,
+                             const int *rank, const int *peer, int count, int index, int size, uint64_t ring_bytes,
                              double timeout_s, zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
-    hello_t own = {.nonce = zero_splitmix64((uint64_t)getpid() ^ (uint64_t)(zero_host_now() * 1e9)),
-                   .address = (uintptr_t)&own.nonce},
-            *all;
-    *n =
-        (zero_node_t){.count = count, .index = index, .family = family, .timeout_s = timeout_s, .direct_bytes = DIRECT};
+    info_t own = {.nonce = zero_splitmix64((uint64_t)getpid() ^ (uint64_t)(zero_host_now() * 1e9)),
+                  .address = (uintptr_t)&own.nonce},
+           *all;
+    *n = (zero_node_t){.count = count, .index = index, .peers = peers, .timeout_s = timeout_s, .direct_bytes = DIRECT};
     n->rank = calloc((size_t)count, sizeof *n->rank);
-    n->seat = calloc((size_t)count, sizeof *n->seat);
+    n->peer = calloc((size_t)count, sizeof *n->peer);
     n->consumed = calloc((size_t)count, sizeof *n->consumed);
     n->source = calloc((size_t)size, sizeof *n->source);
     n->large_bytes = shared_cache() / 4;
     n->flat = zero_flat_cpu(); /* once: it asks the processor what it is, which is slow in a virtual machine */
-    all = calloc((size_t)meet->world, sizeof *all);
-    if (!n->rank || !n->seat || !n->consumed || !n->source || !all)
+    all = calloc((size_t)oob->world, sizeof *all);
+    if (!n->rank || !n->peer || !n->consumed || !n->source || !all)
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     else {
         memcpy(n->rank, rank, (size_t)count * sizeof *rank);
-        memcpy(n->seat, seat, (size_t)count * sizeof *seat);
+        memcpy(n->peer, peer, (size_t)count * sizeof *peer);
     }
-    status = zero_meet_agree(meet, status, &why);
+    status = zero_oob_agree(oob, status, &why);
     if (status == ZERO_OK)
-        status = zero_shared_open(&n->shared, meet, members, count, index, ring_bytes, &why);
+        status = zero_shared_open(&n->shared, oob, members, count, index, ring_bytes, &why);
     sched_getaffinity(0, sizeof own.cpus, &own.cpus);
     if (status == ZERO_OK)
-        status = meet->all_gather(meet->ctx, &own, all, sizeof own, &why);
+        status = oob->all_gather(oob->ctx, &own, all, sizeof own, &why);
     /* Once everyone has answered, everyone has looked: own need not stay. */
     if (status == ZERO_OK) {
         own.reads = can_read(n, members, all);
-        status = meet->all_gather(meet->ctx, &own, all, sizeof own, &why);
+        status = oob->all_gather(oob->ctx, &own, all, sizeof own, &why);
     }
     for (int i = 0; i < count && status == ZERO_OK; i++) {
         CPU_OR(&own.cpus, &own.cpus, &all[members[i]].cpus);
@@ -177,7 +176,7 @@ zero_status_t zero_node_open(zero_node_t *n, zero_family_t *family, const zero_m
     if (count > 1)
         n->slot_bytes = (ring_bytes - zero_host_page()) / ZERO_NODE_SLOTS / LINES * LINES;
     /* Where ranks outnumber processors, whoever spins keeps the one it waits for from running. */
-    n->spins = CPU_COUNT(&own.cpus) < family->seats ? 1 : SPIN_LOOKS;
+    n->spins = CPU_COUNT(&own.cpus) < peers->count ? 1 : SPIN_LOOKS;
     /* The waits at both ends of a direct gather cost more there. */
     if (n->spins == 1 && n->direct_bytes == DIRECT)
         n->direct_bytes = DIRECT_IN_TURNS;
@@ -190,7 +189,7 @@ void zero_node_close(zero_node_t *n)
         atomic_store(&head(n, n->index)->left, 1);
     zero_shared_close(&n->shared);
     free(n->rank);
-    free(n->seat);
+    free(n->peer);
     free(n->consumed);
     free(n->source);
     *n = (zero_node_t){0};
@@ -247,8 +246,8 @@ static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, 
             sched_yield();
             continue;
         }
-        zero_status_t status = zero_family_watch(n->family, operation, error);
-        bool gone = atomic_load(&head(n, j)->left) || zero_family_is_dead(n->family, n->seat[j]);
+        zero_status_t status = zero_peers_watch(n->peers, operation, error);
+        bool gone = atomic_load(&head(n, j)->left) || zero_peers_is_dead(n->peers, n->peer[j]);
         if (status)
             return status;
         /* What it did before it left counts. */
@@ -286,7 +285,7 @@ static void announce(const zero_node_t *n, const zero_call_t *call, uint32_t ste
 }
 
 /* Until rank j has published a collective's first step, and whether that is the same collective. */
-static zero_status_t meet(zero_node_t *n, int j, const zero_call_t *call, uint32_t step, zero_error_t *error)
+static zero_status_t compare_first(zero_node_t *n, int j, const zero_call_t *call, uint32_t step, zero_error_t *error)
 {
     zero_status_t status = wait_for(n, j, false, step + 1, call->operation, error);
     return status ? status
@@ -395,17 +394,17 @@ static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64
             at += (uint64_t)got;
         else if (got == 0 || errno != EINTR)
             failure = got == 0 ? EFAULT : errno;
-        status = zero_family_check(n->family, error);
+        status = zero_peers_check(n->peers, error);
     }
     /* If it ended, what was read may be another process's that got its number. */
-    if (!failure && zero_family_is_dead(n->family, n->seat[j]))
+    if (!failure && zero_peers_is_dead(n->peers, n->peer[j]))
         failure = ESRCH;
     if (!failure || status)
         return status;
     /* Memory goes before the process does, and what failed first is the better reason: time for either to show. */
     double end = zero_host_now() + (n->timeout_s < GRACE_S ? n->timeout_s : GRACE_S);
     do {
-        status = zero_family_watch(n->family, operation, error);
+        status = zero_peers_watch(n->peers, operation, error);
         if (status)
             return status;
         if (atomic_load(&head(n, j)->left))
@@ -437,7 +436,7 @@ static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, cons
         deliver(own_recv, own, bytes, large);
     for (int d = 1; d < n->count && status == ZERO_OK; d++) {
         int j = (n->index + d) % n->count;
-        status = meet(n, j, call, step, error);
+        status = compare_first(n, j, call, step, error);
         if (status)
             break;
         memcpy(&from, slot(n, j, step), sizeof from);
@@ -458,7 +457,7 @@ zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const vo
                                const int *const *lists, const int *lengths, zero_error_t *error)
 {
     const char *operation = call->operation;
-    zero_status_t status = zero_family_check(n->family, error);
+    zero_status_t status = zero_peers_check(n->peers, error);
     char *own_recv = recv + (uint64_t)n->rank[n->index] * bytes;
     if (n->count == 1) {
         if (status == ZERO_OK && own != own_recv && bytes)
@@ -502,8 +501,8 @@ zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const vo
             if (lists && which >= (uint64_t)lengths[j])
                 continue;
             int r = lists ? lists[j][which] : n->rank[j];
-            status =
-                t == 1 && !lists ? meet(n, j, call, step, error) : wait_for(n, j, false, step + 1, operation, error);
+            status = t == 1 && !lists ? compare_first(n, j, call, step, error)
+                                      : wait_for(n, j, false, step + 1, operation, error);
             if (status == ZERO_OK && size)
                 deliver(recv + (uint64_t)r * bytes + begin, slot(n, j, step), size, large);
         }
@@ -525,7 +524,7 @@ zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const vo
     int64_t steps = count == 0 ? 1 : (count + part - 1) / part; /* one of nothing is compared, too */
     uint32_t base = n->step;
     head_t *mine = n->count > 1 ? head(n, n->index) : NULL;
-    zero_status_t status = zero_family_check(n->family, error);
+    zero_status_t status = zero_peers_check(n->peers, error);
 
     for (int64_t t = 0; t <= steps && status == ZERO_OK; t++) {
         if (t < steps) {
@@ -553,7 +552,8 @@ zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const vo
         int64_t begin = (t - 1) * part, elements = count - begin < part ? count - begin : part;
         for (int d = 1; d < n->count && status == ZERO_OK; d++) {
             int j = (n->index + d) % n->count, place = n->index < j ? n->index : n->index - 1;
-            status = t == 1 ? meet(n, j, call, step, error) : wait_for(n, j, false, step + 1, operation, error);
+            status =
+                t == 1 ? compare_first(n, j, call, step, error) : wait_for(n, j, false, step + 1, operation, error);
             n->source[n->rank[j]] = slot(n, j, step) + (uint64_t)place * room;
         }
         if (far && status == ZERO_OK)
@@ -588,7 +588,7 @@ zero_status_t zero_node_all_to_all(zero_node_t *n, const zero_call_t *call, cons
 {
     int size = call->comm->size, rank = call->comm->rank;
     uint64_t room = zero_node_part_bytes(n), longest = 0, all = 0;
-    zero_status_t status = zero_family_check(n->family, error);
+    zero_status_t status = zero_peers_check(n->peers, error);
     uint64_t own = bytes[(size_t)rank * (size_t)size + (size_t)rank];
     if (own && status == ZERO_OK)
         memcpy(recv + zero_comm_received_at(bytes, size, rank, rank), send + zero_comm_sent_at(bytes, size, rank, rank),
@@ -627,7 +627,8 @@ zero_status_t zero_node_all_to_all(zero_node_t *n, const zero_call_t *call, cons
         for (int d = 1; d < n->count && status == ZERO_OK; d++) {
             int j = (n->index + d) % n->count, from = n->rank[j], place = n->index < j ? n->index : n->index - 1;
             window_t w = window_of(bytes[(size_t)from * (size_t)size + (size_t)rank], t - 1, room);
-            status = t == 1 ? meet(n, j, call, step, error) : wait_for(n, j, false, step + 1, call->operation, error);
+            status = t == 1 ? compare_first(n, j, call, step, error)
+                            : wait_for(n, j, false, step + 1, call->operation, error);
             if (status == ZERO_OK && w.size)
                 deliver(recv + zero_comm_received_at(bytes, size, from, rank) + w.at,
                         slot(n, j, step) + (uint64_t)place * room, w.size, all >= n->large_bytes);

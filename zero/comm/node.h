@@ -19,15 +19,15 @@
 
 #include "kernels/flat/flat.h"
 #include "zero/comm/compare.h"
-#include "zero/comm/family.h"
+#include "zero/comm/peers.h"
 
 enum { ZERO_NODE_SLOTS = 4 };
 
 typedef struct zero_node {
-    int count, index;      /* ranks of the communicator on this node, and which is this one */
-    int *rank;             /* [count] their ranks in the communicator, increasing */
-    int *seat;             /* [count] their seats in the family */
-    zero_family_t *family; /* borrowed */
+    int count, index;    /* ranks of the communicator on this node, and which is this one */
+    int *rank;           /* [count] their ranks in the communicator, increasing */
+    int *peer;           /* [count] their indices in peers */
+    zero_peers_t *peers; /* borrowed */
     zero_shared_t shared;
     uint64_t slot_bytes; /* a multiple of 128; 0 where count is 1 */
     uint32_t step;       /* of the next collective's first step */
@@ -43,10 +43,10 @@ typedef struct zero_node {
     int spins; /* looks at a counter before giving the processor away */
 } zero_node_t;
 
-/* Sets node->family, timeout_s and makes the shared rings of ring_bytes bytes a rank. Collective over the meet. rank,
- * seat: copied. */
-zero_status_t zero_node_open(zero_node_t *node, zero_family_t *family, const zero_meet_t *meet, const int *members,
-                             const int *rank, const int *seat, int count, int index, int size, uint64_t ring_bytes,
+/* Sets node->peers, timeout_s and makes the shared rings of ring_bytes bytes a rank. Collective over oob. rank,
+ * peer: copied. */
+zero_status_t zero_node_open(zero_node_t *node, zero_peers_t *peers, const zero_oob_t *oob, const int *members,
+                             const int *rank, const int *peer, int count, int index, int size, uint64_t ring_bytes,
                              double timeout_s, zero_error_t *error);
 /* Tells the others that this rank left. */
 void zero_node_close(zero_node_t *node);

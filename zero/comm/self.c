@@ -116,7 +116,7 @@ static zero_status_t self_split(zero_comm_t *c, const zero_subset_t *part, zero_
 
 zero_status_t zero_comm_self(zero_comm_t **comm, zero_error_t *error)
 {
-    zero_status_t status = zero_comm_place(comm, "zero_comm_self", error);
+    zero_status_t status = zero_comm_clear_out(comm, "zero_comm_self", error);
     if (status)
         return status;
     zero_comm_t *c = calloc(1, sizeof *c);

@@ -18,29 +18,29 @@
 #include <unistd.h>
 
 /* What a rank tells the others about its part. */
-typedef struct card {
+typedef struct info {
     int32_t pid, fd;
     uint64_t pid_space; /* inode of its PID namespace */
     uint64_t nonce;     /* first word of the part, to tell it from another process's file of the same number */
     uint64_t bytes;
-} card_t;
+} info_t;
 
-zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zero_error_t *error)
+zero_status_t zero_oob_agree(const zero_oob_t *oob, zero_status_t status, zero_error_t *error)
 {
     int failed;
-    return zero_meet_agree_on(meet, status, &failed, error);
+    return zero_oob_agree_on(oob, status, &failed, error);
 }
 
-zero_status_t zero_meet_agree_on(const zero_meet_t *meet, zero_status_t status, int *failed, zero_error_t *error)
+zero_status_t zero_oob_agree_on(const zero_oob_t *oob, zero_status_t status, int *failed, zero_error_t *error)
 {
-    zero_error_t own = {.status = status, .rank = -1}, *all = calloc((size_t)meet->world, sizeof *all);
+    zero_error_t own = {.status = status, .rank = -1}, *all = calloc((size_t)oob->world, sizeof *all);
     *failed = -1;
     if (status && error)
         zero_pass(&own, status, error);
     if (!all)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world);
-    zero_status_t met = meet->all_gather(meet->ctx, &own, all, sizeof own, error);
-    for (int r = 0; !met && r < meet->world; r++)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", oob->world);
+    zero_status_t met = oob->all_gather(oob->ctx, &own, all, sizeof own, error);
+    for (int r = 0; !met && r < oob->world; r++)
         if (all[r].status) {
             met = zero_pass(error, all[r].status, &all[r]);
             *failed = r;
@@ -52,9 +52,9 @@ zero_status_t zero_meet_agree_on(const zero_meet_t *meet, zero_status_t status, 
 
 /* ---- this rank's part ------------------------------------------------------------------------------------------- */
 
-static void shm_name(char *name, size_t size, const card_t *card)
+static void shm_name(char *name, size_t size, const info_t *info)
 {
-    snprintf(name, size, "/zero-%u-%d-%016llx", (unsigned)getuid(), card->pid, (unsigned long long)card->nonce);
+    snprintf(name, size, "/zero-%u-%d-%016llx", (unsigned)getuid(), info->pid, (unsigned long long)info->nonce);
 }
 
 static zero_status_t enough(uint64_t bytes, int count, bool dev_shm, zero_error_t *error)
@@ -87,82 +87,82 @@ static zero_status_t enough(uint64_t bytes, int count, bool dev_shm, zero_error_
     return ZERO_OK;
 }
 
-static zero_status_t make_part(zero_shared_t *s, card_t *card, bool dev_shm, zero_error_t *error)
+static zero_status_t make_part(zero_shared_t *s, info_t *info, bool dev_shm, zero_error_t *error)
 {
     char name[64];
     struct stat st;
     zero_status_t status = enough(s->bytes, s->count, dev_shm, error);
     if (status)
         return status;
-    card->bytes = s->bytes;
-    card->pid = (int32_t)getpid();
-    card->pid_space = stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
-    if (getrandom(&card->nonce, sizeof card->nonce, 0) != sizeof card->nonce)
+    info->bytes = s->bytes;
+    info->pid = (int32_t)getpid();
+    info->pid_space = stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
+    if (getrandom(&info->nonce, sizeof info->nonce, 0) != sizeof info->nonce)
         return zero_fail(error, ZERO_ERR_SYSTEM, "getrandom: %s", strerror(errno));
-    shm_name(name, sizeof name, card);
-    card->fd =
+    shm_name(name, sizeof name, info);
+    info->fd =
         dev_shm ? shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : memfd_create("zero-ring", MFD_CLOEXEC);
-    if (card->fd < 0)
+    if (info->fd < 0)
         return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create shared memory (%s): %s", dev_shm ? name : "memfd",
                          strerror(errno));
     /* Before Linux 5.14 only posix_fallocate tells a full file system without a SIGBUS. */
-    int e = ftruncate(card->fd, (off_t)s->bytes) < 0 ? errno : EINTR;
+    int e = ftruncate(info->fd, (off_t)s->bytes) < 0 ? errno : EINTR;
     for (int tries = 0; e == EINTR && tries < 100; tries++) /* a signal ends it early */
-        e = posix_fallocate(card->fd, 0, (off_t)s->bytes);
+        e = posix_fallocate(info->fd, 0, (off_t)s->bytes);
     if (e)
         return zero_fail_reason(error, e == ENOSPC || e == ENOMEM ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM,
                                 ZERO_REASON_NO_SHARED_MEMORY, -1, "%llu bytes of shared memory: %s",
                                 (unsigned long long)s->bytes, strerror(e));
-    void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, card->fd, 0);
+    void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, info->fd, 0);
     if (p == MAP_FAILED)
         return zero_fail(error, ZERO_ERR_MEMORY, "cannot map %llu bytes of shared memory: %s",
                          (unsigned long long)s->bytes, strerror(errno));
     s->part[s->index] = p;
     status = zero_host_populate(p, s->bytes, error);
     if (status == ZERO_OK)
-        memcpy(p, &card->nonce, sizeof card->nonce);
+        memcpy(p, &info->nonce, sizeof info->nonce);
     return status;
 }
 
 /* Maps the part of another rank. *refused: there is hope in the other way. */
-static zero_status_t map_part(zero_shared_t *s, int i, const card_t *own, const card_t *card, bool dev_shm,
+static zero_status_t map_part(zero_shared_t *s, int i, const info_t *own, const info_t *info, bool dev_shm,
                               bool *refused, zero_error_t *error)
 {
     char name[64];
     uint64_t nonce = 0;
     int fd;
-    if (card->bytes != own->bytes)
+    if (info->bytes != own->bytes)
         return zero_fail(
             error, ZERO_ERR_MISMATCH,
             "ranks want rings of different sizes (%llu bytes here, %llu in process %d): give the same on all",
-            (unsigned long long)own->bytes, (unsigned long long)card->bytes, card->pid);
+            (unsigned long long)own->bytes, (unsigned long long)info->bytes, info->pid);
     if (dev_shm) {
-        shm_name(name, sizeof name, card);
+        shm_name(name, sizeof name, info);
         fd = shm_open(name, O_RDWR | O_CLOEXEC, 0);
     } else {
-        snprintf(name, sizeof name, "/proc/%d/fd/%d", card->pid, card->fd);
+        snprintf(name, sizeof name, "/proc/%d/fd/%d", info->pid, info->fd);
         /* The same number is another process elsewhere. */
         errno = ESRCH;
-        fd = own->pid_space == card->pid_space ? open(name, O_RDWR | O_CLOEXEC) : -1;
+        fd = own->pid_space == info->pid_space ? open(name, O_RDWR | O_CLOEXEC) : -1;
     }
     if (fd < 0) {
         *refused = true;
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot open the shared memory of process %d (%s%s): %s", card->pid,
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot open the shared memory of process %d (%s%s): %s", info->pid,
                          dev_shm ? "/dev/shm" : "", name, strerror(errno));
     }
     void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     int e = errno;
     close(fd);
     if (p == MAP_FAILED)
-        return zero_fail(error, ZERO_ERR_MEMORY, "cannot map the shared memory of process %d: %s", card->pid,
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot map the shared memory of process %d: %s", info->pid,
                          strerror(e));
     s->part[i] = p;
     memcpy(&nonce, p, sizeof nonce);
-    if (nonce != card->nonce)
+    if (nonce != info->nonce)
         return zero_fail(error, ZERO_ERR_SYSTEM,
                          "%s is not the shared memory of process %d: the ranks are not on one machine", name,
-                         card->pid);
-    s->pid[i] = own->pid_space == card->pid_space ? card->pid : 0;
+                         info->pid);
+    s->pid[i] = own->pid_space == info->pid_space ? info->pid : 0;
     return zero_host_populate(p, s->bytes, error); /* page tables now rather than faults later */
 }
 
@@ -176,41 +176,41 @@ static void unmap(zero_shared_t *s)
 }
 
 /* One attempt in one way; everyone returns the same. */
-static zero_status_t attempt(zero_shared_t *s, const zero_meet_t *meet, const int *members, bool dev_shm, bool *again,
+static zero_status_t attempt(zero_shared_t *s, const zero_oob_t *oob, const int *members, bool dev_shm, bool *again,
                              zero_error_t *error)
 {
-    card_t own = {.fd = -1}, *cards = NULL;
+    info_t own = {.fd = -1}, *infos = NULL;
     char name[64];
     zero_error_t why = {0};
     bool refused = false, *all_refused = NULL;
     zero_status_t status = ZERO_OK;
 
-    cards = calloc((size_t)meet->world, sizeof *cards);
-    all_refused = calloc((size_t)meet->world, sizeof *all_refused);
-    if (!cards || !all_refused)
-        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to meet %d ranks", meet->world);
+    infos = calloc((size_t)oob->world, sizeof *infos);
+    all_refused = calloc((size_t)oob->world, sizeof *all_refused);
+    if (!infos || !all_refused)
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to meet %d ranks", oob->world);
     else if (s->count > 1)
         status = make_part(s, &own, dev_shm, &why);
-    status = zero_meet_agree(meet, status, &why);
+    status = zero_oob_agree(oob, status, &why);
     if (status == ZERO_OK)
-        status = meet->all_gather(meet->ctx, &own, cards, sizeof own, &why);
+        status = oob->all_gather(oob->ctx, &own, infos, sizeof own, &why);
     if (status)
         goto done;
     for (int i = 0; i < s->count && s->count > 1 && status == ZERO_OK; i++)
         if (i == s->index)
             s->pid[i] = own.pid;
         else
-            status = map_part(s, i, &own, &cards[members[i]], dev_shm, &refused, &why);
-    status = zero_meet_agree(meet, status, &why);
+            status = map_part(s, i, &own, &infos[members[i]], dev_shm, &refused, &why);
+    status = zero_oob_agree(oob, status, &why);
     zero_error_t ignored;
-    if (status && !dev_shm && meet->all_gather(meet->ctx, &refused, all_refused, sizeof refused, &ignored) == ZERO_OK)
-        for (int r = 0; r < meet->world; r++)
+    if (status && !dev_shm && oob->all_gather(oob->ctx, &refused, all_refused, sizeof refused, &ignored) == ZERO_OK)
+        for (int r = 0; r < oob->world; r++)
             *again = *again || all_refused[r];
     /* Everyone has read the nonce; the part begins as zeros. */
     if (status == ZERO_OK && s->count > 1)
         memset(s->part[s->index], 0, sizeof own.nonce);
     if (status == ZERO_OK)
-        status = zero_meet_agree(meet, ZERO_OK, &why);
+        status = zero_oob_agree(oob, ZERO_OK, &why);
 done:
     if (own.fd >= 0) {
         close(own.fd);
@@ -222,11 +222,11 @@ done:
     if (status)
         unmap(s);
     free(all_refused);
-    free(cards);
+    free(infos);
     return zero_pass(error, status, &why);
 }
 
-zero_status_t zero_shared_open(zero_shared_t *s, const zero_meet_t *meet, const int *members, int count, int index,
+zero_status_t zero_shared_open(zero_shared_t *s, const zero_oob_t *oob, const int *members, int count, int index,
                                uint64_t bytes, zero_error_t *error)
 {
     zero_error_t why = {0};
@@ -238,11 +238,11 @@ zero_status_t zero_shared_open(zero_shared_t *s, const zero_meet_t *meet, const 
     if (!s->part || !s->pid || !zero_round_up(bytes, zero_host_page(), &s->bytes))
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to share %llu bytes with %d ranks",
                            (unsigned long long)bytes, count);
-    status = zero_meet_agree(meet, status, &why);
+    status = zero_oob_agree(oob, status, &why);
     if (status == ZERO_OK)
-        status = attempt(s, meet, members, false, &again, &why);
+        status = attempt(s, oob, members, false, &again, &why);
     if (status && again)
-        status = attempt(s, meet, members, true, &again, &why);
+        status = attempt(s, oob, members, true, &again, &why);
     if (status == ZERO_OK)
         return ZERO_OK;
     zero_shared_close(s);

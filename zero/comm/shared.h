@@ -5,12 +5,12 @@
 
 #include "zero/base/base.h"
 
-/* How ranks that set something up meet: an all-gather of small host buffers over world ranks. */
-typedef struct zero_meet {
+/* Out of band: how world ranks exchange small host buffers while they set something up. */
+typedef struct zero_oob {
     int rank, world;
     zero_status_t (*all_gather)(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error);
     void *ctx;
-} zero_meet_t;
+} zero_oob_t;
 
 typedef struct zero_shared {
     int count, index; /* parts, and which is this rank's own */
@@ -19,18 +19,18 @@ typedef struct zero_shared {
     uint64_t bytes;   /* a multiple of the page */
 } zero_shared_t;
 
-/* Collective over the meet, whose ranks members[0 .. count) share parts of bytes bytes (rounded up to pages), zeroed
- * and resident; members[index] is this rank. Every rank of the meet must call it; those that have nothing to share pass
+/* Collective over oob, whose ranks members[0 .. count) share parts of bytes bytes (rounded up to pages), zeroed
+ * and resident; members[index] is this rank. Every rank of oob must call it; those that have nothing to share pass
  * count 1. All succeed, or all return the first failing rank's sentence (ZERO_ERR_MEMORY with the numbers where there
  * is not enough). */
-zero_status_t zero_shared_open(zero_shared_t *shared, const zero_meet_t *meet, const int *members, int count, int index,
+zero_status_t zero_shared_open(zero_shared_t *shared, const zero_oob_t *oob, const int *members, int count, int index,
                                uint64_t bytes, zero_error_t *error);
 void zero_shared_close(zero_shared_t *shared);
 
 /* Collective: ZERO_OK where every rank passes ZERO_OK, else on all ranks the status and sentence of the first that does
  * not. Never ZERO_OK where this rank does not pass it. */
-zero_status_t zero_meet_agree(const zero_meet_t *meet, zero_status_t status, zero_error_t *error);
+zero_status_t zero_oob_agree(const zero_oob_t *oob, zero_status_t status, zero_error_t *error);
 /* The same. *failed: that rank, or -1: none did, or the ranks could not exchange. */
-zero_status_t zero_meet_agree_on(const zero_meet_t *meet, zero_status_t status, int *failed, zero_error_t *error);
+zero_status_t zero_oob_agree_on(const zero_oob_t *oob, zero_status_t status, int *failed, zero_error_t *error);
 
 #endif

@@ -8,39 +8,39 @@
 
 void zero_local_abort(zero_comm_t *c, const zero_error_t *failure)
 {
-    zero_family_abort(((zero_local_t *)c->control)->family, failure);
+    zero_peers_abort(((zero_local_t *)c->control)->peers, failure);
 }
 
 zero_status_t zero_local_check(zero_comm_t *c, zero_error_t *error)
 {
-    return zero_family_watch(((zero_local_t *)c->control)->family, "a check", error);
+    return zero_peers_watch(((zero_local_t *)c->control)->peers, "a check", error);
 }
 
 void zero_local_publish(zero_comm_t *c, uint64_t word)
 {
-    zero_family_tell(((zero_local_t *)c->control)->family, word);
+    zero_peers_publish(((zero_local_t *)c->control)->peers, word);
 }
 
 uint64_t zero_local_progress(const zero_comm_t *c, int rank)
 {
     const zero_local_t *l = (const zero_local_t *)c->control;
-    return zero_family_told(l->family, l->world[rank]);
+    return zero_peers_progress(l->peers, l->world[rank]);
 }
 
 void zero_local_close(zero_local_t *l)
 {
     if (zero_latch_check(&l->control.failed, NULL))
-        atomic_store(&l->family->broken, true);
+        atomic_store(&l->peers->broken, true);
     zero_node_close(&l->node);
-    zero_family_drop(l->family);
+    zero_peers_drop(l->peers);
     free(l->world);
     free(l);
 }
 
-int zero_family_seat(const zero_family_t *family, int rank)
+int zero_peers_index(const zero_peers_t *peers, int rank)
 {
-    for (int i = 0; i < family->seats; i++)
-        if (family->member[i] == rank)
+    for (int i = 0; i < peers->count; i++)
+        if (peers->member[i] == rank)
             return i;
     return -1;
 }
@@ -88,12 +88,12 @@ static const zero_data_ops_t shm_data = {
 static zero_status_t shm_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
     zero_local_t *l = (zero_local_t *)c->control;
-    zero_meet_t meet = zero_comm_meet(c);
+    zero_oob_t oob = zero_comm_oob(c);
     int *world = calloc((size_t)part->size, sizeof *world);
     for (int i = 0; i < part->size && world; i++)
         world[i] = l->world[part->members[i]];
     zero_status_t status =
-        zero_shm_open(out, zero_family_hold(l->family), &meet, part->members, world, &l->control.options, error);
+        zero_shm_open(out, zero_peers_hold(l->peers), &oob, part->members, world, &l->control.options, error);
     free(world);
     return status;
 }
@@ -120,15 +120,15 @@ static const zero_control_ops_t shm_control = {
     .destroy = shm_destroy,
 };
 
-zero_status_t zero_shm_open(zero_comm_t *c, zero_family_t *family, const zero_meet_t *meet, const int *members,
+zero_status_t zero_shm_open(zero_comm_t *c, zero_peers_t *peers, const zero_oob_t *oob, const int *members,
                             const int *world, const zero_comm_options_t *options, zero_error_t *error)
 {
     zero_error_t why = {0};
     zero_status_t status;
     uint64_t ring_bytes = 0;
-    int size = c->size, *ranks = calloc((size_t)size, sizeof *ranks), *seats = calloc((size_t)size, sizeof *seats);
+    int size = c->size, *ranks = calloc((size_t)size, sizeof *ranks), *indices = calloc((size_t)size, sizeof *indices);
     zero_local_t *l = calloc(1, sizeof *l);
-    if (!l || !ranks || !seats || !world || !(l->world = calloc((size_t)size, sizeof *l->world)))
+    if (!l || !ranks || !indices || !world || !(l->world = calloc((size_t)size, sizeof *l->world)))
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     else {
         l->control.ops = &shm_control;
@@ -137,26 +137,26 @@ zero_status_t zero_shm_open(zero_comm_t *c, zero_family_t *family, const zero_me
         for (int i = 0; i < size; i++) {
             l->world[i] = world[i];
             ranks[i] = i;
-            seats[i] = zero_family_seat(family, world[i]);
+            indices[i] = zero_peers_index(peers, world[i]);
         }
         status = zero_ring_budget(options, size, &ring_bytes, &why);
         zero_comm_caps_set(c, "shm", ring_bytes);
         c->caps.node_ranks = size;
     }
-    status = zero_meet_agree(meet, status, &why);
+    status = zero_oob_agree(oob, status, &why);
     if (status == ZERO_OK)
-        status = zero_node_open(&l->node, family, meet, members, ranks, seats, size, c->rank, size, ring_bytes,
+        status = zero_node_open(&l->node, peers, oob, members, ranks, indices, size, c->rank, size, ring_bytes,
                                 options->timeout_s, &why);
     free(ranks);
-    free(seats);
+    free(indices);
     if (status) {
-        zero_family_drop(family);
+        zero_peers_drop(peers);
         if (l)
             free(l->world);
         free(l);
         return zero_pass(error, status, &why);
     }
-    l->family = family;
+    l->peers = peers;
     c->control = &l->control;
     c->data = &shm_data;
     return ZERO_OK;
@@ -164,7 +164,7 @@ zero_status_t zero_shm_open(zero_comm_t *c, zero_family_t *family, const zero_me
 
 /* ---- bootstrapped by the caller --------------------------------------------------------------------------------- */
 
-static zero_status_t bootstrap_meet(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
+static zero_status_t bootstrap_oob(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
     const zero_bootstrap_t *b = ctx;
     if (b->all_gather(b->ctx, send, recv, bytes) == 0)
@@ -180,9 +180,9 @@ zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstra
 {
     zero_bootstrap_t b = {0};
     zero_comm_options_t o;
-    zero_family_t *family = NULL;
+    zero_peers_t *peers = NULL;
     zero_error_t why = {0};
-    zero_status_t status = zero_comm_place(comm, "zero_comm_shm", error);
+    zero_status_t status = zero_comm_clear_out(comm, "zero_comm_shm", error);
     if (status != ZERO_OK)
         return status;
     status =
@@ -196,7 +196,7 @@ zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstra
     if (b.world < 1 || b.rank < 0 || b.rank >= b.world)
         return zero_fail(error, ZERO_ERR_ARG, "the bootstrap says rank %d of %d: give a rank below a positive world",
                          b.rank, b.world);
-    zero_meet_t meet = {.rank = b.rank, .world = b.world, .all_gather = bootstrap_meet, .ctx = &b};
+    zero_oob_t oob = {.rank = b.rank, .world = b.world, .all_gather = bootstrap_oob, .ctx = &b};
     status = zero_comm_options_take(&o, options, &why);
     if (status == ZERO_OK && o.ranks_per_node && o.ranks_per_node < b.world)
         status = zero_fail(&why, ZERO_ERR_ARG,
@@ -208,12 +208,12 @@ zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstra
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", b.world);
     for (int i = 0; i < b.world && all; i++)
         all[i] = i;
-    status = zero_meet_agree(&meet, status, &why);
+    status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK)
-        status = zero_family_open(&family, &meet, all, b.world, b.rank, &why);
+        status = zero_peers_open(&peers, &oob, all, b.world, b.rank, &why);
     if (status == ZERO_OK) {
         *c = (zero_comm_t){.options = o, .rank = b.rank, .size = b.world};
-        status = zero_shm_open(c, family, &meet, all, all, &o, &why);
+        status = zero_shm_open(c, peers, &oob, all, all, &o, &why);
     }
     free(all);
     if (status == ZERO_OK)

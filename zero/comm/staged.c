@@ -295,7 +295,7 @@ zero_status_t zero_comm_staged_caps(zero_comm_caps_t *caps, int world, uint64_t 
     return status;
 }
 
-static zero_status_t make(staged_t *s, zero_comm_caps_t *caps, int size, zero_error_t *error)
+static zero_status_t make_halves(staged_t *s, zero_comm_caps_t *caps, int size, zero_error_t *error)
 {
     zero_status_t status = half_of(size, s->staging_bytes, &s->half_bytes, error);
     if (status == ZERO_OK)
@@ -318,11 +318,11 @@ zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_devi
                                zero_error_t *error)
 {
     zero_error_t why = {0};
-    zero_status_t status = zero_comm_place(comm, "zero_comm_staged", error);
+    zero_status_t status = zero_comm_clear_out(comm, "zero_comm_staged", error);
     if (status != ZERO_OK || !inner)
         return status != ZERO_OK ? status
                                  : zero_fail(error, ZERO_ERR_ARG, "zero_comm_staged has no communicator to wrap");
-    zero_meet_t meet = zero_comm_meet(inner);
+    zero_oob_t oob = zero_comm_oob(inner);
     zero_comm_caps_t caps = inner->caps;
     staged_t *s = calloc(1, sizeof *s);
     if (!device) /* the others have to be told */
@@ -335,10 +335,10 @@ zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_devi
             inner->caps.name);
     else if (s) {
         *s = (staged_t){.device = device, .staging_bytes = staging_bytes};
-        status = make(s, &caps, inner->size, &why);
+        status = make_halves(s, &caps, inner->size, &why);
     } else
         status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *s);
-    status = zero_meet_agree(&meet, status, &why);
+    status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK) {
         inner->data = &staged_data;
         inner->state = s;

@@ -23,7 +23,7 @@ typedef struct tcp tcp_t;
 typedef struct link {
     pthread_mutex_t reading, writing; /* nobody holds both */
     int fd, rank, world;
-    zero_tcp_card_t *cards; /* [world] */
+    zero_tcp_info_t *infos; /* [world] */
     zero_tcp_hub_t *hub;    /* rank 0's */
     zero_tcp_buffer_t in;   /* reading's, as all below */
     tcp_t *comms;
@@ -57,7 +57,7 @@ static void set_aborted(link_t *l, const zero_error_t *failure)
 }
 
 /* A frame that came. */
-static void take(link_t *l, const zero_tcp_frame_t *f, const char *payload)
+static void handle_frame(link_t *l, const zero_tcp_frame_t *f, const char *payload)
 {
     const zero_error_t failure =
         f->kind == ZERO_TCP_ABORT || f->status != ZERO_OK ? zero_tcp_failure(payload, f->bytes) : (zero_error_t){0};
@@ -83,7 +83,7 @@ static void take(link_t *l, const zero_tcp_frame_t *f, const char *payload)
 }
 
 /* Takes what has come, without waiting. With reading. */
-static void hear(link_t *l)
+static void receive_frames(link_t *l)
 {
     const char *payload;
     zero_tcp_frame_t frame;
@@ -95,7 +95,7 @@ static void hear(link_t *l)
         size_t done = 0;
         zero_tcp_buffer_t rest = l->in;
         while (zero_tcp_next(&rest, &frame, &payload, &bad)) {
-            take(l, &frame, payload);
+            handle_frame(l, &frame, payload);
             done += sizeof frame + frame.bytes;
             rest.data = l->in.data + done;
             rest.used = l->in.used - done;
@@ -110,7 +110,7 @@ static void hear(link_t *l)
                          "rank %d cannot make sense of what rank 0 sent it", l->rank);
     else if (more < 0)
         zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, 0,
-                         "rank 0 (pid %d on %s) ended without a word%s%s", l->cards[0].pid, l->cards[0].host,
+                         "rank 0 (pid %d on %s) ended without a word%s%s", l->infos[0].pid, l->infos[0].host,
                          error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
                          error && error != ECONNRESET ? strerror(error) : "");
     if (bad || more < 0)
@@ -133,10 +133,10 @@ static bool send_frame(link_t *l, const zero_tcp_frame_t *frame, const void *pay
     return send_parts(l, frame, sizeof *frame, payload, frame->bytes, end);
 }
 
-static zero_status_t look(link_t *l, zero_error_t *error)
+static zero_status_t check_link(link_t *l, zero_error_t *error)
 {
     pthread_mutex_lock(&l->reading);
-    hear(l);
+    receive_frames(l);
     zero_status_t status = l->aborted ? zero_pass(error, ZERO_ERR_PEER, &l->failure) : ZERO_OK;
     pthread_mutex_unlock(&l->reading);
     return status;
@@ -147,8 +147,8 @@ static zero_status_t look(link_t *l, zero_error_t *error)
 /* Of two ranks in different calls at least one is in another than this rank. */
 static zero_status_t mismatch(const zero_call_t *call, const zero_tcp_differ_t *d, zero_error_t *error)
 {
-    zero_status_t status = zero_call_compare(call, d->rank[0], &d->card[0].id, d->card[0].words, error);
-    return status ? status : zero_call_compare(call, d->rank[1], &d->card[1].id, d->card[1].words, error);
+    zero_status_t status = zero_call_compare(call, d->rank[0], &d->info[0].id, d->info[0].words, error);
+    return status ? status : zero_call_compare(call, d->rank[1], &d->info[1].id, d->info[1].words, error);
 }
 
 /* Until the hub has answered, who also says which ranks are late. */
@@ -159,7 +159,7 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
         bool over = false;
         zero_status_t status = ZERO_OK;
         pthread_mutex_lock(&l->reading);
-        hear(l);
+        receive_frames(l);
         if (c->answered) {
             over = true;
             status = c->answer.status == ZERO_ERR_MISMATCH ? mismatch(call, &c->differ, why)
@@ -180,7 +180,7 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
         if (zero_host_now() > end)
             return zero_fail(why, ZERO_ERR_TIMEOUT,
                              "exchange: rank 0 (pid %d on %s), which serves the others, did not answer within %g s",
-                             l->cards[0].pid, l->cards[0].host, c->control.options.timeout_s + BEYOND);
+                             l->infos[0].pid, l->infos[0].host, c->control.options.timeout_s + BEYOND);
         /* Another thread may take our answer in while this one sleeps. */
         struct pollfd p = {.fd = l->fd, .events = POLLIN};
         poll(&p, 1, 5);
@@ -193,7 +193,7 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
     zero_call_t call = zero_call_exchange(comm, bytes);
     struct {
         zero_tcp_frame_t frame;
-        zero_call_card_t card;
+        zero_call_info_t info;
     } head;
     if (bytes > ZERO_TCP_MOST / (uint64_t)comm->size) /* the same on all ranks, or they find out */
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
@@ -204,12 +204,12 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
                                     .index = comm->rank,
                                     .size = comm->size,
                                     .id = c->id,
-                                    .bytes = sizeof head.card + bytes,
+                                    .bytes = sizeof head.info + bytes,
                                     .timeout_s = timeout_s};
-    zero_call_card(&call, &head.card);
-    zero_status_t status = look(c->link, error);
+    zero_call_info(&call, &head.info);
+    zero_status_t status = check_link(c->link, error);
     if (status == ZERO_OK && !send_parts(c->link, &head, sizeof head, send, bytes, end) &&
-        (status = look(c->link, error)) == ZERO_OK)
+        (status = check_link(c->link, error)) == ZERO_OK)
         status =
             zero_fail(error, ZERO_ERR_TIMEOUT, "exchange: rank 0, which serves the others, takes nothing any more");
     return status ? status : await(c, &call, end, recv, error);
@@ -220,10 +220,10 @@ static void tcp_abort(zero_comm_t *comm, const zero_error_t *failure)
 {
     link_t *l = ((tcp_t *)comm->control)->link;
     double end = zero_host_now() + TELL_SECONDS;
-    if (look(l, NULL) != ZERO_OK)
+    if (check_link(l, NULL) != ZERO_OK)
         return;
     send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = zero_tcp_failure_bytes(failure)}, failure, end);
-    while (look(l, NULL) == ZERO_OK && zero_socket_ready(end, l->fd, POLLIN))
+    while (check_link(l, NULL) == ZERO_OK && zero_socket_ready(end, l->fd, POLLIN))
         ;
     pthread_mutex_lock(&l->reading);
     set_aborted(l, failure);
@@ -232,7 +232,7 @@ static void tcp_abort(zero_comm_t *comm, const zero_error_t *failure)
 
 static zero_status_t tcp_check(zero_comm_t *comm, zero_error_t *error)
 {
-    return look(((tcp_t *)comm->control)->link, error);
+    return check_link(((tcp_t *)comm->control)->link, error);
 }
 
 /* ---- start and end ---------------------------------------------------------------------------------------------- */
@@ -249,7 +249,7 @@ static void close_link(link_t *l)
     pthread_mutex_destroy(&l->reading);
     pthread_mutex_destroy(&l->writing);
     free(l->in.data);
-    free(l->cards);
+    free(l->infos);
     free(l);
 }
 
@@ -286,8 +286,8 @@ static const zero_control_ops_t tcp_control = {
 
 /* The control of comm, a communicator of a rank and size; members[i] is the link's rank of rank i, or of parent where
  * there is one. It is not comm's yet. */
-static tcp_t *make(zero_comm_t *comm, link_t *l, const tcp_t *parent, const int *members,
-                   const zero_comm_options_t *options)
+static tcp_t *new_control(zero_comm_t *comm, link_t *l, const tcp_t *parent, const int *members,
+                          const zero_comm_options_t *options)
 {
     tcp_t *c = calloc(1, sizeof *c);
     int here = 0;
@@ -300,7 +300,7 @@ static tcp_t *make(zero_comm_t *comm, link_t *l, const tcp_t *parent, const int 
     c->link = l;
     for (int i = 0; i < comm->size; i++) {
         c->world[i] = parent ? parent->world[members[i]] : i;
-        here += l->cards[c->world[i]].node == l->cards[l->rank].node;
+        here += l->infos[c->world[i]].node == l->infos[l->rank].node;
     }
     zero_comm_caps_set(comm, "tcp", 0);
     comm->caps.host_pointers = false;
@@ -319,31 +319,31 @@ static void join(link_t *l, tcp_t *c)
 static zero_status_t tcp_split(zero_comm_t *comm, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
     tcp_t *c = (tcp_t *)comm->control;
-    zero_meet_t meet = zero_comm_meet(comm);
+    zero_oob_t oob = zero_comm_oob(comm);
     zero_error_t why = {0};
     /* Its number is one that its first rank alone gives out. */
     uint64_t own = 0, *all = calloc((size_t)comm->size, sizeof *all);
     if (part->rank == 0)
         own =
             (uint64_t)(atomic_fetch_add(&c->link->splits, 1) + 1) * (uint64_t)c->link->world + (uint64_t)c->link->rank;
-    tcp_t *made = make(out, c->link, c, part->members, &c->control.options);
-    zero_status_t status = zero_meet_agree(
-        &meet, all && made ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
+    tcp_t *control = new_control(out, c->link, c, part->members, &c->control.options);
+    zero_status_t status = zero_oob_agree(
+        &oob, all && control ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory to split a communicator"), &why);
     if (status == ZERO_OK)
         status = zero_control_exchange(comm, &own, all, sizeof own, &why);
     if (status == ZERO_OK) {
-        made->id = all[part->members[0]];
-        join(c->link, made);
+        control->id = all[part->members[0]];
+        join(c->link, control);
         zero_tcp_frame_t frame = {.kind = ZERO_TCP_OPEN,
                                   .size = part->size,
-                                  .id = made->id,
-                                  .bytes = (uint64_t)part->size * sizeof *made->world};
+                                  .id = control->id,
+                                  .bytes = (uint64_t)part->size * sizeof *control->world};
         /* Where this fails, so does all that comes after it. */
-        send_frame(c->link, &frame, made->world, zero_host_now() + c->control.options.timeout_s);
-        out->control = &made->control;
-    } else if (made) {
-        free(made->world);
-        free(made);
+        send_frame(c->link, &frame, control->world, zero_host_now() + c->control.options.timeout_s);
+        out->control = &control->control;
+    } else if (control) {
+        free(control->world);
+        free(control);
     }
     free(all);
     return zero_pass(error, status, &why);
@@ -362,38 +362,38 @@ static zero_status_t open_hub(link_t *l, int *peers, const zero_comm_options_t *
         return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a pair of sockets: %s", strerror(errno));
     l->fd = pair[0];
     peers[0] = pair[1];
-    zero_status_t status = zero_tcp_hub_open(&l->hub, l->world, peers, l->cards, options->timeout_s, error);
+    zero_status_t status = zero_tcp_hub_open(&l->hub, l->world, peers, l->infos, options->timeout_s, error);
     for (int r = 0; r < l->world; r++)
         peers[r] = -1;
     return status;
 }
 
-zero_status_t zero_tcp_open(zero_comm_t **out, const zero_tcp_place_t *place, const zero_comm_options_t *options,
+zero_status_t zero_tcp_open(zero_comm_t **out, const zero_tcp_master_t *master, const zero_comm_options_t *options,
                             zero_error_t *error)
 {
     zero_status_t status;
     tcp_t *c = NULL;
-    int *peers = malloc((size_t)place->world * sizeof *peers);
+    int *peers = malloc((size_t)master->world * sizeof *peers);
     zero_comm_t *comm = calloc(1, sizeof *comm);
     link_t *l = calloc(1, sizeof *l);
-    if (!peers || !comm || !l || !(l->cards = calloc((size_t)place->world, sizeof *l->cards))) {
+    if (!peers || !comm || !l || !(l->infos = calloc((size_t)master->world, sizeof *l->infos))) {
         free(peers);
         free(comm);
         free(l);
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", place->world);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", master->world);
     }
     l->fd = -1;
-    l->rank = place->rank;
-    l->world = place->world;
+    l->rank = master->rank;
+    l->world = master->world;
     pthread_mutex_init(&l->reading, NULL);
     pthread_mutex_init(&l->writing, NULL);
-    *comm = (zero_comm_t){.options = *options, .rank = place->rank, .size = place->world};
-    status = zero_tcp_meet(place, options->timeout_s, l->cards, peers, error);
-    if (status == ZERO_OK && !(c = make(comm, l, NULL, NULL, options)))
-        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", place->world);
+    *comm = (zero_comm_t){.options = *options, .rank = master->rank, .size = master->world};
+    status = zero_tcp_bootstrap(master, options->timeout_s, l->infos, peers, error);
+    if (status == ZERO_OK && !(c = new_control(comm, l, NULL, NULL, options)))
+        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", master->world);
     if (status == ZERO_OK)
         status = open_hub(l, peers, options, error);
-    for (int r = 0; r < place->world; r++)
+    for (int r = 0; r < master->world; r++)
         if (peers[r] >= 0)
             close(peers[r]);
     free(peers);

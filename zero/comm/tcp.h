@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tcp.h - what tcp.c, tcp_meet.c and tcp_hub.c share: a communicator of ranks on several nodes that moves no data.
+/* tcp.h - what tcp.c, tcp_bootstrap.c and tcp_hub.c share: a communicator of ranks on several nodes that moves no data.
  * Ranks meet, exchange small values, split, and hear of failures, so that NCCL can move the data.
  *
  * A star: rank 0 has a connection to each rank, itself included, and a thread, the hub, that reads frames from them and
@@ -13,39 +13,39 @@
 #include "zero/comm/compare.h"
 
 /* Where ranks meet, and who this one is. */
-typedef struct zero_tcp_place {
+typedef struct zero_tcp_master {
     const char *host; /* a name or address of rank 0's node */
     int port;         /* the first of ZERO_TCP_PORTS that are tried */
     bool taken;       /* the first one is another's */
     uint64_t job;     /* the same for all these ranks, and for no others */
     int rank, world;
-} zero_tcp_place_t;
+} zero_tcp_master_t;
 
 enum { ZERO_TCP_PORTS = 8 };
 
 /* Ranks of several nodes: host memory is exchanged, and data is not moved. Collective. options: complete. */
-zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_place_t *place, const zero_comm_options_t *options,
+zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_master_t *master, const zero_comm_options_t *options,
                             zero_error_t *error);
 
 /* What a rank tells of itself. */
-typedef struct zero_tcp_card {
+typedef struct zero_tcp_info {
     uint64_t magic, job;
     uint64_t node; /* equal for ranks under one kernel */
     int32_t rank, world, pid, unused;
     char host[64];
-} zero_tcp_card_t;
+} zero_tcp_info_t;
 
-/* Connects the ranks: cards [world] gets everyone's; peers [world] the connections of rank 0, from 1 on, and peers[0]
+/* Connects the ranks: infos [world] gets everyone's; peers [world] the connections of rank 0, from 1 on, and peers[0]
  * elsewhere that to rank 0
  * (-1: none). The caller closes what is there, also after a failure. Returns in timeout_s seconds. Collective. */
-zero_status_t zero_tcp_meet(const zero_tcp_place_t *place, double timeout_s, zero_tcp_card_t *cards, int *peers,
-                            zero_error_t *error);
+zero_status_t zero_tcp_bootstrap(const zero_tcp_master_t *master, double timeout_s, zero_tcp_info_t *infos, int *peers,
+                                 zero_error_t *error);
 
 /* ---- frames: this, and bytes bytes ------------------------------------------------------------------------------ */
 
 typedef enum zero_tcp_kind {
     ZERO_TCP_OPEN = 1, /* to the hub: there is a communicator id of size ranks, int32_t each */
-    ZERO_TCP_GIVE,     /* to the hub: the card of rank index's call (compare.h), and its part of an exchange */
+    ZERO_TCP_GIVE,     /* to the hub: the info of rank index's call (compare.h), and its part of an exchange */
     ZERO_TCP_ALL, /* from it: status 0 and all parts, or why it failed: ZERO_ERR_MISMATCH and zero_tcp_differ_t, another
                      status and a failure */
     ZERO_TCP_ABORT, /* to and from it: a failure */
@@ -62,7 +62,7 @@ typedef struct zero_tcp_frame {
 /* Two ranks of a communicator that are in different calls. */
 typedef struct zero_tcp_differ {
     int32_t rank[2];
-    zero_call_card_t card[2];
+    zero_call_info_t info[2];
 } zero_tcp_differ_t;
 
 /* A failure as a payload, and back. */
@@ -101,8 +101,8 @@ bool zero_tcp_next(const zero_tcp_buffer_t *b, zero_tcp_frame_t *frame, const ch
 typedef struct zero_tcp_hub zero_tcp_hub_t;
 
 /* Starts the thread of rank 0, which takes over peers[0 .. world): the connections' hub ends, closed also on failure.
- * cards: copied. */
-zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **hub, int world, const int *peers, const zero_tcp_card_t *cards,
+ * infos: copied. */
+zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **hub, int world, const int *peers, const zero_tcp_info_t *infos,
                                 double timeout_s, zero_error_t *error);
 /* Waits until every rank has left, at most timeout_s after rank 0 did, after an abort 2 s; then ends the thread. */
 void zero_tcp_hub_close(zero_tcp_hub_t *hub);

@@ -101,7 +101,7 @@ struct zero_tcp_hub {
     int world;
     double timeout_s;
     peer_t *peer;          /* [world] */
-    zero_tcp_card_t *card; /* [world] */
+    zero_tcp_info_t *info; /* [world] */
     group_t *groups;
     bool aborted;
     double end; /* from when rank 0 left, or had to: when to stop waiting for the others; 0: not yet */
@@ -143,7 +143,7 @@ static void lose(zero_tcp_hub_t *h, int rank, int error)
         return;
     zero_error_t failure;
     zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, rank,
-                     "rank %d (pid %d on %s) ended without a word%s%s", rank, h->card[rank].pid, h->card[rank].host,
+                     "rank %d (pid %d on %s) ended without a word%s%s", rank, h->info[rank].pid, h->info[rank].host,
                      error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
                      error && error != ECONNRESET ? strerror(error) : "");
     fail_all(h, &failure);
@@ -265,14 +265,14 @@ static void look_at_group(zero_tcp_hub_t *h, group_t *g, double now)
 static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
 {
     group_t *g = find_group(h, f->id);
-    zero_call_card_t card;
+    zero_call_info_t info;
     if (!g || f->index < 0 || f->index >= g->size || g->member[f->index] != rank || g->gave[f->index] ||
-        f->bytes < sizeof card)
+        f->bytes < sizeof info)
         return false;
-    memcpy(&card, payload, sizeof card);
-    payload += sizeof card;
+    memcpy(&info, payload, sizeof info);
+    payload += sizeof info;
     if (!g->there) {
-        g->bytes = f->bytes - sizeof card;
+        g->bytes = f->bytes - sizeof info;
         g->since = zero_host_now();
         g->timeout_s = f->timeout_s;
         free(g->all);
@@ -282,13 +282,13 @@ static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const c
                       g->size, (unsigned long long)g->bytes);
         if (g->failed.status == ZERO_OK) {
             g->differ.rank[0] = f->index;
-            g->differ.card[0] = card;
+            g->differ.info[0] = info;
         }
-    } else if (g->failed.status == ZERO_OK && memcmp(&card.id, &g->differ.card[0].id, sizeof card.id)) {
+    } else if (g->failed.status == ZERO_OK && memcmp(&info.id, &g->differ.info[0].id, sizeof info.id)) {
         g->failed.status = ZERO_ERR_MISMATCH;
         g->differ.rank[1] = f->index;
-        g->differ.card[1] = card;
-    } else if (g->failed.status == ZERO_OK && f->bytes - sizeof card != g->bytes)
+        g->differ.info[1] = info;
+    } else if (g->failed.status == ZERO_OK && f->bytes - sizeof info != g->bytes)
         return false;
     g->gave[f->index] = true;
     g->there++;
@@ -319,7 +319,7 @@ static void bye(zero_tcp_hub_t *h, int rank)
         look_at_group(h, g, g->since);
 }
 
-static bool take(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
+static bool handle_frame(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
 {
     switch (f->kind) {
     case ZERO_TCP_OPEN:
@@ -349,7 +349,7 @@ static void hear(zero_tcp_hub_t *h, int rank)
     bool bad = false;
     int more = zero_tcp_receive(&p->in, p->fd), error = errno;
     while (zero_tcp_next(&p->in, &frame, &payload, &bad)) {
-        bad = !take(h, rank, &frame, payload);
+        bad = !handle_frame(h, rank, &frame, payload);
         zero_tcp_drop(&p->in, sizeof frame + frame.bytes);
         if (bad)
             break;
@@ -358,7 +358,7 @@ static void hear(zero_tcp_hub_t *h, int rank)
         zero_error_t failure;
         zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_NONE, rank,
                          "rank 0 cannot make sense of what rank %d (pid %d on %s) sent it, or has no memory for it",
-                         rank, h->card[rank].pid, h->card[rank].host);
+                         rank, h->info[rank].pid, h->info[rank].host);
         fail_all(h, &failure);
     }
     if (p->fd >= 0 && (more < 0 || bad))
@@ -432,11 +432,11 @@ static void free_hub(zero_tcp_hub_t *h)
         drop_group(g);
     }
     free(h->peer);
-    free(h->card);
+    free(h->info);
     free(h);
 }
 
-zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peers, const zero_tcp_card_t *cards,
+zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peers, const zero_tcp_info_t *infos,
                                 double timeout_s, zero_error_t *error)
 {
     sigset_t all, old;
@@ -446,12 +446,12 @@ zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peer
         *h = (zero_tcp_hub_t){.world = world,
                               .timeout_s = timeout_s,
                               .peer = calloc((size_t)world, sizeof *h->peer),
-                              .card = calloc((size_t)world, sizeof *h->card)};
+                              .info = calloc((size_t)world, sizeof *h->info)};
     for (int r = 0; r < world && h && h->peer; r++)
         h->peer[r].fd = peers[r];
     for (int r = 0; r < world && members; r++)
         members[r] = r;
-    bool whole = members && h && h->peer && h->card && open_group(h, 0, world, members);
+    bool whole = members && h && h->peer && h->info && open_group(h, 0, world, members);
     free(members);
     if (!whole) {
         for (int r = 0; r < world && !(h && h->peer); r++)
@@ -460,7 +460,7 @@ zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peer
             free_hub(h);
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", world);
     }
-    memcpy(h->card, cards, (size_t)world * sizeof *cards);
+    memcpy(h->info, infos, (size_t)world * sizeof *infos);
     sigfillset(&all); /* signals are the other threads' */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int e = pthread_create(&h->thread, NULL, hub_main, h);

@@ -243,7 +243,7 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
     int local_world, port;
     zero_status_t status;
 
-    if ((status = zero_comm_place(comm, "zero_comm_torchrun", error)) ||
+    if ((status = zero_comm_clear_out(comm, "zero_comm_torchrun", error)) ||
         (status = zero_comm_options_take(&o, options, error)) || (status = number("RANK", 0, &s.rank, error)) ||
         (status = number("WORLD_SIZE", 1, &s.world, error)) || (status = number("MASTER_PORT", 1, &port, error)))
         return status;
@@ -264,13 +264,13 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
     if (local_world < s.world) {
         /* Where torchrun keeps a store of its own at the port, as it says then, ranks meet at one of the next. */
         const char *store = getenv("TORCHELASTIC_USE_AGENT_STORE");
-        zero_tcp_place_t place = {.host = getenv("MASTER_ADDR"),
-                                  .port = port,
-                                  .taken = store && strcmp(store, "True") == 0,
-                                  .job = hash_of_job(),
-                                  .rank = s.rank,
-                                  .world = s.world};
-        return zero_tcp_open(comm, &place, &o, error);
+        zero_tcp_master_t master = {.host = getenv("MASTER_ADDR"),
+                                    .port = port,
+                                    .taken = store && strcmp(store, "True") == 0,
+                                    .job = hash_of_job(),
+                                    .rank = s.rank,
+                                    .world = s.world};
+        return zero_tcp_open(comm, &master, &o, error);
     }
     s.end = zero_host_now() + o.timeout_s;
     name_socket(&address, &length);

@@ -97,7 +97,7 @@ zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_s
 
 /* Ranks meet here where the call begins, which shows calls that would wait for each other on different channels, or on
  * a device, for ever. */
-static zero_status_t meet(zero_exec_t *x, zero_error_t *error)
+static zero_status_t compare_begin(zero_exec_t *x, zero_error_t *error)
 {
     char nothing = 0;
     zero_comm_t *comm = zero_exec_note(x, 0, NULL);
@@ -113,7 +113,7 @@ static zero_status_t on_channel(zero_exec_t *x, int channel, const void *arg, ze
         return ZERO_OK;
     zero_error_t local; /* large, and written only where something fails */
     local.text[0] = '\0';
-    zero_status_t status = meet(x, &local);
+    zero_status_t status = compare_begin(x, &local);
     if (status == ZERO_OK)
         return ZERO_OK;
     local.status = status;

@@ -42,7 +42,7 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
 
 /* The host goes on with what the stream computed: it must be there. On CPU it is, and on a GPU's streams of host work,
  * which have no native one and have waited for what comes before. */
-static zero_status_t settle(zero_exec_t *x, void *native, zero_error_t *error)
+static zero_status_t wait_native(zero_exec_t *x, void *native, zero_error_t *error)
 {
     zero_status_t status = native ? x->device->ops->finish(x->device, native, x->options.timeout_s, error) : ZERO_OK;
     /* Collectives that were aborted are over, too. */
@@ -73,7 +73,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     double *mine = rows + (size_t)x->rank * (size_t)width;
     zero_exec_scalars_t *s = x->scalars;
     int channel = channel_of(x, op);
-    zero_status_t status = settle(x, native, error);
+    zero_status_t status = wait_native(x, native, error);
     if (status != ZERO_OK)
         return status;
     memcpy(mine, x->base[plan->norms], (size_t)segments * sizeof *mine);
@@ -254,7 +254,7 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     int threads = x->device->options.threads;
     bool on_host = op->stream == ZERO_STREAM_HOST;
     const zero_flat_ops_t *flat = on_host ? zero_flat_cpu() : x->flat;
-    zero_status_t status = on_host ? settle(x, native, error) : ZERO_OK;
+    zero_status_t status = on_host ? wait_native(x, native, error) : ZERO_OK;
     char *dst = op->dst >= 0 ? operand(x, op, op->dst, op->dst_own) : NULL,
          *src = op->src >= 0 ? operand(x, op, op->src, op->src_own) : NULL;
     const zero_format_t *to = op->dst >= 0 ? &plan->buffers[op->dst].format : NULL,
@@ -283,7 +283,7 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
         return ZERO_OK;
     case ZERO_OP_READ:
     case ZERO_OP_WRITE:
-        status = settle(x, native, error);
+        status = wait_native(x, native, error);
         if (status == ZERO_OK && (status = zero_exec_move(x, op, error)) == ZERO_OK)
             count(x, op->stream, op->kind == ZERO_OP_READ ? ZERO_COUNT_READ : ZERO_COUNT_WRITTEN, op->bytes);
         return status;

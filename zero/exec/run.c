@@ -51,7 +51,7 @@ static zero_status_t run_one(zero_exec_t *x, const zero_op_t *op, zero_error_t *
 }
 
 /* Leaves word of the cursor for the other ranks: zero_exec_failed() reads it. */
-static void tell(zero_exec_t *x)
+static void publish(zero_exec_t *x)
 {
     zero_comm_t *comm = x->comms[0][0];
     zero_comm_publish(comm, zero_exec_word(x, x->program, x->cursor));
@@ -69,7 +69,7 @@ static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
     const zero_program_t *program = &x->plan->programs[x->program];
     for (; x->cursor < program->op_count; x->cursor++) {
         const zero_op_t *op = &program->ops[x->cursor];
-        tell(x);
+        publish(x);
         if (op->kind == ZERO_OP_USE)
             return ZERO_OK;
         if (op->kind == ZERO_OP_RELEASE && x->use_states[op->use] == ZERO_USE_OPEN)
@@ -81,7 +81,7 @@ static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
         if (status != ZERO_OK)
             return status;
     }
-    tell(x);
+    publish(x);
     return ZERO_OK;
 }
 

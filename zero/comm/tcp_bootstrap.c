@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tcp_meet.c - how ranks of several nodes find each other: rank 0 listens at one of a few ports, and the others look
- * for it there. It speaks first, so that a foreign listener at one of these ports receives nothing from us. */
+/* tcp_bootstrap.c - how ranks of several nodes find each other: rank 0 listens at one of a few ports, and the others
+ * look for it there. It speaks first, so that a foreign listener at one of these ports receives nothing from us. */
 #define _GNU_SOURCE
 #include "zero/comm/sockets.h"
 #include "zero/comm/tcp.h"
@@ -25,20 +25,20 @@
 #define HELLO_SECONDS 1.0   /* the most for what a connection answers to that */
 
 typedef struct answer {
-    int32_t status; /* ZERO_OK: go, and world cards follow */
+    int32_t status; /* ZERO_OK: go, and world infos follow */
     char text[508];
 } answer_t;
 
-static zero_tcp_card_t own_card(const zero_tcp_place_t *place)
+static zero_tcp_info_t own_info(const zero_tcp_master_t *master)
 {
-    zero_tcp_card_t card = {.magic = MAGIC,
-                            .job = place->job,
+    zero_tcp_info_t info = {.magic = MAGIC,
+                            .job = master->job,
                             .node = zero_host_machine(),
-                            .rank = place->rank,
-                            .world = place->world,
+                            .rank = master->rank,
+                            .world = master->world,
                             .pid = (int32_t)getpid()};
-    gethostname(card.host, sizeof card.host - 1);
-    return card;
+    gethostname(info.host, sizeof info.host - 1);
+    return info;
 }
 
 /* Small messages leave at once, and a node that is silent for half a minute is gone. */
@@ -132,23 +132,23 @@ static int look_up_within(const char *host, double seconds, struct addrinfo **ou
 }
 
 /* A name may become known while hosts start, but not much later than the ranks. */
-static zero_status_t find(const zero_tcp_place_t *place, double end, bool *numeric, struct addrinfo **out,
+static zero_status_t find(const zero_tcp_master_t *master, double end, bool *numeric, struct addrinfo **out,
                           zero_error_t *error)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
-    int code = getaddrinfo(place->host, NULL, &hints, out);
+    int code = getaddrinfo(master->host, NULL, &hints, out);
     *numeric = code == 0;
     end = sooner(end, NAME_SECONDS);
     while (code) {
         double left = end - zero_host_now();
-        code = look_up_within(place->host, left > 0 ? left : 0, out);
+        code = look_up_within(master->host, left > 0 ? left : 0, out);
         if (code == 0 || zero_host_now() >= end)
             break;
         nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     }
     if (code)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot find the address of MASTER_ADDR '%s': %s", place->rank,
-                         place->host, code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
+        return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot find the address of MASTER_ADDR '%s': %s",
+                         master->rank, master->host, code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
     return ZERO_OK;
 }
 
@@ -161,10 +161,10 @@ static void set_port(struct sockaddr *address, int port)
 }
 
 /* The i-th port that is tried, or 0. */
-static int port_of(const zero_tcp_place_t *place, int i)
+static int port_of(const zero_tcp_master_t *master, int i)
 {
-    int port = place->port + i;
-    return port > 65535 || (i == 0 && place->taken) ? 0 : port;
+    int port = master->port + i;
+    return port > 65535 || (i == 0 && master->taken) ? 0 : port;
 }
 
 /* ---- rank 0 ----------------------------------------------------------------------------------------------------- */
@@ -189,36 +189,36 @@ static int listen_at(struct sockaddr *address, socklen_t length, int port, int w
 
 /* At the address that was named, where one was and it is this node's: a name may mean another address here than
  * elsewhere. */
-static zero_status_t open_listener(const zero_tcp_place_t *place, double end, int *listener, zero_error_t *error)
+static zero_status_t open_listener(const zero_tcp_master_t *master, double end, int *listener, zero_error_t *error)
 {
     struct sockaddr_in6 any6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_ANY_INIT};
     struct sockaddr_in any4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
     struct addrinfo *named = NULL;
     bool numeric = false;
     int why = 0;
-    zero_status_t status = find(place, end, &numeric, &named, error);
+    zero_status_t status = find(master, end, &numeric, &named, error);
     if (status)
         return status;
     for (*listener = -1; *listener < 0; nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL)) {
         for (int i = 0; i < ZERO_TCP_PORTS && *listener < 0; i++) {
-            int port = port_of(place, i);
+            int port = port_of(master, i);
             if (!port)
                 continue;
             bool elsewhere = !numeric;
             if (numeric) {
-                *listener = listen_at(named->ai_addr, named->ai_addrlen, port, place->world);
+                *listener = listen_at(named->ai_addr, named->ai_addrlen, port, master->world);
                 elsewhere = *listener < 0 && errno == EADDRNOTAVAIL;
             }
             if (elsewhere)
-                *listener = listen_at((struct sockaddr *)&any6, sizeof any6, port, place->world);
+                *listener = listen_at((struct sockaddr *)&any6, sizeof any6, port, master->world);
             if (elsewhere && *listener < 0 && errno != EADDRINUSE)
-                *listener = listen_at((struct sockaddr *)&any4, sizeof any4, port, place->world);
+                *listener = listen_at((struct sockaddr *)&any4, sizeof any4, port, master->world);
             why = *listener < 0 ? errno : 0;
         }
         if (*listener < 0 && zero_host_now() > end) {
             status = zero_fail(error, ZERO_ERR_SYSTEM,
                                "rank 0 cannot listen at %s, ports %d to %d: %s: choose another MASTER_PORT",
-                               place->host, place->port, place->port + ZERO_TCP_PORTS - 1, strerror(why));
+                               master->host, master->port, master->port + ZERO_TCP_PORTS - 1, strerror(why));
             break;
         }
     }
@@ -227,18 +227,18 @@ static zero_status_t open_listener(const zero_tcp_place_t *place, double end, in
 }
 
 /* Greets connections until every rank has said who it is. *rejected: the one that ended that, or -1. */
-static zero_status_t hear_all(const zero_tcp_place_t *place, int listener, double end, zero_tcp_card_t *cards,
+static zero_status_t hear_all(const zero_tcp_master_t *master, int listener, double end, zero_tcp_info_t *infos,
                               int *peers, int *rejected, zero_error_t *error)
 {
     char late[200] = "";
-    for (int missing = place->world - 1; missing > 0;) {
-        zero_tcp_card_t card;
+    for (int missing = master->world - 1; missing > 0;) {
+        zero_tcp_info_t info;
         if (!zero_socket_ready(end, listener, POLLIN)) {
-            for (int r = 1, n = 0; r < place->world && n < 150; r++)
+            for (int r = 1, n = 0; r < master->world && n < 150; r++)
                 if (peers[r] < 0)
                     n += snprintf(late + n, sizeof late - (size_t)n, "%s%d", n ? ", " : "", r);
             return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time: %s",
-                             missing, place->world, late);
+                             missing, master->world, late);
         }
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0 && errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
@@ -246,43 +246,43 @@ static zero_status_t hear_all(const zero_tcp_place_t *place, int listener, doubl
         if (fd < 0)
             return zero_fail(error, ZERO_ERR_SYSTEM, "cannot accept a rank's connection: %s", strerror(errno));
         double soon = sooner(end, HELLO_SECONDS);
-        if (!zero_socket_put(soon, fd, &cards[0], sizeof cards[0]) || !zero_socket_get(soon, fd, &card, sizeof card) ||
-            card.magic != MAGIC || card.job != place->job) {
+        if (!zero_socket_put(soon, fd, &infos[0], sizeof infos[0]) || !zero_socket_get(soon, fd, &info, sizeof info) ||
+            info.magic != MAGIC || info.job != master->job) {
             close(fd);
             continue;
         }
-        if (card.world != place->world || card.rank < 1 || card.rank >= place->world || peers[card.rank] >= 0) {
+        if (info.world != master->world || info.rank < 1 || info.rank >= master->world || peers[info.rank] >= 0) {
             *rejected = fd;
             return zero_fail(error, ZERO_ERR_MISMATCH,
                              "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once",
-                             card.rank, card.world, place->world - 1, place->world);
+                             info.rank, info.world, master->world - 1, master->world);
         }
         tune(fd);
-        card.host[sizeof card.host - 1] = 0;
-        cards[card.rank] = card;
-        peers[card.rank] = fd;
+        info.host[sizeof info.host - 1] = 0;
+        infos[info.rank] = info;
+        peers[info.rank] = fd;
         missing--;
     }
     return ZERO_OK;
 }
 
-static zero_status_t listen_for_all(const zero_tcp_place_t *place, double end, zero_tcp_card_t *cards, int *peers,
+static zero_status_t listen_for_all(const zero_tcp_master_t *master, double end, zero_tcp_info_t *infos, int *peers,
                                     zero_error_t *error)
 {
     zero_error_t why = {0};
     answer_t answer = {0};
     int listener = -1, rejected = -1;
-    zero_status_t status = open_listener(place, end, &listener, &why);
+    zero_status_t status = open_listener(master, end, &listener, &why);
     if (status == ZERO_OK)
-        status = hear_all(place, listener, end, cards, peers, &rejected, &why);
+        status = hear_all(master, listener, end, infos, peers, &rejected, &why);
     answer.status = (int32_t)status;
     snprintf(answer.text, sizeof answer.text, "%.*s", (int)sizeof answer.text - 1, why.text);
     /* Failures are told for some seconds even where the time is up. */
     double told = zero_host_now() + 2 > end ? zero_host_now() + 2 : end;
-    for (int r = 1; r < place->world; r++) {
+    for (int r = 1; r < master->world; r++) {
         bool gone = peers[r] >= 0 && !zero_socket_put(told, peers[r], &answer, sizeof answer);
         if (peers[r] >= 0 && answer.status == ZERO_OK && !gone)
-            gone = !zero_socket_put(told, peers[r], cards, sizeof *cards * (size_t)place->world);
+            gone = !zero_socket_put(told, peers[r], infos, sizeof *infos * (size_t)master->world);
         if (gone && status == ZERO_OK)
             status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left while torchrun's ranks met", r);
     }
@@ -299,9 +299,9 @@ static zero_status_t listen_for_all(const zero_tcp_place_t *place, double end, z
 /* ---- the others ------------------------------------------------------------------------------------------------- */
 
 /* A connection to rank 0, which has greeted, or -1. */
-static int connect_at(const zero_tcp_place_t *place, struct sockaddr *address, socklen_t length, int port, double end)
+static int connect_at(const zero_tcp_master_t *master, struct sockaddr *address, socklen_t length, int port, double end)
 {
-    zero_tcp_card_t first;
+    zero_tcp_info_t first;
     int code = 0;
     socklen_t size = sizeof code;
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -312,28 +312,28 @@ static int connect_at(const zero_tcp_place_t *place, struct sockaddr *address, s
     if (!there && errno == EINPROGRESS && zero_socket_ready(sooner(end, CONNECT_SECONDS), fd, POLLOUT))
         there = getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 && code == 0;
     if (there && zero_socket_get(sooner(end, GREET_SECONDS), fd, &first, sizeof first) && first.magic == MAGIC &&
-        first.job == place->job && first.rank == 0)
+        first.job == master->job && first.rank == 0)
         return fd;
     close(fd);
     return -1;
 }
 
 /* Says who we are, and hears whether all are there. false: rank 0 closed the connection, or the time is up. */
-static bool introduce(const zero_tcp_card_t *own, int fd, double end, answer_t *answer, zero_tcp_card_t *cards)
+static bool introduce(const zero_tcp_info_t *own, int fd, double end, answer_t *answer, zero_tcp_info_t *infos)
 {
     zero_socket_put(end, fd, own,
                     sizeof *own); /* where rank 0 did not wait for that, its answer is there nevertheless */
     return zero_socket_get(end, fd, answer, sizeof *answer) &&
-           (answer->status != ZERO_OK || zero_socket_get(end, fd, cards, sizeof *cards * (size_t)own->world));
+           (answer->status != ZERO_OK || zero_socket_get(end, fd, infos, sizeof *infos * (size_t)own->world));
 }
 
-static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end, zero_tcp_card_t *cards, int *peers,
+static zero_status_t connect_to_first(const zero_tcp_master_t *master, double end, zero_tcp_info_t *infos, int *peers,
                                       zero_error_t *error)
 {
-    const zero_tcp_card_t own = own_card(place);
+    const zero_tcp_info_t own = own_info(master);
     struct addrinfo *found = NULL;
     bool numeric;
-    zero_status_t status = find(place, end, &numeric, &found, error);
+    zero_status_t status = find(master, end, &numeric, &found, error);
     if (status)
         return status;
     /* Until rank 0 listens; and again where it closed the meeting of an earlier communicator. */
@@ -341,13 +341,13 @@ static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end,
         for (struct addrinfo *a = found; a; a = a->ai_next)
             for (int i = 0; i < ZERO_TCP_PORTS; i++) {
                 answer_t answer;
-                int port = port_of(place, i);
+                int port = port_of(master, i);
                 int fd = port && (a->ai_family == AF_INET || a->ai_family == AF_INET6)
-                             ? connect_at(place, a->ai_addr, a->ai_addrlen, port, end)
+                             ? connect_at(master, a->ai_addr, a->ai_addrlen, port, end)
                              : -1;
                 if (fd < 0)
                     continue;
-                bool heard = introduce(&own, fd, end, &answer, cards);
+                bool heard = introduce(&own, fd, end, &answer, infos);
                 if (heard && answer.status == ZERO_OK) {
                     tune(fd);
                     peers[0] = fd;
@@ -368,16 +368,16 @@ static zero_status_t connect_to_first(const zero_tcp_place_t *place, double end,
         error, ZERO_ERR_TIMEOUT,
         "rank %d did not find rank 0 at %s, ports %d to %d, in time: start all ranks with one torchrun, and let these "
         "ports through",
-        place->rank, place->host, place->port, place->port + ZERO_TCP_PORTS - 1);
+        master->rank, master->host, master->port, master->port + ZERO_TCP_PORTS - 1);
 }
 
-zero_status_t zero_tcp_meet(const zero_tcp_place_t *place, double timeout_s, zero_tcp_card_t *cards, int *peers,
-                            zero_error_t *error)
+zero_status_t zero_tcp_bootstrap(const zero_tcp_master_t *master, double timeout_s, zero_tcp_info_t *infos, int *peers,
+                                 zero_error_t *error)
 {
     double end = zero_host_now() + timeout_s;
-    for (int r = 0; r < place->world; r++)
+    for (int r = 0; r < master->world; r++)
         peers[r] = -1;
-    cards[place->rank] = own_card(place);
-    return place->rank ? connect_to_first(place, end, cards, peers, error)
-                       : listen_for_all(place, end, cards, peers, error);
+    infos[master->rank] = own_info(master);
+    return master->rank ? connect_to_first(master, end, infos, peers, error)
+                        : listen_for_all(master, end, infos, peers, error);
 }
