@@ -31,7 +31,7 @@ bool cgroup_number(const char *folder, const char *name, const char *key, uint64
     return found;
 }
 
-/* Whether a list such as "cpu,cpuacct" has the name. */
+/* Whether a list such as "cpu,cpuacct" contains the name. */
 static bool lists(const char *list, const char *name)
 {
     size_t length = strlen(name);
@@ -49,7 +49,7 @@ void cgroup_walk(const char *root, const char *controller, cgroup_fn fn, void *c
     snprintf(line, sizeof line, "%s/proc/self/cgroup", root);
     FILE *f = fopen(line, "re");
     while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        /* "ID:CONTROLLERS:PATH"; version 2 has no controllers there */
+        /* the line is "ID:CONTROLLERS:PATH"; for version 2, CONTROLLERS is empty */
         line[strcspn(line, "\n")] = '\0';
         char *list = strchr(line, ':'), *path = list != NULL ? strchr(list + 1, ':') : NULL;
         if (path == NULL)
@@ -60,7 +60,7 @@ void cgroup_walk(const char *root, const char *controller, cgroup_fn fn, void *c
         struct stat info;
         if (!second && !lists(list, controller))
             continue;
-        /* version 1 is mounted under its whole list, and often under each name of it, too */
+        /* version 1 is mounted under its whole list, and often also under each name of the list */
         int top = snprintf(folder, sizeof folder, "%s/sys/fs/cgroup%s%s", root, second ? "" : "/", list);
         if (!second && stat(folder, &info) != 0)
             top = snprintf(folder, sizeof folder, "%s/sys/fs/cgroup/%s", root, controller);
@@ -94,7 +94,7 @@ static void lower(const char *folder, bool second, void *ctx)
         quota = numbers[0];
         period = numbers[1];
     } else if (!cgroup_number(folder, "cpu.cfs_quota_us", NULL, &quota) ||
-               !cgroup_number(folder, "cpu.cfs_period_us", NULL, &period) || (int64_t)quota < 0) { /* -1: none */
+               !cgroup_number(folder, "cpu.cfs_period_us", NULL, &period) || (int64_t)quota < 0) { /* -1: no quota */
         return;
     }
     if (quota > 0 && period > 0)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* compare.c - --compare-stages: every stage on the same steps, in fresh engines of the same ranks. */
+/* compare.c - --compare-stages: runs each stage on the same steps, in fresh engines on the same ranks. */
 #include "train/report.h"
 #include "train/train.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Steps of one stage, already opened. */
+/* Runs the steps of one stage on an open run. */
 static zero_status_t measure(session_t *session, run_t *run, stage_result_t *r, zero_error_t *error)
 {
     const job_t *job = session->job;
@@ -19,7 +19,7 @@ static zero_status_t measure(session_t *session, run_t *run, stage_result_t *r, 
         (status = zero_forecast_traffic(run->engine, job->micro_steps, &planned)) != ZERO_OK)
         return run_engine_error(run, status, error);
     for (int64_t s = 0; s < job->o.steps; s++) {
-        /* the first step warms up, where there are others */
+        /* if there are several steps, the first is a warm-up */
         if (s == 0 || s == 1)
             begin = report_clock();
         status = run_step(run, s, schedule_rate(&job->schedule, s + 1), session->stop, &r->losses[s], &after, error);
@@ -69,7 +69,7 @@ static zero_status_t log_stage(session_t *session, int stage, const stage_result
     return log_end(log, error);
 }
 
-/* The first thing that must be equal and is not. */
+/* Fails with the first pair of numbers that must be equal but differ. */
 static zero_status_t judge(const job_t *job, const stage_result_t *results, zero_error_t *error)
 {
     for (int stage = 0; stage < 4; stage++) {

@@ -94,7 +94,7 @@ zero_status_t config_assign(config_t *config, config_row_t *row, const char *nam
     return ZERO_OK;
 }
 
-/* Text of a value as the command line would have it: small, or the file's own string. */
+/* A value as command-line text: in the buffer small, or the file's own string. */
 static const char *argument_text(const json_t *value, char *small, size_t size)
 {
     char second[32];
@@ -110,7 +110,7 @@ static const char *argument_text(const json_t *value, char *small, size_t size)
         else
             options_real(json_real_value(value), small, size);
         return small;
-    case JSON_ARRAY: /* of two numbers */
+    case JSON_ARRAY: /* two numbers */
         options_real(json_number_value(json_array_get(value, 0)), small, size);
         options_real(json_number_value(json_array_get(value, 1)), second, sizeof second);
         snprintf(small + strlen(small), size - strlen(small), ",%s", second);
@@ -130,7 +130,7 @@ static const config_key_t *find_key(const char *path)
         const char *key = config_keys[i].path;
         if (strcmp(key, path) == 0)
             return &config_keys[i];
-        /* DeepSpeed's settings of stage 3 have two names each, with this prefix and without it */
+        /* DeepSpeed's stage 3 settings have two names each, with and without this prefix */
         if (strncmp(path, section, length) == 0 && strncmp(key, section, length) == 0 &&
             strncmp(key + length, prefix, sizeof prefix - 1) == 0 &&
             strcmp(key + length + sizeof prefix - 1, path + length) == 0)
@@ -154,7 +154,7 @@ static zero_status_t unknown(const config_t *config, const char *path, zero_erro
         return zero_fail(error, ZERO_ERR_ARG, "--config '%s': one file does not name another: leave the key config out",
                          config->file);
     for (int i = 0; i < config_key_count && best > 0; i++) {
-        /* in a wrong section, or misspelled */
+        /* the key is in a wrong section, or misspelled */
         int d = strcmp(last, last_member(config_keys[i].path)) == 0 ? 0 : options_distance(path, config_keys[i].path);
         if (d < best && (size_t)d < strlen(last)) {
             best = d;
@@ -214,16 +214,16 @@ static zero_status_t check_type(const config_t *config, const config_row_t *row,
     return config_bad(config, row, error, "%s, but must be %s", found[json_typeof(v)], wanted[type]);
 }
 
-/* Whether a section asks for nothing, as DeepSpeed reads it: "enabled" is false where it is absent, in the section and
- * in its parts, and "auto" is what Hugging Face's trainer, which replaces it, leaves off by default. by: another member
- * that turns the section on. */
+/* Whether a section turns nothing on, by DeepSpeed's rules: an absent "enabled" counts as false, in the section and in
+ * its parts. "auto" counts as off, because Hugging Face's trainer, which replaces it, leaves these features off by
+ * default. by: another member that turns the section on. */
 static bool is_off(const json_t *section, const char *by)
 {
     const json_t *value = json_object_get(section, by != NULL ? by : "enabled");
     const char *name;
     if (json_object_size(section) == 0)
         return true;
-    if (by != NULL && strcmp(by, "mode") == 0) /* of sparse_attention, which has a sparse default */
+    if (by != NULL && strcmp(by, "mode") == 0) /* of sparse_attention, whose default is sparse */
         return json_is_string(value) && strcmp(json_string_value(value), "dense") == 0;
     if (by != NULL)
         return value == NULL || (json_is_integer(value) && json_integer_value(value) <= 1);
@@ -261,7 +261,7 @@ static config_row_t *add_row(config_t *config, const char *path, const config_ke
     return row;
 }
 
-/* An option by its name. */
+/* Sets an option by its name. */
 static zero_status_t take_option(config_t *config, config_row_t *row, int index, zero_error_t *error)
 {
     static const key_type_t types[] = {
@@ -319,8 +319,8 @@ static zero_status_t take_key(config_t *config, config_row_t *row, const config_
     return ZERO_OK;
 }
 
-/* The members of an object whose path is prefix, "" for the file. Sections are nested at most three deep, since each
- * must be known. */
+/* Reads the members of an object with path prefix, "" for the file. Sections nest at most three deep, because each
+ * section must be known. */
 static zero_status_t take_members(config_t *config, json_t *object, const char *prefix, zero_error_t *error)
 {
     const char *name;
@@ -332,9 +332,9 @@ static zero_status_t take_members(config_t *config, json_t *object, const char *
         const config_key_t *key = find_key(path);
         int option = prefix[0] == '\0' ? options_find(name) : -1;
         if (option >= 0 && option == options_find("config"))
-            option = -1; /* one file is enough */
+            option = -1; /* a file cannot name another file */
         if (key != NULL && key->type == KEY_OBJECT && option >= 0 && !json_is_object(value))
-            key = NULL; /* "optimizer": "lion" */
+            key = NULL; /* the short form, as in "optimizer": "lion" */
         if (key == NULL && option < 0)
             return unknown(config, path, error);
         zero_status_t status;

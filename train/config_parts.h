@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config_parts.h - what the files of config.h share: keys, rows, and how a key sets an option. */
+/* config_parts.h - shared by the config*.c files: keys, rows, and the functions through which a key sets an option. */
 #ifndef TRAIN_CONFIG_PARTS_H
 #define TRAIN_CONFIG_PARTS_H
 
@@ -11,13 +11,13 @@ typedef enum key_type { KEY_BOOL = 0, KEY_WHOLE, KEY_NUMBER, KEY_TEXT, KEY_PAIR,
 
 typedef enum key_rule {
     KEY_SECTION, /* its members are keys */
-    KEY_OPTION,  /* text: the option that it sets */
-    KEY_IDLE,    /* no value changes what is computed; text: why */
-    KEY_ONLY,    /* any value but one is refused; text: what to use instead */
-    KEY_OFF, /* an object of something that zero_train does not have, and that must be off; text: what to use instead;
-                only: see config.c */
-    KEY_FOREIGN, /* a parameter of an optimizer or scheduler that zero_train does not have; text: which */
-    KEY_RELATED, /* config_relate decides, with other keys */
+    KEY_OPTION,  /* sets the option named by text */
+    KEY_IDLE,    /* no value changes the results; text: the reason */
+    KEY_ONLY,    /* only one value is accepted; text: the replacement */
+    KEY_OFF, /* an object for a feature that zero_train lacks; it must be off; text: the replacement; only: see config.c
+              */
+    KEY_FOREIGN, /* a parameter of an optimizer or scheduler that zero_train lacks; text: its name */
+    KEY_RELATED, /* config_relate handles it together with other keys */
 } key_rule_t;
 
 typedef struct config_key {
@@ -26,10 +26,10 @@ typedef struct config_key {
     key_rule_t rule;
     const char *text;
     const char
-        *only; /* KEY_ONLY: the value, as JSON; KEY_OFF: the member that turns it on, where that is not "enabled" */
+        *only; /* KEY_ONLY: the value, as JSON; KEY_OFF: the member that turns the object on, unless it is "enabled" */
 } config_key_t;
 
-/* The keys of DeepSpeed's documentation (config-json.md) and of its offload and ZeRO settings
+/* The keys of DeepSpeed's documentation (config-json.md), and of its offload and ZeRO settings
  * (deepspeed/runtime/zero/config.py, offload_config.py). */
 extern const config_key_t config_keys[];
 extern const int config_key_count;
@@ -37,9 +37,9 @@ extern const int config_key_count;
 typedef struct config_row {
     char *path;              /* as the file spells it */
     const config_key_t *key; /* NULL: an option by its name */
-    const json_t *value;     /* the file's */
-    bool automatic;          /* "auto" or null: as if it were absent */
-    char result[256];        /* what became of it */
+    const json_t *value;     /* the file's value */
+    bool automatic;          /* "auto" or null: treated as absent */
+    char result[256];        /* the effect of the key, as text */
 } config_row_t;
 
 struct config {
@@ -48,28 +48,29 @@ struct config {
     json_t *root;
     config_row_t *rows;
     int count, room;
-    int by[OPTIONS_MOST]; /* index of the row that set an option, by the option's index; -1: none */
+    int by[OPTIONS_MOST]; /* by option index: the row that set the option; -1: none */
 };
 
-/* The row of a key, by the path of config_keys; NULL where the file has none, or leaves it to its default. */
+/* The row of a key, by its path in config_keys. NULL if the file lacks the key or leaves it at its default. */
 config_row_t *config_row(const config_t *config, const char *path);
-/* The same with those that are left to their defaults. */
+/* Like config_row, but also finds keys that are left at their defaults. */
 config_row_t *config_row_any(const config_t *config, const char *path);
-/* What became of a row, as printf. */
+/* Sets the effect text of a row, as printf. */
 void config_say(config_row_t *row, const char *format, ...) ZERO_PRINTF(2, 3);
-/* ZERO_ERR_ARG: the file, the row's key and value, then what is wrong and what to use instead, as printf. */
+/* Fails with ZERO_ERR_ARG. The sentence is the file, the row's key and value, then the formatted text: the problem and
+ * the replacement. */
 zero_status_t config_bad(const config_t *config, const config_row_t *row, zero_error_t *error, const char *format, ...)
     ZERO_PRINTF(4, 5);
-/* Sets the option called name as --name text would, unless the command line has it. Another key that set it to another
- * value is an error. */
+/* Sets the option called name as --name text would, unless the command line sets it. Fails if another key set it to a
+ * different value. */
 zero_status_t config_assign(config_t *config, config_row_t *row, const char *name, const char *text,
                             zero_error_t *error);
-/* A value as its file has it, cut to size bytes. */
+/* A value as the file spells it, cut to size bytes. */
 void config_value(const json_t *value, char *out, size_t size);
-/* Whether the command line has the option. */
+/* Whether the command line sets the option. */
 bool config_given(const config_t *config, const char *name);
 
-/* The keys whose meaning depends on others: precision, offload, optimizer and schedule, batches. */
+/* Handles the keys that depend on each other: precision, offload, optimizer and schedule, batches. */
 zero_status_t config_relate(config_t *config, zero_error_t *error);
 
 #endif

@@ -49,7 +49,7 @@ static zero_status_t relate_dtype(config_t *c, zero_error_t *error)
         else if (row != NULL)
             TRY(config_assign(c, row, "dtype", on ? (i == 0 ? "bf16" : "fp16") : "fp32", error));
     }
-    /* the loss scale: of fp16 alone, whoever asked for that */
+    /* only fp16 has a loss scale, whether the file or the command line chose fp16 */
     bool scaled = c->o->dtype == ZERO_FP16;
     if ((row = config_row(c, "fp16.loss_scale")) != NULL) {
         char text[32] = "dynamic";
@@ -72,7 +72,7 @@ static zero_status_t relate_dtype(config_t *c, zero_error_t *error)
 
 enum { DEVICE_NONE_ = 0, DEVICE_HOST_, DEVICE_NVME_ };
 
-/* The device of an offload section: "none" where there is none. */
+/* The device of an offload section: "none" if there is no section. */
 static zero_status_t offload_device(config_t *c, const char *section, config_row_t **row, int *device,
                                     zero_error_t *error)
 {
@@ -80,7 +80,7 @@ static zero_status_t offload_device(config_t *c, const char *section, config_row
     snprintf(path, sizeof path, "%s.device", section);
     *row = config_row(c, path);
     *device = DEVICE_NONE_;
-    if (*row == NULL) /* and so it is off, as in DeepSpeed, whatever else the section says */
+    if (*row == NULL) /* offload is then off, as in DeepSpeed, whatever the other members are */
         return ZERO_OK;
     *device = strcmp(string(*row), "none") == 0   ? DEVICE_NONE_
               : strcmp(string(*row), "cpu") == 0  ? DEVICE_HOST_
@@ -89,7 +89,7 @@ static zero_status_t offload_device(config_t *c, const char *section, config_row
     return *device >= 0 ? ZERO_OK : config_bad(c, *row, error, "but must be one of: none, cpu, nvme");
 }
 
-/* The folder on a drive, and the share of the optimizer state, where something is offloaded that they are for. */
+/* Sets the folder on a drive and the offloaded share of the optimizer state, if an offload uses them. */
 static zero_status_t relate_drive_and_ratio(config_t *c, zero_error_t *error)
 {
     const bool offloaded = c->o->offload == OFFLOAD_OPTIMIZER || c->o->offload == OFFLOAD_ALL;
@@ -133,7 +133,7 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
     if (params != NULL)
         TRY(config_assign(c, params, "offload", choice, error));
 
-    /* what else there is, where the command line left room for it */
+    /* the other settings, unless the command line overrides them */
     if (s == DEVICE_NVME_ && (c->o->offload == OFFLOAD_OPTIMIZER || c->o->offload == OFFLOAD_ALL)) {
         TRY(config_assign(c, state, "offload-tier", "nvme", error));
         if (!placed)
@@ -146,8 +146,8 @@ static zero_status_t relate_offload(config_t *c, zero_error_t *error)
 
 /* ---- optimizer, schedule ---------------------------------------------------------------------------------------- */
 
-/* Keys below prefix of optimizers or schedulers that zero_train does not have: without an effect where the command line
- * has the option. */
+/* Handles keys below prefix of optimizers or schedulers that zero_train lacks: they have no effect if the command line
+ * sets the option. */
 static zero_status_t check_foreign(config_t *c, const char *prefix, const char *option, zero_error_t *error)
 {
     for (int i = 0; i < c->count; i++) {
@@ -194,7 +194,7 @@ static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
     if (momentum != NULL && c->o->optimizer == ZERO_RULE_SGD) {
         char text[64];
         options_real(number(momentum), text, 32);
-        snprintf(text + strlen(text), sizeof text - strlen(text), ",%g", c->o->betas[1]); /* which SGD does not read */
+        snprintf(text + strlen(text), sizeof text - strlen(text), ",%g", c->o->betas[1]); /* SGD ignores it */
         TRY(config_assign(c, momentum, "betas", text, error));
     } else if (momentum != NULL && !config_given(c, "optimizer"))
         return config_bad(c, momentum, error, "but only SGD has it: use betas");
@@ -203,7 +203,7 @@ static zero_status_t relate_optimizer(config_t *c, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* The parameters of DeepSpeed's Warmup schedulers, and its defaults (deepspeed/runtime/lr_schedules.py). */
+/* The parameters of DeepSpeed's Warmup schedulers, and their defaults (deepspeed/runtime/lr_schedules.py). */
 enum { WARMUP_LR = 0, WARMUP_DECAY, WARMUP_COSINE, KINDS, NONE = -1 };
 static const struct {
     const char *type, *option;
@@ -215,8 +215,8 @@ static const struct {
 static const int warmup_num_steps = 1000;
 static const double decay_max_lr = 0.001, cos_min_ratio = 0.0001;
 
-/* Parameters that no option is called after: without an effect where the command line chose another schedule, refused
- * where the scheduler does not have them. */
+/* Handles parameters without an option of the same name: they have no effect if the command line chose another
+ * schedule. A parameter that the scheduler lacks is an error. */
 static zero_status_t check_parameters(config_t *c, int kind, bool chosen, zero_error_t *error)
 {
     static const struct {
@@ -235,7 +235,7 @@ static zero_status_t check_parameters(config_t *c, int kind, bool chosen, zero_e
         if (row == NULL)
             continue;
         if (strcmp(parameters[i].path, SCHEDULER_ "warmup_max_lr") == 0 && (chosen || kind == NONE))
-            continue; /* it is a rate, and sets --lr */
+            continue; /* a rate, which sets --lr */
         if (chosen)
             config_say(row, "not used: the command line has --schedule");
         else if (kind == NONE)
@@ -251,7 +251,7 @@ static zero_status_t check_parameters(config_t *c, int kind, bool chosen, zero_e
     return ZERO_OK;
 }
 
-/* How the rate rises, and from where. */
+/* Sets the kind and the start of the rise. */
 static zero_status_t relate_rise(config_t *c, int kind, config_row_t *type, zero_error_t *error)
 {
     config_row_t *how = config_row(c, SCHEDULER_ "warmup_type"), *row;
@@ -268,7 +268,7 @@ static zero_status_t relate_rise(config_t *c, int kind, config_row_t *type, zero
         c->o->warmup = warmup_num_steps;
     if ((row = config_row(c, SCHEDULER_ "warmup_min_lr")) != NULL) {
         options_real(number(row), text, sizeof text);
-        if (kind == WARMUP_DECAY) /* ends where it began */
+        if (kind == WARMUP_DECAY) /* it ends at its start rate */
             TRY(config_assign(c, row, "min-lr", text, error));
         c->o->rise_from = number(row);
         config_say(row, "the rate rises from %s%s", text,
@@ -281,7 +281,7 @@ static zero_status_t relate_rise(config_t *c, int kind, config_row_t *type, zero
     return ZERO_OK;
 }
 
-/* Where a cosine ends. */
+/* Sets the end of a cosine. */
 static zero_status_t relate_end(config_t *c, zero_error_t *error)
 {
     config_row_t *row = config_row(c, SCHEDULER_ "cos_min_ratio");
@@ -296,7 +296,7 @@ static zero_status_t relate_end(config_t *c, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* The rate: the scheduler's, where it has one. */
+/* Sets the rate: the scheduler's, if it has one. */
 static zero_status_t relate_rate(config_t *c, int kind, bool chosen, zero_error_t *error)
 {
     config_row_t *lr = config_row(c, OPTIMIZER_ "lr"), *most = config_row(c, SCHEDULER_ "warmup_max_lr");

@@ -7,14 +7,14 @@
 
 enum { VALUE = 20 };
 
-/* ---- errors of what checks the options later -------------------------------------------------------------------- */
+/* ---- errors of later checks of the options ---------------------------------------------------------------------- */
 
 static bool in_word(char c)
 {
     return isalnum((unsigned char)c) || c == '-' || c == '_' || c == '.';
 }
 
-/* Whether text has word, and not as a part of a longer one. A full stop after it ends a sentence. */
+/* Whether text contains word, but not inside a longer word. A full stop after the word ends a sentence. */
 static bool mentions(const char *text, const char *word)
 {
     size_t length = strlen(word);
@@ -27,7 +27,8 @@ static bool mentions(const char *text, const char *word)
 static bool is_about(const config_t *config, const char *text, int index)
 {
     const config_row_t *row = &config->rows[index];
-    if (row->key != NULL && row->key->rule == KEY_RELATED && mentions(text, row->path)) /* others may be plain words */
+    if (row->key != NULL && row->key->rule == KEY_RELATED &&
+        mentions(text, row->path)) /* other paths may be plain words */
         return true;
     for (int i = 0; i < options_count(); i++) {
         option_view_t view;
@@ -62,9 +63,9 @@ void config_blame(const config_t *config, zero_error_t *error)
               text);
 }
 
-/* ---- what became of the keys, and of what the file leaves open -------------------------------------------------- */
+/* ---- the effect of each key, and the options that the file leaves open ------------------------------------------ */
 
-/* DeepSpeed's defaults that are not ours. */
+/* DeepSpeed's defaults that differ from ours. */
 static const struct {
     const char *path, *option, *value;
 } defaults[] = {
@@ -76,32 +77,32 @@ static const struct {
 };
 enum { DEFAULTS = sizeof defaults / sizeof defaults[0] };
 
-/* DeepSpeed's default of the k-th, which depends on the optimizer and the scheduler; NULL: none to compare with. */
+/* DeepSpeed's default of entry k, which depends on the optimizer and the scheduler. NULL: none to compare with. */
 static const char *default_of(const config_t *c, int k)
 {
     const char *option = defaults[k].option;
     const config_row_t *torch = config_row(c, "optimizer.params.torch_adam");
     if (strcmp(option, "lr") == 0 && config_row(c, "optimizer.type") == NULL)
-        return NULL; /* the caller's optimizer has its own */
+        return NULL; /* the caller's optimizer has its own default */
     if (strcmp(option, "warmup") == 0 && config_row(c, "scheduler.type") != NULL)
         return NULL;
     if (strcmp(option, "betas") == 0 && c->o->optimizer == ZERO_RULE_LION)
         return "0.9,0.99";
     if (strcmp(option, "betas") == 0 && c->o->optimizer == ZERO_RULE_SGD)
-        return "0,0.95"; /* its momentum; it has no other */
+        return "0,0.95"; /* its only coefficient is the momentum */
     if (strcmp(option, "weight-decay") == 0 && torch != NULL && json_is_true(torch->value) &&
         c->o->optimizer == ZERO_RULE_ADAMW)
         return "0.01";
     return defaults[k].value;
 }
 
-/* Whether the option has its default: neither the command line nor the file set it. */
+/* Whether the option has its default: neither the command line nor the file sets it. */
 static bool is_open(const config_t *c, int option)
 {
     return option >= 0 && !c->o->given[option] && c->by[option] < 0;
 }
 
-/* DeepSpeed's default of the k-th into out where the option is open and ours is another, else "". */
+/* Writes DeepSpeed's default of entry k to out if the option is open and our default differs, else "". */
 static void other_default(const config_t *c, int k, char *out, size_t size)
 {
     const char *value = default_of(c, k);
@@ -120,7 +121,7 @@ static void other_default(const config_t *c, int k, char *out, size_t size)
         out[0] = '\0';
 }
 
-/* The option that a key is about; -1: none, or several. */
+/* The option that a key sets. -1: none, or several. */
 static int option_of(const config_row_t *row)
 {
     if (row->key == NULL)
@@ -133,7 +134,7 @@ static int option_of(const config_row_t *row)
     return -1;
 }
 
-/* What an open option is; there: DeepSpeed's default, or "". */
+/* Prints the value of an open option. there: DeepSpeed's default, or "". */
 static void print_open(const config_t *c, int option, const char *there, FILE *file)
 {
     option_view_t view;

@@ -12,17 +12,17 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-/* Cores that the scheduler may run this process on. */
+/* Cores on which the scheduler may run this process. */
 static int affinity(void)
 {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
         return CPU_COUNT(&set);
-    long online = sysconf(_SC_NPROCESSORS_ONLN); /* more cores than a cpu_set_t holds */
+    long online = sysconf(_SC_NPROCESSORS_ONLN); /* the machine has more cores than a cpu_set_t holds */
     return online > 0 ? (int)online : 1;
 }
 
-/* Cores that a quota is worth: of 1.5 processors 2, of 1.4 one. */
+/* The number of cores for a quota: 1.5 processors give 2 cores, 1.4 give one. */
 static int worth(double processors)
 {
     return processors < 1.5 ? 1 : processors > 1 << 20 ? 1 << 20 : (int)lround(processors);
@@ -38,7 +38,7 @@ int cores_here(void)
     return least(affinity(), worth(cgroup_processors("")));
 }
 
-/* Threads of a rank where so many ranks may run on the same cores, and so many share a quota. */
+/* Threads of a rank if on_cores ranks may run on the same cores and on_quota ranks share a quota. */
 static int threads_of(int on_cores, int on_quota)
 {
     char why[96];
@@ -62,7 +62,7 @@ zero_status_t cores_check(int64_t threads, zero_error_t *error)
                      (long long)threads, most, why, most);
 }
 
-/* The same number for processes under one kernel, whatever their containers are called. */
+/* An identity of the kernel: equal for all processes under it, whatever the host names of their containers. */
 static uint64_t machine(void)
 {
     char text[256] = "";
@@ -76,8 +76,8 @@ static uint64_t machine(void)
 
 zero_status_t cores_neighbours(zero_comm_t *comm, int *threads, int *local, zero_error_t *error)
 {
-    /* Ranks on the same machine that may run on the same cores share them; a launcher that bound each to cores of its
-     * own has shared them out already. A quota is shared by the ranks in the same control groups. */
+    /* Ranks share cores if they are on the same machine and may run on the same cores. If a launcher bound each rank to
+     * its own cores, it has already divided them. Ranks in the same control groups share a quota. */
     struct where {
         uint64_t machine, cores, groups;
     } own, *all;

@@ -42,7 +42,7 @@ static zero_status_t read_bytes(data_t *data, int64_t offset, void *out, int64_t
     return ZERO_OK;
 }
 
-/* tokens [first, first + count) as they are, count <= PIECE_TOKENS */
+/* Reads tokens [first, first + count) unchecked, count <= PIECE_TOKENS. */
 static zero_status_t read_tokens(data_t *data, int64_t first, int64_t count, int64_t *out, zero_error_t *error)
 {
     const void *raw = data->raw;
@@ -90,7 +90,7 @@ zero_status_t data_open(data_t **out, const char *option, const char *path, zero
     if (data == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for reading %s '%s'", option, path);
     zero_status_t status;
-    /* without O_NONBLOCK opening a pipe would wait for somebody to write to it */
+    /* without O_NONBLOCK, opening a pipe would wait for a writer */
     data->file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (data->file < 0 || fstat(data->file, &info) != 0)
         status = zero_fail(error, ZERO_ERR_IO, "cannot open %s '%s': %s", option, path, strerror(errno));
@@ -179,7 +179,7 @@ int64_t data_window_at(int64_t windows, int64_t shuffle, int64_t q)
     return data_permute(zero_splitmix64((uint64_t)shuffle) ^ zero_splitmix64((uint64_t)epoch + 0x5eed), windows, i);
 }
 
-/* A token that the model does not have. */
+/* Fails for a token outside the model's vocabulary. */
 static zero_status_t no_token(const data_t *data, int64_t token, int64_t at, int64_t vocab, zero_error_t *error)
 {
     if (token < 0)
@@ -214,7 +214,7 @@ zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t v
     return ZERO_OK;
 }
 
-/* Tokens [first, first + count). */
+/* Checks tokens [first, first + count). */
 static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int64_t vocab, int64_t *piece,
                                  zero_error_t *error)
 {
@@ -244,7 +244,7 @@ zero_status_t data_check(data_t *data, int64_t seq_len, int64_t vocab, int64_t s
             "%s '%s' has %lld tokens, but one window of --seq-len %lld needs %lld: use --seq-len %lld or less",
             data->option, data->path, (long long)data->is.count, (long long)seq_len, (long long)seq_len + 1,
             (long long)data->is.count - 1);
-    /* what a token of this width cannot reach needs no look */
+    /* no token of this width can be as large as vocab, so there is nothing to check */
     if (data->is.width <= 2 && vocab > (data->is.width == 1 ? 255 : 65535))
         return ZERO_OK;
     int64_t *piece = malloc(PIECE_TOKENS * sizeof *piece);

@@ -9,7 +9,7 @@ enum { HEADER_BYTES = 1024, MAGIC_NARROW = 20240520, MAGIC_WIDE = 20240801 };
 
 static const unsigned char npy_magic[6] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 
-/* The file, for sentences. */
+/* The file, for error sentences. */
 typedef struct source {
     const char *option, *path;
     zero_error_t *error;
@@ -67,8 +67,8 @@ static const char *skip_blank(const char *p)
     return p + strspn(p, " \n");
 }
 
-/* Where the value of a key begins; NULL: there is no such key. The header has no other text that looks like a key in
- * quotes and a colon. */
+/* The start of a key's value. NULL: there is no such key. Nothing else in the header looks like a quoted key and a
+ * colon. */
 static const char *npy_value(const char *text, const char *key)
 {
     size_t length = strlen(key);
@@ -91,7 +91,8 @@ static zero_status_t npy_shape(const source_t *from, const char *shape, int64_t 
     else
         shape = "";
     if (*shape >= '0' && *shape <= '9') {
-        *count = strtoll(shape, &end, 10); /* what is more than 63 bits is more than check_size takes */
+        *count =
+            strtoll(shape, &end, 10); /* strtoll clamps larger numbers to 63 bits, and check_size refuses that value */
         shape = skip_blank(end);
         if (*shape == ',' && *skip_blank(shape + 1) == ')')
             return ZERO_OK;

@@ -15,7 +15,8 @@
 
 /* ---- descriptors ------------------------------------------------------------------------------------------------ */
 
-/* The number of the descriptor that path leads to in the process that opens it, as /dev/fd/3 does; -1: it does not. */
+/* The number of the descriptor that path refers to in the process that opens it, as /dev/fd/3 does. -1: it refers to
+ * none. */
 static int descriptor(const char *path)
 {
     char name[PATH_MAX], target[PATH_MAX], folder[PATH_MAX], real[PATH_MAX];
@@ -70,14 +71,14 @@ zero_status_t files_check_passed(const options_t *o, zero_error_t *error)
 
 /* ---- --log ------------------------------------------------------------------------------------------------------ */
 
-/* Whether path is the file that info is of, under whatever name. */
+/* Whether path leads to the file of info, under whatever name. */
 static bool same_file(const struct stat *info, const char *path)
 {
     struct stat other;
     return path != NULL && stat(path, &other) == 0 && other.st_dev == info->st_dev && other.st_ino == info->st_ino;
 }
 
-/* That the file that --log would write over is none that is read. */
+/* Checks that the file that --log would overwrite is not an input. */
 static zero_status_t check_log_is_no_input(const options_t *o, const struct stat *info, zero_error_t *error)
 {
     const char *input = same_file(info, o->data)        ? "--data"
@@ -85,7 +86,7 @@ static zero_status_t check_log_is_no_input(const options_t *o, const struct stat
                         : same_file(info, o->config)    ? "--config"
                         : same_file(info, o->model)     ? "--model"
                                                         : NULL;
-    DIR *folder = o->model != NULL ? opendir(o->model) : NULL; /* a preset is no folder */
+    DIR *folder = o->model != NULL ? opendir(o->model) : NULL; /* a preset is not a folder */
     for (struct dirent *entry; folder != NULL && input == NULL && (entry = readdir(folder)) != NULL;) {
         char path[8192];
         snprintf(path, sizeof path, "%s/%s", o->model, entry->d_name);

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* hash.c - run_hash: see run.h. */
+/* hash.c - run_hash of run.h. */
 #include "train/run.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The state of the hash goes from rank to rank as bytes: its layout is the header's, the same for all of this program.
- */
+/* The ranks pass the state of the hash as bytes. Its layout comes from this header, so it is the same in all ranks of
+ * this program. */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 typedef struct owned {
-    int64_t begin, end;   /* elements of a parameter that this rank owns: one range */
-    XXH64_state_t *state; /* NULL: only look */
+    int64_t begin, end;   /* the elements of a parameter that this rank owns: one range */
+    XXH64_state_t *state; /* NULL: only record the range */
     bool torn;
 } owned_t;
 
@@ -32,7 +32,7 @@ static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, con
     return 0;
 }
 
-/* Parameters in order of names: a few hundred, so insertion will do. */
+/* Sorts parameters by name. There are a few hundred, so insertion sort is fast enough. */
 static void sort(const run_t *run, int *order, int count)
 {
     for (int i = 0; i < count; i++) {
@@ -71,7 +71,7 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
     }
     sort(run, order, count);
 
-    /* who owns what */
+    /* find the owner of each range */
     for (int i = 0; i < count && status == ZERO_OK; i++) {
         owned_t owned = {0};
         status = read_owned(run, order[i], &owned, error);
@@ -81,7 +81,7 @@ zero_status_t run_hash(run_t *run, uint64_t *hash, zero_error_t *error)
     if (status == ZERO_OK)
         status = zero_comm_exchange(run->place.comm, own, all, (size_t)count * sizeof *own, error);
 
-    /* The state is with the rank whose turn it is. All ranks walk the same table, so all know when it moves on. */
+    /* The rank whose turn it is holds the state. All ranks walk the same table, so all know when the state moves on. */
     XXH64_reset(&state, 0);
     for (int i = 0; i < count && status == ZERO_OK; i++)
         for (int64_t next = 0, elements = zero_model_param_elements(run->model, order[i]);

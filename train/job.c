@@ -151,8 +151,8 @@ static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
         o->warmup = o->steps / 10 < 100 ? o->steps / 10 : 100;
     if (o->schedule == SCHEDULE_NOAM && o->warmup == 0)
         o->warmup = 1; /* of a short run */
-    /* the update divides by root + eps in fp32, and the root is 0 where a gradient always was: embeddings of tokens
-     * that never come */
+    /* the update divides by root + eps in fp32; root is 0 if a gradient was always 0, as for embeddings of tokens that
+     * never occur */
     if (!((float)o->eps > 0))
         return zero_fail(error, ZERO_ERR_ARG, "--eps is %g, but must be above 0 in fp32: use --eps 1e-8", o->eps);
     if (!isnan(o->min_ratio))
@@ -168,10 +168,10 @@ static zero_status_t resolve_rates(job_t *job, bool tiny, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* ---- what goes together ----------------------------------------------------------------------------------------- */
+/* ---- combinations of options ------------------------------------------------------------------------------------ */
 
-/* --compare-stages takes steps and nothing else: what would ask for more is refused rather than ignored. Not so
- * --sample 0, which asks for nothing. */
+/* --compare-stages only takes steps, so options that ask for more are refused rather than ignored. --sample 0 asks for
+ * nothing and is accepted. */
 static zero_status_t check_compared(const options_t *o, zero_error_t *error)
 {
     const struct {
@@ -325,7 +325,7 @@ static void describe_option(const job_t *job, int index, char text[TEXT], const 
     option_view_t view;
     options_view(&job->o, index, &view);
     *name = view.name;
-    /* a model's folders may lie elsewhere on another machine: their contents count */
+    /* the folder of a model may have another path on another machine, so its contents are compared instead */
     if (view.shared && strcmp(view.name, "model") != 0)
         option_view_print(&view, text, TEXT);
     if (strcmp(view.name, "schedule") == 0 && job->schedule.rise != RISE_OWN)
@@ -333,7 +333,7 @@ static void describe_option(const job_t *job, int index, char text[TEXT], const 
                  job->schedule.rise == RISE_LOG ? "logarithmic" : "linear", job->schedule.from);
 }
 
-/* Of some numbers in the middle of each tensor. */
+/* Hashes some numbers from the middle of each tensor. */
 static zero_status_t hash_folder(const char *folder, uint64_t *hash, zero_error_t *error)
 {
     zero_tensors_t *tensors = NULL;
@@ -367,7 +367,8 @@ static zero_status_t describe_model(const job_t *job, char text[TEXT], zero_erro
     return status;
 }
 
-/* What ranks compare: each shared option, then the model's shape and contents, the data, the evaluation data. */
+/* The texts that ranks compare: each shared option, then the model's shape and contents, the data, the evaluation data.
+ */
 static zero_status_t describe(job_t *job, int index, char text[TEXT], const char **name, zero_error_t *error)
 {
     static const char *const extra[EXTRA] = {"model", "data", "eval-data"};
@@ -404,7 +405,7 @@ zero_status_t job_agree(job_t *job, zero_comm_t *comm, zero_error_t *error)
         status = describe(job, i, text, &name, error);
         own[i] = XXH64(text, TEXT, 0);
     }
-    own[count] = job->o.log != NULL; /* not compared: only rank 0's counts */
+    own[count] = job->o.log != NULL; /* not compared: only rank 0's log counts */
     if (status == ZERO_OK)
         status = zero_comm_exchange(comm, own, all, ((size_t)count + 1) * sizeof *own, error);
     if (status != ZERO_OK)

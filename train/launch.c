@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* launch.c - the parent: it watches the ranks and what starts them, and tells how they ended. */
+/* launch.c - the parent: watches mpiexec and the ranks, and reports how they ended. */
 #define _GNU_SOURCE
 #include "train/launch.h"
 #include "train/launch_board.h"
@@ -22,11 +22,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE_S 6.0  /* from a failure until what still runs is ended */
-#define TIDY_S 4.0      /* that mpiexec has to end its ranks and remove its files */
-#define DEATH_S 10.0    /* the most for a process that was killed to be gone */
-#define FINISH_S 30.0   /* after a stop signal, the least that ranks have for a step */
-#define FINISH_STEPS 10 /* and the least as multiple of the longest step so far */
+#define PATIENCE_S 6.0  /* from a failure until the parent ends the remaining processes */
+#define TIDY_S 4.0      /* for mpiexec to end its ranks and remove its files */
+#define DEATH_S 10.0    /* the longest wait for a killed process to be gone */
+#define FINISH_S 30.0   /* after a stop signal, the minimum that ranks have for a step */
+#define FINISH_STEPS 10 /* and the same as a multiple of the longest step so far */
 enum { POLL_MS = 10 };
 
 typedef struct parent {
@@ -34,18 +34,18 @@ typedef struct parent {
     board_t *board;
     size_t bytes;
     launch_start_t start;
-    launch_pipe_t output, errors, said; /* said: what mpiexec, and ranks that have not attached, say */
+    launch_pipe_t output, errors, said; /* said: output of mpiexec, and of ranks that have not attached */
     int alive;                          /* children */
-    int child_status;                   /* wait status of the first child that did not end well, else 0 */
+    int child_status;                   /* wait status of the first child that failed, else 0 */
     int signal;                         /* that reached us, 0: none */
     bool *told;                         /* ranks that got SIGUSR1 */
     int vanished;                       /* -1: none */
     double began_at;
-    double failed_at;        /* 0: nothing failed so far */
-    double ending_at;        /* 0: nobody is being ended */
+    double failed_at;        /* 0: no failure so far */
+    double ending_at;        /* 0: the parent is not ending processes */
     bool killed;             /* SIGKILL was sent to children */
-    int64_t step;            /* the last that was seen */
-    double step_at, longest; /* since when, and the longest time that one took */
+    int64_t step;            /* the last step seen */
+    double step_at, longest; /* when it began, and the longest time of a step */
     enum { NOTHING = 0, NOT_STARTED, NOT_FINISHED } overdue;
 } parent_t;
 
@@ -60,7 +60,7 @@ static void complain(const char *format, ...)
     fputc('\n', stderr);
 }
 
-/* ---- how far the ranks are -------------------------------------------------------------------------------------- */
+/* ---- progress of the ranks -------------------------------------------------------------------------------------- */
 
 static int state_of(const parent_t *p, int rank)
 {
@@ -95,22 +95,22 @@ static void look_at_steps(parent_t *p)
     p->step_at = t;
 }
 
-/* Notes the first rank whose process is gone though it had not ended. */
+/* Records the first rank whose process is gone although the rank had not ended. */
 static void look_for_vanished(parent_t *p)
 {
     for (int r = 0; r < p->plan->world; r++) {
         if (!runs(p, r) || kill(atomic_load(&p->board->place[r].process), 0) == 0 || errno != ESRCH)
             continue;
-        if (runs(p, r)) { /* not noted between the two looks */
+        if (runs(p, r)) { /* it ended between the two checks */
             p->vanished = r;
             return;
         }
     }
 }
 
-/* ---- ending them ------------------------------------------------------------------------------------------------ */
+/* ---- ending the processes --------------------------------------------------------------------------------------- */
 
-/* SIGUSR1 to every rank that was not told yet. */
+/* Sends SIGUSR1 to each rank that has not got it yet. */
 static void pass_on(parent_t *p)
 {
     for (int r = 0; r < p->plan->world; r++)
@@ -120,20 +120,20 @@ static void pass_on(parent_t *p)
         }
 }
 
-/* To children, and to whatever they have started in their process group. */
+/* Signals the children, and their own children in the same process group. */
 static void signal_children(const parent_t *p, int number)
 {
     if (p->alive > 0)
         kill(-p->start.child[0], number);
 }
 
-/* Ends whatever runs: once begun, called until nobody is left. mpiexec first gets a chance to tidy up. */
+/* Ends all processes. Once begun, it is called until none is left. mpiexec first gets time to clean up. */
 static void end_all(parent_t *p)
 {
     double t = report_clock();
     if (p->ending_at == 0) {
         p->ending_at = t;
-        /* what libraries say when others of their job are killed is no news */
+        /* libraries report that other processes of the job were killed, which is no news */
         launch_pipe_pass(&p->errors, t, p->plan->timeout_s);
         p->errors.out = -1;
         for (int r = 0; r < p->plan->world; r++)
@@ -146,7 +146,7 @@ static void end_all(parent_t *p)
         signal_children(p, SIGKILL);
     }
     if (t - p->ending_at > TIDY_S + DEATH_S)
-        p->alive = 0; /* the kernel holds what is left: nobody can end that */
+        p->alive = 0; /* the kernel holds the remaining processes: nothing can end them */
 }
 
 static void reap(parent_t *p)
@@ -156,7 +156,7 @@ static void reap(parent_t *p)
         pid_t child = p->start.child[i];
         if (child <= 0 || waitpid(child, &status, WNOHANG) != child)
             continue;
-        if (i > 0) /* the first one's number names the process group */
+        if (i > 0) /* the first child's number names the process group */
             p->start.child[i] = 0;
         p->alive--;
         if (p->child_status == 0)
@@ -164,11 +164,11 @@ static void reap(parent_t *p)
     }
 }
 
-/* What a signal to us asks for: an end after the step where all are training, else at once. */
+/* Handles a signal to the parent: the ranks end after their step if all are training, else at once. */
 static void obey(parent_t *p, int number)
 {
     if (p->signal != 0 && number != SIGUSR1)
-        end_all(p); /* asked twice: now */
+        end_all(p); /* the second signal: end now */
     if (p->signal != 0)
         return;
     p->signal = number;
@@ -177,7 +177,7 @@ static void obey(parent_t *p, int number)
         end_all(p);
 }
 
-/* Whether ranks take longer than they may. */
+/* Checks whether ranks exceed their time limits. */
 static void look_at_clock(parent_t *p)
 {
     double t = report_clock(), finish = p->plan->timeout_s;
@@ -204,7 +204,7 @@ static bool pass_pipes(parent_t *p)
     return empty;
 }
 
-/* Until every child is reaped and what they said is passed on. */
+/* Runs until every child is reaped and all their output is forwarded. */
 static void watch(parent_t *p, const sigset_t *waited)
 {
     const struct timespec tick = {.tv_nsec = POLL_MS * 1000000L};
@@ -214,9 +214,9 @@ static void watch(parent_t *p, const sigset_t *waited)
         if (s > 0 && s != SIGCHLD)
             obey(p, s);
         if (p->alive == 0 && p->ending_at > 0)
-            break; /* whoever asked for the end does not wait for the reader of our output */
-        /* in this order: a rank that failed with a sentence is no rank that vanished, nor are those that mpiexec then
-         * ends */
+            break; /* the sender of the signal does not wait for the reader of our output */
+        /* Check in this order: a rank that failed with a sentence has not vanished, nor have the ranks that mpiexec
+         * then ends. */
         bool failed = atomic_load(&p->board->failure[0].complete) || p->vanished >= 0;
         if (!failed && p->failed_at == 0 && p->ending_at == 0)
             look_for_vanished(p);
@@ -235,7 +235,7 @@ static void watch(parent_t *p, const sigset_t *waited)
         look_for_vanished(p);
 }
 
-/* ---- what is left behind ---------------------------------------------------------------------------------------- */
+/* ---- files that remain ------------------------------------------------------------------------------------------ */
 
 static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *where)
 {
@@ -243,8 +243,8 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
     return remove(path) == 0 ? 0 : -1;
 }
 
-/* Removes the folder of mpiexec's files where it was killed before it could. Its name ends in mpiexec's process number.
- */
+/* Removes the folder of mpiexec's files if mpiexec was killed before it could. The name ends in mpiexec's process
+ * number. */
 static void tidy(const parent_t *p)
 {
     const board_t *board = p->board;
@@ -256,7 +256,7 @@ static void tidy(const parent_t *p)
     const char *folder = getenv("TMPDIR");
     if (atomic_load(&board->session.complete))
         snprintf(path, sizeof path, "%s", board->session.path);
-    else if (uname(&host) == 0) /* as Open MPI names it: no rank came to tell */
+    else if (uname(&host) == 0) /* Open MPI's name; no rank started and recorded it */
         snprintf(path, sizeof path, "%s/ompi.%.64s.%u/pid.%d", folder != NULL ? folder : "/tmp", host.nodename,
                  (unsigned)geteuid(), (int)p->start.child[0]);
     else
@@ -268,14 +268,14 @@ static void tidy(const parent_t *p)
         nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* ---- how it ended ----------------------------------------------------------------------------------------------- */
+/* ---- how the run ended ------------------------------------------------------------------------------------------ */
 
 static const char *starter(const parent_t *p)
 {
     return p->start.mpi ? "mpiexec" : "a rank's program";
 }
 
-/* What mpiexec said itself: of use where ranks did not come to say anything. */
+/* Prints mpiexec's own messages: they help if the ranks did not get far enough to report. */
 static void show_said(const parent_t *p)
 {
     const launch_pipe_t *said = &p->said;
@@ -287,7 +287,7 @@ static void show_said(const parent_t *p)
         fputc('\n', stderr);
 }
 
-/* How a wait status of a child ended it, as "ended with status 1". */
+/* Describes a wait status of a child, as "ended with status 1". */
 static void describe(int status, char *out, size_t size)
 {
     if (WIFSIGNALED(status))
@@ -309,7 +309,7 @@ static int tell_vanished(const parent_t *p, int code)
     if (code == 128 + SIGKILL)
         snprintf(why, sizeof why, " (where nobody killed it, memory ran out: look at the system's log)");
     else if (getrlimit(RLIMIT_AS, &room) == 0 &&
-             room.rlim_cur != RLIM_INFINITY) /* libraries do not stand that it is all used */
+             room.rlim_cur != RLIM_INFINITY) /* libraries fail when it is all used */
         snprintf(why, sizeof why, " (a process may have %llu KiB of address space here: raise ulimit -v)",
                  (unsigned long long)room.rlim_cur / 1024);
     complain("rank %d (process %d) %s %s, and the other ranks were stopped%s", p->vanished,
@@ -319,7 +319,7 @@ static int tell_vanished(const parent_t *p, int code)
     return 1;
 }
 
-/* The status of a run that a signal to us ended, or that a rank says it ended with; 0: neither. */
+/* The status after a signal to the parent, or the status that a rank recorded. 0: neither. */
 static int told_status(const parent_t *p)
 {
     int last = 0;
@@ -333,7 +333,7 @@ static int told_status(const parent_t *p)
     return last;
 }
 
-/* Prints what failed; returns the exit status. */
+/* Prints the failure and returns the exit status. */
 static int conclude(const parent_t *p)
 {
     const board_t *board = p->board;
@@ -344,7 +344,7 @@ static int conclude(const parent_t *p)
         complain("ranks were killed after step %lld: they finished no step for %.0f s after signal %d (%s)",
                  (long long)p->step, p->ending_at - p->step_at, p->signal, strsignal(p->signal));
     if (p->signal != 0 && p->ending_at > 0 && p->failed_at == 0)
-        return 128 + p->signal; /* what ranks say once we end them does not count */
+        return 128 + p->signal; /* after we end the ranks, their messages do not count */
     if (atomic_load(&board->failure[0].complete)) {
         complain("%s", board->failure[0].sentence);
         return board->failure[0].code;
@@ -387,7 +387,7 @@ static int conclude(const parent_t *p)
     return 1;
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------------------- */
+/* ---- the whole run ---------------------------------------------------------------------------------------------- */
 
 static bool prepare(parent_t *p)
 {
@@ -435,8 +435,8 @@ int launch_ranks(const launch_plan_t *plan)
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaddset(&waited, signals[i]);
     if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler == SIG_IGN)
-        sigdelset(&waited, SIGHUP); /* nohup asked for that, and what is blocked would be seen all the same */
-    signal(SIGPIPE, SIG_IGN);       /* the end of our reader is the ranks' */
+        sigdelset(&waited, SIGHUP); /* nohup ignores it; if blocked, sigtimedwait would still see it */
+    signal(SIGPIPE, SIG_IGN);       /* the ranks notice when our reader is gone */
     sigprocmask(SIG_BLOCK, &waited, &mask);
     p.start.mask = &mask;
     p.began_at = report_clock();

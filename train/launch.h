@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* launch.h - starting ranks on this machine and staying their parent; being a rank that somebody started.
+/* launch.h - starts ranks on this machine and stays their parent; the rank's side, whichever launcher started it.
  *
- * The parent runs mpiexec (or, where there is none, starts the ranks itself as torchrun would) as a child in a process
- * group of its own, and sets the exit status. It shares a page of memory with the ranks: each notes its process, how
- * far it is, its step and how it ended, and a failing one its sentence. A rank whose process is gone without a note of
- * its end has vanished, and is named. The memory has no name in the file system, so nothing is left behind however the
- * processes end: the parent's death ends mpiexec, and mpiexec's the ranks (PR_SET_PDEATHSIG).
+ * The parent runs mpiexec as a child in a process group of its own, and sets the exit status. If there is no mpiexec,
+ * the parent starts the ranks itself, as torchrun would. It shares a page of memory with the ranks. Each rank records
+ * its process, its state, its step and its end there; a rank that fails also records its sentence. A rank whose process
+ * is gone without a recorded end has vanished, and the parent names it. The memory has no name in the file system, so
+ * nothing is left behind however the processes end. If the parent dies, mpiexec ends; if mpiexec dies, the ranks end
+ * (PR_SET_PDEATHSIG).
  *
- * A stop signal kills everything while ranks start and load. Once they train, the parent passes it on as SIGUSR1, and
- * they end after their step. A second signal, or ranks that make no progress, end in a kill.
- */
+ * While ranks start and load, a stop signal kills all processes. Once they train, the parent forwards the signal as
+ * SIGUSR1, and the ranks end after their step. The parent kills the ranks at a second signal, or if they make no
+ * progress. */
 #ifndef TRAIN_LAUNCH_H
 #define TRAIN_LAUNCH_H
 
@@ -18,43 +19,44 @@
 /* How this process was started. */
 typedef enum launch_kind { LAUNCH_NONE = 0, LAUNCH_MPI, LAUNCH_TORCHRUN } launch_kind_t;
 
-/* LAUNCH_NONE under no launcher; rank and world (0 where the environment does not tell) may be NULL. */
+/* LAUNCH_NONE if there is no launcher. rank and world (0 if the environment does not define them) may be NULL. */
 launch_kind_t launch_detect(int *rank, int *world);
 
 /* ---- the parent ------------------------------------------------------------------------------------------------- */
 
 typedef struct launch_plan {
     int world;
-    int threads;       /* of a rank, for OMP_NUM_THREADS where it is not set */
-    int cores;         /* that the ranks share */
-    double timeout_s;  /* the most that a rank may take to start, and that output may wait for its reader */
+    int threads;       /* of a rank: OMP_NUM_THREADS, unless the environment sets it */
+    int cores;         /* shared by the ranks */
+    double timeout_s;  /* the longest time for a rank to start, and for output to wait for its reader */
     char *const *argv; /* of this program */
 } launch_plan_t;
 
-/* Starts the ranks, waits for them, prints the sentence of what failed, and returns the exit status. */
+/* Starts the ranks, waits for them, prints the sentence of the failure if any, and returns the exit status. */
 int launch_ranks(const launch_plan_t *plan);
 
-/* Starts this process again, as one rank of several threads, where the environment does not say how long idle threads
- * spin; returns where it does, and where it cannot. OpenMP reads its environment before main. */
+/* Restarts this process, one rank with several threads, to set how long idle threads spin. OpenMP reads its environment
+ * before main, so only a restart can set it. Returns if the environment sets this already, or if the restart fails. */
 void launch_restart(char *const *argv);
 
 /* ---- a rank ----------------------------------------------------------------------------------------------------- */
 
 typedef struct launch launch_t;
 
-/* The parent's memory, with this process noted as rank; NULL when the parent is not ours. Standard error, and rank 0's
- * standard output, lead to the parent from here on. */
+/* Attaches to the parent's memory and records this process as rank. NULL if another program started this process. From
+ * here on standard error, and rank 0's standard output, go to the parent. */
 launch_t *launch_attach(int rank);
-/* Whether the parent's standard output is a terminal (a rank's own is a pipe). */
+/* Whether the parent's standard output is a terminal (a rank's own output is a pipe). */
 bool launch_terminal(const launch_t *launch);
-/* The ranks have met. */
+/* Records that bootstrap is complete. */
 void launch_joined(launch_t *launch);
-/* From here on a stop signal is to end the run after its step. */
+/* Records that from here on a stop signal ends the run after its step. */
 void launch_training(launch_t *launch);
 void launch_step(launch_t *launch, int64_t step);
-/* Notes a failure. peer: another rank's, told here only in case that rank could not. The parent prints it. */
+/* Records a failure; the parent prints it. peer: the failure is another rank's, recorded in case that rank could not.
+ */
 void launch_failed(launch_t *launch, int code, bool peer, const char *sentence);
-/* Notes the end: 0, or 128 + n. */
+/* Records the end: 0, or 128 + n. */
 void launch_ended(launch_t *launch, int code);
 /* Accepts NULL. */
 void launch_detach(launch_t *launch);

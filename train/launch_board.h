@@ -8,20 +8,20 @@
 
 #define LAUNCH_ENVIRONMENT "ZERO_TRAIN_PARENT" /* "PID:FD" of the shared memory */
 
-/* How far a rank is. One that is between NONE and ENDED has a process. */
+/* The state of a rank. A rank in a state between NONE and ENDED has a process. */
 enum { STATE_NONE = 0, STATE_STARTED, STATE_JOINED, STATE_TRAINING, STATE_ENDED, STATE_FAILED };
 
-/* One a rank, on a cache line of its own. */
+/* One for each rank, on a cache line of its own. */
 typedef struct board_place {
     _Alignas(64) _Atomic int32_t process;
     _Atomic int32_t state, code;
     _Atomic int64_t step;
 } board_place_t;
 
-/* A text is written by whoever claims it first, and read once it is complete. */
+/* The first to claim a text writes it. Readers wait until it is complete. */
 typedef struct board {
     int32_t world, terminal;
-    int32_t output, errors; /* the parent's descriptors that lead to its standard output and standard error */
+    int32_t output, errors; /* the parent's descriptors for its standard output and standard error */
     struct {
         _Atomic int32_t claimed, complete;
         int32_t rank, code;
@@ -29,7 +29,7 @@ typedef struct board {
     } failure[2]; /* [1]: of a peer */
     struct {
         _Atomic int32_t claimed, complete;
-        char path[400]; /* the folder where mpiexec keeps files of this run */
+        char path[400]; /* the folder of mpiexec's files for this run */
     } session;
     board_place_t place[];
 } board_t;

@@ -38,7 +38,7 @@ static void fail(launch_pipe_t *p, int why)
     p->from = -1;
 }
 
-/* Reads on; false: nothing is there. */
+/* Reads more bytes. false: none are available. */
 static bool hear(launch_pipe_t *p, double now)
 {
     char rest[4096];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* launch_rank.c - a rank's side of launch.h. */
+/* launch_rank.c - the rank's side of launch.h. */
 #define _GNU_SOURCE
 #include "train/launch.h"
 #include "train/launch_board.h"
@@ -41,7 +41,7 @@ launch_kind_t launch_detect(int *rank, int *world)
 {
     int r = 0, w = 0;
     launch_kind_t kind = LAUNCH_NONE;
-    /* Open MPI's mpiexec; srun with PMIx; MPICH's mpiexec and what descends from it, srun with PMI-2 */
+    /* Open MPI's mpiexec; srun with PMIx; MPICH's mpiexec and its descendants, srun with PMI-2 */
     bool sized = environment_int("OMPI_COMM_WORLD_SIZE", &w) || environment_int("PMI_SIZE", &w);
     if (environment_int("OMPI_COMM_WORLD_RANK", &r) || environment_int("PMIX_RANK", &r) ||
         environment_int("PMI_RANK", &r) || sized) {
@@ -49,7 +49,7 @@ launch_kind_t launch_detect(int *rank, int *world)
     } else if (getenv("RANK") != NULL && getenv("WORLD_SIZE") != NULL && getenv("MASTER_ADDR") != NULL &&
                getenv("MASTER_PORT") != NULL) {
         kind = LAUNCH_TORCHRUN;
-        w = 1; /* where it is no number, the communicator will say so */
+        w = 1; /* if it is not a number, the communicator reports that */
         environment_int("RANK", &r);
         environment_int("WORLD_SIZE", &w);
     }
@@ -62,15 +62,15 @@ launch_kind_t launch_detect(int *rank, int *world)
 
 /* ---- the parent's memory and pipes ------------------------------------------------------------------------------ */
 
-/* Makes own lead where the parent's pipe leads. mpiexec would complain and end us where its reader is lost, and mix
- * what ranks say with its own complaints. */
+/* Redirects own to the parent's pipe. Through mpiexec, a lost reader would make mpiexec complain and end us, and our
+ * output would mix with its own complaints. */
 static void take(int parent, int pipe_end, int own)
 {
     char path[64];
     int ends[2];
     snprintf(path, sizeof path, "/proc/%d/fd/%d", parent, pipe_end);
     int file = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-    /* nobody reads any more: nor does anybody from a pipe of our own */
+    /* the pipe has no reader, so use a pipe of our own without a reader */
     if (file < 0 && errno == ENXIO && pipe2(ends, O_CLOEXEC) == 0) {
         close(ends[0]);
         file = ends[1];
@@ -102,7 +102,7 @@ launch_t *launch_attach(int rank)
     if (text == NULL || sscanf(text, "%d:%d", &parent, &descriptor) != 2)
         return NULL;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (kill(parent, 0) != 0) /* died before we asked to be told */
+    if (kill(parent, 0) != 0) /* the parent died before prctl took effect */
         _exit(1);
     snprintf(path, sizeof path, "/proc/%d/fd/%d", parent, descriptor);
     launch_t *launch = calloc(1, sizeof *launch);
@@ -140,7 +140,7 @@ bool launch_terminal(const launch_t *launch)
     return launch != NULL && launch->board->terminal != 0;
 }
 
-/* ---- notes ------------------------------------------------------------------------------------------------------ */
+/* ---- records ---------------------------------------------------------------------------------------------------- */
 
 void launch_joined(launch_t *launch)
 {

@@ -16,7 +16,7 @@
 
 /* ---- the environment -------------------------------------------------------------------------------------------- */
 
-/* Full path of a program that PATH finds. */
+/* The full path of a program in PATH. */
 static bool find_program(const char *name, char *out, size_t size)
 {
     const char *path = getenv("PATH");
@@ -30,7 +30,7 @@ static bool find_program(const char *name, char *out, size_t size)
     return false;
 }
 
-/* A TCP port of this machine that nobody uses now; 0: none. */
+/* A TCP port of this machine that is free now. 0: none. */
 static int free_port(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -51,13 +51,13 @@ static void set_number(const char *name, int value, int overwrite)
     setenv(name, text, overwrite);
 }
 
-/* How long threads that wait for others of their rank spin before they sleep, unless the user chose. OpenMP cannot know
- * of other processes: it spins for milliseconds as if every thread had a core, and where a core is shared that time is
- * taken from the very thread that is waited for. 2 ranks of 2 threads on 2 cores took 15 to 22 s for 50 steps of the
- * default model, and 0.6 s when waiting threads slept at once. Where there are cores enough, sleeping at once costs
- * about half (0.60 s, not 0.42, on one rank of 2 threads), but somebody else may keep a core busy (1.9 to 7.7 s): 1000
- * spins, GCC's own choice for more threads than cores, cost nothing then (0.42 s) and little when busy (1.1 s). true:
- * the environment changed. */
+/* Sets how long threads that wait for others of their rank spin before they sleep, unless the user chose. OpenMP does
+ * not know of other processes: it spins for milliseconds as if every thread had its own core. On a shared core,
+ * spinning takes time from the very thread that it waits for. 2 ranks of 2 threads on 2 cores took 15 to 22 s for 50
+ * steps of the default model, and 0.6 s when waiting threads slept at once. With enough cores, sleeping at once
+ * increases the time by almost half (0.60 s, not 0.42, on one rank of 2 threads). But another process may keep a core
+ * busy (1.9 to 7.7 s). 1000 spins, GCC's own choice for more threads than cores, then cost nothing (0.42 s), and little
+ * on a busy core (1.1 s). true: the environment changed. */
 static bool set_waiting(int64_t running, int cores)
 {
     if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL)
@@ -71,7 +71,7 @@ void launch_restart(char *const *argv)
         execv("/proc/self/exe", argv);
 }
 
-/* What Open MPI is to do, unless the user told it otherwise. */
+/* Sets Open MPI's options, unless the user set them. */
 static void set_open_mpi(void)
 {
     static const char *const settings[][2] = {
@@ -79,16 +79,16 @@ static void set_open_mpi(void)
         {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
         {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
         {"OMPI_MCA_hwloc_base_binding_policy", "none"},
-        /* all on this machine: the rest of Open MPI's start-up would only cost time */
+        /* all ranks are on this machine: the rest of Open MPI's start-up would only cost time */
         {"OMPI_MCA_pml", "ob1"},
         {"OMPI_MCA_plm", "isolated"},
-        /* Ranks only meet through MPI, and mpiexec needs the loopback device anyway. Shared memory would need room in
-         * /dev/shm, and files there would stay when mpiexec is killed. */
+        /* Ranks use MPI only for bootstrap, and mpiexec requires the loopback device anyway. Shared memory would
+         * require space in /dev/shm, and its files would remain when mpiexec is killed. */
         {"OMPI_MCA_btl", "self,tcp"},
         {"OMPI_MCA_btl_tcp_if_include", "127.0.0.1/8"},
         /* no stack traces beside our sentence when a rank is killed */
         {"OMPI_MCA_opal_signal", ""},
-        /* in a container without /sys, hwloc would put lines of its own beside our sentences */
+        /* in a container without /sys, hwloc would print lines of its own beside our sentences */
         {"HWLOC_HIDE_ERRORS", "2"},
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
@@ -97,14 +97,14 @@ static void set_open_mpi(void)
 
 /* ---- processes -------------------------------------------------------------------------------------------------- */
 
-/* Runs program in a child; death: the signal that it gets when we die. group: 0 a new process group, else that one.
- * rank >= 0: as torchrun would. */
+/* Runs program in a child. death: the signal that the child gets when we die. group: 0 for a new process group, else an
+ * existing one. rank >= 0: sets the environment as torchrun would. */
 static pid_t run(const launch_start_t *s, const char *program, char *const *argv, int death, pid_t group, int rank)
 {
     pid_t self = getpid(), child = fork();
     if (child != 0) {
         if (child > 0)
-            setpgid(child, group); /* here and in the child: whichever comes first */
+            setpgid(child, group); /* here and in the child: either may come first */
         return child;
     }
     setpgid(0, group);
@@ -144,7 +144,7 @@ static bool start_mpiexec(launch_start_t *s, const char *mpiexec, char *self)
     if (line == NULL)
         return cannot_start(s, "no memory");
     memcpy(line, head, sizeof head);
-    /* Open MPI takes the words --tune FILE for its own, wherever they stand: so they are one word */
+    /* Open MPI takes the words --tune FILE for its own, wherever they are, so pass them as one word */
     char *tune = NULL;
     for (int i = 1, at = 4; i < argc; i++) {
         const bool two = strcmp(s->plan->argv[i], "--tune") == 0 && i + 1 < argc && tune == NULL;
@@ -156,7 +156,7 @@ static bool start_mpiexec(launch_start_t *s, const char *mpiexec, char *self)
     }
     set_open_mpi();
     s->mpi = true;
-    /* on SIGTERM mpiexec ends its ranks and removes its files, which it could not on SIGKILL */
+    /* on SIGTERM mpiexec ends its ranks and removes its files; SIGKILL would prevent that */
     s->child[0] = run(s, mpiexec, line, SIGTERM, 0, -1);
     s->children = s->child[0] > 0;
     free(line);

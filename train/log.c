@@ -16,18 +16,18 @@ enum {
     OPEN_MS = 5000,
     OPEN_TICK_MS = 20,
     WRITE_MS = 30000
-}; /* the most that a FIFO's reader takes to come, and to read */
+}; /* the longest waits for a FIFO's reader to open it, and to read */
 
 struct log {
     int file; /* -1: none */
     char *path, *line;
     size_t used, room;
     bool first;  /* no comma before the next member */
-    bool failed; /* no memory for the line */
-    bool stuck;  /* the reader was waited for once */
+    bool failed; /* out of memory for the line */
+    bool stuck;  /* one wait for the reader already timed out */
 };
 
-/* Waits for a FIFO's reader, but for nothing else. */
+/* Opens a file. Waits for the reader of a FIFO, and for nothing else. */
 static int open_path(const char *path, int flags, zero_error_t *error)
 {
     struct stat info;
@@ -80,7 +80,7 @@ zero_status_t log_close(log_t *log, zero_error_t *error)
     zero_status_t status = ZERO_OK;
     if (log == NULL)
         return ZERO_OK;
-    /* some file systems report a full disk only here */
+    /* some file systems report a full disk only on close */
     if (log->file >= 0 && close(log->file) != 0)
         status = zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': %s", log->path, strerror(errno));
     free(log->path);
@@ -119,7 +119,7 @@ static void put_format(log_t *log, const char *format, ...)
 }
 
 /* Bytes of the UTF-8 character at text, 0 if there is none (RFC 3629: no overlong forms, surrogates, or code points
- * past 10FFFF). */
+ * above 10FFFF). */
 static size_t utf8_length(const unsigned char *text)
 {
     unsigned char c = text[0];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-/* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that a person starts checks everything
- * and stays the parent of its ranks; a rank joins the others, agrees with them on what is trained, and trains. */
+/* main.c - zero_train: trains GPT-2 models under ZeRO stages 0 to 3. The process that the user starts checks everything
+ * and stays the parent of its ranks. A rank joins the others, agrees with them on the job, and trains. */
 #include "train/cores.h"
 #include "train/files.h"
 #include "train/report.h"
@@ -22,19 +22,19 @@
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-/* What asked the run to end after its step, 0: nothing yet; and whether training has begun, before which SIGINT,
- * SIGTERM and SIGHUP end it at once. */
+/* stop_signal: the signal that asked the run to end after its step, 0: none. training: training has begun; before,
+ * SIGINT, SIGTERM and SIGHUP end the run at once. */
 static atomic_int stop_signal, training;
 
-/* When the ranks must have met (report_clock), 0: they have, or nobody waits for others; and whose sentence it would
- * be. */
+/* The deadline of bootstrap (report_clock), 0: bootstrap is complete, or this process waits for no others; and the
+ * rank's link to the parent, for the sentence. */
 static struct {
     _Atomic double end;
     launch_t *launch;
     int64_t timeout_s;
 } meeting;
 
-/* MPI_Init waits for other ranks without a bound, and cannot be told to stop. */
+/* MPI_Init waits for other ranks without a bound, and cannot be interrupted. */
 static void watch_meeting(void)
 {
     char sentence[200];
@@ -51,9 +51,9 @@ static void watch_meeting(void)
     _exit(EXIT_USAGE);
 }
 
-/* Waits for signals in the place of handlers. A handler would run on the stack of a thread that computes, which
- * oneDNN's generated matrix products do not stand: one run in five that a handler interrupted ended with a corrupted
- * heap (kernels/nn/cpu/onednn.c). */
+/* Waits for signals instead of handlers. A handler runs on the stack of a computing thread, and oneDNN's generated
+ * matrix products do not tolerate that: one run in five that a handler interrupted ended with a corrupted heap
+ * (kernels/nn/cpu/onednn.c). */
 static void *watch(void *arg)
 {
     const sigset_t *set = arg;
@@ -63,7 +63,7 @@ static void *watch(void *arg)
         watch_meeting();
         if (number <= 0)
             continue;
-        /* the second of a kind ends it too */
+        /* a repeated signal also ends it */
         if (number != SIGUSR1 && (!atomic_load(&training) || atomic_load(&stop_signal) == number)) {
             sigset_t one;
             signal(number, SIG_DFL);
@@ -77,8 +77,8 @@ static void *watch(void *arg)
     return NULL;
 }
 
-/* Before any other thread is started, since threads inherit what is blocked. The parent and mpiexec pass on signals as
- * SIGUSR1. */
+/* Call this before any other thread starts, because threads inherit the blocked signals. The parent and mpiexec forward
+ * signals as SIGUSR1. */
 static bool watch_signals(void)
 {
     static sigset_t set;
@@ -88,7 +88,7 @@ static bool watch_signals(void)
     sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
-    if (sigaction(SIGHUP, NULL, &hangup) != 0 || hangup.sa_handler != SIG_IGN) /* as nohup has it */
+    if (sigaction(SIGHUP, NULL, &hangup) != 0 || hangup.sa_handler != SIG_IGN) /* nohup ignores it */
         sigaddset(&set, SIGHUP);
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0 || pthread_create(&thread, NULL, watch, &set) != 0)
         return false;
@@ -109,7 +109,7 @@ static int complain(const char *sentence, int code)
     return code;
 }
 
-/* Whether what was printed has arrived. */
+/* The exit status of the output: whether all of it was written. */
 static int printed(void)
 {
     zero_error_t error;
@@ -152,7 +152,7 @@ static zero_status_t look(const job_t *job, zero_error_t *error)
 
 /* ---- before anything starts ------------------------------------------------------------------------------------- */
 
-/* What became of the keys of --config: once, before ranks are started. */
+/* Prints the effect of each key of --config, once, before ranks start. */
 static void print_config(const job_t *job)
 {
     if (!job->o.quiet)
@@ -161,8 +161,8 @@ static void print_config(const job_t *job)
 
 /* ---- a rank ----------------------------------------------------------------------------------------------------- */
 
-/* Ranks without our parent have nobody who prints for them: the rank that failed does. Where one vanished, the lowest
- * that is left does. */
+/* Whether this rank prints the failure. Without our parent, the rank that failed prints it. If a rank vanished, the
+ * lowest remaining rank does. */
 static bool speaks(const session_t *session, int rank, zero_status_t status, const zero_error_t *error)
 {
     if (session->launch != NULL)
@@ -182,7 +182,7 @@ static zero_status_t join(launch_kind_t kind, int64_t timeout_s, launch_t *launc
     meeting.launch = launch;
     meeting.timeout_s = timeout_s;
     atomic_store(&meeting.end,
-                 report_clock() + (double)timeout_s + 5); /* the communicator's own sentence comes first */
+                 report_clock() + (double)timeout_s + 5); /* so that the communicator's own sentence comes first */
     status = kind == LAUNCH_MPI        ? zero_comm_mpi(comm, NULL, &options, error)
              : kind == LAUNCH_TORCHRUN ? zero_comm_torchrun(comm, &options, error)
                                        : zero_comm_self(comm, error);
@@ -192,8 +192,8 @@ static zero_status_t join(launch_kind_t kind, int64_t timeout_s, launch_t *launc
     return status;
 }
 
-/* From a communicator to a job that all ranks agree on, with its device and wire. resolved: the job is. *speaker is the
- * rank that says what failed. Collective. */
+/* Prepares a rank, from a communicator to a job that all ranks agree on, with its device and wire. resolved: the job is
+ * already resolved. *speaker: the rank that reports a failure. Collective. */
 static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero_status_t status, int *speaker,
                              zero_error_t *error)
 {
@@ -203,7 +203,7 @@ static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero
     const bool by_itself = !resolved && session->launch == NULL;
     int threads = 1, local = 0;
     *speaker = rank;
-    /* what each rank checks by itself comes first, and is then told to all */
+    /* each rank first checks by itself, then all agree on the result */
     if (status == ZERO_OK && !resolved)
         status = cores_neighbours(comm, &threads, &local, error);
     else if (!resolved && cores_neighbours(comm, &threads, &local, &ignored) != ZERO_OK)
@@ -224,13 +224,14 @@ static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero
     if (status == ZERO_OK)
         status = place_wire(&session->place, &why, error);
     if (status == ZERO_ERR_MISMATCH || status == ZERO_ERR_UNSUPPORTED)
-        *speaker = 0; /* all have found the same */
+        *speaker = 0; /* all ranks have the same result */
     if (status == ZERO_OK && why.status != ZERO_OK && rank == 0 && !job->o.quiet)
         fprintf(stderr, "zero_train: warning: ranks exchange by way of host memory, which is slower: %s\n", why.text);
     return status;
 }
 
-/* Says that the run failed, to those who wait for this rank and in the log; told: this rank says it to people. */
+/* Reports a failed run to the processes that wait for this rank, and in the log. told: this rank prints it for the
+ * user. */
 static void tell_failure(session_t *session, zero_status_t status, int code, bool told, const zero_error_t *error)
 {
     zero_error_t ignored;
@@ -241,17 +242,17 @@ static void tell_failure(session_t *session, zero_status_t status, int code, boo
         complain(session->cursor, code);
     if (session->place.comm != NULL)
         zero_comm_abort(session->place.comm, error->text);
-    alarm(5); /* what hangs now ends */
+    alarm(5); /* ends a hang from here on */
     signal(SIGALRM, SIG_DFL);
     if (session->log != NULL && !session->job->o.compare_stages) {
         log_begin(session->log, "end");
         log_text(session->log, "status", "failed");
         log_text(session->log, "error", error->text);
-        log_end(session->log, &ignored); /* where the log itself failed there is nothing to add */
+        log_end(session->log, &ignored); /* if the log itself failed, it gets no end event */
     }
 }
 
-/* A run that was well until its log or its lines could not be written. Returns its code. */
+/* Fails a successful run whose log or output could not be written. Returns its exit status. */
 static int failed_at_last(const session_t *session, const char *sentence)
 {
     launch_failed(session->launch, EXIT_FAILED, false, sentence);
@@ -260,14 +261,14 @@ static int failed_at_last(const session_t *session, const char *sentence)
     return EXIT_FAILED;
 }
 
-/* Trains as one rank. job is parsed with this status and error, and resolved where resolved says so. */
+/* Trains as one rank. status and error are the result of parsing job. resolved: job is already resolved. */
 static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_status_t status, zero_error_t *error)
 {
     session_t session = {.job = job, .stop = &stop_signal, .catch_signals = catch_signals};
     zero_error_t closing;
     int speaker, code;
     bool watched = watch_signals();
-    signal(SIGPIPE, SIG_IGN); /* a reader that is gone ends the run as other signals do, after a step */
+    signal(SIGPIPE, SIG_IGN); /* if the reader is gone, the run ends after a step, as for other signals */
     session.launch = launch_attach(rank);
     session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
     zero_error_t joining = {
@@ -279,8 +280,9 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     if (joined != ZERO_OK) {
         *error = joining;
         status = joined;
-        speaker =
-            joined == ZERO_ERR_UNSUPPORTED || joined == ZERO_ERR_MISMATCH ? 0 : rank; /* all have found the same */
+        speaker = joined == ZERO_ERR_UNSUPPORTED || joined == ZERO_ERR_MISMATCH
+                      ? 0
+                      : rank; /* all ranks have the same result */
     } else {
         rank = zero_comm_rank(session.place.comm);
         status = prepare(&session, job, resolved, status, &speaker, error);
@@ -304,15 +306,15 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
         launch_ended(session.launch, code);
     job_close(job);
     place_close(&session.place);
-    /* the parent reads how a rank ended from its note; mpiexec would stop the others at the first that ends with a
-     * signal's status */
+    /* the parent reads how a rank ended from the shared memory; mpiexec would stop the other ranks at the first one
+     * that exits with a signal's status */
     if (session.launch != NULL && code > 128)
         code = EXIT_DONE;
     launch_detach(session.launch);
     return code;
 }
 
-/* ---- the process that was started ------------------------------------------------------------------------------- */
+/* ---- the process that the user started -------------------------------------------------------------------------- */
 
 static int start(job_t *job, char *const *argv, zero_status_t status, zero_error_t *error)
 {
@@ -347,14 +349,14 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
     return code;
 }
 
-/* What the options in *job ask for; status and error are of reading them. */
+/* Does what the options in *job ask for. status and error are the result of reading them. */
 static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_t *error)
 {
     int rank, world;
     launch_kind_t kind = launch_detect(&rank, &world);
     bool looks = status == ZERO_OK && (job->o.help || job->o.version || job->o.explain || job->o.plan);
     if (looks && rank != 0)
-        return EXIT_DONE; /* the first of a launcher's ranks is enough */
+        return EXIT_DONE; /* one rank of a launcher prints for all */
     if (looks && job->o.help) {
         options_help(stdout);
         return printed();
@@ -383,8 +385,8 @@ static int obey(job_t *job, char *const *argv, zero_status_t status, zero_error_
     return kind == LAUNCH_NONE ? start(job, argv, status, error) : work(job, kind, rank, false, status, error);
 }
 
-/* What this process was started without, no file of ours may become: standard output that is closed fails, as it would.
- */
+/* Opens missing standard descriptors, so that no file of ours gets their numbers. Writing to a closed standard output
+ * still fails. */
 static void open_standard(void)
 {
     for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)
@@ -392,7 +394,7 @@ static void open_standard(void)
             _exit(EXIT_FAILED);
 }
 
-/* Whether this process alone reads what options name. */
+/* Whether only this process reads the files that options name. */
 static bool alone(const options_t *o)
 {
     return o->plan || o->explain || (launch_detect(NULL, NULL) == LAUNCH_NONE && job_ranks(o) == 1);
@@ -403,15 +405,15 @@ int main(int argc, char **argv)
     job_t job = {.world = 0};
     config_t *config = NULL;
     zero_error_t error = {0};
-    omp_set_dynamic(0);                             /* --threads says how many: not fewer where the machine is busy */
-    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); /* see zero_device_cuda; inherited by the ranks */
+    omp_set_dynamic(0); /* --threads sets the number of threads: OpenMP must not use fewer on a busy machine */
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); /* see zero_device_cuda; the ranks inherit it */
     open_standard();
     options_init(&job.o);
     zero_status_t status = options_parse(&job.o, argc, argv, &error);
     const bool runs = status == ZERO_OK && !job.o.help && !job.o.version;
     if (runs)
         status = config_read(&config, &job.o, &error);
-    if (runs && status == ZERO_OK && !alone(&job.o)) /* --config may say how many ranks there are, and what they read */
+    if (runs && status == ZERO_OK && !alone(&job.o)) /* --config may set the number of ranks and their inputs */
         status = files_check_shared(&job.o, &error);
     job.config = config;
     int code = obey(&job, argv, status, &error);

@@ -29,14 +29,14 @@ typedef struct option {
     group_t group;
     option_type_t type;
     size_t offset;        /* of the field; a PAIR has two doubles there */
-    double low, high;     /* what numbers may be, both included */
+    double low, high;     /* the range of numbers, both ends included */
     double initial;       /* unset: NaN */
-    const char *choices;  /* "a|b": what this version does */
-    const char *later;    /* "c|d": what a later version will do; "*": every other value */
+    const char *choices;  /* "a|b": the values of this version */
+    const char *later;    /* "c|d": the values of a later version; "*": every other value */
     const char *argument; /* as --help shows it; NULL: none; "[=...]": optional */
     const char *fallback; /* the default, as --help shows it; NULL: none */
     const char *help;
-    bool shared; /* ranks must agree */
+    bool shared; /* must be equal on all ranks */
 } option_t;
 
 #define FIELD(f) offsetof(options_t, f)
@@ -225,7 +225,7 @@ static int64_t choice_index(const char *choices, const char *value)
     return -1;
 }
 
-/* Text of the index-th of "a|b|c". */
+/* Text of entry index of "a|b|c". */
 static void choice_text(const char *choices, int64_t index, char *out, size_t size)
 {
     const char *p = choices;
@@ -280,7 +280,7 @@ static bool read_real(const char *text, const char *stop, double *out)
     if (*text == '\0' || strchr(" \t\n\v\f\r", *text) != NULL)
         return false;
     *out = strtod(text, &end);
-    /* an overflow gives infinity, which no range takes; an underflow is the number that was meant */
+    /* an overflow gives infinity, which no range accepts; an underflow gives the nearest number */
     return end == stop && isfinite(*out);
 }
 
@@ -386,8 +386,8 @@ static bool takes_optional(const option_t *option)
     return option->argument != NULL && option->argument[0] == '[';
 }
 
-/* An argument that is no option: it follows last, the option before it (NULL: it is the first), whose value came with
- * it or is not needed. */
+/* Fails for an argument that is not an option. last is the option before it (NULL: none); its value is complete or it
+ * takes none. */
 static zero_status_t stray(const char *argument, const option_t *last, const char *value, zero_error_t *error)
 {
     if (argument[0] == '-' && argument[1] != '\0' && argument[1] != '-')
@@ -458,7 +458,7 @@ zero_status_t options_parse(options_t *options, int argc, char *const *argv, zer
 
 enum { HELP_INDENT = 34, HELP_WIDTH = 100 };
 
-/* Prints text from column HELP_INDENT on, broken between words. */
+/* Prints text from column HELP_INDENT on, and breaks lines between words. */
 static void print_wrapped(FILE *file, const char *text)
 {
     size_t room = HELP_WIDTH - HELP_INDENT;
@@ -511,7 +511,7 @@ void options_help(FILE *file)
 
 int options_count(void)
 {
-    return COUNT_OPTIONS - 2; /* --help and --version are no settings */
+    return COUNT_OPTIONS - 2; /* --help and --version are not settings */
 }
 
 void options_view(const options_t *options, int index, option_view_t *view)

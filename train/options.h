@@ -16,7 +16,7 @@ enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_NOAM };
 
 enum { OPTIONS_MOST = 128 };
 
-/* Unset until job_resolve chooses a value: -1 for whole numbers and choices, NaN for reals, NULL for texts. */
+/* Until job_resolve chooses a value, an unset option is -1 (whole numbers, choices), NaN (reals) or NULL (texts). */
 typedef struct options {
     /* sharding */
     int64_t stage, ranks, threads, window, device, reduce, reduce_dtype, timeout;
@@ -43,40 +43,40 @@ typedef struct options {
     int64_t eval_every, eval_batches, sample, top_k;
     double temperature, top_p;
     int64_t quiet;
-    /* look first */
+    /* inspect without training */
     int64_t explain, plan, compare_stages;
     /* file */
     const char *config;
     /* -h, --version */
     int64_t help, version;
-    /* no options of their own */
-    int64_t accumulation;              /* micro-steps of a step that --config asks for, -1: it does not */
-    int64_t rise;                      /* RISE_OWN ... of schedule.h: of a Warmup scheduler that --config asks for */
-    double rise_from, rise_from_ratio; /* where its rise begins: a rate and a share of the rate, of which one is 0 */
-    double min_ratio;                  /* where it ends, as a share of the rate; NaN: at min_lr */
-    bool given[OPTIONS_MOST];          /* on the command line, by index */
+    /* fields without an option */
+    int64_t accumulation;              /* micro-steps of a step, from --config; -1: not set */
+    int64_t rise;                      /* RISE_OWN ... of schedule.h: the rise of a Warmup scheduler in --config */
+    double rise_from, rise_from_ratio; /* the start of its rise: a rate, and a share of the rate; one of them is 0 */
+    double min_ratio;                  /* its end, as a share of the rate; NaN: at min_lr */
+    bool given[OPTIONS_MOST];          /* set on the command line, by index */
 } options_t;
 
 /* Every option unset or at its default. */
 void options_init(options_t *options);
 
-/* Reads argv into *options (initialised); texts point into argv. ZERO_ERR_ARG names the option, the value found and the
- * value wanted; an option that a later version will have is ZERO_ERR_UNSUPPORTED. */
+/* Reads argv into *options (initialised). Texts point into argv. ZERO_ERR_ARG names the option, the value found and the
+ * value wanted. An option of a later version is ZERO_ERR_UNSUPPORTED. */
 zero_status_t options_parse(options_t *options, int argc, char *const *argv, zero_error_t *error);
 
-/* Sets the option of this index as --name text does, but not as given: for values from elsewhere. text is kept where
- * the option is a text. */
+/* Sets the option at this index as --name text does, but does not mark it as given: for values that do not come from
+ * the command line. A text option keeps the pointer text. */
 zero_status_t options_set(options_t *options, int index, const char *text, zero_error_t *error);
-/* Index of a setting (not --help or --version) by name, with dashes or underscores; -1: there is none. */
+/* The index of a setting (not --help or --version) by name, with dashes or underscores. -1: there is none. */
 int options_find(const char *name);
-/* Edits (insertions, deletions, replacements) that turn a into b (Levenshtein 1966); texts longer than 63 count as far
- * away. */
+/* The number of edits (insertions, deletions, replacements) that turn a into b (Levenshtein 1966). A text longer than
+ * 63 counts as far away. */
 int options_distance(const char *a, const char *b);
 
-/* The groups, each option with its default. */
+/* Prints the groups, and each option with its default. */
 void options_help(FILE *file);
 
-/* What an option holds, for the log and for comparing ranks. */
+/* The type of an option's value, for the log and for the comparison of ranks. */
 typedef enum option_type {
     OPTION_WHOLE = 0,
     OPTION_REAL,
@@ -91,18 +91,18 @@ typedef struct option_view {
     const char *name; /* without dashes */
     option_type_t type;
     bool set;         /* false: no value */
-    bool shared;      /* must be the same on every rank */
+    bool shared;      /* must be equal on all ranks */
     int64_t whole;    /* WHOLE, FLAG */
     double real[2];   /* REAL, PAIR */
     char text[256];   /* TEXT (cut), CHOICE */
-    const char *full; /* TEXT whole */
+    const char *full; /* TEXT, whole */
 } option_view_t;
 
 int options_count(void);
 void options_view(const options_t *options, int index, option_view_t *view);
 /* The fewest digits that read back as value. */
 void options_real(double value, char *out, size_t size);
-/* The value of a view as a person would type it. */
+/* The value of a view as a user would type it. */
 void option_view_print(const option_view_t *view, char *out, size_t size);
 
 #endif

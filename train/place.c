@@ -29,7 +29,7 @@ zero_status_t place_wire(place_t *place, zero_error_t *why, zero_error_t *error)
     place->wire = place->comm;
     if (strcmp(zero_device_name(place->device), "cuda") != 0)
         return ZERO_OK;
-    if (zero_comm_size(place->comm) > 1) /* one rank has nothing to exchange */
+    if (zero_comm_size(place->comm) > 1) /* one rank has no one to exchange with */
         status = zero_comm_nccl(&place->wire, place->comm, place->device, NULL, NULL, why);
     if (status == ZERO_OK) {
         why->status = ZERO_OK;
@@ -44,7 +44,7 @@ zero_status_t place_wire(place_t *place, zero_error_t *why, zero_error_t *error)
                               why->text);
     status = zero_comm_staged(&place->wire, place->comm, place->device, 0, error);
     if (status == ZERO_OK)
-        place->comm = place->wire; /* which has taken it over */
+        place->comm = place->wire; /* the new communicator owns the old one */
     else
         place->wire = place->comm;
     return status;
@@ -59,8 +59,8 @@ void place_close(place_t *place)
     *place = (place_t){.comm = NULL};
 }
 
-/* NVIDIA's data sheets: tera-operations a second for dense matrices, bf16 on tensor cores with sums in fp32, fp32
- * without tensor cores, as our kernels compute it. What has more words comes before what has fewer. */
+/* From NVIDIA's data sheets: tera-operations a second for dense matrices. bf16 runs on tensor cores with sums in fp32.
+ * fp32 runs without tensor cores, as in our kernels. Longer names come before shorter ones. */
 static const struct {
     const char *words[2];
     double bf16, fp32;
@@ -72,7 +72,7 @@ static const struct {
     {{"A10", NULL}, 125, 31.2},  {{"RTX", "4090"}, 165.2, 82.6}, {{"RTX", "3090"}, 71, 35.6},
 };
 
-/* Whether a word stands in text, with no letters or digits around it. */
+/* Whether text contains a word, with no letters or digits around it. */
 static bool has_word(const char *text, const char *word)
 {
     size_t length = strlen(word);
@@ -84,7 +84,7 @@ static bool has_word(const char *text, const char *word)
 
 double place_peak(const char *label, zero_dtype_t dtype)
 {
-    /* a part of a GPU has a part of its peak, and others share only its name */
+    /* a part of a GPU has a part of its peak, and some other GPUs share only the name */
     if (!has_word(label, "NVIDIA") || has_word(label, "MIG") || has_word(label, "Laptop") || has_word(label, "D"))
         return NAN;
     for (size_t i = 0; i < sizeof peaks / sizeof peaks[0]; i++)

@@ -78,7 +78,7 @@ void report_head(const job_t *job, const char *gpu)
 void report_rates(const job_t *job)
 {
     const schedule_t *s = &job->schedule;
-    /* between its first and its last step a schedule is 0 only where it is 0 at both */
+    /* a schedule is 0 between its first and its last step only if it is 0 at both */
     if (s->steps == 0 || schedule_rate(s, 1) != 0 || schedule_rate(s, s->steps) != 0)
         return;
     if (s->lr == 0)
@@ -202,7 +202,7 @@ void report_ranks(const job_t *job, const zero_memory_t *forecast)
     putchar('\n');
 }
 
-/* Whether a row has anything to show. */
+/* Whether a row has bytes to show. */
 static bool any(const zero_memory_t *a, const zero_memory_t *b, int tier, int kind)
 {
     return a->bytes[tier][kind] > 0 || (b != NULL && b->bytes[tier][kind] > 0);

@@ -1,61 +1,64 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* report.h - what people read while training: progress, tables of memory and of stages. */
+/* report.h - output for users during training: progress, tables of memory and of stages. */
 #ifndef TRAIN_REPORT_H
 #define TRAIN_REPORT_H
 
 #include "train/run.h"
 
-/* Seconds of a clock that only goes forward. */
+/* Seconds of a monotonic clock. */
 double report_clock(void);
-/* Whether what was printed could not be written because the reader of standard output is gone. */
+/* Whether output was lost because the reader of standard output is gone. */
 bool report_unread(void);
-/* Flushes standard output; ZERO_ERR_IO where anything printed so far did not reach it. */
+/* Flushes standard output. ZERO_ERR_IO if any earlier output was lost. */
 zero_status_t report_written(zero_error_t *error);
 
-/* One line about what is trained, and on what: gpu is its name, "" the CPU. world ranks may be planned only. */
+/* Prints one line about the model and the device. gpu: its name, "" for the CPU. The world ranks may exist in a plan
+ * only. */
 void report_head(const job_t *job, const char *gpu);
-/* One line about what computes (zero_model_describe). */
+/* Prints one line about the kernels (zero_model_describe). */
 void report_kernels(const char *text);
 
-/* A warning where every step has the rate 0, so that nothing would be trained. */
+/* Prints a warning if all steps have the rate 0, since such a run trains nothing. */
 void report_rates(const job_t *job);
 
-/* Progress on standard output: one line that is written over on a terminal, otherwise a line about every twentieth
+/* Progress on standard output: on a terminal, one line that updates in place; otherwise a line about every twentieth
  * part. */
 typedef struct progress {
     bool quiet, terminal;
-    bool open; /* a line that the next one writes over */
+    bool open; /* the next line overwrites the current one */
     int64_t steps;
-    double last; /* when a terminal was written to */
+    double last; /* when the terminal was last updated */
 } progress_t;
 
 void progress_step(progress_t *progress, int64_t step, double loss, double norm, double lr, double tokens_per_second);
-/* A line of its own, as printf. Also ends the line that is open (format ""). */
+/* Prints a line of its own, as printf. Also ends an open line (format ""). */
 void progress_say(progress_t *progress, const char *format, ...) ZERO_PRINTF(2, 3);
 
-/* Bytes per kind of one rank; measured NULL: forecast alone. */
+/* Prints the bytes of each kind on one rank. measured NULL: only the forecast. */
 void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured);
 uint64_t report_total(const zero_memory_t *memory);
-/* The same without what is on a drive. */
+/* The same without the bytes on a drive. */
 uint64_t report_in_memory(const zero_memory_t *memory);
-/* "device moments 1.50 GiB, host ...": kinds in memory of at least a hundredth of the whole, largest first. */
+/* "device moments 1.50 GiB, host ...": the kinds in memory that take at least a hundredth of the total, largest first.
+ */
 void report_largest(const zero_memory_t *memory, char *text, size_t size);
-/* Bytes a parameter of the model on each tier of a rank: of all kinds but activations, workspace and rings. */
+/* Prints the bytes for each parameter of the model on each tier of a rank: all kinds but activations, workspace and
+ * rings. */
 void report_parameter(const job_t *job, const zero_memory_t *forecast);
-/* The bytes of all ranks. */
+/* Prints the bytes of all ranks. */
 void report_ranks(const job_t *job, const zero_memory_t *forecast);
-/* "a rank <does> N bytes a step to ...": what goes between tiers, where anything does. */
+/* Prints "a rank <does> N bytes a step to ...": the traffic between tiers, if there is any. */
 void report_tiers(const zero_traffic_t *traffic, const char *does);
 
-/* What --compare-stages found at one stage. */
+/* The results of --compare-stages at one stage. */
 typedef struct stage_result {
     zero_memory_t forecast, measured;    /* the largest over the ranks */
-    bool memory_equal, bytes_equal;      /* on every rank */
+    bool memory_equal, bytes_equal;      /* on all ranks */
     uint64_t bytes_planned, bytes_moved; /* received by this rank over all steps */
     double tokens_per_second;
     double *losses, *norms; /* (steps) */
     uint64_t hash;
-    bool same; /* losses, norms and hash as those of the first stage, to the bit */
+    bool same; /* losses, norms and hash equal those of the first stage, to the bit */
 } stage_result_t;
 
 void report_stages(const job_t *job, const stage_result_t results[4]);

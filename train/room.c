@@ -14,23 +14,23 @@
 #include <unistd.h>
 
 #define GIB (1024.0 * 1024.0 * 1024.0)
-#define OUTSIDE \
-    (40ull << 20) /* of a rank, besides the forecast: program, libraries, MPI, tables; about 20 MiB as measured, and \
-                     room for larger ones */
-/* Tasks (processes and threads) of a rank besides its OpenMP threads, and of what starts the ranks. */
+/* Bytes of a rank besides the forecast: program, libraries, MPI and tables take about 20 MiB as measured. The rest is
+ * reserve for larger ones. */
+#define OUTSIDE (40ull << 20)
+/* Tasks (processes and threads) of a rank besides its OpenMP threads, and of the processes that start the ranks. */
 enum { TASKS_RANK = 3, TASKS_OTHER = 8 };
-/* Open files of mpiexec: Open MPI's needs 36 for 2 ranks, and 6 more for each further one. */
+/* Open files of mpiexec: Open MPI's opens 36 for 2 ranks, and 6 more for each further rank. */
 enum { FILES_RANK = 6, FILES_OTHER = 24 };
 
-/* ---- what there is ---------------------------------------------------------------------------------------------- */
+/* ---- available resources ---------------------------------------------------------------------------------------- */
 
-/* Files of a controller that say how much there may be, and is. What is only a cache of files is no usage: cache is its
- * key in memory.stat, NULL: none. [1]: version 2. */
+/* The files of a controller with its limit and its usage. File cache does not count as usage: cache is its key in
+ * memory.stat, NULL: none. [1]: version 2. */
 typedef struct group {
     struct {
         const char *limit, *usage, *cache;
     } files[2];
-    uint64_t least; /* room */
+    uint64_t least; /* available bytes or tasks */
 } group_t;
 
 static void lower(const char *folder, bool second, void *ctx)
@@ -71,7 +71,7 @@ static uint64_t user_tasks(void)
         snprintf(path, sizeof path, "/proc/%s/task", entry->d_name);
         if (isdigit((unsigned char)entry->d_name[0]) && stat(path, &info) == 0 && info.st_uid == getuid() &&
             info.st_nlink > 2)
-            tasks += info.st_nlink - 2; /* a folder for each */
+            tasks += info.st_nlink - 2; /* each task has a folder */
     }
     if (processes != NULL)
         closedir(processes);
@@ -91,7 +91,8 @@ static uint64_t task_room(void)
     return g.least;
 }
 
-/* That mpiexec may open what it needs, which it would not say but hang: pipes to each rank. Takes what may be had. */
+/* Checks that mpiexec may open enough files for its pipes to each rank: without them it would hang silently. Raises the
+ * limit as far as allowed. */
 static zero_status_t check_files(int world, zero_error_t *error)
 {
     struct rlimit limit;
@@ -107,11 +108,11 @@ static zero_status_t check_files(int world, zero_error_t *error)
                      world, (unsigned long long)needed, (unsigned long long)limit.rlim_cur);
 }
 
-/* ---- what ranks need -------------------------------------------------------------------------------------------- */
+/* ---- the needs of ranks ----------------------------------------------------------------------------------------- */
 
-/* Bytes of each of world ranks, forecast by an engine that only plans; fails where the options do not fit this number.
- * Planning for GPUs takes memory of one, so what ranks on GPUs have in host memory counts when they look themselves,
- * before they reserve it. kinds (may be NULL): what takes them. */
+/* Bytes of each of world ranks, forecast by an engine that only plans. Fails if the options do not fit this number of
+ * ranks. A plan for GPUs takes GPU memory; so GPU ranks check their host memory themselves, before they reserve it.
+ * kinds (may be NULL): the bytes of each kind. */
 static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *bytes, zero_memory_t *kinds,
                                 zero_error_t *error)
 {
@@ -119,7 +120,7 @@ static zero_status_t rank_bytes(const options_t *given, int world, uint64_t *byt
     zero_memory_t forecast = {.size = sizeof forecast};
     run_t run;
     job.o.ranks = world;
-    job.o.quiet = 1; /* warnings come from the ranks */
+    job.o.quiet = 1; /* the ranks print the warnings */
     *bytes = 0;
     zero_status_t status = job_resolve(&job, world, cores_threads(world), false, error);
     if (status == ZERO_OK && job.o.device == DEVICE_CUDA) {
@@ -150,16 +151,16 @@ static bool fits(const options_t *given, uint64_t world, uint64_t memory)
     return rank_bytes(given, (int)world, &bytes, NULL, &ignored) == ZERO_OK && memory / bytes >= world;
 }
 
-/* The largest number of ranks, at most most, that the options and the memory allow; 0: none. */
+/* The largest number of ranks, at most most, for which the options are valid and the memory suffices. 0: none. */
 static int largest(const options_t *given, uint64_t most, uint64_t memory)
 {
     uint64_t low = 0, high = most;
-    if (given->batch > 0) { /* only the few that divide it are planned: the others are refused at once */
+    if (given->batch > 0) { /* plan only for divisors: the others fail at once */
         while (high > 0 && !fits(given, high, memory))
             high--;
         return (int)high;
     }
-    while (low < high) { /* more ranks never need less together */
+    while (low < high) { /* more ranks never need less memory in total */
         uint64_t middle = low + (high - low + 1) / 2;
         if (fits(given, middle, memory))
             low = middle;
@@ -169,8 +170,7 @@ static int largest(const options_t *given, uint64_t most, uint64_t memory)
     return (int)low;
 }
 
-/* The i-th single change of options with which a rank may need less memory, nearest first: what costs the least time.
- * False: it changes nothing. */
+/* Change i of the options that may reduce the memory of a rank, the least slowdown first. False: it changes nothing. */
 enum { CHANGES = 7 };
 static bool change(options_t *o, const job_t *job, int i, char *text, size_t size)
 {
@@ -205,7 +205,7 @@ static bool change(options_t *o, const job_t *job, int i, char *text, size_t siz
     }
 }
 
-/* The first of these with which as many ranks fit; false: none. */
+/* Finds the first change with which this number of ranks fits. false: none. */
 static bool find_change(const options_t *given, const job_t *job, uint64_t memory, char *text, size_t size)
 {
     for (int i = 0; i < CHANGES && (uint64_t)job->world <= memory / OUTSIDE; i++) {

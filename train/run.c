@@ -22,7 +22,7 @@ zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_erro
     return error->status = status;
 }
 
-/* The library names members of its config in what it says of memory; here they are options. */
+/* Memory errors of the library name members of its config; replaces them with options. */
 static void name_options(const options_t *o, zero_error_t *error)
 {
     const bool optimizer = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL,
@@ -76,7 +76,7 @@ static zero_status_t declare_model(run_t *run, const zero_model_options_t *optio
     return status == ZERO_OK ? zero_model_declare(run->model, run->engine, error) : status;
 }
 
-/* The same with the choices of --tune: rank 0 reads them and measures what they lack, the others are told. A plan
+/* Declares the model with the choices of --tune: rank 0 reads them, measures the missing ones and shares all. A plan
  * measures nothing. */
 static zero_status_t declare_tuned(run_t *run, const zero_model_options_t *given, zero_error_t *error)
 {
@@ -111,7 +111,7 @@ static zero_status_t declare_tuned(run_t *run, const zero_model_options_t *given
     return status;
 }
 
-/* An engine with the model declared on it, not committed. */
+/* Creates an engine and declares the model on it, without a commit. */
 static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
 {
     const options_t *o = &run->job->o;
@@ -127,7 +127,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
         config.nvme_path = o->nvme_path;
     }
     if (o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL)
-        /* On the drive with all of their optimizer state; where a part of that stays on the device, in host memory. */
+        /* Parameters go to the drive if all of their optimizer state does; if part of it stays on the device, they go
+         * to host memory. */
         config.parameters.tier =
             o->offload_tier == OFFLOAD_TO_NVME && o->offload_ratio >= 1 ? ZERO_TIER_NVME : ZERO_TIER_HOST;
     config.comm = run->place.wire;
@@ -138,9 +139,9 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.reduce_dtype = (zero_dtype_t)o->reduce_dtype;
     config.micro_steps = run->job->micro_steps;
     config.clip = o->clip;
-    /* kernels give the gradient of the sum of losses; the loss is their mean */
+    /* kernels compute the gradient of the sum of losses; the loss is their mean */
     config.grad_scale = 1.0 / ((double)o->batch * (double)o->seq_len);
-    config.rule = (zero_rule_t)o->optimizer; /* the choices are in its order */
+    config.rule = (zero_rule_t)o->optimizer; /* the choices have the same order */
     config.beta1 = o->betas[0];
     config.beta2 = o->betas[1];
     config.eps = o->eps;
@@ -245,7 +246,7 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
     return ZERO_OK;
 }
 
-/* Which ranks had a finite loss, for a sentence: "the loss of rank 3 was not". Collective. */
+/* Finds the ranks whose loss was not finite, for a sentence: "the loss of rank 3 was not". Collective. */
 static zero_status_t blame(const run_t *run, char *text, size_t size, zero_error_t *error)
 {
     int world = zero_comm_size(run->place.comm), bad = 0, first = 0;
@@ -287,7 +288,7 @@ zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *st
     if (status != ZERO_OK)
         return status;
     bool named = run->skipped.unit[0] != '\0';
-    /* the same everywhere: rank 0 says it */
+    /* the result is the same on all ranks, so rank 0 reports it */
     return zero_fail(
         error, run->rank == 0 ? ZERO_ERR_ARG : ZERO_ERR_PEER,
         "steps %lld to %lld were skipped, since their gradient norm was not finite: at step %lld%s%s%s, and "
@@ -321,7 +322,7 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
                     return status;
                 rows++;
             }
-            /* what is left in the other rows are tokens of before: they count for nothing */
+            /* the other rows hold earlier tokens, which do not count */
             status = zero_model_eval(run->model, run->tokens, run->targets, rows, &micro, error);
             if (status != ZERO_OK)
                 return status;

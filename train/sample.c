@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sample.c - run_sample: text that the model writes, one token at a time. */
+/* sample.c - run_sample: the model writes text, one token at a time. */
 #include "train/corpus.h"
 #include "train/run.h"
 
@@ -17,11 +17,11 @@ typedef struct sampler {
     float *logits;           /* (vocab) */
     candidate_t *candidates; /* (vocab) */
     int32_t *tokens, *picks; /* prompt and sample; (world) */
-    int64_t usable;          /* tokens that may be sampled: of text the bytes only */
+    int64_t usable;          /* the number of tokens that may be sampled: for text, only the bytes */
     uint64_t draws;
 } sampler_t;
 
-/* The likeliest first; of equals the lower token, so that the order is one. */
+/* The most likely first; among equals the lower token, so that the order is unique. */
 static int by_probability(const void *a, const void *b)
 {
     const candidate_t *x = a, *y = b;
@@ -30,7 +30,8 @@ static int by_probability(const void *a, const void *b)
     return x->token < y->token ? -1 : x->token > y->token;
 }
 
-/* Temperature, then the top k, then the smallest set of them that makes up top_p (Holtzman et al. 2020). */
+/* Applies temperature, then the top k, then the smallest set of these with a probability of top_p (Holtzman et al.
+ * 2020). */
 static int32_t pick(sampler_t *s)
 {
     const options_t *o = &s->run->job->o;
@@ -43,7 +44,7 @@ static int32_t pick(sampler_t *s)
             most = s->logits[i];
             best = (int32_t)i;
         }
-    /* where all are NaN or -inf, and with no temperature, there is nothing to draw */
+    /* if all are NaN or -inf, or the temperature is 0, do not draw */
     if (o->temperature == 0 || !isfinite(most))
         return best;
     for (int64_t i = 0; i < n; i++) {
@@ -68,8 +69,8 @@ static int32_t pick(sampler_t *s)
     return c[n - 1].token;
 }
 
-/* Appends up to most tokens to the n in s->tokens, up to and with stop (-1: none). Rank 0 chooses, so that ranks on
- * unlike machines stay together. */
+/* Appends up to most tokens to the n in s->tokens, and stops after the token stop (-1: none). Rank 0 chooses, so that
+ * ranks on different machines get the same tokens. */
 static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop, zero_error_t *error)
 {
     int64_t context = s->run->job->o.seq_len;
@@ -88,7 +89,8 @@ static zero_status_t extend(sampler_t *s, int64_t *n, int64_t most, int32_t stop
     return ZERO_OK;
 }
 
-/* Bytes as text: what is not printable ASCII or whole UTF-8 is shown as a question mark, so that a terminal is safe. */
+/* Prints bytes as text. Question marks replace bytes that are neither printable ASCII nor valid UTF-8, to protect the
+ * terminal. */
 static void print_text(const int32_t *tokens, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -110,7 +112,7 @@ static void print_text(const int32_t *tokens, int64_t n)
     }
 }
 
-/* Numbers that training never saw, each spelled by the model. */
+/* Lets the model spell numbers that training never saw. */
 static zero_status_t sample_numbers(sampler_t *s, bool print, zero_error_t *error)
 {
     const options_t *o = &s->run->job->o;
@@ -155,11 +157,11 @@ static zero_status_t sample_any(sampler_t *s, bool print, zero_error_t *error)
     if (text)
         for (; prompt[n] != '\0'; n++)
             s->tokens[n] = (unsigned char)prompt[n];
-    else { /* a token file: its first token */
+    else { /* a token file: start from its first token */
         status = data_read(job->data, 0, 1, job->model.vocab, s->tokens, &next, error);
         n = 1;
     }
-    first = text && job->o.prompt == NULL ? 1 : 0; /* the newline was ours */
+    first = text && job->o.prompt == NULL ? 1 : 0; /* do not print the newline that we added */
     if (status == ZERO_OK)
         status = extend(s, &n, job->o.sample, -1, error);
     if (status != ZERO_OK || !print)

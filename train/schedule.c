@@ -11,7 +11,7 @@ static double deepspeed_rate(const schedule_t *schedule, int64_t s)
     double lr0 = schedule->lr, lr1 = schedule->min_lr, i = (double)s - 2, u = fmax(2, (double)schedule->warmup),
            all = (double)schedule->steps;
     double rest = fmax(1, all - u), rise = schedule->rise == RISE_LOG ? log(i + 1) / log(u) : i / u;
-    if (s < 2) /* WarmupCosineLR begins at 0, wherever it goes on from */
+    if (s < 2) /* WarmupCosineLR begins at 0, whatever rate comes next */
         return schedule->kind == SCHEDULE_COSINE ? 0 : schedule->from;
     if (i < u)
         return schedule->from + (lr0 - schedule->from) * rise;

@@ -35,7 +35,7 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
 }
 
 typedef struct totals {
-    int64_t step;   /* taken */
+    int64_t step;   /* steps taken */
     double seconds; /* in steps */
     bool fresh;     /* the last evaluation was of this step */
     double loss;
@@ -99,7 +99,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
                 break;
         }
         if (job->logs) {
-            /* seconds is the step's alone: what follows is the price of a log */
+            /* seconds covers only the step; the code below is the cost of a log */
             if ((status = run_memory(run, &forecast, &measured, &equal, error)) != ZERO_OK)
                 break;
             log_begin(session->log, "step");
@@ -115,7 +115,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             log_memory(session->log, "memory", &measured);
             status = log_end(session->log, error);
         }
-        /* every rank has the same word, so all stop here */
+        /* all ranks have the same signals, so all stop here */
         for (int s = 1; s < 32 && session->signal == 0; s++)
             if (t->stats.signals >> s & 1)
                 session->signal = s;
@@ -125,7 +125,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             status = evaluate(session, run, progress, t, error);
     }
     if (t->step == job->o.steps)
-        session->signal = 0; /* came too late to end anything */
+        session->signal = 0; /* it came too late to end anything */
     return status;
 }
 
@@ -160,8 +160,8 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     return log_end(session->log, error);
 }
 
-/* What went between tiers, per step as it was counted. The last step's writes, which ran on after it, are done by now.
- */
+/* Prints the measured traffic between tiers per step. Writes of the last step, which continued after it, are complete
+ * by now. */
 static void per_step(run_t *run, const totals_t *t)
 {
     zero_stats_t now = {.size = sizeof now};

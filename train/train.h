@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* train.h - the two things that ranks do: train, and compare the stages. */
+/* train.h - the two jobs of the ranks: train, and compare the stages. */
 #ifndef TRAIN_TRAIN_H
 #define TRAIN_TRAIN_H
 
@@ -13,19 +13,19 @@ typedef struct session session_t;
 struct session {
     const job_t *job;
     place_t place;
-    launch_t *launch;                   /* NULL: the parent is not ours */
+    launch_t *launch;                   /* NULL: another program is the parent */
     atomic_int *stop;                   /* the signal that asked this rank to stop, 0: none */
-    void (*catch_signals)(session_t *); /* called when training starts: before, a signal just ends the process */
+    void (*catch_signals)(session_t *); /* called when training starts; before, a signal ends the process at once */
     bool terminal;
-    log_t *log;       /* open from the first step on; rank 0's alone has a file */
-    bool training;    /* false: what fails was found before */
+    log_t *log;       /* open from the first step on; only rank 0's log has a file */
+    bool training;    /* false: a failure happened before training */
     int signal;       /* that ended the run, 0: none */
-    char cursor[400]; /* where the engine stopped */
+    char cursor[400]; /* the point where the engine stopped */
 };
 
-/* Trains to the last step, or to the one after which a rank was asked to stop. Collective. */
+/* Trains to the last step, or to the step after which a rank was asked to stop. Collective. */
 zero_status_t train(session_t *session, zero_error_t *error);
-/* Stages 0 to 3 on the same steps; ZERO_ERR_MISMATCH where numbers that must be equal are not. Collective. */
+/* Runs stages 0 to 3 on the same steps. ZERO_ERR_MISMATCH if numbers that must be equal differ. Collective. */
 zero_status_t compare_stages(session_t *session, zero_error_t *error);
 
 /* Opens the log and writes the start event. */

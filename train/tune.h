@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tune.h - the file of --tune: which algorithm computes each matrix product on a GPU. Rank 0 reads it, measures what it
- * lacks, and writes it; the others compute as rank 0 does. */
+/* tune.h - the file of --tune: the algorithm of each matrix product on a GPU. Rank 0 reads it, measures the missing
+ * entries and writes it. The other ranks use rank 0's choices. */
 #ifndef TRAIN_TUNE_H
 #define TRAIN_TUNE_H
 
 #include "zero/zero.h"
 
-/* The file as text, which the caller frees; "" where there is none yet. */
+/* Reads the file as text. The caller frees it. "" if the file does not exist yet. */
 zero_status_t tune_read(const char *path, char **text, zero_error_t *error);
-/* By way of a file beside it, so that it is never half written. */
+/* Writes a file beside it and renames it, so that the file is never incomplete. */
 zero_status_t tune_write(const char *path, const char *text, zero_error_t *error);
-/* Rank 0's text to every rank: *text is read on rank 0, where NULL says that it has failed (the others get
- * ZERO_ERR_PEER), and set on the others, who free it. Collective. */
+/* Broadcasts rank 0's text. Rank 0 reads *text; NULL there means that rank 0 has failed, and the others get
+ * ZERO_ERR_PEER. The other ranks set *text, and free it. Collective. */
 zero_status_t tune_share(zero_comm_t *comm, char **text, zero_error_t *error);
 
 #endif
