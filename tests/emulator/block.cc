@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* block.cc - the threads of a kernel on one host thread. A thread runs until it ends or waits; only one that waits
- * keeps a stack, so a kernel without barriers is a loop on a single one. Who runs next is fixed: the warp's next thread
- * that can, the block's next that has not begun, any other that can. Nothing that can go on, and threads left: they
- * wait for others that never come. */
+/* block.cc - runs the threads of a kernel on one host thread. A thread runs until it ends or waits. Only a waiting
+ * thread keeps a stack, so a kernel without barriers is a loop on a single stack. The order is fixed: first the next
+ * ready thread of the warp, then the next thread of the block that has not started, then any other ready thread. If no
+ * thread can continue and some remain, they wait for threads that never come. */
 #include "tests/emulator/emulator.h"
 #include "tests/emulator/fiber.h"
 
@@ -26,7 +26,7 @@ enum thread_state : uint8_t { UNSTARTED, RUNNING, READY, AT_BARRIER, AT_WARP, DO
 struct thread {
     thread_state state;
     uint8_t parity; /* of its exchanges in the warp */
-    int line;       /* where it waits */
+    int line;       /* the source line where it waits */
     const char *file;
     fiber *stack;
 };
@@ -49,7 +49,7 @@ struct runner {
     std::vector<thread> threads;
     std::vector<warp> warps;
     int count = 0, started = 0, done = 0, at_barrier = 0, current = 0;
-    int barrier = 0; /* the thread that came to the barrier first */
+    int barrier = 0; /* the first thread that reached the barrier */
     uint64_t block = 0, blocks = 0;
     bool down = false;
     fiber own;
@@ -71,7 +71,7 @@ struct runner {
 
 thread_local std::unique_ptr<runner> this_runner;
 
-/* ---- sentences -------------------------------------------------------------------------------------------------- */
+/* ---- error sentences -------------------------------------------------------------------------------------------- */
 
 struct place_text {
     char text[160];
@@ -97,7 +97,7 @@ place_text where(const runner *r, int t)
                  what, where(r, a).text, where(r, b).text);
 }
 
-/* Nothing can run: two threads that show why. */
+/* No thread can run: reports two threads that show the reason. */
 [[noreturn]] void die_stuck(const runner *r)
 {
     int waits = -1, other = -1;
@@ -115,7 +115,7 @@ place_text where(const runner *r, int t)
         waits, other < 0 ? waits : other);
 }
 
-/* ---- who runs --------------------------------------------------------------------------------------------------- */
+/* ---- scheduling ------------------------------------------------------------------------------------------------- */
 
 void begin_block(runner *r)
 {
@@ -146,7 +146,7 @@ void start_next(runner *r)
     r->threads[t].stack = r->running;
 }
 
-/* A ready lane of the mask, the next one from lane on if there is one. */
+/* A ready lane of the mask: the next one from lane on, if there is one. */
 int choose(const runner *r, unsigned ready, int lane)
 {
     if (r->down) {
@@ -157,7 +157,7 @@ int choose(const runner *r, unsigned ready, int lane)
     return __builtin_ctz(later ? later : ready);
 }
 
-/* The thread to go on with: -1 for one that has not begun, -2: none can. */
+/* The thread to continue. -1: a thread that has not started. -2: none can run. */
 int next_thread(const runner *r)
 {
     int own = r->current / 32;
@@ -188,7 +188,7 @@ void resume(runner *r, int t)
     switch_to(r, r->threads[t].stack);
 }
 
-/* What each fiber does: threads, until there is none for it. */
+/* The loop of each fiber: runs threads until none is left for it. */
 void run_threads()
 {
     runner *r = this_runner.get();
@@ -206,7 +206,7 @@ void run_threads()
         }
         if (t == -1)
             continue;
-        /* This fiber has nothing to do: whoever takes it goes on at the loop's start. */
+        /* This fiber has no work. The thread that takes it continues at the start of the loop. */
         fiber *self = r->running;
         self->next = r->spare;
         r->spare = self;
@@ -227,7 +227,7 @@ void take_fiber(runner *r)
     switch_to(r, f);
 }
 
-/* The current thread waits: others run until somebody makes it ready. */
+/* The current thread waits. Others run until one of them makes it ready. */
 void wait(runner *r)
 {
     int t = next_thread(r);
@@ -267,14 +267,14 @@ int find_tls(dl_phdr_info *info, size_t, void *data)
         if (p.p_type == PT_TLS)
             bytes = p.p_memsz;
     }
-    /* The main program's has more in it than __shared__ arrays. */
+    /* The main program's block holds other variables besides __shared__ arrays. */
     if (mine && info->dlpi_name && info->dlpi_name[0] && info->dlpi_tls_data)
         s->found = {(char *)info->dlpi_tls_data, bytes};
     return mine;
 }
 
-/* __shared__ arrays are thread-local variables of the kernel's library, which has no others: a kernel finds NaN in
- * them. */
+/* Fills shared memory with NaN before a kernel runs. __shared__ arrays are thread-local variables of the kernel's
+ * library, and that library has no other thread-local variables. */
 void poison_shared(runner *r)
 {
     auto at = r->shared.find(r->kernel->address);
@@ -282,7 +282,7 @@ void poison_shared(runner *r)
         tls_search s = {(uintptr_t)r->kernel->address, {}};
         dl_iterate_phdr(find_tls, &s);
         if (!s.found.base)
-            return; /* not there before its first use by this host thread */
+            return; /* this host thread has not used it yet, so it does not exist */
         at = r->shared.emplace(r->kernel->address, s.found).first;
     }
     memset(at->second.base, 0xff, at->second.bytes);
@@ -321,7 +321,7 @@ void emulator_run(const zero_emulator_kernel *kernel, dim3 grid, dim3 block, siz
     zero_emulator_self = nullptr;
 }
 
-/* ---- what kernels call ------------------------------------------------------------------------------------------ */
+/* ---- functions that kernels call -------------------------------------------------------------------------------- */
 
 extern "C" ZERO_EMULATOR_API int zero_emulator_lane(void)
 {

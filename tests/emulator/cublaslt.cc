@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cublaslt.cc - cuBLASLt's products by plain loops, with its conditions on arguments. See include/cublasLt.h. */
+/* cublaslt.cc - cuBLASLt's products as plain loops, with its conditions on arguments. See include/cublasLt.h. */
 #include "tests/emulator/emulator.h"
 
 #include <cublasLt.h>
@@ -43,12 +43,12 @@ const uint64_t MAGIC = 0x7a65726f6c740001;
 typedef cublasLtMatrixLayoutOpaque_t layout;
 typedef cublasLtMatmulDescOpaque_t desc;
 
-/* What an algorithm's bytes hold. */
+/* The contents of an algorithm's bytes. */
 struct choice {
     uint64_t magic, product, workspace;
     uint32_t align[4]; /* of A, B, C, D */
     uint32_t bias_align;
-    int32_t variant; /* 0: cuts the sum, with workspace; 1: adds it as it comes; 2: adds its halves */
+    int32_t variant; /* 0: splits the sum, with workspace; 1: adds in order; 2: adds the two halves of the sum */
 };
 static_assert(sizeof(choice) <= sizeof(cublasLtMatmulAlgo_t));
 
@@ -105,7 +105,7 @@ uint64_t op_columns(const layout &l, int32_t trans)
     return trans == CUBLAS_OP_N ? l.columns : l.rows;
 }
 
-/* What does not depend on addresses. */
+/* Checks the conditions that do not depend on addresses. */
 cublasStatus_t check(const desc *x, const layout *a, const layout *b, const layout *c, const layout *d)
 {
     if (!x || !good_layout(a) || !good_layout(b) || !good_layout(c) || !good_layout(d))
@@ -119,8 +119,8 @@ cublasStatus_t check(const desc *x, const layout *a, const layout *b, const layo
     if (x->compute != CUBLAS_COMPUTE_32F && x->compute != CUBLAS_COMPUTE_32F_PEDANTIC &&
         x->compute != CUBLAS_COMPUTE_32F_FAST_TF32 && x->compute != CUBLAS_COMPUTE_32F_FAST_16BF)
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    /* fp32 sums: operands of one type, results of that type or fp32. Nothing else but 32-bit operands can be computed
-     * faster than asked. */
+    /* Sums are in fp32. Operands have one type. Results have that type or fp32. A compute type faster than plain fp32
+     * is valid only with 32-bit operands. */
     if (x->scale != CUDA_R_32F || a->type != b->type || c->type != d->type || element_bytes(a->type) == 0 ||
         (d->type != a->type && d->type != CUDA_R_32F))
         return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -133,12 +133,12 @@ cublasStatus_t check(const desc *x, const layout *a, const layout *b, const layo
     if (has_aux(x->epilogue)) {
         if (x->aux_type != -1 && (uint32_t)x->aux_type != d->type)
             return CUBLAS_STATUS_NOT_SUPPORTED;
-        /* A heuristic takes a pointer that is not there yet as an aligned one. */
+        /* A heuristic treats an unset pointer as aligned. */
         if ((uintptr_t)x->aux % 16 != 0 || x->aux_ld % 8 != 0 || x->aux_ld < (int64_t)d->rows ||
             (d->batch > 1 && x->aux_stride % 8 != 0))
             return CUBLAS_STATUS_INVALID_VALUE;
     }
-    /* Epilogues beside the result read and write column by column. */
+    /* Epilogues with further operands read and write column by column. */
     if (x->epilogue != CUBLASLT_EPILOGUE_DEFAULT && x->epilogue != CUBLASLT_EPILOGUE_BIAS &&
         d->order != CUBLASLT_ORDER_COL)
         return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -151,7 +151,7 @@ uint64_t mix(uint64_t h, uint64_t x)
     return h ^ h >> 29;
 }
 
-/* Names the product: an algorithm is for one. */
+/* Identifies the product: an algorithm is valid for only one product. */
 uint64_t product_of(const desc *x, const layout *a, const layout *b, const layout *c, const layout *d)
 {
     uint64_t h =
@@ -209,7 +209,7 @@ void store(void *p, uint32_t type, int64_t i, float value)
     } else {
         float magnitude = fabsf(value);
         int exponent = magnitude < 0x1p-14f ? -14 : ilogbf(std::min(magnitude, 65536.0f));
-        /* In units of the last place: exact in fp32, and rint rounds to even. */
+        /* In units of the last place. This is exact in fp32, and rint rounds to even. */
         int units = magnitude >= 65520 ? 0x7c00
                                        : (int)rintf(ldexpf(magnitude, 10 - exponent)) +
                                              (magnitude < 0x1p-14f ? 0 : (exponent + 14) << 10);
@@ -238,7 +238,7 @@ void *offset(void *p, uint32_t type, int64_t elements)
     return p ? (char *)p + elements * (int64_t)element_bytes(type) : nullptr;
 }
 
-/* tanh's approximation (Hendrycks and Gimpel 2016), and its derivative. */
+/* The tanh approximation of GELU (Hendrycks and Gimpel 2016), and its derivative. */
 float gelu(float x)
 {
     return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
@@ -348,7 +348,7 @@ void run(call p)
     emulator_leave();
 }
 
-/* bytes from p on must be memory that the device can reach, as a kernel that ran over them would find out. */
+/* Checks that the device can reach the bytes from p on. A kernel that read them would fail otherwise. */
 void reach(const char *name, const void *p, uint64_t bytes)
 {
     emulator_place place = emulator_find(p);
@@ -551,8 +551,8 @@ extern "C" cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPre
     return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-/* Offers up to three algorithms: for long sums one that cuts them and so wants workspace, then one that wants none,
- * then, which is the fastest by the emulator's clock and gives other bits, one that adds halves of the sum. */
+/* Offers up to three algorithms. For long sums, the first splits the sum and needs workspace. The next needs no
+ * workspace. The last adds halves of the sum: it is the fastest by the emulator's clock and gives other bits. */
 extern "C" cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t x,
                                                          cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                                          cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -641,7 +641,7 @@ extern "C" cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmul
     if ((adds && !C) || (with_bias && !x->bias) || (with_aux && !x->aux) || (C == D && !same_layout(*c, *d)))
         return CUBLAS_STATUS_INVALID_VALUE;
     choice y = {MAGIC, product_of(x, a, b, c, d), 0, {16, 16, 16, 16}, 16, 1};
-    for (int i = 0; i < 4; i++) /* without one it chooses by the addresses */
+    for (int i = 0; i < 4; i++) /* without an algorithm, addresses determine the choice */
         y.align[i] = alignment_of(i == 0 ? A : i == 1 ? B : i == 2 ? C : D);
     if (algo) {
         memcpy(&y, algo, sizeof y);

@@ -298,7 +298,8 @@ extern "C" cudaError_t cudaSetDeviceFlags(unsigned)
     return cudaSuccess;
 }
 
-/* An H200's, but for the processors: few, so that loops over the grid are taken. */
+/* The attributes of an H200, except the number of processors: it is small, so that tests exercise loops over the grid.
+ */
 static const int processors = 3;
 
 extern "C" cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device)
@@ -418,7 +419,7 @@ extern "C" cudaError_t cudaDeviceSynchronize(void)
 
 extern "C" cudaError_t cudaDeviceReset(void)
 {
-    return emulator_fail(cudaErrorNotSupported); /* a library must not: others use the device too */
+    return emulator_fail(cudaErrorNotSupported); /* a library must not reset the device, because others use it too */
 }
 
 #pragma GCC visibility pop

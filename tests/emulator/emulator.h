@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* emulator.h - a GPU without one, for tests: CUDA's runtime (memory.cc, streams.cc, device.cc) and its threads
- * (block.cc) on the processor.
+/* emulator.h - emulates a GPU for tests: CUDA's runtime (memory.cc, streams.cc, device.cc) and its threads (block.cc)
+ * run on the processor.
  *
- * It finds what goes wrong without timing: host code that touches device memory, copies out of range, kernels given the
- * host's memory, barriers that some threads never reach, shuffles of part of a warp, shared memory that is read before
- * it was written (NaN) or without a barrier (ZERO_EMULATOR_ORDER), and, with a thread for each stream, work that no
- * event orders (ThreadSanitizer sees it). It does not model speed, caches, or the memory model within a block. What the
- * environment sets is in include/cuda_runtime_api.h. */
+ * It detects these errors without timing: host code that touches device memory, copies out of range, kernels that get
+ * host memory, barriers that some threads never reach, shuffles by part of a warp, shared memory that is read before it
+ * is written (NaN) or without a barrier (ZERO_EMULATOR_ORDER). With a thread for each stream, ThreadSanitizer detects
+ * work that no event orders. It does not model speed, caches, or the memory model within a block.
+ * include/cuda_runtime_api.h lists the environment variables. */
 #ifndef ZERO_EMULATOR_EMULATOR_H
 #define ZERO_EMULATOR_EMULATOR_H
 
@@ -27,7 +27,7 @@ enum {
     EMULATOR_THREADS_LIMIT = 1024
 };
 
-/* What the environment said. */
+/* The settings from the environment. */
 struct emulator_settings {
     bool threads, down, refuse_unloaded, vmm;
     uint64_t seed, memory;
@@ -37,17 +37,18 @@ struct emulator_settings {
 /* ---- device.cc -------------------------------------------------------------------------------------------------- */
 
 const emulator_settings *emulator_setup();
-/* Begins a call: an error that it has to return, injected ones included. reserves: it reserves memory. */
+/* Begins a call. Returns the error that the call must return, including injected errors. reserves: the call reserves
+ * memory. */
 cudaError_t emulator_begin(const char *call, bool reserves = false);
-/* Makes e the calling thread's last error, and returns it. */
+/* Makes e the calling thread's last error, and returns e. */
 cudaError_t emulator_fail(cudaError_t e);
-/* From now on every call fails with e: the device's state is lost, as after a fault in a kernel. */
+/* Makes all later calls fail with e: the device's state is lost, as after a fault in a kernel. */
 void emulator_lose(cudaError_t e);
 cudaError_t emulator_lost();
-/* The n-th such thing was asked to fail (ZERO_EMULATOR_FAIL): the error, or cudaSuccess. */
+/* The error that ZERO_EMULATOR_FAIL requests for this call, or cudaSuccess. what: the counted function or event. */
 cudaError_t emulator_injected(const char *what, bool reserves);
 int emulator_device();
-/* One sentence on stderr, then SIGABRT. */
+/* Prints one sentence to stderr and raises SIGABRT. */
 [[noreturn]] void emulator_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #define EMULATOR_BEGIN_AS(reserves)                              \
@@ -61,7 +62,8 @@ int emulator_device();
 
 /* ---- memory.cc -------------------------------------------------------------------------------------------------- */
 
-/* What holds address p (one past the end too, with end): its kind, device, and the bytes from p on. */
+/* The memory that contains address p (with end, also one past its end): its kind, its device, and the bytes from p on.
+ */
 struct emulator_place {
     cudaMemoryType type;
     int device;
@@ -70,41 +72,43 @@ struct emulator_place {
 emulator_place emulator_find(const void *p, bool end = false);
 /* cuMemGetAddressRange of the driver. */
 int emulator_address_range(unsigned long long *base, size_t *bytes, unsigned long long address);
-/* Device memory whose bytes are counted and whose addresses are mapped apart (vmm.cc): false where there is too little;
- * bytes at pages become the device's, with 0xff in them, until they are unmapped. */
+/* Device memory that is mapped separately (vmm.cc). take counts bytes, and returns false if too few are free. map turns
+ * the bytes at pages into device memory, filled with 0xff, until unmap. */
 bool emulator_memory_take(int device, uint64_t bytes);
 void emulator_memory_give(int device, uint64_t bytes);
 void emulator_memory_map(char *pages, uint64_t bytes, int device);
 void emulator_memory_unmap(char *pages);
-/* Between the two, this process may touch device memory (a count: they nest and threads may overlap). */
+/* Between enter and leave, this process may touch device memory. A counter tracks them: they nest, and threads may
+ * overlap. */
 ZERO_EMULATOR_API void emulator_enter();
 ZERO_EMULATOR_API void emulator_leave();
 
 /* ---- vmm.cc ----------------------------------------------------------------------------------------------------- */
 
-/* A function of the driver's for virtual memory, or NULL. */
+/* A driver function for virtual memory, or NULL. */
 void *emulator_vmm_function(const char *symbol);
 
 /* ---- streams.cc ------------------------------------------------------------------------------------------------- */
 
-/* Queues work on a stream (at once where streams have no threads): cudaErrorInvalidResourceHandle for what is no stream
- * of the current device. */
+/* Queues work on a stream, or runs it at once if streams have no threads. cudaErrorInvalidResourceHandle if stream is
+ * not a stream of the current device. */
 cudaError_t emulator_submit(cudaStream_t stream, std::function<void()> work);
-/* Waits for what was queued on a stream; device_wait for every stream of the device (device -1: of all), of blocking
- * ones only if asked. */
+/* Waits for the work on a stream. device_wait waits for all streams of the device (device -1: of all devices), or only
+ * for its blocking streams. */
 void emulator_stream_wait(cudaStream_t stream);
 void emulator_device_wait(int device, bool blocking_only);
 
-/* For work that runs: the clock that events read goes so many hours on. */
+/* For running work: advances the clock that events read by this many hours. */
 void emulator_delay(int hours);
 
-/* What was queued on a stream since its capture began (graph.cc). */
+/* The work that was queued on a stream since its capture began (graph.cc). */
 struct emulator_capture {
     std::vector<std::function<void()>> work;
     bool broken = false;   /* by a call that cannot be captured */
-    std::thread::id owner; /* only this thread may end it; none: any */
+    std::thread::id owner; /* only this thread may end it; none: any thread */
 };
-/* Where a stream's capture is kept (NULL: it is not captured). NULL unless it is a stream of the current device. */
+/* The slot of a stream's capture; it holds NULL unless the stream is captured. Returns NULL if stream is not a stream
+ * of the current device. */
 std::unique_ptr<emulator_capture> *emulator_capture_of(cudaStream_t stream);
 
 /* ---- block.cc --------------------------------------------------------------------------------------------------- */

@@ -13,10 +13,10 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-/* Of which few pages are ever touched; below lies one that nobody may touch. */
+/* A fiber touches only a few of these pages. The guard page below them is inaccessible. */
 static const size_t stack_bytes = 256 << 10, guard_bytes = 4096;
 
-/* What the switched-to fiber has to finish: who switched. */
+/* The fiber that switched here. The fiber that now runs finishes the switch for it. */
 static thread_local fiber *switched_from;
 static thread_local void (*fiber_entry)();
 
@@ -38,7 +38,7 @@ static void arrived(fiber *self)
 
 #if defined(__x86_64__)
 
-/* Saves what a call must keep, and the stack pointer; loads the other's. */
+/* Saves the registers that a call must preserve, and the stack pointer. Loads those of the other fiber. */
 extern "C" void emulator_switch(void **save, void *load);
 asm(R"(
 .text
@@ -84,8 +84,8 @@ fiber *fiber_create(void (*entry)())
     fiber_entry = entry;
 #if defined(__x86_64__)
     void **top = (void **)(f->stack + guard_bytes + stack_bytes);
-    top[-1] = nullptr;       /* where begin would return to: never */
-    top[-2] = (void *)begin; /* the switch returns here, the stack then as after a call */
+    top[-1] = nullptr;       /* the return address of begin, which never returns */
+    top[-2] = (void *)begin; /* the switch returns here, with the stack as after a call */
     f->stack_pointer = top - 8;
 #else
     getcontext(&f->context);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fiber.h - stacks that a host thread switches between by itself. Sanitizers are told of each switch. */
+/* fiber.h - stacks between which a host thread switches by itself. The code reports each switch to sanitizers. */
 #ifndef ZERO_EMULATOR_FIBER_H
 #define ZERO_EMULATOR_FIBER_H
 
@@ -30,19 +30,19 @@ struct fiber {
 #else
     ucontext_t context;
 #endif
-    char *stack = nullptr; /* what was mapped; NULL for the host thread's own */
+    char *stack = nullptr; /* the mapping; NULL for the host thread's own stack */
     const void *bottom = nullptr;
     size_t size = 0;
-    fiber *next = nullptr; /* in a list of free ones */
+    fiber *next = nullptr; /* in a list of free fibers */
     void *sanitizer = nullptr;
 };
 
-/* A fiber of the calling thread that begins with entry, which must never return. */
+/* Creates a fiber of the calling thread that starts with entry. entry must never return. */
 fiber *fiber_create(void (*entry)());
 void fiber_destroy(fiber *f);
-/* Makes f stand for the calling thread's own stack. */
+/* Makes f represent the calling thread's own stack. */
 void fiber_adopt(fiber *f);
-/* Goes on with `to`; returns when somebody switches back to `from`, the running one. */
+/* Continues `to`. Returns when a fiber switches back to `from`, the running one. */
 void fiber_switch(fiber *from, fiber *to);
 
 #endif

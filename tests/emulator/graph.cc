@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* graph.cc - stream capture and CUDA graphs of the emulator: what is queued on a stream that is captured is kept, and
- * run at each launch of the graph, in that order. */
+/* graph.cc - stream capture and CUDA graphs of the emulator. A capture keeps the work that is queued on its stream.
+ * Each launch of the graph runs this work in the same order. */
 #include "tests/emulator/emulator.h"
 
 #include <set>
@@ -19,7 +19,7 @@ struct CUgraphExec_st {
 namespace
 {
 
-/* Handles that were made and not destroyed. */
+/* Handles that exist: created and not destroyed. */
 template <typename T> struct handles {
     std::mutex mutex;
     std::set<T *> all;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* memory.cc - device and pinned memory of the emulator, and copies.
  *
- * Device memory: pages of their own that begin with bytes nobody asked for, so that an allocation ends (rounded to 256
- * bytes) where a page begins that nobody may touch. The bytes around it hold a pattern, and are looked at when it is
- * freed. */
+ * Device memory has pages of its own. Each allocation ends (rounded to 256 bytes) at a page that is inaccessible;
+ * unused bytes come first. The unused bytes hold a pattern, which is checked when the memory is freed. */
 #include "tests/emulator/emulator.h"
 
 #include <cerrno>
@@ -19,10 +18,9 @@ enum : uint64_t { PAGE = 4096, ALIGN = 256, GRANULE = 2 << 20 };
 enum : unsigned char { FRESH = 0xff, BORDER = 0xb5 };
 
 struct allocation {
-    uint64_t bytes; /* as asked for */
+    uint64_t bytes; /* the requested size */
     int device;     /* -1: pinned memory of the host */
-    char *pages;    /* device memory: mapped bytes, within what was reserved of addresses; NULL for memory that was
-                       registered */
+    char *pages;    /* device memory: mapped bytes, within the reserved addresses; NULL for registered memory */
     uint64_t mapped, counted;
     char *reserved;
     uint64_t reserved_bytes;
@@ -43,7 +41,7 @@ memory *the_memory()
 
 typedef std::map<uintptr_t, allocation>::iterator place;
 
-/* What holds [p, p + bytes), or the end. */
+/* The allocation that contains [p, p + bytes), or the end. */
 place find(memory *m, uintptr_t p, bool end)
 {
     place at = m->allocations.upper_bound(p);
@@ -175,7 +173,7 @@ extern "C" cudaError_t cudaMalloc(void **p, size_t bytes)
     allocation a = {bytes, device, nullptr, 0, (bytes + GRANULE - 1) / GRANULE * GRANULE, nullptr, 0};
     if (a.counted > room)
         return emulator_fail(cudaErrorMemoryAllocation);
-    /* Large ones in huge pages, where the system has them: to open and close those costs next to nothing. */
+    /* Large allocations use huge pages if the system has them, because changing their protection then costs little. */
     bool large = bytes >= GRANULE;
     a.mapped = large ? a.counted : (bytes + PAGE - 1) / PAGE * PAGE;
     a.reserved_bytes = a.mapped + (large ? 2 * GRANULE : PAGE);
@@ -314,14 +312,14 @@ extern "C" cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attribute
 
 /* ---- copies ----------------------------------------------------------------------------------------------------- */
 
-/* Whether bytes from p on lie in one allocation, or in memory of the host that is not ours to know. */
+/* Whether bytes from p on lie in one allocation, or in host memory that the emulator does not track. */
 static bool in_range(const emulator_place &at, uint64_t bytes)
 {
     return at.type == cudaMemoryTypeUnregistered || bytes <= at.left;
 }
 
-/* Rows of width bytes. As the real one does, a copy from or to memory of the host that is not pinned has read, or
- * written, it on return. */
+/* Copies rows of width bytes. As in the real library, on return a copy from or to unpinned host memory has read or
+ * written that memory. */
 static cudaError_t copy(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width, size_t height,
                         cudaMemcpyKind kind, cudaStream_t stream, bool wait)
 {

@@ -1,26 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl.cc - NCCL without GPUs, for tests: ranks are processes of one machine, which share a file, and "kernels" are
- * functions on the emulator's streams. What matters is how it can fail, which is as NCCL's documentation and sources
- * have it:
- * - A collective waits for the other ranks for ever; that one of them is gone does not show. Only an abort of this
- * rank's communicator ends it, and then the stream goes on.
- * - Calls on a non-blocking communicator return ncclInProgress, and a thread does them; until ncclCommGetAsyncError has
- * said that they are done, only that and ncclCommAbort may be called. Two threads in calls on one communicator end the
- * process.
+/* nccl.cc - emulates NCCL without GPUs, for tests. Ranks are processes of one machine that share a file. "Kernels" are
+ * functions on the emulator's streams. The emulator fails in the ways that NCCL's documentation and sources describe:
+ * - A collective waits for the other ranks without a bound, and does not notice if one of them is gone. Only an abort
+ *   of this rank's communicator ends it; then the stream continues.
+ * - A call on a non-blocking communicator returns ncclInProgress, and a thread does the work. Until
+ *   ncclCommGetAsyncError reports that it is done, the caller may call only this function and ncclCommAbort. Two
+ *   threads that call on one communicator at the same time end the process.
  * - ncclCommSplit sets the new communicator when the parent is ready again.
- * - ncclCommWindowRegister waits for the other ranks, and sets the window when the communicator is ready again. It
- * takes memory that can be exported, of equal size on each rank. A collective works at equal offsets in each rank's
- * window.
- * - ncclCommAbort returns when the device is idle: also what other communicators run has to end. So several are aborted
- * in a group. Sums are taken in rank order in fp32, rounded once, which NCCL does not promise.
+ * - ncclCommWindowRegister waits for the other ranks, and sets the window when the communicator is ready again. The
+ *   memory must be exportable and have the same size on each rank. A collective works at the same offset in each rank's
+ *   window.
+ * - ncclCommAbort returns when the device is idle, so the work of other communicators must end too. Therefore the
+ *   caller aborts several communicators in a group.
+ * Sums are taken in rank order in fp32 and rounded once. NCCL does not promise this.
  *
  * ZERO_EMULATOR_NCCL is a list of faults of this process, separated by commas:
- *   version=N    what ncclGetVersion says
+ *   version=N    the result of ncclGetVersion
  *   init-fails, init-hangs, split-hangs, finalize-hangs, id-fails
- *   window-hangs, no-windows (as where GPUs do not reach each other's memory: success without a window)
- *   call-hangs=N the N-th collective's call does not return before the abort
- *   async=N:R    the N-th collective gets stuck, and R is the communicator's error
- */
+ *   window-hangs, no-windows (success without a window, as on GPUs without access to each other's memory)
+ *   call-hangs=N the call of collective N does not return before the abort
+ *   async=N:R    collective N gets stuck, and R is the communicator's error */
 #include "tests/emulator/nccl_comm.h"
 
 #include <stdio.h>
@@ -189,7 +188,7 @@ extern "C" ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle)
     return ncclSuccess;
 }
 
-/* Until the ranks met: 1 where all came with as many bytes, 0 where they differ, -1 after an abort. */
+/* Waits for all ranks. 1: all pass the same number of bytes. 0: the numbers differ. -1: after an abort. */
 static int equal_bytes(ncclComm *c, uint64_t bytes)
 {
     int equal = 1;
@@ -280,8 +279,8 @@ extern "C" ncclResult_t ncclGroupEnd(void)
     return ncclSuccess;
 }
 
-/* For tests: how many communicators there are, and what became of others; registrations, and operands that lie in none.
- */
+/* For tests: the number of communicators that exist, were aborted and were destroyed; of registrations; and of operands
+ * outside all registrations. */
 extern "C" void zero_emulated_nccl_counts(int *comms, int *aborted, int *destroyed, int *registered, int *elsewhere)
 {
     std::lock_guard<std::mutex> lock(the_process()->mutex);
@@ -292,7 +291,7 @@ extern "C" void zero_emulated_nccl_counts(int *comms, int *aborted, int *destroy
     *elsewhere = the_process()->elsewhere;
 }
 
-/* For tests: windows of this process. */
+/* For tests: the number of windows in this process. */
 extern "C" int zero_emulated_nccl_windows(void)
 {
     std::lock_guard<std::mutex> lock(the_process()->mutex);
@@ -302,7 +301,7 @@ extern "C" int zero_emulated_nccl_windows(void)
     return count;
 }
 
-/* For tests: the most CTAs that any communicator of this process may use; INT_MAX where one's config leaves it open. */
+/* For tests: the largest CTA limit of any communicator of this process. INT_MAX if a config leaves it unset. */
 extern "C" int zero_emulated_nccl_most_ctas(void)
 {
     return the_process()->most_ctas;

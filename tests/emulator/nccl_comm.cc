@@ -173,7 +173,7 @@ static void store(char *p, ncclDataType_t type, float f)
         memcpy(p, &h, 2);
 }
 
-/* Bytes [at, at + size) of every rank's part number part go round: true where they are all in the slots. */
+/* Exchanges bytes [at, at + size) of part number part of each rank. true: the slots hold all of them. */
 static bool show(work *w, uint64_t part, uint64_t at, uint64_t size)
 {
     emulator_enter();
@@ -182,7 +182,7 @@ static bool show(work *w, uint64_t part, uint64_t at, uint64_t size)
     return meet(w->c);
 }
 
-/* What the slots mean for this rank. */
+/* Copies or sums the slots into this rank's result. */
 static void take(work *w, bool own, uint64_t at, uint64_t size)
 {
     ncclComm *c = w->c;
@@ -202,7 +202,7 @@ static void take(work *w, bool own, uint64_t at, uint64_t size)
 
 typedef std::map<const char *, uint64_t> ranges;
 
-/* One of the ranges that bytes of memory lie in, or the end. */
+/* A range that contains the bytes at p, or the end. */
 static ranges::const_iterator find(const ranges &r, const char *p, uint64_t bytes)
 {
     return std::find_if(r.begin(), r.end(), [=](const ranges::value_type &at) {
@@ -210,8 +210,8 @@ static ranges::const_iterator find(const ranges &r, const char *p, uint64_t byte
     });
 }
 
-/* Kernels that read other ranks' windows find things where they are in their own: what all ranks read or write lies at
- * one offset. */
+/* Kernels find data in other ranks' windows at the offset in their own window, so operands must have the same offset on
+ * all ranks. */
 static void check_offsets(const work *w)
 {
     ncclComm *c = w->c;
@@ -273,7 +273,7 @@ bool is_exportable(void *p)
     return r == CUDA_SUCCESS && (properties.requestedHandleTypes & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
 }
 
-/* Whether bytes of memory lie in what was registered with the communicator. */
+/* Whether bytes of memory are registered with the communicator. */
 static bool is_registered(const ncclComm *c, const char *p, uint64_t bytes)
 {
     return find(c->registered, p, bytes) != c->registered.end() || find(c->windows, p, bytes) != c->windows.end();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl_comm.h - what nccl.cc's functions are made of: communicators, faults, and collectives (nccl_comm.cc). */
+/* nccl_comm.h - internals of nccl.cc: communicators, faults, and collectives (nccl_comm.cc). */
 #ifndef ZERO_EMULATOR_NCCL_COMM_H
 #define ZERO_EMULATOR_NCCL_COMM_H
 
@@ -16,7 +16,7 @@
 
 enum { RANKS = 16, CHUNK = 1 << 16 };
 
-/* What the ranks of a communicator share. */
+/* The memory that the ranks of a communicator share. */
 struct board {
     std::atomic<int> joined;
     struct {
@@ -32,19 +32,19 @@ struct ncclComm {
     bool blocking = true, finalized = false;
     std::atomic<bool> aborted{false}, busy{false};
     std::atomic<int> async{ncclSuccess}, pending{0}, inside{0};
-    std::atomic<uint64_t> turn{0}; /* of the collective that may run */
+    std::atomic<uint64_t> turn{0}; /* the number of the collective that may run */
     uint64_t issued = 0, arrivals = 0;
     int splits = 0;
     std::thread job;
-    std::map<const char *, uint64_t> registered, windows; /* bytes from there on */
+    std::map<const char *, uint64_t> registered, windows; /* start address and bytes */
 };
 
-/* What a process has of NCCL. */
+/* The NCCL state of a process. */
 struct process {
     std::mutex mutex;
     std::set<ncclComm *> comms;
     std::atomic<int> collectives{0}, registered{0}, elsewhere{0}, aborted{0}, destroyed{0};
-    std::atomic<int> most_ctas{0}; /* what a communicator's config allows, the largest of all */
+    std::atomic<int> most_ctas{0}; /* the largest limit in the config of any communicator */
     std::atomic<const char *> last_error{""};
 };
 
@@ -52,12 +52,12 @@ process *the_process();
 
 [[noreturn]] void die(const char *what);
 void nap();
-/* The value of fault `name`, or -1 where it was not asked for; second: of the number behind a colon. */
+/* The value of fault `name`, or -1 if it is not set. second: the number after a colon. */
 int fault(const char *name, int *second = nullptr);
-/* Makes what, which lasts, ncclGetLastError's words; returns r. */
+/* Makes what the text of ncclGetLastError, and returns r. what must have static lifetime. */
 ncclResult_t say(ncclResult_t r, const char *what);
 
-/* A call on a communicator, which is alone there. */
+/* A call on a communicator. Two calls at the same time are an error. */
 struct call {
     ncclComm *c;
     explicit call(ncclComm *c) : c(c)
@@ -76,7 +76,7 @@ struct call {
     }
 };
 
-/* Does work now, or for a non-blocking communicator in a thread. */
+/* Runs work at once, or in a thread for a non-blocking communicator. */
 template <typename F> ncclResult_t launch(ncclComm *c, F work)
 {
     if (c->blocking) {
@@ -93,17 +93,17 @@ template <typename F> ncclResult_t launch(ncclComm *c, F work)
     return ncclInProgress;
 }
 
-/* Until every rank came here as often as this one; false once aborted. */
+/* Waits until each rank has called this as often as this rank. false after an abort. */
 bool meet(ncclComm *c);
-/* Until aborted. */
+/* Waits until an abort. */
 void wait_for_ever(ncclComm *c);
 
 bool valid(const ncclConfig_t *config);
 ncclComm *make(const std::string &path, int size, int rank, const ncclConfig_t *config);
-/* Opens the file that the ranks share, and waits until they all did. */
+/* Opens the file that the ranks share, and waits until all ranks have opened it. */
 void join(ncclComm *c);
 void free_comm(ncclComm *c);
-/* No communicator of this process has a kernel on the device, as where memory of the device is freed. */
+/* Waits until no communicator of this process has a kernel on the device, as a call that frees device memory does. */
 void wait_for_device();
 void abort_comms(const std::vector<ncclComm *> &comms);
 
@@ -111,7 +111,7 @@ void abort_comms(const std::vector<ncclComm *> &comms);
 struct work {
     ncclComm *c;
     enum { GATHER, REDUCE } kind;
-    uint64_t number, bytes; /* of a slice */
+    uint64_t number, bytes; /* bytes: of a slice */
     ncclDataType_t type;
     int global;
     const char *send;
@@ -119,7 +119,7 @@ struct work {
 };
 
 void check_memory(const void *p);
-/* Whether p lies in memory that other processes can map. */
+/* Whether other processes can map the memory at p. */
 bool is_exportable(void *p);
 ncclResult_t enqueue(work w, cudaStream_t stream);
 

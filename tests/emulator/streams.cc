@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* streams.cc - streams, events and launches of the emulator. Without threads, work runs where it is queued, and all is
- * always complete. With them, each stream has a host thread that takes its work in order, with random delays; an event
- * is a position in a stream. */
+/* streams.cc - streams, events and launches of the emulator. Without threads, work runs as it is queued and is always
+ * complete. With threads, each stream has a host thread that runs its work in order, with random delays. An event is a
+ * position in a stream. */
 #include "tests/emulator/emulator.h"
 
 #include <atomic>
@@ -16,7 +16,7 @@
 
 typedef std::chrono::steady_clock::time_point time_point;
 
-/* What outlives a stream's handle: events refer to it. */
+/* The part of a stream that outlives its handle, because events refer to it. */
 struct line {
     std::mutex mutex;
     std::condition_variable changed;
@@ -57,7 +57,7 @@ struct registry {
     std::set<CUstream_st *> streams;
     std::set<CUevent_st *> events;
     std::map<const void *, int> dynamic_shared;
-    std::set<std::pair<int, const void *>> loaded; /* kernels, by device */
+    std::set<std::pair<int, const void *>> loaded; /* loaded kernels, by device */
     uint64_t created = 0;
 };
 
@@ -67,7 +67,8 @@ registry *the_registry()
     return r;
 }
 
-/* A stream that was created and not destroyed. Work on the default stream is not ours. */
+/* Checks that a stream was created and not destroyed. The project never uses the default stream, so work on it ends the
+ * program. */
 CUstream_st *check_stream(cudaStream_t stream)
 {
     if ((uintptr_t)stream <= 2)
@@ -109,7 +110,7 @@ void serve(std::shared_ptr<line> l, uint64_t state)
     }
 }
 
-/* Queues work; its position. */
+/* Queues work and returns its position. */
 uint64_t push(CUstream_st *s, std::function<void()> work)
 {
     uint64_t position;
@@ -162,7 +163,7 @@ std::unique_ptr<emulator_capture> *emulator_capture_of(cudaStream_t stream)
     return s && s->device == emulator_device() ? &s->capture : nullptr;
 }
 
-/* A call on a stream that must not be captured breaks the capture. */
+/* A call on a stream that cannot be captured breaks the capture. */
 static bool breaks_capture(CUstream_st *s)
 {
     if (s->capture)
@@ -175,7 +176,7 @@ void emulator_stream_wait(cudaStream_t stream)
     stream->work->wait(queued(stream->work.get()));
 }
 
-/* Hours that work pretended to take. */
+/* The hours that work claims to have taken. */
 static std::atomic<int> delayed{0};
 
 void emulator_delay(int hours)
@@ -266,7 +267,7 @@ extern "C" cudaError_t cudaStreamQuery(cudaStream_t stream)
     if (breaks_capture(s))
         return emulator_fail(cudaErrorStreamCaptureUnsupported);
     if (!is_complete(s->work.get(), queued(s->work.get())))
-        return cudaErrorNotReady; /* does not become the last error */
+        return cudaErrorNotReady; /* it does not become the last error */
     return emulator_fail(emulator_lost());
 }
 
@@ -302,7 +303,7 @@ extern "C" cudaError_t cudaStreamGetDevice(cudaStream_t stream, int *device)
     return cudaSuccess;
 }
 
-/* No call minds another stream's capture here: the thread's mode is only kept. */
+/* Another stream's capture affects no call here, so the emulator only stores the thread's mode. */
 extern "C" cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *mode)
 {
     static thread_local cudaStreamCaptureMode own = cudaStreamCaptureModeGlobal;
@@ -319,7 +320,7 @@ extern "C" cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, 
     return emulator_fail(emulator_submit(stream, [=] { fn(data); }));
 }
 
-/* cuStreamWaitValue64 of the driver: the stream goes on when (int64_t)(*address - value) >= 0. */
+/* The driver's cuStreamWaitValue64: the stream continues when (int64_t)(*address - value) >= 0. */
 static int wait_value(cudaStream_t stream, unsigned long long address, uint64_t value, unsigned flags)
 {
     cudaError_t e = emulator_begin("cuStreamWaitValue64");
@@ -413,7 +414,7 @@ extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t even
     return cudaSuccess;
 }
 
-/* The latest record's stream and position; false if there was none. */
+/* The stream and position of the latest record. false if there was none. */
 static bool latest(cudaEvent_t event, std::shared_ptr<line> *work, uint64_t *position)
 {
     std::lock_guard<std::mutex> lock(event->mutex);
@@ -547,7 +548,7 @@ extern "C" void zero_emulator_queue(zero_emulator_kernel *kernel, dim3 grid, dim
         emulator_fail(e);
         return;
     }
-    std::shared_ptr<zero_emulator_kernel> owned(kernel, kernel->drop); /* of a graph it is run many times */
+    std::shared_ptr<zero_emulator_kernel> owned(kernel, kernel->drop); /* a graph runs it many times */
     e = emulator_submit(stream, [=] {
         cudaError_t fault = emulator_injected("kernel", false);
         if (fault != cudaSuccess)

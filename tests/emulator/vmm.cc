@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm.cc - the driver's virtual memory functions (include/cuda.h): physical memory, addresses, and what is mapped
- * where.
- */
+/* vmm.cc - the driver's virtual memory functions (include/cuda.h): physical memory, addresses and mappings. */
 #include "tests/emulator/emulator.h"
 
 #include <cuda.h>
@@ -20,7 +18,7 @@ enum : uint64_t { GRANULARITY = 4 << 20 };
 struct physical {
     CUmemAllocationProp properties;
     uint64_t bytes;
-    int references; /* handles, and a mapping */
+    int references; /* from handles and a mapping */
 };
 
 struct range {
@@ -43,7 +41,7 @@ vmm *the_vmm()
     return v;
 }
 
-/* The range of these addresses, or NULL. */
+/* The range that contains these addresses, or NULL. */
 range *find(vmm *v, CUdeviceptr address, size_t bytes)
 {
     auto at = v->ranges.find(address);
@@ -66,7 +64,7 @@ bool good(const CUmemAllocationProp *p)
            (p->requestedHandleTypes & ~(CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR | CU_MEM_HANDLE_TYPE_FABRIC)) == 0;
 }
 
-/* Begins a call, as the driver's number. */
+/* Begins a call. Returns the error code of the driver. */
 CUresult begin(const char *call, bool reserves = false)
 {
     cudaError_t e = emulator_begin(call, reserves);
@@ -181,7 +179,7 @@ extern "C" CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, C
     return CUDA_SUCCESS;
 }
 
-/* Only now the device reaches it. */
+/* The device can access the memory only after this call. */
 extern "C" CUresult cuMemSetAccess(CUdeviceptr address, size_t bytes, const CUmemAccessDesc *access, size_t count)
 {
     BEGIN(false);
@@ -196,7 +194,7 @@ extern "C" CUresult cuMemSetAccess(CUdeviceptr address, size_t bytes, const CUme
     return CUDA_SUCCESS;
 }
 
-/* Work that still runs there is lost: the real one does not wait for it. */
+/* Running work that uses the memory is lost, because the real driver does not wait for it. */
 extern "C" CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
 {
     BEGIN(false);

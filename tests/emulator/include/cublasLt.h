@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cublasLt.h - the part of cuBLASLt that the emulator has (matrix products in fp32, bf16 and fp16 with an fp32 sum),
- * under cuBLASLt's names and with its numbers (version 13). What the library documents as a condition is one here:
- * types that belong together, leading dimensions, aligned addresses, workspace as the heuristic said, an algorithm for
- * the product that it was chosen for, addresses and attributes of epilogues. */
+ * with cuBLASLt's names and numbers (version 13). The emulator enforces the documented conditions: types that belong
+ * together, leading dimensions, aligned addresses, the workspace that the heuristic reported, an algorithm that was
+ * chosen for this product, addresses and attributes of epilogues. */
 #ifndef ZERO_EMULATOR_CUBLASLT_H
 #define ZERO_EMULATOR_CUBLASLT_H
 
@@ -149,11 +149,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int most,
                                               cublasLtMatmulHeuristicResult_t *results, int *count);
-/* Whether the algorithm computes this product here, and the workspace that it then needs. */
+/* Whether the algorithm computes this product on this device, and the workspace that it requires. */
 cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
                                        cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                        const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *result);
-/* D = epilogue(alpha op(A) op(B) + beta C), behind what was queued on the stream. */
+/* D = epilogue(alpha op(A) op(B) + beta C), after the earlier work on the stream. */
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *A,
                               cublasLtMatrixLayout_t a, const void *B, cublasLtMatrixLayout_t b, const void *beta,
                               const void *C, cublasLtMatrixLayout_t c, void *D, cublasLtMatrixLayout_t d,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda.h - the part of CUDA's driver interface that the emulator has, under CUDA's names and with its numbers (version
- * 13): virtual memory. Programs find the functions with cudaGetDriverEntryPointByVersion. What differs from the real
- * one:
- * - Memory is mapped once, whole, and its contents are those of the addresses: 0xff when it is mapped.
- * - Its granularity is 4 MiB, which is more than a GPU's, so that nobody relies on 2 MiB.
+/* cuda.h - the part of CUDA's driver interface that the emulator has, with CUDA's names and numbers (version 13):
+ * virtual memory. Programs find the functions through cudaGetDriverEntryPointByVersion. Differences from the real
+ * driver:
+ * - Memory is mapped only once and as a whole. A mapping fills it with 0xff; its contents do not outlive the mapping.
+ * - The granularity is 4 MiB, more than a GPU's, so that no code relies on 2 MiB.
  * The environment, read at the first call:
- *   ZERO_EMULATOR_VMM=no            the device has none of this */
+ *   ZERO_EMULATOR_VMM=no            the device has no virtual memory functions */
 #ifndef ZERO_EMULATOR_CUDA_H
 #define ZERO_EMULATOR_CUDA_H
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda_runtime.h - what kernels use, for a C++ compiler: indices, shared memory, barriers, shuffles, vector types, and
- * the launch. Kernels run block by block, the threads of a block one after the other from barrier to barrier
- * (emulator.h). */
+/* cuda_runtime.h - the interface of kernels, for a C++ compiler: indices, shared memory, barriers, shuffles, vector
+ * types, and the launch. Kernels run block by block. The threads of a block run one after the other, from barrier to
+ * barrier (emulator.h). */
 #ifndef ZERO_EMULATOR_CUDA_RUNTIME_H
 #define ZERO_EMULATOR_CUDA_RUNTIME_H
 
 #include <cuda_runtime_api.h>
 
-#ifdef __cplusplus /* C has the functions alone */
+#ifdef __cplusplus /* C has only the functions */
 
 #include <algorithm>
 #include <cmath>
@@ -77,14 +77,15 @@ struct dim3 {
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-/* ---- what a thread knows ---------------------------------------------------------------------------------------- */
+/* ---- indices and sizes of a thread ------------------------------------------------------------------------------ */
 
 struct zero_emulator_indices {
     uint3 thread, block;
     dim3 threads, blocks;
     void *dynamic_shared;
 };
-/* The thread that this host thread runs now. One address for all threads of a block, so that compilers may keep it. */
+/* The thread that this host thread runs now. The address is the same for all threads of a block, so that compilers may
+ * keep it. */
 extern "C" __thread struct zero_emulator_indices *zero_emulator_self __attribute__((tls_model("initial-exec")));
 
 #define threadIdx (zero_emulator_self->thread)
@@ -98,11 +99,11 @@ static inline void *zero_emulator_dynamic_shared()
     return zero_emulator_self->dynamic_shared;
 }
 
-/* ---- barriers and shuffles: every thread of the block, or lane of the warp, must come to the same one ----------- */
+/* ---- barriers and shuffles: each thread of the block, or lane of the warp, must reach the same one -------------- */
 
 extern "C" void zero_emulator_block_barrier(const char *file, int line);
-/* Gives value to the warp's other lanes, and returns what its 32 lanes gave. Valid until the lane's next but one
- * exchange. */
+/* Gives value to the other lanes of the warp, and returns the values of its 32 lanes. They are valid until the lane's
+ * second exchange after this one. */
 extern "C" const uint64_t *zero_emulator_exchange(unsigned mask, uint64_t value, const char *file, int line);
 /* The lane of this thread in its warp. */
 extern "C" int zero_emulator_lane(void);
@@ -129,8 +130,8 @@ static inline T zero_emulator_shuffle(unsigned mask, T value, int source, bool o
         memcpy(&value, &lanes[source], sizeof value);
     return value;
 }
-/* width (a power of two): lanes shuffle within groups of it; a lane whose source lies outside of its group keeps its
- * own value. */
+/* Lanes shuffle within groups of width lanes (a power of two). If the source lane is outside the group, a lane keeps
+ * its own value. */
 template <typename T>
 static inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, ZERO_EMULATOR_HERE)
 {
@@ -177,7 +178,7 @@ static inline void __threadfence()
 }
 static inline void __threadfence_block() {}
 
-/* Atomics of integers only: floats' would make results depend on the order. */
+/* Only integers have atomics: with floats, results would depend on the order. */
 static inline int atomicAdd(int *p, int value)
 {
     return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
@@ -275,7 +276,7 @@ static inline int __ffs(int x)
     return __builtin_ffs(x);
 }
 
-/* One operation, rounded to nearest even, which no compiler option fuses. */
+/* One operation, rounded to nearest even. Compilers cannot fuse it, whatever their options. */
 static inline float __fadd_rn(float a, float b)
 {
     return a + b;
@@ -316,7 +317,7 @@ static inline float rsqrtf(float x)
 {
     return 1.0f / sqrtf(x);
 }
-#define __expf(x) expf(x) /* macros, since glibc has functions of these names */
+#define __expf(x) expf(x) /* macros, since glibc has functions with these names */
 #define __logf(x) logf(x)
 static inline float __fdividef(float a, float b)
 {
@@ -328,15 +329,15 @@ using std::min;
 
 /* ---- the launch ------------------------------------------------------------------------------------------------- */
 
-/* A kernel with its arguments: call runs one thread, drop frees it. */
+/* A kernel with its arguments. call runs one thread. drop frees the kernel. */
 struct zero_emulator_kernel {
     const char *name;
     const void *address;
     void (*call)(const zero_emulator_kernel *);
     void (*drop)(zero_emulator_kernel *);
 };
-/* Queues the kernel on the stream (owns it from now on). pointers: the arguments that are pointers, NULL for the
- * others: each must be in memory that the device can read, or NULL. Errors go to cudaGetLastError. */
+/* Queues the kernel on the stream and takes ownership of it. pointers: the pointer arguments, and NULL for the other
+ * arguments. Each pointer must be NULL or in memory that the device can read. Errors go to cudaGetLastError. */
 extern "C" void zero_emulator_queue(zero_emulator_kernel *kernel, dim3 grid, dim3 block, size_t shared_bytes,
                                     cudaStream_t stream, const void *const *pointers, int count);
 
@@ -374,7 +375,7 @@ void zero_emulator_launch(const char *name, void (*function)(P...), dim3 grid, d
     zero_emulator_queue(l, grid, block, shared_bytes, stream, pointers, (int)sizeof...(P));
 }
 
-/* ---- CUDA's own overloads for C++ ------------------------------------------------------------------------------- */
+/* ---- CUDA's C++ overloads --------------------------------------------------------------------------------------- */
 
 template <typename T> static inline cudaError_t cudaMalloc(T **p, size_t bytes)
 {

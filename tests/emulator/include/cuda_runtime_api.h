@@ -1,34 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda_runtime_api.h - the part of CUDA's runtime that the emulator has, under CUDA's names and with its numbers
- * (CUDA Runtime API, version 13). What is not here the project does not use: add it when it does. What differs from
- * the real library:
- * - Work of the legacy default stream (0) is refused: the project has streams of its own.
- * - Each cudaMalloc counts as a multiple of 2 MiB, ends at a page that nobody may touch, and is filled with 0xff
- *   (NaN) bytes. The host
- *   cannot touch it: it may be used inside kernels and by copies only (not enforced with ZERO_EMULATOR=threads).
- * - Kernels, copies, fills, host functions and graphs can be captured; events cannot
- *   (cudaErrorStreamCaptureUnsupported). A capture minds its own
- *   stream alone: no other call is refused meanwhile, whatever its mode.
- * - A process that forks after its first call cannot go on to use CUDA in the child, as with the real one:
- *   cudaErrorInitializationError.
+/* cuda_runtime_api.h - the part of CUDA's runtime that the emulator has, with CUDA's names and numbers (CUDA Runtime
+ * API, version 13). It has only the functions that the project uses: add a function with its first use. Differences
+ * from the real library:
+ * - The legacy default stream (0) is refused, because the project uses streams of its own.
+ * - Each cudaMalloc counts as a multiple of 2 MiB, ends at an inaccessible page, and is filled with 0xff (NaN) bytes.
+ *   Host code cannot touch it: only kernels and copies can (not enforced with ZERO_EMULATOR=threads).
+ * - Captures accept kernels, copies, fills, host functions and graphs, but no events
+ *   (cudaErrorStreamCaptureUnsupported). A capture affects only its own stream: it refuses no other call, whatever its
+ *   mode.
+ * - If a process forks after its first call, the child cannot use CUDA (cudaErrorInitializationError). This is as in
+ *   the real library.
  * The environment, read at the first call:
- *   ZERO_EMULATOR=inline|threads    work runs at once, on the calling thread; or each stream has a thread, with
- * random delays
+ *   ZERO_EMULATOR=inline|threads    inline: work runs at once, on the calling thread
+ *                                   threads: each stream has a thread, with random delays
  *   ZERO_EMULATOR_SEED=n            of the delays (1)
  *   ZERO_EMULATOR_ORDER=up|down     of blocks, and of the threads between two barriers of a block
  *   ZERO_EMULATOR_MEMORY=bytes      of each device (1 GiB)
- *   ZERO_EMULATOR_DEVICES=n         (1) 0: cudaErrorNoDevice, -1 and -2: cudaErrorInsufficientDriver, with no driver
- * and an old one
- *   ZERO_EMULATOR_NAME=name         what every device is called
- *   ZERO_EMULATOR_MAJOR=n           of its compute capability (9)
- *   ZERO_EMULATOR_UNLOADED=refuse   a launch of a kernel that was not loaded before by cudaFuncGetAttributes, when
- * CUDA might wait for the device's work
- *   ZERO_EMULATOR_FAIL=call:n[:e]   the n-th call of that function (or the n-th "launch") fails with error e (719,
- * cudaErrorLaunchFailure; functions
- *                                   that reserve memory: 2, cudaErrorMemoryAllocation), once; n may be "n+": that
- * one and all after it
- * Programs that misuse the interface where CUDA's behaviour is undefined end with one sentence on stderr and
- * SIGABRT. */
+ *   ZERO_EMULATOR_DEVICES=n         the number of devices (1); 0: cudaErrorNoDevice
+ *                                   -1, -2: cudaErrorInsufficientDriver, without a driver and with an old one
+ *   ZERO_EMULATOR_NAME=name         the name of all devices
+ *   ZERO_EMULATOR_MAJOR=n           of the compute capability (9)
+ *   ZERO_EMULATOR_UNLOADED=refuse   refuses to launch a kernel that cudaFuncGetAttributes has not loaded before,
+ *                                   because CUDA might then wait for the device's work
+ *   ZERO_EMULATOR_FAIL=call:n[:e]   call n of that function (or "launch" n) fails once, with error e;
+ *                                   "n+": that call and all later calls fail
+ *                                   default e: 719, cudaErrorLaunchFailure; for functions that reserve memory: 2,
+ *                                   cudaErrorMemoryAllocation
+ * If a program misuses the interface in a way that is undefined behaviour in CUDA, it ends with one sentence on stderr
+ * and SIGABRT. */
 #ifndef ZERO_EMULATOR_CUDA_RUNTIME_API_H
 #define ZERO_EMULATOR_CUDA_RUNTIME_API_H
 
@@ -200,7 +199,7 @@ cudaError_t cudaSetDeviceFlags(unsigned flags);
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int device);
-/* Of the driver's interface: cuStreamWaitValue64, with flags 0, cuMemGetAddressRange, and what cuda.h has. */
+/* For the driver functions cuStreamWaitValue64 (flags 0), cuMemGetAddressRange, and those in cuda.h. */
 cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version,
                                              unsigned long long flags, cudaDriverEntryPointQueryResult *result);
 cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);
@@ -266,8 +265,8 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *kernel, int block_size,
                                                           size_t shared_bytes);
 
-/* The emulator's own: how often this process made a call so far ("cudaMemcpyAsync"), or launched a kernel of ours
- * ("launch"). */
+/* Specific to the emulator: how often this process has called a function ("cudaMemcpyAsync"), or launched a kernel of
+ * the project ("launch"). */
 uint64_t zero_emulator_calls(const char *what);
 
 #ifdef __cplusplus

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl.h - the part of NCCL's interface that the project uses, under NCCL's names and with its numbers (NCCL 2.28), for
- * tests without a GPU: nccl.cc implements it. */
+/* nccl.h - the part of NCCL's interface that the project uses, with NCCL's names and numbers (NCCL 2.28), for tests
+ * without a GPU. nccl.cc implements it. */
 #ifndef ZERO_EMULATOR_NCCL_H
 #define ZERO_EMULATOR_NCCL_H
 
