@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Packs what checks libzero on a GPU into one folder, which then needs nothing of the machine that it runs on but a
-# driver, the CUDA toolkit's libraries and python3: sh tests/gpu/pack.sh OUT, in a build folder of a CUDA build (after
-# `make`). There: OUT/run.py. A small folder: configure --with-onednn=no (48 MB less), and for one kind of GPU
-# NVCC_GENCODE='-gencode arch=compute_90,code=sm_90'.
+# Packs the checks of libzero on a GPU into one folder. A machine that runs them needs only a driver, the CUDA toolkit's
+# libraries and python3. Usage: sh tests/gpu/pack.sh OUT, in a build folder of a CUDA build (after `make`); then run
+# OUT/run.py on the other machine. To make the folder smaller, configure with --with-onednn=no (48 MB less), and for one
+# kind of GPU with NVCC_GENCODE='-gencode arch=compute_90,code=sm_90'.
 set -eu
 [ $# -eq 1 ] || { echo "usage: sh tests/gpu/pack.sh OUT, in a build folder" >&2; exit 2; }
 out=$1 source=$(cd "$(dirname "$0")/../.." && pwd)
@@ -18,7 +18,7 @@ make -s zero_train $programs
 rm -rf "$out"
 mkdir -p "$out/bin" "$out/lib"
 
-# Programs that link what was built here are scripts of libtool's, with the program itself beside them.
+# libtool wraps programs that link libraries of this build in scripts. The real program is in .libs.
 for program in zero_train $programs; do
     real=$(dirname "$program")/.libs/$(basename "$program")
     [ -f "$real" ] || real=$program
@@ -27,7 +27,7 @@ done
 for plugin in zero_cuda zero_nn_cuda; do
     strip --strip-unneeded -o "$out/lib/$plugin.so" ".libs/$plugin.so"
 done
-# The C library's own parts are the target's, which must be as new; CUDA's come from the toolkit there.
+# The target machine provides the C library, at least as new as this one, and CUDA's libraries, from its toolkit.
 for file in "$out"/bin/*; do
     ldd "$file"
 done | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
@@ -38,14 +38,14 @@ done | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
     done
 cp "$source/tests/gpu/run.py" "$source/tests/gpu/torch_gpt2.py" "$out/"
 chmod +x "$out/run.py"
-# The CUDA version of the toolkit: the driver there must be for it.
+# The CUDA version of the toolkit. The target's driver must support it.
 "$(sed -n 's/^NVCC = //p' Makefile)" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p' | grep . >"$out/cuda"
 { git -C "$source" rev-parse HEAD 2>/dev/null || echo unknown; } >"$out/commit"
 [ -z "$(git -C "$source" status --porcelain --untracked-files=no 2>/dev/null)" ] ||
     sed -i 's/$/ and changes/' "$out/commit"
 
-# What the CPU makes of the same training, to compare with: of the steps that run.py takes on a GPU, and of fewer and
-# shorter ones, for an emulated one.
+# The CPU's losses of the same training, for comparison: the steps that run.py takes on a GPU, and fewer and shorter
+# steps for an emulated GPU.
 for dtype in fp32 bf16; do
     ./zero_train --device cpu --ranks 1 --threads 1 --dtype "$dtype" --steps 12 --sample 0 \
         --quiet --log "$out/cpu-$dtype.json"

@@ -39,14 +39,14 @@ TOOLKIT = os.environ.get("CUDA_HOME") or (
     os.path.dirname(os.path.dirname(os.path.realpath(NVCC))) if NVCC else "/usr/local/cuda")
 CORES = len(os.sched_getaffinity(0))
 START = time.monotonic()
-ARGS = None  # the command line's
+ARGS = None  # the parsed command line
 
 
 # ---- processes -------------------------------------------------------------------------------------------------------
 
 
 def libraries():
-    """Where CUDA's libraries may be: the driver's, the toolkit's, and PyTorch's (cuDNN and NCCL may be there alone)."""
+    """The folders of CUDA's libraries: the driver's, the toolkit's, and PyTorch's (maybe the only cuDNN and NCCL)."""
     found = ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", os.path.join(TOOLKIT, "lib64")]
     for path in sys.path:
         found += sorted(glob.glob(os.path.join(path, "nvidia", "*", "lib")))
@@ -54,7 +54,7 @@ def libraries():
 
 
 def environment(**more):
-    # One entry of the path may be the toolkit's stubs on machines that build: never those.
+    # On build machines the path may contain the toolkit's stubs. They do not work, so leave them out.
     inherited = [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p and "stubs" not in p]
     paths = [os.path.join(HERE, "lib")] + libraries() + inherited
     env = dict(os.environ, LD_LIBRARY_PATH=":".join(paths), OMP_NUM_THREADS="4", CK_VERBOSITY="normal")
@@ -64,12 +64,12 @@ def environment(**more):
 
 
 def left(timeout):
-    """Seconds that something may take which would be given so many."""
+    """A timeout in seconds, cut to the time that --limit leaves."""
     return max(1.0, min(timeout, ARGS.limit - (time.monotonic() - START))) if ARGS.limit else timeout
 
 
 def end_group(process):
-    """What it started ends with it."""
+    """Ends a process together with the processes that it started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -77,7 +77,7 @@ def end_group(process):
 
 
 def run_all(jobs, timeout):
-    """Runs (command, environment) side by side: (whether all ended with 0, what they said one after the other)."""
+    """Runs (command, environment) jobs in parallel. Returns (all exited with 0, their concatenated output)."""
     timeout = left(timeout)
     running = []
     for command, env in jobs:
@@ -114,7 +114,7 @@ RESULTS = []
 
 
 class Skip(Exception):
-    """Why an item does not apply here."""
+    """The reason why an item does not apply here."""
 
 
 def item(group, name, work):
@@ -122,14 +122,14 @@ def item(group, name, work):
 
 
 def perform(group, name, work, write):
-    """work() -> (passed, text, numbers); numbers' "met" says whether a goal was met."""
+    """work() -> (passed, text, numbers). numbers["met"]: whether the goal was met."""
     start = time.monotonic()
     try:
         passed, text, numbers = work()
         word = "FAIL" if not passed else "miss" if numbers.get("met") is False else "pass"
     except Skip as e:
         word, text, numbers = "skip", str(e), {}
-    except Exception as e:  # an item that cannot be measured has failed; the others go on
+    except Exception as e:  # an item that cannot run counts as failed; the others continue
         word, text, numbers = "FAIL", "%s: %s" % (type(e).__name__, e), {}
     seconds = time.monotonic() - start
     RESULTS.append({"group": group, "item": name, "result": word, "seconds": round(seconds, 2), "numbers": numbers,
@@ -145,7 +145,7 @@ def perform(group, name, work, write):
 
 
 def program(name, timeout=560, **env):
-    """A test program, on a GPU in one process: each test alone would make a CUDA context, and cuDNN's plans, anew."""
+    """Runs a test program in one process, so that its tests share a CUDA context and cuDNN's plans."""
     if not ARGS.emulated:
         env["CK_FORK"] = "no"
     passed, text = run([os.path.join(BIN, name)], timeout, **env)
@@ -165,7 +165,7 @@ def kernels():
 
 
 def train(ranks, *options, timeout=180, threads=1, **env):
-    """The start event, the step events and the end event of a run. Several ranks meet as torchrun's do, without MPI."""
+    """The start event, the step events and the end event of a run. Several ranks start as with torchrun, not MPI."""
     with tempfile.TemporaryDirectory() as folder:
         log = os.path.join(folder, "log.json")
         command = [os.path.join(BIN, "zero_train"), "--quiet", "--sample", "0", "--threads", str(threads), "--log", log]
@@ -193,7 +193,7 @@ def train(ranks, *options, timeout=180, threads=1, **env):
 
 
 def training():
-    """Options of the runs that are compared, and what the files of the CPU's losses end with."""
+    """The options of the compared runs, and the suffix of the files with the CPU's losses."""
     if ARGS.emulated:
         return ["--steps", 2, "--seq-len", 16, "--batch", 4, "--micro-batch", 1], "-small"
     return ["--steps", 12], ""
@@ -224,7 +224,7 @@ def same_bits(ranks, dtype, wanted=None, **env):
     return True, "", {"runs": len(runs), "params_xxh64": first[1], "communicator": start["communicator"]}
 
 
-FIRST_STEPS = 4  # of those whose losses are compared with the CPU's
+FIRST_STEPS = 4  # steps whose losses are compared with the CPU's
 
 
 def like_cpu(dtype):
@@ -235,14 +235,14 @@ def like_cpu(dtype):
     if len(steps) != len(cpu):
         return False, "%d steps, but the CPU took %d" % (len(steps), len(cpu)), {}
     apart = [abs(s["loss"] - c) / abs(c) for s, c in zip(steps, cpu)]
-    # Roundings grow from step to step: only the first ones tell a right kernel from a wrong one.
+    # Rounding differences grow from step to step, so only the first steps show whether a kernel is right.
     worst, bound = max(apart[:FIRST_STEPS]), 2e-4 if dtype == "fp32" else 1e-2
     text = "the first losses differ by up to %g of the CPU's; %g is allowed" % (worst, bound)
     return worst < bound, text, {"worst": worst, "last": apart[-1]}
 
 
 def same_bits_item(group, ranks, dtype):
-    # several ranks share one GPU here: through the host's memory. NCCL would refuse them.
+    # the ranks share one GPU, which NCCL refuses, so they communicate through host memory
     item(group, "the same bits at every stage, window and offload, %d ranks, %s" % (ranks, dtype),
          lambda: same_bits(ranks, dtype, "shm" if ranks > 1 else None, CUDA_VISIBLE_DEVICES=one_gpu(),
                            ZERO_EMULATOR_DEVICES=1))
@@ -295,7 +295,7 @@ def sanitizer(check):
         if ARGS.emulated:
             raise Skip("the emulator has checks of its own")
         tool = shutil.which("compute-sanitizer") or os.path.join(TOOLKIT, "bin", "compute-sanitizer")
-        # tests provoke errors of calls; those of kernels are what is looked for
+        # tests provoke call errors on purpose; only kernel errors matter here
         command = [tool, "--tool", check, "--error-exitcode", "9", "--report-api-errors", "no", os.path.join(BIN, name)]
         passed, text = run(command, 190, CK_FORK="no")
         summary = re.search(r"(ERROR|RACECHECK) SUMMARY: .*", text)
@@ -323,7 +323,7 @@ def vocabulary():
 
 
 def write_model(folder, layers, width, heads, positions):
-    """A shape alone, whose values are drawn, and tokens as any text's: of the whole vocabulary."""
+    """Writes a shape for random initial values, and tokens from the whole vocabulary, as in real text."""
     model, data = os.path.join(folder, "config.json"), os.path.join(folder, "tokens.bin")
     with open(model, "w") as file:
         json.dump({"model_type": "gpt2", "n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": positions,
@@ -336,7 +336,7 @@ def write_model(folder, layers, width, heads, positions):
 
 
 def speed(shape, *options, timeout=280):
-    """Tokens a second and the MFU, medians of the steps from the sixth on."""
+    """Tokens a second and the MFU: medians of the steps from the sixth on."""
     layers, width, heads, batch, tokens = shape
     steps = 7 if ARGS.emulated else 20
     with tempfile.TemporaryDirectory() as folder:
@@ -363,7 +363,7 @@ def against_torch(model):
     ours = [speed(shape)]
     try:
         theirs = torch_speed(shape)
-    except RuntimeError as e:  # what was measured stays
+    except RuntimeError as e:  # keep the earlier measurements
         return False, str(e), {"tok_s": [round(ours[0][0])], "mfu": ours[0][1]}
     ours.append(speed(shape))
     rate = statistics.mean(r for r, _ in ours)
@@ -374,7 +374,7 @@ def against_torch(model):
 
 
 def wide():
-    """As many layers as the forecast says have room: what has none is refused before anything is trained."""
+    """The largest number of layers that fits by the forecast: too many are refused before training starts."""
     most, width, heads, batch, tokens = size("width 4096")
     refused = []
     for layers in range(most, 0, -1 if ARGS.emulated else -4):
@@ -440,12 +440,12 @@ def cuda_text(version):
     return "CUDA %d.%d" % (version // 1000, version % 1000 // 10)
 
 
-# NVIDIA's driver that came with a CUDA version: from there on, it runs what a later toolkit of that version built.
+# The driver of each major CUDA version's first release. From this driver on, later toolkits of that version work too.
 DRIVERS = {11: "450.80", 12: "525.60", 13: "580.65"}
 
 
 def lacking():
-    """What keeps this build from running here, or None."""
+    """The reason why this build cannot run here, or None."""
     cuda, version = driver(), ctypes.c_int(0)
     if cuda is None:
         return "there is no NVIDIA driver here"
@@ -492,7 +492,7 @@ def main():
     parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--limit", type=float, default=570, metavar="SECONDS")
     parser.add_argument("--out", default=HERE, metavar="DIR")
-    # Plugins of tests/emulator, small sizes: to try this program.
+    # To try this program: plugins of tests/emulator, small sizes.
     parser.add_argument("--emulated", action="store_true", help=argparse.SUPPRESS)
     ARGS = parser.parse_args()
     for group in ARGS.groups:
