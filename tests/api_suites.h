@@ -3,6 +3,7 @@
 #ifndef ZERO_TESTS_API_SUITES_H
 #define ZERO_TESTS_API_SUITES_H
 
+#include "tests/expect.h"
 #include "zero/zero.h"
 
 #include <check.h>
@@ -32,6 +33,6 @@ typedef struct api_engine {
 api_engine_t api_make(int plan_world, void (*edit)(zero_config_t *config, void *ctx), void *ctx);
 void api_free(api_engine_t *a);
 
-#define API_SAYS(text, part) ck_assert_msg(strstr((text), (part)) != NULL, "'%s' is not in '%s'", (part), (text))
+#define API_SAYS(text, part) ck_assert_msg(has_names((text), (part)), "'%s' is not in '%s'", (part), (text))
 
 #endif

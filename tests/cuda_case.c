@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_case.c - see cuda_case.h. */
 #define _GNU_SOURCE
+#include "tests/expect.h"
 #include "tests/cuda_case.h"
 
 #include <dlfcn.h>
@@ -12,7 +13,7 @@ zero_error_t cuda_why;
 
 void cuda_says(const char *part)
 {
-    ck_assert_msg(strstr(cuda_why.text, part), "'%s' does not say '%s'", cuda_why.text, part);
+    ck_assert_msg(has_names(cuda_why.text, part), "'%s' does not say '%s'", cuda_why.text, part);
 }
 
 void cuda_emulate(int threads, const char *name, const char *value)

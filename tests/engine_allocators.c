@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_allocators.c - memory that the caller brings along, on CPU and on emulated GPUs. */
 #define _GNU_SOURCE
+#include "tests/expect.h"
 #include "tests/emulated.h"
 #include "tests/emulator/include/cuda_runtime_api.h"
 #include "tests/engine_small.h"
@@ -222,11 +223,9 @@ static int run_failing(int rank, int world, const zero_bootstrap_t *bootstrap, v
                                                                 : rank != 1        ? ZERO_ERR_PEER
                                                                 : f->by == CROOKED ? ZERO_ERR_ARG
                                                                                    : ZERO_ERR_SYSTEM;
-        const char *part = f->by == NOTHING   ? "the caller's allocator has no"
-                           : f->by == CROOKED ? "which is no multiple of"
-                                              : "cudaMemset";
-        if (status != wanted || !strstr(zero_last_error(s->engine), part) ||
-            (rank != 1 && !strstr(zero_last_error(s->engine), "rank 1: ")))
+        const char *part = f->by == NOTHING ? "allocator" : f->by == CROOKED ? "allocator" : "cudaMemsetAsync";
+        if (status != wanted || !has_names(zero_last_error(s->engine), part) ||
+            (rank != 1 && !has_names(zero_last_error(s->engine), "`rank 1`")))
             result = small_complain(s, "%s: %s", zero_status_name(status), zero_last_error(s->engine));
         else if (zero_micro_begin(s->engine, s->train, ZERO_LAST) != wanted)
             result = small_complain(s, "an engine that was not committed trains");
@@ -271,11 +270,10 @@ START_TEST(lenders_take_back)
         options.allocator = &half;
         ck_assert_int_eq(zero_device_cpu(&device, &options, &error), ZERO_ERR_ARG);
         ck_assert_ptr_null(device);
-        ck_assert_msg(strstr(error.text, missing ? "allocator has no 'allocate'" : "allocator has no 'release'"), "%s",
-                      error.text);
+        ck_assert_msg(has_names(error.text, missing ? "'allocate'" : "'release'"), "%s", error.text);
         ck_assert_int_eq(zero_device_cuda(&device, &options, &error), ZERO_ERR_ARG);
         ck_assert_ptr_null(device);
-        ck_assert_msg(strstr(error.text, "allocator has no"), "%s", error.text);
+        ck_assert_msg(has_names(error.text, "allocator"), "%s", error.text);
     }
 }
 END_TEST
@@ -313,7 +311,7 @@ START_TEST(lenders_know_what_they_have)
     ck_assert_int_eq(zero_create(&engine, &config, NULL), ZERO_OK);
     ck_assert_int_eq(zero_reserve(engine, ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, much, &reserve), ZERO_OK);
     ck_assert_int_eq(zero_commit(engine), ZERO_ERR_MEMORY);
-    ck_assert_msg(strstr(zero_last_error(engine), "the caller's allocator has no"), "%s", zero_last_error(engine));
+    ck_assert_msg(has_names(zero_last_error(engine), "allocator"), "%s", zero_last_error(engine));
     ck_assert_uint_ge(asked, much);
     zero_destroy(engine);
     zero_comm_destroy(comm);

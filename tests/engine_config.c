@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_config.c - every row of the table of options: its bounds, its part in the plan's hash, and what ranks say that
  * differ in it. A new row is tested without a new line here. */
+#include "tests/expect.h"
 #include "tests/engine_suites.h"
 #include "tests/ranks.h"
 #include "zero/config.h"
@@ -81,7 +82,7 @@ static bool is_out_of_bounds(double number)
     zero_field_set(field, &c, number);
     zero_status_t status = zero_create(&engine, &c, &error);
     zero_destroy(engine);
-    snprintf(begin, sizeof begin, "config.%s is ", field->name);
+    snprintf(begin, sizeof begin, "config.%s ", field->name);
     snprintf(middle, sizeof middle, ": %s", field->wanted);
     return status == ZERO_ERR_ARG && strncmp(error.text, begin, strlen(begin)) == 0 &&
            strstr(error.text, middle) != NULL;
@@ -178,9 +179,8 @@ START_TEST(all_wrong_options_are_named)
     c.clip = NAN;
     c.reduce_dtype = ZERO_FP16;
     ck_assert_int_eq(zero_create(&engine, &c, &error), ZERO_ERR_ARG);
-    ck_assert_msg(strncmp(error.text, "config.window is 0: ", 20) == 0 &&
-                      strstr(error.text, "; config.reduce_dtype is 2 (fp16): use ZERO_FP32 or ZERO_BF16; "
-                                         "config.clip is ") != NULL,
+    ck_assert_msg(strncmp(error.text, "config.window ", 14) == 0 &&
+                      has_names(error.text, "config.reduce_dtype 2 fp16 ZERO_FP32 ZERO_BF16 config.clip"),
                   "%s", error.text);
     EACH_FIELD if (field->type != ZERO_FIELD_POINTER && isfinite(field->low)) zero_field_set(field, &c, field->low - 1);
     ck_assert_int_eq(zero_create(&engine, &c, &error), ZERO_ERR_ARG);
@@ -226,8 +226,8 @@ static int differ(int rank, int world, const zero_bootstrap_t *bootstrap, void *
         zero_config_t a, b;
         zero_engine_t *engine = NULL;
         wrong += !pair(&a, &b);
-        snprintf(wanted, sizeof wanted, "rank 1 disagrees with rank 0 on config.%s: %s on rank 0, but %s on rank 1",
-                 field->name, zero_field_text(field, zero_field_value(field, &a)).s,
+        snprintf(wanted, sizeof wanted, "`rank 1` `rank 0` config.%s `%s` `%s`", field->name,
+                 zero_field_text(field, zero_field_value(field, &a)).s,
                  zero_field_text(field, zero_field_value(field, &b)).s);
         zero_config_t *own = rank == 1 ? &b : &a;
         own->plan_world = 0;
@@ -236,7 +236,7 @@ static int differ(int rank, int world, const zero_bootstrap_t *bootstrap, void *
         zero_status_t status = zero_create(&engine, own, NULL);
         if (status == ZERO_OK)
             status = zero_commit(engine);
-        if (status != ZERO_ERR_MISMATCH || !strstr(zero_last_error(engine), wanted)) {
+        if (status != ZERO_ERR_MISMATCH || !has_names(zero_last_error(engine), wanted)) {
             fprintf(stderr, "rank %d: %s, '%s' is not '%s'\n", rank, zero_status_name(status), zero_last_error(engine),
                     wanted);
             wrong++;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_guests.c - what callers bring along: an optimizer of their own. */
 #include "optim/rules.h"
+#include "tests/expect.h"
 #include "tests/emulated.h"
 #include "tests/engine_small.h"
 #include "tests/engine_suites.h"
@@ -105,10 +106,11 @@ static void send_back(const guest_t *g, const zero_update_args_t *a, void *memor
 static void intrude(guest_t *g)
 {
     zero_stats_t stats = {.size = sizeof stats};
+    zero_error_t why;
     double one = 1;
     int refused = 0;
     refused += zero_sum(g->s->engine, &one, 1) == ZERO_ERR_ORDER &&
-               strstr(zero_last_error(g->s->engine), "make one call at a time");
+               zero_last_failure(g->s->engine, &why) == ZERO_ERR_ORDER && why.reason == ZERO_REASON_ENGINE_BUSY;
     refused += zero_step_stats(g->s->engine, &stats) == ZERO_ERR_ORDER;
     refused += zero_param_get(g->s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, NULL) == ZERO_ERR_ORDER;
     zero_destroy(g->s->engine);
@@ -146,7 +148,7 @@ static int adamw(void *ctx, const zero_update_args_t *a)
 static void count_log(void *ctx, zero_log_level_t level, const char *text)
 {
     guest_t *g = ctx;
-    if (level == ZERO_LOG_ERROR && strstr(text, "zero_destroy was called inside another call"))
+    if (level == ZERO_LOG_ERROR && has_names(text, "zero_destroy"))
         atomic_fetch_add(&g->logged, 1);
 }
 
@@ -283,10 +285,9 @@ static int refuse(small_t *s, guest_t *g)
             status = zero_step(s->engine, 0.01);
     }
     if (status != (g->refuse >= 0 ? ZERO_ERR_SYSTEM : ZERO_ERR_PEER) ||
-        !strstr(zero_last_error(s->engine), "config.update refused elements") ||
-        !strstr(zero_last_error(s->engine), "of parameter 'b.w'"))
+        !has_names(zero_last_error(s->engine), "config.update") || !has_names(zero_last_error(s->engine), "'b.w'"))
         return small_complain(s, "after a refusal: %s: %s", zero_status_name(status), zero_last_error(s->engine));
-    FAILS(zero_micro_begin(s->engine, s->train, ZERO_LAST), status, "config.update refused");
+    FAILS(zero_micro_begin(s->engine, s->train, ZERO_LAST), status, "config.update");
     return 0;
 }
 
@@ -362,11 +363,11 @@ START_TEST(guests_are_announced)
                 {true, true, 1, NULL},
                 {true, true, 2, NULL},
                 {false, false, 0, NULL},
-                {true, false, 0, "set both"},
-                {false, true, 0, "set both"},
-                {true, true, 3, "update_states is 3"},
-                {true, true, -1, "update_states is -1"},
-                {false, false, 1, "update_states is 1"}};
+                {true, false, 0, ""},
+                {false, true, 0, ""},
+                {true, true, 3, "update_states 3"},
+                {true, true, -1, "update_states -1"},
+                {false, false, 1, "update_states 1"}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         zero_config_init(&config);
         config.plan_world = 2;
@@ -375,7 +376,7 @@ START_TEST(guests_are_announced)
         config.update_states = ways[i].states;
         zero_status_t status = zero_create(&e, &config, &error);
         ck_assert_int_eq(status, ways[i].part ? ZERO_ERR_ARG : ZERO_OK);
-        ck_assert_msg(!ways[i].part || strstr(error.text, ways[i].part), "%s", error.text);
+        ck_assert_msg(!ways[i].part || has_names(error.text, ways[i].part), "%s", error.text);
         zero_destroy(e);
     }
 }
@@ -390,7 +391,7 @@ static int few_states(small_t *s, guest_t *g)
         return -1;
     zero_status_t one = g->states > 0 ? ZERO_OK : ZERO_ERR_ARG;
     IS(zero_param_get(s->engine, 0, ZERO_STATE_MOMENT1, ZERO_FP32, NULL) == one);
-    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_MOMENT2, ZERO_FP32, NULL), ZERO_ERR_ARG, "optimizer 'custom' keeps");
+    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_MOMENT2, ZERO_FP32, NULL), ZERO_ERR_ARG, "'custom'");
     IS(atomic_load(&g->calls) > 0 && atomic_load(&g->wrong) == 0);
     return 0;
 }
@@ -451,7 +452,7 @@ static int run_odd_guest(int rank, int world, const zero_bootstrap_t *bootstrap,
     g.intrude = odd->way;
     int result = !comm || small_create(&s, &c, comm);
     zero_status_t status = result == 0 ? zero_commit(s.engine) : ZERO_OK;
-    if (result == 0 && (status != ZERO_ERR_MISMATCH || !strstr(zero_last_error(s.engine), odd->part)))
+    if (result == 0 && (status != ZERO_ERR_MISMATCH || !has_names(zero_last_error(s.engine), odd->part)))
         result = small_complain(&s, "way %d: %s: %s", odd->way, zero_status_name(status), zero_last_error(s.engine));
     small_destroy(&s);
     zero_comm_destroy(comm);
@@ -460,8 +461,8 @@ static int run_odd_guest(int rank, int world, const zero_bootstrap_t *bootstrap,
 
 START_TEST(guests_are_the_same_everywhere)
 {
-    static const odd_guest_t odds[] = {{0, "rank 1 disagrees with rank 0 on config.rule"},
-                                       {1, "rank 1 disagrees with rank 0 on config.update_states"}};
+    static const odd_guest_t odds[] = {{0, "`rank 1` `rank 0` config.rule"},
+                                       {1, "`rank 1` `rank 0` config.update_states"}};
     for (size_t i = 0; i < sizeof odds / sizeof *odds; i++) {
         odd_guest_t odd = odds[i];
         ck_assert_int_eq(ranks_run(3, 60, run_odd_guest, &odd), 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_options.c - what zero_create and zero_commit say of options and declarations. */
+#include "tests/expect.h"
 #include "tests/engine_suites.h"
 #include "zero/device/device.h"
 
@@ -8,11 +9,10 @@
 #include <string.h>
 
 #define OK(call) ck_assert_int_eq(call, ZERO_OK)
-#define FAILS(engine, call, status, part)                                                         \
-    do {                                                                                          \
-        ck_assert_int_eq(call, status);                                                           \
-        ck_assert_msg(strstr(zero_last_error(engine), part) != NULL, "'%s' is not in '%s'", part, \
-                      zero_last_error(engine));                                                   \
+#define FAILS(engine, call, status, part)                                                                              \
+    do {                                                                                                               \
+        ck_assert_int_eq(call, status);                                                                                \
+        ck_assert_msg(has_names(zero_last_error(engine), part), "'%s' is not in '%s'", part, zero_last_error(engine)); \
     } while (0)
 
 /* ---- options
@@ -39,78 +39,78 @@ START_TEST(wrong_options_are_named_at_once)
     ck_assert_int_eq(zero_config_stage(&good, -1), ZERO_ERR_ARG);
     good.comm = comm;
     good.device = device;
-#define REFUSED(change, status, begin, part)                                                                       \
-    do {                                                                                                           \
-        c = good;                                                                                                  \
-        change;                                                                                                    \
-        error.text[0] = '\0';                                                                                      \
-        ck_assert_msg(zero_create(&engine, &c, &error) == status, "%s: %s", #change, error.text);                  \
-        ck_assert_ptr_null(engine);                                                                                \
-        ck_assert_msg(strncmp(error.text, begin, strlen(begin)) == 0, "'%s' does not begin with '%s'", error.text, \
-                      begin);                                                                                      \
-        ck_assert_msg(strstr(error.text, part) != NULL, "'%s' is not in '%s'", part, error.text);                  \
+#define REFUSED(change, status, begin, part)                                                                \
+    do {                                                                                                    \
+        c = good;                                                                                           \
+        change;                                                                                             \
+        error.text[0] = '\0';                                                                               \
+        ck_assert_msg(zero_create(&engine, &c, &error) == status, "%s: %s", #change, error.text);           \
+        ck_assert_ptr_null(engine);                                                                         \
+        ck_assert_msg(strncmp(error.text, begin, strcspn(begin, " ")) == 0 && has_names(error.text, begin), \
+                      "'%s' does not begin with '%s'", error.text, begin);                                  \
+        ck_assert_msg(has_names(error.text, part), "'%s' is not in '%s'", part, error.text);                \
     } while (0)
 #define BAD(change, begin) REFUSED(change, ZERO_ERR_ARG, begin, "")
-    BAD(c.size = 8, "zero_config_t has size 8, but no version of it has fewer than");
-    REFUSED(c.size = 0, ZERO_ERR_ARG, "zero_config_t has size 0", "call zero_config_init before you set its members");
-    BAD(c.comm = NULL, "config.comm is NULL");
-    BAD(c.device = NULL, "config.device is NULL");
-    BAD(c.plan_world = -1, "config.plan_world is -1");
-    BAD(c.parameters.sharding = 5, "config.parameters.sharding is 5: use ZERO_FULL or ZERO_SHARDED");
-    BAD(c.gradients.sharding = -1, "config.gradients.sharding is -1");
-    BAD(c.optimizer.group = 1, "config.optimizer.group is 1");
-    BAD(c.parameters.window = 2, "config.parameters.window is 2");
-    BAD(c.optimizer.sharding = 2, "config.optimizer.sharding is 2");
-    REFUSED(c.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "config.parameters.sharding is ZERO_SHARDED",
-            "config.optimizer.sharding is ZERO_FULL");
+    BAD(c.size = 8, "zero_config_t 8");
+    REFUSED(c.size = 0, ZERO_ERR_ARG, "zero_config_t 0", "zero_config_init");
+    BAD(c.comm = NULL, "config.comm NULL");
+    BAD(c.device = NULL, "config.device NULL");
+    BAD(c.plan_world = -1, "config.plan_world -1");
+    BAD(c.parameters.sharding = 5, "config.parameters.sharding 5 ZERO_FULL ZERO_SHARDED");
+    BAD(c.gradients.sharding = -1, "config.gradients.sharding -1");
+    BAD(c.optimizer.group = 1, "config.optimizer.group 1");
+    BAD(c.parameters.window = 2, "config.parameters.window 2");
+    BAD(c.optimizer.sharding = 2, "config.optimizer.sharding 2");
+    REFUSED(c.optimizer.sharding = ZERO_FULL, ZERO_ERR_ARG, "config.parameters.sharding ZERO_SHARDED",
+            "config.optimizer.sharding ZERO_FULL");
     REFUSED((zero_config_stage(&c, 2), c.optimizer.sharding = ZERO_FULL), ZERO_ERR_ARG,
-            "config.gradients.sharding is ZERO_SHARDED", "config.optimizer.sharding is ZERO_FULL");
-    BAD(c.parameters.tier = 7, "config.parameters.tier is 7");
-    BAD(c.gradients.tier = -1, "config.gradients.tier is -1");
-    BAD(c.optimizer.tier = ZERO_TIER_COUNT, "config.optimizer.tier is 3");
+            "config.gradients.sharding ZERO_SHARDED", "config.optimizer.sharding ZERO_FULL");
+    BAD(c.parameters.tier = 7, "config.parameters.tier 7");
+    BAD(c.gradients.tier = -1, "config.gradients.tier -1");
+    BAD(c.optimizer.tier = ZERO_TIER_COUNT, "config.optimizer.tier 3");
     REFUSED((c.gradients.tier = ZERO_TIER_NVME, c.optimizer.tier = ZERO_TIER_HOST), ZERO_ERR_UNSUPPORTED,
-            "config.gradients.tier is ZERO_TIER_NVME", "use ZERO_TIER_DEVICE or ZERO_TIER_HOST");
-    REFUSED(c.gradients.tier = ZERO_TIER_HOST, ZERO_ERR_ARG, "config.gradients.tier is ZERO_TIER_HOST",
-            "config.optimizer.tier is ZERO_TIER_DEVICE");
+            "config.gradients.tier ZERO_TIER_NVME", "ZERO_TIER_DEVICE ZERO_TIER_HOST");
+    REFUSED(c.gradients.tier = ZERO_TIER_HOST, ZERO_ERR_ARG, "config.gradients.tier ZERO_TIER_HOST",
+            "config.optimizer.tier ZERO_TIER_DEVICE");
     REFUSED((c.parameters.tier = ZERO_TIER_NVME, c.nvme_path = "."), ZERO_ERR_ARG,
-            "config.parameters.tier is ZERO_TIER_NVME", "config.optimizer.tier is ZERO_TIER_DEVICE");
+            "config.parameters.tier ZERO_TIER_NVME", "config.optimizer.tier ZERO_TIER_DEVICE");
     REFUSED((c.parameters.tier = c.optimizer.tier = ZERO_TIER_NVME, c.nvme_path = ".", c.offload_ratio = 0.5),
-            ZERO_ERR_ARG, "config.parameters.tier is ZERO_TIER_NVME", "config.offload_ratio is 0.5");
-    REFUSED(c.optimizer.tier = ZERO_TIER_NVME, ZERO_ERR_ARG, "config.optimizer.tier is ZERO_TIER_NVME",
-            "config.nvme_path names no folder");
-    REFUSED((c.optimizer.tier = ZERO_TIER_NVME, c.nvme_path = ""), ZERO_ERR_ARG,
-            "config.optimizer.tier is ZERO_TIER_NVME", "config.nvme_path names no folder");
-    BAD(c.offload_ratio = 2, "config.offload_ratio is 2");
-    BAD(c.offload_ratio = -0.1, "config.offload_ratio is -0.1");
-    BAD(c.offload_ratio = NAN, "config.offload_ratio is");
-    BAD(c.window = 0, "config.window is 0");
-    BAD(c.reduce = 2, "config.reduce is 2");
-    BAD(c.micro_steps = 0, "config.micro_steps is 0");
-    BAD(c.micro_steps = -3, "config.micro_steps is -3");
-    BAD(c.reduce_dtype = ZERO_FP16, "config.reduce_dtype is 2 (fp16): use ZERO_FP32 or ZERO_BF16");
-    BAD(c.reduce_dtype = 9, "config.reduce_dtype is 9");
-    BAD(c.persist_bytes = -1, "config.persist_bytes is -1");
-    BAD(c.clip = -1, "config.clip is -1");
-    BAD(c.clip = NAN, "config.clip is");
-    BAD(c.grad_scale = 0, "config.grad_scale is 0");
-    BAD(c.rule = ZERO_RULES, "config.rule is 6");
-    BAD(c.rule = ZERO_RULE_CUSTOM, "config.rule is 'custom' and config.update is NULL");
-    BAD(c.update = no_update, "config.rule is 'adamw' and config.update is set");
-    BAD((c.rule = ZERO_RULE_CUSTOM, c.update = no_update, c.update_states = 3), "config.update_states is 3");
-    BAD(c.update_states = 1, "config.update_states is 1");
-    BAD(c.beta1 = 1, "config.beta1 is 1");
-    BAD(c.beta2 = -0.5, "config.beta2 is -0.5");
-    BAD(c.eps = 0, "config.eps is 0");
-    BAD(c.eps = INFINITY, "config.eps is inf");
-    BAD(c.weight_decay = -1, "config.weight_decay is -1");
-    BAD(c.timeout_s = 0, "config.timeout_s is 0");
+            ZERO_ERR_ARG, "config.parameters.tier ZERO_TIER_NVME", "config.offload_ratio 0.5");
+    REFUSED(c.optimizer.tier = ZERO_TIER_NVME, ZERO_ERR_ARG, "config.optimizer.tier ZERO_TIER_NVME",
+            "config.nvme_path");
+    REFUSED((c.optimizer.tier = ZERO_TIER_NVME, c.nvme_path = ""), ZERO_ERR_ARG, "config.optimizer.tier ZERO_TIER_NVME",
+            "config.nvme_path");
+    BAD(c.offload_ratio = 2, "config.offload_ratio 2");
+    BAD(c.offload_ratio = -0.1, "config.offload_ratio -0.1");
+    BAD(c.offload_ratio = NAN, "config.offload_ratio");
+    BAD(c.window = 0, "config.window 0");
+    BAD(c.reduce = 2, "config.reduce 2");
+    BAD(c.micro_steps = 0, "config.micro_steps 0");
+    BAD(c.micro_steps = -3, "config.micro_steps -3");
+    BAD(c.reduce_dtype = ZERO_FP16, "config.reduce_dtype 2 fp16 ZERO_FP32 ZERO_BF16");
+    BAD(c.reduce_dtype = 9, "config.reduce_dtype 9");
+    BAD(c.persist_bytes = -1, "config.persist_bytes -1");
+    BAD(c.clip = -1, "config.clip -1");
+    BAD(c.clip = NAN, "config.clip");
+    BAD(c.grad_scale = 0, "config.grad_scale 0");
+    BAD(c.rule = ZERO_RULES, "config.rule 6");
+    BAD(c.rule = ZERO_RULE_CUSTOM, "config.rule 'custom' config.update NULL");
+    BAD(c.update = no_update, "config.rule 'adamw' config.update");
+    BAD((c.rule = ZERO_RULE_CUSTOM, c.update = no_update, c.update_states = 3), "config.update_states 3");
+    BAD(c.update_states = 1, "config.update_states 1");
+    BAD(c.beta1 = 1, "config.beta1 1");
+    BAD(c.beta2 = -0.5, "config.beta2 -0.5");
+    BAD(c.eps = 0, "config.eps 0");
+    BAD(c.eps = INFINITY, "config.eps");
+    BAD(c.weight_decay = -1, "config.weight_decay -1");
+    BAD(c.timeout_s = 0, "config.timeout_s 0");
     good.comm = NULL;
     good.device = NULL;
-    REFUSED(c.plan_world = (1 << 20) + 1, ZERO_ERR_ARG, "config.plan_world is 1048577", "");
+    REFUSED(c.plan_world = (1 << 20) + 1, ZERO_ERR_ARG, "config.plan_world 1048577", "");
     good.plan_world = 2;
     zero_device_t far_away = {.caps = {.name = "far"}};
-    REFUSED((c.guard = true, c.device = &far_away), ZERO_ERR_UNSUPPORTED, "config.guard is set", "device 'far'");
-    BAD(c.window = 0, "config.window is 0");
+    REFUSED((c.guard = true, c.device = &far_away), ZERO_ERR_UNSUPPORTED, "config.guard", "'far'");
+    BAD(c.window = 0, "config.window 0");
     c = good; /* what only plans needs no folder */
     c.optimizer.tier = ZERO_TIER_NVME;
     OK(zero_create(&engine, &c, &error));
@@ -177,14 +177,11 @@ START_TEST(uses_fit_what_is_trained)
     } ways[] = {
         {ZERO_READ | ZERO_GRAD, ZERO_READ, false, NULL, ""},
         {ZERO_GRAD, ZERO_READ, false, NULL, ""},
-        {ZERO_READ, ZERO_READ, false,
-         "parameter 'a.w' of unit 'a' is trainable, but no use of the unit in pass 'train' has ZERO_GRAD", NULL},
-        {0, ZERO_READ, true,
-         "declare the use that adds to its gradient with ZERO_GRAD, or the parameter with trainable = false", NULL},
-        {0, 0, false, "parameter 'a.w'", NULL},
-        {ZERO_GRAD, ZERO_READ | ZERO_GRAD, false, NULL,
-         "unit 'f' is used with ZERO_GRAD in pass 'train', but none of its parameters is trainable"},
-        {ZERO_GRAD, 0, false, NULL, "unit 'f' is used by no pass"},
+        {ZERO_READ, ZERO_READ, false, "'a.w' 'a' 'train' ZERO_GRAD", NULL},
+        {0, ZERO_READ, true, "'a.w' ZERO_GRAD trainable", NULL},
+        {0, 0, false, "'a.w'", NULL},
+        {ZERO_GRAD, ZERO_READ | ZERO_GRAD, false, NULL, "'f' ZERO_GRAD 'train'"},
+        {ZERO_GRAD, 0, false, NULL, "'f'"},
         {ZERO_GRAD, 0, true, NULL, ""},
     };
     char said[2000];
@@ -202,7 +199,7 @@ START_TEST(uses_fit_what_is_trained)
         else
             OK(zero_commit(e));
         const char *wanted = ways[i].warnings ? ways[i].warnings : "";
-        ck_assert_msg(*wanted ? strstr(said, wanted) != NULL && strchr(said, '\n')[1] == '\0' : said[0] == '\0',
+        ck_assert_msg(*wanted ? has_names(said, wanted) && strchr(said, '\n')[1] == '\0' : said[0] == '\0',
                       "way %zu: warned '%s'", i, said);
         zero_destroy(e);
     }
@@ -236,8 +233,8 @@ START_TEST(what_was_refused_stays_refused)
     zero_pass_t pass;
     zero_engine_t *e = two_units(said, &pass);
     OK(zero_use_add(e, pass, 0, ZERO_READ));
-    FAILS(e, zero_commit(e), ZERO_ERR_ARG, "has ZERO_GRAD");
-    FAILS(e, zero_commit(e), ZERO_ERR_ARG, "has ZERO_GRAD");
+    FAILS(e, zero_commit(e), ZERO_ERR_ARG, "ZERO_GRAD");
+    FAILS(e, zero_commit(e), ZERO_ERR_ARG, "ZERO_GRAD");
     ck_assert_uint_eq(zero_plan_hash(e), 0);
     zero_destroy(e);
 }
@@ -297,19 +294,15 @@ START_TEST(held_too_long)
     enum { A, B, C };
     running_t r = run_three(0, 0, 0);
     OK(zero_acquire(r.engine, A));
-    FAILS(r.engine, zero_acquire(r.engine, B), ZERO_ERR_ORDER,
-          "unit 'a' is still held where unit 'b' is acquired: release it first, or declare its use with ZERO_HOLD");
-    FAILS(r.engine, zero_acquire(r.engine, C), ZERO_ERR_ORDER,
-          "unit 'a' is still held where unit 'c' is acquired: release it first");
-    ck_assert_ptr_null(strstr(zero_last_error(r.engine), "ZERO_HOLD")); /* which would not help */
+    FAILS(r.engine, zero_acquire(r.engine, B), ZERO_ERR_ORDER, "'a' 'b' ZERO_HOLD");
+    FAILS(r.engine, zero_acquire(r.engine, C), ZERO_ERR_ORDER, "'a' 'c'");
+    ck_assert(!has_names(zero_last_error(r.engine), "ZERO_HOLD")); /* which would not help */
     run_end(&r);
     r = run_three(ZERO_HOLD, 0, 0);
     OK(zero_acquire(r.engine, A));
     OK(zero_acquire(r.engine, B));
     OK(zero_release(r.engine, B));
-    FAILS(r.engine, zero_acquire(r.engine, C), ZERO_ERR_ORDER,
-          "unit 'a' is still held where unit 'c' is acquired: its ZERO_HOLD lasts until use number 1 of the pass, of "
-          "unit 'b', is released; release it by then");
+    FAILS(r.engine, zero_acquire(r.engine, C), ZERO_ERR_ORDER, "'a' 'c' ZERO_HOLD 1 'b'");
     OK(zero_release(r.engine, A));
     OK(zero_acquire(r.engine, C));
     OK(zero_release(r.engine, C));
@@ -324,12 +317,9 @@ START_TEST(acquired_too_often)
     running_t r = run_three(0, 0, 0);
     OK(zero_acquire(r.engine, A));
     OK(zero_release(r.engine, A));
-    FAILS(r.engine, zero_acquire(r.engine, A), ZERO_ERR_ORDER,
-          "unit 'a' is acquired once more than pass 'eval' declares: it has 1 use of the unit, number 0; add another "
-          "zero_use_add (the next use is number 1, of unit 'b')");
+    FAILS(r.engine, zero_acquire(r.engine, A), ZERO_ERR_ORDER, "'a' 'eval' 1 0 zero_use_add 'b'");
     OK(zero_acquire(r.engine, C));
-    FAILS(r.engine, zero_acquire(r.engine, B), ZERO_ERR_ORDER,
-          "unit 'b' is acquired too late: its last use in pass 'eval' is number 1, and the pass has no further uses");
+    FAILS(r.engine, zero_acquire(r.engine, B), ZERO_ERR_ORDER, "'b' 'eval' 1");
     run_end(&r);
 }
 END_TEST

@@ -4,6 +4,7 @@
 #ifndef ZERO_TESTS_ENGINE_SMALL_H
 #define ZERO_TESTS_ENGINE_SMALL_H
 
+#include "tests/expect.h"
 #include "tests/ranks.h"
 #include "zero/base/base.h"
 
@@ -78,7 +79,7 @@ int small_complain(const small_t *s, const char *format, ...) ZERO_PRINTF(2, 3);
 #define SMALL_FAILS(call, wanted, part)                                                                           \
     do {                                                                                                          \
         zero_status_t found_ = (call);                                                                            \
-        if (found_ != (wanted) || !strstr(zero_last_error(s->engine), (part)))                                    \
+        if (found_ != (wanted) || !has_names(zero_last_error(s->engine), (part)))                                 \
             return small_complain(s, "line %d: %s: %s, '%s': not %s with '%s'", __LINE__, #call,                  \
                                   zero_status_name(found_), zero_last_error(s->engine), zero_status_name(wanted), \
                                   (part));                                                                        \

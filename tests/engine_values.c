@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_values.c - whole parameters, gradients and moments by zero_param_get and zero_param_set, wherever their state
  * is. */
+#include "tests/expect.h"
 #include "tests/emulated.h"
 #include "tests/engine_small.h"
 #include "tests/engine_suites.h"
@@ -298,30 +299,28 @@ static float some[SMALL_ELEMENTS];
 static int before_and_between(small_t *s)
 {
     FAILS(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER,
-          "zero_param_get comes before zero_commit");
+          "zero_param_get zero_commit");
     FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER,
-          "zero_param_set comes before zero_commit");
+          "zero_param_set zero_commit");
     TRY(zero_commit(s->engine));
     if (small_fill(s))
         return -1;
-    FAILS(zero_param_get(s->engine, 99, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, "no parameter 99");
-    FAILS(zero_param_get(s->engine, -1, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, "no parameter -1");
-    FAILS(zero_param_get(s->engine, 0, (zero_state_t)9, ZERO_FP32, some), ZERO_ERR_ARG, "state 9");
-    FAILS(zero_param_get(s->engine, 0, (zero_state_t)-1, ZERO_FP32, some), ZERO_ERR_ARG, "state -1");
-    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_DTYPE_COUNT, some), ZERO_ERR_ARG, "unknown dtype 3");
-    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, NULL), ZERO_ERR_ARG, "no values");
-    FAILS(zero_param_get(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_MASTER, ZERO_FP32, some), ZERO_ERR_ARG,
-          "'f.w' is frozen");
-    FAILS(zero_param_set(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ARG,
-          "'f.w' is frozen");
-    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_MOMENT2, ZERO_FP32, some), ZERO_ERR_ARG, "no moment 2");
-    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ORDER, "complete only between");
-    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ORDER, "complete only between");
+    FAILS(zero_param_get(s->engine, 99, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, "`parameter 99`");
+    FAILS(zero_param_get(s->engine, -1, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, "`parameter -1`");
+    FAILS(zero_param_get(s->engine, 0, (zero_state_t)9, ZERO_FP32, some), ZERO_ERR_ARG, "9");
+    FAILS(zero_param_get(s->engine, 0, (zero_state_t)-1, ZERO_FP32, some), ZERO_ERR_ARG, "-1");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_DTYPE_COUNT, some), ZERO_ERR_ARG, "3");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, NULL), ZERO_ERR_ARG, "");
+    FAILS(zero_param_get(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_MASTER, ZERO_FP32, some), ZERO_ERR_ARG, "'f.w'");
+    FAILS(zero_param_set(s->engine, s->param[SMALL_FROZEN], ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ARG, "'f.w'");
+    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_MOMENT2, ZERO_FP32, some), ZERO_ERR_ARG, "2");
+    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ORDER, "");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_GRAD, ZERO_FP32, some), ZERO_ERR_ORDER, "");
     TRY(zero_param_get(s->engine, s->param[SMALL_EMPTY], ZERO_STATE_MASTER, ZERO_FP32, NULL));
     TRY(zero_param_set(s->engine, s->param[SMALL_EMPTY], ZERO_STATE_MASTER, ZERO_FP32, NULL));
     TRY(zero_micro_begin(s->engine, s->eval, 0));
-    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "inside pass 'eval'");
-    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "inside pass 'eval'");
+    FAILS(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "'eval'");
+    FAILS(zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER, "'eval'");
     TRY(zero_micro_end(s->engine));
     return 0;
 }
@@ -338,11 +337,10 @@ static int apart(small_t *s)
               : zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some),
           ZERO_ERR_ARG, other);
     FAILS(zero_param_get(e, odd ? 99 : 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG,
-          odd ? "no parameter 99" : "was refused on rank 1");
-    FAILS(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, odd ? NULL : some), ZERO_ERR_ARG,
-          odd ? "no values" : "was refused on rank 1");
+          odd ? "`parameter 99`" : "`rank 1`");
+    FAILS(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, odd ? NULL : some), ZERO_ERR_ARG, odd ? "" : "`rank 1`");
     FAILS(zero_param_get(e, 0, odd ? ZERO_STATE_GRAD : ZERO_STATE_PARAM, ZERO_FP32, some),
-          odd ? ZERO_ERR_ORDER : ZERO_ERR_ARG, odd ? "complete only" : "was refused on rank 1");
+          odd ? ZERO_ERR_ORDER : ZERO_ERR_ARG, odd ? "" : "`rank 1`");
     /* of which one is the mean of all, so that means alone would not tell it */
     static const int param[] = {4, 5, 3, 4, 4}, state[] = {ZERO_STATE_MOMENT1, ZERO_STATE_PARAM, ZERO_STATE_MASTER,
                                                            ZERO_STATE_MASTER, ZERO_STATE_MASTER};
@@ -363,9 +361,9 @@ static int sum_and_set(small_t *s)
     zero_status_t status =
         s->rank == 1 ? zero_sum(s->engine, five, 5) : zero_param_set(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some);
     IS(status == ZERO_ERR_MISMATCH || status == ZERO_ERR_PEER);
-    FAILS(zero_sum(s->engine, five, 5), status, "rank 1 calls zero_sum of 5 values");
-    FAILS(zero_sum(s->engine, five, 5), status, " calls zero_param_set of parameter 'a.w'");
-    FAILS(zero_sum(s->engine, five, 5), status, "make the same calls in the same order on every rank");
+    FAILS(zero_sum(s->engine, five, 5), status, "`rank 1` zero_sum 5");
+    FAILS(zero_sum(s->engine, five, 5), status, "zero_param_set 'a.w'");
+    FAILS(zero_sum(s->engine, five, 5), status, "");
     return 0;
 }
 
@@ -431,7 +429,7 @@ static int run_without(int rank, int world, const zero_bootstrap_t *bootstrap, v
     result =
         result || (zero_micro_begin(s.engine, s.train, ZERO_LAST) == ZERO_OK && zero_micro_end(s.engine) == ZERO_OK &&
                    zero_step(s.engine, 0.1) == ZERO_OK && zero_step_stats(s.engine, &stats) == ZERO_OK);
-    result = result || !strstr(zero_last_error(s.engine), "rank 1: enough");
+    result = result || !has_names(zero_last_error(s.engine), "`rank 1`");
     small_destroy(&s);
     return result;
 }
@@ -452,9 +450,9 @@ START_TEST(planning_has_no_values)
     ck_assert_int_eq(zero_create(&e, &config, NULL), ZERO_OK);
     ck_assert_int_eq(zero_commit(e), ZERO_OK);
     ck_assert_int_eq(zero_param_get(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER);
-    ck_assert(strstr(zero_last_error(e), "zero_param_get cannot run: this engine only plans"));
+    ck_assert(has_names(zero_last_error(e), "zero_param_get"));
     ck_assert_int_eq(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ORDER);
-    ck_assert(strstr(zero_last_error(e), "only plans"));
+    ck_assert(has_names(zero_last_error(e), "config.plan_world"));
     zero_destroy(e);
 }
 END_TEST

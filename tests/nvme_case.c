@@ -17,16 +17,23 @@
 
 static struct {
     pthread_mutex_t mutex;
+    int warnings;
     char text[16384];
 } journal = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static void remember(void *ctx, zero_log_level_t level, const char *text)
 {
-    (void)ctx, (void)level;
+    (void)ctx;
     pthread_mutex_lock(&journal.mutex);
+    journal.warnings += level <= ZERO_LOG_WARNING;
     size_t length = strlen(journal.text);
     snprintf(journal.text + length, sizeof journal.text - length, "%s\n", text);
     pthread_mutex_unlock(&journal.mutex);
+}
+
+int case_warnings(void)
+{
+    return journal.warnings;
 }
 
 const char *case_log(void)
@@ -42,6 +49,7 @@ void case_begin(nvme_case_t *c, int engine)
     c->options.engine = engine ? ZERO_NVME_THREADS : ZERO_NVME_URING;
     c->options.log = remember;
     journal.text[0] = '\0';
+    journal.warnings = 0;
 }
 
 void case_end(nvme_case_t *c)

@@ -4,6 +4,7 @@
 #ifndef ZERO_TESTS_NVME_CASE_H
 #define ZERO_TESTS_NVME_CASE_H
 
+#include "tests/expect.h"
 #include "offload/nvme.h"
 #include "offload/nvme_system.h"
 
@@ -16,13 +17,13 @@
         ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text); \
     } while (0)
 /* The call, which takes `error`, fails with this status, and the sentence has this in it. */
-#define FAILS(call, wanted, part)                                                               \
-    do {                                                                                        \
-        zero_error_t e_ = {0};                                                                  \
-        zero_error_t *error = &e_;                                                              \
-        zero_status_t status_ = (call);                                                         \
-        ck_assert_msg(status_ == (wanted), "%s: status %d, %s", #call, (int)status_, e_.text);  \
-        ck_assert_msg(strstr(e_.text, (part)) != NULL, "'%s' is not in '%s'", (part), e_.text); \
+#define FAILS(call, wanted, part)                                                              \
+    do {                                                                                       \
+        zero_error_t e_ = {0};                                                                 \
+        zero_error_t *error = &e_;                                                             \
+        zero_status_t status_ = (call);                                                        \
+        ck_assert_msg(status_ == (wanted), "%s: status %d, %s", #call, (int)status_, e_.text); \
+        ck_assert_msg(has_names(e_.text, (part)), "'%s' is not in '%s'", (part), e_.text);     \
     } while (0)
 
 enum { RANK = 7 };
@@ -41,6 +42,8 @@ bool case_uring(void);
 bool case_drive(void);
 /* All that was logged since case_begin. */
 const char *case_log(void);
+/* How much of it is warnings and errors. */
+int case_warnings(void);
 
 /* Aligned memory of bytes, with a page behind it whose last byte is the last that may be touched; every byte is fill.
  */

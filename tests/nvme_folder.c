@@ -2,6 +2,7 @@
 /* nvme_folder.c - part of test_nvme: which folders are refused, that two runs keep out of each other's way, and that
  * nothing is left behind. */
 #define _GNU_SOURCE
+#include "tests/expect.h"
 #include "tests/nvme_case.h"
 #include "tests/nvme_suites.h"
 
@@ -39,16 +40,16 @@ START_TEST(folders_are_checked)
     char path[600], shm[] = "/dev/shm/nvme-XXXXXX";
     case_begin(&c, 1);
     snprintf(path, sizeof path, "%s/missing", c.folder);
-    refused(path, BYTES, &c.options, ZERO_ERR_IO, "No such file or directory (make it");
+    refused(path, BYTES, &c.options, ZERO_ERR_IO, "`No such file or directory`");
     refused(path, BYTES, &c.options, ZERO_ERR_IO, path);
     int fd = open(path, O_CREAT | O_WRONLY, 0600);
     ck_assert_int_ge(fd, 0);
     close(fd);
-    refused(path, BYTES, &c.options, ZERO_ERR_IO, "Not a directory");
+    refused(path, BYTES, &c.options, ZERO_ERR_IO, "`Not a directory`");
     unlink(path);
-    refused("", BYTES, &c.options, ZERO_ERR_ARG, "needs a folder");
+    refused("", BYTES, &c.options, ZERO_ERR_ARG, "");
     if (mkdtemp(shm)) {
-        refused(shm, BYTES, &c.options, ZERO_ERR_ARG, "is in memory (tmpfs)");
+        refused(shm, BYTES, &c.options, ZERO_ERR_ARG, "tmpfs");
         ck_assert_int_eq(rmdir(shm), 0);
     }
     case_end(&c);
@@ -60,12 +61,9 @@ START_TEST(folders_that_are_not_writable)
     nvme_case_t c;
     case_begin(&c, 1);
     ck_assert_int_eq(chmod(c.folder, 0555), 0);
-    /* The superuser may write everywhere. Where the current folder lets nobody else in, no more can be seen than that.
-     */
+    /* The superuser may write everywhere. */
     ck_assert(geteuid() || seteuid(65534) == 0);
-    bool seen = faccessat(AT_FDCWD, c.folder, R_OK | X_OK, AT_EACCESS) == 0;
-    refused(c.folder, BYTES, &c.options, ZERO_ERR_IO,
-            seen ? "Permission denied (name a folder that" : "Permission denied");
+    refused(c.folder, BYTES, &c.options, ZERO_ERR_IO, "`Permission denied`");
     if (getuid() == 0)
         ck_assert_int_eq(seteuid(0), 0);
     case_end(&c);
@@ -83,11 +81,11 @@ START_TEST(space_is_checked)
     uint64_t size = ((uint64_t)fs.f_blocks * fs.f_frsize / ZERO_NVME_BLOCK + 1) * ZERO_NVME_BLOCK;
     snprintf(number, sizeof number, "rank 7 needs %llu bytes", (unsigned long long)size);
     refused(c.folder, size, &c.options, ZERO_ERR_MEMORY, number);
-    refused(c.folder, size, &c.options, ZERO_ERR_MEMORY, "are free there");
+    refused(c.folder, size, &c.options, ZERO_ERR_MEMORY, "");
     /* A limit on files would be a signal. */
     struct rlimit limit = {1 << 20, 1 << 20};
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    refused(c.folder, (1 << 20) + 1, &c.options, ZERO_ERR_MEMORY, "limited to 1048576 (ulimit -f)");
+    refused(c.folder, (1 << 20) + 1, &c.options, ZERO_ERR_MEMORY, "1048576");
     case_end(&c);
 }
 END_TEST
@@ -204,9 +202,9 @@ START_TEST(one_of_two_runs_wins)
             poll(&p, 1, -1); /* the other end closes: all start */
             c.options.run = (uint64_t)(round * 2 + i % 2 + 1);
             zero_status_t status = zero_nvme_open(&n, c.folder, i / 2, BYTES, &c.options, &e);
-            char result = (char)(status == ZERO_OK                                        ? i % 2
-                                 : status == ZERO_ERR_IO && strstr(e.text, "another run") ? 2
-                                                                                          : 3);
+            char result = (char)(status == ZERO_OK                                                ? i % 2
+                                 : status == ZERO_ERR_IO && e.reason == ZERO_REASON_FOLDER_IN_USE ? 2
+                                                                                                  : 3);
             if (write(results[1], &result, 1) != 1 || read(end[0], &result, 1) != 0) /* held until all have said */
                 _exit(1);
             zero_nvme_destroy(n);
@@ -310,16 +308,16 @@ START_TEST(what_file_systems_lack)
     case_begin(&c, 1);
     c.options.system = &s;
     s.openat = refused_open;
-    refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "refuses O_DIRECT");
+    refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "O_DIRECT");
     s = zero_nvme_system, s.pwrite = refused_pwrite;
-    refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "refuses O_DIRECT");
+    refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "O_DIRECT");
     s = zero_nvme_system, s.fallocate = full_fallocate;
-    refused(c.folder, BYTES, &c.options, ZERO_ERR_MEMORY, "rank 7 needs 49152 bytes");
+    refused(c.folder, BYTES, &c.options, ZERO_ERR_MEMORY, "`rank 7` 49152");
 #ifdef STATX_DIOALIGN
     s = zero_nvme_system, s.statx = coarse_statx, offset_align = 65536;
-    refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "aligned to 65536 bytes");
+    refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "65536");
     offset_align = 0;
-    refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "refuses O_DIRECT");
+    refused(c.folder, BYTES, &c.options, ZERO_ERR_UNSUPPORTED, "O_DIRECT");
 #else
     (void)coarse_statx, (void)offset_align;
 #endif
@@ -334,8 +332,9 @@ START_TEST(what_file_systems_lack)
     zero_nvme_destroy(n);
     /* Without a reservation it goes on, and says so. */
     s = zero_nvme_system, s.fallocate = refused_fallocate;
+    ck_assert_int_eq(case_warnings(), 0);
     OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &c.options, error));
-    ck_assert_msg(strstr(case_log(), "cannot reserve space") != NULL, "log: %s", case_log());
+    ck_assert_msg(case_warnings() == 1 && has_names(case_log(), c.folder), "log: %s", case_log());
     OK(zero_nvme_write(n, 0, memory, BYTES, &t, error));
     OK(zero_nvme_wait(n, t, 60, error));
     OK(zero_nvme_read(n, 0, memory, BYTES, &t, error));

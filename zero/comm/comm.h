@@ -51,7 +51,7 @@ typedef struct zero_control_ops {
     /* Gives out, a communicator of the part's rank and size, a control, caps, and data of host memory where this
      * control has any. Collective over c; all fail together. */
     zero_status_t (*split)(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error);
-    /* failure names a rank. The first one stays. */
+    /* Publishes a failure, of this rank where its rank is -1. The first one stays. */
     void (*abort)(zero_comm_t *c, const zero_error_t *failure);
     zero_status_t (*check)(zero_comm_t *c, zero_error_t *error);
     /* NULL, both: ranks share no memory. */
@@ -138,7 +138,9 @@ zero_status_t zero_comm_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_
 
 /* zero_comm_exchange for a caller who, after ZERO_ERR_MISMATCH, publishes a sentence of its own. */
 zero_status_t zero_control_exchange(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
-/* zero_comm_abort with a whole failure: its rank is this one where it is -1. */
+/* The failure as ZERO_ERR_PEER, of this rank among the first communicator's where its rank is -1: what is published. */
+zero_error_t zero_comm_own(const zero_error_t *failure, int rank);
+/* zero_comm_abort with a whole failure. */
 void zero_comm_fail(zero_comm_t *c, const zero_error_t *failure);
 /* ZERO_OK, or ZERO_ERR_PEER with the failure that a rank published; on a device also what failed there. From any
  * thread, beside any other operation. */

@@ -153,17 +153,24 @@ void zero_comm_abort(zero_comm_t *comm, const char *sentence)
         zero_comm_fail(comm, &failure);
 }
 
-void zero_comm_fail(zero_comm_t *c, const zero_error_t *failure)
+zero_error_t zero_comm_own(const zero_error_t *failure, int rank)
 {
-    zero_error_t own, why;
+    zero_error_t own;
     zero_pass(&own, ZERO_ERR_PEER, failure);
     if (own.rank < 0)
-        own.rank = c->rank;
-    c->control->ops->abort(c, &own);
+        own.rank = rank;
+    return own;
+}
+
+void zero_comm_fail(zero_comm_t *c, const zero_error_t *failure)
+{
+    zero_error_t why;
+    c->control->ops->abort(c, failure);
     if (!c->data || !c->data->failure)
         return;
-    bool other = c->control->ops->check(c, &why) != ZERO_OK; /* perhaps another's failure was first */
-    c->data->failure(c, other ? &why : &own, NULL);
+    if (c->control->ops->check(c, &why) == ZERO_OK) /* perhaps another's failure was first */
+        zero_pass(&why, ZERO_ERR_PEER, failure);
+    c->data->failure(c, &why, NULL);
 }
 
 void zero_comm_destroy(zero_comm_t *comm)

@@ -119,9 +119,10 @@ void zero_peers_aborted(zero_peers_t *f, const zero_error_t *failure)
 
 void zero_peers_abort(zero_peers_t *f, const zero_error_t *failure)
 {
-    zero_peers_aborted(f, failure);
+    const zero_error_t own = zero_comm_own(failure, f->rank);
+    zero_peers_aborted(f, &own);
     if (f->far)
-        f->far->abort(f->far_ctx, failure);
+        f->far->abort(f->far_ctx, &own);
 }
 
 bool zero_peers_is_aborted(const zero_peers_t *f)

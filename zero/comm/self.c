@@ -55,7 +55,8 @@ static const zero_data_ops_t self_data = {
 
 static void self_abort(zero_comm_t *c, const zero_error_t *failure)
 {
-    zero_latch_set(&((self_t *)c->control)->word->aborted, failure);
+    const zero_error_t own = zero_comm_own(failure, 0);
+    zero_latch_set(&((self_t *)c->control)->word->aborted, &own);
 }
 
 static void self_publish(zero_comm_t *c, uint64_t word)

@@ -219,14 +219,15 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
 static void tcp_abort(zero_comm_t *comm, const zero_error_t *failure)
 {
     link_t *l = ((tcp_t *)comm->control)->link;
+    const zero_error_t own = zero_comm_own(failure, l->rank);
     double end = zero_host_now() + TELL_SECONDS;
     if (check_link(l, NULL) != ZERO_OK)
         return;
-    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = zero_tcp_failure_bytes(failure)}, failure, end);
+    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = zero_tcp_failure_bytes(&own)}, &own, end);
     while (check_link(l, NULL) == ZERO_OK && zero_socket_ready(end, l->fd, POLLIN))
         ;
     pthread_mutex_lock(&l->reading);
-    set_aborted(l, failure);
+    set_aborted(l, &own);
     pthread_mutex_unlock(&l->reading);
 }
 
