@@ -51,7 +51,7 @@ zero_status_t zero_model_preset(zero_model_config_t *config, const char *name, z
     }
     for (size_t i = 0; i < sizeof planned / sizeof *planned; i++)
         if (!strcmp(name, planned[i]))
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "the model '%s' is not supported yet: use %s", name, names);
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "model '%s' is not supported yet: use %s", name, names);
     return zero_fail(error, ZERO_ERR_ARG, "there is no model '%s': use %s, or a Hugging Face folder", name, names);
 }
 
@@ -83,10 +83,10 @@ zero_status_t zero_gpt2_check_config(const zero_model_config_t *c, zero_error_t 
                          c->width, c->heads, c->width / c->heads > 0 ? c->width / c->heads * c->heads : c->heads,
                          (c->width / c->heads + 1) * c->heads);
     if (!(c->norm_eps > 0) || !isfinite(c->norm_eps))
-        return zero_fail(error, ZERO_ERR_ARG, "a layer norm epsilon of %g: a number above 0 is wanted", c->norm_eps);
+        return zero_fail(error, ZERO_ERR_ARG, "the layer norm epsilon is %g, but must be above 0", c->norm_eps);
     if (!(c->init_std >= 0) || !isfinite(c->init_std))
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "an initial standard deviation of %g: a number that is not negative is wanted", c->init_std);
+        return zero_fail(error, ZERO_ERR_ARG, "the initial standard deviation is %g, but must not be negative",
+                         c->init_std);
     return ZERO_OK;
 }
 
@@ -197,7 +197,8 @@ zero_status_t zero_gpt2_parse_config(zero_model_config_t *config, const char *te
     if (root == NULL)
         return zero_fail(error, ZERO_ERR_FORMAT, "%s: line %d: %s", name, where.line, where.text);
     if (!json_is_object(root)) {
-        status = zero_fail(error, ZERO_ERR_FORMAT, "%s: no JSON object, wanted the configuration of a model", name);
+        status = zero_fail(error, ZERO_ERR_FORMAT,
+                           "%s: not a JSON object, but the configuration of a model is expected", name);
         goto end;
     }
     value = json_object_get(root, "model_type");

@@ -326,12 +326,11 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
 
     if (m->engine != NULL)
         return zero_fail(error, ZERO_ERR_ORDER,
-                         "the model is declared on an engine already: create another model for another engine");
+                         "the model is already declared on an engine: create another model for another engine");
     if (!zero_gpt2_layout(m, NULL, NULL, &device, &host))
         return zero_fail(error, ZERO_ERR_MEMORY,
                          "the activations of %" PRId64 " sequences of %" PRId64
-                         " tokens are more bytes than a number holds: "
-                         "use a smaller micro-batch",
+                         " tokens need more bytes than a 64-bit number can hold: use a smaller micro-batch",
                          m->options.micro_batch, m->options.seq_len);
     m->engine = engine;
     status = add_units(m, error);

@@ -87,7 +87,7 @@ static zero_status_t check_head(const zero_model_config_t *config, const char *f
         return zero_fail(
             error, ZERO_ERR_FORMAT,
             "%s: tensors '%s' and '%s' differ, but the head of a GPT-2 is its embedding, and one of its own is not "
-            "supported: take '%s' out of the file to train with the embedding as the head",
+            "supported: remove '%s' from the file to train with the embedding as the head",
             folder, HEAD, info.name, HEAD);
     }
     return status;
@@ -160,11 +160,10 @@ static zero_status_t missing(const zero_model_config_t *config, const char *fold
         snprintf(prefix, sizeof prefix, "%.*s", (int)before, info.name);
         for (size_t k = 0; k < sizeof wrappers / sizeof *wrappers; k++)
             if (strncmp(info.name, wrappers[k].prefix, strlen(wrappers[k].prefix)) == 0)
-                return zero_fail(
-                    error, ZERO_ERR_FORMAT,
-                    "%s: names begin with the prefix '%s', which %s puts there ('%s'): save the model inside the "
-                    "wrapper, or take the prefix off every name",
-                    folder, prefix, wrappers[k].from, info.name);
+                return zero_fail(error, ZERO_ERR_FORMAT,
+                                 "%s: names begin with the prefix '%s', which %s puts there ('%s'): save the unwrapped "
+                                 "model, or remove the prefix from every name",
+                                 folder, prefix, wrappers[k].from, info.name);
         return zero_fail(error, ZERO_ERR_FORMAT,
                          "%s: names begin with the prefix '%s' ('%s'), wanted '%s': take the prefix off every name",
                          folder, prefix, info.name, name);

@@ -137,7 +137,8 @@ static zero_status_t choose_engine(zero_nvme_t *n, zero_error_t *error)
     if (e || o->engine == ZERO_NVME_THREADS)
         e = make_queues(n, s->threads);
     if (e)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no queues for %d transfers at a time: %s", o->depth, strerror(-e));
+        return zero_fail(error, ZERO_ERR_MEMORY, "cannot create queues for %d concurrent transfers: %s", o->depth,
+                         strerror(-e));
     return ZERO_OK;
 }
 
@@ -146,21 +147,20 @@ static zero_status_t read_options(zero_nvme_options_t *o, const zero_nvme_option
     zero_nvme_options_init(o);
     if (options) {
         if (options->size < sizeof *o)
-            return zero_fail(error, ZERO_ERR_ARG,
-                             "zero_nvme_options_t says that it has %zu bytes: call zero_nvme_options_init first",
+            return zero_fail(error, ZERO_ERR_ARG, "zero_nvme_options_t has size %zu: call zero_nvme_options_init first",
                              options->size);
         *o = *options;
     }
     if (o->depth < 1 || o->depth > MOST_DEPTH)
-        return zero_fail(error, ZERO_ERR_ARG, "%d transfers at a time were asked for: give 1 to %d", o->depth,
+        return zero_fail(error, ZERO_ERR_ARG, "depth is %d concurrent transfers, but must be 1 to %d", o->depth,
                          MOST_DEPTH);
     if (o->transfer == 0 || o->transfer % ZERO_NVME_BLOCK || o->transfer > MOST_TRANSFER)
-        return zero_fail(error, ZERO_ERR_ARG, "transfers of %llu bytes were asked for: give a multiple of %d up to %d",
+        return zero_fail(error, ZERO_ERR_ARG, "transfers have %llu bytes, but need a multiple of %d, at most %d",
                          (unsigned long long)o->transfer, ZERO_NVME_BLOCK, MOST_TRANSFER);
     if ((unsigned)o->engine > ZERO_NVME_THREADS)
         return zero_fail(error, ZERO_ERR_ARG, "%d is no engine of the nvme tier", (int)o->engine);
     if (!(o->timeout_s > 0))
-        return zero_fail(error, ZERO_ERR_ARG, "a timeout of %g s was asked for: give a positive number", o->timeout_s);
+        return zero_fail(error, ZERO_ERR_ARG, "the timeout is %g s, but must be positive", o->timeout_s);
     return ZERO_OK;
 }
 
@@ -216,10 +216,10 @@ zero_status_t zero_nvme_register(zero_nvme_t *n, void *base, uint64_t bytes, zer
     if ((uintptr_t)base % ZERO_NVME_ALIGN || bytes == 0 || bytes > (uint64_t)MOST_RANGES * RANGE_BYTES)
         return zero_fail(
             error, ZERO_ERR_ARG,
-            "memory to be registered starts at a multiple of %d and has 1 to %llu bytes; this has %llu at %p",
+            "registered memory must start at a multiple of %d and have 1 to %llu bytes, but has %llu at %p",
             ZERO_NVME_ALIGN, (unsigned long long)MOST_RANGES * RANGE_BYTES, (unsigned long long)bytes, base);
     if (n->issued || n->ranges)
-        return zero_fail(error, ZERO_ERR_ORDER, "memory is registered once, before the first request");
+        return zero_fail(error, ZERO_ERR_ORDER, "memory can be registered only once, before the first request");
     int count = (int)((bytes + RANGE_BYTES - 1) / RANGE_BYTES), e = 0;
     struct iovec *ranges = calloc((size_t)count, sizeof *ranges);
     if (!ranges)
@@ -235,8 +235,8 @@ zero_status_t zero_nvme_register(zero_nvme_t *n, void *base, uint64_t bytes, zer
     n->range_count = e ? 0 : count;
     if (e)
         zero_log(n->options.log, n->options.log_ctx, ZERO_LOG_INFO,
-                 "rank %d: %s does not keep the %llu bytes of the nvme tier's buffers mapped: %s%s; each transfer maps "
-                 "its own",
+                 "rank %d: %s cannot register the %llu bytes of the nvme tier's buffers: %s%s; each transfer maps its "
+                 "own buffer instead",
                  n->file.rank, n->ops->name, (unsigned long long)bytes, strerror(-e),
                  e == -ENOMEM ? " (ulimit -l limits locked memory)" : "");
     return ZERO_OK;
@@ -258,13 +258,12 @@ static zero_status_t add_request(zero_nvme_t *n, bool write, uint64_t offset, ch
         else if (!r->ended && (r->write || write) && offset < r->offset + r->bytes && r->offset < offset + bytes)
             return zero_fail(
                 error, ZERO_ERR_ORDER,
-                "%llu bytes at offset %llu are to be %s while %llu bytes at %llu are being %s: wait for that first",
+                "%llu bytes at offset %llu cannot be %s while %llu bytes at %llu are being %s: wait for those first",
                 (unsigned long long)bytes, (unsigned long long)offset, write ? "written" : "read",
                 (unsigned long long)r->bytes, (unsigned long long)r->offset, r->write ? "written" : "read");
     }
     if (slot < 0)
-        return zero_fail(error, ZERO_ERR_ORDER,
-                         "%d requests have been started and none was waited for: wait for one first",
+        return zero_fail(error, ZERO_ERR_ORDER, "%d requests are in flight, the most there can be: wait for one first",
                          ZERO_NVME_REQUESTS);
     zero_nvme_request_t *r = &n->requests[slot];
     *r = (zero_nvme_request_t){.ticket = ++n->issued << 8 | (uint64_t)slot,
@@ -286,7 +285,7 @@ static zero_status_t submit(zero_nvme_t *n, bool write, uint64_t offset, char *b
 {
     *ticket = 0;
     if (bytes == 0 || bytes > n->bytes || offset > n->bytes - bytes)
-        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at offset %llu do not lie in a file of %llu",
+        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at offset %llu are outside the file of %llu bytes",
                          (unsigned long long)bytes, (unsigned long long)offset, (unsigned long long)n->bytes);
     if (offset % ZERO_NVME_BLOCK || (uintptr_t)buffer % ZERO_NVME_ALIGN)
         return zero_fail(error, ZERO_ERR_ARG,
@@ -333,16 +332,15 @@ zero_status_t zero_nvme_wait(zero_nvme_t *n, zero_nvme_ticket_t ticket, double t
     zero_nvme_request_t *r = &n->requests[(ticket & 0xff) % ZERO_NVME_REQUESTS];
     pthread_mutex_lock(&n->mutex);
     if (ticket == 0 || r->ticket != ticket) {
-        status = zero_fail(error, ZERO_ERR_ARG, "ticket %llu is of no request that is still to be waited for",
-                           (unsigned long long)ticket);
+        status = zero_fail(error, ZERO_ERR_ARG, "ticket %llu is not a request in flight", (unsigned long long)ticket);
         goto out;
     }
     while (!r->ended && zero_host_now() < end)
         await(n, end);
     if (!r->ended) {
         status = zero_fail(error, ZERO_ERR_TIMEOUT,
-                           "rank %d: %s %llu bytes at offset %llu of its file in '%s' did not end within %g s: is the "
-                           "drive there (dmesg)?",
+                           "rank %d: %s %llu bytes at offset %llu of its file in '%s' did not finish within %g s: "
+                           "check the drive (dmesg)",
                            n->file.rank, r->write ? "writing" : "reading", (unsigned long long)r->bytes,
                            (unsigned long long)r->offset, n->file.path, timeout_s);
         goto out;
@@ -379,7 +377,7 @@ void zero_nvme_destroy(zero_nvme_t *n)
     int lost = n->running;
     if (lost)
         zero_log(n->options.log, n->options.log_ctx, ZERO_LOG_ERROR,
-                 "rank %d: transfers of its file in '%s' did not end within %g s and are left to the system",
+                 "rank %d: transfers of its file in '%s' did not finish within %g s; the system will finish them",
                  n->file.rank, n->file.path, n->options.timeout_s);
     for (int i = 0; n->workers && i < n->worker_count; i++) {
         zero_nvme_worker_t *w = &n->workers[i];

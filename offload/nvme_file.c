@@ -70,16 +70,15 @@ static zero_status_t open_folder(zero_nvme_file_t *f, zero_error_t *error)
     struct statfs fs;
     f->folder = f->system->openat(AT_FDCWD, f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (f->folder < 0)
-        return zero_fail(error, ZERO_ERR_IO, "the folder for the nvme tier cannot be opened: '%s': %s%s", f->path,
-                         strerror(errno), errno == ENOENT ? " (make it, or name one that is there)" : "");
+        return zero_fail(error, ZERO_ERR_IO, "cannot open the folder '%s' for the nvme tier: %s%s", f->path,
+                         strerror(errno), errno == ENOENT ? " (create it, or name an existing folder)" : "");
     if (f->system->fstatfs(f->folder, &fs) < 0)
-        return zero_fail(error, ZERO_ERR_IO, "the file system of '%s' does not say what it is: %s", f->path,
-                         strerror(errno));
+        return zero_fail(error, ZERO_ERR_IO, "cannot identify the file system of '%s': %s", f->path, strerror(errno));
     for (size_t i = 0; i < sizeof in_memory / sizeof *in_memory; i++)
         if ((uint32_t)fs.f_type == in_memory[i].magic)
             return zero_fail_reason(error, ZERO_ERR_ARG, ZERO_REASON_FOLDER_IN_MEMORY, -1,
-                                    "'%s' is in memory (%s), where the nvme tier would save none: name a folder on "
-                                    "a drive, or use the host tier",
+                                    "'%s' is in memory (%s), so the nvme tier would save no memory: name a folder on a "
+                                    "drive, or use the host tier",
                                     f->path, in_memory[i].name);
     return ZERO_OK;
 }
@@ -87,10 +86,10 @@ static zero_status_t open_folder(zero_nvme_file_t *f, zero_error_t *error)
 static zero_status_t cannot_make(const zero_nvme_file_t *f, const char *name, zero_error_t *error)
 {
     bool full = errno == ENOSPC || errno == EDQUOT, forbidden = errno == EACCES || errno == EPERM || errno == EROFS;
-    return zero_fail(error, full ? ZERO_ERR_MEMORY : ZERO_ERR_IO, "the nvme tier cannot make '%s/%s': %s%s", f->path,
-                     name, strerror(errno),
-                     forbidden ? " (name a folder that this user may write to, or change its permissions)"
-                     : full    ? " (make room, or name another folder)"
+    return zero_fail(error, full ? ZERO_ERR_MEMORY : ZERO_ERR_IO, "cannot create '%s/%s' for the nvme tier: %s%s",
+                     f->path, name, strerror(errno),
+                     forbidden ? " (name a folder that this user can write to, or change its permissions)"
+                     : full    ? " (free space, or name another folder)"
                                : "");
 }
 
@@ -156,11 +155,11 @@ static zero_status_t try_lock(zero_nvme_file_t *f, uint64_t run, lock_state_t *s
         return cannot_make(f, LOCK_NAME, error);
     bool first = s->flock(f->lock, LOCK_EX | LOCK_NB) == 0;
     if (!first && errno != EWOULDBLOCK && errno != EINTR)
-        return zero_fail(error, ZERO_ERR_IO, "cannot lock '%s/%s', which keeps two runs apart: %s", f->path, LOCK_NAME,
+        return zero_fail(error, ZERO_ERR_IO, "cannot lock '%s/%s', the lock of the nvme folder: %s", f->path, LOCK_NAME,
                          strerror(errno));
     if (first && has_name(f) && !write_holder(f, run))
-        return zero_fail(error, ZERO_ERR_IO, "cannot write '%s/%s', which keeps two runs apart: %s", f->path, LOCK_NAME,
-                         strerror(errno));
+        return zero_fail(error, ZERO_ERR_IO, "cannot write '%s/%s', the lock of the nvme folder: %s", f->path,
+                         LOCK_NAME, strerror(errno));
     /* Another rank can have been the first between the two locks. Trust the text as it is once this rank has its
      * share. */
     if (s->flock(f->lock, LOCK_SH | LOCK_NB) == 0 && has_name(f) && read_holder(f, holder))
@@ -182,19 +181,17 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
             return ZERO_OK;
         /* Report others only when seen twice in a row: an owner that ends between the two locks is seen once. */
         if (state == LOCK_OTHERS && others) {
-            status = zero_fail_reason(
-                error, ZERO_ERR_IO, ZERO_REASON_FOLDER_IN_USE, -1,
-                "'%s' is the nvme folder of another run: process %d (rank %d) on %s has it. Wait for its end, or "
-                "name another folder",
-                f->path, holder.pid, holder.rank, holder.host);
+            status = zero_fail_reason(error, ZERO_ERR_IO, ZERO_REASON_FOLDER_IN_USE, -1,
+                                      "'%s' is the nvme folder of another run: process %d (rank %d) on %s uses it; "
+                                      "wait until it ends, or name another folder",
+                                      f->path, holder.pid, holder.rank, holder.host);
             break;
         }
         if (zero_host_now() > end) {
             status = zero_fail_reason(
                 error, ZERO_ERR_TIMEOUT, ZERO_REASON_FOLDER_IN_USE, -1,
-                "'%s/%s' stayed locked for %g s by a process that does not say in it which run it is: end that "
-                "process, or name another folder",
-                f->path, LOCK_NAME, LOCK_SECONDS);
+                "'%s/%s' was locked for %g s by an unknown process: end that process, or name another folder", f->path,
+                LOCK_NAME, LOCK_SECONDS);
             break;
         }
         close_lock(f);
@@ -208,11 +205,10 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
 
 static zero_status_t no_direct(const zero_nvme_file_t *f, zero_error_t *error)
 {
-    return zero_fail_reason(
-        error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_DIRECT_IO, -1,
-        "the file system of '%s' refuses O_DIRECT, without which the nvme tier would fill memory with its page "
-        "cache: name a folder on a local drive with ext4, XFS or Btrfs",
-        f->path);
+    return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_DIRECT_IO, -1,
+                            "the file system of '%s' does not support O_DIRECT, which the nvme tier needs to bypass "
+                            "the page cache: name a folder on a local drive with ext4, XFS or Btrfs",
+                            f->path);
 }
 
 /* Creates a new file of this rank and unlinks it at once. This process holds the folder's lock, so an existing file of
@@ -227,8 +223,7 @@ static zero_status_t make_file(zero_nvme_file_t *f, zero_error_t *error)
     int e = errno;
     /* If O_DIRECT is refused, the file may exist anyway. */
     if (f->system->unlinkat(f->folder, name, 0) < 0 && f->fd >= 0)
-        return zero_fail(error, ZERO_ERR_IO,
-                         "cannot remove the name of '%s/%s', so that its space would stay taken after a crash: %s",
+        return zero_fail(error, ZERO_ERR_IO, "cannot unlink '%s/%s', so a crash would leave its space allocated: %s",
                          f->path, name, strerror(errno));
     errno = e;
     if (f->fd < 0)
@@ -246,20 +241,19 @@ static zero_status_t check_alignment(const zero_nvme_file_t *f, zero_error_t *er
     if (DIO_OFFSET_ALIGN(x) == 0)
         return no_direct(f, error);
     if (ZERO_NVME_ALIGN % DIO_OFFSET_ALIGN(x) || (DIO_MEMORY_ALIGN(x) && ZERO_NVME_ALIGN % DIO_MEMORY_ALIGN(x)))
-        return zero_fail_reason(
-            error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_DIRECT_IO, -1,
-            "the drive of '%s' wants transfers aligned to %u bytes of the file and %u of memory, and at most %d is "
-            "given: name a folder on another",
-            f->path, DIO_OFFSET_ALIGN(x), DIO_MEMORY_ALIGN(x), ZERO_NVME_ALIGN);
+        return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_DIRECT_IO, -1,
+                                "the drive of '%s' needs transfers aligned to %u bytes in the file and %u in memory, "
+                                "but at most %d is supported: name a folder on another drive",
+                                f->path, DIO_OFFSET_ALIGN(x), DIO_MEMORY_ALIGN(x), ZERO_NVME_ALIGN);
     return ZERO_OK;
 }
 
 static zero_status_t too_full(const zero_nvme_file_t *f, uint64_t there, zero_error_t *error)
 {
-    return zero_fail_reason(error, ZERO_ERR_MEMORY, ZERO_REASON_DRIVE_FULL, f->rank,
-                            "rank %d needs %llu bytes in '%s', but %llu are free there: make room, name another "
-                            "folder, or use more ranks",
-                            f->rank, (unsigned long long)f->bytes, f->path, (unsigned long long)there);
+    return zero_fail_reason(
+        error, ZERO_ERR_MEMORY, ZERO_REASON_DRIVE_FULL, f->rank,
+        "rank %d needs %llu bytes in '%s', but %llu are free there: free space, name another folder, or use more ranks",
+        f->rank, (unsigned long long)f->bytes, f->path, (unsigned long long)there);
 }
 
 static uint64_t free_space(const zero_nvme_file_t *f)
@@ -277,7 +271,7 @@ static zero_status_t reserve(const zero_nvme_file_t *f, zero_log_fn log, void *l
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && f->bytes > limit.rlim_cur)
         return zero_fail(error, ZERO_ERR_MEMORY,
                          "rank %d needs a file of %llu bytes for the nvme tier, but files are limited to "
-                         "%llu (ulimit -f): raise that",
+                         "%llu (ulimit -f): raise that limit",
                          f->rank, (unsigned long long)f->bytes, (unsigned long long)limit.rlim_cur);
     if (free_space(f) < f->bytes)
         return too_full(f, free_space(f), error);
@@ -286,7 +280,8 @@ static zero_status_t reserve(const zero_nvme_file_t *f, zero_log_fn log, void *l
     while (e == EINTR);
     if (e == EOPNOTSUPP || e == ENOSYS) {
         zero_log(log, log_ctx, ZERO_LOG_WARNING,
-                 "rank %d: the file system of '%s' cannot reserve space: if others fill it, training will stop later",
+                 "rank %d: the file system of '%s' cannot reserve space: training will fail if other programs fill the "
+                 "drive",
                  f->rank, f->path);
         e = f->system->ftruncate(f->fd, (off_t)f->bytes) < 0 ? errno : 0;
     }
@@ -319,7 +314,7 @@ static zero_status_t try_transfer(const zero_nvme_file_t *f, zero_error_t *error
         else if (n != ZERO_NVME_BLOCK)
             status = zero_fail(error, ZERO_ERR_IO, "%s the first %d bytes of rank %d's file in '%s' failed: %s",
                                write ? "writing" : "reading", ZERO_NVME_BLOCK, f->rank, f->path,
-                               n < 0 ? strerror(errno) : "only a part of it went through");
+                               n < 0 ? strerror(errno) : "short transfer");
     }
     munmap(block, ZERO_NVME_BLOCK);
     return status;
@@ -331,9 +326,9 @@ zero_status_t zero_nvme_file_open(zero_nvme_file_t *f, const zero_nvme_system_t 
     zero_status_t status;
     *f = (zero_nvme_file_t){.system = system, .folder = -1, .lock = -1, .fd = -1, .rank = rank};
     if (!folder || !*folder)
-        return zero_fail(error, ZERO_ERR_ARG, "the nvme tier needs a folder: name one on a local drive");
+        return zero_fail(error, ZERO_ERR_ARG, "the nvme tier has no folder: name one on a local drive");
     if (bytes == 0 || !zero_round_up(bytes, ZERO_NVME_BLOCK, &f->bytes) || f->bytes > INT64_MAX)
-        return zero_fail(error, ZERO_ERR_ARG, "a file of %llu bytes was asked for; it can have 1 to %lld",
+        return zero_fail(error, ZERO_ERR_ARG, "the file has %llu bytes, but must have 1 to %lld",
                          (unsigned long long)bytes, (long long)INT64_MAX / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK);
     f->path = strdup(folder);
     if (!f->path)

@@ -145,7 +145,7 @@ zero_status_t zero_host_lock(void *base, uint64_t bytes, bool *locked, zero_log_
         return status;
     /* mlock has the same errno for an unmapped range and for a range above the limit. */
     if (zero_host_resident(base, bytes, &resident, NULL))
-        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at %p are to be locked in memory, but are not all mapped",
+        return zero_fail(error, ZERO_ERR_ARG, "%llu bytes at %p cannot be locked in memory: they are not all mapped",
                          (unsigned long long)bytes, base);
     *locked = mlock(base, bytes) == 0;
     if (*locked)
@@ -154,7 +154,7 @@ zero_status_t zero_host_lock(void *base, uint64_t bytes, bool *locked, zero_log_
     munlock(base, bytes);
     getrlimit(RLIMIT_MEMLOCK, &limit);
     zero_log(log, log_ctx, ZERO_LOG_WARNING,
-             "%llu bytes of host memory are not locked, so that the system may swap them out: %s "
+             "%llu bytes of host memory are not locked, so the system may swap them out: %s "
              "(the limit is %llu bytes: ulimit -l)",
              (unsigned long long)bytes, strerror(e), (unsigned long long)limit.rlim_cur);
     return ZERO_OK;

@@ -243,7 +243,7 @@ static void declarations(void)
     desc.ndim = 8;
     for (int d = 0; d < 8; d++)
         desc.shape[d] = INT64_MAX;
-    REFUSES(zero_param_add(e, 0, &desc, &param), "64");
+    REFUSES(zero_param_add(e, 0, &desc, &param), "2^63");
     REFUSES(zero_pass_add(e, NULL, ZERO_PASS_EVAL, &pass), "");
     REFUSES(zero_pass_add(e, "v", ZERO_PASS_EVAL, NULL), "");
     REFUSES(zero_use_add(e, 7, 0, ZERO_READ), "`pass 7`");

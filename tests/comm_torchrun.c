@@ -181,7 +181,7 @@ START_TEST(torchrun_ranks_hear_why_they_are_refused)
     ck_assert_int_eq(ranks_run(3, 100, twice_rank, s), 0);
     for (int r = 0; r < 3; r++) {
         ck_assert_int_eq(s->status[r], ZERO_ERR_MISMATCH);
-        ck_assert_str_eq(s->text[r], "a rank came that says it is 1 of 3, but rank 0 expects each of 1 to 2 of 3 once");
+        ck_assert_str_eq(s->text[r], "a rank connected as 1 of 3, but rank 0 expects each of 1 to 2 of 3 once");
     }
 }
 END_TEST

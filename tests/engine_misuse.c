@@ -81,7 +81,7 @@ START_TEST(declarations_are_checked)
     FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "9");
     desc.ndim = 2;
     desc.shape[0] = desc.shape[1] = (int64_t)1 << 40;
-    FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "64");
+    FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "2^63");
     desc.shape[1] = -1;
     FAILS(e, zero_param_add(e, toy.unit[0], &desc, &param), ZERO_ERR_ARG, "1");
     desc.shape[0] = desc.shape[1] = 2;

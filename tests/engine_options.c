@@ -220,8 +220,8 @@ START_TEST(empty_training_passes_are_told)
     OK(zero_create(&e, &config, NULL));
     OK(zero_pass_add(e, "train", ZERO_PASS_TRAIN, &pass));
     OK(zero_commit(e));
-    ck_assert_str_eq(
-        said, "training pass 'train' has no uses, so it trains nothing: declare each acquire with zero_use_add\n");
+    ck_assert_str_eq(said,
+                     "training pass 'train' has no uses and trains nothing: declare each acquire with zero_use_add\n");
     zero_destroy(e);
 }
 END_TEST

@@ -89,8 +89,8 @@ START_TEST(threads_are_those_of_the_cores)
     ck_assert_int_eq(cores_threads(1), 1);
     ck_assert_int_eq(cores_check(1, &e), ZERO_OK);
     ck_assert_int_eq(cores_check(2, &e), ZERO_ERR_ARG);
-    ck_assert_str_eq(e.text, "--threads is 2, but OpenMP gives a rank 1, because OMP_MAX_ACTIVE_LEVELS is 0: use "
-                             "--threads 1, or change that");
+    ck_assert_str_eq(e.text, "--threads is 2, but OpenMP allows a rank 1, because OMP_MAX_ACTIVE_LEVELS is 0: use "
+                             "--threads 1, or change that setting");
 }
 END_TEST
 

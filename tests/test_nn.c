@@ -708,9 +708,8 @@ START_TEST(fewer_threads_are_refused)
     int levels = omp_get_max_active_levels();
     omp_set_max_active_levels(0);
     ck_assert_int_eq(zero_nn_create(&nn, "cpu", 2, NULL, &error), ZERO_ERR_ARG);
-    ck_assert_str_eq(error.text,
-                     "kernels on 2 threads, but OpenMP gives 1, because OMP_MAX_ACTIVE_LEVELS is 0: choose 1, "
-                     "or change that");
+    ck_assert_str_eq(error.text, "threads is 2, but OpenMP allows 1, because OMP_MAX_ACTIVE_LEVELS is 0: use 1, "
+                                 "or change that setting");
     ck_assert_int_eq(zero_nn_create(&nn, "cpu", 1, NULL, &error), ZERO_OK);
     zero_nn_destroy(nn);
     omp_set_max_active_levels(levels);

@@ -202,17 +202,17 @@ START_TEST(wrong_calls_say_so)
     FAILS(zero_nvme_open(&n, c.folder, RANK, 0, &c.options, error), ZERO_ERR_ARG, "0 bytes");
     FAILS(zero_nvme_open(&n, c.folder, RANK, UINT64_MAX, &c.options, error), ZERO_ERR_ARG,
           "18446744073709551615 bytes");
-    FAILS(zero_nvme_open(&n, NULL, RANK, BYTES, &c.options, error), ZERO_ERR_ARG, "needs a folder");
+    FAILS(zero_nvme_open(&n, NULL, RANK, BYTES, &c.options, error), ZERO_ERR_ARG, "no folder");
 
     /* Transfers are held back, so that what overlaps is known to be under way. */
     o = c.options, o.system = &fault_system;
     fault_arm(FAULT_HOLD, 0, 0, 1 << 30);
     OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &o, error));
     FAILS(zero_nvme_read(n, 0, memory, 0, &t, error), ZERO_ERR_ARG, "0 bytes");
-    FAILS(zero_nvme_read(n, 0, memory, BYTES + 1, &t, error), ZERO_ERR_ARG, "do not lie");
-    FAILS(zero_nvme_read(n, 11 * ZERO_NVME_BLOCK, memory, 1, &t, error), ZERO_ERR_ARG, "do not lie");
+    FAILS(zero_nvme_read(n, 0, memory, BYTES + 1, &t, error), ZERO_ERR_ARG, "outside the file");
+    FAILS(zero_nvme_read(n, 11 * ZERO_NVME_BLOCK, memory, 1, &t, error), ZERO_ERR_ARG, "outside the file");
     FAILS(zero_nvme_write(n, UINT64_MAX / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK, memory, 3 * ZERO_NVME_BLOCK, &t, error),
-          ZERO_ERR_ARG, "do not lie");
+          ZERO_ERR_ARG, "outside the file");
     FAILS(zero_nvme_read(n, 4096, memory, 1, &t, error), ZERO_ERR_ARG, "aligned");
     FAILS(zero_nvme_write(n, 0, memory + 512, 1, &t, error), ZERO_ERR_ARG, "aligned");
     ck_assert_uint_eq(t, 0);
@@ -226,8 +226,8 @@ START_TEST(wrong_calls_say_so)
     fault_release();
     OK(zero_nvme_wait(n, v, 60, error));
     OK(zero_nvme_wait(n, u, 60, error));
-    FAILS(zero_nvme_wait(n, u, 60, error), ZERO_ERR_ARG, "no request");
-    FAILS(zero_nvme_wait(n, 0, 60, error), ZERO_ERR_ARG, "no request");
+    FAILS(zero_nvme_wait(n, u, 60, error), ZERO_ERR_ARG, "not a request");
+    FAILS(zero_nvme_wait(n, 0, 60, error), ZERO_ERR_ARG, "not a request");
     zero_nvme_destroy(n);
     zero_nvme_destroy(NULL);
     case_free(memory, 2 * BYTES);
@@ -255,7 +255,7 @@ START_TEST(waits_are_bounded)
     OK(zero_nvme_read(n, 0, memory, BYTES / 2, &t, error));
     fault_await_hold(); /* this is the one that is held */
     OK(zero_nvme_read(n, BYTES / 2, memory + BYTES / 2, BYTES / 2, &u, error));
-    FAILS(zero_nvme_wait(n, t, 0.05, error), ZERO_ERR_TIMEOUT, "did not end within 0.05 s");
+    FAILS(zero_nvme_wait(n, t, 0.05, error), ZERO_ERR_TIMEOUT, "did not finish within 0.05 s");
     FAILS(zero_nvme_wait(n, t, 0, error), ZERO_ERR_TIMEOUT, "rank 7: reading 65536 bytes at offset 0");
     OK(zero_nvme_wait(n, u, 60, error)); /* the other lane goes on */
     if (wakes) {
@@ -293,7 +293,7 @@ START_TEST(threads_where_io_uring_is_refused)
               "containers refuse it");
     } else
         FAILS(zero_nvme_open(&n, c.folder, RANK, 100000, &c.options, error), ZERO_ERR_UNSUPPORTED,
-              "io_uring was asked for");
+              "io_uring is unavailable");
     c.options.engine = ZERO_NVME_ANY;
     OK(zero_nvme_open(&n, c.folder, RANK, 100000, &c.options, error));
     zero_nvme_counts(n, &counts);

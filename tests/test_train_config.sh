@@ -288,7 +288,7 @@ bad '{"train_batch_size": 6, "gradient_accumulation_steps": 2}' \
     "must be a multiple of 4 (2 ranks x gradient_accumulation_steps 2): use 4 or 8"
 bad '{"gradient_accumulation_steps": 0}' "gradient_accumulation_steps is 0, but must be from 1"
 bad '{"train_micro_batch_size_per_gpu": 1000000000, "gradient_accumulation_steps": 1000000, "ranks": 1048576}' \
-    "more sequences than 64 bits count"
+    "more than 2^63 sequences"
 
 # ---- the command line wins, before or after the file's name
 file '{"zero_optimization": {"stage": 1}, "fp16": {"enabled": true}, "optimizer": {"type": "Lamb"}, "steps": 0,
@@ -313,9 +313,9 @@ bad '{"zero_optimization": {"stag": 2}}' "unknown key zero_optimization.stag: di
 bad '{"overlap_comm": true}' "unknown key overlap_comm: did you mean zero_optimization.overlap_comm?"
 bad '{"seq_lenn": 2}' "unknown key seq_lenn: did you mean seq-len?"
 bad '{"bf16": {"stage": 2}}' "did you mean zero_optimization.stage?"
-bad '{"no_such_key_anywhere": 2}' "unknown key no_such_key_anywhere: it is no option of zero_train (--help) and none \
-of the keys of DeepSpeed's that it takes"
-bad '{"config": "c.json"}' "one file does not name another"
+bad '{"no_such_key_anywhere": 2}' "unknown key no_such_key_anywhere: it is neither an option of zero_train (--help) nor a \
+supported key of DeepSpeed"
+bad '{"config": "c.json"}' "a file cannot name another"
 bad '{"help": true}' "unknown key help"
 bad '{"zero_optimization": {"stage": "3"}}' "zero_optimization.stage is \"3\", a string, but must be a whole number"
 bad '{"zero_optimization": {"stage": 1.5}}' "a number, but must be a whole number"
@@ -332,7 +332,7 @@ bad '{"zero_optimization": {"offload_param": {"device": "nvme", "nvme_path": "dr
     "use \"nvme\" for offload_optimizer too"
 bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"},
     "offload_param": {"device": "cpu"}}}' "offload_optimizer says \"nvme\""
-bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}' "--nvme-path names no folder"
+bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}' "--nvme-path is not set"
 bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "drive"},
     "offload_param": {"device": "nvme", "nvme_path": "other"}}}' \
     "both set --nvme-path, to drive and to other"

@@ -105,7 +105,7 @@ unset ZERO_EMULATOR_NAME
 # shellcheck disable=SC2086
 ZERO_NCCL_LIBRARY=/nonexistent run 0 --seq-len 16 --sample 0 --threads 1 --batch 4 --steps 1
 equal "without NCCL" \
-    "$(grep -c 'warning: ranks exchange by way of host memory, which is slower: NCCL cannot be opened' err)" 1
+    "$(grep -c 'warning: ranks communicate through host memory, which is slower: NCCL cannot be opened' err)" 1
 export ZERO_EMULATOR_DEVICES=1
 run 0 --seq-len 16 --sample 0 --threads 1 --batch 4 --steps 1 --schedule constant --ranks 2
 equal "what computes" "$(grep '^kernels: ' out)" \
@@ -116,7 +116,7 @@ grep -q \
     "^zero_train: warning: attention will be slow: our own kernels compute it, in fp32, since this build has no cuDNN" \
     err || fail "slow attention: $(cat err)"
 equal "ranks that share a GPU" "$(grep -v 'attention will be slow' err)" \
-    "zero_train: warning: ranks exchange by way of host memory, which is slower: \
+    "zero_train: warning: ranks communicate through host memory, which is slower: \
 ranks 0 and 1 are on one GPU, which NCCL refuses: give each rank a GPU of its own"
 
 # The CPU's losses, evaluations and samples.
@@ -176,28 +176,28 @@ equal "a GPU whose peak is not known" "$(values cuda.log mfu | sort -u)" null
 ZERO_EMULATOR_DEVICES=0 run 0 $small --steps 1 --log none.log
 grep -q '"world_size":2.*"gpu":null' none.log || fail "without a GPU: $(head -1 none.log)"
 grep -q '"device":"cpu",.*"dtype":"fp32",' none.log || fail "without a GPU: $(head -1 none.log)"
-ZERO_EMULATOR_DEVICES=0 refused --device cuda -- "--device is cuda, but the CUDA driver shows no GPU on this machine"
+ZERO_EMULATOR_DEVICES=0 refused --device cuda -- "--device is cuda, but the CUDA driver finds no GPU on this machine"
 ZERO_EMULATOR_DEVICES=-1 refused --device cuda -- "--device is cuda, but this machine has no CUDA driver: install"
 ZERO_EMULATOR_DEVICES=-2 refused --device cuda --ranks 1 -- \
     "driver supports CUDA 12.0, and this build of libzero needs CUDA"
 ZERO_PLUGIN_PATH=/nonexistent refused --device cuda -- "--device is cuda, but this build has no CUDA plugin \
 (zero_cuda.so was not found in /nonexistent): configure --with-cuda"
-ZERO_EMULATOR_DEVICES=0 refused --device cuda --plan -- "shows no GPU"
+ZERO_EMULATOR_DEVICES=0 refused --device cuda --plan -- "finds no GPU"
 
 # What does not fit, or cannot be reserved: nothing was trained.
 for ranks in 1 2; do
     # shellcheck disable=SC2086
     ZERO_EMULATOR_MEMORY=4000000 refused $small --ranks $ranks -- "MiB of the device tier ("
     # shellcheck disable=SC2086
-    ZERO_EMULATOR_FAIL=cudaMalloc:1 refused $small --ranks $ranks -- "(tier 'device') is wanted, but GPU 0"
+    ZERO_EMULATOR_FAIL=cudaMalloc:1 refused $small --ranks $ranks -- "(tier 'device') does not fit: GPU 0"
     # shellcheck disable=SC2086
     ZERO_EMULATOR_FAIL=cudaHostAlloc:1 refused $small --ranks $ranks -- \
-        "bytes of pinned memory (tier 'host') are wanted: out of memory"
+        "bytes of pinned memory (tier 'host') cannot be allocated: out of memory"
 done
 # Each would have room alone.
 # shellcheck disable=SC2086
 ZERO_EMULATOR_MEMORY=12000000 refused $small --ranks 2 -- "like each of the 2 ranks that share it, needs"
-refused --ranks 1000000 -- "--ranks is 1000000, but so many need"
+refused --ranks 1000000 -- "--ranks is 1000000, but they need"
 
 # GPUs that fail on the way: one sentence, status 1, soon.
 for ranks in 1 2; do

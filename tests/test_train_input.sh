@@ -29,16 +29,16 @@ refused --model llama-8b -- "not supported yet"
 refused --model gpt3 -- "there is no model 'gpt3'"
 refused --save here -- "--save is not supported yet"
 refused --dtype fp16 -- "not supported yet"
-refused --eval-every 5 --data "$0" --seq-len 16 -- "give --eval-data FILE"
+refused --eval-every 5 --data "$0" --seq-len 16 -- "add --eval-data FILE"
 
 refused --eps 0 -- "--eps is 0, but must be above 0 in fp32: use --eps 1e-8"
-refused --compare-stages --eval-every 5 -- "--eval-every does nothing with --compare-stages"
+refused --compare-stages --eval-every 5 -- "--eval-every has no effect with --compare-stages"
 refused --compare-stages --plan -- "but --plan runs nothing"
 refused --explain --compare-stages -- "but --explain runs nothing"
 refused --stag 3 -- "did you mean --stage?"
 refused --foo -- "unknown option '--foo': --help lists the options"
 export RANK=0 WORLD_SIZE=two MASTER_ADDR=127.0.0.1 MASTER_PORT=29999
-refused --steps 1 -- "WORLD_SIZE is 'two': a whole number of at least 1 is wanted"
+refused --steps 1 -- "WORLD_SIZE is 'two', but must be a whole number of at least 1"
 unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT
 refused --schedule noam --warmup 0 -- "use --warmup 1"
 
@@ -186,12 +186,12 @@ refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024
 if grep -q "before training" out; then fail "something was trained that does not fit"; fi
 for ranks in 1 2; do
     refused --ranks $ranks --batch 1048576 --micro-batch $((1048576 / ranks)) -- \
-        "are available here: use --micro-batch 1"
+        "are available: use --micro-batch 1"
 done
 
 # More ranks than there is room for: refused before any starts, with the largest number that has room, and which
 # fits --batch.
-refused --ranks 1000000 -- "--ranks is 1000000, but so many need"
+refused --ranks 1000000 -- "--ranks is 1000000, but they need"
 most=$(sed -n 's/.*: use --ranks \([0-9]*\)$/\1/p' err)
 if [ "${most:-0}" -lt 1 ] || [ "$most" -ge 1000000 ]; then fail "no number of ranks that has room: $(cat err)"; fi
 refused --ranks 1048576 --batch 1048576 -- "use --ranks "
@@ -201,7 +201,7 @@ even=$(sed -n 's/.*: use --ranks \([0-9]*\)$/\1/p' err)
 if (ulimit -u 1 || ulimit -p 1) 2>/dev/null; then
     ( { ulimit -u 1 || ulimit -p 1; } 2>/dev/null; exec "$train" --ranks 3 --log refused.log >out 2>err )
     equal "no more processes: status" $? 2
-    grep -q "but each takes [0-9]* processes and threads, and this user may start 0 more here: use --ranks 1" err ||
+    grep -q "but each needs [0-9]* processes and threads, and this user may start 0 more: use --ranks 1" err ||
         fail "no more processes: $(cat err)"
     [ ! -e refused.log ] || fail "no more processes: a log was written"
 fi

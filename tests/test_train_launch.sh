@@ -75,7 +75,7 @@ fi
 if (ulimit -n 20) 2>/dev/null; then
     (ulimit -n 20; exec "$train" --ranks 2 >out 2>err)
     equal "few open files: status" $? 2
-    sentence "few open files" "a process may have 20 here: raise ulimit -n, or use --ranks 1"
+    sentence "few open files" "a process may open 20: raise ulimit -n, or use --ranks 1"
 fi
 
 # ---- a signal that dumps ---------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ for ranks in 1 2; do
     # shellcheck disable=SC2086
     run 2 $short --ranks $ranks --log fifo
     sentence "a log that nobody reads, on $ranks ranks" \
-        "--log 'fifo': it is a FIFO that nobody reads: start its reader first"
+        "--log 'fifo': it is a FIFO without a reader: start the reader first"
     cat fifo >got &
     reader=$!
     # shellcheck disable=SC2086
@@ -229,5 +229,5 @@ wait $stuck
 exec 9<&-
 equal "a log whose reader reads nothing: status" "$(cat stuck.status)" 1
 cp stuck.err err
-sentence "a log whose reader reads nothing" "cannot write --log 'stuck': its reader took nothing for 30 s"
+sentence "a log whose reader reads nothing" "cannot write --log 'stuck': its reader took no data for 30 s"
 finish

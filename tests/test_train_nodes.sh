@@ -51,7 +51,7 @@ done
 
 begin --steps 3 --device cpu --log refused.log
 end "CPUs of two machines" 2 1
-grep -q "between CPUs of several machines data goes by MPI: start them with mpiexec" err ||
+grep -q "between CPUs of several machines data moves through MPI: start them with mpiexec" err ||
     fail "CPUs of two machines: $(cat err)"
 [ ! -e refused.log ] || fail "CPUs of two machines: a log was written"
 ZERO_EMULATOR_DEVICES=2 begin --steps 3 --device cuda
@@ -76,6 +76,6 @@ for victim in 1 0; do
     read -r child <"/proc/$parent/task/$parent/children"
     kill -9 "$child"
     end "rank $victim was killed" 1 1 $victim
-    grep -q "rank $victim (pid [0-9]* on .*) ended without a word" err || fail "rank $victim was killed: $(cat err)"
+    grep -q "rank $victim (pid [0-9]* on .*) exited unexpectedly" err || fail "rank $victim was killed: $(cat err)"
 done
 finish

@@ -102,8 +102,8 @@ blows()
 for ranks in 1 2; do
     blows 1 11 --ranks $ranks --steps 40
     equal "lines about it" "$(wc -l <err)" 1
-    grep -q "steps 2 to 11 were skipped, since their gradient norm was not finite: at step 2 gradients were first \
-infinite or nan in unit 'ln_f' of the backward pass, and .* loss was not; use a smaller --lr (it is 1e+15), or a \
+    grep -q "steps 2 to 11 were skipped, because their gradient norm was not finite: at step 2 gradients first \
+became infinite or nan in unit 'ln_f' of the backward pass, and .* loss was not; use a smaller --lr (it is 1e+15), or a \
 larger --max-skipped (10)" err ||
         fail "skipped steps: $(cat err)"
     equal "the end of a run of skipped steps" "$(grep '"event":"end"' blows.log | values /dev/stdin status)" failed
@@ -128,11 +128,11 @@ rates()
     equal "warnings of $*" "$(grep -c 'warning: nothing is trained' err)" "$warnings"
 }
 rates 1 --steps 1
-grep -qF -e '--steps is 1: use --schedule constant, a --min-lr above 0, or more --steps' err ||
+grep -qF -e '--steps is 1; use --schedule constant, a --min-lr above 0, or more --steps' err ||
     fail "one step: $(cat err)"
 rates 1 --steps 1 --schedule linear
 rates 1 --steps 3 --lr 0
-grep -q 'since --lr is 0' err || fail "a rate of 0: $(cat err)"
+grep -q 'because --lr is 0' err || fail "a rate of 0: $(cat err)"
 rates 0 --steps 1 --quiet
 rates 0 --steps 2
 rates 0 --steps 1 --schedule constant

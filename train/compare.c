@@ -75,10 +75,10 @@ static zero_status_t judge(const job_t *job, const stage_result_t *results, zero
     for (int stage = 0; stage < 4; stage++) {
         const stage_result_t *r = &results[stage], *first = &results[0];
         if (!r->memory_equal)
-            return zero_fail(
-                error, ZERO_ERR_MISMATCH,
-                "stage %d: the memory that was measured is not what was forecast (%llu and %llu bytes in all)", stage,
-                (unsigned long long)report_total(&r->measured), (unsigned long long)report_total(&r->forecast));
+            return zero_fail(error, ZERO_ERR_MISMATCH,
+                             "stage %d: the measured memory differs from the forecast (%llu and %llu bytes in all)",
+                             stage, (unsigned long long)report_total(&r->measured),
+                             (unsigned long long)report_total(&r->forecast));
         if (!r->bytes_equal)
             return zero_fail(error, ZERO_ERR_MISMATCH,
                              "stage %d: a rank received %llu bytes in collectives, but the plan says %llu", stage,
@@ -86,13 +86,13 @@ static zero_status_t judge(const job_t *job, const stage_result_t *results, zero
         for (int64_t s = 0; s < job->o.steps; s++)
             if (memcmp(&r->losses[s], &first->losses[s], sizeof *r->losses) != 0 ||
                 memcmp(&r->norms[s], &first->norms[s], sizeof *r->norms) != 0)
-                return zero_fail(
-                    error, ZERO_ERR_MISMATCH,
-                    "stage %d has other bits than stage 0: at step %lld loss %.17g and norm %.17g, not %.17g and %.17g",
-                    stage, (long long)s + 1, r->losses[s], r->norms[s], first->losses[s], first->norms[s]);
+                return zero_fail(error, ZERO_ERR_MISMATCH,
+                                 "stage %d has different bits than stage 0: at step %lld loss %.17g and norm %.17g, "
+                                 "not %.17g and %.17g",
+                                 stage, (long long)s + 1, r->losses[s], r->norms[s], first->losses[s], first->norms[s]);
         if (r->hash != first->hash)
             return zero_fail(error, ZERO_ERR_MISMATCH,
-                             "stage %d has other parameters than stage 0: xxh64 %016llx, not %016llx", stage,
+                             "stage %d has different parameters than stage 0: xxh64 %016llx, not %016llx", stage,
                              (unsigned long long)r->hash, (unsigned long long)first->hash);
     }
     return ZERO_OK;

@@ -151,7 +151,7 @@ static zero_status_t unknown(const config_t *config, const char *path, zero_erro
     int best = 4;
     option_view_t view;
     if (strcmp(path, "config") == 0)
-        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': one file does not name another: leave the key config out",
+        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': a file cannot name another file: remove the key config",
                          config->file);
     for (int i = 0; i < config_key_count && best > 0; i++) {
         /* the key is in a wrong section, or misspelled */
@@ -173,9 +173,8 @@ static zero_status_t unknown(const config_t *config, const char *path, zero_erro
         return zero_fail(error, ZERO_ERR_ARG, "--config '%s': unknown key %s: did you mean %s?", config->file, path,
                          nearest);
     return zero_fail(error, ZERO_ERR_ARG,
-                     "--config '%s': unknown key %s: it is no option of zero_train (--help) and none of the keys of "
-                     "DeepSpeed's that it "
-                     "takes: leave it out",
+                     "--config '%s': unknown key %s: it is neither an option of zero_train (--help) nor a supported "
+                     "key of DeepSpeed: remove it",
                      config->file, path);
 }
 

@@ -225,7 +225,7 @@ const config_key_t config_keys[] = {
     {"aio.intra_op_parallelism", KEY_WHOLE, KEY_IDLE, RINGS, NULL},
     {"aio.single_submit", KEY_BOOL, KEY_IDLE, RINGS, NULL},
     {"aio.overlap_events", KEY_BOOL, KEY_IDLE, "no effect: always on", NULL},
-    {"aio.use_gds", KEY_BOOL, KEY_IDLE, "no effect: files go by way of host memory", NULL},
+    {"aio.use_gds", KEY_BOOL, KEY_IDLE, "no effect: files are read through host memory", NULL},
 
     {"activation_checkpointing", KEY_OBJECT, KEY_SECTION, NULL, NULL},
     {"activation_checkpointing.partition_activations", KEY_BOOL, KEY_IDLE,

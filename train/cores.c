@@ -57,9 +57,10 @@ zero_status_t cores_check(int64_t threads, zero_error_t *error)
     int most = zero_nn_threads_most(why, sizeof why);
     if (threads <= most)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_ARG,
-                     "--threads is %lld, but OpenMP gives a rank %d, because %s: use --threads %d, or change that",
-                     (long long)threads, most, why, most);
+    return zero_fail(
+        error, ZERO_ERR_ARG,
+        "--threads is %lld, but OpenMP allows a rank %d, because %s: use --threads %d, or change that setting",
+        (long long)threads, most, why, most);
 }
 
 /* An identity of the kernel: equal for all processes under it, whatever the host names of their containers. */

@@ -35,7 +35,7 @@ static zero_status_t read_bytes(data_t *data, int64_t offset, void *out, int64_t
         if (n < 0)
             return zero_fail(error, ZERO_ERR_IO, "cannot read %s '%s': %s", data->option, data->path, strerror(errno));
         if (n == 0)
-            return zero_fail(error, ZERO_ERR_IO, "%s '%s' became shorter while it was read: byte %lld is gone",
+            return zero_fail(error, ZERO_ERR_IO, "%s '%s' was truncated while it was read: byte %lld is missing",
                              data->option, data->path, (long long)(offset + done));
         done += n;
     }

@@ -52,9 +52,8 @@ zero_status_t files_check_shared(const options_t *o, zero_error_t *error)
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
         if (inputs[i].path != NULL && descriptor(inputs[i].path) >= 0)
             return zero_fail(error, ZERO_ERR_ARG,
-                             "--%s '%s' is open in one process, but every rank reads it: give the name of a "
-                             "file",
-                             inputs[i].option, inputs[i].path);
+                             "--%s '%s' is open in one process, but every rank reads it: name a file", inputs[i].option,
+                             inputs[i].path);
     return ZERO_OK;
 }
 
@@ -63,10 +62,9 @@ zero_status_t files_check_passed(const options_t *o, zero_error_t *error)
     const int number = o->log != NULL ? descriptor(o->log) : -1;
     if (number < 0 || number == STDOUT_FILENO || number == STDERR_FILENO)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_ARG,
-                     "--log '%s' is open in the process that starts the ranks, but rank 0 writes it: give the "
-                     "name of a file or FIFO",
-                     o->log);
+    return zero_fail(
+        error, ZERO_ERR_ARG,
+        "--log '%s' is open in the process that starts the ranks, but rank 0 writes it: name a file or FIFO", o->log);
 }
 
 /* ---- --log ------------------------------------------------------------------------------------------------------ */
@@ -98,7 +96,7 @@ static zero_status_t check_log_is_no_input(const options_t *o, const struct stat
     if (input == NULL)
         return ZERO_OK;
     return zero_fail(error, ZERO_ERR_ARG,
-                     "--log '%s' is a file that %s reads, and would be written over: use another file", o->log, input);
+                     "--log '%s' is a file that %s reads, and would be overwritten: use another file", o->log, input);
 }
 
 zero_status_t files_check_log(const options_t *o, zero_error_t *error)

@@ -51,7 +51,7 @@ static zero_status_t read_owned(run_t *run, int index, owned_t *owned, zero_erro
     zero_status_t status =
         zero_param_read(run->engine, zero_model_param(run->model, index), ZERO_STATE_MASTER, take, owned);
     if (owned->torn)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "parameter %s is not in one range on rank %d",
+        return zero_fail(error, ZERO_ERR_SYSTEM, "parameter %s is not one range on rank %d",
                          zero_model_param_name(run->model, index), run->rank);
     return status == ZERO_OK ? status : run_engine_error(run, status, error);
 }

@@ -27,11 +27,10 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
     job->folder = S_ISDIR(info.st_mode);
     job->shape = S_ISREG(info.st_mode) && ending != NULL && strcmp(ending, ".json") == 0;
     if (!job->folder && !job->shape)
-        return zero_fail(
-            error, ZERO_ERR_ARG,
-            "--model '%s' is a file, but must be a preset or a folder with config.json and model.safetensors, or a "
-            "config.json alone to begin from random values",
-            o->model);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--model '%s' is a file, but must be a preset or a folder with config.json and "
+                         "model.safetensors, or a config.json alone for random initial values",
+                         o->model);
     status = zero_model_read_config(&job->model, o->model, error);
     if (status == ZERO_OK && thorough && job->folder)
         status = zero_model_check_folder(&job->model, o->model, error);
@@ -56,17 +55,16 @@ static zero_status_t resolve_batch(job_t *job, bool tiny, zero_error_t *error)
     const bool all = o->micro_batch > 0 && o->accumulation > 0;
     if (__builtin_mul_overflow(world * (o->micro_batch > 0 ? o->micro_batch : 1),
                                o->accumulation > 0 ? o->accumulation : 1, &unit))
-        return zero_fail(
-            error, ZERO_ERR_ARG,
-            "--micro-batch %lld x %lld micro-steps x %lld ranks are more sequences than 64 bits count: use fewer",
-            (long long)o->micro_batch, (long long)o->accumulation, (long long)world);
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "--micro-batch %lld x %lld micro-steps x %lld ranks are more than 2^63 sequences: use fewer",
+                         (long long)o->micro_batch, (long long)o->accumulation, (long long)world);
     if (o->batch < 0)
         o->batch = unit >= usual || all ? unit : usual / unit * unit;
     if (all && o->batch != unit)
         return zero_fail(
             error, ZERO_ERR_ARG,
             "--config '%s': train_batch_size (--batch) is %lld, but train_micro_batch_size_per_gpu (--micro-batch) "
-            "%lld x gradient_accumulation_steps %lld x %lld ranks is %lld: use %lld, or leave one of the three out",
+            "%lld x gradient_accumulation_steps %lld x %lld ranks is %lld: use %lld, or remove one of the three",
             o->config, (long long)o->batch, (long long)o->micro_batch, (long long)o->accumulation, (long long)world,
             (long long)unit, (long long)unit);
     if (o->batch % unit != 0) {
@@ -103,8 +101,7 @@ static zero_status_t resolve_lengths(job_t *job, bool tiny, zero_error_t *error)
     if (o->compare_stages && o->steps == 0)
         return zero_fail(error, ZERO_ERR_ARG, "--steps is 0, but --compare-stages needs at least 1: use --steps 1");
     if (__builtin_mul_overflow(o->steps, o->batch, &all) || __builtin_mul_overflow(all, o->seq_len, &all))
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--steps %lld of --batch %lld x --seq-len %lld are more tokens than 64 bits count",
+        return zero_fail(error, ZERO_ERR_ARG, "--steps %lld of --batch %lld x --seq-len %lld are more than 2^63 tokens",
                          (long long)o->steps, (long long)o->batch, (long long)o->seq_len);
     return ZERO_OK;
 }
@@ -121,16 +118,17 @@ static zero_status_t check_offload(const options_t *o, zero_error_t *error)
             o->recompute == ZERO_RECOMPUTE_SELECTIVE ? "selective" : "none");
     if (o->offload_tier == OFFLOAD_TO_NVME && !state)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "--offload-tier is nvme, where optimizer state comes first, but --offload is %s: use "
+                         "--offload-tier is nvme, which needs the optimizer state there, but --offload is %s: use "
                          "--offload optimizer or all",
                          o->offload == OFFLOAD_PARAMS ? "params" : "none");
     if (o->offload_tier == OFFLOAD_TO_NVME && o->nvme_path == NULL)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "--offload-tier is nvme, but --nvme-path names no folder: give one on a local drive");
+                         "--offload-tier is nvme, but --nvme-path is not set: name a folder on a local drive");
     if (o->offload_tier != OFFLOAD_TO_NVME && o->nvme_path != NULL)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--nvme-path is '%s', but nothing goes there: add --offload optimizer --offload-tier nvme",
-                         o->nvme_path);
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--nvme-path is '%s', but nothing is stored there: add --offload optimizer --offload-tier nvme",
+            o->nvme_path);
     if (o->offload_ratio < 1 && !state)
         return zero_fail(error, ZERO_ERR_ARG,
                          "--offload-ratio is %g, a share of the optimizer state, which --offload %s leaves on the "
@@ -190,16 +188,16 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
     if (!o->compare_stages)
         return ZERO_OK;
     if (o->plan || o->explain)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "--compare-stages runs all stages, but --%s runs nothing, and looks at the one of --stage: "
-                         "leave one of the two out",
-                         o->plan ? "plan" : "explain");
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--compare-stages runs all stages, but --%s runs nothing and describes one stage: remove one of the two",
+            o->plan ? "plan" : "explain");
     for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++)
         if (idle[i].asks)
-            return zero_fail(error, ZERO_ERR_ARG,
-                             "--%s does nothing with --compare-stages, which neither evaluates nor samples: leave one "
-                             "of the two out",
-                             idle[i].name);
+            return zero_fail(
+                error, ZERO_ERR_ARG,
+                "--%s has no effect with --compare-stages, which neither evaluates nor samples: remove one of the two",
+                idle[i].name);
     return ZERO_OK;
 }
 
@@ -216,7 +214,7 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
     job->eval = o->eval_data != NULL || o->eval_every > 0;
     if (job->eval && o->eval_data == NULL && !job->corpus)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "--eval-every is %lld, but there is nothing to evaluate on: give --eval-data FILE",
+                         "--eval-every is %lld, but there is no data to evaluate on: add --eval-data FILE",
                          (long long)o->eval_every);
     status = job->corpus ? data_open_corpus(&job->data, false, error) : data_open(&job->data, "--data", o->data, error);
     if (status == ZERO_OK)
@@ -233,8 +231,7 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
     bool text = data_is_text(job->data);
     if (o->prompt != NULL && !text)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "--prompt needs --data that is text: the tokens of '%s' cannot be told from their text",
-                         o->data);
+                         "--prompt needs --data that is text: '%s' has tokens without a known text", o->data);
     for (const char *p = o->prompt; p != NULL && *p != '\0'; p++)
         if ((unsigned char)*p >= vocab)
             return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld",
@@ -265,8 +262,7 @@ static zero_status_t resolve_device(options_t *o, zero_error_t *error)
         o->device = DEVICE_CPU;
     if (o->tune != NULL && o->device != DEVICE_CUDA)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "--tune '%s' chooses algorithms of products on GPUs, but the device is the CPU, which has one "
-                         "of each: leave it out",
+                         "--tune '%s' chooses algorithms of products on GPUs, but the device is the CPU: remove it",
                          o->tune);
     if (o->dtype < 0)
         o->dtype = o->device == DEVICE_CUDA ? ZERO_BF16 : ZERO_FP32;
@@ -423,10 +419,10 @@ zero_status_t job_agree(job_t *job, zero_comm_t *comm, zero_error_t *error)
     if (status == ZERO_OK)
         status = zero_comm_exchange(comm, text, texts, TEXT, error);
     if (status == ZERO_OK)
-        status = zero_fail(
-            error, ZERO_ERR_MISMATCH,
-            "rank %d disagrees with rank 0 on --%s: rank %d has %.*s, rank 0 has %.*s; start all with the same", rank,
-            name, rank, TEXT - 1, texts + (size_t)rank * TEXT, TEXT - 1, texts);
+        status = zero_fail(error, ZERO_ERR_MISMATCH,
+                           "rank %d disagrees with rank 0 on --%s: rank %d has %.*s, rank 0 has %.*s; start all ranks "
+                           "with the same options",
+                           rank, name, rank, TEXT - 1, texts + (size_t)rank * TEXT, TEXT - 1, texts);
 end:
     free(own);
     free(all);

@@ -281,7 +281,7 @@ static void show_said(const parent_t *p)
     const launch_pipe_t *said = &p->said;
     if (said->held == 0)
         return;
-    fprintf(stderr, "zero_train: what %s said:\n", starter(p));
+    fprintf(stderr, "zero_train: output of %s:\n", starter(p));
     fwrite(said->text, 1, said->held, stderr);
     if (said->text[said->held - 1] != '\n')
         fputc('\n', stderr);
@@ -300,7 +300,7 @@ static int tell_vanished(const parent_t *p, int code)
 {
     const board_place_t *place = &p->board->place[p->vanished];
     const bool joined = state_of(p, p->vanished) >= STATE_JOINED;
-    char how[64] = "ended without a word", when[48] = "while the ranks met", why[128] = "";
+    char how[64] = "exited unexpectedly", when[48] = "while the ranks met", why[128] = "";
     struct rlimit room;
     if (code > 128 && code < 128 + 65)
         snprintf(how, sizeof how, "was killed by signal %d (%s)", code - 128, strsignal(code - 128));

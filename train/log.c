@@ -40,7 +40,7 @@ static int open_path(const char *path, int flags, zero_error_t *error)
             zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': %s", path, strerror(why));
         else if (waited >= OPEN_MS)
             zero_fail(error, ZERO_ERR_IO,
-                      "cannot write --log '%s': it is a FIFO that nobody reads: start its reader first", path);
+                      "cannot write --log '%s': it is a FIFO without a reader: start the reader first", path);
         if (!unread || waited >= OPEN_MS)
             break;
         nanosleep(&(struct timespec){.tv_nsec = OPEN_TICK_MS * 1000000L}, NULL);
@@ -186,7 +186,7 @@ zero_status_t log_end(log_t *log, zero_error_t *error)
             log->stuck = log->stuck || poll(&reader, 1, WRITE_MS) == 0;
             if (!log->stuck)
                 continue;
-            return zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': its reader took nothing for %d s", log->path,
+            return zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': its reader took no data for %d s", log->path,
                              WRITE_MS / 1000);
         }
         if (n < 0)

@@ -226,7 +226,7 @@ static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero
     if (status == ZERO_ERR_MISMATCH || status == ZERO_ERR_UNSUPPORTED)
         *speaker = 0; /* all ranks have the same result */
     if (status == ZERO_OK && why.status != ZERO_OK && rank == 0 && !job->o.quiet)
-        fprintf(stderr, "zero_train: warning: ranks exchange by way of host memory, which is slower: %s\n", why.text);
+        fprintf(stderr, "zero_train: warning: ranks communicate through host memory, which is slower: %s\n", why.text);
     return status;
 }
 

@@ -291,7 +291,7 @@ static zero_status_t bounds(const option_t *option, const char *text, double val
     double nearest = value < option->low ? option->low : option->high;
     if (option->high >= 1e9)
         return zero_fail(error, ZERO_ERR_ARG, "--%s is %s, but must be %.0f or more%s: use %.0f", option->name, text,
-                         option->low, value > option->high ? " (and not as large)" : "", nearest);
+                         option->low, value > option->high ? " (and smaller)" : "", nearest);
     return zero_fail(error, ZERO_ERR_ARG, "--%s is %s, but must be from %.0f to %.0f: use %.0f", option->name, text,
                      option->low, option->high, nearest);
 }
@@ -322,12 +322,12 @@ static zero_status_t set_value(options_t *options, const option_t *option, const
         const char *comma = strchr(text, ',');
         if (comma == NULL || !read_real(text, comma, &real[0]) || !read_real(comma + 1, text + strlen(text), &real[1]))
             return zero_fail(error, ZERO_ERR_ARG,
-                             "--%s is '%s', but must be two numbers with a comma between them, as 0.9,0.95",
+                             "--%s is '%s', but must be two numbers separated by a comma, such as 0.9,0.95",
                              option->name, text);
         for (int i = 0; i < 2; i++)
             if (!(real[i] >= 0 && real[i] < 1))
                 return zero_fail(error, ZERO_ERR_ARG,
-                                 "--%s is %s, but both must be at least 0 and below 1, as 0.9,0.95", option->name,
+                                 "--%s is %s, but both must be at least 0 and below 1, such as 0.9,0.95", option->name,
                                  text);
         memcpy(field(options, option), real, sizeof real);
         return ZERO_OK;
@@ -344,18 +344,17 @@ static zero_status_t set_value(options_t *options, const option_t *option, const
             return ZERO_OK;
         }
         if (option->later != NULL && (strcmp(option->later, "*") == 0 || choice_index(option->later, text) >= 0))
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s %s is not supported yet by this version, which has: %s",
-                             option->name, text, option->choices);
+            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s %s is not supported yet: use %s", option->name, text,
+                             option->choices);
         return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be one of: %s", option->name, text,
                          option->choices);
     }
     case OPTION_LATER:
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s is not supported yet by this version: leave it out",
-                         option->name);
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s is not supported yet: remove it", option->name);
     case OPTION_FLAG:
         break;
     }
-    return zero_fail(error, ZERO_ERR_ARG, "--%s takes no value, but was given '%s'", option->name, text);
+    return zero_fail(error, ZERO_ERR_ARG, "--%s takes no value, but has '%s'", option->name, text);
 }
 
 zero_status_t options_set(options_t *options, int index, const char *text, zero_error_t *error)
@@ -399,7 +398,7 @@ static zero_status_t stray(const char *argument, const option_t *last, const cha
     if (argument[0] == '-' || last == NULL)
         return zero_fail(error, ZERO_ERR_ARG, "'%s' is not an option: --help lists the options", argument);
     if (last->type == OPTION_FLAG)
-        return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, which takes no value: leave it out", argument,
+        return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, which takes no value: remove it", argument,
                          last->name);
     if (value == NULL && choice_index(last->choices, argument) >= 0)
         return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, whose value comes with '=': write --%s=%s", argument,
@@ -407,7 +406,7 @@ static zero_status_t stray(const char *argument, const option_t *last, const cha
     if (value == NULL)
         return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, whose value comes with '=' and must be one of: %s",
                          argument, last->name, last->choices);
-    return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s %s, but an option takes one value: leave it out", argument,
+    return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s %s, but an option takes one value: remove it", argument,
                      last->name, value);
 }
 

@@ -11,10 +11,9 @@ zero_status_t place_device(place_t *place, const job_t *job, int local, zero_err
     zero_device_options_init(&options);
     options.threads = (int)job->o.threads;
     if (job->o.device != DEVICE_CUDA && place->comm != NULL && !zero_comm_has_data(place->comm))
-        return zero_fail(
-            error, ZERO_ERR_UNSUPPORTED,
-            "torchrun started ranks on several machines, but between CPUs of several machines data goes by MPI: start "
-            "them with mpiexec");
+        return zero_fail(error, ZERO_ERR_UNSUPPORTED,
+                         "torchrun started ranks on several machines, but between CPUs of several machines data moves "
+                         "through MPI: start them with mpiexec");
     if (job->o.device != DEVICE_CUDA)
         return zero_device_cpu(&place->device, &options, error);
     int gpus = zero_cuda_devices();

@@ -82,12 +82,12 @@ void report_rates(const job_t *job)
     if (s->steps == 0 || schedule_rate(s, 1) != 0 || schedule_rate(s, s->steps) != 0)
         return;
     if (s->lr == 0)
-        fprintf(stderr, "zero_train: warning: nothing is trained, since --lr is 0: the rate of every step is 0\n");
+        fprintf(stderr, "zero_train: warning: nothing is trained, because --lr is 0\n");
     else
         fprintf(
             stderr,
-            "zero_train: warning: nothing is trained, since the rate of every step is 0: --schedule ends at --min-lr, "
-            "which is 0, and --steps is %lld: use --schedule constant, a --min-lr above 0, or more --steps\n",
+            "zero_train: warning: nothing is trained, because the rate of every step is 0: --schedule ends at "
+            "--min-lr, which is 0, and --steps is %lld; use --schedule constant, a --min-lr above 0, or more --steps\n",
             (long long)s->steps);
 }
 

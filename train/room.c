@@ -102,10 +102,10 @@ static zero_status_t check_files(int world, zero_error_t *error)
     limit.rlim_cur = limit.rlim_max < needed ? limit.rlim_max : needed;
     if (limit.rlim_cur >= needed && setrlimit(RLIMIT_NOFILE, &limit) == 0)
         return ZERO_OK;
-    return zero_fail(error, ZERO_ERR_SYSTEM,
-                     "--ranks is %d, and starting them takes %llu open files, but a process may have %llu "
-                     "here: raise ulimit -n, or use --ranks 1",
-                     world, (unsigned long long)needed, (unsigned long long)limit.rlim_cur);
+    return zero_fail(
+        error, ZERO_ERR_SYSTEM,
+        "--ranks is %d, which needs %llu open files, but a process may open %llu: raise ulimit -n, or use --ranks 1",
+        world, (unsigned long long)needed, (unsigned long long)limit.rlim_cur);
 }
 
 /* ---- the needs of ranks ----------------------------------------------------------------------------------------- */
@@ -239,16 +239,16 @@ zero_status_t room_check(const options_t *given, const job_t *job, zero_error_t 
     if (!by_memory)
         return zero_fail(
             error, ZERO_ERR_MEMORY,
-            "--ranks is %d, but each takes %llu processes and threads, and this user may start %llu more here: %s",
+            "--ranks is %d, but each needs %llu processes and threads, and this user may start %llu more: %s",
             job->world, (unsigned long long)each, (unsigned long long)tasks, advice);
     char list[400];
     report_largest(&kinds, list, sizeof list);
     if (world == 1)
         return zero_fail(error, ZERO_ERR_MEMORY,
-                         "a rank needs %.2f GiB of memory (%s), but only %.2f GiB are available here: %s",
+                         "a rank needs %.2f GiB of memory (%s), but only %.2f GiB are available: %s",
                          (double)bytes / GIB, list, (double)memory / GIB, advice);
     return zero_fail(
         error, ZERO_ERR_MEMORY,
-        "--ranks is %d, but so many need %.2f GiB of memory (%.2f GiB each: %s), and %.2f GiB are available here: %s",
+        "--ranks is %d, but they need %.2f GiB of memory (%.2f GiB each: %s), and %.2f GiB are available: %s",
         job->world, (double)world * (double)bytes / GIB, (double)bytes / GIB, list, (double)memory / GIB, advice);
 }

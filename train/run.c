@@ -291,11 +291,11 @@ zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *st
     /* the result is the same on all ranks, so rank 0 reports it */
     return zero_fail(
         error, run->rank == 0 ? ZERO_ERR_ARG : ZERO_ERR_PEER,
-        "steps %lld to %lld were skipped, since their gradient norm was not finite: at step %lld%s%s%s, and "
+        "steps %lld to %lld were skipped, because their gradient norm was not finite: at step %lld%s%s%s, and "
         "%s; use a smaller --lr (it is %g), or a larger --max-skipped (%lld)",
         (long long)run->skipped.first, (long long)step, (long long)run->skipped.first,
-        named ? " gradients were first infinite or nan in unit '" : " only their sum was not", run->skipped.unit,
-        named ? "' of the backward pass" : "", losses, o->lr, (long long)o->max_skipped);
+        named ? " gradients first became infinite or nan in unit '" : " only their sum was not finite",
+        run->skipped.unit, named ? "' of the backward pass" : "", losses, o->lr, (long long)o->max_skipped);
 }
 
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)

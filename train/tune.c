@@ -46,7 +46,7 @@ zero_status_t tune_read(const char *path, char **text, zero_error_t *error)
     if (failed)
         return zero_fail(error, ZERO_ERR_IO, "cannot read --tune '%s': %s", path, strerror(why));
     return zero_fail(error, ZERO_ERR_ARG,
-                     "--tune '%s' is no text of choices: name a file that --tune wrote, or one that is not there yet",
+                     "--tune '%s' is not a file of product choices: name a file that --tune wrote, or a new file",
                      path);
 }
 

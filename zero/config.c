@@ -43,17 +43,16 @@ static const char *rule_name(int value)
 #define POSITIVE 0x1p-1074, DBL_MAX     /* from the least positive number to the largest that is finite */
 #define BELOW_1 0, 0x1.fffffffffffffp-1 /* to the largest number below 1 */
 #define POINTER ZERO_FIELD_POINTER, 0, ANY, NULL, NULL
-#define SHARDING ZERO_FIELD_ENUM, ZERO_SHARDED, 0, ZERO_SHARDED, "use ZERO_FULL or ZERO_SHARDED", sharding_name
-#define TIER                                                   \
-    ZERO_FIELD_ENUM, ZERO_TIER_DEVICE, 0, ZERO_TIER_COUNT - 1, \
-        "use ZERO_TIER_DEVICE, ZERO_TIER_HOST or ZERO_TIER_NVME", tier_name
-#define RESERVED ZERO_FIELD_INT, 0, 0, 0, "it is reserved: leave it 0", NULL
+#define SHARDING ZERO_FIELD_ENUM, ZERO_SHARDED, 0, ZERO_SHARDED, "ZERO_FULL or ZERO_SHARDED", sharding_name
+#define TIER                                                                                                         \
+    ZERO_FIELD_ENUM, ZERO_TIER_DEVICE, 0, ZERO_TIER_COUNT - 1, "ZERO_TIER_DEVICE, ZERO_TIER_HOST or ZERO_TIER_NVME", \
+        tier_name
+#define RESERVED ZERO_FIELD_INT, 0, 0, 0, "0: it is reserved", NULL
 
 static const zero_field_t fields[] = {
     {RANK(comm), POINTER},
     {RANK(device), POINTER},
-    {RANK(plan_world), ZERO_FIELD_INT, 0, 0, ZERO_MAX_WORLD, "use 0 to train, or the number of ranks to plan for",
-     NULL},
+    {RANK(plan_world), ZERO_FIELD_INT, 0, 0, ZERO_MAX_WORLD, "0 to train, or the number of ranks to plan for", NULL},
     {PLAN(parameters.sharding), SHARDING},
     {PLAN(parameters.tier), TIER},
     {PLAN(parameters.group), RESERVED},
@@ -66,28 +65,28 @@ static const zero_field_t fields[] = {
     {PLAN(optimizer.tier), TIER},
     {PLAN(optimizer.group), RESERVED},
     {PLAN(optimizer.window), RESERVED},
-    {PLAN(window), ZERO_FIELD_INT, 2, 1, INT_MAX, "it is the number of units gathered at once, at least 1", NULL},
-    {PLAN(reduce), ZERO_FIELD_ENUM, ZERO_REDUCE_EVERY, 0, ZERO_REDUCE_LAST, "use ZERO_REDUCE_EVERY or ZERO_REDUCE_LAST",
+    {PLAN(window), ZERO_FIELD_INT, 2, 1, INT_MAX, "at least 1: the number of units gathered at once", NULL},
+    {PLAN(reduce), ZERO_FIELD_ENUM, ZERO_REDUCE_EVERY, 0, ZERO_REDUCE_LAST, "ZERO_REDUCE_EVERY or ZERO_REDUCE_LAST",
      reduce_name},
-    {PLAN(micro_steps), ZERO_FIELD_INT, 1, 1, INT_MAX, "it is the most micro-steps that a step has, at least 1", NULL},
-    {PLAN(reduce_dtype), ZERO_FIELD_ENUM, ZERO_FP32, 0, ZERO_BF16, "use ZERO_FP32 or ZERO_BF16", dtype_name},
-    {PLAN(persist_bytes), ZERO_FIELD_BYTES, 65536, 0, INFINITY, "it is at least 0", NULL},
-    {RANKS(clip), ZERO_FIELD_REAL, 1, 0, DBL_MAX, "it is at least 0 (off)", NULL},
-    {RANKS(grad_scale), ZERO_FIELD_REAL, 1, POSITIVE, "it is a positive number", NULL},
-    {RANKS(rule), ZERO_FIELD_ENUM, ZERO_RULE_ADAMW, 0, ZERO_RULES - 1, "use one of zero_rule_t", rule_name},
-    {RANKS(beta1), ZERO_FIELD_REAL, 0.9, BELOW_1, "it is at least 0 and less than 1", NULL},
-    {RANKS(beta2), ZERO_FIELD_REAL, 0.95, BELOW_1, "it is at least 0 and less than 1", NULL},
-    {RANKS(eps), ZERO_FIELD_REAL, 1e-8, 0, DBL_MAX, "it is a positive number", NULL},
-    {RANKS(weight_decay), ZERO_FIELD_REAL, 0.1, 0, DBL_MAX, "it is at least 0", NULL},
+    {PLAN(micro_steps), ZERO_FIELD_INT, 1, 1, INT_MAX, "at least 1: the most micro-steps in a step", NULL},
+    {PLAN(reduce_dtype), ZERO_FIELD_ENUM, ZERO_FP32, 0, ZERO_BF16, "ZERO_FP32 or ZERO_BF16", dtype_name},
+    {PLAN(persist_bytes), ZERO_FIELD_BYTES, 65536, 0, INFINITY, "at least 0", NULL},
+    {RANKS(clip), ZERO_FIELD_REAL, 1, 0, DBL_MAX, "at least 0 (0 turns clipping off)", NULL},
+    {RANKS(grad_scale), ZERO_FIELD_REAL, 1, POSITIVE, "positive", NULL},
+    {RANKS(rule), ZERO_FIELD_ENUM, ZERO_RULE_ADAMW, 0, ZERO_RULES - 1, "one of zero_rule_t", rule_name},
+    {RANKS(beta1), ZERO_FIELD_REAL, 0.9, BELOW_1, "at least 0 and less than 1", NULL},
+    {RANKS(beta2), ZERO_FIELD_REAL, 0.95, BELOW_1, "at least 0 and less than 1", NULL},
+    {RANKS(eps), ZERO_FIELD_REAL, 1e-8, 0, DBL_MAX, "positive", NULL},
+    {RANKS(weight_decay), ZERO_FIELD_REAL, 0.1, 0, DBL_MAX, "at least 0", NULL},
     {RANK(memory_limit), ZERO_FIELD_BYTES, 0, ANY, NULL, NULL},
-    {PLAN(offload_ratio), ZERO_FIELD_REAL, 1, 0, 1, "it is a share of the optimizer's state, 0 to 1", NULL},
+    {PLAN(offload_ratio), ZERO_FIELD_REAL, 1, 0, 1, "from 0 to 1: the share of the optimizer state", NULL},
     {RANK(nvme_path), POINTER},
-    {RANK(timeout_s), ZERO_FIELD_REAL, 600, POSITIVE, "it is a positive number of seconds", NULL},
+    {RANK(timeout_s), ZERO_FIELD_REAL, 600, POSITIVE, "a positive number of seconds", NULL},
     {RANK(log), POINTER},
     {RANK(log_ctx), POINTER},
     {RANK(update), POINTER},
     {RANK(update_ctx), POINTER},
-    {RANKS(update_states), ZERO_FIELD_INT, 0, 0, 2, "it is 0 to 2, and 0 without config.update", NULL},
+    {RANKS(update_states), ZERO_FIELD_INT, 0, 0, 2, "0 to 2, and 0 without config.update", NULL},
     {RANKS(check_order), ZERO_FIELD_SWITCH, true, false, true, NULL, NULL},
     {PLAN(guard), ZERO_FIELD_SWITCH, false, false, true, NULL, NULL},
 };
@@ -233,7 +232,7 @@ static zero_status_t check_bounds(const zero_config_t *c, zero_error_t *error)
         if (f->type == ZERO_FIELD_ENUM && *f->value_name((int)value) != '?') /* known, but not possible here */
             snprintf(name, sizeof name, " (%s)", f->value_name((int)value));
         size_t at = strlen(text);
-        snprintf(text + at, sizeof text - at, "%sconfig.%s is %s%s: %s", at > 0 ? "; " : "", f->name,
+        snprintf(text + at, sizeof text - at, "%sconfig.%s is %s%s, but must be %s", at > 0 ? "; " : "", f->name,
                  zero_field_text(&plain, value).s, name, f->wanted);
     }
     return *text ? zero_fail(error, ZERO_ERR_ARG, "%s", text) : ZERO_OK;
@@ -242,7 +241,7 @@ static zero_status_t check_bounds(const zero_config_t *c, zero_error_t *error)
 static zero_status_t check_place(const zero_config_t *c, zero_error_t *error)
 {
     if (!c->comm || !c->device)
-        return zero_fail(error, ZERO_ERR_ARG, "config.%s is NULL: give one, or set plan_world to plan only",
+        return zero_fail(error, ZERO_ERR_ARG, "config.%s is NULL: set it, or set plan_world to plan only",
                          c->comm ? "device" : "comm");
     const zero_comm_caps_t *comm = &c->comm->caps;
     const zero_device_caps_t *device = &c->device->caps;
@@ -253,16 +252,16 @@ static zero_status_t check_place(const zero_config_t *c, zero_error_t *error)
                          comm->name, device->name);
     if (device->host_memory && !comm->host_pointers && !comm->device_pointers)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "config.comm is '%s', which moves no data, and device '%s' has none that does: start CPU "
+                         "config.comm is '%s', which cannot move data of device '%s': start CPU "
                          "ranks on several machines with mpiexec (zero_comm_mpi)",
                          comm->name, device->name);
     const zero_row_t *rows[] = {&c->parameters, &c->optimizer};
     for (int i = 0; i < 2; i++)
         if (rows[i]->tier == ZERO_TIER_NVME && (!c->nvme_path || !*c->nvme_path))
-            return zero_fail(error, ZERO_ERR_ARG,
-                             "config.%s.tier is ZERO_TIER_NVME, but config.nvme_path names no folder: give one on a "
-                             "local drive",
-                             i == 0 ? "parameters" : "optimizer");
+            return zero_fail(
+                error, ZERO_ERR_ARG,
+                "config.%s.tier is ZERO_TIER_NVME, but config.nvme_path is not set: name a folder on a local drive",
+                i == 0 ? "parameters" : "optimizer");
     return ZERO_OK;
 }
 
@@ -273,13 +272,12 @@ zero_status_t zero_config_check(const zero_config_t *c, zero_error_t *error)
         return status;
     if (c->guard && c->device && !c->device->caps.host_memory)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "config.guard is set, but device '%s' has memory that the host cannot protect: leave it off, "
-                         "or run the same program on the CPU device",
+                         "config.guard is set, but the host cannot protect the memory of device '%s': turn it off, or "
+                         "run the same program on the CPU device",
                          c->device->caps.name);
     if ((c->rule == ZERO_RULE_CUSTOM) != (c->update != NULL))
         return zero_fail(error, ZERO_ERR_ARG,
-                         "config.rule is '%s' and config.update is %s: set both for an optimizer of your own, or "
-                         "neither",
+                         "config.rule is '%s' and config.update is %s: set both for a custom optimizer, or neither",
                          zero_rule(c->rule)->name, c->update ? "set" : "NULL");
     if (c->update_states > 0 && !c->update)
         return zero_fail(error, ZERO_ERR_ARG,

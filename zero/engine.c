@@ -13,7 +13,7 @@
 zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, zero_error_t *error)
 {
     if (!engine)
-        return zero_fail(error, ZERO_ERR_ARG, "zero_create has nowhere to put the engine");
+        return zero_fail(error, ZERO_ERR_ARG, "zero_create has no address for the engine");
     *engine = NULL;
     zero_config_t own;
     zero_config_init(&own);
@@ -103,8 +103,8 @@ void zero_destroy(zero_engine_t *engine)
         return;
     if (atomic_load(&engine->busy) || visits(engine)) { /* better lost memory than memory that is still used */
         zero_log(engine->config.log, engine->config.log_ctx, ZERO_LOG_ERROR,
-                 "zero_destroy was called inside another call on the same engine, which is "
-                 "kept: destroy it once that has returned");
+                 "zero_destroy was called inside another call on the same engine and did nothing: call it after that "
+                 "call has returned");
         return;
     }
     /* Ranks that are still in this step would wait for what this one will never send. */
@@ -174,7 +174,8 @@ static zero_status_t enter_committed(zero_entry_t *entry, zero_engine_t *engine,
                          "%s cannot run: this engine only plans (config.plan_world is %d)", what,
                          engine->config.plan_world);
     if (!engine->exec)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes before zero_commit: commit the engine first", what);
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s is called before zero_commit: commit the engine first",
+                         what);
     return ZERO_OK;
 }
 

@@ -44,15 +44,14 @@ static void warn(const zero_engine_t *engine)
             continue;
         if (pass->use_count == 0)
             zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING,
-                     "training pass '%s' has no uses, so it trains nothing: declare each acquire with zero_use_add",
+                     "training pass '%s' has no uses and trains nothing: declare each acquire with zero_use_add",
                      pass->name);
         for (int32_t u = 0; u < spec->unit_count; u++)
             if (pass_uses(pass, u, ZERO_GRAD) && frozen_whole(spec, u))
-                zero_log(
-                    c->log, c->log_ctx, ZERO_LOG_WARNING,
-                    "unit '%s' is used with ZERO_GRAD in pass '%s', but none of its parameters is trainable: it has "
-                    "no gradient to add to; leave ZERO_GRAD out, or set trainable",
-                    spec->units[u].name, pass->name);
+                zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING,
+                         "unit '%s' is used with ZERO_GRAD in pass '%s', but none of its parameters is trainable: "
+                         "remove ZERO_GRAD, or set trainable",
+                         spec->units[u].name, pass->name);
     }
     for (int32_t u = 0; u < spec->unit_count && spec->pass_count > 0 && !any_order; u++) {
         bool used = false;
@@ -60,7 +59,7 @@ static void warn(const zero_engine_t *engine)
             used = pass_uses(&spec->passes[p], u, 0);
         if (!used)
             zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING,
-                     "unit '%s' is used by no pass, so it cannot be acquired: declare its uses with zero_use_add",
+                     "no pass uses unit '%s', so it cannot be acquired: declare its uses with zero_use_add",
                      spec->units[u].name);
     }
 }
@@ -88,7 +87,7 @@ zero_status_t zero_commit(zero_engine_t *engine)
     if (status != ZERO_OK)
         return status;
     if (engine->commit_tried)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_commit was called already: an engine is committed once");
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_commit was already called: commit an engine only once");
     engine->commit_tried = true;
 
     const zero_config_t *config = &engine->config;
@@ -118,7 +117,7 @@ static zero_status_t enter_planned(zero_entry_t *entry, zero_engine_t *engine, c
     zero_status_t status = zero_engine_enter(entry, engine);
     if (status == ZERO_OK && !engine->plan)
         status =
-            zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes before zero_commit: commit the engine first", what);
+            zero_fail(&engine->error, ZERO_ERR_ORDER, "%s is called before zero_commit: commit the engine first", what);
     return status;
 }
 
@@ -162,7 +161,7 @@ zero_status_t zero_forecast_traffic(zero_engine_t *engine, int micro_steps, zero
     if (status != ZERO_OK)
         return status;
     if (!traffic)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_forecast_traffic has nowhere to put the bytes");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_forecast_traffic has no address for the result");
     return zero_plan_traffic(engine->plan, micro_steps, traffic, &engine->error);
 }
 
@@ -173,7 +172,7 @@ zero_status_t zero_explain(zero_engine_t *engine, zero_write_fn write, void *ctx
     if (status != ZERO_OK)
         return status;
     if (!write)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_explain has no function to write with");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_explain has no write function");
     zero_plan_explain(engine->plan, write, ctx);
     return ZERO_OK;
 }

@@ -16,8 +16,7 @@ static float *buffers_of(zero_engine_t *engine, int64_t elements, float **second
     size_t room = ((size_t)most + ZERO_ALIGN_ELEMENTS - 1) / ZERO_ALIGN_ELEMENTS * ZERO_ALIGN_ELEMENTS;
     float *first = malloc(2 * room * sizeof *first);
     if (!first)
-        zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for %zu values on their way to or from the engine",
-                  2 * room);
+        zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for a buffer of %zu values", 2 * room);
     *second = first + (first ? room : 0);
     return first;
 }
@@ -156,7 +155,7 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
         range_t range = {at, mine.end - at < PIECE ? mine.end : at + PIECE};
         if (fn(ctx, param, range.begin - placed->offset, range.end - range.begin, values) != 0) {
             status = zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
-                                      "the values of elements %lld to %lld of parameter '%s' could not be had",
+                                      "the fill callback failed for elements [%lld, %lld) of parameter '%s'",
                                       (long long)(range.begin - placed->offset),
                                       (long long)(range.end - placed->offset), p->name);
             zero_exec_abort(engine->exec, &engine->error);
@@ -214,8 +213,8 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
             zero_flat_ref()->cast(values, ZERO_FP32, stored, buffer->format.dtype, count, 1, NULL);
         if (fn(ctx, param, at - first, count, values) != 0) {
             status = zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
-                                      "elements %lld to %lld of parameter '%s' were not taken", (long long)(at - first),
-                                      (long long)(at - first + count), p->name);
+                                      "the read callback failed for elements [%lld, %lld) of parameter '%s'",
+                                      (long long)(at - first), (long long)(at - first + count), p->name);
             break;
         }
     }
@@ -251,7 +250,7 @@ static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero
     const zero_spec_param_t *p = &engine->spec.params[param];
     if ((unsigned)state > ZERO_STATE_MOMENT2)
         return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "state %d of parameter '%s' is to be %s: use one of zero_state_t", (int)state, p->name, what);
+                         "state %d of parameter '%s' cannot be %s: use one of zero_state_t", (int)state, p->name, what);
     int32_t placed = engine->plan->placed[param].segment;
     if (state != ZERO_STATE_PARAM && (!p->trainable || (placed >= 0 && !engine->plan->segments[placed].trainable)))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' is %s: only ZERO_STATE_PARAM can be %s", p->name,
@@ -520,13 +519,13 @@ zero_status_t zero_param_find(zero_engine_t *engine, const char *name, zero_para
         return status;
     if (!name || !param)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_find has no %s",
-                         name ? "place for the parameter's id" : "name");
+                         name ? "address for the parameter's id" : "name");
     for (int32_t i = 0; i < engine->spec.param_count; i++)
         if (strcmp(engine->spec.params[i].name, name) == 0) {
             *param = i;
             return ZERO_OK;
         }
-    return zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter '%s': this engine has %d others", name,
+    return zero_fail(&engine->error, ZERO_ERR_ARG, "there is no parameter '%s' among the engine's %d", name,
                      engine->spec.param_count);
 }
 

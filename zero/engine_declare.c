@@ -23,7 +23,7 @@ static bool grow(void **array, int32_t count, int32_t *capacity, size_t size)
 
 static zero_status_t no_memory(zero_engine_t *engine, const char *what)
 {
-    return zero_fail(&engine->error, ZERO_ERR_MEMORY, "cannot allocate room for one more %s", what);
+    return zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for another %s", what);
 }
 
 /* What a declaration gives until it has succeeded. */
@@ -37,15 +37,15 @@ static zero_status_t enter_declaring(zero_entry_t *entry, zero_engine_t *engine,
 {
     zero_status_t status = zero_engine_enter(entry, engine);
     if (status == ZERO_OK && engine->commit_tried)
-        status =
-            zero_fail(&engine->error, ZERO_ERR_ORDER, "%s comes after zero_commit: declare everything before it", what);
+        status = zero_fail(&engine->error, ZERO_ERR_ORDER,
+                           "%s is called after zero_commit: declare everything before it", what);
     return status;
 }
 
 static zero_status_t check_name(zero_engine_t *engine, const char *what, const char *name)
 {
     if (!name || !*name)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "a %s has no name: give one that is unique", what);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "a %s has no name: give it a unique name", what);
     return ZERO_OK;
 }
 
@@ -58,12 +58,12 @@ zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t
         return status;
     zero_spec_t *spec = &engine->spec;
     if (!unit)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_unit_add has nowhere to put the unit's id");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_unit_add has no address for the unit's id");
     if ((status = check_name(engine, "unit", name)) != ZERO_OK)
         return status;
     for (int32_t i = 0; i < spec->unit_count; i++)
         if (strcmp(spec->units[i].name, name) == 0)
-            return zero_fail(&engine->error, ZERO_ERR_ARG, "there is a unit '%s' already: names are unique", name);
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "unit '%s' already exists: names must be unique", name);
     char *copy = strdup(name);
     if (!copy || !grow((void **)&spec->units, spec->unit_count, &engine->unit_capacity, sizeof *spec->units)) {
         free(copy);
@@ -88,29 +88,30 @@ static zero_status_t check_desc(zero_engine_t *engine, const zero_param_desc_t *
     if ((status = check_name(engine, "parameter", desc->name)) != ZERO_OK)
         return status;
     if (desc->ndim < 0 || desc->ndim > ZERO_MAX_DIMS)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions: 0 to %d are possible",
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions, but must have 0 to %d",
                          desc->name, desc->ndim, ZERO_MAX_DIMS);
     *count = 1;
     bool empty = false, overflow = false;
     for (int d = 0; d < desc->ndim; d++) {
         if (desc->shape[d] < 0)
-            return zero_fail(&engine->error, ZERO_ERR_ARG, "dimension %d of parameter '%s' is %lld: it is at least 0",
-                             d, desc->name, (long long)desc->shape[d]);
+            return zero_fail(&engine->error, ZERO_ERR_ARG,
+                             "dimension %d of parameter '%s' is %lld, but must be at least 0", d, desc->name,
+                             (long long)desc->shape[d]);
         empty |= desc->shape[d] == 0;
         overflow |= !overflow && desc->shape[d] != 0 && !zero_mul_i64(*count, desc->shape[d], count);
     }
     if (empty)
         *count = 0;
     else if (overflow)
-        return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "the shape of parameter '%s' has more elements than 64 bits count", desc->name);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "the shape of parameter '%s' has more than 2^63 - 1 elements",
+                         desc->name);
     if (zero_dtype_size(desc->dtype) == 0)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' has the unknown dtype %d", desc->name,
                          (int)desc->dtype);
     if (!(desc->decay_scale >= 0) || !isfinite(desc->decay_scale) || !(desc->lr_scale >= 0) ||
         !isfinite(desc->lr_scale))
         return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "parameter '%s' has decay_scale %g and lr_scale %g: both are at least 0", desc->name,
+                         "parameter '%s' has decay_scale %g and lr_scale %g, but both must be at least 0", desc->name,
                          desc->decay_scale, desc->lr_scale);
     return ZERO_OK;
 }
@@ -127,7 +128,7 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
     zero_spec_t *spec = &engine->spec;
     int64_t count = 0;
     if (!param)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_add has nowhere to put the parameter's id");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_param_add has no address for the parameter's id");
     if (!zero_engine_has_unit(engine, unit))
         return ZERO_ERR_ARG;
     if ((status = zero_struct_take(&own, sizeof own, given, ZERO_UP_TO(zero_param_desc_t, lr_scale),
@@ -136,7 +137,7 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
         return status;
     for (int32_t i = 0; i < spec->param_count; i++)
         if (strcmp(spec->params[i].name, desc->name) == 0)
-            return zero_fail(&engine->error, ZERO_ERR_ARG, "there is a parameter '%s' already: names are unique",
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' already exists: names must be unique",
                              desc->name);
     char *copy = strdup(desc->name);
     if (!copy || !grow((void **)&spec->params, spec->param_count, &engine->param_capacity, sizeof *spec->params)) {
@@ -166,17 +167,17 @@ zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_k
         return status;
     zero_spec_t *spec = &engine->spec;
     if (!pass)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_pass_add has nowhere to put the pass's id");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_pass_add has no address for the pass's id");
     if ((status = check_name(engine, "pass", name)) != ZERO_OK)
         return status;
     if (kind != ZERO_PASS_TRAIN && kind != ZERO_PASS_EVAL && kind != ZERO_PASS_ANY_ORDER)
         return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' has the unknown kind %d", name, (int)kind);
     for (int32_t i = 0; i < spec->pass_count; i++) {
         if (strcmp(spec->passes[i].name, name) == 0)
-            return zero_fail(&engine->error, ZERO_ERR_ARG, "there is a pass '%s' already: names are unique", name);
+            return zero_fail(&engine->error, ZERO_ERR_ARG, "pass '%s' already exists: names must be unique", name);
         if (kind == ZERO_PASS_TRAIN && spec->passes[i].kind == ZERO_PASS_TRAIN)
             return zero_fail(&engine->error, ZERO_ERR_ARG,
-                             "pass '%s' would be a second training pass beside '%s': at most one is possible", name,
+                             "pass '%s' would be a second training pass beside '%s': declare at most one", name,
                              spec->passes[i].name);
     }
     char *copy = strdup(name);
@@ -201,7 +202,7 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
     const char *name = engine->spec.units[unit].name;
     if (p->kind == ZERO_PASS_ANY_ORDER)
         return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "pass '%s' takes no uses: in an any-order pass every unit may be acquired", p->name);
+                         "pass '%s' takes no uses: an any-order pass can acquire every unit", p->name);
     if ((flags & ~(uint32_t)(ZERO_READ | ZERO_GRAD | ZERO_HOLD)) != 0 || (flags & (ZERO_READ | ZERO_GRAD)) == 0)
         return zero_fail(&engine->error, ZERO_ERR_ARG,
                          "the use of unit '%s' in pass '%s' has flags 0x%x: use ZERO_READ, ZERO_GRAD or both, and "
@@ -234,18 +235,18 @@ zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t 
         return status;
     zero_spec_t *spec = &engine->spec;
     if (!reserve)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_reserve has nowhere to put the reserve's id");
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_reserve has no address for the reserve's id");
     if (kind != ZERO_KIND_ACTIVATIONS && kind != ZERO_KIND_WORKSPACE)
-        return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "a reserve of kind %s is not possible: use activations or workspace", zero_kind_name(kind));
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "cannot reserve memory of kind %s: use activations or workspace",
+                         zero_kind_name(kind));
     if ((int)tier < 0 || tier >= ZERO_TIER_COUNT)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve on tier %d is not possible: there is no such tier",
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "cannot reserve memory on tier %d: there is no such tier",
                          (int)tier);
     if (tier == ZERO_TIER_NVME)
         return zero_fail(&engine->error, ZERO_ERR_UNSUPPORTED,
-                         "a reserve on the nvme tier is not possible: it holds no memory, use device or host");
+                         "cannot reserve memory on the nvme tier: use the device or host tier");
     if (bytes > INT64_MAX)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "a reserve of %llu bytes is more than any machine has",
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "cannot reserve %llu bytes: no machine has that much memory",
                          (unsigned long long)bytes);
     if (!grow((void **)&spec->reserves, spec->reserve_count, &engine->reserve_capacity, sizeof *spec->reserves))
         return zero_engine_leave(engine, no_memory(engine, "reserve"));

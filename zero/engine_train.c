@@ -157,7 +157,7 @@ static zero_status_t step(zero_engine_t *engine, double lr)
                          "none of them the last",
                          engine->micro_done);
     if (!(lr >= 0) || !isfinite(lr))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "the learning rate is %g: it is at least 0", lr);
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "the learning rate is %g, but must be at least 0", lr);
     zero_exec_set_rate(engine->exec, lr);
     zero_exec_signal(engine->exec, atomic_load_explicit(&engine->signals, memory_order_relaxed));
     zero_status_t status =
@@ -213,7 +213,7 @@ zero_status_t zero_sum(zero_engine_t *engine, double *values, int n)
     if (status != ZERO_OK)
         return status;
     if (n < 0 || n > 64 || (n > 0 && !values))
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_sum adds %d values%s: 0 to 64 are possible", n,
+        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_sum has %d values%s, but takes 0 to 64", n,
                          values ? "" : " at NULL");
     return zero_engine_leave(engine, zero_exec_sum(engine->exec, values, n, &engine->error));
 }
@@ -225,12 +225,12 @@ zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied
     if (status != ZERO_OK)
         return status;
     if (step < 0 || applied < 0 || applied > step)
-        return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "zero_set_step gets %lld steps and %lld updates: neither is negative, and there are no more "
-                         "updates than steps",
-                         (long long)step, (long long)applied);
+        return zero_fail(
+            &engine->error, ZERO_ERR_ARG,
+            "zero_set_step has %lld steps and %lld updates, but neither may be negative, nor updates exceed steps",
+            (long long)step, (long long)applied);
     if (engine->pass >= 0 || engine->micro_done > 0)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
-                         "zero_set_step in the middle of a step: finish it with zero_step first");
+                         "zero_set_step is called in the middle of a step: call zero_step first");
     return zero_engine_leave(engine, zero_exec_set_step(engine->exec, step, applied, &engine->error));
 }

@@ -14,9 +14,9 @@ zero_status_t zero_nn_create(zero_nn_t **out, const char *backend, int threads, 
     else if (strcmp(backend, "ref") == 0)
         ops = &zero_nn_ref_ops;
     else if (strcmp(backend, "cuda") != 0)
-        return zero_fail(error, ZERO_ERR_ARG, "kernels '%s' are unknown: choose cpu, cuda, ref or auto", backend);
+        return zero_fail(error, ZERO_ERR_ARG, "unknown kernels '%s': use cpu, cuda, ref or auto", backend);
     if (threads < 1)
-        return zero_fail(error, ZERO_ERR_ARG, "kernels on %d threads: choose 1 or more", threads);
+        return zero_fail(error, ZERO_ERR_ARG, "threads is %d, but must be 1 or more", threads);
     if (ops == NULL) {
         const void *table = NULL;
         zero_status_t status = zero_plugin_table("zero_nn_cuda", "zero_cuda_nn", ZERO_CUDA_NN_VERSION, &table, error);
@@ -83,7 +83,7 @@ zero_status_t zero_nn_set_choices(zero_nn_t *nn, const char *text, bool measure,
 {
     if (nn->ops->set_choices == NULL)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "kernels '%s' compute each product in one way: there is nothing to choose", nn->ops->name);
+                         "kernels '%s' have only one algorithm per product: nothing can be tuned", nn->ops->name);
     return nn->ops->set_choices(nn, text == NULL ? "" : text, measure, error);
 }
 
@@ -198,7 +198,7 @@ static const zero_nn_plan_t *plan_begin(zero_nn_t *nn, const zero_nn_shape_t *sh
     char text[256];
     int32_t index = nn->capacity == 0 ? -1 : nn->table[table_slot(nn, shape)];
     if (index < 0) {
-        zero_nn_fail(nn, ZERO_ERR_ORDER, "%s was not called in dry mode before: make the same calls dry first",
+        zero_nn_fail(nn, ZERO_ERR_ORDER, "%s was not called in dry mode: make the same calls in dry mode first",
                      zero_nn_shape_text(shape, text, sizeof text));
         return NULL;
     }
@@ -303,7 +303,7 @@ static bool shape_ok(zero_nn_t *nn, const zero_nn_shape_t *shape)
     if (nn->error.status != ZERO_OK)
         return false;
     if (shape->dtype != ZERO_FP32 && shape->dtype != ZERO_BF16) {
-        zero_nn_fail(nn, ZERO_ERR_UNSUPPORTED, "%s in %s: only fp32 and bf16 are there", zero_nn_op_name(shape->op),
+        zero_nn_fail(nn, ZERO_ERR_UNSUPPORTED, "%s in %s: only fp32 and bf16 are supported", zero_nn_op_name(shape->op),
                      zero_dtype_name((zero_dtype_t)shape->dtype));
         return false;
     }

@@ -201,7 +201,7 @@ if [ -e "$plugins/zero_cuda.so" ] && [ -e "$plugins/zero_nn_cuda.so" ] && [ -e "
     sed 's/^/    /' "$tmp/err"
     # Each side finds that the other is gone.
     if [ $seconds -gt 60 ] ||
-        ! grep -q 'rank [23] (pid [0-9]* on zero2) ended without a word, or cannot be reached any more' "$tmp/err"; then
+        ! grep -q 'rank [23] (pid [0-9]* on zero2) exited unexpectedly, or is unreachable' "$tmp/err"; then
         fail "a lost host with GPUs"
     fi
 fi
@@ -218,7 +218,7 @@ if [ "${2:-}" = slow ]; then
     done
     control=net0
     lost lost-wire net1 1
-    if ! grep -q 'did not come within 600 s' "$tmp/err" || [ $status -ne 1 ] || [ $seconds -lt 590 ] ||
+    if ! grep -q 'arrived within 600 s' "$tmp/err" || [ $status -ne 1 ] || [ $seconds -lt 590 ] ||
         [ $seconds -gt 660 ]; then
         fail "a lost wire: status $status after $seconds s"
     fi

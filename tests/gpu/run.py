@@ -182,7 +182,7 @@ def train(ranks, *options, timeout=180, threads=1, **env):
                     for r in range(ranks)]
         passed, text = run_all(jobs, timeout)
         if not passed:
-            raise RuntimeError(text.strip()[-3000:] or "zero_train ended without a word")
+            raise RuntimeError(text.strip()[-3000:] or "zero_train exited unexpectedly")
         with open(log) as file:
             events = [json.loads(line) for line in file]
     if events[0]["event"] != "start" or events[-1]["event"] != "end":

@@ -89,7 +89,7 @@ static zero_status_t check_size(const void *given, size_t least, const char *typ
     size_t size;
     char remedy[80];
     if (!given)
-        return zero_fail(error, ZERO_ERR_ARG, "%s is NULL: give one", type);
+        return zero_fail(error, ZERO_ERR_ARG, "%s is NULL, but is required", type);
     memcpy(&size, given, sizeof size);
     if (size >= least && size <= ZERO_STRUCT_MOST)
         return ZERO_OK;

@@ -87,15 +87,15 @@ zero_status_t zero_plugin_table(const char *plugin, const char *symbol, uint32_t
     if (!address)
         return zero_fail_reason(
             error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
-            "the plugin %s has no table '%s': it is not of this libzero; install both from one build", file, symbol);
+            "the plugin %s has no table '%s': it belongs to another libzero; install both from one build", file,
+            symbol);
     memcpy(&found, address, sizeof found);
     if (found != version)
-        return zero_fail_reason(
-            error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
-            "the plugin %s is of another libzero: its table '%s' has version %u.%u.%u-%u, and %u.%u.%u-%u is "
-            "wanted; install both from one build",
-            file, symbol, found >> 24, found >> 16 & 255, found >> 8 & 255, found & 255, version >> 24,
-            version >> 16 & 255, version >> 8 & 255, version & 255);
+        return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
+                                "the plugin %s belongs to another libzero: its table '%s' has version %u.%u.%u-%u, but "
+                                "%u.%u.%u-%u is required; install both from one build",
+                                file, symbol, found >> 24, found >> 16 & 255, found >> 8 & 255, found & 255,
+                                version >> 24, version >> 16 & 255, version >> 8 & 255, version & 255);
     *table = address;
     return ZERO_OK;
 }

@@ -33,7 +33,7 @@ zero_status_t zero_open_file(const char *path, int *fd, uint64_t *bytes, zero_er
     if (*fd < 0)
         return zero_fail(error, ZERO_ERR_IO, "cannot open '%s': %s", path, strerror(errno));
     if (fstat(*fd, &st) != 0) {
-        status = zero_fail(error, ZERO_ERR_IO, "cannot look at '%s': %s", path, strerror(errno));
+        status = zero_fail(error, ZERO_ERR_IO, "cannot stat '%s': %s", path, strerror(errno));
         goto fail;
     }
     if (!S_ISREG(st.st_mode)) {
@@ -71,7 +71,7 @@ zero_status_t zero_read_file(int fd, const char *path, uint64_t offset, void *ou
                              strerror(errno));
         if (n == 0)
             return zero_fail(error, ZERO_ERR_IO,
-                             "'%s' ends at byte %llu, %llu bytes early: it was cut after it had been opened", path,
+                             "'%s' ends at byte %llu, %llu bytes early: it was truncated after it was opened", path,
                              (unsigned long long)offset, (unsigned long long)bytes);
         to += n;
         offset += (uint64_t)n;
@@ -280,9 +280,9 @@ zero_status_t zero_safetensors_open(zero_safetensors_t *file, const char *path, 
     if ((status = zero_open_file(path, &file->fd, &bytes, error)) != ZERO_OK)
         goto fail;
     if (bytes < sizeof prefix) {
-        status =
-            zero_fail(error, ZERO_ERR_FORMAT, "'%s' is no safetensors file: it has %llu bytes, the shortest has 10",
-                      path, (unsigned long long)bytes);
+        status = zero_fail(error, ZERO_ERR_FORMAT,
+                           "'%s' is not a safetensors file: it has %llu bytes, but the shortest has 10", path,
+                           (unsigned long long)bytes);
         goto fail;
     }
     if ((status = zero_read_file(file->fd, path, 0, prefix, sizeof prefix, error)) != ZERO_OK)
@@ -291,13 +291,13 @@ zero_status_t zero_safetensors_open(zero_safetensors_t *file, const char *path, 
         length = length << 8 | prefix[k];
     if (length > ZERO_HEADER_MOST) {
         status = zero_fail(error, ZERO_ERR_FORMAT,
-                           "'%s' is no safetensors file: it announces a header of %llu bytes, at most %u are read",
+                           "'%s' is not a safetensors file: its header would have %llu bytes, but at most %u are read",
                            path, (unsigned long long)length, ZERO_HEADER_MOST);
         goto fail;
     }
     if (length > bytes - sizeof prefix) {
         status = zero_fail(error, ZERO_ERR_FORMAT,
-                           "'%s' is cut: it announces a header of %llu bytes and has %llu behind that number", path,
+                           "'%s' is truncated: its header has %llu bytes, but only %llu bytes follow its length", path,
                            (unsigned long long)length, (unsigned long long)(bytes - sizeof prefix));
         goto fail;
     }

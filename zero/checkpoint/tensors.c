@@ -70,7 +70,7 @@ static zero_status_t read_index(const char *path, char **text, size_t *length, z
     *text = NULL;
     *length = (size_t)bytes;
     if (bytes > ZERO_HEADER_MOST)
-        status = zero_fail(error, ZERO_ERR_FORMAT, "the index '%s' has %llu bytes, at most %u are read", path,
+        status = zero_fail(error, ZERO_ERR_FORMAT, "the index '%s' has %llu bytes, but at most %u are read", path,
                            (unsigned long long)bytes, ZERO_HEADER_MOST);
     else if (!(*text = malloc((size_t)bytes + 1)))
         status = no_memory(path, error);
@@ -94,9 +94,8 @@ static zero_status_t open_shard(zero_tensors_t *tensors, const char *index_path,
      * to be changed to be printed (control characters, or very long) is none either. */
     if (name[0] == '\0' || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
         strcmp(zero_quote(&quoted, name), name) != 0)
-        return zero_fail(error, ZERO_ERR_FORMAT,
-                         "'%s': the shard '%s' is not the name of a file in the index's own folder", index_path,
-                         zero_quote(&quoted, name));
+        return zero_fail(error, ZERO_ERR_FORMAT, "'%s': the shard '%s' is not the name of a file in the index's folder",
+                         index_path, zero_quote(&quoted, name));
     char *path = join(index_path, folder_length, name);
     if (!path)
         return no_memory(index_path, error);
@@ -144,12 +143,12 @@ static zero_status_t check_listed(const zero_tensors_t *tensors, const char *pat
             if (!entry)
                 return zero_fail(
                     error, ZERO_ERR_FORMAT,
-                    "tensor '%s' of '%s' is not listed in the index '%s': list it, or take it out of the file",
+                    "tensor '%s' of '%s' is not listed in the index '%s': list it, or remove it from the file",
                     name.text, tensors->files[f].path, path);
             if (entry->file != f)
                 return zero_fail(
                     error, ZERO_ERR_FORMAT,
-                    "tensor '%s' is in '%s' and, as the index '%s' says, in '%s': take it out of the first", name.text,
+                    "tensor '%s' is in '%s' and, as the index '%s' says, in '%s': remove it from the first", name.text,
                     tensors->files[f].path, path, tensors->files[entry->file].path);
         }
     return ZERO_OK;
@@ -236,7 +235,7 @@ static zero_status_t open_folder(zero_tensors_t *tensors, const char *folder, ze
 zero_status_t zero_tensors_open(zero_tensors_t **tensors, const char *path, zero_error_t *error)
 {
     if (!tensors || !path)
-        return zero_fail(error, ZERO_ERR_ARG, "zero_tensors_open needs a path and a place for the result");
+        return zero_fail(error, ZERO_ERR_ARG, "zero_tensors_open needs a path and an address for the result");
     *tensors = NULL;
     struct stat st;
     zero_status_t status;
@@ -290,7 +289,7 @@ zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_
         return zero_fail(error, ZERO_ERR_ARG, "there is no tensor number %d: the file has %d", index,
                          zero_tensors_count(tensors));
     if (!out && count > 0)
-        return zero_fail(error, ZERO_ERR_ARG, "zero_tensors_read has nowhere to put the elements");
+        return zero_fail(error, ZERO_ERR_ARG, "zero_tensors_read has no buffer for the elements");
     const zero_tensor_entry_t *entry = &tensors->entries[index];
     const zero_safetensors_t *file = &tensors->files[entry->file];
     zero_quote(&name, entry->info.name);
@@ -305,7 +304,7 @@ zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_
     bool bf16 = strcmp(entry->info.dtype, "BF16") == 0;
     if (!bf16 && strcmp(entry->info.dtype, "F16") != 0)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "tensor '%s' of '%s' is %s: only F32, BF16 and F16 can be read as numbers", name.text,
+                         "tensor '%s' of '%s' is %s: only F32, BF16 and F16 can be converted to fp32", name.text,
                          file->path, entry->info.dtype);
     uint16_t chunk[CHUNK];
     for (int64_t done = 0; done < count; done += CHUNK) {

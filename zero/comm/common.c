@@ -24,11 +24,10 @@ zero_status_t zero_comm_options_take(zero_comm_options_t *out, const zero_comm_o
     if (status != ZERO_OK)
         return status;
     if (!(out->timeout_s > 0 && out->timeout_s <= 1e9))
-        return zero_fail(error, ZERO_ERR_ARG, "a communicator's timeout of %g s was asked for: give more than 0",
+        return zero_fail(error, ZERO_ERR_ARG, "the communicator's timeout is %g s, but must be above 0",
                          out->timeout_s);
     if (out->ranks_per_node < 0)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "%d ranks per node were asked for: give 0 (what the machine says) or a positive number",
+        return zero_fail(error, ZERO_ERR_ARG, "ranks_per_node is %d, but must be 0 (the real nodes) or positive",
                          out->ranks_per_node);
     return ZERO_OK;
 }
@@ -42,7 +41,7 @@ zero_status_t zero_ring_budget(const zero_comm_options_t *options, int world, ui
         return ZERO_OK;
     if (options->ring_bytes && options->ring_bytes < floor)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "a ring of %zu bytes is too small for %d ranks: give 0 (the default) or at least %llu",
+                         "a ring of %zu bytes is too small for %d ranks: use 0 (the default) or at least %llu",
                          options->ring_bytes, world, (unsigned long long)floor);
     uint64_t wanted = options->ring_bytes ? options->ring_bytes : RING_DEFAULT;
     if (wanted < floor)
@@ -71,10 +70,10 @@ zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_op
     if (status)
         return status;
     if (strcmp(name, "self") && strcmp(name, "shm") && strcmp(name, "mpi") && strcmp(name, "nccl"))
-        return zero_fail(error, ZERO_ERR_ARG, "there is no communicator '%s': name self, shm, mpi or nccl", name);
+        return zero_fail(error, ZERO_ERR_ARG, "there is no communicator '%s': use self, shm, mpi or nccl", name);
     if (world < 1 || (!strcmp(name, "self") && world > 1))
         return zero_fail(error, ZERO_ERR_ARG, "a communicator '%s' cannot have %d ranks: %s", name, world,
-                         world < 1 ? "give 1 or more" : "name shm or mpi, or give 1");
+                         world < 1 ? "give 1 or more" : "use shm or mpi, or 1 rank");
     status = zero_ring_budget(&o, world, &ring_bytes, error);
     zero_comm_caps_set(&c, name, ring_bytes);
     *caps = c.caps;
@@ -86,7 +85,7 @@ zero_status_t zero_comm_describe(const char *name, int world, const zero_comm_op
 zero_status_t zero_comm_clear_out(zero_comm_t **comm, const char *function, zero_error_t *error)
 {
     if (!comm)
-        return zero_fail(error, ZERO_ERR_ARG, "%s has nowhere to put the communicator", function);
+        return zero_fail(error, ZERO_ERR_ARG, "%s has no address for the communicator", function);
     *comm = NULL;
     return ZERO_OK;
 }
@@ -116,7 +115,7 @@ zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv
     if (!comm || (bytes > 0 && (!send || !recv)))
         return zero_fail(error, ZERO_ERR_ARG, "zero_comm_exchange has no %s",
                          !comm  ? "communicator"
-                         : send ? "place for what is received"
+                         : send ? "buffer for the result"
                                 : "bytes to send");
     zero_error_t why;
     zero_status_t status = zero_control_exchange(comm, send, recv, bytes, &why);

@@ -382,7 +382,7 @@ static zero_status_t agree_least(const zero_oob_t *oob, uint64_t *value, zero_er
 {
     uint64_t *all = calloc((size_t)oob->world, sizeof *all);
     zero_status_t status = zero_oob_agree(
-        oob, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", oob->world), error);
+        oob, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", oob->world), error);
     if (status == ZERO_OK)
         status = oob->all_gather(oob->ctx, value, all, sizeof *value, error);
     for (int r = 0; r < oob->world && status == ZERO_OK; r++)
@@ -405,7 +405,7 @@ static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const 
         if (status == ZERO_OK && there < c->staging_bytes)
             status = zero_fail(
                 &why, ZERO_ERR_MEMORY,
-                "a staging buffer of %llu bytes is wanted, but only %llu bytes are available: choose a smaller ring",
+                "a staging buffer of %llu bytes does not fit: only %llu bytes are available; use a smaller ring",
                 (unsigned long long)c->staging_bytes, (unsigned long long)there);
         void *p = mmap(NULL, c->staging_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         c->staging = p == MAP_FAILED ? NULL : p;
@@ -504,7 +504,7 @@ static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_oob_t *oob, i
     zero_status_t status = ZERO_OK;
     int own = 0, *all = calloc((size_t)oob->world, sizeof *all);
     if (!all)
-        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to meet %d ranks", oob->world);
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to connect %d ranks", oob->world);
     if (oob->rank == leader) {
         int number = atomic_fetch_add(&c->mpi->next_tag, 1);
         if (number >= (c->mpi->max_tag - ZERO_MPI_TAG_FIRST - 1 - world[0]) / c->mpi->size)

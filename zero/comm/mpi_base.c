@@ -60,7 +60,7 @@ static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s
         if (now - start > 0.02) /* late by more than messages take: leave the processor to others */
             nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
         if (now - start > timeout_s) {
-            status = zero_fail(error, ZERO_ERR_TIMEOUT, "%s: MPI messages of other ranks did not come within %g s",
+            status = zero_fail(error, ZERO_ERR_TIMEOUT, "%s: no MPI message of the other ranks arrived within %g s",
                                operation, timeout_s);
             break;
         }
@@ -88,7 +88,7 @@ static zero_status_t mpi_all_gather(void *ctx, const void *send, void *recv, siz
     char *all, *own = malloc(bytes + total + 1);
     if (!own) {
         m->broken = true;
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", m->size);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", m->size);
     }
     all = own + bytes;
     memcpy(own, send, bytes);
@@ -159,7 +159,7 @@ static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, ze
     if (finalised)
         return zero_fail(
             error, ZERO_ERR_ORDER,
-            "MPI was finalised already and cannot start again in this process: keep a communicator until the end");
+            "MPI was already finalized and cannot start again in this process: keep a communicator until the end");
     MPI_Initialized(&initialised);
     if (!initialised) {
         code = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided);
@@ -175,7 +175,7 @@ static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, ze
     m->multiple = provided == MPI_THREAD_MULTIPLE;
     if (!m->multiple)
         zero_log(options->log, options->log_ctx, ZERO_LOG_WARNING,
-                 "MPI was started without MPI_THREAD_MULTIPLE: communicators over several nodes must "
+                 "MPI was initialized without MPI_THREAD_MULTIPLE: communicators over several nodes must "
                  "be used from one thread only (no threaded device)");
     return ZERO_OK;
 }
@@ -188,8 +188,8 @@ static zero_status_t check_alone(int size, zero_error_t *error)
         const char *text = getenv(names[i]);
         if (text && atoi(text) > 1)
             return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                             "%s is '%s', but MPI sees one rank, since another MPI's launcher started it: "
-                             "start ranks with the mpiexec of the MPI that this build has, or with srun --mpi=pmix",
+                             "%s is '%s', but MPI sees one rank, because another MPI's launcher started it: use the "
+                             "mpiexec of the MPI of this build, or srun --mpi=pmix",
                              names[i], text);
     }
     return ZERO_OK;

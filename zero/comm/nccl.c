@@ -170,7 +170,7 @@ static zero_status_t compare(zero_comm_t *host, const info_t *own, zero_error_t 
     zero_oob_t oob = zero_comm_oob(host);
     info_t *all = calloc((size_t)host->size, sizeof *all);
     zero_status_t status = zero_oob_agree(
-        &oob, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", host->size), error);
+        &oob, all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", host->size), error);
     if (status == ZERO_OK)
         status = oob.all_gather(oob.ctx, own, all, sizeof *own, error);
     for (int r = 0; r < host->size && status == ZERO_OK; r++)
@@ -203,7 +203,7 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
     const void *table = NULL;
     int number = 0, size = host->size, rank = host->rank, index = device->options.index;
     if (strcmp(device->caps.name, "cuda") != 0)
-        return zero_fail(error, ZERO_ERR_ARG, "NCCL needs a CUDA device, and device '%s' is none (zero_device_cuda)",
+        return zero_fail(error, ZERO_ERR_ARG, "NCCL needs a CUDA device, but the device is '%s' (zero_device_cuda)",
                          device->caps.name);
     zero_status_t status = zero_plugin_table("zero_cuda", "zero_cuda_nccl", ZERO_CUDA_NCCL_VERSION, &table, error);
     if (status)
@@ -219,11 +219,10 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
     if (status == ZERO_OK && callers)
         status = (*api)->shape(*nccl, callers, &size, &rank, &index, error);
     if (status == ZERO_OK && (size != host->size || rank != host->rank || index != device->options.index))
-        status = zero_fail(
-            error, ZERO_ERR_ARG,
-            "the NCCL communicator that was given is rank %d of %d on GPU %d, and here is rank %d of %d on GPU %d: "
-            "give one of the same ranks and device",
-            rank, size, index, host->rank, host->size, device->options.index);
+        status = zero_fail(error, ZERO_ERR_ARG,
+                           "the given NCCL communicator is rank %d of %d on GPU %d, but this is rank %d of %d on GPU "
+                           "%d: pass one of the same ranks and device",
+                           rank, size, index, host->rank, host->size, device->options.index);
     *info = (info_t){
         .machine = zero_host_machine(), .gpu = device->ops->identity(device), .number = number, .windows = windows};
     return status;
@@ -235,7 +234,8 @@ static zero_status_t share_id(zero_nccl_watch_t *watch, zero_comm_t *host, char 
 {
     zero_oob_t oob = zero_comm_oob(host);
     char *all = calloc((size_t)host->size, ZERO_NCCL_ID_BYTES);
-    zero_status_t status = all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", host->size);
+    zero_status_t status =
+        all ? ZERO_OK : zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", host->size);
     if (status == ZERO_OK && host->rank == 0)
         status = zero_nccl_watch_id(watch, id, error);
     status = zero_oob_agree(&oob, status, error);
@@ -259,9 +259,7 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     char id[ZERO_NCCL_ID_BYTES] = {0};
     zero_status_t status = zero_comm_clear_out(comm, "zero_comm_nccl", error);
     if (status != ZERO_OK || !host)
-        return status != ZERO_OK
-                   ? status
-                   : zero_fail(error, ZERO_ERR_ARG, "zero_comm_nccl has no communicator by which its ranks meet");
+        return status != ZERO_OK ? status : zero_fail(error, ZERO_ERR_ARG, "zero_comm_nccl has no host communicator");
     zero_oob_t oob = zero_comm_oob(host);
     zero_comm_t *c = calloc(1, sizeof *c);
     nccl_t *n = calloc(1, sizeof *n);

@@ -32,10 +32,10 @@ static zero_status_t wait_ready(zero_nccl_watch_t *w, void *comm, const zero_ncc
         if (doubt > 0 && now - doubt > ZERO_NCCL_GRACE)
             return zero_fail_from(error, ZERO_ERR_SYSTEM, &why, "%s: %s", what, why.text);
         if (now - start > j->timeout_s)
-            return zero_fail(error, ZERO_ERR_TIMEOUT,
-                             "%s did not end within %g s: another rank is late, or cannot be reached (NCCL_DEBUG=INFO "
-                             "tells more)",
-                             what, j->timeout_s);
+            return zero_fail(
+                error, ZERO_ERR_TIMEOUT,
+                "%s did not end within %g s: another rank is late or unreachable (NCCL_DEBUG=INFO tells more)", what,
+                j->timeout_s);
     }
 }
 
@@ -327,7 +327,7 @@ zero_status_t zero_nccl_attach(zero_nccl_member_t *m, void *base, uint64_t bytes
     status = w->api->attach(w->nccl, m->comm, base, bytes, &k->handle, &why);
     pthread_mutex_unlock(&w->calls);
     if (status)
-        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "collectives go without registered memory: %s",
+        zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING, "collectives use unregistered memory: %s",
                  why.text);
     return ZERO_OK;
 }

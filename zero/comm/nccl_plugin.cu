@@ -110,14 +110,13 @@ static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *err
     free(n);
     if (*number >= NCCL_LEAST || *number == 0)
         return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_NCCL, -1,
-                                "%s is no NCCL that libzero knows: it lacks %s", file,
+                                "%s is not an NCCL that libzero supports: it lacks %s", file,
                                 lacking ? lacking : "its version");
-    return zero_fail_reason(
-        error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_NCCL, -1,
-        "%s is NCCL %d.%d.%d, and 2.22 is the oldest that will do: install a newer one, or name its file in "
-        "ZERO_NCCL_LIBRARY",
-        file, *number / (*number < 10000 ? 1000 : 10000),
-        *number < 10000 ? *number % 1000 / 100 : *number % 10000 / 100, *number % 100);
+    return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_NCCL, -1,
+                            "%s is NCCL %d.%d.%d, but 2.22 or newer is required: install it, or name its file in "
+                            "ZERO_NCCL_LIBRARY",
+                            file, *number / (*number < 10000 ? 1000 : 10000),
+                            *number < 10000 ? *number % 1000 / 100 : *number % 10000 / 100, *number % 100);
 }
 
 /* NCCL keeps threads of its own, so the library stays open. */

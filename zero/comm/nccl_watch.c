@@ -21,9 +21,8 @@ void zero_nccl_wake(zero_nccl_watch_t *w)
     zero_host_wake(&w->wakes, false);
 }
 
-static const zero_error_t no_return = {.status = ZERO_ERR_TIMEOUT,
-                                       .rank = -1,
-                                       .text = "a call of NCCL's or CUDA's that should return at once did not return"};
+static const zero_error_t no_return = {
+    .status = ZERO_ERR_TIMEOUT, .rank = -1, .text = "a call of NCCL or CUDA that should return at once did not return"};
 
 /* ---- the failure ------------------------------------------------------------------------------------------------ */
 
@@ -442,7 +441,7 @@ static void end_thread(zero_nccl_watch_t *w, bool stuck)
         pthread_detach(w->thread);
     if (stuck || !ended) {
         zero_log(w->options.log, w->options.log_ctx, ZERO_LOG_WARNING,
-                 "NCCL does not return from a call: a thread and its memory stay behind");
+                 "NCCL did not return from a call: its thread and memory are leaked");
         return;
     }
     w->api->close(w->nccl);

@@ -411,11 +411,11 @@ static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64
             return has_left(n, j, operation, error);
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     } while (zero_host_now() < end);
-    return zero_fail(
-        error, ZERO_ERR_SYSTEM,
-        "rank %d cannot read %llu bytes of rank %d (pid %d) in %s: %s (are both buffers mapped? a process that "
-        "gives up rights must do so before it opens a communicator)",
-        n->rank[n->index], (unsigned long long)bytes, n->rank[j], n->shared.pid[j], operation, strerror(failure));
+    return zero_fail(error, ZERO_ERR_SYSTEM,
+                     "rank %d cannot read %llu bytes of rank %d (pid %d) in %s: %s (check that both buffers are "
+                     "mapped; a process that drops privileges must do so before it creates a communicator)",
+                     n->rank[n->index], (unsigned long long)bytes, n->rank[j], n->shared.pid[j], operation,
+                     strerror(failure));
 }
 
 /* One step, in which the slots say where the slices are. */

@@ -175,7 +175,7 @@ zero_status_t zero_peers_watch(zero_peers_t *f, const char *operation, zero_erro
         if (i == f->index || !zero_peers_is_dead(f, i) || atomic_load(&page->left))
             continue;
         zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, f->member[i],
-                         "rank %d (pid %d) ended without a word during %s", f->member[i], zero_peers_pid(f, i),
+                         "rank %d (pid %d) exited unexpectedly during %s", f->member[i], zero_peers_pid(f, i),
                          operation);
         zero_peers_abort(f, &failure);
         /* Where another thread of this rank had begun to write a sentence, ours did not get in. */

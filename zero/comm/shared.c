@@ -38,7 +38,7 @@ zero_status_t zero_oob_agree_on(const zero_oob_t *oob, zero_status_t status, int
     if (status && error)
         zero_pass(&own, status, error);
     if (!all)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", oob->world);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", oob->world);
     zero_status_t met = oob->all_gather(oob->ctx, &own, all, sizeof own, error);
     for (int r = 0; !met && r < oob->world; r++)
         if (all[r].status) {
@@ -65,11 +65,10 @@ static zero_status_t enough(uint64_t bytes, int count, bool dev_shm, zero_error_
     if (status)
         return status;
     if (!zero_mul_u64(bytes, (uint64_t)count, &wanted) || wanted > there)
-        return zero_fail_reason(
-            error, ZERO_ERR_MEMORY, ZERO_REASON_NO_SHARED_MEMORY, -1,
-            "%d ranks of this machine want %llu bytes each of shared memory, but only %llu bytes are available: "
-            "choose a smaller ring",
-            count, (unsigned long long)bytes, (unsigned long long)there);
+        return zero_fail_reason(error, ZERO_ERR_MEMORY, ZERO_REASON_NO_SHARED_MEMORY, -1,
+                                "%d ranks of this machine need %llu bytes each of shared memory, but only %llu bytes "
+                                "are available: use a smaller ring",
+                                count, (unsigned long long)bytes, (unsigned long long)there);
     if (!dev_shm)
         return ZERO_OK;
     if (statvfs("/dev/shm", &v) < 0)
@@ -81,7 +80,7 @@ static zero_status_t enough(uint64_t bytes, int count, bool dev_shm, zero_error_
     if (wanted > there)
         return zero_fail_reason(
             error, ZERO_ERR_MEMORY, ZERO_REASON_NO_SHARED_MEMORY, -1,
-            "%d ranks of this machine want %llu bytes each in /dev/shm, which has %llu bytes free: enlarge it "
+            "%d ranks of this machine need %llu bytes each in /dev/shm, but it has %llu bytes free: enlarge it "
             "(docker run --shm-size) or let the ranks open each other's /proc/PID/fd",
             count, (unsigned long long)bytes, (unsigned long long)there);
     return ZERO_OK;
@@ -134,7 +133,7 @@ static zero_status_t map_part(zero_shared_t *s, int i, const info_t *own, const 
     if (info->bytes != own->bytes)
         return zero_fail(
             error, ZERO_ERR_MISMATCH,
-            "ranks want rings of different sizes (%llu bytes here, %llu in process %d): give the same on all",
+            "ranks have rings of different sizes (%llu bytes here, %llu in process %d): use the same size on all",
             (unsigned long long)own->bytes, (unsigned long long)info->bytes, info->pid);
     if (dev_shm) {
         shm_name(name, sizeof name, info);
@@ -188,7 +187,7 @@ static zero_status_t attempt(zero_shared_t *s, const zero_oob_t *oob, const int 
     infos = calloc((size_t)oob->world, sizeof *infos);
     all_refused = calloc((size_t)oob->world, sizeof *all_refused);
     if (!infos || !all_refused)
-        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to meet %d ranks", oob->world);
+        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory to connect %d ranks", oob->world);
     else if (s->count > 1)
         status = make_part(s, &own, dev_shm, &why);
     status = zero_oob_agree(oob, status, &why);

@@ -171,7 +171,7 @@ static zero_status_t bootstrap_oob(void *ctx, const void *send, void *recv, size
         return ZERO_OK;
     return zero_fail(
         error, ZERO_ERR_PEER,
-        "rank %d of %d could not exchange %zu bytes with the others while the ranks met (the bootstrap failed)",
+        "rank %d of %d could not exchange %zu bytes with the others during bootstrap (the caller's all_gather failed)",
         b->rank, b->world, bytes);
 }
 
@@ -190,12 +190,10 @@ zero_status_t zero_comm_shm(zero_comm_t **comm, const zero_bootstrap_t *bootstra
     if (status != ZERO_OK)
         return status;
     if (!b.all_gather)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "the bootstrap of rank %d has no all_gather: give the function by which the ranks meet",
-                         b.rank);
+        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap of rank %d has no all_gather: set it", b.rank);
     if (b.world < 1 || b.rank < 0 || b.rank >= b.world)
-        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap says rank %d of %d: give a rank below a positive world",
-                         b.rank, b.world);
+        return zero_fail(error, ZERO_ERR_ARG, "the bootstrap has rank %d of %d: use a rank from 0 to world - 1", b.rank,
+                         b.world);
     zero_oob_t oob = {.rank = b.rank, .world = b.world, .all_gather = bootstrap_oob, .ctx = &b};
     status = zero_comm_options_take(&o, options, &why);
     if (status == ZERO_OK && o.ranks_per_node && o.ranks_per_node < b.world)

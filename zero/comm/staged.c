@@ -272,11 +272,10 @@ static zero_status_t half_of(int world, uint64_t staging_bytes, uint64_t *half, 
     if (world == 1)
         return ZERO_OK;
     if (staging_bytes && wanted < least)
-        return zero_fail(
-            error, ZERO_ERR_ARG,
-            "%llu bytes of pinned memory are too few for %d ranks to go through: give 0 (the default) or at least "
-            "%llu",
-            (unsigned long long)staging_bytes, world, (unsigned long long)(2 * least));
+        return zero_fail(error, ZERO_ERR_ARG,
+                         "%llu bytes of pinned memory are too few to stage the data of %d ranks: use 0 (the default) "
+                         "or at least %llu",
+                         (unsigned long long)staging_bytes, world, (unsigned long long)(2 * least));
     if (!zero_round_up(wanted < least ? least : wanted, ZERO_PAGE, half) || *half > INT64_MAX / 2)
         return zero_fail(error, ZERO_ERR_ARG, "%llu bytes of pinned memory are more than any machine has",
                          (unsigned long long)staging_bytes);
@@ -328,11 +327,10 @@ zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_devi
     if (!device) /* the others have to be told */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_staged has no device");
     else if (!inner->caps.host_pointers)
-        status = zero_fail(
-            &why, ZERO_ERR_UNSUPPORTED,
-            "data cannot go by way of host memory, since communicator '%s' moves none: between machines that needs "
-            "ranks that mpiexec starts (zero_comm_mpi)",
-            inner->caps.name);
+        status = zero_fail(&why, ZERO_ERR_UNSUPPORTED,
+                           "cannot stage data through host memory, because communicator '%s' moves none: between "
+                           "machines, start the ranks with mpiexec (zero_comm_mpi)",
+                           inner->caps.name);
     else if (s) {
         *s = (staged_t){.device = device, .staging_bytes = staging_bytes};
         status = make_halves(s, &caps, inner->size, &why);

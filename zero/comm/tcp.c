@@ -110,8 +110,8 @@ static void receive_frames(link_t *l)
                          "rank %d cannot make sense of what rank 0 sent it", l->rank);
     else if (more < 0)
         zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, 0,
-                         "rank 0 (pid %d on %s) ended without a word%s%s", l->infos[0].pid, l->infos[0].host,
-                         error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
+                         "rank 0 (pid %d on %s) exited unexpectedly%s%s", l->infos[0].pid, l->infos[0].host,
+                         error && error != ECONNRESET ? ", or is unreachable: " : "",
                          error && error != ECONNRESET ? strerror(error) : "");
     if (bad || more < 0)
         set_aborted(l, &failure);
@@ -179,7 +179,7 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
             return status;
         if (zero_host_now() > end)
             return zero_fail(why, ZERO_ERR_TIMEOUT,
-                             "exchange: rank 0 (pid %d on %s), which serves the others, did not answer within %g s",
+                             "exchange: rank 0 (pid %d on %s), which serves the exchange, did not answer within %g s",
                              l->infos[0].pid, l->infos[0].host, c->control.options.timeout_s + BEYOND);
         /* Another thread may take our answer in while this one sleeps. */
         struct pollfd p = {.fd = l->fd, .events = POLLIN};
@@ -197,7 +197,7 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
     } head;
     if (bytes > ZERO_TCP_MOST / (uint64_t)comm->size) /* the same on all ranks, or they find out */
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
-                         "an exchange of %llu bytes a rank is too much without MPI: at most %llu",
+                         "an exchange of %llu bytes per rank is too large without MPI: at most %llu",
                          (unsigned long long)bytes, (unsigned long long)(ZERO_TCP_MOST / (uint64_t)comm->size));
     double timeout_s = c->control.options.timeout_s, end = zero_host_now() + timeout_s + BEYOND;
     head.frame = (zero_tcp_frame_t){.kind = ZERO_TCP_GIVE,
@@ -211,7 +211,7 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
     if (status == ZERO_OK && !send_parts(c->link, &head, sizeof head, send, bytes, end) &&
         (status = check_link(c->link, error)) == ZERO_OK)
         status =
-            zero_fail(error, ZERO_ERR_TIMEOUT, "exchange: rank 0, which serves the others, takes nothing any more");
+            zero_fail(error, ZERO_ERR_TIMEOUT, "exchange: rank 0, which serves the exchange, no longer accepts data");
     return status ? status : await(c, &call, end, recv, error);
 }
 
@@ -360,7 +360,7 @@ static zero_status_t open_hub(link_t *l, int *peers, const zero_comm_options_t *
         return ZERO_OK;
     }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a pair of sockets: %s", strerror(errno));
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create a pair of sockets: %s", strerror(errno));
     l->fd = pair[0];
     peers[0] = pair[1];
     zero_status_t status = zero_tcp_hub_open(&l->hub, l->world, peers, l->infos, options->timeout_s, error);
@@ -381,7 +381,7 @@ zero_status_t zero_tcp_open(zero_comm_t **out, const zero_tcp_master_t *master, 
         free(peers);
         free(comm);
         free(l);
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", master->world);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", master->world);
     }
     l->fd = -1;
     l->rank = master->rank;

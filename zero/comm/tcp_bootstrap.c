@@ -147,8 +147,8 @@ static zero_status_t find(const zero_tcp_master_t *master, double end, bool *num
         nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     }
     if (code)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot find the address of MASTER_ADDR '%s': %s",
-                         master->rank, master->host, code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
+        return zero_fail(error, ZERO_ERR_SYSTEM, "rank %d cannot resolve MASTER_ADDR '%s': %s", master->rank,
+                         master->host, code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
     return ZERO_OK;
 }
 
@@ -217,8 +217,8 @@ static zero_status_t open_listener(const zero_tcp_master_t *master, double end, 
         }
         if (*listener < 0 && zero_host_now() > end) {
             status = zero_fail(error, ZERO_ERR_SYSTEM,
-                               "rank 0 cannot listen at %s, ports %d to %d: %s: choose another MASTER_PORT",
-                               master->host, master->port, master->port + ZERO_TCP_PORTS - 1, strerror(why));
+                               "rank 0 cannot listen on %s, ports %d to %d: %s: use another MASTER_PORT", master->host,
+                               master->port, master->port + ZERO_TCP_PORTS - 1, strerror(why));
             break;
         }
     }
@@ -237,7 +237,7 @@ static zero_status_t hear_all(const zero_tcp_master_t *master, int listener, dou
             for (int r = 1, n = 0; r < master->world && n < 150; r++)
                 if (peers[r] < 0)
                     n += snprintf(late + n, sizeof late - (size_t)n, "%s%d", n ? ", " : "", r);
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time: %s",
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not connect to rank 0 in time: %s",
                              missing, master->world, late);
         }
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -254,8 +254,8 @@ static zero_status_t hear_all(const zero_tcp_master_t *master, int listener, dou
         if (info.world != master->world || info.rank < 1 || info.rank >= master->world || peers[info.rank] >= 0) {
             *rejected = fd;
             return zero_fail(error, ZERO_ERR_MISMATCH,
-                             "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once",
-                             info.rank, info.world, master->world - 1, master->world);
+                             "a rank connected as %d of %d, but rank 0 expects each of 1 to %d of %d once", info.rank,
+                             info.world, master->world - 1, master->world);
         }
         tune(fd);
         info.host[sizeof info.host - 1] = 0;
@@ -284,7 +284,7 @@ static zero_status_t listen_for_all(const zero_tcp_master_t *master, double end,
         if (peers[r] >= 0 && answer.status == ZERO_OK && !gone)
             gone = !zero_socket_put(told, peers[r], infos, sizeof *infos * (size_t)master->world);
         if (gone && status == ZERO_OK)
-            status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left while torchrun's ranks met", r);
+            status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left during the bootstrap of torchrun's ranks", r);
     }
     if (rejected >= 0) {
         zero_socket_put(0, rejected, &answer, sizeof answer);
@@ -364,11 +364,10 @@ static zero_status_t connect_to_first(const zero_tcp_master_t *master, double en
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     } while (zero_host_now() < end);
     freeaddrinfo(found);
-    return zero_fail(
-        error, ZERO_ERR_TIMEOUT,
-        "rank %d did not find rank 0 at %s, ports %d to %d, in time: start all ranks with one torchrun, and let these "
-        "ports through",
-        master->rank, master->host, master->port, master->port + ZERO_TCP_PORTS - 1);
+    return zero_fail(error, ZERO_ERR_TIMEOUT,
+                     "rank %d did not find rank 0 at %s, ports %d to %d, in time: start all ranks with one torchrun, "
+                     "and open these ports",
+                     master->rank, master->host, master->port, master->port + ZERO_TCP_PORTS - 1);
 }
 
 zero_status_t zero_tcp_bootstrap(const zero_tcp_master_t *master, double timeout_s, zero_tcp_info_t *infos, int *peers,

@@ -143,8 +143,8 @@ static void lose(zero_tcp_hub_t *h, int rank, int error)
         return;
     zero_error_t failure;
     zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, rank,
-                     "rank %d (pid %d on %s) ended without a word%s%s", rank, h->info[rank].pid, h->info[rank].host,
-                     error && error != ECONNRESET ? ", or cannot be reached any more: " : "",
+                     "rank %d (pid %d on %s) exited unexpectedly%s%s", rank, h->info[rank].pid, h->info[rank].host,
+                     error && error != ECONNRESET ? ", or is unreachable: " : "",
                      error && error != ECONNRESET ? strerror(error) : "");
     fail_all(h, &failure);
 }
@@ -251,11 +251,11 @@ static void look_at_group(zero_tcp_hub_t *h, group_t *g, double now)
         return;
     if (name_missing(h, g, true, names, sizeof names, &first))
         zero_fail_reason(&g->failed, ZERO_ERR_PEER, ZERO_REASON_RANK_LEFT, first,
-                         "exchange: %s left the communicator, while others waited there", names);
+                         "exchange: %s left the communicator while others waited for it", names);
     else if (now - g->since > g->timeout_s) {
         name_missing(h, g, false, names, sizeof names, &first);
         zero_fail_reason(&g->failed, ZERO_ERR_TIMEOUT, ZERO_REASON_RANK_LATE, first,
-                         "exchange: %s did not come within %g s", names, g->timeout_s);
+                         "exchange: %s did not arrive within %g s", names, g->timeout_s);
     } else
         return;
     fail_group(h, g);
@@ -357,8 +357,8 @@ static void hear(zero_tcp_hub_t *h, int rank)
     if (bad) {
         zero_error_t failure;
         zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_NONE, rank,
-                         "rank 0 cannot make sense of what rank %d (pid %d on %s) sent it, or has no memory for it",
-                         rank, h->info[rank].pid, h->info[rank].host);
+                         "rank 0 cannot decode a message of rank %d (pid %d on %s), or has no memory for it", rank,
+                         h->info[rank].pid, h->info[rank].host);
         fail_all(h, &failure);
     }
     if (p->fd >= 0 && (more < 0 || bad))
@@ -467,8 +467,8 @@ zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peer
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (e) {
         free_hub(h);
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot start the thread that serves ranks of several nodes: %s",
-                         strerror(e));
+        return zero_fail(error, ZERO_ERR_SYSTEM,
+                         "cannot start the thread that serves the exchange of several nodes: %s", strerror(e));
     }
     *out = h;
     return ZERO_OK;

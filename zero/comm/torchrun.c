@@ -79,16 +79,15 @@ static zero_status_t open_listener(star_t *s, const struct sockaddr_un *address,
 {
     s->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->listener < 0)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s",
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create a socket for the bootstrap of torchrun's ranks: %s",
                          strerror(errno));
     /* In use: by the meeting of an earlier communicator that is just ending, or of another job. */
     while (bind(s->listener, (const struct sockaddr *)address, length) < 0) {
         if (errno != EADDRINUSE || zero_host_now() > s->end)
-            return zero_fail(
-                error, ZERO_ERR_SYSTEM,
-                "cannot bind the socket '@%s' where torchrun's ranks meet: %s (does another job of yours have the "
-                "same MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID?)",
-                address->sun_path + 1, strerror(errno));
+            return zero_fail(error, ZERO_ERR_SYSTEM,
+                             "cannot bind the socket '@%s' for the bootstrap of torchrun's ranks: %s (another job may "
+                             "have the same MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID)",
+                             address->sun_path + 1, strerror(errno));
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
     if (listen(s->listener, s->world) < 0)
@@ -102,7 +101,7 @@ static zero_status_t hear_all(star_t *s, int *rejected, zero_error_t *error)
     for (int missing = s->world - 1; missing > 0;) {
         hello_t h;
         if (!zero_socket_ready(s->end, s->listener, POLLIN))
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not come to rank 0 in time",
+            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not connect to rank 0 in time",
                              missing, s->world);
         int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
@@ -118,8 +117,8 @@ static zero_status_t hear_all(star_t *s, int *rejected, zero_error_t *error)
         if (h.world != s->world || h.rank < 1 || h.rank >= s->world || s->peer[h.rank] >= 0) {
             *rejected = fd;
             return zero_fail(error, ZERO_ERR_MISMATCH,
-                             "a rank came that says it is %d of %d, but rank 0 expects each of 1 to %d of %d once",
-                             h.rank, h.world, s->world - 1, s->world);
+                             "a rank connected as %d of %d, but rank 0 expects each of 1 to %d of %d once", h.rank,
+                             h.world, s->world - 1, s->world);
         }
         s->peer[h.rank] = fd;
         missing--;
@@ -139,7 +138,7 @@ static zero_status_t listen_for_all(star_t *s, const struct sockaddr_un *address
     snprintf(answer.text, sizeof answer.text, "%.*s", (int)sizeof answer.text - 1, why.text);
     for (int r = 1; r < s->world; r++)
         if (s->peer[r] >= 0 && !zero_socket_put(s->end, s->peer[r], &answer, sizeof answer) && status == ZERO_OK)
-            status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left while torchrun's ranks met", r);
+            status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left during the bootstrap of torchrun's ranks", r);
     /* Whoever waits to be let in would find nobody here when it tries again. An answer fits a socket's buffer: no wait
      * for it. */
     for (int fd = rejected; status != ZERO_OK && s->listener >= 0;) {
@@ -166,7 +165,7 @@ static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *addre
         answer_t answer;
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
-            return zero_fail(error, ZERO_ERR_SYSTEM, "cannot make a socket for torchrun's ranks to meet: %s",
+            return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create a socket for the bootstrap of torchrun's ranks: %s",
                              strerror(errno));
         bool met = connect(fd, (const struct sockaddr *)address, length) == 0 && same_user(fd);
         if (met) {
@@ -200,7 +199,8 @@ static zero_status_t number(const char *name, int least, int *out, zero_error_t 
     errno = 0;
     long value = strtol(text, &end, 10);
     if (errno || end == text || *end || value < least || value > INT_MAX)
-        return zero_fail(error, ZERO_ERR_ARG, "%s is '%s': a whole number of at least %d is wanted", name, text, least);
+        return zero_fail(error, ZERO_ERR_ARG, "%s is '%s', but must be a whole number of at least %d", name, text,
+                         least);
     *out = (int)value;
     return ZERO_OK;
 }
@@ -259,7 +259,7 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
                          s.world - 1);
     if (local_world > s.world)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "LOCAL_WORLD_SIZE is %d, but WORLD_SIZE is %d: a machine has no more ranks than all have",
+                         "LOCAL_WORLD_SIZE is %d, but WORLD_SIZE is %d: LOCAL_WORLD_SIZE must not exceed it",
                          local_world, s.world);
     if (local_world < s.world) {
         /* Where torchrun keeps a store of its own at the port, as it says then, ranks meet at one of the next. */
@@ -276,7 +276,7 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
     name_socket(&address, &length);
     s.peer = calloc((size_t)s.world, sizeof *s.peer);
     if (!s.peer)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to meet %d ranks", s.world);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", s.world);
     for (int r = 0; r < s.world; r++)
         s.peer[r] = -1;
     if (s.world > 1)

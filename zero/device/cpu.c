@@ -53,15 +53,14 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
     if (status)
         return status;
     if (bytes == 0)
-        return zero_fail(error, ZERO_ERR_ARG, "an arena of 0 bytes was asked for; at least 1 is needed");
+        return zero_fail(error, ZERO_ERR_ARG, "the arena has 0 bytes, but must have at least 1");
     /* What a caller's allocator has is its own to know: it may have taken it from the machine long ago. */
     if ((bytes > there && !d->options.allocator) || !zero_round_up(bytes, page, &rounded) ||
         rounded > SIZE_MAX - 2 * HUGE_PAGE - 2 * page)
-        return zero_fail(
-            error, ZERO_ERR_MEMORY,
-            "an arena of %llu bytes (tier '%s') is wanted, but only %llu bytes are available on this machine: "
-            "use more ranks on more machines, a smaller model or batch, or a larger memory limit",
-            (unsigned long long)bytes, zero_tier_name(tier), (unsigned long long)there);
+        return zero_fail(error, ZERO_ERR_MEMORY,
+                         "an arena of %llu bytes (tier '%s') does not fit: only %llu bytes are available on this "
+                         "machine; use more ranks on more machines, a smaller model or batch, or a larger memory limit",
+                         (unsigned long long)bytes, zero_tier_name(tier), (unsigned long long)there);
     a = calloc(1, sizeof *a);
     if (!a)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for an arena's handle (%zu bytes)", sizeof *a);
@@ -81,7 +80,7 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
     a->map = mmap(NULL, a->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (a->map == MAP_FAILED) {
         a->map = NULL;
-        status = zero_fail(error, ZERO_ERR_MEMORY, "cannot reserve %llu bytes of addresses: %s (is ulimit -v set?)",
+        status = zero_fail(error, ZERO_ERR_MEMORY, "cannot reserve %llu bytes of addresses: %s (check ulimit -v)",
                            (unsigned long long)a->map_bytes, strerror(errno));
         goto fail;
     }
@@ -179,7 +178,7 @@ zero_status_t zero_device_cpu(zero_device_t **device, const zero_device_options_
     zero_device_options_t o;
     zero_allocator_t allocator;
     if (!device)
-        return zero_fail(error, ZERO_ERR_ARG, "zero_device_cpu has nowhere to put the device");
+        return zero_fail(error, ZERO_ERR_ARG, "zero_device_cpu has no address for the device");
     *device = NULL;
     zero_status_t status = zero_device_options_read(&o, &allocator, options, error);
     if (status)

@@ -178,8 +178,8 @@ static zero_status_t create_on_gpu(zero_arena_t *a, zero_error_t *error)
         cudaGetLastError();
         return zero_fail(
             error, ZERO_ERR_MEMORY,
-            "an arena of %llu bytes (tier '%s') is wanted, but %s has only %llu bytes free of %llu: use more "
-            "ranks, offload, or a smaller model or batch, or end the GPU's other programs (nvidia-smi shows them)",
+            "an arena of %llu bytes (tier '%s') does not fit: %s has only %llu of %llu bytes free; use more ranks, "
+            "offload, or a smaller model or batch, or end other programs on the GPU (nvidia-smi lists them)",
             (unsigned long long)a->bytes, zero_tier_name(a->tier), d->name, (unsigned long long)before,
             (unsigned long long)total);
     }
@@ -213,7 +213,7 @@ static zero_status_t create_pinned(zero_arena_t *a, zero_error_t *error)
         snprintf(limit, sizeof limit, "up to %llu bytes", (unsigned long long)locked.rlim_cur);
     return zero_fail(
         error, ZERO_ERR_MEMORY,
-        "%llu bytes of pinned memory (tier '%s') are wanted: %s; this machine has %llu bytes available, and a "
+        "%llu bytes of pinned memory (tier '%s') cannot be allocated: %s; this machine has %llu bytes available, and a "
         "process may lock memory %s: offload less, use more machines, or raise the limit (ulimit -l)",
         (unsigned long long)a->bytes, zero_tier_name(a->tier),
         a->bytes > there ? "more than there are" : cudaGetErrorString(e), (unsigned long long)there, limit);
@@ -231,7 +231,7 @@ static zero_status_t create_arena(zero_device_t *device, zero_tier_t tier, uint6
     if (status)
         return status;
     if (bytes == 0)
-        return zero_fail(error, ZERO_ERR_ARG, "an arena of 0 bytes was asked for; at least 1 is needed");
+        return zero_fail(error, ZERO_ERR_ARG, "the arena has 0 bytes, but must have at least 1");
     if (shareable && d->base.options.allocator)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "NCCL's windows need memory that libzero allocates, and %s has the caller's allocator: set "
@@ -386,11 +386,11 @@ static zero_status_t count(int *count, zero_error_t *error)
         return zero_fail_reason(
             error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
             "this machine's driver supports CUDA %d.%d, and this build of libzero needs CUDA %d.%d: install a newer "
-            "driver (nvidia-smi shows the one there is), or build libzero with an older toolkit",
+            "driver (nvidia-smi shows the installed one), or build libzero with an older toolkit",
             driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     if (e == cudaErrorNoDevice || e == cudaSuccess)
         return zero_fail_reason(error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_GPU, -1,
-                                "the CUDA driver shows no GPU on this machine (CUDA_VISIBLE_DEVICES may hide it)");
+                                "the CUDA driver finds no GPU on this machine (CUDA_VISIBLE_DEVICES may hide it)");
     return zero_fail(error, ZERO_ERR_SYSTEM, "cudaGetDeviceCount: %s (%s)%s", cudaGetErrorString(e),
                      cudaGetErrorName(e), hint(e));
 }
@@ -415,7 +415,7 @@ static zero_status_t try_out(zero_cuda_t *d, zero_error_t *error)
     if (e == cudaSuccess)
         e = zero_cuda_poll(zero_cuda_query_stream, d->own, FILL_S, NULL);
     if (e != cudaSuccess)
-        return zero_cuda_failed(d, e, error, "it does not run a kernel (its compute capability is %d.%d)", d->major,
+        return zero_cuda_failed(d, e, error, "it cannot run a kernel (its compute capability is %d.%d)", d->major,
                                 d->minor);
     if (!d->base.options.stream)
         return ZERO_OK;
@@ -426,7 +426,7 @@ static zero_status_t try_out(zero_cuda_t *d, zero_error_t *error)
     cudaEventDestroy(event);
     return e == cudaSuccess
                ? ZERO_OK
-               : zero_cuda_failed(d, e, error, "the stream that was handed in cannot be used (is it another GPU's?)");
+               : zero_cuda_failed(d, e, error, "the given stream cannot be used; it may belong to another GPU");
 }
 
 static zero_status_t create(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error)
@@ -439,9 +439,8 @@ static zero_status_t create(zero_device_t **device, const zero_device_options_t 
         return status;
     if (options->index < 0 || options->index >= gpus)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "GPU %d was asked for, but this machine has %d (they count from 0; CUDA_VISIBLE_DEVICES may "
-                         "hide some): use "
-                         "as many ranks per machine as it has GPUs, or name the GPU",
+                         "there is no GPU %d: this machine has %d (they count from 0; CUDA_VISIBLE_DEVICES may hide "
+                         "some); use at most one rank per GPU, or set the index",
                          options->index, gpus);
     zero_cuda_t *d = (zero_cuda_t *)calloc(1, sizeof *d);
     if (!d)

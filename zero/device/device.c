@@ -33,12 +33,12 @@ zero_status_t zero_device_options_read(zero_device_options_t *out, zero_allocato
         out->allocator = allocator;
         if (!allocator->allocate || !allocator->release)
             return zero_fail(error, ZERO_ERR_ARG,
-                             "zero_device_options_t's allocator has no '%s': give both functions, or no allocator",
+                             "zero_device_options_t's allocator has no '%s': set both functions, or no allocator",
                              allocator->allocate ? "release" : "allocate");
     }
     if (out->threads < 0)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "%d threads were asked for: give 0 (OpenMP's default) or a positive number", out->threads);
+        return zero_fail(error, ZERO_ERR_ARG, "threads is %d, but must be 0 (OpenMP's default) or positive",
+                         out->threads);
     return ZERO_OK;
 }
 
@@ -57,7 +57,7 @@ zero_status_t zero_device_cuda(zero_device_t **device, const zero_device_options
     zero_device_options_t o;
     zero_allocator_t allocator;
     if (!device)
-        return zero_fail(error, ZERO_ERR_ARG, "zero_device_cuda has nowhere to put the device");
+        return zero_fail(error, ZERO_ERR_ARG, "zero_device_cuda has no address for the device");
     *device = NULL;
     zero_status_t status = zero_device_options_read(&o, &allocator, options, error);
     if (status)

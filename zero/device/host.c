@@ -25,12 +25,11 @@ zero_status_t zero_host_take(const zero_allocator_t *allocator, zero_tier_t tier
     if (!*base)
         return zero_fail(
             error, ZERO_ERR_MEMORY,
-            "the caller's allocator has no %llu bytes of tier '%s': let it give more, or shard or offload more",
+            "the caller's allocator cannot provide %llu bytes of tier '%s': raise its limit, or shard or offload more",
             (unsigned long long)bytes, zero_tier_name(tier));
     if ((uintptr_t)*base % alignment) {
         zero_status_t status =
-            zero_fail(error, ZERO_ERR_ARG,
-                      "the caller's allocator gave memory at %p, which is no multiple of the %llu bytes asked for",
+            zero_fail(error, ZERO_ERR_ARG, "the caller's allocator returned %p, which is not aligned to %llu bytes",
                       (void *)*base, (unsigned long long)alignment);
         allocator->release(allocator->ctx, tier, *base, bytes);
         *base = NULL;

@@ -331,11 +331,11 @@ static zero_status_t differ(const zero_exec_t *x, const zero_exec_course_t *c, z
     bool together = same_run(&a->run[a->runs - 1], &b->run[b->runs - 1]) && a->program == b->program &&
                     a->cursor == b->cursor && (!is_training(x, a->program) || a->micro == b->micro);
     if (together && a->digest == b->digest)
-        return zero_fail_reason(
-            error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->other.rank,
-            "rank %d takes step %lld after %lld updates, but rank %d step %lld after %lld: pass the same numbers to "
-            "zero_set_step on every rank",
-            ranks[0], (long long)a->step, (long long)a->applied, ranks[1], (long long)b->step, (long long)b->applied);
+        return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->other.rank,
+                                "rank %d is at step %lld after %lld updates, but rank %d is at step %lld after %lld: "
+                                "pass the same numbers to zero_set_step on every rank",
+                                ranks[0], (long long)a->step, (long long)a->applied, ranks[1], (long long)b->step,
+                                (long long)b->applied);
     int32_t from = difference(a, b);
     text_t t = {.used = 0}, more = {.used = 0};
     if (a->step == b->step)

@@ -51,8 +51,8 @@ static zero_status_t set(const zero_exec_t *x, int32_t buffer, bool open, zero_e
 
 fail:
     return zero_fail(error, ZERO_ERR_SYSTEM,
-                     "config.guard cannot %s %llu bytes: mprotect: %s; where that is for want of memory, raise the "
-                     "system's vm.max_map_count, or leave config.guard off",
+                     "config.guard cannot %s %llu bytes: mprotect: %s; if the reason is memory, raise the system's "
+                     "vm.max_map_count, or turn config.guard off",
                      open ? "open" : "close", (unsigned long long)b->bytes, strerror(errno));
 }
 

@@ -91,7 +91,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
         if (row[segments] != rows[segments])
             return zero_fail_reason(
                 error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, r,
-                "zero_step gets the learning rate %.17g on rank 0, but %.17g on rank %d: pass the same "
+                "zero_step has the learning rate %.17g on rank 0, but %.17g on rank %d: pass the same "
                 "rate on every rank",
                 rows[segments], row[segments], r);
         signals |= (uint32_t)row[segments + 1];
@@ -112,7 +112,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
         if (x->rank == 0)
             zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_WARNING,
                      "step %lld is skipped: the gradient norm is not finite (%g)%s%s%s; parameters and optimizer state "
-                     "are untouched",
+                     "are unchanged",
                      (long long)s->step, fabs(s->norm),
                      s->not_finite > 0 ? ", in the backward pass first in unit '" : "",
                      s->not_finite > 0 ? plan->spec->units[s->not_finite - 1].name : "", s->not_finite > 0 ? "'" : "");
@@ -160,7 +160,7 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
             args.state[i] = (float *)(void *)o->state[i] + at;
         if (x->options.update(x->options.update_ctx, &args) != 0)
             return zero_fail_reason(error, ZERO_ERR_SYSTEM, ZERO_REASON_CALLBACK_FAILED, -1,
-                                    "config.update refused elements %lld to %lld of parameter '%s'",
+                                    "config.update failed for elements [%lld, %lld) of parameter '%s'",
                                     (long long)args.begin, (long long)(args.begin + args.count), args.name);
     }
     if (o->param != (char *)o->master)
@@ -290,7 +290,7 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     case ZERO_OP_UPDATE:
         return update(x, op, flat, native, error);
     default:
-        return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run here",
+        return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run on this device",
                          zero_op_name((zero_op_kind_t)op->kind));
     }
 }

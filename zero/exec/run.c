@@ -91,7 +91,7 @@ zero_status_t zero_exec_begin(zero_exec_t *x, int32_t program, zero_error_t *err
     if (status != ZERO_OK)
         return status;
     if (x->program >= 0)
-        return zero_fail(error, ZERO_ERR_ORDER, "the program before has not ended");
+        return zero_fail(error, ZERO_ERR_ORDER, "the previous program has not ended");
     if (program < 0 || program >= x->plan->program_count)
         return zero_fail(error, ZERO_ERR_PLAN, "the plan has no program %d", program);
     if ((status = zero_exec_call_program(x, program, error)) != ZERO_OK)

@@ -12,23 +12,23 @@ static zero_status_t check_rows(const zero_spec_t *spec, zero_error_t *error)
         (spec->parameters.sharding == ZERO_SHARDED || spec->gradients.sharding == ZERO_SHARDED))
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.%s.sharding is ZERO_SHARDED, but config.optimizer.sharding is ZERO_FULL: every rank "
-                         "would update what it does not hold; shard the optimizer too",
+                         "would update parameters that it does not keep; shard the optimizer too",
                          spec->parameters.sharding == ZERO_SHARDED ? "parameters" : "gradients");
     if (spec->gradients.tier == ZERO_TIER_NVME)
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "config.gradients.tier is ZERO_TIER_NVME, which is for parameters and the optimizer: use "
                          "ZERO_TIER_DEVICE or ZERO_TIER_HOST");
     if (spec->parameters.tier == ZERO_TIER_NVME && spec->optimizer.tier == ZERO_TIER_DEVICE)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "config.parameters.tier is ZERO_TIER_NVME, but config.optimizer.tier is ZERO_TIER_DEVICE, "
-                         "from where parameters cannot be written to a drive: use ZERO_TIER_HOST or ZERO_TIER_NVME for "
-                         "the optimizer");
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "config.parameters.tier is ZERO_TIER_NVME, but config.optimizer.tier is ZERO_TIER_DEVICE, which cannot "
+            "write parameters to a drive: use ZERO_TIER_HOST or ZERO_TIER_NVME for the optimizer");
     if (spec->parameters.tier == ZERO_TIER_NVME && spec->offload_ratio < 1)
-        return zero_fail(error, ZERO_ERR_ARG,
-                         "config.parameters.tier is ZERO_TIER_NVME, but config.offload_ratio is %g, which leaves a "
-                         "share of the optimizer's state on the device tier, from where parameters cannot be written "
-                         "to a drive: use 1",
-                         spec->offload_ratio);
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "config.parameters.tier is ZERO_TIER_NVME, but config.offload_ratio is %g, which leaves a share of the "
+            "optimizer state on the device tier, which cannot write parameters to a drive: use 1",
+            spec->offload_ratio);
     if (spec->gradients.tier == ZERO_TIER_HOST && spec->optimizer.tier == ZERO_TIER_DEVICE)
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.gradients.tier is ZERO_TIER_HOST, but config.optimizer.tier is ZERO_TIER_DEVICE, "
@@ -71,7 +71,7 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
     if (spec->world > 1 && spec->device.asynchronous && spec->channels < 2)
         return zero_fail(
             error, ZERO_ERR_ARG,
-            "a device with asynchronous streams needs 2 channels, one for each stream of collectives; found 1");
+            "a device with asynchronous streams needs 2 channels, one for each stream of collectives, but has 1");
     return zero_build_check_groups(spec, error);
 }
 

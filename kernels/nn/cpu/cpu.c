@@ -17,8 +17,8 @@ static zero_status_t cpu_open(zero_nn_t *nn, zero_error_t *error)
     int most = zero_nn_threads_most(why, sizeof why);
     if (nn->threads > most)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "kernels on %d threads, but OpenMP gives %d, because %s: choose %d, or change that",
-                         nn->threads, most, why, most);
+                         "threads is %d, but OpenMP allows %d, because %s: use %d, or change that setting", nn->threads,
+                         most, why, most);
     zero_nn_cpu_t *cpu = calloc(1, sizeof *cpu);
     if (cpu == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of kernel state", sizeof *cpu);

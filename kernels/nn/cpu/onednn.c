@@ -53,7 +53,7 @@ zero_status_t zero_nn_onednn_open(void **state, zero_error_t *error)
         return ZERO_OK;
     zero_nn_onednn_close(o);
     *state = NULL;
-    return zero_fail(error, ZERO_ERR_SYSTEM, "oneDNN does not start: status %d", (int)rc);
+    return zero_fail(error, ZERO_ERR_SYSTEM, "oneDNN cannot create its engine: status %d", (int)rc);
 }
 
 void zero_nn_onednn_close(void *state)
@@ -212,7 +212,7 @@ zero_status_t zero_nn_onednn_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_erro
     if (rc == dnnl_unimplemented)
         return ZERO_OK;
     return zero_fail(error, rc == dnnl_out_of_memory ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM,
-                     "oneDNN's matmul primitive cannot be made: status %d", (int)rc);
+                     "cannot create oneDNN's matmul primitive: status %d", (int)rc);
 }
 
 /* A primitive divides a product among the number of threads for which it was made. If a region has fewer, oneDNN

@@ -184,11 +184,10 @@ static void *reached(zero_nn_t *nn, const char *what, const void *p)
     if (status != cudaSuccess)
         zero_nn_cuda_check(nn, "cudaPointerGetAttributes", status);
     else if (at.devicePointer == NULL)
-        zero_nn_fail(
-            nn, ZERO_ERR_ARG,
-            "%s: %s lie in memory of the host that is not page-locked, which a GPU cannot reach: use the engine's "
-            "host tier (zero_reserve), cudaHostAlloc or cudaHostRegister",
-            zero_nn_shape_text(&nn->plan->shape, text, sizeof text), what);
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "%s: %s are in host memory that is not pinned, which a GPU cannot access: use the engine's "
+                     "host tier (zero_reserve), cudaHostAlloc or cudaHostRegister",
+                     zero_nn_shape_text(&nn->plan->shape, text, sizeof text), what);
     return at.devicePointer;
 }
 

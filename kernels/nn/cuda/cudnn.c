@@ -89,12 +89,12 @@ zero_status_t zero_cudnn_open(zero_cudnn_t **out, const char *properties, void *
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %zu bytes of cuDNN's state", sizeof *c);
     const char *missing = load(c);
     if (missing != NULL) {
-        result = zero_fail(error, ZERO_ERR_UNSUPPORTED, "cuDNN is not there: %s was not found", missing);
+        result = zero_fail(error, ZERO_ERR_UNSUPPORTED, "cuDNN is not installed: %s was not found", missing);
         goto fail;
     }
     if (c->version() < OLDEST) {
-        result =
-            zero_fail(error, ZERO_ERR_UNSUPPORTED, "cuDNN %zu is too old: %d or newer is wanted", c->version(), OLDEST);
+        result = zero_fail(error, ZERO_ERR_UNSUPPORTED, "cuDNN %zu is too old: %d or newer is required", c->version(),
+                           OLDEST);
         goto fail;
     }
     if (properties == NULL) {

@@ -57,7 +57,7 @@ zero_status_t zero_nn_cuda_blas_open(zero_nn_cuda_t *cuda, zero_error_t *error)
     if (status == CUBLAS_STATUS_SUCCESS)
         return ZERO_OK;
     cuda->blas = NULL;
-    return zero_fail(error, ZERO_ERR_SYSTEM, "cuBLASLt does not start: cublasLtCreate gives %s", status_name(status));
+    return zero_fail(error, ZERO_ERR_SYSTEM, "cuBLASLt cannot start: cublasLtCreate returns %s", status_name(status));
 }
 
 void zero_nn_cuda_blas_close(zero_nn_cuda_t *cuda)
@@ -304,7 +304,7 @@ fail:
     plan->data = NULL;
     if (call == CHECK)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "cuBLASLt refuses the algorithm that the choices of products have for it (%s): measure again, "
+                         "cuBLASLt refuses the algorithm that the choices of products have for it (%s): measure again "
                          "into another file",
                          status_name(status));
     return zero_fail(error, ZERO_ERR_SYSTEM, "%s gives %s", call, status_name(status));
@@ -329,7 +329,7 @@ static bool aligned(zero_nn_t *nn, const char *name, const void *p, uint32_t to)
         return true;
     char text[256];
     zero_nn_fail(nn, ZERO_ERR_ARG,
-                 "%s: %s at %p is not at a multiple of %u bytes, which products of this shape need on a GPU",
+                 "%s: %s at %p is not at a multiple of %u bytes, as products of this shape on a GPU require",
                  zero_nn_shape_text(&nn->plan->shape, text, sizeof text), name, p, (unsigned)to);
     return false;
 }
@@ -373,7 +373,7 @@ void zero_nn_cuda_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
         p->refused[bias] = true;
         zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_product(g, stream));
     } else if (status != CUBLAS_STATUS_SUCCESS) {
-        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "%s: cublasLtMatmul gives %s",
+        zero_nn_fail(nn, ZERO_ERR_SYSTEM, "%s: cublasLtMatmul returns %s",
                      zero_nn_shape_text(&nn->plan->shape, text, sizeof text), status_name(status));
     }
 }

@@ -291,7 +291,7 @@ zero_status_t zero_sdpa_run(const zero_sdpa_t *s, const zero_nn_attention_t *a, 
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if ((uintptr_t)all[i].p % 16 != 0)
             return zero_fail(error, ZERO_ERR_ARG,
-                             "%s at %p is not at a multiple of 16 bytes, which attention needs on a GPU", all[i].name,
+                             "%s at %p is not at a multiple of 16 bytes, as attention on a GPU requires", all[i].name,
                              all[i].p);
     for (int64_t b = 0; b < a->B; b += s->sequences) {
         for (int64_t kv = 0; kv < a->KV; kv += s->key_heads) {

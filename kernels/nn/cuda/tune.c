@@ -79,12 +79,12 @@ zero_status_t zero_choices_read(zero_choices_t *choices, const char *text, zero_
         line[length] = '\0';
         text += length + (text[length] == '\n');
         if (number == 1 && strncmp(line, HEAD, head) != 0)
-            return zero_fail(error, ZERO_ERR_ARG, "line 1 does not begin with '%s': these are no choices of products",
-                             HEAD);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "line 1 does not begin with '%s': this is not a file of product choices", HEAD);
         if (number == 1 && strcmp(line + head, choices->machine) != 0)
             return zero_fail(
                 error, ZERO_ERR_ARG,
-                "its choices of products are for %.200s, but this is %.200s: measure them here, into another file",
+                "its choices of products are for %.200s, but this is %.200s: measure here into another file",
                 line + head, choices->machine);
         if (number == 1)
             continue;
@@ -92,12 +92,12 @@ zero_status_t zero_choices_read(zero_choices_t *choices, const char *text, zero_
         bool bias;
         cublasLtMatmulAlgo_t algo;
         if (!read_line(line, &shape, &bias, &algo))
-            return zero_fail(
-                error, ZERO_ERR_ARG,
-                "line %d is no product: a line has 7 sizes, fp32 or bf16, bias or plain, and %d numbers in hexadecimal",
-                number, WORDS);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "line %d is not a product: a line has 7 sizes, fp32 or bf16, bias or plain, and %d "
+                             "numbers in hexadecimal",
+                             number, WORDS);
         if (zero_choices_find(choices, &shape, bias) != NULL)
-            return zero_fail(error, ZERO_ERR_ARG, "line %d is of a product that an earlier line has", number);
+            return zero_fail(error, ZERO_ERR_ARG, "line %d repeats the product of an earlier line", number);
         if (!zero_choices_add(choices, &shape, bias, &algo))
             return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %d choices of products", number);
     }
