@@ -90,7 +90,7 @@ START_TEST(what_does_not_fit_is_said)
     says("'zero_cuda_other'");
     char mine[32], wanted[32];
     snprintf(mine, sizeof mine, "version %s-7", ZERO_VERSION);
-    snprintf(wanted, sizeof wanted, "%s-8 is wanted", ZERO_VERSION);
+    snprintf(wanted, sizeof wanted, "%s-8 is required", ZERO_VERSION);
     look("zero_sample", "zero_cuda_sample", ZERO_PLUGIN_VERSION(8), ZERO_ERR_UNSUPPORTED);
     says(mine);
     says(wanted);
