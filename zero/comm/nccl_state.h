@@ -86,8 +86,7 @@ struct zero_nccl_watch {
     zero_nccl_job_t job;
     zero_error_t noted; /* an error of NCCL's, and since when; status ZERO_OK: none */
     double noted_since;
-    atomic_int failing; /* 0: no; 1: failure is being written; 2: it is there */
-    zero_error_t failure;
+    zero_latch_t failed;
     double failed_since; /* when the thread saw it; the thread's. 0: not yet */
     bool published;
 };

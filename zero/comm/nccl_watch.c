@@ -28,24 +28,15 @@ static const zero_error_t no_return = {
 
 zero_status_t zero_nccl_check(zero_nccl_watch_t *w, zero_error_t *error)
 {
-    int failing = atomic_load_explicit(&w->failing, memory_order_acquire);
-    if (failing == 0)
-        return ZERO_OK;
-    while (failing != 2) {
-        sched_yield();
-        failing = atomic_load_explicit(&w->failing, memory_order_acquire);
-    }
-    return zero_pass(error, w->failure.status, &w->failure);
+    return zero_latch_check(&w->failed, error);
 }
 
 void zero_nccl_fail(zero_nccl_watch_t *w, zero_status_t status, const zero_error_t *why)
 {
-    int none = 0;
-    if (!atomic_compare_exchange_strong(&w->failing, &none, 1))
-        return;
-    zero_pass(&w->failure, status, why);
-    atomic_store_explicit(&w->failing, 2, memory_order_release);
-    zero_nccl_wake(w);
+    zero_error_t failure;
+    zero_pass(&failure, status, why);
+    if (zero_latch_set(&w->failed, &failure))
+        zero_nccl_wake(w);
 }
 
 bool zero_nccl_has_failed(zero_nccl_watch_t *w)
@@ -99,12 +90,12 @@ static void publish(zero_nccl_watch_t *w)
     zero_error_t failure;
     double now = zero_host_now();
     w->failed_since = w->failed_since > 0 ? w->failed_since : now;
-    if (w->published || w->host->control->one_thread || w->failure.status == ZERO_ERR_PEER ||
+    if (w->published || w->host->control->one_thread || w->failed.error.status == ZERO_ERR_PEER ||
         now - w->failed_since < PUBLISH_AFTER)
         return;
     w->published = true;
-    zero_fail_from(&failure, w->failure.status, &w->failure, "rank %d of %d: %s", w->host->rank, w->host->size,
-                   w->failure.text);
+    zero_fail_from(&failure, w->failed.error.status, &w->failed.error, "rank %d of %d: %s", w->host->rank,
+                   w->host->size, w->failed.error.text);
     zero_comm_fail(w->host, &failure);
 }
 
