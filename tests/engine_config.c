@@ -83,7 +83,7 @@ static bool is_out_of_bounds(double number)
     zero_status_t status = zero_create(&engine, &c, &error);
     zero_destroy(engine);
     snprintf(begin, sizeof begin, "config.%s ", field->name);
-    snprintf(middle, sizeof middle, ": %s", field->wanted);
+    snprintf(middle, sizeof middle, ", but must be %s", field->wanted);
     return status == ZERO_ERR_ARG && strncmp(error.text, begin, strlen(begin)) == 0 &&
            strstr(error.text, middle) != NULL;
 }
