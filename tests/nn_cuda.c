@@ -313,6 +313,21 @@ static void wrapped_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t 
     end(nn);
 }
 
+static void wrapped_combine(zero_nn_t *nn, float *y, float alpha, const float *a, float beta, const float *b,
+                            int64_t count)
+{
+    note_elements(nn, y, a, b, count, ZERO_FP32);
+    cuda.ops->combine(nn, at(y), alpha, at(a), beta, at(b), count);
+    end(nn);
+}
+
+static void wrapped_normalize(zero_nn_t *nn, float *y, const float *x, int64_t count, float least)
+{
+    note_elements(nn, y, x, x, count, ZERO_FP32);
+    cuda.ops->normalize(nn, at(y), at(x), count, least);
+    end(nn);
+}
+
 static void wrapped_attention(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
 {
     zero_nn_attention_t d = *a;
@@ -405,6 +420,8 @@ zero_nn_t *nn_cuda_context(int level)
     cuda.wrapped.gelu_backward = wrapped_gelu_backward;
     cuda.wrapped.add = wrapped_add;
     cuda.wrapped.add_sums = wrapped_add_sums;
+    cuda.wrapped.combine = wrapped_combine;
+    cuda.wrapped.normalize = wrapped_normalize;
     cuda.wrapped.attention_forward = wrapped_attention_forward;
     cuda.wrapped.attention_backward = wrapped_attention;
     cuda.wrapped.cross_entropy = wrapped_cross_entropy;

@@ -359,6 +359,22 @@ static void call_add_sums(zero_nn_t *nn, void *arg)
     free(sums);
 }
 
+/* The next two know fp32 alone: in bf16, y stays as it is. */
+static void call_combine(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    if (r->x.dtype == ZERO_FP32)
+        zero_nn_combine(nn, (void *)r->y.data, 3.25, (void *)r->x.data, -0.7,
+                        (void *)(r->in_place ? r->y.data : r->dy.data), r->n * r->C);
+}
+
+static void call_normalize(zero_nn_t *nn, void *arg)
+{
+    rows_t *r = arg;
+    if (r->x.dtype == ZERO_FP32)
+        zero_nn_normalize(nn, (void *)r->y.data, (void *)(r->in_place ? r->y.data : r->x.data), r->n * r->C, 1e-7);
+}
+
 static rows_t rows_new(zero_dtype_t dtype, int64_t n, int64_t C, uint64_t seed)
 {
     seed_state = seed;
@@ -394,6 +410,8 @@ static const struct {
     {"gelu_backward", call_gelu_backward, 0, 32 * EPS32, 0},
     {"add", call_add, 0, 0, 0},
     {"add_sums", call_add_sums, 0, 0, 0},
+    {"combine", call_combine, 4 * EPS32, 0, 0},
+    {"normalize", call_normalize, 4 * EPS32, 0, 0},
 };
 
 START_TEST(rows_against_ref)

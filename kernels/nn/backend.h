@@ -6,6 +6,8 @@
 
 #include "kernels/nn/nn.h"
 
+#include <math.h>
+
 typedef enum zero_nn_op {
     ZERO_NN_GEMM = 0,       /* m, n, k, lda, ldb, ldc, flags */
     ZERO_NN_BIAS_BACKWARD,  /* rows, n */
@@ -21,6 +23,8 @@ typedef enum zero_nn_op {
     ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v */
     ZERO_NN_ATTN_BACKWARD,  /* the same */
     ZERO_NN_CROSS_ENTROPY,  /* rows, V, ld, grad */
+    ZERO_NN_COMBINE,        /* count */
+    ZERO_NN_NORMALIZE,      /* count */
     ZERO_NN_OP_COUNT
 } zero_nn_op_t;
 
@@ -127,6 +131,8 @@ typedef struct zero_nn_ops {
     void (*attention_forward)(zero_nn_t *nn, const zero_nn_attention_t *a);
     void (*attention_backward)(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g);
     void (*cross_entropy)(zero_nn_t *nn, const zero_nn_entropy_t *e);
+    void (*combine)(zero_nn_t *nn, float *y, float alpha, const float *a, float beta, const float *b, int64_t count);
+    void (*normalize)(zero_nn_t *nn, float *y, const float *x, int64_t count, float least);
     void (*set_stream)(zero_nn_t *nn); /* passes nn->stream to libraries; may be NULL */
     void (*copy)(zero_nn_t *nn, void *dst, const void *src,
                  uint64_t bytes); /* without a plan; bytes > 0. NULL: memcpy suffices */
@@ -174,6 +180,31 @@ const char *zero_nn_shape_text(const zero_nn_shape_t *shape, char *text, size_t 
 /* Orders rows [0, rows) by token, and equal tokens by row, with a stable radix sort: order (rows) int32, scratch (rows)
  * int32. Both backends add an embedding's gradient in this order, so a row of dwte is read and rounded once. */
 void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows);
+
+/* Elements of a block of normalize's sum of squares on CPU: blocks in fp64, added in order, whatever threads there are.
+ */
+enum { ZERO_NN_SQUARES = 4096 };
+static inline int64_t zero_nn_square_blocks(int64_t count)
+{
+    return (count + ZERO_NN_SQUARES - 1) / ZERO_NN_SQUARES;
+}
+static inline double zero_nn_square_block(const float *x, int64_t count, int64_t block)
+{
+    int64_t begin = block * ZERO_NN_SQUARES, end = count - begin < ZERO_NN_SQUARES ? count : begin + ZERO_NN_SQUARES;
+    double sum = 0;
+    for (int64_t i = begin; i < end; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+/* What x is multiplied by: one over its norm, which is at least `least`. */
+static inline float zero_nn_inverse_norm(const double *blocks, int64_t n, float least)
+{
+    double sum = 0;
+    for (int64_t b = 0; b < n; b++)
+        sum += blocks[b];
+    double norm = sqrt(sum);
+    return (float)(1 / (norm > (double)least ? norm : (double)least));
+}
 
 /* Element i of a buffer of fp32 or bf16. */
 static inline float zero_nn_load(const void *p, int64_t i, zero_dtype_t dtype)

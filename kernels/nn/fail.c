@@ -19,6 +19,8 @@ static const char *const OP_NAMES[ZERO_NN_OP_COUNT] = {
     [ZERO_NN_ATTN_FORWARD] = "attention_forward",
     [ZERO_NN_ATTN_BACKWARD] = "attention_backward",
     [ZERO_NN_CROSS_ENTROPY] = "cross_entropy",
+    [ZERO_NN_COMBINE] = "combine",
+    [ZERO_NN_NORMALIZE] = "normalize",
 };
 
 const char *zero_nn_op_name(int32_t op)

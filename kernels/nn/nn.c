@@ -675,6 +675,18 @@ void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, 
         nn->ops->add_sums(nn, y, sums, count, dtype);
 }
 
+void zero_nn_combine(zero_nn_t *nn, float *y, double alpha, const float *a, double beta, const float *b, int64_t count)
+{
+    if (elements_begin(nn, ZERO_NN_COMBINE, y, a, b, count, ZERO_FP32))
+        nn->ops->combine(nn, y, (float)alpha, a, (float)beta, b, count);
+}
+
+void zero_nn_normalize(zero_nn_t *nn, float *y, const float *x, int64_t count, double least)
+{
+    if (elements_begin(nn, ZERO_NN_NORMALIZE, y, x, x, count, ZERO_FP32))
+        nn->ops->normalize(nn, y, x, count, (float)least);
+}
+
 /* Checks for both directions of attention. Returns true if there is something to compute. */
 static bool attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn_op_t op)
 {

@@ -56,6 +56,9 @@ static zero_status_t cpu_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t 
     case ZERO_NN_EMBED_BACKWARD: /* order and scratch */
         plan->workspace = 2 * (uint64_t)(d[0] * d[1]) * sizeof(int32_t);
         break;
+    case ZERO_NN_NORMALIZE: /* sums of squares */
+        plan->workspace = (uint64_t)zero_nn_square_blocks(d[0]) * sizeof(double);
+        break;
     case ZERO_NN_NORM_BACKWARD: /* dw, db of each thread */
         plan->workspace = (uint64_t)nn->threads * 2 * (uint64_t)zero_nn_up(d[1], 32) * sizeof(float);
         break;
@@ -291,6 +294,28 @@ static void cpu_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, 
         cpu_bias_backward(nn, g->dbias, g->dq, a->B * a->T, zero_nn_attention_width(a->H, a->KV, a->D), a->dtype);
 }
 
+static void cpu_combine(zero_nn_t *nn, float *y, float alpha, const float *a, float beta, const float *b, int64_t count)
+{
+    int threads = zero_nn_threads(nn, count / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count; i++)
+        y[i] = alpha * a[i] + beta * b[i];
+}
+
+static void cpu_normalize(zero_nn_t *nn, float *y, const float *x, int64_t count, float least)
+{
+    int64_t n = zero_nn_square_blocks(count);
+    double *blocks = (double *)(void *)nn->workspace; /* (n) */
+    int threads = zero_nn_threads(nn, count / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t b = 0; b < n; b++)
+        blocks[b] = zero_nn_square_block(x, count, b);
+    float inverse = zero_nn_inverse_norm(blocks, n, least);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count; i++)
+        y[i] = x[i] * inverse;
+}
+
 const zero_nn_ops_t zero_nn_cpu_ops = {
     .name = "cpu",
     .sizes = ZERO_NN_CPU_SIZES,
@@ -312,4 +337,6 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .attention_forward = zero_nn_cpu_attention_forward,
     .attention_backward = cpu_attention_backward,
     .cross_entropy = cpu_cross_entropy,
+    .combine = cpu_combine,
+    .normalize = cpu_normalize,
 };

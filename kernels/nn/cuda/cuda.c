@@ -138,6 +138,9 @@ static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t
     case ZERO_NN_NORM_BACKWARD: /* partial sums of dw, db and of two biases */
         plan->workspace = (uint64_t)(zero_nn_cuda_norm_parts(d[0], d[1]) * ZERO_NN_CUDA_SUMS * d[1]) * sizeof(float);
         return ZERO_OK;
+    case ZERO_NN_NORMALIZE: /* partial sums */
+        plan->workspace = ZERO_NN_CUDA_SQUARES * sizeof(double);
+        return ZERO_OK;
     case ZERO_NN_ATTN_FORWARD:
     case ZERO_NN_ATTN_BACKWARD:
         return attention_plan(nn, plan, error);
@@ -300,6 +303,19 @@ static void cuda_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
         zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_entropy(&there, zero_nn_cuda_stream(nn)));
 }
 
+static void cuda_combine(zero_nn_t *nn, float *y, float alpha, const float *a, float beta, const float *b,
+                         int64_t count)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_combine(y, alpha, a, beta, b, count, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_normalize(zero_nn_t *nn, float *y, const float *x, int64_t count, float least)
+{
+    zero_nn_cuda_check(
+        nn, "its kernel",
+        zero_nn_cuda_normalize(y, (double *)(void *)nn->workspace, x, count, least, zero_nn_cuda_stream(nn)));
+}
+
 static void cuda_set_stream(zero_nn_t *nn)
 {
     zero_nn_cuda_t *cuda = nn->state;
@@ -343,6 +359,8 @@ static const zero_nn_ops_t OPS = {
     .attention_forward = cuda_attention_forward,
     .attention_backward = cuda_attention_backward,
     .cross_entropy = cuda_cross_entropy,
+    .combine = cuda_combine,
+    .normalize = cuda_normalize,
     .set_stream = cuda_set_stream,
     .copy = cuda_copy,
     .repeat = zero_nn_cuda_repeat,

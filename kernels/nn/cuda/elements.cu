@@ -96,6 +96,75 @@ cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zer
     return cudaGetLastError();
 }
 
+static __global__ void __launch_bounds__(THREADS)
+    combine(float *y, float alpha, const float *a, float beta, const float *b, int64_t count)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < count)
+        y[i] = alpha * a[i] + beta * b[i];
+}
+
+cudaError_t zero_nn_cuda_combine(float *y, float alpha, const float *a, float beta, const float *b, int64_t count,
+                                 cudaStream_t stream)
+{
+    int64_t blocks = (count + THREADS - 1) / THREADS;
+    if (blocks > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    ZERO_LAUNCH((combine), dim3((unsigned)blocks), dim3(THREADS), 0, stream, y, alpha, a, beta, b, count);
+    return cudaGetLastError();
+}
+
+/* partial[block] = the sum of the squares of the block's run of x: threads take turns, then their sums are added as a
+ * tree. */
+static __global__ void __launch_bounds__(THREADS) square_parts(double *partial, const float *x, int64_t count)
+{
+    __shared__ double sums[THREADS];
+    const int64_t each = (count + ZERO_NN_CUDA_SQUARES - 1) / ZERO_NN_CUDA_SQUARES, begin = (int64_t)blockIdx.x * each,
+                  end = begin + each < count ? begin + each : count;
+    double sum = 0;
+    for (int64_t i = begin + threadIdx.x; i < end; i += THREADS)
+        sum += (double)x[i] * (double)x[i];
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    for (unsigned half = THREADS / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half)
+            sums[threadIdx.x] += sums[threadIdx.x + half];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0)
+        partial[blockIdx.x] = sums[0];
+}
+
+/* Each block adds the partial sums anew, in order. */
+static __global__ void __launch_bounds__(THREADS)
+    divide_by_norm(float *y, const double *partial, const float *x, int64_t count, float least)
+{
+    __shared__ float inverse;
+    if (threadIdx.x == 0) {
+        double sum = 0;
+        for (int p = 0; p < ZERO_NN_CUDA_SQUARES; p++)
+            sum += partial[p];
+        double norm = sqrt(sum);
+        inverse = (float)(1 / (norm > (double)least ? norm : (double)least));
+    }
+    __syncthreads();
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < count)
+        y[i] = x[i] * inverse;
+}
+
+cudaError_t zero_nn_cuda_normalize(float *y, double *partial, const float *x, int64_t count, float least,
+                                   cudaStream_t stream)
+{
+    int64_t blocks = (count + THREADS - 1) / THREADS;
+    if (blocks > INT32_MAX)
+        return cudaErrorInvalidConfiguration;
+    ZERO_LAUNCH((square_parts), dim3(ZERO_NN_CUDA_SQUARES), dim3(THREADS), 0, stream, partial, x, count);
+    ZERO_LAUNCH((divide_by_norm), dim3((unsigned)blocks), dim3(THREADS), 0, stream, y, (const double *)partial, x,
+                count, least);
+    return cudaGetLastError();
+}
+
 cudaError_t zero_nn_cuda_load_kernels(void)
 {
     return zero_load_kernels();

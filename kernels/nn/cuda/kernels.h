@@ -23,6 +23,13 @@ cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, 
                                        cudaStream_t stream);
 cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype,
                              cudaStream_t stream);
+/* y = alpha * a + beta * b. */
+cudaError_t zero_nn_cuda_combine(float *y, float alpha, const float *a, float beta, const float *b, int64_t count,
+                                 cudaStream_t stream);
+/* y = x / max(|x|, least); partial: ZERO_NN_CUDA_SQUARES sums. */
+enum { ZERO_NN_CUDA_SQUARES = 256 };
+cudaError_t zero_nn_cuda_normalize(float *y, double *partial, const float *x, int64_t count, float least,
+                                   cudaStream_t stream);
 cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
 
 /* product.cu: any product, slowly. */

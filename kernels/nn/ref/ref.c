@@ -13,6 +13,9 @@ static zero_status_t ref_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t 
     case ZERO_NN_EMBED_BACKWARD: /* order and scratch */
         plan->workspace = 2 * (uint64_t)(d[0] * d[1]) * sizeof(int32_t);
         break;
+    case ZERO_NN_NORMALIZE: /* sums of squares */
+        plan->workspace = (uint64_t)zero_nn_square_blocks(d[0]) * sizeof(double);
+        break;
     case ZERO_NN_NORM_BACKWARD: /* dw, db (C) */
         plan->workspace = 2 * (uint64_t)d[1] * sizeof(float);
         break;
@@ -306,6 +309,24 @@ static void ref_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
     }
 }
 
+static void ref_combine(zero_nn_t *nn, float *y, float alpha, const float *a, float beta, const float *b, int64_t count)
+{
+    (void)nn;
+    for (int64_t i = 0; i < count; i++)
+        y[i] = alpha * a[i] + beta * b[i];
+}
+
+static void ref_normalize(zero_nn_t *nn, float *y, const float *x, int64_t count, float least)
+{
+    int64_t n = zero_nn_square_blocks(count);
+    double *blocks = (double *)(void *)nn->workspace; /* (n) */
+    for (int64_t b = 0; b < n; b++)
+        blocks[b] = zero_nn_square_block(x, count, b);
+    float inverse = zero_nn_inverse_norm(blocks, n, least);
+    for (int64_t i = 0; i < count; i++)
+        y[i] = x[i] * inverse;
+}
+
 const zero_nn_ops_t zero_nn_ref_ops = {
     .name = "ref",
     .sizes = ZERO_NN_CPU_SIZES,
@@ -323,4 +344,6 @@ const zero_nn_ops_t zero_nn_ref_ops = {
     .attention_forward = ref_attention_forward,
     .attention_backward = ref_attention_backward,
     .cross_entropy = ref_cross_entropy,
+    .combine = ref_combine,
+    .normalize = ref_normalize,
 };
