@@ -40,6 +40,16 @@ static void lion_scalars(zero_rule_scalars_t *out, const zero_rule_options_t *op
     out->decay_factor = (float)(1 - rate * decay);
 }
 
+static void muon_scalars(zero_rule_scalars_t *out, const zero_rule_options_t *options, double rate, double decay,
+                         int64_t t)
+{
+    (void)t;
+    out->beta1 = (float)options->momentum;
+    out->one_minus_beta1 = (float)(1 - options->momentum);
+    out->step_size = (float)rate;
+    out->decay_factor = (float)(1 - rate * decay);
+}
+
 /* Formats of state. */
 #define FP32                        \
     {                               \
@@ -58,6 +68,8 @@ static const zero_rule_def_t rules[ZERO_RULES] = {
     [ZERO_RULE_LION] =   {"lion",       1, {FP32},           .scalars = lion_scalars},
     [ZERO_RULE_ADAMW8] = {"adamw8bit",  2, {BLOCK8, BLOCK8}, .reads_eps = true, .scalars = adamw_scalars},
     [ZERO_RULE_CUSTOM] = {"custom",     0, {FP32, FP32},     .scalars = NULL},
+    [ZERO_RULE_MUON] =   {"muon",       1, {FP32},           .reads_eps = true, .scalars = muon_scalars,
+                          .reach = ZERO_REACH_PARAMETER, .rest = ZERO_RULE_ADAMW},
 };
 /* clang-format on */
 
@@ -68,8 +80,21 @@ const zero_rule_def_t *zero_rule(zero_rule_t rule)
 
 zero_rule_options_t zero_rule_options(const zero_config_t *config)
 {
-    return (zero_rule_options_t){
-        .beta1 = config->beta1, .beta2 = config->beta2, .eps = config->eps, .weight_decay = config->weight_decay};
+    return (zero_rule_options_t){.beta1 = config->beta1,
+                                 .beta2 = config->beta2,
+                                 .eps = config->eps,
+                                 .weight_decay = config->weight_decay,
+                                 .momentum = config->momentum};
+}
+
+zero_rule_t zero_rule_of(zero_rule_t rule, bool whole)
+{
+    return rules[rule].reach == ZERO_REACH_PARAMETER && !whole ? rules[rule].rest : rule;
+}
+
+double zero_rule_matrix_scale(int64_t rows, int64_t cols)
+{
+    return 0.2 * sqrt((double)(rows > cols ? rows : cols));
 }
 
 int zero_rule_states(zero_rule_t rule, const zero_rule_options_t *options)

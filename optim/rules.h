@@ -7,9 +7,12 @@
 
 /* The numbers of a rule, as in zero_config_t. */
 typedef struct zero_rule_options {
-    double beta1, beta2, eps, weight_decay;
+    double beta1, beta2, eps, weight_decay, momentum;
 } zero_rule_options_t;
 zero_rule_options_t zero_rule_options(const zero_config_t *config);
+
+/* What a rule updates at a time. */
+typedef enum zero_reach { ZERO_REACH_ELEMENTS = 0, ZERO_REACH_PARAMETER } zero_reach_t;
 
 /* The definition of a rule. */
 typedef struct zero_rule_def {
@@ -17,11 +20,19 @@ typedef struct zero_rule_def {
     int states; /* buffers besides the master weights, state[0] first; the caller counts those of ZERO_RULE_CUSTOM */
     zero_format_t format[ZERO_MAX_STATES]; /* of each buffer */
     bool reads_eps;                        /* it divides by a root, and eps keeps the divisor from 0 */
+    zero_reach_t reach;                    /* what it updates at a time */
+    zero_rule_t rest;                      /* with ZERO_REACH_PARAMETER: the rule of parameters that are no matrices */
     /* Sets the scalars that are not common to all rules, for zero_rule_scalars. NULL: the rule has none. */
     void (*scalars)(zero_rule_scalars_t *out, const zero_rule_options_t *options, double rate, double decay, int64_t t);
 } zero_rule_def_t;
 /* The rule's row of the table. */
 const zero_rule_def_t *zero_rule(zero_rule_t rule);
+
+/* The rule of a parameter, from the engine's rule and whether the parameter is updated whole. */
+zero_rule_t zero_rule_of(zero_rule_t rule, bool whole);
+/* The factor of Muon's rate: 0.2 * sqrt(max(rows, cols)). Updates then have the size of AdamW's, and one rate and one
+ * decay serve both (Liu et al., "Muon is Scalable for LLM Training", 2025; PyTorch's match_rms_adamw). */
+double zero_rule_matrix_scale(int64_t rows, int64_t cols);
 
 /* Buffers of state besides the master weights: as in the definition, except none for SGD with momentum 0
  * (options->beta1). */

@@ -190,6 +190,22 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
                 : ZERO_TIER_HOST;
 }
 
+/* Some parameters become matrices, which are updated whole. */
+static void declare_whole(declare_t *d, uint64_t *r)
+{
+    d->spec.whole = true;
+    d->spec.whole_state = (zero_spec_state_t){1, {{ZERO_FP32, 1, sizeof(float)}}};
+    for (int32_t p = 0; p < d->spec.param_count; p++) {
+        zero_spec_param_t *param = &d->params[p];
+        param->elementwise = declare_draw(r, 4) == 0;
+        if (declare_draw(r, 4) == 0)
+            continue;
+        param->ndim = 2;
+        param->shape[1] = param->count % 3 == 0 ? 3 : 1;
+        param->shape[0] = param->count / param->shape[1];
+    }
+}
+
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
 {
     uint64_t state = zero_splitmix64(seed), *r = &state;
@@ -228,4 +244,7 @@ void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
     if (with_any)
         declare_pass(d, ZERO_PASS_ANY_ORDER);
     declare_shuffle_table(d, declare_draw(r, UINT64_MAX));
+    uint64_t other = zero_splitmix64(~seed);
+    if (declare_draw(&other, 3) == 0)
+        declare_whole(d, &other);
 }

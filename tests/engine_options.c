@@ -93,7 +93,9 @@ START_TEST(wrong_options_are_named_at_once)
     BAD(c.clip = -1, "config.clip -1");
     BAD(c.clip = NAN, "config.clip");
     BAD(c.grad_scale = 0, "config.grad_scale 0");
-    BAD(c.rule = ZERO_RULES, "config.rule 6");
+    BAD(c.rule = ZERO_RULES, "config.rule 7");
+    BAD(c.rule = ZERO_RULE_MUON, "config.rule muon config.matrix");
+    BAD(c.momentum = 1, "config.momentum 1");
     BAD(c.rule = ZERO_RULE_CUSTOM, "config.rule 'custom' config.update NULL");
     BAD(c.update = no_update, "config.rule 'adamw' config.update");
     BAD((c.rule = ZERO_RULE_CUSTOM, c.update = no_update, c.update_states = 3), "config.update_states 3");

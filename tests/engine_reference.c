@@ -225,7 +225,7 @@ static double segment_squares(const toy_case_t *c, const toy_reference_t *r, int
     return total;
 }
 
-const zero_rule_options_t toy_adamw = {0.9, 0.95, 1e-8, 0.1};
+const zero_rule_options_t toy_adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
 const double toy_clip = 0.7, toy_grad_scale = 0.125;
 
 double toy_rate(int64_t step)

@@ -152,7 +152,7 @@ static void start_contents(machine_t *m, uint64_t schedule)
             const zero_part_t *part = &plan->parts[p];
             if (plan->buffers[part->master].part >= 0)
                 fill_at_start(m, r, part->master, false);
-            for (int i = 0; i < plan->spec->state.count; i++)
+            for (int i = 0; i < zero_plan_state(plan, part->segment)->count; i++)
                 fill_at_start(m, r, part->state[i], true);
         }
     }
@@ -204,24 +204,45 @@ static void norm(machine_t *m, int rank, const zero_op_t *op)
     m->ranks[rank].norms[op->segment] = sum + (op->flags & ZERO_NORM_GOES_ON ? m->ranks[rank].norms[op->segment] : 0);
 }
 
+/* UPDATE and APPLY. What gives a direction leaves it at dst, and moves no parameter. */
 static void update(machine_t *m, int rank, const zero_op_t *op)
 {
     const zero_part_t *part = &m->plan->parts[op->part];
+    bool directs = op->kind == ZERO_OP_UPDATE && m->plan->segments[op->segment].whole;
     span_t grad = span_of(m, rank, op->src, op->src_own, op->part),
            param = span_of(m, rank, op->dst, op->dst_own, op->part);
-    span_t master = span_of(m, rank, zero_part_memory(part, 0), false, op->part), moment[ZERO_MAX_STATES];
-    for (int i = 0; i < m->plan->spec->state.count; i++)
-        moment[i] = span_of(m, rank, zero_part_memory(part, 1 + i), false, op->part);
+    span_t kept[1 + ZERO_MAX_STATES];
+    int first, end = zero_plan_works_on(m->plan, op, &first);
+    for (int i = first; i < end; i++)
+        kept[i] = span_of(m, rank, zero_part_memory(part, i), false, op->part);
     uint64_t scalars = m->ranks[rank].cells[scalars_at(m)];
     for (int64_t b = 0; b < grad.count; b++) {
         uint64_t g = get(&grad, b) * 3 + scalars;
         uint64_t change = g;
-        for (int i = 0; i < m->plan->spec->state.count; i++) {
-            put(&moment[i], b, get(&moment[i], b) * (uint64_t)(5 + 2 * i) + g * (i > 0 ? g : 1));
-            change += get(&moment[i], b);
+        for (int i = 1; i < end; i++) {
+            put(&kept[i], b, get(&kept[i], b) * (uint64_t)(3 + 2 * i) + g * (i > 1 ? g : 1));
+            change += get(&kept[i], b);
         }
-        put(&master, b, get(&master, b) + change);
-        put(&param, b, get(&master, b));
+        if (!directs)
+            put(&kept[0], b, get(&kept[0], b) + change);
+        put(&param, b, directs ? change : get(&kept[0], b));
+    }
+}
+
+/* Each block of a matrix becomes what depends on all of its blocks, on the rank that makes it. */
+static void make_whole(machine_t *m, int rank, const zero_op_t *op)
+{
+    span_t all = span_of(m, rank, op->dst, false, -1);
+    for (int32_t p = 0; p < m->plan->spec->param_count; p++) {
+        const zero_placed_t *at = &m->plan->placed[p];
+        int64_t begin = at->offset / BLOCK, end = (at->offset + m->plan->spec->params[p].count + BLOCK - 1) / BLOCK;
+        if (at->segment != op->segment)
+            continue;
+        uint64_t sum = m->ranks[rank].cells[scalars_at(m)];
+        for (int64_t b = begin; b < end; b++)
+            sum += mix(get(&all, b), (uint64_t)b);
+        for (int64_t b = begin; b < end; b++)
+            put(&all, b, at->owner == rank ? mix(sum, (uint64_t)b) : 0);
     }
 }
 
@@ -239,17 +260,18 @@ static void collective(machine_t *m, const zero_op_t *op)
     }
     const zero_segment_t *segment = &m->plan->segments[op->segment];
     int64_t slice = segment->slice / BLOCK;
+    bool gathers = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT;
     uint64_t *values = calloc((size_t)(segment->elements / BLOCK), sizeof *values);
     if (values == NULL)
         abort();
     for (int r = 0; r < m->world; r++) {
-        span_t src = span_of(m, r, op->src, op->kind == ZERO_OP_GATHER && op->src_own, -1);
+        span_t src = span_of(m, r, op->src, gathers && op->src_own, -1);
         for (int64_t b = 0; b < src.count; b++)
-            values[op->kind == ZERO_OP_GATHER ? src.first + b : b] += get(&src, b);
+            values[gathers ? src.first + b : b] += get(&src, b);
     }
     for (int r = 0; r < m->world; r++) {
-        span_t dst = span_of(m, r, op->dst, op->kind == ZERO_OP_REDUCE_SCATTER && op->dst_own, -1);
-        int64_t first = op->kind == ZERO_OP_GATHER ? 0 : r * slice;
+        span_t dst = span_of(m, r, op->dst, !gathers && op->dst_own, -1);
+        int64_t first = gathers ? 0 : r * slice;
         for (int64_t b = 0; b < dst.count; b++)
             put(&dst, b, values[first + b]);
     }
@@ -258,18 +280,17 @@ static void collective(machine_t *m, const zero_op_t *op)
 
 static bool is_collective(const zero_op_t *op)
 {
-    return op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_EXCHANGE;
+    return zero_op_collects(op) || op->kind == ZERO_OP_EXCHANGE;
 }
 
 /* From here to its end, what an operation writes is nothing that anybody may read; what it also reads stays. */
 static void begin_writing(machine_t *m, int rank, const zero_op_t *op, uint64_t schedule)
 {
-    bool writes = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_COPY ||
-                  op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL || op->kind == ZERO_OP_READ ||
-                  op->kind == ZERO_OP_WRITE;
-    if (!writes || (op->src == op->dst && op->kind == ZERO_OP_REDUCE_SCATTER))
+    bool writes = zero_op_collects(op) || op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_CAST ||
+                  op->kind == ZERO_OP_FILL || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
+    if (!writes || (op->src == op->dst && (op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_SPREAD)))
         return;
-    span_t dst = span_of(m, rank, op->dst, op->kind != ZERO_OP_GATHER && op->dst_own, op->part);
+    span_t dst = span_of(m, rank, op->dst, op->dst_own, op->part);
     span_t own = span_of(m, rank, op->dst, true, op->part);
     for (int64_t b = 0; b < dst.count; b++)
         if (op->src != op->dst || dst.first + b < own.first || dst.first + b >= own.first + own.count)
@@ -301,7 +322,11 @@ static void execute(machine_t *m, int rank, int32_t index)
         norm(m, rank, op);
         break;
     case ZERO_OP_UPDATE:
+    case ZERO_OP_APPLY:
         update(m, rank, op);
+        break;
+    case ZERO_OP_WHOLE:
+        make_whole(m, rank, op);
         break;
     default:
         break;

@@ -8,7 +8,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const zero_rule_options_t usual = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
+static const zero_rule_options_t usual = {
+    .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .momentum = 0.9};
 
 /* ---- power ------------------------------------------------------------------------------------------------------ */
 
@@ -75,11 +76,9 @@ START_TEST(test_rules)
         int states;
         unsigned bytes;
         bool coupled, corrected; /* decay goes to the gradient; moments have their bias corrected */
-    } want[ZERO_RULE_CUSTOM] = {{"adamw", 2, 512, false, true},
-                                {"adam", 2, 512, true, true},
-                                {"sgd", 1, 512, true, false},
-                                {"lion", 1, 512, false, false},
-                                {"adamw8bit", 2, 132, false, true}};
+    } want[ZERO_RULE_CUSTOM] = {{"adamw", 2, 512, false, true},     {"adam", 2, 512, true, true},
+                                {"sgd", 1, 512, true, false},       {"lion", 1, 512, false, false},
+                                {"adamw8bit", 2, 132, false, true}, {"muon", 1, 512, false, false}};
     const zero_rule_options_t still = {.beta1 = 0};
     for (int r = 0; r < ZERO_RULE_CUSTOM; r++) { /* which is the caller's */
         zero_rule_t rule = (zero_rule_t)r;
@@ -98,6 +97,21 @@ START_TEST(test_rules)
         ck_assert_float_eq(s.beta2, 0.95f);
         ck_assert_float_eq(s.grad_factor, 0.125f);
     }
+}
+END_TEST
+
+/* Muon updates matrices alone; what else there is takes AdamW. Its updates are as large as AdamW's. */
+START_TEST(test_whole_rules)
+{
+    for (int r = 0; r < ZERO_RULES; r++) {
+        zero_rule_t rule = (zero_rule_t)r;
+        bool whole = rule == ZERO_RULE_MUON;
+        ck_assert_int_eq(zero_rule(rule)->reach, whole ? ZERO_REACH_PARAMETER : ZERO_REACH_ELEMENTS);
+        ck_assert_int_eq(zero_rule_of(rule, true), rule);
+        ck_assert_int_eq(zero_rule_of(rule, false), whole ? ZERO_RULE_ADAMW : rule);
+    }
+    ck_assert_double_eq(zero_rule_matrix_scale(64, 16), 0.2 * 8);
+    ck_assert_double_eq(zero_rule_matrix_scale(16, 64), 0.2 * 8);
 }
 END_TEST
 
@@ -252,6 +266,7 @@ int main(void)
     tcase_add_test(tcase, test_power);
     tcase_add_test(tcase, test_scalars);
     tcase_add_test(tcase, test_rules);
+    tcase_add_test(tcase, test_whole_rules);
     tcase_add_loop_test(tcase, test_trajectory, 0, 3);
     tcase_add_test(tcase, test_first_update);
     tcase_add_test(tcase, test_norm_order);

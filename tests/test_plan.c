@@ -79,6 +79,12 @@ static void check_segments(const zero_plan_t *plan)
         ck_assert_int_eq(plan->placed[p].segment < 0, d->params[p].count == 0);
 }
 
+/* Of one slot that serves all segments in turn. */
+static bool shares_the_wire(const zero_buffer_t *x)
+{
+    return x->role == ZERO_ROLE_WIRE || x->role == ZERO_ROLE_WHOLE || x->role == ZERO_ROLE_MATRICES;
+}
+
 /* Byte ranges overlap only within a slot; each kind is a page-aligned range. */
 static void check_layout(const zero_plan_t *plan)
 {
@@ -99,8 +105,7 @@ static void check_layout(const zero_plan_t *plan)
             bool overlap = a->tier == b->tier && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes &&
                            a->bytes > 0 && b->bytes > 0;
             bool staged = a->part >= 0 && b->part >= 0 && a->part != b->part; /* one after the other */
-            bool reduced = (a->role == ZERO_ROLE_WIRE || a->role == ZERO_ROLE_WHOLE) &&
-                           (b->role == ZERO_ROLE_WIRE || b->role == ZERO_ROLE_WHOLE);
+            bool reduced = shares_the_wire(a) && shares_the_wire(b);
             ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged || reduced)),
                           "buffers %d and %d overlap", i, j);
             if (overlap && !reduced && !staged) /* two units, never two segments of one */
@@ -554,6 +559,21 @@ START_TEST(golden_text)
         d->spec.reduce_dtype = ZERO_BF16;
         d->spec.optimizer.tier = d->spec.gradients.tier = ZERO_TIER_HOST;
         compare(last ? "stage2-bf16-last-offload" : "stage2-bf16-every-offload");
+    }
+    for (int offload = 0; offload < 2; offload++) {
+        make_golden(2, 2, ZERO_BF16);
+        d->spec.whole = true;
+        d->spec.whole_state = (zero_spec_state_t){1, {{ZERO_FP32, 1, sizeof(float)}}};
+        for (int32_t p = 0; p < d->spec.param_count; p++)
+            if (d->params[p].count == 300) {
+                d->params[p].ndim = 2;
+                d->params[p].shape[0] = 20;
+                d->params[p].shape[1] = 15;
+            }
+        if (offload)
+            d->spec.optimizer.tier = d->spec.gradients.tier = ZERO_TIER_NVME;
+        d->spec.gradients.tier = offload ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
+        compare(offload ? "stage2-bf16-whole-nvme" : "stage2-bf16-whole");
     }
 }
 END_TEST

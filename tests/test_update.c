@@ -245,11 +245,11 @@ START_TEST(test_levels)
                         check(ops, &u, level);
                     free(u.state[1]);
                     u.state[1] = NULL;
-                    if (u.rule == ZERO_RULE_SGD || u.rule == ZERO_RULE_LION)
+                    if (u.rule == ZERO_RULE_SGD || u.rule == ZERO_RULE_LION || u.rule == ZERO_RULE_MUON)
                         check(ops, &u, level);
                     free(u.state[0]);
                     u.state[0] = NULL;
-                    if (u.rule == ZERO_RULE_SGD)
+                    if (u.rule == ZERO_RULE_SGD || u.rule == ZERO_RULE_MUON)
                         check(ops, &u, level);
                     operands_destroy(&u);
                 }
@@ -371,6 +371,10 @@ static float defined(zero_rule_t rule, const zero_rule_scalars_t *c, float p, fl
         z = p * c->decay_factor;
         y = c->step_size * (float)((x > 0) - (x < 0));
         return z - y;
+    case ZERO_RULE_MUON:
+        x = c->one_minus_beta1 * g;
+        *m = fmaf(c->beta1, *m, x);
+        return fmaf(c->beta1, *m, x);
     case ZERO_RULE_ADAMW:
     case ZERO_RULE_ADAMW8:
     case ZERO_RULE_ADAM:

@@ -89,6 +89,9 @@ static const zero_field_t fields[] = {
     {RANKS(update_states), ZERO_FIELD_INT, 0, 0, 2, "0 to 2, and 0 without config.update", NULL},
     {RANKS(check_order), ZERO_FIELD_SWITCH, true, false, true, NULL, NULL},
     {PLAN(guard), ZERO_FIELD_SWITCH, false, false, true, NULL, NULL},
+    {RANKS(momentum), ZERO_FIELD_REAL, 0.95, BELOW_1, "at least 0 and less than 1", NULL},
+    {RANK(matrix), POINTER},
+    {RANK(matrix_ctx), POINTER},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 _Static_assert((int)FIELDS <= (int)ZERO_CONFIG_MOST, "ranks send a word for each field");
@@ -279,6 +282,11 @@ zero_status_t zero_config_check(const zero_config_t *c, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.rule is '%s' and config.update is %s: set both for a custom optimizer, or neither",
                          zero_rule(c->rule)->name, c->update ? "set" : "NULL");
+    if ((zero_rule(c->rule)->reach == ZERO_REACH_PARAMETER) != (c->matrix != NULL))
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "config.rule is '%s' and config.matrix is %s: set it for ZERO_RULE_MUON, and for no other rule",
+            zero_rule(c->rule)->name, c->matrix ? "set" : "NULL");
     if (c->update_states > 0 && !c->update)
         return zero_fail(error, ZERO_ERR_ARG,
                          "config.update_states is %d, but config.update is NULL: set both, or neither",

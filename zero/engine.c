@@ -57,9 +57,14 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
     spec->piece = ZERO_PIECE;
     zero_config_to_spec(config, spec);
     const zero_rule_options_t numbers = zero_rule_options(config);
-    spec->state.count =
-        config->rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(config->rule, &numbers);
-    memcpy(spec->state.format, zero_rule(config->rule)->format, sizeof spec->state.format);
+    zero_rule_t rule = zero_rule_of(config->rule, false);
+    spec->state.count = rule == ZERO_RULE_CUSTOM ? config->update_states : zero_rule_states(rule, &numbers);
+    memcpy(spec->state.format, zero_rule(rule)->format, sizeof spec->state.format);
+    spec->whole = zero_rule(config->rule)->reach == ZERO_REACH_PARAMETER;
+    if (spec->whole) {
+        spec->whole_state.count = zero_rule(config->rule)->states;
+        memcpy(spec->whole_state.format, zero_rule(config->rule)->format, sizeof spec->whole_state.format);
+    }
     if ((status = zero_plan_check_options(spec, error)) != ZERO_OK)
         goto fail;
     *engine = e;

@@ -67,16 +67,37 @@ static void warn(const zero_engine_t *engine)
 /* config.update: of calls that do their work on the host, perhaps on threads of the device's, one at a time, and none
  * around another call. What only queues work is inside a call on the engine as it is, and may wait for its stream,
  * which may wait for such work. */
+static void begin_guest(zero_engine_t *engine)
+{
+    pthread_mutex_lock(&engine->updating);
+    atomic_store(&engine->guest, (uintptr_t)pthread_self());
+}
+
+static void end_guest(zero_engine_t *engine)
+{
+    atomic_store(&engine->guest, 0);
+    pthread_mutex_unlock(&engine->updating);
+}
+
 static int update(void *ctx, const zero_update_args_t *args)
 {
     zero_engine_t *engine = ctx;
     if (args->stream)
         return engine->config.update(engine->config.update_ctx, args);
-    pthread_mutex_lock(&engine->updating);
-    atomic_store(&engine->guest, (uintptr_t)pthread_self());
+    begin_guest(engine);
     int result = engine->config.update(engine->config.update_ctx, args);
-    atomic_store(&engine->guest, 0);
-    pthread_mutex_unlock(&engine->updating);
+    end_guest(engine);
+    return result;
+}
+
+static int matrix(void *ctx, const zero_matrix_args_t *args)
+{
+    zero_engine_t *engine = ctx;
+    if (args->stream)
+        return engine->config.matrix(engine->config.matrix_ctx, args);
+    begin_guest(engine);
+    int result = engine->config.matrix(engine->config.matrix_ctx, args);
+    end_guest(engine);
     return result;
 }
 
@@ -99,6 +120,8 @@ zero_status_t zero_commit(zero_engine_t *engine)
         zero_config_t own = *config;
         own.update = update;
         own.update_ctx = engine;
+        own.matrix = matrix;
+        own.matrix_ctx = engine;
         status = zero_exec_create(&engine->exec, engine->plan, &own, &error);
     }
     atomic_store(&engine->committed, engine->exec);

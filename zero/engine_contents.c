@@ -255,11 +255,13 @@ static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero
     if (state != ZERO_STATE_PARAM && (!p->trainable || (placed >= 0 && !engine->plan->segments[placed].trainable)))
         return zero_fail(&engine->error, ZERO_ERR_ARG, "parameter '%s' is %s: only ZERO_STATE_PARAM can be %s", p->name,
                          p->trainable ? "not trained, because the engine has no training pass" : "frozen", what);
-    int states = engine->spec.state.count;
+    bool whole = placed >= 0 && engine->plan->segments[placed].whole;
+    int states = whole ? engine->spec.whole_state.count : engine->spec.state.count;
     if ((state == ZERO_STATE_MOMENT1 && states < 1) || (state == ZERO_STATE_MOMENT2 && states < 2))
         return zero_fail(&engine->error, ZERO_ERR_ARG,
                          "optimizer '%s' keeps %d buffers of state beside the master weights: there is no moment %d",
-                         zero_rule(engine->config.rule)->name, states, state == ZERO_STATE_MOMENT1 ? 1 : 2);
+                         zero_rule(zero_rule_of(engine->config.rule, whole))->name, states,
+                         state == ZERO_STATE_MOMENT1 ? 1 : 2);
     if (state == ZERO_STATE_GRAD && !engine->gradients_complete)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "the gradient of parameter '%s' is complete only between zero_micro_end of a step's last "

@@ -152,7 +152,8 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
                              .dtype = desc->dtype,
                              .trainable = desc->trainable,
                              .decay_scale = desc->decay_scale,
-                             .lr_scale = desc->lr_scale};
+                             .lr_scale = desc->lr_scale,
+                             .elementwise = desc->elementwise};
     memcpy(p->shape, desc->shape, (size_t)desc->ndim * sizeof *p->shape);
     *param = spec->param_count++;
     return ZERO_OK;

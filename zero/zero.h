@@ -262,6 +262,8 @@ typedef enum zero_rule {
     ZERO_RULE_SGD,    /* momentum in fp32; none if beta1 is 0 */
     ZERO_RULE_LION,   /* one fp32 moment (Chen et al. 2023, algorithm 2, arXiv:2302.06675) */
     ZERO_RULE_ADAMW8, /* two 8-bit moments in blocks of 128 elements (Dettmers et al. 2022) */
+    ZERO_RULE_MUON,   /* matrices: one fp32 momentum, and config.matrix (Jordan et al. 2024). Other
+                         parameters: AdamW */
     ZERO_RULE_CUSTOM, /* config.update; up to two fp32 buffers */
     ZERO_RULES
 } zero_rule_t;
@@ -296,6 +298,26 @@ typedef struct zero_update_args {
  * library thread. Calls do not overlap, except that with partial offload one GPU call and one host
  * call may run concurrently. The function may not call engine functions that return a status. */
 typedef int (*zero_update_fn)(void *ctx, const zero_update_args_t *args);
+
+/* One call of the caller's function for ZERO_RULE_MUON: a whole matrix, row-major. */
+typedef struct zero_matrix_args {
+    size_t size;
+    zero_param_t param;
+    const char *name; /* of the parameter; owned by the library */
+    int64_t rows, cols;
+    float *values; /* (rows, cols): in, the momentum after Nesterov's step; out, its
+                      orthogonalization, whose singular values are near 1. The library moves the
+                      parameter by it times -lr * lr_scale * 0.2 * sqrt(max(rows, cols)) */
+    int threads;   /* of the device's options */
+    void *stream;  /* not NULL: values is GPU memory; queue the work on this cudaStream_t. NULL:
+                      values is host memory; finish before returning */
+} zero_matrix_args_t;
+/* Returns 0, or -1 to fail the step: ZERO_ERR_SYSTEM on this rank, ZERO_ERR_PEER on the others. The
+ * plan chooses one rank for each matrix, and ranks work side by side, so the result must depend on
+ * values alone. The library makes one call at a time, from the calling thread, or from a thread of
+ * its own if the device is threaded. The function calls no function of the engine that returns a
+ * status. */
+typedef int (*zero_matrix_fn)(void *ctx, const zero_matrix_args_t *args);
 
 /* Options of an engine. zero_config_init sets the defaults, which are in parentheses. */
 typedef struct zero_config {
@@ -338,6 +360,9 @@ typedef struct zero_config {
                           holds their unit, so that a wrong access raises SIGSEGV. Uses whole pages
                           for each buffer and two system calls per operation. With AddressSanitizer
                           in the process, such accesses are reported without it (false) */
+    double momentum;   /* of ZERO_RULE_MUON (0.95) */
+    zero_matrix_fn matrix; /* for ZERO_RULE_MUON: makes a matrix orthogonal */
+    void *matrix_ctx;
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */
@@ -401,6 +426,8 @@ typedef struct zero_param_desc {
                                      training pass, if there is one (true) */
     double decay_scale;           /* multiplies weight decay; 0: none (1) */
     double lr_scale;              /* multiplies the learning rate (1) */
+    bool elementwise;             /* ZERO_RULE_MUON: update it by AdamW, though it has 2 dimensions:
+                                     embeddings, heads (false) */
 } zero_param_desc_t;
 /* Sets the defaults of *desc; size is sizeof(zero_param_desc_t) in the caller's header. */
 ZERO_API void zero_param_desc_init_size(zero_param_desc_t *desc, size_t size);

@@ -39,7 +39,14 @@ typedef struct zero_rule_scalars {
  *     p = p * decay_factor
  *     p = p - step_size * sign(c)
  * ZERO_RULE_ADAMW8: AdamW with m and v in 8 bits, in blocks (zero_block8_t). The rule decodes them to fp32, updates and
- * uses them as AdamW does, and encodes them. */
+ * uses them as AdamW does, and encodes them.
+ * ZERO_RULE_MUON: Jordan et al. 2024, in two calls around what is done to whole matrices. beta1 = momentum.
+ *   With state[0] the call makes the direction, and does not read p:
+ *     m = fma(beta1, m, (1 - beta1) * g)
+ *     p = fma(beta1, m, (1 - beta1) * g)
+ *   With state[0] NULL grad is the orthogonal matrix: decay_factor = 1 - lr * wd.
+ *     p = p * decay_factor
+ *     p = fma(-step_size, g, p) */
 
 /* Moments in 8 bits. A block holds ZERO_BLOCK8 elements, counted from the start of the buffer, and has its own scale
  * (block-wise quantization, Dettmers et al. 2022). The code of an element is a small floating-point number with an

@@ -32,7 +32,7 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
     const zero_format_t *format = &x->plan->buffers[op->dst].format;
     void *dst = operand(x, op, op->dst, op->dst_own), *src = operand(x, op, op->src, op->src_own);
     zero_status_t status =
-        op->kind == ZERO_OP_GATHER
+        op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT
             ? zero_comm_all_gather(comm, src, dst, zero_format_bytes(format, op->count), native, error)
             : zero_comm_reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
     count(x, op->stream, ZERO_COUNT_GATHERED, comm->bytes_received - received);
@@ -168,6 +168,25 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
     return ZERO_OK;
 }
 
+/* Whether it gives the direction of whole parameters, and moves none. */
+static bool only_directs(const zero_plan_t *plan, const zero_op_t *op)
+{
+    return op->kind == ZERO_OP_UPDATE && plan->segments[op->segment].whole;
+}
+
+/* The scalars of a run in this step. */
+static zero_rule_scalars_t scalars_of(const zero_exec_t *x, zero_rule_t rule, const zero_op_t *op,
+                                      const zero_run_t *run)
+{
+    const zero_exec_scalars_t *s = x->scalars;
+    const zero_rule_options_t numbers = zero_rule_options(&x->options);
+    zero_rule_scalars_t out = zero_rule_scalars(rule, &numbers, s->rate, run->lr_scale, run->decay_scale, s->applied,
+                                                op->kind == ZERO_OP_APPLY ? 1 : s->grad_factor);
+    if (run->rows > 0)
+        out.step_size = (float)(s->rate * run->lr_scale * zero_rule_matrix_scale(run->rows, run->cols));
+    return out;
+}
+
 /* The optimizer over a part: an update for each run of equal scales, and a call for as many of them as there is room
  * for. */
 static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native,
@@ -177,11 +196,14 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
     const zero_plan_t *plan = x->plan;
     const zero_segment_t *segment = &plan->segments[op->segment];
     const zero_part_t *part = &plan->parts[op->part];
+    const zero_spec_state_t *kept = zero_plan_state(plan, op->segment);
+    zero_dtype_t grad_dtype = plan->buffers[op->src].format.dtype;
     zero_span_t span = zero_plan_span(plan, x->rank, op->src, op->src_own, op->part);
     char *grad = operand(x, op, op->src, op->src_own), *param = operand(x, op, op->dst, op->dst_own);
-    float *master = (float *)operand(x, op, zero_part_memory(part, 0), false);
+    bool directs = only_directs(plan, op);
+    float *master = (float *)(directs ? param : operand(x, op, zero_part_memory(part, 0), false));
     char *states[ZERO_MAX_STATES] = {NULL};
-    for (int i = 0; i < plan->spec->state.count; i++)
+    for (int i = 0; i < kept->count && op->kind == ZERO_OP_UPDATE; i++)
         states[i] = operand(x, op, zero_part_memory(part, 1 + i), false);
 
     if (!s->apply) {
@@ -200,7 +222,7 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
         return update_custom(x, op, &o, flat, native, error);
     }
 
-    const zero_rule_options_t numbers = zero_rule_options(&x->options);
+    zero_rule_t rule = zero_rule_of(x->options.rule, segment->whole);
     zero_update_t updates[32];
     int count = 0, room = sizeof updates / sizeof *updates;
     for (int32_t r = 0; r < segment->run_count; r++) {
@@ -214,21 +236,53 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
             count = 0;
         }
         zero_update_t *u = &updates[count++];
-        *u = (zero_update_t){.rule = x->options.rule,
-                             .grad_dtype = segment->final,
+        *u = (zero_update_t){.rule = rule,
+                             .grad_dtype = grad_dtype,
                              .param_dtype = segment->dtype,
                              .count = end - begin,
                              .master = master + at,
-                             .grad = grad + (size_t)at * zero_dtype_size(segment->final),
-                             .scalars = zero_rule_scalars(x->options.rule, &numbers, s->rate, run->lr_scale,
-                                                          run->decay_scale, s->applied, s->grad_factor)};
+                             .grad = grad + (size_t)at * zero_dtype_size(grad_dtype),
+                             .scalars = scalars_of(x, rule, op, run)};
         if (param != (char *)master)
             u->param = param + (size_t)at * zero_dtype_size(segment->dtype);
-        for (int i = 0; i < plan->spec->state.count; i++)
-            u->state[i] = states[i] + zero_format_bytes(&plan->spec->state.format[i], at);
+        for (int i = 0; i < ZERO_MAX_STATES && states[i]; i++)
+            u->state[i] = states[i] + zero_format_bytes(&kept->format[i], at);
     }
     if (count > 0)
         flat->update(updates, count, x->device->options.threads, native);
+    return ZERO_OK;
+}
+
+/* The caller's function on each matrix of the segment that this rank owns; the other ranks' become zero, so that the
+ * sum over ranks is what was made. */
+static zero_status_t make_whole(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native,
+                                zero_error_t *error)
+{
+    const zero_spec_t *spec = x->plan->spec;
+    float *matrices = (float *)operand(x, op, op->dst, false);
+    int threads = x->device->options.threads;
+    for (int32_t p = 0; p < spec->param_count; p++) {
+        const zero_placed_t *placed = &x->plan->placed[p];
+        if (placed->segment != op->segment)
+            continue;
+        const zero_spec_param_t *param = &spec->params[p];
+        float *values = matrices + placed->offset;
+        if (placed->owner != x->rank) {
+            flat->fill_zero(values, (uint64_t)param->count * sizeof *values, threads, native);
+            continue;
+        }
+        zero_matrix_args_t args = {.size = sizeof args,
+                                   .param = p,
+                                   .name = param->name,
+                                   .rows = param->shape[0],
+                                   .cols = param->shape[1],
+                                   .values = values,
+                                   .threads = threads,
+                                   .stream = native};
+        if (x->scalars->apply && x->options.matrix(x->options.matrix_ctx, &args) != 0)
+            return zero_fail(error, ZERO_ERR_SYSTEM, "config.matrix refused parameter '%s', a matrix of %lld x %lld",
+                             param->name, (long long)args.rows, (long long)args.cols);
+    }
     return ZERO_OK;
 }
 
@@ -288,7 +342,10 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
             count(x, op->stream, op->kind == ZERO_OP_READ ? ZERO_COUNT_READ : ZERO_COUNT_WRITTEN, op->bytes);
         return status;
     case ZERO_OP_UPDATE:
+    case ZERO_OP_APPLY:
         return update(x, op, flat, native, error);
+    case ZERO_OP_WHOLE:
+        return make_whole(x, op, flat, native, error);
     default:
         return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run on this device",
                          zero_op_name((zero_op_kind_t)op->kind));
@@ -299,7 +356,7 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
 {
     zero_exec_t *x = ctx;
     const zero_op_t *op = arg;
-    bool collects = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
+    bool collects = zero_op_collects(op);
     uint64_t start = zero_now_ns();
     zero_error_t local; /* large, and written only where something fails */
     local.text[0] = '\0';

@@ -95,6 +95,8 @@ zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t 
 zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *error);
 /* The segment has so many elements: rounded up, so that slices are whole and aligned. False: too many. */
 bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_t elements);
+/* The ranks that make what whole parameters are moved by. */
+zero_status_t zero_build_owners(zero_builder_t *b);
 /* Whether the buffer holds the whole segment (its own slice is then a part of it). */
 bool zero_build_is_full(const zero_builder_t *b, int32_t buffer);
 /* Whether a segment's micro-steps are summed on the host tier from what each of them writes. Otherwise, where a local

@@ -18,11 +18,20 @@ typedef enum zero_content_kind {
     ZERO_HOLDS_ZERO,
     ZERO_HOLDS_PARAM, /* parameters of a segment after `version` updates (fp32: also its master weights) */
     ZERO_HOLDS_MASTER,
-    ZERO_HOLDS_STATE,    /* of the optimizer: which */
+    ZERO_HOLDS_STATE,     /* of the optimizer: which */
+    ZERO_HOLDS_DIRECTION, /* of whole parameters in step `version`, as far as `first`, a zero_direction_t, says */
     ZERO_HOLDS_GRADIENT, /* of micro-steps [first, end) of step `version`; of the last of these the first `uses` uses */
     ZERO_HOLDS_NORM, /* of the first `base` elements of a segment's slice, in step `version`, after `end` micro-steps */
     ZERO_HOLDS_SCALARS /* of step `version` */
 } zero_content_kind_t;
+
+/* How far what whole parameters are moved by has come. */
+typedef enum zero_direction {
+    ZERO_DIRECTION_UPDATED = 0, /* elements, from UPDATE */
+    ZERO_DIRECTION_COLLECTED,   /* matrices, all of each on its owner */
+    ZERO_DIRECTION_MADE,        /* the caller's, on its owner; zero elsewhere */
+    ZERO_DIRECTION_SPREAD       /* the caller's, wherever it is to be applied */
+} zero_direction_t;
 
 /* What a range of bytes holds. base: where element 0 of the segment would lie, so that shifted copies are told apart.
  */

@@ -173,7 +173,7 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         const zero_part_t *part = &plan->parts[p];
         bool is_param = plan->segments[part->segment].dtype == ZERO_FP32; /* its own master weights */
         begin_with(c, part->master, p, is_param ? ZERO_HOLDS_PARAM : ZERO_HOLDS_MASTER);
-        for (int i = 0; i < plan->spec->state.count; i++)
+        for (int i = 0; i < zero_plan_state(plan, part->segment)->count; i++)
             begin_with(c, part->state[i], p, ZERO_HOLDS_STATE);
     }
     for (int32_t i = 0; i < plan->buffer_count; i++) {

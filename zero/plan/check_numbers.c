@@ -24,6 +24,9 @@ static zero_status_t check_segments(const zero_checker_t *c)
         }
         bool lacks = s->buffer[ZERO_ROLE_PARAM] < 0;
         lacks = lacks || (s->trainable && (s->buffer[ZERO_ROLE_FINAL] < 0 || s->buffer[ZERO_ROLE_GRAD] < 0));
+        const zero_buffer_t *m =
+            s->buffer[ZERO_ROLE_MATRICES] >= 0 ? &plan->buffers[s->buffer[ZERO_ROLE_MATRICES]] : NULL;
+        lacks = lacks || (s->whole && (m == NULL || m->format.dtype != ZERO_FP32 || m->elements != s->elements));
         if (lacks)
             return zero_check_fail(c, "segment %d lacks a buffer that it needs", i);
     }
@@ -37,6 +40,9 @@ static zero_status_t check_segments(const zero_checker_t *c)
                       at->offset < 0 || at->offset % ZERO_ALIGN_ELEMENTS != 0 ||
                       p->count > plan->segments[at->segment].elements - at->offset)
             return zero_check_fail(c, "parameter '%s' lies outside of its unit's segments", p->name);
+        bool whole = at->segment >= 0 && plan->segments[at->segment].whole;
+        if (whole ? at->owner < 0 || at->owner >= zero_plan_copies(plan->spec) : at->owner != -1)
+            return zero_check_fail(c, "parameter '%s' is made whole by rank %d", p->name, at->owner);
     }
     return ZERO_OK;
 }
@@ -63,13 +69,15 @@ static zero_status_t check_part_buffers(const zero_checker_t *c, int32_t index)
     if (status == ZERO_OK)
         status = check_part_buffer(c, index, part->staged[0], ZERO_ROLE_STAGED_MASTER, 0, staged);
     for (int i = 0; i < ZERO_MAX_STATES && status == ZERO_OK; i++) {
-        bool kept = i < c->plan->spec->state.count;
+        bool kept = i < zero_plan_state(c->plan, part->segment)->count;
         status = check_part_buffer(c, index, part->state[i], ZERO_ROLE_STATE, i, kept);
         if (status == ZERO_OK)
             status = check_part_buffer(c, index, part->staged[1 + i], ZERO_ROLE_STAGED_STATE, i, kept && staged);
     }
     if (status == ZERO_OK)
         status = check_part_buffer(c, index, part->grad, ZERO_ROLE_UPDATE_GRAD, 0, false);
+    if (status == ZERO_OK)
+        status = check_part_buffer(c, index, part->direction, ZERO_ROLE_DIRECTION, 0, false);
     return status == ZERO_OK ? check_part_buffer(c, index, part->param, ZERO_ROLE_UPDATE_PARAM, 0, false) : status;
 }
 
@@ -133,9 +141,10 @@ static zero_status_t check_bounds(const zero_checker_t *c)
     return ZERO_OK;
 }
 
-static bool is_collective(const zero_op_t *op)
+/* Whether it changes the state of a part. */
+static bool updates(const zero_op_t *op)
 {
-    return op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER;
+    return op->kind == ZERO_OP_UPDATE || op->kind == ZERO_OP_APPLY;
 }
 
 static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *op)
@@ -143,13 +152,12 @@ static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *o
     const zero_plan_t *plan = c->plan;
     if (op->kind >= ZERO_OP_COUNT || op->stream >= ZERO_STREAM_COUNT || op->unit < -1 ||
         op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 ||
-        op->part >= plan->part_count + plan->piece_count ||
-        (op->kind == ZERO_OP_UPDATE && op->part >= plan->part_count) || op->src < -1 || op->src >= plan->buffer_count ||
-        op->dst < -1 || op->dst >= plan->buffer_count)
+        op->part >= plan->part_count + plan->piece_count || (updates(op) && op->part >= plan->part_count) ||
+        op->src < -1 || op->src >= plan->buffer_count || op->dst < -1 || op->dst >= plan->buffer_count)
         return zero_check_fail(c, "a number of it is out of range");
     if (op->program != (int32_t)(c->program - plan->programs))
         return zero_check_fail(c, "it says that it is in program %d", op->program);
-    if (op->group != 0 && (!is_collective(op) || op->group >= plan->spec->group_count))
+    if (op->group != 0 && (!zero_op_collects(op) || op->group >= plan->spec->group_count))
         return zero_check_fail(c, "it is of group %d: there are %d, and only collectives are of others than the first",
                                op->group, plan->spec->group_count);
     return ZERO_OK;
@@ -175,10 +183,10 @@ static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op
     const bool wanted[] = {op->kind != ZERO_OP_FILL, op->kind != ZERO_OP_NORM}, own[] = {op->src_own, op->dst_own};
     const zero_part_t *part = op->part >= 0 ? &plan->parts[op->part] : NULL;
     zero_tier_t memory = op->stream == ZERO_STREAM_HOST ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
-    bool computes = is_collective(op) || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
-                    op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM;
+    bool computes = zero_op_collects(op) || op->kind == ZERO_OP_CAST || op->kind == ZERO_OP_FILL ||
+                    op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM || op->kind == ZERO_OP_WHOLE;
     int64_t count = 0;
-    if (part != NULL ? part->segment != op->segment : op->kind == ZERO_OP_UPDATE)
+    if (part != NULL ? part->segment != op->segment : updates(op))
         return zero_check_fail(c, "it is of no part of its segment");
     for (int i = 0; i < 2; i++) {
         if (!wanted[i])
@@ -193,7 +201,7 @@ static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op
                                    zero_tier_name(x->tier));
         count = zero_check_span(c, buffers[i], own[i], op->part).count;
     }
-    if (op->kind == ZERO_OP_GATHER)
+    if (op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT)
         count = plan->segments[op->segment].slice;
     return op->count == count ? ZERO_OK
                               : zero_check_fail(c, "it counts %lld elements; its operand has %lld",
@@ -223,11 +231,11 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         break;
     }
     if ((status = check_operands(c, op)) != ZERO_OK ||
-        (is_collective(op) && (status = check_collective(c, op)) != ZERO_OK))
+        (zero_op_collects(op) && (status = check_collective(c, op)) != ZERO_OK))
         return status;
     bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
     int64_t count = 0;
-    if (is_collective(op)) /* of the others, all slices but the own one */
+    if (zero_op_collects(op)) /* of the others, all slices but the own one */
         count = plan->segments[op->segment].elements - op->count;
     else if (moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier)
         count = op->count;

@@ -83,6 +83,12 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
 
 /* ---- moving ----------------------------------------------------------------------------------------------------- */
 
+static bool is_direction(const zero_checker_t *c, int32_t segment, const zero_content_t *x, zero_direction_t as_far_as)
+{
+    return x->kind == ZERO_HOLDS_DIRECTION && x->segment == segment && x->version == c->step &&
+           x->first == (int32_t)as_far_as;
+}
+
 static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
@@ -99,8 +105,11 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
     if (op->dst_own || dst.count != segment_of(c, op)->elements || src.count != segment_of(c, op)->slice ||
         !zero_format_same(&plan->buffers[op->src].format, &plan->buffers[op->dst].format))
         return zero_check_fail(c, "it gathers something other than slices into a whole segment of the same dtype");
-    if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
-                                         : content.kind != ZERO_HOLDS_GRADIENT)
+    if (content.kind == ZERO_HOLDS_DIRECTION) {
+        if (!is_direction(c, op->segment, &content, ZERO_DIRECTION_SPREAD))
+            return zero_check_fail(c, "it gathers %s, which is not what the owners have made", name);
+    } else if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
+                                                : content.kind != ZERO_HOLDS_GRADIENT)
         return zero_check_fail(c, "it gathers %s, which are not the current parameters", name);
     if (content.kind == ZERO_HOLDS_GRADIENT && !content.reduced)
         return zero_check_fail(c, "it gathers %s, which is not reduced", name);
@@ -297,65 +306,148 @@ static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, co
     return x->count == op->count ? ZERO_OK : zero_check_fail(c, "it updates %s, which has another size", name);
 }
 
-static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
+/* Where the parameters of a part go. */
+static int32_t target_of(const zero_checker_t *c, const zero_op_t *op)
+{
+    const int32_t *buffer = segment_of(c, op)->buffer;
+    int32_t param = c->plan->parts[op->part].param;
+    return param >= 0 ? param : buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
+}
+
+/* Where the direction of a part of whole parameters is. */
+static int32_t direction_of(const zero_checker_t *c, const zero_op_t *op)
+{
+    int32_t direction = c->plan->parts[op->part].direction;
+    return direction >= 0 ? direction : segment_of(c, op)->buffer[ZERO_ROLE_MATRICES];
+}
+
+static zero_status_t read_scalars(zero_checker_t *c, const zero_op_t *op)
+{
+    zero_operand_t scalars = zero_check_operand(c, c->plan->scalars, false, -1);
+    zero_content_t content;
+    zero_status_t status = ordered(c, op->stream, &scalars, NULL);
+    if (status != ZERO_OK || (status = zero_check_content(c, &scalars, &content)) != ZERO_OK)
+        return status;
+    if (content.kind != ZERO_HOLDS_SCALARS || content.version != c->step)
+        return zero_check_fail(c, "it reads the step's scalars, which are not those of this step");
+    zero_check_did_read(c, op->stream, &scalars);
+    return ZERO_OK;
+}
+
+/* Master weights and state that it works on become those of the part's next update. */
+static zero_status_t renew_state(zero_checker_t *c, const zero_op_t *op, zero_tier_t memory)
 {
     const zero_plan_t *plan = c->plan;
-    const zero_segment_t *segment = segment_of(c, op);
-    const zero_part_t *part = &plan->parts[op->part];
-    int32_t step = c->step,
-            target =
-                segment->buffer[segment->buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
-    zero_tier_t memory = part->tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
-    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
-                   dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
-    zero_operand_t scalars = zero_check_operand(c, plan->scalars, false, -1);
     char name[200];
-    zero_content_t content;
-    zero_status_t status;
-
-    if (c->program->kind != ZERO_PROGRAM_STEP || !segment->trainable || c->updated[op->part] > step)
-        return zero_check_fail(c, "it updates what is frozen, or again, or outside of a step");
-    if (op->dst != (part->param >= 0 ? part->param : target) || dst.count != op->count || src.count != op->count ||
-        src.begin != dst.begin)
-        return zero_check_fail(c, "it does not update all of this rank's parameters of the part");
-    if (plan->buffers[op->src].tier != memory || plan->buffers[op->dst].tier != memory ||
-        op->stream != (memory == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST))
-        return zero_check_fail(c, "it updates state on the %s tier from another memory or stream",
-                               zero_tier_name(part->tier));
-    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
-        (status = read_final(c, op->segment, op->part, false, &src)) != ZERO_OK ||
-        (status = ordered(c, op->stream, &scalars, NULL)) != ZERO_OK ||
-        (status = zero_check_content(c, &scalars, &content)) != ZERO_OK)
-        return status;
-    if (content.kind != ZERO_HOLDS_SCALARS || content.version != step)
-        return zero_check_fail(c, "it reads the step's scalars, which are not those of this step");
-    for (int i = 0; i <= plan->spec->state.count; i++) {
-        zero_content_t kept = {.kind = i > 0                         ? ZERO_HOLDS_STATE
-                                       : segment->dtype == ZERO_FP32 ? ZERO_HOLDS_PARAM
-                                                                     : ZERO_HOLDS_MASTER,
+    int i;
+    for (int end = zero_plan_works_on(plan, op, &i); i < end; i++) {
+        zero_content_t kept = {.kind = i > 0                                   ? ZERO_HOLDS_STATE
+                                       : segment_of(c, op)->dtype == ZERO_FP32 ? ZERO_HOLDS_PARAM
+                                                                               : ZERO_HOLDS_MASTER,
                                .dtype = ZERO_FP32,
                                .state = i > 0 ? (uint8_t)(i - 1) : 0,
                                .segment = op->segment,
                                .version = c->updates[op->part] + 1};
-        zero_operand_t x = zero_check_operand(c, zero_part_memory(part, i), false, op->part);
+        zero_operand_t x = zero_check_operand(c, zero_part_memory(&plan->parts[op->part], i), false, op->part);
         if (plan->buffers[x.buffer].tier != memory)
             return zero_check_fail(c, "it updates %s, which is in another memory",
                                    zero_check_buffer_name(c, x.buffer, name, sizeof name));
-        if ((status = read_state(c, op, &x, &kept)) != ZERO_OK)
+        zero_status_t status = read_state(c, op, &x, &kept);
+        if (status != ZERO_OK)
             return status;
         kept.base = x.base;
         zero_check_did_write(c, op->stream, &x, kept);
     }
-    c->version[op->segment] = ++c->updates[op->part];
-    c->updated[op->part] = step + 1;
+    return ZERO_OK;
+}
+
+/* UPDATE: of whole parameters, gradients and state give a direction; of others, they move the parameters. APPLY: a
+ * direction moves the parameters. */
+static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    const zero_segment_t *segment = segment_of(c, op);
+    bool applies = op->kind == ZERO_OP_APPLY, moves = applies || !segment->whole;
+    zero_tier_t memory = plan->parts[op->part].tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
+                   dst = zero_check_operand(c, op->dst, op->dst_own, op->part);
+    zero_content_t content;
+    zero_status_t status;
+
+    if (c->program->kind != ZERO_PROGRAM_STEP || !segment->trainable || c->updated[op->part] > c->step ||
+        (applies && !segment->whole))
+        return zero_check_fail(c, "it updates what is frozen, or again, or outside of a step");
+    if (op->dst != (moves ? target_of(c, op) : direction_of(c, op)) || dst.count != op->count ||
+        src.count != op->count || src.begin != dst.begin)
+        return zero_check_fail(c, "it does not update all of this rank's parameters of the part");
+    if (plan->buffers[op->src].tier != memory || plan->buffers[op->dst].tier != memory ||
+        op->stream != (memory == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST))
+        return zero_check_fail(c, "it updates state on the %s tier from another memory or stream",
+                               zero_tier_name(plan->parts[op->part].tier));
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK || (status = read_scalars(c, op)) != ZERO_OK)
+        return status;
+    if (!applies && (status = read_final(c, op->segment, op->part, false, &src)) != ZERO_OK)
+        return status;
+    if (applies && ((status = zero_check_content(c, &src, &content)) != ZERO_OK))
+        return status;
+    if (applies && (op->src != direction_of(c, op) || !is_direction(c, op->segment, &content, ZERO_DIRECTION_SPREAD)))
+        return zero_check_fail(c, "it applies something other than what the owners have made in this step");
+    if ((status = renew_state(c, op, memory)) != ZERO_OK)
+        return status;
+    if (moves) {
+        c->version[op->segment] = ++c->updates[op->part];
+        c->updated[op->part] = c->step + 1;
+    }
     zero_check_did_read(c, op->stream, &src);
-    zero_check_did_read(c, op->stream, &scalars);
     zero_check_did_write(c, op->stream, &dst,
-                         (zero_content_t){.kind = ZERO_HOLDS_PARAM,
-                                          .dtype = (uint8_t)segment->dtype,
-                                          .segment = op->segment,
-                                          .version = c->updates[op->part],
-                                          .base = dst.base});
+                         moves ? (zero_content_t){.kind = ZERO_HOLDS_PARAM,
+                                                  .dtype = (uint8_t)segment->dtype,
+                                                  .segment = op->segment,
+                                                  .version = c->updates[op->part],
+                                                  .base = dst.base}
+                               : (zero_content_t){.kind = ZERO_HOLDS_DIRECTION,
+                                                  .dtype = ZERO_FP32,
+                                                  .segment = op->segment,
+                                                  .version = c->step,
+                                                  .first = ZERO_DIRECTION_UPDATED,
+                                                  .base = dst.base});
+    return ZERO_OK;
+}
+
+/* COLLECT, WHOLE and SPREAD of MATRICES, in place. */
+static zero_status_t do_whole(zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_segment_t *segment = segment_of(c, op);
+    bool collects = op->kind == ZERO_OP_COLLECT, spreads = op->kind == ZERO_OP_SPREAD,
+         alone = !zero_plan_is_shared(segment);
+    bool full = alone || c->plan->spec->optimizer.sharding == ZERO_FULL;
+    int32_t matrices = segment->buffer[ZERO_ROLE_MATRICES];
+    zero_operand_t src = zero_check_operand(c, matrices, collects, -1),
+                   dst = zero_check_operand(c, matrices, spreads, -1);
+    zero_content_t content;
+    zero_status_t status;
+
+    if (!segment->whole || c->program->kind != ZERO_PROGRAM_STEP || op->part >= 0 || op->src != matrices ||
+        op->dst != matrices || (bool)op->src_own != collects || (bool)op->dst_own != spreads)
+        return zero_check_fail(c, "it works on something other than the directions of whole parameters in a step");
+    if (op->kind == ZERO_OP_WHOLE && op->stream != ZERO_STREAM_UPDATE)
+        return zero_check_fail(c, "it calls the caller's function on another stream than updates");
+    if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
+        (status = zero_check_content(c, &src, &content)) != ZERO_OK ||
+        (op->kind == ZERO_OP_WHOLE && (status = read_scalars(c, op)) != ZERO_OK))
+        return status;
+    zero_direction_t wanted = collects  ? ZERO_DIRECTION_UPDATED
+                              : spreads ? ZERO_DIRECTION_MADE
+                              : full    ? ZERO_DIRECTION_UPDATED
+                                        : ZERO_DIRECTION_COLLECTED;
+    if (!is_direction(c, op->segment, &content, wanted))
+        return zero_check_fail(c, "it finds directions that have not come as far as they should, or of another step");
+    content.first = collects  ? ZERO_DIRECTION_COLLECTED
+                    : spreads ? ZERO_DIRECTION_SPREAD
+                    : alone   ? ZERO_DIRECTION_SPREAD
+                              : ZERO_DIRECTION_MADE;
+    zero_check_did_read(c, op->stream, &src);
+    zero_check_did_write(c, op->stream, &dst, content);
     return ZERO_OK;
 }
 
@@ -520,7 +612,12 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
     case ZERO_OP_EXCHANGE:
         return do_exchange(c, op);
     case ZERO_OP_UPDATE:
+    case ZERO_OP_APPLY:
         return do_update(c, op);
+    case ZERO_OP_COLLECT:
+    case ZERO_OP_WHOLE:
+    case ZERO_OP_SPREAD:
+        return do_whole(c, op);
     case ZERO_OP_USE:
         return do_use(c, op);
     case ZERO_OP_RELEASE:

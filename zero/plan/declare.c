@@ -60,7 +60,8 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
     zero_status_t status = check_rows(spec, error);
     if (status != ZERO_OK)
         return status;
-    if ((status = check_state(&spec->state, error)) != ZERO_OK)
+    if ((status = check_state(&spec->state, error)) != ZERO_OK ||
+        (status = check_state(&spec->whole_state, error)) != ZERO_OK)
         return status;
     if (spec->piece < 1 || spec->piece % ZERO_PIECE_QUANTUM != 0)
         return zero_fail(error, ZERO_ERR_ARG, "a piece has %lld elements; it has a multiple of %d",

@@ -48,6 +48,25 @@ static void explain_table(const out_t *o, const zero_plan_t *plan)
         print(o, "  group %d of %d ranks, communicator %s\n", g, spec->groups[g].size, spec->groups[g].caps.name);
 }
 
+static void print_param(const out_t *o, const zero_plan_t *plan, int32_t param)
+{
+    const zero_placed_t *placed = &plan->placed[param];
+    print(o, "      %-24s %lld elements at %lld", plan->spec->params[param].name,
+          (long long)plan->spec->params[param].count, (long long)placed->offset);
+    if (placed->owner >= 0)
+        print(o, ", made whole by rank %d", placed->owner);
+    print(o, "\n");
+}
+
+static void print_run(const out_t *o, const zero_run_t *run)
+{
+    print(o, "      run %lld..%lld decay x %g, rate x %g", (long long)run->begin, (long long)run->end, run->decay_scale,
+          run->lr_scale);
+    if (run->rows > 0)
+        print(o, ", a matrix of %lld x %lld", (long long)run->rows, (long long)run->cols);
+    print(o, "\n");
+}
+
 static void explain_units(const out_t *o, const zero_plan_t *plan)
 {
     int32_t s = 0;
@@ -64,11 +83,9 @@ static void explain_units(const out_t *o, const zero_plan_t *plan)
             print(o, "\n");
             for (int32_t p = 0; p < plan->spec->param_count; p++)
                 if (plan->placed[p].segment == s)
-                    print(o, "      %-24s %lld elements at %lld\n", plan->spec->params[p].name,
-                          (long long)plan->spec->params[p].count, (long long)plan->placed[p].offset);
+                    print_param(o, plan, p);
             for (int32_t r = x->first_run; r < x->first_run + x->run_count; r++)
-                print(o, "      run %lld..%lld decay x %g, rate x %g\n", (long long)plan->runs[r].begin,
-                      (long long)plan->runs[r].end, plan->runs[r].decay_scale, plan->runs[r].lr_scale);
+                print_run(o, &plan->runs[r]);
         }
     }
 }

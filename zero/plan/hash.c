@@ -15,6 +15,7 @@ uint64_t zero_spec_hash_param(const zero_spec_t *spec, int32_t param)
         zero_hash_word(&hash, (uint64_t)p->shape[d]);
     zero_hash_word(&hash, (uint64_t)p->dtype);
     zero_hash_word(&hash, p->trainable);
+    zero_hash_word(&hash, p->elementwise);
     zero_hash_real(&hash, p->decay_scale);
     zero_hash_real(&hash, p->lr_scale);
     return hash;
@@ -53,6 +54,13 @@ static void add_format(uint64_t *hash, const zero_format_t *format)
     zero_hash_word(hash, (uint64_t)format->dtype | (uint64_t)format->block << 8 | (uint64_t)format->block_bytes << 32);
 }
 
+static void add_state(uint64_t *hash, const zero_spec_state_t *state)
+{
+    zero_hash_word(hash, (uint64_t)state->count);
+    for (int i = 0; i < state->count; i++)
+        add_format(hash, &state->format[i]);
+}
+
 void zero_build_hash(zero_builder_t *b)
 {
     const zero_plan_t *plan = b->plan;
@@ -63,9 +71,9 @@ void zero_build_hash(zero_builder_t *b)
     zero_hash_word(&hash, (uint64_t)spec->world);
     zero_hash_word(&hash, (uint64_t)spec->channels);
     zero_hash_word(&hash, (uint64_t)spec->piece);
-    zero_hash_word(&hash, (uint64_t)spec->state.count);
-    for (int i = 0; i < spec->state.count; i++)
-        add_format(&hash, &spec->state.format[i]);
+    add_state(&hash, &spec->state);
+    zero_hash_word(&hash, spec->whole);
+    add_state(&hash, &spec->whole_state);
     for (int g = 0; g < spec->group_count; g++) {
         if (g > 0) /* the first is the world */
             zero_hash_word(&hash, (uint64_t)spec->groups[g].size);
@@ -112,13 +120,13 @@ static void count_program(const zero_plan_t *plan, zero_program_kind_t kind, uin
         const zero_program_t *p = &plan->programs[i];
         for (int32_t o = 0; o < p->op_count && p->kind == kind; o++) {
             const zero_op_t *op = &p->ops[o];
-            uint64_t *sum = op->kind == ZERO_OP_GATHER                      ? &t->gathered
-                            : op->kind == ZERO_OP_REDUCE_SCATTER            ? &t->reduced
-                            : op->kind == ZERO_OP_READ                      ? &t->read
-                            : op->kind == ZERO_OP_WRITE                     ? &t->written
-                            : op->kind != ZERO_OP_COPY                      ? NULL
-                            : plan->buffers[op->dst].tier == ZERO_TIER_HOST ? &t->to_host
-                                                                            : &t->to_device;
+            uint64_t *sum = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT          ? &t->gathered
+                            : op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_SPREAD ? &t->reduced
+                            : op->kind == ZERO_OP_READ                                         ? &t->read
+                            : op->kind == ZERO_OP_WRITE                                        ? &t->written
+                            : op->kind != ZERO_OP_COPY                                         ? NULL
+                            : plan->buffers[op->dst].tier == ZERO_TIER_HOST                    ? &t->to_host
+                                                                                               : &t->to_device;
             if (sum != NULL)
                 *sum += times * op->bytes;
         }

@@ -23,7 +23,7 @@ static zero_status_t make(zero_builder_t *b, const zero_part_t *part, zero_role_
 static zero_status_t make_state(zero_builder_t *b, const zero_part_t *part, zero_role_t role, zero_kind_t kind,
                                 zero_tier_t tier, int i, int32_t *out)
 {
-    zero_status_t status = make(b, part, role, kind, tier, b->spec->state.format[i], out);
+    zero_status_t status = make(b, part, role, kind, tier, zero_plan_state(b->plan, part->segment)->format[i], out);
     if (status == ZERO_OK)
         b->plan->buffers[*out].state = i;
     return status;
@@ -40,6 +40,7 @@ static zero_part_t bare_part(int32_t segment, bool own, int64_t begin, int64_t e
                         .master = -1,
                         .grad = -1,
                         .param = -1,
+                        .direction = -1,
                         .staged_grad = -1};
     memset(part.state, -1, sizeof part.state);
     memset(part.staged, -1, sizeof part.staged);
@@ -126,6 +127,7 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
     zero_tier_t target_tier = plan->buffers[target].tier,
                 memory = tier == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
     const zero_format_t fp32 = zero_format_plain(ZERO_FP32);
+    int states = zero_plan_state(plan, index)->count;
     zero_status_t status = ZERO_OK;
 
     *part = bare_part(index, b->shard_optimizer, begin, end, tier);
@@ -135,15 +137,17 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
         part->master = target;
     else
         status = make(b, part, ZERO_ROLE_MASTER, ZERO_KIND_MASTER, tier, fp32, &part->master);
-    for (int i = 0; i < b->spec->state.count && status == ZERO_OK; i++)
+    for (int i = 0; i < states && status == ZERO_OK; i++)
         status = make_state(b, part, ZERO_ROLE_STATE, ZERO_KIND_MOMENTS, tier, i, &part->state[i]);
     if (tier == ZERO_TIER_NVME && status == ZERO_OK) /* in memory while the part is updated */
         status = make(b, part, ZERO_ROLE_STAGED_MASTER, ZERO_KIND_STAGING, memory, fp32, &part->staged[0]);
-    for (int i = 0; i < b->spec->state.count && tier == ZERO_TIER_NVME && status == ZERO_OK; i++)
+    for (int i = 0; i < states && tier == ZERO_TIER_NVME && status == ZERO_OK; i++)
         status = make_state(b, part, ZERO_ROLE_STAGED_STATE, ZERO_KIND_STAGING, memory, i, &part->staged[1 + i]);
     if (status == ZERO_OK && memory != plan->buffers[s->buffer[ZERO_ROLE_FINAL]].tier)
         status =
             make(b, part, ZERO_ROLE_UPDATE_GRAD, ZERO_KIND_GRADIENTS, memory, zero_format_plain(s->final), &part->grad);
+    if (status == ZERO_OK && s->whole && memory != ZERO_TIER_DEVICE)
+        status = make(b, part, ZERO_ROLE_DIRECTION, ZERO_KIND_STAGING, memory, fp32, &part->direction);
     if (status != ZERO_OK || memory == target_tier)
         return status;
     /* Parameters that live in other memory than the update: the update leaves them in its own, from where they are

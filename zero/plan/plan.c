@@ -22,6 +22,8 @@ const char *zero_role_name(zero_role_t role, int state)
         [ZERO_ROLE_UPDATE_GRAD] = "update-grad",
         [ZERO_ROLE_UPDATE_PARAM] = "update-param",
         [ZERO_ROLE_WHOLE] = "whole",
+        [ZERO_ROLE_MATRICES] = "matrices",
+        [ZERO_ROLE_DIRECTION] = "direction",
         [ZERO_ROLE_STAGED_GRAD] = "staged-grad",
     };
     if ((role == ZERO_ROLE_STATE || role == ZERO_ROLE_STAGED_STATE) && (unsigned)state < ZERO_MAX_STATES)
@@ -38,6 +40,7 @@ void zero_part_buffers(const zero_part_t *part, int32_t list[ZERO_PART_BUFFERS])
     }
     list[n++] = part->grad;
     list[n++] = part->param;
+    list[n++] = part->direction;
     list[n++] = part->staged_grad;
 }
 
@@ -54,6 +57,10 @@ const char *zero_op_name(zero_op_kind_t kind)
         [ZERO_OP_NORM] = "NORM",
         [ZERO_OP_EXCHANGE] = "EXCHANGE",
         [ZERO_OP_UPDATE] = "UPDATE",
+        [ZERO_OP_COLLECT] = "COLLECT",
+        [ZERO_OP_WHOLE] = "WHOLE",
+        [ZERO_OP_SPREAD] = "SPREAD",
+        [ZERO_OP_APPLY] = "APPLY",
         [ZERO_OP_READ] = "READ",
         [ZERO_OP_WRITE] = "WRITE",
         [ZERO_OP_RECORD] = "RECORD",

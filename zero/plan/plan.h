@@ -22,6 +22,7 @@ typedef struct zero_spec_param {
     int64_t count; /* elements, may be 0 */
     zero_dtype_t dtype;
     bool trainable;
+    bool elementwise; /* never updated whole */
     double decay_scale, lr_scale;
 } zero_spec_param_t;
 
@@ -71,6 +72,8 @@ typedef struct zero_spec {
     zero_dtype_t reduce_dtype;
     int64_t persist_bytes;
     zero_spec_state_t state;
+    bool whole; /* the optimizer updates matrices whole, with state of their own */
+    zero_spec_state_t whole_state;
     int64_t piece;        /* elements of a part off the device, and of what is staged at a time: a multiple of
                              ZERO_PIECE_QUANTUM */
     bool guard;           /* buffers of the device tier share no pages of memory, so that each can be protected */
@@ -115,9 +118,12 @@ typedef enum zero_role {
                              reduced from */
     ZERO_ROLE_SUM, /* full, fp32: local sum over micro-steps, where gradients are reduced once a step and the sum is not
                       GRAD */
-    ZERO_ROLE_WHOLE, /* full, fp32, a slot: where FINAL is gathered if it is on the host tier and updates are full */
-    ZERO_ROLE_FINAL, /* what norm and update read: slice, or full (then the own slice of it is this rank's; where
-                      * updates are full all of it is valid). On the host tier without what of it stays on the device */
+    ZERO_ROLE_WHOLE,    /* full, fp32, a slot: where FINAL is gathered if it is on the host tier and updates are full */
+    ZERO_ROLE_FINAL,    /* what norm and update read: slice, or full (then the own slice of it is this rank's; where
+                         * updates are full all of it is valid). On the host tier without what of it stays on the
+                         * device */
+    ZERO_ROLE_MATRICES, /* full, fp32, a slot: of whole parameters, what they are moved by, on its way to and from
+                         * the ranks that make it */
     ZERO_SEGMENT_ROLES,
     /* Of a part, see zero_part_t: */
     ZERO_ROLE_MASTER = ZERO_SEGMENT_ROLES,
@@ -126,6 +132,7 @@ typedef enum zero_role {
     ZERO_ROLE_STAGED_STATE,
     ZERO_ROLE_UPDATE_GRAD,
     ZERO_ROLE_UPDATE_PARAM,
+    ZERO_ROLE_DIRECTION,
     ZERO_ROLE_STAGED_GRAD,
     ZERO_ROLE_COUNT
 } zero_role_t;
@@ -138,6 +145,7 @@ typedef struct zero_segment {
     int32_t unit;
     zero_dtype_t dtype;
     bool trainable;
+    bool whole;               /* its parameters are matrices that are updated whole */
     int64_t elements;         /* a multiple of slice; padding is zero and stays zero */
     int64_t slice;            /* that each rank owns: a multiple of ZERO_ALIGN_ELEMENTS */
     zero_dtype_t wire, final; /* dtypes of gradients on the wire, and as norm and update read them */
@@ -161,7 +169,8 @@ typedef struct zero_part {
     int32_t state[ZERO_MAX_STATES];
     int32_t staged[1 + ZERO_MAX_STATES]; /* master and state in memory, in a slot, where the tier is nvme */
     int32_t grad;                        /* FINAL's part, where the update reads it if FINAL is in other memory */
-    int32_t param; /* what the update writes, where the parameters are in other memory than it; then copied there */
+    int32_t param;     /* what the update writes, where the parameters are in other memory than it; then copied there */
+    int32_t direction; /* of whole parameters: MATRICES' part, where the update is in other memory */
     int32_t staged_grad; /* of a piece: gradients on their way between the device and the host tier, in a slot of the
                             host tier */
 } zero_part_t;
@@ -177,7 +186,7 @@ static inline int32_t zero_part_memory(const zero_part_t *part, int i)
     return part->staged[0] >= 0 ? part->staged[i] : zero_part_kept(part, i);
 }
 /* All buffers of a part, -1 among them. */
-enum { ZERO_PART_BUFFERS = 2 * (1 + ZERO_MAX_STATES) + 3 };
+enum { ZERO_PART_BUFFERS = 2 * (1 + ZERO_MAX_STATES) + 4 };
 void zero_part_buffers(const zero_part_t *part, int32_t list[ZERO_PART_BUFFERS]);
 
 /* Where a parameter lies. segment is -1 for an empty parameter. offset: elements from the segment's start, a multiple
@@ -185,6 +194,7 @@ void zero_part_buffers(const zero_part_t *part, int32_t list[ZERO_PART_BUFFERS])
 typedef struct zero_placed {
     int32_t segment;
     int64_t offset;
+    int32_t owner; /* of a whole parameter: the rank that makes what it is moved by; else -1 */
 } zero_placed_t;
 
 /* Neighbouring parameters of a segment with the same decay and rate: what an update calls the kernel for. Covers the
@@ -192,6 +202,7 @@ typedef struct zero_placed {
 typedef struct zero_run {
     int64_t begin, end; /* elements of the segment */
     double decay_scale, lr_scale;
+    int64_t rows, cols; /* of the one matrix that it is in a segment of whole parameters; else 0 */
 } zero_run_t;
 
 typedef struct zero_buffer {
@@ -221,8 +232,14 @@ typedef enum zero_op_kind {
                    * the same sum goes on behind the elements that it has so far */
     ZERO_OP_EXCHANGE, /* src norms and status words of all ranks, through the exchange buffer; computes the step's
                          scalars, dst */
-    ZERO_OP_UPDATE,   /* of a part: src FINAL or UPDATE_GRAD, scalars -> MASTER, moments (STAGED where there are such),
-                       * and dst: the parameter or   UPDATE_PARAM */
+    ZERO_OP_UPDATE,   /* of a part: src FINAL or UPDATE_GRAD, scalars -> MASTER, state (STAGED where there are such),
+                       * and dst: the parameter or UPDATE_PARAM. Of whole parameters: -> state, and dst: MATRICES or
+                       * DIRECTION */
+    ZERO_OP_COLLECT,  /* of whole parameters, MATRICES (full) = every rank's own slice of it */
+    ZERO_OP_WHOLE,    /* MATRICES: the caller's function on each matrix that this rank owns; the others become zero */
+    ZERO_OP_SPREAD,   /* MATRICES (own slice) = what the owners have made of it: the sum over ranks */
+    ZERO_OP_APPLY, /* of a part of whole parameters: src MATRICES or DIRECTION, scalars -> MASTER, and dst as UPDATE's
+                    */
     ZERO_OP_READ,
     ZERO_OP_WRITE,     /* dst = src, of which one is on the nvme tier. On IO */
     ZERO_OP_RECORD,    /* event = this stream's position */
@@ -297,6 +314,26 @@ typedef struct zero_plan {
                                                              * several ranks */
     uint64_t hash; /* of all that ranks must agree on: declarations, table, programs, layout */
 } zero_plan_t;
+
+/* The state of a segment's parameters. */
+static inline const zero_spec_state_t *zero_plan_state(const zero_plan_t *plan, int32_t segment)
+{
+    return plan->segments[segment].whole ? &plan->spec->whole_state : &plan->spec->state;
+}
+
+/* What UPDATE or APPLY works on of its part: zero_part_memory(part, i) for i in [*first, end), which is returned. */
+static inline int zero_plan_works_on(const zero_plan_t *plan, const zero_op_t *op, int *first)
+{
+    *first = op->kind == ZERO_OP_UPDATE && plan->segments[op->segment].whole;
+    return op->kind == ZERO_OP_APPLY ? 1 : 1 + zero_plan_state(plan, op->segment)->count;
+}
+
+/* Whether ranks move data together in it; EXCHANGE is apart. */
+static inline bool zero_op_collects(const zero_op_t *op)
+{
+    return op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_COLLECT ||
+           op->kind == ZERO_OP_SPREAD;
+}
 
 /* Where a buffer lies if the tiers' arenas followed each other: what the byte ranges of two buffers are compared by. */
 static inline uint64_t zero_plan_place(const zero_plan_t *plan, const zero_buffer_t *buffer)

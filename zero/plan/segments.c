@@ -5,11 +5,18 @@
 
 #include <stdlib.h>
 
+/* Whether a parameter is updated whole. */
+static bool is_whole(const zero_builder_t *b, const zero_spec_param_t *p)
+{
+    return b->spec->whole && p->trainable && b->train >= 0 && p->ndim == 2 && !p->elementwise;
+}
+
 /* Parameters of a segment lie in the order of declaration; segments of a unit in the order of this key. */
+enum { KEYS = 3 * ZERO_DTYPE_COUNT, FIRST_WHOLE = ZERO_DTYPE_COUNT, FIRST_FROZEN = 2 * ZERO_DTYPE_COUNT };
 static int key_of(const zero_builder_t *b, const zero_spec_param_t *p)
 {
     bool trainable = p->trainable && b->train >= 0;
-    return (trainable ? 0 : ZERO_DTYPE_COUNT) + (int)p->dtype;
+    return (!trainable ? FIRST_FROZEN : is_whole(b, p) ? FIRST_WHOLE : 0) + (int)p->dtype;
 }
 
 static zero_status_t too_big(const zero_builder_t *b, const char *unit)
@@ -21,14 +28,19 @@ static zero_status_t too_big(const zero_builder_t *b, const char *unit)
 static void add_run(zero_plan_t *plan, zero_segment_t *segment, int64_t begin, int64_t end, const zero_spec_param_t *p)
 {
     zero_run_t *last = segment->run_count > 0 ? &plan->runs[plan->run_count - 1] : NULL;
-    if (last != NULL && last->decay_scale == p->decay_scale && last->lr_scale == p->lr_scale) {
+    if (last != NULL && !segment->whole && last->decay_scale == p->decay_scale && last->lr_scale == p->lr_scale) {
         last->end = end;
         return;
     }
     if (segment->run_count == 0)
         segment->first_run = plan->run_count;
     segment->run_count++;
-    plan->runs[plan->run_count++] = (zero_run_t){begin, end, p->decay_scale, p->lr_scale};
+    plan->runs[plan->run_count++] = (zero_run_t){.begin = begin,
+                                                 .end = end,
+                                                 .decay_scale = p->decay_scale,
+                                                 .lr_scale = p->lr_scale,
+                                                 .rows = segment->whole ? p->shape[0] : 0,
+                                                 .cols = segment->whole ? p->shape[1] : 0};
 }
 
 /* The segments of one unit whose parameters are params[0 .. count). */
@@ -40,7 +52,7 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
     uint64_t bytes = 0;
 
     u->first_segment = plan->segment_count;
-    for (int key = 0; key < 2 * ZERO_DTYPE_COUNT; key++) {
+    for (int key = 0; key < KEYS; key++) {
         zero_segment_t *segment = NULL;
         uint64_t elements = 0;
         for (int32_t i = 0; i < count; i++) {
@@ -51,7 +63,8 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
                 segment = &plan->segments[plan->segment_count++];
                 segment->unit = unit;
                 segment->dtype = p->dtype;
-                segment->trainable = key < ZERO_DTYPE_COUNT;
+                segment->trainable = key < FIRST_FROZEN;
+                segment->whole = segment->trainable && key >= FIRST_WHOLE;
                 for (int r = 0; r < ZERO_SEGMENT_ROLES; r++)
                     segment->buffer[r] = -1;
             }
@@ -60,7 +73,7 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
                 !zero_mul_u64((uint64_t)p->count, zero_dtype_size(p->dtype), &param_bytes) ||
                 !zero_add_u64(bytes, param_bytes, &bytes))
                 return too_big(b, spec->units[unit].name);
-            plan->placed[params[i]] = (zero_placed_t){(int32_t)(segment - plan->segments), (int64_t)elements};
+            plan->placed[params[i]] = (zero_placed_t){(int32_t)(segment - plan->segments), (int64_t)elements, -1};
             add_run(plan, segment, (int64_t)elements, (int64_t)end, p);
             elements = end;
         }
@@ -215,6 +228,10 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
                                     zero_format_plain(s->dtype), b->shard_parameters ? s->slice : s->elements,
                                     &buffer[ZERO_ROLE_STAGED_PARAM])) != ZERO_OK)
         return status;
+    if (s->whole &&
+        (status = zero_build_buffer(b, index, ZERO_ROLE_MATRICES, ZERO_KIND_WINDOW, ZERO_TIER_DEVICE,
+                                    zero_format_plain(ZERO_FP32), s->elements, &buffer[ZERO_ROLE_MATRICES])) != ZERO_OK)
+        return status;
     if (s->trainable)
         return place_gradients(b, index);
     s->wire = s->final = s->dtype;
@@ -261,7 +278,7 @@ zero_status_t zero_build_segments(zero_builder_t *b)
         goto out;
     find_uses(b);
     for (int32_t i = 0; i < spec->param_count; i++) { /* counting sort by unit keeps the order of declaration */
-        plan->placed[i] = (zero_placed_t){-1, 0};
+        plan->placed[i] = (zero_placed_t){-1, 0, -1};
         first[spec->params[i].unit + 1]++;
     }
     for (int32_t u = 0; u < spec->unit_count; u++)
@@ -283,6 +300,7 @@ zero_status_t zero_build_segments(zero_builder_t *b)
         if ((status = place_segment(b, s)) != ZERO_OK)
             goto out;
     }
+    status = zero_build_owners(b);
 out:
     free(first);
     free(sorted);

@@ -122,7 +122,7 @@ static int add_access(const sync_t *y, access_t *list, int n, int32_t buffer, bo
 static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
 {
     const zero_plan_t *plan = y->b->plan;
-    int n = 0;
+    int n = 0, i;
 
     switch ((zero_op_kind_t)op->kind) {
     case ZERO_OP_USE:
@@ -143,9 +143,13 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
         n = add_access(y, list, n, plan->exchange, true);
         break;
     case ZERO_OP_UPDATE:
+    case ZERO_OP_APPLY:
         n = add_access(y, list, n, plan->scalars, false);
-        for (int i = 0; i <= y->b->spec->state.count; i++)
+        for (int end = zero_plan_works_on(plan, op, &i); i < end; i++)
             n = add_access(y, list, n, zero_part_memory(&plan->parts[op->part], i), true);
+        break;
+    case ZERO_OP_WHOLE:
+        n = add_access(y, list, n, plan->scalars, false);
         break;
     case ZERO_OP_HOST_WAIT:
     case ZERO_OP_RECORD:

@@ -235,13 +235,15 @@ static void assign(zero_builder_t *b, zero_role_t role, const int32_t *slot_of)
     }
 }
 
-/* What is on the wire is written and read by one reduction after the other: one slot serves all. */
+/* What is on the wire is written and read by one reduction after the other, and directions of whole parameters by one
+ * segment's update after the other: one slot serves all. */
 static void share_wire(zero_builder_t *b)
 {
     int32_t slot = -1;
     for (int32_t i = 0; i < b->plan->buffer_count; i++) {
         zero_buffer_t *x = &b->plan->buffers[i];
-        if (x->kind != ZERO_KIND_WINDOW || (x->role != ZERO_ROLE_WIRE && x->role != ZERO_ROLE_WHOLE))
+        if (x->kind != ZERO_KIND_WINDOW ||
+            (x->role != ZERO_ROLE_WIRE && x->role != ZERO_ROLE_WHOLE && x->role != ZERO_ROLE_MATRICES))
             continue;
         if (slot < 0) {
             slot = b->slot_count++;

@@ -80,6 +80,11 @@ INLINE vec moved(zero_rule_t rule, const lanes_t *c, bool momentum, vec p, vec g
     case ZERO_RULE_ADAMW:
     case ZERO_RULE_ADAMW8:
         return moved_by_moments(c, p * c->decay_factor, g, m, v);
+    case ZERO_RULE_MUON:
+        if (!momentum)
+            return v_fma(negated(c->step), g, p * c->decay_factor);
+        *m = v_fma(c->beta1, *m, c->one_minus_beta1 * g);
+        return v_fma(c->beta1, *m, c->one_minus_beta1 * g);
     case ZERO_RULE_CUSTOM: /* the library calls the caller's function instead */
     case ZERO_RULES:
         break;
@@ -241,6 +246,9 @@ static SIMD void kernels_update(const zero_update_t *u, int64_t begin, int64_t e
         break;
     case ZERO_RULE_ADAMW8:
         update_blocks8(u, begin, mid);
+        break;
+    case ZERO_RULE_MUON:
+        update_turns(ZERO_RULE_MUON, u, begin, mid);
         break;
     case ZERO_RULE_CUSTOM: /* the library calls the caller's function instead */
     case ZERO_RULES:

@@ -19,7 +19,14 @@ __device__ __forceinline__ float step(const zero_rule_scalars_t &c, bool first, 
         *m = fmaf(c.beta2, *m, c.one_minus_beta2 * g);
         return p * c.decay_factor - (update > 0 ? c.step_size : update < 0 ? -c.step_size : 0.0f);
     }
-    static_assert(RULE == ZERO_RULE_SGD || RULE == ZERO_RULE_LION || RULE == ZERO_RULE_ADAM || RULE == ZERO_RULE_ADAMW,
+    if (RULE == ZERO_RULE_MUON) {
+        if (!first)
+            return fmaf(-c.step_size, g, p * c.decay_factor);
+        *m = fmaf(c.beta1, *m, c.one_minus_beta1 * g);
+        return fmaf(c.beta1, *m, c.one_minus_beta1 * g);
+    }
+    static_assert(RULE == ZERO_RULE_MUON || RULE == ZERO_RULE_SGD || RULE == ZERO_RULE_LION || RULE == ZERO_RULE_ADAM ||
+                      RULE == ZERO_RULE_ADAMW,
                   "a rule without its update");
     if (RULE == ZERO_RULE_ADAM)
         g = fmaf(c.l2, p, g);
@@ -329,6 +336,9 @@ template <typename G> static void launch_rule(const zero_update_t *u, int count,
         break;
     case ZERO_RULE_ADAMW8:
         launch_all<rule_kernel<ZERO_RULE_ADAMW8, G>>(u, count, stream);
+        break;
+    case ZERO_RULE_MUON:
+        launch_all<rule_kernel<ZERO_RULE_MUON, G>>(u, count, stream);
         break;
     case ZERO_RULE_CUSTOM: /* the library calls the caller's function instead */
     case ZERO_RULES:

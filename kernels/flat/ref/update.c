@@ -33,6 +33,11 @@ static inline float step(const zero_update_t *u, float p, float g, float *m, flo
         *m = fmaf(c->beta1, *m, c->one_minus_beta1 * g);
         *v = fmaf(c->beta2, *v, (c->one_minus_beta2 * g) * g);
         return fmaf(-c->step_size, *m / fmaf(sqrtf(*v), c->inv_sqrt_bc2, c->eps), p);
+    case ZERO_RULE_MUON:
+        if (u->state[0] == NULL)
+            return fmaf(-c->step_size, g, p * c->decay_factor);
+        *m = fmaf(c->beta1, *m, c->one_minus_beta1 * g);
+        return fmaf(c->beta1, *m, c->one_minus_beta1 * g);
     case ZERO_RULE_CUSTOM: /* the library calls the caller's function instead */
     case ZERO_RULES:
         break;

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* step.c - the operations of the step's program: the exchange of norms, updates, and what makes parameters whole. */
+#include "zero/plan/writer.h"
+
+#include <stdlib.h>
+
+/* What updates one part: at once; or, of whole parameters, first their state, then the master weights. */
+typedef struct task {
+    int32_t part, next; /* next: the task with state on nvme after this one, if this one has such; else -1 */
+    int first, end;     /* works on zero_part_memory(part, i) for i in [first, end) */
+    bool is_there;      /* what of it is on nvme has been read */
+} task_t;
+
+typedef struct tasks {
+    task_t *list;
+    int32_t count, done;
+} tasks_t;
+
+/* The tasks of a segment: its parts; of whole parameters, its parts twice. *last: the last task with state on nvme. */
+static void add_tasks(const zero_builder_t *b, tasks_t *tasks, int32_t segment, int32_t *last)
+{
+    const zero_plan_t *plan = b->plan;
+    bool whole = plan->segments[segment].whole;
+    int turns = whole ? 2 : 1;
+    for (int turn = 0; turn < turns; turn++)
+        FOR_PARTS(b, segment, p)
+        {
+            int32_t t = tasks->count++;
+            tasks->list[t] = (task_t){.part = p,
+                                      .next = -1,
+                                      .first = whole && turn == 0 ? 1 : 0,
+                                      .end = turn == 1 ? 1 : 1 + zero_plan_state(plan, segment)->count};
+            if (plan->parts[p].tier != ZERO_TIER_NVME)
+                continue;
+            if (*last >= 0)
+                tasks->list[*last].next = t;
+            *last = t;
+        }
+}
+
+static zero_status_t list_tasks(zero_writer_t *w, tasks_t *tasks)
+{
+    zero_builder_t *b = w->b;
+    int32_t last = -1;
+    *tasks = (tasks_t){0};
+    zero_status_t status = zero_build_alloc(b, &tasks->list, 2 * (size_t)b->plan->part_count, sizeof *tasks->list);
+    for (int32_t i = 0; i < b->spec->unit_count && status == ZERO_OK; i++)
+        FOR_SEGMENTS(b, b->order[i], s)
+        {
+            add_tasks(b, tasks, s, &last);
+        }
+    return status;
+}
+
+/* What a task works on goes between nvme and memory. */
+static void move_state(zero_writer_t *w, zero_op_kind_t kind, const task_t *task)
+{
+    const zero_part_t *p = &w->b->plan->parts[task->part];
+    int32_t use = w->b->units[w->b->plan->segments[p->segment].unit].first_use;
+    for (int i = task->first; i < task->end && p->tier == ZERO_TIER_NVME; i++) {
+        int32_t state = zero_part_kept(p, i), staged = p->staged[i];
+        zero_write_part(w, kind, ZERO_STREAM_IO, task->part, use, kind == ZERO_OP_READ ? state : staged,
+                        kind == ZERO_OP_READ ? staged : state);
+    }
+}
+
+static void bring_state(zero_writer_t *w, task_t *task)
+{
+    if (!task->is_there)
+        move_state(w, ZERO_OP_READ, task);
+    task->is_there = true;
+}
+
+/* The next task: its state is there, and the next one's is read meanwhile, where it goes to another slot. */
+static task_t *begin_task(zero_writer_t *w, tasks_t *tasks)
+{
+    const zero_plan_t *plan = w->b->plan;
+    task_t *task = &tasks->list[tasks->done++], *next = task->next >= 0 ? &tasks->list[task->next] : NULL;
+    bring_state(w, task);
+    if (next != NULL &&
+        plan->buffers[plan->parts[next->part].staged[0]].slot != plan->buffers[plan->parts[task->part].staged[0]].slot)
+        bring_state(w, next);
+    return task;
+}
+
+static zero_stream_id_t update_stream(const zero_part_t *part)
+{
+    return part->tier == ZERO_TIER_DEVICE ? ZERO_STREAM_UPDATE : ZERO_STREAM_HOST;
+}
+
+/* UPDATE or APPLY from src to the segment's parameters. */
+static void move_params(zero_writer_t *w, zero_op_kind_t kind, int32_t p, int32_t use, int32_t src)
+{
+    const zero_plan_t *plan = w->b->plan;
+    const zero_part_t *part = &plan->parts[p];
+    const int32_t *buffer = plan->segments[part->segment].buffer;
+    int32_t param = part->param,
+            target = buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
+    zero_write_part(w, kind, update_stream(part), p, use, src, param >= 0 ? param : target);
+    if (param >= 0 && plan->buffers[target].tier == ZERO_TIER_NVME) {
+        if (part->master != target) /* or else it is written with the rest of the state */
+            zero_write_part(w, ZERO_OP_WRITE, ZERO_STREAM_IO, p, use, param, target);
+    } else if (param >= 0)
+        zero_write_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, param, target);
+}
+
+static int32_t update_grad(const zero_builder_t *b, int32_t p)
+{
+    const zero_part_t *part = &b->plan->parts[p];
+    return part->grad >= 0 ? part->grad : b->plan->segments[part->segment].buffer[ZERO_ROLE_FINAL];
+}
+
+/* Slices of directions become whole matrices on their owners, the caller makes of each what it is moved by, and that
+ * goes back to the slices. */
+static void update_whole(zero_writer_t *w, int32_t s, int32_t use, tasks_t *tasks)
+{
+    const zero_builder_t *b = w->b;
+    int32_t matrices = b->plan->segments[s].buffer[ZERO_ROLE_MATRICES];
+    FOR_PARTS(b, s, p)
+    {
+        const zero_part_t *part = &b->plan->parts[p];
+        const task_t *task = begin_task(w, tasks);
+        zero_write_part(w, ZERO_OP_UPDATE, update_stream(part), p, use, update_grad(b, p),
+                        part->direction >= 0 ? part->direction : matrices);
+        if (part->direction >= 0)
+            zero_write_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, part->direction, matrices);
+        move_state(w, ZERO_OP_WRITE, task);
+    }
+    if (b->shard_optimizer)
+        zero_write_segment(w, ZERO_OP_COLLECT, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_SLICE, matrices,
+                           ZERO_EXTENT_WHOLE);
+    zero_write_segment(w, ZERO_OP_WHOLE, ZERO_STREAM_UPDATE, s, use, matrices, ZERO_EXTENT_WHOLE, matrices,
+                       ZERO_EXTENT_WHOLE);
+    if (zero_plan_is_shared(&b->plan->segments[s]))
+        zero_write_segment(w, ZERO_OP_SPREAD, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_WHOLE, matrices,
+                           ZERO_EXTENT_SLICE);
+    if (b->gather_gradients)
+        zero_write_segment(w, ZERO_OP_GATHER, ZERO_STREAM_REDUCE, s, use, matrices, ZERO_EXTENT_SLICE, matrices,
+                           ZERO_EXTENT_WHOLE);
+    FOR_PARTS(b, s, p)
+    {
+        const zero_part_t *part = &b->plan->parts[p];
+        const task_t *task = begin_task(w, tasks);
+        if (part->direction >= 0)
+            zero_write_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, matrices, part->direction);
+        move_params(w, ZERO_OP_APPLY, p, use, part->direction >= 0 ? part->direction : matrices);
+        move_state(w, ZERO_OP_WRITE, task);
+    }
+}
+
+/* Updates of one unit, then what makes its parameters whole on every rank. */
+static void update_unit(zero_writer_t *w, int32_t unit, tasks_t *tasks)
+{
+    const zero_builder_t *b = w->b;
+    int32_t use = b->units[unit].first_use;
+
+    FOR_SEGMENTS(b, unit, s)
+    {
+        if (b->plan->segments[s].whole) {
+            update_whole(w, s, use, tasks);
+            continue;
+        }
+        FOR_PARTS(b, s, p)
+        {
+            const task_t *task = begin_task(w, tasks);
+            move_params(w, ZERO_OP_UPDATE, p, use, update_grad(b, p));
+            move_state(w, ZERO_OP_WRITE, task);
+        }
+    }
+    FOR_SEGMENTS(b, unit, s)
+    {
+        const zero_segment_t *segment = &b->plan->segments[s];
+        if (segment->trainable && b->shard_optimizer && !b->units[unit].slotted)
+            zero_write_segment(w, ZERO_OP_GATHER, ZERO_STREAM_GATHER, s, use, segment->buffer[ZERO_ROLE_PARAM],
+                               ZERO_EXTENT_SLICE, segment->buffer[ZERO_ROLE_PARAM], ZERO_EXTENT_WHOLE);
+    }
+}
+
+void zero_write_step(zero_writer_t *w)
+{
+    zero_builder_t *b = w->b;
+    tasks_t tasks;
+
+    zero_write_plain(w, ZERO_OP_HOST_WAIT, ZERO_STREAM_REDUCE, -1, -1, 0);
+    uint64_t words = (uint64_t)b->plan->segment_count + ZERO_EXCHANGE_WORDS;
+    zero_write_op(w, (zero_op_t){.kind = ZERO_OP_EXCHANGE,
+                                 .stream = ZERO_STREAM_REDUCE,
+                                 .unit = -1,
+                                 .segment = -1,
+                                 .part = -1,
+                                 .use = -1,
+                                 .event = -1,
+                                 .src = b->plan->norms,
+                                 .dst = b->plan->scalars,
+                                 .count = (int64_t)words,
+                                 .bytes = (uint64_t)(b->spec->world - 1) * words * sizeof(double)});
+    if (w->status != ZERO_OK || (w->status = list_tasks(w, &tasks)) != ZERO_OK)
+        return;
+    for (int32_t t = 0; t < tasks.count; t++)
+        if (b->plan->parts[tasks.list[t].part].tier == ZERO_TIER_NVME) {
+            bring_state(w, &tasks.list[t]); /* the first one; the others while the one before is worked on */
+            break;
+        }
+    for (int32_t i = 0; i < b->spec->unit_count; i++)
+        update_unit(w, b->order[i], &tasks);
+    free(tasks.list);
+}

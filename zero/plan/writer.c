@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* writer.c - see writer.h. */
+#include "zero/plan/writer.h"
+
+#include <stdlib.h>
+
+void zero_write_op(zero_writer_t *w, zero_op_t op)
+{
+    zero_program_t *p = w->program;
+    if (w->status != ZERO_OK)
+        return;
+    if (p->op_count == w->capacity) {
+        int32_t capacity = w->capacity > 0 ? 2 * w->capacity : 64;
+        zero_op_t *grown = realloc(p->ops, (size_t)capacity * sizeof *grown);
+        if (grown == NULL) {
+            w->status = zero_fail(w->b->error, ZERO_ERR_MEMORY, "no memory for a plan: %d operations", capacity);
+            return;
+        }
+        p->ops = grown;
+        w->capacity = capacity;
+    }
+    op.program = (int32_t)(p - w->b->plan->programs);
+    p->ops[p->op_count++] = op;
+}
+
+void zero_write_segment(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment, int32_t use,
+                        int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent)
+{
+    const zero_builder_t *b = w->b;
+    const zero_segment_t *s = &b->plan->segments[segment];
+    bool collective = zero_op_collects(&(zero_op_t){.kind = (uint8_t)kind});
+    bool slice = collective || (dst >= 0 ? dst_extent : src_extent) == ZERO_EXTENT_SLICE;
+    zero_op_t op = {
+        .kind = (uint8_t)kind,
+        .stream = (uint8_t)stream,
+        .unit = s->unit,
+        .segment = segment,
+        .part = -1,
+        .use = use,
+        .event = -1,
+        .src = src,
+        .dst = dst,
+        .src_own = src >= 0 && src_extent == ZERO_EXTENT_SLICE && zero_build_is_full(b, src),
+        .dst_own = dst >= 0 && dst_extent == ZERO_EXTENT_SLICE && zero_build_is_full(b, dst),
+        .count = slice ? s->slice : s->elements,
+    };
+    if (collective)
+        op.bytes = zero_format_bytes(&b->plan->buffers[src].format, s->elements - s->slice);
+    else if ((kind == ZERO_OP_COPY || kind == ZERO_OP_READ) && b->plan->buffers[src].tier != b->plan->buffers[dst].tier)
+        op.bytes = zero_format_bytes(&b->plan->buffers[src].format, op.count);
+    zero_write_op(w, op);
+}
+
+/* An operation on a part: of the segment's buffers it takes that part of what the rank updates. */
+void zero_write_part(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
+                     int32_t src, int32_t dst)
+{
+    const zero_builder_t *b = w->b;
+    const zero_part_t *p = &b->plan->parts[part];
+    const zero_buffer_t *from = &b->plan->buffers[src], *to = &b->plan->buffers[dst];
+    int64_t count = p->end - p->begin;
+    bool moves = (kind == ZERO_OP_COPY || kind == ZERO_OP_READ || kind == ZERO_OP_WRITE) && from->tier != to->tier;
+    zero_write_op(w, (zero_op_t){.kind = (uint8_t)kind,
+                                 .stream = (uint8_t)stream,
+                                 .unit = b->plan->segments[p->segment].unit,
+                                 .segment = p->segment,
+                                 .part = part,
+                                 .use = use,
+                                 .event = -1,
+                                 .src = src,
+                                 .dst = dst,
+                                 .src_own = p->own && from->part < 0 && zero_build_is_full(b, src),
+                                 .dst_own = p->own && to->part < 0 && zero_build_is_full(b, dst),
+                                 .count = count,
+                                 .bytes = moves ? zero_format_bytes(&from->format, count) : 0});
+}
+
+/* The squares of src, of the own slice where it is a whole segment's; behind those of the slice's elements before,
+ * where it begins later. */
+void zero_write_norm(zero_writer_t *w, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src)
+{
+    const zero_segment_t *s = &w->b->plan->segments[segment];
+    const zero_buffer_t *x = &w->b->plan->buffers[src];
+    bool full = zero_build_is_full(w->b, src);
+    zero_write_op(w, (zero_op_t){.kind = ZERO_OP_NORM,
+                                 .stream = (uint8_t)stream,
+                                 .unit = s->unit,
+                                 .segment = segment,
+                                 .part = x->part,
+                                 .use = use,
+                                 .event = -1,
+                                 .src = src,
+                                 .dst = -1,
+                                 .src_own = full,
+                                 .flags = x->begin > 0 ? ZERO_NORM_GOES_ON : 0,
+                                 .count = full ? s->slice : x->elements});
+}
+
+void zero_write_plain(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use,
+                      uint32_t flags)
+{
+    zero_write_op(w, (zero_op_t){.kind = (uint8_t)kind,
+                                 .stream = (uint8_t)stream,
+                                 .unit = unit,
+                                 .segment = -1,
+                                 .part = -1,
+                                 .use = use,
+                                 .event = -1,
+                                 .src = -1,
+                                 .dst = -1,
+                                 .flags = (uint8_t)(flags & (ZERO_READ | ZERO_GRAD))});
+}
