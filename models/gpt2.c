@@ -256,6 +256,7 @@ void zero_model_destroy(zero_model_t *m)
     if (m == NULL)
         return;
     zero_nn_destroy(m->nn);
+    zero_nn_destroy(m->muon);
     free(m->layers);
     free(m->kept);
     free(m->x);
@@ -297,6 +298,7 @@ static zero_status_t add_units(zero_model_t *m, zero_error_t *error)
         desc.dtype = m->options.dtype;
         desc.trainable = true;
         desc.decay_scale = t.ndim >= 2 ? 1 : 0;
+        desc.elementwise = i < 2; /* embeddings, of which one is the head too */
         status = zero_param_add(m->engine, unit, &desc, &m->params[i].id);
     }
     return zero_gpt2_engine_error(m, status, error);
@@ -353,6 +355,8 @@ zero_status_t zero_model_declare(zero_model_t *m, zero_engine_t *engine, zero_er
     if (status == ZERO_OK && m->workspace_bytes > 0)
         status = zero_reserve(engine, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, m->workspace_bytes + ZERO_NN_ALIGN,
                               &m->workspace);
+    if (status == ZERO_OK)
+        return zero_gpt2_declare_muon(m, error);
     return zero_gpt2_engine_error(m, status, error);
 }
 
@@ -383,6 +387,7 @@ zero_status_t zero_model_bind(zero_model_t *m, zero_error_t *error)
         m->params[i].data = zero_param_data(m->engine, m->params[i].id);
         m->params[i].grad = zero_param_grad(m->engine, m->params[i].id);
     }
+    zero_gpt2_bind_muon(m);
     m->bound = true;
     return ZERO_OK;
 }

@@ -88,6 +88,10 @@ struct zero_model {
     zero_pass_t train, eval, sample;
     zero_reserve_t activations, shared, workspace;
     uint64_t workspace_bytes;
+    zero_nn_t *muon; /* of options.muon; else NULL */
+    zero_reserve_t muon_memory;
+    uint64_t muon_scratch_bytes, muon_workspace_bytes;
+    void *muon_scratch;
 
     int64_t head_rows, logits_ld; /* rows in a block of logits; elements from one row to the next */
     int64_t head_columns;         /* tokens of the vocabulary in one product */
@@ -163,5 +167,9 @@ int64_t zero_gpt2_sample_shape(const zero_model_t *m, int64_t n);
 
 /* Sets *error to the engine's last error. Returns status. */
 zero_status_t zero_gpt2_engine_error(zero_model_t *m, zero_status_t status, zero_error_t *error);
+
+/* muon.c: with options.muon, what zero_model_matrix needs; at the end of declare, and of bind. */
+zero_status_t zero_gpt2_declare_muon(zero_model_t *m, zero_error_t *error);
+void zero_gpt2_bind_muon(zero_model_t *m);
 
 #endif

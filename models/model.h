@@ -46,6 +46,7 @@ typedef struct zero_model_options {
     int64_t head_columns; /* tokens of the vocabulary in one product of the head; 0: chosen by size */
     const char *choices;  /* algorithms for products on a GPU (zero_nn_set_choices); NULL: none */
     bool measure;         /* measure the products that choices lacks */
+    bool muon;            /* the engine's rule is ZERO_RULE_MUON: reserve the memory of zero_model_matrix */
     zero_log_fn log;      /* receives warnings of kernels/nn; NULL: none */
     void *log_ctx;
 } zero_model_options_t;
@@ -67,6 +68,10 @@ void zero_model_describe(const zero_model_t *model, char *text, size_t size);
 char *zero_model_choices(const zero_model_t *model);
 /* Takes the addresses from the engine. Call it after commit and before the calls below. */
 zero_status_t zero_model_bind(zero_model_t *model, zero_error_t *error);
+
+/* Makes a matrix orthogonal (zero_nn_orthogonalize): config.matrix of an engine with ZERO_RULE_MUON calls it, for a
+ * model with options.muon. Returns 0, or -1 with a sentence. Call it after bind. */
+int zero_model_matrix(zero_model_t *model, const zero_matrix_args_t *args, zero_error_t *error);
 
 /* Sets initial values from a seed. They are the same for every world size and stage: a counter-based generator takes
  * tensor and element. */

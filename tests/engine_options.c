@@ -94,7 +94,7 @@ START_TEST(wrong_options_are_named_at_once)
     BAD(c.clip = NAN, "config.clip");
     BAD(c.grad_scale = 0, "config.grad_scale 0");
     BAD(c.rule = ZERO_RULES, "config.rule 7");
-    BAD(c.rule = ZERO_RULE_MUON, "config.rule muon config.matrix");
+    BAD(c.rule = ZERO_RULE_MUON, "config.rule 'muon' config.matrix NULL");
     BAD(c.momentum = 1, "config.momentum 1");
     BAD(c.rule = ZERO_RULE_CUSTOM, "config.rule 'custom' config.update NULL");
     BAD(c.update = no_update, "config.rule 'adamw' config.update");

@@ -178,7 +178,7 @@ START_TEST(options_are_refused)
         {"--device gpu", "--device 'gpu' auto|cpu|cuda", ZERO_ERR_ARG},
         {"--offload some", "none|optimizer|params|all", ZERO_ERR_ARG},
         {"--offload-ratio 1.5", "--offload-ratio", ZERO_ERR_ARG},
-        {"--optimizer rmsprop", "adamw|adam|sgd|lion|adamw8bit", ZERO_ERR_ARG},
+        {"--optimizer rmsprop", "adamw|adam|sgd|lion|adamw8bit|muon", ZERO_ERR_ARG},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         options_t o;

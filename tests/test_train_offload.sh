@@ -44,7 +44,7 @@ beside()
 
 for dtype in fp32 bf16; do
     : >hashes
-    for optimizer in adamw adam sgd lion adamw8bit; do
+    for optimizer in adamw adam sgd lion adamw8bit muon; do
         rm -f none.log
         # shellcheck disable=SC2086
         run 0 $small --optimizer $optimizer --dtype $dtype --log none.log
@@ -64,7 +64,7 @@ for dtype in fp32 bf16; do
                 --offload-tier nvme --nvme-path "$drive"
         fi
     done
-    equal "$dtype: different results of five optimizers" "$(sort -u hashes | wc -l)" 5
+    equal "$dtype: different results of six optimizers" "$(sort -u hashes | wc -l)" 6
 done
 
 # Layers' inputs, which a recomputation begins with, in host memory: the same bits, and what leaves the device is what

@@ -99,9 +99,12 @@ static const option_t table[] = {
      "1500; 100 for larger models, 10 with --compare-stages", "number of steps, counted from the start of training",
      true},
 
-    {"optimizer", OPTIMIZER, OPTION_CHOICE, FIELD(optimizer), 0, 0, ZERO_RULE_ADAMW, "adamw|adam|sgd|lion|adamw8bit",
-     NULL, "adamw|adam|sgd|lion|adamw8bit", "adamw",
-     "optimizer; adamw8bit keeps its moments in a quarter of the memory", true},
+    {"optimizer", OPTIMIZER, OPTION_CHOICE, FIELD(optimizer), 0, 0, ZERO_RULE_ADAMW,
+     "adamw|adam|sgd|lion|adamw8bit|muon", NULL, "adamw|adam|sgd|lion|adamw8bit|muon", "adamw",
+     "optimizer; adamw8bit keeps its moments in a quarter of the memory; muon makes the updates of the layers' "
+     "matrices "
+     "orthogonal and updates the rest as adamw does",
+     true},
     {"lr", OPTIMIZER, OPTION_REAL, FIELD(lr), 0, MANY, UNSET, NULL, NULL, "RATE",
      "0.003; 0.0006 for larger presets, 0.00005 for folders; 1 with noam", "learning rate", true},
     {"min-lr", OPTIMIZER, OPTION_REAL, FIELD(min_lr), 0, MANY, 0, NULL, NULL, "RATE", "0",

@@ -59,6 +59,17 @@ static void name_options(const options_t *o, zero_error_t *error)
     }
 }
 
+/* config.matrix: the model's kernels make the update of a layer's matrix. */
+static int orthogonalize(void *ctx, const zero_matrix_args_t *args)
+{
+    run_t *run = ctx;
+    zero_error_t error;
+    int result = zero_model_matrix(run->model, args, &error);
+    if (result != 0)
+        warn(run, ZERO_LOG_WARNING, error.text);
+    return result;
+}
+
 static zero_status_t commit(run_t *run, zero_error_t *error)
 {
     zero_status_t status = zero_commit(run->engine);
@@ -146,6 +157,10 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.beta2 = o->betas[1];
     config.eps = o->eps;
     config.weight_decay = o->weight_decay;
+    if (config.rule == ZERO_RULE_MUON) {
+        config.matrix = orthogonalize;
+        config.matrix_ctx = run;
+    }
     config.log = warn;
     config.log_ctx = run;
     if ((status = zero_create(&run->engine, &config, error)) != ZERO_OK)
@@ -160,6 +175,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
                                     .threads = (int)o->threads,
                                     .backend = o->device == DEVICE_CUDA ? "cuda" : "cpu",
                                     .eval = run->job->eval,
+                                    .muon = config.rule == ZERO_RULE_MUON,
                                     .log = warn,
                                     .log_ctx = run};
     return o->tune != NULL ? declare_tuned(run, &options, error) : declare_model(run, &options, error);
