@@ -19,59 +19,59 @@ tokens()
     head -c $((1024 - 12 + $4)) /dev/zero
 }
 
-refused --stage 4 -- "--stage is 4, but must be from 0 to 3: use 3"
-refused --no-such-option -- "unknown option '--no-such-option'"
-refused --micro-bach 2 -- "did you mean --micro-batch?"
-refused --batch 5 -- "--batch is 5, but must be a multiple of 2 (2 ranks): use 4 or 6"
-refused --ranks 4 --micro-batch 3 --batch 20 -- "use 12 or 24"
-refused --seq-len 257 -- "--seq-len is 257, but the model has 256 positions: use --seq-len 256 or less"
-refused --model llama-8b -- "not supported yet"
-refused --model gpt3 -- "there is no model 'gpt3'"
-refused --save here -- "--save is not supported yet"
-refused --dtype fp16 -- "not supported yet"
-refused --eval-every 5 --data "$0" --seq-len 16 -- "add --eval-data FILE"
+refused --stage 4 -- --stage 4 0 3
+refused --no-such-option -- "'--no-such-option'"
+refused --micro-bach 2 -- --micro-batch
+refused --batch 5 -- --batch 5 2 4 6
+refused --ranks 4 --micro-batch 3 --batch 20 -- 12 24
+refused --seq-len 257 -- --seq-len 257 256
+refused --model llama-8b -- --model llama-8b
+refused --model gpt3 -- "'gpt3'"
+refused --save here -- --save
+refused --dtype fp16 -- --dtype fp16
+refused --eval-every 5 --data "$0" --seq-len 16 -- --eval-data FILE
 
-refused --eps 0 -- "--eps is 0, but must be above 0 in fp32: use --eps 1e-8"
-refused --compare-stages --eval-every 5 -- "--eval-every has no effect with --compare-stages"
-refused --compare-stages --plan -- "but --plan runs nothing"
-refused --explain --compare-stages -- "but --explain runs nothing"
-refused --stag 3 -- "did you mean --stage?"
-refused --foo -- "unknown option '--foo': --help lists the options"
+refused --eps 0 -- --eps 0 fp32 1e-8
+refused --compare-stages --eval-every 5 -- --eval-every --compare-stages
+refused --compare-stages --plan -- --plan
+refused --explain --compare-stages -- --explain
+refused --stag 3 -- --stage
+refused --foo -- "'--foo'" --help
 export RANK=0 WORLD_SIZE=two MASTER_ADDR=127.0.0.1 MASTER_PORT=29999
-refused --steps 1 -- "WORLD_SIZE is 'two', but must be a whole number of at least 1"
+refused --steps 1 -- WORLD_SIZE "'two'" 1
 unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT
-refused --schedule noam --warmup 0 -- "use --warmup 1"
+refused --schedule noam --warmup 0 -- --warmup 1
 
-refused --data missing.txt -- "cannot open --data 'missing.txt': No such file or directory"
-refused --eval-data missing.txt -- "cannot open --eval-data 'missing.txt'"
-refused --data . -- "is a folder"
+refused --data missing.txt -- "No such file or directory" --data "'missing.txt'"
+refused --eval-data missing.txt -- --eval-data "'missing.txt'"
+refused --data . -- --data "'.'"
 : >empty.txt
-refused --data empty.txt -- "--data 'empty.txt' is empty"
+refused --data empty.txt -- --data "'empty.txt'"
 printf 'ten tokens' >short.txt
-refused --data short.txt -- "has 10 tokens, but one window of --seq-len 64 needs 65: use --seq-len 9 or less"
+refused --data short.txt -- 10 --seq-len 64 65 9
 run 0 --data short.txt --seq-len 9 --ranks 1 --steps 1 --sample 0 --quiet
 : >empty.bin
-refused --data empty.bin -- "is empty"
+refused --data empty.bin -- "'empty.bin'"
 tokens 20240520 1 0 0 | head -c 600 >cut.bin
-refused --data cut.bin -- "is truncated"
+refused --data cut.bin -- "'cut.bin'"
 tokens 20240521 1 500 1000 >magic.bin
-refused --data magic.bin -- "magic number is 20240521, but must be 20240520 or 20240801"
+refused --data magic.bin -- 20240521 20240520 20240801
 tokens 20240520 1 500 999 >less.bin
-refused --data less.bin -- "is truncated: its header says 500 tokens"
+refused --data less.bin -- 500
 tokens 20240801 7 500 2001 >more.bin
-refused --data more.bin -- "is longer than its header says"
+refused --data more.bin -- "'more.bin'"
 tokens 20240520 1 0 0 >none.bin
-refused --data none.bin -- "has 0 tokens"
+refused --data none.bin -- 0
 { tokens 20240520 1 500 800; int32 66000; head -c 196 /dev/zero; } >large.bin # 464 and 1 in 16 bits
-refused --data large.bin --batch 8 -- "has token 464 at index 400, but the model's vocabulary has 256"
+refused --data large.bin --batch 8 -- 464 400 256
 run 0 --data large.bin --ranks 1 --batch 1 --steps 6 --sample 0 --quiet # its tokens are not used so soon
 run 2 --data large.bin --ranks 1 --batch 1 --steps 7 --sample 0 --quiet
-refused --data none.bin --prompt x -- "has 0 tokens"
+refused --data none.bin --prompt x -- 0
 
 # What a file is stands in its first bytes; its name matters where they say nothing.
 tokens 20240520 1 500 1000 >tokens_without_ending
-refused --data tokens_without_ending --prompt x -- "--prompt needs --data that is text"
-refused --data tokens_without_ending --seq-len 64 --eval-data less.bin -- "--eval-data 'less.bin' is truncated"
+refused --data tokens_without_ending --prompt x -- --prompt --data
+refused --data tokens_without_ending --seq-len 64 --eval-data less.bin -- --eval-data "'less.bin'"
 run 0 --data tokens_without_ending --eval-data tokens_without_ending --ranks 1 --steps 1 --eval-batches 1 \
     --quiet --log log
 # array FILE DESCR COUNT: a numpy array of zeros, two bytes each
@@ -86,29 +86,28 @@ run 0 --data array.npy --eval-data array --ranks 1 --steps 1 --eval-batches 1 --
 equal "parameters after a token file and after an array of the same tokens" "$(values array.log params_xxh64)" \
     "$(values log params_xxh64)"
 array floats.npy '<f4' 250
-refused --data floats.npy -- \
-    "--data 'floats.npy' is a numpy array of dtype '<f4', but must be of uint8, uint16, uint32, int32 or int64"
+refused --data floats.npy -- --data "'floats.npy'" "'<f4'" uint8 uint16 uint32 int32 int64
 array long.npy '<u2' 501
-refused --eval-data long.npy -- "--eval-data 'long.npy' is truncated: its header says 501 tokens"
+refused --eval-data long.npy -- --eval-data "'long.npy'" 501
 printf 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n' >pointer
 cp pointer pointer.bin
-refused --data pointer -- "--data 'pointer' is a git-lfs pointer, not the file: run git lfs pull"
-refused --eval-data pointer.bin -- "--eval-data 'pointer.bin' is a git-lfs pointer, not the file"
-refused --config pointer -- "--config 'pointer' is a git-lfs pointer, not the file"
+refused --data pointer -- "git lfs pull" --data "'pointer'"
+refused --eval-data pointer.bin -- --eval-data "'pointer.bin'"
+refused --config pointer -- --config "'pointer'"
 
 mkdir folder
 cp pointer folder/config.json
-refused --model folder -- "folder/config.json is a git-lfs pointer, not the file"
-refused --model folder -- "config.json"
+refused --model folder -- folder/config.json
+refused --model folder -- config.json
 printf '{"model_type":"gpt2"' >folder/config.json
-refused --model folder -- "config.json"
-refused --model folder/config.json -- "folder/config.json"
-refused --model "$srcdir/tests/train.sh" -- "is a file, but must be a preset or a folder"
+refused --model folder -- config.json
+refused --model folder/config.json -- folder/config.json
+refused --model "$srcdir/tests/train.sh" -- --model tests/train.sh
 
 run 2 --log no-such-folder/log
-grep -q "cannot create --log 'no-such-folder/log'" err || fail "a log that cannot be created"
+names err --log "'no-such-folder/log'" || fail "a log that cannot be created"
 run 2 --log folder
-grep -q "is a folder" err || fail "a log that is a folder"
+names err --log || fail "a log that is a folder"
 
 # A log that would write over what is read, under its own name or another.
 printf '%0500d' 7 >input.txt
@@ -121,7 +120,7 @@ overwrites()
     shift 2
     before=$(cksum <"$file")
     run 2 "$@"
-    grep -q -e "is a file that $what reads" err || fail "zero_train $*: $(cat err)"
+    names err "$what" || fail "zero_train $*: $(cat err)"
     equal "zero_train $*: the file" "$(cksum <"$file")" "$before"
 }
 for ranks in 1 2; do
@@ -163,45 +162,40 @@ if [ -d golden ]; then
     head -c $head /dev/zero >behind
     copy="\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[97,35],\"data_offsets\":[$bytes,$((bytes + head))]}"
     header "sed 's/}}\$/},$copy}/'"
-    refused --model other --data input.txt --seq-len 8 -- "tensors 'lm_head.weight' and 'transformer.wte.weight' differ"
+    refused --model other --data input.txt --seq-len 8 -- "'lm_head.weight'" "'transformer.wte.weight'"
     : >behind
     header "sed 's/\"transformer\\./\"_orig_mod.transformer./g'"
-    refused --model other --data input.txt --seq-len 8 -- \
-        "names begin with the prefix '_orig_mod.', which torch.compile puts there"
+    refused --model other --data input.txt --seq-len 8 -- "'_orig_mod.'" torch.compile
     cp pointer other/model.safetensors
-    refused --model other --data input.txt --seq-len 8 -- \
-        "'other/model.safetensors' is a git-lfs pointer, not the file: run git lfs pull"
+    refused --model other --data input.txt --seq-len 8 -- "git lfs pull" "'other/model.safetensors'"
     cp pointer other/model.safetensors.index.json
     rm -f other/model.safetensors
-    refused --model other --data input.txt --seq-len 8 -- \
-        "'other/model.safetensors.index.json' is a git-lfs pointer, not the file"
+    refused --model other --data input.txt --seq-len 8 -- "'other/model.safetensors.index.json'"
 fi
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log # a log of before is no input
 
 # More than this machine has: refused with the numbers, what takes most of it, and an option with which it would fit,
 # where there is one.
-refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- \
-    "GiB of memory (device activations"
+refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- GiB activations
 if grep -q "before training" out; then fail "something was trained that does not fit"; fi
 for ranks in 1 2; do
-    refused --ranks $ranks --batch 1048576 --micro-batch $((1048576 / ranks)) -- \
-        "are available: use --micro-batch 1"
+    refused --ranks $ranks --batch 1048576 --micro-batch $((1048576 / ranks)) -- --micro-batch 1
 done
 
 # More ranks than there is room for: refused before any starts, with the largest number that has room, and which
 # fits --batch.
-refused --ranks 1000000 -- "--ranks is 1000000, but they need"
+refused --ranks 1000000 -- --ranks 1000000
 most=$(sed -n 's/.*: use --ranks \([0-9]*\)$/\1/p' err)
 if [ "${most:-0}" -lt 1 ] || [ "$most" -ge 1000000 ]; then fail "no number of ranks that has room: $(cat err)"; fi
-refused --ranks 1048576 --batch 1048576 -- "use --ranks "
+refused --ranks 1048576 --batch 1048576 -- --ranks
 even=$(sed -n 's/.*: use --ranks \([0-9]*\)$/\1/p' err)
 [ $((1048576 % ${even:-3})) -eq 0 ] || fail "--batch 1048576 does not fit --ranks $even"
 # shellcheck disable=SC3045 # where the shell cannot limit processes there is nothing to see
 if (ulimit -u 1 || ulimit -p 1) 2>/dev/null; then
     ( { ulimit -u 1 || ulimit -p 1; } 2>/dev/null; exec "$train" --ranks 3 --log refused.log >out 2>err )
     equal "no more processes: status" $? 2
-    grep -q "but each needs [0-9]* processes and threads, and this user may start 0 more: use --ranks 1" err ||
+    names err 0 --ranks 1 ||
         fail "no more processes: $(cat err)"
     [ ! -e refused.log ] || fail "no more processes: a log was written"
 fi

@@ -89,6 +89,6 @@ for dtype in fp32 bf16; do
     equal "activations, $dtype: bytes that the host got" \
         $(($(bytes some.log host activations) - $(bytes none.log host activations))) $((4 * 16 * 32 * size))
 done
-refused --recompute=selective --offload-activations -- "use --recompute=full"
-refused --offload-activations -- "--recompute is none"
+refused --recompute=selective --offload-activations -- --recompute=full
+refused --offload-activations -- --recompute
 finish

@@ -102,9 +102,7 @@ blows()
 for ranks in 1 2; do
     blows 1 11 --ranks $ranks --steps 40
     equal "lines about it" "$(wc -l <err)" 1
-    grep -q "steps 2 to 11 were skipped, because their gradient norm was not finite: at step 2 gradients first \
-became infinite or nan in unit 'ln_f' of the backward pass, and .* loss was not; use a smaller --lr (it is 1e+15), or a \
-larger --max-skipped (10)" err ||
+    names err 2 11 "'ln_f'" --lr 1e+15 --max-skipped 10 ||
         fail "skipped steps: $(cat err)"
     equal "the end of a run of skipped steps" "$(grep '"event":"end"' blows.log | values /dev/stdin status)" failed
 done
@@ -114,9 +112,9 @@ blows 0 9 --ranks 1 --steps 9 # the first was none
 sed 's/\("initializer_range": \)[^,]*/\11e39/; s/\("vocab_size": \)[0-9]*/\1256/' \
     "$srcdir/tests/golden/gpt2/config.json" >nan.json
 run 1 --quiet --ranks 2 --model nan.json --seq-len 16 --sample 0 --threads 1 --batch 2 --steps 3
-grep -q "steps 1 to 3 were skipped" err || fail "nothing but skipped steps: $(cat err)"
+names err 1 3 || fail "nothing but skipped steps: $(cat err)"
 run 1 --quiet --ranks 2 --model nan.json --seq-len 16 --threads 1 --batch 2 --steps 3 --compare-stages
-grep -q "steps 1 to 3 were skipped" err || fail "stages with nothing but skipped steps: $(cat err)"
+names err 1 3 || fail "stages with nothing but skipped steps: $(cat err)"
 
 # Rates that are all 0 train nothing, and that is said. The last step of a cosine has --min-lr.
 # rates WANTED ARGUMENTS...: how many warnings
@@ -125,14 +123,14 @@ rates()
     warnings=$1
     shift
     run 0 --seq-len 16 --ranks 1 --threads 1 --sample 0 "$@"
-    equal "warnings of $*" "$(grep -c 'warning: nothing is trained' err)" "$warnings"
+    equal "warnings of $*" "$(grep -c 'warning:' err)" "$warnings"
 }
 rates 1 --steps 1
-grep -qF -e '--steps is 1; use --schedule constant, a --min-lr above 0, or more --steps' err ||
+names err --steps 1 --schedule --min-lr 0 ||
     fail "one step: $(cat err)"
 rates 1 --steps 1 --schedule linear
 rates 1 --steps 3 --lr 0
-grep -q 'because --lr is 0' err || fail "a rate of 0: $(cat err)"
+names err --lr 0 || fail "a rate of 0: $(cat err)"
 rates 0 --steps 1 --quiet
 rates 0 --steps 2
 rates 0 --steps 1 --schedule constant

@@ -45,8 +45,7 @@ for setting in OMP_THREAD_LIMIT=1 OMP_MAX_ACTIVE_LEVELS=0; do
     export "${setting?}"
     variable=${setting%=*}
     for ranks in 1 2; do
-        refused --ranks $ranks --threads 2 --steps 20 -- \
-            "--threads is 2, but OpenMP allows a rank 1, because $variable is ${setting#*=}: use --threads 1"
+        refused --ranks $ranks --threads 2 --steps 20 -- "rank 1" --threads 2 1 "$variable"
     done
     steps log "$setting"
     equal "threads chosen with $setting" "$(values log threads)" 1

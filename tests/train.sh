@@ -36,7 +36,18 @@ run()
     [ "$found" -eq "$wanted" ] || { fail "zero_train $*: status $found, wanted $wanted"; sed 's/^/    /' err; }
 }
 
-# refused ARGUMENTS... -- TEXT: status 2, one sentence that has TEXT, nothing printed, no log.
+# names FILE NAME...: the file has each name (an option, a number, a file), as a word of its own.
+names()
+{
+    where=$1
+    shift
+    for name; do
+        name=$(printf '%s' "$name" | sed 's/[][\\.*^$+?(){}|]/\\&/g')
+        grep -qE -e "(^|[^[:alnum:]_])$name([^[:alnum:]_]|\$)" "$where" || return 1
+    done
+}
+
+# refused ARGUMENTS... -- NAMES...: status 2, one sentence that has the names, nothing printed, no log.
 refused()
 {
     arguments=
@@ -49,7 +60,8 @@ refused()
     lines=$(wc -l <err)
     [ "$lines" -eq 1 ] ||
         { fail "zero_train$arguments: $lines lines on standard error, wanted 1"; sed 's/^/    /' err; }
-    grep -qF -e "$2" err || { fail "zero_train$arguments: the sentence lacks '$2'"; sed 's/^/    /' err; }
+    shift
+    names err "$@" || { fail "zero_train$arguments: the sentence lacks one of: $*"; sed 's/^/    /' err; }
     [ ! -e refused.log ] || { fail "zero_train$arguments: a log was written"; rm -f refused.log; }
 }
 

@@ -74,8 +74,11 @@ nobody()
     done
 }
 
+# sentence WHAT NAMES...: one line on standard error, with the names
 sentence()
 {
-    equal "$1: lines on standard error" "$(grep -c . err)" 1
-    grep -q -e "$2" err || { fail "$1: no '$2'"; sed 's/^/    /' err; }
+    what=$1
+    shift
+    equal "$what: lines on standard error" "$(grep -c . err)" 1
+    names err "$@" || { fail "$what: not all of: $*"; sed 's/^/    /' err; }
 }
