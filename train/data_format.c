@@ -164,12 +164,11 @@ zero_status_t data_format_find(data_format_t *format, const char *option, const 
     if (size >= (int64_t)sizeof npy_magic && memcmp(head, npy_magic, sizeof npy_magic) == 0)
         return npy_array(&from, format, head, size);
     if (ends_in(path, ".bin"))
-        return WRONG(&from,
-                     "is no token file: its magic number is %d, but must be %d or %d (text files do not end in .bin)",
-                     magic, MAGIC_NARROW, MAGIC_WIDE);
+        return WRONG(
+            &from, "is not a token file: its magic number is %d, but must be %d or %d (text files do not end in .bin)",
+            magic, MAGIC_NARROW, MAGIC_WIDE);
     if (ends_in(path, ".npy"))
-        return WRONG(&from, "is no numpy array: its first bytes are not those of one (%s)",
-                     "text files do not end in .npy");
+        return WRONG(&from, "is not a numpy array: its first bytes differ (%s)", "text files do not end in .npy");
     *format = (data_format_t){.text = true, .width = 1, .count = size};
     return ZERO_OK;
 }

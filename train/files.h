@@ -5,7 +5,7 @@
 
 #include "train/options.h"
 
-/* Checks that each process can read the inputs: none may be a descriptor of this process, such as /dev/stdin. For runs
+/* Checks that each process can read the inputs: no input is a descriptor of this process, such as /dev/stdin. For runs
  * with several processes. */
 zero_status_t files_check_shared(const options_t *options, zero_error_t *error);
 /* Checks that rank 0 can write --log if this process starts the ranks. Ranks inherit no descriptors of this process

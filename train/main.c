@@ -42,7 +42,7 @@ static void watch_meeting(void)
     if (end == 0 || report_clock() < end)
         return;
     snprintf(sentence, sizeof sentence,
-             "the ranks did not meet within %lld s: start all of them together, or give more time "
+             "the ranks did not connect within %lld s: start all of them together, or give more time "
              "with --timeout SECONDS",
              (long long)meeting.timeout_s);
     if (meeting.launch == NULL)
