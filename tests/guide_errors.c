@@ -80,8 +80,10 @@ static int ranks(void)
     zero_error_t error = {0};
     zero_config_t config;
     zero_comm_t *second; /* an error that ranks have together is a communicator's end */
+    zero_comm_t *last;   /* does not fail */
     must(zero_comm_mpi(&comm, NULL, NULL, &error));
     must(zero_comm_mpi(&second, NULL, NULL, &error));
+    must(zero_comm_mpi(&last, NULL, NULL, &error));
     must(zero_device_cpu(&device, NULL, &error));
     int rank = zero_comm_rank(comm);
     config_of(&config);
@@ -108,8 +110,13 @@ static int ranks(void)
     } else {
         refused(zero_sum(engine, &sum, 1));
     }
+    /* mpiexec kills rank 0 once rank 1 ends without MPI_Finalize, so rank 1 waits until rank 0 has printed. */
+    char own = 0, both[2];
+    fflush(stdout);
+    must(zero_comm_exchange(last, &own, both, 1, &error));
     zero_destroy(engine);
     zero_device_destroy(device);
+    zero_comm_destroy(last);
     zero_comm_destroy(second);
     zero_comm_destroy(comm);
     return 0; /* which mpiexec does not, since MPI is not finalised after a failure */
