@@ -149,49 +149,6 @@ static int reduce_case(zero_comm_t *c, const place_t *p, int64_t count, zero_dty
     return 0;
 }
 
-/* Pieces of different sizes: some of nothing, one pair's much longer than most. */
-static uint64_t piece_of(unsigned seed, uint64_t most, int size, int from, int to)
-{
-    uint64_t h = zero_splitmix64(seed * 1000003u + (unsigned)(from * size + to));
-    return (from + to) % 3 == 1 ? 0 : most ? h % (most + 1) : 0;
-}
-
-static int all_to_all_case(zero_comm_t *c, const place_t *p, uint64_t most, unsigned seed)
-{
-    int size = c->size, rank = c->rank;
-    uint64_t *bytes = calloc((size_t)size * (size_t)size, sizeof *bytes), before = c->bytes_received, others = 0;
-    EXPECT(bytes);
-    for (int s = 0; s < size; s++)
-        for (int r = 0; r < size; r++)
-            bytes[s * size + r] = piece_of(seed, most, size, s, r);
-    uint64_t sent = zero_comm_sent_at(bytes, size, rank, size), got = zero_comm_received_at(bytes, size, size, rank);
-    unsigned char *send = malloc(sent + 1), *recv = malloc(got + 1);
-    EXPECT(send && recv);
-    memset(recv, 0xee, got + 1);
-    for (int r = 0; r < size; r++)
-        for (uint64_t i = 0; i < bytes[rank * size + r]; i++)
-            send[zero_comm_sent_at(bytes, size, rank, r) + i] = byte_of(seed + (unsigned)r, rank, i);
-    char *to = operand(p, recv, 0, got + 1), *from = operand(p, send, got + 1, sent + 1);
-    EXPECT_OK(zero_comm_all_to_all(c, from, to, bytes, p->native, error));
-    if (result(p, recv, to, got + 1))
-        return 1;
-    for (int s = 0; s < size; s++) {
-        uint64_t at = zero_comm_received_at(bytes, size, s, rank), piece = bytes[s * size + rank];
-        others += s == rank ? 0 : piece;
-        for (uint64_t i = 0; i < piece; i++)
-            if (recv[at + i] != byte_of(seed + (unsigned)rank, s, i)) {
-                fprintf(stderr, "%s all-to-all of at most %llu bytes: rank %d has a wrong byte %llu of rank %d of %d\n",
-                        zero_comm_name(c), (unsigned long long)most, rank, (unsigned long long)i, s, size);
-                return 1;
-            }
-    }
-    EXPECT(recv[got] == 0xee && c->bytes_received - before == others);
-    free(bytes);
-    free(send);
-    free(recv);
-    return 0;
-}
-
 static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
 {
     static const uint64_t bytes[] = {0, 1, 3, 64, 127, 4096, 5000, 65537, 262144, 1000003, 3000001};
@@ -207,9 +164,6 @@ static int cases(zero_comm_t *c, const place_t *p, unsigned seed)
             for (int in_place = 0; in_place < 2; in_place++)
                 if (reduce_case(c, p, counts[i], (zero_dtype_t)dtype, in_place, seed + (unsigned)i))
                     return 1;
-    for (size_t i = 0; i < sizeof bytes / sizeof *bytes && c->data->all_to_all; i++)
-        if (all_to_all_case(c, p, bytes[i] / 3, seed + (unsigned)i))
-            return 1;
     EXPECT_OK(zero_comm_check(c, error));
     return 0;
 }
@@ -293,13 +247,6 @@ int comm_differ_cases(zero_comm_t *c, int kind)
         status = odd ? zero_comm_reduce_scatter(c, data, recv, 0, ZERO_FP32, NULL, &e)
                      : zero_control_exchange(c, data, recv, 0, &e);
         break;
-    case 5: { /* sizes of pairs that other ranks have */
-        uint64_t bytes[64] = {0};
-        EXPECT(c->size <= 8);
-        bytes[1] = odd ? 8 : 16;
-        status = zero_comm_all_to_all(c, data, recv, bytes, NULL, &e);
-        break;
-    }
     default: /* the same for another purpose */
         c->note = &note;
         status = zero_control_exchange(c, data, recv, 64, &e);

@@ -16,7 +16,7 @@ int comm_split_cases(zero_comm_t *c);
 /* Rings as the plan is told: caps = zero_comm_describe = resident. */
 int comm_ring_cases(zero_comm_t *c);
 /* Four splits of c used from four threads at once. Needs a communicator whose transport allows threads. */
-enum { COMM_DIFFER_KINDS = 7 };
+enum { COMM_DIFFER_KINDS = 6 };
 /* The last rank makes another call than the others, who all find it, or hear of it. c is of no use afterwards. */
 int comm_differ_cases(zero_comm_t *c, int kind);
 int comm_thread_cases(zero_comm_t *c);

@@ -68,9 +68,6 @@ typedef struct zero_data_ops {
                                 zero_error_t *error);
     zero_status_t (*reduce_scatter)(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype,
                                     void *native, zero_error_t *error);
-    /* NULL: it cannot. */
-    zero_status_t (*all_to_all)(zero_comm_t *c, const void *send, void *recv, const uint64_t *bytes, void *native,
-                                zero_error_t *error);
     /* NULL, or takes note of memory [base, base + bytes) of the device that operands will lie in, so that they need no
      * copies on their way. It lasts as long as the communicator. Collective: every rank calls it, as often as the
      * others, with as many bytes. Where the transport refuses the memory there is a warning in the log, and no more. An
@@ -109,7 +106,7 @@ struct zero_comm {
         int rank;
         zero_comm_note_t note;
     } other;                 /* after ZERO_ERR_MISMATCH: a rank that is in another collective, and its note */
-    uint64_t bytes_received; /* from other ranks in all_gather and all_to_all, since the start */
+    uint64_t bytes_received; /* from other ranks in all_gather, since the start */
     uint64_t bytes_reduced;  /* from other ranks in reduce_scatter: (size - 1) * count * dtype size each */
 };
 
@@ -123,14 +120,6 @@ zero_status_t zero_comm_all_gather(zero_comm_t *c, const void *send, void *recv,
  * rank * count; the rest of send then keeps its values. */
 zero_status_t zero_comm_reduce_scatter(zero_comm_t *c, const void *send, void *recv, int64_t count, zero_dtype_t dtype,
                                        void *native, zero_error_t *error);
-/* bytes (size, size), the same on every rank: rank r gets bytes[s * size + r] bytes of rank s. send holds this rank's
- * pieces in the order of the ranks that get them, recv gets the pieces in the order of their senders; the two do not
- * overlap. What goes to the rank itself is copied. ZERO_ERR_UNSUPPORTED where the data has no way to (NCCL). */
-zero_status_t zero_comm_all_to_all(zero_comm_t *c, const void *send, void *recv, const uint64_t *bytes, void *native,
-                                   zero_error_t *error);
-/* Where the piece for rank `to` begins in send of rank `from`, and in recv of rank `to`. */
-uint64_t zero_comm_sent_at(const uint64_t *bytes, int size, int from, int to);
-uint64_t zero_comm_received_at(const uint64_t *bytes, int size, int from, int to);
 /* The memory of the device that operands will lie in; see attach above. */
 zero_status_t zero_comm_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error);
 

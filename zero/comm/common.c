@@ -234,38 +234,6 @@ zero_status_t zero_comm_reduce_scatter(zero_comm_t *c, const void *send, void *r
     return end_data(c, status, &why, error);
 }
 
-uint64_t zero_comm_sent_at(const uint64_t *bytes, int size, int from, int to)
-{
-    uint64_t at = 0;
-    for (int r = 0; r < to; r++)
-        at += bytes[(size_t)from * (size_t)size + (size_t)r];
-    return at;
-}
-
-uint64_t zero_comm_received_at(const uint64_t *bytes, int size, int from, int to)
-{
-    uint64_t at = 0;
-    for (int s = 0; s < from; s++)
-        at += bytes[(size_t)s * (size_t)size + (size_t)to];
-    return at;
-}
-
-zero_status_t zero_comm_all_to_all(zero_comm_t *c, const void *send, void *recv, const uint64_t *bytes, void *native,
-                                   zero_error_t *error)
-{
-    zero_error_t why;
-    zero_status_t status = begin_data(c, error);
-    if (status)
-        return status;
-    if (!c->data->all_to_all)
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "communicator '%s' has no all-to-all", c->caps.name);
-    status = c->data->all_to_all(c, send, recv, bytes, native, &why);
-    for (int s = 0; s < c->size && status == ZERO_OK; s++)
-        if (s != c->rank)
-            c->bytes_received += bytes[(size_t)s * (size_t)c->size + (size_t)c->rank];
-    return end_data(c, status, &why, error);
-}
-
 zero_status_t zero_comm_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error)
 {
     return c->data && c->data->attach ? c->data->attach(c, base, bytes, error) : ZERO_OK;

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-enum { GATHER = 1, EXCHANGE, ALL_TO_ALL, REDUCE /* and the dtype */ };
+enum { GATHER = 1, EXCHANGE, REDUCE /* and the dtype */ };
 
 static zero_call_t call_of(zero_comm_t *comm, const char *operation, uint64_t kind, uint64_t bytes)
 {
@@ -24,14 +24,6 @@ zero_call_t zero_call_exchange(zero_comm_t *comm, uint64_t bytes)
 zero_call_t zero_call_reduce(zero_comm_t *comm, int64_t count, zero_dtype_t dtype)
 {
     return call_of(comm, "reduce-scatter", REDUCE + (uint64_t)dtype, (uint64_t)count * zero_dtype_size(dtype));
-}
-
-zero_call_t zero_call_all_to_all(zero_comm_t *comm, const uint64_t *bytes)
-{
-    uint64_t digest = 0;
-    for (int i = 0; i < comm->size * comm->size; i++)
-        digest = zero_splitmix64(digest ^ bytes[i]);
-    return call_of(comm, "all-to-all", ALL_TO_ALL, digest);
 }
 
 void zero_call_words(const zero_call_t *call, uint64_t *words)
@@ -54,8 +46,6 @@ static void describe(const zero_call_id_t *id, char *text, size_t size)
     if (id->kind == GATHER || id->kind == EXCHANGE)
         snprintf(text, size, "an %s of %llu bytes a rank", id->kind == GATHER ? "all-gather" : "exchange",
                  (unsigned long long)id->bytes);
-    else if (id->kind == ALL_TO_ALL)
-        snprintf(text, size, "an all-to-all (digest of its sizes: %016llx)", (unsigned long long)id->bytes);
     else
         snprintf(text, size, "a reduce-scatter of %llu bytes a rank in %s", (unsigned long long)id->bytes,
                  zero_dtype_name((zero_dtype_t)(id->kind - REDUCE)));

@@ -9,7 +9,7 @@
 /* What must be equal on all ranks. */
 typedef struct zero_call_id {
     uint64_t key;   /* of the caller's note; 0: none */
-    uint64_t bytes; /* of a slice; of an all-to-all: a digest of all sizes */
+    uint64_t bytes; /* of a slice */
     uint64_t kind;
 } zero_call_id_t;
 
@@ -26,11 +26,10 @@ typedef struct zero_call {
     zero_call_id_t id;
 } zero_call_t;
 
-/* A gather, an exchange, a reduce-scatter (count elements of a dtype), or an all-to-all, with comm's note. */
+/* A gather, an exchange, or a reduce-scatter (count elements of a dtype), with comm's note. */
 zero_call_t zero_call_gather(zero_comm_t *comm, uint64_t bytes);
 zero_call_t zero_call_exchange(zero_comm_t *comm, uint64_t bytes);
 zero_call_t zero_call_reduce(zero_comm_t *comm, int64_t count, zero_dtype_t dtype);
-zero_call_t zero_call_all_to_all(zero_comm_t *comm, const uint64_t *bytes);
 
 /* This rank's words: ZERO_COMM_WORDS of them. */
 void zero_call_words(const zero_call_t *call, uint64_t *words);

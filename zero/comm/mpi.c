@@ -240,69 +240,7 @@ static zero_status_t mpi_reduce_scatter(zero_comm_t *comm, const void *send, voi
     return status;
 }
 
-/* ---- all to all ------------------------------------------------------------------------------------------------- */
-
-/* The longest piece between nodes. */
-static uint64_t longest_far(const mpi_comm_t *c, const uint64_t *bytes, int size)
-{
-    uint64_t longest = 0;
-    for (int i = 0; i < size * size; i++)
-        if (c->home[i / size] != c->home[i % size] && bytes[i] > longest)
-            longest = bytes[i];
-    return longest;
-}
-
-/* Starts the messages of bytes [begin, begin + PIECE_BYTES) of each piece. */
-static zero_status_t cross_all(mpi_comm_t *c, const zero_call_t *call, const char *send, char *recv,
-                               const uint64_t *bytes, uint64_t begin, zero_error_t *error)
-{
-    const partners_t all = {c->far_rank, c->far_rank, c->far, c->far};
-    int size = call->comm->size, rank = call->comm->rank;
-    zero_status_t status = begin == 0 ? greet(c, call, &all, error) : ZERO_OK;
-    for (int sends = 1; sends >= 0; sends--) {
-        for (int i = 0; i < c->far && status == ZERO_OK; i++) {
-            int r = c->far_rank[i], from = sends ? rank : r, to = sends ? r : rank;
-            uint64_t piece = bytes[(size_t)from * (size_t)size + (size_t)to], part = piece <= begin ? 0
-                                                                                     : piece - begin < PIECE_BYTES
-                                                                                         ? piece - begin
-                                                                                         : PIECE_BYTES;
-            MPI_Request *request = &c->requests[c->pending[0]];
-            if (!part)
-                continue;
-            status =
-                sends ? isend(c, send + zero_comm_sent_at(bytes, size, from, to) + begin, part, r, request, error)
-                      : irecv(c, recv + zero_comm_received_at(bytes, size, from, to) + begin, part, r, request, error);
-            c->pending[0] += status == ZERO_OK;
-        }
-        if (status == ZERO_OK && begin == 0 && sends)
-            status = greeted(c, call, &all, error);
-    }
-    return status;
-}
-
-static zero_status_t mpi_all_to_all(zero_comm_t *comm, const void *send, void *recv, const uint64_t *bytes,
-                                    void *native, zero_error_t *error)
-{
-    mpi_comm_t *c = (mpi_comm_t *)comm->control;
-    zero_call_t call = zero_call_all_to_all(comm, bytes);
-    uint64_t longest = longest_far(c, bytes, comm->size);
-    zero_status_t status = zero_peers_check(c->local.peers, error);
-    (void)native;
-    for (uint64_t begin = 0; (begin == 0 || begin < longest) && status == ZERO_OK; begin += PIECE_BYTES) {
-        status = cross_all(c, &call, send, recv, bytes, begin, error);
-        /* Meanwhile the node's own pieces. */
-        if (begin == 0 && status == ZERO_OK)
-            status = zero_node_all_to_all(&c->local.node, &call, send, recv, bytes, error);
-        if (status == ZERO_OK)
-            status = wait(c, 0, call.operation, error);
-    }
-    if (status)
-        drop(c);
-    return status;
-}
-
-static const zero_data_ops_t mpi_data = {
-    .all_gather = mpi_all_gather, .reduce_scatter = mpi_reduce_scatter, .all_to_all = mpi_all_to_all};
+static const zero_data_ops_t mpi_data = {.all_gather = mpi_all_gather, .reduce_scatter = mpi_reduce_scatter};
 
 /* ---- set-up ----------------------------------------------------------------------------------------------------- */
 

@@ -77,11 +77,6 @@ typedef struct zero_node_far {
 zero_status_t zero_node_reduce(zero_node_t *node, const zero_call_t *call, const void *send, void *recv, int64_t count,
                                zero_dtype_t dtype, int rank, int size, const zero_node_far_t *far, zero_error_t *error);
 
-/* The pieces between the ranks of this node, each rank's own included: send, recv and bytes as zero_comm_all_to_all has
- * them, for all ranks of the communicator. */
-zero_status_t zero_node_all_to_all(zero_node_t *node, const zero_call_t *call, const char *send, char *recv,
-                                   const uint64_t *bytes, zero_error_t *error);
-
 /* Bytes of a slot that can go to one other rank. */
 uint64_t zero_node_part_bytes(const zero_node_t *node);
 /* Resident bytes of this rank's ring. */

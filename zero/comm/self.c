@@ -43,15 +43,7 @@ static zero_status_t self_reduce_scatter(zero_comm_t *c, const void *send, void 
     return copy(c, send, recv, (uint64_t)count * zero_dtype_size(dtype), error);
 }
 
-static zero_status_t self_all_to_all(zero_comm_t *c, const void *send, void *recv, const uint64_t *bytes, void *native,
-                                     zero_error_t *error)
-{
-    (void)native;
-    return copy(c, send, recv, bytes[0], error);
-}
-
-static const zero_data_ops_t self_data = {
-    .all_gather = self_all_gather, .reduce_scatter = self_reduce_scatter, .all_to_all = self_all_to_all};
+static const zero_data_ops_t self_data = {.all_gather = self_all_gather, .reduce_scatter = self_reduce_scatter};
 
 static void self_abort(zero_comm_t *c, const zero_error_t *failure)
 {

@@ -22,7 +22,6 @@ typedef struct staged {
     zero_arena_t *arena;    /* NULL where there is one rank */
     char *half[2];
     uint64_t half_bytes;
-    uint64_t *window; /* (size, size): what an all-to-all moves at a time */
     bool used;
     void *native; /* once used: the stream that the last collective left copies on */
 } staged_t;
@@ -31,12 +30,11 @@ typedef struct staged {
 typedef struct job {
     zero_comm_t *c;
     staged_t *s; /* c's */
-    enum { GATHER, REDUCE, ALL_TO_ALL } kind;
+    enum { GATHER, REDUCE } kind;
     const char *send;
     char *recv;
     uint64_t total, piece;
-    zero_dtype_t dtype;    /* REDUCE */
-    const uint64_t *bytes; /* ALL_TO_ALL: of each piece; total is the longest one's */
+    zero_dtype_t dtype; /* REDUCE */
     void *native;
 } job_t;
 
@@ -69,57 +67,21 @@ static uint64_t size_of(const job_t *j, uint64_t at)
     return j->total - at < j->piece ? j->total - at : j->piece;
 }
 
-/* The bytes from at on of each pair's slice, of which there is at most a piece. A rank's own stay on the device. */
-static void set_window(const job_t *j, uint64_t at)
-{
-    int size = j->c->size;
-    for (int i = 0; i < size * size; i++) {
-        uint64_t left = i / size == i % size || j->bytes[i] < at ? 0 : j->bytes[i] - at;
-        j->s->window[i] = left < j->piece ? left : j->piece;
-    }
-}
-
-/* Copies that window between the device and a half: its first half has what this rank sends, its second what it gets.
- */
-static zero_status_t copy_window(const job_t *j, char *half, bool fetch, uint64_t at, zero_error_t *error)
-{
-    int size = j->c->size, rank = j->c->rank;
-    const uint64_t *window = j->s->window;
-    zero_status_t status = ZERO_OK;
-    set_window(j, at);
-    for (int r = 0; r < size && status == ZERO_OK; r++)
-        if (fetch)
-            status = copy(j, half + zero_comm_sent_at(window, size, rank, r),
-                          j->send + zero_comm_sent_at(j->bytes, size, rank, r) + at,
-                          window[(size_t)rank * (size_t)size + (size_t)r], error);
-        else
-            status = copy(j, j->recv + zero_comm_received_at(j->bytes, size, r, rank) + at,
-                          half + j->s->half_bytes / 2 + zero_comm_received_at(window, size, r, rank),
-                          window[(size_t)r * (size_t)size + (size_t)rank], error);
-    return status;
-}
-
 /* Queues the copies of a piece from the device. */
 static zero_status_t fetch(const job_t *j, char *half, uint64_t at, zero_error_t *error)
 {
     uint64_t size = size_of(j, at);
-    if (j->kind == ALL_TO_ALL)
-        return copy_window(j, half, true, at, error);
     if (j->kind == GATHER)
         return copy(j, half + (uint64_t)j->c->rank * size, j->send + at, size, error);
     return copy_slices(j, (char *)j->send, half, true, 0, j->c->size, at, size, error);
 }
 
-/* The host's collective on a piece: in place, but for an all-to-all. */
+/* The host's collective on a piece, in place. */
 static zero_status_t collect(const job_t *j, char *half, uint64_t at, zero_error_t *error)
 {
     const zero_data_ops_t *host = j->c->control->host;
     uint64_t size = size_of(j, at);
     char *own = half + (uint64_t)j->c->rank * size;
-    if (j->kind == ALL_TO_ALL) {
-        set_window(j, at);
-        return host->all_to_all(j->c, half, half + j->s->half_bytes / 2, j->s->window, NULL, error);
-    }
     if (j->kind == GATHER)
         return host->all_gather(j->c, own, half, size, NULL, error);
     return host->reduce_scatter(j->c, half, own, (int64_t)(size / zero_dtype_size(j->dtype)), j->dtype, NULL, error);
@@ -130,8 +92,6 @@ static zero_status_t deliver(const job_t *j, char *half, uint64_t at, zero_error
 {
     uint64_t size = size_of(j, at);
     int rank = j->c->rank;
-    if (j->kind == ALL_TO_ALL)
-        return copy_window(j, half, false, at, error);
     if (j->kind == REDUCE)
         return copy(j, j->recv + at, half + (uint64_t)rank * size, size, error);
     zero_status_t status = copy_slices(j, j->recv, half, false, 0, rank, at, size, error);
@@ -147,8 +107,7 @@ static zero_status_t finish(const job_t *j, void *native, zero_error_t *error)
 static zero_status_t pipeline(job_t *j, zero_error_t *error)
 {
     staged_t *s = j->s;
-    j->piece = j->kind == ALL_TO_ALL ? s->half_bytes / 2 / (uint64_t)j->c->size
-                                     : s->half_bytes / (uint64_t)j->c->size / LINE * LINE;
+    j->piece = s->half_bytes / (uint64_t)j->c->size / LINE * LINE;
     zero_status_t status = s->used && s->native != j->native ? finish(j, s->native, error) : ZERO_OK;
     s->native = j->native;
     s->used = true;
@@ -211,24 +170,6 @@ static zero_status_t staged_reduce_scatter(zero_comm_t *c, const void *send, voi
     return run(&j, error);
 }
 
-static zero_status_t staged_all_to_all(zero_comm_t *c, const void *send, void *recv, const uint64_t *bytes,
-                                       void *native, zero_error_t *error)
-{
-    int size = c->size, rank = c->rank;
-    uint64_t own = bytes[(size_t)rank * (size_t)size + (size_t)rank];
-    job_t j = {.c = c, .s = c->state, .kind = ALL_TO_ALL, .send = send, .recv = recv, .bytes = bytes, .native = native};
-    if (size == 1) {
-        j.total = own;
-        return run(&j, error);
-    }
-    for (int i = 0; i < size * size; i++)
-        if (i / size != i % size && bytes[i] > j.total)
-            j.total = bytes[i];
-    zero_status_t status = copy(&j, j.recv + zero_comm_received_at(bytes, size, rank, rank),
-                                j.send + zero_comm_sent_at(bytes, size, rank, rank), own, error);
-    return status ? status : pipeline(&j, error);
-}
-
 static zero_status_t staged_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
     const staged_t *s = c->state;
@@ -249,14 +190,12 @@ static void staged_destroy(zero_comm_t *c)
 {
     staged_t *s = c->state;
     s->device->ops->arena_destroy(s->arena);
-    free(s->window);
     free(s);
 }
 
 static const zero_data_ops_t staged_data = {
     .all_gather = staged_all_gather,
     .reduce_scatter = staged_reduce_scatter,
-    .all_to_all = staged_all_to_all,
     .split = staged_split,
     .resident = staged_resident,
     .destroy = staged_destroy,
@@ -301,9 +240,6 @@ static zero_status_t make_halves(staged_t *s, zero_comm_caps_t *caps, int size, 
         status = zero_comm_staged_caps(caps, size, s->staging_bytes, error);
     if (status || !s->half_bytes)
         return status;
-    s->window = calloc((size_t)size * (size_t)size, sizeof *s->window);
-    if (!s->window)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
     status = s->device->ops->arena_create(s->device, ZERO_TIER_HOST, 2 * s->half_bytes, &s->arena, error);
     if (status)
         return status;
@@ -346,8 +282,6 @@ zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_devi
     }
     if (s && device)
         device->ops->arena_destroy(s->arena);
-    if (s)
-        free(s->window);
     free(s);
     return zero_pass(error, status, &why);
 }
