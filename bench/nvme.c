@@ -46,7 +46,7 @@ static double processor(void)
 static void pass(zero_nvme_t *n, char *memory, uint64_t size, uint64_t bytes, int write, int print)
 {
     zero_nvme_ticket_t tickets[SLOTS] = {0};
-    double start = zero_host_now(), used = processor();
+    double start = zero_now(), used = processor();
     for (uint64_t at = 0, i = 0; at < bytes + SLOTS * size; at += size, i++) {
         char *slot = memory + i % SLOTS * size;
         if (tickets[i % SLOTS])
@@ -58,7 +58,7 @@ static void pass(zero_nvme_t *n, char *memory, uint64_t size, uint64_t bytes, in
         check(write ? zero_nvme_write(n, at, slot, piece, &tickets[i % SLOTS], &error)
                     : zero_nvme_read(n, at, slot, piece, &tickets[i % SLOTS], &error));
     }
-    double seconds = zero_host_now() - start;
+    double seconds = zero_now() - start;
     if (print)
         printf("%s %.1f %.3f\n", write ? "write" : "read", (double)bytes / seconds * 1e-6,
                (processor() - used) / ((double)bytes * 1e-9));

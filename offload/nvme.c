@@ -309,10 +309,10 @@ zero_status_t zero_nvme_write(zero_nvme_t *n, uint64_t offset, const void *buffe
     return submit(n, true, offset, (char *)buffer, bytes, ticket, error);
 }
 
-/* Waits for a change until end (zero_host_now). The caller holds the mutex. */
+/* Waits for a change until end (zero_now). The caller holds the mutex. */
 static void await(zero_nvme_t *n, double end)
 {
-    double left = end - zero_host_now(), most = 3600;
+    double left = end - zero_now(), most = 3600;
     struct timespec t;
     left = left < 0 ? 0 : left < most ? left : most;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -328,14 +328,14 @@ static void await(zero_nvme_t *n, double end)
 zero_status_t zero_nvme_wait(zero_nvme_t *n, zero_nvme_ticket_t ticket, double timeout_s, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
-    double end = zero_host_now() + timeout_s;
+    double end = zero_now() + timeout_s;
     zero_nvme_request_t *r = &n->requests[(ticket & 0xff) % ZERO_NVME_REQUESTS];
     pthread_mutex_lock(&n->mutex);
     if (ticket == 0 || r->ticket != ticket) {
         status = zero_fail(error, ZERO_ERR_ARG, "ticket %llu is not a request in flight", (unsigned long long)ticket);
         goto out;
     }
-    while (!r->ended && zero_host_now() < end)
+    while (!r->ended && zero_now() < end)
         await(n, end);
     if (!r->ended) {
         status = zero_fail(error, ZERO_ERR_TIMEOUT,
@@ -367,11 +367,11 @@ void zero_nvme_destroy(zero_nvme_t *n)
     if (!n)
         return;
     pthread_mutex_lock(&n->mutex);
-    double end = zero_host_now() + n->options.timeout_s;
+    double end = zero_now() + n->options.timeout_s;
     n->stop = true;
     zero_nvme_drop_queued(n);
     pthread_cond_broadcast(&n->work);
-    while (n->running && (n->touching || zero_host_now() < end))
+    while (n->running && (n->touching || zero_now() < end))
         await(n, end);
     n->abandoned = n->running > 0;
     int lost = n->running;

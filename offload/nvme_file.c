@@ -169,7 +169,7 @@ static zero_status_t try_lock(zero_nvme_file_t *f, uint64_t run, lock_state_t *s
 
 static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t *error)
 {
-    double end = zero_host_now() + LOCK_SECONDS;
+    double end = zero_now() + LOCK_SECONDS;
     holder_t holder;
     lock_state_t state;
     zero_status_t status;
@@ -187,7 +187,7 @@ static zero_status_t lock_folder(zero_nvme_file_t *f, uint64_t run, zero_error_t
                                       f->path, holder.pid, holder.rank, holder.host);
             break;
         }
-        if (zero_host_now() > end) {
+        if (zero_now() > end) {
             status = zero_fail_reason(
                 error, ZERO_ERR_TIMEOUT, ZERO_REASON_FOLDER_IN_USE, -1,
                 "'%s/%s' was locked for %g s by an unknown process: end that process, or name another folder", f->path,

@@ -47,7 +47,7 @@ static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s
         if (turn < 200)
             continue;
         sched_yield();
-        double now = zero_host_now();
+        double now = zero_now();
         if (start == 0)
             start = watched = now;
         if (now - watched > 0.001) {

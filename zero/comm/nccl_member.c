@@ -17,7 +17,7 @@ static zero_status_t wait_ready(zero_nccl_watch_t *w, void *comm, const zero_ncc
     double looked = 0, doubt = 0;
     for (;; zero_nccl_nap(ZERO_NCCL_LOOK_SOON)) {
         bool busy = false;
-        double now = zero_host_now();
+        double now = zero_now();
         if (now - looked > ZERO_NCCL_LOOK_EVERY) {
             looked = now;
             zero_nccl_look_at_host(w);
@@ -55,7 +55,7 @@ static zero_status_t make_comm(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_er
     zero_nccl_member_t *m = j->member;
     void *parent = j->origin.callers ? j->origin.callers : j->origin.parent ? j->origin.parent->comm : NULL;
     const char *what = j->origin.id ? "starting NCCL" : "splitting an NCCL communicator";
-    double start = zero_host_now();
+    double start = zero_now();
     zero_error_t ignored;
     zero_status_t status = make_events(w, m, error);
     if (status == ZERO_OK && j->origin.id)
@@ -81,7 +81,7 @@ static zero_status_t make_comm(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_er
 static zero_status_t make_window(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t *error)
 {
     zero_nccl_memory_t *k = j->memory;
-    double start = zero_host_now();
+    double start = zero_now();
     char what[80];
     zero_status_t status = w->api->window(w->nccl, j->member->comm, k->base, k->bytes, &k->handle, error);
     snprintf(what, sizeof what, "making an NCCL window of %llu bytes", (unsigned long long)k->bytes);
@@ -132,7 +132,7 @@ void zero_nccl_step_closing(zero_nccl_member_t *m)
     zero_nccl_watch_t *w = m->watch;
     zero_error_t error = {0};
     bool busy = true;
-    double now = zero_host_now();
+    double now = zero_now();
     m->since = m->since > 0 ? m->since : now;
     zero_status_t status = w->api->state(w->nccl, m->comm, &busy, &error);
     if (status == ZERO_OK && !busy)

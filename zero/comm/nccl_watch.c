@@ -51,7 +51,7 @@ static void note_error(zero_nccl_watch_t *w, const zero_error_t *error)
     if (!w->noted.status) {
         w->noted = *error;
         w->noted.status = ZERO_ERR_SYSTEM;
-        w->noted_since = zero_host_now();
+        w->noted_since = zero_now();
     }
     pthread_mutex_unlock(&w->mutex);
     zero_nccl_wake(w);
@@ -61,7 +61,7 @@ static void note_error(zero_nccl_watch_t *w, const zero_error_t *error)
 static bool report_noted_error(zero_nccl_watch_t *w)
 {
     pthread_mutex_lock(&w->mutex);
-    bool there = w->noted.status, enough = there && zero_host_now() - w->noted_since > ZERO_NCCL_GRACE;
+    bool there = w->noted.status, enough = there && zero_now() - w->noted_since > ZERO_NCCL_GRACE;
     pthread_mutex_unlock(&w->mutex);
     if (enough)
         zero_nccl_fail(w, ZERO_ERR_SYSTEM, &w->noted); /* written once */
@@ -88,7 +88,7 @@ void zero_nccl_look_at_host(zero_nccl_watch_t *w)
 static void publish(zero_nccl_watch_t *w)
 {
     zero_error_t failure;
-    double now = zero_host_now();
+    double now = zero_now();
     w->failed_since = w->failed_since > 0 ? w->failed_since : now;
     if (w->published || w->host->control->one_thread || w->failed.error.status == ZERO_ERR_PEER ||
         now - w->failed_since < PUBLISH_AFTER)
@@ -139,8 +139,8 @@ void zero_nccl_retire(zero_nccl_member_t *m)
         if (status)
             note_error(w, &error);
         else if (op->since == 0 && yes)
-            op->since = zero_host_now();
-        else if (op->since > 0 && zero_host_now() - op->since > op->timeout_s) {
+            op->since = zero_now();
+        else if (op->since > 0 && zero_now() - op->since > op->timeout_s) {
             zero_error_t why;
             zero_fail(&why, ZERO_ERR_TIMEOUT,
                       "rank %d of %d waited %g s for %s of %llu bytes on the GPU (number %llu of its communicator): "
@@ -158,8 +158,7 @@ void zero_nccl_retire(zero_nccl_member_t *m)
 static zero_status_t await_failure(zero_nccl_watch_t *w, const zero_error_t *why, zero_error_t *error)
 {
     note_error(w, why);
-    for (double end = zero_host_now() + ZERO_NCCL_GRACE + ZERO_NCCL_BEYOND;
-         !zero_nccl_has_failed(w) && zero_host_now() < end;)
+    for (double end = zero_now() + ZERO_NCCL_GRACE + ZERO_NCCL_BEYOND; !zero_nccl_has_failed(w) && zero_now() < end;)
         zero_nccl_nap(ZERO_NCCL_LOOK_SOON);
     zero_nccl_fail(w, ZERO_ERR_SYSTEM, why);
     return zero_nccl_check(w, error);
@@ -192,8 +191,8 @@ static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *ca
         if (room)
             return ZERO_OK;
         if (start == 0)
-            start = zero_host_now();
-        if (zero_host_now() - start > call->timeout_s)
+            start = zero_now();
+        if (zero_now() - start > call->timeout_s)
             return too_late(m, call, "earlier collectives before", error);
     }
 }
@@ -227,8 +226,8 @@ static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *ca
             continue;
         }
         if (start == 0)
-            start = zero_host_now();
-        if (zero_host_now() - start > call->timeout_s)
+            start = zero_now();
+        if (zero_now() - start > call->timeout_s)
             return too_late(m, call, "NCCL to begin", error);
         zero_nccl_nap(2e-5);
     }
@@ -336,7 +335,7 @@ static bool take_calls(zero_nccl_watch_t *w, double *since)
         *since = 0;
         return true;
     }
-    double now = zero_host_now();
+    double now = zero_now();
     *since = *since > 0 ? *since : now;
     if (zero_nccl_has_failed(w)) {
         if (now - *since > STUCK_CALL)

@@ -135,7 +135,7 @@ zero_status_t zero_node_open(zero_node_t *n, zero_peers_t *peers, const zero_oob
 {
     zero_error_t why = {0};
     zero_status_t status = ZERO_OK;
-    info_t own = {.nonce = zero_splitmix64((uint64_t)getpid() ^ (uint64_t)(zero_host_now() * 1e9)),
+    info_t own = {.nonce = zero_splitmix64((uint64_t)getpid() ^ (uint64_t)(zero_now() * 1e9)),
                   .address = (uintptr_t)&own.nonce},
            *all;
     *n = (zero_node_t){.count = count, .index = index, .peers = peers, .timeout_s = timeout_s, .direct_bytes = DIRECT};
@@ -237,7 +237,7 @@ static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, 
                                                          const char *operation, zero_error_t *error)
 {
     counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
-    double start = zero_host_now();
+    double start = zero_now();
     for (int turn = 0;; turn++) {
         uint32_t value = atomic_load(&c->value);
         if (reached(value, step))
@@ -253,7 +253,7 @@ static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, 
         /* What it did before it left counts. */
         if (gone && !reached(atomic_load(&c->value), step))
             return has_left(n, j, operation, error);
-        if (zero_host_now() - start > n->timeout_s)
+        if (zero_now() - start > n->timeout_s)
             return too_late(n, consumed, step, operation, error);
         atomic_fetch_add(&c->sleepers, 1);
         if (atomic_load(&c->value) == value)
@@ -367,7 +367,7 @@ static void fill(zero_node_t *n, char *to, char *also, const char *from, uint64_
 {
     const uint64_t block = 8192;
     bool measured = size >= MEASURED, past = measured ? choose(n) : n->cost[true] < n->cost[false];
-    double start = measured ? zero_host_now() : 0;
+    double start = measured ? zero_now() : 0;
     for (uint64_t at = 0; at < size; at += block) {
         uint64_t bytes = size - at < block ? size - at : block;
         deliver(to + at, from + at, bytes, past);
@@ -377,7 +377,7 @@ static void fill(zero_node_t *n, char *to, char *also, const char *from, uint64_
     if (past)
         delivered();
     if (measured)
-        learn(n, past, zero_host_now() - start, size);
+        learn(n, past, zero_now() - start, size);
 }
 
 /* ---- reading where the others have it --------------------------------------------------------------------------- */
@@ -402,7 +402,7 @@ static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64
     if (!failure || status)
         return status;
     /* Memory goes before the process does, and what failed first is the better reason: time for either to show. */
-    double end = zero_host_now() + (n->timeout_s < GRACE_S ? n->timeout_s : GRACE_S);
+    double end = zero_now() + (n->timeout_s < GRACE_S ? n->timeout_s : GRACE_S);
     do {
         status = zero_peers_watch(n->peers, operation, error);
         if (status)
@@ -410,7 +410,7 @@ static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64
         if (atomic_load(&head(n, j)->left))
             return has_left(n, j, operation, error);
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    } while (zero_host_now() < end);
+    } while (zero_now() < end);
     return zero_fail(error, ZERO_ERR_SYSTEM,
                      "rank %d cannot read %llu bytes of rank %d (pid %d) in %s: %s (check that both buffers are "
                      "mapped; a process that drops privileges must do so before it creates a communicator)",

@@ -10,7 +10,7 @@
 bool zero_socket_ready(double end, int fd, short events)
 {
     for (;;) {
-        double left = end - zero_host_now();
+        double left = end - zero_now();
         struct pollfd p = {.fd = fd, .events = events};
         if (left <= 0)
             return false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sockets.h - socket calls that end in time: at end, in zero_host_now's seconds. */
+/* sockets.h - socket calls that end in time: at end, in zero_now's seconds. */
 #ifndef ZERO_COMM_SOCKETS_H
 #define ZERO_COMM_SOCKETS_H
 

@@ -177,7 +177,7 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
         pthread_mutex_unlock(&l->reading);
         if (over)
             return status;
-        if (zero_host_now() > end)
+        if (zero_now() > end)
             return zero_fail(why, ZERO_ERR_TIMEOUT,
                              "exchange: rank 0 (pid %d on %s), which serves the exchange, did not answer within %g s",
                              l->infos[0].pid, l->infos[0].host, c->control.options.timeout_s + BEYOND);
@@ -199,7 +199,7 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "an exchange of %llu bytes per rank is too large without MPI: at most %llu",
                          (unsigned long long)bytes, (unsigned long long)(ZERO_TCP_MOST / (uint64_t)comm->size));
-    double timeout_s = c->control.options.timeout_s, end = zero_host_now() + timeout_s + BEYOND;
+    double timeout_s = c->control.options.timeout_s, end = zero_now() + timeout_s + BEYOND;
     head.frame = (zero_tcp_frame_t){.kind = ZERO_TCP_GIVE,
                                     .index = comm->rank,
                                     .size = comm->size,
@@ -220,7 +220,7 @@ static void tcp_abort(zero_comm_t *comm, const zero_error_t *failure)
 {
     link_t *l = ((tcp_t *)comm->control)->link;
     const zero_error_t own = zero_comm_own(failure, l->rank);
-    double end = zero_host_now() + TELL_SECONDS;
+    double end = zero_now() + TELL_SECONDS;
     if (check_link(l, NULL) != ZERO_OK)
         return;
     send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = zero_tcp_failure_bytes(&own)}, &own, end);
@@ -241,7 +241,7 @@ static zero_status_t tcp_check(zero_comm_t *comm, zero_error_t *error)
 static void close_link(link_t *l)
 {
     if (l->fd >= 0) {
-        send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_BYE}, NULL, zero_host_now() + TELL_SECONDS);
+        send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_BYE}, NULL, zero_now() + TELL_SECONDS);
         shutdown(l->fd, SHUT_WR);
     }
     zero_tcp_hub_close(l->hub);
@@ -258,7 +258,7 @@ static void tcp_destroy(zero_control_t *control)
 {
     tcp_t *c = (tcp_t *)control;
     link_t *l = c->link;
-    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_LEAVE, .id = c->id}, NULL, zero_host_now() + TELL_SECONDS);
+    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_LEAVE, .id = c->id}, NULL, zero_now() + TELL_SECONDS);
     pthread_mutex_lock(&l->reading);
     for (tcp_t **p = &l->comms; *p; p = &(*p)->next)
         if (*p == c) {
@@ -340,7 +340,7 @@ static zero_status_t tcp_split(zero_comm_t *comm, const zero_subset_t *part, zer
                                   .id = control->id,
                                   .bytes = (uint64_t)part->size * sizeof *control->world};
         /* Where this fails, so does all that comes after it. */
-        send_frame(c->link, &frame, control->world, zero_host_now() + c->control.options.timeout_s);
+        send_frame(c->link, &frame, control->world, zero_now() + c->control.options.timeout_s);
         out->control = &control->control;
     } else if (control) {
         free(control->world);

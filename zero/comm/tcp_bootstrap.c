@@ -56,7 +56,7 @@ static void tune(int fd)
 
 static double sooner(double end, double seconds)
 {
-    double then = zero_host_now() + seconds;
+    double then = zero_now() + seconds;
     return then < end ? then : end;
 }
 
@@ -140,9 +140,9 @@ static zero_status_t find(const zero_tcp_master_t *master, double end, bool *num
     *numeric = code == 0;
     end = sooner(end, NAME_SECONDS);
     while (code) {
-        double left = end - zero_host_now();
+        double left = end - zero_now();
         code = look_up_within(master->host, left > 0 ? left : 0, out);
-        if (code == 0 || zero_host_now() >= end)
+        if (code == 0 || zero_now() >= end)
             break;
         nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     }
@@ -215,7 +215,7 @@ static zero_status_t open_listener(const zero_tcp_master_t *master, double end, 
                 *listener = listen_at((struct sockaddr *)&any4, sizeof any4, port, master->world);
             why = *listener < 0 ? errno : 0;
         }
-        if (*listener < 0 && zero_host_now() > end) {
+        if (*listener < 0 && zero_now() > end) {
             status = zero_fail(error, ZERO_ERR_SYSTEM,
                                "rank 0 cannot listen on %s, ports %d to %d: %s: use another MASTER_PORT", master->host,
                                master->port, master->port + ZERO_TCP_PORTS - 1, strerror(why));
@@ -278,7 +278,7 @@ static zero_status_t listen_for_all(const zero_tcp_master_t *master, double end,
     answer.status = (int32_t)status;
     snprintf(answer.text, sizeof answer.text, "%.*s", (int)sizeof answer.text - 1, why.text);
     /* Failures are told for some seconds even where the time is up. */
-    double told = zero_host_now() + 2 > end ? zero_host_now() + 2 : end;
+    double told = zero_now() + 2 > end ? zero_now() + 2 : end;
     for (int r = 1; r < master->world; r++) {
         bool gone = peers[r] >= 0 && !zero_socket_put(told, peers[r], &answer, sizeof answer);
         if (peers[r] >= 0 && answer.status == ZERO_OK && !gone)
@@ -362,7 +362,7 @@ static zero_status_t connect_to_first(const zero_tcp_master_t *master, double en
                 }
             }
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-    } while (zero_host_now() < end);
+    } while (zero_now() < end);
     freeaddrinfo(found);
     return zero_fail(error, ZERO_ERR_TIMEOUT,
                      "rank %d did not find rank 0 at %s, ports %d to %d, in time: start all ranks with one torchrun, "
@@ -373,7 +373,7 @@ static zero_status_t connect_to_first(const zero_tcp_master_t *master, double en
 zero_status_t zero_tcp_bootstrap(const zero_tcp_master_t *master, double timeout_s, zero_tcp_info_t *infos, int *peers,
                                  zero_error_t *error)
 {
-    double end = zero_host_now() + timeout_s;
+    double end = zero_now() + timeout_s;
     for (int r = 0; r < master->world; r++)
         peers[r] = -1;
     infos[master->rank] = own_info(master);

@@ -273,7 +273,7 @@ static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const c
     payload += sizeof info;
     if (!g->there) {
         g->bytes = f->bytes - sizeof info;
-        g->since = zero_host_now();
+        g->since = zero_now();
         g->timeout_s = f->timeout_s;
         free(g->all);
         g->all = calloc((size_t)g->size, g->bytes ? g->bytes : 1);
@@ -400,7 +400,7 @@ static void *hub_main(void *arg)
                          h->world);
         fail_all(h, &failure);
     }
-    for (double now = zero_host_now(); goes_on(h, now); now = zero_host_now()) {
+    for (double now = zero_now(); goes_on(h, now); now = zero_now()) {
         for (group_t *g = h->groups; g; g = g->next)
             look_at_group(h, g, now);
         for (int r = 0; r < h->world && polled; r++)

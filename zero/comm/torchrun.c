@@ -83,7 +83,7 @@ static zero_status_t open_listener(star_t *s, const struct sockaddr_un *address,
                          strerror(errno));
     /* In use: by the meeting of an earlier communicator that is just ending, or of another job. */
     while (bind(s->listener, (const struct sockaddr *)address, length) < 0) {
-        if (errno != EADDRINUSE || zero_host_now() > s->end)
+        if (errno != EADDRINUSE || zero_now() > s->end)
             return zero_fail(error, ZERO_ERR_SYSTEM,
                              "cannot bind the socket '@%s' for the bootstrap of torchrun's ranks: %s (another job may "
                              "have the same MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID)",
@@ -108,7 +108,7 @@ static zero_status_t hear_all(star_t *s, int *rejected, zero_error_t *error)
             continue;
         if (fd < 0) /* out of descriptors, say */
             return zero_fail(error, ZERO_ERR_SYSTEM, "cannot accept a rank's connection: %s", strerror(errno));
-        double end = zero_host_now() + HELLO_SECONDS;
+        double end = zero_now() + HELLO_SECONDS;
         if (!same_user(fd) || !zero_socket_get(end < s->end ? end : s->end, fd, &h, sizeof h) ||
             h.magic != HELLO_MAGIC) {
             close(fd);
@@ -181,7 +181,7 @@ static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *addre
         if (met)
             return zero_fail(error, (zero_status_t)answer.status, "%.*s", (int)sizeof answer.text - 1, answer.text);
         nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-    } while (zero_host_now() < s->end);
+    } while (zero_now() < s->end);
     return zero_fail(error, ZERO_ERR_TIMEOUT,
                      "rank %d did not find rank 0 at the socket '@%s' in time: start all ranks with one torchrun",
                      s->rank, address->sun_path + 1);
@@ -272,7 +272,7 @@ zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *
                                     .world = s.world};
         return zero_tcp_open(comm, &master, &o, error);
     }
-    s.end = zero_host_now() + o.timeout_s;
+    s.end = zero_now() + o.timeout_s;
     name_socket(&address, &length);
     s.peer = calloc((size_t)s.world, sizeof *s.peer);
     if (!s.peer)

@@ -101,14 +101,14 @@ static zero_status_t progress_status(const progress_t *p, zero_error_t *error)
 /* Waits until done reaches target. An error of the stream is returned as soon as it is known. */
 static zero_status_t progress_wait(progress_t *p, uint64_t target, double timeout_s, zero_error_t *error)
 {
-    double end = zero_host_now() + timeout_s;
+    double end = zero_now() + timeout_s;
     for (;;) {
         uint32_t tick = atomic_load_explicit(&p->tick, memory_order_acquire);
         uint64_t done = atomic_load_explicit(&p->done, memory_order_acquire);
         zero_status_t status = progress_status(p, error);
         if (status || done >= target)
             return status;
-        double left = end - zero_host_now();
+        double left = end - zero_now();
         if (left <= 0)
             return zero_fail(error, ZERO_ERR_TIMEOUT,
                              "stream '%s' did not reach operation %llu within %g s (it is at %llu)",

@@ -58,13 +58,13 @@ static zero_status_t await_gpu(void *ctx, const void *arg, void *native, zero_er
     zero_cuda_host_t *h = (zero_cuda_host_t *)ctx;
     const uint32_t wanted = (uint32_t)(uintptr_t)arg;
     const double timeout_s = 1e-6 * (double)__atomic_load_n(&h->timeout_us, __ATOMIC_RELAXED),
-                 end = zero_host_now() + timeout_s;
+                 end = zero_now() + timeout_s;
     (void)native;
     for (;;) {
         uint32_t reached = __atomic_load_n(&h->reached, __ATOMIC_ACQUIRE);
         if ((int32_t)(reached - wanted) >= 0)
             return ZERO_OK;
-        double left = end - zero_host_now();
+        double left = end - zero_now();
         if (left <= 0 || __atomic_load_n(&h->given_up, __ATOMIC_RELAXED))
             return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what stream '%s' waits for was not done within %g s",
                              h->device->name, zero_stream_name(h->id), timeout_s);
@@ -152,17 +152,19 @@ void zero_cuda_host_destroy(zero_cuda_host_t *h, double drain_s)
         zero_cpu_stream_destroy(h->worker);
     }
     zero_cpu_event_destroy(h->never);
-    if (zero_cuda_enter(h->device, NULL) == ZERO_OK) {
-        if (h->shadow && zero_cuda_poll(zero_cuda_query_stream, h->shadow, drain_s, NULL) == cudaErrorNotReady)
+    if (h->shadow) {
+        cudaError_t e = zero_cuda_enter(h->device, NULL) == ZERO_OK
+                            ? zero_cuda_poll(zero_cuda_query_stream, h->shadow, drain_s, NULL)
+                            : cudaErrorUnknown;
+        if (e == cudaErrorNotReady)
             zero_cuda_give_up(h->device);
-        /* A stream that was given up may still wait for the word, and call count_reached. */
-        if (zero_cuda_gave_up(h->device))
+        /* A stream that was given up, or whose GPU has failed, may still wait for the word and call count_reached. */
+        if (e != cudaSuccess || zero_cuda_gave_up(h->device))
             return;
-        if (h->shadow)
-            cudaStreamDestroy(h->shadow);
-        if (h->passed)
-            cudaFreeHost(h->passed);
+        cudaStreamDestroy(h->shadow);
     }
+    if (h->passed)
+        cudaFreeHost(h->passed);
     free(h);
 }
 

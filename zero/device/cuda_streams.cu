@@ -134,13 +134,13 @@ static cudaError_t query_event(void *event)
 
 cudaError_t zero_cuda_poll(cudaError_t (*query)(void *handle), void *handle, double timeout_s, double *lasted)
 {
-    const double begin = zero_host_now();
+    const double begin = zero_now();
     double expected = 0;
     if (lasted)
         __atomic_load(lasted, &expected, __ATOMIC_RELAXED);
     for (;;) {
         cudaError_t e = query(handle);
-        double waited = zero_host_now() - begin;
+        double waited = zero_now() - begin;
         if (lasted && e == cudaSuccess)
             __atomic_store(lasted, &waited, __ATOMIC_RELAXED);
         if (e != cudaErrorNotReady || waited >= timeout_s)

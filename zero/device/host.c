@@ -45,13 +45,6 @@ uint64_t zero_host_page(void)
     return (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-double zero_host_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 uint64_t zero_host_machine(void)
 {
     char text[80] = "";

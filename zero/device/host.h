@@ -34,8 +34,6 @@ zero_status_t zero_host_take(const zero_allocator_t *allocator, zero_tier_t tier
 /* Bytes of a page of the system. */
 uint64_t zero_host_page(void);
 
-/* Monotonic seconds. */
-double zero_host_now(void);
 /* The same number for processes under one kernel, whatever their containers. */
 uint64_t zero_host_machine(void);
 
