@@ -177,6 +177,12 @@ void zero_nn_warn(zero_nn_t *nn, const char *format, ...) ZERO_PRINTF(2, 3);
 const char *zero_nn_op_name(int32_t op);
 const char *zero_nn_shape_text(const zero_nn_shape_t *shape, char *text, size_t size);
 
+/* Returns the shape's plan if the call should compute. Returns NULL in dry mode (after creating the plan) and after an
+ * error. */
+const zero_nn_plan_t *zero_nn_plan_begin(zero_nn_t *nn, const zero_nn_shape_t *shape);
+/* Whether the backend fuses the product and its epilogue, as the dry run found out or this call does. */
+bool zero_nn_plan_is_fused(zero_nn_t *nn, const zero_nn_shape_t *shape);
+
 /* Orders rows [0, rows) by token, and equal tokens by row, with a stable radix sort: order (rows) int32, scratch (rows)
  * int32. Both backends add an embedding's gradient in this order, so a row of dwte is read and rounded once. */
 void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows);

@@ -20,7 +20,7 @@
  * The gradient of a bias stays a separate kernel, even if a product reads or writes its dy. cuBLASLt's versions (BGRADA
  * in the product for the weight's gradient, DGELU_BGRAD) overwrite the result in C's dtype (cublasLt.h). It would be
  * rounded to bf16 before one more kernel adds it. Their order of addition is undocumented. They save one read of dy,
- * but have made the training of wide models slower (NVIDIA/CUDALibrarySamples, issue 90). */
+ * but have made the training of wide models slower (NVIDIA/CUDALibrarySamples #90). */
 #include "kernels/nn/cuda/cuda.h"
 
 #include <stdlib.h>

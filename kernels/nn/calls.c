@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* calls.c - the operations: argument checks, dispatch to a backend. */
+#include "kernels/nn/backend.h"
+
+/* ---- checks ----------------------------------------------------------------------------------------------------- */
+
+static zero_nn_shape_t shape_of(zero_nn_op_t op, zero_dtype_t dtype)
+{
+    return (zero_nn_shape_t){.op = (int32_t)op, .dtype = (int32_t)dtype};
+}
+
+/* Returns true if the context has no error and the call has a known dtype and sizes in range. Keeps an error if not. */
+static bool shape_ok(zero_nn_t *nn, const zero_nn_shape_t *shape)
+{
+    if (nn->error.status != ZERO_OK)
+        return false;
+    if (shape->dtype != ZERO_FP32 && shape->dtype != ZERO_BF16) {
+        zero_nn_fail(nn, ZERO_ERR_UNSUPPORTED, "%s in %s: only fp32 and bf16 are supported", zero_nn_op_name(shape->op),
+                     zero_dtype_name((zero_dtype_t)shape->dtype));
+        return false;
+    }
+    char text[256];
+    for (int i = 0; i < ZERO_NN_DIMS; i++) {
+        if (shape->d[i] < 0 || shape->d[i] > (int64_t)1 << 40) {
+            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: size %lld is negative or beyond 2^40",
+                         zero_nn_shape_text(shape, text, sizeof text), (long long)shape->d[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Checks that a matrix of rows rows, ld elements apart, has a valid size. Keeps an error if not. */
+static bool matrix_ok(zero_nn_t *nn, const zero_nn_shape_t *shape, int64_t rows, int64_t ld)
+{
+    int64_t count;
+    if (zero_mul_i64(rows, ld, &count) && count <= (int64_t)1 << 56)
+        return true;
+    char text[256];
+    zero_nn_fail(nn, ZERO_ERR_ARG, "%s: a matrix of %lld rows of %lld elements is too large to address",
+                 zero_nn_shape_text(shape, text, sizeof text), (long long)rows, (long long)ld);
+    return false;
+}
+
+/* Checks outside dry mode that an operand is not NULL. */
+static bool there(zero_nn_t *nn, const void *p, zero_nn_op_t op, const char *name)
+{
+    if (p == NULL)
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s is NULL", zero_nn_op_name(op), name);
+    return p != NULL;
+}
+
+/* Checks that every index is in [0, bound). The error names the first that is not. */
+static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const int32_t *index, int64_t count,
+                       int64_t bound)
+{
+    for (int64_t r = 0; r < count; r++) {
+        if (index[r] < 0 || index[r] >= bound) {
+            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s %d of row %lld is not in [0, %lld)", zero_nn_op_name(op), what,
+                         index[r], (long long)r, (long long)bound);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
+
+/* Checks that the epilogue, dbias, or a C of another dtype is compatible with the other arguments. Keeps an error if
+ * not. */
+static bool epilogue_ok(zero_nn_t *nn, const zero_nn_gemm_t *g, const zero_nn_shape_t *shape)
+{
+    const char *problem = NULL;
+    if (g->wide && (g->bias != NULL || g->epilogue != ZERO_NN_EPILOGUE_NONE))
+        problem = "sums in fp32 have no bias and no epilogue: leave them out";
+    else if (g->epilogue != ZERO_NN_EPILOGUE_NONE && g->epilogue != ZERO_NN_EPILOGUE_GELU &&
+             g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
+        problem = "its epilogue is unknown: choose a zero_nn_epilogue_t";
+    else if (g->dbias != NULL && g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
+        problem = "only the gradient of GELU adds to the gradient of a bias: leave dbias out";
+    else if (g->epilogue == ZERO_NN_EPILOGUE_NONE)
+        return true;
+    else if (g->accumulate)
+        problem = "a product with an epilogue does not accumulate: leave one of them out";
+    else if (g->epilogue == ZERO_NN_EPILOGUE_GELU_BACKWARD && g->bias != NULL)
+        problem = "the gradient of GELU has no bias: leave it out";
+    else if (g->ldc != g->n)
+        problem = "a product with an epilogue has a dense C: let ldc be n";
+    else if (g->aux != NULL && g->aux == g->c)
+        problem = "aux is C: each needs a buffer of its own";
+    char text[256];
+    if (problem != NULL)
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s", zero_nn_shape_text(shape, text, sizeof text), problem);
+    return problem == NULL;
+}
+
+/* Computes the product and its epilogue in separate calls. */
+static void gemm_apart(zero_nn_t *nn, const zero_nn_gemm_t *g)
+{
+    zero_nn_gemm_t plain = *g;
+    plain.epilogue = ZERO_NN_EPILOGUE_NONE;
+    plain.dbias = NULL;
+    if (g->epilogue == ZERO_NN_EPILOGUE_GELU) {
+        plain.c = g->aux;
+        zero_nn_gemm(nn, &plain);
+        zero_nn_gelu_forward(nn, g->c, g->aux, g->m * g->n, g->dtype);
+    } else {
+        zero_nn_gemm(nn, &plain);
+        zero_nn_gelu_backward(nn, g->c, g->dbias, g->c, g->aux, g->m, g->n, g->dtype);
+    }
+}
+
+/* The smallest size for which two products pay off. */
+#define LONG 1024
+
+/* p + elements of dtype; NULL for NULL. */
+static void *at(const void *p, int64_t elements, zero_dtype_t dtype)
+{
+    return p == NULL ? NULL : (char *)p + elements * (int64_t)zero_dtype_size(dtype);
+}
+
+/* Splits a product in two if its sizes do not suit the backend (see zero_nn_gemm_t). Returns false if they do. */
+static bool gemm_cut(zero_nn_t *nn, const zero_nn_gemm_t *g)
+{
+    const zero_dtype_t dtype = g->dtype;
+    const int64_t pack = 16 / (int64_t)zero_dtype_size(dtype), even = nn->ops->even;
+    const bool a = g->lda % pack == 0, b = g->ldb % pack == 0, c = g->ldc % pack == 0;
+    zero_nn_gemm_t first = *g, rest = *g;
+    if (even == 0 || g->epilogue != ZERO_NN_EPILOGUE_NONE)
+        return false;
+    if (g->m >= LONG && g->m % pack != 0 && g->trans_a && a) {
+        first.m = g->m / even * even;
+        rest.m = g->m - first.m;
+        rest.a = at(g->a, first.m, dtype);
+        rest.c = at(g->c, first.m * g->ldc, g->wide ? ZERO_FP32 : dtype);
+    } else if (g->n >= LONG && g->n % pack != 0 && c && (g->trans_b || b)) {
+        first.n = g->n / even * even;
+        rest.n = g->n - first.n;
+        rest.b = at(g->b, g->trans_b ? first.n * g->ldb : first.n, dtype);
+        rest.c = at(g->c, first.n, g->wide ? ZERO_FP32 : dtype);
+        rest.bias = at(g->bias, first.n, dtype);
+    } else if (g->k >= LONG && g->k % pack != 0 && ((!g->trans_a && a) || (g->trans_b && b))) {
+        first.k = g->k / even * even;
+        rest.k = g->k - first.k;
+        rest.a = at(g->a, g->trans_a ? first.k * g->lda : first.k, dtype);
+        rest.b = at(g->b, g->trans_b ? first.k : first.k * g->ldb, dtype);
+        rest.bias = NULL;
+        rest.accumulate = true;
+    } else {
+        return false;
+    }
+    zero_nn_gemm(nn, &first);
+    zero_nn_gemm(nn, &rest);
+    return true;
+}
+
+void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
+{
+    zero_nn_gemm_t g = *given;
+    g.wide = g.wide && g.dtype != ZERO_FP32;
+    if (g.lda == 0)
+        g.lda = g.trans_a ? g.m : g.k;
+    if (g.ldb == 0)
+        g.ldb = g.trans_b ? g.k : g.n;
+    if (g.ldc == 0)
+        g.ldc = g.n;
+    zero_nn_shape_t shape = shape_of(ZERO_NN_GEMM, g.dtype);
+    int64_t flags = (g.trans_a ? ZERO_NN_TRANS_A : 0) | (g.trans_b ? ZERO_NN_TRANS_B : 0) |
+                    (g.accumulate ? ZERO_NN_ACCUMULATE : 0) | (g.wide ? ZERO_NN_WIDE : 0) |
+                    ((int64_t)g.epilogue << ZERO_NN_EPILOGUE_SHIFT);
+    int64_t d[] = {g.m, g.n, g.k, g.lda, g.ldb, g.ldc, flags};
+    memcpy(shape.d, d, sizeof d);
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, g.trans_a ? g.k : g.m, g.lda) ||
+        !matrix_ok(nn, &shape, g.trans_b ? g.n : g.k, g.ldb) || !matrix_ok(nn, &shape, g.m, g.ldc))
+        return;
+    if (g.lda < (g.trans_a ? g.m : g.k) || g.ldb < (g.trans_b ? g.k : g.n) || g.ldc < g.n) {
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "gemm (m %lld, n %lld, k %lld): lda %lld, ldb %lld or ldc %lld is less than a row", (long long)g.m,
+                     (long long)g.n, (long long)g.k, (long long)g.lda, (long long)g.ldb, (long long)g.ldc);
+        return;
+    }
+    if (!epilogue_ok(nn, &g, &shape) || g.m == 0 || g.n == 0)
+        return;
+    if (g.epilogue != ZERO_NN_EPILOGUE_NONE && !nn->dry &&
+        (!there(nn, g.c, ZERO_NN_GEMM, "c") || !there(nn, g.aux, ZERO_NN_GEMM, "aux")))
+        return;
+    if (g.epilogue != ZERO_NN_EPILOGUE_NONE) {
+        const bool fused = zero_nn_plan_is_fused(nn, &shape);
+        if (!fused ||
+            nn->dry) /* in dry mode prepare the two calls anyway: the backend may refuse the fused one later */
+            gemm_apart(nn, &g);
+        if (!fused)
+            return;
+    }
+    if (gemm_cut(nn, &g))
+        return;
+    if (zero_nn_plan_begin(nn, &shape) == NULL || !there(nn, g.c, ZERO_NN_GEMM, "c"))
+        return;
+    if (g.k > 0 && (!there(nn, g.a, ZERO_NN_GEMM, "a") || !there(nn, g.b, ZERO_NN_GEMM, "b")))
+        return;
+    nn->ops->gemm(nn, &g);
+    if (g.epilogue != ZERO_NN_EPILOGUE_NONE && nn->plan->refused)
+        gemm_apart(nn, &g);
+}
+
+void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
+{
+    zero_nn_shape_t shape = shape_of(ZERO_NN_BIAS_BACKWARD, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = n;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, n) || rows == 0 || n == 0)
+        return;
+    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, dbias, ZERO_NN_BIAS_BACKWARD, "dbias") &&
+        there(nn, dy, ZERO_NN_BIAS_BACKWARD, "dy"))
+        nn->ops->bias_backward(nn, dbias, dy, rows, n, dtype);
+}
+
+void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, const void *wte, const void *wpe,
+                               int64_t B, int64_t T, int64_t C, zero_dtype_t dtype)
+{
+    zero_nn_embedding_t e = {.B = B, .T = T, .C = C, .dtype = dtype, .tokens = tokens, .wte = wte, .wpe = wpe, .y = y};
+    zero_nn_shape_t shape = shape_of(ZERO_NN_EMBED_FORWARD, dtype);
+    int64_t d[] = {B, T, C};
+    memcpy(shape.d, d, sizeof d);
+    int64_t rows = 0;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, B, T) || (rows = B * T, !matrix_ok(nn, &shape, rows, C)) ||
+        rows == 0 || C == 0)
+        return;
+    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_EMBED_FORWARD, "y") &&
+        there(nn, tokens, ZERO_NN_EMBED_FORWARD, "tokens") && there(nn, wte, ZERO_NN_EMBED_FORWARD, "wte") &&
+        indices_ok(nn, ZERO_NN_EMBED_FORWARD, "token", tokens, rows, INT32_MAX))
+        nn->ops->embedding_forward(nn, &e);
+}
+
+void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B,
+                                int64_t T, int64_t C, int64_t V, zero_dtype_t dtype)
+{
+    zero_nn_embedding_t e = {
+        .B = B, .T = T, .C = C, .V = V, .dtype = dtype, .tokens = tokens, .dy = dy, .dwte = dwte, .dwpe = dwpe};
+    zero_nn_shape_t shape = shape_of(ZERO_NN_EMBED_BACKWARD, dtype);
+    int64_t d[] = {B, T, C, V};
+    memcpy(shape.d, d, sizeof d);
+    int64_t rows = 0;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, B, T) || (rows = B * T, !matrix_ok(nn, &shape, rows, C)) ||
+        !matrix_ok(nn, &shape, V, C) || rows == 0 || C == 0)
+        return;
+    if (rows > INT32_MAX) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "embedding_backward: %lld rows: at most 2^31 - 1 in a call", (long long)rows);
+        return;
+    }
+    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, dwte, ZERO_NN_EMBED_BACKWARD, "dwte") &&
+        there(nn, dy, ZERO_NN_EMBED_BACKWARD, "dy") && there(nn, tokens, ZERO_NN_EMBED_BACKWARD, "tokens") &&
+        indices_ok(nn, ZERO_NN_EMBED_BACKWARD, "token", tokens, rows, V))
+        nn->ops->embedding_backward(nn, &e);
+}
+
+void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w,
+                               const void *b, int64_t rows, int64_t C, double eps, zero_dtype_t dtype)
+{
+    zero_nn_norm_t l = {
+        .rows = rows, .C = C, .eps = eps, .dtype = dtype, .x = x, .w = w, .b = b, .y = y, .mean = mean, .rstd = rstd};
+    zero_nn_shape_t shape = shape_of(ZERO_NN_NORM_FORWARD, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = C;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
+        return;
+    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_NORM_FORWARD, "y") &&
+        there(nn, x, ZERO_NN_NORM_FORWARD, "x") && there(nn, w, ZERO_NN_NORM_FORWARD, "w") &&
+        there(nn, b, ZERO_NN_NORM_FORWARD, "b"))
+        nn->ops->layernorm_forward(nn, &l);
+}
+
+void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *mean, float *rstd, const void *x,
+                                   const void *residual, const void *w, const void *b, int64_t rows, int64_t C,
+                                   double eps, zero_dtype_t dtype)
+{
+    const zero_nn_op_t op = ZERO_NN_ADD_NORM;
+    zero_nn_norm_t l = {.rows = rows,
+                        .C = C,
+                        .eps = eps,
+                        .dtype = dtype,
+                        .x = x,
+                        .w = w,
+                        .b = b,
+                        .residual = residual,
+                        .total = total,
+                        .y = y,
+                        .mean = mean,
+                        .rstd = rstd};
+    zero_nn_shape_t shape = shape_of(op, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = C;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
+        return;
+    if (!nn->ops->add_norm) {
+        zero_nn_add(nn, total, x, residual, rows * C, dtype);
+        zero_nn_layernorm_forward(nn, y, mean, rstd, total, w, b, rows, C, eps, dtype);
+        return;
+    }
+    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, total, op, "total") && there(nn, y, op, "y") &&
+        there(nn, x, op, "x") && there(nn, residual, op, "residual") && there(nn, w, op, "w") && there(nn, b, op, "b"))
+        nn->ops->layernorm_forward(nn, &l);
+}
+
+void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dbias, void *dw, void *db, const void *dresidual,
+                                void *dbias_residual, const void *dy, const void *x, const void *w, const float *mean,
+                                const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype)
+{
+    zero_nn_norm_t l = {.rows = rows,
+                        .C = C,
+                        .dtype = dtype,
+                        .x = x,
+                        .w = w,
+                        .mean = (float *)mean,
+                        .rstd = (float *)rstd,
+                        .dy = dy,
+                        .dresidual = dresidual,
+                        .dx = dx,
+                        .dw = dw,
+                        .db = db,
+                        .dbias = dbias,
+                        .dbias_residual = dbias_residual};
+    zero_nn_shape_t shape = shape_of(ZERO_NN_NORM_BACKWARD, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = C;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
+        return;
+    zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
+    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dw, op, "dw") &&
+        there(nn, db, op, "db") && there(nn, dy, op, "dy") && there(nn, x, op, "x") && there(nn, w, op, "w") &&
+        there(nn, mean, op, "mean") && there(nn, rstd, op, "rstd") &&
+        (dbias_residual == NULL || there(nn, dresidual, op, "dresidual")))
+        nn->ops->layernorm_backward(nn, &l);
+}
+
+/* For element-wise calls. Returns true if there is something to compute. */
+static bool elements_begin(zero_nn_t *nn, zero_nn_op_t op, const void *out, const void *a, const void *b, int64_t count,
+                           zero_dtype_t dtype)
+{
+    zero_nn_shape_t shape = shape_of(op, dtype);
+    shape.d[0] = count;
+    if (!shape_ok(nn, &shape) || count == 0)
+        return false;
+    return zero_nn_plan_begin(nn, &shape) != NULL && there(nn, out, op, "the result") &&
+           there(nn, a, op, "an operand") && there(nn, b, op, "an operand");
+}
+
+void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
+{
+    if (elements_begin(nn, ZERO_NN_GELU_FORWARD, y, x, x, count, dtype))
+        nn->ops->gelu_forward(nn, y, x, count, dtype);
+}
+
+void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
+                           zero_dtype_t dtype)
+{
+    const zero_nn_op_t op = ZERO_NN_GELU_BACKWARD;
+    zero_nn_shape_t shape = shape_of(op, dtype);
+    shape.d[0] = rows;
+    shape.d[1] = n;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, n) || rows == 0 || n == 0)
+        return;
+    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dy, op, "dy") &&
+        there(nn, x, op, "x"))
+        nn->ops->gelu_backward(nn, dx, dbias, dy, x, rows, n, dtype);
+}
+
+void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
+{
+    if (elements_begin(nn, ZERO_NN_ADD, y, a, b, count, dtype))
+        nn->ops->add(nn, y, a, b, count, dtype);
+}
+
+void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
+{
+    if (elements_begin(nn, ZERO_NN_ADD_SUMS, y, sums, sums, count, dtype))
+        nn->ops->add_sums(nn, y, sums, count, dtype);
+}
+
+void zero_nn_combine(zero_nn_t *nn, float *y, double alpha, const float *a, double beta, const float *b, int64_t count)
+{
+    if (elements_begin(nn, ZERO_NN_COMBINE, y, a, b, count, ZERO_FP32))
+        nn->ops->combine(nn, y, (float)alpha, a, (float)beta, b, count);
+}
+
+void zero_nn_normalize(zero_nn_t *nn, float *y, const float *x, int64_t count, double least)
+{
+    if (elements_begin(nn, ZERO_NN_NORMALIZE, y, x, x, count, ZERO_FP32))
+        nn->ops->normalize(nn, y, x, count, (float)least);
+}
+
+/* Checks for both directions of attention. Returns true if there is something to compute. */
+static bool attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn_op_t op)
+{
+    zero_nn_shape_t shape = shape_of(op, a->dtype);
+    int64_t d[ZERO_NN_DIMS] = {a->B, a->T, a->H, a->KV, a->D, a->q_stride, a->k_stride, a->v_stride};
+    memcpy(shape.d, d, sizeof d);
+    int64_t rows = 0;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, a->B, a->T))
+        return false;
+    rows = a->B * a->T;
+    if (!matrix_ok(nn, &shape, rows, a->q_stride) || !matrix_ok(nn, &shape, rows, a->k_stride) ||
+        !matrix_ok(nn, &shape, rows, a->v_stride) || !matrix_ok(nn, &shape, rows, a->H) || rows == 0 || a->H == 0 ||
+        a->D == 0)
+        return false;
+    if (a->KV < 1 || a->H % a->KV != 0) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %lld heads are not a multiple of %lld key and value heads",
+                     zero_nn_op_name(op), (long long)a->H, (long long)a->KV);
+        return false;
+    }
+    if (a->q_stride / a->D < a->H || a->k_stride / a->D < a->KV || a->v_stride / a->D < a->KV) {
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "%s: rows of %lld, %lld, %lld elements do not hold %lld, %lld, %lld heads of %lld",
+                     zero_nn_op_name(op), (long long)a->q_stride, (long long)a->k_stride, (long long)a->v_stride,
+                     (long long)a->H, (long long)a->KV, (long long)a->KV, (long long)a->D);
+        return false;
+    }
+    return zero_nn_plan_begin(nn, &shape) != NULL && there(nn, a->q, op, "q") && there(nn, a->k, op, "k") &&
+           there(nn, a->v, op, "v") && there(nn, a->out, op, "out");
+}
+
+void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
+{
+    if (attention_begin(nn, a, ZERO_NN_ATTN_FORWARD))
+        nn->ops->attention_forward(nn, a);
+}
+
+/* Checks that dq, dk and dv are one matrix, as dbias requires. Keeps an error if not. */
+static bool one_matrix(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
+{
+    const int64_t width = zero_nn_attention_width(a->H, a->KV, a->D);
+    if (a->q_stride == width && a->k_stride == width && a->v_stride == width &&
+        g->dk == at(g->dq, a->H * a->D, a->dtype) && g->dv == at(g->dk, a->KV * a->D, a->dtype))
+        return true;
+    zero_nn_fail(nn, ZERO_ERR_ARG,
+                 "%s: dbias wants dq, dk and dv in one matrix with rows of %lld elements, but they lie apart: leave "
+                 "dbias out",
+                 zero_nn_op_name(ZERO_NN_ATTN_BACKWARD), (long long)width);
+    return false;
+}
+
+void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const void *dout, void *dq, void *dk,
+                                void *dv, void *dbias)
+{
+    zero_nn_op_t op = ZERO_NN_ATTN_BACKWARD;
+    zero_nn_attention_grad_t g = {.dout = dout, .dq = dq, .dk = dk, .dv = dv, .dbias = dbias};
+    if (attention_begin(nn, a, op) && there(nn, a->lse, op, "lse") && there(nn, dout, op, "dout") &&
+        there(nn, dq, op, "dq") && there(nn, dk, op, "dk") && there(nn, dv, op, "dv") &&
+        (dbias == NULL || one_matrix(nn, a, &g)))
+        nn->ops->attention_backward(nn, a, &g);
+}
+
+void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V,
+                           int64_t ld, bool grad, zero_dtype_t dtype)
+{
+    zero_nn_op_t op = ZERO_NN_CROSS_ENTROPY;
+    if (ld == 0)
+        ld = V;
+    zero_nn_entropy_t e = {.rows = rows,
+                           .V = V,
+                           .ld = ld,
+                           .grad = grad,
+                           .dtype = dtype,
+                           .losses = losses,
+                           .logits = logits,
+                           .targets = targets};
+    zero_nn_shape_t shape = shape_of(op, dtype);
+    int64_t d[] = {rows, V, ld, grad};
+    memcpy(shape.d, d, sizeof d);
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, ld) || rows == 0)
+        return;
+    if (V < 1 || ld < V) {
+        zero_nn_fail(nn, ZERO_ERR_ARG,
+                     "cross_entropy: rows of %lld logits, %lld apart: the vocabulary must be 1 or more and fit",
+                     (long long)V, (long long)ld);
+        return;
+    }
+    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, losses, op, "losses") && there(nn, logits, op, "logits") &&
+        there(nn, targets, op, "targets") && indices_ok(nn, op, "target", targets, rows, V))
+        nn->ops->cross_entropy(nn, &e);
+}
+
+void zero_nn_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
+{
+    if (nn->dry || nn->error.status != ZERO_OK || bytes == 0)
+        return;
+    if (dst == NULL || src == NULL)
+        zero_nn_fail(nn, ZERO_ERR_ARG, "a copy of %llu bytes from %p to %p", (unsigned long long)bytes, src, dst);
+    else if (nn->ops->copy != NULL)
+        nn->ops->copy(nn, dst, src, bytes);
+    else
+        memcpy(dst, src, bytes);
+}
+
+void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows)
+{
+    int32_t *from = order, *to = scratch;
+    for (int64_t r = 0; r < rows; r++)
+        from[r] = (int32_t)r;
+    /* Four passes, an even number, so the last one writes to order. */
+    for (int shift = 0; shift < 32; shift += 8) {
+        int64_t start[257] = {0};
+        for (int64_t r = 0; r < rows; r++)
+            start[(((uint32_t)tokens[r] >> shift) & 255u) + 1]++;
+        for (int i = 0; i < 256; i++)
+            start[i + 1] += start[i];
+        for (int64_t i = 0; i < rows; i++)
+            to[start[((uint32_t)tokens[from[i]] >> shift) & 255u]++] = from[i];
+        int32_t *swap = from;
+        from = to;
+        to = swap;
+    }
+}
