@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* common.c - the public functions on communicators, and what the backends share. */
+/* common.c - the public functions on communicators, and functions that the backends share. */
 #include "zero/comm/backend.h"
 
 #include <stdlib.h>
 
-/* Four slots of 256 KiB and a page. Smaller slots are read while they are still in the writer's own cache, which is
- * slower than from the cache that cores share; larger ones leave that one too. */
+/* Four slots of 256 KiB and a page. Smaller slots are slower, because they are read while they are still in the
+ * writer's private cache, not yet in the shared cache. Larger ones do not fit in the shared cache. */
 #define RING_DEFAULT (4 * 262144 + 4096)
 
 void zero_comm_options_init_size(zero_comm_options_t *options, size_t size)
@@ -34,7 +34,7 @@ zero_status_t zero_comm_options_take(zero_comm_options_t *out, const zero_comm_o
 
 zero_status_t zero_ring_budget(const zero_comm_options_t *options, int world, uint64_t *bytes, zero_error_t *error)
 {
-    /* mpi.c gives a half each to the ring and to its staging. */
+    /* mpi.c uses one half for the ring and one for its staging. */
     uint64_t floor = 2 * zero_node_least(world), rounded;
     *bytes = 0;
     if (world == 1)
@@ -54,7 +54,7 @@ zero_status_t zero_ring_budget(const zero_comm_options_t *options, int world, ui
 
 void zero_comm_caps_set(zero_comm_t *c, const char *name, uint64_t ring_bytes)
 {
-    bool device = strcmp(name, "nccl") == 0; /* its rings are the host communicator's */
+    bool device = strcmp(name, "nccl") == 0; /* its rings belong to the host communicator */
     c->caps = (zero_comm_caps_t){
         .in_place = true, .host_pointers = !device, .device_pointers = device, .ring_bytes = ring_bytes};
     memcpy(c->caps.name, name, strlen(name) + 1);
@@ -119,7 +119,7 @@ zero_status_t zero_comm_exchange(zero_comm_t *comm, const void *send, void *recv
                                 : "bytes to send");
     zero_error_t why;
     zero_status_t status = zero_control_exchange(comm, send, recv, bytes, &why);
-    /* Of ranks that differ some may not see it, and would wait for the others. */
+    /* Only some ranks may notice the difference; the others would wait for them. */
     if (status == ZERO_ERR_MISMATCH)
         zero_comm_fail(comm, &why);
     return zero_pass(error, status, &why);
@@ -137,7 +137,7 @@ zero_status_t zero_comm_agree(zero_comm_t *comm, zero_status_t status, int *fail
     status = zero_oob_agree_on(&oob, status, &first, &why);
     if (failed)
         *failed = first;
-    /* Some of the others may not see these, and would wait. */
+    /* Some of the other ranks may not notice these failures, and would wait. */
     if (first < 0 && (status == ZERO_ERR_MISMATCH || status == ZERO_ERR_MEMORY))
         zero_comm_fail(comm, &why);
     return zero_pass(error, status, &why);
@@ -167,7 +167,7 @@ void zero_comm_fail(zero_comm_t *c, const zero_error_t *failure)
     c->control->ops->abort(c, failure);
     if (!c->data || !c->data->failure)
         return;
-    if (c->control->ops->check(c, &why) == ZERO_OK) /* perhaps another's failure was first */
+    if (c->control->ops->check(c, &why) == ZERO_OK) /* another rank's failure may have been first */
         zero_pass(&why, ZERO_ERR_PEER, failure);
     c->data->failure(c, &why, NULL);
 }
@@ -200,7 +200,7 @@ static zero_status_t begin_data(zero_comm_t *c, zero_error_t *error)
                                "CPU ranks, and those that share a GPU, with mpiexec");
 }
 
-/* Keeps what failed, unless the data does that. */
+/* Keeps the failure, unless the data half does that. */
 static zero_status_t end_data(zero_comm_t *c, zero_status_t status, zero_error_t *why, zero_error_t *error)
 {
     if (status && !c->data->failure)
@@ -211,7 +211,7 @@ static zero_status_t end_data(zero_comm_t *c, zero_status_t status, zero_error_t
 zero_status_t zero_comm_all_gather(zero_comm_t *c, const void *send, void *recv, uint64_t bytes, void *native,
                                    zero_error_t *error)
 {
-    zero_error_t why; /* large, and written only where something fails */
+    zero_error_t why; /* large, so it is written only on failure */
     zero_status_t status = begin_data(c, error);
     if (status)
         return status;

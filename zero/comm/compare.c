@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-enum { GATHER = 1, EXCHANGE, REDUCE /* and the dtype */ };
+enum { GATHER = 1, EXCHANGE, REDUCE /* + dtype */ };
 
 static zero_call_t call_of(zero_comm_t *comm, const char *operation, uint64_t kind, uint64_t bytes)
 {
@@ -40,7 +40,7 @@ void zero_call_info(const zero_call_t *call, zero_call_info_t *info)
     zero_call_words(call, info->words);
 }
 
-/* "an exchange of 8 bytes a rank" */
+/* Example: "an exchange of 8 bytes a rank" */
 static void describe(const zero_call_id_t *id, char *text, size_t size)
 {
     if (id->kind == GATHER || id->kind == EXCHANGE)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl.c - GPUs that exchange through NCCL, with a communicator of the host's memory for all else: how the ranks meet,
- * exchange small values, hear of failures and tell where they are. nccl_watch.h has what keeps it from hanging.
+/* nccl.c - a communicator of GPUs that exchange data through NCCL. A communicator of host memory does everything else:
+ * meeting, small exchanges, failures and progress. nccl_watch.h keeps it from hanging.
  *
- * Sums are NCCL's: in its order, and for 16-bit types rounded in between. The same call with the same sizes gives the
- * same bits.
+ * Sums are in NCCL's order, and 16-bit types are rounded in between. The same call with the same sizes gives the same
+ * bits.
  */
 #include "zero/comm/backend.h"
 #include "zero/comm/nccl_watch.h"
@@ -33,7 +33,7 @@ static zero_status_t issue_reduce_scatter(const zero_cuda_nccl_t *api, zero_nccl
     return api->reduce_scatter(nccl, comm, c->send, c->recv, c->count, c->dtype, c->stream, error);
 }
 
-/* One of no bytes is no call of NCCL's, and still ends with the failure's sentence. */
+/* A collective of no bytes does not call NCCL, but still returns the failure. */
 static zero_status_t issue(zero_comm_t *c, zero_nccl_call_t *call, zero_error_t *error)
 {
     nccl_t *n = c->state;
@@ -63,7 +63,7 @@ static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void 
     return issue(c, &call, error);
 }
 
-/* NCCL lets the other ranks wait for one that failed. Ending the control tells them. */
+/* NCCL would let the other ranks wait for one that failed. Aborting the control notifies them. */
 static zero_status_t tell_failure(zero_comm_t *c, zero_status_t status, const zero_error_t *error)
 {
     zero_error_t failure;
@@ -84,8 +84,8 @@ static zero_status_t nccl_attach(zero_comm_t *c, void *base, uint64_t bytes, zer
     return zero_pass(error, status, &why);
 }
 
-/* The watch's thread looks at the control, too; *found is for a caller who waits, and for an MPI that only its own
- * thread may use. */
+/* The watch's thread checks the control too. *found serves callers that wait, and an MPI that only its own thread may
+ * use. */
 static zero_status_t nccl_failure(zero_comm_t *c, const zero_error_t *found, zero_error_t *error)
 {
     nccl_t *n = c->state;
@@ -123,7 +123,7 @@ static zero_status_t open_member(zero_comm_t *c, nccl_t *n, zero_nccl_watch_t *w
     return tell_failure(c, status, error);
 }
 
-/* From now on NCCL moves c's data. */
+/* Makes NCCL move c's data. */
 static void adopt(zero_comm_t *c, nccl_t *n)
 {
     uint64_t ring_bytes = c->caps.ring_bytes;
@@ -143,7 +143,7 @@ static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_
     zero_error_t why = {0};
     zero_status_t status =
         made ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *made);
-    /* NCCL's colors are not negative, as the first member's rank is not, which is no other part's. */
+    /* NCCL's colors must not be negative. The rank of a part's first member is not, and is unique to the part. */
     zero_nccl_origin_t origin = {.parent = n->member, .color = part->members[0], .key = part->rank};
     status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK)
@@ -158,13 +158,13 @@ static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_
     return zero_pass(error, status, &why);
 }
 
-/* What a rank tells the others before NCCL starts. */
+/* What the ranks exchange before NCCL starts. */
 typedef struct info {
     uint64_t machine, gpu;
     int32_t number, windows; /* NCCL's version; whether the rank wants windows */
 } info_t;
 
-/* Ranks that NCCL could not join, which it would notice late, or never. Collective. */
+/* Finds ranks that NCCL could not connect, which it would notice late or never. Collective. */
 static zero_status_t compare(zero_comm_t *host, const info_t *own, zero_error_t *error)
 {
     zero_oob_t oob = zero_comm_oob(host);
@@ -196,7 +196,7 @@ static zero_status_t compare(zero_comm_t *host, const info_t *own, zero_error_t 
     return status;
 }
 
-/* What this rank can find out alone. */
+/* The steps that this rank can do without the others. */
 static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, zero_comm_t *host, zero_device_t *device,
                              void *callers, bool windows, info_t *info, zero_error_t *error)
 {
@@ -228,7 +228,7 @@ static zero_status_t prepare(const zero_cuda_nccl_t **api, zero_nccl_t **nccl, z
     return status;
 }
 
-/* The id that rank 0 makes, on every rank. Collective. */
+/* Gives every rank the id that rank 0 makes. Collective. */
 static zero_status_t share_id(zero_nccl_watch_t *watch, zero_comm_t *host, char id[ZERO_NCCL_ID_BYTES],
                               zero_error_t *error)
 {
@@ -264,7 +264,7 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     zero_comm_t *c = calloc(1, sizeof *c);
     nccl_t *n = calloc(1, sizeof *n);
     status = zero_comm_options_take(&o, options, &why);
-    if (status == ZERO_OK && !device) /* the others have to be told */
+    if (status == ZERO_OK && !device) /* reported below, so that the other ranks fail too */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_nccl has no device");
     if (status == ZERO_OK)
         status = prepare(&api, &nccl, host, device, nccl_comm, o.nccl_windows, &info, &why);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl.h - NCCL's table in the plugin zero_cuda: what the communicator of nccl.c needs of NCCL and of CUDA's events,
- * with NCCL's results turned into sentences. NCCL itself is opened when the first communicator is made.
+/* nccl.h - NCCL's function table in the plugin zero_cuda: what nccl.c needs of NCCL and of CUDA's events, with errors
+ * as sentences. NCCL itself is opened when the first communicator is made.
  *
- * Communicators are non-blocking: start, split and the collectives return at once, and state tells when NCCL is done
- * with the call (it then is on the stream). No two threads may be in functions on one communicator at a time, state
- * included.
+ * Communicators are non-blocking: start, split and the collectives return at once, and state tells whether NCCL has
+ * completed the call (a collective is then on the stream). Only one thread at a time may call functions on a
+ * communicator, including state.
  */
 #ifndef ZERO_COMM_NCCL_H
 #define ZERO_COMM_NCCL_H
@@ -19,26 +19,26 @@ typedef struct zero_nccl zero_nccl_t; /* NCCL's functions */
 
 typedef struct zero_cuda_nccl {
     uint32_t version;
-    /* Opens libnccl.so.2, or the file that $ZERO_NCCL_LIBRARY names. *number: its version as it counts them (22809
-     * is 2.28.9). ZERO_ERR_UNSUPPORTED where it is not there, or older than 2.22, which is the first to abort several
+    /* Opens libnccl.so.2, or the file that $ZERO_NCCL_LIBRARY names. *number: NCCL's version number (22809 is
+     * 2.28.9). ZERO_ERR_UNSUPPORTED if it is missing, or older than 2.22, the first version that can abort several
      * communicators at once. */
     zero_status_t (*open)(zero_nccl_t **nccl, int *number, zero_error_t *error);
     void (*close)(zero_nccl_t *nccl);
-    /* Whether it has window and unwindow: from 2.27 on. */
+    /* Whether it has window and unwindow: since 2.27. */
     bool (*has_windows)(const zero_nccl_t *nccl);
-    /* The calling thread's calls are for this device from now on, and do not disturb what other threads capture into
-     * graphs. */
+    /* Makes device the calling thread's device, and keeps its calls from disturbing graph captures of other threads. */
     zero_status_t (*enter)(int device, zero_error_t *error);
 
     zero_status_t (*unique_id)(zero_nccl_t *nccl, void *id, zero_error_t *error); /* id: ZERO_NCCL_ID_BYTES */
-    /* Begins to make *comm, for the calling thread's device. It is there on return, and may be given to state and abort
-     * alone until it is ready. */
+    /* Begins to make *comm for the calling thread's device. *comm is set on return, but only state and abort may use it
+     * until it is ready. */
     zero_status_t (*start)(zero_nccl_t *nccl, void **comm, int size, int rank, const void *id, zero_error_t *error);
-    /* Begins to make *comm of the ranks with this color (0 or more), which is set when parent is ready again: the
-     * variable has to last. Then it is as after start. A parent of the caller's that blocks makes this block. */
+    /* Begins to make *comm of the ranks with this color (0 or more). NCCL sets *comm by the time that parent is ready
+     * again, so the variable must live until then; from then on, as for start. If a parent of the caller's is blocking,
+     * this blocks. */
     zero_status_t (*split)(zero_nccl_t *nccl, void *parent, int color, int key, void **comm, zero_error_t *error);
     zero_status_t (*shape)(zero_nccl_t *nccl, void *comm, int *size, int *rank, int *device, zero_error_t *error);
-    /* ZERO_ERR_SYSTEM with NCCL's words once something failed, at any time after a call. */
+    /* Returns ZERO_ERR_SYSTEM with NCCL's error text after a failure, which can come at any time after a call. */
     zero_status_t (*state)(zero_nccl_t *nccl, void *comm, bool *busy, zero_error_t *error);
 
     /* As in comm.h. */
@@ -46,29 +46,29 @@ typedef struct zero_cuda_nccl {
                                 void *stream, zero_error_t *error);
     zero_status_t (*reduce_scatter)(zero_nccl_t *nccl, void *comm, const void *send, void *recv, int64_t count,
                                     zero_dtype_t dtype, void *stream, zero_error_t *error);
-    /* Registers memory of the device for collectives. *handle: for detach. */
+    /* Registers device memory for collectives. *handle is for detach. */
     zero_status_t (*attach)(zero_nccl_t *nccl, void *comm, void *base, uint64_t bytes, void **handle,
                             zero_error_t *error);
     zero_status_t (*detach)(zero_nccl_t *nccl, void *comm, void *handle, zero_error_t *error);
     /* Begins to register memory that other processes can map as a symmetric window. Collective. NCCL sets *handle by
-     * the time that comm is ready again, so the variable has to last. NULL then: NCCL makes no window for these ranks.
-     */
+     * the time that comm is ready again, so the variable must live until then. It stays NULL if NCCL makes no window
+     * for these ranks. */
     zero_status_t (*window)(zero_nccl_t *nccl, void *comm, void *base, uint64_t bytes, void **handle,
                             zero_error_t *error);
-    /* Deregisters a window, for this rank alone. None of its collectives may still use it. */
+    /* Deregisters a window on this rank only. No collective may still use it. */
     zero_status_t (*unwindow)(zero_nccl_t *nccl, void *comm, void *handle, zero_error_t *error);
 
-    /* Begins to end what is in flight; when comm is ready again, destroy frees it. */
+    /* Begins to complete what is in flight; once comm is ready again, destroy frees it. */
     zero_status_t (*finalize)(zero_nccl_t *nccl, void *comm, zero_error_t *error);
     zero_status_t (*destroy)(zero_nccl_t *nccl, void *comm, zero_error_t *error);
-    /* Ends the kernels of all of these communicators and frees them. May take its time. */
+    /* Ends the kernels of these communicators and frees them. May take long. */
     zero_status_t (*abort)(zero_nccl_t *nccl, void *const *comms, int count, zero_error_t *error);
 
-    /* Events of the calling thread's device. */
+    /* Events on the calling thread's device. */
     zero_status_t (*event_create)(void **event, zero_error_t *error);
     void (*event_destroy)(void *event);
     zero_status_t (*record)(void *event, void *stream, zero_error_t *error);
-    /* Whether what it recorded has happened. */
+    /* Whether the work before the event is complete. */
     zero_status_t (*happened)(void *event, bool *yes, zero_error_t *error);
 } zero_cuda_nccl_t;
 

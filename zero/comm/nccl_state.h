@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl_state.h - what nccl_watch.c and nccl_member.c share. */
+/* nccl_state.h - internals that nccl_watch.c and nccl_member.c share. */
 #ifndef ZERO_COMM_NCCL_STATE_H
 #define ZERO_COMM_NCCL_STATE_H
 
@@ -11,50 +11,50 @@
 
 enum { ZERO_NCCL_OPS = 128 };
 
-#define ZERO_NCCL_LOOK_EVERY 0.05 /* s: between looks of the thread */
-#define ZERO_NCCL_LOOK_SOON 0.001 /* s: while something is about to happen */
+#define ZERO_NCCL_LOOK_EVERY 0.05 /* s: interval of the thread's checks */
+#define ZERO_NCCL_LOOK_SOON 0.001 /* s: the same while something is about to happen */
 #define ZERO_NCCL_GRACE \
-    1.0 /* s: an error of NCCL's may be how a peer's end shows, which the host communicator then explains */
+    1.0 /* s: an NCCL error may be a symptom of another rank's end, which the host communicator then explains */
 #define ZERO_NCCL_BEYOND \
-    15.0 /* s: past the time limit, how long others wait for the thread, which has limits of its own */
+    15.0 /* s: how long callers wait for the thread beyond the time limit that the thread itself keeps */
 
-/* A collective on its way. */
+/* A collective in flight. */
 typedef struct zero_nccl_op {
-    void *begun, *done; /* events around it */
+    void *begun, *done; /* events before and after it */
     const char *what;
     uint64_t bytes;
-    double timeout_s, since; /* since: when it was seen to have begun; 0: not yet */
+    double timeout_s, since; /* since: when the thread saw that it had begun; 0: not yet */
 } zero_nccl_op_t;
 
-/* Memory that NCCL was told of. It lasts as long as the member, since NCCL sets a window's handle later. */
+/* Memory to register with NCCL. It lives as long as the member, since NCCL sets a window's handle later. */
 typedef struct zero_nccl_memory {
     struct zero_nccl_memory *next;
     void *base;
     uint64_t bytes;
     bool window;
-    void *handle; /* NULL: NCCL does not have it */
+    void *handle; /* NULL: not registered */
 } zero_nccl_memory_t;
 
 struct zero_nccl_member {
     zero_nccl_watch_t *watch;
     int size, rank;
-    /* With the watch's mutex; comm and open are written by the thread alone, which looks at them without. */
+    /* Protected by the watch's mutex. Only the thread writes comm and open, so it reads them without. */
     zero_nccl_member_t *next;
     void *comm;       /* NULL before it is made, and once its end has begun */
-    bool open;        /* it was made, and has not come to its end: false is what its closing waits for */
-    double timeout_s; /* of its end */
+    bool open;        /* made and not ended; closing waits until this is false */
+    double timeout_s; /* of closing */
     atomic_bool closing;
-    /* The thread's. */
-    bool lost; /* NCCL may still write comm, so that this has to stay */
+    /* Used by the thread only. */
+    bool lost; /* NCCL may still write comm, so this struct must not be freed */
     bool finalizing, over, given_up;
-    double since; /* of finalizing */
-    /* With the watch's calls. */
+    double since; /* start of finalizing */
+    /* Protected by the watch's calls. */
     zero_nccl_memory_t *memory;
     zero_nccl_op_t ops[ZERO_NCCL_OPS];
     uint64_t issued, retired;
 };
 
-/* What the thread is asked to make. */
+/* An object that the thread has to make. */
 typedef struct zero_nccl_job {
     enum { ZERO_NCCL_NO_JOB, ZERO_NCCL_MAKE_ID, ZERO_NCCL_MAKE_MEMBER, ZERO_NCCL_MAKE_WINDOW } kind;
     double timeout_s;
@@ -74,46 +74,47 @@ struct zero_nccl_watch {
     zero_comm_options_t options;
     int device;
     pthread_t thread;
-    pthread_mutex_t calls; /* held in every call on a member's communicator but abort and destroy, and in no long one,
-                              if NCCL is right */
-    pthread_mutex_t mutex; /* of what follows: never held in a call of NCCL's or CUDA's. Taken after calls */
-    pthread_cond_t news;   /* from the thread */
+    pthread_mutex_t calls; /* held during every NCCL call on a member's communicator except abort and destroy. Such a
+                              call should be short */
+    pthread_mutex_t mutex; /* protects the members below; never held during calls of NCCL or CUDA. Lock calls first */
+    pthread_cond_t news;   /* signaled by the thread */
     _Atomic uint32_t
-        wakes; /* for the thread, which sleeps on it without the mutex, so that nobody can keep it asleep */
+        wakes; /* counts wake-ups of the thread, which sleeps on it without the mutex, so that nobody can block it */
     zero_nccl_member_t *members;
     int refs;
-    bool quit, stuck; /* stuck: the thread did not answer in time, and all this stays */
+    bool quit, stuck; /* stuck: the thread did not answer in time, so its memory is leaked */
     zero_nccl_job_t job;
-    zero_error_t noted; /* an error of NCCL's, and since when; status ZERO_OK: none */
+    zero_error_t noted; /* the first NCCL error, since noted_since; status ZERO_OK: none */
     double noted_since;
     zero_latch_t failed;
-    double failed_since; /* when the thread saw it; the thread's. 0: not yet */
+    double failed_since; /* when the thread saw the failure; 0: not yet. Used by the thread only */
     bool published;
 };
 
 /* ---- nccl_watch.c ----------------------------------------------------------------------------------------------- */
 
 bool zero_nccl_has_failed(zero_nccl_watch_t *watch);
-/* Makes what the host communicator knows the failure. */
+/* Checks the host communicator; its failure becomes the watch's. */
 void zero_nccl_look_at_host(zero_nccl_watch_t *watch);
-/* Asks the thread to look, and waits for its news until so(what); false where it takes ZERO_NCCL_BEYOND longer than it
- * may. With the mutex. */
+/* Wakes the thread and waits until so(what) is true; returns false after timeout_s + ZERO_NCCL_BEYOND. Call it with the
+ * mutex locked. */
 bool zero_nccl_await(zero_nccl_watch_t *watch, bool (*so)(const void *what), const void *what, double timeout_s);
-/* Takes calls. TIMEOUT: somebody did not return from NCCL in time. */
+/* Locks calls, unless there is a failure. If another thread does not return from NCCL in time, ZERO_ERR_TIMEOUT becomes
+ * the failure. */
 zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *watch, zero_error_t *error);
-/* Lets go of the collectives that are done, and finds the oldest that is not to have run for too long. With calls. */
+/* Retires collectives that are done. Fails if the oldest one in flight exceeds its time limit. Call it with calls
+ * locked. */
 void zero_nccl_retire(zero_nccl_member_t *member);
-/* Wakes the thread. */
 void zero_nccl_wake(zero_nccl_watch_t *watch);
 void zero_nccl_nap(double seconds);
 
 /* ---- nccl_member.c: what the thread does for the others --------------------------------------------------------- */
 
-/* Does the job that was asked for. Without the mutex. */
+/* Does the requested job. Call it without the mutex. */
 void zero_nccl_run_job(zero_nccl_watch_t *watch);
-/* A step of a closing member's end, with calls. Then it is over, perhaps. */
+/* The next step of closing a member; sets over after the last one. Call it with calls locked. */
 void zero_nccl_step_closing(zero_nccl_member_t *member);
-/* Lets go of a member that is over. */
+/* Ends a member whose communicator is over. */
 void zero_nccl_end_member(zero_nccl_member_t *member);
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* peers.h - what a communicator and all that was split from it share: the abort word with its sentence, and who is
- * still alive.
+/* peers.h - state that a communicator shares with its splits: the abort word with its sentence, and which ranks are
+ * alive.
  *
- * Each rank of a node has one page of shared memory (zero_peer_page_t) that every other rank of the node can write. An
- * abort writes its failure into its own page, makes it the node's unless another is already, and then a word into every
- * page, so that a waiting rank polls nothing but its own. Ranks of other nodes are reached through `far`.
+ * Each rank of a node has one page of shared memory (zero_peer_page_t) that every other rank of the node can write. To
+ * abort, a rank writes the failure into its own page, makes it the node's failure unless there is one already, and sets
+ * a word in every page, so that a waiting rank polls its own page only. `far` reaches the ranks of other nodes.
  */
 #ifndef ZERO_COMM_PEERS_H
 #define ZERO_COMM_PEERS_H
@@ -26,34 +26,34 @@ typedef struct zero_far_ops {
 
 struct zero_peers {
     atomic_int refs;
-    atomic_bool broken;         /* a collective failed here, perhaps not everywhere: others may not come to the end */
-    int rank, size;             /* of this process in the first communicator, "world rank" */
-    int index, count;           /* this process among the ranks of its node */
+    atomic_bool broken;         /* a collective failed here, perhaps not everywhere: others may not reach the close */
+    int rank, size;             /* of this process in the first communicator: the "world rank" */
+    int index, count;           /* this process's index among the ranks of its node; their number */
     zero_shared_t pages;        /* one zero_peer_page_t for each of the node's ranks */
-    struct zero_peer_page *own; /* = pages.part[index]; of one rank, plain memory */
+    struct zero_peer_page *own; /* = pages.part[index]; ordinary memory if count is 1 */
     int *member;                /* [count] world ranks */
     int *pidfd;                 /* [count] -1: not watched */
     const zero_far_ops_t *far;
     void *far_ctx;
 };
 
-/* The peers of oob's ranks members[0 .. count), of which this is members[index]. Collective over oob. */
+/* Makes the peers of the ranks members[0 .. count) of oob; this rank is members[index]. Collective over oob. */
 zero_status_t zero_peers_open(zero_peers_t **peers, const zero_oob_t *oob, const int *members, int count, int index,
                               zero_error_t *error);
 zero_peers_t *zero_peers_hold(zero_peers_t *peers);
 void zero_peers_drop(zero_peers_t *peers);
 
-/* Publishes a failure to every rank; the first one stays. */
+/* Publishes a failure to every rank; only the first failure counts. */
 void zero_peers_abort(zero_peers_t *peers, const zero_error_t *failure);
 /* The same within this node. */
 void zero_peers_aborted(zero_peers_t *peers, const zero_error_t *failure);
 bool zero_peers_is_aborted(const zero_peers_t *peers);
-/* ZERO_ERR_PEER with what was published once there was an abort. Cheap: one load. */
+/* After an abort, returns ZERO_ERR_PEER with the published failure. Cheap: one load. */
 zero_status_t zero_peers_check(const zero_peers_t *peers, zero_error_t *error);
-/* The same after a look at other nodes and at whether every rank of this node that has not left still lives; a dead one
- * is an abort. operation is for the sentence. A system call or two: for waits that last. */
+/* The same, but first looks for failures of other nodes and for ranks of this node that died without leaving; a dead
+ * rank causes an abort. operation is for the error message. Costs a few system calls: for long waits. */
 zero_status_t zero_peers_watch(zero_peers_t *peers, const char *operation, zero_error_t *error);
-/* The process of a page is gone (false where that cannot be known). */
+/* Whether the process of a page has ended; false if that is unknown. */
 bool zero_peers_is_dead(const zero_peers_t *peers, int index);
 int zero_peers_pid(const zero_peers_t *peers, int index);
 

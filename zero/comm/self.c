@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-/* What a communicator shares with what was split from it. */
+/* State that a communicator and its splits share. */
 typedef struct word {
     _Atomic uint64_t progress;
     atomic_int refs;
@@ -103,7 +103,7 @@ static zero_status_t self_open(zero_comm_t *c, word_t *word, zero_error_t *error
 
 static zero_status_t self_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
-    (void)part; /* alone in any case */
+    (void)part; /* there is one rank in any case */
     return self_open(out, ((self_t *)c->control)->word, error);
 }
 

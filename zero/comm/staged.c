@@ -2,31 +2,31 @@
 /* staged.c - see staged.h.
  *
  * A collective goes in pieces through two halves of pinned memory. While the inner communicator works on one piece, the
- * next one comes from the device into the other half and the one before it returns to the device. All copies are on the
- * caller's stream, whose order alone makes a half free for the next fetch; the host touches a half only after it waited
- * for the stream.
+ * next piece is copied from the device into the other half, and the previous one back to the device. All copies are on
+ * the caller's stream, whose order ensures that a half is free before the next fetch. The host accesses a half only
+ * after it has waited for the stream.
  */
 #include "zero/comm/staged.h"
 #include "zero/comm/backend.h"
 
 #include <stdlib.h>
 
-enum { LINE = 128 }; /* pieces are multiples of it, so that elements are never cut */
+enum { LINE = 128 }; /* pieces are multiples of it, so that no element is split */
 #define STAGING_DEFAULT \
-    (8u << 20) /* 2 MiB pieces for 2 ranks; copies of 512 KiB, for 8 ranks, still have the link's rate */
+    (8u << 20) /* 2 MiB pieces for 2 ranks; for 8 ranks copies of 512 KiB, which still reach the link's bandwidth */
 
-/* A communicator's state, in place of the control's data, which it uses. */
+/* The communicator's state; it uses the control's data. */
 typedef struct staged {
     zero_device_t *device;  /* borrowed */
-    uint64_t staging_bytes; /* as asked for */
-    zero_arena_t *arena;    /* NULL where there is one rank */
+    uint64_t staging_bytes; /* as passed to zero_comm_staged */
+    zero_arena_t *arena;    /* NULL for one rank */
     char *half[2];
     uint64_t half_bytes;
     bool used;
-    void *native; /* once used: the stream that the last collective left copies on */
+    void *native; /* if used: the stream of the last collective's copies */
 } staged_t;
 
-/* A collective on its way. Slices of total bytes, of which pieces of at most piece bytes move at a time. */
+/* A collective that is running. Slices have total bytes; pieces of at most piece bytes of each move at a time. */
 typedef struct job {
     zero_comm_t *c;
     staged_t *s; /* c's */
@@ -43,13 +43,13 @@ static zero_status_t copy(const job_t *j, void *to, const void *from, uint64_t b
     return bytes ? j->s->device->ops->copy(j->s->device, j->native, to, from, bytes, error) : ZERO_OK;
 }
 
-/* Between the slices of ranks [begin, end) on the device, of which it is the bytes from at on, and their places in a
- * half. */
+/* Copies size bytes from offset at of the slices of ranks [begin, end) between the device and a half: to the half if
+ * fetch is set, otherwise to the device. */
 static zero_status_t copy_slices(const job_t *j, char *device, char *half, bool fetch, int begin, int end, uint64_t at,
                                  uint64_t size, zero_error_t *error)
 {
     uint64_t run = size;
-    if (size == j->total && begin < end) { /* whole slices lie side by side in both */
+    if (size == j->total && begin < end) { /* whole slices are contiguous in both */
         run = (uint64_t)(end - begin) * size;
         end = begin + 1;
     }
@@ -103,7 +103,7 @@ static zero_status_t finish(const job_t *j, void *native, zero_error_t *error)
     return j->s->device->ops->finish(j->s->device, native, j->c->options.timeout_s, error);
 }
 
-/* A collective of no bytes still ends with an abort's sentence, and keeps the ranks in step. */
+/* A collective of no bytes still returns an abort's sentence, and keeps the ranks in step. */
 static zero_status_t pipeline(job_t *j, zero_error_t *error)
 {
     staged_t *s = j->s;
@@ -136,12 +136,12 @@ static zero_status_t pipeline(job_t *j, zero_error_t *error)
 
 static zero_status_t run(job_t *j, zero_error_t *error)
 {
-    if (j->c->size == 1) { /* at most a copy on the device, after a look at whether there was an abort */
+    if (j->c->size == 1) { /* checks for an abort; then at most a copy on the device */
         char nothing = 0;
         zero_status_t status = j->c->control->host->all_gather(j->c, &nothing, &nothing, 0, NULL, error);
         return status || j->send == j->recv ? status : copy(j, j->recv, j->send, j->total, error);
     }
-    /* What is gathered of this rank itself stays on the device. */
+    /* A gather copies this rank's own slice on the device. */
     char *own = j->kind == GATHER ? j->recv + (uint64_t)j->c->rank * j->total : NULL;
     zero_status_t status = own && own != j->send ? copy(j, own, j->send, j->total, error) : ZERO_OK;
     return status ? status : pipeline(j, error);
@@ -203,7 +203,7 @@ static const zero_data_ops_t staged_data = {
 
 /* ---- set-up ----------------------------------------------------------------------------------------------------- */
 
-/* Bytes of a half for world ranks: whole pages. */
+/* The size of a half for world ranks, in whole pages. */
 static zero_status_t half_of(int world, uint64_t staging_bytes, uint64_t *half, zero_error_t *error)
 {
     uint64_t least = (uint64_t)LINE * (uint64_t)world, wanted = staging_bytes ? staging_bytes / 2 : STAGING_DEFAULT / 2;
@@ -248,7 +248,7 @@ static zero_status_t make_halves(staged_t *s, zero_comm_caps_t *caps, int size, 
     return ZERO_OK;
 }
 
-/* The communicator stays what it is, with other data. */
+/* Replaces the data of inner; *comm is inner. */
 zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_device_t *device, uint64_t staging_bytes,
                                zero_error_t *error)
 {
@@ -260,7 +260,7 @@ zero_status_t zero_comm_staged(zero_comm_t **comm, zero_comm_t *inner, zero_devi
     zero_oob_t oob = zero_comm_oob(inner);
     zero_comm_caps_t caps = inner->caps;
     staged_t *s = calloc(1, sizeof *s);
-    if (!device) /* the others have to be told */
+    if (!device) /* reported below, so that the other ranks fail too */
         status = zero_fail(&why, ZERO_ERR_ARG, "zero_comm_staged has no device");
     else if (!inner->caps.host_pointers)
         status = zero_fail(&why, ZERO_ERR_UNSUPPORTED,
