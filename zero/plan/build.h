@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* build.h - what the files that build a plan share. The checker does not include it: it judges the plan by plan.h
- * alone. */
+/* build.h - what the files that build a plan share. The checker does not include it: it uses plan.h alone. */
 #ifndef ZERO_PLAN_BUILD_H
 #define ZERO_PLAN_BUILD_H
 
 #include "zero/plan/plan.h"
 
-/* A unit as the table places it. Positions are indices of uses in the training pass, -1 for none. */
+/* A unit as the table places it. Positions are indices of uses in the training pass; -1: none. */
 typedef struct zero_unit_plan {
     int32_t first_segment, segment_count;
-    bool slotted;   /* its parameters are brought in for use: PARAM is in a slot */
+    bool slotted;   /* its parameters are gathered or fetched for each use: PARAM is in a slot */
     bool grad_slot; /* its GRAD buffers are in a slot */
     int32_t first_use, first_grad, last_grad;
 } zero_unit_plan_t;
@@ -21,19 +20,21 @@ typedef struct zero_pieces {
 
 /* A trainable segment as the table places it. */
 typedef struct zero_segment_plan {
-    int64_t stays; /* elements of what a rank updates whose state is on the device: the first ones */
-    bool away;     /* gradients of the others are on the host tier, with what is summed up for them */
-    zero_pieces_t written, sum,
-        reduced; /* in which what every micro-step brings, the local sum, and the reduced gradients are staged */
+    int64_t stays;                       /* how many elements keep their state on the device, among those that a rank
+                                          * updates: the first ones */
+    bool away;                           /* gradients of the other elements, and their sums, are on the host tier */
+    zero_pieces_t written, sum, reduced; /* pieces that stage: the gradients of each micro-step; the local sum; the
+                                          * reduced gradients */
 } zero_segment_plan_t;
 
 /* What one pass gathers, and when. */
 typedef struct zero_pass_plan {
-    int32_t *enter;       /* units that are gathered, in the order of their next use */
-    int32_t *enter_use;   /* the use that each serves */
-    int32_t *enter_begin; /* [use_count + 1]: enter[enter_begin[i] .. enter_begin[i + 1]) are gathered before use i */
-    int32_t
-        *release_at; /* [use_count]: the position whose release also releases this use (itself where it is not held) */
+    int32_t *enter;       /* units to gather, in the order of their next use */
+    int32_t *enter_use;   /* the use that needs each of them */
+    int32_t *enter_begin; /* [use_count + 1]: enter[enter_begin[i] .. enter_begin[i + 1]) are
+                           * gathered before use i */
+    int32_t *release_at;  /* [use_count]: the position whose release also releases this use (its own
+                           * if it is not held) */
 } zero_pass_plan_t;
 
 typedef struct zero_slot {
@@ -48,65 +49,66 @@ typedef struct zero_builder {
     zero_error_t *error;
     int32_t train;                                           /* the training pass, -1: none */
     bool shard_parameters, shard_gradients, shard_optimizer; /* over more than one rank */
-    bool offload_parameters;                                 /* parameters live on another tier than the device */
-    bool sum_locally;      /* micro-steps are summed on each rank and reduced once a step */
+    bool offload_parameters;                                 /* parameters live on a tier other
+                                                              * than the device */
+    bool sum_locally;      /* each rank sums its micro-steps, and the sums are reduced once per
+                            * step */
     bool gather_gradients; /* there are several ranks, and each updates everything */
     zero_unit_plan_t *units;
     zero_segment_plan_t *segments;
-    int32_t *order; /* units in the order in which they are updated: of their first use, so that the next step begins
-                     * with what is updated first */
+    int32_t *order; /* units in the order of their updates, which is that of first use: the next
+                     * step begins with what is updated first */
     zero_pass_plan_t *passes;
     zero_slot_t *slots;
     int32_t slot_count;
     int32_t buffer_capacity;
 } zero_builder_t;
 
-/* Refuses what cannot be planned; fills train, shard_* and sum_locally. */
+/* Refuses what cannot be planned. Sets train and the flags of the builder. */
 zero_status_t zero_build_declare(zero_builder_t *b);
-/* Segments, where each parameter lies, runs, and the buffers of every segment (no offsets, slots not chosen: slot is
- * -1). */
+/* Segments, the place of each parameter, runs, and the buffers of every segment (without offsets, and slot is -1). */
 zero_status_t zero_build_segments(zero_builder_t *b);
-/* The parts of every trainable segment, with the buffers of their state, and what is neither of a segment nor of a
- * part. */
+/* The parts of every trainable segment, the buffers of their state, and the buffers that belong to no segment. */
 zero_status_t zero_build_parts(zero_builder_t *b);
-/* Which units are resident at each use, and the slots of parameters, gradients and wire buffers. Sets buffer slots and
- * offsets within them. */
+/* Which units are resident at each use, and the slots of parameters, gradients and wire buffers. Sets the slots of
+ * buffers, and their offsets within them. */
 zero_status_t zero_build_window(zero_builder_t *b);
 /* The programs, without RECORD and WAIT. */
 zero_status_t zero_build_programs(zero_builder_t *b);
-/* Inserts RECORD and WAIT, gives HOST_WAIT its event. */
+/* Inserts RECORD and WAIT; sets the event of HOST_WAIT. */
 zero_status_t zero_build_sync(zero_builder_t *b);
 /* Offsets of all buffers, bytes of kinds and arenas. */
 zero_status_t zero_build_layout(zero_builder_t *b);
-/* plan->hash. */
+/* Sets plan->hash. */
 void zero_build_hash(zero_builder_t *b);
 
-/* What buffers of a tier in memory begin at multiples of, at least. */
+/* The minimum alignment of buffers on a tier in memory. */
 static inline uint64_t zero_build_align(const zero_spec_t *spec, zero_tier_t tier)
 {
     uint64_t page = spec->device.page > ZERO_PAGE ? spec->device.page : ZERO_PAGE;
     return tier == ZERO_TIER_DEVICE && spec->guard ? page : ZERO_ALIGN_BYTES;
 }
 
-/* Appends a buffer of elements in this format (overflow: ZERO_ERR_MEMORY). *out is its index. */
+/* Appends a buffer of elements in this format (overflow: ZERO_ERR_MEMORY). *out gets its index. */
 zero_status_t zero_build_buffer(zero_builder_t *b, int32_t segment, zero_role_t role, zero_kind_t kind,
                                 zero_tier_t tier, zero_format_t format, int64_t elements, int32_t *out);
 /* Refuses groups of ranks that cannot be planned with. */
 zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *error);
-/* The segment has so many elements: rounded up, so that slices are whole and aligned. False: too many. */
+/* Sets the segment's elements, rounded up so that slices are equal and aligned, and its slice. Returns false if there
+ * are too many. */
 bool zero_build_slices(const zero_spec_t *spec, zero_segment_t *segment, uint64_t elements);
-/* The ranks that make what whole parameters are moved by. */
+/* Chooses the rank that computes the update of each parameter that is updated whole. */
 zero_status_t zero_build_owners(zero_builder_t *b);
 /* Whether the buffer holds the whole segment (its own slice is then a part of it). */
 bool zero_build_is_full(const zero_builder_t *b, int32_t buffer);
-/* Whether a segment's micro-steps are summed on the host tier from what each of them writes. Otherwise, where a local
- * sum is away, it comes to the device before more is added to it. */
+/* Whether the local sum of a segment whose gradients are on the host tier is also added up there. Otherwise it comes to
+ * the device before more is added to it. */
 static inline bool zero_build_sums_there(const zero_builder_t *b, const zero_segment_t *s)
 {
     return b->sum_locally && s->dtype != ZERO_FP32;
 }
-/* Whether a segment's norm is taken on the host tier, as far as its gradients are there: what reduces them leaves
- * nothing whole on the device. */
+/* Whether the norm of a segment is computed on the host tier, as far as its gradients are there: the reduction leaves
+ * no complete gradients on the device. */
 static inline bool zero_build_norm_away(const zero_builder_t *b, int32_t segment)
 {
     const zero_segment_t *s = &b->plan->segments[segment];
@@ -114,7 +116,7 @@ static inline bool zero_build_norm_away(const zero_builder_t *b, int32_t segment
     return b->segments[segment].away && b->spec->micro_steps > 1 &&
            (there || (!b->sum_locally && !b->gather_gradients));
 }
-/* calloc that reports; n 0 gives memory too. *out is NULL on failure. */
+/* calloc that reports failure; n 0 allocates too. *out is NULL on failure. */
 zero_status_t zero_build_alloc(zero_builder_t *b, void *out, size_t n, size_t size);
 
 #endif

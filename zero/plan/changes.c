@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* changes.c - single changes of the table with which a plan may need less memory, nearest first: what costs no bits and
- * the least time. */
+/* changes.c - single changes of the table that may reduce the plan's memory. None changes results; those that cost the
+ * least time come first. */
 #include "zero/plan/plan.h"
 
 #include <stdio.h>
@@ -16,7 +16,7 @@ static bool raise_stage(zero_spec_t *spec, int stage)
     return changed;
 }
 
-/* Moves rows that are nearer to the device to the tier; what an update reads moves with it. */
+/* Moves rows that are nearer to the device to the tier, and what an update reads with them. */
 static bool move_rows(zero_spec_t *spec, bool optimizer, bool parameters, zero_tier_t tier)
 {
     zero_row_t *rows[] = {optimizer ? &spec->optimizer : NULL, parameters ? &spec->parameters : NULL};
@@ -59,7 +59,7 @@ bool zero_plan_change(const zero_spec_t *spec, int i, zero_spec_t *changed, char
     _Static_assert(first_move + 1 + sizeof moves / sizeof *moves == ZERO_CHANGES, "each change has a number");
 
     *changed = *spec;
-    if (i < first_stage) { /* half of the units that a pass can use at once, or one */
+    if (i < first_stage) { /* half the window, or a window of one unit */
         changed->window = i == 0 ? spec->window / 2 : 1;
         snprintf(text, size, "set config.window = %d", changed->window);
         return changed->window >= 1 && changed->window < spec->window;

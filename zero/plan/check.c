@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* check.c - the plan's checker: after its numbers (check_numbers.c) a walk over the programs as steps and evaluations
+/* check.c - the plan's checker: after the numbers (check_numbers.c), it walks the programs as steps and evaluations
  * would run them, as the first rank and as the last. */
 #include "zero/plan/check.h"
 
@@ -75,14 +75,14 @@ static zero_status_t run_program(zero_checker_t *c, const zero_program_t *progra
     return ZERO_OK;
 }
 
-/* Runs a program twice, next to itself. */
+/* Runs a program twice in a row. */
 static zero_status_t run_twice(zero_checker_t *c, const zero_program_t *program)
 {
     zero_status_t status = run_program(c, program);
     return status == ZERO_OK ? run_program(c, program) : status;
 }
 
-/* Every program of one kind right after what ran last, each as if it were the only one. */
+/* Tries every program of one kind after the last one that ran, and restores the state after each. */
 static zero_status_t try_each(zero_checker_t *c, zero_program_kind_t kind)
 {
     zero_clock_t clocks[ZERO_CHECK_PARTIES];
@@ -105,7 +105,7 @@ static zero_status_t try_each(zero_checker_t *c, zero_program_kind_t kind)
     return status;
 }
 
-/* Every program of one kind, one after the other. */
+/* Runs all programs of one kind, one after the other. */
 static zero_status_t run_kind(zero_checker_t *c, zero_program_kind_t kind)
 {
     zero_status_t status = ZERO_OK;
@@ -115,18 +115,18 @@ static zero_status_t run_kind(zero_checker_t *c, zero_program_kind_t kind)
     return status;
 }
 
-/* Every evaluation and every unit on demand. */
+/* Tries every evaluation and every on-demand unit. */
 static zero_status_t try_others(zero_checker_t *c)
 {
     zero_status_t status = try_each(c, ZERO_PROGRAM_EVAL);
     return status == ZERO_OK ? try_each(c, ZERO_PROGRAM_ANY) : status;
 }
 
-/* What else runs beside a step: nothing; nothing, but every other program is tried after each of the step's; one
- * program before each of them; all units on demand before each. */
+/* What runs between the programs of steps: nothing; nothing, but every other program is tried after each; one program
+ * before each; all on-demand units before each. */
 typedef enum beside { NOTHING, TRIALS, ONE_BEFORE, ALL_UNITS_BEFORE } beside_t;
 
-/* A step of each length. */
+/* Runs steps of several lengths. */
 static zero_status_t walk_steps(zero_checker_t *c, beside_t beside, const zero_program_t *other)
 {
     static const zero_program_kind_t several[] = {
@@ -159,9 +159,9 @@ static bool has_steps(const zero_plan_t *plan)
     return false;
 }
 
-/* Lists what may run between the programs of steps: every evaluation, and of the units on demand that share a slot the
- * first, since they do alike to what comes after. others has room for all programs; seen for all buffers, which no
- * slot's number exceeds. */
+/* Lists what may run between the programs of steps: every evaluation, and one on-demand unit per slot, because units
+ * that share a slot have the same effect on what follows. others has room for all programs, seen for all buffers, which
+ * are at least as many as the slots. */
 static int32_t list_others(const zero_checker_t *c, const zero_program_t **others, bool *seen)
 {
     const zero_plan_t *plan = c->plan;
@@ -183,8 +183,8 @@ static int32_t list_others(const zero_checker_t *c, const zero_program_t **other
     return n;
 }
 
-/* Steps by themselves; and, only as rank 0, each other program after each other, and steps with one of them before each
- * program: what differs between ranks is where their slices lie, and not which programs touch them. */
+/* Walks steps alone and, only as rank 0, each other program after each other, and steps with one of them before each
+ * program. Ranks differ in the places of their slices, not in the programs that touch them. */
 static zero_status_t walk(zero_checker_t *c)
 {
     const zero_plan_t *plan = c->plan;
@@ -218,7 +218,7 @@ out:
     return status;
 }
 
-/* Every program that the walk relies on is there, once. */
+/* Checks that exactly the programs that the walk needs exist. */
 static zero_status_t check_programs(const zero_checker_t *c)
 {
     const zero_spec_t *spec = c->plan->spec;
@@ -229,7 +229,7 @@ static zero_status_t check_programs(const zero_checker_t *c)
                         (p->kind == ZERO_PROGRAM_STEP ? p->pass == -1 : p->pass >= 0 && p->pass < spec->pass_count) &&
                         (p->kind == ZERO_PROGRAM_ANY ? p->unit >= 0 && p->unit < spec->unit_count : p->unit == -1);
         if (!in_range)
-            return zero_check_fail(c, "program %d is of no pass or unit", i);
+            return zero_check_fail(c, "program %d names a pass or unit that does not exist", i);
         found[p->kind]++;
     }
     for (int32_t i = 0; i < spec->pass_count; i++) {
@@ -258,7 +258,8 @@ static zero_status_t prepare(zero_checker_t *c)
     size_t units = (size_t)plan->spec->unit_count, segments = (size_t)plan->segment_count;
 
     if (plan->event_count < 0 || plan->lasting_event_count < 0 || plan->lasting_event_count > plan->event_count)
-        return zero_check_fail(c, "it has %d events, %d of them lasting", plan->event_count, plan->lasting_event_count);
+        return zero_check_fail(c, "the plan has %d events, %d of them lasting", plan->event_count,
+                               plan->lasting_event_count);
     c->events = calloc((size_t)plan->event_count + 1, sizeof *c->events);
     c->events_before = calloc((size_t)plan->event_count + 1, sizeof *c->events_before);
     c->recorded = calloc((size_t)plan->event_count + 1, sizeof *c->recorded);
@@ -307,10 +308,9 @@ static zero_status_t check_rank(const zero_plan_t *plan, int index, zero_error_t
     return status;
 }
 
-/* Ranks differ only in the index of their slice. An operand is a whole segment, or a part that is counted from the
- * segment: the same on every rank; or it lies in the own slice, at a place that does not depend on the index. So for
- * each slicing the first and the last index are enough: a rank between has nothing that these two have not. All
- * segments have one slicing, over the world. */
+/* Ranks differ only in the index of their slice. An operand is either the same on every rank (a whole segment, or a
+ * part that is counted from the segment), or it lies in the own slice, at a place that does not depend on the index. So
+ * the first and the last index cover all ranks. All segments have the same slicing, over the world. */
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error)
 {
     zero_status_t status = check_rank(plan, 0, error);

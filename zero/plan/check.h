@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* check.h - what the files of the plan's checker share. Nothing of what built the plan is used here: only plan.h. */
+/* check.h - what the files of the plan's checker share. The checker uses plan.h, and nothing of the builder. */
 #ifndef ZERO_PLAN_CHECK_H
 #define ZERO_PLAN_CHECK_H
 
 #include "zero/plan/plan.h"
 
-#define ZERO_CHECK_HOST ZERO_STREAM_COUNT /* the calling thread is one more party */
+#define ZERO_CHECK_HOST ZERO_STREAM_COUNT /* the calling thread counts as a party too */
 #define ZERO_CHECK_PARTIES (ZERO_STREAM_COUNT + 1)
 
 /* Vector clock: how many operations of each party are known to be done. */
@@ -14,27 +14,27 @@ typedef struct zero_clock {
 } zero_clock_t;
 
 typedef enum zero_content_kind {
-    ZERO_HOLDS_NOTHING = 0, /* whatever was there: nobody may read it */
+    ZERO_HOLDS_NOTHING = 0, /* undefined contents, which must not be read */
     ZERO_HOLDS_ZERO,
     ZERO_HOLDS_PARAM, /* parameters of a segment after `version` updates (fp32: also its master weights) */
     ZERO_HOLDS_MASTER,
-    ZERO_HOLDS_STATE,     /* of the optimizer: which */
-    ZERO_HOLDS_DIRECTION, /* of whole parameters in step `version`, as far as `first`, a zero_direction_t, says */
-    ZERO_HOLDS_GRADIENT, /* of micro-steps [first, end) of step `version`; of the last of these the first `uses` uses */
+    ZERO_HOLDS_STATE,     /* of the optimizer; `state`: which */
+    ZERO_HOLDS_DIRECTION, /* of parameters that are updated whole, in step `version`; `first`, a zero_direction_t:
+                           * how far */
+    ZERO_HOLDS_GRADIENT,  /* of micro-steps [first, end) of step `version`; of the last one, the first `uses` uses */
     ZERO_HOLDS_NORM, /* of the first `base` elements of a segment's slice, in step `version`, after `end` micro-steps */
     ZERO_HOLDS_SCALARS /* of step `version` */
 } zero_content_kind_t;
 
-/* How far what whole parameters are moved by has come. */
+/* How far the directions of parameters that are updated whole have come. */
 typedef enum zero_direction {
-    ZERO_DIRECTION_UPDATED = 0, /* elements, from UPDATE */
-    ZERO_DIRECTION_COLLECTED,   /* matrices, all of each on its owner */
-    ZERO_DIRECTION_MADE,        /* the caller's, on its owner; zero elsewhere */
-    ZERO_DIRECTION_SPREAD       /* the caller's, wherever it is to be applied */
+    ZERO_DIRECTION_UPDATED = 0, /* elements, written by UPDATE */
+    ZERO_DIRECTION_COLLECTED,   /* whole matrices, each on its owner */
+    ZERO_DIRECTION_MADE,        /* the caller's results, each on its owner; zero elsewhere */
+    ZERO_DIRECTION_SPREAD       /* the caller's results, on every rank that applies them */
 } zero_direction_t;
 
-/* What a range of bytes holds. base: where element 0 of the segment would lie, so that shifted copies are told apart.
- */
+/* What a range of bytes holds. base: where element 0 of the segment would lie, so that shifted copies differ. */
 typedef struct zero_content {
     uint8_t kind, dtype, state;
     bool reduced;
@@ -49,8 +49,8 @@ typedef struct zero_cell {
     int32_t write_time, read_time[ZERO_CHECK_PARTIES];
     uint8_t writer;
     bool in_slot;
-    int32_t run;   /* of the program that wrote the content: what one leaves in a slot is not there for the next */
-    int32_t saved; /* the trial that has put this cell aside */
+    int32_t run;   /* of the program that wrote the content: what a program leaves in a slot is invalid for the next */
+    int32_t saved; /* the last trial that saved this cell */
     int16_t open_reads, open_writes; /* uses that have begun and not ended */
 } zero_cell_t;
 
@@ -58,7 +58,7 @@ typedef struct zero_cells {
     int32_t begin, end;
 } zero_cells_t;
 
-/* One operand: its cells and elements, the content's base, and how to name it. */
+/* An operand: its cells, its elements, and the base of its content. */
 typedef struct zero_operand {
     zero_cells_t cells;
     int32_t buffer;
@@ -68,30 +68,31 @@ typedef struct zero_operand {
 typedef struct zero_checker {
     const zero_plan_t *plan;
     zero_error_t *error;
-    int index; /* of the rank among those that share a segment: which slice it owns */
+    int index; /* of the slice that the simulated rank owns */
     uint64_t *bounds;
     int32_t bound_count; /* sorted; cell i is [bounds[i], bounds[i + 1]) */
     zero_cell_t *cells;
-    struct zero_operand *operands; /* by buffer: all of it, this rank's slice */
-    zero_cells_t *norm;            /* by segment: its part of the norms */
+    struct zero_operand *operands; /* two per buffer: all of it, and this rank's slice */
+    zero_cells_t *norm;            /* by segment: the cells of its norm */
     zero_cell_t rate;              /* written by the host before each exchange */
     struct zero_saved *saved;
     int32_t saved_count, trial;
-    bool trying; /* cells as they were before a trial */
+    bool trying; /* cells are saved before they change */
     int32_t run; /* programs run so far */
     zero_clock_t clock[ZERO_CHECK_PARTIES];
     zero_clock_t *events, *events_before;
     bool *recorded; /* by event: in this program */
-    /* where the walk is */
+    /* the position of the walk */
     const zero_program_t *program;
     int32_t op;
-    int32_t step, micro; /* steps done; micro-steps begun and ended in this one */
+    int32_t step, micro; /* steps done; micro-steps of this step that have ended */
 
-    int32_t next_use, opened;        /* uses of the pass that began; of them the first that has not ended */
+    int32_t next_use, opened;        /* uses of the pass that have begun; those of them that have not ended */
     int32_t *version;                /* by segment: updates so far */
-    int32_t *updates, *updated;      /* by part: the same; the step of the last one */
+    int32_t *updates, *updated;      /* by part: the same; the step of the last update */
     int32_t *unit_segment;           /* [unit_count + 1] */
-    int32_t *grad_total, *grad_done; /* by unit: GRAD uses in the training pass; those that ended in this program */
+    int32_t *grad_total, *grad_done; /* by unit: GRAD uses in the training pass; those that have ended in this
+                                      * program */
     bool *open;                      /* by unit: acquired */
 } zero_checker_t;
 
@@ -105,34 +106,35 @@ static inline int64_t zero_check_slice(const zero_checker_t *c, int32_t segment)
 {
     return c->index * c->plan->segments[segment].slice;
 }
-/* What zero_plan_span says, worked out anew. */
+/* The same as zero_plan_span, computed independently. */
 zero_span_t zero_check_span(const zero_checker_t *c, int32_t buffer, bool own, int32_t part);
 
-/* Every number in the plan is in its range; buffers lie apart. Everything behind relies on it. */
+/* Checks that every number in the plan is in its range, and that buffers do not overlap. The rest of the checker relies
+ * on it. */
 zero_status_t zero_check_numbers(zero_checker_t *c);
 
-/* Cells of all operands of this rank, all holding nothing but parameters, master weights and moments. */
+/* Creates the cells of all operands of this rank. Only parameters, master weights and state hold something at first. */
 zero_status_t zero_check_cells_create(zero_checker_t *c);
 void zero_check_cells_destroy(zero_checker_t *c);
 zero_operand_t zero_check_operand(const zero_checker_t *c, int32_t buffer, bool own, int32_t part);
 
-/* Whether a stream's next operation is ordered after what a read or a write of these cells conflicts with. */
+/* Whether the stream's next operation is ordered after everything that its read or write of these cells conflicts
+ * with. */
 zero_status_t zero_check_may_read(const zero_checker_t *c, int stream, const zero_operand_t *x);
 zero_status_t zero_check_may_write(const zero_checker_t *c, int stream, const zero_operand_t *x);
-/* Notes the access, at the stream's present time. */
+/* Records the access, at the stream's current time. */
 void zero_check_did_read(zero_checker_t *c, int stream, const zero_operand_t *x);
 void zero_check_did_write(zero_checker_t *c, int stream, const zero_operand_t *x, zero_content_t content);
-/* The content of all cells, which must be one and lie where the operand says; ZERO_ERR_PLAN otherwise. */
+/* The content of all cells, which must be the same and have the operand's base; else ZERO_ERR_PLAN. */
 zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content);
 
 /* Counts uses that begin (1) or end (-1) on these cells. */
 void zero_check_set_open(zero_checker_t *c, const zero_operand_t *x, int reads, int writes);
 
-/* From begin to undo, cells are put aside before they change; undo puts them back. */
+/* Between begin and undo, cells are saved before they change; undo restores them. */
 void zero_check_trial_begin(zero_checker_t *c);
 void zero_check_trial_undo(zero_checker_t *c);
 
-/* One operation. */
 zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op);
 
 #endif

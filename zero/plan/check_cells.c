@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* check_cells.c - bytes as the checker sees them: what each range holds, who touched it last, and whether that is
- * ordered. */
+/* check_cells.c - memory as the checker sees it: what each range of bytes holds, its last accesses, and their order. */
 #include "zero/plan/check.h"
 
 #include <stdio.h>
@@ -107,7 +106,7 @@ static void begin_with(zero_checker_t *c, int32_t buffer, int32_t part, zero_con
                                                .base = x.base};
 }
 
-/* The bounds of an operand, of which each rank and part has its own. The executor must find it there too. */
+/* Appends the bounds of an operand on this rank. zero_plan_span, which the executor uses, must return the same. */
 static zero_status_t bound(zero_checker_t *c, int32_t *n, int32_t buffer, bool own, int32_t part)
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
@@ -115,7 +114,7 @@ static zero_status_t bound(zero_checker_t *c, int32_t *n, int32_t buffer, bool o
                 run = zero_plan_span(c->plan, c->index, buffer, own, part);
     if (span.count != run.count || (span.count > 0 && (span.begin != run.begin || span.offset != run.offset)))
         return zero_check_fail(
-            c, "buffer %d has elements %lld to %lld for slice %d, where zero_plan_span finds %lld to %lld", buffer,
+            c, "buffer %d has elements %lld to %lld for slice %d, but zero_plan_span returns %lld to %lld", buffer,
             (long long)span.begin, (long long)(span.begin + span.count), c->index, (long long)run.begin,
             (long long)(run.begin + run.count));
     uint64_t begin = zero_plan_place(c->plan, x) + span.offset;
@@ -141,7 +140,7 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
         if ((status = bound(c, &n, i, false, -1)) != ZERO_OK || (status = bound(c, &n, i, true, -1)) != ZERO_OK)
             return status;
     for (int32_t p = 0; p < plan->part_count + plan->piece_count;
-         p++) /* parts of what is the segment's: gradients, parameters */
+         p++) /* parts of segment buffers: gradients, parameters */
         for (int r = 0; r < ZERO_SEGMENT_ROLES; r++) {
             int32_t b = plan->segments[plan->parts[p].segment].buffer[r];
             if (b >= 0 && (status = bound(c, &n, b, plan->parts[p].own, p)) != ZERO_OK)
@@ -171,7 +170,7 @@ zero_status_t zero_check_cells_create(zero_checker_t *c)
     }
     for (int32_t p = 0; p < plan->part_count; p++) {
         const zero_part_t *part = &plan->parts[p];
-        bool is_param = plan->segments[part->segment].dtype == ZERO_FP32; /* its own master weights */
+        bool is_param = plan->segments[part->segment].dtype == ZERO_FP32; /* the parameters are the master weights */
         begin_with(c, part->master, p, is_param ? ZERO_HOLDS_PARAM : ZERO_HOLDS_MASTER);
         for (int i = 0; i < zero_plan_state(plan, part->segment)->count; i++)
             begin_with(c, part->state[i], p, ZERO_HOLDS_STATE);
@@ -198,7 +197,7 @@ void zero_check_cells_destroy(zero_checker_t *c)
 static zero_status_t held(const zero_checker_t *c, const zero_operand_t *x, const char *verb)
 {
     char name[200];
-    return zero_check_fail(c, "it %s %s, which the caller's use still holds", verb,
+    return zero_check_fail(c, "it %s %s, which a use of the caller still holds", verb,
                            zero_check_buffer_name(c, x->buffer, name, sizeof name));
 }
 
@@ -302,7 +301,7 @@ zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *
     char name[200];
     const zero_buffer_t *buffer = &c->plan->buffers[x->buffer];
 
-    *content = (zero_content_t){.kind = ZERO_HOLDS_ZERO}; /* what no byte at all holds */
+    *content = (zero_content_t){.kind = ZERO_HOLDS_ZERO}; /* an operand without bytes */
     for (int32_t i = x->cells.begin; i < x->cells.end; i++) {
         const zero_content_t *here = &c->cells[i].content;
         if (i == x->cells.begin)
@@ -311,12 +310,12 @@ zero_status_t zero_check_content(const zero_checker_t *c, const zero_operand_t *
             return zero_check_fail(c, "it reads %s, which holds nothing",
                                    zero_check_buffer_name(c, x->buffer, name, sizeof name));
         if (!same(here, content))
-            return zero_check_fail(c, "it reads %s, parts of which hold different things",
+            return zero_check_fail(c, "it reads %s, whose parts hold different contents",
                                    zero_check_buffer_name(c, x->buffer, name, sizeof name));
         if (here->kind != ZERO_HOLDS_ZERO &&
             (here->base != x->base ||
              (buffer->segment >= 0 && (here->dtype != buffer->format.dtype || here->segment != buffer->segment))))
-            return zero_check_fail(c, "it reads %s, which holds something else",
+            return zero_check_fail(c, "it reads %s, which holds the wrong contents",
                                    zero_check_buffer_name(c, x->buffer, name, sizeof name));
     }
     return ZERO_OK;

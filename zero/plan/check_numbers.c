@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* check_numbers.c - that every number in a plan is in its range, and that buffers lie apart. */
+/* check_numbers.c - checks that every number in a plan is in its range, and that buffers do not overlap. */
 #include "zero/plan/check.h"
 
 #include <stdlib.h>
@@ -12,14 +12,15 @@ static zero_status_t check_segments(const zero_checker_t *c)
     for (int32_t i = 0; i < plan->segment_count; i++) {
         const zero_segment_t *s = &plan->segments[i];
         if (s->unit < 0 || s->unit >= plan->spec->unit_count || (i > 0 && s->unit < plan->segments[i - 1].unit))
-            return zero_check_fail(c, "segment %d is of unit %d, out of order or of none", i, s->unit);
+            return zero_check_fail(c, "segment %d belongs to unit %d, which does not exist or is out of order", i,
+                                   s->unit);
         if (s->elements <= 0 || s->slice % ZERO_ALIGN_ELEMENTS != 0 || s->slice * plan->spec->world != s->elements)
-            return zero_check_fail(c, "segment %d has %lld elements in slices of %lld", i, (long long)s->elements,
+            return zero_check_fail(c, "segment %d has %lld elements, but slices of %lld", i, (long long)s->elements,
                                    (long long)s->slice);
         for (int r = 0; r < ZERO_SEGMENT_ROLES; r++) {
             int32_t b = s->buffer[r];
             if (b < -1 || b >= plan->buffer_count || (b >= 0 && plan->buffers[b].segment != i))
-                return zero_check_fail(c, "segment %d has buffer %d as its %s", i, b,
+                return zero_check_fail(c, "segment %d has buffer %d as its %s, which is not one of its buffers", i, b,
                                        zero_role_name((zero_role_t)r, 0));
         }
         bool lacks = s->buffer[ZERO_ROLE_PARAM] < 0;
@@ -42,12 +43,12 @@ static zero_status_t check_segments(const zero_checker_t *c)
             return zero_check_fail(c, "parameter '%s' lies outside of its unit's segments", p->name);
         bool whole = at->segment >= 0 && plan->segments[at->segment].whole;
         if (whole ? at->owner < 0 || at->owner >= zero_plan_copies(plan->spec) : at->owner != -1)
-            return zero_check_fail(c, "parameter '%s' is made whole by rank %d", p->name, at->owner);
+            return zero_check_fail(c, "parameter '%s' has owner %d, which it must not have", p->name, at->owner);
     }
     return ZERO_OK;
 }
 
-/* A buffer of a part: the part's own, or the segment's where it may be shared. */
+/* Checks a buffer of a part: it is the part's own or, for MASTER, may be the segment's. */
 static zero_status_t check_part_buffer(const zero_checker_t *c, int32_t part, int32_t buffer, zero_role_t role,
                                        int state, bool needed)
 {
@@ -57,7 +58,7 @@ static zero_status_t check_part_buffer(const zero_checker_t *c, int32_t part, in
     if (x == NULL ? buffer == -1 && !needed
                   : x->segment == segment && (x->part == part || (role == ZERO_ROLE_MASTER && x->part < 0)))
         return ZERO_OK;
-    return zero_check_fail(c, "part %d of segment %d has buffer %d as its %s",
+    return zero_check_fail(c, "part %d of segment %d has buffer %d as its %s, which it must not have",
                            part - plan->segments[segment].first_part, segment, buffer, zero_role_name(role, state));
 }
 
@@ -81,7 +82,8 @@ static zero_status_t check_part_buffers(const zero_checker_t *c, int32_t index)
     return status == ZERO_OK ? check_part_buffer(c, index, part->param, ZERO_ROLE_UPDATE_PARAM, 0, false) : status;
 }
 
-/* The parts of a segment cover what a rank updates of it, one after the other, and have the buffers of their state. */
+/* Checks that the parts of a segment are consecutive, cover what a rank updates, and have the buffers of their
+ * state. */
 static zero_status_t check_parts(const zero_checker_t *c)
 {
     const zero_plan_t *plan = c->plan;
@@ -97,8 +99,8 @@ static zero_status_t check_parts(const zero_checker_t *c)
             if (part->segment != i || part->begin != end || part->end <= part->begin ||
                 part->begin % ZERO_NORM_BLOCK != 0 || (part->own && updated != s->slice) ||
                 (!part->own && updated != s->elements))
-                return zero_check_fail(c, "part %d of segment %d begins at %lld, where %lld is next", p - next, i,
-                                       (long long)part->begin, (long long)end);
+                return zero_check_fail(c, "part %d of segment %d begins at %lld instead of %lld, or has wrong bounds",
+                                       p - next, i, (long long)part->begin, (long long)end);
             end = part->end;
             if ((status = check_part_buffers(c, p)) != ZERO_OK)
                 return status;
@@ -111,7 +113,7 @@ static zero_status_t check_parts(const zero_checker_t *c)
     return ZERO_OK;
 }
 
-/* What parts, pieces and buffers have of their segment is there. */
+/* Checks that parts, pieces and buffers lie inside their segments. */
 static zero_status_t check_bounds(const zero_checker_t *c)
 {
     const zero_plan_t *plan = c->plan;
@@ -121,7 +123,7 @@ static zero_status_t check_bounds(const zero_checker_t *c)
         const zero_segment_t *s = known ? &plan->segments[piece->segment] : NULL;
         if (!known || piece->begin < 0 || piece->end <= piece->begin ||
             piece->end > (piece->own ? s->slice : s->elements))
-            return zero_check_fail(c, "piece %d is of elements that its segment has not", p - plan->part_count);
+            return zero_check_fail(c, "piece %d has elements outside of its segment", p - plan->part_count);
     }
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];
@@ -129,13 +131,13 @@ static zero_status_t check_bounds(const zero_checker_t *c)
             x->segment >= 0 && x->segment < plan->segment_count ? &plan->segments[x->segment] : NULL;
         if (s != NULL &&
             (x->begin < 0 || x->elements < 0 || x->elements > (x->own ? s->slice : s->elements) - x->begin))
-            return zero_check_fail(c, "buffer %d has elements that its segment has not", i);
+            return zero_check_fail(c, "buffer %d has elements outside of its segment", i);
         if (x->part < -1 || x->part >= plan->part_count + plan->piece_count)
-            return zero_check_fail(c, "buffer %d is of part %d, out of range", i, x->part);
+            return zero_check_fail(c, "buffer %d belongs to part %d, which is out of range", i, x->part);
         const zero_part_t *part = x->part >= 0 ? &plan->parts[x->part] : NULL;
         if (part != NULL && (part->segment != x->segment || x->own != part->own || x->begin != part->begin ||
                              x->elements != part->end - part->begin))
-            return zero_check_fail(c, "buffer %d is of part %d, but of another segment or of other elements", i,
+            return zero_check_fail(c, "buffer %d belongs to part %d, which has another segment or other elements", i,
                                    x->part);
     }
     return ZERO_OK;
@@ -154,16 +156,16 @@ static zero_status_t check_op_ranges(const zero_checker_t *c, const zero_op_t *o
         op->unit >= plan->spec->unit_count || op->segment < -1 || op->segment >= plan->segment_count || op->part < -1 ||
         op->part >= plan->part_count + plan->piece_count || (updates(op) && op->part >= plan->part_count) ||
         op->src < -1 || op->src >= plan->buffer_count || op->dst < -1 || op->dst >= plan->buffer_count)
-        return zero_check_fail(c, "a number of it is out of range");
+        return zero_check_fail(c, "one of its numbers is out of range");
     if (op->program != (int32_t)(c->program - plan->programs))
-        return zero_check_fail(c, "it says that it is in program %d", op->program);
+        return zero_check_fail(c, "it names program %d as its own", op->program);
     if (op->group != 0 && (!zero_op_collects(op) || op->group >= plan->spec->group_count))
-        return zero_check_fail(c, "it is of group %d: there are %d, and only collectives are of others than the first",
+        return zero_check_fail(c, "it uses group %d: there are %d, and only collectives use another than the first",
                                op->group, plan->spec->group_count);
     return ZERO_OK;
 }
 
-/* A collective has all slices of its segment, and a communicator. */
+/* Checks that a collective has all slices of its segment, and a communicator. */
 static zero_status_t check_collective(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_segment_t *s = &c->plan->segments[op->segment];
@@ -175,7 +177,7 @@ static zero_status_t check_collective(const zero_checker_t *c, const zero_op_t *
                : zero_check_fail(c, "it communicates on a stream without a communicator");
 }
 
-/* Operands are of the operation's segment and part, in memory that its stream works on; it counts their elements. */
+/* Checks that operands belong to the operation's segment and part and lie in its stream's memory, and its count. */
 static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
@@ -187,17 +189,17 @@ static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op
                     op->kind == ZERO_OP_ACCUMULATE || op->kind == ZERO_OP_NORM || op->kind == ZERO_OP_WHOLE;
     int64_t count = 0;
     if (part != NULL ? part->segment != op->segment : updates(op))
-        return zero_check_fail(c, "it is of no part of its segment");
+        return zero_check_fail(c, "it names no part of its segment");
     for (int i = 0; i < 2; i++) {
         if (!wanted[i])
             continue;
         const zero_buffer_t *x = buffers[i] >= 0 ? &plan->buffers[buffers[i]] : NULL;
         if (op->segment < 0 || x == NULL || x->segment != op->segment || (x->part >= 0 && x->part != op->part))
-            return zero_check_fail(c, "an operand is missing or of another segment or part");
+            return zero_check_fail(c, "an operand is missing, or belongs to another segment or part");
         if (own[i] && part != NULL && !part->own && zero_plan_is_shared(&plan->segments[op->segment]))
-            return zero_check_fail(c, "it takes the own slice of a part that is counted from the segment");
+            return zero_check_fail(c, "it uses the own slice of a part that is counted from the segment");
         if (computes && x->tier != memory)
-            return zero_check_fail(c, "it works on the %s tier from the other memory's stream",
+            return zero_check_fail(c, "it works on the %s tier, but runs on the stream of another memory",
                                    zero_tier_name(x->tier));
         count = zero_check_span(c, buffers[i], own[i], op->part).count;
     }
@@ -226,7 +228,7 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         return op->unit >= 0 ? ZERO_OK : zero_check_fail(c, "it names no unit");
     case ZERO_OP_EXCHANGE:
         return op->stream == ZERO_STREAM_REDUCE ? ZERO_OK
-                                                : zero_check_fail(c, "it exchanges on another stream than reductions");
+                                                : zero_check_fail(c, "it does not run on the stream of reductions");
     default:
         break;
     }
@@ -235,7 +237,7 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
         return status;
     bool moves = op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_READ || op->kind == ZERO_OP_WRITE;
     int64_t count = 0;
-    if (zero_op_collects(op)) /* of the others, all slices but the own one */
+    if (zero_op_collects(op)) /* all slices but the own one */
         count = plan->segments[op->segment].elements - op->count;
     else if (moves && plan->buffers[op->src].tier != plan->buffers[op->dst].tier)
         count = op->count;
@@ -258,7 +260,7 @@ static int by_offset(const void *pa, const void *pb)
     return *a < *b ? -1 : *a > *b;
 }
 
-/* Buffers lie in their kind's range, aligned, and overlap only in one slot. */
+/* Checks that buffers lie in their kind's range, aligned, and overlap only in a slot. */
 static zero_status_t check_layout(const zero_checker_t *c)
 {
     const zero_plan_t *plan = c->plan;
@@ -276,7 +278,7 @@ static zero_status_t check_layout(const zero_checker_t *c)
             x->format.block_bytes < 1 || x->bytes != zero_format_bytes(&x->format, x->elements) ||
             (zero_format_is_coded(&x->format) && x->part < 0))
             status =
-                zero_check_fail(c, "buffer %d lies outside of its kind's range, unaligned, or has a wrong size", i);
+                zero_check_fail(c, "buffer %d is outside its kind's range, is not aligned, or has a wrong size", i);
         if (x->bytes > 0)
             sorted[n++] = x;
     }
@@ -305,14 +307,14 @@ zero_status_t zero_check_numbers(zero_checker_t *c)
     for (int i = 0; i < 5; i++)
         if (others[i] < (i == 4 ? -1 : 0) || others[i] >= plan->buffer_count ||
             (others[i] >= 0 && plan->buffers[others[i]].segment >= 0))
-            return zero_check_fail(c, "it lacks a staging buffer");
+            return zero_check_fail(c, "a staging buffer is missing");
     if (plan->buffers[plan->norms].bytes < (uint64_t)plan->segment_count * sizeof(double) ||
         plan->buffers[plan->scalars].bytes < ZERO_SCALARS_BYTES ||
         plan->buffers[plan->exchange].bytes / sizeof(double) / ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS) <
             (uint64_t)plan->spec->world)
         return zero_check_fail(c, "a staging buffer is too small");
     if (plan->spec->groups[0].size != plan->spec->world)
-        return zero_check_fail(c, "the ranks of the first group, which exchange norms, are not the world");
+        return zero_check_fail(c, "the first group, which exchanges norms, does not have all ranks");
     if ((status = check_segments(c)) != ZERO_OK || (status = check_parts(c)) != ZERO_OK ||
         (status = check_bounds(c)) != ZERO_OK || (status = check_layout(c)) != ZERO_OK)
         return status;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* check_ops.c - what each operation needs to find, and what it leaves behind. */
+/* check_ops.c - what each operation needs to find, and what it writes. */
 #include "zero/plan/check.h"
 
 static const zero_segment_t *segment_of(const zero_checker_t *c, const zero_op_t *op)
@@ -32,7 +32,7 @@ static zero_status_t ordered(const zero_checker_t *c, int stream, const zero_ope
 
 /* ---- gradients -------------------------------------------------------------------------------------------------- */
 
-/* All uses of its last micro-step are in. */
+/* Whether it has all uses of its last micro-step. */
 static bool is_complete(const zero_checker_t *c, const zero_content_t *x)
 {
     return x->uses == c->grad_total[unit_of(c, x->segment)];
@@ -54,7 +54,8 @@ static zero_status_t read_gradient(const zero_checker_t *c, const zero_operand_t
     return ZERO_OK;
 }
 
-/* What norm and update read: all of the step's gradients, of all ranks. An update reads them where they stay. */
+/* What norm and update read: all of the step's gradients, of all ranks. An update reads them from FINAL or from its
+ * part's own buffer. */
 static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_t part, bool norm,
                                 const zero_operand_t *x)
 {
@@ -66,7 +67,7 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
     zero_check_buffer_name(c, x->buffer, name, sizeof name);
     if (!norm && x->buffer != plan->segments[segment].buffer[ZERO_ROLE_FINAL] &&
         (part < 0 || x->buffer != plan->parts[part].grad))
-        return zero_check_fail(c, "it reads %s, which is not what the update reads", name);
+        return zero_check_fail(c, "it reads %s, which is not the buffer that the update reads", name);
     if ((status = read_gradient(c, x, &content)) != ZERO_OK)
         return status;
     if (!content.reduced && zero_plan_is_shared(&plan->segments[segment]))
@@ -75,10 +76,10 @@ static zero_status_t read_final(const zero_checker_t *c, int32_t segment, int32_
     if (content.first != 0 || content.end != end)
         return zero_check_fail(c, "it reads %s, which has gradients of micro-steps %d to %d instead of 1 to %d", name,
                                content.first + 1, content.end, end);
-    /* The norm may be taken of what FINAL is cast from: the same values. */
+    /* A norm may also read the source that FINAL is cast from: the values are the same. */
     return content.dtype == plan->segments[segment].final || (norm && content.dtype == plan->segments[segment].wire)
                ? ZERO_OK
-               : zero_check_fail(c, "it reads %s in another dtype than it should be", name);
+               : zero_check_fail(c, "it reads %s, which has the wrong dtype", name);
 }
 
 /* ---- moving ----------------------------------------------------------------------------------------------------- */
@@ -107,10 +108,10 @@ static zero_status_t do_gather(zero_checker_t *c, const zero_op_t *op)
         return zero_check_fail(c, "it gathers something other than slices into a whole segment of the same dtype");
     if (content.kind == ZERO_HOLDS_DIRECTION) {
         if (!is_direction(c, op->segment, &content, ZERO_DIRECTION_SPREAD))
-            return zero_check_fail(c, "it gathers %s, which is not what the owners have made", name);
+            return zero_check_fail(c, "it gathers %s, which is not the owners' result", name);
     } else if (content.kind == ZERO_HOLDS_PARAM ? content.version != c->version[op->segment]
                                                 : content.kind != ZERO_HOLDS_GRADIENT)
-        return zero_check_fail(c, "it gathers %s, which are not the current parameters", name);
+        return zero_check_fail(c, "it gathers %s, which does not hold the current parameters", name);
     if (content.kind == ZERO_HOLDS_GRADIENT && !content.reduced)
         return zero_check_fail(c, "it gathers %s, which is not reduced", name);
     content.base = dst.base;
@@ -136,7 +137,7 @@ static zero_status_t do_reduce_scatter(zero_checker_t *c, const zero_op_t *op)
     if (content.reduced)
         return zero_check_fail(c, "it reduces gradients that are reduced already");
     if (content.dtype != segment_of(c, op)->wire || plan->buffers[op->dst].format.dtype != content.dtype)
-        return zero_check_fail(c, "it reduces in another dtype than the wire's");
+        return zero_check_fail(c, "it reduces in a dtype other than the wire's");
     content.reduced = true;
     content.base = dst.base;
     zero_check_did_read(c, op->stream, &src);
@@ -157,7 +158,7 @@ static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
         return status;
     bool reads = plan->buffers[op->src].tier == ZERO_TIER_NVME, writes = plan->buffers[op->dst].tier == ZERO_TIER_NVME;
     if (op->kind == ZERO_OP_READ ? !reads || writes : op->kind == ZERO_OP_WRITE ? reads || !writes : reads || writes)
-        return zero_check_fail(c, "it moves between the %s and the %s tier, which is another operation's work",
+        return zero_check_fail(c, "it moves between the %s and the %s tier, which takes another kind of operation",
                                zero_tier_name(plan->buffers[op->src].tier),
                                zero_tier_name(plan->buffers[op->dst].tier));
     for (int i = 0; i < 2 && (reads || writes); i++) {
@@ -171,7 +172,7 @@ static zero_status_t do_copy(zero_checker_t *c, const zero_op_t *op)
     }
     const zero_format_t *from = &plan->buffers[op->src].format, *to = &plan->buffers[op->dst].format;
     if (op->kind == ZERO_OP_CAST ? zero_format_is_coded(from) || zero_format_is_coded(to) : !zero_format_same(from, to))
-        return zero_check_fail(c, "it copies between dtypes");
+        return zero_check_fail(c, "it copies between different formats");
     if (src.count != op->count || src.begin != dst.begin)
         return zero_check_fail(c, "its operands differ in size, or are of different elements");
     content.dtype = (uint8_t)to->dtype;
@@ -223,7 +224,7 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
     zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part),
                    scratch = zero_check_operand(c, room, false, -1);
     zero_operand_t norm = {.cells = c->norm[op->segment], .buffer = plan->norms};
-    int64_t slice = zero_check_slice(c, op->segment), at = slice; /* where the slice, or what is left of it, begins */
+    int64_t slice = zero_check_slice(c, op->segment), at = slice; /* where the slice, or the rest of it, begins */
     zero_status_t status;
 
     if ((status = ordered(c, op->stream, &src, &norm)) != ZERO_OK ||
@@ -233,13 +234,12 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
     if (op->flags & ZERO_NORM_GOES_ON) {
         const zero_content_t *so_far = &c->cells[norm.cells.begin].content;
         if (op->stream != ZERO_STREAM_HOST)
-            return zero_check_fail(c, "it goes on with a norm elsewhere than on the host");
+            return zero_check_fail(c, "it continues a norm on a stream other than the host's");
         if ((status = zero_check_may_read(c, op->stream, &norm)) != ZERO_OK)
             return status;
         if (so_far->kind != ZERO_HOLDS_NORM || so_far->segment != op->segment || so_far->version != c->step ||
             so_far->end != c->micro + 1 || so_far->base % ZERO_NORM_BLOCK != 0)
-            return zero_check_fail(
-                c, "it goes on with a norm that is not of the same gradients, or does not end with a block");
+            return zero_check_fail(c, "it continues a norm of other gradients, or one that does not end at a block");
         at += so_far->base;
     }
     if (src.begin != at || src.begin + src.count > slice + segment_of(c, op)->slice)
@@ -267,7 +267,7 @@ static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
     zero_status_t status;
 
     if (op->src != plan->norms || op->dst != plan->scalars || c->program->kind != ZERO_PROGRAM_STEP)
-        return zero_check_fail(c, "it does not exchange the norms for the step's scalars");
+        return zero_check_fail(c, "it does not turn norms into scalars, or is outside of a step");
     if ((status = ordered(c, op->stream, &norms, &exchange)) != ZERO_OK ||
         (status = ordered(c, op->stream, NULL, &scalars)) != ZERO_OK)
         return status;
@@ -277,7 +277,7 @@ static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
             if (x->kind != ZERO_HOLDS_NORM || x->segment != s || x->version != c->step || x->end != c->micro ||
                 x->base != plan->segments[s].slice)
                 return zero_check_fail(
-                    c, "it reads the norm of unit '%s', which is not that of this step, or of a part of its gradients",
+                    c, "it reads the norm of unit '%s', which is of another step, or not of all its gradients",
                     plan->spec->units[unit_of(c, s)].name);
         }
     if (c->rate.content.version != c->step + 1)
@@ -290,7 +290,7 @@ static zero_status_t do_exchange(zero_checker_t *c, const zero_op_t *op)
     return ZERO_OK;
 }
 
-/* Master weights or state: of the update before the one that leaves *next, and as wide as this one. */
+/* Checks master weights or state: they must be those of the update before *next, and have the operation's size. */
 static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, const zero_operand_t *x,
                                 const zero_content_t *next)
 {
@@ -302,11 +302,11 @@ static zero_status_t read_state(const zero_checker_t *c, const zero_op_t *op, co
         return status;
     zero_check_buffer_name(c, x->buffer, name, sizeof name);
     if (content.kind != next->kind || content.state != next->state || content.version + 1 != next->version)
-        return zero_check_fail(c, "it updates %s, which is not that of the last update", name);
+        return zero_check_fail(c, "it updates %s, which does not hold the result of the last update", name);
     return x->count == op->count ? ZERO_OK : zero_check_fail(c, "it updates %s, which has another size", name);
 }
 
-/* Where the parameters of a part go. */
+/* Where the parameters of a part are written. */
 static int32_t target_of(const zero_checker_t *c, const zero_op_t *op)
 {
     const int32_t *buffer = segment_of(c, op)->buffer;
@@ -314,7 +314,7 @@ static int32_t target_of(const zero_checker_t *c, const zero_op_t *op)
     return param >= 0 ? param : buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
 }
 
-/* Where the direction of a part of whole parameters is. */
+/* Where the direction of a part is, if it is updated whole. */
 static int32_t direction_of(const zero_checker_t *c, const zero_op_t *op)
 {
     int32_t direction = c->plan->parts[op->part].direction;
@@ -329,12 +329,12 @@ static zero_status_t read_scalars(zero_checker_t *c, const zero_op_t *op)
     if (status != ZERO_OK || (status = zero_check_content(c, &scalars, &content)) != ZERO_OK)
         return status;
     if (content.kind != ZERO_HOLDS_SCALARS || content.version != c->step)
-        return zero_check_fail(c, "it reads the step's scalars, which are not those of this step");
+        return zero_check_fail(c, "it reads scalars of another step");
     zero_check_did_read(c, op->stream, &scalars);
     return ZERO_OK;
 }
 
-/* Master weights and state that it works on become those of the part's next update. */
+/* Advances the master weights and the state that it modifies to the part's next update. */
 static zero_status_t renew_state(zero_checker_t *c, const zero_op_t *op, zero_tier_t memory)
 {
     const zero_plan_t *plan = c->plan;
@@ -361,8 +361,8 @@ static zero_status_t renew_state(zero_checker_t *c, const zero_op_t *op, zero_ti
     return ZERO_OK;
 }
 
-/* UPDATE: of whole parameters, gradients and state give a direction; of others, they move the parameters. APPLY: a
- * direction moves the parameters. */
+/* UPDATE turns gradients and state into a direction if parameters are updated whole, and else moves the parameters.
+ * APPLY moves the parameters by a direction. */
 static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
@@ -376,7 +376,7 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
 
     if (c->program->kind != ZERO_PROGRAM_STEP || !segment->trainable || c->updated[op->part] > c->step ||
         (applies && !segment->whole))
-        return zero_check_fail(c, "it updates what is frozen, or again, or outside of a step");
+        return zero_check_fail(c, "it updates a frozen segment, updates a part twice, or is outside of a step");
     if (op->dst != (moves ? target_of(c, op) : direction_of(c, op)) || dst.count != op->count ||
         src.count != op->count || src.begin != dst.begin)
         return zero_check_fail(c, "it does not update all of this rank's parameters of the part");
@@ -391,7 +391,7 @@ static zero_status_t do_update(zero_checker_t *c, const zero_op_t *op)
     if (applies && ((status = zero_check_content(c, &src, &content)) != ZERO_OK))
         return status;
     if (applies && (op->src != direction_of(c, op) || !is_direction(c, op->segment, &content, ZERO_DIRECTION_SPREAD)))
-        return zero_check_fail(c, "it applies something other than what the owners have made in this step");
+        return zero_check_fail(c, "it applies something other than the owners' results of this step");
     if ((status = renew_state(c, op, memory)) != ZERO_OK)
         return status;
     if (moves) {
@@ -429,9 +429,9 @@ static zero_status_t do_whole(zero_checker_t *c, const zero_op_t *op)
 
     if (!segment->whole || c->program->kind != ZERO_PROGRAM_STEP || op->part >= 0 || op->src != matrices ||
         op->dst != matrices || (bool)op->src_own != collects || (bool)op->dst_own != spreads)
-        return zero_check_fail(c, "it works on something other than the directions of whole parameters in a step");
+        return zero_check_fail(c, "it works on something other than the directions of a step");
     if (op->kind == ZERO_OP_WHOLE && op->stream != ZERO_STREAM_UPDATE)
-        return zero_check_fail(c, "it calls the caller's function on another stream than updates");
+        return zero_check_fail(c, "it calls the caller's function on a stream other than that of updates");
     if ((status = ordered(c, op->stream, &src, &dst)) != ZERO_OK ||
         (status = zero_check_content(c, &src, &content)) != ZERO_OK ||
         (op->kind == ZERO_OP_WHOLE && (status = read_scalars(c, op)) != ZERO_OK))
@@ -441,7 +441,7 @@ static zero_status_t do_whole(zero_checker_t *c, const zero_op_t *op)
                               : full    ? ZERO_DIRECTION_UPDATED
                                         : ZERO_DIRECTION_COLLECTED;
     if (!is_direction(c, op->segment, &content, wanted))
-        return zero_check_fail(c, "it finds directions that have not come as far as they should, or of another step");
+        return zero_check_fail(c, "it reads directions of another step, or in another state than it needs");
     content.first = collects  ? ZERO_DIRECTION_COLLECTED
                     : spreads ? ZERO_DIRECTION_SPREAD
                     : alone   ? ZERO_DIRECTION_SPREAD
@@ -453,13 +453,13 @@ static zero_status_t do_whole(zero_checker_t *c, const zero_op_t *op)
 
 /* ---- the caller's uses ------------------------------------------------------------------------------------------ */
 
-/* The pass that this program unrolls, NULL for one unit in any order. */
+/* The pass of this program; NULL for ANY. */
 static const zero_spec_pass_t *pass_of(const zero_checker_t *c)
 {
     return c->program->kind == ZERO_PROGRAM_ANY ? NULL : &c->plan->spec->passes[c->program->pass];
 }
 
-/* GRAD is zero, or holds what this pass, or the step so far, has added. */
+/* GRAD must be zero, or hold what this pass, or the step so far, has added. */
 static zero_status_t writable_gradient(const zero_checker_t *c, int32_t unit, const zero_operand_t *x)
 {
     int32_t done = c->grad_done[unit];
@@ -493,7 +493,7 @@ static zero_status_t do_use(zero_checker_t *c, const zero_op_t *op)
     if (op->flags != flags || op->stream != ZERO_STREAM_COMPUTE || c->open[op->unit])
         return zero_check_fail(c, "use %d does not begin as it was declared", op->use);
     if (pass != NULL && op->use > 0 && !(pass->uses[op->use - 1].flags & ZERO_HOLD) && c->opened > 0)
-        return zero_check_fail(c, "use %d begins while the one before has not ended", op->use);
+        return zero_check_fail(c, "use %d begins before the previous one has ended", op->use);
     for (int32_t s = c->unit_segment[op->unit]; s < c->unit_segment[op->unit + 1]; s++) {
         const int32_t *buffer = plan->segments[s].buffer;
         if (op->flags & ZERO_READ) {
@@ -570,7 +570,7 @@ static zero_status_t do_host_wait(zero_checker_t *c, const zero_op_t *op)
     if (c->rate.read_time[ZERO_STREAM_REDUCE] > host->at[ZERO_STREAM_REDUCE])
         return zero_check_fail(c, "the host rewrites the rate while the last exchange may still read it");
     c->rate.content.version = c->step + 1;
-    for (int s = 0; s < ZERO_STREAM_COUNT; s++) /* whatever is issued from now on comes after */
+    for (int s = 0; s < ZERO_STREAM_COUNT; s++) /* everything issued later comes after */
         join(&c->clock[s], host);
     return ZERO_OK;
 }
@@ -584,7 +584,7 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
         return ZERO_OK;
     case ZERO_OP_WAIT:
         if (op->event < c->plan->lasting_event_count ||
-            c->recorded[op->event]) /* otherwise it finds whatever another program left */
+            c->recorded[op->event]) /* otherwise it finds the record of another program */
             join(&c->clock[op->stream], &c->events[op->event]);
         return ZERO_OK;
     case ZERO_OP_HOST_WAIT:
@@ -623,6 +623,7 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
     case ZERO_OP_RELEASE:
         return do_release(c, op);
     default:
-        return zero_check_fail(c, "operations of kind %s are not known here", zero_op_name((zero_op_kind_t)op->kind));
+        return zero_check_fail(c, "the checker does not know operations of kind %s",
+                               zero_op_name((zero_op_kind_t)op->kind));
     }
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* declare.c - refuses declarations that cannot be planned, with a sentence that names what to change. */
+/* declare.c - refuses declarations that cannot be planned; the error names what to change. */
 #include "zero/plan/build.h"
 
 _Static_assert(ZERO_PIECE_QUANTUM % ZERO_NORM_BLOCK == 0 && ZERO_PIECE % ZERO_PIECE_QUANTUM == 0,
                "parts end at bounds of the norm's blocks");
 
-/* Rows that do not go together. */
+/* Refuses rows that cannot be combined. */
 static zero_status_t check_rows(const zero_spec_t *spec, zero_error_t *error)
 {
     if (spec->optimizer.sharding == ZERO_FULL &&
@@ -76,7 +76,7 @@ zero_status_t zero_plan_check_options(const zero_spec_t *spec, zero_error_t *err
     return zero_build_check_groups(spec, error);
 }
 
-/* The elements of its shape. */
+/* Whether count is the product of the shape. */
 static zero_status_t check_shape(const zero_spec_param_t *p, zero_error_t *error)
 {
     int64_t count = 1;
@@ -137,7 +137,7 @@ static zero_status_t check_params(zero_builder_t *b)
     return ZERO_OK;
 }
 
-/* Uses of one pass: flags, units, and that nothing is acquired while it is held. */
+/* Checks the uses of one pass: flags, units, and that no unit is acquired while it is held. */
 static zero_status_t check_pass(zero_builder_t *b, int32_t index)
 {
     const zero_spec_t *spec = b->spec;
@@ -158,7 +158,7 @@ static zero_status_t check_pass(zero_builder_t *b, int32_t index)
                              spec->passes[b->train].name, pass->name);
         b->train = index;
     }
-    int32_t chain = 0; /* first use of those that are held together */
+    int32_t chain = 0; /* the first of the uses that are held together */
     for (int32_t i = 0; i < pass->use_count; i++) {
         const zero_spec_use_t *use = &pass->uses[i];
         if (use->unit < 0 || use->unit >= spec->unit_count)
@@ -190,8 +190,8 @@ static zero_status_t check_pass(zero_builder_t *b, int32_t index)
     return ZERO_OK;
 }
 
-/* A trainable parameter whose unit the training pass never uses with ZERO_GRAD would have no gradient to write to, and
- * weight decay would move it. */
+/* Refuses a trainable parameter whose unit the training pass never uses with ZERO_GRAD: it would have no gradient to
+ * write to, and weight decay would still change it. */
 static zero_status_t check_gradients(const zero_builder_t *b)
 {
     const zero_spec_t *spec = b->spec;
@@ -225,7 +225,7 @@ zero_status_t zero_build_declare(zero_builder_t *b)
     if ((status = check_gradients(b)) != ZERO_OK)
         return status;
     b->offload_parameters = spec->parameters.tier != ZERO_TIER_DEVICE;
-    /* Parameters off the device come in unit by unit anyway; each rank then keeps no more of them than it updates. */
+    /* Parameters off the device come in unit by unit anyway, so each rank keeps only those that it updates. */
     bool shared = zero_plan_copies(spec) > 1;
     b->shard_parameters = shared && (spec->parameters.sharding == ZERO_SHARDED ||
                                      (b->offload_parameters && spec->optimizer.sharding == ZERO_SHARDED));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* explain.c - the plan as text. Golden files hold it byte for byte, so what is printed depends on the plan alone. */
+/* explain.c - the plan as text. Golden files contain it byte for byte, so the output depends on the plan alone. */
 #include "zero/plan/plan.h"
 
 #include <stdio.h>
@@ -90,7 +90,7 @@ static void explain_units(const out_t *o, const zero_plan_t *plan)
     }
 }
 
-/* A segment's first part, or first piece; whether it has more than one. */
+/* The index of the segment's first part; of its first piece, if part is a piece. */
 static int32_t first_of(const zero_plan_t *plan, int32_t segment, int32_t part)
 {
     return part < plan->part_count ? plan->segments[segment].first_part : plan->segments[segment].first_piece;

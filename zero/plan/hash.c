@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* hash.c - one number for all that ranks must agree on, and the bytes that a step moves. */
+/* hash.c - one hash of everything that ranks must agree on, and the bytes that a step moves. */
 #include "zero/plan/build.h"
 
-/* Fields are added one by one, so that padding of structs never counts. */
+/* Adds fields one by one, because padding of structs must not count. */
 uint64_t zero_spec_hash_param(const zero_spec_t *spec, int32_t param)
 {
     const zero_spec_param_t *p = &spec->params[param];
@@ -83,7 +83,7 @@ void zero_build_hash(zero_builder_t *b)
     zero_hash_text(&hash, spec->device.name);
     zero_hash_word(&hash, zero_spec_hash_params(spec));
     zero_hash_word(&hash, zero_spec_hash_passes(spec));
-    /* Reserves (activations) may differ between ranks; they lie behind everything else, so that no offset depends on
+    /* Reserves (activations) may differ between ranks. They lie behind everything else, so no other offset depends on
      * them. */
     for (int32_t i = 0; i < plan->buffer_count; i++) {
         const zero_buffer_t *x = &plan->buffers[i];

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* layout.c - offsets: each kind is one page-aligned range of its tier's arena, buffers follow each other in it, slots
- * likewise. */
+/* layout.c - offsets: each kind is one page-aligned range of its tier's arena, which holds its slots, then its
+ * buffers. */
 #include "zero/plan/build.h"
 
-/* Advances *end by bytes, aligned; *offset is where they begin. */
+/* Appends bytes at the next aligned offset. *offset gets where they begin; *end moves behind them. */
 static zero_status_t reserve(const zero_builder_t *b, zero_tier_t tier, uint64_t *end, uint64_t bytes, uint64_t align,
                              uint64_t *offset)
 {
@@ -18,7 +18,7 @@ static zero_status_t place_kind(zero_builder_t *b, zero_tier_t tier, zero_kind_t
     zero_plan_t *plan = b->plan;
     zero_status_t status;
 
-    /* What goes to and from files does so by whole blocks and pages. */
+    /* Transfers to and from files need whole blocks and pages. */
     uint64_t align = tier == ZERO_TIER_NVME ? ZERO_FILE_ALIGN : zero_build_align(b->spec, tier);
     for (int32_t i = 0; i < b->slot_count; i++)
         if (b->slots[i].kind == kind && b->slots[i].tier == tier &&
@@ -30,7 +30,7 @@ static zero_status_t place_kind(zero_builder_t *b, zero_tier_t tier, zero_kind_t
         if (x->kind != kind || x->tier != tier)
             continue;
         if (x->slot >= 0)
-            x->offset += b->slots[x->slot].offset; /* it was placed within its slot */
+            x->offset += b->slots[x->slot].offset; /* x->offset was relative to its slot */
         else if ((status = reserve(b, tier, end, x->bytes, tier == ZERO_TIER_HOST && x->part >= 0 ? ZERO_PAGE : align,
                                    &x->offset)) != ZERO_OK)
             return status;

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* owners.c - of parameters that are updated whole: the rank that makes each one's update. */
+/* owners.c - chooses the rank that computes the update of each parameter that is updated whole. */
 #include "zero/plan/build.h"
 
 #include <stdlib.h>
 
-/* What orthogonalizing a matrix takes, but for a factor: products of the smaller side's square and the larger one. */
+/* The cost of orthogonalizing a matrix, up to a factor: products of the smaller side's square and the larger side. */
 static double cost_of(const zero_spec_param_t *p)
 {
     double rows = (double)p->shape[0], cols = (double)p->shape[1];
     return rows * cols * (rows < cols ? rows : cols);
 }
 
-/* The costliest parameter of a segment that has no owner yet, the first of equals; -1: none. */
+/* The costliest parameter of a segment without an owner, the first of equals; -1: none. */
 static int32_t next_of(const zero_plan_t *plan, int32_t segment)
 {
     int32_t found = -1;
@@ -22,8 +22,8 @@ static int32_t next_of(const zero_plan_t *plan, int32_t segment)
     return found;
 }
 
-/* The costliest first, each to the rank that has least to do: for the segment, whose matrices are made side by side;
- * then in all. */
+/* Gives each parameter, the costliest first, to the rank with the least work: first in the segment, because its
+ * matrices are computed in parallel, then in total. */
 zero_status_t zero_build_owners(zero_builder_t *b)
 {
     zero_plan_t *plan = b->plan;

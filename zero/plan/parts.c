@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* parts.c - what a rank updates of each segment, cut by where its state lives; the buffers of that state; then what is
- * of no segment. */
+/* parts.c - the parts of each segment, by the tier of their state; the buffers of that state; then the buffers that
+ * belong to no segment. */
 #include "zero/plan/build.h"
 
-/* Parts in memory at once where they are staged: one is read, one is worked on, one is written. */
+/* Staged parts that are in memory at once: one is read, one is updated, one is written. */
 #define RING 3
 
 static zero_status_t make(zero_builder_t *b, const zero_part_t *part, zero_role_t role, zero_kind_t kind,
@@ -19,7 +19,7 @@ static zero_status_t make(zero_builder_t *b, const zero_part_t *part, zero_role_
     return ZERO_OK;
 }
 
-/* The i-th buffer of its state. */
+/* The i-th buffer of the part's state. */
 static zero_status_t make_state(zero_builder_t *b, const zero_part_t *part, zero_role_t role, zero_kind_t kind,
                                 zero_tier_t tier, int i, int32_t *out)
 {
@@ -59,7 +59,7 @@ static void order_units(const zero_builder_t *b)
             b->order[n++] = u;
 }
 
-/* Rings of slots in which what is staged takes turns, so that one is filled while the one before it is still in use. */
+/* Rings of slots for staged buffers: one slot is filled while the one before it is still in use. */
 typedef struct ring {
     int32_t slot[ZERO_TIER_COUNT][RING], turn[ZERO_TIER_COUNT];
 } ring_t;
@@ -71,8 +71,8 @@ static ring_t empty_ring(void)
     return ring;
 }
 
-/* The next slot of the ring for what of the part is staged, one buffer behind the other. Each begins a page: what is
- * read from files does so. */
+/* Puts the staged buffers of a part into the next slot of the ring. Each begins at a page, as transfers to and from
+ * files need. */
 static zero_status_t take_turn(zero_builder_t *b, ring_t *ring, int32_t index)
 {
     const zero_part_t *part = &b->plan->parts[index];
@@ -101,7 +101,7 @@ static zero_status_t take_turn(zero_builder_t *b, ring_t *ring, int32_t index)
     return ZERO_OK;
 }
 
-/* Parts take turns as they are updated, pieces as they are numbered. */
+/* Parts take slots in the order of their updates, pieces in the order of their numbers. */
 static zero_status_t assign_rings(zero_builder_t *b)
 {
     const zero_plan_t *plan = b->plan;
@@ -150,8 +150,8 @@ static zero_status_t add_part(zero_builder_t *b, int32_t index, int64_t begin, i
         status = make(b, part, ZERO_ROLE_DIRECTION, ZERO_KIND_STAGING, memory, fp32, &part->direction);
     if (status != ZERO_OK || memory == target_tier)
         return status;
-    /* Parameters that live in other memory than the update: the update leaves them in its own, from where they are
-     * moved. */
+    /* The parameters live in another memory than the update, which writes them to its own memory; then they are
+     * copied. */
     if (s->dtype != ZERO_FP32)
         return make(b, part, ZERO_ROLE_UPDATE_PARAM, ZERO_KIND_STAGING, memory, zero_format_plain(s->dtype),
                     &part->param);
@@ -171,7 +171,7 @@ static zero_status_t cut_segment(zero_builder_t *b, int32_t index)
     return status;
 }
 
-/* Pieces of elements [begin, end) of the segment, or of this rank's slice of it. */
+/* Appends pieces for elements [begin, end) of the segment, or of this rank's slice of it. */
 static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int64_t begin, int64_t end,
                                 zero_dtype_t dtype, zero_pieces_t *pieces)
 {
@@ -193,7 +193,7 @@ static zero_status_t add_pieces(zero_builder_t *b, int32_t index, bool own, int6
     return status;
 }
 
-/* Gradients that are away are staged wherever the host casts or adds what it sends or gets. */
+/* Pieces for gradients on the host tier, wherever the host casts or adds what it sends or receives. */
 static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
 {
     const zero_segment_t *s = &b->plan->segments[index];
@@ -216,7 +216,7 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
     return status;
 }
 
-/* What is of no segment: partial norms, the exchange, the step's scalars, the norm's scratch; then what the caller
+/* Buffers of no segment: partial norms, the exchange, the step's scalars, the norm's scratch; then the caller's
  * reserves. */
 static zero_status_t place_others(zero_builder_t *b)
 {
@@ -232,13 +232,13 @@ static zero_status_t place_others(zero_builder_t *b)
         if (plan->segments[s].trainable && n > blocks)
             blocks = n;
     }
-    /* elements of these are fp32 words: two to a double */
+    /* their elements are fp32 words, two per double */
     if (!zero_mul_u64((uint64_t)b->spec->world, 2 * ((uint64_t)plan->segment_count + ZERO_EXCHANGE_WORDS), &words) ||
         words > INT64_MAX / 8)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the exchange of %d ranks and %d segments is too big",
                          b->spec->world, plan->segment_count);
     int64_t norm_words = plan->segment_count > 0 ? 2 * (int64_t)plan->segment_count : 2;
-    /* The exchange is the host's work, whatever the device. */
+    /* The host does the exchange, on every device. */
     zero_tier_t host = b->spec->device.host_memory ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
     const struct {
         int32_t *out;
@@ -249,7 +249,7 @@ static zero_status_t place_others(zero_builder_t *b)
         {&plan->exchange, host, (int64_t)words},
         {&plan->scalars, host, ZERO_SCALARS_BYTES / 4},
         {&plan->scratch, ZERO_TIER_DEVICE, 2 * blocks},
-        {&plan->host_scratch, ZERO_TIER_HOST, 2 * blocks}, /* the last one: of norms that are taken there */
+        {&plan->host_scratch, ZERO_TIER_HOST, 2 * blocks}, /* must be last: only if norms are computed on the host */
     };
     plan->host_scratch = -1;
     for (size_t i = 0; i < sizeof staging / sizeof *staging - !host_norms; i++)
@@ -278,7 +278,7 @@ zero_status_t zero_build_parts(zero_builder_t *b)
     for (int32_t s = 0; s < plan->segment_count; s++)
         if (plan->segments[s].trainable)
             count += 4 * ((uint64_t)(plan->segments[s].elements / b->spec->piece) +
-                          2); /* pieces are at most three times as many as parts */
+                          2); /* at most three times as many pieces as parts */
     if (count > INT32_MAX / 2)
         return zero_fail(b->error, ZERO_ERR_MEMORY, "the optimizer state has more than 2^30 parts");
     if ((status = zero_build_alloc(b, &plan->parts, (size_t)count, sizeof *plan->parts)) != ZERO_OK ||

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan.c - a plan from declarations, step by step; its end; names and look-ups. */
+/* plan.c - builds a plan from declarations, step by step; destroys it; names and look-ups. */
 #include "zero/plan/build.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* program.c - the operations of each program, in the order in which they are issued, as if there were one stream.
- * sync.c makes that order hold where it matters. */
+/* program.c - the operations of each program, in the order of issue, as if there were one stream. sync.c enforces that
+ * order where it matters. */
 #include "zero/plan/writer.h"
 
 static void gather_unit(zero_writer_t *w, int32_t unit, int32_t use)
@@ -28,19 +28,19 @@ static void gather_unit(zero_writer_t *w, int32_t unit, int32_t use)
     }
 }
 
-/* Where a micro-step stands in its step. */
+/* The position of a micro-step in its step. */
 typedef struct micro {
     bool first, last;
 } micro_t;
 
-/* Gradients are zero at the unit's first GRAD use, or hold the local sum so far. */
+/* Makes gradients zero at the unit's first GRAD use, or the local sum so far. */
 static void open_gradients(zero_writer_t *w, int32_t unit, int32_t use, micro_t micro)
 {
     FOR_SEGMENTS(w->b, unit, s)
     {
         const zero_segment_t *segment = &w->b->plan->segments[s];
         int32_t grad = segment->buffer[ZERO_ROLE_GRAD], sum = segment->buffer[ZERO_ROLE_SUM];
-        bool sums = w->b->sum_locally && segment->dtype == ZERO_FP32; /* what is written is added to the sum so far */
+        bool sums = w->b->sum_locally && segment->dtype == ZERO_FP32; /* the caller adds to the sum so far */
         if (grad >= 0 && (micro.first || !sums))
             zero_write_segment(w, ZERO_OP_FILL, ZERO_STREAM_COMPUTE, s, use, -1, ZERO_EXTENT_WHOLE, grad,
                                ZERO_EXTENT_WHOLE);
@@ -50,7 +50,7 @@ static void open_gradients(zero_writer_t *w, int32_t unit, int32_t use, micro_t 
     }
 }
 
-/* To the memory of updates elsewhere, as soon as they are whole. */
+/* Copies complete gradients to the parts that are updated in another memory. */
 static void send_gradients(zero_writer_t *w, int32_t s, int32_t use)
 {
     FOR_PARTS(w->b, s, p)
@@ -62,7 +62,7 @@ static void send_gradients(zero_writer_t *w, int32_t s, int32_t use)
     }
 }
 
-/* FINAL is complete on this rank's slice: its part of the norm, and where updates are full, everybody's slices. */
+/* FINAL is complete on this rank's slice: writes its part of the norm and, if updates are full, gathers all slices. */
 static void finish_segment(zero_writer_t *w, int32_t s, int32_t use)
 {
     int32_t final = w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL];
@@ -75,7 +75,7 @@ static void finish_segment(zero_writer_t *w, int32_t s, int32_t use)
 
 /* ---- gradients that are away ------------------------------------------------------------------------------------ */
 
-/* Of src, on the device, to dst, in host memory: into what is there (begins: in place of it), piece by piece. */
+/* Moves src, on the device, into dst, in host memory, piece by piece: adds it, or replaces dst if begins. */
 static void take_away(zero_writer_t *w, int32_t use, zero_pieces_t pieces, int32_t src, int32_t dst, bool begins)
 {
     const zero_plan_t *plan = w->b->plan;
@@ -88,7 +88,7 @@ static void take_away(zero_writer_t *w, int32_t use, zero_pieces_t pieces, int32
     }
 }
 
-/* The local sum in the wire's dtype: to dst, on the device; or rounded where it is. */
+/* Converts the local sum to the wire's dtype, into dst on the device, or in place if dst is the sum. */
 static void bring_sum(zero_writer_t *w, int32_t s, int32_t use, int32_t dst)
 {
     const zero_plan_t *plan = w->b->plan;
@@ -104,7 +104,7 @@ static void bring_sum(zero_writer_t *w, int32_t s, int32_t use, int32_t dst)
     }
 }
 
-/* Reduced gradients, on the device or in FINAL, to where each part's update reads them. */
+/* Moves reduced gradients, on the device or in FINAL, to where each part's update reads them. */
 static void deliver(zero_writer_t *w, int32_t s, int32_t use, int32_t from)
 {
     const zero_plan_t *plan = w->b->plan;
@@ -124,8 +124,8 @@ static void deliver(zero_writer_t *w, int32_t s, int32_t use, int32_t from)
         take_away(w, use, w->b->segments[s].reduced, from, final, true);
 }
 
-/* The own slice of `from`, on the device, is reduced: its part of the norm, everybody's slices where updates are full,
- * and away. */
+/* Finishes a segment whose own slice of `from`, on the device, is reduced: writes its part of the norm, gathers all
+ * slices if updates are full, and delivers them. */
 static void finish_away(zero_writer_t *w, int32_t s, int32_t use, int32_t from)
 {
     zero_write_norm(w, ZERO_STREAM_REDUCE, s, use, from);
@@ -135,7 +135,7 @@ static void finish_away(zero_writer_t *w, int32_t s, int32_t use, int32_t from)
     deliver(w, s, use, from);
 }
 
-/* A micro-step's reduced gradients are added up where the update reads them. */
+/* Adds a micro-step's reduced gradients to the buffers that the update reads. */
 static void accumulate_away(zero_writer_t *w, int32_t s, int32_t use, micro_t micro, int32_t from)
 {
     const zero_builder_t *b = w->b;
@@ -161,7 +161,7 @@ static void accumulate_away(zero_writer_t *w, int32_t s, int32_t use, micro_t mi
     }
 }
 
-/* reduce_segment() where gradients are summed up and updated on another tier. */
+/* reduce_segment() for gradients that are summed and updated on another tier. */
 static void reduce_away(zero_writer_t *w, int32_t s, int32_t use, micro_t micro)
 {
     const zero_builder_t *b = w->b;
@@ -200,8 +200,8 @@ static void reduce_away(zero_writer_t *w, int32_t s, int32_t use, micro_t micro)
 
 /* ---- reductions ------------------------------------------------------------------------------------------------- */
 
-/* After the last GRAD use of a micro-step: what was written goes into FINAL, by way of SUM, WIRE and the wire where
- * there are such. */
+/* After the last GRAD use of a micro-step: reduces the gradients into FINAL, through SUM and WIRE if the segment has
+ * them. */
 static void reduce_segment(zero_writer_t *w, int32_t s, int32_t use, micro_t micro)
 {
     const zero_builder_t *b = w->b;
@@ -221,7 +221,7 @@ static void reduce_segment(zero_writer_t *w, int32_t s, int32_t use, micro_t mic
                            buffer[ZERO_ROLE_WIRE], ZERO_EXTENT_WHOLE);
         source = buffer[ZERO_ROLE_WIRE];
     }
-    bool begins = b->sum_locally || micro.first; /* nothing is in FINAL yet */
+    bool begins = b->sum_locally || micro.first; /* FINAL holds nothing yet */
     if (begins && segment->final == segment->wire) {
         if (zero_plan_is_shared(segment))
             zero_write_segment(w, ZERO_OP_REDUCE_SCATTER, ZERO_STREAM_REDUCE, s, use, source, ZERO_EXTENT_WHOLE, final,
@@ -251,7 +251,7 @@ static void reduce_unit(zero_writer_t *w, int32_t unit, int32_t use, micro_t mic
     }
 }
 
-/* A pass with declared uses: a micro-step of training, or an evaluation (no use of it has ZERO_GRAD). */
+/* A pass with declared uses: a micro-step of training, or an evaluation (none of whose uses has ZERO_GRAD). */
 static void write_pass(zero_writer_t *w, int32_t index, micro_t micro)
 {
     const zero_builder_t *b = w->b;
@@ -263,7 +263,7 @@ static void write_pass(zero_writer_t *w, int32_t index, micro_t micro)
         const zero_spec_use_t *use = &pass->uses[i];
         for (int32_t e = plan->enter_begin[i]; e < plan->enter_begin[i + 1]; e++)
             gather_unit(w, plan->enter[e], plan->enter_use[e]);
-        /* Reductions of what the position before released: after the gathers, which the next use waits for. */
+        /* Reductions of what the previous position released come after the gathers, for which the next use waits. */
         for (int32_t j = chain; j < i && plan->release_at[j] < i; j++)
             if ((pass->uses[j].flags & ZERO_GRAD) && b->units[pass->uses[j].unit].last_grad == j)
                 reduce_unit(w, pass->uses[j].unit, j, micro);

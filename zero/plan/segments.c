@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* segments.c - the placement table becomes segments and buffers: which roles a segment has, of what dtype, whole or a
+/* segments.c - turns the placement table into segments and buffers: the roles of each segment, their dtype, full or
  * slice. */
 #include "zero/plan/build.h"
 
@@ -11,7 +11,7 @@ static bool is_whole(const zero_builder_t *b, const zero_spec_param_t *p)
     return b->spec->whole && p->trainable && b->train >= 0 && p->ndim == 2 && !p->elementwise;
 }
 
-/* Parameters of a segment lie in the order of declaration; segments of a unit in the order of this key. */
+/* A segment has its parameters in the order of declaration; a unit has its segments in the order of this key. */
 enum { KEYS = 3 * ZERO_DTYPE_COUNT, FIRST_WHOLE = ZERO_DTYPE_COUNT, FIRST_FROZEN = 2 * ZERO_DTYPE_COUNT };
 static int key_of(const zero_builder_t *b, const zero_spec_param_t *p)
 {
@@ -24,7 +24,7 @@ static zero_status_t too_big(const zero_builder_t *b, const char *unit)
     return zero_fail(b->error, ZERO_ERR_MEMORY, "unit '%s' needs more than 2^63 bytes", unit);
 }
 
-/* Appends the run that p begins, or lengthens the last one. */
+/* Appends the run that p begins, or extends the last one. */
 static void add_run(zero_plan_t *plan, zero_segment_t *segment, int64_t begin, int64_t end, const zero_spec_param_t *p)
 {
     zero_run_t *last = segment->run_count > 0 ? &plan->runs[plan->run_count - 1] : NULL;
@@ -43,7 +43,7 @@ static void add_run(zero_plan_t *plan, zero_segment_t *segment, int64_t begin, i
                                                  .cols = segment->whole ? p->shape[1] : 0};
 }
 
-/* The segments of one unit whose parameters are params[0 .. count). */
+/* Makes the segments of one unit, whose parameters are params[0 .. count). */
 static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *params, int32_t count)
 {
     const zero_spec_t *spec = b->spec;
@@ -89,8 +89,8 @@ static zero_status_t cut_unit(zero_builder_t *b, int32_t unit, const int32_t *pa
     return ZERO_OK;
 }
 
-/* Elements, of those that a rank updates of the segment, whose state stays on the device. Errors of rounding do not add
- * up over segments: updated and stays are the sums over those before. */
+/* How many of the elements that a rank updates keep their state on the device. Rounding errors do not add up over
+ * segments: share has the totals of the segments before. */
 typedef struct share {
     int64_t updated, stays;
 } share_t;
@@ -107,7 +107,7 @@ static int64_t elements_that_stay(const zero_builder_t *b, share_t *share, const
     return stays;
 }
 
-/* A gradient buffer of its own, or in a slot; the role then names it. */
+/* Makes a gradient buffer and sets the role: own() outside slots, in_slot() in one. */
 static zero_status_t own(zero_builder_t *b, int32_t segment, zero_role_t role, zero_tier_t tier, zero_dtype_t dtype,
                          int64_t elements)
 {
@@ -121,7 +121,7 @@ static zero_status_t in_slot(zero_builder_t *b, int32_t segment, zero_role_t rol
                              b->plan->segments[segment].elements, &b->plan->segments[segment].buffer[role]);
 }
 
-/* Gradients that are summed up and updated elsewhere are on the device only while they are written and reduced, in
+/* Gradients that are summed and updated on another tier are on the device only while they are written and reduced, in
  * slots. */
 static zero_status_t place_away(zero_builder_t *b, int32_t index)
 {
@@ -157,9 +157,9 @@ static zero_status_t place_away(zero_builder_t *b, int32_t index)
     return status;
 }
 
-/* Buffers for the gradients of one segment: written (GRAD), perhaps summed over micro-steps (SUM), cast for the wire
- * (WIRE), and as norm and update read them (FINAL). Roles share a buffer wherever one's contents are done with when the
- * other's begin. */
+/* Buffers for the gradients of one segment: as written (GRAD), summed over micro-steps if needed (SUM), cast for the
+ * wire (WIRE), and as norm and update read them (FINAL). Roles share a buffer if one's contents are no longer needed
+ * when the other's begin. */
 static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
 {
     zero_segment_t *s = &b->plan->segments[index];
@@ -168,8 +168,7 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
     int64_t final_elements = b->shard_optimizer ? s->slice : s->elements;
     zero_status_t status = ZERO_OK;
 
-    /* One rank and fp32 on the wire: nothing is rounded and nothing travels, so what was written is reduced as it is.
-     */
+    /* One rank and fp32 on the wire: nothing is rounded or sent, so the gradients are reduced as they were written. */
     bool no_wire = !zero_plan_is_shared(s) && b->spec->reduce_dtype == ZERO_FP32;
     s->wire = no_wire ? (b->sum_locally ? ZERO_FP32 : s->dtype) : b->spec->reduce_dtype;
     s->final = several ? ZERO_FP32 : s->wire;
@@ -186,7 +185,7 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
         if (s->wire != ZERO_FP32 && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
     } else {
-        /* What is reduced, or added to the sum, into another buffer need not stay. */
+        /* Gradients that are reduced, or added to the sum, in another buffer need not stay. */
         bool stays = !several && !b->shard_gradients;
         status = stays ? own(b, index, ZERO_ROLE_GRAD, ZERO_TIER_DEVICE, s->dtype, s->elements)
                        : in_slot(b, index, ZERO_ROLE_GRAD, s->dtype);
@@ -201,8 +200,7 @@ static zero_status_t place_gradients(zero_builder_t *b, int32_t index)
         else if (s->dtype != s->wire && (status = in_slot(b, index, ZERO_ROLE_WIRE, s->wire)) != ZERO_OK)
             return status;
     }
-    if (several &&
-        (!b->sum_locally || s->final != s->wire)) /* reduced in place where it was read from, then cast or added */
+    if (several && (!b->sum_locally || s->final != s->wire)) /* reduced in place, then cast or added */
         buffer[ZERO_ROLE_WIRE_SHARD] = buffer[ZERO_ROLE_WIRE] >= 0 ? buffer[ZERO_ROLE_WIRE] : buffer[ZERO_ROLE_GRAD];
     return ZERO_OK;
 }
@@ -238,7 +236,7 @@ static zero_status_t place_segment(zero_builder_t *b, int32_t index)
     return ZERO_OK;
 }
 
-/* Where the training pass uses each unit. */
+/* Finds where the training pass uses each unit. */
 static void find_uses(zero_builder_t *b)
 {
     for (int32_t u = 0; u < b->spec->unit_count; u++)

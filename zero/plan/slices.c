@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* slices.c - which ranks share a segment, which elements each owns, and where an operand lies. The one file that knows
- * how slices follow from ranks: the rest of the builder, the executor and the engine ask it. */
+/* slices.c - which ranks share a segment, which elements each owns, and where an operand lies. Only this file maps
+ * ranks to slices: the rest of the builder, the executor and the engine call it. */
 #include "zero/plan/build.h"
 
 zero_status_t zero_build_check_groups(const zero_spec_t *spec, zero_error_t *error)

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* step.c - the operations of the step's program: the exchange of norms, updates, and what makes parameters whole. */
+/* step.c - the operations of the step's program: the exchange of norms, the updates, and the gathers of updated
+ * parameters. */
 #include "zero/plan/writer.h"
 
 #include <stdlib.h>
 
-/* What updates one part: at once; or, of whole parameters, first their state, then the master weights. */
+/* One update of a part. A part that is updated whole has two: of its state, then of its master weights. */
 typedef struct task {
-    int32_t part, next; /* next: the task with state on nvme after this one, if this one has such; else -1 */
+    int32_t part, next; /* next: the following task with state on nvme, if this one has such state; else -1 */
     int first, end;     /* works on zero_part_memory(part, i) for i in [first, end) */
-    bool is_there;      /* what of it is on nvme has been read */
+    bool is_there;      /* its state on nvme has been read */
 } task_t;
 
 typedef struct tasks {
@@ -16,7 +17,8 @@ typedef struct tasks {
     int32_t count, done;
 } tasks_t;
 
-/* The tasks of a segment: its parts; of whole parameters, its parts twice. *last: the last task with state on nvme. */
+/* Appends the tasks of a segment, one per part, or two if it is updated whole. *last: the last task with state on
+ * nvme. */
 static void add_tasks(const zero_builder_t *b, tasks_t *tasks, int32_t segment, int32_t *last)
 {
     const zero_plan_t *plan = b->plan;
@@ -52,7 +54,7 @@ static zero_status_t list_tasks(zero_writer_t *w, tasks_t *tasks)
     return status;
 }
 
-/* What a task works on goes between nvme and memory. */
+/* Moves a task's state between nvme and memory. */
 static void move_state(zero_writer_t *w, zero_op_kind_t kind, const task_t *task)
 {
     const zero_part_t *p = &w->b->plan->parts[task->part];
@@ -71,7 +73,7 @@ static void bring_state(zero_writer_t *w, task_t *task)
     task->is_there = true;
 }
 
-/* The next task: its state is there, and the next one's is read meanwhile, where it goes to another slot. */
+/* Begins the next task: reads its state if needed, and prefetches the following one's if that has another slot. */
 static task_t *begin_task(zero_writer_t *w, tasks_t *tasks)
 {
     const zero_plan_t *plan = w->b->plan;
@@ -98,7 +100,7 @@ static void move_params(zero_writer_t *w, zero_op_kind_t kind, int32_t p, int32_
             target = buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM];
     zero_write_part(w, kind, update_stream(part), p, use, src, param >= 0 ? param : target);
     if (param >= 0 && plan->buffers[target].tier == ZERO_TIER_NVME) {
-        if (part->master != target) /* or else it is written with the rest of the state */
+        if (part->master != target) /* otherwise it is written with the state */
             zero_write_part(w, ZERO_OP_WRITE, ZERO_STREAM_IO, p, use, param, target);
     } else if (param >= 0)
         zero_write_part(w, ZERO_OP_COPY, ZERO_STREAM_COPY, p, use, param, target);
@@ -110,8 +112,8 @@ static int32_t update_grad(const zero_builder_t *b, int32_t p)
     return part->grad >= 0 ? part->grad : b->plan->segments[part->segment].buffer[ZERO_ROLE_FINAL];
 }
 
-/* Slices of directions become whole matrices on their owners, the caller makes of each what it is moved by, and that
- * goes back to the slices. */
+/* Collects the slices of directions into whole matrices on their owners, calls the caller's function there, and sends
+ * the results back to the slices. */
 static void update_whole(zero_writer_t *w, int32_t s, int32_t use, tasks_t *tasks)
 {
     const zero_builder_t *b = w->b;
@@ -148,7 +150,7 @@ static void update_whole(zero_writer_t *w, int32_t s, int32_t use, tasks_t *task
     }
 }
 
-/* Updates of one unit, then what makes its parameters whole on every rank. */
+/* Updates one unit, then gathers its parameters on every rank. */
 static void update_unit(zero_writer_t *w, int32_t unit, tasks_t *tasks)
 {
     const zero_builder_t *b = w->b;
@@ -198,7 +200,7 @@ void zero_write_step(zero_writer_t *w)
         return;
     for (int32_t t = 0; t < tasks.count; t++)
         if (b->plan->parts[tasks.list[t].part].tier == ZERO_TIER_NVME) {
-            bring_state(w, &tasks.list[t]); /* the first one; the others while the one before is worked on */
+            bring_state(w, &tasks.list[t]); /* the first one; each task prefetches the next */
             break;
         }
     for (int32_t i = 0; i < b->spec->unit_count; i++)

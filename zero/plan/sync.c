@@ -1,25 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sync.c - RECORD and WAIT, inserted by one walk over each finished program, from what each operation reads and writes.
+/* sync.c - inserts RECORD and WAIT in one walk over each finished program, from what each operation reads and writes.
  *
- * Within a program: an operation waits for an earlier one of another stream whose access conflicts with its own, unless
- * a vector clock shows that they are ordered already. Across programs nothing is known about which ran before, only
- * what each may have accessed: the first access waits for everything that any program does on another stream and that
- * conflicts. Two kinds of event serve this:
- *   - a lasting event of (group of resources, stream), recorded after the stream's last access to the group in every
- * program that has one. A later record on a stream implies the earlier ones, so one wait covers all programs before;
- *   - a record of a whole stream at the start of the program, where nothing is lost by waiting for all that the stream
- * did before. A resource is a slot, the buffers of one role of a unit (several segments always move together), or those
- * of a part; a group is a slot, or a whole unit. */
+ * Within a program, an operation waits for an earlier one on another stream if their accesses conflict, unless a vector
+ * clock shows that they are ordered already. Across programs, only the accesses that each program may make are known,
+ * not which program ran before: a first access waits for all conflicting accesses of any program on another stream. Two
+ * kinds of event serve this.
+ *
+ * A lasting event belongs to a group of resources and a stream, and is recorded after the stream's last access to the
+ * group in every program that has one. A later record on a stream implies the earlier ones, so one wait covers all
+ * previous programs.
+ *
+ * A start event is a record of a whole stream at the start of the program. It is used where waiting for all that the
+ * stream did before costs nothing: in STEP, and for the REDUCE stream.
+ *
+ * A resource is a slot, the buffers of one role of a unit (its segments always move together), or those of a part; a
+ * group is a slot or a whole unit.
+ */
 #include "zero/plan/build.h"
 
 #include <stdlib.h>
 
 #define STREAMS ZERO_STREAM_COUNT
-/* A clock: nothing of that stream is known to be done. 0: all before this program; n: operations [0, n) of this one
- * too. */
+/* Clock values: UNKNOWN: nothing on that stream is known to be done; 0: everything before this program; n: also
+ * operations [0, n) of it. */
 #define UNKNOWN (-1)
 #define MAX_ACCESSES 8
-/* Buffers of no segment that operations work with. */
+/* How many buffers that operations use belong to no segment. */
 #define OTHERS 5
 
 typedef struct access {
@@ -27,11 +33,11 @@ typedef struct access {
     bool write;
 } access_t;
 
-/* Who accesses a resource in any program, and what this program did to it so far. */
+/* The streams that access a resource in any program, and what this program has done to it so far. */
 typedef struct resource {
     uint8_t readers, writers; /* masks of streams */
-    int32_t stamp;            /* of the walk that wrote the rest */
-    int32_t write;            /* clock of the last write, 0: none yet */
+    int32_t stamp;            /* the walk that set the fields below */
+    int32_t write;            /* clock of the last write; 0: none yet */
     int32_t read[STREAMS];    /* clock of the last read, by stream */
 } resource_t;
 
@@ -41,8 +47,8 @@ typedef struct known {
 } known_t;
 
 typedef enum wait_kind { WAIT_OP, WAIT_START, WAIT_LASTING } wait_kind_t;
-/* Before operation `before`, its stream waits for: the record after operation ref; the record of stream ref at the
- * start; a lasting event. */
+/* The stream of operation `before` waits before it, for: WAIT_OP: the record after operation ref; WAIT_START: the
+ * record of stream ref at the start; WAIT_LASTING: lasting event ref. */
 typedef struct wait {
     int32_t before, ref;
     wait_kind_t kind;
@@ -59,13 +65,13 @@ typedef struct sync {
     resource_t *resources;
     uint8_t
         *implied; /* [group * STREAMS + t]: mask of streams whose accesses to the group a lasting event of t implies */
-    int32_t *lasting; /* [group * STREAMS + t]: event, or -1 where nobody waits for it */
-    size_t words;     /* of a bit set over (group, stream) */
+    int32_t *lasting; /* [group * STREAMS + t]: event, or -1 if no operation waits for it */
+    size_t words;     /* words of a bit set over (group, stream) */
     known_t now[STREAMS];
-    uint64_t *bits;       /* the storage of now[].lasting, then of each operation's */
-    known_t *after;       /* [operations of the longest program]: what its stream knows after it */
+    uint64_t *bits;       /* the storage of now[].lasting, then of after[].lasting */
+    known_t *after;       /* [operations of the longest program]: what an operation's stream knows after it */
     waits_t *waits;       /* by program */
-    int32_t *last, *next; /* [group * STREAMS + t]: clock of the last access in a program; links of a list of keys */
+    int32_t *last, *next; /* [group * STREAMS + t]: clock of the last access in a program; next key in a list */
     int32_t stamp;
 } sync_t;
 
@@ -118,7 +124,7 @@ static int add_access(const sync_t *y, access_t *list, int n, int32_t buffer, bo
     return n + 1;
 }
 
-/* Fills list[MAX_ACCESSES]. RELEASE has the accesses of its USE. */
+/* Fills list[MAX_ACCESSES]; returns the count. RELEASE has the accesses of its USE. */
 static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
 {
     const zero_plan_t *plan = y->b->plan;
@@ -203,7 +209,7 @@ static zero_status_t add_wait(sync_t *y, waits_t *waits, int32_t before, wait_ki
 
 /* ---- one operation ---------------------------------------------------------------------------------------------- */
 
-/* Waits for operations of this program. */
+/* Adds waits for operations of this program. */
 static zero_status_t wait_within(sync_t *y, waits_t *waits, int32_t program, int32_t index, const access_t *list, int n)
 {
     const zero_op_t *ops = y->b->plan->programs[program].ops;
@@ -221,7 +227,7 @@ static zero_status_t wait_within(sync_t *y, waits_t *waits, int32_t program, int
     }
     for (int t = 0; t < STREAMS; t++) {
         bool needed = t != ops[index].stream && need[t] > me->clock[t] && need[t] > 0;
-        for (int other = 0; other < STREAMS && needed; other++) /* what another wait brings along */
+        for (int other = 0; other < STREAMS && needed; other++) /* not needed if another wait implies it */
             needed = other == t || need[other] == 0 || other == ops[index].stream ||
                      y->after[need[other] - 1].clock[t] < need[t];
         if (!needed)
@@ -233,7 +239,7 @@ static zero_status_t wait_within(sync_t *y, waits_t *waits, int32_t program, int
     return ZERO_OK;
 }
 
-/* Waits for what any program may have done before. */
+/* Adds waits for what any program may have done before. */
 static zero_status_t wait_across(sync_t *y, waits_t *waits, int32_t program, int32_t index, const access_t *list, int n)
 {
     const zero_program_t *p = &y->b->plan->programs[program];
@@ -263,7 +269,7 @@ static zero_status_t wait_across(sync_t *y, waits_t *waits, int32_t program, int
             } else {
                 if ((status = add_wait(y, waits, index, WAIT_LASTING, group + t)) != ZERO_OK)
                     return status;
-                y->lasting[group + t] = 0; /* somebody waits for it: numbered later */
+                y->lasting[group + t] = 0; /* an operation waits for it; numbered later */
                 learn_lasting(y, me, group + t);
             }
         }
@@ -271,7 +277,7 @@ static zero_status_t wait_across(sync_t *y, waits_t *waits, int32_t program, int
     return ZERO_OK;
 }
 
-/* Walks a program. across: with what other programs may have done (implied is then known). */
+/* Walks a program. across: also adds waits for other programs; implied is then known. */
 static zero_status_t walk(sync_t *y, int32_t program, bool across)
 {
     const zero_program_t *p = &y->b->plan->programs[program];
@@ -307,7 +313,7 @@ static zero_status_t walk(sync_t *y, int32_t program, bool across)
             me->clock[op->stream] = i + 1;
         memcpy(y->after[i].clock, me->clock, sizeof me->clock);
         memcpy(y->after[i].lasting, me->lasting, y->words * sizeof *me->lasting);
-        for (int a = 0; a < n && op->kind != ZERO_OP_USE; a++) { /* a USE accesses until its RELEASE */
+        for (int a = 0; a < n && op->kind != ZERO_OP_USE; a++) { /* a USE lasts until its RELEASE */
             resource_t *r = &y->resources[list[a].resource];
             if (list[a].write) {
                 r->write = i + 1;
@@ -322,7 +328,7 @@ static zero_status_t walk(sync_t *y, int32_t program, bool across)
 
 /* ---- what lasting events imply ---------------------------------------------------------------------------------- */
 
-/* Clock of the last access of each stream to each group, in y->last; groups that are not accessed have 0. */
+/* Sets y->last: the clock of each stream's last access to each group; 0: no access. */
 static void find_last(sync_t *y, const zero_program_t *p)
 {
     access_t list[MAX_ACCESSES];
@@ -335,10 +341,9 @@ static void find_last(sync_t *y, const zero_program_t *p)
     }
 }
 
-/* A lasting event of stream t implies what stream o did to the group where, in each program in which o accesses the
- * group, t does so too and its last access comes after o's. In programs where o does not, a later record of t implies
- * the earlier one anyhow.
- */
+/* A lasting event of stream t implies the accesses of stream o to the group if, in each program in which o accesses the
+ * group, t accesses it too and its last access comes after o's. In the other programs, a later record of t implies the
+ * earlier one anyway. */
 static void restrict_implied(sync_t *y)
 {
     for (int32_t g = 0; g < y->group_count * STREAMS; g += STREAMS)
@@ -350,8 +355,8 @@ static void restrict_implied(sync_t *y)
 
 /* ---- writing the program anew ----------------------------------------------------------------------------------- */
 
-/* Events that are waited for in the same program: one is free again when its last wait has been issued. until: the
- * operation before which that is. */
+/* Events that are waited for in the same program. An event is free again once its last wait has been issued. until: the
+ * operation before which that wait is. */
 typedef struct pool {
     int32_t *until, count, capacity;
 } pool_t;
@@ -390,13 +395,13 @@ static void put_sync(zero_op_t *out, int32_t *n, zero_op_kind_t kind, const zero
                               .program = of->program};
 }
 
-/* By operation, behind the starts of streams: the operation before which its event is last waited for, or -1; its
- * event; the first of the lasting events that it records, or -1. */
+/* By operation, after one row per stream for its start: the operation before which the last wait for its event is, or
+ * -1; its event; the first of the lasting events that it records, or -1. */
 typedef struct records {
     int32_t *until, *event, *first_key;
 } records_t;
 
-/* What each operation of a program records. Returns how many lasting events. */
+/* Finds what each operation of a program records. Returns the number of lasting events. */
 static int32_t find_records(sync_t *y, const zero_program_t *p, const waits_t *waits, records_t *r)
 {
     int32_t tails = 0;
@@ -440,7 +445,7 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
     const zero_op_t none = {.unit = -1, .segment = -1, .part = -1, .use = -1, .program = program};
     for (int32_t i = 0; i < p->op_count; i++) {
         zero_op_t op = p->ops[i];
-        bool starts = i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); /* the host's wait comes before all else */
+        bool starts = i == (p->ops[0].kind == ZERO_OP_HOST_WAIT); /* the host's wait comes first */
         for (int t = 0; t < STREAMS && starts; t++) {
             if (r.until[t] < 0)
                 continue;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* window.c - which units are resident when, and the slots that this asks for.
+/* window.c - which units are resident at each use, and the slots that they need.
  *
- * At a use, the unit itself and those that are held are resident; then units of the uses that follow, until the window
- * is full. Units that are resident together get different slots, so that a unit's address never changes. */
+ * At a use, the unit itself and the held units are resident, then units of the following uses, until the window is
+ * full. Units that are resident together get different slots, so that a unit's address never changes.
+ */
 #include "zero/plan/build.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Symmetric relation on units, a bit each. */
+/* A symmetric relation on units, one bit per pair. */
 typedef struct graph {
     uint64_t *bits;
     size_t words;
@@ -25,8 +26,8 @@ static void link_units(graph_t *g, int32_t a, int32_t b)
     g->bits[(size_t)b * g->words + (size_t)a / 64] |= (uint64_t)1 << (a % 64);
 }
 
-/* The units that are resident at one position, in the order in which they are needed, each with the use that needs it.
- */
+/* The units that are resident at one position, in the order in which they are needed, each with the use that needs
+ * it. */
 typedef struct resident {
     int32_t *unit, *use, count;
 } resident_t;
@@ -65,7 +66,7 @@ static zero_status_t window_too_small(const zero_builder_t *b, const zero_spec_p
         pass->name, names, b->spec->window, wanted);
 }
 
-/* What is held when a chain of held uses [first, last] is complete. */
+/* The units that are held at the end of a chain of held uses [first, last]. */
 static void hold_chain(const zero_builder_t *b, resident_t *r, const zero_spec_pass_t *pass, int32_t first,
                        int32_t last)
 {
@@ -74,7 +75,7 @@ static void hold_chain(const zero_builder_t *b, resident_t *r, const zero_spec_p
         add_resident(b, r, pass, i);
 }
 
-/* Refuses windows that are too small, naming one that serves every chain of every pass. */
+/* Refuses a window that is too small; the error names the smallest one that serves every chain of every pass. */
 static zero_status_t check_chains(const zero_builder_t *b, resident_t *r)
 {
     const zero_spec_t *spec = b->spec;
@@ -99,7 +100,7 @@ static zero_status_t check_chains(const zero_builder_t *b, resident_t *r)
     return window_too_small(b, &spec->passes[worst_pass], r, wanted);
 }
 
-/* What a pass gathers before each use; units that are resident together are linked. */
+/* Lists what a pass gathers before each use, and links units that are resident together. */
 static void walk_pass(const zero_builder_t *b, int32_t index, resident_t *now, resident_t *before, graph_t *together)
 {
     const zero_spec_pass_t *pass = &b->spec->passes[index];
@@ -132,8 +133,8 @@ static void walk_pass(const zero_builder_t *b, int32_t index, resident_t *now, r
     plan->enter_begin[pass->use_count] = entered;
 }
 
-/* Gradients: a unit's slot is taken from its first GRAD use of a pass until it is reduced, which may run beside the
- * backward of the next window - 1 units. */
+/* Links units whose gradients need different slots. A unit occupies its slot from its first GRAD use in a pass until
+ * its reduction, which may overlap the backward pass of the next window - 1 units. */
 static void link_gradients(const zero_builder_t *b, graph_t *together)
 {
     const int32_t *release_at = b->passes[b->train].release_at;
@@ -167,10 +168,9 @@ static int biggest_first(const void *pa, const void *pb)
     return a->order < b->order ? -1 : a->order > b->order;
 }
 
-/* Colours the units with bytes > 0, biggest first so that a later one fits into any slot; what is used next to each
- * other goes in order, so that a chain of layers takes no more slots than its window. Appends the slots; slot_of (by
- * unit) gets their indices.
- */
+/* Assigns slots to the units with bytes > 0 by graph colouring. The biggest unit comes first, so that later ones fit
+ * into any slot; equal ones are in order of use, so that a chain of layers takes no more slots than its window. Appends
+ * the slots; slot_of (by unit) gets their indices. */
 static zero_status_t colour(zero_builder_t *b, const graph_t *together, const uint64_t *bytes, zero_slot_t kind,
                             int32_t *slot_of)
 {
@@ -204,10 +204,10 @@ static zero_status_t colour(zero_builder_t *b, const graph_t *together, const ui
     return ZERO_OK;
 }
 
-/* Bytes of each unit's buffers of a role in slots; each buffer's offset within the slot. */
+/* Computes the bytes of each unit's buffers of a role that lie in slots, and each buffer's offset within the slot. */
 static zero_status_t measure(zero_builder_t *b, zero_role_t role, uint64_t *bytes)
 {
-    /* What is read from files begins pages. */
+    /* Buffers that are read from files begin at pages. */
     uint64_t align = role == ZERO_ROLE_STAGED_PARAM ? ZERO_PAGE : zero_build_align(b->spec, ZERO_TIER_DEVICE);
     for (int32_t u = 0; u < b->spec->unit_count; u++) {
         bytes[u] = 0;
@@ -225,7 +225,7 @@ static zero_status_t measure(zero_builder_t *b, zero_role_t role, uint64_t *byte
     return ZERO_OK;
 }
 
-/* Every buffer of the role that lies in a slot, by its unit. */
+/* Sets the slot of every buffer of the role that lies in one, by its unit. */
 static void assign(zero_builder_t *b, zero_role_t role, const int32_t *slot_of)
 {
     for (int32_t i = 0; i < b->plan->buffer_count; i++) {
@@ -235,8 +235,8 @@ static void assign(zero_builder_t *b, zero_role_t role, const int32_t *slot_of)
     }
 }
 
-/* What is on the wire is written and read by one reduction after the other, and directions of whole parameters by one
- * segment's update after the other: one slot serves all. */
+/* Reductions use the wire buffers one after the other, and so do segments that are updated whole with their directions:
+ * one slot serves all. */
 static void share_wire(zero_builder_t *b)
 {
     int32_t slot = -1;

@@ -51,7 +51,6 @@ void zero_write_segment(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t 
     zero_write_op(w, op);
 }
 
-/* An operation on a part: of the segment's buffers it takes that part of what the rank updates. */
 void zero_write_part(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
                      int32_t src, int32_t dst)
 {
@@ -75,8 +74,6 @@ void zero_write_part(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t str
                                  .bytes = moves ? zero_format_bytes(&from->format, count) : 0});
 }
 
-/* The squares of src, of the own slice where it is a whole segment's; behind those of the slice's elements before,
- * where it begins later. */
 void zero_write_norm(zero_writer_t *w, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src)
 {
     const zero_segment_t *s = &w->b->plan->segments[segment];

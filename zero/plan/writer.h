@@ -5,7 +5,7 @@
 
 #include "zero/plan/build.h"
 
-/* A program while it grows. The first failure sticks, so that callers append without asking. */
+/* A program under construction. The first failure stays in status, so that callers need not check each call. */
 typedef struct zero_writer {
     zero_builder_t *b;
     zero_program_t *program;
@@ -13,23 +13,23 @@ typedef struct zero_writer {
     zero_status_t status;
 } zero_writer_t;
 
-/* What of a segment's buffer an operand is. Slices of full buffers are this rank's own. */
+/* How much of a segment a buffer operand covers. A slice of a full buffer is this rank's own. */
 typedef enum zero_extent { ZERO_EXTENT_WHOLE, ZERO_EXTENT_SLICE } zero_extent_t;
 
 void zero_write_op(zero_writer_t *w, zero_op_t op);
-/* An operation on one segment's buffers. */
+/* An operation on buffers of one segment. */
 void zero_write_segment(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment, int32_t use,
                         int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent);
-/* An operation on a part: of the segment's buffers it takes that part of what the rank updates. */
+/* An operation on a part: of a segment's buffer it takes only that part. */
 void zero_write_part(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
                      int32_t src, int32_t dst);
-/* The squares of src, of the own slice where it is a whole segment's; behind those of the slice's elements before,
- * where it begins later. */
+/* Sums the squares of src; of its own slice if src is full. If src begins inside the slice, adds to the sum of the
+ * elements before. */
 void zero_write_norm(zero_writer_t *w, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src);
 /* An operation without operands. */
 void zero_write_plain(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use,
                       uint32_t flags);
-/* All of the step's program: norm, updates, what makes parameters whole (step.c). */
+/* Writes the step's program: norm, updates, gathers of parameters (step.c). */
 void zero_write_step(zero_writer_t *w);
 
 #define FOR_PARTS(b, s, p)                              \
