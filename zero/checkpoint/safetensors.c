@@ -11,10 +11,18 @@
 /* The format's dtypes, in bits: some are smaller than a byte. */
 static const struct {
     const char *name;
-    uint64_t bits;
+    uint32_t bits;
 } dtypes[] = {{"F32", 32}, {"BF16", 16},   {"F16", 16},    {"F64", 64},    {"I64", 64},    {"I32", 32},   {"I16", 16},
               {"I8", 8},   {"U64", 64},    {"U32", 32},    {"U16", 16},    {"U8", 8},      {"BOOL", 8},   {"C64", 64},
               {"F4", 4},   {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}};
+
+uint32_t zero_tensor_bits(const char *dtype)
+{
+    for (size_t k = 0; k < sizeof dtypes / sizeof dtypes[0]; k++)
+        if (strcmp(dtype, dtypes[k].name) == 0)
+            return dtypes[k].bits;
+    return 0;
+}
 
 const char *zero_quote(zero_quoted_t *quoted, const char *text)
 {
@@ -95,12 +103,11 @@ static zero_status_t parse_dtype(source_t *from, const json_t *value, zero_tenso
     if (!json_is_string(value))
         return LIE(from, "'%s': tensor '%s' has no \"dtype\" string", from->path, from->name.text);
     const char *text = json_string_value(value);
-    for (size_t k = 0; k < sizeof dtypes / sizeof dtypes[0]; k++)
-        if (strcmp(text, dtypes[k].name) == 0) {
-            strcpy(info->dtype, dtypes[k].name);
-            *bits = dtypes[k].bits;
-            return ZERO_OK;
-        }
+    *bits = zero_tensor_bits(text);
+    if (*bits > 0) {
+        strcpy(info->dtype, text);
+        return ZERO_OK;
+    }
     return LIE(from, "'%s': tensor '%s' has the unknown dtype '%s' (F32, BF16 and F16 can be read)", from->path,
                from->name.text, zero_quote(&found, text));
 }

@@ -28,6 +28,9 @@ typedef struct zero_quoted {
     char text[160];
 } zero_quoted_t;
 
+/* Bits of an element of a dtype of the format ("F32", ...); 0 where there is no such dtype. */
+uint32_t zero_tensor_bits(const char *dtype);
+
 /* text cut to what a sentence bears, without control characters (a file may hold escapes for the terminal). The result
  * lives in *quoted. */
 const char *zero_quote(zero_quoted_t *quoted, const char *text);
