@@ -201,7 +201,7 @@ static void norm(machine_t *m, int rank, const zero_op_t *op)
     uint64_t sum = 0;
     for (int64_t b = 0; b < src.count; b++)
         sum += mix(get(&src, b), (uint64_t)(src.first + b));
-    m->ranks[rank].norms[op->segment] = sum + (op->flags & ZERO_NORM_GOES_ON ? m->ranks[rank].norms[op->segment] : 0);
+    m->ranks[rank].norms[op->segment] = sum + (op->flags & ZERO_NORM_CONTINUES ? m->ranks[rank].norms[op->segment] : 0);
 }
 
 /* UPDATE and APPLY. What gives a direction leaves it at dst, and moves no parameter. */

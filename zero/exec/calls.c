@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* calls.c - which calls the ranks make. Every collective carries a note of the call that it belongs to and of all calls
- * before, which the communicator compares; where ranks differ, the sentence says what each was doing.
+/* calls.c - compares the calls of the ranks. Every collective carries a note of the call that it belongs to and of all
+ * calls before, which the communicator compares. If they differ, the error says what each rank was doing.
  *
- * Streams may run behind the caller, so each channel is told of a call by a task on its own stream, and so has its own
- * course of them.
+ * Streams may run behind the caller. So a task on its own stream records each call for a channel, and each channel
+ * keeps its own calls.
  */
 #include "zero/exec/internal.h"
 
 #include <stdio.h>
 
-_Static_assert(sizeof(zero_exec_tale_t) <= sizeof((zero_comm_note_t *)0)->words, "a tale fits the words of a note");
+_Static_assert(sizeof(zero_exec_report_t) <= sizeof((zero_comm_note_t *)0)->words, "a report fits the words of a note");
 
 /* ---- what is told ----------------------------------------------------------------------------------------------- */
 
@@ -24,26 +24,26 @@ static bool same_run(const zero_exec_run_t *a, const zero_exec_run_t *b)
     return a->kind == b->kind && a->index == b->index && a->detail == b->detail;
 }
 
-/* A channel's course goes on with a call. */
-static void follow(const zero_exec_t *x, zero_exec_course_t *c, const zero_exec_call_t *call)
+/* Adds a call to those of a channel. */
+static void record_call(const zero_exec_t *x, zero_exec_channel_calls_t *c, const zero_exec_call_t *call)
 {
-    zero_exec_tale_t *t = &c->tale;
+    zero_exec_report_t *t = &c->report;
     uint32_t what = (uint32_t)(call->program >= 0 ? call->program : call->index);
-    if (call->kind == ZERO_CALL_WHOLE) /* which compares by itself what it is for */
+    if (call->kind == ZERO_CALL_WHOLE) /* zero_param_get and zero_param_set compare their parameters themselves */
         what = 0;
     t->digest = zero_splitmix64(zero_splitmix64(t->digest) ^ (uint64_t)call->kind << 32 ^ what);
-    t->step += c->stepped;
-    c->stepped = call->kind == ZERO_CALL_STEP;
+    t->step += c->is_step;
+    c->is_step = call->kind == ZERO_CALL_STEP;
     t->program = call->program;
     if (is_training(x, call->program)) {
         zero_program_kind_t kind = x->plan->programs[call->program].kind;
         t->micro = kind == ZERO_PROGRAM_FIRST || kind == ZERO_PROGRAM_ONLY ? 1 : t->micro + 1;
     }
-    if (c->met)
-        t->runs = t->lost = 0;
-    c->met = false;
+    if (c->agreed)
+        t->runs = t->omitted = 0;
+    c->agreed = false;
     zero_exec_run_t run = {call->kind, call->index, call->detail, 1};
-    if (call->kind == ZERO_CALL_FILL) /* many in a row, of which one run has the last, and that of all before */
+    if (call->kind == ZERO_CALL_FILL) /* consecutive fills are one run, with the last call and a digest of them all */
         run.detail = (int32_t)(uint32_t)t->digest;
     zero_exec_run_t *last = t->runs > 0 ? &t->run[t->runs - 1] : NULL;
     if (last && (same_run(&run, last) || (call->kind == ZERO_CALL_FILL && last->kind == ZERO_CALL_FILL))) {
@@ -52,21 +52,21 @@ static void follow(const zero_exec_t *x, zero_exec_course_t *c, const zero_exec_
     } else if (t->runs < ZERO_EXEC_RUNS)
         t->run[t->runs++] = run;
     else {
-        t->lost += (int32_t)last->count;
+        t->omitted += (int32_t)last->count;
         *last = run;
     }
 }
 
 zero_comm_t *zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op)
 {
-    zero_exec_course_t *c = &x->courses[channel];
-    zero_exec_tale_t *t = &c->tale;
+    zero_exec_channel_calls_t *c = &x->channel_calls[channel];
+    zero_exec_report_t *t = &c->report;
     c->comm = x->comms[op ? op->group : 0][channel];
     if (x->world == 1)
         return c->comm;
     t->cursor = op ? (int32_t)(op - x->plan->programs[t->program].ops) : -1;
     c->note.key = zero_splitmix64(t->digest ^ (uint64_t)(uint32_t)t->cursor);
-    if (op && op->kind == ZERO_OP_EXCHANGE) { /* where the numbers that zero_set_step sets count */
+    if (op && op->kind == ZERO_OP_EXCHANGE) { /* the numbers of zero_set_step matter here */
         t->step = x->scalars->step + 1;
         t->applied = x->scalars->applied;
         c->note.key = zero_splitmix64(c->note.key ^ zero_splitmix64((uint64_t)t->step) ^ (uint64_t)t->applied);
@@ -76,42 +76,42 @@ zero_comm_t *zero_exec_note(zero_exec_t *x, int channel, const zero_op_t *op)
     return c->comm;
 }
 
-static zero_status_t differ(const zero_exec_t *x, const zero_exec_course_t *c, zero_error_t *error);
+static zero_status_t fail_calls_differ(const zero_exec_t *x, const zero_exec_channel_calls_t *c, zero_error_t *error);
 
-zero_status_t zero_exec_noted(zero_exec_t *x, int channel, bool compared, zero_status_t status, zero_error_t *error)
+zero_status_t zero_exec_note_done(zero_exec_t *x, int channel, bool compared, zero_status_t status, zero_error_t *error)
 {
-    zero_exec_course_t *c = &x->courses[channel];
+    zero_exec_channel_calls_t *c = &x->channel_calls[channel];
     if (status != ZERO_OK || x->world == 1)
-        return status == ZERO_ERR_MISMATCH ? differ(x, c, error) : status;
+        return status == ZERO_ERR_MISMATCH ? fail_calls_differ(x, c, error) : status;
     if (!compared)
         return ZERO_OK;
-    /* All that was called until now is the same on every rank. */
-    c->met = true;
-    c->tale.run[0] = c->tale.run[c->tale.runs > 0 ? c->tale.runs - 1 : 0];
-    c->tale.runs = c->tale.runs > 0;
-    c->tale.lost = 0;
+    /* All calls up to now are the same on every rank. */
+    c->agreed = true;
+    c->report.run[0] = c->report.run[c->report.runs > 0 ? c->report.runs - 1 : 0];
+    c->report.runs = c->report.runs > 0;
+    c->report.omitted = 0;
     return ZERO_OK;
 }
 
 /* ---- calls ------------------------------------------------------------------------------------------------------ */
 
-/* Ranks meet here where the call begins, which shows calls that would wait for each other on different channels, or on
- * a device, for ever. */
+/* An exchange where the call begins. It finds calls that would otherwise wait for each other forever, on different
+ * channels or on a device. */
 static zero_status_t compare_begin(zero_exec_t *x, zero_error_t *error)
 {
     char nothing = 0;
     zero_comm_t *comm = zero_exec_note(x, 0, NULL);
-    return zero_exec_noted(x, 0, true, zero_control_exchange(comm, &nothing, &nothing, 0, error), error);
+    return zero_exec_note_done(x, 0, true, zero_control_exchange(comm, &nothing, &nothing, 0, error), error);
 }
 
-/* The tasks of a call on the stream of each channel. */
+/* The task of a call on the stream of a channel. */
 static zero_status_t on_channel(zero_exec_t *x, int channel, const void *arg, zero_error_t *error)
 {
-    follow(x, &x->courses[channel], arg);
-    atomic_fetch_add_explicit(&x->followed[channel], 1, memory_order_release);
+    record_call(x, &x->channel_calls[channel], arg);
+    atomic_fetch_add_explicit(&x->calls_recorded[channel], 1, memory_order_release);
     if (channel > 0 || x->channel_count == 1 || !x->options.check_order)
         return ZERO_OK;
-    zero_error_t local; /* large, and written only where something fails */
+    zero_error_t local; /* large, and written only on failure */
     local.text[0] = '\0';
     zero_status_t status = compare_begin(x, &local);
     if (status == ZERO_OK)
@@ -144,12 +144,12 @@ zero_status_t zero_exec_call(zero_exec_t *x, const zero_exec_call_t *call, zero_
     zero_status_t status = ZERO_OK;
     if (x->world == 1)
         return ZERO_OK;
-    zero_exec_call_t *kept = &x->calls[x->called % ZERO_EXEC_CALLS];
+    zero_exec_call_t *kept = &x->calls[x->calls_issued % ZERO_EXEC_CALLS];
     for (int c = 0; c < x->channel_count && status == ZERO_OK; c++)
-        if (x->called - atomic_load_explicit(&x->followed[c], memory_order_acquire) >= ZERO_EXEC_CALLS)
-            status = zero_exec_wait_for(x, stream_of(x, c), NULL, &local); /* which has yet to read its place */
+        if (x->calls_issued - atomic_load_explicit(&x->calls_recorded[c], memory_order_acquire) >= ZERO_EXEC_CALLS)
+            status = zero_exec_wait_for(x, stream_of(x, c), NULL, &local); /* the stream has not read this entry yet */
     *kept = *call;
-    x->called++;
+    x->calls_issued++;
     for (int c = 0; c < x->channel_count && status == ZERO_OK; c++)
         status = x->device->ops->enqueue(stream_of(x, c), c ? on_second : on_first, x, kept, &local);
     if (status == ZERO_OK)
@@ -224,20 +224,20 @@ static void add_call(const zero_exec_t *x, const zero_exec_run_t *r, text_t *t)
 }
 
 /* "is in pass 'train', use 3 (unit 'h.1')" */
-static text_t place_of(const zero_exec_t *x, const zero_exec_tale_t *tale)
+static text_t place_of(const zero_exec_t *x, const zero_exec_report_t *report)
 {
-    const zero_exec_run_t *r = &tale->run[tale->runs - 1];
-    const zero_program_t *p = tale->program >= 0 ? &x->plan->programs[tale->program] : NULL;
-    bool passes = r->kind == ZERO_CALL_PASS, within = p && tale->cursor >= 0;
+    const zero_exec_run_t *r = &report->run[report->runs - 1];
+    const zero_program_t *p = report->program >= 0 ? &x->plan->programs[report->program] : NULL;
+    bool passes = r->kind == ZERO_CALL_PASS, within = p && report->cursor >= 0;
     text_t t = {.used = 0};
     add(&t, "%s ", within ? "is in" : passes ? "begins" : "calls");
     if (p && is_train_pass(x, r) && x->plan->spec->micro_steps > 1)
-        add(&t, "micro-step %d%s of ", tale->micro,
+        add(&t, "micro-step %d%s of ", report->micro,
             p->kind == ZERO_PROGRAM_LAST || p->kind == ZERO_PROGRAM_ONLY ? ", the step's last," : "");
     add_call(x, r, &t);
     if (!within)
         return t;
-    const zero_op_t *op = &p->ops[tale->cursor];
+    const zero_op_t *op = &p->ops[report->cursor];
     if (passes && op->use >= 0 && r->detail < 0)
         add(&t, ", use %d", op->use);
     if (op->unit >= 0 && r->detail < 0)
@@ -245,16 +245,16 @@ static text_t place_of(const zero_exec_t *x, const zero_exec_tale_t *tale)
     return t;
 }
 
-/* What it ran: "pass 'eval' 3 times, 2 micro-steps of pass 'train'" */
-static text_t history_of(const zero_exec_t *x, const zero_exec_tale_t *tale, int32_t from)
+/* The calls of a rank: "pass 'eval' 3 times, 2 micro-steps of pass 'train'" */
+static text_t history_of(const zero_exec_t *x, const zero_exec_report_t *report, int32_t from)
 {
     text_t t = {.used = 0};
-    for (int32_t i = from; i < tale->runs; i++) {
-        const zero_exec_run_t *r = &tale->run[i];
+    for (int32_t i = from; i < report->runs; i++) {
+        const zero_exec_run_t *r = &report->run[i];
         if (i > from)
             add(&t, ", ");
-        if (tale->lost > 0 && i == tale->runs - 1)
-            add(&t, "%d other calls, ", tale->lost);
+        if (report->omitted > 0 && i == report->runs - 1)
+            add(&t, "%d other calls, ", report->omitted);
         bool micros = is_train_pass(x, r) && x->plan->spec->micro_steps > 1;
         if (micros)
             add(&t, "%u micro-step%s of ", r->count, r->count == 1 ? "" : "s");
@@ -265,8 +265,8 @@ static text_t history_of(const zero_exec_t *x, const zero_exec_tale_t *tale, int
     return t;
 }
 
-/* The words of a note are from another process: whether they are of this plan. */
-static bool makes_sense(const zero_exec_t *x, const zero_exec_tale_t *t)
+/* Whether a report, which comes from another process, fits this plan. */
+static bool is_valid(const zero_exec_t *x, const zero_exec_report_t *t)
 {
     bool good = t->runs > 0 && t->runs <= ZERO_EXEC_RUNS && t->program < x->plan->program_count &&
                 (t->program < 0 || t->cursor < x->plan->programs[t->program].op_count);
@@ -285,8 +285,8 @@ static bool same_calls(const zero_exec_run_t *a, const zero_exec_run_t *b)
     return same_run(a, b) && a->count == b->count;
 }
 
-/* From which run on the tales differ; the last ones are always told. */
-static int32_t difference(const zero_exec_tale_t *a, const zero_exec_tale_t *b)
+/* The first run in which the reports differ; at most the last run of either. */
+static int32_t first_difference(const zero_exec_report_t *a, const zero_exec_report_t *b)
 {
     int32_t i = 0;
     while (i < a->runs - 1 && i < b->runs - 1 && same_calls(&a->run[i], &b->run[i]))
@@ -295,15 +295,15 @@ static int32_t difference(const zero_exec_tale_t *a, const zero_exec_tale_t *b)
 }
 
 /* What the caller can do about it. */
-static const char *advice(const zero_exec_t *x, const zero_exec_tale_t *const tales[2], int32_t from)
+static const char *advice(const zero_exec_t *x, const zero_exec_report_t *const reports[2], int32_t from)
 {
-    const zero_exec_run_t *a = &tales[0]->run[from], *b = &tales[1]->run[from];
+    const zero_exec_run_t *a = &reports[0]->run[from], *b = &reports[1]->run[from];
     bool fills = a->kind == ZERO_CALL_FILL && b->kind == ZERO_CALL_FILL && !same_calls(a, b);
-    /* of runs that there is no room for, nobody knows what they are */
-    bool all = tales[0]->lost == 0 && tales[1]->lost == 0, passes = all, trains = all, sums = all;
+    /* omitted runs are unknown */
+    bool all = reports[0]->omitted == 0 && reports[1]->omitted == 0, passes = all, trains = all, sums = all;
     for (int i = 0; i < 2; i++)
-        for (int32_t r = from; r < tales[i]->runs; r++) {
-            const zero_exec_run_t *run = &tales[i]->run[r];
+        for (int32_t r = from; r < reports[i]->runs; r++) {
+            const zero_exec_run_t *run = &reports[i]->run[r];
             sums = sums && run->kind == ZERO_CALL_SUM;
             passes = passes && (run->kind == ZERO_CALL_PASS || run->kind == ZERO_CALL_STEP);
             trains = trains && (is_train_pass(x, run) || run->kind == ZERO_CALL_STEP);
@@ -315,18 +315,18 @@ static const char *advice(const zero_exec_t *x, const zero_exec_tale_t *const ta
                     : "make the same calls in the same order on every rank";
 }
 
-/* The sentence about this rank and the one that the communicator found, in the order of their ranks. */
-static zero_status_t differ(const zero_exec_t *x, const zero_exec_course_t *c, zero_error_t *error)
+/* Fails with what this rank and the rank that the communicator found were doing, in the order of their ranks. */
+static zero_status_t fail_calls_differ(const zero_exec_t *x, const zero_exec_channel_calls_t *c, zero_error_t *error)
 {
     const zero_comm_t *comm = c->comm;
-    const zero_exec_tale_t *own = &c->tale;
-    zero_exec_tale_t other;
+    const zero_exec_report_t *own = &c->report;
+    zero_exec_report_t other;
     memcpy(&other, comm->other.note.words, sizeof other);
-    if (comm->other.note.key == 0 || !makes_sense(x, &other) || !makes_sense(x, own))
-        return ZERO_ERR_MISMATCH; /* what the communicator says is all that is known */
+    if (comm->other.note.key == 0 || !is_valid(x, &other) || !is_valid(x, own))
+        return ZERO_ERR_MISMATCH; /* the communicator's sentence is all that is known */
     bool first = x->rank < comm->other.rank;
-    const zero_exec_tale_t *const tales[2] = {first ? own : &other, first ? &other : own};
-    const zero_exec_tale_t *a = tales[0], *b = tales[1];
+    const zero_exec_report_t *const reports[2] = {first ? own : &other, first ? &other : own};
+    const zero_exec_report_t *a = reports[0], *b = reports[1];
     int ranks[2] = {first ? x->rank : comm->other.rank, first ? comm->other.rank : x->rank};
     bool together = same_run(&a->run[a->runs - 1], &b->run[b->runs - 1]) && a->program == b->program &&
                     a->cursor == b->cursor && (!is_training(x, a->program) || a->micro == b->micro);
@@ -336,7 +336,7 @@ static zero_status_t differ(const zero_exec_t *x, const zero_exec_course_t *c, z
                                 "pass the same numbers to zero_set_step on every rank",
                                 ranks[0], (long long)a->step, (long long)a->applied, ranks[1], (long long)b->step,
                                 (long long)b->applied);
-    int32_t from = difference(a, b);
+    int32_t from = first_difference(a, b);
     text_t t = {.used = 0}, more = {.used = 0};
     if (a->step == b->step)
         add(&t, "in step %lld ", (long long)a->step);
@@ -346,11 +346,11 @@ static zero_status_t differ(const zero_exec_t *x, const zero_exec_course_t *c, z
             "%sranks %d and %d have made different calls since the ranks last exchanged data: rank %d ran "
             "%s; rank %d ran %s: %s",
             t.s, ranks[0], ranks[1], ranks[0], history_of(x, a, from).s, ranks[1], history_of(x, b, from).s,
-            advice(x, tales, from));
+            advice(x, reports, from));
     if (a->runs - from > 1 || b->runs - from > 1)
         add(&more, " (since the ranks last exchanged data, rank %d ran %.120s; rank %d ran %.120s)", ranks[0],
             history_of(x, a, from).s, ranks[1], history_of(x, b, from).s);
     return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, comm->other.rank,
                             "%srank %d %s; rank %d %s%s: %s", t.s, ranks[0], place_of(x, a).s, ranks[1],
-                            place_of(x, b).s, more.s, advice(x, tales, from));
+                            place_of(x, b).s, more.s, advice(x, reports, from));
 }

@@ -29,7 +29,7 @@ static place_text_t place_of(const zero_exec_t *x, int32_t program, int32_t curs
     return t;
 }
 
-/* The word's fields: steps wrap, programs and operations are checked when they are read. */
+/* Sizes of the word's fields. The step wraps; program and operation are checked when the word is read. */
 enum { WORD_PROGRAM_BITS = 20, WORD_CURSOR_BITS = 24 };
 
 uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor)
@@ -38,8 +38,8 @@ uint64_t zero_exec_word(const zero_exec_t *x, int32_t program, int32_t cursor)
     return step << (WORD_PROGRAM_BITS + WORD_CURSOR_BITS) | (uint64_t)program << WORD_CURSOR_BITS | (uint64_t)cursor;
 }
 
-/* Appends "; rank 2 is in step 7 at REDUCE_SCATTER of unit 'h3' (...)" for every rank that left word, as far as there
- * is room; with error NULL logs it. */
+/* Appends "; rank 2 is in step 7 at REDUCE_SCATTER of unit 'h3' (...)" for every rank that published a word, if there
+ * is room; logs it if error is NULL. */
 static void add_cursors(const zero_exec_t *x, zero_error_t *error)
 {
     const zero_comm_t *comm = x->comms[0][0];
@@ -74,7 +74,7 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     zero_error_t why = *error, *failure = &x->failed.error;
     if (op)
         where = place_of(x, op->program, (int32_t)(op - x->plan->programs[op->program].ops));
-    if (error->status == ZERO_ERR_PEER || error->status == ZERO_ERR_MISMATCH) /* which name their ranks */
+    if (error->status == ZERO_ERR_PEER || error->status == ZERO_ERR_MISMATCH) /* these name their ranks */
         *failure = why;
     else
         zero_fail_reason(failure, error->status, (zero_reason_t)error->reason, error->rank >= 0 ? error->rank : x->rank,
@@ -85,8 +85,7 @@ zero_status_t zero_exec_failed(zero_exec_t *x, const zero_op_t *op, zero_error_t
     zero_latch_publish(&x->failed);
     if (error->status != ZERO_ERR_PEER && x->comms[0][0])
         zero_comm_fail(x->comms[0][0], error);
-    /* Only now the caller's function, which may take its time, or wait for the thread that waits for the sentence
-     * above. */
+    /* The caller's log function comes last: it may be slow, or wait for a thread that waits for the sentence above. */
     zero_log(x->options.log, x->options.log_ctx, ZERO_LOG_ERROR, "rank %d stops in step %lld%s%s: %s", x->rank, step,
              where.s[0] ? " at " : "", where.s, why.text);
     if (why.status == ZERO_ERR_TIMEOUT)
@@ -102,7 +101,7 @@ void zero_exec_abort(zero_exec_t *x, const zero_error_t *why)
         zero_comm_fail(x->comms[0][0], &error);
 }
 
-/* Buffers' addresses. A buffer of kind rings has none: rings are the communicator's. */
+/* Computes the addresses of buffers. Buffers of kind rings have none: the communicator owns the rings. */
 static void resolve(zero_exec_t *x)
 {
     const zero_plan_t *plan = x->plan;
@@ -115,7 +114,7 @@ static void resolve(zero_exec_t *x)
     x->scalars = (zero_exec_scalars_t *)x->base[plan->scalars];
 }
 
-/* Streams without work are not made: each may be a thread. */
+/* Creates no streams without work, because each may be a thread. */
 static bool uses_stream(const zero_plan_t *plan, int stream)
 {
     if (stream == ZERO_STREAM_COMPUTE || stream == ZERO_STREAM_REDUCE)
@@ -129,9 +128,9 @@ static bool uses_stream(const zero_plan_t *plan, int stream)
     return false;
 }
 
-/* Host memory goes to where it is used from, and state that was moved out of the device's way is kept from being
- * swapped out. A device that is no CPU sees to its own, and so does a caller who brings the memory. */
-static zero_status_t settle_arena(zero_exec_t *x, int tier, zero_error_t *error)
+/* Moves host memory near the cores that use it, and locks offloaded state so that it is not swapped out. Devices other
+ * than the CPU do this themselves; a caller's allocator does not need it. */
+static zero_status_t place_arena(zero_exec_t *x, int tier, zero_error_t *error)
 {
     void *base = x->device->ops->arena_base(x->arenas[tier]);
     uint64_t bytes = x->plan->arena_bytes[tier];
@@ -152,10 +151,10 @@ static zero_status_t create_arena(zero_exec_t *x, zero_tier_t tier, zero_error_t
     bool shareable = tier == ZERO_TIER_DEVICE && x->comm->caps.windows && device->arena_create_shareable;
     zero_status_t status = shareable ? device->arena_create_shareable(x->device, bytes, &x->arenas[tier], error)
                                      : device->arena_create(x->device, tier, bytes, &x->arenas[tier], error);
-    return status ? status : settle_arena(x, tier, error);
+    return status ? status : place_arena(x, tier, error);
 }
 
-/* What this rank makes without the others. */
+/* Allocates what needs no other rank. */
 static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
@@ -195,8 +194,8 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
     return device->event_create(x->device, &x->exchanged, error);
 }
 
-/* What collectives work on: a communicator that knows the memory beforehand copies less. The ranks agree after each
- * channel, so that none waits for another in the next one. */
+/* Announces the memory of collectives to the communicators, which then copy less. The ranks agree after each channel,
+ * so that none waits for another in the next one. */
 static zero_status_t attach(zero_exec_t *x, zero_error_t *error)
 {
     zero_arena_t *arena = x->arenas[ZERO_TIER_DEVICE];
@@ -229,7 +228,7 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, cons
     x->program = -1;
     x->channel_count = plan->spec->channels;
     for (int c = 0; c < ZERO_CHANNELS; c++)
-        x->courses[c].tale.step = 1;
+        x->channel_calls[c].report.step = 1;
 
     if ((status = zero_exec_agree(comm, zero_flat_of(device, &x->flat, &local), &local)) != ZERO_OK)
         goto fail;
@@ -261,7 +260,7 @@ void zero_exec_destroy(zero_exec_t *x)
         return;
     const zero_device_ops_t *device = x->device->ops;
     zero_error_t ignored;
-    /* A drain that does not end in time aborts the ranks, and then what is still queued is dropped. */
+    /* A drain that times out aborts the ranks, and then the queued operations are dropped. */
     if (x->comms[0][0] && zero_exec_check(x, &ignored) == ZERO_OK)
         zero_exec_sync(x, &ignored);
     for (int s = 0; s < ZERO_STREAM_COUNT; s++)
@@ -293,7 +292,7 @@ void *zero_exec_address(zero_exec_t *x, int32_t buffer)
     return x->base[buffer];
 }
 
-/* A failure of the calling thread that belongs to no operation. */
+/* Reports a failure of the calling thread that belongs to no operation. */
 static zero_status_t failed_outside(zero_exec_t *x, zero_status_t status, zero_error_t *local, zero_error_t *error)
 {
     local->status = status;
@@ -310,7 +309,7 @@ zero_status_t zero_exec_wait_for(zero_exec_t *x, zero_stream_t *stream, zero_eve
         double bound = x->device->caps.launches && comm && left > piece ? piece : left;
         zero_status_t status =
             stream ? x->device->ops->sync(stream, bound, error) : x->device->ops->host_wait(event, bound, error);
-        /* Collectives that a device ran are over, too, once they were aborted: with whatever was there. */
+        /* Aborted collectives on a device end too, with undefined contents. */
         zero_error_t why = {0};
         zero_status_t failed = x->device->caps.launches && comm ? zero_comm_check(comm, &why) : ZERO_OK;
         if (failed != ZERO_OK)
@@ -345,7 +344,7 @@ zero_status_t zero_exec_wait(zero_exec_t *x, zero_error_t *error)
     return status;
 }
 
-/* To or from the buffer, by way of the compute stream. */
+/* Copies to or from the buffer on the compute stream. */
 static zero_status_t copy(zero_exec_t *x, int32_t buffer, void *dst, const void *src, uint64_t bytes,
                           zero_error_t *error)
 {
@@ -369,7 +368,7 @@ zero_status_t zero_exec_write(zero_exec_t *x, int32_t buffer, uint64_t offset, c
         return copy(x, buffer, x->base[buffer] + offset, src, bytes, error);
     zero_error_t local = {0};
     zero_status_t status =
-        zero_exec_touch_nvme(x, true, x->plan->buffers[buffer].offset + offset, (void *)(uintptr_t)src, bytes, &local);
+        zero_exec_access_nvme(x, true, x->plan->buffers[buffer].offset + offset, (void *)(uintptr_t)src, bytes, &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
@@ -379,7 +378,8 @@ zero_status_t zero_exec_read(zero_exec_t *x, int32_t buffer, uint64_t offset, vo
     if (x->plan->buffers[buffer].tier != ZERO_TIER_NVME)
         return copy(x, buffer, dst, x->base[buffer] + offset, bytes, error);
     zero_error_t local = {0};
-    zero_status_t status = zero_exec_touch_nvme(x, false, x->plan->buffers[buffer].offset + offset, dst, bytes, &local);
+    zero_status_t status =
+        zero_exec_access_nvme(x, false, x->plan->buffers[buffer].offset + offset, dst, bytes, &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
@@ -393,7 +393,7 @@ void zero_exec_signal(zero_exec_t *x, uint32_t bits)
     x->pending_signals |= bits;
 }
 
-/* Waits for the last exchange; the scalars may then be read until the next one is issued. */
+/* Waits for the last exchange. The scalars may be read until the next one is issued. */
 static zero_status_t wait_exchanged(zero_exec_t *x, zero_error_t *error)
 {
     zero_error_t local = {0};
@@ -448,16 +448,15 @@ zero_status_t zero_exec_set_step(zero_exec_t *x, int64_t step, int64_t applied, 
     x->scalars->skipped = step - applied;
     atomic_store_explicit(&x->step, step, memory_order_relaxed);
     for (int c = 0; c < x->channel_count; c++) {
-        x->courses[c].tale.step = step + 1;
-        x->courses[c].stepped = false;
+        x->channel_calls[c].report.step = step + 1;
+        x->channel_calls[c].is_step = false;
     }
     return ZERO_OK;
 }
 
 zero_status_t zero_exec_exchange(zero_exec_t *x, const void *send, void *recv, uint64_t bytes, zero_error_t *error)
 {
-    /* The reductions' channel is free once their stream has run dry: every rank gets there with the same calls behind
-     * it. */
+    /* The reductions' channel is free once their stream is idle: every rank gets here after the same calls. */
     int channel = x->channel_count - 1;
     zero_error_t local = {0};
     zero_status_t status = zero_exec_check(x, error);
@@ -466,7 +465,7 @@ zero_status_t zero_exec_exchange(zero_exec_t *x, const void *send, void *recv, u
     if ((status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_REDUCE], NULL, &local)) != ZERO_OK)
         return failed_outside(x, status, &local, error);
     zero_comm_t *comm = zero_exec_note(x, channel, NULL);
-    status = zero_exec_noted(x, channel, true, zero_control_exchange(comm, send, recv, bytes, &local), &local);
+    status = zero_exec_note_done(x, channel, true, zero_control_exchange(comm, send, recv, bytes, &local), &local);
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 

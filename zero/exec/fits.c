@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fits.c - whether the plan's memory fits, before it is reserved; where it does not, what takes it, and the nearest
- * single change that would. */
+/* fits.c - whether the plan's memory fits, before it is reserved. If not, the error lists what needs it, and the
+ * mildest single change after which it fits. */
 #include "zero/exec/internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What a rank needs and has: told to all, so that all of them find the same. */
+/* What a rank needs and has. Every rank gets all of these, so all come to the same result. */
 typedef struct room {
-    zero_status_t status; /* of finding out */
+    zero_status_t status; /* of the queries below */
     zero_error_t error;
-    uint64_t bytes[ZERO_TIER_NVME][ZERO_KIND_COUNT]; /* of device and host tier */
-    uint64_t available[ZERO_TIER_NVME];              /* to all that share it */
-    int sharing[ZERO_TIER_NVME];                     /* ranks that do, this one included */
+    uint64_t bytes[ZERO_TIER_NVME][ZERO_KIND_COUNT]; /* on the device and the host tier */
+    uint64_t available[ZERO_TIER_NVME];              /* to all ranks that share the tier */
+    int sharing[ZERO_TIER_NVME];                     /* how many ranks share it, this one included */
     uint64_t limit;                                  /* of the device tier, for this rank alone; UINT64_MAX: none */
-    bool one_memory; /* both tiers are the machine's: the first one's numbers are of both */
+    bool one_memory; /* both tiers are the machine's memory: the first one's numbers count for both */
 } room_t;
 
-/* What a rank has too little of. */
-typedef enum lack { NOTHING, LIMIT, DEVICE_TIER, HOST_TIER } lack_t;
+/* Which memory a rank has too little of. */
+typedef enum shortage { NOTHING, LIMIT, DEVICE_TIER, HOST_TIER } shortage_t;
 
 typedef struct text {
     char s[500];
@@ -37,7 +37,7 @@ static text_t text_of(uint64_t bytes)
     return t;
 }
 
-/* Bytes of a tier; of both where they are one memory, and all is false. */
+/* The bytes of a tier; of both if they are one memory and alone is false. */
 static uint64_t sum_of(const room_t *r, int tier, bool alone)
 {
     uint64_t sum = 0;
@@ -48,7 +48,7 @@ static uint64_t sum_of(const room_t *r, int tier, bool alone)
     return sum;
 }
 
-static lack_t lacks(const room_t *r)
+static shortage_t shortage_of(const room_t *r)
 {
     if (sum_of(r, ZERO_TIER_DEVICE, true) > r->limit)
         return LIMIT;
@@ -60,7 +60,8 @@ static lack_t lacks(const room_t *r)
     return NOTHING;
 }
 
-/* "moments 45.08 GiB (host), ...": the kinds that a sentence counts, largest first. */
+/* "moments 45.08 GiB (host), ...": the kinds on the tier, or on both if they are one memory and not alone; largest
+ * first. */
 static text_t kinds_of(const room_t *r, int tier, bool alone)
 {
     text_t out = {""};
@@ -85,7 +86,7 @@ static text_t kinds_of(const room_t *r, int tier, bool alone)
     }
 }
 
-/* A rank's room with another plan of the same model: what differs, differs alike on every rank. */
+/* A rank's room with another plan of the same model. Plans differ by the same bytes on every rank. */
 static room_t with_plan(const zero_exec_t *x, const room_t *room, const zero_plan_t *other)
 {
     room_t r = *room;
@@ -95,8 +96,8 @@ static room_t with_plan(const zero_exec_t *x, const room_t *room, const zero_pla
     return r;
 }
 
-/* "set X, with which it needs Y". rooms: of all ranks. */
-static text_t advice(const zero_exec_t *x, const room_t *rooms, const room_t *short_one, lack_t lack)
+/* "set X, with which it needs Y". rooms: one per rank. */
+static text_t advice(const zero_exec_t *x, const room_t *rooms, const room_t *short_one, shortage_t shortage)
 {
     const char *const more = "use more ranks, smaller micro-batches or a smaller model";
     text_t best = {""};
@@ -112,10 +113,10 @@ static text_t advice(const zero_exec_t *x, const room_t *rooms, const room_t *sh
         bool fits = true;
         for (int r = 0; r < x->world && fits; r++) {
             room_t room = with_plan(x, &rooms[r], other);
-            fits = lacks(&room) == NOTHING;
+            fits = shortage_of(&room) == NOTHING;
         }
         room_t room = with_plan(x, short_one, other);
-        uint64_t need = sum_of(&room, lack == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE, lack == LIMIT);
+        uint64_t need = sum_of(&room, shortage == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE, shortage == LIMIT);
         zero_plan_destroy(other);
         if (fits) {
             snprintf(best.s, sizeof best.s, "%s, with which it needs %s", change, text_of(need).s);
@@ -132,7 +133,7 @@ static text_t advice(const zero_exec_t *x, const room_t *rooms, const room_t *sh
     return best;
 }
 
-/* Ranks that share this one's memory, itself included. */
+/* The ranks that share this one's memory, itself included. */
 static int ranks_of_node(const zero_comm_t *comm)
 {
     return comm->caps.node_ranks > 0 ? comm->caps.node_ranks : 1;
@@ -155,31 +156,32 @@ static zero_status_t ranks_of_device(const zero_exec_t *x, int *ranks, zero_erro
     return status;
 }
 
-static void look(const zero_exec_t *x, int device_ranks, room_t *room)
+static void measure_room(const zero_exec_t *x, int device_ranks, room_t *room)
 {
     memset(room, 0, sizeof *room);
     memcpy(room->bytes, x->plan->kind_bytes, sizeof room->bytes);
     room->limit = x->options.memory_limit > 0 ? x->options.memory_limit : UINT64_MAX;
-    /* On a CPU both tiers are the machine's memory, and all ranks of the node draw on it. */
+    /* On a CPU both tiers are the machine's memory, which all ranks of the node share. */
     room->one_memory = x->device->caps.host_memory;
     for (int t = 0; t < ZERO_TIER_NVME; t++) {
         room->sharing[t] = room->one_memory || t == ZERO_TIER_HOST ? ranks_of_node(x->comm) : device_ranks;
         room->available[t] = UINT64_MAX;
-        if (!x->device->options.allocator && room->status == ZERO_OK) /* or else that says itself what there is */
+        if (!x->device->options.allocator && room->status == ZERO_OK) /* an allocator reports failure itself */
             room->status = x->device->ops->available(x->device, (zero_tier_t)t, &room->available[t], &room->error);
     }
 }
 
-static zero_status_t too_much(const zero_exec_t *x, const room_t *rooms, int rank, lack_t lack, zero_error_t *error)
+static zero_status_t fail_does_not_fit(const zero_exec_t *x, const room_t *rooms, int rank, shortage_t shortage,
+                                       zero_error_t *error)
 {
     const room_t *r = &rooms[rank];
-    int tier = lack == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
-    text_t kinds = kinds_of(r, tier, lack == LIMIT), change = advice(x, rooms, r, lack);
-    text_t need = text_of(sum_of(r, tier, lack == LIMIT)), with = {""};
+    int tier = shortage == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE;
+    text_t kinds = kinds_of(r, tier, shortage == LIMIT), change = advice(x, rooms, r, shortage);
+    text_t need = text_of(sum_of(r, tier, shortage == LIMIT)), with = {""};
     char of[32] = "memory";
-    if (lack == LIMIT || !r->one_memory)
+    if (shortage == LIMIT || !r->one_memory)
         snprintf(of, sizeof of, "the %s tier", zero_tier_name((zero_tier_t)tier));
-    if (lack == LIMIT)
+    if (shortage == LIMIT)
         return zero_fail_reason(error, ZERO_ERR_MEMORY, ZERO_REASON_DOES_NOT_FIT, rank,
                                 "rank %d needs %s of %s (%s), but its memory limit is %s: %s", rank, need.s, of,
                                 kinds.s, text_of(r->limit).s, change.s);
@@ -199,7 +201,7 @@ zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)
         return status;
     if (!(rooms = malloc((size_t)x->world * sizeof *rooms)))
         return zero_exec_no_memory(x->comm, (size_t)x->world * sizeof *rooms, error);
-    look(x, device_ranks, &mine);
+    measure_room(x, device_ranks, &mine);
     status = zero_control_exchange(x->comm, &mine, rooms, sizeof mine, error);
     for (int r = 0; r < x->world && status == ZERO_OK; r++)
         if (rooms[r].status != ZERO_OK)
@@ -207,9 +209,9 @@ zero_status_t zero_exec_fits(const zero_exec_t *x, zero_error_t *error)
                          ? zero_pass(error, rooms[r].status, &rooms[r].error)
                          : zero_fail_from(error, ZERO_ERR_PEER, &rooms[r].error, "rank %d: %s", r, rooms[r].error.text);
     for (int r = 0; r < x->world && status == ZERO_OK; r++) {
-        lack_t lack = lacks(&rooms[r]);
-        if (lack != NOTHING)
-            status = too_much(x, rooms, r, lack, error);
+        shortage_t shortage = shortage_of(&rooms[r]);
+        if (shortage != NOTHING)
+            status = fail_does_not_fit(x, rooms, r, shortage, error);
     }
     free(rooms);
     return status;

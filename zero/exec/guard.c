@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* guard.c - finds callers that touch parameters and gradients outside of acquire and release.
  *
- * The memory of parameters and gradients, and all that shares slots with it, is closed but while the caller holds the
- * unit or an operation works on it. In a process with AddressSanitizer, closed memory is poisoned, so what was compiled
- * with it reports an access. With config.guard it has no access rights, so that the system ends the process at the
- * access.
+ * The memory of parameters and gradients, and everything that shares slots with it, is closed unless the caller holds
+ * the unit or an operation uses it. In a process with AddressSanitizer, closed memory is poisoned, so that code
+ * compiled with it reports an access. With config.guard it has no access rights, so that the system ends the process at
+ * the access.
  *
- * A buffer is open while it is held, or an operation runs on it: each counts. Two buffers of one slot are never open at
- * the same time, because the plan lets the one be written only after the last access to the other.
+ * A buffer has a count of users: the caller's hold and running operations; it is open while the count is not 0. Two
+ * buffers of one slot are never open at the same time, because the plan orders a write to one after the last access to
+ * the other.
  */
 #include "zero/exec/internal.h"
 
@@ -16,22 +17,22 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* Of AddressSanitizer's runtime, where the process has one. */
+/* From AddressSanitizer's runtime, if the process has it. */
 extern void __asan_poison_memory_region(const volatile void *address, size_t bytes) __attribute__((weak));
 extern void __asan_unpoison_memory_region(const volatile void *address, size_t bytes) __attribute__((weak));
 
 typedef struct cell {
     bool guarded, held;
-    int32_t users; /* operations that run, and the caller's hold */
+    int32_t users; /* running operations, and the caller's hold */
 } cell_t;
 
 struct zero_exec_guard {
-    pthread_mutex_t lock; /* operations run on threads of their own */
+    pthread_mutex_t lock; /* operations run on several threads */
     bool poisons, protects;
     cell_t *cells; /* plan->buffer_count */
 };
 
-/* Lets a buffer be touched, or not. */
+/* Opens or closes the memory of a buffer. */
 static zero_status_t set(const zero_exec_t *x, int32_t buffer, bool open, zero_error_t *error)
 {
     const zero_exec_guard_t *g = x->guard;
@@ -56,7 +57,7 @@ fail:
                      open ? "open" : "close", (unsigned long long)b->bytes, strerror(errno));
 }
 
-/* One user more (+1) or less (-1). */
+/* Adds or removes a user. */
 static zero_status_t count(zero_exec_t *x, int32_t buffer, int32_t change, zero_error_t *error)
 {
     cell_t *cell = &x->guard->cells[buffer];
@@ -79,7 +80,7 @@ zero_status_t zero_exec_guard_op(zero_exec_t *x, const zero_op_t *op, bool open,
     zero_status_t status = zero_exec_guard_buffer(x, op->src, open, error);
     if (status == ZERO_OK)
         status = zero_exec_guard_buffer(x, op->dst, open, error);
-    /* An update of a part works on all that the part has; parameters may be their own master weights. */
+    /* An update works on all buffers of its part; parameters may be their own master weights. */
     int32_t list[ZERO_PART_BUFFERS];
     if (op->part >= 0)
         zero_part_buffers(&x->plan->parts[op->part], list);
@@ -143,7 +144,7 @@ void zero_exec_guard_destroy(zero_exec_t *x)
     zero_exec_guard_t *g = x->guard;
     if (!g)
         return;
-    /* What is given back has to be as it was. */
+    /* The memory must be returned accessible. */
     for (int32_t b = 0; b < x->plan->buffer_count; b++)
         if (g->cells[b].guarded)
             set(x, b, true, NULL);

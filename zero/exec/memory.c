@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* memory.c - memory that ranks cannot have, and what is resident. */
+/* memory.c - failed allocations, agreement of ranks on an outcome, and resident memory. */
 #include "zero/exec/internal.h"
 
 #include <errno.h>
@@ -25,13 +25,13 @@ zero_status_t zero_exec_agree(zero_comm_t *comm, zero_status_t status, zero_erro
     zero_status_t agreed = zero_comm_agree(comm, status, &failed, &first);
     if (status != ZERO_OK || failed < 0)
         return status != ZERO_OK ? status : zero_pass(error, agreed, &first);
-    /* Alike on every rank where the matter is memory; otherwise it is a peer that failed. */
+    /* Too little memory concerns every rank alike; any other failure is a peer's. */
     return zero_fail_from(error, agreed == ZERO_ERR_MEMORY ? ZERO_ERR_MEMORY : ZERO_ERR_PEER, &first, "rank %d: %s",
                           failed, first.text);
 }
 
-/* Resident bytes of this process: from smaps_rollup, which is exact, or from statm, whose counters the kernel may keep
- * some pages behind. */
+/* Resident bytes of this process: from smaps_rollup, which is exact, or from statm, whose counters may be some pages
+ * behind. */
 static zero_status_t process_resident(uint64_t *bytes, zero_error_t *error)
 {
     char line[256];
@@ -59,7 +59,7 @@ static zero_status_t process_resident(uint64_t *bytes, zero_error_t *error)
     return ZERO_OK;
 }
 
-/* Of bytes [offset, offset + bytes) of the file, those for which the drive has room set aside. */
+/* How many of bytes [offset, offset + bytes) of the file have space reserved on the drive. */
 static uint64_t on_drive(const zero_exec_t *x, uint64_t offset, uint64_t bytes)
 {
     uint64_t there = zero_nvme_allocated(x->nvme);
@@ -74,7 +74,7 @@ zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_erro
     for (int t = 0; t < ZERO_TIER_COUNT; t++)
         for (int k = 0; k < ZERO_KIND_COUNT; k++) {
             uint64_t *resident = &memory->bytes[t][k];
-            if (t == ZERO_TIER_NVME && x->nvme) /* a drive's bytes, not the process's */
+            if (t == ZERO_TIER_NVME && x->nvme) /* bytes on a drive, not of the process */
                 *resident = on_drive(x, plan->kind_offset[t][k], plan->kind_bytes[t][k]);
             if (k == ZERO_KIND_RINGS || plan->kind_bytes[t][k] == 0 || !x->arenas[t])
                 continue;
@@ -84,8 +84,8 @@ zero_status_t zero_exec_measure(zero_exec_t *x, zero_memory_t *memory, zero_erro
                 return status;
             counted += *resident;
         }
-    /* The rings of the other ranks of this node are mapped here too, and so are part of this process's resident bytes.
-     * They are theirs to count: neither a kind of this rank nor external. */
+    /* The rings of the other ranks of this node are mapped here too, and count in this process's resident bytes. Their
+     * owners report them: here they are neither a kind nor external. */
     for (int g = 0; g < plan->spec->group_count; g++)
         for (int c = 0; c < x->channel_count; c++) {
             uint64_t own, others;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nvme.c - the plan's buffers on the nvme tier: a file of this rank. */
+/* nvme.c - the plan's buffers on the nvme tier: one file per rank. */
 #include "zero/exec/internal.h"
 
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 _Static_assert(ZERO_FILE_ALIGN % ZERO_NVME_BLOCK == 0, "buffers on the nvme tier share no block of the file");
 
-/* The ranks of a run share a folder, which keeps other runs out by this number. */
+/* Agrees on a random number. The ranks of a run share a folder, and the number keeps other runs out. */
 static zero_status_t agree_on_run(zero_exec_t *x, uint64_t *run, zero_error_t *error)
 {
     uint64_t mine = 0, *all = malloc((size_t)x->world * sizeof *all);
@@ -37,7 +37,7 @@ zero_status_t zero_exec_open_nvme(zero_exec_t *x, zero_error_t *error)
         return status;
     opened = zero_nvme_open(&x->nvme, x->options.nvme_path, x->rank, bytes, &options, &local);
     status = zero_exec_agree(x->comm, opened, &local);
-    /* Where it is this rank's own, the status stays what it is; a peer's comes as such. */
+    /* A rank keeps its own status; others get that of a peer. */
     return status == ZERO_OK ? ZERO_OK : zero_pass(error, opened != ZERO_OK ? opened : status, &local);
 }
 
@@ -52,7 +52,7 @@ zero_status_t zero_exec_register_nvme(zero_exec_t *x, zero_error_t *error)
     return zero_nvme_register(x->nvme, base, bytes, error);
 }
 
-/* Starts a transfer and waits for its end. */
+/* Transfers bytes and waits for the end. */
 static zero_status_t transfer(zero_exec_t *x, bool write, uint64_t offset, void *memory, uint64_t bytes,
                               zero_error_t *error)
 {
@@ -62,15 +62,15 @@ static zero_status_t transfer(zero_exec_t *x, bool write, uint64_t offset, void 
     return status == ZERO_OK ? zero_nvme_wait(x->nvme, ticket, x->options.timeout_s, error) : status;
 }
 
-/* Whether the operation behind this one in its program moves bytes in the same direction. */
-static bool goes_on(const zero_exec_t *x, const zero_op_t *op)
+/* Whether the next operation of the program moves bytes in the same direction. */
+static bool same_kind_follows(const zero_exec_t *x, const zero_op_t *op)
 {
     const zero_program_t *program = &x->plan->programs[op->program];
     return op + 1 < program->ops + program->op_count && op[1].kind == op->kind;
 }
 
-/* A part's state is in a file in as many places as it has buffers: the drive gets all of them at once. Nothing waits
- * for one of such a run but for all of them, since no event is between them, and none overlaps another. */
+/* The buffers of a part are in separate places of the file, and the drive gets their transfers all at once. No event
+ * lies between them, so whatever waits for one waits for all; and they do not overlap. */
 zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
     bool write = op->kind == ZERO_OP_WRITE;
@@ -85,7 +85,7 @@ zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *
     if (status != ZERO_OK)
         return status;
     x->transfer_count++;
-    if (x->transfer_count < ZERO_EXEC_TRANSFERS && goes_on(x, op))
+    if (x->transfer_count < ZERO_EXEC_TRANSFERS && same_kind_follows(x, op))
         return ZERO_OK;
     for (int i = 0; i < x->transfer_count && status == ZERO_OK; i++)
         status = zero_nvme_wait(x->nvme, x->transfers[i], x->options.timeout_s, error);
@@ -93,12 +93,12 @@ zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *
     return status;
 }
 
-/* Files take whole blocks: where a write ends inside one, its rest is read first. Many transfers of the drive at a
- * time, and little memory. */
-enum { TOUCH_BYTES = 4 << 20 };
-_Static_assert(TOUCH_BYTES % ZERO_NVME_BLOCK == 0, "pieces of whole blocks");
+/* Files take whole blocks: if a write begins or ends inside a block, the block is read first. The pieces are large
+ * enough to keep the drive busy, and need little memory. */
+enum { ACCESS_BYTES = 4 << 20 };
+_Static_assert(ACCESS_BYTES % ZERO_NVME_BLOCK == 0, "pieces of whole blocks");
 
-/* Whole blocks; the file's last one may be cut short. */
+/* Transfers whole blocks, of which the file's last may be shorter. */
 static zero_status_t move_blocks(zero_exec_t *x, bool write, uint64_t offset, char *blocks, uint64_t bytes,
                                  zero_error_t *error)
 {
@@ -106,8 +106,8 @@ static zero_status_t move_blocks(zero_exec_t *x, bool write, uint64_t offset, ch
     return transfer(x, write, offset, blocks, bytes < left ? bytes : left, error);
 }
 
-static zero_status_t touch_piece(zero_exec_t *x, bool write, uint64_t offset, char *host, uint64_t bytes, char *blocks,
-                                 zero_error_t *error)
+static zero_status_t access_piece(zero_exec_t *x, bool write, uint64_t offset, char *host, uint64_t bytes, char *blocks,
+                                  zero_error_t *error)
 {
     const uint64_t block = ZERO_NVME_BLOCK;
     uint64_t begin = offset / block * block, end = (offset + bytes + block - 1) / block * block, last = end - block;
@@ -129,22 +129,22 @@ static zero_status_t touch_piece(zero_exec_t *x, bool write, uint64_t offset, ch
     return status;
 }
 
-zero_status_t zero_exec_touch_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes,
-                                   zero_error_t *error)
+zero_status_t zero_exec_access_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes,
+                                    zero_error_t *error)
 {
-    uint64_t room = bytes + 2 * ZERO_NVME_BLOCK < TOUCH_BYTES
+    uint64_t room = bytes + 2 * ZERO_NVME_BLOCK < ACCESS_BYTES
                         ? (bytes + 2 * ZERO_NVME_BLOCK) / ZERO_NVME_BLOCK * ZERO_NVME_BLOCK
-                        : TOUCH_BYTES;
+                        : ACCESS_BYTES;
     zero_status_t status = ZERO_OK;
     char *blocks = bytes > 0 ? aligned_alloc(ZERO_NVME_ALIGN, room) : NULL;
     if (bytes > 0 && !blocks)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %llu bytes of the nvme tier", (unsigned long long)room);
     for (uint64_t at = 0, piece; at < bytes && status == ZERO_OK; at += piece) {
-        /* The first piece ends at a block's bound, so that the others are whole. */
+        /* The first piece ends at a block boundary, so that the others are whole blocks. */
         piece = room - (offset + at) % ZERO_NVME_BLOCK;
         if (piece > bytes - at)
             piece = bytes - at;
-        status = touch_piece(x, write, offset + at, (char *)host + at, piece, blocks, error);
+        status = access_piece(x, write, offset + at, (char *)host + at, piece, blocks, error);
     }
     free(blocks);
     return status;

@@ -12,7 +12,7 @@ static char *operand(const zero_exec_t *x, const zero_op_t *op, int32_t buffer, 
     return x->base[buffer] + zero_plan_span(x->plan, x->rank, buffer, own, op->part).offset;
 }
 
-/* On the stream's own thread. */
+/* Only on the stream's own thread. */
 static void count(zero_exec_t *x, int stream, zero_exec_count_t which, uint64_t more)
 {
     _Atomic uint64_t *total = &x->counts[stream][which];
@@ -37,20 +37,20 @@ static zero_status_t collective(zero_exec_t *x, const zero_op_t *op, void *nativ
             : zero_comm_reduce_scatter(comm, src, dst, op->count, format->dtype, native, error);
     count(x, op->stream, ZERO_COUNT_GATHERED, comm->bytes_received - received);
     count(x, op->stream, ZERO_COUNT_REDUCED, comm->bytes_reduced - reduced);
-    return zero_exec_noted(x, channel, !comm->uncompared, status, error);
+    return zero_exec_note_done(x, channel, !comm->uncompared, status, error);
 }
 
-/* The host goes on with what the stream computed: it must be there. On CPU it is, and on a GPU's streams of host work,
- * which have no native one and have waited for what comes before. */
+/* Waits until the stream's results are visible to the host. They already are if native is NULL: on a CPU, and for a
+ * GPU's streams of host work, which wait for what comes before. */
 static zero_status_t wait_native(zero_exec_t *x, void *native, zero_error_t *error)
 {
     zero_status_t status = native ? x->device->ops->finish(x->device, native, x->options.timeout_s, error) : ZERO_OK;
-    /* Collectives that were aborted are over, too. */
+    /* Aborted collectives end too. */
     return status == ZERO_OK && x->device->caps.launches ? zero_comm_check(x->comms[0][0], error) : status;
 }
 
-/* 1 + the unit of the first norm that is not finite; 0: each is finite, and only their sum is not. Programs take norms
- * in the order in which the backward pass finishes units, so those after it may have it from there. */
+/* 1 + the unit of the first norm that is not finite; 0: each is finite, and only their sum is not. Programs compute
+ * norms in the order in which the backward pass finishes units, so later units may have got it from that one. */
 static int32_t first_not_finite(const zero_plan_t *plan, const double *rows, int32_t width, int world)
 {
     for (int32_t p = 0; p < plan->program_count; p++)
@@ -63,8 +63,8 @@ static int32_t first_not_finite(const zero_plan_t *plan, const double *rows, int
     return 0;
 }
 
-/* Every rank's partial norms, rate and signals; from them, the same on every rank, the norm, the clip factor and
- * whether to update. */
+/* Exchanges the ranks' partial norms, rates and signals. From them every rank computes the same norm, clip factor and
+ * decision to update. */
 static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native, zero_error_t *error)
 {
     const zero_plan_t *plan = x->plan;
@@ -80,8 +80,8 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     mine[segments] = x->rate;
     mine[segments + 1] = x->signals;
     zero_comm_t *comm = zero_exec_note(x, channel, op);
-    status = zero_exec_noted(x, channel, true,
-                             zero_control_exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error), error);
+    status = zero_exec_note_done(x, channel, true,
+                                 zero_control_exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error), error);
     if (status != ZERO_OK)
         return status;
 
@@ -120,7 +120,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     return ZERO_OK;
 }
 
-/* What an update works on: elements [span) of its segment. */
+/* What an update works on: the elements of span. */
 typedef struct operands {
     const zero_segment_t *segment;
     zero_span_t span;
@@ -128,7 +128,7 @@ typedef struct operands {
     char *grad, *param, *state[ZERO_MAX_STATES]; /* param may be master */
 } operands_t;
 
-/* The caller's own optimizer, one call for each parameter of the part. */
+/* The caller's own optimizer: one call for each parameter of the part. */
 static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const operands_t *o,
                                    const zero_flat_ops_t *flat, void *native, zero_error_t *error)
 {
@@ -168,8 +168,8 @@ static zero_status_t update_custom(zero_exec_t *x, const zero_op_t *op, const op
     return ZERO_OK;
 }
 
-/* Whether it gives the direction of whole parameters, and moves none. */
-static bool only_directs(const zero_plan_t *plan, const zero_op_t *op)
+/* Whether it computes a direction and moves no parameters. */
+static bool is_direction_only(const zero_plan_t *plan, const zero_op_t *op)
 {
     return op->kind == ZERO_OP_UPDATE && plan->segments[op->segment].whole;
 }
@@ -187,8 +187,7 @@ static zero_rule_scalars_t scalars_of(const zero_exec_t *x, zero_rule_t rule, co
     return out;
 }
 
-/* The optimizer over a part: an update for each run of equal scales, and a call for as many of them as there is room
- * for. */
+/* Runs the optimizer on a part: one update for each run of equal scales, in calls of up to 32 updates. */
 static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native,
                             zero_error_t *error)
 {
@@ -200,14 +199,14 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
     zero_dtype_t grad_dtype = plan->buffers[op->src].format.dtype;
     zero_span_t span = zero_plan_span(plan, x->rank, op->src, op->src_own, op->part);
     char *grad = operand(x, op, op->src, op->src_own), *param = operand(x, op, op->dst, op->dst_own);
-    bool directs = only_directs(plan, op);
-    float *master = (float *)(directs ? param : operand(x, op, zero_part_memory(part, 0), false));
+    bool direction_only = is_direction_only(plan, op);
+    float *master = (float *)(direction_only ? param : operand(x, op, zero_part_memory(part, 0), false));
     char *states[ZERO_MAX_STATES] = {NULL};
     for (int i = 0; i < kept->count && op->kind == ZERO_OP_UPDATE; i++)
         states[i] = operand(x, op, zero_part_memory(part, 1 + i), false);
 
     if (!s->apply) {
-        /* What is copied to the parameters afterwards must be they, not what was there before. */
+        /* Later operations copy dst to the parameters, so it must have their present values. */
         if (plan->buffers[op->dst].part >= 0 && param != (char *)master)
             flat->cast(param, segment->dtype, master, ZERO_FP32, span.count, x->device->options.threads, native);
         return ZERO_OK;
@@ -253,10 +252,10 @@ static zero_status_t update(zero_exec_t *x, const zero_op_t *op, const zero_flat
     return ZERO_OK;
 }
 
-/* The caller's function on each matrix of the segment that this rank owns; the other ranks' become zero, so that the
- * sum over ranks is what was made. */
-static zero_status_t make_whole(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native,
-                                zero_error_t *error)
+/* Calls the caller's function on each matrix of the segment that this rank owns, and zeroes the others, so that the sum
+ * over ranks is the result. */
+static zero_status_t call_matrix(zero_exec_t *x, const zero_op_t *op, const zero_flat_ops_t *flat, void *native,
+                                 zero_error_t *error)
 {
     const zero_spec_t *spec = x->plan->spec;
     float *matrices = (float *)operand(x, op, op->dst, false);
@@ -286,8 +285,8 @@ static zero_status_t make_whole(zero_exec_t *x, const zero_op_t *op, const zero_
     return ZERO_OK;
 }
 
-/* A norm that goes on, which only the host's do, adds its blocks to the sum of those before, so that wherever it is
- * cut it has the same bits. */
+/* A continued norm, which only the host computes, adds its blocks to the sum of those before. So it has the same bits
+ * wherever it is cut. */
 static void norm(zero_exec_t *x, const zero_op_t *op, const void *src, zero_dtype_t dtype, void *native)
 {
     bool on_host = op->stream == ZERO_STREAM_HOST;
@@ -295,7 +294,7 @@ static void norm(zero_exec_t *x, const zero_op_t *op, const void *src, zero_dtyp
     double *blocks = (double *)x->base[on_host ? x->plan->host_scratch : x->plan->scratch];
     (on_host ? zero_flat_cpu() : x->flat)
         ->square_sum(out, blocks, src, dtype, op->count, x->device->options.threads, native);
-    if (!(op->flags & ZERO_NORM_GOES_ON))
+    if (!(op->flags & ZERO_NORM_CONTINUES))
         return;
     for (int64_t i = 0; i * ZERO_NORM_BLOCK < op->count; i++)
         so_far += blocks[i];
@@ -345,7 +344,7 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     case ZERO_OP_APPLY:
         return update(x, op, flat, native, error);
     case ZERO_OP_WHOLE:
-        return make_whole(x, op, flat, native, error);
+        return call_matrix(x, op, flat, native, error);
     default:
         return zero_fail(error, ZERO_ERR_PLAN, "the plan has an operation '%s' that cannot run on this device",
                          zero_op_name((zero_op_kind_t)op->kind));
@@ -358,7 +357,7 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
     const zero_op_t *op = arg;
     bool collects = zero_op_collects(op);
     uint64_t start = zero_now_ns();
-    zero_error_t local; /* large, and written only where something fails */
+    zero_error_t local; /* large, and written only on failure */
     local.text[0] = '\0';
     zero_status_t status = x->guard ? zero_exec_guard_op(x, op, true, &local) : ZERO_OK;
     if (status == ZERO_OK)

@@ -40,7 +40,7 @@ static zero_status_t issue(zero_exec_t *x, const zero_op_t *op, zero_error_t *er
 
 static zero_status_t run_one(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
-    zero_error_t local; /* large, and written only where something fails */
+    zero_error_t local; /* large, and written only on failure */
     local.text[0] = '\0';
     zero_status_t status = issue(x, op, &local);
     if (status == ZERO_OK)
@@ -50,20 +50,20 @@ static zero_status_t run_one(zero_exec_t *x, const zero_op_t *op, zero_error_t *
     return zero_pass(error, status, &local);
 }
 
-/* Leaves word of the cursor for the other ranks: zero_exec_failed() reads it. */
+/* Publishes the cursor to the other ranks; zero_exec_failed() reads it. */
 static void publish(zero_exec_t *x)
 {
     zero_comm_t *comm = x->comms[0][0];
     zero_comm_publish(comm, zero_exec_word(x, x->program, x->cursor));
 }
 
-/* How far advance() goes: to the caller's next access; as far without making the calling thread wait; to the program's
- * end. */
+/* Where advance() stops: at the caller's next access or the program's end; also before the calling thread would
+ * wait. */
 typedef enum reach { TO_ACCESS, WITHOUT_WAITING } reach_t;
 
-/* Runs operations from the cursor on. A USE is the caller's to start; a RELEASE is run once the caller released that
- * use or passed it over. A wait on the compute stream may block the caller, so it is left until the caller asks for
- * what is behind it. */
+/* Runs operations from the cursor. It stops at a USE, which the caller starts, and at the RELEASE of a use that the
+ * caller still holds. A wait on the compute stream may block the caller, so it is postponed until the caller needs what
+ * follows. */
 static zero_status_t advance(zero_exec_t *x, reach_t reach, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
@@ -102,14 +102,13 @@ zero_status_t zero_exec_begin(zero_exec_t *x, int32_t program, zero_error_t *err
     return advance(x, WITHOUT_WAITING, error);
 }
 
-/* Refuses a use, at the cursor target, of a unit that comes only after the RELEASE at the cursor open, of a use that
- * the caller still holds. */
+/* Refuses a use, at cursor target, that comes after a RELEASE, at cursor open, of a use that the caller still holds. */
 static zero_status_t refuse_held(const zero_exec_t *x, int32_t open, int32_t target, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
     const zero_op_t *held = &program->ops[open], *wanted = &program->ops[target];
     const char *held_name = unit_name(x, held->unit), *wanted_name = unit_name(x, wanted->unit);
-    int32_t end = open; /* the use whose release ends the hold: the last one before */
+    int32_t end = open; /* the last use of the chain, whose release ends the hold */
     while (program->ops[end].kind != ZERO_OP_USE)
         end--;
     if (program->ops[end].use != held->use)
@@ -122,12 +121,12 @@ static zero_status_t refuse_held(const zero_exec_t *x, int32_t open, int32_t tar
                      held_name, wanted_name, next ? ", or declare its use with ZERO_HOLD" : "");
 }
 
-/* Refuses a use of a unit of which the running pass has no further one. next: cursor of the pass's next use, or -1. */
+/* Refuses a unit that has no more uses in the running pass. next: cursor of the pass's next use, or -1. */
 static zero_status_t refuse_late(const zero_exec_t *x, int32_t unit, int32_t next, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
     int32_t last = -1, count = 0;
-    bool skipped = false; /* its last use */
+    bool skipped = false; /* the unit's last use was skipped */
     for (int32_t i = 0; i < x->cursor; i++)
         if (program->ops[i].kind == ZERO_OP_USE && program->ops[i].unit == unit) {
             last = program->ops[i].use;
@@ -152,7 +151,7 @@ static zero_status_t refuse_late(const zero_exec_t *x, int32_t unit, int32_t nex
                      name, pass, count, count > 1 ? "s" : "", count > 1 ? "the last one " : "", last, after);
 }
 
-/* The cursor of the next USE of the unit, provided that the caller holds nothing that has to be released before it. */
+/* Finds the next USE of the unit. Fails if the caller holds a use that must be released before it. */
 static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found, zero_error_t *error)
 {
     const zero_program_t *program = &x->plan->programs[x->program];
@@ -173,7 +172,7 @@ static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found
     return refuse_late(x, unit, next, error);
 }
 
-/* What the caller holds of the unit from now on; op may be NULL. */
+/* Sets what the caller holds of the unit; op may be NULL. */
 static zero_status_t guard_unit(zero_exec_t *x, const zero_op_t *op, int32_t unit, uint32_t flags, zero_error_t *error)
 {
     zero_error_t local = {.text = ""};
@@ -204,7 +203,7 @@ zero_status_t zero_exec_use(zero_exec_t *x, int32_t unit, zero_error_t *error)
         status = advance(x, TO_ACCESS, error);
         if (status != ZERO_OK)
             return status;
-        const zero_op_t *op = &program->ops[x->cursor]; /* a USE: no RELEASE before the target is of an open use */
+        const zero_op_t *op = &program->ops[x->cursor]; /* a USE: no open use has a RELEASE before target */
         bool reached = x->cursor == target;
         x->use_states[op->use] = reached ? ZERO_USE_OPEN : ZERO_USE_PASSED_OVER;
         x->cursor++;

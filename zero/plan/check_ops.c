@@ -231,7 +231,7 @@ static zero_status_t do_norm(zero_checker_t *c, const zero_op_t *op)
         (status = ordered(c, op->stream, NULL, &scratch)) != ZERO_OK ||
         (status = read_final(c, op->segment, op->part, true, &src)) != ZERO_OK)
         return status;
-    if (op->flags & ZERO_NORM_GOES_ON) {
+    if (op->flags & ZERO_NORM_CONTINUES) {
         const zero_content_t *so_far = &c->cells[norm.cells.begin].content;
         if (op->stream != ZERO_STREAM_HOST)
             return zero_check_fail(c, "it continues a norm on a stream other than the host's");

@@ -231,7 +231,7 @@ typedef enum zero_op_kind {
     ZERO_OP_FILL,           /* dst = 0 */
     ZERO_OP_ACCUMULATE,     /* dst (fp32) += src */
     ZERO_OP_NORM,           /* norms[segment] of this rank = sum of squares of src (FINAL's values, own slice). With
-                             * ZERO_NORM_GOES_ON it adds to the sum of the elements before */
+                             * ZERO_NORM_CONTINUES it adds to the sum of the elements before */
     ZERO_OP_EXCHANGE, /* sends norms (src) and status words to all ranks, through the exchange buffer; computes the
                        * step's scalars, dst */
     ZERO_OP_UPDATE,   /* of a part: FINAL or UPDATE_GRAD (src) and scalars -> MASTER, state (STAGED if there is
@@ -252,7 +252,7 @@ typedef enum zero_op_kind {
     ZERO_OP_COUNT
 } zero_op_kind_t;
 const char *zero_op_name(zero_op_kind_t kind);
-#define ZERO_NORM_GOES_ON 1
+#define ZERO_NORM_CONTINUES 1
 
 /* Operands are buffers. *_own: only this rank's slice of the buffer. An operation on a part takes only that part
  * (zero_plan_span). */
@@ -260,7 +260,7 @@ typedef struct zero_op {
     uint8_t kind, stream;
     uint8_t src_own, dst_own;
     uint8_t group;               /* collectives, EXCHANGE: an index of spec->groups; else 0 */
-    uint8_t flags;               /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_GOES_ON */
+    uint8_t flags;               /* USE, RELEASE: ZERO_READ | ZERO_GRAD; NORM: ZERO_NORM_CONTINUES */
     int32_t unit, segment, part; /* -1: none */
     int32_t use;                 /* USE, RELEASE: index in the pass; else the use that the operation serves, or -1 */
     int32_t event;               /* RECORD, WAIT, HOST_WAIT */

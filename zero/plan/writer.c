@@ -89,7 +89,7 @@ void zero_write_norm(zero_writer_t *w, zero_stream_id_t stream, int32_t segment,
                                  .src = src,
                                  .dst = -1,
                                  .src_own = full,
-                                 .flags = x->begin > 0 ? ZERO_NORM_GOES_ON : 0,
+                                 .flags = x->begin > 0 ? ZERO_NORM_CONTINUES : 0,
                                  .count = full ? s->slice : x->elements});
 }
 
