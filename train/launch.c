@@ -6,6 +6,7 @@
 #include "train/launch_pipe.h"
 #include "train/launch_start.h"
 #include "train/report.h"
+#include "train/terminal.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -22,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LOOK_S 0.1      /* between two looks at the terminal */
 #define PATIENCE_S 6.0  /* from a failure until the parent ends the remaining processes */
 #define TIDY_S 4.0      /* for mpiexec to end its ranks and remove its files */
 #define DEATH_S 10.0    /* the longest wait for a killed process to be gone */
@@ -40,6 +42,7 @@ typedef struct parent {
     int signal;                         /* that reached us, 0: none */
     bool *told;                         /* ranks that got SIGUSR1 */
     int vanished;                       /* -1: none */
+    double looked_at;                   /* the terminal */
     double began_at;
     double failed_at;        /* 0: no failure so far */
     double ending_at;        /* 0: the parent is not ending processes */
@@ -93,6 +96,16 @@ static void look_at_steps(parent_t *p)
         p->longest = t - p->step_at;
     p->step = step;
     p->step_at = t;
+}
+
+/* Notes the width of the terminal, which may change, and whether we are in its foreground. */
+static void look_at_terminal(parent_t *p)
+{
+    double t = report_clock();
+    if (t - p->looked_at < LOOK_S)
+        return;
+    p->looked_at = t;
+    atomic_store(&p->board->columns, terminal_columns(STDOUT_FILENO));
 }
 
 /* Records the first rank whose process is gone although the rank had not ended. */
@@ -221,6 +234,7 @@ static void watch(parent_t *p, const sigset_t *waited)
         if (!failed && p->failed_at == 0 && p->ending_at == 0)
             look_for_vanished(p);
         look_at_steps(p);
+        look_at_terminal(p);
         reap(p);
         if (p->signal != 0 && p->ending_at == 0)
             pass_on(p);
@@ -407,7 +421,8 @@ static bool prepare(parent_t *p)
         !launch_pipe_open(&p->said, -1))
         return false;
     p->board->world = world;
-    p->board->terminal = isatty(STDOUT_FILENO);
+    p->errors.beside = isatty(STDOUT_FILENO) ? &p->output : NULL;
+    look_at_terminal(p);
     p->board->output = p->output.into;
     p->board->errors = p->errors.into;
     p->start.output = p->output.into;
@@ -445,6 +460,7 @@ int launch_ranks(const launch_plan_t *plan)
     if (!started)
         end_all(&p);
     watch(&p, &waited);
+    launch_pipe_erase(&p.output);
     if (started)
         code = conclude(&p);
     tidy(&p);

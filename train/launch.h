@@ -46,8 +46,10 @@ typedef struct launch launch_t;
 /* Attaches to the parent's memory and records this process as rank. NULL if another program started this process. From
  * here on standard error, and rank 0's standard output, go to the parent. */
 launch_t *launch_attach(int rank);
-/* Whether the parent's standard output is a terminal (a rank's own output is a pipe). */
-bool launch_terminal(const launch_t *launch);
+/* The columns of the terminal that shows this rank's standard output, 0: none that can show a bar (terminal_columns).
+ * With our parent, the output is a pipe, and the terminal is the parent's. mpiexec and srun give ranks a pipe or a
+ * terminal of their own whatever their output is, and may put a label before each line, so 0. launch may be NULL. */
+int launch_columns(const launch_t *launch);
 /* Records that bootstrap is complete. */
 void launch_joined(launch_t *launch);
 /* Records that from here on a stop signal ends the run after its step. */

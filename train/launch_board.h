@@ -20,8 +20,9 @@ typedef struct board_place {
 
 /* The first to claim a text writes it. Readers wait until it is complete. */
 typedef struct board {
-    int32_t world, terminal;
-    int32_t output, errors; /* the parent's descriptors for its standard output and standard error */
+    int32_t world;
+    _Atomic int32_t columns; /* of the parent's terminal, 0: none (terminal_columns) */
+    int32_t output, errors;  /* the parent's descriptors for its standard output and standard error */
     struct {
         _Atomic int32_t claimed, complete;
         int32_t rank, code;

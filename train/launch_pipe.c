@@ -2,6 +2,7 @@
 /* launch_pipe.c - see launch_pipe.h. */
 #define _GNU_SOURCE
 #include "train/launch_pipe.h"
+#include "train/terminal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -57,6 +58,20 @@ static bool hear(launch_pipe_t *p, double now)
     return true;
 }
 
+void launch_pipe_erase(launch_pipe_t *p)
+{
+    if (p->bar)
+        terminal_erase(p->out);
+    p->bar = false;
+}
+
+static void note_bar(launch_pipe_t *p, size_t written)
+{
+    for (size_t i = 0; i < written; i++)
+        if (p->text[i] == '\n' || p->text[i] == '\r')
+            p->bar = p->text[i] == '\r';
+}
+
 bool launch_pipe_pass(launch_pipe_t *p, double now, double patience)
 {
     while (p->from >= 0) {
@@ -74,6 +89,8 @@ bool launch_pipe_pass(launch_pipe_t *p, double now, double patience)
                 fail(p, ETIMEDOUT);
             return p->from < 0;
         }
+        if (p->beside != NULL)
+            launch_pipe_erase(p->beside);
         ssize_t n = write(p->out, p->text, p->held < PIPE_BUF ? p->held : PIPE_BUF);
         if (n < 0 && errno == EAGAIN)
             return false;
@@ -81,6 +98,7 @@ bool launch_pipe_pass(launch_pipe_t *p, double now, double patience)
             fail(p, errno);
         if (n <= 0)
             continue;
+        note_bar(p, (size_t)n);
         p->held -= (size_t)n;
         memmove(p->text, p->text + n, p->held);
         p->since = now;

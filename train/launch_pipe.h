@@ -14,7 +14,10 @@ typedef struct launch_pipe {
     int out;        /* the destination; -1: keep the first bytes, drop the rest */
     size_t held;    /* bytes that wait in text */
     double since;   /* when they began to wait */
-    int failure;    /* errno of a failed write to out, 0: none; afterwards nothing is read, and writers get EPIPE */
+    bool bar;       /* the last line that out got is not complete, and has a carriage return */
+    struct launch_pipe
+        *beside; /* its bar is on the same terminal, and is erased before out gets anything; NULL: none */
+    int failure; /* errno of a failed write to out, 0: none; afterwards nothing is read, and writers get EPIPE */
     char text[LAUNCH_PIPE_KEPT];
 } launch_pipe_t;
 
@@ -24,5 +27,8 @@ void launch_pipe_close(launch_pipe_t *pipe);
 /* Forwards the available bytes, as many as out accepts without blocking. Bytes that wait for more than patience seconds
  * are a failure, ETIMEDOUT. true: nothing is left. */
 bool launch_pipe_pass(launch_pipe_t *pipe, double now, double patience);
+
+/* Erases the bar that out shows, if any. */
+void launch_pipe_erase(launch_pipe_t *pipe);
 
 #endif

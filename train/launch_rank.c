@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "train/launch.h"
 #include "train/launch_board.h"
+#include "train/terminal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -135,9 +136,11 @@ fail:
     return NULL;
 }
 
-bool launch_terminal(const launch_t *launch)
+int launch_columns(const launch_t *launch)
 {
-    return launch != NULL && launch->board->terminal != 0;
+    if (launch != NULL)
+        return atomic_load(&launch->board->columns);
+    return launch_detect(NULL, NULL) == LAUNCH_MPI ? 0 : terminal_columns(STDOUT_FILENO);
 }
 
 /* ---- records ---------------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  * and stays the parent of its ranks. A rank joins the others, agrees with them on the job, and trains. */
 #include "train/cores.h"
 #include "train/files.h"
+#include "train/progress.h"
 #include "train/report.h"
 #include "train/room.h"
 #include "train/train.h"
@@ -66,6 +67,7 @@ static void *watch(void *arg)
         /* a repeated signal also ends it */
         if (number != SIGUSR1 && (!atomic_load(&training) || atomic_load(&stop_signal) == number)) {
             sigset_t one;
+            progress_clear();
             signal(number, SIG_DFL);
             sigemptyset(&one);
             sigaddset(&one, number);
@@ -105,6 +107,7 @@ static void catch_signals(session_t *session)
 
 static int complain(const char *sentence, int code)
 {
+    progress_clear();
     fprintf(stderr, "zero_train: %s\n", sentence);
     return code;
 }
@@ -270,7 +273,6 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     bool watched = watch_signals();
     signal(SIGPIPE, SIG_IGN); /* if the reader is gone, the run ends after a step, as for other signals */
     session.launch = launch_attach(rank);
-    session.terminal = session.launch != NULL ? launch_terminal(session.launch) : isatty(STDOUT_FILENO) != 0;
     zero_error_t joining = {
         .status = ZERO_ERR_SYSTEM,
         .rank = -1,

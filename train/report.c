@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -25,7 +24,7 @@ bool report_unread(void)
 /* errno of the first flush that failed */
 static int flush_failure;
 
-static void flush(void)
+void report_flush(void)
 {
     if (fflush(stdout) != 0 && flush_failure == 0)
         flush_failure = errno;
@@ -33,7 +32,7 @@ static void flush(void)
 
 zero_status_t report_written(zero_error_t *error)
 {
-    flush();
+    report_flush();
     if (!ferror(stdout))
         return ZERO_OK;
     return zero_fail(error, ZERO_ERR_IO, "cannot write standard output: %s",
@@ -72,7 +71,7 @@ void report_head(const job_t *job, const char *gpu)
         printf("stage %lld", (long long)o->stage);
     printf(", %s; %lld step%s of %lld sequences of %lld tokens\n", zero_dtype_name((zero_dtype_t)o->dtype),
            (long long)o->steps, o->steps == 1 ? "" : "s", (long long)o->batch, (long long)o->seq_len);
-    flush();
+    report_flush();
 }
 
 void report_rates(const job_t *job)
@@ -95,43 +94,6 @@ void report_kernels(const char *text)
 {
     printf("kernels: %s\n", text);
     fflush(stdout);
-}
-
-/* ---- progress --------------------------------------------------------------------------------------------------- */
-
-void progress_step(progress_t *p, int64_t step, double loss, double norm, double lr, double tokens_per_second)
-{
-    char line[160];
-    double now = report_clock();
-    int64_t part = p->steps / 20 > 1 ? p->steps / 20 : 1;
-    bool end = step == 1 || step == p->steps;
-    if (p->quiet || (p->terminal ? !end && now - p->last < 0.1 : !end && step % part != 0))
-        return;
-    snprintf(line, sizeof line, "step %lld/%lld  loss %.4f  norm %.3g  lr %.3g  %.0f tokens/s", (long long)step,
-             (long long)p->steps, loss, norm, lr, tokens_per_second);
-    if (p->terminal)
-        printf("\r%-79s", line);
-    else
-        puts(line);
-    flush();
-    p->open = p->terminal;
-    p->last = now;
-}
-
-void progress_say(progress_t *p, const char *format, ...)
-{
-    va_list arguments;
-    if (p->quiet)
-        return;
-    if (p->open)
-        putchar('\n');
-    p->open = false;
-    va_start(arguments, format);
-    vprintf(format, arguments);
-    va_end(arguments);
-    if (format[0] != '\0')
-        putchar('\n');
-    flush();
 }
 
 /* ---- tables ----------------------------------------------------------------------------------------------------- */
@@ -231,7 +193,7 @@ void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured)
     memory_row("  total", report_total(forecast), measured != NULL ? &total : NULL);
     if (measured != NULL)
         printf("%-28s %18s %18s\n", "  outside (code, libraries)", "", digits(measured->external).text);
-    flush();
+    report_flush();
 }
 
 void report_tiers(const zero_traffic_t *t, const char *does)
@@ -292,5 +254,5 @@ void report_stages(const job_t *job, const stage_result_t results[4])
     for (int s = 0; s < 4; s++)
         printf(" %14s %15s", "", results[s].same ? "yes" : "NO");
     putchar('\n');
-    flush();
+    report_flush();
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* report.h - output for users during training: progress, tables of memory and of stages. */
+/* report.h - output for users before and after training: the head, tables of memory and of stages. */
 #ifndef TRAIN_REPORT_H
 #define TRAIN_REPORT_H
 
@@ -9,6 +9,8 @@
 double report_clock(void);
 /* Whether output was lost because the reader of standard output is gone. */
 bool report_unread(void);
+/* Flushes standard output. report_written tells whether that ever failed. */
+void report_flush(void);
 /* Flushes standard output. ZERO_ERR_IO if any earlier output was lost. */
 zero_status_t report_written(zero_error_t *error);
 
@@ -20,19 +22,6 @@ void report_kernels(const char *text);
 
 /* Prints a warning if all steps have the rate 0, since such a run trains nothing. */
 void report_rates(const job_t *job);
-
-/* Progress on standard output: on a terminal, one line that updates in place; otherwise a line about every twentieth
- * part. */
-typedef struct progress {
-    bool quiet, terminal;
-    bool open; /* the next line overwrites the current one */
-    int64_t steps;
-    double last; /* when the terminal was last updated */
-} progress_t;
-
-void progress_step(progress_t *progress, int64_t step, double loss, double norm, double lr, double tokens_per_second);
-/* Prints a line of its own, as printf. Also ends an open line (format ""). */
-void progress_say(progress_t *progress, const char *format, ...) ZERO_PRINTF(2, 3);
 
 /* Prints the bytes of each kind on one rank. measured NULL: only the forecast. */
 void report_memory(const zero_memory_t *forecast, const zero_memory_t *measured);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/run.h"
+#include "train/progress.h"
 #include "train/tune.h"
 
 #include <math.h>
@@ -12,8 +13,10 @@ static void warn(void *ctx, zero_log_level_t level, const char *text)
     run_t *run = ctx;
     if (level == ZERO_LOG_ERROR)
         snprintf(run->cursor, sizeof run->cursor, "%s", text);
-    else if (run->rank == 0 && level == ZERO_LOG_WARNING && !run->job->o.quiet)
+    else if (run->rank == 0 && level == ZERO_LOG_WARNING && !run->job->o.quiet) {
+        progress_clear();
         fprintf(stderr, "zero_train: warning: %s\n", text);
+    }
 }
 
 zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_error_t *error)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/train.h"
+#include "train/progress.h"
 #include "train/report.h"
 
 #include <math.h>
@@ -92,7 +93,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         t->seconds += seconds;
         launch_step(session->launch, t->step);
         if (run->rank == 0) {
-            progress_step(progress, t->step, t->loss, t->stats.grad_norm, rate, tokens / seconds);
+            progress_step(progress, t->step, t->loss, t->stats.grad_norm, rate, seconds);
             if (report_unread())
                 atomic_store(session->stop, SIGPIPE);
             else if ((status = report_written(error)) != ZERO_OK)
@@ -186,7 +187,8 @@ zero_status_t train(session_t *session, zero_error_t *error)
     zero_memory_t forecast, measured;
     bool equal, first = zero_comm_rank(session->place.comm) == 0;
     char after[64];
-    progress_t progress = {.quiet = job->o.quiet, .terminal = session->terminal, .steps = job->o.steps};
+    progress_t progress;
+    progress_begin(&progress, job, session->launch, first);
     if (first && !job->o.quiet)
         report_head(job, zero_device_label(session->place.device));
     zero_status_t status = run_open(&run, job, &session->place, (int)job->o.stage, error);
@@ -197,7 +199,7 @@ zero_status_t train(session_t *session, zero_error_t *error)
     if (status == ZERO_OK)
         status = steps(session, &run, &progress, &t, error);
     if (first)
-        progress_say(&progress, "%s", "");
+        progress_end(&progress);
     if (status == ZERO_OK && session->signal == 0 && job->eval && job->o.eval_every < 0 && !t.fresh)
         status = evaluate(session, &run, &progress, &t, error);
     snprintf(after, sizeof after, "after %lld steps:", (long long)t.step);

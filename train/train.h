@@ -16,11 +16,10 @@ struct session {
     launch_t *launch;                   /* NULL: another program is the parent */
     atomic_int *stop;                   /* the signal that asked this rank to stop, 0: none */
     void (*catch_signals)(session_t *); /* called when training starts; before, a signal ends the process at once */
-    bool terminal;
-    log_t *log;       /* open from the first step on; only rank 0's log has a file */
-    bool training;    /* false: a failure happened before training */
-    int signal;       /* that ended the run, 0: none */
-    char cursor[400]; /* the point where the engine stopped */
+    log_t *log;                         /* open from the first step on; only rank 0's log has a file */
+    bool training;                      /* false: a failure happened before training */
+    int signal;                         /* that ended the run, 0: none */
+    char cursor[400];                   /* the point where the engine stopped */
 };
 
 /* Trains to the last step, or to the step after which a rank was asked to stop. Collective. */

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* terminal.h - a terminal on which a line can be drawn again and again. */
+#ifndef TRAIN_TERMINAL_H
+#define TRAIN_TERMINAL_H
+
+/* The columns of the terminal at file. 0: it is none, or one that cannot erase a line (TERM is dumb or unset), or this
+ * process is in its background. */
+int terminal_columns(int file);
+/* Erases the line of the cursor, unless that would block. Writes to the file itself, so flush stdio before. */
+void terminal_erase(int file);
+
+#endif
