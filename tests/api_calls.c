@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* api_calls.c - one call at a time on an engine: from functions that it called, and from several threads. */
+/* api_calls.c - calls on one engine from its own callbacks, and from several threads. */
 #include "tests/expect.h"
 #include "tests/api_suites.h"
 
@@ -18,7 +18,7 @@ typedef struct inside {
     int calls, refused, logged, result;
 } inside_t;
 
-/* Every call on the engine that it is called from, and what is allowed there. */
+/* Makes every call on the engine whose callback this is, and checks which of them are allowed there. */
 static void call_back(inside_t *in)
 {
     in->calls++;
@@ -76,7 +76,7 @@ static void own_update(zero_config_t *config, void *ctx)
     config->log_ctx = ctx;
 }
 
-/* The calls from inside were refused, and the one around them was not. */
+/* The calls from the callback were refused, and the call that ran the callback was not. */
 static void expect(inside_t *in, int at_least)
 {
     ck_assert_int_ge(in->calls, at_least);
@@ -106,7 +106,7 @@ START_TEST(functions_that_are_called_do_not_call_back)
     OK(zero_step_stats(e, &stats));
     ck_assert_uint_eq(stats.signals, 4);
     ck_assert(stats.applied && stats.step == 1);
-    /* One that fails after it called back: the call around it has the last word. */
+    /* The callback calls the engine and then fails: the outer call's error remains. */
     in.result = -1;
     ck_assert_int_eq(zero_param_read(e, 0, ZERO_STATE_PARAM, take, &in), ZERO_ERR_IO);
     zero_error_t why;
@@ -124,7 +124,7 @@ static int abort_inside(void *ctx, zero_param_t param, int64_t begin, int64_t co
     return 0;
 }
 
-/* zero_abort alone has an effect there: whatever talks to other ranks next fails. */
+/* zero_abort works inside a callback: the next call that talks to other ranks fails. */
 START_TEST(callers_give_up_from_anywhere)
 {
     api_engine_t a = api_make(0, NULL, NULL);
@@ -153,12 +153,12 @@ static void *hammer(void *arg)
     crowd_t *c = arg;
     unsigned state = (unsigned)atomic_fetch_add(&c->started, 1) * 7919u + 1;
     for (int i = 0; i < ROUNDS; i++) {
-        state = state * 1664525u + 1013904223u; /* Numerical Recipes' */
+        state = state * 1664525u + 1013904223u; /* from Numerical Recipes */
         const api_call_t *call = &api_calls[(state >> 8) % API_CALLS];
         zero_status_t status = call->call(c->engine);
         if (status != ZERO_OK && status != ZERO_ERR_ORDER)
             atomic_fetch_add(&c->wrong, 1);
-        if (!zero_last_error(c->engine)) /* the text itself may be another thread's to write by now */
+        if (!zero_last_error(c->engine)) /* do not read the text: another thread may be writing it */
             atomic_fetch_add(&c->wrong, 1);
         atomic_fetch_add(&c->refused, status == ZERO_ERR_ORDER);
         zero_signal(c->engine, 1);
@@ -167,7 +167,7 @@ static void *hammer(void *arg)
     return NULL;
 }
 
-/* Each call is served or refused, whatever else runs; and afterwards the engine trains. */
+/* Each call runs or is refused, whatever the other threads call. Afterwards the engine still trains. */
 START_TEST(threads_take_turns_or_are_refused)
 {
     api_engine_t a = api_make(0, NULL, NULL);
@@ -180,7 +180,7 @@ START_TEST(threads_take_turns_or_are_refused)
         pthread_join(threads[t], NULL);
     ck_assert_int_eq(atomic_load(&crowd.wrong), 0);
     ck_assert_int_gt(atomic_load(&crowd.refused), 0);
-    /* From whatever the last of them left open to the end of a step. */
+    /* Ends the step that the threads may have left open. */
     zero_release(a.engine, 0);
     zero_micro_end(a.engine);
     zero_step(a.engine, 0.1);
@@ -193,7 +193,8 @@ START_TEST(threads_take_turns_or_are_refused)
 }
 END_TEST
 
-/* Another thread may call where this one has returned, and is told alone of its own refusal. */
+/* Another thread may call as soon as this thread's call has returned. A refusal is reported only to the refused
+ * thread. */
 typedef struct turn {
     zero_engine_t *engine;
     zero_status_t status;
@@ -227,7 +228,7 @@ START_TEST(threads_call_in_turn)
     OK(zero_param_read(a.engine, 0, ZERO_STATE_PARAM, visited, &turn));
     ck_assert_int_eq(turn.status, ZERO_ERR_ORDER);
     EXPECT_ERROR(&turn.why, ZERO_ERR_ORDER, ZERO_REASON_ENGINE_BUSY, -1, "");
-    ck_assert_str_eq(zero_last_error(a.engine), ""); /* no failure of this thread's */
+    ck_assert_str_eq(zero_last_error(a.engine), ""); /* no call of this thread failed */
     ck_assert_int_eq(pthread_create(&thread, NULL, take_turn, &turn), 0);
     pthread_join(thread, NULL);
     OK(turn.status);

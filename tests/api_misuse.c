@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* api_misuse.c - every function of zero.h with arguments that are NULL, at the wrong time and after a failure: an error
- * with a sentence, and no crash. */
+/* api_misuse.c - calls every function of zero.h with NULL arguments, at the wrong time and after a failure. Each call
+ * returns an error with a sentence, and none crashes. */
 #include "tests/expect.h"
 #include "tests/api_suites.h"
 
@@ -13,8 +13,8 @@
 
 static zero_error_t why;
 
-/* Of functions that take a zero_error_t: refused as a wrong argument, with a sentence that has part in it, or with none
- * at all. */
+/* For functions that take a zero_error_t: the call returns ZERO_ERR_ARG with a sentence that contains part, also if
+ * error is NULL. */
 #define REFUSED(call, part)                         \
     do {                                            \
         why = (zero_error_t){.text = "nothing"};    \
@@ -25,7 +25,7 @@ static zero_error_t why;
         error = NULL;                               \
         ck_assert_int_eq((call), ZERO_ERR_ARG);     \
     } while (0)
-/* Of functions that take an engine. */
+/* For functions that take an engine. */
 #define REFUSES(call, part)                     \
     do {                                        \
         ck_assert_int_eq((call), ZERO_ERR_ARG); \
@@ -45,7 +45,7 @@ static void names(void)
     ck_assert_str_eq(zero_kind_name((zero_kind_t)-4), "?");
 }
 
-/* There is nowhere to put the defaults. */
+/* NULL: no struct to initialize. */
 static void inits(void)
 {
     zero_comm_options_init_size(NULL, sizeof(zero_comm_options_t));
@@ -186,7 +186,7 @@ static void creation(void)
     ck_assert_int_eq(zero_last_failure(NULL, NULL), ZERO_ERR_ARG);
 }
 
-/* Functions that return something else than a status. */
+/* Functions whose result is not a status. */
 static void answers(void)
 {
     api_engine_t a = api_make(0, NULL, NULL);
@@ -221,7 +221,7 @@ static void answers(void)
     api_free(&a);
 }
 
-/* Pointers that are NULL and ids that are not there. */
+/* NULL pointers and ids that do not exist. */
 static void declarations(void)
 {
     api_engine_t a = api_make(2, NULL, NULL);
@@ -257,7 +257,7 @@ static void declarations(void)
     api_free(&a);
 }
 
-/* What is more than 64 bits count only together is refused by zero_commit. */
+/* zero_commit refuses sizes that only together exceed 64 bits. */
 static void overflows(void)
 {
     for (int way = 0; way < 3; way++) {
@@ -277,7 +277,7 @@ static void overflows(void)
         zero_status_t status = zero_commit(e);
         ck_assert_msg(status == ZERO_ERR_MEMORY || status == ZERO_ERR_ARG, "%s", zero_status_name(status));
         ck_assert_msg(strlen(zero_last_error(e)) > 20, "'%s'", zero_last_error(e));
-        ck_assert_int_eq(zero_commit(e), status); /* it has failed for good */
+        ck_assert_int_eq(zero_commit(e), status); /* the failure is permanent */
         api_free(&a);
     }
 }
@@ -352,7 +352,7 @@ START_TEST(wrong_arguments_are_refused)
 }
 END_TEST
 
-/* Whether a word stands in a list of words. */
+/* Whether word is in a list of words. */
 static bool lists(const char *words, const char *word, size_t length)
 {
     for (const char *at = words; (at = strstr(at, word)) != NULL; at++)
@@ -361,8 +361,8 @@ static bool lists(const char *words, const char *word, size_t length)
     return false;
 }
 
-/* The groups have every function that the header declares, and api_calls those that take an engine and return a status.
- */
+/* The groups contain every function that the header declares. api_calls contains those that take an engine and return a
+ * status. */
 START_TEST(every_function_is_there)
 {
     const char *srcdir = getenv("srcdir");
@@ -403,7 +403,7 @@ END_TEST
 
 /* ---- at the wrong time ------------------------------------------------------------------------------------------ */
 
-/* Whether a call on the engine returned what it should, and said why. */
+/* Checks that a call on the engine returned the wanted status and explained it. */
 static void expect(const api_call_t *c, zero_engine_t *e, zero_status_t wanted, const char *part)
 {
     zero_status_t status = c->call(e);
@@ -439,7 +439,7 @@ START_TEST(calls_have_their_time)
 }
 END_TEST
 
-/* An engine is as good as before after all of that, with its last call's sentence. */
+/* After all these calls, the engine works as before, and the last call has its sentence. */
 START_TEST(misuse_changes_nothing)
 {
     api_engine_t a = api_make(0, NULL, NULL);
@@ -448,17 +448,17 @@ START_TEST(misuse_changes_nothing)
     for (int i = 0; i < API_CALLS; i++) {
         zero_status_t status = api_calls[i].call(e);
         ck_assert_int_eq(status, api_calls[i].after);
-        REFUSES(zero_param_fill(e, 5, NULL, NULL), "`parameter 5`"); /* between any two */
+        REFUSES(zero_param_fill(e, 5, NULL, NULL), "`parameter 5`"); /* at any time between other calls */
         REFUSES(zero_acquire(e, 9), "`unit 9`");
     }
     zero_stats_t stats = {.size = sizeof stats};
     OK(zero_step_stats(e, &stats));
-    ck_assert_int_eq(stats.step, 4); /* zero_set_step's 3, and one */
+    ck_assert_int_eq(stats.step, 4); /* 3 from zero_set_step, and one step */
     api_free(&a);
 }
 END_TEST
 
-/* A unit that the trainer forgets in the backward pass has a gradient of zero. */
+/* If the trainer skips a unit in the backward pass, its gradient is zero. */
 START_TEST(forgotten_units_have_no_gradient)
 {
     api_engine_t a = api_make(0, NULL, NULL);

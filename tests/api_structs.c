@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* api_structs.c - structs of callers that were compiled with an older or a newer header. */
+/* api_structs.c - structs of callers that were compiled with an older or newer header. */
 #include "tests/api_suites.h"
 
 #include <stddef.h>
@@ -121,9 +121,9 @@ static zero_status_t use_desc(const void *given)
 
 static const struct filled {
     const char *name;
-    size_t first, today; /* bytes of the first version and of this one */
-    bool by_hand;        /* the caller sets its size: it has no init function */
-    bool optional;       /* NULL has a meaning */
+    size_t first, today; /* sizes of the first version and of this version, in bytes */
+    bool by_hand;        /* the caller sets the size, because there is no init function */
+    bool optional;       /* the function accepts NULL */
     void (*init)(void *given, size_t size);
     zero_status_t (*use)(const void *given);
 } filled[] = {
@@ -150,12 +150,12 @@ static void tear_down(void)
     api_free(&engine);
 }
 
-/* The sentence says what sets the size of such a struct: its init function, or the caller where it has none. */
+/* The sentence names the init function that sets the size, or tells the caller to set it. */
 static void says_what_sets_the_size(const char *text, const char *type, bool has_init)
 {
     char remedy[100];
     if (has_init)
-        snprintf(remedy, sizeof remedy, "%.*s_init", (int)strlen(type) - 2, type); /* less _t */
+        snprintf(remedy, sizeof remedy, "%.*s_init", (int)strlen(type) - 2, type); /* without _t */
     else
         snprintf(remedy, sizeof remedy, ".size sizeof(%s)", type);
     API_SAYS(text, remedy);
@@ -169,11 +169,11 @@ START_TEST(programs_of_other_versions_run)
         char bytes[ROOM];
     } given;
     size_t largest = f->today + 200;
-    /* Older and newer: nothing is written beyond what the caller has. */
+    /* Smaller and larger structs: the function writes nothing beyond the caller's struct. */
     for (size_t size = 0; size <= largest; size++) {
         memset(given.bytes, MARK, ROOM);
         if (f->by_hand && size < sizeof size)
-            continue; /* this one has no function */
+            continue; /* no init function */
         f->init(given.bytes, size);
         for (size_t i = size < sizeof size ? 0 : size; i < ROOM; i++)
             ck_assert_msg((unsigned char)given.bytes[i] == MARK, "%s: byte %zu of %zu was written", f->name, i, size);
@@ -189,14 +189,14 @@ START_TEST(programs_of_other_versions_run)
         if (size < f->first)
             API_SAYS(why.text, f->name);
     }
-    /* An option that this library does not know, wherever it is. */
+    /* Options that this library does not know, at every offset. */
     for (size_t at = f->today; at < largest; at++) {
         f->init(given.bytes, largest);
         given.bytes[at] = 1;
         ck_assert_int_eq(f->use(given.bytes), ZERO_ERR_ARG);
         API_SAYS(why.text, f->name);
     }
-    /* A size that was never set. */
+    /* The caller never set the size. */
     f->init(given.bytes, f->today);
     given.size = 0;
     ck_assert_int_eq(f->use(given.bytes), ZERO_ERR_ARG);
@@ -283,7 +283,7 @@ START_TEST(the_library_fills_what_there_is)
                 changed += (unsigned char)given.bytes[i] != MARK;
             ck_assert_int_eq(changed > (int)outs[o].today / 2, size >= outs[o].first);
         }
-    given.size = (size_t)-1 / 2; /* never set: what happened to be there */
+    given.size = (size_t)-1 / 2; /* the caller never set the size: it is garbage */
     for (size_t o = 0; o < sizeof outs / sizeof *outs; o++)
         ck_assert_int_eq(outs[o].fill(given.bytes), ZERO_ERR_ARG);
     zero_tensors_close(tensors);

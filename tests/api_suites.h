@@ -12,19 +12,19 @@ TCase *api_misuse_case(void);
 TCase *api_structs_case(void);
 TCase *api_calls_case(void);
 
-/* The functions that return a status and take an engine, in an order in which all of them succeed, each with good
- * arguments. */
+/* The functions that return a status and take an engine, each with valid arguments, in an order in which all
+ * succeed. */
 typedef struct api_call {
     const char *name;
     zero_status_t (*call)(zero_engine_t *engine);
-    zero_status_t before, planned; /* what it returns before zero_commit, and after it of an engine that only plans */
-    zero_status_t after;           /* what it returns after zero_commit */
+    zero_status_t before, planned; /* status before zero_commit, and after it on an engine that only plans */
+    zero_status_t after;           /* status after zero_commit */
 } api_call_t;
 enum { API_CALLS = 24 };
 extern const api_call_t api_calls[API_CALLS];
 
-/* An engine with one unit and parameter, a training and an evaluation pass. plan_world 0: on one CPU rank, to be freed
- * by api_free. */
+/* An engine with one unit, one parameter, a training pass and an evaluation pass. plan_world 0: on one CPU rank;
+ * release it with api_free. */
 typedef struct api_engine {
     zero_comm_t *comm;
     zero_device_t *device;

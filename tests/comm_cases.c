@@ -7,13 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Byte i of what rank r sends. */
+/* Byte i of rank r's data. */
 static unsigned char byte_of(unsigned seed, int r, uint64_t i)
 {
     return (unsigned char)zero_splitmix64(seed * 1000003u + (unsigned)r * 7919u + i / 8 * 64) + (unsigned char)(i * 37);
 }
 
-/* Element i of what rank r sends: magnitudes so different that the order of a sum shows in its bits. */
+/* Element i of rank r's data. The magnitudes differ so much that the bits of a sum show its order. */
 static float value_of(unsigned seed, int r, int64_t i)
 {
     uint64_t h = zero_splitmix64(seed ^ zero_splitmix64((uint64_t)i * 31 + (uint64_t)r));
@@ -36,7 +36,7 @@ static void store(void *p, zero_dtype_t dtype, int64_t i, float value)
         ((uint16_t *)p)[i] = dtype == ZERO_BF16 ? zero_fp32_to_bf16(value) : zero_fp32_to_fp16(value);
 }
 
-/* Where the communicator's operands are: the host's memory, or (device not NULL) an arena of the device. */
+/* The place of the communicator's operands: host memory, or, if device is not NULL, an arena of the device. */
 typedef struct place {
     zero_device_t *device;
     void *native;
@@ -45,7 +45,7 @@ typedef struct place {
 
 static const place_t on_host = {0};
 
-/* The operand that starts as the host's bytes [data, data + bytes), at offset of the arena. */
+/* Returns an operand with the contents of the host's bytes [data, data + bytes), at offset in the arena. */
 static void *operand(const place_t *p, void *data, uint64_t offset, uint64_t bytes)
 {
     zero_error_t e = {0};
@@ -59,7 +59,7 @@ static void *operand(const place_t *p, void *data, uint64_t offset, uint64_t byt
     return there;
 }
 
-/* What an operand has become, to the host. */
+/* Copies an operand back to the host. */
 static int result(const place_t *p, void *data, const void *there, uint64_t bytes)
 {
     if (!p->device || !bytes)
@@ -137,7 +137,7 @@ static int reduce_case(zero_comm_t *c, const place_t *p, int64_t count, zero_dty
             return 1;
         }
     }
-    /* What was sent keeps its values. */
+    /* The send buffer keeps its values. */
     size_t own = (size_t)c->rank * (size_t)count * element, end = own + (size_t)count * element;
     if (in_place)
         EXPECT(memcmp(send, kept, own) == 0 && memcmp(send + end, kept + end, bytes - end) == 0);
@@ -176,7 +176,7 @@ int comm_cases(zero_comm_t *c, unsigned seed)
 int comm_cases_on(zero_comm_t *c, zero_device_t *device, void *native, unsigned seed)
 {
     place_t p = {.device = device, .native = native};
-    /* The largest: a gather's. */
+    /* The largest operands are those of a gather. */
     EXPECT_OK(
         device->ops->arena_create(device, ZERO_TIER_DEVICE, ((uint64_t)c->size + 1) * 3000001 + 4096, &p.arena, error));
     int failed = cases(c, &p, seed);
@@ -200,17 +200,17 @@ int comm_ring_cases(zero_comm_t *c)
 int comm_split_cases(zero_comm_t *c)
 {
     zero_comm_t *part, *again;
-    /* Parity, in reverse. */
+    /* Splits by parity, in reverse order. */
     EXPECT_OK(zero_comm_split(c, c->rank & 1, -c->rank, &part, error));
     EXPECT(part->size == (c->size + 1 - (c->rank & 1)) / 2);
     EXPECT(part->rank == part->size - 1 - c->rank / 2);
     EXPECT(strcmp(zero_comm_name(part), zero_comm_name(c)) == 0);
     if (comm_ring_cases(part) || comm_cases(part, 100 + (c->rank & 1)))
         return 1;
-    /* The first is independent of it, and lives on. */
+    /* The parent is independent of the part, and still works. */
     if (gather_case(c, &on_host, 5000, 0, 3))
         return 1;
-    /* A split of a split, with equal keys: by rank. */
+    /* A split of a split, with equal keys: the order stays. */
     EXPECT_OK(zero_comm_split(part, 7, 0, &again, error));
     EXPECT(again->rank == part->rank && again->size == part->size);
     zero_comm_destroy(part);
@@ -233,7 +233,7 @@ int comm_differ_cases(zero_comm_t *c, int kind)
         status = odd ? zero_comm_reduce_scatter(c, data, recv, 16, ZERO_FP32, NULL, &e)
                      : zero_comm_all_gather(c, data, recv, 64, NULL, &e);
         break;
-    case 1: /* one of many steps, or that lets others read its memory, and one of a few bytes */
+    case 1: /* one call needs many steps, or lets others read its memory; the other sends a few bytes */
         status =
             odd ? zero_control_exchange(c, data, recv, 8, &e) : zero_comm_all_gather(c, data, recv, 199999, NULL, &e);
         break;
@@ -243,11 +243,11 @@ int comm_differ_cases(zero_comm_t *c, int kind)
     case 3:
         status = zero_comm_reduce_scatter(c, data, recv, odd ? 4000 : 8000, odd ? ZERO_FP32 : ZERO_BF16, NULL, &e);
         break;
-    case 4: /* where no byte is to be had */
+    case 4: /* calls that move no bytes */
         status = odd ? zero_comm_reduce_scatter(c, data, recv, 0, ZERO_FP32, NULL, &e)
                      : zero_control_exchange(c, data, recv, 0, &e);
         break;
-    default: /* the same for another purpose */
+    default: /* the same call with another note */
         c->note = &note;
         status = zero_control_exchange(c, data, recv, 64, &e);
     }
@@ -262,7 +262,7 @@ int comm_differ_cases(zero_comm_t *c, int kind)
     EXPECT(e.reason == ZERO_REASON_CALLS_DIFFER && e.rank >= 0 &&
            (kind != 2 || (has_names(e.text, "5000") && has_names(e.text, "5004"))));
     for (size_t i = 0; i < sizeof recv; i++)
-        EXPECT(recv[i] == 0); /* and what was sent is 0, too: nothing else came */
+        EXPECT(recv[i] == 0); /* the sent data is 0, too: nothing else arrived */
     EXPECT(zero_control_exchange(c, data, recv, 64, &e) != ZERO_OK);
     return 0;
 }

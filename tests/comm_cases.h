@@ -1,27 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm_cases.h - what every communicator must do, checked from inside its ranks (test_comm.c, comm_mpi.c). */
+/* comm_cases.h - requirements for every communicator, checked inside its ranks (test_comm.c, test_comm_mpi.c and
+ * others). */
 #ifndef ZERO_TESTS_COMM_CASES_H
 #define ZERO_TESTS_COMM_CASES_H
 
 #include "zero/comm/comm.h"
 #include "zero/device/device.h"
 
-/* All collectives over sizes, dtypes, in place and not, against a serial reference, bit by bit. seed: different data.
- * Every rank calls it. Returns 0, or 1 after printing what was wrong. */
+/* Runs all collectives over sizes and dtypes, in place and not, and compares them with a serial reference, bit by bit.
+ * seed selects the data. Every rank calls it. Returns 0, or 1 after it printed the fault. */
 int comm_cases(zero_comm_t *c, unsigned seed);
-/* The same on a device's memory, with the collectives on one of its native streams. */
+/* The same on a device's memory. The collectives use one of its native streams. */
 int comm_cases_on(zero_comm_t *c, zero_device_t *device, void *native, unsigned seed);
-/* Splits by parity with reversed order, and once more, and runs comm_cases on the parts. */
+/* Splits by parity in reverse order, and once more, and runs comm_cases on the parts. */
 int comm_split_cases(zero_comm_t *c);
-/* Rings as the plan is told: caps = zero_comm_describe = resident. */
+/* The rings have the size in the plan: caps = zero_comm_describe = resident. */
 int comm_ring_cases(zero_comm_t *c);
 /* Four splits of c used from four threads at once. Needs a communicator whose transport allows threads. */
 enum { COMM_DIFFER_KINDS = 6 };
-/* The last rank makes another call than the others, who all find it, or hear of it. c is of no use afterwards. */
+/* The last rank makes another call than the others. All ranks must find the difference, or get the error of a rank that
+ * does. c cannot be used afterwards. */
 int comm_differ_cases(zero_comm_t *c, int kind);
 int comm_thread_cases(zero_comm_t *c);
 
-/* Prints and returns 1 unless what holds. */
+/* Prints and returns 1 unless the condition holds. */
 #define EXPECT(what)                                                            \
     do {                                                                        \
         if (!(what)) {                                                          \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm_direct.c - see comm_direct.h. Where the system lets no rank read another, only the ring is left to test, in
- * test_comm.c. */
+/* comm_direct.c - see comm_direct.h. If the system does not let ranks read each other's memory, all transfers use the
+ * ring, which test_comm.c tests. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/comm_direct.h"
@@ -39,7 +39,7 @@ static int open_shm(zero_comm_t **c, const zero_bootstrap_t *b, double timeout_s
     return 0;
 }
 
-/* Whether every rank can read a word of every other's own memory. */
+/* Sets *yes to whether every rank can read a word of every other rank's memory. */
 static int all_readable(const zero_bootstrap_t *b, bool *yes)
 {
     struct info {
@@ -60,7 +60,7 @@ static int all_readable(const zero_bootstrap_t *b, bool *yes)
     return 0;
 }
 
-/* From here on, process_vm_readv fails in this process. false: this kernel has no filters. */
+/* Makes every later process_vm_readv in this process fail. Returns false if the kernel has no system call filters. */
 static bool refuse_reading(void)
 {
     struct sock_filter code[] = {
@@ -73,9 +73,9 @@ static bool refuse_reading(void)
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
-/* ---- what they do ----------------------------------------------------------------------------------------------- */
+/* ---- results ---------------------------------------------------------------------------------------------------- */
 
-/* Slices longer than what is read at a time, and no multiple of it. */
+/* The slices are longer than one read, and not a multiple of its size. */
 static int long_slices(zero_comm_t *c, bool in_place)
 {
     size_t words = (33u << 20) / 8 + 5;
@@ -106,7 +106,7 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     EXPECT(sched_getaffinity(0, sizeof cpus, &cpus) == 0);
     EXPECT(node_of(c)->direct_bytes == (!readable ? UINT64_MAX : CPU_COUNT(&cpus) < world ? 8 * LEAST : LEAST));
     if (readable) {
-        node_of(c)->direct_bytes = 5000; /* some of the cases take turns with the ring */
+        node_of(c)->direct_bytes = 5000; /* so that only some of the cases use the ring */
         if (comm_cases(c, 1))
             return 1;
         node_of(c)->direct_bytes = 1;
@@ -123,7 +123,7 @@ START_TEST(direct_does_all)
 }
 END_TEST
 
-/* One rank that may not read is enough for all to use the ring. */
+/* If one rank may not read, all ranks use the ring. */
 static int refused_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
@@ -146,10 +146,10 @@ START_TEST(refused_rank_leaves_the_ring_to_all)
 }
 END_TEST
 
-/* ---- what goes wrong -------------------------------------------------------------------------------------------- */
+/* ---- failures --------------------------------------------------------------------------------------------------- */
 
-/* A rank that can no longer read says so; the other one does not return from the gather, since its slice is still
- * wanted. */
+/* A rank that can no longer read reports it. The other rank does not return from the gather, because its slice has not
+ * been read. */
 static int unread_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
@@ -186,11 +186,11 @@ static void die(int signal)
 }
 
 typedef struct killed {
-    bool early; /* the others begin when it is gone; else they may be anywhere */
+    bool early; /* the other ranks begin after the victim is dead; otherwise at any time */
     bool tried;
 } killed_t;
 
-/* The last rank dies of the copy of its own slice, when it has said where that is. */
+/* The last rank publishes the address of its slice and dies when it copies the slice. */
 static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     killed_t *k = arg;

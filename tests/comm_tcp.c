@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm_tcp.c - ranks that meet as those that torchrun starts on several nodes do: here each is a node of its own, at an
- * address of this machine. */
+/* comm_tcp.c - ranks that meet as torchrun's ranks do on several nodes. Here each rank is a node, at an address of this
+ * machine. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/comm_tcp.h"
@@ -41,7 +41,7 @@ static void set_number(const char *name, long value)
     setenv(name, text, 1);
 }
 
-/* One for each test program that runs, with room for the ports after it. */
+/* A different port for each running test program, with room for the ports after it. */
 static int first_port(void)
 {
     return 10000 + 16 * (int)(getppid() % 1300);
@@ -61,9 +61,9 @@ static zero_status_t meet(zero_comm_t **c, int rank, int world, double timeout_s
     return zero_comm_torchrun(c, &o, error);
 }
 
-/* ---- what they do ----------------------------------------------------------------------------------------------- */
+/* ---- results ---------------------------------------------------------------------------------------------------- */
 
-/* Rank i of c gives bytes that depend on i, on seed and on the place. */
+/* Exchanges bytes that depend on the rank, on seed and on the position. */
 static int exchange_case(zero_comm_t *c, size_t bytes, unsigned seed)
 {
     unsigned char *own = malloc(bytes + 1), *all = malloc(bytes * (size_t)c->size + 1);
@@ -143,7 +143,7 @@ static void *thread_main(void *p)
     return NULL;
 }
 
-/* Communicators side by side, while this thread looks for failures. */
+/* Several communicators at the same time, while this thread checks for failures. */
 static int thread_cases(zero_comm_t *c)
 {
     enum { THREADS = 3 };
@@ -172,7 +172,7 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
     (void)b, (void)arg;
-    /* Twice in a row at one address. */
+    /* Twice at the same address. */
     for (int i = 0; i < 2; i++) {
         EXPECT_OK(meet(&c, rank, world, 60, error));
         EXPECT(c->rank == rank && c->size == world);
@@ -189,7 +189,7 @@ START_TEST(nodes_exchange_and_split)
 }
 END_TEST
 
-/* A communicator that only some have any more: rank 0 serves them until they are done. */
+/* Some ranks destroy the communicator early. Rank 0 serves the others until they are done. */
 static int early_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c, *part;
@@ -226,8 +226,8 @@ static int listener_at(int port)
     return fd;
 }
 
-/* Rank 2 is no rank, but something else that listens at the port, as torchrun's own store does, and never says
- * anything: it hears nothing. */
+/* "Rank 2" is not a rank here. It listens at the port without ever sending, as torchrun's store does. It receives
+ * nothing. */
 static int taken_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
@@ -248,7 +248,7 @@ static int taken_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     if (exchange_cases(c, 1))
         return 1;
     zero_comm_destroy(c);
-    /* Where torchrun says that the port is its own, it is let alone. */
+    /* If torchrun says that it uses the port itself, the ranks do not connect to it. */
     setenv("TORCHELASTIC_USE_AGENT_STORE", "True", 1);
     EXPECT_OK(meet(&c, rank, 2, 60, error));
     zero_comm_destroy(c);
@@ -261,7 +261,7 @@ START_TEST(nodes_meet_beside_a_taken_port)
 }
 END_TEST
 
-/* Rank 2 is no rank, but something that connects to rank 0 and says what no rank says. */
+/* "Rank 2" is not a rank here. It connects to rank 0 and sends bytes that no rank sends. */
 static int stray_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
@@ -278,12 +278,12 @@ static int stray_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
             close(fd);
         }
         EXPECT(send(fd, text, sizeof text, MSG_NOSIGNAL) == (ssize_t)sizeof text);
-        while (recv(fd, text, sizeof text, 0) > 0) /* until rank 0 has enough of it */
+        while (recv(fd, text, sizeof text, 0) > 0) /* until rank 0 closes the connection */
             ;
         return 0;
     }
     if (rank == 1)
-        nap(0.5); /* so that the other is there first */
+        nap(0.5); /* so that the stray connects first */
     EXPECT_OK(meet(&c, rank, 2, 60, error));
     if (exchange_cases(c, 1))
         return 1;
@@ -310,7 +310,7 @@ static void note(endings_t *s, int rank, zero_status_t status, const zero_error_
     s->seconds[rank] = now() - since;
 }
 
-/* Two say that they are rank 1: all hear that, long before the time is up. */
+/* Two ranks claim to be rank 1: all ranks get the error long before the time limit. */
 static int twice_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
@@ -333,7 +333,7 @@ START_TEST(nodes_hear_why_they_are_refused)
 }
 END_TEST
 
-/* Rank 2 never comes. */
+/* Rank 2 never arrives. */
 static int absent_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
@@ -391,12 +391,12 @@ enum { KILL, STOP, LATE, LEAVE, ABORT, SIZES };
 
 typedef struct fault {
     int kind, rank;
-    pid_t process; /* of the faulty one */
+    pid_t process; /* the faulty rank's */
     endings_t endings;
 } fault_t;
 
-/* Ranks exchange until the faulty one does what it does; the others note how that ends. Each also has a part without
- * rank 0, which ends as well. */
+/* Ranks exchange until the faulty rank misbehaves. The other ranks record how their calls end. Each rank also uses a
+ * part without rank 0, which ends as well. */
 static int faulty_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     fault_t *f = arg;
@@ -438,14 +438,14 @@ static int faulty_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
         nap(0.01);
     if (f->kind == STOP && rank == (f->rank == 0))
         kill(f->process, SIGKILL);
-    /* The abort reaches those that do not wait, too, and by any of the communicators. */
+    /* The abort also reaches ranks that are not waiting, and through each of their communicators. */
     if (f->kind == KILL || f->kind == ABORT) {
         EXPECT(zero_comm_exchange(part, own, all, 8, &e) == ZERO_ERR_PEER &&
                strcmp(e.text, f->endings.why[rank].text) == 0);
         EXPECT(zero_comm_check(part, &e) == ZERO_ERR_PEER && strcmp(e.text, f->endings.why[rank].text) == 0);
     }
     if (f->kind == LATE || f->kind == SIZES || f->kind == LEAVE || f->kind == STOP)
-        zero_comm_abort(c, "as after any failure"); /* so that nobody waits for others to leave */
+        zero_comm_abort(c, "as after any failure"); /* so that no rank waits for others to leave */
     zero_comm_destroy(c);
     zero_comm_destroy(part);
     return 0;
@@ -455,7 +455,7 @@ typedef struct expectation {
     int kind, rank;
     zero_status_t status;
     zero_reason_t reason;
-    const char *text; /* names */
+    const char *text; /* names in the sentence */
     double within;
 } expectation_t;
 
@@ -489,7 +489,7 @@ START_TEST(nodes_hear_of_failures)
                       "rank %d ended with wait status %d", r, status[r]);
         if (faulty && (x->kind == KILL || x->kind == STOP || x->kind == LEAVE))
             continue;
-        /* The first to find a difference tells the others, too. */
+        /* The first rank that finds a difference aborts the others, which then fail with ZERO_ERR_PEER. */
         zero_status_t status = x->kind == SIZES && f->endings.why[r].status == ZERO_ERR_PEER ? ZERO_ERR_MISMATCH
                                                                                              : f->endings.why[r].status;
         ck_assert_msg(status == x->status && f->endings.why[r].reason == (int32_t)x->reason &&
@@ -501,7 +501,7 @@ START_TEST(nodes_hear_of_failures)
 }
 END_TEST
 
-/* All abort at once: one sentence is everyone's. */
+/* All ranks abort at once. All of them report the same sentence. */
 static int chorus_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     endings_t *s = arg;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm_tcp.h - the part of test_comm.c about ranks that torchrun starts on several nodes. */
+/* comm_tcp.h - part of test_comm: ranks that torchrun starts on several nodes. */
 #ifndef ZERO_TESTS_COMM_TCP_H
 #define ZERO_TESTS_COMM_TCP_H
 

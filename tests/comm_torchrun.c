@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm_torchrun.c - ranks that meet as those that torchrun starts do. */
+/* comm_torchrun.c - ranks that meet as torchrun's ranks do. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/comm_torchrun.h"
@@ -47,7 +47,7 @@ static int torchrun_rank(int rank, int world, const zero_bootstrap_t *b, void *a
            "a run with a very long name, longer than the name of a socket may be: 0123456789 0123456789 "
            "0123456789 0123456789",
            1);
-    /* Twice in a row at one address. */
+    /* Twice at the same address. */
     for (int i = 0; i < 2; i++) {
         EXPECT_OK(zero_comm_torchrun(&c, &o, error));
         EXPECT(c->rank == rank && c->size == world);
@@ -67,7 +67,7 @@ static int torchrun_rank(int rank, int world, const zero_bootstrap_t *b, void *a
     set_number("LOCAL_WORLD_SIZE", 2);
     set_number("RANK", 1);
     set_number("MASTER_PORT", *(int *)arg + 1);
-    o.timeout_s = 0.1; /* nobody listens there */
+    o.timeout_s = 0.1; /* no rank listens there */
     EXPECT(zero_comm_torchrun(&c, &o, &e) == ZERO_ERR_TIMEOUT);
     return 0;
 }
@@ -90,7 +90,7 @@ static void torchrun_environment(int rank, int world, int port)
     setenv("TORCHELASTIC_RESTART_COUNT", "0", 1);
 }
 
-/* The socket where those ranks meet, as torchrun.c names it. */
+/* Connects to the socket where the ranks meet. torchrun.c defines its name. */
 static int connect_to_meeting(int port)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -120,7 +120,8 @@ typedef struct silence {
     atomic_bool there;
 } silence_t;
 
-/* Ranks 0 and 1 meet although 2, which connected before 1, never says a word; 2 is dropped. */
+/* Ranks 0 and 1 meet although "rank 2", which connected before rank 1, never sends anything. Rank 0 drops that
+ * connection. */
 static int silent_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     silence_t *s = arg;
@@ -158,7 +159,7 @@ typedef struct endings {
     char text[3][1000];
 } endings_t;
 
-/* Two ranks say that they are the same one: they and rank 0 all hear that, long before the time is up. */
+/* Two ranks claim to be the same rank: both, and rank 0, get the error long before the time limit. */
 static int twice_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_options_t o;
@@ -167,7 +168,7 @@ static int twice_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     zero_error_t e = {0};
     (void)b;
     zero_comm_options_init(&o);
-    o.timeout_s = 300; /* of which ranks_run below waits for a third */
+    o.timeout_s = 300; /* longer than ranks_run below waits */
     torchrun_environment(rank == 2 ? 1 : rank, world, 1024 + (int)getppid() % 60000);
     s->status[rank] = (int)zero_comm_torchrun(&c, &o, &e);
     snprintf(s->text[rank], sizeof s->text[rank], "%s", e.text);
@@ -186,15 +187,14 @@ START_TEST(torchrun_ranks_hear_why_they_are_refused)
 }
 END_TEST
 
-/* Rank _i of two hosts, with a name for rank 0's that no resolver knows: an error long before the time of the ranks is
- * up. */
+/* Rank _i of two hosts gets an unresolvable name for rank 0's host: an error long before the ranks' time limit. */
 START_TEST(torchrun_names_that_are_unknown)
 {
     zero_comm_options_t o;
     zero_comm_t *c;
     zero_error_t e = {0};
     zero_comm_options_init(&o);
-    o.timeout_s = 600; /* the test's own limit is a fifth of that */
+    o.timeout_s = 600; /* the test's own limit is a fifth of it */
     torchrun_environment(_i, 2, 1024 + (int)getpid() % 60000);
     set_number("LOCAL_WORLD_SIZE", 1);
     setenv("MASTER_ADDR", "no such host", 1);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm_torchrun.h - the part of test_comm about torchrun's ranks. */
+/* comm_torchrun.h - part of test_comm: ranks that torchrun starts. */
 #ifndef ZERO_TESTS_COMM_TORCHRUN_H
 #define ZERO_TESTS_COMM_TORCHRUN_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda_capture.c - the caller's kernels in CUDA graphs: captured once between acquire and release, launched in every
- * later micro-step, with the bits of the same training without graphs; what the engine does cannot be captured, and
- * says so. Two ranks on one emulated GPU. */
+/* cuda_capture.c - the caller's kernels in CUDA graphs. They are captured once between acquire and release and launched
+ * in every later micro-step, with the bits of the same training without graphs. The engine's own calls cannot be
+ * captured and say so. Two ranks share one emulated GPU. */
 #include "kernels/flat/flat.h"
 #include "tests/expect.h"
 #include "tests/cuda_case.h"
@@ -20,10 +20,10 @@ typedef struct trainer {
     zero_param_t param[CAPTURE_UNITS];
     zero_pass_t pass;
     zero_reserve_t target,
-        words; /* COUNT fp32 that the gradients have added, on the GPU and, for each micro-step, on the host */
+        words; /* COUNT fp32 per micro-step, which kernels add to gradients: on the GPU, and on the host */
     const zero_flat_ops_t *flat;
     cudaStream_t stream;
-    cudaGraphExec_t graph[CAPTURE_UNITS]; /* NULL: not captured yet */
+    cudaGraphExec_t graph[CAPTURE_UNITS]; /* NULL: not yet captured */
     float trained[WHOLE];
 } trainer_t;
 
@@ -69,7 +69,7 @@ static int begin_training(trainer_t *t, zero_comm_t *comm, zero_error_t *error)
     zero_config_init(&config);
     config.comm = t->comm;
     config.device = t->device;
-    config.window = 1; /* units share a slot: what a graph reads is what the engine put there last */
+    config.window = 1; /* units share a slot, so a graph reads what the engine put there last */
     config.micro_steps = MICRO_STEPS;
     config.persist_bytes = 0;
     config.timeout_s = 60;
@@ -97,7 +97,7 @@ static int begin_training(trainer_t *t, zero_comm_t *comm, zero_error_t *error)
     return 0;
 }
 
-/* The kernels: grad += x, and grad += the target. */
+/* The kernels: grad += x, and grad += target. */
 static void launch(const trainer_t *t, int u)
 {
     float *grad = zero_param_grad(t->engine, t->param[u]);
@@ -105,7 +105,7 @@ static void launch(const trainer_t *t, int u)
     t->flat->accumulate(grad, zero_reserved(t->engine, t->target), ZERO_FP32, count_of(u), 0, t->stream);
 }
 
-/* Every call that would run something is refused while the stream is captured. */
+/* While the stream is captured, every call that would run something is refused. */
 static int misuse(trainer_t *t, int u)
 {
     double value = 1;
@@ -205,7 +205,7 @@ static void end_training(trainer_t *t)
 
 static int rank_trains(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
-    static trainer_t plain, captured; /* the elements of other ranks stay 0 in both */
+    static trainer_t plain, captured; /* other ranks' elements stay 0 in both */
     zero_comm_t *comm = NULL;
     float start[COUNT];
     (void)rank, (void)world;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda_host.c - the CUDA device's streams of the host's work: beside the GPU's, each waits for the other without
- * blocking the caller. */
+/* cuda_host.c - host streams of the CUDA device, beside its GPU streams. Each kind waits for the other without blocking
+ * the caller. */
 #include "tests/cuda_case.h"
 #include "zero/device/host.h"
 
@@ -12,8 +12,7 @@
 
 enum { COUNT = 200 };
 
-/* How a test runs: the GPU's work at once or on threads, and whether its streams can wait for the host by themselves.
- */
+/* The modes of a test: GPU work runs at once or on threads, and GPU streams can wait for the host or not. */
 static void emulate(int way)
 {
     static const char *const ways[][2] = {{NULL, NULL},
@@ -23,9 +22,9 @@ static void emulate(int way)
                                           {"ZERO_EMULATOR_SEED", "4"}};
     cuda_emulate(way > 0, ways[way % LENGTH(ways)][0], ways[way % LENGTH(ways)][1]);
 }
-enum { WAYS = 5, ALONE = 3 /* a way in which the GPU waits by itself, on threads */ };
+enum { WAYS = 5, ALONE = 3 /* the mode with threads in which GPU streams can wait */ };
 
-/* Keeps a stream of the host's work busy. */
+/* Keeps a host stream busy. */
 static zero_status_t hold(void *ctx, const void *arg, void *native, zero_error_t *error)
 {
     (void)arg, (void)error;
@@ -91,9 +90,9 @@ static zero_status_t add(void *ctx, const void *arg, void *native, zero_error_t 
     return ZERO_OK;
 }
 
-/* As an offloaded step goes: compute writes to the GPU, a copy brings it to the host, the host works on it, another
- * thread of the host after that one, a copy brings it back, compute reads it. The lanes overlap, every arrow is an
- * event, and the caller waits for none. */
+/* The sequence of an offloaded step: compute writes on the GPU, a copy moves it to the host, two host streams work on
+ * it in turn, a copy moves it back, compute reads it. The lanes overlap. Every dependency is an event, and the caller
+ * waits for none of them. */
 START_TEST(gpu_and_host_take_turns)
 {
     enum { LANES = 3, ROUNDS = 60 };
@@ -161,7 +160,7 @@ START_TEST(gpu_and_host_take_turns)
 }
 END_TEST
 
-/* The caller goes on while each side waits for the other, and a record that comes later moves no wait. */
+/* The caller continues while each side waits for the other. A later record does not change an earlier wait. */
 START_TEST(waits_between_gpu_and_host_are_snapshots)
 {
     atomic_bool go_host, go_gpu;
@@ -178,13 +177,13 @@ START_TEST(waits_between_gpu_and_host_are_snapshots)
     atomic_init(&go_gpu, false);
     atomic_init(&ran, 0);
 
-    /* GPU after host. */
+    /* The GPU waits for the host. */
     pinned[0] = 1;
     OK(d->ops->wait(copy, event, 30, error)); /* never recorded */
     OK(d->ops->record(event, work, error));
     OK(d->ops->wait(copy, event, 30, error));
     OK(d->ops->enqueue(work, hold, &go_host, NULL, error));
-    OK(d->ops->record(event, work, error)); /* behind hold */
+    OK(d->ops->record(event, work, error)); /* after hold */
     OK(d->ops->enqueue(copy, cuda_move, NULL, &move, error));
     OK(d->ops->sync(copy, 30, error));
     ck_assert_int_eq(pinned[1], 1);
@@ -199,11 +198,11 @@ START_TEST(waits_between_gpu_and_host_are_snapshots)
     OK(d->ops->sync(copy, 30, error));
     ck_assert_int_eq(pinned[1], 2);
 
-    /* Host after GPU. */
+    /* The host waits for the GPU. */
     OK(d->ops->record(other, gpu, error));
     OK(d->ops->wait(work, other, 30, error));
     OK(d->ops->enqueue(gpu, cuda_hold, &go_gpu, NULL, error));
-    OK(d->ops->record(other, gpu, error)); /* behind hold */
+    OK(d->ops->record(other, gpu, error)); /* after hold */
     OK(d->ops->enqueue(work, cuda_task_counts, &ran, NULL, error));
     OK(d->ops->sync(work, 30, error));
     ck_assert_int_eq(atomic_load(&ran), 1);
@@ -216,7 +215,7 @@ START_TEST(waits_between_gpu_and_host_are_snapshots)
     ck_assert_int_eq(atomic_load(&ran), 2);
 
     d->ops->stream_destroy(work);
-    /* What a stream that is gone has recorded is done. */
+    /* Events that a destroyed stream recorded are complete. */
     OK(d->ops->wait(copy, event, 30, error));
     OK(d->ops->sync(copy, 30, error));
     d->ops->stream_destroy(copy);
@@ -228,7 +227,7 @@ START_TEST(waits_between_gpu_and_host_are_snapshots)
 }
 END_TEST
 
-/* Where the driver has no such waits, the caller waits, for as long as it said. */
+/* If the driver has no such waits, the caller waits, within its time limit. */
 START_TEST(the_caller_waits_where_the_gpu_cannot)
 {
     atomic_bool go;
@@ -251,8 +250,8 @@ START_TEST(the_caller_waits_where_the_gpu_cannot)
 }
 END_TEST
 
-/* The host's work fails: what waits for it on the GPU comes to its end at once, and is known to have failed, by way of
- * others, too. */
+/* Work of the host fails: GPU streams that wait for it, directly or through others, end at once and report the
+ * failure. */
 START_TEST(a_failure_of_the_host_ends_what_waits_for_it)
 {
     atomic_bool go;
@@ -289,12 +288,12 @@ START_TEST(a_failure_of_the_host_ends_what_waits_for_it)
     ck_assert(d->ops->host_wait(copied, 30, &cuda_why) == ZERO_ERR_IO);
     ck_assert(d->ops->wait(gather, worked, 30, &cuda_why) == ZERO_ERR_IO);
     ck_assert(d->ops->record(worked, work, &cuda_why) == ZERO_ERR_IO);
-    /* What did not wait for it is well. */
+    /* Streams that did not wait for it still work. */
     OK(d->ops->sync(gather, 30, error));
     for (int i = 0; i < LENGTH(all); i++)
         d->ops->stream_destroy(all[i]);
     d->ops->stream_destroy(gather);
-    ck_assert_double_lt(zero_now() - begin, 4); /* nothing was given up */
+    ck_assert_double_lt(zero_now() - begin, 4); /* no wait ran into its limit */
     ck_assert_int_eq(atomic_load(&ran), 0);
     ck_assert(d->ops->host_wait(worked, 30, &cuda_why) == ZERO_ERR_IO);
     d->ops->event_destroy(worked);
@@ -304,7 +303,7 @@ START_TEST(a_failure_of_the_host_ends_what_waits_for_it)
 }
 END_TEST
 
-/* A wait for the GPU is bounded, and a fault of the GPU ends it before that. */
+/* A wait for the GPU is bounded. A fault of the GPU ends it earlier. */
 START_TEST(a_wait_for_the_gpu_ends)
 {
     atomic_bool go;
@@ -339,7 +338,7 @@ START_TEST(a_wait_for_the_gpu_ends)
 }
 END_TEST
 
-/* Destroyed with a GPU that does not end, and with a wait for it: both are given up, in seconds. */
+/* Destroys a device whose GPU work does not end, and a wait for that work. Both calls give up after seconds. */
 START_TEST(a_wait_that_does_not_end_is_given_up)
 {
     atomic_bool go;
@@ -368,7 +367,7 @@ START_TEST(a_wait_that_does_not_end_is_given_up)
 }
 END_TEST
 
-/* The call that fails while a stream of the host's work is made, used, or waited for. */
+/* The call that fails while a host stream is created, used, or waited for. */
 static const struct {
     const char *fail, *says;
     zero_status_t status;

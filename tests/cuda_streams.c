@@ -13,7 +13,7 @@
 
 enum { COUNT = 200 };
 
-/* Each value goes by way of one cell of device memory: only the order of issue makes that right. */
+/* Each value passes through the same cell of device memory, so only the order of issue gives the right result. */
 START_TEST(stream_runs_in_order)
 {
     cuda_emulate(_i & 1, "ZERO_EMULATOR_SEED", _i & 2 ? "7" : "1");
@@ -46,8 +46,8 @@ START_TEST(stream_runs_in_order)
 }
 END_TEST
 
-/* A pipeline of three streams over a few lanes: compute writes a value, one stream moves it on, another brings it back
- * to pinned memory, and compute may write the next one when that is done. Every arrow is an event. */
+/* A pipeline of three streams over a few lanes: compute writes a value, one stream moves it, another brings it back to
+ * pinned memory, and compute then writes the next value. Every dependency is an event. */
 START_TEST(events_order_streams)
 {
     enum { LANES = 3, ROUNDS = 90 };
@@ -119,7 +119,7 @@ START_TEST(record_is_a_snapshot_and_waits_are_bounded)
     OK(d->ops->record(event, a, error));
     OK(d->ops->wait(b, event, 30, error));
     OK(d->ops->enqueue(a, cuda_hold, &go, NULL, error));
-    OK(d->ops->record(event, a, error)); /* behind hold */
+    OK(d->ops->record(event, a, error)); /* after hold */
     OK(d->ops->enqueue(b, cuda_move, NULL, &move, error));
     OK(d->ops->sync(b, 30, error));
     ck_assert_int_eq(values[1], 5);
@@ -131,7 +131,7 @@ START_TEST(record_is_a_snapshot_and_waits_are_bounded)
     cuda_says("0.02");
     ck_assert(d->ops->finish(d, d->ops->native(a), 0.02, &cuda_why) == ZERO_ERR_TIMEOUT);
     ck_assert_double_ge(zero_now() - begin, 0.06);
-    /* A wait that was too short is no failure of the stream. */
+    /* A wait that runs out of time does not make the stream fail. */
     OK(d->ops->wait(b, event, 30, error));
     values[0] = 6;
     OK(d->ops->enqueue(b, cuda_move, NULL, &move, error));
@@ -149,7 +149,7 @@ START_TEST(record_is_a_snapshot_and_waits_are_bounded)
 }
 END_TEST
 
-/* A stream that does not end is given up: destroy returns, and what its work may still write stays. */
+/* destroy gives up on a stream whose work does not end, and keeps the memory that the work may still write. */
 START_TEST(a_stream_that_does_not_end_is_given_up)
 {
     atomic_bool go;
@@ -165,7 +165,7 @@ START_TEST(a_stream_that_does_not_end_is_given_up)
     ck_assert(d->ops->sync(s, 0.02, &cuda_why) == ZERO_ERR_TIMEOUT);
     double begin = zero_now();
     d->ops->stream_destroy(s);
-    ck_assert_double_ge(zero_now() - begin, 1); /* it had its chance */
+    ck_assert_double_ge(zero_now() - begin, 1); /* it waited before it gave up */
     d->ops->arena_destroy(device);
     OK(d->ops->available(d, ZERO_TIER_DEVICE, &after, error));
     ck_assert_uint_eq(before, after);
@@ -190,17 +190,17 @@ START_TEST(failure_is_kept_and_passed_on)
     ck_assert(d->ops->enqueue(a, cuda_task_counts, &ran, NULL, &cuda_why) == ZERO_ERR_IO);
     ck_assert(d->ops->wait(a, event, 30, &cuda_why) == ZERO_ERR_IO);
     ck_assert(d->ops->record(event, a, &cuda_why) == ZERO_ERR_IO);
-    /* Whoever waits for a stream that failed fails alike. */
+    /* Waits for a failed stream fail with the same error. */
     ck_assert(d->ops->host_wait(event, 30, &cuda_why) == ZERO_ERR_IO);
     ck_assert(d->ops->wait(b, event, 30, &cuda_why) == ZERO_ERR_IO);
     ck_assert_str_eq(cuda_why.text, "task 7 failed");
     ck_assert_int_eq(atomic_load(&ran), 0);
-    /* The others go on. */
+    /* Other streams continue. */
     OK(d->ops->enqueue(b, cuda_task_counts, &ran, NULL, error));
     OK(d->ops->sync(b, 30, error));
     ck_assert_int_eq(atomic_load(&ran), 1);
     d->ops->stream_destroy(a);
-    /* It is known after the stream is gone. */
+    /* The failure is still known after the stream is destroyed. */
     ck_assert(d->ops->host_wait(event, 30, &cuda_why) == ZERO_ERR_IO);
     d->ops->stream_destroy(b);
     d->ops->event_destroy(event);
@@ -208,19 +208,19 @@ START_TEST(failure_is_kept_and_passed_on)
 }
 END_TEST
 
-/* The call that fails, and how the sentence begins after the GPU's name. */
+/* The call that fails, and the beginning of the sentence after the GPU's name. */
 static const struct {
     const char *fail, *says;
-    bool at_once; /* waiting takes a known number of calls only there */
+    bool at_once; /* only at once: otherwise the number of calls varies */
 } stream_faults[] = {
     {"cudaMemcpyAsync:1:700", "cudaMemcpyAsync 8", false},
     {"cudaEventRecord:1:700", "'gather' cudaEventRecord", false},
     {"cudaStreamWaitEvent:1:700", "'update' cudaStreamWaitEvent", false},
     {"cudaEventQuery:1:700", "'gather' cudaEventQuery", false},
-    {"cudaStreamQuery:2:700", "'gather' cudaStreamQuery", true}, /* the first is the empty kernel's */
+    {"cudaStreamQuery:2:700", "'gather' cudaStreamQuery", true}, /* the first call belongs to the empty kernel */
 };
 
-/* Every fault of CUDA fails the stream where it was seen, for good, with a sentence of the call and of what to do. */
+/* Every error of CUDA makes the stream fail for good, with a sentence that names the call and the remedy. */
 START_TEST(faults_of_cuda_are_kept)
 {
     cuda_emulate(_i & 1 && !stream_faults[_i / 2].at_once, "ZERO_EMULATOR_FAIL", stream_faults[_i / 2].fail);
@@ -272,8 +272,7 @@ static zero_status_t doubles(void *ctx, const void *arg, void *native, zero_erro
     return ZERO_OK;
 }
 
-/* A kernel that is not launched fails the stream, though nothing that it is made of returns a status. The first launch
- * is the device's own. */
+/* A failed launch makes the stream fail, although a launch returns no status. The first launch is the device's own. */
 START_TEST(launches_that_fail_are_told)
 {
     cuda_emulate(_i, "ZERO_EMULATOR_FAIL", "launch:3:701");
@@ -325,11 +324,11 @@ static void *use_elsewhere(void *arg)
     return NULL;
 }
 
-/* CUDA's current device is each thread's own: a thread that has never heard of the second GPU uses it. */
+/* Each thread has its own current CUDA device: a thread that has never selected the second GPU uses it. */
 START_TEST(any_thread_may_call)
 {
     cuda_emulate(_i, "ZERO_EMULATOR_DEVICES", "2");
-    zero_device_t *one = cuda_device(1, NULL), *zero = cuda_device(0, NULL); /* the last is current here */
+    zero_device_t *one = cuda_device(1, NULL), *zero = cuda_device(0, NULL); /* the last one is current here */
     zero_arena_t *host;
     int64_t *values = cuda_arena(one, ZERO_TIER_HOST, 2 * sizeof *values, &host);
     elsewhere_t e = {
@@ -370,7 +369,7 @@ START_TEST(the_callers_stream_is_borrowed)
         ck_assert_ptr_nonnull(d->ops->native(s));
         d->ops->stream_destroy(s);
     }
-    /* It is still the caller's to use, and to destroy. */
+    /* The caller can still use and destroy the stream. */
     zero_arena_t *host;
     int64_t *values = cuda_arena(d, ZERO_TIER_HOST, 2 * sizeof *values, &host);
     values[0] = 3;
@@ -380,7 +379,7 @@ START_TEST(the_callers_stream_is_borrowed)
     d->ops->arena_destroy(host);
     zero_device_destroy(d);
     ck_assert_int_eq(RUNTIME(cudaStreamDestroy)(mine), cudaSuccess);
-    /* One of another GPU is refused. */
+    /* A stream of another GPU is refused. */
     RUNTIME(cudaSetDevice)(1);
     ck_assert_int_eq(RUNTIME(cudaStreamCreateWithFlags)(&other, cudaStreamNonBlocking), cudaSuccess);
     zero_device_options_t o;

@@ -123,7 +123,7 @@ static void random_unit(declare_t *d, uint64_t *r, bool small)
                       frozen ? false : declare_draw(r, 8) != 0, (double)declare_draw(r, 2));
 }
 
-/* The longest run of uses that are held together, at least 1: a window that is sure to be large enough. */
+/* The longest run of uses that are held together, at least 1: such a window is large enough. */
 static int longest_hold(const declare_t *d)
 {
     int longest = 1;
@@ -141,7 +141,7 @@ static void random_holds(declare_t *d, uint64_t *r, int32_t pass)
     if (declare_draw(r, 3) != 0)
         return;
     for (int32_t i = 0; i + 1 < n; i++) {
-        bool taken = false; /* a unit is not acquired while it is held */
+        bool taken = false; /* a held unit cannot be acquired again */
         for (int32_t j = chain; j <= i; j++)
             taken = taken || d->uses[pass][j].unit == d->uses[pass][i + 1].unit;
         if (!taken && i - chain < 2 && declare_draw(r, 3) == 0)
@@ -151,7 +151,7 @@ static void random_holds(declare_t *d, uint64_t *r, int32_t pass)
     }
 }
 
-/* What the training pass gives no gradients is not trained. */
+/* Freezes the parameters that get no gradients in the training pass. */
 static void freeze_unwritten(declare_t *d, int32_t train)
 {
     bool written[DECLARE_UNITS] = {false};
@@ -168,7 +168,7 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
     int longest = longest_hold(d);
     declare_stage(d, (int)declare_draw(r, 4));
     if (d->spec.parameters.sharding == ZERO_SHARDED && declare_draw(r, 8) == 0)
-        d->spec.gradients.sharding = ZERO_FULL; /* a table that is no preset */
+        d->spec.gradients.sharding = ZERO_FULL; /* a table that no preset gives */
     d->spec.window = 1 + (int)declare_draw(r, 4);
     if (d->spec.window < longest)
         d->spec.window = longest;
@@ -190,7 +190,7 @@ void declare_shuffle_table(declare_t *d, uint64_t seed)
                 : ZERO_TIER_HOST;
 }
 
-/* Some parameters become matrices, which are updated whole. */
+/* Turns some parameters into matrices, which are updated whole. */
 static void declare_whole(declare_t *d, uint64_t *r)
 {
     d->spec.whole = true;
@@ -220,7 +220,7 @@ void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
     int32_t units = d->spec.unit_count, train = declare_pass(d, ZERO_PASS_TRAIN);
     bool with_eval = declare_draw(r, 3) != 0, with_any = declare_draw(r, 2) == 0;
     for (int32_t u = 0; u < units; u++)
-        if (declare_draw(r, 10) != 0) /* else only ever used on demand, or not at all */
+        if (declare_draw(r, 10) != 0) /* otherwise the unit is used only on demand, or never */
             declare_use(d, train, u, ZERO_READ);
     if (declare_draw(r, 3) == 0)
         declare_use(d, train, 0, ZERO_READ); /* tied: used at both ends */

@@ -10,7 +10,7 @@
 #define DECLARE_USES 1024
 #define DECLARE_PASSES 4
 
-/* spec points into the struct: it does not move once declare_init was called. */
+/* spec points into the struct, so do not move it after declare_init. */
 typedef struct declare {
     zero_spec_t spec;
     zero_spec_unit_t units[DECLARE_UNITS];
@@ -21,7 +21,7 @@ typedef struct declare {
     char unit_names[DECLARE_UNITS][24], param_names[DECLARE_PARAMS][40], pass_names[DECLARE_PASSES][16];
 } declare_t;
 
-/* An empty declaration: world ranks, window 2, one micro-step, fp32 on the wire, everything in the table full. */
+/* An empty declaration: world ranks, window 2, one micro-step, fp32 on the wire; no table row is sharded. */
 void declare_init(declare_t *d, int world);
 void declare_world(declare_t *d, int world);
 void declare_stage(declare_t *d, int stage);
@@ -31,13 +31,13 @@ int32_t declare_param(declare_t *d, int32_t unit, int64_t count, zero_dtype_t dt
 int32_t declare_pass(declare_t *d, zero_pass_kind_t kind);
 void declare_use(declare_t *d, int32_t pass, int32_t unit, uint32_t flags);
 
-/* `layers` units of one parameter each, all alike: forward, then backward in the opposite order. Passes: training,
+/* `layers` equal units of one parameter each, used forward and then backward in reverse order. Passes: training,
  * evaluation. */
 void declare_chain(declare_t *d, int layers, int64_t count, zero_dtype_t dtype);
 
 /* A random declaration: units of odd sizes, smaller than the world, empty, frozen, tied, of mixed dtypes; held uses;
- * GRAD alone; READ alone; units that nobody uses; random table, window, micro-steps, reduction, dtypes and world (1 to
- * max_world). small: few and short units. The window is made large enough for what is held. */
+ * uses with only GRAD or only READ; unused units; random table, window, micro-steps, reduction, dtypes and world (1 to
+ * max_world). small: few and short units. The window is large enough for the held units. */
 void declare_random(declare_t *d, uint64_t seed, int max_world, bool small);
 /* A random valid table, window and persist_bytes for the same model, micro-steps, reduction, dtypes and world. */
 void declare_shuffle_table(declare_t *d, uint64_t seed);

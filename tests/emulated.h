@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* emulated.h - tests of what runs on CUDA, without it. */
+/* emulated.h - lets tests run CUDA code without a GPU. */
 #ifndef ZERO_TESTS_EMULATED_H
 #define ZERO_TESTS_EMULATED_H
 
@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* From here on plugins are those of tests/emulator/, unless ZERO_PLUGIN_PATH says otherwise (the real ones: .libs).
- * Returns 0 where they were not built, for want of a C++ compiler: the test ends with 77, a skip. */
+/* Makes the library load the plugins of tests/emulator/, unless ZERO_PLUGIN_PATH is set (for the real plugins: .libs).
+ * Returns 0 if they were not built, because there is no C++ compiler: the test then exits with 77, a skip. */
 static inline int emulated_plugins(void)
 {
     const char *top = getenv("top_builddir");

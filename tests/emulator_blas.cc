@@ -20,7 +20,7 @@ static uint16_t to_bf16(float f)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-/* A matrix of whole numbers, so that sums are exact, in the device's memory, batch of them. */
+/* A matrix of whole numbers, so that sums are exact, in device memory; batch of them. */
 struct matrix {
     cudaDataType type;
     int rows, columns, ld, batch;
@@ -93,7 +93,7 @@ struct matrix {
     }
 };
 
-/* A product and everything that a call of it needs. */
+/* A product and all arguments of its call. */
 struct product {
     cublasLtHandle_t handle;
     cublasLtMatmulDesc_t desc;
@@ -147,7 +147,7 @@ static void aligned_to_elements(product *p)
         p->prefer((cublasLtMatmulPreferenceAttributes_t)k, (uint32_t)16);
 }
 
-/* _i: transposes, orders, type and batch as bits. */
+/* _i: bits for transposes, orders, type and batch. */
 START_TEST(test_products)
 {
     const bool ta = _i & 1, tb = _i & 2, row_a = _i & 4, row_b = _i & 8, row_c = _i & 16;
@@ -172,7 +172,7 @@ START_TEST(test_products)
                 s = 2 * s + 3 * c.at(x, i, j);
                 want[c.index(x, i, j)] = result == CUDA_R_32F ? s : from_bf16(to_bf16(s));
             }
-    for (size_t i = 0; i < got.size(); i++) /* and nothing else was written */
+    for (size_t i = 0; i < got.size(); i++) /* nothing else was written */
         ck_assert_float_eq(got[i], want[i]);
 }
 END_TEST
@@ -241,7 +241,7 @@ START_TEST(test_epilogues)
 }
 END_TEST
 
-/* A sum that is long enough to be cut wants workspace. */
+/* A sum that is long enough to be split needs workspace. */
 START_TEST(test_workspace)
 {
     product p;
@@ -261,7 +261,7 @@ START_TEST(test_workspace)
     ck_assert_int_eq(RUN(p.workspace, bytes - 1), CUBLAS_STATUS_INVALID_VALUE);
     ck_assert_int_eq(RUN(nullptr, bytes), CUBLAS_STATUS_INVALID_VALUE);
     ck_assert_int_eq(RUN((char *)p.workspace + 128, bytes), CUBLAS_STATUS_INVALID_VALUE);
-    /* The same algorithm for another product. */
+    /* The algorithm is invalid for another product. */
     ck_assert_int_eq(p.run(a, wider, d, 1, 0, algo), CUBLAS_STATUS_INVALID_VALUE);
     p.set(CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)CUBLASLT_EPILOGUE_GELU);
     ck_assert_int_eq(RUN(p.workspace, bytes), CUBLAS_STATUS_INVALID_VALUE);
@@ -297,7 +297,7 @@ START_TEST(test_conditions)
                      CUBLAS_STATUS_INVALID_VALUE);
     p.set(CUBLASLT_MATMUL_DESC_TRANSA, (int32_t)CUBLAS_OP_N);
 
-    /* The heuristic was promised 256 bytes. */
+    /* The heuristic was told 256 bytes. */
     OK(p.find(a, b, c));
     OK(p.run(a, b, c, 1, 0, &p.found[0].algo));
     char *off;
@@ -340,7 +340,7 @@ START_TEST(test_conditions)
     p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, (int32_t)CUDA_R_16BF);
     ck_assert_int_eq(p.find(a, b, c), CUBLAS_STATUS_NOT_SUPPORTED);
     p.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, (int32_t)-1);
-    p.set(CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)2); /* ReLU: not here */
+    p.set(CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)2); /* ReLU is not supported */
     ck_assert_int_eq(p.find(a, b, c), CUBLAS_STATUS_NOT_SUPPORTED);
     OK(cudaFree(off));
 }

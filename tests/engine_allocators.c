@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_allocators.c - memory that the caller brings along, on CPU and on emulated GPUs. */
+/* engine_allocators.c - memory from the caller's allocator, on CPU and on emulated GPUs. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/emulated.h"
@@ -14,7 +14,7 @@
 #define TRY(call) SMALL_TRY(call)
 #define IS(condition) SMALL_IS(condition)
 
-/* ---- an allocator that keeps books ------------------------------------------------------------------------------ */
+/* ---- an allocator that records its calls ------------------------------------------------------------------------ */
 
 enum { MOST = 8, NOTHING = 1, CROOKED, FOREIGN };
 
@@ -23,13 +23,13 @@ typedef struct books {
     bool gpu;
     struct {
         zero_tier_t tier;
-        char *memory; /* as it was given */
+        char *memory; /* as the allocator returned it */
         size_t bytes, aside;
-        bool foreign; /* the host's, as if it were the GPU's */
+        bool foreign; /* host memory in place of GPU memory */
         int released;
     } loans[MOST];
-    int count, wrong;   /* calls that are not as documented */
-    int odd_at, odd_by; /* the call, from 0, that returns nothing or crooked memory; -1: none */
+    int count, wrong;   /* calls that differ from the documentation */
+    int odd_at, odd_by; /* this call, counted from 0, returns NULL or misaligned memory; -1: none */
 } books_t;
 
 static void *runtime(const char *name)
@@ -41,7 +41,7 @@ static void *runtime(const char *name)
 }
 #define RUNTIME(name) ((__typeof__(name) *)runtime(#name))
 
-/* Memory with something in it, except on a GPU, where the emulator puts it. */
+/* Returns memory with arbitrary contents; on a GPU the emulator fills it. */
 static char *take(const books_t *b, zero_tier_t tier, size_t bytes, size_t alignment)
 {
     void *memory = NULL;
@@ -98,7 +98,7 @@ static void release(void *ctx, zero_tier_t tier, void *memory, size_t bytes)
     b->wrong++;
 }
 
-/* Whether GPUs are the emulator's, whose memory the allocator knows how to take. */
+/* Whether the GPUs are emulated, so that the allocator can reserve their memory. */
 static bool emulator(void)
 {
     char path[4200];
@@ -107,9 +107,9 @@ static bool emulator(void)
     return plugins && access(path, R_OK) == 0;
 }
 
-/* ---- training in it --------------------------------------------------------------------------------------------- */
+/* ---- training with it ------------------------------------------------------------------------------------------- */
 
-/* One reservation a tier, of the bytes that were forecast, which are also those that are measured. */
+/* Each tier has one reservation, of the forecast bytes, which equal the measured bytes. */
 static int as_forecast(small_t *s, const books_t *b, int before)
 {
     zero_memory_t forecast = {.size = sizeof forecast}, measured = {.size = sizeof measured};
@@ -117,7 +117,7 @@ static int as_forecast(small_t *s, const books_t *b, int before)
     TRY(zero_measure(s->engine, &measured));
     IS(memcmp(forecast.bytes, measured.bytes, sizeof forecast.bytes) == 0);
     for (zero_tier_t t = ZERO_TIER_DEVICE; t <= ZERO_TIER_HOST; t++) {
-        /* what wraps the communicator for a GPU has some for each of the two that the engine splits off */
+        /* the staged communicator reserves memory for each of the two that the engine splits off */
         int staging = b->gpu && s->c.world > 1 && t == ZERO_TIER_HOST ? 2 : 0, loans = -staging;
         uint64_t bytes = 0, taken = -(uint64_t)staging * SMALL_STAGING;
         for (int k = 0; k < ZERO_KIND_COUNT; k++)
@@ -166,7 +166,8 @@ static int run_loan(int rank, int world, const zero_bootstrap_t *bootstrap, void
     c.allocator = &allocator;
     d.folder = "loans.nvme";
     books.gpu = c.threaded == SMALL_CUDA;
-    int result = !comm || small_create(s, &c, comm), before = books.count; /* what wraps the communicator has its own */
+    int result = !comm || small_create(s, &c, comm),
+        before = books.count; /* the staged communicator also has a reservation */
     if (result == 0 && books.count != (books.gpu && world > 1))
         result = small_complain(s, "%d reservations before zero_commit", books.count);
     if (result == 0 && zero_commit(s->engine) != ZERO_OK)
@@ -196,14 +197,14 @@ START_TEST(engines_live_in_memory_that_is_lent)
 }
 END_TEST
 
-/* ---- lenders that fail ------------------------------------------------------------------------------------------ */
+/* ---- allocators that fail --------------------------------------------------------------------------------------- */
 
 typedef struct failing {
     small_case_t c;
     int at, by;
 } failing_t;
 
-/* Rank 1's memory is none, or crooked: nobody commits, nobody waits, and all memory goes back. */
+/* Rank 1's allocator returns NULL or misaligned memory: no rank commits, none waits, and all memory is released. */
 static int run_failing(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     static books_t books;
@@ -248,7 +249,7 @@ START_TEST(lenders_fail_for_all)
                              .place = SMALL_HOST},
                        .at = i % 2,
                        .by = i / 2 % 2 ? NOTHING : CROOKED};
-        if (i == 12) { /* the GPU's, by the host's memory */
+        if (i == 12) { /* host memory in place of GPU memory */
             f.c.threaded = SMALL_CUDA;
             f.by = FOREIGN;
         }
@@ -278,7 +279,8 @@ START_TEST(lenders_take_back)
 }
 END_TEST
 
-/* A lender is asked for more than the machine has to give now: it may have taken that before. */
+/* The engine asks an allocator for more than the machine has free, because the allocator may have reserved memory
+ * earlier. */
 static void *nothing_of(void *ctx, zero_tier_t tier, size_t bytes, size_t alignment)
 {
     (void)alignment;

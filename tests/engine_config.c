@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_config.c - every row of the table of options: its bounds, its part in the plan's hash, and what ranks say that
- * differ in it. A new row is tested without a new line here. */
+/* engine_config.c - every row of the table of options: its bounds, its part in the plan's hash, and the sentence if
+ * ranks differ in it. New rows need no new line here. */
 #include "tests/expect.h"
 #include "tests/engine_suites.h"
 #include "tests/ranks.h"
@@ -12,7 +12,7 @@
 
 static const zero_field_t *field;
 
-/* Runs what follows for each row. */
+/* Loops over the rows. */
 #define EACH_FIELD for (int i_ = 0; (field = zero_config_field(i_)) != NULL; i_++)
 
 static int no_update(void *ctx, const zero_update_args_t *args)
@@ -21,7 +21,7 @@ static int no_update(void *ctx, const zero_update_args_t *args)
     return 0;
 }
 
-/* Configurations that are possible, between which each option can change. NULL: there is none of this number. */
+/* Valid configurations. Each option can change in at least one of them. NULL: no configuration has this number. */
 static const zero_config_t *base(int number)
 {
     static zero_config_t c;
@@ -52,7 +52,7 @@ static bool fits(double number)
     return field->type == ZERO_FIELD_REAL || (fabs(number) < 0x1p62 && number == floor(number));
 }
 
-/* Two possible configurations that differ in the field alone. */
+/* Finds two valid configurations that differ only in the field. */
 static bool pair(zero_config_t *a, zero_config_t *b)
 {
     for (int k = 0; base(k) != NULL; k++) {
@@ -72,7 +72,7 @@ static bool pair(zero_config_t *a, zero_config_t *b)
     return false;
 }
 
-/* Whether zero_create refuses the number, naming the field and what is wanted. */
+/* Whether zero_create refuses the number, with a sentence that names the field and the allowed values. */
 static bool is_out_of_bounds(double number)
 {
     char begin[80], middle[160];
@@ -110,7 +110,7 @@ START_TEST(bounds_hold)
 }
 END_TEST
 
-/* What ranks may differ in, and nothing else. */
+/* Ranks may differ in exactly these options. */
 START_TEST(ranks_have_these_of_their_own)
 {
     char names[300] = "";
@@ -121,7 +121,7 @@ START_TEST(ranks_have_these_of_their_own)
 }
 END_TEST
 
-/* Reals that differ do not look alike, and have no more digits than that takes. */
+/* Different reals get different texts, which have no more digits than needed. */
 START_TEST(values_as_text)
 {
     const zero_field_t real = {.type = ZERO_FIELD_REAL};
@@ -170,7 +170,7 @@ START_TEST(defaults)
 }
 END_TEST
 
-/* All that are out of bounds are named, in one sentence, which is cut where it is too long. */
+/* One sentence names all options that are out of bounds; it is cut if it is too long. */
 START_TEST(all_wrong_options_are_named)
 {
     zero_error_t error = {.text = ""};
@@ -199,7 +199,7 @@ static uint64_t hash_of(const zero_config_t *c)
     return hash;
 }
 
-/* Of an empty model, whose plan is the same otherwise. */
+/* The model is empty, so the plans do not differ otherwise. */
 START_TEST(the_hash_sees_each_option_of_the_plan)
 {
     EACH_FIELD if (field->scope == ZERO_SCOPE_PLAN && field->low < field->high)
@@ -212,7 +212,7 @@ START_TEST(the_hash_sees_each_option_of_the_plan)
 }
 END_TEST
 
-/* Rank 1 differs from the others in each field, one after the other. */
+/* Rank 1 differs from the others in one field after the other. */
 static int differ(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     int wrong = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_guard.c - config.guard, and AddressSanitizer in the process: what touches parameters and gradients outside of
- * acquire and release ends there; what touches them inside does not (engine_matrix.c has more of that). */
+/* engine_guard.c - config.guard, and AddressSanitizer in the process: an access to parameters or gradients outside
+ * acquire and release ends the program; an access inside does not (engine_matrix.c tests more of these). */
 #include "tests/engine_suites.h"
 #include "tests/ranks.h"
 
@@ -23,8 +23,8 @@ enum { SANITIZED = 0 };
 enum { SANITIZED = 0 };
 #endif
 
-/* Units 'a' and 'b', of a parameter each: read in turn, then 'b' read and its gradient added to, then the gradient of
- * 'a'. */
+/* Units 'a' and 'b' have one parameter each. The pass reads both in turn, then reads 'b' and adds to its gradient, then
+ * adds to the gradient of 'a'. */
 enum { A, B, ELEMENTS = 3000 };
 typedef enum mistake {
     NONE,
@@ -47,7 +47,7 @@ typedef struct play {
 
 enum { SETUP_FAILED = 3 };
 
-/* The mistake, where it is the one to be made. Volatile: nothing is left out. */
+/* Makes the mistake if it is the selected one. volatile keeps the compiler from removing the access. */
 static void touch(const play_t *p, mistake_t here, volatile char *at)
 {
     if (p->mistake == here)
@@ -67,7 +67,7 @@ static void look(const play_t *p, mistake_t here, const volatile char *at)
         }                                                                            \
     } while (0)
 
-/* One rank: two steps with what is right, and the mistake in the second. */
+/* One rank: two correct steps, with the mistake in the second one. */
 static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     const play_t *p = arg;
@@ -131,7 +131,7 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
         MUST(zero_acquire(e, unit[B]));
         MUST(zero_release(e, unit[B]));
         MUST(zero_acquire(e, unit[A]));
-        memset(grad, 0, bytes); /* where it is */
+        memset(grad, 0, bytes); /* at its current address */
         look(&now, READ_OF_WRITER, data);
         MUST(zero_release(e, unit[A]));
         touch(&now, WRITE_AFTER, grad + bytes - 1);
@@ -144,17 +144,17 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
     return 0;
 }
 
-/* A process of one rank: its status as waitpid has it. */
+/* Runs a process of one rank and returns its wait status. */
 static int status_of(play_t p)
 {
     int status = -1;
-    if (!SANITIZED) /* a mistake leaves no core file */
+    if (!SANITIZED) /* so that a mistake leaves no core file */
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     ranks_run_status(1, 30, play, &p, &status);
     return status;
 }
 
-/* By its signal, or as AddressSanitizer's report has it. */
+/* Whether the process ended by the guard's signal, or with AddressSanitizer's report. */
 static bool found(int status)
 {
     return SANITIZED ? status != 0 && !(WIFEXITED(status) && WEXITSTATUS(status) == SETUP_FAILED)
@@ -181,7 +181,7 @@ START_TEST(mistakes_end_where_they_are_made)
 }
 END_TEST
 
-/* Without a guard nothing is found but by AddressSanitizer. */
+/* Without a guard only AddressSanitizer finds mistakes. */
 START_TEST(mistakes_without_a_guard)
 {
     int status = status_of((play_t){.mistake = (mistake_t)_i, .stage = 3});

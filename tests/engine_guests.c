@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_guests.c - what callers bring along: an optimizer of their own. */
+/* engine_guests.c - the caller's own optimizer. */
 #include "optim/rules.h"
 #include "tests/expect.h"
 #include "tests/emulated.h"
@@ -18,19 +18,19 @@
 #define IS(condition) SMALL_IS(condition)
 #define FAILS(call, status, part) SMALL_FAILS(call, status, part)
 
-/* ---- an optimizer: AdamW once more ------------------------------------------------------------------------------ */
+/* ---- an optimizer: AdamW again ---------------------------------------------------------------------------------- */
 
 typedef struct guest {
     small_t *s;
     zero_rule_options_t numbers;
-    int states;                  /* that it keeps */
-    atomic_int inside[2], calls; /* calls that run: with no stream, with one */
-    int64_t step;                /* that calls are expected to name */
-    atomic_int wrong;            /* calls whose arguments are not as documented */
+    int states;                  /* number of state buffers */
+    atomic_int inside[2], calls; /* running calls without and with a stream; all calls */
+    int64_t step;                /* the step that calls should name */
+    atomic_int wrong;            /* calls whose arguments differ from the documentation */
     int refuse;                  /* the parameter whose update fails, or -1 */
-    int intrude;                 /* calls back into the engine: 2: once the step has returned */
+    int intrude;                 /* calls back into the engine; 2: after the step has returned */
     atomic_bool returned;
-    atomic_int refused, logged; /* such calls that were refused; sentences that say so */
+    atomic_int refused, logged; /* refused calls of this kind; log messages about them */
     uint8_t covered[SMALL_PARAMS][SMALL_ELEMENTS];
 } guest_t;
 
@@ -43,7 +43,7 @@ static double power(double x, int64_t n)
     return result;
 }
 
-/* The arguments are as documented, and the elements are counted. */
+/* Checks the arguments against the documentation, and counts the elements. */
 static bool expected(guest_t *g, const zero_update_args_t *a)
 {
     int p = 0;
@@ -62,7 +62,7 @@ static bool expected(guest_t *g, const zero_update_args_t *a)
     return true;
 }
 
-/* One element in the documented order of every rounding. */
+/* One element, with every rounding in the documented order. */
 static void move_element(const guest_t *g, const zero_update_args_t *a, int64_t i, float grad, float *master, float *m,
                          float *v)
 {
@@ -77,7 +77,7 @@ static void move_element(const guest_t *g, const zero_update_args_t *a, int64_t 
     master[i] = fmaf(-step_size, m[i] / fmaf(sqrtf(v[i]), inv_sqrt_bc2, (float)o->eps), master[i]);
 }
 
-/* The host's copy of a GPU's memory, or the memory itself. */
+/* A host copy of GPU memory, or the memory itself on the CPU. */
 static void *fetched(const guest_t *g, const zero_update_args_t *a, const void *memory, size_t bytes)
 {
     zero_device_t *d = g->s->device;
@@ -102,7 +102,7 @@ static void send_back(const guest_t *g, const zero_update_args_t *a, void *memor
     free(copy);
 }
 
-/* Calls that a guest must not make. */
+/* Makes calls that the callback must not make. */
 static void intrude(guest_t *g)
 {
     zero_stats_t stats = {.size = sizeof stats};
@@ -165,8 +165,8 @@ static void invite(zero_config_t *config, void *ctx)
     g->refuse = -1;
 }
 
-/* Each element of what is trained was updated once by one rank, or where every rank has all of the state by each; of
- * nothing else. */
+/* Each trained element was updated once, by one rank, or by every rank if each keeps the whole state. Nothing else was
+ * updated. */
 static int everything_once(small_t *s, guest_t *g, zero_comm_t *comm, int times)
 {
     size_t bytes = sizeof g->covered;
@@ -247,7 +247,7 @@ static int run_guest(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     return result;
 }
 
-/* Every stage with every place, on emulated GPUs too. */
+/* Every stage with every placement, also on emulated GPUs. */
 enum { CHUNKS = 8 };
 START_TEST(a_guests_adamw_gives_the_same_bits)
 {
@@ -267,9 +267,9 @@ START_TEST(a_guests_adamw_gives_the_same_bits)
 }
 END_TEST
 
-/* ---- guests that misbehave -------------------------------------------------------------------------------------- */
+/* ---- callbacks that misbehave ----------------------------------------------------------------------------------- */
 
-/* One rank's update of one parameter fails: so does the step, everywhere. */
+/* One rank's update of one parameter fails: the step then fails on every rank. */
 static int refuse(small_t *s, guest_t *g)
 {
     zero_stats_t stats = {.size = sizeof stats};
@@ -277,7 +277,7 @@ static int refuse(small_t *s, guest_t *g)
     g->step = 1;
     zero_status_t status = small_micros(s, 1) ? ZERO_OK : zero_step(s->engine, 0.01);
     for (int i = 0; i < 3 && status == ZERO_OK;
-         i++) { /* the update may run later than zero_step, and another rank hear of it later */
+         i++) { /* the update may run after zero_step, and other ranks get the error later */
         if ((status = zero_step_stats(s->engine, &stats)) == ZERO_OK &&
             (status = zero_micro_begin(s->engine, s->train, ZERO_LAST)) == ZERO_OK)
             status = zero_micro_end(s->engine);
@@ -300,11 +300,11 @@ static int call_back(small_t *s, guest_t *g)
     if (small_step(s, 1))
         return -1;
     atomic_store(&g->returned, true);
-    for (int i = 0; i < 5000 && atomic_load(&g->refused) == 0; i++) /* this thread is in no call */
+    for (int i = 0; i < 5000 && atomic_load(&g->refused) == 0; i++) /* this thread is not inside a call */
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     if (small_stats(s, &stats))
         return -1;
-    TRY(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, NULL)); /* updates are done */
+    TRY(zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, NULL)); /* waits for the updates */
     TRY(zero_sum(s->engine, &one, 1));
     IS(one == s->c.world && stats.applied);
     int calls = atomic_load(&g->calls);
@@ -349,7 +349,7 @@ START_TEST(guests_fail_for_all_and_do_not_call_back)
 }
 END_TEST
 
-/* config.update, the rule and the states belong together. */
+/* config.update, the rule and the number of states must fit together. */
 START_TEST(guests_are_announced)
 {
     zero_engine_t *e;
@@ -358,7 +358,7 @@ START_TEST(guests_are_announced)
     static const struct {
         bool custom, update;
         int states;
-        const char *part; /* NULL: all is well */
+        const char *part; /* NULL: accepted */
     } ways[] = {{true, true, 0, NULL},
                 {true, true, 1, NULL},
                 {true, true, 2, NULL},
@@ -382,7 +382,7 @@ START_TEST(guests_are_announced)
 }
 END_TEST
 
-/* Suites with one and no buffers of state: those that are not there are NULL, and have no moments. */
+/* With one state buffer or none: missing buffers are NULL, and the moments cannot be read. */
 static int few_states(small_t *s, guest_t *g)
 {
     zero_stats_t stats;
@@ -419,7 +419,7 @@ START_TEST(guests_keep_as_much_as_they_say)
 }
 END_TEST
 
-/* One rank brings another optimizer than the others, or none, or one that keeps more. */
+/* One rank has another optimizer than the others, or none, or more state buffers. */
 typedef struct odd_guest {
     int way;
     const char *part;

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* MODE: of the emulator. NONE has one level, so that a pair is a triple with it. */
+/* MODE: the emulator's mode. NONE has one level, so a triple with it is a pair. */
 enum {
     STAGE,
     WINDOW,
@@ -68,7 +68,7 @@ typedef struct work {
     bool guard;
 } work_t;
 
-/* ---- which cases ------------------------------------------------------------------------------------------------ */
+/* ---- the choice of cases ---------------------------------------------------------------------------------------- */
 
 typedef bool covered_t[DIMENSIONS][DIMENSIONS][DIMENSIONS][LEVELS][LEVELS][LEVELS];
 
@@ -93,8 +93,8 @@ static tuple_t random_tuple(const levels_t levels, uint64_t *random)
     return t;
 }
 
-/* All pairs of levels, or triples. Greedy: of many random tuples the one with the most that none before it had. Seeded,
- * so always the same. */
+/* Covers all pairs of levels, or all triples. Greedy: of many random tuples it takes the one with the most new pairs or
+ * triples. The seed is fixed, so the result is always the same. */
 static work_t cover(const levels_t levels, bool triples)
 {
     enum { MOST = 2000, CANDIDATES = 100 };
@@ -122,7 +122,7 @@ static work_t cover(const levels_t levels, bool triples)
     return w;
 }
 
-/* Every combination of what the placement and the order of operations depend on; the rest drawn at random. */
+/* Every combination of the levels that determine placement and the order of operations; the other levels are random. */
 static work_t product(const levels_t levels)
 {
     int total = 1;
@@ -141,7 +141,7 @@ static work_t product(const levels_t levels)
 
 /* ---- the run ---------------------------------------------------------------------------------------------------- */
 
-/* All cases of one world size and mode, one after the other on the same communicator. */
+/* Runs all cases of one world size and mode in turn, on the same communicator. */
 static int run_cases(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     const work_t *work = arg;
@@ -149,8 +149,7 @@ static int run_cases(int rank, int world, const zero_bootstrap_t *bootstrap, voi
     zero_error_t error = {0};
     zero_comm_options_t options;
     int result = 0;
-    setenv("ZERO_EMULATOR", work->mode ? "threads" : "inline",
-           1); /* streams that run at once, and streams with threads */
+    setenv("ZERO_EMULATOR", work->mode ? "threads" : "inline", 1); /* work of streams at once, or on threads */
     zero_comm_options_init(&options);
     options.timeout_s = 60;
     if ((world == 1 ? zero_comm_self(&comm, &error) : zero_comm_shm(&comm, bootstrap, &options, &error)) != ZERO_OK) {
@@ -182,7 +181,7 @@ START_TEST(same_bits_as_serial)
 }
 END_TEST
 
-/* The trainer touches what it holds, and nothing of the library is in the way of config.guard. */
+/* The trainer accesses only units that it holds, and the library itself runs correctly under config.guard. */
 START_TEST(same_bits_behind_a_guard)
 {
     work_t work = cover(on_cpu, getenv("ZERO_CHECK_FULL") != NULL);

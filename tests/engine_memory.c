@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_memory.c - what is forecast is what is there, nothing grows while training, and the checks that say so notice
- * a planted defect. */
+/* engine_memory.c - the measured memory equals the forecast, training does not let memory grow, and the checks of both
+ * notice planted defects. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/engine_suites.h"
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* Sanitizers keep memory of their own that grows with what a program does. */
+/* Sanitizers need memory that grows with what a program does. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
 #elif defined(__has_feature)
@@ -26,12 +26,12 @@
 
 enum { MIB = 1 << 20, STEPS = 8, EXTERNAL_SLACK = 256 << 10, EXTERNAL_MOST = 100 * MIB };
 
-/* ---- a device that is the CPU's but for a planted defect -------------------------------------------------------- */
+/* ---- the CPU device with a planted defect ----------------------------------------------------------------------- */
 
 typedef enum defect { NONE, ALLOCATES_EACH_STEP, KEEPS_ARENAS, LOSES_A_PAGE, ARENA_EACH_STEP, DEFECTS } defect_t;
 
 typedef struct planted {
-    zero_device_t device; /* the CPU's struct: its functions look at nothing else */
+    zero_device_t device; /* the CPU's struct: its functions use nothing else */
     zero_device_ops_t ops;
 } planted_t;
 
@@ -63,7 +63,7 @@ static uint64_t resident(void)
     return kb * 1024;
 }
 
-/* After the second step external stays what it is, and below its bound. */
+/* After the second step, external is constant and below its bound. */
 static bool external_is_constant(const uint64_t external[STEPS])
 {
     for (int s = 2; s < STEPS; s++)
@@ -77,7 +77,7 @@ static bool forecast_is_measured(const zero_memory_t *forecast, const zero_memor
     return memcmp(forecast->bytes, measured->bytes, sizeof forecast->bytes) == 0;
 }
 
-/* ---- training under them ---------------------------------------------------------------------------------------- */
+/* ---- training with the checks ----------------------------------------------------------------------------------- */
 
 typedef struct findings {
     bool constant, equal, returned;
@@ -184,7 +184,8 @@ static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg
     if (zero_comm_shm(&comm, bootstrap, NULL, NULL) != ZERO_OK || zero_device_cpu(&cpu, &options, NULL) != ZERO_OK)
         return 1;
     plant(&device, cpu, plot->defect);
-    for (int life = 0; life < 3 && result == 0; life++) { /* the first one brings in code and the allocator's pools */
+    for (int life = 0; life < 3 && result == 0;
+         life++) { /* the first engine loads code and fills the allocator's pools */
         zero_engine_t *engine = NULL;
         zero_config_t config;
         zero_config_init(&config);
@@ -228,7 +229,7 @@ START_TEST(memory_is_as_forecast_and_defects_are_found)
 }
 END_TEST
 
-/* external of an engine whose communicators have rings of so many bytes; 0 on failure. */
+/* Returns external of an engine whose communicators have rings of ring_bytes; 0 on failure. */
 static uint64_t external_with_rings(const zero_bootstrap_t *bootstrap, size_t ring_bytes)
 {
     zero_comm_t *comm = NULL;
@@ -253,9 +254,8 @@ static uint64_t external_with_rings(const zero_bootstrap_t *bootstrap, size_t ri
     return memory.bytes[ZERO_TIER_HOST][ZERO_KIND_RINGS] == ring_bytes ? memory.external : 0;
 }
 
-/* External has neither this rank's rings nor what is mapped of the others'; the communicator that the caller keeps is
- * the caller's.
- */
+/* external contains neither this rank's rings nor the mapped rings of other ranks. The communicator that the caller
+ * keeps belongs to the caller. */
 static int rings(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     uint64_t small = external_with_rings(bootstrap, MIB), large = external_with_rings(bootstrap, 9 * MIB);
@@ -273,9 +273,9 @@ START_TEST(rings_are_not_external)
 }
 END_TEST
 
-/* ---- what does not fit ------------------------------------------------------------------------------------------ */
+/* ---- memory limits ---------------------------------------------------------------------------------------------- */
 
-static uint64_t pretended; /* bytes that the device below says are there */
+static uint64_t pretended; /* the available bytes that the device below reports */
 
 static zero_status_t pretend(zero_device_t *d, zero_tier_t tier, uint64_t *bytes, zero_error_t *error)
 {
@@ -284,7 +284,7 @@ static zero_status_t pretend(zero_device_t *d, zero_tier_t tier, uint64_t *bytes
     return ZERO_OK;
 }
 
-/* Two ranks of a node that need a byte more than there is for both are refused; with that byte they run. */
+/* Two ranks of a node need one byte more than is available for both: zero_commit refuses. With that byte they run. */
 static int fit(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     (void)arg, (void)rank;
@@ -332,7 +332,7 @@ static int fit(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg
                     need += memory.bytes[t][k] * (uint64_t)world;
         }
         zero_destroy(e);
-        pretended = round == 0 ? need - (zero_comm_rank(comm) == 1) : need; /* only one rank sees too little */
+        pretended = round == 0 ? need - (zero_comm_rank(comm) == 1) : need; /* only one rank sees too little memory */
     }
     zero_device_destroy(cpu);
     zero_comm_destroy(comm);
@@ -345,12 +345,12 @@ START_TEST(what_does_not_fit_is_refused_on_every_rank)
 }
 END_TEST
 
-/* Commits a chain of units with so much memory and a limit; bytes becomes what a rank needs. */
+/* Commits a chain of units with this available memory and limit. Sets bytes to what a rank needs. */
 typedef struct request {
     zero_comm_t *comm;
     planted_t *device;
     uint64_t available, limit;
-    zero_config_t config; /* of which window and the table count */
+    zero_config_t config; /* only window and the table matter */
 } request_t;
 
 static zero_status_t commit(request_t *q, uint64_t *bytes, char *sentence, size_t size)
@@ -408,8 +408,8 @@ static const char *first_kind(const char *sentence)
     return name;
 }
 
-/* The sentence names what is largest first, and a change with which the plan fits to the byte; it is the same on every
- * rank. */
+/* The sentence begins with the kind that needs most memory, and names a change with which the plan fits exactly. It is
+ * the same on every rank. */
 static int find_change(request_t *q, const zero_config_t *narrow, const zero_config_t *wide, bool limited,
                        const char *kind, const char *change)
 {
@@ -465,7 +465,7 @@ static int nearest(int rank, int world, const zero_bootstrap_t *bootstrap, void 
     zero_config_stage(&narrow, 2);
     result |= find_change(&q, &narrow, &wide, false, "parameters",
                           "config.optimizer.sharding config.gradients.sharding ZERO_SHARDED");
-    wide.optimizer.tier = wide.gradients.tier = ZERO_TIER_HOST; /* which a stage's preset would take back */
+    wide.optimizer.tier = wide.gradients.tier = ZERO_TIER_HOST; /* a stage's preset would reset these */
     narrow = wide;
     narrow.parameters.sharding = narrow.gradients.sharding = ZERO_SHARDED;
     result |=

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_mirror.c - the toy on a GPU. Its "kernels" are the host's all the same, on copies of parameters and gradients
- * in memory that both reach: copies on the compute stream, in the place of kernels. They are not waited for where that
- * is not needed, so that what the engine does on other streams meanwhile shows in them if it is not ordered behind. */
+/* engine_mirror.c - the toy on a GPU. Its "kernels" run on the host, on mirrors: copies of parameters and gradients in
+ * memory that host and GPU can access. Copies on the compute stream stand in for kernels. The toy waits for them only
+ * if it must, so if the engine's work on other streams is not ordered after them, the mirrors show it. */
 #include "tests/engine_reference.h"
 
 #include "zero/device/device.h"
@@ -24,7 +24,7 @@ int toy_gpu(toy_t *toy, zero_comm_t *comm, const zero_device_options_t *options,
         return zero_comm_nccl(&toy->wire, comm, toy->device, NULL, NULL, error) == ZERO_OK ? 0 : -1;
     if (zero_comm_split(comm, 0, toy->rank, &inner, error) != ZERO_OK)
         return -1;
-    /* little memory, so that collectives go in many pieces */
+    /* little staging memory, so that collectives need many pieces */
     if (zero_comm_staged(&toy->wire, inner, toy->device, 16384, error) != ZERO_OK) {
         zero_comm_destroy(inner);
         return -1;
@@ -37,7 +37,7 @@ static size_t bytes_of(const toy_t *toy, int param)
     return (size_t)toy_params[param].count * zero_dtype_size(toy_dtype(&toy->c, param));
 }
 
-/* Offset of a parameter's copy; of TOY_PARAMS: where the gradients' begin. */
+/* The offset of a parameter's copy. TOY_PARAMS gives the offset of the gradients. */
 static size_t offset_of(int param)
 {
     size_t offset = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_misuse.c - calls that are wrong say so and change nothing; ranks that disagree or fail end everywhere, each
- * with one clear sentence. */
+/* engine_misuse.c - wrong calls say so and change nothing. If ranks disagree or fail, all ranks end, each with one
+ * clear sentence. */
 #include "tests/expect.h"
 #include "tests/engine_suites.h"
 #include "tests/engine_toy.h"
@@ -24,7 +24,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* The call fails with this status, and the sentence has this in it. */
+/* The call fails with this status, and its sentence contains part. */
 #define FAILS(engine, call, status, part)                                                        \
     do {                                                                                         \
         ck_assert_int_eq((call), (status));                                                      \
@@ -100,10 +100,10 @@ START_TEST(declarations_are_checked)
     FAILS(e, zero_use_add(e, toy.any, toy.unit[0], ZERO_READ), ZERO_ERR_ARG, "any-order");
     FAILS(e, zero_reserve(e, ZERO_KIND_MASTER, ZERO_TIER_DEVICE, 1, &reserve), ZERO_ERR_ARG, "");
     FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, (zero_tier_t)7, 1, &reserve), ZERO_ERR_ARG, "7");
-    /* What is not there yet is refused before commit, which then works. */
+    /* Unsupported calls are refused before commit, and commit then works. */
     FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_NVME, 1, &reserve), ZERO_ERR_UNSUPPORTED, "");
     ck_assert_int_eq(reserve, -1);
-    /* Before commit nothing runs. */
+    /* Before commit, training calls are refused. */
     FAILS(e, zero_micro_begin(e, toy.train, 0), ZERO_ERR_ORDER, "zero_commit");
     FAILS(e, zero_acquire(e, toy.unit[0]), ZERO_ERR_ORDER, "zero_commit");
     FAILS(e, zero_step(e, 1), ZERO_ERR_ORDER, "zero_commit");
@@ -115,7 +115,7 @@ START_TEST(declarations_are_checked)
     FAILS(e, zero_commit(e), ZERO_ERR_ORDER, "");
     FAILS(e, zero_unit_add(e, "late2", &unit), ZERO_ERR_ORDER, "zero_commit");
     FAILS(e, zero_reserve(e, ZERO_KIND_WORKSPACE, ZERO_TIER_DEVICE, 1, &reserve), ZERO_ERR_ORDER, "zero_commit");
-    /* Whoever does not look at the status has no id that works. */
+    /* A caller that ignores the status does not get a valid id. */
     zero_param_t late = 0, found = 0;
     pass = 0;
     unit = reserve = 0;
@@ -134,7 +134,7 @@ START_TEST(declarations_are_checked)
 }
 END_TEST
 
-/* Misuse while training changes nothing: after each of these, a step still gives the serial trajectory. */
+/* Misuse while training changes nothing: after each of these calls, a step still gives the serial trajectory. */
 START_TEST(training_calls_are_checked)
 {
     zero_comm_t *comm = alone();
@@ -200,7 +200,7 @@ START_TEST(training_calls_are_checked)
     FAILS(e, zero_step(e, -1), ZERO_ERR_ARG, "");
     OK(zero_step(e, 0.1));
     FAILS(e, zero_param_fill(e, toy.param[0], no_values, NULL), ZERO_ERR_IO, "embed.w");
-    /* That was a failure, not a misuse: nothing but destroy works now, and every call says why. */
+    /* This was a failure, not misuse: now only destroy works, and every other call returns the reason. */
     FAILS(e, zero_micro_begin(e, toy.eval, 0), ZERO_ERR_IO, "embed.w");
     toy_destroy(&toy);
     zero_comm_destroy(comm);
@@ -266,7 +266,7 @@ enum {
     SCENES
 };
 
-static int scene_rank, scene_kind; /* of this process, for the function below */
+static int scene_rank, scene_kind; /* of this process, for edit() */
 
 static void edit(zero_config_t *config)
 {
@@ -280,7 +280,7 @@ static void edit(zero_config_t *config)
         config->memory_limit = 100000;
 }
 
-/* How each scene ends on rank 1, on the others, and what their sentences say. */
+/* How each scene ends on rank 1 and on the others, and parts of their sentences. */
 static const struct {
     zero_status_t odd, others;
     const char *odd_part, *others_part;
@@ -309,7 +309,7 @@ static int expect(const toy_t *toy, zero_status_t status, double seconds)
     zero_status_t wanted = odd ? endings[scene_kind].odd : endings[scene_kind].others;
     const char *part = odd ? endings[scene_kind].odd_part : endings[scene_kind].others_part,
                *text = zero_last_error(toy->engine);
-    /* Of the ranks that find a difference or run out of time at once, one is first, and the others may quote it. */
+    /* If several ranks find a difference or run out of time at once, the others may report the first one's sentence. */
     bool together = wanted == ZERO_ERR_TIMEOUT || scene_kind == DIFFERENT_RATE || scene_kind == SUM_OF_NONE ||
                     scene_kind == SUM_OF_MORE;
     bool quoted = status == ZERO_ERR_PEER && together;
@@ -320,7 +320,7 @@ static int expect(const toy_t *toy, zero_status_t status, double seconds)
     return 1;
 }
 
-/* A training step without the toy's checks, until something fails. */
+/* A training step without the toy's checks; returns at the first failure. */
 static zero_status_t bare_step(toy_t *toy, double lr)
 {
     static const int order[] = {TOY_BIG, TOY_LATE, TOY_MIXED};
@@ -377,14 +377,14 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
             if (scene->kind == ABORT)
                 zero_abort(toy.engine, "the loss is not finite");
             if (scene->kind == DESTROY) {
-                /* in the middle of a step: after some of what the others wait for, before the rest */
+                /* in the middle of a step: after some of the collectives that the others wait for */
                 if (zero_micro_begin(toy.engine, toy.train, ZERO_LAST) != ZERO_OK)
                     return 1;
                 toy_destroy(&toy);
                 zero_comm_destroy(comm);
                 return 0;
             }
-            /* until the others have given this rank up */
+            /* until the others have given up on this rank */
             for (int k = 0; scene->kind == STOP_CALLING && k < 5000 && zero_comm_check(comm, NULL) == ZERO_OK; k++)
                 nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
         }
@@ -397,7 +397,7 @@ static int play(int rank, int world, const zero_bootstrap_t *bootstrap, void *ar
             status = bare_step(&toy, scene->kind == DIFFERENT_RATE && rank == 1 && s == 1 ? 0.1000001 : 0.1);
     }
     int result = expect(&toy, status, now() - start);
-    /* Whatever came first stays. */
+    /* The first failure remains. */
     if (zero_micro_begin(toy.engine, toy.train, 0) != status)
         result = 1;
     toy_destroy(&toy);
@@ -421,7 +421,7 @@ START_TEST(ranks_end_together)
 }
 END_TEST
 
-/* A rank without memory for what the others wait for says which one it is. */
+/* A rank that cannot allocate memory reports its rank to the others. */
 static int without_memory(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     zero_comm_t *comm = NULL;

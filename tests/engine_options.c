@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_options.c - what zero_create and zero_commit say of options and declarations. */
+/* engine_options.c - the sentences of zero_create and zero_commit about options and declarations. */
 #include "tests/expect.h"
 #include "tests/engine_suites.h"
 #include "zero/device/device.h"
@@ -24,7 +24,7 @@ static int no_update(void *ctx, const zero_update_args_t *args)
     return 0;
 }
 
-/* zero_create finds each wrong option, and the sentence begins with the member's name. */
+/* zero_create finds each wrong option. The sentence begins with the member's name. */
 START_TEST(wrong_options_are_named_at_once)
 {
     zero_comm_t *comm = NULL;
@@ -113,11 +113,11 @@ START_TEST(wrong_options_are_named_at_once)
     zero_device_t far_away = {.caps = {.name = "far"}};
     REFUSED((c.guard = true, c.device = &far_away), ZERO_ERR_UNSUPPORTED, "config.guard", "'far'");
     BAD(c.window = 0, "config.window 0");
-    c = good; /* what only plans needs no folder */
+    c = good; /* an engine that only plans needs no folder */
     c.optimizer.tier = ZERO_TIER_NVME;
     OK(zero_create(&engine, &c, &error));
     zero_destroy(engine);
-    c = good; /* a rule that reads no eps asks for none */
+    c = good; /* eps matters only to rules that use it */
     c.rule = ZERO_RULE_SGD;
     c.beta2 = c.eps = 0;
     OK(zero_create(&engine, &c, &error));
@@ -132,7 +132,7 @@ END_TEST
 
 /* ---- declarations ----------------------------------------------------------------------------------------------- */
 
-/* Collects warnings, one a line. */
+/* Collects warnings, one per line. */
 static void collect(void *ctx, zero_log_level_t level, const char *text)
 {
     char *said = ctx;
@@ -141,7 +141,7 @@ static void collect(void *ctx, zero_log_level_t level, const char *text)
         snprintf(said + at, 2000 - at, "%s\n", text);
 }
 
-/* An engine of two units, 'a' (trained) and 'f' (frozen), which plans for two ranks. said: 2000 bytes for warnings. */
+/* An engine with two units, 'a' (trained) and 'f' (frozen), that plans for two ranks. said: 2000 bytes for warnings. */
 static zero_engine_t *two_units(char *said, zero_pass_t *pass)
 {
     static const char *const names[] = {"a", "f"};
@@ -169,13 +169,13 @@ static zero_engine_t *two_units(char *said, zero_pass_t *pass)
     return e;
 }
 
-/* A trainable parameter that gets no gradients is refused; what is merely strange is logged. */
+/* A trainable parameter without gradients is refused. Unusual declarations only cause a warning. */
 START_TEST(uses_fit_what_is_trained)
 {
     static const struct {
-        uint32_t a, f; /* uses of the units; 0: none */
+        uint32_t a, f; /* flags of the units' uses; 0: no use */
         bool any;
-        const char *refusal, *warnings; /* parts */
+        const char *refusal, *warnings; /* parts of the sentences */
     } ways[] = {
         {ZERO_READ | ZERO_GRAD, ZERO_READ, false, NULL, ""},
         {ZERO_GRAD, ZERO_READ, false, NULL, ""},
@@ -208,7 +208,7 @@ START_TEST(uses_fit_what_is_trained)
 }
 END_TEST
 
-/* A training pass without uses, of a model of which nothing is trained. */
+/* A training pass without uses, in a model without trainable parameters. */
 START_TEST(empty_training_passes_are_told)
 {
     char said[2000] = "";
@@ -228,7 +228,7 @@ START_TEST(empty_training_passes_are_told)
 }
 END_TEST
 
-/* A plan that is refused leaves nothing to do but to destroy the engine, which goes on saying why. */
+/* After zero_commit has refused a plan, only zero_destroy works, and other calls return the reason. */
 START_TEST(what_was_refused_stays_refused)
 {
     char said[2000];
@@ -242,8 +242,8 @@ START_TEST(what_was_refused_stays_refused)
 }
 END_TEST
 
-/* ---- acquires in another order than declared
- * ------------------------------------------------------------------------- */
+/* ---- acquires in an order other than declared
+ * ---------------------------------------------------------------------- */
 
 typedef struct running {
     zero_comm_t *comm;
@@ -251,8 +251,8 @@ typedef struct running {
     zero_engine_t *engine;
 } running_t;
 
-/* Frozen units a, b and c, which pass 'eval' uses in that order, with these flags beside ZERO_READ; the pass has begun.
- */
+/* Frozen units a, b and c, which pass 'eval' uses in that order, with these flags besides ZERO_READ. The pass has
+ * begun. */
 static running_t run_three(uint32_t a, uint32_t b, uint32_t c)
 {
     static const char *const names[] = {"a", "b", "c"};
@@ -298,7 +298,7 @@ START_TEST(held_too_long)
     OK(zero_acquire(r.engine, A));
     FAILS(r.engine, zero_acquire(r.engine, B), ZERO_ERR_ORDER, "'a' 'b' ZERO_HOLD");
     FAILS(r.engine, zero_acquire(r.engine, C), ZERO_ERR_ORDER, "'a' 'c'");
-    ck_assert(!has_names(zero_last_error(r.engine), "ZERO_HOLD")); /* which would not help */
+    ck_assert(!has_names(zero_last_error(r.engine), "ZERO_HOLD")); /* ZERO_HOLD would not help */
     run_end(&r);
     r = run_three(ZERO_HOLD, 0, 0);
     OK(zero_acquire(r.engine, A));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_order.c - ranks that make different calls are told at once what each was doing, and never get a wrong value.
- */
+/* engine_order.c - if ranks make different calls, each rank gets an error at once that says what each was doing, and no
+ * rank gets a wrong value. */
 #include "tests/emulated.h"
 #include "tests/engine_suites.h"
 #include "tests/order_case.h"
@@ -10,7 +10,7 @@ static int order_rank(int rank, int world, const zero_bootstrap_t *bootstrap, vo
     const order_case_t *o = arg;
     zero_comm_t *comm = small_comm(bootstrap);
     (void)rank, (void)world;
-    if (o->threaded == SMALL_NCCL) /* which a GPU's collectives outlive */
+    if (o->threaded == SMALL_NCCL) /* NCCL needs a GPU for each rank */
         setenv("ZERO_EMULATOR_DEVICES", "4", 1);
     int result = !comm || order_case(o, comm);
     zero_comm_destroy(comm);
@@ -43,7 +43,7 @@ START_TEST(three_ranks)
 }
 END_TEST
 
-/* Streams with threads: the two channels of an engine would wait for each other. */
+/* Streams with threads: without the check, the two channels of an engine would wait for each other. */
 START_TEST(threads)
 {
     play(2 + _i, 1 + _i, false, _i, 3, ORDER_SCENES);
@@ -59,7 +59,7 @@ START_TEST(gpus)
     snprintf(nccl, sizeof nccl, "%s/libnccl_emulator.so", getenv("ZERO_PLUGIN_PATH"));
     setenv("ZERO_NCCL_LIBRARY", nccl, 1);
     play(2, _i ? SMALL_NCCL : SMALL_CUDA, false, 3, 5, ORDER_SCENES);
-    play(2, _i ? SMALL_NCCL : SMALL_CUDA, true, 0, 4, 1); /* stage 0, where the step's exchange shows it */
+    play(2, _i ? SMALL_NCCL : SMALL_CUDA, true, 0, 4, 1); /* stage 0, where the step's exchange finds the difference */
 }
 END_TEST
 

@@ -17,7 +17,8 @@ const toy_param_t toy_params[TOY_PARAMS] = {
 };
 const char *const toy_units[TOY_UNITS] = {"embed", "small", "empty", "frozen", "mixed", "big", "unused", "late"};
 
-/* A forward and a backward pass: the embedding is tied (it is also the head), and its own gradient needs no values. */
+/* A forward and a backward pass. The embedding is tied (it is also the head), and its own gradient does not depend on
+ * its values. */
 const toy_use_t toy_uses[TOY_USES] = {
     {TOY_EMBED, ZERO_READ | ZERO_HOLD},
     {TOY_SMALL, ZERO_READ},
@@ -129,7 +130,7 @@ toy_reference_t *toy_reference_create(const toy_case_t *c)
     return r;
 }
 
-/* Adds what every rank reduces: sums in rank order in fp32, rounded once to the wire's dtype. */
+/* Adds the reduced gradients of all ranks: sums in rank order in fp32, rounded once to the wire's dtype. */
 static void reduce(const toy_case_t *c, toy_reference_t *r, float *(*source)[TOY_PARAMS], bool add)
 {
     for (int p = 0; p < TOY_PARAMS; p++)
@@ -147,7 +148,7 @@ void toy_reference_micro(const toy_case_t *c, toy_reference_t *r, int micro, boo
     bool local = c->reduce == ZERO_REDUCE_LAST && c->micro_steps > 1;
     for (int k = 0; k < c->world; k++)
         for (int p = 0; p < TOY_PARAMS; p++) {
-            /* Reduced once a step, what is written in fp32 goes on adding to the sum itself. */
+            /* If reduced once per step, fp32 gradients accumulate in place. */
             bool keeps = local && toy_dtype(c, p) == ZERO_FP32 && micro > 0;
             if (!keeps)
                 memset(r->written[k][p], 0, (size_t)toy_params[p].count * sizeof(float));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_reference.h - what the toy trains, and the same training computed serially, every rank of it, in the
- * documented order of every rounding. It shares no code with the library but bf16 rounding and the bias corrections'
- * power, so that bits can be compared. */
+/* engine_reference.h - the toy's model, and the same training for all ranks in one serial computation, with every
+ * rounding in the documented order. To compare bits, it shares no code with the library except bf16 rounding and the
+ * power of the bias corrections. */
 #ifndef ZERO_TESTS_ENGINE_REFERENCE_H
 #define ZERO_TESTS_ENGINE_REFERENCE_H
 
@@ -35,7 +35,7 @@ typedef struct toy_reference {
     uint32_t signals;
 } toy_reference_t;
 
-/* Which use of which micro-step on which rank: what gradients depend on. */
+/* The place of a use: rank, micro-step, use and step. Gradients depend on it. */
 typedef struct moment {
     int rank, micro, use;
     int64_t step;
@@ -43,12 +43,12 @@ typedef struct moment {
 
 uint64_t toy_hash(uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 uint64_t toy_moment_hash(moment_t moment, uint64_t salt);
-/* A rank may leave out any use; it says nothing to the others. Here two neighbours never: a unit's later use would be
- * taken for the one left out. */
+/* A rank may skip any use without telling the others. Two neighbours are never both skipped here, because a unit's
+ * later use would be taken for the skipped one. */
 bool toy_passed_over(moment_t moment);
 float toy_initial(int param, int64_t i);
-/* The gradient of a quadratic, x at its least being a number of the rank's, the micro-step's and the use's own. GRAD
- * alone has no x: 0. */
+/* The gradient of a quadratic in x, whose minimum depends on rank, micro-step and use. A use with only ZERO_GRAD has no
+ * x: 0. */
 float toy_gradient(const toy_case_t *c, moment_t moment, int param, int64_t i, float x);
 zero_dtype_t toy_dtype(const toy_case_t *c, int param);
 double toy_rate(int64_t step);
@@ -58,15 +58,15 @@ void toy_store(void *p, zero_dtype_t dtype, int64_t i, float x);
 
 /* ---- engine_mirror.c: on a GPU ---------------------------------------------------------------------------------- */
 
-/* Whether the toy's parameters are where the host cannot touch them. */
+/* Whether the host cannot access the toy's parameters. */
 bool toy_mirrored(const toy_t *toy);
-/* A GPU as the toy's device, and what its memory is exchanged through. Collective; -1 with *error. */
+/* Opens a GPU as the toy's device, and the communicator for its memory. Collective; -1 with *error. */
 int toy_gpu(toy_t *toy, zero_comm_t *comm, const zero_device_options_t *options, zero_error_t *error);
-/* What the mirrors take in the host tier, and where the copy of a parameter or of its gradient lies there. */
+/* The bytes of the mirrors in the host tier, and the place of the mirror of a parameter or of its gradient. */
 size_t toy_mirrors_bytes(void);
 void *toy_mirror(const toy_t *toy, int param, bool gradient);
-/* Copies on the compute stream, not waited for: any; a unit's parameters or gradients to the mirrors; its gradients
- * back. -1 after printing. */
+/* Copies on the compute stream, without waiting: any bytes; a unit's parameters or gradients to the mirrors; its
+ * gradients back. -1 after printing. */
 int toy_copy(const toy_t *toy, void *to, const void *from, size_t bytes);
 int toy_fetch(const toy_t *toy, int unit, bool gradient);
 int toy_send_gradients(const toy_t *toy, int unit);

@@ -173,7 +173,7 @@ void small_destroy(small_t *s)
     zero_comm_destroy(s->wire);
     zero_device_destroy(s->device);
     if (s->c.folder)
-        rmdir(s->c.folder); /* by the last rank that has anything there */
+        rmdir(s->c.folder); /* the last rank that has files there removes it */
     s->engine = NULL;
     s->wire = NULL;
     s->device = NULL;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_small.h - a small trainer on the public API for tests that compare one run with another: its gradients depend
- * on rank, step, micro-step, element and parameter value alone. */
+/* engine_small.h - a small trainer on the public API, for tests that compare two runs. Its gradients depend only on
+ * rank, step, micro-step, element and parameter value. */
 #ifndef ZERO_TESTS_ENGINE_SMALL_H
 #define ZERO_TESTS_ENGINE_SMALL_H
 
@@ -14,10 +14,10 @@ enum {
     SMALL_NCCL,
     SMALL_NCCL_WINDOWS,
     SMALL_STAGING = 16384
-}; /* in place of threads: GPU 0 for all ranks, staged; a GPU for each rank, and with windows. Bytes of staging */
+}; /* for `threaded`: GPU 0 for all ranks, staged; one GPU per rank; the same with windows. SMALL_STAGING: bytes */
 
-/* What is not on the device: nothing; the optimizer's state and gradients, all or in part; those and parameters; the
- * state on nvme, all or in part. */
+/* What is off the device: nothing; the optimizer's state and gradients, all or in part; those and parameters; the state
+ * on nvme, all or in part. */
 typedef enum small_place {
     SMALL_DEVICE,
     SMALL_HOST,
@@ -43,7 +43,7 @@ typedef struct small_case {
     zero_rule_t rule;
     double momentum; /* beta1 of ZERO_RULE_SGD */
     small_place_t place;
-    const char *folder; /* of the nvme tier, made where it is not there; NULL: "." */
+    const char *folder; /* of the nvme tier; created if it does not exist; NULL: "." */
     const zero_allocator_t *allocator;
     void (*edit)(zero_config_t *config, void *ctx);
     void *ctx;
@@ -58,13 +58,13 @@ typedef struct small {
     zero_unit_t unit[SMALL_UNITS];
     zero_param_t param[SMALL_PARAMS];
     zero_pass_t train, eval;
-    bool infinite; /* the next step's gradients are */
+    bool infinite; /* the next step's gradients are infinite */
 } small_t;
 
-/* A line on stderr: the case and what went wrong. Returns -1. */
+/* Prints one line to stderr: the case and the fault. Returns -1. */
 int small_complain(const small_t *s, const char *format, ...) ZERO_PRINTF(2, 3);
 
-/* In functions that return an int and have a small_t *s: the call succeeds, the condition holds. */
+/* For functions that return an int and have a small_t *s: the call succeeds, the condition holds. */
 #define SMALL_TRY(call)                                                                             \
     do {                                                                                            \
         if ((call) != ZERO_OK)                                                                      \
@@ -75,7 +75,7 @@ int small_complain(const small_t *s, const char *format, ...) ZERO_PRINTF(2, 3);
         if (!(condition))                                                          \
             return small_complain(s, "line %d: not so: %s", __LINE__, #condition); \
     } while (0)
-/* The call fails with this status, and its sentence has part in it. */
+/* The call fails with this status, and its sentence contains part. */
 #define SMALL_FAILS(call, wanted, part)                                                                           \
     do {                                                                                                          \
         zero_status_t found_ = (call);                                                                            \
@@ -85,34 +85,35 @@ int small_complain(const small_t *s, const char *format, ...) ZERO_PRINTF(2, 3);
                                   (part));                                                                        \
     } while (0)
 
-/* Device, engine and declarations; not committed. -1 after complaining. small_destroy in any case. */
+/* Creates the device, the engine and the declarations, without commit. -1 after printing. Call small_destroy in any
+ * case. */
 int small_create(small_t *s, const small_case_t *c, zero_comm_t *comm);
 void small_destroy(small_t *s);
-/* The initial value of an element, and all of them. */
+/* The initial value of an element; sets all initial values. */
 float small_initial(int param, int64_t i);
 int small_fill(small_t *s);
-/* Both: create, commit, fill. */
+/* small_create, commit and small_fill. */
 int small_start(small_t *s, const small_case_t *c, zero_comm_t *comm);
-/* The micro-steps of a step, and all of a step. step says which gradients. */
+/* Runs the micro-steps of a step, and a whole step. step selects the gradients. */
 int small_micros(small_t *s, int64_t step);
 int small_step(small_t *s, int64_t step);
 /* Waits for the last step. */
 int small_stats(small_t *s, zero_stats_t *stats);
 
-/* Bytes of the engine's memory to or from the host's: at once. */
+/* Copies bytes between the engine's memory and the host's, and waits. */
 int small_copy(small_t *s, void *to, const void *from, size_t bytes);
 
-/* All states of all parameters, in fp32, as zero_param_get has them. */
+/* All states of all parameters, in fp32, as zero_param_get returns them. */
 typedef struct small_states {
-    float *values[SMALL_PARAMS][ZERO_STATE_MOMENT2 + 1]; /* NULL: there is no such state */
+    float *values[SMALL_PARAMS][ZERO_STATE_MOMENT2 + 1]; /* NULL: the parameter lacks this state */
 } small_states_t;
-/* Whether the parameter has that state; gradients do not count. */
+/* Whether the parameter has this state, except gradients. */
 bool small_has(const small_t *s, int param, zero_state_t state);
 int small_read(small_t *s, small_states_t *states);
 int small_compare(const small_t *s, const small_states_t *a, const small_states_t *b, const char *when);
 void small_forget(small_states_t *states);
 
-/* A communicator of ranks_run's, that waits for at most 30 s. */
+/* A communicator of ranks_run's ranks, with a timeout of 30 s. */
 zero_comm_t *small_comm(const zero_bootstrap_t *bootstrap);
 
 #endif

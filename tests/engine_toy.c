@@ -95,7 +95,7 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
         edit(&config);
     if (zero_create(&toy->engine, &config, &error) != ZERO_OK)
         return complain(toy, "zero_create: %s", error.text);
-    toy->engine->spec.piece = ZERO_PIECE_QUANTUM; /* so that a unit has several */
+    toy->engine->spec.piece = ZERO_PIECE_QUANTUM; /* so that a unit has several pieces */
     if (!(toy->reference = toy_reference_create(c)))
         return complain(toy, "no memory");
     for (int u = 0; u < TOY_UNITS; u++)
@@ -115,7 +115,7 @@ int toy_create(toy_t *toy, const toy_case_t *c, zero_comm_t *comm, void (*edit)(
     TRY(zero_pass_add(toy->engine, "train", ZERO_PASS_TRAIN, &toy->train));
     TRY(zero_pass_add(toy->engine, "eval", ZERO_PASS_EVAL, &toy->eval));
     TRY(zero_pass_add(toy->engine, "any", ZERO_PASS_ANY_ORDER, &toy->any));
-    for (int u = 0; u < TOY_USES; u++) /* two units held together need a window of two */
+    for (int u = 0; u < TOY_USES; u++) /* two units that are held together need a window of two */
         TRY(zero_use_add(toy->engine, toy->train, toy->unit[toy_uses[u].unit],
                          toy_uses[u].flags & (c->window > 1 ? ~0u : ~(uint32_t)ZERO_HOLD)));
     for (int u = 0; u < 6; u++)
@@ -147,7 +147,7 @@ static int compare_unit(const toy_t *toy, int unit)
     return 0;
 }
 
-/* Waits for copies to the mirrors, and compares what has yet to be. */
+/* Waits for copies to the mirrors, and compares those that have not been compared. */
 static int settle(toy_t *toy)
 {
     if (!toy_mirrored(toy))
@@ -188,8 +188,7 @@ int toy_fill(toy_t *toy)
     return filled == reserved ? 0 : toy_copy(toy, reserved, filled, RESERVED) || settle(toy) ? -1 : 0;
 }
 
-/* What a unit holds between acquire and release is the current parameters, at the address that it had from the start.
- */
+/* Between acquire and release, a unit holds the current parameters, at the same address as at the start. */
 static int check_values(toy_t *toy, int unit)
 {
     for (int p = 0; p < TOY_PARAMS; p++)
@@ -254,7 +253,7 @@ static int any_pass(toy_t *toy)
 static int train_micro(toy_t *toy, int micro, bool last)
 {
     int64_t step = toy->reference->step;
-    int held = -1; /* a use that is released after the next one, or while that one has yet to do its work */
+    int held = -1; /* a use that is released after the next acquire, or while that use's work still runs */
     TRY(zero_micro_begin(toy->engine, toy->train, last ? ZERO_LAST : 0));
     for (int u = 0; u < TOY_USES; u++) {
         moment_t t = {toy->rank, micro, u, step};
@@ -306,7 +305,7 @@ static int compare(void *ctx, zero_param_t param, int64_t begin, int64_t count, 
     return r->result;
 }
 
-/* What a rank holds of the gradients before the step's update. */
+/* The gradients that a rank keeps before the step's update. */
 static int check_gradients(toy_t *toy)
 {
     for (int p = 0; p < TOY_PARAMS && toy->c.world <= TOY_MAX_RANKS; p++) {
@@ -317,7 +316,7 @@ static int check_gradients(toy_t *toy)
     return 0;
 }
 
-/* Every state of every parameter, and that each element is one rank's. */
+/* Compares every state of every parameter, and checks that each element belongs to exactly one rank. */
 static int check_state(toy_t *toy)
 {
     toy_reference_t *r = toy->reference;
@@ -354,7 +353,7 @@ static int check_stats(toy_t *toy)
         return complain(toy, "step %lld (skipped %lld, applied %d, signals %x) is reported as %lld (%lld, %d, %x)",
                         (long long)r->step, (long long)r->skipped, r->last_applied, r->signals, (long long)stats.step,
                         (long long)stats.skipped, stats.applied, stats.signals);
-    const char *unit = r->last_applied ? NULL : toy_units[toy_uses[7].unit]; /* where toy_gradient is infinite */
+    const char *unit = r->last_applied ? NULL : toy_units[toy_uses[7].unit]; /* toy_gradient is infinite there */
     if (unit ? !stats.not_finite || strcmp(stats.not_finite, unit) != 0 : stats.not_finite != NULL)
         return complain(toy, "step %lld: gradients of unit '%s' are reported as not finite, not '%s'",
                         (long long)r->step, stats.not_finite ? stats.not_finite : "none", unit ? unit : "none");
@@ -389,7 +388,7 @@ int toy_step(toy_t *toy, int micro_steps)
         return -1;
     TRY(zero_step(toy->engine, toy_rate(r->step)));
     r->signals |= r->step == 1 ? 6 : 0;
-    if (settle(toy)) /* only now: what was read was not yet updated */
+    if (settle(toy)) /* not earlier: the mirrors were read before the update */
         return -1;
     toy_reference_step(&toy->c, r);
     TRY(zero_forecast_traffic(toy->engine, micro_steps, &t));

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_toy.h - a toy trainer on the public API, with units of every awkward kind, and the same training computed
- * serially beside it. */
+/* engine_toy.h - a toy trainer on the public API, with every difficult kind of unit. The same training is computed
+ * serially for comparison. */
 #ifndef ZERO_TESTS_ENGINE_TOY_H
 #define ZERO_TESTS_ENGINE_TOY_H
 
 #include "zero/base/base.h"
 
-/* What lives elsewhere than on the device: optimizer state and gradients, all of them or in part; parameters; both;
- * state on nvme. */
+/* What is off the device: optimizer state and gradients, all or in part; parameters; both; state on nvme. */
 typedef enum toy_offload {
     TOY_NONE = 0,
     TOY_OPTIMIZER,
@@ -25,11 +24,11 @@ typedef struct toy_case {
     zero_reduce_t reduce;
     int micro_steps;
     zero_dtype_t dtype, reduce_dtype;
-    int threaded; /* 0: inline; 1: threaded; 2: with random delays; TOY_CUDA: GPU 0 for all ranks, staged; TOY_NCCL:
-                     each rank's GPU of its number */
+    int threaded; /* 0: inline; 1: threaded; 2: with random delays; TOY_CUDA: GPU 0 for all ranks,
+                   staged; TOY_NCCL: one GPU per rank */
     int64_t persist_bytes;
     bool interleave; /* evaluation and any-order passes between micro-steps and steps */
-    bool quiet;      /* statistics and state are read at the end alone, so that steps overlap */
+    bool quiet;      /* statistics and state are read only at the end, so that steps overlap */
     int steps;
     toy_offload_t offload;
     bool guard;   /* config.guard */
@@ -39,8 +38,8 @@ typedef struct toy_case {
 enum { TOY_MAX_RANKS = 8 };
 enum { TOY_CUDA = 3, TOY_NCCL, TOY_DEVICES };
 
-/* Trains the case on comm (of case->world ranks), comparing with the serial trajectory at every access. Returns 0, or
- * -1 after it printed what differs. */
+/* Trains the case on comm (with case->world ranks), and compares with the serial trajectory at every access. Returns 0,
+ * or -1 after it printed the difference. */
 int toy_run(const toy_case_t *toy_case, zero_comm_t *comm);
 
 /* ---- pieces, for other tests ------------------------------------------------------------------------------------ */
@@ -52,25 +51,24 @@ typedef struct toy {
     toy_case_t c;
     int rank;
     zero_device_t *device;
-    zero_comm_t *wire; /* for a GPU's memory; NULL: the caller's communicator will do */
+    zero_comm_t *wire; /* for a GPU's memory; NULL: the caller's communicator is enough */
     zero_engine_t *engine;
     zero_unit_t unit[TOY_UNITS];
     zero_param_t param[TOY_PARAMS];
     zero_pass_t train, eval, any;
-    zero_reserve_t reserve,
-        mirrors;            /* mirrors: the host's copies of parameters and gradients on a GPU, one behind the other */
-    bool looked[TOY_UNITS]; /* copies of the unit's parameters are under way, and have yet to be compared */
+    zero_reserve_t reserve, mirrors; /* mirrors: the host's copies of all parameters and gradients on a GPU */
+    bool looked[TOY_UNITS];          /* copies of the unit's parameters are running, and have not been compared */
     struct toy_reference *reference;
     void *data[TOY_PARAMS], *grad[TOY_PARAMS]; /* the addresses at commit */
-    zero_traffic_t traffic;                    /* that the plan said the steps would move */
+    zero_traffic_t traffic;                    /* the planned traffic of the steps */
 } toy_t;
 
-/* Device, engine and declarations; not committed. config may be changed by edit (NULL: not) before the engine is made.
- */
+/* Creates the device, the engine and the declarations, without commit. edit, if not NULL, may change the config
+ * first. */
 int toy_create(toy_t *toy, const toy_case_t *toy_case, zero_comm_t *comm, void (*edit)(zero_config_t *config));
 /* Fills the parameters. */
 int toy_fill(toy_t *toy);
-/* One step of so many micro-steps, checked; and what is checked after the last. */
+/* Runs and checks a step of micro_steps micro-steps; runs the checks after the last step. */
 int toy_step(toy_t *toy, int micro_steps);
 int toy_finish(toy_t *toy);
 void toy_destroy(toy_t *toy);

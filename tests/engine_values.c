@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_values.c - whole parameters, gradients and moments by zero_param_get and zero_param_set, wherever their state
- * is. */
+/* engine_values.c - whole parameters, gradients and moments through zero_param_get and zero_param_set, for every
+ * placement of the state. */
 #include "tests/expect.h"
 #include "tests/emulated.h"
 #include "tests/engine_small.h"
@@ -15,7 +15,7 @@
 
 /* ---- there and back --------------------------------------------------------------------------------------------- */
 
-/* All states from one engine into another. */
+/* Copies all states from one engine to another. */
 static int write_states(small_t *s, const small_states_t *states)
 {
     for (int p = SMALL_PARAMS - 1; p >= 0; p--)
@@ -45,7 +45,7 @@ static int same_states(small_t *s, small_t *other, const char *when)
     return result;
 }
 
-/* The initial values by set are what they are by fill. */
+/* Initial values that are set equal those that are filled. */
 static int set_is_fill(small_t *s, small_t *filled)
 {
     static float values[SMALL_ELEMENTS];
@@ -53,7 +53,7 @@ static int set_is_fill(small_t *s, small_t *filled)
         for (int64_t i = 0; i < small_params[p].count; i++)
             values[i] = small_initial(p, i);
         TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_PARAM, ZERO_FP32, small_params[p].count ? values : NULL));
-        memset(values, 0xff, sizeof values); /* they were not kept */
+        memset(values, 0xff, sizeof values); /* the engine has kept no pointer to them */
     }
     return same_states(filled, s, "after the values were set, not filled") || small_step(s, 1) ||
                    small_step(filled, 1) || same_stats(filled, s) ||
@@ -62,8 +62,7 @@ static int set_is_fill(small_t *s, small_t *filled)
                : 0;
 }
 
-/* A parameter's gradient by any rank, or by this one's choice none; and set to what it was, after it was something
- * else. */
+/* Reads each gradient, sets it to other values, and sets it back. */
 static int gradients_there_and_back(small_t *s)
 {
     static float values[SMALL_PARAMS][SMALL_ELEMENTS], other[SMALL_ELEMENTS];
@@ -84,7 +83,7 @@ static int gradients_there_and_back(small_t *s)
     return 0;
 }
 
-/* Gradients of which the norm is known: a half in one parameter, a quarter in another, nothing in the others. */
+/* Sets gradients with a known norm: 0.5 in one parameter, 0.25 in another, 0 in the others. */
 static int gradients_of_ones_own(small_t *s, int64_t step)
 {
     static float values[SMALL_ELEMENTS];
@@ -103,13 +102,14 @@ static int gradients_of_ones_own(small_t *s, int64_t step)
     TRY(zero_step(s->engine, 0.01));
     if (small_stats(s, &stats))
         return -1;
-    if (stats.grad_norm != sqrt(squares) * 0.5) /* grad_scale; squares is exact */
+    if (stats.grad_norm != sqrt(squares) * 0.5) /* with grad_scale; squares is exact */
         return small_complain(s, "the norm of gradients that were set is %.17g, not %.17g", stats.grad_norm,
                               sqrt(squares) * 0.5);
     return 0;
 }
 
-/* As another dtype, on the last rank alone; and what was read as a narrow one is set again as that. */
+/* Reads narrower dtypes, one of them on the last rank only. Values that are read as a narrow dtype and set again give
+ * these values. */
 static int narrow_values(small_t *s)
 {
     static float wide[SMALL_ELEMENTS];
@@ -137,7 +137,7 @@ static int narrow_values(small_t *s)
     return 0;
 }
 
-/* What was set is what the next pass reads. */
+/* The next pass reads the values that were set. */
 static int passes_read_what_was_set(small_t *s)
 {
     static float values[SMALL_ELEMENTS];
@@ -171,7 +171,7 @@ static int there_and_back(small_t *s, small_t *other)
     if (zero_commit(other->engine) != ZERO_OK || set_is_fill(other, s) || small_step(s, 2) || small_step(s, 3) ||
         small_read(s, &states))
         goto fail;
-    /* the other one has taken one step of them, and goes on from here */
+    /* the other engine has taken one step, and continues from these states */
     if (write_states(other, &states) || zero_set_step(other->engine, 3, 3) != ZERO_OK ||
         same_states(s, other, "after the states were copied"))
         goto fail;
@@ -202,7 +202,7 @@ static int run_pair(int rank, int world, const zero_bootstrap_t *bootstrap, void
     return result;
 }
 
-/* Every stage with every place; ranks, dtypes, rules, threads and micro-steps in turn, so that any two of them meet. */
+/* Every stage with every placement; ranks, dtypes, rules, threads and micro-steps vary so that any two levels meet. */
 enum { CHUNKS = 8 };
 START_TEST(states_go_there_and_back)
 {
@@ -229,7 +229,7 @@ START_TEST(states_go_there_and_back)
 }
 END_TEST
 
-/* More ranks, some of which own nothing of many parameters. */
+/* More ranks, some of which own no element of many parameters. */
 START_TEST(states_go_there_and_back_over_many_ranks)
 {
     for (int world = 4; world <= 8; world++) {
@@ -245,7 +245,7 @@ START_TEST(states_go_there_and_back_over_many_ranks)
 }
 END_TEST
 
-/* Gradients that are set to what they are leave the norm its bits, though a part of the state ends inside a block of a
+/* Setting gradients to their own values keeps the bits of the norm, even if part of the state ends inside a block of a
  * rank's slice. */
 static int norms(small_t *s, small_t *other)
 {
@@ -263,7 +263,7 @@ static int norms(small_t *s, small_t *other)
     return 0;
 }
 
-/* In the slice of the second rank: the first one's begins at a block's bound, as parts do. */
+/* The part ends in the second rank's slice. The first rank's slice begins at a block's boundary, as parts do. */
 static void cut_second_slice(zero_config_t *config, void *ctx)
 {
     (void)ctx;
@@ -290,7 +290,7 @@ START_TEST(norms_of_gradients_that_were_set)
 }
 END_TEST
 
-/* ---- calls that are wrong --------------------------------------------------------------------------------------- */
+/* ---- wrong calls ------------------------------------------------------------------------------------------------ */
 
 #define FAILS(call, status, part) SMALL_FAILS(call, status, part)
 
@@ -325,7 +325,7 @@ static int before_and_between(small_t *s)
     return 0;
 }
 
-/* One rank's call is another than the others': which one, and what the others are told. */
+/* One rank's call differs from the others': the sentences say which one, and how. */
 static int apart(small_t *s)
 {
     zero_engine_t *e = s->engine;
@@ -341,7 +341,7 @@ static int apart(small_t *s)
     FAILS(zero_param_set(e, 0, ZERO_STATE_PARAM, ZERO_FP32, odd ? NULL : some), ZERO_ERR_ARG, odd ? "" : "`rank 1`");
     FAILS(zero_param_get(e, 0, odd ? ZERO_STATE_GRAD : ZERO_STATE_PARAM, ZERO_FP32, some),
           odd ? ZERO_ERR_ORDER : ZERO_ERR_ARG, odd ? "" : "`rank 1`");
-    /* of which one is the mean of all, so that means alone would not tell it */
+    /* one rank's value is the mean of all, so comparing with the mean would miss it */
     static const int param[] = {4, 5, 3, 4, 4}, state[] = {ZERO_STATE_MOMENT1, ZERO_STATE_PARAM, ZERO_STATE_MASTER,
                                                            ZERO_STATE_MASTER, ZERO_STATE_MASTER};
     FAILS(zero_param_get(e, param[s->rank], ZERO_STATE_PARAM, ZERO_FP32, some), ZERO_ERR_ARG, other);
@@ -354,7 +354,7 @@ static int apart(small_t *s)
     return 0;
 }
 
-/* Other collective calls are no such misuse: nothing can be said of what comes after them. */
+/* Other different collective calls are a failure, not misuse: later calls fail too. */
 static int sum_and_set(small_t *s)
 {
     double five[5] = {1, 2, 3, 4, 5};
@@ -367,14 +367,14 @@ static int sum_and_set(small_t *s)
     return 0;
 }
 
-/* A rank that is inside a pass cannot meet the others, and its end is theirs. */
+/* A rank inside a pass cannot take part in the others' call; when it ends, the others fail. */
 static int inside_and_gone(small_t *s)
 {
     zero_status_t status = s->rank == 1 ? zero_micro_begin(s->engine, s->train, ZERO_LAST) : ZERO_OK,
                   wanted = s->rank == 1 ? ZERO_ERR_ORDER : ZERO_ERR_PEER;
     if (status == ZERO_OK)
         status = zero_param_get(s->engine, 0, ZERO_STATE_PARAM, ZERO_FP32, some);
-    /* what the pass gathers at its start may meet the others' call, too, and nobody takes it for what it is not */
+    /* the pass's first gather may also meet the others' call; the ranks notice the difference */
     IS(status == wanted || status == ZERO_ERR_MISMATCH || status == ZERO_ERR_PEER);
     return 0;
 }
@@ -413,7 +413,7 @@ START_TEST(wrong_calls_are_refused_everywhere)
 }
 END_TEST
 
-/* The communicator that it was given is needed until zero_commit alone. */
+/* The engine needs the communicator of its config only until zero_commit. */
 static int run_without(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     zero_comm_t *comm = small_comm(bootstrap);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* expect.h - what a test expects of a failure: its status, rank and reason, and the names of things in its sentence
- * (options, units, parameters, files, numbers), never its wording. */
+/* expect.h - checks of a failure: its status, rank and reason, and names in its sentence (options, units, parameters,
+ * files, numbers), but not its wording. */
 #ifndef ZERO_TESTS_EXPECT_H
 #define ZERO_TESTS_EXPECT_H
 
@@ -10,7 +10,7 @@
 #include <ctype.h>
 #include <string.h>
 
-/* Whether the n bytes at word stand in text, with no letter, digit or underscore right before or after them. */
+/* Whether text contains the n bytes at word, with no letter, digit or underscore directly before or after them. */
 static inline bool has_name(const char *text, const char *word, size_t n)
 {
     for (const char *at = text; *at != '\0'; at++) {
@@ -23,8 +23,9 @@ static inline bool has_name(const char *text, const char *word, size_t n)
     return false;
 }
 
-/* Whether text has each of the names, which are separated by spaces. A name in single quotes may have spaces, and has
- * its quotes in the text, too; one in backquotes may have spaces, and has no quotes there: "`rank 1`". */
+/* Whether text contains each name in wanted. Names are separated by spaces. A name in single quotes may contain spaces,
+ * and has its quotes in the text, too. A name in backquotes may contain spaces, and has no quotes in the text: "`rank
+ * 1`". */
 static inline bool has_names(const char *text, const char *wanted)
 {
     for (const char *end, *at = wanted; *(at += strspn(at, " ")) != '\0'; at = end) {
@@ -40,7 +41,7 @@ static inline bool has_names(const char *text, const char *wanted)
 #define EXPECT_NAMES(text, wanted) \
     ck_assert_msg(has_names((text), (wanted)), "'%s' does not name all of '%s'", (text), (wanted))
 
-/* rank -1: no particular one. */
+/* rank -1: not checked. */
 #define EXPECT_ERROR(error, wanted_status, wanted_reason, wanted_rank, wanted)                                    \
     do {                                                                                                          \
         const zero_error_t *e_ = (error);                                                                         \

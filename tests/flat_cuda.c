@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* flat_cuda.c - see flat_levels.h. CUDA's table, through one whose functions copy their operands to the device, call
- * CUDA's, and copy the results back. Around each operand in the device's memory are bytes that nothing may write. */
+/* flat_cuda.c - see flat_levels.h. Tests CUDA's table through a table whose functions copy operands to the device, call
+ * CUDA's functions, and copy the results back. Each operand in device memory lies between guard bytes. */
 #include "tests/emulated.h"
 #include "tests/flat_levels.h"
 #include "zero/device/device.h"
 
 #include <check.h>
 
-/* How the operands lie and what the emulator does, where it is the emulator. */
+/* The alignment of operands, and the emulator's mode, if the GPU is emulated. */
 typedef struct level {
     const char *name;
-    bool odd; /* operands begin one element behind a bound of 128 bytes */
+    bool odd; /* operands begin one element after a boundary of 128 bytes */
     const char *mode, *order;
 } level_t;
 
@@ -25,14 +25,14 @@ const int flat_level_count = sizeof flat_levels / sizeof flat_levels[0], flat_mo
 enum { ROOM = 32 << 20, BORDER = 128, OPERANDS = 600, PATTERN = 0xa5 };
 #define SECONDS 60.0
 
-/* What the calls of a test share: each test is a process of its own. */
+/* State that the calls of a test share. Each test is a separate process. */
 static struct {
     const level_t *level;
     zero_device_t *device;
     zero_stream_t *stream;
     zero_arena_t *arena;
     const zero_flat_ops_t *ops;
-    char *host; /* what lies around an operand */
+    char *host; /* a copy of the bytes around an operand */
 } cuda;
 
 #define OK(call)                                                    \
@@ -68,8 +68,8 @@ static void move(void *dst, const void *src, uint64_t bytes)
     OK(cuda.device->ops->finish(cuda.device, native(), SECONDS, error));
 }
 
-/* bytes of the host at p as the device's memory: the same for the same p, which may be named again with fewer bytes
- * (parameters that are the masters, whatever their dtype is said to be). */
+/* The device's copy of the host's bytes at p. The same p gives the same copy, also with fewer bytes (parameters that
+ * are the masters, with any dtype). */
 static void *put(call_t *c, const void *p, uint64_t bytes, uint64_t element)
 {
     for (int i = 0; i < c->count; i++)
@@ -91,7 +91,7 @@ static void *put(call_t *c, const void *p, uint64_t bytes, uint64_t element)
     return device;
 }
 
-/* The operand at p comes back, and nothing around it was written. */
+/* Copies the operand at p back, and checks its guard bytes. */
 static void get(call_t *c, void *p)
 {
     for (int i = 0; i < c->count; i++) {
@@ -162,7 +162,7 @@ static void sum(void *dst, const void *const *src, int sources, zero_dtype_t dty
     for (int k = 0; k < sources; k++)
         s[k] = put(&c, src[k], (uint64_t)count * size, size);
     cuda.ops->sum(put(&c, dst, (uint64_t)count * size, size), s, sources, dtype, count, threads, native());
-    memset(s, 0xff, (size_t)sources * sizeof *s); /* the call has kept what it needs of it */
+    memset(s, 0xff, (size_t)sources * sizeof *s); /* the call must not use it after it returns */
     free(s);
     get(&c, dst);
 }
@@ -200,7 +200,7 @@ static void update(const zero_update_t *u, int count, int threads, void *unused)
         d[n].param = u[n].param ? put(&c, u[n].param, elements * size, size) : NULL;
     }
     cuda.ops->update(d, count, threads, native());
-    memset(d, 0xff, (size_t)count * sizeof *d); /* the call has kept what it needs of it */
+    memset(d, 0xff, (size_t)count * sizeof *d); /* the call must not use it after it returns */
     free(d);
     for (int n = 0; n < count; n++) {
         get(&c, u[n].master);
@@ -229,7 +229,7 @@ const zero_flat_ops_t *flat_level(const char *name)
             cuda.level = &levels[i];
     if (!cuda.level)
         return NULL;
-    if (cuda.device) /* CK_FORK=no: the emulator keeps the first level's settings, but operands lie as this one's */
+    if (cuda.device) /* with CK_FORK=no the emulator keeps the first level's settings; only the alignment changes */
         return &table;
     setenv("ZERO_EMULATOR", cuda.level->mode, 1);
     setenv("ZERO_EMULATOR_ORDER", cuda.level->order, 1);

@@ -17,7 +17,7 @@ static size_t below(input_t *in, size_t n)
     return n > 0 ? (size_t)(zero_splitmix64(in->random++) % n) : 0;
 }
 
-/* Makes room for n bytes at an offset, or removes n there. */
+/* Inserts n bytes at offset. */
 static void insert(input_t *in, size_t offset, size_t n)
 {
     memmove(in->data + offset + n, in->data + offset, in->size - offset);
@@ -34,29 +34,29 @@ static void mutate(input_t *in, const fuzz_t *fuzz)
 {
     size_t offset = below(in, in->size + 1), left = in->size - offset, room = in->most - in->size, n;
     switch (below(in, fuzz->word_count > 0 ? 8 : 5)) {
-    case 0: /* a bit */
+    case 0: /* flip a bit */
         if (left > 0)
             in->data[offset] ^= (uint8_t)(1u << below(in, 8));
         break;
-    case 1: /* a byte */
+    case 1: /* change a byte */
         if (left > 0)
             in->data[offset] = (uint8_t)below(in, 256);
         break;
-    case 2: /* remove some */
+    case 2: /* remove bytes */
         cut(in, offset, below(in, (left < 32 ? left : 32) + 1));
         break;
-    case 3: /* cut the end off */
+    case 3: /* cut off the end */
         if (below(in, 4) == 0)
             in->size = offset;
         break;
-    case 4: /* repeat some */
+    case 4: /* repeat bytes */
         n = 1 + below(in, 40);
         if (n <= left && n <= room) {
             insert(in, offset, n);
             memcpy(in->data + offset, in->data + offset + n, n);
         }
         break;
-    default: { /* a word: over what is there, or between */
+    default: { /* write or insert a word */
         const char *word = fuzz->words[below(in, (size_t)fuzz->word_count)];
         n = strlen(word);
         if (below(in, 2) == 0)
@@ -69,7 +69,7 @@ static void mutate(input_t *in, const fuzz_t *fuzz)
     }
 }
 
-/* The whole input goes through a buffer of its own length, so that an address sanitizer sees a read past its end. */
+/* Copies the input to a buffer of exactly its length, so that a sanitizer sees reads past its end. */
 static void run(const uint8_t *data, size_t size)
 {
     uint8_t *exact = malloc(size > 0 ? size : 1);
@@ -112,7 +112,7 @@ int fuzz_main(int argc, char **argv, const fuzz_t *fuzz, long iterations)
     for (int k = 0; k < fuzz->seed_count; k++)
         run(fuzz->seeds[k].data, fuzz->seeds[k].size);
     for (long i = 0; i < iterations; i++) {
-        in.random = (uint64_t)i << 16; /* each input by itself: number i can be run again alone */
+        in.random = (uint64_t)i << 16; /* input i depends only on i, so it can run alone */
         const fuzz_seed_t *seed = &fuzz->seeds[below(&in, (size_t)fuzz->seed_count)];
         in.size = seed->size < in.most ? seed->size : in.most;
         memcpy(in.data, seed->data, in.size);

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The name that libFuzzer calls. Returns 0. A failure ends the program (abort). */
+/* libFuzzer calls this name. Returns 0. A failure aborts the program. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 typedef struct fuzz_seed {
@@ -19,18 +19,18 @@ typedef struct fuzz_seed {
 } fuzz_seed_t;
 
 typedef struct fuzz {
-    const fuzz_seed_t *seeds; /* good and nearly good inputs, each also run as it is */
+    const fuzz_seed_t *seeds; /* valid and nearly valid inputs; each also runs unchanged */
     int seed_count;
-    const char *const *words; /* pieces of the format, to be written over and into inputs; may be none */
+    const char *const *words; /* pieces of the format, written over and inserted into inputs; may be NULL */
     int word_count;
     size_t most; /* longest input, bytes */
-    /* Repairs what random bytes would rarely get right (a length, a checksum), in place; called for half of the inputs.
+    /* Repairs parts that random bytes rarely get right (a length, a checksum), in place; called for half of the inputs.
      * May be NULL. */
     void (*repair)(uint8_t *data, size_t size);
 } fuzz_t;
 
-/* Runs the seeds, then inputs made from them: argv[1] of them, or iterations. With file names instead runs those files
- * alone. Returns main's exit status. */
+/* Runs the seeds, then argv[1] inputs made from them, or iterations. If the arguments are file names, runs only those
+ * files. Returns main's exit status. */
 int fuzz_main(int argc, char **argv, const fuzz_t *fuzz, long iterations);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_config.c - the reader of config.json, on any bytes. What it accepts has to be a model whose sizes can be
- * computed with; what it does not has to say why, and where. */
+/* fuzz_config.c - the reader of config.json, on arbitrary bytes. An accepted input must be a model whose sizes can be
+ * computed. A refusal must say why, and where. */
 #include "models/gpt2.h"
 #include "tests/fuzz.h"
 

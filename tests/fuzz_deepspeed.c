@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_deepspeed.c - the reader of --config, on any bytes. What it accepts has a report, and options in their ranges;
- * what it refuses names the file. */
+/* fuzz_deepspeed.c - the reader of --config, on arbitrary bytes. An accepted input has a report, and options in their
+ * ranges. A refusal names the file. */
 #include "train/config.h"
 #include "tests/expect.h"
 #include "tests/fuzz.h"
@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         need(fd >= 0 && close(fd) == 0 && (sink = fopen("/dev/null", "w")) != NULL);
         atexit(remove_file);
     }
-    unlink(path); /* some file systems wait for the disk where a file is cut and written again */
+    unlink(path); /* some file systems wait for the disk when a file is truncated and rewritten */
     FILE *f = fopen(path, "wb");
     need(f != NULL && fwrite(bytes, 1, size, f) == size && fclose(f) == 0);
     options_init(&o);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_tensors.c - the reader of safetensors files and of their index, on any bytes. The first byte of an input says
- * which of the two the rest is. What opens has to be consistent and readable to its last element; what does not has to
- * say why. */
+/* fuzz_tensors.c - the readers of safetensors files and their index, on arbitrary bytes. The first byte of an input
+ * selects the reader. Files that open must be consistent and readable to their last element. A refusal must say why. */
 #include "tests/fuzz.h"
 #include "zero/base/base.h"
 
@@ -28,7 +27,7 @@ static void write_file(const char *path, const void *data, size_t size)
     need(fclose(f) == 0);
 }
 
-/* A header and its length in one array, and data behind. */
+/* A header with its length, followed by data. */
 #define SHARD_A                                                          \
     "\x70\0\0\0\0\0\0\0"                                                 \
     "{\"w\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[0,8]}," \
@@ -64,7 +63,7 @@ static void make_folder(void)
     atexit(remove_folder);
 }
 
-/* Everything that the opened tensors say of themselves holds. */
+/* Checks that everything the opened tensors report is consistent. */
 static void check(const zero_tensors_t *tensors)
 {
     zero_error_t error;
@@ -95,7 +94,7 @@ static bool try(const uint8_t *data, size_t size)
     if (size == 0)
         return false;
     const char *path = data[0] == INDEX ? index_path : alone;
-    unlink(path); /* some file systems wait for the disk where a file is cut and written again */
+    unlink(path); /* some file systems wait for the disk when a file is truncated and rewritten */
     write_file(path, data + 1, size - 1);
     zero_error_t error = {0};
     zero_tensors_t *tensors = NULL;
@@ -181,7 +180,7 @@ static const char *const words[] = {
     "\n",
 };
 
-/* The length of the header: what stands up to the last closing brace. */
+/* Sets the header's length so that the header ends with the last closing brace. */
 static void repair(uint8_t *data, size_t size)
 {
     if (size < 9 || data[0] == INDEX)

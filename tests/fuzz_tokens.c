@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_tokens.c - the readers of token files, numpy arrays and text, on any bytes. The first byte of an input says how
- * the file is called, which does not matter where its own first bytes say what it is. What opens has to be readable to
- * its last window, with every token below the vocabulary; what does not has to say why. */
+/* fuzz_tokens.c - the readers of token files, numpy arrays and text, on arbitrary bytes. The first byte of an input
+ * selects the file's name, which must not matter if the contents show the format. Files that open must be readable to
+ * the last window, with every token below the vocabulary. A refusal must say why. */
 #include "train/data.h"
 #include "tests/fuzz.h"
 
@@ -38,7 +38,7 @@ static void make_folder(void)
     atexit(remove_folder);
 }
 
-/* Every window of a length, and what the check says about them, must agree. */
+/* Reading every window of a length must agree with the check. */
 static void read_all(data_t *data, int64_t seq_len, int64_t vocab)
 {
     int32_t x[64], y[64], last = -1;
@@ -102,7 +102,7 @@ static void head_of_array(uint8_t *head, const char *descr, unsigned long long c
     memcpy(head + 10, text, 118);
 }
 
-/* The length in the header as the bytes behind it say. */
+/* Sets the length in the header to match the bytes after it. */
 static void repair(uint8_t *bytes, size_t size)
 {
     static const struct {

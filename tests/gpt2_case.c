@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpt2_case.c - see gpt2_case.h. The training loop is what a user of the public API writes. */
+/* gpt2_case.c - see gpt2_case.h. The training loop uses only the public API, as a user's would. */
 #include "tests/gpt2_case.h"
 
 #include "tests/ranks.h"
@@ -198,7 +198,7 @@ void gpt2_rank_close(gpt2_rank_t *r)
     zero_device_destroy(r->device);
 }
 
-/* Windows [first, first + rows) as inputs and targets, counted modulo all. */
+/* Windows [first, first + rows) as inputs and targets; window numbers wrap around. */
 static void windows(const int32_t *tokens, int64_t count, int64_t T, int64_t first, int64_t rows, int32_t *x,
                     int32_t *y)
 {
@@ -237,7 +237,7 @@ double gpt2_rank_eval(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *token
     return sum / (double)(all * T);
 }
 
-/* A step over this rank's windows. Returns 0, or -1 after printing. */
+/* One step over this rank's windows. Returns 0, or -1 after printing. */
 static int step(gpt2_rank_t *r, const gpt2_case_t *c, const int32_t *tokens, int64_t count, int s, int32_t *x,
                 int32_t *y, double *loss, double *norm)
 {

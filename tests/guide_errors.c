@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* guide_errors.c - meets the errors that docs/guide.md tells of, and prints the library's sentence for each, one a
- * line: the guide has the same. */
+/* guide_errors.c - provokes the errors that docs/guide.md lists, and prints the library's sentence for each, one per
+ * line. tests/test_guide.sh compares them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <zero/zero.h>
@@ -18,7 +18,7 @@ static void must(zero_status_t status)
         exit(1);
 }
 
-/* The sentence of a call that is refused; a call that succeeds ends the program. */
+/* Prints the sentence of a refused call; ends the program if the call succeeds. */
 static void refused(zero_status_t status)
 {
     if (status == ZERO_OK) {
@@ -36,8 +36,8 @@ static void config_of(zero_config_t *config)
     config->persist_bytes = 0;
 }
 
-/* Three units of a parameter each, the last one frozen, that are used forwards and backwards, the latter down to unit
- * last. The first so many are held until the next one is. */
+/* Three units of one parameter each, the last one frozen. The pass uses them forward, then backward down to unit
+ * `last`. The first `held` units are held until the next unit is acquired. */
 static void declare_down_to(int last, const zero_config_t *config, int held)
 {
     static const char *const units[] = {"fc0", "fc1", "fc2"}, *const params[] = {"fc0.weight", "fc1.weight",
@@ -74,12 +74,12 @@ static void create_refused(const zero_config_t *config)
     printf("%s\n", error.text);
 }
 
-/* Of two ranks: what one of them does otherwise. Rank 0 prints. */
+/* One of two ranks does something different. Rank 0 prints. */
 static int ranks(void)
 {
     zero_error_t error = {0};
     zero_config_t config;
-    zero_comm_t *second; /* an error that ranks have together is a communicator's end */
+    zero_comm_t *second; /* an error on all ranks makes a communicator unusable */
     zero_comm_t *last;   /* does not fail */
     must(zero_comm_mpi(&comm, NULL, NULL, &error));
     must(zero_comm_mpi(&second, NULL, NULL, &error));
@@ -119,7 +119,7 @@ static int ranks(void)
     zero_comm_destroy(last);
     zero_comm_destroy(second);
     zero_comm_destroy(comm);
-    return 0; /* which mpiexec does not, since MPI is not finalised after a failure */
+    return 0; /* mpiexec still reports a failure, because MPI is not finalised after one */
 }
 
 int main(int argc, char **argv)
@@ -147,7 +147,7 @@ int main(int argc, char **argv)
 
     /* commit */
     config_of(&config);
-    config.plan_world = 2; /* one rank gathers nothing */
+    config.plan_world = 2; /* with one rank nothing is gathered */
     config.window = 1;
     declare(&config, 2);
     refused(zero_commit(engine));
@@ -174,7 +174,7 @@ int main(int argc, char **argv)
     refused(zero_micro_end(engine));
     refused(zero_param_get(engine, param[0], ZERO_STATE_PARAM, ZERO_FP32, &config));
     must(zero_release(engine, unit[0]));
-    must(zero_acquire(engine, unit[0])); /* its backward use: the units between are passed over */
+    must(zero_acquire(engine, unit[0])); /* its backward use: skips the uses between */
     must(zero_release(engine, unit[0]));
     refused(zero_acquire(engine, unit[1]));
     refused(zero_acquire(engine, unit[0]));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A trainer outside the tree, built against what `make install` installed: the public header, the library and its
- * pkg-config file. It fits two vectors on two ranks that it forks, at stage 3, and fails when training does not lower
- * the loss as it should. */
+/* A trainer outside the tree, built against the files that `make install` installed: the public header, the library and
+ * its pkg-config file. It forks two ranks, which fit two vectors at stage 3, and fails if training does not lower the
+ * loss enough. */
 #define _POSIX_C_SOURCE 200809L
 #include <zero/zero.h>
 
@@ -17,7 +17,7 @@
 
 static const char *const names[UNITS] = {"first", "second"};
 
-/* How the ranks meet: each sends the other its part, rank 0 first. */
+/* How the ranks meet: each sends its part to the other, rank 0 first. */
 typedef struct meeting {
     int rank, socket;
 } meeting_t;
@@ -38,8 +38,8 @@ static int all_gather(void *ctx, const void *send, void *recv, size_t bytes)
     return 0;
 }
 
-/* Loss of a unit, the sum of (w - target)^2 / 2, and its gradient, added to dw. Each rank has a target of its own, and
- * the best fit to all of them is the mean, unit + 1. */
+/* Returns the loss of a unit, the sum of (w - target)^2 / 2, and adds its gradient to dw. Each rank has its own target.
+ * The best fit to all targets is their mean, unit + 1. */
 static double fit(const float *w, float *dw, int unit, int rank)
 {
     double loss = 0;

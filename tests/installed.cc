@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The C++ user of what was installed: fits a line to points, of which each rank has its own, at stage 3 on two ranks.
- * It forks them, which then share memory; with the argument "mpi" it is one of mpiexec's. */
+/* A C++ program that uses the installed library. It fits a line to points at stage 3 on two ranks; each rank has its
+ * own points. It forks the ranks, which then share memory. With the argument "mpi" it runs as a rank of mpiexec. */
 #include <zero/zero.h>
 
 #include <cmath>
@@ -29,7 +29,7 @@ static void check(zero_status_t status, const char *sentence)
         throw std::runtime_error(std::string(zero_status_name(status)) + ": " + sentence);
 }
 
-/* Two ranks meet through a socket, rank 0 speaks first. */
+/* Two ranks meet through a socket; rank 0 sends first. */
 struct meeting {
     int rank, socket;
 };
@@ -52,7 +52,7 @@ static int all_gather(void *ctx, const void *send, void *recv, std::size_t bytes
     return 0;
 }
 
-/* Trains y = a x + b; returns a and b as all ranks see them. */
+/* Trains y = a x + b. Returns a and b, which are the same on all ranks. */
 static void train(zero_comm_t *comm, double result[2])
 {
     zero_error_t error = {};
@@ -88,7 +88,7 @@ static void train(zero_comm_t *comm, double result[2])
     ok(zero_use_add(engine, pass, unit, ZERO_READ | ZERO_GRAD));
     ok(zero_commit(engine));
 
-    /* Points of 3 x - 1 for x in -1 ... 1; every second one is this rank's. */
+    /* Points of 3 x - 1 for x in -1 ... 1; this rank has every second one. */
     for (int step = 0; step < 400; step++) {
         ok(zero_micro_begin(engine, pass, ZERO_LAST));
         ok(zero_acquire(engine, unit));

@@ -4,26 +4,26 @@
 
 #include <stdlib.h>
 
-#define CELL 128  /* bytes: buffers are aligned to it, and so are slices */
-#define BLOCK 128 /* elements: one value, held by all cells of the block */
+#define CELL 128  /* bytes: buffers and slices are aligned to it */
+#define BLOCK 128 /* elements that share one value, which all cells of the block hold */
 #define STREAMS ZERO_STREAM_COUNT
-#define SPREAD 211 /* of fixed schedules over the 5040 permutations of seven streams */
+#define SPREAD 211 /* stride of fixed schedules through the 5040 permutations of seven streams */
 
 typedef struct instance {
     const zero_op_t *op;
-    int32_t place;  /* of its program in the sequence */
-    int32_t micro;  /* micro-steps that were begun before */
-    int32_t awaits; /* instance of the RECORD that a WAIT or HOST_WAIT found, -1: none */
+    int32_t place;  /* index of its program in the sequence */
+    int32_t micro;  /* micro-steps that began before it */
+    int32_t awaits; /* instance of the RECORD that a WAIT or HOST_WAIT waits for, -1: none */
 } instance_t;
 
 typedef struct rank {
     uint64_t *cells, *norms;
     uint64_t rate;
-    int32_t issued;        /* instances */
-    int32_t head[STREAMS]; /* index in the stream's queue */
+    int32_t issued;        /* instances that the host has issued */
+    int32_t head[STREAMS]; /* position in the stream's queue */
     bool begun[STREAMS];   /* the operation at the head has begun to write */
-    bool *done;            /* by instance: RECORDs that happened */
-    uint64_t *read;        /* by instance: digest of what a USE or RELEASE saw */
+    bool *done;            /* by instance: RECORDs that are done */
+    uint64_t *read;        /* by instance: digest of the values that a USE or RELEASE read */
 } rank_t;
 
 typedef struct machine {
@@ -89,7 +89,7 @@ static size_t scalars_at(const machine_t *m)
     return zero_plan_place(m->plan, &m->plan->buffers[m->plan->scalars]) / CELL;
 }
 
-/* Blocks [begin, begin + count) of the segment that an operand spans, on one rank. */
+/* Blocks [begin, begin + count) of an operand's segment, on one rank. */
 typedef struct span {
     uint64_t *cells;
     int64_t count, first;
@@ -111,7 +111,7 @@ static uint64_t get(const span_t *s, int64_t block)
     uint64_t value = cell[0];
     for (int i = 1; i < s->per_block; i++)
         if (cell[i] != value)
-            value = mix(value, cell[i] + (uint64_t)i); /* torn */
+            value = mix(value, cell[i] + (uint64_t)i); /* torn: only partly written */
     return value;
 }
 
@@ -160,7 +160,7 @@ static void start_contents(machine_t *m, uint64_t schedule)
 
 /* ---- operations ------------------------------------------------------------------------------------------------- */
 
-/* One half of the caller's work: reads all parameters of the unit, and adds to the gradients what depends on them. */
+/* Half of the caller's work: reads all parameters of the unit, and adds to the gradients values that depend on them. */
 static void use(machine_t *m, int rank, int32_t index, int half)
 {
     const instance_t *x = &m->list[index];
@@ -204,7 +204,7 @@ static void norm(machine_t *m, int rank, const zero_op_t *op)
     m->ranks[rank].norms[op->segment] = sum + (op->flags & ZERO_NORM_CONTINUES ? m->ranks[rank].norms[op->segment] : 0);
 }
 
-/* UPDATE and APPLY. What gives a direction leaves it at dst, and moves no parameter. */
+/* UPDATE and APPLY. An UPDATE that gives a direction leaves it at dst and moves no parameter. */
 static void update(machine_t *m, int rank, const zero_op_t *op)
 {
     const zero_part_t *part = &m->plan->parts[op->part];
@@ -229,7 +229,7 @@ static void update(machine_t *m, int rank, const zero_op_t *op)
     }
 }
 
-/* Each block of a matrix becomes what depends on all of its blocks, on the rank that makes it. */
+/* Each block of a matrix becomes a value that depends on all of its blocks, on the matrix's owner. */
 static void make_whole(machine_t *m, int rank, const zero_op_t *op)
 {
     span_t all = span_of(m, rank, op->dst, false, -1);
@@ -246,7 +246,7 @@ static void make_whole(machine_t *m, int rank, const zero_op_t *op)
     }
 }
 
-/* Everything that an operation moves between ranks happens at once. */
+/* All data movement of a collective happens at once. */
 static void collective(machine_t *m, const zero_op_t *op)
 {
     if (op->kind == ZERO_OP_EXCHANGE) {
@@ -283,7 +283,7 @@ static bool is_collective(const zero_op_t *op)
     return zero_op_collects(op) || op->kind == ZERO_OP_EXCHANGE;
 }
 
-/* From here to its end, what an operation writes is nothing that anybody may read; what it also reads stays. */
+/* From its begin to its end, the destination of an operation holds garbage. Blocks that are also its source stay. */
 static void begin_writing(machine_t *m, int rank, const zero_op_t *op, uint64_t schedule)
 {
     bool writes = zero_op_collects(op) || op->kind == ZERO_OP_COPY || op->kind == ZERO_OP_CAST ||
@@ -335,7 +335,7 @@ static void execute(machine_t *m, int rank, int32_t index)
 
 /* ---- orders ----------------------------------------------------------------------------------------------------- */
 
-/* The host issues until an event holds it; the host writes the rate where the plan lets it. */
+/* The host issues operations until an event makes it wait. It writes the rate after each HOST_WAIT. */
 static void issue(machine_t *m, int rank)
 {
     rank_t *r = &m->ranks[rank];
@@ -396,8 +396,8 @@ static void advance(machine_t *m, int rank, int stream, uint64_t schedule)
     }
 }
 
-/* Priorities of (rank, stream), a permutation of streams for fixed schedules: the first gets what there is, the last
- * only runs when no other can. */
+/* Priorities of (rank, stream); a permutation of the streams for fixed schedules. The first stream runs whenever it
+ * can, the last only when no other can. */
 static void set_priorities(const machine_t *m, uint64_t schedule, uint64_t *state, int *priority)
 {
     int order[STREAMS];
@@ -427,7 +427,7 @@ static interpret_outcome_t run(machine_t *m, uint64_t schedule)
     if (priority == NULL)
         abort();
     for (;; moves++) {
-        if (moves == until) { /* random schedules change their mind now and then */
+        if (moves == until) { /* random schedules change priorities now and then */
             set_priorities(m, schedule, &state, priority);
             until = schedule < INTERPRET_FIXED ? -1 : moves + 1 + (int64_t)(zero_splitmix64(state++) % 60);
         }
@@ -456,7 +456,7 @@ static uint64_t digest(const machine_t *m)
 {
     uint64_t sum = 0;
     for (int r = 0; r < m->world; r++) {
-        int32_t number = 0; /* of the use, so that other plans of the same model can be compared */
+        int32_t number = 0; /* number of the use, so that plans of the same model can be compared */
         for (int32_t i = 0; i < m->count; i++)
             if (m->list[i].op->kind == ZERO_OP_USE || m->list[i].op->kind == ZERO_OP_RELEASE)
                 sum += mix(m->ranks[r].read[i], (uint64_t)number++ * 64 + (uint64_t)r);
@@ -477,11 +477,11 @@ static void *need(size_t n, size_t size)
 {
     void *p = calloc(n + 1, size);
     if (p == NULL)
-        abort(); /* a test that cannot have a few megabytes has nothing to say */
+        abort(); /* without a few megabytes the test cannot run */
     return p;
 }
 
-/* Unrolls the sequence: which RECORD each WAIT finds depends on the order of issue alone. */
+/* Unrolls the sequence. The RECORD that each WAIT waits for depends only on the order of issue. */
 static void unroll(machine_t *m, const interpret_sequence_t *q)
 {
     const zero_plan_t *plan = m->plan;

@@ -12,14 +12,14 @@
 
 #include "zero/plan/plan.h"
 
-/* Programs of a plan in the order in which the ranks run them. */
+/* The programs of a plan in the order in which the ranks run them. */
 typedef struct interpret_sequence {
     int32_t programs[512];
     int count;
 } interpret_sequence_t;
 
-/* A legal sequence: steps of one or more micro-steps; seed 0: evaluations and units on demand at start and end,
- * otherwise also in random places. */
+/* A legal sequence of steps with one or more micro-steps. Evaluations and on-demand units come at start and end if seed
+ * is 0, otherwise also at random places. */
 void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequence_t *sequence);
 
 typedef enum interpret_outcome { INTERPRET_DONE = 0, INTERPRET_DEADLOCK } interpret_outcome_t;

@@ -31,7 +31,7 @@ struct zero_arena {
 typedef struct lazy {
     zero_device_t base;
     queue_t queues[LAZY_STREAMS];
-    zero_arena_t *arenas[ARENAS]; /* of the device tier */
+    zero_arena_t *arenas[ARENAS]; /* arenas of the device tier */
     int fail;
 } lazy_t;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl_faults.c - what goes wrong with NCCL ends on every rank, in good time, with a sentence. No test depends on how
- * long anything takes, but for limits that are far away. */
+/* nccl_faults.c - failures of NCCL end on every rank, in time, with a sentence. Tests depend on time only through
+ * limits that are far away. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/emulator/include/cuda_runtime_api.h"
@@ -16,7 +16,7 @@
 
 static const char *const modes[] = {"inline", "threads"};
 
-/* What each rank came to know. */
+/* What each rank observed. */
 typedef struct shared {
     const char *mode;
     zero_error_t why[4];
@@ -29,14 +29,14 @@ static zero_status_t keep(shared_t *s, int rank, zero_status_t status, const zer
     return status;
 }
 
-/* A gather of c on stream i, and nothing else. */
+/* Queues one gather of c on stream i. */
 static zero_status_t gather(nccl_rank_t *r, zero_comm_t *c, int i, zero_error_t *e)
 {
     char *own = r->room[i] + (size_t)c->rank * NCCL_SLICE;
     return zero_comm_all_gather(c, own, r->room[i], NCCL_SLICE, r->native[i], e);
 }
 
-/* What a trainer does: both streams get work, their ends are waited for, and then it asks whether that counts. */
+/* Works as a trainer does: queues work on both streams, waits for them, then checks whether the results are valid. */
 static zero_status_t work(nccl_rank_t *r, zero_comm_t *other, zero_error_t *e)
 {
     zero_status_t status = gather(r, r->c, 0, e);
@@ -53,7 +53,7 @@ static zero_status_t work(nccl_rank_t *r, zero_comm_t *other, zero_error_t *e)
     return status ? status : zero_comm_check(r->c, e);
 }
 
-/* Nothing runs any more on either communicator. */
+/* Checks that no work runs on either communicator any more. */
 static int is_over(nccl_rank_t *r, zero_comm_t *other, zero_status_t expected)
 {
     zero_error_t e = {0};
@@ -71,7 +71,7 @@ static void set_up(nccl_setup_t *setup, const shared_t *s, const char *faults, d
     *setup = (nccl_setup_t){.mode = s->mode, .faults = faults, .timeout_s = timeout_s};
 }
 
-/* Opens r with a second communicator, and works once; then every rank has. */
+/* Opens r with a second communicator, and works once on every rank. */
 static int begin(nccl_rank_t *r, zero_comm_t **other, const zero_bootstrap_t *b, const nccl_setup_t *setup)
 {
     char done = 0, all[4];
@@ -89,7 +89,7 @@ static void end(nccl_rank_t *r, zero_comm_t *other)
     nccl_rank_close(r);
 }
 
-/* ---- a rank is gone --------------------------------------------------------------------------------------------- */
+/* ---- a rank dies ------------------------------------------------------------------------------------------------ */
 
 static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
@@ -98,7 +98,7 @@ static int killed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
     nccl_rank_t r;
     zero_comm_t *other;
     zero_error_t e = {0};
-    /* The others' NCCL may notice in its own way, which says less: rank 1's does. */
+    /* The other ranks' NCCL may report the failure itself, with fewer details: rank 1's does. */
     set_up(&setup, s, rank == 1 ? "async=3:6" : NULL, 0);
     if (begin(&r, &other, b, &setup))
         return 1;
@@ -126,7 +126,7 @@ START_TEST(killed_rank_is_named)
 }
 END_TEST
 
-/* ---- a rank gives up -------------------------------------------------------------------------------------------- */
+/* ---- a rank aborts ---------------------------------------------------------------------------------------------- */
 
 static int abort_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
@@ -166,7 +166,7 @@ END_TEST
 
 /* ---- a rank is late --------------------------------------------------------------------------------------------- */
 
-/* Rank 0 finds out, and says so; nobody else has a time limit that passes. */
+/* Rank 0 notices, and reports it. Only rank 0 has a short time limit. */
 static int late_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     shared_t *s = arg;
@@ -185,12 +185,12 @@ static int late_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         if (is_over(&r, other, ZERO_ERR_TIMEOUT))
             return 1;
         zero_comm_abort(r.c, "rank 0: all is lost");
-        /* Its own finding stays. */
+        /* Rank 0 keeps its own error. */
         EXPECT(zero_comm_check(r.c, &e) == ZERO_ERR_TIMEOUT);
     }
     if (rank == 1)
         keep(s, rank, work(&r, other, &e), &e);
-    if (b->all_gather(b->ctx, &done, all, 1)) /* rank 2 is late for the collectives until here */
+    if (b->all_gather(b->ctx, &done, all, 1)) /* until here rank 2 is late for the collectives */
         return 1;
     if (rank == 2)
         keep(s, rank, work(&r, other, &e), &e);
@@ -253,9 +253,9 @@ static void CUDART_CB hold(void *open)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
-/* Rank 0, who would publish what went wrong, waits for the others meanwhile; rank 1 waits for its GPU, which waits for
- * rank 0's; rank 2 is in no call. The error comes when rank 0 has handed over what fails, whose stream is held until
- * then: else that call may tell it. */
+/* Rank 0 would publish the error, but it waits for the others in a collective call. Rank 1 waits for its GPU, which
+ * waits for rank 0's. Rank 2 is in no call. The error comes after rank 0 has enqueued the failing work, whose stream is
+ * held until then; otherwise that call might report it. */
 static int unpublished_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     static atomic_bool open;
@@ -299,7 +299,7 @@ START_TEST(error_that_nobody_asks_for_is_told)
 }
 END_TEST
 
-/* A call that should return at once does not. */
+/* A call that should return at once does not return. */
 static int stuck_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     shared_t *s = arg;
@@ -329,13 +329,13 @@ START_TEST(call_that_does_not_return)
 }
 END_TEST
 
-/* ---- communicators that do not come about, or do not end -------------------------------------------------------- */
+/* ---- communicators that fail to start or end -------------------------------------------------------------------- */
 
 typedef struct start_case {
-    const char *faults; /* rank 1's */
+    const char *faults; /* rank 1's faults */
     const char *sentence;
-    double timeout_s; /* of the start, where that is to fail by it */
-    bool split;       /* it is the split that fails */
+    double timeout_s; /* limit for the start, if it is to time out */
+    bool split;       /* the split fails, not the start */
 } start_case_t;
 
 static const start_case_t start_cases[] = {
@@ -368,7 +368,7 @@ static int start_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         fprintf(stderr, "rank %d: '%s' and not '%s'\n", rank, e.text, t->sentence);
         return 1;
     }
-    /* Ranks that waited for it had to hear of it. */
+    /* Ranks that waited for it must get the error. */
     EXPECT(zero_comm_exchange(r.host, &byte, all, 1, &e) == ZERO_ERR_PEER);
     nccl_rank_close(&r);
     return 0;
@@ -380,7 +380,7 @@ START_TEST(communicator_that_does_not_come_about)
 }
 END_TEST
 
-/* ---- windows that do not come about ----------------------------------------------------------------------------- */
+/* ---- windows that cannot be made -------------------------------------------------------------------------------- */
 
 /* What rank 1 does while the others make a window. */
 typedef struct window_case {

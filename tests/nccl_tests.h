@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl_tests.h - ranks that exchange through the emulated NCCL (test_nccl.c), and what goes wrong with them
- * (nccl_faults.c). */
+/* nccl_tests.h - ranks that communicate through the emulated NCCL (test_nccl.c), and their failures (nccl_faults.c). */
 #ifndef ZERO_TESTS_NCCL_TESTS_H
 #define ZERO_TESTS_NCCL_TESTS_H
 
@@ -11,15 +10,15 @@
 
 enum { NCCL_STREAMS = 2, NCCL_SLICE = 100000 };
 
-/* How a rank is set up. */
+/* The setup of a rank. */
 typedef struct nccl_setup {
     const char *mode;   /* ZERO_EMULATOR: inline, threads */
     const char *faults; /* ZERO_EMULATOR_NCCL, or NULL */
     double timeout_s;   /* 0: 60 */
-    bool windows;       /* what is attached becomes windows */
+    bool windows;       /* attached memory becomes windows */
 } nccl_setup_t;
 
-/* One rank: its GPU, with two streams and room for two gathers of NCCL_SLICE bytes a rank, and its communicators. */
+/* One rank: its GPU with two streams, room for two gathers of NCCL_SLICE bytes per rank, and its communicators. */
 typedef struct nccl_rank {
     zero_device_t *device;
     zero_comm_t *host, *c;
@@ -28,12 +27,12 @@ typedef struct nccl_rank {
     zero_arena_t *arena;
     char *room[NCCL_STREAMS];
     uint64_t room_bytes;
-    bool aborted; /* the log had something to say of NCCL */
+    bool aborted; /* the log has a message about NCCL */
 } nccl_rank_t;
 
-/* Sets the environment up, and opens everything but c, on GPU index. Returns 0, or 1 after printing what was wrong. */
+/* Sets the environment, and opens everything except c, on GPU index. Returns 0, or 1 after it printed the fault. */
 int nccl_rank_begin(nccl_rank_t *r, int index, int world, const zero_bootstrap_t *b, const nccl_setup_t *setup);
-/* Opens c, too, on GPU b->rank. */
+/* Opens c as well, on GPU b->rank. */
 int nccl_rank_open(nccl_rank_t *r, const zero_bootstrap_t *b, const nccl_setup_t *setup);
 zero_status_t nccl_open(nccl_rank_t *r, const nccl_setup_t *setup, void *callers, zero_error_t *error);
 void nccl_rank_close(nccl_rank_t *r);
@@ -41,7 +40,7 @@ void nccl_rank_close(nccl_rank_t *r);
 /* The emulated NCCL itself. */
 void *nccl_symbol(const char *name);
 typedef struct nccl_counts {
-    int comms, aborted, destroyed, registered, elsewhere; /* elsewhere: operands that were not registered */
+    int comms, aborted, destroyed, registered, elsewhere; /* elsewhere: unregistered operands */
 } nccl_counts_t;
 nccl_counts_t nccl_counts(void);
 int nccl_windows(void);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nn_common.h - what the tests of kernels/nn share: ways to compute, buffers with guards, comparison within bounds. The
- * tests are compiled for the CPU's ways, and with ZERO_TEST_CUDA for those of CUDA, on the emulator or on a GPU. */
+/* nn_common.h - shared by the tests of kernels/nn: ways to compute, buffers with guards, comparison within bounds. The
+ * tests are compiled for the CPU, and with ZERO_TEST_CUDA for CUDA, on the emulator or on a GPU. */
 #ifndef ZERO_TESTS_NN_COMMON_H
 #define ZERO_TESTS_NN_COMMON_H
 
@@ -14,7 +14,7 @@
 #define EPS32 0x1p-24 /* half a unit in the last place of 1: one rounding */
 #define EPS16 0x1p-8
 
-/* Check's own assertions tell the parent of every one that holds: far too slow for each element. */
+/* Check's assertions write to the parent even if they hold: far too slow for each element. */
 #define EXPECT(condition, ...)         \
     do {                               \
         if (!(condition))              \
@@ -23,7 +23,7 @@
 
 /* ---- contexts, calls, buffers ----------------------------------------------------------------------------------- */
 
-/* What computes: instruction set (NULL: the processor's best), threads, whether oneDNN may be used. */
+/* A way to compute: instruction set (NULL: the processor's best), threads, and whether oneDNN may be used. */
 typedef struct way {
     const char *name;
     const zero_nn_simd_t *simd;
@@ -31,14 +31,14 @@ typedef struct way {
     bool onednn, cuda; /* cuda: threads is the level */
 } way_t;
 
-/* CUDA (nn_cuda.c). Whether its plugins are there, real ones or the emulator's. A context whose calls take operands of
- * the host's memory; levels are ways to lie in the device's. What softmax(...) v may err by, in relation to the largest
- * of v: cuDNN rounds the softmax to bf16. */
+/* CUDA (nn_cuda.c). Whether its plugins exist, real or emulated. A context whose calls take operands in host memory;
+ * the level determines their alignment in device memory. The error allowed for softmax(...) v, relative to the largest
+ * v: cuDNN rounds the softmax to bf16. */
 #define NN_CUDA_LEVELS 3
 bool nn_cuda_there(void);
 zero_nn_t *nn_cuda_context(int level);
 double nn_cuda_softmax_error(zero_dtype_t dtype);
-bool nn_cuda_emulated(void); /* sizes are small there */
+bool nn_cuda_emulated(void); /* the tests then use small sizes */
 
 #if defined(ZERO_TEST_CUDA)
 #define SKIP_WITHOUT_CUDA()   \
@@ -106,8 +106,8 @@ static inline zero_nn_t *context(const way_t *way)
 
 typedef void (*call_fn)(zero_nn_t *nn, void *arg);
 
-/* The call, dry and then for good, in a workspace of exactly the bytes asked for, full of NaN, with a guard behind it.
- */
+/* Makes the call as a dry run and then for real, in a workspace of exactly the requested bytes, filled with NaN, with a
+ * guard after it. */
 static inline void run(const way_t *way, call_fn call, void *arg)
 {
     zero_nn_t *nn = context(way);
@@ -133,7 +133,7 @@ static inline void call_gemm(zero_nn_t *nn, void *arg)
     zero_nn_gemm(nn, arg);
 }
 
-/* A buffer of fp32 or bf16 whose values are also there as double; with a guard behind it. */
+/* A buffer of fp32 or bf16 with a guard after it; its values also exist as double. */
 typedef struct buf {
     zero_dtype_t dtype;
     int64_t count;
@@ -200,8 +200,8 @@ static inline void close_to(const char *what, const way_t *way, const buf_t *got
     }
 }
 
-/* |got - want| <= part * |want| + floor * sqrt(count), of norms: for gradients whose elements are sums of rounded
- * terms, of which single ones may be far off. floor is for a want that is zero but for rounding. */
+/* |got - want| <= part * |want| + floor * sqrt(count), in norms. For gradients whose elements are sums of rounded
+ * terms, so that single elements may have large errors. floor is for a want that is zero except for rounding. */
 static inline void close_in_norm(const char *what, const way_t *way, const buf_t *got, const buf_t *want, double part,
                                  double floor)
 {

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nn_cuda.c - see nn_common.h. The CUDA backend by way of a table whose functions copy their operands to the device,
- * call CUDA's, and copy what they left back. Around operands and workspace lie bytes that nothing may write. */
+/* nn_cuda.c - see nn_common.h. Tests the CUDA backend through a table whose functions copy operands to the device, call
+ * CUDA's functions, and copy the operands back. Operands and the workspace lie between guard bytes. */
 #include "tests/emulated.h"
 #include "tests/nn_common.h"
 #include "zero/device/device.h"
 
-/* How operands lie and what the emulator does, where it is the emulator. Threads: work goes behind the caller. */
+/* The alignment of operands, and the emulator's mode, if the GPU is emulated. threads: work runs later than the
+ * call. */
 typedef struct level {
     const char *name;
-    bool odd; /* operands begin as soon behind a bound of 128 bytes as the backend allows */
+    bool odd; /* operands begin after a boundary of 128 bytes, as close as the backend allows */
     const char *mode, *order;
 } level_t;
 
@@ -26,7 +27,7 @@ typedef struct operand {
     uint64_t bytes;
 } operand_t;
 
-/* What the calls of a process share: tests are processes of their own. */
+/* State that the calls of a process share. Each test is a separate process. */
 static struct {
     zero_device_t *device;
     zero_stream_t *stream;
@@ -34,7 +35,7 @@ static struct {
     const zero_nn_ops_t *ops;
     zero_nn_ops_t wrapped;
     bool odd, cudnn;
-    char *mirror; /* the arena's contents */
+    char *mirror; /* a copy of the arena */
     uint64_t used;
     operand_t operands[OPERANDS];
     int count;
@@ -50,8 +51,8 @@ static struct {
 
 /* ---- operands of a call ----------------------------------------------------------------------------------------- */
 
-/* Bytes from where the next operand begins, with a border before it; rows of row_bytes decide what it must be a
- * multiple of. */
+/* Reserves bytes for the next operand, after guard bytes. row_bytes, the bytes of its rows, determines its
+ * alignment. */
 static char *place(uint64_t bytes, uint64_t row_bytes, uint64_t least)
 {
     uint64_t odd = 16;
@@ -63,8 +64,8 @@ static char *place(uint64_t bytes, uint64_t row_bytes, uint64_t least)
     return (char *)cuda.device->ops->arena_base(cuda.arena) + at;
 }
 
-/* Notes an operand (bytes at host, if not NULL), in rows of row_bytes. Those that overlap are one: views of one buffer.
- */
+/* Notes an operand of bytes at host, if not NULL, with rows of row_bytes. Overlapping operands become one: they are
+ * views of one buffer. */
 static void note(const void *host, int64_t bytes, int64_t row_bytes)
 {
     operand_t o = {.host = (char *)host, .bytes = (uint64_t)bytes};
@@ -86,7 +87,7 @@ static void note(const void *host, int64_t bytes, int64_t row_bytes)
     cuda.operands[cuda.count++] = o;
 }
 
-/* Where the device has what the host has at p. */
+/* The device's address of the host's data at p. */
 static void *at(const void *p)
 {
     const char *host = p;
@@ -98,7 +99,8 @@ static void *at(const void *p)
     return (void *)p;
 }
 
-/* Places and uploads what was noted, among borders and NaN, and gives the context a workspace on the device. */
+/* Places and uploads the noted operands, between guard bytes and NaN, and gives the context a workspace on the
+ * device. */
 static void begin(zero_nn_t *nn)
 {
     char *base = cuda.device->ops->arena_base(cuda.arena);
@@ -124,7 +126,7 @@ static void begin(zero_nn_t *nn)
     nn->workspace = bytes == 0 ? NULL : cuda.workspace;
 }
 
-/* Downloads everything, and looks at the borders. */
+/* Downloads everything, and checks the guard bytes. */
 static void end(zero_nn_t *nn)
 {
     char *base = cuda.device->ops->arena_base(cuda.arena);
@@ -151,14 +153,14 @@ static int64_t size_of(zero_dtype_t dtype)
     return (int64_t)zero_dtype_size(dtype);
 }
 
-/* rows of `columns` elements, ld from one to the next. */
+/* A matrix with `columns` elements per row, and ld elements from one row to the next. */
 static void note_matrix(const void *p, int64_t rows, int64_t columns, int64_t ld, zero_dtype_t dtype)
 {
     if (rows > 0)
         note(p, ((rows - 1) * ld + columns) * size_of(dtype), ld * size_of(dtype));
 }
 
-/* Something of one row: any element may begin it. */
+/* A vector: its only alignment is that of an element. */
 static void note_row(const void *p, int64_t count, zero_dtype_t dtype)
 {
     note(p, count * size_of(dtype), size_of(dtype));
@@ -396,7 +398,7 @@ zero_nn_t *nn_cuda_context(int level)
 {
     zero_nn_t *nn = NULL;
     const level_t *l = &LEVELS[level];
-    if (cuda.device == NULL) { /* the first level of a process decides how the emulator runs */
+    if (cuda.device == NULL) { /* the first level of a process determines the emulator's mode */
         setenv("ZERO_EMULATOR", l->mode, 1);
         setenv("ZERO_EMULATOR_ORDER", l->order, 1);
         setenv("ZERO_EMULATOR_UNLOADED", "refuse", 1);

@@ -219,7 +219,7 @@ static bool strikes(atomic_int *counter)
     return true;
 }
 
-/* ---- queues that fail: around one of the library's, which does the work ----------------------------------------- */
+/* ---- queues that fail: each wraps a queue of the library, which does the work ----------------------------------- */
 
 enum { MOST_LANES = 256 };
 
@@ -228,10 +228,10 @@ typedef struct fault_queue {
     zero_nvme_queue_t *real;
     struct {
         bool struck, made_up, held;
-        int64_t result; /* made up, or held back */
+        int64_t result; /* invented, or delayed */
         zero_nvme_transfer_t transfer;
     } lanes[MOST_LANES];
-    int under_way, held; /* transfers; of those, with a result that is held back */
+    int under_way, held; /* transfers, and those of them whose result is delayed */
     atomic_bool woken;
 } fault_queue_t;
 
@@ -321,7 +321,7 @@ static int find_next(fault_queue_t *q, int *lane, int64_t *result)
             *result = q->lanes[i].result;
             return 1;
         }
-    /* Nothing else can end: only a call of wake, for which a real queue does not wait this long, ends this. */
+    /* No other transfer can end: wait for a call of wake. A real queue does not wait this long. */
     for (int i = 0;
          q->held && q->under_way == q->held && i < 120000 && !atomic_load(&q->woken) && !atomic_load(&armed.released);
          i++)

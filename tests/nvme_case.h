@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nvme_case.h - what the parts of test_nvme share: a folder, a log that remembers, and a system whose calls fail where
- * a test wants it. */
+/* nvme_case.h - shared by the parts of test_nvme: a folder, a log that keeps its lines, and system calls that fail on
+ * demand. */
 #ifndef ZERO_TESTS_NVME_CASE_H
 #define ZERO_TESTS_NVME_CASE_H
 
@@ -16,7 +16,7 @@
         zero_error_t *error = &e_;                                  \
         ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, e_.text); \
     } while (0)
-/* The call, which takes `error`, fails with this status, and the sentence has this in it. */
+/* The call, which takes `error`, fails with this status, and the sentence contains part. */
 #define FAILS(call, wanted, part)                                                              \
     do {                                                                                       \
         zero_error_t e_ = {0};                                                                 \
@@ -37,53 +37,51 @@ typedef struct nvme_case {
 void case_begin(nvme_case_t *c, int engine);
 /* The folder must be empty. */
 void case_end(nvme_case_t *c);
-/* Whether this machine gives io_uring, and the current folder takes O_DIRECT: what the tests need. */
+/* Whether this machine has io_uring, and the current folder supports O_DIRECT; the tests need both. */
 bool case_uring(void);
 bool case_drive(void);
-/* All that was logged since case_begin. */
+/* Everything that was logged since case_begin. */
 const char *case_log(void);
-/* How much of it is warnings and errors. */
+/* The number of warnings and errors in the log. */
 int case_warnings(void);
 
-/* Aligned memory of bytes, with a page behind it whose last byte is the last that may be touched; every byte is fill.
- */
+/* Aligned memory of `bytes` bytes. An inaccessible page follows it. Every byte is fill. */
 char *case_memory(uint64_t bytes, int fill);
 void case_free(char *memory, uint64_t bytes);
-/* Bytes that tell where they belong and when they were written. */
+/* Fills memory with bytes that show their position and the seed. */
 void case_pattern(char *memory, uint64_t bytes, uint64_t seed);
 bool case_has_pattern(const char *memory, uint64_t bytes, uint64_t seed);
 bool case_all(const char *memory, uint64_t bytes, int value);
 
 /* Entries of /proc/self/fd or /proc/self/task. */
 int case_count(const char *folder);
-/* Waits until this process has so many threads (a thread that was joined may still be listed for a moment). */
+/* Waits until this process has this many threads (a joined thread may still be listed for a moment). */
 void case_await_threads(int count);
-/* A descriptor of the state file that this process has open, to look at it from behind. */
+/* Another descriptor of the state file that this process has open, to inspect the file. */
 int case_open_file(void);
 
 /* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 typedef enum fault {
     FAULT_NONE,
-    FAULT_ERROR, /* the transfer ends with -errno, nothing moved */
-    FAULT_SHORT, /* half of it moves */
-    FAULT_ODD,   /* all moves, a few bytes less are reported */
-    FAULT_END,   /* 0 bytes */
-    FAULT_FLIP,  /* a bit flips on the way in; on the way out the write gets lost */
-    FAULT_START, /* the queue cannot start it */
-    FAULT_NEXT,  /* the queue breaks while it is under way */
+    FAULT_ERROR, /* the transfer ends with -errno and moves nothing */
+    FAULT_SHORT, /* half of the bytes move */
+    FAULT_ODD,   /* all bytes move, but it reports a few less */
+    FAULT_END,   /* it reports 0 bytes */
+    FAULT_FLIP,  /* a read flips a bit; a write is lost */
+    FAULT_START, /* the queue cannot start the transfer */
+    FAULT_NEXT,  /* the queue breaks while the transfer runs */
     FAULT_HOLD,  /* it does not end before fault_release */
     FAULT_CALL   /* a call of zero_nvme_system_t fails with errno */
 } fault_t;
 
-/* The fault strikes at the operation of this index (from 0): transfers, or for FAULT_CALL calls. times: at so many in a
- * row. */
+/* The fault hits the operation with this index (from 0), and times in a row: transfers, or calls for FAULT_CALL. */
 void fault_arm(fault_t fault, int error, int at, int times);
 bool fault_struck(void);
-/* Waits until FAULT_HOLD holds one back. */
+/* Waits until FAULT_HOLD holds a transfer. */
 void fault_await_hold(void);
 void fault_release(void);
-/* The name of the call that failed last by FAULT_CALL. */
+/* The name of the call that FAULT_CALL made fail last. */
 const char *fault_call(void);
 extern const zero_nvme_system_t fault_system;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nvme_faults.c - part of test_nvme: each thing that can go wrong goes wrong at each place in turn. What the system can
- * get over changes nothing; all else is one sentence, from every later call too. Nothing hangs, nothing is left. */
+/* nvme_faults.c - part of test_nvme: each possible fault happens at each place in turn. Faults that the system can
+ * recover from change nothing. Any other fault gives one sentence, from every later call too. Nothing hangs, and no
+ * resource leaks. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/nvme_case.h"
@@ -15,7 +16,7 @@
 enum { PIECES = 3, MOST = 9 * ZERO_NVME_BLOCK, BYTES = PIECES * MOST };
 static const uint64_t lengths[PIECES] = {MOST, 512, 5 * ZERO_NVME_BLOCK + 1000};
 
-/* Three pieces that are written at once, then read at once and compared. *wrong: what was read differs, though no call
+/* Writes three pieces at once, then reads them at once and compares. *wrong: the contents differ although no call
  * failed. */
 static zero_status_t scene(const nvme_case_t *c, char *memory, bool *wrong, zero_error_t *error)
 {
@@ -49,7 +50,7 @@ static zero_status_t scene(const nvme_case_t *c, char *memory, bool *wrong, zero
         for (uint64_t i = 0; i < PIECES && !write && !status; i++)
             *wrong |= !case_has_pattern(memory + i * MOST, lengths[i], (pass - 1) * 10 + i);
     }
-    if (status) { /* the same sentence again */
+    if (status) { /* returns the same sentence again */
         ck_assert_int_eq(zero_nvme_write(n, 0, memory, 1, &tickets[0], &again), status);
         ck_assert_str_eq(again.text, error->text);
     }
@@ -60,7 +61,7 @@ static zero_status_t scene(const nvme_case_t *c, char *memory, bool *wrong, zero
 typedef struct kind {
     fault_t fault;
     int error, times;
-    const char *part; /* of the sentence; NULL: it is got over */
+    const char *part; /* of the sentence; NULL: the code recovers */
 } kind_t;
 
 static const kind_t kinds[] = {
@@ -111,14 +112,14 @@ START_TEST(each_transfer_fails_in_turn)
         ck_assert_msg(has_names(error.text, "`rank 7`") && has_names(error.text, c.folder), "transfer %d: %s", at,
                       error.text);
     }
-    /* 5 transfers for 9 blocks, 1 for 512 bytes, 3 and 1 for 5 blocks and more; written, read. */
+    /* 20 transfers: 5 for 9 blocks, 1 for 512 bytes, 3 + 1 for 5 blocks and the rest; each is written and read. */
     ck_assert_int_ge(at, 20);
     case_free(memory, BYTES);
     case_end(&c);
 }
 END_TEST
 
-/* Removes what a removal that failed has left. */
+/* Removes the files that a failed removal has left. */
 static void clean(const char *folder)
 {
     DIR *d = opendir(folder);
@@ -149,7 +150,7 @@ START_TEST(each_call_fails_in_turn)
             ck_assert_msg(status == ZERO_OK, "%s", error.text);
             break;
         }
-        /* Not knowing the drive's alignment is no fault, and neither is a lock that has to be tried again. */
+        /* An unknown alignment of the drive is not a failure, nor is a lock that must be retried. */
         failed += status != ZERO_OK;
         ck_assert_msg(status == ZERO_OK || has_names(error.text, c.folder), "%s: %s", fault_call(), error.text);
         ck_assert_msg(status == ZERO_OK || strlen(error.text) > 30, "%s: %s", fault_call(), error.text);
@@ -165,7 +166,7 @@ START_TEST(each_call_fails_in_turn)
 }
 END_TEST
 
-/* A bit that flips on the drive, and a block that somebody puts back as it was. */
+/* A bit flips on the drive, and a block returns to its old contents. */
 START_TEST(the_drive_forgets)
 {
     enum { SIZE = 40 * ZERO_NVME_BLOCK, AT = 33 * ZERO_NVME_BLOCK + 77 };
@@ -191,7 +192,7 @@ START_TEST(the_drive_forgets)
     ck_assert_int_eq(pwrite(fd, block, sizeof block, start), sizeof block);
     ck_assert_int_eq(fsync(fd), 0);
     close(fd);
-    OK(zero_nvme_read(n, 0, memory, 33 * ZERO_NVME_BLOCK, &t, error)); /* up to there all is well */
+    OK(zero_nvme_read(n, 0, memory, 33 * ZERO_NVME_BLOCK, &t, error)); /* everything before it is intact */
     OK(zero_nvme_wait(n, t, 60, error));
     OK(zero_nvme_read(n, 0, memory, SIZE, &t, error));
     FAILS(zero_nvme_wait(n, t, 60, error), ZERO_ERR_IO, "rank 7: 16384 bytes at offset 540672 of its file in 'nvme-");
@@ -202,8 +203,7 @@ START_TEST(the_drive_forgets)
 }
 END_TEST
 
-/* A request that waits its turn when another fails ends with it, and so does a handle with requests that nobody waits
- * for. */
+/* If a request fails, queued requests fail too. Destroying a handle also ends requests that no call waits for. */
 START_TEST(what_is_queued_ends_too)
 {
     enum { SIZE = 64 * ZERO_NVME_BLOCK };
@@ -218,7 +218,7 @@ START_TEST(what_is_queued_ends_too)
     fault_arm(FAULT_ERROR, EIO, 5, 1);
     OK(zero_nvme_open(&n, c.folder, RANK, SIZE, &c.options, error));
     zero_error_t why;
-    for (uint64_t i = 0; i < 3; i++) /* a start may be refused already */
+    for (uint64_t i = 0; i < 3; i++) /* a start may already fail */
         if (zero_nvme_write(n, i * 20 * ZERO_NVME_BLOCK, memory + i * 20 * ZERO_NVME_BLOCK, 20 * ZERO_NVME_BLOCK, &t[i],
                             &why))
             t[i] = 0;
@@ -235,7 +235,7 @@ START_TEST(what_is_queued_ends_too)
 }
 END_TEST
 
-/* Of two that fail it is the first one's error that all calls return. One worker hears of them in the order of their
+/* If two requests fail, all calls return the first one's error. One worker receives the results in the order of their
  * lanes. */
 START_TEST(the_first_error_counts)
 {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nvme_folder.c - part of test_nvme: which folders are refused, that two runs keep out of each other's way, and that
- * nothing is left behind. */
+/* nvme_folder.c - part of test_nvme: which folders are refused, two runs that use the same folder, and cleaning up. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/nvme_case.h"
@@ -22,7 +21,7 @@
 
 enum { BYTES = 3 * ZERO_NVME_BLOCK };
 
-/* Opening the folder fails so, and leaves nothing. */
+/* Opening the folder fails with this status, and leaves no files. */
 static void refused(const char *folder, uint64_t bytes, const zero_nvme_options_t *o, zero_status_t status,
                     const char *part)
 {
@@ -61,7 +60,7 @@ START_TEST(folders_that_are_not_writable)
     nvme_case_t c;
     case_begin(&c, 1);
     ck_assert_int_eq(chmod(c.folder, 0555), 0);
-    /* The superuser may write everywhere. */
+    /* The superuser may write anywhere. */
     ck_assert(geteuid() || seteuid(65534) == 0);
     refused(c.folder, BYTES, &c.options, ZERO_ERR_IO, "`Permission denied`");
     if (getuid() == 0)
@@ -77,12 +76,12 @@ START_TEST(space_is_checked)
     char number[64];
     case_begin(&c, 1);
     ck_assert_int_eq(statvfs(c.folder, &fs), 0);
-    /* A file system's space comes and goes with other processes; its size does not. */
+    /* The free space of a file system varies with other processes; its size does not. */
     uint64_t size = ((uint64_t)fs.f_blocks * fs.f_frsize / ZERO_NVME_BLOCK + 1) * ZERO_NVME_BLOCK;
     snprintf(number, sizeof number, "rank 7 needs %llu bytes", (unsigned long long)size);
     refused(c.folder, size, &c.options, ZERO_ERR_MEMORY, number);
     refused(c.folder, size, &c.options, ZERO_ERR_MEMORY, "");
-    /* A limit on files would be a signal. */
+    /* A write beyond this limit would raise a signal. */
     struct rlimit limit = {1 << 20, 1 << 20};
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
     refused(c.folder, (1 << 20) + 1, &c.options, ZERO_ERR_MEMORY, "1048576");
@@ -90,7 +89,7 @@ START_TEST(space_is_checked)
 }
 END_TEST
 
-/* The file takes its space when it is opened, has no name, and gives the space back. */
+/* Opening the file reserves its space. The file has no name, and closing it frees the space. */
 START_TEST(space_is_taken_at_once)
 {
     enum { SIZE = 8 << 20 };
@@ -127,7 +126,7 @@ START_TEST(a_second_run_is_refused)
     OK(zero_nvme_open(&other_rank, c.folder, 1, BYTES, &o, error));
     snprintf(part, sizeof part, "of another run: process %d (rank 0) on ", (int)getpid());
     refused(c.folder, BYTES, &c.options, ZERO_ERR_IO, part);
-    /* Also by what is left of the first run. */
+    /* Files that the first run leaves also make it refuse. */
     zero_nvme_destroy(first);
     refused(c.folder, BYTES, &c.options, ZERO_ERR_IO, part);
     zero_nvme_destroy(other_rank);
@@ -137,7 +136,7 @@ START_TEST(a_second_run_is_refused)
 }
 END_TEST
 
-/* What a crash leaves: a lock that nobody holds, and perhaps a file that had its name still. */
+/* After a crash: a lock that no process holds, and perhaps a file that still has its name. */
 START_TEST(what_a_crash_leaves_is_cleaned)
 {
     nvme_case_t c;
@@ -179,8 +178,7 @@ START_TEST(what_a_crash_leaves_is_cleaned)
 }
 END_TEST
 
-/* Two runs of several ranks that start at the same moment: all ranks of one get the folder, none of the other, whoever
- * was first. */
+/* Two runs of several ranks start at the same moment: all ranks of one run get the folder, and none of the other. */
 START_TEST(one_of_two_runs_wins)
 {
     enum { RANKS = 4, ROUNDS = 15 };
@@ -199,13 +197,14 @@ START_TEST(one_of_two_runs_wins)
             struct pollfd p = {.fd = begin[0], .events = POLLIN};
             close(begin[1]);
             close(end[1]);
-            poll(&p, 1, -1); /* the other end closes: all start */
+            poll(&p, 1, -1); /* all start when the other end closes */
             c.options.run = (uint64_t)(round * 2 + i % 2 + 1);
             zero_status_t status = zero_nvme_open(&n, c.folder, i / 2, BYTES, &c.options, &e);
             char result = (char)(status == ZERO_OK                                                ? i % 2
                                  : status == ZERO_ERR_IO && e.reason == ZERO_REASON_FOLDER_IN_USE ? 2
                                                                                                   : 3);
-            if (write(results[1], &result, 1) != 1 || read(end[0], &result, 1) != 0) /* held until all have said */
+            if (write(results[1], &result, 1) != 1 ||
+                read(end[0], &result, 1) != 0) /* held until all ranks have reported */
                 _exit(1);
             zero_nvme_destroy(n);
             _exit(0);
@@ -227,8 +226,8 @@ START_TEST(one_of_two_runs_wins)
         close(begin[0]), close(results[0]), close(results[1]), close(end[0]);
         ck_assert_msg((inside[0] == RANKS && inside[1] == 0) || (inside[0] == 0 && inside[1] == RANKS),
                       "round %d: %d ranks of one run, %d of the other", round, inside[0], inside[1]);
-        /* All have left. Ranks that end at the same moment may each take the other for somebody who stays, and leave
-         * the lock. */
+        /* All ranks have left. Two ranks that end at the same moment may each think that the other stays, and leave the
+         * lock. */
         char path[600];
         snprintf(path, sizeof path, "%s/zero-nvme.lock", c.folder);
         unlink(path);
@@ -237,15 +236,15 @@ START_TEST(one_of_two_runs_wins)
 }
 END_TEST
 
-/* ---- what file systems lack ------------------------------------------------------------------------------------- */
+/* ---- file systems that lack a feature --------------------------------------------------------------------------- */
 
-/* A call that fails in one way only: all others are the system's. */
+/* Calls that fail in one way; otherwise they call the system. */
 static int refused_open(int folder, const char *name, int flags, mode_t mode)
 {
     if (!(flags & O_DIRECT))
         return zero_nvme_system.openat(folder, name, flags, mode);
     int fd = zero_nvme_system.openat(folder, name, flags & ~O_DIRECT,
-                                     mode); /* as tmpfs did: the file is there all the same */
+                                     mode); /* as tmpfs did: it creates the file all the same */
     close(fd);
     errno = EINVAL;
     return -1;
@@ -264,7 +263,7 @@ static int refused_fallocate(int fd, int mode, off_t offset, off_t bytes)
     return -1;
 }
 
-static int interrupted; /* so many calls more */
+static int interrupted; /* the number of calls that remain to be interrupted */
 
 static int interrupted_fallocate(int fd, int mode, off_t offset, off_t bytes)
 {
@@ -285,7 +284,7 @@ static int full_fallocate(int fd, int mode, off_t offset, off_t bytes)
     return -1;
 }
 
-static unsigned offset_align; /* what a drive wants */
+static unsigned offset_align; /* the alignment that the drive requires */
 
 static int coarse_statx(int fd, const char *name, int flags, unsigned mask, struct statx *out)
 {
@@ -321,7 +320,7 @@ START_TEST(what_file_systems_lack)
 #else
     (void)coarse_statx, (void)offset_align;
 #endif
-    /* A signal is no error. */
+    /* An interrupted call is not an error. */
     s = zero_nvme_system, s.fallocate = interrupted_fallocate, interrupted = 3;
     OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &c.options, error));
     ck_assert_int_lt(interrupted, 0);
@@ -330,7 +329,7 @@ START_TEST(what_file_systems_lack)
     OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &c.options, error));
     ck_assert_int_lt(interrupted, 0);
     zero_nvme_destroy(n);
-    /* Without a reservation it goes on, and says so. */
+    /* Without a reservation it continues, with a warning. */
     s = zero_nvme_system, s.fallocate = refused_fallocate;
     ck_assert_int_eq(case_warnings(), 0);
     OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &c.options, error));

@@ -5,7 +5,7 @@
 
 #include <check.h>
 
-/* engines: 0 (io_uring) is left out where first is 1. */
+/* first is 1 if engine 0 (io_uring) must be left out. */
 TCase *nvme_folder_case(int first);
 TCase *nvme_faults_case(int first);
 

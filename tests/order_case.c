@@ -8,7 +8,7 @@
 
 enum { MICRO_STEPS = 2 };
 
-/* What the sentence says of rank 0, and of the other rank. */
+/* Parts of the sentence about rank 0, and about the other rank. */
 static const char *const parts[ORDER_SCENES][2] = {
     [ORDER_EVALUATES] = {"'eval'", "'train'"},
     [ORDER_MICRO_STEP] = {"1 'train'", ""},
@@ -22,10 +22,10 @@ static const char *const parts[ORDER_SCENES][2] = {
     [ORDER_SET_STEP] = {"`rank 0` 8 6", "8 7 zero_set_step"},
 };
 
-/* The passes' uses; gradients stay zero. Parameters are what they were filled with until the first step. */
+/* Runs the uses of a pass. Gradients stay zero, so parameters keep their initial values until the first step. */
 static zero_status_t pass(small_t *s, zero_pass_t which, uint32_t flags)
 {
-    static const int unit[] = {0, 1, 2, 3, 2, 0}; /* of which a pass without gradients has the first four */
+    static const int unit[] = {0, 1, 2, 3, 2, 0}; /* a pass without gradients uses the first four */
     zero_status_t status = zero_micro_begin(s->engine, which, flags);
     for (int u = 0; status == ZERO_OK && u < (which == s->train ? 6 : 4); u++) {
         if ((status = zero_acquire(s->engine, s->unit[unit[u]])) != ZERO_OK)
@@ -57,7 +57,7 @@ static int ignore(void *ctx, zero_param_t param, int64_t begin, int64_t count, c
     return 0;
 }
 
-/* A step, before which rank 0 is apart from the others. */
+/* A step. Before it, rank 0 makes the scene's different calls. */
 static zero_status_t play(small_t *s, order_scene_t scene, zero_pass_t other)
 {
     static float values[SMALL_ELEMENTS];
@@ -68,7 +68,7 @@ static zero_status_t play(small_t *s, order_scene_t scene, zero_pass_t other)
     switch (scene) {
     case ORDER_EVALUATES:
         status = odd ? pass(s, s->eval, 0) : ZERO_OK;
-        if (odd && status == ZERO_OK) /* waits for all streams, of which else one may be at what comes later first */
+        if (odd && status == ZERO_OK) /* waits for all streams; otherwise one of them might reach a later call first */
             status = zero_param_read(s->engine, s->param[SMALL_BIG], ZERO_STATE_PARAM, ignore, NULL);
         break;
     case ORDER_SUM:
@@ -130,7 +130,7 @@ static int run(small_t *s, const order_case_t *o, zero_comm_t *comm)
     SMALL_TRY(zero_pass_add(s->engine, "other", ZERO_PASS_EVAL, &other));
     for (int u = 0; u < SMALL_UNITS; u++)
         SMALL_TRY(zero_use_add(s->engine, other, s->unit[u], ZERO_READ));
-    /* A rank that is behind may hear of what comes later while it is still at this. */
+    /* A rank that is behind may get the error of a later call while it is still in this one. */
     zero_status_t status = zero_commit(s->engine);
     for (int p = 0; p < SMALL_PARAMS && status == ZERO_OK; p++)
         status = zero_param_fill(s->engine, s->param[p], fill, s);

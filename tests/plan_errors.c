@@ -102,7 +102,7 @@ START_TEST(bad_declarations)
 }
 END_TEST
 
-/* A size of 0 makes a shape empty, however large the others are and wherever it stands. */
+/* A size of 0 makes a shape empty, wherever it is, and however large the other sizes are. */
 START_TEST(empty_shapes)
 {
     for (int at = 0; at < 3; at++) {
@@ -121,7 +121,7 @@ END_TEST
 
 /* ---- plans ------------------------------------------------------------------------------------------------------ */
 
-/* The checker refuses plans whose numbers are wrong, with a sentence. */
+/* The checker refuses plans with wrong numbers, with a sentence. */
 START_TEST(bad_numbers_in_a_plan)
 {
     zero_error_t error;
@@ -159,7 +159,7 @@ START_TEST(bad_numbers_in_a_plan)
 }
 END_TEST
 
-/* What is reduced ends in a slice, and what is gathered comes from slices, even where the whole buffer would do by its
+/* Reduced data must go to a slice, and gathered data must come from slices, even if the whole buffer has the right
  * contents. */
 START_TEST(collectives_take_slices)
 {
@@ -190,7 +190,7 @@ START_TEST(collectives_take_slices)
 }
 END_TEST
 
-/* A collective is of a group that has all slices; nothing else is of a group. */
+/* A collective needs a group that has all slices. Other operations must not have a group. */
 START_TEST(groups_of_operations)
 {
     for (int size = 1; size <= 2; size++) {
@@ -219,7 +219,8 @@ START_TEST(groups_of_operations)
 }
 END_TEST
 
-/* What a rank takes of a part depends on its slice alone where the part lies in it, and else not on the rank. */
+/* If a part lies inside a slice, the elements that a rank owns of it depend only on the slice; otherwise they do not
+ * depend on the rank. */
 START_TEST(own_slices_are_of_own_parts)
 {
     zero_error_t error = {.text = ""};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan_offload.c - what a plan keeps in which memory where gradients and optimizer state are on the host tier, however
- * many micro-steps a step has. */
+/* plan_offload.c - which memory a plan uses if gradients and optimizer state are on the host tier, for any number of
+ * micro-steps. */
 #include "tests/plan_suites.h"
 
 #include <stdio.h>
@@ -16,7 +16,7 @@ typedef struct model {
     zero_tier_t state, parameters;
 } model_t;
 
-/* The i-th table of so many ranks. */
+/* Table number i for this number of ranks. */
 enum { MODELS = 4 * 2 * 2 * 2 * 2 * 3 };
 static model_t model(int world, int i)
 {
@@ -55,7 +55,7 @@ static const char *name_of(model_t m, int micro_steps)
     return text;
 }
 
-/* Bytes a parameter, of a tier and kind, that are of no slot. */
+/* Bytes per parameter of a tier and kind, in buffers without a slot. */
 static double lasting(const zero_plan_t *plan, zero_tier_t tier, zero_kind_t kind)
 {
     uint64_t bytes = 0;
@@ -66,7 +66,7 @@ static double lasting(const zero_plan_t *plan, zero_tier_t tier, zero_kind_t kin
     return (double)bytes / (COUNT * (double)plan->segment_count);
 }
 
-/* The device has parameters, or their window, and slots of gradients: not more of them for more layers or
+/* The device keeps parameters, or a window of them, and slots of gradients. Their size does not grow with layers or
  * micro-steps. */
 START_TEST(the_device_holds_windows)
 {
@@ -82,8 +82,8 @@ START_TEST(the_device_holds_windows)
                                   bytes[ZERO_KIND_MOMENTS] == 0,
                               "%s", name);
                 ck_assert_msg(bytes[ZERO_KIND_STAGING] <= 2 * ZERO_PAGE, "%s", name);
-                /* Parameters, gradients of as many units as the window and one that is reduced; what is cast for the
-                 * wire, or gathered. */
+                /* Parameters and gradients for as many units as the window, and one that is being reduced; buffers for
+                 * casts to the wire's dtype, or for gathers. */
                 uint64_t window = 2 * COUNT * (uint64_t)zero_dtype_size(m.dtype) +
                                   3 * COUNT * (uint64_t)zero_dtype_size(m.dtype) + 4 * COUNT + ZERO_PAGE;
                 ck_assert_msg(bytes[ZERO_KIND_WINDOW] <= window, "%s: a window of %llu bytes, at most %llu", name,
@@ -94,8 +94,8 @@ START_TEST(the_device_holds_windows)
 }
 END_TEST
 
-/* The host has what norm and update read, and the local sum; what is staged there is a ring, however large the
- * model. */
+/* The host keeps the buffers that norm and update read, and the local sum. Its staging buffers are a ring, whatever the
+ * size of the model. */
 START_TEST(the_host_holds_what_is_summed)
 {
     for (int i = 0; i < MODELS; i++) {
@@ -109,7 +109,7 @@ START_TEST(the_host_holds_what_is_summed)
             double found = lasting(plan, ZERO_TIER_HOST, ZERO_KIND_GRADIENTS),
                    staged = (double)plan->kind_bytes[ZERO_TIER_HOST][ZERO_KIND_STAGING];
             ck_assert_msg(found == wanted, "%s: %g bytes a parameter, wanted %g", name, found, wanted);
-            /* On nvme: master weights and moments of a piece, and parameters of as many units as the window. */
+            /* On nvme: master weights and moments of a piece, and parameters for as many units as the window. */
             double most = RING * PIECE * (4 + 2 + (m.state == ZERO_TIER_NVME ? 12 : 0)) + 2 * ZERO_PAGE;
             if (m.parameters == ZERO_TIER_NVME)
                 most += 2.0 * COUNT * (double)zero_dtype_size(m.dtype);
@@ -121,7 +121,7 @@ START_TEST(the_host_holds_what_is_summed)
 }
 END_TEST
 
-/* Where a share of the state stays on the device, so do the gradients of that share, and no others. */
+/* If a share of the state stays on the device, exactly the gradients of that share stay there too. */
 START_TEST(a_share_keeps_its_gradients)
 {
     for (int i = 0; i < MODELS; i++) {
@@ -141,7 +141,7 @@ START_TEST(a_share_keeps_its_gradients)
 }
 END_TEST
 
-/* Bytes a parameter between the tiers in a step of three micro-steps. */
+/* Checks the bytes per parameter between the tiers in a step of three micro-steps. */
 static void moves(model_t m, double to_host, double to_device)
 {
     zero_plan_t *plan = plan_of(m, 3, LAYERS, 1);
@@ -157,15 +157,15 @@ static void moves(model_t m, double to_host, double to_device)
 START_TEST(gradients_go_down_in_what_they_are_written_or_sent_in)
 {
     const zero_tier_t device = ZERO_TIER_DEVICE, host = ZERO_TIER_HOST;
-    /* Each micro-step's slice in the wire's dtype; the new parameters come up. */
+    /* Down: each micro-step's slice in the wire's dtype. Up: the new parameters. */
     moves((model_t){2, 2, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_BF16, host, device}, 3 * 2 / 2.0, 2 / 2.0);
     moves((model_t){2, 2, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_FP32, host, device}, 3 * 4 / 2.0, 2 / 2.0);
     moves((model_t){1, 3, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_FP32, host, device}, 3 * 2, 2);
-    /* All that is written goes down; the sum comes up once, in the wire's dtype, and goes down reduced. */
+    /* Down: all written gradients, and the reduced slice. Up, once: the sum, in the wire's dtype. */
     moves((model_t){2, 2, ZERO_REDUCE_LAST, ZERO_BF16, ZERO_BF16, host, device}, 3 * 2 + 2 / 2.0, 2 + 2 / 2.0);
     /* One rank: nothing is reduced. */
     moves((model_t){1, 2, ZERO_REDUCE_LAST, ZERO_BF16, ZERO_BF16, host, device}, 3 * 2, 2);
-    /* In fp32, what is written is added to the sum, which comes up for it. */
+    /* In fp32, gradients are added to the sum, which comes up for that. */
     moves((model_t){2, 2, ZERO_REDUCE_LAST, ZERO_FP32, ZERO_FP32, host, device}, 2 * 4 + 4 / 2.0, 2 * 4 + 4 / 2.0);
     /* Updates are full: the sum of the slice comes up, is gathered, and all of it goes down. */
     moves((model_t){2, 0, ZERO_REDUCE_EVERY, ZERO_BF16, ZERO_BF16, host, device}, 3 * 2 / 2.0 + 4, 4 / 2.0 + 2);

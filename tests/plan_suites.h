@@ -7,7 +7,7 @@
 
 #include <check.h>
 
-/* The declaration's plan, which must pass the checker. */
+/* Builds the declaration's plan, which must pass the checker. */
 zero_plan_t *plan_build(const declare_t *declared);
 /* A chain of three layers of 1,000 fp32 elements on two ranks, all of it sharded. */
 void plan_model(declare_t *declared);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ranks.c - see ranks.h. The bootstrap is a table in shared memory behind a barrier of a robust mutex and polled
- * counters: a rank that dies in between makes the others' all_gather fail at its time limit (or at once when it died
- * holding the mutex), never hang. */
+/* ranks.c - see ranks.h. The bootstrap is a table in shared memory behind a barrier, made of a robust mutex and polled
+ * counters. If a rank dies, the all_gather of the others fails at its time limit, or at once if the rank held the
+ * mutex. It never hangs. */
 #define _GNU_SOURCE
 #include "tests/ranks.h"
 
@@ -134,7 +134,7 @@ int ranks_run_status(int world, double timeout_s, ranks_fn fn, void *arg, int *s
     pthread_mutexattr_destroy(&ma);
     pthread_condattr_destroy(&ca);
 
-    fflush(NULL); /* or the children would print what the parent had buffered */
+    fflush(NULL); /* otherwise the children would print the parent's buffered output */
     for (; started < world; started++) {
         pid[started] = fork();
         if (pid[started] < 0)
@@ -148,7 +148,7 @@ int ranks_run_status(int world, double timeout_s, ranks_fn fn, void *arg, int *s
             int result = fn(started, world, &bootstrap, arg);
             fflush(NULL);
 #ifdef HAVE_COVERAGE
-            __gcov_dump(); /* which _exit would leave out */
+            __gcov_dump(); /* _exit does not call it */
 #endif
             _exit(result == 0 ? 0 : result > 0 && result < 125 ? result : 124);
         }
@@ -175,8 +175,7 @@ int ranks_run_status(int world, double timeout_s, ranks_fn fn, void *arg, int *s
         }
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
-    /* A robust mutex that a killed child held, or a condition that it waited on, must not be destroyed: unmapping is
-     * enough. */
+    /* Do not destroy a robust mutex that a killed child held, or a condition that it waited on: unmapping is enough. */
     ranks_unshare(slots, (size_t)world * RANKS_SLOT_BYTES);
     ranks_unshare(barrier, sizeof *barrier);
     return timed_out ? -1 : 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_api.c - what holds of every function of zero.h: wrong arguments and wrong moments (api_misuse.c), structs of
- * other versions (api_structs.c), calls within and beside one another (api_calls.c). */
+/* test_api.c - rules for all functions of zero.h: wrong arguments and calls at the wrong time (api_misuse.c), structs
+ * of other versions (api_structs.c), calls from callbacks and threads (api_calls.c). */
 #include "tests/api_suites.h"
 
 #include <stdlib.h>
@@ -149,7 +149,8 @@ const api_call_t api_calls[API_CALLS] = {
     {"zero_measure", measure, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_forecast_traffic", forecast_traffic, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},
     {"zero_explain", explain, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},
-    {"zero_commit", zero_commit, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER}, /* last: what is before it is before it */
+    {"zero_commit", zero_commit, ZERO_OK, ZERO_ERR_ORDER,
+     ZERO_ERR_ORDER}, /* last, because the calls before it must come before commit */
 };
 
 api_engine_t api_make(int plan_world, void (*edit)(zero_config_t *config, void *ctx), void *ctx)

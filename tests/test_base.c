@@ -21,7 +21,7 @@ static float float_of(uint32_t u)
     return f;
 }
 
-/* For loops over very many values: Check writes to its parent at every assertion. */
+/* For loops over very many values: Check writes to its parent at each assertion, which is slow. */
 #define HOLDS(condition, at)                                                                 \
     do {                                                                                     \
         if (!(condition))                                                                    \
@@ -123,7 +123,7 @@ START_TEST(version_is_the_package)
 }
 END_TEST
 
-/* Every value up to count has a name of its own; those around have the one for unknown values. */
+/* Values below count have different names. Other values have the name of unknown values. */
 #define CHECK_NAMES(function, type, count, unknown)                     \
     do {                                                                \
         for (int i = 0; i < (int)(count); i++) {                        \
@@ -245,7 +245,7 @@ START_TEST(every_half_widens_exactly_and_comes_back)
 }
 END_TEST
 
-/* Between every two neighbours: a little below, at, and a little above the middle. */
+/* Between each two neighbours: just below, exactly at, and just above the middle. */
 START_TEST(narrowing_rounds_to_nearest_even)
 {
     const half_format_t *format = &formats[_i];
@@ -275,7 +275,7 @@ START_TEST(narrowing_extremes)
     ck_assert_uint_eq(format->narrow(-0.0f), 0x8000);
     ck_assert_uint_eq(format->narrow(float_of(1)), 0);
     ck_assert_uint_eq(format->narrow(float_of(0x80000001)), 0x8000);
-    /* NaNs whose payload lies only in the bits that are dropped. */
+    /* NaNs whose payload lies only in the dropped bits. */
     ck_assert(is_nan16(format->narrow(float_of(0x7f800001)), format->mantissa_bits));
     ck_assert(is_nan16(format->narrow(float_of(0xffbfffff)), format->mantissa_bits));
     ck_assert(is_nan16(format->narrow(float_of(0x7fffffff)), format->mantissa_bits));
@@ -295,10 +295,11 @@ __attribute__((target("f16c"))) static float widen_by_processor(uint16_t h)
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
 }
 
-/* The bits of the processor's own conversions, which SIMD kernels use: every half, and floats all over the range. */
+/* The bits equal those of the processor's own conversions, which SIMD kernels use: for every half, and for floats over
+ * the whole range. */
 START_TEST(fp16_agrees_with_the_processor)
 {
-    if (!__builtin_cpu_supports("avx2")) /* clang 14 does not know f16c by name; what has AVX2 has it */
+    if (!__builtin_cpu_supports("avx2")) /* clang 14 does not know the name f16c; processors with AVX2 have it */
         return;
     for (uint32_t h = 0; h < 0x10000; h++)
         HOLDS(bits_of(zero_fp16_to_fp32((uint16_t)h)) == bits_of(widen_by_processor((uint16_t)h)), h);

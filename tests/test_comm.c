@@ -41,7 +41,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- what they do ----------------------------------------------------------------------------------------------- */
+/* ---- results ---------------------------------------------------------------------------------------------------- */
 
 START_TEST(self_does_all)
 {
@@ -83,7 +83,7 @@ START_TEST(shm_does_all)
 }
 END_TEST
 
-/* With the least ring every transfer goes in many pieces; the results are the same bits. */
+/* With the smallest ring, every transfer needs many pieces; the results have the same bits. */
 START_TEST(shm_does_all_with_the_least_ring)
 {
     zero_comm_options_t o;
@@ -93,7 +93,7 @@ START_TEST(shm_does_all_with_the_least_ring)
     zero_comm_options_init(&o);
     o.ring_bytes = 1;
     ck_assert(zero_comm_describe("shm", 3, &o, &caps, &e) == ZERO_ERR_ARG);
-    /* The sentence says what would do. */
+    /* The sentence names a value that would work. */
     const char *said = strrchr(e.text, ' '); /* its last word */
     ck_assert_ptr_nonnull(said);
     least = strtoull(said, NULL, 10);
@@ -142,7 +142,7 @@ END_TEST
 
 enum { TOGETHER_ROUNDS = 40 };
 
-/* A meeting from which everybody's words come back as zeros. */
+/* A bootstrap that returns zeros for every rank's data. */
 static int forgetful(void *ctx, const void *send, void *recv, size_t bytes)
 {
     (void)send;
@@ -156,7 +156,7 @@ static zero_status_t forgetful_oob(void *ctx, const void *send, void *recv, size
     return forgetful(ctx, send, recv, bytes) ? ZERO_ERR_PEER : ZERO_OK;
 }
 
-/* What a rank could not have it goes on without in no case. */
+/* A rank's own failure remains, whatever the other ranks' statuses look like. */
 START_TEST(failures_here_stay_failures)
 {
     int world = 2;
@@ -175,7 +175,7 @@ START_TEST(failures_here_stay_failures)
 }
 END_TEST
 
-/* ---- what goes wrong -------------------------------------------------------------------------------------------- */
+/* ---- failures --------------------------------------------------------------------------------------------------- */
 
 typedef struct shared {
     zero_error_t why[8];
@@ -189,7 +189,7 @@ static void keep(shared_t *s, int rank, zero_status_t status, const zero_error_t
     s->seconds[rank] = now() - start;
 }
 
-/* Bit r of *arg: rank r fails. */
+/* *arg: if bit r is set, rank r fails. */
 static int agree_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     int failing = *(int *)arg, failed = 7, lowest = -1;
@@ -205,8 +205,8 @@ static int agree_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     EXPECT(failed == lowest && status == (lowest < 0 ? ZERO_OK : lowest == 1 ? ZERO_ERR_IO : ZERO_ERR_ARG));
     if (lowest >= 0)
         EXPECT(e.status == status && e.text[strlen(e.text) - 1] == '0' + lowest);
-    /* Without exchange a failure of this rank's own stays what it is. Who is through this one knows that all are
-     * through the one above. */
+    /* If the exchange fails, this rank's own failure remains. After the following exchange, every rank has completed
+     * the calls above. */
     char byte = 0, bytes[8];
     zero_comm_exchange(c, &byte, bytes, 1, NULL);
     zero_comm_abort(c, "enough");
@@ -234,7 +234,7 @@ static int bad_options_rank(int rank, int world, const zero_bootstrap_t *b, void
     o.ring_bytes = rank == 1 ? 100 : 0;
     keep(arg, rank, zero_comm_shm(&c, b, &o, &e), &e, now());
     EXPECT(c == NULL);
-    o.ring_bytes = rank == 1 ? (size_t)1 << 50 : 0; /* no machine has it */
+    o.ring_bytes = rank == 1 ? (size_t)1 << 50 : 0; /* more than any machine has */
     EXPECT(zero_comm_shm(&c, b, &o, &e) == ZERO_ERR_MEMORY && has_names(e.text, "1125899906842624"));
     o.ring_bytes = rank == 1 ? 1 << 20 : 2 << 20;
     EXPECT(zero_comm_shm(&c, b, &o, &e) == ZERO_ERR_MISMATCH);
@@ -274,9 +274,9 @@ static int abort_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         zero_comm_abort(c, "rank 1: the disk is full");
         zero_comm_abort(c, "another sentence");
         keep(arg, rank, zero_comm_check(c, &e), &e, start);
-    } else /* it waits on what was split off */
+    } else /* it waits on the split communicator */
         keep(arg, rank, zero_comm_all_gather(part, buffer, buffer + 32, 8, NULL, &e), &e, start);
-    /* What failed stays failed. */
+    /* A failed communicator stays failed. */
     EXPECT(zero_control_exchange(c, buffer, buffer, 0, &e) == ZERO_ERR_PEER);
     EXPECT(zero_comm_reduce_scatter(c, buffer, buffer, 1, ZERO_FP32, NULL, &e) == ZERO_ERR_PEER);
     zero_comm_destroy(part);
@@ -296,7 +296,7 @@ START_TEST(abort_reaches_everyone)
 }
 END_TEST
 
-/* Every rank aborts at once; all of them end with one rank's sentence. */
+/* Every rank aborts at once. All ranks end with the sentence of one rank. */
 static int together_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     atomic_int *ready = arg; /* by round */
@@ -306,7 +306,7 @@ static int together_rank(int rank, int world, const zero_bootstrap_t *b, void *a
         zero_error_t e = {0};
         if (open_shm(&c, b, 50, 0))
             return 1;
-        snprintf(own, sizeof own, "rank %d: %0900d", rank, rank); /* long: two take turns while they are written */
+        snprintf(own, sizeof own, "rank %d: %0900d", rank, rank); /* long, so that two ranks write at the same time */
         atomic_fetch_add(&ready[round], 1);
         for (double end = now() + 30; atomic_load(&ready[round]) < world && now() < end;)
             ;
@@ -364,7 +364,7 @@ START_TEST(killed_rank_is_named)
 }
 END_TEST
 
-/* Leaving in good order is no error, until somebody waits for the one that left. */
+/* Leaving in order is not an error, until another rank waits for the one that left. */
 static int left_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_comm_t *c;
@@ -407,7 +407,7 @@ static int late_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     double start = now();
     if (rank != 2) {
         keep(arg, rank, zero_comm_reduce_scatter(c, values, values + 3, 1, ZERO_FP32, NULL, &e), &e, start);
-        /* The ranks are out of step now: nothing may run. */
+        /* The ranks are out of step now: no collective may run. */
         EXPECT(zero_comm_exchange(c, values, values, 0, &e) == ZERO_ERR_TIMEOUT);
     }
     char done = 0, all[8];
@@ -452,7 +452,7 @@ START_TEST(no_descriptor_stays_open)
 }
 END_TEST
 
-/* Processes that nobody may look into (as between containers) meet in /dev/shm instead. */
+/* If processes may not access each other, as between containers, they meet in /dev/shm. */
 static int closed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     const char *shm_size = arg;
@@ -460,8 +460,8 @@ static int closed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
     zero_error_t e = {0};
     char entry[64], link[64];
     if (shm_size) {
-        /* A /dev/shm of its own for this rank, unless this is a container whose root may not mount. What it is mounted
-         * over must not pass it on to others: that is the innermost of these that is a mount point (in a chroot / is
+        /* Mounts a separate /dev/shm for this rank, unless this is a container whose root may not mount. The mount must
+         * not propagate. So the innermost of these paths that is a mount point becomes private (in a chroot, / is
          * none). */
         if (unshare(CLONE_NEWNS) != 0 && errno == EPERM)
             return 0;
@@ -469,7 +469,7 @@ static int closed_rank(int rank, int world, const zero_bootstrap_t *b, void *arg
                mount("none", "/dev", NULL, MS_PRIVATE, NULL) == 0 || mount("none", "/", NULL, MS_PRIVATE, NULL) == 0);
         EXPECT(mount("none", "/dev/shm", "tmpfs", 0, shm_size) == 0);
     }
-    if (geteuid() == 0) /* root may look everywhere */
+    if (geteuid() == 0) /* root may access every process */
         EXPECT(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
     EXPECT(prctl(PR_SET_DUMPABLE, 0) == 0);
     int pids[8], pid = (int)getpid();
@@ -500,7 +500,7 @@ END_TEST
 START_TEST(small_dev_shm_is_an_error)
 {
     if (geteuid() != 0)
-        return; /* needs to mount one */
+        return; /* mounting needs root */
     ck_assert_int_eq(ranks_run(2, 60, closed_rank, "size=4k"), 0);
 }
 END_TEST

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_comm_device.c - communicators of a device's memory: staged, on a device that is as late as it may be, and on
- * emulated GPUs. */
+/* test_comm_device.c - communicators on a device's memory: the staged one, on a device that delays work as long as it
+ * may, and on emulated GPUs. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/comm_cases.h"
@@ -24,7 +24,7 @@ static int open_staged(zero_comm_t **c, const zero_bootstrap_t *b, zero_device_t
     return 0;
 }
 
-/* Pinned memory is what the plan is told, and is there. */
+/* The plan's count of pinned memory is what exists. */
 static int ring_cases(const zero_comm_t *c, uint64_t staging_bytes)
 {
     zero_comm_caps_t caps;
@@ -48,7 +48,7 @@ typedef struct how {
     uint64_t staging_bytes;
 } how_t;
 
-/* All ranks have the same GPU. */
+/* All ranks use the same GPU. */
 static int open_device(int kind, zero_device_t **device, zero_stream_t **stream, void **native)
 {
     *stream = NULL;
@@ -81,7 +81,7 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     EXPECT(c->rank == rank && c->size == world);
     if (ring_cases(c, how->staging_bytes) || comm_cases_on(c, device, native, 1))
         return 1;
-    /* A part is staged as well. */
+    /* A part of a staged communicator is staged as well. */
     EXPECT_OK(zero_comm_split(c, rank & 1, -rank, &part, error));
     EXPECT(part->size == (world + 1 - (rank & 1)) / 2 && part->rank == part->size - 1 - rank / 2);
     if (ring_cases(part, how->staging_bytes) || comm_cases_on(part, device, native, 2 + (unsigned)(rank & 1)))
@@ -112,7 +112,8 @@ END_TEST
 
 enum { SLICE = 100000 };
 
-/* What a collective left to copy on one stream is done before another stream's collective takes the pinned memory. */
+/* A collective may leave copies on its stream. They are done before a collective on another stream uses the pinned
+ * memory. */
 static int streams_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_device_t *device = lazy_device();
@@ -152,7 +153,7 @@ START_TEST(streams_take_turns)
 }
 END_TEST
 
-/* What one rank cannot do is every rank's error, and the inner communicator stays the caller's. */
+/* A failure of one rank is an error on every rank, and the inner communicator stays with the caller. */
 static int refused_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_device_t *device = lazy_device();
@@ -178,7 +179,7 @@ START_TEST(refusals_are_everyones)
 }
 END_TEST
 
-/* A copy that fails leaves this rank out of step: nothing runs any more, and its sentence reaches the others. */
+/* A failed copy leaves this rank out of step: later collectives fail, and the other ranks get its sentence. */
 static int failing_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_device_t *device = lazy_device();
@@ -200,7 +201,7 @@ static int failing_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
         EXPECT(zero_comm_exchange(c, &value, all, sizeof value, &e) == ZERO_ERR_SYSTEM);
         zero_comm_abort(c, e.text);
     } else {
-        /* The first may still end well where the copy that failed was rank 1's last. */
+        /* The first collective may still succeed if the failed copy was rank 1's last. */
         zero_status_t status = zero_comm_all_gather(c, own, recv, SLICE, lazy_stream(0), &e);
         EXPECT(status == ZERO_OK || status == ZERO_ERR_PEER);
         EXPECT(zero_comm_exchange(c, &value, all, sizeof value, &e) == ZERO_ERR_PEER &&
@@ -216,12 +217,12 @@ static int failing_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
 
 START_TEST(a_failed_copy_is_the_end)
 {
-    /* 0: the copy of its own slice; 1: to pinned memory; 2 and 3: of the others' slices to the device */
+    /* the copy that fails. 0: of its own slice; 1: to pinned memory; 2 and 3: of the others' slices to the device */
     ck_assert_int_eq(ranks_run(3, 60, failing_rank, &_i), 0);
 }
 END_TEST
 
-/* One rank has no pinned memory; its copies stay on the device, and an abort is still heard. */
+/* A single rank needs no pinned memory: its copies stay on the device. An abort still works. */
 START_TEST(one_rank_copies)
 {
     zero_device_t *device = lazy_device();

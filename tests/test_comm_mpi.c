@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_comm_mpi.c - MPI communicators: one node, and one machine's ranks made into several nodes, equal and not.
- * Without arguments it starts itself under mpiexec for each case; `test_comm_mpi CASE RANKS_PER_NODE` is a rank of one.
- */
+/* test_comm_mpi.c - MPI communicators: one node, and one machine's ranks split into several nodes, equal and not.
+ * Without arguments it starts itself under mpiexec for each case; `test_comm_mpi CASE RANKS_PER_NODE` runs one rank. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/comm_cases.h"
@@ -36,7 +35,7 @@ static int all_cases(const zero_comm_options_t *o)
 {
     zero_comm_t *c, *second;
     EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
-    /* A second one of the same MPI; whoever goes last ends MPI. */
+    /* A second communicator of the same MPI; the last one that is destroyed finalises MPI. */
     EXPECT_OK(zero_comm_mpi(&second, NULL, o, error));
     EXPECT(strcmp(zero_comm_name(c), "mpi") == 0);
     if (comm_ring_cases(c) || comm_cases(c, 1) || comm_split_cases(c))
@@ -46,7 +45,8 @@ static int all_cases(const zero_comm_options_t *o)
         return 1;
     zero_comm_destroy(second);
     zero_error_t e = {0};
-    EXPECT(zero_comm_mpi(&c, NULL, o, &e) == ZERO_ERR_ORDER); /* it was finalised: it was ours */
+    EXPECT(zero_comm_mpi(&c, NULL, o, &e) ==
+           ZERO_ERR_ORDER); /* the library had initialised MPI, and has finalised it */
     return 0;
 }
 
@@ -84,7 +84,7 @@ static int order_cases(const zero_comm_options_t *o, const char *digits)
     return result;
 }
 
-/* The last rank gives up; everyone else, on its node or not, hears why although it waits for others. */
+/* The last rank aborts. Every other rank, on its node or not, gets the sentence, although it waits for others. */
 static int abort_case(const zero_comm_options_t *o)
 {
     zero_comm_t *c, *part;
@@ -111,7 +111,7 @@ static int abort_case(const zero_comm_options_t *o)
     return 0;
 }
 
-/* The last rank does not come. */
+/* The last rank does not make the call. */
 static int timeout_case(zero_comm_options_t *o)
 {
     zero_comm_t *c;
@@ -121,7 +121,7 @@ static int timeout_case(zero_comm_options_t *o)
     EXPECT_OK(zero_comm_mpi(&c, NULL, o, error));
     if (c->rank != c->size - 1) {
         zero_status_t status = zero_comm_reduce_scatter(c, values, values + 60, 1, ZERO_FP32, NULL, &e);
-        /* Whoever is first says so to the others, some of whom hear that before their own time is up. */
+        /* The first rank that times out tells the others, and some get that error before their own time limit. */
         EXPECT(status == ZERO_ERR_TIMEOUT ? has_names(e.text, "reduce-scatter")
                                           : status == ZERO_ERR_PEER && !strcmp(e.text, "too late"));
         zero_comm_abort(c, "too late");
@@ -135,7 +135,7 @@ static int timeout_case(zero_comm_options_t *o)
     return 0;
 }
 
-/* Ranks that waited in vain and let go of everything, without an abort, do not wait for the last one in MPI's end
+/* Ranks time out and destroy everything, without an abort. They do not wait for the last rank in MPI_Finalize
  * either. */
 static int leave_case(zero_comm_options_t *o)
 {
@@ -147,12 +147,12 @@ static int leave_case(zero_comm_options_t *o)
     bool last = c->rank == c->size - 1;
     if (!last) {
         zero_status_t status = zero_control_exchange(c, values, values + 32, 4, &e);
-        /* Whoever is first is gone before others' own time is up. */
+        /* The first rank that times out may be gone before the others reach their own limit. */
         EXPECT(status == ZERO_ERR_TIMEOUT ? has_names(e.text, "exchange")
                                           : status == ZERO_ERR_PEER && e.reason == ZERO_REASON_RANK_LEFT);
         zero_comm_destroy(c);
     }
-    MPI_Barrier(MPI_COMM_WORLD); /* the last one destroys when all others have */
+    MPI_Barrier(MPI_COMM_WORLD); /* the last rank destroys its communicator after all others */
     if (last)
         zero_comm_destroy(c);
     return 0;
@@ -160,7 +160,7 @@ static int leave_case(zero_comm_options_t *o)
 
 enum { MEET_ENDS = 3 }; /* the exit status */
 
-/* A meeting that does not come about is an error of ours, not one of MPI's that ends the process. */
+/* If the ranks do not meet, the library reports it. It is not an MPI error that ends the process. */
 static int meet_case(zero_comm_options_t *o)
 {
     zero_comm_t *c;
@@ -174,10 +174,10 @@ static int meet_case(zero_comm_options_t *o)
         EXPECT(zero_comm_mpi(&c, NULL, o, &e) == ZERO_ERR_TIMEOUT && c == NULL && has_names(e.text, "1"));
     MPI_Barrier(MPI_COMM_WORLD);
     fflush(NULL);
-    _exit(MPI_Abort(MPI_COMM_WORLD, MEET_ENDS)); /* MPI cannot end in good order with half a duplication */
+    _exit(MPI_Abort(MPI_COMM_WORLD, MEET_ENDS)); /* MPI cannot finalise after half a duplication */
 }
 
-/* Bad options of one rank are everyone's error. */
+/* Bad options of one rank are an error on every rank. */
 static int options_case(zero_comm_options_t *o)
 {
     zero_comm_t *c;
@@ -228,8 +228,8 @@ static int rank_main(int argc, char **argv)
     int result = run(argc, argv), initialised = 0, finalised = 0;
     MPI_Initialized(&initialised);
     MPI_Finalized(&finalised);
-    /* After an abort the library leaves MPI alone, since some rank might never come. Here all do, and mpiexec wants to
-     * see it. */
+    /* After an abort the library does not finalise MPI, because some rank might never do so. Here all ranks do, and
+     * mpiexec requires it. */
     if (initialised && !finalised && result == 0)
         MPI_Finalize();
     return result;
@@ -250,7 +250,7 @@ static void set_environment(void)
         setenv(set[i][0], set[i][1], 1);
 }
 
-/* Returns 0 when all ranks ended as they should in time, 77 where there is no mpiexec. */
+/* Returns 0 if all ranks ended as they should in time, 77 if mpiexec is missing. */
 static int start(const char *self, int ranks, const char *name, int ranks_per_node)
 {
     char count[16], per_node[16];

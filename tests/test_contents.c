@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_contents.c - values go into an engine and come out of it again, wherever its state is: tensors of more than one
- * piece, next to some that share a block of the drive with them. */
+/* test_contents.c - values go into an engine and come out again, for every placement of its state: tensors of more than
+ * one piece, next to tensors that share a block of the drive with them. */
 #include "tests/ranks.h"
 #include "zero/base/base.h"
 
@@ -17,13 +17,13 @@ typedef struct contents_case {
     zero_dtype_t dtype;
     zero_tier_t tier;
     zero_rule_t rule;
-    const char *folder; /* of the nvme tier: tests that run at the same time have others */
+    const char *folder; /* folder of the nvme tier; tests that run at the same time use others */
 } contents_case_t;
 
 typedef struct reading {
     const contents_case_t *c;
     zero_state_t state;
-    int version;   /* of the parameter that is read */
+    int version;   /* version of the parameter that is read */
     int64_t found; /* elements */
     bool wrong;
 } reading_t;
@@ -68,7 +68,7 @@ static int compare(void *ctx, zero_param_t param, int64_t begin, int64_t count, 
         }                                                                    \
     } while (0)
 
-/* Every state of every parameter; all of it on some rank. */
+/* Checks every state of every parameter; each element is on exactly one rank. */
 static int look(zero_engine_t *e, const contents_case_t *c, const zero_param_t *param, const int *version)
 {
     static const zero_state_t states[] = {ZERO_STATE_PARAM, ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2};
@@ -111,7 +111,7 @@ static int train(zero_engine_t *e, const contents_case_t *c)
         TRY(zero_param_fill(e, param[p], fill, &version[p]));
     if (look(e, c, param, version) != 0)
         return -1;
-    /* One alone: its neighbours stay. */
+    /* Sets one parameter alone: its neighbours keep their values. */
     for (int p = PARAMS - 1; p >= 0; p--) {
         version[p] = 2 + p;
         TRY(zero_param_fill(e, param[p], fill, &version[p]));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_cores.c - how many threads zero_train gives a rank: control groups with a quota, read below a folder of the
- * test's own, and OpenMP's settings. */
+/* test_cores.c - the number of threads that zero_train gives a rank: control groups with a quota, in a folder of the
+ * test, and OpenMP's settings. */
 #include "train/cgroup.h"
 #include "train/cores.h"
 
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* A file below root, with the folders that it needs. */
+/* Writes a file below root, and creates its folders. */
 static void put(const char *root, const char *path, const char *text)
 {
     char name[512];
@@ -29,7 +29,7 @@ static void put(const char *root, const char *path, const char *text)
     fclose(f);
 }
 
-/* processors: the right answer. Files: path, contents, ..., below a folder that stands for "/". */
+/* processors: the expected answer. files: path, contents, ..., below a folder that stands for "/". */
 static const struct {
     double processors;
     const char *files[12];
@@ -37,18 +37,19 @@ static const struct {
     {INFINITY, {NULL}},
     {INFINITY, {"proc/self/cgroup", "0::/a\n", "sys/fs/cgroup/a/cpu.max", "max 100000\n"}},
     {1.5, {"proc/self/cgroup", "0::/a\n", "sys/fs/cgroup/a/cpu.max", "150000 100000\n"}},
-    /* the smallest of all groups from the process's own up counts, wherever it stands, and no group beside the path */
+    /* the smallest quota of the process's own group and all groups above it counts; groups beside that path do not */
     {0.5,
      {"proc/self/cgroup", "0::/a/b/c\n", "sys/fs/cgroup/a/cpu.max", "25000 50000\n", "sys/fs/cgroup/a/b/c/cpu.max",
       "400000 100000\n", "sys/fs/cgroup/a/b/cpu.max", "max 100000\n", "sys/fs/cgroup/x/cpu.max", "10000 100000\n"}},
     {2,
      {"proc/self/cgroup", "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max", "200000 100000\n", "sys/fs/cgroup/a/cpu.max",
       "300000 100000\n"}},
-    /* a container with a namespace of its own sees its group as the topmost, and its path as "/", or as one outside */
+    /* a container with its own namespace sees its group as the topmost one, and its path as "/", or as a path
+     * outside */
     {3, {"proc/self/cgroup", "0::/\n", "sys/fs/cgroup/cpu.max", "300000 100000\n"}},
     {3, {"proc/self/cgroup", "0::/../away\n", "sys/fs/cgroup/cpu.max", "300000 100000\n"}},
     {3, {"proc/self/cgroup", "0::/docker/0123\n", "sys/fs/cgroup/cpu.max", "300000 100000\n"}},
-    /* version 1: by a list of controllers, mounted under the list or under the name; -1 is no quota */
+    /* version 1: found by a list of controllers, mounted under the list or under the name; -1 is no quota */
     {2.5,
      {"proc/self/cgroup", "7:memory:/m\n4:cpu,cpuacct:/a/b\n0::/s\n", "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us",
       "250000\n", "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us", "100000\n",
@@ -60,7 +61,7 @@ static const struct {
     {INFINITY,
      {"proc/self/cgroup", "4:cpuset:/a\n", "sys/fs/cgroup/cpuset/a/cpu.cfs_quota_us", "100000\n",
       "sys/fs/cgroup/cpuset/a/cpu.cfs_period_us", "100000\n"}},
-    /* nonsense is no quota */
+    /* invalid contents count as no quota */
     {INFINITY, {"proc/self/cgroup", "0::/a\n", "sys/fs/cgroup/a/cpu.max", "0 0\n"}},
     {INFINITY, {"proc/self/cgroup", "junk\n0::\n", "sys/fs/cgroup/cpu.max", "\n"}},
 };

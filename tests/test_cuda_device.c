@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_cuda_device.c - the CUDA device on the emulator (tests/emulator): which GPUs there are, arenas. Its streams are
- * tested in cuda_streams.c and cuda_host.c: with work done at once, and with a thread for each stream, where a missing
- * event shows as a wrong value. */
+/* test_cuda_device.c - the CUDA device on the emulator (tests/emulator): the choice of GPUs, and arenas. cuda_streams.c
+ * and cuda_host.c test its streams, with work done at once, and with a thread for each stream, where a missing event
+ * gives wrong values. */
 #include "tests/cuda_case.h"
 #include "tests/emulated.h"
 #include "zero/device/host.h"
@@ -11,7 +11,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-/* ---- which GPUs ------------------------------------------------------------------------------------------------- */
+/* ---- the choice of GPUs ----------------------------------------------------------------------------------------- */
 
 START_TEST(gpus_are_counted_and_told_apart)
 {
@@ -28,7 +28,7 @@ START_TEST(gpus_are_counted_and_told_apart)
 }
 END_TEST
 
-/* What stands in the way of a device, and what the sentence has to say of it. */
+/* Reasons why a device cannot be created, and what the sentence must contain. */
 static const struct {
     const char *name, *value;
     int index;
@@ -81,7 +81,7 @@ START_TEST(options_are_checked)
     o.threaded = true;
     ck_assert(zero_device_cuda(&d, &o, &cuda_why) == ZERO_ERR_ARG);
     cuda_says("'threaded'");
-    /* A caller whose struct ends before what the first release has. */
+    /* The caller's struct ends before members of the first release. */
     zero_device_options_init(&o);
     o.size = offsetof(zero_device_options_t, index);
     ck_assert(zero_device_cuda(&d, &o, &cuda_why) == ZERO_ERR_ARG);
@@ -89,7 +89,7 @@ START_TEST(options_are_checked)
     OK(zero_device_cuda(&d, NULL, error));
     zero_device_destroy(d);
     zero_device_destroy(NULL);
-    /* Nor has the CPU one. */
+    /* The CPU device refuses an index. */
     zero_device_options_init(&o);
     o.index = 1;
     ck_assert(zero_device_cpu(&d, &o, &cuda_why) == ZERO_ERR_ARG);
@@ -127,13 +127,13 @@ START_TEST(arena_is_resident_zero_and_exact)
         ck_assert_uint_eq(resident, bytes - bytes / 3);
         ck_assert(d->ops->arena_resident(a, bytes, 1, &resident, &cuda_why) == ZERO_ERR_ARG);
         if (place == HOST)
-            memcpy(seen, p, bytes); /* the host's */
+            memcpy(seen, p, bytes); /* p is host memory */
         else
             cuda_read_back(d, seen, p, bytes);
         for (uint64_t j = 0; j < bytes; j++)
             any |= seen[j];
         ck_assert_int_eq(any, 0);
-        /* The GPU's memory is taken by the device tier alone, and given back. */
+        /* Only the device tier takes the GPU's memory, and it gives the memory back. */
         OK(d->ops->available(d, ZERO_TIER_DEVICE, &during, error));
         if (place == HOST)
             ck_assert_uint_eq(before, during);
@@ -149,7 +149,7 @@ START_TEST(arena_is_resident_zero_and_exact)
 }
 END_TEST
 
-/* What an arena takes is counted without a look at the GPU's free memory, which others on it change. */
+/* Counting an arena's memory does not read the GPU's free memory, which other processes change. */
 START_TEST(arena_is_counted_for_itself)
 {
     uint64_t resident = 0;
@@ -183,7 +183,7 @@ START_TEST(arena_refuses_what_does_not_fit)
     cuda_says("33554432 67108864");
     d->ops->arena_destroy(half);
     ck_assert(d->ops->arena_create(d, ZERO_TIER_DEVICE, UINT64_MAX, &a, &cuda_why) == ZERO_ERR_MEMORY);
-    /* One byte less than there is, which is more than there is in whole pieces. */
+    /* One byte less than is free, which is more than is free in whole pieces. */
     ck_assert(d->ops->arena_create_shareable(d, (64 << 20) - 1, &half, &cuda_why) == ZERO_OK);
     ck_assert(d->ops->arena_create_shareable(d, 1, &a, &cuda_why) == ZERO_ERR_MEMORY);
     cuda_says("0 67108864");
@@ -200,7 +200,7 @@ START_TEST(arena_refuses_what_does_not_fit)
 }
 END_TEST
 
-/* The call that fails while an arena is made (the device's own calls come before), the tier, and the sentence. */
+/* The call that fails while an arena is created (after the device's own calls), the tier, and the sentence. */
 static const struct {
     const char *fail;
     int place;
@@ -229,12 +229,12 @@ START_TEST(arena_faults_are_told_and_leave_nothing)
     ck_assert_int_eq(setrlimit(RLIMIT_MEMLOCK, &locked), 0);
     cuda_emulate(0, "ZERO_EMULATOR_FAIL", arena_faults[_i].fail);
     zero_device_t *d = cuda_device(0, NULL);
-    /* The first look at the memory is arena_create's check of the tier. */
+    /* arena_create first reads the free memory to check the tier. */
     ck_assert_int_eq(create(d, arena_faults[_i].place, 12345, &a, &cuda_why), arena_faults[_i].status);
     ck_assert_ptr_null(a);
     cuda_says(arena_faults[_i].says[0]);
     cuda_says(arena_faults[_i].says[1]);
-    /* Once: the next one succeeds, with all the memory there is. */
+    /* The call fails only once: then arena_create succeeds, and all memory is free before it. */
     OK(d->ops->available(d, ZERO_TIER_DEVICE, &before, error));
     ck_assert_uint_eq(before, (uint64_t)1 << 30);
     OK(create(d, arena_faults[_i].place, 12345, &a, error));
@@ -247,7 +247,7 @@ END_TEST
 
 /* ---- memory that other processes can map ------------------------------------------------------------------------ */
 
-/* Its handles are of every kind that the GPU and the system grant. */
+/* Its handles have every kind that the GPU and the system support. */
 START_TEST(shareable_arena_can_be_exported)
 {
     static const struct {
@@ -279,7 +279,7 @@ static void *release_later(void *go)
     return NULL;
 }
 
-/* What still runs on the GPU has its memory until it is done. */
+/* Work that still runs on the GPU keeps its memory until it is done. */
 START_TEST(shareable_arena_outlives_its_work)
 {
     enum { BYTES = 1 << 20 };

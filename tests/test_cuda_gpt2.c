@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_cuda_gpt2.c - what GPT-2 does on a GPU alone, on the emulated one: how the head is cut, how many calls a
- * micro-step queues, and layers as CUDA graphs. */
+/* test_cuda_gpt2.c - GPT-2 code that runs only on a GPU, on the emulated one: how the head is divided, how many calls a
+ * micro-step makes, and layers as CUDA graphs. */
 #include "models/gpt2.h"
 #include "tests/expect.h"
 #include "tests/emulated.h"
@@ -17,7 +17,7 @@ enum { B = 3, T = 32, ROWS = B * T };
 static zero_error_t why;
 #define OK(call) ck_assert_msg((call) == ZERO_OK, "%s: %s", #call, why.text)
 
-/* GPT-2 on one GPU with gradients that an update by SGD shows. */
+/* GPT-2 on one GPU. An update by SGD shows its gradients. */
 typedef struct bench {
     zero_device_t *device;
     zero_comm_t *comm;
@@ -35,7 +35,7 @@ static const zero_model_config_t SMALL = {.family = "gpt2",
                                           .norm_eps = 1e-5,
                                           .init_std = 0.02};
 
-/* plan: nothing is allocated, nothing can run. */
+/* plan: only plans; nothing is allocated and nothing can run. */
 static void declare(bench_t *b, const zero_model_config_t *model, const zero_model_options_t *given, bool plan)
 {
     zero_model_options_t options = *given;
@@ -85,7 +85,7 @@ static int take(void *ctx, zero_param_t param, int64_t begin, int64_t count, con
     return 0;
 }
 
-/* wte (V, C) of a step: how much it moves. */
+/* Runs a step and returns by how much it moved wte (V, C). */
 static float *wte_step(bench_t *b, double *loss)
 {
     const size_t count = (size_t)zero_model_param_elements(b->model, 0);
@@ -109,8 +109,8 @@ static float *wte_step(bench_t *b, double *loss)
 
 /* ---- the head --------------------------------------------------------------------------------------------------- */
 
-/* The head in 12 parts leaves the gradient of the head in one, but for the order of sums in fp32: parts are not rounded
- * each, which would show in nearly every element. */
+/* The head in 12 parts gives the same gradient as in one, except for the order of sums in fp32. The parts are not
+ * rounded separately, which would show in nearly every element. */
 START_TEST(parts_of_the_head)
 {
     float *whole, *parts;
@@ -140,7 +140,8 @@ START_TEST(parts_of_the_head)
 }
 END_TEST
 
-/* Rows of logits at once, and what the forecast counts for them: at most 2 GiB, in multiples of 128 rows. */
+/* The rows of logits at a time, and the bytes that the forecast counts for them: at most 2 GiB, in multiples of 128
+ * rows. */
 START_TEST(sizes_of_the_head)
 {
     static const struct {
@@ -181,7 +182,7 @@ START_TEST(sizes_of_the_head)
         const uint64_t wanted = (uint64_t)CASES[i].rows * row - row - (CASES[i].sums ? 0 : sums);
         const uint64_t found = with.bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS] -
                                without.bytes[ZERO_TIER_DEVICE][ZERO_KIND_ACTIVATIONS];
-        /* An arena ends with a page. */
+        /* An arena is a multiple of the page size. */
         ck_assert_msg(found < wanted + 65536 && found + 65536 > wanted,
                       "case %d: %llu bytes more than with one row at a time, %llu are right", (int)i,
                       (unsigned long long)found, (unsigned long long)wanted);
@@ -194,7 +195,7 @@ END_TEST
 static void *emulator;
 static uint64_t (*calls)(const char *what);
 
-/* After start. */
+/* Call it after start. */
 static void find_calls(void)
 {
     emulator = dlopen("libcuda_emulator.so", RTLD_NOW | RTLD_NOLOAD);
@@ -225,10 +226,10 @@ static count_t counted(const count_t *before)
                       "%s: %d products, %d launches, %d copies", what, n.products, n.launches, n.copies); \
     } while (0)
 
-/* What docs/gpu-status.md says of them; in fp32 GELU and its gradient are kernels of their own. */
+/* The counts in docs/gpu-status.md. In fp32, GELU and its gradient are separate kernels. */
 static const struct {
     zero_dtype_t dtype;
-    int forward, backward; /* launches of a layer */
+    int forward, backward; /* launches per layer */
 } CALLS[] = {{ZERO_BF16, 4, 10}, {ZERO_FP32, 5, 10}};
 
 START_TEST(calls_of_a_micro_step)
@@ -249,7 +250,7 @@ START_TEST(calls_of_a_micro_step)
           0);
     COUNT("the head", zero_gpt2_head(m, m->losses, m->targets, ROWS, true), 6, 1, 0);
     COUNT("a layer backward", zero_gpt2_layer_backward(m, 0), 8, CALLS[_i].backward, 0);
-    /* Two bytes of a token are sorted, in three launches each. */
+    /* It sorts by two bytes of a token, with three launches each. */
     COUNT("the embedding backward",
           zero_nn_embedding_backward(m->nn, GPT2_WTE(m)->grad, GPT2_WPE(m)->grad, m->dx, m->tokens, B, T, SMALL.width,
                                      SMALL.vocab, dtype),
@@ -263,13 +264,13 @@ END_TEST
 
 enum { STEPS = 2, MICRO = 2, EVALS = 3, RUNS = STEPS * MICRO, PASSES = RUNS + EVALS };
 
-/* What a training leaves: the counts and losses of its micro-steps, then of its evaluations, and its parameters. */
+/* The results of a training: counts and losses of its micro-steps, then of its evaluations, and its parameters. */
 typedef struct trained {
     count_t counts[PASSES];
     double losses[PASSES];
     float *params;
     size_t count;
-    int warnings; /* about graphs */
+    int warnings; /* warnings about graphs */
 } trained_t;
 
 static void count_warnings(void *ctx, zero_log_level_t level, const char *text)
@@ -340,7 +341,7 @@ static const struct {
     {ZERO_RECOMPUTE_FULL, true, ZERO_BF16},
 };
 
-/* The first pass queues the calls of layers, the second captures and launches them, those after it only launch. */
+/* The first pass makes the calls of each layer, the second captures and launches them, later ones only launch. */
 START_TEST(layers_as_graphs)
 {
     const zero_model_options_t options = {.micro_batch = B,
@@ -369,14 +370,14 @@ START_TEST(layers_as_graphs)
     OK(zero_wait(b.engine));
     for (int pass = 0; pass < PASSES; pass++) {
         const bool eval = pass >= RUNS;
-        const int number = eval ? pass - RUNS : pass; /* passes of this kind before it */
+        const int number = eval ? pass - RUNS : pass; /* earlier passes of the same kind */
         const count_t *p = &plain.counts[pass], *g = &graphs.counts[pass],
                       saved = number < 2 ? none
                               : eval     ? forward
                                          : both;
         const int kept = LAYERS[_i].offload && !eval && number >= 2
                              ? 2 * (L - 1)
-                             : 0; /* to the host and back; the last layer's input stays */
+                             : 0; /* to the host and back; the last layer's input stays on the device */
         ck_assert_int_eq(p->graphs, 0);
         ck_assert_int_eq(g->graphs, number < 1 ? 0 : eval ? L : 2 * L);
         ck_assert_msg(
@@ -398,7 +399,7 @@ START_TEST(layers_as_graphs)
 }
 END_TEST
 
-/* The graphs use one workspace: another one makes new graphs. */
+/* The graphs depend on the workspace: another workspace makes new graphs. */
 START_TEST(another_workspace)
 {
     const zero_model_options_t options = {.micro_batch = B, .seq_len = T, .dtype = ZERO_BF16};
@@ -409,7 +410,8 @@ START_TEST(another_workspace)
     zero_model_t *m = b.model;
     __typeof__(cudaMalloc) *device_malloc;
     *(void **)&device_malloc = dlsym(emulator, "cudaMalloc");
-    ck_assert_int_eq(device_malloc(&workspace, m->workspace_bytes), cudaSuccess); /* ends with the process */
+    ck_assert_int_eq(device_malloc(&workspace, m->workspace_bytes),
+                     cudaSuccess); /* the memory lives until the process ends */
     zero_nn_set_workspace(m->nn, workspace, m->workspace_bytes);
     pass_of(&b, &t, 0);
     pass_of(&b, &t, 1);
@@ -420,13 +422,13 @@ START_TEST(another_workspace)
 }
 END_TEST
 
-/* A capture that fails, for whatever reason, queues the calls as before: the same products by the same library, one
- * warning. The first micro-step has 30 products, so that the 31st, which is refused, is captured. */
+/* If a capture fails, for any reason, the calls run as before: the same products by the same library, and one warning.
+ * The first micro-step has 30 products, so the 31st, which is refused, is captured. */
 START_TEST(captures_that_fail)
 {
     static const struct {
         const char *fail;
-        int graphs; /* of the last micro-step */
+        int graphs; /* graphs of the last micro-step */
     } CASES[] = {{"cudaStreamBeginCapture:1", 0},
                  {"cudaGraphInstantiate:1", 0},
                  {"cudaGraphInstantiate:3", 2},

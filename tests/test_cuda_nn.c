@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_cuda_nn.c - what the CUDA backend of kernels/nn has of its own: its name, what it refuses, that calls only queue
- * work, and faults at every place. Its results are held to ref's by test_cuda_nn_rows and test_cuda_nn_model. */
+/* test_cuda_nn.c - what is specific to the CUDA backend of kernels/nn: its name, refusals, calls that only queue work,
+ * and faults at each place. test_cuda_nn_rows and test_cuda_nn_model compare its results with ref's. */
 #include "kernels/nn/backend.h"
 #include "tests/expect.h"
 #include "tests/emulated.h"
@@ -16,14 +16,14 @@
 enum { MOST = 512 << 10, WORKSPACE = 64 << 20 };
 #define SECONDS 100.0
 
-/* A GPU with memory on both sides, and a context on it. */
+/* A GPU with memory of both tiers, and a context on it. */
 typedef struct bench {
     zero_device_t *device;
     zero_stream_t *stream;
     zero_arena_t *arena, *host;
     zero_nn_t *nn;
     void *native;
-    unsigned char *base; /* the device's: operands, then workspace */
+    unsigned char *base; /* device memory: operands, then the workspace */
     float *pinned;
 } bench_t;
 
@@ -75,8 +75,8 @@ static void finish(bench_t *b)
     OK(b->device->ops->finish(b->device, b->native, SECONDS, &why));
 }
 
-/* Every call once, in each dtype that it has, on operands that begin at p: NULL in a dry run. host: tokens, targets and
- * losses. */
+/* Makes every call once, in each dtype that it supports, on operands that begin at p; NULL in a dry run. host: tokens,
+ * targets and losses. */
 enum { B = 2, T = 70, C = 24, V = 40, HEADS = 3, ROWS = B * T };
 
 static void *behind(void *p, int64_t elements, zero_dtype_t dtype)
@@ -87,7 +87,7 @@ static void *behind(void *p, int64_t elements, zero_dtype_t dtype)
 static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
 {
     const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_BF16};
-    const size_t most = (size_t)ROWS * 3 * C * sizeof(float); /* of an operand */
+    const size_t most = (size_t)ROWS * 3 * C * sizeof(float); /* the largest operand */
     int32_t *index = (int32_t *)(host ? host + ROWS : NULL);
     for (int d = 0; d < 2; d++) {
         const zero_dtype_t dtype = dtypes[d];
@@ -168,7 +168,7 @@ static void fill(bench_t *b)
         ((int32_t *)b->pinned)[ROWS + i] = (i * 7919) % V;
 }
 
-/* A context with its calls planned, and workspace for them. */
+/* A context with planned calls, and a workspace for them. */
 static void plan_all(bench_t *b)
 {
     OK(zero_nn_create(&b->nn, "cuda", 1, b->native, &why));
@@ -180,7 +180,7 @@ static void plan_all(bench_t *b)
     zero_nn_set_workspace(b->nn, b->base + 2 * MOST, zero_nn_workspace_bytes(b->nn));
 }
 
-/* ---- names, and what is refused --------------------------------------------------------------------------------- */
+/* ---- names and refusals ----------------------------------------------------------------------------------------- */
 
 START_TEST(names)
 {
@@ -202,7 +202,7 @@ START_TEST(without_the_plugin)
     snprintf(path, sizeof path, "%s", getenv("ZERO_PLUGIN_PATH"));
     setenv("ZERO_PLUGIN_PATH", "/nonexistent", 1);
     says(zero_nn_create(&nn, "cuda", 1, NULL, &why), ZERO_ERR_UNSUPPORTED, "zero_nn_cuda.so");
-    setenv("ZERO_PLUGIN_PATH", path, 1); /* CK_FORK=no: for the tests that follow */
+    setenv("ZERO_PLUGIN_PATH", path, 1); /* with CK_FORK=no, for the tests that follow */
     ck_assert(nn == NULL);
 }
 END_TEST
@@ -219,7 +219,8 @@ START_TEST(without_a_gpu)
 }
 END_TEST
 
-/* Addresses never choose an algorithm: what a planned one cannot read is an error, and nothing is written. */
+/* Addresses never influence the choice of an algorithm: if the planned one cannot read an operand, the call fails and
+ * writes nothing. */
 START_TEST(refusals)
 {
     bench_t b = bench_new("inline");
@@ -268,7 +269,7 @@ START_TEST(refusals)
     finish(&b);
     ck_assert(memcmp(before, after, sizeof after) == 0);
 
-    /* Rows of an odd number of elements: any element may begin such a matrix, but not half of one. */
+    /* Rows of an odd number of elements: such a matrix may begin at any element, but not inside one. */
     odd.a = p[0] + 2;
     odd.b = p[1] + 2;
     odd.c = p[3] + 2;
@@ -282,10 +283,10 @@ START_TEST(refusals)
 }
 END_TEST
 
-/* What a kernel could not read or write is refused before one runs. */
+/* Memory that kernels cannot access is refused before one runs. */
 START_TEST(memory_of_the_host)
 {
-    if (!emulated()) /* a driver may reach all memory of the host */
+    if (!emulated()) /* a driver may access all host memory */
         return;
     bench_t b = bench_new("inline");
     plan_all(&b);
@@ -319,9 +320,10 @@ END_TEST
 
 /* ---- epilogues -------------------------------------------------------------------------------------------------- */
 
-/* One product and its epilogue: in a kernel or in two, which shows in bf16, since two round what lies between. */
+/* A product with an epilogue, computed in one kernel or two. In bf16 the results differ, because two kernels round the
+ * value in between. */
 static const struct {
-    const char *major; /* of the GPU */
+    const char *major; /* the GPU's compute capability */
     zero_dtype_t dtype;
     int n;
     bool fused;
@@ -386,9 +388,9 @@ START_TEST(epilogues)
 }
 END_TEST
 
-/* ---- sizes that do not suit tensor cores ------------------------------------------------------------------------ */
+/* ---- sizes that do not fit tensor cores ------------------------------------------------------------------------- */
 
-/* Whether a product comes in two: the plans of a dry run tell. */
+/* Whether a product becomes two, according to the plans of a dry run. */
 START_TEST(cuts)
 {
     static const struct {
@@ -405,7 +407,7 @@ START_TEST(cuts)
         {{.m = 256, .n = 50257, .k = 64, .trans_b = true},
          1,
          {256, 50257, 64},
-         {0}}, /* rows that begin anywhere are no faster in two */
+         {0}}, /* if rows may begin anywhere, two products are no faster */
         {{.m = 256, .n = 50256, .k = 64, .trans_b = true}, 1, {256, 50256, 64}, {0}},
         {{.m = 50257, .n = 64, .k = 64}, 1, {50257, 64, 64}, {0}},
         {{.m = 256, .n = 129, .k = 64, .trans_b = true, .ldc = 256}, 1, {256, 129, 64}, {0}},
@@ -443,8 +445,8 @@ static void hear(void *ctx, zero_log_level_t level, const char *text)
 
 enum { PM = 40, PN = 72, PK = 64, PART = 16 << 10 };
 
-/* A product with a bias and GELU, and a plain one, by a context with these choices: (m, n) of each at got. The choices
- * then, which the caller frees. */
+/* Computes a product with a bias and GELU, and a plain one, in a context with these choices; puts (m, n) of each at
+ * got. Returns the choices after that, which the caller frees. */
 static char *products(bench_t *b, const char *choices, bool measure, zero_dtype_t dtype, unsigned char *got)
 {
     zero_nn_gemm_t g = {.m = PM,
@@ -478,8 +480,8 @@ static char *products(bench_t *b, const char *choices, bool measure, zero_dtype_
     return zero_nn_choices(b->nn);
 }
 
-/* Choices are measured once, and give the same bits whoever reads them; what the heuristic proposes first gives others.
- */
+/* Choices are measured once, and give the same bits to every reader. The heuristic's first proposal gives other
+ * bits. */
 START_TEST(choices)
 {
     if (!emulated())
@@ -504,7 +506,7 @@ START_TEST(choices)
     ck_assert(memcmp(got[0], got[1], 3 * PART) != 0);
     ck_assert_int_eq(told, 0);
 
-    /* Texts that are none; an algorithm of another product; a product that is there twice. */
+    /* Invalid texts; an algorithm of another product; a product that occurs twice. */
     char text[4096], *line = strchr(measured, '\n') + 1, *next = strchr(line, '\n') + 1;
     zero_nn_t *nn = NULL;
     OK(zero_nn_create(&nn, "cuda", 1, b.native, &why));
@@ -518,7 +520,7 @@ START_TEST(choices)
     zero_nn_destroy(nn);
     OK(zero_nn_create(&nn, "cuda", 1, b.native, &why));
     snprintf(text, sizeof text, "%s56 72 64 64 72 72 0%s", none,
-             strstr(line, " fp32 plain")); /* the sizes of another product before its algorithm */
+             strstr(line, " fp32 plain")); /* another product's sizes with its algorithm */
     strchr(strchr(text, '\n') + 1, '\n')[1] = '\0';
     OK(zero_nn_set_choices(nn, text, true, &why));
     zero_nn_set_dry(nn, true);
@@ -538,8 +540,8 @@ START_TEST(choices)
 }
 END_TEST
 
-/* What the heuristic proposes and the call then refuses is computed by our own kernels, and GELU by one of its own: the
- * same to rounding. Told once each. */
+/* If the heuristic proposes an algorithm and the call then refuses it, our own kernels compute the product, with a
+ * separate kernel for GELU: the result is the same up to rounding. Each case gives one warning. */
 START_TEST(refused_when_called)
 {
     if (!emulated())
@@ -572,7 +574,7 @@ START_TEST(refused_when_called)
 }
 END_TEST
 
-/* Why attention is slow is told once, and what computes what is said. */
+/* One warning says why attention is slow, and the label says what computes. */
 START_TEST(what_computes)
 {
     if (!emulated())
@@ -616,8 +618,8 @@ static void results(bench_t *b, unsigned char *out)
     finish(b);
 }
 
-/* Every call returns while the stream is held up, leaves what it leaves on a free one, and takes no memory of the
- * device. */
+/* Every call returns while the stream is blocked, gives the same results as on a free stream, and allocates no device
+ * memory. */
 START_TEST(calls_only_queue)
 {
     if (!emulated())
@@ -659,7 +661,7 @@ END_TEST
 /* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 static const struct {
-    const char *fail; /* the n-th call of this, for n = 1, 2, ... */
+    const char *fail; /* call number n of this function fails, for n = 1, 2, ... */
     int most;
     const char *say;
 } FAULTS[] = {
@@ -670,8 +672,8 @@ static const struct {
     {"cudaPointerGetAttributes", 8, "cudaPointerGetAttributes"},
 };
 
-/* A failure shows as one sentence that names the call, calls after it do nothing, and nothing is lost (the sanitizer
- * would tell). */
+/* A failure gives one sentence that names the call. Later calls do nothing, and nothing leaks (the sanitizer would find
+ * it). */
 START_TEST(faults)
 {
     int fault = 0, n = _i + 1;
@@ -680,7 +682,7 @@ START_TEST(faults)
     while (n > FAULTS[fault].most)
         n -= FAULTS[fault++].most;
     char value[64];
-    /* The device tries a kernel when it is made. */
+    /* Creating the device launches one kernel. */
     snprintf(value, sizeof value, "%s:%d", FAULTS[fault].fail, n + (fault == 3));
     setenv("ZERO_EMULATOR_FAIL", value, 1);
     bench_t b = bench_new("inline");
@@ -698,8 +700,8 @@ START_TEST(faults)
     status = zero_nn_status(b.nn, &why);
     if (fault == 1) {
         says(status, ZERO_ERR_SYSTEM, FAULTS[fault].say);
-        /* Without and with a bias; in fp32 epilogues are calls of their own, in bf16 there is none with a bias for
-         * GELU's gradient. */
+        /* Without and with a bias. In fp32 epilogues are separate calls. bf16 has no epilogue with a bias for GELU's
+         * gradient. */
         static const char *const shapes[] = {
             "24, 72, 72) in fp32: ", "24, 24, 72, 2) in fp32: ", "24, 72, 72) in bf16: ", "24, 72, 72, 16) in bf16: ",
             "24, 24, 72, 34) in bf16: "};

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Sanitizers reserve terabytes of addresses, so that no limit on them can be set. */
+/* Sanitizers reserve terabytes of addresses, so the test cannot limit them. */
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZED 1
 #elif defined(__has_feature)
@@ -62,7 +62,7 @@ START_TEST(arena_is_resident_zero_and_exact)
             any |= p[j];
         ck_assert_int_eq(any, 0);
         memset(p, 1, bytes);
-        /* Any sub-range counts its own bytes. */
+        /* Each sub-range counts its own bytes. */
         OK(d->ops->arena_resident(a, bytes / 3, bytes - bytes / 3, &resident, error));
         ck_assert_uint_eq(resident, bytes - bytes / 3);
         zero_error_t e = {0};
@@ -97,7 +97,7 @@ START_TEST(arena_refuses_what_does_not_fit)
     ck_assert(d->ops->arena_create(d, ZERO_TIER_DEVICE, 0, &a, &e) == ZERO_ERR_ARG);
     ck_assert(d->ops->arena_create(d, ZERO_TIER_NVME, 1, &a, &e) == ZERO_ERR_UNSUPPORTED);
 #if !SANITIZED
-    /* An address-space limit is an error, too. */
+    /* Exceeding a limit on address space is an error. */
     struct rlimit limit = {1 << 30, 1 << 30};
     ck_assert(setrlimit(RLIMIT_AS, &limit) == 0);
     if (there > (uint64_t)2 << 30)
@@ -157,7 +157,7 @@ START_TEST(stream_runs_in_order)
 END_TEST
 
 /* A pipeline: compute writes a value, one stream doubles it, another adds one, compute reads it and may then write
- * again. Every arrow is an event; a missing or early one gives a wrong value (and a race for ThreadSanitizer). */
+ * again. Every dependency is an event. A missing or early one gives a wrong value, and a race for ThreadSanitizer. */
 typedef struct pipe {
     long value;
 } pipe_t;
@@ -214,7 +214,7 @@ START_TEST(events_order_streams)
         d->ops->event_destroy(doubled[l]);
         d->ops->event_destroy(added[l]);
     }
-    /* a goes first although b may have waited for it. */
+    /* a is destroyed first, although b may have waited for it. */
     d->ops->stream_destroy(a);
     d->ops->stream_destroy(b);
     d->ops->stream_destroy(compute);
@@ -237,8 +237,7 @@ static zero_status_t set(void *ctx, const void *arg, void *native, zero_error_t 
     return ZERO_OK;
 }
 
-/* A record is a snapshot: recording again later does not move a wait that was asked for before. And waits are bounded.
- */
+/* A record is a snapshot: a later record does not move an earlier wait. Waits are bounded. */
 START_TEST(record_is_a_snapshot)
 {
     zero_device_t *d = make(true, 0);
@@ -255,17 +254,17 @@ START_TEST(record_is_a_snapshot)
     OK(d->ops->record(event, a, error));
     OK(d->ops->wait(b, event, 30, error));
     OK(d->ops->enqueue(a, hold, &go, NULL, error));
-    OK(d->ops->record(event, a, error)); /* behind hold */
+    OK(d->ops->record(event, a, error)); /* after hold */
     OK(d->ops->enqueue(b, set, &ran, NULL, error));
     OK(d->ops->sync(b, 30, error));
     ck_assert_int_eq(atomic_load(&ran), 1);
     ck_assert(d->ops->host_wait(event, 0.01, &e) == ZERO_ERR_TIMEOUT);
     ck_assert(d->ops->sync(a, 0.01, &e) == ZERO_ERR_TIMEOUT);
     ck_assert(has_names(e.text, "gather"));
-    /* A bounded wait on a stream makes that stream fail, and what comes after it is not run. */
+    /* If a wait on a stream times out, that stream fails, and its later work does not run. */
     atomic_store(&ran, 0);
     OK(d->ops->wait(b, event, 0.01, error));
-    zero_status_t queued = d->ops->enqueue(b, set, &ran, NULL, &e); /* may know of the failure already */
+    zero_status_t queued = d->ops->enqueue(b, set, &ran, NULL, &e); /* may already return the failure */
     ck_assert(queued == ZERO_OK || queued == ZERO_ERR_TIMEOUT);
     ck_assert(d->ops->sync(b, 30, &e) == ZERO_ERR_TIMEOUT);
     atomic_store(&go, true);
@@ -296,7 +295,7 @@ START_TEST(failure_is_kept_and_passed_on)
     ck_assert(d->ops->enqueue(a, set, &ran, NULL, &e) == ZERO_ERR_IO);
     ck_assert(d->ops->record(event, a, &e) == ZERO_ERR_IO);
     ck_assert(d->ops->host_wait(event, 30, &e) == ZERO_ERR_IO);
-    /* Whoever waits for a stream that failed fails alike. */
+    /* Waits for a failed stream fail with the same error. */
     zero_status_t waited = d->ops->wait(b, event, 30, &e);
     ck_assert(waited == (_i ? ZERO_OK : ZERO_ERR_IO));
     if (_i) {
@@ -313,7 +312,7 @@ START_TEST(failure_is_kept_and_passed_on)
 }
 END_TEST
 
-/* More operations than a queue holds, behind one that waits for the caller: the queue blocks the caller only while it
+/* More operations than the queue holds, behind one that waits for the caller: the queue blocks the caller only while it
  * is full. */
 START_TEST(queue_longer_than_its_ring)
 {
@@ -331,8 +330,9 @@ START_TEST(queue_longer_than_its_ring)
 }
 END_TEST
 
-/* A wait of so many seconds that is looked at every time zero_host_pause says so, a look taking 2 microseconds: by
- * how much it ends late; and for how long it looked without a pause. */
+/* Simulates a wait for work that lasts `lasts` seconds, with checks at the intervals that zero_host_pause gives; a
+ * check takes 2 microseconds. Returns how late the wait ends, and sets *looked to the time that it checked without a
+ * pause. */
 static double late_by(double lasts, double expected, double *looked)
 {
     const double look = 2e-6;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_emulator.cc - the emulated GPU on which the other CUDA tests rely (tests/emulator): that it computes what a GPU
- * would, and that it finds what it is there to find. Its products are in emulator_blas.cc. */
+/* test_emulator.cc - the emulated GPU that the other CUDA tests rely on (tests/emulator): it computes what a GPU would,
+ * and finds the errors that it should find. emulator_blas.cc tests its products. */
 #include "tests/emulator/sample.h"
 #include "tests/emulator_suites.h"
 
@@ -28,7 +28,7 @@
         ck_assert_msg(e_ == (error), "%s: %s, and not %s", #call, cudaGetErrorName(e_), cudaGetErrorName(error)); \
     } while (0)
 
-/* Before the first call: each test is a process of its own. */
+/* Call it first; each test is a separate process. */
 static cudaStream_t start(const char *mode, const char *name = nullptr, const char *value = nullptr)
 {
     setenv("ZERO_EMULATOR", mode, 1);
@@ -61,7 +61,8 @@ template <typename T> static std::vector<T> host(const T *p, size_t count, cudaS
     return values;
 }
 
-/* fn in a process of its own must be killed by that signal, or under a sanitizer by it, after saying so. */
+/* Runs fn in another process. That signal must kill it (a sanitizer may report the signal instead) after it printed
+ * says. */
 static void dies(int signal, const char *says, const std::function<void()> &fn)
 {
     int ends[2], status;
@@ -149,7 +150,7 @@ START_TEST(test_indices)
     sample_indices(out, grid, block, stream);
     for (int x : host(out, count, stream))
         ck_assert_int_eq(x, 1);
-    /* What cannot be launched. */
+    /* Launches that must fail. */
     const unsigned none[3] = {0, 1, 1}, wide[3] = {1025, 1, 1}, deep[3] = {1, 1, 65}, many[3] = {1, 65536, 1},
                    one[3] = {1, 1, 1};
     for (const unsigned *b : {none, wide, deep}) {
@@ -170,7 +171,7 @@ START_TEST(test_shared)
     const size_t room = 48 << 10;
     float *dynamic = device<float>(3 * room / 4 + 4), *fixed = device<float>(64);
     for (size_t bytes : {(size_t)64, room}) {
-        for (int launch = 0; launch < 2; launch++) { /* the library's memory is there only after the first one */
+        for (int launch = 0; launch < 2; launch++) { /* the library's memory exists only after the first launch */
             sample_fresh_shared(dynamic, fixed, 3, bytes, stream);
             OK(cudaGetLastError());
         }
@@ -188,7 +189,7 @@ START_TEST(test_shared)
 }
 END_TEST
 
-/* In one of the two orders a missing barrier shows. */
+/* A missing barrier gives a wrong result in one of the two orders. */
 START_TEST(test_missing_barrier)
 {
     cudaStream_t stream = start("inline", "ZERO_EMULATOR_ORDER", orders[_i]);
@@ -234,13 +235,13 @@ START_TEST(test_memory_is_the_devices)
             *(volatile char *)device<char>(bytes) = 1;
         });
         dies(SIGSEGV, "", [=] {
-            cudaStream_t stream = start("inline"); /* after a kernel and a copy, too */
+            cudaStream_t stream = start("inline"); /* also after a kernel and a copy */
             float *p = device<float>(bytes / 4);
             sample_write(p, 0, 1, 1, stream);
             host(p, 1, stream);
             (void)*(volatile float *)p;
         });
-        /* Nobody may go beyond the end: a page nobody has, or bytes that are looked at. */
+        /* Accesses beyond the end must fail: they hit an inaccessible page, or bytes that are checked. */
         dies(SIGSEGV, "", [=] {
             cudaStream_t stream = start("inline");
             sample_write(device<float>(bytes / 4), (long)bytes / 4 + 64, (long)bytes / 4 + 65, 1, stream);
@@ -288,10 +289,10 @@ START_TEST(test_allocations)
     ck_assert(available == 8 << 20 && total == 8 << 20);
     float *a = device<float>(1);
     for (float x : host(a, 1, stream))
-        ck_assert(std::isnan(x)); /* nobody has written it */
+        ck_assert(std::isnan(x)); /* nothing has written it */
     char *b = device<char>((2 << 20) + 1), *c;
     OK(cudaMemGetInfo(&available, &total));
-    ck_assert_uint_eq(available, 2 << 20); /* what was asked for, in multiples of 2 MiB */
+    ck_assert_uint_eq(available, 2 << 20); /* the requested bytes, in multiples of 2 MiB */
     ck_assert_uint_eq((uintptr_t)a % 256, 0);
     ck_assert_uint_eq((uintptr_t)b % 256, 0);
     GIVES(cudaErrorMemoryAllocation, cudaMalloc(&c, (2 << 20) + 1));
@@ -352,7 +353,7 @@ START_TEST(test_copies)
     GIVES(cudaErrorInvalidValue, cudaMemsetAsync(d + 1, 0, 100, stream));
     GIVES(cudaErrorInvalidValue, cudaMemsetAsync(plain, 0, 1, stream));
     GIVES(cudaErrorInvalidValue,
-          cudaMemcpyAsync(plain, d, 1, cudaMemcpyHostToDevice, stream)); /* the wrong way round */
+          cudaMemcpyAsync(plain, d, 1, cudaMemcpyHostToDevice, stream)); /* the wrong direction */
     GIVES(cudaErrorInvalidValue, cudaMemcpyAsync(d, plain, 1, cudaMemcpyDeviceToDevice, stream));
     GIVES(cudaErrorInvalidValue, cudaGetLastError());
     OK(cudaGetLastError());
@@ -362,7 +363,7 @@ END_TEST
 
 /* ---- streams and events ----------------------------------------------------------------------------------------- */
 
-/* Work that goes on when it is told to. */
+/* Work that continues when the test opens the gate. */
 struct gate {
     std::atomic<int> open{0}, reached{0};
 };
@@ -401,7 +402,7 @@ START_TEST(test_streams_overlap)
     gate first;
     OK(cudaStreamCreateWithFlags(&b, cudaStreamNonBlocking));
     float *x = device<float>(4), *y = device<float>(4);
-    /* Without an event, b's work is done while a waits, */
+    /* Without an event, b's work runs while a waits, */
     OK(cudaLaunchHostFunc(a, pass, &first));
     sample_write(x, 0, 4, 1, a);
     sample_write(y, 0, 4, 2, b);
@@ -409,7 +410,7 @@ START_TEST(test_streams_overlap)
     OK(cudaStreamQuery(b));
     GIVES(cudaErrorNotReady, cudaStreamQuery(a));
     ck_assert_float_eq(host(y, 4, b)[3], 2);
-    ck_assert(std::isnan(host(x, 4, b)[3])); /* which is how a missing event shows */
+    ck_assert(std::isnan(host(x, 4, b)[3])); /* so a missing event gives NaN */
     OK(cudaGetLastError());
     first.open = 1;
     OK(cudaDeviceSynchronize());
@@ -435,7 +436,7 @@ START_TEST(test_events)
     OK(cudaStreamWaitEvent(b, event, 0));
     OK(cudaStreamSynchronize(b));
 
-    /* b waits for what was recorded when it was told to, and for nothing later. */
+    /* b waits for work that was recorded before the wait, not for later work. */
     OK(cudaEventRecord(timed, a));
     OK(cudaLaunchHostFunc(a, pass, &first));
     sample_add(x, one, 4, a);
@@ -475,7 +476,7 @@ START_TEST(test_events)
 }
 END_TEST
 
-/* A copy from pinned memory reads it later; one from other memory has read it on return. */
+/* A copy from pinned memory reads it later; a copy from other memory has read it on return. */
 START_TEST(test_copies_are_asynchronous)
 {
     cudaStream_t a = start("threads"), b;
@@ -499,7 +500,7 @@ START_TEST(test_copies_are_asynchronous)
 }
 END_TEST
 
-/* ---- what is made to fail --------------------------------------------------------------------------------------- */
+/* ---- failures on demand ----------------------------------------------------------------------------------------- */
 
 START_TEST(test_failures)
 {
@@ -523,7 +524,7 @@ START_TEST(test_failures)
         ck_assert(got[0] == 1 && std::isnan(got[1]) && std::isnan(got[2]));
         break;
     }
-    case 2: { /* a kernel that faults: told later, and from then on by every call */
+    case 2: { /* a kernel that faults: every later call reports it */
         cudaStream_t stream = start("threads", "ZERO_EMULATOR_FAIL", "kernel:2:700");
         float *p = device<float>(3);
         gate first;
@@ -567,7 +568,7 @@ START_TEST(test_failures)
         GIVES(cudaErrorInvalidDevice, cudaSetDevice(2));
         OK(cudaSetDevice(1));
         device<char>(5);
-        sample_write(device<float>(1), 0, 1, 1, stream); /* a stream of the other one */
+        sample_write(device<float>(1), 0, 1, 1, stream); /* a stream of the other GPU */
         GIVES(cudaErrorInvalidResourceHandle, cudaGetLastError());
         OK(cudaMemGetInfo(&available, &total));
         ck_assert_uint_eq(total - available, 4 << 20);
@@ -576,7 +577,7 @@ START_TEST(test_failures)
         ck_assert_uint_eq(total, available);
         break;
     }
-    case 6: { /* a child cannot go on with what its parent began */
+    case 6: { /* a child cannot continue its parent's work */
         start("inline");
         pid_t child = fork();
         if (child == 0) {

@@ -25,8 +25,8 @@
 
 static declare_t declared;
 
-/* Gathers of the first unit are the second group's, which has all ranks too; those of the second unit stay the first
- * group's. */
+/* All gathers of the first unit use the second group, which also has all ranks. Those of the second unit still use the
+ * first group. */
 static int groups_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     declare_t *d = &declared;

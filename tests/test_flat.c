@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_flat.c - the flat kernels: every SIMD level, and CUDA's, against plain C, bit for bit, over odd sizes, thread
- * counts and special values; and plain C against its definition. Where a result is NaN, only that it is one has to
- * agree. */
+/* test_flat.c - the flat kernels. Every SIMD level and CUDA must have the bits of plain C, for odd sizes, thread counts
+ * and special values; plain C must match its definition. If a result is NaN, only that must agree. */
 #include "tests/flat_levels.h"
 
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
 
-/* The last one is enough for four threads of every kernel. */
+/* The last size is large enough for four threads in every kernel. */
 static const int64_t sizes[] = {0, 1, 15, 16, 17, 127, 128, 4095, 4096, 4097, 12305, 100003, 270001};
 enum { SIZES = sizeof sizes / sizeof sizes[0], GUARD = 64 };
 
@@ -32,11 +31,11 @@ static const uint32_t special[] = {
     0x00008000, 0x00018000, /* overflow of bf16, ties among its subnormals */
 };
 
-/* What a test of sixteen bits takes from the list: the halves, and fp16's own. */
+/* Special 16-bit values: halves of the list above, and fp16's own. */
 static const uint16_t special16[] = {0x0000, 0x8000, 0x0001, 0x03ff, 0x0400, 0x7bff, 0xfbff,
                                      0x7c00, 0xfc00, 0x7c01, 0x7e00, 0x7f80, 0x7f81, 0xffff};
 
-/* A random float: a special one, any bits, or a sober number. */
+/* A random float: a special value, random bits, or an ordinary number. */
 static uint32_t random32(uint64_t *state)
 {
     uint64_t r = zero_splitmix64(++*state);
@@ -61,7 +60,7 @@ static uint16_t random16(uint64_t *state, zero_dtype_t dtype)
     return dtype == ZERO_BF16 ? zero_fp32_to_bf16(f) : zero_fp32_to_fp16(f);
 }
 
-/* count elements and GUARD bytes behind them, on a 128-byte bound. */
+/* count elements at a 128-byte boundary, with GUARD bytes after them. */
 static void *buffer(int64_t count, zero_dtype_t dtype)
 {
     size_t bytes = (size_t)count * zero_dtype_size(dtype) + GUARD;
@@ -98,7 +97,7 @@ static bool is_nan(const void *x, zero_dtype_t dtype, int64_t i)
     return h > (dtype == ZERO_BF16 ? 0x7f80 : 0x7c00);
 }
 
-/* Same bits, or both NaN; and nothing written behind the end of got. */
+/* The bits are the same, or both are NaN, and nothing is written after the end of got. */
 static void same(const void *want, const void *got, int64_t count, zero_dtype_t dtype, const char *what,
                  const char *level, int threads)
 {
@@ -118,7 +117,7 @@ static void same(const void *want, const void *got, int64_t count, zero_dtype_t 
                       (long long)count, zero_dtype_name(dtype), k);
 }
 
-/* Every test of a level runs for each of levels, as loop tests; a level that this processor has not got passes. */
+/* Each test of a level runs once for each of levels, as a loop test; it passes if the processor lacks the level. */
 #define OPS                                         \
     const char *level = flat_levels[_i];            \
     const zero_flat_ops_t *ops = flat_level(level); \
@@ -193,7 +192,7 @@ START_TEST(test_cast)
                     void *got = buffer(n, to);
                     ops->cast(got, to, x, from, n, threads, NULL);
                     same(want, got, n, to, "cast", level, threads);
-                    if (from == to) /* a copy, NaN payloads included */
+                    if (from == to) /* a copy, including NaN payloads */
                         ck_assert(memcmp(x, got, (size_t)n * zero_dtype_size(to)) == 0);
                     free(got);
                 }
@@ -204,8 +203,8 @@ START_TEST(test_cast)
 }
 END_TEST
 
-/* Each 16-bit number widened, and what lies on, between and just beside 16-bit numbers narrowed: bits of NaN included,
- * against base.h. */
+/* Widens each 16-bit number, and narrows values on, between and just beside 16-bit numbers. The results, including NaN
+ * bits, must match base.h. */
 START_TEST(test_cast_all)
 {
     OPS;
@@ -288,7 +287,7 @@ START_TEST(test_sum)
 }
 END_TEST
 
-/* The order of the sum shows: 1 + 2^-24 + 2^-24 is 1 from the left and more from the right. */
+/* The order of the sum matters: 1 + 2^-24 + 2^-24 is 1 from the left, and more from the right. */
 START_TEST(test_sum_order)
 {
     OPS;
@@ -323,7 +322,7 @@ static float element(const void *x, zero_dtype_t dtype, int64_t i)
                               : (dtype == ZERO_BF16 ? zero_bf16_to_fp32 : zero_fp16_to_fp32)(((const uint16_t *)x)[i]);
 }
 
-/* flat.h's definition, lane by lane. */
+/* The definition in flat.h, lane by lane. */
 static double square_sum_by_definition(const void *x, zero_dtype_t dtype, int64_t count)
 {
     double total = 0;
@@ -352,7 +351,8 @@ START_TEST(test_square_sum)
             for (int wild = 0; wild < 2; wild++) {
                 int64_t n = sizes[s];
                 void *x = random_buffer(n, dtypes[a], 20);
-                for (int64_t i = 0; !wild && i < n; i++) /* finite and near each other, so that every rounding shows */
+                for (int64_t i = 0; !wild && i < n;
+                     i++) /* finite and of similar size, so that every rounding matters */
                     if (dtypes[a] == ZERO_FP32)
                         ((float *)x)[i] = 1 + ldexpf((float)(zero_splitmix64((uint64_t)i) >> 40), -24);
                     else
@@ -378,7 +378,7 @@ START_TEST(test_square_sum)
 }
 END_TEST
 
-/* So many blocks that their sums are not all at hand at once, where the device's memory is far away. */
+/* So many blocks that a GPU does not read all their sums at once. */
 START_TEST(test_square_sum_of_many)
 {
     OPS;
@@ -388,7 +388,7 @@ START_TEST(test_square_sum_of_many)
     int64_t most = counts[count - 1];
     uint16_t *x = buffer(most, ZERO_BF16);
     double *scratch = malloc(sizeof(double) * (size_t)(most / 4096 + 1));
-    for (int64_t i = 0; i < most; i++) /* of sizes far apart, so that sums are rounded and their order shows */
+    for (int64_t i = 0; i < most; i++) /* of very different sizes, so that sums are rounded and their order matters */
         x[i] = (uint16_t)(0x3000 + (zero_splitmix64((uint64_t)i) & 0x1fff));
     for (int c = 0; c < count; c++) {
         double got = -1, want = square_sum_by_definition(x, ZERO_BF16, counts[c]);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_gpt2.c - GPT-2 under every stage against what PyTorch gives (tests/golden/generate.py), and the same bits
- * wherever they are promised. `make check` runs a cover of the product of settings; ZERO_CHECK_FULL=1 all of it. */
+/* test_gpt2.c - GPT-2 at every stage against PyTorch's results (tests/golden/generate.py), and the same bits wherever
+ * they are promised. `make check` runs a covering sample of the settings; ZERO_CHECK_FULL=1 runs all. */
 #include "tests/expect.h"
 #include "tests/gpt2_case.h"
 #include "tests/ranks.h"
@@ -65,7 +65,7 @@ static void run(const gpt2_case_t *c, gpt2_result_t *r)
     check_golden(c, r);
 }
 
-/* The same bits of every loss, norm and parameter. */
+/* Every loss, norm and parameter has the same bits. */
 static void check_same(const gpt2_case_t *c, const gpt2_result_t *r, const gpt2_result_t *base)
 {
     for (int s = 0; s < c->steps; s++) {
@@ -81,7 +81,7 @@ static void check_same(const gpt2_case_t *c, const gpt2_result_t *r, const gpt2_
                   "%s: parameters differ from stage 0's", describe(c));
 }
 
-/* What keeps the numbers to the bit apart: one base run for each. */
+/* Settings that change bits: each has its own base run. */
 static const struct {
     int world;
     int64_t micro_batch;
@@ -111,8 +111,8 @@ static gpt2_case_t group_base(int group)
                          .steps = golden.steps};
 }
 
-/* Stage x recompute in every group; window, device and what persists go through all their pairs with them as the
- * numbers go on. */
+/* Each group runs every stage with every recompute mode. Window, device and persistence go through all their pairs as
+ * the case numbers increase. */
 START_TEST(test_matrix)
 {
     const int group = _i;
@@ -138,7 +138,7 @@ START_TEST(test_matrix)
 }
 END_TEST
 
-/* Other sequence lengths, schedules, betas, decay, without clipping, bf16; the head in chunks; plain C kernels;
+/* Other sequence lengths, schedules, betas, weight decay; no clipping; bf16; the head in chunks; plain C kernels;
  * threads. */
 static const struct {
     const char *name;
@@ -179,7 +179,8 @@ START_TEST(test_others)
 }
 END_TEST
 
-/* One folder in the spellings that exist: each gives PyTorch's evaluation loss with the same rounded weights. */
+/* One model in all existing naming variants: each folder gives PyTorch's evaluation loss for the weights with the same
+ * rounding. */
 static const char *const folders[] = {"gpt2", "gpt2-sharded", "gpt2-bf16", "gpt2-old"};
 
 START_TEST(test_folder)
@@ -195,7 +196,7 @@ START_TEST(test_folder)
     loss = gpt2_read_eval(c.folder, &golden.seq_len);
     golden.eval_before = loss;
     run(&c, &result);
-    for (int i = 0; i < 4; i++) { /* the spellings can be told apart by their losses, but for the first two */
+    for (int i = 0; i < 4; i++) { /* the losses differ between the folders, except for the first two */
         int64_t seq_len;
 
         if (i != _i && i + _i != 1)
@@ -204,7 +205,7 @@ START_TEST(test_folder)
 }
 END_TEST
 
-/* Losses from sampled logits, one length after the other, equal those of an evaluation of the whole sequence. */
+/* Losses from sampled logits, for one length after the other, equal those of an evaluation of the whole sequence. */
 static int logits_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     const gpt2_case_t *c = arg;
@@ -244,7 +245,7 @@ START_TEST(test_logits)
 {
     gpt2_case_t c;
 
-    gpt2_read_golden(&golden, "noam"); /* 33 tokens: all positions, and a last shape that is no power of two */
+    gpt2_read_golden(&golden, "noam"); /* 33 tokens: all positions, and a last shape that is not a power of two */
     c = (gpt2_case_t){.golden = &golden,
                       .folder = "gpt2",
                       .world = 2,
@@ -257,7 +258,7 @@ START_TEST(test_logits)
 }
 END_TEST
 
-/* Bad tokens are refused before anything runs: the same rank can go on. */
+/* Invalid tokens are refused before anything runs; the same rank can continue. */
 static int tokens_rank(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
     const gpt2_case_t *c = arg;
@@ -343,7 +344,7 @@ int main(void)
     SRunner *runner;
     int failed;
 
-    tcase_set_timeout(matrix, 7200); /* the ranks have bounds of their own */
+    tcase_set_timeout(matrix, 7200); /* the ranks have their own time limits */
     tcase_set_timeout(rest, 600);
     tcase_add_loop_test(matrix, test_matrix, 0, GROUPS);
     tcase_add_loop_test(rest, test_others, 0, OTHERS);

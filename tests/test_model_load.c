@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_model_load.c - sizes, presets and initial values of models; config.json and weights that lie are refused with a
- * sentence that names what is wrong. No engine. */
+/* test_model_load.c - sizes, presets and initial values of models. Inconsistent config.json files and weights are
+ * refused with a sentence that names the fault. No engine. */
 #include "tests/expect.h"
 #include "models/gpt2.h"
 
@@ -84,7 +84,7 @@ START_TEST(test_init)
     ck_assert_double_eq_tol(sqrt(squares / N), t.std, 5 * t.std / sqrt(2.0 * N));
     ck_assert_double_eq_tol((double)outside / N, 0.0455, 5 * sqrt(0.0455 / N));
 
-    /* any split into ranges gives the same values, odd bounds and single elements included */
+    /* every division into ranges gives the same values, including odd boundaries and single elements */
     for (int64_t begin = 0, n = 1; begin < N; begin += n, n = n * 3 + 1) {
         if (n > N - begin)
             n = N - begin;
@@ -240,16 +240,16 @@ static void write_file(const char *name, const void *data, size_t bytes)
     ck_assert_int_eq(fclose(file), 0);
 }
 
-/* A tensor more, less or otherwise than the model of CONFIG has it. */
+/* A tensor that is extra, missing, or different from the model of CONFIG. */
 typedef struct change {
-    const char *name;          /* "" for none; the tensor that is added where the model has none of this name */
-    const char *becomes;       /* another name; NULL: left out */
-    const char *dtype, *shape; /* NULL: as it is */
+    const char *name;          /* "" for none; if the model lacks this name, the tensor is added */
+    const char *becomes;       /* another name; NULL: the tensor is missing */
+    const char *dtype, *shape; /* NULL: unchanged */
     int64_t count;             /* elements, with shape */
     uint8_t last;              /* its last byte; the others, and those of other tensors, are 0 */
 } change_t;
 
-/* Tensors [first, last) of the model, changed, as one .safetensors file. */
+/* Writes tensors [first, last) of the model, with the change, as one .safetensors file. */
 static void write_tensors(const char *file, const zero_model_config_t *c, int first, int last, const change_t *change)
 {
     static char header[1 << 14];
@@ -268,7 +268,7 @@ static void write_tensors(const char *file, const zero_model_config_t *c, int fi
 
         if (i < last) {
             zero_gpt2_tensor(c, i, &t);
-        } else { /* after the last: what is added */
+        } else { /* after the last tensor: the added one */
             if (done || !*change->name)
                 break;
             t = (zero_gpt2_tensor_t){.ndim = 1, .shape = {1}, .count = 1};
@@ -350,7 +350,7 @@ static const struct {
     {{.name = "wpe.weight", .becomes = "module._orig_mod.transformer.wpe.weight"}, "'module._orig_mod.'"},
     {{.name = "ln_f.bias", .becomes = "net.transformer.ln_f.bias"}, "'net.' 'net.transformer.ln_f.bias'"},
     {{.name = "ln_f.bias", .becomes = "xln_f.bias"}, "'ln_f.bias'"},
-    /* lies of the file itself, that its reader must tell: */
+    /* inconsistencies of the file itself, which its reader must find: */
     {{.name = "wte.weight", .becomes = "wte.weight", .shape = "11, 7", .count = 66}, "wte.weight"},
     {{.name = "wte.weight", .becomes = "wte.weight", .shape = "9223372036854775807, 9223372036854775807", .count = 66},
      "wte.weight"},
@@ -380,8 +380,8 @@ START_TEST(test_folder)
 }
 END_TEST
 
-/* Two files with an index: whole, then with a tensor that the index does not list, then with the index naming a file
- * that is not there. */
+/* Two files with an index: complete; with a tensor that the index does not list; with an index that names a missing
+ * file. */
 START_TEST(test_shards)
 {
     static char index[1 << 13];
@@ -415,7 +415,7 @@ START_TEST(test_shards)
 }
 END_TEST
 
-/* Files that are missing, empty, cut, or something else. */
+/* Files that are missing, empty, truncated, or of another kind. */
 START_TEST(test_files)
 {
     static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n";
@@ -434,7 +434,7 @@ START_TEST(test_files)
     ck_assert(has_names(error.text, "config.json"));
     write_file("config.json", CONFIG, strlen(CONFIG));
     ck_assert_int_eq(zero_model_read_config(&c, folder, &error), ZERO_OK);
-    ck_assert_int_ne(zero_model_check_folder(&c, folder, &error), ZERO_OK); /* no weights at all */
+    ck_assert_int_ne(zero_model_check_folder(&c, folder, &error), ZERO_OK); /* no weights */
     ck_assert(has_names(error.text, folder));
     write_file("model.safetensors", "", 0);
     ck_assert_int_eq(zero_model_check_folder(&c, folder, &error), ZERO_ERR_FORMAT);

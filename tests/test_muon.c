@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_muon.c - Muon: a small model's losses beside PyTorch's, with matrices made whole on one rank each; and the same
- * bits wherever its state is. */
+/* test_muon.c - Muon: a small model's losses agree with PyTorch's, with each matrix updated on one rank, and have the
+ * same bits for every placement of the state. */
 #include "kernels/nn/nn.h"
 #include "tests/emulated.h"
 #include "tests/golden/muon.h"
@@ -30,9 +30,9 @@ static const char *const units[] = {"embed", "layer", "head"};
 enum { UNITS = 3, MOST = HIDDEN * WIDTH, WORKSPACE = 1 << 20, GPU = 3 };
 
 typedef struct muon_case {
-    int world, stage, micro_steps, threaded; /* threaded: 1, 2 with delays; GPU: an emulated one for all ranks */
+    int world, stage, micro_steps, threaded; /* threaded: 1, 2 with delays; GPU: all ranks share an emulated one */
     zero_tier_t tier;
-    bool params_too; /* they lie on the tier as well */
+    bool params_too; /* parameters are on the tier as well */
     double ratio;
     zero_reduce_t reduce;
     zero_dtype_t dtype;
@@ -43,8 +43,8 @@ typedef struct muon_case {
 typedef struct outcome {
     double losses[STEPS];
     uint64_t bits; /* of parameters and state */
-    double misses; /* bytes that the forecast has and the measurement has not, or the reverse */
-    int made[4];   /* matrices that each rank made */
+    double misses; /* bytes by which forecast and measured memory differ */
+    int made[4];   /* number of matrices that each rank updated */
     char sentence[400];
 } outcome_t;
 
@@ -60,7 +60,7 @@ typedef struct trainer {
     zero_reserve_t workspace;
     zero_device_t *device;
     zero_comm_t *wire; /* on a GPU */
-    zero_nn_t *nn;     /* of the callback */
+    zero_nn_t *nn;     /* for the callback */
     double w[PARAMS][MOST], grad[PARAMS][MOST];
 } trainer_t;
 
@@ -79,7 +79,7 @@ static int fill(void *ctx, zero_param_t param, int64_t begin, int64_t count, flo
 
 /* ---- the callback ----------------------------------------------------------------------------------------------- */
 
-/* The context is made on the thread that uses it. */
+/* Creates the context on the thread that uses it. */
 static int prepare(trainer_t *t, const zero_matrix_args_t *args)
 {
     zero_error_t error = {0};
@@ -112,7 +112,7 @@ static int make(void *ctx, const zero_matrix_args_t *args)
 
 /* ---- the model -------------------------------------------------------------------------------------------------- */
 
-/* Bytes of the device to or from the host: at once. */
+/* Copies bytes between device and host, and waits. */
 static int copy(trainer_t *t, void *dst, const void *src, size_t bytes)
 {
     zero_error_t error;
@@ -153,7 +153,8 @@ static int hand_over(trainer_t *t, int p)
     return copy(t, grad, host, bytes);
 }
 
-/* Gradients of the mean over the batch and outputs, of samples [first, end). Returns their share of the loss. */
+/* Adds the gradients of the mean over the batch and outputs, for samples [first, end). Returns their share of the
+ * loss. */
 static double forward_and_backward(trainer_t *t, int first, int end)
 {
     double loss = 0;
@@ -411,13 +412,13 @@ static void check_case(const muon_case_t *c, outcome_t *out)
     for (int s = 0; s < STEPS && c->dtype == ZERO_FP32; s++)
         ck_assert_msg(fabs(out->losses[s] - muon_losses[s]) <= 1e-5 * muon_losses[s],
                       "%s: the loss of step %d is %.9g, PyTorch's %.9g", what, s + 1, out->losses[s], muon_losses[s]);
-    /* Two matrices of a unit: two ranks make one each. */
+    /* A unit has two matrices: two ranks update one each. */
     for (int r = 0; r < c->world; r++)
         ck_assert_msg(out->made[r] == STEPS * (c->world == 1 ? 2 : r < 2), "%s: rank %d made %d matrices", what, r,
                       out->made[r]);
 }
 
-/* By the number of ranks: PyTorch's losses, and one outcome to the bit, wherever state is. */
+/* For each number of ranks: PyTorch's losses, and the same bits for every placement of the state. */
 START_TEST(test_losses_and_bits)
 {
     static const struct {
@@ -453,7 +454,7 @@ START_TEST(test_losses_and_bits)
 }
 END_TEST
 
-/* Steps of two micro-steps: PyTorch's losses too. */
+/* Steps of two micro-steps also have PyTorch's losses. */
 START_TEST(test_micro_steps)
 {
     for (int world = 1; world <= 3; world += 2)
@@ -470,7 +471,7 @@ START_TEST(test_micro_steps)
 }
 END_TEST
 
-/* Matrices are made by kernels of a GPU, on its stream. */
+/* GPU kernels orthogonalize the matrices, on the GPU's stream. */
 START_TEST(test_gpu)
 {
     for (int stage = 0; stage < 4; stage += 3)
@@ -487,7 +488,7 @@ START_TEST(test_gpu)
 }
 END_TEST
 
-/* A callback that fails ends the step with a sentence that names the matrix. */
+/* If the callback fails, the step fails with a sentence that names the matrix. */
 START_TEST(test_refusal)
 {
     muon_case_t c = plain;
@@ -499,7 +500,7 @@ START_TEST(test_refusal)
 }
 END_TEST
 
-/* Singular values of what was orthogonalized, by products with itself: near 1 for well-conditioned matrices. */
+/* The result times its transpose shows the singular values: near 1 for well-conditioned matrices. */
 START_TEST(test_orthogonalize)
 {
     static const int64_t sizes[][2] = {{16, 16}, {24, 96}, {96, 24}, {1, 9}, {7, 1}};

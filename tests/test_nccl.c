@@ -107,11 +107,11 @@ int nccl_windows(void)
     return ((int (*)(void))nccl_symbol("zero_emulated_nccl_windows"))();
 }
 
-/* ---- what it does ----------------------------------------------------------------------------------------------- */
+/* ---- results ---------------------------------------------------------------------------------------------------- */
 
 static const char *const modes[] = {"inline", "threads"};
 
-/* What the plan is told of it, and of the host communicator that it has inside. */
+/* The capabilities in the plan match the communicator and its host communicator. */
 static int ring_cases(const zero_comm_t *c, const zero_comm_t *host)
 {
     zero_comm_caps_t caps;
@@ -136,7 +136,7 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
     EXPECT(r.c->rank == rank && r.c->size == world);
     if (ring_cases(r.c, r.host) || comm_cases_on(r.c, r.device, r.native[0], 1))
         return 1;
-    /* A part of some ranks, and a part of that. */
+    /* A part of the ranks, and a part of that part. */
     EXPECT_OK(zero_comm_split(r.c, -(rank & 1), -rank, &part, error));
     EXPECT(part->size == (world + 1 - (rank & 1)) / 2 && part->rank == part->size - 1 - rank / 2);
     EXPECT_OK(zero_comm_split(part, 7, 0, &again, error));
@@ -148,7 +148,7 @@ static int cases_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
         comm_cases_on(r.c, r.device, r.native[0], 6))
         return 1;
     zero_comm_destroy(again);
-    /* Told is what the host communicator carries. */
+    /* publish goes through the host communicator. */
     zero_comm_publish(r.c, 100 + (uint64_t)rank);
     char done = 0, all[16];
     EXPECT_OK(zero_comm_exchange(r.c, &done, all, 1, error));
@@ -166,8 +166,8 @@ START_TEST(nccl_does_all)
 }
 END_TEST
 
-/* Gathers and sums side by side, on streams and communicators of their own, many more than there are places for, before
- * anyone waits. */
+/* Gathers and sums run at the same time, on separate streams and communicators. They outnumber the places for them, and
+ * no rank waits before the end. */
 static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     enum { TIMES = 300, PIECES = 20 };
@@ -209,7 +209,7 @@ static int side_by_side_rank(int rank, int world, const zero_bootstrap_t *b, voi
         EXPECT(host[i] == (float)(world * (world + 1) / 2));
     EXPECT(r.c->bytes_received == (uint64_t)TIMES * (uint64_t)(world - 1) * (uint64_t)count * 4);
     EXPECT(other->bytes_reduced == (uint64_t)TIMES * (uint64_t)(world - 1) * (uint64_t)count * 4);
-    /* One that still runs is done before its memory is let go. */
+    /* A collective that still runs ends before its memory is deregistered. */
     EXPECT_OK(zero_comm_reduce_scatter(other, wide, wide + world * count, count, ZERO_FP32, r.native[1], error));
     zero_comm_destroy(other);
     EXPECT(nccl_counts().registered + nccl_windows() == 1);
@@ -226,7 +226,7 @@ START_TEST(communicators_run_side_by_side)
 }
 END_TEST
 
-/* ---- what it refuses, and leaves the host communicator as it was ------------------------------------------------ */
+/* ---- refusals, which leave the host communicator usable --------------------------------------------------------- */
 
 static int still_there(const nccl_rank_t *r)
 {
@@ -244,7 +244,7 @@ static int refused_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
     char library[4096];
     (void)world, (void)arg;
     snprintf(library, sizeof library, "%s", getenv("ZERO_NCCL_LIBRARY"));
-    /* Ranks 0 and 1 are on GPU 0. */
+    /* Ranks 0 and 1 use GPU 0. */
     if (nccl_rank_begin(&r, rank < 2 ? 0 : rank, world, b, &setup))
         return 1;
     EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_UNSUPPORTED && r.c == NULL);
@@ -267,7 +267,7 @@ static int refused_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
     setenv("ZERO_EMULATOR_NCCL", rank == 2 ? "version=22703" : "", 1);
     EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_MISMATCH &&
            has_names(e.text, "`rank 0` `rank 2` NCCL 2.28.9 2.27.3"));
-    /* Windows, which not all have, or want. */
+    /* Windows that not all ranks support, or request. */
     setup.windows = true;
     setenv("ZERO_EMULATOR_NCCL", rank == 2 ? "version=22605" : "", 1);
     EXPECT(nccl_open(&r, &setup, NULL, &e) == ZERO_ERR_UNSUPPORTED && r.c == NULL);
@@ -278,7 +278,7 @@ static int refused_rank(int rank, int world, const zero_bootstrap_t *b, void *ar
     EXPECT(e.reason == ZERO_REASON_OPTIONS_DIFFER && e.rank == 2);
     setup.windows = false;
 
-    /* A device that is none of CUDA's, and bad options. */
+    /* A device that is not CUDA's, and bad options. */
     cpu = r;
     EXPECT_OK(zero_device_cpu(&cpu.device, NULL, error));
     EXPECT(nccl_open(rank == 1 ? &cpu : &r, &setup, NULL, &e) == ZERO_ERR_ARG && has_names(e.text, "'cpu'"));
@@ -297,7 +297,7 @@ START_TEST(refusals_are_everyones)
 }
 END_TEST
 
-/* NCCL finds no network: every rank hears it, and nothing else is lost. */
+/* NCCL finds no network: every rank gets the error, and nothing else is lost. */
 static int no_id_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     nccl_setup_t setup = {.mode = "inline", .faults = rank == 0 ? "id-fails" : NULL};
@@ -320,13 +320,13 @@ START_TEST(nccl_that_cannot_begin_says_why)
 }
 END_TEST
 
-/* The caller's own communicator is split, and stays as it was. */
+/* Splits the caller's own communicator, which stays unchanged. */
 static int callers_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     nccl_setup_t setup = {.mode = "threads"};
     nccl_rank_t r;
     ncclUniqueId ids[4];
-    ncclComm_t own[2]; /* of these ranks; of the same in another order */
+    ncclComm_t own[2]; /* of these ranks; of the same ranks in another order */
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     zero_error_t e = {0};
     int size = 0;
@@ -371,7 +371,7 @@ START_TEST(callers_communicator_is_split)
 }
 END_TEST
 
-/* ---- under an engine -------------------------------------------------------------------------------------------- */
+/* ---- with an engine --------------------------------------------------------------------------------------------- */
 
 static int start(small_t *s, const small_case_t *c, zero_comm_t *comm)
 {
@@ -390,8 +390,8 @@ static int as_forecast(small_t *s)
     return 0;
 }
 
-/* NCCL knows all the memory that an engine's collectives work on, as long as the engine lives: by registration, or as
- * windows. Both give the same bits, in as many bytes. */
+/* All memory that an engine's collectives use is registered with NCCL, or in windows, as long as the engine exists.
+ * Both give the same bits and use the same bytes. */
 static int registered_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     small_case_t c = {
@@ -423,7 +423,7 @@ START_TEST(engines_register_their_memory)
 }
 END_TEST
 
-/* Where NCCL makes no windows, memory is registered as it is without. */
+/* If NCCL makes no windows, memory is registered as without windows. */
 static int no_windows_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     small_case_t c = {.world = world, .stage = 3, .threaded = SMALL_NCCL_WINDOWS, .micro_steps = 1, .dtype = ZERO_FP32};
@@ -457,7 +457,7 @@ static void no_release(void *ctx, zero_tier_t tier, void *memory, size_t bytes)
     (void)ctx, (void)tier, (void)memory, (void)bytes;
 }
 
-/* The caller's memory on one rank makes no window: every rank hears it from zero_commit. */
+/* One rank has memory from the caller's allocator, which cannot become a window: zero_commit fails on every rank. */
 static int allocator_rank(int rank, int world, const zero_bootstrap_t *b, void *arg)
 {
     zero_allocator_t none = {.size = sizeof none, .allocate = no_memory, .release = no_release};

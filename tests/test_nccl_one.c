@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_nccl_one.c - NCCL with one rank on one GPU, real or emulated: what a machine of one GPU can show of it. */
+/* test_nccl_one.c - NCCL with one rank on one GPU, real or emulated: the features of NCCL that one GPU can test. */
 #include "tests/expect.h"
 #include "tests/comm_cases.h"
 #include "tests/emulated.h"
@@ -16,7 +16,7 @@ typedef struct rank {
     zero_arena_t *arena;
     void *native;
     char *room;
-    bool windows; /* in place of registered memory */
+    bool windows; /* instead of registered memory */
     int warnings; /* of the log */
 } rank_t;
 
@@ -64,7 +64,7 @@ static void end(rank_t *r)
     zero_comm_destroy(r->host);
 }
 
-/* Collectives on registered memory: one rank's gather and sum are copies. */
+/* Collectives on registered memory. With one rank, gathers and sums are copies. */
 static int registered_cases(rank_t *r, zero_comm_t *c)
 {
     enum { COUNT = 5000 };
@@ -100,7 +100,7 @@ static int all_cases(bool windows)
     if (registered_cases(&r, r.c))
         return 1;
     end(&r);
-    /* A real NCCL may make no window for one rank, and say so. */
+    /* A real NCCL may make no window for one rank; a warning then says so. */
     EXPECT(r.warnings == 0 || (windows && !strstr(getenv("ZERO_PLUGIN_PATH"), "emulator")));
     return 0;
 }
@@ -111,8 +111,7 @@ START_TEST(nccl_works_with_one_rank)
 }
 END_TEST
 
-/* An abort with collectives on the stream: what waits comes to an end, the sentence is told, and NCCL can be started
- * anew. */
+/* An abort with collectives on the stream: waiting work ends, the error is reported, and NCCL can be started again. */
 static int abort_case(bool windows)
 {
     rank_t r;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_nn.c - kernels/nn: GEMM against fp64 within the bound of fp32 sums, its epilogues against the calls that they
- * stand for; rows, elements and embeddings of cpu against ref; the same bits in every run; as many threads as told.
- * test_nn_model.c has the rest. No OpenMP region runs in the parent: every test is a child of its own. */
+/* test_nn.c - kernels/nn: GEMM against fp64, within the bound of fp32 sums; its epilogues against the calls that they
+ * replace; rows, elements and embeddings of cpu against ref; the same bits in every run; the given number of threads.
+ * test_nn_model.c has the rest. Each test runs in a child process, so the parent never runs an OpenMP region. */
 #include "tests/expect.h"
 #include "tests/nn_common.h"
 
 #include <dirent.h>
 #include <omp.h>
 
-/* Sizes beyond which CUDA's kernels share the work out another way: rows of partial sums, columns of a thread, tokens
- * of a tile. */
+/* Beyond these sizes CUDA's kernels divide the work differently: rows of partial sums, columns of a thread, tokens of a
+ * tile. */
 #if defined(ZERO_TEST_CUDA)
 #define MANY_ROWS \
     {             \
@@ -61,8 +61,8 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
     g.a = a.data;
     g.b = b.data;
     g.bias = bias ? v.data : NULL;
-    /* Truth and bound, in fp64: each of the two sums of k products errs by at most (k + 2) roundings of the sum of
-     * magnitudes. */
+    /* The exact result and the bound, in fp64: each of the two sums of k products has an error of at most (k + 2)
+     * roundings of the sum of magnitudes. */
     for (int64_t i = 0; i < g.m; i++) {
         for (int64_t j = 0; j < g.n; j++) {
             double sum = bias ? buf_at(&v, j) : 0, size = fabs(sum);
@@ -85,7 +85,7 @@ static void gemm_case(const way_t *way, zero_nn_gemm_t g, int64_t pad, bool bias
     char what[160];
     snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d acc %d wide %d bias %d pad %lld", (long long)g.m,
              (long long)g.n, (long long)g.k, g.trans_a, g.trans_b, g.accumulate, g.wide, bias, (long long)pad);
-    close_to(what, way, &c, &want, bound, 0); /* what is between the rows must be as it was: bound 0 there */
+    close_to(what, way, &c, &want, bound, 0); /* the bytes between the rows must not change: bound 0 there */
     g.c = again.data;
     run(ref ? NULL : way, call_gemm, &g);
     same_bits(what, &c, &again);
@@ -117,7 +117,7 @@ START_TEST(gemm_against_fp64)
                     gemm_case(way, g, (flags + (int)i) % 3 == 0 ? 3 : 0, flags & 8, true);
             }
         }
-        /* A long sum, for which another implementation is chosen. */
+        /* A long sum, which uses another implementation. */
         gemm_case(way, (zero_nn_gemm_t){.m = 7, .n = 19, .k = 5003, .dtype = DTYPES[d]}, 0, true, false);
         gemm_case(way,
                   (zero_nn_gemm_t){.m = 7, .n = 19, .k = 5003, .trans_b = true, .accumulate = true, .dtype = DTYPES[d]},
@@ -130,7 +130,7 @@ START_TEST(gemm_against_fp64)
                   false);
         gemm_case(way, (zero_nn_gemm_t){.m = 40, .n = 50, .k = 777, .dtype = DTYPES[d], .accumulate = true}, 1, true,
                   false);
-        /* A long size that is not a multiple of 8, of matrices whose rows are. */
+        /* A long size that is not a multiple of 8, in matrices whose rows are. */
         gemm_case(
             way, (zero_nn_gemm_t){.m = 1157, .n = 13, .k = 40, .trans_a = true, .accumulate = true, .dtype = DTYPES[d]},
             3, true, false);
@@ -158,7 +158,7 @@ END_TEST
 
 /* ---- epilogues -------------------------------------------------------------------------------------------------- */
 
-/* The calls that a product with an epilogue stands for. */
+/* The separate calls that a product with an epilogue replaces. */
 static void call_apart(zero_nn_t *nn, void *arg)
 {
     const zero_nn_gemm_t *g = arg;
@@ -184,7 +184,7 @@ static void epilogue_case(const way_t *way, zero_nn_gemm_t g, bool bias)
     g.a = a.data;
     g.b = b.data;
     g.bias = bias ? v.data : NULL;
-    for (int i = 0; i < 3; i++) { /* ref; the way; the way again, where it has the bits of the two calls as these */
+    for (int i = 0; i < 3; i++) { /* ref; the way; the way again, if it has the same bits as the separate calls */
         c[i] = buf_copy(&start);
         aux[i] = buf_copy(&before);
         g.c = c[i].data;
@@ -193,8 +193,9 @@ static void epilogue_case(const way_t *way, zero_nn_gemm_t g, bool bias)
     }
     snprintf(what, sizeof what, "gemm m %lld n %lld k %lld ta %d tb %d epilogue %d bias %d", (long long)g.m,
              (long long)g.n, (long long)g.k, g.trans_a, g.trans_b, (int)g.epilogue, bias);
-    /* Sums of another order, and apart what lies between is rounded: gelu and gelu' are at most 1.13 times as far from
-     * each other as that. A GPU's tanh in bf16 may err by one part in 1024 of what it is multiplied with. */
+    /* The sums have another order, and the separate calls round the value in between. gelu and gelu' multiply a
+     * difference by at most 1.13. A GPU's tanh in bf16 may have an error of one part in 1024 of what it is multiplied
+     * with. */
     double *bound = calloc((size_t)count, sizeof *bound), one = g.dtype == ZERO_BF16 ? EPS16 : EPS32,
            tanh_error = may_fuse ? 0x1p-10 : 4 * EPS32;
     for (int64_t i = 0; i < count; i++)
@@ -243,7 +244,7 @@ START_TEST(epilogues_against_ref)
 }
 END_TEST
 
-/* What does not go with an epilogue is refused, by every backend alike. */
+/* Operands that an epilogue does not allow are refused, by every backend in the same way. */
 START_TEST(epilogue_errors)
 {
     char c, bias;
@@ -302,7 +303,7 @@ static void call_norm(zero_nn_t *nn, void *arg)
                               r->x.dtype);
 }
 
-/* dx = x + dy, y its norm: in two calls, and in one, which may have dx in x's place. */
+/* dx = x + dy, and y its norm: in two calls, or in one, which may use x for dx. */
 static void call_add_and_norm(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
@@ -359,7 +360,7 @@ static void call_add_sums(zero_nn_t *nn, void *arg)
     free(sums);
 }
 
-/* The next two know fp32 alone: in bf16, y stays as it is. */
+/* The next two support only fp32: in bf16, y does not change. */
 static void call_combine(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
@@ -403,7 +404,8 @@ static void rows_free(rows_t *r)
 static const struct {
     const char *name;
     call_fn call;
-    double y, dx, sums; /* allowed beyond the rounding to dtype: for y, dx; and for dw, db, times the rows */
+    double y, dx,
+        sums; /* errors allowed beyond the rounding to dtype: for y and dx; for dw and db, times the number of rows */
 } ROW_CALLS[] = {
     {"bias_backward", call_bias_backward, 0, 0, 8 * EPS32},
     {"gelu_forward", call_gelu, 16 * EPS32, 0, 0},
@@ -443,7 +445,7 @@ START_TEST(rows_against_ref)
 }
 END_TEST
 
-/* Layer norm's statistics feed its gradient: ref's for both. */
+/* Layer norm's gradient uses its statistics: ref's for both. */
 START_TEST(norm_against_ref)
 {
     const way_t *way = &WAYS[_i];
@@ -487,7 +489,7 @@ START_TEST(norm_against_ref)
 END_TEST
 
 /* Statistics are optional. */
-/* A residual that is added by the norm's kernel: the bits of the two calls. */
+/* The norm's kernel adds the residual: the bits of the two calls. */
 START_TEST(norm_of_a_sum)
 {
     const way_t *way = &WAYS[_i];
@@ -553,7 +555,7 @@ static void call_embedding(zero_nn_t *nn, void *arg)
                                w->C, w->V, w->wte.dtype);
 }
 
-/* Both backends add in the same order: the same bits, and the right ones by a sum in order of rows, rounded once. */
+/* Both backends add in the same order. They have the same bits, which equal a sum in order of rows, rounded once. */
 START_TEST(embedding_is_exact)
 {
     static const int64_t SIZES[][4] = {{1, 1, 1, 1},       {2, 7, 5, 3},     {3, 33, 70, 300},
@@ -585,7 +587,7 @@ START_TEST(embedding_is_exact)
                     EXPECT(fabs(buf_at(&w.y, r * w.C + j) - y) <= (dtype == ZERO_BF16 ? EPS16 * fabs(y) : 0),
                            "embedding forward");
                 }
-                for (int64_t r = 0; r < rows; r++) { /* each token once, at its first row */
+                for (int64_t r = 0; r < rows; r++) { /* once per token, at its first row */
                     bool first = true;
                     for (int64_t q = 0; q < r; q++)
                         first = first && w.tokens[q] != w.tokens[r];
@@ -627,7 +629,7 @@ static int thread_count(void)
     return count;
 }
 
-/* A context of so many threads starts so many, whatever OpenMP's own default is: oneDNN's products too. */
+/* A context starts exactly the given number of threads, whatever OpenMP's default is, also in oneDNN's products. */
 START_TEST(threads_as_told)
 {
     seed_state = 5;
@@ -645,10 +647,11 @@ START_TEST(threads_as_told)
 }
 END_TEST
 
-/* Places where OpenMP gives a region fewer threads than it asks for. */
+/* Situations in which OpenMP gives a region fewer threads than it requests. */
 enum { PLAIN, BUSY, LEVELS, INSIDE, PLACES };
 
-/* A context of way's threads, made where there are all, then a call in a place. The context's error goes to *error. */
+/* Creates a context with way's threads where all are available, then makes a call in the situation. *error receives the
+ * context's error. */
 static void run_in(int place, const way_t *way, call_fn call, void *arg, zero_error_t *error)
 {
     zero_nn_t *nn = context(way);
@@ -676,7 +679,7 @@ static void run_in(int place, const way_t *way, call_fn call, void *arg, zero_er
     zero_nn_destroy(nn);
 }
 
-/* However few threads there are: the bits of the context's number, or an error and nothing written. */
+/* With fewer threads, a call gives the bits of the context's number of threads, or fails and writes nothing. */
 START_TEST(fewer_threads)
 {
     static const way_t ways[] = {
@@ -686,7 +689,7 @@ START_TEST(fewer_threads)
     };
     const way_t *way = &ways[_i];
     zero_nn_t *nn = context(way);
-    bool whole = ((zero_nn_cpu_t *)nn->state)->onednn != NULL && way->threads > 1; /* oneDNN needs them all */
+    bool whole = ((zero_nn_cpu_t *)nn->state)->onednn != NULL && way->threads > 1; /* oneDNN needs all of them */
     zero_nn_destroy(nn);
     zero_error_t error;
     seed_state = 9;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_nn_bias.c - kernels/nn: the calls that add to the gradient of a bias besides what they compute: layer norm's
- * gradient, GELU's alone and behind a product, attention's. Each is held to sums of what it wrote, in fp64; to its own
- * other results without the biases; on CPU to the bits of zero_nn_bias_backward. */
+/* test_nn_bias.c - kernels/nn: calls that also add to the gradient of a bias: layer norm's gradient, GELU's, alone and
+ * after a product, and attention's. Each is compared with fp64 sums of its own output, with its other results without
+ * biases, and on CPU with the bits of zero_nn_bias_backward. */
 #include "tests/expect.h"
 #include "tests/nn_common.h"
 
-/* Sizes beyond which CUDA's kernels share the work out another way: rows of parts, columns of a thread. */
+/* Beyond these sizes CUDA's kernels divide the work differently: rows of parts, columns of a thread. */
 #if defined(ZERO_TEST_CUDA)
 #define MORE_NORMS                   \
     {4300, 6}, {9, 4101}, {5, 8200}, \
@@ -21,7 +21,7 @@
 #define MANY_ROWS 300
 #endif
 
-/* What a call adds to, before and after it. */
+/* The gradient that a call adds to, before and after the call. */
 typedef struct gradient {
     buf_t before, data;
 } gradient_t;
@@ -39,7 +39,7 @@ static void gradient_free(gradient_t *g)
     buf_free(&g->data);
 }
 
-/* What a call of zero_nn_bias_backward adds to. */
+/* The arguments of zero_nn_bias_backward. */
 typedef struct sum {
     buf_t *dbias;
     const buf_t *dy;
@@ -52,7 +52,8 @@ static void call_bias_backward(zero_nn_t *nn, void *arg)
     zero_nn_bias_backward(nn, s->dbias->data, s->dy->data, s->rows, s->dbias->count, s->dy->dtype);
 }
 
-/* g += the column sums of dy (rows, n) as it is stored, rounded once; on CPU by the bits of the call for this. */
+/* Checks that g grew by the column sums of the stored dy (rows, n), rounded once; on CPU with the bits of
+ * zero_nn_bias_backward. */
 static void added(const char *what, const way_t *way, const gradient_t *g, const buf_t *dy, int64_t rows)
 {
     const int64_t n = g->data.count;
@@ -215,7 +216,7 @@ START_TEST(of_gelu)
 }
 END_TEST
 
-/* Behind a product, in whose kernel GELU's gradient is or not. */
+/* After a product, whose kernel includes GELU's gradient or not. */
 START_TEST(of_products)
 {
     const way_t *way = &WAYS[_i];
@@ -262,7 +263,7 @@ typedef struct heads {
     bool backward, sum;
 } heads_t;
 
-/* Column `column` of the first row. */
+/* Column number `column` of the first row. */
 static void *columns(const buf_t *b, int64_t column)
 {
     return b->data + (size_t)column * zero_dtype_size(b->dtype);

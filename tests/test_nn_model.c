@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_nn_model.c - kernels/nn: attention and cross-entropy of cpu against ref, exp and gelu against fp64, ref's
- * gradients against finite differences, what is not finite, the dry-run contract, errors. */
+ * gradients against finite differences, values that are not finite, the rules of dry runs, errors. */
 #include "tests/expect.h"
 #include "tests/nn_common.h"
 
-/* Heads of which a thread of CUDA's kernels holds more. */
+/* Head sizes for which a thread of CUDA's kernels keeps more elements. */
 #if defined(ZERO_TEST_CUDA)
 #define WIDE_HEADS       \
     {1, 66, 2, 1, 130},  \
@@ -35,7 +35,7 @@ static void call_attention(zero_nn_t *nn, void *arg)
         zero_nn_attention_forward(nn, &h->a);
 }
 
-/* packed: q, k and v are columns of one buffer, as the product with a joint weight leaves them. */
+/* packed: q, k and v are columns of one buffer, as a product with a joint weight writes them. */
 static heads_t heads_new(const int64_t s[5], zero_dtype_t dtype, double scale, bool packed)
 {
     int64_t B = s[0], T = s[1], H = s[2], KV = s[3], D = s[4], rows = B * T, joint = (H + 2 * KV) * D;
@@ -91,7 +91,7 @@ START_TEST(attention_against_ref)
                 h[i] = heads_new(SIZES[s], DTYPES[d % 2], sharp, (s + (size_t)d) % 2 != 0);
                 run(i == 0 ? NULL : way, call_attention, &h[i]);
                 h[i].backward = true;
-                if (i > 0) { /* the gradient from ref's output: its own is rounded another way */
+                if (i > 0) { /* the gradient from ref's output, because the backend's output is rounded differently */
                     close_to("attention out", way, &h[i].out, &h[0].out, NULL,
                              64 * (T + D) * EPS32 * sharp + softmax_error(DTYPES[d % 2]));
                     close_to("attention lse", way, &h[i].lse, &h[0].lse, NULL, 64 * (T + D) * EPS32 * sharp);
@@ -105,7 +105,7 @@ START_TEST(attention_against_ref)
                 run(i == 0 ? NULL : way, call_attention, &h[i]);
             }
             double slack = 64 * (T + D) * EPS32 * sharp * sqrt(D) * (double)(SIZES[s][2] / SIZES[s][3]);
-            if (DTYPES[d % 2] == ZERO_BF16) { /* cuDNN rounds the softmax and its gradient to bf16, too */
+            if (DTYPES[d % 2] == ZERO_BF16) { /* cuDNN also rounds the softmax and its gradient to bf16 */
                 double part = EPS16 + 2 * softmax_error(ZERO_BF16);
                 slack += softmax_error(ZERO_BF16) * sharp * sqrt(D) * (double)(SIZES[s][2] / SIZES[s][3]);
                 close_in_norm("attention dq", way, &h[1].dq, &h[0].dq, part, slack);
@@ -127,7 +127,7 @@ START_TEST(attention_against_ref)
 }
 END_TEST
 
-/* A plan that is used again, with work of the same shape, gives the same bits. */
+/* If a plan is used again after other work of the same shape, it gives the same bits. */
 START_TEST(attention_repeats)
 {
     const way_t *way = &WAYS[_i];
@@ -135,7 +135,7 @@ START_TEST(attention_repeats)
     if (!way_runs(way))
         return;
 #if defined(ZERO_TEST_CUDA)
-    if (!nn_cuda_emulated()) { /* so that many blocks add to a gradient */
+    if (!nn_cuda_emulated()) { /* large, so that many blocks add to one gradient */
         shape[1] = 1024;
         shape[2] = shape[3] = 8;
     }
@@ -231,7 +231,7 @@ START_TEST(entropy_against_ref)
                 e[i].grad = true;
                 run(i == 0 ? NULL : way, call_entropy, &e[i]);
                 same_bits("losses with and without grad", &losses, &e[i].losses);
-                for (int64_t r = 0; r < e[i].rows; r++) { /* what is between the rows stays */
+                for (int64_t r = 0; r < e[i].rows; r++) { /* the bytes between the rows do not change */
                     size_t size = zero_dtype_size(before.dtype), at = (size_t)(r * e[i].ld + e[i].V) * size;
                     EXPECT(memcmp(before.data + at, e[i].logits.data + at, (size_t)(e[i].ld - e[i].V) * size) == 0,
                            "written between rows");
@@ -334,8 +334,8 @@ END_TEST
 
 /* ---- ref's gradients -------------------------------------------------------------------------------------------- */
 
-/* A function of some inputs, its output weighed by w and summed in fp64; gradient of the sum in one buffer per input.
- */
+/* A function of some inputs, whose output is multiplied by weights and summed in fp64. Each input has a buffer with the
+ * gradient of the sum. */
 typedef struct slope {
     call_fn forward;
     void *arg;
@@ -353,8 +353,8 @@ static double slope_value(const slope_t *s)
     return sum;
 }
 
-/* Along random directions: the change of the sum over 2 h against the gradients. The fourth-order difference errs by
- * h^4 and by fp32's rounding over h. */
+/* Along random directions, compares the change of the sum over 2 h with the gradients. The fourth-order difference has
+ * an error of h^4 and of fp32's rounding over h. */
 static void slope_check(const char *what, const slope_t *s)
 {
     const double h = 0x1p-5;
@@ -451,9 +451,9 @@ START_TEST(ref_gradients)
 }
 END_TEST
 
-/* ---- what is not finite ----------------------------------------------------------------------------------------- */
+/* ---- values that are not finite --------------------------------------------------------------------------------- */
 
-/* A NaN or an infinity must reach the loss: the step is skipped by it. */
+/* A NaN or an infinity must reach the loss, because the step is then skipped. */
 START_TEST(not_finite_is_not_hidden)
 {
     const float bad[] = {NAN, INFINITY, -NAN};
@@ -468,7 +468,7 @@ START_TEST(not_finite_is_not_hidden)
             EXPECT(isnan(((float *)e.logits.data)[5]), "a gradient hides a logit that is not finite");
             EXPECT(isfinite(((float *)e.losses.data)[1]), "another row's loss is hit");
             entropy_free(&e);
-            if (i % 3 == 1) /* an infinite key is a score of -inf to some, and rightly nothing */
+            if (i % 3 == 1) /* an infinite key gives some queries a score of -inf, and correctly no contribution */
                 continue;
             heads_t h = heads_new(SIZE, ZERO_FP32, 1, false);
             ((float *)h.k.data)[(int[]){0, 40, 66}[i / 3] * 20] = bad[i % 3];
@@ -481,7 +481,7 @@ START_TEST(not_finite_is_not_hidden)
 }
 END_TEST
 
-/* ---- the contract of dry runs ----------------------------------------------------------------------------------- */
+/* ---- the rules of dry runs -------------------------------------------------------------------------------------- */
 
 static void expect_error(zero_nn_t *nn, zero_status_t status, const char *part)
 {
@@ -527,7 +527,7 @@ START_TEST(dry_runs)
         ck_assert(bytes >= 2 * 6 * sizeof(float));
         zero_nn_set_dry(nn, false);
 
-        /* Made dry, but no workspace yet; then too little of it. */
+        /* After a dry run: no workspace, then too little workspace. */
         float x[64] = {0}, y[64] = {0}, mean[8] = {0};
         zero_nn_layernorm_backward(nn, y, NULL, y, y, NULL, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ORDER, "layernorm_backward 5 6 fp32");
@@ -541,8 +541,8 @@ START_TEST(dry_runs)
         zero_nn_layernorm_backward(nn, y, NULL, y + 30, y + 40, NULL, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
         expect_error(nn, ZERO_OK, "");
 
-        /* A shape, dtype, flag or leading dimension that was not dry; the first error stays, and stops the calls after
-         * it. */
+        /* A shape, dtype, flag or leading dimension that had no dry run. The first error remains, and later calls do
+         * nothing. */
         zero_nn_add(nn, y, x, x, 6, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ORDER, "6 fp32");
         zero_nn_add(nn, y, x, x, 5, ZERO_BF16);
@@ -612,7 +612,7 @@ START_TEST(errors)
         zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 4, false, ZERO_FP32);
         expect_error(nn, ZERO_ERR_ARG, "cross_entropy");
 
-        /* Indices out of range: nothing is written. Calls of nothing do nothing. */
+        /* Indices out of range: nothing is written. Calls with no elements do nothing. */
         zero_nn_cross_entropy(nn, NULL, NULL, NULL, 3, 5, 0, true, ZERO_FP32);
         zero_nn_embedding_forward(nn, NULL, NULL, NULL, NULL, 1, 3, 2, ZERO_FP32);
         zero_nn_embedding_backward(nn, NULL, NULL, NULL, NULL, 1, 3, 2, 4, ZERO_FP32);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_nvme.c - state in files: transfers with both engines and how they are chosen. The folder and its lock are in
- * nvme_folder.c, what goes wrong in nvme_faults.c. */
+/* test_nvme.c - state in files: transfers with both engines, and the choice of the engine. nvme_folder.c tests the
+ * folder and its lock, nvme_faults.c the failures. */
 #define _GNU_SOURCE
 #include "tests/expect.h"
 #include "tests/nvme_case.h"
@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int first_engine; /* 1 where there is no io_uring */
+static int first_engine; /* 1 if io_uring is unavailable */
 
 static void do_write(zero_nvme_t *n, uint64_t offset, const char *buffer, uint64_t bytes)
 {
@@ -32,8 +32,8 @@ static void do_read(zero_nvme_t *n, uint64_t offset, char *buffer, uint64_t byte
     OK(zero_nvme_wait(n, ticket, 60, error));
 }
 
-/* What is written is read, at any length, transfer and depth; a file begins as zeros; a read touches nothing behind its
- * bytes; a write of less leaves zeros behind it in its last block. */
+/* Reads return what was written, for any length, transfer size and depth. A file begins as zeros. A read changes
+ * nothing after its bytes. A shorter write leaves zeros after it in its last block. */
 START_TEST(what_is_written_is_read)
 {
     static const uint64_t sizes[] = {1, 512, 4096, 16383, 16384, 16385, 50000, 1 << 20, (1 << 20) + 1, 5 * 700001};
@@ -63,7 +63,7 @@ START_TEST(what_is_written_is_read)
         read += bytes + whole;
         written += bytes;
     }
-    /* What was never written, in front and up to the last byte. */
+    /* Bytes that were never written, before the data and up to the last byte. */
     memset(in, 1, BYTES);
     do_read(n, 0, in, AT);
     do_read(n, 7 << 20, in + (7 << 20), (1 << 20) - 5000);
@@ -80,8 +80,8 @@ START_TEST(what_is_written_is_read)
 }
 END_TEST
 
-/* All requests that there can be at a time, of many lengths, waited for in another order, for several rounds; the
- * memory is registered or not. */
+/* As many requests at a time as possible, of many lengths, waited for in another order, for several rounds; with and
+ * without registered memory. */
 START_TEST(many_at_a_time)
 {
     enum { PIECE = 20 * ZERO_NVME_BLOCK, ROUNDS = 6, BYTES = PIECE * ZERO_NVME_REQUESTS };
@@ -98,7 +98,7 @@ START_TEST(many_at_a_time)
         FAILS(zero_nvme_register(n, in + 1, PIECE, error), ZERO_ERR_ARG, "multiple of 4096");
         OK(zero_nvme_register(n, in, BYTES, error));
         zero_nvme_counts(n, &counts);
-        if (counts.registered == 0) /* threads have no such thing; a limit may forbid it */
+        if (counts.registered == 0) /* threads cannot register memory; a limit may forbid it */
             ck_assert_str_ne(case_log(), "");
         else
             ck_assert_uint_eq(counts.registered, BYTES);
@@ -129,7 +129,7 @@ START_TEST(many_at_a_time)
 }
 END_TEST
 
-/* As a step uses it: read u + 1 while u is updated and u - 1 is written, in a ring of three slots. */
+/* As in a step: reads u + 1 while u is updated and u - 1 is written, in a ring of three slots. */
 START_TEST(ring_of_three_slots)
 {
     enum { UNITS = 11, STEPS = 4, MOST = 300000 };
@@ -148,7 +148,7 @@ START_TEST(ring_of_three_slots)
     OK(zero_nvme_open(&n, c.folder, RANK, offset[UNITS], &c.options, error));
     for (int step = 0; step <= STEPS; step++) {
         for (int i = 0; i < UNITS + 1; i++) {
-            if (i < UNITS) { /* its slot is free when the write of u - 3 is done */
+            if (i < UNITS) { /* its slot is free after the write of u - 3 */
                 if (writes[i % 3])
                     OK(zero_nvme_wait(n, writes[i % 3], 60, error));
                 writes[i % 3] = 0;
@@ -204,7 +204,7 @@ START_TEST(wrong_calls_say_so)
           "18446744073709551615 bytes");
     FAILS(zero_nvme_open(&n, NULL, RANK, BYTES, &c.options, error), ZERO_ERR_ARG, "no folder");
 
-    /* Transfers are held back, so that what overlaps is known to be under way. */
+    /* Transfers are held, so that the overlapping ones are known to be running. */
     o = c.options, o.system = &fault_system;
     fault_arm(FAULT_HOLD, 0, 0, 1 << 30);
     OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &o, error));
@@ -235,8 +235,8 @@ START_TEST(wrong_calls_say_so)
 }
 END_TEST
 
-/* A drive that does not answer: waits end, more than once, and so does the destroy; the memory may go then, and when
- * the drive wakes up after all it is not touched. */
+/* If a drive does not answer, waits end, repeatedly, and so does the destroy. The memory may then be freed: if the
+ * drive answers later, nothing touches it. */
 START_TEST(waits_are_bounded)
 {
     enum { BYTES = 8 * ZERO_NVME_BLOCK };
@@ -253,11 +253,11 @@ START_TEST(waits_are_bounded)
     fault_arm(FAULT_HOLD, 0, 0, 1);
     OK(zero_nvme_open(&n, c.folder, RANK, BYTES, &c.options, error));
     OK(zero_nvme_read(n, 0, memory, BYTES / 2, &t, error));
-    fault_await_hold(); /* this is the one that is held */
+    fault_await_hold(); /* this transfer is held */
     OK(zero_nvme_read(n, BYTES / 2, memory + BYTES / 2, BYTES / 2, &u, error));
     FAILS(zero_nvme_wait(n, t, 0.05, error), ZERO_ERR_TIMEOUT, "did not finish within 0.05 s");
     FAILS(zero_nvme_wait(n, t, 0, error), ZERO_ERR_TIMEOUT, "rank 7: reading 65536 bytes at offset 0");
-    OK(zero_nvme_wait(n, u, 60, error)); /* the other lane goes on */
+    OK(zero_nvme_wait(n, u, 60, error)); /* the other lane continues */
     if (wakes) {
         fault_release();
         OK(zero_nvme_wait(n, t, 60, error));
@@ -271,7 +271,7 @@ START_TEST(waits_are_bounded)
 }
 END_TEST
 
-/* io_uring refused as containers do, by a filter of system calls that only this test's process has. */
+/* io_uring is refused as in containers, by a filter of system calls in this test's process only. */
 START_TEST(threads_where_io_uring_is_refused)
 {
     struct sock_filter code[] = {
@@ -288,7 +288,7 @@ START_TEST(threads_where_io_uring_is_refused)
     case_begin(&c, 0);
     if (first_engine == 0) {
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
-            goto out; /* no filters here */
+            goto out; /* this kernel has no filters */
         FAILS(zero_nvme_open(&n, c.folder, RANK, 100000, &c.options, error), ZERO_ERR_UNSUPPORTED,
               "containers refuse it");
     } else

@@ -34,7 +34,7 @@ END_TEST
 
 /* ---- scalars ---------------------------------------------------------------------------------------------------- */
 
-/* x is want rounded to fp32, but for a rounding of fp64 before it. */
+/* x is want rounded to fp32, except for one earlier rounding in fp64. */
 static void rounded(float x, long double want, const char *what, int64_t t)
 {
     float low = (float)(want * (1 - 0x1p-45L)), high = (float)(want * (1 + 0x1p-45L));
@@ -59,7 +59,7 @@ START_TEST(test_scalars)
         rounded(s.step_size, rate / bc1, "step size", t);
         rounded(s.inv_sqrt_bc2, 1 / sqrtl(bc2), "bias correction", t);
     }
-    /* No decay: exactly one. No rate: nothing moves. */
+    /* Without decay the factor is exactly 1. Without a rate nothing moves. */
     ck_assert_float_eq(zero_rule_scalars(ZERO_RULE_ADAMW, &usual, 1e-3, 1, 0, 1, 1).decay_factor, 1);
     ck_assert_float_eq(zero_rule_scalars(ZERO_RULE_ADAMW, &usual, 0, 1, 1, 1, 1).decay_factor, 1);
     ck_assert_float_eq(zero_rule_scalars(ZERO_RULE_ADAMW, &usual, 0, 1, 1, 1, 1).step_size, 0);
@@ -75,12 +75,12 @@ START_TEST(test_rules)
         const char *name;
         int states;
         unsigned bytes;
-        bool coupled, corrected; /* decay goes to the gradient; moments have their bias corrected */
+        bool coupled, corrected; /* decay is added to the gradient; the bias of the moments is corrected */
     } want[ZERO_RULE_CUSTOM] = {{"adamw", 2, 512, false, true},     {"adam", 2, 512, true, true},
                                 {"sgd", 1, 512, true, false},       {"lion", 1, 512, false, false},
                                 {"adamw8bit", 2, 132, false, true}, {"muon", 1, 512, false, false}};
     const zero_rule_options_t still = {.beta1 = 0};
-    for (int r = 0; r < ZERO_RULE_CUSTOM; r++) { /* which is the caller's */
+    for (int r = 0; r < ZERO_RULE_CUSTOM; r++) { /* ends before the caller's rule */
         zero_rule_t rule = (zero_rule_t)r;
         ck_assert_str_eq(zero_rule(rule)->name, want[r].name);
         ck_assert_int_eq(zero_rule_states(rule, &usual), want[r].states);
@@ -100,7 +100,7 @@ START_TEST(test_rules)
 }
 END_TEST
 
-/* Muon updates matrices alone; what else there is takes AdamW. Its updates are as large as AdamW's. */
+/* Muon updates only matrices; AdamW updates the other parameters. Muon's updates have the size of AdamW's. */
 START_TEST(test_whole_rules)
 {
     for (int r = 0; r < ZERO_RULES; r++) {
@@ -123,7 +123,7 @@ typedef struct exact {
     long double p, m, v;
 } exact_t;
 
-/* torch.optim.AdamW, one element of one step, as its single-tensor implementation states it. */
+/* torch.optim.AdamW: one element of one step, as in its single-tensor implementation. */
 static void torch_adamw(exact_t *x, long double g, const zero_rule_options_t *o, long double lr, int64_t t)
 {
     x->p *= 1 - lr * (long double)o->weight_decay;
@@ -149,7 +149,7 @@ START_TEST(test_trajectory)
     }
     for (int64_t t = 1; t <= UPDATES; t++) {
         double lr = 1e-3 * (double)(t < 10 ? t : 10) / 10, factor = t % 3 ? 1 : 0.25;
-        for (int i = 0; i < ELEMENTS; i++) { /* gradients of very different sizes, with sign changes */
+        for (int i = 0; i < ELEMENTS; i++) { /* gradients of very different sizes, with changing signs */
             g[i] = ldexpf(cosf((float)(i * 7 + (int)t * (i % 5))), -(i % 30));
             torch_adamw(&exact[i], (long double)g[i] * factor, o, lr, t);
         }
@@ -158,13 +158,13 @@ START_TEST(test_trajectory)
             .rule = ZERO_RULE_ADAMW, .count = ELEMENTS, .master = p, .state = {m, v}, .grad = g, .scalars = s};
         zero_flat_cpu()->update(&u, 1, 1, NULL);
     }
-    /* A rounding of the parameter per update, and the update's own relative error of a few roundings. */
+    /* One rounding of the parameter per update, and a relative error of a few roundings in the update itself. */
     long double moved = 0;
     for (int i = 0; i < ELEMENTS; i++) {
         long double error = fabsl(p[i] - exact[i].p), bound = UPDATES * (0x1p-24L * 0.6L + 1e-3L * 0x1p-19L);
         ck_assert_msg(error <= bound, "element %d: %a, wanted %La", i, (double)p[i], exact[i].p);
         ck_assert_msg(fabsl(v[i] - exact[i].v) <= 1e-5L * exact[i].v + 1e-40L, "v %d", i);
-        /* m may cancel: its error is against the gradients that went in. */
+        /* m may cancel: its error is relative to the gradients. */
         ck_assert_msg(fabsl(m[i] - exact[i].m) <= 1e-6L * ldexpl(1, -(i % 30)), "m %d", i);
         moved += fabsl(exact[i].p - sinl(i) * 0.5L);
     }
@@ -172,7 +172,8 @@ START_TEST(test_trajectory)
 }
 END_TEST
 
-/* The first update moves each parameter by the rate against its gradient's sign, whatever its size (eps aside). */
+/* The first update moves each parameter by the rate against its gradient's sign, whatever the gradient's size (except
+ * for eps). */
 START_TEST(test_first_update)
 {
     float p[3] = {1, 1, 1}, m[3] = {0}, v[3] = {0};
@@ -200,7 +201,7 @@ START_TEST(test_norm_order)
         for (int r = 0; r < 2; r++)
             want += sums[r * 3 + s];
     ck_assert_double_eq(want, 0x1p53 + 4);
-    ck_assert_double_ne(((1 + big) + 1) + 2, want); /* rank by rank is another number */
+    ck_assert_double_ne(((1 + big) + 1) + 2, want); /* the order rank by rank gives another number */
     zero_norm_t n = zero_norm_combine(sums, 2, 2, 3, 1, 0);
     ck_assert_double_eq(n.norm, sqrt(want));
     ck_assert(n.finite);
@@ -250,7 +251,7 @@ START_TEST(test_not_finite)
             ck_assert(!n.finite && !isfinite(n.norm));
             ck_assert_double_eq(n.clip_factor, 1);
         }
-    /* Large gradients are no infinity: fp32's largest, squared, thousands of times. */
+    /* Large gradients do not overflow: fp32's largest value, squared, thousands of times. */
     double large[1000];
     for (int i = 0; i < 1000; i++)
         large[i] = 1e9 * 0x1p127 * 0x1p127;

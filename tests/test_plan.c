@@ -41,7 +41,7 @@ static void check_segments(const zero_plan_t *plan)
         ck_assert_int_eq(s->elements % (d->spec.world * (int64_t)ZERO_ALIGN_ELEMENTS), 0);
         ck_assert_int_eq(s->slice * d->spec.world, s->elements);
         int64_t end = 0, params = 0;
-        for (int r = 0; r < d->spec.world; r++) { /* slices follow each other, and each element has one owner */
+        for (int r = 0; r < d->spec.world; r++) { /* slices are adjacent, and each element has one owner */
             zero_span_t slice = zero_plan_span(plan, r, s->buffer[ZERO_ROLE_PARAM], true, -1);
             ck_assert_int_eq(slice.begin, end);
             ck_assert_int_eq(slice.count, s->slice);
@@ -51,7 +51,8 @@ static void check_segments(const zero_plan_t *plan)
         }
         ck_assert_int_eq(end, s->elements);
         end = 0;
-        for (int32_t r = s->first_run; r < s->first_run + s->run_count; r++) { /* runs cover the segment, padding too */
+        for (int32_t r = s->first_run; r < s->first_run + s->run_count;
+             r++) { /* runs cover the segment, including padding */
             ck_assert_int_eq(plan->runs[r].begin, end);
             ck_assert_int_gt(plan->runs[r].end, end);
             end = plan->runs[r].end;
@@ -62,7 +63,7 @@ static void check_segments(const zero_plan_t *plan)
             if (at->segment != i)
                 continue;
             ck_assert_int_eq(at->offset % ZERO_ALIGN_ELEMENTS, 0);
-            ck_assert_int_ge(at->offset, params); /* in the order of declaration, apart */
+            ck_assert_int_ge(at->offset, params); /* in the order of declaration, without overlap */
             params = at->offset + d->params[p].count;
             ck_assert_int_le(params, s->elements);
             ck_assert_int_eq(s->unit, d->params[p].unit);
@@ -73,19 +74,19 @@ static void check_segments(const zero_plan_t *plan)
                     ck_assert(plan->runs[r].decay_scale == d->params[p].decay_scale);
         }
         ck_assert_int_lt(s->elements - params,
-                         d->spec.world * (int64_t)ZERO_ALIGN_ELEMENTS); /* no more padding than it takes */
+                         d->spec.world * (int64_t)ZERO_ALIGN_ELEMENTS); /* no more padding than needed */
     }
     for (int32_t p = 0; p < d->spec.param_count; p++)
         ck_assert_int_eq(plan->placed[p].segment < 0, d->params[p].count == 0);
 }
 
-/* Of one slot that serves all segments in turn. */
+/* A buffer in the slot that all segments use in turn. */
 static bool shares_the_wire(const zero_buffer_t *x)
 {
     return x->role == ZERO_ROLE_WIRE || x->role == ZERO_ROLE_WHOLE || x->role == ZERO_ROLE_MATRICES;
 }
 
-/* Byte ranges overlap only within a slot; each kind is a page-aligned range. */
+/* Byte ranges overlap only within a slot, and each kind is a page-aligned range. */
 static void check_layout(const zero_plan_t *plan)
 {
     for (int tier = 0; tier < ZERO_TIER_COUNT; tier++) {
@@ -104,11 +105,11 @@ static void check_layout(const zero_plan_t *plan)
             const zero_buffer_t *a = &plan->buffers[i], *b = &plan->buffers[j];
             bool overlap = a->tier == b->tier && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes &&
                            a->bytes > 0 && b->bytes > 0;
-            bool staged = a->part >= 0 && b->part >= 0 && a->part != b->part; /* one after the other */
+            bool staged = a->part >= 0 && b->part >= 0 && a->part != b->part; /* used one after the other */
             bool reduced = shares_the_wire(a) && shares_the_wire(b);
             ck_assert_msg(!overlap || (a->slot >= 0 && a->slot == b->slot && (a->role == b->role || staged || reduced)),
                           "buffers %d and %d overlap", i, j);
-            if (overlap && !reduced && !staged) /* two units, never two segments of one */
+            if (overlap && !reduced && !staged) /* two units, never two segments of one unit */
                 ck_assert_int_ne(plan->segments[a->segment].unit, plan->segments[b->segment].unit);
         }
 }
@@ -120,11 +121,11 @@ static bool brings_parameters(const zero_plan_t *plan, const zero_op_t *op)
            plan->buffers[op->dst].slot >= 0;
 }
 
-/* Follows who is in each slot of parameters: at a use its unit is there, nobody is gathered over a unit that is held,
- * and no more units than the window are there for uses to come. */
+/* Tracks the unit in each slot of parameters. At a use, the slot contains the use's unit. No gather overwrites a unit
+ * that is held. At most `window` units are gathered for later uses. */
 static void check_window(const zero_plan_t *plan, const zero_program_t *p)
 {
-    static bool waiting[DECLARE_UNITS]; /* gathered, and used no more often than it was released */
+    static bool waiting[DECLARE_UNITS]; /* gathered for a use that has not been released */
     static int32_t occupant[4096];      /* by slot */
     static bool sharded[DECLARE_UNITS];
     memset(waiting, 0, sizeof waiting);
@@ -153,7 +154,7 @@ static void check_window(const zero_plan_t *plan, const zero_program_t *p)
                 ck_assert(slot < 0 || occupant[slot] == op->unit);
             }
         } else if (op->kind == ZERO_OP_RELEASE && (op->flags & ZERO_READ)) {
-            bool again = false; /* used again before it is gathered again: it stays */
+            bool again = false; /* used again before the next gather: it stays */
             for (int32_t k = o + 1; k < p->op_count && p->ops[k].kind != ZERO_OP_COUNT; k++) {
                 if (p->ops[k].unit != op->unit)
                     continue;
@@ -173,7 +174,7 @@ static void check_counts(const zero_plan_t *plan)
         int32_t n = ++segments_per_unit[plan->segments[s].unit];
         most = n > most ? n : most;
     }
-    int32_t away = 0; /* parts that are updated elsewhere: copied, read and written, with their waits */
+    int32_t away = 0; /* parts that are not updated on the device: copies, reads, writes and their waits */
     for (int32_t p = 0; p < plan->part_count; p++)
         away += plan->parts[p].tier != ZERO_TIER_DEVICE;
     for (int32_t i = 0; i < plan->program_count; i++) {
@@ -187,7 +188,7 @@ static void check_counts(const zero_plan_t *plan)
                                                                                                     : 20) *
                                                            most) +
                                           2 * plan->segment_count + 32 * away);
-        for (int32_t o = 0; o < p->op_count; o++) /* what one rank does not need */
+        for (int32_t o = 0; o < p->op_count; o++) /* operations that one rank does not need */
             ck_assert(d->spec.world > 1 ||
                       (p->ops[o].kind != ZERO_OP_GATHER && p->ops[o].kind != ZERO_OP_REDUCE_SCATTER));
         if (p->kind != ZERO_PROGRAM_STEP)
@@ -210,7 +211,7 @@ END_TEST
 
 START_TEST(addresses_depend_on_nothing_but_the_plan)
 {
-    /* The same declaration gives the same plan, byte for byte; the slots of a chain of equal layers are as many as the
+    /* The same declaration gives the same plan, byte for byte. A chain of equal layers has as many slots as the
      * window. */
     for (int window = 1; window <= 4; window++) {
         declare_init(d, 4);
@@ -260,7 +261,7 @@ START_TEST(bytes_on_the_wire)
                         uint64_t layer = (uint64_t)(world - 1) * COUNT / (uint64_t)world * 4;
                         uint64_t reductions = reduce == ZERO_REDUCE_EVERY ? (uint64_t)micro : 1;
                         ck_assert_uint_eq(t.reduced, LAYERS * layer * reductions);
-                        /* stage 3: the last layers of forward are still there for backward */
+                        /* stage 3: the backward pass finds the last layers of the forward pass still gathered */
                         uint64_t gathers = stage < 3 ? LAYERS : (uint64_t)micro * (uint64_t)(2 * LAYERS - window);
                         ck_assert_uint_eq(t.gathered, gathers * layer);
                         zero_plan_destroy(plan);
@@ -305,14 +306,15 @@ START_TEST(bytes_per_parameter_at_each_stage)
             ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 1, ZERO_REDUCE_EVERY, ZERO_BF16), one[stage], 1e-9);
             ck_assert_double_eq_tol(bytes_per_parameter(1, stage, 1, ZERO_REDUCE_EVERY, ZERO_BF16), 16, 1e-9);
         }
-        /* several, reduced once: one full fp32 gradient at every stage */
+        /* several micro-steps, reduced once: one full fp32 gradient at every stage */
         const double last[] = {2 + 4 + 12, 2 + 4 + 12.0 / n, 2 + 4 + 12.0 / n, 4 + 14.0 / n};
-        /* several, each reduced: an fp32 slice, or whole where updates are full; what is written is in slots */
+        /* several micro-steps, each reduced: an fp32 slice, or the whole gradient if updates are full; written
+         * gradients are in slots */
         const double every[] = {2 + 4 + 12, 2 + 16.0 / n, 2 + 16.0 / n, 18.0 / n};
         for (int stage = 0; stage <= 3; stage++) {
             ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 3, ZERO_REDUCE_LAST, ZERO_FP32), last[stage], 1e-9);
             ck_assert_double_eq_tol(bytes_per_parameter(n, stage, 3, ZERO_REDUCE_EVERY, ZERO_FP32), every[stage], 1e-9);
-            /* one rank: no more for the one than for the other */
+            /* one rank: the same bytes for both reductions */
             ck_assert_double_eq_tol(bytes_per_parameter(1, stage, 3, ZERO_REDUCE_EVERY, ZERO_FP32), 18, 1e-9);
             ck_assert_double_eq_tol(bytes_per_parameter(1, stage, 3, ZERO_REDUCE_LAST, ZERO_FP32), 18, 1e-9);
         }
@@ -355,7 +357,7 @@ START_TEST(small_units_stay_full)
     ck_assert_int_eq(plan->segments[1].buffer[ZERO_ROLE_PARAM_SHARD], -1);
     ck_assert_int_ge(plan->segments[0].buffer[ZERO_ROLE_PARAM_SHARD], 0);
     zero_plan_destroy(plan);
-    d->spec.persist_bytes = 40; /* smaller than, not as small as */
+    d->spec.persist_bytes = 40; /* smaller than, not equal to */
     plan = build();
     ck_assert_int_ge(plan->segments[1].buffer[ZERO_ROLE_PARAM_SHARD], 0);
     zero_plan_destroy(plan);
@@ -378,7 +380,7 @@ START_TEST(passes_without_training)
     ck_assert_int_eq(zero_plan_program(plan, ZERO_PROGRAM_ANY, 1, u), 1);
     ck_assert_int_eq(zero_plan_program(plan, ZERO_PROGRAM_STEP, -1, -1), -1);
     zero_plan_destroy(plan);
-    declare_init(d, 2); /* nothing at all is a plan too */
+    declare_init(d, 2); /* an empty declaration gives a plan, too */
     zero_plan_destroy(build());
     zero_plan_destroy(NULL);
 }
@@ -386,7 +388,7 @@ END_TEST
 
 START_TEST(large_worlds)
 {
-    declare_init(d, 1024); /* a model of GPT-2 1.5B's size, 48 layers, without running it */
+    declare_init(d, 1024); /* a model of GPT-2 1.5B's size, with 48 layers; only planned */
     declare_stage(d, 3);
     declare_chain(d, 48, 30740000, ZERO_BF16);
     zero_plan_t *plan = build();
@@ -444,7 +446,7 @@ START_TEST(hash_sees_every_declaration)
     CHANGES((d->params[1].ndim = 2, d->params[1].shape[1] = 1));
     CHANGES(declare_pass(d, ZERO_PASS_ANY_ORDER));
 #undef CHANGES
-    plan_model(d); /* what ranks may differ in */
+    plan_model(d); /* options in which ranks may differ */
     d->reserves[0] = (zero_spec_reserve_t){ZERO_KIND_ACTIVATIONS, ZERO_TIER_DEVICE, 4096};
     d->spec.reserve_count = 1;
     base = hash();
@@ -501,7 +503,8 @@ static void compare(const char *name)
     free(want.bytes);
 }
 
-/* Embedding tied to the head, two blocks with decayed and other parameters, a frozen adapter base. */
+/* The embedding is tied to the head; two blocks have parameters with and without decay; the base of an adapter is
+ * frozen. */
 static void make_golden(int world, int stage, zero_dtype_t dtype)
 {
     declare_init(d, world);

@@ -34,7 +34,7 @@ static zero_plan_t *build(declare_t *d)
     return plan;
 }
 
-/* A small model on 2 or 3 ranks (one rank has no collectives, but streams all the same). */
+/* A small model on 2 or 3 ranks (one rank has streams, but no collectives). */
 static void random_declaration(uint64_t seed)
 {
     declare_random(&declaration, seed, 3, true);
@@ -42,7 +42,7 @@ static void random_declaration(uint64_t seed)
         declare_world(&declaration, 2);
 }
 
-/* ---- plans that are right --------------------------------------------------------------------------------------- */
+/* ---- correct plans ---------------------------------------------------------------------------------------------- */
 
 START_TEST(one_result_in_every_order)
 {
@@ -79,7 +79,7 @@ typedef struct counts {
     int tried, refused, matters, missed, strict;
 } counts_t;
 
-/* Whether any order shows that the plan differs from the one whose results are expected. */
+/* Whether any order gives a result other than the expected ones. */
 static bool differs(const zero_plan_t *plan, const interpret_sequence_t *sequences, const uint64_t *expected,
                     uint64_t schedules)
 {
@@ -100,7 +100,7 @@ static void describe(const zero_plan_t *plan, const zero_program_t *p, int32_t a
     (void)plan;
 }
 
-/* The plan without operation `at` of program `index`; memory of its programs is put into *programs. */
+/* The plan without operation `at` of program `index`; *programs receives the memory of its programs. */
 static zero_plan_t without(const zero_plan_t *plan, int32_t index, int32_t at, zero_program_t **programs)
 {
     zero_plan_t mutant = *plan;

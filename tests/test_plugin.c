@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_plugin.c - the loader of plugins: where it looks, and what it says of those that do not fit. */
+/* test_plugin.c - the loader of plugins: where it looks, and its sentences about plugins that do not fit. */
 #define _GNU_SOURCE
 #include "kernels/flat/cuda.h"
 #include "kernels/nn/cuda.h"
@@ -19,7 +19,7 @@ static zero_error_t why;
 
 static const plugin_sample_t *look(const char *plugin, const char *symbol, uint32_t version, zero_status_t expected)
 {
-    const void *table = &why; /* anything */
+    const void *table = &why; /* any address */
     why.text[0] = '\0';
     zero_status_t status = zero_plugin_table(plugin, symbol, version, &table, &why);
     ck_assert_msg(status == expected, "%s/%s: status %d, not %d: %s", plugin, symbol, (int)status, (int)expected,
@@ -33,7 +33,7 @@ static void says(const char *part)
     ck_assert_msg(has_names(why.text, part), "'%s' does not say '%s'", why.text, part);
 }
 
-/* The folder of this program, where the build puts the sample below .libs/. */
+/* The folder of this program, where the build puts the sample, below .libs/. */
 static const char *own_folder(void)
 {
     static char path[PATH_MAX];
@@ -60,10 +60,10 @@ START_TEST(found_beside_the_program)
     const plugin_sample_t *table = look("zero_sample", "zero_cuda_sample", PLUGIN_SAMPLE_VERSION, ZERO_OK);
     ck_assert_int_eq(table->value, 42);
     ck_assert_ptr_eq(look("zero_sample", "zero_cuda_sample", PLUGIN_SAMPLE_VERSION, ZERO_OK), table);
-    /* Wherever the program is started from. */
+    /* The current folder must not matter. */
     ck_assert_int_eq(chdir("/"), 0);
     ck_assert_ptr_eq(look("zero_sample", "zero_cuda_sample", PLUGIN_SAMPLE_VERSION, ZERO_OK), table);
-    /* What is empty is not set. */
+    /* An empty value counts as unset. */
     setenv("ZERO_PLUGIN_PATH", "", 1);
     ck_assert_ptr_eq(look("zero_sample", "zero_cuda_sample", PLUGIN_SAMPLE_VERSION, ZERO_OK), table);
 }
@@ -106,7 +106,7 @@ START_TEST(what_is_no_library_is_said)
     ck_assert_ptr_nonnull(f);
     fputs("not a library\n", f);
     fclose(f);
-    /* The first file of that name counts: what comes after it is another installation's. */
+    /* The first file of that name counts; later ones belong to other installations. */
     set_path("%s:%s/.libs", folder, own_folder());
     look("zero_sample", "zero_cuda_sample", PLUGIN_SAMPLE_VERSION, ZERO_ERR_UNSUPPORTED);
     ck_assert_int_eq(why.reason, ZERO_REASON_NO_CUDA);
@@ -116,7 +116,7 @@ START_TEST(what_is_no_library_is_said)
 }
 END_TEST
 
-/* The plugins of a build with CUDA, which are complete on machines without a GPU, too. */
+/* The plugins of a CUDA build have no unresolved symbols, also on machines without a GPU. */
 START_TEST(ours_load)
 {
     static const struct {

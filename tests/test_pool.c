@@ -44,7 +44,7 @@ static bool all(const char *p, uint64_t bytes, char value)
     return true;
 }
 
-/* Bytes that are locked, as the system counts them. */
+/* The bytes that are locked, according to the system. */
 static uint64_t locked_bytes(void)
 {
     char line[256];
@@ -128,8 +128,8 @@ END_TEST
 
 #if defined(HAVE_HWLOC)
 
-/* The policy of the mapping that begins at p, as /proc/self/numa_maps has it ("default", "prefer:0", ...); "" where
- * there is no such file. */
+/* The policy of the mapping that begins at p, according to /proc/self/numa_maps ("default", "prefer:0", ...); "" if the
+ * file is missing. */
 static void policy(const char *p, char *out, size_t size)
 {
     char line[512];
@@ -145,8 +145,8 @@ static void policy(const char *p, char *out, size_t size)
         fclose(f);
 }
 
-/* hwloc believes in a machine of two nodes with half of the CPUs each; the system below, which has node 0 at least,
- * does the work. */
+/* hwloc describes a machine of two nodes, each with half of the CPUs. The real system, which has at least node 0,
+ * executes the calls. */
 START_TEST(the_nodes_of_the_thread_are_chosen)
 {
     uint64_t bytes = 64 * zero_host_page();
@@ -157,11 +157,11 @@ START_TEST(the_nodes_of_the_thread_are_chosen)
     while (CPU_ISSET(cpus, &may))
         cpus++;
     if (cpus != CPU_COUNT(&may) || cpus % 2)
-        return; /* this machine's CPUs do not fit that picture */
+        return; /* this machine's CPUs do not fit that description */
     snprintf(machine, sizeof machine, "numa:2(memory=1GB) pu:%d", cpus / 2);
     setenv("HWLOC_SYNTHETIC", machine, 1);
     setenv("HWLOC_THISSYSTEM", "1", 1);
-    for (int wanted = 1; wanted <= 2; wanted++) { /* the thread on CPU 0; on all */
+    for (int wanted = 1; wanted <= 2; wanted++) { /* the thread runs on CPU 0; on all CPUs */
         char *p = memory(bytes);
         CPU_ZERO(&some);
         CPU_SET(0, &some);
@@ -177,7 +177,7 @@ START_TEST(the_nodes_of_the_thread_are_chosen)
         ck_assert(all(p, bytes, 7));
         munmap(p, bytes);
     }
-    /* A device that is not there. */
+    /* A device that does not exist. */
     char *p = memory(bytes);
     OK(zero_host_place(p, bytes, "0000:ff:1f.7", &nodes, remember, NULL, error));
     ck_assert_int_eq(nodes, 0);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_tensors.c - zero_tensors_*: files that the test writes, good ones and every kind of lie. */
+/* test_tensors.c - zero_tensors_*, on files that the test writes: valid ones, and every kind of inconsistency. */
 #include "tests/expect.h"
 #include "zero/base/base.h"
 
@@ -15,7 +15,7 @@
 static char folder[] = "test_tensors.XXXXXX";
 static char path_text[4][256];
 
-/* The path of a name in the test's folder; one of four places, in turn. */
+/* The path of a name in the test's folder, in one of four buffers in turn. */
 static const char *at(const char *name)
 {
     static int turn;
@@ -48,7 +48,7 @@ static void write_bytes(const char *name, const void *bytes, size_t n)
     ck_assert_int_eq(fclose(f), 0);
 }
 
-/* A file of a header that announces its own length, and data. */
+/* Writes a file: the header's length, the header, and data. */
 static void write_file(const char *name, const char *header, const void *data, size_t data_bytes)
 {
     size_t length = strlen(header);
@@ -62,7 +62,7 @@ static void write_file(const char *name, const char *header, const void *data, s
     free(bytes);
 }
 
-/* Opening fails with this status and a sentence that has all of the given pieces. */
+/* Opening fails with this status, and the sentence contains all given pieces. */
 static void refused(const char *path, zero_status_t status, const char *piece, const char *piece2)
 {
     zero_error_t error = {0};
@@ -72,7 +72,7 @@ static void refused(const char *path, zero_status_t status, const char *piece, c
     ck_assert_int_eq(error.status, status);
     ck_assert_msg(has_names(error.text, piece) && has_names(error.text, piece2),
                   "\"%s\" says neither '%s' nor '%s', or only one of them", error.text, piece, piece2);
-    ck_assert_int_eq(zero_tensors_open(&tensors, path, NULL), status); /* nobody listens */
+    ck_assert_int_eq(zero_tensors_open(&tensors, path, NULL), status); /* a NULL error is allowed */
 }
 
 static zero_tensors_t *opened(const char *path)
@@ -103,7 +103,7 @@ static void read_all(const zero_tensors_t *tensors, const char *name, const floa
 
 /* ---- good files ------------------------------------------------------------------------------------------------- */
 
-/* Three dtypes of numbers and others, at odd addresses, in an order that is not that of names; a scalar and an empty
+/* Tensors of three number dtypes and others, at odd addresses, not in the order of their names; a scalar and an empty
  * tensor. */
 static const char mixed_header[] = "{\"__metadata__\":{\"format\":\"pt\"},"
                                    "\"odd\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,3]},"
@@ -181,7 +181,7 @@ START_TEST(test_good)
 }
 END_TEST
 
-/* More elements than are widened at once, from an odd address, at an odd beginning. */
+/* More elements than one conversion takes, from an odd address, with an odd first element. */
 START_TEST(test_large)
 {
     enum { N = 50021 };
@@ -274,13 +274,13 @@ START_TEST(test_index)
         read_all(t, "m", &(float){4}, 1);
         zero_tensors_close(t);
     }
-    /* From inside the folder: no slash in the path. */
+    /* In the current folder: no slash in the path. */
     ck_assert_int_eq(chdir(folder), 0);
     zero_tensors_t *t = opened("model.safetensors.index.json");
     read_all(t, "m", &(float){4}, 1);
     zero_tensors_close(t);
     ck_assert_int_eq(chdir(".."), 0);
-    /* A folder with both: the single file. */
+    /* If a folder has both, the single file counts. */
     write_mixed("model.safetensors");
     t = opened(folder);
     ck_assert_int_eq(zero_tensors_count(t), 8);
@@ -320,18 +320,18 @@ START_TEST(test_index_lies)
     refused(at("odd.index.json"), ZERO_ERR_FORMAT, "JSON", "odd.index.json");
     write_bytes("odd.index.json", "[]", 2);
     refused(at("odd.index.json"), ZERO_ERR_FORMAT, "weight_map", "odd.index.json");
-    /* The shard itself lies. */
+    /* The shard itself is inconsistent. */
     write_index("odd.index.json", "{\"m\":\"b.safetensors\"}");
     write_file("b.safetensors", "{" ONE("m", "0,4") "}", "abc", 3);
     refused(at("odd.index.json"), ZERO_ERR_FORMAT, "b.safetensors", "'m'");
-    /* Longer than any index: refused by its size alone (the file is all holes). */
+    /* Larger than any index: refused by its size alone (the file is sparse). */
     ck_assert_int_eq(truncate(at("odd.index.json"), 200000000), 0);
     refused(at("odd.index.json"), ZERO_ERR_FORMAT, "200000000", "odd.index.json");
 }
 END_TEST
 
-/* What a shard holds and the index does not list for it would be lost without a word; one rule for tensors that nobody
- * lists, and for those of another shard. */
+/* A tensor in a shard that the index does not list for that shard would be silently lost. The same rule applies to
+ * tensors that are not listed at all, and to those listed for another shard. */
 START_TEST(test_index_unlisted)
 {
     const float data[2] = {1, 2};
@@ -341,7 +341,7 @@ START_TEST(test_index_unlisted)
     write_file("a.safetensors", "{" ONE("p", "0,4") "," ONE("q", "4,8") "}", data, 8);
     write_index("odd.index.json", "{\"q\":\"b.safetensors\",\"p\":\"a.safetensors\",\"m\":\"b.safetensors\"}");
     refused(at("odd.index.json"), ZERO_ERR_FORMAT, "'q'", "a.safetensors");
-    /* one that a shard of which nothing is listed holds does not count: the index does not name the file */
+    /* tensors of a shard that the index does not name do not count */
     write_index("odd.index.json", "{\"q\":\"b.safetensors\",\"m\":\"b.safetensors\"}");
     zero_tensors_close(opened(at("odd.index.json")));
 }
@@ -354,17 +354,17 @@ START_TEST(test_pointer)
     refused(at("x.safetensors"), ZERO_ERR_FORMAT, "x.safetensors", "`git lfs pull`");
     write_bytes("odd.index.json", pointer, sizeof pointer - 1);
     refused(at("odd.index.json"), ZERO_ERR_FORMAT, "odd.index.json", "`git lfs pull`");
-    write_bytes("x.safetensors", pointer, 12); /* shorter than one */
+    write_bytes("x.safetensors", pointer, 12); /* shorter than a pointer */
     refused(at("x.safetensors"), ZERO_ERR_FORMAT, "x.safetensors", "");
 }
 END_TEST
 
-/* ---- lies of a header ------------------------------------------------------------------------------------------- */
+/* ---- inconsistent headers --------------------------------------------------------------------------------------- */
 
 #define T(dtype, shape, range) "{\"x\":{\"dtype\":" dtype ",\"shape\":" shape ",\"data_offsets\":" range "}}"
 #define AB(a, b) "{\"a\":{\"dtype\":\"U8\",\"shape\":" a "},\"b\":{\"dtype\":\"U8\",\"shape\":" b "}}"
 
-/* Each with eight bytes of data behind it. piece is in the sentence. */
+/* Each header is followed by eight bytes of data. piece is in the sentence. */
 static const struct {
     const char *header, *piece;
 } lies[] = {
@@ -375,7 +375,7 @@ static const struct {
     {T("\"F4\"", "[3]", "[0,1]"), "3 F4"},     /* half a byte */
     {T("\"F33\"", "[2]", "[0,8]"), "'F33'"},
     {T("\"f32\"", "[2]", "[0,8]"), "'f32'"},
-    {T("\"F32\\u001b[2J\"", "[2]", "[0,8]"), "'F32?[2J'"}, /* nothing for the terminal */
+    {T("\"F32\\u001b[2J\"", "[2]", "[0,8]"), "'F32?[2J'"}, /* no control characters reach the terminal */
     {T("32", "[2]", "[0,8]"), "dtype"},
     {T("null", "[2]", "[0,8]"), "dtype"},
     {T("\"F32\"", "2", "[0,8]"), "shape"},
@@ -386,7 +386,7 @@ static const struct {
     {T("\"F32\"", "[1,1,1,1,1,1,1,1,2]", "[0,8]"), "9"},
     {T("\"F32\"", "[9223372036854775807]", "[0,8]"), "9223372036854775807"}, /* bits overflow */
     {T("\"U8\"", "[2305843009213693960]", "[0,8]"), "2305843009213693960"},  /* 8 bytes modulo 2^64 bits */
-    {T("\"F32\"", "[4611686018427387904,2]", "[0,8]"), "2^63"},              /* the product does */
+    {T("\"F32\"", "[4611686018427387904,2]", "[0,8]"), "2^63"},              /* the product overflows */
     {T("\"F32\"", "[4294967296,4294967296]", "[0,8]"), "2^63"},
     {T("\"F32\"", "[9223372036854775807,9223372036854775807,0]", "[0,0]"), "2^63"},
     {T("\"F32\"", "[9223372036854775808]", "[0,8]"), "9223372036854775808"},   /* 2^63 */
@@ -400,7 +400,7 @@ static const struct {
     {T("\"U8\"", "[8]", "[0,8.0]"), "data_offsets"},
     {T("\"U8\"", "[8]", "{\"0\":0}"), "data_offsets"},
     {T("\"U8\"", "[7]", "[1,8]"), "0 1"}, /* a gap at the start */
-    {T("\"U8\"", "[7]", "[0,7]"), "1"},   /* something at the end */
+    {T("\"U8\"", "[7]", "[0,7]"), "1"},   /* unused bytes at the end */
     {"{}", "8"},
     {AB("[4],\"data_offsets\":[0,4]", "[5],\"data_offsets\":[3,8]"), "overlap"},
     {AB("[8],\"data_offsets\":[0,8]", "[8],\"data_offsets\":[0,8]"), "overlap"},
@@ -445,7 +445,7 @@ START_TEST(test_nesting)
 }
 END_TEST
 
-/* A good file cut anywhere is refused, as is one with a byte too many. */
+/* A valid file that is cut at any byte is refused, as is one with an extra byte. */
 START_TEST(test_truncated)
 {
     write_mixed("x.safetensors");
@@ -461,7 +461,7 @@ START_TEST(test_truncated)
 }
 END_TEST
 
-/* Cut after it was opened: an error that says so, not a signal. */
+/* Truncated after it was opened: an error that says so, not a signal. */
 START_TEST(test_cut_while_open)
 {
     write_mixed("x.safetensors");
@@ -489,7 +489,7 @@ START_TEST(test_announced_length)
         write_bytes("x.safetensors", bytes, 10);
         refused(at("x.safetensors"), ZERO_ERR_FORMAT, "", "x.safetensors");
     }
-    /* As long as it says, in holes, and too long all the same. */
+    /* As long as the header says (sparse), but above the limit. */
     write_bytes("x.safetensors", "\x01\xe1\xf5\x05\0\0\0\0{}", 10); /* 100000001 */
     ck_assert_int_eq(truncate(at("x.safetensors"), 100000009), 0);
     refused(at("x.safetensors"), ZERO_ERR_FORMAT, "100000001", "x.safetensors");
@@ -503,7 +503,7 @@ START_TEST(test_no_file)
     refused("", ZERO_ERR_IO, "''", "");
     refused(folder, ZERO_ERR_IO, "model.safetensors.index.json", folder);
     ck_assert_int_eq(mkfifo(at("pipe"), 0600), 0);
-    refused(at("pipe"), ZERO_ERR_IO, "pipe", ""); /* and does not wait for a writer */
+    refused(at("pipe"), ZERO_ERR_IO, "pipe", ""); /* does not wait for a writer */
     refused("/dev/null", ZERO_ERR_IO, "/dev/null", "");
     ck_assert_int_eq(mkdir(at("sub"), 0700), 0);
     write_index("odd.index.json", "{\"p\":\"sub\"}");
@@ -514,7 +514,7 @@ START_TEST(test_no_file)
 }
 END_TEST
 
-/* No descriptor is left open, by failures neither. */
+/* No descriptor stays open, also after failures. */
 START_TEST(test_descriptors)
 {
     int before = dup(0);

@@ -44,14 +44,14 @@ START_TEST(schedules_end_where_they_should)
     ck_assert_double_eq_tol(schedule_rate(&k, 10), 0.125, 1e-16);
     k.kind = SCHEDULE_LINEAR;
     ck_assert(schedule_rate(&k, 10) == 0.125);
-    k.warmup = 10; /* nothing but warm-up */
+    k.warmup = 10; /* only a warm-up */
     ck_assert(schedule_rate(&k, 10) == 0.5);
     ck_assert(schedule_rate(&k, 5) == 0.25);
 }
 END_TEST
 
-/* The rates that DeepSpeed's Warmup schedulers leave in the optimizer for updates 1 to 12, computed from the formulas
- * of deepspeed/runtime/lr_schedules.py: each has the rate of index -1 first, and step() after each update. */
+/* The rates that DeepSpeed's Warmup schedulers set in the optimizer for updates 1 to 12, computed from the formulas of
+ * deepspeed/runtime/lr_schedules.py. Each begins with the rate of index -1, and calls step() after each update. */
 START_TEST(deepspeeds_rises_are_its_own)
 {
     enum { N = 12 };
@@ -74,7 +74,7 @@ START_TEST(deepspeeds_rises_are_its_own)
          {0, 0.03, 0.12, 0.21, 0.278514411867182, 0.222264411867182, 0.152735588132818, 0.0964855881328184, 0.075,
           0.075, 0.075, 0.075}},
         {{.kind = SCHEDULE_CONSTANT, .rise = RISE_LOG, .warmup = 0},
-         {0, 0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}}, /* as 2 */
+         {0, 0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3}}, /* counts as 2 */
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
         for (int s = 1; s <= N; s++) {
@@ -119,7 +119,7 @@ START_TEST(options_are_read)
 }
 END_TEST
 
-/* Options that are the engine's have the library's defaults. */
+/* Options of the engine have the library's defaults. */
 START_TEST(defaults_are_the_engines)
 {
     options_t o;
@@ -283,7 +283,7 @@ START_TEST(defaults_are_resolved)
         {"--schedule noam --steps 9", 1, 48, 16, 0, 1},
         {"--schedule noam --steps 30", 3, 48, 16, 0, 1},
         {"--schedule noam --steps 30 --warmup 7", 7, 48, 16, 0, 1},
-        {"--compare-stages", 1, 0, 16, 0, 1}, /* no pass is kept for samples */
+        {"--compare-stages", 1, 0, 16, 0, 1}, /* no pass is declared for samples */
         {"--compare-stages --sample 0", 1, 0, 16, 0, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

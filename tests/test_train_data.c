@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_train_data.c - tokens that zero_train reads: token files, numpy arrays, text; what they are is said by their
- * first bytes, not by their names. */
+/* test_train_data.c - the token files, numpy arrays and text that zero_train reads. Their first bytes determine the
+ * format, not their names. */
 #include "tests/expect.h"
 #include "train/data.h"
 
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static const char *path = "test_train_data"; /* no ending says what it is */
+static const char *path = "test_train_data"; /* the name does not show the format */
 
 static void write_bytes(const void *first, size_t first_bytes, const void *tokens, size_t bytes)
 {
@@ -96,7 +96,7 @@ START_TEST(tokens_past_the_vocabulary)
     ck_assert_int_eq(data_read(d, 1, 8, 500, x, y, &e), ZERO_ERR_FORMAT);
     ck_assert(has_names(e.text, "500 16"));
     ck_assert_int_eq(data_read(d, 1, 8, 501, x, y, &e), ZERO_OK);
-    /* only what is used counts: one window, then two; and with a shuffle the windows that it picks */
+    /* only used tokens count: one window, then two; with a shuffle, the windows that it chooses */
     ck_assert_int_eq(data_check(d, 8, 500, -1, 1, &e), ZERO_OK);
     ck_assert_int_eq(data_check(d, 8, 500, -1, 2, &e), ZERO_ERR_FORMAT);
     ck_assert_int_eq(data_check(d, 8, 501, -1, 100, &e), ZERO_OK);
@@ -167,7 +167,7 @@ START_TEST(shuffles_are_permutations)
                 before += epoch > 0 && w == data_window_at(n, 7, i);
                 ck_assert_int_eq(data_window_at(n, -1, epoch * n + i), i);
             }
-            if (n >= 100) { /* mixed, and otherwise in each epoch */
+            if (n >= 100) { /* shuffled, and differently in each epoch */
                 ck_assert_int_lt(fixed, n / 10);
                 ck_assert_int_lt(before, n / 10);
             }
@@ -178,8 +178,8 @@ END_TEST
 
 /* ---- numpy arrays ----------------------------------------------------------------------------------------------- */
 
-/* An array of this version of the format: a dictionary, padded with blanks and a line feed to a multiple of 64 bytes,
- * and data. */
+/* Writes an array in this version of the format: a dictionary, padded with spaces and a line feed to a multiple of 64
+ * bytes, and data. */
 static void write_array(int version, const char *dictionary, const void *tokens, size_t bytes)
 {
     char head[512];
@@ -211,7 +211,7 @@ START_TEST(arrays_of_every_type)
             uint8_t bytes[N * 8] = {0};
             char dictionary[128];
             data_t *d;
-            /* little-endian, with something in every byte that a vocabulary can have */
+            /* little-endian; every byte that a vocabulary can use is not always zero */
             for (size_t i = 0; i < N; i++) {
                 uint64_t token = types[k].width == 1 ? i * 11 : types[k].width == 2 ? i * 3001 : i * 90000001;
                 for (size_t b = 0; b < types[k].width; b++)
@@ -268,7 +268,7 @@ START_TEST(arrays_with_other_numbers)
         ck_assert_int_eq(data_check(d, 4, 256, -1, 1, &e), wanted);
         ck_assert_msg(wanted == ZERO_OK || has_names(e.text, cases[k].wanted), "'%s' lacks '%s'", e.text,
                       cases[k].wanted);
-        /* however large the vocabulary: no type has these in it */
+        /* negative tokens are invalid for every vocabulary */
         if (cases[k].token < 0)
             ck_assert_int_eq(data_check(d, 4, INT32_MAX, -1, 1, &e), ZERO_ERR_FORMAT);
         data_close(d);
@@ -287,7 +287,7 @@ START_TEST(arrays_that_are_refused)
     } cases[] = {
         {1, SHAPE("(5,)"), NULL},
         {1, SHAPE("(5, )"), NULL},
-        {1, "{\"shape\":(5,),\"descr\":\"<u2\"}", NULL}, /* of others than numpy itself */
+        {1, "{\"shape\":(5,),\"descr\":\"<u2\"}", NULL}, /* written by programs other than numpy */
         {4, SHAPE("(5,)"), "4 1 3"},
         {1, SHAPE("(4,)"), "4"},
         {1, SHAPE("(6,)"), "6"},
@@ -320,7 +320,7 @@ START_TEST(arrays_that_are_refused)
         ck_assert(status != ZERO_OK || data_tokens(d) == 5);
         data_close(d);
     }
-    /* cut anywhere: text before the magic number is whole, and an error after it */
+    /* truncated at any byte: before the end of the magic number it is valid text, later an error */
     write_array(1, SHAPE("(5,)"), tokens, sizeof tokens);
     for (off_t cut = 137; cut > 0; cut--) {
         data_t *d;

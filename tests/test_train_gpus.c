@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_train_gpus.c - what zero_train chooses where there are GPUs (emulated ones), and where there are none. */
+/* test_train_gpus.c - the choices of zero_train with GPUs (emulated ones) and without. */
 #include "train/place.h"
 #include "tests/expect.h"
 #include "tests/emulated.h"

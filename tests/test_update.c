@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_update.c - the optimizers' updates: every table against plain C, bit for bit; plain C against its definition and
- * PyTorch. Where a result is NaN, only that it is one has to agree. */
+/* test_update.c - the optimizers' updates. Every table must have the bits of plain C; plain C must match its definition
+ * and PyTorch. If a result is NaN, only that must agree. */
 #include "optim/rules.h"
 #include "tests/flat_levels.h"
 
@@ -11,7 +11,7 @@
 
 enum { GUARD = 64, BLOCK = ZERO_BLOCK8 };
 
-/* The last is enough for four threads. */
+/* The last size is large enough for four threads. */
 static const int64_t sizes[] = {0, 1, 31, 32, 33, 127, 128, 129, 300, 4097, 20011, 40960};
 enum { SIZES = sizeof sizes / sizeof sizes[0] };
 
@@ -29,7 +29,7 @@ static uint64_t state_bytes(zero_rule_t rule, int64_t count)
     return rule == ZERO_RULE_ADAMW8 ? (uint64_t)blocks(count) * sizeof(zero_block8_t) : (uint64_t)count * 4;
 }
 
-/* bytes between guards, on a 128-byte bound. */
+/* bytes at a 128-byte boundary, between guard bytes. */
 static void *buffer(uint64_t bytes)
 {
     size_t whole = (bytes + GUARD + 127) / 128 * 128;
@@ -53,7 +53,7 @@ static const uint32_t special[] = {
     0x477fefff, 0x477ff000, 0x387fc000, 0x33000001, /* fp16's overflow, its subnormals */
 };
 
-/* A number of any size in training's range; where wild, now and then any bits, or special ones. */
+/* A number of any size that training has. wild: sometimes random bits or special values. */
 static float number(uint64_t *state, bool wild)
 {
     uint64_t r = zero_splitmix64(++*state);
@@ -76,7 +76,7 @@ static void put(void *x, zero_dtype_t dtype, int64_t i, float value)
         ((uint16_t *)x)[i] = dtype == ZERO_BF16 ? zero_fp32_to_bf16(value) : zero_fp32_to_fp16(value);
 }
 
-/* Operands for u->count elements of its rule and dtypes; a param of its own. */
+/* Allocates operands for u->count elements of its rule and dtypes, with a separate param. */
 static void operands_create(zero_update_t *u, uint64_t seed, bool wild)
 {
     uint64_t state = seed << 32, bytes = state_bytes(u->rule, u->count), size = zero_dtype_size(u->grad_dtype);
@@ -95,7 +95,7 @@ static void operands_create(zero_update_t *u, uint64_t seed, bool wild)
         for (int s = 0; s < 2; s++)
             for (int64_t b = 0; b < blocks(u->count); b++) {
                 zero_block8_t *block = (zero_block8_t *)u->state[s] + b;
-                block->scale = fabsf(number(&state, wild)); /* of any size, down to 0 */
+                block->scale = fabsf(number(&state, wild)); /* of any size, including 0 */
                 for (int k = 0; k < BLOCK; k++)
                     block->code[k] = (uint8_t)zero_splitmix64(++state);
             }
@@ -131,7 +131,7 @@ static bool is_nan(const void *x, zero_dtype_t dtype, int64_t i)
     return (((const uint16_t *)x)[i] & 0x7fff) > (dtype == ZERO_BF16 ? 0x7f80 : 0x7c00);
 }
 
-/* Same bits, or both NaN, and nothing written behind the end. */
+/* The bits are the same, or both are NaN, and nothing is written after the end. */
 static void same(const void *want, const void *got, int64_t count, zero_dtype_t dtype, const char *what)
 {
     size_t size = zero_dtype_size(dtype);
@@ -148,7 +148,7 @@ static void same(const void *want, const void *got, int64_t count, zero_dtype_t 
             ck_abort_msg("%s: byte %d behind %lld elements was written", what, k, (long long)count);
 }
 
-/* The same blocks; of those without a finite scale, only that it is none. */
+/* The blocks are the same. For blocks without a finite scale, only that must agree. */
 static void same_blocks(const void *want, const void *got, int64_t count, const char *what)
 {
     for (int64_t b = 0; b < blocks(count); b++) {
@@ -185,14 +185,14 @@ static void same_update(const zero_update_t *want, const zero_update_t *got, con
     same(want->grad, got->grad, want->count, want->grad_dtype, name);
 }
 
-/* Scalars with every one in play, of update number 3. */
+/* Scalars of update number 3, all with an effect. */
 static zero_rule_scalars_t some_scalars(zero_rule_t rule)
 {
     const zero_rule_options_t options = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
     return zero_rule_scalars(rule, &options, 1e-2, 1, 1, 3, 0.3);
 }
 
-/* Those at the ends of what is allowed: no memory, no decay, nothing that keeps a quotient finite. */
+/* Extreme scalars: no memory, no decay, and nothing that keeps a quotient finite. */
 static zero_rule_scalars_t bare_scalars(zero_rule_t rule)
 {
     const zero_rule_options_t options = {.beta1 = 0, .beta2 = 0, .eps = 0, .weight_decay = 0};
@@ -207,7 +207,7 @@ static zero_rule_scalars_t bare_scalars(zero_rule_t rule)
     if (!ops)                                       \
     return
 
-/* Where a state that a rule does not have is poison. */
+/* States that a rule does not have are poisoned. */
 static void check(const zero_flat_ops_t *ops, zero_update_t *u, const char *level)
 {
     zero_update_t want = operands_clone(u);
@@ -232,7 +232,8 @@ START_TEST(test_levels)
         for (int s = 0; s < SIZES; s++)
             for (int g = 0; g < 3; g++)
                 for (int p = 0; p < 3; p++) {
-                    if (sizes[s] > 10000 && g != (p + s + r) % 3) /* each pair at one of the large sizes and rules */
+                    if (sizes[s] > 10000 &&
+                        g != (p + s + r) % 3) /* each pair of dtypes at one of the large sizes and rules */
                         continue;
                     zero_update_t u = {
                         .rule = (zero_rule_t)r, .grad_dtype = dtypes[g], .param_dtype = dtypes[p], .count = sizes[s]};
@@ -256,7 +257,7 @@ START_TEST(test_levels)
 }
 END_TEST
 
-/* Sizes at which parameters may take another way to memory, on bounds of cache lines and off them. */
+/* Sizes at which kernels may write parameters in another way, at and off boundaries of cache lines. */
 START_TEST(test_large)
 {
     OPS;
@@ -280,7 +281,7 @@ START_TEST(test_large)
 }
 END_TEST
 
-/* Many updates in one call, empty ones among them, with scalars of their own. */
+/* Many updates in one call, some of them empty, each with its own scalars. */
 START_TEST(test_many)
 {
     OPS;
@@ -308,7 +309,7 @@ START_TEST(test_many)
 }
 END_TEST
 
-/* A param that is the master is none, whatever its dtype is said to be. */
+/* A param that equals the master is not written separately, whatever param_dtype is. */
 START_TEST(test_master_is_param)
 {
     OPS;
@@ -329,7 +330,7 @@ START_TEST(test_master_is_param)
 }
 END_TEST
 
-/* Padding stays zero: with zeros everywhere, nothing moves. */
+/* Padding stays zero: if everything is zero, nothing moves. */
 START_TEST(test_padding)
 {
     OPS;
@@ -352,7 +353,7 @@ END_TEST
 
 /* ---- plain C against its definition ----------------------------------------------------------------------------- */
 
-/* flat.h's lines, each operation rounded by being stored. */
+/* The lines of flat.h. Storing each operation's result rounds it. */
 static float defined(zero_rule_t rule, const zero_rule_scalars_t *c, float p, float grad, float *m, float *v)
 {
     volatile float g = grad * c->grad_factor, x, y, z;
@@ -399,7 +400,7 @@ START_TEST(test_definition)
 {
     for (int r = 0; r < ZERO_RULE_CUSTOM; r++) {
         zero_update_t u = {.rule = (zero_rule_t)r, .count = 1000};
-        if (r == ZERO_RULE_ADAMW8) /* which has a test of its own */
+        if (r == ZERO_RULE_ADAMW8) /* it has a separate test */
             continue;
         u.scalars = some_scalars(u.rule);
         operands_create(&u, 9, false);
@@ -416,15 +417,15 @@ START_TEST(test_definition)
 }
 END_TEST
 
-/* What a code stands for, before its scale, by arithmetic: eight codes an octave, the topmost 1. */
+/* Computes the value of a code, before its scale: eight codes per octave, 1 at the top. */
 static double magnitude(int k, int most)
 {
     int below = most - k, octave = (below + 7) / 8, steps = octave * 8 - below; /* 2^-octave * (1 + steps / 8) */
     return k == 0 ? 0 : ldexp(1 + steps / 8.0, -octave);
 }
 
-/* The code of x in [0, 1]: the nearest of those magnitudes and what k = 0 would stand for, the larger of two; the last
- * by the rule of flat.h. */
+/* The code of x in [0, 1]: the nearest magnitude, the larger one on ties. Below them follows the value that k = 0 would
+ * have; there flat.h gives the code. */
 static int nearest(double x, int most, int least)
 {
     for (int k = most; k > 0; k--) {
@@ -473,8 +474,8 @@ START_TEST(test_block8_definition)
 }
 END_TEST
 
-/* Moments that do not move keep their codes, whatever the scale (that leaves them normal numbers): each code's number
- * is nearest to itself. */
+/* Moments that do not change keep their codes at every scale for which they are normal numbers: each code's value is
+ * nearest to itself. */
 START_TEST(test_block8_kept)
 {
     OPS;
@@ -499,7 +500,7 @@ START_TEST(test_block8_kept)
 }
 END_TEST
 
-/* Moments too small to be divided by: m is subnormal, v vanishes. */
+/* Moments that are too small for a division: m is subnormal, v is zero. */
 START_TEST(test_block8_tiny)
 {
     OPS;
@@ -516,7 +517,7 @@ START_TEST(test_block8_tiny)
         ((float *)want.param)[i] = want.master[i] =
             defined(u.rule, &u.scalars, want.master[i], ((const float *)u.grad)[i], &m, &v);
         ck_assert_float_eq(v, 0);
-        ((zero_block8_t *)want.state[0])->scale = m; /* the last is the largest; every code is 0 */
+        ((zero_block8_t *)want.state[0])->scale = m; /* the last one is the largest; every code is 0 */
     }
     ops->update(&u, 1, 1, NULL);
     same_update(&want, &u, level);
@@ -548,8 +549,8 @@ START_TEST(test_torch)
             if (t != marks[mark])
                 continue;
             for (int i = 0; i < ELEMENTS; i++) {
-                /* SGD has PyTorch's bits. Else the reference is fp64: a rounding of the parameter per operation and
-                 * update. */
+                /* SGD has PyTorch's bits. The other references are in fp64: they allow one rounding of the parameter
+                 * per operation and update. */
                 double want = golden->p[mark][i],
                        bound = golden->rule == ZERO_RULE_SGD ? 0 : t * 0x1p-23 * (fabs(want) + 0.125);
                 ck_assert_msg(fabs((double)p[i] - want) <= bound,
@@ -566,9 +567,9 @@ END_TEST
 
 enum { WIDTH = 16 * BLOCK, STEPS = 400 };
 
-/* Minimizes sum over i of h_i (p_i - 1)^2 / 2 from p = 0, with noise in the gradients; the curvatures h within a block
- * span four orders of magnitude, or are the same. Returns the mean loss of the last quarter's steps; p is left as it
- * ended. */
+/* Minimizes the sum over i of h_i (p_i - 1)^2 / 2 from p = 0, with noise in the gradients. The curvatures h in a block
+ * span four orders of magnitude, or are equal. Returns the mean loss over the last quarter of the steps, and leaves the
+ * final values in p. */
 static double minimize(zero_rule_t rule, bool spread, float *p)
 {
     const zero_rule_options_t options = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0};
@@ -606,7 +607,7 @@ START_TEST(test_block8_quality)
     }
     ck_assert_msg(loss8 <= 1.1 * loss, "loss %g, in fp32 %g", loss8, loss);
     ck_assert_msg(sqrt(apart) < 0.005 && worst < 0.03, "parameters are %g apart, at most %g", sqrt(apart), worst);
-    ck_assert_double_gt(apart, 0); /* they are not the same computation */
+    ck_assert_double_gt(apart, 0); /* the two computations differ */
     free(p), free(p8);
 }
 END_TEST
