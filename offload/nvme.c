@@ -158,7 +158,7 @@ static zero_status_t read_options(zero_nvme_options_t *o, const zero_nvme_option
         return zero_fail(error, ZERO_ERR_ARG, "transfers have %llu bytes, but need a multiple of %d, at most %d",
                          (unsigned long long)o->transfer, ZERO_NVME_BLOCK, MOST_TRANSFER);
     if ((unsigned)o->engine > ZERO_NVME_THREADS)
-        return zero_fail(error, ZERO_ERR_ARG, "%d is no engine of the nvme tier", (int)o->engine);
+        return zero_fail(error, ZERO_ERR_ARG, "the nvme tier has no engine %d", (int)o->engine);
     if (!(o->timeout_s > 0))
         return zero_fail(error, ZERO_ERR_ARG, "the timeout is %g s, but must be positive", o->timeout_s);
     return ZERO_OK;

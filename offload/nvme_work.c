@@ -172,7 +172,7 @@ static void receive(zero_nvme_worker_t *w, zero_nvme_lane_t *lane)
         fail_all(n, ZERO_ERR_IO,
                  "rank %d: %d bytes at offset %llu of its file in '%s' are not what was written there (checksum "
                  "%016llx, written "
-                 "%016llx): the drive or the memory is faulty. Test both, and go on from the last checkpoint",
+                 "%016llx): the drive or the memory is faulty. Test both, and continue from the last checkpoint",
                  n->file.rank, ZERO_NVME_BLOCK, (unsigned long long)(lane->offset + at), n->file.path,
                  (unsigned long long)found, (unsigned long long)wanted);
         break;
@@ -187,7 +187,7 @@ static const char *advice(int e)
     switch (e) {
     case ENOSPC:
     case EDQUOT:
-        return ". Make room there, or name another folder; then go on from the last checkpoint";
+        return ". Make room there, or name another folder; then continue from the last checkpoint";
     case EIO:
         return ". Look for the drive in the system's log (dmesg)";
     default:
@@ -223,7 +223,7 @@ static void finish(zero_nvme_worker_t *w, zero_nvme_lane_t *lane, int64_t result
     }
     if (again && (result == 0 || lane->tries++ >= MOST_TRIES)) {
         fail_all(n, ZERO_ERR_IO,
-                 "rank %d: %s %llu bytes at offset %llu of its file in '%s' came to an end: has somebody cut the file?",
+                 "rank %d: %s %llu bytes at offset %llu of its file in '%s' came to an end: was the file truncated?",
                  n->file.rank, what, (unsigned long long)left, (unsigned long long)offset, n->file.path);
         leave(w, lane);
         return;
@@ -233,7 +233,7 @@ static void finish(zero_nvme_worker_t *w, zero_nvme_lane_t *lane, int64_t result
     start(w, lane);
 }
 
-static void hear(zero_nvme_worker_t *w)
+static void handle_next_result(zero_nvme_worker_t *w)
 {
     int lane;
     int64_t result;
@@ -269,7 +269,7 @@ static void *worker_main(void *arg)
         if (lane)
             begin(w, lane);
         else
-            hear(w);
+            handle_next_result(w);
         pthread_mutex_lock(&n->mutex);
     }
     w->ended = true;

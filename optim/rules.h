@@ -21,7 +21,7 @@ typedef struct zero_rule_def {
     zero_format_t format[ZERO_MAX_STATES]; /* of each buffer */
     bool reads_eps;                        /* it divides by a root, and eps keeps the divisor from 0 */
     zero_reach_t reach;                    /* what it updates at a time */
-    zero_rule_t rest;                      /* with ZERO_REACH_PARAMETER: the rule of parameters that are no matrices */
+    zero_rule_t rest;                      /* with ZERO_REACH_PARAMETER: the rule of parameters that are not matrices */
     /* Sets the scalars that are not common to all rules, for zero_rule_scalars. NULL: the rule has none. */
     void (*scalars)(zero_rule_scalars_t *out, const zero_rule_options_t *options, double rate, double decay, int64_t t);
 } zero_rule_def_t;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.c - the table of options, and what it drives: defaults, checks, the copy that the plan gets, its hash. */
+/* config.c - the table of options, and what it drives: defaults, checks, the plan's copy and its hash. */
 #include "zero/config.h"
 #include "optim/rules.h"
 #include "zero/comm/comm.h"
@@ -40,8 +40,8 @@ static const char *rule_name(int value)
 #define RANKS(member) #member, ZERO_SCOPE_RANKS, offsetof(zero_config_t, member), 0
 #define PLAN(member) #member, ZERO_SCOPE_PLAN, offsetof(zero_config_t, member), offsetof(zero_spec_t, member)
 #define ANY -INFINITY, INFINITY
-#define POSITIVE 0x1p-1074, DBL_MAX     /* from the least positive number to the largest that is finite */
-#define BELOW_1 0, 0x1.fffffffffffffp-1 /* to the largest number below 1 */
+#define POSITIVE 0x1p-1074, DBL_MAX     /* from the smallest positive number to the largest finite one */
+#define BELOW_1 0, 0x1.fffffffffffffp-1 /* up to the largest number below 1 */
 #define POINTER ZERO_FIELD_POINTER, 0, ANY, NULL, NULL
 #define SHARDING ZERO_FIELD_ENUM, ZERO_SHARDED, 0, ZERO_SHARDED, "ZERO_FULL or ZERO_SHARDED", sharding_name
 #define TIER                                                                                                         \
@@ -232,7 +232,7 @@ static zero_status_t check_bounds(const zero_config_t *c, zero_error_t *error)
         if (number >= f->low && number <= f->high)
             continue;
         name[0] = '\0';
-        if (f->type == ZERO_FIELD_ENUM && *f->value_name((int)value) != '?') /* known, but not possible here */
+        if (f->type == ZERO_FIELD_ENUM && *f->value_name((int)value) != '?') /* a valid name, but not allowed here */
             snprintf(name, sizeof name, " (%s)", f->value_name((int)value));
         size_t at = strlen(text);
         snprintf(text + at, sizeof text - at, "%sconfig.%s is %s%s, but must be %s", at > 0 ? "; " : "", f->name,

@@ -27,7 +27,7 @@ zero_status_t zero_create(zero_engine_t **engine, const zero_config_t *config, z
         return status;
 
     zero_engine_t *e = calloc(1, sizeof *e);
-    if (!e || pthread_mutex_init(&e->updating, NULL) != 0) {
+    if (!e || pthread_mutex_init(&e->callback_lock, NULL) != 0) {
         free(e);
         return zero_fail(error, ZERO_ERR_MEMORY, "cannot allocate an engine of %zu bytes", sizeof *e);
     }
@@ -96,23 +96,23 @@ static uintptr_t this_thread(void)
     return (uintptr_t)pthread_self();
 }
 
-/* Whether config.update is what calls, which may be on a thread of the device's, outside any call on the engine. */
-static bool visits(const zero_engine_t *engine)
+/* Whether this thread runs config.update or config.matrix, perhaps on a device's thread and outside any call. */
+static bool in_callback(const zero_engine_t *engine)
 {
-    return atomic_load(&engine->guest) == this_thread();
+    return atomic_load(&engine->callback_thread) == this_thread();
 }
 
 void zero_destroy(zero_engine_t *engine)
 {
     if (!engine)
         return;
-    if (atomic_load(&engine->busy) || visits(engine)) { /* better lost memory than memory that is still used */
+    if (atomic_load(&engine->busy) || in_callback(engine)) { /* leaking memory is better than freeing memory in use */
         zero_log(engine->config.log, engine->config.log_ctx, ZERO_LOG_ERROR,
                  "zero_destroy was called inside another call on the same engine and did nothing: call it after that "
                  "call has returned");
         return;
     }
-    /* Ranks that are still in this step would wait for what this one will never send. */
+    /* Ranks that are still in this step would wait for this one. */
     if (engine->exec && engine->failed == ZERO_OK &&
         (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)) {
         zero_error_t why;
@@ -124,17 +124,17 @@ void zero_destroy(zero_engine_t *engine)
     zero_exec_destroy(engine->exec);
     zero_plan_destroy(engine->plan);
     destroy_spec(&engine->spec);
-    pthread_mutex_destroy(&engine->updating);
+    pthread_mutex_destroy(&engine->callback_lock);
     free(engine);
 }
 
 /* ---- calls and failures ----------------------------------------------------------------------------------------- */
 
-/* Of this thread: what was said to another one stays. */
-static void forget_intruder(zero_engine_t *engine)
+/* Clears the mark of a refused call if it is this thread's. */
+static void clear_refusal(zero_engine_t *engine)
 {
     uintptr_t own = this_thread();
-    atomic_compare_exchange_strong(&engine->intruder, &own, 0);
+    atomic_compare_exchange_strong(&engine->refused_thread, &own, 0);
 }
 
 void zero_entry_end(zero_entry_t *entry)
@@ -142,15 +142,15 @@ void zero_entry_end(zero_entry_t *entry)
     zero_engine_t *engine = entry->engine;
     if (!engine)
         return;
-    forget_intruder(engine); /* from inside: this call has the last word */
+    clear_refusal(engine); /* of a call from inside this one, whose result is newer */
     atomic_store_explicit(&engine->busy, 0, memory_order_release);
 }
 
 static bool take(zero_entry_t *entry, zero_engine_t *engine)
 {
     uintptr_t nobody = 0;
-    if (visits(engine) || !atomic_compare_exchange_strong_explicit(&engine->busy, &nobody, this_thread(),
-                                                                   memory_order_acquire, memory_order_relaxed))
+    if (in_callback(engine) || !atomic_compare_exchange_strong_explicit(&engine->busy, &nobody, this_thread(),
+                                                                        memory_order_acquire, memory_order_relaxed))
         return false;
     entry->engine = engine;
     engine->entered_ns = zero_now_ns();
@@ -162,10 +162,10 @@ zero_status_t zero_engine_enter(zero_entry_t *entry, zero_engine_t *engine)
     if (!engine)
         return ZERO_ERR_ARG;
     if (!take(entry, engine)) {
-        atomic_store(&engine->intruder, this_thread());
+        atomic_store(&engine->refused_thread, this_thread());
         return ZERO_ERR_ORDER;
     }
-    forget_intruder(engine);
+    clear_refusal(engine);
     return engine->failed;
 }
 
@@ -184,8 +184,7 @@ static zero_status_t enter_committed(zero_entry_t *entry, zero_engine_t *engine,
     return ZERO_OK;
 }
 
-/* What a call queues on the compute stream would become part of the caller's graph, and what it waits for would never
- * come. */
+/* In a captured stream, the call's work would become part of the caller's graph, and a wait for it would never end. */
 static bool is_captured(const zero_engine_t *engine)
 {
     const zero_device_t *device = engine->config.device;
@@ -265,9 +264,9 @@ static const zero_error_t *last_failure(const zero_engine_t *engine)
                 "function that the library called: make one call at a time, and none from inside such functions"};
     if (!engine)
         return &no_engine;
-    /* Whoever is inside may be writing engine->error. */
+    /* The thread inside a call may be writing engine->error. */
     uintptr_t inside = atomic_load(&engine->busy), self = this_thread();
-    if (atomic_load(&engine->intruder) == self || (inside != 0 && inside != self) || visits(engine))
+    if (atomic_load(&engine->refused_thread) == self || (inside != 0 && inside != self) || in_callback(engine))
         return &engine_busy;
     return engine->error.status == ZERO_OK ? &none : &engine->error;
 }
@@ -297,8 +296,7 @@ void zero_abort(zero_engine_t *engine, const char *sentence)
         return;
     ZERO_ENTRY(entry);
     const char *text = sentence && *sentence ? sentence : "the trainer gave up without a reason";
-    bool alone =
-        take(&entry, engine); /* otherwise the call that is running, or the next, ends by what it is told here */
+    bool alone = take(&entry, engine); /* otherwise the running call, or the next one, fails with this error */
     if (alone && engine->failed != ZERO_OK)
         return;
     zero_exec_t *exec = atomic_load(&engine->committed);

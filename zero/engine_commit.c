@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_commit.c - from declarations to a plan that runs; memory, bytes and text of the plan. */
+/* engine_commit.c - turns declarations into a plan that runs; memory, traffic and text of the plan. */
 #include "zero/engine.h"
 
 static zero_status_t plan(zero_engine_t *engine, zero_error_t *error)
@@ -16,8 +16,8 @@ static bool pass_uses(const zero_spec_pass_t *pass, int32_t unit, uint32_t flags
     return false;
 }
 
-/* Whether the unit has parameters, and none of them is trainable. */
-static bool frozen_whole(const zero_spec_t *spec, int32_t unit)
+/* Whether the unit has parameters and none of them is trainable. */
+static bool is_frozen(const zero_spec_t *spec, int32_t unit)
 {
     bool any = false;
     for (int32_t p = 0; p < spec->param_count; p++)
@@ -29,7 +29,7 @@ static bool frozen_whole(const zero_spec_t *spec, int32_t unit)
     return any;
 }
 
-/* Logs what can be planned, but is hardly what the caller means. */
+/* Logs declarations that can be planned, but are probably mistakes. */
 static void warn(const zero_engine_t *engine)
 {
     const zero_spec_t *spec = &engine->spec;
@@ -47,7 +47,7 @@ static void warn(const zero_engine_t *engine)
                      "training pass '%s' has no uses and trains nothing: declare each acquire with zero_use_add",
                      pass->name);
         for (int32_t u = 0; u < spec->unit_count; u++)
-            if (pass_uses(pass, u, ZERO_GRAD) && frozen_whole(spec, u))
+            if (pass_uses(pass, u, ZERO_GRAD) && is_frozen(spec, u))
                 zero_log(c->log, c->log_ctx, ZERO_LOG_WARNING,
                          "unit '%s' is used with ZERO_GRAD in pass '%s', but none of its parameters is trainable: "
                          "remove ZERO_GRAD, or set trainable",
@@ -64,19 +64,19 @@ static void warn(const zero_engine_t *engine)
     }
 }
 
-/* config.update: of calls that do their work on the host, perhaps on threads of the device's, one at a time, and none
- * around another call. What only queues work is inside a call on the engine as it is, and may wait for its stream,
- * which may wait for such work. */
-static void begin_guest(zero_engine_t *engine)
+/* Callbacks that work on the host (args->stream is NULL) run one at a time, perhaps on a device's thread, and must not
+ * call the engine. Callbacks that queue work run inside a call on the engine already. They take no lock, because they
+ * may wait for a stream that waits for a host callback. */
+static void begin_callback(zero_engine_t *engine)
 {
-    pthread_mutex_lock(&engine->updating);
-    atomic_store(&engine->guest, (uintptr_t)pthread_self());
+    pthread_mutex_lock(&engine->callback_lock);
+    atomic_store(&engine->callback_thread, (uintptr_t)pthread_self());
 }
 
-static void end_guest(zero_engine_t *engine)
+static void end_callback(zero_engine_t *engine)
 {
-    atomic_store(&engine->guest, 0);
-    pthread_mutex_unlock(&engine->updating);
+    atomic_store(&engine->callback_thread, 0);
+    pthread_mutex_unlock(&engine->callback_lock);
 }
 
 static int update(void *ctx, const zero_update_args_t *args)
@@ -84,9 +84,9 @@ static int update(void *ctx, const zero_update_args_t *args)
     zero_engine_t *engine = ctx;
     if (args->stream)
         return engine->config.update(engine->config.update_ctx, args);
-    begin_guest(engine);
+    begin_callback(engine);
     int result = engine->config.update(engine->config.update_ctx, args);
-    end_guest(engine);
+    end_callback(engine);
     return result;
 }
 
@@ -95,9 +95,9 @@ static int matrix(void *ctx, const zero_matrix_args_t *args)
     zero_engine_t *engine = ctx;
     if (args->stream)
         return engine->config.matrix(engine->config.matrix_ctx, args);
-    begin_guest(engine);
+    begin_callback(engine);
     int result = engine->config.matrix(engine->config.matrix_ctx, args);
-    end_guest(engine);
+    end_callback(engine);
     return result;
 }
 

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_compare.c - at commit, every rank tells the others what it declared, so that ranks that disagree say so
- * instead of hanging.
+/* engine_compare.c - at commit, ranks compare what they declared, so that a difference is an error and not a hang.
  *
- * A row of facts goes round, from the particular (options, counts) to the general (the plan's hash); the first in which
- * ranks differ is named. Where it is the parameters, their hashes go round too, and the first that differs is described
- * as each of two ranks has it.
+ * They exchange a row of facts, from the particular (options, counts) to the general (the plan's hash). The error names
+ * the first fact that differs. If that concerns parameters, the ranks also exchange their hashes, and the error
+ * describes the first different parameter as two ranks have it.
  */
 #include "zero/config.h"
 #include "zero/engine.h"
@@ -12,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Facts have the options' indices, and these. */
+/* Facts begin with the options, by index; these follow. */
 enum {
     FACT_UNITS = ZERO_CONFIG_MOST,
     FACT_PARAMS,
@@ -91,7 +90,7 @@ static int reference_rank(const row_t *rows, int world)
     return best;
 }
 
-/* "rank 3", or "ranks 1, 3, 4 and 12 more": those that differ from the reference in the fact. */
+/* "rank 3", or "ranks 1, 3, 4 and 12 more": the ranks whose fact differs from the reference's. */
 static void ranks_text(const row_t *rows, int world, int reference, int fact, char *out, size_t size)
 {
     int count = 0, listed = 0;
@@ -121,8 +120,8 @@ static void describe_param(const zero_spec_t *spec, int32_t param, char out[DESC
              p->decay_scale, p->lr_scale);
 }
 
-/* Finds the first parameter in which other differs from reference and describes it as both have it; out is "" where
- * there is none. Collective. */
+/* Finds the first parameter that differs between reference and other, and describes both versions in out; "" if there
+ * is none. Collective. */
 static zero_status_t compare_params(zero_engine_t *engine, int reference, int other, int32_t common, char *out,
                                     size_t size, zero_error_t *error)
 {
@@ -131,7 +130,7 @@ static zero_status_t compare_params(zero_engine_t *engine, int reference, int ot
     zero_status_t status = ZERO_OK;
     out[0] = '\0';
     uint64_t mine[HASHES];
-    uint64_t *all = malloc((size_t)engine->world * sizeof mine); /* at least DESCRIBED bytes a rank */
+    uint64_t *all = malloc((size_t)engine->world * sizeof mine); /* at least DESCRIBED bytes per rank */
     if (!all)
         return zero_exec_no_memory(comm, (size_t)engine->world * sizeof mine, error);
     for (int32_t first = 0; status == ZERO_OK && found < 0 && first < common; first += HASHES) {
@@ -160,7 +159,7 @@ static zero_status_t mismatch(zero_engine_t *engine, const row_t *rows, zero_err
     int world = engine->world, reference = reference_rank(rows, world), fact = -1, other = -1;
     for (int f = 0; f < FACT_COUNT && fact < 0; f++)
         for (int r = 0; r < world && fact < 0; r++)
-            /* A rank without a plan has a sentence of its own to pass on. */
+            /* A rank without a plan reports an error of its own. */
             if (rows[r].fact[f] != rows[reference].fact[f] &&
                 (f != FACT_PLAN_HASH || (rows[r].fact[f] && rows[reference].fact[f])))
                 fact = f, other = r;
@@ -202,7 +201,7 @@ zero_status_t zero_engine_compare(zero_engine_t *engine, zero_status_t status, z
     if (compared == ZERO_OK)
         compared = mismatch(engine, rows, &differ);
     free(rows);
-    /* A rank whose own declaration is wrong says what is wrong with it; the others, what differs. */
+    /* A rank with a wrong declaration returns its own error; the others return the difference. */
     if (compared != ZERO_OK)
         return status != ZERO_OK ? status : zero_pass(error, compared, &differ);
     return zero_exec_agree(comm, status, error);

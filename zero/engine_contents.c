@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_contents.c - values in and out: initial parameters, state, addresses. */
+/* engine_contents.c - reads and writes contents: initial parameters, state, addresses. */
 #include "optim/rules.h"
 #include "zero/engine.h"
 
 #include <stdlib.h>
 
-/* The most elements that pass through the caller's function at a time: enough to keep a drive busy. */
+/* The most elements per call of the caller's function: enough to keep a drive busy. */
 enum { PIECE = 1 << 20 };
 
-/* Room for two buffers of at most PIECE of so many elements, in fp32 or in whole blocks of coded ones: the caller's to
- * free. NULL, and the engine's error, where there is no memory. */
+/* Allocates two buffers for up to PIECE of these elements, in fp32 or in whole coded blocks. The caller frees the
+ * result. Returns NULL and sets the engine's error if memory is short. */
 static float *buffers_of(zero_engine_t *engine, int64_t elements, float **second)
 {
     int64_t most = elements < PIECE ? elements : PIECE;
@@ -29,7 +29,7 @@ static range_t intersection(range_t a, range_t b)
     return (range_t){a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
 }
 
-/* What of a segment's state a rank holds in one buffer: elements [begin, end) from bytes offset on. */
+/* What a rank holds of a segment's state in one buffer: elements [begin, end), from byte offset. */
 typedef struct piece {
     int32_t buffer;
     range_t range;
@@ -42,7 +42,7 @@ static piece_t piece_of(const zero_engine_t *engine, int32_t buffer, bool own, i
     return (piece_t){buffer, {span.begin, span.begin + span.count}, span.offset};
 }
 
-/* The i-th piece of a state of a segment; false: there are no more. own: what this rank owns alone, else all that it
+/* Gets the i-th piece of a segment's state; false: there are no more. own: only what this rank owns; else all that it
  * holds. */
 static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segment, zero_state_t state, bool own,
                        int32_t i, piece_t *piece)
@@ -59,7 +59,7 @@ static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segmen
     const zero_part_t *part = &engine->plan->parts[index];
     int32_t from = -1;
     switch (state) {
-    case ZERO_STATE_GRAD: /* where the update reads it: elsewhere it may be gone */
+    case ZERO_STATE_GRAD: /* the buffer that the update reads; others may be overwritten */
         from = part->grad >= 0 ? part->grad : buffer[ZERO_ROLE_FINAL];
         break;
     case ZERO_STATE_MASTER:
@@ -71,16 +71,16 @@ static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segmen
     case ZERO_STATE_MOMENT2:
         from = part->state[1];
         break;
-    case ZERO_STATE_PARAM: /* above */
+    case ZERO_STATE_PARAM: /* handled above */
         break;
     }
     *piece = piece_of(engine, from, own, index);
     return true;
 }
 
-/* Rounds values of segment elements [range) into what of them the piece holds, by way of room for as many. What is
- * coded is written by whole blocks, of which tensors have their own: there range begins and ends at bounds of blocks,
- * or where the tensor does. */
+/* Rounds values of segment elements [range) and writes those that the piece holds. rounded: scratch of the same size.
+ * Coded buffers take whole blocks. Tensors share no blocks, so range begins and ends at block bounds or at the
+ * tensor's. */
 static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t range, const float *values,
                          float *rounded)
 {
@@ -92,7 +92,7 @@ static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t ra
     values += both.begin - range.begin;
     if (zero_format_is_coded(&buffer->format)) {
         memset((zero_block8_t *)(void *)rounded + (count - 1) / ZERO_BLOCK8, 0,
-               sizeof(zero_block8_t)); /* codes of what pads the last one */
+               sizeof(zero_block8_t)); /* codes of the padding in the last block */
         zero_block8_write((zero_block8_t *)(void *)rounded, buffer->state, values, count);
     } else {
         zero_flat_ref()->cast(rounded, buffer->format.dtype, values, ZERO_FP32, count, 1, NULL);
@@ -102,7 +102,7 @@ static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t ra
                            zero_format_bytes(&buffer->format, count), &engine->error);
 }
 
-/* Into the parameters, and into master weights of their own. */
+/* Writes the parameters, and the master weights if they have their own buffer. */
 static zero_status_t put_all(zero_engine_t *engine, const zero_segment_t *segment, range_t range, const float *values,
                              float *rounded)
 {
@@ -116,8 +116,8 @@ static zero_status_t put_all(zero_engine_t *engine, const zero_segment_t *segmen
     return status;
 }
 
-/* The elements of the segment that any of its parameters and master weights hold here. */
-static range_t held(const zero_engine_t *engine, const zero_segment_t *segment)
+/* The range of segment elements that covers all parameters and master weights on this rank. */
+static range_t held_range(const zero_engine_t *engine, const zero_segment_t *segment)
 {
     range_t all = {segment->elements, 0};
     for (int state = 0; state < 2; state++) {
@@ -142,8 +142,8 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
     if (status != ZERO_OK || placed->segment < 0)
         return status;
     const zero_segment_t *segment = &engine->plan->segments[placed->segment];
-    /* Where the parameters or their master weights are full, every rank fills all of them, with the same values. */
-    range_t mine = intersection((range_t){placed->offset, placed->offset + p->count}, held(engine, segment));
+    /* If parameters or master weights are full, every rank fills all of them, with the same values. */
+    range_t mine = intersection((range_t){placed->offset, placed->offset + p->count}, held_range(engine, segment));
     if (mine.begin >= mine.end)
         return ZERO_OK;
     float *rounded, *values = buffers_of(engine, mine.end - mine.begin, &rounded);
@@ -184,7 +184,7 @@ zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fi
     return zero_engine_leave(engine, fill(engine, param, fn, ctx));
 }
 
-/* Hands out what of the parameter's segment elements [range) the piece holds. */
+/* Passes those of segment elements [range) that the piece holds to fn. */
 static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const piece_t *piece, range_t range,
                                 zero_read_fn fn, void *ctx)
 {
@@ -200,7 +200,7 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
         return ZERO_ERR_MEMORY;
     for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
         int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE, from = at - piece->range.begin;
-        /* Whole blocks: tensors share none. */
+        /* Whole blocks, which tensors do not share. */
         status = zero_exec_read(engine->exec, piece->buffer, piece->offset + zero_format_bytes(&buffer->format, from),
                                 stored, zero_format_bytes(&buffer->format, count), &engine->error);
         if (status != ZERO_OK) {
@@ -222,7 +222,7 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
     return status;
 }
 
-/* Of segment elements [range), which are the parameter's, those that this rank owns. */
+/* Passes those of segment elements [range) that this rank owns to fn. The range lies in the parameter. */
 static zero_status_t read_range(zero_engine_t *engine, zero_param_t param, zero_state_t state, range_t range,
                                 zero_read_fn fn, void *ctx)
 {
@@ -231,18 +231,18 @@ static zero_status_t read_range(zero_engine_t *engine, zero_param_t param, zero_
     piece_t piece;
     for (int32_t i = 0; next_piece(engine, &engine->plan->segments[segment], state, true, i, &piece); i++)
         if ((status = read_piece(engine, param, &piece, range, fn, ctx)) != ZERO_OK)
-            return status; /* a caller that does not take the values does not end the engine */
+            return status; /* a failure of the caller's function does not end the engine */
     return ZERO_OK;
 }
 
-/* A parameter's elements of its segment. */
+/* The elements of the segment that are the parameter's. */
 static range_t range_of(const zero_engine_t *engine, zero_param_t param)
 {
     int64_t first = engine->plan->placed[param].offset;
     return (range_t){first, first + engine->spec.params[param].count};
 }
 
-/* Whether a parameter has a state that can be had now. what: read, set. */
+/* Checks that the parameter has this state and that it is valid now. what: "read" or "set". */
 static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero_state_t state, const char *what)
 {
     if (!zero_engine_has_param(engine, param))
@@ -289,7 +289,7 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
 
 /* ---- whole tensors ---------------------------------------------------------------------------------------------- */
 
-/* What a rank asks for. */
+/* The call that a rank makes. */
 typedef struct request {
     int32_t refused, param, state, set;
 } request_t;
@@ -299,8 +299,8 @@ static const char *name_of(const request_t *r)
     return r->set ? "zero_param_set" : "zero_param_get";
 }
 
-/* Every rank is at the same call: what it names, and whether it can be served there. Collective. */
-static zero_status_t meet(zero_engine_t *engine, zero_status_t status, const request_t *own)
+/* Checks that every rank makes the same call and that none refuses it. Collective. */
+static zero_status_t agree_on_request(zero_engine_t *engine, zero_status_t status, const request_t *own)
 {
     static const char *const states[] = {"values", "gradient", "master weights", "first moment", "second moment"};
     const char *what = name_of(own), *param = status == ZERO_OK ? engine->spec.params[own->param].name : "";
@@ -313,11 +313,11 @@ static zero_status_t meet(zero_engine_t *engine, zero_status_t status, const req
         return zero_engine_leave(engine, status);
     }
     const zero_exec_call_t call = {ZERO_CALL_WHOLE, status == ZERO_OK ? own->param : -1, own->set, -1};
-    zero_status_t met = zero_exec_call(engine->exec, &call, &engine->error);
-    if (met == ZERO_OK)
-        met = zero_exec_exchange(engine->exec, own, all, sizeof *own, &engine->error);
-    if (met != ZERO_OK)
-        status = zero_engine_leave(engine, met);
+    zero_status_t agreed = zero_exec_call(engine->exec, &call, &engine->error);
+    if (agreed == ZERO_OK)
+        agreed = zero_exec_exchange(engine->exec, own, all, sizeof *own, &engine->error);
+    if (agreed != ZERO_OK)
+        status = zero_engine_leave(engine, agreed);
     else if (status != ZERO_OK)
         engine->error = error;
     for (int r = 0; r < engine->world && status == ZERO_OK; r++)
@@ -339,15 +339,15 @@ static zero_status_t meet(zero_engine_t *engine, zero_status_t status, const req
     return status;
 }
 
-/* Begins zero_param_set, or zero_param_get. */
-static zero_status_t enter_whole(zero_entry_t *entry, zero_engine_t *engine, zero_param_t param, zero_state_t state,
-                                 zero_dtype_t dtype, bool set, const void *values)
+/* Begins zero_param_set or zero_param_get. */
+static zero_status_t enter_tensor_call(zero_entry_t *entry, zero_engine_t *engine, zero_param_t param,
+                                       zero_state_t state, zero_dtype_t dtype, bool set, const void *values)
 {
     const char *what = set ? "zero_param_set" : "zero_param_get";
     zero_status_t status = zero_engine_enter_running(entry, engine, what);
     if (status != ZERO_OK)
         return status;
-    if (engine->pass >= 0) /* where ranks may be at different uses, and so cannot meet */
+    if (engine->pass >= 0) /* ranks may be at different uses and cannot exchange here */
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s inside pass '%s': end it first", what,
                          engine->spec.passes[engine->pass].name);
     status = check_state(engine, param, state, set ? "set" : "read");
@@ -357,25 +357,25 @@ static zero_status_t enter_whole(zero_entry_t *entry, zero_engine_t *engine, zer
     if (status == ZERO_OK && set && !values && engine->spec.params[param].count > 0)
         status = zero_fail(&engine->error, ZERO_ERR_ARG, "%s of parameter '%s' has no values", what,
                            engine->spec.params[param].name);
-    return meet(engine, status, &(request_t){status != ZERO_OK, param, (int32_t)state, set});
+    return agree_on_request(engine, status, &(request_t){status != ZERO_OK, param, (int32_t)state, set});
 }
 
-typedef struct into {
+typedef struct target {
     float *values;
-    int64_t first; /* the parameter's element that values begins with */
-} into_t;
-static int take_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
+    int64_t first; /* index in the parameter of values[0] */
+} target_t;
+static int copy_values(void *ctx, zero_param_t param, int64_t begin, int64_t count, const float *values)
 {
-    const into_t *into = ctx;
+    const target_t *target = ctx;
     (void)param;
-    memcpy(into->values + (begin - into->first), values, (size_t)count * sizeof *values);
+    memcpy(target->values + (begin - target->first), values, (size_t)count * sizeof *values);
     return 0;
 }
 
-/* Elements that a rank sends at a time. */
-enum { TURN = 16384 };
+/* Elements that a rank sends per exchange. */
+enum { EXCHANGE_ELEMENTS = 16384 };
 
-/* Elements of a segment that a rank owns. */
+/* The elements of a segment that a rank owns. */
 static range_t slice_of(const zero_engine_t *engine, int32_t segment, int rank)
 {
     zero_span_t span =
@@ -383,7 +383,7 @@ static range_t slice_of(const zero_engine_t *engine, int32_t segment, int rank)
     return (range_t){span.begin, span.begin + span.count};
 }
 
-/* In turns: the i-th piece of what each rank owns goes to all of them. */
+/* Gathers a tensor: in each round, every rank sends the next elements of what it owns to all others. */
 static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
                             char *out)
 {
@@ -392,9 +392,9 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
     int first = zero_plan_owner(engine->plan, segment, whole.begin),
         last = zero_plan_owner(engine->plan, segment, whole.end - 1);
     int64_t longest = 0;
-    size_t bytes = (size_t)(engine->world + 1) * TURN * sizeof(float);
+    size_t bytes = (size_t)(engine->world + 1) * EXCHANGE_ELEMENTS * sizeof(float);
     zero_status_t status = ZERO_OK;
-    float *mine = calloc(1, bytes), *all = mine ? mine + TURN : NULL;
+    float *mine = calloc(1, bytes), *all = mine ? mine + EXCHANGE_ELEMENTS : NULL;
     if (!mine) {
         status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "zero_param_get of parameter '%s' cannot have %zu bytes",
                            engine->spec.params[param].name, bytes);
@@ -405,20 +405,21 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
         range_t theirs = intersection(whole, slice_of(engine, segment, r));
         longest = theirs.end - theirs.begin > longest ? theirs.end - theirs.begin : longest;
     }
-    for (int64_t done = 0; done < longest && status == ZERO_OK; done += TURN) {
+    for (int64_t done = 0; done < longest && status == ZERO_OK; done += EXCHANGE_ELEMENTS) {
         range_t own = intersection(whole, slice_of(engine, segment, engine->rank));
-        own = intersection(own, (range_t){own.begin + done, own.begin + done + TURN});
-        into_t into = {mine, own.begin - whole.begin};
-        if (own.begin < own.end && (status = read_range(engine, param, state, own, take_values, &into)) != ZERO_OK)
-            zero_exec_abort(engine->exec, &engine->error); /* no memory: the others wait for this piece */
+        own = intersection(own, (range_t){own.begin + done, own.begin + done + EXCHANGE_ELEMENTS});
+        target_t target = {mine, own.begin - whole.begin};
+        if (own.begin < own.end && (status = read_range(engine, param, state, own, copy_values, &target)) != ZERO_OK)
+            zero_exec_abort(engine->exec, &engine->error); /* no memory: the other ranks wait for these elements */
         if (status == ZERO_OK)
-            status = zero_exec_exchange(engine->exec, mine, all, TURN * sizeof *mine, &engine->error);
+            status = zero_exec_exchange(engine->exec, mine, all, EXCHANGE_ELEMENTS * sizeof *mine, &engine->error);
         for (int r = first; r <= last && out && status == ZERO_OK; r++) {
             range_t theirs = intersection(whole, slice_of(engine, segment, r));
-            theirs = intersection(theirs, (range_t){theirs.begin + done, theirs.begin + done + TURN});
+            theirs = intersection(theirs, (range_t){theirs.begin + done, theirs.begin + done + EXCHANGE_ELEMENTS});
             if (theirs.begin < theirs.end)
                 zero_flat_ref()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype,
-                                      all + (size_t)r * TURN, ZERO_FP32, theirs.end - theirs.begin, 1, NULL);
+                                      all + (size_t)r * EXCHANGE_ELEMENTS, ZERO_FP32, theirs.end - theirs.begin, 1,
+                                      NULL);
         }
     }
     free(mine);
@@ -429,7 +430,7 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
                              void *values)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_whole(&entry, engine, param, state, dtype, false, NULL);
+    zero_status_t status = enter_tensor_call(&entry, engine, param, state, dtype, false, NULL);
     if (status != ZERO_OK)
         return status;
     status = zero_exec_sync(engine->exec, &engine->error);
@@ -438,9 +439,9 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
     return zero_engine_leave(engine, status);
 }
 
-/* The squares of the gradients anew, as the NORM operation adds them: blocks of this rank's slice in index order,
- * wherever its parts end. */
-static zero_status_t renew_norm(zero_engine_t *engine, int32_t s)
+/* Recomputes the squared norm of the gradients in the order of the NORM operation: blocks of this rank's slice by
+ * index, across its parts. */
+static zero_status_t recompute_norm(zero_engine_t *engine, int32_t s)
 {
     const zero_segment_t *segment = &engine->plan->segments[s];
     const range_t own = slice_of(engine, s, engine->rank);
@@ -493,14 +494,14 @@ static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t
                 status = put(engine, &piece, range, as_fp32, rounded);
     }
     free(as_fp32);
-    return status == ZERO_OK && state == ZERO_STATE_GRAD ? renew_norm(engine, s) : status;
+    return status == ZERO_OK && state == ZERO_STATE_GRAD ? recompute_norm(engine, s) : status;
 }
 
 zero_status_t zero_param_set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
                              const void *values)
 {
     ZERO_ENTRY(entry);
-    zero_status_t status = enter_whole(&entry, engine, param, state, dtype, true, values);
+    zero_status_t status = enter_tensor_call(&entry, engine, param, state, dtype, true, values);
     if (status != ZERO_OK)
         return status;
     status = zero_exec_sync(engine->exec, &engine->error);

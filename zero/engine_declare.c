@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Room for one more element of an array; false where there is no memory. */
+/* Makes room for one more element of an array; false if memory is short. */
 static bool grow(void **array, int32_t count, int32_t *capacity, size_t size)
 {
     if (count < *capacity)
@@ -26,8 +26,8 @@ static zero_status_t no_memory(zero_engine_t *engine, const char *what)
     return zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for another %s", what);
 }
 
-/* What a declaration gives until it has succeeded. */
-static void no_id(int32_t *id)
+/* The result until a declaration has succeeded. */
+static void clear_id(int32_t *id)
 {
     if (id)
         *id = -1;
@@ -51,7 +51,7 @@ static zero_status_t check_name(zero_engine_t *engine, const char *what, const c
 
 zero_status_t zero_unit_add(zero_engine_t *engine, const char *name, zero_unit_t *unit)
 {
-    no_id(unit);
+    clear_id(unit);
     ZERO_ENTRY(entry);
     zero_status_t status = enter_declaring(&entry, engine, "zero_unit_add");
     if (status != ZERO_OK)
@@ -120,7 +120,7 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
                              zero_param_t *param)
 {
     zero_param_desc_t own = default_desc, *desc = &own;
-    no_id(param);
+    clear_id(param);
     ZERO_ENTRY(entry);
     zero_status_t status = enter_declaring(&entry, engine, "zero_param_add");
     if (status != ZERO_OK)
@@ -161,7 +161,7 @@ zero_status_t zero_param_add(zero_engine_t *engine, zero_unit_t unit, const zero
 
 zero_status_t zero_pass_add(zero_engine_t *engine, const char *name, zero_pass_kind_t kind, zero_pass_t *pass)
 {
-    no_id(pass);
+    clear_id(pass);
     ZERO_ENTRY(entry);
     zero_status_t status = enter_declaring(&entry, engine, "zero_pass_add");
     if (status != ZERO_OK)
@@ -214,8 +214,7 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
                          "unit '%s' is used with ZERO_GRAD in the evaluation pass '%s': only a training pass has "
                          "gradients",
                          name, p->name);
-    /* The capacity is known for one pass at a time; where uses of several are added in turn, it is taken to be the
-     * count. */
+    /* Only one pass's capacity is stored. When uses go to another pass, its capacity is assumed to be its count. */
     if (engine->use_pass != pass) {
         engine->use_pass = pass;
         engine->use_capacity = p->use_count;
@@ -229,7 +228,7 @@ zero_status_t zero_use_add(zero_engine_t *engine, zero_pass_t pass, zero_unit_t 
 zero_status_t zero_reserve(zero_engine_t *engine, zero_kind_t kind, zero_tier_t tier, uint64_t bytes,
                            zero_reserve_t *reserve)
 {
-    no_id(reserve);
+    clear_id(reserve);
     ZERO_ENTRY(entry);
     zero_status_t status = enter_declaring(&entry, engine, "zero_reserve");
     if (status != ZERO_OK)

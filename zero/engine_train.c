@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_train.c - micro-steps, acquire and release, the step, and small values that ranks share. */
+/* engine_train.c - micro-steps, acquire and release, the step, and sums of small values over ranks. */
 #include "zero/engine.h"
 
 #include <math.h>
@@ -18,7 +18,7 @@ static bool any_order(const zero_engine_t *engine)
     return engine->spec.passes[engine->pass].kind == ZERO_PASS_ANY_ORDER;
 }
 
-/* Which of the training programs this micro-step is. */
+/* The training program of this micro-step. */
 static zero_program_kind_t training_program(const zero_engine_t *engine, bool last)
 {
     if (engine->micro_done == 0)

@@ -11,7 +11,7 @@
 
 _Static_assert(sizeof(zero_exec_report_t) <= sizeof((zero_comm_note_t *)0)->words, "a report fits the words of a note");
 
-/* ---- what is told ----------------------------------------------------------------------------------------------- */
+/* ---- reports ---------------------------------------------------------------------------------------------------- */
 
 static bool is_training(const zero_exec_t *x, int32_t program)
 {

@@ -110,7 +110,7 @@ static zero_status_t check_params(zero_builder_t *b)
             return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' names unit %d; there are %d", p->name, p->unit,
                              spec->unit_count);
         if (zero_dtype_size(p->dtype) == 0)
-            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has dtype %d, which is no dtype", p->name,
+            return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has dtype %d, which does not exist", p->name,
                              (int)p->dtype);
         if (p->ndim < 0 || p->ndim > ZERO_MAX_DIMS)
             return zero_fail(error, ZERO_ERR_ARG, "parameter '%s' has %d dimensions; it has 0 to %d", p->name, p->ndim,
@@ -129,7 +129,7 @@ static zero_status_t check_params(zero_builder_t *b)
             return zero_fail(error, ZERO_ERR_ARG, "reserve %d is of kind %d; it is activations or workspace", i,
                              (int)r->kind);
         if ((int)r->tier < 0 || r->tier >= ZERO_TIER_COUNT)
-            return zero_fail(error, ZERO_ERR_ARG, "reserve %d is on tier %d, which is no tier", i, (int)r->tier);
+            return zero_fail(error, ZERO_ERR_ARG, "reserve %d is on tier %d, which does not exist", i, (int)r->tier);
         if (r->tier == ZERO_TIER_NVME)
             return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                              "reserve %d is on the nvme tier, which holds no memory: use device or host", i);
@@ -145,7 +145,7 @@ static zero_status_t check_pass(zero_builder_t *b, int32_t index)
     zero_error_t *error = b->error;
 
     if (pass->kind != ZERO_PASS_TRAIN && pass->kind != ZERO_PASS_EVAL && pass->kind != ZERO_PASS_ANY_ORDER)
-        return zero_fail(error, ZERO_ERR_ARG, "pass '%s' has kind %d, which is no kind of pass", pass->name,
+        return zero_fail(error, ZERO_ERR_ARG, "pass '%s' has kind %d, which does not exist", pass->name,
                          (int)pass->kind);
     if (pass->use_count < 0)
         return zero_fail(error, ZERO_ERR_ARG, "pass '%s' has a negative number of uses", pass->name);

@@ -12,7 +12,7 @@
 
 #include "zero/base/base.h"
 
-/* ---- what is declared ------------------------------------------------------------------------------------------- */
+/* ---- declarations ----------------------------------------------------------------------------------------------- */
 
 typedef struct zero_spec_param {
     char *name;
@@ -101,7 +101,7 @@ typedef struct zero_spec {
 /* Parts begin at block boundaries of files, in every dtype, and of the norm. */
 #define ZERO_PIECE_QUANTUM (ZERO_FILE_ALIGN / 2)
 
-/* ---- what is planned -------------------------------------------------------------------------------------------- */
+/* ---- the plan --------------------------------------------------------------------------------------------------- */
 
 /* What a buffer holds for its segment. "full": elements of the whole segment; "slice": those that one rank owns. A role
  * that a segment does not need is -1. Several roles may name the same buffer (fp32: the parameter is its own master

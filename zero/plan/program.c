@@ -73,7 +73,7 @@ static void finish_segment(zero_writer_t *w, int32_t s, int32_t use)
     send_gradients(w, s, use);
 }
 
-/* ---- gradients that are away ------------------------------------------------------------------------------------ */
+/* ---- gradients on the host tier ---------------------------------------------------------------------------------- */
 
 /* Moves src, on the device, into dst, in host memory, piece by piece: adds it, or replaces dst if begins. */
 static void take_away(zero_writer_t *w, int32_t use, zero_pieces_t pieces, int32_t src, int32_t dst, bool begins)

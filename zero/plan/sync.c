@@ -168,7 +168,7 @@ static int accesses_of(const sync_t *y, const zero_op_t *op, access_t *list)
     return add_access(y, list, n, op->dst, true);
 }
 
-/* ---- what is known ---------------------------------------------------------------------------------------------- */
+/* ---- known order ------------------------------------------------------------------------------------------------ */
 
 static void join(const sync_t *y, known_t *into, const known_t *from)
 {
@@ -353,7 +353,7 @@ static void restrict_implied(sync_t *y)
                     y->implied[g + t] &= (uint8_t) ~(1 << o);
 }
 
-/* ---- writing the program anew ----------------------------------------------------------------------------------- */
+/* ---- rewriting a program ---------------------------------------------------------------------------------------- */
 
 /* Events that are waited for in the same program. An event is free again once its last wait has been issued. until: the
  * operation before which that wait is. */
