@@ -117,7 +117,7 @@ START_TEST(ranks_have_these_of_their_own)
     EACH_FIELD if (field->scope == ZERO_SCOPE_RANK)
         snprintf(names + strlen(names), sizeof names - strlen(names), "%s ", field->name);
     ck_assert_str_eq(names, "comm device plan_world memory_limit nvme_path timeout_s log log_ctx update update_ctx "
-                            "matrix matrix_ctx ");
+                            "matrix matrix_ctx name_change name_change_ctx ");
 }
 END_TEST
 

@@ -345,13 +345,39 @@ START_TEST(what_does_not_fit_is_refused_on_every_rank)
 }
 END_TEST
 
-/* Commits a chain of units with this available memory and limit. Sets bytes to what a rank needs. */
+/* Commits a chain of units with this available memory and limit. Sets bytes to what a rank needs on the device and the
+ * host. */
 typedef struct request {
     zero_comm_t *comm;
     planted_t *device;
     uint64_t available, limit;
-    zero_config_t config; /* only window and the table matter */
+    bool only_plan;
+    zero_config_t config; /* only window, offload_ratio and the table matter */
+    bool names;           /* whether the program has words of its own */
+    char words[120];
 } request_t;
+
+/* The words that a program has for a change below. */
+static void put_words(char *words, size_t size, uint32_t sets, const zero_config_t *to)
+{
+    const zero_row_t *rows[] = {&to->parameters, &to->gradients, &to->optimizer};
+    int n =
+        snprintf(words, size, "turn the knobs %x of window %d, ratio %g, rows", sets, to->window, to->offload_ratio);
+    for (int i = 0; i < 3; i++)
+        n += snprintf(words + n, size - (size_t)n, " %d/%d", (int)rows[i]->sharding, (int)rows[i]->tier);
+}
+
+static const char *name_change(void *ctx, const zero_change_t *change)
+{
+    request_t *q = ctx;
+    const zero_config_t to = {.window = change->window,
+                              .offload_ratio = change->offload_ratio,
+                              .parameters = change->parameters,
+                              .gradients = change->gradients,
+                              .optimizer = change->optimizer};
+    put_words(q->words, sizeof q->words, change->sets, &to);
+    return q->names && change->size == sizeof *change ? q->words : NULL;
+}
 
 static zero_status_t commit(request_t *q, uint64_t *bytes, char *sentence, size_t size)
 {
@@ -363,6 +389,9 @@ static zero_status_t commit(request_t *q, uint64_t *bytes, char *sentence, size_
     q->config.comm = q->comm;
     q->config.device = &q->device->device;
     q->config.memory_limit = q->limit;
+    q->config.plan_world = q->only_plan ? zero_comm_size(q->comm) : 0;
+    q->config.name_change = name_change;
+    q->config.name_change_ctx = q;
     pretended = q->available;
     zero_status_t status = zero_create(&e, &q->config, NULL);
     if (status == ZERO_OK)
@@ -387,7 +416,7 @@ static zero_status_t commit(request_t *q, uint64_t *bytes, char *sentence, size_
     snprintf(sentence, size, "%s", e ? zero_last_error(e) : "");
     *bytes = 0;
     if (status == ZERO_OK && zero_forecast(e, &memory) == ZERO_OK)
-        for (int t = 0; t < ZERO_TIER_COUNT; t++)
+        for (int t = 0; t < ZERO_TIER_NVME; t++)
             for (int k = 0; k < ZERO_KIND_COUNT && (q->limit == 0 || t == ZERO_TIER_DEVICE); k++)
                 *bytes += memory.bytes[t][k];
     zero_destroy(e);
@@ -408,33 +437,59 @@ static const char *first_kind(const char *sentence)
     return name;
 }
 
-/* The sentence begins with the kind that needs most memory, and names a change with which the plan fits exactly. It is
- * the same on every rank. */
-static int find_change(request_t *q, const zero_config_t *narrow, const zero_config_t *wide, bool limited,
-                       const char *kind, const char *change)
+/* A configuration that does not fit, the nearest one that does, and how they differ. */
+typedef struct near {
+    zero_config_t wide, narrow;
+    bool limited;
+    uint32_t sets;
+    const char *kind, *names; /* in the sentence: the kind of memory that comes first, the library's words */
+} near_t;
+
+/* Commits a configuration that does not fit. Its sentence is the same on every rank, begins with the kind that needs
+ * most memory, and has the program's words for the change if program is set, or else the library's. */
+static int refuse(request_t *q, const near_t *n, bool program, bool told)
 {
-    char sentence[1000], all[2][1000];
-    uint64_t need;
+    char sentence[1000], all[2][1000], words[120];
+    uint64_t unused;
+    q->config = n->wide;
+    q->names = program;
+    put_words(words, sizeof words, n->sets, &n->narrow);
+    zero_status_t status = commit(q, &unused, sentence, sizeof sentence);
+    if (zero_comm_exchange(q->comm, sentence, all, sizeof sentence, NULL) != ZERO_OK)
+        return 1;
+    bool own = strstr(sentence, words) != NULL, librarys = has_names(sentence, n->names),
+         first = strcmp(first_kind(sentence), n->kind) == 0, same = strcmp(all[0], all[1]) == 0;
+    if (status == ZERO_ERR_MEMORY && (!told || (own == program && librarys == !program)) && first && same)
+        return 0;
+    return fprintf(stderr, "%d, own words %d, the library's %d, kinds %d, the same %d: '%s' lacks '%s' or '%s'\n",
+                   (int)status, own, librarys, first, same, sentence, words, n->names),
+           1;
+}
+
+/* The sentence names a change with which the plan fits exactly. */
+static int find_change(request_t *q, const near_t *n)
+{
+    char sentence[1000];
+    uint64_t need, unused;
+    const bool drive = n->narrow.optimizer.tier == ZERO_TIER_NVME; /* there may be none, so it is only planned */
     q->available = UINT64_MAX;
-    q->limit = limited ? UINT64_MAX : 0;
-    q->config = *narrow;
-    if (commit(q, &need, sentence, sizeof sentence) != ZERO_OK)
+    q->limit = n->limited ? UINT64_MAX : 0;
+    q->config = n->narrow;
+    q->only_plan = drive;
+    zero_status_t status = commit(q, &need, sentence, sizeof sentence);
+    q->only_plan = false;
+    if (status != ZERO_OK)
         return fprintf(stderr, "%s\n", sentence), 1;
     for (int enough = 0; enough < 2; enough++) {
-        uint64_t unused, there = need * (limited ? 1 : 2) - !enough;
-        q->available = limited ? UINT64_MAX : there;
-        q->limit = limited ? there : 0;
-        q->config = *wide;
-        zero_status_t status = commit(q, &unused, sentence, sizeof sentence);
-        if (zero_comm_exchange(q->comm, sentence, all, sizeof sentence, NULL) != ZERO_OK)
-            return 1;
-        bool told = has_names(sentence, change), first = strcmp(first_kind(sentence), kind) == 0,
-             same = strcmp(all[0], all[1]) == 0;
-        if (status != ZERO_ERR_MEMORY || (enough && !told) || !first || !same)
-            return fprintf(stderr, "%d, told %d, kinds %d, the same %d: %s\n", (int)status, told, first, same,
-                           sentence),
-                   1;
-        q->config = *narrow;
+        uint64_t there = need * (n->limited ? 1 : 2) - !enough;
+        q->available = n->limited ? UINT64_MAX : there;
+        q->limit = n->limited ? there : 0;
+        for (int program = 0; program < 2; program++)
+            if (refuse(q, n, program, enough) != 0)
+                return 1;
+        if (drive)
+            continue;
+        q->config = n->narrow;
         status = commit(q, &unused, sentence, sizeof sentence);
         if (status != (enough ? ZERO_OK : ZERO_ERR_MEMORY))
             return fprintf(stderr, "with the change, %d: %s\n", (int)status, sentence), 1;
@@ -442,40 +497,72 @@ static int find_change(request_t *q, const zero_config_t *narrow, const zero_con
     return 0;
 }
 
+/* A configuration with a window, and the tiers of parameters and optimizer. */
+static zero_config_t config_of(int stage, int window, double ratio, zero_tier_t params, zero_tier_t optimizer)
+{
+    zero_config_t c;
+    zero_config_init(&c);
+    zero_config_stage(&c, stage);
+    c.window = window;
+    c.offload_ratio = ratio;
+    c.parameters.tier = params;
+    c.optimizer.tier = optimizer;
+    c.gradients.tier = optimizer == ZERO_TIER_DEVICE ? ZERO_TIER_DEVICE : ZERO_TIER_HOST;
+    return c;
+}
+
 static int nearest(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg)
 {
+    const zero_tier_t DEVICE = ZERO_TIER_DEVICE, HOST = ZERO_TIER_HOST, NVME = ZERO_TIER_NVME;
+    enum {
+        SHARD_O = ZERO_CHANGE_OPTIMIZER_SHARDING,
+        SHARD_G = ZERO_CHANGE_GRADIENTS_SHARDING,
+        SHARD_P = ZERO_CHANGE_PARAMETERS_SHARDING,
+        MOVE_O = ZERO_CHANGE_OPTIMIZER_TIER,
+        MOVE_G = ZERO_CHANGE_GRADIENTS_TIER,
+        MOVE_P = ZERO_CHANGE_PARAMETERS_TIER
+    };
+    const near_t nears[] = {
+        {config_of(3, 4, 1, DEVICE, DEVICE), config_of(3, 2, 1, DEVICE, DEVICE), false, ZERO_CHANGE_WINDOW, "window",
+         "config.window 2"},
+        {config_of(3, 4, 1, DEVICE, DEVICE), config_of(3, 1, 1, DEVICE, DEVICE), false, ZERO_CHANGE_WINDOW, "window",
+         "config.window 1"},
+        {config_of(0, 1, 1, DEVICE, DEVICE), config_of(1, 1, 1, DEVICE, DEVICE), false, SHARD_O, "moments",
+         "config.optimizer.sharding ZERO_SHARDED"},
+        {config_of(1, 1, 1, DEVICE, DEVICE), config_of(2, 1, 1, DEVICE, DEVICE), false, SHARD_G, "parameters",
+         "config.gradients.sharding ZERO_SHARDED"},
+        {config_of(1, 1, 1, DEVICE, HOST), config_of(3, 1, 1, DEVICE, HOST), true, SHARD_G | SHARD_P, "parameters",
+         "config.gradients.sharding config.parameters.sharding ZERO_SHARDED"},
+        {config_of(3, 1, 0.5, DEVICE, HOST), config_of(3, 1, 1, DEVICE, HOST), true, ZERO_CHANGE_OFFLOAD_RATIO,
+         "moments", "config.offload_ratio 1"},
+        {config_of(3, 2, 1, DEVICE, DEVICE), config_of(3, 2, 1, DEVICE, HOST), true, MOVE_O | MOVE_G, "moments",
+         "config.optimizer.tier config.gradients.tier ZERO_TIER_HOST"},
+        {config_of(3, 1, 1, DEVICE, HOST), config_of(3, 1, 1, HOST, HOST), true, MOVE_P, "parameters",
+         "config.parameters.tier ZERO_TIER_HOST"},
+        {config_of(3, 1, 1, DEVICE, DEVICE), config_of(3, 1, 1, HOST, HOST), true, MOVE_O | MOVE_G | MOVE_P, "moments",
+         "config.optimizer.tier config.gradients.tier config.parameters.tier ZERO_TIER_HOST"},
+        {config_of(3, 1, 1, DEVICE, DEVICE), config_of(3, 1, 1, DEVICE, NVME), false, MOVE_O | MOVE_G, "moments",
+         "config.optimizer.tier ZERO_TIER_NVME config.gradients.tier ZERO_TIER_HOST"},
+        {config_of(3, 1, 1, DEVICE, HOST), config_of(3, 1, 1, NVME, NVME), false, MOVE_O | MOVE_P, "moments",
+         "config.optimizer.tier config.parameters.tier ZERO_TIER_NVME"},
+    };
     zero_comm_t *comm = NULL;
     zero_device_t *cpu = NULL;
     planted_t device;
-    zero_config_t wide, narrow;
+    int result = 0;
     (void)rank, (void)world, (void)arg;
     if (zero_comm_shm(&comm, bootstrap, NULL, NULL) != ZERO_OK || zero_device_cpu(&cpu, NULL, NULL) != ZERO_OK)
         return 1;
     plant(&device, cpu, NONE);
     device.ops.available = pretend;
     request_t q = {.comm = comm, .device = &device};
-    zero_config_init(&wide);
-    wide.window = 2;
-    narrow = wide;
-    narrow.window = 1;
-    int result = find_change(&q, &narrow, &wide, false, "moments", "config.window 1");
-    wide.window = 1;
-    zero_config_stage(&wide, 1);
-    narrow = wide;
-    zero_config_stage(&narrow, 2);
-    result |= find_change(&q, &narrow, &wide, false, "parameters",
-                          "config.optimizer.sharding config.gradients.sharding ZERO_SHARDED");
-    wide.optimizer.tier = wide.gradients.tier = ZERO_TIER_HOST; /* a stage's preset would reset these */
-    narrow = wide;
-    narrow.parameters.sharding = narrow.gradients.sharding = ZERO_SHARDED;
-    result |=
-        find_change(&q, &narrow, &wide, true, "parameters",
-                    "config.optimizer.sharding config.gradients.sharding config.parameters.sharding ZERO_SHARDED");
-    zero_config_stage(&wide, 3);
-    narrow = wide;
-    narrow.optimizer.tier = narrow.gradients.tier = ZERO_TIER_HOST;
-    result |=
-        find_change(&q, &narrow, &wide, true, "moments", "config.optimizer.tier config.gradients.tier ZERO_TIER_HOST");
+    for (size_t i = 0; i < sizeof nears / sizeof *nears; i++)
+        result |= find_change(&q, &nears[i]);
+    /* Where no change is enough, there are words for that, too. */
+    near_t none = {.wide = nears[0].wide, .narrow = nears[0].wide, .kind = "window", .names = "model"};
+    q.available = 1;
+    q.limit = 0;
+    result |= refuse(&q, &none, false, true) | refuse(&q, &none, true, true);
     zero_device_destroy(cpu);
     zero_comm_destroy(comm);
     return result;

@@ -25,41 +25,33 @@ zero_status_t run_engine_error(const run_t *run, zero_status_t status, zero_erro
     return error->status = status;
 }
 
-/* Memory errors of the library name members of its config; replaces them with options. */
-static void name_options(const options_t *o, zero_error_t *error)
+/* config.name_change: the options that make a change of the library's config. */
+static const char *name_change(void *ctx, const zero_change_t *change)
 {
-    const bool optimizer = o->offload == OFFLOAD_OPTIMIZER || o->offload == OFFLOAD_ALL,
-               params = o->offload == OFFLOAD_PARAMS || o->offload == OFFLOAD_ALL;
-    const struct {
-        const char *members, *option;
-    } names[] = {
-        {"set config.window = ", "use --window "},
-        {"set config.optimizer.sharding = ZERO_SHARDED", "use --stage 1"},
-        {"set config.optimizer.sharding and config.gradients.sharding = ZERO_SHARDED", "use --stage 2"},
-        {"set config.optimizer.sharding, config.gradients.sharding and config.parameters.sharding = ZERO_SHARDED",
-         "use --stage 3"},
-        {"set config.offload_ratio = 1", "use --offload-ratio 1"},
-        {"set config.optimizer.tier and config.gradients.tier = ZERO_TIER_HOST",
-         params ? "use --offload all" : "use --offload optimizer"},
-        {"set config.parameters.tier = ZERO_TIER_HOST", optimizer ? "use --offload all" : "use --offload params"},
-        {"set config.optimizer.tier, config.gradients.tier and config.parameters.tier = ZERO_TIER_HOST",
-         "use --offload all"},
-        {"set config.optimizer.tier = ZERO_TIER_NVME, config.gradients.tier = ZERO_TIER_HOST",
-         params ? "use --offload all --offload-tier nvme --nvme-path DIR"
-                : "use --offload optimizer --offload-tier nvme --nvme-path DIR"},
-        {"set config.optimizer.tier and config.parameters.tier = ZERO_TIER_NVME, config.gradients.tier = "
-         "ZERO_TIER_HOST",
-         "use --offload all --offload-tier nvme --nvme-path DIR"},
-        {"use more ranks, smaller micro-batches or a smaller model",
-         "use more --ranks, a smaller --micro-batch, --recompute or a smaller --model"},
-    };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        zero_error_t before = *error;
-        const char *at = strstr(before.text, names[i].members);
-        if (at != NULL)
-            zero_fail(error, before.status, "%.*s%s%s", (int)(at - before.text), before.text, names[i].option,
-                      at + strlen(names[i].members));
-    }
+    run_t *run = ctx;
+    const bool optimizer = change->optimizer.tier != ZERO_TIER_DEVICE,
+               params = change->parameters.tier != ZERO_TIER_DEVICE;
+    const bool to_nvme = (change->sets & ZERO_CHANGE_OPTIMIZER_TIER && change->optimizer.tier == ZERO_TIER_NVME) ||
+                         (change->sets & ZERO_CHANGE_PARAMETERS_TIER && change->parameters.tier == ZERO_TIER_NVME);
+    const int stage = change->parameters.sharding == ZERO_SHARDED  ? 3
+                      : change->gradients.sharding == ZERO_SHARDED ? 2
+                                                                   : 1;
+    if (change->sets == 0)
+        return "use more --ranks, a smaller --micro-batch, --recompute or a smaller --model";
+    if (change->sets & ZERO_CHANGE_WINDOW)
+        snprintf(run->advice, sizeof run->advice, "use --window %d", change->window);
+    else if (change->sets & ZERO_CHANGE_OFFLOAD_RATIO)
+        snprintf(run->advice, sizeof run->advice, "use --offload-ratio %g", change->offload_ratio);
+    else if (change->sets &
+             (ZERO_CHANGE_OPTIMIZER_SHARDING | ZERO_CHANGE_GRADIENTS_SHARDING | ZERO_CHANGE_PARAMETERS_SHARDING))
+        snprintf(run->advice, sizeof run->advice, "use --stage %d", stage);
+    else
+        snprintf(run->advice, sizeof run->advice, "use --offload %s%s",
+                 optimizer && params ? "all"
+                 : optimizer         ? "optimizer"
+                                     : "params",
+                 to_nvme ? " --offload-tier nvme --nvme-path DIR" : "");
+    return run->advice;
 }
 
 /* config.matrix: the model's kernels make the update of a layer's matrix. */
@@ -76,12 +68,7 @@ static int orthogonalize(void *ctx, const zero_matrix_args_t *args)
 static zero_status_t commit(run_t *run, zero_error_t *error)
 {
     zero_status_t status = zero_commit(run->engine);
-    if (status == ZERO_OK)
-        return ZERO_OK;
-    run_engine_error(run, status, error);
-    if (status == ZERO_ERR_MEMORY)
-        name_options(&run->job->o, error);
-    return status;
+    return status == ZERO_OK ? ZERO_OK : run_engine_error(run, status, error);
 }
 
 static zero_status_t declare_model(run_t *run, const zero_model_options_t *options, zero_error_t *error)
@@ -166,6 +153,8 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     }
     config.log = warn;
     config.log_ctx = run;
+    config.name_change = name_change;
+    config.name_change_ctx = run;
     if ((status = zero_create(&run->engine, &config, error)) != ZERO_OK)
         return status;
     zero_model_options_t options = {.micro_batch = o->micro_batch,

@@ -20,6 +20,7 @@ typedef struct run {
         double own_loss; /* of the first */
         char unit[64];   /* the unit with the first non-finite value */
     } skipped;
+    char advice[80];  /* what name_change returned last */
     char cursor[400]; /* the engine's own description of the point where it stopped */
 } run_t;
 

@@ -92,6 +92,8 @@ static const zero_field_t fields[] = {
     {RANKS(momentum), ZERO_FIELD_REAL, 0.95, BELOW_1, "at least 0 and less than 1", NULL},
     {RANK(matrix), POINTER},
     {RANK(matrix_ctx), POINTER},
+    {RANK(name_change), POINTER},
+    {RANK(name_change_ctx), POINTER},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 _Static_assert((int)FIELDS <= (int)ZERO_CONFIG_MOST, "ranks send a word for each field");

@@ -319,6 +319,35 @@ typedef struct zero_matrix_args {
  * status. */
 typedef int (*zero_matrix_fn)(void *ctx, const zero_matrix_args_t *args);
 
+/* The members of zero_config_t that a change sets, as bits. */
+typedef enum zero_change_member {
+    ZERO_CHANGE_WINDOW = 1 << 0,
+    ZERO_CHANGE_OFFLOAD_RATIO = 1 << 1,
+    ZERO_CHANGE_OPTIMIZER_SHARDING = 1 << 2,
+    ZERO_CHANGE_GRADIENTS_SHARDING = 1 << 3,
+    ZERO_CHANGE_PARAMETERS_SHARDING = 1 << 4,
+    ZERO_CHANGE_OPTIMIZER_TIER = 1 << 5,
+    ZERO_CHANGE_GRADIENTS_TIER = 1 << 6,
+    ZERO_CHANGE_PARAMETERS_TIER = 1 << 7
+} zero_change_member_t;
+
+/* A change of an engine's configuration that zero_commit advises when the plan does not fit. The
+ * members after sets have their values after the change, whether it sets them or not. */
+typedef struct zero_change {
+    size_t size;
+    uint32_t sets; /* bits of zero_change_member_t: the members that get another value. 0: no change
+                      of a member is enough; the advice is to use more ranks, smaller micro-batches
+                      or a smaller model */
+    int window;
+    double offload_ratio;
+    zero_row_t parameters, gradients, optimizer;
+} zero_change_t;
+/* Returns the program's words for a change, such as "use --window 1"; NULL for the library's, such
+ * as "set config.window = 1". They become part of the sentence of ZERO_REASON_DOES_NOT_FIT. The
+ * library calls the function during zero_commit on every rank, with the same changes. It copies the
+ * text before it calls again or returns. */
+typedef const char *(*zero_name_change_fn)(void *ctx, const zero_change_t *change);
+
 /* Options of an engine. zero_config_init sets the defaults, which are in parentheses. */
 typedef struct zero_config {
     size_t size;
@@ -363,6 +392,9 @@ typedef struct zero_config {
     double momentum;   /* of ZERO_RULE_MUON (0.95) */
     zero_matrix_fn matrix; /* for ZERO_RULE_MUON: makes a matrix orthogonal */
     void *matrix_ctx;
+    zero_name_change_fn name_change; /* words for what zero_commit advises if the plan does not fit;
+                                        NULL: the library's */
+    void *name_change_ctx;
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */

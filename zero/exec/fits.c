@@ -96,41 +96,58 @@ static room_t with_plan(const zero_exec_t *x, const room_t *room, const zero_pla
     return r;
 }
 
+/* The caller's words for a change, or else the library's. */
+static text_t words_of(const zero_exec_t *x, const zero_change_t *change)
+{
+    text_t t;
+    const char *words =
+        x->options.name_change != NULL ? x->options.name_change(x->options.name_change_ctx, change) : NULL;
+    snprintf(t.s, sizeof t.s, "%s", words != NULL ? words : zero_change_text(change).s);
+    return t;
+}
+
+/* What a rank needs with another plan, of the tier that it has too little of. *fits: whether all ranks then have
+ * enough. */
+static uint64_t need_with(const zero_exec_t *x, const zero_plan_t *other, const room_t *rooms, const room_t *short_one,
+                          shortage_t shortage, bool *fits)
+{
+    *fits = true;
+    for (int r = 0; r < x->world && *fits; r++) {
+        room_t room = with_plan(x, &rooms[r], other);
+        *fits = shortage_of(&room) == NOTHING;
+    }
+    room_t room = with_plan(x, short_one, other);
+    return sum_of(&room, shortage == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE, shortage == LIMIT);
+}
+
 /* "set X, with which it needs Y". rooms: one per rank. */
 static text_t advice(const zero_exec_t *x, const room_t *rooms, const room_t *short_one, shortage_t shortage)
 {
-    const char *const more = "use more ranks, smaller micro-batches or a smaller model";
-    text_t best = {""};
+    const zero_change_t none = zero_plan_no_change(x->plan->spec);
+    zero_change_t best = none;
     uint64_t least = UINT64_MAX;
-    for (int i = 0; i < ZERO_CHANGES; i++) {
+    bool fits = false;
+    for (int i = 0; i < ZERO_CHANGES && !fits; i++) {
         zero_spec_t spec;
         zero_plan_t *other;
         zero_error_t ignored;
-        char change[140];
-        if (!zero_plan_change(x->plan->spec, i, &spec, change, sizeof change) ||
-            zero_plan_build(&other, &spec, &ignored) != ZERO_OK)
+        zero_change_t change;
+        if (!zero_plan_change(x->plan->spec, i, &spec, &change) || zero_plan_build(&other, &spec, &ignored) != ZERO_OK)
             continue;
-        bool fits = true;
-        for (int r = 0; r < x->world && fits; r++) {
-            room_t room = with_plan(x, &rooms[r], other);
-            fits = shortage_of(&room) == NOTHING;
-        }
-        room_t room = with_plan(x, short_one, other);
-        uint64_t need = sum_of(&room, shortage == HOST_TIER ? ZERO_TIER_HOST : ZERO_TIER_DEVICE, shortage == LIMIT);
+        uint64_t need = need_with(x, other, rooms, short_one, shortage, &fits);
         zero_plan_destroy(other);
-        if (fits) {
-            snprintf(best.s, sizeof best.s, "%s, with which it needs %s", change, text_of(need).s);
-            return best;
-        }
-        if (need < least) {
+        if (fits || need < least) {
             least = need;
-            snprintf(best.s, sizeof best.s, "no single change is enough: %s, with which it still needs %s, and %s",
-                     change, text_of(need).s, more);
+            best = change;
         }
     }
-    if (best.s[0] == '\0')
-        snprintf(best.s, sizeof best.s, "%s", more);
-    return best;
+    text_t change = words_of(x, &best), out = change;
+    if (fits)
+        snprintf(out.s, sizeof out.s, "%s, with which it needs %s", change.s, text_of(least).s);
+    else if (best.sets != 0)
+        snprintf(out.s, sizeof out.s, "no single change is enough: %s, with which it still needs %s, and %s", change.s,
+                 text_of(least).s, words_of(x, &none).s);
+    return out;
 }
 
 /* The ranks that share this one's memory, itself included. */

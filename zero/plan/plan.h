@@ -393,10 +393,18 @@ int32_t zero_plan_program(const zero_plan_t *plan, zero_program_kind_t kind, int
 zero_status_t zero_plan_check(const zero_plan_t *plan, zero_error_t *error);
 
 /* Makes the i-th of ZERO_CHANGES single changes of the options that may reduce the plan's memory. No change affects
- * results; those that cost the least time come first. text gets what to set in a zero_config_t. Returns false if the
- * options stay the same. A changed spec may be impossible: zero_plan_build refuses it. */
+ * results; those that cost the least time come first. change gets the members that differ. Returns false if the options
+ * stay the same. A changed spec may be impossible: zero_plan_build refuses it. */
 enum { ZERO_CHANGES = 11 };
-bool zero_plan_change(const zero_spec_t *spec, int i, zero_spec_t *changed, char *text, size_t size);
+bool zero_plan_change(const zero_spec_t *spec, int i, zero_spec_t *changed, zero_change_t *change);
+/* The change that sets no member. */
+zero_change_t zero_plan_no_change(const zero_spec_t *spec);
+
+typedef struct zero_change_text {
+    char s[400]; /* enough for a change of all members */
+} zero_change_text_t;
+/* The library's own words for a change: "set config.window = 1". */
+zero_change_text_t zero_change_text(const zero_change_t *change);
 
 /* Hashes of parts of a declaration: a parameter with its unit; all units and parameters; all passes with their uses. */
 uint64_t zero_spec_hash_param(const zero_spec_t *spec, int32_t param);
