@@ -1,11 +1,10 @@
 dnl SPDX-License-Identifier: Apache-2.0
 # ZERO_CUDA
-# --with-cuda=DIR|guess|no. CUDA's parts are plugins, which libzero opens where there is a driver; libzero itself links
-# nothing of it. So what is needed is nvcc, cudart_static and cuBLASLt below one folder; cuDNN and NCCL are opened when
-# they are used, so that of them only the headers are needed, each with an option of its own. Sets have_cuda, have_cudnn
-# and have_nccl to yes or no, cuda_version, the automake condition HAVE_CUDA, and for the makefile NVCC, NVCCFLAGS,
-# NVCC_GENCODE, CUDA_CPPFLAGS (with HAVE_CUDNN and HAVE_NCCL, which only the plugins' sources see), CUDART_LIBS and
-# CUBLASLT_LIBS.
+# --with-cuda=DIR|guess|no. CUDA code is in plugins, which libzero opens if there is a driver; libzero itself does not
+# link CUDA. The build needs nvcc, cudart_static and cuBLASLt in one folder. The plugins open cuDNN and NCCL at run
+# time, so the build needs only their headers; each has its own option. Sets have_cuda, have_cudnn and have_nccl to yes
+# or no, cuda_version, the automake condition HAVE_CUDA, and for the makefile NVCC, NVCCFLAGS, NVCC_GENCODE,
+# CUDA_CPPFLAGS (with HAVE_CUDNN and HAVE_NCCL, which only the plugins' sources see), CUDART_LIBS and CUBLASLT_LIBS.
 AC_DEFUN([ZERO_CUDA],
 [AC_ARG_WITH([cuda],
     [AS_HELP_STRING([--with-cuda=DIR|guess|no], [CUDA toolkit: the folder that holds bin/nvcc (guess)])],
@@ -41,8 +40,8 @@ AC_SUBST([CUDA_CPPFLAGS])
 ZERO_CUDA_HEADER([cudnn], [CUDNN], [cuDNN], [cudnn.h])
 ZERO_CUDA_HEADER([nccl], [NCCL], [NCCL], [nccl.h])])
 
-# ZERO_CUDA_LINK: the part of ZERO_CUDA that knows cuda_dir: a program of a kernel and of both libraries must compile
-# and link.
+# ZERO_CUDA_LINK: the part of ZERO_CUDA that runs after cuda_dir is set. A program with a kernel must compile and link
+# with both libraries.
 AC_DEFUN([ZERO_CUDA_LINK],
 [: ${NVCC=$cuda_dir/bin/nvcc}
 : ${NVCCFLAGS=-O3 -g -lineinfo}
@@ -79,7 +78,7 @@ done
 rm -f conftest.cu conftest.$ac_objext conftest$ac_exeext
 AS_IF([test $have_cuda = no], [CUDART_LIBS= CUBLASLT_LIBS= CUDA_CPPFLAGS= cuda_version=])])
 
-# ZERO_CUDA_HEADER(name, VAR, what it is, header): --with-name=DIR|guess|no for a library whose headers alone are
+# ZERO_CUDA_HEADER(name, VAR, what it is, header): --with-name=DIR|guess|no for a library of which only the headers are
 # needed. Only in a CUDA build. Sets have_name and appends to CUDA_CPPFLAGS.
 AC_DEFUN([ZERO_CUDA_HEADER],
 [AC_ARG_WITH([$1],
@@ -91,7 +90,7 @@ AS_IF([test $have_cuda = yes && test "x$with_$1" != xno],
     AS_CASE([$with_$1], [yes|guess], [zero_include=], [zero_include="-I$with_$1/include "])
     zero_save_CPPFLAGS=$CPPFLAGS
     CPPFLAGS="$CPPFLAGS $zero_include$CUDA_CPPFLAGS"
-    # The folder that was named must hold it itself.
+    # A folder that the user names must contain the header.
     AS_IF([test -z "$zero_include" || test -f "$with_$1/include/$4"],
         [AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[#include <cuda_runtime_api.h>
 #include <$4>]])], [have_$1=yes])])

@@ -49,7 +49,7 @@ AC_SUBST([$2_CFLAGS])
 AC_SUBST([$2_LIBS])
 AM_CONDITIONAL([HAVE_$2], [test $have_$1 = yes])])
 
-# ZERO_REQUIRE(name, ...): ZERO_WITH for what we cannot do without.
+# ZERO_REQUIRE(name, ...): ZERO_WITH for a required library.
 AC_DEFUN([ZERO_REQUIRE],
 [ZERO_WITH($@)
 AS_IF([test $have_$1 = no],

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Makes a folder that runs wherever it lies, on systems that have its glibc and nothing else, and packs it: what
-# `make install` installs, the libraries that this needs, and Open MPI's launcher with the components that need no more
-# than those. CUDA's libraries and NCCL are the target's.
+# Makes and packs a folder that runs from any place, on systems that have at least its glibc. It contains everything
+# that `make install` installs, the libraries that this needs, and Open MPI's launcher with those of its components that
+# need no further libraries. The target machine provides CUDA's libraries and NCCL.
 # usage: make bindist (which sets the variables below)
 set -euo pipefail
 : "${INSTALLED:?the root below which everything was installed}" "${PREFIX:?}" "${LIBDIR:?}" "${BINDIR:?}" \
@@ -26,8 +26,8 @@ for plugin in "$INSTALLED$LIBDIR"/zero/*.so; do
 done
 cp -a "$INSTALLED$PREFIX/include" "$root/"
 cp -a "$INSTALLED$PREFIX/share" "$root/"
-# For programs that link the library where this folder lies now. There is no libzero.a in it, which would need headers'
-# packages of others.
+# For programs that link the library in the folder's current place. The folder has no libzero.a, which would need
+# development packages of other libraries.
 sed -e 's|^prefix=.*|prefix=${pcfiledir}/../..|' -e 's|^exec_prefix=.*|exec_prefix=${prefix}|' \
     -e 's|^libdir=.*|libdir=${prefix}/lib|' \
     -e 's|^includedir=.*|includedir=${prefix}/include|' -e 's|^Libs:.*|& -Wl,-rpath,${libdir}|' -e '/^Libs.private:/d' \
@@ -38,7 +38,7 @@ sed -e 's|^prefix=.*|prefix=${pcfiledir}/../..|' -e 's|^exec_prefix=.*|exec_pref
 glibc='^(ld-linux.*|lib(c|m|dl|rt|pthread|util|resolv|nsl|anl|mvec|nss_.*))\.so'
 targets='^lib(cuda|cudart|cublas|cublasLt|cudnn.*|nccl|nvrtc|nvidia-.*)\.so'
 
-# All libraries that a file needs, as "name path", without those of the target.
+# Prints all libraries that a file needs, as "name path", without those that the target machine provides.
 needs() {
     ldd "$1" 2>/dev/null | awk '$2 == "=>" { print $1, ($3 == "not" ? "-" : $3) }' | grep -vE "$glibc" |
         grep -vE "$targets" || true
@@ -59,7 +59,7 @@ done
 
 # ---- Open MPI's launcher ---------------------------------------------------------------------------------------------
 
-# Where Open MPI, moved to $OPAL_PREFIX, looks for one of its folders: the path below its prefix.
+# The path below its prefix at which Open MPI, moved to $OPAL_PREFIX, looks for one of its folders.
 mpi_path() {
     local path
     path=$(OPAL_PREFIX=/moved ompi_info --path "$1" --parsable | sed -n "s/^path:$1:\/moved\///p" | tail -n 1)
@@ -84,8 +84,8 @@ if [ "$HAVE_MPI" = yes ]; then
     ln -s orterun "$bin/mpiexec"
     cp "$(mpi_from pkgdatadir)"/help-*.txt "$texts/"
     sources["$(realpath "$(mpi_from bindir)/orterun")"]=1
-    # Ranks meet their launcher through PMIx, whose component brings a library; the other components come where they
-    # need nothing new.
+    # Ranks connect to their launcher through PMIx. Its component adds a library. Other components are copied only if
+    # they need no further library.
     for file in "$(mpi_from pkglibdir)"/mca_pmix_ext*.so; do
         [ ! -e "$file" ] || copy_libraries "$file"
     done
@@ -101,7 +101,7 @@ if [ "$HAVE_MPI" = yes ]; then
         if [ $new = no ]; then cp "$file" "$components/"; else left=$((left + 1)); fi
     done
     environment='
-# Open MPI and PMIx look for their parts where they were built, unless they are told.
+# Open MPI and PMIx look for their parts where they were built, unless these variables name other places.
 export OPAL_PREFIX="$root/libexec/openmpi"
 PATH="$OPAL_PREFIX/'$(mpi_path bindir)':$PATH"'
     if [ -e "$lib/libpmix.so.2" ]; then
@@ -121,7 +121,7 @@ export PMIX_PREFIX="$root/libexec/pmix" PMIX_LIBDIR="$root/libexec/pmix/lib" \
 fi
 cat >"$root/bin/zero_train" <<END
 #!/bin/sh
-# Starts zero_train from the folder that this file lies in, wherever that is.
+# Starts zero_train from the folder that contains this file, wherever it is.
 root=\$(dirname "\$(dirname "\$(readlink -f "\$0")")")$environment
 exec "\$root/libexec/zero_train" "\$@"
 END
@@ -140,11 +140,11 @@ while read -r file; do
         sort -V | tail -n 1)
 done < <(find "$root" -type f ! -name '*.h' ! -name '*.txt' ! -path '*/share/*')
 
-# What the packages of others say of their licences, on systems that have dpkg.
+# The licences of third-party packages, on systems with dpkg.
 if command -v dpkg-query >/dev/null; then
     mkdir -p "$root/share/doc/licenses"
     for file in "${!sources[@]}"; do
-        # Packages of before the merge of /lib into /usr list their files without it.
+        # Packages from before the merge of /lib into /usr list their files without /usr.
         package=$(dpkg-query -S "$file" 2>/dev/null || dpkg-query -S "${file#/usr}" 2>/dev/null || true)
         package=${package%%:*}
         [ -z "$package" ] || [ ! -e "/usr/share/doc/$package/copyright" ] ||

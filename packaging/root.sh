@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# root.sh - a bare Debian to try packages in, for the scripts that read it: make_root, then inside COMMAND... It is gone
-# when they end. Needs root and debootstrap; the bare root is made once, in $BINDIST_ROOT (/var/tmp/bindist-root).
+# root.sh - makes a bare Debian in which the scripts that source this file try packages: make_root, then inside
+# COMMAND... It is removed when they end. Needs root and debootstrap. The base system is made once, in $BINDIST_ROOT
+# (/var/tmp/bindist-root).
 folder=${BINDIST_ROOT:-/var/tmp/bindist-root}
 run=$folder/run
 
@@ -17,7 +18,7 @@ make_root() {
     if [ ! -e "$base/.done" ]; then
         rm -rf "$base"
         mkdir -p "$folder"
-        # The first mirror of this system's own.
+        # The first mirror that this system uses.
         mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
         debootstrap --variant=minbase "${SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}" \
             "$base" ${mirror:+"$mirror"} \
@@ -34,7 +35,7 @@ make_root() {
     trap 'leave_root; rm -rf --one-file-system "$run"' EXIT
 }
 
-# Whether the root can install packages from this system's mirrors: the arguments.
+# Installs the packages in the arguments from this system's mirrors. Returns whether that worked.
 install_inside() {
     rm -rf "$run/etc/apt" && cp -r /etc/apt "$run/etc/" && cp /etc/resolv.conf /etc/hosts "$run/etc/" 2>/dev/null ||
         true

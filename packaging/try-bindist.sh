@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Tries what `make bindist` packed in a Debian that holds its base alone: trains on two ranks, moves the folder, trains
-# again, and builds programs against it. See root.sh for what that needs.
-# usage: try-bindist.sh TARBALL FOLDER OF THE TESTS' SOURCES
+# Tries the result of `make bindist` in a bare Debian: trains on two ranks, moves the folder, trains again, and builds
+# programs against it. See root.sh for its requirements.
+# usage: try-bindist.sh TARBALL FOLDER, where FOLDER has the tests' sources
 set -euo pipefail
 tarball=$(realpath "$1")
 sources=$(realpath "$2")
@@ -24,7 +24,7 @@ done
 inside ln -s /srv/elsewhere/moved/bin/zero_train /usr/bin/zero_train
 inside zero_train --version || fail "a link to the program does not work"
 
-# Programs against the library; this needs a compiler, so a mirror.
+# Builds programs against the library. This installs a compiler, so it needs a mirror.
 if ! install_inside g++ gcc libc6-dev pkg-config; then
     echo "try-bindist: no compiler could be installed there (see $folder/apt.log): programs are not tried"
     exit 0

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Tries what `make deb` built in a bare Debian: installs it with what it depends on, trains on two ranks, builds
-# programs against it, and removes it. See root.sh for what that needs, and a mirror of Debian.
-# usage: try-deb.sh FOLDER OF THE TESTS' SOURCES PACKAGE...
+# Tries the packages of `make deb` in a bare Debian: installs them and their dependencies, trains on two ranks, builds
+# programs against them, and removes them. It needs a Debian mirror; see root.sh for its other requirements.
+# usage: try-deb.sh FOLDER PACKAGE..., where FOLDER has the tests' sources
 set -euo pipefail
 sources=$(realpath "$1")
 shift
@@ -18,8 +18,7 @@ install_inside "${debs[@]}" || { tail -n 20 "$folder/apt.log"; fail "the package
 inside zero_train --stage 3 --steps 20 --quiet --log /tmp/log || fail "zero_train does not train"
 [ "$(grep -c '"loss"' "$run/tmp/log")" -ge 20 ] || fail "zero_train did not log its 20 steps"
 echo "try-deb: trained on 2 ranks"
-# The packages that are suggested for static linking bring a C compiler; the program links what is in libzero-dev alone
-# first.
+# These are the suggested packages for static linking, and compilers. The shared library needs only libzero-dev.
 install_inside gcc g++ libc6-dev pkg-config libopenmpi-dev libhwloc-dev liburing-dev libjansson-dev libxxhash-dev ||
     fail "see $folder/apt.log"
 inside env HAVE_MPI=yes sh /srv/programs/installed.sh /srv/programs

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Every function that zero/zero.h declares has a comment, its own or that of the declarations right above it; and the
-# manual page of zero_train has every option that --help has. Needs no Doxygen.
+# Checks that every function that zero/zero.h declares has a comment, its own or that of the declarations directly above
+# it, and that the manual page of zero_train has every option of --help. Needs no Doxygen.
 set -eu
 srcdir=${srcdir:-.}
 builddir=${top_builddir:-.}
@@ -26,7 +26,7 @@ page=$builddir/docs/zero_train.1
 if [ -e "$page" ]; then
     options=$("$builddir/zero_train" --help | grep -oE -e '--[a-z][a-z0-9-]*' | LC_ALL=C sort -u)
     [ -n "$options" ] || { echo "zero_train --help has no options"; status=1; }
-    text=$(sed 's/\\-/-/g' "$page") # as it is read
+    text=$(sed 's/\\-/-/g' "$page") # as a reader sees it
     for option in $options; do
         printf '%s\n' "$text" | grep -qE -e "(^|[^a-z0-9-])$option([^a-z0-9-]|\$)" ||
             { echo "not in $page: $option"; status=1; }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# zero/zero.h alone compiles without a warning as C11, and as C++11 and C++20, by the compilers of this build.
+# Checks that zero/zero.h alone compiles without a warning as C11, C++11 and C++20, with the compilers of this build.
 set -eu
 srcdir=${srcdir:-.}
 folder=$(mktemp -d)

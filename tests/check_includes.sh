@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Holds every source file to the project's rules on who may use what: the table of folders below (it is also in
+# Checks every source file against the project's rules about dependencies: the table of folders below (it is also in
 # CONTRIBUTING.md), which folders may use MPI, oneDNN and CUDA, and that no library folder prints or ends the process.
-# One line for each fault.
+# Prints one line per fault.
 set -eu
 top=${srcdir:-$(dirname "$0")/..}
 cd "$top"
@@ -43,7 +43,7 @@ function folder_of(path,   i, best) {
 }
 function fault(text) { printf "%s:%d: %s\n", file, number, text; faults++ }
 
-# The line without comments; in_comment goes from line to line.
+# The line without comments; in_comment keeps its value from line to line.
 function strip(line,   out, start, end, c) {
     out = ""
     while (line != "") {
@@ -76,8 +76,8 @@ function check_include(line,   name, target) {
         fault("#include <mpi.h>: only zero/comm/ may use MPI")
     if (line ~ /<(oneapi\/)?(dnnl|dnnl\/[^>]*|dnnl_[^>]*)(\.h)?>/ && index(file, "kernels/nn/cpu/") != 1)
         fault("an #include of oneDNN: only kernels/nn/cpu/ may use it")
-    # CUDA is for the plugins: kernels in .cu files, and what starts with "cuda" or "nccl" in the device, the
-    # communicators and the kernels.
+    # Only plugins may use CUDA: kernels in .cu files, and files in device, communicators and kernels whose names begin
+    # with "cuda" or "nccl".
     if (line ~ /<(cu[A-Za-z_0-9]*|nccl|nvml|nvrtc|library_types|vector_types|driver_types)\.h>/ && library &&
         file !~ /\.cuh?$|^kernels\/cuda\/|\/cuda\/[^\/]*$|^zero\/(device|comm)\/(cuda|nccl)[^\/]*$/)
         fault("an #include of CUDA: only the sources of plugins may use it")

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# zero.pc names the folder that `make install prefix=FOLDER` installs into, and DESTDIR, from where a package is made,
-# does not stand in it.
+# Checks that zero.pc names the folder of `make install prefix=FOLDER`, and that DESTDIR, which packaging uses, does not
+# appear in it.
 set -u
 make=${MAKE:-make}
 build=$(cd "${top_builddir:-.}" && pwd)

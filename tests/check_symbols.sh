@@ -1,17 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# libzero.so exports exactly what zero/zero.h declares with ZERO_API: all of it, and nothing else; and it lacks none of
-# its own symbols. A plugin exports tables alone, zero_cuda_*, and needs nothing of libzero, which it does not see.
+# Checks that libzero.so exports exactly the functions that zero/zero.h declares with ZERO_API, and has no unresolved
+# symbols of its own. A plugin exports only tables, zero_cuda_*, and needs no symbols of libzero, because it cannot see
+# them.
 set -eu
 srcdir=${srcdir:-.}
 library=${top_builddir:-.}/.libs/libzero.so
 [ -e "$library" ] || { echo "no shared library in this build"; exit 77; }
 command -v "${NM:-nm}" >/dev/null || { echo "no nm here"; exit 77; }
 
-# The name of a declaration is what stands before its first parenthesis; attributes stand before the type.
+# The name in a declaration comes before its first parenthesis; attributes come before the type.
 declared=$(tr '\n' ' ' <"$srcdir/zero/zero.h" | sed 's/;/;\n/g' |
     sed -n 's/.*ZERO_API \([^(]*[ *]\)\(zero_[a-z0-9_]*\)(.*/\2/p' | LC_ALL=C sort -u)
-# Sanitizers export symbols of their own (__asan_..., __odr_asan...), which never begin with our prefix.
+# Sanitizers export symbols (__asan_..., __odr_asan...), which never begin with our prefix.
 exports() { "${NM:-nm}" -D --defined-only "$1" | awk '{ print $NF }' | sed 's/@.*//' | grep -v '^__' |
     LC_ALL=C sort -u; }
 lacks() { "${NM:-nm}" -D --undefined-only "$1" | awk '{ print $NF }' | grep '^zero_' || true; }

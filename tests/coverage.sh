@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Line coverage of what ran in a build that was configured with --enable-coverage: a line for each folder, and the files
-# of which least has run. A line counts once, whatever programs its file is compiled into. Run it in the build folder.
+# Reports the line coverage of a build with --enable-coverage: one line per folder, and the files with the least
+# coverage. A line counts once, however many programs contain its file. Run it in the build folder.
 set -eu
 given=${srcdir:-.}
 srcdir=$(cd "$given" && pwd)
@@ -11,13 +11,13 @@ find . -name '*.gcda' >"$tmp/counters"
 [ -s "$tmp/counters" ] ||
     { echo "coverage: nothing has run here: configure --enable-coverage, then make check" >&2; exit 1; }
 
-# gcov's text: "count:line:source", where "-" is no code and "#####" was never executed.
+# gcov's format: "count:line:source", where "-" means no code and "#####" means never executed.
 while read -r file; do
     "${GCOV:-gcov}" --stdout "$file" 2>>"$tmp/errors" || echo "coverage: $file is damaged" >&2
 done <"$tmp/counters" | awk -v top="$srcdir/" -v given="$given/" '
 $1 == "-:" && $2 ~ /^0:Source:/ {
     file = $2; sub(/^0:Source:/, "", file)
-    # As the compiler was told it: below the sources, by either of their names, or elsewhere.
+    # The path as the compiler got it: below the sources, by either of their names, or elsewhere.
     if (index(file, top) == 1) file = substr(file, length(top) + 1)
     else if (index(file, given) == 1) file = substr(file, length(given) + 1)
     next

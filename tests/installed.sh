@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Builds programs of somebody else's against an installed libzero, as its pkg-config file says, and runs them: C and
-# C++, with the shared library and with libzero.a, on ranks of their own and, where MPI is built in, on mpiexec's.
-# usage: installed.sh FOLDER OF THE SOURCES; reads CC, CXX, CFLAGS, CXXFLAGS, PKG_CONFIG, PKG_CONFIG_PATH, HAVE_MPI (yes
-# or no), HAVE_CXX
+# Builds user programs against an installed libzero, with its pkg-config file, and runs them: C and C++, with the shared
+# library and with libzero.a, on ranks that they start, and on mpiexec's if MPI is built in.
+# usage: installed.sh FOLDER, where FOLDER has the sources. Reads CC, CXX, CFLAGS, CXXFLAGS, PKG_CONFIG,
+# PKG_CONFIG_PATH, HAVE_MPI (yes or no) and HAVE_CXX.
 set -eu
 sources=$1
 pkg_config=${PKG_CONFIG:-pkg-config}
@@ -13,7 +13,7 @@ trap 'rm -rf "$folder"' EXIT
 flags=$($pkg_config --cflags zero)
 shared=$($pkg_config --libs zero)
 libdir=$($pkg_config --variable=libdir zero)
-# What --static adds is for libzero.a; the library itself is named, since its folder has both.
+# --static adds the libraries that libzero.a needs. The archive is named by its path, because the folder has both kinds.
 static="$libdir/libzero.a $($pkg_config --static --libs zero | sed 's/-lzero//')"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 \
     OMPI_MCA_btl=self,vader \

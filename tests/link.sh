@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# link.sh - sourced by the tests of programs that link libzero: a folder of its own that has the examples' sources, and
-# a libzero that looks like an installed one to `cc x.c $(pkg-config --cflags --libs zero)`. Commands are typed as a
-# reader would type them: cc, c++, mpicc, nvcc and mpiexec are what this build was configured with.
+# link.sh - sourced by the tests of programs that link libzero. It makes a folder with the examples' sources, and a
+# libzero that looks installed to `cc x.c $(pkg-config --cflags --libs zero)`. Tests type commands as a reader would:
+# cc, c++, mpicc, nvcc and mpiexec run the tools that this build was configured with.
 set -u
 srcdir=$(cd "${srcdir:-.}" && pwd)
 build=$(cd "${top_builddir:-.}" && pwd)
@@ -12,18 +12,18 @@ zero_cflags=$(variable ZERO_CFLAGS)
 have_mpi=$(variable HAVE_MPI)
 have_cxx=$(variable HAVE_CXX)
 nvcc=$(variable NVCC)
-case $zero_cflags in *-fsanitize=*) nvcc= ;; esac # it would not link with a libzero that has a sanitizer
+case $zero_cflags in *-fsanitize=*) nvcc= ;; esac # it cannot link a libzero with a sanitizer
 
-# A launcher around us is not meant for the ranks that these tests start.
+# If a launcher started this test, its variables are not for the ranks that the test starts.
 for name in $(env |
     sed -n 's/^\(PMIX_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do
     unset "$name"
 done
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
     OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMP_NUM_THREADS=1
-# In a container without /sys, hwloc would put lines of its own among the output.
+# In a container without /sys, hwloc would add lines to the output.
 export HWLOC_HIDE_ERRORS=2
-# The same on machines with GPUs.
+# Hide GPUs, so that results are the same on every machine.
 export CUDA_VISIBLE_DEVICES=
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/test_link.XXXXXX") || exit 99
@@ -39,7 +39,7 @@ tool()
 {
     name=$1
     shift
-    # With the path as it is now: the command may be called cc itself.
+    # Uses the current PATH: the command itself may be called cc.
     printf '#!/bin/sh\nPATH=%s\nexec %s\n' "'$PATH'" "$*" >"$tmp/bin/$name" && chmod +x "$tmp/bin/$name"
 }
 warnings='-Wall -Wextra -Werror'

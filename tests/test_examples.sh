@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The programs in examples/link: each is built by the command that its first comment has, runs on one rank and on
-# several, and ends with 0 only where it has found what it should. perceptron_zero has the losses of perceptron, digit
-# by digit, at every stage.
+# The programs in examples/link. Each is built with the command in its first comment, runs on one rank and on several,
+# and exits with 0 only if it got the right result. perceptron_zero has the losses of perceptron, digit by digit, at
+# every stage.
 . "${srcdir:-.}/tests/link.sh"
 [ "$have_mpi" = yes ] && worlds='1 2 3' || worlds=1
 
-# build SOURCE: by its own command.
+# build SOURCE: with its own command.
 build()
 {
     command=$(sed -n 's/^ \*   \(\(cc\|c++\|mpicc\|nvcc\) .*\)$/\1/p' "$1" | sed 's/ && .*//; s/ \*\/$//' | head -n 1)
@@ -22,7 +22,7 @@ ranks()
     if [ "$have_mpi" = yes ]; then mpiexec -n "$n" "$@"; else timeout -k 5 120 "$@"; fi
 }
 
-# try N PROGRAM ARGUMENTS...: out has what it prints.
+# try N PROGRAM ARGUMENTS...: puts its output into out.
 try()
 {
     ranks "$@" >out 2>&1
@@ -68,11 +68,11 @@ if build perceptron.c && build perceptron_zero.c; then
             done
         done
     done
-    # One part or three: other sums, so the comparisons above do compare.
+    # With one part or three, sums differ, so the comparisons above can fail.
     ./perceptron 1 >before
     ./perceptron 3 >out
     cmp -s before out && fail "perceptron has the same losses for 1 part and for 3"
-    # What libzero changes in a trainer is a page.
+    # libzero changes at most a page of the trainer.
     for name in perceptron perceptron_zero; do sed -n '/^#include/,$p' $name.c >$name.body; done
     added=$(diff perceptron.body perceptron_zero.body | grep -c '^>')
     [ "$added" -le 80 ] || fail "perceptron_zero.c adds $added lines to perceptron.c: at most 80 are a page"
@@ -91,8 +91,8 @@ if [ "$have_cxx" = yes ] && build classifier.cc; then
     for n in $worlds; do try "$n" ./classifier; done
 fi
 
-# The CUDA program: by nvcc where there is one, and then it ends with 77 and a sentence where there is no GPU. And on
-# the emulated GPU, as C++.
+# The CUDA program: with nvcc if available; it exits with 77 and a sentence if there is no GPU. Also on the emulated
+# GPU, as C++.
 if [ -n "$nvcc" ] && build gpu.cu; then
     ./gpu >out 2>&1
     found=$?
@@ -109,8 +109,7 @@ if [ -f "$emulator/zero_cuda.so" ] && [ -f "$emulator/libcuda_emulator.so" ]; th
         for n in $worlds; do
             try "$n" ./gpu
             mv out at_once
-            # Streams that are threads of their own: kernels that nothing orders after an acquire would compute
-            # something else.
+            # With a thread for each stream, kernels that are not ordered after an acquire compute something else.
             export ZERO_EMULATOR=threads
             try "$n" ./gpu
             unset ZERO_EMULATOR

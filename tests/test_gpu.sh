@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The tests of CUDA kernels again, with the real plugins on the GPU of this machine. tests/gpu/ has the whole check, for
-# a machine that does not build.
+# Runs the tests of CUDA kernels again, with the real plugins on this machine's GPU. tests/gpu/ has the whole check, for
+# a machine without a build.
 set -u
 top=${top_builddir:-.}
 skip() { echo "test_gpu: $*"; exit 77; }
@@ -13,7 +13,7 @@ status=0
 for program in test_cuda_flat test_cuda_update test_cuda_nn test_cuda_nn_rows test_cuda_nn_model test_cuda_nn_bias \
     test_nccl_one; do
     [ -x "$top/tests/$program" ] || continue
-    # One process for all tests of a program: each would make a CUDA context, and plans of cuDNN's, anew.
+    # One process for all tests of a program, because each process creates a CUDA context and cuDNN's plans again.
     CK_FORK=no ZERO_PLUGIN_PATH="$top/.libs" "$top/tests/$program" || [ $? -eq 77 ] || status=1
 done
 exit $status

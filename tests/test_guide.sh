@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# docs/guide.md does what it says: its commands run, in order; what it quotes of the examples is there, line by line;
-# and the errors that it tells of have the sentences that the library has.
+# Checks docs/guide.md: its commands run, in order; the examples contain the lines that it quotes; the library gives the
+# sentences of the errors that it lists.
 . "${srcdir:-.}/tests/link.sh"
 guide=$srcdir/docs/guide.md
 
-# block KIND: the contents of the guide's blocks of that kind.
+# block KIND: prints the contents of the guide's blocks of that kind.
 block()
 {
     awk -v kind="$1" '/^```/ { inside = !inside && $0 == "```" kind; next } inside' "$guide"
@@ -16,8 +16,8 @@ plain() { sed 's/[0-9][0-9.]*/N/g' "$1"; }
 
 if [ "$have_mpi" = yes ]; then
     block sh >commands
-    # A compiler without AddressSanitizer leaves its commands out. In a build with a sanitizer, that has the signal
-    # first.
+    # If the compiler lacks AddressSanitizer, skip its commands. In a build with a sanitizer, the sanitizer handles the
+    # signal first.
     echo 'int main(void) { return 0; }' >sanitized.c
     cc -fsanitize=address sanitized.c -o sanitized >sanitized.log 2>&1 && ./sanitized ||
         sed -i '/-fsanitize=address/,/in forward/d' commands
@@ -41,7 +41,7 @@ cc guide_errors.c -o guide_errors $(pkg-config --cflags --libs zero) ||
     { fail "guide_errors.c does not compile"; finish; }
 timeout -k 5 60 ./guide_errors >errors || fail "guide_errors: $(tail -n 1 errors)"
 [ "$have_mpi" = no ] ||
-    mpiexec -n 2 ./guide_errors 2 >>errors 2>/dev/null # MPI is not finalised after a failure: never 0
+    mpiexec -n 2 ./guide_errors 2 >>errors 2>/dev/null # never 0: MPI is not finalised after a failure
 plain told >told.plain
 plain errors >errors.plain
 while IFS= read -r line; do grep -qxF -e "$line" told.plain || fail "the guide does not tell: $line"; done <errors.plain

@@ -1,20 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# --config: what each key of a file does, what wins over it, and what is refused.
+# --config: the effect of each key, precedence, and refusals.
 . "${srcdir:-.}/tests/train.sh"
 
-# file JSON: in c.json
+# file JSON: writes c.json
 file()
 {
     printf '%s\n' "$1" >c.json
 }
-# option NAME: as the start event of the log has it, without quotes
+# option NAME: its value in the log's start event, without quotes
 option()
 {
     sed -n 's/.*"options":{\(.*\)},"world_size".*/,\1/p' log | sed -n "s/.*,\"$1\":\(\[[^]]*\]\|[^,]*\).*/\1/p" |
         tr -d '"'
 }
-# sets JSON NAME VALUE [ARGUMENTS...]: the file, with the arguments, resolves the option so; 2 ranks unless the
+# sets JSON NAME VALUE [ARGUMENTS...]: with the file and the arguments, the option has this value; 2 ranks unless the
 # arguments say otherwise
 sets()
 {
@@ -25,7 +25,7 @@ sets()
     run 0 --steps 0 --sample 0 --log log --config c.json "$@"
     equal "$json $*: $name" "$(option "$name")" "$value"
 }
-# says JSON TEXT [ARGUMENTS...]: the report has the text
+# says JSON TEXT [ARGUMENTS...]: the report contains the text
 says()
 {
     file "$1"
@@ -45,7 +45,7 @@ bad()
     refused --config c.json "$@" -- $wanted_names
 }
 
-# ---- a whole file, as they are written for ZeRO-3 with offload
+# ---- a whole file, as users write it for ZeRO-3 with offload
 cat >whole.json <<'END'
 {
   "train_micro_batch_size_per_gpu": 2,
@@ -91,7 +91,7 @@ equal "steps of whole.json" "$(values log step | tail -1)" 4
 equal "rows of whole.json" "$(sed '1d; /^tiny: /,$d' out | grep -c .)" 46
 grep -q '^  zero_optimization.overlap_comm  *true  *no effect: always on' out || fail "no row of overlap_comm"
 grep -q '^  zero_optimization.reduce_bucket_size  *"auto"  *its default' out || fail "no row of reduce_bucket_size"
-# the same on the command line: the same bits
+# the same options on the command line give the same bits
 run 0 --config whole.json --schedule linear --log from-file
 run 0 --stage 3 --dtype bf16 --offload all --clip 0.25 --lr 0.001 --betas 0.9,0.98 --eps 1e-7 --weight-decay 0.01 \
     --schedule linear --warmup 2 --steps 4 \
@@ -156,7 +156,7 @@ sets '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.5}}
 sets '{"scheduler": {"type": "WarmupCosineLR"}}' schedule cosine
 sets '{"scheduler": {"type": "WarmupCosineLR"}}' schedule noam --schedule noam
 
-# What DeepSpeed's schedulers leave out is DeepSpeed's default, and the rates are those of tests/test_train.c.
+# Keys that the file leaves out have DeepSpeed's defaults. tests/test_train.c has the same rates.
 sets '{"scheduler": {"type": "WarmupLR"}}' warmup 1000
 sets '{"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}, "steps": 40}' warmup 4 --steps 40
 sets '{"scheduler": {"type": "WarmupLR"}}' warmup 7 --warmup 7
@@ -169,7 +169,7 @@ sets '{"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_min_lr": 0.25}}
 sets '{"scheduler": {"type": "WarmupCosineLR"}, "optimizer": {"params": {"lr": 0.5}}}' min-lr 5e-05
 sets '{"scheduler": {"type": "WarmupCosineLR"}, "min_lr": 0.125}' min-lr 0.125
 sets '{"scheduler": {"type": "WarmupCosineLR", "params": {"cos_min_ratio": 0.5}}}' min-lr 0.0625 --min-lr 0.0625
-# rates JSON WANTED [ARGUMENTS...]: of each step, in three digits
+# rates JSON WANTED [ARGUMENTS...]: the rate of each step, with three digits
 rates()
 {
     file "$1"
@@ -199,7 +199,7 @@ says '{"scheduler": {"type": "WarmupLR", "params": {"warmup_type": "linear"}}}' 
 says '{"scheduler": {"type": "WarmupDecayLR"}, "optimizer": {"params": {"lr": 0.5}}}' \
     "not used: WarmupDecayLR rises to its warmup_max_lr, which is 0.001"
 
-# ---- defaults that are not DeepSpeed's, where a file leaves them open
+# ---- defaults that differ from DeepSpeed's, if the file leaves them out
 says '{"gradient_clipping": "auto"}' "gradient_clipping \"auto\" --clip 1, its default; DeepSpeed's is 0"
 for line in "zero_optimization.stage (absent) --stage 3, its default; DeepSpeed's is 0" \
     "optimizer.params.betas (absent) --betas 0.9,0.95, its default; DeepSpeed's is 0.9,0.999" \
@@ -211,7 +211,7 @@ says '{"optimizer": {"type": "AdamW"}}' "optimizer.params.lr (absent) --lr 0.003
 says '{"optimizer": {"type": "Lion"}}' "--betas 0.9,0.95, its default; DeepSpeed's is 0.9,0.99"
 says '{"optimizer": {"type": "AdamW", "params": {"torch_adam": true}}}' \
     "--weight-decay 0.1, its default; DeepSpeed's is 0.01"
-# open_rows WANTED ARGUMENTS...: lines of c.json's defaults
+# open_rows WANTED ARGUMENTS...: the number of such lines in the report
 open_rows()
 {
     wanted_rows=$1
@@ -225,11 +225,10 @@ open_rows 1 # the warm-up
 open_rows 0 --warmup 2
 file '{"gradient_clipping": 0.5}'
 open_rows 2 --stage 1 --lr 1 --betas 0.9,0.9 --weight-decay 0
-file '{"steps": 3}' # nothing of DeepSpeed's
+file '{"steps": 3}' # no key of DeepSpeed
 open_rows 0
 
-# ZeRO-3 settings under their other names, sections that are off by DeepSpeed's own meaning, and others that change
-# nothing
+# ZeRO-3 settings under their other names, sections that are off by DeepSpeed's rules, and keys without effect
 says '{"zero_optimization": {"stage": 3, "prefetch_bucket_size": "auto", "param_persistence_threshold": 1e5,
     "max_live_parameters": 0, "max_reuse_distance": 0, "gather_16bit_weights_on_model_save": true}}' \
     "zero_optimization.max_live_parameters 0 no effect: layers are gathered whole"
@@ -291,7 +290,7 @@ bad '{"gradient_accumulation_steps": 0}' "gradient_accumulation_steps 0 1"
 bad '{"train_micro_batch_size_per_gpu": 1000000000, "gradient_accumulation_steps": 1000000, "ranks": 1048576}' \
     "2^63"
 
-# ---- the command line wins, before or after the file's name
+# ---- the command line takes precedence, before and after the file's name
 file '{"zero_optimization": {"stage": 1}, "fp16": {"enabled": true}, "optimizer": {"type": "Lamb"}, "steps": 0,
     "sample": 0}'
 run 0 --stage 2 --config c.json --dtype bf16 --optimizer sgd --log log
@@ -375,7 +374,7 @@ bad '{"tensor_parallel": {"autotp_size": 2}}' "stage 3"
 bad '{"sparse_attention": {"mode": "fixed"}}' "sparse_attention fixed"
 bad '{"zero_optimization": {"zenflow": {"topk_ratio": 0.1}}}' "zenflow null"
 
-# What is found later names the file and the key as well.
+# Later errors also name the file and the key.
 bad '{"activation_checkpointing": {"cpu_checkpointing": true}}' \
     "--config 'c.json' activation_checkpointing.cpu_checkpointing --offload-activations"
 bad '{"seq_len": 1000}' "--config 'c.json' seq_len --seq-len 1000"
@@ -399,13 +398,13 @@ file '{"steps": 1}'
 run 2 --config c.json --log c.json
 names err --config || fail "a log over the configuration"
 
-# A rank that a launcher started checks the file by itself, and names it as well.
+# A rank that a launcher started checks the file itself, and names it as well.
 file '{"seq_len": 1000}'
 export RANK=0 LOCAL_RANK=0 WORLD_SIZE=1 LOCAL_WORLD_SIZE=1 MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + $$ % 20000))
 refused --config c.json -- --config "'c.json'" seq_len --seq-len 1000
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
 
-# Ranks that a launcher started, each of which reads the file: one report.
+# Ranks that a launcher started each read the file: only one prints the report.
 file '{"zero_optimization": {"stage": 1}, "steps": 2, "sample": 0, "threads": 1, "seq-len": 16, "log": "log"}'
 for rank in 0 1; do
     RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 \
@@ -416,7 +415,7 @@ equal "reports of two ranks" "$(cat out.0 out.1 | grep -c '^c.json:$')" 1
 equal "errors of two ranks" "$(cat err.0 err.1)" ""
 equal "stage of two ranks" "$(option stage)" 1
 
-# Ranks whose files differ: told before training.
+# Ranks with different files: an error before training.
 for rank in 0 1; do
     rise=$([ $rank -eq 0 ] && echo log || echo linear)
     printf '%s\n' "{\"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_type\": \"$rise\"}}," \

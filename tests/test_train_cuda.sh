@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# zero_train on GPUs, emulated ones: the same bits at every stage, window, offload and number of GPUs that ranks share;
-# the CPU's numbers to rounding; memory as forecast; and GPUs that are not there, are too small, or fail.
+# zero_train on emulated GPUs: the same bits at every stage, window, offload and number of GPUs that ranks share; the
+# CPU's numbers up to rounding; memory as forecast; and GPUs that are missing, too small, or fail.
 . "${srcdir:-.}/tests/train.sh"
 plugins=$(dirname "$train")/tests/emulator
 [ -e "$plugins/zero_cuda.so" ] && [ -e "$plugins/zero_nn_cuda.so" ] ||
@@ -9,7 +9,7 @@ plugins=$(dirname "$train")/tests/emulator
 export ZERO_PLUGIN_PATH="$plugins"
 small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
 
-# losses WHAT LOG1 LOG2 MOST: the steps' losses, at most so far apart, relatively
+# losses WHAT LOG1 LOG2 MOST: the losses of the steps differ by at most MOST, relatively
 losses()
 {
     values "$2" loss >loss1
@@ -20,7 +20,7 @@ losses()
         fail "$1: $(paste loss1 loss2 | tr '\n' ';')"
 }
 
-# Stages 0 to 3 on two ranks that share a GPU: one line says so.
+# Stages 0 to 3 on two ranks that share a GPU: one line reports the sharing.
 # shellcheck disable=SC2086 # $small is several arguments
 run 0 $small --ranks 2 --steps 3 --device cuda --compare-stages --log compare.log
 equal "compare events" "$(grep -c '"event":"compare"' compare.log)" 4
@@ -31,7 +31,7 @@ grep '"device":"cuda",.*"dtype":"bf16",.*"communicator":"\(shm\|mpi\)"' compare.
 [ ! -s err ] || fail "--quiet: $(cat err)"
 hash=$(values compare.log params_xxh64 | tail -1)
 
-# Windows, offload, streams with threads of their own, a GPU for each rank and NCCL: the same bits.
+# Windows, offload, a thread for each stream, a GPU for each rank, and NCCL: the same bits.
 # same WHAT ARGUMENTS...
 same()
 {
@@ -52,8 +52,7 @@ ZERO_EMULATOR=threads same "layers computed again from host memory" --ranks 2 --
 ZERO_EMULATOR=threads same "optimizer state offloaded in part" --ranks 2 --stage 1 --offload optimizer \
     --offload-ratio 0.4
 same "optimizer state on nvme" --ranks 2 --offload optimizer --offload-tier nvme --nvme-path .
-# Where GELU is a kernel of its own and not a part of its product, the bits are others, and those of every recompute
-# mode.
+# If GELU is a separate kernel and not part of its product, the bits differ; they are the same in every recompute mode.
 fused=$hash
 for mode in none selective full; do
     # shellcheck disable=SC2086
@@ -66,12 +65,12 @@ hash=$fused
 export ZERO_EMULATOR_DEVICES=2
 if [ -e "$plugins/libnccl_emulator.so" ]; then
     export ZERO_NCCL_LIBRARY="$plugins/libnccl_emulator.so"
-    same "NCCL" # a rank for each GPU is the default, and so is the GPU
+    same "NCCL" # one rank per GPU is the default, and so is the GPU
     grep -q '"world_size":2,"communicator":"nccl"' same.log || fail "no NCCL: $(head -1 same.log)"
     ZERO_EMULATOR=threads same "NCCL beside streams with threads" --offload all
 fi
-# Algorithms of products: measured once, and the same bits for every run with the file; the emulator's fastest gives
-# other bits than the first proposed.
+# Algorithms of products are measured once, and every run with the file has the same bits. The emulator's fastest
+# algorithm gives other bits than the first proposal.
 tuned()
 {
     run 0 --seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 --ranks 2 --steps 3 --reduce every \
@@ -89,7 +88,7 @@ equal "the same choices, the same bits" "$(cat hash)" "$hash"
 tuned --tune products.txt --stage 0 --offload optimizer
 equal "the same choices at stage 0" "$(cat hash)" "$hash"
 cmp -s products.txt first.txt || fail "what was read was measured again: $(diff products.txt first.txt)"
-tuned --tune products.txt --eval-every 2 --seq-len 32 # shapes that the file lacks are added to it
+tuned --tune products.txt --eval-every 2 --seq-len 32 # shapes that are missing in the file are added to it
 [ "$(wc -l <products.txt)" -gt "$(wc -l <first.txt)" ] || fail "no product was added: $(cat products.txt)"
 grep -vxFf products.txt first.txt >lost && fail "choices were lost: $(cat lost)"
 sed '1s/Emulated GPU 0/Another GPU/' first.txt >other.txt
@@ -126,11 +125,11 @@ cmp -s cpu.txt cuda.txt || fail "samples differ: $(diff cpu.txt cuda.txt)"
 for device in cpu cuda; do
     # shellcheck disable=SC2086
     run 0 $small --ranks 1 --steps 2 --dtype bf16 --device $device --batch 18 \
-        --log $device.log # more micro-steps than may be under way
+        --log $device.log # more micro-steps than can run at a time
 done
 losses "bf16 on CPU and GPU" cpu.log cuda.log 2e-3
 
-# --plan is what a run has, on one rank and on those that have a GPU each.
+# --plan prints the memory of a run, on one rank and on two with a GPU each.
 for ranks in 1 2; do
     [ $ranks -eq 1 ] || [ -n "${ZERO_NCCL_LIBRARY:-}" ] || continue
     export ZERO_EMULATOR_DEVICES=$ranks
@@ -143,8 +142,8 @@ for ranks in 1 2; do
 done
 export ZERO_EMULATOR_DEVICES=1
 
-# A GPU with room for slots of gradients and for no whole ones, whatever the micro-steps: what does not fit names the
-# option that does.
+# The GPU has room for slots of gradients but not for whole gradients, for any number of micro-steps. The refusal names
+# the option that helps.
 # shellcheck disable=SC2086
 for reduce in every last; do
     run 0 $small --ranks 1 --steps 2 --device cuda --reduce $reduce --log roomy.log
@@ -155,7 +154,7 @@ for reduce in every last; do
     ! grep -q '"gradients":{[^}]*"device":[1-9]' tight.log || fail "gradients stay on the GPU: $(tail -1 tight.log)"
 done
 
-# MFU: 2605056 operations a token (6 * (2 * (4 + 8) * 128^2 + 256 * 128) + 12 * 2 * 128 * 16), and the peak of each
+# MFU: 2605056 operations per token (6 * (2 * (4 + 8) * 128^2 + 256 * 128) + 12 * 2 * 128 * 16), and the peak of each
 # rank's GPU.
 # shellcheck disable=SC2086
 ZERO_EMULATOR_NAME="NVIDIA H200" run 0 $small --ranks 2 --steps 1 --log mfu.log
@@ -163,7 +162,7 @@ echo "$(values mfu.log tokens_per_second) $(values mfu.log mfu)" >mfu
 awk '{ d = $2 / ($1 * 2605056 / (2 * 989e12)) - 1; exit !(d < 1e-6 && d > -1e-6) }' mfu || fail "mfu: $(cat mfu)"
 equal "a GPU whose peak is not known" "$(values cuda.log mfu | sort -u)" null
 
-# GPUs that are not there: --device auto is the CPU then, and --device cuda an error.
+# Missing GPUs: --device auto uses the CPU, and --device cuda is an error.
 # shellcheck disable=SC2086
 ZERO_EMULATOR_DEVICES=0 run 0 $small --steps 1 --log none.log
 grep -q '"world_size":2.*"gpu":null' none.log || fail "without a GPU: $(head -1 none.log)"
@@ -174,7 +173,7 @@ ZERO_EMULATOR_DEVICES=-2 refused --device cuda --ranks 1 -- CUDA 12.0
 ZERO_PLUGIN_PATH=/nonexistent refused --device cuda -- --device CUDA zero_cuda.so /nonexistent --with-cuda
 ZERO_EMULATOR_DEVICES=0 refused --device cuda --plan -- GPU
 
-# What does not fit, or cannot be reserved: nothing was trained.
+# Memory that does not fit or cannot be reserved: an error before training.
 for ranks in 1 2; do
     # shellcheck disable=SC2086
     ZERO_EMULATOR_MEMORY=4000000 refused $small --ranks $ranks -- MiB device
@@ -183,12 +182,12 @@ for ranks in 1 2; do
     # shellcheck disable=SC2086
     ZERO_EMULATOR_FAIL=cudaHostAlloc:1 refused $small --ranks $ranks -- "'host'"
 done
-# Each would have room alone.
+# One rank alone would fit.
 # shellcheck disable=SC2086
 ZERO_EMULATOR_MEMORY=12000000 refused $small --ranks 2 -- 2
 refused --ranks 1000000 -- --ranks 1000000
 
-# GPUs that fail on the way: one sentence, status 1, soon.
+# GPUs that fail during a run: one sentence, status 1, soon.
 for ranks in 1 2; do
     for what in launch:300 cudaMemcpyAsync:60 cudaStreamQuery:250:700; do
         # shellcheck disable=SC2086
@@ -198,7 +197,7 @@ for ranks in 1 2; do
     done
 done
 
-# One of two ranks fails: the other has its sentence. torchrun's way, so that each has an environment of its own.
+# One of two ranks fails: the other gets its sentence. Ranks start as by torchrun, so that each has its own environment.
 for way in staged nccl; do
     [ $way = staged ] || [ -n "${ZERO_NCCL_LIBRARY:-}" ] || continue
     port=$((20000 + ($$ + 7919) % 20000))

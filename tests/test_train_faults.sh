@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Ranks that fail, vanish or disagree, and signals: everything ends soon, with one sentence and the right status, and
-# nothing is left behind.
+# Ranks that fail, vanish or disagree, and signals: every run ends soon, with one sentence and the right status, and
+# leaves nothing behind.
 . "${srcdir:-.}/tests/train_running.sh"
 
 # A rank killed in the middle of a step.
@@ -17,7 +17,7 @@ nobody "a rank was killed"
 
 equal "a rank was killed: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" '{"event":"end","status":"failed"'
 
-# The same where there is no mpiexec, and the ranks are children of zero_train.
+# The same without mpiexec: zero_train starts the ranks as its children.
 rm -f fault.log
 # shellcheck disable=SC2086
 env PATH=/nonexistent "$train" $long --ranks 2 --log fault.log >out 2>err &
@@ -31,9 +31,9 @@ ended 1 "a rank without mpiexec was killed"
 sentence "a rank without mpiexec was killed" 9
 nobody "a rank without mpiexec was killed"
 
-# How threads wait is in the environment of the ranks before they start, unless the user chose.
+# The environment of the ranks determines how threads wait, before they start, unless the user set it.
 unset OMP_WAIT_POLICY GOMP_SPINCOUNT
-# waits WHAT WANTED ARGUMENTS...: each rank's variables of that kind
+# waits WHAT WANTED ARGUMENTS...: the variables of this kind in each rank
 waits()
 {
     what=$1 wanted=$2
@@ -47,7 +47,7 @@ waits()
     kill -TERM $parent
     ended 143 "$what"
 }
-cores=$(unset OMP_NUM_THREADS; nproc) # which would count as fewer
+cores=$(unset OMP_NUM_THREADS; nproc) # with OMP_NUM_THREADS nproc would print fewer
 waits "more threads than cores" OMP_WAIT_POLICY=passive --ranks 2 --threads "$cores"
 export GOMP_SPINCOUNT=77
 waits "the user's choice" GOMP_SPINCOUNT=77 --ranks 2 --threads "$cores"
@@ -63,7 +63,7 @@ equal "one rank of two threads" \
 kill -TERM $parent
 ended 143 "one rank of two threads"
 
-# The parent asked to stop: the step is finished, the log ends well.
+# A signal asks the parent to stop: the step finishes, and the log ends in order.
 for signal in TERM:143 USR1:138; do
     # shellcheck disable=SC2086
     begin $long --ranks 2
@@ -74,8 +74,8 @@ for signal in TERM:143 USR1:138; do
     [ ! -s err ] || fail "SIG${signal%:*}: $(cat err)"
     nobody "SIG${signal%:*}"
 done
-# A shell starts background processes with SIGINT ignored, which a program may keep; env restores what a terminal would
-# give.
+# A shell starts background processes with SIGINT ignored, and a program may keep that. env restores the default that a
+# terminal would give.
 if env --default-signal=INT true 2>/dev/null; then
     rm -f fault.log
     # shellcheck disable=SC2086
@@ -88,8 +88,8 @@ if env --default-signal=INT true 2>/dev/null; then
     equal "SIGINT: what the log ends with" "$(tail -1 fault.log | cut -c1-32)" '{"event":"end","status":"signal"'
 fi
 
-# A reader of what is printed that has enough: the run ends as by a signal, and nobody has a word to say about it.
-# unread WHAT PROGRAM COMMAND...: what reads is PROGRAM
+# The reader of the output closes it: the run ends as after a signal, without any message.
+# unread WHAT PROGRAM COMMAND...: PROGRAM is the reader
 unread()
 {
     what=$1 reader=$2
@@ -109,7 +109,7 @@ equal "a reader of one line of 2 ranks: what it read" "$(grep -c '^tiny: ' out)"
 unread "a reader that is gone at once" true "$train" --ranks 2
 unread "a reader of one line without mpiexec" "$head -1" env PATH=/nonexistent "$train" --ranks 2
 
-# The parent killed: its ranks go with it.
+# The parent is killed: its ranks end too.
 # shellcheck disable=SC2086
 begin $long --ranks 2
 kill -9 $parent
@@ -124,7 +124,7 @@ if [ -w /dev/full ]; then
     done
 fi
 
-# Ranks that disagree, as a launcher may start them. torchrun's way needs nothing that is not here.
+# Ranks that disagree, as a launcher may start them. torchrun's variables need no launcher here.
 # together ARGUMENTS0 ARGUMENTS1
 together()
 {
@@ -159,7 +159,7 @@ together "--data a.txt" "--data b.txt"
 sentence "other data on one rank" "rank 1" "rank 0" --data
 equal "other data on one rank: status" "$status0 $status1" "2 2"
 cp a.txt c.txt
-together "--data a.txt" "--data c.txt" # a copy elsewhere is the same data
+together "--data a.txt" "--data c.txt" # a copy at another path is the same data
 equal "a copy of the data on one rank: status" "$status0 $status1" "0 0"
 together "" "--stage 5"
 sentence "a bad option on one rank" --stage 5

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Bad usage and bad input: found before training, status 2, one sentence, nothing written.
+# Bad usage and bad input: an error before training, status 2, one sentence, no files written.
 . "${srcdir:-.}/tests/train.sh"
 
 # int32 N...: little-endian bytes
@@ -12,7 +12,7 @@ int32()
             "$(printf '\\%03o\\%03o\\%03o\\%03o' $((n & 255)) $((n >> 8 & 255)) $((n >> 16 & 255)) $((n >> 24 & 255)))"
     done
 }
-# tokens MAGIC VERSION COUNT BYTES: a token file with so many zero bytes behind the header
+# tokens MAGIC VERSION COUNT BYTES: a token file with BYTES zero bytes after the header
 tokens()
 {
     int32 "$1" "$2" "$3"
@@ -64,11 +64,11 @@ tokens 20240520 1 0 0 >none.bin
 refused --data none.bin -- 0
 { tokens 20240520 1 500 800; int32 66000; head -c 196 /dev/zero; } >large.bin # 464 and 1 in 16 bits
 refused --data large.bin --batch 8 -- 464 400 256
-run 0 --data large.bin --ranks 1 --batch 1 --steps 6 --sample 0 --quiet # its tokens are not used so soon
+run 0 --data large.bin --ranks 1 --batch 1 --steps 6 --sample 0 --quiet # these steps do not use its invalid tokens
 run 2 --data large.bin --ranks 1 --batch 1 --steps 7 --sample 0 --quiet
 refused --data none.bin --prompt x -- 0
 
-# What a file is stands in its first bytes; its name matters where they say nothing.
+# A file's first bytes determine its format; its name matters only if they do not.
 tokens 20240520 1 500 1000 >tokens_without_ending
 refused --data tokens_without_ending --prompt x -- --prompt --data
 refused --data tokens_without_ending --seq-len 64 --eval-data less.bin -- --eval-data "'less.bin'"
@@ -109,7 +109,7 @@ names err --log "'no-such-folder/log'" || fail "a log that cannot be created"
 run 2 --log folder
 names err --log || fail "a log that is a folder"
 
-# A log that would write over what is read, under its own name or another.
+# A log that would overwrite an input, under the same name or another.
 printf '%0500d' 7 >input.txt
 ln -s input.txt soft.txt
 ln input.txt hard.txt
@@ -139,8 +139,8 @@ if [ -e "$srcdir/tests/golden/gpt2/config.json" ]; then
         --log golden/config.json
 fi
 
-# Weights under other names. header COMMAND: folder 'other' with golden's weights, whose header went through the
-# command; 'behind' follows the data
+# Weights under other names. header COMMAND: makes the folder 'other' with golden's weights, whose header went through
+# the command; the file 'behind' follows the data
 header()
 {
     length=$(od -An -tu8 -N8 golden/model.safetensors | tr -d ' ')
@@ -173,25 +173,24 @@ if [ -d golden ]; then
     refused --model other --data input.txt --seq-len 8 -- "'other/model.safetensors.index.json'"
 fi
 run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log
-run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log # a log of before is no input
+run 0 --data input.txt --seq-len 8 --ranks 1 --steps 1 --sample 0 --quiet --log again.log # an old log is not an input
 
-# More than this machine has: refused with the numbers, what takes most of it, and an option with which it would fit,
-# where there is one.
+# More memory than this machine has: refused with the numbers, the largest kind, and an option with which it would fit,
+# if there is one.
 refused --model gpt2-xl --ranks 1 --batch 4096 --micro-batch 4096 --seq-len 1024 --data "$train" -- GiB activations
 if grep -q "before training" out; then fail "something was trained that does not fit"; fi
 for ranks in 1 2; do
     refused --ranks $ranks --batch 1048576 --micro-batch $((1048576 / ranks)) -- --micro-batch 1
 done
 
-# More ranks than there is room for: refused before any starts, with the largest number that has room, and which
-# fits --batch.
+# More ranks than fit: refused before any rank starts, with the largest number that fits and divides --batch.
 refused --ranks 1000000 -- --ranks 1000000
 most=$(sed -n 's/.*: use --ranks \([0-9]*\)$/\1/p' err)
 if [ "${most:-0}" -lt 1 ] || [ "$most" -ge 1000000 ]; then fail "no number of ranks that has room: $(cat err)"; fi
 refused --ranks 1048576 --batch 1048576 -- --ranks
 even=$(sed -n 's/.*: use --ranks \([0-9]*\)$/\1/p' err)
 [ $((1048576 % ${even:-3})) -eq 0 ] || fail "--batch 1048576 does not fit --ranks $even"
-# shellcheck disable=SC3045 # where the shell cannot limit processes there is nothing to see
+# skip this if the shell cannot limit processes
 if (ulimit -u 1 || ulimit -p 1) 2>/dev/null; then
     ( { ulimit -u 1 || ulimit -p 1; } 2>/dev/null; exec "$train" --ranks 3 --log refused.log >out 2>err )
     equal "no more processes: status" $? 2
@@ -200,7 +199,7 @@ if (ulimit -u 1 || ulimit -p 1) 2>/dev/null; then
     [ ! -e refused.log ] || fail "no more processes: a log was written"
 fi
 
-# Looking is not training: any number of ranks, nothing started.
+# --plan does not train: any number of ranks is allowed, and none is started.
 run 0 --plan --model gpt2-xl --ranks 1024
 grep -q "all 1024 ranks" out || fail "--plan of 1024 ranks"
 run 0 --explain

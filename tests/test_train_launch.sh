@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Starting ranks: launchers that hang, fail, are killed or are another MPI's; what standard output, --log and inputs may
-# be. Each wait is bounded, and the sentence names its cause.
+# Starting ranks: launchers that hang, fail, are killed or belong to another MPI; kinds of standard output, --log and
+# inputs. Each wait is bounded, and the sentence names the cause.
 . "${srcdir:-.}/tests/train_running.sh"
 short="--seq-len 16 --batch 6 --sample 0 --threads 1 --steps 4"
 mpi=no
 if grep -q '^#define HAVE_MPI 1' "$(dirname "$train")/config.h" && command -v mpiexec >/dev/null; then mpi=yes; fi
 
-# fake NAME COMMANDS: a folder with an mpiexec that notes its process and runs these
+# fake NAME COMMANDS: makes a folder with an mpiexec that records its process and runs the commands
 fake()
 {
     mkdir -p "$1"
@@ -15,7 +15,7 @@ fake()
     chmod +x "$1/mpiexec"
 }
 
-# ---- a log whose reader takes half a minute to be given up: runs beside the rest -------------------------------------
+# ---- a log whose reader reads nothing for half a minute: runs during the other tests ---------------------------------
 mkfifo stuck
 exec 9<>stuck # a reader that reads nothing
 (
@@ -25,7 +25,7 @@ exec 9<>stuck # a reader that reads nothing
 ) &
 stuck=$!
 
-# ---- an mpiexec that hangs, fails or says something ------------------------------------------------------------------
+# ---- an mpiexec that hangs, fails or prints something ----------------------------------------------------------------
 if [ $mpi = yes ]; then
     fake hangs 'exec sleep 100000'
     fake stays 'trap "" TERM; echo "no network today" >&2; while :; do sleep 1; done'
@@ -54,7 +54,7 @@ if [ $mpi = yes ]; then
     names err mpiexec 3 0 2 || fail "an mpiexec that fails: $(cat err)"
     grep -q "^no network today" err || fail "what an mpiexec that fails says is not shown: $(cat err)"
 
-    # mpiexec killed: the ranks go with it, and no file stays
+    # mpiexec is killed: the ranks end too, and no file remains
     mkdir sessions
     export TMPDIR="$tmp/sessions"
     # shellcheck disable=SC2086
@@ -71,14 +71,14 @@ if [ $mpi = yes ]; then
     unset TMPDIR
 fi
 
-# Too few files for what starts ranks. Without a limit of its own, a shell would go on with the old one.
+# Too few file descriptors for starting ranks. In a subshell, so that the limit does not apply to this shell.
 if (ulimit -n 20) 2>/dev/null; then
     (ulimit -n 20; exec "$train" --ranks 2 >out 2>err)
     equal "few open files: status" $? 2
     sentence "few open files" 20 --ranks 1
 fi
 
-# ---- a signal that dumps ---------------------------------------------------------------------------------------------
+# ---- a signal that dumps core ----------------------------------------------------------------------------------------
 for signal in SEGV:11 ABRT:6 BUS:7; do
     # shellcheck disable=SC2086
     begin $long --ranks 2
@@ -146,7 +146,7 @@ sentence "--version on closed output" "Bad file descriptor"
 equal "a run with closed output: status" $? 0
 equal "a run with closed output: lines of its log" "$(grep -c '^{.*}$' closed.log)" 6
 
-# ---- inputs that one process alone has -------------------------------------------------------------------------------
+# ---- inputs that only one process can read ---------------------------------------------------------------------------
 printf '%0500d' 7 >input.txt
 echo '{"train_batch_size": 6}' >config.json
 ln -s /dev/stdin link
@@ -162,7 +162,7 @@ echo '{"data": "/dev/stdin"}' >data.json
 # shellcheck disable=SC2086
 run 2 $short --ranks 2 --config data.json <input.txt
 sentence "/dev/stdin in --config" --config "'data.json'" --data "'/dev/stdin'"
-echo '{"ranks": 1}' >one.json # which decides who reads
+echo '{"ranks": 1}' >one.json # the number of ranks decides who reads
 # shellcheck disable=SC2086
 run 0 $short --quiet --config one.json --data /dev/stdin <input.txt
 for number in 0 3; do
@@ -197,10 +197,9 @@ for ranks in 1 2; do
 done
 
 # ---- other launchers -------------------------------------------------------------------------------------------------
-# Ranks that zero_train did not start: in a container without /sys, hwloc would put lines of its own beside our
-# sentences.
+# Ranks that zero_train did not start: in a container without /sys, hwloc would print lines next to our sentences.
 export HWLOC_HIDE_ERRORS=2
-# other PREFIX: as one that this build's MPI does not know starts two ranks
+# other PREFIX: starts two ranks as an unknown launcher does
 other()
 {
     # shellcheck disable=SC2086
@@ -219,7 +218,7 @@ other()
 }
 other PMI_
 other OMPI_COMM_WORLD_
-# A size without a rank is a launcher's, too.
+# A size without a rank also counts as a launcher's.
 # shellcheck disable=SC2086
 OMPI_COMM_WORLD_SIZE=2 run 2 $short
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# docs/log.md has every member that a log has, in the section of its event, and no other.
+# docs/log.md lists exactly the members of the logs, in the section of their event.
 . "${srcdir:-.}/tests/train_running.sh"
 small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
 
@@ -17,8 +17,8 @@ kill -TERM $parent
 ended 143 "a run that was asked to stop"
 mv fault.log signal.log
 
-# "event member" of each member of each line; those of options are the options' names. Members of memory count as the
-# event "memory".
+# Prints "event member" for each member of each line. The members of options are the options' names, so they are left
+# out. Members of memory count as the event "memory".
 cat done.log compare.log failed.log signal.log | sed 's/"options":{[^}]*}/"options":0/' | awk '
     {
         match($0, /"event":"[a-z]*"/); event = substr($0, RSTART + 9, RLENGTH - 10)
@@ -30,7 +30,7 @@ cat done.log compare.log failed.log signal.log | sed 's/"options":{[^}]*}/"optio
             else if (line ~ /^:/) { gsub(/"/, "", token); print (depth > 1 ? "memory" : event), token }
         }
     }' | LC_ALL=C sort -u >found
-# The same of the tables: the first cell of a row may have several names.
+# The same for the tables: the first cell of a row may have several names.
 awk '
 /^## / { section = tolower($2); sub(/:$/, "", section) }
 /^\| `/ {
@@ -38,7 +38,8 @@ awk '
     for (i = 2; i <= n; i += 2) print section, name[i]
 }' "$srcdir/docs/log.md" | LC_ALL=C sort -u >documented
 
-# Every event has the member event, which the document has once. A tier on a drive needs one, which is not everywhere.
+# Every event has the member event, which the document lists once. A tier on a drive needs a drive, so the logs may lack
+# it.
 { cat documented; sed 's/ .*//' found | grep -v '^memory$' | LC_ALL=C sort -u | sed 's/$/ event/'; } |
     LC_ALL=C sort -u >wanted
 { cat found; echo "memory nvme"; } | LC_ALL=C sort -u >has

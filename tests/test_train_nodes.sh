@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# zero_train as torchrun starts it on several machines, here two of two ranks each at one address, on emulated GPUs with
-# an emulated NCCL: the losses of ranks that start on one machine; what is refused; and failures, which end every rank
-# with one sentence.
+# zero_train as torchrun starts it on several machines; here two nodes of two ranks at one address, on emulated GPUs
+# with an emulated NCCL. It must have the losses of ranks that start on one machine. Refusals, and failures, which end
+# every rank with one sentence.
 . "${srcdir:-.}/tests/train.sh"
 plugins=$(dirname "$train")/tests/emulator
 for part in zero_cuda.so zero_nn_cuda.so libnccl_emulator.so; do
@@ -12,7 +12,7 @@ export ZERO_PLUGIN_PATH="$plugins" ZERO_NCCL_LIBRARY="$plugins/libnccl_emulator.
 small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1 --reduce every"
 port=$((10000 + 16 * (($$ + 7919) % 1300)))
 
-# begin ARGUMENTS...: four ranks, err0 to err3; FAULT is rank 2's.
+# begin ARGUMENTS...: starts four ranks, which write err0 to err3; FAULT is rank 2's.
 begin()
 {
     for rank in 0 1 2 3; do
@@ -26,7 +26,8 @@ begin()
     done
 }
 
-# end WHAT STATUS LINES [RANK]: so they ended (RANK: whatever way), and so many lines are on standard error, in err.
+# end WHAT STATUS LINES [RANK]: the ranks ended with STATUS (RANK in any way), and standard error has LINES lines in
+# all; err gets them.
 end()
 {
     for rank in 0 1 2 3; do
@@ -62,7 +63,7 @@ FAULT=launch:300 begin --steps 30 --device cuda
 end "a GPU that fails" 1 1
 names err2 cudaErrorLaunchFailure || fail "a GPU that fails: $(cat err)"
 
-# The launcher gets no word of a rank that is killed; the others do.
+# A killed rank cannot print a sentence; the other ranks report it.
 for victim in 1 0; do
     rm -f lost.log
     begin --steps 100000 --device cuda --log lost.log

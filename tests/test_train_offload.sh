@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# State elsewhere than on the device changes no bit, with any optimizer: host memory, a drive, and a part of it.
+# State that is off the device changes no bit, with any optimizer: in host memory, on a drive, and in part.
 . "${srcdir:-.}/tests/train.sh"
 small="--seq-len 16 --sample 0 --quiet --threads 1 --ranks 2 --batch 4 --micro-batch 1 --steps 2 --schedule constant
     --reduce every"
 
-# A drive: this folder, or the one that the tests were started in.
+# A drive: this folder, or the folder in which the tests were started.
 drive=
 for folder in "$tmp" "${OLDPWD:-.}"; do
     drive=$(mktemp -d "$folder/nvme.XXXXXX") || continue
@@ -18,13 +18,13 @@ done
 [ -n "$drive" ] || { echo "no folder on a drive, so nothing is on nvme: $(cat err)"; }
 trap 'rm -rf "$tmp" ${drive:+"$drive"}' EXIT
 
-# bytes LOG TIER KIND: in the last step's memory.
+# bytes LOG TIER KIND: from the last step's memory.
 bytes()
 {
     sed -n "s/.*\"memory\":{.*\"$2\":{[^}]*\"$3\":\([0-9]*\).*/\1/p" "$1" | tail -1
 }
 
-# beside NAME TIER PART ARGUMENTS...: the run's losses and hash are those of none.log, and its moments are on TIER: all
+# beside NAME TIER PART ARGUMENTS...: the run has the losses and the hash of none.log, and its moments are on TIER: all
 # of them, or a part.
 beside()
 {
@@ -51,7 +51,7 @@ for dtype in fp32 bf16; do
         equal "$optimizer, $dtype: steps" "$(values none.log loss | wc -l)" 2
         values none.log params_xxh64 >>hashes
         set -- --optimizer $optimizer --dtype $dtype
-        # A cover: everything to one tier and a part to the other, the other way round for the other type.
+        # A covering sample: everything on one tier and a part on the other; reversed for the other dtype.
         if [ $dtype = fp32 ]; then
             beside "$optimizer, $dtype, part of it host" host some "$@" --stage 1 --offload optimizer \
                 --offload-ratio 0.37
@@ -67,8 +67,8 @@ for dtype in fp32 bf16; do
     equal "$dtype: different results of six optimizers" "$(sort -u hashes | wc -l)" 6
 done
 
-# Layers' inputs, which a recomputation begins with, in host memory: the same bits, and what leaves the device is what
-# the host gets.
+# The layer inputs from which recomputation starts are in host memory: the same bits, and the host gains what the device
+# saves.
 cat >deep.json <<'END'
 {"model_type": "gpt2", "n_layer": 5, "n_head": 2, "n_embd": 32, "n_positions": 32, "vocab_size": 256}
 END

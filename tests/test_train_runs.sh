@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What zero_train computes and logs: the same bits at every stage, the same numbers to rounding at every number of
-# ranks, the fields of the log.
+# The results and logs of zero_train: the same bits at every stage, the same numbers up to rounding for every number of
+# ranks, and the members of the log.
 . "${srcdir:-.}/tests/train.sh"
 small="--seq-len 16 --sample 0 --quiet --threads 1"
 
@@ -14,12 +14,12 @@ equal "losses of four stages" "$(sed -n 's/.*"losses":\(\[[^]]*\]\).*/\1/p' comp
 equal "four stages equal their forecasts" "$(grep -c '"equal":true' compare.log)" 4
 grep -q "same bits as stage 0" out || fail "no table"
 
-# Windows, and one stage alone, change no bit.
+# Windows and single stages change no bit.
 # shellcheck disable=SC2086
 run 0 $small --ranks 3 --batch 6 --micro-batch 1 --steps 3 --stage 1 --reduce every --window 3 --log one.log
 equal "a run alone and one compared" "$(values one.log params_xxh64)" "$(values compare.log params_xxh64 | tail -1)"
 
-# Other numbers of ranks: equal to rounding.
+# Other numbers of ranks: equal up to rounding.
 for ranks in 1 2 4; do
     # shellcheck disable=SC2086
     run 0 $small --ranks $ranks --batch 4 --micro-batch 1 --steps 4 --shuffle 3 --log "ranks$ranks.log"
@@ -51,8 +51,8 @@ grep '"event":"step"' fields.log | grep -vq '"mfu":null.*"memory":{"device":{"pa
     fail "a step without mfu and memory"
 grep -q '"options":{"stage":3,"ranks":2,"threads":1,.*"lr":0.5,' fields.log || fail "options are not logged as resolved"
 
-# Evaluation: with a rate of 0 the first batch's loss is the first step's; windows that fill no batch count, on any
-# number of ranks.
+# Evaluation: with a rate of 0, the loss of the first batch is the first step's. Windows that fill no batch count, for
+# any number of ranks.
 head -c 100 "$train" >six.txt # 99 targets: 6 windows of 16
 # shellcheck disable=SC2086
 run 0 $small --ranks 1 --data six.txt --eval-data six.txt --lr 0 --batch 4 --steps 1 --eval-every 1 --eval-batches 1 \
@@ -70,14 +70,14 @@ paste part1 part4 | awk '{ d = $1 - $2; if (d < 0) d = -d; exit !(d < 1e-6 * $1)
     fail "evaluation on 1 and 4 ranks: $(cat part1 part4 | tr '\n' ' ')"
 cmp -s part1 same && fail "the windows that fill no batch do not count"
 
-# What a person sees first: no options, and numbers spelled right that training never saw.
+# The default output for a new user: no options, and correct spelling of numbers that training never saw.
 run 0
 right=$(sed -n 's/^  \([0-9]*\) of 6 numbers .*/\1/p' out | tail -1)
 [ "${right:-0}" -ge 4 ] ||
     { fail "the default run spelled ${right:-no} of 6 numbers right, wanted at least 4"; tail -25 out; }
 equal "right before training" "$(sed -n 's/^  \([0-9]*\) of 6 numbers .*/\1/p' out | head -1)" 0
 
-# A rate that blows up: steps are skipped, counted, and the run goes on.
+# A rate at which training diverges: steps are skipped and counted, and the run continues.
 # shellcheck disable=SC2086
 run 0 --seq-len 16 --sample 0 --threads 1 --ranks 2 --batch 2 --steps 8 --warmup 0 --schedule constant --lr 1e15 \
     --clip 0 --log huge.log
@@ -89,8 +89,8 @@ else
 fi
 equal "steps in spite of skips" "$(grep -c '"event":"step"' huge.log)" 8
 
-# A run of nothing but skipped steps fails: after as many as --max-skipped says, or at the end where there was no other.
-# blows STATUS STEPS ARGUMENTS...: a run whose steps are skipped from the second on, which ends after so many.
+# A run with only skipped steps fails: after --max-skipped steps, or at the end if no step was applied.
+# blows STATUS STEPS ARGUMENTS...: a run that skips all steps from the second on, and ends after STEPS steps.
 blows()
 {
     status=$1 taken=$2
@@ -108,7 +108,7 @@ for ranks in 1 2; do
 done
 blows 1 4 --ranks 1 --steps 40 --max-skipped 3
 blows 0 20 --ranks 1 --steps 20 --max-skipped 0
-blows 0 9 --ranks 1 --steps 9 # the first was none
+blows 0 9 --ranks 1 --steps 9 # the first step was applied
 sed 's/\("initializer_range": \)[^,]*/\11e39/; s/\("vocab_size": \)[0-9]*/\1256/' \
     "$srcdir/tests/golden/gpt2/config.json" >nan.json
 run 1 --quiet --ranks 2 --model nan.json --seq-len 16 --sample 0 --threads 1 --batch 2 --steps 3
@@ -116,8 +116,8 @@ names err 1 3 || fail "nothing but skipped steps: $(cat err)"
 run 1 --quiet --ranks 2 --model nan.json --seq-len 16 --threads 1 --batch 2 --steps 3 --compare-stages
 names err 1 3 || fail "stages with nothing but skipped steps: $(cat err)"
 
-# Rates that are all 0 train nothing, and that is said. The last step of a cosine has --min-lr.
-# rates WANTED ARGUMENTS...: how many warnings
+# If all rates are 0, nothing is trained, and a warning says so. The last step of a cosine has --min-lr.
+# rates WANTED ARGUMENTS...: the number of warnings
 rates()
 {
     warnings=$1
@@ -146,7 +146,7 @@ if [ -e "$folder/config.json" ]; then
     done
     equal "parameters of a folder on 1 and 3 ranks" "$(values folder1.log params_xxh64)" \
         "$(values folder3.log params_xxh64)"
-    # Its shape alone: values from --seed, on any number of ranks.
+    # Only its shape: values from --seed, for any number of ranks.
     for run in "1 5" "3 5" "1 6"; do
         run 0 --model "$folder/config.json" --data "$train" --seq-len 8 --ranks "${run% *}" --seed "${run#* }" \
             --batch 3 --steps 0 --threads 1 --quiet --log shape.log

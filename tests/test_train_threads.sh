@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# test_train_threads.sh - OpenMP's settings: what they leave of a rank's threads changes no number, or is an error
-# before training. No part of the program may share work out to threads that a parallel region then does not have.
+# test_train_threads.sh - OpenMP's settings: if they limit the threads of a rank, the numbers do not change, or there is
+# an error before training. No part of the program may divide work among threads that a parallel region does not get.
 . "${srcdir:-.}/tests/train.sh"
 unset OMP_NUM_THREADS
 
-# steps LOG SETTING ARGUMENTS...: 20 steps of one rank with a variable set; what they computed is in found.
+# steps LOG SETTING ARGUMENTS...: runs 20 steps of one rank with a variable set; found has the results.
 steps()
 {
     log=$1 setting=$2
@@ -21,7 +21,7 @@ two=$found
 equal "steps that were taken" "$(values two.log loss | wc -l)" 20
 steps one.log ZERO=0 --threads 1
 one=$found
-# the values that step 1 has with every number of threads, to four digits
+# the values of step 1 for every number of threads, to four digits
 equal "step 1 on one thread" "$(values one.log loss | head -1 | cut -c1-6)" 6.2379
 equal "step 1 on two threads" "$(values two.log loss | head -1 | cut -c1-6)" 6.2379
 
@@ -40,7 +40,7 @@ if taskset -c "$core" true 2>/dev/null; then
     equal "--threads 2 on one core" "$(values log loss; values log grad_norm; values log params_xxh64)" "$two"
 fi
 
-# threads that OpenMP does not give: refused where they are asked for, and not chosen where they are not
+# threads that OpenMP does not provide: refused if requested, and never chosen as default
 for setting in OMP_THREAD_LIMIT=1 OMP_MAX_ACTIVE_LEVELS=0; do
     export "${setting?}"
     variable=${setting%=*}
@@ -53,7 +53,7 @@ for setting in OMP_THREAD_LIMIT=1 OMP_MAX_ACTIVE_LEVELS=0; do
     unset "$variable"
 done
 
-# what the runtime does to flat buffers has the same bits with every number of threads that there are
+# kernels on flat buffers give the same bits with every available number of threads
 for program in test_flat test_update; do
     [ -x "${train%/*}/tests/$program" ] || continue
     for setting in OMP_THREAD_LIMIT=1 OMP_MAX_ACTIVE_LEVELS=0 OMP_DYNAMIC=true OMP_NUM_THREADS=3; do

@@ -1,19 +1,19 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# train.sh - sourced by the tests that run zero_train: a folder of their own, bounded runs, checks that say what they
+# train.sh - sourced by the tests that run zero_train: a separate folder, bounded runs, and checks that print what they
 # found.
 set -u
 srcdir=$(cd "${srcdir:-.}" && pwd)
 train=$(cd "${top_builddir:-.}" && pwd)/zero_train
 [ -x "$train" ] || { echo "no zero_train in this build"; exit 77; }
-# A launcher around us is not meant for the ranks that these tests start.
+# If a launcher started this test, its variables are not for the ranks that the test starts.
 for name in $(env |
     sed -n 's/^\(PMIX_[A-Z_]*\|PMI_[A-Z_]*\|OMPI_[A-Za-z_]*\|RANK\|WORLD_SIZE\|MASTER_ADDR\|MASTER_PORT\)=.*/\1/p'); do
     unset "$name"
 done
-# The same on machines with GPUs: tests that want one say so.
+# Hide GPUs, so that results are the same on every machine; tests that need one set this again.
 export CUDA_VISIBLE_DEVICES=
-# Cores are few where tests run, and ranks many.
+# Test machines have few cores for many ranks.
 export OMP_NUM_THREADS=1
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/test_train.XXXXXX") || exit 99
 trap 'rm -rf "$tmp"' EXIT
@@ -26,7 +26,7 @@ fail()
     failures=$((failures + 1))
 }
 
-# run STATUS ARGUMENTS...: out and err hold what was printed.
+# run STATUS ARGUMENTS...: puts the output into out and err.
 run()
 {
     wanted=$1
@@ -36,7 +36,7 @@ run()
     [ "$found" -eq "$wanted" ] || { fail "zero_train $*: status $found, wanted $wanted"; sed 's/^/    /' err; }
 }
 
-# names FILE NAME...: the file has each name (an option, a number, a file), as a word of its own.
+# names FILE NAME...: the file contains each name (an option, a number, a file) as a separate word.
 names()
 {
     where=$1
@@ -47,7 +47,7 @@ names()
     done
 }
 
-# refused ARGUMENTS... -- NAMES...: status 2, one sentence that has the names, nothing printed, no log.
+# refused ARGUMENTS... -- NAMES...: status 2, one sentence that contains the names, no output, no log.
 refused()
 {
     arguments=
@@ -65,7 +65,7 @@ refused()
     [ ! -e refused.log ] || { fail "zero_train$arguments: a log was written"; rm -f refused.log; }
 }
 
-# values LOG KEY: the key's values in the events that have it, one a line.
+# values LOG KEY: the key's values in all events that have it, one per line.
 values()
 {
     sed -n "s/.*\"$2\":\"\{0,1\}\([^,\"}]*\).*/\1/p" "$1"

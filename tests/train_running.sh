@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# train_running.sh - sourced in the place of train.sh by the tests that send signals to running ranks.
+# train_running.sh - sourced instead of train.sh by the tests that send signals to running ranks.
 . "${srcdir:-.}/tests/train.sh"
-# shellcheck disable=SC2034 # used by those
+# those tests use it
 long="--seq-len 16 --batch 6 --sample 0 --quiet --threads 1 --steps 100000000"
 
-# children PID: processes whose parent it is
+# children PID: the children of the process
 children()
 {
     for stat in /proc/[0-9]*/stat; do
@@ -12,7 +12,8 @@ children()
     done
 }
 
-# begin ARGUMENTS...: in the background, until the first step is done: $parent, $ranks (process ids, in no order)
+# begin ARGUMENTS...: runs in the background, and waits for the first step: sets $parent, and $ranks (process ids, in no
+# order)
 begin()
 {
     rm -f fault.log
@@ -21,7 +22,7 @@ begin()
     await
 }
 
-# Waits end with what they wait for. Their limits only tell a hang: they are far above what a busy machine needs.
+# Waits end when their condition holds. Their limits only detect a hang: they are far above what a busy machine needs.
 first_step()
 {
     tries=0
@@ -42,7 +43,7 @@ await()
     for child in $(children $parent); do
         ranks="$ranks $(children "$child")"
     done
-    # without mpiexec the ranks are its children
+    # without mpiexec the ranks are the parent's children
     [ -n "$(echo "$ranks" | tr -d ' ')" ] || ranks=$(children $parent)
     everyone="$parent $(children $parent) $ranks"
 }
@@ -61,7 +62,7 @@ ended()
     [ $found -eq "$1" ] || { fail "$2: status $found, wanted $1"; sed 's/^/    /' err; }
 }
 
-# nobody WHAT: none of $everyone is left
+# nobody WHAT: no process of $everyone is left
 nobody()
 {
     tries=0
@@ -74,7 +75,7 @@ nobody()
     done
 }
 
-# sentence WHAT NAMES...: one line on standard error, with the names
+# sentence WHAT NAMES...: standard error has one line, with the names
 sentence()
 {
     what=$1

@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# zero_train over several machines, made of network namespaces: each has host names, addresses and a /dev/shm of its own
-# and reaches the others by two bridges. By hand and as root, from a build's folder: sh .../tests/by-hand/netns.sh It
-# checks that ranks on 2 and 3 hosts train with the losses of ranks on one, which interface their data takes, and that a
-# host that loses its network ends the run with a sentence. netns.sh PROGRAM slow also waits for the ten minutes after
-# which ranks give up.
+# Tests zero_train on several machines, made of network namespaces: each has its own host name, addresses and /dev/shm,
+# and reaches the others through two bridges. Run it by hand and as root, in a build folder: sh
+# .../tests/by-hand/netns.sh. It checks that ranks on 2 and 3 hosts train with the same losses as ranks on one host,
+# which interface their data takes, and that a host that loses its network ends the run with a sentence. `netns.sh
+# PROGRAM slow` also waits for the ten minutes after which ranks give up.
 set -u
 train=${1:-$PWD/zero_train}
 [ -x "$train" ] || { echo "no zero_train at '$train': run this in a build's folder, or name the program"; exit 2; }
@@ -22,7 +22,7 @@ clean()
 {
     for h in $hosts; do
         ip netns pids "zero$h" | xargs -r kill -9
-        ip link del "zero$h-0" # before its namespace, which goes some time later
+        ip link del "zero$h-0" # before its namespace, which is removed later
         ip link del "zero$h-1"
         ip netns del "zero$h"
     done 2>/dev/null
@@ -52,7 +52,7 @@ for h in $hosts; do
     done
 done
 
-# What takes ssh's place: agent ADDRESS COMMAND...
+# Replaces ssh: agent ADDRESS COMMAND...
 cat >"$tmp/agent" <<'END'
 #!/bin/sh
 host=zero${1##*.}
@@ -66,7 +66,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_plm_rs
     OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp OMP_NUM_THREADS=1 \
     OMP_WAIT_POLICY=passive
-# Where a machine that is silent counts as lost: after 4 s, and 3 probes a second apart.
+# A silent machine counts as lost after 4 s and 3 probes, one second apart.
 export OMPI_MCA_oob_tcp_keepalive_time=4 OMPI_MCA_oob_tcp_keepalive_intvl=1 OMPI_MCA_oob_tcp_keepalive_probes=3
 small="--device cpu --stage 3 --seq-len 16 --sample 0 --threads 1 --micro-batch 1"
 
@@ -119,8 +119,8 @@ for case in "two 4" "three 3"; do
     done
 done
 
-# lost NAME INTERFACE DOWN...: two hosts train by INTERFACE and the second's DOWN go down; seconds, status and err say
-# how that ended.
+# lost NAME INTERFACE DOWN...: two hosts train over INTERFACE, then the second host's interfaces DOWN go down. Sets
+# seconds, status and err to how the run ends.
 lost()
 {
     name=$1
@@ -152,12 +152,12 @@ lost()
     done
 }
 
-# GPUs, emulated ones, as torchrun starts their ranks: the losses of one host, and a host that is lost.
+# Emulated GPUs, with ranks started as by torchrun: they must have the losses of one host, and notice a lost host.
 plugins=$(dirname "$train")/tests/emulator
 export ZERO_PLUGIN_PATH="$plugins" ZERO_NCCL_LIBRARY="$plugins/libnccl_emulator.so" ZERO_EMULATOR_DEVICES=4
 
-# nodes ARGUMENTS...: begins two ranks on each of two hosts; err0 to err3. The wire of the emulated NCCL is a file in
-# /dev/shm.
+# nodes ARGUMENTS...: starts two ranks on each of two hosts; they write err0 to err3. The emulated NCCL communicates
+# through a file in /dev/shm.
 nodes()
 {
     for rank in 0 1 2 3; do
@@ -199,19 +199,19 @@ if [ -e "$plugins/zero_cuda.so" ] && [ -e "$plugins/zero_nn_cuda.so" ] && [ -e "
     cat "$tmp"/err[0-3] >"$tmp/err"
     echo "a lost host with GPUs: the ranks ended after $seconds s with these words:"
     sed 's/^/    /' "$tmp/err"
-    # Each side finds that the other is gone.
+    # Each side reports that the other is gone.
     if [ $seconds -gt 60 ] ||
         ! grep -q 'rank [23] (pid [0-9]* on zero2) exited unexpectedly, or is unreachable' "$tmp/err"; then
         fail "a lost host with GPUs"
     fi
 fi
 
-# The wire that mpiexec has to the host, too: mpiexec notices.
+# The host also loses its connection to mpiexec: mpiexec notices.
 lost lost-host net0 0 1
 if ! grep -q 'lost communication with a remote daemon' "$tmp/err" || [ $status -eq 0 ] || [ $seconds -gt 60 ]; then
     fail "a lost host: status $status after $seconds s"
 fi
-# Only the wire for the data: ranks notice when their time is up, ten minutes.
+# Only the connection for the data is lost: ranks notice after their time limit of ten minutes.
 if [ "${2:-}" = slow ]; then
     for n in 0 1; do
         ip link set "zero2-$n" up

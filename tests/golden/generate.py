@@ -186,7 +186,7 @@ def main():
     for run in RUNS:
         half = run["name"] == "bf16"
         out = train(run, tokens, torch.bfloat16 if half else torch.float32)
-        if not half:  # the golden numbers are worth what is left of them in fp64
+        if not half:  # fp64 shows how exact the golden numbers are
             exact = train(run, tokens, torch.float64)
             worst = max(abs(a - b) / abs(b) for k in ("losses", "norms") for a, b in zip(out[k], exact[k]))
             print(f"{run['name']}: fp32 is within {worst:.1e} of fp64")

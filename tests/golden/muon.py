@@ -44,7 +44,7 @@ for p in parameters:
 targets = 4 * numbers(5, BATCH, OUT)
 tokens = torch.tensor([5 * i % TOKENS for i in range(BATCH)])
 
-torch.bfloat16 = torch.float64  # what torch.optim.Muon rounds to
+torch.bfloat16 = torch.float64  # torch.optim.Muon rounds to bfloat16: make that fp64
 muon = torch.optim.Muon([up, down], lr=LR, weight_decay=DECAY, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
 adamw = torch.optim.AdamW([dict(params=[embed, head], weight_decay=DECAY), dict(params=[bias], weight_decay=0.0)],
                           lr=LR, betas=(0.9, 0.95), eps=1e-8)

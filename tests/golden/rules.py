@@ -18,7 +18,7 @@ import sys
 import torch
 
 ELEMENTS = 40
-UPDATES = [1, 2, 10, 40]  # after which the parameters are written down
+UPDATES = [1, 2, 10, 40]  # the updates after which the parameters are recorded
 
 CASES = [
     dict(name="sgd plain", rule="SGD", lr=0.05, beta1=0.0, weight_decay=0.0),

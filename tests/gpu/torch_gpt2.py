@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    # 50257 tokens, padded as usual with rows that make products faster.
+    # 50257 tokens, padded with rows that make products faster, as usual.
     def __init__(self, layers, width, heads, positions, vocab=50304):
         super().__init__()
         self.wte, self.wpe = nn.Embedding(vocab, width), nn.Embedding(positions, width)

@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The checks of `make lint`, over the files that git tracks; `make format` writes what the first of them wants.
+# Checks all files that git tracks, for `make lint`; `make format` (--fix) formats them.
 #
 #   lint.sh [--fix] [format] [cppcheck] [includes] [columns] [idioms]        (default: all of them)
 #
-# Run it in the sources. CONFIG is the config.h of a build, for cppcheck. Needs git, clang-format 14 and cppcheck. Every
-# check runs, whatever the ones before it found; the exit status is 1 if any found something, 2 if a tool is missing.
+# Run it in the sources. CONFIG is the config.h of a build, for cppcheck. Needs git, clang-format 14 and cppcheck. All
+# checks run, even after a failure. The exit status is 1 if any check failed, 2 if a tool is missing.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 git ls-files --error-unmatch configure.ac >/dev/null 2>&1 ||
@@ -22,7 +22,7 @@ trap 'rm -rf "$tmp"' EXIT
 
 # ---- format ----------------------------------------------------------------------------------------------------------
 
-# Other versions of clang-format lay out a few lines differently, so only this one may judge.
+# Other versions of clang-format format a few lines differently, so only this one is used.
 wanted_version=14
 find_clang_format() {
     for clang_format in ${CLANG_FORMAT:-clang-format-$wanted_version clang-format}; do
@@ -56,7 +56,7 @@ check_format() {
 check_cppcheck() {
     command -v cppcheck >/dev/null 2>&1 || { echo "cppcheck is missing: apt-get install cppcheck" >&2; return 2; }
     [ -f "${CONFIG:-}" ] || { echo "CONFIG names no config.h: run this as make lint, after ./configure" >&2; return 2; }
-    # Of C alone: .cu files and the emulator are C++ that only their own headers make sense of. Tests abort on purpose.
+    # C files only: .cu files and the emulator are C++ that needs special headers. Tests abort on purpose.
     git ls-files '*.c' | grep -v '^tests/' >"$tmp/c"
     cppcheck -q -j "$(nproc 2>/dev/null || echo 1)" --std=c11 --language=c --enable=warning,performance,portability \
         --suppressions-list=tests/lint/cppcheck.txt --include="$CONFIG" -I. --error-exitcode=1 \
@@ -69,19 +69,19 @@ check_includes() {
     srcdir=. sh tests/check_includes.sh
 }
 
-# Text that is ours: not the licence, and not what programs wrote.
+# Text that we wrote: not the licence, and not the output of programs.
 our_text() {
     git ls-files | grep -Ev '^LICENSE$|^tests/golden/.*\.(bin|safetensors|json|txt)$|^tests/golden/rules\.h$'
 }
 
-# Tables and links of Markdown cannot be broken.
+# Lines of Markdown tables and links may be longer.
 check_columns() {
     our_text | LC_ALL=C awk '
     {
         file = $0; most = file == "zero/zero.h" ? 100 : 120; number = 0
         while ((getline line < file) > 0) {
             number++
-            # Characters, not bytes: those that continue a character of UTF-8 do not count.
+            # Count characters, not bytes: skip the continuation bytes of UTF-8.
             text = line; gsub(/[\200-\277]/, "", text); gsub(/\t/, "        ", text)
             if (length(text) <= most || (file ~ /\.md$/ && line ~ /^ *\||^[^ ]*\]\(|https?:/)) continue
             printf "%s:%d: %d columns, at most %d\n", file, number, length(text), most; faults++
@@ -91,7 +91,7 @@ check_columns() {
     END { exit faults > 0 }'
 }
 
-# Phrases of tests/lint/idioms.txt, also where a line break divides them.
+# Looks for the phrases of tests/lint/idioms.txt, also across line breaks.
 check_idioms() {
     our_text | grep -v '^tests/lint/idioms\.txt$' | awk '
     BEGIN {
@@ -105,7 +105,7 @@ check_idioms() {
         file = $0; number = 0; tail = ""
         while ((getline line < file) > 0) {
             number++
-            # What leads a line of a comment, and quotes that end and begin the parts of a string.
+            # Remove what starts a comment line, and the quotes between the parts of a string.
             sub(/^[ \t]*(\/\*+|\*|\/\/|#+|dnl|")?[ \t]*/, "", line)
             line = tolower(line)
             for (i = 1; i <= count; i++) {
