@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mpi.c - ranks of any number of nodes: shared memory (node.c) inside a node, MPI messages between nodes.
  *
- * Gather: a slice crosses to each other node once, to the rank there whose place among its node's ranks is the sender's
- * modulo their number; then the ranks of a node share what came. Reduce: sums are in rank order, so each rank needs
- * every operand: slice j goes straight to rank j, part by part, into one of two halves of a fixed staging buffer.
+ * Gather: each slice crosses to each other node once. The receiver is the rank whose place among its node's ranks is
+ * the sender's place modulo their number; then the ranks of a node share what they received. Reduce: sums are in rank
+ * order, so each rank needs every operand: slice j goes directly to rank j, part by part, into one of two halves of a
+ * fixed staging buffer.
  *
- * Before its data a rank sends what its call is (compare.h) to the same ranks, which compare that before they post room
- * for the data. It does not wait for theirs before it sends data, so that this costs a message but no further turn.
+ * Before its data a rank sends a description of its call (compare.h) to the same ranks. They compare it before they
+ * post receives for the data. A rank does not wait for the other descriptions before it sends data, so this costs a
+ * message but no extra round trip.
  */
 #define _GNU_SOURCE
 #include "zero/comm/backend.h"
@@ -31,29 +33,29 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
 
 typedef struct mpi_comm {
     zero_local_t local; /* node: the ranks of this communicator on this rank's node */
-    zero_mpi_t *mpi;    /* the peers' */
+    zero_mpi_t *mpi;    /* owned by the peers */
     int tag;
-    int here, far;         /* ranks on this node, and on others */
+    int here, far;         /* number of ranks on this node, and on other nodes */
     int *far_rank;         /* [far] increasing */
     int *home;             /* [size] node of each rank */
-    int **lists, *lengths; /* [here] ranks of other nodes whose slices each rank of this node takes in */
-    int *carrier;          /* [carriers] ranks of other nodes that take in this rank's slice */
+    int **lists, *lengths; /* [here] for each rank of this node, the ranks of other nodes whose slices it receives */
+    int *carrier;          /* [carriers] the ranks of other nodes that receive this rank's slice */
     int carriers;
-    zero_call_info_t *infos; /* [1 + far] this rank's call, and others' as they come in */
-    MPI_Request *requests;   /* 3 sets of 2 * far: of the halves, and of infos */
+    zero_call_info_t *infos; /* [1 + far] of this rank's call, and received ones */
+    MPI_Request *requests;   /* 3 sets of 2 * far: one for each half, and one for infos */
     int pending[3];
-    char *staging; /* 2 halves of far parts */
+    char *staging; /* 2 halves of far parts each */
     uint64_t staging_bytes, part_bytes;
-    /* Of the reduction that is running. */
+    /* The reduction in progress. */
     const zero_call_t *call;
     const char *send;
     int64_t count;
     uint64_t element;
 } mpi_comm_t;
 
-/* A message has an int of elements, so long ones go in pieces. */
+/* The length of a message is an int, so long messages are divided. */
 enum { PIECE_BYTES = 1 << 30 };
-/* Sets of requests. */
+/* Sets of requests: 0 and 1 are for the halves. */
 enum { INFOS = 2, SETS };
 
 /* ---- messages --------------------------------------------------------------------------------------------------- */
@@ -86,7 +88,7 @@ static zero_status_t wait(mpi_comm_t *c, int set, const char *operation, zero_er
     return zero_mpi_wait(requests(c, set), count, c->local.control.options.timeout_s, c->local.peers, operation, error);
 }
 
-/* Messages of a failed operation must not write into memory that is given back. */
+/* Messages of a failed operation must not write into memory that has been freed. */
 static void drop(mpi_comm_t *c)
 {
     for (int set = 0; set < SETS; set++) {
@@ -95,13 +97,13 @@ static void drop(mpi_comm_t *c)
     }
 }
 
-/* Ranks of other nodes that a collective begins with, each a list of ranks. */
+/* The ranks of other nodes that a collective exchanges messages with. */
 typedef struct partners {
     const int *from, *to;
     int from_count, to_count;
 } partners_t;
 
-/* Sends the info of this rank's call, and awaits theirs. */
+/* Sends the info of this rank's call to p->to, and posts receives for those of p->from. */
 static zero_status_t greet(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
@@ -118,7 +120,7 @@ static zero_status_t greet(mpi_comm_t *c, const zero_call_t *call, const partner
     return status;
 }
 
-/* Whether they are in the same call. */
+/* Waits for the infos, and checks that the ranks of p->from make the same call. */
 static zero_status_t greeted(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
 {
     zero_status_t status = wait(c, INFOS, call->operation, error);
@@ -129,8 +131,8 @@ static zero_status_t greeted(mpi_comm_t *c, const zero_call_t *call, const partn
 
 /* ---- gather ----------------------------------------------------------------------------------------------------- */
 
-/* Starts the messages of bytes [begin, begin + size) of every slice. A rank that makes another call is found before
- * there is room for what it sends. */
+/* Starts the messages of bytes [begin, begin + size) of every slice. Finds a rank that makes another call before it
+ * posts receives for that rank's data. */
 static zero_status_t cross(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, const char *send, char *recv,
                            uint64_t bytes, uint64_t begin, uint64_t size, zero_error_t *error)
 {
@@ -159,7 +161,7 @@ static zero_status_t gather(zero_comm_t *comm, zero_call_t call, const void *sen
     for (uint64_t begin = 0; (begin == 0 || begin < bytes) && status == ZERO_OK; begin += PIECE_BYTES) {
         status = cross(c, &call, &p, send, recv, bytes, begin,
                        bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, error);
-        /* Meanwhile the node's own slices. */
+        /* Meanwhile gather the slices of this node. */
         if (begin == 0 && status == ZERO_OK)
             status = zero_node_gather(n, &call, send, recv, bytes, NULL, NULL, error);
         if (status == ZERO_OK)
@@ -192,7 +194,7 @@ static zero_status_t far_start(void *ctx, int64_t part, int64_t begin, int64_t e
     int half = (int)(part & 1);
     const partners_t all = {c->far_rank, c->far_rank, c->far, c->far};
     zero_status_t status = part == 0 ? greet(c, c->call, &all, error) : ZERO_OK;
-    /* Begins with the next rank, so that not all send to one at a time. */
+    /* Starts with the next higher rank, so that the ranks do not all send to the same one. */
     int first = 0;
     while (first < c->far && c->far_rank[first] < c->call->comm->rank)
         first++;
@@ -284,7 +286,7 @@ static const zero_control_ops_t mpi_control = {
     .destroy = mpi_destroy,
 };
 
-/* Who takes in whose slices. index[r]: place of rank r among its node's ranks. */
+/* Chooses which rank receives which slices. index[r]: place of rank r among its node's ranks. */
 static zero_status_t route(mpi_comm_t *c, int rank, int size, const int *index, const int *local_count,
                            zero_error_t *error)
 {
@@ -315,7 +317,7 @@ no_memory:
     return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
 }
 
-/* The least of every rank's value. Collective. */
+/* Sets *value to the minimum over all ranks. Collective. */
 static zero_status_t agree_least(const zero_oob_t *oob, uint64_t *value, zero_error_t *error)
 {
     uint64_t *all = calloc((size_t)oob->world, sizeof *all);
@@ -329,7 +331,7 @@ static zero_status_t agree_least(const zero_oob_t *oob, uint64_t *value, zero_er
     return status;
 }
 
-/* Splits the budget between ring and staging, and makes both. */
+/* Divides the budget between ring and staging, and makes both. */
 static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const zero_oob_t *oob, const int *members,
                                 const int *rank, const int *peer, int here, int place, zero_error_t *error)
 {
@@ -359,8 +361,8 @@ static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const 
                                 c->local.control.options.timeout_s, &why);
     if (status)
         return zero_pass(error, status, &why);
-    /* Ranks of another communicator meet here too (split); theirs is one of the values, which costs a little and never
-     * harms. */
+    /* In a split, ranks of the other parts take part too. Their value can only lower the minimum, which is safe and
+     * costs little. */
     c->part_bytes = zero_node_part_bytes(&c->local.node);
     if (c->far && c->staging_bytes / 2 / (uint64_t)c->far / 128 * 128 < c->part_bytes)
         c->part_bytes = c->staging_bytes / 2 / (uint64_t)c->far / 128 * 128;
@@ -369,8 +371,8 @@ static zero_status_t make_rings(mpi_comm_t *c, uint64_t budget, int size, const 
     return agree_least(oob, &c->part_bytes, error);
 }
 
-/* Gives comm, a communicator of a rank and size, its control: members[i] is oob's, world[i] the world rank of
- * rank i. Collective over oob. Takes over the reference to peers, also when it fails. */
+/* Makes the control of comm, a communicator with rank and size set. Rank i has the rank members[i] in oob and the world
+ * rank world[i]. Collective over oob. Takes over the reference to peers, also on failure. */
 static zero_status_t mpi_open(zero_comm_t *comm, zero_peers_t *peers, zero_mpi_t *mpi, const zero_oob_t *oob,
                               const int *members, const int *world, int tag, const zero_comm_options_t *options,
                               zero_error_t *error)
@@ -433,8 +435,8 @@ static zero_status_t mpi_open(zero_comm_t *comm, zero_peers_t *peers, zero_mpi_t
     return zero_pass(error, status, &why);
 }
 
-/* A tag that no other communicator of these ranks has: that of the first rank's count of splits, which it alone gives
- * out. */
+/* Chooses a tag that no other communicator of these ranks has. The first rank of the part chooses it from its world
+ * rank and its own count of splits. */
 static zero_status_t new_tag(mpi_comm_t *c, const int *world, zero_oob_t *oob, int leader, int *tag,
                              zero_error_t *error)
 {
@@ -489,7 +491,7 @@ zero_status_t zero_comm_mpi(zero_comm_t **comm, const void *mpi_comm, const zero
     if (status != ZERO_OK)
         return status;
     valid = zero_comm_options_take(&o, options, &checked);
-    if (valid) /* the others have to be told, and may have good options */
+    if (valid) /* reported below, so that the other ranks fail too; their options may be valid */
         zero_comm_options_init(&o);
     status = zero_mpi_open(&mpi, mpi_comm, &o, error);
     if (status)

@@ -12,8 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* MPI is one per process and can be started once, so this counts per process too: families of an MPI that we started (0
- * where the caller started it). The last one to close finalises. It is the library's only variable outside a handle. */
+/* The number of open zero_mpi_t in this process if this library started MPI, otherwise 0. The last one to close
+ * finalizes MPI. MPI can start only once per process, so this is the library's only variable outside a handle. */
 static atomic_int mpi_users;
 
 zero_status_t zero_mpi_fail(zero_error_t *error, const char *what, int code)
@@ -57,7 +57,7 @@ static zero_status_t wait_all(MPI_Request *requests, int count, double timeout_s
             if (status)
                 break;
         }
-        if (now - start > 0.02) /* late by more than messages take: leave the processor to others */
+        if (now - start > 0.02) /* longer than messages take: leave the processor to other threads */
             nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
         if (now - start > timeout_s) {
             status = zero_fail(error, ZERO_ERR_TIMEOUT, "%s: no MPI message of the other ranks arrived within %g s",
@@ -77,9 +77,9 @@ zero_status_t zero_mpi_wait(MPI_Request *requests, int count, double timeout_s, 
     return status;
 }
 
-/* The request of a collective may neither be cancelled nor freed (MPI would end the process), so one that does not
- * complete stays, and MPI may write what it receives at any time: it goes by way of memory that is then never given
- * back. */
+/* MPI does not allow cancelling or freeing the request of a collective (it would end the process). So a request that
+ * does not complete stays, and MPI may write the received data at any time. Therefore the data goes through a buffer,
+ * which is leaked in that case. */
 static zero_status_t mpi_all_gather(void *ctx, const void *send, void *recv, size_t bytes, zero_error_t *error)
 {
     zero_mpi_t *m = ctx;
@@ -112,7 +112,7 @@ zero_oob_t zero_mpi_oob(zero_mpi_t *m)
 
 /* ---- which ranks share a node ----------------------------------------------------------------------------------- */
 
-/* Equal for processes that can open each other's /proc entries: one kernel, one PID namespace. */
+/* Equal for processes that can open each other's /proc entries: same kernel and PID namespace. */
 typedef struct node_id {
     char host[64];
     uint64_t machine, pid_space;
@@ -151,7 +151,7 @@ static zero_status_t find_nodes(zero_mpi_t *m, const zero_comm_options_t *option
 
 /* ---- start and end ---------------------------------------------------------------------------------------------- */
 
-/* Every function of MPI but these two is a fatal error outside of its life. */
+/* Before MPI_Init and after MPI_Finalize all other MPI functions are fatal errors. */
 static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, zero_error_t *error)
 {
     int initialised = 0, finalised = 0, provided = MPI_THREAD_SINGLE, code;
@@ -180,7 +180,7 @@ static zero_status_t start(zero_mpi_t *m, const zero_comm_options_t *options, ze
     return ZERO_OK;
 }
 
-/* A launcher that this MPI does not know starts ranks of which each sees itself alone, and would do all of the work. */
+/* A launcher that this MPI does not support starts ranks that see only themselves. Each would do all of the work. */
 static zero_status_t check_alone(int size, zero_error_t *error)
 {
     static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
@@ -217,7 +217,7 @@ zero_status_t zero_mpi_open(zero_mpi_t **out, const void *comm, const zero_comm_
     }
     status = wait_all(&request, 1, m->timeout_s, NULL, "duplication of the MPI communicator", error);
     if (status)
-        return status; /* MPI may still write m->comm, so m stays */
+        return status; /* MPI may still write m->comm, so m is leaked */
     MPI_Comm_set_errhandler(m->comm, MPI_ERRORS_RETURN);
     MPI_Comm_rank(m->comm, &m->rank);
     MPI_Comm_size(m->comm, &m->size);
@@ -260,7 +260,7 @@ static void far_abort(void *ctx, const zero_error_t *failure)
         if (m->node[r] != m->node[m->rank] && MPI_Isend(failure, sizeof *failure, MPI_BYTE, r, ZERO_MPI_TAG_ABORT,
                                                         m->comm, &requests[count]) == MPI_SUCCESS)
             count++;
-    /* Small messages leave at once; where a rank is gone already nobody needs it. */
+    /* Small messages leave at once; a rank that has ended does not need one. */
     if (count)
         zero_mpi_wait(requests, count, 1.0, NULL, "abort", &ignored);
     free(requests);
@@ -277,7 +277,7 @@ static void far_poll(void *ctx, zero_peers_t *peers)
     zero_error_t ignored;
     if (m->alone)
         return;
-    /* Matched, so that two threads never take one message. */
+    /* A matched probe, so that two threads never receive the same message. */
     if (MPI_Improbe(MPI_ANY_SOURCE, ZERO_MPI_TAG_ABORT, m->comm, &there, &message, &from) != MPI_SUCCESS || !there)
         return;
     if (MPI_Imrecv(&failure, sizeof failure, MPI_BYTE, &message, &request) != MPI_SUCCESS ||

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nccl_member.c - NCCL communicators from their making to their end (nccl_watch.h). */
+/* nccl_member.c - the life of NCCL communicators, from start to end (nccl_watch.h). */
 #include "zero/comm/nccl_state.h"
 #include "zero/device/host.h"
 
@@ -8,8 +8,8 @@
 
 /* ---- what the thread does --------------------------------------------------------------------------------------- */
 
-/* Until NCCL is done with what was asked of comm. Only this thread knows comm as yet, or its owner waits for this
- * thread. */
+/* Waits until NCCL has completed the last call on comm. No other thread uses comm: it is new, or its owner waits for
+ * this thread. */
 static zero_status_t wait_ready(zero_nccl_watch_t *w, void *comm, const zero_nccl_job_t *j, double start,
                                 const char *what, zero_error_t *error)
 {
@@ -62,7 +62,7 @@ static zero_status_t make_comm(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_er
         status = w->api->start(w->nccl, &m->comm, m->size, m->rank, j->id, error);
     else if (status == ZERO_OK) {
         status = w->api->split(w->nccl, parent, j->origin.color, j->origin.key, &m->comm, error);
-        m->lost = status == ZERO_OK; /* until the parent is ready again */
+        m->lost = status == ZERO_OK; /* NCCL may write m->comm until the parent is ready again */
         if (status == ZERO_OK)
             status = wait_ready(w, parent, j, start, what, error);
         if (status == ZERO_OK)
@@ -77,7 +77,7 @@ static zero_status_t make_comm(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_er
     return status;
 }
 
-/* Without calls: the member's owner waits for this thread, so nobody else calls NCCL with it. */
+/* Does not lock calls: the member's owner waits for this thread, so no other thread calls NCCL with it. */
 static zero_status_t make_window(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_error_t *error)
 {
     zero_nccl_memory_t *k = j->memory;
@@ -91,7 +91,7 @@ static zero_status_t make_window(zero_nccl_watch_t *w, zero_nccl_job_t *j, zero_
 void zero_nccl_run_job(zero_nccl_watch_t *w)
 {
     zero_nccl_job_t *j = &w->job;
-    j->status = zero_nccl_check(w, &j->error); /* after a failure communicators are aborted */
+    j->status = zero_nccl_check(w, &j->error); /* after a failure the communicators are aborted */
     if (j->status)
         return;
     if (j->kind == ZERO_NCCL_MAKE_ID) {
@@ -99,13 +99,12 @@ void zero_nccl_run_job(zero_nccl_watch_t *w)
         return;
     }
     j->status = j->kind == ZERO_NCCL_MAKE_MEMBER ? make_comm(w, j, &j->error) : make_window(w, j, &j->error);
-    if (j->status) /* a communicator may never be ready again, and the others wait */
+    if (j->status) /* the communicator may never be ready again, and the other ranks wait */
         zero_nccl_fail(w, j->status, &j->error);
 }
 
-/* Makes the next call of those that end a communicator: each memory is deregistered, then it is finalized. Memory stays
- * registered until collectives are done: without a window they would read addresses that are not mapped any more.
- * *busy: there is more to do. */
+/* Makes the next call to end a communicator: first deregisters each memory, then finalizes. Memory stays registered
+ * until collectives are done: without a window they would read unmapped addresses. *busy: more calls are needed. */
 static zero_status_t close_further(zero_nccl_member_t *m, bool *busy, zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
@@ -181,7 +180,7 @@ static const char *name_of(const zero_nccl_job_t *job)
     return job->kind == ZERO_NCCL_MAKE_WINDOW ? "window" : "communicator";
 }
 
-/* Has the thread do the job, and fills in what came of it. */
+/* Makes the thread do the job, and stores the result in it. */
 static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_t *error)
 {
     zero_status_t status = zero_nccl_check(w, error);
@@ -231,7 +230,7 @@ zero_status_t zero_nccl_member_open(zero_nccl_member_t **out, zero_nccl_watch_t 
     m->rank = rank;
     if (origin->id)
         memcpy(job.id, origin->id, sizeof job.id);
-    /* From the start: where it fails half-way, it is closed like any other. */
+    /* Linked before the job, so that a failed member is closed like any other. */
     pthread_mutex_lock(&w->mutex);
     w->refs++;
     m->next = w->members;
@@ -293,7 +292,7 @@ void zero_nccl_member_close(zero_nccl_member_t *m, double timeout_s)
     zero_nccl_watch_drop(w);
 }
 
-/* Has the thread make the window. Its handle stays NULL where NCCL makes none here. */
+/* Makes the thread create the window. The handle stays NULL if NCCL makes no window for these ranks. */
 static zero_status_t ask_for_window(zero_nccl_member_t *m, zero_nccl_memory_t *k, double timeout_s, zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;

@@ -17,7 +17,7 @@ static_assert(sizeof(ncclUniqueId) == ZERO_NCCL_ID_BYTES, "ranks exchange NCCL's
 /* The first version whose ncclCommAbort works in groups. */
 #define NCCL_LEAST NCCL_VERSION(2, 22, 0)
 
-/* Every function of NCCL's that has to be there. */
+/* The required functions of NCCL. */
 #define NCCL_FUNCTIONS(of)                                                                                           \
     of(ncclGetVersion) of(ncclGetErrorString) of(ncclGetLastError) of(ncclGetUniqueId) of(ncclCommInitRankConfig)    \
         of(ncclCommSplit) of(ncclCommCount) of(ncclCommUserRank) of(ncclCommCuDevice) of(ncclCommGetAsyncError)      \
@@ -28,8 +28,8 @@ struct zero_nccl {
 #define OF(name) decltype(&::name) name;
     NCCL_FUNCTIONS(OF)
 #undef OF
-    /* ncclCommWindowRegister and ncclCommWindowDeregister, NULL before 2.27. A header that is older than the library
-     * does not declare them. */
+    /* ncclCommWindowRegister and ncclCommWindowDeregister, NULL before 2.27. The header may be older than the library
+     * and not declare them. */
     ncclResult_t (*window)(ncclComm_t comm, void *base, size_t bytes, void **window, int flags);
     ncclResult_t (*unwindow)(ncclComm_t comm, void *window);
 };
@@ -47,7 +47,7 @@ static_assert(
 
 /* ---- sentences -------------------------------------------------------------------------------------------------- */
 
-/* "ncclAllGather of 1024 bytes: unhandled system error (what NCCL knows of it)"; comm may be NULL. */
+/* Example: "ncclAllGather of 1024 bytes: unhandled system error (NCCL's last error)". comm may be NULL. */
 static zero_status_t failed(const zero_nccl_t *n, ncclComm_t comm, ncclResult_t r, zero_error_t *error,
                             const char *format, ...) __attribute__((format(printf, 5, 6)));
 static zero_status_t failed(const zero_nccl_t *n, ncclComm_t comm, ncclResult_t r, zero_error_t *error,
@@ -70,7 +70,7 @@ static zero_status_t cuda_failed(cudaError_t e, const char *what, zero_error_t *
     return zero_fail(error, ZERO_ERR_SYSTEM, "%s: %s (%s)", what, cudaGetErrorName(e), cudaGetErrorString(e));
 }
 
-/* What a call on a non-blocking communicator may return. */
+/* A call on a non-blocking communicator that has not failed returns one of these. */
 static bool fine(ncclResult_t r)
 {
     return r == ncclSuccess || r == ncclInProgress;
@@ -100,7 +100,7 @@ static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *err
 #undef OF
     n->window = (decltype(n->window))dlsym(library, "ncclCommWindowRegister");
     n->unwindow = (decltype(n->unwindow))dlsym(library, "ncclCommWindowDeregister");
-    /* An old one lacks functions and still knows its version. */
+    /* An old NCCL lacks functions, but can still report its version. */
     if (!n->ncclGetVersion || n->ncclGetVersion(number) != ncclSuccess)
         *number = 0;
     if (!lacking && *number >= NCCL_LEAST) {
@@ -119,7 +119,7 @@ static zero_status_t nccl_open(zero_nccl_t **out, int *number, zero_error_t *err
                             *number < 10000 ? *number % 1000 / 100 : *number % 10000 / 100, *number % 100);
 }
 
-/* NCCL keeps threads of its own, so the library stays open. */
+/* NCCL keeps threads of its own, so its library is not closed. */
 static void nccl_close(zero_nccl_t *n)
 {
     free(n);
@@ -149,8 +149,9 @@ static zero_status_t unique_id(zero_nccl_t *n, void *id, zero_error_t *error)
     return r == ncclSuccess ? ZERO_OK : failed(n, NULL, r, error, "ncclGetUniqueId");
 }
 
-/* The most multiprocessors that a collective takes from the caller's kernels; gathers and sums run at the same time.
- * It is half of what NCCL takes by itself. NCCL_MAX_CTAS in the environment, which NCCL reads, goes before it. */
+/* The maximum number of multiprocessors that a collective takes from the caller's kernels; a gather and a reduction can
+ * run at the same time. It is half of NCCL's default. NCCL reads NCCL_MAX_CTAS from the environment, which overrides
+ * this. */
 enum { MOST_CTAS = 16 };
 
 static ncclConfig_t nonblocking(void)
@@ -158,8 +159,7 @@ static ncclConfig_t nonblocking(void)
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     config.maxCTAs = MOST_CTAS;
-    config.splitShare =
-        0; /* gathers and reductions run at the same time, which communicators with shared resources do not */
+    config.splitShare = 0; /* gathers and reductions run at the same time; communicators with shared resources cannot */
     return config;
 }
 
@@ -259,8 +259,8 @@ static zero_status_t destroy(zero_nccl_t *n, void *comm, zero_error_t *error)
     return fine(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommDestroy");
 }
 
-/* In a group: one by one, the first would wait for the device, and so for the kernels of those that are not aborted
- * yet. */
+/* Aborts them as a group: a single abort would wait for the device, and so for kernels of communicators that are not
+ * aborted yet. */
 static zero_status_t abort_all(zero_nccl_t *n, void *const *comms, int count, zero_error_t *error)
 {
     ncclResult_t r = n->ncclGroupStart(), one;
@@ -335,6 +335,6 @@ static zero_status_t nccl_open(zero_nccl_t **nccl, int *number, zero_error_t *er
                             "this build has no NCCL: configure --with-nccl");
 }
 
-/* Nothing else is called where open fails. */
+/* If open fails, nothing else is called. */
 extern "C" const zero_cuda_nccl_t zero_cuda_nccl = {.version = ZERO_CUDA_NCCL_VERSION, .open = nccl_open};
 #endif

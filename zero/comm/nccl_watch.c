@@ -11,9 +11,9 @@
 #include <stdlib.h>
 
 enum { SPINS = 200 };
-#define STUCK_CALL 5.0 /* s: after a failure, how long the thread waits for another one to return from NCCL */
+#define STUCK_CALL 5.0 /* s: after a failure, how long the thread waits for another thread to return from NCCL */
 #define PUBLISH_AFTER \
-    15.0 /* s: after a failure, how long the other ranks wait for whoever knows more to tell them of it */
+    15.0 /* s: after a failure, how long the thread leaves publishing to callers, who know more about it */
 
 void zero_nccl_wake(zero_nccl_watch_t *w)
 {
@@ -44,7 +44,7 @@ bool zero_nccl_has_failed(zero_nccl_watch_t *w)
     return zero_nccl_check(w, NULL) != ZERO_OK;
 }
 
-/* An error of NCCL's becomes the failure after a while, unless the host communicator comes up with a better one. */
+/* Notes an NCCL error. It becomes the failure after ZERO_NCCL_GRACE, unless the host communicator finds another one. */
 static void note_error(zero_nccl_watch_t *w, const zero_error_t *error)
 {
     pthread_mutex_lock(&w->mutex);
@@ -57,14 +57,14 @@ static void note_error(zero_nccl_watch_t *w, const zero_error_t *error)
     zero_nccl_wake(w);
 }
 
-/* Whether there is such an error. */
+/* Makes the noted error the failure once ZERO_NCCL_GRACE has passed. Returns whether there is a noted error. */
 static bool report_noted_error(zero_nccl_watch_t *w)
 {
     pthread_mutex_lock(&w->mutex);
     bool there = w->noted.status, enough = there && zero_now() - w->noted_since > ZERO_NCCL_GRACE;
     pthread_mutex_unlock(&w->mutex);
     if (enough)
-        zero_nccl_fail(w, ZERO_ERR_SYSTEM, &w->noted); /* written once */
+        zero_nccl_fail(w, ZERO_ERR_SYSTEM, &w->noted); /* noted is written only once, so no lock is needed */
     return there;
 }
 
@@ -73,7 +73,6 @@ void zero_nccl_nap(double seconds)
     nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL);
 }
 
-/* The host communicator's word. */
 void zero_nccl_look_at_host(zero_nccl_watch_t *w)
 {
     zero_error_t error = {0};
@@ -83,8 +82,8 @@ void zero_nccl_look_at_host(zero_nccl_watch_t *w)
         zero_nccl_fail(w, status, &error);
 }
 
-/* This rank's own failure is published by its owner, who can say where it was. Who waits for other ranks meanwhile, as
- * they do for it, never gets there. */
+/* Usually the owner publishes this rank's own failure, since it can say in which operation. But an owner that waits for
+ * other ranks, while they wait for it, never does; so the thread publishes it after a while. */
 static void publish(zero_nccl_watch_t *w)
 {
     zero_error_t failure;
@@ -109,7 +108,6 @@ static struct timespec after(clockid_t clock, double seconds)
     return (struct timespec){.tv_sec = (time_t)end, .tv_nsec = (long)((end - (double)(time_t)end) * 1e9)};
 }
 
-/* ZERO_ERR_TIMEOUT: another thread does not return from NCCL. */
 zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *w, zero_error_t *error)
 {
     struct timespec end = after(CLOCK_REALTIME, w->options.timeout_s);
@@ -154,7 +152,7 @@ void zero_nccl_retire(zero_nccl_member_t *m)
     }
 }
 
-/* Waits until the thread made the failure of what this one found. */
+/* Reports an NCCL error and waits until the thread has set the failure. */
 static zero_status_t await_failure(zero_nccl_watch_t *w, const zero_error_t *why, zero_error_t *error)
 {
     note_error(w, why);
@@ -174,7 +172,7 @@ static zero_status_t too_late(const zero_nccl_member_t *m, const zero_nccl_call_
     return zero_nccl_check(m->watch, error);
 }
 
-/* Waits for a place among the collectives on their way. */
+/* Waits until another collective may be in flight. */
 static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_nccl_op_t **op,
                                zero_error_t *error)
 {
@@ -197,7 +195,7 @@ static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *ca
     }
 }
 
-/* Hands the call to NCCL and waits until it is on the stream. */
+/* Issues the call with NCCL and waits until it is on the stream. */
 static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_error_t *why,
                                zero_error_t *error)
 {
@@ -209,7 +207,7 @@ static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *ca
         if (status)
             return status;
         pthread_mutex_lock(&w->mutex);
-        void *comm = m->comm; /* which lives while there is no failure, and calls are ours */
+        void *comm = m->comm; /* valid while this thread holds calls and there is no failure */
         pthread_mutex_unlock(&w->mutex);
         if (!issued)
             status = call->issue(w->api, w->nccl, comm, call, why);
@@ -238,7 +236,8 @@ static bool member_ended(const void *what)
     return !((const zero_nccl_member_t *)what)->open;
 }
 
-/* NCCL may still be about to put the call on the stream, which the caller may end once it knows of the failure. */
+/* NCCL may still be about to put the call on the stream, and the caller may destroy the stream once it knows of the
+ * failure. */
 static void wait_for_abort(zero_nccl_member_t *m)
 {
     pthread_mutex_lock(&m->watch->mutex);
@@ -273,7 +272,8 @@ zero_status_t zero_nccl_issue(zero_nccl_member_t *m, const zero_nccl_call_t *cal
 
 /* ---- the thread ------------------------------------------------------------------------------------------------- */
 
-/* The first open member, or the next one. An open one stays, since only the thread ends them. */
+/* The first open member (m NULL), or the next one after m. An open member stays, since only this thread ends members.
+ */
 static zero_nccl_member_t *next_open(zero_nccl_watch_t *w, zero_nccl_member_t *m)
 {
     pthread_mutex_lock(&w->mutex);
@@ -283,7 +283,7 @@ static zero_nccl_member_t *next_open(zero_nccl_watch_t *w, zero_nccl_member_t *m
     return m;
 }
 
-/* Looks after every member, with calls. Returns whether to look again soon. */
+/* Checks every member. Call it with calls locked. Returns whether to check again soon. */
 static bool look_at_members(zero_nccl_watch_t *w)
 {
     zero_error_t error = {0};
@@ -301,8 +301,8 @@ static bool look_at_members(zero_nccl_watch_t *w)
     return soon;
 }
 
-/* After a failure: takes the communicators from all members, so that nobody begins a call on them, and ends their
- * kernels. calls: held, and let go of. */
+/* After a failure: takes the communicators from all members, so that no call on them begins, and ends their kernels.
+ * calls: whether calls is locked; then this unlocks it. */
 static void abort_members(zero_nccl_watch_t *w, bool calls)
 {
     enum { MANY = 64 };
@@ -327,7 +327,8 @@ static void abort_members(zero_nccl_watch_t *w, bool calls)
     pthread_mutex_unlock(&w->mutex);
 }
 
-/* A thread that has calls is in one that should return at once. Where it does not, this one goes on without. */
+/* Locks calls. A thread that holds it should return from NCCL at once; if it does not, this thread continues without
+ * the lock. */
 static bool take_calls(zero_nccl_watch_t *w, double *since)
 {
     struct timespec end = after(CLOCK_REALTIME, ZERO_NCCL_LOOK_EVERY);
@@ -345,7 +346,7 @@ static bool take_calls(zero_nccl_watch_t *w, double *since)
     return false;
 }
 
-/* Does a job that was asked for. */
+/* Does the requested job, if any. */
 static void work(zero_nccl_watch_t *w)
 {
     pthread_mutex_lock(&w->mutex);
@@ -362,7 +363,7 @@ static void work(zero_nccl_watch_t *w)
     pthread_mutex_unlock(&w->mutex);
 }
 
-/* Looks at everything once. Returns whether to look again soon. */
+/* Checks everything once. Returns whether to check again soon. */
 static bool look(zero_nccl_watch_t *w, double *since)
 {
     bool soon = false;
@@ -421,8 +422,9 @@ bool zero_nccl_await(zero_nccl_watch_t *w, bool (*so)(const void *what), const v
     return true;
 }
 
-/* Ends the thread and frees what it used. If it is stuck, or NCCL may still write there, the memory stays. Then too the
- * thread gets a moment to end: its owner destroys the host communicator next, at which it looks. */
+/* Ends the thread and frees its memory. If the thread is stuck, or NCCL may still write to the memory, the memory is
+ * leaked. In this case too the thread gets a moment to end, because it checks the host communicator, which its owner
+ * destroys next. */
 static void end_thread(zero_nccl_watch_t *w, bool stuck)
 {
     struct timespec end = after(CLOCK_REALTIME, stuck ? 1 : ZERO_NCCL_BEYOND);
@@ -474,7 +476,7 @@ zero_status_t zero_nccl_watch_open(zero_nccl_watch_t **out, const zero_cuda_nccl
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&w->news, &attributes);
     pthread_condattr_destroy(&attributes);
-    sigfillset(&all); /* signals are the other threads' */
+    sigfillset(&all); /* leaves signals to other threads */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int e = pthread_create(&w->thread, NULL, watch_main, w);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

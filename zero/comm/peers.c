@@ -12,15 +12,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* One page a rank. */
+/* One page per rank. */
 typedef struct zero_peer_page {
-    atomic_bool abort;       /* there is a winner: written by whoever aborts, polled by this rank */
-    atomic_bool spoke;       /* failure is this rank's: taken by the first of its threads that aborts */
-    atomic_bool left;        /* this rank let go of its peers in good order */
-    _Atomic uint32_t winner; /* of the first page alone: 1 + the index of the page whose failure is everyone's; 0 while
-                                there is none */
+    atomic_bool abort;       /* there is a winner; the aborting rank sets it, this rank polls it */
+    atomic_bool spoke;       /* claims failure: set by the first thread of this rank that aborts */
+    atomic_bool left;        /* this rank closed its peers */
+    _Atomic uint32_t winner; /* in the first page only: 1 + the index of the page whose failure counts for all ranks; 0:
+                                none */
     zero_error_t failure;
-    char apart[128];       /* from what waiting ranks poll */
+    char apart[128];       /* keeps word off the cache line that waiting ranks poll */
     _Atomic uint64_t word; /* publish and progress */
 } zero_peer_page_t;
 
@@ -63,8 +63,8 @@ zero_status_t zero_peers_open(zero_peers_t **out, const zero_oob_t *oob, const i
     for (int i = 0; i < count && count > 1; i++)
         if (i != index && f->pages.pid[i] > 0 && f->pages.pid[i] != (int)getpid())
             f->pidfd[i] = (int)syscall(SYS_pidfd_open, f->pages.pid[i], 0);
-    /* Whoever took part in this exchange lived while the handles were opened, so that they are not another process's.
-     */
+    /* A rank that takes part in this exchange was alive while the handles were opened, so the handles cannot belong to
+     * other processes. */
     status = zero_oob_agree(oob, ZERO_OK, error);
     if (status) {
         zero_peers_drop(f);
@@ -110,8 +110,8 @@ void zero_peers_aborted(zero_peers_t *f, const zero_error_t *failure)
     if (atomic_exchange(&f->own->spoke, true))
         return;
     zero_pass(&f->own->failure, ZERO_ERR_PEER, failure);
-    /* Only whole sentences take part, and the words come after the choice: a rank that ends in between leaves no half
-     * of it. */
+    /* The failure is complete before it can win, and the abort words are set after that: a rank that ends in between
+     * leaves no partial failure. */
     atomic_compare_exchange_strong(&page_of(f, 0)->winner, &none, (uint32_t)f->index + 1);
     for (int i = 0; i < f->count; i++)
         atomic_store(&page_of(f, i)->abort, true);
@@ -161,7 +161,7 @@ bool zero_peers_is_dead(const zero_peers_t *f, int index)
         struct pollfd p = {.fd = f->pidfd[index], .events = POLLIN};
         return poll(&p, 1, 0) == 1;
     }
-    /* Before Linux 5.3 there are no process handles; a zombie then counts as alive until it is waited for. */
+    /* Before Linux 5.3 there are no process handles; then a zombie counts as alive until its parent waits for it. */
     return index != f->index && zero_peers_pid(f, index) > 0 && kill(zero_peers_pid(f, index), 0) < 0 && errno == ESRCH;
 }
 
@@ -178,7 +178,7 @@ zero_status_t zero_peers_watch(zero_peers_t *f, const char *operation, zero_erro
                          "rank %d (pid %d) exited unexpectedly during %s", f->member[i], zero_peers_pid(f, i),
                          operation);
         zero_peers_abort(f, &failure);
-        /* Where another thread of this rank had begun to write a sentence, ours did not get in. */
+        /* If another thread of this rank is writing a failure, ours was dropped. */
         return zero_peers_is_aborted(f) ? zero_peers_check(f, error) : zero_pass(error, ZERO_ERR_PEER, &failure);
     }
     return zero_peers_check(f, error);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* shared.c - see shared.h. A part is a memfd that the others open through /proc/PID/fd, so that the size of /dev/shm
- * does not matter; where /proc refuses that (other containers, hardened kernels) it is a file in /dev/shm, unlinked as
- * soon as everyone has it open. Pages are populated before use: too little memory is an error here, never a SIGBUS
- * later. */
+/* shared.c - see shared.h. A part is a memfd that the other ranks open through /proc/PID/fd, so that the size of
+ * /dev/shm does not matter. If /proc refuses that (other containers, hardened kernels), a part is a file in /dev/shm,
+ * unlinked as soon as all ranks have it open. Pages are populated before use: too little memory is an error here, never
+ * a SIGBUS later. */
 #define _GNU_SOURCE
 #include "zero/comm/shared.h"
 #include "zero/device/host.h"
@@ -17,11 +17,11 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-/* What a rank tells the others about its part. */
+/* What the ranks exchange about their parts. */
 typedef struct info {
     int32_t pid, fd;
     uint64_t pid_space; /* inode of its PID namespace */
-    uint64_t nonce;     /* first word of the part, to tell it from another process's file of the same number */
+    uint64_t nonce;     /* first word of the part, to detect another process's file with the same number */
     uint64_t bytes;
 } info_t;
 
@@ -46,7 +46,7 @@ zero_status_t zero_oob_agree_on(const zero_oob_t *oob, zero_status_t status, int
             *failed = r;
         }
     free(all);
-    /* What failed here has failed, whatever became of the words about it on their way. */
+    /* A failure of this rank stands, even if the exchange failed. */
     return *failed >= 0 || !status ? met : zero_pass(error, status, &own);
 }
 
@@ -104,9 +104,9 @@ static zero_status_t make_part(zero_shared_t *s, info_t *info, bool dev_shm, zer
     if (info->fd < 0)
         return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create shared memory (%s): %s", dev_shm ? name : "memfd",
                          strerror(errno));
-    /* Before Linux 5.14 only posix_fallocate tells a full file system without a SIGBUS. */
+    /* Before Linux 5.14 only posix_fallocate detects a full file system without a SIGBUS. */
     int e = ftruncate(info->fd, (off_t)s->bytes) < 0 ? errno : EINTR;
-    for (int tries = 0; e == EINTR && tries < 100; tries++) /* a signal ends it early */
+    for (int tries = 0; e == EINTR && tries < 100; tries++) /* a signal interrupts it */
         e = posix_fallocate(info->fd, 0, (off_t)s->bytes);
     if (e)
         return zero_fail_reason(error, e == ENOSPC || e == ENOMEM ? ZERO_ERR_MEMORY : ZERO_ERR_SYSTEM,
@@ -123,7 +123,7 @@ static zero_status_t make_part(zero_shared_t *s, info_t *info, bool dev_shm, zer
     return status;
 }
 
-/* Maps the part of another rank. *refused: there is hope in the other way. */
+/* Maps the part of another rank. *refused: opening it failed, so the other kind of part may work. */
 static zero_status_t map_part(zero_shared_t *s, int i, const info_t *own, const info_t *info, bool dev_shm,
                               bool *refused, zero_error_t *error)
 {
@@ -140,7 +140,7 @@ static zero_status_t map_part(zero_shared_t *s, int i, const info_t *own, const 
         fd = shm_open(name, O_RDWR | O_CLOEXEC, 0);
     } else {
         snprintf(name, sizeof name, "/proc/%d/fd/%d", info->pid, info->fd);
-        /* The same number is another process elsewhere. */
+        /* In another PID namespace the same number is another process. */
         errno = ESRCH;
         fd = own->pid_space == info->pid_space ? open(name, O_RDWR | O_CLOEXEC) : -1;
     }
@@ -162,7 +162,7 @@ static zero_status_t map_part(zero_shared_t *s, int i, const info_t *own, const 
                          "%s is not the shared memory of process %d: the ranks are not on one machine", name,
                          info->pid);
     s->pid[i] = own->pid_space == info->pid_space ? info->pid : 0;
-    return zero_host_populate(p, s->bytes, error); /* page tables now rather than faults later */
+    return zero_host_populate(p, s->bytes, error); /* fills page tables now, to avoid faults later */
 }
 
 static void unmap(zero_shared_t *s)
@@ -174,7 +174,7 @@ static void unmap(zero_shared_t *s)
     }
 }
 
-/* One attempt in one way; everyone returns the same. */
+/* Tries one kind of part. All ranks return the same. */
 static zero_status_t attempt(zero_shared_t *s, const zero_oob_t *oob, const int *members, bool dev_shm, bool *again,
                              zero_error_t *error)
 {
@@ -205,7 +205,7 @@ static zero_status_t attempt(zero_shared_t *s, const zero_oob_t *oob, const int 
     if (status && !dev_shm && oob->all_gather(oob->ctx, &refused, all_refused, sizeof refused, &ignored) == ZERO_OK)
         for (int r = 0; r < oob->world; r++)
             *again = *again || all_refused[r];
-    /* Everyone has read the nonce; the part begins as zeros. */
+    /* All ranks have read the nonce; clear it, since a part begins as zeros. */
     if (status == ZERO_OK && s->count > 1)
         memset(s->part[s->index], 0, sizeof own.nonce);
     if (status == ZERO_OK)

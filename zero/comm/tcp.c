@@ -14,18 +14,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BEYOND 5.0       /* s: what the hub's answer may take longer than the time that it gives others */
-#define TELL_SECONDS 1.0 /* the most for telling the hub something that nobody waits for */
+#define BEYOND 5.0       /* s: how long to wait for the hub's answer beyond the hub's own time limit */
+#define TELL_SECONDS 1.0 /* s: limit for sending the hub something that needs no answer */
 
 typedef struct tcp tcp_t;
 
-/* A rank's connection, which a communicator and what was split from it share. */
+/* A rank's connection to the hub, which a communicator and its splits share. */
 typedef struct link {
-    pthread_mutex_t reading, writing; /* nobody holds both */
+    pthread_mutex_t reading, writing; /* never hold both */
     int fd, rank, world;
     zero_tcp_info_t *infos; /* [world] */
-    zero_tcp_hub_t *hub;    /* rank 0's */
-    zero_tcp_buffer_t in;   /* reading's, as all below */
+    zero_tcp_hub_t *hub;    /* on rank 0 */
+    zero_tcp_buffer_t in;   /* this and the members below are protected by reading */
     tcp_t *comms;
     bool aborted;
     zero_error_t failure;
@@ -35,12 +35,12 @@ typedef struct link {
 struct tcp {
     zero_control_t control;
     link_t *link;
-    tcp_t *next; /* of the link's */
+    tcp_t *next; /* in the link's list */
     uint64_t id;
-    int *world; /* [size] ranks of the link */
-    /* What the hub answered: reading's. */
+    int *world; /* [size] ranks in the link */
+    /* The hub's answer, protected by reading. */
     bool answered;
-    zero_error_t answer; /* status ZERO_OK: all, of bytes bytes; ZERO_ERR_MISMATCH: differ */
+    zero_error_t answer; /* status ZERO_OK: the result is all, with bytes bytes; ZERO_ERR_MISMATCH: see differ */
     zero_tcp_differ_t differ;
     char *all;
     uint64_t bytes;
@@ -56,7 +56,6 @@ static void set_aborted(link_t *l, const zero_error_t *failure)
     l->aborted = true;
 }
 
-/* A frame that came. */
 static void handle_frame(link_t *l, const zero_tcp_frame_t *f, const char *payload)
 {
     const zero_error_t failure =
@@ -82,7 +81,7 @@ static void handle_frame(link_t *l, const zero_tcp_frame_t *f, const char *paylo
     }
 }
 
-/* Takes what has come, without waiting. With reading. */
+/* Handles all frames that have arrived, without waiting. Call it with reading locked. */
 static void receive_frames(link_t *l)
 {
     const char *payload;
@@ -117,12 +116,12 @@ static void receive_frames(link_t *l)
         set_aborted(l, &failure);
 }
 
-/* false: the connection has ended, which hear finds too. */
+/* Returns false if the connection has ended; receive_frames detects that too. */
 static bool send_parts(link_t *l, const void *head, size_t head_bytes, const void *payload, size_t bytes, double end)
 {
     pthread_mutex_lock(&l->writing);
     bool sent = zero_socket_put(end, l->fd, head, head_bytes) && zero_socket_put(end, l->fd, payload, bytes);
-    if (!sent) /* half a frame may be there, so nothing else can follow */
+    if (!sent) /* part of a frame may have been sent, so nothing may follow */
         shutdown(l->fd, SHUT_WR);
     pthread_mutex_unlock(&l->writing);
     return sent;
@@ -144,14 +143,14 @@ static zero_status_t check_link(link_t *l, zero_error_t *error)
 
 /* ---- operations ------------------------------------------------------------------------------------------------- */
 
-/* Of two ranks in different calls at least one is in another than this rank. */
+/* If two ranks make different calls, at least one of them differs from this rank's call. */
 static zero_status_t mismatch(const zero_call_t *call, const zero_tcp_differ_t *d, zero_error_t *error)
 {
     zero_status_t status = zero_call_compare(call, d->rank[0], &d->info[0].id, d->info[0].words, error);
     return status ? status : zero_call_compare(call, d->rank[1], &d->info[1].id, d->info[1].words, error);
 }
 
-/* Until the hub has answered, who also says which ranks are late. */
+/* Waits for the hub's answer, which also names ranks that are late. */
 static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *recv, zero_error_t *why)
 {
     link_t *l = c->link;
@@ -181,7 +180,7 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
             return zero_fail(why, ZERO_ERR_TIMEOUT,
                              "exchange: rank 0 (pid %d on %s), which serves the exchange, did not answer within %g s",
                              l->infos[0].pid, l->infos[0].host, c->control.options.timeout_s + BEYOND);
-        /* Another thread may take our answer in while this one sleeps. */
+        /* While this thread sleeps, another thread may receive the answer. */
         struct pollfd p = {.fd = l->fd, .events = POLLIN};
         poll(&p, 1, 5);
     }
@@ -195,7 +194,7 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
         zero_tcp_frame_t frame;
         zero_call_info_t info;
     } head;
-    if (bytes > ZERO_TCP_MOST / (uint64_t)comm->size) /* the same on all ranks, or they find out */
+    if (bytes > ZERO_TCP_MOST / (uint64_t)comm->size) /* all ranks refuse this, or their calls differ anyway */
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "an exchange of %llu bytes per rank is too large without MPI: at most %llu",
                          (unsigned long long)bytes, (unsigned long long)(ZERO_TCP_MOST / (uint64_t)comm->size));
@@ -215,7 +214,7 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
     return status ? status : await(c, &call, end, recv, error);
 }
 
-/* The hub chooses whose failure is everyone's. */
+/* The hub chooses the failure that counts for all ranks. */
 static void tcp_abort(zero_comm_t *comm, const zero_error_t *failure)
 {
     link_t *l = ((tcp_t *)comm->control)->link;
@@ -276,7 +275,7 @@ static void tcp_destroy(zero_control_t *control)
 
 static zero_status_t tcp_split(zero_comm_t *comm, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error);
 
-/* No words for sentences, which are for ranks that share memory, and no data. */
+/* Has no progress words, which need shared memory, and no data. */
 static const zero_control_ops_t tcp_control = {
     .exchange = tcp_exchange,
     .split = tcp_split,
@@ -285,8 +284,8 @@ static const zero_control_ops_t tcp_control = {
     .destroy = tcp_destroy,
 };
 
-/* The control of comm, a communicator of a rank and size; members[i] is the link's rank of rank i, or of parent where
- * there is one. It is not comm's yet. */
+/* Makes a control for comm, a communicator with rank and size set, but does not attach it. Rank i of comm is
+ * members[i] in parent; if parent is NULL, rank i of the link. */
 static tcp_t *new_control(zero_comm_t *comm, link_t *l, const tcp_t *parent, const int *members,
                           const zero_comm_options_t *options)
 {
@@ -322,7 +321,7 @@ static zero_status_t tcp_split(zero_comm_t *comm, const zero_subset_t *part, zer
     tcp_t *c = (tcp_t *)comm->control;
     zero_oob_t oob = zero_comm_oob(comm);
     zero_error_t why = {0};
-    /* Its number is one that its first rank alone gives out. */
+    /* The first rank of the part chooses its id, so that no other communicator has the same one. */
     uint64_t own = 0, *all = calloc((size_t)comm->size, sizeof *all);
     if (part->rank == 0)
         own =
@@ -339,7 +338,7 @@ static zero_status_t tcp_split(zero_comm_t *comm, const zero_subset_t *part, zer
                                   .size = part->size,
                                   .id = control->id,
                                   .bytes = (uint64_t)part->size * sizeof *control->world};
-        /* Where this fails, so does all that comes after it. */
+        /* If this fails, every later call on the communicator fails too. */
         send_frame(c->link, &frame, control->world, zero_now() + c->control.options.timeout_s);
         out->control = &control->control;
     } else if (control) {
@@ -350,7 +349,7 @@ static zero_status_t tcp_split(zero_comm_t *comm, const zero_subset_t *part, zer
     return zero_pass(error, status, &why);
 }
 
-/* Rank 0 is a client of its own hub by a pair of sockets. */
+/* Rank 0 connects to its own hub by a pair of sockets. */
 static zero_status_t open_hub(link_t *l, int *peers, const zero_comm_options_t *options, zero_error_t *error)
 {
     int pair[2];

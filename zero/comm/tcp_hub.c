@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tcp_hub.c - rank 0's thread: puts the parts of an exchange together, passes an abort on, and finds ranks that
- * vanished or are late. It never waits for one rank: what one does not take now stays in its buffer. */
+/* tcp_hub.c - rank 0's thread: combines the parts of an exchange, forwards aborts, and finds ranks that vanished or are
+ * late. It never waits for one rank: data that a rank does not accept now stays in the rank's buffer. */
 #define _GNU_SOURCE
 #include "zero/comm/tcp.h"
 #include "zero/device/host.h"
@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define FAREWELL_SECONDS 2.0 /* after an abort: how long the others' sentences may take */
+#define FAREWELL_SECONDS 2.0 /* after an abort: how long to wait for the other ranks to leave */
 
 /* ---- buffers and frames, for tcp.c too -------------------------------------------------------------------------- */
 
@@ -77,7 +77,7 @@ bool zero_tcp_next(const zero_tcp_buffer_t *b, zero_tcp_frame_t *frame, const ch
 
 typedef struct peer {
     int fd;    /* -1: the connection has ended */
-    bool left; /* said bye */
+    bool left; /* sent ZERO_TCP_BYE */
     zero_tcp_buffer_t in, out;
 } peer_t;
 
@@ -85,15 +85,16 @@ typedef struct peer {
 typedef struct group {
     struct group *next;
     uint64_t id;
-    int size, using; /* ranks, and those that did not leave it */
+    int size, using; /* number of ranks; of those, how many have not left */
     int *member;     /* [size] */
-    bool *gave;      /* [size] to the exchange that is on its way */
-    int there;       /* how many gave */
-    uint64_t bytes;  /* of each part */
+    bool *gave;      /* [size] whether the rank's part of the current exchange has arrived */
+    int there;       /* number of parts that have arrived */
+    uint64_t bytes;  /* per part */
     char *all;
-    zero_tcp_differ_t differ; /* the first to give, and, where failed is ZERO_ERR_MISMATCH, one that is elsewhere */
+    zero_tcp_differ_t differ; /* the first rank to arrive; if failed is ZERO_ERR_MISMATCH, also one that differs from it
+                               */
     double since, timeout_s;
-    zero_error_t failed; /* status: ZERO_OK, or of the first exchange that failed, and so of all later ones */
+    zero_error_t failed; /* of the first exchange that failed, and so of all later ones; status ZERO_OK: none */
 } group_t;
 
 struct zero_tcp_hub {
@@ -104,7 +105,7 @@ struct zero_tcp_hub {
     zero_tcp_info_t *info; /* [world] */
     group_t *groups;
     bool aborted;
-    double end; /* from when rank 0 left, or had to: when to stop waiting for the others; 0: not yet */
+    double end; /* once rank 0 has left or lost its connection: when to stop waiting for the others; 0: not yet */
 };
 
 static void queue(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *frame, const void *payload)
@@ -114,7 +115,7 @@ static void queue(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *frame, co
         return;
     if (zero_tcp_add(&p->out, frame, sizeof *frame) && zero_tcp_add(&p->out, payload, frame->bytes))
         return;
-    close(p->fd); /* whoever cannot be told finds its connection ended */
+    close(p->fd); /* a rank that cannot get the message sees its connection end */
     p->fd = -1;
 }
 
@@ -132,7 +133,7 @@ static void fail_all(zero_tcp_hub_t *h, const zero_error_t *failure)
     abort_all(h, failure, zero_tcp_failure_bytes(failure));
 }
 
-/* The connection of a rank that did not say bye. error: errno, or 0. */
+/* Ends the connection of a rank, and aborts all unless the rank has left. error: errno, or 0. */
 static void lose(zero_tcp_hub_t *h, int rank, int error)
 {
     peer_t *p = &h->peer[rank];
@@ -207,7 +208,7 @@ static void leave_group(zero_tcp_hub_t *h, uint64_t id)
         }
 }
 
-/* Ends the exchange for all that gave their part; those that come later hear the same. */
+/* Ends the exchange with a failure for the ranks that have arrived; later ones get the same failure. */
 static void fail_group(zero_tcp_hub_t *h, group_t *g)
 {
     bool differ = g->failed.status == ZERO_ERR_MISMATCH;
@@ -223,7 +224,8 @@ static void fail_group(zero_tcp_hub_t *h, group_t *g)
     g->there = 0;
 }
 
-/* "rank 3" or "ranks 3, 5": the members that did not give, and have left where left is set. first: of them. */
+/* Writes "rank 3" or "ranks 3, 5": the members whose parts are missing; left: only those that have left. *first: the
+ * lowest of them. */
 static int name_missing(const zero_tcp_hub_t *h, const group_t *g, bool left, char *text, size_t size, int *first)
 {
     int count = 0, n = 0, shown = 0;
@@ -242,7 +244,7 @@ static int name_missing(const zero_tcp_hub_t *h, const group_t *g, bool left, ch
     return count;
 }
 
-/* Whether it can still come to its end, and where not, what comes of it. */
+/* Fails the exchange if it cannot complete: a missing rank has left, or the time is up. */
 static void look_at_group(zero_tcp_hub_t *h, group_t *g, double now)
 {
     char names[200];
@@ -261,7 +263,7 @@ static void look_at_group(zero_tcp_hub_t *h, group_t *g, double now)
     fail_group(h, g);
 }
 
-/* A part of an exchange. false: it makes no sense. */
+/* Adds a rank's part of an exchange. Returns false if the frame is invalid. */
 static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
 {
     group_t *g = find_group(h, f->id);
@@ -340,7 +342,7 @@ static bool handle_frame(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f,
     }
 }
 
-/* Takes what one socket has for a while, so that others have their turn. */
+/* Reads a rank's socket once, so that the other ranks get their turn, and handles its complete frames. */
 static void hear(zero_tcp_hub_t *h, int rank)
 {
     peer_t *p = &h->peer[rank];
@@ -375,7 +377,7 @@ static void speak(zero_tcp_hub_t *h, int rank)
         lose(h, rank, errno);
 }
 
-/* Whether the thread has still somebody to serve. */
+/* Whether a rank still needs the thread. */
 static bool goes_on(zero_tcp_hub_t *h, double now)
 {
     bool others = false;
@@ -461,7 +463,7 @@ zero_status_t zero_tcp_hub_open(zero_tcp_hub_t **out, int world, const int *peer
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", world);
     }
     memcpy(h->info, infos, (size_t)world * sizeof *infos);
-    sigfillset(&all); /* signals are the other threads' */
+    sigfillset(&all); /* leaves signals to other threads */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int e = pthread_create(&h->thread, NULL, hub_main, h);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
