@@ -10,12 +10,12 @@
 #include <sys/mman.h>
 
 struct zero_arena {
-    const zero_allocator_t *allocator; /* the caller's, whose memory base is; else NULL */
+    const zero_allocator_t *allocator; /* the caller's allocator that owns base; NULL: none */
     zero_tier_t tier;
     char *map; /* the whole mapping: a guard page or more, the arena, a guard page */
     uint64_t map_bytes;
     char *base;
-    uint64_t bytes; /* as asked for */
+    uint64_t bytes; /* as requested */
 };
 
 enum { HUGE_PAGE = 2 << 20 };
@@ -54,7 +54,7 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
         return status;
     if (bytes == 0)
         return zero_fail(error, ZERO_ERR_ARG, "the arena has 0 bytes, but must have at least 1");
-    /* What a caller's allocator has is its own to know: it may have taken it from the machine long ago. */
+    /* A caller's allocator knows best what it has: it may have taken its memory from the machine long ago. */
     if ((bytes > there && !d->options.allocator) || !zero_round_up(bytes, page, &rounded) ||
         rounded > SIZE_MAX - 2 * HUGE_PAGE - 2 * page)
         return zero_fail(error, ZERO_ERR_MEMORY,
@@ -74,8 +74,8 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
         *out = a;
         return ZERO_OK;
     }
-    /* Guard pages: a kernel that runs past the arena faults, and no neighbour is merged into its mapping, whose huge
-     * pages could otherwise cover memory that is not counted here. */
+    /* Guard pages: a kernel that runs past the arena faults. They also keep the kernel from merging the mapping with a
+     * neighbour, whose huge pages could otherwise cover memory that is not counted here. */
     a->map_bytes = rounded + 2 * page + (rounded >= HUGE_PAGE ? HUGE_PAGE : 0);
     a->map = mmap(NULL, a->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (a->map == MAP_FAILED) {
@@ -92,7 +92,7 @@ static zero_status_t arena_create(zero_device_t *d, zero_tier_t tier, uint64_t b
                            (unsigned long long)rounded, strerror(errno));
         goto fail;
     }
-    /* A hint: whole huge pages lie inside the arena, and all of its pages are made resident anyway, so it changes no
+    /* A hint. Huge pages lie entirely inside the arena, and all of its pages become resident anyway, so it changes no
      * byte count. */
     if (rounded >= HUGE_PAGE)
         madvise(a->base, rounded, MADV_HUGEPAGE);
@@ -118,7 +118,7 @@ static zero_status_t arena_resident(zero_arena_t *arena, uint64_t offset, uint64
         return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes",
                          (unsigned long long)offset, (unsigned long long)offset, (unsigned long long)bytes,
                          (unsigned long long)arena->bytes);
-    if (arena->allocator) { /* whose pages they are, and where, is the caller's */
+    if (arena->allocator) { /* the caller manages these pages */
         *resident = bytes;
         return ZERO_OK;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cpu.h - what cpu.c and cpu_streams.c share; the CUDA device has such streams, too, for the host's work. */
+/* cpu.h - internals of cpu.c and cpu_streams.c. The CUDA device uses such streams too, for work on the host. */
 #ifndef ZERO_DEVICE_CPU_H
 #define ZERO_DEVICE_CPU_H
 
@@ -22,8 +22,7 @@ zero_status_t zero_cpu_record(zero_event_t *event, zero_stream_t *stream, zero_e
 zero_status_t zero_cpu_wait(zero_stream_t *stream, zero_event_t *event, double timeout_s, zero_error_t *error);
 zero_status_t zero_cpu_host_wait(zero_event_t *event, double timeout_s, zero_error_t *error);
 
-/* From now on a stream that fails calls fn(ctx) at once, on the thread that ran the task, before anything that was
- * queued behind it is passed over. */
+/* Makes a stream that fails call fn(ctx) at once, on the thread that ran the task, before it skips any later item. */
 void zero_cpu_stream_on_failure(zero_stream_t *stream, void (*fn)(void *ctx), void *ctx);
 
 #ifdef __cplusplus

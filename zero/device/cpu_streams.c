@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cpu_streams.c - streams and events of the CPU device.
  *
- * A stream without a worker runs everything at once on the calling thread. A worker takes items from a ring that the
- * calling thread fills. All that the two share are counters that only one side writes: the caller publishes `issued`,
- * the worker publishes `done`, and whoever waits for an event looks at `done`. So knowledge flows only where the caller
- * asked for it, by enqueue and wait: two tasks that no event orders stay unordered for ThreadSanitizer too, as they
- * would be on a GPU. A mutex would order them by accident.
+ * A stream without a worker runs each item at once on the calling thread. A worker takes items from a ring that the
+ * calling thread fills. The two share only counters with a single writer: the caller publishes `issued`, the worker
+ * publishes `done`, and a thread that waits for an event reads `done`. So enqueue and wait alone order the two: tasks
+ * that no event orders stay unordered for ThreadSanitizer too, as they would be on a GPU. A mutex would order them by
+ * accident.
  */
 #define _GNU_SOURCE
 #include "zero/device/cpu.h"
@@ -17,20 +17,20 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* How far a stream is. Outlives the stream while events or queued waits refer to it. */
+/* The progress of a stream. Outlives the stream while events or queued waits refer to it. */
 typedef struct progress {
     _Atomic uint64_t done; /* items that ran or were skipped */
-    _Atomic uint32_t tick; /* changes after each change of done: what sleepers sleep on */
+    _Atomic uint32_t tick; /* changes after each change of done; waiting threads sleep on it */
     atomic_bool failed;    /* error is set and constant */
     atomic_int refs;
     zero_stream_id_t id;
-    bool alone; /* of an inline device: nobody can be asleep, so nobody is woken */
+    bool alone; /* inline device: no thread can be asleep, so none is woken */
     zero_error_t error;
 } progress_t;
 
 struct zero_event {
     progress_t *progress; /* NULL: never recorded */
-    uint64_t target;      /* complete when progress->done reaches it */
+    uint64_t target;      /* complete when progress->done reaches this */
 };
 
 typedef struct item {
@@ -47,12 +47,12 @@ enum { RING_ITEMS = 4096 };
 
 struct zero_stream {
     progress_t *progress;
-    uint64_t issued; /* items enqueued: the caller's own count */
+    uint64_t issued; /* items enqueued; only the caller uses it */
     uint64_t delay_seed;
     bool worker;
     pthread_t thread;
     item_t *ring;        /* RING_ITEMS, worker only */
-    uint64_t free_until; /* the caller may fill items below this without looking at the worker's count */
+    uint64_t free_until; /* the caller may fill items below this without reading the worker's counter */
     _Atomic uint64_t posted;
     _Atomic uint32_t post_tick;
     void (*on_failure)(void *ctx); /* set before anything is enqueued */
@@ -67,7 +67,7 @@ static progress_t *progress_hold(progress_t *p)
 
 static void progress_drop(progress_t *p)
 {
-    /* Only the last one acquires (to free): letting go of an event must not order the caller after the worker. */
+    /* Only the last reference acquires, to free: dropping an event must not order the caller after the worker. */
     if (p && atomic_fetch_sub_explicit(&p->refs, 1, memory_order_release) == 1) {
         atomic_load_explicit(&p->refs, memory_order_acquire);
         free(p);
@@ -98,7 +98,7 @@ static zero_status_t progress_status(const progress_t *p, zero_error_t *error)
     return zero_pass(error, p->error.status, &p->error);
 }
 
-/* Waits until done reaches target. An error of the stream is returned as soon as it is known. */
+/* Waits until done reaches target. Returns an error of the stream as soon as it is known. */
 static zero_status_t progress_wait(progress_t *p, uint64_t target, double timeout_s, zero_error_t *error)
 {
     double end = zero_now() + timeout_s;
@@ -117,7 +117,7 @@ static zero_status_t progress_wait(progress_t *p, uint64_t target, double timeou
     }
 }
 
-/* A random delay before operation n of a stream: none, a moment, or up to 200 microseconds. */
+/* A random delay before operation n of a stream: none, a short one, or up to 200 microseconds. */
 static void delay(const zero_stream_t *s, uint64_t n)
 {
     if (s->delay_seed == 0)
@@ -130,7 +130,7 @@ static void delay(const zero_stream_t *s, uint64_t n)
 static void run(zero_stream_t *s, const item_t *item)
 {
     progress_t *p = s->progress;
-    zero_error_t error; /* a thousand bytes, of which only the first are set unless something fails */
+    zero_error_t error; /* about a thousand bytes; only status is set unless something fails */
     zero_status_t status = ZERO_OK;
     error.status = ZERO_OK;
     error.text[0] = '\0';
@@ -169,7 +169,7 @@ static void *worker_main(void *arg)
     }
 }
 
-/* Puts an item into the worker's ring, waiting for room where there is none (the worker's own waits are bounded). */
+/* Puts an item into the worker's ring. Waits while the ring is full; the worker's own waits are bounded. */
 static void post(zero_stream_t *s, const item_t *item)
 {
     while (s->issued >= s->free_until) {
@@ -195,8 +195,8 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
         goto no_memory;
     atomic_store(&s->progress->refs, 1);
     s->progress->id = id;
-    /* Drives are waited for by a thread in any case, beside which the others work. It never waits for them: what they
-     * were to do before was done when it was told. */
+    /* ZERO_STREAM_IO has a thread on an inline device too, so that I/O overlaps with other work. This thread never
+     * waits for the other streams: their work is complete when an item is queued here. */
     bool worker = d->options.threaded ? id != ZERO_STREAM_COMPUTE : id == ZERO_STREAM_IO;
     s->progress->alone = !d->options.threaded && !worker;
     s->delay_seed = d->options.delay_seed;
@@ -204,7 +204,7 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
         if (!(s->ring = calloc(RING_ITEMS, sizeof *s->ring)))
             goto no_memory;
         s->free_until = RING_ITEMS;
-        /* Signals are for the caller's own threads. */
+        /* Signals are for the caller's threads. */
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &old);
         int e = pthread_create(&s->thread, NULL, worker_main, s);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda.cu - a CUDA GPU as a device: how many, arenas, copies. Its streams and events are in cuda_streams.cu. */
+/* cuda.cu - a CUDA GPU as a device: count, arenas, copies. Its streams and events are in cuda_streams.cu. */
 #include "zero/device/cuda_device.h"
 extern "C" {
 #include "zero/device/cuda.h"
@@ -69,21 +69,21 @@ struct zero_arena {
     zero_cuda_t *device;
     zero_tier_t tier;
     char *base;
-    uint64_t bytes;                    /* as asked for */
+    uint64_t bytes;                    /* as requested */
     bool shareable;                    /* device tier: other processes can map it */
-    uint64_t mapped;                   /* shareable: bytes at base */
-    uint64_t taken;                    /* device tier: the driver's count of the allocation */
-    const zero_allocator_t *allocator; /* the caller's, whose memory base is; else NULL */
+    uint64_t mapped;                   /* shareable: number of bytes mapped at base */
+    uint64_t taken;                    /* device tier: the allocation's size as the driver reports it */
+    const zero_allocator_t *allocator; /* the caller's allocator that owns base; NULL: none */
 };
 
-/* The driver gives device memory in pieces of this size. */
+/* The driver allocates device memory in units of this size. */
 enum { DEVICE_PAGE = 2 << 20 };
 
-/* cuMemGetAddressRange of the driver's interface, version 2: where the allocation of address begins, and its bytes. */
+/* cuMemGetAddressRange of the driver's API, version 2: start and bytes of the allocation that contains address. */
 typedef int (*address_range_fn)(unsigned long long *base, size_t *bytes, unsigned long long address);
 
-/* The driver's count of an allocation, 0 where it does not tell. How far cudaMemGetInfo falls is no measure of it:
- * other ranks and programs on the GPU take memory and free it at the same time. */
+/* The size of an allocation as the driver reports it; 0 if it does not. The drop in cudaMemGetInfo is no measure:
+ * other ranks and programs take and free memory on the GPU at the same time. */
 static uint64_t allocated(const void *base)
 {
     unsigned long long first = 0;
@@ -92,15 +92,15 @@ static uint64_t allocated(const void *base)
     return range && range(&first, &bytes, (uintptr_t)base) == 0 && first == (uintptr_t)base ? bytes : 0;
 }
 
-/* Seconds that the GPU has for what takes it less than one: a fill, an empty kernel. Other processes may share it. */
+/* Time limit for GPU work that takes less than a second: a fill, an empty kernel. Other processes may share the GPU. */
 static const double FILL_S = 60;
 
 static void arena_destroy(zero_arena_t *arena)
 {
     if (!arena)
         return;
-    /* cudaFree waits for all of the GPU's work, without a bound: what still runs on a stream that was given up must not
-     * be waited for, and keeps its memory until the process ends. */
+    /* cudaFree waits for all of the GPU's work, without a time limit. Work on an abandoned stream must not block this,
+     * so memory is then kept until the process ends. */
     if (arena->base && !zero_cuda_gave_up(arena->device) && zero_cuda_enter(arena->device, NULL) == ZERO_OK) {
         if (arena->allocator)
             arena->allocator->release(arena->allocator->ctx, arena->tier, arena->base, arena->bytes);
@@ -115,7 +115,7 @@ static void arena_destroy(zero_arena_t *arena)
     free(arena);
 }
 
-/* Free and total bytes of the GPU. */
+/* The free and total bytes of the GPU. */
 static zero_status_t gpu_memory(const zero_cuda_t *d, uint64_t *available, uint64_t *total, zero_error_t *error)
 {
     size_t free_bytes = 0, total_bytes = 0;
@@ -149,7 +149,7 @@ static zero_status_t zero_out(const zero_arena_t *a, zero_error_t *error)
                : zero_cuda_failed(d, e, error, "cudaMemsetAsync of %llu bytes", (unsigned long long)a->bytes);
 }
 
-/* Of the caller's allocator. */
+/* Takes memory from the caller's allocator. */
 static zero_status_t take_theirs(zero_arena_t *a, zero_error_t *error)
 {
     a->allocator = a->device->base.options.allocator;
@@ -225,7 +225,7 @@ static zero_status_t create_arena(zero_device_t *device, zero_tier_t tier, uint6
     zero_cuda_t *d = (zero_cuda_t *)device;
     uint64_t there;
     *out = NULL;
-    zero_status_t status = available(device, tier, &there, error); /* refuses tiers that are not there */
+    zero_status_t status = available(device, tier, &there, error); /* refuses tiers that this device lacks */
     if (status == ZERO_OK)
         status = zero_cuda_enter(d, error);
     if (status)
@@ -281,13 +281,13 @@ static zero_status_t arena_resident(zero_arena_t *a, uint64_t offset, uint64_t b
         return zero_fail(error, ZERO_ERR_ARG, "bytes %llu to %llu + %llu lie outside an arena of %llu bytes",
                          (unsigned long long)offset, (unsigned long long)offset, (unsigned long long)bytes,
                          (unsigned long long)a->bytes);
-    if (a->allocator) { /* what of it is there is the caller's business */
+    if (a->allocator) { /* the caller manages this memory */
         *resident = bytes;
         return ZERO_OK;
     }
     if (a->tier == ZERO_TIER_HOST)
         return zero_host_resident(a->base + offset, bytes, resident, error);
-    /* A GPU's memory is not paged: what was taken is there. */
+    /* GPU memory is not paged: all of the allocation is resident. */
     uint64_t there = a->taken > offset ? a->taken - offset : 0;
     *resident = bytes < there ? bytes : there;
     return ZERO_OK;
@@ -307,8 +307,8 @@ static zero_status_t copy(zero_device_t *device, void *native, void *dst, const 
                             : zero_cuda_failed(d, e, error, "cudaMemcpyAsync of %llu bytes", (unsigned long long)bytes);
 }
 
-/* The only call that is allowed at any time. On the legacy stream CUDA may say Implicit: another stream, for which it
- * would wait, is captured. */
+/* CUDA allows this call at any time. On the legacy stream it may return Implicit: another stream, for which the legacy
+ * stream would wait, is being captured. */
 static bool capturing(const zero_device_t *device, void *native)
 {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
@@ -356,7 +356,7 @@ static const zero_device_ops_t cuda_ops = {
     .destroy = destroy,
 };
 
-/* Never 0. The parts of one GPU that is divided (MIG) differ in their uuid alone, and each has memory of its own. */
+/* Never 0. MIG instances of one GPU differ in their uuid only, and each has its own memory. */
 static uint64_t identity_of(const cudaDeviceProp *p)
 {
     uint64_t id = zero_splitmix64((uint64_t)(uint32_t)p->pciDomainID << 32 | (uint32_t)p->pciBusID << 8 |
@@ -376,7 +376,7 @@ static zero_status_t count(int *count, zero_error_t *error)
     cudaGetLastError();
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
-    /* CUDA 13.2 is 13020. */
+    /* A version number such as 13020 means CUDA 13.2. */
     if (e == cudaErrorInsufficientDriver && driver == 0)
         return zero_fail_reason(
             error, ZERO_ERR_UNSUPPORTED, ZERO_REASON_NO_CUDA, -1,
@@ -397,8 +397,8 @@ static zero_status_t count(int *count, zero_error_t *error)
 
 __global__ void nothing(void) {}
 
-/* Makes the device's own stream, loads the plugin's kernels, and tries whether the GPU runs this build's code, and
- * whether the caller's stream is of this GPU. */
+/* Makes the device's own stream, loads the plugin's kernels, and checks that the GPU can run this build's code, and
+ * that the caller's stream is on this GPU. */
 static zero_status_t try_out(zero_cuda_t *d, zero_error_t *error)
 {
     cudaEvent_t event;
@@ -455,7 +455,7 @@ static zero_status_t create(zero_device_t **device, const zero_device_options_t 
     d->workers.options.threaded = true;
     d->index = options->index;
     snprintf(d->name, sizeof d->name, "GPU %d", d->index);
-    cudaError_t e = cudaSetDevice(d->index); /* makes CUDA's context there, which takes memory of its own */
+    cudaError_t e = cudaSetDevice(d->index); /* makes CUDA's context on it, which takes memory of its own */
     if (e == cudaSuccess)
         e = cudaGetDeviceProperties(&properties, d->index);
     if (e != cudaSuccess) {

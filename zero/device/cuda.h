@@ -6,15 +6,15 @@
 #include "zero/base/plugin.h"
 #include "zero/device/device.h"
 
-/* Raise the revision with every change to this table, to zero_device_ops_t or to struct zero_device. */
+/* Increase the revision with every change to this table, to zero_device_ops_t or to struct zero_device. */
 #define ZERO_CUDA_DEVICE_VERSION ZERO_PLUGIN_VERSION(5)
 
 typedef struct zero_cuda_device {
     uint32_t version;
-    /* GPUs that this process can use. ZERO_ERR_UNSUPPORTED where there is none, or the driver is absent or too old;
-     * *count is 0 then. */
+    /* The number of GPUs that this process can use. If there are none, or the driver is absent or too old, returns
+     * ZERO_ERR_UNSUPPORTED and sets *count to 0. */
     zero_status_t (*count)(int *count, zero_error_t *error);
-    /* GPU options->index as a device. options are complete and checked; they are copied. */
+    /* Makes a device of GPU options->index. options are complete and checked; they are copied. */
     zero_status_t (*create)(zero_device_t **device, const zero_device_options_t *options, zero_error_t *error);
 } zero_cuda_device_t;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda_device.h - what cuda.cu and cuda_streams.cu share. */
+/* cuda_device.h - internals of cuda.cu, cuda_host.cu, cuda_shareable.cu and cuda_streams.cu. */
 #ifndef ZERO_DEVICE_CUDA_DEVICE_H
 #define ZERO_DEVICE_CUDA_DEVICE_H
 
@@ -13,19 +13,18 @@ extern "C" {
 
 typedef struct zero_cuda {
     zero_device_t base;
-    int index;        /* what CUDA calls the GPU: options.index */
-    int major, minor; /* its compute capability */
+    int index;        /* CUDA's number of the GPU: options.index */
+    int major, minor; /* compute capability */
     uint64_t identity;
-    char name[160];   /* "GPU 0 (NVIDIA H100 80GB HBM3)" */
-    cudaStream_t own; /* fills of arenas */
-    zero_device_t
-        workers;   /* what the CPU device's streams ask of theirs: ZERO_STREAM_HOST and ZERO_STREAM_IO are such */
-    double lasted; /* the last wait of zero_cuda_finish, in seconds. Atomic access */
-    bool stuck;    /* see zero_cuda_give_up. Atomic access */
+    char name[160];        /* such as "GPU 0 (NVIDIA H100 80GB HBM3)" */
+    cudaStream_t own;      /* fills of arenas */
+    zero_device_t workers; /* the device of the CPU streams behind ZERO_STREAM_HOST and ZERO_STREAM_IO */
+    double lasted;         /* duration of the last wait of zero_cuda_finish, in seconds. Atomic access */
+    bool stuck;            /* see zero_cuda_give_up. Atomic access */
 } zero_cuda_t;
 
-/* A stream is left alone with work on it, which may still write: from now on no memory is freed. CUDA waits without a
- * bound when memory is freed. */
+/* Marks that a stream was abandoned while its work may still write. From then on no memory is freed, because CUDA waits
+ * without a time limit when it frees memory. */
 static inline void zero_cuda_give_up(zero_cuda_t *d)
 {
     __atomic_store_n(&d->stuck, true, __ATOMIC_RELAXED);
@@ -35,22 +34,22 @@ static inline bool zero_cuda_gave_up(const zero_cuda_t *d)
     return __atomic_load_n(&d->stuck, __ATOMIC_RELAXED);
 }
 
-/* The GPU of d becomes the calling thread's current one, and stays so. Every entry begins with it: the current GPU is
- * each thread's own. */
+/* Makes the GPU of d the calling thread's current one. The current GPU is a property of each thread, so every entry
+ * begins with this. */
 zero_status_t zero_cuda_enter(const zero_cuda_t *d, zero_error_t *error);
 
-/* A function of the driver's interface as CUDA 12.0 has it; NULL where there is none. */
+/* Returns a function of the driver's API as of CUDA 12.0; NULL if there is none. */
 void *zero_cuda_driver(const char *symbol);
 
-/* The sentence of a CUDA call that failed: "GPU 0 (...): <what, as printf>: out of memory (cudaErrorMemoryAllocation)".
- * ZERO_ERR_MEMORY where memory lacked, otherwise ZERO_ERR_SYSTEM. Clears what the runtime keeps of an error that is not
- * sticky. */
+/* Describes a failed CUDA call: "GPU 0 (...): <what, as printf>: out of memory (cudaErrorMemoryAllocation)". Returns
+ * ZERO_ERR_MEMORY if memory is short, otherwise ZERO_ERR_SYSTEM. Clears the runtime's last error unless it is sticky.
+ */
 zero_status_t zero_cuda_failed(const zero_cuda_t *d, cudaError_t e, zero_error_t *error, const char *what, ...)
     ZERO_PRINTF(4, 5);
 
-/* Polls query(handle) until it is not cudaErrorNotReady, for at most timeout_s: then that is what it returns. It
- * sleeps in between, longer and longer, but not when the wait has taken about as long as *lasted, the seconds of the
- * last one of its kind, which it sets. lasted may be NULL. */
+/* Polls query(handle) until it returns anything but cudaErrorNotReady, or for timeout_s and then returns that. Sleeps
+ * between polls, longer and longer, except when the wait has taken about as long as *lasted: the duration in seconds of
+ * the last wait of this kind, which this updates. lasted may be NULL. */
 cudaError_t zero_cuda_poll(cudaError_t (*query)(void *handle), void *handle, double timeout_s, double *lasted);
 cudaError_t zero_cuda_query_stream(void *stream);
 
@@ -71,9 +70,10 @@ zero_status_t zero_cuda_host_wait(zero_event_t *event, double timeout_s, zero_er
 
 /* ---- memory that other processes can map (cuda_shareable.cu) ---------------------------------------------------- */
 
-/* Whether the GPU and its driver have such memory. */
+/* Checks that the GPU and its driver have shareable memory. */
 zero_status_t zero_cuda_can_share(const zero_cuda_t *d, zero_error_t *error);
-/* At least bytes of it at *base, *mapped in all. *call names the function of the driver's that failed, if one did. */
+/* Allocates at least bytes of shareable memory at *base, *mapped in all. *call: the driver function that failed, if
+ * any. */
 cudaError_t zero_cuda_share(const zero_cuda_t *d, uint64_t bytes, void **base, uint64_t *mapped, const char **call);
 void zero_cuda_unshare(void *base, uint64_t mapped);
 
@@ -81,22 +81,22 @@ void zero_cuda_unshare(void *base, uint64_t mapped);
 
 typedef struct zero_cuda_host zero_cuda_host_t;
 
-/* The GPU is the calling thread's current one in all of these. */
+/* All of these require that the GPU is the calling thread's current one. */
 zero_status_t zero_cuda_host_create(zero_cuda_t *d, zero_stream_id_t id, zero_cuda_host_t **host, zero_error_t *error);
-/* After a wait for the worker. Waits for the task that runs, and for at most drain_s for what the worker was to wait
- * for. */
+/* Call it after waiting for the worker. Waits for the running task, and at most drain_s for the GPU work that the
+ * worker was to wait for. */
 void zero_cuda_host_destroy(zero_cuda_host_t *host, double drain_s);
-/* The CPU device's stream that does the work. */
+/* The CPU stream that runs the tasks. */
 zero_stream_t *zero_cuda_host_worker(zero_cuda_host_t *host);
-/* The error of a task that failed. */
+/* The error of a failed task. */
 zero_status_t zero_cuda_host_status(const zero_cuda_host_t *host, zero_error_t *error);
-/* Records mark, an event of the CPU device, and counts: *position is for zero_cuda_host_before. */
+/* Records mark, an event of the CPU device, and counts the record: *position is for zero_cuda_host_before. */
 zero_status_t zero_cuda_host_record(zero_cuda_host_t *host, zero_event_t *mark, uint64_t *position,
                                     zero_error_t *error);
-/* What is enqueued from now on runs after the event's latest record, which was on a CUDA stream. */
+/* Makes later items run after the latest record of event, which was on a CUDA stream. */
 zero_status_t zero_cuda_host_after(zero_cuda_host_t *host, cudaEvent_t event, double timeout_s, zero_error_t *error);
-/* What is launched on a CUDA stream from now on runs after the record of that position, whose mark is given; if the
- * host's stream fails, at once. Where the driver does not offer such waits, the calling thread waits. */
+/* Makes later work on a CUDA stream run after the record with this position and mark, or at once if the host's stream
+ * fails. If the driver does not offer such waits, the calling thread waits. */
 zero_status_t zero_cuda_host_before(zero_cuda_host_t *host, uint64_t position, zero_event_t *mark, cudaStream_t stream,
                                     double timeout_s, zero_error_t *error);
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda_host.cu - streams of the CUDA device whose work is the host's.
+/* cuda_host.cu - streams of the CUDA device whose work is on the host.
  *
- * A thread runs their tasks: the CPU device's kind of stream. Neither side blocks the calling thread to wait for the
- * other. The thread waits for the GPU through a CUDA stream of its own, the shadow: that waits for the event, and then
- * a host function of CUDA's counts. The GPU waits for the thread through a word in pinned memory, where the thread
- * counts its records (cuStreamWaitValue64). CUDA does not see that order, so what the GPU waits for must not itself be
- * queued behind the wait; nor is it: all that a record stands for was issued before.
+ * A thread runs their tasks, through a stream of the CPU device. A wait between a GPU stream and the thread does not
+ * block the calling thread. For the thread to wait for the GPU, a CUDA stream of its own, the shadow, waits for the
+ * event and then calls a host function that increments a counter. For the GPU to wait for the thread, a GPU stream
+ * waits for a word in pinned memory in which the thread counts its records (cuStreamWaitValue64). CUDA does not see
+ * that order, so nothing that the GPU waits for may itself be queued behind the wait. That holds, because everything
+ * before a record was issued before it.
  */
 #include "zero/device/cuda_device.h"
 extern "C" {
@@ -14,24 +15,23 @@ extern "C" {
 
 #include <stdlib.h>
 
-/* cuStreamWaitValue64 of the driver's interface, version 2: the stream goes on when (int64_t)(*address - value) >= 0.
- */
+/* cuStreamWaitValue64 of the driver's API, version 2: the stream continues when (int64_t)(*address - value) >= 0. */
 typedef int (*wait_value_fn)(cudaStream_t stream, unsigned long long address, uint64_t value, unsigned flags);
 
 struct zero_cuda_host {
     zero_cuda_t *device;
     zero_stream_id_t id;
-    zero_stream_t *worker; /* the CPU device's */
-    zero_event_t *
-        never; /* the CPU device's, never recorded: a wait for it returns the worker's failure, and waits for nothing */
+    zero_stream_t *worker; /* a stream of the CPU device */
+    zero_event_t
+        *never; /* an event of the CPU device, never recorded: a wait for it only returns the worker's failure */
     cudaStream_t shadow;
-    uint64_t *passed; /* pinned: the records that the worker has passed; ALL once it has failed. Atomic access */
+    uint64_t *passed; /* pinned: number of records that the worker has passed; ALL after a failure. Atomic access */
     uint64_t records;
-    zero_host_word_t reached; /* waits for the GPU that are over. Atomic access */
+    zero_host_word_t reached; /* number of waits for the GPU that have ended. Atomic access */
     uint32_t asked;
-    uint64_t timeout_us;      /* of the last wait asked for. Atomic access */
-    bool given_up;            /* waits for the GPU end. Atomic access */
-    wait_value_fn wait_value; /* NULL: the driver does not offer it */
+    uint64_t timeout_us;      /* time limit of the last requested wait. Atomic access */
+    bool given_up;            /* ends waits for the GPU. Atomic access */
+    wait_value_fn wait_value; /* NULL: the driver lacks it */
 };
 
 static const uint64_t ALL = INT64_MAX;
@@ -46,8 +46,8 @@ static zero_status_t pass(void *ctx, const void *arg, void *native, zero_error_t
     return ZERO_OK;
 }
 
-/* The worker has failed, and tells nothing any more: what the GPU does from now on does not matter, but it must come to
- * an end. */
+/* The worker has failed and publishes no more records. Lets the GPU pass all waits: its results no longer matter, but
+ * it must not hang. */
 static void pass_all(void *ctx)
 {
     __atomic_store_n(((zero_cuda_host_t *)ctx)->passed, ALL, __ATOMIC_RELEASE);
@@ -69,7 +69,7 @@ static zero_status_t await_gpu(void *ctx, const void *arg, void *native, zero_er
             return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what stream '%s' waits for was not done within %g s",
                              h->device->name, zero_stream_name(h->id), timeout_s);
         zero_host_sleep_on(&h->reached, reached, left < 0.1 ? left : 0.1, false);
-        /* After a fault CUDA calls no host functions any more. */
+        /* After a fault CUDA no longer calls host functions. */
         zero_status_t status = zero_cuda_enter(h->device, error);
         cudaError_t e = status ? cudaSuccess : zero_cuda_query_stream(h->shadow);
         if (status == ZERO_OK && e != cudaSuccess && e != cudaErrorNotReady)
@@ -80,7 +80,7 @@ static zero_status_t await_gpu(void *ctx, const void *arg, void *native, zero_er
     }
 }
 
-/* On a thread of CUDA's, behind what the shadow waited for. */
+/* Runs on a CUDA thread, after the event that the shadow waited for. */
 static void CUDART_CB count_reached(void *data)
 {
     zero_cuda_host_t *h = (zero_cuda_host_t *)data;
@@ -90,7 +90,7 @@ static void CUDART_CB count_reached(void *data)
 
 /* ---- on the calling thread -------------------------------------------------------------------------------------- */
 
-/* The driver's function, where it exists and works here: tried on a value that is there already. */
+/* Returns the driver's function if it exists and works here: tests it with a value that is already there. */
 static wait_value_fn find_wait_value(const zero_cuda_t *d, uint64_t *word)
 {
     wait_value_fn wait_value = (wait_value_fn)zero_cuda_driver("cuStreamWaitValue64");
@@ -158,7 +158,8 @@ void zero_cuda_host_destroy(zero_cuda_host_t *h, double drain_s)
                             : cudaErrorUnknown;
         if (e == cudaErrorNotReady)
             zero_cuda_give_up(h->device);
-        /* A stream that was given up, or whose GPU has failed, may still wait for the word and call count_reached. */
+        /* An abandoned stream, or the shadow of a failed GPU, may still read passed or call count_reached, so they are
+         * leaked. */
         if (e != cudaSuccess || zero_cuda_gave_up(h->device))
             return;
         cudaStreamDestroy(h->shadow);
@@ -204,12 +205,12 @@ zero_status_t zero_cuda_host_before(zero_cuda_host_t *h, uint64_t position, zero
         return ZERO_OK;
     if (!h->wait_value)
         return zero_cpu_host_wait(mark, timeout_s, error);
-    /* Unlike the runtime's functions, the driver's do not make the GPU's context current on a thread that has none. */
+    /* Unlike functions of the runtime, the driver's do not make the GPU's context current on a thread that has none. */
     cudaError_t set = cudaSetDevice(h->device->index);
     if (set != cudaSuccess)
         return zero_cuda_failed(h->device, set, error, "cudaSetDevice(%d)", h->device->index);
     int e = h->wait_value(stream, (uintptr_t)h->passed, position, 0);
-    /* The driver's errors have the runtime's numbers. */
+    /* Error numbers of the driver and the runtime are the same. */
     return e == 0 ? ZERO_OK
                   : zero_cuda_failed(h->device, (cudaError_t)e, error, "a wait for stream '%s', cuStreamWaitValue64",
                                      zero_stream_name(h->id));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_shareable.cu - device memory that other processes can map for their GPUs. CUDA's runtime cannot allocate it; the
- * driver's virtual memory functions can. NCCL's windows need it, at the recommended granularity and with every kind of
- * handle that the GPU has. It is mapped for this GPU alone: NCCL maps it for the others. */
+ * driver's virtual memory functions can. NCCL's windows need it, with the recommended granularity and with every kind
+ * of handle that the GPU supports. This maps it for its own GPU only; NCCL maps it for the others. */
 #include "zero/device/cuda_device.h"
 
 #include <cuda.h>
@@ -16,7 +16,7 @@ struct driver {
 #undef OF
 };
 
-/* False where the driver lacks one. */
+/* Returns false if the driver lacks a function. */
 static bool open_driver(struct driver *f)
 {
     bool all = true;
@@ -55,7 +55,7 @@ static CUmemAllocationProp properties_of(const struct driver *f, int device)
     return p;
 }
 
-/* Fabric handles reach GPUs of other machines. The system may refuse them where the GPU has them. */
+/* Fabric handles reach GPUs of other machines. The system may refuse them even if the GPU supports them. */
 static CUresult allocate(const struct driver *f, const CUmemAllocationProp *p, uint64_t bytes,
                          CUmemGenericAllocationHandle *handle)
 {
@@ -95,7 +95,7 @@ static CUresult map(const struct driver *f, const CUmemAllocationProp *p, CUmemG
     return r;
 }
 
-/* The driver's errors have the runtime's numbers. */
+/* Error numbers of the driver and the runtime are the same. */
 cudaError_t zero_cuda_share(const zero_cuda_t *d, uint64_t bytes, void **base, uint64_t *mapped, const char **call)
 {
     struct driver f;

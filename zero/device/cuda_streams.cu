@@ -1,47 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_streams.cu - streams and events of the CUDA device.
  *
- * Tasks run at once on the calling thread and launch; CUDA keeps the order. The host waits by polling, so that every
- * wait has a bound: CUDA's own waits have none. A wait of a stream for an event is bounded by whoever waits for that
- * stream. Streams of the host's work are in cuda_host.cu; here is where they meet the others.
+ * Tasks run at once on the calling thread and launch work; CUDA keeps the order. The host waits by polling, so that
+ * every wait has a time limit: CUDA's own waits have none. A wait of a stream for an event has none of its own; the
+ * host wait for that stream limits it. cuda_host.cu has the streams whose work is on the host; this file connects the
+ * two.
  */
 #include "zero/device/cuda_device.h"
 
 #include <stdlib.h>
 #include <time.h>
 
-/* What is known of a stream, its failure above all. Outlives it while events and streams that wait for it refer to it.
- */
+/* The state of a stream, mainly its failure. Outlives the stream while events and waiting streams refer to it. */
 typedef struct state {
     int refs;
     bool failed; /* error is set */
     zero_stream_id_t id;
-    zero_cuda_host_t *host;                 /* of a stream of the host's work, while it is there */
-    struct state *after[ZERO_STREAM_COUNT]; /* those of the host's work that it has waited for, by way of others too:
-                                               they fail it */
+    zero_cuda_host_t *host;                 /* of a host stream, while it exists */
+    struct state *after[ZERO_STREAM_COUNT]; /* the host streams that this one has waited for, directly or indirectly; if
+                                               they fail, so does this one */
     zero_error_t error;
 } state_t;
 
 struct zero_stream {
     zero_cuda_t *device;
-    cudaStream_t native; /* NULL on a stream of the host's work */
-    bool borrowed;       /* the caller's */
-    bool late;           /* the last wait for it ran past its bound */
-    double lasted;       /* the last wait for it, in seconds */
+    cudaStream_t native; /* NULL for a host stream */
+    bool borrowed;       /* owned by the caller */
+    bool late;           /* the last wait for it exceeded its time limit */
+    double lasted;       /* duration of the last wait for it, in seconds */
     state_t *state;
 };
 
 struct zero_event {
     zero_cuda_t *device;
     cudaEvent_t native;
-    zero_event_t *mark; /* the CPU device's */
-    state_t *state;     /* of the stream that recorded it, native or, with a position, mark; NULL: never recorded */
-    uint64_t position;
-    double lasted; /* the host's last wait for it, in seconds */
+    zero_event_t *mark; /* an event of the CPU device */
+    state_t *state;     /* of the stream of the last record; NULL: never recorded */
+    uint64_t position;  /* not 0: the record is mark, on a host stream; 0: it is native */
+    double lasted;      /* duration of the host's last wait for it, in seconds */
 };
 
-/* Seconds for which destroy waits for a stream's work; and where the stream has failed, or a wait for it has run out of
- * time already. */
+/* How long destroy waits for a stream's work, in seconds; the second one applies if the stream has failed or a wait for
+ * it has exceeded its time limit. */
 static const double DRAIN_S = 600, DRAIN_LATE_S = 3;
 
 static bool is_host(zero_stream_id_t id)
@@ -64,7 +64,7 @@ static void state_replace(state_t **place, state_t *s)
     s->refs++;
 }
 
-/* Of the stream alone. */
+/* The status of this stream only. */
 static zero_status_t own_status(const state_t *s, zero_error_t *error)
 {
     if (s->host)
@@ -81,7 +81,7 @@ static zero_status_t state_status(const state_t *s, zero_error_t *error)
     return status;
 }
 
-/* s waits for a stream: it depends on what that one depends on. */
+/* s waits for another stream: it then depends on what that stream depends on. */
 static void state_follow(state_t *s, state_t *waited_for)
 {
     for (int i = 0; i < ZERO_STREAM_COUNT; i++)
@@ -91,7 +91,7 @@ static void state_follow(state_t *s, state_t *waited_for)
         state_replace(&s->after[waited_for->id], waited_for);
 }
 
-/* Keeps the failure, whose sentence is *error. */
+/* Keeps the first failure. */
 static zero_status_t state_fail(state_t *s, zero_status_t status, const zero_error_t *error)
 {
     if (!s->failed) {
@@ -102,7 +102,7 @@ static zero_status_t state_fail(state_t *s, zero_status_t status, const zero_err
     return status;
 }
 
-/* A CUDA call on a stream failed: so has the stream. */
+/* Makes the stream fail after a failed CUDA call. */
 static zero_status_t stream_failed(zero_stream_t *s, cudaError_t e, const char *call, zero_error_t *error)
 {
     zero_error_t local;
@@ -114,7 +114,7 @@ static zero_status_t stream_failed(zero_stream_t *s, cudaError_t e, const char *
 
 /* ---- waiting ---------------------------------------------------------------------------------------------------- */
 
-/* cudaErrorNotReady is no error, but the runtime may keep it as the last one; a real one stays for whoever looks. */
+/* cudaErrorNotReady is not an error, but the runtime may keep it as the last error. Clears it; a real error stays. */
 static cudaError_t not_kept(cudaError_t e)
 {
     if (e == cudaErrorNotReady && cudaPeekAtLastError() == cudaErrorNotReady)
@@ -238,7 +238,7 @@ zero_status_t zero_cuda_stream_create(zero_device_t *device, zero_stream_id_t id
     else if (s->borrowed)
         s->native = (cudaStream_t)d->base.options.stream;
     else {
-        /* Non-blocking: nothing that a caller does on the legacy default stream orders it. */
+        /* Non-blocking: work on the legacy default stream does not order it. */
         cudaError_t e = cudaStreamCreateWithFlags(&s->native, cudaStreamNonBlocking);
         if (e != cudaSuccess)
             status = zero_cuda_failed(d, e, error, "stream '%s', cudaStreamCreateWithFlags", zero_stream_name(id));
@@ -268,7 +268,7 @@ void zero_cuda_stream_destroy(zero_stream_t *s)
         else if (!s->borrowed)
             cudaStreamDestroy(s->native);
     }
-    /* What is known of it stays for the events; nothing of other streams does, which may refer to this one. */
+    /* Events still need this stream's status. References to other streams are dropped: they may form cycles. */
     zero_status_t status = state_status(s->state, &failure);
     s->state->host = NULL;
     if (status)
@@ -284,7 +284,7 @@ void zero_cuda_stream_destroy(zero_stream_t *s)
 
 zero_status_t zero_cuda_enqueue(zero_stream_t *s, zero_task_fn fn, void *ctx, const void *arg, zero_error_t *error)
 {
-    zero_error_t local; /* a thousand bytes, of which only the first are set unless something fails */
+    zero_error_t local; /* about a thousand bytes; only status is set unless something fails */
     zero_status_t status = state_status(s->state, error);
     if (status)
         return status;
@@ -300,7 +300,7 @@ zero_status_t zero_cuda_enqueue(zero_stream_t *s, zero_task_fn fn, void *ctx, co
         state_fail(s->state, status, &local);
         return zero_pass(error, status, &local);
     }
-    /* Kernels have no other way to tell that they were not launched. */
+    /* A failed kernel launch is reported only here. */
     cudaError_t e = cudaGetLastError();
     return e == cudaSuccess ? ZERO_OK : stream_failed(s, e, "the launch of its work", error);
 }
@@ -379,7 +379,7 @@ zero_status_t zero_cuda_wait(zero_stream_t *s, zero_event_t *event, double timeo
         return zero_cpu_wait(zero_cuda_host_worker(s->state->host), event->mark, timeout_s, error);
     if (s->state->host)
         return zero_cuda_host_after(s->state->host, event->native, timeout_s, error);
-    if (event->position) /* a stream that is gone has done all that it had to do */
+    if (event->position) /* a destroyed stream has completed its work */
         return !event->state->host ? ZERO_OK
                                    : zero_cuda_host_before(event->state->host, event->position, event->mark, s->native,
                                                            timeout_s, error);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* device.c - what does not depend on the device: options; and the way to the one that a plugin holds. */
+/* device.c - code for every device: options, and access to the device in the plugin. */
 #define _GNU_SOURCE
 #include "zero/device/cuda.h"
 #include "zero/device/device.h"
@@ -73,7 +73,7 @@ int zero_cuda_devices(void)
 {
     const zero_cuda_device_t *table;
     int count = 0;
-    /* Loading the driver alone takes no time where there is none; the tests' plugin needs none. It stays open, as
+    /* Without a driver, this is faster than loading the plugin. The tests' plugin needs no driver. It stays open, as
      * CUDA's runtime would keep it. */
     const char *tests = secure_getenv("ZERO_PLUGIN_PATH");
     if (!(tests && *tests) && !dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL))

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* device.h - a device: arenas per tier, streams, events, copies. Backends (cpu.c, later cuda.c) fill zero_device_ops_t.
+/* device.h - a device: arenas per tier, streams, events, copies. Backends (cpu.c, cuda.cu) fill zero_device_ops_t.
  *
- * Stream semantics are CUDA's: operations of one stream run in issue order; record() takes a snapshot of a stream's
+ * Streams have CUDA's semantics: operations of one stream run in issue order; record() takes a snapshot of a stream's
  * position into an event; wait() makes a stream's later operations run after the event's latest record at the time of
- * the call (never recorded: no wait). The inline CPU device runs everything at once on the calling thread, but for
- * ZERO_STREAM_IO, which has a thread; the threaded one gives each stream but ZERO_STREAM_COMPUTE a worker thread, and
- * compute operations, records and waits happen on the calling thread (a wait blocks it).
+ * the call (never recorded: no wait). The inline CPU device runs each operation at once on the calling thread, except
+ * on ZERO_STREAM_IO, which has a thread. The threaded CPU device gives each stream except ZERO_STREAM_COMPUTE a worker
+ * thread; operations, records and waits of compute happen on the calling thread, and a wait blocks it.
  */
 #ifndef ZERO_DEVICE_DEVICE_H
 #define ZERO_DEVICE_DEVICE_H
@@ -16,50 +16,50 @@ typedef struct zero_stream zero_stream_t;
 typedef struct zero_event zero_event_t;
 typedef struct zero_arena zero_arena_t;
 
-/* Work on a stream. On CPU it runs on the stream's thread and does the work; on a GPU device it is called at once on
- * the issuing thread with the native stream (cudaStream_t) and launches it, but on ZERO_STREAM_HOST and ZERO_STREAM_IO,
- * whose work is the host's: there a worker runs it. native is NULL on CPU and there. Never called after the stream
- * failed. */
+/* Work on a stream. On the CPU the stream's thread calls it, and it does the work. On a GPU device it is called at once
+ * on the issuing thread with the native stream (cudaStream_t), and it launches the work; but on ZERO_STREAM_HOST and
+ * ZERO_STREAM_IO, whose work is on the host, a worker calls it as on the CPU. native is NULL when a CPU stream or such
+ * a worker calls it. Never called after the stream has failed. */
 typedef zero_status_t (*zero_task_fn)(void *ctx, const void *arg, void *native, zero_error_t *error);
 
 typedef struct zero_device_ops {
-    /* One reservation of bytes (> 0), zeroed, its pages resident (ZERO_ERR_MEMORY with the numbers when the system has
-     * not enough). */
+    /* Reserves bytes (> 0), zeroed and resident. ZERO_ERR_MEMORY, with the numbers, if the system has too few. */
     zero_status_t (*arena_create)(zero_device_t *d, zero_tier_t tier, uint64_t bytes, zero_arena_t **arena,
                                   zero_error_t *error);
-    /* The same on the device tier, of memory that other processes can map for their GPUs. NULL: the device has none.
-     * ZERO_ERR_UNSUPPORTED: this one has none, or the caller's allocator brings the memory. */
+    /* The same on the device tier, with memory that other processes can map for their GPUs. NULL: no device of this
+     * backend has such memory. ZERO_ERR_UNSUPPORTED: this device has none, or a caller's allocator provides memory. */
     zero_status_t (*arena_create_shareable)(zero_device_t *d, uint64_t bytes, zero_arena_t **arena,
                                             zero_error_t *error);
     void (*arena_destroy)(zero_arena_t *arena);
     void *(*arena_base)(zero_arena_t *arena);
-    /* Bytes of [offset, offset + bytes) that are resident, as the system reports them (mincore), at most bytes. */
+    /* The resident bytes of [offset, offset + bytes), as the system reports them (mincore); at most bytes. */
     zero_status_t (*arena_resident)(zero_arena_t *arena, uint64_t offset, uint64_t bytes, uint64_t *resident,
                                     zero_error_t *error);
-    /* Bytes of a tier that could be reserved now: the least of MemAvailable and the cgroup's head room (v1 and v2). */
+    /* Bytes of a tier that could be reserved now: the minimum of MemAvailable and the cgroup's head room (v1 and v2).
+     */
     zero_status_t (*available)(zero_device_t *d, zero_tier_t tier, uint64_t *bytes, zero_error_t *error);
 
     zero_status_t (*stream_create)(zero_device_t *d, zero_stream_id_t id, zero_stream_t **stream, zero_error_t *error);
-    void (*stream_destroy)(zero_stream_t *stream); /* drains or, after a failure, drops what is queued */
-    /* Queues fn(ctx, arg, native). arg must stay valid until it ran (plans are constant). An error that a task returned
-     * makes the stream fail: later tasks are skipped, and enqueue, host_wait and sync return that error. */
+    void (*stream_destroy)(zero_stream_t *stream); /* completes queued work, or drops it after a failure */
+    /* Queues fn(ctx, arg, native). arg must stay valid until it has run (plans are constant). If a task returns an
+     * error, the stream fails: later tasks are skipped, and enqueue, host_wait and sync return that error. */
     zero_status_t (*enqueue)(zero_stream_t *stream, zero_task_fn fn, void *ctx, const void *arg, zero_error_t *error);
     zero_status_t (*sync)(zero_stream_t *stream, double timeout_s,
-                          zero_error_t *error); /* host waits for all that was queued */
+                          zero_error_t *error); /* the host waits for all queued work */
     void *(*native)(zero_stream_t *stream);
 
-    /* Copies bytes between any two of the host's memory and this device's tiers, behind what was queued on native. The
-     * host's memory must stay as it is until then: finish. On CPU it is done on return. */
+    /* Copies bytes between any two of host memory and this device's tiers, in the order of the stream native. Host
+     * memory must not change until finish. On the CPU the copy is complete on return. */
     zero_status_t (*copy)(zero_device_t *d, void *native, void *dst, const void *src, uint64_t bytes,
                           zero_error_t *error);
-    /* The host waits for all that was queued on a native stream, for tasks, which know no other. On CPU there is
-     * nothing to wait for. */
+    /* Makes the host wait for all work queued on a native stream. For tasks, which have no other handle of it. On the
+     * CPU there is nothing to wait for. */
     zero_status_t (*finish)(zero_device_t *d, void *native, double timeout_s, zero_error_t *error);
-    /* Whether what is queued on a native stream is recorded into a graph (a CUDA graph) in place of being run. NULL
-     * where there is no such thing. */
+    /* Whether work queued on a native stream is captured into a CUDA graph instead of run. NULL: the device has no
+     * graphs. */
     bool (*capturing)(const zero_device_t *d, void *native);
-    /* Names the physical device among those of this machine: two ranks that get the same number draw on the same
-     * memory. 0 on CPU. */
+    /* Identifies the physical device on this machine: two ranks with the same number use the same memory. 0 on the CPU.
+     */
     uint64_t (*identity)(const zero_device_t *d);
 
     zero_status_t (*event_create)(zero_device_t *d, zero_event_t **event, zero_error_t *error);
@@ -76,11 +76,11 @@ struct zero_device {
     const zero_device_ops_t *ops;
     zero_device_caps_t caps;
     zero_device_options_t options;
-    zero_allocator_t allocator; /* where options.allocator points, if anywhere */
-    char label[96];             /* as its maker calls it; "" where that is not known */
+    zero_allocator_t allocator; /* options.allocator points here, or is NULL */
+    char label[96];             /* set by the maker; "" if unknown */
 };
 
-/* Complete options into a device's own. */
+/* Stores complete options in a device. */
 static inline void zero_device_options_keep(zero_device_t *device, const zero_device_options_t *options)
 {
     device->options = *options;

@@ -20,7 +20,7 @@
 zero_status_t zero_host_take(const zero_allocator_t *allocator, zero_tier_t tier, uint64_t bytes, bool host,
                              char **base, zero_error_t *error)
 {
-    uint64_t alignment = host ? zero_host_page() : 256; /* cudaMalloc's */
+    uint64_t alignment = host ? zero_host_page() : 256; /* 256 is cudaMalloc's */
     *base = allocator->allocate(allocator->ctx, tier, bytes, alignment);
     if (!*base)
         return zero_fail(
@@ -81,7 +81,7 @@ void zero_host_wake(zero_host_word_t *word, bool shared)
 
 /* ---- how much there is ------------------------------------------------------------------------------------------ */
 
-/* The number of a file that holds one; false where there is none ("max" included). */
+/* Reads a file that holds one number; returns false if it holds none ("max" included). */
 static bool read_number(const char *dir, const char *name, uint64_t *out)
 {
     char path[2 * PATH_MAX + 32];
@@ -96,7 +96,7 @@ static bool read_number(const char *dir, const char *name, uint64_t *out)
     return found;
 }
 
-/* The number of a line "key number" (or "key: number kB" with scale 1024). */
+/* Reads the number in the line "key number" (or "key: number kB" with scale 1024). */
 static bool read_keyed(const char *path, const char *key, uint64_t scale, uint64_t *out)
 {
     char line[512];
@@ -115,7 +115,7 @@ static bool read_keyed(const char *path, const char *key, uint64_t scale, uint64
     return found;
 }
 
-/* Head room of the control group at dir, and of those above it down to top, into *least. */
+/* Lowers *least to the head room of the control group at dir and of its ancestors down to top. */
 static void group_head_room(char *dir, const char *top, bool v2, uint64_t *least)
 {
     for (;;) {
@@ -137,7 +137,7 @@ static void group_head_room(char *dir, const char *top, bool v2, uint64_t *least
     }
 }
 
-/* The path of this process in the hierarchy with a memory controller, as /proc/self/cgroup has it. */
+/* Finds the path of this process in the hierarchy with a memory controller, as in /proc/self/cgroup. */
 static bool group_path(bool v2, char *out, size_t size)
 {
     char line[PATH_MAX + 256];
@@ -164,7 +164,7 @@ static bool group_path(bool v2, char *out, size_t size)
     return found;
 }
 
-/* Head room of this process's control groups, into *least; *least stays where there are no limits. */
+/* Lowers *least to the head room of this process's control groups; leaves it if there are no limits. */
 static void groups_head_room(uint64_t *least)
 {
     char line[4 * PATH_MAX], root[PATH_MAX], mount[PATH_MAX], path[PATH_MAX], dir[2 * PATH_MAX];
@@ -180,7 +180,7 @@ static void groups_head_room(uint64_t *least)
             continue;
         if (!group_path(v2, path, sizeof path))
             continue;
-        /* In a container without a namespace of its own the path begins with what the mount shows as its root. */
+        /* In a container without its own cgroup namespace, the path begins with the root of the mount. */
         size_t skip = strcmp(root, "/") ? strlen(root) : 0;
         const char *below = strncmp(path, root, skip) ? "" : path + skip;
         snprintf(dir, sizeof dir, "%s%s", mount, strcmp(below, "/") ? below : "");
