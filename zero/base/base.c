@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base.c - sentences and names. */
+/* base.c - error messages and names. */
 #include "zero/base/base.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 static zero_status_t fail(zero_error_t *error, zero_status_t status, int32_t reason, int32_t rank, const char *format,
                           va_list args)
 {
-    /* By way of a copy, since an argument may be the sentence that is replaced: "unit 'a': <what went wrong below>". */
+    /* Formats into a copy, because an argument may be the text that is replaced: "unit 'a': <the old text>". */
     char text[sizeof error->text];
     if (error == NULL)
         return status;
@@ -82,7 +82,7 @@ void zero_struct_init(void *given, size_t given_size, const void *own, size_t si
     memcpy(given, &given_size, sizeof given_size);
 }
 
-/* Whether given has a size that some version's struct has. init: the function that sets it, or NULL. */
+/* Checks the size in a caller's struct. init: the function that sets it, or NULL. */
 static zero_status_t check_size(const void *given, size_t least, const char *type, const char *init,
                                 zero_error_t *error)
 {

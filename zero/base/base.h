@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base.h - what every folder uses: errors, log, checked arithmetic, dtype conversions, and plain structs that describe
- * what devices and communicators can do. Includes the public header for its types and nothing else of ours. */
+/* base.h - basics for every folder: errors, log, checked arithmetic, dtype conversions, and plain structs that describe
+ * what devices and communicators can do. Includes nothing of the project but the public header. */
 #ifndef ZERO_BASE_BASE_H
 #define ZERO_BASE_BASE_H
 
@@ -10,36 +10,36 @@
 #include <string.h>
 
 /* Sets *error (which may be NULL) and returns status: `return zero_fail(error, ZERO_ERR_IO, "cannot open '%s': %s",
- * ...)`. An argument may be the sentence that is replaced. */
+ * ...)`. An argument may be the text that is replaced. */
 zero_status_t zero_fail(zero_error_t *error, zero_status_t status, const char *format, ...) ZERO_PRINTF(3, 4);
-/* The same with a reason that a program may act on, and the rank that the failure concerns (-1: none). */
+/* The same with a reason that a program can act on, and the rank that the failure concerns (-1: none). */
 zero_status_t zero_fail_reason(zero_error_t *error, zero_status_t status, zero_reason_t reason, int rank,
                                const char *format, ...) ZERO_PRINTF(5, 6);
-/* The same for a failure that another one caused, whose rank and reason it keeps. cause may be error. */
+/* The same for a failure with a cause, whose rank and reason it keeps. cause may be error. */
 zero_status_t zero_fail_from(zero_error_t *error, zero_status_t status, const zero_error_t *cause, const char *format,
                              ...) ZERO_PRINTF(4, 5);
-/* Returns status; where it is a failure, *error (which may be NULL) becomes *why, with this status. */
+/* Returns status. If it is a failure, copies *why with this status to *error, which may be NULL. */
 zero_status_t zero_pass(zero_error_t *error, zero_status_t status, const zero_error_t *why);
-/* Calls log(ctx, ...) with the formatted sentence where log is not NULL. */
+/* Calls log(ctx, ...) with the formatted sentence unless log is NULL. */
 void zero_log(zero_log_fn log, void *ctx, zero_log_level_t level, const char *format, ...) ZERO_PRINTF(4, 5);
 
-/* Structs of the public header that can grow: each begins with its size_t size, which is that of the header its owner
- * was compiled with. ZERO_UP_TO(type, member): what the first version had, whose last member that is. */
+/* Structs of the public header that can grow begin with a size_t size: the size in the header that their owner was
+ * compiled with. ZERO_UP_TO(type, member): the size of the first version, whose last member is given. */
 #define ZERO_UP_TO(type, member) (offsetof(type, member) + sizeof((type *)0)->member)
-/* No version will have more bytes: what says so was never initialised. */
+/* No version will be larger; a larger size means that the struct was not initialized. */
 enum { ZERO_STRUCT_MOST = 1 << 16 };
-/* An *_init_size function: own, size bytes of defaults, into given, of which the caller has given_size. What this
- * library does not know becomes 0. */
+/* For *_init_size functions: copies own, size bytes of defaults, to given, which has given_size bytes. Members that
+ * this library does not know become 0. */
 void zero_struct_init(void *given, size_t given_size, const void *own, size_t size);
-/* The caller's struct into own, which holds size bytes of defaults for what the caller's is too old to have.
- * ZERO_ERR_ARG: it is smaller than least or larger than all (not initialised), or asks for something that this library
- * is too old to know. type is its name, and init that of the function that sets its defaults, or NULL: it has none. */
+/* Copies the caller's struct to own, which holds size bytes of defaults; they remain for members that the caller's
+ * version lacks. ZERO_ERR_ARG: the struct is smaller than least, or too large (not initialized), or sets a member that
+ * is newer than this library. type is its name. init names the function that sets its defaults; NULL: there is none. */
 zero_status_t zero_struct_take(void *own, size_t size, const void *given, size_t least, const char *type,
                                const char *init, zero_error_t *error);
-/* Whether the library can fill a caller's struct: it has set its size. */
+/* Checks that the caller has set the size of a struct that the library fills. */
 zero_status_t zero_struct_check(const void *given, size_t least, const char *type, zero_error_t *error);
 
-/* Checked arithmetic on non-negative numbers: false on overflow, *out then unspecified. */
+/* Checked arithmetic on non-negative numbers: false on overflow; *out is then unspecified. */
 static inline bool zero_add_u64(uint64_t a, uint64_t b, uint64_t *out)
 {
     return !__builtin_add_overflow(a, b, out);
@@ -52,24 +52,24 @@ static inline bool zero_mul_i64(int64_t a, int64_t b, int64_t *out)
 {
     return !__builtin_mul_overflow(a, b, out);
 }
-/* x rounded up to a multiple of unit (> 0); false on overflow. */
+/* Rounds x up to a multiple of unit (> 0); false on overflow. */
 static inline bool zero_round_up(uint64_t x, uint64_t unit, uint64_t *out)
 {
     uint64_t r = x % unit;
     return r == 0 ? (*out = x, true) : zero_add_u64(x, unit - r, out);
 }
 
-/* Elements: every tensor starts at a multiple of this; a segment is padded to world times this. */
+/* In elements: every tensor starts at a multiple of this; segments are padded to a multiple of world times this. */
 #define ZERO_ALIGN_ELEMENTS 128
-/* Elements of a block of the norm, and of the unit in which a partial offload cuts. */
+/* In elements: a block of the norm, and the granularity of a partial offload. */
 #define ZERO_NORM_BLOCK 4096
-/* Bytes: alignment of buffers in an arena. Kinds start at page bounds so that resident pages can be told apart. */
+/* In bytes: alignment of buffers in an arena. Kinds start at page boundaries, to count their resident pages apart. */
 #define ZERO_ALIGN_BYTES 128
 #define ZERO_PAGE 4096
-/* Bytes: alignment of buffers on the nvme tier. */
+/* In bytes: alignment of buffers on the nvme tier. */
 #define ZERO_FILE_ALIGN 16384
 
-/* One element, round to nearest even, NaN stays NaN, subnormals kept. */
+/* One element: rounds to nearest even, keeps NaN and subnormals. */
 static inline float zero_bf16_to_fp32(uint16_t h)
 {
     uint32_t u = (uint32_t)h << 16;
@@ -88,9 +88,10 @@ static inline uint16_t zero_fp32_to_bf16(float f)
 float zero_fp16_to_fp32(uint16_t h);
 uint16_t zero_fp32_to_fp16(float f);
 
-/* How elements are stored: in blocks of `block` elements, block_bytes each. Plain formats have one element a block. */
+/* How elements are stored: in blocks of `block` elements, block_bytes each. Plain formats have one element per block.
+ */
 typedef struct zero_format {
-    zero_dtype_t dtype; /* of an element; where blocks are coded, of what they decode to */
+    zero_dtype_t dtype; /* of an element; for coded blocks, of a decoded element */
     int32_t block, block_bytes;
 } zero_format_t;
 static inline zero_format_t zero_format_plain(zero_dtype_t dtype)
@@ -105,43 +106,43 @@ static inline bool zero_format_same(const zero_format_t *a, const zero_format_t 
 {
     return a->dtype == b->dtype && a->block == b->block && a->block_bytes == b->block_bytes;
 }
-/* Bytes of so many elements from a block's start; the last block is whole. */
+/* Bytes of this many elements, from the start of a block; the last block counts whole. */
 static inline uint64_t zero_format_bytes(const zero_format_t *format, int64_t elements)
 {
     return ((uint64_t)elements + (uint64_t)format->block - 1) / (uint64_t)format->block * (uint64_t)format->block_bytes;
 }
 
-/* The most buffers that an optimizer keeps beside the master weights. */
+/* The maximum number of buffers that an optimizer keeps besides the master weights. */
 enum { ZERO_MAX_STATES = 2 };
 
-/* What a communicator can do and costs, for the plan. */
+/* Abilities and costs of a communicator, for the plan. */
 typedef struct zero_comm_caps {
     char name[8];  /* "self", "shm", "mpi", "nccl" */
     bool in_place; /* collectives may run in place (send is recv's own slice, recv is send's own slice) */
     bool host_pointers, device_pointers;
     uint64_t ring_bytes; /* shared memory that this rank contributes, per channel */
     int node_ranks;      /* ranks of this communicator on this rank's node: they share its memory */
-    bool windows;        /* the device memory that collectives work on has to be arena_create_shareable's */
+    bool windows;        /* collectives need device memory from arena_create_shareable */
 } zero_comm_caps_t;
 
-/* What a device can do, for the plan. */
+/* Abilities of a device, for the plan. */
 typedef struct zero_device_caps {
     char name[8];      /* "cpu", "cuda" */
-    bool asynchronous; /* streams run beside the caller */
+    bool asynchronous; /* streams run concurrently with the caller */
     bool launches;     /* tasks run on the calling thread and only launch work on a native stream */
     bool host_memory;  /* the host can read and write the device tier */
-    uint64_t page;     /* rounding of kinds in an arena, bytes */
+    uint64_t page;     /* kinds in an arena are rounded up to this many bytes */
 } zero_device_caps_t;
 
-/* Streams of an engine. Compute is the caller's (CPU: the calling thread). Each of the others runs its operations in
- * issue order. */
+/* Streams of an engine. Compute belongs to the caller (CPU: the calling thread). Each of the others runs its operations
+ * in issue order. */
 typedef enum zero_stream_id {
-    ZERO_STREAM_COMPUTE = 0, /* the caller's kernels; fills and casts of what they write */
+    ZERO_STREAM_COMPUTE = 0, /* the caller's kernels; fills and casts of their output */
     ZERO_STREAM_GATHER,      /* all-gathers */
     ZERO_STREAM_REDUCE,      /* reduce-scatters, accumulation, norms, exchange */
     ZERO_STREAM_UPDATE,      /* optimizer updates of state on the device */
     ZERO_STREAM_COPY,        /* copies between tiers */
-    ZERO_STREAM_HOST,        /* optimizer updates of state elsewhere */
+    ZERO_STREAM_HOST,        /* optimizer updates of state on other tiers */
     ZERO_STREAM_IO,          /* reads and writes of the nvme tier */
     ZERO_STREAM_COUNT
 } zero_stream_id_t;
@@ -149,7 +150,7 @@ typedef enum zero_stream_id {
 /* "compute", "gather", ... */
 const char *zero_stream_name(zero_stream_id_t id);
 
-/* A clock that never goes back: nanoseconds, and seconds. */
+/* A monotonic clock, in nanoseconds and in seconds. */
 uint64_t zero_now_ns(void);
 static inline double zero_now(void)
 {
@@ -165,7 +166,7 @@ static inline uint64_t zero_splitmix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* One hash of many words, which are mixed in one after the other (SplitMix64 as a keyed step). It begins as 0. */
+/* Mixes a word into a hash (SplitMix64 as a keyed step). A hash begins as 0. */
 static inline void zero_hash_word(uint64_t *hash, uint64_t word)
 {
     *hash = zero_splitmix64(*hash ^ word) + word;

@@ -30,8 +30,8 @@ static float float_of(uint32_t u)
     return f;
 }
 
-/* Both directions give what the processor's own conversions do (vcvtph2ps, vcvtps2ph), a signalling NaN made quiet
- * included, so that kernels that use those give the same bits. */
+/* Both conversions match the processor's own (vcvtph2ps, vcvtps2ph) and also make a signalling NaN quiet, so that
+ * kernels that use those instructions give the same bits. */
 float zero_fp16_to_fp32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 0x1fu, mantissa = h & 0x3ffu;
@@ -53,13 +53,13 @@ static uint32_t shift_round(uint32_t x, unsigned shift)
 uint16_t zero_fp32_to_fp16(float f)
 {
     uint32_t u = bits_of(f), sign = u >> 16 & 0x8000u, magnitude = u & 0x7fffffffu, exponent = magnitude >> 23, result;
-    if (magnitude > 0x7f800000u) /* NaN: quiet, the upper bits of its payload kept */
+    if (magnitude > 0x7f800000u) /* NaN: made quiet, with the upper bits of its payload */
         result = 0x7e00u | (magnitude >> 13 & 0x3ffu);
-    else if (magnitude >= 0x477ff000u) /* 65520 and more lie closer to 65536 than to 65504 */
+    else if (magnitude >= 0x477ff000u) /* from 65520 on, closer to 65536 than to 65504 */
         result = 0x7c00u;
-    else if (exponent >= 113) /* 2^-14 and more: normal; a carry moves on into the exponent, as it should */
+    else if (exponent >= 113) /* from 2^-14 on: normal; a carry goes into the exponent, as it should */
         result = shift_round(magnitude - 0x38000000u, 13);
-    else if (exponent >= 102) /* 2^-25 and more: subnormal, in units of 2^-24 */
+    else if (exponent >= 102) /* from 2^-25 on: subnormal, in units of 2^-24 */
         result = shift_round((magnitude & 0x7fffffu) | 0x800000u, 126 - exponent);
     else
         result = 0;

@@ -13,8 +13,7 @@
 #error "the makefile says where plugins are installed"
 #endif
 
-/* The folder of the library or program that holds this function, without a slash at its end; false where that is not
- * known. */
+/* The folder of the library or program that holds this function, without a trailing slash; false if it is unknown. */
 static bool own_folder(char *folder, size_t size)
 {
     Dl_info info;
@@ -22,8 +21,7 @@ static bool own_folder(char *folder, size_t size)
     ssize_t length = -1;
     if (!dladdr((const void *)(uintptr_t)zero_plugin_table, &info) || !info.dli_fname)
         return false;
-    /* A program's name is what it was started by, perhaps found in $PATH or below a folder that is no longer current.
-     */
+    /* For a program the name is argv[0]: it may have been found through $PATH, or be relative to an old folder. */
     const char *base = strrchr(info.dli_fname, '/');
     if (!base || !realpath(info.dli_fname, path)) {
         length = readlink("/proc/self/exe", path, sizeof path - 1);
@@ -39,7 +37,7 @@ static bool own_folder(char *folder, size_t size)
     return true;
 }
 
-/* The folders to look in, separated by colons. */
+/* Sets path to the folders to search, separated by colons. */
 static void search_path(char *path, size_t size)
 {
     char own[PATH_MAX];
@@ -52,7 +50,7 @@ static void search_path(char *path, size_t size)
         snprintf(path, size, "%s", ZERO_PLUGIN_DIR);
 }
 
-/* The first of the folders' files that exists, opened. */
+/* Opens the first existing file of the plugin. */
 static zero_status_t open_plugin(const char *plugin, char *file, size_t size, void **handle, zero_error_t *error)
 {
     char path[6 * PATH_MAX], folders[6 * PATH_MAX];

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The format's dtypes, in bits: some are smaller than a byte. */
+/* The format's dtypes, with their bits: some are smaller than a byte. */
 static const struct {
     const char *name;
     uint32_t bits;
@@ -37,7 +37,7 @@ zero_status_t zero_open_file(const char *path, int *fd, uint64_t *bytes, zero_er
 {
     struct stat st;
     zero_status_t status;
-    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a named pipe would wait for its writer */
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* opening a named pipe would block */
     if (*fd < 0)
         return zero_fail(error, ZERO_ERR_IO, "cannot open '%s': %s", path, strerror(errno));
     if (fstat(*fd, &st) != 0) {
@@ -50,7 +50,7 @@ zero_status_t zero_open_file(const char *path, int *fd, uint64_t *bytes, zero_er
         goto fail;
     }
     *bytes = (uint64_t)st.st_size;
-    /* what a clone without git-lfs has in a file's place */
+    /* the file that a clone without git-lfs has instead */
     static const char pointer[] = "version https://git-lfs.github.com/spec/";
     char first[sizeof pointer - 1];
     if (pread(*fd, first, sizeof first, 0) == (ssize_t)sizeof first && memcmp(first, pointer, sizeof first) == 0) {
@@ -70,7 +70,7 @@ zero_status_t zero_read_file(int fd, const char *path, uint64_t offset, void *ou
 {
     char *to = out;
     while (bytes > 0) {
-        /* Linux reads at most some bytes less than 2^31 at once. */
+        /* Linux reads slightly less than 2^31 bytes at once. */
         ssize_t n = pread(fd, to, bytes < (1u << 30) ? (size_t)bytes : 1u << 30, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
@@ -88,7 +88,7 @@ zero_status_t zero_read_file(int fd, const char *path, uint64_t offset, void *ou
     return ZERO_OK;
 }
 
-/* What the checks of one tensor need for their sentences. */
+/* Names for the error messages about one tensor. */
 typedef struct source {
     const char *path;
     zero_error_t *error;
@@ -134,11 +134,12 @@ static zero_status_t parse_shape(source_t *from, const json_t *value, zero_tenso
     return ZERO_OK;
 }
 
-/* entry->offset counts from the start of the data until the whole header is known to be good. */
+/* Sets entry->offset relative to the start of the data; parse_header makes it absolute once the header is valid. */
 static zero_status_t parse_range(source_t *from, const json_t *value, uint64_t bits, uint64_t data_bytes,
                                  zero_tensor_entry_t *entry)
 {
-    const json_t *first = json_array_get(value, 0), *last = json_array_get(value, 1); /* NULL where value is no array */
+    const json_t *first = json_array_get(value, 0),
+                 *last = json_array_get(value, 1); /* NULL unless value is an array */
     if (json_array_size(value) != 2 || !json_is_integer(first) || !json_is_integer(last) ||
         json_integer_value(first) < 0 || json_integer_value(last) < json_integer_value(first))
         return LIE(from, "'%s': the \"data_offsets\" of tensor '%s' are not two rising whole numbers from 0",
@@ -195,7 +196,7 @@ static int by_offset(const void *a, const void *b)
     const zero_tensor_entry_t *x = a, *y = b;
     if (x->offset != y->offset)
         return x->offset < y->offset ? -1 : 1;
-    return (x->bytes > y->bytes) - (x->bytes < y->bytes); /* empty ones first: they stand before what begins there */
+    return (x->bytes > y->bytes) - (x->bytes < y->bytes); /* an empty tensor precedes one with the same offset */
 }
 
 static int by_name(const void *a, const void *b)
@@ -203,7 +204,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const zero_tensor_entry_t *)a)->info.name, ((const zero_tensor_entry_t *)b)->info.name);
 }
 
-/* Tensors follow each other from the data's first byte to its last. Leaves the entries in order of offsets. */
+/* Checks that the tensors cover the data from its first to its last byte without gaps. Sorts the entries by offset. */
 static zero_status_t check_cover(source_t *from, zero_tensor_entry_t *entries, int count, uint64_t data_bytes)
 {
     zero_quoted_t before;
@@ -227,7 +228,7 @@ static zero_status_t check_cover(source_t *from, zero_tensor_entry_t *entries, i
     return ZERO_OK;
 }
 
-/* Fills file->entries from the header's text. data_begin and data_bytes are where the data lie in the file. */
+/* Fills file->entries from the header's text. data_begin and data_bytes: the place of the data in the file. */
 static zero_status_t parse_header(zero_safetensors_t *file, const char *text, size_t length, uint64_t data_begin,
                                   uint64_t data_bytes, zero_error_t *error)
 {

@@ -14,11 +14,11 @@
 struct zero_tensors {
     zero_safetensors_t *files;
     int file_count;
-    zero_tensor_entry_t *entries; /* in order of names */
+    zero_tensor_entry_t *entries; /* sorted by name */
     int count;
 };
 
-/* Elements of a 16-bit dtype that are read at once, before they are widened. */
+/* Elements of a 16-bit dtype that are read at once before they are widened. */
 enum { CHUNK = 8192 };
 
 static zero_status_t no_memory(const char *path, zero_error_t *error)
@@ -26,7 +26,7 @@ static zero_status_t no_memory(const char *path, zero_error_t *error)
     return zero_fail(error, ZERO_ERR_MEMORY, "no memory to open '%s'", path);
 }
 
-/* folder and name as one path; the caller frees it. A folder of length 0 is the current one. */
+/* Joins folder and name to a path, which the caller frees. folder_length 0: the current folder. */
 static char *join(const char *folder, size_t folder_length, const char *name)
 {
     size_t name_length = strlen(name);
@@ -57,12 +57,12 @@ static zero_status_t open_single(zero_tensors_t *tensors, const char *path, zero
     return ZERO_OK;
 }
 
-/* The index's text; the caller frees it. */
+/* Reads the index; the caller frees the text. */
 static zero_status_t read_index(const char *path, char **text, size_t *length, zero_error_t *error)
 {
     int fd;
     uint64_t bytes = 0;
-    zero_safetensors_t file = {.fd = -1}; /* closes fd */
+    zero_safetensors_t file = {.fd = -1}; /* used to close fd */
     zero_status_t status = zero_open_file(path, &fd, &bytes, error);
     if (status != ZERO_OK)
         return status;
@@ -84,14 +84,14 @@ static zero_status_t read_index(const char *path, char **text, size_t *length, z
     return status;
 }
 
-/* Opens the shard of this name beside the index, if that has not been done, and says its number. folder_length is that
- * of the index's folder in its path. */
+/* Opens the shard with this name in the index's folder unless it is open, and gives its number. folder_length: length
+ * of the folder in index_path. */
 static zero_status_t open_shard(zero_tensors_t *tensors, const char *index_path, size_t folder_length, const char *name,
                                 int *number, zero_error_t *error)
 {
     zero_quoted_t quoted;
-    /* Only files beside the index: it may come from anywhere, and must not make us read '../../secret'. A name that had
-     * to be changed to be printed (control characters, or very long) is none either. */
+    /* Only files in the index's folder are allowed: an index from elsewhere must not make us read '../../secret'. A
+     * name that zero_quote changes (control characters, or very long) is refused too. */
     if (name[0] == '\0' || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
         strcmp(zero_quote(&quoted, name), name) != 0)
         return zero_fail(error, ZERO_ERR_FORMAT, "'%s': the shard '%s' is not the name of a file in the index's folder",
@@ -100,7 +100,7 @@ static zero_status_t open_shard(zero_tensors_t *tensors, const char *index_path,
     if (!path)
         return no_memory(index_path, error);
     zero_status_t status = ZERO_OK;
-    for (int f = tensors->file_count - 1; f >= 0; f--) /* mostly the last one */
+    for (int f = tensors->file_count - 1; f >= 0; f--) /* usually the last one */
         if (strcmp(tensors->files[f].path, path) == 0) {
             *number = f;
             goto end;
@@ -125,15 +125,15 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const zero_tensor_entry_t *)a)->info.name, ((const zero_tensor_entry_t *)b)->info.name);
 }
 
-/* Every tensor of every shard must be listed for that shard: what the index leaves out would be lost without a word.
- * The entries are sorted. */
+/* Checks that the index lists every tensor of every shard for that shard; a missing one would be lost silently. The
+ * entries are sorted. */
 static zero_status_t check_listed(const zero_tensors_t *tensors, const char *path, zero_error_t *error)
 {
     int64_t held = 0;
     zero_quoted_t name;
     for (int f = 0; f < tensors->file_count; f++)
         held += tensors->files[f].count;
-    if (held == tensors->count) /* each entry is another tensor of a shard */
+    if (held == tensors->count) /* entries are distinct tensors of the shards, so all are listed */
         return ZERO_OK;
     for (int f = 0; f < tensors->file_count; f++)
         for (int k = 0; k < tensors->files[f].count; k++) {
