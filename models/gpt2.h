@@ -168,7 +168,7 @@ int64_t zero_gpt2_sample_shape(const zero_model_t *m, int64_t n);
 /* Sets *error to the engine's last error. Returns status. */
 zero_status_t zero_gpt2_engine_error(zero_model_t *m, zero_status_t status, zero_error_t *error);
 
-/* muon.c: with options.muon, what zero_model_matrix needs; at the end of declare, and of bind. */
+/* muon.c: with options.muon, prepares zero_model_matrix, at the end of declare and of bind. */
 zero_status_t zero_gpt2_declare_muon(zero_model_t *m, zero_error_t *error);
 void zero_gpt2_bind_muon(zero_model_t *m);
 

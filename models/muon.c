@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* muon.c - the model's part of ZERO_RULE_MUON: the matrices of its layers are made orthogonal by kernels/nn. A context
- * of its own does it: updates run beside the model's passes. */
+/* muon.c - the model's part of ZERO_RULE_MUON: makes the matrices of its layers orthogonal with kernels/nn. It uses a
+ * context of its own, because updates run concurrently with the model's passes. */
 #include "models/gpt2.h"
 
 #include <string.h>
@@ -40,7 +40,7 @@ zero_status_t zero_gpt2_declare_muon(zero_model_t *m, zero_error_t *error)
     return zero_gpt2_engine_error(m, status, error);
 }
 
-/* The scratch, and behind it the workspace: both of whole ZERO_NN_ALIGN. */
+/* The workspace follows the scratch; both are aligned to ZERO_NN_ALIGN. */
 void zero_gpt2_bind_muon(zero_model_t *m)
 {
     if (m->muon == NULL)

@@ -40,11 +40,11 @@ typedef struct zero_rule_scalars {
  *     p = p - step_size * sign(c)
  * ZERO_RULE_ADAMW8: AdamW with m and v in 8 bits, in blocks (zero_block8_t). The rule decodes them to fp32, updates and
  * uses them as AdamW does, and encodes them.
- * ZERO_RULE_MUON: Jordan et al. 2024, in two calls around what is done to whole matrices. beta1 = momentum.
- *   With state[0] the call makes the direction, and does not read p:
+ * ZERO_RULE_MUON: Jordan et al. 2024, in two calls; between them the caller makes whole matrices orthogonal. beta1 =
+ *   momentum. With state[0] the call computes the direction and does not read p:
  *     m = fma(beta1, m, (1 - beta1) * g)
  *     p = fma(beta1, m, (1 - beta1) * g)
- *   With state[0] NULL grad is the orthogonal matrix: decay_factor = 1 - lr * wd.
+ *   With state[0] NULL, grad is the orthogonal matrix; decay_factor = 1 - lr * wd.
  *     p = p * decay_factor
  *     p = fma(-step_size, g, p) */
 

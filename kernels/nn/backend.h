@@ -187,8 +187,8 @@ bool zero_nn_plan_is_fused(zero_nn_t *nn, const zero_nn_shape_t *shape);
  * int32. Both backends add an embedding's gradient in this order, so a row of dwte is read and rounded once. */
 void zero_nn_sort_tokens(int32_t *order, int32_t *scratch, const int32_t *tokens, int64_t rows);
 
-/* Elements of a block of normalize's sum of squares on CPU: blocks in fp64, added in order, whatever threads there are.
- */
+/* Elements per block in normalize's sum of squares on CPU. Blocks are fp64 sums, added in order, so the result does not
+ * depend on the number of threads. */
 enum { ZERO_NN_SQUARES = 4096 };
 static inline int64_t zero_nn_square_blocks(int64_t count)
 {
@@ -202,7 +202,7 @@ static inline double zero_nn_square_block(const float *x, int64_t count, int64_t
         sum += (double)x[i] * (double)x[i];
     return sum;
 }
-/* What x is multiplied by: one over its norm, which is at least `least`. */
+/* The factor for x: 1 / max(norm, least). */
 static inline float zero_nn_inverse_norm(const double *blocks, int64_t n, float least)
 {
     double sum = 0;

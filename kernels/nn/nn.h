@@ -224,10 +224,10 @@ void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int
 void zero_nn_combine(zero_nn_t *nn, float *y, double alpha, const float *a, double beta, const float *b, int64_t count);
 /* y = x / max(|x|, least), |x| the root of the sum of squares, in fp32; y may be x. */
 void zero_nn_normalize(zero_nn_t *nn, float *y, const float *x, int64_t count, double least);
-/* x (rows, cols) in fp32 becomes nearly the orthogonal matrix next to it: its singular vectors stay, and its singular
- * values go to between about 0.7 and 1.2, small ones last. Five steps of Newton and Schulz on x / max(|x|, 1e-7), with
- * the coefficients of Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), as
- * torch.optim.Muon does it, but in fp32. scratch: zero_nn_orthogonalize_bytes, at a multiple of ZERO_NN_ALIGN. */
+/* x (rows, cols) in fp32 becomes approximately the nearest orthogonal matrix: its singular vectors stay, and its
+ * singular values end between about 0.7 and 1.2, small ones last. Five Newton-Schulz steps on x / max(|x|, 1e-7), with
+ * the coefficients of Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), as in
+ * torch.optim.Muon, but in fp32. scratch: zero_nn_orthogonalize_bytes, at a multiple of ZERO_NN_ALIGN. */
 uint64_t zero_nn_orthogonalize_bytes(int64_t rows, int64_t cols);
 void zero_nn_orthogonalize(zero_nn_t *nn, float *x, void *scratch, int64_t rows, int64_t cols);
 

@@ -27,7 +27,7 @@ static float *part_of(void *scratch, uint64_t offset)
     return scratch == NULL ? NULL : (float *)((char *)scratch + offset);
 }
 
-/* The products of the smaller side: of rows where there are fewer of them, otherwise of columns. */
+/* The Gram matrix is that of the rows or of the columns, whichever are fewer. */
 void zero_nn_orthogonalize(zero_nn_t *nn, float *x, void *scratch, int64_t rows, int64_t cols)
 {
     bool wide = rows <= cols;
