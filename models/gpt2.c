@@ -422,7 +422,7 @@ static int64_t place(const zero_model_t *m, int64_t micro)
 
 /* Copies the first rows sequences of tokens and targets to that memory and pads with token 0: kernels have one
  * shape. */
-static void hand_over(zero_model_t *m, int64_t at, const int32_t *tokens, const int32_t *targets, int64_t rows)
+static void copy_tokens(zero_model_t *m, int64_t at, const int32_t *tokens, const int32_t *targets, int64_t rows)
 {
     const int64_t T = m->options.seq_len, used = rows * T, all = m->options.micro_batch * T;
 
@@ -444,7 +444,7 @@ static double sum_losses(const float *losses, int64_t count)
 }
 
 /* Waits for the micro-steps in flight. Then their losses are complete, and every place is free again. */
-static zero_status_t settle(zero_model_t *m, zero_error_t *error)
+static zero_status_t wait_for_losses(zero_model_t *m, zero_error_t *error)
 {
     zero_status_t status = zero_gpt2_engine_error(m, zero_wait(m->engine), error);
 
@@ -467,15 +467,15 @@ zero_status_t zero_model_train(zero_model_t *m, const int32_t *tokens, const int
     if (status == ZERO_OK)
         status = check_tokens(m, "target token", targets, count, error);
     if (status == ZERO_OK && m->pending == m->places)
-        status = settle(m, error);
+        status = wait_for_losses(m, error);
     if (status != ZERO_OK)
         return status;
     at = place(m, m->pending++);
-    hand_over(m, at, tokens, targets, m->options.micro_batch);
+    copy_tokens(m, at, tokens, targets, m->options.micro_batch);
     status = zero_gpt2_train(m, m->tokens + at, m->targets + at, m->losses + at, flags, error);
     if (status != ZERO_OK || !(flags & ZERO_LAST))
         return status;
-    status = settle(m, error);
+    status = wait_for_losses(m, error);
     *loss_sum = m->loss;
     m->loss = 0;
     return status;
@@ -501,13 +501,13 @@ zero_status_t zero_model_eval(zero_model_t *m, const int32_t *tokens, const int3
         status = check_tokens(m, "target token", targets, rows * T, error);
     if (status != ZERO_OK)
         return status;
-    status = settle(m, error);
+    status = wait_for_losses(m, error);
     if (status != ZERO_OK)
         return status;
-    hand_over(m, 0, tokens, targets, rows);
+    copy_tokens(m, 0, tokens, targets, rows);
     status = zero_gpt2_eval(m, m->tokens, m->targets, m->losses, rows, error);
     if (status == ZERO_OK)
-        status = settle(m, error);
+        status = wait_for_losses(m, error);
     if (status == ZERO_OK)
         *loss_sum = sum_losses(m->losses, rows * T); /* without the losses of the padding */
     return status;
@@ -527,14 +527,14 @@ zero_status_t zero_model_logits(zero_model_t *m, const int32_t *tokens, int64_t 
                          n, m->options.sample_len);
     status = check_tokens(m, "token", tokens, n, error);
     if (status == ZERO_OK)
-        status = settle(m, error);
+        status = wait_for_losses(m, error);
     if (status != ZERO_OK)
         return status;
     memset(m->tokens, 0, (size_t)zero_gpt2_sample_shape(m, n) * sizeof *tokens);
     memcpy(m->tokens, tokens, (size_t)n * sizeof *tokens);
     status = zero_gpt2_sample(m, m->tokens, n, error);
     if (status == ZERO_OK)
-        status = settle(m, error);
+        status = wait_for_losses(m, error);
     if (status != ZERO_OK)
         return status;
     for (int64_t v = 0; v < V; v++)

@@ -40,7 +40,7 @@ static void fail(launch_pipe_t *p, int why)
 }
 
 /* Reads more bytes. false: none are available. */
-static bool hear(launch_pipe_t *p, double now)
+static bool read_more(launch_pipe_t *p, double now)
 {
     char rest[4096];
     const size_t room = sizeof p->text - p->held;
@@ -76,11 +76,11 @@ bool launch_pipe_pass(launch_pipe_t *p, double now, double patience)
 {
     while (p->from >= 0) {
         if (p->out < 0) {
-            if (!hear(p, now))
+            if (!read_more(p, now))
                 return true;
             continue;
         }
-        if (p->held == 0 && !hear(p, now))
+        if (p->held == 0 && !read_more(p, now))
             return true;
         /* a pipe that is ready takes PIPE_BUF bytes at once */
         struct pollfd out = {.fd = p->out, .events = POLLOUT};

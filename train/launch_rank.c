@@ -65,7 +65,7 @@ launch_kind_t launch_detect(int *rank, int *world)
 
 /* Redirects own to the parent's pipe. Through mpiexec, a lost reader would make mpiexec complain and end us, and our
  * output would mix with its own complaints. */
-static void take(int parent, int pipe_end, int own)
+static void redirect(int parent, int pipe_end, int own)
 {
     char path[64];
     int ends[2];
@@ -122,8 +122,8 @@ launch_t *launch_attach(int rank)
         return NULL;
     }
     if (rank == 0)
-        take(parent, launch->board->output, STDOUT_FILENO);
-    take(parent, launch->board->errors, STDERR_FILENO);
+        redirect(parent, launch->board->output, STDOUT_FILENO);
+    redirect(parent, launch->board->errors, STDERR_FILENO);
     note_session(launch->board);
     launch->place = &launch->board->place[rank];
     atomic_store(&launch->place->process, (int32_t)getpid());

@@ -43,7 +43,7 @@ static bool matrix_ok(zero_nn_t *nn, const zero_nn_shape_t *shape, int64_t rows,
 }
 
 /* Checks outside dry mode that an operand is not NULL. */
-static bool there(zero_nn_t *nn, const void *p, zero_nn_op_t op, const char *name)
+static bool operand_ok(zero_nn_t *nn, const void *p, zero_nn_op_t op, const char *name)
 {
     if (p == NULL)
         zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s is NULL", zero_nn_op_name(op), name);
@@ -95,7 +95,7 @@ static bool epilogue_ok(zero_nn_t *nn, const zero_nn_gemm_t *g, const zero_nn_sh
 }
 
 /* Computes the product and its epilogue in separate calls. */
-static void gemm_apart(zero_nn_t *nn, const zero_nn_gemm_t *g)
+static void gemm_separate(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
     zero_nn_gemm_t plain = *g;
     plain.epilogue = ZERO_NN_EPILOGUE_NONE;
@@ -120,7 +120,7 @@ static void *at(const void *p, int64_t elements, zero_dtype_t dtype)
 }
 
 /* Splits a product in two if its sizes do not suit the backend (see zero_nn_gemm_t). Returns false if they do. */
-static bool gemm_cut(zero_nn_t *nn, const zero_nn_gemm_t *g)
+static bool gemm_split(zero_nn_t *nn, const zero_nn_gemm_t *g)
 {
     const zero_dtype_t dtype = g->dtype;
     const int64_t pack = 16 / (int64_t)zero_dtype_size(dtype), even = nn->ops->even;
@@ -182,25 +182,25 @@ void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *given)
     if (!epilogue_ok(nn, &g, &shape) || g.m == 0 || g.n == 0)
         return;
     if (g.epilogue != ZERO_NN_EPILOGUE_NONE && !nn->dry &&
-        (!there(nn, g.c, ZERO_NN_GEMM, "c") || !there(nn, g.aux, ZERO_NN_GEMM, "aux")))
+        (!operand_ok(nn, g.c, ZERO_NN_GEMM, "c") || !operand_ok(nn, g.aux, ZERO_NN_GEMM, "aux")))
         return;
     if (g.epilogue != ZERO_NN_EPILOGUE_NONE) {
         const bool fused = zero_nn_plan_is_fused(nn, &shape);
         if (!fused ||
             nn->dry) /* in dry mode prepare the two calls anyway: the backend may refuse the fused one later */
-            gemm_apart(nn, &g);
+            gemm_separate(nn, &g);
         if (!fused)
             return;
     }
-    if (gemm_cut(nn, &g))
+    if (gemm_split(nn, &g))
         return;
-    if (zero_nn_plan_begin(nn, &shape) == NULL || !there(nn, g.c, ZERO_NN_GEMM, "c"))
+    if (zero_nn_plan_begin(nn, &shape) == NULL || !operand_ok(nn, g.c, ZERO_NN_GEMM, "c"))
         return;
-    if (g.k > 0 && (!there(nn, g.a, ZERO_NN_GEMM, "a") || !there(nn, g.b, ZERO_NN_GEMM, "b")))
+    if (g.k > 0 && (!operand_ok(nn, g.a, ZERO_NN_GEMM, "a") || !operand_ok(nn, g.b, ZERO_NN_GEMM, "b")))
         return;
     nn->ops->gemm(nn, &g);
     if (g.epilogue != ZERO_NN_EPILOGUE_NONE && nn->plan->refused)
-        gemm_apart(nn, &g);
+        gemm_separate(nn, &g);
 }
 
 void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
@@ -210,8 +210,8 @@ void zero_nn_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t r
     shape.d[1] = n;
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, n) || rows == 0 || n == 0)
         return;
-    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, dbias, ZERO_NN_BIAS_BACKWARD, "dbias") &&
-        there(nn, dy, ZERO_NN_BIAS_BACKWARD, "dy"))
+    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, dbias, ZERO_NN_BIAS_BACKWARD, "dbias") &&
+        operand_ok(nn, dy, ZERO_NN_BIAS_BACKWARD, "dy"))
         nn->ops->bias_backward(nn, dbias, dy, rows, n, dtype);
 }
 
@@ -226,8 +226,8 @@ void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, co
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, B, T) || (rows = B * T, !matrix_ok(nn, &shape, rows, C)) ||
         rows == 0 || C == 0)
         return;
-    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_EMBED_FORWARD, "y") &&
-        there(nn, tokens, ZERO_NN_EMBED_FORWARD, "tokens") && there(nn, wte, ZERO_NN_EMBED_FORWARD, "wte") &&
+    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, y, ZERO_NN_EMBED_FORWARD, "y") &&
+        operand_ok(nn, tokens, ZERO_NN_EMBED_FORWARD, "tokens") && operand_ok(nn, wte, ZERO_NN_EMBED_FORWARD, "wte") &&
         indices_ok(nn, ZERO_NN_EMBED_FORWARD, "token", tokens, rows, INT32_MAX))
         nn->ops->embedding_forward(nn, &e);
 }
@@ -248,8 +248,8 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
         zero_nn_fail(nn, ZERO_ERR_ARG, "embedding_backward: %lld rows: at most 2^31 - 1 in a call", (long long)rows);
         return;
     }
-    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, dwte, ZERO_NN_EMBED_BACKWARD, "dwte") &&
-        there(nn, dy, ZERO_NN_EMBED_BACKWARD, "dy") && there(nn, tokens, ZERO_NN_EMBED_BACKWARD, "tokens") &&
+    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, dwte, ZERO_NN_EMBED_BACKWARD, "dwte") &&
+        operand_ok(nn, dy, ZERO_NN_EMBED_BACKWARD, "dy") && operand_ok(nn, tokens, ZERO_NN_EMBED_BACKWARD, "tokens") &&
         indices_ok(nn, ZERO_NN_EMBED_BACKWARD, "token", tokens, rows, V))
         nn->ops->embedding_backward(nn, &e);
 }
@@ -264,9 +264,9 @@ void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd,
     shape.d[1] = C;
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
         return;
-    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, y, ZERO_NN_NORM_FORWARD, "y") &&
-        there(nn, x, ZERO_NN_NORM_FORWARD, "x") && there(nn, w, ZERO_NN_NORM_FORWARD, "w") &&
-        there(nn, b, ZERO_NN_NORM_FORWARD, "b"))
+    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, y, ZERO_NN_NORM_FORWARD, "y") &&
+        operand_ok(nn, x, ZERO_NN_NORM_FORWARD, "x") && operand_ok(nn, w, ZERO_NN_NORM_FORWARD, "w") &&
+        operand_ok(nn, b, ZERO_NN_NORM_FORWARD, "b"))
         nn->ops->layernorm_forward(nn, &l);
 }
 
@@ -297,8 +297,9 @@ void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *m
         zero_nn_layernorm_forward(nn, y, mean, rstd, total, w, b, rows, C, eps, dtype);
         return;
     }
-    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, total, op, "total") && there(nn, y, op, "y") &&
-        there(nn, x, op, "x") && there(nn, residual, op, "residual") && there(nn, w, op, "w") && there(nn, b, op, "b"))
+    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, total, op, "total") && operand_ok(nn, y, op, "y") &&
+        operand_ok(nn, x, op, "x") && operand_ok(nn, residual, op, "residual") && operand_ok(nn, w, op, "w") &&
+        operand_ok(nn, b, op, "b"))
         nn->ops->layernorm_forward(nn, &l);
 }
 
@@ -326,10 +327,10 @@ void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dbias, void *dw, 
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
         return;
     zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
-    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dw, op, "dw") &&
-        there(nn, db, op, "db") && there(nn, dy, op, "dy") && there(nn, x, op, "x") && there(nn, w, op, "w") &&
-        there(nn, mean, op, "mean") && there(nn, rstd, op, "rstd") &&
-        (dbias_residual == NULL || there(nn, dresidual, op, "dresidual")))
+    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, dx, op, "dx") && operand_ok(nn, dw, op, "dw") &&
+        operand_ok(nn, db, op, "db") && operand_ok(nn, dy, op, "dy") && operand_ok(nn, x, op, "x") &&
+        operand_ok(nn, w, op, "w") && operand_ok(nn, mean, op, "mean") && operand_ok(nn, rstd, op, "rstd") &&
+        (dbias_residual == NULL || operand_ok(nn, dresidual, op, "dresidual")))
         nn->ops->layernorm_backward(nn, &l);
 }
 
@@ -341,8 +342,8 @@ static bool elements_begin(zero_nn_t *nn, zero_nn_op_t op, const void *out, cons
     shape.d[0] = count;
     if (!shape_ok(nn, &shape) || count == 0)
         return false;
-    return zero_nn_plan_begin(nn, &shape) != NULL && there(nn, out, op, "the result") &&
-           there(nn, a, op, "an operand") && there(nn, b, op, "an operand");
+    return zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, out, op, "the result") &&
+           operand_ok(nn, a, op, "an operand") && operand_ok(nn, b, op, "an operand");
 }
 
 void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
@@ -360,8 +361,8 @@ void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy,
     shape.d[1] = n;
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, n) || rows == 0 || n == 0)
         return;
-    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, dx, op, "dx") && there(nn, dy, op, "dy") &&
-        there(nn, x, op, "x"))
+    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, dx, op, "dx") && operand_ok(nn, dy, op, "dy") &&
+        operand_ok(nn, x, op, "x"))
         nn->ops->gelu_backward(nn, dx, dbias, dy, x, rows, n, dtype);
 }
 
@@ -415,8 +416,8 @@ static bool attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn
                      (long long)a->H, (long long)a->KV, (long long)a->KV, (long long)a->D);
         return false;
     }
-    return zero_nn_plan_begin(nn, &shape) != NULL && there(nn, a->q, op, "q") && there(nn, a->k, op, "k") &&
-           there(nn, a->v, op, "v") && there(nn, a->out, op, "out");
+    return zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, a->q, op, "q") && operand_ok(nn, a->k, op, "k") &&
+           operand_ok(nn, a->v, op, "v") && operand_ok(nn, a->out, op, "out");
 }
 
 void zero_nn_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
@@ -444,8 +445,8 @@ void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, con
 {
     zero_nn_op_t op = ZERO_NN_ATTN_BACKWARD;
     zero_nn_attention_grad_t g = {.dout = dout, .dq = dq, .dk = dk, .dv = dv, .dbias = dbias};
-    if (attention_begin(nn, a, op) && there(nn, a->lse, op, "lse") && there(nn, dout, op, "dout") &&
-        there(nn, dq, op, "dq") && there(nn, dk, op, "dk") && there(nn, dv, op, "dv") &&
+    if (attention_begin(nn, a, op) && operand_ok(nn, a->lse, op, "lse") && operand_ok(nn, dout, op, "dout") &&
+        operand_ok(nn, dq, op, "dq") && operand_ok(nn, dk, op, "dk") && operand_ok(nn, dv, op, "dv") &&
         (dbias == NULL || one_matrix(nn, a, &g)))
         nn->ops->attention_backward(nn, a, &g);
 }
@@ -475,8 +476,9 @@ void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int
                      (long long)V, (long long)ld);
         return;
     }
-    if (zero_nn_plan_begin(nn, &shape) != NULL && there(nn, losses, op, "losses") && there(nn, logits, op, "logits") &&
-        there(nn, targets, op, "targets") && indices_ok(nn, op, "target", targets, rows, V))
+    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, losses, op, "losses") &&
+        operand_ok(nn, logits, op, "logits") && operand_ok(nn, targets, op, "targets") &&
+        indices_ok(nn, op, "target", targets, rows, V))
         nn->ops->cross_entropy(nn, &e);
 }
 

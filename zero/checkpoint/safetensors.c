@@ -95,41 +95,42 @@ typedef struct source {
     zero_quoted_t name;
 } source_t;
 
-#define LIE(source, ...) zero_fail((source)->error, ZERO_ERR_FORMAT, __VA_ARGS__)
+#define FORMAT_ERROR(source, ...) zero_fail((source)->error, ZERO_ERR_FORMAT, __VA_ARGS__)
 
 static zero_status_t parse_dtype(source_t *from, const json_t *value, zero_tensor_info_t *info, uint64_t *bits)
 {
     zero_quoted_t found;
     if (!json_is_string(value))
-        return LIE(from, "'%s': tensor '%s' has no \"dtype\" string", from->path, from->name.text);
+        return FORMAT_ERROR(from, "'%s': tensor '%s' has no \"dtype\" string", from->path, from->name.text);
     const char *text = json_string_value(value);
     *bits = zero_tensor_bits(text);
     if (*bits > 0) {
         strcpy(info->dtype, text);
         return ZERO_OK;
     }
-    return LIE(from, "'%s': tensor '%s' has the unknown dtype '%s' (F32, BF16 and F16 can be read)", from->path,
-               from->name.text, zero_quote(&found, text));
+    return FORMAT_ERROR(from, "'%s': tensor '%s' has the unknown dtype '%s' (F32, BF16 and F16 can be read)",
+                        from->path, from->name.text, zero_quote(&found, text));
 }
 
 static zero_status_t parse_shape(source_t *from, const json_t *value, zero_tensor_info_t *info)
 {
     if (!json_is_array(value))
-        return LIE(from, "'%s': tensor '%s' has no \"shape\" array", from->path, from->name.text);
+        return FORMAT_ERROR(from, "'%s': tensor '%s' has no \"shape\" array", from->path, from->name.text);
     size_t ndim = json_array_size(value);
     if (ndim > ZERO_MAX_DIMS)
-        return LIE(from, "'%s': tensor '%s' has %zu dimensions, at most %d are read", from->path, from->name.text, ndim,
-                   ZERO_MAX_DIMS);
+        return FORMAT_ERROR(from, "'%s': tensor '%s' has %zu dimensions, at most %d are read", from->path,
+                            from->name.text, ndim, ZERO_MAX_DIMS);
     info->ndim = (int32_t)ndim;
     info->count = 1;
     for (size_t d = 0; d < ndim; d++) {
         const json_t *size = json_array_get(value, d);
         if (!json_is_integer(size) || json_integer_value(size) < 0)
-            return LIE(from, "'%s': dimension %zu of tensor '%s' is not a whole number from 0", from->path, d,
-                       from->name.text);
+            return FORMAT_ERROR(from, "'%s': dimension %zu of tensor '%s' is not a whole number from 0", from->path, d,
+                                from->name.text);
         info->shape[d] = json_integer_value(size);
         if (!zero_mul_i64(info->count, info->shape[d], &info->count))
-            return LIE(from, "'%s': the shape of tensor '%s' has more than 2^63 elements", from->path, from->name.text);
+            return FORMAT_ERROR(from, "'%s': the shape of tensor '%s' has more than 2^63 elements", from->path,
+                                from->name.text);
     }
     return ZERO_OK;
 }
@@ -142,19 +143,20 @@ static zero_status_t parse_range(source_t *from, const json_t *value, uint64_t b
                  *last = json_array_get(value, 1); /* NULL unless value is an array */
     if (json_array_size(value) != 2 || !json_is_integer(first) || !json_is_integer(last) ||
         json_integer_value(first) < 0 || json_integer_value(last) < json_integer_value(first))
-        return LIE(from, "'%s': the \"data_offsets\" of tensor '%s' are not two rising whole numbers from 0",
-                   from->path, from->name.text);
+        return FORMAT_ERROR(from, "'%s': the \"data_offsets\" of tensor '%s' are not two rising whole numbers from 0",
+                            from->path, from->name.text);
     uint64_t begin = (uint64_t)json_integer_value(first), end = (uint64_t)json_integer_value(last), total_bits;
     if (end > data_bytes)
-        return LIE(from,
-                   "'%s': tensor '%s' ends at byte %llu of the data, which has %llu bytes: the file is cut or its "
-                   "header is wrong",
-                   from->path, from->name.text, (unsigned long long)end, (unsigned long long)data_bytes);
+        return FORMAT_ERROR(
+            from,
+            "'%s': tensor '%s' ends at byte %llu of the data, which has %llu bytes: the file is cut or its "
+            "header is wrong",
+            from->path, from->name.text, (unsigned long long)end, (unsigned long long)data_bytes);
     if (!zero_mul_u64((uint64_t)entry->info.count, bits, &total_bits) || total_bits % 8 != 0 ||
         total_bits / 8 != end - begin)
-        return LIE(from, "'%s': tensor '%s' has %llu bytes, which are not %lld elements of %s, %llu bits each",
-                   from->path, from->name.text, (unsigned long long)(end - begin), (long long)entry->info.count,
-                   entry->info.dtype, (unsigned long long)bits);
+        return FORMAT_ERROR(from, "'%s': tensor '%s' has %llu bytes, which are not %lld elements of %s, %llu bits each",
+                            from->path, from->name.text, (unsigned long long)(end - begin),
+                            (long long)entry->info.count, entry->info.dtype, (unsigned long long)bits);
     entry->offset = begin;
     entry->bytes = end - begin;
     return ZERO_OK;
@@ -167,7 +169,7 @@ static zero_status_t parse_tensor(source_t *from, const char *name, const json_t
     zero_status_t status;
     zero_quote(&from->name, name);
     if (!json_is_object(value))
-        return LIE(from, "'%s': tensor '%s' is not a JSON object", from->path, from->name.text);
+        return FORMAT_ERROR(from, "'%s': tensor '%s' is not a JSON object", from->path, from->name.text);
     if ((status = parse_dtype(from, json_object_get(value, "dtype"), &entry->info, &bits)) != ZERO_OK ||
         (status = parse_shape(from, json_object_get(value, "shape"), &entry->info)) != ZERO_OK ||
         (status = parse_range(from, json_object_get(value, "data_offsets"), bits, data_bytes, entry)) != ZERO_OK)
@@ -185,8 +187,8 @@ static zero_status_t check_metadata(source_t *from, json_t *value)
     json_t *text;
     zero_quoted_t quoted;
     if (!json_is_object(value))
-        return LIE(from, "'%s': \"__metadata__\" is not a JSON object", from->path);
-    json_object_foreach(value, key, text) if (!json_is_string(text)) return LIE(
+        return FORMAT_ERROR(from, "'%s': \"__metadata__\" is not a JSON object", from->path);
+    json_object_foreach(value, key, text) if (!json_is_string(text)) return FORMAT_ERROR(
         from, "'%s': \"__metadata__\" has a value that is not text: '%s'", from->path, zero_quote(&quoted, key));
     return ZERO_OK;
 }
@@ -213,18 +215,19 @@ static zero_status_t check_cover(source_t *from, zero_tensor_entry_t *entries, i
     for (int k = 0; k < count; k++) {
         zero_quote(&from->name, entries[k].info.name);
         if (entries[k].offset < end)
-            return LIE(from,
-                       "'%s': tensors '%s' and '%s' overlap: the second begins at byte %llu, the first ends at %llu",
-                       from->path, zero_quote(&before, entries[k - 1].info.name), from->name.text,
-                       (unsigned long long)entries[k].offset, (unsigned long long)end);
+            return FORMAT_ERROR(
+                from, "'%s': tensors '%s' and '%s' overlap: the second begins at byte %llu, the first ends at %llu",
+                from->path, zero_quote(&before, entries[k - 1].info.name), from->name.text,
+                (unsigned long long)entries[k].offset, (unsigned long long)end);
         if (entries[k].offset > end)
-            return LIE(from, "'%s': no tensor has bytes %llu to %llu of the data, before tensor '%s'", from->path,
-                       (unsigned long long)end, (unsigned long long)entries[k].offset, from->name.text);
+            return FORMAT_ERROR(from, "'%s': no tensor has bytes %llu to %llu of the data, before tensor '%s'",
+                                from->path, (unsigned long long)end, (unsigned long long)entries[k].offset,
+                                from->name.text);
         end += entries[k].bytes;
     }
     if (end != data_bytes)
-        return LIE(from, "'%s': no tensor has the last %llu bytes of the data", from->path,
-                   (unsigned long long)(data_bytes - end));
+        return FORMAT_ERROR(from, "'%s': no tensor has the last %llu bytes of the data", from->path,
+                            (unsigned long long)(data_bytes - end));
     return ZERO_OK;
 }
 
@@ -239,12 +242,12 @@ static zero_status_t parse_header(zero_safetensors_t *file, const char *text, si
     json_t *value, *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &json_error);
     zero_status_t status = ZERO_OK;
     if (!root) {
-        status = LIE(&from, "'%s': the header is not valid JSON: %s (byte %d of the header)", file->path,
-                     zero_quote(&quoted, json_error.text), json_error.position);
+        status = FORMAT_ERROR(&from, "'%s': the header is not valid JSON: %s (byte %d of the header)", file->path,
+                              zero_quote(&quoted, json_error.text), json_error.position);
         goto end;
     }
     if (!json_is_object(root)) {
-        status = LIE(&from, "'%s': the header is JSON, but not an object", file->path);
+        status = FORMAT_ERROR(&from, "'%s': the header is JSON, but not an object", file->path);
         goto end;
     }
     file->entries = calloc(json_object_size(root) + 1, sizeof *file->entries);

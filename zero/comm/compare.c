@@ -6,24 +6,24 @@
 
 enum { GATHER = 1, EXCHANGE, REDUCE /* + dtype */ };
 
-static zero_call_t call_of(zero_comm_t *comm, const char *operation, uint64_t kind, uint64_t bytes)
+static zero_call_t make_call(zero_comm_t *comm, const char *operation, uint64_t kind, uint64_t bytes)
 {
     return (zero_call_t){comm, operation, {comm->note ? comm->note->key : 0, bytes, kind}};
 }
 
 zero_call_t zero_call_gather(zero_comm_t *comm, uint64_t bytes)
 {
-    return call_of(comm, "all-gather", GATHER, bytes);
+    return make_call(comm, "all-gather", GATHER, bytes);
 }
 
 zero_call_t zero_call_exchange(zero_comm_t *comm, uint64_t bytes)
 {
-    return call_of(comm, "exchange", EXCHANGE, bytes);
+    return make_call(comm, "exchange", EXCHANGE, bytes);
 }
 
 zero_call_t zero_call_reduce(zero_comm_t *comm, int64_t count, zero_dtype_t dtype)
 {
-    return call_of(comm, "reduce-scatter", REDUCE + (uint64_t)dtype, (uint64_t)count * zero_dtype_size(dtype));
+    return make_call(comm, "reduce-scatter", REDUCE + (uint64_t)dtype, (uint64_t)count * zero_dtype_size(dtype));
 }
 
 void zero_call_words(const zero_call_t *call, uint64_t *words)
@@ -51,8 +51,8 @@ static void describe(const zero_call_id_t *id, char *text, size_t size)
                  zero_dtype_name((zero_dtype_t)(id->kind - REDUCE)));
 }
 
-static __attribute__((noinline)) zero_status_t differ(const zero_call_t *call, int rank, const zero_call_id_t *id,
-                                                      const uint64_t *words, zero_error_t *error)
+static __attribute__((noinline)) zero_status_t
+fail_mismatch(const zero_call_t *call, int rank, const zero_call_id_t *id, const uint64_t *words, zero_error_t *error)
 {
     zero_comm_t *c = call->comm;
     const zero_call_id_t *first = rank < c->rank ? id : &call->id, *second = rank < c->rank ? &call->id : id;
@@ -73,5 +73,5 @@ static __attribute__((noinline)) zero_status_t differ(const zero_call_t *call, i
 zero_status_t zero_call_compare(const zero_call_t *call, int rank, const zero_call_id_t *id, const uint64_t *words,
                                 zero_error_t *error)
 {
-    return memcmp(id, &call->id, sizeof *id) == 0 ? ZERO_OK : differ(call, rank, id, words, error);
+    return memcmp(id, &call->id, sizeof *id) == 0 ? ZERO_OK : fail_mismatch(call, rank, id, words, error);
 }

@@ -89,7 +89,7 @@ static zero_status_t wait(mpi_comm_t *c, int set, const char *operation, zero_er
 }
 
 /* Messages of a failed operation must not write into memory that has been freed. */
-static void drop(mpi_comm_t *c)
+static void drop_requests(mpi_comm_t *c)
 {
     for (int set = 0; set < SETS; set++) {
         zero_mpi_drop(requests(c, set), c->pending[set]);
@@ -104,7 +104,7 @@ typedef struct partners {
 } partners_t;
 
 /* Sends the info of this rank's call to p->to, and posts receives for those of p->from. */
-static zero_status_t greet(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
+static zero_status_t send_infos(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
     zero_call_info(call, &c->infos[0]);
@@ -121,7 +121,7 @@ static zero_status_t greet(mpi_comm_t *c, const zero_call_t *call, const partner
 }
 
 /* Waits for the infos, and checks that the ranks of p->from make the same call. */
-static zero_status_t greeted(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
+static zero_status_t check_infos(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, zero_error_t *error)
 {
     zero_status_t status = wait(c, INFOS, call->operation, error);
     for (int i = 0; i < p->from_count && status == ZERO_OK; i++)
@@ -133,16 +133,16 @@ static zero_status_t greeted(mpi_comm_t *c, const zero_call_t *call, const partn
 
 /* Starts the messages of bytes [begin, begin + size) of every slice. Finds a rank that makes another call before it
  * posts receives for that rank's data. */
-static zero_status_t cross(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, const char *send, char *recv,
-                           uint64_t bytes, uint64_t begin, uint64_t size, zero_error_t *error)
+static zero_status_t start_slices(mpi_comm_t *c, const zero_call_t *call, const partners_t *p, const char *send,
+                                  char *recv, uint64_t bytes, uint64_t begin, uint64_t size, zero_error_t *error)
 {
-    zero_status_t status = begin == 0 ? greet(c, call, p, error) : ZERO_OK;
+    zero_status_t status = begin == 0 ? send_infos(c, call, p, error) : ZERO_OK;
     for (int i = 0; i < p->to_count && size && status == ZERO_OK; i++) {
         status = isend(c, send + begin, size, p->to[i], &c->requests[c->pending[0]], error);
         c->pending[0] += status == ZERO_OK;
     }
     if (status == ZERO_OK && begin == 0)
-        status = greeted(c, call, p, error);
+        status = check_infos(c, call, p, error);
     for (int i = 0; i < p->from_count && size && status == ZERO_OK; i++) {
         status =
             irecv(c, recv + (uint64_t)p->from[i] * bytes + begin, size, p->from[i], &c->requests[c->pending[0]], error);
@@ -159,8 +159,8 @@ static zero_status_t gather(zero_comm_t *comm, zero_call_t call, const void *sen
     const partners_t p = {c->lists[n->index], c->carrier, c->lengths[n->index], c->carriers};
     zero_status_t status = zero_peers_check(c->local.peers, error);
     for (uint64_t begin = 0; (begin == 0 || begin < bytes) && status == ZERO_OK; begin += PIECE_BYTES) {
-        status = cross(c, &call, &p, send, recv, bytes, begin,
-                       bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, error);
+        status = start_slices(c, &call, &p, send, recv, bytes, begin,
+                              bytes - begin < PIECE_BYTES ? bytes - begin : PIECE_BYTES, error);
         /* Meanwhile gather the slices of this node. */
         if (begin == 0 && status == ZERO_OK)
             status = zero_node_gather(n, &call, send, recv, bytes, NULL, NULL, error);
@@ -170,7 +170,7 @@ static zero_status_t gather(zero_comm_t *comm, zero_call_t call, const void *sen
     if (status == ZERO_OK && c->far && n->count > 1 && bytes)
         status = zero_node_gather(n, &call, send, recv, bytes, (const int *const *)c->lists, c->lengths, error);
     if (status)
-        drop(c);
+        drop_requests(c);
     return status;
 }
 
@@ -193,7 +193,7 @@ static zero_status_t far_start(void *ctx, int64_t part, int64_t begin, int64_t e
     mpi_comm_t *c = ctx;
     int half = (int)(part & 1);
     const partners_t all = {c->far_rank, c->far_rank, c->far, c->far};
-    zero_status_t status = part == 0 ? greet(c, c->call, &all, error) : ZERO_OK;
+    zero_status_t status = part == 0 ? send_infos(c, c->call, &all, error) : ZERO_OK;
     /* Starts with the next higher rank, so that the ranks do not all send to the same one. */
     int first = 0;
     while (first < c->far && c->far_rank[first] < c->call->comm->rank)
@@ -205,7 +205,7 @@ static zero_status_t far_start(void *ctx, int64_t part, int64_t begin, int64_t e
         c->pending[half] += status == ZERO_OK;
     }
     if (status == ZERO_OK && part == 0)
-        status = greeted(c, c->call, &all, error);
+        status = check_infos(c, c->call, &all, error);
     for (int i = 0; i < c->far && status == ZERO_OK; i++) {
         status = irecv(c, c->staging + ((uint64_t)half * (uint64_t)c->far + (uint64_t)i) * c->part_bytes,
                        (uint64_t)elements * c->element, c->far_rank[i], &requests(c, half)[c->pending[half]], error);
@@ -238,7 +238,7 @@ static zero_status_t mpi_reduce_scatter(zero_comm_t *comm, const void *send, voi
     zero_status_t status =
         zero_node_reduce(&c->local.node, &call, send, recv, count, dtype, comm->rank, comm->size, &far, error);
     if (status)
-        drop(c);
+        drop_requests(c);
     return status;
 }
 

@@ -284,7 +284,7 @@ static void far_poll(void *ctx, zero_peers_t *peers)
         zero_mpi_wait(&request, 1, 1.0, NULL, "abort", &ignored))
         return;
     failure.text[sizeof failure.text - 1] = 0;
-    zero_peers_aborted(peers, &failure);
+    zero_peers_abort_node(peers, &failure);
 }
 
 static void far_close(void *ctx, bool aborted)

@@ -64,7 +64,7 @@ static zero_status_t nccl_reduce_scatter(zero_comm_t *c, const void *send, void 
 }
 
 /* NCCL would let the other ranks wait for one that failed. Aborting the control notifies them. */
-static zero_status_t tell_failure(zero_comm_t *c, zero_status_t status, const zero_error_t *error)
+static zero_status_t abort_on_failure(zero_comm_t *c, zero_status_t status, const zero_error_t *error)
 {
     zero_error_t failure;
     if (status && status != ZERO_ERR_PEER) {
@@ -78,7 +78,7 @@ static zero_status_t tell_failure(zero_comm_t *c, zero_status_t status, const ze
 static zero_status_t nccl_attach(zero_comm_t *c, void *base, uint64_t bytes, zero_error_t *error)
 {
     zero_error_t why = {0};
-    zero_status_t status = tell_failure(
+    zero_status_t status = abort_on_failure(
         c, zero_nccl_attach(((nccl_t *)c->state)->member, base, bytes, c->caps.windows, c->options.timeout_s, &why),
         &why);
     return zero_pass(error, status, &why);
@@ -120,11 +120,11 @@ static zero_status_t open_member(zero_comm_t *c, nccl_t *n, zero_nccl_watch_t *w
     zero_status_t status =
         zero_nccl_member_open(&n->member, watch, origin, c->size, c->rank, c->options.timeout_s, error);
     n->watch = watch;
-    return tell_failure(c, status, error);
+    return abort_on_failure(c, status, error);
 }
 
 /* Makes NCCL move c's data. */
-static void adopt(zero_comm_t *c, nccl_t *n)
+static void use_nccl(zero_comm_t *c, nccl_t *n)
 {
     uint64_t ring_bytes = c->caps.ring_bytes;
     int node_ranks = c->caps.node_ranks;
@@ -138,23 +138,23 @@ static void adopt(zero_comm_t *c, nccl_t *n)
 
 static zero_status_t nccl_split(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error)
 {
-    nccl_t *n = c->state, *made = calloc(1, sizeof *made);
+    nccl_t *n = c->state, *child = calloc(1, sizeof *child);
     zero_oob_t oob = zero_comm_oob(c);
     zero_error_t why = {0};
     zero_status_t status =
-        made ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *made);
+        child ? ZERO_OK : zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator (%zu bytes)", sizeof *child);
     /* NCCL's colors must not be negative. The rank of a part's first member is not, and is unique to the part. */
     zero_nccl_origin_t origin = {.parent = n->member, .color = part->members[0], .key = part->rank};
     status = zero_oob_agree(&oob, status, &why);
     if (status == ZERO_OK)
-        status = zero_oob_agree(&oob, open_member(out, made, n->watch, &origin, &why), &why);
+        status = zero_oob_agree(&oob, open_member(out, child, n->watch, &origin, &why), &why);
     if (status == ZERO_OK) {
-        adopt(out, made);
+        use_nccl(out, child);
         return ZERO_OK;
     }
-    if (made)
-        zero_nccl_member_close(made->member, c->options.timeout_s);
-    free(made);
+    if (child)
+        zero_nccl_member_close(child->member, c->options.timeout_s);
+    free(child);
     return zero_pass(error, status, &why);
 }
 
@@ -294,7 +294,7 @@ zero_status_t zero_comm_nccl(zero_comm_t **comm, zero_comm_t *host, zero_device_
     if (status)
         goto fail;
     zero_nccl_watch_drop(watch);
-    adopt(c, n);
+    use_nccl(c, n);
     *comm = c;
     return ZERO_OK;
 fail:

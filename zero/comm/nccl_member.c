@@ -14,22 +14,22 @@ static zero_status_t wait_ready(zero_nccl_watch_t *w, void *comm, const zero_ncc
                                 const char *what, zero_error_t *error)
 {
     zero_error_t why = {0};
-    double looked = 0, doubt = 0;
-    for (;; zero_nccl_nap(ZERO_NCCL_LOOK_SOON)) {
+    double looked = 0, failed_at = 0;
+    for (;; zero_nccl_sleep(ZERO_NCCL_POLL_SOON_S)) {
         bool busy = false;
         double now = zero_now();
-        if (now - looked > ZERO_NCCL_LOOK_EVERY) {
+        if (now - looked > ZERO_NCCL_POLL_S) {
             looked = now;
-            zero_nccl_look_at_host(w);
+            zero_nccl_check_host(w);
         }
         zero_status_t status = zero_nccl_check(w, error);
         if (status)
             return status;
-        if (doubt == 0 && w->api->state(w->nccl, comm, &busy, &why))
-            doubt = now;
-        if (doubt == 0 && !busy)
+        if (failed_at == 0 && w->api->state(w->nccl, comm, &busy, &why))
+            failed_at = now;
+        if (failed_at == 0 && !busy)
             return ZERO_OK;
-        if (doubt > 0 && now - doubt > ZERO_NCCL_GRACE)
+        if (failed_at > 0 && now - failed_at > ZERO_NCCL_GRACE_S)
             return zero_fail_from(error, ZERO_ERR_SYSTEM, &why, "%s: %s", what, why.text);
         if (now - start > j->timeout_s)
             return zero_fail(
@@ -105,7 +105,7 @@ void zero_nccl_run_job(zero_nccl_watch_t *w)
 
 /* Makes the next call to end a communicator: first deregisters each memory, then finalizes. Memory stays registered
  * until collectives are done: without a window they would read unmapped addresses. *busy: more calls are needed. */
-static zero_status_t close_further(zero_nccl_member_t *m, bool *busy, zero_error_t *error)
+static zero_status_t close_next(zero_nccl_member_t *m, bool *busy, zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
     zero_nccl_memory_t *k = m->memory;
@@ -135,7 +135,7 @@ void zero_nccl_step_closing(zero_nccl_member_t *m)
     m->since = m->since > 0 ? m->since : now;
     zero_status_t status = w->api->state(w->nccl, m->comm, &busy, &error);
     if (status == ZERO_OK && !busy)
-        status = close_further(m, &busy, &error);
+        status = close_next(m, &busy, &error);
     if (status == ZERO_OK && busy && now - m->since > m->timeout_s)
         status = zero_fail(&error, ZERO_ERR_TIMEOUT, "it did not end within %g s", m->timeout_s);
     if (status)
@@ -181,7 +181,7 @@ static const char *name_of(const zero_nccl_job_t *job)
 }
 
 /* Makes the thread do the job, and stores the result in it. */
-static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_t *error)
+static zero_status_t run_on_thread(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_t *error)
 {
     zero_status_t status = zero_nccl_check(w, error);
     if (status)
@@ -211,7 +211,7 @@ static zero_status_t ask(zero_nccl_watch_t *w, zero_nccl_job_t *job, zero_error_
 zero_status_t zero_nccl_watch_id(zero_nccl_watch_t *w, void *id, zero_error_t *error)
 {
     zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_ID, .timeout_s = w->options.timeout_s};
-    zero_status_t status = ask(w, &job, error);
+    zero_status_t status = run_on_thread(w, &job, error);
     if (status == ZERO_OK)
         memcpy(id, job.id, ZERO_NCCL_ID_BYTES);
     return status;
@@ -236,7 +236,7 @@ zero_status_t zero_nccl_member_open(zero_nccl_member_t **out, zero_nccl_watch_t 
     m->next = w->members;
     w->members = m;
     pthread_mutex_unlock(&w->mutex);
-    zero_status_t status = ask(w, &job, error);
+    zero_status_t status = run_on_thread(w, &job, error);
     if (status == ZERO_OK)
         *out = m;
     else
@@ -293,11 +293,12 @@ void zero_nccl_member_close(zero_nccl_member_t *m, double timeout_s)
 }
 
 /* Makes the thread create the window. The handle stays NULL if NCCL makes no window for these ranks. */
-static zero_status_t ask_for_window(zero_nccl_member_t *m, zero_nccl_memory_t *k, double timeout_s, zero_error_t *error)
+static zero_status_t make_window_on_thread(zero_nccl_member_t *m, zero_nccl_memory_t *k, double timeout_s,
+                                           zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
     zero_nccl_job_t job = {.kind = ZERO_NCCL_MAKE_WINDOW, .timeout_s = timeout_s, .member = m, .memory = k};
-    zero_status_t status = ask(w, &job, error);
+    zero_status_t status = run_on_thread(w, &job, error);
     if (status == ZERO_OK && !k->handle)
         zero_log(
             w->options.log, w->options.log_ctx, ZERO_LOG_WARNING,
@@ -316,10 +317,10 @@ zero_status_t zero_nccl_attach(zero_nccl_member_t *m, void *base, uint64_t bytes
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory to register memory with NCCL (%zu bytes)", sizeof *k);
     *k = (zero_nccl_memory_t){.next = m->memory, .base = base, .bytes = bytes, .window = window};
     m->memory = k;
-    zero_status_t status = window ? ask_for_window(m, k, timeout_s, error) : ZERO_OK;
+    zero_status_t status = window ? make_window_on_thread(m, k, timeout_s, error) : ZERO_OK;
     if (status || k->handle)
         return status;
-    status = zero_nccl_begin_calls(w, error);
+    status = zero_nccl_lock_calls(w, error);
     if (status)
         return status;
     k->window = false;

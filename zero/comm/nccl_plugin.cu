@@ -71,7 +71,7 @@ static zero_status_t cuda_failed(cudaError_t e, const char *what, zero_error_t *
 }
 
 /* A call on a non-blocking communicator that has not failed returns one of these. */
-static bool fine(ncclResult_t r)
+static bool accepted(ncclResult_t r)
 {
     return r == ncclSuccess || r == ncclInProgress;
 }
@@ -169,14 +169,14 @@ static zero_status_t start(zero_nccl_t *n, void **comm, int size, int rank, cons
     ncclConfig_t config = nonblocking();
     memcpy(&unique, id, sizeof unique);
     ncclResult_t r = n->ncclCommInitRankConfig((ncclComm_t *)comm, size, unique, rank, &config);
-    return fine(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommInitRankConfig of rank %d of %d", rank, size);
+    return accepted(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommInitRankConfig of rank %d of %d", rank, size);
 }
 
 static zero_status_t split(zero_nccl_t *n, void *parent, int color, int key, void **comm, zero_error_t *error)
 {
     ncclConfig_t config = nonblocking();
     ncclResult_t r = n->ncclCommSplit((ncclComm_t)parent, color, key, (ncclComm_t *)comm, &config);
-    return fine(r) ? ZERO_OK : failed(n, (ncclComm_t)parent, r, error, "ncclCommSplit with color %d", color);
+    return accepted(r) ? ZERO_OK : failed(n, (ncclComm_t)parent, r, error, "ncclCommSplit with color %d", color);
 }
 
 static zero_status_t shape(zero_nccl_t *n, void *comm, int *size, int *rank, int *device, zero_error_t *error)
@@ -196,14 +196,14 @@ static zero_status_t state(zero_nccl_t *n, void *comm, bool *busy, zero_error_t 
     *busy = is == ncclInProgress;
     if (r != ncclSuccess)
         return failed(n, (ncclComm_t)comm, r, error, "ncclCommGetAsyncError");
-    return fine(is) ? ZERO_OK : failed(n, (ncclComm_t)comm, is, error, "NCCL");
+    return accepted(is) ? ZERO_OK : failed(n, (ncclComm_t)comm, is, error, "NCCL");
 }
 
 static zero_status_t all_gather(zero_nccl_t *n, void *comm, const void *send, void *recv, uint64_t bytes, void *stream,
                                 zero_error_t *error)
 {
     ncclResult_t r = n->ncclAllGather(send, recv, bytes, ncclUint8, (ncclComm_t)comm, (cudaStream_t)stream);
-    return fine(r)
+    return accepted(r)
                ? ZERO_OK
                : failed(n, (ncclComm_t)comm, r, error, "ncclAllGather of %llu bytes a rank", (unsigned long long)bytes);
 }
@@ -214,9 +214,10 @@ static zero_status_t reduce_scatter(zero_nccl_t *n, void *comm, const void *send
     ncclDataType_t type = dtype == ZERO_FP32 ? ncclFloat32 : dtype == ZERO_BF16 ? ncclBfloat16 : ncclFloat16;
     ncclResult_t r =
         n->ncclReduceScatter(send, recv, (size_t)count, type, ncclSum, (ncclComm_t)comm, (cudaStream_t)stream);
-    return fine(r) ? ZERO_OK
-                   : failed(n, (ncclComm_t)comm, r, error, "ncclReduceScatter of %lld elements of %llu bytes a rank",
-                            (long long)count, (unsigned long long)(dtype == ZERO_FP32 ? 4 : 2));
+    return accepted(r)
+               ? ZERO_OK
+               : failed(n, (ncclComm_t)comm, r, error, "ncclReduceScatter of %lld elements of %llu bytes a rank",
+                        (long long)count, (unsigned long long)(dtype == ZERO_FP32 ? 4 : 2));
 }
 
 static zero_status_t attach(zero_nccl_t *n, void *comm, void *base, uint64_t bytes, void **handle, zero_error_t *error)
@@ -236,27 +237,27 @@ static zero_status_t detach(zero_nccl_t *n, void *comm, void *handle, zero_error
 static zero_status_t window(zero_nccl_t *n, void *comm, void *base, uint64_t bytes, void **handle, zero_error_t *error)
 {
     ncclResult_t r = n->window((ncclComm_t)comm, base, bytes, handle, COLL_SYMMETRIC);
-    return fine(r) ? ZERO_OK
-                   : failed(n, (ncclComm_t)comm, r, error, "ncclCommWindowRegister of %llu bytes",
-                            (unsigned long long)bytes);
+    return accepted(r) ? ZERO_OK
+                       : failed(n, (ncclComm_t)comm, r, error, "ncclCommWindowRegister of %llu bytes",
+                                (unsigned long long)bytes);
 }
 
 static zero_status_t unwindow(zero_nccl_t *n, void *comm, void *handle, zero_error_t *error)
 {
     ncclResult_t r = n->unwindow((ncclComm_t)comm, handle);
-    return fine(r) ? ZERO_OK : failed(n, (ncclComm_t)comm, r, error, "ncclCommWindowDeregister");
+    return accepted(r) ? ZERO_OK : failed(n, (ncclComm_t)comm, r, error, "ncclCommWindowDeregister");
 }
 
 static zero_status_t finalize(zero_nccl_t *n, void *comm, zero_error_t *error)
 {
     ncclResult_t r = n->ncclCommFinalize((ncclComm_t)comm);
-    return fine(r) ? ZERO_OK : failed(n, (ncclComm_t)comm, r, error, "ncclCommFinalize");
+    return accepted(r) ? ZERO_OK : failed(n, (ncclComm_t)comm, r, error, "ncclCommFinalize");
 }
 
 static zero_status_t destroy(zero_nccl_t *n, void *comm, zero_error_t *error)
 {
     ncclResult_t r = n->ncclCommDestroy((ncclComm_t)comm);
-    return fine(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommDestroy");
+    return accepted(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommDestroy");
 }
 
 /* Aborts them as a group: a single abort would wait for the device, and so for kernels of communicators that are not
@@ -266,11 +267,11 @@ static zero_status_t abort_all(zero_nccl_t *n, void *const *comms, int count, ze
     ncclResult_t r = n->ncclGroupStart(), one;
     for (int i = 0; i < count; i++) {
         one = n->ncclCommAbort((ncclComm_t)comms[i]);
-        r = fine(r) ? one : r;
+        r = accepted(r) ? one : r;
     }
     one = n->ncclGroupEnd();
-    r = fine(r) ? one : r;
-    return fine(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommAbort of %d communicators", count);
+    r = accepted(r) ? one : r;
+    return accepted(r) ? ZERO_OK : failed(n, NULL, r, error, "ncclCommAbort of %d communicators", count);
 }
 
 /* ---- events ----------------------------------------------------------------------------------------------------- */

@@ -11,11 +11,11 @@
 
 enum { ZERO_NCCL_OPS = 128 };
 
-#define ZERO_NCCL_LOOK_EVERY 0.05 /* s: interval of the thread's checks */
-#define ZERO_NCCL_LOOK_SOON 0.001 /* s: the same while something is about to happen */
-#define ZERO_NCCL_GRACE \
+#define ZERO_NCCL_POLL_S 0.05       /* s: interval of the thread's checks */
+#define ZERO_NCCL_POLL_SOON_S 0.001 /* s: the same while something is about to happen */
+#define ZERO_NCCL_GRACE_S \
     1.0 /* s: an NCCL error may be a symptom of another rank's end, which the host communicator then explains */
-#define ZERO_NCCL_BEYOND \
+#define ZERO_NCCL_MARGIN_S \
     15.0 /* s: how long callers wait for the thread beyond the time limit that the thread itself keeps */
 
 /* A collective in flight. */
@@ -95,18 +95,18 @@ struct zero_nccl_watch {
 
 bool zero_nccl_has_failed(zero_nccl_watch_t *watch);
 /* Checks the host communicator; its failure becomes the watch's. */
-void zero_nccl_look_at_host(zero_nccl_watch_t *watch);
-/* Wakes the thread and waits until so(what) is true; returns false after timeout_s + ZERO_NCCL_BEYOND. Call it with the
- * mutex locked. */
-bool zero_nccl_await(zero_nccl_watch_t *watch, bool (*so)(const void *what), const void *what, double timeout_s);
+void zero_nccl_check_host(zero_nccl_watch_t *watch);
+/* Wakes the thread and waits until test(what) is true; returns false after timeout_s + ZERO_NCCL_MARGIN_S. Call it with
+ * the mutex locked. */
+bool zero_nccl_await(zero_nccl_watch_t *watch, bool (*test)(const void *what), const void *what, double timeout_s);
 /* Locks calls, unless there is a failure. If another thread does not return from NCCL in time, ZERO_ERR_TIMEOUT becomes
  * the failure. */
-zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *watch, zero_error_t *error);
+zero_status_t zero_nccl_lock_calls(zero_nccl_watch_t *watch, zero_error_t *error);
 /* Retires collectives that are done. Fails if the oldest one in flight exceeds its time limit. Call it with calls
  * locked. */
 void zero_nccl_retire(zero_nccl_member_t *member);
 void zero_nccl_wake(zero_nccl_watch_t *watch);
-void zero_nccl_nap(double seconds);
+void zero_nccl_sleep(double seconds);
 
 /* ---- nccl_member.c: what the thread does for the others --------------------------------------------------------- */
 

@@ -44,7 +44,8 @@ bool zero_nccl_has_failed(zero_nccl_watch_t *w)
     return zero_nccl_check(w, NULL) != ZERO_OK;
 }
 
-/* Notes an NCCL error. It becomes the failure after ZERO_NCCL_GRACE, unless the host communicator finds another one. */
+/* Notes an NCCL error. It becomes the failure after ZERO_NCCL_GRACE_S, unless the host communicator finds another one.
+ */
 static void note_error(zero_nccl_watch_t *w, const zero_error_t *error)
 {
     pthread_mutex_lock(&w->mutex);
@@ -57,23 +58,23 @@ static void note_error(zero_nccl_watch_t *w, const zero_error_t *error)
     zero_nccl_wake(w);
 }
 
-/* Makes the noted error the failure once ZERO_NCCL_GRACE has passed. Returns whether there is a noted error. */
+/* Makes the noted error the failure once ZERO_NCCL_GRACE_S has passed. Returns whether there is a noted error. */
 static bool report_noted_error(zero_nccl_watch_t *w)
 {
     pthread_mutex_lock(&w->mutex);
-    bool there = w->noted.status, enough = there && zero_now() - w->noted_since > ZERO_NCCL_GRACE;
+    bool there = w->noted.status, enough = there && zero_now() - w->noted_since > ZERO_NCCL_GRACE_S;
     pthread_mutex_unlock(&w->mutex);
     if (enough)
         zero_nccl_fail(w, ZERO_ERR_SYSTEM, &w->noted); /* noted is written only once, so no lock is needed */
     return there;
 }
 
-void zero_nccl_nap(double seconds)
+void zero_nccl_sleep(double seconds)
 {
     nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL);
 }
 
-void zero_nccl_look_at_host(zero_nccl_watch_t *w)
+void zero_nccl_check_host(zero_nccl_watch_t *w)
 {
     zero_error_t error = {0};
     zero_status_t status =
@@ -108,7 +109,7 @@ static struct timespec after(clockid_t clock, double seconds)
     return (struct timespec){.tv_sec = (time_t)end, .tv_nsec = (long)((end - (double)(time_t)end) * 1e9)};
 }
 
-zero_status_t zero_nccl_begin_calls(zero_nccl_watch_t *w, zero_error_t *error)
+zero_status_t zero_nccl_lock_calls(zero_nccl_watch_t *w, zero_error_t *error)
 {
     struct timespec end = after(CLOCK_REALTIME, w->options.timeout_s);
     int e = pthread_mutex_timedlock(&w->calls, &end);
@@ -156,8 +157,9 @@ void zero_nccl_retire(zero_nccl_member_t *m)
 static zero_status_t await_failure(zero_nccl_watch_t *w, const zero_error_t *why, zero_error_t *error)
 {
     note_error(w, why);
-    for (double end = zero_now() + ZERO_NCCL_GRACE + ZERO_NCCL_BEYOND; !zero_nccl_has_failed(w) && zero_now() < end;)
-        zero_nccl_nap(ZERO_NCCL_LOOK_SOON);
+    for (double end = zero_now() + ZERO_NCCL_GRACE_S + ZERO_NCCL_MARGIN_S;
+         !zero_nccl_has_failed(w) && zero_now() < end;)
+        zero_nccl_sleep(ZERO_NCCL_POLL_SOON_S);
     zero_nccl_fail(w, ZERO_ERR_SYSTEM, why);
     return zero_nccl_check(w, error);
 }
@@ -173,12 +175,12 @@ static zero_status_t too_late(const zero_nccl_member_t *m, const zero_nccl_call_
 }
 
 /* Waits until another collective may be in flight. */
-static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_nccl_op_t **op,
-                               zero_error_t *error)
+static zero_status_t wait_for_room(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_nccl_op_t **op,
+                                   zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
-    for (double start = 0;; zero_nccl_nap(1e-4)) {
-        zero_status_t status = zero_nccl_begin_calls(w, error);
+    for (double start = 0;; zero_nccl_sleep(1e-4)) {
+        zero_status_t status = zero_nccl_lock_calls(w, error);
         if (status)
             return status;
         if (m->issued - m->retired == ZERO_NCCL_OPS)
@@ -196,14 +198,14 @@ static zero_status_t find_room(zero_nccl_member_t *m, const zero_nccl_call_t *ca
 }
 
 /* Issues the call with NCCL and waits until it is on the stream. */
-static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_error_t *why,
-                               zero_error_t *error)
+static zero_status_t enqueue(zero_nccl_member_t *m, const zero_nccl_call_t *call, zero_error_t *why,
+                             zero_error_t *error)
 {
     zero_nccl_watch_t *w = m->watch;
     bool issued = false, busy = true;
     double start = 0;
     for (int turn = 0;; turn++) {
-        zero_status_t status = zero_nccl_begin_calls(w, error);
+        zero_status_t status = zero_nccl_lock_calls(w, error);
         if (status)
             return status;
         pthread_mutex_lock(&w->mutex);
@@ -227,7 +229,7 @@ static zero_status_t hand_over(zero_nccl_member_t *m, const zero_nccl_call_t *ca
             start = zero_now();
         if (zero_now() - start > call->timeout_s)
             return too_late(m, call, "NCCL to begin", error);
-        zero_nccl_nap(2e-5);
+        zero_nccl_sleep(2e-5);
     }
 }
 
@@ -250,15 +252,15 @@ zero_status_t zero_nccl_issue(zero_nccl_member_t *m, const zero_nccl_call_t *cal
     zero_nccl_watch_t *w = m->watch;
     zero_error_t why = {0};
     zero_nccl_op_t *op = NULL;
-    zero_status_t status = find_room(m, call, &op, error);
+    zero_status_t status = wait_for_room(m, call, &op, error);
     if (status == ZERO_OK && w->api->record(op->begun, call->stream, &why))
         status = await_failure(w, &why, error);
-    if (status == ZERO_OK && (status = hand_over(m, call, &why, error)) != ZERO_OK)
+    if (status == ZERO_OK && (status = enqueue(m, call, &why, error)) != ZERO_OK)
         wait_for_abort(m);
     if (status == ZERO_OK && w->api->record(op->done, call->stream, &why))
         status = await_failure(w, &why, error);
     if (status == ZERO_OK)
-        status = zero_nccl_begin_calls(w, error);
+        status = zero_nccl_lock_calls(w, error);
     if (status)
         return status;
     op->what = call->what;
@@ -284,7 +286,7 @@ static zero_nccl_member_t *next_open(zero_nccl_watch_t *w, zero_nccl_member_t *m
 }
 
 /* Checks every member. Call it with calls locked. Returns whether to check again soon. */
-static bool look_at_members(zero_nccl_watch_t *w)
+static bool check_members(zero_nccl_watch_t *w)
 {
     zero_error_t error = {0};
     bool soon = false, busy;
@@ -329,9 +331,9 @@ static void abort_members(zero_nccl_watch_t *w, bool calls)
 
 /* Locks calls. A thread that holds it should return from NCCL at once; if it does not, this thread continues without
  * the lock. */
-static bool take_calls(zero_nccl_watch_t *w, double *since)
+static bool lock_calls(zero_nccl_watch_t *w, double *since)
 {
-    struct timespec end = after(CLOCK_REALTIME, ZERO_NCCL_LOOK_EVERY);
+    struct timespec end = after(CLOCK_REALTIME, ZERO_NCCL_POLL_S);
     if (pthread_mutex_timedlock(&w->calls, &end) == 0) {
         *since = 0;
         return true;
@@ -347,7 +349,7 @@ static bool take_calls(zero_nccl_watch_t *w, double *since)
 }
 
 /* Does the requested job, if any. */
-static void work(zero_nccl_watch_t *w)
+static void run_job(zero_nccl_watch_t *w)
 {
     pthread_mutex_lock(&w->mutex);
     bool asked = w->job.kind && !w->job.done;
@@ -364,17 +366,17 @@ static void work(zero_nccl_watch_t *w)
 }
 
 /* Checks everything once. Returns whether to check again soon. */
-static bool look(zero_nccl_watch_t *w, double *since)
+static bool check_all(zero_nccl_watch_t *w, double *since)
 {
     bool soon = false;
-    zero_nccl_look_at_host(w);
-    work(w);
+    zero_nccl_check_host(w);
+    run_job(w);
     if (zero_nccl_has_failed(w))
         publish(w);
-    if (!take_calls(w, since))
+    if (!lock_calls(w, since))
         return true;
     if (!zero_nccl_has_failed(w))
-        soon = look_at_members(w);
+        soon = check_members(w);
     if (report_noted_error(w))
         soon = true;
     if (zero_nccl_has_failed(w)) {
@@ -400,25 +402,25 @@ static void *watch_main(void *arg)
         zero_nccl_fail(w, status, &entered);
     for (;;) {
         uint32_t seen = atomic_load(&w->wakes);
-        bool soon = look(w, &since);
+        bool soon = check_all(w, &since);
         pthread_mutex_lock(&w->mutex);
         bool quit = w->quit;
         pthread_mutex_unlock(&w->mutex);
         if (quit)
             return NULL;
-        zero_host_sleep_on(&w->wakes, seen, soon ? ZERO_NCCL_LOOK_SOON : ZERO_NCCL_LOOK_EVERY, false);
+        zero_host_sleep_on(&w->wakes, seen, soon ? ZERO_NCCL_POLL_SOON_S : ZERO_NCCL_POLL_S, false);
     }
 }
 
 /* ---- its start and end ------------------------------------------------------------------------------------------ */
 
-bool zero_nccl_await(zero_nccl_watch_t *w, bool (*so)(const void *what), const void *what, double timeout_s)
+bool zero_nccl_await(zero_nccl_watch_t *w, bool (*test)(const void *what), const void *what, double timeout_s)
 {
-    struct timespec end = after(CLOCK_MONOTONIC, timeout_s + ZERO_NCCL_BEYOND);
+    struct timespec end = after(CLOCK_MONOTONIC, timeout_s + ZERO_NCCL_MARGIN_S);
     zero_nccl_wake(w);
-    while (!so(what))
+    while (!test(what))
         if (pthread_cond_timedwait(&w->news, &w->mutex, &end) == ETIMEDOUT)
-            return so(what);
+            return test(what);
     return true;
 }
 
@@ -427,7 +429,7 @@ bool zero_nccl_await(zero_nccl_watch_t *w, bool (*so)(const void *what), const v
  * destroys next. */
 static void end_thread(zero_nccl_watch_t *w, bool stuck)
 {
-    struct timespec end = after(CLOCK_REALTIME, stuck ? 1 : ZERO_NCCL_BEYOND);
+    struct timespec end = after(CLOCK_REALTIME, stuck ? 1 : ZERO_NCCL_MARGIN_S);
     bool ended = pthread_timedjoin_np(w->thread, NULL, &end) == 0;
     if (!ended)
         pthread_detach(w->thread);

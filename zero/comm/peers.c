@@ -104,7 +104,7 @@ static zero_peer_page_t *page_of(const zero_peers_t *f, int i)
     return f->count > 1 ? f->pages.part[i] : f->own;
 }
 
-void zero_peers_aborted(zero_peers_t *f, const zero_error_t *failure)
+void zero_peers_abort_node(zero_peers_t *f, const zero_error_t *failure)
 {
     uint32_t none = 0;
     if (atomic_exchange(&f->own->spoke, true))
@@ -120,7 +120,7 @@ void zero_peers_aborted(zero_peers_t *f, const zero_error_t *failure)
 void zero_peers_abort(zero_peers_t *f, const zero_error_t *failure)
 {
     const zero_error_t own = zero_comm_own(failure, f->rank);
-    zero_peers_aborted(f, &own);
+    zero_peers_abort_node(f, &own);
     if (f->far)
         f->far->abort(f->far_ctx, &own);
 }

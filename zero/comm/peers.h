@@ -19,7 +19,7 @@ typedef struct zero_peers zero_peers_t;
 /* How to reach the ranks of other nodes. */
 typedef struct zero_far_ops {
     void (*abort)(void *ctx, const zero_error_t *failure);
-    /* Receives failures of other nodes and passes them to zero_peers_aborted. */
+    /* Receives failures of other nodes and passes them to zero_peers_abort_node. */
     void (*poll)(void *ctx, zero_peers_t *peers);
     void (*close)(void *ctx, bool aborted);
 } zero_far_ops_t;
@@ -46,7 +46,7 @@ void zero_peers_drop(zero_peers_t *peers);
 /* Publishes a failure to every rank; only the first failure counts. */
 void zero_peers_abort(zero_peers_t *peers, const zero_error_t *failure);
 /* The same within this node. */
-void zero_peers_aborted(zero_peers_t *peers, const zero_error_t *failure);
+void zero_peers_abort_node(zero_peers_t *peers, const zero_error_t *failure);
 bool zero_peers_is_aborted(const zero_peers_t *peers);
 /* After an abort, returns ZERO_ERR_PEER with the published failure. Cheap: one load. */
 zero_status_t zero_peers_check(const zero_peers_t *peers, zero_error_t *error);

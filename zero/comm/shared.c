@@ -57,7 +57,7 @@ static void shm_name(char *name, size_t size, const info_t *info)
     snprintf(name, size, "/zero-%u-%d-%016llx", (unsigned)getuid(), info->pid, (unsigned long long)info->nonce);
 }
 
-static zero_status_t enough(uint64_t bytes, int count, bool dev_shm, zero_error_t *error)
+static zero_status_t check_room(uint64_t bytes, int count, bool dev_shm, zero_error_t *error)
 {
     uint64_t there, wanted;
     struct statvfs v;
@@ -90,7 +90,7 @@ static zero_status_t make_part(zero_shared_t *s, info_t *info, bool dev_shm, zer
 {
     char name[64];
     struct stat st;
-    zero_status_t status = enough(s->bytes, s->count, dev_shm, error);
+    zero_status_t status = check_room(s->bytes, s->count, dev_shm, error);
     if (status)
         return status;
     info->bytes = s->bytes;

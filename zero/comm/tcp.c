@@ -14,8 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BEYOND 5.0       /* s: how long to wait for the hub's answer beyond the hub's own time limit */
-#define TELL_SECONDS 1.0 /* s: limit for sending the hub something that needs no answer */
+#define ANSWER_MARGIN_S 5.0 /* s: how long to wait for the hub's answer beyond the hub's own time limit */
+#define TELL_S 1.0          /* s: limit for sending the hub something that needs no answer */
 
 typedef struct tcp tcp_t;
 
@@ -62,7 +62,7 @@ static void handle_frame(link_t *l, const zero_tcp_frame_t *f, const char *paylo
         f->kind == ZERO_TCP_ABORT || f->status != ZERO_OK ? zero_tcp_failure(payload, f->bytes) : (zero_error_t){0};
     if (f->kind == ZERO_TCP_ABORT)
         set_aborted(l, &failure);
-    for (tcp_t *c = l->comms; c && f->kind == ZERO_TCP_ALL; c = c->next) {
+    for (tcp_t *c = l->comms; c && f->kind == ZERO_TCP_RESULT; c = c->next) {
         if (c->id != f->id || c->answered)
             continue;
         c->answered = true;
@@ -151,7 +151,7 @@ static zero_status_t mismatch(const zero_call_t *call, const zero_tcp_differ_t *
 }
 
 /* Waits for the hub's answer, which also names ranks that are late. */
-static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *recv, zero_error_t *why)
+static zero_status_t await_answer(tcp_t *c, const zero_call_t *call, double end, void *recv, zero_error_t *why)
 {
     link_t *l = c->link;
     for (;;) {
@@ -179,7 +179,7 @@ static zero_status_t await(tcp_t *c, const zero_call_t *call, double end, void *
         if (zero_now() > end)
             return zero_fail(why, ZERO_ERR_TIMEOUT,
                              "exchange: rank 0 (pid %d on %s), which serves the exchange, did not answer within %g s",
-                             l->infos[0].pid, l->infos[0].host, c->control.options.timeout_s + BEYOND);
+                             l->infos[0].pid, l->infos[0].host, c->control.options.timeout_s + ANSWER_MARGIN_S);
         /* While this thread sleeps, another thread may receive the answer. */
         struct pollfd p = {.fd = l->fd, .events = POLLIN};
         poll(&p, 1, 5);
@@ -198,8 +198,8 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
         return zero_fail(error, ZERO_ERR_UNSUPPORTED,
                          "an exchange of %llu bytes per rank is too large without MPI: at most %llu",
                          (unsigned long long)bytes, (unsigned long long)(ZERO_TCP_MOST / (uint64_t)comm->size));
-    double timeout_s = c->control.options.timeout_s, end = zero_now() + timeout_s + BEYOND;
-    head.frame = (zero_tcp_frame_t){.kind = ZERO_TCP_GIVE,
+    double timeout_s = c->control.options.timeout_s, end = zero_now() + timeout_s + ANSWER_MARGIN_S;
+    head.frame = (zero_tcp_frame_t){.kind = ZERO_TCP_PART,
                                     .index = comm->rank,
                                     .size = comm->size,
                                     .id = c->id,
@@ -211,7 +211,7 @@ static zero_status_t tcp_exchange(zero_comm_t *comm, const void *send, void *rec
         (status = check_link(c->link, error)) == ZERO_OK)
         status =
             zero_fail(error, ZERO_ERR_TIMEOUT, "exchange: rank 0, which serves the exchange, no longer accepts data");
-    return status ? status : await(c, &call, end, recv, error);
+    return status ? status : await_answer(c, &call, end, recv, error);
 }
 
 /* The hub chooses the failure that counts for all ranks. */
@@ -219,7 +219,7 @@ static void tcp_abort(zero_comm_t *comm, const zero_error_t *failure)
 {
     link_t *l = ((tcp_t *)comm->control)->link;
     const zero_error_t own = zero_comm_own(failure, l->rank);
-    double end = zero_now() + TELL_SECONDS;
+    double end = zero_now() + TELL_S;
     if (check_link(l, NULL) != ZERO_OK)
         return;
     send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = zero_tcp_failure_bytes(&own)}, &own, end);
@@ -240,7 +240,7 @@ static zero_status_t tcp_check(zero_comm_t *comm, zero_error_t *error)
 static void close_link(link_t *l)
 {
     if (l->fd >= 0) {
-        send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_BYE}, NULL, zero_now() + TELL_SECONDS);
+        send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_BYE}, NULL, zero_now() + TELL_S);
         shutdown(l->fd, SHUT_WR);
     }
     zero_tcp_hub_close(l->hub);
@@ -257,7 +257,7 @@ static void tcp_destroy(zero_control_t *control)
 {
     tcp_t *c = (tcp_t *)control;
     link_t *l = c->link;
-    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_LEAVE, .id = c->id}, NULL, zero_now() + TELL_SECONDS);
+    send_frame(l, &(zero_tcp_frame_t){.kind = ZERO_TCP_LEAVE, .id = c->id}, NULL, zero_now() + TELL_S);
     pthread_mutex_lock(&l->reading);
     for (tcp_t **p = &l->comms; *p; p = &(*p)->next)
         if (*p == c) {

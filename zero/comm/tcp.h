@@ -45,12 +45,11 @@ zero_status_t zero_tcp_bootstrap(const zero_tcp_master_t *master, double timeout
 
 typedef enum zero_tcp_kind {
     ZERO_TCP_OPEN = 1, /* to the hub: communicator id has size ranks, which follow as int32_t */
-    ZERO_TCP_GIVE,     /* to the hub: the info of this rank's call (compare.h), and its part of an exchange */
-    ZERO_TCP_ALL, /* from the hub: status ZERO_OK and all parts, or a failure; for ZERO_ERR_MISMATCH a zero_tcp_differ_t
-                   */
-    ZERO_TCP_ABORT, /* to and from the hub: a failure */
-    ZERO_TCP_LEAVE, /* to the hub: this rank no longer uses communicator id */
-    ZERO_TCP_BYE,   /* to the hub: this rank no longer uses any communicator */
+    ZERO_TCP_PART,     /* to the hub: the info of this rank's call (compare.h), and its part of an exchange */
+    ZERO_TCP_RESULT, /* from the hub: all parts; or, by status, a zero_tcp_differ_t (ZERO_ERR_MISMATCH) or a failure */
+    ZERO_TCP_ABORT,  /* to and from the hub: a failure */
+    ZERO_TCP_LEAVE,  /* to the hub: this rank no longer uses communicator id */
+    ZERO_TCP_BYE,    /* to the hub: this rank no longer uses any communicator */
 } zero_tcp_kind_t;
 
 typedef struct zero_tcp_frame {

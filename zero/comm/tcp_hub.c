@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define FAREWELL_SECONDS 2.0 /* after an abort: how long to wait for the other ranks to leave */
+#define FAREWELL_S 2.0 /* after an abort: how long to wait for the other ranks to leave */
 
 /* ---- buffers and frames, for tcp.c too -------------------------------------------------------------------------- */
 
@@ -85,11 +85,11 @@ typedef struct peer {
 typedef struct group {
     struct group *next;
     uint64_t id;
-    int size, using; /* number of ranks; of those, how many have not left */
-    int *member;     /* [size] */
-    bool *gave;      /* [size] whether the rank's part of the current exchange has arrived */
-    int there;       /* number of parts that have arrived */
-    uint64_t bytes;  /* per part */
+    int size, remaining; /* number of ranks; of those, how many have not left */
+    int *member;         /* [size] */
+    bool *arrived;       /* [size] whether the rank's part of the current exchange has arrived */
+    int arrived_count;   /* number of parts that have arrived */
+    uint64_t bytes;      /* per part */
     char *all;
     zero_tcp_differ_t differ; /* the first rank to arrive; if failed is ZERO_ERR_MISMATCH, also one that differs from it
                                */
@@ -108,7 +108,7 @@ struct zero_tcp_hub {
     double end; /* once rank 0 has left or lost its connection: when to stop waiting for the others; 0: not yet */
 };
 
-static void queue(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *frame, const void *payload)
+static void queue_frame(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *frame, const void *payload)
 {
     peer_t *p = &h->peer[rank];
     if (p->fd < 0 || p->left)
@@ -125,7 +125,7 @@ static void abort_all(zero_tcp_hub_t *h, const void *failure, uint64_t bytes)
         return;
     h->aborted = true;
     for (int r = 0; r < h->world; r++)
-        queue(h, r, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = bytes}, failure);
+        queue_frame(h, r, &(zero_tcp_frame_t){.kind = ZERO_TCP_ABORT, .bytes = bytes}, failure);
 }
 
 static void fail_all(zero_tcp_hub_t *h, const zero_error_t *failure)
@@ -134,7 +134,7 @@ static void fail_all(zero_tcp_hub_t *h, const zero_error_t *failure)
 }
 
 /* Ends the connection of a rank, and aborts all unless the rank has left. error: errno, or 0. */
-static void lose(zero_tcp_hub_t *h, int rank, int error)
+static void drop_peer(zero_tcp_hub_t *h, int rank, int error)
 {
     peer_t *p = &h->peer[rank];
     if (p->fd >= 0)
@@ -155,7 +155,7 @@ static void lose(zero_tcp_hub_t *h, int rank, int error)
 static void drop_group(group_t *g)
 {
     free(g->member);
-    free(g->gave);
+    free(g->arrived);
     free(g->all);
     free(g);
 }
@@ -178,10 +178,10 @@ static bool open_group(zero_tcp_hub_t *h, uint64_t id, int size, const void *mem
         return false;
     *g = (group_t){.id = id,
                    .size = size,
-                   .using = size,
+                   .remaining = size,
                    .member = calloc((size_t)size, sizeof *g->member),
-                   .gave = calloc((size_t)size, sizeof *g->gave)};
-    bool whole = g->member && g->gave;
+                   .arrived = calloc((size_t)size, sizeof *g->arrived)};
+    bool whole = g->member && g->arrived;
     if (whole)
         memcpy(g->member, members, (size_t)size * sizeof *g->member);
     for (int i = 0; i < size && whole; i++)
@@ -199,7 +199,7 @@ static void leave_group(zero_tcp_hub_t *h, uint64_t id)
 {
     for (group_t **g = &h->groups; *g; g = &(*g)->next)
         if ((*g)->id == id) {
-            if (--(*g)->using == 0) {
+            if (--(*g)->remaining == 0) {
                 group_t *gone = *g;
                 *g = gone->next;
                 drop_group(gone);
@@ -212,16 +212,16 @@ static void leave_group(zero_tcp_hub_t *h, uint64_t id)
 static void fail_group(zero_tcp_hub_t *h, group_t *g)
 {
     bool differ = g->failed.status == ZERO_ERR_MISMATCH;
-    zero_tcp_frame_t frame = {.kind = ZERO_TCP_ALL,
+    zero_tcp_frame_t frame = {.kind = ZERO_TCP_RESULT,
                               .status = (int32_t)g->failed.status,
                               .id = g->id,
                               .bytes = differ ? sizeof g->differ : zero_tcp_failure_bytes(&g->failed)};
     for (int i = 0; i < g->size; i++)
-        if (g->gave[i]) {
-            queue(h, g->member[i], &frame, differ ? (const void *)&g->differ : (const void *)&g->failed);
-            g->gave[i] = false;
+        if (g->arrived[i]) {
+            queue_frame(h, g->member[i], &frame, differ ? (const void *)&g->differ : (const void *)&g->failed);
+            g->arrived[i] = false;
         }
-    g->there = 0;
+    g->arrived_count = 0;
 }
 
 /* Writes "rank 3" or "ranks 3, 5": the members whose parts are missing; left: only those that have left. *first: the
@@ -230,14 +230,14 @@ static int name_missing(const zero_tcp_hub_t *h, const group_t *g, bool left, ch
 {
     int count = 0, n = 0, shown = 0;
     for (int i = 0; i < g->size; i++)
-        count += !g->gave[i] && (!left || h->peer[g->member[i]].left);
+        count += !g->arrived[i] && (!left || h->peer[g->member[i]].left);
     n = snprintf(text, size, "rank%s ", count > 1 ? "s" : "");
     *first = -1;
     for (int i = g->size - 1; i >= 0; i--)
-        if (!g->gave[i] && (!left || h->peer[g->member[i]].left))
+        if (!g->arrived[i] && (!left || h->peer[g->member[i]].left))
             *first = g->member[i];
     for (int i = 0; i < g->size && (size_t)n + 24 < size; i++)
-        if (!g->gave[i] && (!left || h->peer[g->member[i]].left))
+        if (!g->arrived[i] && (!left || h->peer[g->member[i]].left))
             n += snprintf(text + n, size - (size_t)n, "%s%d", shown++ ? ", " : "", g->member[i]);
     if (shown < count)
         snprintf(text + n, size - (size_t)n, " and %d more", count - shown);
@@ -245,11 +245,11 @@ static int name_missing(const zero_tcp_hub_t *h, const group_t *g, bool left, ch
 }
 
 /* Fails the exchange if it cannot complete: a missing rank has left, or the time is up. */
-static void look_at_group(zero_tcp_hub_t *h, group_t *g, double now)
+static void check_group(zero_tcp_hub_t *h, group_t *g, double now)
 {
     char names[200];
     int first;
-    if (!g->there)
+    if (!g->arrived_count)
         return;
     if (name_missing(h, g, true, names, sizeof names, &first))
         zero_fail_reason(&g->failed, ZERO_ERR_PEER, ZERO_REASON_RANK_LEFT, first,
@@ -264,16 +264,16 @@ static void look_at_group(zero_tcp_hub_t *h, group_t *g, double now)
 }
 
 /* Adds a rank's part of an exchange. Returns false if the frame is invalid. */
-static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
+static bool add_part(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
 {
     group_t *g = find_group(h, f->id);
     zero_call_info_t info;
-    if (!g || f->index < 0 || f->index >= g->size || g->member[f->index] != rank || g->gave[f->index] ||
+    if (!g || f->index < 0 || f->index >= g->size || g->member[f->index] != rank || g->arrived[f->index] ||
         f->bytes < sizeof info)
         return false;
     memcpy(&info, payload, sizeof info);
     payload += sizeof info;
-    if (!g->there) {
+    if (!g->arrived_count) {
         g->bytes = f->bytes - sizeof info;
         g->since = zero_now();
         g->timeout_s = f->timeout_s;
@@ -292,33 +292,33 @@ static bool give(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const c
         g->differ.info[1] = info;
     } else if (g->failed.status == ZERO_OK && f->bytes - sizeof info != g->bytes)
         return false;
-    g->gave[f->index] = true;
-    g->there++;
+    g->arrived[f->index] = true;
+    g->arrived_count++;
     if (g->failed.status) {
         fail_group(h, g);
         return true;
     }
     memcpy(g->all + (uint64_t)f->index * g->bytes, payload, g->bytes);
-    if (g->there < g->size) {
-        look_at_group(h, g, g->since);
+    if (g->arrived_count < g->size) {
+        check_group(h, g, g->since);
         return true;
     }
-    zero_tcp_frame_t frame = {.kind = ZERO_TCP_ALL, .id = g->id, .bytes = (uint64_t)g->size * g->bytes};
+    zero_tcp_frame_t frame = {.kind = ZERO_TCP_RESULT, .id = g->id, .bytes = (uint64_t)g->size * g->bytes};
     for (int i = 0; i < g->size; i++) {
-        queue(h, g->member[i], &frame, g->all);
-        g->gave[i] = false;
+        queue_frame(h, g->member[i], &frame, g->all);
+        g->arrived[i] = false;
     }
-    g->there = 0;
+    g->arrived_count = 0;
     return true;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------- */
 
-static void bye(zero_tcp_hub_t *h, int rank)
+static void mark_left(zero_tcp_hub_t *h, int rank)
 {
     h->peer[rank].left = true;
     for (group_t *g = h->groups; g; g = g->next)
-        look_at_group(h, g, g->since);
+        check_group(h, g, g->since);
 }
 
 static bool handle_frame(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f, const char *payload)
@@ -326,8 +326,8 @@ static bool handle_frame(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f,
     switch (f->kind) {
     case ZERO_TCP_OPEN:
         return f->size > 0 && f->bytes == (uint64_t)f->size * sizeof(int32_t) && open_group(h, f->id, f->size, payload);
-    case ZERO_TCP_GIVE:
-        return give(h, rank, f, payload);
+    case ZERO_TCP_PART:
+        return add_part(h, rank, f, payload);
     case ZERO_TCP_ABORT:
         abort_all(h, payload, f->bytes);
         return true;
@@ -335,7 +335,7 @@ static bool handle_frame(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f,
         leave_group(h, f->id);
         return true;
     case ZERO_TCP_BYE:
-        bye(h, rank);
+        mark_left(h, rank);
         return true;
     default:
         return false;
@@ -343,7 +343,7 @@ static bool handle_frame(zero_tcp_hub_t *h, int rank, const zero_tcp_frame_t *f,
 }
 
 /* Reads a rank's socket once, so that the other ranks get their turn, and handles its complete frames. */
-static void hear(zero_tcp_hub_t *h, int rank)
+static void read_peer(zero_tcp_hub_t *h, int rank)
 {
     peer_t *p = &h->peer[rank];
     const char *payload;
@@ -364,21 +364,21 @@ static void hear(zero_tcp_hub_t *h, int rank)
         fail_all(h, &failure);
     }
     if (p->fd >= 0 && (more < 0 || bad))
-        lose(h, rank, error);
+        drop_peer(h, rank, error);
 }
 
-static void speak(zero_tcp_hub_t *h, int rank)
+static void write_peer(zero_tcp_hub_t *h, int rank)
 {
     peer_t *p = &h->peer[rank];
     ssize_t n = send(p->fd, p->out.data, p->out.used, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n > 0)
         zero_tcp_drop(&p->out, (size_t)n);
     else if (errno != EAGAIN && errno != EINTR)
-        lose(h, rank, errno);
+        drop_peer(h, rank, errno);
 }
 
 /* Whether a rank still needs the thread. */
-static bool goes_on(zero_tcp_hub_t *h, double now)
+static bool is_needed(zero_tcp_hub_t *h, double now)
 {
     bool others = false;
     for (int r = 1; r < h->world; r++)
@@ -387,8 +387,8 @@ static bool goes_on(zero_tcp_hub_t *h, double now)
         return true;
     if (h->end == 0)
         h->end = now + h->timeout_s;
-    if (h->aborted && h->end > now + FAREWELL_SECONDS)
-        h->end = now + FAREWELL_SECONDS;
+    if (h->aborted && h->end > now + FAREWELL_S)
+        h->end = now + FAREWELL_S;
     return others && now < h->end;
 }
 
@@ -402,9 +402,9 @@ static void *hub_main(void *arg)
                          h->world);
         fail_all(h, &failure);
     }
-    for (double now = zero_now(); goes_on(h, now); now = zero_now()) {
+    for (double now = zero_now(); is_needed(h, now); now = zero_now()) {
         for (group_t *g = h->groups; g; g = g->next)
-            look_at_group(h, g, now);
+            check_group(h, g, now);
         for (int r = 0; r < h->world && polled; r++)
             polled[r] =
                 (struct pollfd){.fd = h->peer[r].fd, .events = (short)(POLLIN | (h->peer[r].out.used ? POLLOUT : 0))};
@@ -412,9 +412,9 @@ static void *hub_main(void *arg)
             usleep(1000);
         for (int r = 0; r < h->world; r++) {
             if (h->peer[r].fd >= 0 && (!polled || polled[r].revents & (POLLIN | POLLHUP | POLLERR)))
-                hear(h, r);
+                read_peer(h, r);
             if (h->peer[r].fd >= 0 && h->peer[r].out.used)
-                speak(h, r);
+                write_peer(h, r);
         }
     }
     free(polled);

@@ -150,7 +150,7 @@ static zero_status_t zero_out(const zero_arena_t *a, zero_error_t *error)
 }
 
 /* Takes memory from the caller's allocator. */
-static zero_status_t take_theirs(zero_arena_t *a, zero_error_t *error)
+static zero_status_t take_from_allocator(zero_arena_t *a, zero_error_t *error)
 {
     a->allocator = a->device->base.options.allocator;
     zero_status_t status = zero_host_take(a->allocator, a->tier, a->bytes, a->tier == ZERO_TIER_HOST, &a->base, error);
@@ -246,7 +246,7 @@ static zero_status_t create_arena(zero_device_t *device, zero_tier_t tier, uint6
     a->tier = tier;
     a->bytes = bytes;
     a->shareable = shareable;
-    status = d->base.options.allocator  ? take_theirs(a, error)
+    status = d->base.options.allocator  ? take_from_allocator(a, error)
              : tier == ZERO_TIER_DEVICE ? create_on_gpu(a, error)
                                         : create_pinned(a, error);
     if (status) {
@@ -399,7 +399,7 @@ __global__ void nothing(void) {}
 
 /* Makes the device's own stream, loads the plugin's kernels, and checks that the GPU can run this build's code, and
  * that the caller's stream is on this GPU. */
-static zero_status_t try_out(zero_cuda_t *d, zero_error_t *error)
+static zero_status_t check_gpu(zero_cuda_t *d, zero_error_t *error)
 {
     cudaEvent_t event;
     cudaError_t e = cudaStreamCreateWithFlags(&d->own, cudaStreamNonBlocking);
@@ -467,7 +467,7 @@ static zero_status_t create(zero_device_t **device, const zero_device_options_t 
     d->major = properties.major;
     d->minor = properties.minor;
     d->identity = identity_of(&properties);
-    status = try_out(d, error);
+    status = check_gpu(d, error);
     if (status)
         goto fail;
     *device = &d->base;

@@ -23,12 +23,12 @@ struct zero_cuda_host {
     zero_stream_id_t id;
     zero_stream_t *worker; /* a stream of the CPU device */
     zero_event_t
-        *never; /* an event of the CPU device, never recorded: a wait for it only returns the worker's failure */
+        *unrecorded; /* an event of the CPU device, never recorded: a wait for it only returns the worker's failure */
     cudaStream_t shadow;
     uint64_t *passed; /* pinned: number of records that the worker has passed; ALL after a failure. Atomic access */
     uint64_t records;
     zero_host_word_t reached; /* number of waits for the GPU that have ended. Atomic access */
-    uint32_t asked;
+    uint32_t waits_issued;
     uint64_t timeout_us;      /* time limit of the last requested wait. Atomic access */
     bool given_up;            /* ends waits for the GPU. Atomic access */
     wait_value_fn wait_value; /* NULL: the driver lacks it */
@@ -38,7 +38,7 @@ static const uint64_t ALL = INT64_MAX;
 
 /* ---- on the worker's thread ------------------------------------------------------------------------------------- */
 
-static zero_status_t pass(void *ctx, const void *arg, void *native, zero_error_t *error)
+static zero_status_t publish_record(void *ctx, const void *arg, void *native, zero_error_t *error)
 {
     zero_cuda_host_t *h = (zero_cuda_host_t *)ctx;
     (void)native, (void)error;
@@ -48,7 +48,7 @@ static zero_status_t pass(void *ctx, const void *arg, void *native, zero_error_t
 
 /* The worker has failed and publishes no more records. Lets the GPU pass all waits: its results no longer matter, but
  * it must not hang. */
-static void pass_all(void *ctx)
+static void release_waits(void *ctx)
 {
     __atomic_store_n(((zero_cuda_host_t *)ctx)->passed, ALL, __ATOMIC_RELEASE);
 }
@@ -126,13 +126,13 @@ zero_status_t zero_cuda_host_create(zero_cuda_t *d, zero_stream_id_t id, zero_cu
         status = zero_cuda_failed(d, e, error, "stream '%s', cudaStreamCreateWithFlags", zero_stream_name(id));
         goto fail;
     }
-    status = zero_cpu_event_create(&d->workers, &h->never, error);
+    status = zero_cpu_event_create(&d->workers, &h->unrecorded, error);
     if (status)
         goto fail;
     status = zero_cpu_stream_create(&d->workers, id, &h->worker, error);
     if (status)
         goto fail;
-    zero_cpu_stream_on_failure(h->worker, pass_all, h);
+    zero_cpu_stream_on_failure(h->worker, release_waits, h);
     h->wait_value = find_wait_value(d, h->passed);
     *host = h;
     return ZERO_OK;
@@ -151,7 +151,7 @@ void zero_cuda_host_destroy(zero_cuda_host_t *h, double drain_s)
         zero_host_wake(&h->reached, false);
         zero_cpu_stream_destroy(h->worker);
     }
-    zero_cpu_event_destroy(h->never);
+    zero_cpu_event_destroy(h->unrecorded);
     if (h->shadow) {
         cudaError_t e = zero_cuda_enter(h->device, NULL) == ZERO_OK
                             ? zero_cuda_poll(zero_cuda_query_stream, h->shadow, drain_s, NULL)
@@ -176,13 +176,13 @@ zero_stream_t *zero_cuda_host_worker(zero_cuda_host_t *h)
 
 zero_status_t zero_cuda_host_status(const zero_cuda_host_t *h, zero_error_t *error)
 {
-    return zero_cpu_wait(h->worker, h->never, 0, error);
+    return zero_cpu_wait(h->worker, h->unrecorded, 0, error);
 }
 
 zero_status_t zero_cuda_host_record(zero_cuda_host_t *h, zero_event_t *mark, uint64_t *position, zero_error_t *error)
 {
     *position = ++h->records;
-    zero_status_t status = zero_cpu_enqueue(h->worker, pass, h, (const void *)(uintptr_t)*position, error);
+    zero_status_t status = zero_cpu_enqueue(h->worker, publish_record, h, (const void *)(uintptr_t)*position, error);
     return status ? status : zero_cpu_record(mark, h->worker, error);
 }
 
@@ -195,7 +195,7 @@ zero_status_t zero_cuda_host_after(zero_cuda_host_t *h, cudaEvent_t event, doubl
     if (e != cudaSuccess)
         return zero_cuda_failed(h->device, e, error, "stream '%s', cudaLaunchHostFunc", zero_stream_name(h->id));
     __atomic_store_n(&h->timeout_us, timeout_s < 1e9 ? (uint64_t)(timeout_s * 1e6) : (uint64_t)1e15, __ATOMIC_RELAXED);
-    return zero_cpu_enqueue(h->worker, await_gpu, h, (const void *)(uintptr_t)++h->asked, error);
+    return zero_cpu_enqueue(h->worker, await_gpu, h, (const void *)(uintptr_t)++h->waits_issued, error);
 }
 
 zero_status_t zero_cuda_host_before(zero_cuda_host_t *h, uint64_t position, zero_event_t *mark, cudaStream_t stream,

@@ -115,7 +115,7 @@ static zero_status_t stream_failed(zero_stream_t *s, cudaError_t e, const char *
 /* ---- waiting ---------------------------------------------------------------------------------------------------- */
 
 /* cudaErrorNotReady is not an error, but the runtime may keep it as the last error. Clears it; a real error stays. */
-static cudaError_t not_kept(cudaError_t e)
+static cudaError_t clear_not_ready(cudaError_t e)
 {
     if (e == cudaErrorNotReady && cudaPeekAtLastError() == cudaErrorNotReady)
         cudaGetLastError();
@@ -124,12 +124,12 @@ static cudaError_t not_kept(cudaError_t e)
 
 cudaError_t zero_cuda_query_stream(void *stream)
 {
-    return not_kept(cudaStreamQuery((cudaStream_t)stream));
+    return clear_not_ready(cudaStreamQuery((cudaStream_t)stream));
 }
 
 static cudaError_t query_event(void *event)
 {
-    return not_kept(cudaEventQuery((cudaEvent_t)event));
+    return clear_not_ready(cudaEventQuery((cudaEvent_t)event));
 }
 
 cudaError_t zero_cuda_poll(cudaError_t (*query)(void *handle), void *handle, double timeout_s, double *lasted)
