@@ -74,7 +74,7 @@ typedef struct zero_data_ops {
     /* NULL if a collective is complete when its call returns. Otherwise returns the first failure of collectives in
      * flight. found, unless NULL, becomes that failure if there is none yet, and ends them. */
     zero_status_t (*failure)(zero_comm_t *c, const zero_error_t *found, zero_error_t *error);
-    /* Gives out data like that of c. NULL: the control has given out its data. */
+    /* Sets the data of out, like that of c. NULL: out keeps the data that the control set. */
     zero_status_t (*split)(zero_comm_t *c, const zero_subset_t *part, zero_comm_t *out, zero_error_t *error);
     /* May be NULL. Resident bytes besides the control's rings. */
     uint64_t (*resident)(const zero_comm_t *c);

@@ -106,7 +106,7 @@ static void receive_frames(link_t *l)
     zero_error_t failure;
     if (bad)
         zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_NONE, l->rank,
-                         "rank %d cannot make sense of what rank 0 sent it", l->rank);
+                         "rank %d cannot decode a message of rank 0", l->rank);
     else if (more < 0)
         zero_fail_reason(&failure, ZERO_ERR_PEER, ZERO_REASON_RANK_ENDED, 0,
                          "rank 0 (pid %d on %s) exited unexpectedly%s%s", l->infos[0].pid, l->infos[0].host,

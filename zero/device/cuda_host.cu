@@ -66,8 +66,9 @@ static zero_status_t await_gpu(void *ctx, const void *arg, void *native, zero_er
             return ZERO_OK;
         double left = end - zero_now();
         if (left <= 0 || __atomic_load_n(&h->given_up, __ATOMIC_RELAXED))
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what stream '%s' waits for was not done within %g s",
-                             h->device->name, zero_stream_name(h->id), timeout_s);
+            return zero_fail(error, ZERO_ERR_TIMEOUT,
+                             "%s: the work that stream '%s' waits for was not done within %g s", h->device->name,
+                             zero_stream_name(h->id), timeout_s);
         zero_host_sleep_on(&h->reached, reached, left < 0.1 ? left : 0.1, false);
         /* After a fault CUDA no longer calls host functions. */
         zero_status_t status = zero_cuda_enter(h->device, error);

@@ -182,7 +182,7 @@ zero_status_t zero_cuda_finish(zero_device_t *device, void *native, double timeo
         return status;
     cudaError_t e = zero_cuda_poll(zero_cuda_query_stream, native, timeout_s, &d->lasted);
     if (e == cudaErrorNotReady)
-        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: what was queued on a stream was not done within %g s", d->name,
+        return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: the work queued on a stream was not done within %g s", d->name,
                          timeout_s);
     return e == cudaSuccess ? ZERO_OK : zero_cuda_failed(d, e, error, "cudaStreamQuery");
 }
