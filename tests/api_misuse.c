@@ -164,8 +164,39 @@ static void tensors(void)
     REFUSED(zero_tensors_read(t, 0, -1, 1, out, error), "");
     REFUSED(zero_tensors_read(t, 0, INT64_MAX, INT64_MAX, out, error), "");
     OK(zero_tensors_read(t, 0, 2, 0, NULL, NULL));
+    ck_assert_ptr_null(zero_tensors_metadata(NULL, "format"));
+    ck_assert_ptr_null(zero_tensors_metadata(t, NULL));
+    ck_assert_ptr_null(zero_tensors_metadata(t, "format"));
     zero_tensors_close(t);
     zero_tensors_close(NULL);
+}
+
+static void writers(void)
+{
+    const zero_tensor_info_t info = {.size = sizeof info, .name = "a", .dtype = "F32", .ndim = 1, .shape = {2}};
+    const zero_tensor_info_t unset = {.name = "a", .dtype = "F32"};
+    const float values[2] = {1, 2};
+    zero_tensors_writer_t *w = (zero_tensors_writer_t *)&why;
+    REFUSED(zero_tensors_create(NULL, ".", "api", &info, 1, 0, true, error), "");
+    REFUSED(zero_tensors_create(&w, NULL, "api", &info, 1, 0, true, error), "");
+    REFUSED(zero_tensors_create(&w, ".", NULL, &info, 1, 0, true, error), "");
+    REFUSED(zero_tensors_create(&w, ".", "../api", &info, 1, 0, true, error), "");
+    REFUSED(zero_tensors_create(&w, ".", "api", NULL, 1, 0, true, error), "");
+    REFUSED(zero_tensors_create(&w, ".", "api", &info, 0, 0, true, error), "");
+    REFUSED(zero_tensors_create(&w, ".", "api", &unset, 1, 0, true, error), "");
+    ck_assert_ptr_null(w);
+    OK(zero_tensors_create(&w, ".", "api", &info, 1, 0, true, &why));
+    REFUSED(zero_tensors_write(NULL, 0, 0, 1, values, error), "0");
+    REFUSED(zero_tensors_write(w, 1, 0, 1, values, error), "1");
+    REFUSED(zero_tensors_write(w, -1, 0, 1, values, error), "-1");
+    REFUSED(zero_tensors_write(w, 0, 0, 1, NULL, error), "a");
+    REFUSED(zero_tensors_write(w, 0, 1, 2, values, error), "a");
+    REFUSED(zero_tensors_write(w, 0, -1, 1, values, error), "a");
+    REFUSED(zero_tensors_write(w, 0, INT64_MAX, INT64_MAX, values, error), "a");
+    OK(zero_tensors_write(w, 0, 2, 0, NULL, NULL));
+    REFUSED(zero_tensors_finish(NULL, error), "");
+    zero_tensors_discard(w);
+    zero_tensors_discard(NULL);
 }
 
 /* ---- with an engine --------------------------------------------------------------------------------------------- */
@@ -333,8 +364,9 @@ static const struct group {
             "zero_comm_abort zero_comm_destroy zero_comm_staged zero_comm_nccl"},
     {devices,
      "zero_device_cpu zero_device_cuda zero_cuda_devices zero_device_name zero_device_label zero_device_destroy"},
-    {tensors,
-     "zero_tensors_open zero_tensors_count zero_tensors_at zero_tensors_find zero_tensors_read zero_tensors_close"},
+    {tensors, "zero_tensors_open zero_tensors_count zero_tensors_at zero_tensors_find zero_tensors_read "
+              "zero_tensors_metadata zero_tensors_close"},
+    {writers, "zero_tensors_create zero_tensors_write zero_tensors_finish zero_tensors_discard"},
     {creation, "zero_create zero_destroy zero_last_error zero_last_failure"},
     {answers, "zero_param_count zero_param_name zero_param_elements zero_param_data zero_param_grad zero_reserved "
               "zero_stream zero_plan_hash zero_signal zero_abort"},

@@ -976,8 +976,49 @@ ZERO_API int zero_tensors_find(const zero_tensors_t *tensors, const char *name);
  * May fail with: ZERO_ERR_IO; ZERO_ERR_UNSUPPORTED for another dtype. */
 ZERO_API zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_t begin,
                                          int64_t count, float *out, zero_error_t *error);
+/* Returns the text under a key of the first file's "__metadata__"; NULL if there is none. Files of
+ * zero_tensors_create have "format" ("pt") and "producer" ("libzero").
+ * Owner: the zero_tensors_t. */
+ZERO_API const char *zero_tensors_metadata(const zero_tensors_t *tensors, const char *key);
 /* Closes the files. Accepts NULL. */
 ZERO_API void zero_tensors_close(zero_tensors_t *tensors);
+
+typedef struct zero_tensors_writer zero_tensors_writer_t;
+
+/* Opens files for tensors of known names and shapes, into which any number of processes write
+ * disjoint ranges. Of each of the count tensors it reads size, name, dtype (F32, BF16 or F16), ndim
+ * and shape. The files are BASE.safetensors in an existing folder, or, if the data exceed
+ * file_bytes (0: no limit), BASE-00001-of-00003.safetensors, ... of at most this many bytes of data
+ * (more only for a single tensor), and BASE.safetensors.index.json. Their contents depend on the
+ * tensors and file_bytes alone.
+ *
+ * One process creates the files, with create true. Then the others open them with the same
+ * arguments, and create false. Until zero_tensors_finish of the creator, names end in ".part", and
+ * an earlier set of files of that base stays as it is. The creator replaces leftovers of a set that
+ * was not finished. It reserves the space where the file system can do that. Bytes that nobody
+ * writes are 0.
+ * May fail with: ZERO_ERR_IO, ZERO_ERR_MEMORY, ZERO_ERR_MISMATCH if the files were created with
+ * other arguments.
+ * Owner: the caller, until zero_tensors_finish or zero_tensors_discard. */
+ZERO_API zero_status_t zero_tensors_create(zero_tensors_writer_t **writer, const char *folder,
+                                           const char *base, const zero_tensor_info_t *tensors,
+                                           int count, uint64_t file_bytes, bool create,
+                                           zero_error_t *error);
+/* Rounds elements [begin, begin + count) of a tensor, a number from 0 in the order of
+ * zero_tensors_create, to its dtype, and writes them. Any number of threads may write at the same
+ * time.
+ * May fail with: ZERO_ERR_IO. */
+ZERO_API zero_status_t zero_tensors_write(zero_tensors_writer_t *writer, int index, int64_t begin,
+                                          int64_t count, const float *values, zero_error_t *error);
+/* Waits until the drive has what this process wrote, and closes the files. The creator calls it
+ * last, after all others have succeeded. It then gives the files their names, which replaces an
+ * earlier set of that base, and removes what is left of that. The last name is the one through
+ * which readers find the set, so they find a whole set or none. Frees the writer in any case; after
+ * a failure, the creator removes the files without a name.
+ * May fail with: ZERO_ERR_IO. */
+ZERO_API zero_status_t zero_tensors_finish(zero_tensors_writer_t *writer, zero_error_t *error);
+/* Gives up: closes the files, and the creator removes them. Accepts NULL. */
+ZERO_API void zero_tensors_discard(zero_tensors_writer_t *writer);
 
 #ifdef __cplusplus
 }

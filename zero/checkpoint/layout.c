@@ -152,7 +152,7 @@ static zero_status_t make_file(zero_layout_file_t *file, const char *base, zero_
 {
     zero_quoted_t name;
     uint64_t end = 0;
-    json_t *root = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
+    json_t *root = json_pack("{s:{s:s, s:s}}", "__metadata__", "format", "pt", "producer", "libzero");
     zero_status_t status = ZERO_OK;
     for (int k = 0; k < count; k++) {
         order[k]->offset = end;

@@ -181,7 +181,7 @@ static zero_status_t parse_tensor(source_t *from, const char *name, const json_t
     return ZERO_OK;
 }
 
-static zero_status_t check_metadata(source_t *from, json_t *value)
+static zero_status_t take_metadata(source_t *from, zero_safetensors_t *file, json_t *value)
 {
     const char *key;
     json_t *text;
@@ -190,6 +190,7 @@ static zero_status_t check_metadata(source_t *from, json_t *value)
         return FORMAT_ERROR(from, "'%s': \"__metadata__\" is not a JSON object", from->path);
     json_object_foreach(value, key, text) if (!json_is_string(text)) return FORMAT_ERROR(
         from, "'%s': \"__metadata__\" has a value that is not text: '%s'", from->path, zero_quote(&quoted, key));
+    file->metadata = json_incref(value);
     return ZERO_OK;
 }
 
@@ -259,7 +260,7 @@ static zero_status_t parse_header(zero_safetensors_t *file, const char *text, si
     json_object_foreach(root, key, value)
     {
         if (strcmp(key, "__metadata__") == 0)
-            status = check_metadata(&from, value);
+            status = take_metadata(&from, file, value);
         else if ((status = parse_tensor(&from, key, value, data_bytes, &file->entries[file->count])) == ZERO_OK)
             file->count++;
         if (status != ZERO_OK)
@@ -343,6 +344,7 @@ void zero_safetensors_close(zero_safetensors_t *file)
         return;
     for (int k = 0; k < file->count; k++)
         free((char *)file->entries[k].info.name);
+    json_decref(file->metadata);
     free(file->entries);
     free(file->path);
     if (file->fd >= 0)

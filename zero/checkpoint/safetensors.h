@@ -20,6 +20,7 @@ typedef struct zero_safetensors {
     int fd;
     zero_tensor_entry_t *entries; /* sorted by name */
     int count;
+    struct json_t *metadata; /* the "__metadata__", an object of texts; NULL: none */
 } zero_safetensors_t;
 
 /* Buffer for a piece of a file's text in an error message. */

@@ -319,6 +319,13 @@ zero_status_t zero_tensors_read(const zero_tensors_t *tensors, int index, int64_
     return ZERO_OK;
 }
 
+const char *zero_tensors_metadata(const zero_tensors_t *tensors, const char *key)
+{
+    if (!tensors || !key || tensors->file_count == 0)
+        return NULL;
+    return json_string_value(json_object_get(tensors->files[0].metadata, key));
+}
+
 void zero_tensors_close(zero_tensors_t *tensors)
 {
     if (!tensors)
