@@ -7,8 +7,12 @@
 
 #include <math.h>
 
+/* The address of an operand. NULL if the operation has none, or if the operand is on the nvme tier: READ and WRITE find
+ * it in its file. */
 static char *operand(const zero_exec_t *x, const zero_op_t *op, int32_t buffer, bool own)
 {
+    if (buffer < 0 || x->base[buffer] == NULL)
+        return NULL;
     return x->base[buffer] + zero_plan_span(x->plan, x->rank, buffer, own, op->part).offset;
 }
 
@@ -308,8 +312,7 @@ static zero_status_t kernel(zero_exec_t *x, const zero_op_t *op, void *native, z
     bool on_host = op->stream == ZERO_STREAM_HOST;
     const zero_flat_ops_t *flat = on_host ? zero_flat_cpu() : x->flat;
     zero_status_t status = on_host ? wait_native(x, native, error) : ZERO_OK;
-    char *dst = op->dst >= 0 ? operand(x, op, op->dst, op->dst_own) : NULL,
-         *src = op->src >= 0 ? operand(x, op, op->src, op->src_own) : NULL;
+    char *dst = operand(x, op, op->dst, op->dst_own), *src = operand(x, op, op->src, op->src_own);
     const zero_format_t *to = op->dst >= 0 ? &plan->buffers[op->dst].format : NULL,
                         *from = op->src >= 0 ? &plan->buffers[op->src].format : NULL;
     if (status != ZERO_OK)
