@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# Turns the plain comments of zero/zero.h into Doxygen's: a comment in front of a declaration, one behind a member
-# (which may go on in the lines below), and a group for each "---- section ----". A function that shares the comment of
-# the declaration right above it refers to that.
+# Converts the plain comments of zero/zero.h to Doxygen's form: a comment before a declaration, a comment after a member
+# (which may continue in the lines below), and a group for each "---- section ----". A function that shares the comment
+# of the declaration directly above refers to it.
 
-# What a line declares: a function, a function's type, or the name behind a type's closing brace or at the end of a
-# typedef.
+# The name that a line declares: a function, a function's type, or the name after a type's closing brace or at the end
+# of a typedef.
 function declared(line) {
     if (line ~ /\(\*/) {
         sub(/.*\(\*/, "", line)
@@ -44,7 +44,7 @@ function end_group() {
 
 /^\/\*/ { sub(/^\/\*+/, "/**"); commented = 1; first = "" }
 
-# Indented lines of a comment are a program or a list, to be printed as they stand.
+# Indented lines of a comment are a program or a list, and stay unchanged.
 /^ \*     / {
     if (!verbatim) print " * @verbatim"
     else if (gap) print ""
@@ -61,7 +61,7 @@ verbatim {
     gap = 0
 }
 
-# Tags: a line of a comment that begins with one is a paragraph of its own.
+# Tags: a line of a comment that begins with a tag becomes a separate paragraph.
 /^ \* (Collective|When|May fail with|Owner)[:.,; ]/ {
     tag = $0
     sub(/^ \* /, "", tag)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# Turns what zero_train --help prints into its manual page: sections at the left edge, options two columns in, what they
-# do behind two spaces or in lines further in. -v version=VERSION
+# Converts the output of zero_train --help to the manual page. There, sections begin at the left edge, options are
+# indented by two columns, and their descriptions follow two spaces, or are lines with more indentation. Needs
+# -v version=VERSION.
 
 function text(line) {
     gsub(/\\/, "\\e", line)

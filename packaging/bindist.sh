@@ -46,7 +46,7 @@ needs() {
 copy_libraries() {
     local name path
     while read -r name path; do
-        [ "$path" != - ] || fail "$1 needs $name, which this system has not got"
+        [ "$path" != - ] || fail "$1 needs $name, which this system lacks"
         case $name in libzero.so*) continue ;; esac
         [ -e "$lib/$name" ] || cp -L "$path" "$lib/$name"
         sources["$(realpath "$path")"]=1

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* checkpoint_layout.c - layouts: what the reader of safetensors files says about files that are written by them. */
+/* checkpoint_layout.c - layouts: the reader of safetensors files must accept files that are written with them. */
 #include "tests/checkpoint_suites.h"
 #include "zero/checkpoint/layout.h"
 
@@ -16,7 +16,7 @@ static zero_layout_t made(const char *base, const zero_tensor_info_t *tensors, i
     return layout;
 }
 
-/* Files of headers and holes, and the index. */
+/* Writes files with headers and holes, and the index. */
 static void write_files(const zero_layout_t *layout, const char *index_name)
 {
     char *text;
@@ -30,7 +30,7 @@ static void write_files(const zero_layout_t *layout, const char *index_name)
     free(text);
 }
 
-/* What the reader finds is the layout, tensor by tensor, and every one begins at a multiple of its element size. */
+/* The reader finds the tensors of the layout, and each begins at a multiple of its element size. */
 static void check_files(const zero_layout_t *layout)
 {
     zero_error_t error = {0};
@@ -70,7 +70,7 @@ START_TEST(test_one_file)
     ck_assert(memcmp(layout.files[0].header, again.files[0].header, 4096) == 0);
     write_files(&layout, "unused.json");
     check_files(&layout);
-    /* the public reader takes the folder as it is */
+    /* the public reader accepts the folder */
     zero_tensors_t *opened = NULL;
     ck_assert_int_eq(zero_tensors_open(&opened, scratch, NULL), ZERO_OK);
     ck_assert_int_eq(zero_tensors_count(opened), 5);
@@ -108,8 +108,8 @@ START_TEST(test_several_files)
 }
 END_TEST
 
-/* Smaller elements go behind larger ones: in their order an odd number of the former would leave the latter at an odd
- * address. Names are text of any kind. */
+/* Tensors of smaller elements come after those of larger ones. In the other order, an odd number of small elements
+ * would give the large ones an odd address. Names may contain any text. */
 START_TEST(test_order_and_names)
 {
     const zero_tensor_info_t tensors[] = {
@@ -191,7 +191,7 @@ START_TEST(test_refused)
     refused(x, 3, "'c' -5 0");
     x[2].name = NULL;
     refused(x, 3, "name");
-    /* each fits, both together do not */
+    /* each fits, but not both together */
     x[0] = tensor("a", "U8", (int64_t)1 << 60, -1, -1);
     x[1] = tensor("b", "U8", (int64_t)1 << 60, -1, -1);
     refused(x, 2, "'model' 2^60");

@@ -17,7 +17,7 @@ void scratch_remove(void);
 extern char scratch[32];
 /* The path of a name in it; one of eight places, in turn. */
 const char *at(const char *name);
-/* A whole file, '\0' behind it; the caller frees it. */
+/* Reads a whole file, and adds '\0'. The caller frees it. */
 char *read_whole(const char *path, size_t *bytes);
 void write_whole(const char *path, const void *bytes, size_t n);
 

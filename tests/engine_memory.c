@@ -558,7 +558,7 @@ static int nearest(int rank, int world, const zero_bootstrap_t *bootstrap, void 
     request_t q = {.comm = comm, .device = &device};
     for (size_t i = 0; i < sizeof nears / sizeof *nears; i++)
         result |= find_change(&q, &nears[i]);
-    /* Where no change is enough, there are words for that, too. */
+    /* If no change is enough, the sentence says so. */
     near_t none = {.wide = nears[0].wide, .narrow = nears[0].wide, .kind = "window", .names = "model"};
     q.available = 1;
     q.limit = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz.h - a bounded run of a fuzz harness without a fuzzer: seeds, mutated by a fixed sequence of random numbers. A
- * harness is one file that defines LLVMFuzzerTestOneInput and, unless FUZZ_LIBFUZZER is defined, a main that calls
- * fuzz_main. With a fuzzer:
+/* fuzz.h - runs a fuzz harness without a fuzzer, for a bounded number of inputs: a fixed sequence of random numbers
+ * mutates the seeds. A harness is a file that defines LLVMFuzzerTestOneInput and, unless FUZZ_LIBFUZZER is defined, a
+ * main that calls fuzz_main. With a fuzzer:
  *
  *   clang -DFUZZ_LIBFUZZER -fsanitize=fuzzer,address,undefined -I. tests/fuzz_AREA.c SOURCES... */
 #ifndef ZERO_TESTS_FUZZ_H

@@ -378,7 +378,7 @@ START_TEST(test_square_sum)
 }
 END_TEST
 
-/* So many blocks that a GPU does not read all their sums at once. */
+/* With this many blocks, a GPU does not read all their sums at once. */
 START_TEST(test_square_sum_of_many)
 {
     OPS;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_plan.c - what a plan promises: placement, slots, addresses, bytes, its hash and text. Errors are in
- * plan_errors.c.
+/* test_plan.c - properties of plans: placement, slots, addresses, bytes, hash and text. plan_errors.c tests the errors.
  *
- * Golden files: tests/golden/plan-*.txt below $srcdir, compared byte for byte. ZERO_GOLDEN_WRITE=1 writes them anew
- * instead; look at the difference before it is committed.
+ * The golden files, tests/golden/plan-*.txt below $srcdir, are compared byte for byte. With ZERO_GOLDEN_WRITE=1 the
+ * test writes them instead: check the difference before you commit it.
  */
 #include "tests/plan_suites.h"
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_plan_mutation.c - the plan's checker against an independent interpreter.
  *
- * Plans of random declarations give one result in every legal order of their streams, and the same at every placement.
- * Then each WAIT, RECORD, GATHER, RELEASE, COPY, CAST, ACCUMULATE and NORM is taken out of such plans, one at a time:
- * where any order of the streams shows another result, or none, the checker must have refused the plan. The other way
- * round, what the checker refuses though no order showed a difference is counted and bounded.
+  * Plans of random declarations give the same result in every legal order of their streams, and for every placement.
+ * The test then removes each WAIT, RECORD, GATHER, RELEASE, COPY, CAST, ACCUMULATE and NORM from such plans, one at a
+ * time. If any order of the streams gives another result, or none, the checker must refuse the plan. The plans that the
+ * checker refuses although no order shows a difference are counted and bounded.
  *
- * ZERO_CHECK_FULL=1 takes out every such operation of more plans; otherwise a sample.
+ * ZERO_CHECK_FULL=1 removes every such operation, from more plans; otherwise a sample.
  */
 #include "tests/declare.h"
 #include "tests/interpret.h"

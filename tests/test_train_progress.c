@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-/* test_train_progress.c - what zero_train shows while it trains. It runs on a pseudo-terminal whose screen is followed
- * here: each printable character, carriage return, line feed and erasure. */
+/* test_train_progress.c - the progress bar of zero_train. The program runs on a pseudo-terminal. The test tracks its
+ * screen: printable characters, carriage returns, line feeds and erasures. */
 #include "train/progress.h"
 
 #include <check.h>
@@ -32,7 +32,7 @@ START_TEST(a_bar_is_narrower_than_its_terminal)
         for (int columns = 0; columns < 400; columns++) {
             progress_draw(&bars[i], columns, text, sizeof text);
             ck_assert_int_le((int)strlen(text), columns > 0 ? columns - 1 : 0);
-            /* the count of steps is the last to go */
+            /* the count of steps is dropped last */
             ck_assert(text[0] == '\0' || strchr(text, '/') != NULL);
         }
 }
@@ -70,7 +70,7 @@ START_TEST(a_bar_shows_what_fits)
 }
 END_TEST
 
-/* mpiexec gives ranks a terminal of their own even where its output is a file. */
+/* mpiexec gives ranks a separate terminal, even if its own output is a file. */
 START_TEST(a_terminal_of_mpiexecs)
 {
     int columns[2], file = posix_openpt(O_RDWR | O_NOCTTY), own = dup(STDOUT_FILENO);
@@ -99,16 +99,16 @@ typedef struct screen {
     int file; /* the terminal's other side */
     char line[ROWS][WIDTH + 1];
     int row, column;
-    int escape;  /* characters of an escape sequence seen so far */
+    int escape;  /* characters of the current escape sequence */
     int returns; /* carriage returns */
-    int widest;  /* the last column that a line with a bar reached, since it was last set to 0 */
+    int widest;  /* the last column of any line with a bar, since it was set to 0 */
     int status;
 } screen_t;
 
 static void screen_put(screen_t *s, char c)
 {
     char *line = s->line[s->row];
-    if (s->escape > 0) { /* ESC [ K is all that may come */
+    if (s->escape > 0) { /* only ESC [ K is expected */
         ck_assert_int_eq(c, "\033[K"[s->escape]);
         s->escape = (s->escape + 1) % 3;
         if (s->escape == 0)
@@ -129,7 +129,7 @@ static void screen_put(screen_t *s, char c)
     }
 }
 
-/* The lines on the screen that begin with text. */
+/* The number of lines on the screen that begin with text. */
 static int lines(const screen_t *s, const char *text)
 {
     int count = 0;
@@ -138,7 +138,7 @@ static int lines(const screen_t *s, const char *text)
     return count;
 }
 
-/* Reads until wanted(s), or to the end. false: it came to the end. */
+/* Reads until wanted(s), or to the end. Returns false at the end. */
 static bool screen_follow(screen_t *s, bool (*wanted)(const screen_t *))
 {
     char text[512];
@@ -146,7 +146,7 @@ static bool screen_follow(screen_t *s, bool (*wanted)(const screen_t *))
         struct pollfd ready = {.fd = s->file, .events = POLLIN};
         ck_assert_int_eq(poll(&ready, 1, 60000), 1);
         ssize_t n = read(s->file, text, sizeof text);
-        if (n <= 0) /* EIO: nobody has the terminal open any more */
+        if (n <= 0) /* EIO: no process has the terminal open */
             return false;
         for (ssize_t i = 0; i < n; i++)
             screen_put(s, text[i]);
@@ -154,7 +154,7 @@ static bool screen_follow(screen_t *s, bool (*wanted)(const screen_t *))
     return true;
 }
 
-/* The process that owns the terminal, while another group has its foreground. */
+/* Stays in the foreground of the terminal, and runs the program in a background process group. */
 static void stay_in_front(char *const *argv)
 {
     int how;
@@ -168,7 +168,7 @@ static void stay_in_front(char *const *argv)
     _exit(waitpid(behind, &how, 0) == behind && WIFEXITED(how) ? WEXITSTATUS(how) : 126);
 }
 
-/* Runs zero_train with these words on a terminal of that width, or with pipes if that is 0. */
+/* Runs zero_train with these arguments on a terminal of that width, or with pipes if it is 0. */
 static void screen_open(screen_t *s, int columns, const char *words, bool background)
 {
     char program[4096], line[512], *argv[40] = {program};
@@ -185,7 +185,7 @@ static void screen_open(screen_t *s, int columns, const char *words, bool backgr
         struct termios raw;
         struct winsize size = {.ws_row = 24, .ws_col = (unsigned short)columns};
         ck_assert(other >= 0 && tcgetattr(other, &raw) == 0);
-        raw.c_oflag &= ~(tcflag_t)OPOST; /* lines end with a line feed alone */
+        raw.c_oflag &= ~(tcflag_t)OPOST; /* lines end with only a line feed */
         ck_assert(tcsetattr(other, TCSANOW, &raw) == 0 && ioctl(other, TIOCSWINSZ, &size) == 0);
     } else {
         int ends[2];
@@ -210,7 +210,7 @@ static void screen_open(screen_t *s, int columns, const char *words, bool backgr
     close(other);
 }
 
-/* Follows the screen to the end; the status is 128 + n after signal n. No bar, nor half a line, is left. */
+/* Follows the screen to the end. The status is 128 + n after signal n. No bar or partial line remains. */
 static void screen_close(screen_t *s, int status)
 {
     int how;
@@ -249,7 +249,7 @@ static void environment(void)
 
 static screen_t screen;
 
-/* Loop: 1 and 2 ranks, whose terminal is the parent's. */
+/* Loop: 1 and 2 ranks, which use the parent's terminal. */
 static const char *with_ranks(int ranks, const char *words)
 {
     static char text[400];
@@ -314,8 +314,8 @@ START_TEST(a_run_that_is_stopped)
 }
 END_TEST
 
-/* Repeated signals end a run in the middle of a step, and nothing but the parent, or the thread that waits for signals,
- * can erase the bar. */
+/* Repeated signals end a run in the middle of a step. Then only the parent, or the thread that waits for signals, can
+ * erase the bar. */
 START_TEST(a_run_that_is_ended_at_once)
 {
     screen_open(&screen, 72, with_ranks(_i, FOREVER " --batch 1200 --micro-batch 2"), false);
@@ -347,7 +347,7 @@ START_TEST(a_window_that_changes)
 }
 END_TEST
 
-/* Another process group has the terminal: lines, which leave alone what is typed there. */
+/* Another process group owns the terminal: the program prints lines, which do not disturb what the user types. */
 START_TEST(a_run_in_the_background)
 {
     screen_open(&screen, 72, with_ranks(_i, "--steps 40"), true);

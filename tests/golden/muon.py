@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes muon.h, the golden losses of tests/test_muon.c: how PyTorch's Muon and AdamW train a small model.
+"""Writes muon.h, the golden losses of tests/test_muon.c: PyTorch's Muon and AdamW train a small model.
 
     python3 tests/golden/muon.py [FILE]        (default: muon.h in the folder of this script)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes rules.h, the golden numbers of tests/test_update.c: where PyTorch's optimizers take a few parameters.
+"""Writes rules.h, the golden numbers of tests/test_update.c: a few parameters after updates by PyTorch's optimizers.
 
     python3 tests/golden/rules.py [FILE]        (default: rules.h in the folder of this script)
 

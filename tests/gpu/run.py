@@ -4,15 +4,14 @@
 
     run.py GROUP...      kernels, stages, ranks, nccl, memcheck, racecheck, speed, gpt2, wide, gpt2-xl
     run.py --list        the items of each group
-    run.py --only TEXT   only items that have TEXT in their names, of the groups that are named, or of all
-    run.py --limit S     starts nothing after S seconds, and ends what runs then (default: 570; 0: no limit)
-    run.py --out DIR     where results.json goes, written anew after each item (default: this folder)
+    run.py --only TEXT   only items with TEXT in their names, of the named groups, or of all
+    run.py --limit S     starts no item after S seconds, and ends the running one (default: 570; 0: no limit)
+    run.py --out DIR     the folder of results.json, which is rewritten after each item (default: this folder)
 
-Each group should end within the ten minutes that some machines give to a command. What the limit leaves out is
-listed, and the exit status is 1 then. An item passes, fails, or misses the goal that it measures; results.json has
-the numbers. The exit status is 0 where all passed, 1 where not, 77 where there is no GPU, or no driver that is new
-enough for this build.
-ZERO_PLUGIN_PATH names other plugins than those of this folder.
+Each group should end within ten minutes, because some machines limit commands to that. If the limit prevents items,
+they are listed, and the exit status is 1. An item passes, fails, or misses the goal that it measures; results.json
+has the numbers. The exit status is 0 if all passed, 1 if not, 77 if there is no GPU, or the driver is too old for
+this build. ZERO_PLUGIN_PATH selects other plugins than those in this folder.
 """
 
 import argparse
@@ -46,7 +45,7 @@ ARGS = None  # the parsed command line
 
 
 def libraries():
-    """The folders of CUDA's libraries: the driver's, the toolkit's, and PyTorch's (maybe the only cuDNN and NCCL)."""
+    """The library folders of the driver, the toolkit, and PyTorch (maybe the only one with cuDNN and NCCL)."""
     found = ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", os.path.join(TOOLKIT, "lib64")]
     for path in sys.path:
         found += sorted(glob.glob(os.path.join(path, "nvidia", "*", "lib")))
@@ -374,7 +373,7 @@ def against_torch(model):
 
 
 def wide():
-    """The largest number of layers that fits by the forecast: too many are refused before training starts."""
+    """Uses the largest number of layers that fits: zero_train refuses larger models before training starts."""
     most, width, heads, batch, tokens = size("width 4096")
     refused = []
     for layers in range(most, 0, -1 if ARGS.emulated else -4):
@@ -492,7 +491,7 @@ def main():
     parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--limit", type=float, default=570, metavar="SECONDS")
     parser.add_argument("--out", default=HERE, metavar="DIR")
-    # To try this program: plugins of tests/emulator, small sizes.
+    # For tests of this program: plugins of tests/emulator, and small sizes.
     parser.add_argument("--emulated", action="store_true", help=argparse.SUPPRESS)
     ARGS = parser.parse_args()
     for group in ARGS.groups:
@@ -531,7 +530,7 @@ def main():
         perform(group, name, work, write)
     counts = {word: sum(r["result"] == word for r in RESULTS) for word in ("pass", "FAIL", "miss", "skip", "left")}
     print("%d items: %d passed, %d failed, %d missed their goal, %d do not apply here, "
-          "%d were left out for want of time" % ((len(items),) + tuple(counts.values())))
+          "%d did not run for lack of time" % ((len(items),) + tuple(counts.values())))
     return 0 if counts["FAIL"] + counts["miss"] + counts["left"] == 0 else 1
 
 
