@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* corpus.h - the built-in corpus: numbers spelled as English words, "471: four hundred and seventy-one", one a line.
+/* corpus.h - the built-in corpus: numbers spelled as English words, "471: four hundred and seventy-one", one per line.
  * The numbers repeat, each time in a different order, so a model can learn to spell a number but not to predict the
  * next one. */
 #ifndef TRAIN_CORPUS_H

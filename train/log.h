@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* log.h - the log: one JSON object a line. Each line is written whole and checked, so that a full disk is noticed at
+/* log.h - the log: one JSON object per line. Each line is written whole and checked, so that a full disk is noticed at
  * once. */
 #ifndef TRAIN_LOG_H
 #define TRAIN_LOG_H

@@ -11,12 +11,11 @@
 #include <unistd.h>
 
 #define REDRAW_S 0.1 /* the shortest time between two drawings */
-#define MEMORY_S 20. /* a step this long ago weighs 1/e of the last one in the rate */
+#define MEMORY_S 20. /* time constant of the rate: a step this long ago has 1/e of the weight of the last one */
 
 enum { BAR_LEAST = 12, BAR_MOST = 42, BAR_TEXT = 256 };
 
-/* A bar is on the line of the cursor. It is the process's own, as its terminal is: warnings and signals come from
- * anywhere. */
+/* Whether a bar is on the line of the cursor. Global, because any thread may have to erase it before its output. */
 static atomic_bool bar_shown;
 
 /* ---- the bar ---------------------------------------------------------------------------------------------------- */
@@ -41,7 +40,7 @@ void progress_draw(const progress_bar_t *b, int columns, char *text, size_t size
     bool shown[FIELDS] = {false};
     size_t room = columns > 1 ? (size_t)columns - 1 : 0, used = 0, at = 0;
     room = room < size - 1 ? room : size - 1;
-    /* each in the width of what it may become, so that the bar does not jump */
+    /* each number has the width of its largest value, so that the bar does not jump */
     const int digits = snprintf(last, sizeof last, "%lld", (long long)b->steps);
     snprintf(field[COUNT], sizeof field[COUNT], "%*lld/%s", digits, (long long)b->step, last);
     snprintf(field[LOSS], sizeof field[LOSS], "loss %.4f", b->loss);
@@ -90,7 +89,7 @@ void progress_begin(progress_t *p, const job_t *job, const launch_t *launch, boo
                       .launch = launch,
                       .steps = job->o.steps,
                       .tokens = (double)job->o.batch * (double)job->o.seq_len};
-    /* without a parent that watches the output of all, this rank may share the terminal with the bar of rank 0 */
+    /* without a parent that forwards all output, this rank may share the terminal with rank 0's bar */
     if (!first && !p->quiet && launch == NULL && launch_columns(NULL) > 0)
         atomic_store(&bar_shown, true);
 }

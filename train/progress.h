@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* progress.h - what rank 0 prints while it trains: on a terminal a bar on one line, erased before anything else is
- * printed; elsewhere a line about every twentieth part of the steps. */
+/* progress.h - the output of rank 0 during training: on a terminal, a bar on one line, which is erased before other
+ * output; otherwise about twenty lines, one after each twentieth of the steps. */
 #ifndef TRAIN_PROGRESS_H
 #define TRAIN_PROGRESS_H
 
@@ -27,7 +27,7 @@ void progress_say(progress_t *progress, const char *format, ...) ZERO_PRINTF(2, 
 /* Replaces the bar by the line of the last step. */
 void progress_end(progress_t *progress);
 
-/* Erases the bar, if there is one. Call it before anything is printed by other means. Any thread may call it. */
+/* Erases the bar, if there is one. Call it before any other output. Any thread may call it. */
 void progress_clear(void);
 
 /* The numbers of a bar. */
@@ -37,7 +37,7 @@ typedef struct progress_bar {
     double left; /* seconds; not finite: unknown */
 } progress_bar_t;
 
-/* The bar for a terminal of so many columns: at most columns - 1 characters. What does not fit is left out, the least
+/* Writes the bar for a terminal of this width: at most columns - 1 characters. Omits fields that do not fit, the least
  * important first. */
 void progress_draw(const progress_bar_t *bar, int columns, char *text, size_t size);
 

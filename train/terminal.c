@@ -33,5 +33,5 @@ void terminal_erase(int file)
     static const char erase[] = "\r\033[K"; /* ECMA-48: EL, to the end of the line */
     struct pollfd ready = {.fd = file, .events = POLLOUT};
     if (poll(&ready, 1, 0) == 1 && write(file, erase, sizeof erase - 1) < 0)
-        return; /* whoever writes next reports it */
+        return; /* the next write reports it */
 }

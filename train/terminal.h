@@ -3,8 +3,8 @@
 #ifndef TRAIN_TERMINAL_H
 #define TRAIN_TERMINAL_H
 
-/* The columns of the terminal at file. 0: it is none, or one that cannot erase a line (TERM is dumb or unset), or this
- * process is in its background. */
+/* The number of columns of the terminal at file. 0: file is not a terminal, or it cannot erase a line (TERM is dumb or
+ * unset), or this process runs in its background. */
 int terminal_columns(int file);
 /* Erases the line of the cursor, unless that would block. Writes to the file itself, so flush stdio before. */
 void terminal_erase(int file);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A file, and a tensor: more than any drive has, and its bits can be counted in 64 bits. */
+/* Limit for a file and for a tensor: larger than any drive, and its number of bits fits in 64 bits. */
 #define MOST_BYTES (UINT64_C(1) << 60)
 
 static zero_status_t no_memory(const char *base, zero_error_t *error)
@@ -16,7 +16,7 @@ static zero_status_t no_memory(const char *base, zero_error_t *error)
 /* ---- tensors -------------------------------------------------------------------------------------------------------
  */
 
-/* Checks what is wrong with one tensor by itself, and fills its entry but for file and offset. */
+/* Checks one tensor without the others, and fills its entry except file and offset. */
 static zero_status_t take_tensor(zero_tensor_entry_t *entry, const zero_tensor_info_t *given, zero_error_t *error)
 {
     zero_quoted_t name, found;
@@ -56,7 +56,7 @@ static int by_name(const void *a, const void *b)
     return strcmp((*x)->info.name, (*y)->info.name);
 }
 
-/* By file, then larger elements first, then as they were given. */
+/* By file, then larger elements first, then in the caller's order. */
 static int by_place(const void *a, const void *b)
 {
     const zero_tensor_entry_t *x = *(const zero_tensor_entry_t *const *)a, *y = *(const zero_tensor_entry_t *const *)b;
@@ -79,7 +79,7 @@ static zero_status_t check_unique(const zero_layout_t *layout, zero_tensor_entry
     return ZERO_OK;
 }
 
-/* Says each tensor's file. */
+/* Sets each tensor's file. */
 static zero_status_t divide(zero_layout_t *layout, const char *base, uint64_t file_bytes, zero_error_t *error)
 {
     uint64_t in_file = 0;
@@ -118,7 +118,7 @@ static json_t *describe(const zero_tensor_entry_t *entry)
                      (json_int_t)entry->offset, (json_int_t)(entry->offset + entry->bytes));
 }
 
-/* The file's header from its JSON text, which is freed. */
+/* Makes the file's header from its JSON text, and frees the text. */
 static zero_status_t pad_header(zero_layout_file_t *file, char *text, const char *base, zero_error_t *error)
 {
     uint64_t length = text ? strlen(text) : 0;
@@ -146,7 +146,7 @@ end:
     return status;
 }
 
-/* Header, offsets and size of a file, whose tensors are the count first ones of order. */
+/* Sets header, offsets and size of a file with the first count tensors of order. */
 static zero_status_t make_file(zero_layout_file_t *file, const char *base, zero_tensor_entry_t **order, int count,
                                zero_error_t *error)
 {
@@ -159,7 +159,7 @@ static zero_status_t make_file(zero_layout_file_t *file, const char *base, zero_
         end += order[k]->bytes;
         json_t *value = root ? describe(order[k]) : NULL;
         if (!value || json_object_set_new(root, order[k]->info.name, value) != 0) {
-            /* the name, most likely: text that is no UTF-8 is refused */
+            /* usually because of the name: jansson refuses text that is not UTF-8 */
             status = zero_fail(error, ZERO_ERR_ARG, "the tensor name '%s' is not UTF-8, or there is no memory for it",
                                zero_quote(&name, order[k]->info.name));
             goto end;
