@@ -337,6 +337,10 @@ static void contents(void)
     REFUSES(zero_sum(e, values, -1), "-1");
     OK(zero_sum(e, NULL, 0));
     REFUSES(zero_set_step(e, -1, 0), "-1");
+    REFUSES(zero_trace_begin(e, 0), "0");
+    OK(zero_trace_begin(e, 1));
+    OK(zero_trace_read(e, NULL, NULL, NULL));
+    OK(zero_trace_end(e, NULL, NULL, NULL));
     REFUSES(zero_forecast(e, NULL), "zero_memory_t NULL");
     REFUSES(zero_forecast(e, &memory), "");
     REFUSES(zero_measure(e, NULL), "zero_memory_t NULL");
@@ -374,7 +378,8 @@ static const struct group {
     {overflows, "zero_commit"},
     {contents, "zero_param_fill zero_param_read zero_param_get zero_param_set zero_micro_begin zero_micro_end "
                "zero_acquire zero_release zero_step zero_wait "
-               "zero_step_stats zero_sum zero_set_step zero_forecast zero_measure zero_forecast_traffic zero_explain"},
+               "zero_step_stats zero_sum zero_set_step zero_trace_begin zero_trace_read zero_trace_end zero_forecast "
+               "zero_measure zero_forecast_traffic zero_explain"},
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 

@@ -15,5 +15,6 @@ Suite *engine_memory_suite(void);
 Suite *engine_values_suite(void);
 Suite *engine_guests_suite(void);
 Suite *engine_allocators_suite(void);
+Suite *engine_trace_suite(void);
 
 #endif

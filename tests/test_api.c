@@ -105,6 +105,18 @@ static zero_status_t set_step(zero_engine_t *e)
 {
     return zero_set_step(e, 3, 2);
 }
+static zero_status_t trace_begin(zero_engine_t *e)
+{
+    return zero_trace_begin(e, 1);
+}
+static zero_status_t trace_read(zero_engine_t *e)
+{
+    return zero_trace_read(e, NULL, NULL, NULL);
+}
+static zero_status_t trace_end(zero_engine_t *e)
+{
+    return zero_trace_end(e, NULL, NULL, NULL);
+}
 static zero_status_t forecast(zero_engine_t *e)
 {
     zero_memory_t memory = {.size = sizeof memory};
@@ -137,12 +149,15 @@ const api_call_t api_calls[API_CALLS] = {
     {"zero_param_get", param_get, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_param_set", param_set, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_set_step", set_step, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
+    {"zero_trace_begin", trace_begin, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_micro_begin", micro_begin, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_acquire", acquire, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_release", release, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_wait", zero_wait, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_micro_end", zero_micro_end, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_step", step, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
+    {"zero_trace_read", trace_read, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
+    {"zero_trace_end", trace_end, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_step_stats", step_stats, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_sum", sum, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_forecast", forecast, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},

@@ -36,6 +36,7 @@ struct zero_engine {
     atomic_uintptr_t callback_thread; /* the thread that holds callback_lock, or 0 */
     _Atomic uint32_t signals;
     uint64_t entered_ns, total_ns;
+    bool traced;          /* a trace is on */
     zero_status_t failed; /* if not ZERO_OK, only destroy works; error says why */
     zero_error_t error;   /* the last failure */
 };

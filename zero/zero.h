@@ -587,6 +587,10 @@ typedef struct zero_stats {
     const char *not_finite; /* of the last step: the first unit, in the order of the backward pass,
                                with a gradient that is not finite. NULL: none. Valid until
                                zero_destroy */
+    double exposed_seconds; /* for which the compute stream waited for other streams: communication,
+                               copies, updates and reads that the program's own work does not hide.
+                               CPU: the calling thread's, in waits and in collectives that it runs
+                               itself. GPU: only while a trace is on, as zero_trace_read finds it */
 } zero_stats_t;
 
 /* Fills *stats. Waits for the last step's exchange, but not for its update. */
@@ -615,6 +619,56 @@ ZERO_API void zero_abort(zero_engine_t *engine, const char *sentence);
  * next step checks that.
  * When: between steps. */
 ZERO_API zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied);
+
+/* ---- engine: trace -------------------------------------------------------------------------- */
+
+/* One operation of the plan as it ran. The strings are the library's and constant. */
+typedef struct zero_trace_span {
+    size_t size;
+    const char *stream;    /* that it ran on: "compute", "gather", "reduce", "update", "copy",
+                              "host", "io"; "caller": the calling thread waited for a stream */
+    const char *operation; /* as zero_explain prints it. "USE" is the program's own work on the
+                              compute stream, from the return of zero_acquire to the call of
+                              zero_release. "WAIT": that stream stood still for another one */
+    const char *unit;      /* NULL: none */
+    const char *program;   /* "only", "first", "middle" or "last" of the micro-steps of a step;
+                              "step"; "eval" or "any" of other passes */
+    const char *pass;      /* NULL: none */
+    int32_t index;         /* its place among the operations of its program, from 0 */
+    uint32_t flags;        /* USE: ZERO_READ | ZERO_GRAD */
+    uint64_t bytes;        /* received from other ranks, or moved between tiers */
+    int64_t step;          /* from 1; of a pass between two steps, the one before it */
+    int32_t micro;         /* micro-step of the step, from 1; 0: outside of micro-steps */
+    uint64_t begin_ns;     /* of CLOCK_MONOTONIC. On a GPU's streams the GPU's clock, converted; the
+                              conversion is off by some microseconds */
+    uint64_t end_ns;
+} zero_trace_span_t;
+
+/* Receives an operation; span is valid during the call. Calls no function of the engine that
+ * returns a status. */
+typedef void (*zero_trace_fn)(void *ctx, const zero_trace_span_t *span);
+
+/* Starts to record when each operation begins and ends. Allocates room for the operations of steps
+ * steps with config.micro_steps micro-steps each, or of as many runs of another pass. A program
+ * that calls zero_trace_read after each step and each run needs 2, since updates of a step may run
+ * during the next one.
+ * When: between steps; no trace is on.
+ * May fail with: ZERO_ERR_MEMORY; the engine stays usable. */
+ZERO_API zero_status_t zero_trace_begin(zero_engine_t *engine, int steps);
+
+/* Calls fn (NULL: nothing) for each operation that has ended since the last call, stream by stream,
+ * in the order of each stream, and frees their room. Does not wait for those that still run. *lost
+ * (NULL: nowhere) becomes the number of operations since the last call that were not recorded,
+ * because there was no room; the log then has a warning, too.
+ * When: a trace is on; no pass is open. */
+ZERO_API zero_status_t zero_trace_read(zero_engine_t *engine, zero_trace_fn fn, void *ctx,
+                                       uint64_t *lost);
+
+/* Does the same after waiting for all operations in flight, then ends the trace. zero_destroy ends
+ * it, too, and drops what was not read.
+ * When: a trace is on; no pass is open. */
+ZERO_API zero_status_t zero_trace_end(zero_engine_t *engine, zero_trace_fn fn, void *ctx,
+                                      uint64_t *lost);
 
 /* ---- engine: contents ----------------------------------------------------------------------- */
 

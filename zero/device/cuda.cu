@@ -353,6 +353,11 @@ static const zero_device_ops_t cuda_ops = {
     .record = zero_cuda_record,
     .wait = zero_cuda_wait,
     .host_wait = zero_cuda_host_wait,
+    .clock_create = zero_cuda_clock_create,
+    .clock_destroy = zero_cuda_clock_destroy,
+    .clock_mark = zero_cuda_clock_mark,
+    .clock_read = zero_cuda_clock_read,
+    .clock_set = zero_cuda_clock_set,
     .destroy = destroy,
 };
 

@@ -7,7 +7,7 @@
 #include "zero/device/device.h"
 
 /* Increase the revision with every change to this table, to zero_device_ops_t or to struct zero_device. */
-#define ZERO_CUDA_DEVICE_VERSION ZERO_PLUGIN_VERSION(5)
+#define ZERO_CUDA_DEVICE_VERSION ZERO_PLUGIN_VERSION(6)
 
 typedef struct zero_cuda_device {
     uint32_t version;

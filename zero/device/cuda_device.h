@@ -52,6 +52,7 @@ zero_status_t zero_cuda_failed(const zero_cuda_t *d, cudaError_t e, zero_error_t
  * the last wait of this kind, which this updates. lasted may be NULL. */
 cudaError_t zero_cuda_poll(cudaError_t (*query)(void *handle), void *handle, double timeout_s, double *lasted);
 cudaError_t zero_cuda_query_stream(void *stream);
+cudaError_t zero_cuda_query_event(void *event);
 
 /* Entries of zero_device_ops_t, for streams and events (cuda_streams.cu). */
 zero_status_t zero_cuda_stream_create(zero_device_t *d, zero_stream_id_t id, zero_stream_t **stream,
@@ -67,6 +68,13 @@ void zero_cuda_event_destroy(zero_event_t *event);
 zero_status_t zero_cuda_record(zero_event_t *event, zero_stream_t *stream, zero_error_t *error);
 zero_status_t zero_cuda_wait(zero_stream_t *stream, zero_event_t *event, double timeout_s, zero_error_t *error);
 zero_status_t zero_cuda_host_wait(zero_event_t *event, double timeout_s, zero_error_t *error);
+
+/* The same, for clocks (cuda_clock.cu). */
+zero_status_t zero_cuda_clock_create(zero_device_t *d, int32_t marks, zero_clock_t **clock, zero_error_t *error);
+void zero_cuda_clock_destroy(zero_clock_t *clock);
+zero_status_t zero_cuda_clock_mark(zero_clock_t *clock, int32_t mark, void *native, zero_error_t *error);
+zero_status_t zero_cuda_clock_read(zero_clock_t *clock, int32_t mark, uint64_t *ns, zero_error_t *error);
+zero_status_t zero_cuda_clock_set(zero_clock_t *clock, zero_error_t *error);
 
 /* ---- memory that other processes can map (cuda_shareable.cu) ---------------------------------------------------- */
 

@@ -127,7 +127,7 @@ cudaError_t zero_cuda_query_stream(void *stream)
     return clear_not_ready(cudaStreamQuery((cudaStream_t)stream));
 }
 
-static cudaError_t query_event(void *event)
+cudaError_t zero_cuda_query_event(void *event)
 {
     return clear_not_ready(cudaEventQuery((cudaEvent_t)event));
 }
@@ -199,7 +199,7 @@ zero_status_t zero_cuda_host_wait(zero_event_t *event, double timeout_s, zero_er
     status = zero_cuda_enter(event->device, error);
     if (status)
         return status;
-    cudaError_t e = zero_cuda_poll(query_event, event->native, timeout_s, &event->lasted);
+    cudaError_t e = zero_cuda_poll(zero_cuda_query_event, event->native, timeout_s, &event->lasted);
     if (e == cudaErrorNotReady)
         return zero_fail(error, ZERO_ERR_TIMEOUT, "%s: stream '%s' did not reach an event within %g s",
                          event->device->name, zero_stream_name(event->state->id), timeout_s);

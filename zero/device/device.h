@@ -15,6 +15,7 @@
 typedef struct zero_stream zero_stream_t;
 typedef struct zero_event zero_event_t;
 typedef struct zero_arena zero_arena_t;
+typedef struct zero_clock zero_clock_t;
 
 /* Work on a stream. On the CPU the stream's thread calls it, and it does the work. On a GPU device it is called at once
  * on the issuing thread with the native stream (cudaStream_t), and it launches the work; but on ZERO_STREAM_HOST and
@@ -67,6 +68,18 @@ typedef struct zero_device_ops {
     zero_status_t (*record)(zero_event_t *event, zero_stream_t *stream, zero_error_t *error);
     zero_status_t (*wait)(zero_stream_t *stream, zero_event_t *event, double timeout_s, zero_error_t *error);
     zero_status_t (*host_wait)(zero_event_t *event, double timeout_s, zero_error_t *error);
+
+    /* A clock for native streams: numbered marks, with times of the host's clock (zero_now_ns). A device without native
+     * streams has NULL in all of these. One thread at a time uses a clock. */
+    zero_status_t (*clock_create)(zero_device_t *d, int32_t marks, zero_clock_t **clock, zero_error_t *error);
+    void (*clock_destroy)(zero_clock_t *clock);
+    /* Sets the mark to the time at which the native stream finishes the work queued so far. */
+    zero_status_t (*clock_mark)(zero_clock_t *clock, int32_t mark, void *native, zero_error_t *error);
+    /* Reads the mark's latest time; 0: the stream has not reached it yet. */
+    zero_status_t (*clock_read)(zero_clock_t *clock, int32_t mark, uint64_t *ns, zero_error_t *error);
+    /* Compares the clock with the host's again, which takes some microseconds. Times of marks count from the last but
+     * one comparison, which was before them. */
+    zero_status_t (*clock_set)(zero_clock_t *clock, zero_error_t *error);
 
     void (*destroy)(zero_device_t *d);
 } zero_device_ops_t;

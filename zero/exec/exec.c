@@ -266,6 +266,7 @@ void zero_exec_destroy(zero_exec_t *x)
     for (int s = 0; s < ZERO_STREAM_COUNT; s++)
         if (x->streams[s])
             device->stream_destroy(x->streams[s]);
+    zero_exec_trace_destroy(x);
     for (int32_t e = 0; x->events && e < x->plan->event_count; e++)
         if (x->events[e])
             device->event_destroy(x->events[e]);
@@ -398,9 +399,13 @@ static zero_status_t wait_exchanged(zero_exec_t *x, zero_error_t *error)
 {
     zero_error_t local = {0};
     zero_status_t status = zero_exec_check(x, error);
-    if (status == ZERO_OK && x->exchange_issued &&
-        (status = zero_exec_wait_for(x, NULL, x->exchanged, &local)) != ZERO_OK)
+    if (status != ZERO_OK || !x->exchange_issued)
+        return status;
+    uint64_t begin = zero_now_ns();
+    if ((status = zero_exec_wait_for(x, NULL, x->exchanged, &local)) != ZERO_OK)
         status = failed_outside(x, status, &local, error);
+    if (!x->device->caps.launches)
+        x->exposed_ns += zero_now_ns() - begin;
     return status;
 }
 
@@ -433,6 +438,8 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
                                       .written = counted(x, ZERO_COUNT_WRITTEN)};
     stats->comm_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_COMM_NS);
     stats->kernel_seconds = 1e-9 * (double)counted(x, ZERO_COUNT_KERNEL_NS);
+    /* A device that is not asynchronous runs collectives on the calling thread. */
+    stats->exposed_seconds = 1e-9 * (double)x->exposed_ns + (x->device->caps.asynchronous ? 0 : stats->comm_seconds);
     return ZERO_OK;
 }
 

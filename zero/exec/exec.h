@@ -65,6 +65,15 @@ zero_status_t zero_exec_stats(zero_exec_t *exec, zero_stats_t *stats, zero_error
 /* Sets the numbers of steps taken and of updates applied. Not while a step runs. */
 zero_status_t zero_exec_set_step(zero_exec_t *exec, int64_t step, int64_t applied, zero_error_t *error);
 
+/* Starts to record when each operation begins and ends, with room for steps steps. After ZERO_ERR_MEMORY the exec is
+ * still usable. */
+zero_status_t zero_exec_trace_begin(zero_exec_t *exec, int steps, zero_error_t *error);
+/* Calls fn for each operation that has ended, stream by stream, and frees their room. *lost: the operations since the
+ * last call for which there was no room. fn and lost may be NULL. Not while the caller holds a unit. */
+zero_status_t zero_exec_trace_read(zero_exec_t *exec, zero_trace_fn fn, void *ctx, uint64_t *lost, zero_error_t *error);
+/* Waits for all streams, does the same, and ends the trace. */
+zero_status_t zero_exec_trace_end(zero_exec_t *exec, zero_trace_fn fn, void *ctx, uint64_t *lost, zero_error_t *error);
+
 /* Resident bytes of each kind's range, as the device and the communicator read them from the system; external: process
  * RSS minus those. */
 zero_status_t zero_exec_measure(zero_exec_t *exec, zero_memory_t *memory, zero_error_t *error);

@@ -64,6 +64,10 @@ typedef enum zero_use_state { ZERO_USE_AHEAD = 0, ZERO_USE_OPEN, ZERO_USE_DONE, 
 /* Closes memory to the caller, see guard.c. */
 typedef struct zero_exec_guard zero_exec_guard_t;
 
+/* Begin and end of operations, see trace.c. */
+typedef struct zero_exec_trace zero_exec_trace_t;
+typedef struct zero_exec_span zero_exec_span_t;
+
 /* Counters of each stream: time on its thread, and bytes. */
 typedef enum zero_exec_count {
     ZERO_COUNT_COMM_NS = 0,
@@ -97,6 +101,7 @@ struct zero_exec {
     char **base;                                        /* plan->buffer_count: addresses; NULL on nvme */
     double *addends;                                    /* (world, ZERO_EXEC_SUM) */
     zero_exec_guard_t *guard;                           /* NULL: all memory is open */
+    zero_exec_trace_t *trace;                           /* NULL: no trace is on */
     zero_exec_scalars_t *scalars;
 
     /* Used by the calling thread alone. */
@@ -108,6 +113,7 @@ struct zero_exec {
     double pending_rate;
     uint32_t pending_signals;
     bool exchange_issued;
+    uint64_t exposed_ns; /* waits of the compute stream; if it is a native stream, only while a trace is on */
 
     /* The caller appends calls, the streams record them (calls.c). */
     zero_exec_call_t calls[ZERO_EXEC_CALLS];
@@ -161,6 +167,20 @@ zero_status_t zero_exec_guard_op(zero_exec_t *x, const zero_op_t *op, bool open,
 zero_status_t zero_exec_guard_buffer(zero_exec_t *x, int32_t buffer, bool open, zero_error_t *error);
 /* The caller holds the unit's parameters (ZERO_READ) and gradients (ZERO_GRAD) as flags say; 0: neither. */
 zero_status_t zero_exec_guard_unit(zero_exec_t *x, int32_t unit, uint32_t flags, zero_error_t *error);
+
+/* The next functions need x->trace. The calling thread calls them, except the task. A program begins. */
+void zero_exec_trace_program(zero_exec_t *x, int32_t program);
+/* Returns the span of an operation that is about to be issued. NULL: there is no room, or this kind is not traced. */
+zero_exec_span_t *zero_exec_trace_issue(zero_exec_t *x, const zero_op_t *op);
+/* Runs zero_exec_task and records its begin and end. arg is the zero_exec_span_t. */
+zero_status_t zero_exec_trace_task(void *ctx, const void *arg, void *native, zero_error_t *error);
+/* Records the begin (0) or the end (1) of a wait of the compute stream or of the calling thread. */
+zero_status_t zero_exec_trace_stamp(zero_exec_t *x, zero_exec_span_t *span, int which, zero_error_t *error);
+/* The caller's work on a unit begins, and ends. */
+zero_status_t zero_exec_trace_use(zero_exec_t *x, const zero_op_t *op, zero_error_t *error);
+zero_status_t zero_exec_trace_release(zero_exec_t *x, int32_t unit, zero_error_t *error);
+/* Frees the trace, if there is one. After the streams are destroyed. */
+void zero_exec_trace_destroy(zero_exec_t *x);
 
 /* Opens the file of the nvme tier, if the plan uses the tier. Collective. */
 zero_status_t zero_exec_open_nvme(zero_exec_t *x, zero_error_t *error);

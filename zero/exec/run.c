@@ -9,6 +9,30 @@ static const char *unit_name(const zero_exec_t *x, int32_t unit)
     return unit >= 0 && unit < x->plan->spec->unit_count ? x->plan->spec->units[unit].name : "?";
 }
 
+/* Makes the compute stream or the calling thread wait. A native stream waits later, so only a trace measures its
+ * wait. */
+static zero_status_t issue_wait(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
+{
+    bool host = op->kind == ZERO_OP_HOST_WAIT;
+    zero_exec_span_t *span = x->trace ? zero_exec_trace_issue(x, op) : NULL;
+    zero_status_t status = span ? zero_exec_trace_stamp(x, span, 0, error) : ZERO_OK;
+    uint64_t begin = zero_now_ns();
+    if (status == ZERO_OK)
+        status = host ? zero_exec_wait_for(x, NULL, x->events[op->event], error)
+                      : x->device->ops->wait(x->streams[op->stream], x->events[op->event], x->options.timeout_s, error);
+    if (!x->device->caps.launches)
+        x->exposed_ns += zero_now_ns() - begin;
+    return status == ZERO_OK && span ? zero_exec_trace_stamp(x, span, 1, error) : status;
+}
+
+static zero_status_t enqueue(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
+{
+    zero_exec_span_t *span = x->trace ? zero_exec_trace_issue(x, op) : NULL;
+    zero_stream_t *stream = x->streams[op->stream];
+    return span ? x->device->ops->enqueue(stream, zero_exec_trace_task, x, span, error)
+                : x->device->ops->enqueue(stream, zero_exec_task, x, op, error);
+}
+
 /* Hands one operation to its stream. */
 static zero_status_t issue(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
@@ -22,19 +46,21 @@ static zero_status_t issue(zero_exec_t *x, const zero_op_t *op, zero_error_t *er
     case ZERO_OP_RECORD:
         return device->record(x->events[op->event], stream, error);
     case ZERO_OP_WAIT:
-        return device->wait(stream, x->events[op->event], x->options.timeout_s, error);
+        if (op->stream != ZERO_STREAM_COMPUTE)
+            return device->wait(stream, x->events[op->event], x->options.timeout_s, error);
+        return issue_wait(x, op, error);
     case ZERO_OP_HOST_WAIT:
-        return zero_exec_wait_for(x, NULL, x->events[op->event], error);
+        return issue_wait(x, op, error);
     case ZERO_OP_EXCHANGE:
         x->rate = x->pending_rate;
         x->signals = x->pending_signals;
-        status = device->enqueue(stream, zero_exec_task, x, op, error);
+        status = enqueue(x, op, error);
         if (status == ZERO_OK)
             status = device->record(x->exchanged, stream, error);
         x->exchange_issued = true;
         return status;
     default:
-        return device->enqueue(stream, zero_exec_task, x, op, error);
+        return enqueue(x, op, error);
     }
 }
 
@@ -96,6 +122,8 @@ zero_status_t zero_exec_begin(zero_exec_t *x, int32_t program, zero_error_t *err
         return zero_fail(error, ZERO_ERR_PLAN, "the plan has no program %d", program);
     if ((status = zero_exec_call_program(x, program, error)) != ZERO_OK)
         return status;
+    if (x->trace)
+        zero_exec_trace_program(x, program);
     x->program = program;
     x->cursor = 0;
     memset(x->use_states, ZERO_USE_AHEAD, (size_t)x->use_capacity);
@@ -172,11 +200,18 @@ static zero_status_t find_use(const zero_exec_t *x, int32_t unit, int32_t *found
     return refuse_late(x, unit, next, error);
 }
 
-/* Sets what the caller holds of the unit; op may be NULL. */
-static zero_status_t guard_unit(zero_exec_t *x, const zero_op_t *op, int32_t unit, uint32_t flags, zero_error_t *error)
+/* Sets what the caller holds of the unit; op is NULL when it released the unit. */
+static zero_status_t hold(zero_exec_t *x, const zero_op_t *op, int32_t unit, uint32_t flags, zero_error_t *error)
 {
-    zero_error_t local = {.text = ""};
-    zero_status_t status = zero_exec_guard_unit(x, unit, flags, &local);
+    zero_error_t local; /* large, and written only on failure */
+    zero_status_t status = ZERO_OK;
+    local.text[0] = '\0';
+    if (x->trace && !op)
+        status = zero_exec_trace_release(x, unit, &local);
+    if (x->guard && status == ZERO_OK)
+        status = zero_exec_guard_unit(x, unit, flags, &local);
+    if (x->trace && op && status == ZERO_OK)
+        status = zero_exec_trace_use(x, op, &local);
     if (status == ZERO_OK)
         return ZERO_OK;
     status = zero_exec_failed(x, op, &local);
@@ -210,7 +245,7 @@ zero_status_t zero_exec_use(zero_exec_t *x, int32_t unit, zero_error_t *error)
         if (reached) {
             x->open_use[unit] = op->use;
             x->open_count++;
-            return x->guard ? guard_unit(x, op, unit, op->flags, error) : ZERO_OK;
+            return hold(x, op, unit, op->flags, error);
         }
     }
 }
@@ -226,7 +261,7 @@ zero_status_t zero_exec_release(zero_exec_t *x, int32_t unit, zero_error_t *erro
     x->use_states[x->open_use[unit]] = ZERO_USE_DONE;
     x->open_use[unit] = -1;
     x->open_count--;
-    if (x->guard && (status = guard_unit(x, NULL, unit, 0, error)) != ZERO_OK)
+    if ((status = hold(x, NULL, unit, 0, error)) != ZERO_OK)
         return status;
     return advance(x, WITHOUT_WAITING, error);
 }
