@@ -259,7 +259,7 @@ static zero_status_t check_state(zero_engine_t *engine, zero_param_t param, zero
     int states = whole ? engine->spec.whole_state.count : engine->spec.state.count;
     if ((state == ZERO_STATE_MOMENT1 && states < 1) || (state == ZERO_STATE_MOMENT2 && states < 2))
         return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "optimizer '%s' keeps %d buffers of state beside the master weights: there is no moment %d",
+                         "optimizer '%s' keeps %d buffers of state besides the master weights: there is no moment %d",
                          zero_rule(zero_rule_of(engine->config.rule, whole))->name, states,
                          state == ZERO_STATE_MOMENT1 ? 1 : 2);
     if (state == ZERO_STATE_GRAD && !engine->gradients_complete)

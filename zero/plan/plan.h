@@ -115,7 +115,7 @@ typedef enum zero_role {
     ZERO_ROLE_WIRE, /* full: gradients in the wire's dtype, if it differs from GRAD's; a slot, or FINAL if FINAL is
                      * full */
     ZERO_ROLE_WIRE_SHARD, /* a reduced slice that is still to be cast, accumulated or moved; it was reduced in place:
-                           * WIRE, or else GRAD */
+                           * WIRE, or GRAD */
     ZERO_ROLE_SUM,   /* full, fp32: local sum over micro-steps, if gradients are reduced once per step and GRAD is not
                       * the sum */
     ZERO_ROLE_WHOLE, /* full, fp32, a slot: where FINAL is gathered if it is on the host tier and updates are full */
