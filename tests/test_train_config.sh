@@ -389,7 +389,7 @@ bad '{"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}' \
     "--config 'c.json' zero_optimization.offload_optimizer.device --offload-tier"
 bad '{"ranks": 1000000}' "--config 'c.json' --ranks 1000000"
 bad '{"seed": 3}' "zero_train --seq-len 1000" --seq-len 1000
-bad '{"tensorboard": {"enabled": true}}' "log FILE"
+bad '{"tensorboard": {"enabled": true}}' "--tensorboard DIR"
 bad '{"activation_checkpointing": {"cpu_checkpointing": true}}' "--recompute=full"
 refused --config missing.json -- "No such file" --config "'missing.json'"
 refused --config . -- --config "'.'"

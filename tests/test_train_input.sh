@@ -109,6 +109,16 @@ names err --log "'no-such-folder/log'" || fail "a log that cannot be created"
 run 2 --log folder
 names err --log || fail "a log that is a folder"
 
+# The same for --tensorboard.
+refused --tensorboard short.txt -- --tensorboard "'short.txt'"
+refused --tensorboard short.txt/runs --ranks 1 -- --tensorboard short.txt
+refused --tensorboard runs --compare-stages -- --tensorboard --compare-stages --log
+[ ! -e runs ] || fail "a folder was created"
+for ranks in 1 2; do
+    run 0 --ranks $ranks --tensorboard new/runs --steps 2 --sample 0 --quiet
+    equal "files after $ranks runs" "$(find new -type f -name 'events.out.tfevents.*' -size +0 | wc -l)" $ranks
+done
+
 # A log that would overwrite an input, under the same name or another.
 printf '%0500d' 7 >input.txt
 ln -s input.txt soft.txt

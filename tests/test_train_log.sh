@@ -32,8 +32,9 @@ cat done.log compare.log failed.log signal.log | sed 's/"options":{[^}]*}/"optio
     }' | LC_ALL=C sort -u >found
 # The same for the tables: the first cell of a row may have several names.
 awk '
+/^# / { section = "" } # beside the log
 /^## / { section = tolower($2); sub(/:$/, "", section) }
-/^\| `/ {
+/^\| `/ && section != "" {
     split($0, cell, "|"); n = split(cell[2], name, "`")
     for (i = 2; i <= n; i += 2) print section, name[i]
 }' "$srcdir/docs/log.md" | LC_ALL=C sort -u >documented

@@ -240,7 +240,7 @@ const config_key_t config_keys[] = {
     {"checkpoint", KEY_OBJECT, KEY_IDLE, SAVES, NULL},
     {"flops_profiler", KEY_OBJECT, KEY_OFF, "--log FILE has mfu", NULL},
     {"comms_logger", KEY_OBJECT, KEY_OFF, "--plan and --explain say what is moved", NULL},
-    {"tensorboard", KEY_OBJECT, KEY_OFF, "use \"log\": \"FILE\"", NULL},
+    {"tensorboard", KEY_OBJECT, KEY_OFF, "use --tensorboard DIR", NULL},
     {"wandb", KEY_OBJECT, KEY_OFF, "use \"log\": \"FILE\"", NULL},
     {"comet", KEY_OBJECT, KEY_OFF, "use \"log\": \"FILE\"", NULL},
     {"csv_monitor", KEY_OBJECT, KEY_OFF, "use \"log\": \"FILE\"", NULL},

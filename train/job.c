@@ -192,6 +192,10 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
             error, ZERO_ERR_ARG,
             "--compare-stages runs all stages, but --%s runs nothing and describes one stage: remove one of the two",
             o->plan ? "plan" : "explain");
+    if (o->tensorboard != NULL)
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "--tensorboard has no effect with --compare-stages, whose curves would lie on each other: use --log FILE");
     for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++)
         if (idle[i].asks)
             return zero_fail(
@@ -401,7 +405,7 @@ zero_status_t job_agree(job_t *job, zero_comm_t *comm, zero_error_t *error)
         status = describe(job, i, text, &name, error);
         own[i] = XXH64(text, TEXT, 0);
     }
-    own[count] = job->o.log != NULL; /* not compared: only rank 0's log counts */
+    own[count] = job->o.log != NULL || job->o.tensorboard != NULL; /* not compared: only rank 0's count */
     if (status == ZERO_OK)
         status = zero_comm_exchange(comm, own, all, ((size_t)count + 1) * sizeof *own, error);
     if (status != ZERO_OK)

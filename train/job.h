@@ -17,7 +17,7 @@ typedef struct job {
     bool shape;  /* --model is a config.json alone: --seed determines the initial values */
     bool corpus; /* the built-in corpus */
     bool eval;   /* the run has evaluations */
-    bool logs;   /* rank 0 writes a log, so all ranks measure for it; valid after job_agree */
+    bool logs;   /* rank 0 writes a log or a file for TensorBoard, so all ranks measure for it; valid after job_agree */
     zero_model_config_t model;
     data_t *data, *eval_data; /* eval_data NULL: none */
     int64_t windows;          /* of data */

@@ -7,6 +7,7 @@
 #include "train/progress.h"
 #include "train/report.h"
 #include "train/room.h"
+#include "train/tensorboard.h"
 #include "train/train.h"
 
 #include <errno.h>
@@ -215,6 +216,8 @@ static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero
         status = job_resolve(job, zero_comm_size(comm), threads, by_itself, error);
     if (status == ZERO_OK && by_itself)
         status = files_check_log(&job->o, error);
+    if (status == ZERO_OK && by_itself && rank == 0 && job->o.tensorboard != NULL)
+        status = tensorboard_check(job->o.tensorboard, error);
     if (status == ZERO_OK)
         status = place_device(&session->place, job, local, error);
     status = zero_comm_agree(comm, status, speaker, error);
@@ -255,7 +258,7 @@ static void tell_failure(session_t *session, zero_status_t status, int code, boo
     }
 }
 
-/* Fails a successful run whose log or output could not be written. Returns its exit status. */
+/* Fails a successful run whose log, file for TensorBoard or output could not be written. Returns its exit status. */
 static int failed_at_last(const session_t *session, const char *sentence)
 {
     launch_failed(session->launch, EXIT_FAILED, false, sentence);
@@ -302,6 +305,8 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
         tell_failure(&session, status, code, speaker == rank && speaks(&session, rank, status, error), error);
     if (log_close(session.log, &closing) != ZERO_OK && code == EXIT_DONE)
         code = failed_at_last(&session, closing.text);
+    if (tensorboard_close(session.board, &closing) != ZERO_OK && code == EXIT_DONE)
+        code = failed_at_last(&session, closing.text);
     if (code == EXIT_DONE && report_written(&closing) != ZERO_OK && !report_unread())
         code = failed_at_last(&session, closing.text);
     if (code == EXIT_DONE || code > 128)
@@ -331,6 +336,8 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         status = files_check_passed(&job->o, error);
     if (status == ZERO_OK)
         status = files_check_log(&job->o, error);
+    if (status == ZERO_OK && job->o.tensorboard != NULL)
+        status = tensorboard_check(job->o.tensorboard, error);
     if (status == ZERO_OK)
         status = room_check(&given, job, error);
     if (status == ZERO_OK)

@@ -39,7 +39,7 @@ typedef struct options {
     double offload_ratio;
     int64_t offload_activations;
     /* output */
-    const char *log, *prompt;
+    const char *log, *tensorboard, *prompt;
     int64_t eval_every, eval_batches, sample, top_k;
     double temperature, top_p;
     int64_t quiet;

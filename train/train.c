@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 
 zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *error)
@@ -17,6 +18,8 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     if (rank == 0 && !job->o.quiet && gpu[0] != '\0')
         report_kernels(kernels);
     zero_status_t status = log_open(&session->log, rank == 0 ? job->o.log : NULL, error);
+    if (status == ZERO_OK)
+        status = tensorboard_open(&session->board, rank == 0 ? job->o.tensorboard : NULL, 1, error);
     if (status != ZERO_OK)
         return status;
     if (rank == 0 && !job->o.quiet)
@@ -52,6 +55,16 @@ static void add_traffic(zero_traffic_t *sum, const zero_traffic_t *before, const
     sum->written += after->written - before->written;
 }
 
+/* A disk that is full ends the curves, not the run. */
+static void pace_board(session_t *session)
+{
+    zero_error_t error;
+    if (tensorboard_pace(session->board, &error) == ZERO_OK || session->job->o.quiet)
+        return;
+    progress_clear();
+    fprintf(stderr, "zero_train: warning: %s; the run goes on without\n", error.text);
+}
+
 static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
 {
     double loss;
@@ -61,10 +74,26 @@ static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progre
     t->fresh = true;
     if (run->rank == 0)
         progress_say(progress, "step %lld  evaluation loss %.4f", (long long)t->step, loss);
+    tensorboard_scalar(session->board, t->step, "eval/loss", loss);
+    pace_board(session);
     log_begin(session->log, "eval");
     log_whole(session->log, "step", t->step);
     log_exact(session->log, "loss", loss);
     return log_end(session->log, error);
+}
+
+static void draw_curves(session_t *session, const totals_t *t, double rate, double speed, double mfu,
+                        const zero_memory_t *measured)
+{
+    tensorboard_t *board = session->board;
+    tensorboard_scalar(board, t->step, "loss", t->loss);
+    tensorboard_scalar(board, t->step, "grad_norm", t->stats.grad_norm);
+    tensorboard_scalar(board, t->step, "lr", rate);
+    tensorboard_scalar(board, t->step, "tokens_per_second", speed);
+    if (isfinite(mfu))
+        tensorboard_scalar(board, t->step, "mfu", mfu);
+    tensorboard_memory(board, t->step, measured);
+    pace_board(session);
 }
 
 static zero_status_t steps(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
@@ -115,6 +144,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             log_bool(session->log, "applied", t->stats.applied);
             log_memory(session->log, "memory", &measured);
             status = log_end(session->log, error);
+            draw_curves(session, t, rate, tokens / seconds, tokens / seconds * flops / peak, &measured);
         }
         /* all ranks have the same signals, so all stop here */
         for (int s = 1; s < 32 && session->signal == 0; s++)

@@ -6,6 +6,7 @@
 #include "train/launch.h"
 #include "train/log.h"
 #include "train/run.h"
+#include "train/tensorboard.h"
 
 #include <stdatomic.h>
 
@@ -17,6 +18,7 @@ struct session {
     atomic_int *stop;                   /* the signal that asked this rank to stop, 0: none */
     void (*catch_signals)(session_t *); /* called when training starts; before, a signal ends the process at once */
     log_t *log;                         /* open from the first step on; only rank 0's log has a file */
+    tensorboard_t *board;               /* as the log; NULL: none */
     bool training;                      /* false: a failure happened before training */
     int signal;                         /* that ended the run, 0: none */
     char cursor[400];                   /* the point where the engine stopped */
