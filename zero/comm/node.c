@@ -1,219 +1,50 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* node.c - see node.h. */
+/* node.c - collectives among the ranks of a node; see node.h. */
 #define _GNU_SOURCE
-#include "zero/comm/node.h"
-#include "zero/device/host.h"
+#include "zero/comm/node_ring.h"
 
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/uio.h>
 #include <time.h>
-#include <unistd.h>
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
 
 enum {
-    LINES = 128,      /* processors fetch lines of 64 bytes in pairs */
-    SPIN_LOOKS = 200, /* some 10 microseconds */
     YIELDS = 500,
-    MEASURED = 16384, /* fills of so many bytes are timed */
-    TRY_EVERY = 32,
-    DIRECT = 65536, /* slices of so many bytes: below, a system call and one more wait cost what the second copy does */
-    DIRECT_IN_TURNS = 8 * DIRECT, /* where ranks outnumber processors */
-    PIECE = 16 << 20,             /* bytes read between two looks for an abort */
+    MEASURED = 16384, /* fills of at least this many bytes are timed */
+    TRY_EVERY = 32,   /* of this many timed fills, one tries the way that seems slower */
+    PIECE = 16 << 20, /* bytes read between two checks for an abort */
     GRACE_S = 30
 };
 
-/* A counter with one writer, alone in its lines. */
-typedef struct counter {
-    _Atomic uint32_t value;
-    _Atomic uint32_t sleepers;
-    /* Of published steps: the collective that begins with the step in a slot. Who reads the value has it, too. */
-    zero_call_id_t id[ZERO_NODE_SLOTS];
-    char pad[LINES - 8 - ZERO_NODE_SLOTS * sizeof(zero_call_id_t)];
-} counter_t;
-
-/* First page of a part; the slots follow. */
-typedef struct head {
-    counter_t published, consumed;
-    uint64_t words[ZERO_NODE_SLOTS][ZERO_COMM_WORDS]; /* of the same collectives: read where they differ */
-    _Atomic uint32_t left;
-} head_t;
-_Static_assert(sizeof(head_t) <= ZERO_PAGE, "the head of a part fits its page");
-
-/* What a rank tells the others while they open. */
-typedef struct info {
-    cpu_set_t cpus;
-    uint64_t nonce, address; /* which word stands where in this rank's own memory */
-    bool reads;              /* it could read everyone's */
-} info_t;
-
-static head_t *head(const zero_node_t *n, int i)
-{
-    return n->shared.part[i];
-}
-
-static char *slot(const zero_node_t *n, int i, uint32_t step)
-{
-    return (char *)n->shared.part[i] + zero_host_page() + step % ZERO_NODE_SLOTS * n->slot_bytes;
-}
-
-/* Steps wrap around; they are never further apart than the slots. */
+/* Steps wrap around; their distance never exceeds the number of slots. */
 static bool reached(uint32_t value, uint32_t step)
 {
     return (int32_t)(value - step) >= 0;
 }
 
-uint64_t zero_node_least(int count)
-{
-    uint64_t page = zero_host_page(), data = (uint64_t)ZERO_NODE_SLOTS * LINES * (uint64_t)count;
-    return page + (data + page - 1) / page * page;
-}
-
-uint64_t zero_node_part_bytes(const zero_node_t *n)
-{
-    return n->count > 1 ? n->slot_bytes / (uint64_t)(n->count - 1) / LINES * LINES : UINT64_MAX / LINES * LINES;
-}
-
-uint64_t zero_node_resident(const zero_node_t *n)
-{
-    uint64_t resident = 0;
-    if (n->count > 1)
-        zero_host_resident(n->shared.part[n->shared.index], n->shared.bytes, &resident, NULL);
-    return resident;
-}
-
-uint64_t zero_node_peers_resident(const zero_node_t *n)
-{
-    uint64_t total = 0, resident = 0;
-    for (int i = 0; i < n->shared.count && n->count > 1; i++)
-        if (i != n->shared.index && zero_host_resident(n->shared.part[i], n->shared.bytes, &resident, NULL) == ZERO_OK)
-            total += resident;
-    return total;
-}
-
-/* Bytes of the last-level cache. Not sysconf's, which adds up the caches of all sockets and threads of some processors.
- */
-static uint64_t shared_cache(void)
-{
-    unsigned long long kib = 0;
-    FILE *f = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re");
-    if (f) {
-        if (fscanf(f, "%lluK", &kib) != 1)
-            kib = 0;
-        fclose(f);
-    }
-    return kib ? kib * 1024 : 32 << 20;
-}
-
-/* Reads up to size bytes at from in the memory of the node's rank j; returns how many, or -1 with errno set. */
-static ssize_t peer_read(const zero_node_t *n, int j, void *to, uint64_t from, uint64_t size)
-{
-    struct iovec here = {to, size}, there = {(void *)(uintptr_t)from, size};
-    return process_vm_readv(n->shared.pid[j], &here, 1, &there, 1, 0);
-}
-
-/* Only trying tells: hardened kernels, seccomp filters and containers refuse it. */
-static bool can_read(const zero_node_t *n, const int *members, const info_t *all)
-{
-    for (int j = 0; j < n->count; j++) {
-        uint64_t nonce = 0;
-        if (j != n->index &&
-            (n->shared.pid[j] == 0 || peer_read(n, j, &nonce, all[members[j]].address, sizeof nonce) != sizeof nonce ||
-             nonce != all[members[j]].nonce))
-            return false;
-    }
-    return true;
-}
-
-zero_status_t zero_node_open(zero_node_t *n, zero_peers_t *peers, const zero_oob_t *oob, const int *members,
-                             const int *rank, const int *peer, int count, int index, int size, uint64_t ring_bytes,
-                             double timeout_s, zero_error_t *error)
-{
-    zero_error_t why = {0};
-    zero_status_t status = ZERO_OK;
-    info_t own = {.nonce = zero_splitmix64((uint64_t)getpid() ^ (uint64_t)(zero_now() * 1e9)),
-                  .address = (uintptr_t)&own.nonce},
-           *all;
-    *n = (zero_node_t){.count = count, .index = index, .peers = peers, .timeout_s = timeout_s, .direct_bytes = DIRECT};
-    n->rank = calloc((size_t)count, sizeof *n->rank);
-    n->peer = calloc((size_t)count, sizeof *n->peer);
-    n->consumed = calloc((size_t)count, sizeof *n->consumed);
-    n->source = calloc((size_t)size, sizeof *n->source);
-    n->large_bytes = shared_cache() / 4;
-    n->flat = zero_flat_cpu(); /* once: it asks the processor what it is, which is slow in a virtual machine */
-    all = calloc((size_t)oob->world, sizeof *all);
-    if (!n->rank || !n->peer || !n->consumed || !n->source || !all)
-        status = zero_fail(&why, ZERO_ERR_MEMORY, "no memory for a communicator of %d ranks", size);
-    else {
-        memcpy(n->rank, rank, (size_t)count * sizeof *rank);
-        memcpy(n->peer, peer, (size_t)count * sizeof *peer);
-    }
-    status = zero_oob_agree(oob, status, &why);
-    if (status == ZERO_OK)
-        status = zero_shared_open(&n->shared, oob, members, count, index, ring_bytes, &why);
-    sched_getaffinity(0, sizeof own.cpus, &own.cpus);
-    if (status == ZERO_OK)
-        status = oob->all_gather(oob->ctx, &own, all, sizeof own, &why);
-    /* Once everyone has answered, everyone has looked: own need not stay. */
-    if (status == ZERO_OK) {
-        own.reads = can_read(n, members, all);
-        status = oob->all_gather(oob->ctx, &own, all, sizeof own, &why);
-    }
-    for (int i = 0; i < count && status == ZERO_OK; i++) {
-        CPU_OR(&own.cpus, &own.cpus, &all[members[i]].cpus);
-        if (!all[members[i]].reads)
-            n->direct_bytes = UINT64_MAX;
-    }
-    free(all);
-    if (status) {
-        zero_node_close(n);
-        return zero_pass(error, status, &why);
-    }
-    if (count > 1)
-        n->slot_bytes = (ring_bytes - zero_host_page()) / ZERO_NODE_SLOTS / LINES * LINES;
-    /* Where ranks outnumber processors, whoever spins keeps the one it waits for from running. */
-    n->spins = CPU_COUNT(&own.cpus) < peers->count ? 1 : SPIN_LOOKS;
-    /* The waits at both ends of a direct gather cost more there. */
-    if (n->spins == 1 && n->direct_bytes == DIRECT)
-        n->direct_bytes = DIRECT_IN_TURNS;
-    return ZERO_OK;
-}
-
-void zero_node_close(zero_node_t *n)
-{
-    if (n->count > 1 && n->shared.part && n->shared.part[n->index])
-        atomic_store(&head(n, n->index)->left, 1);
-    zero_shared_close(&n->shared);
-    free(n->rank);
-    free(n->peer);
-    free(n->consumed);
-    free(n->source);
-    *n = (zero_node_t){0};
-}
-
 /* ---- counters --------------------------------------------------------------------------------------------------- */
 
-/* Everything that this rank wrote or read before is done for whoever sees the new value. */
-static void advance(counter_t *c, uint32_t value)
+/* A rank that sees the new value also sees what this rank wrote before, and this rank has read what it read before. */
+static void advance(zero_node_counter_t *c, uint32_t value)
 {
-    /* Sequentially consistent with the sleeper's add and look, so that one of the two sees the other. */
+    /* Sequentially consistent with the sleeper's increment and load, so that either this rank sees the sleeper, or the
+     * sleeper sees the value. */
     atomic_store(&c->value, value);
     if (atomic_load(&c->sleepers))
         zero_host_wake(&c->value, true);
 }
 
-/* The sentence of a wait that ran too long names everyone who is late. */
+/* Fails a wait that took too long. The sentence names all ranks that are late. */
 static zero_status_t too_late(const zero_node_t *n, bool consumed, uint32_t step, const char *operation,
                               zero_error_t *error)
 {
     char late[300] = "";
     int first = -1;
     for (int j = 0; j < n->count; j++) {
-        counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
+        zero_node_counter_t *c = consumed ? &zero_node_head(n, j)->consumed : &zero_node_head(n, j)->published;
         size_t used = strlen(late);
         if (j == n->index || reached(atomic_load(&c->value), step))
             continue;
@@ -236,7 +67,7 @@ static zero_status_t has_left(const zero_node_t *n, int j, const char *operation
 static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, bool consumed, uint32_t step,
                                                          const char *operation, zero_error_t *error)
 {
-    counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
+    zero_node_counter_t *c = consumed ? &zero_node_head(n, j)->consumed : &zero_node_head(n, j)->published;
     double start = zero_now();
     for (int turn = 0;; turn++) {
         uint32_t value = atomic_load(&c->value);
@@ -247,10 +78,10 @@ static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, 
             continue;
         }
         zero_status_t status = zero_peers_watch(n->peers, operation, error);
-        bool gone = atomic_load(&head(n, j)->left) || zero_peers_is_dead(n->peers, n->peer[j]);
+        bool gone = atomic_load(&zero_node_head(n, j)->left) || zero_peers_is_dead(n->peers, n->peer[j]);
         if (status)
             return status;
-        /* What it did before it left counts. */
+        /* It may have advanced the counter before it left. */
         if (gone && !reached(atomic_load(&c->value), step))
             return has_left(n, j, operation, error);
         if (zero_now() - start > n->timeout_s)
@@ -265,7 +96,7 @@ static __attribute__((noinline)) zero_status_t wait_long(zero_node_t *n, int j, 
 static inline zero_status_t wait_for(zero_node_t *n, int j, bool consumed, uint32_t step, const char *operation,
                                      zero_error_t *error)
 {
-    counter_t *c = consumed ? &head(n, j)->consumed : &head(n, j)->published;
+    zero_node_counter_t *c = consumed ? &zero_node_head(n, j)->consumed : &zero_node_head(n, j)->published;
     for (int look = 0; look < n->spins; look++) {
         if (reached(atomic_load_explicit(&c->value, memory_order_acquire), step))
             return ZERO_OK;
@@ -276,24 +107,24 @@ static inline zero_status_t wait_for(zero_node_t *n, int j, bool consumed, uint3
     return wait_long(n, j, consumed, step, operation, error);
 }
 
-/* Leaves word of the collective that begins with a step, whose slot may be filled. */
+/* Publishes the identity of the collective that begins with a step. The step's slot must be free. */
 static void announce(const zero_node_t *n, const zero_call_t *call, uint32_t step)
 {
-    head_t *mine = head(n, n->index);
+    zero_node_head_t *mine = zero_node_head(n, n->index);
     mine->published.id[step % ZERO_NODE_SLOTS] = call->id;
     zero_call_words(call, mine->words[step % ZERO_NODE_SLOTS]);
 }
 
-/* Until rank j has published a collective's first step, and whether that is the same collective. */
+/* Waits until rank j has published the first step of a collective. Fails if it is another collective. */
 static zero_status_t compare_first(zero_node_t *n, int j, const zero_call_t *call, uint32_t step, zero_error_t *error)
 {
     zero_status_t status = wait_for(n, j, false, step + 1, call->operation, error);
     return status ? status
-                  : zero_call_compare(call, n->rank[j], &head(n, j)->published.id[step % ZERO_NODE_SLOTS],
-                                      head(n, j)->words[step % ZERO_NODE_SLOTS], error);
+                  : zero_call_compare(call, n->rank[j], &zero_node_head(n, j)->published.id[step % ZERO_NODE_SLOTS],
+                                      zero_node_head(n, j)->words[step % ZERO_NODE_SLOTS], error);
 }
 
-/* Until this rank's slot of the step may be filled. */
+/* Waits until this rank may fill its slot of the step. */
 static zero_status_t wait_room(zero_node_t *n, uint32_t step, const char *operation, zero_error_t *error)
 {
     uint32_t needed = step + 1 - ZERO_NODE_SLOTS;
@@ -303,12 +134,12 @@ static zero_status_t wait_room(zero_node_t *n, uint32_t step, const char *operat
         zero_status_t status = wait_for(n, j, true, needed, operation, error);
         if (status)
             return status;
-        n->consumed[j] = atomic_load_explicit(&head(n, j)->consumed.value, memory_order_acquire);
+        n->consumed[j] = atomic_load_explicit(&zero_node_head(n, j)->consumed.value, memory_order_acquire);
     }
     return ZERO_OK;
 }
 
-/* memcpy that leaves the caches alone: what is larger than them would only push out the slots. */
+/* memcpy that bypasses the caches: data that exceeds them would only evict the slots. */
 static void copy_past_caches(char *to, const char *from, uint64_t size)
 {
 #if defined(__SSE2__)
@@ -326,7 +157,7 @@ static void copy_past_caches(char *to, const char *from, uint64_t size)
 #endif
 }
 
-/* To the buffer that the caller gets. */
+/* Copies to a buffer; large: past the caches. */
 static void deliver(char *to, const char *from, uint64_t size, bool large)
 {
     if (large)
@@ -335,7 +166,7 @@ static void deliver(char *to, const char *from, uint64_t size, bool large)
         memcpy(to, from, size);
 }
 
-/* Streamed stores are not ordered by what follows. */
+/* Orders the stores of copy_past_caches before all later stores. */
 static void delivered(void)
 {
 #if defined(__SSE2__)
@@ -343,10 +174,10 @@ static void delivered(void)
 #endif
 }
 
-/* Which way of writing a slot is faster, by the times of past ones; every so often the other is tried. Between cores
- * that share a cache plain stores win. Where they do not (other sockets, other parts of a processor), each plain store
- * first fetches a line that the reader holds, and stores past the caches are several times faster. A hypervisor may
- * move a rank from the one to the other. */
+/* Whether to fill a slot past the caches: the way that was faster so far, and sometimes the other one, to measure it.
+ * Plain stores are faster between cores that share a cache. Between other cores (of two sockets, or of two parts of a
+ * processor), each plain store first fetches a line from the reader's cache, and stores past the caches are several
+ * times faster. A hypervisor may move a rank from one core to the other at any time. */
 static bool choose(zero_node_t *n)
 {
     bool best = n->cost[true] < n->cost[false];
@@ -357,12 +188,12 @@ static void learn(zero_node_t *n, bool past, double seconds, uint64_t size)
 {
     double cost = seconds / (double)size, *known = &n->cost[past];
     if (*known > 0 && cost > 2 * *known)
-        cost = 2 * *known; /* this rank was interrupted, perhaps */
+        cost = 2 * *known; /* perhaps this rank was interrupted */
     *known = *known > 0 ? 0.75 * *known + 0.25 * cost : cost;
 }
 
-/* Copies size bytes to the slot, and to also where it is not NULL: block by block, so that the second copy reads the
- * nearest cache. */
+/* Copies size bytes to a slot, and also to also, unless that is NULL. It copies block by block, so that the second copy
+ * reads the nearest cache. */
 static void fill(zero_node_t *n, char *to, char *also, const char *from, uint64_t size, bool large)
 {
     const uint64_t block = 8192;
@@ -380,34 +211,35 @@ static void fill(zero_node_t *n, char *to, char *also, const char *from, uint64_
         learn(n, past, zero_now() - start, size);
 }
 
-/* ---- reading where the others have it --------------------------------------------------------------------------- */
+/* ---- reading the memory of other ranks --------------------------------------------------------------------------- */
 
-/* bytes bytes at from in the memory of rank j, which waits until this rank has them. */
+/* Reads bytes bytes at from in the memory of rank j, which waits until this rank has read them. */
 static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64_t bytes, const char *operation,
                           zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
     int failure = 0;
     for (uint64_t at = 0; at < bytes && !failure && status == ZERO_OK;) {
-        ssize_t got = peer_read(n, j, to + at, from + at, bytes - at < PIECE ? bytes - at : PIECE);
+        ssize_t got = zero_node_peer_read(n, j, to + at, from + at, bytes - at < PIECE ? bytes - at : PIECE);
         if (got > 0)
             at += (uint64_t)got;
         else if (got == 0 || errno != EINTR)
             failure = got == 0 ? EFAULT : errno;
         status = zero_peers_check(n->peers, error);
     }
-    /* If it ended, what was read may be another process's that got its number. */
+    /* If rank j has ended, another process may have its pid by now, and the bytes may be that process's. */
     if (!failure && zero_peers_is_dead(n->peers, n->peer[j]))
         failure = ESRCH;
     if (!failure || status)
         return status;
-    /* Memory goes before the process does, and what failed first is the better reason: time for either to show. */
+    /* A process that ends loses its memory first, so wait for a sign that rank j ended or failed: that is the better
+     * reason. */
     double end = zero_now() + (n->timeout_s < GRACE_S ? n->timeout_s : GRACE_S);
     do {
         status = zero_peers_watch(n->peers, operation, error);
         if (status)
             return status;
-        if (atomic_load(&head(n, j)->left))
+        if (atomic_load(&zero_node_head(n, j)->left))
             return has_left(n, j, operation, error);
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     } while (zero_now() < end);
@@ -418,7 +250,7 @@ static zero_status_t pull(zero_node_t *n, int j, char *to, uint64_t from, uint64
                      strerror(failure));
 }
 
-/* One step, in which the slots say where the slices are. */
+/* A gather in one step: the slots hold the addresses of the slices. */
 static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, const void *own, char *recv, uint64_t bytes,
                                    bool large, zero_error_t *error)
 {
@@ -429,9 +261,9 @@ static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, cons
     zero_status_t status = wait_room(n, step, operation, error);
     if (status)
         return status;
-    memcpy(slot(n, n->index, step), &from, sizeof from);
+    memcpy(zero_node_slot(n, n->index, step), &from, sizeof from);
     announce(n, call, step);
-    advance(&head(n, n->index)->published, step + 1);
+    advance(&zero_node_head(n, n->index)->published, step + 1);
     if (own != own_recv)
         deliver(own_recv, own, bytes, large);
     for (int d = 1; d < n->count && status == ZERO_OK; d++) {
@@ -439,13 +271,13 @@ static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, cons
         status = compare_first(n, j, call, step, error);
         if (status)
             break;
-        memcpy(&from, slot(n, j, step), sizeof from);
+        memcpy(&from, zero_node_slot(n, j, step), sizeof from);
         status = pull(n, j, recv + (uint64_t)n->rank[j] * bytes, from, bytes, operation, error);
     }
     delivered();
     if (status == ZERO_OK)
-        advance(&head(n, n->index)->consumed, step + 1);
-    /* The caller may change own once the others have it. */
+        advance(&zero_node_head(n, n->index)->consumed, step + 1);
+    /* The caller may change own after the return, so the other ranks must have read it. */
     for (int d = 1; d < n->count && status == ZERO_OK; d++)
         status = wait_for(n, (n->index + d) % n->count, true, step + 1, operation, error);
     return status;
@@ -453,10 +285,88 @@ static zero_status_t gather_direct(zero_node_t *n, const zero_call_t *call, cons
 
 /* ---- collectives ------------------------------------------------------------------------------------------------ */
 
+/* A gather through the slots. Its steps move part 0, 1, ... of the first slice of every rank, then of the second. */
+typedef struct gather {
+    const zero_call_t *call;
+    const char *own;
+    char *recv, *own_recv; /* own_recv: the place of own in recv */
+    uint64_t bytes, parts; /* of a slice */
+    const int *const *lists;
+    const int *lengths;
+    uint32_t base; /* its first step */
+    bool large;
+} gather_t;
+
+/* What one step moves: bytes [begin, begin + size) of slice number which of each rank. */
+typedef struct piece {
+    uint64_t which, begin, size;
+} piece_t;
+
+static piece_t piece_of(const zero_node_t *n, const gather_t *g, uint64_t t)
+{
+    piece_t p = {.which = t / g->parts, .begin = t % g->parts * n->slot_bytes};
+    p.size = g->bytes - p.begin < n->slot_bytes ? g->bytes - p.begin : n->slot_bytes;
+    return p;
+}
+
+/* The number of slices that node rank j holds. */
+static uint64_t slices_of(const gather_t *g, int j)
+{
+    return g->lists ? (uint64_t)g->lengths[j] : 1;
+}
+
+/* The communicator rank to which slice number which of node rank j belongs; -1: j holds fewer slices. */
+static int rank_of_slice(const zero_node_t *n, const gather_t *g, int j, uint64_t which)
+{
+    if (which >= slices_of(g, j))
+        return -1;
+    return g->lists ? g->lists[j][which] : n->rank[j];
+}
+
+/* Fills this rank's slot for step t and publishes it. */
+static zero_status_t gather_fill(zero_node_t *n, const gather_t *g, uint64_t t, zero_error_t *error)
+{
+    const piece_t p = piece_of(n, g, t);
+    const uint32_t step = g->base + (uint32_t)t;
+    const int r = rank_of_slice(n, g, n->index, p.which);
+    const bool is_own = r == n->rank[n->index];
+    const char *from = r < 0 ? NULL : is_own ? g->own : g->recv + (uint64_t)r * g->bytes;
+    zero_status_t status = wait_room(n, step, g->call->operation, error);
+    if (status)
+        return status;
+    if (from)
+        fill(n, zero_node_slot(n, n->index, step), is_own && g->own != g->own_recv ? g->own_recv + p.begin : NULL,
+             from + p.begin, p.size, g->large);
+    if (t == 0 && !g->lists)
+        announce(n, g->call, step);
+    advance(&zero_node_head(n, n->index)->published, step + 1);
+    return ZERO_OK;
+}
+
+/* Copies the other ranks' slots of step t to recv and marks the step as consumed. */
+static zero_status_t gather_read(zero_node_t *n, const gather_t *g, uint64_t t, zero_error_t *error)
+{
+    const piece_t p = piece_of(n, g, t);
+    const uint32_t step = g->base + (uint32_t)t;
+    const bool compares = t == 0 && !g->lists;
+    for (int d = 1; d < n->count; d++) {
+        const int j = (n->index + d) % n->count, r = rank_of_slice(n, g, j, p.which);
+        if (r < 0)
+            continue;
+        zero_status_t status = compares ? compare_first(n, j, g->call, step, error)
+                                        : wait_for(n, j, false, step + 1, g->call->operation, error);
+        if (status)
+            return status;
+        if (p.size)
+            deliver(g->recv + (uint64_t)r * g->bytes + p.begin, zero_node_slot(n, j, step), p.size, g->large);
+    }
+    advance(&zero_node_head(n, n->index)->consumed, step + 1);
+    return ZERO_OK;
+}
+
 zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const void *own, char *recv, uint64_t bytes,
                                const int *const *lists, const int *lengths, zero_error_t *error)
 {
-    const char *operation = call->operation;
     zero_status_t status = zero_peers_check(n->peers, error);
     char *own_recv = recv + (uint64_t)n->rank[n->index] * bytes;
     if (n->count == 1) {
@@ -467,105 +377,127 @@ zero_status_t zero_node_gather(zero_node_t *n, const zero_call_t *call, const vo
     bool large = bytes >= n->large_bytes / (uint64_t)n->count;
     if (status == ZERO_OK && !lists && bytes >= n->direct_bytes)
         return gather_direct(n, call, own, recv, bytes, large, error);
-    /* One of no bytes has a step, too: it is compared. */
-    uint64_t parts = bytes ? (bytes + n->slot_bytes - 1) / n->slot_bytes : 1, steps = 0;
+    const gather_t g = {.call = call,
+                        .own = own,
+                        .recv = recv,
+                        .own_recv = own_recv,
+                        .bytes = bytes,
+                        /* a gather of no bytes has a step too, because ranks compare their calls in it */
+                        .parts = bytes ? (bytes + n->slot_bytes - 1) / n->slot_bytes : 1,
+                        .lists = lists,
+                        .lengths = lengths,
+                        .base = n->step,
+                        .large = large};
+    uint64_t slices = 0;
     for (int j = 0; j < n->count; j++)
-        if (steps < parts * (uint64_t)(lists ? lengths[j] : 1))
-            steps = parts * (uint64_t)(lists ? lengths[j] : 1);
-    uint32_t base = n->step;
-    head_t *mine = head(n, n->index);
-
+        slices = slices_of(&g, j) > slices ? slices_of(&g, j) : slices;
+    const uint64_t steps = slices * g.parts;
     for (uint64_t t = 0; t <= steps && status == ZERO_OK; t++) {
-        if (t < steps) {
-            uint64_t which = t / parts, begin = t % parts * n->slot_bytes;
-            uint64_t size = bytes - begin < n->slot_bytes ? bytes - begin : n->slot_bytes;
-            int r = !lists ? n->rank[n->index] : which < (uint64_t)lengths[n->index] ? lists[n->index][which] : -1;
-            const char *from = r < 0 ? NULL : r == n->rank[n->index] ? own : recv + (uint64_t)r * bytes;
-            status = wait_room(n, base + (uint32_t)t, operation, error);
-            if (status)
-                break;
-            if (from)
-                fill(n, slot(n, n->index, base + (uint32_t)t), from == own && own != own_recv ? own_recv + begin : NULL,
-                     from + begin, size, large);
-            if (t == 0 && !lists)
-                announce(n, call, base);
-            advance(&mine->published, base + (uint32_t)t + 1);
-        }
-        if (t == 0)
-            continue;
-        uint32_t step = base + (uint32_t)t - 1;
-        uint64_t which = (t - 1) / parts, begin = (t - 1) % parts * n->slot_bytes;
-        uint64_t size = bytes - begin < n->slot_bytes ? bytes - begin : n->slot_bytes;
-        for (int d = 1; d < n->count && status == ZERO_OK; d++) {
-            int j = (n->index + d) % n->count;
-            if (lists && which >= (uint64_t)lengths[j])
-                continue;
-            int r = lists ? lists[j][which] : n->rank[j];
-            status = t == 1 && !lists ? compare_first(n, j, call, step, error)
-                                      : wait_for(n, j, false, step + 1, operation, error);
-            if (status == ZERO_OK && size)
-                deliver(recv + (uint64_t)r * bytes + begin, slot(n, j, step), size, large);
-        }
-        if (status == ZERO_OK)
-            advance(&mine->consumed, step + 1);
+        if (t < steps)
+            status = gather_fill(n, &g, t, error);
+        if (t > 0 && status == ZERO_OK)
+            status = gather_read(n, &g, t - 1, error);
     }
     delivered();
-    n->step = base + (uint32_t)steps;
+    n->step = g.base + (uint32_t)steps;
     return status;
+}
+
+/* A sum. Step t is of elements [t * part, (t + 1) * part) of every slice. */
+typedef struct reduce {
+    const zero_call_t *call;
+    const char *send;
+    char *recv;
+    int64_t count, part; /* elements of a slice and of a step */
+    zero_dtype_t dtype;
+    uint64_t element, room; /* bytes of an element, and of a slot for one other rank */
+    int rank, size;         /* in the communicator */
+    const zero_node_far_t *far;
+    uint32_t base; /* its first step */
+} reduce_t;
+
+static int64_t elements_of(const reduce_t *r, int64_t t)
+{
+    return r->count - t * r->part < r->part ? r->count - t * r->part : r->part;
+}
+
+/* This rank's operand for the sum of communicator rank to, from the first element of step t on. */
+static const char *operand_for(const reduce_t *r, int to, int64_t t)
+{
+    return r->send + ((uint64_t)to * (uint64_t)r->count + (uint64_t)(t * r->part)) * r->element;
+}
+
+/* Fills this rank's slot for step t with its operands for the other ranks, and publishes it. */
+static zero_status_t reduce_fill(zero_node_t *n, const reduce_t *r, int64_t t, zero_error_t *error)
+{
+    const uint32_t step = r->base + (uint32_t)t;
+    const int64_t elements = elements_of(r, t);
+    zero_status_t status = r->far ? r->far->start(r->far->ctx, t, t * r->part, elements, error) : ZERO_OK;
+    if (status || n->count == 1)
+        return status;
+    status = wait_room(n, step, r->call->operation, error);
+    if (status)
+        return status;
+    for (int d = 1; d < n->count; d++) {
+        const int j = (n->index + d) % n->count, place = j < n->index ? j : j - 1;
+        fill(n, zero_node_slot(n, n->index, step) + (uint64_t)place * r->room, NULL, operand_for(r, n->rank[j], t),
+             (uint64_t)elements * r->element, false);
+    }
+    if (t == 0)
+        announce(n, r->call, step);
+    advance(&zero_node_head(n, n->index)->published, step + 1);
+    return ZERO_OK;
+}
+
+/* Adds the operands of all ranks for step t, and marks the step as consumed. */
+static zero_status_t reduce_sum(zero_node_t *n, const reduce_t *r, int64_t t, zero_error_t *error)
+{
+    const uint32_t step = r->base + (uint32_t)t;
+    const int64_t elements = elements_of(r, t);
+    zero_status_t status = ZERO_OK;
+    for (int d = 1; d < n->count && status == ZERO_OK; d++) {
+        const int j = (n->index + d) % n->count, place = n->index < j ? n->index : n->index - 1;
+        status = t == 0 ? compare_first(n, j, r->call, step, error)
+                        : wait_for(n, j, false, step + 1, r->call->operation, error);
+        n->source[n->rank[j]] = zero_node_slot(n, j, step) + (uint64_t)place * r->room;
+    }
+    if (r->far && status == ZERO_OK)
+        status = r->far->finish(r->far->ctx, t, n->source, error);
+    if (status)
+        return status;
+    n->source[r->rank] = operand_for(r, r->rank, t);
+    if (elements)
+        n->flat->sum(r->recv + (uint64_t)(t * r->part) * r->element, n->source, r->size, r->dtype, elements, 1, NULL);
+    if (n->count > 1)
+        advance(&zero_node_head(n, n->index)->consumed, step + 1);
+    return ZERO_OK;
 }
 
 zero_status_t zero_node_reduce(zero_node_t *n, const zero_call_t *call, const void *send, void *recv, int64_t count,
                                zero_dtype_t dtype, int rank, int size, const zero_node_far_t *far, zero_error_t *error)
 {
-    const char *operation = call->operation;
-    uint64_t element = zero_dtype_size(dtype), room = zero_node_part_bytes(n);
-    uint64_t part_bytes = far ? far->part_bytes : room;
-    int64_t part = count < (int64_t)(part_bytes / element) ? count : (int64_t)(part_bytes / element);
-    int64_t steps = count == 0 ? 1 : (count + part - 1) / part; /* one of nothing is compared, too */
-    uint32_t base = n->step;
-    head_t *mine = n->count > 1 ? head(n, n->index) : NULL;
+    reduce_t r = {.call = call,
+                  .send = send,
+                  .recv = recv,
+                  .count = count,
+                  .dtype = dtype,
+                  .element = zero_dtype_size(dtype),
+                  .room = zero_node_part_bytes(n),
+                  .rank = rank,
+                  .size = size,
+                  .far = far,
+                  .base = n->step};
+    const int64_t most = (int64_t)((far ? far->part_bytes : r.room) / r.element);
+    r.part = count < most ? count : most;
+    /* a sum of no elements has a step too, because ranks compare their calls in it */
+    const int64_t steps = count == 0 ? 1 : (count + r.part - 1) / r.part;
     zero_status_t status = zero_peers_check(n->peers, error);
-
     for (int64_t t = 0; t <= steps && status == ZERO_OK; t++) {
-        if (t < steps) {
-            int64_t begin = t * part, elements = count - begin < part ? count - begin : part;
-            if (far)
-                status = far->start(far->ctx, t, begin, elements, error);
-            if (status == ZERO_OK && mine)
-                status = wait_room(n, base + (uint32_t)t, operation, error);
-            if (status)
-                break;
-            for (int d = 1; d < n->count; d++) {
-                int j = (n->index + d) % n->count, place = j < n->index ? j : j - 1;
-                fill(n, slot(n, n->index, base + (uint32_t)t) + (uint64_t)place * room, NULL,
-                     (const char *)send + ((uint64_t)n->rank[j] * (uint64_t)count + (uint64_t)begin) * element,
-                     (uint64_t)elements * element, false);
-            }
-            if (mine && t == 0)
-                announce(n, call, base);
-            if (mine)
-                advance(&mine->published, base + (uint32_t)t + 1);
-        }
-        if (t == 0)
-            continue;
-        uint32_t step = base + (uint32_t)t - 1;
-        int64_t begin = (t - 1) * part, elements = count - begin < part ? count - begin : part;
-        for (int d = 1; d < n->count && status == ZERO_OK; d++) {
-            int j = (n->index + d) % n->count, place = n->index < j ? n->index : n->index - 1;
-            status =
-                t == 1 ? compare_first(n, j, call, step, error) : wait_for(n, j, false, step + 1, operation, error);
-            n->source[n->rank[j]] = slot(n, j, step) + (uint64_t)place * room;
-        }
-        if (far && status == ZERO_OK)
-            status = far->finish(far->ctx, t - 1, n->source, error);
-        if (status)
-            break;
-        n->source[rank] = (const char *)send + ((uint64_t)rank * (uint64_t)count + (uint64_t)begin) * element;
-        if (elements)
-            n->flat->sum((char *)recv + (uint64_t)begin * element, n->source, size, dtype, elements, 1, NULL);
-        if (mine)
-            advance(&mine->consumed, step + 1);
+        if (t < steps)
+            status = reduce_fill(n, &r, t, error);
+        if (t > 0 && status == ZERO_OK)
+            status = reduce_sum(n, &r, t - 1, error);
     }
-    n->step = base + (uint32_t)steps;
+    n->step = r.base + (uint32_t)steps;
     return status;
 }

@@ -114,21 +114,35 @@ void zero_build_hash(zero_builder_t *b)
     b->plan->hash = hash != 0 ? hash : 1;
 }
 
+/* The member of *t that counts the bytes of an operation; NULL for none. */
+static uint64_t *counted_in(const zero_plan_t *plan, const zero_op_t *op, zero_traffic_t *t)
+{
+    switch ((zero_op_kind_t)op->kind) {
+    case ZERO_OP_GATHER:
+    case ZERO_OP_COLLECT:
+        return &t->gathered;
+    case ZERO_OP_REDUCE_SCATTER:
+    case ZERO_OP_SPREAD:
+        return &t->reduced;
+    case ZERO_OP_READ:
+        return &t->read;
+    case ZERO_OP_WRITE:
+        return &t->written;
+    case ZERO_OP_COPY:
+        return plan->buffers[op->dst].tier == ZERO_TIER_HOST ? &t->to_host : &t->to_device;
+    default:
+        return NULL;
+    }
+}
+
 static void count_program(const zero_plan_t *plan, zero_program_kind_t kind, uint64_t times, zero_traffic_t *t)
 {
     for (int32_t i = 0; i < plan->program_count; i++) {
         const zero_program_t *p = &plan->programs[i];
         for (int32_t o = 0; o < p->op_count && p->kind == kind; o++) {
-            const zero_op_t *op = &p->ops[o];
-            uint64_t *sum = op->kind == ZERO_OP_GATHER || op->kind == ZERO_OP_COLLECT          ? &t->gathered
-                            : op->kind == ZERO_OP_REDUCE_SCATTER || op->kind == ZERO_OP_SPREAD ? &t->reduced
-                            : op->kind == ZERO_OP_READ                                         ? &t->read
-                            : op->kind == ZERO_OP_WRITE                                        ? &t->written
-                            : op->kind != ZERO_OP_COPY                                         ? NULL
-                            : plan->buffers[op->dst].tier == ZERO_TIER_HOST                    ? &t->to_host
-                                                                                               : &t->to_device;
+            uint64_t *sum = counted_in(plan, &p->ops[o], t);
             if (sum != NULL)
-                *sum += times * op->bytes;
+                *sum += times * p->ops[o].bytes;
         }
     }
 }
