@@ -27,11 +27,10 @@ enum { ZERO_TCP_PORTS = 8 };
 zero_status_t zero_tcp_open(zero_comm_t **comm, const zero_tcp_master_t *master, const zero_comm_options_t *options,
                             zero_error_t *error);
 
-/* What each rank sends when it connects. */
+/* What each rank tells the others when they meet. */
 typedef struct zero_tcp_info {
-    uint64_t magic, job;
     uint64_t node; /* equal for ranks under one kernel */
-    int32_t rank, world, pid, unused;
+    int32_t pid, unused;
     char host[64];
 } zero_tcp_info_t;
 

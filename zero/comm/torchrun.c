@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* torchrun.c - ranks that torchrun started on one node meet at an abstract socket whose name is made from torchrun's
- * variables, and then share memory. Those of several nodes have tcp.c.
- *
- * Rank 0 listens. Every other rank connects and says who it is; when all are there rank 0 answers go, and when they
- * will not be, why. Each all-gather sends the ranks' bytes to rank 0, which answers with everyone's. The sockets close
- * when the communicator is made.
- */
+/* torchrun.c - reads torchrun's variables, and makes the communicator. Ranks of one node meet at an abstract socket,
+ * whose name is made from the variables, and then share memory; the sockets close when the communicator is made. Ranks
+ * of several nodes use tcp.c. */
 #define _GNU_SOURCE
 #include "zero/comm/backend.h"
-#include "zero/comm/sockets.h"
+#include "zero/comm/rendezvous.h"
 #include "zero/comm/tcp.h"
 #include "zero/device/host.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,51 +18,71 @@
 #include <time.h>
 #include <unistd.h>
 
-typedef struct star {
-    int rank, world;
-    int *peer; /* rank 0: [world] a socket each, -1 at 0; others: [1] rank 0's */
-    int listener;
-    double end; /* of everything */
-} star_t;
+/* ---- the socket of a node --------------------------------------------------------------------------------------- */
 
-/* The most that rank 0 waits for what a connection says first. A rank says it at once; where the machine held it up for
- * longer, it finds itself dropped and connects again. */
-#define HELLO_SECONDS 1.0
+typedef struct place {
+    struct sockaddr_un address;
+    socklen_t length;
+} place_t;
 
-typedef struct hello {
-    uint32_t magic;
-    int32_t rank, world;
-} hello_t;
-
-enum { HELLO_MAGIC = 0x7a65726f };
-
-typedef struct answer {
-    int32_t status; /* ZERO_OK: go */
-    char text[508];
-} answer_t;
-
-static int star_all_gather(void *ctx, const void *send, void *recv, size_t bytes)
+static void name_socket(place_t *place, uint64_t job)
 {
-    star_t *s = ctx;
-    if (s->rank)
-        return zero_socket_put(s->end, s->peer[0], send, bytes) &&
-                       zero_socket_get(s->end, s->peer[0], recv, bytes * (size_t)s->world)
-                   ? 0
-                   : -1;
-    if (bytes)
-        memcpy(recv, send, bytes);
-    for (int r = 1; r < s->world; r++)
-        if (!zero_socket_get(s->end, s->peer[r], (char *)recv + (size_t)r * bytes, bytes))
-            return -1;
-    for (int r = 1; r < s->world; r++)
-        if (!zero_socket_put(s->end, s->peer[r], recv, bytes * (size_t)s->world))
-            return -1;
-    return 0;
+    struct sockaddr_un *address = &place->address;
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "zero-%u-%016llx", (unsigned)getuid(),
+                     (unsigned long long)job);
+    place->length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
-/* ---- meeting ---------------------------------------------------------------------------------------------------- */
+static zero_status_t open_socket(int *fd, zero_error_t *error)
+{
+    *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return *fd >= 0 ? ZERO_OK
+                    : zero_fail(error, ZERO_ERR_SYSTEM,
+                                "cannot create a socket for the bootstrap of torchrun's ranks: %s", strerror(errno));
+}
 
-/* Other users can connect to an abstract socket too. */
+static zero_status_t local_listen(void *ctx, int world, double end, int *listener, zero_error_t *error)
+{
+    const place_t *place = ctx;
+    zero_status_t status = open_socket(listener, error);
+    if (status != ZERO_OK)
+        return status;
+    /* The rendezvous of an earlier communicator, which is closing, or another job may still use the name. */
+    while (bind(*listener, (const struct sockaddr *)&place->address, place->length) < 0) {
+        if (errno != EADDRINUSE || zero_now() > end)
+            return zero_fail(error, ZERO_ERR_SYSTEM,
+                             "cannot bind the socket '@%s' for the bootstrap of torchrun's ranks: %s (another job may "
+                             "have the same MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID)",
+                             place->address.sun_path + 1, strerror(errno));
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    if (listen(*listener, world) < 0)
+        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot listen on a socket: %s", strerror(errno));
+    return ZERO_OK;
+}
+
+static zero_status_t local_connect(void *ctx, int i, double end, int *fd, zero_error_t *error)
+{
+    const place_t *place = ctx;
+    (void)i, (void)end;
+    zero_status_t status = open_socket(fd, error);
+    if (status == ZERO_OK && connect(*fd, (const struct sockaddr *)&place->address, place->length) < 0) {
+        close(*fd);
+        *fd = -1;
+    }
+    return status;
+}
+
+static zero_status_t local_not_found(void *ctx, int rank, zero_error_t *error)
+{
+    const place_t *place = ctx;
+    return zero_fail(error, ZERO_ERR_TIMEOUT,
+                     "rank %d did not find rank 0 at the socket '@%s' in time: start all ranks with one torchrun", rank,
+                     place->address.sun_path + 1);
+}
+
+/* Other users can use an abstract socket too. */
 static bool same_user(int fd)
 {
     struct ucred u;
@@ -75,116 +90,15 @@ static bool same_user(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &length) == 0 && u.uid == getuid();
 }
 
-static zero_status_t open_listener(star_t *s, const struct sockaddr_un *address, socklen_t length, zero_error_t *error)
-{
-    s->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s->listener < 0)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create a socket for the bootstrap of torchrun's ranks: %s",
-                         strerror(errno));
-    /* In use: by the meeting of an earlier communicator that is just ending, or of another job. */
-    while (bind(s->listener, (const struct sockaddr *)address, length) < 0) {
-        if (errno != EADDRINUSE || zero_now() > s->end)
-            return zero_fail(error, ZERO_ERR_SYSTEM,
-                             "cannot bind the socket '@%s' for the bootstrap of torchrun's ranks: %s (another job may "
-                             "have the same MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID)",
-                             address->sun_path + 1, strerror(errno));
-        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-    }
-    if (listen(s->listener, s->world) < 0)
-        return zero_fail(error, ZERO_ERR_SYSTEM, "cannot listen on a socket: %s", strerror(errno));
-    return ZERO_OK;
-}
+static const zero_transport_t local_socket = {.listen = local_listen,
+                                              .connect = local_connect,
+                                              .not_found = local_not_found,
+                                              .trusted = same_user,
+                                              .pause_ns = 5000000};
 
-/* Accepts connections until every rank has said who it is. *rejected: the one that ended that, or -1. */
-static zero_status_t hear_all(star_t *s, int *rejected, zero_error_t *error)
+static int all_gather(void *ctx, const void *send, void *recv, size_t bytes)
 {
-    for (int missing = s->world - 1; missing > 0;) {
-        hello_t h;
-        if (!zero_socket_ready(s->end, s->listener, POLLIN))
-            return zero_fail(error, ZERO_ERR_TIMEOUT, "%d of torchrun's %d ranks did not connect to rank 0 in time",
-                             missing, s->world);
-        int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
-            continue;
-        if (fd < 0) /* out of descriptors, say */
-            return zero_fail(error, ZERO_ERR_SYSTEM, "cannot accept a rank's connection: %s", strerror(errno));
-        double end = zero_now() + HELLO_SECONDS;
-        if (!same_user(fd) || !zero_socket_get(end < s->end ? end : s->end, fd, &h, sizeof h) ||
-            h.magic != HELLO_MAGIC) {
-            close(fd);
-            continue;
-        }
-        if (h.world != s->world || h.rank < 1 || h.rank >= s->world || s->peer[h.rank] >= 0) {
-            *rejected = fd;
-            return zero_fail(error, ZERO_ERR_MISMATCH,
-                             "a rank connected as %d of %d, but rank 0 expects each of 1 to %d of %d once", h.rank,
-                             h.world, s->world - 1, s->world);
-        }
-        s->peer[h.rank] = fd;
-        missing--;
-    }
-    return ZERO_OK;
-}
-
-static zero_status_t listen_for_all(star_t *s, const struct sockaddr_un *address, socklen_t length, zero_error_t *error)
-{
-    zero_error_t why = {0};
-    answer_t answer = {0};
-    int rejected = -1;
-    zero_status_t status = open_listener(s, address, length, &why);
-    if (status == ZERO_OK)
-        status = hear_all(s, &rejected, &why);
-    answer.status = (int32_t)status;
-    snprintf(answer.text, sizeof answer.text, "%.*s", (int)sizeof answer.text - 1, why.text);
-    for (int r = 1; r < s->world; r++)
-        if (s->peer[r] >= 0 && !zero_socket_put(s->end, s->peer[r], &answer, sizeof answer) && status == ZERO_OK)
-            status = zero_fail(&why, ZERO_ERR_PEER, "rank %d left during the bootstrap of torchrun's ranks", r);
-    /* Whoever waits to be let in would find nobody here when it tries again. An answer fits a socket's buffer: no wait
-     * for it. */
-    for (int fd = rejected; status != ZERO_OK && s->listener >= 0;) {
-        if (fd >= 0) {
-            if (same_user(fd))
-                zero_socket_put(0, fd, &answer, sizeof answer);
-            close(fd);
-        }
-        if ((fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) < 0)
-            break;
-    }
-    if (s->listener >= 0)
-        close(s->listener);
-    s->listener = -1;
-    return zero_pass(error, status, &why);
-}
-
-static zero_status_t connect_to_first(star_t *s, const struct sockaddr_un *address, socklen_t length,
-                                      zero_error_t *error)
-{
-    hello_t h = {HELLO_MAGIC, s->rank, s->world};
-    /* Until rank 0 listens; and again where it closed the meeting of an earlier communicator. */
-    do {
-        answer_t answer;
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-            return zero_fail(error, ZERO_ERR_SYSTEM, "cannot create a socket for the bootstrap of torchrun's ranks: %s",
-                             strerror(errno));
-        bool met = connect(fd, (const struct sockaddr *)address, length) == 0 && same_user(fd);
-        if (met) {
-            zero_socket_put(s->end, fd, &h,
-                            sizeof h); /* where rank 0 did not wait for that, its answer is there nevertheless */
-            met = zero_socket_get(s->end, fd, &answer, sizeof answer);
-        }
-        if (met && answer.status == ZERO_OK) {
-            s->peer[0] = fd;
-            return ZERO_OK;
-        }
-        close(fd);
-        if (met)
-            return zero_fail(error, (zero_status_t)answer.status, "%.*s", (int)sizeof answer.text - 1, answer.text);
-        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-    } while (zero_now() < s->end);
-    return zero_fail(error, ZERO_ERR_TIMEOUT,
-                     "rank %d did not find rank 0 at the socket '@%s' in time: start all ranks with one torchrun",
-                     s->rank, address->sun_path + 1);
+    return zero_rendezvous_all_gather(ctx, send, recv, bytes, NULL) == ZERO_OK ? 0 : -1;
 }
 
 /* ---- environment ------------------------------------------------------------------------------------------------ */
@@ -205,7 +119,8 @@ static zero_status_t number(const char *name, int least, int *out, zero_error_t 
     return ZERO_OK;
 }
 
-/* FNV-1a, 64 bits (Fowler, Noll, Vo): names of sockets are short, and what makes up this one may be long. */
+/* FNV-1a, 64 bits (Fowler, Noll, Vo). The name of a socket is a hash because names are short, and the variables may be
+ * long. */
 static uint64_t hash(uint64_t h, const char *text)
 {
     for (; *text; text++)
@@ -213,7 +128,7 @@ static uint64_t hash(uint64_t h, const char *text)
     return (h ^ 0xff) * 0x100000001b3u;
 }
 
-/* The same for the ranks that meet, and another one for those that torchrun starts anew. */
+/* Equal for the ranks of one start; different if torchrun starts them again. */
 static uint64_t hash_of_job(void)
 {
     static const char *const names[] = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID",
@@ -226,71 +141,56 @@ static uint64_t hash_of_job(void)
     return h;
 }
 
-static void name_socket(struct sockaddr_un *address, socklen_t *length)
-{
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "zero-%u-%016llx", (unsigned)getuid(),
-                     (unsigned long long)hash_of_job());
-    *length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
-}
-
 zero_status_t zero_comm_torchrun(zero_comm_t **comm, const zero_comm_options_t *options, zero_error_t *error)
 {
-    star_t s = {.listener = -1};
-    struct sockaddr_un address;
-    socklen_t length;
+    zero_rendezvous_t r = {.transport = &local_socket, .addresses = 1};
+    place_t place;
     zero_comm_options_t o;
     int local_world, port;
     zero_status_t status;
 
     if ((status = zero_comm_clear_out(comm, "zero_comm_torchrun", error)) ||
-        (status = zero_comm_options_take(&o, options, error)) || (status = number("RANK", 0, &s.rank, error)) ||
-        (status = number("WORLD_SIZE", 1, &s.world, error)) || (status = number("MASTER_PORT", 1, &port, error)))
+        (status = zero_comm_options_take(&o, options, error)) || (status = number("RANK", 0, &r.rank, error)) ||
+        (status = number("WORLD_SIZE", 1, &r.world, error)) || (status = number("MASTER_PORT", 1, &port, error)))
         return status;
-    local_world = s.world; /* where something else than torchrun sets the variables that it documents first */
+    local_world = r.world; /* other launchers may set only the variables above */
     if (getenv("LOCAL_WORLD_SIZE") && (status = number("LOCAL_WORLD_SIZE", 1, &local_world, error)))
         return status;
     if (!getenv("MASTER_ADDR"))
         return zero_fail(
             error, ZERO_ERR_ARG,
             "MASTER_ADDR is not set: torchrun sets it for each rank; start with torchrun, or with mpiexec");
-    if (s.rank >= s.world)
-        return zero_fail(error, ZERO_ERR_ARG, "RANK is %d, but WORLD_SIZE is %d: ranks are 0 to %d", s.rank, s.world,
-                         s.world - 1);
-    if (local_world > s.world)
+    if (r.rank >= r.world)
+        return zero_fail(error, ZERO_ERR_ARG, "RANK is %d, but WORLD_SIZE is %d: ranks are 0 to %d", r.rank, r.world,
+                         r.world - 1);
+    if (local_world > r.world)
         return zero_fail(error, ZERO_ERR_ARG,
                          "LOCAL_WORLD_SIZE is %d, but WORLD_SIZE is %d: LOCAL_WORLD_SIZE must not exceed it",
-                         local_world, s.world);
-    if (local_world < s.world) {
-        /* Where torchrun keeps a store of its own at the port, as it says then, ranks meet at one of the next. */
+                         local_world, r.world);
+    r.job = hash_of_job();
+    if (local_world < r.world) {
+        /* If torchrun's own store uses the port, which this variable says, the ranks meet at one of the next ports. */
         const char *store = getenv("TORCHELASTIC_USE_AGENT_STORE");
         zero_tcp_master_t master = {.host = getenv("MASTER_ADDR"),
                                     .port = port,
                                     .taken = store && strcmp(store, "True") == 0,
-                                    .job = hash_of_job(),
-                                    .rank = s.rank,
-                                    .world = s.world};
+                                    .job = r.job,
+                                    .rank = r.rank,
+                                    .world = r.world};
         return zero_tcp_open(comm, &master, &o, error);
     }
-    s.end = zero_now() + o.timeout_s;
-    name_socket(&address, &length);
-    s.peer = calloc((size_t)s.world, sizeof *s.peer);
-    if (!s.peer)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", s.world);
-    for (int r = 0; r < s.world; r++)
-        s.peer[r] = -1;
-    if (s.world > 1)
-        status = s.rank ? connect_to_first(&s, &address, length, error) : listen_for_all(&s, &address, length, error);
+    r.end = zero_now() + o.timeout_s;
+    r.ctx = &place;
+    name_socket(&place, r.job);
+    r.peers = calloc((size_t)r.world, sizeof *r.peers);
+    if (!r.peers)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to connect %d ranks", r.world);
+    status = zero_rendezvous_open(&r, error);
     if (status == ZERO_OK) {
-        zero_bootstrap_t b = {
-            .size = sizeof b, .rank = s.rank, .world = s.world, .all_gather = star_all_gather, .ctx = &s};
+        zero_bootstrap_t b = {.size = sizeof b, .rank = r.rank, .world = r.world, .all_gather = all_gather, .ctx = &r};
         status = zero_comm_shm(comm, &b, options, error);
     }
-    if (s.listener >= 0)
-        close(s.listener);
-    for (int r = 0; r < s.world; r++)
-        if (s.peer[r] >= 0)
-            close(s.peer[r]);
-    free(s.peer);
+    zero_rendezvous_close(&r);
+    free(r.peers);
     return status;
 }
