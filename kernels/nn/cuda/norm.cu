@@ -109,103 +109,172 @@ int64_t zero_nn_cuda_norm_parts(int64_t rows, int64_t C)
 /* Sums over the rows of a part: for dw and db; with biases also for the residual and dx. */
 enum { DW = 0, DB, RESIDUAL, DX };
 
+/* The operands of a block, and what one thread computes of them: K packs of columns, with their sums over the rows of
+ * the part in registers. K = 0: any number of packs, with the sums in partial. */
+template <typename T, int K, int SUMS> struct norm_thread {
+    T *dx;
+    float *partial; /* (SUMS, C) */
+    const T *residual, *dy, *x, *w;
+    int64_t C, first, step; /* pack k begins at column first + k * step */
+    bool wide;
+    float sums[SUMS][K > 0 ? K : 1][zero_pack<T>::N];
+};
+
+/* The number of a thread's packs: a constant if K is one, so that loops over packs are unrolled. */
+template <typename T, int K, int SUMS>
+static __device__ __forceinline__ int64_t packs_of(const norm_thread<T, K, SUMS> &t)
+{
+    return K > 0 ? K : (t.C + t.step - 1) / t.step;
+}
+
+template <typename T, int K, int SUMS> static __device__ __forceinline__ void clear_sums(norm_thread<T, K, SUMS> &t)
+{
+    const int64_t packs = packs_of(t);
+    ZERO_UNROLL
+    for (int64_t k = 0; k < packs; k++) {
+        for (int i = 0; i < zero_pack<T>::N; i++) {
+            int64_t c = t.first + k * t.step + i;
+            for (int s = 0; s < SUMS; s++) {
+                if (K > 0)
+                    t.sums[s][k][i] = 0;
+                else if (c < t.C)
+                    t.partial[s * t.C + c] = 0;
+            }
+        }
+    }
+}
+
+/* Adds g and g n over the thread's columns of row r, whose mean is m and whose rstd is s. */
+template <typename T, int K, int SUMS>
+static __device__ __forceinline__ void sum_row(const norm_thread<T, K, SUMS> &t, int64_t r, float m, float s,
+                                               float &sum_g, float &sum_gn)
+{
+    const int N = zero_pack<T>::N;
+    const T *xr = t.x + r * t.C, *dyr = t.dy + r * t.C;
+    const int64_t packs = packs_of(t);
+    float a[N], d[N], scale[N];
+    ZERO_UNROLL
+    for (int64_t k = 0; k < packs; k++) {
+        int64_t c = t.first + k * t.step;
+        if (c >= t.C)
+            break;
+        zero_load(a, xr + c, t.C - c, t.wide);
+        zero_load(d, dyr + c, t.C - c, t.wide);
+        zero_load(scale, t.w + c, t.C - c, t.wide);
+        for (int i = 0; i < N; i++) { /* dy and w read 0 beyond C */
+            float g = d[i] * scale[i];
+            sum_g += g;
+            sum_gn = fmaf(g, (a[i] - m) * s, sum_gn);
+        }
+    }
+}
+
+/* Replaces the sums of each thread by the sums of the block. warp_sums: shared, of this row alone. */
+static __device__ __forceinline__ void sum_block(float (*warp_sums)[MOST / ZERO_WARP], float &sum_g, float &sum_gn)
+{
+    const int lane = (int)threadIdx.x % ZERO_WARP, warp = (int)threadIdx.x / ZERO_WARP,
+              warps = (int)blockDim.x / ZERO_WARP;
+    sum_g = zero_lanes_sum(sum_g, ZERO_WARP);
+    sum_gn = zero_lanes_sum(sum_gn, ZERO_WARP);
+    if (lane == 0) {
+        warp_sums[0][warp] = sum_g;
+        warp_sums[1][warp] = sum_gn;
+    }
+    __syncthreads();
+    sum_g = sum_gn = 0;
+    for (int i = 0; i < warps; i++) {
+        sum_g += warp_sums[0][i];
+        sum_gn += warp_sums[1][i];
+    }
+}
+
+/* Adds a row's values of the i-th column of pack k to the sums of the part. */
+template <typename T, int K, int SUMS>
+static __device__ __forceinline__ void add_to_sums(norm_thread<T, K, SUMS> &t, int64_t k, int i, const float *values)
+{
+    int64_t c = t.first + k * t.step + i;
+    if (K == 0 && c >= t.C)
+        return;
+    auto sum = [&](int which) -> float & { return K > 0 ? t.sums[which][k][i] : t.partial[which * t.C + c]; };
+    sum(DW) = fmaf(values[DB], values[DW], sum(DW));
+    sum(DB) += values[DB];
+    if (SUMS > RESIDUAL) {
+        sum(RESIDUAL) += values[RESIDUAL];
+        sum(DX) += zero_widen(zero_narrow<T>(values[DX]));
+    }
+}
+
+/* Computes the thread's columns of row r of dx, and adds the row to the sums. */
+template <typename T, int K, int SUMS>
+static __device__ __forceinline__ void finish_row(norm_thread<T, K, SUMS> &t, int64_t r, float m, float s, float mean_g,
+                                                  float mean_gn)
+{
+    const int N = zero_pack<T>::N;
+    const int64_t row = r * t.C, packs = packs_of(t);
+    float a[N], d[N], scale[N], more[N] = {};
+    ZERO_UNROLL
+    for (int64_t k = 0; k < packs; k++) {
+        int64_t c = t.first + k * t.step;
+        if (c >= t.C)
+            break;
+        zero_load(a, t.x + row + c, t.C - c, t.wide);
+        zero_load(d, t.dy + row + c, t.C - c, t.wide);
+        zero_load(scale, t.w + c, t.C - c, t.wide);
+        if (t.residual != NULL)
+            zero_load(more, t.residual + row + c, t.C - c, t.wide);
+        for (int i = 0; i < N; i++) {
+            float n = (a[i] - m) * s, out = s * (d[i] * scale[i] - mean_g - n * mean_gn);
+            a[i] = t.residual != NULL ? out + more[i] : out;
+            const float values[] = {n, d[i], more[i], a[i]}; /* in the order DW, ... */
+            add_to_sums(t, k, i, values);
+        }
+        zero_store(t.dx + row + c, a, t.C - c, t.wide);
+    }
+}
+
+template <typename T, int K, int SUMS>
+static __device__ __forceinline__ void store_sums(const norm_thread<T, K, SUMS> &t)
+{
+    ZERO_UNROLL
+    for (int64_t k = 0; k < K; k++) {
+        for (int i = 0; i < zero_pack<T>::N; i++) {
+            int64_t c = t.first + k * t.step + i;
+            for (int s = 0; s < SUMS && c < t.C; s++)
+                t.partial[s * t.C + c] = t.sums[s][k][i];
+        }
+    }
+}
+
 /* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)), + residual; dw = sum of dy n, db = sum
- * of dy. partial (parts, SUMS, C); SUMS is 2, or 4 with biases. A thread keeps the sums of K packs of columns in
- * registers; K = 0: of any number of packs, in partial itself. A row is read twice, the second time from cache. dx may
+ * of dy. partial (parts, SUMS, C); SUMS is 2, or 4 with biases. A row is read twice, the second time from cache. dx may
  * be residual. */
 template <typename T, int K, int SUMS>
 static __global__ void __launch_bounds__(MOST)
     norm_backward(T *dx, float *partial, const T *residual, const T *dy, const T *x, const T *w, const float *mean,
                   const float *rstd, int64_t rows, int64_t C, int64_t each, bool wide)
 {
-    const int N = zero_pack<T>::N;
-    __shared__ float part_sums[2][2]
+    __shared__ float warp_sums[2][2]
                               [MOST / ZERO_WARP]; /* of a row and the next one, so one barrier per row is enough */
-    const int lane = (int)threadIdx.x % ZERO_WARP, warp = (int)threadIdx.x / ZERO_WARP,
-              warps = (int)blockDim.x / ZERO_WARP;
-    const int64_t step = (int64_t)blockDim.x * N, first = (int64_t)threadIdx.x * N,
-                  chunks = K > 0 ? K : (C + step - 1) / step;
     const int64_t begin = blockIdx.x * each, end = begin + each < rows ? begin + each : rows;
-    float a[N], d[N], scale[N], more[N] = {}, sums[SUMS][K > 0 ? K : 1][N];
-    partial += (int64_t)blockIdx.x * SUMS * C;
-    ZERO_UNROLL
-    for (int64_t k = 0; k < chunks; k++) {
-        for (int i = 0; i < N; i++) {
-            int64_t c = first + k * step + i;
-            for (int s = 0; s < SUMS; s++) {
-                if (K > 0)
-                    sums[s][k][i] = 0;
-                else if (c < C)
-                    partial[s * C + c] = 0;
-            }
-        }
-    }
+    norm_thread<T, K, SUMS> t;
+    t.dx = dx;
+    t.partial = partial + (int64_t)blockIdx.x * SUMS * C;
+    t.residual = residual;
+    t.dy = dy;
+    t.x = x;
+    t.w = w;
+    t.C = C;
+    t.first = (int64_t)threadIdx.x * zero_pack<T>::N;
+    t.step = (int64_t)blockDim.x * zero_pack<T>::N;
+    t.wide = wide;
+    clear_sums(t);
     for (int64_t r = begin; r < end; r++) {
-        const T *xr = x + r * C, *dyr = dy + r * C;
-        const int side = (int)(r & 1);
         float m = mean[r], s = rstd[r], sum_g = 0, sum_gn = 0;
-        ZERO_UNROLL
-        for (int64_t k = 0; k < chunks; k++) {
-            int64_t c = first + k * step;
-            if (c >= C)
-                break;
-            zero_load(a, xr + c, C - c, wide);
-            zero_load(d, dyr + c, C - c, wide);
-            zero_load(scale, w + c, C - c, wide);
-            for (int i = 0; i < N; i++) { /* dy and w read 0 beyond C */
-                float g = d[i] * scale[i];
-                sum_g += g;
-                sum_gn = fmaf(g, (a[i] - m) * s, sum_gn);
-            }
-        }
-        sum_g = zero_lanes_sum(sum_g, ZERO_WARP);
-        sum_gn = zero_lanes_sum(sum_gn, ZERO_WARP);
-        if (lane == 0) {
-            part_sums[side][0][warp] = sum_g;
-            part_sums[side][1][warp] = sum_gn;
-        }
-        __syncthreads();
-        sum_g = sum_gn = 0;
-        for (int i = 0; i < warps; i++) {
-            sum_g += part_sums[side][0][i];
-            sum_gn += part_sums[side][1][i];
-        }
-        sum_g /= (float)C;
-        sum_gn /= (float)C;
-        ZERO_UNROLL
-        for (int64_t k = 0; k < chunks; k++) {
-            int64_t c = first + k * step;
-            if (c >= C)
-                break;
-            zero_load(a, xr + c, C - c, wide);
-            zero_load(d, dyr + c, C - c, wide);
-            zero_load(scale, w + c, C - c, wide);
-            if (residual != NULL)
-                zero_load(more, residual + r * C + c, C - c, wide);
-            for (int i = 0; i < N; i++) {
-                float n = (a[i] - m) * s, out = s * (d[i] * scale[i] - sum_g - n * sum_gn);
-                a[i] = residual != NULL ? out + more[i] : out;
-                if (K == 0 && c + i >= C)
-                    continue;
-                auto sum = [&](int which) -> float & { return K > 0 ? sums[which][k][i] : partial[which * C + c + i]; };
-                sum(DW) = fmaf(d[i], n, sum(DW));
-                sum(DB) += d[i];
-                if (SUMS > RESIDUAL) {
-                    sum(RESIDUAL) += more[i];
-                    sum(DX) += zero_widen(zero_narrow<T>(a[i]));
-                }
-            }
-            zero_store(dx + r * C + c, a, C - c, wide);
-        }
+        sum_row(t, r, m, s, sum_g, sum_gn);
+        sum_block(warp_sums[r & 1], sum_g, sum_gn);
+        finish_row(t, r, m, s, sum_g / (float)C, sum_gn / (float)C);
     }
-    ZERO_UNROLL
-    for (int64_t k = 0; k < K; k++) {
-        for (int i = 0; i < N; i++) {
-            int64_t c = first + k * step + i;
-            for (int s = 0; s < SUMS && c < C; s++)
-                partial[s * C + c] = sums[s][k][i];
-        }
-    }
+    store_sums(t);
 }
 
 template <typename T, int K, int SUMS>
