@@ -135,6 +135,30 @@ void zero_check_set_open(zero_checker_t *c, const zero_operand_t *x, int reads, 
 void zero_check_trial_begin(zero_checker_t *c);
 void zero_check_trial_undo(zero_checker_t *c);
 
+static inline const zero_segment_t *zero_check_segment(const zero_checker_t *c, const zero_op_t *op)
+{
+    return &c->plan->segments[op->segment];
+}
+
+static inline int32_t zero_check_unit(const zero_checker_t *c, int32_t segment)
+{
+    return c->plan->segments[segment].unit;
+}
+
+/* Whether the stream's next operation may read src and write dst; NULL: it has no such operand. */
+zero_status_t zero_check_ordered(const zero_checker_t *c, int stream, const zero_operand_t *src,
+                                 const zero_operand_t *dst);
+/* Whether x holds gradients of this step, of all uses of their last micro-step. */
+zero_status_t zero_check_read_gradient(const zero_checker_t *c, const zero_operand_t *x, zero_content_t *content);
+/* Whether x holds this step's direction of a segment, made as far as this. */
+bool zero_check_is_direction(const zero_checker_t *c, int32_t segment, const zero_content_t *x,
+                             zero_direction_t as_far_as);
+
+/* Each checks one operation, and records what it writes. */
+zero_status_t zero_check_norm(zero_checker_t *c, const zero_op_t *op);
+zero_status_t zero_check_exchange(zero_checker_t *c, const zero_op_t *op);
+zero_status_t zero_check_update(zero_checker_t *c, const zero_op_t *op);
+zero_status_t zero_check_whole(zero_checker_t *c, const zero_op_t *op);
 zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op);
 
 #endif
