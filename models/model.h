@@ -82,6 +82,26 @@ zero_status_t zero_model_load(zero_model_t *model, const char *folder, zero_erro
 /* Only the checks of zero_model_load. Needs no engine. */
 zero_status_t zero_model_check_folder(const zero_model_config_t *config, const char *folder, zero_error_t *error);
 
+/* An export as a Hugging Face folder. */
+typedef struct zero_model_export {
+    const char *folder;  /* shared by all ranks; zero_model_check_export accepts it */
+    const char *source;  /* the folder or the config.json that the model was read from; NULL: none. Its config.json is
+                            taken over with another dtype. Of a folder, generation_config.json and the files of its
+                            tokenizer are copied */
+    zero_dtype_t dtype;  /* of the tensors in the files, rounded from the fp32 master weights */
+    uint64_t file_bytes; /* the most data in a file; 0: 5 GB */
+} zero_model_export_t;
+
+/* Checks that the folder can be written. It exists and is empty or holds an earlier export, or can be created; and it
+ * is not the source (NULL: none). */
+zero_status_t zero_model_check_export(const char *folder, const char *source, zero_error_t *error);
+/* Writes the model as of the last step. Each rank writes the ranges that it owns. Files get their names once all of
+ * them are on the drive; an earlier export stays until then, and files of others stay as they are. Collective: every
+ * rank gets the same status and sentence. Call it between steps; after a failure the engine is usable unless it says
+ * otherwise itself. */
+zero_status_t zero_model_export(zero_model_t *model, zero_comm_t *comm, const zero_model_export_t *to,
+                                zero_error_t *error);
+
 /* Runs one micro-step. tokens, targets (micro_batch, T) are in host memory; the caller may reuse them on return. flags:
  * ZERO_LAST. With ZERO_LAST *loss_sum receives the sum of the token losses of the step, without it 0. Each micro-step
  * sums its fp32 losses in order in fp64; these sums are added in order. Gradients are those of the sum: the engine's

@@ -120,3 +120,14 @@ zero_status_t files_check_log(const options_t *o, zero_error_t *error)
         return zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': '%s': %s", path, folder, strerror(errno));
     return ZERO_OK;
 }
+
+/* ---- --export --------------------------------------------------------------------------------------------------- */
+
+zero_status_t files_check_export(const options_t *o, const char *source, zero_error_t *error)
+{
+    zero_error_t why;
+    if (o->export == NULL)
+        return ZERO_OK;
+    zero_status_t status = zero_model_check_export(o->export, source, &why);
+    return status == ZERO_OK ? ZERO_OK : zero_fail_from(error, status, &why, "--export: %s", why.text);
+}

@@ -14,5 +14,7 @@ zero_status_t files_check_passed(const options_t *options, zero_error_t *error);
 /* Checks that --log can be created and is not an input. Does not create it. If it is a FIFO, holds it open from here
  * on. */
 zero_status_t files_check_log(const options_t *options, zero_error_t *error);
+/* Checks that --export can be written. Does not create it. source: where the model is read from (job_source). */
+zero_status_t files_check_export(const options_t *options, const char *source, zero_error_t *error);
 
 #endif

@@ -37,6 +37,11 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
     return status;
 }
 
+const char *job_source(const job_t *job)
+{
+    return job->folder || job->shape ? job->o.model : NULL;
+}
+
 /* ---- batches ---------------------------------------------------------------------------------------------------- */
 
 /* The largest divisor of n that is at most most. */
@@ -179,6 +184,7 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
         {"eval-data", o->eval_data != NULL},
         {"eval-every", o->eval_every >= 0},
         {"eval-batches", o->eval_batches >= 0},
+        {"export", o->export != NULL},
         {"sample", o->sample > 0},
         {"prompt", o->prompt != NULL},
         {"temperature", !isnan(o->temperature)},
@@ -198,10 +204,9 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
             "--tensorboard has no effect with --compare-stages, whose curves would lie on each other: use --log FILE");
     for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++)
         if (idle[i].asks)
-            return zero_fail(
-                error, ZERO_ERR_ARG,
-                "--%s has no effect with --compare-stages, which neither evaluates nor samples: remove one of the two",
-                idle[i].name);
+            return zero_fail(error, ZERO_ERR_ARG,
+                             "--%s has no effect with --compare-stages, which only takes steps: remove one of the two",
+                             idle[i].name);
     return ZERO_OK;
 }
 
@@ -270,6 +275,11 @@ static zero_status_t resolve_device(options_t *o, zero_error_t *error)
                          o->tune);
     if (o->dtype < 0)
         o->dtype = o->device == DEVICE_CUDA ? ZERO_BF16 : ZERO_FP32;
+    if (o->export_dtype >= 0 && o->export == NULL)
+        return zero_fail(error, ZERO_ERR_ARG, "--export-dtype is %s, but nothing is exported: add --export DIR",
+                         zero_dtype_name((zero_dtype_t)o->export_dtype));
+    if (o->export != NULL && o->export_dtype < 0)
+        o->export_dtype = o->dtype;
     return ZERO_OK;
 }
 

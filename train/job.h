@@ -31,6 +31,8 @@ typedef struct job {
  * of a model folder). The parent runs these, so the ranks that it starts need not repeat them. */
 zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zero_error_t *error);
 void job_close(job_t *job);
+/* The folder or config.json that the model is read from; NULL: a preset. */
+const char *job_source(const job_t *job);
 
 /* Compares options, model and data across ranks. ZERO_ERR_MISMATCH names the first rank and option that differ.
  * Collective. */

@@ -218,6 +218,8 @@ static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero
         status = files_check_log(&job->o, error);
     if (status == ZERO_OK && by_itself && rank == 0 && job->o.tensorboard != NULL)
         status = tensorboard_check(job->o.tensorboard, error);
+    if (status == ZERO_OK && by_itself)
+        status = files_check_export(&job->o, job_source(job), error);
     if (status == ZERO_OK)
         status = place_device(&session->place, job, local, error);
     status = zero_comm_agree(comm, status, speaker, error);
@@ -338,6 +340,8 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         status = files_check_log(&job->o, error);
     if (status == ZERO_OK && job->o.tensorboard != NULL)
         status = tensorboard_check(job->o.tensorboard, error);
+    if (status == ZERO_OK)
+        status = files_check_export(&job->o, job_source(job), error);
     if (status == ZERO_OK)
         status = room_check(&given, job, error);
     if (status == ZERO_OK)

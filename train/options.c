@@ -141,7 +141,12 @@ static const option_t table[] = {
     {"save-every", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "N", NULL, NULL, false},
     {"keep", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "K", NULL, NULL, false},
     {"resume", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
-    {"export", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
+    {"export", CHECKPOINTS, OPTION_TEXT, FIELD(export), 0, 0, UNSET, NULL, NULL, "DIR", "none",
+     "write the model as a Hugging Face folder after the last step; DIR is new, empty, or an earlier export, which it "
+     "replaces; all ranks must share it",
+     true},
+    {"export-dtype", CHECKPOINTS, OPTION_CHOICE, FIELD(export_dtype), 0, 0, UNSET, "fp32|bf16|fp16", NULL,
+     "fp32|bf16|fp16", "that of the run", "dtype of the exported tensors", true},
 
     {"log", OUTPUT, OPTION_TEXT, FIELD(log), 0, 0, UNSET, NULL, NULL, "FILE", "none", "write one line of JSON per step",
      false},

@@ -38,6 +38,9 @@ typedef struct options {
     const char *nvme_path;
     double offload_ratio;
     int64_t offload_activations;
+    /* checkpoints */
+    const char *export;
+    int64_t export_dtype;
     /* output */
     const char *log, *tensorboard, *prompt;
     int64_t eval_every, eval_batches, sample, top_k;

@@ -237,6 +237,8 @@ zero_status_t train(session_t *session, zero_error_t *error)
         status = run_sample(&run, after, error);
     if (status == ZERO_OK)
         status = run_memory(&run, &forecast, &measured, &equal, error);
+    if (status == ZERO_OK && session->signal == 0 && job->o.export != NULL)
+        status = export_model(session, &run, t.step, &progress, error);
     if (status == ZERO_OK)
         status = end_event(session, &run, &t, &forecast, &measured, error);
     if (status == ZERO_OK && first) {

@@ -5,6 +5,7 @@
 
 #include "train/launch.h"
 #include "train/log.h"
+#include "train/progress.h"
 #include "train/run.h"
 #include "train/tensorboard.h"
 
@@ -28,6 +29,9 @@ struct session {
 zero_status_t train(session_t *session, zero_error_t *error);
 /* Runs stages 0 to 3 on the same steps. ZERO_ERR_MISMATCH if numbers that must be equal differ. Collective. */
 zero_status_t compare_stages(session_t *session, zero_error_t *error);
+
+/* Writes the model to --export, prints a line and logs the event. step: the steps taken. Collective. */
+zero_status_t export_model(session_t *session, run_t *run, int64_t step, progress_t *progress, zero_error_t *error);
 
 /* Opens the log and writes the start event. */
 zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *error);
