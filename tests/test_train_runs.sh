@@ -47,6 +47,9 @@ equal "rates" "$(grep '"event":"step"' fields.log | sed 's/.*"lr":\([^,]*\).*/\1
     "0.25 0.5 0.366666667 0.233333333 0.1 "
 equal "evaluations" "$(grep '"event":"eval"' fields.log | sed 's/.*"step":\([0-9]*\).*/\1/' | tr '\n' ' ')" "2 4 "
 equal "end" "$(tail -1 fields.log | cut -c1-38)" '{"event":"end","status":"done","step":'
+tail -1 fields.log |
+    grep -q '"tokens_per_second":[0-9.]*,"mfu":null,.*"exposed_seconds":[0-9.e-]*,.*"equal":true}$' ||
+    fail "the end event has no summary: $(tail -1 fields.log)"
 grep '"event":"step"' fields.log | grep -vq '"mfu":null.*"memory":{"device":{"parameters":[1-9]' &&
     fail "a step without mfu and memory"
 grep -q '"options":{"stage":3,"ranks":2,"threads":1,.*"lr":0.5,' fields.log || fail "options are not logged as resolved"
@@ -75,6 +78,11 @@ run 0
 right=$(sed -n 's/^  \([0-9]*\) of 6 numbers .*/\1/p' out | tail -1)
 [ "${right:-0}" -ge 4 ] ||
     { fail "the default run spelled ${right:-no} of 6 numbers right, wanted at least 4"; tail -25 out; }
+for line in 'steps: *1,500, 768,000 tokens' 'time: *[0-9.]* s' 'speed: *[0-9,]* tokens/s' \
+    'exposed: *[0-9.]* % of the time, .*' \
+    'memory: *device [0-9.]* MiB, host [0-9.]* MiB (the largest rank), as forecast'; do
+    grep -qx "$line" out || fail "no line of the summary is '$line': $(tail -6 out)"
+done
 equal "right before training" "$(sed -n 's/^  \([0-9]*\) of 6 numbers .*/\1/p' out | head -1)" 0
 
 # A rate at which training diverges: steps are skipped and counted, and the run continues.

@@ -2,6 +2,7 @@
 #include "train/report.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -204,6 +205,61 @@ void report_tiers(const zero_traffic_t *t, const char *does)
     if (t->read + t->written > 0)
         printf("a rank %s %s bytes a step from nvme and %s back\n", does, digits(t->read).text,
                digits(t->written).text);
+}
+
+/* ---- the summary ------------------------------------------------------------------------------------------------ */
+
+static void summary_name(const char *name)
+{
+    printf("%-9s ", name);
+}
+
+static void summary_memory(const summary_t *s)
+{
+    const char *before = "";
+    summary_name("memory:");
+    for (int tier = 0; tier < ZERO_TIER_COUNT; tier++) {
+        uint64_t bytes = 0;
+        for (int kind = 0; kind < ZERO_KIND_COUNT; kind++)
+            bytes += s->measured->bytes[tier][kind];
+        if (bytes == 0)
+            continue;
+        const double kib = (double)bytes / 1024;
+        const int power = kib < 1024 ? 0 : kib < 1024 * 1024 ? 1 : 2;
+        printf("%s%s %.2f %ciB", before, zero_tier_name((zero_tier_t)tier), kib / (double)(UINT64_C(1) << 10 * power),
+               "KMG"[power]);
+        before = ", ";
+    }
+    printf(" (the largest rank), %s\n", s->equal ? "as forecast" : "NOT as forecast");
+}
+
+void report_summary(const summary_t *s)
+{
+    summary_name("steps:");
+    printf("%s, %s tokens\n", digits((uint64_t)s->steps).text, digits((uint64_t)s->tokens).text);
+    if (s->seconds > 0) {
+        summary_name("time:");
+        printf("%.*f s\n", s->seconds < 100 ? 2 : 0, s->seconds);
+        summary_name("speed:");
+        printf("%s tokens/s", digits((uint64_t)(s->tokens / s->seconds + 0.5)).text);
+        if (isfinite(s->mfu))
+            printf(", MFU %.3f", s->mfu);
+        putchar('\n');
+        if (isfinite(s->exposed)) {
+            summary_name("exposed:");
+            printf("%.1f %% of the time, in communication, copies and updates that nothing hides\n",
+                   100 * s->exposed / s->seconds);
+        }
+    }
+    summary_memory(s);
+    report_flush();
+}
+
+void report_saved(const char *path)
+{
+    summary_name("saved:");
+    printf("%s\n", path);
+    report_flush();
 }
 
 void report_stages(const job_t *job, const stage_result_t results[4])

@@ -39,6 +39,19 @@ void report_ranks(const job_t *job, const zero_memory_t *forecast);
 /* Prints "a rank <does> N bytes a step to ...": the traffic between tiers, if there is any. */
 void report_tiers(const zero_traffic_t *traffic, const char *does);
 
+/* The numbers of a run that ended. */
+typedef struct summary {
+    int64_t steps;
+    double tokens, seconds; /* of all steps */
+    double mfu, exposed;    /* exposed: seconds. Not finite: unknown */
+    const zero_memory_t *measured;
+    bool equal; /* the forecast, on each rank */
+} summary_t;
+
+void report_summary(const summary_t *summary);
+/* Prints "saved: path" as a line of the summary. */
+void report_saved(const char *path);
+
 /* The results of --compare-stages at one stage. */
 typedef struct stage_result {
     zero_memory_t forecast, measured;    /* the largest over the ranks */

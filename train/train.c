@@ -41,6 +41,7 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
 typedef struct totals {
     int64_t step;   /* steps taken */
     double seconds; /* in steps */
+    double exposed; /* seconds in steps that waits and collectives took on rank 0; NaN: unknown */
     bool fresh;     /* the last evaluation was of this step */
     double loss;
     zero_stats_t stats;
@@ -82,10 +83,20 @@ static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progre
     return log_end(session->log, error);
 }
 
-static void draw_curves(session_t *session, const totals_t *t, double rate, double speed, double mfu,
-                        const zero_memory_t *measured)
+/* NaN: the peak rate is unknown. */
+static double mfu_at(const session_t *session, double tokens_per_second)
+{
+    const job_t *job = session->job;
+    const double peak = place_peak(zero_device_label(session->place.device), (zero_dtype_t)job->o.dtype),
+                 mfu =
+                     tokens_per_second * zero_model_flops_per_token(&job->model, job->o.seq_len) / (job->world * peak);
+    return isfinite(mfu) ? mfu : NAN;
+}
+
+static void draw_curves(session_t *session, const totals_t *t, double rate, double speed, const zero_memory_t *measured)
 {
     tensorboard_t *board = session->board;
+    const double mfu = mfu_at(session, speed);
     tensorboard_scalar(board, t->step, "loss", t->loss);
     tensorboard_scalar(board, t->step, "grad_norm", t->stats.grad_norm);
     tensorboard_scalar(board, t->step, "lr", rate);
@@ -99,9 +110,7 @@ static void draw_curves(session_t *session, const totals_t *t, double rate, doub
 static zero_status_t steps(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
 {
     const job_t *job = session->job;
-    const double tokens = (double)job->o.batch * (double)job->o.seq_len,
-                 flops = zero_model_flops_per_token(&job->model, job->o.seq_len);
-    const double peak = job->world * place_peak(zero_device_label(session->place.device), (zero_dtype_t)job->o.dtype);
+    const double tokens = (double)job->o.batch * (double)job->o.seq_len;
     zero_status_t status = ZERO_OK;
     while (t->step < job->o.steps && session->signal == 0 && status == ZERO_OK) {
         double begin = report_clock(), rate = schedule_rate(&job->schedule, t->step + 1);
@@ -120,6 +129,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         t->step++;
         t->fresh = false;
         t->seconds += seconds;
+        t->exposed += t->stats.exposed_seconds - before.exposed_seconds;
         launch_step(session->launch, t->step);
         if (run->rank == 0) {
             progress_step(progress, t->step, t->loss, t->stats.grad_norm, rate, seconds);
@@ -140,11 +150,11 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             log_number(session->log, "tokens", tokens);
             log_number(session->log, "seconds", seconds);
             log_number(session->log, "tokens_per_second", tokens / seconds);
-            log_number(session->log, "mfu", tokens / seconds * flops / peak);
+            log_number(session->log, "mfu", mfu_at(session, tokens / seconds));
             log_bool(session->log, "applied", t->stats.applied);
             log_memory(session->log, "memory", &measured);
             status = log_end(session->log, error);
-            draw_curves(session, t, rate, tokens / seconds, tokens / seconds * flops / peak, &measured);
+            draw_curves(session, t, rate, tokens / seconds, &measured);
         }
         /* all ranks have the same signals, so all stop here */
         for (int s = 1; s < 32 && session->signal == 0; s++)
@@ -155,15 +165,30 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         if (status == ZERO_OK && session->signal == 0 && job->o.eval_every > 0 && t->step % job->o.eval_every == 0)
             status = evaluate(session, run, progress, t, error);
     }
+    /* a GPU tells it only while it is traced */
+    if (zero_device_label(session->place.device)[0] != '\0')
+        t->exposed = NAN;
     if (t->step == job->o.steps)
         session->signal = 0; /* it came too late to end anything */
     return status;
 }
 
-static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t, const zero_memory_t *forecast,
-                               const zero_memory_t *measured, zero_error_t *error)
+static summary_t summarize(const session_t *session, const totals_t *t, const zero_memory_t *measured, bool equal)
 {
-    const job_t *job = session->job;
+    const options_t *o = &session->job->o;
+    const double tokens = (double)t->step * (double)o->batch * (double)o->seq_len;
+    return (summary_t){.steps = t->step,
+                       .tokens = tokens,
+                       .seconds = t->seconds,
+                       .mfu = mfu_at(session, tokens / t->seconds),
+                       .exposed = t->exposed,
+                       .measured = measured,
+                       .equal = equal};
+}
+
+static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t, const summary_t *all,
+                               const zero_memory_t *forecast, zero_error_t *error)
+{
     uint64_t hash;
     zero_status_t status = run_hash(run, &hash, error);
     if (status != ZERO_OK)
@@ -172,8 +197,10 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     log_text(session->log, "status", session->signal != 0 ? "signal" : "done");
     log_whole(session->log, "step", t->step);
     log_hash(session->log, "params_xxh64", hash);
-    log_number(session->log, "tokens", (double)t->step * (double)job->o.batch * (double)job->o.seq_len);
-    log_number(session->log, "seconds", t->seconds);
+    log_number(session->log, "tokens", all->tokens);
+    log_number(session->log, "seconds", all->seconds);
+    log_number(session->log, "tokens_per_second", all->tokens / all->seconds);
+    log_number(session->log, "mfu", all->mfu);
     log_whole(session->log, "skipped", t->stats.skipped);
     log_bytes(session->log, "bytes_gathered", t->stats.traffic.gathered);
     log_bytes(session->log, "bytes_reduced", t->stats.traffic.reduced);
@@ -182,12 +209,14 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
     log_bytes(session->log, "bytes_read", t->stats.traffic.read);
     log_bytes(session->log, "bytes_written", t->stats.traffic.written);
     log_number(session->log, "comm_seconds", t->stats.comm_seconds);
+    log_number(session->log, "exposed_seconds", all->exposed);
     log_number(session->log, "kernel_seconds", t->stats.kernel_seconds);
     log_number(session->log, "library_seconds", t->stats.total_seconds);
     if (session->signal != 0)
         log_whole(session->log, "signal", session->signal);
     log_memory(session->log, "forecast", forecast);
-    log_memory(session->log, "measured", measured);
+    log_memory(session->log, "measured", all->measured);
+    log_bool(session->log, "equal", all->equal);
     return log_end(session->log, error);
 }
 
@@ -214,6 +243,7 @@ zero_status_t train(session_t *session, zero_error_t *error)
     const job_t *job = session->job;
     run_t run;
     totals_t t = {.stats.size = sizeof t.stats};
+    summary_t all;
     zero_memory_t forecast, measured;
     bool equal, first = zero_comm_rank(session->place.comm) == 0;
     char after[64];
@@ -240,7 +270,9 @@ zero_status_t train(session_t *session, zero_error_t *error)
     if (status == ZERO_OK && session->signal == 0 && job->o.export != NULL)
         status = export_model(session, &run, t.step, &progress, error);
     if (status == ZERO_OK)
-        status = end_event(session, &run, &t, &forecast, &measured, error);
+        all = summarize(session, &t, &measured, equal);
+    if (status == ZERO_OK)
+        status = end_event(session, &run, &t, &all, &forecast, error);
     if (status == ZERO_OK && first) {
         if (t.stats.skipped > 0)
             progress_say(&progress, "%lld of %lld steps were skipped: their gradient norm was not finite",
@@ -250,6 +282,7 @@ zero_status_t train(session_t *session, zero_error_t *error)
         if (!job->o.quiet) {
             report_memory(&forecast, &measured);
             per_step(&run, &t);
+            report_summary(&all);
         }
     }
     if (status != ZERO_OK) {
