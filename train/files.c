@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "train/files.h"
 #include "train/log.h"
+#include "train/trace.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -67,7 +68,7 @@ zero_status_t files_check_passed(const options_t *o, zero_error_t *error)
         "--log '%s' is open in the process that starts the ranks, but rank 0 writes it: name a file or FIFO", o->log);
 }
 
-/* ---- --log ------------------------------------------------------------------------------------------------------ */
+/* ---- --log, --trace --------------------------------------------------------------------------------------------- */
 
 /* Whether path leads to the file of info, under whatever name. */
 static bool same_file(const struct stat *info, const char *path)
@@ -76,8 +77,9 @@ static bool same_file(const struct stat *info, const char *path)
     return path != NULL && stat(path, &other) == 0 && other.st_dev == info->st_dev && other.st_ino == info->st_ino;
 }
 
-/* Checks that the file that --log would overwrite is not an input. */
-static zero_status_t check_log_is_no_input(const options_t *o, const struct stat *info, zero_error_t *error)
+/* Checks that a file that an option would overwrite is not an input. */
+static zero_status_t check_is_no_input(const options_t *o, const char *option, const char *output,
+                                       const struct stat *info, zero_error_t *error)
 {
     const char *input = same_file(info, o->data)        ? "--data"
                         : same_file(info, o->eval_data) ? "--eval-data"
@@ -96,28 +98,59 @@ static zero_status_t check_log_is_no_input(const options_t *o, const struct stat
     if (input == NULL)
         return ZERO_OK;
     return zero_fail(error, ZERO_ERR_ARG,
-                     "--log '%s' is a file that %s reads, and would be overwritten: use another file", o->log, input);
+                     "--%s '%s' is a file that %s reads, and would be overwritten: use another file", option, output,
+                     input);
 }
 
-zero_status_t files_check_log(const options_t *o, zero_error_t *error)
+/* Checks that the file of an option can be written and is not an input. */
+static zero_status_t check_output(const options_t *o, const char *option, const char *path, zero_error_t *error)
 {
-    const char *path = o->log;
     struct stat info;
     char folder[4096];
-    if (path == NULL)
-        return ZERO_OK;
     if (stat(path, &info) == 0) {
         if (S_ISDIR(info.st_mode))
-            return zero_fail(error, ZERO_ERR_ARG, "--log '%s' is a folder, but must be a file", path);
+            return zero_fail(error, ZERO_ERR_ARG, "--%s '%s' is a folder, but must be a file", option, path);
         if (access(path, W_OK) != 0)
-            return zero_fail(error, ZERO_ERR_IO, "cannot write --log '%s': %s", path, strerror(errno));
-        return S_ISFIFO(info.st_mode) ? log_hold(path, error) : check_log_is_no_input(o, &info, error);
+            return zero_fail(error, ZERO_ERR_IO, "cannot write --%s '%s': %s", option, path, strerror(errno));
+        return check_is_no_input(o, option, path, &info, error);
     }
     const char *slash = strrchr(path, '/');
     int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
     snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : path);
     if (access(folder, W_OK | X_OK) != 0)
-        return zero_fail(error, ZERO_ERR_IO, "cannot create --log '%s': '%s': %s", path, folder, strerror(errno));
+        return zero_fail(error, ZERO_ERR_IO, "cannot create --%s '%s': '%s': %s", option, path, folder,
+                         strerror(errno));
+    return ZERO_OK;
+}
+
+static bool is_fifo(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISFIFO(info.st_mode);
+}
+
+zero_status_t files_check_log(const options_t *o, zero_error_t *error)
+{
+    zero_status_t status = o->log != NULL ? check_output(o, "log", o->log, error) : ZERO_OK;
+    return status == ZERO_OK && o->log != NULL && is_fifo(o->log) ? log_hold(o->log, error) : status;
+}
+
+zero_status_t files_check_trace(const options_t *o, int rank, int world, zero_error_t *error)
+{
+    char path[PATH_MAX];
+    struct stat log;
+    for (int r = rank < 0 ? 0 : rank; o->trace != NULL && r < (rank < 0 ? world : rank + 1); r++) {
+        if (!trace_path(o->trace, r, world, path, sizeof path))
+            return zero_fail(error, ZERO_ERR_ARG, "--trace has %zu characters, but must be a path of less than %d",
+                             strlen(o->trace), PATH_MAX);
+        zero_status_t status = check_output(o, "trace", path, error);
+        if (status != ZERO_OK)
+            return status;
+        if (is_fifo(path))
+            return zero_fail(error, ZERO_ERR_ARG, "--trace '%s' is a FIFO, but must be a file", path);
+        if (o->log != NULL && (strcmp(o->log, path) == 0 || (stat(o->log, &log) == 0 && same_file(&log, path))))
+            return zero_fail(error, ZERO_ERR_ARG, "--trace '%s' is the file of --log: use another file", path);
+    }
     return ZERO_OK;
 }
 

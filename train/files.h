@@ -16,5 +16,8 @@ zero_status_t files_check_passed(const options_t *options, zero_error_t *error);
 zero_status_t files_check_log(const options_t *options, zero_error_t *error);
 /* Checks that --export can be written. Does not create it. source: where the model is read from (job_source). */
 zero_status_t files_check_export(const options_t *options, const char *source, zero_error_t *error);
+/* Checks the same of a rank's file of --trace (rank -1: of all ranks' files), and that it is not --log. It cannot be a
+ * FIFO. */
+zero_status_t files_check_trace(const options_t *options, int rank, int world, zero_error_t *error);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/job.h"
 #include "train/cores.h"
+#include "train/trace.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -186,6 +187,7 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
         {"eval-batches", o->eval_batches >= 0},
         {"export", o->export != NULL},
         {"sample", o->sample > 0},
+        {"trace", o->trace != NULL},
         {"prompt", o->prompt != NULL},
         {"temperature", !isnan(o->temperature)},
         {"top-k", o->top_k >= 0},
@@ -286,6 +288,7 @@ static zero_status_t resolve_device(options_t *o, zero_error_t *error)
 zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zero_error_t *error)
 {
     options_t *o = &job->o;
+    int64_t first, last;
     zero_status_t status;
     job->world = world;
     if ((status = check_compared(o, error)) != ZERO_OK)
@@ -308,7 +311,8 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
     bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
     if ((status = resolve_batch(job, tiny, error)) != ZERO_OK ||
         (status = resolve_lengths(job, tiny, error)) != ZERO_OK ||
-        (status = resolve_rates(job, tiny, error)) != ZERO_OK)
+        (status = resolve_rates(job, tiny, error)) != ZERO_OK ||
+        (status = trace_range(o, 0, &first, &last, error)) != ZERO_OK)
         return status;
     return resolve_data(job, tiny, thorough, error);
 }

@@ -220,6 +220,8 @@ static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero
         status = tensorboard_check(job->o.tensorboard, error);
     if (status == ZERO_OK && by_itself)
         status = files_check_export(&job->o, job_source(job), error);
+    if (status == ZERO_OK && by_itself)
+        status = files_check_trace(&job->o, rank, job->world, error);
     if (status == ZERO_OK)
         status = place_device(&session->place, job, local, error);
     status = zero_comm_agree(comm, status, speaker, error);
@@ -309,6 +311,8 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
         code = failed_at_last(&session, closing.text);
     if (tensorboard_close(session.board, &closing) != ZERO_OK && code == EXIT_DONE)
         code = failed_at_last(&session, closing.text);
+    if (trace_close(session.trace, &closing) != ZERO_OK && code == EXIT_DONE)
+        code = failed_at_last(&session, closing.text);
     if (code == EXIT_DONE && report_written(&closing) != ZERO_OK && !report_unread())
         code = failed_at_last(&session, closing.text);
     if (code == EXIT_DONE || code > 128)
@@ -342,6 +346,8 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         status = tensorboard_check(job->o.tensorboard, error);
     if (status == ZERO_OK)
         status = files_check_export(&job->o, job_source(job), error);
+    if (status == ZERO_OK)
+        status = files_check_trace(&job->o, -1, world, error);
     if (status == ZERO_OK)
         status = room_check(&given, job, error);
     if (status == ZERO_OK)

@@ -150,7 +150,12 @@ static const option_t table[] = {
 
     {"log", OUTPUT, OPTION_TEXT, FIELD(log), 0, 0, UNSET, NULL, NULL, "FILE", "none", "write one line of JSON per step",
      false},
-    {"trace", OUTPUT, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
+    {"trace", OUTPUT, OPTION_TEXT, FIELD(trace), 0, 0, UNSET, NULL, NULL, "FILE", "none",
+     "write what ran when in some steps, for Perfetto or chrome://tracing; with several ranks, a file per rank: "
+     "run.json becomes run.0.json, ...",
+     false},
+    {"trace-steps", OUTPUT, OPTION_TEXT, FIELD(trace_steps), 0, 0, UNSET, NULL, NULL, "A-B",
+     "three steps after the first three", "steps to trace", false},
     {"tensorboard", OUTPUT, OPTION_TEXT, FIELD(tensorboard), 0, 0, UNSET, NULL, NULL, "DIR", "none",
      "add a file for TensorBoard to this folder: loss, norm, rates, memory and evaluations", false},
     {"eval-every", OUTPUT, OPTION_WHOLE, FIELD(eval_every), 1, 1e12, UNSET, NULL, NULL, "N",

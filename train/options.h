@@ -42,7 +42,7 @@ typedef struct options {
     const char *export;
     int64_t export_dtype;
     /* output */
-    const char *log, *tensorboard, *prompt;
+    const char *log, *trace, *trace_steps, *tensorboard, *prompt;
     int64_t eval_every, eval_batches, sample, top_k;
     double temperature, top_p;
     int64_t quiet;

@@ -220,6 +220,23 @@ void run_close(run_t *run)
 
 /* ---- steps ------------------------------------------------------------------------------------------------------ */
 
+/* Reads the tokens of micro-step m of step s. */
+static zero_status_t read_micro(run_t *run, int64_t s, int m, zero_error_t *error)
+{
+    const job_t *job = run->job;
+    const options_t *o = &job->o;
+    const int64_t T = o->seq_len;
+    uint64_t begin = trace_now(run->trace);
+    zero_status_t status = ZERO_OK;
+    for (int64_t b = 0; b < o->micro_batch && status == ZERO_OK; b++) {
+        int64_t q = s * o->batch + run->rank * job->local + m * o->micro_batch + b;
+        status = data_read(job->data, data_window_at(job->windows, o->shuffle, q), T, job->model.vocab,
+                           run->tokens + b * T, run->targets + b * T, error);
+    }
+    trace_program(run->trace, "data", begin);
+    return status;
+}
+
 zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop, double *loss, zero_stats_t *stats,
                        zero_error_t *error)
 {
@@ -230,15 +247,12 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
     double sum = 0;
     for (int m = 0; m < job->micro_steps; m++) {
         double micro;
-        for (int64_t b = 0; b < o->micro_batch; b++) {
-            int64_t q = s * o->batch + run->rank * job->local + m * o->micro_batch + b;
-            status = data_read(job->data, data_window_at(job->windows, o->shuffle, q), T, job->model.vocab,
-                               run->tokens + b * T, run->targets + b * T, error);
-            if (status != ZERO_OK)
-                return status;
-        }
+        if ((status = read_micro(run, s, m, error)) != ZERO_OK)
+            return status;
+        uint64_t begin = trace_now(run->trace);
         status = zero_model_train(run->model, run->tokens, run->targets, m == job->micro_steps - 1 ? ZERO_LAST : 0,
                                   &micro, error);
+        trace_program(run->trace, "micro-step", begin);
         if (status != ZERO_OK)
             return status;
         sum += micro;
@@ -247,9 +261,11 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
     if (*stop > 0 && *stop < 32)
         zero_signal(run->engine, 1u << *stop);
     stats->size = sizeof *stats;
+    uint64_t begin = trace_now(run->trace);
     if ((status = zero_step(run->engine, lr)) != ZERO_OK || (status = zero_step_stats(run->engine, stats)) != ZERO_OK ||
         (status = zero_sum(run->engine, &sum, 1)) != ZERO_OK)
         return run_engine_error(run, status, error);
+    trace_program(run->trace, "optimizer", begin);
     *loss = sum / ((double)o->batch * (double)T);
     return ZERO_OK;
 }
@@ -332,6 +348,8 @@ zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)
             }
             /* the other rows hold earlier tokens, which do not count */
             status = zero_model_eval(run->model, run->tokens, run->targets, rows, &micro, error);
+            if (status == ZERO_OK)
+                status = trace_flush(run->trace, run->engine, error);
             if (status != ZERO_OK)
                 return status;
             sum += micro;

@@ -4,6 +4,7 @@
 #define TRAIN_RUN_H
 
 #include "train/place.h"
+#include "train/trace.h"
 
 #include <stdatomic.h>
 
@@ -20,6 +21,7 @@ typedef struct run {
         double own_loss; /* of the first */
         char unit[64];   /* the unit with the first non-finite value */
     } skipped;
+    trace_t *trace;   /* NULL: none; borrowed */
     char advice[80];  /* what name_change returned last */
     char cursor[400]; /* the engine's own description of the point where it stopped */
 } run_t;

@@ -20,6 +20,8 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     zero_status_t status = log_open(&session->log, rank == 0 ? job->o.log : NULL, error);
     if (status == ZERO_OK)
         status = tensorboard_open(&session->board, rank == 0 ? job->o.tensorboard : NULL, 1, error);
+    if (status == ZERO_OK)
+        status = trace_open(&session->trace, &job->o, rank, job->world, 0, error);
     if (status != ZERO_OK)
         return status;
     if (rank == 0 && !job->o.quiet)
@@ -69,7 +71,9 @@ static void pace_board(session_t *session)
 static zero_status_t evaluate(session_t *session, run_t *run, progress_t *progress, totals_t *t, zero_error_t *error)
 {
     double loss;
+    uint64_t begin = trace_now(session->trace);
     zero_status_t status = run_eval(run, &loss, error);
+    trace_program(session->trace, "evaluation", begin);
     if (status != ZERO_OK)
         return status;
     t->fresh = true;
@@ -121,11 +125,15 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             run_engine_error(run, status, error);
             break;
         }
+        if ((status = trace_step_begin(session->trace, run->engine, t->step + 1, error)) != ZERO_OK)
+            break;
         status = run_step(run, t->step, rate, session->stop, &t->loss, &t->stats, error);
         if (status != ZERO_OK)
             break;
         add_traffic(&t->moved, &before.traffic, &t->stats.traffic);
         double seconds = report_clock() - begin;
+        if ((status = trace_step_end(session->trace, run->engine, error)) != ZERO_OK)
+            break;
         t->step++;
         t->fresh = false;
         t->seconds += seconds;
@@ -165,6 +173,8 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         if (status == ZERO_OK && session->signal == 0 && job->o.eval_every > 0 && t->step % job->o.eval_every == 0)
             status = evaluate(session, run, progress, t, error);
     }
+    if (status == ZERO_OK)
+        status = trace_stop(session->trace, run->engine, error);
     /* a GPU tells it only while it is traced */
     if (zero_device_label(session->place.device)[0] != '\0')
         t->exposed = NAN;
@@ -254,6 +264,7 @@ zero_status_t train(session_t *session, zero_error_t *error)
     zero_status_t status = run_open(&run, job, &session->place, (int)job->o.stage, error);
     if (status == ZERO_OK)
         status = session_start(session, &run, error);
+    run.trace = session->trace;
     if (status == ZERO_OK)
         status = run_sample(&run, "before training:", error);
     if (status == ZERO_OK)

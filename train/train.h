@@ -8,6 +8,7 @@
 #include "train/progress.h"
 #include "train/run.h"
 #include "train/tensorboard.h"
+#include "train/trace.h"
 
 #include <stdatomic.h>
 
@@ -20,6 +21,7 @@ struct session {
     void (*catch_signals)(session_t *); /* called when training starts; before, a signal ends the process at once */
     log_t *log;                         /* open from the first step on; only rank 0's log has a file */
     tensorboard_t *board;               /* as the log; NULL: none */
+    trace_t *trace;                     /* open from the first step on; NULL: none */
     bool training;                      /* false: a failure happened before training */
     int signal;                         /* that ended the run, 0: none */
     char cursor[400];                   /* the point where the engine stopped */
