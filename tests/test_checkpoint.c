@@ -72,6 +72,8 @@ zero_tensor_info_t tensor(const char *name, const char *dtype, int64_t d0, int64
 int main(void)
 {
     SRunner *runner = srunner_create(checkpoint_layout_suite());
+    srunner_add_suite(runner, checkpoint_writer_suite());
+    srunner_add_suite(runner, checkpoint_manifest_suite());
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);

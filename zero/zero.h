@@ -164,10 +164,11 @@ typedef enum zero_reason {
     ZERO_REASON_GPU_SHARED,       /* two ranks use one GPU, which NCCL refuses */
     ZERO_REASON_NO_IO_URING,      /* io_uring is not in this build, or the system refuses it */
     ZERO_REASON_NO_DIRECT_IO,     /* the file system of the nvme folder refuses direct transfers */
-    ZERO_REASON_FOLDER_IN_USE,    /* another run uses the nvme folder */
+    ZERO_REASON_FOLDER_IN_USE,    /* another run uses the folder */
     ZERO_REASON_FOLDER_IN_MEMORY, /* the nvme folder is in memory, not on a drive */
-    ZERO_REASON_DRIVE_FULL,       /* the nvme folder has too little free space */
+    ZERO_REASON_DRIVE_FULL,       /* the folder's drive has too little free space */
     ZERO_REASON_LFS_POINTER,      /* the file is a git-lfs pointer */
+    ZERO_REASON_NO_CHECKPOINT,    /* the folder has no whole checkpoint */
     ZERO_REASON_CALLER = 1000     /* first of the numbers that the library leaves to programs */
 } zero_reason_t;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tensors.c - zero_tensors_*: the tensors of one safetensors file, or of several that an index names. */
+#include "zero/checkpoint/files.h"
 #include "zero/checkpoint/safetensors.h"
 
 #include <errno.h>
@@ -24,20 +25,6 @@ enum { CHUNK = 8192 };
 static zero_status_t no_memory(const char *path, zero_error_t *error)
 {
     return zero_fail(error, ZERO_ERR_MEMORY, "no memory to open '%s'", path);
-}
-
-/* Joins folder and name to a path, which the caller frees. folder_length 0: the current folder. */
-static char *join(const char *folder, size_t folder_length, const char *name)
-{
-    size_t name_length = strlen(name);
-    char *path = malloc(folder_length + 1 + name_length + 1);
-    if (!path)
-        return NULL;
-    memcpy(path, folder, folder_length);
-    if (folder_length > 0 && folder[folder_length - 1] != '/')
-        path[folder_length++] = '/';
-    memcpy(path + folder_length, name, name_length + 1);
-    return path;
 }
 
 static zero_status_t open_single(zero_tensors_t *tensors, const char *path, zero_error_t *error)
@@ -90,13 +77,11 @@ static zero_status_t open_shard(zero_tensors_t *tensors, const char *index_path,
                                 int *number, zero_error_t *error)
 {
     zero_quoted_t quoted;
-    /* Only files in the index's folder are allowed: an index from elsewhere must not make us read '../../secret'. A
-     * name that zero_quote changes (control characters, or very long) is refused too. */
-    if (name[0] == '\0' || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
-        strcmp(zero_quote(&quoted, name), name) != 0)
+    /* Only files in the index's folder are allowed: an index from elsewhere must not make us read '../../secret'. */
+    if (!zero_is_file_name(name))
         return zero_fail(error, ZERO_ERR_FORMAT, "'%s': the shard '%s' is not the name of a file in the index's folder",
                          index_path, zero_quote(&quoted, name));
-    char *path = join(index_path, folder_length, name);
+    char *path = zero_join_path(index_path, folder_length, name);
     if (!path)
         return no_memory(index_path, error);
     zero_status_t status = ZERO_OK;
@@ -216,8 +201,8 @@ static zero_status_t open_folder(zero_tensors_t *tensors, const char *folder, ze
 {
     struct stat st;
     zero_status_t status;
-    char *single = join(folder, strlen(folder), "model.safetensors");
-    char *index = join(folder, strlen(folder), "model.safetensors.index.json");
+    char *single = zero_join_path(folder, strlen(folder), "model.safetensors");
+    char *index = zero_join_path(folder, strlen(folder), "model.safetensors.index.json");
     if (!single || !index)
         status = no_memory(folder, error);
     else if (stat(single, &st) == 0)

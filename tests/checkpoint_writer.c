@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* checkpoint_writer.c - files that several writers fill. */
+#define _GNU_SOURCE
+#include "tests/checkpoint_case.h"
+#include "tests/checkpoint_suites.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#define OK(call) ck_assert_msg((call) == ZERO_OK, "%s", why.text)
+static zero_error_t why;
+
+static int open_files(void)
+{
+    int count = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    while (readdir(folder))
+        count++;
+    closedir(folder);
+    return count;
+}
+
+/* Every byte of every file, by its layout. */
+static void check_files(const checkpoint_case_t *c, const char *folder, int64_t step)
+{
+    for (int k = 0; k < CASE_LAYOUTS; k++)
+        for (int f = 0; f < c->layouts[k].file_count; f++) {
+            char path[600];
+            size_t bytes;
+            snprintf(path, sizeof path, "%s/%s", folder, c->layouts[k].files[f].name);
+            char *text = read_whole(path, &bytes);
+            ck_assert_uint_eq(bytes, c->layouts[k].files[f].bytes);
+            ck_assert(memcmp(text, c->layouts[k].files[f].header, (size_t)c->layouts[k].files[f].header_bytes) == 0);
+            for (int t = 0; t < CASE_TENSORS; t++) {
+                const zero_tensor_entry_t *entry = &c->layouts[k].tensors[t];
+                uint64_t wrong = 0;
+                for (uint64_t at = 0; entry->file == f && at < entry->bytes; at++)
+                    wrong += (unsigned char)text[entry->offset + at] != case_byte(k, t, step, at);
+                ck_assert_uint_eq(wrong, 0);
+            }
+            free(text);
+        }
+}
+
+/* Each piece has the hash of what lies there. */
+static void check_pieces(const zero_manifest_t *manifest, const char *folder)
+{
+    char buffer[ZERO_PIECE_BYTES];
+    for (uint64_t k = 0; k < manifest->piece_count; k++) {
+        const zero_piece_t *piece = &manifest->pieces[k];
+        char path[600];
+        snprintf(path, sizeof path, "%s/%s", folder, manifest->files[piece->file].name);
+        int fd = open(path, O_RDONLY);
+        ck_assert_int_eq(pread(fd, buffer, piece->bytes, (off_t)piece->offset), piece->bytes);
+        ck_assert(XXH3_64bits(buffer, piece->bytes) == piece->hash);
+        close(fd);
+    }
+}
+
+/* The pieces of all writers, in one array that the caller frees. */
+static zero_piece_t *gather(zero_writer_t *const *writers, int count, uint64_t *total)
+{
+    zero_piece_t *all = NULL;
+    *total = 0;
+    for (int r = 0; r < count; r++) {
+        uint64_t n;
+        const zero_piece_t *pieces = zero_writer_pieces(writers[r], &n);
+        all = realloc(all, (*total + n + 1) * sizeof *all);
+        memcpy(all + *total, pieces, n * sizeof *all);
+        *total += n;
+    }
+    return all;
+}
+
+START_TEST(test_ranks)
+{
+    enum { WORLD = 3 };
+    static const uint64_t limits[] = {0, 5000, 1};
+    zero_writer_t *writers[WORLD];
+    checkpoint_case_t c;
+    uint64_t count;
+    zero_manifest_t manifest;
+    const char *folder = at("step-7");
+    int before = open_files();
+    case_make(&c, limits[_i]);
+    for (int r = 0; r < WORLD; r++)
+        OK(zero_writer_make(&writers[r], folder, c.layouts, CASE_LAYOUTS, &why));
+    OK(zero_writer_create(writers[1], &why));
+    for (int r = WORLD - 1; r >= 0; r--)
+        OK(case_write(writers[r], &c, r, WORLD, 7, &why));
+    for (int r = 0; r < WORLD; r++)
+        OK(zero_writer_sync(writers[r], &why));
+    ck_assert_int_eq(open_files(), before);
+    zero_piece_t *pieces = gather(writers, WORLD, &count);
+    OK(case_manifest(&manifest, &c, 7, pieces, count, &why));
+    for (uint64_t k = 0; k < count; k++)
+        ck_assert(pieces[k].bytes > 0 && pieces[k].bytes <= ZERO_PIECE_BYTES);
+    check_files(&c, folder, 7);
+    check_pieces(&manifest, folder);
+    zero_manifest_clear(&manifest);
+    /* a piece too few, one too many, and one of a file that is none are found */
+    ck_assert_int_eq(case_manifest(&manifest, &c, 7, pieces + 1, count - 1, &why), ZERO_ERR_PLAN);
+    zero_manifest_clear(&manifest);
+    pieces = realloc(pieces, (count + 1) * sizeof *pieces);
+    pieces[count] = pieces[count / 2];
+    ck_assert_int_eq(case_manifest(&manifest, &c, 7, pieces, count + 1, &why), ZERO_ERR_PLAN);
+    zero_manifest_clear(&manifest);
+    pieces[count].file = 1000;
+    ck_assert_int_eq(case_manifest(&manifest, &c, 7, pieces, count + 1, &why), ZERO_ERR_PLAN);
+    EXPECT_NAMES(why.text, "1000");
+    zero_manifest_clear(&manifest);
+    free(pieces);
+    for (int r = 0; r < WORLD; r++)
+        zero_writer_destroy(writers[r]);
+    case_clear(&c);
+}
+END_TEST
+
+/* From a file in place of memory: any alignment, any size of the buffer that it allows. */
+START_TEST(test_copy)
+{
+    static const struct {
+        uint64_t align, buffer, from;
+    } cases[] = {{1, 2, 0}, {1, 100, 77}, {512, 1024, 513}, {4096, 8192, 5000}, {512, 2000, 1023}, {4096, 3 << 20, 1}};
+    char *memory = aligned_alloc(4096, 4 << 20);
+    zero_writer_t *writer;
+    uint64_t count;
+    checkpoint_case_t c;
+    case_make(&c, 0);
+    const zero_tensor_entry_t *entry = &c.layouts[1].tensors[0];
+    char *content = calloc(1, 4 << 20);
+    for (uint64_t k = 0; k < entry->bytes; k++)
+        content[cases[_i].from + k] = (char)case_byte(1, 0, 3, k);
+    write_whole(at("source"), content, 4 << 20);
+    zero_writer_source_t source = {.fd = open(at("source"), O_RDONLY),
+                                   .path = "the source",
+                                   .align = cases[_i].align,
+                                   .buffer = memory,
+                                   .buffer_bytes = cases[_i].buffer};
+    OK(zero_writer_make(&writer, at("step-3"), c.layouts, CASE_LAYOUTS, &why));
+    OK(zero_writer_create(writer, &why));
+    /* in two calls, the second from inside a piece */
+    const uint64_t some = 100001;
+    source.offset = cases[_i].from;
+    uint64_t part = _i < 2 ? entry->bytes - 3000 : 0; /* small buffers would take long */
+    source.offset += part;
+    OK(zero_writer_copy(writer, 1, 0, part, _i < 2 ? 1000 : some, &source, &why));
+    source.offset += _i < 2 ? 1000 : some;
+    part += _i < 2 ? 1000 : some;
+    OK(zero_writer_copy(writer, 1, 0, part, entry->bytes - part, &source, &why));
+    const zero_piece_t *pieces = zero_writer_pieces(writer, &count);
+    OK(zero_writer_sync(writer, &why));
+    size_t bytes;
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", at("step-3"), c.layouts[1].files[0].name);
+    char *text = read_whole(path, &bytes);
+    uint64_t wrong = 0;
+    for (uint64_t k = _i < 2 ? entry->bytes - 3000 : 0; k < entry->bytes; k++)
+        wrong += (unsigned char)text[entry->offset + k] != case_byte(1, 0, 3, k);
+    ck_assert_uint_eq(wrong, 0);
+    for (uint64_t k = CASE_LAYOUTS; k < count; k++) /* behind the headers */
+        ck_assert(XXH3_64bits(text + pieces[k].offset, pieces[k].bytes) == pieces[k].hash);
+    free(text);
+    /* past the end of the source; a buffer that is too small */
+    source.offset = (4 << 20) - 4;
+    ck_assert_int_eq(zero_writer_copy(writer, 1, 0, 0, 8192, &source, &why), ZERO_ERR_IO);
+    EXPECT_NAMES(why.text, "'the source' 4194304");
+    source.buffer_bytes = 2 * source.align - 1;
+    ck_assert_int_eq(zero_writer_copy(writer, 1, 0, 0, 1, &source, &why), ZERO_ERR_ARG);
+    close(source.fd);
+    zero_writer_destroy(writer);
+    case_clear(&c);
+    free(content);
+    free(memory);
+}
+END_TEST
+
+/* More files than are open at once, each written twice with all others between. */
+START_TEST(test_many_files)
+{
+    enum { FILES = 150 };
+    zero_tensor_info_t tensors[FILES];
+    char names[FILES][16];
+    zero_layout_t layout;
+    zero_writer_t *writer;
+    uint64_t count;
+    int most = 0, before = open_files();
+    for (int k = 0; k < FILES; k++) {
+        snprintf(names[k], sizeof names[k], "t%d", k);
+        tensors[k] = tensor(names[k], "U8", 10, -1, -1);
+    }
+    OK(zero_layout_make(&layout, "many", tensors, FILES, 10, &why));
+    ck_assert_int_eq(layout.file_count, FILES);
+    OK(zero_writer_make(&writer, at("many"), &layout, 1, &why));
+    OK(zero_writer_create(writer, &why));
+    for (int half = 0; half < 2; half++)
+        for (int k = 0; k < FILES; k++) {
+            OK(zero_writer_write(writer, 0, k, (uint64_t)half * 5, 5, "abcdefghij" + half * 5, &why));
+            most = open_files() - before > most ? open_files() - before : most;
+        }
+    ck_assert_int_gt(most, 32);
+    ck_assert_int_le(most, 64);
+    OK(zero_writer_sync(writer, &why));
+    ck_assert_int_eq(open_files(), before);
+    zero_manifest_t manifest;
+    const zero_state_t state = ZERO_STATE_PARAM;
+    OK(zero_manifest_begin(&manifest, 1, 1, "sgd", NULL, NULL, 0, &why));
+    const zero_piece_t *pieces = zero_writer_pieces(writer, &count);
+    OK(zero_manifest_files(&manifest, &layout, &state, 1, pieces, count, &why));
+    check_pieces(&manifest, at("many"));
+    zero_manifest_clear(&manifest);
+    zero_writer_destroy(writer);
+    zero_layout_clear(&layout);
+}
+END_TEST
+
+START_TEST(test_writer_refused)
+{
+    zero_writer_t *writer;
+    checkpoint_case_t c;
+    case_make(&c, 0);
+    OK(zero_writer_make(&writer, at("step-1"), c.layouts, CASE_LAYOUTS, &why));
+    /* nobody has made the files */
+    ck_assert_int_eq(zero_writer_write(writer, 0, 0, 0, 1, "x", &why), ZERO_ERR_IO);
+    EXPECT_NAMES(why.text, "model.safetensors");
+    ck_assert_int_eq(mkdir(at("step-1"), 0777), 0);
+    ck_assert_int_eq(zero_writer_create(writer, &why), ZERO_ERR_IO);
+    EXPECT_NAMES(why.text, "step-1");
+    ck_assert_int_eq(rmdir(at("step-1")), 0);
+    OK(zero_writer_create(writer, &why));
+    const uint64_t bytes = c.layouts[0].tensors[1].bytes;
+    ck_assert_int_eq(zero_writer_write(writer, 0, 1, bytes, 1, "x", &why), ZERO_ERR_ARG);
+    EXPECT_NAMES(why.text, "'layer.0.weight' 4290");
+    ck_assert_int_eq(zero_writer_write(writer, 0, 1, 1, UINT64_MAX, "x", &why), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_writer_write(writer, 0, CASE_TENSORS, 0, 0, "", &why), ZERO_ERR_ARG);
+    ck_assert_int_eq(zero_writer_write(writer, CASE_LAYOUTS, 0, 0, 0, "", &why), ZERO_ERR_ARG);
+    OK(zero_writer_write(writer, 0, 1, bytes, 0, NULL, &why));
+    zero_writer_destroy(writer);
+    /* a limit on sizes shows when the files are made, before anything is written */
+    struct rlimit limit = {100000, RLIM_INFINITY};
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    OK(zero_writer_make(&writer, at("step-2"), c.layouts, CASE_LAYOUTS, &why));
+    ck_assert_int_eq(zero_writer_create(writer, &why), ZERO_ERR_IO);
+    EXPECT_NAMES(why.text, "model.safetensors");
+    zero_writer_destroy(writer);
+    zero_writer_destroy(NULL);
+    case_clear(&c);
+}
+END_TEST
+
+Suite *checkpoint_writer_suite(void)
+{
+    Suite *suite = suite_create("writer");
+    TCase *tests = tcase_create("writer");
+    tcase_add_checked_fixture(tests, scratch_make, scratch_remove);
+    tcase_add_loop_test(tests, test_ranks, 0, 3);
+    tcase_add_loop_test(tests, test_copy, 0, 6);
+    tcase_add_test(tests, test_many_files);
+    tcase_add_test(tests, test_writer_refused);
+    suite_add_tcase(suite, tests);
+    return suite;
+}

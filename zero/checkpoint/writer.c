@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "zero/checkpoint/writer.h"
+
+#include "zero/checkpoint/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+enum { MOST_OPEN = 64 };
+/* Bytes in a row after which the system is told to begin writing them out, so that the sync finds little to do. */
+#define RUN_BYTES ((uint64_t)8 << 20)
+
+typedef struct file {
+    const zero_layout_file_t *plan;
+    int fd;                      /* -1: not open */
+    bool wrote;                  /* something that is not yet known to be on the drive */
+    uint64_t run_begin, run_end; /* what was written in a row last, and is not being written out */
+} file_t;
+
+struct zero_writer {
+    char *folder;
+    const zero_layout_t *layouts;
+    int layout_count;
+    int *first_file; /* [layout_count] */
+    file_t *files;
+    int file_count, open_count, next_close;
+    bool creator;
+    zero_piece_t *pieces;
+    uint64_t count, room;
+};
+
+zero_status_t zero_writer_make(zero_writer_t **writer, const char *folder, const zero_layout_t *layouts, int count,
+                               zero_error_t *error)
+{
+    int files = 0;
+    *writer = NULL;
+    for (int k = 0; k < count; k++)
+        files += layouts[k].file_count;
+    zero_writer_t *w = calloc(1, sizeof *w);
+    if (!w || !(w->folder = strdup(folder)) || !(w->first_file = calloc((size_t)count + 1, sizeof *w->first_file)) ||
+        !(w->files = calloc((size_t)files + 1, sizeof *w->files))) {
+        zero_writer_destroy(w);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to write %d files into '%s'", files, folder);
+    }
+    w->layouts = layouts;
+    w->layout_count = count;
+    for (int k = 0; k < count; k++) {
+        w->first_file[k] = w->file_count;
+        for (int f = 0; f < layouts[k].file_count; f++)
+            w->files[w->file_count++] = (file_t){.plan = &layouts[k].files[f], .fd = -1};
+    }
+    *writer = w;
+    return ZERO_OK;
+}
+
+static zero_status_t sync_file(zero_writer_t *w, file_t *file, zero_error_t *error)
+{
+    int failed;
+    while ((failed = fdatasync(file->fd)) < 0 && errno == EINTR)
+        ;
+    if (failed)
+        return zero_fail_file(error, "write out", w->folder, file->plan->name);
+    file->wrote = false;
+    return ZERO_OK;
+}
+
+static zero_status_t close_file(zero_writer_t *w, file_t *file, zero_error_t *error)
+{
+    int fd = file->fd;
+    file->fd = -1;
+    w->open_count--;
+    /* a network file system may report here what it could not write */
+    if (close(fd) < 0 && errno != EINTR)
+        return zero_fail_file(error, "close", w->folder, file->plan->name);
+    return ZERO_OK;
+}
+
+static zero_status_t open_file(zero_writer_t *w, file_t *file, int flags, zero_error_t *error)
+{
+    zero_status_t status;
+    if (file->fd >= 0)
+        return ZERO_OK;
+    while (w->open_count >= MOST_OPEN) {
+        file_t *other = &w->files[w->next_close++ % w->file_count];
+        w->next_close %= w->file_count;
+        if (other->fd < 0)
+            continue;
+        /* A descriptor that is opened later need not see the errors of this one's writes. */
+        if ((other->wrote && (status = sync_file(w, other, error)) != ZERO_OK) ||
+            (status = close_file(w, other, error)) != ZERO_OK)
+            return status;
+    }
+    char *path = zero_join_path(w->folder, strlen(w->folder), file->plan->name);
+    if (!path)
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory to open a file in '%s'", w->folder);
+    file->fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | flags, 0666);
+    free(path);
+    if (file->fd < 0)
+        return zero_fail_file(error, flags ? "create" : "open", w->folder, file->plan->name);
+    w->open_count++;
+    file->run_begin = file->run_end = 0;
+    return ZERO_OK;
+}
+
+static zero_status_t remember(zero_writer_t *w, const file_t *file, uint64_t offset, uint64_t bytes, uint64_t hash,
+                              zero_error_t *error)
+{
+    if (w->count == w->room) {
+        uint64_t room = w->room ? 2 * w->room : 256;
+        zero_piece_t *pieces = realloc(w->pieces, (size_t)room * sizeof *pieces);
+        if (!pieces)
+            return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the list of %llu pieces of the files in '%s'",
+                             (unsigned long long)room, w->folder);
+        w->pieces = pieces;
+        w->room = room;
+    }
+    w->pieces[w->count++] = (zero_piece_t){(uint32_t)(file - w->files), (uint32_t)bytes, offset, hash};
+    return ZERO_OK;
+}
+
+/* One piece. */
+static zero_status_t write_piece(zero_writer_t *w, file_t *file, uint64_t offset, const void *memory, uint64_t bytes,
+                                 zero_error_t *error)
+{
+    zero_status_t status = remember(w, file, offset, bytes, XXH3_64bits(memory, (size_t)bytes), error);
+    if (status != ZERO_OK)
+        return status;
+    file->wrote = true;
+    status = zero_write_file(file->fd, w->folder, file->plan->name, offset, memory, bytes, error);
+    if (status != ZERO_OK)
+        return status;
+    if (offset != file->run_end)
+        file->run_begin = offset;
+    file->run_end = offset + bytes;
+    if (file->run_end - file->run_begin >= RUN_BYTES) {
+        sync_file_range(file->fd, (off_t)file->run_begin, (off_t)(file->run_end - file->run_begin),
+                        SYNC_FILE_RANGE_WRITE); /* advice: fdatasync is what counts */
+        file->run_begin = file->run_end;
+    }
+    return ZERO_OK;
+}
+
+static zero_status_t create_file(zero_writer_t *w, file_t *file, zero_error_t *error)
+{
+    int failed;
+    zero_status_t status = open_file(w, file, O_CREAT | O_EXCL, error);
+    if (status != ZERO_OK)
+        return status;
+    file->wrote = true;
+    /* not posix_fallocate, which writes to every block where the file system cannot reserve */
+    while ((failed = fallocate(file->fd, 0, 0, (off_t)file->plan->bytes)) < 0 && errno == EINTR)
+        ;
+    if (failed && errno != EOPNOTSUPP && errno != ENOSYS)
+        return zero_fail_reason(error, ZERO_ERR_IO,
+                                errno == ENOSPC || errno == EDQUOT ? ZERO_REASON_DRIVE_FULL : ZERO_REASON_NONE, -1,
+                                "cannot reserve the %llu bytes of '%s/%s': %s", (unsigned long long)file->plan->bytes,
+                                w->folder, file->plan->name, strerror(errno));
+    while (failed && (failed = ftruncate(file->fd, (off_t)file->plan->bytes)) < 0 && errno == EINTR)
+        ;
+    if (failed)
+        return zero_fail_file(error, "set the size of", w->folder, file->plan->name);
+    for (uint64_t at = 0, n; at < file->plan->header_bytes && status == ZERO_OK; at += n) {
+        n = file->plan->header_bytes - at < ZERO_PIECE_BYTES ? file->plan->header_bytes - at : ZERO_PIECE_BYTES;
+        status = write_piece(w, file, at, file->plan->header + at, n, error);
+    }
+    return status;
+}
+
+zero_status_t zero_writer_create(zero_writer_t *writer, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    if (mkdir(writer->folder, 0777) < 0)
+        return zero_fail_file(error, "make the folder", writer->folder, NULL);
+    writer->creator = true;
+    for (int f = 0; f < writer->file_count && status == ZERO_OK; f++)
+        status = create_file(writer, &writer->files[f], error);
+    return status;
+}
+
+/* The open file of a tensor's range. */
+static zero_status_t find_range(zero_writer_t *w, int layout, int tensor, uint64_t offset, uint64_t bytes,
+                                file_t **file, uint64_t *begin, zero_error_t *error)
+{
+    zero_quoted_t name;
+    if (layout < 0 || layout >= w->layout_count || tensor < 0 || tensor >= w->layouts[layout].count)
+        return zero_fail(error, ZERO_ERR_ARG, "the files in '%s' have no tensor number %d of layout %d", w->folder,
+                         tensor, layout);
+    const zero_tensor_entry_t *entry = &w->layouts[layout].tensors[tensor];
+    if (offset > entry->bytes || bytes > entry->bytes - offset)
+        return zero_fail(error, ZERO_ERR_ARG, "bytes [%llu, %llu + %llu) are not in tensor '%s', which has %llu",
+                         (unsigned long long)offset, (unsigned long long)offset, (unsigned long long)bytes,
+                         zero_quote(&name, entry->info.name), (unsigned long long)entry->bytes);
+    *file = &w->files[w->first_file[layout] + entry->file];
+    *begin = entry->offset;
+    return bytes > 0 ? open_file(w, *file, 0, error) : ZERO_OK;
+}
+
+/* Bytes from offset, at most bytes, to the next end of a piece. */
+static uint64_t piece_at(uint64_t offset, uint64_t bytes)
+{
+    uint64_t most = ZERO_PIECE_BYTES - offset % ZERO_PIECE_BYTES;
+    return bytes < most ? bytes : most;
+}
+
+zero_status_t zero_writer_write(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
+                                const void *memory, zero_error_t *error)
+{
+    file_t *file;
+    uint64_t begin;
+    const char *from = memory;
+    zero_status_t status = find_range(writer, layout, tensor, offset, bytes, &file, &begin, error);
+    while (bytes > 0 && status == ZERO_OK) {
+        uint64_t n = piece_at(offset, bytes);
+        status = write_piece(writer, file, begin + offset, from, n, error);
+        from += n;
+        offset += n;
+        bytes -= n;
+    }
+    return status;
+}
+
+zero_status_t zero_writer_copy(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
+                               const zero_writer_source_t *source, zero_error_t *error)
+{
+    file_t *file;
+    uint64_t begin, from = source->offset, room = source->buffer_bytes / source->align * source->align;
+    zero_status_t status = find_range(writer, layout, tensor, offset, bytes, &file, &begin, error);
+    if (status == ZERO_OK && room < 2 * source->align)
+        status =
+            zero_fail(error, ZERO_ERR_ARG, "the buffer for '%s' has %llu bytes, but needs at least %llu", source->path,
+                      (unsigned long long)source->buffer_bytes, (unsigned long long)(2 * source->align));
+    while (bytes > 0 && status == ZERO_OK) {
+        uint64_t lead = from % source->align, n = piece_at(offset, bytes), whole;
+        if (n > room - lead)
+            n = room - lead;
+        whole = (lead + n + source->align - 1) / source->align * source->align; /* at most room */
+        status = zero_read_file(source->fd, source->path, from - lead, source->buffer, whole, error);
+        if (status == ZERO_OK)
+            status = write_piece(writer, file, begin + offset, (const char *)source->buffer + lead, n, error);
+        from += n;
+        offset += n;
+        bytes -= n;
+    }
+    return status;
+}
+
+zero_status_t zero_writer_sync(zero_writer_t *writer, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    for (int f = 0; f < writer->file_count && status == ZERO_OK; f++) {
+        file_t *file = &writer->files[f];
+        if (file->wrote) /* then it is open: what closed it earlier also synced it */
+            status = sync_file(writer, file, error);
+        if (status == ZERO_OK && file->fd >= 0)
+            status = close_file(writer, file, error);
+    }
+    if (status == ZERO_OK && writer->creator && (status = zero_sync_folder(writer->folder, error)) == ZERO_OK)
+        status = zero_sync_parent(writer->folder, error);
+    return status;
+}
+
+const zero_piece_t *zero_writer_pieces(const zero_writer_t *writer, uint64_t *count)
+{
+    *count = writer->count;
+    return writer->pieces;
+}
+
+void zero_writer_destroy(zero_writer_t *writer)
+{
+    if (!writer)
+        return;
+    for (int f = 0; f < writer->file_count; f++)
+        if (writer->files[f].fd >= 0)
+            close(writer->files[f].fd);
+    free(writer->pieces);
+    free(writer->files);
+    free(writer->first_file);
+    free(writer->folder);
+    free(writer);
+}
