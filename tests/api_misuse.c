@@ -199,6 +199,17 @@ static void writers(void)
     zero_tensors_discard(NULL);
 }
 
+static void checkpoints(void)
+{
+    zero_checkpoint_t *c = (zero_checkpoint_t *)&why;
+    zero_checkpoint_info_t info = {.size = sizeof info};
+    REFUSED(zero_checkpoint_open(NULL, "x", error), "");
+    REFUSED(zero_checkpoint_open(&c, NULL, error), "");
+    ck_assert_ptr_null(c);
+    ck_assert_int_eq(zero_checkpoint_info(NULL, &info), ZERO_ERR_ARG);
+    zero_checkpoint_close(NULL);
+}
+
 /* ---- with an engine --------------------------------------------------------------------------------------------- */
 
 static void creation(void)
@@ -371,6 +382,7 @@ static const struct group {
     {tensors, "zero_tensors_open zero_tensors_count zero_tensors_at zero_tensors_find zero_tensors_read "
               "zero_tensors_metadata zero_tensors_close"},
     {writers, "zero_tensors_create zero_tensors_write zero_tensors_finish zero_tensors_discard"},
+    {checkpoints, "zero_checkpoint_open zero_checkpoint_info zero_checkpoint_close"},
     {creation, "zero_create zero_destroy zero_last_error zero_last_failure"},
     {answers, "zero_param_count zero_param_name zero_param_elements zero_param_data zero_param_grad zero_reserved "
               "zero_stream zero_plan_hash zero_signal zero_abort"},

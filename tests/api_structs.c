@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* api_structs.c - structs of callers that were compiled with an older or newer header. */
 #include "tests/api_suites.h"
+#include "tests/checkpoint_case.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -213,6 +214,7 @@ END_TEST
 /* ---- structs that the library fills ----------------------------------------------------------------------------- */
 
 static zero_tensors_t *tensors;
+static zero_checkpoint_t *checkpoint;
 static zero_engine_t *trained;
 
 static zero_status_t fill_stats(void *given)
@@ -230,6 +232,29 @@ static zero_status_t fill_measure(void *given)
 static zero_status_t fill_info(void *given)
 {
     return zero_tensors_at(tensors, 0, given);
+}
+
+static zero_status_t fill_checkpoint(void *given)
+{
+    return zero_checkpoint_info(checkpoint, given);
+}
+
+/* Its files stay readable without their names. */
+static void open_checkpoint(void)
+{
+    static const char *const names[] = {"model.safetensors", "master.safetensors", "moment1.safetensors",
+                                        "manifest.json"};
+    char path[64];
+    checkpoint_case_t c;
+    case_make(&c, 0, true);
+    ck_assert_msg(case_save(&c, "structs.step", 1, &why) == ZERO_OK, "%s", why.text);
+    OK(zero_checkpoint_open(&checkpoint, "structs.step", &why));
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        snprintf(path, sizeof path, "structs.step/%s", names[k]);
+        ck_assert_int_eq(unlink(path), 0);
+    }
+    ck_assert_int_eq(rmdir("structs.step"), 0);
+    case_clear(&c);
 }
 
 static void open_tensors(void)
@@ -255,7 +280,8 @@ START_TEST(the_library_fills_what_there_is)
     } outs[] = {{fill_stats, UP_TO(zero_stats_t, total_seconds), sizeof(zero_stats_t)},
                 {fill_forecast, UP_TO(zero_memory_t, external), sizeof(zero_memory_t)},
                 {fill_measure, UP_TO(zero_memory_t, external), sizeof(zero_memory_t)},
-                {fill_info, UP_TO(zero_tensor_info_t, count), sizeof(zero_tensor_info_t)}};
+                {fill_info, UP_TO(zero_tensor_info_t, count), sizeof(zero_tensor_info_t)},
+                {fill_checkpoint, UP_TO(zero_checkpoint_info_t, warning), sizeof(zero_checkpoint_info_t)}};
     static union {
         size_t size;
         char bytes[ROOM];
@@ -264,6 +290,7 @@ START_TEST(the_library_fills_what_there_is)
     trained = a.engine;
     OK(zero_commit(trained));
     open_tensors();
+    open_checkpoint();
     zero_stats_t stats = {.size = 0};
     ck_assert_int_eq(zero_step_stats(trained, &stats), ZERO_ERR_ARG);
     says_what_sets_the_size(zero_last_error(trained), "zero_stats_t", false);
@@ -287,6 +314,7 @@ START_TEST(the_library_fills_what_there_is)
     for (size_t o = 0; o < sizeof outs / sizeof *outs; o++)
         ck_assert_int_eq(outs[o].fill(given.bytes), ZERO_ERR_ARG);
     zero_tensors_close(tensors);
+    zero_checkpoint_close(checkpoint);
     api_free(&a);
 }
 END_TEST

@@ -14,8 +14,9 @@ typedef struct checkpoint_case {
     zero_state_t states[CASE_LAYOUTS];
 } checkpoint_case_t;
 
-/* Several files for each state, at most about file_bytes bytes each. The largest tensor has some pieces. */
-void case_make(checkpoint_case_t *c, uint64_t file_bytes);
+/* Several files for each state, at most about file_bytes bytes each. The largest tensor has several pieces, unless the
+ * case is to be small. */
+void case_make(checkpoint_case_t *c, uint64_t file_bytes, bool small);
 void case_clear(checkpoint_case_t *c);
 
 /* Byte `at` of a tensor, in a checkpoint of a step. */

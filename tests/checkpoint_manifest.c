@@ -19,7 +19,7 @@ START_TEST(test_round_trip)
     zero_manifest_t read, again;
     char *text, *text2;
     size_t length, length2;
-    case_make(&c, 5000);
+    case_make(&c, 5000, false);
     OK(case_save(&c, at("step-12"), 12, &why));
     OK(zero_manifest_read(&read, at("step-12"), &why));
     ck_assert_str_eq(read.library, ZERO_VERSION);
@@ -101,7 +101,7 @@ START_TEST(test_flipped)
     zero_manifest_t manifest, read;
     char *text;
     size_t length;
-    case_make(&c, 0);
+    case_make(&c, 0, false);
     OK(case_save(&c, at("step-1"), 1, &why));
     OK(zero_manifest_read(&manifest, at("step-1"), &why));
     OK(zero_manifest_text(&manifest, &text, &length, &why));
@@ -194,7 +194,7 @@ START_TEST(test_lies)
     zero_manifest_t manifest, read;
     char *whole;
     size_t length;
-    case_make(&c, 0);
+    case_make(&c, 0, false);
     OK(case_save(&c, at("step-3"), 3, &why));
     OK(zero_manifest_read(&manifest, at("step-3"), &why));
     OK(zero_manifest_text(&manifest, &whole, &length, &why));

@@ -9,7 +9,9 @@
 #include <check.h>
 
 Suite *checkpoint_layout_suite(void);
+Suite *checkpoint_folder_suite(void);
 Suite *checkpoint_manifest_suite(void);
+Suite *checkpoint_reader_suite(void);
 Suite *checkpoint_writer_suite(void);
 
 /* A folder of this test's own below the current one, empty when the test begins and removed with all that is in it when

@@ -89,7 +89,7 @@ START_TEST(test_ranks)
     zero_manifest_t manifest;
     const char *folder = at("step-7");
     int before = open_files();
-    case_make(&c, limits[_i]);
+    case_make(&c, limits[_i], false);
     for (int r = 0; r < WORLD; r++)
         OK(zero_writer_make(&writers[r], folder, c.layouts, CASE_LAYOUTS, &why));
     OK(zero_writer_create(writers[1], &why));
@@ -105,7 +105,7 @@ START_TEST(test_ranks)
     check_files(&c, folder, 7);
     check_pieces(&manifest, folder);
     zero_manifest_clear(&manifest);
-    /* a piece too few, one too many, and one of a file that is none are found */
+    /* a piece too few, one too many, and one of a file that does not exist are found */
     ck_assert_int_eq(case_manifest(&manifest, &c, 7, pieces + 1, count - 1, &why), ZERO_ERR_PLAN);
     zero_manifest_clear(&manifest);
     pieces = realloc(pieces, (count + 1) * sizeof *pieces);
@@ -133,7 +133,7 @@ START_TEST(test_copy)
     zero_writer_t *writer;
     uint64_t count;
     checkpoint_case_t c;
-    case_make(&c, 0);
+    case_make(&c, 0, false);
     const zero_tensor_entry_t *entry = &c.layouts[1].tensors[0];
     char *content = calloc(1, 4 << 20);
     for (uint64_t k = 0; k < entry->bytes; k++)
@@ -225,7 +225,7 @@ START_TEST(test_writer_refused)
 {
     zero_writer_t *writer;
     checkpoint_case_t c;
-    case_make(&c, 0);
+    case_make(&c, 0, false);
     OK(zero_writer_make(&writer, at("step-1"), c.layouts, CASE_LAYOUTS, &why));
     /* nobody has made the files */
     ck_assert_int_eq(zero_writer_write(writer, 0, 0, 0, 1, "x", &why), ZERO_ERR_IO);

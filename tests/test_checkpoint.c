@@ -74,6 +74,8 @@ int main(void)
     SRunner *runner = srunner_create(checkpoint_layout_suite());
     srunner_add_suite(runner, checkpoint_writer_suite());
     srunner_add_suite(runner, checkpoint_manifest_suite());
+    srunner_add_suite(runner, checkpoint_folder_suite());
+    srunner_add_suite(runner, checkpoint_reader_suite());
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);

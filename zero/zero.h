@@ -1075,6 +1075,40 @@ ZERO_API zero_status_t zero_tensors_finish(zero_tensors_writer_t *writer, zero_e
 /* Gives up: closes the files, and the creator removes them. Accepts NULL. */
 ZERO_API void zero_tensors_discard(zero_tensors_writer_t *writer);
 
+/* ---- checkpoints ---------------------------------------------------------------------------- */
+
+typedef struct zero_checkpoint zero_checkpoint_t;
+
+/* What a checkpoint says about itself. The checkpoint owns what it points to. */
+typedef struct zero_checkpoint_info {
+    size_t size;           /* set by the caller */
+    const char *path;      /* its folder */
+    const char *library;   /* the version of libzero that wrote it */
+    int64_t step, applied; /* steps taken, and updates applied */
+    const char *optimizer;
+    const char *about;  /* a JSON object of the program that wrote it; NULL: none */
+    const void *caller; /* bytes of the program that wrote it */
+    size_t caller_bytes;
+    const char *warning; /* a sentence about a newer checkpoint that was skipped because it is
+                            damaged; NULL: none was */
+} zero_checkpoint_info_t;
+
+/* Opens a checkpoint for reading. path is its folder (step-N), or a folder of such folders; then it
+ * opens the newest whole one. Checks the manifest, the size and header of each file, and that they
+ * fit together. Contents are checked when they are read.
+ * May fail with: ZERO_ERR_IO; its reason is ZERO_REASON_NO_CHECKPOINT if the folder exists, but has
+ * no checkpoint. ZERO_ERR_FORMAT if the checkpoint is damaged. ZERO_ERR_UNSUPPORTED if it has a
+ * newer version of the format. ZERO_ERR_MEMORY.
+ * Owner: the caller, until zero_checkpoint_close. */
+ZERO_API zero_status_t zero_checkpoint_open(zero_checkpoint_t **checkpoint, const char *path,
+                                            zero_error_t *error);
+/* Fills *info.
+ * May fail with: ZERO_ERR_ARG, without a sentence, for NULL or if info->size is not set. */
+ZERO_API zero_status_t zero_checkpoint_info(const zero_checkpoint_t *checkpoint,
+                                            zero_checkpoint_info_t *info);
+/* Closes the files. Accepts NULL. */
+ZERO_API void zero_checkpoint_close(zero_checkpoint_t *checkpoint);
+
 #ifdef __cplusplus
 }
 #endif

@@ -39,6 +39,14 @@ zero_status_t zero_fail_file(zero_error_t *error, const char *what, const char *
                             name ? "/" : "", name ? name : "", strerror(e));
 }
 
+zero_status_t zero_fail_write(zero_error_t *error, const char *folder, const char *name, uint64_t offset,
+                              uint64_t count)
+{
+    int e = errno;
+    return zero_fail_reason(error, ZERO_ERR_IO, reason_of(e), -1, "cannot write %llu bytes of '%s/%s' at byte %llu: %s",
+                            (unsigned long long)count, folder, name, (unsigned long long)offset, strerror(e));
+}
+
 zero_status_t zero_write_file(int fd, const char *folder, const char *name, uint64_t offset, const void *bytes,
                               uint64_t count, zero_error_t *error)
 {
@@ -48,10 +56,8 @@ zero_status_t zero_write_file(int fd, const char *folder, const char *name, uint
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            int e = n < 0 ? errno : EIO; /* nothing written, and no error: never try that again and again */
-            return zero_fail_reason(error, ZERO_ERR_IO, reason_of(e), -1,
-                                    "cannot write %llu bytes of '%s/%s' at byte %llu: %s", (unsigned long long)count,
-                                    folder, name, (unsigned long long)offset, strerror(e));
+            errno = n < 0 ? errno : EIO; /* nothing written, and no error: never try that again and again */
+            return zero_fail_write(error, folder, name, offset, count);
         }
         from += n;
         offset += (uint64_t)n;

@@ -16,6 +16,10 @@ bool zero_is_file_name(const char *name);
 /* The failure of a call that left errno: "cannot WHAT 'FOLDER/NAME': ...". name may be NULL. */
 zero_status_t zero_fail_file(zero_error_t *error, const char *what, const char *folder, const char *name);
 
+/* The failure of a write that left errno. */
+zero_status_t zero_fail_write(zero_error_t *error, const char *folder, const char *name, uint64_t offset,
+                              uint64_t count);
+
 /* Writes all of it at offset. folder and name are for the sentence. */
 zero_status_t zero_write_file(int fd, const char *folder, const char *name, uint64_t offset, const void *bytes,
                               uint64_t count, zero_error_t *error);

@@ -324,38 +324,54 @@ zero_status_t zero_manifest_write(const zero_manifest_t *manifest, const char *f
     return status;
 }
 
-zero_status_t zero_manifest_read(zero_manifest_t *manifest, const char *folder, zero_error_t *error)
+/* The text, which the caller frees, and its path, likewise. */
+static zero_status_t read_text(const char *folder, char **path, char **text, size_t *length, zero_error_t *error)
 {
-    char *text = NULL, *path = zero_join_path(folder, strlen(folder), ZERO_MANIFEST_NAME);
     int fd = -1;
     uint64_t bytes = 0;
-    zero_status_t status = ZERO_OK;
-    *manifest = (zero_manifest_t){0};
-    if (!path)
+    *text = NULL;
+    *path = zero_join_path(folder, strlen(folder), ZERO_MANIFEST_NAME);
+    if (!*path)
         return no_memory(error);
-    if (access(path, F_OK) != 0 && errno == ENOENT) {
-        status = zero_fail_reason(error, ZERO_ERR_IO, ZERO_REASON_NO_CHECKPOINT, -1,
-                                  "'%s' is not a whole checkpoint: it has no " ZERO_MANIFEST_NAME, folder);
-        goto end;
-    }
-    if ((status = zero_open_file(path, &fd, &bytes, error)) != ZERO_OK)
-        goto end;
-    if (bytes > ZERO_MANIFEST_MOST) {
-        status = zero_fail(error, ZERO_ERR_FORMAT, "'%s' has %llu bytes, but at most %d are read", path,
+    if (access(*path, F_OK) != 0 && errno == ENOENT)
+        return zero_fail_reason(error, ZERO_ERR_IO, ZERO_REASON_NO_CHECKPOINT, -1,
+                                "'%s' is not a whole checkpoint: it has no " ZERO_MANIFEST_NAME, folder);
+    zero_status_t status = zero_open_file(*path, &fd, &bytes, error);
+    if (status != ZERO_OK)
+        return status;
+    *length = (size_t)bytes;
+    if (bytes > ZERO_MANIFEST_MOST)
+        status = zero_fail(error, ZERO_ERR_FORMAT, "'%s' has %llu bytes, but at most %d are read", *path,
                            (unsigned long long)bytes, ZERO_MANIFEST_MOST);
-        goto end;
-    }
-    if (!(text = malloc((size_t)bytes + 1))) {
+    else if (!(*text = malloc((size_t)bytes + 1)))
         status = no_memory(error);
-        goto end;
-    }
-    if ((status = zero_read_file(fd, path, 0, text, bytes, error)) == ZERO_OK)
-        status = zero_manifest_parse(manifest, text, (size_t)bytes, path, error);
+    else
+        status = zero_read_file(fd, *path, 0, *text, bytes, error);
+    close(fd);
+    return status;
+}
 
-end:
-    if (fd >= 0)
-        close(fd);
+zero_status_t zero_manifest_read(zero_manifest_t *manifest, const char *folder, zero_error_t *error)
+{
+    char *text, *path;
+    size_t length;
+    *manifest = (zero_manifest_t){0};
+    zero_status_t status = read_text(folder, &path, &text, &length, error);
+    if (status == ZERO_OK)
+        status = zero_manifest_parse(manifest, text, length, path, error);
     free(text);
     free(path);
     return status;
+}
+
+bool zero_manifest_check(const char *folder)
+{
+    char *text, *path;
+    size_t length;
+    zero_status_t status = read_text(folder, &path, &text, &length, NULL);
+    if (status == ZERO_OK)
+        status = zero_manifest_check_text(text, length, path, NULL);
+    free(text);
+    free(path);
+    return status == ZERO_OK;
 }

@@ -73,6 +73,9 @@ zero_status_t zero_manifest_parse(zero_manifest_t *manifest, const char *text, s
 /* The same with the file in a folder. ZERO_ERR_IO also if there is none: with ZERO_REASON_NO_CHECKPOINT. */
 zero_status_t zero_manifest_read(zero_manifest_t *manifest, const char *folder, zero_error_t *error);
 
+/* Whether a folder has a manifest that is as it was written. */
+bool zero_manifest_check(const char *folder);
+
 /* Accepts NULL and a struct of zeros, and leaves zeros. */
 void zero_manifest_clear(zero_manifest_t *manifest);
 

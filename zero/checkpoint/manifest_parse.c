@@ -265,9 +265,9 @@ static zero_status_t parse_about(source_t *from, const json_t *root, zero_manife
     return manifest->about ? ZERO_OK : no_memory(from);
 }
 
-/* Whether the text's hash at its end is that of what is before it. */
-static zero_status_t check_hash(source_t *from, const char *text, size_t length)
+zero_status_t zero_manifest_check_text(const char *text, size_t length, const char *path, zero_error_t *error)
 {
+    source_t own = {.path = path, .error = error}, *from = &own;
     static const char before[] = ZERO_MANIFEST_CHECK, behind[] = ZERO_MANIFEST_END;
     const size_t tail = sizeof before - 1 + 16 + sizeof behind - 1;
     uint64_t said;
@@ -312,7 +312,7 @@ zero_status_t zero_manifest_parse(zero_manifest_t *manifest, const char *text, s
     json_error_t json_error;
     json_t *root = NULL;
     *manifest = (zero_manifest_t){0};
-    zero_status_t status = check_hash(&from, text, length);
+    zero_status_t status = zero_manifest_check_text(text, length, path, error);
     if (status != ZERO_OK)
         goto end;
     root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &json_error);

@@ -12,6 +12,11 @@
 #include <xxhash.h>
 
 enum { MOST_OPEN = 64 };
+/* Long ranges bypass the page cache (O_DIRECT), which costs much less processor time where the file system allows it.
+ * Only whole pages go that way: the pages at a range's ends, which others may share, are written as usual. */
+#define DIRECT_LEAST ((uint64_t)64 << 10)
+/* Addresses for O_DIRECT. */
+#define DIRECT_ALIGN 512
 /* Bytes in a row after which the system is told to begin writing them out, so that the sync finds little to do. */
 #define RUN_BYTES ((uint64_t)8 << 20)
 
@@ -19,6 +24,7 @@ typedef struct file {
     const zero_layout_file_t *plan;
     int fd;                      /* -1: not open */
     bool wrote;                  /* something that is not yet known to be on the drive */
+    bool direct;                 /* fd has O_DIRECT */
     uint64_t run_begin, run_end; /* what was written in a row last, and is not being written out */
 } file_t;
 
@@ -30,6 +36,8 @@ struct zero_writer {
     file_t *files;
     int file_count, open_count, next_close;
     bool creator;
+    bool no_direct; /* the file system refuses O_DIRECT */
+    void *buffer;   /* ZERO_WRITER_BUFFER, for memory that is not aligned; NULL before the first */
     zero_piece_t *pieces;
     uint64_t count, room;
 };
@@ -103,6 +111,7 @@ static zero_status_t open_file(zero_writer_t *w, file_t *file, int flags, zero_e
     if (file->fd < 0)
         return zero_fail_file(error, flags ? "create" : "open", w->folder, file->plan->name);
     w->open_count++;
+    file->direct = false;
     file->run_begin = file->run_end = 0;
     return ZERO_OK;
 }
@@ -123,15 +132,29 @@ static zero_status_t remember(zero_writer_t *w, const file_t *file, uint64_t off
     return ZERO_OK;
 }
 
-/* One piece. */
-static zero_status_t write_piece(zero_writer_t *w, file_t *file, uint64_t offset, const void *memory, uint64_t bytes,
-                                 zero_error_t *error)
+/* Turns O_DIRECT on or off; whether that is now as it should be. */
+static bool set_direct(zero_writer_t *w, file_t *file, bool direct)
 {
-    zero_status_t status = remember(w, file, offset, bytes, XXH3_64bits(memory, (size_t)bytes), error);
-    if (status != ZERO_OK)
-        return status;
-    file->wrote = true;
-    status = zero_write_file(file->fd, w->folder, file->plan->name, offset, memory, bytes, error);
+    if (file->direct == direct)
+        return true;
+    int flags = fcntl(file->fd, F_GETFL);
+    if (flags < 0 || fcntl(file->fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) < 0) {
+        w->no_direct |= direct;
+        return false;
+    }
+    file->direct = direct;
+    return true;
+}
+
+/* Through the page cache. */
+static zero_status_t write_cached(zero_writer_t *w, file_t *file, uint64_t offset, const void *memory, uint64_t bytes,
+                                  zero_error_t *error)
+{
+    if (bytes == 0)
+        return ZERO_OK;
+    if (!set_direct(w, file, false))
+        return zero_fail_file(error, "leave O_DIRECT of", w->folder, file->plan->name);
+    zero_status_t status = zero_write_file(file->fd, w->folder, file->plan->name, offset, memory, bytes, error);
     if (status != ZERO_OK)
         return status;
     if (offset != file->run_end)
@@ -143,6 +166,57 @@ static zero_status_t write_piece(zero_writer_t *w, file_t *file, uint64_t offset
         file->run_begin = file->run_end;
     }
     return ZERO_OK;
+}
+
+/* Whole pages, at most ZERO_WRITER_BUFFER. What O_DIRECT does not take goes through the page cache. */
+static zero_status_t write_direct(zero_writer_t *w, file_t *file, uint64_t offset, const void *memory, uint64_t bytes,
+                                  zero_error_t *error)
+{
+    ssize_t n = 0;
+    const void *from = memory;
+    bool aligned = (uintptr_t)memory % DIRECT_ALIGN == 0;
+    if (!aligned && !w->buffer)
+        w->buffer = aligned_alloc(ZERO_PAGE, ZERO_WRITER_BUFFER);
+    if ((aligned || w->buffer) && set_direct(w, file, true)) {
+        if (!aligned)
+            from = memcpy(w->buffer, memory, (size_t)bytes);
+        while ((n = pwrite(file->fd, from, (size_t)bytes, (off_t)offset)) < 0 && errno == EINTR)
+            ;
+        if (n < 0 && errno != EINVAL)
+            return zero_fail_write(error, w->folder, file->plan->name, offset, bytes);
+        w->no_direct |= n < 0;
+    }
+    uint64_t done = n > 0 ? (uint64_t)n : 0;
+    return write_cached(w, file, offset + done, (const char *)memory + done, bytes - done, error);
+}
+
+/* A range of any length. */
+static zero_status_t write_span(zero_writer_t *w, file_t *file, uint64_t offset, const char *memory, uint64_t bytes,
+                                zero_error_t *error)
+{
+    if (bytes == 0)
+        return ZERO_OK;
+    uint64_t head = (ZERO_PAGE - offset % ZERO_PAGE) % ZERO_PAGE, n;
+    zero_status_t status;
+    file->wrote = true;
+    if (w->no_direct || bytes < DIRECT_LEAST)
+        return write_cached(w, file, offset, memory, bytes, error);
+    status = write_cached(w, file, offset, memory, head, error);
+    for (uint64_t left = (bytes - head) / ZERO_PAGE * ZERO_PAGE, at = head; left > 0 && status == ZERO_OK; left -= n) {
+        n = left < ZERO_WRITER_BUFFER ? left : ZERO_WRITER_BUFFER;
+        status = write_direct(w, file, offset + at, memory + at, n, error);
+        at += n;
+    }
+    uint64_t tail = (bytes - head) % ZERO_PAGE;
+    return status == ZERO_OK ? write_cached(w, file, offset + bytes - tail, memory + bytes - tail, tail, error)
+                             : status;
+}
+
+/* Notes a piece of a file. */
+static zero_status_t note_piece(zero_writer_t *w, file_t *file, uint64_t offset, const void *memory, uint64_t bytes,
+                                zero_error_t *error)
+{
+    return remember(w, file, offset, bytes, XXH3_64bits(memory, (size_t)bytes), error);
 }
 
 static zero_status_t create_file(zero_writer_t *w, file_t *file, zero_error_t *error)
@@ -166,9 +240,9 @@ static zero_status_t create_file(zero_writer_t *w, file_t *file, zero_error_t *e
         return zero_fail_file(error, "set the size of", w->folder, file->plan->name);
     for (uint64_t at = 0, n; at < file->plan->header_bytes && status == ZERO_OK; at += n) {
         n = file->plan->header_bytes - at < ZERO_PIECE_BYTES ? file->plan->header_bytes - at : ZERO_PIECE_BYTES;
-        status = write_piece(w, file, at, file->plan->header + at, n, error);
+        status = note_piece(w, file, at, file->plan->header + at, n, error);
     }
-    return status;
+    return status == ZERO_OK ? write_span(w, file, 0, file->plan->header, file->plan->header_bytes, error) : status;
 }
 
 zero_status_t zero_writer_create(zero_writer_t *writer, zero_error_t *error)
@@ -214,14 +288,11 @@ zero_status_t zero_writer_write(zero_writer_t *writer, int layout, int tensor, u
     uint64_t begin;
     const char *from = memory;
     zero_status_t status = find_range(writer, layout, tensor, offset, bytes, &file, &begin, error);
-    while (bytes > 0 && status == ZERO_OK) {
-        uint64_t n = piece_at(offset, bytes);
-        status = write_piece(writer, file, begin + offset, from, n, error);
-        from += n;
-        offset += n;
-        bytes -= n;
+    for (uint64_t at = 0, n; at < bytes && status == ZERO_OK; at += n) {
+        n = piece_at(offset + at, bytes - at);
+        status = note_piece(writer, file, begin + offset + at, from + at, n, error);
     }
-    return status;
+    return status == ZERO_OK ? write_span(writer, file, begin + offset, from, bytes, error) : status;
 }
 
 zero_status_t zero_writer_copy(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
@@ -240,8 +311,9 @@ zero_status_t zero_writer_copy(zero_writer_t *writer, int layout, int tensor, ui
             n = room - lead;
         whole = (lead + n + source->align - 1) / source->align * source->align; /* at most room */
         status = zero_read_file(source->fd, source->path, from - lead, source->buffer, whole, error);
-        if (status == ZERO_OK)
-            status = write_piece(writer, file, begin + offset, (const char *)source->buffer + lead, n, error);
+        const char *read = (const char *)source->buffer + lead;
+        if (status == ZERO_OK && (status = note_piece(writer, file, begin + offset, read, n, error)) == ZERO_OK)
+            status = write_span(writer, file, begin + offset, read, n, error);
         from += n;
         offset += n;
         bytes -= n;
@@ -278,6 +350,7 @@ void zero_writer_destroy(zero_writer_t *writer)
         if (writer->files[f].fd >= 0)
             close(writer->files[f].fd);
     free(writer->pieces);
+    free(writer->buffer);
     free(writer->files);
     free(writer->first_file);
     free(writer->folder);

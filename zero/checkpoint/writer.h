@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* writer.h - writes the files of some layouts into a folder, by position: each rank the ranges of tensors that it has,
  * in any order. What is written is hashed in pieces, so that a reader can tell whether it is what was written. A writer
- * keeps the list of its pieces and no data. One thread at a time uses it. */
+ * keeps the list of its pieces, a buffer of at most ZERO_WRITER_BUFFER and no other data. One thread at a time uses
+ * it. */
 #ifndef ZERO_CHECKPOINT_WRITER_H
 #define ZERO_CHECKPOINT_WRITER_H
 
@@ -9,6 +10,9 @@
 
 /* Pieces end at multiples of this, counted from their tensor's first byte. */
 #define ZERO_PIECE_BYTES ((uint64_t)1 << 20)
+
+/* What a writer allocates for O_DIRECT when memory that it is given is not aligned for it. */
+#define ZERO_WRITER_BUFFER ((uint64_t)4 << 20)
 
 /* A range of bytes of a file, and XXH3 of them. Plain words, so that ranks can exchange arrays of them. */
 typedef struct zero_piece {

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* checkpoint.h - reads a whole checkpoint: what is behind zero_checkpoint_t. Every byte that it hands out has passed
+ * the check of its hash. */
+#ifndef ZERO_CHECKPOINT_CHECKPOINT_H
+#define ZERO_CHECKPOINT_CHECKPOINT_H
+
+#include "zero/checkpoint/manifest.h"
+
+/* What it holds. Each parameter has a tensor of ZERO_STATE_PARAM, of its dtype and shape. Every tensor belongs to a
+ * parameter and, unless its dtype is U8, has its shape. */
+const zero_manifest_t *zero_checkpoint_manifest(const zero_checkpoint_t *checkpoint);
+
+/* A parameter's tensor of a state, or NULL. */
+const zero_tensor_entry_t *zero_checkpoint_find(const zero_checkpoint_t *checkpoint, zero_state_t state,
+                                                const char *name);
+
+/* Reads elements [first, first + count) of a tensor that zero_checkpoint_find gave, as they are stored. Of each piece
+ * that overlaps the range, it reads and checks the whole, so long ranges are cheapest. Pieces inside the range go
+ * straight to out. Any number of threads may read at the same time.
+ * ZERO_ERR_FORMAT: bytes are not those that were written. */
+zero_status_t zero_checkpoint_read(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor,
+                                   int64_t first, int64_t count, void *out, zero_error_t *error);
+
+#endif
