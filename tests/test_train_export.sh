@@ -27,6 +27,8 @@ equal "export events" "$(grep -c '"event":"export","step":4,"path":"bf16","secon
 equal "the events around it" "$(sed -n 's/^{"event":"\([a-z]*\)".*/\1/p' part.log | tail -3 | tr '\n' ' ')" \
     "step export end "
 grep -q '"torch_dtype": "bfloat16"' bf16/config.json || fail "the dtype of the run is not the export's"
+run 0 --seq-len 16 --ranks 1 --sample 0 --threads 1 --data data.txt --steps 1 --export told
+equal "what the summary says of an export" "$(tail -1 out)" "saved:    told"
 equal "files of an export" "$(ls fp32 | tr '\n' ' ')" "config.json model.safetensors "
 
 # The master weights of a bf16 run, in fp32: loaded as bf16 they are its parameters.

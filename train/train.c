@@ -294,6 +294,8 @@ zero_status_t train(session_t *session, zero_error_t *error)
             report_memory(&forecast, &measured);
             per_step(&run, &t);
             report_summary(&all);
+            if (session->signal == 0 && job->o.export != NULL)
+                report_saved(job->o.export);
         }
     }
     if (status != ZERO_OK) {
