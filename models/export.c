@@ -18,6 +18,8 @@
 #define WEIGHTS BASE ".safetensors"
 #define INDEX WEIGHTS ".index.json"
 #define PART ".part"
+/* With ".part" behind it, a file whose text shows ranks that they have the same folder. */
+#define PROOF BASE ".export"
 /* Hugging Face's size of a file. */
 #define FILE_BYTES UINT64_C(5000000000)
 
@@ -42,6 +44,8 @@ typedef struct export
     bool first;                    /* this is rank 0 */
     bool made;                     /* the folder: it was not there */
     bool part[TEXTS];              /* written, under a name that ends in ".part" */
+    bool shown;                    /* PROOF was written */
+    char proof[20];                /* its text: that of this export alone */
     zero_tensors_writer_t *writer; /* NULL: not open */
     int index;                     /* of the tensor that is written */
     zero_error_t *error;
@@ -366,7 +370,7 @@ static zero_status_t write_weights(export_t *e, zero_error_t *error)
 
 /* Begins on rank 0: the folder, the texts, the weights' files, and a file that shows the others that the folder is the
  * same one. */
-static zero_status_t begin(export_t *e, const char *proof, zero_error_t *error)
+static zero_status_t begin(export_t *e, zero_error_t *error)
 {
     const char *folder = e->to->folder;
     zero_status_t status = zero_model_check_export(folder, e->to->source, error);
@@ -380,15 +384,18 @@ static zero_status_t begin(export_t *e, const char *proof, zero_error_t *error)
     status = open_writer(e, error);
     if (status == ZERO_OK)
         status = write_texts(e, error);
-    return status == ZERO_OK ? write_text(folder, proof, "", 0, error) : status;
+    e->shown = status == ZERO_OK;
+    return status == ZERO_OK ? write_text(folder, PROOF, e->proof, strlen(e->proof), error) : status;
 }
 
 /* Opens the files on another rank. */
-static zero_status_t join(export_t *e, const char *proof, zero_error_t *error)
+static zero_status_t join(export_t *e, zero_error_t *error)
 {
-    char *path = path_of(e->to->folder, proof, PART);
-    const bool shared = path && access(path, F_OK) == 0;
+    char *path = path_of(e->to->folder, PROOF, PART), *text = NULL;
+    size_t bytes;
+    const bool shared = path && read_text(path, &text, &bytes, NULL) == ZERO_OK && strcmp(text, e->proof) == 0;
 
+    free(text);
     if (path == NULL)
         return no_memory(e->to->folder, error);
     free(path);
@@ -415,12 +422,12 @@ static zero_status_t finish_first(export_t *e, zero_error_t *error)
 }
 
 /* Removes the proof, and what an export that failed has written beside the weights, on rank 0. */
-static void remove_parts(const export_t *e, const char *proof)
+static void remove_parts(const export_t *e)
 {
     for (int k = 0; k <= TEXTS; k++) {
-        char *path = path_of(e->to->folder, k < TEXTS ? texts[k] : proof, PART);
+        char *path = path_of(e->to->folder, k < TEXTS ? texts[k] : PROOF, PART);
 
-        if (path && (k == TEXTS || e->part[k]))
+        if (path && (k == TEXTS ? e->shown : e->part[k]))
             unlink(path);
         free(path);
     }
@@ -428,8 +435,8 @@ static void remove_parts(const export_t *e, const char *proof)
         rmdir(e->to->folder); /* unless something is in it */
 }
 
-/* A name that no earlier file has, the same on every rank. Collective. */
-static zero_status_t name_proof(const export_t *e, char *name, size_t room, zero_error_t *error)
+/* Chooses a text that no earlier export had, the same on every rank. Collective. */
+static zero_status_t choose_proof(export_t *e, zero_error_t *error)
 {
     const int world = zero_comm_size(e->comm);
     struct timespec now;
@@ -444,7 +451,7 @@ static zero_status_t name_proof(const export_t *e, char *name, size_t room, zero
     if (status == ZERO_OK)
         status = zero_comm_exchange(e->comm, &own, all, sizeof own, error);
     if (status == ZERO_OK)
-        snprintf(name, room, "export-%016" PRIx64, all[0]);
+        snprintf(e->proof, sizeof e->proof, "%016" PRIx64 "\n", all[0]);
     free(all);
     return status;
 }
@@ -452,16 +459,15 @@ static zero_status_t name_proof(const export_t *e, char *name, size_t room, zero
 zero_status_t zero_model_export(zero_model_t *m, zero_comm_t *comm, const zero_model_export_t *to, zero_error_t *error)
 {
     export_t e = {.m = m, .comm = comm, .to = to, .first = zero_comm_rank(comm) == 0};
-    char proof[40] = "";
     zero_status_t status;
 
     if (!m->bound)
         return zero_fail(error, ZERO_ERR_ORDER, "call zero_model_bind after zero_commit, before the model is exported");
-    if ((status = name_proof(&e, proof, sizeof proof, error)) != ZERO_OK)
+    if ((status = choose_proof(&e, error)) != ZERO_OK)
         return status;
-    status = zero_comm_agree(comm, e.first ? begin(&e, proof, error) : ZERO_OK, NULL, error);
+    status = zero_comm_agree(comm, e.first ? begin(&e, error) : ZERO_OK, NULL, error);
     if (status == ZERO_OK)
-        status = zero_comm_agree(comm, e.first ? ZERO_OK : join(&e, proof, error), NULL, error);
+        status = zero_comm_agree(comm, e.first ? ZERO_OK : join(&e, error), NULL, error);
     if (status == ZERO_OK)
         status = zero_comm_agree(comm, write_weights(&e, error), NULL, error);
     /* the creator comes last */
@@ -471,6 +477,6 @@ zero_status_t zero_model_export(zero_model_t *m, zero_comm_t *comm, const zero_m
         status = zero_comm_agree(comm, e.first ? finish_first(&e, error) : ZERO_OK, NULL, error);
     zero_tensors_discard(e.writer);
     if (e.first)
-        remove_parts(&e, proof);
+        remove_parts(&e);
     return status;
 }

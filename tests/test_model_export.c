@@ -274,6 +274,8 @@ START_TEST(folders_of_others_stay)
     check(at("out"), NULL, ZERO_ERR_ARG, "out");
     touch("out/model.safetensors.part"); /* an export that did not end */
     check(at("out"), NULL, ZERO_OK, "");
+    touch("out/config.json.part");
+    touch("out/model.export.part");
     touch("out/model.safetensors");
     check(at("out"), NULL, ZERO_ERR_ARG, "out");
     unlink(at("out/model.safetensors"));
