@@ -162,6 +162,10 @@ START_TEST(test_keep)
     save(1);
     OK(zero_folder_keep(scratch, 1, 1, no_log, &why));
     EXPECT_STEPS(7, 6, 1);
+    OK(zero_folder_remove(scratch, 6, &why));
+    EXPECT_STEPS(7, 1);
+    ck_assert_int_eq(zero_folder_remove(scratch, 6, &why), ZERO_ERR_IO);
+    EXPECT_NAMES(why.text, "step-6");
 }
 END_TEST
 

@@ -172,6 +172,7 @@ static const struct lie {
     {"\"blocks\":[[0,4096", "\"blocks\":[[1,4096", "'model.safetensors' 1 0", ZERO_ERR_FORMAT},
     {"\"blocks\":[[0,4096", "\"blocks\":[[-1,4096", "'model.safetensors'", ZERO_ERR_FORMAT},
     {"\"blocks\":[[0,4096", "\"blocks\":[[0,0", "'model.safetensors'", ZERO_ERR_FORMAT},
+    {"\"blocks\":[[0,4096", "\"blocks\":[[0,0,\"0123456789abcdef\"],[0,4096", "'model.safetensors'", ZERO_ERR_FORMAT},
     {"\"blocks\":[[0,4096", "\"blocks\":[[0,1048577", "'model.safetensors' 1048576", ZERO_ERR_FORMAT},
     {"\"blocks\":[[0,4096", "\"blocks\":[[0,4095", "'model.safetensors' 4096 4095", ZERO_ERR_FORMAT},
     {"\"blocks\":[[0,4096", "\"blocks\":[[0,4097", "'model.safetensors' 4096 4097", ZERO_ERR_FORMAT},

@@ -167,6 +167,15 @@ START_TEST(test_flipped_bits)
         refused(scratch, ZERO_ERR_FORMAT, ZERO_REASON_NONE, "step-4/master.safetensors");
         flip(path, header[k]);
     }
+    /* in a part of the header that says nothing about tensors */
+    size_t bytes;
+    char *text = read_whole(path, &bytes);
+    const char *format = memmem(text, 4096, "\"pt\"", 4);
+    ck_assert_ptr_nonnull(format);
+    flip(path, (uint64_t)(format - text) + 1);
+    refused(scratch, ZERO_ERR_FORMAT, ZERO_REASON_NONE, "step-4/master.safetensors");
+    flip(path, (uint64_t)(format - text) + 1);
+    free(text);
     zero_checkpoint_t *checkpoint = opened(scratch);
     const zero_tensor_entry_t *entry = zero_checkpoint_find(checkpoint, ZERO_STATE_MASTER, "embedding");
     const int64_t piece = (int64_t)ZERO_PIECE_BYTES / 4;

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -221,6 +222,68 @@ START_TEST(test_many_files)
 }
 END_TEST
 
+/* Pages of a file in the page cache. */
+static size_t cached_pages(const char *path)
+{
+    size_t count = 0, bytes;
+    unsigned char *resident;
+    struct stat st;
+    int fd = open(path, O_RDONLY);
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    bytes = (size_t)st.st_size;
+    void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    ck_assert_ptr_ne(map, MAP_FAILED);
+    resident = malloc(bytes / 4096 + 1);
+    ck_assert_int_eq(mincore(map, bytes, resident), 0);
+    for (size_t k = 0; k < (bytes + 4095) / 4096; k++)
+        count += resident[k] & 1;
+    free(resident);
+    munmap(map, bytes);
+    close(fd);
+    return count;
+}
+
+/* Whether O_DIRECT bypasses the cache here: some file systems refuse it or have nothing else. */
+static bool has_direct(void)
+{
+    void *page = aligned_alloc(4096, 4096);
+    int fd = open(at("probe"), O_WRONLY | O_CREAT | O_DIRECT, 0666);
+    memset(page, 7, 4096);
+    bool wrote = fd >= 0 && pwrite(fd, page, 4096, 0) == 4096;
+    close(fd);
+    free(page);
+    return wrote && cached_pages(at("probe")) == 0;
+}
+
+/* Long ranges leave nothing in the page cache but their ends, wherever the memory and the file have them. */
+START_TEST(test_direct)
+{
+    enum { BYTES = 9 << 20 };
+    const zero_tensor_info_t tensors[] = {tensor("odd", "U8", 77, -1, -1), tensor("long", "U8", BYTES, -1, -1)};
+    zero_layout_t layout;
+    zero_writer_t *writer;
+    if (!has_direct())
+        return;
+    char *memory = aligned_alloc(4096, BYTES + 4096);
+    for (size_t k = 0; k < BYTES + 4096; k++)
+        memory[k] = (char)(k * 31 >> 3);
+    OK(zero_layout_make(&layout, "direct", tensors, 2, 0, &why));
+    OK(zero_writer_make(&writer, at("direct"), &layout, 1, &why));
+    OK(zero_writer_create(writer, &why));
+    OK(zero_writer_write(writer, 0, 1, 0, BYTES - 100000, memory + _i, &why));
+    OK(zero_writer_write(writer, 0, 1, BYTES - 100000, 100000, memory + _i + BYTES - 100000, &why));
+    OK(zero_writer_sync(writer, &why));
+    ck_assert_uint_le(cached_pages(at("direct/direct.safetensors")), 8);
+    size_t bytes;
+    char *text = read_whole(at("direct/direct.safetensors"), &bytes);
+    ck_assert(memcmp(text + layout.tensors[1].offset, memory + _i, BYTES) == 0);
+    free(text);
+    free(memory);
+    zero_writer_destroy(writer);
+    zero_layout_clear(&layout);
+}
+END_TEST
+
 START_TEST(test_writer_refused)
 {
     zero_writer_t *writer;
@@ -264,6 +327,7 @@ Suite *checkpoint_writer_suite(void)
     tcase_add_loop_test(tests, test_ranks, 0, 3);
     tcase_add_loop_test(tests, test_copy, 0, 6);
     tcase_add_test(tests, test_many_files);
+    tcase_add_loop_test(tests, test_direct, 0, 2);
     tcase_add_test(tests, test_writer_refused);
     suite_add_tcase(suite, tests);
     return suite;

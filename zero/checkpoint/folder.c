@@ -129,8 +129,7 @@ zero_status_t zero_folder_newest(const char *folder, int64_t *step, zero_manifes
 
 /* ---- removing --------------------------------------------------------------------------------------------------- */
 
-/* Removes a step's folder, its manifest first. */
-static zero_status_t remove_step(const char *folder, int64_t step, zero_error_t *error)
+zero_status_t zero_folder_remove(const char *folder, int64_t step, zero_error_t *error)
 {
     const struct dirent *entry;
     zero_status_t status = ZERO_OK;
@@ -191,7 +190,7 @@ zero_status_t zero_folder_clean(const char *folder, zero_folder_log_t log, zero_
     for (int k = 0; k < count; k++) {
         if (has_manifest(folder, steps[k]))
             continue;
-        if (remove_step(folder, steps[k], &why) == ZERO_OK)
+        if (zero_folder_remove(folder, steps[k], &why) == ZERO_OK)
             removed++;
         else
             warn(log, "cannot remove an unfinished checkpoint: ", &why);
@@ -216,7 +215,7 @@ zero_status_t zero_folder_keep(const char *folder, int keep, int64_t written, ze
             whole += steps[k] == written || is_whole(folder, steps[k]);
             continue;
         }
-        if (remove_step(folder, steps[k], &why) == ZERO_OK)
+        if (zero_folder_remove(folder, steps[k], &why) == ZERO_OK)
             removed++;
         else
             warn(log, "cannot remove an old checkpoint: ", &why);

@@ -25,14 +25,17 @@ zero_status_t zero_folder_list(const char *folder, int64_t **steps, int *count, 
 zero_status_t zero_folder_newest(const char *folder, int64_t *step, zero_manifest_t *manifest, zero_folder_log_t log,
                                  zero_error_t *error);
 
-/* Removes the folders of steps without a manifest. Needs the lock: another run's save may be one of them. Files in them
- * are removed, other folders are not; what cannot be removed gives a warning. */
+/* Removes a step, whole or not. The manifest goes first, so that what is left after a crash in the middle is no
+ * checkpoint. Files in it are removed, folders are not: then it fails. Needs the lock. */
+zero_status_t zero_folder_remove(const char *folder, int64_t step, zero_error_t *error);
+
+/* Removes the folders of steps without a manifest. Needs the lock: another run's save may be one of them. What
+ * cannot be removed gives a warning. */
 zero_status_t zero_folder_clean(const char *folder, zero_folder_log_t log, zero_error_t *error);
 
 /* Removes steps older than the `keep` newest whole ones (0: none), counting only manifests that are as they were
- * written. `written` is the step that has just been written: it is whole, and stays. The manifest goes first, so that
- * what is left after a crash in the middle is no checkpoint. Needs the lock. What cannot be removed gives a
- * warning. */
+ * written. `written` is the step that has just been written: it is whole, and stays. Needs the lock. What cannot be
+ * removed gives a warning. */
 zero_status_t zero_folder_keep(const char *folder, int keep, int64_t written, zero_folder_log_t log,
                                zero_error_t *error);
 
