@@ -185,14 +185,15 @@ static int track_of(trace_t *t, const char *name)
     return i;
 }
 
-/* An event without its args. Viewers want spans of a track apart or inside of each other, but times of a GPU's clock
- * are off by some microseconds: a span that begins before the end of the last one begins at that end. */
+/* Begins an event; its args follow. Spans of a stream follow each other (no model holds two units at a time), and
+ * viewers rely on that. The times of a GPU's clock are off by some microseconds, so a span that begins before the last
+ * one ended begins at that end. */
 static void put_span(trace_t *t, int track, const char *name, const char *unit, uint64_t begin, uint64_t end)
 {
     uint64_t *last = &t->tracks[track].end;
-    if (begin < *last && end > *last)
-        begin = *last;
-    *last = end > *last ? end : *last;
+    begin = begin < *last ? *last : begin;
+    end = end < begin ? begin : end;
+    *last = end;
     begin_event(t);
     put(t, "{\"name\":\"%s", name);
     if (unit != NULL) {
