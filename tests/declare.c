@@ -247,4 +247,5 @@ void declare_random(declare_t *d, uint64_t seed, int max_world, bool small)
     uint64_t other = zero_splitmix64(~seed);
     if (declare_draw(&other, 3) == 0)
         declare_whole(d, &other);
+    d->spec.saves = declare_draw(&other, 2) == 0;
 }

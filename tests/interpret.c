@@ -7,7 +7,7 @@
 #define CELL 128  /* bytes: buffers and slices are aligned to it */
 #define BLOCK 128 /* elements that share one value, which all cells of the block hold */
 #define STREAMS ZERO_STREAM_COUNT
-#define SPREAD 211 /* stride of fixed schedules through the 5040 permutations of seven streams */
+#define SPREAD 1681 /* stride of fixed schedules through the 40320 permutations of eight streams */
 
 typedef struct instance {
     const zero_op_t *op;
@@ -23,7 +23,7 @@ typedef struct rank {
     int32_t head[STREAMS]; /* position in the stream's queue */
     bool begun[STREAMS];   /* the operation at the head has begun to write */
     bool *done;            /* by instance: RECORDs that are done */
-    uint64_t *read;        /* by instance: digest of the values that a USE or RELEASE read */
+    uint64_t *read;        /* by instance: digest of the values that a USE, RELEASE or SAVE read */
 } rank_t;
 
 typedef struct machine {
@@ -56,7 +56,7 @@ void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequen
                                                   ZERO_PROGRAM_STEP,  ZERO_PROGRAM_ONLY,   ZERO_PROGRAM_STEP};
     static const zero_program_kind_t one[] = {ZERO_PROGRAM_ONLY, ZERO_PROGRAM_STEP, ZERO_PROGRAM_ONLY,
                                               ZERO_PROGRAM_STEP};
-    bool micro_steps = plan->spec->micro_steps > 1;
+    bool micro_steps = plan->spec->micro_steps > 1, between = true; /* steps */
     size_t count = micro_steps ? sizeof several / sizeof *several : sizeof one / sizeof *one;
     uint64_t state = zero_splitmix64(seed), *random = seed != 0 ? &state : NULL;
 
@@ -67,7 +67,11 @@ void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequen
             add_kind(plan, q, swap ? ZERO_PROGRAM_ANY : ZERO_PROGRAM_EVAL, random);
             add_kind(plan, q, swap ? ZERO_PROGRAM_EVAL : ZERO_PROGRAM_ANY, random);
         }
-        add_kind(plan, q, micro_steps ? several[i] : one[i], NULL);
+        zero_program_kind_t kind = micro_steps ? several[i] : one[i];
+        if (between)
+            add_kind(plan, q, ZERO_PROGRAM_SAVE, NULL);
+        add_kind(plan, q, kind, NULL);
+        between = kind == ZERO_PROGRAM_STEP;
     }
     add_kind(plan, q, ZERO_PROGRAM_ANY, NULL);
     add_kind(plan, q, ZERO_PROGRAM_EVAL, NULL);
@@ -182,6 +186,22 @@ static void use(machine_t *m, int rank, int32_t index, int half)
         }
     }
     m->ranks[rank].read[index] = digest;
+}
+
+/* Which of a segment's states a buffer is, whatever its role is called. */
+static int saved_state(const zero_plan_t *plan, int32_t buffer)
+{
+    const zero_buffer_t *x = &plan->buffers[buffer];
+    return x->role == ZERO_ROLE_MASTER ? 1 : x->role == ZERO_ROLE_STATE ? 2 + x->state : 0;
+}
+
+static void save(machine_t *m, int rank, int32_t index)
+{
+    const zero_op_t *op = m->list[index].op;
+    span_t src = span_of(m, rank, op->src, op->src_own, op->part);
+    int64_t place = (op->segment * 4 + saved_state(m->plan, op->src)) * 4096;
+    for (int64_t b = 0; b < src.count; b++)
+        m->ranks[rank].read[index] += mix(get(&src, b), (uint64_t)(place + src.first + b));
 }
 
 static void move(machine_t *m, int rank, const zero_op_t *op)
@@ -328,6 +348,9 @@ static void execute(machine_t *m, int rank, int32_t index)
     case ZERO_OP_WHOLE:
         make_whole(m, rank, op);
         break;
+    case ZERO_OP_SAVE:
+        save(m, rank, index);
+        break;
     default:
         break;
     }
@@ -457,6 +480,9 @@ static uint64_t digest(const machine_t *m)
     uint64_t sum = 0;
     for (int r = 0; r < m->world; r++) {
         int32_t number = 0; /* number of the use, so that plans of the same model can be compared */
+        for (int32_t i = 0; i < m->count; i++)
+            if (m->list[i].op->kind == ZERO_OP_SAVE) /* of whichever rank, in whichever order */
+                sum += m->ranks[r].read[i] * (uint64_t)(2 * m->list[i].micro + 1);
         for (int32_t i = 0; i < m->count; i++)
             if (m->list[i].op->kind == ZERO_OP_USE || m->list[i].op->kind == ZERO_OP_RELEASE)
                 sum += mix(m->ranks[r].read[i], (uint64_t)number++ * 64 + (uint64_t)r);

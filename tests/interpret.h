@@ -18,16 +18,16 @@ typedef struct interpret_sequence {
     int count;
 } interpret_sequence_t;
 
-/* A legal sequence of steps with one or more micro-steps. Evaluations and on-demand units come at start and end if seed
- * is 0, otherwise also at random places. */
+/* A legal sequence of steps with one or more micro-steps, with a save before each if the plan has saves. Evaluations
+ * and on-demand units come at start and end if seed is 0, otherwise also at random places. */
 void interpret_sequence(const zero_plan_t *plan, uint64_t seed, interpret_sequence_t *sequence);
 
 typedef enum interpret_outcome { INTERPRET_DONE = 0, INTERPRET_DEADLOCK } interpret_outcome_t;
 
 /* Runs a sequence with the schedule of this number: below INTERPRET_FIXED the streams have a fixed order of priority,
  * otherwise a random one. The initial contents of the arenas also depend on the schedule, so that reads of them show.
- * *result is a digest of everything that uses read, and of the parameters at the end. If the plan is correct, it is the
- * same for every schedule. */
+ * *result is a digest of everything that uses and saves read, and of the parameters at the end. If the plan is
+ * correct, it is the same for every schedule. */
 #define INTERPRET_FIXED 24
 interpret_outcome_t interpret_run(const zero_plan_t *plan, const interpret_sequence_t *sequence, uint64_t schedule,
                                   uint64_t *result);

@@ -40,7 +40,9 @@ fi
         'zero_device_t *device;' 'zero_config_t config;' 'zero_engine_t *engine;' 'zero_param_desc_t desc;' \
         'zero_unit_t unit;' 'zero_param_t param;' 'zero_pass_t pass;'
     sed -n '/^ \* A small program/,/^ \* The life of an engine/s/^ \*     //p' "$srcdir/zero/zero.h" |
-        sed 's/^zero_destroy(engine);/printf("%.2f %.2f\\n", w[0], w[1]);\n&/'
+        sed -e '/^zero_destroy(engine);/i float v[2];' \
+            -e '/^zero_destroy(engine);/i zero_param_get(engine, param, ZERO_STATE_PARAM, ZERO_FP32, v);' \
+            -e '/^zero_destroy(engine);/i printf("%.2f %.2f\\n", v[0], v[1]);'
     printf '%s\n' 'zero_device_destroy(device);' 'zero_comm_destroy(comm);' 'return 0;' '}'
 } >header.c
 # shellcheck disable=SC2046 # words on purpose

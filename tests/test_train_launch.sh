@@ -79,6 +79,9 @@ if (ulimit -n 20) 2>/dev/null; then
 fi
 
 # ---- a signal that dumps core ----------------------------------------------------------------------------------------
+# A sanitizer handles some of these signals itself.
+sanitizer=${ASAN_OPTIONS-}
+export ASAN_OPTIONS="$sanitizer:handle_segv=0:handle_sigbus=0"
 for signal in SEGV:11 ABRT:6 BUS:7; do
     # shellcheck disable=SC2086
     begin $long --ranks 2
@@ -89,6 +92,7 @@ for signal in SEGV:11 ABRT:6 BUS:7; do
     sentence "SIG${signal%:*} to a rank" "$2" "${signal#*:}"
     nobody "SIG${signal%:*} to a rank"
 done
+export ASAN_OPTIONS="$sanitizer"
 
 # ---- hangups ---------------------------------------------------------------------------------------------------------
 for ranks in 1 2; do

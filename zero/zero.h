@@ -396,6 +396,7 @@ typedef struct zero_config {
     zero_name_change_fn name_change; /* words for what zero_commit advises if the plan does not fit;
                                         NULL: the library's */
     void *name_change_ctx;
+    bool saves; /* plan a program that writes checkpoints while training goes on (false) */
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */

@@ -144,6 +144,7 @@ typedef enum zero_stream_id {
     ZERO_STREAM_COPY,        /* copies between tiers */
     ZERO_STREAM_HOST,        /* optimizer updates of state on other tiers */
     ZERO_STREAM_IO,          /* reads and writes of the nvme tier */
+    ZERO_STREAM_SAVE,        /* writes of a checkpoint */
     ZERO_STREAM_COUNT
 } zero_stream_id_t;
 

@@ -195,9 +195,9 @@ zero_status_t zero_cpu_stream_create(zero_device_t *d, zero_stream_id_t id, zero
         goto no_memory;
     atomic_store(&s->progress->refs, 1);
     s->progress->id = id;
-    /* ZERO_STREAM_IO has a thread on an inline device too, so that I/O overlaps with other work. This thread never
-     * waits for the other streams: their work is complete when an item is queued here. */
-    bool worker = d->options.threaded ? id != ZERO_STREAM_COMPUTE : id == ZERO_STREAM_IO;
+    /* ZERO_STREAM_IO and ZERO_STREAM_SAVE have threads on an inline device too, so that I/O overlaps with other work.
+     * These threads never wait for the other streams: their work is complete when an item is queued here. */
+    bool worker = d->options.threaded ? id != ZERO_STREAM_COMPUTE : id == ZERO_STREAM_IO || id == ZERO_STREAM_SAVE;
     s->progress->alone = !d->options.threaded && !worker;
     s->delay_seed = d->options.delay_seed;
     if (worker) {

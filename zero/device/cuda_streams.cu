@@ -46,7 +46,7 @@ static const double DRAIN_S = 600, DRAIN_LATE_S = 3;
 
 static bool is_host(zero_stream_id_t id)
 {
-    return id == ZERO_STREAM_HOST || id == ZERO_STREAM_IO;
+    return id == ZERO_STREAM_HOST || id == ZERO_STREAM_IO || id == ZERO_STREAM_SAVE;
 }
 
 static void state_drop(state_t *s)

@@ -4,8 +4,9 @@
  * Streams have CUDA's semantics: operations of one stream run in issue order; record() takes a snapshot of a stream's
  * position into an event; wait() makes a stream's later operations run after the event's latest record at the time of
  * the call (never recorded: no wait). The inline CPU device runs each operation at once on the calling thread, except
- * on ZERO_STREAM_IO, which has a thread. The threaded CPU device gives each stream except ZERO_STREAM_COMPUTE a worker
- * thread; operations, records and waits of compute happen on the calling thread, and a wait blocks it.
+ * on ZERO_STREAM_IO and ZERO_STREAM_SAVE, which have a thread each. The threaded CPU device gives each stream except
+ * ZERO_STREAM_COMPUTE a worker thread; operations, records and waits of compute happen on the calling thread, and a
+ * wait blocks it.
  */
 #ifndef ZERO_DEVICE_DEVICE_H
 #define ZERO_DEVICE_DEVICE_H
@@ -18,9 +19,9 @@ typedef struct zero_arena zero_arena_t;
 typedef struct zero_clock zero_clock_t;
 
 /* Work on a stream. On the CPU the stream's thread calls it, and it does the work. On a GPU device it is called at once
- * on the issuing thread with the native stream (cudaStream_t), and it launches the work; but on ZERO_STREAM_HOST and
- * ZERO_STREAM_IO, whose work is on the host, a worker calls it as on the CPU. native is NULL when a CPU stream or such
- * a worker calls it. Never called after the stream has failed. */
+ * on the issuing thread with the native stream (cudaStream_t), and it launches the work; but on ZERO_STREAM_HOST,
+ * ZERO_STREAM_IO and ZERO_STREAM_SAVE, whose work is on the host, a worker calls it as on the CPU. native is NULL when
+ * a CPU stream or such a worker calls it. Never called after the stream has failed. */
 typedef zero_status_t (*zero_task_fn)(void *ctx, const void *arg, void *native, zero_error_t *error);
 
 typedef struct zero_device_ops {

@@ -162,9 +162,10 @@ zero_status_t zero_exec_call(zero_exec_t *x, const zero_exec_call_t *call, zero_
 zero_status_t zero_exec_call_program(zero_exec_t *x, int32_t program, zero_error_t *error)
 {
     const zero_program_t *p = &x->plan->programs[program];
-    bool step = p->kind == ZERO_PROGRAM_STEP;
-    return zero_exec_call(x, &(zero_exec_call_t){step ? ZERO_CALL_STEP : ZERO_CALL_PASS, p->pass, p->unit, program},
-                          error);
+    zero_exec_call_kind_t kind = p->kind == ZERO_PROGRAM_STEP   ? ZERO_CALL_STEP
+                                 : p->kind == ZERO_PROGRAM_SAVE ? ZERO_CALL_SAVE
+                                                                : ZERO_CALL_PASS;
+    return zero_exec_call(x, &(zero_exec_call_t){(int32_t)kind, p->pass, p->unit, program}, error);
 }
 
 /* ---- sentences -------------------------------------------------------------------------------------------------- */
@@ -213,6 +214,10 @@ static void add_call(const zero_exec_t *x, const zero_exec_run_t *r, text_t *t)
         add(t, "%s", r->detail ? "zero_param_set" : "zero_param_get");
         if (r->index >= 0)
             add(t, " of parameter '%.50s'", x->plan->spec->params[r->index].name);
+        break;
+    case ZERO_CALL_SAVE:
+    case ZERO_CALL_LOAD:
+        add(t, r->kind == ZERO_CALL_SAVE ? "a call that saves" : "zero_load");
         break;
     case ZERO_CALL_FILL:
         add(t, "zero_param_fill");
@@ -275,7 +280,7 @@ static bool is_valid(const zero_exec_t *x, const zero_exec_report_t *t)
         good = r->kind == ZERO_CALL_PASS    ? r->index >= 0 && r->index < x->plan->spec->pass_count
                : r->kind == ZERO_CALL_WHOLE ? r->index < x->plan->spec->param_count
                : r->kind == ZERO_CALL_FILL  ? r->index >= 0 && r->index < x->plan->spec->param_count
-                                            : r->kind > ZERO_CALL_PASS && r->kind < ZERO_CALL_WHOLE;
+                                            : r->kind > ZERO_CALL_PASS && r->kind <= ZERO_CALL_LOAD;
     }
     return good;
 }

@@ -182,7 +182,7 @@ static zero_status_t allocate(zero_exec_t *x, zero_error_t *error)
             return status;
     resolve(x);
     if ((status = zero_exec_register_nvme(x, error)) != ZERO_OK ||
-        (status = zero_exec_guard_create(x, error)) != ZERO_OK)
+        (status = zero_exec_save_create(x, error)) != ZERO_OK || (status = zero_exec_guard_create(x, error)) != ZERO_OK)
         return status;
     for (int s = 0; s < ZERO_STREAM_COUNT; s++)
         if (uses_stream(plan, s) &&
@@ -277,6 +277,7 @@ void zero_exec_destroy(zero_exec_t *x)
             zero_comm_destroy(x->comms[g][c]);
     zero_nvme_destroy(x->nvme);
     zero_exec_guard_destroy(x);
+    zero_exec_save_destroy(x);
     for (int t = 0; t < ZERO_TIER_COUNT; t++)
         if (x->arenas[t])
             device->arena_destroy(x->arenas[t]);

@@ -16,7 +16,9 @@ typedef enum zero_exec_call_kind {
     ZERO_CALL_STEP,
     ZERO_CALL_SUM,
     ZERO_CALL_WHOLE,
-    ZERO_CALL_FILL
+    ZERO_CALL_FILL,
+    ZERO_CALL_SAVE, /* zero_save_open, zero_save, zero_save_end */
+    ZERO_CALL_LOAD
 } zero_exec_call_kind_t;
 typedef struct zero_exec_call {
     int32_t kind;
@@ -88,6 +90,24 @@ zero_status_t zero_exec_call(zero_exec_t *exec, const zero_exec_call_t *call, ze
 /* recv (world * bytes) gets every rank's bytes of host memory, in rank order. Belongs to the last call that began.
  * Collective. */
 zero_status_t zero_exec_exchange(zero_exec_t *exec, const void *send, void *recv, uint64_t bytes, zero_error_t *error);
+/* Where a save goes. Both functions run on the save stream's thread. A failure ends the save, and not the exec. */
+typedef struct zero_exec_sink {
+    void *ctx;
+    /* Takes elements [begin, begin + count) of a parameter's state, as its buffer stores them; the last block of a
+     * coded format is whole. */
+    zero_status_t (*write)(void *ctx, int32_t param, zero_state_t state, int64_t begin, int64_t count,
+                           const void *values, zero_error_t *error);
+    /* Returns when everything is on the drive. */
+    zero_status_t (*sync)(void *ctx, zero_error_t *error);
+} zero_exec_sink_t;
+/* Runs the plan's program that saves: this rank's own elements go to the sink while training goes on. *sink is copied;
+ * one save runs at a time. */
+zero_status_t zero_exec_save(zero_exec_t *exec, const zero_exec_sink_t *sink, zero_error_t *error);
+/* Whether the save has ended; then *status and *why are its outcome. */
+bool zero_exec_saved(zero_exec_t *exec, zero_status_t *status, zero_error_t *why);
+/* Host waits until it has ended. */
+zero_status_t zero_exec_wait_saved(zero_exec_t *exec, zero_error_t *error);
+
 /* Publishes a failure from outside the exec. Afterwards everything but destroy fails. */
 void zero_exec_abort(zero_exec_t *exec, const zero_error_t *why);
 

@@ -129,6 +129,8 @@ struct zero_exec {
     _Atomic int64_t step;                                    /* steps taken, for error sentences */
     _Atomic uint64_t counts[ZERO_STREAM_COUNT][ZERO_COUNTS]; /* one thread writes each row */
 
+    struct zero_exec_save *save; /* NULL: the plan has no saves */
+
     zero_latch_t failed;
 };
 
@@ -168,6 +170,10 @@ zero_status_t zero_exec_guard_buffer(zero_exec_t *x, int32_t buffer, bool open, 
 /* The caller holds the unit's parameters (ZERO_READ) and gradients (ZERO_GRAD) as flags say; 0: neither. */
 zero_status_t zero_exec_guard_unit(zero_exec_t *x, int32_t unit, uint32_t flags, zero_error_t *error);
 
+/* SAVE and SYNC. */
+zero_status_t zero_exec_save_create(zero_exec_t *x, zero_error_t *error);
+void zero_exec_save_destroy(zero_exec_t *x);
+zero_status_t zero_exec_save_op(zero_exec_t *x, const zero_op_t *op, zero_error_t *error);
 /* The next functions need x->trace. The calling thread calls them, except the task. A program begins. */
 void zero_exec_trace_program(zero_exec_t *x, int32_t program);
 /* Returns the span of an operation that is about to be issued. NULL: there is no room, or this kind is not traced. */
@@ -192,6 +198,11 @@ zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *
 /* Transfers any bytes of the tier, to or from host memory. */
 zero_status_t zero_exec_access_nvme(zero_exec_t *x, bool write, uint64_t offset, void *host, uint64_t bytes,
                                     zero_error_t *error);
+
+/* Reads bytes of the tier into scratch (aligned to ZERO_PAGE, with ZERO_FILE_ALIGN more on either side), and says where
+ * in it they begin. */
+zero_status_t zero_exec_read_nvme(zero_exec_t *x, uint64_t offset, uint64_t bytes, char *scratch, char **begin,
+                                  zero_error_t *error);
 
 /* Compares what the ranks of a node need together with what is available, and what each rank needs with its limit.
  * Every rank gets the same result. Collective. */

@@ -93,6 +93,14 @@ zero_status_t zero_exec_move(zero_exec_t *x, const zero_op_t *op, zero_error_t *
     return status;
 }
 
+zero_status_t zero_exec_read_nvme(zero_exec_t *x, uint64_t offset, uint64_t bytes, char *scratch, char **begin,
+                                  zero_error_t *error)
+{
+    uint64_t into = offset % ZERO_NVME_BLOCK;
+    *begin = scratch + into;
+    return transfer(x, false, offset - into, scratch, into + bytes, error);
+}
+
 /* Files take whole blocks: if a write begins or ends inside a block, the block is read first. The pieces are large
  * enough to keep the drive busy, and need little memory. */
 enum { ACCESS_BYTES = 4 << 20 };

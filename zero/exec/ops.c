@@ -358,7 +358,7 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
 {
     zero_exec_t *x = ctx;
     const zero_op_t *op = arg;
-    bool collects = zero_op_collects(op);
+    bool collects = zero_op_collects(op), saves = op->stream == ZERO_STREAM_SAVE;
     uint64_t start = zero_now_ns();
     zero_error_t local; /* large, and written only on failure */
     local.text[0] = '\0';
@@ -366,11 +366,13 @@ zero_status_t zero_exec_task(void *ctx, const void *arg, void *native, zero_erro
     if (status == ZERO_OK)
         status = collects                       ? collective(x, op, native, &local)
                  : op->kind == ZERO_OP_EXCHANGE ? exchange(x, op, native, &local)
+                 : saves                        ? zero_exec_save_op(x, op, &local)
                                                 : kernel(x, op, native, &local);
     if (status == ZERO_OK && x->guard)
         status = zero_exec_guard_op(x, op, false, &local);
-    count(x, op->stream, collects || op->kind == ZERO_OP_EXCHANGE ? ZERO_COUNT_COMM_NS : ZERO_COUNT_KERNEL_NS,
-          zero_now_ns() - start);
+    if (!saves)
+        count(x, op->stream, collects || op->kind == ZERO_OP_EXCHANGE ? ZERO_COUNT_COMM_NS : ZERO_COUNT_KERNEL_NS,
+              zero_now_ns() - start);
     if (status == ZERO_OK)
         return ZERO_OK;
     local.status = status;

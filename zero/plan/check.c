@@ -51,6 +51,25 @@ static zero_status_t end_of_step(zero_checker_t *c)
     return ZERO_OK;
 }
 
+/* A checkpoint is whole if each rank has saved all of its slice of each kind of state. */
+static zero_status_t end_of_save(zero_checker_t *c)
+{
+    const zero_plan_t *plan = c->plan;
+    for (int32_t s = 0; s < plan->segment_count; s++) {
+        const zero_segment_t *segment = &plan->segments[s];
+        bool master = segment->trainable && segment->dtype != ZERO_FP32;
+        int states = segment->trainable ? zero_plan_state(plan, s)->count : 0;
+        for (int i = 0; i < ZERO_CHECK_SAVED; i++) {
+            bool wanted = i == 0 || (i == 1 && master) || (i > 1 && i - 2 < states);
+            if (c->written[s * ZERO_CHECK_SAVED + i] != (wanted ? segment->slice : 0))
+                return zero_check_fail(c, "it has saved %lld elements of state %d of unit '%s' instead of %lld",
+                                       (long long)c->written[s * ZERO_CHECK_SAVED + i], i,
+                                       plan->spec->units[segment->unit].name, wanted ? (long long)segment->slice : 0);
+        }
+    }
+    return ZERO_OK;
+}
+
 static zero_status_t run_program(zero_checker_t *c, const zero_program_t *program)
 {
     zero_status_t status;
@@ -59,17 +78,20 @@ static zero_status_t run_program(zero_checker_t *c, const zero_program_t *progra
     c->run++;
     memset(c->recorded, 0, (size_t)c->plan->event_count * sizeof *c->recorded);
     c->next_use = c->opened = 0;
+    memset(c->written, 0, (size_t)c->plan->segment_count * ZERO_CHECK_SAVED * sizeof *c->written);
     memset(c->grad_done, 0, (size_t)c->plan->spec->unit_count * sizeof *c->grad_done);
     for (c->op = 0; c->op < program->op_count; c->op++)
         if ((status = zero_check_op(c, &program->ops[c->op])) != ZERO_OK)
             return status;
-    int32_t uses = program->kind == ZERO_PROGRAM_STEP  ? 0
-                   : program->kind == ZERO_PROGRAM_ANY ? 1
-                                                       : c->plan->spec->passes[program->pass].use_count;
+    int32_t uses = program->kind == ZERO_PROGRAM_ANY ? 1
+                   : program->pass >= 0              ? c->plan->spec->passes[program->pass].use_count
+                                                     : 0;
     if (c->opened > 0 || c->next_use != uses)
         return zero_check_fail(c, "%d of %d uses have begun, %d have not ended", c->next_use, uses, c->opened);
     if (program->kind == ZERO_PROGRAM_STEP)
         return end_of_step(c);
+    if (program->kind == ZERO_PROGRAM_SAVE)
+        return end_of_save(c);
     if (program->kind != ZERO_PROGRAM_EVAL && program->kind != ZERO_PROGRAM_ANY)
         c->micro++;
     return ZERO_OK;
@@ -123,8 +145,8 @@ static zero_status_t try_others(zero_checker_t *c)
 }
 
 /* What runs between the programs of steps: nothing; nothing, but every other program is tried after each; one program
- * before each; all on-demand units before each. */
-typedef enum beside { NOTHING, TRIALS, ONE_BEFORE, ALL_UNITS_BEFORE } beside_t;
+ * before each; all on-demand units before each; a save before each step. */
+typedef enum beside { NOTHING, TRIALS, ONE_BEFORE, ALL_UNITS_BEFORE, SAVES } beside_t;
 
 /* Runs steps of several lengths. */
 static zero_status_t walk_steps(zero_checker_t *c, beside_t beside, const zero_program_t *other)
@@ -143,6 +165,8 @@ static zero_status_t walk_steps(zero_checker_t *c, beside_t beside, const zero_p
             status = run_program(c, other);
         else if (beside == ALL_UNITS_BEFORE)
             status = run_kind(c, ZERO_PROGRAM_ANY);
+        else if (beside == SAVES && (i == 0 || order[i - 1] == ZERO_PROGRAM_STEP))
+            status = run_kind(c, ZERO_PROGRAM_SAVE);
         if (status == ZERO_OK)
             status = run_kind(c, order[i]);
         if (status == ZERO_OK && beside == TRIALS)
@@ -203,9 +227,12 @@ static zero_status_t walk(zero_checker_t *c)
     for (int32_t i = 0; i < count; i++)
         if ((status = run_program(c, others[i])) != ZERO_OK || (status = try_others(c)) != ZERO_OK)
             goto out;
-    if (!has_steps(plan))
+    if (!has_steps(plan)) {
+        status = run_kind(c, ZERO_PROGRAM_SAVE);
         goto out;
+    }
     if ((status = walk_steps(c, NOTHING, NULL)) != ZERO_OK ||
+        (plan->spec->saves && (status = walk_steps(c, SAVES, NULL)) != ZERO_OK) ||
         (status = walk_steps(c, first_rank ? TRIALS : NOTHING, NULL)) != ZERO_OK)
         goto out;
     for (int32_t i = 0; i < count && status == ZERO_OK; i++)
@@ -222,11 +249,11 @@ out:
 static zero_status_t check_programs(const zero_checker_t *c)
 {
     const zero_spec_t *spec = c->plan->spec;
-    int32_t found[ZERO_PROGRAM_STEP + 1] = {0}, wanted[ZERO_PROGRAM_STEP + 1] = {0};
+    int32_t found[ZERO_PROGRAM_KINDS] = {0}, wanted[ZERO_PROGRAM_KINDS] = {0};
     for (int32_t i = 0; i < c->plan->program_count; i++) {
         const zero_program_t *p = &c->plan->programs[i];
-        bool in_range = (unsigned)p->kind <= ZERO_PROGRAM_STEP &&
-                        (p->kind == ZERO_PROGRAM_STEP ? p->pass == -1 : p->pass >= 0 && p->pass < spec->pass_count) &&
+        bool in_range = (unsigned)p->kind < ZERO_PROGRAM_KINDS &&
+                        (p->kind >= ZERO_PROGRAM_STEP ? p->pass == -1 : p->pass >= 0 && p->pass < spec->pass_count) &&
                         (p->kind == ZERO_PROGRAM_ANY ? p->unit >= 0 && p->unit < spec->unit_count : p->unit == -1);
         if (!in_range)
             return zero_check_fail(c, "program %d names a pass or unit that does not exist", i);
@@ -243,7 +270,8 @@ static zero_status_t check_programs(const zero_checker_t *c)
     if (spec->micro_steps > 1)
         wanted[ZERO_PROGRAM_FIRST] = wanted[ZERO_PROGRAM_MIDDLE] = wanted[ZERO_PROGRAM_LAST] =
             wanted[ZERO_PROGRAM_ONLY];
-    for (int k = 0; k <= ZERO_PROGRAM_STEP; k++)
+    wanted[ZERO_PROGRAM_SAVE] = spec->saves;
+    for (int k = 0; k < ZERO_PROGRAM_KINDS; k++)
         if (found[k] != wanted[k])
             return zero_check_fail(c, "there are %d programs of kind %s instead of %d", found[k],
                                    zero_program_name((zero_program_kind_t)k), wanted[k]);
@@ -270,9 +298,10 @@ static zero_status_t prepare(zero_checker_t *c)
     c->grad_total = calloc(units + 1, sizeof *c->grad_total);
     c->grad_done = calloc(units + 1, sizeof *c->grad_done);
     c->open = calloc(units + 1, sizeof *c->open);
+    c->written = calloc(segments * ZERO_CHECK_SAVED + 1, sizeof *c->written);
     if (c->events == NULL || c->events_before == NULL || c->recorded == NULL || c->version == NULL ||
         c->updates == NULL || c->updated == NULL || c->unit_segment == NULL || c->grad_total == NULL ||
-        c->grad_done == NULL || c->open == NULL)
+        c->grad_done == NULL || c->open == NULL || c->written == NULL)
         return zero_fail(c->error, ZERO_ERR_MEMORY, "no memory to check a plan of %zu units", units);
     for (int32_t p = 0; p < plan->spec->pass_count; p++)
         for (int32_t i = 0; i < plan->spec->passes[p].use_count && plan->spec->passes[p].kind == ZERO_PASS_TRAIN; i++)
@@ -305,6 +334,7 @@ static zero_status_t check_rank(const zero_plan_t *plan, int index, zero_error_t
     free(c.grad_total);
     free(c.grad_done);
     free(c.open);
+    free(c.written);
     return status;
 }
 

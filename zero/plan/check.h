@@ -7,6 +7,7 @@
 
 #define ZERO_CHECK_HOST ZERO_STREAM_COUNT /* the calling thread counts as a party too */
 #define ZERO_CHECK_PARTIES (ZERO_STREAM_COUNT + 1)
+#define ZERO_CHECK_SAVED (2 + ZERO_MAX_STATES) /* parameters, master weights, states */
 
 /* Vector clock: how many operations of each party are known to be done. */
 typedef struct zero_clock {
@@ -94,6 +95,8 @@ typedef struct zero_checker {
     int32_t *grad_total, *grad_done; /* by unit: GRAD uses in the training pass; those that have ended in this
                                       * program */
     bool *open;                      /* by unit: acquired */
+    int64_t *written; /* [segment][ZERO_CHECK_SAVED]: elements of parameters, master weights and each state that this
+                         program has saved */
 } zero_checker_t;
 
 /* Fails with "program P, operation N (KIND of unit 'U'): ...". */

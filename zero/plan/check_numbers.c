@@ -210,6 +210,23 @@ static zero_status_t check_operands(const zero_checker_t *c, const zero_op_t *op
                                                 (long long)op->count, (long long)count);
 }
 
+/* SAVE takes one buffer of its segment, or of its part, without what other ranks own. */
+static zero_status_t check_save(const zero_checker_t *c, const zero_op_t *op)
+{
+    const zero_plan_t *plan = c->plan;
+    if (op->stream != ZERO_STREAM_SAVE || c->program->kind != ZERO_PROGRAM_SAVE || op->dst >= 0)
+        return zero_check_fail(c, "it is on another stream than saves, or in another program, or has a destination");
+    if (op->kind == ZERO_OP_SYNC)
+        return op->src < 0 ? ZERO_OK : zero_check_fail(c, "it has an operand");
+    const zero_buffer_t *x = op->src >= 0 ? &plan->buffers[op->src] : NULL;
+    if (x == NULL || op->segment < 0 || x->segment != op->segment || x->part != op->part || op->src_own == x->own)
+        return zero_check_fail(c, "its operand is missing, of another segment or part, or not cut to this rank's own");
+    int64_t count = zero_check_span(c, op->src, op->part < 0, op->part).count;
+    return op->count == count ? ZERO_OK
+                              : zero_check_fail(c, "it counts %lld elements; its operand has %lld",
+                                                (long long)op->count, (long long)count);
+}
+
 static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *op)
 {
     const zero_plan_t *plan = c->plan;
@@ -229,6 +246,9 @@ static zero_status_t check_op_numbers(const zero_checker_t *c, const zero_op_t *
     case ZERO_OP_EXCHANGE:
         return op->stream == ZERO_STREAM_REDUCE ? ZERO_OK
                                                 : zero_check_fail(c, "it does not run on the stream of reductions");
+    case ZERO_OP_SAVE:
+    case ZERO_OP_SYNC:
+        return check_save(c, op);
     default:
         break;
     }

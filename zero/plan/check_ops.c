@@ -180,6 +180,30 @@ static zero_status_t do_accumulate(zero_checker_t *c, const zero_op_t *op)
     return ZERO_OK;
 }
 
+/* SAVE: this rank's own part of parameters, master weights or state, all of them after the last update. */
+static zero_status_t do_save(zero_checker_t *c, const zero_op_t *op)
+{
+    zero_operand_t src = zero_check_operand(c, op->src, op->src_own, op->part);
+    zero_content_t content;
+    char name[200];
+    zero_status_t status;
+
+    if ((status = zero_check_ordered(c, op->stream, &src, NULL)) != ZERO_OK ||
+        (status = zero_check_content(c, &src, &content)) != ZERO_OK)
+        return status;
+    if (src.count == 0) /* a part of which this rank owns nothing */
+        return ZERO_OK;
+    bool kept =
+        content.kind == ZERO_HOLDS_PARAM || content.kind == ZERO_HOLDS_MASTER || content.kind == ZERO_HOLDS_STATE;
+    if (!kept || content.version != c->version[op->segment])
+        return zero_check_fail(c, "it saves %s, which is not that of the last update",
+                               zero_check_buffer_name(c, op->src, name, sizeof name));
+    int which = content.kind == ZERO_HOLDS_PARAM ? 0 : content.kind == ZERO_HOLDS_MASTER ? 1 : 2 + content.state;
+    c->written[op->segment * ZERO_CHECK_SAVED + which] += src.count;
+    zero_check_did_read(c, op->stream, &src);
+    return ZERO_OK;
+}
+
 /* ---- the caller's uses ------------------------------------------------------------------------------------------ */
 
 /* The pass of this program; NULL for ANY. */
@@ -351,6 +375,10 @@ zero_status_t zero_check_op(zero_checker_t *c, const zero_op_t *op)
         return do_use(c, op);
     case ZERO_OP_RELEASE:
         return do_release(c, op);
+    case ZERO_OP_SAVE:
+        return do_save(c, op);
+    case ZERO_OP_SYNC:
+        return ZERO_OK;
     default:
         return zero_check_fail(c, "the checker does not know operations of kind %s",
                                zero_op_name((zero_op_kind_t)op->kind));

@@ -120,6 +120,8 @@ static void print_buffer(const out_t *o, const zero_plan_t *plan, int32_t index)
         print(o, "scalars");
     else if (index == plan->host_scratch)
         print(o, "host-scratch");
+    else if (index == plan->save_scratch)
+        print(o, "save-scratch");
     else
         print(o, index == plan->scratch ? "scratch" : "reserve");
 }

@@ -216,6 +216,15 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
     return status;
 }
 
+/* Whether anything is kept on the nvme tier. */
+static bool has_nvme(const zero_plan_t *plan)
+{
+    for (int32_t i = 0; i < plan->buffer_count; i++)
+        if (plan->buffers[i].tier == ZERO_TIER_NVME)
+            return true;
+    return false;
+}
+
 /* Buffers of no segment: partial norms, the exchange, the step's scalars, the norm's scratch; then the caller's
  * reserves. */
 static zero_status_t place_others(zero_builder_t *b)
@@ -244,16 +253,19 @@ static zero_status_t place_others(zero_builder_t *b)
         int32_t *out;
         zero_tier_t tier;
         int64_t words;
+        bool wanted;
     } staging[] = {
-        {&plan->norms, host, norm_words},
-        {&plan->exchange, host, (int64_t)words},
-        {&plan->scalars, host, ZERO_SCALARS_BYTES / 4},
-        {&plan->scratch, ZERO_TIER_DEVICE, 2 * blocks},
-        {&plan->host_scratch, ZERO_TIER_HOST, 2 * blocks}, /* must be last: only if norms are computed on the host */
+        {&plan->norms, host, norm_words, true},
+        {&plan->exchange, host, (int64_t)words, true},
+        {&plan->scalars, host, ZERO_SCALARS_BYTES / 4, true},
+        {&plan->scratch, ZERO_TIER_DEVICE, 2 * blocks, true},
+        {&plan->host_scratch, ZERO_TIER_HOST, 2 * blocks, host_norms},
+        {&plan->save_scratch, ZERO_TIER_HOST, ZERO_SAVE_SCRATCH / 4, b->spec->saves && has_nvme(plan)},
     };
-    plan->host_scratch = -1;
-    for (size_t i = 0; i < sizeof staging / sizeof *staging - !host_norms; i++)
-        if ((status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, staging[i].tier,
+    plan->host_scratch = plan->save_scratch = -1;
+    for (size_t i = 0; i < sizeof staging / sizeof *staging; i++)
+        if (staging[i].wanted &&
+            (status = zero_build_buffer(b, -1, ZERO_ROLE_COUNT, ZERO_KIND_STAGING, staging[i].tier,
                                         zero_format_plain(ZERO_FP32), staging[i].words, staging[i].out)) != ZERO_OK)
             return status;
     for (int32_t i = 0; i < b->spec->reserve_count; i++) {

@@ -63,6 +63,8 @@ const char *zero_op_name(zero_op_kind_t kind)
         [ZERO_OP_APPLY] = "APPLY",
         [ZERO_OP_READ] = "READ",
         [ZERO_OP_WRITE] = "WRITE",
+        [ZERO_OP_SAVE] = "SAVE",
+        [ZERO_OP_SYNC] = "SYNC",
         [ZERO_OP_RECORD] = "RECORD",
         [ZERO_OP_WAIT] = "WAIT",
         [ZERO_OP_HOST_WAIT] = "HOST_WAIT",
@@ -73,7 +75,7 @@ const char *zero_op_name(zero_op_kind_t kind)
 
 const char *zero_program_name(zero_program_kind_t kind)
 {
-    static const char *const names[] = {"eval", "any", "first", "middle", "last", "only", "step"};
+    static const char *const names[] = {"eval", "any", "first", "middle", "last", "only", "step", "save"};
     return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 

@@ -76,6 +76,7 @@ typedef struct zero_spec {
     zero_spec_state_t whole_state;
     int64_t piece;        /* elements of a part that is not on the device, and of one staging buffer: a multiple of
                            * ZERO_PIECE_QUANTUM */
+    bool saves;           /* the plan has a program that writes checkpoints */
     bool guard;           /* buffers of the device tier share no memory pages, so that each can be protected */
     double offload_ratio; /* share of the optimizer state that lies on its row's tier, if that is not the device */
     uint64_t options;     /* hash of the options that have a copy in this struct */
@@ -245,6 +246,9 @@ typedef enum zero_op_kind {
                        * MASTER, and dst as for UPDATE */
     ZERO_OP_READ,
     ZERO_OP_WRITE,     /* dst = src, one of which is on the nvme tier. On IO */
+    ZERO_OP_SAVE,      /* writes this rank's own elements of src (parameters, master weights or optimizer state) to the
+                        * checkpoint's files. On SAVE */
+    ZERO_OP_SYNC,      /* waits until what SAVE has written is on the drive. On SAVE */
     ZERO_OP_RECORD,    /* event = this stream's position */
     ZERO_OP_WAIT,      /* this stream waits for the event's latest record; without a record it does not wait */
     ZERO_OP_HOST_WAIT, /* the calling thread waits for the event's latest record */
@@ -266,7 +270,8 @@ typedef struct zero_op {
     int32_t event;               /* RECORD, WAIT, HOST_WAIT */
     int32_t src, dst;            /* buffers, -1: none */
     int32_t program;             /* index of the program that contains it */
-    int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of a slice; else those it touches */
+    int64_t count;               /* elements: GATHER and REDUCE_SCATTER: of a slice; SAVE: of src, before those of other
+                                  * ranks are left out; else those it touches */
     uint64_t bytes; /* collectives: what a rank receives from others, all slices but its own; copies between tiers,
                      * reads and writes: what they move */
 } zero_op_t;
@@ -279,7 +284,9 @@ typedef enum zero_program_kind {
     ZERO_PROGRAM_MIDDLE,
     ZERO_PROGRAM_LAST, /* FIRST, MIDDLE, LAST: micro-steps of a step of several; exist only if micro_steps > 1 */
     ZERO_PROGRAM_ONLY, /* the only micro-step of a step */
-    ZERO_PROGRAM_STEP  /* norm, clip, update, publish */
+    ZERO_PROGRAM_STEP, /* norm, clip, update, publish */
+    ZERO_PROGRAM_SAVE, /* between steps; only if spec->saves */
+    ZERO_PROGRAM_KINDS
 } zero_program_kind_t;
 const char *zero_program_name(zero_program_kind_t kind);
 
@@ -310,6 +317,7 @@ typedef struct zero_plan {
     int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world *
                                                 * (segments + words)]; bytes; norm scratch */
     int32_t host_scratch;                      /* scratch of norms that run on the host stream; -1: none does */
+    int32_t save_scratch;                      /* of SAVE, for what is on the nvme tier; -1: nothing is */
     uint64_t arena_bytes[ZERO_TIER_COUNT];     /* reserved at commit */
     uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT]; /* each kind is one page-aligned range of the arena */
     uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* page multiples. RINGS: outside the arena, on the host
@@ -366,6 +374,10 @@ typedef struct zero_span {
 zero_span_t zero_plan_span(const zero_plan_t *plan, int index, int32_t buffer, bool own, int32_t part);
 /* The index of the rank that owns an element of a segment. */
 int zero_plan_owner(const zero_plan_t *plan, int32_t segment, int64_t element);
+
+/* Bytes of save_scratch: a piece, the blocks of the file that it begins and ends in, and alignment. */
+#define ZERO_SAVE_SCRATCH (ZERO_SAVE_PIECE + 2 * ZERO_FILE_ALIGN + ZERO_PAGE)
+#define ZERO_SAVE_PIECE (1 << 20)
 
 /* Doubles per rank that the exchange carries besides the norms: status, signals. */
 #define ZERO_EXCHANGE_WORDS 2

@@ -321,7 +321,7 @@ static zero_status_t write_training(zero_builder_t *b)
 zero_status_t zero_build_programs(zero_builder_t *b)
 {
     const zero_spec_t *spec = b->spec;
-    size_t count = 5;
+    size_t count = 6;
     zero_status_t status;
 
     for (int32_t p = 0; p < spec->pass_count; p++)
@@ -343,5 +343,11 @@ zero_status_t zero_build_programs(zero_builder_t *b)
         if (status != ZERO_OK)
             return status;
     }
-    return b->train >= 0 ? write_training(b) : ZERO_OK;
+    if (b->train >= 0 && (status = write_training(b)) != ZERO_OK)
+        return status;
+    if (!spec->saves)
+        return ZERO_OK;
+    zero_writer_t w = begin(b, ZERO_PROGRAM_SAVE, -1, -1);
+    zero_write_save(&w);
+    return w.status;
 }

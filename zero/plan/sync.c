@@ -256,7 +256,9 @@ static zero_status_t wait_across(sync_t *y, waits_t *waits, int32_t program, int
             if ((mask >> t & 1) && me->clock[t] == UNKNOWN && !knows_lasting(me, group + t))
                 missing |= 1 << t;
         for (int t = 0; t < STREAMS; t++) {
-            bool whole = p->kind == ZERO_PROGRAM_STEP || t == ZERO_STREAM_REDUCE;
+            /* A step updates the first units while a save still writes the last ones. */
+            bool whole = t == ZERO_STREAM_REDUCE ||
+                         (t != ZERO_STREAM_SAVE && (p->kind == ZERO_PROGRAM_STEP || p->kind == ZERO_PROGRAM_SAVE));
             bool needed = missing >> t & 1;
             for (int other = 0; other < STREAMS && needed && !whole; other++)
                 needed = other == t || !(missing >> other & 1) || !(y->implied[group + other] >> t & 1);
@@ -449,7 +451,7 @@ static zero_status_t rewrite(sync_t *y, int32_t program, int32_t lasting_count, 
         for (int t = 0; t < STREAMS && starts; t++) {
             if (r.until[t] < 0)
                 continue;
-            if ((status = take_event(y, pool, 0, r.until[t], &r.event[t])) != ZERO_OK)
+            if ((status = take_event(y, pool, -1, r.until[t], &r.event[t])) != ZERO_OK)
                 goto done;
             r.event[t] += lasting_count;
             put_sync(out, &n, ZERO_OP_RECORD, &none, t, r.event[t]);

@@ -31,6 +31,8 @@ void zero_write_plain(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t st
                       uint32_t flags);
 /* Writes the step's program: norm, updates, gathers of parameters (step.c). */
 void zero_write_step(zero_writer_t *w);
+/* All of the program that saves (save.c). */
+void zero_write_save(zero_writer_t *w);
 
 #define FOR_PARTS(b, s, p)                              \
     for (int32_t p = (b)->plan->segments[s].first_part; \
