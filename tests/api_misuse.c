@@ -50,6 +50,7 @@ static void inits(void)
 {
     zero_comm_options_init_size(NULL, sizeof(zero_comm_options_t));
     zero_device_options_init_size(NULL, 0);
+    zero_save_options_init_size(NULL, sizeof(zero_save_options_t));
     zero_config_init_size(NULL, sizeof(zero_config_t));
     zero_param_desc_init_size(NULL, 8);
     ck_assert_int_eq(zero_config_stage(NULL, 1), ZERO_ERR_ARG);
@@ -366,6 +367,48 @@ static void contents(void)
     api_free(&a);
 }
 
+static void with_saves(zero_config_t *config, void *ctx)
+{
+    config->saves = true;
+    (void)ctx;
+}
+
+static void saves(void)
+{
+    api_engine_t a = api_make(0, with_saves, NULL);
+    zero_engine_t *e = a.engine;
+    zero_save_options_t options;
+    zero_saved_t saved = {.size = sizeof saved}, unset = {.size = 8};
+    zero_save_options_init(&options);
+    OK(zero_commit(e));
+    REFUSES(zero_load(e, NULL), "zero_load");
+    REFUSES(zero_save_open(e, NULL), "zero_save_options_t NULL");
+    REFUSES(zero_save_open(e, &options), "zero_save_open");
+    options.folder = "no such folder/api";
+    ck_assert_int_eq(zero_save_open(e, &options), ZERO_ERR_IO);
+    options.folder = "api-saves";
+    options.about = "[1]";
+    options.keep = -1;
+    REFUSES(zero_save_open(e, &options), "-1");
+    options.keep = 1;
+    REFUSES(zero_save_open(e, &options), "");
+    options.about = NULL;
+    OK(zero_save_open(e, &options));
+    ck_assert_int_eq(zero_save_open(e, &options), ZERO_ERR_ORDER);
+    REFUSES(zero_save(e, NULL, 1), "1");
+    REFUSES(zero_save(e, e, (size_t)1 << 30), "");
+    REFUSES(zero_save_end(e, true, NULL), "zero_saved_t NULL");
+    REFUSES(zero_save_end(e, true, &unset), "8");
+    OK(zero_save(e, NULL, 0));
+    OK(zero_save_end(e, true, &saved));
+    ck_assert(saved.done && saved.step == 0 && strcmp(saved.path, "api-saves/step-0") == 0);
+    ck_assert_int_eq(zero_save(e, NULL, 0), ZERO_ERR_IO); /* a checkpoint of this step is there */
+    OK(zero_save_end(e, true, &saved));
+    ck_assert(saved.done && saved.step == -1);
+    api_free(&a);
+    ck_assert_int_eq(system("rm -r api-saves"), 0);
+}
+
 /* The functions of a group, by name. */
 static const struct group {
     void (*test)(void);
@@ -373,7 +416,7 @@ static const struct group {
 } groups[] = {
     {names, "zero_status_name zero_version zero_dtype_name zero_dtype_size zero_tier_name zero_kind_name"},
     {inits, "zero_comm_options_init_size zero_device_options_init_size zero_config_init_size zero_param_desc_init_size "
-            "zero_config_stage"},
+            "zero_save_options_init_size zero_config_stage"},
     {comms, "zero_comm_self zero_comm_shm zero_comm_torchrun zero_comm_mpi zero_comm_split zero_comm_rank "
             "zero_comm_size zero_comm_name zero_comm_has_data zero_comm_exchange zero_comm_agree "
             "zero_comm_abort zero_comm_destroy zero_comm_staged zero_comm_nccl"},
@@ -383,6 +426,7 @@ static const struct group {
               "zero_tensors_metadata zero_tensors_close"},
     {writers, "zero_tensors_create zero_tensors_write zero_tensors_finish zero_tensors_discard"},
     {checkpoints, "zero_checkpoint_open zero_checkpoint_info zero_checkpoint_close"},
+    {saves, "zero_load zero_save_open zero_save zero_save_end"},
     {creation, "zero_create zero_destroy zero_last_error zero_last_failure"},
     {answers, "zero_param_count zero_param_name zero_param_elements zero_param_data zero_param_grad zero_reserved "
               "zero_stream zero_plan_hash zero_signal zero_abort"},

@@ -137,6 +137,28 @@ static zero_status_t explain(zero_engine_t *e)
     return zero_explain(e, write_text, NULL);
 }
 
+static zero_status_t load(zero_engine_t *e)
+{
+    return zero_load(e, NULL);
+}
+static zero_status_t save_open(zero_engine_t *e)
+{
+    zero_save_options_t options;
+    zero_save_options_init(&options);
+    options.folder = "api";
+    return zero_save_open(e, &options);
+}
+static zero_status_t save(zero_engine_t *e)
+{
+    return zero_save(e, NULL, 0);
+}
+static zero_status_t save_end(zero_engine_t *e)
+{
+    zero_saved_t saved = {.size = sizeof saved};
+    return zero_save_end(e, true, &saved);
+}
+
+/* The engine of api_make has no saves. */
 const api_call_t api_calls[API_CALLS] = {
     {"zero_unit_add", unit_add, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_param_add", param_add, ZERO_OK, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
@@ -160,6 +182,10 @@ const api_call_t api_calls[API_CALLS] = {
     {"zero_trace_end", trace_end, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_step_stats", step_stats, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_sum", sum, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
+    {"zero_load", load, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_ERR_ARG},
+    {"zero_save_open", save_open, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
+    {"zero_save", save, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
+    {"zero_save_end", save_end, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_ERR_ORDER},
     {"zero_forecast", forecast, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},
     {"zero_measure", measure, ZERO_ERR_ORDER, ZERO_ERR_ORDER, ZERO_OK},
     {"zero_forecast_traffic", forecast_traffic, ZERO_ERR_ORDER, ZERO_OK, ZERO_OK},

@@ -122,6 +122,7 @@ void zero_destroy(zero_engine_t *engine)
         zero_exec_abort(engine->exec, &why);
     }
     zero_exec_destroy(engine->exec);
+    zero_saver_destroy(engine->saver);
     zero_plan_destroy(engine->plan);
     destroy_spec(&engine->spec);
     pthread_mutex_destroy(&engine->callback_lock);

@@ -36,9 +36,10 @@ struct zero_engine {
     atomic_uintptr_t callback_thread; /* the thread that holds callback_lock, or 0 */
     _Atomic uint32_t signals;
     uint64_t entered_ns, total_ns;
-    bool traced;          /* a trace is on */
-    zero_status_t failed; /* if not ZERO_OK, only destroy works; error says why */
-    zero_error_t error;   /* the last failure */
+    bool traced;              /* a trace is on */
+    struct zero_saver *saver; /* NULL before zero_save_open */
+    zero_status_t failed;     /* if not ZERO_OK, only destroy works; error says why */
+    zero_error_t error;       /* the last failure */
 };
 
 /* Only one public function at a time works on an engine. ZERO_ENTRY(entry) keeps what zero_engine_enter takes until the
@@ -64,6 +65,14 @@ zero_status_t zero_engine_leave(zero_engine_t *engine, zero_status_t status);
 bool zero_engine_has_unit(zero_engine_t *engine, zero_unit_t unit);
 bool zero_engine_has_param(zero_engine_t *engine, zero_param_t param);
 bool zero_engine_has_pass(zero_engine_t *engine, zero_pass_t pass);
+
+/* Frees what zero_save_open made. Accepts NULL. Once the exec is destroyed. */
+void zero_saver_destroy(struct zero_saver *saver);
+
+/* Gives each rank's own outcome the same result on all of them: *status and engine->error become those of the lowest
+ * rank that failed, which the sentence names. Part of the call that began last. Collective. Returns the status of the
+ * exchange itself. */
+zero_status_t zero_engine_agree(zero_engine_t *engine, zero_status_t *status);
 
 /* Compares the ranks' declarations, options and results of planning (status, with *error). Every rank gets the same
  * outcome. */

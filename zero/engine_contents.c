@@ -1,135 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* engine_contents.c - reads and writes contents: initial parameters, state, addresses. */
 #include "optim/rules.h"
-#include "zero/engine.h"
+#include "zero/engine_pieces.h"
 
 #include <stdlib.h>
-
-/* The most elements per call of the caller's function: enough to keep a drive busy. */
-enum { PIECE = 1 << 20 };
-
-/* Allocates two buffers for up to PIECE of these elements, in fp32 or in whole coded blocks. The caller frees the
- * result. Returns NULL and sets the engine's error if memory is short. */
-static float *buffers_of(zero_engine_t *engine, int64_t elements, float **second)
-{
-    int64_t most = elements < PIECE ? elements : PIECE;
-    size_t room = ((size_t)most + ZERO_ALIGN_ELEMENTS - 1) / ZERO_ALIGN_ELEMENTS * ZERO_ALIGN_ELEMENTS;
-    float *first = malloc(2 * room * sizeof *first);
-    if (!first)
-        zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for a buffer of %zu values", 2 * room);
-    *second = first + (first ? room : 0);
-    return first;
-}
-
-typedef struct range {
-    int64_t begin, end;
-} range_t;
-static range_t intersection(range_t a, range_t b)
-{
-    return (range_t){a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
-}
-
-/* What a rank holds of a segment's state in one buffer: elements [begin, end), from byte offset. */
-typedef struct piece {
-    int32_t buffer;
-    range_t range;
-    uint64_t offset;
-} piece_t;
-
-static piece_t piece_of(const zero_engine_t *engine, int32_t buffer, bool own, int32_t part)
-{
-    zero_span_t span = zero_plan_span(engine->plan, engine->rank, buffer, own, part);
-    return (piece_t){buffer, {span.begin, span.begin + span.count}, span.offset};
-}
-
-/* Gets the i-th piece of a segment's state; false: there are no more. own: only what this rank owns; else all that it
- * holds. */
-static bool next_piece(const zero_engine_t *engine, const zero_segment_t *segment, zero_state_t state, bool own,
-                       int32_t i, piece_t *piece)
-{
-    const int32_t *buffer = segment->buffer;
-    if (state == ZERO_STATE_PARAM) {
-        *piece = piece_of(engine, buffer[buffer[ZERO_ROLE_PARAM_SHARD] >= 0 ? ZERO_ROLE_PARAM_SHARD : ZERO_ROLE_PARAM],
-                          own, -1);
-        return i == 0;
-    }
-    if (i >= segment->part_count)
-        return false;
-    int32_t index = segment->first_part + i;
-    const zero_part_t *part = &engine->plan->parts[index];
-    int32_t from = -1;
-    switch (state) {
-    case ZERO_STATE_GRAD: /* the buffer that the update reads; others may be overwritten */
-        from = part->grad >= 0 ? part->grad : buffer[ZERO_ROLE_FINAL];
-        break;
-    case ZERO_STATE_MASTER:
-        from = part->master;
-        break;
-    case ZERO_STATE_MOMENT1:
-        from = part->state[0];
-        break;
-    case ZERO_STATE_MOMENT2:
-        from = part->state[1];
-        break;
-    case ZERO_STATE_PARAM: /* handled above */
-        break;
-    }
-    *piece = piece_of(engine, from, own, index);
-    return true;
-}
-
-/* Rounds values of segment elements [range) and writes those that the piece holds. rounded: scratch of the same size.
- * Coded buffers take whole blocks. Tensors share no blocks, so range begins and ends at block bounds or at the
- * tensor's. */
-static zero_status_t put(zero_engine_t *engine, const piece_t *piece, range_t range, const float *values,
-                         float *rounded)
-{
-    const zero_buffer_t *buffer = &engine->plan->buffers[piece->buffer];
-    range_t both = intersection(range, piece->range);
-    int64_t count = both.end - both.begin;
-    if (count <= 0)
-        return ZERO_OK;
-    values += both.begin - range.begin;
-    if (zero_format_is_coded(&buffer->format)) {
-        memset((zero_block8_t *)(void *)rounded + (count - 1) / ZERO_BLOCK8, 0,
-               sizeof(zero_block8_t)); /* codes of the padding in the last block */
-        zero_block8_write((zero_block8_t *)(void *)rounded, buffer->state, values, count);
-    } else {
-        zero_flat_ref()->cast(rounded, buffer->format.dtype, values, ZERO_FP32, count, 1, NULL);
-    }
-    return zero_exec_write(engine->exec, piece->buffer,
-                           piece->offset + zero_format_bytes(&buffer->format, both.begin - piece->range.begin), rounded,
-                           zero_format_bytes(&buffer->format, count), &engine->error);
-}
-
-/* Writes the parameters, and the master weights if they have their own buffer. */
-static zero_status_t put_all(zero_engine_t *engine, const zero_segment_t *segment, range_t range, const float *values,
-                             float *rounded)
-{
-    piece_t piece;
-    zero_status_t status = ZERO_OK;
-    for (int32_t i = 0; status == ZERO_OK && next_piece(engine, segment, ZERO_STATE_PARAM, false, i, &piece); i++)
-        status = put(engine, &piece, range, values, rounded);
-    for (int32_t i = 0; status == ZERO_OK && next_piece(engine, segment, ZERO_STATE_MASTER, false, i, &piece); i++)
-        if (engine->plan->buffers[piece.buffer].part >= 0)
-            status = put(engine, &piece, range, values, rounded);
-    return status;
-}
-
-/* The range of segment elements that covers all parameters and master weights on this rank. */
-static range_t held_range(const zero_engine_t *engine, const zero_segment_t *segment)
-{
-    range_t all = {segment->elements, 0};
-    for (int state = 0; state < 2; state++) {
-        piece_t piece;
-        for (int32_t i = 0; next_piece(engine, segment, state ? ZERO_STATE_MASTER : ZERO_STATE_PARAM, false, i, &piece);
-             i++) {
-            all.begin = piece.range.begin < all.begin ? piece.range.begin : all.begin;
-            all.end = piece.range.end > all.end ? piece.range.end : all.end;
-        }
-    }
-    return all;
-}
 
 static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_fn fn, void *ctx)
 {
@@ -143,16 +17,17 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
         return status;
     const zero_segment_t *segment = &engine->plan->segments[placed->segment];
     /* If parameters or master weights are full, every rank fills all of them, with the same values. */
-    range_t mine = intersection((range_t){placed->offset, placed->offset + p->count}, held_range(engine, segment));
+    zero_range_t mine =
+        zero_range_both((zero_range_t){placed->offset, placed->offset + p->count}, zero_engine_kept(engine, segment));
     if (mine.begin >= mine.end)
         return ZERO_OK;
-    float *rounded, *values = buffers_of(engine, mine.end - mine.begin, &rounded);
+    float *rounded, *values = zero_engine_buffers(engine, mine.end - mine.begin, &rounded);
     if (!values) {
         zero_exec_abort(engine->exec, &engine->error);
         return ZERO_ERR_MEMORY;
     }
-    for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += PIECE) {
-        range_t range = {at, mine.end - at < PIECE ? mine.end : at + PIECE};
+    for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += ZERO_ENGINE_PIECE) {
+        zero_range_t range = {at, mine.end - at < ZERO_ENGINE_PIECE ? mine.end : at + ZERO_ENGINE_PIECE};
         if (fn(ctx, param, range.begin - placed->offset, range.end - range.begin, values) != 0) {
             status = zero_fail_reason(&engine->error, ZERO_ERR_IO, ZERO_REASON_CALLBACK_FAILED, -1,
                                       "the fill callback failed for elements [%lld, %lld) of parameter '%s'",
@@ -161,7 +36,7 @@ static zero_status_t fill(zero_engine_t *engine, zero_param_t param, zero_fill_f
             zero_exec_abort(engine->exec, &engine->error);
             break;
         }
-        status = put_all(engine, segment, range, values, rounded);
+        status = zero_engine_put_all(engine, segment, range, values, rounded);
     }
     free(values);
     return status;
@@ -185,21 +60,22 @@ zero_status_t zero_param_fill(zero_engine_t *engine, zero_param_t param, zero_fi
 }
 
 /* Passes those of segment elements [range) that the piece holds to fn. */
-static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const piece_t *piece, range_t range,
-                                zero_read_fn fn, void *ctx)
+static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const zero_engine_piece_t *piece,
+                                zero_range_t range, zero_read_fn fn, void *ctx)
 {
     const zero_spec_param_t *p = &engine->spec.params[param];
     int64_t first = engine->plan->placed[param].offset;
     const zero_buffer_t *buffer = &engine->plan->buffers[piece->buffer];
-    range_t mine = intersection(range, piece->range);
+    zero_range_t mine = zero_range_both(range, piece->range);
     zero_status_t status = ZERO_OK;
     if (mine.begin >= mine.end)
         return ZERO_OK;
-    float *stored, *values = buffers_of(engine, mine.end - mine.begin, &stored);
+    float *stored, *values = zero_engine_buffers(engine, mine.end - mine.begin, &stored);
     if (!values)
         return ZERO_ERR_MEMORY;
-    for (int64_t at = mine.begin; at < mine.end; at += PIECE) {
-        int64_t count = mine.end - at < PIECE ? mine.end - at : PIECE, from = at - piece->range.begin;
+    for (int64_t at = mine.begin; at < mine.end; at += ZERO_ENGINE_PIECE) {
+        int64_t count = mine.end - at < ZERO_ENGINE_PIECE ? mine.end - at : ZERO_ENGINE_PIECE,
+                from = at - piece->range.begin;
         /* Whole blocks, which tensors do not share. */
         status = zero_exec_read(engine->exec, piece->buffer, piece->offset + zero_format_bytes(&buffer->format, from),
                                 stored, zero_format_bytes(&buffer->format, count), &engine->error);
@@ -223,23 +99,16 @@ static zero_status_t read_piece(zero_engine_t *engine, zero_param_t param, const
 }
 
 /* Passes those of segment elements [range) that this rank owns to fn. The range lies in the parameter. */
-static zero_status_t read_range(zero_engine_t *engine, zero_param_t param, zero_state_t state, range_t range,
+static zero_status_t read_range(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_range_t range,
                                 zero_read_fn fn, void *ctx)
 {
     int32_t segment = engine->plan->placed[param].segment;
     zero_status_t status;
-    piece_t piece;
-    for (int32_t i = 0; next_piece(engine, &engine->plan->segments[segment], state, true, i, &piece); i++)
+    zero_engine_piece_t piece;
+    for (int32_t i = 0; zero_engine_next_piece(engine, &engine->plan->segments[segment], state, true, i, &piece); i++)
         if ((status = read_piece(engine, param, &piece, range, fn, ctx)) != ZERO_OK)
             return status; /* a failure of the caller's function does not end the engine */
     return ZERO_OK;
-}
-
-/* The elements of the segment that are the parameter's. */
-static range_t range_of(const zero_engine_t *engine, zero_param_t param)
-{
-    int64_t first = engine->plan->placed[param].offset;
-    return (range_t){first, first + engine->spec.params[param].count};
 }
 
 /* Checks that the parameter has this state and that it is valid now. what: "read" or "set". */
@@ -284,7 +153,7 @@ zero_status_t zero_param_read(zero_engine_t *engine, zero_param_t param, zero_st
     status = zero_engine_leave(engine, zero_exec_sync(engine->exec, &engine->error));
     return status != ZERO_OK || engine->plan->placed[param].segment < 0
                ? status
-               : read_range(engine, param, state, range_of(engine, param), fn, ctx);
+               : read_range(engine, param, state, zero_engine_range(engine, param), fn, ctx);
 }
 
 /* ---- whole tensors ---------------------------------------------------------------------------------------------- */
@@ -376,18 +245,18 @@ static int copy_values(void *ctx, zero_param_t param, int64_t begin, int64_t cou
 enum { EXCHANGE_ELEMENTS = 16384 };
 
 /* The elements of a segment that a rank owns. */
-static range_t slice_of(const zero_engine_t *engine, int32_t segment, int rank)
+static zero_range_t slice_of(const zero_engine_t *engine, int32_t segment, int rank)
 {
     zero_span_t span =
         zero_plan_span(engine->plan, rank, engine->plan->segments[segment].buffer[ZERO_ROLE_PARAM], true, -1);
-    return (range_t){span.begin, span.begin + span.count};
+    return (zero_range_t){span.begin, span.begin + span.count};
 }
 
 /* Gathers a tensor: in each round, every rank sends the next elements of what it owns to all others. */
 static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
                             char *out)
 {
-    range_t whole = range_of(engine, param);
+    zero_range_t whole = zero_engine_range(engine, param);
     int32_t segment = engine->plan->placed[param].segment;
     int first = zero_plan_owner(engine->plan, segment, whole.begin),
         last = zero_plan_owner(engine->plan, segment, whole.end - 1);
@@ -402,20 +271,21 @@ static zero_status_t gather(zero_engine_t *engine, zero_param_t param, zero_stat
         return status;
     }
     for (int r = first; r <= last; r++) {
-        range_t theirs = intersection(whole, slice_of(engine, segment, r));
+        zero_range_t theirs = zero_range_both(whole, slice_of(engine, segment, r));
         longest = theirs.end - theirs.begin > longest ? theirs.end - theirs.begin : longest;
     }
     for (int64_t done = 0; done < longest && status == ZERO_OK; done += EXCHANGE_ELEMENTS) {
-        range_t own = intersection(whole, slice_of(engine, segment, engine->rank));
-        own = intersection(own, (range_t){own.begin + done, own.begin + done + EXCHANGE_ELEMENTS});
+        zero_range_t own = zero_range_both(whole, slice_of(engine, segment, engine->rank));
+        own = zero_range_both(own, (zero_range_t){own.begin + done, own.begin + done + EXCHANGE_ELEMENTS});
         target_t target = {mine, own.begin - whole.begin};
         if (own.begin < own.end && (status = read_range(engine, param, state, own, copy_values, &target)) != ZERO_OK)
             zero_exec_abort(engine->exec, &engine->error); /* no memory: the other ranks wait for these elements */
         if (status == ZERO_OK)
             status = zero_exec_exchange(engine->exec, mine, all, EXCHANGE_ELEMENTS * sizeof *mine, &engine->error);
         for (int r = first; r <= last && out && status == ZERO_OK; r++) {
-            range_t theirs = intersection(whole, slice_of(engine, segment, r));
-            theirs = intersection(theirs, (range_t){theirs.begin + done, theirs.begin + done + EXCHANGE_ELEMENTS});
+            zero_range_t theirs = zero_range_both(whole, slice_of(engine, segment, r));
+            theirs =
+                zero_range_both(theirs, (zero_range_t){theirs.begin + done, theirs.begin + done + EXCHANGE_ELEMENTS});
             if (theirs.begin < theirs.end)
                 zero_flat_ref()->cast(out + (size_t)(theirs.begin - whole.begin) * zero_dtype_size(dtype), dtype,
                                       all + (size_t)r * EXCHANGE_ELEMENTS, ZERO_FP32, theirs.end - theirs.begin, 1,
@@ -444,16 +314,16 @@ zero_status_t zero_param_get(zero_engine_t *engine, zero_param_t param, zero_sta
 static zero_status_t recompute_norm(zero_engine_t *engine, int32_t s)
 {
     const zero_segment_t *segment = &engine->plan->segments[s];
-    const range_t own = slice_of(engine, s, engine->rank);
+    const zero_range_t own = slice_of(engine, s, engine->rank);
     const size_t element = zero_dtype_size(segment->final);
     double sum = 0, square, scratch;
     zero_status_t status;
-    piece_t piece;
+    zero_engine_piece_t piece;
     for (int64_t at = own.begin; at < own.end; at += ZERO_NORM_BLOCK) {
-        range_t block = intersection(own, (range_t){at, at + ZERO_NORM_BLOCK});
+        zero_range_t block = zero_range_both(own, (zero_range_t){at, at + ZERO_NORM_BLOCK});
         float values[ZERO_NORM_BLOCK];
-        for (int32_t i = 0; next_piece(engine, segment, ZERO_STATE_GRAD, true, i, &piece); i++) {
-            range_t both = intersection(block, piece.range);
+        for (int32_t i = 0; zero_engine_next_piece(engine, segment, ZERO_STATE_GRAD, true, i, &piece); i++) {
+            zero_range_t both = zero_range_both(block, piece.range);
             if (both.begin >= both.end)
                 continue;
             status = zero_exec_read(engine->exec, piece.buffer,
@@ -473,25 +343,26 @@ static zero_status_t recompute_norm(zero_engine_t *engine, int32_t s)
 static zero_status_t set(zero_engine_t *engine, zero_param_t param, zero_state_t state, zero_dtype_t dtype,
                          const char *values)
 {
-    range_t whole = range_of(engine, param);
+    zero_range_t whole = zero_engine_range(engine, param);
     int32_t s = engine->plan->placed[param].segment;
     const zero_segment_t *segment = &engine->plan->segments[s];
     zero_status_t status = ZERO_OK;
-    float *rounded, *as_fp32 = buffers_of(engine, whole.end - whole.begin, &rounded);
-    piece_t piece;
+    float *rounded, *as_fp32 = zero_engine_buffers(engine, whole.end - whole.begin, &rounded);
+    zero_engine_piece_t piece;
     if (!as_fp32) {
         zero_exec_abort(engine->exec, &engine->error);
         return ZERO_ERR_MEMORY;
     }
-    for (int64_t at = whole.begin; at < whole.end && status == ZERO_OK; at += PIECE) {
-        range_t range = {at, whole.end - at < PIECE ? whole.end : at + PIECE};
+    for (int64_t at = whole.begin; at < whole.end && status == ZERO_OK; at += ZERO_ENGINE_PIECE) {
+        zero_range_t range = {at, whole.end - at < ZERO_ENGINE_PIECE ? whole.end : at + ZERO_ENGINE_PIECE};
         zero_flat_ref()->cast(as_fp32, ZERO_FP32, values + (size_t)(at - whole.begin) * zero_dtype_size(dtype), dtype,
                               range.end - range.begin, 1, NULL);
         if (state == ZERO_STATE_PARAM || state == ZERO_STATE_MASTER)
-            status = put_all(engine, segment, range, as_fp32, rounded);
+            status = zero_engine_put_all(engine, segment, range, as_fp32, rounded);
         else
-            for (int32_t i = 0; status == ZERO_OK && next_piece(engine, segment, state, false, i, &piece); i++)
-                status = put(engine, &piece, range, as_fp32, rounded);
+            for (int32_t i = 0; status == ZERO_OK && zero_engine_next_piece(engine, segment, state, false, i, &piece);
+                 i++)
+                status = zero_engine_put(engine, &piece, range, as_fp32, rounded);
     }
     free(as_fp32);
     return status == ZERO_OK && state == ZERO_STATE_GRAD ? recompute_norm(engine, s) : status;

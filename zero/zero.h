@@ -396,7 +396,9 @@ typedef struct zero_config {
     zero_name_change_fn name_change; /* words for what zero_commit advises if the plan does not fit;
                                         NULL: the library's */
     void *name_change_ctx;
-    bool saves; /* plan a program that writes checkpoints while training goes on (false) */
+    bool
+        saves; /* plan what zero_save runs beside training. On a drive's tier it needs 1 MiB of host
+                   memory (false) */
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */
@@ -1109,6 +1111,67 @@ ZERO_API zero_status_t zero_checkpoint_info(const zero_checkpoint_t *checkpoint,
                                             zero_checkpoint_info_t *info);
 /* Closes the files. Accepts NULL. */
 ZERO_API void zero_checkpoint_close(zero_checkpoint_t *checkpoint);
+
+/* Loads a checkpoint into an engine: parameters, master weights, optimizer state, and the numbers
+ * of steps and updates. The two may differ in the number of ranks, the placement table, dtypes of
+ * parameters, and the format of moments (AdamW and its 8-bit form). Each rank reads the ranges that
+ * it keeps. Parameters in fp32 or with master weights continue with the same bits.
+ * Collective: every rank opens the same checkpoint, which stays the caller's.
+ * When: between steps.
+ * May fail with: ZERO_ERR_ARG if the checkpoint has another optimizer, or parameters with other
+ * names or shapes; the sentence names them, and nothing has changed. ZERO_ERR_FORMAT if contents
+ * are damaged, ZERO_ERR_IO. */
+ZERO_API zero_status_t zero_load(zero_engine_t *engine, const zero_checkpoint_t *checkpoint);
+
+/* Where an engine saves. zero_save_options_init sets the defaults, which are in parentheses. */
+typedef struct zero_save_options {
+    size_t size;
+    const char *folder;  /* of checkpoints: the one of step N is folder/step-N. Created if its
+                            parent exists. Every rank must reach it */
+    int keep;            /* newest checkpoints to keep; 0: all (0) */
+    uint64_t file_bytes; /* largest size of a file, if its tensors allow it (5e9) */
+    const char *about;   /* a JSON object that becomes part of each manifest; NULL: none (NULL) */
+} zero_save_options_t;
+/* Sets the defaults of *options; size is sizeof(zero_save_options_t) in the caller's header. */
+ZERO_API void zero_save_options_init_size(zero_save_options_t *options, size_t size);
+static inline void zero_save_options_init(zero_save_options_t *options)
+{
+    zero_save_options_init_size(options, sizeof *options);
+}
+
+/* Opens the folder for this engine until zero_destroy, and removes what an interrupted save left
+ * there. *options is copied.
+ * Collective: all ranks succeed, or all fail and the engine stays usable.
+ * When: between steps, once, with config.saves. To resume, call zero_load first.
+ * May fail with: ZERO_ERR_IO, with ZERO_REASON_FOLDER_IN_USE if another run saves there.
+ * ZERO_ERR_ARG if the ranks do not reach the same folder, or if it has a checkpoint of a later step
+ * than the engine's. */
+ZERO_API zero_status_t zero_save_open(zero_engine_t *engine, const zero_save_options_t *options);
+
+/* Begins to save the engine as it is now, with bytes of the caller's (rank 0's count; at most 1
+ * MiB; copied). Returns while a thread writes. Passes run beside it; the next zero_step waits, for
+ * each unit, until its state has been written.
+ * Collective: all ranks succeed, or all fail.
+ * When: between steps, after zero_save_open; zero_save_end has reported the save before.
+ * May fail with: ZERO_ERR_IO. The save has then failed, and the engine stays usable. */
+ZERO_API zero_status_t zero_save(zero_engine_t *engine, const void *caller, size_t bytes);
+
+/* What came of a save. */
+typedef struct zero_saved {
+    size_t size;      /* set by the caller */
+    bool done;        /* false: it is still being written */
+    int64_t step;     /* of the checkpoint */
+    const char *path; /* its folder; valid until the next zero_save */
+    uint64_t bytes;   /* of its files */
+    double seconds;   /* from zero_save to its end */
+} zero_saved_t;
+/* Looks whether the save has ended, or with wait waits for it, and makes the checkpoint whole.
+ * Without a save, done is true and step is -1.
+ * Collective: every rank passes the same wait and gets the same result.
+ * When: between steps.
+ * May fail with: ZERO_ERR_IO. The save has then failed and left no checkpoint, and the engine stays
+ * usable. */
+ZERO_API zero_status_t zero_save_end(zero_engine_t *engine, bool wait, zero_saved_t *saved);
 
 #ifdef __cplusplus
 }

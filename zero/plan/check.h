@@ -76,7 +76,7 @@ typedef struct zero_checker {
     struct zero_operand *operands; /* two per buffer: all of it, and this rank's slice */
     zero_cells_t *norm;            /* by segment: the cells of its norm */
     zero_cell_t rate;              /* written by the host before each exchange */
-    struct zero_saved *saved;
+    struct zero_saved_cell *saved;
     int32_t saved_count, trial;
     bool trying; /* cells are saved before they change */
     int32_t run; /* programs run so far */

@@ -26,10 +26,10 @@ const char *zero_check_buffer_name(const zero_checker_t *c, int32_t buffer, char
     return text;
 }
 
-typedef struct zero_saved {
+typedef struct zero_saved_cell {
     int32_t index;
     zero_cell_t cell;
-} zero_saved_t;
+} zero_saved_cell_t;
 
 /* ---- cells ------------------------------------------------------------------------------------------------------ */
 
@@ -79,10 +79,10 @@ static zero_operand_t resolve(const zero_checker_t *c, int32_t buffer, bool own,
 {
     const zero_buffer_t *x = &c->plan->buffers[buffer];
     zero_span_t span = zero_check_span(c, buffer, own, part);
-    uint64_t size = zero_dtype_size(x->format.dtype), begin = zero_plan_place(c->plan, x) + span.offset;
+    uint64_t begin = zero_plan_place(c->plan, x) + span.offset;
     return (zero_operand_t){.cells = {find(c, begin), find(c, begin + zero_format_bytes(&x->format, span.count))},
                             .buffer = buffer,
-                            .base = (int64_t)begin - span.begin * (int64_t)size,
+                            .base = (int64_t)begin - (int64_t)zero_format_bytes(&x->format, span.begin),
                             .begin = span.begin,
                             .count = span.count};
 }
@@ -242,7 +242,7 @@ static zero_cell_t *change(zero_checker_t *c, int32_t i)
 {
     zero_cell_t *cell = &c->cells[i];
     if (c->trying && cell->saved != c->trial) {
-        c->saved[c->saved_count++] = (zero_saved_t){i, *cell};
+        c->saved[c->saved_count++] = (zero_saved_cell_t){i, *cell};
         cell->saved = c->trial;
     }
     return cell;
