@@ -141,6 +141,26 @@ static zero_status_t read_values(zero_engine_t *engine, const zero_checkpoint_t 
     return ZERO_OK;
 }
 
+/* Up to where elements [at, end) of a tensor that begins at `first` are read at once. Reads end at multiples of
+ * ZERO_ENGINE_PIECE from its start, as pieces of the file do, so that none is read twice. The system reads what follows
+ * ahead. */
+static int64_t next_end(const zero_checkpoint_t *c, const zero_tensor_entry_t *tensor, int64_t first, int64_t at,
+                        int64_t end)
+{
+    const zero_format_t format = format_of(tensor);
+    int64_t next = at + ZERO_ENGINE_PIECE - (at - first) % ZERO_ENGINE_PIECE, ahead = 2 * ZERO_ENGINE_PIECE;
+    if (next >= end)
+        return end;
+    if (ahead > end - next)
+        ahead = end - next;
+    if (zero_format_is_coded(&format))
+        zero_checkpoint_expect(c, tensor, (int64_t)zero_format_bytes(&format, next - first),
+                               (int64_t)zero_format_bytes(&format, ahead));
+    else
+        zero_checkpoint_expect(c, tensor, next - first, ahead);
+    return next;
+}
+
 /* Parameters, and master weights: from the checkpoint's master weights if it has them. */
 static zero_status_t load_values(zero_engine_t *engine, const zero_checkpoint_t *c, zero_param_t param, float *values,
                                  float *scratch)
@@ -152,8 +172,9 @@ static zero_status_t load_values(zero_engine_t *engine, const zero_checkpoint_t 
     zero_status_t status = ZERO_OK;
     if (!tensor)
         tensor = zero_checkpoint_find(c, ZERO_STATE_PARAM, name);
-    for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += ZERO_ENGINE_PIECE) {
-        zero_range_t range = {at, mine.end - at < ZERO_ENGINE_PIECE ? mine.end : at + ZERO_ENGINE_PIECE};
+    for (int64_t at = mine.begin, next; at < mine.end && status == ZERO_OK; at = next) {
+        next = next_end(c, tensor, all.begin, at, mine.end);
+        zero_range_t range = {at, next};
         status = read_values(engine, c, tensor, 0, at - all.begin, range.end - at, values, scratch);
         if (status == ZERO_OK)
             status = zero_engine_put_all(engine, segment, range, values, scratch);
@@ -176,8 +197,9 @@ static zero_status_t load_moment(zero_engine_t *engine, const zero_checkpoint_t 
         const zero_format_t *own = &engine->plan->buffers[piece.buffer].format;
         zero_range_t mine = zero_range_both(all, piece.range);
         bool same = zero_format_same(own, &stored);
-        for (int64_t at = mine.begin; at < mine.end && status == ZERO_OK; at += ZERO_ENGINE_PIECE) {
-            zero_range_t range = {at, mine.end - at < ZERO_ENGINE_PIECE ? mine.end : at + ZERO_ENGINE_PIECE};
+        for (int64_t at = mine.begin, next; at < mine.end && status == ZERO_OK; at = next) {
+            next = next_end(c, tensor, all.begin, at, mine.end);
+            zero_range_t range = {at, next};
             int64_t count = range.end - at;
             status = same ? read_stored(engine, c, tensor, own, at - all.begin, count, values)
                           : read_values(engine, c, tensor, i, at - all.begin, count, values, scratch);

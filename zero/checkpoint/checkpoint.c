@@ -111,6 +111,16 @@ zero_status_t zero_checkpoint_read(const zero_checkpoint_t *checkpoint, const ze
                       tensor->info.name, error);
 }
 
+void zero_checkpoint_expect(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor, int64_t first,
+                            int64_t count)
+{
+    if (first < 0 || first >= tensor->info.count || count <= 0)
+        return;
+    int64_t size = (int64_t)zero_tensor_bits(tensor->info.dtype) / 8, left = tensor->info.count - first;
+    posix_fadvise(checkpoint->files[tensor->file].fd, (off_t)tensor->offset + first * size,
+                  (off_t)((count < left ? count : left) * size), POSIX_FADV_WILLNEED);
+}
+
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)

@@ -21,4 +21,9 @@ const zero_tensor_entry_t *zero_checkpoint_find(const zero_checkpoint_t *checkpo
 zero_status_t zero_checkpoint_read(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor,
                                    int64_t first, int64_t count, void *out, zero_error_t *error);
 
+/* Lets the system read these elements ahead while the caller works on others. Elements that the tensor lacks are left
+ * out. */
+void zero_checkpoint_expect(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor, int64_t first,
+                            int64_t count);
+
 #endif
