@@ -129,7 +129,7 @@ static int run(int rank, int world, const zero_bootstrap_t *bootstrap, void *arg
     o.steps = 1000000;
     if (!spent || !column || make(&t, b, bootstrap))
         return 1;
-    TRY(trace_open(&trace, &o, rank, world, 0, &error));
+    TRY(trace_open(&trace, &o, rank, world, 0, false, &error));
     int64_t s = 1;
     for (int i = 0; i < WARM; i++)
         if (step(&t, NULL, s++, ignored))

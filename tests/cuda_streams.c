@@ -297,6 +297,87 @@ START_TEST(launches_that_fail_are_told)
 }
 END_TEST
 
+/* ---- clocks ----------------------------------------------------------------------------------------------------- */
+
+/* Times of marks are as far apart as the host saw them pass, whichever anchor they count from. */
+START_TEST(a_clock_tells_when_streams_pass)
+{
+    enum { ROUNDING_NS = 5000 };
+    cuda_emulate(_i, NULL, NULL);
+    zero_device_t *d = cuda_device(0, NULL);
+    zero_stream_t *s = cuda_stream(d, ZERO_STREAM_COMPUTE);
+    void *native = d->ops->native(s);
+    zero_clock_t *clock;
+    uint64_t host[4], ns[3];
+    atomic_bool released = false;
+    OK(d->ops->clock_create(d, 3, &clock, error));
+    host[0] = zero_now_ns();
+    OK(d->ops->clock_mark(clock, 0, native, error));
+    OK(d->ops->sync(s, 30, error));
+    host[1] = zero_now_ns();
+    while ((host[2] = zero_now_ns()) < host[1] + 20000000)
+        ;
+    OK(d->ops->clock_mark(clock, 1, native, error));
+    OK(d->ops->sync(s, 30, error));
+    host[3] = zero_now_ns();
+    for (int set = 0; set < 4; set++) {
+        for (int i = 0; i < 2; i++)
+            OK(d->ops->clock_read(clock, i, &ns[i], error));
+        ck_assert_uint_ge(ns[1] - ns[0] + ROUNDING_NS, host[2] - host[1]);
+        ck_assert_uint_le(ns[1] - ns[0], host[3] - host[0] + ROUNDING_NS);
+        OK(d->ops->clock_set(clock, error));
+    }
+    if (_i) {
+        OK(d->ops->enqueue(s, cuda_hold, &released, NULL, error));
+        OK(d->ops->clock_mark(clock, 2, native, error));
+        OK(d->ops->clock_read(clock, 2, &ns[2], error));
+        ck_assert_uint_eq(ns[2], 0);
+        atomic_store(&released, true);
+        OK(d->ops->sync(s, 30, error));
+        OK(d->ops->clock_read(clock, 2, &ns[2], error));
+        ck_assert_uint_gt(ns[2], ns[1]);
+    }
+    d->ops->clock_destroy(clock);
+    d->ops->clock_destroy(NULL);
+    d->ops->stream_destroy(s);
+    zero_device_destroy(d);
+}
+END_TEST
+
+/* Calls that fail when a clock is created and used. */
+static const struct {
+    const char *fail;
+    zero_status_t status;
+    const char *says;
+} clock_faults[] = {
+    {"cudaEventCreateWithFlags:1", ZERO_ERR_MEMORY, "cudaEventCreateWithFlags"},
+    {"cudaEventCreateWithFlags:4", ZERO_ERR_MEMORY, "cudaEventCreateWithFlags"},
+    {"cudaEventRecord:2:999", ZERO_ERR_SYSTEM, "cudaEventRecord"},
+    {"cudaEventRecord:3+:999", ZERO_ERR_SYSTEM, "cudaEventRecord"},
+    {"cudaEventElapsedTime:1:999", ZERO_ERR_SYSTEM, "cudaEventElapsedTime"},
+};
+
+START_TEST(faults_of_a_clock_are_told)
+{
+    cuda_emulate(0, "ZERO_EMULATOR_FAIL", clock_faults[_i].fail);
+    zero_device_t *d = cuda_device(0, NULL);
+    zero_stream_t *s = cuda_stream(d, ZERO_STREAM_COMPUTE);
+    zero_clock_t *clock = NULL;
+    uint64_t ns;
+    zero_status_t status = d->ops->clock_create(d, 3, &clock, &cuda_why);
+    if (status == ZERO_OK)
+        status = d->ops->clock_mark(clock, 0, d->ops->native(s), &cuda_why);
+    if (status == ZERO_OK)
+        status = d->ops->clock_read(clock, 0, &ns, &cuda_why);
+    ck_assert_int_eq(status, clock_faults[_i].status);
+    cuda_says(clock_faults[_i].says);
+    cuda_says("GPU 0");
+    d->ops->clock_destroy(clock);
+    d->ops->stream_destroy(s);
+    zero_device_destroy(d);
+}
+END_TEST
+
 /* ---- threads, the caller's stream ------------------------------------------------------------------------------- */
 
 typedef struct elsewhere {
@@ -404,6 +485,8 @@ TCase *cuda_streams_case(void)
     tcase_add_loop_test(t, failure_is_kept_and_passed_on, 0, 2);
     tcase_add_loop_test(t, faults_of_cuda_are_kept, 0, 2 * LENGTH(stream_faults));
     tcase_add_loop_test(t, launches_that_fail_are_told, 0, 2);
+    tcase_add_loop_test(t, a_clock_tells_when_streams_pass, 0, 2);
+    tcase_add_loop_test(t, faults_of_a_clock_are_told, 0, LENGTH(clock_faults));
     tcase_add_loop_test(t, any_thread_may_call, 0, 2);
     tcase_add_loop_test(t, the_callers_stream_is_borrowed, 0, 2);
     return t;

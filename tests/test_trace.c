@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -254,7 +255,7 @@ START_TEST(file_is_whole_at_any_time)
     o.trace = path;
     o.trace_steps = "2-30";
     o.steps = 100;
-    ck_assert_int_eq(trace_open(&trace, &o, 0, 1, 0, &error), ZERO_OK);
+    ck_assert_int_eq(trace_open(&trace, &o, 0, 1, 0, false, &error), ZERO_OK);
     ck_assert_int_eq(check_file(path, 0, NULL), 0);
     ck_assert_uint_eq(trace_now(trace), 0);
     for (int64_t s = 1; s <= 31; s++) {
@@ -269,7 +270,7 @@ START_TEST(file_is_whole_at_any_time)
     ck_assert_int_eq(trace_close(trace, &error), ZERO_OK);
     /* A run that ends early; and one without a trace. */
     o.trace_steps = "1-30";
-    ck_assert_int_eq(trace_open(&trace, &o, 0, 1, 0, &error), ZERO_OK);
+    ck_assert_int_eq(trace_open(&trace, &o, 0, 1, 0, false, &error), ZERO_OK);
     step(trace, engine, pass, unit, 1, ZERO_OK, &error);
     uint64_t begin = trace_now(trace);
     ck_assert_uint_gt(begin, 0);
@@ -278,12 +279,26 @@ START_TEST(file_is_whole_at_any_time)
     ck_assert_int_eq(trace_close(trace, &error), ZERO_OK);
     ck_assert_int_eq(check_file(path, 0, NULL), 0);
     o.trace = NULL;
-    ck_assert_int_eq(trace_open(&trace, &o, 0, 1, 0, &error), ZERO_OK);
+    ck_assert_int_eq(trace_open(&trace, &o, 0, 1, 0, false, &error), ZERO_OK);
     ck_assert_ptr_null(trace);
     step(NULL, engine, pass, unit, 2, ZERO_OK, &error);
     trace_program(NULL, "nothing", trace_now(NULL));
     ck_assert_int_eq(trace_flush(NULL, engine, &error), ZERO_OK);
     ck_assert_int_eq(trace_close(NULL, &error), ZERO_OK);
+    ck_assert(isnan(trace_exposed(NULL)));
+    /* One that only measures. */
+    unlink(path);
+    o.trace_steps = NULL;
+    ck_assert_int_eq(trace_open(&trace, &o, 0, 1, 0, true, &error), ZERO_OK);
+    ck_assert_ptr_nonnull(trace);
+    for (int64_t s = 1; s <= 7; s++) {
+        step(trace, engine, pass, unit, s, ZERO_OK, &error);
+        ck_assert(isnan(trace_exposed(trace)) == (s < 4));
+        ck_assert_int_eq(trace_now(trace) > 0, s >= 4 && s < 6);
+    }
+    ck_assert(trace_exposed(trace) >= 0 && trace_exposed(trace) <= 1);
+    ck_assert_int_eq(trace_close(trace, &error), ZERO_OK);
+    ck_assert_int_ne(access(path, F_OK), 0);
     zero_destroy(engine);
     zero_device_destroy(device);
     zero_comm_destroy(comm);
@@ -307,7 +322,7 @@ START_TEST(full_disk_leaves_a_whole_file)
     o.trace = path;
     o.trace_steps = "1-30";
     o.steps = 100;
-    ck_assert_int_eq(trace_open(&trace, &o, 0, 1, 0, &error), ZERO_OK);
+    ck_assert_int_eq(trace_open(&trace, &o, 0, 1, 0, false, &error), ZERO_OK);
     step(trace, engine, pass, unit, 1, ZERO_OK, &error);
     ck_assert_int_eq(stat(path, &info), 0);
     signal(SIGXFSZ, SIG_IGN);

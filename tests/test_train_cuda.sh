@@ -31,6 +31,20 @@ grep '"device":"cuda",.*"dtype":"bf16",.*"communicator":"\(shm\|mpi\)"' compare.
 [ ! -s err ] || fail "--quiet: $(cat err)"
 hash=$(values compare.log params_xxh64 | tail -1)
 
+# The summary has what computation does not hide, from three traced steps; a trace of the GPU's streams is whole.
+# shellcheck disable=SC2086
+run 0 ${small#*--quiet} --seq-len 16 --sample 0 --ranks 2 --steps 4 --device cuda --log gpu.log
+grep -q '^exposed: .* %' out || fail "the summary on a GPU: $(tail -6 out)"
+grep -q '"exposed_seconds":[0-9]' gpu.log || fail "exposed_seconds on a GPU: $(values gpu.log exposed_seconds)"
+# shellcheck disable=SC2086
+ZERO_EMULATOR=threads run 0 $small --ranks 2 --steps 4 --device cuda --trace gpu.json --trace-steps 1-4
+for rank in 0 1; do
+    "$(dirname "$train")/tests/test_trace" gpu.$rank.json $rank >spans || fail "the trace of GPU rank $rank"
+    for operation in GATHER REDUCE_SCATTER UPDATE EXCHANGE forward backward; do
+        grep -q "^4 [a-z]* $operation " spans || fail "the trace of GPU rank $rank has no $operation"
+    done
+done
+
 # Windows, offload, a thread for each stream, a GPU for each rank, and NCCL: the same bits.
 # same WHAT ARGUMENTS...
 same()
@@ -158,7 +172,8 @@ done
 # rank's GPU.
 # shellcheck disable=SC2086
 ZERO_EMULATOR_NAME="NVIDIA H200" run 0 $small --ranks 2 --steps 1 --log mfu.log
-echo "$(values mfu.log tokens_per_second) $(values mfu.log mfu)" >mfu
+grep '"event":"step"' mfu.log >step.log
+echo "$(values step.log tokens_per_second) $(values step.log mfu)" >mfu
 awk '{ d = $2 / ($1 * 2605056 / (2 * 989e12)) - 1; exit !(d < 1e-6 && d > -1e-6) }' mfu || fail "mfu: $(cat mfu)"
 equal "a GPU whose peak is not known" "$(values cuda.log mfu | sort -u)" null
 

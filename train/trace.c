@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@ enum { WARM_STEPS = 3, STEPS = 3, ROOM_STEPS = 2, TRACKS = 16, PIECE = 1 << 16 }
 static const char end_of_array[] = "\n]}\n";
 
 struct trace {
-    int file;
+    int file; /* -1: nothing is written */
     char path[PATH_MAX];
     int rank;
     int64_t first, last; /* steps, from 1 */
@@ -28,7 +29,8 @@ struct trace {
     bool comma;          /* an event is in the file or in text */
     bool failed;         /* out of memory for text */
     uint64_t step_begin;
-    char *text; /* events that are not in the file yet */
+    double exposed_before, exposed, seconds; /* zero_stats_t's at the begin of the step; of all steps */
+    char *text;                              /* events that are not in the file yet */
     size_t used, room;
     off_t end;      /* of the events in the file */
     int has_tracks; /* bits: tracks whose names are in the file */
@@ -140,6 +142,8 @@ static zero_status_t failed_write(const trace_t *t, zero_error_t *error)
 static zero_status_t write_out(trace_t *t, zero_error_t *error)
 {
     size_t events = t->used;
+    if (t->file < 0)
+        return ZERO_OK;
     put(t, "%s", end_of_array);
     if (t->failed)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the events of --trace '%s'", t->path);
@@ -224,6 +228,11 @@ static void operation(void *ctx, const zero_trace_span_t *span)
     put(t, "\"operation\":\"%s\",\"program\":\"%s\",\"index\":%d}}", span->operation, span->program, span->index);
 }
 
+double trace_exposed(const trace_t *t)
+{
+    return t != NULL && t->seconds > 0 ? t->exposed / t->seconds : NAN;
+}
+
 uint64_t trace_now(const trace_t *t)
 {
     struct timespec now = {0};
@@ -235,7 +244,7 @@ uint64_t trace_now(const trace_t *t)
 
 void trace_program(trace_t *t, const char *name, uint64_t begin)
 {
-    if (t == NULL || !t->on || begin == 0)
+    if (t == NULL || !t->on || t->file < 0 || begin == 0)
         return;
     int track = track_of(t, "program");
     t->tracks[track].end = 0; /* its spans lie inside of each other, inner ones first */
@@ -245,10 +254,11 @@ void trace_program(trace_t *t, const char *name, uint64_t begin)
 
 /* ---- file and steps --------------------------------------------------------------------------------------------- */
 
-zero_status_t trace_open(trace_t **out, const options_t *o, int rank, int world, int64_t start, zero_error_t *error)
+zero_status_t trace_open(trace_t **out, const options_t *o, int rank, int world, int64_t start, bool measure,
+                         zero_error_t *error)
 {
     *out = NULL;
-    if (o->trace == NULL)
+    if (o->trace == NULL && !measure)
         return ZERO_OK;
     char host[256] = "?";
     trace_t *t = calloc(1, sizeof *t);
@@ -260,6 +270,10 @@ zero_status_t trace_open(trace_t **out, const options_t *o, int rank, int world,
     t->rank = rank;
     t->file = -1;
     zero_status_t status = trace_range(o, start, &t->first, &t->last, error);
+    if (status == ZERO_OK && o->trace == NULL) {
+        *out = t;
+        return ZERO_OK;
+    }
     if (status == ZERO_OK && !trace_path(o->trace, rank, world, t->path, sizeof t->path))
         status = zero_fail(error, ZERO_ERR_ARG, "--trace '%s' is too long a path", o->trace);
     if (status == ZERO_OK && (t->file = open(t->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666)) < 0)
@@ -296,15 +310,19 @@ zero_status_t trace_close(trace_t *t, zero_error_t *error)
     return status;
 }
 
+static zero_status_t engine_failed(const zero_engine_t *engine, zero_status_t status, zero_error_t *error)
+{
+    zero_last_failure(engine, error);
+    return error->status = status;
+}
+
 /* Takes what the engine has, and with end waits for the rest. */
 static zero_status_t take(trace_t *t, zero_engine_t *engine, bool end, zero_error_t *error)
 {
     uint64_t lost = 0;
-    zero_status_t status = (end ? zero_trace_end : zero_trace_read)(engine, operation, t, &lost);
-    if (status != ZERO_OK) {
-        zero_last_failure(engine, error);
-        return error->status = status;
-    }
+    zero_status_t status = (end ? zero_trace_end : zero_trace_read)(engine, t->file >= 0 ? operation : NULL, t, &lost);
+    if (status != ZERO_OK)
+        return engine_failed(engine, status, error);
     if (lost > 0) {
         uint64_t now = trace_now(t);
         begin_event(t);
@@ -323,12 +341,15 @@ zero_status_t trace_step_begin(trace_t *t, zero_engine_t *engine, int64_t step, 
         return ZERO_OK;
     if (!t->on) {
         zero_status_t status = zero_trace_begin(engine, ROOM_STEPS);
-        if (status != ZERO_OK) {
-            zero_last_failure(engine, error);
-            return error->status = status;
-        }
+        if (status != ZERO_OK)
+            return engine_failed(engine, status, error);
         t->on = true;
     }
+    zero_stats_t stats = {.size = sizeof stats};
+    zero_status_t status = zero_step_stats(engine, &stats);
+    if (status != ZERO_OK)
+        return engine_failed(engine, status, error);
+    t->exposed_before = stats.exposed_seconds;
     t->step = step;
     t->step_begin = trace_now(t);
     return ZERO_OK;
@@ -341,7 +362,14 @@ zero_status_t trace_step_end(trace_t *t, zero_engine_t *engine, zero_error_t *er
     char name[40];
     snprintf(name, sizeof name, "step %lld", (long long)t->step);
     trace_program(t, name, t->step_begin);
-    return take(t, engine, t->step == t->last, error);
+    t->seconds += 1e-9 * (double)(trace_now(t) - t->step_begin);
+    zero_status_t status = take(t, engine, t->step == t->last, error);
+    /* a GPU's waits are known only now */
+    zero_stats_t stats = {.size = sizeof stats};
+    if (status == ZERO_OK && (status = zero_step_stats(engine, &stats)) != ZERO_OK)
+        return engine_failed(engine, status, error);
+    t->exposed += stats.exposed_seconds - t->exposed_before;
+    return status;
 }
 
 zero_status_t trace_stop(trace_t *t, zero_engine_t *engine, zero_error_t *error)

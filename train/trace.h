@@ -16,8 +16,9 @@ bool trace_path(const char *file, int rank, int world, char *path, size_t size);
 /* NULL stands for no trace: the functions accept it and do nothing. */
 typedef struct trace trace_t;
 
-/* Creates the file. *trace is NULL without --trace. start: steps taken before this run. */
-zero_status_t trace_open(trace_t **trace, const options_t *options, int rank, int world, int64_t start,
+/* Creates the file. Without --trace *trace is NULL; with measure it then traces the default steps and writes nothing,
+ * for trace_exposed. start: steps taken before this run. */
+zero_status_t trace_open(trace_t **trace, const options_t *options, int rank, int world, int64_t start, bool measure,
                          zero_error_t *error);
 /* Ends the file. Accepts NULL. The engine may be gone. */
 zero_status_t trace_close(trace_t *trace, zero_error_t *error);
@@ -29,6 +30,9 @@ zero_status_t trace_step_end(trace_t *trace, zero_engine_t *engine, zero_error_t
 zero_status_t trace_stop(trace_t *trace, zero_engine_t *engine, zero_error_t *error);
 /* Writes what has ended so far. Call it after each run of a pass outside of steps. */
 zero_status_t trace_flush(trace_t *trace, zero_engine_t *engine, zero_error_t *error);
+
+/* The share of the traced steps for which this rank's computation waited (zero_stats_t). NaN: no step was traced. */
+double trace_exposed(const trace_t *trace);
 
 /* The time now; 0 if nothing is recorded. Work of the program itself, from begin until now, on a track of its own. */
 uint64_t trace_now(const trace_t *trace);

@@ -8,6 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
+static bool is_gpu(const session_t *session)
+{
+    return strcmp(zero_device_name(session->place.device), "cuda") == 0;
+}
+
 zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *error)
 {
     const job_t *job = session->job;
@@ -21,7 +26,7 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     if (status == ZERO_OK)
         status = tensorboard_open(&session->board, rank == 0 ? job->o.tensorboard : NULL, 1, error);
     if (status == ZERO_OK)
-        status = trace_open(&session->trace, &job->o, rank, job->world, 0, error);
+        status = trace_open(&session->trace, &job->o, rank, job->world, 0, is_gpu(session), error);
     if (status != ZERO_OK)
         return status;
     if (rank == 0 && !job->o.quiet)
@@ -43,7 +48,7 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
 typedef struct totals {
     int64_t step;   /* steps taken */
     double seconds; /* in steps */
-    double exposed; /* seconds in steps that waits and collectives took on rank 0; NaN: unknown */
+    double exposed; /* seconds in steps that waits and collectives took on rank 0, on a GPU estimated; NaN: unknown */
     bool fresh;     /* the last evaluation was of this step */
     double loss;
     zero_stats_t stats;
@@ -175,9 +180,9 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
     }
     if (status == ZERO_OK)
         status = trace_stop(session->trace, run->engine, error);
-    /* a GPU tells it only while it is traced */
-    if (zero_device_label(session->place.device)[0] != '\0')
-        t->exposed = NAN;
+    /* a GPU tells it only while it is traced: the traced steps stand for all */
+    if (is_gpu(session))
+        t->exposed = t->seconds * trace_exposed(session->trace);
     if (t->step == job->o.steps)
         session->signal = 0; /* it came too late to end anything */
     return status;
