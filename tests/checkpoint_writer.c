@@ -124,65 +124,6 @@ START_TEST(test_ranks)
 }
 END_TEST
 
-/* From a file in place of memory: any alignment, any size of the buffer that it allows. */
-START_TEST(test_copy)
-{
-    static const struct {
-        uint64_t align, buffer, from;
-    } cases[] = {{1, 2, 0}, {1, 100, 77}, {512, 1024, 513}, {4096, 8192, 5000}, {512, 2000, 1023}, {4096, 3 << 20, 1}};
-    char *memory = aligned_alloc(4096, 4 << 20);
-    zero_writer_t *writer;
-    uint64_t count;
-    checkpoint_case_t c;
-    case_make(&c, 0, false);
-    const zero_tensor_entry_t *entry = &c.layouts[1].tensors[0];
-    char *content = calloc(1, 4 << 20);
-    for (uint64_t k = 0; k < entry->bytes; k++)
-        content[cases[_i].from + k] = (char)case_byte(1, 0, 3, k);
-    write_whole(at("source"), content, 4 << 20);
-    zero_writer_source_t source = {.fd = open(at("source"), O_RDONLY),
-                                   .path = "the source",
-                                   .align = cases[_i].align,
-                                   .buffer = memory,
-                                   .buffer_bytes = cases[_i].buffer};
-    OK(zero_writer_make(&writer, at("step-3"), c.layouts, CASE_LAYOUTS, &why));
-    OK(zero_writer_create(writer, &why));
-    /* in two calls, the second from inside a piece */
-    const uint64_t some = 100001;
-    source.offset = cases[_i].from;
-    uint64_t part = _i < 2 ? entry->bytes - 3000 : 0; /* small buffers would take long */
-    source.offset += part;
-    OK(zero_writer_copy(writer, 1, 0, part, _i < 2 ? 1000 : some, &source, &why));
-    source.offset += _i < 2 ? 1000 : some;
-    part += _i < 2 ? 1000 : some;
-    OK(zero_writer_copy(writer, 1, 0, part, entry->bytes - part, &source, &why));
-    const zero_piece_t *pieces = zero_writer_pieces(writer, &count);
-    OK(zero_writer_sync(writer, &why));
-    size_t bytes;
-    char path[600];
-    snprintf(path, sizeof path, "%s/%s", at("step-3"), c.layouts[1].files[0].name);
-    char *text = read_whole(path, &bytes);
-    uint64_t wrong = 0;
-    for (uint64_t k = _i < 2 ? entry->bytes - 3000 : 0; k < entry->bytes; k++)
-        wrong += (unsigned char)text[entry->offset + k] != case_byte(1, 0, 3, k);
-    ck_assert_uint_eq(wrong, 0);
-    for (uint64_t k = CASE_LAYOUTS; k < count; k++) /* behind the headers */
-        ck_assert(XXH3_64bits(text + pieces[k].offset, pieces[k].bytes) == pieces[k].hash);
-    free(text);
-    /* past the end of the source; a buffer that is too small */
-    source.offset = (4 << 20) - 4;
-    ck_assert_int_eq(zero_writer_copy(writer, 1, 0, 0, 8192, &source, &why), ZERO_ERR_IO);
-    EXPECT_NAMES(why.text, "'the source' 4194304");
-    source.buffer_bytes = 2 * source.align - 1;
-    ck_assert_int_eq(zero_writer_copy(writer, 1, 0, 0, 1, &source, &why), ZERO_ERR_ARG);
-    close(source.fd);
-    zero_writer_destroy(writer);
-    case_clear(&c);
-    free(content);
-    free(memory);
-}
-END_TEST
-
 /* More files than are open at once, each written twice with all others between. */
 START_TEST(test_many_files)
 {
@@ -325,7 +266,6 @@ Suite *checkpoint_writer_suite(void)
     TCase *tests = tcase_create("writer");
     tcase_add_checked_fixture(tests, scratch_make, scratch_remove);
     tcase_add_loop_test(tests, test_ranks, 0, 3);
-    tcase_add_loop_test(tests, test_copy, 0, 6);
     tcase_add_test(tests, test_many_files);
     tcase_add_loop_test(tests, test_direct, 0, 2);
     tcase_add_test(tests, test_writer_refused);

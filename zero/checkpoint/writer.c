@@ -106,6 +106,8 @@ static zero_status_t open_file(zero_writer_t *w, file_t *file, int flags, zero_e
     char *path = zero_join_path(w->folder, strlen(w->folder), file->plan->name);
     if (!path)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory to open a file in '%s'", w->folder);
+    /* Write-only also keeps a network file system from reading: where several machines write one file, what one of them
+     * read around its own ranges could later hide what others wrote. */
     file->fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | flags, 0666);
     free(path);
     if (file->fd < 0)
@@ -284,8 +286,8 @@ static uint64_t piece_at(uint64_t offset, uint64_t bytes)
 zero_status_t zero_writer_write(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
                                 const void *memory, zero_error_t *error)
 {
-    file_t *file;
-    uint64_t begin;
+    file_t *file = NULL;
+    uint64_t begin = 0;
     const char *from = memory;
     zero_status_t status = find_range(writer, layout, tensor, offset, bytes, &file, &begin, error);
     for (uint64_t at = 0, n; at < bytes && status == ZERO_OK; at += n) {
@@ -293,32 +295,6 @@ zero_status_t zero_writer_write(zero_writer_t *writer, int layout, int tensor, u
         status = note_piece(writer, file, begin + offset + at, from + at, n, error);
     }
     return status == ZERO_OK ? write_span(writer, file, begin + offset, from, bytes, error) : status;
-}
-
-zero_status_t zero_writer_copy(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
-                               const zero_writer_source_t *source, zero_error_t *error)
-{
-    file_t *file;
-    uint64_t begin, from = source->offset, room = source->buffer_bytes / source->align * source->align;
-    zero_status_t status = find_range(writer, layout, tensor, offset, bytes, &file, &begin, error);
-    if (status == ZERO_OK && room < 2 * source->align)
-        status =
-            zero_fail(error, ZERO_ERR_ARG, "the buffer for '%s' has %llu bytes, but needs at least %llu", source->path,
-                      (unsigned long long)source->buffer_bytes, (unsigned long long)(2 * source->align));
-    while (bytes > 0 && status == ZERO_OK) {
-        uint64_t lead = from % source->align, n = piece_at(offset, bytes), whole;
-        if (n > room - lead)
-            n = room - lead;
-        whole = (lead + n + source->align - 1) / source->align * source->align; /* at most room */
-        status = zero_read_file(source->fd, source->path, from - lead, source->buffer, whole, error);
-        const char *read = (const char *)source->buffer + lead;
-        if (status == ZERO_OK && (status = note_piece(writer, file, begin + offset, read, n, error)) == ZERO_OK)
-            status = write_span(writer, file, begin + offset, read, n, error);
-        from += n;
-        offset += n;
-        bytes -= n;
-    }
-    return status;
 }
 
 zero_status_t zero_writer_sync(zero_writer_t *writer, zero_error_t *error)

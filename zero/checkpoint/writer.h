@@ -36,21 +36,6 @@ zero_status_t zero_writer_create(zero_writer_t *writer, zero_error_t *error);
 zero_status_t zero_writer_write(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
                                 const void *memory, zero_error_t *error);
 
-/* Where zero_writer_copy reads. */
-typedef struct zero_writer_source {
-    int fd;
-    const char *path; /* for sentences */
-    uint64_t offset;  /* of the first byte */
-    uint64_t align;   /* what offsets, lengths and addresses of reads have to be multiples of: O_DIRECT. A power of two;
-                         1: nothing. The file's length is a multiple of it */
-    void *buffer;     /* bytes read and not yet written; best is ZERO_PIECE_BYTES + 2 * align */
-    uint64_t buffer_bytes; /* at least 2 * align */
-} zero_writer_source_t;
-
-/* The same with bytes from another file. */
-zero_status_t zero_writer_copy(zero_writer_t *writer, int layout, int tensor, uint64_t offset, uint64_t bytes,
-                               const zero_writer_source_t *source, zero_error_t *error);
-
 /* Returns when all that this writer wrote is on the drive; the rank that created the files also waits for their names.
  * The files are closed. */
 zero_status_t zero_writer_sync(zero_writer_t *writer, zero_error_t *error);
