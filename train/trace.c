@@ -42,7 +42,7 @@ struct trace {
 
 /* The order in which viewers show them. The library may have further ones. */
 static const char *const tracks[] = {"program", "compute", "gather", "reduce", "update",
-                                     "copy",    "host",    "io",     "caller"};
+                                     "copy",    "host",    "io",     "save",   "caller"};
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 

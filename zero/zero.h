@@ -630,13 +630,13 @@ ZERO_API zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_
 typedef struct zero_trace_span {
     size_t size;
     const char *stream;    /* that it ran on: "compute", "gather", "reduce", "update", "copy",
-                              "host", "io"; "caller": the calling thread waited for a stream */
+                              "host", "io", "save"; "caller": the calling thread waited */
     const char *operation; /* as zero_explain prints it. "USE" is the program's own work on the
                               compute stream, from the return of zero_acquire to the call of
                               zero_release. "WAIT": that stream stood still for another one */
     const char *unit;      /* NULL: none */
     const char *program;   /* "only", "first", "middle" or "last" of the micro-steps of a step;
-                              "step"; "eval" or "any" of other passes */
+                              "step"; "eval" or "any" of other passes; "save" */
     const char *pass;      /* NULL: none */
     int32_t index;         /* its place among the operations of its program, from 0 */
     uint32_t flags;        /* USE: ZERO_READ | ZERO_GRAD */
