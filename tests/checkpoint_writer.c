@@ -144,7 +144,7 @@ START_TEST(test_many_files)
     OK(zero_writer_create(writer, &why));
     for (int half = 0; half < 2; half++)
         for (int k = 0; k < FILES; k++) {
-            OK(zero_writer_write(writer, 0, k, (uint64_t)half * 5, 5, "abcdefghij" + half * 5, &why));
+            OK(zero_writer_write(writer, 0, k, (uint64_t)half * 5, 5, &"abcdefghij"[half * 5], &why));
             most = open_files() - before > most ? open_files() - before : most;
         }
     ck_assert_int_gt(most, 32);

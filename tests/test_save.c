@@ -2,6 +2,7 @@
 /* test_save.c - zero_save and zero_load: a run saves while it trains on, and another run, with any other world,
  * placement, device, dtype or format of moments, loads what was saved. With the same world it then trains on with the
  * same bits. ZERO_CHECK_FULL=1 tries every pair of cases. */
+#include "tests/emulated.h"
 #include "tests/engine_small.h"
 
 #include <stdio.h>
@@ -143,7 +144,8 @@ static int second_run(int rank, int world, const zero_bootstrap_t *bootstrap, vo
     for (int i = 0; i < AFTER && result == 0; i++)
         result = small_step(s, BEFORE + i);
     bool same_bits = pair->first.world == pair->second.world && pair->first.dtype == pair->second.dtype &&
-                     pair->first.rule == pair->second.rule;
+                     pair->first.rule == pair->second.rule &&
+                     (pair->first.threaded < SMALL_CUDA) == (pair->second.threaded < SMALL_CUDA);
     if (result == 0 && same_bits)
         result = same(s, pair, pair->ended, "after more steps");
     small_destroy(s);
@@ -213,12 +215,41 @@ START_TEST(what_one_run_saves_another_loads)
 }
 END_TEST
 
+static bool emulated;
+
+/* From a GPU's memory to a CPU's, the other way round, and between GPUs. */
+START_TEST(gpus_save_and_load)
+{
+    static const int devices[][2] = {{SMALL_CUDA, 0}, {0, SMALL_CUDA}, {SMALL_CUDA, SMALL_CUDA}, {SMALL_NCCL, 1}};
+    char nccl[4096];
+    uint64_t state = 77;
+    snprintf(nccl, sizeof nccl, "%s/libnccl_emulator.so", emulated ? getenv("ZERO_PLUGIN_PATH") : "");
+    setenv("ZERO_NCCL_LIBRARY", nccl, 1);
+    setenv("ZERO_EMULATOR_DEVICES", "4", 1);
+    for (int i = 0; i < 12 && emulated; i++) {
+        small_case_t first = draw(&state, i % 3 == 0 ? ZERO_RULE_ADAMW8 : ZERO_RULE_ADAMW),
+                     second = draw(&state, ZERO_RULE_ADAMW);
+        setenv("ZERO_EMULATOR", i % 2 ? "threads" : "inline", 1);
+        first.threaded = devices[i % 4][0];
+        second.threaded = devices[i % 4][1];
+        if (i % 4 == 2) {
+            second.world = first.world;
+            second.dtype = first.dtype;
+            second.rule = first.rule;
+        }
+        try_pair(&first, &second);
+    }
+}
+END_TEST
+
 int main(void)
 {
+    emulated = emulated_plugins() != 0;
     Suite *suite = suite_create("save");
     TCase *tcase = tcase_create("save");
     tcase_set_timeout(tcase, 7200);
     tcase_add_test(tcase, what_one_run_saves_another_loads);
+    tcase_add_test(tcase, gpus_save_and_load);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

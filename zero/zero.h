@@ -396,9 +396,8 @@ typedef struct zero_config {
     zero_name_change_fn name_change; /* words for what zero_commit advises if the plan does not fit;
                                         NULL: the library's */
     void *name_change_ctx;
-    bool
-        saves; /* plan what zero_save runs beside training. On a drive's tier it needs 1 MiB of host
-                   memory (false) */
+    bool saves; /* plan for zero_save. A GPU and the nvme tier need 1 MiB of host memory for it
+                   (false) */
 } zero_config_t;
 
 /* Sets the defaults of *config; size is sizeof(zero_config_t) in the caller's header. */

@@ -11,6 +11,7 @@ typedef struct zero_exec_save {
     zero_status_t status; /* the first failure */
     zero_error_t error;
     atomic_bool done;
+    zero_stream_t *copies; /* from the memory of a device that the host cannot read; NULL: it can */
 } zero_exec_save_t;
 
 zero_status_t zero_exec_save_create(zero_exec_t *x, zero_error_t *error)
@@ -21,11 +22,15 @@ zero_status_t zero_exec_save_create(zero_exec_t *x, zero_error_t *error)
     if (!x->save)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for saves: %zu bytes", sizeof *x->save);
     atomic_store_explicit(&x->save->done, true, memory_order_relaxed);
-    return ZERO_OK;
+    return x->device->caps.host_memory
+               ? ZERO_OK
+               : x->device->ops->stream_create(x->device, ZERO_STREAM_COPY, &x->save->copies, error);
 }
 
 void zero_exec_save_destroy(zero_exec_t *x)
 {
+    if (x->save && x->save->copies)
+        x->device->ops->stream_destroy(x->save->copies);
     free(x->save);
     x->save = NULL;
 }
@@ -73,22 +78,43 @@ static zero_state_t state_of(const zero_buffer_t *buffer)
                                              : ZERO_STATE_PARAM;
 }
 
-/* Elements of the nvme tier, in pieces through the scratch. offset: where they begin in the tier. */
-static zero_status_t save_nvme(zero_exec_t *x, const zero_buffer_t *buffer, int32_t param, int64_t begin, int64_t count,
+/* Whether the host cannot read the buffer where it is. */
+static bool is_away(const zero_exec_t *x, const zero_buffer_t *buffer)
+{
+    return buffer->tier == ZERO_TIER_NVME || (buffer->tier == ZERO_TIER_DEVICE && !x->device->caps.host_memory);
+}
+
+/* Brings bytes of a buffer that is away into the scratch, and says where in it they begin. */
+static zero_status_t fetch(zero_exec_t *x, int32_t buffer, uint64_t offset, uint64_t bytes, char *scratch,
+                           char **values, zero_error_t *error)
+{
+    const zero_device_ops_t *device = x->device->ops;
+    zero_stream_t *copies = x->save->copies;
+    if (x->plan->buffers[buffer].tier == ZERO_TIER_NVME)
+        return zero_exec_read_nvme(x, x->plan->buffers[buffer].offset + offset, bytes, scratch, values, error);
+    *values = scratch;
+    zero_status_t status =
+        device->copy(x->device, device->native(copies), scratch, x->base[buffer] + offset, bytes, error);
+    return status == ZERO_OK ? device->sync(copies, x->options.timeout_s, error) : status;
+}
+
+/* Saves elements of a buffer that is away, in pieces. offset: of the first one in the buffer. */
+static zero_status_t save_away(zero_exec_t *x, int32_t buffer, int32_t param, int64_t begin, int64_t count,
                                uint64_t offset, zero_error_t *error)
 {
+    const zero_buffer_t *b = &x->plan->buffers[buffer];
+    const zero_exec_sink_t *sink = &x->save->sink;
     uintptr_t base = (uintptr_t)x->base[x->plan->save_scratch];
     char *scratch = x->base[x->plan->save_scratch] + (ZERO_PAGE - base % ZERO_PAGE) % ZERO_PAGE;
-    int64_t most = ZERO_SAVE_PIECE / buffer->format.block_bytes * buffer->format.block;
+    int64_t most = ZERO_SAVE_PIECE / b->format.block_bytes * b->format.block;
     zero_status_t status = ZERO_OK;
     for (int64_t done = 0, piece; done < count && status == ZERO_OK; done += piece) {
         char *values;
         piece = count - done < most ? count - done : most;
-        status = zero_exec_read_nvme(x, offset + zero_format_bytes(&buffer->format, done),
-                                     zero_format_bytes(&buffer->format, piece), scratch, &values, error);
+        status = fetch(x, buffer, offset + zero_format_bytes(&b->format, done), zero_format_bytes(&b->format, piece),
+                       scratch, &values, error);
         if (status == ZERO_OK)
-            status =
-                x->save->sink.write(x->save->sink.ctx, param, state_of(buffer), begin + done, piece, values, error);
+            status = sink->write(sink->ctx, param, state_of(b), begin + done, piece, values, error);
     }
     return status;
 }
@@ -108,10 +134,9 @@ static zero_status_t save_buffer(zero_exec_t *x, const zero_op_t *op, zero_error
         if (placed->segment != op->segment || begin >= end)
             continue;
         uint64_t offset = span.offset + zero_format_bytes(&buffer->format, begin - span.begin);
-        status = buffer->tier == ZERO_TIER_NVME
-                     ? save_nvme(x, buffer, p, begin - placed->offset, end - begin, buffer->offset + offset, error)
-                     : sink->write(sink->ctx, p, state_of(buffer), begin - placed->offset, end - begin,
-                                   x->base[op->src] + offset, error);
+        status = is_away(x, buffer) ? save_away(x, op->src, p, begin - placed->offset, end - begin, offset, error)
+                                    : sink->write(sink->ctx, p, state_of(buffer), begin - placed->offset, end - begin,
+                                                  x->base[op->src] + offset, error);
     }
     return status;
 }

@@ -216,13 +216,13 @@ static zero_status_t cut_pieces(zero_builder_t *b, int32_t index)
     return status;
 }
 
-/* Whether anything is kept on the nvme tier. */
-static bool has_nvme(const zero_plan_t *plan)
+/* Whether the host cannot read everything that is saved where it is. */
+static bool keeps_away(const zero_builder_t *b)
 {
-    for (int32_t i = 0; i < plan->buffer_count; i++)
-        if (plan->buffers[i].tier == ZERO_TIER_NVME)
+    for (int32_t i = 0; i < b->plan->buffer_count; i++)
+        if (b->plan->buffers[i].tier == ZERO_TIER_NVME)
             return true;
-    return false;
+    return !b->spec->device.host_memory;
 }
 
 /* Buffers of no segment: partial norms, the exchange, the step's scalars, the norm's scratch; then the caller's
@@ -260,7 +260,7 @@ static zero_status_t place_others(zero_builder_t *b)
         {&plan->scalars, host, ZERO_SCALARS_BYTES / 4, true},
         {&plan->scratch, ZERO_TIER_DEVICE, 2 * blocks, true},
         {&plan->host_scratch, ZERO_TIER_HOST, 2 * blocks, host_norms},
-        {&plan->save_scratch, ZERO_TIER_HOST, ZERO_SAVE_SCRATCH / 4, b->spec->saves && has_nvme(plan)},
+        {&plan->save_scratch, ZERO_TIER_HOST, ZERO_SAVE_SCRATCH / 4, b->spec->saves && keeps_away(b)},
     };
     plan->host_scratch = plan->save_scratch = -1;
     for (size_t i = 0; i < sizeof staging / sizeof *staging; i++)

@@ -317,8 +317,8 @@ typedef struct zero_plan {
     int32_t norms, exchange, scalars, scratch; /* buffers of kind staging: doubles [segments]; doubles [world *
                                                 * (segments + words)]; bytes; norm scratch */
     int32_t host_scratch;                      /* scratch of norms that run on the host stream; -1: none does */
-    int32_t save_scratch;                      /* of SAVE, for what is on the nvme tier; -1: nothing is */
-    uint64_t arena_bytes[ZERO_TIER_COUNT];     /* reserved at commit */
+    int32_t save_scratch;                  /* of SAVE, for what the host cannot read where it is; -1: it reads all */
+    uint64_t arena_bytes[ZERO_TIER_COUNT]; /* reserved at commit */
     uint64_t kind_offset[ZERO_TIER_COUNT][ZERO_KIND_COUNT]; /* each kind is one page-aligned range of the arena */
     uint64_t kind_bytes[ZERO_TIER_COUNT][ZERO_KIND_COUNT];  /* page multiples. RINGS: outside the arena, on the host
                                                              * tier: channels * ring_bytes of each group of several
