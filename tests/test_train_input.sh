@@ -27,7 +27,6 @@ refused --ranks 4 --micro-batch 3 --batch 20 -- 12 24
 refused --seq-len 257 -- --seq-len 257 256
 refused --model llama-8b -- --model llama-8b
 refused --model gpt3 -- "'gpt3'"
-refused --save here -- --save
 refused --dtype fp16 -- --dtype fp16
 refused --eval-every 5 --data "$0" --seq-len 16 -- --eval-data FILE
 
@@ -216,7 +215,7 @@ run 0 --explain
 grep -q GATHER out || fail "--explain names no operation"
 run 0 --help
 grep -q -e "--compare-stages" out || fail "--help"
-! grep -e "--resume" out || fail "--help names what is refused"
+! grep -e "--lora-rank" out || fail "--help names what is refused"
 run 0 --version
 equal "--version" "$(cat out)" "zero_train $(sed -n 's/^#define ZERO_VERSION "\(.*\)"/\1/p' "$srcdir/zero/zero.h")"
 finish

@@ -7,11 +7,13 @@ small="--seq-len 16 --sample 0 --quiet --threads 1 --batch 4 --micro-batch 1"
 # Logs with every event, tier and outcome.
 # shellcheck disable=SC2086 # several arguments, here and below
 run 0 $small --ranks 2 --steps 2 --offload all --eval-every 1 --eval-batches 1 --export out.d \
-    --log done.log
+    --save ck.d --log done.log
 # shellcheck disable=SC2086
 run 0 $small --ranks 2 --steps 1 --compare-stages --log compare.log
 # shellcheck disable=SC2086
 run 1 $small --ranks 1 --steps 9 --schedule constant --warmup 0 --lr 1e15 --clip 0 --max-skipped 1 --log failed.log
+# shellcheck disable=SC2086
+(trap '' XFSZ; ulimit -f 1000; failures=0; run 1 $small --ranks 1 --steps 1 --save full.d --log unsaved.log)
 # shellcheck disable=SC2086
 begin $long --ranks 2
 kill -TERM $parent
@@ -20,7 +22,7 @@ mv fault.log signal.log
 
 # Prints "event member" for each member of each line. The members of options are the options' names, so they are left
 # out. Members of memory count as the event "memory".
-cat done.log compare.log failed.log signal.log | sed 's/"options":{[^}]*}/"options":0/' | awk '
+cat done.log compare.log failed.log unsaved.log signal.log | sed 's/"options":{[^}]*}/"options":0/' | awk '
     {
         match($0, /"event":"[a-z]*"/); event = substr($0, RSTART + 9, RLENGTH - 10)
         depth = 0; line = $0

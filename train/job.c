@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/job.h"
 #include "train/cores.h"
+#include "train/resume.h"
 #include "train/trace.h"
 
 #include <math.h>
@@ -33,7 +34,7 @@ static zero_status_t resolve_model(job_t *job, bool thorough, zero_error_t *erro
                          "model.safetensors, or a config.json alone for random initial values",
                          o->model);
     status = zero_model_read_config(&job->model, o->model, error);
-    if (status == ZERO_OK && thorough && job->folder)
+    if (status == ZERO_OK && thorough && job->folder && !job->resumed) /* a checkpoint has the weights */
         status = zero_model_check_folder(&job->model, o->model, error);
     return status;
 }
@@ -185,6 +186,10 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
         {"eval-data", o->eval_data != NULL},
         {"eval-every", o->eval_every >= 0},
         {"eval-batches", o->eval_batches >= 0},
+        {"save", o->save != NULL},
+        {"save-every", o->save_every != NULL},
+        {"keep", o->keep >= 0},
+        {"resume", o->resume != NULL},
         {"export", o->export != NULL},
         {"sample", o->sample > 0},
         {"trace", o->trace != NULL},
@@ -306,13 +311,14 @@ zero_status_t job_resolve(job_t *job, int world, int threads, bool thorough, zer
         return status;
     if (o->reduce < 0)
         o->reduce = o->compare_stages || o->stage >= 2 ? REDUCE_EVERY : REDUCE_LAST;
-    if ((status = check_offload(o, error)) != ZERO_OK || (status = resolve_model(job, thorough, error)) != ZERO_OK)
+    if ((status = resume_resolve(job, thorough, error)) != ZERO_OK || (status = check_offload(o, error)) != ZERO_OK ||
+        (status = resolve_model(job, thorough, error)) != ZERO_OK)
         return status;
     bool tiny = strcmp(o->model, "tiny") == 0 && !job->folder;
     if ((status = resolve_batch(job, tiny, error)) != ZERO_OK ||
         (status = resolve_lengths(job, tiny, error)) != ZERO_OK ||
         (status = resolve_rates(job, tiny, error)) != ZERO_OK ||
-        (status = trace_range(o, 0, &first, &last, error)) != ZERO_OK)
+        (status = trace_range(o, job->first, &first, &last, error)) != ZERO_OK)
         return status;
     return resolve_data(job, tiny, thorough, error);
 }
@@ -327,12 +333,14 @@ void job_close(job_t *job)
 {
     data_close(job->data);
     data_close(job->eval_data);
+    zero_checkpoint_close(job->checkpoint);
     job->data = job->eval_data = NULL;
+    job->checkpoint = NULL;
 }
 
 /* ---- ranks that disagree ---------------------------------------------------------------------------------------- */
 
-enum { TEXT = 256, EXTRA = 3 };
+enum { TEXT = 256, EXTRA = 4 };
 
 static void describe_option(const job_t *job, int index, char text[TEXT], const char **name)
 {
@@ -372,7 +380,7 @@ static zero_status_t describe_model(const job_t *job, char text[TEXT], zero_erro
 {
     const zero_model_config_t *m = &job->model;
     uint64_t hash = 0;
-    zero_status_t status = job->folder ? hash_folder(job->o.model, &hash, error) : ZERO_OK;
+    zero_status_t status = job->folder && !job->resumed ? hash_folder(job->o.model, &hash, error) : ZERO_OK;
     const char *what = job->folder ? "a folder" : job->shape ? "a configuration" : job->o.model;
     snprintf(text, TEXT,
              "%s (%s of %lld layers, %lld heads, width %lld, vocabulary %lld, %lld positions; contents %016llx)", what,
@@ -381,11 +389,11 @@ static zero_status_t describe_model(const job_t *job, char text[TEXT], zero_erro
     return status;
 }
 
-/* The texts that ranks compare: each shared option, then the model's shape and contents, the data, the evaluation data.
- */
+/* The texts that ranks compare: each shared option, then the model's shape and contents, the data, the evaluation data,
+ * the checkpoint. */
 static zero_status_t describe(job_t *job, int index, char text[TEXT], const char **name, zero_error_t *error)
 {
-    static const char *const extra[EXTRA] = {"model", "data", "eval-data"};
+    static const char *const extra[EXTRA] = {"model", "data", "eval-data", "resume"};
     memset(text, 0, TEXT);
     if (index < options_count()) {
         describe_option(job, index, text, name);
@@ -395,6 +403,10 @@ static zero_status_t describe(job_t *job, int index, char text[TEXT], const char
     *name = extra[index];
     if (index == 0)
         return describe_model(job, text, error);
+    if (index == 3) {
+        snprintf(text, TEXT, job->resumed ? "a checkpoint of step %lld" : "no checkpoint", (long long)job->first);
+        return ZERO_OK;
+    }
     data_t *data = index == 1 ? job->data : job->eval_data;
     uint64_t hash = 0;
     zero_status_t status = data != NULL ? data_fingerprint(data, &hash, error) : ZERO_OK;

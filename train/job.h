@@ -24,6 +24,11 @@ typedef struct job {
     int64_t local;            /* sequences of a step on this rank, in micro_steps of o.micro_batch */
     int micro_steps;
     schedule_t schedule;
+    int64_t save_steps;            /* --save-every in steps; 0: not in steps */
+    double save_seconds;           /* --save-every in time; 0: not in time */
+    bool resumed;                  /* --resume has a checkpoint */
+    int64_t first;                 /* the steps of that checkpoint; 0: training begins anew */
+    zero_checkpoint_t *checkpoint; /* that one; NULL: none, or it was handed on */
 } job_t;
 
 /* Resolves job->o for world ranks, each with threads threads (unless --threads is set), and opens the data. Errors name

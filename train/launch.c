@@ -202,6 +202,8 @@ static void look_at_clock(parent_t *p)
     }
     if (p->step > 0 && p->longest > 0)
         finish = FINISH_STEPS * p->longest > FINISH_S ? FINISH_STEPS * p->longest : FINISH_S;
+    if (atomic_load(&p->board->place[0].saving)) /* a save is progress, too */
+        p->step_at = t;
     if (p->signal != 0 && t - p->step_at > finish) {
         p->overdue = NOT_FINISHED;
         end_all(p);

@@ -55,6 +55,8 @@ void launch_joined(launch_t *launch);
 /* Records that from here on a stop signal ends the run after its step. */
 void launch_training(launch_t *launch);
 void launch_step(launch_t *launch, int64_t step);
+/* Records that this rank waits for a save, which may take longer than any step. */
+void launch_saving(launch_t *launch, bool saving);
 /* Records a failure; the parent prints it. peer: the failure is another rank's, recorded in case that rank could not.
  */
 void launch_failed(launch_t *launch, int code, bool peer, const char *sentence);

@@ -16,6 +16,7 @@ typedef struct board_place {
     _Alignas(64) _Atomic int32_t process;
     _Atomic int32_t state, code;
     _Atomic int64_t step;
+    _Atomic int32_t saving;
 } board_place_t;
 
 /* The first to claim a text writes it. Readers wait until it is complete. */

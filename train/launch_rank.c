@@ -163,6 +163,12 @@ void launch_step(launch_t *launch, int64_t step)
         atomic_store(&launch->place->step, step);
 }
 
+void launch_saving(launch_t *launch, bool saving)
+{
+    if (launch != NULL)
+        atomic_store(&launch->place->saving, saving);
+}
+
 void launch_failed(launch_t *launch, int code, bool peer, const char *sentence)
 {
     int32_t nobody = 0;

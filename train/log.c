@@ -23,6 +23,7 @@ struct log {
     char *path, *line;
     size_t used, room;
     bool first;  /* no comma before the next member */
+    bool kept;   /* without a file: the line is wanted */
     bool failed; /* out of memory for the line */
     bool stuck;  /* one wait for the reader already timed out */
 };
@@ -91,7 +92,7 @@ zero_status_t log_close(log_t *log, zero_error_t *error)
 
 static void put(log_t *log, const char *text, size_t length)
 {
-    if (log->file < 0 || log->failed)
+    if ((log->file < 0 && !log->kept) || log->failed)
         return;
     if (log->room - log->used < length) {
         size_t room = (log->used + length) * 2 + 256;
@@ -326,4 +327,19 @@ void log_options(log_t *log, const options_t *options)
         }
     }
     log_close_object(log);
+}
+
+char *log_about(const options_t *options)
+{
+    log_t log = {.file = -1, .kept = true, .first = true};
+    put(&log, "{", 1);
+    log_text(&log, "program", "zero_train");
+    log_text(&log, "version", zero_version());
+    log_options(&log, options);
+    put(&log, "}", 2); /* with its zero */
+    if (log.failed) {
+        free(log.line);
+        return NULL;
+    }
+    return log.line;
 }

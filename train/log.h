@@ -42,5 +42,7 @@ void log_close_array(log_t *log);
 void log_memory(log_t *log, const char *key, const zero_memory_t *memory);
 /* All options with their resolved values. */
 void log_options(log_t *log, const options_t *options);
+/* The program, its version and these options as the text of a JSON object, which the caller frees. NULL: no memory. */
+char *log_about(const options_t *options);
 
 #endif

@@ -6,6 +6,7 @@
 #include "train/files.h"
 #include "train/progress.h"
 #include "train/report.h"
+#include "train/resume.h"
 #include "train/room.h"
 #include "train/tensorboard.h"
 #include "train/train.h"
@@ -65,8 +66,8 @@ static void *watch(void *arg)
         watch_meeting();
         if (number <= 0)
             continue;
-        /* a repeated signal also ends it */
-        if (number != SIGUSR1 && (!atomic_load(&training) || atomic_load(&stop_signal) == number)) {
+        /* the second signal ends it at once */
+        if (number != SIGUSR1 && (!atomic_load(&training) || atomic_load(&stop_signal) != 0)) {
             sigset_t one;
             progress_clear();
             signal(number, SIG_DFL);
@@ -221,6 +222,8 @@ static zero_status_t prepare(session_t *session, job_t *job, bool resolved, zero
     if (status == ZERO_OK && by_itself)
         status = files_check_export(&job->o, job_source(job), error);
     if (status == ZERO_OK && by_itself)
+        status = resume_check_save(&job->o, error);
+    if (status == ZERO_OK && by_itself)
         status = files_check_trace(&job->o, rank, job->world, error);
     if (status == ZERO_OK)
         status = place_device(&session->place, job, local, error);
@@ -295,6 +298,8 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
     } else {
         rank = zero_comm_rank(session.place.comm);
         status = prepare(&session, job, resolved, status, &speaker, error);
+        session.checkpoint = job->checkpoint;
+        job->checkpoint = NULL;
         if (status == ZERO_OK) {
             status = job->o.compare_stages ? compare_stages(&session, error) : train(&session, error);
             speaker = status == ZERO_ERR_MISMATCH ? 0 : rank;
@@ -307,6 +312,9 @@ static int work(job_t *job, launch_kind_t kind, int rank, bool resolved, zero_st
         config_blame(job->config, error);
     if (status != ZERO_OK)
         tell_failure(&session, status, code, speaker == rank && speaks(&session, rank, status, error), error);
+    zero_checkpoint_close(session.checkpoint);
+    if (session.saves.failure[0] != '\0' && status == ZERO_OK) /* all ranks know it */
+        code = rank == 0 ? failed_at_last(&session, session.saves.failure) : EXIT_FAILED;
     if (log_close(session.log, &closing) != ZERO_OK && code == EXIT_DONE)
         code = failed_at_last(&session, closing.text);
     if (tensorboard_close(session.board, &closing) != ZERO_OK && code == EXIT_DONE)
@@ -347,6 +355,8 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
     if (status == ZERO_OK)
         status = files_check_export(&job->o, job_source(job), error);
     if (status == ZERO_OK)
+        status = resume_check_save(&job->o, error);
+    if (status == ZERO_OK)
         status = files_check_trace(&job->o, -1, world, error);
     if (status == ZERO_OK)
         status = room_check(&given, job, error);
@@ -362,8 +372,11 @@ static int start(job_t *job, char *const *argv, zero_status_t status, zero_error
         code = complain(error->text, EXIT_USAGE);
     } else if ((code = printed()) == EXIT_DONE && world == 1)
         return work(job, LAUNCH_NONE, 0, true, ZERO_OK, error);
-    else if (code == EXIT_DONE)
+    else if (code == EXIT_DONE) {
+        zero_checkpoint_close(job->checkpoint); /* each rank opens it itself */
+        job->checkpoint = NULL;
         code = launch_ranks(&plan);
+    }
     job_close(job);
     return code;
 }

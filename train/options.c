@@ -137,10 +137,17 @@ static const option_t table[] = {
     {"offload-activations", OFFLOAD, OPTION_FLAG, FIELD(offload_activations), 0, 0, 0, NULL, NULL, NULL, NULL,
      "with --recompute: keep the layers' inputs in host memory", true},
 
-    {"save", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
-    {"save-every", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "N", NULL, NULL, false},
-    {"keep", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "K", NULL, NULL, false},
-    {"resume", CHECKPOINTS, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "DIR", NULL, NULL, false},
+    {"save", CHECKPOINTS, OPTION_TEXT, FIELD(save), 0, 0, UNSET, NULL, NULL, "DIR", "none",
+     "save checkpoints as DIR/step-N, after the last step and when a signal ends the run; all ranks must share DIR",
+     true},
+    {"save-every", CHECKPOINTS, OPTION_TEXT, FIELD(save_every), 0, 0, UNSET, NULL, NULL, "N|10m|2h", "at the end",
+     "also save every N steps, or after this many seconds (30s), minutes or hours; training goes on", true},
+    {"keep", CHECKPOINTS, OPTION_WHOLE, FIELD(keep), 1, 1e9, UNSET, NULL, NULL, "K", "all",
+     "keep the K newest checkpoints: remove older ones when a newer one is whole", true},
+    {"resume", CHECKPOINTS, OPTION_TEXT, FIELD(resume), 0, 0, UNSET, NULL, NULL, "DIR", "none",
+     "continue from the newest whole checkpoint in DIR, or from DIR/step-N, with any other placement of state; without "
+     "one begin anew; DIR may be missing if it is also that of --save",
+     false},
     {"export", CHECKPOINTS, OPTION_TEXT, FIELD(export), 0, 0, UNSET, NULL, NULL, "DIR", "none",
      "write the model as a Hugging Face folder after the last step; DIR is new, empty, or an earlier export, which it "
      "replaces; all ranks must share it",

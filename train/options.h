@@ -39,8 +39,8 @@ typedef struct options {
     double offload_ratio;
     int64_t offload_activations;
     /* checkpoints */
-    const char *export;
-    int64_t export_dtype;
+    const char *save, *save_every, *resume, *export;
+    int64_t keep, export_dtype;
     /* output */
     const char *log, *trace, *trace_steps, *tensorboard, *prompt;
     int64_t eval_every, eval_batches, sample, top_k;

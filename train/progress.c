@@ -87,6 +87,7 @@ void progress_begin(progress_t *p, const job_t *job, const launch_t *launch, boo
 {
     *p = (progress_t){.quiet = job->o.quiet,
                       .launch = launch,
+                      .first = job->first,
                       .steps = job->o.steps,
                       .tokens = (double)job->o.batch * (double)job->o.seq_len};
     /* without a parent that forwards all output, this rank may share the terminal with rank 0's bar */
@@ -110,7 +111,7 @@ void progress_step(progress_t *p, int64_t step, double loss, double norm, double
 {
     const double now = report_clock();
     const int64_t part = p->steps / 20 > 1 ? p->steps / 20 : 1;
-    const bool due = now - p->drawn >= REDRAW_S, wanted = step == 1 || step % part == 0;
+    const bool due = now - p->drawn >= REDRAW_S, wanted = step == p->first + 1 || step % part == 0;
     char text[BAR_TEXT];
     if (p->quiet)
         return;

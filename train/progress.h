@@ -10,7 +10,7 @@
 typedef struct progress {
     bool quiet;
     const launch_t *launch;
-    int64_t steps;
+    int64_t first, steps;  /* first: taken before this run */
     double tokens;         /* of a step */
     double drawn;          /* when the bar was last drawn */
     double ended;          /* when the last step ended; 0: none has */

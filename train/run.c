@@ -140,6 +140,7 @@ static zero_status_t declare(run_t *run, int stage, zero_error_t *error)
     config.reduce_dtype = (zero_dtype_t)o->reduce_dtype;
     config.micro_steps = run->job->micro_steps;
     config.clip = o->clip;
+    config.saves = o->save != NULL;
     /* kernels compute the gradient of the sum of losses; the loss is their mean */
     config.grad_scale = 1.0 / ((double)o->batch * (double)o->seq_len);
     config.rule = (zero_rule_t)o->optimizer; /* the choices have the same order */
@@ -203,6 +204,8 @@ zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int s
         return status;
     if ((status = zero_model_bind(run->model, error)) != ZERO_OK)
         return status;
+    if (job->resumed) /* the checkpoint has all values */
+        return ZERO_OK;
     return job->folder ? zero_model_load(run->model, o->model, error)
                        : zero_model_init(run->model, (uint64_t)o->seed, error);
 }
@@ -277,7 +280,7 @@ static zero_status_t blame(const run_t *run, char *text, size_t size, zero_error
     double *all = calloc((size_t)world, sizeof *all);
     if (all == NULL)
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the losses of %d ranks", world);
-    zero_status_t status = zero_comm_exchange(run->place.comm, &run->skipped.own_loss, all, sizeof *all, error);
+    zero_status_t status = zero_comm_exchange(run->place.comm, &run->own_loss, all, sizeof *all, error);
     for (int r = world - 1; r >= 0 && status == ZERO_OK; r--)
         if (!isfinite(all[r])) {
             bad++;
@@ -296,21 +299,19 @@ static zero_status_t blame(const run_t *run, char *text, size_t size, zero_error
 zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *stats, zero_error_t *error)
 {
     const options_t *o = &run->job->o;
-    char losses[96];
+    zero_status_t status;
     if (stats->applied) {
         run->skipped.count = 0;
         return ZERO_OK;
     }
     if (run->skipped.count++ == 0) {
         run->skipped.first = step;
-        run->skipped.own_loss = run->own_loss;
         snprintf(run->skipped.unit, sizeof run->skipped.unit, "%s", stats->not_finite != NULL ? stats->not_finite : "");
+        if ((status = blame(run, run->skipped.losses, sizeof run->skipped.losses, error)) != ZERO_OK)
+            return status;
     }
     if (o->max_skipped == 0 || (run->skipped.count < o->max_skipped && run->skipped.count < o->steps))
         return ZERO_OK;
-    zero_status_t status = blame(run, losses, sizeof losses, error);
-    if (status != ZERO_OK)
-        return status;
     bool named = run->skipped.unit[0] != '\0';
     /* the result is the same on all ranks, so rank 0 reports it */
     return zero_fail(
@@ -319,7 +320,8 @@ zero_status_t run_check_skipped(run_t *run, int64_t step, const zero_stats_t *st
         "%s; use a smaller --lr (it is %g), or a larger --max-skipped (%lld)",
         (long long)run->skipped.first, (long long)step, (long long)run->skipped.first,
         named ? " gradients first became infinite or nan in unit '" : " only their sum was not finite",
-        run->skipped.unit, named ? "' of the backward pass" : "", losses, o->lr, (long long)o->max_skipped);
+        run->skipped.unit, named ? "' of the backward pass" : "", run->skipped.losses, o->lr,
+        (long long)o->max_skipped);
 }
 
 zero_status_t run_eval(run_t *run, double *loss, zero_error_t *error)

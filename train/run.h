@@ -18,8 +18,8 @@ typedef struct run {
     double own_loss;           /* of the last step: the mean over this rank's targets */
     struct {                   /* steps skipped since the last step that was not skipped */
         int64_t count, first;
-        double own_loss; /* of the first */
         char unit[64];   /* the unit with the first non-finite value */
+        char losses[96]; /* whose loss was not finite at the first, for a sentence */
     } skipped;
     trace_t *trace;   /* NULL: none; borrowed */
     char advice[80];  /* what name_change returned last */
@@ -29,7 +29,8 @@ typedef struct run {
 /* Plans job at a stage for job->world ranks; nothing runs. A plan for GPUs requires a GPU, because its libraries report
  * the workspace of their kernels. */
 zero_status_t run_plan(run_t *run, const job_t *job, int stage, zero_error_t *error);
-/* Like run_plan, but allocates everything and sets the initial values. Collective. */
+/* Like run_plan, but allocates everything and sets the initial values, unless the job resumes a checkpoint. Collective.
+ */
 zero_status_t run_open(run_t *run, const job_t *job, const place_t *place, int stage, zero_error_t *error);
 /* Accepts the result of run_plan and run_open, even if they failed. Collective unless something failed. */
 void run_close(run_t *run);

@@ -2,6 +2,7 @@
 #include "train/train.h"
 #include "train/progress.h"
 #include "train/report.h"
+#include "train/save.h"
 
 #include <math.h>
 #include <signal.h>
@@ -24,9 +25,9 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
         report_kernels(kernels);
     zero_status_t status = log_open(&session->log, rank == 0 ? job->o.log : NULL, error);
     if (status == ZERO_OK)
-        status = tensorboard_open(&session->board, rank == 0 ? job->o.tensorboard : NULL, 1, error);
+        status = tensorboard_open(&session->board, rank == 0 ? job->o.tensorboard : NULL, job->first + 1, error);
     if (status == ZERO_OK)
-        status = trace_open(&session->trace, &job->o, rank, job->world, 0, is_gpu(session), error);
+        status = trace_open(&session->trace, &job->o, rank, job->world, job->first, is_gpu(session), error);
     if (status != ZERO_OK)
         return status;
     if (rank == 0 && !job->o.quiet)
@@ -42,11 +43,12 @@ zero_status_t session_start(session_t *session, const run_t *run, zero_error_t *
     log_text(session->log, "kernels", kernels);
     log_whole(session->log, "parameters", zero_model_parameters(&job->model));
     log_hash(session->log, "plan_hash", zero_plan_hash(run->engine));
+    log_whole(session->log, "first_step", job->first + 1);
     return log_end(session->log, error);
 }
 
 typedef struct totals {
-    int64_t step;   /* steps taken */
+    int64_t step;   /* steps taken, also before this run */
     double seconds; /* in steps */
     double exposed; /* seconds in steps that waits and collectives took on rank 0, on a GPU estimated; NaN: unknown */
     bool fresh;     /* the last evaluation was of this step */
@@ -132,6 +134,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         }
         if ((status = trace_step_begin(session->trace, run->engine, t->step + 1, error)) != ZERO_OK)
             break;
+        save_ask(session, run);
         status = run_step(run, t->step, rate, session->stop, &t->loss, &t->stats, error);
         if (status != ZERO_OK)
             break;
@@ -177,13 +180,17 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
             status = run_check_skipped(run, t->step, &t->stats, error);
         if (status == ZERO_OK && session->signal == 0 && job->o.eval_every > 0 && t->step % job->o.eval_every == 0)
             status = evaluate(session, run, progress, t, error);
+        if (status == ZERO_OK && job->o.save != NULL && session->signal == 0 && t->step < job->o.steps)
+            status = save_step(session, run, progress, t->step, t->stats.signals, error);
     }
+    if (status == ZERO_OK && job->o.save != NULL)
+        status = save_last(session, run, progress, t->step, error);
     if (status == ZERO_OK)
         status = trace_stop(session->trace, run->engine, error);
     /* a GPU tells it only while it is traced: the traced steps stand for all */
     if (is_gpu(session))
         t->exposed = t->seconds * trace_exposed(session->trace);
-    if (t->step == job->o.steps)
+    if (t->step >= job->o.steps)
         session->signal = 0; /* it came too late to end anything */
     return status;
 }
@@ -191,8 +198,9 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
 static summary_t summarize(const session_t *session, const totals_t *t, const zero_memory_t *measured, bool equal)
 {
     const options_t *o = &session->job->o;
-    const double tokens = (double)t->step * (double)o->batch * (double)o->seq_len;
-    return (summary_t){.steps = t->step,
+    const int64_t steps = t->step - session->job->first;
+    const double tokens = (double)steps * (double)o->batch * (double)o->seq_len;
+    return (summary_t){.steps = steps,
                        .tokens = tokens,
                        .seconds = t->seconds,
                        .mfu = mfu_at(session, tokens / t->seconds),
@@ -240,7 +248,8 @@ static zero_status_t end_event(session_t *session, run_t *run, const totals_t *t
 static void per_step(run_t *run, const totals_t *t)
 {
     zero_stats_t now = {.size = sizeof now};
-    uint64_t steps = t->step > 0 ? (uint64_t)t->step : 1;
+    int64_t own = t->step - run->job->first;
+    uint64_t steps = own > 0 ? (uint64_t)own : 1;
     zero_traffic_t each = t->moved;
     if (zero_step_stats(run->engine, &now) == ZERO_OK) {
         each.read += now.traffic.read - t->stats.traffic.read;
@@ -257,7 +266,7 @@ zero_status_t train(session_t *session, zero_error_t *error)
 {
     const job_t *job = session->job;
     run_t run;
-    totals_t t = {.stats.size = sizeof t.stats};
+    totals_t t = {.step = job->first, .stats.size = sizeof t.stats};
     summary_t all;
     zero_memory_t forecast, measured;
     bool equal, first = zero_comm_rank(session->place.comm) == 0;
@@ -268,9 +277,13 @@ zero_status_t train(session_t *session, zero_error_t *error)
         report_head(job, zero_device_label(session->place.device));
     zero_status_t status = run_open(&run, job, &session->place, (int)job->o.stage, error);
     if (status == ZERO_OK)
+        status = save_open(session, &run, &progress, error);
+    if (status == ZERO_OK && (status = zero_step_stats(run.engine, &t.stats)) != ZERO_OK)
+        run_engine_error(&run, status, error);
+    if (status == ZERO_OK)
         status = session_start(session, &run, error);
     run.trace = session->trace;
-    if (status == ZERO_OK)
+    if (status == ZERO_OK && !job->resumed)
         status = run_sample(&run, "before training:", error);
     if (status == ZERO_OK)
         status = steps(session, &run, &progress, &t, error);
@@ -299,6 +312,8 @@ zero_status_t train(session_t *session, zero_error_t *error)
             report_memory(&forecast, &measured);
             per_step(&run, &t);
             report_summary(&all);
+            if (session->saves.path[0] != '\0')
+                report_saved(session->saves.path);
             if (session->signal == 0 && job->o.export != NULL)
                 report_saved(job->o.export);
         }

@@ -12,6 +12,14 @@
 
 #include <stdatomic.h>
 
+typedef struct saves {
+    bool running;      /* one is being written */
+    int64_t step;      /* of the last one that began; before that, of the checkpoint that the run began from */
+    double begun_at;   /* when; before that, when training began */
+    char path[4096];   /* of the last one that is whole; "": none */
+    char failure[800]; /* the sentence of the last one, if it failed; else "" */
+} saves_t;
+
 typedef struct session session_t;
 struct session {
     const job_t *job;
@@ -22,9 +30,11 @@ struct session {
     log_t *log;                         /* open from the first step on; only rank 0's log has a file */
     tensorboard_t *board;               /* as the log; NULL: none */
     trace_t *trace;                     /* open from the first step on; NULL: none */
-    bool training;                      /* false: a failure happened before training */
-    int signal;                         /* that ended the run, 0: none */
-    char cursor[400];                   /* the point where the engine stopped */
+    zero_checkpoint_t *checkpoint;      /* to load before the first step; NULL: none, or it is loaded */
+    saves_t saves;
+    bool training;    /* false: a failure happened before training */
+    int signal;       /* that ended the run, 0: none */
+    char cursor[400]; /* the point where the engine stopped */
 };
 
 /* Trains to the last step, or to the step after which a rank was asked to stop. Collective. */
