@@ -89,12 +89,12 @@ static const zero_field_t fields[] = {
     {RANKS(update_states), ZERO_FIELD_INT, 0, 0, 2, "0 to 2, and 0 without config.update", NULL},
     {RANKS(check_order), ZERO_FIELD_SWITCH, true, false, true, NULL, NULL},
     {PLAN(guard), ZERO_FIELD_SWITCH, false, false, true, NULL, NULL},
-    {PLAN(saves), ZERO_FIELD_SWITCH, false, false, true, NULL, NULL},
     {RANKS(momentum), ZERO_FIELD_REAL, 0.95, BELOW_1, "at least 0 and less than 1", NULL},
     {RANK(matrix), POINTER},
     {RANK(matrix_ctx), POINTER},
     {RANK(name_change), POINTER},
     {RANK(name_change_ctx), POINTER},
+    {PLAN(saves), ZERO_FIELD_SWITCH, false, false, true, NULL, NULL},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 _Static_assert((int)FIELDS <= (int)ZERO_CONFIG_MOST, "ranks send a word for each field");

@@ -3,7 +3,7 @@
  * order where it matters. */
 #include "zero/plan/writer.h"
 
-static void gather_unit(zero_writer_t *w, int32_t unit, int32_t use)
+static void gather_unit(zero_program_writer_t *w, int32_t unit, int32_t use)
 {
     const zero_builder_t *b = w->b;
     FOR_SEGMENTS(b, unit, s)
@@ -34,7 +34,7 @@ typedef struct micro {
 } micro_t;
 
 /* Makes gradients zero at the unit's first GRAD use, or the local sum so far. */
-static void open_gradients(zero_writer_t *w, int32_t unit, int32_t use, micro_t micro)
+static void open_gradients(zero_program_writer_t *w, int32_t unit, int32_t use, micro_t micro)
 {
     FOR_SEGMENTS(w->b, unit, s)
     {
@@ -51,7 +51,7 @@ static void open_gradients(zero_writer_t *w, int32_t unit, int32_t use, micro_t 
 }
 
 /* Copies complete gradients to the parts that are updated in another memory. */
-static void send_gradients(zero_writer_t *w, int32_t s, int32_t use)
+static void send_gradients(zero_program_writer_t *w, int32_t s, int32_t use)
 {
     FOR_PARTS(w->b, s, p)
     {
@@ -63,7 +63,7 @@ static void send_gradients(zero_writer_t *w, int32_t s, int32_t use)
 }
 
 /* FINAL is complete on this rank's slice: writes its part of the norm and, if updates are full, gathers all slices. */
-static void finish_segment(zero_writer_t *w, int32_t s, int32_t use)
+static void finish_segment(zero_program_writer_t *w, int32_t s, int32_t use)
 {
     int32_t final = w->b->plan->segments[s].buffer[ZERO_ROLE_FINAL];
     zero_write_norm(w, ZERO_STREAM_REDUCE, s, use, final);
@@ -76,7 +76,8 @@ static void finish_segment(zero_writer_t *w, int32_t s, int32_t use)
 /* ---- gradients on the host tier ---------------------------------------------------------------------------------- */
 
 /* Moves src, on the device, into dst, in host memory, piece by piece: adds it, or replaces dst if begins. */
-static void take_away(zero_writer_t *w, int32_t use, zero_pieces_t pieces, int32_t src, int32_t dst, bool begins)
+static void take_away(zero_program_writer_t *w, int32_t use, zero_pieces_t pieces, int32_t src, int32_t dst,
+                      bool begins)
 {
     const zero_plan_t *plan = w->b->plan;
     bool as_it_is = begins && plan->buffers[src].format.dtype == plan->buffers[dst].format.dtype;
@@ -89,7 +90,7 @@ static void take_away(zero_writer_t *w, int32_t use, zero_pieces_t pieces, int32
 }
 
 /* Converts the local sum to the wire's dtype, into dst on the device, or in place if dst is the sum. */
-static void bring_sum(zero_writer_t *w, int32_t s, int32_t use, int32_t dst)
+static void bring_sum(zero_program_writer_t *w, int32_t s, int32_t use, int32_t dst)
 {
     const zero_plan_t *plan = w->b->plan;
     zero_pieces_t pieces = w->b->segments[s].sum;
@@ -105,7 +106,7 @@ static void bring_sum(zero_writer_t *w, int32_t s, int32_t use, int32_t dst)
 }
 
 /* Moves reduced gradients, on the device or in FINAL, to where each part's update reads them. */
-static void deliver(zero_writer_t *w, int32_t s, int32_t use, int32_t from)
+static void deliver(zero_program_writer_t *w, int32_t s, int32_t use, int32_t from)
 {
     const zero_plan_t *plan = w->b->plan;
     int32_t final = plan->segments[s].buffer[ZERO_ROLE_FINAL];
@@ -126,7 +127,7 @@ static void deliver(zero_writer_t *w, int32_t s, int32_t use, int32_t from)
 
 /* Finishes a segment whose own slice of `from`, on the device, is reduced: writes its part of the norm, gathers all
  * slices if updates are full, and delivers them. */
-static void finish_away(zero_writer_t *w, int32_t s, int32_t use, int32_t from)
+static void finish_away(zero_program_writer_t *w, int32_t s, int32_t use, int32_t from)
 {
     zero_write_norm(w, ZERO_STREAM_REDUCE, s, use, from);
     if (w->b->gather_gradients)
@@ -136,7 +137,7 @@ static void finish_away(zero_writer_t *w, int32_t s, int32_t use, int32_t from)
 }
 
 /* Adds a micro-step's reduced gradients to the buffers that the update reads. */
-static void accumulate_away(zero_writer_t *w, int32_t s, int32_t use, micro_t micro, int32_t from)
+static void accumulate_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro, int32_t from)
 {
     const zero_builder_t *b = w->b;
     const int32_t *buffer = b->plan->segments[s].buffer;
@@ -162,7 +163,7 @@ static void accumulate_away(zero_writer_t *w, int32_t s, int32_t use, micro_t mi
 }
 
 /* reduce_segment() for gradients that are summed and updated on another tier. */
-static void reduce_away(zero_writer_t *w, int32_t s, int32_t use, micro_t micro)
+static void reduce_away(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro)
 {
     const zero_builder_t *b = w->b;
     const zero_segment_t *segment = &b->plan->segments[s];
@@ -202,7 +203,7 @@ static void reduce_away(zero_writer_t *w, int32_t s, int32_t use, micro_t micro)
 
 /* After the last GRAD use of a micro-step: reduces the gradients into FINAL, through SUM and WIRE if the segment has
  * them. */
-static void reduce_segment(zero_writer_t *w, int32_t s, int32_t use, micro_t micro)
+static void reduce_segment(zero_program_writer_t *w, int32_t s, int32_t use, micro_t micro)
 {
     const zero_builder_t *b = w->b;
     const zero_segment_t *segment = &b->plan->segments[s];
@@ -240,7 +241,7 @@ static void reduce_segment(zero_writer_t *w, int32_t s, int32_t use, micro_t mic
         finish_segment(w, s, use);
 }
 
-static void reduce_unit(zero_writer_t *w, int32_t unit, int32_t use, micro_t micro)
+static void reduce_unit(zero_program_writer_t *w, int32_t unit, int32_t use, micro_t micro)
 {
     FOR_SEGMENTS(w->b, unit, s)
     {
@@ -252,7 +253,7 @@ static void reduce_unit(zero_writer_t *w, int32_t unit, int32_t use, micro_t mic
 }
 
 /* A pass with declared uses: a micro-step of training, or an evaluation (none of whose uses has ZERO_GRAD). */
-static void write_pass(zero_writer_t *w, int32_t index, micro_t micro)
+static void write_pass(zero_program_writer_t *w, int32_t index, micro_t micro)
 {
     const zero_builder_t *b = w->b;
     const zero_spec_pass_t *pass = &b->spec->passes[index];
@@ -280,7 +281,7 @@ static void write_pass(zero_writer_t *w, int32_t index, micro_t micro)
             reduce_unit(w, pass->uses[j].unit, j, micro);
 }
 
-static void write_any(zero_writer_t *w, int32_t unit)
+static void write_any(zero_program_writer_t *w, int32_t unit)
 {
     if (w->b->units[unit].slotted)
         gather_unit(w, unit, 0);
@@ -289,11 +290,11 @@ static void write_any(zero_writer_t *w, int32_t unit)
 }
 
 /* Begins the next program; the plan's array has room for it. */
-static zero_writer_t begin(zero_builder_t *b, zero_program_kind_t kind, int32_t pass, int32_t unit)
+static zero_program_writer_t begin(zero_builder_t *b, zero_program_kind_t kind, int32_t pass, int32_t unit)
 {
     zero_program_t *program = &b->plan->programs[b->plan->program_count++];
     *program = (zero_program_t){.kind = kind, .pass = pass, .unit = unit};
-    return (zero_writer_t){.b = b, .program = program};
+    return (zero_program_writer_t){.b = b, .program = program};
 }
 
 static zero_status_t write_training(zero_builder_t *b)
@@ -308,12 +309,12 @@ static zero_status_t write_training(zero_builder_t *b)
         {ZERO_PROGRAM_ONLY, {true, true}},
     };
     for (size_t i = b->spec->micro_steps > 1 ? 0 : 3; i < 4; i++) {
-        zero_writer_t w = begin(b, micros[i].kind, b->train, -1);
+        zero_program_writer_t w = begin(b, micros[i].kind, b->train, -1);
         write_pass(&w, b->train, micros[i].micro);
         if (w.status != ZERO_OK)
             return w.status;
     }
-    zero_writer_t w = begin(b, ZERO_PROGRAM_STEP, -1, -1);
+    zero_program_writer_t w = begin(b, ZERO_PROGRAM_STEP, -1, -1);
     zero_write_step(&w);
     return w.status;
 }
@@ -330,12 +331,12 @@ zero_status_t zero_build_programs(zero_builder_t *b)
         return status;
     for (int32_t p = 0; p < spec->pass_count; p++) {
         if (spec->passes[p].kind == ZERO_PASS_EVAL) {
-            zero_writer_t w = begin(b, ZERO_PROGRAM_EVAL, p, -1);
+            zero_program_writer_t w = begin(b, ZERO_PROGRAM_EVAL, p, -1);
             write_pass(&w, p, (micro_t){false, false});
             status = w.status;
         } else if (spec->passes[p].kind == ZERO_PASS_ANY_ORDER) {
             for (int32_t u = 0; u < spec->unit_count && status == ZERO_OK; u++) {
-                zero_writer_t w = begin(b, ZERO_PROGRAM_ANY, p, u);
+                zero_program_writer_t w = begin(b, ZERO_PROGRAM_ANY, p, u);
                 write_any(&w, u);
                 status = w.status;
             }
@@ -347,7 +348,7 @@ zero_status_t zero_build_programs(zero_builder_t *b)
         return status;
     if (!spec->saves)
         return ZERO_OK;
-    zero_writer_t w = begin(b, ZERO_PROGRAM_SAVE, -1, -1);
+    zero_program_writer_t w = begin(b, ZERO_PROGRAM_SAVE, -1, -1);
     zero_write_save(&w);
     return w.status;
 }

@@ -6,7 +6,7 @@
  * next step waits for the SAVE of what it changes (sync.c). */
 #include "zero/plan/writer.h"
 
-static void save_buffer(zero_writer_t *w, int32_t segment, int32_t part, int32_t buffer)
+static void save_buffer(zero_program_writer_t *w, int32_t segment, int32_t part, int32_t buffer)
 {
     const zero_plan_t *plan = w->b->plan;
     const zero_buffer_t *x = &plan->buffers[buffer];
@@ -23,7 +23,7 @@ static void save_buffer(zero_writer_t *w, int32_t segment, int32_t part, int32_t
                                  .count = part < 0 ? plan->segments[segment].slice : x->elements});
 }
 
-static void save_segment(zero_writer_t *w, int32_t s)
+static void save_segment(zero_program_writer_t *w, int32_t s)
 {
     const zero_plan_t *plan = w->b->plan;
     const zero_segment_t *segment = &plan->segments[s];
@@ -39,7 +39,7 @@ static void save_segment(zero_writer_t *w, int32_t s)
     }
 }
 
-void zero_write_save(zero_writer_t *w)
+void zero_write_save(zero_program_writer_t *w)
 {
     const zero_builder_t *b = w->b;
     /* The next step updates units in this order. */

@@ -40,7 +40,7 @@ static void add_tasks(const zero_builder_t *b, tasks_t *tasks, int32_t segment, 
         }
 }
 
-static zero_status_t list_tasks(zero_writer_t *w, tasks_t *tasks)
+static zero_status_t list_tasks(zero_program_writer_t *w, tasks_t *tasks)
 {
     zero_builder_t *b = w->b;
     int32_t last = -1;
@@ -55,7 +55,7 @@ static zero_status_t list_tasks(zero_writer_t *w, tasks_t *tasks)
 }
 
 /* Moves a task's state between nvme and memory. */
-static void move_state(zero_writer_t *w, zero_op_kind_t kind, const task_t *task)
+static void move_state(zero_program_writer_t *w, zero_op_kind_t kind, const task_t *task)
 {
     const zero_part_t *p = &w->b->plan->parts[task->part];
     int32_t use = w->b->units[w->b->plan->segments[p->segment].unit].first_use;
@@ -66,7 +66,7 @@ static void move_state(zero_writer_t *w, zero_op_kind_t kind, const task_t *task
     }
 }
 
-static void bring_state(zero_writer_t *w, task_t *task)
+static void bring_state(zero_program_writer_t *w, task_t *task)
 {
     if (!task->is_there)
         move_state(w, ZERO_OP_READ, task);
@@ -74,7 +74,7 @@ static void bring_state(zero_writer_t *w, task_t *task)
 }
 
 /* Begins the next task: reads its state if needed, and prefetches the following one's if that has another slot. */
-static task_t *begin_task(zero_writer_t *w, tasks_t *tasks)
+static task_t *begin_task(zero_program_writer_t *w, tasks_t *tasks)
 {
     const zero_plan_t *plan = w->b->plan;
     task_t *task = &tasks->list[tasks->done++], *next = task->next >= 0 ? &tasks->list[task->next] : NULL;
@@ -91,7 +91,7 @@ static zero_stream_id_t update_stream(const zero_part_t *part)
 }
 
 /* UPDATE or APPLY from src to the segment's parameters. */
-static void move_params(zero_writer_t *w, zero_op_kind_t kind, int32_t p, int32_t use, int32_t src)
+static void move_params(zero_program_writer_t *w, zero_op_kind_t kind, int32_t p, int32_t use, int32_t src)
 {
     const zero_plan_t *plan = w->b->plan;
     const zero_part_t *part = &plan->parts[p];
@@ -114,7 +114,7 @@ static int32_t update_grad(const zero_builder_t *b, int32_t p)
 
 /* Collects the slices of directions into whole matrices on their owners, calls the caller's function there, and sends
  * the results back to the slices. */
-static void update_whole(zero_writer_t *w, int32_t s, int32_t use, tasks_t *tasks)
+static void update_whole(zero_program_writer_t *w, int32_t s, int32_t use, tasks_t *tasks)
 {
     const zero_builder_t *b = w->b;
     int32_t matrices = b->plan->segments[s].buffer[ZERO_ROLE_MATRICES];
@@ -151,7 +151,7 @@ static void update_whole(zero_writer_t *w, int32_t s, int32_t use, tasks_t *task
 }
 
 /* Updates one unit, then gathers its parameters on every rank. */
-static void update_unit(zero_writer_t *w, int32_t unit, tasks_t *tasks)
+static void update_unit(zero_program_writer_t *w, int32_t unit, tasks_t *tasks)
 {
     const zero_builder_t *b = w->b;
     int32_t use = b->units[unit].first_use;
@@ -178,7 +178,7 @@ static void update_unit(zero_writer_t *w, int32_t unit, tasks_t *tasks)
     }
 }
 
-void zero_write_step(zero_writer_t *w)
+void zero_write_step(zero_program_writer_t *w)
 {
     zero_builder_t *b = w->b;
     tasks_t tasks;

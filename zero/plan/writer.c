@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-void zero_write_op(zero_writer_t *w, zero_op_t op)
+void zero_write_op(zero_program_writer_t *w, zero_op_t op)
 {
     zero_program_t *p = w->program;
     if (w->status != ZERO_OK)
@@ -23,8 +23,8 @@ void zero_write_op(zero_writer_t *w, zero_op_t op)
     p->ops[p->op_count++] = op;
 }
 
-void zero_write_segment(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment, int32_t use,
-                        int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent)
+void zero_write_segment(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
+                        int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent)
 {
     const zero_builder_t *b = w->b;
     const zero_segment_t *s = &b->plan->segments[segment];
@@ -51,7 +51,7 @@ void zero_write_segment(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t 
     zero_write_op(w, op);
 }
 
-void zero_write_part(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
+void zero_write_part(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
                      int32_t src, int32_t dst)
 {
     const zero_builder_t *b = w->b;
@@ -74,7 +74,7 @@ void zero_write_part(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t str
                                  .bytes = moves ? zero_format_bytes(&from->format, count) : 0});
 }
 
-void zero_write_norm(zero_writer_t *w, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src)
+void zero_write_norm(zero_program_writer_t *w, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src)
 {
     const zero_segment_t *s = &w->b->plan->segments[segment];
     const zero_buffer_t *x = &w->b->plan->buffers[src];
@@ -93,7 +93,7 @@ void zero_write_norm(zero_writer_t *w, zero_stream_id_t stream, int32_t segment,
                                  .count = full ? s->slice : x->elements});
 }
 
-void zero_write_plain(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use,
+void zero_write_plain(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use,
                       uint32_t flags)
 {
     zero_write_op(w, (zero_op_t){.kind = (uint8_t)kind,

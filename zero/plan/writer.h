@@ -6,33 +6,33 @@
 #include "zero/plan/build.h"
 
 /* A program under construction. The first failure stays in status, so that callers need not check each call. */
-typedef struct zero_writer {
+typedef struct zero_program_writer {
     zero_builder_t *b;
     zero_program_t *program;
     int32_t capacity;
     zero_status_t status;
-} zero_writer_t;
+} zero_program_writer_t;
 
 /* How much of a segment a buffer operand covers. A slice of a full buffer is this rank's own. */
 typedef enum zero_extent { ZERO_EXTENT_WHOLE, ZERO_EXTENT_SLICE } zero_extent_t;
 
-void zero_write_op(zero_writer_t *w, zero_op_t op);
+void zero_write_op(zero_program_writer_t *w, zero_op_t op);
 /* An operation on buffers of one segment. */
-void zero_write_segment(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment, int32_t use,
-                        int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent);
+void zero_write_segment(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t segment,
+                        int32_t use, int32_t src, zero_extent_t src_extent, int32_t dst, zero_extent_t dst_extent);
 /* An operation on a part: of a segment's buffer it takes only that part. */
-void zero_write_part(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
+void zero_write_part(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t part, int32_t use,
                      int32_t src, int32_t dst);
 /* Sums the squares of src; of its own slice if src is full. If src begins inside the slice, adds to the sum of the
  * elements before. */
-void zero_write_norm(zero_writer_t *w, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src);
+void zero_write_norm(zero_program_writer_t *w, zero_stream_id_t stream, int32_t segment, int32_t use, int32_t src);
 /* An operation without operands. */
-void zero_write_plain(zero_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use,
+void zero_write_plain(zero_program_writer_t *w, zero_op_kind_t kind, zero_stream_id_t stream, int32_t unit, int32_t use,
                       uint32_t flags);
 /* Writes the step's program: norm, updates, gathers of parameters (step.c). */
-void zero_write_step(zero_writer_t *w);
+void zero_write_step(zero_program_writer_t *w);
 /* All of the program that saves (save.c). */
-void zero_write_save(zero_writer_t *w);
+void zero_write_save(zero_program_writer_t *w);
 
 #define FOR_PARTS(b, s, p)                              \
     for (int32_t p = (b)->plan->segments[s].first_part; \
