@@ -11,7 +11,8 @@ typedef struct zero_exec_save {
     zero_status_t status; /* the first failure */
     zero_error_t error;
     atomic_bool done;
-    zero_stream_t *copies; /* from the memory of a device that the host cannot read; NULL: it can */
+    _Atomic uint64_t progress; /* calls of the sink that have returned */
+    zero_stream_t *copies;     /* from the memory of a device that the host cannot read; NULL: it can */
 } zero_exec_save_t;
 
 zero_status_t zero_exec_save_create(zero_exec_t *x, zero_error_t *error)
@@ -63,7 +64,12 @@ zero_status_t zero_exec_wait_saved(zero_exec_t *x, zero_error_t *error)
     zero_status_t status = zero_exec_check(x, error);
     if (status != ZERO_OK)
         return status;
-    status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_SAVE], NULL, &local);
+    uint64_t before, now = atomic_load_explicit(&x->save->progress, memory_order_relaxed);
+    do { /* a slow drive is no failure as long as it takes bytes */
+        before = now;
+        status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_SAVE], NULL, &local);
+        now = atomic_load_explicit(&x->save->progress, memory_order_relaxed);
+    } while (status == ZERO_ERR_TIMEOUT && now != before);
     if (status == ZERO_OK)
         return ZERO_OK;
     local.status = status;
@@ -76,6 +82,15 @@ static zero_state_t state_of(const zero_buffer_t *buffer)
     return buffer->role == ZERO_ROLE_MASTER  ? ZERO_STATE_MASTER
            : buffer->role == ZERO_ROLE_STATE ? (zero_state_t)((int)ZERO_STATE_MOMENT1 + buffer->state)
                                              : ZERO_STATE_PARAM;
+}
+
+static zero_status_t give(zero_exec_t *x, int32_t param, zero_state_t state, int64_t begin, int64_t count,
+                          const void *values, zero_error_t *error)
+{
+    const zero_exec_sink_t *sink = &x->save->sink;
+    zero_status_t status = sink->write(sink->ctx, param, state, begin, count, values, error);
+    atomic_fetch_add_explicit(&x->save->progress, 1, memory_order_relaxed);
+    return status;
 }
 
 /* Whether the host cannot read the buffer where it is. */
@@ -103,7 +118,6 @@ static zero_status_t save_away(zero_exec_t *x, int32_t buffer, int32_t param, in
                                uint64_t offset, zero_error_t *error)
 {
     const zero_buffer_t *b = &x->plan->buffers[buffer];
-    const zero_exec_sink_t *sink = &x->save->sink;
     uintptr_t base = (uintptr_t)x->base[x->plan->save_scratch];
     char *scratch = x->base[x->plan->save_scratch] + (ZERO_PAGE - base % ZERO_PAGE) % ZERO_PAGE;
     int64_t most = ZERO_SAVE_PIECE / b->format.block_bytes * b->format.block;
@@ -114,7 +128,7 @@ static zero_status_t save_away(zero_exec_t *x, int32_t buffer, int32_t param, in
         status = fetch(x, buffer, offset + zero_format_bytes(&b->format, done), zero_format_bytes(&b->format, piece),
                        scratch, &values, error);
         if (status == ZERO_OK)
-            status = sink->write(sink->ctx, param, state_of(b), begin + done, piece, values, error);
+            status = give(x, param, state_of(b), begin + done, piece, values, error);
     }
     return status;
 }
@@ -124,7 +138,6 @@ static zero_status_t save_buffer(zero_exec_t *x, const zero_op_t *op, zero_error
     const zero_plan_t *plan = x->plan;
     const zero_buffer_t *buffer = &plan->buffers[op->src];
     const zero_span_t span = zero_plan_span(plan, x->rank, op->src, true, op->part);
-    const zero_exec_sink_t *sink = &x->save->sink;
     zero_status_t status = ZERO_OK;
     for (int32_t p = 0; p < plan->spec->param_count && status == ZERO_OK; p++) {
         const zero_placed_t *placed = &plan->placed[p];
@@ -135,8 +148,8 @@ static zero_status_t save_buffer(zero_exec_t *x, const zero_op_t *op, zero_error
             continue;
         uint64_t offset = span.offset + zero_format_bytes(&buffer->format, begin - span.begin);
         status = is_away(x, buffer) ? save_away(x, op->src, p, begin - placed->offset, end - begin, offset, error)
-                                    : sink->write(sink->ctx, p, state_of(buffer), begin - placed->offset, end - begin,
-                                                  x->base[op->src] + offset, error);
+                                    : give(x, p, state_of(buffer), begin - placed->offset, end - begin,
+                                           x->base[op->src] + offset, error);
     }
     return status;
 }
