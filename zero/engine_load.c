@@ -2,7 +2,7 @@
 /* engine_load.c - zero_load: each rank reads the ranges that it keeps, whatever world and placement they were saved
  * from. */
 #include "optim/rules.h"
-#include "zero/checkpoint/checkpoint.h"
+#include "zero/checkpoint/ahead.h"
 #include "zero/engine_pieces.h"
 
 #include <stdio.h>
@@ -105,6 +105,24 @@ static zero_status_t check_fits(zero_engine_t *engine, const zero_checkpoint_t *
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
+/* A load walks over everything twice: first it lists what will be read, so that threads can read ahead of the second
+ * walk. */
+typedef struct load {
+    zero_engine_t *engine;
+    const zero_checkpoint_t *checkpoint;
+    zero_ahead_t *ahead;
+    bool lists;              /* the first walk */
+    float *values, *scratch; /* room for the elements of a range */
+} load_t;
+
+/* The elements of a parameter from at on that are read at once. A range ends where one of the checkpoint's pieces ends,
+ * so that each is read once. */
+static zero_range_t range_at(int64_t at, int64_t end, int64_t first)
+{
+    int64_t next = first + ((at - first) / ZERO_ENGINE_PIECE + 1) * ZERO_ENGINE_PIECE;
+    return (zero_range_t){at, next < end ? next : end};
+}
+
 /* How a tensor is stored. */
 static zero_format_t format_of(const zero_tensor_entry_t *tensor)
 {
@@ -116,114 +134,130 @@ static zero_format_t format_of(const zero_tensor_entry_t *tensor)
                                                          : ZERO_FP32);
 }
 
-/* Elements [begin, begin + count) of a tensor as they are stored; begin is at a block. */
-static zero_status_t read_stored(zero_engine_t *engine, const zero_checkpoint_t *c, const zero_tensor_entry_t *tensor,
-                                 const zero_format_t *format, int64_t begin, int64_t count, void *out)
+/* Elements [begin, begin + count) of a tensor as they are stored; begin is at a block. NULL in the first walk. */
+static zero_status_t read_stored(const load_t *l, const zero_tensor_entry_t *tensor, const zero_format_t *format,
+                                 int64_t begin, int64_t count, const void **stored)
 {
-    bool coded = zero_format_is_coded(format);
-    int64_t bytes = (int64_t)zero_format_bytes(format, count);
-    return zero_checkpoint_read(c, tensor, coded ? (int64_t)zero_format_bytes(format, begin) : begin,
-                                coded ? bytes : count, out, &engine->error);
+    *stored = NULL;
+    if (!l->lists)
+        return zero_ahead_next(l->ahead, stored, &l->engine->error);
+    if (zero_format_is_coded(format)) {
+        begin = (int64_t)zero_format_bytes(format, begin);
+        count = (int64_t)zero_format_bytes(format, count);
+    }
+    return zero_ahead_add(l->ahead, tensor, begin, count, &l->engine->error);
 }
 
-/* The same in fp32, through stored. state: which of a rule's states it is. */
-static zero_status_t read_values(zero_engine_t *engine, const zero_checkpoint_t *c, const zero_tensor_entry_t *tensor,
-                                 int state, int64_t begin, int64_t count, float *values, float *stored)
+/* The same in fp32. state: which of a rule's states it is. */
+static zero_status_t read_values(const load_t *l, const zero_tensor_entry_t *tensor, int state, int64_t begin,
+                                 int64_t count, const float **values)
 {
     const zero_format_t format = format_of(tensor);
-    zero_status_t status = read_stored(engine, c, tensor, &format, begin, count, stored);
-    if (status != ZERO_OK)
+    const void *stored;
+    zero_status_t status = read_stored(l, tensor, &format, begin, count, &stored);
+    *values = stored;
+    if (!stored || (!zero_format_is_coded(&format) && format.dtype == ZERO_FP32))
         return status;
+    *values = l->values;
     if (zero_format_is_coded(&format))
-        zero_block8_read(values, (const zero_block8_t *)(const void *)stored, state, 0, count);
+        zero_block8_read(l->values, stored, state, 0, count);
     else
-        zero_flat_ref()->cast(values, ZERO_FP32, stored, format.dtype, count, 1, NULL);
-    return ZERO_OK;
-}
-
-/* Up to where elements [at, end) of a tensor that begins at `first` are read at once. Reads end at multiples of
- * ZERO_ENGINE_PIECE from its start, as pieces of the file do, so that none is read twice. The system reads what follows
- * ahead. */
-static int64_t next_end(const zero_checkpoint_t *c, const zero_tensor_entry_t *tensor, int64_t first, int64_t at,
-                        int64_t end)
-{
-    const zero_format_t format = format_of(tensor);
-    int64_t next = at + ZERO_ENGINE_PIECE - (at - first) % ZERO_ENGINE_PIECE, ahead = 2 * ZERO_ENGINE_PIECE;
-    if (next >= end)
-        return end;
-    if (ahead > end - next)
-        ahead = end - next;
-    if (zero_format_is_coded(&format))
-        zero_checkpoint_expect(c, tensor, (int64_t)zero_format_bytes(&format, next - first),
-                               (int64_t)zero_format_bytes(&format, ahead));
-    else
-        zero_checkpoint_expect(c, tensor, next - first, ahead);
-    return next;
+        zero_flat_ref()->cast(l->values, ZERO_FP32, stored, format.dtype, count, 1, NULL);
+    return status;
 }
 
 /* Parameters, and master weights: from the checkpoint's master weights if it has them. */
-static zero_status_t load_values(zero_engine_t *engine, const zero_checkpoint_t *c, zero_param_t param, float *values,
-                                 float *scratch)
+static zero_status_t load_values(const load_t *l, zero_param_t param)
 {
+    zero_engine_t *engine = l->engine;
     const zero_segment_t *segment = &engine->plan->segments[engine->plan->placed[param].segment];
     const char *name = engine->spec.params[param].name;
-    const zero_tensor_entry_t *tensor = zero_checkpoint_find(c, ZERO_STATE_MASTER, name);
+    const zero_tensor_entry_t *tensor = zero_checkpoint_find(l->checkpoint, ZERO_STATE_MASTER, name);
     zero_range_t all = zero_engine_range(engine, param), mine = zero_range_both(all, zero_engine_kept(engine, segment));
     zero_status_t status = ZERO_OK;
     if (!tensor)
-        tensor = zero_checkpoint_find(c, ZERO_STATE_PARAM, name);
-    for (int64_t at = mine.begin, next; at < mine.end && status == ZERO_OK; at = next) {
-        next = next_end(c, tensor, all.begin, at, mine.end);
-        zero_range_t range = {at, next};
-        status = read_values(engine, c, tensor, 0, at - all.begin, range.end - at, values, scratch);
-        if (status == ZERO_OK)
-            status = zero_engine_put_all(engine, segment, range, values, scratch);
+        tensor = zero_checkpoint_find(l->checkpoint, ZERO_STATE_PARAM, name);
+    for (zero_range_t range = {0, mine.begin}; range.end < mine.end && status == ZERO_OK;) {
+        const float *values;
+        range = range_at(range.end, mine.end, all.begin);
+        status = read_values(l, tensor, 0, range.begin - all.begin, range.end - range.begin, &values);
+        if (status == ZERO_OK && !l->lists)
+            status = zero_engine_put_all(engine, segment, range, values, l->scratch);
     }
     return status;
 }
 
-/* One moment. Where the formats are the same, as it is stored. */
-static zero_status_t load_moment(zero_engine_t *engine, const zero_checkpoint_t *c, zero_param_t param, int i,
-                                 float *values, float *scratch)
+/* A range of a moment. Where the formats are the same, as it is stored. */
+static zero_status_t load_range(const load_t *l, const zero_tensor_entry_t *tensor, int i,
+                                const zero_engine_piece_t *piece, zero_range_t range, int64_t first)
 {
+    zero_engine_t *engine = l->engine;
+    const zero_format_t stored = format_of(tensor), *own = &engine->plan->buffers[piece->buffer].format;
+    bool same = zero_format_same(own, &stored);
+    int64_t count = range.end - range.begin;
+    const void *bytes = NULL;
+    const float *values = NULL;
+    zero_status_t status = same ? read_stored(l, tensor, own, range.begin - first, count, &bytes)
+                                : read_values(l, tensor, i, range.begin - first, count, &values);
+    if (status != ZERO_OK || l->lists)
+        return status;
+    return same ? zero_exec_write(engine->exec, piece->buffer,
+                                  piece->offset + zero_format_bytes(own, range.begin - piece->range.begin), bytes,
+                                  zero_format_bytes(own, count), &engine->error)
+                : zero_engine_put(engine, piece, range, values, l->scratch);
+}
+
+/* One moment. */
+static zero_status_t load_moment(const load_t *l, zero_param_t param, int i)
+{
+    zero_engine_t *engine = l->engine;
     zero_state_t state = i == 0 ? ZERO_STATE_MOMENT1 : ZERO_STATE_MOMENT2;
     const zero_segment_t *segment = &engine->plan->segments[engine->plan->placed[param].segment];
-    const zero_tensor_entry_t *tensor = zero_checkpoint_find(c, state, engine->spec.params[param].name);
-    const zero_format_t stored = format_of(tensor);
+    const zero_tensor_entry_t *tensor = zero_checkpoint_find(l->checkpoint, state, engine->spec.params[param].name);
     zero_range_t all = zero_engine_range(engine, param);
     zero_engine_piece_t piece;
     zero_status_t status = ZERO_OK;
     for (int32_t k = 0; zero_engine_next_piece(engine, segment, state, false, k, &piece); k++) {
-        const zero_format_t *own = &engine->plan->buffers[piece.buffer].format;
         zero_range_t mine = zero_range_both(all, piece.range);
-        bool same = zero_format_same(own, &stored);
-        for (int64_t at = mine.begin, next; at < mine.end && status == ZERO_OK; at = next) {
-            next = next_end(c, tensor, all.begin, at, mine.end);
-            zero_range_t range = {at, next};
-            int64_t count = range.end - at;
-            status = same ? read_stored(engine, c, tensor, own, at - all.begin, count, values)
-                          : read_values(engine, c, tensor, i, at - all.begin, count, values, scratch);
-            if (status == ZERO_OK)
-                status = same ? zero_exec_write(engine->exec, piece.buffer,
-                                                piece.offset + zero_format_bytes(own, at - piece.range.begin), values,
-                                                zero_format_bytes(own, count), &engine->error)
-                              : zero_engine_put(engine, &piece, range, values, scratch);
+        for (zero_range_t range = {0, mine.begin}; range.end < mine.end && status == ZERO_OK;) {
+            range = range_at(range.end, mine.end, all.begin);
+            status = load_range(l, tensor, i, &piece, range, all.begin);
         }
     }
     return status;
 }
 
-static zero_status_t load_param(zero_engine_t *engine, const zero_checkpoint_t *c, zero_param_t param)
+static zero_status_t load_param(const load_t *l, zero_param_t param)
 {
+    zero_engine_t *engine = l->engine;
     int32_t s = engine->plan->placed[param].segment;
     if (s < 0) /* it has no elements */
         return ZERO_OK;
     int count = engine->plan->segments[s].trainable ? zero_plan_state(engine->plan, s)->count : 0;
-    float *scratch, *values = zero_engine_buffers(engine, engine->spec.params[param].count, &scratch);
-    zero_status_t status = values ? load_values(engine, c, param, values, scratch) : ZERO_ERR_MEMORY;
+    zero_status_t status = load_values(l, param);
     for (int i = 0; i < count && status == ZERO_OK; i++)
-        status = load_moment(engine, c, param, i, values, scratch);
-    free(values);
+        status = load_moment(l, param, i);
+    return status;
+}
+
+static zero_status_t load_params(zero_engine_t *engine, const zero_checkpoint_t *c)
+{
+    load_t l = {.engine = engine, .checkpoint = c, .lists = true};
+    int64_t most = 0;
+    for (zero_param_t p = 0; p < engine->spec.param_count; p++)
+        most = engine->spec.params[p].count > most ? engine->spec.params[p].count : most;
+    most = most < ZERO_ENGINE_PIECE ? most : ZERO_ENGINE_PIECE;
+    l.values = zero_engine_buffers(engine, most, &l.scratch);
+    zero_status_t status = l.values ? ZERO_OK : ZERO_ERR_MEMORY;
+    if (status == ZERO_OK)
+        status = zero_ahead_make(&l.ahead, c, (uint64_t)most * sizeof(float) + sizeof(zero_block8_t), &engine->error);
+    for (int walk = 0; walk < 2 && status == ZERO_OK; walk++) {
+        l.lists = walk == 0;
+        for (zero_param_t p = 0; p < engine->spec.param_count && status == ZERO_OK; p++)
+            status = load_param(&l, p);
+    }
+    zero_ahead_destroy(l.ahead);
+    free(l.values);
     return status;
 }
 
@@ -263,8 +297,7 @@ static zero_status_t load(zero_engine_t *engine, const zero_checkpoint_t *c, zer
     if ((failed = zero_engine_agree(engine, status)) != ZERO_OK || *status != ZERO_OK ||
         (failed = check_same(engine, c, status)) != ZERO_OK || *status != ZERO_OK)
         return failed;
-    for (zero_param_t p = 0; p < engine->spec.param_count && *status == ZERO_OK; p++)
-        *status = load_param(engine, c, p);
+    *status = load_params(engine, c);
     if ((failed = zero_engine_agree(engine, status)) != ZERO_OK)
         return failed;
     if (*status != ZERO_OK) /* half of it is loaded */

@@ -70,6 +70,8 @@ zero_status_t zero_engine_put(zero_engine_t *engine, const zero_engine_piece_t *
         memset((zero_block8_t *)(void *)rounded + (count - 1) / ZERO_BLOCK8, 0,
                sizeof(zero_block8_t)); /* codes of the padding in the last block */
         zero_block8_write((zero_block8_t *)(void *)rounded, buffer->state, values, count);
+    } else if (buffer->format.dtype == ZERO_FP32) {
+        rounded = (float *)(uintptr_t)values;
     } else {
         zero_flat_ref()->cast(rounded, buffer->format.dtype, values, ZERO_FP32, count, 1, NULL);
     }
