@@ -85,6 +85,21 @@ for name in lora between_steps; do
     for n in $worlds; do try "$n" ./$name; done
 done
 
+# What 3 ranks saved, 2 ranks continue at another stage, as if nothing had happened.
+if [ "$have_mpi" = yes ] && build checkpoint.c; then
+    mkdir whole parts
+    try 3 ./checkpoint whole 150
+    tail -n 1 out >before
+    try 3 ./checkpoint parts 100
+    [ -f parts/step-50/manifest.json ] && [ -f parts/step-100/manifest.json ] || fail "checkpoint: $(ls parts)"
+    try 2 ./checkpoint parts 150 1
+    grep -q 'step 100: continues' out || fail "checkpoint does not continue: $(cat out)"
+    tail -n 1 out >after
+    cmp -s before after || { fail "checkpoint continues with other numbers"; diff before after; }
+    [ "$(echo parts/step-*)" = 'parts/step-100 parts/step-150' ] || fail "checkpoint keeps $(echo parts/step-*)"
+    try 1 ./checkpoint parts 300 0
+fi
+
 if [ "$have_mpi" = yes ] && build two_models.c; then
     for n in 2 3 4; do try $n ./two_models; done
 fi
