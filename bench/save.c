@@ -259,7 +259,9 @@ static int measure_step(run_t *run, double pass, double *alone, double *beside)
     TRY(zero_save(run->engine, NULL, 0));
     if (step(run, pass, false))
         return -1;
-    TRY(zero_save_end(run->engine, true, &saved));
+    TRY(zero_save_end(run->engine, false, &saved)); /* it has been written */
+    if (!saved.done)
+        TRY(zero_save_end(run->engine, true, &saved));
     *beside = zero_now() - start;
     return 0;
 }

@@ -7,6 +7,8 @@
 #include "zero/checkpoint/folder.h"
 #include "zero/engine.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -38,12 +40,25 @@ struct zero_saver {
     uint64_t began_ns;
     void *caller;
     size_t caller_bytes;
+
+    /* Rank 0: a thread removes old checkpoints, which may take as long as writing one. */
+    bool removes;
+    pthread_t remover;
+    int64_t newest; /* the checkpoint for which old ones go */
 };
+
+static void end_removal(struct zero_saver *s)
+{
+    if (s->removes)
+        pthread_join(s->remover, NULL);
+    s->removes = false;
+}
 
 void zero_saver_destroy(struct zero_saver *s)
 {
     if (!s)
         return;
+    end_removal(s);
     zero_writer_destroy(s->writer);
     for (int i = 0; i < STATES; i++)
         zero_layout_clear(&s->layouts[i]);
@@ -342,6 +357,7 @@ static void end_save(struct zero_saver *s, zero_status_t status)
 /* What each rank does alone before the ranks write. */
 static zero_status_t begin_save(struct zero_saver *s, const void *caller, size_t bytes, zero_error_t *error)
 {
+    end_removal(s);
     free(s->path);
     s->path = zero_folder_step(s->folder, s->step);
     s->caller = malloc(bytes > 0 ? bytes : 1);
@@ -442,6 +458,29 @@ static zero_status_t gather_pieces(struct zero_saver *s, zero_piece_t **all, uin
     return status;
 }
 
+static void *remove_old(void *arg)
+{
+    const struct zero_saver *s = arg;
+    zero_error_t why;
+    if (zero_folder_keep(s->folder, s->keep, s->newest, log_of(s->engine), &why) != ZERO_OK)
+        zero_log(s->engine->config.log, s->engine->config.log_ctx, ZERO_LOG_WARNING, "older checkpoints stay: %s",
+                 why.text);
+    return NULL;
+}
+
+static void begin_removal(struct zero_saver *s)
+{
+    sigset_t all, old;
+    s->newest = s->step;
+    /* Only the caller's own threads handle signals. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    s->removes = pthread_create(&s->remover, NULL, remove_old, s) == 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!s->removes)
+        remove_old(s);
+}
+
 /* Rank 0: the manifest makes the checkpoint whole; then older ones may go. */
 static zero_status_t finish(struct zero_saver *s, const zero_piece_t *pieces, uint64_t count, zero_error_t *error)
 {
@@ -461,12 +500,8 @@ static zero_status_t finish(struct zero_saver *s, const zero_piece_t *pieces, ui
     if (status == ZERO_OK)
         status = zero_manifest_write(&manifest, s->path, error);
     zero_manifest_clear(&manifest);
-    if (status == ZERO_OK && s->keep > 0) {
-        zero_error_t why;
-        if (zero_folder_keep(s->folder, s->keep, s->step, log_of(engine), &why) != ZERO_OK)
-            zero_log(engine->config.log, engine->config.log_ctx, ZERO_LOG_WARNING, "older checkpoints stay: %s",
-                     why.text);
-    }
+    if (status == ZERO_OK && s->keep > 0)
+        begin_removal(s);
     return status;
 }
 
@@ -508,6 +543,8 @@ static zero_status_t end(zero_engine_t *engine, bool wait, zero_saved_t *saved, 
     if (failed == ZERO_OK && *status == ZERO_OK) {
         if (engine->rank == 0)
             *status = finish(s, pieces, count, &engine->error);
+        if (wait)
+            end_removal(s);
         failed = zero_engine_agree(engine, status);
     }
     free(pieces);

@@ -1127,7 +1127,7 @@ typedef struct zero_save_options {
     size_t size;
     const char *folder;  /* of checkpoints: the one of step N is folder/step-N. Created if its
                             parent exists. Every rank must reach it */
-    int keep;            /* newest checkpoints to keep; 0: all (0) */
+    int keep;            /* newest checkpoints to keep; 0: all. A thread removes the others (0) */
     uint64_t file_bytes; /* largest size of a file, if its tensors allow it (5e9) */
     const char *about;   /* a JSON object that becomes part of each manifest; NULL: none (NULL) */
 } zero_save_options_t;
