@@ -19,7 +19,7 @@ void case_make(checkpoint_case_t *c, uint64_t file_bytes, bool small)
     static const struct {
         const char *base, *dtype;
         zero_state_t state;
-    } kinds[CASE_LAYOUTS] = {{"model", "BF16", ZERO_STATE_PARAM},
+    } kinds[CASE_LAYOUTS] = {{"parameters", "BF16", ZERO_STATE_PARAM},
                              {"master", "F32", ZERO_STATE_MASTER},
                              {"moment1", "F32", ZERO_STATE_MOMENT1}};
     zero_error_t error = {0};

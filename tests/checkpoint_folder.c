@@ -53,7 +53,7 @@ static void half(int64_t step)
     char name[64];
     snprintf(name, sizeof name, "step-%lld", (long long)step);
     ck_assert_int_eq(mkdir(at(name), 0777), 0);
-    snprintf(name, sizeof name, "step-%lld/model.safetensors", (long long)step);
+    snprintf(name, sizeof name, "step-%lld/moment2-00001-of-00002.safetensors", (long long)step);
     write_whole(at(name), "x", 1);
     snprintf(name, sizeof name, "step-%lld/manifest.json.tmp", (long long)step);
     write_whole(at(name), "{", 1);
@@ -142,6 +142,32 @@ START_TEST(test_clean)
     OK(zero_folder_clean(scratch, to_log, &why));
     ck_assert_int_eq(warnings, 1);
     EXPECT_STEPS(7, 5);
+    ck_assert_int_eq(access(at("step-7/manifest.json.tmp"), F_OK), 0);
+}
+END_TEST
+
+/* What no checkpoint has stays, and all that is beside it. */
+START_TEST(test_others)
+{
+    static const char *const names[] = {"model.safetensors", "notes", "parametersx.safetensors", "parameters.txt",
+                                        ".safetensors"};
+    char name[64];
+    for (int k = 0; k < 5; k++) {
+        save(1), save(9), half(2);
+        snprintf(name, sizeof name, "step-%d/%s", k % 2 ? 1 : 2, names[k]);
+        write_whole(at(name), "x", 1);
+        warnings = 0;
+        OK(zero_folder_clean(scratch, to_log, &why));
+        OK(zero_folder_keep(scratch, 1, 9, to_log, &why));
+        ck_assert_int_ge(warnings, 1);
+        EXPECT_NAMES(logged, names[k]);
+        ck_assert_int_eq(access(at(name), F_OK), 0);
+        ck_assert_int_eq(access(at(k % 2 ? "step-1/manifest.json" : "step-2/manifest.json.tmp"), F_OK), 0);
+        ck_assert_int_eq(unlink(at(name)), 0);
+        OK(zero_folder_remove(scratch, k % 2 ? 1 : 2, &why));
+        OK(zero_folder_remove(scratch, 9, &why));
+        EXPECT_STEPS(-1);
+    }
 }
 END_TEST
 
@@ -229,6 +255,7 @@ Suite *checkpoint_folder_suite(void)
     tcase_add_test(tests, test_names);
     tcase_add_test(tests, test_newest);
     tcase_add_test(tests, test_clean);
+    tcase_add_test(tests, test_others);
     tcase_add_test(tests, test_keep);
     tcase_add_test(tests, test_lock);
     tcase_add_test(tests, test_token);

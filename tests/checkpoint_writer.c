@@ -233,7 +233,7 @@ START_TEST(test_writer_refused)
     OK(zero_writer_make(&writer, at("step-1"), c.layouts, CASE_LAYOUTS, &why));
     /* nobody has made the files */
     ck_assert_int_eq(zero_writer_write(writer, 0, 0, 0, 1, "x", &why), ZERO_ERR_IO);
-    EXPECT_NAMES(why.text, "model.safetensors");
+    EXPECT_NAMES(why.text, "parameters.safetensors");
     ck_assert_int_eq(mkdir(at("step-1"), 0777), 0);
     ck_assert_int_eq(zero_writer_create(writer, &why), ZERO_ERR_IO);
     EXPECT_NAMES(why.text, "step-1");
@@ -253,7 +253,7 @@ START_TEST(test_writer_refused)
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
     OK(zero_writer_make(&writer, at("step-2"), c.layouts, CASE_LAYOUTS, &why));
     ck_assert_int_eq(zero_writer_create(writer, &why), ZERO_ERR_IO);
-    EXPECT_NAMES(why.text, "model.safetensors");
+    EXPECT_NAMES(why.text, "parameters.safetensors");
     zero_writer_destroy(writer);
     zero_writer_destroy(NULL);
     case_clear(&c);

@@ -129,6 +129,45 @@ zero_status_t zero_folder_newest(const char *folder, int64_t *step, zero_manifes
 
 /* ---- removing --------------------------------------------------------------------------------------------------- */
 
+/* Whether a checkpoint's folder can have a file of this name. */
+static bool is_ours(const char *name)
+{
+    static const zero_state_t states[] = {ZERO_STATE_PARAM, ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2};
+    static const char end[] = ".safetensors";
+    size_t length = strlen(name);
+    if (strcmp(name, ZERO_MANIFEST_NAME) == 0 || strcmp(name, ZERO_MANIFEST_NAME ".tmp") == 0)
+        return true;
+    if (length < sizeof end || strcmp(name + length + 1 - sizeof end, end) != 0)
+        return false;
+    for (size_t s = 0; s < sizeof states / sizeof states[0]; s++) {
+        const char *base = zero_checkpoint_state_name(states[s]);
+        size_t n = strlen(base);
+        if (strncmp(name, base, n) == 0 && (name[n] == '.' || name[n] == '-'))
+            return true;
+    }
+    return false;
+}
+
+static bool is_entry(const struct dirent *entry)
+{
+    return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+}
+
+/* Fails if the folder has something that no checkpoint has: others may name their folders like ours. */
+static zero_status_t check_ours(DIR *dir, const char *path, zero_error_t *error)
+{
+    const struct dirent *entry;
+    zero_quoted_t name;
+    while (errno = 0, (entry = readdir(dir)))
+        if (is_entry(entry) && !is_ours(entry->d_name))
+            return zero_fail(error, ZERO_ERR_IO, "'%s' has '%s', which is not of a checkpoint: remove it by hand", path,
+                             zero_quote(&name, entry->d_name));
+    if (errno != 0)
+        return zero_fail_file(error, "read the folder", path, NULL);
+    rewinddir(dir);
+    return ZERO_OK;
+}
+
 zero_status_t zero_folder_remove(const char *folder, int64_t step, zero_error_t *error)
 {
     const struct dirent *entry;
@@ -141,13 +180,14 @@ zero_status_t zero_folder_remove(const char *folder, int64_t step, zero_error_t 
         status = zero_fail_file(error, "open the folder", path, NULL);
         goto end;
     }
+    if ((status = check_ours(dir, path, error)) != ZERO_OK)
+        goto end;
     if (unlinkat(dirfd(dir), ZERO_MANIFEST_NAME, 0) == 0)
         status = zero_sync_folder(path, error);
     else if (errno != ENOENT)
         status = zero_fail_file(error, "remove", path, ZERO_MANIFEST_NAME);
     while (status == ZERO_OK && (errno = 0, (entry = readdir(dir))))
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
-            unlinkat(dirfd(dir), entry->d_name, 0) != 0 && errno != ENOENT)
+        if (is_entry(entry) && unlinkat(dirfd(dir), entry->d_name, 0) != 0 && errno != ENOENT)
             status = zero_fail_file(error, "remove", path, entry->d_name);
     if (status == ZERO_OK && rmdir(path) != 0)
         status = zero_fail_file(error, "remove the folder", path, NULL);

@@ -26,7 +26,7 @@ zero_status_t zero_folder_newest(const char *folder, int64_t *step, zero_manifes
                                  zero_error_t *error);
 
 /* Removes a step, whole or not. The manifest goes first, so that what is left after a crash in the middle is no
- * checkpoint. Files in it are removed, folders are not: then it fails. Needs the lock. */
+ * checkpoint. Fails, and removes nothing, if the folder has something that no checkpoint has. Needs the lock. */
 zero_status_t zero_folder_remove(const char *folder, int64_t step, zero_error_t *error);
 
 /* Removes the folders of steps without a manifest. Needs the lock: another run's save may be one of them. What

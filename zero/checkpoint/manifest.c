@@ -307,7 +307,9 @@ static zero_status_t write_text(const char *folder, const char *temporary, const
         status = zero_fail_file(error, "close", temporary, NULL);
     if (status == ZERO_OK && rename(temporary, final) < 0)
         status = zero_fail_file(error, "give its name to", final, NULL);
-    return status != ZERO_OK ? status : zero_sync_folder(folder, error);
+    if (status == ZERO_OK && (status = zero_sync_folder(folder, error)) != ZERO_OK)
+        unlink(final); /* a save that has failed leaves no checkpoint */
+    return status;
 }
 
 zero_status_t zero_manifest_write(const zero_manifest_t *manifest, const char *folder, zero_error_t *error)
