@@ -105,7 +105,7 @@ static int run_steps(watch_t *w, int count, bool read, uint64_t *lost)
         if (step == 0 && run_pass(w, s->eval, 0))
             return -1;
         if (step == 0) /* what zero_save runs, without files */
-            SMALL_TRY(zero_exec_wait_saved(s->engine->exec, &error));
+            SMALL_TRY(zero_exec_wait_saved(s->engine->exec, 60, &error));
         if (step == 0)
             SMALL_TRY(zero_exec_save(s->engine->exec, &sink, &error));
         if (read)

@@ -69,19 +69,43 @@ static zero_status_t check_params(zero_engine_t *engine, const zero_manifest_t *
     return ZERO_OK;
 }
 
-/* Every state that the engine keeps is in the checkpoint. */
+/* Whether values of a parameter can be read from a tensor, whose shape is the parameter's, or of bytes. */
+static bool is_readable(const zero_tensor_entry_t *tensor, const zero_spec_param_t *param, zero_state_t state)
+{
+    const zero_tensor_info_t *info = &tensor->info;
+    if (strcmp(info->dtype, "F32") == 0 || strcmp(info->dtype, "BF16") == 0 || strcmp(info->dtype, "F16") == 0)
+        return true;
+    return (state == ZERO_STATE_MOMENT1 || state == ZERO_STATE_MOMENT2) && strcmp(info->dtype, "U8") == 0 &&
+           info->ndim == 2 && info->shape[0] == (param->count + ZERO_BLOCK8 - 1) / ZERO_BLOCK8 &&
+           info->shape[1] == (int64_t)sizeof(zero_block8_t);
+}
+
+/* The checkpoint has every state that the engine keeps, and no other, unless the engine keeps none. */
 static zero_status_t check_states(zero_engine_t *engine, const zero_checkpoint_t *c, const char *path)
 {
+    static const zero_state_t states[] = {ZERO_STATE_MASTER, ZERO_STATE_MOMENT1, ZERO_STATE_MOMENT2};
     for (int32_t p = 0; p < engine->spec.param_count; p++) {
+        const zero_spec_param_t *param = &engine->spec.params[p];
         int32_t s = engine->plan->placed[p].segment;
         int count = s >= 0 && engine->plan->segments[s].trainable ? zero_plan_state(engine->plan, s)->count : 0;
-        for (int i = 0; i < count; i++) {
-            zero_state_t state = i == 0 ? ZERO_STATE_MOMENT1 : ZERO_STATE_MOMENT2;
-            if (!zero_checkpoint_find(c, state, engine->spec.params[p].name))
+        for (int i = 0; i < 3; i++) {
+            const zero_tensor_entry_t *tensor = zero_checkpoint_find(c, states[i], param->name);
+            const char *what = zero_checkpoint_state_name(states[i]);
+            if (tensor && !is_readable(tensor, param, states[i]))
+                return zero_fail(
+                    &engine->error, ZERO_ERR_FORMAT,
+                    "the checkpoint '%s' has %s of parameter '%s' as '%.7s', in a shape that is not for it", path, what,
+                    param->name, tensor->info.dtype);
+            if (i > 0 && i <= count && !tensor)
                 return zero_fail(&engine->error, ZERO_ERR_ARG,
                                  "the checkpoint '%s' has no %s of parameter '%s': it was not trained there, or by an "
                                  "optimizer with other state",
-                                 path, zero_checkpoint_state_name(state), engine->spec.params[p].name);
+                                 path, what, param->name);
+            if (i > count && count > 0 && tensor)
+                return zero_fail(&engine->error, ZERO_ERR_ARG,
+                                 "the checkpoint '%s' has %s of parameter '%s', which the engine does not keep: it was "
+                                 "trained there by an optimizer with other state",
+                                 path, what, param->name);
         }
     }
     return ZERO_OK;
@@ -287,13 +311,12 @@ static zero_status_t check_same(zero_engine_t *engine, const zero_checkpoint_t *
 
 static zero_status_t load(zero_engine_t *engine, const zero_checkpoint_t *c, zero_status_t *status)
 {
-    const zero_manifest_t *m = zero_checkpoint_manifest(c);
     zero_status_t failed = zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_LOAD, 0, 0, -1}, &engine->error);
     if (failed == ZERO_OK)
         failed = zero_exec_sync(engine->exec, &engine->error);
     if (failed != ZERO_OK)
         return failed;
-    *status = check_fits(engine, c);
+    *status = c ? check_fits(engine, c) : zero_fail(&engine->error, ZERO_ERR_ARG, "zero_load has no checkpoint");
     if ((failed = zero_engine_agree(engine, status)) != ZERO_OK || *status != ZERO_OK ||
         (failed = check_same(engine, c, status)) != ZERO_OK || *status != ZERO_OK)
         return failed;
@@ -302,6 +325,7 @@ static zero_status_t load(zero_engine_t *engine, const zero_checkpoint_t *c, zer
         return failed;
     if (*status != ZERO_OK) /* half of it is loaded */
         return *status;
+    const zero_manifest_t *m = zero_checkpoint_manifest(c);
     return zero_exec_set_step(engine->exec, m->step, m->applied, &engine->error);
 }
 
@@ -311,8 +335,6 @@ zero_status_t zero_load(zero_engine_t *engine, const zero_checkpoint_t *checkpoi
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_load"), failed;
     if (status != ZERO_OK)
         return status;
-    if (!checkpoint)
-        return zero_fail(&engine->error, ZERO_ERR_ARG, "zero_load has no checkpoint");
     if (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
                          "zero_load is called in the middle of a step: call zero_step first");

@@ -198,27 +198,35 @@ static zero_status_t prepare_folder(struct zero_saver *s, int64_t step, zero_err
     return status;
 }
 
-/* Whether every rank sees the folder that rank 0 sees. */
-static zero_status_t check_shared(struct zero_saver *s, zero_status_t *status)
+/* Whether every rank sees the folder that rank 0 sees, and lays out the same files. */
+static zero_status_t check_shared(struct zero_saver *s, uint64_t file_bytes, zero_status_t *status)
 {
     zero_engine_t *engine = s->engine;
-    uint64_t token = 0, *tokens = calloc((size_t)engine->world, sizeof *tokens);
+    typedef struct choice {
+        uint64_t token, file_bytes;
+    } choice_t;
+    choice_t own = {0, file_bytes}, *all = calloc((size_t)engine->world, sizeof *all);
     bool found = true;
-    if (!tokens) {
+    if (!all) {
         zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for the tokens of %d ranks", engine->world);
         zero_exec_abort(engine->exec, &engine->error);
         return ZERO_ERR_MEMORY;
     }
     if (engine->rank == 0) {
-        if (getrandom(&token, sizeof token, 0) != sizeof token)
-            token = zero_now_ns();
-        *status = zero_folder_token_write(s->folder, token, &engine->error);
+        if (getrandom(&own.token, sizeof own.token, 0) != sizeof own.token)
+            own.token = zero_now_ns();
+        *status = zero_folder_token_write(s->folder, own.token, &engine->error);
     }
     zero_status_t exchanged = zero_engine_agree(engine, status);
     if (exchanged == ZERO_OK && *status == ZERO_OK)
-        exchanged = zero_exec_exchange(engine->exec, &token, tokens, sizeof token, &engine->error);
+        exchanged = zero_exec_exchange(engine->exec, &own, all, sizeof own, &engine->error);
     if (exchanged == ZERO_OK && *status == ZERO_OK) {
-        *status = zero_folder_token_look(s->folder, tokens[0], &found, &engine->error);
+        *status = zero_folder_token_look(s->folder, all[0].token, &found, &engine->error);
+        if (*status == ZERO_OK && all[0].file_bytes != file_bytes)
+            *status = zero_fail(&engine->error, ZERO_ERR_ARG,
+                                "zero_save_open has a file_bytes of %llu here, but of %llu on rank 0: set it alike on "
+                                "every rank",
+                                (unsigned long long)file_bytes, (unsigned long long)all[0].file_bytes);
         if (*status == ZERO_OK && !found)
             *status = zero_fail(&engine->error, ZERO_ERR_ARG,
                                 "'%s' is not the folder that rank 0 has there: use a folder on a file system that all "
@@ -227,8 +235,8 @@ static zero_status_t check_shared(struct zero_saver *s, zero_status_t *status)
         exchanged = zero_engine_agree(engine, status);
     }
     if (engine->rank == 0)
-        zero_folder_token_remove(s->folder, token);
-    free(tokens);
+        zero_folder_token_remove(s->folder, own.token);
+    free(all);
     return exchanged;
 }
 
@@ -240,7 +248,8 @@ static zero_status_t check_between(zero_engine_t *engine, const char *what)
     return ZERO_OK;
 }
 
-static zero_status_t check_open(zero_engine_t *engine, const zero_save_options_t *options)
+/* What is the same on every rank. */
+static zero_status_t check_open(zero_engine_t *engine)
 {
     if (!engine->config.saves)
         return zero_fail(&engine->error, ZERO_ERR_ORDER,
@@ -248,10 +257,18 @@ static zero_status_t check_open(zero_engine_t *engine, const zero_save_options_t
     if (engine->saver)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_save_open is called again: the engine saves to '%s'",
                          engine->saver->folder);
-    if (!options->folder || options->folder[0] == '\0' || options->keep < 0)
-        return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "zero_save_open needs a folder and keep of at least 0, which is %d", options->keep);
     return check_between(engine, "zero_save_open");
+}
+
+static zero_status_t take_options(zero_save_options_t *options, const zero_save_options_t *given, zero_error_t *error)
+{
+    zero_save_options_init(options);
+    zero_status_t status = zero_struct_take(options, sizeof *options, given, ZERO_UP_TO(zero_save_options_t, about),
+                                            "zero_save_options_t", "zero_save_options_init", error);
+    if (status == ZERO_OK && (!options->folder || options->folder[0] == '\0' || options->keep < 0))
+        status = zero_fail(error, ZERO_ERR_ARG, "zero_save_open needs a folder and keep of at least 0, which is %d",
+                           options->keep);
+    return status;
 }
 
 /* The program's JSON goes into each manifest. */
@@ -263,28 +280,34 @@ static zero_status_t check_about(const struct zero_saver *s, zero_error_t *error
     return status;
 }
 
-static zero_status_t open_saver(zero_engine_t *engine, struct zero_saver *s, const zero_save_options_t *options,
+/* What is wrong on one rank alone, its arguments too, fails on all of them. */
+static zero_status_t open_saver(zero_engine_t *engine, struct zero_saver *s, const zero_save_options_t *given,
                                 zero_status_t *status)
 {
+    zero_save_options_t options;
     zero_stats_t stats = {.size = sizeof stats};
-    zero_status_t failed = zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_SAVE, 0, 0, -1}, &engine->error);
+    zero_status_t failed =
+        zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_SAVE_OPEN, 0, 0, -1}, &engine->error);
     if (failed == ZERO_OK)
         failed = zero_exec_stats(engine->exec, &stats, &engine->error);
     if (failed != ZERO_OK)
         return failed;
-    s->folder = strdup(options->folder);
-    s->about = options->about ? strdup(options->about) : NULL;
-    s->keep = options->keep;
-    if (!s->folder || (options->about && !s->about))
-        *status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for the options of zero_save_open");
+    *status = take_options(&options, given, &engine->error);
+    if (*status == ZERO_OK) {
+        s->folder = strdup(options.folder);
+        s->about = options.about ? strdup(options.about) : NULL;
+        s->keep = options.keep;
+        if (!s->folder || (options.about && !s->about))
+            *status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for the options of zero_save_open");
+    }
     if (*status == ZERO_OK)
         *status = check_about(s, &engine->error);
     if (*status == ZERO_OK)
-        *status = lay_out(s, options->file_bytes, &engine->error);
+        *status = lay_out(s, options.file_bytes, &engine->error);
     if (*status == ZERO_OK && engine->rank == 0)
         *status = prepare_folder(s, stats.step, &engine->error);
     failed = zero_engine_agree(engine, status);
-    return failed == ZERO_OK && *status == ZERO_OK ? check_shared(s, status) : failed;
+    return failed == ZERO_OK && *status == ZERO_OK ? check_shared(s, options.file_bytes, status) : failed;
 }
 
 void zero_save_options_init_size(zero_save_options_t *options, size_t size)
@@ -296,14 +319,8 @@ void zero_save_options_init_size(zero_save_options_t *options, size_t size)
 zero_status_t zero_save_open(zero_engine_t *engine, const zero_save_options_t *given)
 {
     ZERO_ENTRY(entry);
-    zero_save_options_t options;
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_save_open"), failed;
-    if (status != ZERO_OK)
-        return status;
-    zero_save_options_init(&options);
-    status = zero_struct_take(&options, sizeof options, given, ZERO_UP_TO(zero_save_options_t, about),
-                              "zero_save_options_t", "zero_save_options_init", &engine->error);
-    if (status != ZERO_OK || (status = check_open(engine, &options)) != ZERO_OK)
+    if (status != ZERO_OK || (status = check_open(engine)) != ZERO_OK)
         return status;
     struct zero_saver *s = calloc(1, sizeof *s);
     if (!s) {
@@ -313,7 +330,7 @@ zero_status_t zero_save_open(zero_engine_t *engine, const zero_save_options_t *g
     }
     s->engine = engine;
     s->lock = -1;
-    failed = open_saver(engine, s, &options, &status);
+    failed = open_saver(engine, s, given, &status);
     if (failed == ZERO_OK && status == ZERO_OK)
         engine->saver = s;
     else
@@ -357,6 +374,11 @@ static void end_save(struct zero_saver *s, zero_status_t status)
 /* What each rank does alone before the ranks write. */
 static zero_status_t begin_save(struct zero_saver *s, const void *caller, size_t bytes, zero_error_t *error)
 {
+    if (s->engine->rank != 0)
+        bytes = 0;
+    if (bytes > ZERO_MANIFEST_CALLER_MOST || (bytes > 0 && !caller))
+        return zero_fail(error, ZERO_ERR_ARG, "zero_save has %zu bytes of the caller's at %p, but takes 0 to %d", bytes,
+                         caller, (int)ZERO_MANIFEST_CALLER_MOST);
     end_removal(s);
     free(s->path);
     s->path = zero_folder_step(s->folder, s->step);
@@ -404,10 +426,6 @@ zero_status_t zero_save(zero_engine_t *engine, const void *caller, size_t bytes)
     if (!engine->saver || engine->saver->running)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_save is called %s",
                          engine->saver ? "while a save runs: call zero_save_end first" : "before zero_save_open");
-    if (bytes > ZERO_MANIFEST_CALLER_MOST || (bytes > 0 && !caller))
-        return zero_fail(&engine->error, ZERO_ERR_ARG,
-                         "zero_save has %zu bytes of the caller's at %p, but takes 0 to %d", bytes, caller,
-                         (int)ZERO_MANIFEST_CALLER_MOST);
     failed = zero_engine_leave(engine, save(engine, caller, bytes, &status));
     return failed == ZERO_OK ? status : failed;
 }
@@ -505,34 +523,61 @@ static zero_status_t finish(struct zero_saver *s, const zero_piece_t *pieces, ui
     return status;
 }
 
-/* *done: on every rank. */
-static zero_status_t look(zero_engine_t *engine, bool wait, bool *done, zero_status_t *status)
+/* What ranks tell each other about a save that runs. */
+typedef struct ended {
+    int32_t done, wait, refused;
+} ended_t;
+
+/* Seconds after which ranks that wait look at each other: none then waits longer for a slow drive than for a rank that
+ * has gone. */
+#define LOOK_S 0.05
+
+/* *done: on every rank. refused: this rank's arguments are wrong. */
+static zero_status_t look(zero_engine_t *engine, bool wait, bool refused, bool *done, zero_status_t *status)
 {
-    int32_t mine, *all = calloc((size_t)engine->world, sizeof *all);
+    zero_error_t why;
+    ended_t mine, *all = calloc((size_t)engine->world, sizeof *all);
     if (!all) {
         zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for zero_save_end");
         zero_exec_abort(engine->exec, &engine->error);
         return ZERO_ERR_MEMORY;
     }
-    zero_status_t failed = zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_SAVE, 0, 0, -1}, &engine->error);
-    if (failed == ZERO_OK && wait)
-        failed = zero_exec_wait_saved(engine->exec, &engine->error);
-    mine = failed == ZERO_OK && zero_exec_saved(engine->exec, status, &engine->error);
-    if (failed == ZERO_OK)
-        failed = zero_exec_exchange(engine->exec, &mine, all, sizeof mine, &engine->error);
-    *done = failed == ZERO_OK;
-    for (int r = 0; r < engine->world; r++)
-        *done = *done && all[r] != 0;
+    zero_status_t failed =
+        zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_SAVE_END, 0, 0, -1}, &engine->error);
+    int bad = -1;
+    *done = false;
+    for (bool again = failed == ZERO_OK; again && failed == ZERO_OK;) {
+        if (wait && !refused)
+            failed = zero_exec_wait_saved(engine->exec, LOOK_S, &engine->error);
+        mine = (ended_t){zero_exec_saved(engine->exec, status, &why), wait, refused};
+        if (failed == ZERO_OK)
+            failed = zero_exec_exchange(engine->exec, &mine, all, sizeof mine, &engine->error);
+        *done = failed == ZERO_OK;
+        for (int r = 0; r < engine->world && failed == ZERO_OK; r++) {
+            *done = *done && all[r].done;
+            again = again && all[r].wait && !all[r].refused;
+            bad = all[r].refused ? r : bad;
+        }
+        again = again && !*done;
+    }
     free(all);
+    if (failed == ZERO_OK && bad >= 0 && !refused)
+        zero_fail(&engine->error, ZERO_ERR_ARG, "zero_save_end was refused on rank %d: give it a zero_saved_t there",
+                  bad);
+    if (failed == ZERO_OK && bad >= 0)
+        failed = ZERO_ERR_ARG;
+    *done = *done && failed == ZERO_OK;
+    if (*done && *status != ZERO_OK)
+        engine->error = why;
     return failed;
 }
 
-static zero_status_t end(zero_engine_t *engine, bool wait, zero_saved_t *saved, zero_status_t *status)
+static zero_status_t end(zero_engine_t *engine, bool wait, bool refused, zero_saved_t *saved, zero_status_t *status)
 {
     struct zero_saver *s = engine->saver;
     zero_piece_t *pieces = NULL;
     uint64_t count = 0;
-    zero_status_t failed = look(engine, wait, &saved->done, status);
+    zero_status_t failed = look(engine, wait, refused, &saved->done, status);
     if (failed != ZERO_OK || !saved->done) {
         *status = ZERO_OK; /* of this rank alone: all agree on it later */
         return failed;
@@ -564,14 +609,14 @@ zero_status_t zero_save_end(zero_engine_t *engine, bool wait, zero_saved_t *save
         return status;
     if (!engine->saver)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_save_end is called before zero_save_open");
-    status = zero_struct_check(saved, ZERO_UP_TO(zero_saved_t, seconds), "zero_saved_t", &engine->error);
-    if (status != ZERO_OK)
-        return status;
+    zero_status_t refused = zero_struct_check(saved, ZERO_UP_TO(zero_saved_t, seconds), "zero_saved_t", &engine->error);
     if (engine->saver->running) {
         own.step = engine->saver->step;
         own.path = engine->saver->path;
-        failed = zero_engine_leave(engine, end(engine, wait, &own, &status));
+        failed = zero_engine_leave(engine, end(engine, wait, refused != ZERO_OK, &own, &status));
     }
+    if (refused != ZERO_OK)
+        return failed != ZERO_OK ? failed : refused;
     zero_struct_init(saved, saved->size, &own, sizeof own);
     return failed == ZERO_OK ? status : failed;
 }

@@ -1117,9 +1117,9 @@ ZERO_API void zero_checkpoint_close(zero_checkpoint_t *checkpoint);
  * it keeps. Parameters in fp32 or with master weights continue with the same bits.
  * Collective: every rank opens the same checkpoint, which stays the caller's.
  * When: between steps.
- * May fail with: ZERO_ERR_ARG if the checkpoint has another optimizer, or parameters with other
- * names or shapes; the sentence names them, and nothing has changed. ZERO_ERR_FORMAT if contents
- * are damaged, ZERO_ERR_IO. */
+ * May fail with: ZERO_ERR_ARG if the checkpoint has another optimizer, parameters with other names
+ * or shapes, or other state for one of them; the sentence names them, and nothing has changed. Also
+ * if a rank gives none, or another one. ZERO_ERR_FORMAT if contents are damaged, ZERO_ERR_IO. */
 ZERO_API zero_status_t zero_load(zero_engine_t *engine, const zero_checkpoint_t *checkpoint);
 
 /* Where an engine saves. zero_save_options_init sets the defaults, which are in parentheses. */
@@ -1139,7 +1139,8 @@ static inline void zero_save_options_init(zero_save_options_t *options)
 }
 
 /* Opens the folder for this engine until zero_destroy, and removes what an interrupted save left
- * there. *options is copied.
+ * there. Neither that nor keep removes a step's folder that has other files, too. *options is
+ * copied.
  * Collective: all ranks succeed, or all fail and the engine stays usable.
  * When: between steps, once, with config.saves. To resume, call zero_load first.
  * May fail with: ZERO_ERR_IO, with ZERO_REASON_FOLDER_IN_USE if another run saves there.
@@ -1149,7 +1150,8 @@ ZERO_API zero_status_t zero_save_open(zero_engine_t *engine, const zero_save_opt
 
 /* Begins to save the engine as it is now, with bytes of the caller's (rank 0's count; at most 1
  * MiB; copied). Returns while a thread writes. Passes run beside it; the next zero_step waits, for
- * each unit, until its state has been written.
+ * each unit, until its state has been written, but at most for config.timeout_s. Calls that set
+ * contents or steps wait for all of it.
  * Collective: all ranks succeed, or all fail.
  * When: between steps, after zero_save_open; zero_save_end has reported the save before.
  * May fail with: ZERO_ERR_IO. The save has then failed, and the engine stays usable. */
@@ -1164,8 +1166,8 @@ typedef struct zero_saved {
     uint64_t bytes;   /* of its files */
     double seconds;   /* from zero_save to its end */
 } zero_saved_t;
-/* Looks whether the save has ended, or with wait waits for it, and makes the checkpoint whole.
- * Without a save, done is true and step is -1.
+/* Looks whether the save has ended, or with wait waits for it as long as the drive takes bytes, and
+ * makes the checkpoint whole. Without a save, done is true and step is -1.
  * Collective: every rank passes the same wait and gets the same result.
  * When: between steps.
  * May fail with: ZERO_ERR_IO. The save has then failed and left no checkpoint, and the engine stays

@@ -215,9 +215,15 @@ static void add_call(const zero_exec_t *x, const zero_exec_run_t *r, text_t *t)
         if (r->index >= 0)
             add(t, " of parameter '%.50s'", x->plan->spec->params[r->index].name);
         break;
+    case ZERO_CALL_SAVE_OPEN:
     case ZERO_CALL_SAVE:
+    case ZERO_CALL_SAVE_END:
+        add(t, r->kind == ZERO_CALL_SAVE       ? "zero_save"
+               : r->kind == ZERO_CALL_SAVE_END ? "zero_save_end"
+                                               : "zero_save_open");
+        break;
     case ZERO_CALL_LOAD:
-        add(t, r->kind == ZERO_CALL_SAVE ? "a call that saves" : "zero_load");
+        add(t, "zero_load");
         break;
     case ZERO_CALL_FILL:
         add(t, "zero_param_fill");

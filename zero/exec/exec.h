@@ -17,7 +17,9 @@ typedef enum zero_exec_call_kind {
     ZERO_CALL_SUM,
     ZERO_CALL_WHOLE,
     ZERO_CALL_FILL,
-    ZERO_CALL_SAVE, /* zero_save_open, zero_save, zero_save_end */
+    ZERO_CALL_SAVE_OPEN,
+    ZERO_CALL_SAVE,
+    ZERO_CALL_SAVE_END,
     ZERO_CALL_LOAD
 } zero_exec_call_kind_t;
 typedef struct zero_exec_call {
@@ -105,8 +107,8 @@ typedef struct zero_exec_sink {
 zero_status_t zero_exec_save(zero_exec_t *exec, const zero_exec_sink_t *sink, zero_error_t *error);
 /* Whether the save has ended; then *status and *why are its outcome. */
 bool zero_exec_saved(zero_exec_t *exec, zero_status_t *status, zero_error_t *why);
-/* Host waits until it has ended. */
-zero_status_t zero_exec_wait_saved(zero_exec_t *exec, zero_error_t *error);
+/* Host waits until it has ended, or for so many seconds. Fails if nothing has been written for the options' timeout. */
+zero_status_t zero_exec_wait_saved(zero_exec_t *exec, double seconds, zero_error_t *error);
 
 /* Publishes a failure from outside the exec. Afterwards everything but destroy fails. */
 void zero_exec_abort(zero_exec_t *exec, const zero_error_t *why);

@@ -12,6 +12,8 @@ typedef struct zero_exec_save {
     zero_error_t error;
     atomic_bool done;
     _Atomic uint64_t progress; /* calls of the sink that have returned */
+    uint64_t seen;             /* of progress, by the thread that waits for the end */
+    double seen_at;            /* when it last saw some */
     zero_stream_t *copies;     /* from the memory of a device that the host cannot read; NULL: it can */
 } zero_exec_save_t;
 
@@ -43,6 +45,7 @@ zero_status_t zero_exec_save(zero_exec_t *x, const zero_exec_sink_t *sink, zero_
         return zero_fail(error, ZERO_ERR_ORDER, s ? "a save is still running" : "the plan has no program that saves");
     s->sink = *sink;
     s->status = ZERO_OK;
+    s->seen_at = zero_now();
     atomic_store_explicit(&s->done, false, memory_order_relaxed); /* the stream's queue publishes it */
     zero_status_t status = zero_exec_begin(x, zero_plan_program(x->plan, ZERO_PROGRAM_SAVE, -1, -1), error);
     return status == ZERO_OK ? zero_exec_end(x, error) : status;
@@ -58,19 +61,20 @@ bool zero_exec_saved(zero_exec_t *x, zero_status_t *status, zero_error_t *why)
     return true;
 }
 
-zero_status_t zero_exec_wait_saved(zero_exec_t *x, zero_error_t *error)
+zero_status_t zero_exec_wait_saved(zero_exec_t *x, double seconds, zero_error_t *error)
 {
+    zero_exec_save_t *s = x->save;
     zero_error_t local = {.text = ""};
     zero_status_t status = zero_exec_check(x, error);
     if (status != ZERO_OK)
         return status;
-    uint64_t before, now = atomic_load_explicit(&x->save->progress, memory_order_relaxed);
-    do { /* a slow drive is no failure as long as it takes bytes */
-        before = now;
-        status = zero_exec_wait_for(x, x->streams[ZERO_STREAM_SAVE], NULL, &local);
-        now = atomic_load_explicit(&x->save->progress, memory_order_relaxed);
-    } while (status == ZERO_ERR_TIMEOUT && now != before);
-    if (status == ZERO_OK)
+    uint64_t now = atomic_load_explicit(&s->progress, memory_order_relaxed);
+    if (now != s->seen)
+        s->seen_at = zero_now();
+    s->seen = now;
+    status = x->device->ops->sync(x->streams[ZERO_STREAM_SAVE], seconds, &local);
+    /* a slow drive is no failure as long as it takes bytes */
+    if (status == ZERO_OK || (status == ZERO_ERR_TIMEOUT && zero_now() - s->seen_at < x->options.timeout_s))
         return ZERO_OK;
     local.status = status;
     status = zero_exec_failed(x, NULL, &local);
@@ -157,7 +161,9 @@ static zero_status_t save_buffer(zero_exec_t *x, const zero_op_t *op, zero_error
 zero_status_t zero_exec_save_op(zero_exec_t *x, const zero_op_t *op, zero_error_t *error)
 {
     zero_exec_save_t *s = x->save;
-    /* After a failure nothing more is written, but the operations run, so that updates go on. */
+    /* After a failure, also of the engine, nothing more is written, but the operations run, so that updates go on. */
+    if (s->status == ZERO_OK)
+        s->status = zero_exec_check(x, &s->error);
     if (s->status == ZERO_OK)
         s->status = op->kind == ZERO_OP_SAVE ? save_buffer(x, op, &s->error) : s->sink.sync(s->sink.ctx, &s->error);
     if (op->kind == ZERO_OP_SYNC)
