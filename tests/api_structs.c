@@ -242,7 +242,7 @@ static zero_status_t fill_checkpoint(void *given)
 /* Its files stay readable without their names. */
 static void open_checkpoint(void)
 {
-    static const char *const names[] = {"model.safetensors", "master.safetensors", "moment1.safetensors",
+    static const char *const names[] = {"parameters.safetensors", "master.safetensors", "moment1.safetensors",
                                         "manifest.json"};
     char path[64];
     checkpoint_case_t c;

@@ -374,12 +374,12 @@ static void end_save(struct zero_saver *s, zero_status_t status)
 /* What each rank does alone before the ranks write. */
 static zero_status_t begin_save(struct zero_saver *s, const void *caller, size_t bytes, zero_error_t *error)
 {
+    end_removal(s);
     if (s->engine->rank != 0)
         bytes = 0;
     if (bytes > ZERO_MANIFEST_CALLER_MOST || (bytes > 0 && !caller))
         return zero_fail(error, ZERO_ERR_ARG, "zero_save has %zu bytes of the caller's at %p, but takes 0 to %d", bytes,
                          caller, (int)ZERO_MANIFEST_CALLER_MOST);
-    end_removal(s);
     free(s->path);
     s->path = zero_folder_step(s->folder, s->step);
     s->caller = malloc(bytes > 0 ? bytes : 1);
