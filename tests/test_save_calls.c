@@ -305,6 +305,14 @@ START_TEST(test_rules)
 }
 END_TEST
 
+static int save_only(small_t *s)
+{
+    if (look(s, saved, false) || open_folder(s))
+        return -1;
+    SMALL_TRY(zero_save(s->engine, NULL, 0));
+    return save_end(s, 0);
+}
+
 /* A load that does not fit changes nothing. */
 static int refuse(small_t *s, const char *part)
 {
@@ -321,6 +329,18 @@ static int refuse_first(small_t *s)
 {
     return refuse(s, "moment1");
 }
+
+/* A model that is only evaluated has parameters and no other state. */
+START_TEST(test_evaluates)
+{
+    run_t r = {.world = 3, .stage = 3, .beta1 = 0.9, .dtype = ZERO_BF16, .evaluates = true};
+    run(&r, save_only);
+    r.world = 2, r.stage = 0;
+    run(&r, load_only);
+    r.evaluates = false;
+    run(&r, refuse_first);
+}
+END_TEST
 
 START_TEST(test_other_states)
 {
@@ -345,6 +365,29 @@ START_TEST(test_other_states)
     r.beta1 = 0; /* needs none */
     r.evaluates = true;
     run(&r, load_it);
+}
+END_TEST
+
+static int refuse_later(small_t *s)
+{
+    zero_save_options_t options;
+    char path[100];
+    zero_save_options_init(&options);
+    options.folder = folder;
+    SMALL_FAILS(zero_save_open(s->engine, &options), ZERO_ERR_ARG, "step 2, load");
+    SMALL_TRY(zero_sum(s->engine, &(double){0}, 1));
+    snprintf(path, sizeof path, "%s/step-2/manifest.json", folder);
+    SMALL_IS(s->rank > 0 || truncate(path, 10) == 0);
+    SMALL_FAILS(zero_save_open(s->engine, &options), ZERO_ERR_ARG, "damaged step 2, remove");
+    return 0;
+}
+
+/* A folder with a later step, which is whole, or damaged and so cannot be loaded. */
+START_TEST(test_later)
+{
+    run_t r = {.world = 2, .stage = 1, .beta1 = 0.9};
+    run(&r, save_and_go_on);
+    run(&r, refuse_later);
 }
 END_TEST
 
@@ -615,7 +658,9 @@ int main(void)
     tcase_set_timeout(tcase, 600);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_rules);
+    tcase_add_test(tcase, test_evaluates);
     tcase_add_test(tcase, test_other_states);
+    tcase_add_test(tcase, test_later);
     tcase_add_test(tcase, test_ranks_differ);
     tcase_add_test(tcase, test_one_fails);
     tcase_add_test(tcase, test_beside);

@@ -189,11 +189,15 @@ static zero_status_t prepare_folder(struct zero_saver *s, int64_t step, zero_err
         status = zero_folder_clean(s->folder, log_of(s->engine), error);
     if (status == ZERO_OK)
         status = zero_folder_list(s->folder, &steps, &count, error);
-    if (status == ZERO_OK && count > 0 && steps[0] > step)
-        status = zero_fail(error, ZERO_ERR_ARG,
-                           "'%s' has a checkpoint of step %lld, but the engine is at step %lld: load the checkpoint "
-                           "first, or save to another folder",
-                           s->folder, (long long)steps[0], (long long)step);
+    if (status == ZERO_OK && count > 0 && steps[0] > step) {
+        char *path = zero_folder_step(s->folder, steps[0]);
+        bool whole = path && zero_manifest_check(path);
+        free(path);
+        status = zero_fail(
+            error, ZERO_ERR_ARG, "'%s' has a %scheckpoint of step %lld, but the engine is at step %lld: %s", s->folder,
+            whole ? "" : "damaged ", (long long)steps[0], (long long)step,
+            whole ? "load the checkpoint first, or save to another folder" : "remove it, or save to another folder");
+    }
     free(steps);
     return status;
 }
