@@ -247,7 +247,7 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
     const options_t *o = &job->o;
     const int64_t T = o->seq_len;
     zero_status_t status;
-    double sum = 0;
+    double sum = 0, sums[2];
     for (int m = 0; m < job->micro_steps; m++) {
         double micro;
         if ((status = read_micro(run, s, m, error)) != ZERO_OK)
@@ -261,15 +261,18 @@ zero_status_t run_step(run_t *run, int64_t s, double lr, const atomic_int *stop,
         sum += micro;
     }
     run->own_loss = sum / ((double)job->local * (double)T);
+    sums[0] = sum;
+    sums[1] = run->ask;
     if (*stop > 0 && *stop < 32)
         zero_signal(run->engine, 1u << *stop);
     stats->size = sizeof *stats;
     uint64_t begin = trace_now(run->trace);
     if ((status = zero_step(run->engine, lr)) != ZERO_OK || (status = zero_step_stats(run->engine, stats)) != ZERO_OK ||
-        (status = zero_sum(run->engine, &sum, 1)) != ZERO_OK)
+        (status = zero_sum(run->engine, sums, 2)) != ZERO_OK)
         return run_engine_error(run, status, error);
     trace_program(run->trace, "optimizer", begin);
-    *loss = sum / ((double)o->batch * (double)T);
+    *loss = sums[0] / ((double)o->batch * (double)T);
+    run->asked = sums[1] != 0;
     return ZERO_OK;
 }
 

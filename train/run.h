@@ -16,7 +16,8 @@ typedef struct run {
     zero_model_t *model;
     int32_t *tokens, *targets; /* (micro_batch, T) */
     double own_loss;           /* of the last step: the mean over this rank's targets */
-    struct {                   /* steps skipped since the last step that was not skipped */
+    bool ask, asked; /* the caller wants to save after the next step; a rank wanted it when the last one ended */
+    struct {         /* steps skipped since the last step that was not skipped */
         int64_t count, first;
         char unit[64];   /* the unit with the first non-finite value */
         char losses[96]; /* whose loss was not finite at the first, for a sentence */

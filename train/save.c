@@ -9,9 +9,6 @@
 #include <string.h>
 #include <time.h>
 
-/* The bit of zero_signal with which rank 0 asks for a save: no signal has the number 0. */
-enum { ASK_BIT = 1 };
-
 /* ---- what the run itself keeps in a checkpoint ------------------------------------------------------------------ */
 
 /* The steps skipped in a row, as JSON. NULL: no memory. The caller frees it. */
@@ -42,12 +39,13 @@ static void read_own(run_t *run, const void *bytes, size_t count)
 
 /* ---- before the first step -------------------------------------------------------------------------------------- */
 
-/* A failure that all ranks have. Rank 0 reports it. */
-static zero_status_t all_fail(const run_t *run, const char *option, zero_status_t status, zero_error_t *error)
+/* A failure that all ranks have. Rank 0 reports it. advice: the end of the sentence. */
+static zero_status_t all_fail(const run_t *run, const char *option, const char *advice, zero_status_t status,
+                              zero_error_t *error)
 {
     zero_error_t why;
     zero_last_failure(run->engine, &why);
-    return zero_fail_from(error, run->rank == 0 ? status : ZERO_ERR_PEER, &why, "--%s: %s", option, why.text);
+    return zero_fail_from(error, run->rank == 0 ? status : ZERO_ERR_PEER, &why, "--%s: %s%s", option, why.text, advice);
 }
 
 static zero_status_t load(session_t *session, run_t *run, progress_t *progress, zero_error_t *error)
@@ -61,13 +59,14 @@ static zero_status_t load(session_t *session, run_t *run, progress_t *progress, 
         return ZERO_OK;
     }
     zero_checkpoint_info(session->checkpoint, &info);
+    session->saves.skipped = info.warning != NULL;
     if (first && info.warning != NULL && !o->quiet) {
         progress_clear();
         fprintf(stderr, "zero_train: warning: %s\n", info.warning);
     }
     zero_status_t status = zero_load(run->engine, session->checkpoint);
     if (status != ZERO_OK)
-        return all_fail(run, "resume", status, error);
+        return all_fail(run, "resume", "", status, error);
     read_own(run, info.caller, info.caller_bytes);
     if (first && info.step >= o->steps)
         progress_say(progress, "resumed %s: all of --steps %lld are taken, so there is nothing to train", info.path,
@@ -97,7 +96,7 @@ zero_status_t save_open(session_t *session, run_t *run, progress_t *progress, ze
     status = zero_save_open(run->engine, &options);
     free(about);
     if (status != ZERO_OK)
-        return all_fail(run, "save", status, error);
+        return all_fail(run, "save", session->saves.skipped ? "; or remove the damaged one" : "", status, error);
     session->saves.step = session->job->first;
     session->saves.begun_at = report_clock();
     return ZERO_OK;
@@ -158,11 +157,9 @@ static zero_status_t wait_for(session_t *session, run_t *run, progress_t *progre
 {
     const struct timespec nap = {.tv_nsec = 5000000};
     zero_status_t status = ZERO_OK;
-    launch_saving(session->launch, true);
     while (session->saves.running && (status = look(session, run, progress, last, error)) == ZERO_OK &&
            session->saves.running)
         nanosleep(&nap, NULL);
-    launch_saving(session->launch, false);
     return status;
 }
 
@@ -183,28 +180,33 @@ static zero_status_t begin(session_t *session, run_t *run, int64_t step, bool la
 void save_ask(const session_t *session, run_t *run)
 {
     const double every = session->job->save_seconds;
-    if (run->rank == 0 && every > 0 && report_clock() - session->saves.begun_at >= every)
-        zero_signal(run->engine, ASK_BIT);
+    run->ask = run->rank == 0 && every > 0 && report_clock() - session->saves.begun_at >= every;
 }
 
-zero_status_t save_step(session_t *session, run_t *run, progress_t *progress, int64_t step, uint32_t signals,
-                        zero_error_t *error)
+zero_status_t save_step(session_t *session, run_t *run, progress_t *progress, int64_t step, zero_error_t *error)
 {
     const job_t *job = session->job;
-    const bool due = (job->save_steps > 0 && step % job->save_steps == 0) || signals & ASK_BIT;
-    zero_status_t status = ZERO_OK;
-    if (session->saves.running)
-        status = due ? wait_for(session, run, progress, false, error) : look(session, run, progress, false, error);
-    return status == ZERO_OK && due ? begin(session, run, step, false, error) : status;
+    const bool due = (job->save_steps > 0 && step % job->save_steps == 0) || run->asked;
+    if (!due)
+        return session->saves.running ? look(session, run, progress, false, error) : ZERO_OK;
+    launch_saving(session->launch, true);
+    zero_status_t status = wait_for(session, run, progress, false, error);
+    if (status == ZERO_OK)
+        status = begin(session, run, step, false, error);
+    launch_saving(session->launch, false);
+    return status;
 }
 
 zero_status_t save_last(session_t *session, run_t *run, progress_t *progress, int64_t step, zero_error_t *error)
 {
     saves_t *saves = &session->saves;
     const bool due = saves->step != step;
+    launch_saving(session->launch, true);
     zero_status_t status = wait_for(session, run, progress, !due, error);
-    if (status != ZERO_OK || !due)
-        return status;
-    status = begin(session, run, step, true, error);
-    return status == ZERO_OK ? wait_for(session, run, progress, true, error) : status;
+    if (status == ZERO_OK && due)
+        status = begin(session, run, step, true, error);
+    if (status == ZERO_OK && due)
+        status = wait_for(session, run, progress, true, error);
+    launch_saving(session->launch, false);
+    return status;
 }

@@ -13,10 +13,8 @@ zero_status_t save_open(session_t *session, run_t *run, progress_t *progress, ze
 /* Before a step: asks all ranks to save after it, if --save-every has a time and that is over on rank 0. */
 void save_ask(const session_t *session, run_t *run);
 
-/* After a step: ends the save that runs, if all of it is written, and begins one if it is due. signals: those of the
- * step. */
-zero_status_t save_step(session_t *session, run_t *run, progress_t *progress, int64_t step, uint32_t signals,
-                        zero_error_t *error);
+/* After a step: ends the save that runs, if all of it is written, and begins one if it is due. */
+zero_status_t save_step(session_t *session, run_t *run, progress_t *progress, int64_t step, zero_error_t *error);
 
 /* After the last step: ends the save that runs, and saves this step unless that was just done. */
 zero_status_t save_last(session_t *session, run_t *run, progress_t *progress, int64_t step, zero_error_t *error);

@@ -181,7 +181,7 @@ static zero_status_t steps(session_t *session, run_t *run, progress_t *progress,
         if (status == ZERO_OK && session->signal == 0 && job->o.eval_every > 0 && t->step % job->o.eval_every == 0)
             status = evaluate(session, run, progress, t, error);
         if (status == ZERO_OK && job->o.save != NULL && session->signal == 0 && t->step < job->o.steps)
-            status = save_step(session, run, progress, t->step, t->stats.signals, error);
+            status = save_step(session, run, progress, t->step, error);
     }
     if (status == ZERO_OK && job->o.save != NULL)
         status = save_last(session, run, progress, t->step, error);

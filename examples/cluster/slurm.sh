@@ -11,7 +11,7 @@
 #SBATCH --output=zero_train-%j.out
 # Runs zero_train under Slurm: sbatch slurm.sh [zero_train's options]. Each task is a rank and needs its own GPU
 # (without GPUs, remove --gpus-per-node). Five minutes before the time limit Slurm sends SIGUSR1 to the ranks, which
-# finish the step and exit.
+# finish the step and exit; with --save DIR they also write a checkpoint.
 set -euo pipefail
 program=${ZERO_TRAIN:-$PWD/zero_train}
 scratch=${SCRATCH_DIR:-/tmp}/zero_train-$SLURM_JOB_ID

@@ -3,13 +3,15 @@
 """What zero_train exports, in transformers. By hand, from a build's folder: python3 .../tests/by-hand/export.py
 [PROGRAM]. It needs torch and transformers (pip install torch transformers). It trains small models on several ranks,
 exports them in each dtype, loads them with GPT2LMHeadModel, and compares the loss on the same windows.
-Then transformers saves a folder, zero_train exports it after 0 steps, and both must be the same."""
+Then transformers saves a folder, zero_train exports it after 0 steps, and both must be the same. At last a run stops,
+goes on from its checkpoint on other ranks, and is exported."""
 import json
 import os
 import subprocess
 import sys
 import tempfile
 
+import safetensors.torch
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -83,5 +85,20 @@ check("theirs: largest difference of a parameter",
 check("theirs: config.json differs", open("theirs/config.json").read() != open("ours/config.json").read(), 0)
 check("theirs: files that are missing", len(set(os.listdir("theirs")) ^ set(os.listdir("ours"))), 0)
 check("theirs: difference of losses", abs(loss_of(theirs.eval()) - first_loss("ours")), 1e-6)
+
+# a run that stopped on 4 ranks, went on with 3 at another stage, and was exported
+steps = "--schedule", "constant", "--warmup", "2", "--batch", "12"
+whole = run("--ranks", "4", "--stage", "3", "--steps", "40", *steps)
+part = run("--ranks", "4", "--stage", "3", "--steps", "20", "--save", "ck", *steps)
+part += run("--ranks", "3", "--stage", "1", "--offload", "all", "--steps", "40", "--resume", "ck",
+            "--export", "resumed", *steps)
+losses = [[e["loss"] for e in events if e["event"] == "step"] for events in (whole, part)]
+check("resumed: steps that are missing", len(losses[0]) - len(losses[1]), 0)
+check("resumed: difference of losses in 40 steps", max(abs(a - b) for a, b in zip(*losses)), 1e-6)
+check("resumed: difference of losses in transformers",
+      abs(loss_of(GPT2LMHeadModel.from_pretrained("resumed").eval()) - first_loss("resumed")), 1e-6)
+check("resumed: parameters' files in safetensors",
+      len(set(safetensors.torch.load_file("ck/step-20/parameters.safetensors")) ^
+          {e["name"] for e in json.load(open("ck/step-20/manifest.json"))["params"]}), 0)
 
 sys.exit(failures > 0)
