@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "tests/checkpoint_case.h"
 #include "tests/checkpoint_suites.h"
+#include "zero/checkpoint/ahead.h"
 #include "zero/checkpoint/checkpoint.h"
 
 #include <fcntl.h>
@@ -62,6 +63,20 @@ static uint64_t wrong_bytes(const zero_checkpoint_t *checkpoint, const checkpoin
             wrong += out[at] != case_byte(k, t, step, (uint64_t)first * size + at);
     wrong += out[bytes] != 0x5a;
     free(out);
+    /* the same ahead of use, in whole pages */
+    zero_ahead_t *ahead;
+    const void *found;
+    if (zero_ahead_make(&ahead, checkpoint, bytes, &error) != ZERO_OK ||
+        zero_ahead_add(ahead, entry, first, count, &error) != ZERO_OK ||
+        zero_ahead_next(ahead, &found, &error) != ZERO_OK) {
+        zero_ahead_destroy(ahead);
+        return UINT64_MAX;
+    }
+    for (uint64_t at = 0; at < bytes; at++)
+        wrong += ((const unsigned char *)found)[at] != case_byte(k, t, step, (uint64_t)first * size + at);
+    wrong += (uintptr_t)found % sizeof(float) != 0;
+    wrong += zero_ahead_next(ahead, &found, &error) != ZERO_ERR_ORDER;
+    zero_ahead_destroy(ahead);
     return wrong;
 }
 
@@ -188,6 +203,13 @@ START_TEST(test_flipped_bits)
         snprintf(offset, sizeof offset, "%llu", (unsigned long long)(entry->offset + ZERO_PIECE_BYTES));
         EXPECT_NAMES(why.text, "'embedding' step-4/master.safetensors");
         EXPECT_NAMES(why.text, offset);
+        zero_ahead_t *ahead;
+        const void *found;
+        OK(zero_ahead_make(&ahead, checkpoint, 64, &why));
+        OK(zero_ahead_add(ahead, entry, bad[k], 16, &why));
+        ck_assert_int_eq(zero_ahead_next(ahead, &found, &why), ZERO_ERR_FORMAT);
+        EXPECT_NAMES(why.text, offset);
+        zero_ahead_destroy(ahead);
     }
     OK(zero_checkpoint_read(checkpoint, entry, piece - 16, 16, out, &why));
     ck_assert_uint_eq(wrong_bytes(checkpoint, &c, 1, 1, 4, 0, c.layouts[1].tensors[1].info.count), 0);

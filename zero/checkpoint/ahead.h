@@ -16,8 +16,8 @@ zero_status_t zero_ahead_make(zero_ahead_t **ahead, const zero_checkpoint_t *che
 zero_status_t zero_ahead_add(zero_ahead_t *ahead, const zero_tensor_entry_t *tensor, int64_t first, int64_t count,
                              zero_error_t *error);
 
-/* *bytes: the elements of the next range, in the order in which they were added, as they are stored; aligned for any
- * vector, and valid until the next call. Fails as zero_checkpoint_read does. */
+/* *bytes: the elements of the next range, in the order in which they were added, as they are stored; aligned for
+ * fp32, and valid until the next call. Fails as zero_checkpoint_read does. */
 zero_status_t zero_ahead_next(zero_ahead_t *ahead, const void **bytes, zero_error_t *error);
 
 /* Accepts NULL. */

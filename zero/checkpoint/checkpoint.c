@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
 #include "zero/checkpoint/checkpoint.h"
 
 #include "zero/checkpoint/files.h"
@@ -26,6 +27,7 @@ struct zero_checkpoint {
     char *warning;
     zero_manifest_t manifest;
     zero_safetensors_t *files; /* [manifest.file_count]; fd -1: not open */
+    int *direct;               /* the same files past the page cache; -1: the file system refuses */
     tensor_t *tensors;         /* in order of states, then of names */
     size_t tensor_count;
 };
@@ -52,19 +54,26 @@ static const zero_piece_t *piece_of(const zero_checkpoint_t *c, int file, uint64
     return &pieces[low];
 }
 
+/* Whether bytes are those of a piece. tensor is for the sentence. */
+static zero_status_t check_piece(const zero_checkpoint_t *c, const zero_piece_t *piece, const void *bytes,
+                                 const char *tensor, zero_error_t *error)
+{
+    zero_quoted_t name;
+    if (XXH3_64bits(bytes, piece->bytes) == piece->hash)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_FORMAT,
+                     "'%s' is damaged: its %u bytes from byte %llu (%s%s%s) are not those that were written",
+                     c->files[piece->file].path, piece->bytes, (unsigned long long)piece->offset,
+                     tensor ? "tensor '" : "header", tensor ? zero_quote(&name, tensor) : "", tensor ? "'" : "");
+}
+
 /* A whole piece. tensor is for the sentence. */
 static zero_status_t read_piece(const zero_checkpoint_t *c, const zero_piece_t *piece, void *out, const char *tensor,
                                 zero_error_t *error)
 {
     const zero_safetensors_t *file = &c->files[piece->file];
-    zero_quoted_t name;
     zero_status_t status = zero_read_file(file->fd, file->path, piece->offset, out, piece->bytes, error);
-    if (status == ZERO_OK && XXH3_64bits(out, piece->bytes) != piece->hash)
-        status = zero_fail(error, ZERO_ERR_FORMAT,
-                           "'%s' is damaged: its %u bytes from byte %llu (%s%s%s) are not those that were written",
-                           file->path, piece->bytes, (unsigned long long)piece->offset, tensor ? "tensor '" : "header",
-                           tensor ? zero_quote(&name, tensor) : "", tensor ? "'" : "");
-    return status;
+    return status == ZERO_OK ? check_piece(c, piece, out, tensor, error) : status;
 }
 
 /* Bytes [offset, offset + bytes) of a file, or only a check of them where out is NULL. */
@@ -98,8 +107,9 @@ static zero_status_t read_range(const zero_checkpoint_t *c, int number, uint64_t
     return status;
 }
 
-zero_status_t zero_checkpoint_read(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor,
-                                   int64_t first, int64_t count, void *out, zero_error_t *error)
+/* Where elements [first, first + count) of a tensor lie in its file. */
+static zero_status_t locate(const zero_tensor_entry_t *tensor, int64_t first, int64_t count, uint64_t *offset,
+                            uint64_t *bytes, zero_error_t *error)
 {
     zero_quoted_t name;
     if (first < 0 || count < 0 || first > tensor->info.count || count > tensor->info.count - first)
@@ -107,18 +117,55 @@ zero_status_t zero_checkpoint_read(const zero_checkpoint_t *checkpoint, const ze
                          (long long)first, (long long)first, (long long)count, zero_quote(&name, tensor->info.name),
                          (long long)tensor->info.count);
     uint64_t size = zero_tensor_bits(tensor->info.dtype) / 8;
-    return read_range(checkpoint, tensor->file, tensor->offset + (uint64_t)first * size, (uint64_t)count * size, out,
-                      tensor->info.name, error);
+    *offset = tensor->offset + (uint64_t)first * size;
+    *bytes = (uint64_t)count * size;
+    return ZERO_OK;
 }
 
-void zero_checkpoint_expect(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor, int64_t first,
-                            int64_t count)
+zero_status_t zero_checkpoint_read(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor,
+                                   int64_t first, int64_t count, void *out, zero_error_t *error)
 {
-    if (first < 0 || first >= tensor->info.count || count <= 0)
-        return;
-    int64_t size = (int64_t)zero_tensor_bits(tensor->info.dtype) / 8, left = tensor->info.count - first;
-    posix_fadvise(checkpoint->files[tensor->file].fd, (off_t)tensor->offset + first * size,
-                  (off_t)((count < left ? count : left) * size), POSIX_FADV_WILLNEED);
+    uint64_t offset, bytes;
+    zero_status_t status = locate(tensor, first, count, &offset, &bytes, error);
+    return status == ZERO_OK ? read_range(checkpoint, tensor->file, offset, bytes, out, tensor->info.name, error)
+                             : status;
+}
+
+/* Reads whole pages past the page cache; false: that does not work here. */
+static bool read_direct(int fd, uint64_t offset, uint64_t bytes, uint64_t least, char *out)
+{
+    uint64_t done = 0;
+    while (fd >= 0 && done < least && done % ZERO_PAGE == 0) {
+        ssize_t n = pread(fd, out + done, (size_t)(bytes - done), (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        done += (uint64_t)n;
+    }
+    return fd >= 0 && done >= least;
+}
+
+zero_status_t zero_checkpoint_read_pages(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor,
+                                         int64_t first, int64_t count, void *room, const void **bytes,
+                                         zero_error_t *error)
+{
+    uint64_t offset, length;
+    zero_status_t status = locate(tensor, first, count, &offset, &length, error);
+    *bytes = room;
+    if (status != ZERO_OK || length == 0)
+        return status;
+    const zero_piece_t *piece = piece_of(checkpoint, tensor->file, offset),
+                       *last = piece_of(checkpoint, tensor->file, offset + length - 1);
+    uint64_t begin = piece->offset / ZERO_PAGE * ZERO_PAGE, end = last->offset + last->bytes;
+    uint64_t pages = (end - begin + ZERO_PAGE - 1) / ZERO_PAGE * ZERO_PAGE;
+    if (!read_direct(checkpoint->direct[tensor->file], begin, pages, end - begin, room))
+        return read_range(checkpoint, tensor->file, offset, length, room, tensor->info.name, error);
+    for (; piece <= last && status == ZERO_OK; piece++)
+        status = check_piece(checkpoint, piece, (char *)room + (piece->offset - begin), tensor->info.name, error);
+    const char *found = (char *)room + (offset - begin);
+    *bytes = offset % sizeof(float) == 0 ? found : memmove(room, found, (size_t)length);
+    return status;
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
@@ -178,13 +225,16 @@ static zero_status_t open_files(zero_checkpoint_t *c, zero_error_t *error)
     zero_quoted_t name;
     const int count = c->manifest.file_count;
     c->files = calloc((size_t)count + 1, sizeof *c->files);
-    if (!c->files)
+    c->direct = malloc(((size_t)count + 1) * sizeof *c->direct);
+    if (!c->files || !c->direct)
         return no_memory(c->path, error);
     for (int f = 0; f < count; f++)
-        c->files[f].fd = -1;
+        c->files[f].fd = c->direct[f] = -1;
     size_t tensors = 0;
     for (int f = 0; f < count && status == ZERO_OK; f++) {
         status = open_file(c, f, error);
+        if (status == ZERO_OK)
+            c->direct[f] = open(c->files[f].path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
         tensors += (size_t)c->files[f].count;
     }
     if (status != ZERO_OK)
@@ -325,7 +375,11 @@ void zero_checkpoint_close(zero_checkpoint_t *checkpoint)
         return;
     for (int f = 0; f < checkpoint->manifest.file_count && checkpoint->files; f++)
         zero_safetensors_close(&checkpoint->files[f]);
+    for (int f = 0; f < checkpoint->manifest.file_count && checkpoint->direct; f++)
+        if (checkpoint->direct[f] >= 0)
+            close(checkpoint->direct[f]);
     free(checkpoint->files);
+    free(checkpoint->direct);
     free(checkpoint->tensors);
     zero_manifest_clear(&checkpoint->manifest);
     free(checkpoint->path);

@@ -26,4 +26,12 @@ zero_status_t zero_checkpoint_read(const zero_checkpoint_t *checkpoint, const ze
 void zero_checkpoint_expect(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor, int64_t first,
                             int64_t count);
 
+/* Bytes of room for ranges of most bytes. */
+#define ZERO_CHECKPOINT_ROOM(most) ((most) + 2 * ZERO_PIECE_BYTES + 2 * ZERO_PAGE)
+/* The same past the page cache where the file system allows it, which costs less processor time. room: of
+ * ZERO_CHECKPOINT_ROOM, aligned to pages. *bytes: where in it the elements are, aligned for fp32. */
+zero_status_t zero_checkpoint_read_pages(const zero_checkpoint_t *checkpoint, const zero_tensor_entry_t *tensor,
+                                         int64_t first, int64_t count, void *room, const void **bytes,
+                                         zero_error_t *error);
+
 #endif
