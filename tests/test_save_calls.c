@@ -504,9 +504,11 @@ static int change_all(small_t *s)
 static int load_while_saving(small_t *s)
 {
     zero_save_options_t options;
+    char path[100];
     zero_stats_t stats = {.size = sizeof stats};
     zero_save_options_init(&options);
     options.folder = folder;
+    options.keep = 1;
     SMALL_TRY(load(s));
     SMALL_TRY(zero_save_open(s->engine, &options));
     if (step(s, 2) || look(s, ended, false))
@@ -517,6 +519,8 @@ static int load_while_saving(small_t *s)
     SMALL_IS(stats.step == 2);
     if (look(s, saved, true) || save_end(s, 3))
         return -1;
+    snprintf(path, sizeof path, "%s/step-2", folder);
+    SMALL_IS(access(path, F_OK) != 0); /* a call that waits also waits for the end of that */
     SMALL_TRY(load(s));
     return look(s, ended, true);
 }
