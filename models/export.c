@@ -48,7 +48,7 @@ typedef struct export
     char proof[20];                /* its text: that of this export alone */
     zero_tensors_writer_t *writer; /* NULL: not open */
     int index;                     /* of the tensor that is written */
-    zero_error_t *error;
+    zero_error_t error;
 }
 export_t;
 
@@ -340,26 +340,25 @@ static int write_values(void *ctx, zero_param_t param, int64_t begin, int64_t co
     (void)param;
     for (int64_t i = 0; e->to->dtype == ZERO_FP16 && i < count; i++)
         if (isfinite(values[i]) && fabsf(values[i]) >= 65520) { /* would round to infinity */
-            zero_fail(e->error, ZERO_ERR_ARG,
+            zero_fail(&e->error, ZERO_ERR_ARG,
                       "element %" PRId64 " of parameter '%s' is %g, but fp16 ends at 65504: export bf16 or fp32",
                       begin + i, e->m->params[e->index].name, (double)values[i]);
             return -1;
         }
-    return zero_tensors_write(e->writer, e->index, begin, count, values, e->error) == ZERO_OK ? 0 : -1;
+    return zero_tensors_write(e->writer, e->index, begin, count, values, &e->error) == ZERO_OK ? 0 : -1;
 }
 
 /* Writes the ranges that this rank owns. */
 static zero_status_t write_weights(export_t *e, zero_error_t *error)
 {
     zero_status_t status = ZERO_OK;
-    zero_error_t why = {.status = ZERO_OK};
 
-    e->error = &why;
+    e->error = (zero_error_t){.status = ZERO_OK};
     for (e->index = 0; e->index < e->m->param_count && status == ZERO_OK; e->index++) {
         /* fp32 master weights: rounded to the run's dtype, they are its parameters */
         status = zero_param_read(e->m->engine, e->m->params[e->index].id, ZERO_STATE_MASTER, write_values, e);
-        if (why.status != ZERO_OK)
-            status = zero_pass(error, why.status, &why);
+        if (e->error.status != ZERO_OK)
+            status = zero_pass(error, e->error.status, &e->error);
         else
             zero_gpt2_engine_error(e->m, status, error);
     }
