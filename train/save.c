@@ -39,13 +39,12 @@ static void read_own(run_t *run, const void *bytes, size_t count)
 
 /* ---- before the first step -------------------------------------------------------------------------------------- */
 
-/* A failure that all ranks have. Rank 0 reports it. advice: the end of the sentence. */
-static zero_status_t all_fail(const run_t *run, const char *option, const char *advice, zero_status_t status,
-                              zero_error_t *error)
+/* A failure that all ranks have. Rank 0 reports it. */
+static zero_status_t all_fail(const run_t *run, const char *option, zero_status_t status, zero_error_t *error)
 {
     zero_error_t why;
     zero_last_failure(run->engine, &why);
-    return zero_fail_from(error, run->rank == 0 ? status : ZERO_ERR_PEER, &why, "--%s: %s%s", option, why.text, advice);
+    return zero_fail_from(error, run->rank == 0 ? status : ZERO_ERR_PEER, &why, "--%s: %s", option, why.text);
 }
 
 static zero_status_t load(session_t *session, run_t *run, progress_t *progress, zero_error_t *error)
@@ -59,14 +58,13 @@ static zero_status_t load(session_t *session, run_t *run, progress_t *progress, 
         return ZERO_OK;
     }
     zero_checkpoint_info(session->checkpoint, &info);
-    session->saves.skipped = info.warning != NULL;
     if (first && info.warning != NULL && !o->quiet) {
         progress_clear();
         fprintf(stderr, "zero_train: warning: %s\n", info.warning);
     }
     zero_status_t status = zero_load(run->engine, session->checkpoint);
     if (status != ZERO_OK)
-        return all_fail(run, "resume", "", status, error);
+        return all_fail(run, "resume", status, error);
     read_own(run, info.caller, info.caller_bytes);
     if (first && info.step >= o->steps)
         progress_say(progress, "resumed %s: all of --steps %lld are taken, so there is nothing to train", info.path,
@@ -96,7 +94,7 @@ zero_status_t save_open(session_t *session, run_t *run, progress_t *progress, ze
     status = zero_save_open(run->engine, &options);
     free(about);
     if (status != ZERO_OK)
-        return all_fail(run, "save", session->saves.skipped ? "; or remove the damaged one" : "", status, error);
+        return all_fail(run, "save", status, error);
     session->saves.step = session->job->first;
     session->saves.begun_at = report_clock();
     return ZERO_OK;

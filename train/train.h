@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 
 typedef struct saves {
-    bool skipped;      /* --resume has a newer checkpoint, which is damaged */
     bool running;      /* one is being written */
     int64_t step;      /* of the last one that began; before that, of the checkpoint that the run began from */
     double begun_at;   /* when; before that, when training began */
