@@ -1,76 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_save.c - zero_save_open, zero_save and zero_save_end: a checkpoint while training goes on.
+/* engine_save.c - zero_save and zero_save_end: a checkpoint while training goes on.
  *
- * The files follow from the declarations alone. Rank 0 makes them, every rank writes what it owns on the save stream,
- * and rank 0 ends a checkpoint with its manifest. A save that fails leaves the engine as it is. */
-#include "optim/rules.h"
-#include "zero/checkpoint/folder.h"
-#include "zero/engine.h"
+ * Rank 0 makes the files, every rank writes what it owns on the save stream, and rank 0 ends a checkpoint with its
+ * manifest. A save that fails leaves the engine as it is. */
+#include "zero/engine_save.h"
 
-#include <pthread.h>
+#include "optim/rules.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
-#include <unistd.h>
-
-/* What checkpoints hold, and in which order. */
-enum { STATES = 4 };
-static const zero_state_t states[STATES] = {ZERO_STATE_PARAM, ZERO_STATE_MASTER, ZERO_STATE_MOMENT1,
-                                            ZERO_STATE_MOMENT2};
-static int index_of(zero_state_t state)
-{
-    return state == ZERO_STATE_PARAM ? 0 : (int)state - 1;
-}
-
-struct zero_saver {
-    char *folder, *about;
-    int keep, lock; /* lock: rank 0's; -1: none */
-    zero_engine_t *engine;
-    zero_layout_t layouts[STATES];
-    zero_state_t layout_state[STATES];
-    int layout_count, layout_of[STATES]; /* layout_of: by index of the state; -1: no parameter has it */
-    int32_t *tensor;                     /* [param_count][STATES]: in its layout, or -1 */
-    uint64_t bytes;                      /* of all files */
-
-    bool running; /* zero_save has begun, zero_save_end has not reported its end */
-    zero_writer_t *writer;
-    char *path;
-    int64_t step, applied;
-    uint64_t began_ns;
-    void *caller;
-    size_t caller_bytes;
-
-    /* Rank 0: a thread removes old checkpoints, which may take as long as writing one. */
-    bool removes;
-    pthread_t remover;
-    int64_t newest; /* the checkpoint for which old ones go */
-};
-
-static void end_removal(struct zero_saver *s)
-{
-    if (s->removes)
-        pthread_join(s->remover, NULL);
-    s->removes = false;
-}
-
-void zero_saver_destroy(struct zero_saver *s)
-{
-    if (!s)
-        return;
-    end_removal(s);
-    zero_writer_destroy(s->writer);
-    for (int i = 0; i < STATES; i++)
-        zero_layout_clear(&s->layouts[i]);
-    if (s->lock >= 0)
-        close(s->lock);
-    free(s->tensor);
-    free(s->caller);
-    free(s->path);
-    free(s->about);
-    free(s->folder);
-    free(s);
-}
 
 /* ---- outcomes --------------------------------------------------------------------------------------------------- */
 
@@ -105,254 +44,16 @@ zero_status_t zero_engine_agree(zero_engine_t *engine, zero_status_t *status)
     return exchanged;
 }
 
-/* ---- the files -------------------------------------------------------------------------------------------------- */
-
-/* How a parameter's state is stored. False: it has no such state. */
-static bool format_of(const zero_engine_t *engine, int32_t param, int state, zero_format_t *format)
-{
-    const zero_spec_param_t *p = &engine->spec.params[param];
-    int32_t s = engine->plan->placed[param].segment;
-    bool trainable = s >= 0 && engine->plan->segments[s].trainable;
-    *format = zero_format_plain(state == 0 ? p->dtype : ZERO_FP32);
-    if (state == 0)
-        return true;
-    if (state == 1)
-        return trainable && p->dtype != ZERO_FP32;
-    const zero_spec_state_t *kept = trainable ? zero_plan_state(engine->plan, s) : NULL;
-    if (!kept || state - 2 >= kept->count)
-        return false;
-    *format = kept->format[state - 2];
-    return true;
-}
-
-static zero_tensor_info_t describe(const zero_spec_param_t *p, const zero_format_t *format)
-{
-    static const char *const dtypes[ZERO_DTYPE_COUNT] = {"F32", "BF16", "F16"};
-    zero_tensor_info_t info = {.size = sizeof info, .name = p->name, .ndim = p->ndim};
-    bool coded = zero_format_is_coded(format);
-    snprintf(info.dtype, sizeof info.dtype, "%s", coded ? "U8" : dtypes[format->dtype]);
-    memcpy(info.shape, p->shape, sizeof info.shape);
-    if (coded) { /* blocks as they lie in memory */
-        info.ndim = 2;
-        info.shape[0] = (p->count + format->block - 1) / format->block;
-        info.shape[1] = format->block_bytes;
-    }
-    return info;
-}
-
-static zero_status_t lay_out(struct zero_saver *s, uint64_t file_bytes, zero_error_t *error)
-{
-    const zero_engine_t *engine = s->engine;
-    int32_t params = engine->spec.param_count;
-    zero_tensor_info_t *infos = calloc((size_t)params + 1, sizeof *infos);
-    zero_status_t status = ZERO_OK;
-    s->tensor = malloc(((size_t)params + 1) * STATES * sizeof *s->tensor);
-    if (!infos || !s->tensor)
-        status = zero_fail(error, ZERO_ERR_MEMORY, "no memory to lay out the files of %d parameters", params);
-    for (int i = 0; i < STATES && status == ZERO_OK; i++) {
-        zero_format_t format;
-        int count = 0;
-        s->layout_of[i] = -1;
-        for (int32_t p = 0; p < params; p++) {
-            bool has = format_of(engine, p, i, &format);
-            s->tensor[p * STATES + i] = has ? count : -1;
-            if (has)
-                infos[count++] = describe(&engine->spec.params[p], &format);
-        }
-        if (count == 0)
-            continue;
-        s->layout_of[i] = s->layout_count;
-        s->layout_state[s->layout_count] = states[i];
-        zero_layout_t *layout = &s->layouts[s->layout_count++];
-        status = zero_layout_make(layout, zero_checkpoint_state_name(states[i]), infos, count, file_bytes, error);
-        for (int f = 0; f < layout->file_count && status == ZERO_OK; f++)
-            s->bytes += layout->files[f].bytes;
-    }
-    free(infos);
-    return status;
-}
-
-/* ---- opening ---------------------------------------------------------------------------------------------------- */
-
-static zero_folder_log_t log_of(const zero_engine_t *engine)
-{
-    return (zero_folder_log_t){engine->config.log, engine->config.log_ctx};
-}
-
-/* Rank 0: locks the folder, removes what interrupted saves left, and looks for checkpoints of later steps. */
-static zero_status_t prepare_folder(struct zero_saver *s, int64_t step, zero_error_t *error)
-{
-    int64_t *steps = NULL;
-    int count = 0;
-    zero_status_t status = zero_folder_lock(s->folder, &s->lock, error);
-    if (status == ZERO_OK)
-        status = zero_folder_clean(s->folder, log_of(s->engine), error);
-    if (status == ZERO_OK)
-        status = zero_folder_list(s->folder, &steps, &count, error);
-    if (status == ZERO_OK && count > 0 && steps[0] > step) {
-        char *path = zero_folder_step(s->folder, steps[0]);
-        bool whole = path && zero_manifest_check(path);
-        free(path);
-        status = zero_fail(
-            error, ZERO_ERR_ARG, "'%s' has a %scheckpoint of step %lld, but the engine is at step %lld: %s", s->folder,
-            whole ? "" : "damaged ", (long long)steps[0], (long long)step,
-            whole ? "load the checkpoint first, or save to another folder" : "remove it, or save to another folder");
-    }
-    free(steps);
-    return status;
-}
-
-/* Whether every rank sees the folder that rank 0 sees, and lays out the same files. */
-static zero_status_t check_shared(struct zero_saver *s, uint64_t file_bytes, zero_status_t *status)
-{
-    zero_engine_t *engine = s->engine;
-    typedef struct choice {
-        uint64_t token, file_bytes;
-    } choice_t;
-    choice_t own = {0, file_bytes}, *all = calloc((size_t)engine->world, sizeof *all);
-    bool found = true;
-    if (!all) {
-        zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for the tokens of %d ranks", engine->world);
-        zero_exec_abort(engine->exec, &engine->error);
-        return ZERO_ERR_MEMORY;
-    }
-    if (engine->rank == 0) {
-        if (getrandom(&own.token, sizeof own.token, 0) != sizeof own.token)
-            own.token = zero_now_ns();
-        *status = zero_folder_token_write(s->folder, own.token, &engine->error);
-    }
-    zero_status_t exchanged = zero_engine_agree(engine, status);
-    if (exchanged == ZERO_OK && *status == ZERO_OK)
-        exchanged = zero_exec_exchange(engine->exec, &own, all, sizeof own, &engine->error);
-    if (exchanged == ZERO_OK && *status == ZERO_OK) {
-        *status = zero_folder_token_look(s->folder, all[0].token, &found, &engine->error);
-        if (*status == ZERO_OK && all[0].file_bytes != file_bytes)
-            *status = zero_fail(&engine->error, ZERO_ERR_ARG,
-                                "zero_save_open has a file_bytes of %llu here, but of %llu on rank 0: set it alike on "
-                                "every rank",
-                                (unsigned long long)file_bytes, (unsigned long long)all[0].file_bytes);
-        if (*status == ZERO_OK && !found)
-            *status = zero_fail(&engine->error, ZERO_ERR_ARG,
-                                "'%s' is not the folder that rank 0 has there: use a folder on a file system that all "
-                                "ranks share",
-                                s->folder);
-        exchanged = zero_engine_agree(engine, status);
-    }
-    if (engine->rank == 0)
-        zero_folder_token_remove(s->folder, own.token);
-    free(all);
-    return exchanged;
-}
-
-static zero_status_t check_between(zero_engine_t *engine, const char *what)
-{
-    if (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s is called in the middle of a step: call zero_step first",
-                         what);
-    return ZERO_OK;
-}
-
-/* What is the same on every rank. */
-static zero_status_t check_open(zero_engine_t *engine)
-{
-    if (!engine->config.saves)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER,
-                         "zero_save_open needs config.saves: set it before zero_create");
-    if (engine->saver)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_save_open is called again: the engine saves to '%s'",
-                         engine->saver->folder);
-    return check_between(engine, "zero_save_open");
-}
-
-static zero_status_t take_options(zero_save_options_t *options, const zero_save_options_t *given, zero_error_t *error)
-{
-    zero_save_options_init(options);
-    zero_status_t status = zero_struct_take(options, sizeof *options, given, ZERO_UP_TO(zero_save_options_t, about),
-                                            "zero_save_options_t", "zero_save_options_init", error);
-    if (status == ZERO_OK && (!options->folder || options->folder[0] == '\0' || options->keep < 0))
-        status = zero_fail(error, ZERO_ERR_ARG, "zero_save_open needs a folder and keep of at least 0, which is %d",
-                           options->keep);
-    return status;
-}
-
-/* The program's JSON goes into each manifest. */
-static zero_status_t check_about(const struct zero_saver *s, zero_error_t *error)
-{
-    zero_manifest_t manifest = {0};
-    zero_status_t status = zero_manifest_begin(&manifest, 0, 0, "", s->about, NULL, 0, error);
-    zero_manifest_clear(&manifest);
-    return status;
-}
-
-/* What is wrong on one rank alone, its arguments too, fails on all of them. */
-static zero_status_t open_saver(zero_engine_t *engine, struct zero_saver *s, const zero_save_options_t *given,
-                                zero_status_t *status)
-{
-    zero_save_options_t options;
-    zero_stats_t stats = {.size = sizeof stats};
-    zero_status_t failed =
-        zero_exec_call(engine->exec, &(zero_exec_call_t){ZERO_CALL_SAVE_OPEN, 0, 0, -1}, &engine->error);
-    if (failed == ZERO_OK)
-        failed = zero_exec_stats(engine->exec, &stats, &engine->error);
-    if (failed != ZERO_OK)
-        return failed;
-    *status = take_options(&options, given, &engine->error);
-    if (*status == ZERO_OK) {
-        s->folder = strdup(options.folder);
-        s->about = options.about ? strdup(options.about) : NULL;
-        s->keep = options.keep;
-        if (!s->folder || (options.about && !s->about))
-            *status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for the options of zero_save_open");
-    }
-    if (*status == ZERO_OK)
-        *status = check_about(s, &engine->error);
-    if (*status == ZERO_OK)
-        *status = lay_out(s, options.file_bytes, &engine->error);
-    if (*status == ZERO_OK && engine->rank == 0)
-        *status = prepare_folder(s, stats.step, &engine->error);
-    failed = zero_engine_agree(engine, status);
-    return failed == ZERO_OK && *status == ZERO_OK ? check_shared(s, options.file_bytes, status) : failed;
-}
-
-void zero_save_options_init_size(zero_save_options_t *options, size_t size)
-{
-    const zero_save_options_t defaults = {.size = sizeof defaults, .file_bytes = 5000000000u};
-    zero_struct_init(options, size, &defaults, sizeof defaults);
-}
-
-zero_status_t zero_save_open(zero_engine_t *engine, const zero_save_options_t *given)
-{
-    ZERO_ENTRY(entry);
-    zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_save_open"), failed;
-    if (status != ZERO_OK || (status = check_open(engine)) != ZERO_OK)
-        return status;
-    struct zero_saver *s = calloc(1, sizeof *s);
-    if (!s) {
-        status = zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for zero_save_open");
-        zero_exec_abort(engine->exec, &engine->error);
-        return zero_engine_leave(engine, status);
-    }
-    s->engine = engine;
-    s->lock = -1;
-    failed = open_saver(engine, s, given, &status);
-    if (failed == ZERO_OK && status == ZERO_OK)
-        engine->saver = s;
-    else
-        zero_saver_destroy(s);
-    failed = zero_engine_leave(engine, failed);
-    return failed == ZERO_OK ? status : failed;
-}
-
 /* ---- saving ----------------------------------------------------------------------------------------------------- */
 
 static zero_status_t sink_write(void *ctx, int32_t param, zero_state_t state, int64_t begin, int64_t count,
                                 const void *values, zero_error_t *error)
 {
     struct zero_saver *s = ctx;
-    int i = index_of(state);
+    int i = zero_saver_index(state);
     zero_format_t format;
-    format_of(s->engine, param, i, &format);
-    return zero_writer_write(s->writer, s->layout_of[i], s->tensor[param * STATES + i],
+    zero_saver_format(s->engine, param, i, &format);
+    return zero_writer_write(s->writer, s->layout_of[i], s->tensor[param * ZERO_SAVER_STATES + i],
                              zero_format_bytes(&format, begin), zero_format_bytes(&format, count), values, error);
 }
 
@@ -372,13 +73,13 @@ static void end_save(struct zero_saver *s, zero_status_t status)
     s->caller = NULL;
     s->running = false;
     if (status != ZERO_OK && s->engine->rank == 0)
-        zero_folder_clean(s->folder, log_of(s->engine), &ignored);
+        zero_folder_clean(s->folder, zero_saver_log(s->engine), &ignored);
 }
 
 /* What each rank does alone before the ranks write. */
 static zero_status_t begin_save(struct zero_saver *s, const void *caller, size_t bytes, zero_error_t *error)
 {
-    end_removal(s);
+    zero_saver_end_removal(s);
     if (s->engine->rank != 0)
         bytes = 0;
     if (bytes > ZERO_MANIFEST_CALLER_MOST || (bytes > 0 && !caller))
@@ -394,7 +95,7 @@ static zero_status_t begin_save(struct zero_saver *s, const void *caller, size_t
     s->caller_bytes = bytes;
     zero_status_t status = zero_writer_make(&s->writer, s->path, s->layouts, s->layout_count, error);
     if (status == ZERO_OK && s->engine->rank == 0)
-        status = zero_folder_clean(s->folder, log_of(s->engine), error);
+        status = zero_folder_clean(s->folder, zero_saver_log(s->engine), error);
     return status == ZERO_OK && s->engine->rank == 0 ? zero_writer_create(s->writer, error) : status;
 }
 
@@ -425,7 +126,7 @@ zero_status_t zero_save(zero_engine_t *engine, const void *caller, size_t bytes)
 {
     ZERO_ENTRY(entry);
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_save"), failed;
-    if (status != ZERO_OK || (status = check_between(engine, "zero_save")) != ZERO_OK)
+    if (status != ZERO_OK || (status = zero_saver_between(engine, "zero_save")) != ZERO_OK)
         return status;
     if (!engine->saver || engine->saver->running)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_save is called %s",
@@ -484,7 +185,7 @@ static void *remove_old(void *arg)
 {
     const struct zero_saver *s = arg;
     zero_error_t why;
-    if (zero_folder_keep(s->folder, s->keep, s->newest, log_of(s->engine), &why) != ZERO_OK)
+    if (zero_folder_keep(s->folder, s->keep, s->newest, zero_saver_log(s->engine), &why) != ZERO_OK)
         zero_log(s->engine->config.log, s->engine->config.log_ctx, ZERO_LOG_WARNING, "older checkpoints stay: %s",
                  why.text);
     return NULL;
@@ -593,7 +294,7 @@ static zero_status_t end(zero_engine_t *engine, bool wait, bool refused, zero_sa
         if (engine->rank == 0)
             *status = finish(s, pieces, count, &engine->error);
         if (wait)
-            end_removal(s);
+            zero_saver_end_removal(s);
         failed = zero_engine_agree(engine, status);
     }
     free(pieces);
@@ -609,7 +310,7 @@ zero_status_t zero_save_end(zero_engine_t *engine, bool wait, zero_saved_t *save
     ZERO_ENTRY(entry);
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_save_end"), failed = ZERO_OK;
     zero_saved_t own = {.size = sizeof own, .done = true, .step = -1};
-    if (status != ZERO_OK || (status = check_between(engine, "zero_save_end")) != ZERO_OK)
+    if (status != ZERO_OK || (status = zero_saver_between(engine, "zero_save_end")) != ZERO_OK)
         return status;
     if (!engine->saver)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_save_end is called before zero_save_open");
