@@ -66,13 +66,11 @@ bool zero_engine_has_unit(zero_engine_t *engine, zero_unit_t unit);
 bool zero_engine_has_param(zero_engine_t *engine, zero_param_t param);
 bool zero_engine_has_pass(zero_engine_t *engine, zero_pass_t pass);
 
+/* ZERO_ERR_ORDER in the middle of a step. what is the function's name. */
+zero_status_t zero_engine_between_steps(zero_engine_t *engine, const char *what);
+
 /* Frees what zero_save_open made. Accepts NULL. Once the exec is destroyed. */
 void zero_saver_destroy(struct zero_saver *saver);
-
-/* Gives each rank's own outcome the same result on all of them: *status and engine->error become those of the lowest
- * rank that failed, which the sentence names. Part of the call that began last. Collective. Returns the status of the
- * exchange itself. */
-zero_status_t zero_engine_agree(zero_engine_t *engine, zero_status_t *status);
 
 /* Compares the ranks' declarations, options and results of planning (status, with *error). Every rank gets the same
  * outcome. */

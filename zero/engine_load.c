@@ -317,11 +317,11 @@ static zero_status_t load(zero_engine_t *engine, const zero_checkpoint_t *c, zer
     if (failed != ZERO_OK)
         return failed;
     *status = c ? check_fits(engine, c) : zero_fail(&engine->error, ZERO_ERR_ARG, "zero_load has no checkpoint");
-    if ((failed = zero_engine_agree(engine, status)) != ZERO_OK || *status != ZERO_OK ||
+    if ((failed = zero_exec_agree_on(engine->exec, status, &engine->error)) != ZERO_OK || *status != ZERO_OK ||
         (failed = check_same(engine, c, status)) != ZERO_OK || *status != ZERO_OK)
         return failed;
     *status = load_params(engine, c);
-    if ((failed = zero_engine_agree(engine, status)) != ZERO_OK)
+    if ((failed = zero_exec_agree_on(engine->exec, status, &engine->error)) != ZERO_OK)
         return failed;
     if (*status != ZERO_OK) /* half of it is loaded */
         return *status;
@@ -335,9 +335,8 @@ zero_status_t zero_load(zero_engine_t *engine, const zero_checkpoint_t *checkpoi
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_load"), failed;
     if (status != ZERO_OK)
         return status;
-    if (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER,
-                         "zero_load is called in the middle of a step: call zero_step first");
+    if ((status = zero_engine_between_steps(engine, "zero_load")) != ZERO_OK)
+        return status;
     failed = zero_engine_leave(engine, load(engine, checkpoint, &status));
     return failed == ZERO_OK ? status : failed;
 }

@@ -11,39 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- outcomes --------------------------------------------------------------------------------------------------- */
-
-typedef struct outcome {
-    int32_t status, reason;
-    char text[600];
-} outcome_t;
-
-zero_status_t zero_engine_agree(zero_engine_t *engine, zero_status_t *status)
-{
-    outcome_t own = {.status = (int32_t)*status, .reason = engine->error.reason};
-    outcome_t *all = calloc((size_t)engine->world, sizeof *all);
-    if (!all) {
-        zero_status_t failed =
-            zero_fail(&engine->error, ZERO_ERR_MEMORY, "no memory for the outcomes of %d ranks", engine->world);
-        zero_exec_abort(engine->exec, &engine->error);
-        return failed;
-    }
-    if (*status != ZERO_OK)
-        snprintf(own.text, sizeof own.text, "%s", engine->error.text);
-    zero_status_t exchanged = zero_exec_exchange(engine->exec, &own, all, sizeof own, &engine->error);
-    for (int r = 0; r < engine->world && exchanged == ZERO_OK; r++) {
-        if (all[r].status == ZERO_OK)
-            continue;
-        *status = (zero_status_t)all[r].status;
-        if (engine->world == 1)
-            break;
-        zero_fail_reason(&engine->error, *status, (zero_reason_t)all[r].reason, r, "rank %d: %s", r, all[r].text);
-        break;
-    }
-    free(all);
-    return exchanged;
-}
-
 /* ---- saving ----------------------------------------------------------------------------------------------------- */
 
 static zero_status_t sink_write(void *ctx, int32_t param, zero_state_t state, int64_t begin, int64_t count,
@@ -113,7 +80,7 @@ static zero_status_t save(zero_engine_t *engine, const void *caller, size_t byte
     s->applied = stats.step - stats.skipped;
     s->began_ns = zero_now_ns();
     *status = begin_save(s, caller, bytes, &engine->error);
-    failed = zero_engine_agree(engine, status);
+    failed = zero_exec_agree_on(engine->exec, status, &engine->error);
     if (failed == ZERO_OK && *status == ZERO_OK)
         failed = zero_exec_save(engine->exec, &sink, &engine->error);
     s->running = failed == ZERO_OK && *status == ZERO_OK;
@@ -126,7 +93,7 @@ zero_status_t zero_save(zero_engine_t *engine, const void *caller, size_t bytes)
 {
     ZERO_ENTRY(entry);
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_save"), failed;
-    if (status != ZERO_OK || (status = zero_saver_between(engine, "zero_save")) != ZERO_OK)
+    if (status != ZERO_OK || (status = zero_engine_between_steps(engine, "zero_save")) != ZERO_OK)
         return status;
     if (!engine->saver || engine->saver->running)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_save is called %s",
@@ -287,7 +254,7 @@ static zero_status_t end(zero_engine_t *engine, bool wait, bool refused, zero_sa
         *status = ZERO_OK; /* of this rank alone: all agree on it later */
         return failed;
     }
-    failed = zero_engine_agree(engine, status);
+    failed = zero_exec_agree_on(engine->exec, status, &engine->error);
     if (failed == ZERO_OK && *status == ZERO_OK)
         failed = gather_pieces(s, &pieces, &count);
     if (failed == ZERO_OK && *status == ZERO_OK) {
@@ -295,7 +262,7 @@ static zero_status_t end(zero_engine_t *engine, bool wait, bool refused, zero_sa
             *status = finish(s, pieces, count, &engine->error);
         if (wait)
             zero_saver_end_removal(s);
-        failed = zero_engine_agree(engine, status);
+        failed = zero_exec_agree_on(engine->exec, status, &engine->error);
     }
     free(pieces);
     if (failed == ZERO_OK)
@@ -310,7 +277,7 @@ zero_status_t zero_save_end(zero_engine_t *engine, bool wait, zero_saved_t *save
     ZERO_ENTRY(entry);
     zero_status_t status = zero_engine_enter_running(&entry, engine, "zero_save_end"), failed = ZERO_OK;
     zero_saved_t own = {.size = sizeof own, .done = true, .step = -1};
-    if (status != ZERO_OK || (status = zero_saver_between(engine, "zero_save_end")) != ZERO_OK)
+    if (status != ZERO_OK || (status = zero_engine_between_steps(engine, "zero_save_end")) != ZERO_OK)
         return status;
     if (!engine->saver)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_save_end is called before zero_save_open");

@@ -50,7 +50,4 @@ static inline zero_folder_log_t zero_saver_log(const zero_engine_t *engine)
     return (zero_folder_log_t){engine->config.log, engine->config.log_ctx};
 }
 
-/* ZERO_ERR_ORDER in the middle of a step. what is the function's name. */
-zero_status_t zero_saver_between(zero_engine_t *engine, const char *what);
-
 #endif

@@ -146,7 +146,7 @@ static zero_status_t check_shared(struct zero_saver *s, uint64_t file_bytes, zer
             own.token = zero_now_ns();
         *status = zero_folder_token_write(s->folder, own.token, &engine->error);
     }
-    zero_status_t exchanged = zero_engine_agree(engine, status);
+    zero_status_t exchanged = zero_exec_agree_on(engine->exec, status, &engine->error);
     if (exchanged == ZERO_OK && *status == ZERO_OK)
         exchanged = zero_exec_exchange(engine->exec, &own, all, sizeof own, &engine->error);
     if (exchanged == ZERO_OK && *status == ZERO_OK) {
@@ -161,20 +161,12 @@ static zero_status_t check_shared(struct zero_saver *s, uint64_t file_bytes, zer
                                 "'%s' is not the folder that rank 0 has there: use a folder on a file system that all "
                                 "ranks share",
                                 s->folder);
-        exchanged = zero_engine_agree(engine, status);
+        exchanged = zero_exec_agree_on(engine->exec, status, &engine->error);
     }
     if (engine->rank == 0)
         zero_folder_token_remove(s->folder, own.token);
     free(all);
     return exchanged;
-}
-
-zero_status_t zero_saver_between(zero_engine_t *engine, const char *what)
-{
-    if (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s is called in the middle of a step: call zero_step first",
-                         what);
-    return ZERO_OK;
 }
 
 /* What is the same on every rank. */
@@ -186,7 +178,7 @@ static zero_status_t check_open(zero_engine_t *engine)
     if (engine->saver)
         return zero_fail(&engine->error, ZERO_ERR_ORDER, "zero_save_open is called again: the engine saves to '%s'",
                          engine->saver->folder);
-    return zero_saver_between(engine, "zero_save_open");
+    return zero_engine_between_steps(engine, "zero_save_open");
 }
 
 static zero_status_t take_options(zero_save_options_t *options, const zero_save_options_t *given, zero_error_t *error)
@@ -235,7 +227,7 @@ static zero_status_t open_saver(zero_engine_t *engine, struct zero_saver *s, con
         *status = lay_out(s, options.file_bytes, &engine->error);
     if (*status == ZERO_OK && engine->rank == 0)
         *status = prepare_folder(s, stats.step, &engine->error);
-    failed = zero_engine_agree(engine, status);
+    failed = zero_exec_agree_on(engine->exec, status, &engine->error);
     return failed == ZERO_OK && *status == ZERO_OK ? check_shared(s, options.file_bytes, status) : failed;
 }
 

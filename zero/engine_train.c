@@ -218,6 +218,14 @@ zero_status_t zero_sum(zero_engine_t *engine, double *values, int n)
     return zero_engine_leave(engine, zero_exec_sum(engine->exec, values, n, &engine->error));
 }
 
+zero_status_t zero_engine_between_steps(zero_engine_t *engine, const char *what)
+{
+    if (engine->pass >= 0 || engine->micro_done > 0 || engine->step_due)
+        return zero_fail(&engine->error, ZERO_ERR_ORDER, "%s is called in the middle of a step: call zero_step first",
+                         what);
+    return ZERO_OK;
+}
+
 zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied)
 {
     ZERO_ENTRY(entry);
@@ -229,8 +237,7 @@ zero_status_t zero_set_step(zero_engine_t *engine, int64_t step, int64_t applied
             &engine->error, ZERO_ERR_ARG,
             "zero_set_step has %lld steps and %lld updates, but neither may be negative, nor updates exceed steps",
             (long long)step, (long long)applied);
-    if (engine->pass >= 0 || engine->micro_done > 0)
-        return zero_fail(&engine->error, ZERO_ERR_ORDER,
-                         "zero_set_step is called in the middle of a step: call zero_step first");
+    if ((status = zero_engine_between_steps(engine, "zero_set_step")) != ZERO_OK)
+        return status;
     return zero_engine_leave(engine, zero_exec_set_step(engine->exec, step, applied, &engine->error));
 }

@@ -477,6 +477,34 @@ zero_status_t zero_exec_exchange(zero_exec_t *x, const void *send, void *recv, u
     return status == ZERO_OK ? ZERO_OK : failed_outside(x, status, &local, error);
 }
 
+zero_status_t zero_exec_agree_on(zero_exec_t *x, zero_status_t *status, zero_error_t *error)
+{
+    int channel = x->channel_count - 1, failed;
+    zero_error_t local = {0};
+    zero_status_t waited = zero_exec_check(x, error);
+    if (waited != ZERO_OK)
+        return waited;
+    if ((waited = zero_exec_wait_for(x, x->streams[ZERO_STREAM_REDUCE], NULL, &local)) != ZERO_OK)
+        return failed_outside(x, waited, &local, error);
+    zero_comm_t *comm = zero_exec_note(x, channel, NULL);
+    if (*status != ZERO_OK)
+        local = *error;
+    zero_status_t agreed = zero_comm_agree(comm, *status, &failed, &local);
+    bool exchanged = agreed == ZERO_OK || failed >= 0;
+    zero_status_t done = zero_exec_note_done(x, channel, true, exchanged ? ZERO_OK : agreed, &local);
+    if (done != ZERO_OK)
+        return failed_outside(x, done, &local, error);
+    *status = agreed;
+    if (agreed == ZERO_OK)
+        return ZERO_OK;
+    local.rank = failed;
+    if (x->world > 1)
+        zero_fail_from(error, agreed, &local, "rank %d: %s", failed, local.text);
+    else
+        zero_pass(error, agreed, &local);
+    return ZERO_OK;
+}
+
 zero_status_t zero_exec_sum(zero_exec_t *x, double *values, int n, zero_error_t *error)
 {
     const double *all = x->addends; /* (world, n) */
