@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- what the run itself keeps in a checkpoint ------------------------------------------------------------------ */
 
@@ -126,12 +125,13 @@ static zero_status_t note_failure(session_t *session, run_t *run, zero_status_t 
     return status;
 }
 
-/* Looks whether the save that runs has ended. */
-static zero_status_t look(session_t *session, run_t *run, progress_t *progress, bool last, zero_error_t *error)
+/* Looks whether the save that runs has ended, or waits for its end. */
+static zero_status_t look(session_t *session, run_t *run, progress_t *progress, bool wait, bool last,
+                          zero_error_t *error)
 {
     saves_t *saves = &session->saves;
     zero_saved_t saved = {.size = sizeof saved};
-    zero_status_t status = zero_save_end(run->engine, false, &saved);
+    zero_status_t status = zero_save_end(run->engine, wait, &saved);
     if (status != ZERO_OK)
         return note_failure(session, run, status, last, error);
     if (!saved.done)
@@ -149,16 +149,9 @@ static zero_status_t look(session_t *session, run_t *run, progress_t *progress, 
     return log_end(session->log, error);
 }
 
-/* Waits for the save that runs. Ranks may be done at very different times, so none waits inside of an exchange, whose
- * time is bounded. */
 static zero_status_t wait_for(session_t *session, run_t *run, progress_t *progress, bool last, zero_error_t *error)
 {
-    const struct timespec nap = {.tv_nsec = 5000000};
-    zero_status_t status = ZERO_OK;
-    while (session->saves.running && (status = look(session, run, progress, last, error)) == ZERO_OK &&
-           session->saves.running)
-        nanosleep(&nap, NULL);
-    return status;
+    return session->saves.running ? look(session, run, progress, true, last, error) : ZERO_OK;
 }
 
 static zero_status_t begin(session_t *session, run_t *run, int64_t step, bool last, zero_error_t *error)
@@ -186,7 +179,7 @@ zero_status_t save_step(session_t *session, run_t *run, progress_t *progress, in
     const job_t *job = session->job;
     const bool due = (job->save_steps > 0 && step % job->save_steps == 0) || run->asked;
     if (!due)
-        return session->saves.running ? look(session, run, progress, false, error) : ZERO_OK;
+        return session->saves.running ? look(session, run, progress, false, false, error) : ZERO_OK;
     launch_saving(session->launch, true);
     zero_status_t status = wait_for(session, run, progress, false, error);
     if (status == ZERO_OK)

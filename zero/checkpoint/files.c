@@ -32,19 +32,25 @@ static zero_reason_t reason_of(int e)
     return e == ENOSPC || e == EDQUOT ? ZERO_REASON_DRIVE_FULL : ZERO_REASON_NONE;
 }
 
+static const char *advice_of(int e)
+{
+    return reason_of(e) == ZERO_REASON_DRIVE_FULL ? ": free some space there" : "";
+}
+
 zero_status_t zero_fail_file(zero_error_t *error, const char *what, const char *folder, const char *name)
 {
     int e = errno;
-    return zero_fail_reason(error, ZERO_ERR_IO, reason_of(e), -1, "cannot %s '%s%s%s': %s", what, folder,
-                            name ? "/" : "", name ? name : "", strerror(e));
+    return zero_fail_reason(error, ZERO_ERR_IO, reason_of(e), -1, "cannot %s '%s%s%s': %s%s", what, folder,
+                            name ? "/" : "", name ? name : "", strerror(e), advice_of(e));
 }
 
 zero_status_t zero_fail_write(zero_error_t *error, const char *folder, const char *name, uint64_t offset,
                               uint64_t count)
 {
     int e = errno;
-    return zero_fail_reason(error, ZERO_ERR_IO, reason_of(e), -1, "cannot write %llu bytes of '%s/%s' at byte %llu: %s",
-                            (unsigned long long)count, folder, name, (unsigned long long)offset, strerror(e));
+    return zero_fail_reason(error, ZERO_ERR_IO, reason_of(e), -1,
+                            "cannot write %llu bytes of '%s%s%s' at byte %llu: %s%s", (unsigned long long)count, folder,
+                            name ? "/" : "", name ? name : "", (unsigned long long)offset, strerror(e), advice_of(e));
 }
 
 zero_status_t zero_write_file(int fd, const char *folder, const char *name, uint64_t offset, const void *bytes,
@@ -64,6 +70,19 @@ zero_status_t zero_write_file(int fd, const char *folder, const char *name, uint
         count -= (uint64_t)n;
     }
     return ZERO_OK;
+}
+
+zero_status_t zero_reserve_file(int fd, const char *folder, const char *name, uint64_t bytes, zero_error_t *error)
+{
+    int failed;
+    /* not posix_fallocate, which writes to every block where the file system cannot reserve */
+    while ((failed = fallocate(fd, 0, 0, (off_t)bytes)) < 0 && errno == EINTR)
+        ;
+    if (failed && errno != EOPNOTSUPP && errno != ENOSYS)
+        return zero_fail_file(error, "reserve the space of", folder, name);
+    while (failed && (failed = ftruncate(fd, (off_t)bytes)) < 0 && errno == EINTR)
+        ;
+    return failed ? zero_fail_file(error, "set the size of", folder, name) : ZERO_OK;
 }
 
 zero_status_t zero_sync_folder(const char *folder, zero_error_t *error)

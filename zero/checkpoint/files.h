@@ -16,13 +16,16 @@ bool zero_is_file_name(const char *name);
 /* The failure of a call that left errno: "cannot WHAT 'FOLDER/NAME': ...". name may be NULL. */
 zero_status_t zero_fail_file(zero_error_t *error, const char *what, const char *folder, const char *name);
 
-/* The failure of a write that left errno. */
+/* The failure of a write that left errno. name may be NULL. */
 zero_status_t zero_fail_write(zero_error_t *error, const char *folder, const char *name, uint64_t offset,
                               uint64_t count);
 
-/* Writes all of it at offset. folder and name are for the sentence. */
+/* Writes all of it at offset. folder and name, which may be NULL, are for the sentence. */
 zero_status_t zero_write_file(int fd, const char *folder, const char *name, uint64_t offset, const void *bytes,
                               uint64_t count, zero_error_t *error);
+
+/* Gives a file its size. The file system reserves the space if it can, so that a full drive shows now. */
+zero_status_t zero_reserve_file(int fd, const char *folder, const char *name, uint64_t bytes, zero_error_t *error);
 
 /* fsync of a folder: the names in it are then on the drive. A file system that cannot is no failure. */
 zero_status_t zero_sync_folder(const char *folder, zero_error_t *error);

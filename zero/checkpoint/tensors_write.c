@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE /* fallocate */
 /* tensors_write.c - zero_tensors_create, write, finish: safetensors files that several processes write. Each computes
  * the same layout, so they share nothing but the files. */
+#include "zero/checkpoint/files.h"
 #include "zero/checkpoint/layout.h"
 
 #include <dirent.h>
@@ -31,14 +31,6 @@ static zero_status_t no_memory(const char *folder, zero_error_t *error)
     return zero_fail(error, ZERO_ERR_MEMORY, "no memory to write tensors to '%s'", folder);
 }
 
-static zero_status_t cannot(const char *what, const char *path, zero_error_t *error)
-{
-    const int why = errno;
-    const bool full = why == ENOSPC || why == EDQUOT;
-    return zero_fail_reason(error, ZERO_ERR_IO, full ? ZERO_REASON_DRIVE_FULL : ZERO_REASON_NONE, -1,
-                            "cannot %s '%s': %s%s", what, path, strerror(why), full ? ": free some space there" : "");
-}
-
 /* folder/name and ending as one path; the caller frees it. */
 static char *path_of(const zero_tensors_writer_t *writer, const char *name, const char *ending)
 {
@@ -62,24 +54,6 @@ static char *path_of_head(const zero_tensors_writer_t *writer, bool index, const
     return path;
 }
 
-static zero_status_t write_at(int fd, const char *path, uint64_t offset, const void *bytes, uint64_t count,
-                              zero_error_t *error)
-{
-    const char *from = bytes;
-    while (count > 0) {
-        /* Linux writes at most some bytes less than 2^31 at once. */
-        ssize_t n = pwrite(fd, from, count < (1u << 30) ? (size_t)count : 1u << 30, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return cannot("write", path, error);
-        from += n;
-        offset += (uint64_t)n;
-        count -= (uint64_t)n;
-    }
-    return ZERO_OK;
-}
-
 /* Creates a file under a name that nothing has, so that no link leads elsewhere. */
 static int open_new(const char *path)
 {
@@ -90,29 +64,17 @@ static int open_new(const char *path)
 
 /* ---- create ----------------------------------------------------------------------------------------------------- */
 
-/* Gives the file its size, so that a full drive is noticed before anything is written where that is possible. */
-static zero_status_t reserve(int fd, const char *path, uint64_t bytes, zero_error_t *error)
-{
-    int failed;
-    do
-        failed = fallocate(fd, 0, 0, (off_t)bytes);
-    while (failed && errno == EINTR);
-    if (failed && (errno == EOPNOTSUPP || errno == ENOSYS))
-        failed = ftruncate(fd, (off_t)bytes);
-    return failed ? cannot("reserve the space of", path, error) : ZERO_OK;
-}
-
 static zero_status_t create_file(zero_tensors_writer_t *writer, int number, const char *path, zero_error_t *error)
 {
     const zero_layout_file_t *file = &writer->layout.files[number];
     int fd = writer->files[number] = open_new(path);
     if (fd < 0)
-        return cannot("create", path, error);
-    zero_status_t status = reserve(fd, path, file->bytes, error);
+        return zero_fail_file(error, "create", path, NULL);
+    zero_status_t status = zero_reserve_file(fd, path, NULL, file->bytes, error);
     if (status == ZERO_OK)
-        status = write_at(fd, path, 0, file->header, file->header_bytes, error);
+        status = zero_write_file(fd, path, NULL, 0, file->header, file->header_bytes, error);
     /* on a network's file system, the others see it only then */
-    return status == ZERO_OK && fsync(fd) != 0 ? cannot("write", path, error) : status;
+    return status == ZERO_OK && fsync(fd) != 0 ? zero_fail_file(error, "write", path, NULL) : status;
 }
 
 /* Opens what the creator has created, once it is what this process would have created. */
@@ -122,7 +84,7 @@ static zero_status_t join_file(zero_tensors_writer_t *writer, int number, const 
     struct stat info;
     int fd = writer->files[number] = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &info) != 0)
-        return cannot("open", path, error);
+        return zero_fail_file(error, "open", path, NULL);
     char *header = malloc((size_t)file->header_bytes);
     if (!header)
         return no_memory(writer->folder, error);
@@ -147,14 +109,14 @@ static zero_status_t create_index(zero_tensors_writer_t *writer, zero_error_t *e
     if (status != ZERO_OK)
         goto end;
     if ((fd = open_new(path)) < 0) {
-        status = cannot("create", path, error);
+        status = zero_fail_file(error, "create", path, NULL);
         goto end;
     }
-    status = write_at(fd, path, 0, text, strlen(text), error);
+    status = zero_write_file(fd, path, NULL, 0, text, strlen(text), error);
     if (status == ZERO_OK && fsync(fd) != 0)
-        status = cannot("write", path, error);
+        status = zero_fail_file(error, "write", path, NULL);
     if (close(fd) != 0 && status == ZERO_OK)
-        status = cannot("write", path, error);
+        status = zero_fail_file(error, "write", path, NULL);
 end:
     free(text);
     free(path);
@@ -262,7 +224,8 @@ zero_status_t zero_tensors_write(zero_tensors_writer_t *writer, int index, int64
     zero_status_t status = path ? ZERO_OK : no_memory(writer->folder, error);
     if (strcmp(entry->info.dtype, "F32") == 0) {
         if (status == ZERO_OK)
-            status = write_at(fd, path, entry->offset + (uint64_t)begin * 4, values, (uint64_t)count * 4, error);
+            status = zero_write_file(fd, path, NULL, entry->offset + (uint64_t)begin * 4, values, (uint64_t)count * 4,
+                                     error);
         free(path);
         return status;
     }
@@ -272,7 +235,8 @@ zero_status_t zero_tensors_write(zero_tensors_writer_t *writer, int index, int64
         int64_t n = count - done < CHUNK ? count - done : CHUNK;
         for (int64_t i = 0; i < n; i++)
             chunk[i] = bf16 ? zero_fp32_to_bf16(values[done + i]) : zero_fp32_to_fp16(values[done + i]);
-        status = write_at(fd, path, entry->offset + (uint64_t)(begin + done) * 2, chunk, (uint64_t)n * 2, error);
+        status = zero_write_file(fd, path, NULL, entry->offset + (uint64_t)(begin + done) * 2, chunk, (uint64_t)n * 2,
+                                 error);
     }
     free(path);
     return status;
@@ -289,9 +253,9 @@ static zero_status_t flush(zero_tensors_writer_t *writer, zero_error_t *error)
         if (!path)
             return no_memory(writer->folder, error);
         if (status == ZERO_OK && fsync(writer->files[f]) != 0)
-            status = cannot("write", path, error);
+            status = zero_fail_file(error, "write", path, NULL);
         if (close(writer->files[f]) != 0 && status == ZERO_OK)
-            status = cannot("write", path, error);
+            status = zero_fail_file(error, "write", path, NULL);
         writer->files[f] = -1;
         free(path);
     }
@@ -307,7 +271,7 @@ static zero_status_t name_file(char *part, zero_error_t *error)
         return no_memory("a folder", error);
     path[strlen(path) - strlen(PART)] = '\0';
     if (rename(part, path) != 0)
-        status = cannot("name", path, error);
+        status = zero_fail_file(error, "name", path, NULL);
     free(path);
     return status;
 }
@@ -317,7 +281,7 @@ static zero_status_t remove_head(const zero_tensors_writer_t *writer, bool index
     char *path = path_of_head(writer, index, "");
     zero_status_t status = path ? ZERO_OK : no_memory(writer->folder, error);
     if (path && unlink(path) != 0 && errno != ENOENT)
-        status = cannot("remove", path, error);
+        status = zero_fail_file(error, "remove", path, NULL);
     free(path);
     return status;
 }
@@ -379,18 +343,6 @@ static zero_status_t publish(const zero_tensors_writer_t *writer, zero_error_t *
     return status;
 }
 
-static zero_status_t sync_folder(const char *folder, zero_error_t *error)
-{
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    zero_status_t status = ZERO_OK;
-    /* some file systems cannot sync a folder: EINVAL */
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-        status = cannot("write", folder, error);
-    if (fd >= 0)
-        close(fd);
-    return status;
-}
-
 zero_status_t zero_tensors_finish(zero_tensors_writer_t *writer, zero_error_t *error)
 {
     if (!writer)
@@ -399,7 +351,7 @@ zero_status_t zero_tensors_finish(zero_tensors_writer_t *writer, zero_error_t *e
     if (status == ZERO_OK && writer->creator)
         status = publish(writer, error);
     if (status == ZERO_OK && writer->creator)
-        status = sync_folder(writer->folder, error);
+        status = zero_sync_folder(writer->folder, error);
     if (status == ZERO_OK)
         writer->creator = false; /* there is nothing to remove */
     zero_tensors_discard(writer);

@@ -223,23 +223,11 @@ static zero_status_t note_piece(zero_writer_t *w, file_t *file, uint64_t offset,
 
 static zero_status_t create_file(zero_writer_t *w, file_t *file, zero_error_t *error)
 {
-    int failed;
     zero_status_t status = open_file(w, file, O_CREAT | O_EXCL, error);
     if (status != ZERO_OK)
         return status;
     file->wrote = true;
-    /* not posix_fallocate, which writes to every block where the file system cannot reserve */
-    while ((failed = fallocate(file->fd, 0, 0, (off_t)file->plan->bytes)) < 0 && errno == EINTR)
-        ;
-    if (failed && errno != EOPNOTSUPP && errno != ENOSYS)
-        return zero_fail_reason(error, ZERO_ERR_IO,
-                                errno == ENOSPC || errno == EDQUOT ? ZERO_REASON_DRIVE_FULL : ZERO_REASON_NONE, -1,
-                                "cannot reserve the %llu bytes of '%s/%s': %s", (unsigned long long)file->plan->bytes,
-                                w->folder, file->plan->name, strerror(errno));
-    while (failed && (failed = ftruncate(file->fd, (off_t)file->plan->bytes)) < 0 && errno == EINTR)
-        ;
-    if (failed)
-        return zero_fail_file(error, "set the size of", w->folder, file->plan->name);
+    status = zero_reserve_file(file->fd, w->folder, file->plan->name, file->plan->bytes, error);
     for (uint64_t at = 0, n; at < file->plan->header_bytes && status == ZERO_OK; at += n) {
         n = file->plan->header_bytes - at < ZERO_PIECE_BYTES ? file->plan->header_bytes - at : ZERO_PIECE_BYTES;
         status = note_piece(w, file, at, file->plan->header + at, n, error);
