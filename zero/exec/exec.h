@@ -111,8 +111,8 @@ bool zero_exec_saved(zero_exec_t *exec, zero_status_t *status, zero_error_t *why
 zero_status_t zero_exec_wait_saved(zero_exec_t *exec, double seconds, zero_error_t *error);
 
 /* Gives what each rank did alone the same outcome on all of them: *status and *error, in and out, become those of the
- * lowest rank that failed, which the sentence names. Part of the call that began last. Collective. Returns the status of
- * the exchange itself; a failure of it ends the exec. */
+ * lowest rank that failed, which the sentence names. Part of the call that began last. Collective. Returns the status
+ * of the exchange itself; a failure of it ends the exec. */
 zero_status_t zero_exec_agree_on(zero_exec_t *exec, zero_status_t *status, zero_error_t *error);
 /* Publishes a failure from outside the exec. Afterwards everything but destroy fails. */
 void zero_exec_abort(zero_exec_t *exec, const zero_error_t *why);
