@@ -584,6 +584,18 @@ START_TEST(golden_text)
 }
 END_TEST
 
+/* Sentences, --explain and traces name operations, programs and roles. */
+START_TEST(everything_has_a_name)
+{
+    for (int kind = 0; kind < ZERO_OP_COUNT; kind++)
+        ck_assert_msg(zero_op_name((zero_op_kind_t)kind) != NULL, "operation %d has no name", kind);
+    for (int kind = 0; kind < ZERO_PROGRAM_KINDS; kind++)
+        ck_assert_msg(strcmp(zero_program_name((zero_program_kind_t)kind), "?") != 0, "program %d has no name", kind);
+    for (int role = 0; role < ZERO_ROLE_COUNT; role++)
+        ck_assert_msg(strcmp(zero_role_name((zero_role_t)role, 0), "?") != 0, "role %d has no name", role);
+}
+END_TEST
+
 START_TEST(text_names_groups)
 {
     text_t text = {0};
@@ -620,6 +632,7 @@ int main(void)
     tcase_add_test(tcase, hash_sees_every_declaration);
     tcase_add_test(tcase, golden_text);
     tcase_add_test(tcase, text_names_groups);
+    tcase_add_test(tcase, everything_has_a_name);
     suite_add_tcase(suite, tcase);
     suite_add_tcase(suite, plan_errors_case());
     suite_add_tcase(suite, plan_offload_case());
