@@ -107,6 +107,7 @@ static void call_attention(const bench_t *b, const void *arg)
                              .k_stride = 3 * C,
                              .v_stride = 3 * C,
                              .scale = 0.125,
+                             .causal = true,
                              .dtype = b->dtype,
                              .q = b->x,
                              .k = b->x + size,

@@ -76,6 +76,7 @@ void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
                                                       .k_stride = 3 * C,
                                                       .v_stride = 3 * C,
                                                       .scale = 1.0 / sqrt((double)D),
+                                                      .causal = true,
                                                       .dtype = dtype,
                                                       .q = a->qkv,
                                                       .k = zero_gpt2_at(m, a->qkv, C),

@@ -34,6 +34,7 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
                                                             .k_stride = 3 * C,
                                                             .v_stride = 3 * C,
                                                             .scale = 1.0 / sqrt((double)D),
+                                                            .causal = true,
                                                             .dtype = dtype,
                                                             .q = a->qkv,
                                                             .k = zero_gpt2_at(m, a->qkv, C),

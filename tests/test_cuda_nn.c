@@ -143,6 +143,7 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
                                  .k_stride = 3 * C,
                                  .v_stride = 3 * C,
                                  .scale = 0.5,
+                                 .causal = true,
                                  .dtype = dtype,
                                  .q = x[0],
                                  .k = x[2],

@@ -283,7 +283,8 @@ static void call_attention(zero_nn_t *nn, void *arg)
 static heads_t heads_new(const int64_t s[5], zero_dtype_t dtype)
 {
     const int64_t B = s[0], T = s[1], H = s[2], KV = s[3], D = s[4], width = (H + 2 * KV) * D;
-    heads_t h = {.a = {.B = B, .T = T, .H = H, .KV = KV, .D = D, .dtype = dtype, .scale = 1 / sqrt((double)D)}};
+    heads_t h = {
+        .a = {.B = B, .T = T, .H = H, .KV = KV, .D = D, .dtype = dtype, .scale = 1 / sqrt((double)D), .causal = true}};
     seed_state = (uint64_t)(B * T * width);
     h.a.q_stride = h.a.k_stride = h.a.v_stride = width;
     h.qkv = buf_random(dtype, B * T * width, 1);

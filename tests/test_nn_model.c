@@ -36,10 +36,17 @@ static void call_attention(zero_nn_t *nn, void *arg)
 }
 
 /* packed: q, k and v are columns of one buffer, as a product with a joint weight writes them. */
-static heads_t heads_new(const int64_t s[5], zero_dtype_t dtype, double scale, bool packed)
+static heads_t heads_new(const int64_t s[5], zero_dtype_t dtype, double scale, bool packed, bool causal)
 {
     int64_t B = s[0], T = s[1], H = s[2], KV = s[3], D = s[4], rows = B * T, joint = (H + 2 * KV) * D;
-    heads_t h = {.a = {.B = B, .T = T, .H = H, .KV = KV, .D = D, .dtype = dtype, .scale = scale / sqrt((double)D)}};
+    heads_t h = {.a = {.B = B,
+                       .T = T,
+                       .H = H,
+                       .KV = KV,
+                       .D = D,
+                       .dtype = dtype,
+                       .scale = scale / sqrt((double)D),
+                       .causal = causal}};
     h.a.q_stride = packed ? joint : H * D;
     h.a.k_stride = h.a.v_stride = packed ? joint : KV * D;
     h.q = buf_random(dtype, rows * h.a.q_stride, 1);
@@ -81,14 +88,14 @@ START_TEST(attention_against_ref)
     if (!way_runs(way))
         return;
     for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
-        for (int d = 0; d < 4; d++) {
-            double sharp = d < 2 ? 1 : 12, T = (double)SIZES[s][1],
+        for (int d = 0; d < 8; d++) {
+            double sharp = d % 4 < 2 ? 1 : 12, T = (double)SIZES[s][1],
                    D = (double)SIZES[s][4]; /* sharp: the maximum moves from block to block */
             heads_t h[3];
             buf_t first = {0};
             for (int i = 0; i < 3; i++) {
                 seed_state = 1000 + s;
-                h[i] = heads_new(SIZES[s], DTYPES[d % 2], sharp, (s + (size_t)d) % 2 != 0);
+                h[i] = heads_new(SIZES[s], DTYPES[d % 2], sharp, (s + (size_t)d) % 2 != 0, d < 4);
                 run(i == 0 ? NULL : way, call_attention, &h[i]);
                 h[i].backward = true;
                 if (i > 0) { /* the gradient from ref's output, because the backend's output is rounded differently */
@@ -142,7 +149,7 @@ START_TEST(attention_repeats)
 #endif
     for (int d = 0; d < 2; d++) {
         seed_state = 77;
-        heads_t h = heads_new(shape, DTYPES[d], 1, false);
+        heads_t h = heads_new(shape, DTYPES[d], 1, false, true);
         zero_nn_t *nn = context(way);
         zero_error_t error = {.status = ZERO_OK};
         buf_t out = {0}, dq = {0}, dk = {0}, dv = {0};
@@ -418,8 +425,8 @@ START_TEST(ref_gradients)
         buf_free(norm[i]);
 
     static const int64_t SIZES[][5] = {{2, 5, 2, 1, 3}, {1, 9, 3, 3, 4}, {1, 1, 2, 2, 2}};
-    for (int i = 0; i < 3; i++) {
-        heads_t h = heads_new(SIZES[i], ZERO_FP32, 2, false);
+    for (int i = 0; i < 6; i++) {
+        heads_t h = heads_new(SIZES[i / 2], ZERO_FP32, 2, false, i % 2 != 0);
         run(NULL, call_attention, &h);
         h.backward = true;
         run(NULL, call_attention, &h);
@@ -470,7 +477,7 @@ START_TEST(not_finite_is_not_hidden)
             entropy_free(&e);
             if (i % 3 == 1) /* an infinite key gives some queries a score of -inf, and correctly no contribution */
                 continue;
-            heads_t h = heads_new(SIZE, ZERO_FP32, 1, false);
+            heads_t h = heads_new(SIZE, ZERO_FP32, 1, false, true);
             ((float *)h.k.data)[(int[]){0, 40, 66}[i / 3] * 20] = bad[i % 3];
             run(way, call_attention, &h);
             EXPECT(!isfinite(((float *)h.out.data)[69 * 20]), "attention hides a key that is not a number");

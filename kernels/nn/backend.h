@@ -20,7 +20,7 @@ typedef enum zero_nn_op {
     ZERO_NN_GELU_BACKWARD,  /* rows, n */
     ZERO_NN_ADD,            /* count */
     ZERO_NN_ADD_SUMS,       /* count */
-    ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v */
+    ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v, causal */
     ZERO_NN_ATTN_BACKWARD,  /* the same */
     ZERO_NN_CROSS_ENTROPY,  /* rows, V, ld, grad */
     ZERO_NN_COMBINE,        /* count */
@@ -31,7 +31,7 @@ typedef enum zero_nn_op {
 /* Flags of a GEMM's shape. The bits above them hold its zero_nn_epilogue_t. */
 enum { ZERO_NN_TRANS_A = 1, ZERO_NN_TRANS_B = 2, ZERO_NN_ACCUMULATE = 4, ZERO_NN_WIDE = 8, ZERO_NN_EPILOGUE_SHIFT = 4 };
 
-#define ZERO_NN_DIMS 8
+#define ZERO_NN_DIMS 9
 
 /* The key of a plan: everything that it depends on. It contains no address, and does not record whether an optional
  * buffer is present. */

@@ -394,7 +394,7 @@ void zero_nn_normalize(zero_nn_t *nn, float *y, const float *x, int64_t count, d
 static bool attention_begin(zero_nn_t *nn, const zero_nn_attention_t *a, zero_nn_op_t op)
 {
     zero_nn_shape_t shape = shape_of(op, a->dtype);
-    int64_t d[ZERO_NN_DIMS] = {a->B, a->T, a->H, a->KV, a->D, a->q_stride, a->k_stride, a->v_stride};
+    int64_t d[] = {a->B, a->T, a->H, a->KV, a->D, a->q_stride, a->k_stride, a->v_stride, a->causal};
     memcpy(shape.d, d, sizeof d);
     int64_t rows = 0;
     if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, a->B, a->T))

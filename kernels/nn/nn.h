@@ -194,7 +194,7 @@ void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t c
 /* y += sums, rounded once. */
 void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype);
 
-/* Causal self-attention, blockwise with an online softmax (Dao et al. 2022). Only one block of the (T, T) matrix exists
+/* Self-attention, blockwise with an online softmax (Dao et al. 2022). Only one block of the (T, T) matrix exists
  * at a time. Head h of row r of q starts at element q + r * q_stride + h * D; of k and v at + (h / (H / KV)) * D. out
  * (rows, H * D) is dense. lse (B, H, T), fp32, receives the logsumexp of the scaled scores if not NULL. scale is
  * normally 1 / sqrt(D). */
@@ -202,6 +202,7 @@ typedef struct zero_nn_attention {
     int64_t B, T, H, KV, D;
     int64_t q_stride, k_stride, v_stride;
     double scale;
+    bool causal; /* a query sees only the keys of its own row and of earlier ones */
     zero_dtype_t dtype;
     const void *q, *k, *v;
     void *out;

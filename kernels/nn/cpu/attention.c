@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attention.c - causal attention in blocks of 64 queries by 64 keys (Dao et al. 2022). Scores are stored transposed,
- * with keys down and queries along the vectors, so the softmax needs no sums across lanes. The code skips the blocks
- * above the diagonal and half of each block on it. All arithmetic is fp32. A thread computes whole heads (forward: or
- * every n-th block of queries of a head), always in the same order. */
+/* attention.c - attention in blocks of 64 queries by 64 keys (Dao et al. 2022). Scores are stored transposed, with keys
+ * down and queries along the vectors, so the softmax needs no sums across lanes. Causal attention skips blocks above
+ * the diagonal and half of each block on it. All arithmetic is fp32. A thread computes whole heads (forward: or every
+ * n-th block of queries of a head), always in the same order. */
 #include "kernels/nn/cpu/cpu.h"
 
 #include <math.h>
@@ -198,9 +198,9 @@ static void forward_block(const shape_t *s, const buffers_t *b, const zero_nn_at
         b->max[t] = -INFINITY;
         b->sum[t] = 0;
     }
-    for (int64_t i = 0; i <= block; i++) {
+    for (int64_t i = 0; i < (a->causal ? block + 1 : s->blocks); i++) {
         int64_t keys = block_count(s, i);
-        bool diagonal = i == block;
+        bool diagonal = a->causal && i == block;
         scores_product(s, b->scores, b->k_turned + i * turned_size(s), b->q_turned, keys, diagonal);
         s->simd->softmax(b->scores, b->max, b->sum, b->factor, keys, diagonal);
         for (int64_t t = 0; t < queries && i > 0; t++)
@@ -270,9 +270,9 @@ static void backward_block(const shape_t *s, const buffers_t *b, const zero_nn_a
     rows_read(s, b->q, element(a->q, row * a->q_stride + h * s->D, a->dtype), a->q_stride, queries, (float)a->scale,
               a->dtype);
     rows_turn(s, b->q_turned, b->q);
-    for (int64_t i = 0; i <= block; i++) {
+    for (int64_t i = 0; i < (a->causal ? block + 1 : s->blocks); i++) {
         int64_t keys = block_count(s, i), rows = i * rows_size(s), turned = i * turned_size(s);
-        bool diagonal = i == block;
+        bool diagonal = a->causal && i == block;
         scores_product(s, b->scores, b->k_turned + turned, b->q_turned, keys, diagonal);
         scores_product(s, b->dp, b->v_turned + turned, b->dout_turned, keys, diagonal);
         s->simd->softmax_grad(b->scores, b->dp, lse, delta, keys, diagonal);

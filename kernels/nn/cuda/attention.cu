@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attention.cu - see kernels.h. Causal attention forward, after Dao et al. (2022). A block has 64 queries of a head and
+/* attention.cu - see kernels.h. Attention forward, after Dao et al. (2022). A block has 64 queries of a head and
  * goes over the keys 64 at a time, with a running maximum and sum. All arithmetic is fp32. */
 #include "kernels/nn/cuda/attention.h"
 
@@ -21,14 +21,14 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_forward(ze
         for (int j = 0; j < 4 * PARTS; j++)
             sums[j / 4][i][j % 4] = 0;
     }
-    for (int64_t k0 = 0; k0 <= q0; k0 += ZERO_TILE) {
+    for (int64_t k0 = 0; k0 < zero_attention_end(a, q0); k0 += ZERO_TILE) {
         zero_tile_scores(s, buffer, q, q0, k, k0);
         ZERO_UNROLL
         for (int i = 0; i < 4; i++) {
-            const int64_t query = q0 + 4 * threadIdx.y + i;
+            const int64_t end = zero_attention_end(a, q0 + 4 * threadIdx.y + i);
             float most = -INFINITY, part = 0;
             for (int j = 0; j < 4; j++) {
-                s[i][j] = k0 + 4 * threadIdx.x + j <= query ? a.scale * s[i][j] : -INFINITY;
+                s[i][j] = k0 + 4 * threadIdx.x + j < end ? a.scale * s[i][j] : -INFINITY;
                 most = fmaxf(most, s[i][j]);
             }
             most = fmaxf(max[i], zero_lanes_max(most, ZERO_TILE_SIDE));

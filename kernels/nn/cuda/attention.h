@@ -13,7 +13,7 @@ template <typename E> struct zero_attention {
     int64_t B, T, H, KV, D, group, tiles; /* group: heads that share a key; tiles: of 64 rows in T */
     int64_t q_stride, k_stride, v_stride;
     float scale;
-    bool wide;
+    bool wide, causal;
     const E *q, *k, *v;
 };
 
@@ -26,6 +26,7 @@ template <typename E> static zero_attention<E> zero_attention_of(const zero_nn_a
     x.tiles = (a->T + ZERO_TILE - 1) / ZERO_TILE;
     x.q_stride = a->q_stride, x.k_stride = a->k_stride, x.v_stride = a->v_stride;
     x.scale = (float)a->scale;
+    x.causal = a->causal;
     x.q = (const E *)a->q, x.k = (const E *)a->k, x.v = (const E *)a->v;
     x.wide = ((uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v |
               (uintptr_t)((a->q_stride | a->k_stride | a->v_stride | a->D) * bytes)) %
@@ -41,6 +42,12 @@ __device__ __forceinline__ zero_head<E> zero_attention_head(const zero_attention
 {
     zero_head<E> h = {p + b * a.T * stride + head * a.D, stride, a.T, a.D, a.wide};
     return h;
+}
+
+/* The end of the keys that a query of row `query` sees. */
+template <typename E> __device__ __forceinline__ int64_t zero_attention_end(const zero_attention<E> &a, int64_t query)
+{
+    return a.causal ? query + 1 : a.T;
 }
 
 /* Block `index` of tiles * B * heads. Blocks of the same tile number are adjacent. */

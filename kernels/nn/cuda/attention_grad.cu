@@ -104,12 +104,13 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dq(zero_at
         for (int j = 0; j < 4 * PARTS; j++)
             sums[j / 4][i][j % 4] = 0;
     }
-    for (int64_t k0 = 0; k0 <= q0; k0 += ZERO_TILE) {
+    for (int64_t k0 = 0; k0 < zero_attention_end(a, q0); k0 += ZERO_TILE) {
         zero_tile_scores(s, buffer, q, q0, k, k0);
         zero_tile_scores(dp, buffer, dout, q0, v, k0);
         for (int i = 0; i < 4; i++) {
+            const int64_t end = zero_attention_end(a, q0 + 4 * threadIdx.y + i);
             for (int j = 0; j < 4; j++) {
-                const bool seen = k0 + 4 * threadIdx.x + j <= q0 + 4 * threadIdx.y + i;
+                const bool seen = k0 + 4 * threadIdx.x + j < end;
                 s[i][j] = seen ? a.scale * expf(a.scale * s[i][j] - lse[i]) * (dp[i][j] - delta[i]) : 0.0f;
             }
         }
@@ -137,14 +138,14 @@ static __global__ void __launch_bounds__(ZERO_TILE_THREADS) attention_dkv(zero_a
         const zero_head<E> q = zero_attention_head(a, a.q, a.q_stride, block.b, head),
                            dout = dout_head(a, g, block.b, head);
         const float *lse = g.lse + (block.b * a.H + head) * a.T, *delta = g.delta + (block.b * a.H + head) * a.T;
-        for (int64_t q0 = k0; q0 < a.T; q0 += ZERO_TILE) {
+        for (int64_t q0 = a.causal ? k0 : 0; q0 < a.T; q0 += ZERO_TILE) {
             zero_tile_scores(p, buffer, k, k0, q, q0);
             zero_tile_scores(ds, buffer, v, k0, dout, q0);
             for (int j = 0; j < 4; j++) {
-                const int64_t query = q0 + 4 * threadIdx.x + j;
+                const int64_t query = q0 + 4 * threadIdx.x + j, end = zero_attention_end(a, query);
                 const float l = query < a.T ? lse[query] : 0.0f, d = query < a.T ? delta[query] : 0.0f;
                 for (int i = 0; i < 4; i++) {
-                    const bool seen = query < a.T && k0 + 4 * threadIdx.y + i <= query;
+                    const bool seen = query < a.T && k0 + 4 * threadIdx.y + i < end;
                     p[i][j] = seen ? expf(a.scale * p[i][j] - l) : 0.0f;
                     ds[i][j] = seen ? a.scale * p[i][j] * (ds[i][j] - d) : 0.0f;
                 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sdpa.c - causal attention in bf16 as cuDNN graphs. cuDNN recognizes them as flash attention and computes each with
+/* sdpa.c - attention in bf16 as cuDNN graphs. cuDNN recognizes them as flash attention and computes each with
  * one or a few kernels. The graphs follow its frontend (NVIDIA, cudnn-frontend, scaled_dot_product_flash_attention.h),
  * because cuDNN does not recognize another order of operations. The statistics of the forward graph are the logsumexp
  * of nn.h.
@@ -34,6 +34,7 @@ struct zero_sdpa {
 typedef struct piece {
     int64_t B, T, H, KV, D, heads; /* heads: of the whole; H: of the piece */
     int64_t q_stride, k_stride, v_stride;
+    bool causal;
 } piece_t;
 
 static int64_t up(int64_t x, int64_t unit)
@@ -100,9 +101,11 @@ static void unary(zero_graph_t *g, cudnnPointwiseMode_t mode, cudnnBackendDescri
     zero_graph_pointwise(g, mode, CUDNN_DATA_FLOAT, x, NULL, NULL, y, -1);
 }
 
-/* x if the key is not after the query, and the lowest number otherwise. */
+/* x; in causal attention the lowest number if the key is after the query. */
 static cudnnBackendDescriptor_t causal(zero_graph_t *g, const piece_t *p, cudnnBackendDescriptor_t x)
 {
+    if (!p->causal)
+        return x;
     cudnnBackendDescriptor_t row = square(g, p, CUDNN_DATA_INT32, false), key = square(g, p, CUDNN_DATA_INT32, false);
     cudnnBackendDescriptor_t seen = square(g, p, CUDNN_DATA_BOOLEAN, false), y = scores(g, p);
     zero_graph_pointwise(g, CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_INT32, x, NULL, NULL, row, 2);
@@ -245,7 +248,8 @@ zero_status_t zero_sdpa_create(zero_sdpa_t **out, zero_cudnn_t *cudnn, const zer
                        .heads = H,
                        .q_stride = d[5],
                        .k_stride = d[6],
-                       .v_stride = d[7]};
+                       .v_stride = d[7],
+                       .causal = d[8] != 0};
     zero_graph_t g = {.cudnn = cudnn, .status = CUDNN_STATUS_SUCCESS};
     if (backward)
         backward_graph(&g, &p);
@@ -276,6 +280,7 @@ zero_status_t zero_sdpa_run(const zero_sdpa_t *s, const zero_nn_attention_t *a, 
                             void *workspace, zero_error_t *error)
 {
     const int64_t group = a->H / a->KV;
+    const int skip = a->causal ? 0 : 1; /* only the graph of causal attention has LOWEST */
     float scale = (float)a->scale, lowest = -FLT_MAX, one = 1, *behind = (float *)((char *)workspace + s->bytes);
     const struct {
         const char *name;
@@ -299,22 +304,22 @@ zero_status_t zero_sdpa_run(const zero_sdpa_t *s, const zero_nn_attention_t *a, 
                           k = (b * a->T * a->k_stride + kv * a->D) * 2;
             const int64_t v = (b * a->T * a->v_stride + kv * a->D) * 2, o = (b * a->T * a->H + kv * group) * a->D * 2;
             float *lse = a->lse != NULL ? a->lse + (b * a->H + kv * group) * a->T : behind;
-            const int64_t forward[] = {Q, K, V, OUT, LSE, SCALE, LOWEST};
-            void *forward_at[] = {(char *)a->q + q, (char *)a->k + k, (char *)a->v + v, (char *)a->out + o, lse,
-                                  &scale,           &lowest};
+            const int64_t forward[] = {LOWEST, Q, K, V, OUT, LSE, SCALE};
+            void *forward_at[] = {
+                &lowest, (char *)a->q + q, (char *)a->k + k, (char *)a->v + v, (char *)a->out + o, lse, &scale};
             zero_status_t status;
             if (s->backward) {
-                const int64_t numbers[] = {Q, K, V, OUT, LSE, SCALE, LOWEST, ONE, DELTA, DOUT, DQ, DK, DV};
+                const int64_t numbers[] = {LOWEST, Q, K, V, OUT, LSE, SCALE, ONE, DELTA, DOUT, DQ, DK, DV};
                 void *at[sizeof numbers / sizeof numbers[0]];
                 memcpy(at, forward_at, sizeof forward_at);
                 void *more[] = {
                     &one, behind, (char *)g->dout + o, (char *)g->dq + q, (char *)g->dk + k, (char *)g->dv + v};
                 memcpy(at + 7, more, sizeof more);
-                status = zero_graph_run(s->cudnn, s->plan, (int)(sizeof numbers / sizeof numbers[0]), numbers, at,
-                                        workspace, error);
+                status = zero_graph_run(s->cudnn, s->plan, (int)(sizeof numbers / sizeof numbers[0]) - skip,
+                                        numbers + skip, at + skip, workspace, error);
             } else {
-                status = zero_graph_run(s->cudnn, s->plan, (int)(sizeof forward / sizeof forward[0]), forward,
-                                        forward_at, workspace, error);
+                status = zero_graph_run(s->cudnn, s->plan, (int)(sizeof forward / sizeof forward[0]) - skip,
+                                        forward + skip, forward_at + skip, workspace, error);
             }
             if (status != ZERO_OK)
                 return status;

@@ -225,15 +225,15 @@ static void ref_attention_forward(zero_nn_t *nn, const zero_nn_attention_t *a)
     for (int64_t b = 0; b < a->B; b++) {
         for (int64_t h = 0; h < a->H; h++) {
             for (int64_t t = 0; t < T; t++) {
-                int64_t q = (b * T + t) * a->q_stride + h * D;
+                int64_t q = (b * T + t) * a->q_stride + h * D, seen = a->causal ? t + 1 : T;
                 float max = -INFINITY, sum = 0;
-                for (int64_t s = 0; s <= t; s++) {
+                for (int64_t s = 0; s < seen; s++) {
                     score[s] =
                         (float)a->scale * dot(a->q, q, a->k, (b * T + s) * a->k_stride + h / group * D, D, a->dtype);
                     max = score[s] > max || isnan(score[s]) ? score[s] : max;
                 }
                 memset(out, 0, (size_t)D * sizeof *out);
-                for (int64_t s = 0; s <= t; s++) {
+                for (int64_t s = 0; s < seen; s++) {
                     float p = expf(score[s] - max);
                     sum += p;
                     for (int64_t i = 0; i < D; i++)
@@ -260,10 +260,11 @@ static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, 
             memset(dk, 0, 2 * (size_t)(T * D) * sizeof *dk);
             for (int64_t h = kv * group; h < (kv + 1) * group; h++) {
                 for (int64_t t = 0; t < T; t++) {
+                    int64_t seen = a->causal ? t + 1 : T;
                     int64_t q = (b * T + t) * a->q_stride + h * D, o = ((b * T + t) * a->H + h) * D;
                     float delta = dot(g->dout, o, a->out, o, D, a->dtype), lse = a->lse[(b * a->H + h) * T + t];
                     memset(dq, 0, (size_t)D * sizeof *dq);
-                    for (int64_t s = 0; s <= t; s++) {
+                    for (int64_t s = 0; s < seen; s++) {
                         int64_t k = (b * T + s) * a->k_stride + kv * D, v = (b * T + s) * a->v_stride + kv * D;
                         float p = expf(scale * dot(a->q, q, a->k, k, D, a->dtype) - lse);
                         float ds = scale * p * (dot(g->dout, o, a->v, v, D, a->dtype) - delta);
