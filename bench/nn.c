@@ -123,16 +123,34 @@ static void call_attention(const bench_t *b, const void *arg)
 static void call_norm(const bench_t *b, const void *arg)
 {
     (void)arg;
-    zero_nn_layernorm_forward(b->nn, b->y, b->statistics, b->statistics + ROWS, b->x, b->x, b->x, ROWS, C, 1e-5,
-                              b->dtype);
+    zero_nn_norm_forward(b->nn, &(zero_nn_norm_t){.rows = ROWS,
+                                                  .C = C,
+                                                  .eps = 1e-5,
+                                                  .dtype = b->dtype,
+                                                  .x = b->x,
+                                                  .w = b->x,
+                                                  .b = b->x,
+                                                  .y = b->y,
+                                                  .mean = b->statistics,
+                                                  .rstd = b->statistics + ROWS});
 }
 
 static void call_norm_backward(const bench_t *b, const void *arg)
 {
     (void)arg;
     unsigned char *sums = b->y + (size_t)ROWS * C * 4;
-    zero_nn_layernorm_backward(b->nn, b->z, NULL, sums, sums + C * 4, b->y, NULL, b->y, b->x, b->x, b->statistics,
-                               b->statistics + ROWS, ROWS, C, b->dtype);
+    zero_nn_norm_backward(b->nn, &(zero_nn_norm_t){.rows = ROWS,
+                                                   .C = C,
+                                                   .dtype = b->dtype,
+                                                   .x = b->x,
+                                                   .w = b->x,
+                                                   .mean = b->statistics,
+                                                   .rstd = b->statistics + ROWS,
+                                                   .dy = b->y,
+                                                   .dresidual = b->y,
+                                                   .dx = b->z,
+                                                   .dw = sums,
+                                                   .db = sums + C * 4});
 }
 
 static void call_gelu(const bench_t *b, const void *arg)

@@ -57,12 +57,29 @@ void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
     linear_backward(m, m->wide, m->dx, a->gelu, &p[GPT2_OUT_W], rows, F, C, ZERO_NN_EPILOGUE_GELU_BACKWARD, a->fc,
                     p[GPT2_FC_B].grad);
     if (selective)
-        zero_nn_layernorm_forward(m->nn, a->norm2, NULL, NULL, a->mid, p[GPT2_LN2_W].data, p[GPT2_LN2_B].data, rows, C,
-                                  c->norm_eps, dtype);
+        zero_nn_norm_forward(m->nn, &(zero_nn_norm_t){.rows = rows,
+                                                      .C = C,
+                                                      .eps = c->norm_eps,
+                                                      .dtype = dtype,
+                                                      .x = a->mid,
+                                                      .w = p[GPT2_LN2_W].data,
+                                                      .b = p[GPT2_LN2_B].data,
+                                                      .y = a->norm2});
     linear_backward(m, m->narrow, m->wide, a->norm2, &p[GPT2_FC_W], rows, C, F, ZERO_NN_EPILOGUE_NONE, NULL, NULL);
-    zero_nn_layernorm_backward(m->nn, m->dx, p[GPT2_PROJ_B].grad, p[GPT2_LN2_W].grad, p[GPT2_LN2_B].grad, m->dx,
-                               p[GPT2_OUT_B].grad, m->narrow, a->mid, p[GPT2_LN2_W].data, a->mean2, a->rstd2, rows, C,
-                               dtype);
+    zero_nn_norm_backward(m->nn, &(zero_nn_norm_t){.rows = rows,
+                                                   .C = C,
+                                                   .dtype = dtype,
+                                                   .x = a->mid,
+                                                   .w = p[GPT2_LN2_W].data,
+                                                   .mean = a->mean2,
+                                                   .rstd = a->rstd2,
+                                                   .dy = m->narrow,
+                                                   .dresidual = m->dx,
+                                                   .dx = m->dx,
+                                                   .dw = p[GPT2_LN2_W].grad,
+                                                   .db = p[GPT2_LN2_B].grad,
+                                                   .dbias = p[GPT2_PROJ_B].grad,
+                                                   .dbias_residual = p[GPT2_OUT_B].grad});
 
     /* attention: dx -> dattention (in narrow) -> dqkv (in wide) -> dnorm1 (in narrow) -> + dx */
     linear_backward(m, m->narrow, m->dx, a->attention, &p[GPT2_PROJ_W], rows, C, C, ZERO_NN_EPILOGUE_NONE, NULL, NULL);
@@ -86,9 +103,25 @@ void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
                                m->narrow, m->wide, zero_gpt2_at(m, m->wide, C), zero_gpt2_at(m, m->wide, 2 * C),
                                p[GPT2_QKV_B].grad);
     if (selective)
-        zero_nn_layernorm_forward(m->nn, a->norm1, NULL, NULL, m->x[l], p[GPT2_LN1_W].data, p[GPT2_LN1_B].data, rows, C,
-                                  c->norm_eps, dtype);
+        zero_nn_norm_forward(m->nn, &(zero_nn_norm_t){.rows = rows,
+                                                      .C = C,
+                                                      .eps = c->norm_eps,
+                                                      .dtype = dtype,
+                                                      .x = m->x[l],
+                                                      .w = p[GPT2_LN1_W].data,
+                                                      .b = p[GPT2_LN1_B].data,
+                                                      .y = a->norm1});
     linear_backward(m, m->narrow, m->wide, a->norm1, &p[GPT2_QKV_W], rows, C, 3 * C, ZERO_NN_EPILOGUE_NONE, NULL, NULL);
-    zero_nn_layernorm_backward(m->nn, m->dx, NULL, p[GPT2_LN1_W].grad, p[GPT2_LN1_B].grad, m->dx, NULL, m->narrow,
-                               m->x[l], p[GPT2_LN1_W].data, a->mean1, a->rstd1, rows, C, dtype);
+    zero_nn_norm_backward(m->nn, &(zero_nn_norm_t){.rows = rows,
+                                                   .C = C,
+                                                   .dtype = dtype,
+                                                   .x = m->x[l],
+                                                   .w = p[GPT2_LN1_W].data,
+                                                   .mean = a->mean1,
+                                                   .rstd = a->rstd1,
+                                                   .dy = m->narrow,
+                                                   .dresidual = m->dx,
+                                                   .dx = m->dx,
+                                                   .dw = p[GPT2_LN1_W].grad,
+                                                   .db = p[GPT2_LN1_B].grad});
 }

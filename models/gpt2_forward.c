@@ -22,8 +22,16 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
     const zero_dtype_t dtype = m->options.dtype;
     const zero_gpt2_param_t *p = zero_gpt2_layer_param(m, l, 0);
 
-    zero_nn_layernorm_forward(m->nn, a->norm1, a->mean1, a->rstd1, x, p[GPT2_LN1_W].data, p[GPT2_LN1_B].data, rows, C,
-                              c->norm_eps, dtype);
+    zero_nn_norm_forward(m->nn, &(zero_nn_norm_t){.rows = rows,
+                                                  .C = C,
+                                                  .eps = c->norm_eps,
+                                                  .dtype = dtype,
+                                                  .x = x,
+                                                  .w = p[GPT2_LN1_W].data,
+                                                  .b = p[GPT2_LN1_B].data,
+                                                  .y = a->norm1,
+                                                  .mean = a->mean1,
+                                                  .rstd = a->rstd1});
     zero_gpt2_linear(m, a->qkv, a->norm1, &p[GPT2_QKV_W], &p[GPT2_QKV_B], rows, C, 3 * C);
     zero_nn_attention_forward(m->nn, &(zero_nn_attention_t){.B = B,
                                                             .T = T,
@@ -42,8 +50,18 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
                                                             .out = a->attention,
                                                             .lse = a->lse});
     zero_gpt2_linear(m, a->mid, a->attention, &p[GPT2_PROJ_W], &p[GPT2_PROJ_B], rows, C, C);
-    zero_nn_add_layernorm_forward(m->nn, a->mid, a->norm2, a->mean2, a->rstd2, a->mid, x, p[GPT2_LN2_W].data,
-                                  p[GPT2_LN2_B].data, rows, C, c->norm_eps, dtype);
+    zero_nn_norm_forward(m->nn, &(zero_nn_norm_t){.rows = rows,
+                                                  .C = C,
+                                                  .eps = c->norm_eps,
+                                                  .dtype = dtype,
+                                                  .x = a->mid,
+                                                  .w = p[GPT2_LN2_W].data,
+                                                  .b = p[GPT2_LN2_B].data,
+                                                  .residual = x,
+                                                  .total = a->mid,
+                                                  .y = a->norm2,
+                                                  .mean = a->mean2,
+                                                  .rstd = a->rstd2});
     if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE) { /* as the backward pass recomputes it */
         zero_gpt2_linear(m, a->fc, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F);
         zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);

@@ -122,8 +122,16 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
             done(&r, m->units[l]);
         }
     if (use(&r, m->ln_f, ZERO_READ)) {
-        zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, m->x[c->layers], w->data, b->data, rows, C,
-                                  c->norm_eps, dtype);
+        zero_nn_norm_forward(m->nn, &(zero_nn_norm_t){.rows = rows,
+                                                      .C = C,
+                                                      .eps = c->norm_eps,
+                                                      .dtype = dtype,
+                                                      .x = m->x[c->layers],
+                                                      .w = w->data,
+                                                      .b = b->data,
+                                                      .y = m->narrow,
+                                                      .mean = m->mean_f,
+                                                      .rstd = m->rstd_f});
         done(&r, m->ln_f);
     }
     if (use(&r, m->embed, ZERO_READ | ZERO_GRAD)) {
@@ -131,8 +139,17 @@ zero_status_t zero_gpt2_train(zero_model_t *m, const int32_t *tokens, const int3
         done(&r, m->embed);
     }
     if (use(&r, m->ln_f, ZERO_READ | ZERO_GRAD)) {
-        zero_nn_layernorm_backward(m->nn, m->dx, NULL, w->grad, b->grad, NULL, NULL, m->narrow, m->x[c->layers],
-                                   w->data, m->mean_f, m->rstd_f, rows, C, dtype);
+        zero_nn_norm_backward(m->nn, &(zero_nn_norm_t){.rows = rows,
+                                                       .C = C,
+                                                       .dtype = dtype,
+                                                       .x = m->x[c->layers],
+                                                       .w = w->data,
+                                                       .mean = m->mean_f,
+                                                       .rstd = m->rstd_f,
+                                                       .dy = m->narrow,
+                                                       .dx = m->dx,
+                                                       .dw = w->grad,
+                                                       .db = b->grad});
         done(&r, m->ln_f);
     }
     for (int64_t l = c->layers - 1; l >= 0; l--)
@@ -170,8 +187,16 @@ zero_status_t zero_gpt2_eval(zero_model_t *m, const int32_t *tokens, const int32
         }
     if (use(&r, m->ln_f, ZERO_READ)) {
         if (B > 0)
-            zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, m->x[0], GPT2_LNF_W(m)->data,
-                                      GPT2_LNF_B(m)->data, B * T, C, c->norm_eps, dtype);
+            zero_nn_norm_forward(m->nn, &(zero_nn_norm_t){.rows = B * T,
+                                                          .C = C,
+                                                          .eps = c->norm_eps,
+                                                          .dtype = dtype,
+                                                          .x = m->x[0],
+                                                          .w = GPT2_LNF_W(m)->data,
+                                                          .b = GPT2_LNF_B(m)->data,
+                                                          .y = m->narrow,
+                                                          .mean = m->mean_f,
+                                                          .rstd = m->rstd_f});
         done(&r, m->ln_f);
     }
     if (use(&r, m->embed, ZERO_READ)) {
@@ -199,8 +224,16 @@ zero_status_t zero_gpt2_sample(zero_model_t *m, const int32_t *tokens, int64_t n
         }
     if (use(&r, m->ln_f, 0)) {
         /* Only the last token: attention is causal, so the padding after it has no effect. */
-        zero_nn_layernorm_forward(m->nn, m->narrow, m->mean_f, m->rstd_f, zero_gpt2_at(m, m->x[0], (n - 1) * C),
-                                  GPT2_LNF_W(m)->data, GPT2_LNF_B(m)->data, 1, C, c->norm_eps, dtype);
+        zero_nn_norm_forward(m->nn, &(zero_nn_norm_t){.rows = 1,
+                                                      .C = C,
+                                                      .eps = c->norm_eps,
+                                                      .dtype = dtype,
+                                                      .x = zero_gpt2_at(m, m->x[0], (n - 1) * C),
+                                                      .w = GPT2_LNF_W(m)->data,
+                                                      .b = GPT2_LNF_B(m)->data,
+                                                      .y = m->narrow,
+                                                      .mean = m->mean_f,
+                                                      .rstd = m->rstd_f});
         done(&r, m->ln_f);
     }
     if (use(&r, m->embed, 0)) {

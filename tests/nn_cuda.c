@@ -261,17 +261,17 @@ static zero_nn_norm_t note_norm(zero_nn_t *nn, const zero_nn_norm_t *l)
     return d;
 }
 
-static void wrapped_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
+static void wrapped_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     zero_nn_norm_t d = note_norm(nn, l);
-    cuda.ops->layernorm_forward(nn, &d);
+    cuda.ops->norm_forward(nn, &d);
     end(nn);
 }
 
-static void wrapped_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
+static void wrapped_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     zero_nn_norm_t d = note_norm(nn, l);
-    cuda.ops->layernorm_backward(nn, &d);
+    cuda.ops->norm_backward(nn, &d);
     end(nn);
 }
 
@@ -416,8 +416,8 @@ zero_nn_t *nn_cuda_context(int level)
     cuda.wrapped.bias_backward = wrapped_bias_backward;
     cuda.wrapped.embedding_forward = wrapped_embedding_forward;
     cuda.wrapped.embedding_backward = wrapped_embedding_backward;
-    cuda.wrapped.layernorm_forward = wrapped_layernorm_forward;
-    cuda.wrapped.layernorm_backward = wrapped_layernorm_backward;
+    cuda.wrapped.norm_forward = wrapped_norm_forward;
+    cuda.wrapped.norm_backward = wrapped_norm_backward;
     cuda.wrapped.gelu_forward = wrapped_gelu_forward;
     cuda.wrapped.gelu_backward = wrapped_gelu_backward;
     cuda.wrapped.add = wrapped_add;

@@ -95,7 +95,16 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
         for (int i = 0; i < 8; i++)
             x[i] = p == NULL ? NULL : p + ((size_t)(8 * d + i) * most + 255) / 256 * 256;
         zero_nn_embedding_forward(nn, x[0], index, x[1], x[2], B, T, C, dtype);
-        zero_nn_layernorm_forward(nn, x[2], x[3], x[4], x[0], x[1], x[1], ROWS, C, 1e-5, dtype);
+        zero_nn_norm_forward(nn, &(zero_nn_norm_t){.rows = ROWS,
+                                                   .C = C,
+                                                   .eps = 1e-5,
+                                                   .dtype = dtype,
+                                                   .x = x[0],
+                                                   .w = x[1],
+                                                   .b = x[1],
+                                                   .y = x[2],
+                                                   .mean = x[3],
+                                                   .rstd = x[4]});
         zero_nn_gemm(nn,
                      &(zero_nn_gemm_t){
                          .m = ROWS, .n = 3 * C, .k = C, .dtype = dtype, .a = x[2], .b = x[0], .bias = x[1], .c = x[5]});
@@ -152,8 +161,20 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
                                  .lse = x[4]};
         zero_nn_attention_forward(nn, &a);
         zero_nn_attention_backward(nn, &a, x[2], x[5], behind(x[5], C, dtype), behind(x[5], 2 * C, dtype), x[7]);
-        zero_nn_layernorm_backward(nn, x[5], x[3], x[6], x[7], x[5], behind(x[3], C, dtype), x[2], x[0], x[1], x[4],
-                                   x[4], ROWS, C, dtype);
+        zero_nn_norm_backward(nn, &(zero_nn_norm_t){.rows = ROWS,
+                                                    .C = C,
+                                                    .dtype = dtype,
+                                                    .x = x[0],
+                                                    .w = x[1],
+                                                    .mean = x[4],
+                                                    .rstd = x[4],
+                                                    .dy = x[2],
+                                                    .dresidual = x[5],
+                                                    .dx = x[5],
+                                                    .dw = x[6],
+                                                    .db = x[7],
+                                                    .dbias = x[3],
+                                                    .dbias_residual = behind(x[3], C, dtype)});
         zero_nn_cross_entropy(nn, host, x[6], index, ROWS, V, 0, true, dtype);
         zero_nn_embedding_backward(nn, x[1], x[7], x[5], index, B, T, C, V, dtype);
     }

@@ -299,8 +299,16 @@ static void call_bias_backward(zero_nn_t *nn, void *arg)
 static void call_norm(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
-    zero_nn_layernorm_forward(nn, r->y.data, r->mean, r->rstd, r->x.data, r->w.data, r->b.data, r->n, r->C, 1e-5,
-                              r->x.dtype);
+    zero_nn_norm_forward(nn, &(zero_nn_norm_t){.rows = r->n,
+                                               .C = r->C,
+                                               .eps = 1e-5,
+                                               .dtype = r->x.dtype,
+                                               .x = r->x.data,
+                                               .w = r->w.data,
+                                               .b = r->b.data,
+                                               .y = r->y.data,
+                                               .mean = r->mean,
+                                               .rstd = r->rstd});
 }
 
 /* dx = x + dy, and y its norm: in two calls, or in one, which may use x for dx. */
@@ -308,8 +316,16 @@ static void call_add_and_norm(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
     zero_nn_add(nn, r->dx.data, r->x.data, r->dy.data, r->n * r->C, r->x.dtype);
-    zero_nn_layernorm_forward(nn, r->y.data, r->mean, r->rstd, r->dx.data, r->w.data, r->b.data, r->n, r->C, 1e-5,
-                              r->x.dtype);
+    zero_nn_norm_forward(nn, &(zero_nn_norm_t){.rows = r->n,
+                                               .C = r->C,
+                                               .eps = 1e-5,
+                                               .dtype = r->x.dtype,
+                                               .x = r->dx.data,
+                                               .w = r->w.data,
+                                               .b = r->b.data,
+                                               .y = r->y.data,
+                                               .mean = r->mean,
+                                               .rstd = r->rstd});
 }
 
 static void call_add_norm(zero_nn_t *nn, void *arg)
@@ -317,16 +333,35 @@ static void call_add_norm(zero_nn_t *nn, void *arg)
     rows_t *r = arg;
     if (r->in_place)
         memcpy(r->dx.data, r->x.data, (size_t)(r->n * r->C) * zero_dtype_size(r->x.dtype));
-    zero_nn_add_layernorm_forward(nn, r->dx.data, r->y.data, r->mean, r->rstd, r->in_place ? r->dx.data : r->x.data,
-                                  r->dy.data, r->w.data, r->b.data, r->n, r->C, 1e-5, r->x.dtype);
+    zero_nn_norm_forward(nn, &(zero_nn_norm_t){.rows = r->n,
+                                               .C = r->C,
+                                               .eps = 1e-5,
+                                               .dtype = r->x.dtype,
+                                               .x = r->in_place ? r->dx.data : r->x.data,
+                                               .w = r->w.data,
+                                               .b = r->b.data,
+                                               .residual = r->dy.data,
+                                               .total = r->dx.data,
+                                               .y = r->y.data,
+                                               .mean = r->mean,
+                                               .rstd = r->rstd});
 }
 
 static void call_norm_backward(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
-    zero_nn_layernorm_backward(nn, r->dx.data, NULL, r->dw.data, r->db.data,
-                               r->in_place ? r->dx.data : r->residual.data, NULL, r->dy.data, r->x.data, r->w.data,
-                               r->mean, r->rstd, r->n, r->C, r->x.dtype);
+    zero_nn_norm_backward(nn, &(zero_nn_norm_t){.rows = r->n,
+                                                .C = r->C,
+                                                .dtype = r->x.dtype,
+                                                .x = r->x.data,
+                                                .w = r->w.data,
+                                                .mean = r->mean,
+                                                .rstd = r->rstd,
+                                                .dy = r->dy.data,
+                                                .dresidual = r->in_place ? r->dx.data : r->residual.data,
+                                                .dx = r->dx.data,
+                                                .dw = r->dw.data,
+                                                .db = r->db.data});
 }
 
 static void call_gelu(zero_nn_t *nn, void *arg)

@@ -90,12 +90,21 @@ typedef struct norm {
 static void call_norm_backward(zero_nn_t *nn, void *arg)
 {
     norm_t *n = arg;
-    zero_nn_layernorm_backward(nn, n->dx.data, n->biases & 1 ? n->bias.data.data : NULL, n->dw.data, n->db.data,
-                               n->alone      ? NULL
-                               : n->in_place ? n->dx.data
-                                             : n->residual.data,
-                               n->biases & 2 ? n->bias_residual.data.data : NULL, n->dy.data, n->x.data, n->w.data,
-                               n->mean, n->rstd, n->rows, n->C, n->x.dtype);
+    const void *residual = n->in_place ? n->dx.data : n->residual.data;
+    zero_nn_norm_backward(nn, &(zero_nn_norm_t){.rows = n->rows,
+                                                .C = n->C,
+                                                .dtype = n->x.dtype,
+                                                .x = n->x.data,
+                                                .w = n->w.data,
+                                                .mean = n->mean,
+                                                .rstd = n->rstd,
+                                                .dy = n->dy.data,
+                                                .dresidual = n->alone ? NULL : residual,
+                                                .dx = n->dx.data,
+                                                .dw = n->dw.data,
+                                                .db = n->db.data,
+                                                .dbias = n->biases & 1 ? n->bias.data.data : NULL,
+                                                .dbias_residual = n->biases & 2 ? n->bias_residual.data.data : NULL});
 }
 
 static norm_t norm_new(zero_dtype_t dtype, int64_t rows, int64_t C, bool in_place, int biases)
@@ -360,16 +369,25 @@ START_TEST(errors)
         a.q = a.k = a.v = apart.q = apart.k = apart.v = a.out = apart.out = p;
         a.lse = apart.lse = p;
         zero_nn_set_dry(nn, true);
-        zero_nn_layernorm_backward(nn, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 2, 4,
-                                   ZERO_FP32);
+        zero_nn_norm_backward(nn, &(zero_nn_norm_t){.rows = 2, .C = 4});
         zero_nn_attention_backward(nn, &a, NULL, NULL, NULL, NULL, NULL);
         zero_nn_attention_backward(nn, &apart, NULL, NULL, NULL, NULL, NULL);
         zero_nn_set_dry(nn, false);
         uint64_t bytes = zero_nn_workspace_bytes(nn);
         void *workspace = aligned_alloc(ZERO_NN_ALIGN, (bytes / ZERO_NN_ALIGN + 1) * ZERO_NN_ALIGN);
         zero_nn_set_workspace(nn, workspace, bytes);
-        zero_nn_layernorm_backward(nn, p, NULL, p, p, NULL, p + 8, p, p, p, p, p, 2, 4, ZERO_FP32);
-        refused(nn, "layernorm_backward NULL");
+        zero_nn_norm_backward(nn, &(zero_nn_norm_t){.rows = 2,
+                                                    .C = 4,
+                                                    .x = p,
+                                                    .w = p,
+                                                    .mean = p,
+                                                    .rstd = p,
+                                                    .dy = p,
+                                                    .dx = p,
+                                                    .dw = p,
+                                                    .db = p,
+                                                    .dbias_residual = p + 8});
+        refused(nn, "norm_backward NULL");
         zero_nn_attention_backward(nn, &apart, p, p, p + 4, p + 6, p + 32);
         refused(nn, "8");
         zero_nn_attention_backward(nn, &a, p, p, p + 5, p + 7, p + 32);

@@ -397,14 +397,30 @@ typedef struct norm_case {
 static void call_norm(zero_nn_t *nn, void *arg)
 {
     norm_case_t *n = arg;
-    zero_nn_layernorm_forward(nn, n->y.data, n->mean, n->rstd, n->x.data, n->w.data, n->b.data, 5, 13, 1e-5, ZERO_FP32);
+    zero_nn_norm_forward(nn, &(zero_nn_norm_t){.rows = 5,
+                                               .C = 13,
+                                               .eps = 1e-5,
+                                               .x = n->x.data,
+                                               .w = n->w.data,
+                                               .b = n->b.data,
+                                               .y = n->y.data,
+                                               .mean = n->mean,
+                                               .rstd = n->rstd});
 }
 
 static void call_norm_backward(zero_nn_t *nn, void *arg)
 {
     norm_case_t *n = arg;
-    zero_nn_layernorm_backward(nn, n->dx.data, NULL, n->dw.data, n->db.data, NULL, NULL, n->dy.data, n->x.data,
-                               n->w.data, n->mean, n->rstd, 5, 13, ZERO_FP32);
+    zero_nn_norm_backward(nn, &(zero_nn_norm_t){.rows = 5,
+                                                .C = 13,
+                                                .x = n->x.data,
+                                                .w = n->w.data,
+                                                .mean = n->mean,
+                                                .rstd = n->rstd,
+                                                .dy = n->dy.data,
+                                                .dx = n->dx.data,
+                                                .dw = n->dw.data,
+                                                .db = n->db.data});
 }
 
 START_TEST(ref_gradients)
@@ -506,8 +522,8 @@ static void call_all_dry(zero_nn_t *nn)
     zero_nn_bias_backward(nn, NULL, NULL, 5, 6, ZERO_FP32);
     zero_nn_embedding_forward(nn, NULL, NULL, NULL, NULL, 2, 3, 4, ZERO_FP32);
     zero_nn_embedding_backward(nn, NULL, NULL, NULL, NULL, 2, 3, 4, 9, ZERO_FP32);
-    zero_nn_layernorm_forward(nn, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, 1e-5, ZERO_FP32);
-    zero_nn_layernorm_backward(nn, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 5, 6, ZERO_FP32);
+    zero_nn_norm_forward(nn, &(zero_nn_norm_t){.rows = 5, .C = 6, .eps = 1e-5});
+    zero_nn_norm_backward(nn, &(zero_nn_norm_t){.rows = 5, .C = 6});
     for (int d = 0; d < 2; d++)
         zero_nn_gemm(
             nn,
@@ -536,16 +552,20 @@ START_TEST(dry_runs)
 
         /* After a dry run: no workspace, then too little workspace. */
         float x[64] = {0}, y[64] = {0}, mean[8] = {0};
-        zero_nn_layernorm_backward(nn, y, NULL, y, y, NULL, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
-        expect_error(nn, ZERO_ERR_ORDER, "layernorm_backward 5 6 fp32");
+        zero_nn_norm_t norm = {
+            .rows = 5, .C = 6, .x = x, .w = x, .mean = mean, .rstd = mean, .dy = x, .dx = y, .dw = y, .db = y};
+        zero_nn_norm_backward(nn, &norm);
+        expect_error(nn, ZERO_ERR_ORDER, "norm_backward 5 6 fp32");
         void *workspace = aligned_alloc(ZERO_NN_ALIGN, (bytes / ZERO_NN_ALIGN + 1) * ZERO_NN_ALIGN);
         zero_nn_set_workspace(nn, workspace, 8);
-        zero_nn_layernorm_backward(nn, y, NULL, y, y, NULL, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
+        zero_nn_norm_backward(nn, &norm);
         expect_error(nn, ZERO_ERR_ORDER, "8");
         zero_nn_set_workspace(nn, (char *)workspace + ZERO_NN_ALIGN / 2, bytes);
         expect_error(nn, ZERO_ERR_ARG, "aligned");
         zero_nn_set_workspace(nn, workspace, bytes);
-        zero_nn_layernorm_backward(nn, y, NULL, y + 30, y + 40, NULL, NULL, x, x, x, mean, mean, 5, 6, ZERO_FP32);
+        norm.dw = y + 30;
+        norm.db = y + 40;
+        zero_nn_norm_backward(nn, &norm);
         expect_error(nn, ZERO_OK, "");
 
         /* A shape, dtype, flag or leading dimension that had no dry run. The first error remains, and later calls do
@@ -647,7 +667,7 @@ START_TEST(errors)
         expect_error(nn, ZERO_ERR_ARG, "NULL");
         zero_nn_add(nn, NULL, NULL, NULL, 0, ZERO_FP32);
         zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 0, .n = 4, .k = 4});
-        zero_nn_layernorm_forward(nn, NULL, NULL, NULL, NULL, NULL, NULL, 0, 6, 1e-5, ZERO_FP32);
+        zero_nn_norm_forward(nn, &(zero_nn_norm_t){.C = 6});
         expect_error(nn, ZERO_OK, "");
         free(workspace);
         zero_nn_destroy(nn);

@@ -14,7 +14,6 @@ typedef enum zero_nn_op {
     ZERO_NN_EMBED_FORWARD,  /* B, T, C */
     ZERO_NN_EMBED_BACKWARD, /* B, T, C, V */
     ZERO_NN_NORM_FORWARD,   /* rows, C */
-    ZERO_NN_ADD_NORM,       /* rows, C */
     ZERO_NN_NORM_BACKWARD,  /* rows, C */
     ZERO_NN_GELU_FORWARD,   /* count */
     ZERO_NN_GELU_BACKWARD,  /* rows, n */
@@ -57,20 +56,6 @@ typedef struct zero_nn_embedding {
     void *dwte, *dwpe;     /* backward: (V, C), (positions, C) or NULL */
 } zero_nn_embedding_t;
 
-typedef struct zero_nn_norm {
-    int64_t rows, C;
-    double eps;
-    zero_dtype_t dtype;
-    const void *x, *w, *b; /* (rows, C), (C), (C) */
-    const void *residual;  /* (rows, C) or NULL: total (rows, C) = x + residual, and y is the norm of total */
-    void *total;
-    void *y;            /* forward: (rows, C) */
-    float *mean, *rstd; /* (rows); the backward pass reads them */
-    const void *dy, *dresidual;
-    void *dx, *dw, *db;
-    void *dbias, *dbias_residual; /* (C) or NULL: column sums of dx; of dresidual */
-} zero_nn_norm_t;
-
 typedef struct zero_nn_attention_grad {
     const void *dout;
     void *dq, *dk, *dv;
@@ -100,8 +85,6 @@ typedef struct zero_nn_ops {
     /* Whether gemm has epilogues. If it lacks the epilogue of a shape, plan returns ZERO_ERR_UNSUPPORTED, and nn.c
      * makes the two calls. */
     bool epilogues;
-    /* Whether layernorm_forward adds a residual. */
-    bool add_norm;
     /* If not 0: nn.c splits a product with a large size that is not a multiple of 16 bytes in two. The first part is a
      * multiple of this number (see zero_nn_gemm_t). */
     int64_t even;
@@ -121,8 +104,8 @@ typedef struct zero_nn_ops {
     void (*bias_backward)(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype);
     void (*embedding_forward)(zero_nn_t *nn, const zero_nn_embedding_t *e);
     void (*embedding_backward)(zero_nn_t *nn, const zero_nn_embedding_t *e);
-    void (*layernorm_forward)(zero_nn_t *nn, const zero_nn_norm_t *l);
-    void (*layernorm_backward)(zero_nn_t *nn, const zero_nn_norm_t *l);
+    void (*norm_forward)(zero_nn_t *nn, const zero_nn_norm_t *l);
+    void (*norm_backward)(zero_nn_t *nn, const zero_nn_norm_t *l);
     void (*gelu_forward)(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);
     void (*gelu_backward)(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
                           zero_dtype_t dtype);
@@ -173,7 +156,7 @@ static inline void zero_nn_refuse(zero_nn_t *nn)
 /* Writes a sentence to the log as a warning. */
 void zero_nn_warn(zero_nn_t *nn, const char *format, ...) ZERO_PRINTF(2, 3);
 
-/* "layernorm_forward"; "gemm (512, 768, 2304, ...) in fp32" (written to text, which is returned). */
+/* "norm_forward"; "gemm (512, 768, 2304, ...) in fp32" (written to text, which is returned). */
 const char *zero_nn_op_name(int32_t op);
 const char *zero_nn_shape_text(const zero_nn_shape_t *shape, char *text, size_t size);
 

@@ -254,84 +254,33 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
         nn->ops->embedding_backward(nn, &e);
 }
 
-void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w,
-                               const void *b, int64_t rows, int64_t C, double eps, zero_dtype_t dtype)
+/* Checks for both directions of a norm. Returns true if there is something to compute. */
+static bool norm_begin(zero_nn_t *nn, const zero_nn_norm_t *l, zero_nn_op_t op)
 {
-    zero_nn_norm_t l = {
-        .rows = rows, .C = C, .eps = eps, .dtype = dtype, .x = x, .w = w, .b = b, .y = y, .mean = mean, .rstd = rstd};
-    zero_nn_shape_t shape = shape_of(ZERO_NN_NORM_FORWARD, dtype);
-    shape.d[0] = rows;
-    shape.d[1] = C;
-    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
-        return;
-    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, y, ZERO_NN_NORM_FORWARD, "y") &&
-        operand_ok(nn, x, ZERO_NN_NORM_FORWARD, "x") && operand_ok(nn, w, ZERO_NN_NORM_FORWARD, "w") &&
-        operand_ok(nn, b, ZERO_NN_NORM_FORWARD, "b"))
-        nn->ops->layernorm_forward(nn, &l);
+    zero_nn_shape_t shape = shape_of(op, l->dtype);
+    shape.d[0] = l->rows;
+    shape.d[1] = l->C;
+    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, l->rows, l->C) || l->rows == 0 || l->C == 0)
+        return false;
+    return zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, l->x, op, "x") && operand_ok(nn, l->w, op, "w");
 }
 
-void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *mean, float *rstd, const void *x,
-                                   const void *residual, const void *w, const void *b, int64_t rows, int64_t C,
-                                   double eps, zero_dtype_t dtype)
+void zero_nn_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
-    const zero_nn_op_t op = ZERO_NN_ADD_NORM;
-    zero_nn_norm_t l = {.rows = rows,
-                        .C = C,
-                        .eps = eps,
-                        .dtype = dtype,
-                        .x = x,
-                        .w = w,
-                        .b = b,
-                        .residual = residual,
-                        .total = total,
-                        .y = y,
-                        .mean = mean,
-                        .rstd = rstd};
-    zero_nn_shape_t shape = shape_of(op, dtype);
-    shape.d[0] = rows;
-    shape.d[1] = C;
-    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
-        return;
-    if (!nn->ops->add_norm) {
-        zero_nn_add(nn, total, x, residual, rows * C, dtype);
-        zero_nn_layernorm_forward(nn, y, mean, rstd, total, w, b, rows, C, eps, dtype);
-        return;
-    }
-    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, total, op, "total") && operand_ok(nn, y, op, "y") &&
-        operand_ok(nn, x, op, "x") && operand_ok(nn, residual, op, "residual") && operand_ok(nn, w, op, "w") &&
-        operand_ok(nn, b, op, "b"))
-        nn->ops->layernorm_forward(nn, &l);
+    const zero_nn_op_t op = ZERO_NN_NORM_FORWARD;
+    if (norm_begin(nn, l, op) && operand_ok(nn, l->y, op, "y") && operand_ok(nn, l->b, op, "b") &&
+        (l->residual == NULL || operand_ok(nn, l->total, op, "total")))
+        nn->ops->norm_forward(nn, l);
 }
 
-void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dbias, void *dw, void *db, const void *dresidual,
-                                void *dbias_residual, const void *dy, const void *x, const void *w, const float *mean,
-                                const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype)
+void zero_nn_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
-    zero_nn_norm_t l = {.rows = rows,
-                        .C = C,
-                        .dtype = dtype,
-                        .x = x,
-                        .w = w,
-                        .mean = (float *)mean,
-                        .rstd = (float *)rstd,
-                        .dy = dy,
-                        .dresidual = dresidual,
-                        .dx = dx,
-                        .dw = dw,
-                        .db = db,
-                        .dbias = dbias,
-                        .dbias_residual = dbias_residual};
-    zero_nn_shape_t shape = shape_of(ZERO_NN_NORM_BACKWARD, dtype);
-    shape.d[0] = rows;
-    shape.d[1] = C;
-    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, C) || rows == 0 || C == 0)
-        return;
-    zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
-    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, dx, op, "dx") && operand_ok(nn, dw, op, "dw") &&
-        operand_ok(nn, db, op, "db") && operand_ok(nn, dy, op, "dy") && operand_ok(nn, x, op, "x") &&
-        operand_ok(nn, w, op, "w") && operand_ok(nn, mean, op, "mean") && operand_ok(nn, rstd, op, "rstd") &&
-        (dbias_residual == NULL || operand_ok(nn, dresidual, op, "dresidual")))
-        nn->ops->layernorm_backward(nn, &l);
+    const zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
+    if (norm_begin(nn, l, op) && operand_ok(nn, l->dx, op, "dx") && operand_ok(nn, l->dw, op, "dw") &&
+        operand_ok(nn, l->db, op, "db") && operand_ok(nn, l->dy, op, "dy") && operand_ok(nn, l->mean, op, "mean") &&
+        operand_ok(nn, l->rstd, op, "rstd") &&
+        (l->dbias_residual == NULL || operand_ok(nn, l->dresidual, op, "dresidual")))
+        nn->ops->norm_backward(nn, l);
 }
 
 /* For element-wise calls. Returns true if there is something to compute. */

@@ -167,20 +167,30 @@ void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, co
 void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B,
                                 int64_t T, int64_t C, int64_t V, zero_dtype_t dtype);
 
-/* y = (x - mean) * rstd * w + b over rows of C. mean and rstd (rows, fp32) are written if not NULL. */
-void zero_nn_layernorm_forward(zero_nn_t *nn, void *y, float *mean, float *rstd, const void *x, const void *w,
-                               const void *b, int64_t rows, int64_t C, double eps, zero_dtype_t dtype);
-/* total = x + residual, y = the layer norm of total, with the bits of zero_nn_add and zero_nn_layernorm_forward. On CPU
- * it is these two calls. total may be x or residual. */
-void zero_nn_add_layernorm_forward(zero_nn_t *nn, void *total, void *y, float *mean, float *rstd, const void *x,
-                                   const void *residual, const void *w, const void *b, int64_t rows, int64_t C,
-                                   double eps, zero_dtype_t dtype);
-/* dx = the gradient of layer norm, + dresidual if not NULL (dresidual may be dx). dw, db (C) are accumulated. If not
- * NULL, dbias (C) += column sums of dx, and dbias_residual (C) += column sums of dresidual before the call
- * (zero_nn_bias_backward). */
-void zero_nn_layernorm_backward(zero_nn_t *nn, void *dx, void *dbias, void *dw, void *db, const void *dresidual,
-                                void *dbias_residual, const void *dy, const void *x, const void *w, const float *mean,
-                                const float *rstd, int64_t rows, int64_t C, zero_dtype_t dtype);
+/* Layer norm over rows of C: y = (x - mean) * rstd * w + b. */
+typedef struct zero_nn_norm {
+    int64_t rows, C;
+    double eps;
+    zero_dtype_t dtype;
+    const void *x, *w, *b; /* (rows, C), (C), (C) */
+    const void *residual;  /* forward, (rows, C) or NULL: total = x + residual, and y is the norm of total */
+    void *total;           /* (rows, C), only with residual; may be x or residual */
+    void *y;               /* (rows, C) */
+    float *mean, *rstd;    /* (rows): written by the forward pass if not NULL, read by the backward pass */
+    /* backward */
+    const void *dy;               /* (rows, C): the gradient of y */
+    const void *dresidual;        /* (rows, C) or NULL: added to dx; may be dx */
+    void *dx;                     /* (rows, C): the gradient of x */
+    void *dw, *db;                /* (C): accumulated */
+    void *dbias, *dbias_residual; /* (C) or NULL: += column sums of dx; of dresidual before the call
+                                       (zero_nn_bias_backward) */
+} zero_nn_norm_t;
+/* Reads x, w, b; writes y, and total, mean, rstd. With residual, the results have the bits of zero_nn_add and of a norm
+ * of total. */
+void zero_nn_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l);
+/* Reads dy, x, w, mean, rstd; writes dx, and adds to dw and db. x is what was normalized: after a forward pass with
+ * residual, its total. eps is not read. */
+void zero_nn_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l);
 
 /* GELU, tanh approximation ("gelu_new"; Hendrycks and Gimpel 2016). y may be x. */
 void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);

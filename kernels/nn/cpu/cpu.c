@@ -176,18 +176,24 @@ static void cpu_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
     }
 }
 
-static void cpu_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
+static void cpu_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
     int threads = zero_nn_threads(nn, l->rows * l->C / WORTH);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < l->rows; r++)
+    for (int64_t r = 0; r < l->rows; r++) {
+        const void *x = element(l->x, r * l->C, l->dtype);
+        if (l->residual != NULL) {
+            void *total = element_out(l->total, r * l->C, l->dtype);
+            simd->sum(total, x, element(l->residual, r * l->C, l->dtype), l->C, l->dtype);
+            x = total;
+        }
         simd->norm(element_out(l->y, r * l->C, l->dtype), l->mean == NULL ? NULL : l->mean + r,
-                   l->rstd == NULL ? NULL : l->rstd + r, element(l->x, r * l->C, l->dtype), l->w, l->b, l->C,
-                   (float)l->eps, l->dtype);
+                   l->rstd == NULL ? NULL : l->rstd + r, x, l->w, l->b, l->C, (float)l->eps, l->dtype);
+    }
 }
 
-static void cpu_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
+static void cpu_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
     int64_t C = l->C, width = zero_nn_up(C, 32);
@@ -328,8 +334,8 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .bias_backward = cpu_bias_backward,
     .embedding_forward = cpu_embedding_forward,
     .embedding_backward = cpu_embedding_backward,
-    .layernorm_forward = cpu_layernorm_forward,
-    .layernorm_backward = cpu_layernorm_backward,
+    .norm_forward = cpu_norm_forward,
+    .norm_backward = cpu_norm_backward,
     .gelu_forward = cpu_gelu_forward,
     .gelu_backward = cpu_gelu_backward,
     .add = cpu_add,

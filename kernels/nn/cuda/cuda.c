@@ -228,12 +228,12 @@ static void cuda_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
     zero_nn_cuda_check(nn, "its kernel", status);
 }
 
-static void cuda_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
+static void cuda_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_norm_forward(l, zero_nn_cuda_stream(nn)));
 }
 
-static void cuda_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
+static void cuda_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     zero_nn_cuda_check(nn, "its kernel",
                        zero_nn_cuda_norm_backward(l, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
@@ -336,7 +336,6 @@ static void cuda_copy(zero_nn_t *nn, void *dst, const void *src, uint64_t bytes)
 static const zero_nn_ops_t OPS = {
     .name = "cuda",
     .epilogues = true,
-    .add_norm = true,
     .even = 128,
     .sizes = {.logits_bytes = (uint64_t)2 << 30, .least_rows = 128, .rows = 128, .columns = 128, .wide_sums = true},
     .open = cuda_open,
@@ -350,8 +349,8 @@ static const zero_nn_ops_t OPS = {
     .bias_backward = cuda_bias_backward,
     .embedding_forward = cuda_embedding_forward,
     .embedding_backward = cuda_embedding_backward,
-    .layernorm_forward = cuda_layernorm_forward,
-    .layernorm_backward = cuda_layernorm_backward,
+    .norm_forward = cuda_norm_forward,
+    .norm_backward = cuda_norm_backward,
     .gelu_forward = cuda_gelu_forward,
     .gelu_backward = cuda_gelu_backward,
     .add = cuda_add,

@@ -100,23 +100,28 @@ static void ref_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
     }
 }
 
-static void ref_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
+static void ref_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     (void)nn;
+    const void *x = l->residual != NULL ? l->total : l->x;
     for (int64_t r = 0; r < l->rows; r++) {
+        for (int64_t c = 0; c < l->C && l->residual != NULL; c++)
+            zero_nn_store(l->total, r * l->C + c, l->dtype,
+                          zero_nn_load(l->x, r * l->C + c, l->dtype) +
+                              zero_nn_load(l->residual, r * l->C + c, l->dtype));
         float mean = 0, square = 0;
         for (int64_t c = 0; c < l->C; c++)
-            mean += zero_nn_load(l->x, r * l->C + c, l->dtype);
+            mean += zero_nn_load(x, r * l->C + c, l->dtype);
         mean /= (float)l->C;
         for (int64_t c = 0; c < l->C; c++) {
-            float x = zero_nn_load(l->x, r * l->C + c, l->dtype) - mean;
-            square += x * x;
+            float off = zero_nn_load(x, r * l->C + c, l->dtype) - mean;
+            square += off * off;
         }
         float rstd = 1.0f / sqrtf(square / (float)l->C + (float)l->eps);
         for (int64_t c = 0; c < l->C; c++) {
-            float x = (zero_nn_load(l->x, r * l->C + c, l->dtype) - mean) * rstd;
+            float n = (zero_nn_load(x, r * l->C + c, l->dtype) - mean) * rstd;
             zero_nn_store(l->y, r * l->C + c, l->dtype,
-                          x * zero_nn_load(l->w, c, l->dtype) + zero_nn_load(l->b, c, l->dtype));
+                          n * zero_nn_load(l->w, c, l->dtype) + zero_nn_load(l->b, c, l->dtype));
         }
         if (l->mean != NULL)
             l->mean[r] = mean;
@@ -127,7 +132,7 @@ static void ref_layernorm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 
 /* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)); dw = sum of dy n, db = sum of dy over
  * rows. */
-static void ref_layernorm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
+static void ref_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     int64_t C = l->C;
     float *dw = (float *)nn->workspace, *db = dw + C; /* (C) */
@@ -336,8 +341,8 @@ const zero_nn_ops_t zero_nn_ref_ops = {
     .bias_backward = ref_bias_backward,
     .embedding_forward = ref_embedding_forward,
     .embedding_backward = ref_embedding_backward,
-    .layernorm_forward = ref_layernorm_forward,
-    .layernorm_backward = ref_layernorm_backward,
+    .norm_forward = ref_norm_forward,
+    .norm_backward = ref_norm_backward,
     .gelu_forward = ref_gelu_forward,
     .gelu_backward = ref_gelu_backward,
     .add = ref_add,
