@@ -133,6 +133,34 @@ rm model/model.safetensors
 run 0 "$@" --steps 4 --resume tuned --log b.log
 continued "a model's folder" whole.log a.log b.log
 
+# Ranks that torchrun starts save and resume, too.
+# torchrun ARGUMENTS...: two ranks
+torchrun()
+{
+    port=$((20000 + ($$ + ${used:=0}) % 20000))
+    used=$((used + 1))
+    for rank in 0 1; do
+        RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port \
+            timeout -k 5 300 "$train" "$@" >out$rank 2>err$rank &
+        eval "process$rank=\$!"
+    done
+    for rank in 0 1; do
+        eval "wait \$process$rank" || fail "rank $rank by torchrun: status $?: $(cat err$rank)"
+        [ ! -s err$rank ] || fail "rank $rank by torchrun: $(cat err$rank)"
+    done
+}
+# shellcheck disable=SC2086
+set -- $small --stage 3 --micro-batch 2
+run 0 "$@" --ranks 2 --steps 7 --log whole.log
+torchrun "$@" --steps 4 --save joined --save-every 2 --resume joined --log a.log
+torchrun "$@" --steps 7 --save joined --save-every 2 --resume joined --log b.log
+continued "ranks by torchrun" whole.log a.log b.log
+equal "ranks by torchrun: checkpoints" "$(ls joined | tr '\n' ' ')" "step-2 step-4 step-6 step-7 "
+equal "ranks by torchrun: first step" "$(values b.log first_step)" 5
+run 0 "$@" --ranks 2 --steps 7 --resume joined/step-2 --log c.log
+equal "what ranks by torchrun saved: first step" "$(values c.log first_step)" 3
+equal "what ranks by torchrun saved: parameters" "$(hash c.log)" "$(hash whole.log)"
+
 # A signal ends the run behind a checkpoint.
 for signal in TERM:143 USR1:138; do
     rm -rf stopped
@@ -241,6 +269,39 @@ equal "the checkpoint before a damaged one: first step" "$(values b.log first_st
 cp elastic/step-8/manifest.json damaged/step-8/manifest.json
 printf x | dd of=damaged/step-8/moment1.safetensors bs=1 seek=900000 conv=notrunc 2>/dev/null
 refused --ranks 2 --resume damaged -- --resume damaged/step-8/moment1.safetensors
+# A file of the newest checkpoint is lost, cut or changed: the older one is named, and only a person puts it in its
+# place.
+# shellcheck disable=SC2086
+set -- $small --ranks 2 --save lost --save-every 2 --resume lost
+run 0 "$@" --steps 6 --log whole.log
+for how in "rm parameters" "truncate moment1" "flip parameters" "flip moment2"; do
+    rm -rf hurt wanted.d
+    cp -r lost hurt
+    file=hurt/step-6/${how#* }.safetensors
+    case $how in
+    rm*) rm "$file" ;;
+    truncate*) truncate -s -1 "$file" ;;
+    flip*) printf x | dd of="$file" bs=1 seek=900000 conv=notrunc 2>/dev/null ;;
+    esac
+    cp -r hurt wanted.d
+    refused --ranks 2 --threads 1 --sample 0 --seq-len 16 --steps 9 --resume hurt -- --resume "$file" 4 hurt/step-4
+    ! grep -q remove err || fail "$how: the damaged checkpoint is in nobody's way: $(cat err)"
+    for newest in hurt hurt/step-6; do
+        refused --ranks 2 --threads 1 --sample 0 --seq-len 16 --steps 9 --save hurt --resume $newest -- \
+            --resume "$file" 4 hurt/step-4 remove
+    done
+    diff -r hurt wanted.d >differ || fail "$how: the folder was changed: $(head -3 differ)"
+    # shellcheck disable=SC2086
+    run 0 $small --ranks 2 --steps 6 --resume hurt/step-4 --save other --log a.log
+    equal "$how: the first step" "$(values a.log first_step)" 5
+    equal "$how: parameters" "$(hash a.log)" "$(hash whole.log)"
+    run 2 --ranks 2 --threads 1 --sample 0 --seq-len 16 --steps 9 --resume hurt/step-4 --save hurt
+    names err --save hurt 6 || fail "$how: what is in the way: $(cat err)"
+    rm -rf other hurt/step-6
+    # shellcheck disable=SC2086
+    run 0 $small --ranks 2 --steps 6 --resume hurt --save hurt --log a.log
+    equal "$how: parameters, in the same folder" "$(hash a.log)" "$(hash whole.log)"
+done
 rm -rf empty/step-3
 run 0 --threads 1 --sample 0 --ranks 1 --seq-len 16 --steps 2 --resume empty
 grep -q "no checkpoint in empty" out || fail "an empty folder: $(head -3 out)"

@@ -2,6 +2,7 @@
 /* resume.c - see resume.h. */
 #include "train/resume.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,6 +121,61 @@ static bool names_step(const char *path)
            strspn(name + 5, "0123456789") == (size_t)(end - name) - 5;
 }
 
+/* The newest step below `below` that has a folder. -1: there is none. */
+static int64_t newest_below(const char *folder, int64_t below)
+{
+    const struct dirent *entry;
+    int64_t newest = -1;
+    DIR *dir = opendir(folder);
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        const int64_t step = names_step(entry->d_name) ? strtoll(entry->d_name + 5, NULL, 10) : -1;
+        newest = step > newest && step < below ? step : newest;
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return newest;
+}
+
+/* The newest step below `below` whose checkpoint can be opened. -1: there is none. */
+static int64_t find_older(const char *folder, int64_t below)
+{
+    char path[4352];
+    zero_checkpoint_t *checkpoint = NULL;
+    zero_error_t ignored;
+    while (checkpoint == NULL && (below = newest_below(folder, below)) >= 0) {
+        snprintf(path, sizeof path, "%s/step-%lld", folder, (long long)below);
+        zero_checkpoint_open(&checkpoint, path, &ignored);
+    }
+    zero_checkpoint_close(checkpoint);
+    return below;
+}
+
+zero_status_t resume_fail(const options_t *o, int64_t step, zero_status_t status, const zero_error_t *why,
+                          zero_error_t *error)
+{
+    char folder[4096];
+    if (status != ZERO_ERR_FORMAT && status != ZERO_ERR_IO)
+        return zero_fail_from(error, status, why, "--resume: %s", why->text);
+    snprintf(folder, sizeof folder, "%.*s", (int)path_length(o->resume), o->resume);
+    if (names_step(folder)) {
+        char *slash = strrchr(folder, '/'), *name = slash != NULL ? slash + 1 : folder;
+        if (step == INT64_MAX)
+            step = strtoll(name + 5, NULL, 10);
+        if (slash == NULL)
+            snprintf(folder, sizeof folder, ".");
+        else
+            slash[slash == folder] = '\0';
+    }
+    const int64_t older = find_older(folder, step);
+    if (older < 0)
+        return zero_fail_from(error, status, why, "--resume: %s", why->text);
+    return zero_fail_from(
+        error, status, why,
+        "--resume: %s; the newest whole one before it is step %lld: continue with --resume %s/step-%lld%s", why->text,
+        (long long)older, folder, (long long)older,
+        same_path(folder, o->save) ? ", and save to another folder or first remove the damaged one" : "");
+}
+
 static zero_status_t open_checkpoint(job_t *job, zero_error_t *error)
 {
     const options_t *o = &job->o;
@@ -138,7 +194,7 @@ static zero_status_t open_checkpoint(job_t *job, zero_error_t *error)
     if (status == ZERO_ERR_IO && why.reason == ZERO_REASON_NO_CHECKPOINT && !names_step(o->resume))
         return ZERO_OK;
     if (status != ZERO_OK)
-        return zero_fail_from(error, status, &why, "--resume: %s", why.text);
+        return resume_fail(o, INT64_MAX, status, &why, error);
     zero_checkpoint_info(job->checkpoint, &info);
     job->resumed = true;
     job->first = info.step;

@@ -12,4 +12,9 @@ zero_status_t resume_resolve(job_t *job, bool thorough, zero_error_t *error);
 /* Checks that the folder of --save can hold checkpoints, or can be created. Creates nothing. */
 zero_status_t resume_check_save(const options_t *options, zero_error_t *error);
 
+/* The failure of --resume for a cause. If the checkpoint is damaged, no other one replaces it: the sentence then says
+ * which whole one is the newest before it. step: of the checkpoint; INT64_MAX: it could not be opened. */
+zero_status_t resume_fail(const options_t *options, int64_t step, zero_status_t status, const zero_error_t *why,
+                          zero_error_t *error);
+
 #endif

@@ -2,6 +2,7 @@
 /* save.c - see save.h. */
 #include "train/save.h"
 #include "train/report.h"
+#include "train/resume.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -62,8 +63,13 @@ static zero_status_t load(session_t *session, run_t *run, progress_t *progress, 
         fprintf(stderr, "zero_train: warning: %s\n", info.warning);
     }
     zero_status_t status = zero_load(run->engine, session->checkpoint);
-    if (status != ZERO_OK)
+    if (status != ZERO_OK && !first)
         return all_fail(run, "resume", status, error);
+    if (status != ZERO_OK) {
+        zero_error_t why;
+        zero_last_failure(run->engine, &why);
+        return resume_fail(o, info.step, status, &why, error);
+    }
     read_own(run, info.caller, info.caller_bytes);
     if (first && info.step >= o->steps)
         progress_say(progress, "resumed %s: all of --steps %lld are taken, so there is nothing to train", info.path,
