@@ -8,7 +8,9 @@
  *   ZERO_FAULT_KIND     kill: the process gets SIGKILL instead of making the call
  *                       enospc, eio, erofs: the call does nothing and fails so
  *                       short: a write writes half of its bytes
+ *                       hold: the call waits until the file ZERO_FAULT_UNTIL exists
  *   ZERO_FAULT_STAY     1: so does every call after it, of every process
+ *   ZERO_FAULT_CALL     counts only calls of this name
  *   ZERO_FAULT_LOG      a file outside of it, to which each counted call that is made adds a line: its name
  *                       ("create" for an open that may create), and the path
  *
@@ -31,11 +33,12 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-typedef enum kind { KILL, FAIL, SHORT } kind_t;
+typedef enum kind { KILL, FAIL, SHORT, HOLD } kind_t;
 
-static const char *below;
+static const char *below, *only, *until;
 static size_t below_length;
 static _Atomic uint64_t *counter;
 static uint64_t fault_at;
@@ -50,8 +53,8 @@ __attribute__((constructor)) static void begin(void)
         const char *name;
         kind_t kind;
         int error_number;
-    } kinds[] = {
-        {"kill", KILL, 0}, {"enospc", FAIL, ENOSPC}, {"eio", FAIL, EIO}, {"erofs", FAIL, EROFS}, {"short", SHORT, 0}};
+    } kinds[] = {{"kill", KILL, 0},      {"enospc", FAIL, ENOSPC}, {"eio", FAIL, EIO},
+                 {"erofs", FAIL, EROFS}, {"short", SHORT, 0},      {"hold", HOLD, 0}};
     const char *name = getenv("ZERO_FAULT_KIND"), *at = getenv("ZERO_FAULT_AT"), *path = getenv("ZERO_FAULT_COUNTER");
     int (*real_open)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
     below = getenv("ZERO_FAULT_BELOW");
@@ -60,6 +63,8 @@ __attribute__((constructor)) static void begin(void)
     below_length = strlen(below);
     fault_at = at ? strtoull(at, NULL, 10) : 0;
     stay = getenv("ZERO_FAULT_STAY") != NULL;
+    only = getenv("ZERO_FAULT_CALL");
+    until = getenv("ZERO_FAULT_UNTIL");
     for (size_t k = 0; name && k < sizeof kinds / sizeof kinds[0]; k++)
         if (strcmp(name, kinds[k].name) == 0)
             kind = kinds[k].kind, error_number = kinds[k].error_number;
@@ -108,6 +113,9 @@ static bool at_below(int folder, const char *path, char *whole)
 static bool strikes(const char *call, const char *path)
 {
     char line[2 * PATH_MAX + 64];
+    const struct timespec tick = {.tv_nsec = 10000000};
+    if (only && strcmp(call, only) != 0)
+        return false;
     uint64_t number = atomic_fetch_add(counter, 1) + 1;
     if (fault_at == 0 || number < fault_at || (number > fault_at && !stay)) {
         int n = snprintf(line, sizeof line, "%s %s\n", call, path);
@@ -120,7 +128,9 @@ static bool strikes(const char *call, const char *path)
         for (;;)
             pause();
     }
-    return true;
+    while (kind == HOLD && until && access(until, F_OK) != 0)
+        nanosleep(&tick, NULL);
+    return kind != HOLD;
 }
 
 /* Whether a call that is not a write fails; then sets errno, which it leaves alone otherwise. */

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # A rank dies, or a drive fails, at each call of a save that changes a file (tests/fault_files.c): the newest whole
 # checkpoint is loaded, never a mixture, and the run that goes on ends with the same bits as one without a fault. It
-# ends with "points N, lost 0, mixed 0". Some of the calls; all of them with ZERO_CHECK_FULL=1.
+# ends with "points N, lost 0, mixed 0". Some of the calls; all of them with ZERO_CHECK_FULL=1. And a save that is slow
+# is not cut by a stop signal.
 . "${srcdir:-.}/tests/train.sh"
 module=$(cd "${top_builddir:-.}" && pwd)/tests/.libs/fault_files.so
 [ -r "$module" ] || { echo "there is no $module: this build has no shared libraries"; exit 77; }
@@ -87,6 +88,44 @@ while [ $at -le "$all" ]; do
     [ $((at % 3)) -ne 1 ] || point eio $at stay
     [ $((at % 3)) -ne 2 ] || point short $at
     at=$((at + stride))
+done
+
+# A drive on which the save after a stop signal takes longer than ranks have for a step: the save is not cut. In the
+# middle of a save ranks wait for the data (fdatasync), at its ends for names and the manifest (fsync).
+# reached CONDITION: within a minute
+reached()
+{
+    tries=0
+    until eval "$1" || [ $tries -ge 600 ] || ! kill -0 $parent 2>/dev/null; do
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+    eval "$1" || fail "a slow $call: never so: $1: $(cat err)"
+}
+for call in fdatasync fsync; do
+    rm -rf slow slow.log go
+    : >slow.log
+    head -c 8 /dev/zero >count
+    # shellcheck disable=SC2086
+    env PATH=/nonexistent LD_PRELOAD="$module" ZERO_FAULT_BELOW="$here/slow" ZERO_FAULT_COUNTER="$here/count" \
+        ZERO_FAULT_CALL=$call ZERO_FAULT_KIND=hold ZERO_FAULT_AT=1 ZERO_FAULT_UNTIL="$here/go" ZERO_TEST_FINISH_S=4 \
+        "$train" $options --save slow --steps 100000000 --log slow.log >out 2>err &
+    parent=$!
+    reached '[ "$(grep -c "\"event\":\"step\"" slow.log)" -ge 5 ]'
+    kill -TERM $parent
+    reached '[ "$(od -An -tu8 count | tr -d " ")" -ge 1 ]'
+    sleep 6
+    kill -0 $parent 2>/dev/null || fail "a slow $call: the save was cut: $(cat err)"
+    equal "a slow $call: what is whole before its end" "$(ls slow/*/manifest.json 2>/dev/null)" ""
+    : >go
+    wait $parent
+    equal "a slow $call: status" $? 143
+    [ ! -s err ] || fail "a slow $call: $(cat err)"
+    last=$(tail -1 slow.log | values /dev/stdin step)
+    equal "a slow $call: what is whole" "$(ls slow/*/manifest.json)" "slow/step-$last/manifest.json"
+    # shellcheck disable=SC2086
+    run 0 $options --steps $((last + 1)) --resume slow --log next.log
+    equal "after a slow $call: the first step" "$(values next.log first_step)" $((last + 1))
 done
 echo "points $points, lost $lost, mixed $mixed"
 finish

@@ -27,7 +27,7 @@
 #define PATIENCE_S 6.0  /* from a failure until the parent ends the remaining processes */
 #define TIDY_S 4.0      /* for mpiexec to end its ranks and remove its files */
 #define DEATH_S 10.0    /* the longest wait for a killed process to be gone */
-#define FINISH_S 30.0   /* after a stop signal, the minimum that ranks have for a step */
+#define FINISH_S 30.0   /* after a stop signal, the minimum that ranks have for a step; a save does not count */
 #define FINISH_STEPS 10 /* and the same as a multiple of the longest step so far */
 enum { POLL_MS = 10 };
 
@@ -44,6 +44,7 @@ typedef struct parent {
     int vanished;                       /* -1: none */
     double looked_at;                   /* the terminal */
     double began_at;
+    double finish_s;         /* FINISH_S; ZERO_TEST_FINISH_S shortens it for tests */
     double failed_at;        /* 0: no failure so far */
     double ending_at;        /* 0: the parent is not ending processes */
     bool killed;             /* SIGKILL was sent to children */
@@ -201,7 +202,7 @@ static void look_at_clock(parent_t *p)
         end_all(p);
     }
     if (p->step > 0 && p->longest > 0)
-        finish = FINISH_STEPS * p->longest > FINISH_S ? FINISH_STEPS * p->longest : FINISH_S;
+        finish = FINISH_STEPS * p->longest > p->finish_s ? FINISH_STEPS * p->longest : p->finish_s;
     if (atomic_load(&p->board->place[0].saving)) /* a save is progress, too */
         p->step_at = t;
     if (p->signal != 0 && t - p->step_at > finish) {
@@ -437,6 +438,7 @@ int launch_ranks(const launch_plan_t *plan)
     static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGUSR1, SIGHUP};
     parent_t p = {.plan = plan,
                   .vanished = -1,
+                  .finish_s = FINISH_S,
                   .start = {.plan = plan, .board = -1},
                   .output = {.from = -1, .into = -1},
                   .errors = {.from = -1, .into = -1},
@@ -444,6 +446,9 @@ int launch_ranks(const launch_plan_t *plan)
     struct sigaction hangup;
     sigset_t waited, mask;
     int code = 1;
+    const char *limit = getenv("ZERO_TEST_FINISH_S");
+    if (limit != NULL && strtod(limit, NULL) > 0)
+        p.finish_s = strtod(limit, NULL);
     if (!prepare(&p)) {
         complain("cannot prepare to start %d ranks: %s", plan->world, strerror(errno));
         goto end;
