@@ -245,12 +245,14 @@ static zero_nn_norm_t note_norm(zero_nn_t *nn, const zero_nn_norm_t *l)
                            (const void **)&d.db,
                            (const void **)&d.dbias,
                            (const void **)&d.dbias_residual};
-    for (int i = 0; i < 7; i++)
-        note_row(*matrices[i], l->rows * l->C, l->dtype);
+    for (int i = 0; i < 7; i++) { /* aligned like an element, unlike note_matrix */
+        const int64_t ld = i == 1 || i == 2 ? l->ldy : l->ldx;
+        note_row(*matrices[i], (l->rows - 1) * ld + l->groups * l->C, l->dtype);
+    }
     for (int i = 0; i < 6; i++)
         note_row(*rows[i], l->C, l->dtype);
-    note_row(l->mean, l->rows, ZERO_FP32);
-    note_row(l->rstd, l->rows, ZERO_FP32);
+    note_row(l->mean, l->rows * l->groups, ZERO_FP32);
+    note_row(l->rstd, l->rows * l->groups, ZERO_FP32);
     begin(nn);
     for (int i = 0; i < 7; i++)
         *matrices[i] = at(*matrices[i]);

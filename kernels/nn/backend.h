@@ -13,8 +13,8 @@ typedef enum zero_nn_op {
     ZERO_NN_BIAS_BACKWARD,  /* rows, n */
     ZERO_NN_EMBED_FORWARD,  /* B, T, C */
     ZERO_NN_EMBED_BACKWARD, /* B, T, C, V */
-    ZERO_NN_NORM_FORWARD,   /* rows, C */
-    ZERO_NN_NORM_BACKWARD,  /* rows, C */
+    ZERO_NN_NORM_FORWARD,   /* rows, C; groups, ldx, ldy (0 as in zero_nn_norm_t); rms */
+    ZERO_NN_NORM_BACKWARD,  /* the same */
     ZERO_NN_GELU_FORWARD,   /* count */
     ZERO_NN_GELU_BACKWARD,  /* rows, n */
     ZERO_NN_ADD,            /* count */
@@ -55,6 +55,12 @@ typedef struct zero_nn_embedding {
     const void *dy;        /* backward: (B, T, C) */
     void *dwte, *dwpe;     /* backward: (V, C), (positions, C) or NULL */
 } zero_nn_embedding_t;
+
+/* Where vector i of a norm lies: vector i mod groups of row i / groups. ld: ldx or ldy. */
+static inline int64_t zero_nn_norm_at(const zero_nn_norm_t *l, int64_t ld, int64_t i)
+{
+    return l->groups == 1 ? i * ld : i / l->groups * ld + i % l->groups * l->C;
+}
 
 typedef struct zero_nn_attention_grad {
     const void *dout;

@@ -254,33 +254,60 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
         nn->ops->embedding_backward(nn, &e);
 }
 
-/* Checks for both directions of a norm. Returns true if there is something to compute. */
-static bool norm_begin(zero_nn_t *nn, const zero_nn_norm_t *l, zero_nn_op_t op)
+/* Checks for both directions of a norm, and fills in groups, ldx and ldy. Returns true if there is something to
+ * compute. */
+static bool norm_begin(zero_nn_t *nn, zero_nn_norm_t *l, zero_nn_op_t op, const void *in, const void *out)
 {
     zero_nn_shape_t shape = shape_of(op, l->dtype);
-    shape.d[0] = l->rows;
-    shape.d[1] = l->C;
-    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, l->rows, l->C) || l->rows == 0 || l->C == 0)
+    int64_t d[] = {l->rows, l->C, l->groups, l->ldx, l->ldy, l->rms}, width = 0;
+    memcpy(shape.d, d, sizeof d);
+    if (!shape_ok(nn, &shape))
         return false;
+    l->groups = l->groups == 0 ? 1 : l->groups;
+    if (!matrix_ok(nn, &shape, l->groups, l->C))
+        return false;
+    width = l->groups * l->C;
+    l->ldx = l->ldx == 0 ? width : l->ldx;
+    l->ldy = l->ldy == 0 ? width : l->ldy;
+    if (!matrix_ok(nn, &shape, l->rows, l->ldx) || !matrix_ok(nn, &shape, l->rows, l->ldy) || l->rows == 0 || l->C == 0)
+        return false;
+    const char *problem = NULL;
+    if (l->ldx < width || l->ldy < width)
+        problem = "rows do not hold their vectors: make ldx and ldy at least groups * C, or 0";
+    else if (in != NULL && in == out && l->ldx != l->ldy)
+        problem = "it runs in place, but ldx is not ldy: make them equal, or use another buffer";
+    else if ((l->dbias != NULL || l->dbias_residual != NULL) && (l->groups > 1 || l->ldx != l->C))
+        problem = "a bias has one group and dense rows: leave dbias and dbias_residual out";
+    char text[256];
+    if (problem != NULL) {
+        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s", zero_nn_shape_text(&shape, text, sizeof text), problem);
+        return false;
+    }
+    /* Equal shapes have one plan, however they are written. */
+    shape.d[2] = l->groups == 1 ? 0 : l->groups;
+    shape.d[3] = l->ldx == width ? 0 : l->ldx;
+    shape.d[4] = l->ldy == width ? 0 : l->ldy;
     return zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, l->x, op, "x") && operand_ok(nn, l->w, op, "w");
 }
 
-void zero_nn_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
+void zero_nn_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *given)
 {
     const zero_nn_op_t op = ZERO_NN_NORM_FORWARD;
-    if (norm_begin(nn, l, op) && operand_ok(nn, l->y, op, "y") && operand_ok(nn, l->b, op, "b") &&
-        (l->residual == NULL || operand_ok(nn, l->total, op, "total")))
-        nn->ops->norm_forward(nn, l);
+    zero_nn_norm_t l = *given;
+    if (norm_begin(nn, &l, op, l.residual == NULL ? l.x : l.total, l.y) && operand_ok(nn, l.y, op, "y") &&
+        (l.rms || operand_ok(nn, l.b, op, "b")) && (l.residual == NULL || operand_ok(nn, l.total, op, "total")))
+        nn->ops->norm_forward(nn, &l);
 }
 
-void zero_nn_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
+void zero_nn_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *given)
 {
     const zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
-    if (norm_begin(nn, l, op) && operand_ok(nn, l->dx, op, "dx") && operand_ok(nn, l->dw, op, "dw") &&
-        operand_ok(nn, l->db, op, "db") && operand_ok(nn, l->dy, op, "dy") && operand_ok(nn, l->mean, op, "mean") &&
-        operand_ok(nn, l->rstd, op, "rstd") &&
-        (l->dbias_residual == NULL || operand_ok(nn, l->dresidual, op, "dresidual")))
-        nn->ops->norm_backward(nn, l);
+    zero_nn_norm_t l = *given;
+    if (norm_begin(nn, &l, op, l.dy, l.dx) && operand_ok(nn, l.dx, op, "dx") && operand_ok(nn, l.dw, op, "dw") &&
+        operand_ok(nn, l.dy, op, "dy") && operand_ok(nn, l.rstd, op, "rstd") &&
+        (l.rms || (operand_ok(nn, l.mean, op, "mean") && operand_ok(nn, l.db, op, "db"))) &&
+        (l.dbias_residual == NULL || operand_ok(nn, l.dresidual, op, "dresidual")))
+        nn->ops->norm_backward(nn, &l);
 }
 
 /* For element-wise calls. Returns true if there is something to compute. */

@@ -167,23 +167,35 @@ void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, co
 void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const void *dy, const int32_t *tokens, int64_t B,
                                 int64_t T, int64_t C, int64_t V, zero_dtype_t dtype);
 
-/* Layer norm over rows of C: y = (x - mean) * rstd * w + b. */
+/* Norms over vectors of C elements.
+ *
+ * Layer norm: y = (x - mean) * rstd * w + b, rstd = 1 / sqrt(variance + eps).
+ *
+ * With rms, RMS norm (Zhang and Sennrich 2019): y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps). In bf16, x * rstd
+ * is rounded before it is multiplied with w, as in Hugging Face's LlamaRMSNorm. There are no b, mean and db.
+ *
+ * A row holds `groups` vectors one after another, each with its own statistics and all with the same w and b. Queries
+ * and keys are normalized like this, head by head, inside a matrix that holds more. y may be x, and dx may be dy, if
+ * ldx is ldy. */
 typedef struct zero_nn_norm {
     int64_t rows, C;
+    int64_t groups;   /* 0: 1 */
+    int64_t ldx, ldy; /* elements from row to row of x, residual, total, dx, dresidual; of y, dy. 0: groups * C */
     double eps;
     zero_dtype_t dtype;
-    const void *x, *w, *b; /* (rows, C), (C), (C) */
-    const void *residual;  /* forward, (rows, C) or NULL: total = x + residual, and y is the norm of total */
-    void *total;           /* (rows, C), only with residual; may be x or residual */
-    void *y;               /* (rows, C) */
-    float *mean, *rstd;    /* (rows): written by the forward pass if not NULL, read by the backward pass */
+    bool rms;
+    const void *x, *w, *b; /* (rows, groups * C), (C), (C) */
+    const void *residual;  /* forward, like x or NULL: total = x + residual, and y is the norm of total */
+    void *total;           /* like x, only with residual; may be x or residual */
+    void *y;               /* (rows, groups * C) */
+    float *mean, *rstd;    /* (rows, groups): written by the forward pass if not NULL, read by the backward pass */
     /* backward */
-    const void *dy;               /* (rows, C): the gradient of y */
-    const void *dresidual;        /* (rows, C) or NULL: added to dx; may be dx */
-    void *dx;                     /* (rows, C): the gradient of x */
+    const void *dy;               /* like y: the gradient of y */
+    const void *dresidual;        /* like x or NULL: added to dx; may be dx */
+    void *dx;                     /* like x: the gradient of x */
     void *dw, *db;                /* (C): accumulated */
     void *dbias, *dbias_residual; /* (C) or NULL: += column sums of dx; of dresidual before the call
-                                       (zero_nn_bias_backward) */
+                                     (zero_nn_bias_backward). Only with one group and dense rows. */
 } zero_nn_norm_t;
 /* Reads x, w, b; writes y, and total, mean, rstd. With residual, the results have the bits of zero_nn_add and of a norm
  * of total. */

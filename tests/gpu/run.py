@@ -156,7 +156,7 @@ def program(name, timeout=560, **env):
 
 def kernels():
     for name in ("test_cuda_flat", "test_cuda_update", "test_cuda_nn", "test_cuda_nn_rows", "test_cuda_nn_model",
-                 "test_cuda_nn_bias"):
+                 "test_cuda_nn_bias", "test_cuda_nn_decoder"):
         item("kernels", name, lambda name=name: program(name))
 
 
@@ -301,7 +301,8 @@ def sanitizer(check):
         if not summary:
             return False, text + "\ncompute-sanitizer ended without a summary", {}
         return passed, text, {"summary": summary.group(0)}
-    for name in ("test_cuda_flat", "test_cuda_update", "test_cuda_nn_rows", "test_cuda_nn_bias"):
+    for name in ("test_cuda_flat", "test_cuda_update", "test_cuda_nn_rows", "test_cuda_nn_bias",
+                 "test_cuda_nn_decoder"):
         item(check, "%s %s" % (check, name), lambda name=name: work(name))
 
 

@@ -179,26 +179,32 @@ static void cpu_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
 static void cpu_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
-    int threads = zero_nn_threads(nn, l->rows * l->C / WORTH);
+    const int64_t count = l->rows * l->groups;
+    int threads = zero_nn_threads(nn, count * l->C / WORTH);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < l->rows; r++) {
-        const void *x = element(l->x, r * l->C, l->dtype);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t from = zero_nn_norm_at(l, l->ldx, i);
+        const void *x = element(l->x, from, l->dtype);
+        void *y = element_out(l->y, zero_nn_norm_at(l, l->ldy, i), l->dtype);
+        float *rstd = l->rstd == NULL ? NULL : l->rstd + i;
         if (l->residual != NULL) {
-            void *total = element_out(l->total, r * l->C, l->dtype);
-            simd->sum(total, x, element(l->residual, r * l->C, l->dtype), l->C, l->dtype);
+            void *total = element_out(l->total, from, l->dtype);
+            simd->sum(total, x, element(l->residual, from, l->dtype), l->C, l->dtype);
             x = total;
         }
-        simd->norm(element_out(l->y, r * l->C, l->dtype), l->mean == NULL ? NULL : l->mean + r,
-                   l->rstd == NULL ? NULL : l->rstd + r, x, l->w, l->b, l->C, (float)l->eps, l->dtype);
+        if (l->rms)
+            simd->rms(y, rstd, x, l->w, l->C, (float)l->eps, l->dtype);
+        else
+            simd->norm(y, l->mean == NULL ? NULL : l->mean + i, rstd, x, l->w, l->b, l->C, (float)l->eps, l->dtype);
     }
 }
 
 static void cpu_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
-    int64_t C = l->C, width = zero_nn_up(C, 32);
+    int64_t C = l->C, width = zero_nn_up(C, 32), count = l->rows * l->groups;
     float *partial = (float *)nn->workspace; /* (threads, 2, width): dw, db */
-    int threads = zero_nn_threads(nn, l->rows * C / WORTH);
+    int threads = zero_nn_threads(nn, count * C / WORTH);
     if (l->dbias_residual != NULL) /* before dx overwrites it */
         cpu_bias_backward(nn, l->dbias_residual, l->dresidual, l->rows, C, l->dtype);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
@@ -206,17 +212,22 @@ static void cpu_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         float *dw = partial + 2 * width * t, *db = dw + width;
         memset(dw, 0, 2 * (size_t)width * sizeof *dw);
         int64_t begin, end;
-        zero_nn_part(l->rows, 1, threads, t, &begin, &end);
-        for (int64_t r = begin; r < end; r++) {
-            const void *residual = l->dresidual == NULL ? NULL : element(l->dresidual, r * C, l->dtype);
-            simd->norm_grad(element_out(l->dx, r * C, l->dtype), dw, db, residual, element(l->dy, r * C, l->dtype),
-                            element(l->x, r * C, l->dtype), l->w, l->mean[r], l->rstd[r], C, l->dtype);
+        zero_nn_part(count, 1, threads, t, &begin, &end);
+        for (int64_t i = begin; i < end; i++) {
+            const int64_t at = zero_nn_norm_at(l, l->ldx, i);
+            const void *residual = l->dresidual == NULL ? NULL : element(l->dresidual, at, l->dtype);
+            const void *x = element(l->x, at, l->dtype), *dy = element(l->dy, zero_nn_norm_at(l, l->ldy, i), l->dtype);
+            void *dx = element_out(l->dx, at, l->dtype);
+            if (l->rms)
+                simd->rms_grad(dx, dw, residual, dy, x, l->w, l->rstd[i], C, l->dtype);
+            else
+                simd->norm_grad(dx, dw, db, residual, dy, x, l->w, l->mean[i], l->rstd[i], C, l->dtype);
         }
     }
     for (int t = 1; t < threads; t++)
         simd->add(partial, partial + 2 * width * t, 2 * width, ZERO_FP32);
     void *out[2] = {l->dw, l->db};
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < (l->rms ? 1 : 2); i++) {
         simd->add(partial + i * width, out[i], C, l->dtype);
         simd->store(out[i], partial + i * width, C, l->dtype);
     }

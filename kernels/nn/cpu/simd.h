@@ -28,11 +28,16 @@ typedef struct zero_nn_simd {
     void (*gelu)(void *y, const void *x, int64_t n, zero_dtype_t dtype);
     void (*gelu_grad)(void *dx, const void *dy, const void *x, int64_t n, zero_dtype_t dtype);
 
-    /* One row of a layer norm. The gradient adds this row's contribution to dw, db (C) fp32; residual may be NULL. */
+    /* One vector of a layer norm. The gradient adds its contribution to dw, db (C) fp32; residual may be NULL. */
     void (*norm)(void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t C, float eps,
                  zero_dtype_t dtype);
     void (*norm_grad)(void *dx, float *dw, float *db, const void *residual, const void *dy, const void *x,
                       const void *w, float mean, float rstd, int64_t C, zero_dtype_t dtype);
+
+    /* The same for RMS norm. */
+    void (*rms)(void *y, float *rstd, const void *x, const void *w, int64_t C, float eps, zero_dtype_t dtype);
+    void (*rms_grad)(void *dx, float *dw, const void *residual, const void *dy, const void *x, const void *w,
+                     float rstd, int64_t C, zero_dtype_t dtype);
 
     /* One row of logits (V). Returns its loss. With grad, softmax - onehot overwrites the logits. */
     float (*entropy)(void *logits, int64_t target, int64_t V, bool grad, zero_dtype_t dtype);

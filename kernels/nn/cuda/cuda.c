@@ -136,7 +136,8 @@ static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t
         plan->workspace = zero_nn_cuda_sort_workspace(d[0] * d[1]);
         return ZERO_OK;
     case ZERO_NN_NORM_BACKWARD: /* partial sums of dw, db and of two biases */
-        plan->workspace = (uint64_t)(zero_nn_cuda_norm_parts(d[0], d[1]) * ZERO_NN_CUDA_SUMS * d[1]) * sizeof(float);
+        plan->workspace =
+            (uint64_t)(zero_nn_cuda_norm_parts(d[0], d[1], d[2]) * ZERO_NN_CUDA_SUMS * d[1]) * sizeof(float);
         return ZERO_OK;
     case ZERO_NN_NORMALIZE: /* partial sums */
         plan->workspace = ZERO_NN_CUDA_SQUARES * sizeof(double);

@@ -50,9 +50,9 @@ cudaError_t zero_nn_cuda_add_parts(void *const *outs, int count, const float *pa
                                    zero_dtype_t dtype, cudaStream_t stream);
 
 /* norm.cu. The backward pass needs parts (as above) of ZERO_NN_CUDA_SUMS C floats: sums for dw, db, dbias_residual and
- * dbias. Without the two biases it needs only the first two. */
+ * dbias. Without the two biases it needs only the first two, or for RMS norm one. */
 cudaError_t zero_nn_cuda_norm_forward(const zero_nn_norm_t *l, cudaStream_t stream);
-int64_t zero_nn_cuda_norm_parts(int64_t rows, int64_t C);
+int64_t zero_nn_cuda_norm_parts(int64_t rows, int64_t C, int64_t groups); /* groups may be 0 */
 cudaError_t zero_nn_cuda_norm_backward(const zero_nn_norm_t *l, float *partial, cudaStream_t stream);
 
 /* embedding.cu */

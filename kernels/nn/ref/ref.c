@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ref.c - the reference: plain C, one thread, fp32 sums in index order, libm. It aims to be easy to read, not fast. */
-#include "kernels/nn/backend.h"
+#include "kernels/nn/ref/ref.h"
 
 #include <math.h>
 
@@ -52,7 +52,7 @@ static void ref_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g)
     }
 }
 
-static void ref_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
+void zero_nn_ref_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype)
 {
     (void)nn;
     for (int64_t j = 0; j < n; j++) {
@@ -98,107 +98,6 @@ static void ref_embedding_backward(zero_nn_t *nn, const zero_nn_embedding_t *e)
             sum += zero_nn_load(e->dy, b * e->T * C + i, e->dtype);
         zero_nn_store(e->dwpe, i, e->dtype, sum);
     }
-}
-
-static void ref_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
-{
-    (void)nn;
-    const void *x = l->residual != NULL ? l->total : l->x;
-    for (int64_t r = 0; r < l->rows; r++) {
-        for (int64_t c = 0; c < l->C && l->residual != NULL; c++)
-            zero_nn_store(l->total, r * l->C + c, l->dtype,
-                          zero_nn_load(l->x, r * l->C + c, l->dtype) +
-                              zero_nn_load(l->residual, r * l->C + c, l->dtype));
-        float mean = 0, square = 0;
-        for (int64_t c = 0; c < l->C; c++)
-            mean += zero_nn_load(x, r * l->C + c, l->dtype);
-        mean /= (float)l->C;
-        for (int64_t c = 0; c < l->C; c++) {
-            float off = zero_nn_load(x, r * l->C + c, l->dtype) - mean;
-            square += off * off;
-        }
-        float rstd = 1.0f / sqrtf(square / (float)l->C + (float)l->eps);
-        for (int64_t c = 0; c < l->C; c++) {
-            float n = (zero_nn_load(x, r * l->C + c, l->dtype) - mean) * rstd;
-            zero_nn_store(l->y, r * l->C + c, l->dtype,
-                          n * zero_nn_load(l->w, c, l->dtype) + zero_nn_load(l->b, c, l->dtype));
-        }
-        if (l->mean != NULL)
-            l->mean[r] = mean;
-        if (l->rstd != NULL)
-            l->rstd[r] = rstd;
-    }
-}
-
-/* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)); dw = sum of dy n, db = sum of dy over
- * rows. */
-static void ref_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
-{
-    int64_t C = l->C;
-    float *dw = (float *)nn->workspace, *db = dw + C; /* (C) */
-    if (l->dbias_residual != NULL)                    /* before dx overwrites it */
-        ref_bias_backward(nn, l->dbias_residual, l->dresidual, l->rows, C, l->dtype);
-    memset(dw, 0, 2 * (size_t)C * sizeof *dw);
-    for (int64_t r = 0; r < l->rows; r++) {
-        float mean = l->mean[r], rstd = l->rstd[r], sum_g = 0, sum_gn = 0;
-        for (int64_t c = 0; c < C; c++) {
-            float dy = zero_nn_load(l->dy, r * C + c, l->dtype), g = dy * zero_nn_load(l->w, c, l->dtype);
-            float n = (zero_nn_load(l->x, r * C + c, l->dtype) - mean) * rstd;
-            sum_g += g;
-            sum_gn += g * n;
-            dw[c] += dy * n;
-            db[c] += dy;
-        }
-        sum_g /= (float)C;
-        sum_gn /= (float)C;
-        for (int64_t c = 0; c < C; c++) {
-            float g = zero_nn_load(l->dy, r * C + c, l->dtype) * zero_nn_load(l->w, c, l->dtype);
-            float n = (zero_nn_load(l->x, r * C + c, l->dtype) - mean) * rstd;
-            float dx = rstd * (g - sum_g - n * sum_gn);
-            if (l->dresidual != NULL)
-                dx += zero_nn_load(l->dresidual, r * C + c, l->dtype);
-            zero_nn_store(l->dx, r * C + c, l->dtype, dx);
-        }
-    }
-    for (int64_t c = 0; c < C; c++) {
-        zero_nn_store(l->dw, c, l->dtype, zero_nn_load(l->dw, c, l->dtype) + dw[c]);
-        zero_nn_store(l->db, c, l->dtype, zero_nn_load(l->db, c, l->dtype) + db[c]);
-    }
-    if (l->dbias != NULL)
-        ref_bias_backward(nn, l->dbias, l->dx, l->rows, C, l->dtype);
-}
-
-/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3). This form has no
- * cancellation for x far below 0. */
-#define GELU_SCALE 0.79788456080286535588f
-#define GELU_CUBE 0.044715f
-
-static float gelu_argument(float x)
-{
-    return GELU_SCALE * (x + GELU_CUBE * x * x * x);
-}
-
-static void ref_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
-{
-    (void)nn;
-    for (int64_t i = 0; i < count; i++) {
-        float v = zero_nn_load(x, i, dtype);
-        zero_nn_store(y, i, dtype, v / (1.0f + expf(-2.0f * gelu_argument(v))));
-    }
-}
-
-/* (x g)' = g + x 2 g (1 - g) u'. */
-static void ref_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
-                              int64_t n, zero_dtype_t dtype)
-{
-    for (int64_t i = 0; i < rows * n; i++) {
-        float v = zero_nn_load(x, i, dtype), u = gelu_argument(v);
-        float g = 1.0f / (1.0f + expf(-2.0f * u)), other = 1.0f / (1.0f + expf(2.0f * u));
-        float slope = g + 2.0f * v * g * other * GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * v * v);
-        zero_nn_store(dx, i, dtype, zero_nn_load(dy, i, dtype) * slope);
-    }
-    if (dbias != NULL)
-        ref_bias_backward(nn, dbias, dx, rows, n, dtype);
 }
 
 static void ref_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
@@ -292,7 +191,7 @@ static void ref_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, 
         }
     }
     if (g->dbias != NULL)
-        ref_bias_backward(nn, g->dbias, g->dq, a->B * T, zero_nn_attention_width(a->H, a->KV, D), a->dtype);
+        zero_nn_ref_bias_backward(nn, g->dbias, g->dq, a->B * T, zero_nn_attention_width(a->H, a->KV, D), a->dtype);
 }
 
 static void ref_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
@@ -338,13 +237,13 @@ const zero_nn_ops_t zero_nn_ref_ops = {
     .sizes = ZERO_NN_CPU_SIZES,
     .plan = ref_plan,
     .gemm = ref_gemm,
-    .bias_backward = ref_bias_backward,
+    .bias_backward = zero_nn_ref_bias_backward,
     .embedding_forward = ref_embedding_forward,
     .embedding_backward = ref_embedding_backward,
-    .norm_forward = ref_norm_forward,
-    .norm_backward = ref_norm_backward,
-    .gelu_forward = ref_gelu_forward,
-    .gelu_backward = ref_gelu_backward,
+    .norm_forward = zero_nn_ref_norm_forward,
+    .norm_backward = zero_nn_ref_norm_backward,
+    .gelu_forward = zero_nn_ref_gelu_forward,
+    .gelu_backward = zero_nn_ref_gelu_backward,
     .add = ref_add,
     .add_sums = ref_add_sums,
     .attention_forward = ref_attention_forward,

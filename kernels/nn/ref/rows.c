@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* rows.c - the reference: norms and activations. */
+#include "kernels/nn/ref/ref.h"
+
+#include <math.h>
+
+/* x rounded to dtype. */
+static float rounded(float x, zero_dtype_t dtype)
+{
+    return dtype == ZERO_FP32 ? x : zero_bf16_to_fp32(zero_fp32_to_bf16(x));
+}
+
+/* total = x + residual for the vector at element `from`. */
+static void add_residual(const zero_nn_norm_t *l, int64_t from)
+{
+    for (int64_t c = from; c < from + l->C; c++)
+        zero_nn_store(l->total, c, l->dtype, zero_nn_load(l->x, c, l->dtype) + zero_nn_load(l->residual, c, l->dtype));
+}
+
+void zero_nn_ref_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l)
+{
+    (void)nn;
+    const void *x = l->residual != NULL ? l->total : l->x;
+    for (int64_t i = 0; i < l->rows * l->groups; i++) {
+        int64_t from = zero_nn_norm_at(l, l->ldx, i), to = zero_nn_norm_at(l, l->ldy, i);
+        float mean = 0, square = 0;
+        if (l->residual != NULL)
+            add_residual(l, from);
+        for (int64_t c = 0; c < l->C && !l->rms; c++)
+            mean += zero_nn_load(x, from + c, l->dtype);
+        mean /= (float)l->C;
+        for (int64_t c = 0; c < l->C; c++) {
+            float off = zero_nn_load(x, from + c, l->dtype) - mean;
+            square += off * off;
+        }
+        float rstd = 1.0f / sqrtf(square / (float)l->C + (float)l->eps);
+        for (int64_t c = 0; c < l->C; c++) {
+            float n = (zero_nn_load(x, from + c, l->dtype) - mean) * rstd, w = zero_nn_load(l->w, c, l->dtype);
+            zero_nn_store(l->y, to + c, l->dtype,
+                          l->rms ? rounded(n, l->dtype) * w : n * w + zero_nn_load(l->b, c, l->dtype));
+        }
+        if (l->mean != NULL && !l->rms)
+            l->mean[i] = mean;
+        if (l->rstd != NULL)
+            l->rstd[i] = rstd;
+    }
+}
+
+/* With n = (x - mean) rstd and g = dy w: dx = rstd (g - mean(g) - n mean(g n)); dw = sum of dy n, db = sum of dy over
+ * vectors. RMS norm has a mean and a mean(g) of 0. */
+void zero_nn_ref_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
+{
+    int64_t C = l->C;
+    float *dw = (float *)nn->workspace, *db = dw + C; /* (C) */
+    if (l->dbias_residual != NULL)                    /* before dx overwrites it */
+        zero_nn_ref_bias_backward(nn, l->dbias_residual, l->dresidual, l->rows, C, l->dtype);
+    memset(dw, 0, 2 * (size_t)C * sizeof *dw);
+    for (int64_t i = 0; i < l->rows * l->groups; i++) {
+        int64_t x_at = zero_nn_norm_at(l, l->ldx, i), y_at = zero_nn_norm_at(l, l->ldy, i);
+        float mean = l->rms ? 0 : l->mean[i], rstd = l->rstd[i], sum_g = 0, sum_gn = 0;
+        for (int64_t c = 0; c < C; c++) {
+            float dy = zero_nn_load(l->dy, y_at + c, l->dtype), g = dy * zero_nn_load(l->w, c, l->dtype);
+            float n = (zero_nn_load(l->x, x_at + c, l->dtype) - mean) * rstd;
+            sum_g += l->rms ? 0 : g;
+            sum_gn += g * n;
+            dw[c] += dy * n;
+            db[c] += dy;
+        }
+        sum_g /= (float)C;
+        sum_gn /= (float)C;
+        for (int64_t c = 0; c < C; c++) {
+            float g = zero_nn_load(l->dy, y_at + c, l->dtype) * zero_nn_load(l->w, c, l->dtype);
+            float n = (zero_nn_load(l->x, x_at + c, l->dtype) - mean) * rstd;
+            float dx = rstd * (g - sum_g - n * sum_gn);
+            if (l->dresidual != NULL)
+                dx += zero_nn_load(l->dresidual, x_at + c, l->dtype);
+            zero_nn_store(l->dx, x_at + c, l->dtype, dx);
+        }
+    }
+    for (int64_t c = 0; c < C; c++) {
+        zero_nn_store(l->dw, c, l->dtype, zero_nn_load(l->dw, c, l->dtype) + dw[c]);
+        if (!l->rms)
+            zero_nn_store(l->db, c, l->dtype, zero_nn_load(l->db, c, l->dtype) + db[c]);
+    }
+    if (l->dbias != NULL)
+        zero_nn_ref_bias_backward(nn, l->dbias, l->dx, l->rows, C, l->dtype);
+}
+
+/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3). This form has no
+ * cancellation for x far below 0. */
+#define GELU_SCALE 0.79788456080286535588f
+#define GELU_CUBE 0.044715f
+
+static float gelu_argument(float x)
+{
+    return GELU_SCALE * (x + GELU_CUBE * x * x * x);
+}
+
+void zero_nn_ref_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
+{
+    (void)nn;
+    for (int64_t i = 0; i < count; i++) {
+        float v = zero_nn_load(x, i, dtype);
+        zero_nn_store(y, i, dtype, v / (1.0f + expf(-2.0f * gelu_argument(v))));
+    }
+}
+
+/* (x g)' = g + x 2 g (1 - g) u'. */
+void zero_nn_ref_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
+                               int64_t n, zero_dtype_t dtype)
+{
+    for (int64_t i = 0; i < rows * n; i++) {
+        float v = zero_nn_load(x, i, dtype), u = gelu_argument(v);
+        float g = 1.0f / (1.0f + expf(-2.0f * u)), other = 1.0f / (1.0f + expf(2.0f * u));
+        float slope = g + 2.0f * v * g * other * GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * v * v);
+        zero_nn_store(dx, i, dtype, zero_nn_load(dy, i, dtype) * slope);
+    }
+    if (dbias != NULL)
+        zero_nn_ref_bias_backward(nn, dbias, dx, rows, n, dtype);
+}
