@@ -7,7 +7,7 @@ set -eu
 top=${srcdir:-$(dirname "$0")/..}
 cd "$top"
 
-find zero kernels optim offload models train examples tests bench \
+find zero kernels optim offload models tokenizer train examples tests bench \
     \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' \) -print | LC_ALL=C sort |
 awk '
 # allow(folder, folders that it may include besides itself and zero/zero.h). The longest match wins.
@@ -28,7 +28,8 @@ BEGIN {
     allow("zero/checkpoint", "zero/base zero/plan")
     allow("zero", all " zero/exec zero/checkpoint")
     allow("models", "kernels/nn")
-    allow("train", "kernels/nn models")
+    allow("tokenizer", "zero/base")
+    allow("train", "kernels/nn models tokenizer")
     allow("examples", "")
     allow("tests", "*")
     allow("bench", "*")
@@ -85,6 +86,8 @@ function check_include(line,   name, target) {
         fault("an #include of cuBLAS or cuDNN: only kernels/nn/cuda/ may use them")
     if (line ~ /<nccl\.h>/ && folder != "zero/comm" && library)
         fault("#include <nccl.h>: only zero/comm/ may use NCCL")
+    if (line ~ /<(pcre2|utf8proc)\.h>/ && folder != "tokenizer")
+        fault("an #include of PCRE2 or utf8proc: only tokenizer/ may use them")
     if (line ~ /<check\.h>/ && folder != "tests")
         fault("#include <check.h>: only tests/ may use Check")
 }
