@@ -109,7 +109,8 @@ START_TEST(options_are_read)
     ck_assert_int_eq(o.stage, 1);
     ck_assert(o.lr == 2e-3 && o.betas[0] == 0.5 && o.betas[1] == 0.75);
     ck_assert_int_eq(o.recompute, ZERO_RECOMPUTE_FULL);
-    ck_assert_str_eq(o.data, "a=b");
+    ck_assert_int_eq(o.data.count, 1);
+    ck_assert_str_eq(o.data.at[0], "a=b");
     ck_assert(o.quiet == 1 && o.reduce == REDUCE_LAST && o.explain == 0);
     ck_assert(o.batch == -1 && o.log == NULL && isnan(parse(&o, "", &e) == ZERO_OK ? o.lr : 0));
     ck_assert_int_eq(parse(&o, "--recompute=selective --prompt=--x --seed 9007199254740993", &e), ZERO_ERR_ARG);

@@ -3,10 +3,12 @@
  * format, not their names. */
 #include "tests/expect.h"
 #include "train/data.h"
+#include "train/inputs.h"
 
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *path = "test_train_data"; /* the name does not show the format */
@@ -368,6 +370,166 @@ START_TEST(first_bytes_decide)
 }
 END_TEST
 
+/* ---- several files ---------------------------------------------------------------------------------------------- */
+
+/* 70 files, more than are open at once, read as their concatenation. */
+START_TEST(files_follow_each_other)
+{
+    enum { FILES = 70, T = 11 };
+    static char names[FILES][32];
+    static uint16_t all[FILES * FILES];
+    char *paths[FILES];
+    int32_t x[T], y[T];
+    const char *usual = path;
+    int64_t n = 0;
+    data_t *d;
+    zero_error_t e = {0};
+    for (int f = 0; f < FILES; f++) {
+        snprintf(names[f], sizeof names[f], "test_train_data.%02d.bin", f);
+        path = paths[f] = names[f];
+        for (int i = 0; i < f; i++) /* the first file has no tokens */
+            all[n + i] = (uint16_t)((n + i) * 7919 % 997);
+        write_tokens((int32_t[]){20240520, 1, f}, all + n, (size_t)f * sizeof *all);
+        n += f;
+    }
+    ck_assert_msg(data_open_files(&d, "--data", paths, FILES, &e) == ZERO_OK, "%s", e.text);
+    ck_assert_int_eq(data_tokens(d), n);
+    ck_assert_int_eq(data_check(d, T, 997, -1, n, &e), ZERO_OK);
+    for (int64_t q = 0; q < data_windows(d, T); q++) {
+        int64_t w = data_window_at(data_windows(d, T), 3, q);
+        ck_assert_msg(data_read(d, w, T, 997, x, y, &e) == ZERO_OK, "%s", e.text);
+        for (int i = 0; i < T; i++) {
+            ck_assert_int_eq(x[i], all[w * T + i]);
+            ck_assert_int_eq(y[i], all[w * T + i + 1]);
+        }
+    }
+    /* a token outside the vocabulary has the name of its file, and its index there */
+    path = names[40];
+    all[40 * 39 / 2 + 5] = 5000;
+    write_tokens((int32_t[]){20240520, 1, 40}, all + 40 * 39 / 2, 40 * sizeof *all);
+    ck_assert_int_eq(data_check(d, T, 997, -1, n, &e), ZERO_ERR_FORMAT);
+    ck_assert_msg(has_names(e.text, "'test_train_data.40.bin' 5000 5 997"), "%s", e.text);
+    /* a file that changes while it is closed is found when it is opened again */
+    path = names[41];
+    write_tokens((int32_t[]){20240520, 1, 42}, all, 42 * sizeof *all);
+    zero_status_t status = ZERO_OK;
+    for (int64_t k = 0; k < 2 * data_windows(d, T) && status == ZERO_OK; k++)
+        status = data_read(d, k % data_windows(d, T), T, 65536, x, y, &e);
+    ck_assert_int_eq(status, ZERO_ERR_IO);
+    ck_assert_msg(has_names(e.text, "'test_train_data.41.bin' 1106 1108"), "%s", e.text);
+    data_close(d);
+    for (int f = 0; f < FILES; f++)
+        unlink(names[f]);
+    path = usual;
+}
+END_TEST
+
+START_TEST(fingerprints_see_every_file)
+{
+    char *const paths[2] = {"test_train_data.a", "test_train_data.b"}, *const other[2] = {paths[1], paths[0]};
+    const char *usual = path;
+    uint64_t hash[4];
+    zero_error_t e;
+    for (int k = 0; k < 4; k++) {
+        data_t *d;
+        path = paths[0];
+        write_bytes("one two", 7, "", 0);
+        path = paths[1];
+        write_bytes(k == 1 ? "three" : "seven", 5, k == 2 ? "!" : "", k == 2);
+        ck_assert_int_eq(data_open_files(&d, "--data", k == 3 ? other : paths, 2, &e), ZERO_OK);
+        ck_assert_int_eq(data_fingerprint(d, &hash[k], &e), ZERO_OK);
+        for (int i = 0; i < k; i++)
+            ck_assert_uint_ne(hash[i], hash[k]);
+        data_close(d);
+    }
+    unlink(paths[0]);
+    unlink(paths[1]);
+    path = usual;
+}
+END_TEST
+
+START_TEST(files_of_one_format)
+{
+    char *const paths[3] = {"test_train_data.a", "test_train_data.b", "test_train_data.c"};
+    const uint32_t tokens[4] = {1, 2, 3, 4};
+    const char *usual = path;
+    for (int k = 0; k < 4; k++) {
+        data_t *d;
+        zero_error_t e = {0};
+        for (int f = 0; f < 3; f++) {
+            path = paths[f];
+            if (f == 2 && k == 1)
+                write_bytes("text", 4, "", 0);
+            else if (f == 2 && k == 2)
+                write_tokens((int32_t[]){20240520, 1, 8}, tokens, sizeof tokens);
+            else if (f == 2 && k == 3)
+                write_array(1, "{'descr': '<u4', 'fortran_order': False, 'shape': (4,)}", tokens, sizeof tokens);
+            else
+                write_tokens((int32_t[]){20240801, 7, 4}, tokens, sizeof tokens);
+        }
+        zero_status_t status = data_open_files(&d, "--data", paths, 3, &e);
+        ck_assert_int_eq(status, k == 0 ? ZERO_OK : ZERO_ERR_FORMAT);
+        ck_assert_msg(k == 0 || has_names(e.text, "'test_train_data.b' 'test_train_data.c' uint32"), "%s", e.text);
+        ck_assert(k > 0 || data_tokens(d) == 12);
+        data_close(d);
+    }
+    for (int f = 0; f < 3; f++)
+        unlink(paths[f]);
+    path = usual;
+}
+END_TEST
+
+START_TEST(names_of_files)
+{
+    static const struct {
+        const char *value[3];
+        const char *found; /* with a space after each; NULL: an error */
+    } cases[] = {
+        {{"d/b.bin"}, "d/b.bin "},
+        {{"d/*.bin"}, "d/a.bin d/b.bin d/c,d.bin "},
+        {{"d/[ab].bin", "d/c,d.bin"}, "d/a.bin d/b.bin d/c,d.bin "},
+        {{"d/b.bin,d/a.bin"}, "d/b.bin d/a.bin "},
+        {{"d/b.bin,d/?.bin", "d/b.bin"}, "d/b.bin d/a.bin d/b.bin d/b.bin "},
+        {{"d/*"}, "d/*x d/a.bin d/b.bin d/c,d.bin d/lone.idx "}, /* without a.bin's index */
+        {{"d/*x"}, "d/*x "},                                     /* a file of that name */
+        {{"none.bin"}, "none.bin "},
+        {{"d/*.txt"}, NULL},
+        {{"d/a.bin,d/*.txt"}, NULL},
+        {{"d/a.bin,"}, NULL},
+    };
+    static const char *const files[] = {"d/a.bin", "d/b.bin", "d/c,d.bin", "d/a.bin.idx", "d/lone.idx", "d/*x"};
+    const char *usual = path;
+    ck_assert_int_eq(mkdir("d", 0777), 0);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        path = files[i];
+        write_bytes("x", 1, "", 0);
+    }
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        option_list_t values = {.count = 0};
+        inputs_t inputs;
+        char found[256] = "";
+        zero_error_t e = {0};
+        while (values.count < 3 && cases[k].value[values.count] != NULL) {
+            values.at[values.count] = cases[k].value[values.count];
+            values.count++;
+        }
+        zero_status_t status = inputs_find(&inputs, "--data", &values, &e);
+        for (int i = 0; i < inputs.count; i++)
+            snprintf(found + strlen(found), sizeof found - strlen(found), "%s ", inputs.paths[i]);
+        ck_assert_msg((status == ZERO_OK) == (cases[k].found != NULL), "case %zu: %s", k, e.text);
+        if (status == ZERO_OK)
+            ck_assert_str_eq(found, cases[k].found);
+        else
+            ck_assert(has_names(e.text, "--data"));
+        inputs_free(&inputs);
+    }
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        unlink(files[i]);
+    rmdir("d");
+    path = usual;
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("zero_train data");
@@ -383,6 +545,10 @@ int main(void)
     tcase_add_test(c, arrays_with_other_numbers);
     tcase_add_test(c, arrays_that_are_refused);
     tcase_add_test(c, first_bytes_decide);
+    tcase_add_test(c, files_follow_each_other);
+    tcase_add_test(c, fingerprints_see_every_file);
+    tcase_add_test(c, files_of_one_format);
+    tcase_add_test(c, names_of_files);
     suite_add_tcase(suite, c);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

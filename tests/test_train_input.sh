@@ -88,6 +88,38 @@ array floats.npy '<f4' 250
 refused --data floats.npy -- --data "'floats.npy'" "'<f4'" uint8 uint16 uint32 int32 int64
 array long.npy '<u2' 501
 refused --eval-data long.npy -- --eval-data "'long.npy'" 501
+# Several files are one stream: two halves of a text, named in each of the ways, and the whole.
+head -c 1000 "$srcdir/README.md" >whole.txt
+mkdir parts
+head -c 333 whole.txt >parts/1.txt
+tail -c +334 whole.txt >parts/2.txt
+reads()
+{
+    run 0 "$@" --ranks 1 --steps 20 --batch 3 --seq-len 16 --sample 0 --quiet --log parts.log
+    equal "parameters after $*" "$(values parts.log params_xxh64)" "$(values whole.log params_xxh64)"
+}
+run 0 --data whole.txt --ranks 1 --steps 20 --batch 3 --seq-len 16 --sample 0 --quiet --log whole.log
+reads --data parts/1.txt --data parts/2.txt
+grep -q '"data":\["parts/1.txt","parts/2.txt"\]' parts.log || fail "the log lacks the files of --data"
+reads --data 'parts/*.txt'
+reads --data parts/1.txt,parts/2.txt
+printf '{"data": ["parts/1.txt", "parts/2.txt"]}' >parts.json
+reads --config parts.json
+printf '{"data": "parts/*.txt"}' >parts.json
+reads --config parts.json
+refused --data parts/1.txt parts/2.txt -- "'parts/2.txt'" --data
+refused --data 'parts/*.bin' -- --data "'parts/*.bin'"
+refused --data parts/1.txt --data array.npy -- "'parts/1.txt'" "'array.npy'" uint16
+refused --data parts/1.txt,array -- "'array'"
+refused --data parts/1.txt --data parts/3.txt -- "'parts/3.txt'"
+refused --data parts/1.txt,,parts/2.txt -- --data "'parts/1.txt,,parts/2.txt'"
+refused --data parts/1.txt --data parts/2.txt --seq-len 64 --eval-data parts/1.txt --eval-data array -- --eval-data \
+    "'array'"
+printf '{"data": ["parts/1.txt", 7]}' >parts.json
+refused --config parts.json -- data strings
+printf '{"data": ["parts/1.txt"], "eval_data": "array", "eval-data": "array"}' >parts.json
+refused --config parts.json -- eval_data eval-data
+
 printf 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n' >pointer
 cp pointer pointer.bin
 refused --data pointer -- "git lfs pull" --data "'pointer'"
@@ -137,6 +169,7 @@ for ranks in 1 2; do
         overwrites --data input.txt --data input.txt --ranks $ranks --log $name
     done
     overwrites --eval-data input.txt --eval-data hard.txt --ranks $ranks --log soft.txt
+    overwrites --data input.txt --data parts/1.txt --data '[i]nput.txt' --ranks $ranks --log soft.txt
 done
 if [ -e "$srcdir/tests/golden/gpt2/config.json" ]; then
     cp -r "$srcdir/tests/golden/gpt2" golden

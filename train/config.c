@@ -190,11 +190,26 @@ static bool is_pair(const json_t *value)
            json_is_number(json_array_get(value, 1));
 }
 
+/* A string, or an array of them. */
+static bool is_texts(const json_t *value)
+{
+    const size_t count = json_array_size(value);
+    for (size_t i = 0; i < count; i++)
+        if (!json_is_string(json_array_get(value, i)))
+            return false;
+    return json_is_string(value) || count > 0;
+}
+
 static zero_status_t check_type(const config_t *config, const config_row_t *row, key_type_t type, zero_error_t *error)
 {
     static const char *const wanted[] = {
-        [KEY_BOOL] = "true or false", [KEY_WHOLE] = "a whole number",   [KEY_NUMBER] = "a number",
-        [KEY_TEXT] = "a string",      [KEY_PAIR] = "two numbers in []", [KEY_OBJECT] = "an object in {}",
+        [KEY_BOOL] = "true or false",
+        [KEY_WHOLE] = "a whole number",
+        [KEY_NUMBER] = "a number",
+        [KEY_TEXT] = "a string",
+        [KEY_PAIR] = "two numbers in []",
+        [KEY_OBJECT] = "an object in {}",
+        [KEY_TEXTS] = "a string, or strings in []",
     };
     static const char *const found[] = {
         [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a string", [JSON_INTEGER] = "a number",
@@ -205,6 +220,7 @@ static zero_status_t check_type(const config_t *config, const config_row_t *row,
                  : type == KEY_WHOLE  ? is_whole(v)
                  : type == KEY_NUMBER ? json_is_number(v)
                  : type == KEY_TEXT   ? json_is_string(v)
+                 : type == KEY_TEXTS  ? is_texts(v)
                  : type == KEY_PAIR   ? is_pair(v)
                  : type == KEY_OBJECT ? json_is_object(v)
                                       : true;
@@ -260,23 +276,53 @@ static config_row_t *add_row(config_t *config, const char *path, const config_ke
     return row;
 }
 
+/* Sets a list to the strings of a row. Another key of the same option is an error. */
+static zero_status_t take_texts(config_t *config, config_row_t *row, const char *name, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    zero_error_t why;
+    const int index = options_find(name);
+    const size_t count = json_is_array(row->value) ? json_array_size(row->value) : 1;
+    if (config->o->given[index]) {
+        config_say(row, "not used: the command line has --%s", name);
+        return ZERO_OK;
+    }
+    if (config->by[index] >= 0)
+        return zero_fail(error, ZERO_ERR_ARG, "--config '%s': %s and %s both set --%s: leave one out", config->file,
+                         config->rows[config->by[index]].path, row->path, name);
+    for (size_t i = 0; i < count && status == ZERO_OK; i++) {
+        const json_t *text = json_is_array(row->value) ? json_array_get(row->value, i) : row->value;
+        status = options_set(config->o, index, json_string_value(text), &why);
+    }
+    if (status != ZERO_OK)
+        return zero_fail_from(error, status, &why, "--config '%s': %s: %s", config->file, row->path, why.text);
+    config->by[index] = (int)(row - config->rows);
+    option_view_t view;
+    options_view(config->o, index, &view);
+    config_say(row, "--%s %s", name, view.text);
+    return ZERO_OK;
+}
+
 /* Sets an option by its name. */
 static zero_status_t take_option(config_t *config, config_row_t *row, int index, zero_error_t *error)
 {
     static const key_type_t types[] = {
         [OPTION_WHOLE] = KEY_WHOLE, [OPTION_REAL] = KEY_NUMBER, [OPTION_PAIR] = KEY_PAIR, [OPTION_TEXT] = KEY_TEXT,
-        [OPTION_CHOICE] = KEY_TEXT, [OPTION_FLAG] = KEY_BOOL,   [OPTION_LATER] = KEY_ANY,
+        [OPTION_LIST] = KEY_TEXTS,  [OPTION_CHOICE] = KEY_TEXT, [OPTION_FLAG] = KEY_BOOL, [OPTION_LATER] = KEY_ANY,
     };
     option_view_t view;
     char small[96];
     options_view(config->o, index, &view);
-    row->automatic = json_is_null(row->value) || (view.type != OPTION_TEXT && json_is_string(row->value) &&
-                                                  strcmp(json_string_value(row->value), "auto") == 0);
+    row->automatic =
+        json_is_null(row->value) || (view.type != OPTION_TEXT && view.type != OPTION_LIST &&
+                                     json_is_string(row->value) && strcmp(json_string_value(row->value), "auto") == 0);
     if (row->automatic) {
         config_say(row, "its default");
         return ZERO_OK;
     }
     zero_status_t status = check_type(config, row, types[view.type], error);
+    if (status == ZERO_OK && view.type == OPTION_LIST)
+        return take_texts(config, row, view.name, error);
     return status == ZERO_OK
                ? config_assign(config, row, view.name, argument_text(row->value, small, sizeof small), error)
                : status;

@@ -7,7 +7,16 @@
 
 #include <jansson.h>
 
-typedef enum key_type { KEY_BOOL = 0, KEY_WHOLE, KEY_NUMBER, KEY_TEXT, KEY_PAIR, KEY_OBJECT, KEY_ANY } key_type_t;
+typedef enum key_type {
+    KEY_BOOL = 0,
+    KEY_WHOLE,
+    KEY_NUMBER,
+    KEY_TEXT,
+    KEY_TEXTS,
+    KEY_PAIR,
+    KEY_OBJECT,
+    KEY_ANY
+} key_type_t;
 
 typedef enum key_rule {
     KEY_SECTION, /* its members are keys */

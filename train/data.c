@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "train/data.h"
 #include "train/corpus.h"
-#include "train/data_format.h"
+#include "train/data_parts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,113 +11,211 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { PIECE_TOKENS = 65536 };
+enum { OPEN_MOST = 64 }; /* files that are open at once, so that any number of them can be read */
 
-struct data {
-    char option[32], *path;
-    int file;   /* -1: the corpus */
-    char *text; /* the corpus */
-    data_format_t is;
-    unsigned char *raw; /* PIECE_TOKENS * 8 bytes, aligned for any token */
-};
+/* ---- files ------------------------------------------------------------------------------------------------------ */
 
-static zero_status_t read_bytes(data_t *data, int64_t offset, void *out, int64_t bytes, zero_error_t *error)
+static int64_t file_bytes(const data_file_t *f)
 {
-    if (data->file < 0) {
-        memcpy(out, data->text + offset, (size_t)bytes);
+    return f->is.start + f->is.count * f->is.width;
+}
+
+static void close_file(data_t *data, data_file_t *f)
+{
+    if (f->file < 0)
+        return;
+    close(f->file);
+    f->file = -1;
+    data->open--;
+}
+
+/* Opens a file, and closes the one whose last use is longest ago if too many are open. */
+static zero_status_t open_file(data_t *data, data_file_t *f, struct stat *info, zero_error_t *error)
+{
+    data_file_t *oldest = NULL;
+    for (int i = 0; i < data->count && data->open >= OPEN_MOST; i++)
+        if (data->files[i].file >= 0 && (oldest == NULL || data->files[i].used < oldest->used))
+            oldest = &data->files[i];
+    if (oldest != NULL)
+        close_file(data, oldest);
+    /* without O_NONBLOCK, opening a pipe would wait for a writer */
+    f->file = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    data->open += f->file >= 0;
+    if (f->file < 0 || fstat(f->file, info) != 0)
+        return zero_fail(error, ZERO_ERR_IO, "cannot open %s '%s': %s", data->option, f->path, strerror(errno));
+    return ZERO_OK;
+}
+
+static zero_status_t reopen_file(data_t *data, data_file_t *f, zero_error_t *error)
+{
+    struct stat info;
+    zero_status_t status = open_file(data, f, &info, error);
+    if (status != ZERO_OK || info.st_size == file_bytes(f))
+        return status;
+    close_file(data, f);
+    return zero_fail(error, ZERO_ERR_IO, "%s '%s' changed while it was used: it had %lld bytes, and now has %lld",
+                     data->option, f->path, (long long)file_bytes(f), (long long)info.st_size);
+}
+
+static zero_status_t read_bytes(data_t *data, data_file_t *f, int64_t offset, void *out, int64_t bytes,
+                                zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
+    if (f->memory != NULL) {
+        memcpy(out, (const char *)f->memory + offset, (size_t)bytes);
         return ZERO_OK;
     }
+    if (f->file < 0 && (status = reopen_file(data, f, error)) != ZERO_OK)
+        return status;
+    f->used = ++data->reads;
     for (int64_t done = 0; done < bytes;) {
-        ssize_t n = pread(data->file, (char *)out + done, (size_t)(bytes - done), (off_t)(offset + done));
+        ssize_t n = pread(f->file, (char *)out + done, (size_t)(bytes - done), (off_t)(offset + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return zero_fail(error, ZERO_ERR_IO, "cannot read %s '%s': %s", data->option, data->path, strerror(errno));
+            return zero_fail(error, ZERO_ERR_IO, "cannot read %s '%s': %s", data->option, f->path, strerror(errno));
         if (n == 0)
             return zero_fail(error, ZERO_ERR_IO, "%s '%s' was truncated while it was read: byte %lld is missing",
-                             data->option, data->path, (long long)(offset + done));
+                             data->option, f->path, (long long)(offset + done));
         done += n;
     }
     return ZERO_OK;
 }
 
-/* Reads tokens [first, first + count) unchecked, count <= PIECE_TOKENS. */
-static zero_status_t read_tokens(data_t *data, int64_t first, int64_t count, int64_t *out, zero_error_t *error)
+/* The file that has a token of the stream. */
+static data_file_t *file_of(const data_t *data, int64_t token)
+{
+    int low = 0, high = data->count - 1;
+    while (low < high) {
+        int middle = low + (high - low + 1) / 2;
+        if (data->files[middle].first <= token)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return &data->files[low];
+}
+
+zero_status_t data_tokens_read(data_t *data, int64_t first, int64_t count, int64_t *out, zero_error_t *error)
 {
     const void *raw = data->raw;
-    zero_status_t status =
-        read_bytes(data, data->is.start + first * data->is.width, data->raw, count * data->is.width, error);
-    for (int64_t i = 0; i < count && status == ZERO_OK; i++)
-        switch (data->is.width) {
-        case 1:
-            out[i] = data->raw[i];
-            break;
-        case 2:
-            out[i] = ((const uint16_t *)raw)[i];
-            break;
-        case 4:
-            out[i] = data->is.negative ? ((const int32_t *)raw)[i] : (int64_t)((const uint32_t *)raw)[i];
-            break;
-        default:
-            out[i] = ((const int64_t *)raw)[i];
-        }
+    zero_status_t status = ZERO_OK;
+    for (int64_t done = 0, n; done < count && status == ZERO_OK; done += n) {
+        data_file_t *f = file_of(data, first + done);
+        const data_format_t *is = &f->is;
+        const int64_t at = first + done - f->first;
+        n = count - done < is->count - at ? count - done : is->count - at;
+        status = read_bytes(data, f, is->start + at * is->width, data->raw, n * is->width, error);
+        for (int64_t i = 0; i < n && status == ZERO_OK; i++)
+            switch (is->width) {
+            case 1:
+                out[done + i] = data->raw[i];
+                break;
+            case 2:
+                out[done + i] = ((const uint16_t *)raw)[i];
+                break;
+            case 4:
+                out[done + i] = is->negative ? ((const int32_t *)raw)[i] : (int64_t)((const uint32_t *)raw)[i];
+                break;
+            default:
+                out[done + i] = ((const int64_t *)raw)[i];
+            }
+    }
     return status;
 }
 
-static data_t *data_new(const char *option, const char *path)
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
+
+static data_t *data_new(const char *option, char *const *paths, int count)
 {
+    char name[1024];
     data_t *data = calloc(1, sizeof *data);
     if (data == NULL)
         return NULL;
     snprintf(data->option, sizeof data->option, "%s", option);
-    data->file = -1;
-    data->is = (data_format_t){.text = true, .width = 1};
-    data->path = strdup(path);
-    data->raw = malloc(PIECE_TOKENS * 8);
-    if (data->path == NULL || data->raw == NULL) {
-        data_close(data);
-        return NULL;
+    snprintf(name, sizeof name, "'%s'", paths[0]);
+    if (count > 1)
+        snprintf(name + strlen(name), sizeof name - strlen(name), " and %d more file%s", count - 1,
+                 count == 2 ? "" : "s");
+    data->name = strdup(name);
+    data->raw = malloc(DATA_PIECE * 8);
+    data->piece = malloc(DATA_PIECE * sizeof *data->piece);
+    data->files = calloc((size_t)count, sizeof *data->files);
+    if (data->name == NULL || data->raw == NULL || data->piece == NULL || data->files == NULL)
+        goto fail;
+    for (int i = 0; i < count; i++) {
+        data->files[i].file = -1;
+        if ((data->files[i].path = strdup(paths[i])) == NULL)
+            goto fail;
+        data->count++;
     }
     return data;
+fail:
+    data_close(data);
+    return NULL;
 }
 
-zero_status_t data_open(data_t **out, const char *option, const char *path, zero_error_t *error)
+/* Opens a file for the first time. */
+static zero_status_t find_file(data_t *data, data_file_t *f, zero_error_t *error)
 {
     struct stat info;
+    zero_status_t status = open_file(data, f, &info, error);
+    if (status != ZERO_OK)
+        return status;
+    if (!S_ISREG(info.st_mode))
+        return zero_fail(error, ZERO_ERR_ARG, "%s '%s' is %s, but must be a regular file", data->option, f->path,
+                         S_ISDIR(info.st_mode) ? "a folder" : "a device or pipe");
+    if (info.st_size == 0)
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' is empty: it has 0 bytes", data->option, f->path);
+    const int64_t head = info.st_size < DATA_HEAD_BYTES ? info.st_size : DATA_HEAD_BYTES;
+    status = read_bytes(data, f, 0, data->raw, head, error);
+    return status == ZERO_OK ? data_format_find(&f->is, data->option, f->path, data->raw, info.st_size, error) : status;
+}
+
+zero_status_t data_open_files(data_t **out, const char *option, char *const *paths, int count, zero_error_t *error)
+{
+    zero_status_t status = ZERO_OK;
     *out = NULL;
-    data_t *data = data_new(option, path);
+    data_t *data = data_new(option, paths, count);
     if (data == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for reading %s '%s'", option, path);
-    zero_status_t status;
-    /* without O_NONBLOCK, opening a pipe would wait for a writer */
-    data->file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (data->file < 0 || fstat(data->file, &info) != 0)
-        status = zero_fail(error, ZERO_ERR_IO, "cannot open %s '%s': %s", option, path, strerror(errno));
-    else if (!S_ISREG(info.st_mode))
-        status = zero_fail(error, ZERO_ERR_ARG, "%s '%s' is %s, but must be a regular file", option, path,
-                           S_ISDIR(info.st_mode) ? "a folder" : "a device or pipe");
-    else if (info.st_size == 0)
-        status = zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' is empty: it has 0 bytes", option, path);
-    else {
-        status = read_bytes(data, 0, data->raw, info.st_size < DATA_HEAD_BYTES ? info.st_size : DATA_HEAD_BYTES, error);
-        if (status == ZERO_OK)
-            status = data_format_find(&data->is, option, path, data->raw, info.st_size, error);
+        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for reading %s '%s'", option, paths[0]);
+    for (int i = 0; i < count && status == ZERO_OK; i++) {
+        data_file_t *f = &data->files[i], *before = i > 0 ? f - 1 : f;
+        status = find_file(data, f, error);
+        if (status == ZERO_OK && strcmp(f->is.name, before->is.name) != 0)
+            status = zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' is %s, but '%s' is %s: use files of one format", option,
+                               f->path, f->is.name, before->path, before->is.name);
+        f->first = data->tokens;
+        if (status == ZERO_OK && __builtin_add_overflow(data->tokens, f->is.count, &data->tokens))
+            status = zero_fail(error, ZERO_ERR_FORMAT, "%s %s have more than 2^63 tokens", option, data->name);
     }
     if (status != ZERO_OK) {
         data_close(data);
         return status;
     }
+    data->text = data->files[0].is.text;
     *out = data;
     return ZERO_OK;
 }
 
+zero_status_t data_open(data_t **out, const char *option, const char *path, zero_error_t *error)
+{
+    char *const paths[1] = {(char *)path};
+    return data_open_files(out, option, paths, 1, error);
+}
+
 zero_status_t data_open_corpus(data_t **out, bool held_out, zero_error_t *error)
 {
+    char *const paths[1] = {(char *)"the built-in corpus"};
     *out = NULL;
-    data_t *data = data_new(held_out ? "--eval-data" : "--data", "the built-in corpus");
-    if (data != NULL)
-        data->text = corpus_make(held_out, &data->is.count);
-    if (data == NULL || data->text == NULL) {
+    data_t *data = data_new(held_out ? "--eval-data" : "--data", paths, 1);
+    if (data != NULL) {
+        data->text = true;
+        data->files->is = (data_format_t){.name = "text", .text = true, .width = 1};
+        data->files->memory = corpus_make(held_out, &data->tokens);
+        data->files->is.count = data->tokens;
+    }
+    if (data == NULL || data->files->memory == NULL) {
         data_close(data);
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory for the built-in corpus");
     }
@@ -130,27 +227,33 @@ void data_close(data_t *data)
 {
     if (data == NULL)
         return;
-    if (data->file >= 0)
-        close(data->file);
-    free(data->text);
-    free(data->path);
+    for (int i = 0; i < data->count; i++) {
+        close_file(data, &data->files[i]);
+        free(data->files[i].memory);
+        free(data->files[i].path);
+    }
+    free(data->files);
+    free(data->name);
     free(data->raw);
+    free(data->piece);
     free(data);
 }
 
+/* ---- windows ---------------------------------------------------------------------------------------------------- */
+
 int64_t data_tokens(const data_t *data)
 {
-    return data->is.count;
+    return data->tokens;
 }
 
 bool data_is_text(const data_t *data)
 {
-    return data->is.text;
+    return data->text;
 }
 
 int64_t data_windows(const data_t *data, int64_t seq_len)
 {
-    return data->is.count > 0 ? (data->is.count - 1) / seq_len : 0;
+    return data->tokens > 0 ? (data->tokens - 1) / seq_len : 0;
 }
 
 int64_t data_permute(uint64_t key, int64_t n, int64_t i)
@@ -179,17 +282,17 @@ int64_t data_window_at(int64_t windows, int64_t shuffle, int64_t q)
     return data_permute(zero_splitmix64((uint64_t)shuffle) ^ zero_splitmix64((uint64_t)epoch + 0x5eed), windows, i);
 }
 
-/* Fails for a token outside the model's vocabulary. */
-static zero_status_t no_token(const data_t *data, int64_t token, int64_t at, int64_t vocab, zero_error_t *error)
+zero_status_t data_no_token(const data_t *data, int64_t token, int64_t at, int64_t vocab, zero_error_t *error)
 {
+    const data_file_t *f = file_of(data, at);
     if (token < 0)
         return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has token %lld at index %lld, but tokens are numbers from 0",
-                         data->option, data->path, (long long)token, (long long)at);
+                         data->option, f->path, (long long)token, (long long)(at - f->first));
     return zero_fail(
         error, ZERO_ERR_FORMAT,
         "%s '%s' has token %lld at index %lld, but the model's vocabulary has %lld: use a --model with more than %lld "
         "tokens",
-        data->option, data->path, (long long)token, (long long)at, (long long)vocab, (long long)token);
+        data->option, f->path, (long long)token, (long long)(at - f->first), (long long)vocab, (long long)token);
 }
 
 zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t vocab, int32_t *tokens, int32_t *targets,
@@ -198,12 +301,12 @@ zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t v
     int64_t piece[1024];
     for (int64_t done = 0; done <= seq_len;) {
         int64_t n = seq_len + 1 - done < 1024 ? seq_len + 1 - done : 1024;
-        zero_status_t status = read_tokens(data, window * seq_len + done, n, piece, error);
+        zero_status_t status = data_tokens_read(data, window * seq_len + done, n, piece, error);
         if (status != ZERO_OK)
             return status;
         for (int64_t i = 0; i < n; i++) {
             if (piece[i] < 0 || piece[i] >= vocab)
-                return no_token(data, piece[i], window * seq_len + done + i, vocab, error);
+                return data_no_token(data, piece[i], window * seq_len + done + i, vocab, error);
             if (done + i < seq_len)
                 tokens[done + i] = (int32_t)piece[i];
             if (done + i > 0)
@@ -214,18 +317,17 @@ zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t v
     return ZERO_OK;
 }
 
-/* Checks tokens [first, first + count). */
-static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int64_t vocab, int64_t *piece,
-                                 zero_error_t *error)
+zero_status_t data_tokens_check(data_t *data, int64_t first, int64_t count, int64_t vocab, zero_error_t *error)
 {
+    int64_t *piece = data->piece;
     for (int64_t done = 0; done < count;) {
-        int64_t n = count - done < PIECE_TOKENS ? count - done : PIECE_TOKENS;
-        zero_status_t status = read_tokens(data, first + done, n, piece, error);
+        int64_t n = count - done < DATA_PIECE ? count - done : DATA_PIECE;
+        zero_status_t status = data_tokens_read(data, first + done, n, piece, error);
         if (status != ZERO_OK)
             return status;
         for (int64_t i = 0; i < n; i++)
             if (piece[i] < 0 || piece[i] >= vocab)
-                return no_token(data, piece[i], first + done + i, vocab, error);
+                return data_no_token(data, piece[i], first + done + i, vocab, error);
         done += n;
     }
     return ZERO_OK;
@@ -234,49 +336,62 @@ static zero_status_t check_range(data_t *data, int64_t first, int64_t count, int
 zero_status_t data_check(data_t *data, int64_t seq_len, int64_t vocab, int64_t shuffle, int64_t positions,
                          zero_error_t *error)
 {
-    int64_t windows = data_windows(data, seq_len);
-    if (windows == 0 && data->is.count < 2)
-        return zero_fail(error, ZERO_ERR_FORMAT, "%s '%s' has %lld token%s, but one window needs at least 2",
-                         data->option, data->path, (long long)data->is.count, data->is.count == 1 ? "" : "s");
+    const int64_t windows = data_windows(data, seq_len);
+    const int width = data->files[0].is.width;
+    if (windows == 0 && data->tokens < 2)
+        return zero_fail(error, ZERO_ERR_FORMAT, "%s %s has %lld token%s, but one window needs at least 2",
+                         data->option, data->name, (long long)data->tokens, data->tokens == 1 ? "" : "s");
     if (windows == 0)
         return zero_fail(
             error, ZERO_ERR_FORMAT,
-            "%s '%s' has %lld tokens, but one window of --seq-len %lld needs %lld: use --seq-len %lld or less",
-            data->option, data->path, (long long)data->is.count, (long long)seq_len, (long long)seq_len + 1,
-            (long long)data->is.count - 1);
+            "%s %s has %lld tokens, but one window of --seq-len %lld needs %lld: use --seq-len %lld or less",
+            data->option, data->name, (long long)data->tokens, (long long)seq_len, (long long)seq_len + 1,
+            (long long)data->tokens - 1);
     /* no token of this width can be as large as vocab, so there is nothing to check */
-    if (data->is.width <= 2 && vocab > (data->is.width == 1 ? 255 : 65535))
+    if (width <= 2 && vocab > (width == 1 ? 255 : 65535))
         return ZERO_OK;
-    int64_t *piece = malloc(PIECE_TOKENS * sizeof *piece);
-    if (piece == NULL)
-        return zero_fail(error, ZERO_ERR_MEMORY, "no memory for reading %s '%s'", data->option, data->path);
     zero_status_t status = ZERO_OK;
     if (positions >= windows || shuffle < 0) {
         int64_t used = positions < windows ? positions : windows;
-        status = check_range(data, 0, used * seq_len + (used > 0), vocab, piece, error);
+        status = data_tokens_check(data, 0, used * seq_len + (used > 0), vocab, error);
     } else {
         for (int64_t q = 0; q < positions && status == ZERO_OK; q++)
-            status = check_range(data, data_window_at(windows, shuffle, q) * seq_len, seq_len + 1, vocab, piece, error);
+            status = data_tokens_check(data, data_window_at(windows, shuffle, q) * seq_len, seq_len + 1, vocab, error);
     }
-    free(piece);
+    return status;
+}
+
+/* Adds bytes of a file to a hash, at most HASHED. */
+enum { HASHED = 4096 };
+static zero_status_t hash_piece(data_t *data, data_file_t *f, int64_t offset, uint64_t *hash, zero_error_t *error)
+{
+    unsigned char piece[HASHED];
+    const int64_t left = file_bytes(f) - offset, n = left < HASHED ? left : HASHED;
+    zero_status_t status = read_bytes(data, f, offset, piece, n, error);
+    if (status == ZERO_OK)
+        *hash = XXH64(piece, (size_t)n, *hash);
     return status;
 }
 
 zero_status_t data_fingerprint(data_t *data, uint64_t *hash, zero_error_t *error)
 {
-    enum { PIECES = 256, BYTES = 4096 };
-    unsigned char piece[BYTES];
-    int64_t bytes = data->is.start + data->is.count * data->is.width;
-    *hash = (uint64_t)bytes;
-    for (int64_t i = 0; i < PIECES; i++) {
-        int64_t offset = bytes <= BYTES ? 0 : (int64_t)((double)(bytes - BYTES) / (PIECES - 1) * (double)i);
-        int64_t n = bytes <= BYTES ? bytes : BYTES;
-        zero_status_t status = read_bytes(data, offset, piece, n, error);
-        if (status != ZERO_OK)
-            return status;
-        *hash = XXH64(piece, (size_t)n, *hash);
-        if (bytes <= BYTES)
-            break;
+    enum { PIECES = 256 };
+    zero_status_t status = ZERO_OK;
+    int64_t bytes = 0, before = 0;
+    int at = 0;
+    *hash = 0;
+    for (int i = 0; i < data->count && status == ZERO_OK; i++) {
+        const int64_t size = file_bytes(&data->files[i]);
+        bytes += size;
+        *hash = XXH64(&size, sizeof size, *hash);
+        status = hash_piece(data, &data->files[i], 0, hash, error);
     }
-    return ZERO_OK;
+    /* the others are spread over all files as if they were one, and each ends with its file */
+    for (int64_t i = 1; i < PIECES && bytes > HASHED && status == ZERO_OK; i++) {
+        int64_t offset = (int64_t)((double)(bytes - HASHED) / (PIECES - 1) * (double)i);
+        while (offset >= before + file_bytes(&data->files[at]))
+            before += file_bytes(&data->files[at++]);
+        status = hash_piece(data, &data->files[at], offset - before, hash, error);
+    }
+    return status;
 }

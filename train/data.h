@@ -12,9 +12,11 @@
 
 typedef struct data data_t;
 
-/* Opens a token file, a numpy array or a text, and detects which by the first bytes (data_format.h). Errors name option
- * ("--data"). Reads go through pread, not mmap: a file that shrinks causes an error, not a signal, and its pages do not
- * count as memory of this process. */
+/* Opens token files, numpy arrays or texts, and detects which by the first bytes (data_format.h). All of them have one
+ * format; their tokens follow each other, as if the files were one. Errors name option ("--data") and the file. Reads
+ * go through pread, not mmap: a file that shrinks causes an error, not a signal, and its pages do not count as memory
+ * of this process. */
+zero_status_t data_open_files(data_t **data, const char *option, char *const *paths, int count, zero_error_t *error);
 zero_status_t data_open(data_t **data, const char *option, const char *path, zero_error_t *error);
 /* Opens the built-in corpus. held_out: only the numbers that training never sees. */
 zero_status_t data_open_corpus(data_t **data, bool held_out, zero_error_t *error);
@@ -42,7 +44,8 @@ zero_status_t data_read(data_t *data, int64_t window, int64_t seq_len, int64_t v
 zero_status_t data_check(data_t *data, int64_t seq_len, int64_t vocab, int64_t shuffle, int64_t positions,
                          zero_error_t *error);
 
-/* Hashes the size and pieces spread over the contents. This distinguishes files quickly, whatever their size. */
+/* Hashes the sizes of the files and pieces spread over their contents. This distinguishes files quickly, whatever their
+ * size. */
 zero_status_t data_fingerprint(data_t *data, uint64_t *hash, zero_error_t *error);
 
 #endif

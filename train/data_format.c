@@ -56,7 +56,10 @@ static zero_status_t token_file(const source_t *from, data_format_t *f, const un
         return WRONG(from, "has version %d, but must have %d with magic number %d", header[1], wanted, header[0]);
     if (header[2] < 0)
         return WRONG(from, "says that it has %d tokens", header[2]);
-    *f = (data_format_t){.width = wanted == 1 ? 2 : 4, .start = HEADER_BYTES, .count = header[2]};
+    *f = (data_format_t){.name = wanted == 1 ? "a token file of uint16" : "a token file of uint32",
+                         .width = wanted == 1 ? 2 : 4,
+                         .start = HEADER_BYTES,
+                         .count = header[2]};
     return check_size(from, f, size);
 }
 
@@ -103,11 +106,13 @@ static zero_status_t npy_shape(const source_t *from, const char *shape, int64_t 
 static zero_status_t npy_array(const source_t *from, data_format_t *f, const unsigned char *head, int64_t size)
 {
     static const struct {
-        const char *descr;
+        const char *descr, *name;
         int width;
         bool negative;
     } types[] = {
-        {"|u1", 1, false}, {"<u2", 2, false}, {"<u4", 4, false}, {"<i4", 4, true}, {"<i8", 8, true},
+        {"|u1", "a numpy array of uint8", 1, false},  {"<u2", "a numpy array of uint16", 2, false},
+        {"<u4", "a numpy array of uint32", 4, false}, {"<i4", "a numpy array of int32", 4, true},
+        {"<i8", "a numpy array of int64", 8, true},
     };
     char text[DATA_HEAD_BYTES], descr[16] = "";
     const int version = size > 6 ? head[6] : 0;
@@ -139,6 +144,7 @@ static zero_status_t npy_array(const source_t *from, data_format_t *f, const uns
             descr[n] = type[1 + n];
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         if (strcmp(descr, types[i].descr) == 0) {
+            f->name = types[i].name;
             f->width = types[i].width;
             f->negative = types[i].negative;
         }
@@ -169,6 +175,6 @@ zero_status_t data_format_find(data_format_t *format, const char *option, const 
             magic, MAGIC_NARROW, MAGIC_WIDE);
     if (ends_in(path, ".npy"))
         return WRONG(&from, "is not a numpy array: its first bytes differ (%s)", "text files do not end in .npy");
-    *format = (data_format_t){.text = true, .width = 1, .count = size};
+    *format = (data_format_t){.name = "text", .text = true, .width = 1, .count = size};
     return ZERO_OK;
 }

@@ -9,11 +9,12 @@
 enum { DATA_HEAD_BYTES = 4096 };
 
 typedef struct data_format {
-    bool text;     /* one byte is one token */
-    int width;     /* bytes of a token: 1, 2, 4 or 8 */
-    bool negative; /* the element type is signed; negative numbers are not tokens */
-    int64_t start; /* offset of the tokens in the file, bytes */
-    int64_t count; /* tokens */
+    const char *name; /* "text", "a token file of uint16", ...: files of one run have one */
+    bool text;        /* one byte is one token */
+    int width;        /* bytes of a token: 1, 2, 4 or 8 */
+    bool negative;    /* the element type is signed; negative numbers are not tokens */
+    int64_t start;    /* offset of the tokens in the file, bytes */
+    int64_t count;    /* tokens */
 } data_format_t;
 
 /* Detects the format of a file of size bytes from head, its first bytes (size of them, at most DATA_HEAD_BYTES). A

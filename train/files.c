@@ -2,6 +2,7 @@
 /* files.c - see files.h. */
 #define _GNU_SOURCE
 #include "train/files.h"
+#include "train/inputs.h"
 #include "train/log.h"
 #include "train/trace.h"
 
@@ -45,17 +46,32 @@ static int descriptor(const char *path)
     return -1;
 }
 
+static zero_status_t check_shared(const char *option, const char *path, zero_error_t *error)
+{
+    if (path == NULL || descriptor(path) < 0)
+        return ZERO_OK;
+    return zero_fail(error, ZERO_ERR_ARG, "%s '%s' is open in one process, but every rank reads it: name a file",
+                     option, path);
+}
+
+static zero_status_t check_shared_list(const char *option, const option_list_t *values, zero_error_t *error)
+{
+    inputs_t inputs;
+    zero_status_t status = inputs_find(&inputs, option, values, error);
+    for (int i = 0; i < inputs.count && status == ZERO_OK; i++)
+        status = check_shared(option, inputs.paths[i], error);
+    inputs_free(&inputs);
+    return status;
+}
+
 zero_status_t files_check_shared(const options_t *o, zero_error_t *error)
 {
-    const struct {
-        const char *option, *path;
-    } inputs[] = {{"config", o->config}, {"model", o->model}, {"data", o->data}, {"eval-data", o->eval_data}};
-    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
-        if (inputs[i].path != NULL && descriptor(inputs[i].path) >= 0)
-            return zero_fail(error, ZERO_ERR_ARG,
-                             "--%s '%s' is open in one process, but every rank reads it: name a file", inputs[i].option,
-                             inputs[i].path);
-    return ZERO_OK;
+    zero_status_t status = check_shared("--config", o->config, error);
+    if (status == ZERO_OK)
+        status = check_shared("--model", o->model, error);
+    if (status == ZERO_OK)
+        status = check_shared_list("--data", &o->data, error);
+    return status == ZERO_OK ? check_shared_list("--eval-data", &o->eval_data, error) : status;
 }
 
 zero_status_t files_check_passed(const options_t *o, zero_error_t *error)
@@ -77,15 +93,28 @@ static bool same_file(const struct stat *info, const char *path)
     return path != NULL && stat(path, &other) == 0 && other.st_dev == info->st_dev && other.st_ino == info->st_ino;
 }
 
+/* Whether one of the values of an option leads to that file. */
+static bool same_as_any(const struct stat *info, const char *option, const option_list_t *values)
+{
+    zero_error_t ignored; /* the files exist: they are open */
+    inputs_t inputs;
+    bool same = false;
+    inputs_find(&inputs, option, values, &ignored);
+    for (int i = 0; i < inputs.count && !same; i++)
+        same = same_file(info, inputs.paths[i]);
+    inputs_free(&inputs);
+    return same;
+}
+
 /* Checks that a file that an option would overwrite is not an input. */
 static zero_status_t check_is_no_input(const options_t *o, const char *option, const char *output,
                                        const struct stat *info, zero_error_t *error)
 {
-    const char *input = same_file(info, o->data)        ? "--data"
-                        : same_file(info, o->eval_data) ? "--eval-data"
-                        : same_file(info, o->config)    ? "--config"
-                        : same_file(info, o->model)     ? "--model"
-                                                        : NULL;
+    const char *input = same_as_any(info, "--data", &o->data)             ? "--data"
+                        : same_as_any(info, "--eval-data", &o->eval_data) ? "--eval-data"
+                        : same_file(info, o->config)                      ? "--config"
+                        : same_file(info, o->model)                       ? "--model"
+                                                                          : NULL;
     DIR *folder = o->model != NULL ? opendir(o->model) : NULL; /* a preset is not a folder */
     for (struct dirent *entry; folder != NULL && input == NULL && (entry = readdir(folder)) != NULL;) {
         char path[8192];

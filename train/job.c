@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train/job.h"
 #include "train/cores.h"
+#include "train/inputs.h"
 #include "train/resume.h"
 #include "train/trace.h"
 
@@ -183,7 +184,7 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
         const char *name;
         bool asks;
     } idle[] = {
-        {"eval-data", o->eval_data != NULL},
+        {"eval-data", o->eval_data.count > 0},
         {"eval-every", o->eval_every >= 0},
         {"eval-batches", o->eval_batches >= 0},
         {"save", o->save != NULL},
@@ -219,6 +220,19 @@ static zero_status_t check_compared(const options_t *o, zero_error_t *error)
 
 /* ---- data and samples ------------------------------------------------------------------------------------------- */
 
+/* Opens the files of an option. Without any: the built-in corpus. */
+static zero_status_t open_data(data_t **data, const char *option, const option_list_t *values, zero_error_t *error)
+{
+    inputs_t inputs;
+    if (values->count == 0)
+        return data_open_corpus(data, strcmp(option, "--eval-data") == 0, error);
+    zero_status_t status = inputs_find(&inputs, option, values, error);
+    if (status == ZERO_OK)
+        status = data_open_files(data, option, inputs.paths, inputs.count, error);
+    inputs_free(&inputs);
+    return status;
+}
+
 static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_error_t *error)
 {
     options_t *o = &job->o;
@@ -226,18 +240,17 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
     zero_status_t status;
     if (o->eval_batches < 0)
         o->eval_batches = 16;
-    job->corpus = o->data == NULL;
-    job->eval = o->eval_data != NULL || o->eval_every > 0;
-    if (job->eval && o->eval_data == NULL && !job->corpus)
+    job->corpus = o->data.count == 0;
+    job->eval = o->eval_data.count > 0 || o->eval_every > 0;
+    if (job->eval && o->eval_data.count == 0 && !job->corpus)
         return zero_fail(error, ZERO_ERR_ARG,
                          "--eval-every is %lld, but there is no data to evaluate on: add --eval-data FILE",
                          (long long)o->eval_every);
-    status = job->corpus ? data_open_corpus(&job->data, false, error) : data_open(&job->data, "--data", o->data, error);
+    status = open_data(&job->data, "--data", &o->data, error);
     if (status == ZERO_OK)
         status = data_check(job->data, o->seq_len, vocab, o->shuffle, thorough ? o->steps * o->batch : 0, error);
     if (status == ZERO_OK && job->eval)
-        status = o->eval_data == NULL ? data_open_corpus(&job->eval_data, true, error)
-                                      : data_open(&job->eval_data, "--eval-data", o->eval_data, error);
+        status = open_data(&job->eval_data, "--eval-data", &o->eval_data, error);
     if (status == ZERO_OK && job->eval)
         status = data_check(job->eval_data, o->seq_len, vocab, -1, thorough ? o->eval_batches * o->batch : 0, error);
     if (status != ZERO_OK)
@@ -247,7 +260,7 @@ static zero_status_t resolve_data(job_t *job, bool tiny, bool thorough, zero_err
     bool text = data_is_text(job->data);
     if (o->prompt != NULL && !text)
         return zero_fail(error, ZERO_ERR_ARG,
-                         "--prompt needs --data that is text: '%s' has tokens without a known text", o->data);
+                         "--prompt needs --data that is text: '%s' has tokens without a known text", o->data.at[0]);
     for (const char *p = o->prompt; p != NULL && *p != '\0'; p++)
         if ((unsigned char)*p >= vocab)
             return zero_fail(error, ZERO_ERR_ARG, "--prompt has the byte %d, but the model's vocabulary has %lld",

@@ -311,7 +311,14 @@ void log_options(log_t *log, const options_t *options)
             log_text(log, view.name, NULL);
         else if (view.type == OPTION_TEXT)
             log_text(log, view.name, view.full);
-        else if (view.type == OPTION_CHOICE)
+        else if (view.type == OPTION_LIST && view.list->count == 1)
+            log_text(log, view.name, view.list->at[0]);
+        else if (view.type == OPTION_LIST) {
+            log_open_array(log, view.name);
+            for (int k = 0; k < view.list->count; k++)
+                log_text(log, NULL, view.list->at[k]);
+            log_close_array(log);
+        } else if (view.type == OPTION_CHOICE)
             log_text(log, view.name, view.text);
         else if (view.type == OPTION_FLAG)
             log_bool(log, view.name, view.whole != 0);

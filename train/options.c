@@ -1,50 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "train/options.h"
+#include "train/options_parts.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef enum group {
-    SHARDING = 0,
-    MODEL,
-    DATA,
-    BATCH,
-    OPTIMIZER,
-    OFFLOAD,
-    CHECKPOINTS,
-    OUTPUT,
-    LOOK,
-    FILES,
-    GROUP_COUNT
-} group_t;
 
 static const char *const group_names[GROUP_COUNT] = {
     "Sharding", "Model", "Data", "Batch", "Optimizer", "Offload", "Checkpoints", "Output", "Look first", "File",
 };
 
-typedef struct option {
-    const char *name;
-    group_t group;
-    option_type_t type;
-    size_t offset;        /* of the field; a PAIR has two doubles there */
-    double low, high;     /* the range of numbers, both ends included */
-    double initial;       /* unset: NaN */
-    const char *choices;  /* "a|b": the values of this version */
-    const char *later;    /* "c|d": the values of a later version; "*": every other value */
-    const char *argument; /* as --help shows it; NULL: none; "[=...]": optional */
-    const char *fallback; /* the default, as --help shows it; NULL: none */
-    const char *help;
-    bool shared; /* must be equal on all ranks */
-} option_t;
-
 #define FIELD(f) offsetof(options_t, f)
 #define UNSET NAN
 #define MANY 1e15
-#define COUNT_OPTIONS ((int)(sizeof(table) / sizeof(table[0])))
+#define COUNT_OPTIONS ((int)(sizeof(options_table) / sizeof(options_table[0])))
 
-static const option_t table[] = {
+const option_t options_table[] = {
     {"stage", SHARDING, OPTION_WHOLE, FIELD(stage), 0, 3, 3, NULL, NULL, "0..3", "3",
      "what the ranks shard: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters", true},
     {"ranks", SHARDING, OPTION_WHOLE, FIELD(ranks), 1, 1 << 20, UNSET, NULL, NULL, "N",
@@ -80,9 +50,11 @@ static const option_t table[] = {
     {"seed", MODEL, OPTION_WHOLE, FIELD(seed), 0, MANY, 0, NULL, NULL, "N", "0",
      "seed of initial values and of samples", true},
 
-    {"data", DATA, OPTION_TEXT, FIELD(data), 0, 0, UNSET, NULL, NULL, "FILE", "numbers spelled as words, built in",
-     "text (a byte is a token), a token file, or a numpy array of tokens; recognized by its first bytes", false},
-    {"eval-data", DATA, OPTION_TEXT, FIELD(eval_data), 0, 0, UNSET, NULL, NULL, "FILE",
+    {"data", DATA, OPTION_LIST, FIELD(data), 0, 0, UNSET, NULL, NULL, "FILE", "numbers spelled as words, built in",
+     "text (a byte is a token), a token file, or a numpy array of tokens; recognized by its first bytes; several files "
+     "follow each other: give it again, a pattern ('shards/*.bin'), or names separated by commas",
+     false},
+    {"eval-data", DATA, OPTION_LIST, FIELD(eval_data), 0, 0, UNSET, NULL, NULL, "FILE",
      "numbers not used for training, built in", "the same for evaluation", false},
     {"tokenizer", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
     {"tokenize", DATA, OPTION_LATER, 0, 0, 0, UNSET, NULL, NULL, "FILE", NULL, NULL, false},
@@ -198,28 +170,24 @@ static const option_t table[] = {
 
 _Static_assert(COUNT_OPTIONS <= OPTIONS_MOST, "options_t marks each option that is given");
 
-static void *field(options_t *options, const option_t *option)
-{
-    return (char *)options + option->offset;
-}
-
 void options_init(options_t *options)
 {
     memset(options, 0, sizeof *options);
     for (int i = 0; i < COUNT_OPTIONS; i++) {
-        const option_t *option = &table[i];
+        const option_t *option = &options_table[i];
         switch (option->type) {
         case OPTION_WHOLE:
         case OPTION_CHOICE:
         case OPTION_FLAG:
-            *(int64_t *)field(options, option) = isnan(option->initial) ? -1 : (int64_t)option->initial;
+            *(int64_t *)options_field(options, option) = isnan(option->initial) ? -1 : (int64_t)option->initial;
             break;
         case OPTION_REAL:
-            *(double *)field(options, option) = option->initial;
+            *(double *)options_field(options, option) = option->initial;
             break;
         case OPTION_TEXT:
-            *(const char **)field(options, option) = NULL;
+            *(const char **)options_field(options, option) = NULL;
             break;
+        case OPTION_LIST: /* empty */
         case OPTION_PAIR:
         case OPTION_LATER:
             break;
@@ -229,30 +197,6 @@ void options_init(options_t *options)
     options->betas[1] = 0.95;
     options->accumulation = -1;
     options->min_ratio = NAN;
-}
-
-/* Index of value in "a|b|c", or -1. */
-static int64_t choice_index(const char *choices, const char *value)
-{
-    size_t length = strlen(value);
-    int64_t index = 0;
-    for (const char *p = choices; p != NULL; index++) {
-        const char *end = strchr(p, '|');
-        size_t n = end != NULL ? (size_t)(end - p) : strlen(p);
-        if (n == length && memcmp(p, value, n) == 0)
-            return index;
-        p = end != NULL ? end + 1 : NULL;
-    }
-    return -1;
-}
-
-/* Text of entry index of "a|b|c". */
-static void choice_text(const char *choices, int64_t index, char *out, size_t size)
-{
-    const char *p = choices;
-    for (; index > 0 && p != NULL; index--)
-        p = (p = strchr(p, '|')) != NULL ? p + 1 : NULL;
-    snprintf(out, size, "%.*s", p != NULL ? (int)strcspn(p, "|") : 1, p != NULL ? p : "?");
 }
 
 int options_distance(const char *a, const char *b)
@@ -284,10 +228,10 @@ static zero_status_t unknown(const char *name, zero_error_t *error)
     int best = 64;
     const char *nearest = NULL;
     for (int i = 0; i < COUNT_OPTIONS; i++) {
-        int d = options_distance(name, table[i].name);
-        if (d < best && table[i].type != OPTION_LATER) {
+        int d = options_distance(name, options_table[i].name);
+        if (d < best && options_table[i].type != OPTION_LATER) {
             best = d;
-            nearest = table[i].name;
+            nearest = options_table[i].name;
         }
     }
     if (nearest != NULL && best <= 3 && 2 * (size_t)best < strlen(name))
@@ -295,102 +239,10 @@ static zero_status_t unknown(const char *name, zero_error_t *error)
     return zero_fail(error, ZERO_ERR_ARG, "unknown option '--%s': --help lists the options", name);
 }
 
-static bool read_real(const char *text, const char *stop, double *out)
-{
-    char *end;
-    if (*text == '\0' || strchr(" \t\n\v\f\r", *text) != NULL)
-        return false;
-    *out = strtod(text, &end);
-    /* an overflow gives infinity, which no range accepts; an underflow gives the nearest number */
-    return end == stop && isfinite(*out);
-}
-
-static zero_status_t bounds(const option_t *option, const char *text, double value, zero_error_t *error)
-{
-    if (value >= option->low && value <= option->high)
-        return ZERO_OK;
-    double nearest = value < option->low ? option->low : option->high;
-    if (option->high >= 1e9)
-        return zero_fail(error, ZERO_ERR_ARG, "--%s is %s, but must be %.0f or more%s: use %.0f", option->name, text,
-                         option->low, value > option->high ? " (and smaller)" : "", nearest);
-    return zero_fail(error, ZERO_ERR_ARG, "--%s is %s, but must be from %.0f to %.0f: use %.0f", option->name, text,
-                     option->low, option->high, nearest);
-}
-
-static zero_status_t set_value(options_t *options, const option_t *option, const char *text, zero_error_t *error)
-{
-    zero_status_t status;
-    double real[2];
-    char *end;
-    switch (option->type) {
-    case OPTION_WHOLE:
-        errno = 0;
-        long long whole = strtoll(text, &end, 10);
-        if (end == text || *end != '\0' || strchr(" \t\n\v\f\r", *text) != NULL)
-            return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be a whole number", option->name, text);
-        status = bounds(option, text, (double)whole, error);
-        if (status == ZERO_OK)
-            *(int64_t *)field(options, option) = whole;
-        return status;
-    case OPTION_REAL:
-        if (!read_real(text, text + strlen(text), &real[0]))
-            return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be a number", option->name, text);
-        status = bounds(option, text, real[0], error);
-        if (status == ZERO_OK)
-            *(double *)field(options, option) = real[0];
-        return status;
-    case OPTION_PAIR: {
-        const char *comma = strchr(text, ',');
-        if (comma == NULL || !read_real(text, comma, &real[0]) || !read_real(comma + 1, text + strlen(text), &real[1]))
-            return zero_fail(error, ZERO_ERR_ARG,
-                             "--%s is '%s', but must be two numbers separated by a comma, such as 0.9,0.95",
-                             option->name, text);
-        for (int i = 0; i < 2; i++)
-            if (!(real[i] >= 0 && real[i] < 1))
-                return zero_fail(error, ZERO_ERR_ARG,
-                                 "--%s is %s, but both must be at least 0 and below 1, such as 0.9,0.95", option->name,
-                                 text);
-        memcpy(field(options, option), real, sizeof real);
-        return ZERO_OK;
-    }
-    case OPTION_TEXT:
-        if (*text == '\0')
-            return zero_fail(error, ZERO_ERR_ARG, "--%s is empty, but must be %s", option->name, option->argument);
-        *(const char **)field(options, option) = text;
-        return ZERO_OK;
-    case OPTION_CHOICE: {
-        int64_t index = choice_index(option->choices, text);
-        if (index >= 0) {
-            *(int64_t *)field(options, option) = index;
-            return ZERO_OK;
-        }
-        if (option->later != NULL && (strcmp(option->later, "*") == 0 || choice_index(option->later, text) >= 0))
-            return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s %s is not supported yet: use %s", option->name, text,
-                             option->choices);
-        return zero_fail(error, ZERO_ERR_ARG, "--%s is '%s', but must be one of: %s", option->name, text,
-                         option->choices);
-    }
-    case OPTION_LATER:
-        return zero_fail(error, ZERO_ERR_UNSUPPORTED, "--%s is not supported yet: remove it", option->name);
-    case OPTION_FLAG:
-        break;
-    }
-    return zero_fail(error, ZERO_ERR_ARG, "--%s takes no value, but has '%s'", option->name, text);
-}
-
-zero_status_t options_set(options_t *options, int index, const char *text, zero_error_t *error)
-{
-    const option_t *option = &table[index];
-    if (option->type != OPTION_FLAG)
-        return set_value(options, option, text, error);
-    *(int64_t *)field(options, option) = strcmp(text, "true") == 0;
-    return ZERO_OK;
-}
-
 int options_find(const char *name)
 {
     for (int i = 0; i < options_count(); i++) {
-        const char *a = table[i].name, *b = name;
+        const char *a = options_table[i].name, *b = name;
         while (*a != '\0' && (*a == *b || (*a == '-' && *b == '_'))) {
             a++;
             b++;
@@ -412,21 +264,27 @@ static zero_status_t stray(const char *argument, const option_t *last, const cha
 {
     if (argument[0] == '-' && argument[1] != '\0' && argument[1] != '-')
         for (int i = 0; i < COUNT_OPTIONS; i++)
-            if (strncmp(table[i].name, argument + 1, strcspn(argument + 1, "=")) == 0 &&
-                table[i].name[strcspn(argument + 1, "=")] == '\0')
+            if (strncmp(options_table[i].name, argument + 1, strcspn(argument + 1, "=")) == 0 &&
+                options_table[i].name[strcspn(argument + 1, "=")] == '\0')
                 return zero_fail(error, ZERO_ERR_ARG, "'%s' is not an option: did you mean --%s?", argument,
-                                 table[i].name);
+                                 options_table[i].name);
     if (argument[0] == '-' || last == NULL)
         return zero_fail(error, ZERO_ERR_ARG, "'%s' is not an option: --help lists the options", argument);
     if (last->type == OPTION_FLAG)
         return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, which takes no value: remove it", argument,
                          last->name);
-    if (value == NULL && choice_index(last->choices, argument) >= 0)
+    if (value == NULL && options_choice(last->choices, argument) >= 0)
         return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, whose value comes with '=': write --%s=%s", argument,
                          last->name, last->name, argument);
     if (value == NULL)
         return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s, whose value comes with '=' and must be one of: %s",
                          argument, last->name, last->choices);
+    if (last->type == OPTION_LIST)
+        return zero_fail(
+            error, ZERO_ERR_ARG,
+            "'%s' follows --%s %s, but an option takes one value: write --%s again before it, or a pattern "
+            "in quotes",
+            argument, last->name, value, last->name);
     return zero_fail(error, ZERO_ERR_ARG, "'%s' follows --%s %s, but an option takes one value: remove it", argument,
                      last->name, value);
 }
@@ -450,16 +308,16 @@ zero_status_t options_parse(options_t *options, int argc, char *const *argv, zer
 
         const option_t *option = NULL;
         for (int k = 0; k < COUNT_OPTIONS && option == NULL; k++)
-            if (strcmp(table[k].name, name) == 0)
-                option = &table[k];
+            if (strcmp(options_table[k].name, name) == 0)
+                option = &options_table[k];
         if (option == NULL)
             return unknown(name, error);
 
-        options->given[option - table] = true;
+        options->given[option - options_table] = true;
         last = option;
         value = equals != NULL ? equals + 1 : NULL;
         if (value == NULL && option->type == OPTION_FLAG) {
-            *(int64_t *)field(options, option) = 1;
+            *(int64_t *)options_field(options, option) = 1;
             continue;
         }
         bool alone = value == NULL && takes_optional(option);
@@ -469,7 +327,7 @@ zero_status_t options_parse(options_t *options, int argc, char *const *argv, zer
                                  option->argument);
             value = argv[++i];
         }
-        zero_status_t status = set_value(options, option, value != NULL ? value : alone ? "full" : "", error);
+        zero_status_t status = options_set_value(options, option, value != NULL ? value : alone ? "full" : "", error);
         if (status != ZERO_OK)
             return status;
     }
@@ -505,7 +363,7 @@ void options_help(FILE *file)
     for (int group = 0; group < GROUP_COUNT; group++) {
         bool head = false;
         for (int i = 0; i < COUNT_OPTIONS; i++) {
-            const option_t *option = &table[i];
+            const option_t *option = &options_table[i];
             char left[64], text[512];
             if ((int)option->group != group || option->type == OPTION_LATER)
                 continue;
@@ -532,68 +390,4 @@ void options_help(FILE *file)
 int options_count(void)
 {
     return COUNT_OPTIONS - 2; /* --help and --version are not settings */
-}
-
-void options_view(const options_t *options, int index, option_view_t *view)
-{
-    const option_t *option = &table[index];
-    const void *value = (const char *)options + option->offset;
-    memset(view, 0, sizeof *view);
-    view->name = option->name;
-    view->type = option->type;
-    view->shared = option->shared;
-    switch (option->type) {
-    case OPTION_WHOLE:
-    case OPTION_FLAG:
-        view->whole = *(const int64_t *)value;
-        view->set = view->whole >= 0;
-        break;
-    case OPTION_REAL:
-        view->real[0] = *(const double *)value;
-        view->set = !isnan(view->real[0]);
-        break;
-    case OPTION_PAIR:
-        memcpy(view->real, value, sizeof view->real);
-        view->set = true;
-        break;
-    case OPTION_TEXT:
-        view->full = *(const char *const *)value;
-        view->set = view->full != NULL;
-        snprintf(view->text, sizeof view->text, "%s", view->set ? view->full : "");
-        break;
-    case OPTION_CHOICE:
-        view->whole = *(const int64_t *)value;
-        view->set = view->whole >= 0;
-        if (view->set)
-            choice_text(option->choices, view->whole, view->text, sizeof view->text);
-        break;
-    case OPTION_LATER:
-        break;
-    }
-}
-
-void options_real(double value, char *out, size_t size)
-{
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(out, size, "%.*g", digits, value);
-        if (strtod(out, NULL) == value)
-            return;
-    }
-}
-
-void option_view_print(const option_view_t *view, char *out, size_t size)
-{
-    char first[32], second[32];
-    options_real(view->real[0], first, sizeof first);
-    options_real(view->real[1], second, sizeof second);
-    if (!view->set)
-        snprintf(out, size, "unset");
-    else if (view->type == OPTION_TEXT || view->type == OPTION_CHOICE)
-        snprintf(out, size, "%s", view->text);
-    else if (view->type == OPTION_REAL)
-        snprintf(out, size, "%s", first);
-    else if (view->type == OPTION_PAIR)
-        snprintf(out, size, "%s,%s", first, second);
-    else
-        snprintf(out, size, "%lld", (long long)view->whole);
 }

@@ -14,9 +14,16 @@ enum { OFFLOAD_NONE = 0, OFFLOAD_OPTIMIZER, OFFLOAD_PARAMS, OFFLOAD_ALL };
 enum { OFFLOAD_TO_HOST = 0, OFFLOAD_TO_NVME };
 enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_NOAM };
 
-enum { OPTIONS_MOST = 128 };
+enum { OPTIONS_MOST = 128, OPTION_LIST_MOST = 64 };
 
-/* Until job_resolve chooses a value, an unset option is -1 (whole numbers, choices), NaN (reals) or NULL (texts). */
+/* The values of an option that may be given several times. */
+typedef struct option_list {
+    const char *at[OPTION_LIST_MOST];
+    int count;
+} option_list_t;
+
+/* Until job_resolve chooses a value, an unset option is -1 (whole numbers, choices), NaN (reals), NULL (texts) or
+ * empty (lists). */
 typedef struct options {
     /* sharding */
     int64_t stage, ranks, threads, window, device, reduce, reduce_dtype, timeout;
@@ -25,7 +32,7 @@ typedef struct options {
     const char *model;
     int64_t dtype, recompute, seed;
     /* data */
-    const char *data, *eval_data;
+    option_list_t data, eval_data;
     int64_t shuffle;
     /* batch */
     int64_t batch, micro_batch, seq_len, steps;
@@ -68,7 +75,7 @@ void options_init(options_t *options);
 zero_status_t options_parse(options_t *options, int argc, char *const *argv, zero_error_t *error);
 
 /* Sets the option at this index as --name text does, but does not mark it as given: for values that do not come from
- * the command line. A text option keeps the pointer text. */
+ * the command line. A text option keeps the pointer text, and a list gains it. */
 zero_status_t options_set(options_t *options, int index, const char *text, zero_error_t *error);
 /* The index of a setting (not --help or --version) by name, with dashes or underscores. -1: there is none. */
 int options_find(const char *name);
@@ -85,6 +92,7 @@ typedef enum option_type {
     OPTION_REAL,
     OPTION_PAIR,
     OPTION_TEXT,
+    OPTION_LIST,
     OPTION_CHOICE,
     OPTION_FLAG,
     OPTION_LATER
@@ -93,12 +101,13 @@ typedef enum option_type {
 typedef struct option_view {
     const char *name; /* without dashes */
     option_type_t type;
-    bool set;         /* false: no value */
-    bool shared;      /* must be equal on all ranks */
-    int64_t whole;    /* WHOLE, FLAG */
-    double real[2];   /* REAL, PAIR */
-    char text[256];   /* TEXT (cut), CHOICE */
-    const char *full; /* TEXT, whole */
+    bool set;                  /* false: no value */
+    bool shared;               /* must be equal on all ranks */
+    int64_t whole;             /* WHOLE, FLAG */
+    double real[2];            /* REAL, PAIR */
+    char text[256];            /* TEXT (cut), LIST (cut; its first value, and how many more), CHOICE */
+    const char *full;          /* TEXT, whole */
+    const option_list_t *list; /* LIST */
 } option_view_t;
 
 int options_count(void);
