@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_save.c - zero_save and zero_load: a run saves while it trains on, and another run, with any other world,
  * placement, device, dtype or format of moments, loads what was saved. With the same world it then trains on with the
- * same bits. ZERO_CHECK_FULL=1 tries every pair of cases. */
+ * same bits.
+ *
+ * A case is a world, stage, device mode, dtype, place and optimizer. There are 1.7 million pairs of cases, which take
+ * days. `make check` tries random pairs. With ZERO_CHECK_FULL=1, what each case saves is loaded by a set of cases that
+ * has every two levels (of world and place, say) together, another set each time; and each case loads what such a set
+ * saves: 50,000 pairs in all. The device mode has no influence on the files, so on the side that has every case it is
+ * random. */
 #include "tests/emulated.h"
 #include "tests/engine_small.h"
 
@@ -160,58 +166,160 @@ static void remove_folder(const char *folder)
     ck_assert_int_eq(system(command), 0);
 }
 
-static void try_pair(const small_case_t *first, const small_case_t *second)
+/* What one case saves is loaded by each of the others. */
+static void try_all(const small_case_t *first, const small_case_t *seconds, int count)
 {
-    pair_t pair = {.first = *first,
-                   .second = *second,
-                   .saved = ranks_shared(sizeof(record_t)),
-                   .ended = ranks_shared(sizeof(record_t))};
+    pair_t pair = {.first = *first, .saved = ranks_shared(sizeof(record_t)), .ended = ranks_shared(sizeof(record_t))};
     snprintf(pair.folder, sizeof pair.folder, "test_save.%d", (int)getpid());
     pair.first.edit = saves;
     ck_assert_int_eq(ranks_run(first->world, 60, first_run, &pair), 0);
-    ck_assert_int_eq(ranks_run(second->world, 60, second_run, &pair), 0);
+    for (int i = 0; i < count; i++) {
+        pair.second = seconds[i];
+        ck_assert_int_eq(ranks_run(pair.second.world, 60, second_run, &pair), 0);
+    }
     remove_folder(pair.folder);
     ranks_unshare(pair.saved, sizeof *pair.saved);
     ranks_unshare(pair.ended, sizeof *pair.ended);
 }
 
-/* ---- tests ------------------------------------------------------------------------------------------------------ */
+/* ---- the choice of cases ---------------------------------------------------------------------------------------- */
 
-static small_case_t draw(uint64_t *state, zero_rule_t rule)
+enum { WORLD, STAGE, DTYPE, PLACE, MODE, DIMENSIONS };
+enum { WORLDS = 4, STAGES = 4, DTYPES = 2, MODES = 3, LEVELS = SMALL_PLACES, PAIRS = 5, RULES = 3 };
+enum { CASES = WORLDS * STAGES * DTYPES * SMALL_PLACES }; /* without the mode */
+static const int levels[DIMENSIONS] = {WORLDS, STAGES, DTYPES, SMALL_PLACES, MODES};
+static const zero_rule_t rules[PAIRS][2] = {{ZERO_RULE_ADAMW, ZERO_RULE_ADAMW},
+                                            {ZERO_RULE_ADAMW, ZERO_RULE_ADAMW8},
+                                            {ZERO_RULE_ADAMW8, ZERO_RULE_ADAMW8},
+                                            {ZERO_RULE_ADAMW8, ZERO_RULE_ADAMW},
+                                            {ZERO_RULE_SGD, ZERO_RULE_SGD}};
+static const zero_rule_t saved_rules[RULES] = {ZERO_RULE_ADAMW, ZERO_RULE_ADAMW8, ZERO_RULE_SGD};
+
+static int draw(uint64_t *random, int count)
 {
-#define DRAW(n) ((int)((*state = zero_splitmix64(*state)) % (n)))
-    small_case_t c = {.world = 1 + DRAW(4),
-                      .stage = DRAW(4),
-                      .threaded = DRAW(3),
-                      .micro_steps = 1,
-                      .dtype = DRAW(2) ? ZERO_BF16 : ZERO_FP32,
-                      .rule = rule,
-                      .momentum = 0.9,
-                      .place = (small_place_t)DRAW(SMALL_PLACES),
-                      .folder = "test_save.nvme"};
-#undef DRAW
-    return c;
+    return (int)((*random = zero_splitmix64(*random)) % (uint64_t)count);
 }
+
+static small_case_t case_of(const int level[DIMENSIONS], zero_rule_t rule)
+{
+    return (small_case_t){.world = 1 + level[WORLD],
+                          .stage = level[STAGE],
+                          .threaded = level[MODE],
+                          .micro_steps = 1,
+                          .dtype = level[DTYPE] ? ZERO_BF16 : ZERO_FP32,
+                          .rule = rule,
+                          .momentum = 0.9,
+                          .place = (small_place_t)level[PLACE],
+                          .folder = "test_save.nvme"};
+}
+
+static small_case_t draw_case(uint64_t *random, zero_rule_t rule)
+{
+    int level[DIMENSIONS];
+    for (int d = 0; d < DIMENSIONS; d++)
+        level[d] = draw(random, levels[d]);
+    return case_of(level, rule);
+}
+
+/* Case number n of CASES, in a random mode. */
+static small_case_t case_number(int n, uint64_t *random, zero_rule_t rule)
+{
+    int level[DIMENSIONS];
+    for (int d = 0; d < MODE; n /= levels[d], d++)
+        level[d] = n % levels[d];
+    level[MODE] = draw(random, MODES);
+    return case_of(level, rule);
+}
+
+typedef struct cover {
+    int count, level[CASES][DIMENSIONS];
+} cover_t;
+
+/* Fills a set that has every two levels of different dimensions together. Greedy: of random tuples it takes the one
+ * with the most new pairs. */
+static void make_cover(cover_t *cover, uint64_t *random)
+{
+    enum { CANDIDATES = 100 };
+    bool covered[DIMENSIONS][DIMENSIONS][LEVELS][LEVELS] = {0};
+    int left = 0;
+    for (int a = 0; a < DIMENSIONS; a++)
+        for (int b = a + 1; b < DIMENSIONS; b++)
+            left += levels[a] * levels[b];
+    for (cover->count = 0; left > 0; cover->count++) {
+        int *best = cover->level[cover->count], most = 0;
+        ck_assert_int_lt(cover->count, CASES);
+        for (int k = 0; k < CANDIDATES || most == 0; k++) {
+            int level[DIMENSIONS], fresh = 0;
+            for (int d = 0; d < DIMENSIONS; d++)
+                level[d] = draw(random, levels[d]);
+            for (int a = 0; a < DIMENSIONS; a++)
+                for (int b = a + 1; b < DIMENSIONS; b++)
+                    fresh += !covered[a][b][level[a]][level[b]];
+            if (fresh > most) {
+                most = fresh;
+                memcpy(best, level, sizeof level);
+            }
+        }
+        for (int a = 0; a < DIMENSIONS; a++)
+            for (int b = a + 1; b < DIMENSIONS; b++)
+                covered[a][b][best[a]][best[b]] = true;
+        left -= most;
+    }
+}
+
+/* ---- tests ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(what_one_run_saves_another_loads)
 {
-    static const zero_rule_t rules[][2] = {{ZERO_RULE_ADAMW, ZERO_RULE_ADAMW},
-                                           {ZERO_RULE_ADAMW, ZERO_RULE_ADAMW8},
-                                           {ZERO_RULE_ADAMW8, ZERO_RULE_ADAMW8},
-                                           {ZERO_RULE_ADAMW8, ZERO_RULE_ADAMW},
-                                           {ZERO_RULE_SGD, ZERO_RULE_SGD}};
-    const char *full = getenv("ZERO_CHECK_FULL");
-    int count = full && strcmp(full, "1") == 0 ? 1000 : 40;
-    uint64_t state = 2026;
-    for (int i = 0; i < count; i++) {
-        const zero_rule_t *rule = rules[i % 5];
-        small_case_t first = draw(&state, rule[0]), second = draw(&state, rule[1]);
+    uint64_t random = 2026;
+    for (int i = 0; i < 40; i++) {
+        const zero_rule_t *rule = rules[i % PAIRS];
+        small_case_t first = draw_case(&random, rule[0]), second = draw_case(&random, rule[1]);
         if (i % 3 == 0) { /* where the bits go on */
             second.world = first.world;
             second.dtype = first.dtype;
         }
-        try_pair(&first, &second);
+        try_all(&first, &second, 1);
     }
+}
+END_TEST
+
+/* Case _i / RULES saves, and a cover loads. */
+START_TEST(every_case_saves)
+{
+    static cover_t cover;
+    static small_case_t seconds[PAIRS * CASES];
+    uint64_t random = (uint64_t)_i;
+    small_case_t first = case_number(_i / RULES, &random, saved_rules[_i % RULES]);
+    int count = 0;
+    make_cover(&cover, &random);
+    for (int k = 0; k < PAIRS; k++)
+        for (int i = 0; i < cover.count && rules[k][0] == first.rule; i++)
+            seconds[count++] = case_of(cover.level[i], rules[k][1]);
+    try_all(&first, seconds, count);
+    printf("case %d of %d: %d loads\n", _i, CASES * RULES, count);
+}
+END_TEST
+
+enum { COVER = 100 }; /* as many as a cover has, or more */
+
+/* Case _i / RULES of a cover saves, and each case loads. */
+START_TEST(every_case_loads)
+{
+    static cover_t cover;
+    static small_case_t seconds[PAIRS * CASES];
+    uint64_t random = 4711;
+    int count = 0;
+    make_cover(&cover, &random);
+    ck_assert_int_le(cover.count, COVER);
+    if (_i / RULES >= cover.count)
+        return;
+    small_case_t first = case_of(cover.level[_i / RULES], saved_rules[_i % RULES]);
+    for (int k = 0; k < PAIRS; k++)
+        for (int i = 0; i < CASES && rules[k][0] == first.rule; i++)
+            seconds[count++] = case_number(i, &random, rules[k][1]);
+    try_all(&first, seconds, count);
+    printf("case %d of %d: %d loads\n", _i, cover.count * RULES, count);
 }
 END_TEST
 
@@ -222,13 +330,13 @@ START_TEST(gpus_save_and_load)
 {
     static const int devices[][2] = {{SMALL_CUDA, 0}, {0, SMALL_CUDA}, {SMALL_CUDA, SMALL_CUDA}, {SMALL_NCCL, 1}};
     char nccl[4096];
-    uint64_t state = 77;
+    uint64_t random = 77;
     snprintf(nccl, sizeof nccl, "%s/libnccl_emulator.so", emulated ? getenv("ZERO_PLUGIN_PATH") : "");
     setenv("ZERO_NCCL_LIBRARY", nccl, 1);
     setenv("ZERO_EMULATOR_DEVICES", "4", 1);
     for (int i = 0; i < 12 && emulated; i++) {
-        small_case_t first = draw(&state, i % 3 == 0 ? ZERO_RULE_ADAMW8 : ZERO_RULE_ADAMW),
-                     second = draw(&state, ZERO_RULE_ADAMW);
+        small_case_t first = draw_case(&random, i % 3 == 0 ? ZERO_RULE_ADAMW8 : ZERO_RULE_ADAMW),
+                     second = draw_case(&random, ZERO_RULE_ADAMW);
         setenv("ZERO_EMULATOR", i % 2 ? "threads" : "inline", 1);
         first.threaded = devices[i % 4][0];
         second.threaded = devices[i % 4][1];
@@ -237,20 +345,29 @@ START_TEST(gpus_save_and_load)
             second.dtype = first.dtype;
             second.rule = first.rule;
         }
-        try_pair(&first, &second);
+        try_all(&first, &second, 1);
     }
 }
 END_TEST
 
 int main(void)
 {
+    const char *full = getenv("ZERO_CHECK_FULL");
     emulated = emulated_plugins() != 0;
     Suite *suite = suite_create("save");
-    TCase *tcase = tcase_create("save");
-    tcase_set_timeout(tcase, 7200);
-    tcase_add_test(tcase, what_one_run_saves_another_loads);
-    tcase_add_test(tcase, gpus_save_and_load);
-    suite_add_tcase(suite, tcase);
+    TCase *some = tcase_create("some"), *saving = tcase_create("saving"), *loading = tcase_create("loading");
+    tcase_set_timeout(some, 7200);
+    tcase_set_timeout(saving, 7200);
+    tcase_set_timeout(loading, 7200);
+    tcase_add_test(some, what_one_run_saves_another_loads);
+    tcase_add_test(some, gpus_save_and_load);
+    tcase_add_loop_test(saving, every_case_saves, 0, CASES * RULES);
+    tcase_add_loop_test(loading, every_case_loads, 0, COVER * RULES);
+    suite_add_tcase(suite, some);
+    if (full && strcmp(full, "1") == 0) { /* CK_RUN_CASE chooses one of them */
+        suite_add_tcase(suite, saving);
+        suite_add_tcase(suite, loading);
+    }
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
