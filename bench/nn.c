@@ -156,13 +156,64 @@ static void call_norm_backward(const bench_t *b, const void *arg)
 static void call_gelu(const bench_t *b, const void *arg)
 {
     (void)arg;
-    zero_nn_gelu_forward(b->nn, b->y, b->x, (int64_t)ROWS * 4 * C, b->dtype);
+    zero_nn_act_forward(b->nn, ZERO_NN_GELU_NEW, b->y, b->x, (int64_t)ROWS * 4 * C, b->dtype);
 }
 
 static void call_gelu_backward(const bench_t *b, const void *arg)
 {
     (void)arg;
-    zero_nn_gelu_backward(b->nn, b->z, NULL, b->y, b->x, ROWS, 4 * C, b->dtype);
+    zero_nn_act_backward(b->nn, ZERO_NN_GELU_NEW, b->z, NULL, b->y, b->x, ROWS, 4 * C, b->dtype);
+}
+
+static void call_rms(const bench_t *b, const void *arg)
+{
+    zero_nn_norm_t l = {.rows = ROWS,
+                        .C = C,
+                        .eps = 1e-5,
+                        .dtype = b->dtype,
+                        .rms = true,
+                        .x = b->x,
+                        .w = b->x,
+                        .y = b->y,
+                        .rstd = b->statistics,
+                        .dy = b->y,
+                        .dresidual = b->y,
+                        .dx = b->z,
+                        .dw = b->y + (size_t)ROWS * C * 4};
+    if (arg == NULL)
+        zero_nn_norm_forward(b->nn, &l);
+    else
+        zero_nn_norm_backward(b->nn, &l);
+}
+
+static void call_act(const bench_t *b, const void *arg)
+{
+    zero_nn_act_forward(b->nn, *(const zero_nn_activation_t *)arg, b->y, b->x, (int64_t)ROWS * 4 * C, b->dtype);
+}
+
+static void call_gated(const bench_t *b, const void *arg)
+{
+    (void)arg;
+    zero_nn_gated_forward(b->nn, ZERO_NN_SILU, b->y, b->x, ROWS, 2 * C, b->dtype);
+}
+
+static void call_gated_backward(const bench_t *b, const void *arg)
+{
+    (void)arg;
+    zero_nn_gated_backward(b->nn, ZERO_NN_SILU, b->z, b->y, b->x, ROWS, 2 * C, b->dtype);
+}
+
+static void call_rotary(const bench_t *b, const void *arg)
+{
+    static const float frequencies[C / HEADS / 2] = {1};
+    (void)arg;
+    zero_nn_rotary(b->nn, &(zero_nn_rotary_t){.rows = ROWS,
+                                              .T = T,
+                                              .heads = HEADS,
+                                              .D = C / HEADS,
+                                              .frequencies = frequencies,
+                                              .dtype = b->dtype,
+                                              .x = b->y});
 }
 
 static void call_add(const bench_t *b, const void *arg)
@@ -194,19 +245,28 @@ static void call_entropy(const bench_t *b, const void *arg)
     zero_nn_cross_entropy(b->nn, b->statistics, b->x, b->tokens, ROWS, V, V, *(const bool *)arg, b->dtype);
 }
 
+static const zero_nn_activation_t SILU = ZERO_NN_SILU, GELU = ZERO_NN_GELU;
 static const struct {
     const char *name;
     call_fn call;
     double elements; /* read and written, without parameters */
+    const void *arg;
 } ROW_CALLS[] = {
-    {"layernorm forward", call_norm, 2.0 * ROWS *C},
-    {"layernorm backward", call_norm_backward, 4.0 * ROWS *C},
-    {"gelu forward", call_gelu, 8.0 * ROWS *C},
-    {"gelu backward", call_gelu_backward, 12.0 * ROWS *C},
-    {"add", call_add, 3.0 * ROWS *C},
-    {"bias backward", call_bias_backward, 4.0 * ROWS *C},
-    {"embedding forward", call_embedding, 3.0 * ROWS *C},
-    {"embedding backward", call_embedding_backward, 6.0 * ROWS *C},
+    {"layernorm forward", call_norm, 2.0 * ROWS *C, NULL},
+    {"layernorm backward", call_norm_backward, 4.0 * ROWS *C, NULL},
+    {"rms norm forward", call_rms, 2.0 * ROWS *C, NULL},
+    {"rms norm backward", call_rms, 4.0 * ROWS *C, &SILU},
+    {"gelu forward", call_gelu, 8.0 * ROWS *C, NULL},
+    {"gelu backward", call_gelu_backward, 12.0 * ROWS *C, NULL},
+    {"silu forward", call_act, 8.0 * ROWS *C, &SILU},
+    {"exact gelu forward", call_act, 8.0 * ROWS *C, &GELU},
+    {"gated silu forward", call_gated, 6.0 * ROWS *C, NULL},
+    {"gated silu backward", call_gated_backward, 10.0 * ROWS *C, NULL},
+    {"rotary", call_rotary, 2.0 * ROWS *C, NULL},
+    {"add", call_add, 3.0 * ROWS *C, NULL},
+    {"bias backward", call_bias_backward, 4.0 * ROWS *C, NULL},
+    {"embedding forward", call_embedding, 3.0 * ROWS *C, NULL},
+    {"embedding backward", call_embedding_backward, 6.0 * ROWS *C, NULL},
 };
 
 static void print_machine(const bench_t *b, int threads)
@@ -272,7 +332,7 @@ int main(int argc, char **argv)
         }
     }
     for (size_t i = 0; i < sizeof ROW_CALLS / sizeof ROW_CALLS[0]; i++) {
-        double seconds = fastest(&b, ROW_CALLS[i].call, NULL);
+        double seconds = fastest(&b, ROW_CALLS[i].call, ROW_CALLS[i].arg);
         printf("%-43s %8.3f ms %7.2f GB/s\n", ROW_CALLS[i].name, 1e3 * seconds,
                1e-9 * ROW_CALLS[i].elements * (double)zero_dtype_size(b.dtype) / seconds);
     }

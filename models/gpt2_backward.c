@@ -53,8 +53,8 @@ void zero_gpt2_layer_backward(zero_model_t *m, int64_t l)
 
     /* MLP: dx -> dfc (in wide) -> dnorm2 (in narrow) -> + dx */
     if (selective)
-        zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);
-    linear_backward(m, m->wide, m->dx, a->gelu, &p[GPT2_OUT_W], rows, F, C, ZERO_NN_EPILOGUE_GELU_BACKWARD, a->fc,
+        zero_nn_act_forward(m->nn, ZERO_NN_GELU_NEW, a->gelu, a->fc, rows * F, dtype);
+    linear_backward(m, m->wide, m->dx, a->gelu, &p[GPT2_OUT_W], rows, F, C, ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD, a->fc,
                     p[GPT2_FC_B].grad);
     if (selective)
         zero_nn_norm_forward(m->nn, &(zero_nn_norm_t){.rows = rows,

@@ -64,7 +64,7 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
                                                   .rstd = a->rstd2});
     if (m->options.recompute == ZERO_RECOMPUTE_SELECTIVE) { /* as the backward pass recomputes it */
         zero_gpt2_linear(m, a->fc, a->norm2, &p[GPT2_FC_W], &p[GPT2_FC_B], rows, C, F);
-        zero_nn_gelu_forward(m->nn, a->gelu, a->fc, rows * F, dtype);
+        zero_nn_act_forward(m->nn, ZERO_NN_GELU_NEW, a->gelu, a->fc, rows * F, dtype);
     } else {
         zero_nn_gemm(m->nn, &(zero_nn_gemm_t){.m = rows,
                                               .n = F,
@@ -74,7 +74,7 @@ void zero_gpt2_layer_forward(zero_model_t *m, int64_t l, const zero_gpt2_layer_t
                                               .b = p[GPT2_FC_W].data,
                                               .bias = p[GPT2_FC_B].data,
                                               .c = a->gelu,
-                                              .epilogue = ZERO_NN_EPILOGUE_GELU,
+                                              .epilogue = ZERO_NN_EPILOGUE_GELU_NEW,
                                               .aux = a->fc});
     }
     if (out == NULL && !m->dry)

@@ -285,19 +285,65 @@ static void note_elements(zero_nn_t *nn, const void *y, const void *a, const voi
     begin(nn);
 }
 
-static void wrapped_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
+static void wrapped_act_forward(zero_nn_t *nn, zero_nn_activation_t act, void *y, const void *x, int64_t count,
+                                zero_dtype_t dtype)
 {
     note_elements(nn, y, x, NULL, count, dtype);
-    cuda.ops->gelu_forward(nn, at(y), at(x), count, dtype);
+    cuda.ops->act_forward(nn, act, at(y), at(x), count, dtype);
     end(nn);
 }
 
-static void wrapped_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
-                                  int64_t n, zero_dtype_t dtype)
+static void wrapped_act_backward(zero_nn_t *nn, const zero_nn_act_grad_t *a)
 {
-    note_row(dbias, n, dtype);
-    note_elements(nn, dx, dy, x, rows * n, dtype);
-    cuda.ops->gelu_backward(nn, at(dx), at(dbias), at(dy), at(x), rows, n, dtype);
+    zero_nn_act_grad_t d = *a;
+    note_row(a->dbias, a->n, a->dtype);
+    note_elements(nn, a->dx, a->dy, a->x, a->rows * a->n, a->dtype);
+    d.dx = at(a->dx);
+    d.dbias = at(a->dbias);
+    d.dy = at(a->dy);
+    d.x = at(a->x);
+    cuda.ops->act_backward(nn, &d);
+    end(nn);
+}
+
+static zero_nn_gated_t note_gated(zero_nn_t *nn, const zero_nn_gated_t *g)
+{
+    zero_nn_gated_t d = *g;
+    note_row(g->y, g->rows * g->F, g->dtype);
+    note_row(g->dy, g->rows * g->F, g->dtype);
+    note_row(g->dgu, g->rows * 2 * g->F, g->dtype);
+    note_row(g->gu, g->rows * 2 * g->F, g->dtype);
+    begin(nn);
+    d.y = at(g->y);
+    d.dy = at(g->dy);
+    d.dgu = at(g->dgu);
+    d.gu = at(g->gu);
+    return d;
+}
+
+static void wrapped_gated_forward(zero_nn_t *nn, const zero_nn_gated_t *g)
+{
+    zero_nn_gated_t d = note_gated(nn, g);
+    cuda.ops->gated_forward(nn, &d);
+    end(nn);
+}
+
+static void wrapped_gated_backward(zero_nn_t *nn, const zero_nn_gated_t *g)
+{
+    zero_nn_gated_t d = note_gated(nn, g);
+    cuda.ops->gated_backward(nn, &d);
+    end(nn);
+}
+
+static void wrapped_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r)
+{
+    zero_nn_rotary_t d = *r;
+    note_row(r->x, (r->rows - 1) * r->ld + r->heads * r->D, r->dtype);
+    note_row(r->positions, r->rows, ZERO_FP32); /* as large as int32_t */
+    begin(nn);
+    d.x = at(r->x);
+    d.positions = at(r->positions);
+    cuda.ops->rotary(nn, &d);
     end(nn);
 }
 
@@ -420,8 +466,11 @@ zero_nn_t *nn_cuda_context(int level)
     cuda.wrapped.embedding_backward = wrapped_embedding_backward;
     cuda.wrapped.norm_forward = wrapped_norm_forward;
     cuda.wrapped.norm_backward = wrapped_norm_backward;
-    cuda.wrapped.gelu_forward = wrapped_gelu_forward;
-    cuda.wrapped.gelu_backward = wrapped_gelu_backward;
+    cuda.wrapped.act_forward = wrapped_act_forward;
+    cuda.wrapped.act_backward = wrapped_act_backward;
+    cuda.wrapped.gated_forward = wrapped_gated_forward;
+    cuda.wrapped.gated_backward = wrapped_gated_backward;
+    cuda.wrapped.rotary = wrapped_rotary;
     cuda.wrapped.add = wrapped_add;
     cuda.wrapped.add_sums = wrapped_add_sums;
     cuda.wrapped.combine = wrapped_combine;

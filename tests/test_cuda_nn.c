@@ -84,6 +84,8 @@ static void *behind(void *p, int64_t elements, zero_dtype_t dtype)
     return p == NULL ? NULL : (char *)p + (size_t)elements * zero_dtype_size(dtype);
 }
 
+static const float FREQUENCIES[C / HEADS / 2] = {1, 0.1f, 0.01f, 0.001f};
+
 static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
 {
     const zero_dtype_t dtypes[] = {ZERO_FP32, ZERO_BF16};
@@ -125,7 +127,7 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
                                            .b = x[0],
                                            .bias = x[1],
                                            .c = x[6],
-                                           .epilogue = ZERO_NN_EPILOGUE_GELU,
+                                           .epilogue = ZERO_NN_EPILOGUE_GELU_NEW,
                                            .aux = x[5]});
         zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = ROWS,
                                            .n = 3 * C,
@@ -135,11 +137,36 @@ static void call_all(zero_nn_t *nn, unsigned char *p, float *host)
                                            .a = x[2],
                                            .b = x[0],
                                            .c = x[6],
-                                           .epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD,
+                                           .epilogue = ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD,
                                            .aux = x[5],
                                            .dbias = x[7]});
-        zero_nn_gelu_forward(nn, x[6], x[5], ROWS * 3 * C, dtype);
-        zero_nn_gelu_backward(nn, x[6], x[7], x[6], x[5], ROWS, 3 * C, dtype);
+        zero_nn_act_forward(nn, ZERO_NN_GELU_NEW, x[6], x[5], ROWS * 3 * C, dtype);
+        zero_nn_act_backward(nn, ZERO_NN_GELU_NEW, x[6], x[7], x[6], x[5], ROWS, 3 * C, dtype);
+        zero_nn_gated_forward(nn, ZERO_NN_SILU, x[3], x[6], ROWS, C, dtype);
+        zero_nn_gated_backward(nn, ZERO_NN_SILU, x[6], x[3], x[6], ROWS, C, dtype);
+        zero_nn_rotary(nn, &(zero_nn_rotary_t){.rows = ROWS,
+                                               .T = T,
+                                               .heads = HEADS,
+                                               .D = C / HEADS,
+                                               .frequencies = FREQUENCIES,
+                                               .positions = index,
+                                               .dtype = dtype,
+                                               .x = x[6]});
+        zero_nn_norm_t heads = {.rows = ROWS,
+                                .C = C / HEADS,
+                                .groups = HEADS,
+                                .eps = 1e-5,
+                                .dtype = dtype,
+                                .rms = true,
+                                .x = x[6],
+                                .w = x[1],
+                                .y = x[3],
+                                .rstd = x[4],
+                                .dy = x[3],
+                                .dx = x[3],
+                                .dw = x[7]};
+        zero_nn_norm_forward(nn, &heads);
+        zero_nn_norm_backward(nn, &heads);
         zero_nn_add(nn, x[6], x[6], x[5], ROWS * 3 * C, dtype);
         zero_nn_add_sums(nn, x[6], x[5], ROWS * 3 * C / 2, dtype);
         zero_nn_bias_backward(nn, x[7], x[6], ROWS, 3 * C, dtype);
@@ -250,7 +277,7 @@ START_TEST(refusals)
     zero_nn_gemm_t g = {.m = 8, .n = 16, .k = 24, .dtype = ZERO_BF16},
                    odd = {.m = 8, .n = 15, .k = 25, .dtype = ZERO_BF16};
     zero_nn_gemm_t gelu = g;
-    gelu.epilogue = ZERO_NN_EPILOGUE_GELU;
+    gelu.epilogue = ZERO_NN_EPILOGUE_GELU_NEW;
     zero_nn_set_dry(b.nn, true);
     zero_nn_gemm(b.nn, &g);
     zero_nn_gemm(b.nn, &odd);
@@ -370,12 +397,12 @@ START_TEST(epilogues)
                         .b = b.base + room,
                         .bias = b.base + 2 * room,
                         .c = b.base + 3 * room,
-                        .epilogue = ZERO_NN_EPILOGUE_GELU,
+                        .epilogue = ZERO_NN_EPILOGUE_GELU_NEW,
                         .aux = b.base + 4 * room};
     zero_nn_gemm_t back = g, plain = g;
     back.bias = NULL;
     back.c = b.base + 5 * room;
-    back.epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD;
+    back.epilogue = ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD;
     plain.epilogue = ZERO_NN_EPILOGUE_NONE;
     plain.c = b.base + 6 * room;
     OK(zero_nn_create(&b.nn, "cuda", 1, b.native, &why));
@@ -384,11 +411,11 @@ START_TEST(epilogues)
         zero_nn_gemm(b.nn, &g);
         zero_nn_gemm(b.nn, &back);
         zero_nn_gemm(b.nn, &plain);
-        zero_nn_gelu_forward(b.nn, plain.c, plain.c, m * n, dtype);
+        zero_nn_act_forward(b.nn, ZERO_NN_GELU_NEW, plain.c, plain.c, m * n, dtype);
         plain.bias = NULL;
         plain.c = b.base + 7 * room;
         zero_nn_gemm(b.nn, &plain);
-        zero_nn_gelu_backward(b.nn, plain.c, NULL, plain.c, g.aux, m, n, dtype);
+        zero_nn_act_backward(b.nn, ZERO_NN_GELU_NEW, plain.c, NULL, plain.c, g.aux, m, n, dtype);
         plain.bias = g.bias;
         plain.c = b.base + 6 * room;
         OK(zero_nn_status(b.nn, &why));
@@ -479,7 +506,7 @@ static char *products(bench_t *b, const char *choices, bool measure, zero_dtype_
                         .b = b->base + PART,
                         .bias = b->base + 2 * PART,
                         .c = b->base + 3 * PART,
-                        .epilogue = ZERO_NN_EPILOGUE_GELU,
+                        .epilogue = ZERO_NN_EPILOGUE_GELU_NEW,
                         .aux = b->base + 4 * PART};
     zero_nn_gemm_t plain = {.m = PM, .n = PN, .k = PK, .dtype = dtype, .a = g.a, .b = g.b, .c = b->base + 5 * PART};
     zero_nn_destroy(b->nn);

@@ -163,20 +163,20 @@ static void call_apart(zero_nn_t *nn, void *arg)
 {
     const zero_nn_gemm_t *g = arg;
     zero_nn_gemm_t plain = *g;
-    bool backward = g->epilogue == ZERO_NN_EPILOGUE_GELU_BACKWARD;
+    bool backward = g->epilogue == ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD;
     plain.epilogue = ZERO_NN_EPILOGUE_NONE;
     plain.dbias = NULL;
     plain.c = backward ? g->c : g->aux;
     zero_nn_gemm(nn, &plain);
     if (backward)
-        zero_nn_gelu_backward(nn, g->c, g->dbias, g->c, g->aux, g->m, g->n, g->dtype);
+        zero_nn_act_backward(nn, ZERO_NN_GELU_NEW, g->c, g->dbias, g->c, g->aux, g->m, g->n, g->dtype);
     else
-        zero_nn_gelu_forward(nn, g->c, g->aux, g->m * g->n, g->dtype);
+        zero_nn_act_forward(nn, ZERO_NN_GELU_NEW, g->c, g->aux, g->m * g->n, g->dtype);
 }
 
 static void epilogue_case(const way_t *way, zero_nn_gemm_t g, bool bias)
 {
-    bool backward = g.epilogue == ZERO_NN_EPILOGUE_GELU_BACKWARD, may_fuse = way->cuda && g.dtype == ZERO_BF16;
+    bool backward = g.epilogue == ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD, may_fuse = way->cuda && g.dtype == ZERO_BF16;
     int64_t count = g.m * g.n;
     buf_t a = buf_random(g.dtype, g.m * g.k, 1), b = buf_random(g.dtype, g.k * g.n, 1), v = buf_random(g.dtype, g.n, 1);
     buf_t c[3], aux[3], start = buf_random(g.dtype, count, 1), before = buf_random(g.dtype, count, 3);
@@ -237,7 +237,7 @@ START_TEST(epilogues_against_ref)
                                  .dtype = DTYPES[n / 2 % 2],
                                  .trans_a = n & 4,
                                  .trans_b = n & 8,
-                                 .epilogue = backward ? ZERO_NN_EPILOGUE_GELU_BACKWARD : ZERO_NN_EPILOGUE_GELU},
+                                 .epilogue = backward ? ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD : ZERO_NN_EPILOGUE_GELU_NEW},
                 !backward && n & 4);
         }
     }
@@ -253,15 +253,15 @@ START_TEST(epilogue_errors)
         const char *say;
     } cases[] = {
         {{.epilogue = (zero_nn_epilogue_t)3}, ""},
-        {{.epilogue = ZERO_NN_EPILOGUE_GELU, .accumulate = true}, "accumulate"},
-        {{.epilogue = ZERO_NN_EPILOGUE_GELU, .ldc = 16}, "dense"},
-        {{.epilogue = ZERO_NN_EPILOGUE_GELU, .c = &c, .aux = &c}, ""},
-        {{.epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD, .bias = &bias}, ""},
-        {{.epilogue = ZERO_NN_EPILOGUE_GELU, .dbias = &bias}, ""},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU_NEW, .accumulate = true}, "accumulate"},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU_NEW, .ldc = 16}, "dense"},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU_NEW, .c = &c, .aux = &c}, ""},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD, .bias = &bias}, ""},
+        {{.epilogue = ZERO_NN_EPILOGUE_GELU_NEW, .dbias = &bias}, ""},
         {{.dbias = &bias}, ""},
         {{.wide = true, .dbias = &bias}, ""},
         {{.wide = true, .bias = &bias}, "fp32"},
-        {{.wide = true, .epilogue = ZERO_NN_EPILOGUE_GELU}, "fp32"},
+        {{.wide = true, .epilogue = ZERO_NN_EPILOGUE_GELU_NEW}, "fp32"},
     };
     for (int w = -1; w < 1; w++) {
         zero_nn_t *nn = context(w < 0 ? NULL : &WAYS[0]);
@@ -367,14 +367,14 @@ static void call_norm_backward(zero_nn_t *nn, void *arg)
 static void call_gelu(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
-    zero_nn_gelu_forward(nn, r->y.data, r->in_place ? r->y.data : r->x.data, r->n * r->C, r->x.dtype);
+    zero_nn_act_forward(nn, ZERO_NN_GELU_NEW, r->y.data, r->in_place ? r->y.data : r->x.data, r->n * r->C, r->x.dtype);
 }
 
 static void call_gelu_backward(zero_nn_t *nn, void *arg)
 {
     rows_t *r = arg;
-    zero_nn_gelu_backward(nn, r->dx.data, NULL, r->in_place ? r->dx.data : r->dy.data, r->x.data, r->n, r->C,
-                          r->x.dtype);
+    zero_nn_act_backward(nn, ZERO_NN_GELU_NEW, r->dx.data, NULL, r->in_place ? r->dx.data : r->dy.data, r->x.data, r->n,
+                         r->C, r->x.dtype);
 }
 
 static void call_add(zero_nn_t *nn, void *arg)

@@ -188,8 +188,8 @@ typedef struct gelu {
 static void call_gelu_backward(zero_nn_t *nn, void *arg)
 {
     gelu_t *g = arg;
-    zero_nn_gelu_backward(nn, g->dx.data, g->sum ? g->bias.data.data : NULL, g->in_place ? g->dx.data : g->dy.data,
-                          g->x.data, g->rows, g->n, g->x.dtype);
+    zero_nn_act_backward(nn, ZERO_NN_GELU_NEW, g->dx.data, g->sum ? g->bias.data.data : NULL,
+                         g->in_place ? g->dx.data : g->dy.data, g->x.data, g->rows, g->n, g->x.dtype);
 }
 
 START_TEST(of_gelu)
@@ -249,7 +249,7 @@ START_TEST(of_products)
                                       .a = a.data,
                                       .b = b.data,
                                       .c = c[i].data,
-                                      .epilogue = ZERO_NN_EPILOGUE_GELU_BACKWARD,
+                                      .epilogue = ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD,
                                       .aux = aux.data,
                                       .dbias = i == 0 ? NULL : bias.data.data});
             same_bits("the product", &c[0], &c[1]);

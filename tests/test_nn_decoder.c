@@ -1,18 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_nn_decoder.c - kernels/nn: what Llama and models like it need: norms of rows and of heads inside rows. Every
- * backend, ref included, is compared with fp64 formulas. A result must lie between the rounded ends of an interval
- * around the exact value, so a rounding in the wrong place is an error. */
+/* test_nn_decoder.c - kernels/nn: what Llama and models like it need: norms of rows and of heads inside rows,
+ * activations, alone and gated, and rotary embedding. Every backend, ref included, is compared with fp64 formulas. A
+ * result must lie between the rounded ends of an interval around the exact value, so a rounding in the wrong place is
+ * an error. */
 #include "tests/expect.h"
 #include "tests/nn_common.h"
 
 /* Beyond these sizes CUDA's kernels divide the work differently: rows of parts, columns of a thread. */
 #if defined(ZERO_TEST_CUDA)
+#define MORE_ROWS \
+    {             \
+        8300, 3   \
+    }
 #define MORE_NORMS                          \
     {4300, 6, 1, 0, 0}, {9, 4101, 1, 0, 0}, \
     {                                       \
         1700, 8, 10, 16, 8                  \
     }
 #else
+#define MORE_ROWS \
+    {             \
+        300, 9    \
+    }
 #define MORE_NORMS      \
     {                   \
         300, 6, 2, 4, 0 \
@@ -275,6 +284,235 @@ START_TEST(norm_defaults)
 }
 END_TEST
 
+/* ---- activations ------------------------------------------------------------------------------------------------ */
+
+static const char *const ACT_NAMES[ZERO_NN_ACTIVATION_COUNT] = {"gelu_new", "gelu", "relu", "silu"};
+
+static double act_value(int act, double x)
+{
+    switch (act) {
+    case ZERO_NN_GELU_NEW:
+        return x / (1 + exp(-2 * sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case ZERO_NN_GELU:
+        return x * erfc(-x / sqrt(2)) / 2;
+    case ZERO_NN_RELU:
+        return x > 0 ? x : 0;
+    default:
+        return x / (1 + exp(-x));
+    }
+}
+
+static double act_slope(int act, double x)
+{
+    const double scale = sqrt(2 / M_PI), u = scale * (x + 0.044715 * x * x * x), s = 1 / (1 + exp(-x));
+    switch (act) {
+    case ZERO_NN_GELU_NEW:
+        return (1 + tanh(u)) / 2 + x / 2 * (1 - tanh(u) * tanh(u)) * scale * (1 + 3 * 0.044715 * x * x);
+    case ZERO_NN_GELU:
+        return erfc(-x / sqrt(2)) / 2 + x * exp(-x * x / 2) / sqrt(2 * M_PI);
+    case ZERO_NN_RELU:
+        return x > 0 ? 1 : 0;
+    default:
+        return s + x * s * (1 - s);
+    }
+}
+
+typedef struct act {
+    zero_nn_activation_t act;
+    int64_t rows, F;
+    buf_t x, y, dy, dx, bias; /* gated: x and dx (rows, 2F) */
+    bool gated, in_place, sum;
+} act_t;
+
+static void call_act(zero_nn_t *nn, void *arg)
+{
+    const act_t *a = arg;
+    const zero_dtype_t dtype = a->x.dtype;
+    if (a->gated) {
+        zero_nn_gated_forward(nn, a->act, a->y.data, a->x.data, a->rows, a->F, dtype);
+        zero_nn_gated_backward(nn, a->act, a->dx.data, a->dy.data, a->in_place ? a->dx.data : a->x.data, a->rows, a->F,
+                               dtype);
+        return;
+    }
+    zero_nn_act_forward(nn, a->act, a->y.data, a->in_place ? a->y.data : a->x.data, a->rows * a->F, dtype);
+    zero_nn_act_backward(nn, a->act, a->dx.data, a->sum ? a->bias.data : NULL, a->in_place ? a->dx.data : a->dy.data,
+                         a->x.data, a->rows, a->F, dtype);
+}
+
+/* A run in place has its input in the buffer of the result; a dry run changes nothing. */
+static act_t act_run(const way_t *way, int act, int64_t rows, int64_t F, zero_dtype_t dtype, int kind)
+{
+    seed_state = (uint64_t)(rows * 100 + F);
+    act_t a = {.act = (zero_nn_activation_t)act, .rows = rows, .F = F, .gated = kind & 1, .in_place = kind & 2};
+    a.sum = kind & 4;
+    a.x = buf_random(dtype, rows * F * (a.gated ? 2 : 1), 6);
+    a.dy = buf_random(dtype, rows * F, 1);
+    a.y = a.in_place && !a.gated ? buf_copy(&a.x) : buf_random(dtype, rows * F, 1);
+    a.dx = buf_copy(a.gated ? &a.x : &a.dy);
+    a.bias = buf_random(dtype, F, 1);
+    run(way, call_act, &a);
+    return a;
+}
+
+static void act_free(act_t *a)
+{
+    buf_free(&a->x), buf_free(&a->y), buf_free(&a->dy), buf_free(&a->dx), buf_free(&a->bias);
+}
+
+static void check_act(const way_t *way, const act_t *a, const buf_t *bias)
+{
+    const double part = 24 * EPS32; /* of 1 and of the result */
+    for (int64_t i = 0; i < a->rows * a->F; i++) {
+        const int64_t at = a->gated ? i / a->F * 2 * a->F + i % a->F : i;
+        const double x = buf_at(&a->x, at), up = a->gated ? buf_at(&a->x, at + a->F) : 1, dy = buf_at(&a->dy, i);
+        const double value = act_value((int)a->act, x), slope = act_slope((int)a->act, x);
+        const double error = part * fmin(1 + fabs(value), 1 + fabs(x));
+        around(ACT_NAMES[a->act], way, &a->y, i, value * up, error * fabs(up));
+        around(ACT_NAMES[a->act], way, &a->dx, at, dy * up * slope, 2 * part * fabs(dy * up));
+        if (a->gated)
+            around(ACT_NAMES[a->act], way, &a->dx, at + a->F, dy * value, error * fabs(dy));
+    }
+    for (int64_t c = 0; c < a->F && a->sum; c++) {
+        double sum = buf_at(bias, c), size = fabs(sum);
+        for (int64_t r = 0; r < a->rows; r++) {
+            sum += buf_at(&a->dx, r * a->F + c);
+            size += fabs(buf_at(&a->dx, r * a->F + c));
+        }
+        around("dbias of an activation", way, &a->bias, c, sum, (double)(a->rows + 2) * EPS32 * size);
+    }
+}
+
+START_TEST(activations)
+{
+    static const int64_t SIZES[][2] = {{1, 1}, {3, 5}, {7, 63}, {2, 64}, {5, 200}, {2, 4100}, MORE_ROWS};
+    const way_t *way = way_of(_i);
+    if (way != NULL && !way_runs(way))
+        return;
+    for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++) {
+        for (int k = 0; k < 2 * ZERO_NN_ACTIVATION_COUNT * 6; k++) {
+            const zero_dtype_t dtype = DTYPES[k % 2];
+            const int act = k / 2 % ZERO_NN_ACTIVATION_COUNT, kind = k / 2 / ZERO_NN_ACTIVATION_COUNT;
+            if (kind == 5) /* gated has no bias */
+                continue;
+            act_t a = act_run(way, act, SIZES[s][0], SIZES[s][1], dtype, kind),
+                  again = act_run(way, act, SIZES[s][0], SIZES[s][1], dtype, kind);
+            act_t plain = act_run(way, act, SIZES[s][0], SIZES[s][1], dtype, kind & 3);
+            check_act(way, &a, &plain.bias);
+            same_bits(ACT_NAMES[act], &a.y, &again.y);
+            same_bits(ACT_NAMES[act], &a.dx, &again.dx);
+            same_bits("dx with a bias", &a.dx, &plain.dx);
+            act_free(&a), act_free(&again), act_free(&plain);
+        }
+    }
+}
+END_TEST
+
+/* Large arguments of either sign, zeros and values that are not finite. */
+START_TEST(activation_limits)
+{
+    const float at[] = {-1e30f, -200, -90, -30, -13, -0.0f, 0, 1e-30f, 13, 30, 90, 200, 1e30f, NAN};
+    enum { COUNT = sizeof at / sizeof at[0] };
+    const way_t *way = way_of(_i);
+    if (way != NULL && !way_runs(way))
+        return;
+    for (int act = 0; act < ZERO_NN_ACTIVATION_COUNT; act++) {
+        act_t a = {.act = (zero_nn_activation_t)act, .rows = 1, .F = COUNT};
+        a.x = buf_new(ZERO_FP32, COUNT), a.y = buf_new(ZERO_FP32, COUNT), a.dy = buf_new(ZERO_FP32, COUNT);
+        a.dx = buf_new(ZERO_FP32, COUNT), a.bias = buf_new(ZERO_FP32, COUNT);
+        for (int i = 0; i < COUNT; i++) {
+            ((float *)a.x.data)[i] = at[i];
+            ((float *)a.dy.data)[i] = 1;
+        }
+        run(way, call_act, &a);
+        for (int i = 0; i < COUNT; i++) {
+            const double x = at[i], y = buf_at(&a.y, i), dx = buf_at(&a.dx, i);
+            const bool huge = fabs(x) > 1000; /* the cube of gelu_new overflows */
+            const double value = huge ? fmax(x, 0) : act_value(act, x), slope = huge ? x > 0 : act_slope(act, x);
+            if (isnan(x)) {
+                EXPECT(isnan(y) && (act == ZERO_NN_RELU || isnan(dx)), "%s hides NaN", ACT_NAMES[act]);
+                continue;
+            }
+            EXPECT(fabs(y - value) <= 2e-6 * fabs(value) + 1e-37, "%s(%g) is %g", ACT_NAMES[act], x, y);
+            EXPECT(fabs(dx - slope) <= 2e-6 || (huge && act == ZERO_NN_GELU_NEW), "%s'(%g) is %g", ACT_NAMES[act], x,
+                   dx);
+        }
+        act_free(&a);
+    }
+}
+END_TEST
+
+/* ---- rotary embedding ------------------------------------------------------------------------------------------- */
+
+typedef struct rotary {
+    zero_nn_rotary_t r;
+    buf_t x, before;
+    float frequencies[ZERO_NN_ROTARY_MOST / 2];
+    int32_t *positions;
+} rotary_t;
+
+static void call_rotary(zero_nn_t *nn, void *arg)
+{
+    const rotary_t *o = arg;
+    zero_nn_rotary(nn, &o->r);
+}
+
+/* s: rows, T, heads, D, R, elements behind the heads. kind: 1: positions, 2: a scale. */
+static void rotary_case(const way_t *way, const int64_t s[6], zero_dtype_t dtype, int kind)
+{
+    rotary_t o = {.r = {.rows = s[0], .T = s[1], .heads = s[2], .D = s[3], .R = s[4], .dtype = dtype}};
+    const int64_t width = s[2] * s[3], ld = width + s[5], R = s[4] == 0 ? s[3] : s[4], half = R / 2;
+    const double scale = kind & 2 ? 1.25 : 1;
+    seed_state = (uint64_t)(s[0] * 7 + s[3]);
+    o.x = buf_random(dtype, s[0] * ld, 2);
+    o.before = buf_copy(&o.x);
+    o.positions = calloc((size_t)s[0], sizeof *o.positions);
+    for (int64_t i = 0; i < half; i++)
+        o.frequencies[i] = (float)pow(10000, -(double)(2 * i) / (double)R);
+    for (int64_t r = 0; r < s[0]; r++)
+        o.positions[r] = (int32_t)(kind & 1 ? r * 104729 % 131072 : r % s[1]);
+    o.r.ld = s[5] == 0 ? 0 : ld;
+    o.r.scale = kind & 2 ? scale : 0;
+    o.r.positions = kind & 1 ? o.positions : NULL;
+    o.r.frequencies = o.frequencies;
+    o.r.x = o.x.data;
+    for (int backward = 0; backward < 2; backward++) {
+        memcpy(o.x.data, o.before.data, (size_t)o.x.count * zero_dtype_size(dtype));
+        o.r.backward = backward != 0;
+        run(way, call_rotary, &o);
+        for (int64_t k = 0; k < s[0] * s[2] * s[3]; k++) {
+            const int64_t r = k / width, i = k % s[3], at = r * ld + k % width;
+            if (i >= R) {
+                EXPECT(buf_at(&o.x, at) == buf_at(&o.before, at), "an element behind the rotation changes");
+            } else if (i < half) {
+                const float angle =
+                    (float)o.positions[r] * o.frequencies[i]; /* rounded to fp32, as transformers does */
+                const double c = cos((double)angle) * scale, n = (backward ? -1 : 1) * sin((double)angle) * scale;
+                const double a = buf_at(&o.before, at), b = buf_at(&o.before, at + half);
+                const double error = 6 * EPS32 * scale * (fabs(a) + fabs(b));
+                around("rotary", way, &o.x, at, a * c - b * n, error);
+                around("rotary", way, &o.x, at + half, b * c + a * n, error);
+            }
+        }
+        gaps_kept("rotary", &o.x, &o.before, width, ld);
+    }
+    buf_free(&o.x), buf_free(&o.before);
+    free(o.positions);
+}
+
+START_TEST(rotary)
+{
+    static const int64_t SIZES[][6] = {{1, 1, 1, 2, 0, 0},    {5, 3, 1, 6, 0, 0},   {4, 2, 3, 10, 6, 3},
+                                       {7, 7, 4, 64, 0, 128}, {6, 3, 2, 72, 24, 8}, {3, 3, 9, 128, 0, 0},
+                                       {9, 4, 1, 256, 0, 16}, {2, 1, 3, 5, 4, 1},   {300, 90, 5, 16, 0, 16}};
+    const way_t *way = way_of(_i);
+    if (way != NULL && !way_runs(way))
+        return;
+    for (size_t s = 0; s < sizeof SIZES / sizeof SIZES[0]; s++)
+        for (int k = 0; k < 8; k++)
+            rotary_case(way, SIZES[s], DTYPES[k % 2], k / 2);
+}
+END_TEST
+
 /* ---- errors ----------------------------------------------------------------------------------------------------- */
 
 static void refused(zero_nn_t *nn, zero_status_t status, const char *say)
@@ -325,6 +563,51 @@ START_TEST(norm_errors)
 }
 END_TEST
 
+START_TEST(row_errors)
+{
+    static const struct {
+        zero_nn_rotary_t r;
+        const char *say;
+    } CASES[] = {
+        {{.rows = 2, .T = 2, .heads = 1, .D = 258}, "rotary 256"},
+        {{.rows = 2, .T = 2, .heads = 1, .D = 7}, "rotary R"},
+        {{.rows = 2, .T = 2, .heads = 1, .D = 8, .R = 10}, "rotary R"},
+        {{.rows = 2, .T = 2, .heads = 2, .D = 8, .ld = 15}, "rotary ld"},
+        {{.rows = 2, .heads = 2, .D = 8}, "rotary T"},
+        {{.rows = -1, .heads = 2, .D = 8}, "-1"},
+    };
+    float p[64] = {0};
+    for (int w = -1; w < 1; w++) {
+        zero_nn_t *nn = context(way_of(w));
+        const zero_nn_activation_t none = (zero_nn_activation_t)ZERO_NN_ACTIVATION_COUNT;
+        zero_nn_set_dry(nn, true);
+        for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+            zero_nn_rotary(nn, &CASES[i].r);
+            refused(nn, ZERO_ERR_ARG, CASES[i].say);
+        }
+        zero_nn_act_forward(nn, none, p, p, 4, ZERO_FP32);
+        refused(nn, ZERO_ERR_ARG, "act_forward activation 4");
+        zero_nn_act_backward(nn, none, p, NULL, p, p, 1, 4, ZERO_FP32);
+        refused(nn, ZERO_ERR_ARG, "act_backward activation 4");
+        zero_nn_gated_forward(nn, none, p, p, 1, 4, ZERO_FP32);
+        refused(nn, ZERO_ERR_ARG, "gated_forward activation 4");
+        zero_nn_gated_backward(nn, none, p, p, p, 1, 4, ZERO_FP32);
+        refused(nn, ZERO_ERR_ARG, "gated_backward activation 4");
+        zero_nn_act_forward(nn, ZERO_NN_SILU, NULL, NULL, 4, ZERO_FP32);
+        zero_nn_gated_forward(nn, ZERO_NN_SILU, NULL, NULL, 1, 4, ZERO_FP32);
+        zero_nn_rotary(nn, &(zero_nn_rotary_t){.rows = 2, .T = 2, .heads = 2, .D = 8});
+        zero_nn_set_dry(nn, false);
+        zero_nn_act_forward(nn, ZERO_NN_RELU, p, p, 4, ZERO_FP32); /* each activation has its plan */
+        refused(nn, ZERO_ERR_ORDER, "act_forward");
+        zero_nn_gated_forward(nn, ZERO_NN_SILU, p, NULL, 1, 4, ZERO_FP32);
+        refused(nn, ZERO_ERR_ARG, "gu NULL");
+        zero_nn_rotary(nn, &(zero_nn_rotary_t){.rows = 2, .T = 2, .heads = 2, .D = 8, .x = p});
+        refused(nn, ZERO_ERR_ARG, "frequencies NULL");
+        zero_nn_destroy(nn);
+    }
+}
+END_TEST
+
 int main(void)
 {
     SKIP_WITHOUT_CUDA();
@@ -334,6 +617,10 @@ int main(void)
     tcase_add_loop_test(tc, norms, -1, WAY_COUNT);
     tcase_add_test(tc, norm_defaults);
     tcase_add_test(tc, norm_errors);
+    tcase_add_loop_test(tc, activations, -1, WAY_COUNT);
+    tcase_add_loop_test(tc, activation_limits, -1, WAY_COUNT);
+    tcase_add_loop_test(tc, rotary, -1, WAY_COUNT);
+    tcase_add_test(tc, row_errors);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -258,6 +258,36 @@ START_TEST(entropy_against_ref)
 }
 END_TEST
 
+/* A row that is ignored has the loss 0 and the gradient 0, whatever its logits are. The others do not notice. */
+START_TEST(ignored_targets)
+{
+    for (int i = -1; i < WAY_COUNT; i++) {
+        const way_t *way = i < 0 ? NULL : &WAYS[i];
+        for (int d = 0; d < 4 && (way == NULL || way_runs(way)); d++) {
+            entropy_t e[2];
+            for (int k = 0; k < 2; k++) {
+                e[k] = entropy_new(DTYPES[d % 2], 6, 77, 3, 4);
+                e[k].grad = d >= 2;
+                for (int64_t r = 1; r < 6 && k == 1; r += 2) {
+                    e[k].targets[r] = ZERO_NN_IGNORE;
+                    zero_nn_store(e[k].logits.data, r * 80 + 40, DTYPES[d % 2], NAN);
+                }
+                run(way, call_entropy, &e[k]);
+            }
+            for (int64_t r = 0; r < 6; r++) {
+                EXPECT(buf_at(&e[1].losses, r) == (r % 2 ? 0 : buf_at(&e[0].losses, r)), "the loss of row %lld is %g",
+                       (long long)r, buf_at(&e[1].losses, r));
+                for (int64_t j = 0; j < 80 && (r % 2 == 0 || e[0].grad); j++) /* nothing is written behind a row */
+                    EXPECT(buf_at(&e[1].logits, r * 80 + j) == (r % 2 && j < 77 ? 0 : buf_at(&e[0].logits, r * 80 + j)),
+                           "row %lld, logit %lld is %g", (long long)r, (long long)j, buf_at(&e[1].logits, r * 80 + j));
+            }
+            entropy_free(&e[0]);
+            entropy_free(&e[1]);
+        }
+    }
+}
+END_TEST
+
 /* ---- accuracy of exp and gelu ----------------------------------------------------------------------------------- */
 
 #if !defined(ZERO_TEST_CUDA)
@@ -301,13 +331,13 @@ typedef struct values {
 static void call_gelu(zero_nn_t *nn, void *arg)
 {
     values_t *v = arg;
-    zero_nn_gelu_forward(nn, v->y.data, v->x.data, v->x.count, ZERO_FP32);
+    zero_nn_act_forward(nn, ZERO_NN_GELU_NEW, v->y.data, v->x.data, v->x.count, ZERO_FP32);
 }
 
 static void call_gelu_backward(zero_nn_t *nn, void *arg)
 {
     values_t *v = arg;
-    zero_nn_gelu_backward(nn, v->y.data, NULL, v->dy.data, v->x.data, 1, v->x.count, ZERO_FP32);
+    zero_nn_act_backward(nn, ZERO_NN_GELU_NEW, v->y.data, NULL, v->dy.data, v->x.data, 1, v->x.count, ZERO_FP32);
 }
 
 START_TEST(gelu_against_fp64)
@@ -525,12 +555,13 @@ static void call_all_dry(zero_nn_t *nn)
     zero_nn_norm_forward(nn, &(zero_nn_norm_t){.rows = 5, .C = 6, .eps = 1e-5});
     zero_nn_norm_backward(nn, &(zero_nn_norm_t){.rows = 5, .C = 6});
     for (int d = 0; d < 2; d++)
-        zero_nn_gemm(
-            nn,
-            &(zero_nn_gemm_t){
-                .m = 5, .n = 8, .k = 7, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU});
-    zero_nn_gelu_forward(nn, NULL, NULL, 5, ZERO_FP32);
-    zero_nn_gelu_backward(nn, NULL, NULL, NULL, NULL, 1, 5, ZERO_FP32);
+        zero_nn_gemm(nn, &(zero_nn_gemm_t){.m = 5,
+                                           .n = 8,
+                                           .k = 7,
+                                           .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16,
+                                           .epilogue = ZERO_NN_EPILOGUE_GELU_NEW});
+    zero_nn_act_forward(nn, ZERO_NN_GELU_NEW, NULL, NULL, 5, ZERO_FP32);
+    zero_nn_act_backward(nn, ZERO_NN_GELU_NEW, NULL, NULL, NULL, NULL, 1, 5, ZERO_FP32);
     zero_nn_add(nn, NULL, NULL, NULL, 5, ZERO_FP32);
     zero_nn_attention_t a = {
         .B = 1, .T = 3, .H = 2, .KV = 1, .D = 4, .q_stride = 8, .k_stride = 4, .v_stride = 4, .scale = 0.5};
@@ -578,7 +609,7 @@ START_TEST(dry_runs)
         expect_error(nn, ZERO_ERR_ORDER, "5 6 7");
         for (int d = 0; d < 2; d++) {
             zero_nn_gemm_t g = {
-                .m = 5, .n = 8, .k = 9, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU};
+                .m = 5, .n = 8, .k = 9, .dtype = d == 0 ? ZERO_FP32 : ZERO_BF16, .epilogue = ZERO_NN_EPILOGUE_GELU_NEW};
             g.a = g.b = x;
             g.c = y;
             zero_nn_gemm(nn, &g);
@@ -684,6 +715,7 @@ int main(void)
     tcase_add_loop_test(tc, attention_against_ref, 0, WAY_COUNT);
     tcase_add_loop_test(tc, attention_repeats, 0, WAY_COUNT);
     tcase_add_loop_test(tc, entropy_against_ref, 0, WAY_COUNT);
+    tcase_add_test(tc, ignored_targets);
 #if !defined(ZERO_TEST_CUDA)
     tcase_add_test(tc, exp_within_an_ulp);
 #endif

@@ -15,8 +15,11 @@ typedef enum zero_nn_op {
     ZERO_NN_EMBED_BACKWARD, /* B, T, C, V */
     ZERO_NN_NORM_FORWARD,   /* rows, C; groups, ldx, ldy (0 as in zero_nn_norm_t); rms */
     ZERO_NN_NORM_BACKWARD,  /* the same */
-    ZERO_NN_GELU_FORWARD,   /* count */
-    ZERO_NN_GELU_BACKWARD,  /* rows, n */
+    ZERO_NN_ACT_FORWARD,    /* count, act */
+    ZERO_NN_ACT_BACKWARD,   /* rows, n, act */
+    ZERO_NN_GATED_FORWARD,  /* rows, F, act */
+    ZERO_NN_GATED_BACKWARD, /* the same */
+    ZERO_NN_ROTARY,         /* rows, T, heads, D, ld, R, backward */
     ZERO_NN_ADD,            /* count */
     ZERO_NN_ADD_SUMS,       /* count */
     ZERO_NN_ATTN_FORWARD,   /* B, T, H, KV, D, strides of q, k, v, causal */
@@ -62,6 +65,25 @@ static inline int64_t zero_nn_norm_at(const zero_nn_norm_t *l, int64_t ld, int64
     return l->groups == 1 ? i * ld : i / l->groups * ld + i % l->groups * l->C;
 }
 
+typedef struct zero_nn_act_grad {
+    zero_nn_activation_t act;
+    int64_t rows, n;
+    zero_dtype_t dtype;
+    const void *dy, *x;
+    void *dx;    /* may be dy */
+    void *dbias; /* (n) or NULL */
+} zero_nn_act_grad_t;
+
+typedef struct zero_nn_gated {
+    zero_nn_activation_t act;
+    int64_t rows, F;
+    zero_dtype_t dtype;
+    const void *gu; /* (rows, 2F): gate, up */
+    void *y;        /* forward: (rows, F) */
+    const void *dy; /* backward: (rows, F) */
+    void *dgu;      /* backward: (rows, 2F), may be gu */
+} zero_nn_gated_t;
+
 typedef struct zero_nn_attention_grad {
     const void *dout;
     void *dq, *dk, *dv;
@@ -80,7 +102,7 @@ typedef struct zero_nn_entropy {
     zero_dtype_t dtype;
     float *losses;          /* (rows) */
     void *logits;           /* (rows, V) */
-    const int32_t *targets; /* (rows), all in range */
+    const int32_t *targets; /* (rows), all in range or ZERO_NN_IGNORE */
 } zero_nn_entropy_t;
 
 /* A backend. Its arguments are already checked: sizes are positive (k of a GEMM may be 0), leading dimensions are
@@ -112,9 +134,12 @@ typedef struct zero_nn_ops {
     void (*embedding_backward)(zero_nn_t *nn, const zero_nn_embedding_t *e);
     void (*norm_forward)(zero_nn_t *nn, const zero_nn_norm_t *l);
     void (*norm_backward)(zero_nn_t *nn, const zero_nn_norm_t *l);
-    void (*gelu_forward)(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);
-    void (*gelu_backward)(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
-                          zero_dtype_t dtype);
+    void (*act_forward)(zero_nn_t *nn, zero_nn_activation_t act, void *y, const void *x, int64_t count,
+                        zero_dtype_t dtype);
+    void (*act_backward)(zero_nn_t *nn, const zero_nn_act_grad_t *a);
+    void (*gated_forward)(zero_nn_t *nn, const zero_nn_gated_t *g);
+    void (*gated_backward)(zero_nn_t *nn, const zero_nn_gated_t *g);
+    void (*rotary)(zero_nn_t *nn, const zero_nn_rotary_t *r);
     void (*add)(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
     void (*add_sums)(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype);
     void (*attention_forward)(zero_nn_t *nn, const zero_nn_attention_t *a);

@@ -1,70 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* calls.c - the operations: argument checks, dispatch to a backend. */
-#include "kernels/nn/backend.h"
-
-/* ---- checks ----------------------------------------------------------------------------------------------------- */
-
-static zero_nn_shape_t shape_of(zero_nn_op_t op, zero_dtype_t dtype)
-{
-    return (zero_nn_shape_t){.op = (int32_t)op, .dtype = (int32_t)dtype};
-}
-
-/* Returns true if the context has no error and the call has a known dtype and sizes in range. Keeps an error if not. */
-static bool shape_ok(zero_nn_t *nn, const zero_nn_shape_t *shape)
-{
-    if (nn->error.status != ZERO_OK)
-        return false;
-    if (shape->dtype != ZERO_FP32 && shape->dtype != ZERO_BF16) {
-        zero_nn_fail(nn, ZERO_ERR_UNSUPPORTED, "%s in %s: only fp32 and bf16 are supported", zero_nn_op_name(shape->op),
-                     zero_dtype_name((zero_dtype_t)shape->dtype));
-        return false;
-    }
-    char text[256];
-    for (int i = 0; i < ZERO_NN_DIMS; i++) {
-        if (shape->d[i] < 0 || shape->d[i] > (int64_t)1 << 40) {
-            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: size %lld is negative or beyond 2^40",
-                         zero_nn_shape_text(shape, text, sizeof text), (long long)shape->d[i]);
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Checks that a matrix of rows rows, ld elements apart, has a valid size. Keeps an error if not. */
-static bool matrix_ok(zero_nn_t *nn, const zero_nn_shape_t *shape, int64_t rows, int64_t ld)
-{
-    int64_t count;
-    if (zero_mul_i64(rows, ld, &count) && count <= (int64_t)1 << 56)
-        return true;
-    char text[256];
-    zero_nn_fail(nn, ZERO_ERR_ARG, "%s: a matrix of %lld rows of %lld elements is too large to address",
-                 zero_nn_shape_text(shape, text, sizeof text), (long long)rows, (long long)ld);
-    return false;
-}
-
-/* Checks outside dry mode that an operand is not NULL. */
-static bool operand_ok(zero_nn_t *nn, const void *p, zero_nn_op_t op, const char *name)
-{
-    if (p == NULL)
-        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s is NULL", zero_nn_op_name(op), name);
-    return p != NULL;
-}
-
-/* Checks that every index is in [0, bound). The error names the first that is not. */
-static bool indices_ok(zero_nn_t *nn, zero_nn_op_t op, const char *what, const int32_t *index, int64_t count,
-                       int64_t bound)
-{
-    for (int64_t r = 0; r < count; r++) {
-        if (index[r] < 0 || index[r] >= bound) {
-            zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s %d of row %lld is not in [0, %lld)", zero_nn_op_name(op), what,
-                         index[r], (long long)r, (long long)bound);
-            return false;
-        }
-    }
-    return true;
-}
-
-/* ---- calls ------------------------------------------------------------------------------------------------------ */
+/* calls.c - products, biases, embedding, attention, cross-entropy, copies: argument checks, dispatch to a backend.
+ * calls_rows.c has the rest. */
+#include "kernels/nn/calls.h"
 
 /* Checks that the epilogue, dbias, or a C of another dtype is compatible with the other arguments. Keeps an error if
  * not. */
@@ -73,16 +10,16 @@ static bool epilogue_ok(zero_nn_t *nn, const zero_nn_gemm_t *g, const zero_nn_sh
     const char *problem = NULL;
     if (g->wide && (g->bias != NULL || g->epilogue != ZERO_NN_EPILOGUE_NONE))
         problem = "sums in fp32 have no bias and no epilogue: leave them out";
-    else if (g->epilogue != ZERO_NN_EPILOGUE_NONE && g->epilogue != ZERO_NN_EPILOGUE_GELU &&
-             g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
+    else if (g->epilogue != ZERO_NN_EPILOGUE_NONE && g->epilogue != ZERO_NN_EPILOGUE_GELU_NEW &&
+             g->epilogue != ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD)
         problem = "its epilogue is unknown: choose a zero_nn_epilogue_t";
-    else if (g->dbias != NULL && g->epilogue != ZERO_NN_EPILOGUE_GELU_BACKWARD)
+    else if (g->dbias != NULL && g->epilogue != ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD)
         problem = "only the gradient of GELU adds to the gradient of a bias: leave dbias out";
     else if (g->epilogue == ZERO_NN_EPILOGUE_NONE)
         return true;
     else if (g->accumulate)
         problem = "a product with an epilogue does not accumulate: leave one of them out";
-    else if (g->epilogue == ZERO_NN_EPILOGUE_GELU_BACKWARD && g->bias != NULL)
+    else if (g->epilogue == ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD && g->bias != NULL)
         problem = "the gradient of GELU has no bias: leave it out";
     else if (g->ldc != g->n)
         problem = "a product with an epilogue has a dense C: let ldc be n";
@@ -100,13 +37,13 @@ static void gemm_separate(zero_nn_t *nn, const zero_nn_gemm_t *g)
     zero_nn_gemm_t plain = *g;
     plain.epilogue = ZERO_NN_EPILOGUE_NONE;
     plain.dbias = NULL;
-    if (g->epilogue == ZERO_NN_EPILOGUE_GELU) {
+    if (g->epilogue == ZERO_NN_EPILOGUE_GELU_NEW) {
         plain.c = g->aux;
         zero_nn_gemm(nn, &plain);
-        zero_nn_gelu_forward(nn, g->c, g->aux, g->m * g->n, g->dtype);
+        zero_nn_act_forward(nn, ZERO_NN_GELU_NEW, g->c, g->aux, g->m * g->n, g->dtype);
     } else {
         zero_nn_gemm(nn, &plain);
-        zero_nn_gelu_backward(nn, g->c, g->dbias, g->c, g->aux, g->m, g->n, g->dtype);
+        zero_nn_act_backward(nn, ZERO_NN_GELU_NEW, g->c, g->dbias, g->c, g->aux, g->m, g->n, g->dtype);
     }
 }
 
@@ -228,7 +165,7 @@ void zero_nn_embedding_forward(zero_nn_t *nn, void *y, const int32_t *tokens, co
         return;
     if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, y, ZERO_NN_EMBED_FORWARD, "y") &&
         operand_ok(nn, tokens, ZERO_NN_EMBED_FORWARD, "tokens") && operand_ok(nn, wte, ZERO_NN_EMBED_FORWARD, "wte") &&
-        indices_ok(nn, ZERO_NN_EMBED_FORWARD, "token", tokens, rows, INT32_MAX))
+        indices_ok(nn, ZERO_NN_EMBED_FORWARD, "token", tokens, rows, INT32_MAX, INT64_MAX))
         nn->ops->embedding_forward(nn, &e);
 }
 
@@ -250,120 +187,8 @@ void zero_nn_embedding_backward(zero_nn_t *nn, void *dwte, void *dwpe, const voi
     }
     if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, dwte, ZERO_NN_EMBED_BACKWARD, "dwte") &&
         operand_ok(nn, dy, ZERO_NN_EMBED_BACKWARD, "dy") && operand_ok(nn, tokens, ZERO_NN_EMBED_BACKWARD, "tokens") &&
-        indices_ok(nn, ZERO_NN_EMBED_BACKWARD, "token", tokens, rows, V))
+        indices_ok(nn, ZERO_NN_EMBED_BACKWARD, "token", tokens, rows, V, INT64_MAX))
         nn->ops->embedding_backward(nn, &e);
-}
-
-/* Checks for both directions of a norm, and fills in groups, ldx and ldy. Returns true if there is something to
- * compute. */
-static bool norm_begin(zero_nn_t *nn, zero_nn_norm_t *l, zero_nn_op_t op, const void *in, const void *out)
-{
-    zero_nn_shape_t shape = shape_of(op, l->dtype);
-    int64_t d[] = {l->rows, l->C, l->groups, l->ldx, l->ldy, l->rms}, width = 0;
-    memcpy(shape.d, d, sizeof d);
-    if (!shape_ok(nn, &shape))
-        return false;
-    l->groups = l->groups == 0 ? 1 : l->groups;
-    if (!matrix_ok(nn, &shape, l->groups, l->C))
-        return false;
-    width = l->groups * l->C;
-    l->ldx = l->ldx == 0 ? width : l->ldx;
-    l->ldy = l->ldy == 0 ? width : l->ldy;
-    if (!matrix_ok(nn, &shape, l->rows, l->ldx) || !matrix_ok(nn, &shape, l->rows, l->ldy) || l->rows == 0 || l->C == 0)
-        return false;
-    const char *problem = NULL;
-    if (l->ldx < width || l->ldy < width)
-        problem = "rows do not hold their vectors: make ldx and ldy at least groups * C, or 0";
-    else if (in != NULL && in == out && l->ldx != l->ldy)
-        problem = "it runs in place, but ldx is not ldy: make them equal, or use another buffer";
-    else if ((l->dbias != NULL || l->dbias_residual != NULL) && (l->groups > 1 || l->ldx != l->C))
-        problem = "a bias has one group and dense rows: leave dbias and dbias_residual out";
-    char text[256];
-    if (problem != NULL) {
-        zero_nn_fail(nn, ZERO_ERR_ARG, "%s: %s", zero_nn_shape_text(&shape, text, sizeof text), problem);
-        return false;
-    }
-    /* Equal shapes have one plan, however they are written. */
-    shape.d[2] = l->groups == 1 ? 0 : l->groups;
-    shape.d[3] = l->ldx == width ? 0 : l->ldx;
-    shape.d[4] = l->ldy == width ? 0 : l->ldy;
-    return zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, l->x, op, "x") && operand_ok(nn, l->w, op, "w");
-}
-
-void zero_nn_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *given)
-{
-    const zero_nn_op_t op = ZERO_NN_NORM_FORWARD;
-    zero_nn_norm_t l = *given;
-    if (norm_begin(nn, &l, op, l.residual == NULL ? l.x : l.total, l.y) && operand_ok(nn, l.y, op, "y") &&
-        (l.rms || operand_ok(nn, l.b, op, "b")) && (l.residual == NULL || operand_ok(nn, l.total, op, "total")))
-        nn->ops->norm_forward(nn, &l);
-}
-
-void zero_nn_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *given)
-{
-    const zero_nn_op_t op = ZERO_NN_NORM_BACKWARD;
-    zero_nn_norm_t l = *given;
-    if (norm_begin(nn, &l, op, l.dy, l.dx) && operand_ok(nn, l.dx, op, "dx") && operand_ok(nn, l.dw, op, "dw") &&
-        operand_ok(nn, l.dy, op, "dy") && operand_ok(nn, l.rstd, op, "rstd") &&
-        (l.rms || (operand_ok(nn, l.mean, op, "mean") && operand_ok(nn, l.db, op, "db"))) &&
-        (l.dbias_residual == NULL || operand_ok(nn, l.dresidual, op, "dresidual")))
-        nn->ops->norm_backward(nn, &l);
-}
-
-/* For element-wise calls. Returns true if there is something to compute. */
-static bool elements_begin(zero_nn_t *nn, zero_nn_op_t op, const void *out, const void *a, const void *b, int64_t count,
-                           zero_dtype_t dtype)
-{
-    zero_nn_shape_t shape = shape_of(op, dtype);
-    shape.d[0] = count;
-    if (!shape_ok(nn, &shape) || count == 0)
-        return false;
-    return zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, out, op, "the result") &&
-           operand_ok(nn, a, op, "an operand") && operand_ok(nn, b, op, "an operand");
-}
-
-void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
-{
-    if (elements_begin(nn, ZERO_NN_GELU_FORWARD, y, x, x, count, dtype))
-        nn->ops->gelu_forward(nn, y, x, count, dtype);
-}
-
-void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
-                           zero_dtype_t dtype)
-{
-    const zero_nn_op_t op = ZERO_NN_GELU_BACKWARD;
-    zero_nn_shape_t shape = shape_of(op, dtype);
-    shape.d[0] = rows;
-    shape.d[1] = n;
-    if (!shape_ok(nn, &shape) || !matrix_ok(nn, &shape, rows, n) || rows == 0 || n == 0)
-        return;
-    if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, dx, op, "dx") && operand_ok(nn, dy, op, "dy") &&
-        operand_ok(nn, x, op, "x"))
-        nn->ops->gelu_backward(nn, dx, dbias, dy, x, rows, n, dtype);
-}
-
-void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
-{
-    if (elements_begin(nn, ZERO_NN_ADD, y, a, b, count, dtype))
-        nn->ops->add(nn, y, a, b, count, dtype);
-}
-
-void zero_nn_add_sums(zero_nn_t *nn, void *y, const float *sums, int64_t count, zero_dtype_t dtype)
-{
-    if (elements_begin(nn, ZERO_NN_ADD_SUMS, y, sums, sums, count, dtype))
-        nn->ops->add_sums(nn, y, sums, count, dtype);
-}
-
-void zero_nn_combine(zero_nn_t *nn, float *y, double alpha, const float *a, double beta, const float *b, int64_t count)
-{
-    if (elements_begin(nn, ZERO_NN_COMBINE, y, a, b, count, ZERO_FP32))
-        nn->ops->combine(nn, y, (float)alpha, a, (float)beta, b, count);
-}
-
-void zero_nn_normalize(zero_nn_t *nn, float *y, const float *x, int64_t count, double least)
-{
-    if (elements_begin(nn, ZERO_NN_NORMALIZE, y, x, x, count, ZERO_FP32))
-        nn->ops->normalize(nn, y, x, count, (float)least);
 }
 
 /* Checks for both directions of attention. Returns true if there is something to compute. */
@@ -454,7 +279,7 @@ void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int
     }
     if (zero_nn_plan_begin(nn, &shape) != NULL && operand_ok(nn, losses, op, "losses") &&
         operand_ok(nn, logits, op, "logits") && operand_ok(nn, targets, op, "targets") &&
-        indices_ok(nn, op, "target", targets, rows, V))
+        indices_ok(nn, op, "target", targets, rows, V, ZERO_NN_IGNORE))
         nn->ops->cross_entropy(nn, &e);
 }
 

@@ -283,14 +283,14 @@ void zero_nn_describe(const zero_nn_t *nn, char *text, size_t size)
         const zero_nn_shape_t *shape = &nn->plans[i].shape;
         if (shape->op == ZERO_NN_GEMM && !nn->plans[i].refused)
             fused[shape->d[6] >> ZERO_NN_EPILOGUE_SHIFT] = true;
-        apart[ZERO_NN_EPILOGUE_GELU] = apart[ZERO_NN_EPILOGUE_GELU] || shape->op == ZERO_NN_GELU_FORWARD;
-        apart[ZERO_NN_EPILOGUE_GELU_BACKWARD] =
-            apart[ZERO_NN_EPILOGUE_GELU_BACKWARD] || shape->op == ZERO_NN_GELU_BACKWARD;
+        apart[ZERO_NN_EPILOGUE_GELU_NEW] |= shape->op == ZERO_NN_ACT_FORWARD && shape->d[1] == ZERO_NN_GELU_NEW;
+        apart[ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD] |=
+            shape->op == ZERO_NN_ACT_BACKWARD && shape->d[2] == ZERO_NN_GELU_NEW;
     }
     const char *how[3];
     for (int i = 0; i < 3; i++)
         how[i] = fused[i] ? "in its product" : apart[i] ? "a kernel of its own" : NULL;
-    const char *forward = how[ZERO_NN_EPILOGUE_GELU], *backward = how[ZERO_NN_EPILOGUE_GELU_BACKWARD];
+    const char *forward = how[ZERO_NN_EPILOGUE_GELU_NEW], *backward = how[ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD];
     const size_t used = strlen(text);
     if (forward != NULL || backward != NULL)
         snprintf(text + used, size - used, "%sGELU: %s%s%s%s%s", used > 0 ? "; " : "", forward ? forward : "",

@@ -117,17 +117,17 @@ zero_status_t zero_nn_status(zero_nn_t *nn, zero_error_t *error);
  * below and has their bits. In one kernel the intermediate value is not rounded first: C is the GELU of the unrounded
  * value, and aux is the rounded one.
  *
- * ZERO_NN_EPILOGUE_GELU: aux (m, n) = the product with its bias, C = gelu(aux). As zero_nn_gemm to aux, then
- * zero_nn_gelu_forward.
+ * ZERO_NN_EPILOGUE_GELU_NEW: aux (m, n) = the product with its bias, C = gelu_new(aux). As zero_nn_gemm to aux, then
+ * zero_nn_act_forward.
  *
- * ZERO_NN_EPILOGUE_GELU_BACKWARD: C = the product * gelu'(aux (m, n)); dbias (n) += column sums of C if dbias is not
- * NULL (zero_nn_bias_backward). There is no bias. As zero_nn_gemm, then zero_nn_gelu_backward.
+ * ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD: C = the product * gelu_new'(aux (m, n)); dbias (n) += column sums of C if dbias
+ * is not NULL (zero_nn_bias_backward). There is no bias. As zero_nn_gemm, then zero_nn_act_backward.
  *
  * C and aux are dense and distinct. accumulate must be false. */
 typedef enum zero_nn_epilogue {
     ZERO_NN_EPILOGUE_NONE = 0,
-    ZERO_NN_EPILOGUE_GELU,
-    ZERO_NN_EPILOGUE_GELU_BACKWARD
+    ZERO_NN_EPILOGUE_GELU_NEW,
+    ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD
 } zero_nn_epilogue_t;
 
 /* C (m, n) = A' (m, k) B' (k, n), + bias (n) if not NULL, + C if accumulate. A' is A, stored (m, k), or with trans_a
@@ -146,8 +146,8 @@ typedef struct zero_nn_gemm {
     const void *a, *b, *bias;
     void *c;
     zero_nn_epilogue_t epilogue;
-    void *aux;   /* of the epilogue; read only with GELU_BACKWARD */
-    void *dbias; /* only with GELU_BACKWARD */
+    void *aux;   /* of the epilogue; read only with GELU_NEW_BACKWARD */
+    void *dbias; /* only with GELU_NEW_BACKWARD */
 } zero_nn_gemm_t;
 void zero_nn_gemm(zero_nn_t *nn, const zero_nn_gemm_t *g);
 
@@ -204,11 +204,45 @@ void zero_nn_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l);
  * residual, its total. eps is not read. */
 void zero_nn_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l);
 
-/* GELU, tanh approximation ("gelu_new"; Hendrycks and Gimpel 2016). y may be x. */
-void zero_nn_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);
-/* dx (rows, n) = dy * gelu'(x); dx may be dy. dbias (n) += column sums of dx if not NULL (zero_nn_bias_backward). */
-void zero_nn_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
+/* Activations, element by element. GELU_NEW is the tanh approximation of GELU ("gelu_new" and "gelu_pytorch_tanh";
+ * Hendrycks and Gimpel 2016). GELU is exact: x (1 + erf(x / sqrt 2)) / 2. SiLU is x / (1 + e^-x). */
+typedef enum zero_nn_activation {
+    ZERO_NN_GELU_NEW = 0,
+    ZERO_NN_GELU,
+    ZERO_NN_RELU,
+    ZERO_NN_SILU,
+    ZERO_NN_ACTIVATION_COUNT
+} zero_nn_activation_t;
+/* y = act(x); y may be x. */
+void zero_nn_act_forward(zero_nn_t *nn, zero_nn_activation_t act, void *y, const void *x, int64_t count,
+                         zero_dtype_t dtype);
+/* dx (rows, n) = dy * act'(x); dx may be dy. dbias (n) += column sums of dx if not NULL (zero_nn_bias_backward). */
+void zero_nn_act_backward(zero_nn_t *nn, zero_nn_activation_t act, void *dx, void *dbias, const void *dy, const void *x,
+                          int64_t rows, int64_t n, zero_dtype_t dtype);
+/* y (rows, F) = act(gate) * up, rounded once. gu (rows, 2F): in each row first gate (F), then up (F). */
+void zero_nn_gated_forward(zero_nn_t *nn, zero_nn_activation_t act, void *y, const void *gu, int64_t rows, int64_t F,
                            zero_dtype_t dtype);
+/* dgu (rows, 2F) = the gradient of gu: dy * up * act'(gate), then dy * act(gate). dgu may be gu. */
+void zero_nn_gated_backward(zero_nn_t *nn, zero_nn_activation_t act, void *dgu, const void *dy, const void *gu,
+                            int64_t rows, int64_t F, zero_dtype_t dtype);
+
+/* Rotary position embedding (Su et al. 2021) in place, as Hugging Face's rotate_half: in each head, element i and
+ * element i + R/2 are the coordinates of a point, which is rotated by the angle position * frequencies[i] (rounded to
+ * fp32) and multiplied with scale. Head h of row r starts at element x + r * ld + h * D. backward: by the negative
+ * angle, for gradients. */
+typedef struct zero_nn_rotary {
+    int64_t rows, heads, D, ld; /* D at most ZERO_NN_ROTARY_MOST; ld 0: heads * D */
+    int64_t T;                  /* the position of row r is r mod T */
+    int64_t R;                  /* the elements of a head that rotate, the first ones: even. 0: D */
+    const int32_t *positions;   /* or, if not NULL: (rows), in host memory (with "cuda", as tokens are) */
+    const float *frequencies;   /* (R/2), in host memory, read during the call */
+    double scale;               /* 0: 1 */
+    bool backward;
+    zero_dtype_t dtype;
+    void *x;
+} zero_nn_rotary_t;
+#define ZERO_NN_ROTARY_MOST 256
+void zero_nn_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r);
 
 /* y = a + b; y may be a or b. */
 void zero_nn_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype);
@@ -238,8 +272,9 @@ void zero_nn_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, con
                                 void *dv, void *dbias);
 
 /* losses[r] (fp32) = -log softmax(logits[r])[targets[r]]. With grad, the gradient softmax - onehot (for the sum over
- * rows, not the mean) overwrites logits. logits (rows, V) has ld elements from row to row. A target < 0 or >= V is an
- * error. */
+ * rows, not the mean) overwrites logits. logits (rows, V) has ld elements from row to row. A row whose target is
+ * ZERO_NN_IGNORE has the loss 0 and the gradient 0. Any other target < 0 or >= V is an error. */
+#define ZERO_NN_IGNORE (-100)
 void zero_nn_cross_entropy(zero_nn_t *nn, float *losses, void *logits, const int32_t *targets, int64_t rows, int64_t V,
                            int64_t ld, bool grad, zero_dtype_t dtype);
 

@@ -235,7 +235,8 @@ static void cpu_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         cpu_bias_backward(nn, l->dbias, l->dx, l->rows, C, l->dtype);
 }
 
-static void cpu_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
+static void cpu_act_forward(zero_nn_t *nn, zero_nn_activation_t act, void *y, const void *x, int64_t count,
+                            zero_dtype_t dtype)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
     int threads = zero_nn_threads(nn, count / WORTH);
@@ -243,25 +244,93 @@ static void cpu_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t coun
     for (int t = 0; t < threads; t++) {
         int64_t begin, end;
         zero_nn_part(count, UNIT, threads, t, &begin, &end);
-        simd->gelu(element_out(y, begin, dtype), element(x, begin, dtype), end - begin, dtype);
+        simd->act(act, element_out(y, begin, dtype), element(x, begin, dtype), end - begin, dtype);
     }
 }
 
-static void cpu_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
-                              int64_t n, zero_dtype_t dtype)
+static void cpu_act_backward(zero_nn_t *nn, const zero_nn_act_grad_t *a)
 {
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
-    const int64_t count = rows * n;
+    const int64_t count = a->rows * a->n;
     int threads = zero_nn_threads(nn, count / WORTH);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
         int64_t begin, end;
         zero_nn_part(count, UNIT, threads, t, &begin, &end);
-        simd->gelu_grad(element_out(dx, begin, dtype), element(dy, begin, dtype), element(x, begin, dtype), end - begin,
-                        dtype);
+        simd->act_grad(a->act, element_out(a->dx, begin, a->dtype), element(a->dy, begin, a->dtype),
+                       element(a->x, begin, a->dtype), end - begin, a->dtype);
     }
-    if (dbias != NULL)
-        cpu_bias_backward(nn, dbias, dx, rows, n, dtype);
+    if (a->dbias != NULL)
+        cpu_bias_backward(nn, a->dbias, a->dx, a->rows, a->n, a->dtype);
+}
+
+/* The pieces of the rows of a gated activation: columns [*j, *j + *width) of row *r are piece i. */
+#define GATED_COLUMNS 4096
+static int64_t gated_pieces(const zero_nn_gated_t *g)
+{
+    return g->rows * ((g->F + GATED_COLUMNS - 1) / GATED_COLUMNS);
+}
+static void gated_piece(const zero_nn_gated_t *g, int64_t i, int64_t *r, int64_t *j, int64_t *width)
+{
+    const int64_t pieces = (g->F + GATED_COLUMNS - 1) / GATED_COLUMNS;
+    *r = i / pieces;
+    *j = i % pieces * GATED_COLUMNS;
+    *width = g->F - *j < GATED_COLUMNS ? g->F - *j : GATED_COLUMNS;
+}
+
+static void cpu_gated_forward(zero_nn_t *nn, const zero_nn_gated_t *g)
+{
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    const int64_t pieces = gated_pieces(g);
+    int threads = zero_nn_threads(nn, g->rows * g->F / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < pieces; i++) {
+        int64_t r, j, width;
+        gated_piece(g, i, &r, &j, &width);
+        const int64_t gate = 2 * r * g->F + j;
+        simd->gated(g->act, element_out(g->y, r * g->F + j, g->dtype), element(g->gu, gate, g->dtype),
+                    element(g->gu, gate + g->F, g->dtype), width, g->dtype);
+    }
+}
+
+static void cpu_gated_backward(zero_nn_t *nn, const zero_nn_gated_t *g)
+{
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    const int64_t pieces = gated_pieces(g);
+    int threads = zero_nn_threads(nn, g->rows * g->F / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < pieces; i++) {
+        int64_t r, j, width;
+        gated_piece(g, i, &r, &j, &width);
+        const int64_t gate = 2 * r * g->F + j, up = gate + g->F;
+        simd->gated_grad(g->act, element_out(g->dgu, gate, g->dtype), element_out(g->dgu, up, g->dtype),
+                         element(g->dy, r * g->F + j, g->dtype), element(g->gu, gate, g->dtype),
+                         element(g->gu, up, g->dtype), width, g->dtype);
+    }
+}
+
+/* All heads of a row share its cosines and sines. */
+static void cpu_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r)
+{
+    const zero_nn_simd_t *simd = zero_nn_simd(nn);
+    const int64_t half = r->R / 2;
+    const float scale = (float)r->scale;
+    int threads = zero_nn_threads(nn, r->rows * r->heads * r->D / WORTH);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < r->rows; row++) {
+        float cosine[ZERO_NN_ROTARY_MOST / 2], sine[ZERO_NN_ROTARY_MOST / 2];
+        const float position = (float)(r->positions != NULL ? r->positions[row] : row % r->T);
+        for (int64_t i = 0; i < half; i++) {
+            float angle = position * r->frequencies[i], s = sinf(angle) * scale;
+            cosine[i] = cosf(angle) * scale;
+            sine[i] = r->backward ? -s : s;
+        }
+        for (int64_t h = 0; h < r->heads; h++) {
+            const int64_t at = row * r->ld + h * r->D;
+            simd->rotate(element_out(r->x, at, r->dtype), element_out(r->x, at + half, r->dtype), cosine, sine, half,
+                         r->dtype);
+        }
+    }
 }
 
 static void cpu_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
@@ -299,9 +368,16 @@ static void cpu_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
     const zero_nn_simd_t *simd = zero_nn_simd(nn);
     int threads = zero_nn_threads(nn, e->rows * e->V / WORTH);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < e->rows; r++)
-        e->losses[r] =
-            simd->entropy(element_out(e->logits, r * e->ld, e->dtype), e->targets[r], e->V, e->grad, e->dtype);
+    for (int64_t r = 0; r < e->rows; r++) {
+        void *logits = element_out(e->logits, r * e->ld, e->dtype);
+        if (e->targets[r] != ZERO_NN_IGNORE) {
+            e->losses[r] = simd->entropy(logits, e->targets[r], e->V, e->grad, e->dtype);
+            continue;
+        }
+        e->losses[r] = 0;
+        if (e->grad)
+            memset(logits, 0, (size_t)e->V * zero_dtype_size(e->dtype));
+    }
 }
 
 static void cpu_attention_backward(zero_nn_t *nn, const zero_nn_attention_t *a, const zero_nn_attention_grad_t *g)
@@ -347,8 +423,11 @@ const zero_nn_ops_t zero_nn_cpu_ops = {
     .embedding_backward = cpu_embedding_backward,
     .norm_forward = cpu_norm_forward,
     .norm_backward = cpu_norm_backward,
-    .gelu_forward = cpu_gelu_forward,
-    .gelu_backward = cpu_gelu_backward,
+    .act_forward = cpu_act_forward,
+    .act_backward = cpu_act_backward,
+    .gated_forward = cpu_gated_forward,
+    .gated_backward = cpu_gated_backward,
+    .rotary = cpu_rotary,
     .add = cpu_add,
     .add_sums = cpu_add_sums,
     .attention_forward = zero_nn_cpu_attention_forward,

@@ -6,7 +6,7 @@
 #ifndef ZERO_NN_SIMD_H
 #define ZERO_NN_SIMD_H
 
-#include "zero/base/base.h"
+#include "kernels/nn/nn.h"
 
 /* Side of a block of attention scores, and leading dimension of the buffers that hold blocks. */
 #define ZERO_NN_BLOCK 64
@@ -23,10 +23,16 @@ typedef struct zero_nn_simd {
     /* y = s x, fp32, n elements. y may be x. */
     void (*scale)(float *y, const float *x, float s, int64_t n);
 
-    /* y = a + b; y = gelu(x); dx = dy gelu'(x). They may run in place. */
+    /* y = a + b; y = act(x); dx = dy act'(x). They may run in place. */
     void (*sum)(void *y, const void *a, const void *b, int64_t n, zero_dtype_t dtype);
-    void (*gelu)(void *y, const void *x, int64_t n, zero_dtype_t dtype);
-    void (*gelu_grad)(void *dx, const void *dy, const void *x, int64_t n, zero_dtype_t dtype);
+    void (*act)(zero_nn_activation_t act, void *y, const void *x, int64_t n, zero_dtype_t dtype);
+    void (*act_grad)(zero_nn_activation_t act, void *dx, const void *dy, const void *x, int64_t n, zero_dtype_t dtype);
+    /* y = act(gate) up; dgate = dy up act'(gate), dup = dy act(gate). dgate may be gate, and dup may be up. */
+    void (*gated)(zero_nn_activation_t act, void *y, const void *gate, const void *up, int64_t n, zero_dtype_t dtype);
+    void (*gated_grad)(zero_nn_activation_t act, void *dgate, void *dup, const void *dy, const void *gate,
+                       const void *up, int64_t n, zero_dtype_t dtype);
+    /* Rotates the points (a[i], b[i]), i < n, by angles with these cosines and sines. */
+    void (*rotate)(void *a, void *b, const float *cosine, const float *sine, int64_t n, zero_dtype_t dtype);
 
     /* One vector of a layer norm. The gradient adds its contribution to dw, db (C) fp32; residual may be NULL. */
     void (*norm)(void *y, float *mean, float *rstd, const void *x, const void *w, const void *b, int64_t C, float eps,

@@ -204,53 +204,7 @@ KERNEL void rows_sum(void *y, const void *a, const void *b, int64_t n, zero_dtyp
 }
 
 #include "kernels/nn/cpu/simd_norm.h"
-
-#define GELU_SCALE 0.79788456080286535588f
-#define GELU_CUBE 0.044715f
-
-/* (1 + tanh u) / 2 = 1 / (1 + e^-2u) without cancellation, using e = e^-2|u|; *other = 1 - gate. */
-INLINE vf gelu_gate(vf x, vf *other)
-{
-    vf u = x * vf_fma(x * x, vf_set(GELU_SCALE * GELU_CUBE), vf_set(GELU_SCALE));
-    vi negative = u < vf_set(0);
-    vf twice = u + u;
-    vf e = vf_exp(vf_select(negative, twice, -twice));
-    vf q = 1.0f / (1.0f + e), eq = e * q;
-    *other = vf_select(negative, q, eq);
-    return vf_select(negative, eq, q);
-}
-
-INLINE vf gelu_value(vf x)
-{
-    vf other;
-    return x * gelu_gate(x, &other);
-}
-
-/* With g the gate: (x g)' = g + x 2 g (1 - g) u'. */
-INLINE vf gelu_slope(vf x)
-{
-    vf other, g = gelu_gate(x, &other);
-    vf du = vf_fma(x * x, vf_set(3 * GELU_SCALE * GELU_CUBE), vf_set(GELU_SCALE));
-    return vf_fma(x * du, 2.0f * g * other, g);
-}
-
-KERNEL void rows_gelu(void *y, const void *x, int64_t n, zero_dtype_t dtype)
-{
-#define BODY(dt)                           \
-    for (int64_t i = 0; i < n; i += LANES) \
-    row_put_to(y, i, n, dt, gelu_value(row_get_to(x, i, n, dt)))
-    FOR_DTYPE(dtype, BODY);
-#undef BODY
-}
-
-KERNEL void rows_gelu_grad(void *dx, const void *dy, const void *x, int64_t n, zero_dtype_t dtype)
-{
-#define BODY(dt)                           \
-    for (int64_t i = 0; i < n; i += LANES) \
-    row_put_to(dx, i, n, dt, row_get_to(dy, i, n, dt) * gelu_slope(row_get_to(x, i, n, dt)))
-    FOR_DTYPE(dtype, BODY);
-#undef BODY
-}
+#include "kernels/nn/cpu/simd_act.h"
 
 /* The row stays in cache between its three passes: maximum, sum of exponentials, gradient. The maximum ignores a NaN,
  * but the sum does not. */
@@ -449,8 +403,11 @@ const zero_nn_simd_t SIMD_TABLE = {
     .store = rows_store,
     .scale = rows_scale,
     .sum = rows_sum,
-    .gelu = rows_gelu,
-    .gelu_grad = rows_gelu_grad,
+    .act = rows_act,
+    .act_grad = rows_act_grad,
+    .gated = rows_gated,
+    .gated_grad = rows_gated_grad,
+    .rotate = rows_rotate,
     .norm = rows_norm,
     .norm_grad = rows_norm_grad,
     .rms = rows_rms,

@@ -125,11 +125,11 @@ static zero_status_t cuda_plan(zero_nn_t *nn, zero_nn_plan_t *plan, zero_error_t
     switch (plan->shape.op) {
     case ZERO_NN_GEMM:
         status = zero_nn_cuda_gemm_plan(nn, plan, error);
-        if (d[6] >> ZERO_NN_EPILOGUE_SHIFT == ZERO_NN_EPILOGUE_GELU_BACKWARD) /* dbias is added up afterwards */
+        if (d[6] >> ZERO_NN_EPILOGUE_SHIFT == ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD) /* dbias is added up afterwards */
             want_sums(plan, d[0], d[1]);
         return status;
     case ZERO_NN_BIAS_BACKWARD:
-    case ZERO_NN_GELU_BACKWARD:
+    case ZERO_NN_ACT_BACKWARD:
         want_sums(plan, d[0], d[1]);
         return ZERO_OK;
     case ZERO_NN_EMBED_BACKWARD: /* sorted tokens */
@@ -240,19 +240,37 @@ static void cuda_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
                        zero_nn_cuda_norm_backward(l, (float *)nn->workspace, zero_nn_cuda_stream(nn)));
 }
 
-static void cuda_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
+static void cuda_act_forward(zero_nn_t *nn, zero_nn_activation_t act, void *y, const void *x, int64_t count,
+                             zero_dtype_t dtype)
 {
-    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_gelu_forward(y, x, count, dtype, zero_nn_cuda_stream(nn)));
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_act_forward(act, y, x, count, dtype, zero_nn_cuda_stream(nn)));
 }
 
-static void cuda_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
-                               int64_t n, zero_dtype_t dtype)
+static void cuda_act_backward(zero_nn_t *nn, const zero_nn_act_grad_t *a)
 {
     cudaStream_t stream = zero_nn_cuda_stream(nn);
     zero_nn_cuda_check(nn, "its kernel",
-                       dbias == NULL ? zero_nn_cuda_gelu_backward(dx, dy, x, rows * n, dtype, stream)
-                                     : zero_nn_cuda_gelu_bias_backward(dx, dbias, dy, x, rows, n, dtype,
-                                                                       (float *)nn->workspace, stream));
+                       a->dbias == NULL ? zero_nn_cuda_act_backward(a, stream)
+                                        : zero_nn_cuda_act_bias_backward(a, (float *)nn->workspace, stream));
+}
+
+static void cuda_gated_forward(zero_nn_t *nn, const zero_nn_gated_t *g)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_gated_forward(g, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_gated_backward(zero_nn_t *nn, const zero_nn_gated_t *g)
+{
+    zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_gated_backward(g, zero_nn_cuda_stream(nn)));
+}
+
+static void cuda_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r)
+{
+    zero_nn_rotary_t there = *r;
+    if (r->positions != NULL)
+        there.positions = reached(nn, "positions", r->positions);
+    if (there.positions != NULL || r->positions == NULL)
+        zero_nn_cuda_check(nn, "its kernel", zero_nn_cuda_rotary(&there, zero_nn_cuda_stream(nn)));
 }
 
 static void cuda_add(zero_nn_t *nn, void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype)
@@ -352,8 +370,11 @@ static const zero_nn_ops_t OPS = {
     .embedding_backward = cuda_embedding_backward,
     .norm_forward = cuda_norm_forward,
     .norm_backward = cuda_norm_backward,
-    .gelu_forward = cuda_gelu_forward,
-    .gelu_backward = cuda_gelu_backward,
+    .act_forward = cuda_act_forward,
+    .act_backward = cuda_act_backward,
+    .gated_forward = cuda_gated_forward,
+    .gated_backward = cuda_gated_backward,
+    .rotary = cuda_rotary,
     .add = cuda_add,
     .add_sums = cuda_add_sums,
     .attention_forward = cuda_attention_forward,

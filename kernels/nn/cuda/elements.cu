@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* elements.cu - see kernels.h. One thread per pack of 16 bytes. */
-#include "kernels/nn/cuda/gelu.h"
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
 enum { THREADS = 256 };
-typedef enum element_op { GELU_FORWARD, GELU_BACKWARD, ADD } element_op_t;
 
-/* y may be a or b. */
-template <typename T, int OP>
-static __global__ void __launch_bounds__(THREADS) elements(T *y, const T *a, const T *b, int64_t count, bool wide)
+/* y = a + b; y may be a or b. */
+template <typename T>
+static __global__ void __launch_bounds__(THREADS) add(T *y, const T *a, const T *b, int64_t count, bool wide)
 {
     const int N = zero_pack<T>::N;
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N;
@@ -17,10 +15,9 @@ static __global__ void __launch_bounds__(THREADS) elements(T *y, const T *a, con
     if (i >= count)
         return;
     zero_load(x, a + i, count - i, wide);
-    if (OP != GELU_FORWARD)
-        zero_load(z, b + i, count - i, wide);
+    zero_load(z, b + i, count - i, wide);
     for (int j = 0; j < N; j++)
-        x[j] = OP == GELU_FORWARD ? zero_gelu(x[j]) : OP == GELU_BACKWARD ? x[j] * zero_gelu_slope(z[j]) : x[j] + z[j];
+        x[j] += z[j];
     zero_store(y + i, x, count - i, wide);
 }
 
@@ -48,38 +45,20 @@ static unsigned blocks_of(int64_t count, zero_dtype_t dtype)
     return blocks > INT32_MAX ? 0 : (unsigned)blocks;
 }
 
-template <int OP>
-static cudaError_t launch_elements(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype,
-                                   cudaStream_t stream)
+cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype,
+                             cudaStream_t stream)
 {
     const unsigned blocks = blocks_of(count, dtype);
     bool wide = ((uintptr_t)y | (uintptr_t)a | (uintptr_t)b) % 16 == 0;
     if (blocks == 0)
         return cudaErrorInvalidConfiguration;
     if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((elements<float, OP>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)a,
+        ZERO_LAUNCH((add<float>), dim3(blocks), dim3(THREADS), 0, stream, (float *)y, (const float *)a,
                     (const float *)b, count, wide);
     else
-        ZERO_LAUNCH((elements<zero_bf16_t, OP>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y,
+        ZERO_LAUNCH((add<zero_bf16_t>), dim3(blocks), dim3(THREADS), 0, stream, (zero_bf16_t *)y,
                     (const zero_bf16_t *)a, (const zero_bf16_t *)b, count, wide);
     return cudaGetLastError();
-}
-
-cudaError_t zero_nn_cuda_gelu_forward(void *y, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream)
-{
-    return launch_elements<GELU_FORWARD>(y, x, x, count, dtype, stream);
-}
-
-cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype,
-                                       cudaStream_t stream)
-{
-    return launch_elements<GELU_BACKWARD>(dx, dy, x, count, dtype, stream);
-}
-
-cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype,
-                             cudaStream_t stream)
-{
-    return launch_elements<ADD>(y, a, b, count, dtype, stream);
 }
 
 cudaError_t zero_nn_cuda_add_sums(void *y, const float *sums, int64_t count, zero_dtype_t dtype, cudaStream_t stream)

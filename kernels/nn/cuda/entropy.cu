@@ -56,13 +56,15 @@ static __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x % ZERO_WARP == 0)
         warps[threadIdx.x / ZERO_WARP] = all;
     if (threadIdx.x == 0)
-        right = zero_widen(logits[target]);
+        right = target == ZERO_NN_IGNORE ? 0.0f : zero_widen(logits[target]);
     __syncthreads();
     all = warps[0];
     for (int i = 1; i < WARPS; i++)
         all = join(all, warps[i]);
+    const bool ignore =
+        target == ZERO_NN_IGNORE; /* known only now: waiting for it would cost every row a trip to the host */
     if (threadIdx.x == 0)
-        losses[blockIdx.x] = logf(all.sum) + all.max - right;
+        losses[blockIdx.x] = ignore ? 0.0f : logf(all.sum) + all.max - right;
     if (!grad)
         return;
     const float scale = 1.0f / all.sum;
@@ -70,7 +72,7 @@ static __global__ void __launch_bounds__(THREADS)
         zero_load(x, logits + c, V - c, wide);
         for (int i = 0; i < N; i++) {
             float p = expf(x[i] - all.max) * scale;
-            x[i] = c + i == target ? p - 1.0f : p;
+            x[i] = ignore ? 0.0f : c + i == target ? p - 1.0f : p;
         }
         zero_store(logits + c, x, V - c, wide);
     }

@@ -30,8 +30,8 @@ enum { CHOICES = 8, ALIGNMENT = 16 };
 /* The requests to cuBLASLt without a bias, and with one; 0: none. */
 static const uint32_t EPILOGUES[][2] = {
     [ZERO_NN_EPILOGUE_NONE] = {CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS},
-    [ZERO_NN_EPILOGUE_GELU] = {CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_AUX_BIAS},
-    [ZERO_NN_EPILOGUE_GELU_BACKWARD] = {CUBLASLT_EPILOGUE_DGELU, 0},
+    [ZERO_NN_EPILOGUE_GELU_NEW] = {CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_AUX_BIAS},
+    [ZERO_NN_EPILOGUE_GELU_NEW_BACKWARD] = {CUBLASLT_EPILOGUE_DGELU, 0},
 };
 
 /* A product of one shape. The bias is not part of a shape: [1] is with bias, or NULL if none is allowed. */

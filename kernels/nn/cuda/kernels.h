@@ -17,10 +17,17 @@ extern "C" {
 /* Loads the plugin's kernels on the current GPU (kernels/cuda/launch.h). */
 cudaError_t zero_nn_cuda_load_kernels(void);
 
+/* act.cu. The backward passes ignore dbias. */
+cudaError_t zero_nn_cuda_act_forward(zero_nn_activation_t act, void *y, const void *x, int64_t count,
+                                     zero_dtype_t dtype, cudaStream_t stream);
+cudaError_t zero_nn_cuda_act_backward(const zero_nn_act_grad_t *a, cudaStream_t stream);
+cudaError_t zero_nn_cuda_gated_forward(const zero_nn_gated_t *g, cudaStream_t stream);
+cudaError_t zero_nn_cuda_gated_backward(const zero_nn_gated_t *g, cudaStream_t stream);
+
+/* rotary.cu */
+cudaError_t zero_nn_cuda_rotary(const zero_nn_rotary_t *r, cudaStream_t stream);
+
 /* elements.cu */
-cudaError_t zero_nn_cuda_gelu_forward(void *y, const void *x, int64_t count, zero_dtype_t dtype, cudaStream_t stream);
-cudaError_t zero_nn_cuda_gelu_backward(void *dx, const void *dy, const void *x, int64_t count, zero_dtype_t dtype,
-                                       cudaStream_t stream);
 cudaError_t zero_nn_cuda_add(void *y, const void *a, const void *b, int64_t count, zero_dtype_t dtype,
                              cudaStream_t stream);
 /* y = alpha * a + beta * b. */
@@ -41,9 +48,8 @@ int64_t zero_nn_cuda_sum_parts(int64_t rows);
 /* dbias (n) += column sums of dy, in two launches. */
 cudaError_t zero_nn_cuda_bias_backward(void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype,
                                        float *partial, cudaStream_t stream);
-/* The first of these launches also computes dx (rows, n) = dy * gelu'(x). dbias += column sums of dx. */
-cudaError_t zero_nn_cuda_gelu_bias_backward(void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
-                                            int64_t n, zero_dtype_t dtype, float *partial, cudaStream_t stream);
+/* The first of these launches also computes dx (rows, n) = dy * act'(x). dbias += column sums of dx. */
+cudaError_t zero_nn_cuda_act_bias_backward(const zero_nn_act_grad_t *a, float *partial, cudaStream_t stream);
 /* Each of outs (n) += the sum over parts of its n columns of partial (parts, count, n), rounded once. NULL: skip. */
 #define ZERO_NN_CUDA_SUMS 4 /* the largest number of outs */
 cudaError_t zero_nn_cuda_add_parts(void *const *outs, int count, const float *partial, int64_t parts, int64_t n,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sums.cu - see kernels.h. Each thread of a block sums its own rows. Then the sums of the block's rows of threads are
  * added in order. */
-#include "kernels/nn/cuda/gelu.h"
+#include "kernels/nn/cuda/act.h"
 #include "kernels/nn/cuda/kernels.h"
 #include "kernels/nn/cuda/vector.h"
 
@@ -35,8 +35,9 @@ template <int N, int ROWS> static __device__ __forceinline__ void sum_down(float
             out[i] += tile[y][i * ZERO_WARP + (int)threadIdx.x];
 }
 
-/* Sums of dy; or, with GELU, of dx = dy * gelu'(x), rounded as stored. dx may be dy. */
-template <typename T, bool GELU>
+/* Sums of dy; or, with an activation, of dx = dy * act'(x), rounded as stored. dx may be dy. */
+enum { PLAIN = -1 };
+template <typename T, int ACT>
 static __global__ void __launch_bounds__(ZERO_WARP *HIGH)
     column_sums(float *partial, T *dx, const T *dy, const T *x, int64_t rows, int64_t n, int64_t each, int64_t tiles,
                 bool wide)
@@ -49,10 +50,10 @@ static __global__ void __launch_bounds__(ZERO_WARP *HIGH)
         sum[i] = 0;
     for (int64_t r = begin + threadIdx.y; r < end && column < n; r += HIGH) {
         zero_load(d, dy + r * n + column, n - column, wide);
-        if (GELU) {
+        if (ACT != PLAIN) {
             zero_load(z, x + r * n + column, n - column, wide);
             for (int i = 0; i < N; i++)
-                d[i] = zero_widen(zero_narrow<T>(d[i] * zero_gelu_slope(z[i])));
+                d[i] = zero_widen(zero_narrow<T>(d[i] * zero_act_slope<ACT>(z[i])));
             zero_store(dx + r * n + column, d, n - column, wide);
         }
         for (int i = 0; i < N; i++)
@@ -64,7 +65,7 @@ static __global__ void __launch_bounds__(ZERO_WARP *HIGH)
             partial[part * n + column + i] = sum[i];
 }
 
-template <bool GELU>
+template <int ACT>
 static cudaError_t launch_sums(void *dx, void *dbias, const void *dy, const void *x, int64_t rows, int64_t n,
                                zero_dtype_t dtype, float *partial, cudaStream_t stream)
 {
@@ -74,10 +75,10 @@ static cudaError_t launch_sums(void *dx, void *dbias, const void *dy, const void
     if (blocks > INT32_MAX)
         return cudaErrorInvalidConfiguration;
     if (dtype == ZERO_FP32)
-        ZERO_LAUNCH((column_sums<float, GELU>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
+        ZERO_LAUNCH((column_sums<float, ACT>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
                     (float *)dx, (const float *)dy, (const float *)x, rows, n, each, tiles, wide);
     else
-        ZERO_LAUNCH((column_sums<zero_bf16_t, GELU>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
+        ZERO_LAUNCH((column_sums<zero_bf16_t, ACT>), dim3((unsigned)blocks), dim3(ZERO_WARP, HIGH), 0, stream, partial,
                     (zero_bf16_t *)dx, (const zero_bf16_t *)dy, (const zero_bf16_t *)x, rows, n, each, tiles, wide);
     cudaError_t status = cudaGetLastError();
     return status == cudaSuccess ? zero_nn_cuda_add_parts(&dbias, 1, partial, parts, n, dtype, stream) : status;
@@ -86,13 +87,21 @@ static cudaError_t launch_sums(void *dx, void *dbias, const void *dy, const void
 cudaError_t zero_nn_cuda_bias_backward(void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype,
                                        float *partial, cudaStream_t stream)
 {
-    return launch_sums<false>(NULL, dbias, dy, NULL, rows, n, dtype, partial, stream);
+    return launch_sums<PLAIN>(NULL, dbias, dy, NULL, rows, n, dtype, partial, stream);
 }
 
-cudaError_t zero_nn_cuda_gelu_bias_backward(void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
-                                            int64_t n, zero_dtype_t dtype, float *partial, cudaStream_t stream)
+cudaError_t zero_nn_cuda_act_bias_backward(const zero_nn_act_grad_t *a, float *partial, cudaStream_t stream)
 {
-    return launch_sums<true>(dx, dbias, dy, x, rows, n, dtype, partial, stream);
+    switch (a->act) {
+    case ZERO_NN_GELU_NEW:
+        return launch_sums<ZERO_NN_GELU_NEW>(a->dx, a->dbias, a->dy, a->x, a->rows, a->n, a->dtype, partial, stream);
+    case ZERO_NN_GELU:
+        return launch_sums<ZERO_NN_GELU>(a->dx, a->dbias, a->dy, a->x, a->rows, a->n, a->dtype, partial, stream);
+    case ZERO_NN_RELU:
+        return launch_sums<ZERO_NN_RELU>(a->dx, a->dbias, a->dy, a->x, a->rows, a->n, a->dtype, partial, stream);
+    default:
+        return launch_sums<ZERO_NN_SILU>(a->dx, a->dbias, a->dy, a->x, a->rows, a->n, a->dtype, partial, stream);
+    }
 }
 
 struct outs {

@@ -200,6 +200,12 @@ static void ref_cross_entropy(zero_nn_t *nn, const zero_nn_entropy_t *e)
     for (int64_t r = 0; r < e->rows; r++) {
         int64_t row = r * e->ld;
         float max = -INFINITY, sum = 0;
+        if (e->targets[r] == ZERO_NN_IGNORE) {
+            e->losses[r] = 0;
+            for (int64_t j = 0; j < e->V && e->grad; j++)
+                zero_nn_store(e->logits, row + j, e->dtype, 0);
+            continue;
+        }
         for (int64_t j = 0; j < e->V; j++) {
             float x = zero_nn_load(e->logits, row + j, e->dtype);
             max = x > max || isnan(x) ? x : max;
@@ -242,8 +248,11 @@ const zero_nn_ops_t zero_nn_ref_ops = {
     .embedding_backward = ref_embedding_backward,
     .norm_forward = zero_nn_ref_norm_forward,
     .norm_backward = zero_nn_ref_norm_backward,
-    .gelu_forward = zero_nn_ref_gelu_forward,
-    .gelu_backward = zero_nn_ref_gelu_backward,
+    .act_forward = zero_nn_ref_act_forward,
+    .act_backward = zero_nn_ref_act_backward,
+    .gated_forward = zero_nn_ref_gated_forward,
+    .gated_backward = zero_nn_ref_gated_backward,
+    .rotary = zero_nn_ref_rotary,
     .add = ref_add,
     .add_sums = ref_add_sums,
     .attention_forward = ref_attention_forward,

@@ -8,8 +8,11 @@
 void zero_nn_ref_bias_backward(zero_nn_t *nn, void *dbias, const void *dy, int64_t rows, int64_t n, zero_dtype_t dtype);
 void zero_nn_ref_norm_forward(zero_nn_t *nn, const zero_nn_norm_t *l);
 void zero_nn_ref_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l);
-void zero_nn_ref_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype);
-void zero_nn_ref_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
-                               int64_t n, zero_dtype_t dtype);
+void zero_nn_ref_act_forward(zero_nn_t *nn, zero_nn_activation_t act, void *y, const void *x, int64_t count,
+                             zero_dtype_t dtype);
+void zero_nn_ref_act_backward(zero_nn_t *nn, const zero_nn_act_grad_t *a);
+void zero_nn_ref_gated_forward(zero_nn_t *nn, const zero_nn_gated_t *g);
+void zero_nn_ref_gated_backward(zero_nn_t *nn, const zero_nn_gated_t *g);
+void zero_nn_ref_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r);
 
 #endif

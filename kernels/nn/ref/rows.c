@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rows.c - the reference: norms and activations. */
+/* rows.c - the reference: norms, activations, rotary embedding. */
 #include "kernels/nn/ref/ref.h"
 
 #include <math.h>
@@ -86,8 +86,10 @@ void zero_nn_ref_norm_backward(zero_nn_t *nn, const zero_nn_norm_t *l)
         zero_nn_ref_bias_backward(nn, l->dbias, l->dx, l->rows, C, l->dtype);
 }
 
-/* gelu(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3). This form has no
- * cancellation for x far below 0. */
+/* ---- activations ------------------------------------------------------------------------------------------------ */
+
+/* gelu_new(x) = x / 2 (1 + tanh u) = x g with g = 1 / (1 + e^-2u) and u = sqrt(2 / pi) (x + 0.044715 x^3). This form
+ * has no cancellation for x far below 0. */
 #define GELU_SCALE 0.79788456080286535588f
 #define GELU_CUBE 0.044715f
 
@@ -96,25 +98,117 @@ static float gelu_argument(float x)
     return GELU_SCALE * (x + GELU_CUBE * x * x * x);
 }
 
-void zero_nn_ref_gelu_forward(zero_nn_t *nn, void *y, const void *x, int64_t count, zero_dtype_t dtype)
+/* (x g)' = g + x 2 g (1 - g) u'. */
+static float gelu_new_slope(float x)
 {
-    (void)nn;
-    for (int64_t i = 0; i < count; i++) {
-        float v = zero_nn_load(x, i, dtype);
-        zero_nn_store(y, i, dtype, v / (1.0f + expf(-2.0f * gelu_argument(v))));
+    float u = gelu_argument(x);
+    float g = 1.0f / (1.0f + expf(-2.0f * u)), other = 1.0f / (1.0f + expf(2.0f * u));
+    return g + 2.0f * x * g * other * GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * x * x);
+}
+
+/* The normal distribution function: (1 + erf(x / sqrt 2)) / 2. */
+static float normal(float x)
+{
+    return 0.5f * erfcf(x * -0.70710678118654752440f);
+}
+
+/* Its derivative. */
+static float normal_density(float x)
+{
+    return 0.39894228040143267794f * expf(-0.5f * x * x);
+}
+
+/* ReLU keeps NaN. */
+static float act_value(zero_nn_activation_t act, float x)
+{
+    switch (act) {
+    case ZERO_NN_GELU_NEW:
+        return x / (1.0f + expf(-2.0f * gelu_argument(x)));
+    case ZERO_NN_GELU:
+        return x * normal(x);
+    case ZERO_NN_RELU:
+        return x <= 0 ? 0 : x;
+    default:
+        return x / (1.0f + expf(-x));
     }
 }
 
-/* (x g)' = g + x 2 g (1 - g) u'. */
-void zero_nn_ref_gelu_backward(zero_nn_t *nn, void *dx, void *dbias, const void *dy, const void *x, int64_t rows,
-                               int64_t n, zero_dtype_t dtype)
+static float act_slope(zero_nn_activation_t act, float x)
 {
-    for (int64_t i = 0; i < rows * n; i++) {
-        float v = zero_nn_load(x, i, dtype), u = gelu_argument(v);
-        float g = 1.0f / (1.0f + expf(-2.0f * u)), other = 1.0f / (1.0f + expf(2.0f * u));
-        float slope = g + 2.0f * v * g * other * GELU_SCALE * (1.0f + 3.0f * GELU_CUBE * v * v);
-        zero_nn_store(dx, i, dtype, zero_nn_load(dy, i, dtype) * slope);
+    switch (act) {
+    case ZERO_NN_GELU_NEW:
+        return gelu_new_slope(x);
+    case ZERO_NN_GELU:
+        return normal(x) + x * normal_density(x);
+    case ZERO_NN_RELU:
+        return x <= 0 ? 0 : 1;
+    default: { /* with s = 1 / (1 + e^-x): s + x s (1 - s) */
+        float s = 1.0f / (1.0f + expf(-x)), other = 1.0f / (1.0f + expf(x));
+        return s + x * s * other;
     }
-    if (dbias != NULL)
-        zero_nn_ref_bias_backward(nn, dbias, dx, rows, n, dtype);
+    }
+}
+
+void zero_nn_ref_act_forward(zero_nn_t *nn, zero_nn_activation_t act, void *y, const void *x, int64_t count,
+                             zero_dtype_t dtype)
+{
+    (void)nn;
+    for (int64_t i = 0; i < count; i++)
+        zero_nn_store(y, i, dtype, act_value(act, zero_nn_load(x, i, dtype)));
+}
+
+void zero_nn_ref_act_backward(zero_nn_t *nn, const zero_nn_act_grad_t *a)
+{
+    for (int64_t i = 0; i < a->rows * a->n; i++)
+        zero_nn_store(a->dx, i, a->dtype,
+                      zero_nn_load(a->dy, i, a->dtype) * act_slope(a->act, zero_nn_load(a->x, i, a->dtype)));
+    if (a->dbias != NULL)
+        zero_nn_ref_bias_backward(nn, a->dbias, a->dx, a->rows, a->n, a->dtype);
+}
+
+void zero_nn_ref_gated_forward(zero_nn_t *nn, const zero_nn_gated_t *g)
+{
+    (void)nn;
+    for (int64_t r = 0; r < g->rows; r++) {
+        for (int64_t c = 0; c < g->F; c++) {
+            float gate = zero_nn_load(g->gu, 2 * r * g->F + c, g->dtype);
+            float up = zero_nn_load(g->gu, (2 * r + 1) * g->F + c, g->dtype);
+            zero_nn_store(g->y, r * g->F + c, g->dtype, act_value(g->act, gate) * up);
+        }
+    }
+}
+
+void zero_nn_ref_gated_backward(zero_nn_t *nn, const zero_nn_gated_t *g)
+{
+    (void)nn;
+    for (int64_t r = 0; r < g->rows; r++) {
+        for (int64_t c = 0; c < g->F; c++) {
+            const int64_t gate_at = 2 * r * g->F + c, up_at = gate_at + g->F;
+            float gate = zero_nn_load(g->gu, gate_at, g->dtype), up = zero_nn_load(g->gu, up_at, g->dtype);
+            float dy = zero_nn_load(g->dy, r * g->F + c, g->dtype);
+            zero_nn_store(g->dgu, gate_at, g->dtype, dy * up * act_slope(g->act, gate));
+            zero_nn_store(g->dgu, up_at, g->dtype, dy * act_value(g->act, gate));
+        }
+    }
+}
+
+/* ---- rotary embedding ------------------------------------------------------------------------------------------- */
+
+void zero_nn_ref_rotary(zero_nn_t *nn, const zero_nn_rotary_t *r)
+{
+    (void)nn;
+    for (int64_t row = 0; row < r->rows; row++) {
+        const float position = (float)(r->positions != NULL ? r->positions[row] : row % r->T);
+        for (int64_t h = 0; h < r->heads; h++) {
+            for (int64_t i = 0; i < r->R / 2; i++) {
+                const int64_t a_at = row * r->ld + h * r->D + i, b_at = a_at + r->R / 2;
+                float angle = position * r->frequencies[i];
+                float cosine = cosf(angle) * (float)r->scale, sine = sinf(angle) * (float)r->scale;
+                float a = zero_nn_load(r->x, a_at, r->dtype), b = zero_nn_load(r->x, b_at, r->dtype);
+                sine = r->backward ? -sine : sine;
+                zero_nn_store(r->x, a_at, r->dtype, a * cosine - b * sine);
+                zero_nn_store(r->x, b_at, r->dtype, b * cosine + a * sine);
+            }
+        }
+    }
 }
