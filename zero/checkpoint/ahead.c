@@ -10,7 +10,8 @@
 /* Two threads keep a drive busy while one of them computes a hash. */
 enum { THREADS = 2, SLOTS = 3 };
 
-/* Memory of huge pages: a drive takes a large read in few parts then, which can be several times as fast. */
+/* Memory of huge pages: a drive takes a large read in few parts then, which can be several times as fast. Only where a
+ * range of the largest size lies: what it adds at its ends, to whole pages, would fill one more huge page. */
 #define HUGE_PAGE ((uint64_t)2 << 20)
 
 typedef struct range {
@@ -29,7 +30,7 @@ typedef struct slot {
 
 struct zero_ahead {
     const zero_checkpoint_t *checkpoint;
-    uint64_t room_bytes; /* of a slot */
+    uint64_t room_bytes, huge_bytes; /* of a slot; at its begin */
     range_t *ranges;
     size_t count, room;
     slot_t slots[SLOTS];
@@ -53,6 +54,7 @@ zero_status_t zero_ahead_make(zero_ahead_t **ahead, const zero_checkpoint_t *che
         return zero_fail(error, ZERO_ERR_MEMORY, "no memory to read a checkpoint");
     a->checkpoint = checkpoint;
     a->room_bytes = (ZERO_CHECKPOINT_ROOM(most) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    a->huge_bytes = most / HUGE_PAGE * HUGE_PAGE;
     pthread_mutex_init(&a->mutex, NULL);
     pthread_cond_init(&a->change, NULL);
     return ZERO_OK;
@@ -108,7 +110,7 @@ static zero_status_t start(zero_ahead_t *a, zero_error_t *error)
         if (!a->slots[k].room)
             return zero_fail(error, ZERO_ERR_MEMORY, "no memory for %d buffers of %llu bytes", SLOTS,
                              (unsigned long long)a->room_bytes);
-        madvise(a->slots[k].room, (size_t)a->room_bytes, MADV_HUGEPAGE);
+        madvise(a->slots[k].room, (size_t)a->huge_bytes, MADV_HUGEPAGE);
     }
     /* Only the caller's own threads handle signals. */
     sigfillset(&all);
