@@ -99,12 +99,18 @@ static int gradients_of_ones_own(small_t *s, int64_t step)
         if (small_params[p].trainable)
             TRY(zero_param_set(s->engine, s->param[p], ZERO_STATE_GRAD, ZERO_FP32, values));
     }
+    /* with grad_scale; squares is exact. Weights 1, 2, 3 ... divide it by their sum; in one step all are 0 */
+    const double sum = s->c.world * (s->c.world + 1) / 2.0;
+    const double scale = step % 3 == 0 ? 0.5 : step % 3 == 1 ? 0.5 / sum : 0;
+    const double weight = step % 3 == 0 ? -1 : step % 3 == 1 ? sum : 0;
+    if (step % 3 > 0)
+        TRY(zero_step_weight(s->engine, step % 3 == 1 ? s->rank + 1 : 0));
     TRY(zero_step(s->engine, 0.01));
     if (small_stats(s, &stats))
         return -1;
-    if (stats.grad_norm != sqrt(squares) * 0.5) /* with grad_scale; squares is exact */
-        return small_complain(s, "the norm of gradients that were set is %.17g, not %.17g", stats.grad_norm,
-                              sqrt(squares) * 0.5);
+    if (stats.grad_norm != sqrt(squares) * scale || stats.weight != weight)
+        return small_complain(s, "the norm of gradients that were set is %.17g, not %.17g; the weight is %g, not %g",
+                              stats.grad_norm, sqrt(squares) * scale, stats.weight, weight);
     return 0;
 }
 
@@ -179,8 +185,8 @@ static int there_and_back(small_t *s, small_t *other)
     if (small_step(s, 4) || small_step(other, 4) || same_stats(s, other) ||
         same_states(s, other, "a step after the states were copied") || small_step(s, 5) || small_micros(other, 5) ||
         gradients_there_and_back(other) || zero_step(other->engine, 0.01) != ZERO_OK || same_stats(s, other) ||
-        same_states(s, other, "a step whose gradients were set") || gradients_of_ones_own(s, 6) || narrow_values(s) ||
-        passes_read_what_was_set(s))
+        same_states(s, other, "a step whose gradients were set") || gradients_of_ones_own(s, 6) ||
+        gradients_of_ones_own(s, 7) || gradients_of_ones_own(s, 8) || narrow_values(s) || passes_read_what_was_set(s))
         goto fail;
     return 0;
 fail:

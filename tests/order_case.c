@@ -19,6 +19,7 @@ static const char *const parts[ORDER_SCENES][2] = {
     [ORDER_FILL] = {"zero_param_fill", "'train'"},
     [ORDER_FILL_OTHER] = {"'b.w'", "'a.w'"},
     [ORDER_MANY] = {"'train'", ""},
+    [ORDER_WEIGHT] = {"`rank 0` zero_step_weight", "`rank 1` zero_step_weight"},
     [ORDER_SET_STEP] = {"`rank 0` 8 6", "8 7 zero_set_step"},
 };
 
@@ -93,6 +94,9 @@ static zero_status_t play(small_t *s, order_scene_t scene, zero_pass_t other)
     case ORDER_MANY:
         for (int i = 0; i < (odd ? 12 : 10) && status == ZERO_OK; i++)
             status = pass(s, i % 2 ? other : s->eval, 0);
+        break;
+    case ORDER_WEIGHT:
+        status = odd ? zero_step_weight(s->engine, 5) : ZERO_OK;
         break;
     case ORDER_SET_STEP:
         status = zero_set_step(s->engine, 7, odd ? 6 : 7);

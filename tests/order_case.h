@@ -16,6 +16,7 @@ typedef enum order_scene {
     ORDER_FILL,       /* zero_param_fill */
     ORDER_FILL_OTHER, /* zero_param_fill of another parameter */
     ORDER_MANY,       /* two passes more, after more passes than a sentence lists */
+    ORDER_WEIGHT,     /* zero_step_weight on some ranks only */
     ORDER_SET_STEP,   /* other numbers in zero_set_step */
     ORDER_SCENES
 } order_scene_t;

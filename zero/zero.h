@@ -557,6 +557,17 @@ ZERO_API zero_status_t zero_micro_end(zero_engine_t *engine);
  * May fail with: ZERO_ERR_MISMATCH if ranks differ in lr or in the calls they made. */
 ZERO_API zero_status_t zero_step(zero_engine_t *engine, double lr);
 
+/* Sets this rank's share of the weight of the next zero_step: the number of targets that its
+ * gradients count, for instance. That step multiplies the summed gradients by config.grad_scale
+ * divided by the sum of the weights of all ranks. Gradients of sums then become those of a mean,
+ * however unequal the ranks' counts are. Weights are added in rank order. If the sum is 0, gradients
+ * count as 0. Without this call a step multiplies by grad_scale alone. The weight is not kept: call
+ * it for each step, on every rank or on none.
+ * May fail with: ZERO_ERR_ARG if weight is negative or not finite. The next zero_step fails with
+ * ZERO_ERR_MISMATCH if only some ranks made the call.
+ * When: any time between one zero_step and the next. */
+ZERO_API zero_status_t zero_step_weight(zero_engine_t *engine, double weight);
+
 /* Returns the compute stream, on which acquire and release are ordered: a cudaStream_t. NULL on the
  * CPU, where it is the calling thread, and before zero_commit.
  * Owner: the engine, or the caller who passed it in zero_device_options_t. */
@@ -594,6 +605,7 @@ typedef struct zero_stats {
                                copies, updates and reads that the program's own work does not hide.
                                CPU: the calling thread's, in waits and in collectives that it runs
                                itself. GPU: only while a trace is on, as zero_trace_read finds it */
+    double weight; /* of the last step: the sum of the ranks' zero_step_weight; -1: not set */
 } zero_stats_t;
 
 /* Fills *stats. Waits for the last step's exchange, but not for its update. */

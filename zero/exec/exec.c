@@ -226,6 +226,7 @@ zero_status_t zero_exec_create(zero_exec_t **exec, const zero_plan_t *plan, cons
     x->rank = comm->rank;
     x->world = comm->size;
     x->program = -1;
+    x->pending_weight = -1;
     x->channel_count = plan->spec->channels;
     for (int c = 0; c < ZERO_CHANNELS; c++)
         x->channel_calls[c].report.step = 1;
@@ -390,6 +391,11 @@ void zero_exec_set_rate(zero_exec_t *x, double lr)
     x->pending_rate = lr;
 }
 
+void zero_exec_set_weight(zero_exec_t *x, double weight)
+{
+    x->pending_weight = weight;
+}
+
 void zero_exec_signal(zero_exec_t *x, uint32_t bits)
 {
     x->pending_signals |= bits;
@@ -429,6 +435,7 @@ zero_status_t zero_exec_stats(zero_exec_t *x, zero_stats_t *stats, zero_error_t 
     stats->applied = s->apply;
     stats->grad_norm = s->norm;
     stats->clip_factor = s->clip_factor;
+    stats->weight = s->weight;
     stats->signals = s->signals;
     stats->not_finite = s->not_finite > 0 ? x->plan->spec->units[s->not_finite - 1].name : NULL;
     stats->traffic = (zero_traffic_t){.gathered = counted(x, ZERO_COUNT_GATHERED),

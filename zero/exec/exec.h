@@ -62,8 +62,9 @@ zero_status_t zero_exec_read(zero_exec_t *exec, int32_t buffer, uint64_t offset,
 /* The host waits until every stream is idle. */
 zero_status_t zero_exec_sync(zero_exec_t *exec, zero_error_t *error);
 
-/* Rate and signal bits for the next step's exchange; the result of the last one (waits for it). */
+/* Rate, weight and signal bits for the next step's exchange; the result of the last one (waits for it). */
 void zero_exec_set_rate(zero_exec_t *exec, double lr);
+void zero_exec_set_weight(zero_exec_t *exec, double weight);
 void zero_exec_signal(zero_exec_t *exec, uint32_t bits);
 zero_status_t zero_exec_stats(zero_exec_t *exec, zero_stats_t *stats, zero_error_t *error);
 /* Sets the numbers of steps taken and of updates applied. Not while a step runs. */

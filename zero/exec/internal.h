@@ -44,7 +44,8 @@ enum { ZERO_EXEC_CALLS = 256 };
 typedef struct zero_exec_scalars {
     double norm;        /* of the summed gradients, times grad_scale, before clipping */
     double clip_factor; /* factor of clipping; 1 if it is off */
-    double grad_factor; /* clip_factor * grad_scale */
+    double grad_factor; /* clip_factor * grad_scale, divided by weight if that is set */
+    double weight;      /* the sum of the ranks'; -1: not set */
     double rate;
     int64_t step;    /* steps taken, this one included */
     int64_t applied; /* updates applied, which bias corrections use */
@@ -110,7 +111,7 @@ struct zero_exec {
     int32_t use_capacity;
     int32_t *open_use; /* by unit: the use that the caller holds, or -1 */
     int32_t open_count;
-    double pending_rate;
+    double pending_rate, pending_weight; /* weight: -1 if zero_step_weight was not called */
     uint32_t pending_signals;
     bool exchange_issued;
     uint64_t exposed_ns; /* waits of the compute stream; if it is a native stream, only while a trace is on */
@@ -123,7 +124,7 @@ struct zero_exec {
 
     /* What EXCHANGE sends. The calling thread sets it when it issues EXCHANGE, which is ordered after the previous
      * one. */
-    double rate;
+    double rate, weight;
     uint32_t signals;
 
     _Atomic int64_t step;                                    /* steps taken, for error sentences */

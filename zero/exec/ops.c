@@ -83,6 +83,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
     memcpy(mine, x->base[plan->norms], (size_t)segments * sizeof *mine);
     mine[segments] = x->rate;
     mine[segments + 1] = x->signals;
+    mine[segments + 2] = x->weight;
     zero_comm_t *comm = zero_exec_note(x, channel, op);
     status = zero_exec_note_done(x, channel, true,
                                  zero_control_exchange(comm, mine, rows, (uint64_t)width * sizeof *mine, error), error);
@@ -90,6 +91,7 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
         return status;
 
     uint32_t signals = 0;
+    double weight = x->weight < 0 ? -1 : 0;
     for (int r = 0; r < x->world; r++) {
         const double *row = rows + (size_t)r * (size_t)width;
         if (row[segments] != rows[segments])
@@ -99,8 +101,17 @@ static zero_status_t exchange(zero_exec_t *x, const zero_op_t *op, void *native,
                 "rate on every rank",
                 rows[segments], row[segments], r);
         signals |= (uint32_t)row[segments + 1];
+        if ((row[segments + 2] < 0) != (rows[segments + 2] < 0))
+            return zero_fail_reason(error, ZERO_ERR_MISMATCH, ZERO_REASON_CALLS_DIFFER, r,
+                                    "rank %d has called zero_step_weight before zero_step, but rank %d has not: call "
+                                    "it on every rank or on none",
+                                    row[segments + 2] < 0 ? 0 : r, row[segments + 2] < 0 ? r : 0);
+        if (weight >= 0)
+            weight += row[segments + 2];
     }
-    zero_norm_t norm = zero_norm_combine(rows, segments, x->world, width, x->options.grad_scale, x->options.clip);
+    const double scale = weight < 0 ? x->options.grad_scale : weight > 0 ? x->options.grad_scale / weight : 0;
+    zero_norm_t norm = zero_norm_combine(rows, segments, x->world, width, scale, x->options.clip);
+    s->weight = weight;
     s->norm = norm.norm;
     s->clip_factor = norm.clip_factor;
     s->grad_factor = norm.grad_factor;

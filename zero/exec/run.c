@@ -53,6 +53,8 @@ static zero_status_t issue(zero_exec_t *x, const zero_op_t *op, zero_error_t *er
         return issue_wait(x, op, error);
     case ZERO_OP_EXCHANGE:
         x->rate = x->pending_rate;
+        x->weight = x->pending_weight;
+        x->pending_weight = -1;
         x->signals = x->pending_signals;
         status = enqueue(x, op, error);
         if (status == ZERO_OK)
