@@ -23,7 +23,7 @@ if [ "$have_mpi" = yes ]; then
         sed -i '/-fsanitize=address/,/in forward/d' commands
     case $zero_cflags in *-fsanitize=*) sed -i 's/-eq 139/-ne 0/' commands ;; esac
     [ "$(wc -l <commands)" -ge 20 ] || fail "the guide has $(wc -l <commands) commands"
-    timeout -k 5 300 sh -eux commands >guide.log 2>&1 || { fail "a command of the guide"; tail -n 20 guide.log; }
+    timeout -k 5 900 sh -eux commands >guide.log 2>&1 || { fail "a command of the guide"; tail -n 20 guide.log; }
 fi
 
 block c | sed 's/^ *//; /^$/d' >quotes

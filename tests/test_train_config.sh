@@ -408,7 +408,7 @@ unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
 file '{"zero_optimization": {"stage": 1}, "steps": 2, "sample": 0, "threads": 1, "seq-len": 16, "log": "log"}'
 for rank in 0 1; do
     RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 \
-        MASTER_PORT=$((20000 + $$ % 20000)) timeout -k 5 300 "$train" --config c.json >"out.$rank" 2>"err.$rank" &
+        MASTER_PORT=$((20000 + $$ % 20000)) timeout -k 5 900 "$train" --config c.json >"out.$rank" 2>"err.$rank" &
 done
 wait
 equal "reports of two ranks" "$(cat out.0 out.1 | grep -c '^c.json:$')" 1
@@ -421,7 +421,7 @@ for rank in 0 1; do
     printf '%s\n' "{\"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_type\": \"$rise\"}}," \
         '"steps": 1, "threads": 1}' >$rank.json
     RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 \
-        MASTER_PORT=$((20000 + ($$ + 9) % 20000)) timeout -k 5 300 "$train" --config $rank.json \
+        MASTER_PORT=$((20000 + ($$ + 9) % 20000)) timeout -k 5 900 "$train" --config $rank.json \
         >"out.$rank" 2>"err.$rank" &
 done
 wait

@@ -222,7 +222,7 @@ for way in staged nccl; do
         # shellcheck disable=SC2086
         ZERO_EMULATOR_DEVICES=$gpus ZERO_EMULATOR_FAIL=$fault RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 \
             LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 \
-            MASTER_PORT=$port timeout -k 5 300 "$train" $small --steps 9 --device cuda >out$rank 2>err$rank &
+            MASTER_PORT=$port timeout -k 5 900 "$train" $small --steps 9 --device cuda >out$rank 2>err$rank &
         eval "process$rank=\$!"
     done
     # shellcheck disable=SC2154

@@ -95,7 +95,7 @@ unread()
     what=$1 reader=$2
     shift 2
     rm -f fault.log
-    { timeout -k 5 300 "$@" --seq-len 16 --batch 6 --sample 0 --threads 1 --steps 4000 --log fault.log 2>err; \
+    { timeout -k 5 900 "$@" --seq-len 16 --batch 6 --sample 0 --threads 1 --steps 4000 --log fault.log 2>err; \
         echo $? >status; } | $reader >out
     equal "$what: status" "$(cat status)" 141
     equal "$what: lines on standard error" "$(grep -c . err)" 0

@@ -20,7 +20,7 @@ mkfifo stuck
 exec 9<>stuck # a reader that reads nothing
 (
     # shellcheck disable=SC2086
-    timeout -k 5 300 "$train" $long --ranks 2 --log stuck >stuck.out 2>stuck.err
+    timeout -k 5 900 "$train" $long --ranks 2 --log stuck >stuck.out 2>stuck.err
     echo $? >stuck.status
 ) &
 stuck=$!
@@ -122,7 +122,7 @@ if [ -w /dev/full ]; then
     {
         what=$1
         shift
-        timeout -k 5 300 "$@" >/dev/full 2>err
+        timeout -k 5 900 "$@" >/dev/full 2>err
         equal "$what on a full disk: status" $? 1
         sentence "$what on a full disk" "No space left on device"
     }
@@ -207,11 +207,11 @@ export HWLOC_HIDE_ERRORS=2
 other()
 {
     # shellcheck disable=SC2086
-    env "$1RANK=1" "$1SIZE=2" timeout -k 5 300 "$train" $short --log other.log >out 2>err1
+    env "$1RANK=1" "$1SIZE=2" timeout -k 5 900 "$train" $short --log other.log >out 2>err1
     equal "rank 1 of $1: status" $? 2
     [ ! -s err1 ] || fail "rank 1 of $1: $(cat err1)"
     # shellcheck disable=SC2086
-    env "$1RANK=0" "$1SIZE=2" timeout -k 5 300 "$train" $short --log other.log >out 2>err
+    env "$1RANK=0" "$1SIZE=2" timeout -k 5 900 "$train" $short --log other.log >out 2>err
     equal "rank 0 of $1: status" $? 2
     [ ! -e other.log ] || fail "$1: a log was written"
     if [ $mpi = yes ]; then

@@ -141,7 +141,7 @@ torchrun()
     used=$((used + 1))
     for rank in 0 1; do
         RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port \
-            timeout -k 5 300 "$train" "$@" >out$rank 2>err$rank &
+            timeout -k 5 900 "$train" "$@" >out$rank 2>err$rank &
         eval "process$rank=\$!"
     done
     for rank in 0 1; do

@@ -11,7 +11,7 @@ steps()
     log=$1 setting=$2
     shift 2
     rm -f "$log"
-    timeout -k 5 300 env "$setting" "$train" --ranks 1 --steps 20 --sample 0 --quiet --log "$log" "$@" >out 2>err ||
+    timeout -k 5 900 env "$setting" "$train" --ranks 1 --steps 20 --sample 0 --quiet --log "$log" "$@" >out 2>err ||
         { fail "$setting zero_train $*: status $?"; sed 's/^/    /' err; }
     found=$(values "$log" loss; values "$log" grad_norm; values "$log" params_xxh64)
 }
@@ -35,7 +35,7 @@ done
 core=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*\([0-9]*\).*/\1/p' /proc/self/status)
 if taskset -c "$core" true 2>/dev/null; then
     rm -f log
-    timeout -k 5 300 taskset -c "$core" "$train" --ranks 1 --threads 2 --steps 20 --sample 0 --quiet --log log \
+    timeout -k 5 900 taskset -c "$core" "$train" --ranks 1 --threads 2 --steps 20 --sample 0 --quiet --log log \
         >out 2>err || { fail "on one core: status $?"; sed 's/^/    /' err; }
     equal "--threads 2 on one core" "$(values log loss; values log grad_norm; values log params_xxh64)" "$two"
 fi
@@ -57,7 +57,7 @@ done
 for program in test_flat test_update; do
     [ -x "${train%/*}/tests/$program" ] || continue
     for setting in OMP_THREAD_LIMIT=1 OMP_MAX_ACTIVE_LEVELS=0 OMP_DYNAMIC=true OMP_NUM_THREADS=3; do
-        env "$setting" srcdir="$srcdir" timeout -k 5 300 "${train%/*}/tests/$program" >out 2>&1 ||
+        env "$setting" srcdir="$srcdir" timeout -k 5 900 "${train%/*}/tests/$program" >out 2>&1 ||
             { fail "$program with $setting: status $?"; sed 's/^/    /' out; }
     done
 done

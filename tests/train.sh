@@ -31,7 +31,7 @@ run()
 {
     wanted=$1
     shift
-    timeout -k 5 300 "$train" "$@" >out 2>err
+    timeout -k 5 900 "$train" "$@" >out 2>err
     found=$?
     [ "$found" -eq "$wanted" ] || { fail "zero_train $*: status $found, wanted $wanted"; sed 's/^/    /' err; }
 }
